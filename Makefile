@@ -1,0 +1,68 @@
+# make demo   sets everything up, and shows the whole cycle on a throw-away volume
+# make test   sets everything up, and runs every test; as root on Debian it installs the tools they need
+# make lint   formatting, lints, types
+# make fmt    formats the sources
+# make build  virtual environment and native module
+# make clean  removes what these made
+
+PYTHON ?= python3
+CARGO_FLAGS ?= --locked
+PYTEST_FLAGS ?=
+
+VENV := $(CURDIR)/.venv
+BIN := $(VENV)/bin
+SOURCES := Cargo.toml Cargo.lock pyproject.toml \
+	$(shell find rust -name target -prune -o \( -name '*.rs' -o -name Cargo.toml \) -print)
+
+# The interpreter that the native module is built for.
+export PYO3_PYTHON := $(BIN)/python
+export VIRTUAL_ENV := $(VENV)
+unexport PYTHONHOME PYTHONPATH
+
+TEST_TOOLS := btrfs-progs=mkfs.btrfs xfsprogs=mkfs.xfs e2fsprogs=mkfs.ext4 acl=setfacl attr=setfattr \
+	libcap2-bin=setcap openssh-server=sshd rsync=rsync iproute2=ip
+
+.PHONY: demo test lint fmt build clean test-tools
+.DEFAULT_GOAL := build
+
+demo: build
+	$(BIN)/snapsync demo
+
+test: build test-tools
+	cargo test $(CARGO_FLAGS) --workspace
+	$(BIN)/pytest $(PYTEST_FLAGS) tests
+
+lint: build
+	cargo fmt --check
+	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/stubtest --mypy-config-file pyproject.toml snapsync._native
+
+fmt: $(VENV)/.tools
+	cargo fmt
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+build: $(VENV)/.built
+
+clean:
+	rm -rf target .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find python tests -name __pycache__ -prune -exec rm -rf {} +
+	rm -f python/snapsync/_native*.so
+
+test-tools:
+	@scripts/need $(TEST_TOOLS) || { \
+		[ "$$SNAPSYNC_REQUIRE_ALL" != 1 ] && echo "The tests that need these are skipped." >&2; }
+
+$(VENV)/.tools: requirements-dev.txt
+	@scripts/need "python3-venv=$(PYTHON) -c 'import ensurepip'"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+# Python sources are used where they are: only the native module has to be built.
+$(VENV)/.built: $(VENV)/.tools $(SOURCES)
+	PIP_QUIET=1 $(BIN)/maturin develop --release $(CARGO_FLAGS)
+	touch $@

@@ -1,0 +1,75 @@
+"""The native half of snapsync. Paths go in as text, each answer comes back as one JSON text.
+
+Every function releases the GIL while it works, calls `progress` on the caller's thread about ten times a
+second, and raises KeyboardInterrupt after Ctrl-C once it has stopped in a state that the next call heals.
+`jobs=0` means all cores.
+"""
+
+import builtins
+from collections.abc import Callable
+from typing import Final
+
+__all__ = [
+    "IntegrityError",
+    "InterruptedRound",
+    "RefusedError",
+    "SnapsyncError",
+    "UsageError",
+    "__version__",
+    "delete",
+    "diff",
+    "fault_points",
+    "list",
+    "snapshot",
+    "status",
+    "sync",
+    "verify",
+]
+
+__version__: Final[str]
+
+class SnapsyncError(Exception):
+    exit_code: int
+    advice: str
+
+class UsageError(SnapsyncError): ...
+class RefusedError(SnapsyncError): ...
+class IntegrityError(SnapsyncError): ...
+class InterruptedRound(SnapsyncError): ...
+
+def sync(
+    source: str,
+    target: str,
+    *,
+    name: str | None = None,
+    keep_last: int | None = None,
+    strict: bool = False,
+    jobs: int = 0,
+    progress: Callable[[str, int, int, str], object] | None = None,
+) -> str: ...
+def snapshot(
+    volume: str,
+    *,
+    name: str | None = None,
+    jobs: int = 0,
+    progress: Callable[[str, int, int, str], object] | None = None,
+) -> str: ...
+def list(volume: str) -> str: ...
+def delete(volume: str, snap: str) -> str: ...
+def diff(
+    base: str,
+    target: str,
+    output: str,
+    *,
+    jobs: int = 0,
+    progress: Callable[[str, int, int, str], object] | None = None,
+) -> str: ...
+def verify(
+    a: str,
+    b: str,
+    *,
+    jobs: int = 0,
+    progress: Callable[[str, int, int, str], object] | None = None,
+) -> str: ...
+def status(volume: str) -> str: ...
+def fault_points() -> builtins.list[str]: ...

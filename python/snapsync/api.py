@@ -1,0 +1,157 @@
+"""The Python face of the verbs: thin, typed calls into the native half.
+
+Paths may be `str`, `bytes` or anything with `__fspath__`; where a snapshot may stand, `VOLUME@SNAP` names
+one, SNAP being a name, an id, a sequence number or `latest`. Long calls release the GIL. Ctrl-C stops them
+with KeyboardInterrupt in a state that the next call heals.
+
+Raised by all: UsageError (the arguments make no sense), RefusedError (going on would destroy something),
+IntegrityError (something is not what it should be), InterruptedRound (stopped, can be resumed), all under
+SnapsyncError; and OSError for what the file systems answer. Each has `.advice` and `.exit_code`.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from snapsync import _native
+from snapsync.reports import (
+    DeleteReport,
+    DiffReport,
+    ListReport,
+    Snapshot,
+    SnapshotReport,
+    StatusReport,
+    SyncReport,
+    VerifyReport,
+)
+
+if TYPE_CHECKING:
+    from snapsync.manifest import Manifest
+
+AnyPath: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+Progress: TypeAlias = Callable[[str, int, int, str], object]
+"""Called as `progress(stage, done, total, unit)` about ten times a second, on the caller's thread.
+`unit` is "bytes" or "entries"; `total` is 0 while it is not known."""
+
+
+class Volume:
+    """A directory tree under snapsync's care. Making one of these touches nothing on disk."""
+
+    def __init__(self, path: AnyPath) -> None:
+        self.path = Path(os.fsdecode(path))
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"Volume({str(self.path)!r})"
+
+    def snapshot(
+        self, name: str | None = None, *, jobs: int = 0, progress: Progress | None = None
+    ) -> Snapshot:
+        """Take a snapshot now; a directory that is not a volume yet becomes a primary.
+
+        Raises RefusedError on a standby: its snapshots come from its primary.
+        """
+        text = _native.snapshot(str(self.path), name=name, jobs=jobs, progress=progress)
+        return SnapshotReport.from_json(text).snapshot
+
+    def snapshots(self) -> list[Snapshot]:
+        """The volume's snapshots, oldest first."""
+        return list(ListReport.from_json(_native.list(str(self.path))).snapshots)
+
+    def delete(self, snap: str | int | Snapshot) -> Snapshot:
+        """Delete one snapshot, in any order, and return what it was.
+
+        Raises RefusedError where a standby still needs it as its base.
+        """
+        key = snap.id if isinstance(snap, Snapshot) else str(snap)
+        return DeleteReport.from_json(_native.delete(str(self.path), key)).deleted
+
+    def status(self) -> StatusReport:
+        """Role, snapshots, standbys and their lag, and what is unfinished."""
+        return StatusReport.from_json(_native.status(str(self.path)))
+
+
+def sync(
+    source: AnyPath,
+    target: AnyPath,
+    *,
+    name: str | None = None,
+    keep_last: int | None = None,
+    strict: bool = False,
+    jobs: int = 0,
+    progress: Progress | None = None,
+) -> SyncReport:
+    """Run one round: snapshot `source`, bring `target` to it, snapshot `target`.
+
+    The first round restores the whole tree into an absent or empty `target`. `name` names the snapshot,
+    `keep_last` deletes all but that many of the newest snapshots on both sides afterwards, `strict` refuses
+    where the target cannot hold everything, `jobs` is the number of threads (0: all cores).
+
+    Raises RefusedError where `target` is not a standby of `source`, or was changed by hand.
+    """
+    text = _native.sync(
+        os.fsdecode(source),
+        os.fsdecode(target),
+        name=name,
+        keep_last=keep_last,
+        strict=strict,
+        jobs=jobs,
+        progress=progress,
+    )
+    return SyncReport.from_json(text)
+
+
+def diff(
+    base: AnyPath,
+    target: AnyPath,
+    output: AnyPath | None = None,
+    *,
+    jobs: int = 0,
+    progress: Progress | None = None,
+) -> "Manifest":
+    """Find the set of changes that leads from `base` to `target`: VOLUME@SNAP or directories.
+
+    The manifest is written to the Arrow file `output`; without one, to a temporary file that is removed
+    together with the Manifest.
+    """
+    from snapsync.manifest import Manifest
+
+    if output is not None:
+        report = write_manifest(base, target, output, jobs=jobs, progress=progress)
+        return Manifest(output, notes=report.notes)
+    directory = tempfile.mkdtemp(prefix="snapsync-")
+    try:
+        path = os.path.join(directory, "manifest.arrow")
+        report = write_manifest(base, target, path, jobs=jobs, progress=progress)
+        return Manifest(path, notes=report.notes, owned=directory)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+
+
+def write_manifest(
+    base: AnyPath,
+    target: AnyPath,
+    output: AnyPath,
+    *,
+    jobs: int = 0,
+    progress: Progress | None = None,
+) -> DiffReport:
+    """As `diff`, but only write the file: Arrow is not loaded."""
+    paths = os.fsdecode(base), os.fsdecode(target), os.fsdecode(output)
+    return DiffReport.from_json(_native.diff(*paths, jobs=jobs, progress=progress))
+
+
+def verify(a: AnyPath, b: AnyPath, *, jobs: int = 0, progress: Progress | None = None) -> VerifyReport:
+    """Prove that two volumes, snapshots or directories hold the same, by content and metadata.
+
+    Differences are not an exception: they are in the report, and `equal` is False.
+    """
+    paths = os.fsdecode(a), os.fsdecode(b)
+    return VerifyReport.from_json(_native.verify(*paths, jobs=jobs, progress=progress))

@@ -1,0 +1,81 @@
+"""The way in from the shell: signals, errors and exit codes. The verbs are in `snapsync.commands`.
+
+Nothing of weight is imported before `run` stands ready to turn what goes wrong into a sentence.
+"""
+
+import os
+import signal
+import sys
+from types import FrameType
+
+_STOPPING = (signal.SIGTERM, signal.SIGHUP)
+
+
+def main() -> None:
+    """Run the command line and leave with the exit code of the contract."""
+    for number in _STOPPING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _interrupt)
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code. No exception leaves here but SystemExit."""
+    try:
+        return _invoke(arguments)
+    except BrokenPipeError:  # the reader of stdout had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except (Exception, KeyboardInterrupt) as error:
+        return _fail(error, as_json="--json" in arguments)
+
+
+def _invoke(arguments: list[str]) -> int:
+    import typer
+    from typer.exceptions import TyperException
+
+    from snapsync.commands.app import command
+    from snapsync.output import writing
+
+    try:
+        with command.make_context("snapsync", list(arguments)) as context:
+            code: int = command.invoke(context) or 0
+        with writing():
+            print(end="", flush=True)  # a full disk shows here, and not when Python exits
+        return code
+    except typer.Exit as done:
+        return done.exit_code
+    except TyperException as error:
+        raise _usage(error) from None
+
+
+def _usage(error: Exception) -> Exception:
+    """Put what typer says about the arguments into our words."""
+    from snapsync.errors import UsageError, told
+
+    said: str = getattr(error, "format_message", error.__str__)().rstrip(".")
+    message = said[:1].lower() + said[1:]
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "snapsync"
+    return told(UsageError(message), message, f"see `{path} --help`")
+
+
+def _fail(error: BaseException, *, as_json: bool) -> int:
+    """Tell what went wrong and return its exit code."""
+    if isinstance(error, KeyboardInterrupt):  # a second one must not break the last words
+        for number in (signal.SIGINT, *_STOPPING):
+            signal.signal(number, signal.SIG_IGN)
+    from snapsync.errors import debugging, describe
+    from snapsync.output import print_failure
+
+    if debugging():
+        import traceback
+
+        traceback.print_exception(error)
+    failure = describe(error)
+    print_failure(failure, as_json=as_json)
+    return failure.exit_code
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,255 @@
+"""The verbs with their arguments, options and help. The work is done by the module of the same name."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from snapsync.output import Output
+
+# Without rich: typer would load it for help and errors, which plain text serves as well.
+app = typer.Typer(
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; sizes are bytes.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, notes or summary.")]
+Jobs = Annotated[int, typer.Option("--jobs", "-j", min=0, metavar="N", help="Threads; 0 means all cores.")]
+Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the snapshot to take.")]
+VolumeArgument = Annotated[str, typer.Argument(metavar="VOLUME", help="The root directory of a volume.")]
+
+
+def examples(*lines: str) -> str:
+    """An epilog that shows commands as they are typed."""
+    return "\n".join(["Examples:", "", "\b", *(f"  {line}" for line in lines)])
+
+
+@app.callback(
+    invoke_without_command=True,
+    epilog="""A snapshot is written VOLUME@SNAP, where SNAP is its name, its id, its sequence number or
+`latest`. Start with `snapsync demo`.
+
+\b
+Exit codes:
+  0  done
+  1  failed
+  2  the command makes no sense as given
+  3  refused, to protect data
+  4  integrity: verify found differences, or something is damaged
+  5  interrupted; the next command picks up from there""",
+)
+def snapsync(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Keep a standby copy of a file system in step with a primary, through snapshots.
+
+    Only files that changed are opened, and of those only the blocks that differ are sent and written; the
+    standby moves from snapshot to snapshot all or nothing.
+    """
+    if version:
+        from snapsync._native import __version__
+
+        typer.echo(f"snapsync {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(2)
+
+
+@app.command(
+    epilog=examples(
+        "snapsync sync /srv/data /mnt/standby",
+        "snapsync sync /srv/data /mnt/standby --name monday --keep-last 7",
+        "snapsync sync /srv/data /mnt/standby --strict --json",
+    )
+)
+def sync(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="The primary: a directory or a volume.")],
+    target: Annotated[
+        str,
+        typer.Argument(metavar="TARGET", help="The standby: absent or empty in the first round."),
+    ],
+    name: Name = None,
+    keep_last: Annotated[
+        int | None,
+        typer.Option(
+            "--keep-last",
+            min=1,
+            metavar="N",
+            help="Afterwards keep only the N newest snapshots on both sides.",
+        ),
+    ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Refuse if TARGET cannot hold everything SOURCE holds."),
+    ] = False,
+    jobs: Jobs = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Bring TARGET in step with SOURCE.
+
+    One round: snapshot SOURCE, apply its changes to TARGET, snapshot TARGET. The first round restores the
+    whole tree. What an earlier, interrupted run left is healed first: whatever is killed, and whenever,
+    after the next command TARGET holds the old snapshot or the new one.
+    """
+    from snapsync.commands.sync import run
+
+    output = Output(as_json=as_json, quiet=quiet)
+    return run(output, source, target, name=name, keep_last=keep_last, strict=strict, jobs=jobs)
+
+
+@app.command(
+    epilog=examples("snapsync snapshot /srv/data", "snapsync snapshot /srv/data --name before-upgrade")
+)
+def snapshot(
+    volume: VolumeArgument,
+    name: Name = None,
+    jobs: Jobs = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Take a snapshot of VOLUME.
+
+    On Btrfs it is instant; elsewhere only files that changed since the last snapshot are cloned or copied.
+    """
+    from snapsync.commands.snapshot import run
+
+    return run(Output(as_json=as_json, quiet=quiet), volume, name=name, jobs=jobs)
+
+
+@app.command(
+    "list",
+    epilog=examples("snapsync list /srv/data", "snapsync list /srv/data --quiet"),
+)
+def list_(volume: VolumeArgument, as_json: Json = False, quiet: Quiet = False) -> int:
+    """List the snapshots of VOLUME.
+
+    Oldest first; with --quiet only their names.
+    """
+    from snapsync.commands.list import run
+
+    return run(Output(as_json=as_json, quiet=quiet), volume)
+
+
+@app.command(epilog=examples("snapsync delete /srv/data@monday", "snapsync delete /srv/data@3"))
+def delete(
+    address: Annotated[str, typer.Argument(metavar="VOLUME@SNAP", help="The snapshot to delete.")],
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Delete one snapshot.
+
+    Any order will do; the others stay whole.
+    """
+    from snapsync.commands.delete import run
+
+    return run(Output(as_json=as_json, quiet=quiet), address)
+
+
+@app.command(
+    epilog=examples(
+        "snapsync diff /srv/data@monday /srv/data@latest",
+        "snapsync diff /srv/data@3 /srv/data@4 -o changes.arrow",
+        "snapsync diff /srv/data@latest /srv/data --json",
+    )
+)
+def diff(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="The older side: VOLUME@SNAP or a directory.")],
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="The newer side: VOLUME@SNAP or a directory.")
+    ],
+    file: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE.arrow", help="Write the manifest there."),
+    ] = None,
+    jobs: Jobs = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Show what changed from BASE to TARGET.
+
+    One line for each changed inode; with --output an Arrow file with one row each, which pyarrow, polars,
+    duckdb and `snapsync inspect` read.
+    """
+    from snapsync.commands.diff import run
+
+    return run(Output(as_json=as_json, quiet=quiet), base, target, file, jobs=jobs)
+
+
+@app.command(
+    epilog=examples("snapsync inspect changes.arrow", "snapsync inspect changes.arrow --top 50 --json")
+)
+def inspect(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A manifest, as `snapsync diff -o` writes it.")
+    ],
+    top: Annotated[int, typer.Option("--top", "-n", min=0, metavar="N", help="Rows in each table.")] = 10,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Show what a manifest holds.
+
+    Totals, the largest changes, and the directories with most change.
+    """
+    from snapsync.commands.inspect import run
+
+    return run(Output(as_json=as_json, quiet=quiet), file, top=top)
+
+
+@app.command(
+    epilog=examples(
+        "snapsync verify /srv/data@latest /mnt/standby",
+        "snapsync verify /srv/data@3 /mnt/standby@3 --json",
+    )
+)
+def verify(
+    a: Annotated[str, typer.Argument(metavar="A", help="VOLUME, VOLUME@SNAP or a directory.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="VOLUME, VOLUME@SNAP or a directory.")],
+    jobs: Jobs = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Prove that A and B hold the same.
+
+    Every byte and every attribute on both sides is read, and each difference is named. Exit code 4 where
+    they differ.
+    """
+    from snapsync.commands.verify import run
+
+    return run(Output(as_json=as_json, quiet=quiet), a, b, jobs=jobs)
+
+
+@app.command(epilog=examples("snapsync status /srv/data", "snapsync status /mnt/standby --json"))
+def status(volume: VolumeArgument, as_json: Json = False, quiet: Quiet = False) -> int:
+    """Show where VOLUME stands.
+
+    Its role, snapshots and standbys, how far they lag behind, and what is unfinished.
+    """
+    from snapsync.commands.status import run
+
+    return run(Output(as_json=as_json, quiet=quiet), volume)
+
+
+@app.command(epilog=examples("snapsync demo", "snapsync demo --keep"))
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the volumes, to look around in them.")] = False,
+    jobs: Jobs = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Show the whole cycle on a throw-away volume.
+
+    Explained as it goes, in a directory made in the current one and removed at the end. Needs no root,
+    and about 40 MiB of space.
+    """
+    from snapsync.commands.demo import run
+
+    return run(Output(as_json=as_json, quiet=quiet), keep=keep, jobs=jobs)
+
+
+command = typer.main.get_command(app)

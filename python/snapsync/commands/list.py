@@ -1,0 +1,38 @@
+"""`snapsync list`: the snapshots of a volume."""
+
+from collections.abc import Iterator
+
+from snapsync import _native, render
+from snapsync.errors import ExitCode
+from snapsync.output import Output
+from snapsync.reports import ListReport, Snapshot
+
+_HEADINGS = (">number", "name", "taken", ">entries", ">size", "id")
+
+
+def run(output: Output, volume: str) -> int:
+    report = ListReport.from_json(_native.list(volume))
+    output.result(report, _names(report) if output.quiet else _table(report))
+    return ExitCode.DONE
+
+
+def _names(report: ListReport) -> Iterator[str]:
+    return (render.name(snap.name) for snap in report.snapshots)
+
+
+def _table(report: ListReport) -> Iterator[str]:
+    held = render.count(len(report.snapshots), "snapshot")
+    yield f"{render.name(report.volume.path)}: {held}"
+    if report.snapshots:
+        yield from render.table(_HEADINGS, map(_row, report.snapshots))
+
+
+def _row(snap: Snapshot) -> tuple[str, ...]:
+    return (
+        str(snap.sequence),
+        snap.name,
+        render.moment(snap.created),
+        "" if snap.entries is None else f"{snap.entries:,}",
+        "" if snap.bytes is None else render.size(snap.bytes),
+        snap.id,
+    )

@@ -1,0 +1,61 @@
+"""`snapsync sync`: one round."""
+
+from collections.abc import Iterator
+
+from snapsync import api, render
+from snapsync.errors import ExitCode
+from snapsync.output import Output
+from snapsync.reports import Loss, SyncReport
+
+
+def run(
+    output: Output,
+    source: str,
+    target: str,
+    *,
+    name: str | None,
+    keep_last: int | None,
+    strict: bool,
+    jobs: int,
+) -> int:
+    with output.progress() as progress:
+        report = api.sync(
+            source,
+            target,
+            name=name,
+            keep_last=keep_last,
+            strict=strict,
+            jobs=jobs,
+            progress=progress,
+        )
+    for recovered in report.recovered:
+        output.note(f"healed: {recovered}")
+    for note in report.notes:
+        output.note(note)
+    output.summary(report, summary(report))
+    return ExitCode.DONE
+
+
+def summary(report: SyncReport) -> Iterator[str]:
+    """What the round did, in lines."""
+    sides = f"{render.name(report.primary.path)} -> {render.name(report.standby.path)}"
+    tree = f"{render.size(report.tree_bytes)} in {render.entries(report.tree_entries)}"
+    took = render.seconds(report.seconds)
+    yield f"{render.snapshot(report.snapshot)}: {sides}"
+    if report.unchanged:
+        yield "  nothing changed: the standby's tree was not written"
+        yield f"  tree {tree}, {took}"
+    else:
+        yield f"  {render.changes(report.changes)}"
+        yield f"  moved {render.size(report.data_bytes)} of a tree of {tree}, in {took}"
+    if report.pruned:
+        yield f"  pruned {', '.join(map(render.snapshot, report.pruned))}"
+    yield from _losses(report.losses)
+
+
+def _losses(losses: tuple[Loss, ...]) -> Iterator[str]:
+    if losses:
+        yield "  the standby's file system cannot hold:"
+    for loss in losses:
+        example = render.name(loss.example)
+        yield f"    {render.name(loss.what)}: {loss.count:,} times, for example {example}"

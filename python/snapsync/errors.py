@@ -1,0 +1,103 @@
+"""What can go wrong, and how it is told to a person.
+
+Every failure has three parts: one sentence (what was attempted, on which path, why), an exit code, and
+advice on what to do next. The native half sets them on each exception it raises, built-in OSErrors
+included; `describe` finds them again and fills them in for exceptions that never came from there.
+"""
+
+import os
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TypeVar
+
+from snapsync._native import (
+    IntegrityError,
+    InterruptedRound,
+    RefusedError,
+    SnapsyncError,
+    UsageError,
+)
+
+__all__ = [
+    "ExitCode",
+    "Failure",
+    "IntegrityError",
+    "InterruptedRound",
+    "RefusedError",
+    "SnapsyncError",
+    "UsageError",
+    "debugging",
+    "describe",
+    "told",
+]
+
+E = TypeVar("E", bound=Exception)
+
+
+class ExitCode(IntEnum):
+    """What the command's exit status means."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    REFUSED = 3
+    INTEGRITY = 4
+    INTERRUPTED = 5
+
+
+_CODES = {
+    UsageError: ExitCode.USAGE,
+    RefusedError: ExitCode.REFUSED,
+    IntegrityError: ExitCode.INTEGRITY,
+    InterruptedRound: ExitCode.INTERRUPTED,
+    KeyboardInterrupt: ExitCode.INTERRUPTED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A failure in words. `advice` is empty where there is none to give."""
+
+    message: str
+    advice: str
+    exit_code: int
+
+
+def told(error: E, message: str, advice: str = "") -> E:
+    """Give `error` the words that `describe` looks for, and return it to be raised."""
+    vars(error).update(message=message, advice=advice, exit_code=int(_exit_code(error)))
+    return error
+
+
+def describe(error: BaseException) -> Failure:
+    """Say what happened in one sentence, with advice and an exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        message = "interrupted; nothing is torn, and the next command heals what was left"
+        return Failure(message, "", ExitCode.INTERRUPTED)
+    if isinstance(error, SnapsyncError | OSError):
+        return Failure(_sentence(error), getattr(error, "advice", ""), _exit_code(error))
+    if isinstance(error, MemoryError):
+        return Failure("out of memory", "try fewer --jobs", ExitCode.FAILED)
+    message = f"unexpected {type(error).__name__}: {error}"
+    return Failure(message, "set SNAPSYNC_DEBUG=1 to see where it came from", ExitCode.FAILED)
+
+
+def debugging() -> bool:
+    """Whether the user asked for tracebacks."""
+    return os.environ.get("SNAPSYNC_DEBUG", "") not in ("", "0")
+
+
+def _sentence(error: Exception) -> str:
+    told_so = getattr(error, "message", None)
+    if told_so:
+        return str(told_so)
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error) or type(error).__name__
+
+
+def _exit_code(error: BaseException) -> int:
+    own = getattr(error, "exit_code", None)
+    if isinstance(own, int):
+        return own
+    return next((code for kind, code in _CODES.items() if isinstance(error, kind)), ExitCode.FAILED)

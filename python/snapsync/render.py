@@ -1,0 +1,85 @@
+"""Forms for people: sizes, counts, moments, names that may hold any byte, and tables."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+
+from snapsync.reports import Changes, Snapshot
+
+_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+
+
+def size(number: int) -> str:
+    """A number of bytes in binary units, three digits or so: 512 B, 1.5 KiB, 20.0 GiB."""
+    if abs(number) < 1024:
+        return f"{number} B"
+    value, power = number / 1024, 0
+    while abs(value) >= 1023.95 and power < len(_UNITS) - 1:
+        value, power = value / 1024, power + 1
+    return f"{value:.1f} {_UNITS[power]}"
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """A number with its noun: 1 snapshot, 2,000 snapshots."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def entries(number: int) -> str:
+    return count(number, "entry", "entries")
+
+
+def amount(done: int, total: int, unit: str) -> str:
+    """How many bytes or entries are done, and of how many where that is known (not 0)."""
+    form = size if unit == "bytes" else entries
+    if not total:
+        return form(done)
+    return f"{size(done) if unit == 'bytes' else f'{done:,}'} of {form(total)}"
+
+
+def seconds(number: float) -> str:
+    """A duration: 0.8 s, 2 min 5 s, 1 h 2 min."""
+    if number < 60:
+        return f"{number:.1f} s"
+    minutes, rest = divmod(round(number), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def moment(time: datetime) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def name(text: str) -> str:
+    """A name as a terminal can take it: bytes that are not UTF-8 and control characters are escaped."""
+    return text if text.isprintable() else "".join(map(_printable, text))
+
+
+def _printable(character: str) -> str:
+    if character.isprintable():
+        return character
+    if "\udc80" <= character <= "\udcff":  # a byte that was not UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
+def snapshot(snap: Snapshot) -> str:
+    return f"snapshot {snap.sequence} ({name(snap.name)})"
+
+
+def changes(found: Changes) -> str:
+    """The four counts that every summary opens with."""
+    return (
+        f"created {found.created:,}, changed {found.changed:,}, "
+        f"renamed {found.renamed:,}, deleted {found.deleted:,}"
+    )
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Lines of aligned columns. Columns whose heading starts with `>` are aligned to the right."""
+    cells = [[heading.lstrip(">") for heading in headings]]
+    cells += [[name(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    sides = [">" if heading.startswith(">") else "<" for heading in headings]
+    for row in cells:
+        padded = (f"{c:{s}{w}}" for c, s, w in zip(row, sides, widths, strict=True))
+        yield "  ".join(padded).rstrip()

@@ -1,0 +1,228 @@
+"""What each verb answers: frozen dataclasses, built from the JSON text of the native half.
+
+Sizes are bytes, durations seconds, moments timezone-aware (UTC). Keys that a class does not name are
+ignored, so a report can grow without breaking its readers.
+"""
+
+import json
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from datetime import datetime
+from types import UnionType
+from typing import Any, ClassVar, Self, get_args, get_origin
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The base of all reports; `verb` is the verb that made it."""
+
+    verb: ClassVar[str]
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read the report that the native half wrote."""
+        report: Self = _build(cls, json.loads(text))
+        return report
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as nested dictionaries and sequences, with `verb` first."""
+        return {"verb": self.verb, **asdict(self)}
+
+    def to_json(self) -> str:
+        """The same as one JSON object. Moments are written as RFC 3339."""
+        return json.dumps(self.as_dict(), default=datetime.isoformat)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The immutable state of a volume at one moment.
+
+    `sequence` counts from 0 along the lineage, `parent` is the id of the snapshot before it. `entries`
+    and `bytes` describe the tree; they are None where nobody counted (Btrfs).
+    """
+
+    id: str
+    name: str
+    sequence: int
+    parent: str | None
+    created: datetime
+    provider: str
+    entries: int | None
+    bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeInfo:
+    """A volume as it stands. `role` is primary or standby, `provider` btrfs or pool."""
+
+    path: str
+    id: str
+    lineage: str
+    epoch: int
+    role: str
+    provider: str
+    filesystem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """How many inodes changed, by kind of change; `rows` is the number of rows of the manifest."""
+
+    created: int
+    changed: int
+    renamed: int
+    deleted: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Something that the standby's file system cannot hold: what, how often, and one path."""
+
+    what: str
+    count: int
+    example: str
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One difference that verify found: at which path, in what, and the value on each side."""
+
+    path: str
+    what: str
+    a: str
+    b: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A round that was cut short in `phase`; the next command finishes or discards it."""
+
+    phase: str
+    snapshot: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standby:
+    """A standby that the primary knows: the snapshot it holds, since when, how many it is behind."""
+
+    volume: str
+    path: str
+    snapshot: str
+    name: str
+    at: datetime
+    lag: int
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport(Report):
+    """One round of sync.
+
+    `base` is None in the first round. `data_bytes` moved; the tree holds `tree_bytes` in
+    `tree_entries`. With `unchanged` the standby's tree was not written.
+    """
+
+    verb: ClassVar[str] = "sync"
+    primary: VolumeInfo
+    standby: VolumeInfo
+    base: Snapshot | None
+    snapshot: Snapshot
+    changes: Changes
+    data_bytes: int
+    tree_bytes: int
+    tree_entries: int
+    losses: tuple[Loss, ...]
+    notes: tuple[str, ...]
+    recovered: tuple[str, ...]
+    pruned: tuple[Snapshot, ...]
+    unchanged: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotReport(Report):
+    """A snapshot that was taken."""
+
+    verb: ClassVar[str] = "snapshot"
+    volume: VolumeInfo
+    snapshot: Snapshot
+    notes: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ListReport(Report):
+    """The snapshots of a volume, oldest first."""
+
+    verb: ClassVar[str] = "list"
+    volume: VolumeInfo
+    snapshots: tuple[Snapshot, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteReport(Report):
+    """A snapshot that was deleted."""
+
+    verb: ClassVar[str] = "delete"
+    volume: VolumeInfo
+    deleted: Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class DiffReport(Report):
+    """A set of changes that was written to the Arrow file `output` (None: not kept)."""
+
+    verb: ClassVar[str] = "diff"
+    base: str
+    target: str
+    output: str | None
+    changes: Changes
+    data_bytes: int
+    notes: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport(Report):
+    """What comparing two trees by content and metadata found.
+
+    `differences` holds the first 1,000 of `difference_count`.
+    """
+
+    verb: ClassVar[str] = "verify"
+    a: str
+    b: str
+    equal: bool
+    entries: int
+    bytes: int
+    difference_count: int
+    differences: tuple[Difference, ...]
+    notes: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class StatusReport(Report):
+    """A volume, its snapshots and its standbys. `busy`: another command holds the volume now."""
+
+    verb: ClassVar[str] = "status"
+    volume: VolumeInfo
+    snapshots: int
+    latest: Snapshot | None
+    unfinished: Unfinished | None
+    busy: bool
+    standbys: tuple[Standby, ...]
+
+
+def _build(kind: Any, value: Any) -> Any:
+    """Make an instance of the annotation `kind` out of decoded JSON."""
+    if is_dataclass(kind):
+        return _build_fields(kind, value)
+    if get_origin(kind) is tuple:
+        return tuple(_build(get_args(kind)[0], item) for item in value)
+    if isinstance(kind, UnionType):  # always `kind | None`
+        return None if value is None else _build(get_args(kind)[0], value)
+    return datetime.fromisoformat(value) if kind is datetime else value
+
+
+def _build_fields(kind: Any, value: dict[str, Any]) -> Any:
+    return kind(**{field.name: _build(field.type, value[field.name]) for field in fields(kind)})

@@ -1,0 +1,167 @@
+//! Before anything is staged: is the tree still the base, and is there room?
+
+use crate::limits::Limits;
+use crate::names::Places;
+use snapsync_manifest::ManifestReader;
+use snapsync_model::{Change, Context, Error, Kind, Link, Op, RelPath, Result};
+use snapsync_sys::Root;
+use std::collections::HashSet;
+use std::io;
+use std::path::Path;
+
+/// Paths told in one message.
+const SHOWN: usize = 5;
+
+/// Refuses when a path that the manifest touches is not what the base says.
+pub(crate) fn no_drift(root: &Root, manifest: &Path, places: &Places, limits: &Limits) -> Result<()> {
+    let mut drift = Vec::new();
+    let mut removed: HashSet<Link> = HashSet::new();
+    for change in ManifestReader::open(manifest)? {
+        let change = change?;
+        if let Some(path) = &change.old_path
+            && let Some(what) = drifted(root, path, &change, limits)?
+        {
+            drift.push(format!("{} ({what})", path.display()));
+        }
+        removed.extend(change.links_removed);
+    }
+    for change in ManifestReader::open(manifest)? {
+        for link in change?.links_added {
+            if let Some(path) = in_the_way(root, &link, places, &removed)? {
+                drift.push(format!("{} (not in the snapshot)", path.display()));
+            }
+        }
+    }
+    if drift.is_empty() {
+        return Ok(());
+    }
+    let more = drift.len().saturating_sub(SHOWN);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Err(Error::refused(
+        format!(
+            "{} was changed by hand since its newest snapshot: {}{more}",
+            root.path().display(),
+            drift[..drift.len().min(SHOWN)].join(", ")
+        ),
+        "put those paths back as they were, or copy them elsewhere and restore them from the newest snapshot",
+    ))
+}
+
+fn drifted(root: &Root, path: &RelPath, change: &Change, limits: &Limits) -> Result<Option<&'static str>> {
+    let Some(old) = change.old else { return Ok(None) };
+    let stat = match root.entry(path).and_then(|entry| entry.stat()) {
+        Err(e) if is_absent(&e) => return Ok(Some("missing")),
+        other => other.context("read the attributes of", root.show(path))?,
+    };
+    Ok(if stat.kind != change.kind {
+        Some("of another kind")
+    } else if stat.kind == Kind::File && stat.attributes.size != old.size {
+        Some("of another size")
+    } else if !limits.mtime && stat.attributes.mtime != old.mtime {
+        Some("modified")
+    } else if change.kind != Kind::Symlink && (stat.attributes.mode ^ old.mode) & mode_bits(limits) != 0 {
+        Some("of another mode")
+    } else if !limits.owner && (stat.attributes.uid, stat.attributes.gid) != (old.uid, old.gid) {
+        Some("of another owner")
+    } else {
+        None
+    })
+}
+
+/// An ordinary user cannot always set the set-id bits.
+fn mode_bits(limits: &Limits) -> u32 {
+    if limits.owner { 0o777 } else { 0o7777 }
+}
+
+/// Nothing there, or something else on the way there.
+fn is_absent(error: &io::Error) -> bool {
+    // ENOENT, ENOTDIR, ELOOP, EXDEV
+    matches!(error.raw_os_error(), Some(2 | 20 | 40 | 18))
+}
+
+fn in_the_way(root: &Root, link: &Link, places: &Places, removed: &HashSet<Link>) -> Result<Option<RelPath>> {
+    if places.is_created(link.parent) || removed.contains(link) {
+        return Ok(None);
+    }
+    let Some(directory) = places.old_directory(link.parent) else { return Ok(None) };
+    let path = directory.join(&link.name)?;
+    match root.entry(&path).and_then(|entry| entry.stat()) {
+        Err(e) if is_absent(&e) => Ok(None),
+        Err(e) => Err(e).context("read the attributes of", root.show(&path)),
+        Ok(_) if is_lost_and_found(root, &path) => Ok(None),
+        Ok(_) => Ok(Some(path)),
+    }
+}
+
+/// A new ext4 comes with this directory: while it is empty it makes way.
+pub(crate) fn is_lost_and_found(root: &Root, path: &RelPath) -> bool {
+    path.as_bytes() == b"lost+found"
+        && root
+            .open_at(
+                path,
+                rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY,
+                rustix::fs::Mode::empty(),
+            )
+            .and_then(snapsync_sys::read_dir)
+            .is_ok_and(|entries| entries.is_empty())
+}
+
+/// Bytes and inodes that staging, commit and the standby's snapshot will take.
+#[derive(Default)]
+pub(crate) struct Need {
+    bytes: u64,
+    inodes: u64,
+}
+
+impl Need {
+    /// `copies`: the standby's snapshot and the commit copy data where they cannot share it.
+    pub(crate) fn of(manifest: &Path, copies: bool) -> Result<Need> {
+        let mut need = Need::default();
+        for change in ManifestReader::open(manifest)? {
+            need.add(&change?, copies);
+        }
+        Ok(need)
+    }
+
+    fn add(&mut self, change: &Change, copies: bool) {
+        let blocks = |bytes: u64| bytes.div_ceil(4096) * 4096;
+        let staged: u64 = change.extents.iter().filter(|e| e.op == Op::Data).map(|e| blocks(e.length)).sum();
+        let reserved: u64 =
+            change.extents.iter().filter(|e| e.op == Op::Unwritten).map(|e| blocks(e.length)).sum();
+        self.bytes += staged + reserved;
+        self.inodes += u64::from(change.flags.created);
+        if copies && change.flags.created {
+            self.bytes += staged;
+        } else if copies && change.flags.data {
+            // The ranges go into the file, and the snapshot copies the file.
+            self.bytes += staged + blocks(change.new.map_or(0, |a| a.size));
+        }
+    }
+
+    pub(crate) fn check(&self, root: &Root) -> Result<()> {
+        let filesystem =
+            snapsync_sys::filesystem(root.fd()).context("read the file system of", root.path())?;
+        if self.bytes > filesystem.available {
+            return Err(Error::refused(
+                format!(
+                    "{} has {} bytes free, and this round needs {}",
+                    root.path().display(),
+                    filesystem.available,
+                    self.bytes
+                ),
+                "free space there, delete old snapshots of it, or name a larger target",
+            ));
+        }
+        match filesystem.inodes_available {
+            Some(free) if free < self.inodes => Err(Error::refused(
+                format!(
+                    "{} has space for {free} more inodes, and this round needs {}",
+                    root.path().display(),
+                    self.inodes
+                ),
+                "delete files or old snapshots there, or name a larger target",
+            )),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! How far an apply has come; replaced as a whole at every step.
+
+use crate::Limits;
+use serde::{Deserialize, Serialize};
+use snapsync_model::{Context, Error, Result, SnapshotInfo};
+use snapsync_sys::{make_dir_durable, write_file};
+use std::io;
+use std::path::Path;
+use uuid::Uuid;
+
+const FILE: &str = "journal.json";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Nothing of the tree was touched: what is staged can be thrown away.
+    Staging,
+    /// Everything is staged, verified and durable: the commit goes on from here.
+    Committing,
+    /// All names that go are gone; none that come are there before this.
+    Detached,
+    /// The tree is the new one; only the standby's snapshot is missing.
+    Applied,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Journal {
+    pub phase: Phase,
+    /// The snapshot that the tree is to become, and the one it comes from.
+    pub snapshot: SnapshotInfo,
+    pub base: Option<Uuid>,
+    pub limits: Limits,
+}
+
+impl Journal {
+    pub fn load(store: &Path) -> Result<Option<Journal>> {
+        let file = store.join(FILE);
+        match std::fs::read(&file) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).context("read", &file),
+            Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|e| damaged(&file, &e)),
+        }
+    }
+
+    /// On the disk when this returns.
+    pub fn save(&self, store: &Path) -> Result<()> {
+        let text = serde_json::to_vec_pretty(self).map_err(|e| damaged(store, &e))?;
+        write_file(store, FILE, &text).context("write the journal in", store)
+    }
+
+    pub fn remove(store: &Path) -> Result<()> {
+        let file = store.join(FILE);
+        match std::fs::remove_file(&file) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e).context("remove", &file),
+            _ => make_dir_durable(store).context("sync", store),
+        }
+    }
+}
+
+fn damaged(file: &Path, error: &serde_json::Error) -> Error {
+    Error::integrity(
+        format!("cannot understand the journal {}: {error}", file.display()),
+        "a commit may be half done: keep the volume as it is and ask for help",
+    )
+}

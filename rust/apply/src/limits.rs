@@ -1,0 +1,287 @@
+//! What the target cannot hold, found by trying it on throw-away files before any data moves.
+
+use rustix::fs::{FileType, Mode, OFlags, mknodat, openat, symlinkat};
+use serde::{Deserialize, Serialize};
+use snapsync_model::{Attributes, Change, Context, Error, Kind, RelPath, Result, Xattr};
+use snapsync_sys::{Entry, Root, remove_tree};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+/// Kinds of information that are left out on this target.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Files cannot be given to others.
+    pub owner: bool,
+    /// Times outside its range or finer than its grain are rounded.
+    pub mtime: bool,
+    /// Inode flags it does not know.
+    pub flags: u32,
+    /// Namespaces of extended attributes it refuses, or single names where the system decides by name.
+    pub xattrs: BTreeSet<String>,
+    /// Extended attributes of some files are too large.
+    pub large_xattrs: bool,
+}
+
+/// One kind of information that is lost, how many files lose it, and one of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    pub what: String,
+    pub count: u64,
+    pub example: String,
+}
+
+/// More than this many bytes of extended attributes on one inode may not fit everywhere.
+const LARGE: usize = 1024;
+
+/// The class that a file system or a privilege decides about.
+pub(crate) fn xattr_class(name: &[u8]) -> String {
+    let name = String::from_utf8_lossy(name);
+    match name.split_once('.') {
+        Some((space @ ("user" | "trusted"), _)) => format!("{space}.*"),
+        _ => name.into_owned(),
+    }
+}
+
+/// Tries out what manifests ask for, in a directory of its own in the stage.
+pub(crate) struct Rehearsal<'a> {
+    root: &'a Root,
+    dir: OwnedFd,
+    limits: Limits,
+    losses: BTreeMap<String, Loss>,
+    owners: HashMap<(u32, u32), bool>,
+    flags: HashMap<(bool, u32), bool>,
+    xattrs: HashMap<(Kind, String), bool>,
+    times: Option<(i64, i64)>,
+    longest_link: usize,
+    largest_file: u64,
+    kinds: BTreeSet<Kind>,
+}
+
+impl<'a> Rehearsal<'a> {
+    pub(crate) fn new(root: &'a Root, dir: &RelPath) -> Result<Rehearsal<'a>> {
+        root.create_dir(dir, 0o700).context("create the directory", root.show(dir))?;
+        let dir = root.directory(dir).context("open the directory", root.show(dir))?;
+        Ok(Rehearsal {
+            root,
+            dir,
+            limits: Limits::default(),
+            losses: BTreeMap::new(),
+            owners: HashMap::new(),
+            flags: HashMap::new(),
+            xattrs: HashMap::new(),
+            times: None,
+            longest_link: 0,
+            largest_file: 0,
+            kinds: BTreeSet::new(),
+        })
+    }
+
+    /// Finds what one row would lose.
+    pub(crate) fn row(&mut self, change: &Change) -> Result<()> {
+        let Some(new) = &change.new else { return Ok(()) };
+        let created = change.flags.created;
+        // Also for what did not change: the commit sets it again.
+        self.attributes(change, new)?;
+        if let Some(xattrs) = &change.xattrs {
+            self.xattrs(change, xattrs)?;
+        }
+        if created {
+            self.content(change, new)?;
+        }
+        Ok(())
+    }
+
+    fn attributes(&mut self, change: &Change, new: &Attributes) -> Result<()> {
+        if !snapsync_sys::is_privileged() && !self.owner(new)? {
+            self.limits.owner = true;
+            self.lose("owner and group", change);
+        }
+        let is_dir = change.kind == Kind::Directory;
+        let bits = (0..32).map(|n| 1_u32 << n).filter(|bit| new.flags & bit != 0);
+        for bit in bits {
+            if !self.flag(is_dir, bit)? {
+                self.limits.flags |= bit;
+                self.lose(&format!("inode flag {bit:#x}"), change);
+            }
+        }
+        let (least, most) = self.times.unwrap_or((new.mtime, new.mtime));
+        if new.mtime < least || new.mtime > most || self.times.is_none() {
+            self.times = Some((least.min(new.mtime), most.max(new.mtime)));
+            let held = self.with_file(|file| {
+                let entry = Entry::from_open(file.try_clone()?);
+                entry.set_mtime(new.mtime)?;
+                Ok(entry.stat()?.attributes.mtime == new.mtime)
+            })?;
+            if !held {
+                self.limits.mtime = true;
+                self.lose("modification time outside the target's range or grain", change);
+            }
+        }
+        Ok(())
+    }
+
+    fn owner(&mut self, new: &Attributes) -> Result<bool> {
+        let key = (new.uid, new.gid);
+        if let Some(known) = self.owners.get(&key) {
+            return Ok(*known);
+        }
+        let held =
+            self.with_file(|file| Ok(Entry::from_open(file.try_clone()?).set_owner(key.0, key.1).is_ok()))?;
+        self.owners.insert(key, held);
+        Ok(held)
+    }
+
+    fn flag(&mut self, is_dir: bool, bit: u32) -> Result<bool> {
+        if let Some(known) = self.flags.get(&(is_dir, bit)) {
+            return Ok(*known);
+        }
+        let attempt = |file: &File| {
+            let held = snapsync_sys::set_flags_of(file, bit).is_ok();
+            // What it does hold must not keep the probe from being removed.
+            let cleared = snapsync_sys::set_flags_of(file, 0);
+            Ok(held && cleared.is_ok())
+        };
+        let held = if is_dir { self.with_dir(attempt)? } else { self.with_file(attempt)? };
+        self.flags.insert((is_dir, bit), held);
+        Ok(held)
+    }
+
+    fn xattrs(&mut self, change: &Change, xattrs: &[Xattr]) -> Result<()> {
+        for xattr in xattrs {
+            let class = xattr_class(&xattr.name);
+            if !self.xattr(change.kind, &class, xattr)? {
+                self.limits.xattrs.insert(class.clone());
+                self.lose(&format!("extended attribute {class}"), change);
+            }
+        }
+        let bytes: usize = xattrs.iter().map(|x| x.name.len() + x.value.len()).sum();
+        if bytes > LARGE {
+            let limits = &self.limits;
+            let held = self.with_probe(change.kind, |entry| {
+                let wanted = xattrs.iter().filter(|x| !limits.xattrs.contains(&xattr_class(&x.name)));
+                Ok(wanted.into_iter().all(|x| entry.set_xattr(&x.name, &x.value).is_ok()))
+            })?;
+            if !held {
+                self.limits.large_xattrs = true;
+                self.lose("extended attributes that are too large together", change);
+            }
+        }
+        Ok(())
+    }
+
+    fn xattr(&mut self, kind: Kind, class: &str, xattr: &Xattr) -> Result<bool> {
+        let key = (kind, class.to_owned());
+        if let Some(known) = self.xattrs.get(&key) {
+            return Ok(*known);
+        }
+        // A large value fails for its size; whether the class is held at all is a question of a small one.
+        let small =
+            if class.ends_with(".*") { &xattr.value[..xattr.value.len().min(64)] } else { &xattr.value };
+        let held = self.with_probe(kind, |entry| Ok(entry.set_xattr(&xattr.name, small).is_ok()))?;
+        self.xattrs.insert(key, held);
+        Ok(held)
+    }
+
+    /// What cannot be left out: the row cannot be made at all.
+    fn content(&mut self, change: &Change, new: &Attributes) -> Result<()> {
+        match (change.kind, &change.symlink_target) {
+            (Kind::Symlink, Some(target)) if target.len() > self.longest_link => {
+                self.longest_link = target.len();
+                self.try_symlink(target).map_err(|e| self.impossible(change, "a symbolic link this long", &e))
+            }
+            (Kind::File, _) if new.size > self.largest_file => {
+                self.largest_file = new.size;
+                let grown = self.with_file(|file| Ok(file.set_len(new.size)))?;
+                grown.map_err(|e| self.impossible(change, "a file this large", &e))
+            }
+            (Kind::CharDevice | Kind::BlockDevice | Kind::Socket | Kind::Fifo, _)
+                if self.kinds.insert(change.kind) =>
+            {
+                self.make_node(change.kind, new.rdev)
+                    .map_err(|e| self.impossible(change, change.kind.name(), &e))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn impossible(&self, change: &Change, what: &str, error: &io::Error) -> Error {
+        Error::refused(
+            format!("{} cannot hold {}: {what} ({error})", self.root.path().display(), change.display_path()),
+            "use a target that can, or remove that entry from the source; as root, devices can be made",
+        )
+    }
+
+    fn lose(&mut self, what: &str, change: &Change) {
+        let loss = self.losses.entry(what.to_owned()).or_insert_with(|| Loss {
+            what: what.to_owned(),
+            count: 0,
+            example: change.display_path(),
+        });
+        loss.count += 1;
+    }
+
+    pub(crate) fn finish(self) -> (Limits, Vec<Loss>) {
+        (self.limits, self.losses.into_values().collect())
+    }
+
+    fn with_probe<T>(&self, kind: Kind, attempt: impl FnOnce(&Entry) -> io::Result<T>) -> Result<T> {
+        match kind {
+            Kind::Directory => self.with_dir(|file| attempt(&Entry::from_open(file.try_clone()?))),
+            Kind::File => self.with_file(|file| attempt(&Entry::from_open(file.try_clone()?))),
+            Kind::Symlink => self.with_made(|dir, name| Ok(symlinkat("x", dir, name)?), attempt),
+            other => self.with_made(|dir, name| make_node(dir, name, other, 0), attempt),
+        }
+    }
+
+    fn with_file<T>(&self, attempt: impl FnOnce(&File) -> io::Result<T>) -> Result<T> {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+        self.scratch(|dir, name| attempt(&File::from(openat(dir, name, flags, Mode::from_raw_mode(0o600))?)))
+    }
+
+    fn with_dir<T>(&self, attempt: impl FnOnce(&File) -> io::Result<T>) -> Result<T> {
+        self.scratch(|dir, name| {
+            rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o700))?;
+            attempt(&File::from(openat(dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?))
+        })
+    }
+
+    fn with_made<T>(
+        &self,
+        make: impl FnOnce(BorrowedFd<'_>, &OsStr) -> io::Result<()>,
+        attempt: impl FnOnce(&Entry) -> io::Result<T>,
+    ) -> Result<T> {
+        self.scratch(|dir, name| {
+            make(dir, name)?;
+            attempt(&Entry::at(dir, name)?)
+        })
+    }
+
+    fn try_symlink(&self, target: &[u8]) -> io::Result<()> {
+        let made = symlinkat(OsStr::from_bytes(target), &self.dir, "link");
+        let _ = rustix::fs::unlinkat(&self.dir, "link", rustix::fs::AtFlags::empty());
+        Ok(made?)
+    }
+
+    fn make_node(&self, kind: Kind, rdev: u64) -> io::Result<()> {
+        let made = make_node(self.dir.as_fd(), OsStr::new("node"), kind, rdev);
+        let _ = rustix::fs::unlinkat(&self.dir, "node", rustix::fs::AtFlags::empty());
+        made
+    }
+
+    fn scratch<T>(&self, attempt: impl FnOnce(BorrowedFd<'_>, &OsStr) -> io::Result<T>) -> Result<T> {
+        let name = OsStr::new("probe");
+        let result = attempt(self.dir.as_fd(), name);
+        remove_tree(&self.dir, name).context("remove a probe in", self.root.path())?;
+        result.context("try out what can be held by", self.root.path())
+    }
+}
+
+/// A fifo, socket or device.
+pub(crate) fn make_node(dir: impl AsFd, name: &OsStr, kind: Kind, rdev: u64) -> io::Result<()> {
+    let kind = FileType::from_raw_mode(kind.mode_bits());
+    Ok(mknodat(dir, name, kind, Mode::from_raw_mode(0o600), rdev)?)
+}

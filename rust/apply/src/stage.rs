@@ -1,0 +1,376 @@
+//! The first half of an apply: everything is written beside the tree, nothing in it.
+
+use crate::attributes;
+use crate::check::{self, Need};
+use crate::journal::{Journal, Phase};
+use crate::limits::{Limits, Loss, Rehearsal, make_node};
+use crate::names::Places;
+use rayon::prelude::*;
+use rustix::fs::{Mode, OFlags, openat};
+use snapsync_manifest::ManifestReader;
+use snapsync_model::{Change, Context, Error, Kind, Monitor, Op, RelPath, Result, SnapshotInfo, locked};
+use snapsync_stream::{Frame, Sink};
+use snapsync_sys::{Entry, Parents, Root, fault, remove_tree, sync_filesystem};
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use uuid::Uuid;
+
+const INCOMING: &str = ".snapsync/incoming";
+const CHUNK: usize = 4096;
+/// Rows that one thread stages with one memory of the last directory.
+const SIDE_BY_SIDE: usize = 64;
+
+/// What the target cannot hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    pub losses: Vec<Loss>,
+}
+
+/// A delta on its way into a volume.
+pub struct Incoming<'a> {
+    pub(crate) root: Root,
+    pub(crate) store: PathBuf,
+    pub(crate) journal: Journal,
+    pub(crate) monitor: &'a Monitor,
+    /// Below the root.
+    dir: String,
+    /// Known once the manifest is there.
+    places: Places,
+    /// Bytes that files with more than one frame still wait for.
+    waiting: Mutex<HashMap<u64, u64>>,
+    received: AtomicU64,
+}
+
+impl<'a> Incoming<'a> {
+    /// Makes the stage for the delta from `base` to `snapshot`, and a journal that says so.
+    pub fn begin(
+        volume: &Path,
+        store: &Path,
+        snapshot: SnapshotInfo,
+        base: Option<Uuid>,
+        monitor: &'a Monitor,
+    ) -> Result<Incoming<'a>> {
+        let journal = Journal { phase: Phase::Staging, snapshot, base, limits: Limits::default() };
+        journal.save(store)?;
+        let incoming = Incoming::open(volume, store, journal, monitor)?;
+        incoming.make_stage().context("make the stage in", volume)?;
+        fault::point("stage.begin");
+        Ok(incoming)
+    }
+
+    /// An apply that was interrupted, as its journal tells.
+    pub fn open(volume: &Path, store: &Path, journal: Journal, monitor: &'a Monitor) -> Result<Incoming<'a>> {
+        Ok(Incoming {
+            root: Root::open(volume)?,
+            store: store.to_path_buf(),
+            dir: format!("{INCOMING}/{}", journal.snapshot.id),
+            places: Places::default(),
+            journal,
+            monitor,
+            waiting: Mutex::default(),
+            received: AtomicU64::new(0),
+        })
+    }
+
+    fn make_stage(&self) -> io::Result<()> {
+        let incoming = self.root.path().join(INCOMING);
+        std::fs::create_dir_all(&incoming)?;
+        // What is staged must not inherit from the tree's root: default ACLs, set-group-id, flags.
+        let dir = Entry::from_open(File::open(&incoming)?);
+        for xattr in dir.xattrs()?.iter().filter(|x| x.name.starts_with(b"system.posix_acl")) {
+            dir.remove_xattr(&xattr.name)?;
+        }
+        dir.set_mode(0o700)?;
+        for part in ["", "/new", "/data", "/held", "/trash"] {
+            std::fs::create_dir(self.root.path().join(format!("{}{part}", self.dir)))?;
+        }
+        Ok(())
+    }
+
+    /// Where the manifest is to be written before anything else.
+    pub fn manifest(&self) -> PathBuf {
+        self.root.path().join(&self.dir).join("manifest.arrow")
+    }
+
+    pub(crate) fn manifest_reader(&self) -> Result<ManifestReader> {
+        ManifestReader::open(&self.manifest())
+    }
+
+    /// A path in the stage.
+    pub(crate) fn staged(&self, part: &str) -> Result<RelPath> {
+        RelPath::new(format!("{}/{part}", self.dir).as_bytes())
+    }
+
+    /// Where the name number `at` of a new entry is staged.
+    fn staged_new(&self, change: &Change, at: usize) -> Result<RelPath> {
+        let below = self.places.staged(change, at)?;
+        RelPath::new(&[self.dir.as_bytes(), b"/new/", below.as_bytes()].concat())
+    }
+
+    /// Looks before anything is staged: what the target cannot hold, whether it is still the base, whether there
+    /// is room. `copies` says that the standby's snapshot will copy data.
+    pub fn prepare(&mut self, copies: bool) -> Result<Report> {
+        fault::point("stage.manifest");
+        let mut rehearsal = Rehearsal::new(&self.root, &self.staged("probe")?)?;
+        for change in self.manifest_reader()? {
+            self.monitor.check()?;
+            rehearsal.row(&change?)?;
+        }
+        let (limits, losses) = rehearsal.finish();
+        self.places = Places::read(&self.manifest())?;
+        check::no_drift(&self.root, &self.manifest(), &self.places, &limits)?;
+        Need::of(&self.manifest(), copies)?.check(&self.root)?;
+        self.journal.limits = limits;
+        Ok(Report { losses })
+    }
+
+    /// Stages all new entries that no frame brings: directories, links, devices, files without data.
+    pub fn entries(&self) -> Result<()> {
+        self.each_row(|_, change| {
+            let is_root = change.path.as_ref().is_none_or(RelPath::is_root);
+            let makes = change.flags.created && change.kind == Kind::Directory && !is_root;
+            if makes { self.directory(change) } else { Ok(()) }
+        })?;
+        self.each_row(|parents, change| {
+            let by_frames = change.kind == Kind::File && change.data_bytes() > 0;
+            if change.flags.created && change.kind != Kind::Directory && !by_frames {
+                self.entry(parents, change)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Calls `act` for every row, in parallel.
+    pub(crate) fn each_row(
+        &self,
+        act: impl Fn(&mut Parents<'_>, &Change) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let mut rows = self.manifest_reader()?;
+        loop {
+            let chunk: Vec<Change> = rows.by_ref().take(CHUNK).collect::<Result<_>>()?;
+            if chunk.is_empty() {
+                return Ok(());
+            }
+            chunk.par_chunks(SIDE_BY_SIDE).try_for_each(|changes| {
+                let mut parents = Parents::new(&self.root);
+                changes.iter().try_for_each(|change| act(&mut parents, change))
+            })?;
+        }
+    }
+
+    fn directory(&self, change: &Change) -> Result<()> {
+        let path = self.staged_new(change, 0)?;
+        self.make_directory(&path).context("stage the directory", change.display_path())?;
+        fault::point("stage.directory");
+        Ok(())
+    }
+
+    /// Makes a directory and those above it. Owner and mode come with the commit, when everything is in it.
+    fn make_directory(&self, path: &RelPath) -> io::Result<()> {
+        match self.root.create_dir(path, 0o700) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                path.split().map_or(Ok(()), |(above, _)| self.make_directory(&above))?;
+                self.make_directory(path)
+            }
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    fn entry(&self, parents: &mut Parents<'_>, change: &Change) -> Result<()> {
+        self.monitor.check()?;
+        self.make_entry(parents, change).context("stage", change.display_path())?;
+        fault::point("stage.entry");
+        Ok(())
+    }
+
+    fn make_entry(&self, parents: &mut Parents<'_>, change: &Change) -> io::Result<()> {
+        if change.kind == Kind::File {
+            let file = self.create(parents, change)?;
+            return self.complete(file, change);
+        }
+        let path = self.staged_new(change, 0).map_err(io::Error::other)?;
+        let (dir, name) = parents.of(&path)?;
+        match &change.symlink_target {
+            Some(target) => rustix::fs::symlinkat(&**target, dir, name)?,
+            None => make_node(dir, name, change.kind, change.new.map_or(0, |a| a.rdev))?,
+        }
+        self.set_attributes(&Entry::at(dir, name)?, change)
+    }
+
+    /// An empty file with its flags, some of which can only be set while it is empty.
+    fn create(&self, parents: &mut Parents<'_>, change: &Change) -> io::Result<File> {
+        let path = self.staged_new(change, 0).map_err(io::Error::other)?;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let (dir, name) = parents.of(&path)?;
+        let file = File::from(openat(dir, name, flags, Mode::from_raw_mode(0o600))?);
+        let wanted = change.new.map_or(0, |a| a.flags) & !attributes::PROTECTIVE;
+        attributes::set_flags(&file, wanted, &self.journal.limits)?;
+        let size = change.new.map_or(0, |a| a.size);
+        if !is_written_at_once(change, size) {
+            // With its size first: a write beyond the end makes some file systems reserve more than is asked for,
+            // and what is reserved before a hole stays.
+            file.set_len(size)?;
+        }
+        Ok(file)
+    }
+
+    /// Preallocation and attributes of a new file that has its data.
+    fn complete(&self, file: File, change: &Change) -> io::Result<()> {
+        for extent in change.extents.iter().filter(|e| e.op == Op::Unwritten) {
+            preallocate(&file, extent.offset, extent.length)?;
+        }
+        self.set_attributes(&Entry::from_open(file), change)
+    }
+
+    fn set_attributes(&self, entry: &Entry, change: &Change) -> io::Result<()> {
+        let new = change.new.unwrap_or_default();
+        attributes::set(entry, change.kind, &new, change.xattrs.as_deref(), &self.journal.limits)
+    }
+
+    /// What takes the frames of one worker.
+    pub fn sink(&self) -> Sink<'_> {
+        let mut parents = Parents::new(&self.root);
+        Box::new(move |frame| {
+            frame.verify()?;
+            self.write(&mut parents, &frame).context("stage the data of", frame.change.display_path())?;
+            self.received.fetch_add(frame.bytes.len() as u64, Relaxed);
+            fault::point("stage.frame");
+            Ok(())
+        })
+    }
+
+    fn write(&self, parents: &mut Parents<'_>, frame: &Frame) -> io::Result<()> {
+        let change = &*frame.change;
+        let is_whole = frame.bytes.len() as u64 == change.data_bytes();
+        if change.flags.created && is_whole {
+            let file = self.create(parents, change)?;
+            file.write_all_at(&frame.bytes, frame.offset)?;
+            return self.complete(file, change);
+        }
+        let path = self.data_path(change).map_err(io::Error::other)?;
+        let file = self.open_partial(parents, change, &path)?;
+        file.write_all_at(&frame.bytes, frame.offset)?;
+        if self.is_last(change.ino, frame.bytes.len() as u64) && change.flags.created {
+            self.complete(file, change)?;
+        }
+        Ok(())
+    }
+
+    fn data_path(&self, change: &Change) -> Result<RelPath> {
+        if change.flags.created {
+            self.staged_new(change, 0)
+        } else {
+            self.staged(&format!("data/{}", change.ino))
+        }
+    }
+
+    /// The file that several frames go into; the first makes it.
+    fn open_partial(&self, parents: &mut Parents<'_>, change: &Change, path: &RelPath) -> io::Result<File> {
+        let mut waiting = locked(&self.waiting);
+        if waiting.contains_key(&change.ino) {
+            drop(waiting);
+            return self.root.write(path);
+        }
+        let file = if change.flags.created {
+            self.create(parents, change)?
+        } else {
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
+            let file = File::from(self.root.open_at(path, flags, Mode::from_raw_mode(0o600))?);
+            // A range can be shared up to the end of its file only where both end at the same byte.
+            file.set_len(change.new.map_or(0, |a| a.size))?;
+            file
+        };
+        waiting.insert(change.ino, change.data_bytes());
+        Ok(file)
+    }
+
+    /// Counts what arrived; true when nothing is missing any more.
+    fn is_last(&self, ino: u64, bytes: u64) -> bool {
+        let mut waiting = locked(&self.waiting);
+        let left = waiting.get(&ino).map_or(0, |left| left.saturating_sub(bytes));
+        if left == 0 {
+            waiting.remove(&ino);
+        } else {
+            waiting.insert(ino, left);
+        }
+        left == 0
+    }
+
+    /// Ends staging: everything the manifest names is there and on the disk. From here on the commit goes through.
+    pub fn seal(&mut self) -> Result<()> {
+        self.monitor.check()?;
+        let expected = self.manifest_reader()?.counts()?.data_bytes;
+        let received = self.received.load(Relaxed);
+        if received != expected || !locked(&self.waiting).is_empty() {
+            return Err(Error::integrity(
+                format!("{received} bytes of data arrived, and the manifest names {expected}"),
+                "run the command again",
+            ));
+        }
+        self.further_names()?;
+        sync_filesystem(self.root.fd()).context("sync the file system of", self.root.path())?;
+        fault::point("stage.done");
+        self.set_phase(Phase::Committing)?;
+        fault::point("commit.marked");
+        Ok(())
+    }
+
+    /// The second and later names of new files.
+    fn further_names(&self) -> Result<()> {
+        for change in self.manifest_reader()? {
+            let change = change?;
+            if !change.flags.created {
+                continue;
+            }
+            for at in 1..change.links_added.len() {
+                let (first, to) = (self.staged_new(&change, 0)?, self.staged_new(&change, at)?);
+                self.root.link(&first, &to).context("stage a further name of", change.display_path())?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn set_phase(&mut self, phase: Phase) -> Result<()> {
+        self.journal.phase = phase;
+        self.journal.save(&self.store)
+    }
+}
+
+/// One frame brings the whole file from its first byte to its last.
+fn is_written_at_once(change: &Change, size: u64) -> bool {
+    match &change.extents[..] {
+        [only] => {
+            only.op == Op::Data && only.offset == 0 && only.length == size && size <= snapsync_stream::FRAME
+        }
+        all => all.is_empty() && size == 0,
+    }
+}
+
+/// Preallocation is an optimisation: a file system without it gets a hole, which reads the same.
+pub(crate) fn preallocate(file: &File, offset: u64, length: u64) -> io::Result<()> {
+    match snapsync_sys::preallocate(file, offset, length) {
+        Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(()),
+        other => other,
+    }
+}
+
+/// Removes the stage of a delta, whatever state it is in.
+pub fn discard(volume: &Path, snapshot: Uuid) -> Result<()> {
+    let incoming = volume.join(INCOMING);
+    if !incoming.exists() {
+        return Ok(());
+    }
+    let root = Root::open(&incoming)?;
+    let name = snapshot.to_string();
+    remove_tree(root.fd(), OsStr::new(&name)).context("remove the stage in", &incoming)?;
+    // Gone with the last stage, so that snapshots do not hold it.
+    let _ = std::fs::remove_dir(&incoming);
+    Ok(())
+}

@@ -1,0 +1,277 @@
+//! One inode as both sides have it.
+
+use crate::{TICK, Trust, data};
+use snapsync_model::{
+    Attributes, Change, ChangeFlags, Details, Extent, Inode, Inodes, Kind, Link, Monitor, Op, ROOT, Result,
+    Segment, SegmentKind, Side,
+};
+use std::iter::Peekable;
+
+/// `FS_NOCOW_FL`.
+const NOCOW: u32 = 0x0080_0000;
+
+pub(crate) struct Pair {
+    pub(crate) base: Option<Inode>,
+    pub(crate) target: Option<Inode>,
+}
+
+impl Pair {
+    pub(crate) fn ino(&self) -> u64 {
+        self.base.as_ref().or(self.target.as_ref()).map_or(ROOT, |i| i.ino)
+    }
+
+    /// The number is the same, the inode is not: it was freed and used again.
+    pub(crate) fn is_replaced(&self) -> bool {
+        match (&self.base, &self.target) {
+            (Some(b), Some(t)) => {
+                b.ino != ROOT
+                    && (b.kind != t.kind
+                        || b.generation != t.generation
+                        || b.attributes.rdev != t.attributes.rdev)
+            }
+            _ => false,
+        }
+    }
+
+    /// Names removed and added.
+    pub(crate) fn link_changes(&self) -> (Vec<Link>, Vec<Link>) {
+        let old = self.base.as_ref().map_or(&[][..], |i| &i.links);
+        let new = self.target.as_ref().map_or(&[][..], |i| &i.links);
+        if self.is_replaced() {
+            return (old.to_vec(), new.to_vec());
+        }
+        let without = |links: &[Link], other: &[Link]| -> Vec<Link> {
+            links.iter().filter(|link| other.binary_search(link).is_err()).cloned().collect()
+        };
+        (without(old, new), without(new, old))
+    }
+}
+
+/// The merge of both sides by number.
+pub(crate) struct Pairs<'a> {
+    base: Peekable<Inodes<'a>>,
+    target: Peekable<Inodes<'a>>,
+}
+
+impl<'a> Pairs<'a> {
+    pub(crate) fn new(base: Option<&'a dyn Side>, target: &'a dyn Side) -> Result<Self> {
+        let base: Inodes<'a> = match base {
+            Some(side) => side.inodes()?,
+            None => Box::new(std::iter::empty()),
+        };
+        Ok(Pairs { base: base.peekable(), target: target.inodes()?.peekable() })
+    }
+}
+
+impl Iterator for Pairs<'_> {
+    type Item = Result<Pair>;
+
+    fn next(&mut self) -> Option<Result<Pair>> {
+        let number = |item: &Result<Inode>| item.as_ref().map_or(ROOT, |i| i.ino);
+        let (base, target) = (self.base.peek().map(number), self.target.peek().map(number));
+        let (take_base, take_target) = match (base, target) {
+            (None, None) => return None,
+            (b, None) => (b.is_some(), false),
+            (None, _) => (false, true),
+            (Some(b), Some(t)) => (b <= t, t <= b),
+        };
+        let base = take_base.then(|| self.base.next()).flatten().transpose();
+        let target = take_target.then(|| self.target.next()).flatten().transpose();
+        Some(base.and_then(|base| Ok(Pair { base, target: target? })))
+    }
+}
+
+/// Looks closely at pairs.
+pub(crate) struct Look<'a> {
+    pub(crate) base: Option<&'a dyn Side>,
+    pub(crate) target: &'a dyn Side,
+    pub(crate) trust: Trust,
+    pub(crate) monitor: &'a Monitor,
+}
+
+impl Look<'_> {
+    /// Proven the same without opening anything.
+    pub(crate) fn is_plainly_same(&self, pair: &Pair) -> bool {
+        let (Some(base), Some(target)) = (&pair.base, &pair.target) else { return false };
+        match self.trust {
+            Trust::Nothing => false,
+            Trust::Times { before } => base == target && base.ctime < before.saturating_sub(TICK),
+            Trust::Objects => {
+                // The change time and the count of blocks are the file system's own affair.
+                let same = |i: &Inode| (i.generation, i.kind, i.attributes, i.object);
+                same(base) == same(target) && base.links == target.links && base.details == target.details
+            }
+        }
+    }
+
+    /// No row, one, or two where a number was used again: the deleted one first. An anchor always has one.
+    pub(crate) fn changes(&self, pair: &Pair, anchor: bool) -> Result<Vec<Change>> {
+        self.monitor.check()?;
+        match (&pair.base, &pair.target, self.base) {
+            (Some(base), None, Some(side)) => Ok(vec![deleted(side, base)?]),
+            (None, Some(target), _) => Ok(vec![self.created(target)?]),
+            (Some(base), Some(target), Some(side)) => {
+                let (old, new) = (side.details(base)?, self.target.details(target)?);
+                if pair.is_replaced() || cannot_become(base.kind, &old, &new) {
+                    return Ok(vec![deleted(side, base)?, self.created(target)?]);
+                }
+                let change = self.survivor(side, pair, (base, old), (target, new))?;
+                Ok(if anchor || change.flags.any() { vec![change] } else { Vec::new() })
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    fn created(&self, inode: &Inode) -> Result<Change> {
+        let details = self.target.details(inode)?;
+        let extents = if inode.kind == Kind::File { self.whole(inode)? } else { Vec::new() };
+        Ok(Change {
+            ino: inode.ino,
+            generation: inode.generation,
+            kind: inode.kind,
+            flags: ChangeFlags { created: true, ..ChangeFlags::default() },
+            path: Some(self.target.path(inode)?),
+            old_path: None,
+            links_added: inode.links.clone(),
+            links_removed: Vec::new(),
+            nlink: inode.links.len() as u32,
+            nlink_old: 0,
+            new: Some(attributes(inode, &details)),
+            old: None,
+            symlink_target: details.symlink_target,
+            xattrs: Some(details.xattrs),
+            extents,
+        })
+    }
+
+    /// Everything of a new file but its holes.
+    fn whole(&self, inode: &Inode) -> Result<Vec<Extent>> {
+        if inode.attributes.size == 0 && inode.blocks == 0 {
+            return Ok(Vec::new());
+        }
+        let file = self.target.open(inode)?;
+        let layout = self.target.layout(inode, &file)?;
+        let extent = |segment: &Segment| {
+            let op = match segment.kind {
+                SegmentKind::Data => Op::Data,
+                SegmentKind::Unwritten => Op::Unwritten,
+                SegmentKind::Hole => return None,
+            };
+            Some(data::extent(segment.offset, segment.length, op))
+        };
+        Ok(layout.segments().iter().filter_map(extent).collect())
+    }
+
+    fn survivor(
+        &self,
+        side: &dyn Side,
+        pair: &Pair,
+        (base, old): (&Inode, Details),
+        (target, new): (&Inode, Details),
+    ) -> Result<Change> {
+        let (links_removed, links_added) = pair.link_changes();
+        let extents =
+            if base.kind == Kind::File { self.data(side, base, target, &old, &new)? } else { Vec::new() };
+        let (was, is) = (attributes(base, &old), attributes(target, &new));
+        let sizeless = |a: Attributes| Attributes { size: 0, ..a };
+        let xattrs_changed = old.xattrs != new.xattrs;
+        // Writing to a file, or giving it to another, takes its capabilities away: they are set again.
+        let has_capabilities = new.xattrs.iter().any(|xattr| *xattr.name == *b"security.capability");
+        let (from, to) = kept_name(base, target);
+        Ok(Change {
+            ino: target.ino,
+            generation: target.generation,
+            kind: target.kind,
+            flags: ChangeFlags {
+                created: false,
+                deleted: false,
+                renamed: !links_added.is_empty() && !links_removed.is_empty(),
+                data: !extents.is_empty() || (base.kind == Kind::File && was.size != is.size),
+                attributes: sizeless(was) != sizeless(is),
+                xattrs: xattrs_changed,
+                links: links_added.len() != links_removed.len(),
+            },
+            path: Some(from_name(self.target, to)?),
+            old_path: Some(from_name(side, from)?),
+            links_added,
+            links_removed,
+            nlink: target.links.len() as u32,
+            nlink_old: base.links.len() as u32,
+            new: Some(is),
+            old: Some(was),
+            symlink_target: new.symlink_target,
+            xattrs: (xattrs_changed || has_capabilities).then_some(new.xattrs),
+            extents,
+        })
+    }
+
+    fn data(
+        &self,
+        side: &dyn Side,
+        base: &Inode,
+        target: &Inode,
+        old: &Details,
+        new: &Details,
+    ) -> Result<Vec<Extent>> {
+        let same_object = base.object == target.object && base.object != 0;
+        if self.trust == Trust::Objects && same_object && old.unwritten == new.unwritten {
+            return Ok(Vec::new());
+        }
+        let empty = |inode: &Inode| inode.attributes.size == 0 && inode.blocks == 0;
+        if empty(base) && empty(target) {
+            return Ok(Vec::new());
+        }
+        let (from, to) = (side.open(base)?, self.target.open(target)?);
+        let (from_layout, to_layout) = (side.layout(base, &from)?, self.target.layout(target, &to)?);
+        let show = self.target.path(target)?;
+        let from = data::Laid { file: &from, layout: &from_layout, size: base.attributes.size };
+        let to = data::Laid { file: &to, layout: &to_layout, size: target.attributes.size };
+        data::differences(from, to, self.monitor, show.as_path())
+    }
+}
+
+/// A link's target is fixed, and whether a file is copied on write is decided while it is empty: a standby can
+/// only make such an inode anew.
+fn cannot_become(kind: Kind, old: &Details, new: &Details) -> bool {
+    let no_cow = |details: &Details| kind == Kind::File && details.flags & NOCOW != 0;
+    old.symlink_target != new.symlink_target || no_cow(old) != no_cow(new)
+}
+
+fn deleted(side: &dyn Side, inode: &Inode) -> Result<Change> {
+    let none = Details { flags: inode.attributes.flags, ..Details::default() };
+    let details = inode.details.as_deref().unwrap_or(&none);
+    Ok(Change {
+        ino: inode.ino,
+        generation: inode.generation,
+        kind: inode.kind,
+        flags: ChangeFlags { deleted: true, ..ChangeFlags::default() },
+        path: None,
+        old_path: Some(side.path(inode)?),
+        links_added: Vec::new(),
+        links_removed: inode.links.clone(),
+        nlink: 0,
+        nlink_old: inode.links.len() as u32,
+        new: None,
+        old: Some(attributes(inode, details)),
+        symlink_target: None,
+        xattrs: None,
+        extents: Vec::new(),
+    })
+}
+
+fn attributes(inode: &Inode, details: &Details) -> Attributes {
+    let size = if inode.kind == Kind::File { inode.attributes.size } else { 0 };
+    Attributes { size, flags: details.flags, ..inode.attributes }
+}
+
+/// The name it goes by on each side: one that stayed, where one did.
+fn kept_name<'a>(base: &'a Inode, target: &'a Inode) -> (Option<&'a Link>, Option<&'a Link>) {
+    match base.links.iter().find(|link| target.links.binary_search(link).is_ok()) {
+        Some(link) => (Some(link), Some(link)),
+        None => (base.links.first(), target.links.first()),
+    }
+}
+
+fn from_name(side: &dyn Side, link: Option<&Link>) -> Result<snapsync_model::RelPath> {
+    link.map_or_else(|| Ok(snapsync_model::RelPath::root()), |link| side.directories().path(link))
+}

@@ -1,0 +1,27 @@
+//! The verbs: they wire the stages together and hold no mechanism of their own.
+
+mod diff;
+mod place;
+mod recover;
+mod report;
+mod sync;
+mod verbs;
+mod verify;
+
+pub use diff::diff;
+pub use report::{
+    Changes, Deleted, Diff, Difference, Listed, StandbyStatus, Status, Synced, Taken, Unfinished, Verified,
+};
+pub use sync::{Options, sync};
+pub use verbs::{delete, list, snapshot, status};
+pub use verify::verify;
+
+pub use snapsync_model::{Error, Monitor, Result};
+pub use snapsync_sys::fault::POINTS as FAULT_POINTS;
+
+/// Runs `work` with a thread pool of `jobs` threads; 0 takes one a core.
+pub fn with_jobs<T: Send>(jobs: usize, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(jobs).build();
+    let pool = pool.map_err(|e| Error::failed(format!("cannot start threads: {e}"), "use fewer --jobs"))?;
+    pool.install(work)
+}

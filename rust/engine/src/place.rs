@@ -1,0 +1,190 @@
+//! What people name on the command line, checked before anything is touched.
+
+use snapsync_model::{Context, Error, Monitor, Result, Role, Side, SnapshotInfo};
+use snapsync_snapshot::{Volume, is_vacant};
+use snapsync_walk::Tree;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// `VOLUME@SNAP`, or a directory.
+pub(crate) enum Place {
+    Snapshot(Box<(Volume, SnapshotInfo)>),
+    Directory(PathBuf),
+}
+
+impl Place {
+    /// A directory of that very name comes first: `@` is a usual name on Btrfs.
+    pub(crate) fn parse(text: &Path) -> Result<Place> {
+        if text.is_dir() {
+            return existing_directory(text).map(Place::Directory);
+        }
+        match split_at_sign(text) {
+            Some((volume, snapshot)) if volume.is_dir() => {
+                let volume = Volume::open(&existing_directory(volume)?)?;
+                let snapshot = volume.find_snapshot(&snapshot)?;
+                Ok(Place::Snapshot(Box::new((volume, snapshot))))
+            }
+            _ => existing_directory(text).map(Place::Directory),
+        }
+    }
+
+    pub(crate) fn open(&self, monitor: &Monitor) -> Result<Opened> {
+        Ok(match self {
+            Place::Snapshot(named) => Opened::Snapshot(named.0.open_snapshot(&named.1, monitor)?),
+            Place::Directory(path) => Opened::Tree(Box::new(Tree::walk(path, monitor)?)),
+        })
+    }
+}
+
+fn split_at_sign(text: &Path) -> Option<(&Path, String)> {
+    let bytes = text.as_os_str().as_bytes();
+    let at = bytes.iter().rposition(|b| *b == b'@').filter(|at| *at > 0)?;
+    let name = String::from_utf8_lossy(&bytes[at + 1..]).into_owned();
+    Some((Path::new(OsStr::from_bytes(&bytes[..at])), name))
+}
+
+pub(crate) enum Opened {
+    Snapshot(Box<dyn Side>),
+    Tree(Box<Tree>),
+}
+
+impl Opened {
+    pub(crate) fn side(&self) -> &dyn Side {
+        match self {
+            Opened::Snapshot(side) => &**side,
+            Opened::Tree(tree) => &**tree,
+        }
+    }
+}
+
+/// The canonical path of a directory that must be there and readable.
+pub(crate) fn existing_directory(path: &Path) -> Result<PathBuf> {
+    let show = path.display();
+    let found = path.canonicalize().map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => Error::usage(format!("{show} does not exist"), "check the path"),
+        _ => Error::usage(format!("cannot reach {show}: {e}"), "check the path and your permissions"),
+    })?;
+    if !found.is_dir() {
+        return Err(Error::usage(format!("{show} is not a directory"), "name a directory"));
+    }
+    match std::fs::read_dir(&found) {
+        Err(e) => Err(Error::usage(format!("cannot read {show}: {e}"), "run as root, or as its owner")),
+        Ok(_) => Ok(found),
+    }
+}
+
+/// Where a standby is, or is to be.
+pub(crate) struct Target {
+    pub(crate) path: PathBuf,
+    pub(crate) volume: Option<Volume>,
+    pub(crate) exists: bool,
+}
+
+/// The two ends of a sync, so far as they can be judged without writing anything.
+pub(crate) fn ends(source: &Path, target: &Path) -> Result<(PathBuf, Option<Volume>, Target)> {
+    let source = existing_directory(source)?;
+    let named = std::path::absolute(target).context("find the path of", target)?;
+    if named.starts_with(&source) && named != source {
+        return Err(is_inside(&named, &source));
+    }
+    let target = target_of(target)?;
+    apart(&source, &target.path)?;
+    let primary = Volume::find(&source)?;
+    if let Some(volume) = &primary {
+        volume.expect_primary("sync from")?;
+    }
+    writable(&source)?;
+    writable(if target.exists { &target.path } else { parent(&target.path)? })?;
+    match &target.volume {
+        Some(volume) => is_standby_of(volume, primary.as_ref())?,
+        None if target.exists && !is_vacant(&target.path)? => {
+            return Err(Error::refused(
+                format!("{} is not empty and is not a standby", target.path.display()),
+                "name an empty or absent directory, or move what is in it away",
+            ));
+        }
+        None => {}
+    }
+    Ok((source, primary, target))
+}
+
+fn target_of(path: &Path) -> Result<Target> {
+    if path.symlink_metadata().is_ok() {
+        let path = existing_directory(path)?;
+        let volume = Volume::find(&path)?;
+        return Ok(Target { path, volume, exists: true });
+    }
+    let name = path.file_name().ok_or_else(|| {
+        Error::usage(
+            format!("{} is no name for a new directory", path.display()),
+            "name a directory to be made",
+        )
+    })?;
+    let above = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(Target { path: existing_directory(above)?.join(name), volume: None, exists: false })
+}
+
+pub(crate) fn parent(path: &Path) -> Result<&Path> {
+    path.parent().ok_or_else(|| Error::usage("the root directory cannot be made", "name another target"))
+}
+
+const APART: &str = "name two directories that lie apart";
+
+fn is_inside(inner: &Path, outer: &Path) -> Error {
+    Error::usage(format!("{} is inside {}", inner.display(), outer.display()), APART)
+}
+
+/// Neither may be in the other, by whatever name or mount it is reached.
+fn apart(source: &Path, target: &Path) -> Result<()> {
+    let same = |a: &Path, b: &Path| {
+        let id = |path: &Path| path.metadata().map(|m| (m.dev(), m.ino())).ok();
+        id(a).is_some() && id(a) == id(b)
+    };
+    if source == target || same(source, target) {
+        return Err(Error::usage(format!("{} is both source and target", source.display()), APART));
+    }
+    let inside = |inner: &Path, outer: &Path| {
+        inner.ancestors().skip(1).any(|above| above == outer || same(above, outer))
+    };
+    for (inner, outer) in [(target, source), (source, target)] {
+        if inside(inner, outer) {
+            return Err(is_inside(inner, outer));
+        }
+    }
+    Ok(())
+}
+
+fn writable(path: &Path) -> Result<()> {
+    let dir = std::fs::File::open(path).context("open", path)?;
+    let filesystem = snapsync_sys::filesystem(&dir).context("read the file system of", path)?;
+    if filesystem.read_only {
+        return Err(Error::refused(
+            format!("cannot write to {}: its file system is read-only", path.display()),
+            "mount it read-write: a store is kept inside each volume",
+        ));
+    }
+    rustix::fs::access(path, rustix::fs::Access::WRITE_OK).map_err(|e| {
+        Error::usage(format!("cannot write to {}: {e}", path.display()), "run as root, or as its owner")
+    })
+}
+
+fn is_standby_of(target: &Volume, primary: Option<&Volume>) -> Result<()> {
+    let info = target.info();
+    let show = info.path.display();
+    if info.role == Role::Primary {
+        return Err(Error::refused(
+            format!("{show} is a primary, not a standby"),
+            "sync would overwrite it: check which way you mean, or name another target",
+        ));
+    }
+    if primary.is_some_and(|p| p.info().lineage == info.lineage) {
+        return Ok(());
+    }
+    Err(Error::refused(
+        format!("{show} is the standby of another volume"),
+        "name its own primary as the source, or another target",
+    ))
+}

@@ -1,0 +1,119 @@
+//! What each verb tells when it is done; the JSON of the command line.
+
+use serde::Serialize;
+use snapsync_apply::Loss;
+use snapsync_model::{Counts, SnapshotInfo, VolumeInfo, path_as_json};
+use std::path::PathBuf;
+
+pub type Changes = Counts;
+
+#[derive(Debug, Serialize)]
+pub struct Synced {
+    pub verb: &'static str,
+    pub primary: VolumeInfo,
+    pub standby: VolumeInfo,
+    pub base: Option<SnapshotInfo>,
+    pub snapshot: SnapshotInfo,
+    pub changes: Changes,
+    /// Bytes that moved, and what the whole tree holds.
+    pub data_bytes: u64,
+    pub tree_bytes: u64,
+    pub tree_entries: u64,
+    pub losses: Vec<Loss>,
+    pub notes: Vec<String>,
+    pub recovered: Vec<String>,
+    pub pruned: Vec<SnapshotInfo>,
+    pub unchanged: bool,
+    pub seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Taken {
+    pub verb: &'static str,
+    pub volume: VolumeInfo,
+    pub snapshot: SnapshotInfo,
+    pub notes: Vec<String>,
+    pub seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Listed {
+    pub verb: &'static str,
+    pub volume: VolumeInfo,
+    pub snapshots: Vec<SnapshotInfo>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Deleted {
+    pub verb: &'static str,
+    pub volume: VolumeInfo,
+    pub deleted: SnapshotInfo,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Diff {
+    pub verb: &'static str,
+    #[serde(serialize_with = "path_as_json")]
+    pub base: PathBuf,
+    #[serde(serialize_with = "path_as_json")]
+    pub target: PathBuf,
+    #[serde(serialize_with = "path_as_json")]
+    pub output: PathBuf,
+    pub changes: Changes,
+    pub data_bytes: u64,
+    pub notes: Vec<String>,
+    pub seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Difference {
+    pub path: String,
+    pub what: String,
+    pub a: String,
+    pub b: String,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Verified {
+    pub verb: &'static str,
+    #[serde(serialize_with = "path_as_json")]
+    pub a: PathBuf,
+    #[serde(serialize_with = "path_as_json")]
+    pub b: PathBuf,
+    pub equal: bool,
+    pub entries: u64,
+    /// Bytes of files that were read and found equal.
+    pub bytes: u64,
+    pub difference_count: u64,
+    pub differences: Vec<Difference>,
+    pub notes: Vec<String>,
+    pub seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Unfinished {
+    pub phase: String,
+    pub snapshot: String,
+}
+
+#[derive(Debug, Serialize)]
+pub struct StandbyStatus {
+    pub volume: String,
+    pub path: String,
+    pub snapshot: String,
+    pub name: String,
+    pub at: String,
+    /// Snapshots that the primary has taken since.
+    pub lag: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Status {
+    pub verb: &'static str,
+    pub volume: VolumeInfo,
+    pub snapshots: u64,
+    pub latest: Option<SnapshotInfo>,
+    pub unfinished: Option<Unfinished>,
+    pub busy: bool,
+    pub standbys: Vec<StandbyStatus>,
+}

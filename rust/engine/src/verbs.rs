@@ -1,0 +1,109 @@
+//! The verbs that concern one volume.
+
+use crate::place::existing_directory;
+use crate::recover::recover;
+use crate::report::{Deleted, Listed, StandbyStatus, Status, Taken, Unfinished};
+use snapsync_apply::{Journal, Phase};
+use snapsync_model::{Error, Monitor, Result, Role, SnapshotInfo, Stage};
+use snapsync_snapshot::{Request, Volume, name_is_free};
+use std::path::Path;
+use std::time::Instant;
+use uuid::Uuid;
+
+/// Takes a snapshot; a directory without a store becomes a primary.
+pub fn snapshot(path: &Path, name: Option<String>, monitor: &Monitor) -> Result<Taken> {
+    let started = Instant::now();
+    let path = existing_directory(path)?;
+    let found = Volume::find(&path)?;
+    let taken = found.as_ref().map_or_else(|| Ok(Vec::new()), Volume::snapshots)?;
+    name.iter().try_for_each(|name| name_is_free(name, &taken))?;
+    let mut volume = match found {
+        Some(volume) => volume,
+        None => Volume::init(&path, Role::Primary, Uuid::new_v4(), 1)?,
+    };
+    let _lock = volume.lock()?;
+    volume.reload()?;
+    recover(&mut volume, monitor)?;
+    volume.expect_primary("take a snapshot of")?;
+    monitor.start(Stage::Snapshot, 0);
+    let snapshot = volume.take(Request::New(name), monitor)?;
+    Ok(Taken {
+        verb: "snapshot",
+        volume: volume.info(),
+        snapshot,
+        notes: monitor.take_notes(),
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+pub fn list(path: &Path) -> Result<Listed> {
+    let volume = Volume::open(&existing_directory(path)?)?;
+    Ok(Listed { verb: "list", volume: volume.info(), snapshots: volume.snapshots()? })
+}
+
+/// Deletes a snapshot that no standby needs.
+pub fn delete(path: &Path, name: &str, monitor: &Monitor) -> Result<Deleted> {
+    let mut volume = Volume::open(&existing_directory(path)?)?;
+    volume.find_snapshot(name)?;
+    let _lock = volume.lock()?;
+    volume.reload()?;
+    recover(&mut volume, monitor)?;
+    let info = volume.find_snapshot(name)?;
+    is_not_needed(&volume, &info)?;
+    volume.delete(&info, monitor)?;
+    Ok(Deleted { verb: "delete", volume: volume.info(), deleted: info })
+}
+
+fn is_not_needed(volume: &Volume, info: &SnapshotInfo) -> Result<()> {
+    let refused = |why: String| {
+        let what = format!("cannot delete snapshot {} of {}: {why}", info.name, volume.path().display());
+        Err(Error::refused(what, "sync first, so that a newer snapshot takes its place"))
+    };
+    if let Some(standby) = volume.standbys().values().find(|s| s.snapshot == info.id) {
+        return refused(format!("the standby {} needs it as its base", standby.path));
+    }
+    let is_newest = volume.snapshots()?.last().is_some_and(|s| s.id == info.id);
+    if volume.info().role == Role::Standby && is_newest {
+        return refused("it is what this standby holds".to_owned());
+    }
+    Ok(())
+}
+
+/// Reads only: what is unfinished stays so.
+pub fn status(path: &Path) -> Result<Status> {
+    let volume = Volume::open(&existing_directory(path)?)?;
+    let snapshots = volume.snapshots()?;
+    let lag = |id: Uuid| {
+        let at = snapshots.iter().position(|s| s.id == id);
+        at.map_or(snapshots.len(), |at| snapshots.len() - 1 - at) as u64
+    };
+    let standbys = volume.standbys().iter().map(|(id, standby)| StandbyStatus {
+        volume: id.to_string(),
+        path: standby.path.clone(),
+        snapshot: standby.snapshot.to_string(),
+        name: standby.name.clone(),
+        at: standby.at.clone(),
+        lag: lag(standby.snapshot),
+    });
+    Ok(Status {
+        verb: "status",
+        volume: volume.info(),
+        snapshots: snapshots.len() as u64,
+        unfinished: Journal::load(&volume.store())?.map(|journal| Unfinished {
+            phase: phase_name(journal.phase).to_owned(),
+            snapshot: journal.snapshot.name,
+        }),
+        busy: volume.is_busy(),
+        standbys: standbys.collect(),
+        latest: snapshots.last().cloned(),
+    })
+}
+
+fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Staging => "staging",
+        Phase::Committing => "committing",
+        Phase::Detached => "detached",
+        Phase::Applied => "applied",
+    }
+}

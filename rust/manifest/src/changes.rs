@@ -1,0 +1,558 @@
+//! The change manifest: one row a changed inode, sorted by inode; see docs/format.md for every column.
+
+use crate::column::{
+    self, Columns, append_links, append_xattrs, bytes_at, field, kind_at, link_list, links_at, list_of,
+    optional, struct_list, timestamp, timestamp_builder, xattr_list, xattrs_at,
+};
+use crate::file::{BatchReader, BatchWriter};
+use crate::{BATCH_ITEMS, BATCH_ROWS};
+use arrow_array::builder::{
+    ArrayBuilder, BinaryBuilder, BooleanBuilder, FixedSizeBinaryBuilder, StringBuilder,
+    TimestampNanosecondBuilder, UInt32Builder, UInt64Builder,
+};
+use arrow_array::cast::AsArray;
+use arrow_array::types::UInt64Type;
+use arrow_array::{Array, BooleanArray, RecordBatch, StructArray};
+use arrow_schema::{DataType, Field, Fields, Schema};
+use snapsync_model::{
+    Attributes, Change, ChangeFlags, Context, Counts, Error, Extent, Kind, Op, RelPath, Result,
+};
+use std::collections::HashMap;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+/// What the manifest is about; kept in its schema's metadata.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// Snapshot ids; empty where a side is a plain directory or there is no base.
+    pub base: String,
+    pub target: String,
+    pub volume: String,
+    pub provider: String,
+    pub filesystem: String,
+    /// RFC 3339.
+    pub created: String,
+}
+
+const FORMAT: &str = "1";
+const FLAGS: [&str; 7] = ["created", "deleted", "renamed", "data", "attributes", "xattrs", "links"];
+const TOTALS: [&str; 6] =
+    ["rows", "created_count", "changed_count", "renamed_count", "deleted_count", "data_bytes"];
+
+/// Totals are known only at the end, and the schema stands at the start: room is kept for them as this many
+/// digits, recognisable and filled in when they are known.
+const DIGITS: usize = 20;
+
+fn placeholder(at: usize) -> String {
+    format!("\u{1}{at}{}", "\u{2}".repeat(DIGITS - 2))
+}
+
+fn flag_fields() -> Fields {
+    FLAGS.iter().map(|name| Field::new(*name, DataType::Boolean, false)).collect()
+}
+
+fn extent_fields() -> Fields {
+    vec![
+        Field::new("offset", DataType::UInt64, false),
+        Field::new("length", DataType::UInt64, false),
+        Field::new("op", DataType::Utf8, false),
+        Field::new("source_inode", DataType::UInt64, true),
+        Field::new("source_offset", DataType::UInt64, true),
+        Field::new("checksum", DataType::FixedSizeBinary(32), true),
+    ]
+    .into()
+}
+
+fn schema(header: &Header) -> Schema {
+    let new = |name, kind| Field::new(name, kind, true);
+    let always = |name, kind| Field::new(name, kind, false);
+    let mut fields = vec![
+        always("inode", DataType::UInt64),
+        always("generation", DataType::UInt64),
+        always("kind", DataType::Utf8),
+        new("path", DataType::Utf8),
+        new("old_path", DataType::Utf8),
+        new("path_raw", DataType::Binary),
+        new("old_path_raw", DataType::Binary),
+        always("change", DataType::Struct(flag_fields())),
+        always("links_added", list_of(column::link_fields())),
+        always("links_removed", list_of(column::link_fields())),
+        always("nlink", DataType::UInt32),
+        always("nlink_old", DataType::UInt32),
+    ];
+    for (name, kind) in AttributeBuilders::columns() {
+        fields.push(new(name, kind.clone()));
+        fields.push(Field::new(format!("{name}_old"), kind, true));
+    }
+    fields.extend([
+        new("symlink_target", DataType::Binary),
+        new("xattr", list_of(column::xattr_fields())),
+        always("extents", list_of(extent_fields())),
+        always("data_bytes", DataType::UInt64),
+    ]);
+    Schema::new(fields).with_metadata(metadata(header))
+}
+
+fn metadata(header: &Header) -> HashMap<String, String> {
+    let mut metadata = HashMap::from([
+        ("snapsync.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+        ("snapsync.format".to_owned(), FORMAT.to_owned()),
+        ("snapsync.base".to_owned(), header.base.clone()),
+        ("snapsync.target".to_owned(), header.target.clone()),
+        ("snapsync.volume".to_owned(), header.volume.clone()),
+        ("snapsync.provider".to_owned(), header.provider.clone()),
+        ("snapsync.filesystem".to_owned(), header.filesystem.clone()),
+        ("snapsync.created".to_owned(), header.created.clone()),
+    ]);
+    metadata
+        .extend(TOTALS.iter().enumerate().map(|(at, name)| (format!("snapsync.{name}"), placeholder(at))));
+    metadata
+}
+
+/// One side's attributes, old or new.
+struct AttributeBuilders {
+    size: UInt64Builder,
+    mode: UInt32Builder,
+    uid: UInt32Builder,
+    gid: UInt32Builder,
+    rdev: UInt64Builder,
+    mtime: TimestampNanosecondBuilder,
+    flags: UInt32Builder,
+}
+
+impl AttributeBuilders {
+    fn columns() -> [(&'static str, DataType); 7] {
+        use DataType::{UInt32, UInt64};
+        [
+            ("size", UInt64),
+            ("mode", UInt32),
+            ("uid", UInt32),
+            ("gid", UInt32),
+            ("rdev", UInt64),
+            ("mtime", timestamp()),
+            ("flags", UInt32),
+        ]
+    }
+
+    fn new() -> Self {
+        AttributeBuilders {
+            size: UInt64Builder::new(),
+            mode: UInt32Builder::new(),
+            uid: UInt32Builder::new(),
+            gid: UInt32Builder::new(),
+            rdev: UInt64Builder::new(),
+            mtime: timestamp_builder(),
+            flags: UInt32Builder::new(),
+        }
+    }
+
+    fn append(&mut self, value: Option<Attributes>) {
+        self.size.append_option(value.map(|a| a.size));
+        self.mode.append_option(value.map(|a| a.mode));
+        self.uid.append_option(value.map(|a| a.uid));
+        self.gid.append_option(value.map(|a| a.gid));
+        self.rdev.append_option(value.map(|a| a.rdev));
+        self.mtime.append_option(value.map(|a| a.mtime));
+        self.flags.append_option(value.map(|a| a.flags));
+    }
+
+    fn finish(&mut self) -> [Arc<dyn Array>; 7] {
+        [
+            Arc::new(self.size.finish()),
+            Arc::new(self.mode.finish()),
+            Arc::new(self.uid.finish()),
+            Arc::new(self.gid.finish()),
+            Arc::new(self.rdev.finish()),
+            Arc::new(self.mtime.finish()),
+            Arc::new(self.flags.finish()),
+        ]
+    }
+}
+
+/// A path for people, and its bytes where they are not UTF-8.
+struct PathBuilders {
+    text: StringBuilder,
+    raw: BinaryBuilder,
+}
+
+impl PathBuilders {
+    fn new() -> Self {
+        PathBuilders { text: StringBuilder::new(), raw: BinaryBuilder::new() }
+    }
+
+    fn append(&mut self, path: Option<&RelPath>) {
+        self.text.append_option(path.map(RelPath::display));
+        let raw = path.map(RelPath::as_bytes).filter(|bytes| std::str::from_utf8(bytes).is_err());
+        self.raw.append_option(raw);
+    }
+}
+
+struct Builders {
+    inode: UInt64Builder,
+    generation: UInt64Builder,
+    kind: StringBuilder,
+    path: PathBuilders,
+    old_path: PathBuilders,
+    change: [BooleanBuilder; 7],
+    links_added: column::StructList,
+    links_removed: column::StructList,
+    nlink: UInt32Builder,
+    nlink_old: UInt32Builder,
+    new: AttributeBuilders,
+    old: AttributeBuilders,
+    symlink_target: BinaryBuilder,
+    xattr: column::StructList,
+    extents: column::StructList,
+    data_bytes: UInt64Builder,
+}
+
+impl Builders {
+    fn new() -> Self {
+        let extent: Vec<Box<dyn ArrayBuilder>> = vec![
+            Box::new(UInt64Builder::new()),
+            Box::new(UInt64Builder::new()),
+            Box::new(StringBuilder::new()),
+            Box::new(UInt64Builder::new()),
+            Box::new(UInt64Builder::new()),
+            Box::new(FixedSizeBinaryBuilder::new(32)),
+        ];
+        Builders {
+            inode: UInt64Builder::new(),
+            generation: UInt64Builder::new(),
+            kind: StringBuilder::new(),
+            path: PathBuilders::new(),
+            old_path: PathBuilders::new(),
+            change: std::array::from_fn(|_| BooleanBuilder::new()),
+            links_added: link_list(),
+            links_removed: link_list(),
+            nlink: UInt32Builder::new(),
+            nlink_old: UInt32Builder::new(),
+            new: AttributeBuilders::new(),
+            old: AttributeBuilders::new(),
+            symlink_target: BinaryBuilder::new(),
+            xattr: xattr_list(),
+            extents: struct_list(extent_fields(), extent),
+            data_bytes: UInt64Builder::new(),
+        }
+    }
+
+    fn append(&mut self, change: &Change) {
+        self.inode.append_value(change.ino);
+        self.generation.append_value(change.generation);
+        self.kind.append_value(change.kind.name());
+        self.path.append(change.path.as_ref());
+        self.old_path.append(change.old_path.as_ref());
+        for (builder, flag) in self.change.iter_mut().zip(flags_to_array(change.flags)) {
+            builder.append_value(flag);
+        }
+        append_links(&mut self.links_added, &change.links_added);
+        append_links(&mut self.links_removed, &change.links_removed);
+        self.nlink.append_value(change.nlink);
+        self.nlink_old.append_value(change.nlink_old);
+        self.new.append(change.new);
+        self.old.append(change.old);
+        self.symlink_target.append_option(change.symlink_target.as_deref());
+        append_xattrs(&mut self.xattr, change.xattrs.as_deref());
+        append_extents(&mut self.extents, &change.extents);
+        self.data_bytes.append_value(change.data_bytes());
+    }
+
+    fn is_full(&self) -> bool {
+        let lists = [&self.links_added, &self.links_removed, &self.xattr, &self.extents];
+        self.inode.len() >= BATCH_ROWS || lists.iter().any(|l| l.values_ref().len() >= BATCH_ITEMS)
+    }
+
+    fn finish(&mut self, schema: &Arc<Schema>) -> RecordBatch {
+        let change: Vec<Arc<dyn Array>> =
+            self.change.iter_mut().map(|b| Arc::new(b.finish()) as Arc<dyn Array>).collect();
+        let mut columns: Vec<Arc<dyn Array>> = vec![
+            Arc::new(self.inode.finish()),
+            Arc::new(self.generation.finish()),
+            Arc::new(self.kind.finish()),
+            Arc::new(self.path.text.finish()),
+            Arc::new(self.old_path.text.finish()),
+            Arc::new(self.path.raw.finish()),
+            Arc::new(self.old_path.raw.finish()),
+            Arc::new(StructArray::new(flag_fields(), change, None)),
+            Arc::new(self.links_added.finish()),
+            Arc::new(self.links_removed.finish()),
+            Arc::new(self.nlink.finish()),
+            Arc::new(self.nlink_old.finish()),
+        ];
+        columns
+            .extend(self.new.finish().into_iter().zip(self.old.finish()).flat_map(|(new, old)| [new, old]));
+        columns.extend([
+            Arc::new(self.symlink_target.finish()) as Arc<dyn Array>,
+            Arc::new(self.xattr.finish()),
+            Arc::new(self.extents.finish()),
+            Arc::new(self.data_bytes.finish()),
+        ]);
+        RecordBatch::try_new(schema.clone(), columns).expect("the builders follow the schema")
+    }
+}
+
+fn flags_to_array(f: ChangeFlags) -> [bool; 7] {
+    [f.created, f.deleted, f.renamed, f.data, f.attributes, f.xattrs, f.links]
+}
+
+fn append_extents(list: &mut column::StructList, extents: &[Extent]) {
+    for extent in extents {
+        let item = list.values();
+        field::<UInt64Builder>(item, 0).append_value(extent.offset);
+        field::<UInt64Builder>(item, 1).append_value(extent.length);
+        field::<StringBuilder>(item, 2).append_value(extent.op.name());
+        field::<UInt64Builder>(item, 3).append_option(extent.source.map(|(inode, _)| inode));
+        field::<UInt64Builder>(item, 4).append_option(extent.source.map(|(_, offset)| offset));
+        let checksum = field::<FixedSizeBinaryBuilder>(item, 5);
+        match extent.checksum {
+            Some(hash) => checksum.append_value(hash).expect("a hash has 32 bytes"),
+            None => checksum.append_null(),
+        }
+        item.append(true);
+    }
+    list.append(true);
+}
+
+/// Writes changes, which must come sorted by inode, a deleted one before a created one.
+pub struct ManifestWriter {
+    file: BatchWriter,
+    schema: Arc<Schema>,
+    builders: Builders,
+    counts: Counts,
+}
+
+impl ManifestWriter {
+    pub fn create(path: &Path, header: &Header) -> Result<ManifestWriter> {
+        let schema = Arc::new(schema(header));
+        let file = BatchWriter::create(path, &schema)?;
+        Ok(ManifestWriter { file, schema, builders: Builders::new(), counts: Counts::default() })
+    }
+
+    pub fn write(&mut self, change: &Change) -> Result<()> {
+        self.counts.add(change);
+        self.builders.append(change);
+        if self.builders.is_full() {
+            self.file.write(&self.builders.finish(&self.schema))?;
+        }
+        Ok(())
+    }
+
+    /// On the disk when this returns.
+    pub fn finish(mut self, path: &Path) -> Result<Counts> {
+        self.file.write(&self.builders.finish(&self.schema))?;
+        drop(self.file.finish()?);
+        fill_in_totals(path, &self.counts).context("write", path)?;
+        Ok(self.counts)
+    }
+}
+
+/// The schema stands near both ends of the file: within this many bytes.
+const ENDS: u64 = 1 << 16;
+
+fn fill_in_totals(path: &Path, counts: &Counts) -> std::io::Result<()> {
+    let values =
+        [counts.rows, counts.created, counts.changed, counts.renamed, counts.deleted, counts.data_bytes];
+    let mut file = std::fs::File::options().read(true).write(true).open(path)?;
+    let size = file.metadata()?.len();
+    // The footer also lists the batches, 24 bytes each.
+    let footer = ENDS + (counts.rows / 64) * 24;
+    for start in [0, size.saturating_sub(footer)] {
+        file.seek(SeekFrom::Start(start))?;
+        let mut bytes = Vec::new();
+        (&file).take(footer.max(ENDS)).read_to_end(&mut bytes)?;
+        for (at, value) in values.iter().enumerate() {
+            let mark = placeholder(at);
+            let places: Vec<usize> = bytes
+                .windows(DIGITS)
+                .enumerate()
+                .filter(|(_, w)| *w == mark.as_bytes())
+                .map(|(i, _)| i)
+                .collect();
+            for place in places {
+                file.seek(SeekFrom::Start(start + place as u64))?;
+                file.write_all(format!("{value:0DIGITS$}").as_bytes())?;
+            }
+        }
+    }
+    file.sync_all()
+}
+
+/// The changes of a manifest, in order.
+pub struct ManifestReader {
+    file: BatchReader,
+    rows: std::vec::IntoIter<Change>,
+}
+
+impl ManifestReader {
+    pub fn open(path: &Path) -> Result<ManifestReader> {
+        let file = BatchReader::open(path, &schema(&Header::default()))?;
+        Ok(ManifestReader { file, rows: Vec::new().into_iter() })
+    }
+
+    pub fn header(&self) -> Result<Header> {
+        let schema = self.file.schema();
+        let text = |key: &str| schema.metadata().get(&format!("snapsync.{key}")).cloned().unwrap_or_default();
+        Ok(Header {
+            base: text("base"),
+            target: text("target"),
+            volume: text("volume"),
+            provider: text("provider"),
+            filesystem: text("filesystem"),
+            created: text("created"),
+        })
+    }
+
+    pub fn counts(&self) -> Result<Counts> {
+        let number = |name: &str| self.file.number(&format!("snapsync.{name}"));
+        Ok(Counts {
+            rows: number("rows")?,
+            created: number("created_count")?,
+            changed: number("changed_count")?,
+            renamed: number("renamed_count")?,
+            deleted: number("deleted_count")?,
+            data_bytes: number("data_bytes")?,
+        })
+    }
+
+    fn damaged(&self, why: &str) -> Error {
+        self.file.damaged(why)
+    }
+}
+
+impl Iterator for ManifestReader {
+    type Item = Result<Change>;
+
+    fn next(&mut self) -> Option<Result<Change>> {
+        loop {
+            if let Some(change) = self.rows.next() {
+                return Some(Ok(change));
+            }
+            let rows = match self.file.next_batch()? {
+                Ok(batch) => changes_of(&batch).map_err(|why| self.damaged(why)),
+                Err(e) => Err(e),
+            };
+            match rows {
+                Ok(rows) => self.rows = rows.into_iter(),
+                Err(e) => return Some(Err(e)),
+            }
+        }
+    }
+}
+
+fn changes_of(batch: &RecordBatch) -> Result<Vec<Change>, &'static str> {
+    let columns = Columns(batch);
+    (0..batch.num_rows()).map(|row| change_at(&columns, row)).collect()
+}
+
+fn change_at(columns: &Columns<'_>, row: usize) -> Result<Change, &'static str> {
+    let change = Change {
+        ino: columns.u64("inode").value(row),
+        generation: columns.u64("generation").value(row),
+        kind: kind_at(columns.text("kind"), row).ok_or("a kind is unknown")?,
+        flags: flags_at(columns.structure("change"), row),
+        path: path_at(columns, "path", "path_raw", row)?,
+        old_path: path_at(columns, "old_path", "old_path_raw", row)?,
+        links_added: links_at(columns.list("links_added"), row),
+        links_removed: links_at(columns.list("links_removed"), row),
+        nlink: columns.u32("nlink").value(row),
+        nlink_old: columns.u32("nlink_old").value(row),
+        new: attributes_at(columns, "", row),
+        old: attributes_at(columns, "_old", row),
+        symlink_target: bytes_at(columns.binary("symlink_target"), row),
+        xattrs: xattrs_at(columns.list("xattr"), row),
+        extents: extents_at(columns.list("extents"), row).ok_or("an extent's op is unknown")?,
+    };
+    is_sound(&change)?;
+    Ok(change)
+}
+
+/// What every later stage relies on, whoever wrote the file.
+fn is_sound(change: &Change) -> Result<(), &'static str> {
+    let flags = change.flags;
+    if flags.created && flags.deleted {
+        return Err("a row is both created and deleted");
+    }
+    if change.path.is_none() != flags.deleted || change.new.is_none() != flags.deleted {
+        return Err("a row lacks its place in the target");
+    }
+    if change.old_path.is_none() != flags.created || change.old.is_none() != flags.created {
+        return Err("a row lacks its place in the base");
+    }
+    if change.kind == Kind::Symlink && change.path.is_some() && change.symlink_target.is_none() {
+        return Err("a symbolic link has no target");
+    }
+    let mut at = 0;
+    for extent in &change.extents {
+        let end = extent.offset.checked_add(extent.length).ok_or("an extent ends beyond any file")?;
+        if extent.offset < at || extent.length == 0 || end > i64::MAX as u64 {
+            return Err("extents overlap or are empty");
+        }
+        let size = change.new.map_or(0, |a| a.size);
+        if matches!(extent.op, Op::Data | Op::Clone) && end > size {
+            return Err("an extent lies beyond the file's size");
+        }
+        at = end;
+    }
+    Ok(())
+}
+
+fn flags_at(flags: &StructArray, row: usize) -> ChangeFlags {
+    let flag =
+        |at: usize| flags.column(at).as_any().downcast_ref::<BooleanArray>().is_some_and(|a| a.value(row));
+    ChangeFlags {
+        created: flag(0),
+        deleted: flag(1),
+        renamed: flag(2),
+        data: flag(3),
+        attributes: flag(4),
+        xattrs: flag(5),
+        links: flag(6),
+    }
+}
+
+fn path_at(
+    columns: &Columns<'_>,
+    text: &str,
+    raw: &str,
+    row: usize,
+) -> Result<Option<RelPath>, &'static str> {
+    let (text, raw) = (columns.text(text), columns.binary(raw));
+    let bytes = optional(raw, row, || raw.value(row)).or(optional(text, row, || text.value(row).as_bytes()));
+    bytes.map(RelPath::new).transpose().map_err(|_| "a path is not one below a root")
+}
+
+fn attributes_at(columns: &Columns<'_>, suffix: &str, row: usize) -> Option<Attributes> {
+    let name = |name: &str| format!("{name}{suffix}");
+    let size = columns.u64(&name("size"));
+    optional(size, row, || Attributes {
+        size: size.value(row),
+        mode: columns.u32(&name("mode")).value(row),
+        uid: columns.u32(&name("uid")).value(row),
+        gid: columns.u32(&name("gid")).value(row),
+        rdev: columns.u64(&name("rdev")).value(row),
+        mtime: columns.time(&name("mtime")).value(row),
+        flags: columns.u32(&name("flags")).value(row),
+    })
+}
+
+fn extents_at(list: &column::List, row: usize) -> Option<Vec<Extent>> {
+    let items = list.value(row);
+    let items = items.as_struct();
+    let offsets = items.column(0).as_primitive::<UInt64Type>();
+    let lengths = items.column(1).as_primitive::<UInt64Type>();
+    let ops = items.column(2).as_string::<i32>();
+    let inodes = items.column(3).as_primitive::<UInt64Type>();
+    let source_offsets = items.column(4).as_primitive::<UInt64Type>();
+    let checksums = items.column(5).as_fixed_size_binary();
+    let extent = |i| {
+        Some(Extent {
+            offset: offsets.value(i),
+            length: lengths.value(i),
+            op: Op::from_name(ops.value(i))?,
+            source: optional(inodes, i, || (inodes.value(i), source_offsets.value(i))),
+            checksum: optional(checksums, i, || checksums.value(i).try_into().ok()).flatten(),
+        })
+    };
+    (0..items.len()).map(extent).collect()
+}

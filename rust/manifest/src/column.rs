@@ -1,0 +1,172 @@
+//! Columns that both files have, to and from the model.
+
+use arrow_array::builder::{
+    ArrayBuilder, BinaryBuilder, ListBuilder, StructBuilder, TimestampNanosecondBuilder, UInt64Builder,
+};
+use arrow_array::cast::AsArray;
+use arrow_array::types::{TimestampNanosecondType, UInt32Type, UInt64Type};
+use arrow_array::{
+    Array, ArrayRef, BinaryArray, GenericListArray, RecordBatch, StructArray, TimestampNanosecondArray,
+    UInt32Array, UInt64Array,
+};
+use arrow_schema::{DataType, Field, Fields, TimeUnit};
+use snapsync_model::{Kind, Link, Range, Xattr};
+use std::sync::Arc;
+
+pub(crate) type List = GenericListArray<i32>;
+
+pub(crate) fn timestamp() -> DataType {
+    DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()))
+}
+
+pub(crate) fn timestamp_builder() -> TimestampNanosecondBuilder {
+    TimestampNanosecondBuilder::new().with_timezone("UTC")
+}
+
+pub(crate) fn list_of(fields: Fields) -> DataType {
+    DataType::List(Arc::new(Field::new("item", DataType::Struct(fields), false)))
+}
+
+pub(crate) fn link_fields() -> Fields {
+    vec![Field::new("parent", DataType::UInt64, false), Field::new("name", DataType::Binary, false)].into()
+}
+
+pub(crate) fn xattr_fields() -> Fields {
+    vec![Field::new("name", DataType::Binary, false), Field::new("value", DataType::Binary, false)].into()
+}
+
+pub(crate) fn range_fields() -> Fields {
+    vec![Field::new("offset", DataType::UInt64, false), Field::new("length", DataType::UInt64, false)].into()
+}
+
+pub(crate) type StructList = ListBuilder<StructBuilder>;
+
+/// A builder of lists of structs whose item is not nullable.
+pub(crate) fn struct_list(fields: Fields, builders: Vec<Box<dyn ArrayBuilder>>) -> StructList {
+    let item = Field::new("item", DataType::Struct(fields.clone()), false);
+    ListBuilder::new(StructBuilder::new(fields, builders)).with_field(item)
+}
+
+pub(crate) fn link_list() -> StructList {
+    struct_list(link_fields(), vec![Box::new(UInt64Builder::new()), Box::new(BinaryBuilder::new())])
+}
+
+pub(crate) fn xattr_list() -> StructList {
+    struct_list(xattr_fields(), vec![Box::new(BinaryBuilder::new()), Box::new(BinaryBuilder::new())])
+}
+
+pub(crate) fn range_list() -> StructList {
+    struct_list(range_fields(), vec![Box::new(UInt64Builder::new()), Box::new(UInt64Builder::new())])
+}
+
+/// The builder of field `at`: its type is fixed by the functions above.
+pub(crate) fn field<T: ArrayBuilder>(builder: &mut StructBuilder, at: usize) -> &mut T {
+    builder.field_builder(at).expect("the field has the builder it was made with")
+}
+
+pub(crate) fn append_links(list: &mut StructList, links: &[Link]) {
+    for link in links {
+        let item = list.values();
+        field::<UInt64Builder>(item, 0).append_value(link.parent);
+        field::<BinaryBuilder>(item, 1).append_value(&link.name);
+        item.append(true);
+    }
+    list.append(true);
+}
+
+pub(crate) fn append_xattrs(list: &mut StructList, xattrs: Option<&[Xattr]>) {
+    for xattr in xattrs.unwrap_or_default() {
+        let item = list.values();
+        field::<BinaryBuilder>(item, 0).append_value(&xattr.name);
+        field::<BinaryBuilder>(item, 1).append_value(&xattr.value);
+        item.append(true);
+    }
+    list.append(xattrs.is_some());
+}
+
+pub(crate) fn append_ranges(list: &mut StructList, ranges: &[Range]) {
+    for range in ranges {
+        let item = list.values();
+        field::<UInt64Builder>(item, 0).append_value(range.offset);
+        field::<UInt64Builder>(item, 1).append_value(range.length);
+        item.append(true);
+    }
+    list.append(true);
+}
+
+/// The arrays of one batch by column name. The schema was checked when the file was opened.
+pub(crate) struct Columns<'a>(pub(crate) &'a RecordBatch);
+
+impl<'a> Columns<'a> {
+    fn column(&self, name: &str) -> &'a ArrayRef {
+        self.0.column_by_name(name).expect("the schema was checked")
+    }
+
+    pub(crate) fn u64(&self, name: &str) -> &'a UInt64Array {
+        self.column(name).as_primitive::<UInt64Type>()
+    }
+
+    pub(crate) fn u32(&self, name: &str) -> &'a UInt32Array {
+        self.column(name).as_primitive::<UInt32Type>()
+    }
+
+    pub(crate) fn time(&self, name: &str) -> &'a TimestampNanosecondArray {
+        self.column(name).as_primitive::<TimestampNanosecondType>()
+    }
+
+    pub(crate) fn binary(&self, name: &str) -> &'a BinaryArray {
+        self.column(name).as_binary::<i32>()
+    }
+
+    pub(crate) fn text(&self, name: &str) -> &'a arrow_array::StringArray {
+        self.column(name).as_string::<i32>()
+    }
+
+    pub(crate) fn list(&self, name: &str) -> &'a List {
+        self.column(name).as_list::<i32>()
+    }
+
+    pub(crate) fn structure(&self, name: &str) -> &'a StructArray {
+        self.column(name).as_struct()
+    }
+}
+
+pub(crate) fn optional<T>(array: &dyn Array, row: usize, value: impl FnOnce() -> T) -> Option<T> {
+    (!array.is_null(row)).then(value)
+}
+
+pub(crate) fn bytes_at(array: &BinaryArray, row: usize) -> Option<Box<[u8]>> {
+    optional(array, row, || array.value(row).into())
+}
+
+pub(crate) fn kind_at(array: &arrow_array::StringArray, row: usize) -> Option<Kind> {
+    Kind::from_name(array.value(row))
+}
+
+pub(crate) fn links_at(list: &List, row: usize) -> Vec<Link> {
+    let items = list.value(row);
+    let items = items.as_struct();
+    let parents = items.column(0).as_primitive::<UInt64Type>();
+    let names = items.column(1).as_binary::<i32>();
+    (0..items.len()).map(|i| Link { parent: parents.value(i), name: names.value(i).into() }).collect()
+}
+
+pub(crate) fn xattrs_at(list: &List, row: usize) -> Option<Vec<Xattr>> {
+    if list.is_null(row) {
+        return None;
+    }
+    let items = list.value(row);
+    let items = items.as_struct();
+    let names = items.column(0).as_binary::<i32>();
+    let values = items.column(1).as_binary::<i32>();
+    let xattr = |i| Xattr { name: names.value(i).into(), value: values.value(i).into() };
+    Some((0..items.len()).map(xattr).collect())
+}
+
+pub(crate) fn ranges_at(list: &List, row: usize) -> Vec<Range> {
+    let items = list.value(row);
+    let items = items.as_struct();
+    let offsets = items.column(0).as_primitive::<UInt64Type>();
+    let lengths = items.column(1).as_primitive::<UInt64Type>();
+    (0..items.len()).map(|i| Range { offset: offsets.value(i), length: lengths.value(i) }).collect()
+}

@@ -1,0 +1,102 @@
+//! Arrow IPC files as both kinds use them: batch by batch, with text metadata, and damage told as such.
+
+use arrow_array::RecordBatch;
+use arrow_ipc::CompressionType;
+use arrow_ipc::reader::FileReader;
+use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
+use arrow_schema::ArrowError;
+use arrow_schema::{Schema, SchemaRef};
+use snapsync_model::{Context, Error, Result};
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+pub(crate) struct BatchWriter {
+    writer: FileWriter<std::io::BufWriter<File>>,
+    path: PathBuf,
+}
+
+impl BatchWriter {
+    pub(crate) fn create(path: &Path, schema: &Schema) -> Result<BatchWriter> {
+        let file = File::create(path).context("create", path)?;
+        let writer = IpcWriteOptions::default()
+            .try_with_compression(Some(CompressionType::ZSTD))
+            .and_then(|options| {
+                FileWriter::try_new_with_options(std::io::BufWriter::new(file), schema, options)
+            })
+            .map_err(|e| failed("write", path, &e))?;
+        Ok(BatchWriter { writer, path: path.to_path_buf() })
+    }
+
+    pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.writer.write(batch).map_err(|e| failed("write", &self.path, &e))
+    }
+
+    /// The file, complete but not yet synced.
+    pub(crate) fn finish(mut self) -> Result<File> {
+        self.writer.finish().map_err(|e| failed("write", &self.path, &e))?;
+        let buffer = self.writer.into_inner().map_err(|e| failed("write", &self.path, &e))?;
+        buffer.into_inner().map_err(std::io::IntoInnerError::into_error).context("write", &self.path)
+    }
+}
+
+pub(crate) struct BatchReader {
+    reader: FileReader<BufReader<File>>,
+    path: PathBuf,
+}
+
+impl BatchReader {
+    /// Refuses a file whose columns are not those of `schema`.
+    pub(crate) fn open(path: &Path, schema: &Schema) -> Result<BatchReader> {
+        let file = File::open(path).context("open", path)?;
+        let reader =
+            FileReader::try_new(BufReader::new(file), None).map_err(|e| damaged(path, &e.to_string()))?;
+        let known: Vec<_> = schema.fields().iter().map(|f| (f.name(), f.data_type())).collect();
+        let found = reader.schema();
+        if !found.fields().iter().map(|f| (f.name(), f.data_type())).eq(known) {
+            return Err(damaged(path, "its columns are not the ones of this version"));
+        }
+        Ok(BatchReader { reader, path: path.to_path_buf() })
+    }
+
+    pub(crate) fn schema(&self) -> SchemaRef {
+        self.reader.schema()
+    }
+
+    pub(crate) fn metadata(&self, key: &str) -> Result<String> {
+        let value = self.reader.schema().metadata().get(key).cloned();
+        value.ok_or_else(|| damaged(&self.path, &format!("{key} is missing")))
+    }
+
+    pub(crate) fn number(&self, key: &str) -> Result<u64> {
+        self.metadata(key)?.parse().map_err(|_| damaged(&self.path, &format!("{key} is not a number")))
+    }
+
+    pub(crate) fn damaged(&self, why: &str) -> Error {
+        damaged(&self.path, why)
+    }
+
+    pub(crate) fn next_batch(&mut self) -> Option<Result<RecordBatch>> {
+        Some(self.reader.next()?.map_err(|e| damaged(&self.path, &e.to_string())))
+    }
+}
+
+fn failed(action: &'static str, path: &Path, error: &ArrowError) -> Error {
+    match error {
+        ArrowError::IoError(_, source) => {
+            let source = source.raw_os_error().map_or_else(
+                || std::io::Error::new(source.kind(), source.to_string()),
+                std::io::Error::from_raw_os_error,
+            );
+            Error::Io { action, path: path.to_path_buf(), source }
+        }
+        other => Error::failed(format!("cannot {action} {}: {other}", path.display()), ""),
+    }
+}
+
+fn damaged(path: &Path, why: &str) -> Error {
+    Error::integrity(
+        format!("cannot read {} as a snapsync Arrow file: {why}", path.display()),
+        "make it again from its source; if it is part of a store, verify the volume",
+    )
+}

@@ -1,0 +1,16 @@
+//! The two Arrow files: the change manifest, and the inode table of a pool snapshot. Nothing else in the
+//! engine knows Arrow.
+//!
+//! Both are Arrow IPC files of record batches compressed with Zstandard, one row an inode, sorted by inode.
+
+mod changes;
+mod column;
+mod file;
+mod table;
+
+pub use changes::{Header, ManifestReader, ManifestWriter};
+pub use table::{TableInfo, TableReader, TableWriter};
+
+/// Rows of a record batch, and list items after which a batch ends early: what bounds memory.
+const BATCH_ROWS: usize = 8192;
+const BATCH_ITEMS: usize = 65_536;

@@ -1,0 +1,145 @@
+//! A row of the manifest: one inode that differs between two snapshots.
+
+use crate::{Kind, Link, RelPath, Xattr};
+
+/// What every inode has. For anything but a file, size is 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// Bytes.
+    pub size: u64,
+    /// Permission bits with set-id and sticky: 0o7777.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub rdev: u64,
+    /// Modification time in ns since 1970.
+    pub mtime: i64,
+    /// Inode flags (`FS_*_FL`).
+    pub flags: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChangeFlags {
+    pub created: bool,
+    pub deleted: bool,
+    /// It is the same inode under another name or in another directory.
+    pub renamed: bool,
+    pub data: bool,
+    pub attributes: bool,
+    pub xattrs: bool,
+    /// A surviving inode has more or fewer names than it had.
+    pub links: bool,
+}
+
+impl ChangeFlags {
+    /// False for a directory that only anchors the names of other rows.
+    pub fn any(self) -> bool {
+        self != ChangeFlags::default()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// Bytes to be written.
+    Data,
+    /// Nothing is allocated; reads as zeros.
+    Hole,
+    /// Allocated, not written; reads as zeros. May lie beyond the size.
+    Unwritten,
+    /// The bytes are those of another range that the receiver already has.
+    Clone,
+}
+
+impl Op {
+    pub fn name(self) -> &'static str {
+        match self {
+            Op::Data => "data",
+            Op::Hole => "hole",
+            Op::Unwritten => "unwritten",
+            Op::Clone => "clone",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Op> {
+        [Op::Data, Op::Hole, Op::Unwritten, Op::Clone].into_iter().find(|op| op.name() == name)
+    }
+}
+
+/// How a run of bytes of the target file comes to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    pub offset: u64,
+    pub length: u64,
+    pub op: Op,
+    /// For a clone: the inode and the offset the bytes come from.
+    pub source: Option<(u64, u64)>,
+    /// BLAKE3 of the bytes where they were read when the manifest was made.
+    pub checksum: Option<[u8; 32]>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub ino: u64,
+    pub generation: u64,
+    pub kind: Kind,
+    pub flags: ChangeFlags,
+    /// Where it is in the target; None when deleted.
+    pub path: Option<RelPath>,
+    /// Where it was in the base; None when created.
+    pub old_path: Option<RelPath>,
+    pub links_added: Vec<Link>,
+    pub links_removed: Vec<Link>,
+    /// How many names it has in the target and had in the base.
+    pub nlink: u32,
+    pub nlink_old: u32,
+    pub new: Option<Attributes>,
+    pub old: Option<Attributes>,
+    pub symlink_target: Option<Box<[u8]>>,
+    /// All xattrs of the target; None when they did not change.
+    pub xattrs: Option<Vec<Xattr>>,
+    /// Sorted, without overlap. For a created file: everything but holes.
+    pub extents: Vec<Extent>,
+}
+
+impl Change {
+    /// Bytes that travel for this row.
+    pub fn data_bytes(&self) -> u64 {
+        self.extents.iter().filter(|e| e.op == Op::Data).map(|e| e.length).sum()
+    }
+
+    /// It exists on both sides.
+    pub fn survives(&self) -> bool {
+        !self.flags.created && !self.flags.deleted
+    }
+
+    /// The path a person would look for.
+    pub fn display_path(&self) -> String {
+        let path = self.path.as_ref().or(self.old_path.as_ref());
+        path.map_or_else(|| ".".to_owned(), |p| p.display().into_owned())
+    }
+}
+
+/// Totals of a manifest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Counts {
+    pub rows: u64,
+    pub created: u64,
+    pub changed: u64,
+    pub renamed: u64,
+    pub deleted: u64,
+    #[serde(skip)]
+    pub data_bytes: u64,
+}
+
+impl Counts {
+    pub fn add(&mut self, change: &Change) {
+        let flags = change.flags;
+        self.rows += 1;
+        self.created += u64::from(flags.created);
+        self.deleted += u64::from(flags.deleted);
+        self.renamed += u64::from(flags.renamed);
+        let content = flags.data || flags.attributes || flags.xattrs || flags.links;
+        self.changed += u64::from(change.survives() && content);
+        self.data_bytes += change.data_bytes();
+    }
+}

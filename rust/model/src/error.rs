@@ -1,0 +1,100 @@
+//! One error type for the workspace: its variants are what a caller can do about it, which is also what
+//! the exit codes say. Messages name what was attempted and on which path; the cause is the source.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The system refused: exit 1.
+    #[error("cannot {action} {}", .path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    /// The request makes no sense: exit 2.
+    #[error("{what}")]
+    Usage { what: String, advice: String },
+    /// Going on could destroy data: exit 3.
+    #[error("{what}")]
+    Refused { what: String, advice: String },
+    /// Something is not what its checksum or format says: exit 4.
+    #[error("{what}")]
+    Integrity { what: String, advice: String },
+    /// Stopped on request; the next command heals: exit 5.
+    #[error("interrupted")]
+    Interrupted,
+    /// Any other failure: exit 1.
+    #[error("{what}")]
+    Failed { what: String, advice: String },
+}
+
+impl Error {
+    pub fn usage(what: impl Into<String>, advice: impl Into<String>) -> Self {
+        Error::Usage { what: what.into(), advice: advice.into() }
+    }
+
+    pub fn refused(what: impl Into<String>, advice: impl Into<String>) -> Self {
+        Error::Refused { what: what.into(), advice: advice.into() }
+    }
+
+    pub fn integrity(what: impl Into<String>, advice: impl Into<String>) -> Self {
+        Error::Integrity { what: what.into(), advice: advice.into() }
+    }
+
+    pub fn failed(what: impl Into<String>, advice: impl Into<String>) -> Self {
+        Error::Failed { what: what.into(), advice: advice.into() }
+    }
+
+    /// The process exit code of the contract.
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Error::Io { .. } | Error::Failed { .. } => 1,
+            Error::Usage { .. } => 2,
+            Error::Refused { .. } => 3,
+            Error::Integrity { .. } => 4,
+            Error::Interrupted => 5,
+        }
+    }
+
+    /// What the reader can do next; empty where there is nothing to say.
+    pub fn advice(&self) -> String {
+        match self {
+            Error::Usage { advice, .. }
+            | Error::Refused { advice, .. }
+            | Error::Integrity { advice, .. }
+            | Error::Failed { advice, .. } => advice.clone(),
+            Error::Interrupted => "run the same command again: it heals what was left and goes on".into(),
+            Error::Io { source, .. } => io_advice(source).into(),
+        }
+    }
+
+    /// The error number of the system where there is one.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Error::Io { source, .. } => source.raw_os_error(),
+            _ => None,
+        }
+    }
+}
+
+fn io_advice(error: &io::Error) -> &'static str {
+    use io::ErrorKind::*;
+    match error.kind() {
+        PermissionDenied => "run as root, or as the owner of both sides",
+        StorageFull | QuotaExceeded => "free space there and run the same command again",
+        ReadOnlyFilesystem => "mount it read-write, or name another target",
+        NotFound => "check the path; if the tree is changing, run the command again",
+        _ => "",
+    }
+}
+
+/// Adds what was attempted and where to a system error.
+pub trait Context<T> {
+    fn context(self, action: &'static str, path: impl AsRef<Path>) -> Result<T>;
+}
+
+impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
+    fn context(self, action: &'static str, path: impl AsRef<Path>) -> Result<T> {
+        self.map_err(|e| Error::Io { action, path: path.as_ref().to_path_buf(), source: e.into() })
+    }
+}

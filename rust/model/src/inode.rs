@@ -1,0 +1,112 @@
+//! An inode as a snapshot holds it.
+
+use crate::{Attributes, Range};
+
+/// The number of a tree's root directory, whatever the file system calls it: no file system uses 0.
+pub const ROOT: u64 = 0;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    File,
+    Directory,
+    Symlink,
+    Fifo,
+    Socket,
+    CharDevice,
+    BlockDevice,
+}
+
+impl Kind {
+    /// From the type bits of `st_mode`.
+    pub fn from_mode(mode: u32) -> Option<Kind> {
+        Some(match mode & 0o170_000 {
+            0o100_000 => Kind::File,
+            0o040_000 => Kind::Directory,
+            0o120_000 => Kind::Symlink,
+            0o010_000 => Kind::Fifo,
+            0o140_000 => Kind::Socket,
+            0o020_000 => Kind::CharDevice,
+            0o060_000 => Kind::BlockDevice,
+            _ => return None,
+        })
+    }
+
+    /// The type bits of `st_mode`.
+    pub fn mode_bits(self) -> u32 {
+        match self {
+            Kind::File => 0o100_000,
+            Kind::Directory => 0o040_000,
+            Kind::Symlink => 0o120_000,
+            Kind::Fifo => 0o010_000,
+            Kind::Socket => 0o140_000,
+            Kind::CharDevice => 0o020_000,
+            Kind::BlockDevice => 0o060_000,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::File => "file",
+            Kind::Directory => "directory",
+            Kind::Symlink => "symlink",
+            Kind::Fifo => "fifo",
+            Kind::Socket => "socket",
+            Kind::CharDevice => "char_device",
+            Kind::BlockDevice => "block_device",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Kind> {
+        use Kind::*;
+        [File, Directory, Symlink, Fifo, Socket, CharDevice, BlockDevice]
+            .into_iter()
+            .find(|k| k.name() == name)
+    }
+}
+
+/// One name of an inode: an entry of the directory `parent`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Link {
+    pub parent: u64,
+    pub name: Box<[u8]>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Xattr {
+    pub name: Box<[u8]>,
+    pub value: Box<[u8]>,
+}
+
+/// What costs an open to learn: read only for inodes that may have changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Details {
+    /// Inode flags (`FS_*_FL`) that are replicated; the rest are masked out.
+    pub flags: u32,
+    /// Sorted by name.
+    pub xattrs: Vec<Xattr>,
+    /// What a symbolic link points at.
+    pub symlink_target: Option<Box<[u8]>>,
+    /// Preallocated ranges: they read as zeros. Sorted, apart from each other.
+    pub unwritten: Vec<Range>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inode {
+    /// `ROOT` for the root, else the file system's number.
+    pub ino: u64,
+    /// Tells apart two files that had the same number one after the other: the birth time in ns where the
+    /// file system keeps one, else 0.
+    pub generation: u64,
+    pub kind: Kind,
+    /// `flags` in here is 0 until `details` are known.
+    pub attributes: Attributes,
+    /// Change time in ns since 1970; compared for inequality, never for order.
+    pub ctime: i64,
+    /// Blocks of 512 bytes it occupies.
+    pub blocks: u64,
+    /// Its names within the tree, sorted; none for the root.
+    pub links: Vec<Link>,
+    pub details: Option<Box<Details>>,
+    /// The pool object that holds its data; 0 for none.
+    pub object: u64,
+}

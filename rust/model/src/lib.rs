@@ -1,0 +1,21 @@
+//! The words of snapsync as types: inodes, extents, changes, snapshots, errors. No I/O happens here.
+
+mod change;
+mod error;
+mod extent;
+mod inode;
+mod monitor;
+mod mutex;
+mod path;
+mod side;
+mod snapshot;
+
+pub use change::{Attributes, Change, ChangeFlags, Counts, Extent, Op};
+pub use error::{Context, Error, Result};
+pub use extent::{Layout, Range, Segment, SegmentKind};
+pub use inode::{Details, Inode, Kind, Link, ROOT, Xattr};
+pub use monitor::{Monitor, Stage};
+pub use mutex::{locked, unlocked};
+pub use path::RelPath;
+pub use side::{Directories, Inodes, Side};
+pub use snapshot::{Provider, Role, SnapshotInfo, VolumeInfo, path_as_json};

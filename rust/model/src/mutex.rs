@@ -1,0 +1,12 @@
+//! Mutexes whose poison does not matter: a thread that panics ends the run, and what is behind these is a list or
+//! a count that is whole at every moment.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub fn unlocked<T>(mutex: Mutex<T>) -> T {
+    mutex.into_inner().unwrap_or_else(PoisonError::into_inner)
+}

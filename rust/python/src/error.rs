@@ -1,0 +1,61 @@
+//! The one place where errors of the engine become exceptions.
+
+use pyo3::create_exception;
+use pyo3::exceptions::{PyException, PyOSError};
+use pyo3::prelude::*;
+use snapsync_engine::Error;
+
+create_exception!(_native, SnapsyncError, PyException);
+create_exception!(_native, UsageError, SnapsyncError);
+create_exception!(_native, RefusedError, SnapsyncError);
+create_exception!(_native, IntegrityError, SnapsyncError);
+create_exception!(_native, InterruptedRound, SnapsyncError);
+
+pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    module.add("SnapsyncError", py.get_type::<SnapsyncError>())?;
+    module.add("UsageError", py.get_type::<UsageError>())?;
+    module.add("RefusedError", py.get_type::<RefusedError>())?;
+    module.add("IntegrityError", py.get_type::<IntegrityError>())?;
+    module.add("InterruptedRound", py.get_type::<InterruptedRound>())
+}
+
+/// I/O errors become `OSError`, which picks its own subclass by number; the rest is under `SnapsyncError`.
+pub(crate) fn to_python(py: Python<'_>, error: &Error) -> PyErr {
+    let message = sentence(error);
+    let exception = match error {
+        Error::Io { path, source, .. } => match source.raw_os_error() {
+            Some(number) => PyOSError::new_err((number, reason(source), path.clone())),
+            None => PyOSError::new_err(message.clone()),
+        },
+        Error::Usage { .. } => UsageError::new_err(message.clone()),
+        Error::Refused { .. } => RefusedError::new_err(message.clone()),
+        Error::Integrity { .. } => IntegrityError::new_err(message.clone()),
+        Error::Interrupted => InterruptedRound::new_err(message.clone()),
+        Error::Failed { .. } => SnapsyncError::new_err(message.clone()),
+    };
+    let value = exception.value(py);
+    let set = || -> PyResult<()> {
+        value.setattr("message", message)?;
+        value.setattr("advice", error.advice())?;
+        value.setattr("exit_code", error.exit_code())
+    };
+    set().map_or_else(|e| e, |()| exception)
+}
+
+/// What was attempted, on which path, and why it failed.
+fn sentence(error: &Error) -> String {
+    match error {
+        Error::Io { source, .. } => format!("{error}: {}", reason(source)),
+        other => other.to_string(),
+    }
+}
+
+/// The system's words, without the number that Rust adds.
+fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    match text.rsplit_once(" (os error ") {
+        Some((words, _)) => words.to_owned(),
+        None => text,
+    }
+}

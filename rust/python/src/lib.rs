@@ -1,0 +1,104 @@
+//! `snapsync._native`: converts arguments, releases the GIL, maps errors. Nothing else.
+//!
+//! Results are JSON texts: the reports of the engine, as the command line prints them.
+
+// PyO3 hands arguments over by value.
+#![allow(clippy::needless_pass_by_value)]
+
+mod error;
+mod watch;
+
+use pyo3::prelude::*;
+use snapsync_engine::{Options, with_jobs};
+use std::path::PathBuf;
+use watch::{Progress, watched};
+
+#[pyfunction]
+#[pyo3(signature = (source, target, *, name=None, keep_last=None, strict=false, jobs=0, progress=None))]
+#[allow(clippy::too_many_arguments)]
+fn sync(
+    py: Python<'_>,
+    source: PathBuf,
+    target: PathBuf,
+    name: Option<String>,
+    keep_last: Option<usize>,
+    strict: bool,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    let options = Options { name, keep_last, strict };
+    watched(py, progress, move |monitor| {
+        with_jobs(jobs, || snapsync_engine::sync(&source, &target, &options, monitor))
+    })
+}
+
+#[pyfunction]
+#[pyo3(signature = (volume, *, name=None, jobs=0, progress=None))]
+fn snapshot(
+    py: Python<'_>,
+    volume: PathBuf,
+    name: Option<String>,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    watched(py, progress, move |monitor| {
+        with_jobs(jobs, || snapsync_engine::snapshot(&volume, name, monitor))
+    })
+}
+
+#[pyfunction]
+fn list(py: Python<'_>, volume: PathBuf) -> PyResult<String> {
+    watched(py, None, move |_| snapsync_engine::list(&volume))
+}
+
+#[pyfunction]
+fn delete(py: Python<'_>, volume: PathBuf, snap: String) -> PyResult<String> {
+    watched(py, None, move |monitor| snapsync_engine::delete(&volume, &snap, monitor))
+}
+
+#[pyfunction]
+#[pyo3(signature = (base, target, output, *, jobs=0, progress=None))]
+fn diff(
+    py: Python<'_>,
+    base: PathBuf,
+    target: PathBuf,
+    output: PathBuf,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    watched(py, progress, move |monitor| {
+        with_jobs(jobs, || snapsync_engine::diff(&base, &target, &output, monitor))
+    })
+}
+
+#[pyfunction]
+#[pyo3(signature = (a, b, *, jobs=0, progress=None))]
+fn verify(py: Python<'_>, a: PathBuf, b: PathBuf, jobs: usize, progress: Progress) -> PyResult<String> {
+    watched(py, progress, move |monitor| with_jobs(jobs, || snapsync_engine::verify(&a, &b, monitor)))
+}
+
+#[pyfunction]
+fn status(py: Python<'_>, volume: PathBuf) -> PyResult<String> {
+    watched(py, None, move |_| snapsync_engine::status(&volume))
+}
+
+/// Names of the places where a test can kill the process.
+#[pyfunction]
+fn fault_points() -> Vec<&'static str> {
+    snapsync_engine::FAULT_POINTS.to_vec()
+}
+
+#[pymodule]
+#[pyo3(name = "_native")]
+fn native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    error::add(module)?;
+    module.add_function(wrap_pyfunction!(sync, module)?)?;
+    module.add_function(wrap_pyfunction!(snapshot, module)?)?;
+    module.add_function(wrap_pyfunction!(list, module)?)?;
+    module.add_function(wrap_pyfunction!(delete, module)?)?;
+    module.add_function(wrap_pyfunction!(diff, module)?)?;
+    module.add_function(wrap_pyfunction!(verify, module)?)?;
+    module.add_function(wrap_pyfunction!(status, module)?)?;
+    module.add_function(wrap_pyfunction!(fault_points, module)?)
+}

@@ -1,0 +1,71 @@
+//! A long run, watched: the engine works on a thread of its own, and the caller's thread reports progress and
+//! hears Ctrl-C.
+
+use crate::error::to_python;
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use serde::Serialize;
+use snapsync_engine::{Monitor, Result};
+use std::time::Duration;
+
+pub(crate) type Progress = Option<Py<PyAny>>;
+
+const TICK: Duration = Duration::from_millis(100);
+
+/// Runs `work` without the GIL and returns its report as JSON. An exception from a signal handler or from
+/// `progress` stops the work where that is safe, and is raised once it has stopped.
+pub(crate) fn watched<T: Serialize + Send>(
+    py: Python<'_>,
+    progress: Progress,
+    work: impl FnOnce(&Monitor) -> Result<T> + Send,
+) -> PyResult<String> {
+    let monitor = Monitor::default();
+    let (done, ready) = bounded(1);
+    let (result, raised) = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // The receiver is only gone when this result is not wanted any more.
+            let _ = done.send(work(&monitor));
+        });
+        wait(py, &ready, &monitor, progress.as_ref())
+    })?;
+    match (result, raised) {
+        (_, Some(exception)) => Err(exception),
+        (Err(error), None) => Err(to_python(py, &error)),
+        (Ok(report), None) => serde_json::to_string(&report)
+            .map_err(|e| PyRuntimeError::new_err(format!("cannot tell the result: {e}"))),
+    }
+}
+
+type Outcome<T> = (Result<T>, Option<PyErr>);
+
+fn wait<T: Send>(
+    py: Python<'_>,
+    ready: &Receiver<Result<T>>,
+    monitor: &Monitor,
+    progress: Option<&Py<PyAny>>,
+) -> PyResult<Outcome<T>> {
+    let mut raised = None;
+    loop {
+        match py.detach(|| ready.recv_timeout(TICK)) {
+            Ok(result) => return Ok((result, raised)),
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(PyRuntimeError::new_err("the engine stopped unexpectedly"));
+            }
+            Err(RecvTimeoutError::Timeout) if raised.is_none() => {
+                raised = py.check_signals().and_then(|()| report(py, monitor, progress)).err();
+                if raised.is_some() {
+                    monitor.cancel();
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
+}
+
+fn report(py: Python<'_>, monitor: &Monitor, progress: Option<&Py<PyAny>>) -> PyResult<()> {
+    let Some(progress) = progress else { return Ok(()) };
+    let (stage, done, total) = monitor.state();
+    progress.call1(py, (stage.name(), done, total, stage.unit()))?;
+    Ok(())
+}

@@ -1,0 +1,23 @@
+//! Volumes and their stores: taking, listing, opening and deleting snapshots by either provider.
+//!
+//! ```text
+//! VOLUME/.snapsync/latest                    link to the newest snapshot where it is a directory
+//! VOLUME/.snapsync/incoming/                 what a delta stages; on the tree's own file system
+//! VOLUME/.snapsync/store/                    a subvolume of its own on Btrfs, so that snapshots leave it out
+//!     volume.json  lock  journal.json
+//!     snapshots/ID/snapshot.json             written last: without it the snapshot does not exist
+//!     snapshots/ID/tree                      btrfs: a read-only subvolume
+//!     snapshots/ID/table.arrow               pool: the inode table
+//!     pool/ROUND/…/OBJECT                    pool: the data of files, shared by snapshots
+//! ```
+
+mod pool;
+mod take;
+mod volume;
+
+pub use pool::PoolSnapshot;
+pub use take::Request;
+pub use volume::{Standby, Volume, is_vacant, name_is_free};
+
+/// What this version writes and reads.
+pub const STORE_FORMAT: u32 = 1;

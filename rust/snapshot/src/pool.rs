@@ -1,0 +1,368 @@
+//! The pool provider: a snapshot is an inode table, and one object for the data of each file that changed
+//! since the table before. A row that did not change points at the object it had.
+
+use crate::Volume;
+use rayon::prelude::*;
+use rustix::fs::OFlags;
+use snapsync_manifest::{TableInfo, TableReader, TableWriter};
+use snapsync_model::{
+    Attributes, Context, Details, Directories, Inode, Inodes, Kind, Layout, Monitor, Range, RelPath, Result,
+    SegmentKind, Side,
+};
+use snapsync_sys::{Entry, FileSystem, Root, fault, sync_filesystem};
+use snapsync_walk::{Tree, details_of, layout_of};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// An object's number is its round and its place in it.
+const ROUND_SHIFT: u32 = 40;
+const OBJECTS_PER_DIR: u64 = 4096;
+/// How often a file that changes while it is read is read again.
+const TRIES: u32 = 5;
+const CHUNK: usize = 4096;
+
+pub(crate) struct Counts {
+    pub(crate) entries: u64,
+    pub(crate) bytes: u64,
+}
+
+fn round_dir(pool: &Path, round: u64) -> PathBuf {
+    pool.join(round.to_string())
+}
+
+fn object_path(pool: &Path, object: u64) -> PathBuf {
+    let (round, number) = (object >> ROUND_SHIFT, object & ((1 << ROUND_SHIFT) - 1));
+    round_dir(pool, round).join((number / OBJECTS_PER_DIR).to_string()).join(number.to_string())
+}
+
+pub(crate) fn remove_objects(pool: &Path, objects: impl Iterator<Item = u64>) -> Result<()> {
+    for object in objects {
+        let path = object_path(pool, object);
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e).context("remove", &path),
+            _ => {}
+        }
+        // Directories go when their last object does.
+        let parents = path.ancestors().skip(1).take(2);
+        parents.take_while(|dir| std::fs::remove_dir(dir).is_ok()).for_each(drop);
+    }
+    Ok(())
+}
+
+pub(crate) fn remove_round(pool: &Path, round: u64) -> Result<()> {
+    let root = Root::open(pool)?;
+    let name = round.to_string();
+    snapsync_sys::remove_tree(root.fd(), OsStr::new(&name)).context("remove", round_dir(pool, round))
+}
+
+/// Writes the table of the volume's tree as it is now to `dir`, and the objects it needs.
+pub(crate) fn take(volume: &Volume, round: u64, dir: &Path, monitor: &Monitor) -> Result<Counts> {
+    let started = jiff::Timestamp::now().as_nanosecond() as i64;
+    let pool = volume.store().join("pool");
+    let root = Root::open(volume.path())?;
+    // A writer through a memory map leaves no new change time until its pages are written out.
+    sync_filesystem(root.fd()).context("sync the file system of", volume.path())?;
+    let previous = previous_table(volume)?;
+    let before = previous.as_ref().map_or(Ok(i64::MIN), |table| table.info().map(|i| i.walk_started))?;
+    let tree = Tree::walk(volume.path(), monitor)?;
+    let dir_of_round = round_dir(&pool, round);
+    std::fs::create_dir(&dir_of_round).context("create the directory", &dir_of_round)?;
+    let (root, inodes, directories) = tree.into_inodes();
+    let take = Take {
+        root: &root,
+        directories: &directories,
+        filesystem: volume.filesystem(),
+        settled_before: before.saturating_sub(unsettled(volume.filesystem())),
+        pool: &pool,
+        round,
+        next: AtomicU64::new(0),
+        monitor,
+    };
+    let path = dir.join("table.arrow");
+    let counts = take.write(inodes, previous, &path, started)?;
+    sync_filesystem(root.fd()).context("sync the file system of", volume.path())?;
+    Ok(counts)
+}
+
+fn previous_table(volume: &Volume) -> Result<Option<TableReader>> {
+    let snapshots = volume.snapshots()?;
+    snapshots.last().map(|info| TableReader::open(&volume.dir_of(info.id).join("table.arrow"))).transpose()
+}
+
+/// For how long after a change another one may get the same time, in ns.
+fn unsettled(filesystem: FileSystem) -> i64 {
+    if filesystem.has_fine_times() { 100_000_000 } else { 2_000_000_000 }
+}
+
+struct Take<'a> {
+    root: &'a Root,
+    directories: &'a Directories,
+    filesystem: FileSystem,
+    /// A change time before this is one that the previous table has surely seen.
+    settled_before: i64,
+    pool: &'a Path,
+    round: u64,
+    next: AtomicU64,
+    monitor: &'a Monitor,
+}
+
+impl Take<'_> {
+    fn write(
+        &self,
+        inodes: Vec<Inode>,
+        previous: Option<TableReader>,
+        path: &Path,
+        walk_started: i64,
+    ) -> Result<Counts> {
+        let mut table = TableWriter::create(path, TableInfo { walk_started })?;
+        let mut counts = Counts { entries: 0, bytes: 0 };
+        let mut previous = previous.map(Iterator::peekable);
+        let mut inodes = inodes.into_iter().peekable();
+        while inodes.peek().is_some() {
+            let mut chunk = Vec::with_capacity(CHUNK);
+            for inode in inodes.by_ref().take(CHUNK) {
+                let mut old = None;
+                if let Some(rows) = &mut previous {
+                    while let Some(row) = rows.next_if(|r| r.as_ref().map_or(true, |r| r.ino <= inode.ino)) {
+                        let row = row?;
+                        old = (row.ino == inode.ino).then_some(row);
+                    }
+                }
+                chunk.push((inode, old));
+            }
+            self.monitor.check()?;
+            let rows: Vec<Result<Option<Inode>>> =
+                chunk.into_par_iter().map(|(inode, old)| self.row(inode, old)).collect();
+            for row in rows {
+                if let Some(inode) = row? {
+                    counts.entries += 1;
+                    counts.bytes += inode.attributes.size;
+                    table.write(&inode)?;
+                }
+            }
+        }
+        table.finish(path)?;
+        Ok(counts)
+    }
+
+    /// The walked inode with its details and object; None when it is gone.
+    fn row(&self, inode: Inode, old: Option<Inode>) -> Result<Option<Inode>> {
+        let old = old.filter(|old| (old.generation, old.kind) == (inode.generation, inode.kind));
+        if let Some(old) = &old
+            && self.is_settled(&inode, old)
+        {
+            let attributes = Attributes { flags: old.attributes.flags, ..inode.attributes };
+            return Ok(Some(Inode { attributes, details: old.details.clone(), object: old.object, ..inode }));
+        }
+        let path = match inode.links.first() {
+            Some(link) => self.directories.path(link)?,
+            None => RelPath::root(),
+        };
+        match self.read(&path, &inode, old.as_ref()) {
+            Err(e) if e.errno() == Some(2) && inode.kind != Kind::Directory => {
+                self.monitor.note(format!("{} vanished while the snapshot was taken", path.display()));
+                Ok(None)
+            }
+            Err(e) if e.errno() == Some(2) => {
+                self.monitor.note(format!("{} vanished while the snapshot was taken", path.display()));
+                Ok(Some(Inode { details: Some(Box::default()), ..inode }))
+            }
+            other => other.map(Some),
+        }
+    }
+
+    fn is_settled(&self, inode: &Inode, old: &Inode) -> bool {
+        let flagless = |a: Attributes| Attributes { flags: 0, ..a };
+        flagless(inode.attributes) == flagless(old.attributes)
+            && inode.ctime == old.ctime
+            && inode.ctime < self.settled_before
+    }
+
+    /// Reads until the file holds still for as long as that takes.
+    fn read(&self, path: &RelPath, walked: &Inode, old: Option<&Inode>) -> Result<Inode> {
+        let entry = self.root.entry(path).context("open", self.root.show(path))?;
+        let mut last = None;
+        for _ in 0..TRIES {
+            let before = entry.stat().context("read the attributes of", self.root.show(path))?;
+            if before.generation != walked.generation || before.kind != walked.kind {
+                // Another took its name since the walk; the one that was walked is gone.
+                return Err(io::Error::from_raw_os_error(2)).context("open", self.root.show(path));
+            }
+            let mut inode = Inode {
+                attributes: before.attributes,
+                ctime: before.ctime,
+                blocks: before.blocks,
+                ..walked.clone()
+            };
+            let mut details = details_of(self.root, path, walked.kind)?;
+            if walked.kind == Kind::File {
+                (details.unwritten, inode.object) = self.data(path, &entry, &inode, old)?;
+            }
+            inode.attributes.flags = details.flags;
+            inode.details = Some(Box::new(details));
+            let after = entry.stat().context("read the attributes of", self.root.show(path))?;
+            if (after.ctime, after.attributes) == (before.ctime, before.attributes) {
+                return Ok(inode);
+            }
+            if let Some(Inode { object, .. }) = last.replace(inode) {
+                self.forget(object, old);
+            }
+        }
+        self.monitor.note(format!("{} kept changing while the snapshot was taken", path.display()));
+        Ok(last.unwrap_or_else(|| walked.clone()))
+    }
+
+    /// Preallocated ranges, and the object that holds the bytes: the old one where they are the same.
+    fn data(
+        &self,
+        path: &RelPath,
+        entry: &Entry,
+        inode: &Inode,
+        old: Option<&Inode>,
+    ) -> Result<(Vec<Range>, u64)> {
+        let show = || self.root.show(path);
+        if inode.attributes.size == 0 && inode.blocks == 0 {
+            return Ok((Vec::new(), 0));
+        }
+        let file = entry.open(OFlags::RDONLY).context("open", show())?;
+        let layout = layout_of(&file, inode, self.filesystem).context("read the extents of", show())?;
+        let unwritten = ranges(&layout, SegmentKind::Unwritten);
+        if inode.attributes.size == 0 {
+            return Ok((unwritten, 0));
+        }
+        if let Some(old) = old
+            && self.is_the_same(&file, &layout, inode, old).context("compare", show())?
+        {
+            return Ok((unwritten, old.object));
+        }
+        let object = (self.round << ROUND_SHIFT) | self.next.fetch_add(1, Relaxed);
+        self.store(&file, &layout, inode.attributes.size, object).context("copy to the pool", show())?;
+        fault::point("snapshot.object");
+        Ok((unwritten, object))
+    }
+
+    /// Only asked where the times are those of the object: after a change of mode, say, or one within a tick.
+    fn is_the_same(&self, file: &File, layout: &Layout, inode: &Inode, old: &Inode) -> io::Result<bool> {
+        let times = |i: &Inode| (i.attributes.size, i.attributes.mtime);
+        if old.object == 0 || times(inode) != times(old) {
+            return Ok(false);
+        }
+        let object = File::open(object_path(self.pool, old.object))?;
+        let stored =
+            snapsync_sys::layout(&object, inode.attributes.size, self.filesystem.magic == FileSystem::XFS)?;
+        let data = ranges(layout, SegmentKind::Data);
+        Ok(data == ranges(&stored, SegmentKind::Data) && equal(file, &object, &data)?)
+    }
+
+    fn store(&self, file: &File, layout: &Layout, size: u64, object: u64) -> io::Result<()> {
+        let path = object_path(self.pool, object);
+        let create = || File::options().read(true).write(true).create_new(true).mode(0o600).open(&path);
+        let target = match create() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                std::fs::create_dir_all(path.parent().unwrap_or(self.pool))?;
+                create()?
+            }
+            other => other?,
+        };
+        if snapsync_sys::clone_file(file, &target).is_ok() {
+            return Ok(());
+        }
+        target.set_len(size)?;
+        for range in ranges(layout, SegmentKind::Data) {
+            snapsync_sys::copy_range(file, &target, range.offset, range.length)?;
+        }
+        Ok(())
+    }
+
+    /// Drops the object of a try that did not hold; what it leaves on failure goes with its round.
+    fn forget(&self, object: u64, old: Option<&Inode>) {
+        if object != 0 && old.is_none_or(|old| old.object != object) {
+            let _ = std::fs::remove_file(object_path(self.pool, object));
+        }
+    }
+}
+
+fn ranges(layout: &Layout, kind: SegmentKind) -> Vec<Range> {
+    let segments = layout.segments().iter().filter(|s| s.kind == kind);
+    segments.map(|s| Range { offset: s.offset, length: s.length }).collect()
+}
+
+fn equal(a: &File, b: &File, ranges: &[Range]) -> io::Result<bool> {
+    let (mut left, mut right) = (vec![0; 1 << 18], vec![0; 1 << 18]);
+    for range in ranges {
+        let mut at = range.offset;
+        while at < range.end() {
+            let length = (range.end() - at).min(left.len() as u64) as usize;
+            a.read_exact_at(&mut left[..length], at)?;
+            b.read_exact_at(&mut right[..length], at)?;
+            if left[..length] != right[..length] {
+                return Ok(false);
+            }
+            at += length as u64;
+        }
+    }
+    Ok(true)
+}
+
+/// A pool snapshot, open for reading.
+pub struct PoolSnapshot {
+    table: PathBuf,
+    pool: PathBuf,
+    directories: Directories,
+}
+
+impl PoolSnapshot {
+    pub(crate) fn open(table: &Path, pool: PathBuf) -> Result<PoolSnapshot> {
+        let mut directories = Directories::default();
+        for inode in TableReader::open(table)? {
+            directories.add(&inode?);
+        }
+        Ok(PoolSnapshot { table: table.to_path_buf(), pool, directories })
+    }
+
+    /// The objects that a table's rows point at.
+    pub(crate) fn objects(table: &Path) -> Result<impl Iterator<Item = Result<u64>> + use<>> {
+        let rows = TableReader::open(table)?.map(|row| row.map(|inode| inode.object));
+        Ok(rows.filter(|object| !matches!(object, Ok(0))))
+    }
+}
+
+impl Side for PoolSnapshot {
+    fn inodes(&self) -> Result<Inodes<'_>> {
+        Ok(Box::new(TableReader::open(&self.table)?))
+    }
+
+    fn directories(&self) -> &Directories {
+        &self.directories
+    }
+
+    fn details(&self, inode: &Inode) -> Result<Details> {
+        Ok(inode.details.as_deref().cloned().unwrap_or_default())
+    }
+
+    fn open(&self, inode: &Inode) -> Result<File> {
+        // A file without bytes has no object.
+        let path = if inode.object == 0 {
+            PathBuf::from("/dev/null")
+        } else {
+            object_path(&self.pool, inode.object)
+        };
+        File::open(&path).context("open", &path)
+    }
+
+    fn layout(&self, inode: &Inode, file: &File) -> Result<Layout> {
+        let size = inode.attributes.size;
+        let unwritten = inode.details.as_ref().map_or(&[][..], |d| &d.unwritten);
+        if inode.object == 0 {
+            return Ok(Layout::new(size, &[], unwritten));
+        }
+        // Clones lose preallocation on some file systems: the table knows where it was.
+        let stored = snapsync_sys::layout(file, size, false)
+            .context("read the extents of", object_path(&self.pool, inode.object))?;
+        Ok(Layout::new(size, &ranges(&stored, SegmentKind::Data), unwritten))
+    }
+}

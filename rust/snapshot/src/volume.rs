@@ -1,0 +1,352 @@
+//! A volume and the records in its store.
+
+use crate::STORE_FORMAT;
+use serde::{Deserialize, Serialize};
+use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, Side, SnapshotInfo, VolumeInfo};
+use snapsync_sys::{Entry, FileSystem, Lock, Root, btrfs, fault, write_file};
+use snapsync_walk::{STORE, Tree};
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+
+/// What a primary knows of one of its standbys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standby {
+    pub path: String,
+    pub snapshot: Uuid,
+    pub name: String,
+    /// RFC 3339: when it got that snapshot.
+    pub at: String,
+}
+
+/// `volume.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Record {
+    format: u32,
+    id: Uuid,
+    lineage: Uuid,
+    epoch: u64,
+    role: Role,
+    provider: Provider,
+    /// Never given twice, even when snapshots are deleted.
+    next_sequence: u64,
+    /// Each pool snapshot puts its objects in a directory of its own, never used twice.
+    next_round: u64,
+    #[serde(default)]
+    standbys: BTreeMap<Uuid, Standby>,
+}
+
+/// Only what every format has, to tell a newer one.
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct Volume {
+    path: PathBuf,
+    record: Record,
+    filesystem: FileSystem,
+}
+
+impl Volume {
+    /// None where the directory has no store.
+    pub fn find(path: &Path) -> Result<Option<Volume>> {
+        let file = path.join(STORE).join("store/volume.json");
+        let text = match std::fs::read(&file) {
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(None);
+            }
+            other => other.context("read", &file)?,
+        };
+        let record = read_record(&file, &text)?;
+        let root = Root::open(path)?;
+        let filesystem = snapsync_sys::filesystem(root.fd()).context("read the file system of", path)?;
+        Ok(Some(Volume { path: path.to_path_buf(), record, filesystem }))
+    }
+
+    pub fn open(path: &Path) -> Result<Volume> {
+        Volume::find(path)?.ok_or_else(|| {
+            Error::usage(
+                format!("{} is not a volume: it has no store", path.display()),
+                "make it one with `snapsync snapshot` or `snapsync sync`",
+            )
+        })
+    }
+
+    /// Gives a directory a store. A store that a crash left half made is completed. The directory's own
+    /// modification time stays what it was.
+    pub fn init(path: &Path, role: Role, lineage: Uuid, epoch: u64) -> Result<Volume> {
+        let root = Root::open(path)?;
+        let filesystem = snapsync_sys::filesystem(root.fd()).context("read the file system of", path)?;
+        let subvolume = btrfs::is_subvolume(root.fd()).context("read the subvolume of", path)?;
+        let top = Entry::from_open(root.fd().try_clone_to_owned().context("open", path)?);
+        let before = top.stat().context("read the attributes of", path)?;
+        let record = Record {
+            format: STORE_FORMAT,
+            id: Uuid::new_v4(),
+            lineage,
+            epoch,
+            role,
+            provider: if subvolume { Provider::Btrfs } else { Provider::Pool },
+            next_sequence: 0,
+            next_round: 1,
+            standbys: BTreeMap::new(),
+        };
+        let volume = Volume { path: path.to_path_buf(), record, filesystem };
+        volume.make_store(subvolume)?;
+        let _lock = volume.lock()?;
+        if Volume::find(path)?.is_some() {
+            return Err(Error::refused(
+                format!("another command has just made {} a volume", path.display()),
+                "run this again",
+            ));
+        }
+        top.set_mtime(before.attributes.mtime).context("set the time of", path)?;
+        fault::point("init.store");
+        volume.save()?;
+        Ok(volume)
+    }
+
+    fn make_store(&self, subvolume: bool) -> Result<()> {
+        let (dir, store) = (self.path.join(STORE), self.store());
+        make_dir(&dir)?;
+        rustix::fs::chmod(&dir, rustix::fs::Mode::from_raw_mode(0o700)).context("set the mode of", &dir)?;
+        if subvolume && !store.exists() {
+            let parent = Root::open(&dir)?;
+            btrfs::create_subvolume(parent.fd(), OsStr::new("store"))
+                .context("create the subvolume", &store)?;
+        }
+        [store.clone(), store.join("snapshots"), store.join("pool")].iter().try_for_each(|dir| make_dir(dir))
+    }
+
+    /// Takes away a store that holds no snapshot, as if it had never been made.
+    pub fn remove_store(self) -> Result<()> {
+        let (root, dir) = (Root::open(&self.path)?, self.path.join(STORE));
+        let top = Entry::from_open(root.fd().try_clone_to_owned().context("open", &self.path)?);
+        let before = top.stat().context("read the attributes of", &self.path)?;
+        if self.record.provider == Provider::Btrfs {
+            let parent = Root::open(&dir)?;
+            btrfs::delete_subvolume(parent.fd(), OsStr::new("store"))
+                .context("delete the subvolume", &dir)?;
+        }
+        snapsync_sys::remove_tree(root.fd(), OsStr::new(STORE)).context("remove", &dir)?;
+        top.set_mtime(before.attributes.mtime).context("set the time of", &self.path)
+    }
+
+    pub fn info(&self) -> VolumeInfo {
+        VolumeInfo {
+            path: self.path.clone(),
+            id: self.record.id,
+            lineage: self.record.lineage,
+            epoch: self.record.epoch,
+            role: self.record.role,
+            provider: self.record.provider,
+            filesystem: self.filesystem.name(),
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn store(&self) -> PathBuf {
+        self.path.join(STORE).join("store")
+    }
+
+    pub fn filesystem(&self) -> FileSystem {
+        self.filesystem
+    }
+
+    /// Keeps every other command that writes away, until dropped.
+    pub fn lock(&self) -> Result<Lock> {
+        let file = self.store().join("lock");
+        Lock::try_exclusive(&file).context("lock", &file)?.ok_or_else(|| {
+            Error::refused(
+                format!("another command is working on {}", self.path.display()),
+                "wait until it has ended, then run this again",
+            )
+        })
+    }
+
+    /// Whether another command holds the lock.
+    pub fn is_busy(&self) -> bool {
+        matches!(Lock::try_exclusive(&self.store().join("lock")), Ok(None))
+    }
+
+    /// What changed since it was opened, by a command that held the lock before.
+    pub fn reload(&mut self) -> Result<()> {
+        *self = Volume::open(&self.path)?;
+        Ok(())
+    }
+
+    pub fn standbys(&self) -> &BTreeMap<Uuid, Standby> {
+        &self.record.standbys
+    }
+
+    pub fn remember_standby(&mut self, id: Uuid, standby: Standby) -> Result<()> {
+        self.record.standbys.insert(id, standby);
+        self.save()
+    }
+
+    /// The complete snapshots, oldest first.
+    pub fn snapshots(&self) -> Result<Vec<SnapshotInfo>> {
+        let dir = self.store().join("snapshots");
+        let mut snapshots = Vec::new();
+        for entry in std::fs::read_dir(&dir).context("list", &dir)? {
+            let file = entry.context("list", &dir)?.path().join("snapshot.json");
+            match std::fs::read(&file) {
+                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+                Err(e) => return Err(e).context("read", &file),
+                Ok(text) => snapshots.push(serde_json::from_slice(&text).map_err(|e| unreadable(&file, &e))?),
+            }
+        }
+        snapshots.sort_by_key(|s: &SnapshotInfo| (s.sequence, s.id));
+        Ok(snapshots)
+    }
+
+    /// The snapshot that `name` means: a name, an id, a sequence number, or `latest`.
+    pub fn find_snapshot(&self, name: &str) -> Result<SnapshotInfo> {
+        let mut snapshots = self.snapshots()?;
+        // A primary may give a name again that its standby still knows.
+        if snapshots.iter().filter(|s| s.name == name).count() > 1 {
+            return Err(Error::usage(
+                format!("{} has more than one snapshot named {name:?}", self.path.display()),
+                "name it by its id or sequence number",
+            ));
+        }
+        let at = snapshots
+            .iter()
+            .position(|s| s.name == name)
+            .or_else(|| snapshots.iter().position(|s| s.id.to_string() == name))
+            .or_else(|| snapshots.iter().position(|s| s.sequence.to_string() == name))
+            .or_else(|| (name == "latest").then(|| snapshots.len().checked_sub(1)).flatten());
+        at.map(|at| snapshots.swap_remove(at)).ok_or_else(|| {
+            Error::usage(
+                format!("{} has no snapshot {name:?}", self.path.display()),
+                format!("`snapsync list {}` shows those it has", self.path.display()),
+            )
+        })
+    }
+
+    pub(crate) fn dir_of(&self, id: Uuid) -> PathBuf {
+        self.store().join("snapshots").join(id.to_string())
+    }
+
+    /// Opens a snapshot to be compared or read.
+    pub fn open_snapshot(&self, info: &SnapshotInfo, monitor: &Monitor) -> Result<Box<dyn Side>> {
+        let dir = self.dir_of(info.id);
+        Ok(match info.provider {
+            Provider::Btrfs => Box::new(Tree::walk(&dir.join("tree"), monitor)?),
+            Provider::Pool => {
+                Box::new(crate::PoolSnapshot::open(&dir.join("table.arrow"), self.store().join("pool"))?)
+            }
+        })
+    }
+
+    pub(crate) fn record_snapshot(&self, info: &SnapshotInfo) -> Result<()> {
+        let dir = self.dir_of(info.id);
+        let text = serde_json::to_vec_pretty(info).map_err(|e| unreadable(&dir, &e))?;
+        write_file(&dir, "snapshot.json", &text).context("record the snapshot in", &dir)
+    }
+
+    /// Adds what a walk counted to a snapshot's record.
+    pub fn record_counts(&self, info: &mut SnapshotInfo, entries: u64, bytes: u64) -> Result<()> {
+        if (info.entries, info.bytes) == (Some(entries), Some(bytes)) {
+            return Ok(());
+        }
+        (info.entries, info.bytes) = (Some(entries), Some(bytes));
+        self.record_snapshot(info)
+    }
+
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.record.next_sequence
+    }
+
+    pub(crate) fn note_sequence(&mut self, used: u64) -> Result<()> {
+        self.record.next_sequence = self.record.next_sequence.max(used + 1);
+        self.save()
+    }
+
+    /// A number for the objects of one pool snapshot, never given again.
+    pub(crate) fn claim_round(&mut self) -> Result<u64> {
+        let round = self.record.next_round;
+        self.record.next_round += 1;
+        self.save()?;
+        Ok(round)
+    }
+
+    fn save(&self) -> Result<()> {
+        let store = self.store();
+        let text = serde_json::to_vec_pretty(&self.record).map_err(|e| unreadable(&store, &e))?;
+        write_file(&store, "volume.json", &text).context("write the record of", &store)
+    }
+}
+
+fn read_record(file: &Path, text: &[u8]) -> Result<Record> {
+    let found: Format = serde_json::from_slice(text).map_err(|e| unreadable(file, &e))?;
+    if found.format > STORE_FORMAT {
+        return Err(Error::refused(
+            format!(
+                "the store of {} has format {}, and this version knows formats up to {STORE_FORMAT}",
+                file.ancestors().nth(3).unwrap_or(file).display(),
+                found.format
+            ),
+            "use the newer snapsync that made it",
+        ));
+    }
+    serde_json::from_slice(text).map_err(|e| unreadable(file, &e))
+}
+
+fn unreadable(file: &Path, error: &serde_json::Error) -> Error {
+    Error::integrity(
+        format!("cannot understand {}: {error}", file.display()),
+        "the store is damaged: restore that file from a backup, or make the volume anew",
+    )
+}
+
+fn make_dir(dir: &Path) -> Result<()> {
+    match std::fs::create_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+        other => other.context("create the directory", dir),
+    }
+}
+
+/// Whether a directory holds nothing: a store without a record, which a crash can leave, and the empty
+/// `lost+found` of a new file system do not count.
+pub fn is_vacant(path: &Path) -> Result<bool> {
+    let root = Root::open(path)?;
+    for entry in snapsync_sys::read_dir(root.fd()).context("read the directory", path)? {
+        let empty_dir = || std::fs::read_dir(path.join("lost+found")).is_ok_and(|mut d| d.next().is_none());
+        let is_lost_found = *entry.name == *b"lost+found" && empty_dir();
+        if *entry.name != *STORE.as_bytes() && !is_lost_found {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether a name can be given to a snapshot: one that cannot be taken for a path, a number or a word.
+pub fn name_is_free(name: &str, taken: &[SnapshotInfo]) -> Result<()> {
+    let bad = name.is_empty()
+        || name.len() > 200
+        || name.contains(['/', '@', '\0', '\n'])
+        || name.starts_with(['-', '.'])
+        || name == "latest"
+        || name.bytes().all(|b| b.is_ascii_digit());
+    if bad {
+        return Err(Error::usage(
+            format!("{name:?} cannot be the name of a snapshot"),
+            "use at most 200 bytes without `/` or `@`, not only digits, and not `latest`",
+        ));
+    }
+    if taken.iter().any(|s| s.name == name) {
+        return Err(Error::usage(
+            format!("there is a snapshot named {name:?} already"),
+            "choose another name, or delete that one first",
+        ));
+    }
+    Ok(())
+}

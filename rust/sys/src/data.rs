@@ -1,0 +1,188 @@
+//! The bytes of files: where they lie, and how they move without being read.
+
+use crate::ioctl;
+use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
+use snapsync_model::{Layout, Range};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::FileExt;
+
+const FS_IOC_FIEMAP: u64 = 0xc020_660b;
+const FICLONE: u64 = 0x4004_9409;
+const FICLONERANGE: u64 = 0x4020_940d;
+const FS_IOC_FSGETXATTR: u64 = 0x801c_581f;
+
+const FIEMAP_FLAG_SYNC: u32 = 1;
+const EXTENT_LAST: u32 = 0x1;
+const EXTENT_UNWRITTEN: u32 = 0x800;
+const XFLAG_PREALLOC: u32 = 0x2;
+const BATCH: usize = 128;
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct FiemapExtent {
+    logical: u64,
+    physical: u64,
+    length: u64,
+    reserved64: [u64; 2],
+    flags: u32,
+    reserved: [u32; 3],
+}
+
+#[repr(C)]
+struct Fiemap {
+    start: u64,
+    length: u64,
+    flags: u32,
+    mapped: u32,
+    count: u32,
+    reserved: u32,
+    extents: [FiemapExtent; BATCH],
+}
+
+/// Data, holes and preallocation of a file of `size` bytes. What is still in memory is written out first:
+/// bytes over a preallocated range look unwritten until then.
+pub fn layout(file: &File, size: u64, on_xfs: bool) -> io::Result<Layout> {
+    let extents = match fiemap(file) {
+        Ok(extents) => extents,
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOTTY | libc::EINVAL)) => {
+            return Ok(Layout::new(size, &data_by_seeking(file, size)?, &[]));
+        }
+        Err(e) => return Err(e),
+    };
+    // XFS reserves space beyond the end of files that grow. Only a file that was preallocated on purpose says so.
+    let keeps_tail = !on_xfs || xflags(file)? & XFLAG_PREALLOC != 0;
+    let (mut data, mut unwritten) = (Vec::new(), Vec::new());
+    for extent in extents {
+        let range = Range { offset: extent.logical, length: extent.length };
+        if extent.flags & EXTENT_UNWRITTEN == 0 {
+            data.push(range);
+        } else if range.offset < size || keeps_tail {
+            unwritten.push(range);
+        }
+    }
+    Ok(Layout::new(size, &data, &unwritten))
+}
+
+fn fiemap(file: &File) -> io::Result<Vec<FiemapExtent>> {
+    let mut found: Vec<FiemapExtent> = Vec::new();
+    let mut request = Box::new(Fiemap {
+        start: 0,
+        length: u64::MAX,
+        flags: FIEMAP_FLAG_SYNC,
+        mapped: 0,
+        count: BATCH as u32,
+        reserved: 0,
+        extents: [FiemapExtent::default(); BATCH],
+    });
+    loop {
+        // SAFETY: the kernel writes at most `count` extents, and there is room for BATCH of them.
+        unsafe { ioctl::call(file, FS_IOC_FIEMAP, &mut *request) }?;
+        let batch = &request.extents[..(request.mapped as usize).min(BATCH)];
+        found.extend_from_slice(batch);
+        match batch.last() {
+            Some(last) if last.flags & EXTENT_LAST == 0 => {
+                request.start = last.logical + last.length;
+                request.length = u64::MAX - request.start;
+            }
+            _ => return Ok(found),
+        }
+    }
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct FsXattr {
+    xflags: u32,
+    rest: [u32; 6],
+}
+
+fn xflags(file: &File) -> io::Result<u32> {
+    let mut attributes = FsXattr::default();
+    // SAFETY: FS_IOC_FSGETXATTR writes a struct fsxattr of 28 bytes.
+    unsafe { ioctl::call(file, FS_IOC_FSGETXATTR, &mut attributes) }?;
+    Ok(attributes.xflags)
+}
+
+fn data_by_seeking(file: &File, size: u64) -> io::Result<Vec<Range>> {
+    let mut ranges = Vec::new();
+    let mut at = 0;
+    while at < size {
+        let start = match seek(file, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            Err(rustix::io::Errno::NXIO) => break,
+            // Cannot tell holes: all of it is data.
+            Err(rustix::io::Errno::INVAL) => size.min(at),
+            Err(e) => return Err(e.into()),
+        };
+        let end = seek(file, SeekFrom::Hole(start)).unwrap_or(size).min(size);
+        if end <= start {
+            break;
+        }
+        ranges.push(Range { offset: start, length: end - start });
+        at = end;
+    }
+    Ok(ranges)
+}
+
+/// Makes `to` share all blocks of `from`. Both must be on one file system that can.
+pub fn clone_file(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
+    // SAFETY: FICLONE takes the descriptor of the source by value.
+    let result = unsafe { libc::ioctl(to.as_fd().as_raw_fd(), FICLONE as _, from.as_fd().as_raw_fd()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[repr(C)]
+struct CloneRange {
+    from: i64,
+    from_offset: u64,
+    length: u64,
+    to_offset: u64,
+}
+
+/// Shares one range. Offsets and length are whole blocks, but for a range that ends where `from` ends.
+pub fn clone_range(from: &File, from_offset: u64, length: u64, to: &File, to_offset: u64) -> io::Result<()> {
+    let mut request = CloneRange { from: i64::from(from.as_raw_fd()), from_offset, length, to_offset };
+    // SAFETY: FICLONERANGE reads a struct file_clone_range of 32 bytes.
+    unsafe { ioctl::call(to, FICLONERANGE, &mut request) }?;
+    Ok(())
+}
+
+/// Copies bytes from one file to the same place in another.
+pub fn copy_range(from: &File, to: &File, offset: u64, length: u64) -> io::Result<()> {
+    let mut buffer = vec![0; length.min(1 << 20) as usize];
+    let mut done = 0;
+    while done < length {
+        let piece = (length - done).min(buffer.len() as u64) as usize;
+        from.read_exact_at(&mut buffer[..piece], offset + done)?;
+        to.write_all_at(&buffer[..piece], offset + done)?;
+        done += piece as u64;
+    }
+    Ok(())
+}
+
+/// Gives a range back: it becomes a hole. Where the file system cannot, zeros are written.
+pub fn discard_range(file: &File, offset: u64, length: u64) -> io::Result<()> {
+    let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    match fallocate(file, how, offset, length) {
+        Err(rustix::io::Errno::OPNOTSUPP) => write_zeros(file, offset, length),
+        other => Ok(other?),
+    }
+}
+
+fn write_zeros(file: &File, offset: u64, length: u64) -> io::Result<()> {
+    let zeros = vec![0; length.min(1 << 20) as usize];
+    let mut done = 0;
+    while done < length {
+        let piece = (length - done).min(zeros.len() as u64) as usize;
+        file.write_all_at(&zeros[..piece], offset + done)?;
+        done += piece as u64;
+    }
+    Ok(())
+}
+
+/// Reserves blocks without writing them; the size stays.
+pub fn preallocate(file: &File, offset: u64, length: u64) -> io::Result<()> {
+    Ok(fallocate(file, FallocateFlags::KEEP_SIZE, offset, length)?)
+}

@@ -1,0 +1,258 @@
+//! One file, directory, link or device, held by a descriptor; its attributes, read and set.
+
+use crate::ioctl;
+use rustix::fs::{
+    AtFlags, Gid, Mode, OFlags, StatxFlags, Timespec, Timestamps, Uid, XattrFlags, chownat, openat, statx,
+    utimensat,
+};
+use snapsync_model::{Attributes, Kind, Xattr};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+const FS_IOC_GETFLAGS: u64 = 0x8008_6601;
+const FS_IOC_SETFLAGS: u64 = 0x4008_6602;
+
+const SYNC: u32 = 0x08;
+pub const IMMUTABLE: u32 = 0x10;
+pub const APPEND: u32 = 0x20;
+const NODUMP: u32 = 0x40;
+const NOATIME: u32 = 0x80;
+const COMPRESS: u32 = 0x04;
+const NOCOMPRESS: u32 = 0x400;
+const DIRSYNC: u32 = 0x0001_0000;
+pub const NOCOW: u32 = 0x0080_0000;
+
+/// Inode flags that people set. Btrfs sets "do not compress" by itself when a file turned out not to get smaller.
+pub const REPLICATED_FLAGS: u32 = SYNC | IMMUTABLE | APPEND | NODUMP | NOATIME | COMPRESS | DIRSYNC | NOCOW;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    pub dev: (u32, u32),
+    pub mount: u64,
+    pub ino: u64,
+    /// Birth time in ns, 0 where the file system keeps none.
+    pub generation: u64,
+    pub kind: Kind,
+    /// `flags` holds only those that `statx` tells: immutable, append-only, no-dump.
+    pub attributes: Attributes,
+    pub ctime: i64,
+    pub nlink: u32,
+    pub blocks: u64,
+    /// A time was outside the years 1677 to 2262, and is told as the nearest that fits.
+    pub time_clamped: bool,
+}
+
+pub fn stat_at(dir: impl AsFd, name: &OsStr) -> io::Result<Stat> {
+    stat_with(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+fn stat_with(dir: impl AsFd, name: &OsStr, at: AtFlags) -> io::Result<Stat> {
+    let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME | StatxFlags::MNT_ID;
+    let stat = statx(dir, name, at | AtFlags::NO_AUTOMOUNT, wanted)?;
+    let kind = Kind::from_mode(u32::from(stat.stx_mode)).ok_or(io::ErrorKind::Unsupported)?;
+    let (mtime, mtime_clamped) = nanoseconds(stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec);
+    let (ctime, _) = nanoseconds(stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec);
+    let has_birth = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
+    let (birth, _) = nanoseconds(stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec);
+    let is_device = matches!(kind, Kind::CharDevice | Kind::BlockDevice);
+    Ok(Stat {
+        dev: (stat.stx_dev_major, stat.stx_dev_minor),
+        mount: stat.stx_mnt_id,
+        ino: stat.stx_ino,
+        generation: if has_birth { birth as u64 } else { 0 },
+        kind,
+        attributes: Attributes {
+            size: if matches!(kind, Kind::File | Kind::Symlink) { stat.stx_size } else { 0 },
+            mode: u32::from(stat.stx_mode) & 0o7777,
+            uid: stat.stx_uid,
+            gid: stat.stx_gid,
+            rdev: if is_device { rustix::fs::makedev(stat.stx_rdev_major, stat.stx_rdev_minor) } else { 0 },
+            mtime,
+            flags: flags_from_statx(stat.stx_attributes.bits()),
+        },
+        ctime,
+        nlink: stat.stx_nlink,
+        blocks: stat.stx_blocks,
+        time_clamped: mtime_clamped,
+    })
+}
+
+/// The bits of `stx_attributes` have the values of the flags they speak of.
+fn flags_from_statx(bits: u64) -> u32 {
+    bits as u32 & (IMMUTABLE | APPEND | NODUMP)
+}
+
+fn nanoseconds(sec: i64, nsec: u32) -> (i64, bool) {
+    match sec.checked_mul(1_000_000_000).and_then(|ns| ns.checked_add(i64::from(nsec))) {
+        Some(ns) => (ns, false),
+        None => (if sec < 0 { i64::MIN } else { i64::MAX }, true),
+    }
+}
+
+/// Held by an `O_PATH` descriptor, or by an open one where there is one already.
+#[derive(Debug)]
+pub struct Entry {
+    fd: OwnedFd,
+    open: bool,
+}
+
+impl Entry {
+    pub(crate) fn from_path_fd(fd: OwnedFd) -> Entry {
+        Entry { fd, open: false }
+    }
+
+    pub fn from_open(file: impl Into<OwnedFd>) -> Entry {
+        Entry { fd: file.into(), open: true }
+    }
+
+    /// The entry `name` of `dir` itself, link or not. `name` must be a single name.
+    pub fn at(dir: impl AsFd, name: &OsStr) -> io::Result<Entry> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(Entry::from_path_fd(openat(dir, name, flags, Mode::empty())?))
+    }
+
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    pub fn stat(&self) -> io::Result<Stat> {
+        stat_with(&self.fd, OsStr::new(""), AtFlags::EMPTY_PATH)
+    }
+
+    /// Opens the very thing this entry holds. Only for files and directories: a fifo would wait for its
+    /// other end, and a device might act.
+    pub fn open(&self, flags: OFlags) -> io::Result<File> {
+        let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        Ok(rustix::fs::open(self.proc_path(), flags, Mode::empty())?.into())
+    }
+
+    pub fn set_owner(&self, uid: u32, gid: u32) -> io::Result<()> {
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        Ok(chownat(&self.fd, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?)
+    }
+
+    /// Not for symlinks, whose mode is fixed.
+    pub fn set_mode(&self, mode: u32) -> io::Result<()> {
+        let mode = Mode::from_raw_mode(mode);
+        if self.open {
+            return Ok(rustix::fs::fchmod(&self.fd, mode)?);
+        }
+        // An O_PATH descriptor cannot be changed itself; its name under /proc is the thing it holds.
+        Ok(rustix::fs::chmod(self.proc_path(), mode)?)
+    }
+
+    /// Modification time in ns since 1970; the access time is left alone.
+    pub fn set_mtime(&self, mtime: i64) -> io::Result<()> {
+        let omit = Timespec { tv_sec: 0, tv_nsec: i64::from(libc::UTIME_OMIT as i32) };
+        let time =
+            Timespec { tv_sec: mtime.div_euclid(1_000_000_000), tv_nsec: mtime.rem_euclid(1_000_000_000) };
+        let times = Timestamps { last_access: omit, last_modification: time };
+        Ok(utimensat(&self.fd, "", &times, AtFlags::EMPTY_PATH)?)
+    }
+
+    /// All extended attributes, sorted by name.
+    pub fn xattrs(&self) -> io::Result<Vec<Xattr>> {
+        read_xattrs(
+            |buffer| Ok(rustix::fs::listxattr(self.proc_path(), buffer)?),
+            |name, buffer| Ok(rustix::fs::getxattr(self.proc_path(), name, buffer)?),
+        )
+    }
+
+    pub fn set_xattr(&self, name: &[u8], value: &[u8]) -> io::Result<()> {
+        let name = OsStr::from_bytes(name);
+        Ok(rustix::fs::setxattr(self.proc_path(), name, value, XattrFlags::empty())?)
+    }
+
+    pub fn remove_xattr(&self, name: &[u8]) -> io::Result<()> {
+        Ok(rustix::fs::removexattr(self.proc_path(), OsStr::from_bytes(name))?)
+    }
+
+    fn proc_path(&self) -> String {
+        format!("/proc/self/fd/{}", self.fd.as_raw_fd())
+    }
+}
+
+/// The extended attributes of an open file, sorted by name.
+pub fn xattrs_of(file: impl AsFd) -> io::Result<Vec<Xattr>> {
+    read_xattrs(
+        |buffer| Ok(rustix::fs::flistxattr(&file, buffer)?),
+        |name, buffer| Ok(rustix::fs::fgetxattr(&file, name, buffer)?),
+    )
+}
+
+fn read_xattrs(
+    list: impl Fn(&mut [u8]) -> io::Result<usize>,
+    get: impl Fn(&OsStr, &mut [u8]) -> io::Result<usize>,
+) -> io::Result<Vec<Xattr>> {
+    let names = match grow(&list) {
+        Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut xattrs = Vec::new();
+    // XFS shows each ACL a second time under a name of its own.
+    let is_real = |name: &&[u8]| !name.is_empty() && !name.starts_with(b"trusted.SGI_ACL_");
+    for name in names.split(|b| *b == 0).filter(is_real) {
+        match grow(|buffer: &mut [u8]| get(OsStr::from_bytes(name), buffer)) {
+            Ok(value) => xattrs.push(Xattr { name: name.into(), value: value.into() }),
+            // Listed but gone, or a name that the system makes up and does not give.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENODATA | libc::EOPNOTSUPP)) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    xattrs.sort();
+    Ok(xattrs)
+}
+
+/// Most lists and values are short: try a small buffer, then the size that is asked for.
+fn grow(read: impl Fn(&mut [u8]) -> io::Result<usize>) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0; 256];
+    loop {
+        match read(&mut buffer) {
+            Ok(length) => {
+                buffer.truncate(length);
+                return Ok(buffer);
+            }
+            Err(e) if e.raw_os_error() == Some(libc::ERANGE) && buffer.len() < 1 << 20 => {
+                buffer.resize(buffer.len() * 16, 0);
+            }
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Inode flags; none where the file system has no such thing.
+pub fn flags_of(file: impl AsFd) -> io::Result<u32> {
+    let mut flags: libc::c_long = 0;
+    // SAFETY: FS_IOC_GETFLAGS writes an int, though its number says long.
+    match unsafe { ioctl::call(file, FS_IOC_GETFLAGS, &mut flags) } {
+        Ok(_) => Ok(flags as u32 & REPLICATED_FLAGS),
+        Err(e) if unsupported(&e) => Ok(0),
+        Err(e) => Err(e),
+    }
+}
+
+/// Sets the replicated flags to `flags` and leaves the file system's own as they are.
+pub fn set_flags_of(file: impl AsFd, flags: u32) -> io::Result<()> {
+    let mut now: libc::c_long = 0;
+    // SAFETY: FS_IOC_GETFLAGS writes an int, though its number says long.
+    unsafe { ioctl::call(&file, FS_IOC_GETFLAGS, &mut now) }?;
+    let mut wanted = libc::c_long::from((now as u32 & !REPLICATED_FLAGS) | (flags & REPLICATED_FLAGS));
+    if flags & COMPRESS != 0 {
+        // Btrfs refuses both.
+        wanted &= !libc::c_long::from(NOCOMPRESS);
+    }
+    if wanted == now {
+        return Ok(());
+    }
+    // SAFETY: FS_IOC_SETFLAGS reads an int, though its number says long.
+    unsafe { ioctl::call(&file, FS_IOC_SETFLAGS, &mut wanted) }?;
+    // Some file systems take a flag they do not keep: what counts is what is there afterwards.
+    if flags_of(&file)? == flags & REPLICATED_FLAGS { Ok(()) } else { Err(io::ErrorKind::Unsupported.into()) }
+}
+
+fn unsupported(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOTTY | libc::EOPNOTSUPP | libc::EINVAL | libc::ENOSYS))
+}

@@ -1,0 +1,76 @@
+//! Which file system a path is on, and what it can do.
+
+use rustix::fs::{StatVfsMountFlags, fstatfs, fstatvfs};
+use std::io;
+use std::os::fd::AsFd;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileSystem {
+    /// The number `statfs` gives it.
+    pub magic: u64,
+    /// Bytes that this user may still write.
+    pub available: u64,
+    pub inodes_available: Option<u64>,
+    pub read_only: bool,
+    pub block_size: u64,
+}
+
+const NAMES: &[(u64, &str)] = &[
+    (FileSystem::BTRFS, "btrfs"),
+    (FileSystem::XFS, "xfs"),
+    (FileSystem::EXT4, "ext4"),
+    (0x0102_1994, "tmpfs"),
+    (0x794c_7630, "overlay"),
+    (0x6573_5546, "fuse"),
+    (0x6969, "nfs"),
+    (0x2fc1_2fc1, "zfs"),
+    (0xca45_1a4e, "bcachefs"),
+    (0xf2f5_2010, "f2fs"),
+    (0x4d44, "vfat"),
+];
+
+impl FileSystem {
+    pub const BTRFS: u64 = 0x9123_683e;
+    pub const XFS: u64 = 0x5846_5342;
+    pub const EXT4: u64 = 0xef53;
+
+    pub fn name(self) -> String {
+        let known = NAMES.iter().find(|(magic, _)| *magic == self.magic);
+        known.map_or_else(|| format!("{:#x}", self.magic), |(_, name)| (*name).to_owned())
+    }
+
+    /// Its times are at least as fine as a clock tick of 10 ms; elsewhere two seconds may be one.
+    pub fn has_fine_times(self) -> bool {
+        matches!(self.name().as_str(), "btrfs" | "xfs" | "ext4" | "tmpfs" | "zfs" | "bcachefs")
+    }
+}
+
+pub fn filesystem(fd: impl AsFd) -> io::Result<FileSystem> {
+    let stat = fstatfs(&fd)?;
+    let flags = fstatvfs(&fd)?.f_flag;
+    Ok(FileSystem {
+        // The kernel's numbers are 32 bits wide, whatever the type of the field.
+        magic: u64::from(stat.f_type as u32),
+        available: stat.f_bavail.saturating_mul(stat.f_bsize as u64),
+        // Btrfs makes inodes as it goes and counts none.
+        inodes_available: (stat.f_files > 0).then_some(stat.f_ffree),
+        read_only: flags.contains(StatVfsMountFlags::RDONLY),
+        block_size: stat.f_bsize as u64,
+    })
+}
+
+/// May give files to other users.
+pub fn is_privileged() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Whether two files in `dir` can share blocks; asked by doing it.
+pub fn supports_reflinks(dir: impl AsFd) -> bool {
+    use rustix::fs::{Mode, OFlags, openat};
+    let temporary =
+        || openat(&dir, ".", OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
+    match (temporary(), temporary()) {
+        (Ok(from), Ok(to)) => crate::data::clone_file(from, to).is_ok(),
+        _ => false,
+    }
+}

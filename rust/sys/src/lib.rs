@@ -1,0 +1,22 @@
+//! System calls, and the only place for `unsafe`: what the crates of the field lack is written here by hand.
+//!
+//! `Root` opens paths beneath a directory and nowhere else; `Entry` is one thing found there, held by a
+//! descriptor, whose attributes are read and set without ever following a link.
+#![allow(unsafe_code)]
+
+pub mod btrfs;
+mod data;
+mod entry;
+pub mod fault;
+mod files;
+mod fs;
+mod ioctl;
+mod root;
+
+pub use data::{clone_file, clone_range, copy_range, discard_range, layout, preallocate};
+pub use entry::{
+    APPEND, Entry, IMMUTABLE, NOCOW, REPLICATED_FLAGS, Stat, flags_of, set_flags_of, stat_at, xattrs_of,
+};
+pub use files::{DirEntry, Lock, make_dir_durable, read_dir, remove_tree, sync_filesystem, write_file};
+pub use fs::{FileSystem, filesystem, is_privileged, supports_reflinks};
+pub use root::{Parents, Root};

@@ -1,0 +1,179 @@
+//! Paths beneath a directory: nothing here can leave it, whatever symlinks or mounts lie on the way.
+
+use crate::Entry;
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
+use snapsync_model::{Context, RelPath, Result};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// The kernel takes paths of at most 4,096 bytes; longer ones are walked in pieces.
+const PIECE: usize = 4000;
+
+/// A directory that paths are resolved beneath.
+#[derive(Debug)]
+pub struct Root {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl Root {
+    /// Opens a directory the caller trusts: symlinks in `path` itself are followed.
+    pub fn open(path: &Path) -> Result<Root> {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, Mode::empty()).context("open the directory", path)?;
+        Ok(Root { fd, path: path.to_path_buf() })
+    }
+
+    /// The path it was opened with: for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of `rel` for messages.
+    pub fn show(&self, rel: &RelPath) -> PathBuf {
+        self.path.join(rel.as_path())
+    }
+
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Opens `rel` with any flags; a symlink at its end is opened only with `PATH | NOFOLLOW`.
+    pub fn open_at(&self, rel: &RelPath, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+        if rel.is_root() {
+            return Ok(rustix::fs::openat(&self.fd, ".", flags | OFlags::CLOEXEC, mode)?);
+        }
+        let mut rest = rel.as_bytes();
+        let mut dir: Option<OwnedFd> = None;
+        while rest.len() > PIECE {
+            let cut = rest[..PIECE].iter().rposition(|b| *b == b'/').ok_or(Errno::NAMETOOLONG)?;
+            dir = Some(self.resolve(
+                dir.as_ref(),
+                &rest[..cut],
+                OFlags::PATH | OFlags::DIRECTORY,
+                Mode::empty(),
+            )?);
+            rest = &rest[cut + 1..];
+        }
+        self.resolve(dir.as_ref(), rest, flags, mode)
+    }
+
+    fn resolve(&self, dir: Option<&OwnedFd>, path: &[u8], flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+        let dir = dir.map_or_else(|| self.fd.as_fd(), AsFd::as_fd);
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let how = ResolveFlags::BENEATH
+            | ResolveFlags::NO_SYMLINKS
+            | ResolveFlags::NO_MAGICLINKS
+            | ResolveFlags::NO_XDEV;
+        // A symlink at the end is wanted itself, and NO_SYMLINKS lets it through with PATH | NOFOLLOW.
+        loop {
+            match openat2(dir, OsStr::from_bytes(path), flags, mode, how) {
+                // A rename somewhere made the kernel unsure: it asks to be asked again.
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    pub fn directory(&self, rel: &RelPath) -> io::Result<OwnedFd> {
+        self.open_at(rel, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+    }
+
+    /// The directory that holds `rel`, and its name there.
+    pub fn parent<'a>(&self, rel: &'a RelPath) -> io::Result<(OwnedFd, &'a OsStr)> {
+        let (dir, name) = split(rel)?;
+        Ok((self.directory(&dir)?, name))
+    }
+
+    /// Whatever is at `rel`, link or not.
+    pub fn entry(&self, rel: &RelPath) -> io::Result<Entry> {
+        Ok(Entry::from_path_fd(self.open_at(rel, OFlags::PATH, Mode::empty())?))
+    }
+
+    /// Opens a file for reading without touching its access time where that is allowed.
+    pub fn read(&self, rel: &RelPath) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        match self.open_at(rel, flags | OFlags::NOATIME, Mode::empty()) {
+            Err(e) if e.raw_os_error() == Some(libc::EPERM) => self.open_at(rel, flags, Mode::empty()),
+            other => other,
+        }
+        .map(File::from)
+    }
+
+    pub fn write(&self, rel: &RelPath) -> io::Result<File> {
+        self.open_at(rel, OFlags::RDWR | OFlags::NONBLOCK, Mode::empty()).map(File::from)
+    }
+
+    pub fn create_dir(&self, rel: &RelPath, mode: u32) -> io::Result<()> {
+        let (dir, name) = self.parent(rel)?;
+        Ok(rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(mode))?)
+    }
+
+    pub fn rename(&self, from: &RelPath, to: &RelPath) -> io::Result<()> {
+        let (from_dir, from_name) = self.parent(from)?;
+        let (to_dir, to_name) = self.parent(to)?;
+        Ok(rustix::fs::renameat(from_dir, from_name, to_dir, to_name)?)
+    }
+
+    /// Renames, and never over something that is there.
+    pub fn rename_to_new(&self, from: &RelPath, to: &RelPath) -> io::Result<()> {
+        let (from_dir, from_name) = self.parent(from)?;
+        let (to_dir, to_name) = self.parent(to)?;
+        let flags = rustix::fs::RenameFlags::NOREPLACE;
+        match rustix::fs::renameat_with(&from_dir, from_name, &to_dir, to_name, flags) {
+            // A file system that cannot promise it: look first.
+            Err(Errno::INVAL | Errno::NOSYS) => match Entry::at(&to_dir, to_name) {
+                Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+                Err(_) => Ok(rustix::fs::renameat(from_dir, from_name, to_dir, to_name)?),
+            },
+            other => Ok(other?),
+        }
+    }
+
+    pub fn link(&self, from: &RelPath, to: &RelPath) -> io::Result<()> {
+        let (from_dir, from_name) = self.parent(from)?;
+        let (to_dir, to_name) = self.parent(to)?;
+        Ok(rustix::fs::linkat(from_dir, from_name, to_dir, to_name, AtFlags::empty())?)
+    }
+
+    /// Removes a name that is not a directory.
+    pub fn unlink(&self, rel: &RelPath) -> io::Result<()> {
+        let (dir, name) = self.parent(rel)?;
+        Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?)
+    }
+}
+
+fn split(rel: &RelPath) -> io::Result<(RelPath, &OsStr)> {
+    let (dir, name) = rel.split().ok_or(io::ErrorKind::InvalidInput)?;
+    Ok((dir, OsStr::from_bytes(name)))
+}
+
+/// Remembers the last directory it resolved: for a thread that makes many entries side by side, while
+/// nobody renames directories.
+pub struct Parents<'a> {
+    root: &'a Root,
+    last: Option<(RelPath, OwnedFd)>,
+}
+
+impl<'a> Parents<'a> {
+    pub fn new(root: &'a Root) -> Self {
+        Parents { root, last: None }
+    }
+
+    pub fn of<'n>(&mut self, rel: &'n RelPath) -> io::Result<(BorrowedFd<'_>, &'n OsStr)> {
+        let (dir, name) = split(rel)?;
+        if self.last.as_ref().is_none_or(|(known, _)| *known != dir) {
+            let fd = self.root.directory(&dir)?;
+            self.last = Some((dir, fd));
+        }
+        match &self.last {
+            Some((_, fd)) => Ok((fd.as_fd(), name)),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+}

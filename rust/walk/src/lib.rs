@@ -1,0 +1,7 @@
+//! A directory tree to inodes, sorted by number: one parallel walk that opens directories and nothing else.
+
+mod relabel;
+mod tree;
+
+pub use relabel::relabel_by_path;
+pub use tree::{STORE, Tree, details_of, layout_of};

@@ -1,0 +1,81 @@
+//! Identity by path, for two trees whose inode numbers have nothing to do with each other.
+
+use crate::Tree;
+use snapsync_model::{Directories, Inode, Kind, ROOT, RelPath, Result, Side};
+use std::collections::{HashMap, HashSet};
+
+/// Gives the inodes of `tree` the numbers that `reference` has at the same path, where the kind is the same, and
+/// unused numbers elsewhere.
+pub fn relabel_by_path(reference: &dyn Side, tree: &mut Tree) -> Result<()> {
+    let known = Known::read(reference)?;
+    let mut next = known.last + 1;
+    let (mut number, mut taken) = (HashMap::new(), HashSet::new());
+    for inode in sorted_by_path(tree)? {
+        let known = all_paths(tree, inode)?.into_iter().find_map(|path| known.by_path.get(&path).copied());
+        let same = known.filter(|(ino, _, kind)| *kind == inode.kind && !taken.contains(ino));
+        let (ino, generation) = match same {
+            Some((ino, generation, _)) => (ino, generation),
+            None => {
+                next += 1;
+                (next, inode.generation)
+            }
+        };
+        taken.insert(ino);
+        number.insert(inode.ino, (ino, generation));
+    }
+    renumber(tree, &number);
+    Ok(())
+}
+
+struct Known {
+    by_path: HashMap<RelPath, (u64, u64, Kind)>,
+    last: u64,
+}
+
+impl Known {
+    fn read(side: &dyn Side) -> Result<Known> {
+        let mut known = Known { by_path: HashMap::new(), last: 0 };
+        for inode in side.inodes()? {
+            let inode = inode?;
+            known.last = inode.ino;
+            for link in &inode.links {
+                let path = side.directories().path(link)?;
+                known.by_path.insert(path, (inode.ino, inode.generation, inode.kind));
+            }
+        }
+        Ok(known)
+    }
+}
+
+fn all_paths(tree: &Tree, inode: &Inode) -> Result<Vec<RelPath>> {
+    inode.links.iter().map(|link| tree.directories.path(link)).collect()
+}
+
+fn sorted_by_path(tree: &Tree) -> Result<Vec<&Inode>> {
+    let mut inodes = Vec::new();
+    for inode in tree.inodes.iter().filter(|i| i.ino != ROOT) {
+        inodes.push((Side::path(tree, inode)?, inode));
+    }
+    inodes.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    Ok(inodes.into_iter().map(|(_, inode)| inode).collect())
+}
+
+fn renumber(tree: &mut Tree, number: &HashMap<u64, (u64, u64)>) {
+    let mut directories = Directories::default();
+    for inode in &mut tree.inodes {
+        for link in &mut inode.links {
+            if link.parent != ROOT {
+                link.parent = number[&link.parent].0;
+            }
+        }
+        inode.links.sort_unstable();
+        if let Some((ino, generation)) = number.get(&inode.ino) {
+            (inode.ino, inode.generation) = (*ino, *generation);
+        }
+        if inode.kind == Kind::Directory {
+            directories.add(inode);
+        }
+    }
+    tree.inodes.sort_unstable_by_key(|inode| inode.ino);
+    tree.directories = directories;
+}

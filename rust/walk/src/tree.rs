@@ -1,0 +1,268 @@
+//! A tree on a file system: a volume, a Btrfs snapshot, or any directory.
+
+use rustix::fs::{Mode, OFlags, openat};
+use snapsync_model::{
+    Context, Details, Directories, Error, Inode, Inodes, Kind, Layout, Link, Monitor, ROOT, RelPath, Result,
+    Side, locked, unlocked,
+};
+use snapsync_sys::{DirEntry, FileSystem, Root, Stat, flags_of, read_dir, stat_at, xattrs_of};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+/// The store's name at a volume's root. It is not part of the tree.
+pub const STORE: &str = ".snapsync";
+
+/// The inodes of a directory tree, as they were when it was walked.
+#[derive(Debug)]
+pub struct Tree {
+    root: Root,
+    filesystem: FileSystem,
+    top: Stat,
+    pub(crate) inodes: Vec<Inode>,
+    pub(crate) directories: Directories,
+}
+
+impl Tree {
+    /// Walks everything below `path` on all threads. Entries on another file system, nested subvolumes among
+    /// them, are left out and noted once.
+    pub fn walk(path: &Path, monitor: &Monitor) -> Result<Tree> {
+        let root = Root::open(path)?;
+        let filesystem = snapsync_sys::filesystem(root.fd()).context("read the file system of", path)?;
+        let top = stat_at(root.fd(), OsStr::new(".")).context("read the attributes of", path)?;
+        let walk = Walk {
+            root: &root,
+            top,
+            monitor,
+            found: Mutex::default(),
+            foreign: Mutex::default(),
+            failed: Mutex::default(),
+        };
+        locked(&walk.found).push(vec![walk.inode(&top, None)]);
+        let start: OwnedFd = root.fd().try_clone_to_owned().context("open the directory", path)?;
+        rayon::scope(|scope| walk.directory(scope, Arc::new(start), ROOT, &RelPath::root()));
+        if let Some(error) = unlocked(walk.failed) {
+            return Err(error);
+        }
+        note_foreign(unlocked(walk.foreign), monitor);
+        let inodes = merge_links(unlocked(walk.found));
+        let mut directories = Directories::default();
+        inodes.iter().for_each(|inode| directories.add(inode));
+        Ok(Tree { root, filesystem, top, inodes, directories })
+    }
+
+    /// Inode numbers mean the same here and there: both are states of one tree, as two snapshots of a volume are.
+    pub fn shares_numbers_with(&self, other: &Tree) -> bool {
+        let identity = |tree: &Tree| (tree.top.ino, tree.top.generation);
+        identity(self) == identity(other) && self.top.generation != 0
+    }
+
+    pub fn filesystem(&self) -> FileSystem {
+        self.filesystem
+    }
+
+    pub fn path(&self) -> &Path {
+        self.root.path()
+    }
+
+    pub fn len(&self) -> u64 {
+        self.inodes.len() as u64
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.inodes.len() <= 1
+    }
+
+    /// The walked inodes themselves, for a caller that fills them in.
+    pub fn into_inodes(self) -> (Root, Vec<Inode>, Directories) {
+        (self.root, self.inodes, self.directories)
+    }
+}
+
+impl Side for Tree {
+    fn inodes(&self) -> Result<Inodes<'_>> {
+        Ok(Box::new(self.inodes.iter().cloned().map(Ok)))
+    }
+
+    fn directories(&self) -> &Directories {
+        &self.directories
+    }
+
+    fn details(&self, inode: &Inode) -> Result<Details> {
+        if let Some(details) = &inode.details {
+            return Ok((**details).clone());
+        }
+        let path = Side::path(self, inode)?;
+        details_of(&self.root, &path, inode.kind)
+    }
+
+    fn open(&self, inode: &Inode) -> Result<File> {
+        let path = Side::path(self, inode)?;
+        self.root.read(&path).context("open", self.root.show(&path))
+    }
+
+    fn layout(&self, inode: &Inode, file: &File) -> Result<Layout> {
+        let path = Side::path(self, inode)?;
+        layout_of(file, inode, self.filesystem).context("read the extents of", self.root.show(&path))
+    }
+}
+
+/// Flags, extended attributes and link target of what is at `path`.
+pub fn details_of(root: &Root, path: &RelPath, kind: Kind) -> Result<Details> {
+    read_details(root, path, kind).context("read the attributes of", root.show(path))
+}
+
+fn read_details(root: &Root, path: &RelPath, kind: Kind) -> io::Result<Details> {
+    match kind {
+        Kind::File | Kind::Directory => {
+            let file = root.read(path)?;
+            Ok(Details { flags: flags_of(&file)?, xattrs: xattrs_of(&file)?, ..Details::default() })
+        }
+        Kind::Symlink => {
+            let entry = root.entry(path)?;
+            let target = rustix::fs::readlinkat(entry.fd(), "", Vec::new())?.into_bytes();
+            Ok(Details { xattrs: entry.xattrs()?, symlink_target: Some(target.into()), ..Details::default() })
+        }
+        _ => Ok(Details { xattrs: root.entry(path)?.xattrs()?, ..Details::default() }),
+    }
+}
+
+/// Where `file` holds data; asks nothing of the file system for a file that occupies nothing.
+pub fn layout_of(file: &File, inode: &Inode, filesystem: FileSystem) -> io::Result<Layout> {
+    if inode.attributes.size == 0 && inode.blocks == 0 {
+        return Ok(Layout::default());
+    }
+    snapsync_sys::layout(file, inode.attributes.size, filesystem.magic == FileSystem::XFS)
+}
+
+struct Walk<'a> {
+    root: &'a Root,
+    top: Stat,
+    monitor: &'a Monitor,
+    found: Mutex<Vec<Vec<Inode>>>,
+    /// Entries on other file systems.
+    foreign: Mutex<Vec<RelPath>>,
+    failed: Mutex<Option<Error>>,
+}
+
+impl Walk<'_> {
+    /// Reads the directory at `path`, an entry of `parent` (the root: `parent` itself), and spawns its own.
+    fn directory<'s>(&'s self, scope: &rayon::Scope<'s>, parent: Arc<OwnedFd>, ino: u64, path: &RelPath) {
+        if locked(&self.failed).is_some() {
+            return;
+        }
+        let result = self.monitor.check().and_then(|()| {
+            let name = path.split().map_or(&b"."[..], |(_, name)| name);
+            let dir = open_directory(&parent, name).context("open the directory", self.root.show(path));
+            // Not held while its descendants are read: a deep tree would use up all descriptors.
+            drop(parent);
+            match dir {
+                // Gone since its parent was read: a tree in use changes.
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+                Err(e) => Err(e),
+                Ok(dir) => self.entries(scope, &Arc::new(dir), ino, path),
+            }
+        });
+        if let Err(error) = result {
+            locked(&self.failed).get_or_insert(error);
+        }
+    }
+
+    fn entries<'s>(
+        &'s self,
+        scope: &rayon::Scope<'s>,
+        dir: &Arc<OwnedFd>,
+        ino: u64,
+        path: &RelPath,
+    ) -> Result<()> {
+        let show = || self.root.show(path);
+        let mut found = Vec::new();
+        for entry in read_dir(dir).context("read the directory", show())? {
+            if path.is_root() && *entry.name == *STORE.as_bytes() {
+                continue;
+            }
+            let Some(inode) = self.entry(dir, ino, &entry, path)? else { continue };
+            if inode.kind == Kind::Directory {
+                let (child, dir, path) = (inode.ino, dir.clone(), path.join(&entry.name)?);
+                scope.spawn(move |scope| self.directory(scope, dir, child, &path));
+            }
+            found.push(inode);
+        }
+        self.monitor.advance(found.len() as u64);
+        locked(&self.found).push(found);
+        Ok(())
+    }
+
+    fn entry(&self, dir: &OwnedFd, parent: u64, entry: &DirEntry, path: &RelPath) -> Result<Option<Inode>> {
+        let stat = match stat_at(dir, OsStr::from_bytes(&entry.name)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.context(
+                "read the attributes of",
+                self.root.show(path).join(OsStr::from_bytes(&entry.name)),
+            )?,
+        };
+        let elsewhere = stat.kind == Kind::Directory && stat.dev != self.top.dev;
+        if elsewhere || stat.mount != self.top.mount {
+            locked(&self.foreign).push(path.join(&entry.name)?);
+            return Ok(None);
+        }
+        if stat.time_clamped {
+            self.monitor.note("times outside the years 1677 to 2262 are kept as the nearest that fits");
+        }
+        Ok(Some(self.inode(&stat, Some(Link { parent, name: entry.name.clone() }))))
+    }
+
+    fn inode(&self, stat: &Stat, link: Option<Link>) -> Inode {
+        // Overlay file systems give files the device of their layer, and numbers that are only unique there.
+        let layer = if stat.dev == self.top.dev { 0 } else { u64::from(stat.dev.1) << 48 };
+        Inode {
+            ino: if link.is_some() { stat.ino ^ layer } else { ROOT },
+            generation: stat.generation,
+            kind: stat.kind,
+            attributes: stat.attributes,
+            ctime: stat.ctime,
+            blocks: stat.blocks,
+            links: link.into_iter().collect(),
+            details: None,
+            object: 0,
+        }
+    }
+}
+
+/// Says once what is left out.
+fn note_foreign(mut paths: Vec<RelPath>, monitor: &Monitor) {
+    paths.sort_unstable();
+    let Some(first) = paths.first() else { return };
+    let others = if paths.len() > 1 { format!(" and {} more", paths.len() - 1) } else { String::new() };
+    monitor.note(format!(
+        "not replicated, because on another file system or in a nested subvolume: {}{others}",
+        first.display()
+    ));
+}
+
+fn open_directory(parent: &OwnedFd, name: &[u8]) -> io::Result<OwnedFd> {
+    let name = OsStr::from_bytes(name);
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match openat(parent.as_fd(), name, flags | OFlags::NOATIME, Mode::empty()) {
+        Err(rustix::io::Errno::PERM) => Ok(openat(parent.as_fd(), name, flags, Mode::empty())?),
+        other => Ok(other?),
+    }
+}
+
+/// One inode for all entries that name it.
+fn merge_links(found: Vec<Vec<Inode>>) -> Vec<Inode> {
+    let mut inodes: Vec<Inode> = found.into_iter().flatten().collect();
+    inodes.sort_unstable_by(|a, b| (a.ino, &a.links).cmp(&(b.ino, &b.links)));
+    inodes.dedup_by(|next, kept| {
+        let same = next.ino == kept.ino;
+        if same {
+            kept.links.append(&mut next.links);
+        }
+        same
+    });
+    inodes
+}

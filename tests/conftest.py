@@ -1,0 +1,48 @@
+"""Fixtures: places on real file systems, and pairs of volumes on them."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+from machine import FileSystems, Pair, Place, own_mounts
+
+
+def pytest_sessionstart() -> None:
+    # Before any thread exists: a thread made earlier would not see the mounts.
+    own_mounts()
+    # A run that is told to end cleans up, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def file_systems() -> Iterator[FileSystems]:
+    """Btrfs, XFS with reflinks and ext4, each made when it is first asked for."""
+    systems = FileSystems()
+    try:
+        yield systems
+    finally:
+        systems.close()
+
+
+@pytest.fixture
+def place(file_systems: FileSystems) -> Iterator[Place]:
+    """`place(kind)` is a new empty directory there, `place.absent(kind)` a free path."""
+    places = Place(file_systems)
+    try:
+        yield places
+    finally:
+        places.clear()
+
+
+@pytest.fixture
+def kinds() -> tuple[str, str]:
+    """The file systems of `pair`; tests parametrize it."""
+    return ("btrfs", "xfs")
+
+
+@pytest.fixture
+def pair(place: Place, kinds: tuple[str, str]) -> Pair:
+    """An empty primary and the path of its standby to be."""
+    return Pair.make(place, kinds)

@@ -1,0 +1,350 @@
+"""What the tests need of the machine: file systems on loop devices, and the installed command.
+
+The run has a mount namespace of its own and the loop devices detach themselves with their last
+user, so nothing is left behind even when the run is killed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+KINDS = ("btrfs", "xfs", "ext4")
+GIB = 1 << 30
+MIB = 1 << 20
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def missing(what: str) -> NoReturn:
+    """Skips the test and names what is missing; where skipping is forbidden, fails it."""
+    if os.environ.get("SNAPSYNC_REQUIRE_ALL") == "1":
+        pytest.fail(f"missing on this machine: {what}", pytrace=False)
+    pytest.skip(f"missing on this machine: {what}")
+
+
+def need(*tools: str) -> None:
+    """Names the first of the tools that is not installed."""
+    for tool in tools:
+        if not shutil.which(tool):
+            missing(tool)
+
+
+def sh(*command: str | os.PathLike[str]) -> str:
+    """Runs a tool that must succeed; its output."""
+    ran = subprocess.run(command, capture_output=True, text=True, errors="surrogateescape")
+    assert ran.returncode == 0, f"{command}: {ran.stderr}"
+    return ran.stdout
+
+
+# --- file systems -----------------------------------------------------------------------------
+
+MAKE = {
+    "btrfs": ("mkfs.btrfs", "-q", "-f"),
+    "xfs": ("mkfs.xfs", "-q", "-f", "-m", "reflink=1"),
+    "ext4": ("mkfs.ext4", "-q", "-F", "-I", "256"),
+}
+
+
+# With compression, so that extents of both sorts are met: the worlds write what compresses and what does not.
+OPTIONS = {"btrfs": "loop,compress=zstd:1", "xfs": "loop,discard", "ext4": "loop,discard"}
+
+
+def own_mounts() -> None:
+    """Moves this process into a mount namespace that dies with it. Without the right to, no mounts."""
+    new_namespace, recursive, private = 0x00020000, 0x4000, 1 << 18
+    if os.geteuid() == 0 and libc.unshare(new_namespace) == 0:
+        libc.mount(None, b"/", None, recursive | private, None)
+
+
+def room_for(size: int) -> str | None:
+    """Memory where there is plenty of it, else the usual temporary directory."""
+    memory = Path("/dev/shm")
+    if memory.is_dir() and min(shutil.disk_usage(memory).free, memory_available()) > 2 * size:
+        return str(memory)
+    return None
+
+
+def memory_available() -> int:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+
+
+class FileSystems:
+    """Loop-mounted file systems: one of each kind for the whole run, and others on request."""
+
+    def __init__(self, expected: int = 4 * GIB) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="snapsync-test-", dir=room_for(expected)))
+        self.mounts: list[Path] = []
+        self.made = 0
+        self.shared: dict[str, Path] = {}
+
+    def at(self, kind: str) -> Path:
+        if kind not in self.shared:
+            self.shared[kind] = self.mount(kind, 6 * GIB)
+        return self.shared[kind]
+
+    def mount(self, kind: str, size: int, *mkfs: str) -> Path:
+        """A new file system in a sparse image that is freed with the mount."""
+        if os.geteuid() != 0:
+            missing("root, to mount file systems")
+        need(MAKE[kind][0], "mount")
+        self.made += 1
+        image, point = self.home / f"{self.made}.img", self.home / f"{self.made}-{kind}"
+        point.mkdir()
+        with image.open("wb") as file:
+            file.truncate(size)
+        sh(*MAKE[kind], *mkfs, image)
+        try:
+            sh("mount", "-t", kind, "-o", OPTIONS[kind], image, point)
+        except AssertionError as error:
+            missing(f"a loop device with {kind} ({error})")
+        finally:
+            image.unlink()
+        self.mounts.append(point)
+        return point
+
+    def unmount(self, point: Path) -> None:
+        if subprocess.run(["umount", point], capture_output=True).returncode:
+            subprocess.run(["umount", "--lazy", point], capture_output=True)
+        self.mounts.remove(point)
+
+    def close(self) -> None:
+        for point in reversed(self.mounts.copy()):
+            self.unmount(point)
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+class Place:
+    """New directories on the file systems, removed again with the test."""
+
+    def __init__(self, file_systems: FileSystems) -> None:
+        self.file_systems = file_systems
+        self.made: dict[Path, Path] = {}
+
+    def __call__(self, kind: str) -> Path:
+        """A new volume root to be: an empty directory, on Btrfs an empty subvolume."""
+        path = self.absent(kind)
+        if kind == "btrfs":
+            subvolume(path)
+        else:
+            path.mkdir()
+        return path
+
+    def absent(self, kind: str) -> Path:
+        """A path where nothing is yet."""
+        mount = self.file_systems.at(kind)
+        if mount not in self.made:
+            self.made[mount] = Path(tempfile.mkdtemp(prefix="test-", dir=mount))
+        home = self.made[mount]
+        return Path(tempfile.mktemp(prefix="volume-", dir=home))
+
+    def clear(self) -> None:
+        for mount, home in self.made.items():
+            remove(mount, home)
+
+
+def subvolume(path: Path) -> None:
+    sh("btrfs", "-q", "subvolume", "create", path)
+
+
+def remove(mount: Path, home: Path) -> None:
+    """Removes a directory whatever is in it: snapshots, immutable files, paths over PATH_MAX."""
+    if sh("stat", "-f", "-c", "%T", mount).strip() == "btrfs":
+        listed = sh("btrfs", "subvolume", "list", mount).splitlines()
+        below = [mount / line.split(" path ", 1)[1] for line in listed]
+        below = [path for path in below if home in path.parents]
+        for path in sorted(below, key=lambda path: len(path.parts), reverse=True):
+            sh("btrfs", "-q", "subvolume", "delete", path)
+    if subprocess.run(["rm", "-rf", home], capture_output=True).returncode:
+        subprocess.run(["chattr", "-R", "-f", "-i", "-a", home], capture_output=True)
+        sh("rm", "-rf", home)
+
+
+# --- the command ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What one run of the command gave."""
+
+    args: tuple[str, ...]
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        value = json.loads(self.out)
+        assert isinstance(value, dict), self
+        return value
+
+
+def command() -> list[str]:
+    """The installed console script, beside the interpreter that runs the tests."""
+    return [str(Path(sys.executable).with_name("snapsync"))]
+
+
+def environment(extra: Mapping[str, object] | None = None) -> dict[str, str]:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("SNAPSYNC_")}
+    return clean | {key: str(value) for key, value in (extra or {}).items()}
+
+
+def run(
+    *args: object,
+    env: Mapping[str, object] | None = None,
+    cwd: Path | None = None,
+    wrap: tuple[str, ...] = (),
+) -> Ran:
+    """Runs `snapsync ARGS`, behind `wrap` if another program is to start it."""
+    words = tuple(str(arg) for arg in args)
+    ran = subprocess.run(
+        [*wrap, *command(), *words],
+        capture_output=True,
+        text=True,
+        errors="surrogateescape",
+        env=environment(env),
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        timeout=900,
+    )
+    return Ran(words, ran.returncode, ran.stdout, ran.stderr)
+
+
+def done(*args: object, **how: Any) -> dict[str, Any]:
+    """Runs a verb that must succeed; its JSON object."""
+    ran = run(*args, "--json", **how)
+    assert ran.code == 0, ran
+    return ran.json
+
+
+def start(*args: object, env: Mapping[str, object] | None = None) -> subprocess.Popen[str]:
+    """Starts `snapsync ARGS` and does not wait for it."""
+    return subprocess.Popen(
+        [*command(), *map(str, args)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="surrogateescape",
+        env=environment(env),
+        preexec_fn=default_signals,
+    )
+
+
+def default_signals() -> None:
+    """A background job ignores Ctrl-C, and so would what it starts."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def stopped_at(point: str, trace: Path, *args: object) -> Iterator[subprocess.Popen[str]]:
+    """A command that is stopped (SIGSTOP) soon after it passes a fault point, and holds its locks."""
+    process = start(*args, env={"SNAPSYNC_FAULT_TRACE": trace})
+    try:
+        wait_until(lambda: process.poll() is not None or point in passed(trace))
+        process.send_signal(signal.SIGSTOP)
+        assert process.poll() is None, "the command ended before it could be stopped"
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def passed(trace: Path) -> list[str]:
+    """The fault points that a traced command has passed so far."""
+    return trace.read_text().splitlines() if trace.exists() else []
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Waits for something another process does."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "what the test waits for never happened"
+        time.sleep(0.001)
+
+
+# --- volumes ----------------------------------------------------------------------------------
+
+
+@dataclass
+class Pair:
+    """A primary and the standby to be of it."""
+
+    source: Path
+    target: Path
+    reports: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def make(cls, place: Place, kinds: tuple[str, str]) -> Pair:
+        return cls(place(kinds[0]), place.absent(kinds[1]))
+
+    def sync(self, *options: object) -> dict[str, Any]:
+        """One round, proved by the independent comparison."""
+        # Imported here: oracle needs nothing of this module, this module all of oracle.
+        from oracle import assert_same
+
+        report = done("sync", self.source, self.target, *options)
+        self.reports.append(report)
+        assert_same(self.source, self.target)
+        return report
+
+
+def snapshots(volume: Path) -> list[dict[str, Any]]:
+    """The volume's snapshots, oldest first. Asked for often, so without a new process."""
+    from snapsync import _native
+
+    return list(json.loads(_native.list(str(volume)))["snapshots"])
+
+
+def status(volume: Path) -> dict[str, Any]:
+    from snapsync import _native
+
+    return dict(json.loads(_native.status(str(volume))))
+
+
+def verified(a: object, b: object) -> None:
+    """Both hold the same by the product's own verify."""
+    from snapsync import _native
+
+    report = json.loads(_native.verify(str(a), str(b)))
+    assert report["equal"], report["differences"][:10]
+
+
+def store(volume: Path) -> Path:
+    return volume / ".snapsync" / "store"
+
+
+def capless() -> tuple[str, ...]:
+    """Starts a program as root without a single capability: permission bits bind it."""
+    need("setpriv")
+    if os.geteuid() != 0:
+        missing("root, to give up capabilities")
+    return ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+
+
+def as_nobody() -> tuple[str, ...]:
+    """Starts a program as a user who owns nothing."""
+    need("setpriv")
+    if os.geteuid() != 0:
+        missing("root, to become another user")
+    wrap = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    if subprocess.run([*wrap, *command(), "--version"], capture_output=True).returncode:
+        missing("an installation that other users can run")
+    return wrap

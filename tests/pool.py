@@ -1,0 +1,97 @@
+"""Reads pool snapshots as docs/format.md describes them: with pyarrow, and nothing of snapsync."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from machine import store
+from oracle import Entry, Picture
+
+Held = tuple[object, ...]
+
+
+def rows(volume: Path, identity: str) -> list[dict[str, Any]]:
+    table = pa.ipc.open_file(store(volume) / "snapshots" / identity / "table.arrow").read_all()
+    for name in ("mtime", "ctime"):
+        table = table.set_column(table.schema.get_field_index(name), name, table[name].cast(pa.int64()))
+    found: list[dict[str, Any]] = table.to_pylist()
+    return found
+
+
+def held_by_table(volume: Path, identity: str) -> dict[bytes, Held]:
+    """What a snapshot holds, by path: attributes from its table, bytes from the pool."""
+    table = {row["inode"]: row for row in rows(volume, identity)}
+    held: dict[bytes, Held] = {}
+    for row in table.values():
+        for path in paths(table, row):
+            held[path] = (
+                row["kind"].replace("_", " "),
+                row["mode"] & 0o7777,
+                row["uid"],
+                row["gid"],
+                row["rdev"],
+                row["mtime"],
+                row["symlink_target"] or b"",
+                tuple(sorted((xattr["name"], xattr["value"]) for xattr in row["xattr"])),
+                row["size"] if row["kind"] == "file" else 0,
+                digest(volume, row) if row["kind"] == "file" else "",
+            )
+    return held
+
+
+def held_by_picture(picture: Picture) -> dict[bytes, Held]:
+    """The same of a picture."""
+
+    def held(entry: Entry) -> Held:
+        size = entry.size if entry.kind == "file" else 0
+        named = entry.kind, entry.mode, entry.uid, entry.gid, entry.device, entry.mtime_ns
+        return (*named, entry.target, entry.xattrs, size, entry.content)
+
+    return {path: held(entry) for path, entry in picture.entries.items()}
+
+
+def paths(table: dict[int, dict[str, Any]], row: dict[str, Any]) -> list[bytes]:
+    """Every name of an inode, from the root down; inode 0 is the root."""
+    if row["inode"] == 0:
+        return [b"."]
+    found = []
+    for link in row["links"]:
+        path, parent = link["name"], link["parent"]
+        while parent:
+            (above,) = table[parent]["links"]
+            path, parent = above["name"] + b"/" + path, above["parent"]
+        found.append(path)
+    return found
+
+
+def place_of(number: int) -> tuple[int, int]:
+    """The round and the number within it that an object's number is made of."""
+    return number >> 40, number & ((1 << 40) - 1)
+
+
+def digest(volume: Path, row: dict[str, Any]) -> str:
+    content = b""
+    if row["object"]:
+        in_round, number = place_of(row["object"])
+        (path,) = (store(volume) / "pool" / str(in_round)).glob(f"*/{number}")
+        content = path.read_bytes()
+    return hashlib.sha256(content.ljust(row["size"], b"\0")).hexdigest()
+
+
+def objects_named(volume: Path, identities: set[str]) -> set[tuple[int, int]]:
+    """The objects that the tables of these snapshots name. Btrfs snapshots have none."""
+    home = store(volume) / "snapshots"
+    tables = [identity for identity in identities if (home / identity / "table.arrow").exists()]
+    named = {row["object"] for identity in tables for row in rows(volume, identity)}
+    return {place_of(number) for number in named if number}
+
+
+def objects_there(volume: Path) -> set[tuple[int, int]]:
+    """The objects in the pool."""
+    files = os.walk(store(volume) / "pool")
+    found = [Path(folder, name) for folder, _, names in files for name in names]
+    return {(int(path.parent.parent.name), int(path.name)) for path in found}

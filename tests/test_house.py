@@ -1,0 +1,108 @@
+"""The house keeps its shape: dependencies point one way, and unsafe code has one address."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from machine import missing
+
+ROOT = Path(__file__).parents[1]
+
+# A crate may depend on crates of its own level and below; cargo itself forbids cycles.
+LEVELS = {
+    "model": 0,
+    "sys": 1,
+    "manifest": 2,
+    "walk": 2,
+    "snapshot": 2,
+    "compare": 2,
+    "stream": 2,
+    "apply": 2,
+    "engine": 3,
+    "python": 4,
+}
+DEVELOPMENT = {"testkit"}
+
+
+@pytest.fixture(scope="module")
+def crates() -> dict[str, dict[str, Any]]:
+    """The workspace's crates by the name of their directory."""
+    if not shutil.which("cargo"):
+        missing("cargo")
+    command = ["cargo", "metadata", "--no-deps", "--format-version", "1", "--offline"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    packages = json.loads(ran.stdout)["packages"]
+    return {Path(package["manifest_path"]).parent.name: package for package in packages}
+
+
+def dependencies(crate: dict[str, Any], *, development: bool = False) -> set[str]:
+    """What it depends on: crates of the workspace by directory, others by name."""
+    return {
+        Path(found["path"]).name if found.get("path") else found["name"]
+        for found in crate["dependencies"]
+        if development or found["kind"] != "dev"
+    }
+
+
+def test_every_crate_of_the_design_is_there_and_no_other(crates: dict[str, dict[str, Any]]) -> None:
+    assert set(LEVELS) <= set(crates) <= set(LEVELS) | DEVELOPMENT
+
+
+def test_dependencies_point_one_way(crates: dict[str, dict[str, Any]]) -> None:
+    for name, level in LEVELS.items():
+        inside = dependencies(crates[name]) & set(crates)
+        wrong = {other for other in inside if LEVELS.get(other, 9) > level}
+        assert not wrong, f"{name} depends on {wrong}"
+
+
+def test_compare_knows_only_model_and_sys(crates: dict[str, dict[str, Any]]) -> None:
+    assert dependencies(crates["compare"]) & set(crates) <= {"model", "sys"}
+
+
+def test_model_does_no_io(crates: dict[str, dict[str, Any]]) -> None:
+    source = "".join(path.read_text() for path in rust_files("model"))
+    calls = re.search(r"\b(File::|OpenOptions|fs::\w+\(|std::net|std::process|rustix|libc::)", source)
+    assert not calls
+
+
+def test_only_manifest_knows_arrow_and_only_python_knows_pyo3(
+    crates: dict[str, dict[str, Any]],
+) -> None:
+    for name, crate in crates.items():
+        outside = dependencies(crate)
+        if name not in ("manifest", "python"):
+            assert not any(found.startswith("arrow") for found in outside), name
+        if name != "python":
+            assert not any(found.startswith("pyo3") for found in outside), name
+
+
+def test_the_test_kit_is_for_tests_only(crates: dict[str, dict[str, Any]]) -> None:
+    for name, crate in crates.items():
+        assert name in DEVELOPMENT or not DEVELOPMENT & dependencies(crate), name
+
+
+def rust_files(crate: str) -> list[Path]:
+    return sorted((ROOT / "rust" / crate).rglob("*.rs"))
+
+
+def test_unsafe_code_is_under_sys_only(crates: dict[str, dict[str, Any]]) -> None:
+    assert any(says_unsafe(path) for path in rust_files("sys")), "the search finds nothing at all"
+    for name in crates:
+        for path in rust_files(name) if name != "sys" else []:
+            assert not says_unsafe(path), f"unsafe code in {path.relative_to(ROOT)}"
+
+
+def says_unsafe(path: Path) -> bool:
+    code = re.sub(r"//.*", "", path.read_text())
+    return re.search(r"\bunsafe\b", code) is not None
+
+
+def test_python_loads_no_crate_but_through_the_native_module() -> None:
+    for path in (ROOT / "python").rglob("*.py"):
+        assert not re.search(r"\b(ctypes|cffi)\b", path.read_text()), path
