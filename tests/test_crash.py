@@ -19,7 +19,7 @@ from pathlib import Path
 import pool
 import pytest
 import worlds
-from machine import Pair, Place, done, passed, run, snapshots, status, store, verified
+from machine import Pair, Place, done, passed, run, sh, snapshots, status, store, verified
 from oracle import Picture, assert_same, freeze, same
 from worlds import World, exchange, fill, punch, rewrite_quietly, set_flags, set_xattr
 
@@ -55,12 +55,15 @@ def advance(root: Path, turn: int) -> None:
     turn_over(root / "turn")
     exchange(root / "file-or-dir", root / "dir-or-file")
     exchange(root / "here", root / "there")
+    (root / f"copy-{turn - 1}").unlink(missing_ok=True)
+    sh("cp", "--reflink=auto", root / "large", root / f"copy-{turn}")
     (root / f"names-{turn - 1}").unlink()
     os.link(root / f"names-{turn}", root / f"names-{turn + 1}")
     fill(root / "large", 64 * K + 5, 8 * K, turn)
     filled, emptied = (200 * K, 400 * K) if turn % 2 else (400 * K, 200 * K)
     punch(root / "large", emptied, 64 * K)
     fill(root / "large", filled, 64 * K, turn)
+    sh("cp", "--reflink=auto", root / "large", root / "mirror")
     rewrite_quietly(root / "quiet", 100, 100, turn)
     os.chmod(root / "quiet", 0o600 + turn % 8)
     set_xattr(root / "quiet", b"user.turn", b"%d" % turn)

@@ -31,6 +31,7 @@ EXTENTS = pa.list_(
             ("offset", pa.uint64()),
             ("length", pa.uint64()),
             ("op", pa.utf8()),
+            ("source", pa.utf8()),
             ("source_inode", pa.uint64()),
             ("source_offset", pa.uint64()),
             ("checksum", pa.binary(32)),

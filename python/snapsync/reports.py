@@ -75,6 +75,23 @@ class Changes:
 
 
 @dataclass(frozen=True, slots=True)
+class Counters:
+    """How much was looked at. The same for the same snapshots, whatever the number of threads.
+
+    `visited`: entries of directories, items of trees or rows of tables. `bytes_read` were read from files, to
+    compare them and to send them. `ghosts`: runs of bytes that moved and stayed the same, which are not sent.
+    """
+
+    visited: int
+    inodes_compared: int
+    extents_compared: int
+    bytes_read: int
+    bytes_sent: int
+    ghosts: int
+    ghost_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Loss:
     """Something that the standby's file system cannot hold: what, how often, and one path."""
 
@@ -135,6 +152,7 @@ class SyncReport(Report):
     recovered: tuple[str, ...]
     pruned: tuple[Snapshot, ...]
     unchanged: bool
+    counters: Counters
     seconds: float
 
 
@@ -178,6 +196,7 @@ class DiffReport(Report):
     changes: Changes
     data_bytes: int
     notes: tuple[str, ...]
+    counters: Counters
     seconds: float
 
 

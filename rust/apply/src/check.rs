@@ -125,7 +125,9 @@ impl Need {
 
     fn add(&mut self, change: &Change, copies: bool) {
         let blocks = |bytes: u64| bytes.div_ceil(4096) * 4096;
-        let staged: u64 = change.extents.iter().filter(|e| e.op == Op::Data).map(|e| blocks(e.length)).sum();
+        // Where blocks cannot be shared, clones are copies.
+        let takes_space = |op: Op| op == Op::Data || (copies && op == Op::Clone);
+        let staged: u64 = change.extents.iter().filter(|e| takes_space(e.op)).map(|e| blocks(e.length)).sum();
         let reserved: u64 =
             change.extents.iter().filter(|e| e.op == Op::Unwritten).map(|e| blocks(e.length)).sum();
         self.bytes += staged + reserved;

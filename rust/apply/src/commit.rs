@@ -49,6 +49,9 @@ impl Incoming<'_> {
         let privileged = snapsync_sys::is_privileged();
         self.each_row(|_, change| {
             let (Some(path), Some(old)) = (&change.old_path, change.old) else { return Ok(()) };
+            if change.only_lends() {
+                return Ok(());
+            }
             let entry = match self.root.entry(path) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
                 other => other.context("open", self.root.show(path))?,
@@ -160,7 +163,7 @@ impl Incoming<'_> {
             // Setting the size it has would give back what is preallocated beyond it.
             file.set_len(size)?;
         }
-        let staged = if change.data_bytes() > 0 {
+        let staged = if change.data_bytes() > 0 || change.has_clones() {
             let path = self.staged(&format!("data/{}", change.ino)).map_err(io::Error::other)?;
             Some(self.root.write(&path)?)
         } else {
@@ -168,7 +171,7 @@ impl Incoming<'_> {
         };
         for extent in &change.extents {
             match (extent.op, &staged) {
-                (Op::Data, Some(staged)) => move_range(staged, &file, extent, size)?,
+                (Op::Data | Op::Clone, Some(staged)) => move_range(staged, &file, extent, size)?,
                 (Op::Hole, _) => snapsync_sys::discard_range(&file, extent.offset, extent.length)?,
                 (Op::Unwritten, _) => {
                     snapsync_sys::discard_range(&file, extent.offset, extent.length)?;
@@ -221,7 +224,7 @@ impl Incoming<'_> {
         let Some(new) = change.new else { return Ok(()) };
         let is_dir = change.kind == Kind::Directory;
         let protected = new.flags & attributes::PROTECTIVE != 0;
-        if !(change.survives() || is_dir || protected) {
+        if !(change.survives() || is_dir || protected) || change.only_lends() {
             return Ok(());
         }
         let entry = self.root.entry(path)?;
@@ -260,5 +263,5 @@ fn move_range(staged: &File, file: &File, extent: &Extent, size: u64) -> io::Res
     {
         return Ok(());
     }
-    snapsync_sys::copy_range(staged, file, offset, length)
+    snapsync_sys::copy_range(staged, offset, length, file, offset)
 }

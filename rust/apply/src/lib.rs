@@ -17,6 +17,7 @@ mod commit;
 mod journal;
 mod limits;
 mod names;
+mod sources;
 mod stage;
 
 pub use journal::{Journal, Phase};

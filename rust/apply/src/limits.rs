@@ -82,7 +82,7 @@ impl<'a> Rehearsal<'a> {
 
     /// Finds what one row would lose.
     pub(crate) fn row(&mut self, change: &Change) -> Result<()> {
-        let Some(new) = &change.new else { return Ok(()) };
+        let Some(new) = change.new.as_ref().filter(|_| !change.only_lends()) else { return Ok(()) };
         let created = change.flags.created;
         // Also for what did not change: the commit sets it again.
         self.attributes(change, new)?;

@@ -5,10 +5,11 @@ use crate::check::{self, Need};
 use crate::journal::{Journal, Phase};
 use crate::limits::{Limits, Loss, Rehearsal, make_node};
 use crate::names::Places;
+use crate::sources::Sources;
 use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags, openat};
 use snapsync_manifest::ManifestReader;
-use snapsync_model::{Change, Context, Error, Kind, Monitor, Op, RelPath, Result, SnapshotInfo, locked};
+use snapsync_model::{Change, Context, End, Error, Kind, Monitor, Op, RelPath, Result, SnapshotInfo, locked};
 use snapsync_stream::{Frame, Sink};
 use snapsync_sys::{Entry, Parents, Root, fault, remove_tree, sync_filesystem};
 use std::collections::HashMap;
@@ -130,7 +131,7 @@ impl<'a> Incoming<'a> {
         Ok(Report { losses })
     }
 
-    /// Stages all new entries that no frame brings: directories, links, devices, files without data.
+    /// Stages all new entries that no frame brings: directories, links, devices, files that are all holes.
     pub fn entries(&self) -> Result<()> {
         self.each_row(|_, change| {
             let is_root = change.path.as_ref().is_none_or(RelPath::is_root);
@@ -138,8 +139,8 @@ impl<'a> Incoming<'a> {
             if makes { self.directory(change) } else { Ok(()) }
         })?;
         self.each_row(|parents, change| {
-            let by_frames = change.kind == Kind::File && change.data_bytes() > 0;
-            if change.flags.created && change.kind != Kind::Directory && !by_frames {
+            let by_others = change.kind == Kind::File && (change.data_bytes() > 0 || change.has_clones());
+            if change.flags.created && change.kind != Kind::Directory && !by_others {
                 self.entry(parents, change)?;
             }
             Ok(())
@@ -249,7 +250,7 @@ impl<'a> Incoming<'a> {
     fn write(&self, parents: &mut Parents<'_>, frame: &Frame) -> io::Result<()> {
         let change = &*frame.change;
         let is_whole = frame.bytes.len() as u64 == change.data_bytes();
-        if change.flags.created && is_whole {
+        if change.flags.created && is_whole && !change.has_clones() {
             let file = self.create(parents, change)?;
             file.write_all_at(&frame.bytes, frame.offset)?;
             return self.complete(file, change);
@@ -257,7 +258,8 @@ impl<'a> Incoming<'a> {
         let path = self.data_path(change).map_err(io::Error::other)?;
         let file = self.open_partial(parents, change, &path)?;
         file.write_all_at(&frame.bytes, frame.offset)?;
-        if self.is_last(change.ino, frame.bytes.len() as u64) && change.flags.created {
+        let is_last = self.is_last(change.ino, frame.bytes.len() as u64);
+        if is_last && change.flags.created && !change.has_clones() {
             self.complete(file, change)?;
         }
         Ok(())
@@ -278,17 +280,57 @@ impl<'a> Incoming<'a> {
             drop(waiting);
             return self.root.write(path);
         }
-        let file = if change.flags.created {
-            self.create(parents, change)?
-        } else {
-            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
-            let file = File::from(self.root.open_at(path, flags, Mode::from_raw_mode(0o600))?);
-            // A range can be shared up to the end of its file only where both end at the same byte.
-            file.set_len(change.new.map_or(0, |a| a.size))?;
-            file
-        };
+        let file = self.create_partial(parents, change, path)?;
         waiting.insert(change.ino, change.data_bytes());
         Ok(file)
+    }
+
+    fn create_partial(&self, parents: &mut Parents<'_>, change: &Change, path: &RelPath) -> io::Result<File> {
+        if change.flags.created {
+            return self.create(parents, change);
+        }
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
+        let file = File::from(self.root.open_at(path, flags, Mode::from_raw_mode(0o600))?);
+        // A range can be shared up to the end of its file only where both end at the same byte.
+        file.set_len(change.new.map_or(0, |a| a.size))?;
+        Ok(file)
+    }
+
+    /// Stages what is a clone of other data, which is in the tree, as the base left it, or in the stage.
+    fn clones(&self) -> Result<()> {
+        let sources = Sources::read(&self.manifest())?;
+        if sources.is_empty() {
+            return Ok(());
+        }
+        self.each_row(|parents, change| {
+            if change.has_clones() {
+                self.clone_into(parents, change, &sources)
+                    .context("stage the data of", change.display_path())?;
+                fault::point("stage.clone");
+            }
+            Ok(())
+        })
+    }
+
+    fn clone_into(&self, parents: &mut Parents<'_>, change: &Change, sources: &Sources) -> io::Result<()> {
+        let path = self.data_path(change).map_err(io::Error::other)?;
+        let file = if change.data_bytes() > 0 {
+            self.root.write(&path)?
+        } else {
+            self.create_partial(parents, change, &path)?
+        };
+        for extent in change.extents.iter().filter(|e| e.op == Op::Clone) {
+            self.monitor.check().map_err(io::Error::other)?;
+            let Some(source) = extent.source else { return Err(io::ErrorKind::InvalidData.into()) };
+            let from = match source.end {
+                End::Base => self.root.read(sources.in_base(source.ino)?)?,
+                End::Target => self
+                    .root
+                    .read(&self.data_path(sources.in_delta(source.ino)?).map_err(io::Error::other)?)?,
+            };
+            share(&from, source.offset, extent.length, &file, extent.offset)?;
+        }
+        if change.flags.created { self.complete(file, change) } else { Ok(()) }
     }
 
     /// Counts what arrived; true when nothing is missing any more.
@@ -314,6 +356,7 @@ impl<'a> Incoming<'a> {
                 "run the command again",
             ));
         }
+        self.clones()?;
         self.further_names()?;
         sync_filesystem(self.root.fd()).context("sync the file system of", self.root.path())?;
         fault::point("stage.done");
@@ -340,6 +383,17 @@ impl<'a> Incoming<'a> {
     pub(crate) fn set_phase(&mut self, phase: Phase) -> Result<()> {
         self.journal.phase = phase;
         self.journal.save(&self.store)
+    }
+}
+
+/// Makes a range share the blocks of another, or copies it where that cannot be.
+fn share(from: &File, from_offset: u64, length: u64, to: &File, to_offset: u64) -> io::Result<()> {
+    if from.metadata()?.len() < from_offset.saturating_add(length) {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    match snapsync_sys::clone_range(from, from_offset, length, to, to_offset) {
+        Ok(()) => Ok(()),
+        Err(_) => snapsync_sys::copy_range(from, from_offset, length, to, to_offset),
     }
 }
 

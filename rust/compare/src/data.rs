@@ -1,7 +1,9 @@
 //! The bytes of one file on both sides.
 
-use snapsync_model::{Context, Extent, Layout, Monitor, Op, Result, Segment, SegmentKind};
+use crate::share::{self, Own, Shares};
+use snapsync_model::{Address, Context, Counters, Extent, Layout, Monitor, Op, Result, Segment, SegmentKind};
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -20,125 +22,191 @@ pub(crate) fn extent(offset: u64, length: u64, op: Op) -> Extent {
     Extent { offset, length, op, source: None, checksum: None }
 }
 
-/// What turns `base` into `target`, by reading both wherever both hold data. Sizes are told elsewhere.
-pub(crate) fn differences(
-    base: Laid<'_>,
-    target: Laid<'_>,
-    monitor: &Monitor,
-    path: &Path,
-) -> Result<Vec<Extent>> {
-    let mut found = Found(Vec::new());
-    // A change of size can cost a file what is preallocated beyond its end.
-    let kept_below = if base.size == target.size { u64::MAX } else { base.size.min(target.size) };
-    // To move the end of a file out of a block, some file systems write that block.
-    let edge =
-        (base.size < target.size && !base.size.is_multiple_of(BLOCK)).then_some(base.size / BLOCK * BLOCK);
-    for segment in target.layout.segments() {
-        let mut at = segment.offset;
-        let end = segment.offset + segment.length;
-        while at < end {
-            let (kind, until) = kind_at(base.layout, at);
-            let until = until.min(end);
-            match (kind, segment.kind) {
-                (Some(SegmentKind::Data), SegmentKind::Data) => {
-                    read_both(base.file, target.file, at, until, monitor, &mut found)
-                        .context("compare", path)?;
-                    monitor.check()?;
-                }
-                (_, SegmentKind::Data) => found.add(at, until, Op::Data),
-                (Some(SegmentKind::Unwritten), SegmentKind::Unwritten) if at < kept_below => {}
-                (Some(SegmentKind::Hole) | None, SegmentKind::Hole) => {
-                    if let Some(edge) = edge.filter(|edge| (at..until).contains(edge)) {
-                        found.add(edge, (edge + BLOCK).min(end.next_multiple_of(BLOCK)), Op::Hole);
+/// One file on both sides.
+pub(crate) struct Both<'a> {
+    pub(crate) base: Laid<'a>,
+    pub(crate) target: Laid<'a>,
+    /// Equal addresses are equal bytes.
+    pub(crate) comparable: bool,
+    pub(crate) shares: &'a Shares<'a>,
+    pub(crate) own: Own<'a>,
+    pub(crate) monitor: &'a Monitor,
+}
+
+impl Both<'_> {
+    /// What turns `base` into `target`: addresses are compared first, and bytes are read wherever both hold data and
+    /// their addresses prove nothing. Sizes are told elsewhere.
+    pub(crate) fn differences(&self, path: &Path) -> Result<Vec<Extent>> {
+        let mut found = Found::default();
+        let (base, target) = (self.base, self.target);
+        // A change of size can cost a file what is preallocated beyond its end.
+        let kept_below = if base.size == target.size { u64::MAX } else { base.size.min(target.size) };
+        // To move the end of a file into or out of a block, some file systems write that block.
+        let end_moves = base.size != target.size;
+        let end_before = base.size.min(target.size);
+        let edge = (end_moves && !end_before.is_multiple_of(BLOCK)).then_some(end_before / BLOCK * BLOCK);
+        for segment in target.layout.segments() {
+            let mut at = segment.offset;
+            let end = segment.end();
+            while at < end {
+                let (kind, address, until) = lies_at(base.layout, at);
+                let until = until.min(end);
+                match (kind, segment.kind) {
+                    (_, SegmentKind::Data) => {
+                        let old = (kind == Some(SegmentKind::Data)).then_some(address);
+                        self.data(segment, (at, until), old, &mut found, path)?;
+                        self.monitor.check()?;
+                    }
+                    (Some(SegmentKind::Unwritten), SegmentKind::Unwritten) if at < kept_below => {
+                        if let Some(edge) = edge.filter(|edge| (at..until).contains(edge)) {
+                            found.add(edge, (edge + BLOCK).min(until), Op::Unwritten);
+                        }
+                    }
+                    (Some(SegmentKind::Hole) | None, SegmentKind::Hole) => {
+                        if let Some(edge) = edge.filter(|edge| (at..until).contains(edge)) {
+                            found.add(edge, (edge + BLOCK).min(end.next_multiple_of(BLOCK)), Op::Hole);
+                        }
+                    }
+                    (_, SegmentKind::Unwritten) => found.add(at, until, Op::Unwritten),
+                    // A file may end within a block, and only a whole one is given back.
+                    (_, SegmentKind::Hole) => {
+                        let whole = until.next_multiple_of(BLOCK).min(end.next_multiple_of(BLOCK));
+                        found.add(at, whole, Op::Hole);
                     }
                 }
-                (_, SegmentKind::Unwritten) => found.add(at, until, Op::Unwritten),
-                // A file may end within a block, and only a whole one is given back.
-                (_, SegmentKind::Hole) => {
-                    let whole = until.next_multiple_of(BLOCK).min(end.next_multiple_of(BLOCK));
-                    found.add(at, whole, Op::Hole);
+                at = until;
+            }
+        }
+        found.add_lost_tail(base.layout, target.layout);
+        self.monitor.count(found.counters);
+        Ok(found.extents)
+    }
+
+    /// `old` is there where the base has data as well: its address, if it has one.
+    fn data(
+        &self,
+        segment: &Segment,
+        (from, to): (u64, u64),
+        old: Option<Option<Address>>,
+        found: &mut Found,
+        path: &Path,
+    ) -> Result<()> {
+        let new = segment.address_at(from).filter(|_| self.comparable);
+        found.counters.extents_compared += u64::from(old.is_some());
+        if new.is_some() && old.flatten() == new {
+            return Ok(());
+        }
+        let mut at = from;
+        for piece in self.shares.split(segment, (from, to), Some(&self.own))? {
+            let until = at + piece.length;
+            match (piece.source, old) {
+                (None, Some(old)) => {
+                    let moved = self.comparable && old.is_some() && new.is_some();
+                    self.read(at, until, moved, found).context("compare", path)?;
                 }
+                (source, _) => share::push(&mut found.extents, at, piece.length, source),
             }
             at = until;
         }
+        Ok(())
     }
-    found.add_lost_tail(base.layout, target.layout);
-    Ok(found.0)
+
+    /// Finds the blocks that differ. Those that do not are ghosts where they have `moved`.
+    fn read(&self, from: u64, to: u64, moved: bool, found: &mut Found) -> io::Result<()> {
+        let mut old = vec![0; READ.min(to - from) as usize];
+        let mut new = old.clone();
+        let mut at = from;
+        while at < to && self.monitor.check().is_ok() {
+            let length = READ.min(to - at) as usize;
+            self.base.file.read_exact_at(&mut old[..length], at)?;
+            self.target.file.read_exact_at(&mut new[..length], at)?;
+            found.counters.bytes_read += 2 * length as u64;
+            found.blocks(&old[..length], &new[..length], at, moved);
+            at += length as u64;
+        }
+        Ok(())
+    }
 }
 
-/// What lies at `at`, and where that ends; None past the end.
-fn kind_at(layout: &Layout, at: u64) -> (Option<SegmentKind>, u64) {
+/// What lies at `at` with its address, and where that ends; None past the end.
+fn lies_at(layout: &Layout, at: u64) -> (Option<SegmentKind>, Option<Address>, u64) {
     let segments = layout.segments();
-    let next = segments.partition_point(|s| s.offset + s.length <= at);
+    let next = segments.partition_point(|s| s.end() <= at);
     match segments.get(next) {
-        Some(s) if s.offset <= at => (Some(s.kind), s.offset + s.length),
-        Some(s) => (None, s.offset),
-        None => (None, u64::MAX),
+        Some(s) if s.offset <= at => (Some(s.kind), s.address_at(at), s.end()),
+        Some(s) => (None, None, s.offset),
+        None => (None, None, u64::MAX),
     }
 }
 
-struct Found(Vec<Extent>);
+#[derive(Default)]
+struct Found {
+    extents: Vec<Extent>,
+    counters: Counters,
+    /// Where the last ghost ends.
+    ghost: Option<u64>,
+}
 
 impl Found {
     fn add(&mut self, from: u64, to: u64, op: Op) {
-        match self.0.last_mut() {
-            Some(last) if last.op == op && last.offset + last.length == from => last.length += to - from,
-            _ => self.0.push(extent(from, to - from, op)),
+        if op == Op::Data {
+            return share::push(&mut self.extents, from, to - from, None);
         }
+        match self.extents.last_mut() {
+            Some(last) if last.op == op && last.offset + last.length == from => last.length += to - from,
+            _ => self.extents.push(extent(from, to - from, op)),
+        }
+    }
+
+    fn blocks(&mut self, old: &[u8], new: &[u8], at: u64, moved: bool) {
+        if old == new {
+            return if moved {
+                self.add_ghost(at, old.len() as u64)
+            };
+        }
+        let mut done = 0;
+        while done < old.len() {
+            let here = at + done as u64;
+            let length = ((BLOCK - here % BLOCK) as usize).min(old.len() - done);
+            if old[done..done + length] != new[done..done + length] {
+                self.add(here, here + length as u64, Op::Data);
+            } else if moved {
+                self.add_ghost(here, length as u64);
+            }
+            done += length;
+        }
+    }
+
+    fn add_ghost(&mut self, at: u64, length: u64) {
+        self.counters.ghosts += u64::from(self.ghost != Some(at));
+        self.counters.ghost_bytes += length;
+        self.ghost = Some(at + length);
     }
 
     /// Preallocation beyond the end that the target no longer has.
     fn add_lost_tail(&mut self, base: &Layout, target: &Layout) {
-        let end = |s: &Segment| s.offset + s.length;
-        let target_end = target.segments().last().map_or(0, end).next_multiple_of(BLOCK);
+        let target_end = target.segments().last().map_or(0, Segment::end).next_multiple_of(BLOCK);
         for segment in base.segments().iter().filter(|s| s.kind == SegmentKind::Unwritten) {
-            if end(segment) > target_end {
-                self.add(segment.offset.max(target_end), end(segment), Op::Hole);
+            if segment.end() > target_end {
+                self.add(segment.offset.max(target_end), segment.end(), Op::Hole);
             }
         }
-    }
-}
-
-fn read_both(
-    base: &File,
-    target: &File,
-    from: u64,
-    to: u64,
-    monitor: &Monitor,
-    found: &mut Found,
-) -> std::io::Result<()> {
-    let mut old = vec![0; READ.min(to - from) as usize];
-    let mut new = old.clone();
-    let mut at = from;
-    while at < to && monitor.check().is_ok() {
-        let length = READ.min(to - at) as usize;
-        base.read_exact_at(&mut old[..length], at)?;
-        target.read_exact_at(&mut new[..length], at)?;
-        if old[..length] != new[..length] {
-            blocks(&old[..length], &new[..length], at, found);
-        }
-        at += length as u64;
-    }
-    Ok(())
-}
-
-fn blocks(old: &[u8], new: &[u8], at: u64, found: &mut Found) {
-    let mut done = 0;
-    while done < old.len() {
-        let here = at + done as u64;
-        let length = ((BLOCK - here % BLOCK) as usize).min(old.len() - done);
-        if old[done..done + length] != new[done..done + length] {
-            found.add(here, here + length as u64, Op::Data);
-        }
-        done += length;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use snapsync_model::Range;
+    use snapsync_model::{Placed, Range};
     use std::io::Write;
+
+    fn data(offset: u64, length: u64) -> Placed {
+        Range { offset, length }.into()
+    }
+
+    fn at(offset: u64, length: u64, start: u64) -> Placed {
+        Placed { address: Some(Address { extent: 0, offset: start }), ..data(offset, length) }
+    }
 
     fn file(bytes: &[u8]) -> File {
         let mut file = tempfile::tempfile().unwrap();
@@ -151,12 +219,14 @@ mod tests {
         let sizes = (base.0.len() as u64, target.0.len() as u64);
         let a = Laid { file: &a, layout: base.1, size: sizes.0 };
         let b = Laid { file: &b, layout: target.1, size: sizes.1 };
-        let found = differences(a, b, &Monitor::default(), Path::new("f")).unwrap();
-        found.into_iter().map(|e| (e.offset, e.length, e.op)).collect()
+        let (monitor, shares) = (Monitor::default(), Shares::none());
+        let own = Own::new(1, base.1);
+        let both = Both { base: a, target: b, comparable: true, shares: &shares, own, monitor: &monitor };
+        both.differences(Path::new("f")).unwrap().into_iter().map(|e| (e.offset, e.length, e.op)).collect()
     }
 
     fn all(size: u64) -> Layout {
-        Layout::new(size, &[Range { offset: 0, length: size }], &[])
+        Layout::new(size, &[data(0, size)], &[])
     }
 
     #[test]
@@ -171,11 +241,7 @@ mod tests {
     #[test]
     fn holes_and_preallocation_are_told_where_the_other_side_has_none() {
         let bytes = [0; 3 * 4096];
-        let holey = Layout::new(
-            3 * 4096,
-            &[Range { offset: 0, length: 4096 }],
-            &[Range { offset: 8192, length: 4096 }],
-        );
+        let holey = Layout::new(3 * 4096, &[data(0, 4096)], &[Range { offset: 8192, length: 4096 }]);
         let wanted = [(4096, 4096, Op::Hole), (8192, 4096, Op::Unwritten)];
         assert_eq!(rows((&bytes, &all(3 * 4096)), (&bytes, &holey)), wanted);
         assert_eq!(rows((&bytes, &holey), (&bytes, &holey)), []);
@@ -185,7 +251,7 @@ mod tests {
     #[test]
     fn a_hole_takes_the_whole_block_that_the_old_file_ended_in() {
         let old = all(5000);
-        let new = Layout::new(3 * 4096, &[Range { offset: 0, length: 4096 }], &[]);
+        let new = Layout::new(3 * 4096, &[data(0, 4096)], &[]);
         assert_eq!(rows((&[7; 5000], &old), (&[7; 3 * 4096], &new)), [(4096, 4096, Op::Hole)]);
         assert_eq!(
             rows((&[7; 5000], &old), (&[7; 5000], &Layout::new(5000, &[], &[]))),
@@ -200,6 +266,15 @@ mod tests {
     }
 
     #[test]
+    fn the_block_that_an_end_moves_into_or_out_of_stays_preallocated() {
+        let tail = [Range { offset: 0, length: 12_288 }];
+        let (short, long) = (Layout::new(5000, &[], &tail), Layout::new(9000, &[], &tail));
+        let wanted = [(4096, 4096, Op::Unwritten)];
+        assert_eq!(rows((&[0; 5000], &short), (&[0; 9000], &long)), wanted);
+        assert_eq!(rows((&[0; 9000], &long), (&[0; 5000], &short)), wanted);
+    }
+
+    #[test]
     fn a_hole_up_to_the_end_takes_the_preallocated_rest_of_its_block_once() {
         let old = Layout::new(5000, &[], &[Range { offset: 0, length: 12_288 }]);
         assert_eq!(
@@ -211,8 +286,20 @@ mod tests {
     #[test]
     fn what_grows_is_data_and_a_lost_tail_is_a_hole() {
         assert_eq!(rows((&[7; 100], &all(100)), (&[7; 300], &all(300))), [(100, 200, Op::Data)]);
-        let tail =
-            Layout::new(100, &[Range { offset: 0, length: 100 }], &[Range { offset: 4096, length: 4096 }]);
+        let tail = Layout::new(100, &[data(0, 100)], &[Range { offset: 4096, length: 4096 }]);
         assert_eq!(rows((&[7; 100], &tail), (&[7; 100], &all(100))), [(4096, 4096, Op::Hole)]);
+    }
+
+    #[test]
+    fn equal_addresses_are_not_read_and_others_are() {
+        let old = Layout::new(3 * 4096, &[at(0, 3 * 4096, 8192)], &[]);
+        let new = Layout::new(3 * 4096, &[at(0, 4096, 8192), at(4096, 8192, 1 << 20)], &[]);
+        // The bytes at the equal address are different ones here, to show that nobody looks at them.
+        assert_eq!(rows((&[1; 3 * 4096], &old), (&[2; 3 * 4096], &new)), [(4096, 8192, Op::Data)]);
+        let unaddressed = Layout::new(3 * 4096, &[data(0, 3 * 4096)], &[]);
+        assert_eq!(
+            rows((&[1; 3 * 4096], &unaddressed), (&[2; 3 * 4096], &unaddressed)),
+            [(0, 3 * 4096, Op::Data)]
+        );
     }
 }

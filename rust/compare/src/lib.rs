@@ -3,10 +3,12 @@
 
 mod data;
 mod pair;
+mod share;
 
-use pair::Pairs;
+use pair::{Pair, Pairs, Row};
 use rayon::prelude::*;
-use snapsync_model::{Change, Inode, Link, Monitor, Result, Side};
+use share::{Fresh, Shares};
+use snapsync_model::{Change, Counters, Inode, Link, Monitor, Result, Side};
 use std::collections::HashSet;
 
 /// What proves, without opening it, that an inode is the same on both sides.
@@ -29,36 +31,65 @@ const CHUNK: usize = 1024;
 
 /// Calls `emit` with every change from `base` to `target`, in order. Without a base everything is created.
 /// The changes do not depend on the number of threads.
+///
+/// Returns, in order, a row for each file that clones come from: those that have no change of their own are to be
+/// put between the others, so that every source has a place.
 pub fn changes(
     base: Option<&dyn Side>,
     target: &dyn Side,
     trust: Trust,
     monitor: &Monitor,
     emit: &mut dyn FnMut(Change) -> Result<()>,
-) -> Result<()> {
+) -> Result<Vec<Change>> {
     let anchors = anchors(base, target)?;
-    let look = pair::Look { base, target, trust, monitor };
+    let look = pair::Look { base, target, trust, shares: Shares::new(base, target), monitor };
+    let (mut fresh, mut rows_read) = (Fresh::default(), 0);
     let mut pairs = Pairs::new(base, target)?;
     loop {
         let mut chunk = Vec::with_capacity(CHUNK);
         while chunk.len() < CHUNK {
             let Some(pair) = pairs.next().transpose()? else { break };
             monitor.advance(1);
+            rows_read += u64::from(pair.base.is_some()) + u64::from(pair.target.is_some());
             let anchor = anchors.contains(&pair.ino());
             if anchor || !look.is_plainly_same(&pair) {
                 chunk.push((pair, anchor));
             }
         }
         if chunk.is_empty() {
-            return Ok(());
+            // Of a table; a tree has counted its own when it was walked or searched.
+            let visited = if trust == Trust::Objects { rows_read } else { 0 };
+            monitor.count(Counters { visited, ..Counters::default() });
+            return sources(&look);
         }
         monitor.check()?;
-        let rows: Vec<Result<Vec<Change>>> =
+        let rows: Vec<Result<Vec<Row>>> =
             chunk.par_iter().map(|(pair, anchor)| look.changes(pair, *anchor)).collect();
-        for changes in rows {
-            changes?.into_iter().try_for_each(&mut *emit)?;
+        for rows in rows {
+            for Row { mut change, layout } in rows? {
+                if let Some(layout) = layout {
+                    fresh.deduplicate(&mut change, &layout);
+                }
+                emit(change)?;
+            }
         }
     }
+}
+
+fn sources(look: &pair::Look<'_>) -> Result<Vec<Change>> {
+    let (Some(base), used) = (look.base, look.shares.used()) else { return Ok(Vec::new()) };
+    let mut targets = look.target.pick(&used)?.into_iter().peekable();
+    let mut rows = Vec::new();
+    for inode in base.pick(&used)? {
+        while targets.next_if(|t| t.ino < inode.ino).is_some() {}
+        let target = targets.next_if(|t| t.ino == inode.ino);
+        // One that is gone, or another by now, has rows of its own.
+        let pair = Pair { base: Some(inode), target };
+        if !pair.is_replaced() {
+            rows.extend(look.source(&pair)?);
+        }
+    }
+    Ok(rows)
 }
 
 /// Directories that a name is added to or removed from: each has a row, that the names have a place.

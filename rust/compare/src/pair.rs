@@ -1,9 +1,10 @@
 //! One inode as both sides have it.
 
+use crate::share::{self, Own, Shares};
 use crate::{TICK, Trust, data};
 use snapsync_model::{
-    Attributes, Change, ChangeFlags, Details, Extent, Inode, Inodes, Kind, Link, Monitor, Op, ROOT, Result,
-    Segment, SegmentKind, Side,
+    Attributes, Change, ChangeFlags, Counters, Details, Extent, Inode, Inodes, Kind, Layout, Link, Monitor,
+    Op, ROOT, RelPath, Result, SegmentKind, Side,
 };
 use std::iter::Peekable;
 
@@ -86,7 +87,14 @@ pub(crate) struct Look<'a> {
     pub(crate) base: Option<&'a dyn Side>,
     pub(crate) target: &'a dyn Side,
     pub(crate) trust: Trust,
+    pub(crate) shares: Shares<'a>,
     pub(crate) monitor: &'a Monitor,
+}
+
+/// A change, and where the target has the data of its file if addresses count there.
+pub(crate) struct Row {
+    pub(crate) change: Change,
+    pub(crate) layout: Option<Layout>,
 }
 
 impl Look<'_> {
@@ -105,27 +113,40 @@ impl Look<'_> {
     }
 
     /// No row, one, or two where a number was used again: the deleted one first. An anchor always has one.
-    pub(crate) fn changes(&self, pair: &Pair, anchor: bool) -> Result<Vec<Change>> {
+    pub(crate) fn changes(&self, pair: &Pair, anchor: bool) -> Result<Vec<Row>> {
         self.monitor.check()?;
+        let bare = |change| Row { change, layout: None };
         match (&pair.base, &pair.target, self.base) {
-            (Some(base), None, Some(side)) => Ok(vec![deleted(side, base)?]),
+            (Some(base), None, Some(side)) => Ok(vec![bare(deleted(side, base)?)]),
             (None, Some(target), _) => Ok(vec![self.created(target)?]),
             (Some(base), Some(target), Some(side)) => {
+                self.monitor.count(Counters { inodes_compared: 1, ..Counters::default() });
                 let (old, new) = (side.details(base)?, self.target.details(target)?);
                 if pair.is_replaced() || cannot_become(base.kind, &old, &new) {
-                    return Ok(vec![deleted(side, base)?, self.created(target)?]);
+                    return Ok(vec![bare(deleted(side, base)?), self.created(target)?]);
                 }
-                let change = self.survivor(side, pair, (base, old), (target, new))?;
-                Ok(if anchor || change.flags.any() { vec![change] } else { Vec::new() })
+                let row = self.survivor(side, pair, (base, old), (target, new))?;
+                Ok(if anchor || row.change.flags.any() { vec![row] } else { Vec::new() })
             }
             _ => Ok(Vec::new()),
         }
     }
 
-    fn created(&self, inode: &Inode) -> Result<Change> {
+    /// An unchanged file that other rows take data from.
+    pub(crate) fn source(&self, pair: &Pair) -> Result<Option<Change>> {
+        let (Some(base), Some(target), Some(side)) = (&pair.base, &pair.target, self.base) else {
+            return Ok(None);
+        };
+        let (old, new) = (side.details(base)?, self.target.details(target)?);
+        let nothing = (Vec::new(), None);
+        self.survivor_with(side, pair, (base, old), (target, new), nothing).map(|row| Some(row.change))
+    }
+
+    fn created(&self, inode: &Inode) -> Result<Row> {
         let details = self.target.details(inode)?;
-        let extents = if inode.kind == Kind::File { self.whole(inode)? } else { Vec::new() };
-        Ok(Change {
+        let (extents, layout) =
+            if inode.kind == Kind::File { self.whole(inode)? } else { (Vec::new(), None) };
+        let change = Change {
             ino: inode.ino,
             generation: inode.generation,
             kind: inode.kind,
@@ -141,25 +162,38 @@ impl Look<'_> {
             symlink_target: details.symlink_target,
             xattrs: Some(details.xattrs),
             extents,
-        })
+        };
+        Ok(Row { change, layout })
     }
 
     /// Everything of a new file but its holes.
-    fn whole(&self, inode: &Inode) -> Result<Vec<Extent>> {
+    fn whole(&self, inode: &Inode) -> Result<(Vec<Extent>, Option<Layout>)> {
         if inode.attributes.size == 0 && inode.blocks == 0 {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), None));
         }
         let file = self.target.open(inode)?;
         let layout = self.target.layout(inode, &file)?;
-        let extent = |segment: &Segment| {
-            let op = match segment.kind {
-                SegmentKind::Data => Op::Data,
-                SegmentKind::Unwritten => Op::Unwritten,
-                SegmentKind::Hole => return None,
-            };
-            Some(data::extent(segment.offset, segment.length, op))
-        };
-        Ok(layout.segments().iter().filter_map(extent).collect())
+        let mut extents = Vec::new();
+        for segment in layout.segments() {
+            let mut at = segment.offset;
+            match segment.kind {
+                SegmentKind::Hole => {}
+                SegmentKind::Unwritten => {
+                    extents.push(data::extent(segment.offset, segment.length, Op::Unwritten));
+                }
+                SegmentKind::Data => {
+                    for piece in self.shares.split(segment, (segment.offset, segment.end()), None)? {
+                        share::push(&mut extents, at, piece.length, piece.source);
+                        at += piece.length;
+                    }
+                }
+            }
+        }
+        Ok((extents, self.with_addresses(layout)))
+    }
+
+    fn with_addresses(&self, layout: Layout) -> Option<Layout> {
+        self.target.space().is_some().then_some(layout)
     }
 
     fn survivor(
@@ -168,17 +202,31 @@ impl Look<'_> {
         pair: &Pair,
         (base, old): (&Inode, Details),
         (target, new): (&Inode, Details),
-    ) -> Result<Change> {
+    ) -> Result<Row> {
+        let data = if base.kind == Kind::File {
+            self.data(side, base, target, &old, &new)?
+        } else {
+            (Vec::new(), None)
+        };
+        self.survivor_with(side, pair, (base, old), (target, new), data)
+    }
+
+    fn survivor_with(
+        &self,
+        side: &dyn Side,
+        pair: &Pair,
+        (base, old): (&Inode, Details),
+        (target, new): (&Inode, Details),
+        (extents, layout): (Vec<Extent>, Option<Layout>),
+    ) -> Result<Row> {
         let (links_removed, links_added) = pair.link_changes();
-        let extents =
-            if base.kind == Kind::File { self.data(side, base, target, &old, &new)? } else { Vec::new() };
         let (was, is) = (attributes(base, &old), attributes(target, &new));
         let sizeless = |a: Attributes| Attributes { size: 0, ..a };
         let xattrs_changed = old.xattrs != new.xattrs;
         // Writing to a file, or giving it to another, takes its capabilities away: they are set again.
         let has_capabilities = new.xattrs.iter().any(|xattr| *xattr.name == *b"security.capability");
         let (from, to) = kept_name(base, target);
-        Ok(Change {
+        let change = Change {
             ino: target.ino,
             generation: target.generation,
             kind: target.kind,
@@ -202,7 +250,8 @@ impl Look<'_> {
             symlink_target: new.symlink_target,
             xattrs: (xattrs_changed || has_capabilities).then_some(new.xattrs),
             extents,
-        })
+        };
+        Ok(Row { change, layout })
     }
 
     fn data(
@@ -212,21 +261,28 @@ impl Look<'_> {
         target: &Inode,
         old: &Details,
         new: &Details,
-    ) -> Result<Vec<Extent>> {
+    ) -> Result<(Vec<Extent>, Option<Layout>)> {
         let same_object = base.object == target.object && base.object != 0;
         if self.trust == Trust::Objects && same_object && old.unwritten == new.unwritten {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), None));
         }
         let empty = |inode: &Inode| inode.attributes.size == 0 && inode.blocks == 0;
         if empty(base) && empty(target) {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), None));
         }
         let (from, to) = (side.open(base)?, self.target.open(target)?);
         let (from_layout, to_layout) = (side.layout(base, &from)?, self.target.layout(target, &to)?);
         let show = self.target.path(target)?;
-        let from = data::Laid { file: &from, layout: &from_layout, size: base.attributes.size };
-        let to = data::Laid { file: &to, layout: &to_layout, size: target.attributes.size };
-        data::differences(from, to, self.monitor, show.as_path())
+        let extents = data::Both {
+            base: data::Laid { file: &from, layout: &from_layout, size: base.attributes.size },
+            target: data::Laid { file: &to, layout: &to_layout, size: target.attributes.size },
+            comparable: side.space().is_some() && side.space() == self.target.space(),
+            shares: &self.shares,
+            own: Own::new(base.ino, &from_layout),
+            monitor: self.monitor,
+        }
+        .differences(show.as_path())?;
+        Ok((extents, self.with_addresses(to_layout)))
     }
 }
 
@@ -272,6 +328,6 @@ fn kept_name<'a>(base: &'a Inode, target: &'a Inode) -> (Option<&'a Link>, Optio
     }
 }
 
-fn from_name(side: &dyn Side, link: Option<&Link>) -> Result<snapsync_model::RelPath> {
-    link.map_or_else(|| Ok(snapsync_model::RelPath::root()), |link| side.directories().path(link))
+fn from_name(side: &dyn Side, link: Option<&Link>) -> Result<RelPath> {
+    link.map_or_else(|| Ok(RelPath::root()), |link| side.path_of(link))
 }

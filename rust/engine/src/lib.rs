@@ -4,6 +4,7 @@ mod diff;
 mod place;
 mod recover;
 mod report;
+mod sides;
 mod sync;
 mod verbs;
 mod verify;

@@ -31,6 +31,14 @@ impl Place {
         }
     }
 
+    /// The directory that holds it, where it is one.
+    pub(crate) fn tree(&self) -> Option<PathBuf> {
+        match self {
+            Place::Snapshot(named) => named.0.tree_of(&named.1),
+            Place::Directory(path) => Some(path.clone()),
+        }
+    }
+
     pub(crate) fn open(&self, monitor: &Monitor) -> Result<Opened> {
         Ok(match self {
             Place::Snapshot(named) => Opened::Snapshot(named.0.open_snapshot(&named.1, monitor)?),
@@ -56,6 +64,13 @@ impl Opened {
         match self {
             Opened::Snapshot(side) => &**side,
             Opened::Tree(tree) => &**tree,
+        }
+    }
+
+    pub(crate) fn into_side(self) -> Box<dyn Side> {
+        match self {
+            Opened::Snapshot(side) => side,
+            Opened::Tree(tree) => tree,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use snapsync_apply::Loss;
-use snapsync_model::{Counts, SnapshotInfo, VolumeInfo, path_as_json};
+use snapsync_model::{Counters, Counts, SnapshotInfo, VolumeInfo, path_as_json};
 use std::path::PathBuf;
 
 pub type Changes = Counts;
@@ -24,6 +24,7 @@ pub struct Synced {
     pub recovered: Vec<String>,
     pub pruned: Vec<SnapshotInfo>,
     pub unchanged: bool,
+    pub counters: Counters,
     pub seconds: f64,
 }
 
@@ -62,6 +63,7 @@ pub struct Diff {
     pub changes: Changes,
     pub data_bytes: u64,
     pub notes: Vec<String>,
+    pub counters: Counters,
     pub seconds: f64,
 }
 

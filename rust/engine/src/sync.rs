@@ -3,12 +3,10 @@
 use crate::place::{self, Target};
 use crate::recover::{finish, give_up, recover};
 use crate::report::Synced;
+use crate::sides::Sides;
 use snapsync_apply::{Incoming, Journal, Loss, Phase};
-use snapsync_compare::{Trust, changes};
-use snapsync_manifest::{Header, ManifestReader, ManifestWriter};
-use snapsync_model::{
-    Change, Context, Counts, Error, Monitor, Provider, Result, Role, Side, SnapshotInfo, Stage,
-};
+use snapsync_manifest::{Header, ManifestReader};
+use snapsync_model::{Context, Counts, Error, Monitor, Provider, Result, Role, Side, SnapshotInfo, Stage};
 use snapsync_snapshot::{Request, Standby, Volume, name_is_free};
 use snapsync_sys::{Root, btrfs, supports_reflinks};
 use std::path::Path;
@@ -150,6 +148,7 @@ impl Ends {
             notes: monitor.take_notes(),
             recovered,
             pruned,
+            counters: monitor.counters(),
             seconds: started.elapsed().as_secs_f64(),
         })
     }
@@ -187,10 +186,11 @@ impl Ends {
         options: &Options,
         monitor: &Monitor,
     ) -> Result<Brought> {
-        let old = base.map(|info| self.primary.open_snapshot(info, monitor)).transpose()?;
-        let new = self.primary.open_snapshot(snapshot, monitor)?;
-        let counts = count(&*new)?;
-        self.primary.record_counts(snapshot, counts.0, counts.1)?;
+        let sides = Sides::of_volume(&self.primary, base, snapshot, monitor)?;
+        if sides.target_is_whole {
+            let (entries, bytes) = count(&*sides.target)?;
+            self.primary.record_counts(snapshot, entries, bytes)?;
+        }
         let mut incoming = Incoming::begin(
             self.standby.path(),
             &self.standby.store(),
@@ -199,12 +199,9 @@ impl Ends {
             monitor,
         )?;
         let brought = stage(
-            &self.primary,
             &self.standby,
-            base,
-            old.as_deref(),
-            &*new,
-            snapshot,
+            &sides,
+            &header(&self.primary, base, snapshot),
             &mut incoming,
             options,
             monitor,
@@ -217,6 +214,15 @@ impl Ends {
                 let _ = give_up(&self.standby, &journal);
             }
         })?;
+        if !sides.target_is_whole
+            && let Some((entries, bytes)) = base.and_then(|base| base.entries.zip(base.bytes))
+        {
+            let now = &brought.counts;
+            let entries = (entries + now.created).saturating_sub(now.deleted);
+            let bytes = (bytes + now.bytes_added).saturating_sub(now.bytes_removed);
+            self.primary.record_counts(snapshot, entries, bytes)?;
+        }
+        let counts = (snapshot.entries.unwrap_or(0), snapshot.bytes.unwrap_or(0));
         if brought.counts.rows > 0 {
             incoming.commit()?;
         }
@@ -289,23 +295,17 @@ struct Brought {
 }
 
 /// Fills the stage and seals it.
-#[allow(clippy::too_many_arguments)]
 fn stage(
-    primary: &Volume,
     standby: &Volume,
-    base: Option<&SnapshotInfo>,
-    old: Option<&dyn Side>,
-    new: &dyn Side,
-    snapshot: &SnapshotInfo,
+    sides: &Sides,
+    header: &Header,
     incoming: &mut Incoming<'_>,
     options: &Options,
     monitor: &Monitor,
 ) -> Result<Brought> {
-    monitor.start(Stage::Compare, snapshot.entries.unwrap_or(0));
+    monitor.start(Stage::Compare, 0);
     let manifest = incoming.manifest();
-    let trust = trust(primary, base)?;
-    let header = header(primary, base, snapshot);
-    let counts = write_manifest(&manifest, &header, old, new, trust, monitor)?;
+    let counts = sides.write_manifest(&manifest, header, monitor)?;
     let report = incoming.prepare(copies(standby))?;
     if options.strict && !report.losses.is_empty() {
         return Err(too_strict(standby, &report.losses));
@@ -315,7 +315,7 @@ fn stage(
     let rows = ManifestReader::open(&manifest)?;
     // Reading waits for the disk: more workers than cores keep it busy.
     let workers = 2 * rayon::current_num_threads();
-    snapsync_stream::run(rows, new, workers, monitor, &|| incoming.sink())?;
+    snapsync_stream::run(rows, &*sides.target, workers, monitor, &|| incoming.sink())?;
     incoming.seal()?;
     Ok(Brought { counts, losses: report.losses })
 }
@@ -334,22 +334,6 @@ fn copies(standby: &Volume) -> bool {
     standby.info().provider == Provider::Pool && !store.is_ok_and(|root| supports_reflinks(root.fd()))
 }
 
-pub(crate) fn trust(volume: &Volume, base: Option<&SnapshotInfo>) -> Result<Trust> {
-    let Some(base) = base else { return Ok(Trust::Nothing) };
-    Ok(match volume.info().provider {
-        Provider::Pool => Trust::Objects,
-        Provider::Btrfs => {
-            let created: jiff::Timestamp = base.created.parse().map_err(|e| {
-                Error::integrity(
-                    format!("snapshot {} has no proper time: {e}", base.name),
-                    "delete that snapshot",
-                )
-            })?;
-            Trust::Times { before: created.as_nanosecond() as i64 }
-        }
-    })
-}
-
 pub(crate) fn header(volume: &Volume, base: Option<&SnapshotInfo>, target: &SnapshotInfo) -> Header {
     let info = volume.info();
     Header {
@@ -360,17 +344,4 @@ pub(crate) fn header(volume: &Volume, base: Option<&SnapshotInfo>, target: &Snap
         filesystem: info.filesystem,
         created: target.created.clone(),
     }
-}
-
-pub(crate) fn write_manifest(
-    path: &Path,
-    header: &Header,
-    base: Option<&dyn Side>,
-    target: &dyn Side,
-    trust: Trust,
-    monitor: &Monitor,
-) -> Result<Counts> {
-    let mut writer = ManifestWriter::create(path, header)?;
-    changes(base, target, trust, monitor, &mut |change: Change| writer.write(&change))?;
-    writer.finish(path)
 }

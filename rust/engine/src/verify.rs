@@ -58,7 +58,7 @@ impl<'a> Listing<'a> {
         let mut first_name = HashMap::new();
         for (at, inode) in inodes.iter().enumerate() {
             let mut names: Vec<RelPath> =
-                inode.links.iter().map(|link| side.directories().path(link)).collect::<Result<_>>()?;
+                inode.links.iter().map(|link| side.path_of(link)).collect::<Result<_>>()?;
             if inode.ino == ROOT {
                 names.push(RelPath::root());
             }

@@ -15,7 +15,7 @@ use arrow_array::types::UInt64Type;
 use arrow_array::{Array, BooleanArray, RecordBatch, StructArray};
 use arrow_schema::{DataType, Field, Fields, Schema};
 use snapsync_model::{
-    Attributes, Change, ChangeFlags, Context, Counts, Error, Extent, Kind, Op, RelPath, Result,
+    Attributes, Change, ChangeFlags, Context, Counts, End, Error, Extent, Kind, Op, RelPath, Result, Source,
 };
 use std::collections::HashMap;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -57,6 +57,7 @@ fn extent_fields() -> Fields {
         Field::new("offset", DataType::UInt64, false),
         Field::new("length", DataType::UInt64, false),
         Field::new("op", DataType::Utf8, false),
+        Field::new("source", DataType::Utf8, true),
         Field::new("source_inode", DataType::UInt64, true),
         Field::new("source_offset", DataType::UInt64, true),
         Field::new("checksum", DataType::FixedSizeBinary(32), true),
@@ -213,6 +214,7 @@ impl Builders {
             Box::new(UInt64Builder::new()),
             Box::new(UInt64Builder::new()),
             Box::new(StringBuilder::new()),
+            Box::new(StringBuilder::new()),
             Box::new(UInt64Builder::new()),
             Box::new(UInt64Builder::new()),
             Box::new(FixedSizeBinaryBuilder::new(32)),
@@ -302,9 +304,10 @@ fn append_extents(list: &mut column::StructList, extents: &[Extent]) {
         field::<UInt64Builder>(item, 0).append_value(extent.offset);
         field::<UInt64Builder>(item, 1).append_value(extent.length);
         field::<StringBuilder>(item, 2).append_value(extent.op.name());
-        field::<UInt64Builder>(item, 3).append_option(extent.source.map(|(inode, _)| inode));
-        field::<UInt64Builder>(item, 4).append_option(extent.source.map(|(_, offset)| offset));
-        let checksum = field::<FixedSizeBinaryBuilder>(item, 5);
+        field::<StringBuilder>(item, 3).append_option(extent.source.map(|s| s.end.name()));
+        field::<UInt64Builder>(item, 4).append_option(extent.source.map(|s| s.ino));
+        field::<UInt64Builder>(item, 5).append_option(extent.source.map(|s| s.offset));
+        let checksum = field::<FixedSizeBinaryBuilder>(item, 6);
         match extent.checksum {
             Some(hash) => checksum.append_value(hash).expect("a hash has 32 bytes"),
             None => checksum.append_null(),
@@ -412,6 +415,7 @@ impl ManifestReader {
             renamed: number("renamed_count")?,
             deleted: number("deleted_count")?,
             data_bytes: number("data_bytes")?,
+            ..Counts::default()
         })
     }
 
@@ -492,6 +496,11 @@ fn is_sound(change: &Change) -> Result<(), &'static str> {
         if matches!(extent.op, Op::Data | Op::Clone) && end > size {
             return Err("an extent lies beyond the file's size");
         }
+        match extent.source.map(|s| s.offset.checked_add(extent.length)) {
+            None if extent.op == Op::Clone => return Err("a clone has no source"),
+            Some(None) => return Err("a clone's source ends beyond any file"),
+            _ => {}
+        }
         at = end;
     }
     Ok(())
@@ -542,15 +551,23 @@ fn extents_at(list: &column::List, row: usize) -> Option<Vec<Extent>> {
     let offsets = items.column(0).as_primitive::<UInt64Type>();
     let lengths = items.column(1).as_primitive::<UInt64Type>();
     let ops = items.column(2).as_string::<i32>();
-    let inodes = items.column(3).as_primitive::<UInt64Type>();
-    let source_offsets = items.column(4).as_primitive::<UInt64Type>();
-    let checksums = items.column(5).as_fixed_size_binary();
+    let ends = items.column(3).as_string::<i32>();
+    let inodes = items.column(4).as_primitive::<UInt64Type>();
+    let source_offsets = items.column(5).as_primitive::<UInt64Type>();
+    let checksums = items.column(6).as_fixed_size_binary();
+    let source = |i| {
+        Some(Source {
+            end: optional(ends, i, || End::from_name(ends.value(i)))??,
+            ino: optional(inodes, i, || inodes.value(i))?,
+            offset: optional(source_offsets, i, || source_offsets.value(i))?,
+        })
+    };
     let extent = |i| {
         Some(Extent {
             offset: offsets.value(i),
             length: lengths.value(i),
             op: Op::from_name(ops.value(i))?,
-            source: optional(inodes, i, || (inodes.value(i), source_offsets.value(i))),
+            source: source(i),
             checksum: optional(checksums, i, || checksums.value(i).try_into().ok()).flatten(),
         })
     };

@@ -6,8 +6,8 @@ use arrow_array::builder::{
 use arrow_array::cast::AsArray;
 use arrow_array::types::{TimestampNanosecondType, UInt32Type, UInt64Type};
 use arrow_array::{
-    Array, ArrayRef, BinaryArray, GenericListArray, RecordBatch, StructArray, TimestampNanosecondArray,
-    UInt32Array, UInt64Array,
+    Array, ArrayRef, BinaryArray, BooleanArray, GenericListArray, RecordBatch, StructArray,
+    TimestampNanosecondArray, UInt32Array, UInt64Array,
 };
 use arrow_schema::{DataType, Field, Fields, TimeUnit};
 use snapsync_model::{Kind, Link, Range, Xattr};
@@ -108,6 +108,10 @@ impl<'a> Columns<'a> {
 
     pub(crate) fn u32(&self, name: &str) -> &'a UInt32Array {
         self.column(name).as_primitive::<UInt32Type>()
+    }
+
+    pub(crate) fn flag(&self, name: &str) -> &'a BooleanArray {
+        self.column(name).as_boolean()
     }
 
     pub(crate) fn time(&self, name: &str) -> &'a TimestampNanosecondArray {

@@ -8,7 +8,7 @@ use crate::file::{BatchReader, BatchWriter};
 use crate::{BATCH_ITEMS, BATCH_ROWS};
 use arrow_array::RecordBatch;
 use arrow_array::builder::{
-    BinaryBuilder, StringBuilder, TimestampNanosecondBuilder, UInt32Builder, UInt64Builder,
+    BinaryBuilder, BooleanBuilder, StringBuilder, TimestampNanosecondBuilder, UInt32Builder, UInt64Builder,
 };
 use arrow_schema::{DataType, Field, Schema};
 use snapsync_model::{Attributes, Context, Details, Inode, Result};
@@ -45,6 +45,7 @@ fn schema(info: TableInfo) -> Schema {
         Field::new("xattr", list_of(column::xattr_fields()), false),
         Field::new("unwritten", list_of(column::range_fields()), false),
         u64s("object"),
+        Field::new("shared", DataType::Boolean, false),
     ])
     .with_metadata(HashMap::from([
         ("snapsync.table".to_owned(), "1".to_owned()),
@@ -70,6 +71,7 @@ struct Builders {
     xattr: column::StructList,
     unwritten: column::StructList,
     object: UInt64Builder,
+    shared: BooleanBuilder,
 }
 
 impl Builders {
@@ -92,6 +94,7 @@ impl Builders {
             xattr: xattr_list(),
             unwritten: range_list(),
             object: UInt64Builder::new(),
+            shared: BooleanBuilder::new(),
         }
     }
 
@@ -116,6 +119,7 @@ impl Builders {
         append_xattrs(&mut self.xattr, Some(&details.xattrs));
         append_ranges(&mut self.unwritten, &details.unwritten);
         self.object.append_value(inode.object);
+        self.shared.append_value(inode.shared);
     }
 
     fn is_full(&self) -> bool {
@@ -145,6 +149,7 @@ impl Builders {
                 Arc::new(self.xattr.finish()),
                 Arc::new(self.unwritten.finish()),
                 Arc::new(self.object.finish()),
+                Arc::new(self.shared.finish()),
             ],
         )
         .expect("the builders follow the schema")
@@ -226,6 +231,7 @@ fn inodes_of(batch: &RecordBatch) -> Option<Vec<Inode>> {
         (columns.u64("size"), columns.u32("mode"), columns.u32("uid"), columns.u32("gid"));
     let (rdev, mtime, ctime) = (columns.u64("rdev"), columns.time("mtime"), columns.time("ctime"));
     let (blocks, flags, object) = (columns.u64("blocks"), columns.u32("flags"), columns.u64("object"));
+    let shared = columns.flag("shared");
     let (links, target) = (columns.list("links"), columns.binary("symlink_target"));
     let (xattr, unwritten) = (columns.list("xattr"), columns.list("unwritten"));
     let inode = |row| {
@@ -252,6 +258,7 @@ fn inodes_of(batch: &RecordBatch) -> Option<Vec<Inode>> {
                 unwritten: ranges_at(unwritten, row),
             })),
             object: object.value(row),
+            shared: shared.value(row),
         })
     };
     (0..batch.num_rows()).map(inode).collect()

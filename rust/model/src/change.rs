@@ -65,14 +65,42 @@ impl Op {
     }
 }
 
+/// Which snapshot of a delta.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum End {
+    Base,
+    Target,
+}
+
+impl End {
+    pub fn name(self) -> &'static str {
+        match self {
+            End::Base => "base",
+            End::Target => "target",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<End> {
+        [End::Base, End::Target].into_iter().find(|end| end.name() == name)
+    }
+}
+
+/// Where the bytes of a clone come from. In the target it is always data that travels with the same delta.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Source {
+    pub end: End,
+    pub ino: u64,
+    pub offset: u64,
+}
+
 /// How a run of bytes of the target file comes to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
     pub offset: u64,
     pub length: u64,
     pub op: Op,
-    /// For a clone: the inode and the offset the bytes come from.
-    pub source: Option<(u64, u64)>,
+    /// For a clone.
+    pub source: Option<Source>,
     /// BLAKE3 of the bytes where they were read when the manifest was made.
     pub checksum: Option<[u8; 32]>,
 }
@@ -107,6 +135,16 @@ impl Change {
         self.extents.iter().filter(|e| e.op == Op::Data).map(|e| e.length).sum()
     }
 
+    /// Some of it is there already, elsewhere.
+    pub fn has_clones(&self) -> bool {
+        self.extents.iter().any(|e| e.op == Op::Clone)
+    }
+
+    /// A file without any change, which has a row because others take data from it.
+    pub fn only_lends(&self) -> bool {
+        self.kind != Kind::Directory && !self.flags.any()
+    }
+
     /// It exists on both sides.
     pub fn survives(&self) -> bool {
         !self.flags.created && !self.flags.deleted
@@ -129,6 +167,11 @@ pub struct Counts {
     pub deleted: u64,
     #[serde(skip)]
     pub data_bytes: u64,
+    /// Bytes of files that the target has and the base has not, and the other way; sizes, not what is allocated.
+    #[serde(skip)]
+    pub bytes_added: u64,
+    #[serde(skip)]
+    pub bytes_removed: u64,
 }
 
 impl Counts {
@@ -141,5 +184,9 @@ impl Counts {
         let content = flags.data || flags.attributes || flags.xattrs || flags.links;
         self.changed += u64::from(change.survives() && content);
         self.data_bytes += change.data_bytes();
+        if change.kind == Kind::File {
+            self.bytes_added += change.new.map_or(0, |a| a.size);
+            self.bytes_removed += change.old.map_or(0, |a| a.size);
+        }
     }
 }

@@ -13,6 +13,36 @@ impl Range {
     }
 }
 
+/// Where bytes live. On one file system, and while both files hold on to them, equal addresses are equal bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Address {
+    /// The compressed extent that they are packed in; 0 for bytes that lie as they are.
+    pub extent: u64,
+    /// On the device, or within the unpacked extent.
+    pub offset: u64,
+}
+
+impl Address {
+    pub fn plus(self, bytes: u64) -> Address {
+        Address { offset: self.offset + bytes, ..self }
+    }
+}
+
+/// Data of a file, and where it lives if that is known exactly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placed {
+    pub range: Range,
+    pub address: Option<Address>,
+    /// The file system says that other files hold it as well.
+    pub shared: bool,
+}
+
+impl From<Range> for Placed {
+    fn from(range: Range) -> Placed {
+        Placed { range, address: None, shared: false }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SegmentKind {
     Data,
@@ -25,6 +55,25 @@ pub struct Segment {
     pub offset: u64,
     pub length: u64,
     pub kind: SegmentKind,
+    /// Of its first byte. Only data has one.
+    pub address: Option<Address>,
+    pub shared: bool,
+}
+
+impl Segment {
+    pub fn end(&self) -> u64 {
+        self.offset + self.length
+    }
+
+    /// The address of the byte at `at`, which lies within.
+    pub fn address_at(&self, at: u64) -> Option<Address> {
+        self.address.map(|address| address.plus(at - self.offset))
+    }
+
+    fn is_continued_by(&self, next: &Segment) -> bool {
+        let joins = self.kind == next.kind && self.shared == next.shared && self.end() == next.offset;
+        joins && self.address.map(|address| address.plus(self.length)) == next.address
+    }
 }
 
 /// A file as segments that touch each other, from 0 to its size; unwritten ones may follow beyond it.
@@ -34,12 +83,12 @@ pub struct Layout(Vec<Segment>);
 impl Layout {
     /// Everything that is neither data nor unwritten is a hole. Both lists are sorted; where they
     /// overlap, unwritten wins.
-    pub fn new(size: u64, data: &[Range], unwritten: &[Range]) -> Layout {
+    pub fn new(size: u64, data: &[Placed], unwritten: &[Range]) -> Layout {
         let mut layout = Layout::default();
         let mut at = 0;
         for range in unwritten {
             layout.fill(at, range.offset, size, data);
-            layout.push(range.offset.max(at), range.end(), SegmentKind::Unwritten);
+            layout.push(range.offset.max(at), range.end(), SegmentKind::Unwritten, None);
             at = range.end().max(at);
         }
         layout.fill(at, size, size, data);
@@ -50,25 +99,52 @@ impl Layout {
         &self.0
     }
 
-    fn fill(&mut self, from: u64, to: u64, size: u64, data: &[Range]) {
-        let mut at = from;
-        let to = to.min(size);
-        let first = data.partition_point(|r| r.end() <= from);
-        for range in data[first..].iter().take_while(|r| r.offset < to) {
-            self.push(at, range.offset.min(to), SegmentKind::Hole);
-            self.push(range.offset.max(at), range.end().min(to), SegmentKind::Data);
-            at = range.end().min(to).max(at);
+    /// Where one kind is, joined whatever the addresses.
+    pub fn ranges(&self, kind: SegmentKind) -> Vec<Range> {
+        let mut ranges: Vec<Range> = Vec::new();
+        for segment in self.0.iter().filter(|s| s.kind == kind) {
+            match ranges.last_mut() {
+                Some(last) if last.end() == segment.offset => last.length += segment.length,
+                _ => ranges.push(Range { offset: segment.offset, length: segment.length }),
+            }
         }
-        self.push(at, to, SegmentKind::Hole);
+        ranges
     }
 
-    fn push(&mut self, from: u64, to: u64, kind: SegmentKind) {
+    /// The data, with its addresses.
+    pub fn placed(&self) -> Vec<Placed> {
+        let data = self.0.iter().filter(|s| s.kind == SegmentKind::Data);
+        data.map(|s| Placed {
+            range: Range { offset: s.offset, length: s.length },
+            address: s.address,
+            shared: s.shared,
+        })
+        .collect()
+    }
+
+    fn fill(&mut self, from: u64, to: u64, size: u64, data: &[Placed]) {
+        let mut at = from;
+        let to = to.min(size);
+        let first = data.partition_point(|p| p.range.end() <= from);
+        for placed in data[first..].iter().take_while(|p| p.range.offset < to) {
+            let range = placed.range;
+            self.push(at, range.offset.min(to), SegmentKind::Hole, None);
+            self.push(range.offset.max(at), range.end().min(to), SegmentKind::Data, Some(placed));
+            at = range.end().min(to).max(at);
+        }
+        self.push(at, to, SegmentKind::Hole, None);
+    }
+
+    fn push(&mut self, from: u64, to: u64, kind: SegmentKind, placed: Option<&Placed>) {
         if from >= to {
             return;
         }
+        let address = placed.and_then(|p| p.address.map(|address| address.plus(from - p.range.offset)));
+        let shared = placed.is_some_and(|p| p.shared);
+        let next = Segment { offset: from, length: to - from, kind, address, shared };
         match self.0.last_mut() {
-            Some(last) if last.kind == kind && last.offset + last.length == from => last.length += to - from,
-            _ => self.0.push(Segment { offset: from, length: to - from, kind }),
+            Some(last) if last.is_continued_by(&next) => last.length += next.length,
+            _ => self.0.push(next),
         }
     }
 }
@@ -82,13 +158,22 @@ mod tests {
         Range { offset, length }
     }
 
+    fn data(offset: u64, length: u64) -> Placed {
+        range(offset, length).into()
+    }
+
+    fn at(offset: u64, length: u64, extent: u64, start: u64) -> Placed {
+        let address = Some(Address { extent, offset: start });
+        Placed { range: range(offset, length), address, shared: false }
+    }
+
     fn kinds(layout: &Layout) -> Vec<(u64, u64, SegmentKind)> {
         layout.segments().iter().map(|s| (s.offset, s.length, s.kind)).collect()
     }
 
     #[test]
     fn segments_cover_the_file_and_what_is_preallocated_beyond_it() {
-        let layout = Layout::new(100, &[range(10, 20), range(50, 50)], &[range(60, 10), range(120, 8)]);
+        let layout = Layout::new(100, &[data(10, 20), data(50, 50)], &[range(60, 10), range(120, 8)]);
         let wanted = [
             (0, 10, Hole),
             (10, 20, Data),
@@ -105,6 +190,23 @@ mod tests {
     fn an_empty_file_has_no_segments_and_a_bare_size_is_one_hole() {
         assert_eq!(kinds(&Layout::new(0, &[], &[])), []);
         assert_eq!(kinds(&Layout::new(7, &[], &[])), [(0, 7, Hole)]);
-        assert_eq!(kinds(&Layout::new(7, &[range(0, 4096)], &[])), [(0, 7, Data)]);
+        assert_eq!(kinds(&Layout::new(7, &[data(0, 4096)], &[])), [(0, 7, Data)]);
+    }
+
+    #[test]
+    fn data_is_joined_only_where_its_addresses_go_on() {
+        let layout =
+            Layout::new(400, &[at(0, 100, 0, 1000), at(100, 100, 0, 1100), at(200, 100, 8, 200)], &[]);
+        let found: Vec<_> = layout.placed().iter().map(|p| (p.range.offset, p.range.length)).collect();
+        assert_eq!(found, [(0, 200), (200, 100)]);
+        assert_eq!(layout.ranges(Data), [range(0, 300)]);
+        assert_eq!(layout.segments()[1].address_at(250), Some(Address { extent: 8, offset: 250 }));
+    }
+
+    #[test]
+    fn a_preallocated_middle_leaves_the_addresses_of_the_rest_right() {
+        let layout = Layout::new(300, &[at(0, 300, 0, 1000)], &[range(100, 100)]);
+        let addresses: Vec<_> = layout.segments().iter().map(|s| s.address.map(|a| a.offset)).collect();
+        assert_eq!(addresses, [Some(1000), None, Some(1200)]);
     }
 }

@@ -109,4 +109,6 @@ pub struct Inode {
     pub details: Option<Box<Details>>,
     /// The pool object that holds its data; 0 for none.
     pub object: u64,
+    /// When its object was taken, some of its data was that of other files as well.
+    pub shared: bool,
 }

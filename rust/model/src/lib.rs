@@ -10,11 +10,11 @@ mod path;
 mod side;
 mod snapshot;
 
-pub use change::{Attributes, Change, ChangeFlags, Counts, Extent, Op};
+pub use change::{Attributes, Change, ChangeFlags, Counts, End, Extent, Op, Source};
 pub use error::{Context, Error, Result};
-pub use extent::{Layout, Range, Segment, SegmentKind};
+pub use extent::{Address, Layout, Placed, Range, Segment, SegmentKind};
 pub use inode::{Details, Inode, Kind, Link, ROOT, Xattr};
-pub use monitor::{Monitor, Stage};
+pub use monitor::{Counters, Monitor, Stage};
 pub use mutex::{locked, unlocked};
 pub use path::RelPath;
 pub use side::{Directories, Inodes, Side};

@@ -1,6 +1,7 @@
 //! What a long run tells its watcher, and how the watcher stops it.
 
 use crate::{Error, Result, locked};
+use serde::Serialize;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 
@@ -45,6 +46,34 @@ impl Stage {
     }
 }
 
+/// How much was looked at. Equal input gives equal counters, whatever the number of threads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counters {
+    /// Entries of directories, items of trees and rows of tables.
+    pub visited: u64,
+    pub inodes_compared: u64,
+    /// Pairs of extents whose addresses or bytes were compared.
+    pub extents_compared: u64,
+    /// Bytes read from files, to compare them and to send them.
+    pub bytes_read: u64,
+    pub bytes_sent: u64,
+    /// Runs of bytes at another address that are the same.
+    pub ghosts: u64,
+    pub ghost_bytes: u64,
+}
+
+impl std::ops::AddAssign for Counters {
+    fn add_assign(&mut self, other: Counters) {
+        self.visited += other.visited;
+        self.inodes_compared += other.inodes_compared;
+        self.extents_compared += other.extents_compared;
+        self.bytes_read += other.bytes_read;
+        self.bytes_sent += other.bytes_sent;
+        self.ghosts += other.ghosts;
+        self.ghost_bytes += other.ghost_bytes;
+    }
+}
+
 /// Shared by all threads of one run. Notes are what people should know though nothing failed.
 #[derive(Default)]
 pub struct Monitor {
@@ -52,12 +81,17 @@ pub struct Monitor {
     done: AtomicU64,
     total: AtomicU64,
     cancelled: AtomicBool,
+    /// Stages that were left again before anybody asked.
+    missed: Mutex<Vec<Stage>>,
     notes: Mutex<Vec<String>>,
+    counters: Mutex<Counters>,
 }
 
 impl Monitor {
     /// Starts a stage; `total` is 0 where it is not known.
     pub fn start(&self, stage: Stage, total: u64) {
+        let mut missed = locked(&self.missed);
+        missed.push(stage);
         self.stage.store(stage as u8, Relaxed);
         self.done.store(0, Relaxed);
         self.total.store(total, Relaxed);
@@ -67,10 +101,15 @@ impl Monitor {
         self.done.fetch_add(by, Relaxed);
     }
 
-    /// Stage, done, total.
-    pub fn state(&self) -> (Stage, u64, u64) {
+    /// The stages that came and went since this was last asked, then the one that lasts: each with what is done
+    /// and the total.
+    pub fn take_states(&self) -> Vec<(Stage, u64, u64)> {
+        let mut missed = locked(&self.missed);
+        missed.pop();
+        let mut states: Vec<_> = missed.drain(..).map(|stage| (stage, 0, 0)).collect();
         let stage = Stage::ALL[self.stage.load(Relaxed) as usize];
-        (stage, self.done.load(Relaxed), self.total.load(Relaxed))
+        states.push((stage, self.done.load(Relaxed), self.total.load(Relaxed)));
+        states
     }
 
     pub fn cancel(&self) {
@@ -80,6 +119,15 @@ impl Monitor {
     /// To be asked between small pieces of work, wherever stopping is safe.
     pub fn check(&self) -> Result<()> {
         if self.cancelled.load(Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
+    }
+
+    /// Adds what one piece of work looked at.
+    pub fn count(&self, more: Counters) {
+        *locked(&self.counters) += more;
+    }
+
+    pub fn counters(&self) -> Counters {
+        *locked(&self.counters)
     }
 
     pub fn note(&self, note: impl Into<String>) {

@@ -1,7 +1,7 @@
 //! One side of a comparison: a snapshot, or a directory as it is.
 
-use crate::{Details, Error, Inode, Kind, Layout, Link, ROOT, RelPath, Result};
-use std::collections::HashMap;
+use crate::{Address, Details, Error, Inode, Kind, Layout, Link, ROOT, RelPath, Result};
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 
 pub type Inodes<'a> = Box<dyn Iterator<Item = Result<Inode>> + Send + 'a>;
@@ -11,7 +11,8 @@ pub trait Side: Sync {
     /// Every inode once, sorted by number. May be asked for again.
     fn inodes(&self) -> Result<Inodes<'_>>;
 
-    fn directories(&self) -> &Directories;
+    /// The path of the entry that `link` names.
+    fn path_of(&self, link: &Link) -> Result<RelPath>;
 
     /// What costs an open to learn; the inode's own where it has them already.
     fn details(&self, inode: &Inode) -> Result<Details>;
@@ -25,9 +26,27 @@ pub trait Side: Sync {
     /// The path of an inode's first name.
     fn path(&self, inode: &Inode) -> Result<RelPath> {
         match inode.links.first() {
-            Some(link) => self.directories().path(link),
+            Some(link) => self.path_of(link),
             None => Ok(RelPath::root()),
         }
+    }
+
+    /// What the addresses in this side's layouts belong to, where they hold for as long as it is looked at: data at
+    /// the same address of the same space is the same. None where only bytes prove anything.
+    fn space(&self) -> Option<u128> {
+        None
+    }
+
+    /// The numbers of files that may hold data at `address`, sorted; None where nothing tells.
+    fn owners(&self, address: Address) -> Result<Option<Vec<u64>>> {
+        let _ = address;
+        Ok(None)
+    }
+
+    /// Those of these inodes that are there, sorted, whether or not `inodes` lists them.
+    fn pick(&self, inos: &BTreeSet<u64>) -> Result<Vec<Inode>> {
+        let wanted = |inode: &Result<Inode>| inode.as_ref().map_or(true, |i| inos.contains(&i.ino));
+        self.inodes()?.filter(wanted).collect()
     }
 }
 
@@ -41,8 +60,16 @@ const DEEPEST: usize = 1 << 20;
 impl Directories {
     pub fn add(&mut self, inode: &Inode) {
         if let (Kind::Directory, Some(link)) = (inode.kind, inode.links.first()) {
-            self.0.insert(inode.ino, link.clone());
+            self.insert(inode.ino, link.clone());
         }
+    }
+
+    pub fn insert(&mut self, ino: u64, link: Link) {
+        self.0.insert(ino, link);
+    }
+
+    pub fn contains(&self, ino: u64) -> bool {
+        ino == ROOT || self.0.contains_key(&ino)
     }
 
     /// The path of the entry that `link` names.

@@ -65,7 +65,8 @@ fn wait<T: Send>(
 
 fn report(py: Python<'_>, monitor: &Monitor, progress: Option<&Py<PyAny>>) -> PyResult<()> {
     let Some(progress) = progress else { return Ok(()) };
-    let (stage, done, total) = monitor.state();
-    progress.call1(py, (stage.name(), done, total, stage.unit()))?;
+    for (stage, done, total) in monitor.take_states() {
+        progress.call1(py, (stage.name(), done, total, stage.unit()))?;
+    }
     Ok(())
 }

@@ -6,15 +6,15 @@ use rayon::prelude::*;
 use rustix::fs::OFlags;
 use snapsync_manifest::{TableInfo, TableReader, TableWriter};
 use snapsync_model::{
-    Attributes, Context, Details, Directories, Inode, Inodes, Kind, Layout, Monitor, Range, RelPath, Result,
-    SegmentKind, Side,
+    Attributes, Context, Counters, Details, Directories, Inode, Inodes, Kind, Layout, Link, Monitor, Placed,
+    Range, RelPath, Result, Segment, SegmentKind, Side,
 };
-use snapsync_sys::{Entry, FileSystem, Root, fault, sync_filesystem};
+use snapsync_sys::{Entry, FileSystem, Root, btrfs, fault, sync_filesystem};
 use snapsync_walk::{Tree, details_of, layout_of};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -98,6 +98,14 @@ fn unsettled(filesystem: FileSystem) -> i64 {
     if filesystem.has_fine_times() { 100_000_000 } else { 2_000_000_000 }
 }
 
+/// What a row of the table says of a file's data.
+#[derive(Default)]
+struct Data {
+    unwritten: Vec<Range>,
+    object: u64,
+    shared: bool,
+}
+
 struct Take<'a> {
     root: &'a Root,
     directories: &'a Directories,
@@ -140,7 +148,7 @@ impl Take<'_> {
             for row in rows {
                 if let Some(inode) = row? {
                     counts.entries += 1;
-                    counts.bytes += inode.attributes.size;
+                    counts.bytes += if inode.kind == Kind::File { inode.attributes.size } else { 0 };
                     table.write(&inode)?;
                 }
             }
@@ -156,7 +164,8 @@ impl Take<'_> {
             && self.is_settled(&inode, old)
         {
             let attributes = Attributes { flags: old.attributes.flags, ..inode.attributes };
-            return Ok(Some(Inode { attributes, details: old.details.clone(), object: old.object, ..inode }));
+            let (object, shared) = (old.object, old.shared);
+            return Ok(Some(Inode { attributes, details: old.details.clone(), object, shared, ..inode }));
         }
         let path = match inode.links.first() {
             Some(link) => self.directories.path(link)?,
@@ -200,7 +209,8 @@ impl Take<'_> {
             };
             let mut details = details_of(self.root, path, walked.kind)?;
             if walked.kind == Kind::File {
-                (details.unwritten, inode.object) = self.data(path, &entry, &inode, old)?;
+                let data = self.data(path, &entry, &inode, old)?;
+                (details.unwritten, inode.object, inode.shared) = (data.unwritten, data.object, data.shared);
             }
             inode.attributes.flags = details.flags;
             inode.details = Some(Box::new(details));
@@ -216,33 +226,45 @@ impl Take<'_> {
         Ok(last.unwrap_or_else(|| walked.clone()))
     }
 
-    /// Preallocated ranges, and the object that holds the bytes: the old one where they are the same.
-    fn data(
-        &self,
-        path: &RelPath,
-        entry: &Entry,
-        inode: &Inode,
-        old: Option<&Inode>,
-    ) -> Result<(Vec<Range>, u64)> {
+    /// The object that holds the bytes is the old one where they are the same.
+    fn data(&self, path: &RelPath, entry: &Entry, inode: &Inode, old: Option<&Inode>) -> Result<Data> {
         let show = || self.root.show(path);
         if inode.attributes.size == 0 && inode.blocks == 0 {
-            return Ok((Vec::new(), 0));
+            return Ok(Data::default());
         }
         let file = entry.open(OFlags::RDONLY).context("open", show())?;
         let layout = layout_of(&file, inode, self.filesystem).context("read the extents of", show())?;
-        let unwritten = ranges(&layout, SegmentKind::Unwritten);
+        let unwritten = layout.ranges(SegmentKind::Unwritten);
         if inode.attributes.size == 0 {
-            return Ok((unwritten, 0));
+            return Ok(Data { unwritten, ..Data::default() });
         }
         if let Some(old) = old
             && self.is_the_same(&file, &layout, inode, old).context("compare", show())?
         {
-            return Ok((unwritten, old.object));
+            return Ok(Data { unwritten, object: old.object, shared: old.shared });
         }
+        let shared = self.is_shared(&layout, old).context("read the extents of", show())?;
         let object = (self.round << ROUND_SHIFT) | self.next.fetch_add(1, Relaxed);
         self.store(&file, &layout, inode.attributes.size, object).context("copy to the pool", show())?;
         fault::point("snapshot.object");
-        Ok((unwritten, object))
+        Ok(Data { unwritten, object, shared })
+    }
+
+    /// Whether other files hold some of the data, its own last object aside. Asked before it gets a new one.
+    fn is_shared(&self, layout: &Layout, old: Option<&Inode>) -> io::Result<bool> {
+        if !layout.segments().iter().any(|s| s.shared) {
+            return Ok(false);
+        }
+        let Some(old) = old.filter(|old| old.object != 0) else { return Ok(true) };
+        let object = File::open(object_path(self.pool, old.object))?;
+        let held = snapsync_sys::layout(&object, old.attributes.size, self.filesystem)?;
+        let is_own = |s: &Segment| {
+            let at = held.segments().partition_point(|h| h.end() <= s.offset);
+            held.segments().get(at).is_some_and(|h| {
+                h.offset <= s.offset && s.end() <= h.end() && h.address_at(s.offset) == s.address
+            })
+        };
+        Ok(layout.segments().iter().any(|s| s.shared && !is_own(s)))
     }
 
     /// Only asked where the times are those of the object: after a change of mode, say, or one within a tick.
@@ -252,10 +274,23 @@ impl Take<'_> {
             return Ok(false);
         }
         let object = File::open(object_path(self.pool, old.object))?;
-        let stored =
-            snapsync_sys::layout(&object, inode.attributes.size, self.filesystem.magic == FileSystem::XFS)?;
-        let data = ranges(layout, SegmentKind::Data);
-        Ok(data == ranges(&stored, SegmentKind::Data) && equal(file, &object, &data)?)
+        let stored = snapsync_sys::layout(&object, inode.attributes.size, self.filesystem)?;
+        let data = layout.ranges(SegmentKind::Data);
+        if data != stored.ranges(SegmentKind::Data) {
+            return Ok(false);
+        }
+        let placed =
+            |layout: &Layout| layout.placed().iter().map(|p| (p.range, p.address)).collect::<Vec<_>>();
+        let has_addresses = layout.placed().iter().all(|p| p.address.is_some());
+        // Blocks that the object holds as well cannot be given away and come back as others.
+        if has_addresses && placed(layout) == placed(&stored) {
+            return Ok(true);
+        }
+        self.monitor.count(Counters {
+            bytes_read: 2 * data.iter().map(|r| r.length).sum::<u64>(),
+            ..Counters::default()
+        });
+        equal(file, &object, &data)
     }
 
     fn store(&self, file: &File, layout: &Layout, size: u64, object: u64) -> io::Result<()> {
@@ -272,8 +307,9 @@ impl Take<'_> {
             return Ok(());
         }
         target.set_len(size)?;
-        for range in ranges(layout, SegmentKind::Data) {
-            snapsync_sys::copy_range(file, &target, range.offset, range.length)?;
+        for range in layout.ranges(SegmentKind::Data) {
+            snapsync_sys::copy_range(file, range.offset, range.length, &target, range.offset)?;
+            self.monitor.count(Counters { bytes_read: range.length, ..Counters::default() });
         }
         Ok(())
     }
@@ -284,11 +320,6 @@ impl Take<'_> {
             let _ = std::fs::remove_file(object_path(self.pool, object));
         }
     }
-}
-
-fn ranges(layout: &Layout, kind: SegmentKind) -> Vec<Range> {
-    let segments = layout.segments().iter().filter(|s| s.kind == kind);
-    segments.map(|s| Range { offset: s.offset, length: s.length }).collect()
 }
 
 fn equal(a: &File, b: &File, ranges: &[Range]) -> io::Result<bool> {
@@ -312,16 +343,23 @@ fn equal(a: &File, b: &File, ranges: &[Range]) -> io::Result<bool> {
 pub struct PoolSnapshot {
     table: PathBuf,
     pool: PathBuf,
+    filesystem: FileSystem,
+    space: Option<u128>,
     directories: Directories,
 }
 
 impl PoolSnapshot {
-    pub(crate) fn open(table: &Path, pool: PathBuf) -> Result<PoolSnapshot> {
+    pub(crate) fn open(table: &Path, pool: PathBuf, filesystem: FileSystem) -> Result<PoolSnapshot> {
         let mut directories = Directories::default();
         for inode in TableReader::open(table)? {
             directories.add(&inode?);
         }
-        Ok(PoolSnapshot { table: table.to_path_buf(), pool, directories })
+        let space = if filesystem.shares_blocks() {
+            Some(u128::from(std::fs::metadata(&pool).context("read the attributes of", &pool)?.dev()))
+        } else {
+            None
+        };
+        Ok(PoolSnapshot { table: table.to_path_buf(), pool, filesystem, space, directories })
     }
 
     /// The objects that a table's rows point at.
@@ -331,13 +369,24 @@ impl PoolSnapshot {
     }
 }
 
+/// Exact for compressed extents too, where the tree may be searched.
+fn object_layout(object: &File, size: u64, filesystem: FileSystem) -> io::Result<Layout> {
+    if filesystem.magic == FileSystem::BTRFS {
+        match btrfs::layout(object, object.metadata()?.ino(), size, 0) {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
+            other => return other,
+        }
+    }
+    snapsync_sys::layout(object, size, filesystem)
+}
+
 impl Side for PoolSnapshot {
     fn inodes(&self) -> Result<Inodes<'_>> {
         Ok(Box::new(TableReader::open(&self.table)?))
     }
 
-    fn directories(&self) -> &Directories {
-        &self.directories
+    fn path_of(&self, link: &Link) -> Result<RelPath> {
+        self.directories.path(link)
     }
 
     fn details(&self, inode: &Inode) -> Result<Details> {
@@ -361,8 +410,15 @@ impl Side for PoolSnapshot {
             return Ok(Layout::new(size, &[], unwritten));
         }
         // Clones lose preallocation on some file systems: the table knows where it was.
-        let stored = snapsync_sys::layout(file, size, false)
+        let stored = object_layout(file, size, self.filesystem)
             .context("read the extents of", object_path(&self.pool, inode.object))?;
-        Ok(Layout::new(size, &ranges(&stored, SegmentKind::Data), unwritten))
+        // An object shares everything with its file: what it shares with others was asked when it was taken.
+        let placed = stored.placed().into_iter().map(|p| Placed { shared: inode.shared, ..p });
+        Ok(Layout::new(size, &placed.collect::<Vec<_>>(), unwritten))
+    }
+
+    /// Objects are never written again, and both sides hold theirs.
+    fn space(&self) -> Option<u128> {
+        self.space
     }
 }

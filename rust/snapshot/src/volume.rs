@@ -235,13 +235,19 @@ impl Volume {
         self.store().join("snapshots").join(id.to_string())
     }
 
+    /// The directory that holds a snapshot's tree, where it is one.
+    pub fn tree_of(&self, info: &SnapshotInfo) -> Option<PathBuf> {
+        (info.provider == Provider::Btrfs).then(|| self.dir_of(info.id).join("tree"))
+    }
+
     /// Opens a snapshot to be compared or read.
     pub fn open_snapshot(&self, info: &SnapshotInfo, monitor: &Monitor) -> Result<Box<dyn Side>> {
         let dir = self.dir_of(info.id);
         Ok(match info.provider {
             Provider::Btrfs => Box::new(Tree::walk(&dir.join("tree"), monitor)?),
             Provider::Pool => {
-                Box::new(crate::PoolSnapshot::open(&dir.join("table.arrow"), self.store().join("pool"))?)
+                let (table, pool) = (dir.join("table.arrow"), self.store().join("pool"));
+                Box::new(crate::PoolSnapshot::open(&table, pool, self.filesystem)?)
             }
         })
     }

@@ -2,7 +2,7 @@
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use snapsync_model::{
-    Change, Context, Error, Inode, Inodes, Monitor, Op, Range, Result, Side, locked, unlocked,
+    Change, Context, Counters, Error, Inode, Inodes, Monitor, Op, Range, Result, Side, locked, unlocked,
 };
 use std::fs::File;
 use std::iter::Peekable;
@@ -153,6 +153,7 @@ fn read(
         let mut bytes = vec![0; FRAME.min(range.end() - at) as usize];
         file.read_exact_at(&mut bytes, at).context("read", change.display_path())?;
         let (length, hash) = (bytes.len() as u64, *blake3::hash(&bytes).as_bytes());
+        monitor.count(Counters { bytes_read: length, bytes_sent: length, ..Counters::default() });
         sink(Frame { change: change.clone(), offset: at, bytes, hash })?;
         monitor.advance(length);
         at += length;

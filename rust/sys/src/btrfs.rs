@@ -2,6 +2,7 @@
 
 use crate::ioctl;
 use rustix::fs::{Mode, OFlags, openat};
+use snapsync_model::{Address, Attributes, Kind, Layout, Link, Placed, Range};
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -13,9 +14,20 @@ const SNAP_DESTROY: u64 = 0x5000_940f;
 const SUBVOL_GETFLAGS: u64 = 0x8008_9419;
 const SUBVOL_SETFLAGS: u64 = 0x4008_941a;
 const GET_SUBVOL_INFO: u64 = 0x81f8_943c;
+const FS_INFO: u64 = 0x8400_941f;
+const TREE_SEARCH_V2: u64 = 0xc070_9411;
+const LOGICAL_INO_V2: u64 = 0xc038_943b;
 const RDONLY: u64 = 2;
 /// The root directory of every subvolume has this number.
-const ROOT_INODE: u64 = 256;
+pub const ROOT_INODE: u64 = 256;
+/// Numbers above this are the file system's own.
+const LAST_INODE: u64 = u64::MAX - 255;
+
+pub const INODE_ITEM: u32 = 1;
+pub const INODE_REF: u32 = 12;
+pub const INODE_EXTREF: u32 = 13;
+pub const DIR_INDEX: u32 = 96;
+const EXTENT_DATA: u32 = 108;
 
 #[repr(C)]
 struct VolumeV2 {
@@ -87,6 +99,8 @@ pub fn set_read_only(subvolume: impl AsFd, read_only: bool) -> io::Result<()> {
 /// Who a subvolume is and when it last changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subvolume {
+    /// The tree that holds it.
+    pub tree: u64,
     pub uuid: [u8; 16],
     /// The subvolume it was made from; zeros for none.
     pub parent_uuid: [u8; 16],
@@ -123,6 +137,7 @@ pub fn subvolume(fd: impl AsFd) -> io::Result<Subvolume> {
     // SAFETY: GET_SUBVOL_INFO writes a struct btrfs_ioctl_get_subvol_info_args of 504 bytes.
     unsafe { ioctl::call(fd, GET_SUBVOL_INFO, &mut info) }?;
     Ok(Subvolume {
+        tree: info.treeid,
         uuid: info.uuid,
         parent_uuid: info.parent_uuid,
         read_only: info.flags & 1 != 0,
@@ -132,6 +147,350 @@ pub fn subvolume(fd: impl AsFd) -> io::Result<Subvolume> {
         created_at: (info.times[2] as i64).saturating_mul(1_000_000_000)
             + (info.times[3] & 0xffff_ffff) as i64,
     })
+}
+
+#[repr(C)]
+struct FsInfo {
+    max_id: u64,
+    num_devices: u64,
+    fsid: [u8; 16],
+    rest: [u64; 124],
+}
+
+/// The file system that `fd` is on, whichever of its subvolumes that is in.
+pub fn filesystem_id(fd: impl AsFd) -> io::Result<u128> {
+    let mut info = FsInfo { max_id: 0, num_devices: 0, fsid: [0; 16], rest: [0; 124] };
+    // SAFETY: FS_INFO writes a struct btrfs_ioctl_fs_info_args of 1,024 bytes.
+    unsafe { ioctl::call(fd, FS_INFO, &mut info) }?;
+    Ok(u128::from_ne_bytes(info.fsid))
+}
+
+/// Whether the subvolume whose root is `fd` is read-only.
+pub fn is_read_only(fd: impl AsFd) -> io::Result<bool> {
+    let mut flags: u64 = 0;
+    // SAFETY: SUBVOL_GETFLAGS writes a u64.
+    unsafe { ioctl::call(&fd, SUBVOL_GETFLAGS, &mut flags) }?;
+    Ok(flags & RDONLY != 0)
+}
+
+/// Where an item stands in a tree; the order of the fields is the order of items.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    pub objectid: u64,
+    pub kind: u32,
+    pub offset: u64,
+}
+
+impl Key {
+    /// Every item of one inode between two kinds, both included.
+    pub fn of(ino: u64, kinds: std::ops::RangeInclusive<u32>) -> (Key, Key) {
+        let first = Key { objectid: ino, kind: *kinds.start(), offset: 0 };
+        (first, Key { objectid: ino, kind: *kinds.end(), offset: u64::MAX })
+    }
+
+    /// Every item of every inode.
+    pub fn all() -> (Key, Key) {
+        let first = Key { objectid: ROOT_INODE, kind: 0, offset: 0 };
+        (first, Key { objectid: LAST_INODE, kind: 255, offset: u64::MAX })
+    }
+
+    fn next(self) -> Option<Key> {
+        if let Some(offset) = self.offset.checked_add(1) {
+            return Some(Key { offset, ..self });
+        }
+        if self.kind < 255 {
+            return Some(Key { kind: self.kind + 1, offset: 0, ..self });
+        }
+        Some(Key { objectid: self.objectid.checked_add(1)?, kind: 0, offset: 0 })
+    }
+}
+
+/// `struct btrfs_ioctl_search_args_v2` and room for what it finds.
+#[repr(C)]
+struct SearchRequest {
+    tree: u64,
+    min_objectid: u64,
+    max_objectid: u64,
+    min_offset: u64,
+    max_offset: u64,
+    min_transid: u64,
+    max_transid: u64,
+    min_type: u32,
+    max_type: u32,
+    nr_items: u32,
+    unused: u32,
+    unused_more: [u64; 4],
+    buf_size: u64,
+    buf: [u8; SEARCH_ROOM],
+}
+
+/// More than the largest node.
+const SEARCH_ROOM: usize = 80 << 10;
+const ITEM_HEADER: usize = 32;
+
+/// Searches in the tree of the subvolume that a file is in. Needs CAP_SYS_ADMIN.
+pub struct Search(Box<SearchRequest>);
+
+impl Default for Search {
+    fn default() -> Self {
+        Search(Box::new(SearchRequest {
+            tree: 0,
+            min_objectid: 0,
+            max_objectid: 0,
+            min_offset: 0,
+            max_offset: 0,
+            min_transid: 0,
+            max_transid: u64::MAX,
+            min_type: 0,
+            max_type: 0,
+            nr_items: 0,
+            unused: 0,
+            unused_more: [0; 4],
+            buf_size: SEARCH_ROOM as u64,
+            buf: [0; SEARCH_ROOM],
+        }))
+    }
+}
+
+impl Search {
+    /// Calls `visit` with key and content of every item between two keys, both included, that lies in a node
+    /// written in transaction `since` or later. Returns how many there were.
+    pub fn each(
+        &mut self,
+        fd: impl AsFd,
+        (first, last): (Key, Key),
+        since: u64,
+        visit: &mut dyn FnMut(Key, &[u8]) -> io::Result<()>,
+    ) -> io::Result<u64> {
+        let (mut from, mut count) = (first, 0);
+        loop {
+            let request = &mut *self.0;
+            (request.min_objectid, request.min_type, request.min_offset) =
+                (from.objectid, from.kind, from.offset);
+            (request.max_objectid, request.max_type, request.max_offset) =
+                (last.objectid, last.kind, last.offset);
+            (request.min_transid, request.nr_items) = (since, u32::MAX);
+            request.buf_size = SEARCH_ROOM as u64;
+            // SAFETY: TREE_SEARCH_V2 reads the key, and writes it back and at most `buf_size` bytes behind it,
+            // which is the size of `buf`. All of them are plain bytes.
+            unsafe { ioctl::call(&fd, TREE_SEARCH_V2, request) }?;
+            if request.nr_items == 0 {
+                return Ok(count);
+            }
+            count += u64::from(request.nr_items);
+            let mut at = 0;
+            for _ in 0..request.nr_items {
+                let (key, content) = item_at(&request.buf, &mut at).ok_or(io::ErrorKind::InvalidData)?;
+                visit(key, content)?;
+                from = key;
+            }
+            match from.next() {
+                Some(next) if next <= last => from = next,
+                _ => return Ok(count),
+            }
+        }
+    }
+}
+
+/// `struct btrfs_ioctl_search_header`, then the item.
+fn item_at<'a>(buffer: &'a [u8], at: &mut usize) -> Option<(Key, &'a [u8])> {
+    let header = buffer.get(*at..*at + ITEM_HEADER)?;
+    let key = Key { objectid: u64_at(header, 8)?, kind: u32_at(header, 24)?, offset: u64_at(header, 16)? };
+    let length = u32_at(header, 28)? as usize;
+    let content = buffer.get(*at + ITEM_HEADER..*at + ITEM_HEADER + length)?;
+    *at += ITEM_HEADER + length;
+    Some((key, content))
+}
+
+/// Little-endian numbers in an item; None beyond its end.
+pub fn u64_at(item: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(item.get(at..at + 8)?.try_into().ok()?))
+}
+
+pub fn u32_at(item: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(item.get(at..at + 4)?.try_into().ok()?))
+}
+
+pub fn u16_at(item: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_le_bytes(item.get(at..at + 2)?.try_into().ok()?))
+}
+
+/// `struct btrfs_inode_item`.
+#[derive(Clone, Copy, Debug)]
+pub struct InodeItem {
+    /// The transaction that changed it last.
+    pub changed: u64,
+    /// None for what is no file of any kind.
+    pub kind: Option<Kind>,
+    /// Birth time in ns since 1970.
+    pub generation: u64,
+    pub attributes: Attributes,
+    pub ctime: i64,
+    pub blocks: u64,
+}
+
+/// None where the item is too short.
+pub fn inode_item(item: &[u8]) -> Option<InodeItem> {
+    const IMMUTABLE: u64 = 1 << 6;
+    const APPEND: u64 = 1 << 7;
+    const NODUMP: u64 = 1 << 8;
+    let time = |at| Some(crate::entry::nanoseconds(u64_at(item, at)? as i64, u32_at(item, at + 8)?).0);
+    let (mode, rdev, flags) = (u32_at(item, 52)?, u64_at(item, 56)?, u64_at(item, 64)?);
+    let kind = Kind::from_mode(mode);
+    let is_device = matches!(kind, Some(Kind::CharDevice | Kind::BlockDevice));
+    let flag = |bit: u64, name: u32| if flags & bit != 0 { name } else { 0 };
+    Some(InodeItem {
+        changed: u64_at(item, 8)?,
+        kind,
+        generation: time(148)? as u64,
+        attributes: Attributes {
+            size: if matches!(kind, Some(Kind::File | Kind::Symlink)) { u64_at(item, 16)? } else { 0 },
+            mode: mode & 0o7777,
+            uid: u32_at(item, 44)?,
+            gid: u32_at(item, 48)?,
+            // The kernel's own form: 20 bits of minor number, the major above them.
+            rdev: if is_device {
+                rustix::fs::makedev((rdev >> 20) as u32, (rdev & 0xf_ffff) as u32)
+            } else {
+                0
+            },
+            mtime: time(136)?,
+            flags: flag(IMMUTABLE, crate::IMMUTABLE)
+                | flag(APPEND, crate::APPEND)
+                | flag(NODUMP, crate::entry::NODUMP),
+        },
+        ctime: time(124)?,
+        blocks: u64_at(item, 24)?.div_ceil(4096) * 8,
+    })
+}
+
+/// The names in an `INODE_REF` or `INODE_EXTREF` item.
+pub fn names(key: Key, item: &[u8]) -> Option<Vec<Link>> {
+    let is_ref = key.kind == INODE_REF;
+    let (mut at, mut found) = (0, Vec::new());
+    while at < item.len() {
+        // struct btrfs_inode_ref, or struct btrfs_inode_extref, which tells the parent itself.
+        let parent = if is_ref { key.offset } else { u64_at(item, at)? };
+        let header = if is_ref { 10 } else { 18 };
+        let length = usize::from(u16_at(item, at + header - 2)?);
+        let name = item.get(at + header..at + header + length)?;
+        found.push(Link { parent, name: name.into() });
+        at += header + length;
+    }
+    Some(found)
+}
+
+/// An entry of a directory: a `DIR_INDEX` item.
+#[derive(Clone, Debug)]
+pub struct DirectoryItem {
+    pub name: Box<[u8]>,
+    /// None for a subvolume.
+    pub inode: Option<u64>,
+}
+
+pub fn directory_item(item: &[u8]) -> Option<DirectoryItem> {
+    let length = usize::from(u16_at(item, 27)?);
+    let is_inode = u32::from(*item.get(8)?) == INODE_ITEM;
+    let inode = if is_inode { Some(u64_at(item, 0)?) } else { None };
+    Some(DirectoryItem { name: item.get(30..30 + length)?.into(), inode })
+}
+
+/// Data, holes and preallocation of a file of `size` bytes, from the extent items of its subvolume's tree (`struct
+/// btrfs_file_extent_item`), which tell pieces of a compressed extent apart as FIEMAP does not. Extents that were
+/// written up to transaction `since` count as shared: an older snapshot may hold them. Only for a read-only
+/// subvolume: what is still in memory is not in the tree. Needs CAP_SYS_ADMIN.
+pub fn layout(fd: impl AsFd, ino: u64, size: u64, since: u64) -> io::Result<Layout> {
+    let (mut data, mut unwritten) = (Vec::new(), Vec::new());
+    let mut visit = |key: Key, item: &[u8]| {
+        match file_extent(key.offset, item, since).ok_or(io::ErrorKind::InvalidData)? {
+            FileExtent::Data(placed) => data.push(placed),
+            FileExtent::Unwritten(range) => unwritten.push(range),
+            FileExtent::Hole => {}
+        }
+        Ok(())
+    };
+    let keys = Key::of(ino, EXTENT_DATA..=EXTENT_DATA);
+    SEARCH.with_borrow_mut(|search| search.each(fd, keys, 0, &mut visit))?;
+    Ok(Layout::new(size, &data, &unwritten))
+}
+
+thread_local! {
+    /// Its room is not made anew for each file.
+    static SEARCH: std::cell::RefCell<Search> = std::cell::RefCell::default();
+}
+
+enum FileExtent {
+    Data(Placed),
+    Unwritten(Range),
+    Hole,
+}
+
+fn file_extent(at: u64, item: &[u8], since: u64) -> Option<FileExtent> {
+    const INLINE: u8 = 0;
+    const REGULAR: u8 = 1;
+    const PREALLOCATED: u8 = 2;
+    let (compression, other) = (*item.get(16)?, u32_at(item, 16)? >> 8 & 0xff_ffff);
+    let kind = *item.get(20)?;
+    if kind == INLINE {
+        let range = Range { offset: at, length: u64_at(item, 8)? };
+        return Some(FileExtent::Data(range.into()));
+    }
+    let (start, offset) = (u64_at(item, 21)?, u64_at(item, 37)?);
+    let range = Range { offset: at, length: u64_at(item, 45)? };
+    let address = match (compression, other) {
+        (0, 0) => Some(Address { extent: 0, offset: start + offset }),
+        // The kind of compression as well, in bits that a start never has.
+        (_, 0) => Some(Address { extent: start | u64::from(compression), offset }),
+        _ => None,
+    };
+    Some(match kind {
+        _ if start == 0 => FileExtent::Hole,
+        REGULAR => FileExtent::Data(Placed { range, address, shared: u64_at(item, 0)? <= since }),
+        PREALLOCATED => FileExtent::Unwritten(range),
+        _ => return None,
+    })
+}
+
+#[repr(C)]
+struct LogicalIno {
+    logical: u64,
+    size: u64,
+    reserved: [u64; 3],
+    flags: u64,
+    inodes: u64,
+}
+
+/// Inodes whose data is at `address`, in the subvolume whose tree is `tree`: sorted. Needs CAP_SYS_ADMIN.
+pub fn owners(fd: impl AsFd, address: Address, tree: u64) -> io::Result<Vec<u64>> {
+    let logical = if address.extent == 0 { address.offset } else { address.extent & !0xff };
+    let mut room = 8 << 10;
+    loop {
+        // struct btrfs_data_container: four u32, then u64s, three for each inode.
+        let mut found = vec![0_u64; room];
+        let mut request = LogicalIno {
+            logical,
+            size: (room * 8) as u64,
+            reserved: [0; 3],
+            flags: 0,
+            inodes: found.as_mut_ptr() as u64,
+        };
+        // SAFETY: LOGICAL_INO_V2 reads a struct btrfs_ioctl_logical_ino_args of 56 bytes and writes at most
+        // `size` bytes to `inodes`, which has that many.
+        match unsafe { ioctl::call(&fd, LOGICAL_INO_V2, &mut request) } {
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(Vec::new()),
+            other => other?,
+        };
+        let (values, missed) = (found[1] & 0xffff_ffff, found[1] >> 32);
+        if missed > 0 && room < 2 << 20 {
+            room *= 16;
+            continue;
+        }
+        let triples = found[2..].chunks_exact(3).take(values as usize / 3);
+        let mut inodes: Vec<u64> = triples.filter(|t| t[2] == tree).map(|t| t[0]).collect();
+        inodes.sort_unstable();
+        inodes.dedup();
+        return Ok(inodes);
+    }
 }
 
 fn volume_v2(fd: i64, flags: u64, name: &OsStr) -> io::Result<VolumeV2> {
@@ -152,3 +511,6 @@ fn put_name(field: &mut [u8], name: &OsStr) -> io::Result<()> {
 const _: () = assert!(size_of::<VolumeV2>() == 4096);
 const _: () = assert!(size_of::<Volume>() == 4096);
 const _: () = assert!(size_of::<SubvolumeInfo>() == 504);
+const _: () = assert!(size_of::<FsInfo>() == 1024);
+const _: () = assert!(size_of::<SearchRequest>() == 112 + SEARCH_ROOM);
+const _: () = assert!(size_of::<LogicalIno>() == 56);

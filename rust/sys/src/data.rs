@@ -1,8 +1,8 @@
 //! The bytes of files: where they lie, and how they move without being read.
 
-use crate::ioctl;
+use crate::{FileSystem, ioctl};
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
-use snapsync_model::{Layout, Range};
+use snapsync_model::{Address, Layout, Placed, Range};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -16,6 +16,10 @@ const FS_IOC_FSGETXATTR: u64 = 0x801c_581f;
 const FIEMAP_FLAG_SYNC: u32 = 1;
 const EXTENT_LAST: u32 = 0x1;
 const EXTENT_UNWRITTEN: u32 = 0x800;
+const EXTENT_SHARED: u32 = 0x2000;
+/// Unknown, delayed, encoded, encrypted, not aligned, inline, tail, merged: the address is none, or that of more.
+const EXTENT_INEXACT: u32 = 0x2 | 0x4 | 0x8 | 0x80 | 0x100 | 0x200 | 0x400 | 0x1000;
+const XFLAG_REALTIME: u32 = 0x1;
 const XFLAG_PREALLOC: u32 = 0x2;
 const BATCH: usize = 128;
 
@@ -42,22 +46,29 @@ struct Fiemap {
 }
 
 /// Data, holes and preallocation of a file of `size` bytes. What is still in memory is written out first:
-/// bytes over a preallocated range look unwritten until then.
-pub fn layout(file: &File, size: u64, on_xfs: bool) -> io::Result<Layout> {
+/// bytes over a preallocated range look unwritten until then. Addresses are told where the file system
+/// shares blocks and says exactly which.
+pub fn layout(file: &File, size: u64, filesystem: FileSystem) -> io::Result<Layout> {
     let extents = match fiemap(file) {
         Ok(extents) => extents,
         Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOTTY | libc::EINVAL)) => {
-            return Ok(Layout::new(size, &data_by_seeking(file, size)?, &[]));
+            let data: Vec<Placed> = data_by_seeking(file, size)?.into_iter().map(Placed::from).collect();
+            return Ok(Layout::new(size, &data, &[]));
         }
         Err(e) => return Err(e),
     };
     // XFS reserves space beyond the end of files that grow. Only a file that was preallocated on purpose says so.
-    let keeps_tail = !on_xfs || xflags(file)? & XFLAG_PREALLOC != 0;
+    let xflags = if filesystem.magic == FileSystem::XFS { xflags(file)? } else { XFLAG_PREALLOC };
+    let keeps_tail = xflags & XFLAG_PREALLOC != 0;
+    // A realtime device numbers its blocks by itself.
+    let has_addresses = filesystem.shares_blocks() && xflags & XFLAG_REALTIME == 0;
     let (mut data, mut unwritten) = (Vec::new(), Vec::new());
     for extent in extents {
         let range = Range { offset: extent.logical, length: extent.length };
         if extent.flags & EXTENT_UNWRITTEN == 0 {
-            data.push(range);
+            let exact = has_addresses && extent.flags & EXTENT_INEXACT == 0;
+            let address = exact.then_some(Address { extent: 0, offset: extent.physical });
+            data.push(Placed { range, address, shared: extent.flags & EXTENT_SHARED != 0 });
         } else if range.offset < size || keeps_tail {
             unwritten.push(range);
         }
@@ -149,14 +160,14 @@ pub fn clone_range(from: &File, from_offset: u64, length: u64, to: &File, to_off
     Ok(())
 }
 
-/// Copies bytes from one file to the same place in another.
-pub fn copy_range(from: &File, to: &File, offset: u64, length: u64) -> io::Result<()> {
+/// Copies bytes from one file to another.
+pub fn copy_range(from: &File, from_offset: u64, length: u64, to: &File, to_offset: u64) -> io::Result<()> {
     let mut buffer = vec![0; length.min(1 << 20) as usize];
     let mut done = 0;
     while done < length {
         let piece = (length - done).min(buffer.len() as u64) as usize;
-        from.read_exact_at(&mut buffer[..piece], offset + done)?;
-        to.write_all_at(&buffer[..piece], offset + done)?;
+        from.read_exact_at(&mut buffer[..piece], from_offset + done)?;
+        to.write_all_at(&buffer[..piece], to_offset + done)?;
         done += piece as u64;
     }
     Ok(())

@@ -18,7 +18,7 @@ const FS_IOC_SETFLAGS: u64 = 0x4008_6602;
 const SYNC: u32 = 0x08;
 pub const IMMUTABLE: u32 = 0x10;
 pub const APPEND: u32 = 0x20;
-const NODUMP: u32 = 0x40;
+pub(crate) const NODUMP: u32 = 0x40;
 const NOATIME: u32 = 0x80;
 const COMPRESS: u32 = 0x04;
 const NOCOMPRESS: u32 = 0x400;
@@ -85,7 +85,7 @@ fn flags_from_statx(bits: u64) -> u32 {
     bits as u32 & (IMMUTABLE | APPEND | NODUMP)
 }
 
-fn nanoseconds(sec: i64, nsec: u32) -> (i64, bool) {
+pub(crate) fn nanoseconds(sec: i64, nsec: u32) -> (i64, bool) {
     match sec.checked_mul(1_000_000_000).and_then(|ns| ns.checked_add(i64::from(nsec))) {
         Some(ns) => (ns, false),
         None => (if sec < 0 { i64::MIN } else { i64::MAX }, true),

@@ -19,6 +19,7 @@ pub const POINTS: &[&str] = &[
     "stage.directory",
     "stage.entry",
     "stage.frame",
+    "stage.clone",
     "stage.done",
     "commit.marked",
     "commit.detach",

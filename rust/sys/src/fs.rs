@@ -39,6 +39,11 @@ impl FileSystem {
         known.map_or_else(|| format!("{:#x}", self.magic), |(_, name)| (*name).to_owned())
     }
 
+    /// Files can share blocks, and it tells which: by its addresses two files can be compared.
+    pub fn shares_blocks(self) -> bool {
+        matches!(self.magic, FileSystem::BTRFS | FileSystem::XFS)
+    }
+
     /// Its times are at least as fine as a clock tick of 10 ms; elsewhere two seconds may be one.
     pub fn has_fine_times(self) -> bool {
         matches!(self.name().as_str(), "btrfs" | "xfs" | "ext4" | "tmpfs" | "zfs" | "bcachefs")

@@ -39,7 +39,7 @@ impl Known {
             let inode = inode?;
             known.last = inode.ino;
             for link in &inode.links {
-                let path = side.directories().path(link)?;
+                let path = side.path_of(link)?;
                 known.by_path.insert(path, (inode.ino, inode.generation, inode.kind));
             }
         }

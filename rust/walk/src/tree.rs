@@ -1,11 +1,14 @@
 //! A tree on a file system: a volume, a Btrfs snapshot, or any directory.
 
+use crate::search;
 use rustix::fs::{Mode, OFlags, openat};
 use snapsync_model::{
-    Context, Details, Directories, Error, Inode, Inodes, Kind, Layout, Link, Monitor, ROOT, RelPath, Result,
-    Side, locked, unlocked,
+    Address, Context, Counters, Details, Directories, Error, Inode, Inodes, Kind, Layout, Link, Monitor,
+    ROOT, RelPath, Result, Side, locked, unlocked,
 };
+use snapsync_sys::btrfs::{self, Search};
 use snapsync_sys::{DirEntry, FileSystem, Root, Stat, flags_of, read_dir, stat_at, xattrs_of};
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -20,11 +23,34 @@ pub const STORE: &str = ".snapsync";
 /// The inodes of a directory tree, as they were when it was walked.
 #[derive(Debug)]
 pub struct Tree {
-    root: Root,
-    filesystem: FileSystem,
-    top: Stat,
+    pub(crate) root: Root,
+    pub(crate) filesystem: FileSystem,
+    pub(crate) top: Stat,
     pub(crate) inodes: Vec<Inode>,
     pub(crate) directories: Directories,
+    pub(crate) pinned: Option<Pinned>,
+    /// All inodes are there, not only some that were searched for.
+    pub(crate) is_whole: bool,
+    /// The transaction up to which what is written may also be in the tree it is compared with.
+    pub(crate) parted: u64,
+}
+
+/// A read-only subvolume: what it holds stays where it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pinned {
+    filesystem: u128,
+    /// The number of its tree.
+    tree: u64,
+}
+
+impl Pinned {
+    pub(crate) fn of(root: &Root) -> Option<Pinned> {
+        if !btrfs::is_subvolume(root.fd()).ok()? || !btrfs::is_read_only(root.fd()).ok()? {
+            return None;
+        }
+        let filesystem = btrfs::filesystem_id(root.fd()).ok()?;
+        Some(Pinned { filesystem, tree: btrfs::subvolume(root.fd()).ok()?.tree })
+    }
 }
 
 impl Tree {
@@ -52,7 +78,17 @@ impl Tree {
         let inodes = merge_links(unlocked(walk.found));
         let mut directories = Directories::default();
         inodes.iter().for_each(|inode| directories.add(inode));
-        Ok(Tree { root, filesystem, top, inodes, directories })
+        monitor.count(Counters { visited: inodes.len() as u64, ..Counters::default() });
+        Ok(Tree {
+            pinned: Pinned::of(&root),
+            root,
+            filesystem,
+            top,
+            inodes,
+            directories,
+            is_whole: true,
+            parted: u64::MAX,
+        })
     }
 
     /// Inode numbers mean the same here and there: both are states of one tree, as two snapshots of a volume are.
@@ -88,8 +124,11 @@ impl Side for Tree {
         Ok(Box::new(self.inodes.iter().cloned().map(Ok)))
     }
 
-    fn directories(&self) -> &Directories {
-        &self.directories
+    fn path_of(&self, link: &Link) -> Result<RelPath> {
+        match self.directories.path(link) {
+            Err(_) if !self.is_whole => search::path_of(self.root.fd(), link),
+            known => known,
+        }
     }
 
     fn details(&self, inode: &Inode) -> Result<Details> {
@@ -107,7 +146,44 @@ impl Side for Tree {
 
     fn layout(&self, inode: &Inode, file: &File) -> Result<Layout> {
         let path = Side::path(self, inode)?;
-        layout_of(file, inode, self.filesystem).context("read the extents of", self.root.show(&path))
+        let show = || self.root.show(&path);
+        if self.pinned.is_some() {
+            match btrfs::layout(self.root.fd(), inode.ino, inode.attributes.size, self.parted) {
+                // What FIEMAP says of compressed extents has no address, and is read.
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
+                other => return other.context("read the extents of", show()),
+            }
+        }
+        layout_of(file, inode, self.filesystem).context("read the extents of", show())
+    }
+
+    fn space(&self) -> Option<u128> {
+        self.pinned.map(|pinned| pinned.filesystem)
+    }
+
+    fn owners(&self, address: Address) -> Result<Option<Vec<u64>>> {
+        let Some(pinned) = self.pinned else { return Ok(None) };
+        match btrfs::owners(self.root.fd(), address, pinned.tree) {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+            other => other.map(Some).context("find who shares data in", self.root.path()),
+        }
+    }
+
+    fn pick(&self, inos: &BTreeSet<u64>) -> Result<Vec<Inode>> {
+        if self.is_whole {
+            return Ok(self.inodes.iter().filter(|inode| inos.contains(&inode.ino)).cloned().collect());
+        }
+        let mut search = Search::default();
+        let mut one = |ino: &u64| search::load(&mut search, self.root.fd(), *ino).map(|(inode, _)| inode);
+        let found: io::Result<Vec<_>> = inos.iter().filter_map(|ino| one(ino).transpose()).collect();
+        let mut found = found.context("search the tree of", self.root.path())?;
+        let is_in_tree = |inode: &Inode| {
+            inode.links.first().is_some_and(|link| {
+                self.path_of(link).is_ok_and(|path| !path.as_bytes().starts_with(b".snapsync/"))
+            })
+        };
+        found.retain(is_in_tree);
+        Ok(found)
     }
 }
 
@@ -136,7 +212,7 @@ pub fn layout_of(file: &File, inode: &Inode, filesystem: FileSystem) -> io::Resu
     if inode.attributes.size == 0 && inode.blocks == 0 {
         return Ok(Layout::default());
     }
-    snapsync_sys::layout(file, inode.attributes.size, filesystem.magic == FileSystem::XFS)
+    snapsync_sys::layout(file, inode.attributes.size, filesystem)
 }
 
 struct Walk<'a> {
@@ -229,12 +305,13 @@ impl Walk<'_> {
             links: link.into_iter().collect(),
             details: None,
             object: 0,
+            shared: false,
         }
     }
 }
 
 /// Says once what is left out.
-fn note_foreign(mut paths: Vec<RelPath>, monitor: &Monitor) {
+pub(crate) fn note_foreign(mut paths: Vec<RelPath>, monitor: &Monitor) {
     paths.sort_unstable();
     let Some(first) = paths.first() else { return };
     let others = if paths.len() > 1 { format!(" and {} more", paths.len() - 1) } else { String::new() };

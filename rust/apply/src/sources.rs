@@ -1,0 +1,65 @@
+//! Where the data of clones is: the manifest names it by inode, and the receiver finds it by path.
+
+use snapsync_manifest::ManifestReader;
+use snapsync_model::{Change, End, Kind, RelPath, Result};
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::path::Path;
+
+/// The rows that clones take data from.
+#[derive(Default)]
+pub(crate) struct Sources {
+    /// Paths in the base.
+    base: HashMap<u64, RelPath>,
+    /// Rows whose data comes with the delta.
+    delta: HashMap<u64, Change>,
+}
+
+impl Sources {
+    pub(crate) fn read(manifest: &Path) -> Result<Sources> {
+        let (mut base, mut delta) = (BTreeSet::new(), BTreeSet::new());
+        for change in ManifestReader::open(manifest)? {
+            for source in change?.extents.iter().filter_map(|e| e.source) {
+                if source.end == End::Base {
+                    base.insert(source.ino)
+                } else {
+                    delta.insert(source.ino)
+                };
+            }
+        }
+        let mut sources = Sources::default();
+        if base.is_empty() && delta.is_empty() {
+            return Ok(sources);
+        }
+        for change in ManifestReader::open(manifest)? {
+            let change = change?;
+            if change.kind != Kind::File {
+                continue;
+            }
+            if let Some(path) = change.old_path.clone().filter(|_| base.contains(&change.ino)) {
+                sources.base.insert(change.ino, path);
+            }
+            if !change.flags.deleted && delta.contains(&change.ino) {
+                // Its extents and names are not needed: only where its stage is.
+                sources.delta.insert(change.ino, Change { extents: Vec::new(), xattrs: None, ..change });
+            }
+        }
+        Ok(sources)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.base.is_empty() && self.delta.is_empty()
+    }
+
+    pub(crate) fn in_base(&self, ino: u64) -> io::Result<&RelPath> {
+        self.base.get(&ino).ok_or_else(|| missing(ino))
+    }
+
+    pub(crate) fn in_delta(&self, ino: u64) -> io::Result<&Change> {
+        self.delta.get(&ino).ok_or_else(|| missing(ino))
+    }
+}
+
+fn missing(ino: u64) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("inode {ino}, whose data it shares, has no row"))
+}

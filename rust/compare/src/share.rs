@@ -1,0 +1,299 @@
+//! Data that the receiver has already: in the base under another name or at another place, or in this very delta.
+
+use snapsync_model::{
+    Address, Change, End, Extent, Layout, Op, Placed, Result, Segment, Side, Source, locked,
+};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, OnceLock};
+
+/// Shorter runs of new data are not remembered: a delta full of them would take more memory than it saves bytes.
+const WORTH: u64 = 64 << 10;
+
+/// Runs of addresses that do not overlap: length, inode and offset in it of each.
+#[derive(Debug, Default)]
+struct Index(BTreeMap<Address, (u64, u64, u64)>);
+
+enum Run {
+    Known { ino: u64, offset: u64, length: u64 },
+    Unknown { length: u64 },
+}
+
+impl Index {
+    fn of(ino: u64, layout: &Layout) -> Index {
+        let mut index = Index::default();
+        layout.placed().iter().for_each(|placed| index.add(ino, placed));
+        index
+    }
+
+    /// What is known of `address`, and for how many bytes that holds.
+    fn at(&self, address: Address) -> Run {
+        if let Some((start, (length, ino, offset))) = self.0.range(..=address).next_back()
+            && start.extent == address.extent
+            && address.offset < start.offset + length
+        {
+            let skip = address.offset - start.offset;
+            return Run::Known { ino: *ino, offset: offset + skip, length: length - skip };
+        }
+        let next = self.0.range(address..).next().filter(|(start, _)| start.extent == address.extent);
+        Run::Unknown { length: next.map_or(u64::MAX, |(start, _)| start.offset - address.offset) }
+    }
+
+    /// Remembers what is not known yet.
+    fn add(&mut self, ino: u64, placed: &Placed) {
+        let Some(address) = placed.address else { return };
+        let mut done = 0;
+        while done < placed.range.length {
+            let left = placed.range.length - done;
+            done += match self.at(address.plus(done)) {
+                Run::Known { length, .. } => length.min(left),
+                Run::Unknown { length } => {
+                    let length = length.min(left);
+                    self.0.insert(address.plus(done), (length, ino, placed.range.offset + done));
+                    length
+                }
+            };
+        }
+    }
+}
+
+/// A run of a segment, and where the base has it.
+pub(crate) struct Piece {
+    pub(crate) length: u64,
+    pub(crate) source: Option<Source>,
+}
+
+/// Looks data up in the base. What it finds does not depend on what was looked up before.
+pub(crate) struct Shares<'a> {
+    base: Option<&'a dyn Side>,
+    files: Mutex<HashMap<u64, Arc<Index>>>,
+    /// Of every file of the base, for a side that cannot tell who holds an address.
+    whole: OnceLock<Index>,
+    /// Inodes of the base that clones come from.
+    used: Mutex<BTreeSet<u64>>,
+}
+
+impl<'a> Shares<'a> {
+    pub(crate) fn new(base: Option<&'a dyn Side>, target: &dyn Side) -> Shares<'a> {
+        let base = base.filter(|base| base.space().is_some() && base.space() == target.space());
+        Shares { base, files: Mutex::default(), whole: OnceLock::new(), used: Mutex::default() }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn none() -> Shares<'static> {
+        Shares { base: None, files: Mutex::default(), whole: OnceLock::new(), used: Mutex::default() }
+    }
+
+    pub(crate) fn used(&self) -> BTreeSet<u64> {
+        locked(&self.used).clone()
+    }
+
+    /// Splits `from..to` of a segment by where the base has it. `own` is the same file in the base.
+    pub(crate) fn split(
+        &self,
+        segment: &Segment,
+        (from, to): (u64, u64),
+        own: Option<&Own<'_>>,
+    ) -> Result<Vec<Piece>> {
+        let (Some(base), Some(_), true) = (self.base, segment.address, segment.shared) else {
+            return Ok(vec![Piece { length: to - from, source: None }]);
+        };
+        let (mut pieces, mut at) = (Vec::new(), from);
+        while let Some(address) = segment.address_at(at).filter(|_| at < to) {
+            let run = match own.map(|own| own.index().at(address)) {
+                Some(known @ Run::Known { .. }) => known,
+                Some(Run::Unknown { length }) => self.elsewhere(base, address, length)?,
+                None => self.elsewhere(base, address, u64::MAX)?,
+            };
+            let (length, source) = match run {
+                Run::Known { ino, offset, length } => {
+                    locked(&self.used).insert(ino);
+                    (length, Some(Source { end: End::Base, ino, offset }))
+                }
+                Run::Unknown { length } => (length, None),
+            };
+            let length = length.min(to - at);
+            pieces.push(Piece { length, source });
+            at += length;
+        }
+        Ok(pieces)
+    }
+
+    fn elsewhere(&self, base: &dyn Side, address: Address, within: u64) -> Result<Run> {
+        let Some(owners) = base.owners(address)? else {
+            return Ok(shorten(self.whole(base)?.at(address), within));
+        };
+        let mut unknown = within;
+        for ino in owners {
+            match self.file(base, ino)?.at(address) {
+                known @ Run::Known { .. } => return Ok(shorten(known, within)),
+                Run::Unknown { length } => unknown = unknown.min(length),
+            }
+        }
+        Ok(Run::Unknown { length: unknown })
+    }
+
+    fn file(&self, base: &dyn Side, ino: u64) -> Result<Arc<Index>> {
+        if let Some(known) = locked(&self.files).get(&ino) {
+            return Ok(known.clone());
+        }
+        let index = match base.pick(&BTreeSet::from([ino]))?.first() {
+            Some(inode) => Index::of(ino, &base.layout(inode, &base.open(inode)?)?),
+            None => Index::default(),
+        };
+        Ok(locked(&self.files).entry(ino).or_insert(Arc::new(index)).clone())
+    }
+
+    fn whole(&self, base: &dyn Side) -> Result<&Index> {
+        if let Some(index) = self.whole.get() {
+            return Ok(index);
+        }
+        let mut index = Index::default();
+        for inode in base.inodes()? {
+            let inode = inode?;
+            if inode.object != 0 && inode.attributes.size >= WORTH {
+                let layout = base.layout(&inode, &base.open(&inode)?)?;
+                layout.placed().iter().for_each(|placed| index.add(inode.ino, placed));
+            }
+        }
+        Ok(self.whole.get_or_init(|| index))
+    }
+}
+
+fn shorten(run: Run, most: u64) -> Run {
+    match run {
+        Run::Known { ino, offset, length } => Run::Known { ino, offset, length: length.min(most) },
+        Run::Unknown { length } => Run::Unknown { length: length.min(most) },
+    }
+}
+
+/// A file as the base has it, indexed when it is asked.
+pub(crate) struct Own<'a> {
+    ino: u64,
+    layout: &'a Layout,
+    index: OnceLock<Index>,
+}
+
+impl<'a> Own<'a> {
+    pub(crate) fn new(ino: u64, layout: &'a Layout) -> Own<'a> {
+        Own { ino, layout, index: OnceLock::new() }
+    }
+
+    fn index(&self) -> &Index {
+        self.index.get_or_init(|| Index::of(self.ino, self.layout))
+    }
+}
+
+/// The new data of a delta, in the order of its rows: what comes a second time is a clone of the first.
+#[derive(Default)]
+pub(crate) struct Fresh(Index);
+
+impl Fresh {
+    /// `layout` is that of the row's file in the target.
+    pub(crate) fn deduplicate(&mut self, change: &mut Change, layout: &Layout) {
+        let extents = std::mem::take(&mut change.extents);
+        for extent in extents {
+            if extent.op == Op::Data {
+                self.data(change.ino, extent, layout, &mut change.extents);
+            } else {
+                change.extents.push(extent);
+            }
+        }
+    }
+
+    fn data(&mut self, ino: u64, extent: Extent, layout: &Layout, out: &mut Vec<Extent>) {
+        let end = extent.offset + extent.length;
+        let segments = layout.segments();
+        let first = segments.partition_point(|s| s.end() <= extent.offset);
+        let mut at = extent.offset;
+        for segment in segments[first..].iter().take_while(|s| s.offset < end) {
+            let until = segment.end().min(end);
+            let is_last = segments.last().is_some_and(|last| last.offset == segment.offset);
+            while at < until {
+                let (length, source) = match segment.address_at(at) {
+                    Some(address) if until - at >= WORTH || is_last => match self.0.at(address) {
+                        Run::Known { ino, offset, length } => {
+                            (length, Some(Source { end: End::Target, ino, offset }))
+                        }
+                        Run::Unknown { length } => {
+                            let range = snapsync_model::Range { offset: at, length: length.min(until - at) };
+                            self.0.add(ino, &Placed { range, address: Some(address), shared: false });
+                            (length, None)
+                        }
+                    },
+                    _ => (until - at, None),
+                };
+                let length = length.min(until - at);
+                push(out, at, length, source);
+                at += length;
+            }
+        }
+        if at < end {
+            push(out, at, end - at, None);
+        }
+    }
+}
+
+/// Adds data, or a clone where there is a source, to the end of a list; joined with what it goes on from.
+pub(crate) fn push(out: &mut Vec<Extent>, offset: u64, length: u64, source: Option<Source>) {
+    let op = if source.is_some() { Op::Clone } else { Op::Data };
+    if let Some(last) = out.last_mut()
+        && last.op == op
+        && last.offset + last.length == offset
+        && last.source.map(|s| Source { offset: s.offset + last.length, ..s }) == source
+    {
+        last.length += length;
+        return;
+    }
+    out.push(Extent { offset, length, op, source, checksum: None });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use snapsync_model::Range;
+
+    fn placed(offset: u64, length: u64, start: u64) -> Placed {
+        let address = Some(Address { extent: 0, offset: start });
+        Placed { range: Range { offset, length }, address, shared: false }
+    }
+
+    fn at(index: &Index, start: u64) -> (Option<(u64, u64)>, u64) {
+        match index.at(Address { extent: 0, offset: start }) {
+            Run::Known { ino, offset, length } => (Some((ino, offset)), length),
+            Run::Unknown { length } => (None, length),
+        }
+    }
+
+    #[test]
+    fn the_first_to_hold_an_address_keeps_it_and_others_get_the_rest() {
+        let mut index = Index::default();
+        index.add(1, &placed(0, 10, 100));
+        index.add(2, &placed(50, 30, 95));
+        assert_eq!(at(&index, 94), (None, 1));
+        assert_eq!(at(&index, 95), (Some((2, 50)), 5));
+        assert_eq!(at(&index, 103), (Some((1, 3)), 7));
+        assert_eq!(at(&index, 110), (Some((2, 65)), 15));
+        assert_eq!(at(&index, 125), (None, u64::MAX));
+    }
+
+    #[test]
+    fn pieces_of_a_compressed_extent_are_not_pieces_of_another_at_the_same_offset() {
+        let mut index = Index::default();
+        index.add(1, &Placed { address: Some(Address { extent: 4097, offset: 0 }), ..placed(0, 100, 0) });
+        assert!(matches!(index.at(Address { extent: 4097, offset: 50 }), Run::Known { length: 50, .. }));
+        assert!(matches!(index.at(Address { extent: 8193, offset: 50 }), Run::Unknown { .. }));
+        assert!(matches!(index.at(Address { extent: 0, offset: 50 }), Run::Unknown { .. }));
+    }
+
+    #[test]
+    fn clones_are_joined_only_where_their_source_goes_on() {
+        let source = |offset| Some(Source { end: End::Base, ino: 7, offset });
+        let mut out = Vec::new();
+        push(&mut out, 0, 10, source(100));
+        push(&mut out, 10, 10, source(110));
+        push(&mut out, 20, 10, source(100));
+        push(&mut out, 30, 10, None);
+        let found: Vec<_> = out.iter().map(|e| (e.offset, e.length)).collect();
+        assert_eq!(found, [(0, 20), (20, 10), (30, 10)]);
+    }
+}

@@ -1,0 +1,149 @@
+//! The two sides of a comparison, opened in the way that costs least, and what is proven by how they were opened.
+
+use crate::place::{Opened, Place};
+use snapsync_compare::{Trust, changes};
+use snapsync_manifest::{Header, ManifestReader, ManifestWriter};
+use snapsync_model::{Change, Context, Counts, Error, Monitor, Provider, Result, Side, SnapshotInfo};
+use snapsync_snapshot::Volume;
+use snapsync_sys::{Root, btrfs};
+use snapsync_walk::{Tree, candidates, relabel_by_path};
+use std::path::Path;
+
+pub(crate) struct Sides {
+    base: Option<Box<dyn Side>>,
+    pub(crate) target: Box<dyn Side>,
+    trust: Trust,
+    /// The target lists all its inodes, not only those that may differ.
+    pub(crate) target_is_whole: bool,
+}
+
+impl Sides {
+    /// Two snapshots of one volume, or all of the first.
+    pub(crate) fn of_volume(
+        volume: &Volume,
+        base: Option<&SnapshotInfo>,
+        target: &SnapshotInfo,
+        monitor: &Monitor,
+    ) -> Result<Sides> {
+        if let Some(base) = base.filter(|base| base.entries.is_some())
+            && let (Some(from), Some(to)) = (volume.tree_of(base), volume.tree_of(target))
+            && let Some(found) = Sides::searched(&from, &to, monitor)?
+        {
+            return Ok(found);
+        }
+        Ok(Sides {
+            base: base.map(|info| volume.open_snapshot(info, monitor)).transpose()?,
+            target: volume.open_snapshot(target, monitor)?,
+            trust: trust(volume, base)?,
+            target_is_whole: true,
+        })
+    }
+
+    /// What people have named.
+    pub(crate) fn of_places(old: &Place, new: &Place, monitor: &Monitor) -> Result<Sides> {
+        if let (Some(from), Some(to)) = (old.tree(), new.tree())
+            && let Some(found) = Sides::searched(&from, &to, monitor)?
+        {
+            return Ok(found);
+        }
+        let mut opened = (old.open(monitor)?, new.open(monitor)?);
+        let trust = identify(old, new, &mut opened)?;
+        let (base, target) = (Some(opened.0.into_side()), opened.1.into_side());
+        Ok(Sides { base, target, trust, target_is_whole: true })
+    }
+
+    /// Whatever is found may differ, so nothing is trusted.
+    fn searched(from: &Path, to: &Path, monitor: &Monitor) -> Result<Option<Sides>> {
+        let found = candidates(from, to, monitor)?;
+        Ok(found.map(|(old, new)| Sides {
+            base: Some(Box::new(old)),
+            target: Box::new(new),
+            trust: Trust::Nothing,
+            target_is_whole: false,
+        }))
+    }
+
+    pub(crate) fn write_manifest(&self, path: &Path, header: &Header, monitor: &Monitor) -> Result<Counts> {
+        let mut writer = ManifestWriter::create(path, header)?;
+        let write = &mut |change: Change| writer.write(&change);
+        let sources = changes(self.base.as_deref(), &*self.target, self.trust, monitor, write)?;
+        let counts = writer.finish(path)?;
+        if sources.is_empty() { Ok(counts) } else { insert(path, header, sources) }
+    }
+}
+
+/// Puts rows for the sources of clones between the others, where they have none.
+fn insert(path: &Path, header: &Header, sources: Vec<Change>) -> Result<Counts> {
+    let merged = path.with_extension("merged");
+    let mut writer = ManifestWriter::create(&merged, header)?;
+    let mut sources = sources.into_iter().peekable();
+    for change in ManifestReader::open(path)? {
+        let change = change?;
+        while let Some(source) = sources.next_if(|s| s.ino < change.ino) {
+            writer.write(&source)?;
+        }
+        sources.next_if(|s| s.ino == change.ino);
+        writer.write(&change)?;
+    }
+    sources.try_for_each(|source| writer.write(&source))?;
+    let counts = writer.finish(&merged)?;
+    std::fs::rename(&merged, path).context("write", path)?;
+    Ok(counts)
+}
+
+/// What proves an inode the same between two snapshots of a volume that are listed whole.
+fn trust(volume: &Volume, base: Option<&SnapshotInfo>) -> Result<Trust> {
+    let Some(base) = base else { return Ok(Trust::Nothing) };
+    Ok(match volume.info().provider {
+        Provider::Pool => Trust::Objects,
+        Provider::Btrfs => {
+            let created: jiff::Timestamp = base.created.parse().map_err(|e| {
+                Error::integrity(
+                    format!("snapshot {} has no proper time: {e}", base.name),
+                    "delete that snapshot",
+                )
+            })?;
+            Trust::Times { before: created.as_nanosecond() as i64 }
+        }
+    })
+}
+
+/// Decides what makes an inode the same on both sides, and what proves it unchanged.
+fn identify(old: &Place, new: &Place, opened: &mut (Opened, Opened)) -> Result<Trust> {
+    if let (Place::Snapshot(base), Place::Snapshot(target)) = (old, new)
+        && base.0.info().id == target.0.info().id
+    {
+        return trust(&base.0, Some(&base.1));
+    }
+    let live = |volume: &Path, directory: &Path| directory.canonicalize().ok() == volume.canonicalize().ok();
+    match (old, new) {
+        (Place::Snapshot(named), Place::Directory(dir)) | (Place::Directory(dir), Place::Snapshot(named))
+            if live(named.0.path(), dir) =>
+        {
+            return Ok(Trust::Nothing);
+        }
+        _ => {}
+    }
+    match opened {
+        (Opened::Tree(a), Opened::Tree(b)) if a.shares_numbers_with(b) => Ok(subvolume_trust(a, b)),
+        (reference, Opened::Tree(tree)) => relabel_by_path(reference.side(), tree).map(|()| Trust::Nothing),
+        (Opened::Tree(tree), reference) => relabel_by_path(reference.side(), tree).map(|()| Trust::Nothing),
+        _ => Err(Error::usage(
+            "snapshots of two volumes have no inode numbers in common",
+            "compare them with `snapsync verify`, or name directories",
+        )),
+    }
+}
+
+/// Two read-only snapshots of one subvolume keep times and numbers; anything else is read.
+fn subvolume_trust(a: &Tree, b: &Tree) -> Trust {
+    let info = |tree: &Tree| Root::open(tree.path()).ok().and_then(|root| btrfs::subvolume(root.fd()).ok());
+    match (info(a), info(b)) {
+        (Some(a), Some(b))
+            if a.read_only && b.read_only && a.parent_uuid == b.parent_uuid && a.parent_uuid != [0; 16] =>
+        {
+            Trust::Times { before: a.created_at.min(b.created_at) }
+        }
+        _ => Trust::Nothing,
+    }
+}

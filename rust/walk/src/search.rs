@@ -1,0 +1,300 @@
+//! What changed between two states of one Btrfs subvolume: a search of both trees for what was written since they
+//! parted. No directory is walked, so the cost follows the change and not the tree.
+
+use crate::tree::{Pinned, STORE, Tree, note_foreign};
+use snapsync_model::{
+    Context, Counters, Directories, Error, Inode, Kind, Link, Monitor, ROOT, RelPath, Result,
+};
+use snapsync_sys::btrfs::{self, DIR_INDEX, INODE_EXTREF, INODE_ITEM, Key, ROOT_INODE, Search, Subvolume};
+use snapsync_sys::{FileSystem, Root, Stat, stat_at, sync_filesystem};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+/// The entries of a directory: the number of each; None for a subvolume.
+type Entries = BTreeSet<(Box<[u8]>, Option<u64>)>;
+
+/// Both trees with only those inodes that may differ: all others are the same. None where the trees cannot be
+/// searched, or where a search would prove nothing; the note says which.
+///
+/// Correct because a search leaves out only nodes older than the moment at which the two states parted: such a
+/// node in either tree was part of the state they have in common. An item that differs lies, in at least one of
+/// them, in a newer node; and every change of an inode's names, attributes or data changes its inode item too.
+pub fn candidates(base: &Path, target: &Path, monitor: &Monitor) -> Result<Option<(Tree, Tree)>> {
+    let (mut old, mut new) = (Half::open(base)?, Half::open(target)?);
+    let Some(parted) = old.parted_from(&new)? else {
+        if old.is_read_only() && new.is_read_only() {
+            monitor.note("both are walked whole: they are not two states of one subvolume");
+        }
+        return Ok(None);
+    };
+    // A subvolume that was made read-only after it was written may have parts that are not in its tree yet.
+    sync_filesystem(new.root.fd()).context("sync the file system of", target)?;
+    match find(&mut old, &mut new, parted, monitor) {
+        Err(e) if e.errno() == Some(rustix::io::Errno::PERM.raw_os_error()) => {
+            monitor.note(
+                "snapshots are walked whole, and compressed data is read: searching them takes CAP_SYS_ADMIN",
+            );
+            Ok(None)
+        }
+        Err(e) => Err(e),
+        Ok(()) => {
+            monitor.count(Counters { visited: old.visited + new.visited, ..Counters::default() });
+            note_foreign(std::mem::take(&mut new.foreign), monitor);
+            Ok(Some((old.into_tree(parted), new.into_tree(parted))))
+        }
+    }
+}
+
+/// The transaction after which two read-only subvolumes went different ways; None where they never were one.
+fn parted(a: &Subvolume, b: &Subvolume) -> Option<u64> {
+    const NONE: [u8; 16] = [0; 16];
+    if !(a.read_only && b.read_only) {
+        None
+    } else if b.parent_uuid == a.uuid {
+        Some(b.created)
+    } else if a.parent_uuid == b.uuid {
+        Some(a.created)
+    } else if a.parent_uuid == b.parent_uuid && a.parent_uuid != NONE {
+        Some(a.created.min(b.created))
+    } else {
+        None
+    }
+}
+
+fn find(old: &mut Half, new: &mut Half, parted: u64, monitor: &Monitor) -> Result<()> {
+    let mut wanted = old.changed_since(parted)?;
+    wanted.append(&mut new.changed_since(parted)?);
+    let mut wanted: Vec<u64> = wanted.into_iter().collect();
+    let mut seen = HashSet::new();
+    while let Some(ino) = wanted.pop() {
+        if !seen.insert(ino) {
+            continue;
+        }
+        monitor.check()?;
+        monitor.advance(1);
+        let (was_directory, is_directory) = (old.load(ino)?, new.load(ino)?);
+        if was_directory || is_directory {
+            // Whoever lost or got a name here may have been removed, and has no item to be found by.
+            let was = if was_directory { old.entries(ino)? } else { Entries::new() };
+            let is = if is_directory { new.entries(ino)? } else { Entries::new() };
+            wanted.extend(was.symmetric_difference(&is).filter_map(|(_, child)| *child));
+        }
+    }
+    Ok(())
+}
+
+/// One of the two trees.
+struct Half {
+    root: Root,
+    filesystem: FileSystem,
+    top: Stat,
+    subvolume: Option<Subvolume>,
+    search: Search,
+    visited: u64,
+    inodes: BTreeMap<u64, Inode>,
+    directories: Directories,
+    /// Directories in the store, or without a place in the tree.
+    hidden: HashSet<u64>,
+    foreign: Vec<RelPath>,
+}
+
+impl Half {
+    fn open(path: &Path) -> Result<Half> {
+        let root = Root::open(path)?;
+        let filesystem = snapsync_sys::filesystem(root.fd()).context("read the file system of", path)?;
+        let top = stat_at(root.fd(), OsStr::new(".")).context("read the attributes of", path)?;
+        let is_subvolume = filesystem.magic == FileSystem::BTRFS && top.ino == ROOT_INODE;
+        Ok(Half {
+            subvolume: if is_subvolume { btrfs::subvolume(root.fd()).ok() } else { None },
+            root,
+            filesystem,
+            top,
+            search: Search::default(),
+            visited: 0,
+            inodes: BTreeMap::new(),
+            directories: Directories::default(),
+            hidden: HashSet::new(),
+            foreign: Vec::new(),
+        })
+    }
+
+    fn parted_from(&self, other: &Half) -> Result<Option<u64>> {
+        let (Some(a), Some(b)) = (&self.subvolume, &other.subvolume) else { return Ok(None) };
+        let id = |half: &Half| {
+            btrfs::filesystem_id(half.root.fd()).context("read the file system of", half.root.path())
+        };
+        Ok(if id(self)? == id(other)? { parted(a, b) } else { None })
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.subvolume.is_some_and(|subvolume| subvolume.read_only)
+    }
+
+    fn show<T>(&self, result: io::Result<T>) -> Result<T> {
+        result.context("search the tree of", self.root.path())
+    }
+
+    /// The inodes whose item was changed after a transaction.
+    fn changed_since(&mut self, transaction: u64) -> Result<BTreeSet<u64>> {
+        let mut found = BTreeSet::new();
+        let visited = self.search.each(self.root.fd(), Key::all(), transaction + 1, &mut |key, item| {
+            if key.kind == INODE_ITEM {
+                let inode = btrfs::inode_item(item).ok_or(io::ErrorKind::InvalidData)?;
+                // Others are in the same node as one that changed.
+                if inode.changed > transaction {
+                    found.insert(key.objectid);
+                }
+            }
+            Ok(())
+        });
+        self.visited += self.show(visited)?;
+        Ok(found)
+    }
+
+    /// Takes in an inode, if it is there. Tells whether it is a directory.
+    fn load(&mut self, number: u64) -> Result<bool> {
+        let loaded = load(&mut self.search, self.root.fd(), number);
+        let (inode, visited) = self.show(loaded)?;
+        self.visited += visited;
+        let Some(mut inode) = inode else { return Ok(false) };
+        let mut links = Vec::new();
+        for link in std::mem::take(&mut inode.links) {
+            if !is_store(&link) && self.place(link.parent)? {
+                links.push(link);
+            }
+        }
+        inode.links = links;
+        if inode.links.is_empty() && inode.ino != ROOT {
+            // In the store, or removed and still open.
+            return Ok(false);
+        }
+        let is_directory = inode.kind == Kind::Directory;
+        self.directories.add(&inode);
+        self.inodes.insert(number, inode);
+        Ok(is_directory)
+    }
+
+    /// Learns the way from the root to a directory; false where that leads through the store or nowhere.
+    fn place(&mut self, directory: u64) -> Result<bool> {
+        let mut way = Vec::new();
+        let mut at = directory;
+        let visible = loop {
+            if self.directories.contains(at) || self.hidden.contains(&at) {
+                break !self.hidden.contains(&at);
+            }
+            let loaded = load(&mut self.search, self.root.fd(), at);
+            let (inode, visited) = self.show(loaded)?;
+            self.visited += visited;
+            let link = inode.and_then(|inode| inode.links.into_iter().next());
+            let next = link.as_ref().filter(|link| !is_store(link)).map(|link| link.parent);
+            way.push((at, link));
+            match next {
+                Some(parent) => at = parent,
+                None => break false,
+            }
+        };
+        for (ino, link) in way {
+            match link {
+                Some(link) if visible => self.directories.insert(ino, link),
+                _ => {
+                    self.hidden.insert(ino);
+                }
+            }
+        }
+        Ok(visible)
+    }
+
+    fn entries(&mut self, directory: u64) -> Result<Entries> {
+        let mut entries = Entries::new();
+        let keys = Key::of(directory, DIR_INDEX..=DIR_INDEX);
+        let visited = self.search.each(self.root.fd(), keys, 0, &mut |_, item| {
+            let entry = btrfs::directory_item(item).ok_or(io::ErrorKind::InvalidData)?;
+            entries.insert((entry.name, entry.inode));
+            Ok(())
+        });
+        self.visited += self.show(visited)?;
+        let parent = if directory == ROOT_INODE { ROOT } else { directory };
+        for (name, _) in entries.iter().filter(|(_, inode)| inode.is_none()) {
+            let link = Link { parent, name: name.clone() };
+            if !is_store(&link) {
+                self.foreign.push(self.directories.path(&link)?);
+            }
+        }
+        Ok(entries)
+    }
+
+    fn into_tree(self, parted: u64) -> Tree {
+        let mut inodes: Vec<Inode> = self.inodes.into_values().collect();
+        inodes.sort_unstable_by_key(|inode| inode.ino);
+        Tree {
+            pinned: Pinned::of(&self.root),
+            root: self.root,
+            filesystem: self.filesystem,
+            top: self.top,
+            inodes,
+            directories: self.directories,
+            is_whole: false,
+            parted,
+        }
+    }
+}
+
+fn is_store(link: &Link) -> bool {
+    link.parent == ROOT && *link.name == *STORE.as_bytes()
+}
+
+/// An inode of a subvolume with all its names; None where it has none or is not there. Tells how many items it has.
+pub(crate) fn load(search: &mut Search, fd: BorrowedFd<'_>, number: u64) -> io::Result<(Option<Inode>, u64)> {
+    let (mut found, mut links) = (None, Vec::new());
+    let visited = search.each(fd, Key::of(number, INODE_ITEM..=INODE_EXTREF), 0, &mut |key, item| {
+        if key.kind == INODE_ITEM {
+            found = Some(btrfs::inode_item(item).ok_or(io::ErrorKind::InvalidData)?);
+        } else {
+            links.extend(btrfs::names(key, item).ok_or(io::ErrorKind::InvalidData)?);
+        }
+        Ok(())
+    })?;
+    let inode = found.and_then(|item| {
+        let is_root = number == ROOT_INODE;
+        for link in &mut links {
+            if link.parent == ROOT_INODE {
+                link.parent = ROOT;
+            }
+        }
+        links.sort_unstable();
+        Some(Inode {
+            ino: if is_root { ROOT } else { number },
+            generation: item.generation,
+            kind: item.kind?,
+            attributes: item.attributes,
+            ctime: item.ctime,
+            blocks: item.blocks,
+            links: if is_root { Vec::new() } else { links },
+            details: None,
+            object: 0,
+            shared: false,
+        })
+    });
+    Ok((inode, visited))
+}
+
+/// The path of an entry in a subvolume, from its tree.
+pub(crate) fn path_of(fd: BorrowedFd<'_>, link: &Link) -> Result<RelPath> {
+    let (mut search, mut names, mut at) = (Search::default(), vec![link.name.clone()], link.parent);
+    while at != ROOT {
+        let (inode, _) = load(&mut search, fd, at).context("search the tree for", ".")?;
+        let above = inode.and_then(|inode| inode.links.into_iter().next()).ok_or_else(|| {
+            Error::integrity(
+                format!("directory {at} has no place in its subvolume"),
+                "check that file system",
+            )
+        })?;
+        names.push(above.name);
+        at = above.parent;
+    }
+    names.reverse();
+    RelPath::new(&names.join(&b'/'))
+}
