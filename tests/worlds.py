@@ -13,11 +13,13 @@ import random
 import shutil
 import stat
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 libc = ctypes.CDLL(None, use_errno=True)
 
-KEEP_SIZE, PUNCH, ZERO = 1, 2, 16
+KEEP_SIZE, PUNCH, COLLAPSE, ZERO, INSERT = 1, 2, 8, 16, 32
+BLOCK = 4096
 FIFO, SOCKET, CHAR = stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR
 IMMUTABLE, APPEND_ONLY, NODUMP, NOATIME, NOCOW, COMPRESS = 0x10, 0x20, 0x40, 0x80, 0x80_0000, 0x4
 PORTABLE = (IMMUTABLE, APPEND_ONLY, NODUMP, NOATIME)
@@ -87,6 +89,72 @@ def punch(path: Path, offset: int, length: int) -> None:
 
 def zero(path: Path, offset: int, length: int) -> None:
     allocate(path, offset, length, ZERO)
+
+
+def collapse(path: Path, offset: int, length: int) -> None:
+    """Takes blocks out of the middle: what follows moves up."""
+    allocate(path, offset, length, COLLAPSE)
+
+
+def insert(path: Path, offset: int, length: int) -> None:
+    """Puts a hole into the middle: what follows moves down."""
+    allocate(path, offset, length, INSERT)
+
+
+@contextmanager
+def _opened(a: Path, b: Path, *, create: bool = False) -> Iterator[tuple[int, int]]:
+    """Two files, the first to read and the second to write."""
+    source = os.open(a, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        how = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | (os.O_CREAT if create else 0)
+        target = os.open(b, how, 0o644)
+        try:
+            yield source, target
+        finally:
+            os.close(target)
+    finally:
+        os.close(source)
+
+
+def reflink(a: Path, b: Path) -> None:
+    """All of `b`, a new file or one that exists, shares the blocks of `a`. A longer `b` keeps its tail."""
+    with _opened(a, b, create=True) as (source, target):
+        fcntl.ioctl(target, 0x4004_9409, source)  # FICLONE
+
+
+def reflink_range(a: Path, b: Path, offset: int, length: int, to: int) -> None:
+    """A range of `a` is shared at another offset of `b`, which may be `a` itself. Length 0: to the end."""
+    with _opened(a, b, create=True) as (source, target):
+        fcntl.ioctl(target, 0x4020_940D, struct.pack("=qQQQ", source, offset, length, to))  # FICLONERANGE
+
+
+def copy_range(a: Path, b: Path, offset: int, length: int, to: int) -> None:
+    """The same bytes again, in blocks of their own."""
+    with _opened(a, b) as (source, target):
+        os.pwrite(target, os.pread(source, length, offset), to)
+
+
+def dedupe(a: Path, b: Path, offset: int, length: int, at: int) -> None:
+    """Where `b` holds the same bytes as `a`, it gives up its blocks and shares those of `a`."""
+    with _opened(a, b) as (source, target):
+        request = struct.pack("=QQHHLqQQlL", offset, length, 1, 0, 0, target, at, 0, 0, 0)
+        answer = bytearray(request)
+        fcntl.ioctl(source, 0xC018_9436, answer)  # FIDEDUPERANGE
+        status = struct.unpack_from("=l", answer, 48)[0]
+        if status < 0:
+            raise OSError(-status, os.strerror(-status), b)
+
+
+def defragment(path: Path, compression: int = 0) -> None:
+    """Btrfs writes the file anew, compressed if asked to (3: Zstandard). The bytes stay the same."""
+    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        write_out, compress = 2, 1 if compression else 0
+        everything = (1 << 64) - 1
+        request = struct.pack("=QQQLL16x", 0, everything, write_out | compress, 0, compression)
+        fcntl.ioctl(fd, 0x4030_9410, request)  # BTRFS_IOC_DEFRAG_RANGE
+    finally:
+        os.close(fd)
 
 
 def exchange(a: Path, b: Path) -> None:
@@ -191,7 +259,7 @@ def bulk(root: Path, files: int, *, size: int = 300, per_directory: int = 100, s
 
 # --- random worlds ----------------------------------------------------------------------------
 
-TWO_PATHS = {rename, exchange, link}
+TWO_PATHS = {rename, exchange, link, reflink, reflink_range, copy_range, dedupe}
 
 # What a file system may answer to an operation that makes no sense where it was tried.
 REFUSED = {
@@ -211,6 +279,8 @@ REFUSED = {
     errno.ENXIO,
     errno.EOPNOTSUPP,
     errno.EPERM,
+    errno.ETXTBSY,
+    errno.EXDEV,
 }
 
 ODD_NAMES = (
@@ -289,6 +359,13 @@ class World:
             self.fill_hole: 3,
             self.preallocate_some: 4,
             self.zero_some: 2,
+            self.share: 4,
+            self.share_range: 5,
+            self.share_within: 3,
+            self.share_equal: 3,
+            self.collapse_some: 2,
+            self.insert_some: 2,
+            self.defragment_one: 3,
             self.move: 6,
             self.move_into: 5,
             self.swap: 4,
@@ -428,6 +505,47 @@ class World:
     def zero_some(self) -> None:
         path = self.file()
         self.do(zero, path, *self.range_in(path))
+
+    def share(self) -> None:
+        """A clone of a whole file, under a new name or in the place of what another file held."""
+        path = self.file()
+        self.do(reflink, path, self.random.choice([self.new_path(), self.file()]))
+
+    def share_range(self) -> None:
+        a, b = self.file(), self.random.choice([self.new_path(), self.file(), self.file()])
+        self.do(reflink_range, a, b, *self.blocks_in(a), self.random.randrange(40) * BLOCK)
+
+    def share_within(self) -> None:
+        """A file shares its own blocks at another offset."""
+        path = self.file()
+        self.do(reflink_range, path, path, *self.blocks_in(path), self.random.randrange(80) * BLOCK)
+
+    def share_equal(self) -> None:
+        """Equal bytes are written, and then shared."""
+        a, b = self.file(), self.file()
+        (offset, length), to = self.blocks_in(a), self.random.randrange(40) * BLOCK
+        self.do(copy_range, a, b, offset, length or BLOCK, to)
+        self.do(dedupe, a, b, offset, length or BLOCK, to)
+
+    def blocks_in(self, path: bytes) -> tuple[int, int]:
+        """Some whole blocks of a file; where it has none, or by chance, all from some block to its end."""
+        blocks = os.lstat(os.path.join(self.root, path)).st_size // BLOCK
+        first = self.random.randrange(max(1, blocks))
+        to_the_end = first == blocks or self.random.random() < 0.2
+        return first * BLOCK, 0 if to_the_end else (1 + self.random.randrange(blocks - first)) * BLOCK
+
+    def collapse_some(self) -> None:
+        path = self.file()
+        offset, length = self.blocks_in(path)
+        self.do(collapse, path, offset, length or BLOCK)
+
+    def insert_some(self) -> None:
+        path = self.file()
+        offset, length = self.blocks_in(path)
+        self.do(insert, path, offset, length or BLOCK)
+
+    def defragment_one(self) -> None:
+        self.do(defragment, self.file(), self.random.choice([0, 0, 3]))
 
     # names
 
