@@ -67,8 +67,9 @@ def _places(path: Path) -> list[tuple[int, int, int]]:
             continue
         if runs:
             logical, physical, length = runs[-1]
-            encoded = row.flags & ENCODED
-            if not encoded and (logical + length, physical + length) == (row.logical, row.physical):
+            # Every part of a compressed extent has the address of the whole.
+            next_to_it = physical if row.flags & ENCODED else physical + length
+            if (logical + length, next_to_it) == (row.logical, row.physical):
                 runs[-1] = (logical, physical, length + row.length)
                 continue
         runs.append((row.logical, row.physical, row.length))
