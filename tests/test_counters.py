@@ -209,7 +209,7 @@ def test_a_clone_names_a_source_that_holds_the_bytes(pair: Pair, tmp_path: Path)
     trees = [store(pair.source) / "snapshots" / snap["id"] / "tree" for snap in snapshots(pair.source)]
     if all(tree.is_dir() for tree in trees):
         rows = rows_of(tmp_path / "out.arrow")
-        assert_told(*trees, [row for row in rows if any(row["change"].values())])
+        assert_told(*trees, rows)
 
 
 @on(*SHARING, *COPYING)
@@ -314,7 +314,8 @@ def test_a_defragmented_file_is_ghosts_and_sends_nothing(pair: Pair, compression
 
 
 @on(*COW)
-def test_deduplicated_blocks_are_ghosts_and_send_nothing(pair: Pair) -> None:
+def test_deduplicated_blocks_are_not_even_read(pair: Pair) -> None:
+    """The base has them in the other file; a pool snapshot does not hold which blocks files share."""
     a, b = pair.source / "a", pair.source / "b"
     for path in (a, b):
         fill(path, 0, MIB, 1)
@@ -324,9 +325,7 @@ def test_deduplicated_blocks_are_ghosts_and_send_nothing(pair: Pair) -> None:
     worlds.dedupe(a, b, 0, MIB, 0)
     assert shares_all(a, b)
     found = counters(pair)
-    assert found["bytes_sent"] == 0
-    assert found["ghosts"] >= 1
-    assert found["ghost_bytes"] == MIB
+    assert (found["bytes_read"], found["bytes_sent"]) == (0, 0)
 
 
 @on(*COW)

@@ -301,7 +301,6 @@ def test_preallocation_beyond_the_end_comes_and_goes(pair: Pair) -> None:
     assert_same(pair.source, pair.target, past_end=True)
 
 
-@pytest.mark.xfail(reason="the block stays written zeros on Btrfs", strict=True)
 @on(("ext4", "btrfs"), ("xfs", "btrfs"))
 @pytest.mark.parametrize("how", ["preallocated", "written"])
 def test_a_file_grows_past_preallocation_that_its_end_cuts(pair: Pair, how: str) -> None:

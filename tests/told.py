@@ -39,9 +39,14 @@ def path_of(row: Row, column: str = "path") -> bytes | None:
 
 
 def changes(base: object, target: object, file: Path, **how: Any) -> list[Row]:
-    """The rows of `diff BASE TARGET`, less those that are there to anchor names."""
+    """The rows of `diff BASE TARGET`, those with them that are there to give names and clones a place."""
     done("diff", base, target, "-o", file, **how)
-    return [row for row in rows_of(file) if any(row["change"].values())]
+    return rows_of(file)
+
+
+def changed(rows: list[Row]) -> list[Row]:
+    """The rows that tell of a change."""
+    return [row for row in rows if any(row["change"].values())]
 
 
 def changed_paths(rows: list[Row]) -> set[str]:
@@ -53,7 +58,7 @@ def told(base: Path, target: Path, file: Path) -> list[Row]:
     """The rows of `diff BASE TARGET`, proved to be right and complete for two directories."""
     rows = changes(base, target, file)
     assert_told(base, target, rows)
-    return rows
+    return changed(rows)
 
 
 def assert_told(base: Path, target: Path, rows: list[Row]) -> None:
@@ -72,26 +77,23 @@ class Told:
     after: dict[bytes, Entry]
     rows: list[Row]
     row: dict[bytes, Row]
-    sources: dict[int, list[bytes]]
+    sources: dict[tuple[str, int], bytes]
 
     @classmethod
     def between(cls, base: Path, target: Path, rows: list[Row]) -> Told:
         old, new = freeze(base), freeze(target)
-        row = {path: row for row in rows if (path := path_of(row)) is not None}
+        row = {path: row for row in changed(rows) if (path := path_of(row)) is not None}
         for group in new.groups:
             for path in group & row.keys():
                 row |= dict.fromkeys(group, row[path])
         roots = os.fsencode(base), os.fsencode(target)
         pictures = _without_stubs(roots[0], old), _without_stubs(roots[1], new)
-        sources: dict[int, list[bytes]] = {}
-        for root, entries in zip(roots, pictures, strict=True):
-            for path, entry in entries.items():
-                if entry.kind == "file":
-                    whole = os.path.join(root, path)
-                    sources.setdefault(os.lstat(whole).st_ino, []).append(whole)
-        for path, found in row.items():
-            sources.setdefault(found["inode"], []).append(os.path.join(roots[1], path))
-        return cls(*roots, *pictures, rows, row, sources)
+        sources: dict[tuple[str, int], bytes] = {}
+        for root, side, column in zip(roots, ("base", "target"), ("old_path", "path"), strict=True):
+            for found in rows:
+                if (path := path_of(found, column)) is not None:
+                    sources[side, found["inode"]] = os.path.join(root, path)
+        return cls(*roots, *pictures, changed(rows), row, sources)
 
     def wrong(self) -> Iterator[str]:
         yield from self.names()
@@ -179,13 +181,12 @@ class Told:
             yield f"block {block} is the same, and told as data"
 
     def is_clone(self, extent: dict[str, Any], now: bytes) -> bool:
-        """The source, as it was or as it is, holds these bytes."""
-        for path in self.sources.get(extent["source_inode"], []):
-            with open(path, "rb") as file:
-                held = os.pread(file.fileno(), len(now), extent["source_offset"])
-            if held == now:
-                return True
-        return False
+        """The source has a row, and holds these bytes on the side that is named."""
+        path = self.sources.get((extent["source"], extent["source_inode"]))
+        if path is None:
+            return False
+        with open(path, "rb") as file:
+            return os.pread(file.fileno(), len(now), extent["source_offset"]) == now
 
 
 def _without_stubs(root: bytes, picture: Picture) -> dict[bytes, Entry]:

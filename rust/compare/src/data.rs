@@ -160,9 +160,10 @@ impl Found {
 
     fn blocks(&mut self, old: &[u8], new: &[u8], at: u64, moved: bool) {
         if old == new {
-            return if moved {
-                self.add_ghost(at, old.len() as u64)
-            };
+            if moved {
+                self.add_ghost(at, old.len() as u64);
+            }
+            return;
         }
         let mut done = 0;
         while done < old.len() {

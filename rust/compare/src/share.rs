@@ -13,6 +13,7 @@ const WORTH: u64 = 64 << 10;
 #[derive(Debug, Default)]
 struct Index(BTreeMap<Address, (u64, u64, u64)>);
 
+#[derive(Clone, Copy)]
 enum Run {
     Known { ino: u64, offset: u64, length: u64 },
     Unknown { length: u64 },

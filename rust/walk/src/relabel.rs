@@ -78,4 +78,5 @@ fn renumber(tree: &mut Tree, number: &HashMap<u64, (u64, u64)>) {
     }
     tree.inodes.sort_unstable_by_key(|inode| inode.ino);
     tree.directories = directories;
+    tree.is_relabeled = true;
 }

@@ -237,6 +237,7 @@ impl Half {
             inodes,
             directories: self.directories,
             is_whole: false,
+            is_relabeled: false,
             parted,
         }
     }

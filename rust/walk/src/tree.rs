@@ -7,13 +7,16 @@ use snapsync_model::{
     ROOT, RelPath, Result, Side, locked, unlocked,
 };
 use snapsync_sys::btrfs::{self, Search};
-use snapsync_sys::{DirEntry, FileSystem, Root, Stat, flags_of, read_dir, stat_at, xattrs_of};
+use snapsync_sys::{
+    DirEntry, FileSystem, Root, Stat, flags_of, read_dir, stat_at, sync_filesystem, xattrs_of,
+};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -31,6 +34,8 @@ pub struct Tree {
     pub(crate) pinned: Option<Pinned>,
     /// All inodes are there, not only some that were searched for.
     pub(crate) is_whole: bool,
+    /// The numbers of its inodes are not the file system's.
+    pub(crate) is_relabeled: bool,
     /// The transaction up to which what is written may also be in the tree it is compared with.
     pub(crate) parted: u64,
 }
@@ -60,6 +65,11 @@ impl Tree {
         let root = Root::open(path)?;
         let filesystem = snapsync_sys::filesystem(root.fd()).context("read the file system of", path)?;
         let top = stat_at(root.fd(), OsStr::new(".")).context("read the attributes of", path)?;
+        let pinned = Pinned::of(&root);
+        if pinned.is_some() {
+            // One that was made read-only after it was written may have data that has no place yet.
+            sync_filesystem(root.fd()).context("sync the file system of", path)?;
+        }
         let walk = Walk {
             root: &root,
             top,
@@ -80,13 +90,14 @@ impl Tree {
         inodes.iter().for_each(|inode| directories.add(inode));
         monitor.count(Counters { visited: inodes.len() as u64, ..Counters::default() });
         Ok(Tree {
-            pinned: Pinned::of(&root),
+            pinned,
             root,
             filesystem,
             top,
             inodes,
             directories,
             is_whole: true,
+            is_relabeled: false,
             parted: u64::MAX,
         })
     }
@@ -148,7 +159,9 @@ impl Side for Tree {
         let path = Side::path(self, inode)?;
         let show = || self.root.show(&path);
         if self.pinned.is_some() {
-            match btrfs::layout(self.root.fd(), inode.ino, inode.attributes.size, self.parted) {
+            // Its own number: trees that are compared by path have been given others.
+            let number = file.metadata().context("read the attributes of", show())?.ino();
+            match btrfs::layout(file, number, inode.attributes.size, self.parted) {
                 // What FIEMAP says of compressed extents has no address, and is read.
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
                 other => return other.context("read the extents of", show()),
@@ -162,7 +175,7 @@ impl Side for Tree {
     }
 
     fn owners(&self, address: Address) -> Result<Option<Vec<u64>>> {
-        let Some(pinned) = self.pinned else { return Ok(None) };
+        let Some(pinned) = self.pinned.filter(|_| !self.is_relabeled) else { return Ok(None) };
         match btrfs::owners(self.root.fd(), address, pinned.tree) {
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(None),
             other => other.map(Some).context("find who shares data in", self.root.path()),
