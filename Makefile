@@ -20,7 +20,7 @@ export VIRTUAL_ENV := $(VENV)
 unexport PYTHONHOME PYTHONPATH
 
 TEST_TOOLS := btrfs-progs=mkfs.btrfs xfsprogs=mkfs.xfs e2fsprogs=mkfs.ext4 acl=setfacl attr=setfattr \
-	libcap2-bin=setcap openssh-server=sshd rsync=rsync iproute2=ip
+	libcap2-bin=setcap openssh-server=sshd rsync=rsync iproute2=ip strace=strace
 
 .PHONY: demo test lint fmt build clean test-tools
 .DEFAULT_GOAL := build

@@ -2,9 +2,10 @@
 
 use crate::limits::Limits;
 use crate::names::Places;
+use crate::touched::Recorder;
 use snapsync_manifest::ManifestReader;
 use snapsync_model::{Change, Context, Error, Kind, Link, Op, RelPath, Result};
-use snapsync_sys::Root;
+use snapsync_sys::{Root, Stat};
 use std::collections::HashSet;
 use std::io;
 use std::path::Path;
@@ -12,16 +13,23 @@ use std::path::Path;
 /// Paths told in one message.
 const SHOWN: usize = 5;
 
-/// Refuses when a path that the manifest touches is not what the base says.
-pub(crate) fn no_drift(root: &Root, manifest: &Path, places: &Places, limits: &Limits) -> Result<()> {
+/// Refuses when a path that the manifest touches is not what the base says. What is found there is noted in
+/// `touched`.
+pub(crate) fn no_drift(
+    root: &Root,
+    manifest: &Path,
+    places: &Places,
+    limits: &Limits,
+    touched: &mut Recorder,
+) -> Result<()> {
     let mut drift = Vec::new();
     let mut removed: HashSet<Link> = HashSet::new();
     for change in ManifestReader::open(manifest)? {
         let change = change?;
-        if let Some(path) = &change.old_path
-            && let Some(what) = drifted(root, path, &change, limits)?
-        {
-            drift.push(format!("{} ({what})", path.display()));
+        let stat = change.old_path.as_ref().map_or(Ok(None), |path| find(root, path))?;
+        touched.row(&change, stat.as_ref())?;
+        if let Some(what) = drifted(stat, &change, limits) {
+            drift.push(format!("{} ({what})", change.old_path.unwrap_or_default().display()));
         }
         removed.extend(change.links_removed);
     }
@@ -47,13 +55,17 @@ pub(crate) fn no_drift(root: &Root, manifest: &Path, places: &Places, limits: &L
     ))
 }
 
-fn drifted(root: &Root, path: &RelPath, change: &Change, limits: &Limits) -> Result<Option<&'static str>> {
-    let Some(old) = change.old else { return Ok(None) };
-    let stat = match root.entry(path).and_then(|entry| entry.stat()) {
-        Err(e) if is_absent(&e) => return Ok(Some("missing")),
-        other => other.context("read the attributes of", root.show(path))?,
-    };
-    Ok(if stat.kind != change.kind {
+fn find(root: &Root, path: &RelPath) -> Result<Option<Stat>> {
+    match root.entry(path).and_then(|entry| entry.stat()) {
+        Err(e) if is_absent(&e) => Ok(None),
+        other => other.map(Some).context("read the attributes of", root.show(path)),
+    }
+}
+
+fn drifted(stat: Option<Stat>, change: &Change, limits: &Limits) -> Option<&'static str> {
+    let old = change.old?;
+    let Some(stat) = stat else { return Some("missing") };
+    if stat.kind != change.kind {
         Some("of another kind")
     } else if stat.kind == Kind::File && stat.attributes.size != old.size {
         Some("of another size")
@@ -65,7 +77,7 @@ fn drifted(root: &Root, path: &RelPath, change: &Change, limits: &Limits) -> Res
         Some("of another owner")
     } else {
         None
-    })
+    }
 }
 
 /// An ordinary user cannot always set the set-id bits.
@@ -85,12 +97,8 @@ fn in_the_way(root: &Root, link: &Link, places: &Places, removed: &HashSet<Link>
     }
     let Some(directory) = places.old_directory(link.parent) else { return Ok(None) };
     let path = directory.join(&link.name)?;
-    match root.entry(&path).and_then(|entry| entry.stat()) {
-        Err(e) if is_absent(&e) => Ok(None),
-        Err(e) => Err(e).context("read the attributes of", root.show(&path)),
-        Ok(_) if is_lost_and_found(root, &path) => Ok(None),
-        Ok(_) => Ok(Some(path)),
-    }
+    let in_the_way = find(root, &path)?.is_some() && !is_lost_and_found(root, &path);
+    Ok(in_the_way.then_some(path))
 }
 
 /// A new ext4 comes with this directory: while it is empty it makes way.

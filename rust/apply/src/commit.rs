@@ -20,6 +20,15 @@ impl Incoming<'_> {
     pub fn commit(&mut self) -> Result<()> {
         let rows = self.manifest_reader()?.counts()?.rows;
         self.monitor.start(Stage::Commit, rows);
+        if rows > 0 {
+            self.change_tree()?;
+        }
+        self.set_phase(Phase::Applied)?;
+        fault::point("commit.applied");
+        Ok(())
+    }
+
+    fn change_tree(&mut self) -> Result<()> {
         let places = Places::read(&self.manifest())?;
         if self.journal.phase == Phase::Committing {
             self.loosen()?;
@@ -33,10 +42,7 @@ impl Incoming<'_> {
         self.move_data()?;
         self.clear_remains()?;
         self.set_all_attributes()?;
-        self.sync()?;
-        self.set_phase(Phase::Applied)?;
-        fault::point("commit.applied");
-        Ok(())
+        self.sync()
     }
 
     fn sync(&self) -> Result<()> {

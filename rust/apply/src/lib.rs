@@ -19,7 +19,9 @@ mod limits;
 mod names;
 mod sources;
 mod stage;
+mod touched;
 
 pub use journal::{Journal, Phase};
 pub use limits::{Limits, Loss};
 pub use stage::{Incoming, Report, discard};
+pub use touched::{Applied, applied};

@@ -6,6 +6,7 @@ use crate::journal::{Journal, Phase};
 use crate::limits::{Limits, Loss, Rehearsal, make_node};
 use crate::names::Places;
 use crate::sources::Sources;
+use crate::touched::Recorder;
 use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags, openat};
 use snapsync_manifest::ManifestReader;
@@ -22,7 +23,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use uuid::Uuid;
 
-const INCOMING: &str = ".snapsync/incoming";
+pub(crate) const INCOMING: &str = ".snapsync/incoming";
+pub(crate) const MANIFEST: &str = "manifest.arrow";
 const CHUNK: usize = 4096;
 /// Rows that one thread stages with one memory of the last directory.
 const SIDE_BY_SIDE: usize = 64;
@@ -96,7 +98,7 @@ impl<'a> Incoming<'a> {
 
     /// Where the manifest is to be written before anything else.
     pub fn manifest(&self) -> PathBuf {
-        self.root.path().join(&self.dir).join("manifest.arrow")
+        self.root.path().join(&self.dir).join(MANIFEST)
     }
 
     pub(crate) fn manifest_reader(&self) -> Result<ManifestReader> {
@@ -125,7 +127,9 @@ impl<'a> Incoming<'a> {
         }
         let (limits, losses) = rehearsal.finish();
         self.places = Places::read(&self.manifest())?;
-        check::no_drift(&self.root, &self.manifest(), &self.places, &limits)?;
+        let mut touched = Recorder::create(&self.root, &self.root.path().join(&self.dir))?;
+        check::no_drift(&self.root, &self.manifest(), &self.places, &limits, &mut touched)?;
+        touched.finish()?;
         Need::of(&self.manifest(), copies)?.check(&self.root)?;
         self.journal.limits = limits;
         Ok(Report { losses })

@@ -1,9 +1,10 @@
 //! Healing what an interrupted command left; the other volume is never needed for it.
 
-use snapsync_apply::{Incoming, Journal, Phase, discard};
-use snapsync_model::{Monitor, Result, SnapshotInfo, Stage};
-use snapsync_snapshot::{Request, Volume};
+use snapsync_apply::{Incoming, Journal, Phase, applied, discard};
+use snapsync_model::{Monitor, Provider, Result, SnapshotInfo, Stage};
+use snapsync_snapshot::{Delta, Request, Volume};
 use snapsync_sys::fault;
+use uuid::Uuid;
 
 /// Says what it did. The caller holds the lock.
 pub(crate) fn recover(volume: &mut Volume, monitor: &Monitor) -> Result<Vec<String>> {
@@ -18,25 +19,50 @@ pub(crate) fn recover(volume: &mut Volume, monitor: &Monitor) -> Result<Vec<Stri
         if journal.phase != Phase::Applied {
             Incoming::open(volume.path(), &volume.store(), journal.clone(), monitor)?.commit()?;
         }
-        finish(volume, &journal.snapshot, monitor)?;
+        finish(volume, &journal.snapshot, journal.base, monitor)?;
         done.push(format!("finished the commit of snapshot {name}"));
     }
     Ok(done)
 }
 
-/// The tree is the new one: clears the stage, takes the standby's snapshot and closes the journal.
-pub(crate) fn finish(volume: &mut Volume, info: &SnapshotInfo, monitor: &Monitor) -> Result<SnapshotInfo> {
+/// The tree is the new one: takes the standby's snapshot, clears the stage and closes the journal.
+pub(crate) fn finish(
+    volume: &mut Volume,
+    info: &SnapshotInfo,
+    base: Option<Uuid>,
+    monitor: &Monitor,
+) -> Result<SnapshotInfo> {
     monitor.start(Stage::StandbySnapshot, 0);
-    discard(volume.path(), info.id)?;
+    if volume.info().provider == Provider::Btrfs {
+        // The stage would be in the snapshot.
+        discard(volume.path(), info.id)?;
+    }
     let taken = volume.snapshots()?.into_iter().find(|s| s.id == info.id);
     let taken = match taken {
         Some(taken) => taken,
-        None => volume.take(Request::Same(info.clone()), monitor)?,
+        None => take(volume, info, base, monitor)?,
     };
     fault::point("commit.snapshot");
+    discard(volume.path(), info.id)?;
+    fault::point("commit.discarded");
     Journal::remove(&volume.store())?;
     fault::point("commit.cleaned");
     Ok(taken)
+}
+
+/// From the last table and the stage where there are such.
+fn take(
+    volume: &mut Volume,
+    info: &SnapshotInfo,
+    base: Option<Uuid>,
+    monitor: &Monitor,
+) -> Result<SnapshotInfo> {
+    let (Some(base), Provider::Pool) = (base, volume.info().provider) else {
+        return volume.take(Request::Same(info.clone()), monitor);
+    };
+    let applied = applied(volume.path(), info.id)?.ok_or("the stage does not say what was applied");
+    let delta = applied.map(|applied| Delta { base, manifest: applied.manifest, seen: applied.seen });
+    volume.follow(info.clone(), delta, monitor)
 }
 
 /// Throws away what is staged: the tree was not touched.

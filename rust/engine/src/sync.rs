@@ -148,7 +148,7 @@ impl Ends {
             notes: monitor.take_notes(),
             recovered,
             pruned,
-            counters: monitor.counters(),
+            counters: brought.counters,
             seconds: started.elapsed().as_secs_f64(),
         })
     }
@@ -223,11 +223,9 @@ impl Ends {
             self.primary.record_counts(snapshot, entries, bytes)?;
         }
         let counts = (snapshot.entries.unwrap_or(0), snapshot.bytes.unwrap_or(0));
-        if brought.counts.rows > 0 {
-            incoming.commit()?;
-        }
+        incoming.commit()?;
         drop(incoming);
-        let mut taken = finish(&mut self.standby, snapshot, monitor)?;
+        let mut taken = finish(&mut self.standby, snapshot, base.map(|b| b.id), monitor)?;
         self.standby.record_counts(&mut taken, counts.0, counts.1)?;
         Ok(brought)
     }
@@ -291,6 +289,7 @@ fn count(side: &dyn Side) -> Result<(u64, u64)> {
 
 struct Brought {
     counts: Counts,
+    counters: Counters,
     losses: Vec<Loss>,
 }
 
@@ -317,7 +316,8 @@ fn stage(
     let workers = 2 * rayon::current_num_threads();
     snapsync_stream::run(rows, &*sides.target, workers, monitor, &|| incoming.sink())?;
     incoming.seal()?;
-    Ok(Brought { counts, losses: report.losses })
+    // What the standby does with it for itself does not count.
+    Ok(Brought { counts, losses: report.losses, counters: monitor.counters() })
 }
 
 fn too_strict(standby: &Volume, losses: &[Loss]) -> Error {

@@ -64,6 +64,14 @@ impl Kind {
     }
 }
 
+/// An inode of a standby as it was seen before a commit: enough to find it in the table of then, and to tell
+/// whether it still was what that table says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub ino: u64,
+    pub ctime: i64,
+}
+
 /// One name of an inode: an entry of the directory `parent`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Link {

@@ -11,10 +11,12 @@
 //!     pool/ROUND/…/OBJECT                    pool: the data of files, shared by snapshots
 //! ```
 
+mod follow;
 mod pool;
 mod take;
 mod volume;
 
+pub use follow::Delta;
 pub use pool::PoolSnapshot;
 pub use take::Request;
 pub use volume::{Standby, Volume, is_vacant, name_is_free};

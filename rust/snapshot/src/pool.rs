@@ -25,9 +25,18 @@ const OBJECTS_PER_DIR: u64 = 4096;
 const TRIES: u32 = 5;
 const CHUNK: usize = 4096;
 
+/// Inodes, and the sum of their files' sizes.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) entries: u64,
     pub(crate) bytes: u64,
+}
+
+impl Counts {
+    pub(crate) fn add(&mut self, inode: &Inode) {
+        self.entries += 1;
+        self.bytes += if inode.kind == Kind::File { inode.attributes.size } else { 0 };
+    }
 }
 
 fn round_dir(pool: &Path, round: u64) -> PathBuf {
@@ -73,14 +82,9 @@ pub(crate) fn take(volume: &Volume, round: u64, dir: &Path, monitor: &Monitor) -
     std::fs::create_dir(&dir_of_round).context("create the directory", &dir_of_round)?;
     let (root, inodes, directories) = tree.into_inodes();
     let take = Take {
-        root: &root,
+        objects: Objects::new(volume, &root, round, monitor),
         directories: &directories,
-        filesystem: volume.filesystem(),
-        settled_before: before.saturating_sub(unsettled(volume.filesystem())),
-        pool: &pool,
-        round,
-        next: AtomicU64::new(0),
-        monitor,
+        settled_before: settled_before(volume.filesystem(), before),
     };
     let path = dir.join("table.arrow");
     let counts = take.write(inodes, previous, &path, started)?;
@@ -91,6 +95,11 @@ pub(crate) fn take(volume: &Volume, round: u64, dir: &Path, monitor: &Monitor) -
 fn previous_table(volume: &Volume) -> Result<Option<TableReader>> {
     let snapshots = volume.snapshots()?;
     snapshots.last().map(|info| TableReader::open(&volume.dir_of(info.id).join("table.arrow"))).transpose()
+}
+
+/// A change time before this is one that a table whose walk began at `walk_started` has surely seen.
+pub(crate) fn settled_before(filesystem: FileSystem, walk_started: i64) -> i64 {
+    walk_started.saturating_sub(unsettled(filesystem))
 }
 
 /// For how long after a change another one may get the same time, in ns.
@@ -107,15 +116,9 @@ struct Data {
 }
 
 struct Take<'a> {
-    root: &'a Root,
+    objects: Objects<'a>,
     directories: &'a Directories,
-    filesystem: FileSystem,
-    /// A change time before this is one that the previous table has surely seen.
     settled_before: i64,
-    pool: &'a Path,
-    round: u64,
-    next: AtomicU64,
-    monitor: &'a Monitor,
 }
 
 impl Take<'_> {
@@ -127,7 +130,7 @@ impl Take<'_> {
         walk_started: i64,
     ) -> Result<Counts> {
         let mut table = TableWriter::create(path, TableInfo { walk_started })?;
-        let mut counts = Counts { entries: 0, bytes: 0 };
+        let mut counts = Counts::default();
         let mut previous = previous.map(Iterator::peekable);
         let mut inodes = inodes.into_iter().peekable();
         while inodes.peek().is_some() {
@@ -142,13 +145,12 @@ impl Take<'_> {
                 }
                 chunk.push((inode, old));
             }
-            self.monitor.check()?;
+            self.objects.monitor.check()?;
             let rows: Vec<Result<Option<Inode>>> =
                 chunk.into_par_iter().map(|(inode, old)| self.row(inode, old)).collect();
             for row in rows {
                 if let Some(inode) = row? {
-                    counts.entries += 1;
-                    counts.bytes += if inode.kind == Kind::File { inode.attributes.size } else { 0 };
+                    counts.add(&inode);
                     table.write(&inode)?;
                 }
             }
@@ -171,13 +173,17 @@ impl Take<'_> {
             Some(link) => self.directories.path(link)?,
             None => RelPath::root(),
         };
-        match self.read(&path, &inode, old.as_ref()) {
+        match self.objects.read(&path, &inode, Old::Perhaps(old.as_ref())) {
             Err(e) if e.errno() == Some(2) && inode.kind != Kind::Directory => {
-                self.monitor.note(format!("{} vanished while the snapshot was taken", path.display()));
+                self.objects
+                    .monitor
+                    .note(format!("{} vanished while the snapshot was taken", path.display()));
                 Ok(None)
             }
             Err(e) if e.errno() == Some(2) => {
-                self.monitor.note(format!("{} vanished while the snapshot was taken", path.display()));
+                self.objects
+                    .monitor
+                    .note(format!("{} vanished while the snapshot was taken", path.display()));
                 Ok(Some(Inode { details: Some(Box::default()), ..inode }))
             }
             other => other.map(Some),
@@ -190,9 +196,44 @@ impl Take<'_> {
             && inode.ctime == old.ctime
             && inode.ctime < self.settled_before
     }
+}
+
+/// What the table before says of a file's bytes.
+#[derive(Clone, Copy)]
+pub(crate) enum Old<'a> {
+    /// They may be those of this row's object.
+    Perhaps(Option<&'a Inode>),
+    /// They are, and lie where they did.
+    Same(&'a Inode),
+}
+
+impl<'a> Old<'a> {
+    fn row(self) -> Option<&'a Inode> {
+        match self {
+            Old::Perhaps(row) => row,
+            Old::Same(row) => Some(row),
+        }
+    }
+}
+
+/// Reads inodes, and makes the objects of one round for them.
+pub(crate) struct Objects<'a> {
+    root: &'a Root,
+    filesystem: FileSystem,
+    pool: PathBuf,
+    round: u64,
+    next: AtomicU64,
+    monitor: &'a Monitor,
+}
+
+impl<'a> Objects<'a> {
+    pub(crate) fn new(volume: &Volume, root: &'a Root, round: u64, monitor: &'a Monitor) -> Self {
+        let (filesystem, pool) = (volume.filesystem(), volume.store().join("pool"));
+        Objects { root, filesystem, pool, round, next: AtomicU64::new(0), monitor }
+    }
 
     /// Reads until the file holds still for as long as that takes.
-    fn read(&self, path: &RelPath, walked: &Inode, old: Option<&Inode>) -> Result<Inode> {
+    pub(crate) fn read(&self, path: &RelPath, walked: &Inode, old: Old<'_>) -> Result<Inode> {
         let entry = self.root.entry(path).context("open", self.root.show(path))?;
         let mut last = None;
         for _ in 0..TRIES {
@@ -219,7 +260,7 @@ impl Take<'_> {
                 return Ok(inode);
             }
             if let Some(Inode { object, .. }) = last.replace(inode) {
-                self.forget(object, old);
+                self.forget(object, old.row());
             }
         }
         self.monitor.note(format!("{} kept changing while the snapshot was taken", path.display()));
@@ -227,8 +268,12 @@ impl Take<'_> {
     }
 
     /// The object that holds the bytes is the old one where they are the same.
-    fn data(&self, path: &RelPath, entry: &Entry, inode: &Inode, old: Option<&Inode>) -> Result<Data> {
+    fn data(&self, path: &RelPath, entry: &Entry, inode: &Inode, old: Old<'_>) -> Result<Data> {
         let show = || self.root.show(path);
+        if let Old::Same(old) = old {
+            let unwritten = old.details.as_ref().map_or_else(Vec::new, |d| d.unwritten.clone());
+            return Ok(Data { unwritten, object: old.object, shared: old.shared });
+        }
         if inode.attributes.size == 0 && inode.blocks == 0 {
             return Ok(Data::default());
         }
@@ -238,12 +283,12 @@ impl Take<'_> {
         if inode.attributes.size == 0 {
             return Ok(Data { unwritten, ..Data::default() });
         }
-        if let Some(old) = old
+        if let Some(old) = old.row()
             && self.is_the_same(&file, &layout, inode, old).context("compare", show())?
         {
             return Ok(Data { unwritten, object: old.object, shared: old.shared });
         }
-        let shared = self.is_shared(&layout, old).context("read the extents of", show())?;
+        let shared = self.is_shared(&layout, old.row()).context("read the extents of", show())?;
         let object = (self.round << ROUND_SHIFT) | self.next.fetch_add(1, Relaxed);
         self.store(&file, &layout, inode.attributes.size, object).context("copy to the pool", show())?;
         fault::point("snapshot.object");
@@ -256,7 +301,7 @@ impl Take<'_> {
             return Ok(false);
         }
         let Some(old) = old.filter(|old| old.object != 0) else { return Ok(true) };
-        let object = File::open(object_path(self.pool, old.object))?;
+        let object = File::open(object_path(&self.pool, old.object))?;
         let held = snapsync_sys::layout(&object, old.attributes.size, self.filesystem)?;
         let is_own = |s: &Segment| {
             let at = held.segments().partition_point(|h| h.end() <= s.offset);
@@ -273,7 +318,7 @@ impl Take<'_> {
         if old.object == 0 || times(inode) != times(old) {
             return Ok(false);
         }
-        let object = File::open(object_path(self.pool, old.object))?;
+        let object = File::open(object_path(&self.pool, old.object))?;
         let stored = snapsync_sys::layout(&object, inode.attributes.size, self.filesystem)?;
         let data = layout.ranges(SegmentKind::Data);
         if data != stored.ranges(SegmentKind::Data) {
@@ -294,11 +339,11 @@ impl Take<'_> {
     }
 
     fn store(&self, file: &File, layout: &Layout, size: u64, object: u64) -> io::Result<()> {
-        let path = object_path(self.pool, object);
+        let path = object_path(&self.pool, object);
         let create = || File::options().read(true).write(true).create_new(true).mode(0o600).open(&path);
         let target = match create() {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                std::fs::create_dir_all(path.parent().unwrap_or(self.pool))?;
+                std::fs::create_dir_all(path.parent().unwrap_or(&self.pool))?;
                 create()?
             }
             other => other?,
@@ -317,7 +362,7 @@ impl Take<'_> {
     /// Drops the object of a try that did not hold; what it leaves on failure goes with its round.
     fn forget(&self, object: u64, old: Option<&Inode>) {
         if object != 0 && old.is_none_or(|old| old.object != object) {
-            let _ = std::fs::remove_file(object_path(self.pool, object));
+            let _ = std::fs::remove_file(object_path(&self.pool, object));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Taking and deleting snapshots, and clearing what an interrupted take or delete left.
 
 use crate::volume::{Volume, name_is_free};
-use crate::{PoolSnapshot, pool};
+use crate::{Delta, PoolSnapshot, follow, pool};
 use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, SnapshotInfo};
 use snapsync_sys::{Root, btrfs, fault, make_dir_durable, remove_tree, write_file};
 use std::collections::HashSet;
@@ -25,7 +25,28 @@ const DELETING: &str = "deleting";
 impl Volume {
     /// Takes a snapshot. The caller holds the lock.
     pub fn take(&mut self, request: Request, monitor: &Monitor) -> Result<SnapshotInfo> {
-        let mut info = self.describe(request)?;
+        let info = self.describe(request)?;
+        self.take_with(info, |volume, round, dir| pool::take(volume, round, dir, monitor))
+    }
+
+    /// Takes the snapshot that another volume has, after the changes since the last one were applied. `delta`
+    /// says how the tree came to be, or why that is not known. The caller holds the lock.
+    pub fn follow(
+        &mut self,
+        info: SnapshotInfo,
+        delta: Result<Delta, &str>,
+        monitor: &Monitor,
+    ) -> Result<SnapshotInfo> {
+        let info = self.describe(Request::Same(info))?;
+        self.take_with(info, |volume, round, dir| follow::take(volume, round, dir, delta, monitor))
+    }
+
+    /// `table` writes the table of a pool snapshot.
+    fn take_with(
+        &mut self,
+        mut info: SnapshotInfo,
+        table: impl FnOnce(&Volume, u64, &Path) -> Result<pool::Counts>,
+    ) -> Result<SnapshotInfo> {
         let dir = self.dir_of(info.id);
         std::fs::create_dir(&dir).context("create the directory", &dir)?;
         fault::point("snapshot.begin");
@@ -34,7 +55,7 @@ impl Volume {
             Provider::Pool => {
                 let round = self.claim_round()?;
                 write_file(&dir, "round", round.to_string().as_bytes()).context("write", &dir)?;
-                let counts = pool::take(self, round, &dir, monitor)?;
+                let counts = table(self, round, &dir)?;
                 (info.entries, info.bytes) = (Some(counts.entries), Some(counts.bytes));
             }
         }

@@ -30,6 +30,7 @@ pub const POINTS: &[&str] = &[
     "commit.attributes",
     "commit.applied",
     "commit.snapshot",
+    "commit.discarded",
     "commit.cleaned",
     "delete.begin",
     "delete.unlisted",
