@@ -44,6 +44,8 @@ def lay_out(root: Path) -> None:
     fill(root / "names-0", 0, 3_000, 7)
     os.link(root / "names-0", root / "names-1")
     fill(root / "large", 0, 600 * K, 1)
+    for name in ("copy-0", "mirror"):
+        sh("cp", "--reflink=auto", root / "large", root / name)
     grow_subtree(root, 0)
 
 
@@ -55,7 +57,7 @@ def advance(root: Path, turn: int) -> None:
     turn_over(root / "turn")
     exchange(root / "file-or-dir", root / "dir-or-file")
     exchange(root / "here", root / "there")
-    (root / f"copy-{turn - 1}").unlink(missing_ok=True)
+    (root / f"copy-{turn - 1}").unlink()
     sh("cp", "--reflink=auto", root / "large", root / f"copy-{turn}")
     (root / f"names-{turn - 1}").unlink()
     os.link(root / f"names-{turn}", root / f"names-{turn + 1}")

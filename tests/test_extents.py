@@ -537,6 +537,29 @@ def test_a_number_is_used_again_at_once(pair: Pair) -> None:
     assert report["data_bytes"] == 50 * 5_000
 
 
+@on(("ext4", "xfs"), ("ext4", "ext4"), ("ext4", "btrfs"))
+def test_a_directory_takes_the_number_of_the_one_that_a_file_was_in(pair: Pair) -> None:
+    """Parent number and name are what they were, and yet the file has moved."""
+    folder, aside = pair.source / "folder", pair.source / "aside"
+    folder.mkdir()
+    fill(folder / "file", 0, 5_000, 1)
+    os.link(folder / "file", folder / "second")
+    (folder / "inner").mkdir()
+    fill(folder / "inner/deep", 0, 5_000, 2)
+    pair.sync()
+    number = folder.stat().st_ino
+    aside.mkdir()
+    for name in ("file", "second", "inner"):
+        (folder / name).rename(aside / name)
+    folder.rmdir()
+    folder.mkdir()
+    assert folder.stat().st_ino == number
+    for name in ("file", "second", "inner"):
+        (aside / name).rename(folder / name)
+    report = pair.sync()
+    assert report["data_bytes"] == 0
+
+
 def test_btrfs_uses_its_highest_number_again_after_a_mount(alone: Path, tmp_path: Path) -> None:
     need("findmnt")
     tree = alone / "tree"

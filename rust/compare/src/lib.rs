@@ -41,8 +41,9 @@ pub fn changes(
     monitor: &Monitor,
     emit: &mut dyn FnMut(Change) -> Result<()>,
 ) -> Result<Vec<Change>> {
-    let anchors = anchors(base, target)?;
-    let look = pair::Look { base, target, trust, shares: Shares::new(base, target), monitor };
+    let parents = Parents::find(base, target)?;
+    let shares = Shares::new(base, target);
+    let look = pair::Look { base, target, trust, shares, replaced: &parents.replaced, monitor };
     let (mut fresh, mut rows_read) = (Fresh::default(), 0);
     let mut pairs = Pairs::new(base, target)?;
     loop {
@@ -51,8 +52,9 @@ pub fn changes(
             let Some(pair) = pairs.next().transpose()? else { break };
             monitor.advance(1);
             rows_read += u64::from(pair.base.is_some()) + u64::from(pair.target.is_some());
-            let anchor = anchors.contains(&pair.ino());
-            if anchor || !look.is_plainly_same(&pair) {
+            let anchor = parents.anchors.contains(&pair.ino());
+            let moved = parents.took(links(pair.target.as_ref()));
+            if anchor || moved || !look.is_plainly_same(&pair) {
                 chunk.push((pair, anchor));
             }
         }
@@ -92,21 +94,49 @@ fn sources(look: &pair::Look<'_>) -> Result<Vec<Change>> {
     Ok(rows)
 }
 
-/// Directories that a name is added to or removed from: each has a row, that the names have a place.
-fn anchors(base: Option<&dyn Side>, target: &dyn Side) -> Result<HashSet<u64>> {
-    let mut anchors = HashSet::new();
-    if base.is_none() {
-        return Ok(anchors);
+/// Directories that matter for the names of others.
+#[derive(Default)]
+struct Parents {
+    /// Their number was used again for another directory: what was in the one is not in the other, whatever the
+    /// names say.
+    replaced: HashSet<u64>,
+    /// A name is added to or removed from them: each has a row, that the names have a place.
+    anchors: HashSet<u64>,
+}
+
+impl Parents {
+    fn find(base: Option<&dyn Side>, target: &dyn Side) -> Result<Parents> {
+        let mut parents = Parents::default();
+        if base.is_none() {
+            return Ok(parents);
+        }
+        for pair in Pairs::new(base, target)? {
+            let pair = pair?;
+            if pair.is_replaced() && pair.is_directory() {
+                parents.replaced.insert(pair.ino());
+            }
+            parents.add(&pair);
+        }
+        if !parents.replaced.is_empty() {
+            for pair in Pairs::new(base, target)? {
+                parents.add(&pair?);
+            }
+        }
+        Ok(parents)
     }
-    for pair in Pairs::new(base, target)? {
-        let pair = pair?;
+
+    fn add(&mut self, pair: &Pair) {
         let (old, new) = (links(pair.base.as_ref()), links(pair.target.as_ref()));
-        if old != new || pair.is_replaced() {
-            let (removed, added) = pair.link_changes();
-            anchors.extend(removed.iter().chain(&added).map(|link| link.parent));
+        if old != new || pair.is_replaced() || self.took(new) {
+            let (removed, added) = pair.link_changes(&self.replaced);
+            self.anchors.extend(removed.iter().chain(&added).map(|link| link.parent));
         }
     }
-    Ok(anchors)
+
+    /// Some of these names are in a directory that has the number of another.
+    fn took(&self, links: &[Link]) -> bool {
+        !self.replaced.is_empty() && links.iter().any(|link| self.replaced.contains(&link.parent))
+    }
 }
 
 fn links(inode: Option<&Inode>) -> &[Link] {

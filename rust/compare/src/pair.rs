@@ -6,6 +6,7 @@ use snapsync_model::{
     Attributes, Change, ChangeFlags, Counters, Details, Extent, Inode, Inodes, Kind, Layout, Link, Monitor,
     Op, ROOT, RelPath, Result, SegmentKind, Side,
 };
+use std::collections::HashSet;
 use std::iter::Peekable;
 
 /// `FS_NOCOW_FL`.
@@ -34,15 +35,22 @@ impl Pair {
         }
     }
 
-    /// Names removed and added.
-    pub(crate) fn link_changes(&self) -> (Vec<Link>, Vec<Link>) {
+    /// It is a directory on both sides.
+    pub(crate) fn is_directory(&self) -> bool {
+        let is = |inode: &Option<Inode>| inode.as_ref().is_some_and(|i| i.kind == Kind::Directory);
+        is(&self.base) && is(&self.target)
+    }
+
+    /// Names removed and added. A name in a directory that was replaced is both.
+    pub(crate) fn link_changes(&self, replaced: &HashSet<u64>) -> (Vec<Link>, Vec<Link>) {
         let old = self.base.as_ref().map_or(&[][..], |i| &i.links);
         let new = self.target.as_ref().map_or(&[][..], |i| &i.links);
         if self.is_replaced() {
             return (old.to_vec(), new.to_vec());
         }
         let without = |links: &[Link], other: &[Link]| -> Vec<Link> {
-            links.iter().filter(|link| other.binary_search(link).is_err()).cloned().collect()
+            let stays = |link: &Link| !replaced.contains(&link.parent) && other.binary_search(link).is_ok();
+            links.iter().filter(|link| !stays(link)).cloned().collect()
         };
         (without(old, new), without(new, old))
     }
@@ -88,6 +96,7 @@ pub(crate) struct Look<'a> {
     pub(crate) target: &'a dyn Side,
     pub(crate) trust: Trust,
     pub(crate) shares: Shares<'a>,
+    pub(crate) replaced: &'a HashSet<u64>,
     pub(crate) monitor: &'a Monitor,
 }
 
@@ -219,13 +228,13 @@ impl Look<'_> {
         (target, new): (&Inode, Details),
         (extents, layout): (Vec<Extent>, Option<Layout>),
     ) -> Result<Row> {
-        let (links_removed, links_added) = pair.link_changes();
+        let (links_removed, links_added) = pair.link_changes(self.replaced);
         let (was, is) = (attributes(base, &old), attributes(target, &new));
         let sizeless = |a: Attributes| Attributes { size: 0, ..a };
         let xattrs_changed = old.xattrs != new.xattrs;
         // Writing to a file, or giving it to another, takes its capabilities away: they are set again.
         let has_capabilities = new.xattrs.iter().any(|xattr| *xattr.name == *b"security.capability");
-        let (from, to) = kept_name(base, target);
+        let (from, to) = kept_name(base, target, &links_removed);
         let change = Change {
             ino: target.ino,
             generation: target.generation,
@@ -321,8 +330,12 @@ fn attributes(inode: &Inode, details: &Details) -> Attributes {
 }
 
 /// The name it goes by on each side: one that stayed, where one did.
-fn kept_name<'a>(base: &'a Inode, target: &'a Inode) -> (Option<&'a Link>, Option<&'a Link>) {
-    match base.links.iter().find(|link| target.links.binary_search(link).is_ok()) {
+fn kept_name<'a>(
+    base: &'a Inode,
+    target: &'a Inode,
+    removed: &[Link],
+) -> (Option<&'a Link>, Option<&'a Link>) {
+    match base.links.iter().find(|link| !removed.contains(link)) {
         Some(link) => (Some(link), Some(link)),
         None => (base.links.first(), target.links.first()),
     }

@@ -6,7 +6,9 @@ use crate::report::Synced;
 use crate::sides::Sides;
 use snapsync_apply::{Incoming, Journal, Loss, Phase};
 use snapsync_manifest::{Header, ManifestReader};
-use snapsync_model::{Context, Counts, Error, Monitor, Provider, Result, Role, Side, SnapshotInfo, Stage};
+use snapsync_model::{
+    Context, Counters, Counts, Error, Monitor, Provider, Result, Role, Side, SnapshotInfo, Stage,
+};
 use snapsync_snapshot::{Request, Standby, Volume, name_is_free};
 use snapsync_sys::{Root, btrfs, supports_reflinks};
 use std::path::Path;
