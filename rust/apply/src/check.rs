@@ -2,12 +2,12 @@
 
 use crate::limits::Limits;
 use crate::names::Places;
+use crate::strays::{is_absent, strays};
 use crate::touched::Recorder;
 use snapsync_manifest::ManifestReader;
 use snapsync_model::{Change, Context, Error, Kind, Link, Op, RelPath, Result};
 use snapsync_sys::{Root, Stat};
 use std::collections::HashSet;
-use std::io;
 use std::path::Path;
 
 /// Paths told in one message.
@@ -34,7 +34,11 @@ pub(crate) fn no_drift(
         removed.extend(change.links_removed);
     }
     for change in ManifestReader::open(manifest)? {
-        for link in change?.links_added {
+        let change = change?;
+        for path in strays(root, &change, &removed)? {
+            drift.push(format!("{} (not in the snapshot)", path.display()));
+        }
+        for link in change.links_added {
             if let Some(path) = in_the_way(root, &link, places, &removed)? {
                 drift.push(format!("{} (not in the snapshot)", path.display()));
             }
@@ -83,12 +87,6 @@ fn drifted(stat: Option<Stat>, change: &Change, limits: &Limits) -> Option<&'sta
 /// An ordinary user cannot always set the set-id bits.
 fn mode_bits(limits: &Limits) -> u32 {
     if limits.owner { 0o777 } else { 0o7777 }
-}
-
-/// Nothing there, or something else on the way there.
-fn is_absent(error: &io::Error) -> bool {
-    // ENOENT, ENOTDIR, ELOOP, EXDEV
-    matches!(error.raw_os_error(), Some(2 | 20 | 40 | 18))
 }
 
 fn in_the_way(root: &Root, link: &Link, places: &Places, removed: &HashSet<Link>) -> Result<Option<RelPath>> {

@@ -19,6 +19,7 @@ mod limits;
 mod names;
 mod sources;
 mod stage;
+mod strays;
 mod touched;
 
 pub use journal::{Journal, Phase};

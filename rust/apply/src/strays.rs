@@ -1,0 +1,26 @@
+//! What somebody put by hand into a directory that goes.
+
+use snapsync_model::{Change, Context, Kind, Link, RelPath, Result};
+use snapsync_sys::{Root, read_dir};
+use std::collections::HashSet;
+use std::io;
+
+/// The entries of a directory that the manifest deletes which are no names it removes: they would go with it.
+pub(crate) fn strays(root: &Root, change: &Change, removed: &HashSet<Link>) -> Result<Vec<RelPath>> {
+    let (true, Kind::Directory, Some(path)) = (change.flags.deleted, change.kind, &change.old_path) else {
+        return Ok(Vec::new());
+    };
+    let entries = match root.read(path).and_then(read_dir) {
+        // Told as missing already; or an ordinary user's, who took away his own right to look.
+        Err(e) if is_absent(&e) || e.kind() == io::ErrorKind::PermissionDenied => return Ok(Vec::new()),
+        other => other.context("read the directory", root.show(path))?,
+    };
+    let names = entries.into_iter().map(|entry| Link { parent: change.ino, name: entry.name });
+    names.filter(|link| !removed.contains(link)).map(|link| path.join(&link.name)).collect()
+}
+
+/// Nothing there, or something else on the way there.
+pub(crate) fn is_absent(error: &io::Error) -> bool {
+    // ENOENT, ENOTDIR, ELOOP, EXDEV
+    matches!(error.raw_os_error(), Some(2 | 20 | 40 | 18))
+}
