@@ -14,13 +14,14 @@ use std::path::Path;
 const SHOWN: usize = 5;
 
 /// Refuses when a path that the manifest touches is not what the base says. What is found there is noted in
-/// `touched`.
+/// `touched`. `dated` says that directories have their times from the base alone.
 pub(crate) fn no_drift(
     root: &Root,
     manifest: &Path,
     places: &Places,
     limits: &Limits,
     touched: &mut Recorder,
+    dated: bool,
 ) -> Result<()> {
     let mut drift = Vec::new();
     let mut removed: HashSet<Link> = HashSet::new();
@@ -28,7 +29,7 @@ pub(crate) fn no_drift(
         let change = change?;
         let stat = change.old_path.as_ref().map_or(Ok(None), |path| find(root, path))?;
         touched.row(&change, stat.as_ref())?;
-        if let Some(what) = drifted(stat, &change, limits) {
+        if let Some(what) = drifted(stat, &change, limits, dated) {
             drift.push(format!("{} ({what})", change.old_path.unwrap_or_default().display()));
         }
         removed.extend(change.links_removed);
@@ -66,14 +67,15 @@ fn find(root: &Root, path: &RelPath) -> Result<Option<Stat>> {
     }
 }
 
-fn drifted(stat: Option<Stat>, change: &Change, limits: &Limits) -> Option<&'static str> {
+fn drifted(stat: Option<Stat>, change: &Change, limits: &Limits, dated: bool) -> Option<&'static str> {
     let old = change.old?;
     let Some(stat) = stat else { return Some("missing") };
+    let has_time = !limits.mtime && (dated || change.kind != Kind::Directory);
     if stat.kind != change.kind {
         Some("of another kind")
     } else if stat.kind == Kind::File && stat.attributes.size != old.size {
         Some("of another size")
-    } else if !limits.mtime && stat.attributes.mtime != old.mtime {
+    } else if has_time && stat.attributes.mtime != old.mtime {
         Some("modified")
     } else if change.kind != Kind::Symlink && (stat.attributes.mode ^ old.mode) & mode_bits(limits) != 0 {
         Some("of another mode")

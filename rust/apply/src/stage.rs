@@ -117,8 +117,9 @@ impl<'a> Incoming<'a> {
     }
 
     /// Looks before anything is staged: what the target cannot hold, whether it is still the base, whether there
-    /// is room. `copies` says that the standby's snapshot will copy data.
-    pub fn prepare(&mut self, copies: bool) -> Result<Report> {
+    /// is room. `copies` says that the standby's snapshot will copy data, `strays` that entries outside the base may
+    /// come and go on the standby, and give their directories other times.
+    pub fn prepare(&mut self, copies: bool, strays: bool) -> Result<Report> {
         fault::point("stage.manifest");
         let mut rehearsal = Rehearsal::new(&self.root, &self.staged("probe")?)?;
         for change in self.manifest_reader()? {
@@ -128,7 +129,7 @@ impl<'a> Incoming<'a> {
         let (limits, losses) = rehearsal.finish();
         self.places = Places::read(&self.manifest())?;
         let mut touched = Recorder::create(&self.root, &self.root.path().join(&self.dir))?;
-        check::no_drift(&self.root, &self.manifest(), &self.places, &limits, &mut touched)?;
+        check::no_drift(&self.root, &self.manifest(), &self.places, &limits, &mut touched, !strays)?;
         touched.finish()?;
         Need::of(&self.manifest(), copies)?.check(&self.root)?;
         self.journal.limits = limits;

@@ -5,6 +5,7 @@ mod place;
 mod recover;
 mod report;
 mod sides;
+mod subset;
 mod sync;
 mod verbs;
 mod verify;

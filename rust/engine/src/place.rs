@@ -1,6 +1,6 @@
 //! What people name on the command line, checked before anything is touched.
 
-use snapsync_model::{Context, Error, Monitor, Result, Role, Side, SnapshotInfo};
+use snapsync_model::{Context, Error, Monitor, Result, Role, Side, SnapshotInfo, Subset};
 use snapsync_snapshot::{Volume, is_vacant};
 use snapsync_walk::Tree;
 use std::ffi::OsStr;
@@ -31,19 +31,32 @@ impl Place {
         }
     }
 
-    /// The directory that holds it, where it is one.
-    pub(crate) fn tree(&self) -> Option<PathBuf> {
-        match self {
-            Place::Snapshot(named) => named.0.tree_of(&named.1),
-            Place::Directory(path) => Some(path.clone()),
-        }
+    /// The directory that holds it, where it is one, and the part of it that counts.
+    pub(crate) fn tree(&self, monitor: &Monitor) -> Result<Option<(PathBuf, Subset)>> {
+        Ok(match self {
+            Place::Snapshot(named) => named.0.tree_of(&named.1).map(|tree| (tree, named.1.subset.clone())),
+            Place::Directory(path) => Some((path.clone(), subset_of(path, monitor)?)),
+        })
     }
 
     pub(crate) fn open(&self, monitor: &Monitor) -> Result<Opened> {
         Ok(match self {
             Place::Snapshot(named) => Opened::Snapshot(named.0.open_snapshot(&named.1, monitor)?),
-            Place::Directory(path) => Opened::Tree(Box::new(Tree::walk(path, monitor)?)),
+            Place::Directory(path) => {
+                Opened::Tree(Box::new(Tree::walk(path, &subset_of(path, monitor)?, monitor)?))
+            }
         })
+    }
+}
+
+/// What is replicated of a directory that is a volume; of any other, all of it.
+fn subset_of(path: &Path, monitor: &Monitor) -> Result<Subset> {
+    match Volume::find(path) {
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+            monitor.note(format!("cannot read the store of {}: all of its tree is compared", path.display()));
+            Ok(Subset::default())
+        }
+        found => Ok(found?.map(|volume| volume.subset().clone()).unwrap_or_default()),
     }
 }
 

@@ -3,11 +3,14 @@
 use crate::place::{Opened, Place};
 use snapsync_compare::{Trust, changes};
 use snapsync_manifest::{Header, ManifestReader, ManifestWriter};
-use snapsync_model::{Change, Context, Counts, Error, Monitor, Provider, Result, Side, SnapshotInfo};
+use snapsync_model::{Change, Context, Counts, Error, Monitor, Provider, Result, Side, SnapshotInfo, Subset};
 use snapsync_snapshot::Volume;
 use snapsync_sys::{Root, btrfs};
 use snapsync_walk::{Tree, candidates, relabel_by_path};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// A directory, and the part of it that counts.
+type Part = (PathBuf, Subset);
 
 pub(crate) struct Sides {
     base: Option<Box<dyn Side>>,
@@ -27,7 +30,8 @@ impl Sides {
     ) -> Result<Sides> {
         if let Some(base) = base.filter(|base| base.entries.is_some())
             && let (Some(from), Some(to)) = (volume.tree_of(base), volume.tree_of(target))
-            && let Some(found) = Sides::searched(&from, &to, monitor)?
+            && let Some(found) =
+                Sides::searched(&(from, base.subset.clone()), &(to, target.subset.clone()), monitor)?
         {
             return Ok(found);
         }
@@ -41,7 +45,7 @@ impl Sides {
 
     /// What people have named.
     pub(crate) fn of_places(old: &Place, new: &Place, monitor: &Monitor) -> Result<Sides> {
-        if let (Some(from), Some(to)) = (old.tree(), new.tree())
+        if let (Some(from), Some(to)) = (old.tree(monitor)?, new.tree(monitor)?)
             && let Some(found) = Sides::searched(&from, &to, monitor)?
         {
             return Ok(found);
@@ -53,8 +57,12 @@ impl Sides {
     }
 
     /// Whatever is found may differ, so nothing is trusted.
-    fn searched(from: &Path, to: &Path, monitor: &Monitor) -> Result<Option<Sides>> {
-        let found = candidates(from, to, monitor)?;
+    fn searched(from: &Part, to: &Part, monitor: &Monitor) -> Result<Option<Sides>> {
+        if from.1 != to.1 {
+            monitor.note("both are walked whole: they hold different parts of the volume");
+            return Ok(None);
+        }
+        let found = candidates(&from.0, &to.0, &to.1, monitor)?;
         Ok(found.map(|(old, new)| Sides {
             base: Some(Box::new(old)),
             target: Box::new(new),

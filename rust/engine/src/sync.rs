@@ -4,10 +4,11 @@ use crate::place::{self, Target};
 use crate::recover::{finish, give_up, recover};
 use crate::report::Synced;
 use crate::sides::Sides;
+use crate::subset;
 use snapsync_apply::{Incoming, Journal, Loss, Phase};
 use snapsync_manifest::{Header, ManifestReader};
 use snapsync_model::{
-    Context, Counters, Counts, Error, Monitor, Provider, Result, Role, Side, SnapshotInfo, Stage,
+    Context, Counters, Counts, Error, Monitor, Provider, Result, Role, Side, SnapshotInfo, Stage, Subset,
 };
 use snapsync_snapshot::{Request, Standby, Volume, name_is_free};
 use snapsync_sys::{Root, btrfs, supports_reflinks};
@@ -23,6 +24,11 @@ pub struct Options {
     pub keep_last: Option<usize>,
     /// Refuse a target that cannot hold everything.
     pub strict: bool,
+    /// Which part of the volume is replicated from now on; what it was without any.
+    pub exclude: Vec<String>,
+    pub include: Vec<String>,
+    /// All of it again.
+    pub everything: bool,
 }
 
 /// Brings `target` in step with `source`. The first round makes both volumes.
@@ -34,11 +40,12 @@ pub fn sync(source: &Path, target: &Path, options: &Options, monitor: &Monitor) 
     if options.keep_last == Some(0) {
         return Err(Error::usage("at least one snapshot must be kept", "use --keep-last 1 or more"));
     }
+    let subset = subset::asked(options)?;
     let mut made = Made::default();
     let ends = Ends::make(&source, primary, target, &mut made);
     let result = ends.and_then(|mut ends| {
         let _locks = ends.lock()?;
-        ends.round(options, monitor, started)
+        ends.round(options, subset, monitor, started)
     });
     if result.is_err() {
         made.unmake();
@@ -119,17 +126,24 @@ impl Ends {
         Ok(locks)
     }
 
-    fn round(&mut self, options: &Options, monitor: &Monitor, started: Instant) -> Result<Synced> {
+    fn round(
+        &mut self,
+        options: &Options,
+        subset: Option<Subset>,
+        monitor: &Monitor,
+        started: Instant,
+    ) -> Result<Synced> {
         let mut recovered = recover(&mut self.primary, monitor)?;
         recovered.extend(recover(&mut self.standby, monitor)?);
         let base = self.common_base()?;
         monitor.start(Stage::Snapshot, 0);
-        let mut snapshot = self.primary.take(Request::New(options.name.clone()), monitor)?;
+        let before = self.primary.subset().clone();
+        let mut snapshot = self.primary.take(Request::New { name: options.name.clone(), subset }, monitor)?;
         let result = self.bring(base.as_ref(), &mut snapshot, options, monitor);
         let brought = match result {
             Ok(brought) => brought,
             Err(error) => {
-                self.undo(&snapshot);
+                self.undo(&snapshot, before);
                 return Err(error);
             }
         };
@@ -206,6 +220,7 @@ impl Ends {
             &header(&self.primary, base, snapshot),
             &mut incoming,
             options,
+            base.is_some_and(|base| !base.subset.is_everything()),
             monitor,
         );
         // Nothing of the tree was touched so far.
@@ -232,12 +247,14 @@ impl Ends {
         Ok(brought)
     }
 
-    /// After a failure that left the standby where it was, the primary's new snapshot has no purpose.
-    fn undo(&mut self, snapshot: &SnapshotInfo) {
+    /// After a failure that left the standby where it was, the primary's new snapshot has no purpose, and neither has
+    /// its subset.
+    fn undo(&mut self, snapshot: &SnapshotInfo, subset: Subset) {
         let standby_needs_it = !matches!(Journal::load(&self.standby.store()), Ok(None));
         if !standby_needs_it && self.standby.find_snapshot(&snapshot.id.to_string()).is_err() {
             // Not the monitor of the round: it may have been told to stop.
             let _ = self.primary.delete(snapshot, &Monitor::default());
+            let _ = self.primary.restore_subset(subset);
         }
     }
 
@@ -295,19 +312,20 @@ struct Brought {
     losses: Vec<Loss>,
 }
 
-/// Fills the stage and seals it.
+/// Fills the stage and seals it. `strays`: the standby may hold entries that no snapshot has.
 fn stage(
     standby: &Volume,
     sides: &Sides,
     header: &Header,
     incoming: &mut Incoming<'_>,
     options: &Options,
+    strays: bool,
     monitor: &Monitor,
 ) -> Result<Brought> {
     monitor.start(Stage::Compare, 0);
     let manifest = incoming.manifest();
     let counts = sides.write_manifest(&manifest, header, monitor)?;
-    let report = incoming.prepare(copies(standby))?;
+    let report = incoming.prepare(copies(standby), strays)?;
     if options.strict && !report.losses.is_empty() {
         return Err(too_strict(standby, &report.losses));
     }

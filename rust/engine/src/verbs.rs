@@ -26,7 +26,7 @@ pub fn snapshot(path: &Path, name: Option<String>, monitor: &Monitor) -> Result<
     recover(&mut volume, monitor)?;
     volume.expect_primary("take a snapshot of")?;
     monitor.start(Stage::Snapshot, 0);
-    let snapshot = volume.take(Request::New(name), monitor)?;
+    let snapshot = volume.take(Request::New { name, subset: None }, monitor)?;
     Ok(Taken {
         verb: "snapshot",
         volume: volume.info(),

@@ -9,6 +9,7 @@ mod mutex;
 mod path;
 mod side;
 mod snapshot;
+mod subset;
 
 pub use change::{Attributes, Change, ChangeFlags, Counts, End, Extent, Op, Source};
 pub use error::{Context, Error, Result};
@@ -19,3 +20,4 @@ pub use mutex::{locked, unlocked};
 pub use path::RelPath;
 pub use side::{Directories, Inodes, Side};
 pub use snapshot::{Provider, Role, SnapshotInfo, VolumeInfo, path_as_json};
+pub use subset::Subset;

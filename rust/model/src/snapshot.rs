@@ -1,5 +1,6 @@
 //! Volumes and snapshots as their stores describe them.
 
+use crate::Subset;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use std::os::unix::ffi::OsStrExt;
@@ -39,6 +40,8 @@ pub struct VolumeInfo {
     pub role: Role,
     pub provider: Provider,
     pub filesystem: String,
+    /// What the next snapshot holds.
+    pub subset: Subset,
 }
 
 /// The standby's snapshot n has the id, name, sequence and parent of the primary's.
@@ -54,6 +57,9 @@ pub struct SnapshotInfo {
     /// Inodes in the tree and the sum of their files' sizes, where they were counted.
     pub entries: Option<u64>,
     pub bytes: Option<u64>,
+    /// What of the volume the snapshot is of. On Btrfs its directory holds the rest too.
+    #[serde(default, skip_serializing_if = "Subset::is_everything")]
+    pub subset: Subset,
 }
 
 /// A path as a JSON string from which Python gets its bytes back: a byte that is not UTF-8 is written as the lone

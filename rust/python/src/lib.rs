@@ -14,7 +14,10 @@ use std::path::PathBuf;
 use watch::{Progress, watched};
 
 #[pyfunction]
-#[pyo3(signature = (source, target, *, name=None, keep_last=None, strict=false, jobs=0, progress=None))]
+#[pyo3(signature = (
+    source, target, *, name=None, keep_last=None, strict=false, exclude=Vec::new(), include=Vec::new(),
+    everything=false, jobs=0, progress=None,
+))]
 #[allow(clippy::too_many_arguments)]
 fn sync(
     py: Python<'_>,
@@ -23,10 +26,13 @@ fn sync(
     name: Option<String>,
     keep_last: Option<usize>,
     strict: bool,
+    exclude: Vec<String>,
+    include: Vec<String>,
+    everything: bool,
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
-    let options = Options { name, keep_last, strict };
+    let options = Options { name, keep_last, strict, exclude, include, everything };
     watched(py, progress, move |monitor| {
         with_jobs(jobs, || snapsync_engine::sync(&source, &target, &options, monitor))
     })

@@ -7,7 +7,7 @@ use crate::pool::{self, Counts, Objects, Old, settled_before};
 use rayon::prelude::*;
 use snapsync_manifest::{ManifestReader, TableInfo, TableReader, TableWriter};
 use snapsync_model::{
-    Change, Context, Error, Inode, Kind, Link, Monitor, ROOT, RelPath, Result, Seen, SnapshotInfo,
+    Change, Context, Error, Inode, Kind, Link, Monitor, ROOT, RelPath, Result, Seen, SnapshotInfo, Subset,
 };
 use snapsync_sys::{Root, Stat, stat_at, sync_filesystem};
 use std::collections::{HashMap, HashSet};
@@ -52,6 +52,7 @@ fn misfit<T>(why: impl Into<String>) -> Attempt<T> {
 /// Writes the table of the volume's tree to `dir`, from the table before where that can be.
 pub(crate) fn take(
     volume: &Volume,
+    subset: &Subset,
     round: u64,
     dir: &Path,
     delta: Result<Delta, &str>,
@@ -67,7 +68,7 @@ pub(crate) fn take(
         Err(Stop::Misfit(why)) => {
             monitor.note(format!("{} was walked for its snapshot: {why}", volume.path().display()));
             pool::remove_round(&volume.store().join("pool"), round)?;
-            pool::take(volume, round, dir, monitor)
+            pool::take(volume, subset, round, dir, monitor)
         }
     }
 }

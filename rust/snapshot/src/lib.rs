@@ -22,4 +22,4 @@ pub use take::Request;
 pub use volume::{Standby, Volume, is_vacant, name_is_free};
 
 /// What this version writes and reads.
-pub const STORE_FORMAT: u32 = 1;
+pub const STORE_FORMAT: u32 = 2;

@@ -7,7 +7,7 @@ use rustix::fs::OFlags;
 use snapsync_manifest::{TableInfo, TableReader, TableWriter};
 use snapsync_model::{
     Attributes, Context, Counters, Details, Directories, Inode, Inodes, Kind, Layout, Link, Monitor, Placed,
-    Range, RelPath, Result, Segment, SegmentKind, Side,
+    Range, RelPath, Result, Segment, SegmentKind, Side, Subset,
 };
 use snapsync_sys::{Entry, FileSystem, Root, btrfs, fault, sync_filesystem};
 use snapsync_walk::{Tree, details_of, layout_of};
@@ -68,8 +68,14 @@ pub(crate) fn remove_round(pool: &Path, round: u64) -> Result<()> {
     snapsync_sys::remove_tree(root.fd(), OsStr::new(&name)).context("remove", round_dir(pool, round))
 }
 
-/// Writes the table of the volume's tree as it is now to `dir`, and the objects it needs.
-pub(crate) fn take(volume: &Volume, round: u64, dir: &Path, monitor: &Monitor) -> Result<Counts> {
+/// Writes the table of `subset` of the volume's tree as it is now to `dir`, and the objects it needs.
+pub(crate) fn take(
+    volume: &Volume,
+    subset: &Subset,
+    round: u64,
+    dir: &Path,
+    monitor: &Monitor,
+) -> Result<Counts> {
     let started = jiff::Timestamp::now().as_nanosecond() as i64;
     let pool = volume.store().join("pool");
     let root = Root::open(volume.path())?;
@@ -77,7 +83,7 @@ pub(crate) fn take(volume: &Volume, round: u64, dir: &Path, monitor: &Monitor) -
     sync_filesystem(root.fd()).context("sync the file system of", volume.path())?;
     let previous = previous_table(volume)?;
     let before = previous.as_ref().map_or(Ok(i64::MIN), |table| table.info().map(|i| i.walk_started))?;
-    let tree = Tree::walk(volume.path(), monitor)?;
+    let tree = Tree::walk(volume.path(), subset, monitor)?;
     let dir_of_round = round_dir(&pool, round);
     std::fs::create_dir(&dir_of_round).context("create the directory", &dir_of_round)?;
     let (root, inodes, directories) = tree.into_inodes();

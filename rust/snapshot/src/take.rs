@@ -2,7 +2,7 @@
 
 use crate::volume::{Volume, name_is_free};
 use crate::{Delta, PoolSnapshot, follow, pool};
-use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, SnapshotInfo};
+use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, SnapshotInfo, Subset};
 use snapsync_sys::{Root, btrfs, fault, make_dir_durable, remove_tree, write_file};
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -13,8 +13,8 @@ use uuid::Uuid;
 /// Which snapshot to take.
 #[derive(Clone, Debug)]
 pub enum Request {
-    /// The next of this volume; without a name it is named after the time.
-    New(Option<String>),
+    /// The next of this volume; without a name it is named after the time. A subset is the volume's from then on.
+    New { name: Option<String>, subset: Option<Subset> },
     /// The same snapshot as another volume has, of a tree that was made the same.
     Same(SnapshotInfo),
 }
@@ -26,7 +26,7 @@ impl Volume {
     /// Takes a snapshot. The caller holds the lock.
     pub fn take(&mut self, request: Request, monitor: &Monitor) -> Result<SnapshotInfo> {
         let info = self.describe(request)?;
-        self.take_with(info, |volume, round, dir| pool::take(volume, round, dir, monitor))
+        self.take_with(info, |volume, subset, round, dir| pool::take(volume, subset, round, dir, monitor))
     }
 
     /// Takes the snapshot that another volume has, after the changes since the last one were applied. `delta`
@@ -38,14 +38,16 @@ impl Volume {
         monitor: &Monitor,
     ) -> Result<SnapshotInfo> {
         let info = self.describe(Request::Same(info))?;
-        self.take_with(info, |volume, round, dir| follow::take(volume, round, dir, delta, monitor))
+        self.take_with(info, |volume, subset, round, dir| {
+            follow::take(volume, subset, round, dir, delta, monitor)
+        })
     }
 
     /// `table` writes the table of a pool snapshot.
     fn take_with(
         &mut self,
         mut info: SnapshotInfo,
-        table: impl FnOnce(&Volume, u64, &Path) -> Result<pool::Counts>,
+        table: impl FnOnce(&Volume, &Subset, u64, &Path) -> Result<pool::Counts>,
     ) -> Result<SnapshotInfo> {
         let dir = self.dir_of(info.id);
         std::fs::create_dir(&dir).context("create the directory", &dir)?;
@@ -55,12 +57,12 @@ impl Volume {
             Provider::Pool => {
                 let round = self.claim_round()?;
                 write_file(&dir, "round", round.to_string().as_bytes()).context("write", &dir)?;
-                let counts = table(self, round, &dir)?;
+                let counts = table(self, &info.subset, round, &dir)?;
                 (info.entries, info.bytes) = (Some(counts.entries), Some(counts.bytes));
             }
         }
         fault::point("snapshot.table");
-        self.note_sequence(info.sequence)?;
+        self.note_taken(&info)?;
         self.record_snapshot(&info)?;
         let snapshots = self.store().join("snapshots");
         make_dir_durable(&snapshots).context("sync", &snapshots)?;
@@ -71,9 +73,9 @@ impl Volume {
 
     fn describe(&self, request: Request) -> Result<SnapshotInfo> {
         let provider = self.info().provider;
-        let name = match request {
+        let (name, subset) = match request {
             Request::Same(info) => return Ok(SnapshotInfo { provider, entries: None, bytes: None, ..info }),
-            Request::New(name) => name,
+            Request::New { name, subset } => (name, subset),
         };
         let taken = self.snapshots()?;
         let now = jiff::Timestamp::now();
@@ -93,6 +95,7 @@ impl Volume {
             provider,
             entries: None,
             bytes: None,
+            subset: subset.unwrap_or_else(|| self.subset().clone()),
         })
     }
 

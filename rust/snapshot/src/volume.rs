@@ -2,7 +2,9 @@
 
 use crate::STORE_FORMAT;
 use serde::{Deserialize, Serialize};
-use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, Side, SnapshotInfo, VolumeInfo};
+use snapsync_model::{
+    Context, Error, Monitor, Provider, Result, Role, Side, SnapshotInfo, Subset, VolumeInfo,
+};
 use snapsync_sys::{Entry, FileSystem, Lock, Root, btrfs, fault, write_file};
 use snapsync_walk::{STORE, Tree};
 use std::collections::BTreeMap;
@@ -36,6 +38,9 @@ struct Record {
     next_round: u64,
     #[serde(default)]
     standbys: BTreeMap<Uuid, Standby>,
+    /// That of the newest snapshot, and so of the next where no other is asked for.
+    #[serde(default, skip_serializing_if = "Subset::is_everything")]
+    subset: Subset,
 }
 
 /// Only what every format has, to tell a newer one.
@@ -94,8 +99,9 @@ impl Volume {
             next_sequence: 0,
             next_round: 1,
             standbys: BTreeMap::new(),
+            subset: Subset::default(),
         };
-        let volume = Volume { path: path.to_path_buf(), record, filesystem };
+        let mut volume = Volume { path: path.to_path_buf(), record, filesystem };
         volume.make_store(subvolume)?;
         let _lock = volume.lock()?;
         if Volume::find(path)?.is_some() {
@@ -145,6 +151,7 @@ impl Volume {
             role: self.record.role,
             provider: self.record.provider,
             filesystem: self.filesystem.name(),
+            subset: self.record.subset.clone(),
         }
     }
 
@@ -180,6 +187,19 @@ impl Volume {
     pub fn reload(&mut self) -> Result<()> {
         *self = Volume::open(&self.path)?;
         Ok(())
+    }
+
+    pub fn subset(&self) -> &Subset {
+        &self.record.subset
+    }
+
+    /// Goes back to the subset from before a snapshot that is no more.
+    pub fn restore_subset(&mut self, subset: Subset) -> Result<()> {
+        if self.record.subset == subset {
+            return Ok(());
+        }
+        self.record.subset = subset;
+        self.save()
     }
 
     pub fn standbys(&self) -> &BTreeMap<Uuid, Standby> {
@@ -244,7 +264,7 @@ impl Volume {
     pub fn open_snapshot(&self, info: &SnapshotInfo, monitor: &Monitor) -> Result<Box<dyn Side>> {
         let dir = self.dir_of(info.id);
         Ok(match info.provider {
-            Provider::Btrfs => Box::new(Tree::walk(&dir.join("tree"), monitor)?),
+            Provider::Btrfs => Box::new(Tree::walk(&dir.join("tree"), &info.subset, monitor)?),
             Provider::Pool => {
                 let (table, pool) = (dir.join("table.arrow"), self.store().join("pool"));
                 Box::new(crate::PoolSnapshot::open(&table, pool, self.filesystem)?)
@@ -271,8 +291,10 @@ impl Volume {
         self.record.next_sequence
     }
 
-    pub(crate) fn note_sequence(&mut self, used: u64) -> Result<()> {
-        self.record.next_sequence = self.record.next_sequence.max(used + 1);
+    /// What a snapshot that was taken says of the next one.
+    pub(crate) fn note_taken(&mut self, info: &SnapshotInfo) -> Result<()> {
+        self.record.next_sequence = self.record.next_sequence.max(info.sequence + 1);
+        self.record.subset.clone_from(&info.subset);
         self.save()
     }
 
@@ -284,8 +306,10 @@ impl Volume {
         Ok(round)
     }
 
-    fn save(&self) -> Result<()> {
+    fn save(&mut self) -> Result<()> {
         let store = self.store();
+        // An older version cannot know all that this one writes.
+        self.record.format = STORE_FORMAT;
         let text = serde_json::to_vec_pretty(&self.record).map_err(|e| unreadable(&store, &e))?;
         write_file(&store, "volume.json", &text).context("write the record of", &store)
     }

@@ -1,9 +1,12 @@
 //! A directory tree to inodes, sorted by number: one parallel walk that opens directories and nothing else.
 
+mod pattern;
 mod relabel;
 mod search;
+mod subset;
 mod tree;
 
 pub use relabel::relabel_by_path;
 pub use search::candidates;
+pub use subset::Matcher;
 pub use tree::{STORE, Tree, details_of, layout_of};

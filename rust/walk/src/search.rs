@@ -1,9 +1,10 @@
 //! What changed between two states of one Btrfs subvolume: a search of both trees for what was written since they
 //! parted. No directory is walked, so the cost follows the change and not the tree.
 
+use crate::Matcher;
 use crate::tree::{Pinned, STORE, Tree, note_foreign};
 use snapsync_model::{
-    Context, Counters, Directories, Error, Inode, Kind, Link, Monitor, ROOT, RelPath, Result,
+    Context, Counters, Directories, Error, Inode, Kind, Link, Monitor, ROOT, RelPath, Result, Subset,
 };
 use snapsync_sys::btrfs::{self, DIR_INDEX, INODE_EXTREF, INODE_ITEM, Key, ROOT_INODE, Search, Subvolume};
 use snapsync_sys::{FileSystem, Root, Stat, stat_at, sync_filesystem};
@@ -16,14 +17,19 @@ use std::path::Path;
 /// The entries of a directory: the number of each; None for a subvolume.
 type Entries = BTreeSet<(Box<[u8]>, Option<u64>)>;
 
-/// Both trees with only those inodes that may differ: all others are the same. None where the trees cannot be
-/// searched, or where a search would prove nothing; the note says which.
+/// Both trees, as far as `subset` has them, with only those inodes that may differ: all others are the same. None
+/// where the trees cannot be searched, or where a search would prove nothing; the note says which.
 ///
 /// Correct because a search leaves out only nodes older than the moment at which the two states parted: such a
 /// node in either tree was part of the state they have in common. An item that differs lies, in at least one of
 /// them, in a newer node; and every change of an inode's names, attributes or data changes its inode item too.
-pub fn candidates(base: &Path, target: &Path, monitor: &Monitor) -> Result<Option<(Tree, Tree)>> {
-    let (mut old, mut new) = (Half::open(base)?, Half::open(target)?);
+pub fn candidates(
+    base: &Path,
+    target: &Path,
+    subset: &Subset,
+    monitor: &Monitor,
+) -> Result<Option<(Tree, Tree)>> {
+    let (mut old, mut new) = (Half::open(base, subset)?, Half::open(target, subset)?);
     let Some(parted) = old.parted_from(&new)? else {
         if old.is_read_only() && new.is_read_only() {
             monitor.note("both are walked whole: they are not two states of one subvolume");
@@ -40,7 +46,13 @@ pub fn candidates(base: &Path, target: &Path, monitor: &Monitor) -> Result<Optio
             Ok(None)
         }
         Err(e) => Err(e),
-        Ok(()) => {
+        Ok(false) => {
+            monitor.note(
+                "both are walked whole: a directory was renamed, and patterns may tell its content apart",
+            );
+            Ok(None)
+        }
+        Ok(true) => {
             monitor.count(Counters { visited: old.visited + new.visited, ..Counters::default() });
             note_foreign(std::mem::take(&mut new.foreign), monitor);
             Ok(Some((old.into_tree(parted), new.into_tree(parted))))
@@ -64,7 +76,8 @@ fn parted(a: &Subvolume, b: &Subvolume) -> Option<u64> {
     }
 }
 
-fn find(old: &mut Half, new: &mut Half, parted: u64, monitor: &Monitor) -> Result<()> {
+/// False where what did not change may enter or leave the subset with a directory that did.
+fn find(old: &mut Half, new: &mut Half, parted: u64, monitor: &Monitor) -> Result<bool> {
     let mut wanted = old.changed_since(parted)?;
     wanted.append(&mut new.changed_since(parted)?);
     let mut wanted: Vec<u64> = wanted.into_iter().collect();
@@ -75,15 +88,29 @@ fn find(old: &mut Half, new: &mut Half, parted: u64, monitor: &Monitor) -> Resul
         }
         monitor.check()?;
         monitor.advance(1);
-        let (was_directory, is_directory) = (old.load(ino)?, new.load(ino)?);
-        if was_directory || is_directory {
+        let (was, is) = (old.load(ino)?, new.load(ino)?);
+        if let (true, Some(from), Some(to)) = (new.has_patterns, &was.place, &is.place)
+            && from != to
+        {
+            return Ok(false);
+        }
+        if was.is_directory || is.is_directory {
             // Whoever lost or got a name here may have been removed, and has no item to be found by.
-            let was = if was_directory { old.entries(ino)? } else { Entries::new() };
-            let is = if is_directory { new.entries(ino)? } else { Entries::new() };
-            wanted.extend(was.symmetric_difference(&is).filter_map(|(_, child)| *child));
+            let had = if was.is_directory { old.entries(ino)? } else { Entries::new() };
+            let has = if is.is_directory { new.entries(ino)? } else { Entries::new() };
+            wanted.extend(had.symmetric_difference(&has).filter_map(|(_, child)| *child));
         }
     }
-    Ok(())
+    Ok(true)
+}
+
+/// What a tree has of a number.
+#[derive(Default)]
+struct Loaded {
+    /// It is a directory of the subset.
+    is_directory: bool,
+    /// The name of a directory, whether or not it is in the subset.
+    place: Option<Link>,
 }
 
 /// One of the two trees.
@@ -96,13 +123,15 @@ struct Half {
     visited: u64,
     inodes: BTreeMap<u64, Inode>,
     directories: Directories,
-    /// Directories in the store, or without a place in the tree.
+    matcher: Matcher,
+    has_patterns: bool,
+    /// Directories that are left out, or without a place in the tree.
     hidden: HashSet<u64>,
     foreign: Vec<RelPath>,
 }
 
 impl Half {
-    fn open(path: &Path) -> Result<Half> {
+    fn open(path: &Path, subset: &Subset) -> Result<Half> {
         let root = Root::open(path)?;
         let filesystem = snapsync_sys::filesystem(root.fd()).context("read the file system of", path)?;
         let top = stat_at(root.fd(), OsStr::new(".")).context("read the attributes of", path)?;
@@ -116,6 +145,8 @@ impl Half {
             visited: 0,
             inodes: BTreeMap::new(),
             directories: Directories::default(),
+            matcher: Matcher::new(subset)?,
+            has_patterns: !subset.is_everything(),
             hidden: HashSet::new(),
             foreign: Vec::new(),
         })
@@ -154,34 +185,43 @@ impl Half {
         Ok(found)
     }
 
-    /// Takes in an inode, if it is there. Tells whether it is a directory.
-    fn load(&mut self, number: u64) -> Result<bool> {
+    /// Takes in an inode, if it is there.
+    fn load(&mut self, number: u64) -> Result<Loaded> {
         let loaded = load(&mut self.search, self.root.fd(), number);
         let (inode, visited) = self.show(loaded)?;
         self.visited += visited;
-        let Some(mut inode) = inode else { return Ok(false) };
+        let Some(mut inode) = inode else { return Ok(Loaded::default()) };
+        let is_directory = inode.kind == Kind::Directory;
+        let place = inode.links.first().filter(|_| is_directory).cloned();
         let mut links = Vec::new();
         for link in std::mem::take(&mut inode.links) {
-            if !is_store(&link) && self.place(link.parent)? {
+            if self.place(link.parent)? && !self.leaves_out(&link, is_directory)? {
                 links.push(link);
             }
         }
         inode.links = links;
         if inode.links.is_empty() && inode.ino != ROOT {
-            // In the store, or removed and still open.
-            return Ok(false);
+            // Left out, or removed and still open.
+            return Ok(Loaded { is_directory: false, place });
         }
-        let is_directory = inode.kind == Kind::Directory;
         self.directories.add(&inode);
         self.inodes.insert(number, inode);
-        Ok(is_directory)
+        Ok(Loaded { is_directory, place })
     }
 
-    /// Learns the way from the root to a directory; false where that leads through the store or nowhere.
+    /// Whether an entry of a directory that is not left out is.
+    fn leaves_out(&self, link: &Link, is_directory: bool) -> Result<bool> {
+        if is_store(link) || !self.has_patterns {
+            return Ok(is_store(link));
+        }
+        self.matcher.leaves_out(&self.directories.path_of(link.parent)?, &link.name, is_directory)
+    }
+
+    /// Learns the way from the root to a directory; false where that leads through what is left out, or nowhere.
     fn place(&mut self, directory: u64) -> Result<bool> {
         let mut way = Vec::new();
         let mut at = directory;
-        let visible = loop {
+        let mut visible = loop {
             if self.directories.contains(at) || self.hidden.contains(&at) {
                 break !self.hidden.contains(&at);
             }
@@ -189,14 +229,18 @@ impl Half {
             let (inode, visited) = self.show(loaded)?;
             self.visited += visited;
             let link = inode.and_then(|inode| inode.links.into_iter().next());
-            let next = link.as_ref().filter(|link| !is_store(link)).map(|link| link.parent);
+            let next = link.as_ref().map(|link| link.parent);
             way.push((at, link));
             match next {
                 Some(parent) => at = parent,
                 None => break false,
             }
         };
-        for (ino, link) in way {
+        for (ino, link) in way.into_iter().rev() {
+            visible = match &link {
+                Some(link) => visible && !self.leaves_out(link, true)?,
+                None => false,
+            };
             match link {
                 Some(link) if visible => self.directories.insert(ino, link),
                 _ => {
@@ -219,7 +263,7 @@ impl Half {
         let parent = if directory == ROOT_INODE { ROOT } else { directory };
         for (name, _) in entries.iter().filter(|(_, inode)| inode.is_none()) {
             let link = Link { parent, name: name.clone() };
-            if !is_store(&link) {
+            if !self.leaves_out(&link, true)? {
                 self.foreign.push(self.directories.path(&link)?);
             }
         }

@@ -1,10 +1,10 @@
 //! A tree on a file system: a volume, a Btrfs snapshot, or any directory.
 
-use crate::search;
+use crate::{Matcher, search};
 use rustix::fs::{Mode, OFlags, openat};
 use snapsync_model::{
     Address, Context, Counters, Details, Directories, Error, Inode, Inodes, Kind, Layout, Link, Monitor,
-    ROOT, RelPath, Result, Side, locked, unlocked,
+    ROOT, RelPath, Result, Side, Subset, locked, unlocked,
 };
 use snapsync_sys::btrfs::{self, Search};
 use snapsync_sys::{
@@ -59,9 +59,9 @@ impl Pinned {
 }
 
 impl Tree {
-    /// Walks everything below `path` on all threads. Entries on another file system, nested subvolumes among
-    /// them, are left out and noted once.
-    pub fn walk(path: &Path, monitor: &Monitor) -> Result<Tree> {
+    /// Walks what `subset` holds of everything below `path`, on all threads. Entries on another file system, nested
+    /// subvolumes among them, are left out and noted once.
+    pub fn walk(path: &Path, subset: &Subset, monitor: &Monitor) -> Result<Tree> {
         let root = Root::open(path)?;
         let filesystem = snapsync_sys::filesystem(root.fd()).context("read the file system of", path)?;
         let top = stat_at(root.fd(), OsStr::new(".")).context("read the attributes of", path)?;
@@ -73,6 +73,7 @@ impl Tree {
         let walk = Walk {
             root: &root,
             top,
+            matcher: Matcher::new(subset)?,
             monitor,
             found: Mutex::default(),
             foreign: Mutex::default(),
@@ -231,6 +232,7 @@ pub fn layout_of(file: &File, inode: &Inode, filesystem: FileSystem) -> io::Resu
 struct Walk<'a> {
     root: &'a Root,
     top: Stat,
+    matcher: Matcher,
     monitor: &'a Monitor,
     found: Mutex<Vec<Vec<Inode>>>,
     /// Entries on other file systems.
@@ -294,6 +296,9 @@ impl Walk<'_> {
                 self.root.show(path).join(OsStr::from_bytes(&entry.name)),
             )?,
         };
+        if self.matcher.leaves_out(path, &entry.name, stat.kind == Kind::Directory)? {
+            return Ok(None);
+        }
         let elsewhere = stat.kind == Kind::Directory && stat.dev != self.top.dev;
         if elsewhere || stat.mount != self.top.mount {
             locked(&self.foreign).push(path.join(&entry.name)?);
