@@ -6,7 +6,7 @@ second, and raises KeyboardInterrupt after Ctrl-C once it has stopped in a state
 """
 
 import builtins
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 __all__ = [
@@ -44,6 +44,9 @@ def sync(
     name: str | None = None,
     keep_last: int | None = None,
     strict: bool = False,
+    exclude: Sequence[str] = ...,
+    include: Sequence[str] = ...,
+    everything: bool = False,
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...

@@ -12,11 +12,12 @@ SnapsyncError; and OSError for what the file systems answer. Each has `.advice` 
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from snapsync import _native
+from snapsync.errors import UsageError, told
 from snapsync.reports import (
     DeleteReport,
     DiffReport,
@@ -84,6 +85,9 @@ def sync(
     name: str | None = None,
     keep_last: int | None = None,
     strict: bool = False,
+    exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
+    everything: bool = False,
     jobs: int = 0,
     progress: Progress | None = None,
 ) -> SyncReport:
@@ -93,7 +97,12 @@ def sync(
     `keep_last` deletes all but that many of the newest snapshots on both sides afterwards, `strict` refuses
     where the target cannot hold everything, `jobs` is the number of threads (0: all cores).
 
-    Raises RefusedError where `target` is not a standby of `source`, or was changed by hand.
+    `exclude` leaves out what its patterns name, in gitignore syntax from the root of `source`; `include`
+    brings back some of that. They are kept for later rounds. Given later they take the place of all that
+    were kept; `everything` drops them.
+
+    Raises UsageError for a pattern that cannot be understood, RefusedError where `target` is not a standby
+    of `source`, or was changed by hand.
     """
     text = _native.sync(
         os.fsdecode(source),
@@ -101,10 +110,22 @@ def sync(
         name=name,
         keep_last=keep_last,
         strict=strict,
+        exclude=_text(exclude),
+        include=_text(include),
+        everything=everything,
         jobs=jobs,
         progress=progress,
     )
     return SyncReport.from_json(text)
+
+
+def _text(patterns: Sequence[str]) -> Sequence[str]:
+    """The same patterns, none of which holds bytes that are not UTF-8."""
+    for pattern in patterns:
+        if any("\ud800" <= character <= "\udfff" for character in pattern):
+            message = f"cannot understand the pattern {pattern!r}: it is not UTF-8"
+            raise told(UsageError(message), message, "name such entries with `*` or `?`")
+    return patterns
 
 
 def diff(
@@ -151,7 +172,8 @@ def write_manifest(
 def verify(a: AnyPath, b: AnyPath, *, jobs: int = 0, progress: Progress | None = None) -> VerifyReport:
     """Prove that two volumes, snapshots or directories hold the same, by content and metadata.
 
-    Differences are not an exception: they are in the report, and `equal` is False.
+    Of a volume or snapshot that is replicated in part, that part is compared. Differences are not an
+    exception: they are in the report, and `equal` is False.
     """
     paths = os.fsdecode(a), os.fsdecode(b)
     return VerifyReport.from_json(_native.verify(*paths, jobs=jobs, progress=progress))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
-from snapsync.reports import Changes, Snapshot
+from snapsync.reports import Changes, Snapshot, Subset
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
@@ -64,6 +64,14 @@ def _printable(character: str) -> str:
 
 def snapshot(snap: Snapshot) -> str:
     return f"snapshot {snap.sequence} ({name(snap.name)})"
+
+
+def subset(part: Subset) -> str:
+    """What of a volume is replicated: everything; all but *.tmp; all but /var/*, with /var/lib."""
+    if not part:
+        return "everything"
+    back = f", with {', '.join(part.include)}" if part.include else ""
+    return name(f"all but {', '.join(part.exclude)}{back}")
 
 
 def changes(found: Changes) -> str:

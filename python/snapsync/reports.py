@@ -5,7 +5,7 @@ ignored, so a report can grow without breaking its readers.
 """
 
 import json
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from datetime import datetime
 from types import UnionType
 from typing import Any, ClassVar, Self, get_args, get_origin
@@ -33,11 +33,27 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Subset:
+    """Which part of a volume is replicated: gitignore patterns of what is left out and what is brought back.
+
+    Without any it is everything.
+    """
+
+    exclude: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether anything is left out."""
+        return bool(self.exclude)
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The immutable state of a volume at one moment.
 
     `sequence` counts from 0 along the lineage, `parent` is the id of the snapshot before it. `entries`
-    and `bytes` describe the tree; they are None where nobody counted (Btrfs).
+    and `bytes` describe the tree; they are None where nobody counted (Btrfs). `subset` is what of the
+    volume it is of.
     """
 
     id: str
@@ -48,11 +64,15 @@ class Snapshot:
     provider: str
     entries: int | None
     bytes: int | None
+    subset: Subset = Subset()
 
 
 @dataclass(frozen=True, slots=True)
 class VolumeInfo:
-    """A volume as it stands. `role` is primary or standby, `provider` btrfs or pool."""
+    """A volume as it stands. `role` is primary or standby, `provider` btrfs or pool.
+
+    `subset` is what its next snapshot is of.
+    """
 
     path: str
     id: str
@@ -61,6 +81,7 @@ class VolumeInfo:
     role: str
     provider: str
     filesystem: str
+    subset: Subset = Subset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,4 +265,5 @@ def _build(kind: Any, value: Any) -> Any:
 
 
 def _build_fields(kind: Any, value: dict[str, Any]) -> Any:
-    return kind(**{field.name: _build(field.type, value[field.name]) for field in fields(kind)})
+    given = (f for f in fields(kind) if f.name in value or f.default is MISSING)
+    return kind(**{field.name: _build(field.type, value[field.name]) for field in given})

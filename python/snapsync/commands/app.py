@@ -65,6 +65,7 @@ def snapsync(
         "snapsync sync /srv/data /mnt/standby",
         "snapsync sync /srv/data /mnt/standby --name monday --keep-last 7",
         "snapsync sync /srv/data /mnt/standby --strict --json",
+        "snapsync sync /srv/data /mnt/standby --exclude '*.tmp' --exclude '/cache/*' --include /cache/keep",
     )
 )
 def sync(
@@ -87,6 +88,30 @@ def sync(
         bool,
         typer.Option("--strict", help="Refuse if TARGET cannot hold everything SOURCE holds."),
     ] = False,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude",
+            metavar="PATTERN",
+            help="Leave out what PATTERN names, in gitignore syntax from SOURCE down. Repeat for more.",
+        ),
+    ] = None,
+    exclude_from: Annotated[
+        list[Path] | None,
+        typer.Option("--exclude-from", metavar="FILE", help="The same for each line of FILE, before those."),
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--include",
+            metavar="PATTERN",
+            help="Bring back what PATTERN names and an earlier one leaves out. Repeat for more.",
+        ),
+    ] = None,
+    everything: Annotated[
+        bool,
+        typer.Option("--everything", help="Leave nothing out any more."),
+    ] = False,
     jobs: Jobs = 0,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -96,11 +121,25 @@ def sync(
     One round: snapshot SOURCE, apply its changes to TARGET, snapshot TARGET. The first round restores the
     whole tree. What an earlier, interrupted run left is healed first: whatever is killed, and whenever,
     after the next command TARGET holds the old snapshot or the new one.
+
+    Patterns are kept for later rounds. Given again, they take the place of all that were kept; what they
+    leave out from then on is deleted from TARGET, and what they no longer leave out is created there.
     """
     from snapsync.commands.sync import run
 
-    output = Output(as_json=as_json, quiet=quiet)
-    return run(output, source, target, name=name, keep_last=keep_last, strict=strict, jobs=jobs)
+    return run(
+        Output(as_json=as_json, quiet=quiet),
+        source,
+        target,
+        name=name,
+        keep_last=keep_last,
+        strict=strict,
+        exclude=exclude or [],
+        exclude_from=exclude_from or [],
+        include=include or [],
+        everything=everything,
+        jobs=jobs,
+    )
 
 
 @app.command(
@@ -217,7 +256,7 @@ def verify(
     """Prove that A and B hold the same.
 
     Every byte and every attribute on both sides is read, and each difference is named. Exit code 4 where
-    they differ.
+    they differ. Where patterns leave part of a volume out, only what is replicated is compared.
     """
     from snapsync.commands.verify import run
 

@@ -23,7 +23,10 @@ def _names(report: ListReport) -> Iterator[str]:
 def _table(report: ListReport) -> Iterator[str]:
     held = render.count(len(report.snapshots), "snapshot")
     yield f"{render.name(report.volume.path)}: {held}"
-    if report.snapshots:
+    if any(snap.subset for snap in report.snapshots):
+        headings = (*_HEADINGS, "subset")
+        yield from render.table(headings, ((*_row(s), render.subset(s.subset)) for s in report.snapshots))
+    elif report.snapshots:
         yield from render.table(_HEADINGS, map(_row, report.snapshots))
 
 

@@ -20,6 +20,7 @@ def _lines(report: StatusReport) -> Iterator[str]:
     yield f"  volume     {volume.id}"
     yield f"  lineage    {volume.lineage}, epoch {volume.epoch}"
     yield f"  provider   {volume.provider}, on {volume.filesystem}"
+    yield f"  subset     {render.subset(volume.subset)}"
     yield f"  snapshots  {report.snapshots:,}{_latest(report)}"
     yield f"  unfinished {_unfinished(report)}"
     if report.busy:

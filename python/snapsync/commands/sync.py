@@ -1,9 +1,10 @@
 """`snapsync sync`: one round."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from snapsync import api, render
-from snapsync.errors import ExitCode
+from snapsync.errors import ExitCode, UsageError, told
 from snapsync.output import Output
 from snapsync.reports import Loss, SyncReport
 
@@ -16,8 +17,13 @@ def run(
     name: str | None,
     keep_last: int | None,
     strict: bool,
+    exclude: Sequence[str],
+    exclude_from: Sequence[Path],
+    include: Sequence[str],
+    everything: bool,
     jobs: int,
 ) -> int:
+    exclude = [*(pattern for file in exclude_from for pattern in _read(file)), *exclude]
     with output.progress() as progress:
         report = api.sync(
             source,
@@ -25,6 +31,9 @@ def run(
             name=name,
             keep_last=keep_last,
             strict=strict,
+            exclude=exclude,
+            include=include,
+            everything=everything,
             jobs=jobs,
             progress=progress,
         )
@@ -34,6 +43,21 @@ def run(
         output.note(note)
     output.summary(report, summary(report))
     return ExitCode.DONE
+
+
+def _read(file: Path) -> list[str]:
+    """The patterns of a file as git reads it: without comments and empty lines."""
+    try:
+        text = file.read_bytes().decode("utf-8-sig", "surrogateescape")
+    except OSError as error:
+        message = f"cannot read the patterns in {file}: {error.strerror}"
+        raise told(UsageError(message), message, "check the path") from None
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    patterns = [line for line in lines if line.strip(" ") and not line.startswith("#")]
+    if not patterns:
+        message = f"{file} holds no pattern"
+        raise told(UsageError(message), message, "use --everything to leave nothing out")
+    return patterns
 
 
 def summary(report: SyncReport) -> Iterator[str]:
@@ -48,6 +72,8 @@ def summary(report: SyncReport) -> Iterator[str]:
     else:
         yield f"  {render.changes(report.changes)}"
         yield f"  moved {render.size(report.data_bytes)} of a tree of {tree}, in {took}"
+    if report.snapshot.subset:
+        yield f"  subset: {render.subset(report.snapshot.subset)}"
     if report.pruned:
         yield f"  pruned {', '.join(map(render.snapshot, report.pruned))}"
     yield from _losses(report.losses)
