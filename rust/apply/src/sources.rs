@@ -9,6 +9,7 @@ use std::path::Path;
 /// The rows that clones take data from.
 #[derive(Default)]
 pub(crate) struct Sources {
+    are_needed: bool,
     /// Paths in the base.
     base: HashMap<u64, RelPath>,
     /// Rows whose data comes with the delta.
@@ -27,8 +28,9 @@ impl Sources {
                 };
             }
         }
-        let mut sources = Sources::default();
-        if base.is_empty() && delta.is_empty() {
+        let are_needed = !base.is_empty() || !delta.is_empty();
+        let mut sources = Sources { are_needed, ..Sources::default() };
+        if !are_needed {
             return Ok(sources);
         }
         for change in ManifestReader::open(manifest)? {
@@ -47,8 +49,9 @@ impl Sources {
         Ok(sources)
     }
 
+    /// No row takes data from another.
     pub(crate) fn is_empty(&self) -> bool {
-        self.base.is_empty() && self.delta.is_empty()
+        !self.are_needed
     }
 
     pub(crate) fn in_base(&self, ino: u64) -> io::Result<&RelPath> {

@@ -2,7 +2,7 @@
 //! parted. No directory is walked, so the cost follows the change and not the tree.
 
 use crate::Matcher;
-use crate::tree::{Pinned, STORE, Tree, note_foreign};
+use crate::tree::{Pinned, STORE, Searched, Tree, note_foreign};
 use snapsync_model::{
     Context, Counters, Directories, Error, Inode, Kind, Link, Monitor, ROOT, RelPath, Result, Subset,
 };
@@ -55,9 +55,19 @@ pub fn candidates(
         Ok(true) => {
             monitor.count(Counters { visited: old.visited + new.visited, ..Counters::default() });
             note_foreign(std::mem::take(&mut new.foreign), monitor);
-            Ok(Some((old.into_tree(parted), new.into_tree(parted))))
+            Ok(Some((old.into_tree(parted, subset), new.into_tree(parted, subset))))
         }
     }
+}
+
+/// Those of these inodes that a subvolume has in a subset.
+pub(crate) fn pick(path: &Path, subset: &Subset, inos: &BTreeSet<u64>) -> Result<Vec<Inode>> {
+    let mut half = Half::open(path, subset)?;
+    for ino in inos {
+        half.load(if *ino == ROOT { ROOT_INODE } else { *ino })?;
+    }
+    // By number, and that of the root is the lowest.
+    Ok(half.inodes.into_values().collect())
 }
 
 /// The transaction after which two read-only subvolumes went different ways; None where they never were one.
@@ -270,19 +280,17 @@ impl Half {
         Ok(entries)
     }
 
-    fn into_tree(self, parted: u64) -> Tree {
-        let mut inodes: Vec<Inode> = self.inodes.into_values().collect();
-        inodes.sort_unstable_by_key(|inode| inode.ino);
+    fn into_tree(self, parted: u64, subset: &Subset) -> Tree {
         Tree {
             pinned: Pinned::of(&self.root),
             root: self.root,
             filesystem: self.filesystem,
             top: self.top,
-            inodes,
+            // By number, and that of the root is the lowest.
+            inodes: self.inodes.into_values().collect(),
             directories: self.directories,
-            is_whole: false,
             is_relabeled: false,
-            parted,
+            searched: Some(Searched { parted, subset: subset.clone() }),
         }
     }
 }

@@ -6,7 +6,7 @@ use snapsync_model::{
     Address, Context, Counters, Details, Directories, Error, Inode, Inodes, Kind, Layout, Link, Monitor,
     ROOT, RelPath, Result, Side, Subset, locked, unlocked,
 };
-use snapsync_sys::btrfs::{self, Search};
+use snapsync_sys::btrfs;
 use snapsync_sys::{
     DirEntry, FileSystem, Root, Stat, flags_of, read_dir, stat_at, sync_filesystem, xattrs_of,
 };
@@ -32,12 +32,17 @@ pub struct Tree {
     pub(crate) inodes: Vec<Inode>,
     pub(crate) directories: Directories,
     pub(crate) pinned: Option<Pinned>,
-    /// All inodes are there, not only some that were searched for.
-    pub(crate) is_whole: bool,
     /// The numbers of its inodes are not the file system's.
     pub(crate) is_relabeled: bool,
+    /// How it was searched, if not all inodes are there.
+    pub(crate) searched: Option<Searched>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Searched {
     /// The transaction up to which what is written may also be in the tree it is compared with.
     pub(crate) parted: u64,
+    pub(crate) subset: Subset,
 }
 
 /// A read-only subvolume: what it holds stays where it is.
@@ -90,17 +95,7 @@ impl Tree {
         let mut directories = Directories::default();
         inodes.iter().for_each(|inode| directories.add(inode));
         monitor.count(Counters { visited: inodes.len() as u64, ..Counters::default() });
-        Ok(Tree {
-            pinned,
-            root,
-            filesystem,
-            top,
-            inodes,
-            directories,
-            is_whole: true,
-            is_relabeled: false,
-            parted: u64::MAX,
-        })
+        Ok(Tree { pinned, root, filesystem, top, inodes, directories, is_relabeled: false, searched: None })
     }
 
     /// Inode numbers mean the same here and there: both are states of one tree, as two snapshots of a volume are.
@@ -138,7 +133,7 @@ impl Side for Tree {
 
     fn path_of(&self, link: &Link) -> Result<RelPath> {
         match self.directories.path(link) {
-            Err(_) if !self.is_whole => search::path_of(self.root.fd(), link),
+            Err(_) if self.searched.is_some() => search::path_of(self.root.fd(), link),
             known => known,
         }
     }
@@ -161,8 +156,9 @@ impl Side for Tree {
         let show = || self.root.show(&path);
         if self.pinned.is_some() {
             // Its own number: trees that are compared by path have been given others.
+            let since = self.searched.as_ref().map_or(u64::MAX, |searched| searched.parted);
             let number = file.metadata().context("read the attributes of", show())?.ino();
-            match btrfs::layout(file, number, inode.attributes.size, self.parted) {
+            match btrfs::layout(file, number, inode.attributes.size, since) {
                 // What FIEMAP says of compressed extents has no address, and is read.
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
                 other => return other.context("read the extents of", show()),
@@ -184,20 +180,10 @@ impl Side for Tree {
     }
 
     fn pick(&self, inos: &BTreeSet<u64>) -> Result<Vec<Inode>> {
-        if self.is_whole {
-            return Ok(self.inodes.iter().filter(|inode| inos.contains(&inode.ino)).cloned().collect());
+        match &self.searched {
+            Some(searched) => search::pick(self.root.path(), &searched.subset, inos),
+            None => Ok(self.inodes.iter().filter(|inode| inos.contains(&inode.ino)).cloned().collect()),
         }
-        let mut search = Search::default();
-        let mut one = |ino: &u64| search::load(&mut search, self.root.fd(), *ino).map(|(inode, _)| inode);
-        let found: io::Result<Vec<_>> = inos.iter().filter_map(|ino| one(ino).transpose()).collect();
-        let mut found = found.context("search the tree of", self.root.path())?;
-        let is_in_tree = |inode: &Inode| {
-            inode.links.first().is_some_and(|link| {
-                self.path_of(link).is_ok_and(|path| !path.as_bytes().starts_with(b".snapsync/"))
-            })
-        };
-        found.retain(is_in_tree);
-        Ok(found)
     }
 }
 
