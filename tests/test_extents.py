@@ -537,6 +537,19 @@ def test_a_number_is_used_again_at_once(pair: Pair) -> None:
     assert report["data_bytes"] == 50 * 5_000
 
 
+@on(("btrfs", "btrfs"), ("btrfs", "xfs"))
+def test_a_file_becomes_one_that_is_not_copied_on_write(pair: Pair) -> None:
+    """It is made anew on the standby, in a directory that did not change."""
+    file = pair.source / "folder/deep/file"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    os.link(file, pair.source / "folder/name")
+    pair.sync()
+    worlds.set_flags(file, worlds.NOCOW)
+    fill(file, 0, 5_000, 1)
+    pair.sync()
+
+
 @on(("ext4", "xfs"), ("ext4", "ext4"), ("ext4", "btrfs"))
 def test_a_directory_takes_the_number_of_the_one_that_a_file_was_in(pair: Pair) -> None:
     """Parent number and name are what they were, and yet the file has moved."""

@@ -6,14 +6,13 @@ use crate::journal::Phase;
 use crate::names::{Attach, Detach, Places, attaches, detaches, staged_top};
 use crate::stage::{Incoming, preallocate};
 use rustix::fs::OFlags;
-use snapsync_model::{Change, Context, Error, Extent, Kind, Op, RelPath, Result, Stage};
+use snapsync_model::{BLOCK, Change, Context, Error, Extent, Kind, Op, RelPath, Result, Stage};
 use snapsync_sys::{Entry, fault, remove_tree, sync_filesystem};
 use std::fs::File;
 use std::io;
 
 /// Shorter ranges are copied: sharing costs a transaction each.
 const SHARE: u64 = 64 << 10;
-const BLOCK: u64 = 4096;
 
 impl Incoming<'_> {
     /// Goes on from wherever the journal says, until the tree is the target.
@@ -175,7 +174,11 @@ impl Incoming<'_> {
         } else {
             None
         };
-        for extent in &change.extents {
+        for extent in change.beyond_end() {
+            snapsync_sys::discard_range(&file, extent.offset, extent.length)?;
+            preallocate(&file, extent.offset, extent.length)?;
+        }
+        for extent in change.extents.iter().filter(|e| e.op != Op::Unwritten || e.offset <= size) {
             match (extent.op, &staged) {
                 (Op::Data | Op::Clone, Some(staged)) => move_range(staged, &file, extent, size)?,
                 (Op::Hole, _) => snapsync_sys::discard_range(&file, extent.offset, extent.length)?,

@@ -10,7 +10,9 @@ use crate::touched::Recorder;
 use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags, openat};
 use snapsync_manifest::ManifestReader;
-use snapsync_model::{Change, Context, End, Error, Kind, Monitor, Op, RelPath, Result, SnapshotInfo, locked};
+use snapsync_model::{
+    BLOCK, Change, Context, End, Error, Kind, Monitor, Op, RelPath, Result, SnapshotInfo, locked,
+};
 use snapsync_stream::{Frame, Sink};
 use snapsync_sys::{Entry, Parents, Root, fault, remove_tree, sync_filesystem};
 use std::collections::HashMap;
@@ -231,6 +233,11 @@ impl<'a> Incoming<'a> {
     fn complete(&self, file: File, change: &Change) -> io::Result<()> {
         for extent in change.extents.iter().filter(|e| e.op == Op::Unwritten) {
             preallocate(&file, extent.offset, extent.length)?;
+        }
+        let covers =
+            |block: u64| change.extents.iter().any(|e| e.offset <= block && block < e.offset + e.length);
+        if let Some(hole) = change.end_block().filter(|block| !covers(*block)) {
+            snapsync_sys::discard_range(&file, hole, BLOCK)?;
         }
         self.set_attributes(&Entry::from_open(file), change)
     }

@@ -1,14 +1,14 @@
 //! The bytes of one file on both sides.
 
 use crate::share::{self, Own, Shares};
-use snapsync_model::{Address, Context, Counters, Extent, Layout, Monitor, Op, Result, Segment, SegmentKind};
+use snapsync_model::{
+    Address, BLOCK, Context, Counters, Extent, Layout, Monitor, Op, Result, Segment, SegmentKind,
+};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// Differences are told in blocks of this size: smaller ones cost more rows than they save bytes.
-const BLOCK: u64 = 4096;
 const READ: u64 = 1 << 20;
 
 #[derive(Clone, Copy)]
@@ -78,6 +78,7 @@ impl Both<'_> {
             }
         }
         found.add_lost_tail(base.layout, target.layout);
+        found.keep_end(target);
         self.monitor.count(found.counters);
         Ok(found.extents)
     }
@@ -184,6 +185,24 @@ impl Found {
         self.ghost = Some(at + length);
     }
 
+    /// To preallocate beyond the end, some file systems write the block that the end cuts: it is told as well.
+    fn keep_end(&mut self, target: Laid<'_>) {
+        let block = target.size / BLOCK * BLOCK;
+        let is_beyond = |e: &Extent| e.op == Op::Unwritten && e.offset > target.size;
+        if target.size == block || !self.extents.iter().any(is_beyond) {
+            return;
+        }
+        let op = match lies_at(target.layout, block).0 {
+            Some(SegmentKind::Hole) => Op::Hole,
+            Some(SegmentKind::Unwritten) => Op::Unwritten,
+            _ => return,
+        };
+        let at = self.extents.partition_point(|e| e.offset + e.length <= block);
+        if self.extents.get(at).is_none_or(|next| next.offset >= block + BLOCK) {
+            self.extents.insert(at, extent(block, BLOCK, op));
+        }
+    }
+
     /// Preallocation beyond the end that the target no longer has.
     fn add_lost_tail(&mut self, base: &Layout, target: &Layout) {
         let target_end = target.segments().last().map_or(0, Segment::end).next_multiple_of(BLOCK);
@@ -273,6 +292,14 @@ mod tests {
         let wanted = [(4096, 4096, Op::Unwritten)];
         assert_eq!(rows((&[0; 5000], &short), (&[0; 9000], &long)), wanted);
         assert_eq!(rows((&[0; 9000], &long), (&[0; 5000], &short)), wanted);
+    }
+
+    #[test]
+    fn the_block_that_the_end_cuts_is_told_with_preallocation_beyond_it() {
+        let old = Layout::new(5000, &[], &[]);
+        let new = Layout::new(5000, &[], &[Range { offset: 8192, length: 8192 }]);
+        let wanted = [(4096, 4096, Op::Hole), (8192, 8192, Op::Unwritten)];
+        assert_eq!(rows((&[0; 5000], &old), (&[0; 5000], &new)), wanted);
     }
 
     #[test]

@@ -8,8 +8,9 @@ mod share;
 use pair::{Pair, Pairs, Row};
 use rayon::prelude::*;
 use share::{Fresh, Shares};
-use snapsync_model::{Change, Counters, Inode, Link, Monitor, Result, Side};
+use snapsync_model::{Change, Counters, Inode, Link, Monitor, Result, Side, locked};
 use std::collections::HashSet;
+use std::sync::Mutex;
 
 /// What proves, without opening it, that an inode is the same on both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,8 +33,8 @@ const CHUNK: usize = 1024;
 /// Calls `emit` with every change from `base` to `target`, in order. Without a base everything is created.
 /// The changes do not depend on the number of threads.
 ///
-/// Returns, in order, a row for each file that clones come from: those that have no change of their own are to be
-/// put between the others, so that every source has a place.
+/// Returns, in order, a row for each inode that others refer to, files that clones come from and directories: those that
+/// have no change of their own are to be put between the others, so that every reference has a place.
 pub fn changes(
     base: Option<&dyn Side>,
     target: &dyn Side,
@@ -43,7 +44,15 @@ pub fn changes(
 ) -> Result<Vec<Change>> {
     let parents = Parents::find(base, target)?;
     let shares = Shares::new(base, target);
-    let look = pair::Look { base, target, trust, shares, replaced: &parents.replaced, monitor };
+    let look = pair::Look {
+        base,
+        target,
+        trust,
+        shares,
+        replaced: &parents.replaced,
+        places: Mutex::default(),
+        monitor,
+    };
     let (mut fresh, mut rows_read) = (Fresh::default(), 0);
     let mut pairs = Pairs::new(base, target)?;
     loop {
@@ -62,7 +71,7 @@ pub fn changes(
             // Of a table; a tree has counted its own when it was walked or searched.
             let visited = if trust == Trust::Objects { rows_read } else { 0 };
             monitor.count(Counters { visited, ..Counters::default() });
-            return sources(&look);
+            return references(&look);
         }
         monitor.check()?;
         let rows: Vec<Result<Vec<Row>>> =
@@ -78,8 +87,10 @@ pub fn changes(
     }
 }
 
-fn sources(look: &pair::Look<'_>) -> Result<Vec<Change>> {
-    let (Some(base), used) = (look.base, look.shares.used()) else { return Ok(Vec::new()) };
+fn references(look: &pair::Look<'_>) -> Result<Vec<Change>> {
+    let Some(base) = look.base else { return Ok(Vec::new()) };
+    let mut used = look.shares.used();
+    used.append(&mut locked(&look.places));
     let mut targets = look.target.pick(&used)?.into_iter().peekable();
     let mut rows = Vec::new();
     for inode in base.pick(&used)? {
@@ -88,7 +99,7 @@ fn sources(look: &pair::Look<'_>) -> Result<Vec<Change>> {
         // One that is gone, or another by now, has rows of its own.
         let pair = Pair { base: Some(inode), target };
         if !pair.is_replaced() {
-            rows.extend(look.source(&pair)?);
+            rows.extend(look.reference(&pair)?);
         }
     }
     Ok(rows)

@@ -4,10 +4,11 @@ use crate::share::{self, Own, Shares};
 use crate::{TICK, Trust, data};
 use snapsync_model::{
     Attributes, Change, ChangeFlags, Counters, Details, Extent, Inode, Inodes, Kind, Layout, Link, Monitor,
-    Op, ROOT, RelPath, Result, SegmentKind, Side,
+    Op, ROOT, RelPath, Result, SegmentKind, Side, locked,
 };
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::iter::Peekable;
+use std::sync::Mutex;
 
 /// `FS_NOCOW_FL`.
 const NOCOW: u32 = 0x0080_0000;
@@ -97,6 +98,8 @@ pub(crate) struct Look<'a> {
     pub(crate) trust: Trust,
     pub(crate) shares: Shares<'a>,
     pub(crate) replaced: &'a HashSet<u64>,
+    /// Directories that must have a row, as was found while others were made.
+    pub(crate) places: Mutex<BTreeSet<u64>>,
     pub(crate) monitor: &'a Monitor,
 }
 
@@ -131,7 +134,13 @@ impl Look<'_> {
             (Some(base), Some(target), Some(side)) => {
                 self.monitor.count(Counters { inodes_compared: 1, ..Counters::default() });
                 let (old, new) = (side.details(base)?, self.target.details(target)?);
-                if pair.is_replaced() || cannot_become(base.kind, &old, &new) {
+                let is_replaced = pair.is_replaced();
+                if is_replaced || cannot_become(base.kind, &old, &new) {
+                    if !is_replaced {
+                        // Its names seemed to stay: where they are may have no row.
+                        let parents = base.links.iter().chain(&target.links).map(|link| link.parent);
+                        locked(&self.places).extend(parents);
+                    }
                     return Ok(vec![bare(deleted(side, base)?), self.created(target)?]);
                 }
                 let row = self.survivor(side, pair, (base, old), (target, new))?;
@@ -141,8 +150,8 @@ impl Look<'_> {
         }
     }
 
-    /// An unchanged file that other rows take data from.
-    pub(crate) fn source(&self, pair: &Pair) -> Result<Option<Change>> {
+    /// The row of an inode that others refer to.
+    pub(crate) fn reference(&self, pair: &Pair) -> Result<Option<Change>> {
         let (Some(base), Some(target), Some(side)) = (&pair.base, &pair.target, self.base) else {
             return Ok(None);
         };

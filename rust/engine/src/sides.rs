@@ -74,29 +74,35 @@ impl Sides {
     pub(crate) fn write_manifest(&self, path: &Path, header: &Header, monitor: &Monitor) -> Result<Counts> {
         let mut writer = ManifestWriter::create(path, header)?;
         let write = &mut |change: Change| writer.write(&change);
-        let sources = changes(self.base.as_deref(), &*self.target, self.trust, monitor, write)?;
+        let references = changes(self.base.as_deref(), &*self.target, self.trust, monitor, write)?;
         let counts = writer.finish(path)?;
-        if sources.is_empty() { Ok(counts) } else { insert(path, header, sources) }
+        if references.is_empty() { Ok(counts) } else { insert(path, header, references) }
     }
 }
 
-/// Puts rows for the sources of clones between the others, where they have none.
-fn insert(path: &Path, header: &Header, sources: Vec<Change>) -> Result<Counts> {
+/// Puts the rows that others refer to between these, where they have none.
+fn insert(path: &Path, header: &Header, references: Vec<Change>) -> Result<Counts> {
     let merged = path.with_extension("merged");
-    let mut writer = ManifestWriter::create(&merged, header)?;
-    let mut sources = sources.into_iter().peekable();
-    for change in ManifestReader::open(path)? {
-        let change = change?;
-        while let Some(source) = sources.next_if(|s| s.ino < change.ino) {
-            writer.write(&source)?;
-        }
-        sources.next_if(|s| s.ino == change.ino);
-        writer.write(&change)?;
-    }
-    sources.try_for_each(|source| writer.write(&source))?;
-    let counts = writer.finish(&merged)?;
+    let counts = merge(path, &merged, header, references).inspect_err(|_| {
+        let _ = std::fs::remove_file(&merged);
+    })?;
     std::fs::rename(&merged, path).context("write", path)?;
     Ok(counts)
+}
+
+fn merge(path: &Path, merged: &Path, header: &Header, references: Vec<Change>) -> Result<Counts> {
+    let mut writer = ManifestWriter::create(merged, header)?;
+    let mut references = references.into_iter().peekable();
+    for change in ManifestReader::open(path)? {
+        let change = change?;
+        while let Some(row) = references.next_if(|row| row.ino < change.ino) {
+            writer.write(&row)?;
+        }
+        references.next_if(|row| row.ino == change.ino);
+        writer.write(&change)?;
+    }
+    references.try_for_each(|row| writer.write(&row))?;
+    writer.finish(merged)
 }
 
 /// What proves an inode the same between two snapshots of a volume that are listed whole.

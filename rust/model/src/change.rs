@@ -1,6 +1,6 @@
 //! A row of the manifest: one inode that differs between two snapshots.
 
-use crate::{Kind, Link, RelPath, Xattr};
+use crate::{BLOCK, Kind, Link, RelPath, Xattr};
 
 /// What every inode has. For anything but a file, size is 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -133,6 +133,19 @@ impl Change {
     /// Bytes that travel for this row.
     pub fn data_bytes(&self) -> u64 {
         self.extents.iter().filter(|e| e.op == Op::Data).map(|e| e.length).sum()
+    }
+
+    /// Preallocation that lies wholly beyond the end.
+    pub fn beyond_end(&self) -> impl Iterator<Item = &Extent> {
+        let size = self.new.map_or(0, |a| a.size);
+        self.extents.iter().filter(move |e| e.op == Op::Unwritten && e.offset > size)
+    }
+
+    /// The block that the end of the file cuts, if preallocation beyond it can have written it: some file systems do.
+    pub fn end_block(&self) -> Option<u64> {
+        let size = self.new.map_or(0, |a| a.size);
+        let cuts = !size.is_multiple_of(BLOCK) && self.beyond_end().next().is_some();
+        cuts.then_some(size / BLOCK * BLOCK)
     }
 
     /// Some of it is there already, elsewhere.

@@ -13,6 +13,9 @@ impl Range {
     }
 }
 
+/// Files are changed in blocks of this size: smaller ones would cost more rows than they save bytes.
+pub const BLOCK: u64 = 4096;
+
 /// Where bytes live. On one file system, and while both files hold on to them, equal addresses are equal bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address {

@@ -13,7 +13,7 @@ mod subset;
 
 pub use change::{Attributes, Change, ChangeFlags, Counts, End, Extent, Op, Source};
 pub use error::{Context, Error, Result};
-pub use extent::{Address, Layout, Placed, Range, Segment, SegmentKind};
+pub use extent::{Address, BLOCK, Layout, Placed, Range, Segment, SegmentKind};
 pub use inode::{Details, Inode, Kind, Link, ROOT, Seen, Xattr};
 pub use monitor::{Counters, Monitor, Stage};
 pub use mutex::{locked, unlocked};
