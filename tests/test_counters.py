@@ -12,7 +12,19 @@ import pyarrow as pa
 import pytest
 import worlds
 from extents import UNWRITTEN, address, mapped, shares_all
-from machine import GIB, KINDS, MIB, FileSystems, Pair, Place, done, snapshots, store, subvolume
+from machine import (
+    GIB,
+    KINDS,
+    MIB,
+    FileSystems,
+    Pair,
+    Place,
+    capless,
+    done,
+    snapshots,
+    store,
+    subvolume,
+)
 from oracle import BLOCK, freeze
 from told import assert_told, rows_of
 from worlds import World, fill, reflink, reflink_range, touch, write
@@ -146,6 +158,50 @@ def test_changes_in_a_large_tree_cost_what_they_cost_in_a_small_one(
     small, large = visited
     assert large < 1.3 * small
     assert large < 20_000
+
+
+def test_python_gets_the_counters(place: Place) -> None:
+    volume = place("btrfs")
+    fill(volume / "file", 0, 100 * K, 1)
+    done("snapshot", volume, "--name", "old")
+    fill(volume / "file", 0, 4 * K, 2)
+    done("snapshot", volume, "--name", "new")
+    with snapsync.diff(f"{volume}@old", f"{volume}@new") as manifest:
+        assert manifest.counters is not None
+        assert manifest.counters.bytes_read == 2 * 4 * K
+        with snapsync.Manifest(manifest.path) as opened:
+            assert opened.counters is None
+
+
+def test_without_the_privilege_trees_are_walked_and_a_note_says_so(place: Place, tmp_path: Path) -> None:
+    volume = place("btrfs")
+    worlds.bulk(volume, 300)
+    fill(volume / "large", 0, MIB, 1)
+    done("snapshot", volume, "--name", "old")
+    fill(volume / "large", 64 * K, 4 * K, 2)
+    (volume / "bulk-0001/000150").unlink()
+    done("snapshot", volume, "--name", "new")
+    trees = [store(volume) / "snapshots" / snap["id"] / "tree" for snap in snapshots(volume)]
+    searched = done("diff", *trees, "-o", tmp_path / "searched.arrow")
+    walked = done("diff", *trees, "-o", tmp_path / "walked.arrow", wrap=capless())
+    assert rows_of(tmp_path / "searched.arrow") == rows_of(tmp_path / "walked.arrow")
+    assert not searched["notes"]
+    (note,) = walked["notes"]
+    assert "CAP_SYS_ADMIN" in note
+    assert searched["counters"]["visited"] < walked["counters"]["visited"] >= 600
+
+
+def test_patterns_do_not_keep_a_tree_from_being_searched(place: Place) -> None:
+    volume, standby = place("btrfs"), place.absent("xfs")
+    worlds.bulk(volume, 5_000)
+    (volume / "out").mkdir()
+    fill(volume / "out/file", 0, 4 * K, 1)
+    done("sync", volume, standby, "--exclude", "/out")
+    (volume / "bulk-0001/000150").unlink()
+    fill(volume / "out/file", 0, 4 * K, 2)
+    report = done("sync", volume, standby)
+    assert report["counters"]["visited"] < 5_000
+    assert (report["changes"]["deleted"], report["data_bytes"]) == (1, 0)
 
 
 def visited_for_twenty_changes(volume: Path, files: int, file: Path) -> int:

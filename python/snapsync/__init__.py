@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from snapsync.manifest import Manifest
-    from snapsync.reports import Snapshot, StatusReport, SyncReport, VerifyReport
+    from snapsync.reports import Counters, Snapshot, StatusReport, SyncReport, VerifyReport
 else:
     _HOMES = {
         "_native": ["__version__"],
@@ -35,7 +35,7 @@ else:
             "UsageError",
         ],
         "manifest": ["Manifest"],
-        "reports": ["Snapshot", "StatusReport", "SyncReport", "VerifyReport"],
+        "reports": ["Counters", "Snapshot", "StatusReport", "SyncReport", "VerifyReport"],
     }
 
     def __getattr__(name):
@@ -53,6 +53,7 @@ else:
 
 
 __all__ = [
+    "Counters",
     "IntegrityError",
     "InterruptedRound",
     "Manifest",

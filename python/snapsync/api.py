@@ -145,12 +145,12 @@ def diff(
 
     if output is not None:
         report = write_manifest(base, target, output, jobs=jobs, progress=progress)
-        return Manifest(output, notes=report.notes)
+        return Manifest(output, notes=report.notes, counters=report.counters)
     directory = tempfile.mkdtemp(prefix="snapsync-")
     try:
         path = os.path.join(directory, "manifest.arrow")
         report = write_manifest(base, target, path, jobs=jobs, progress=progress)
-        return Manifest(path, notes=report.notes, owned=directory)
+        return Manifest(path, notes=report.notes, counters=report.counters, owned=directory)
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from snapsync.api import AnyPath
 from snapsync.errors import IntegrityError, RefusedError, UsageError, told
-from snapsync.reports import Changes
+from snapsync.reports import Changes, Counters
 
 FORMAT = 1
 _MAGIC = b"ARROW1"
@@ -89,11 +89,14 @@ class Manifest:
         path: AnyPath,
         *,
         notes: tuple[str, ...] = (),
+        counters: Counters | None = None,
         owned: str | None = None,
     ) -> None:
         self.path = os.fsdecode(path)
         self.notes = notes
         """What there was to say while the changes were found."""
+        self.counters = counters
+        """What was looked at to find them; None for a file that was opened."""
         if owned is not None:
             self._remove = weakref.finalize(self, shutil.rmtree, owned, ignore_errors=True)
         self._file = _open(self.path)
