@@ -164,8 +164,8 @@ impl Incoming<'_> {
     fn move_ranges(&self, change: &Change, path: &RelPath) -> io::Result<()> {
         let size = change.new.map_or(0, |a| a.size);
         let file = self.open_loosened(path)?;
-        if file.metadata()?.len() != size {
-            // Setting the size it has would give back what is preallocated beyond it.
+        // Setting the size it has gives back what is preallocated beyond it, where holes cannot be made there.
+        if file.metadata()?.len() != size || change.loses_tail() {
             file.set_len(size)?;
         }
         let staged = if change.data_bytes() > 0 || change.has_clones() {

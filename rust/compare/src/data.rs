@@ -77,7 +77,7 @@ impl Both<'_> {
                 at = until;
             }
         }
-        found.add_lost_tail(base.layout, target.layout);
+        found.add_lost_tail(base.layout, target);
         found.keep_end(target);
         self.monitor.count(found.counters);
         Ok(found.extents)
@@ -203,13 +203,35 @@ impl Found {
         }
     }
 
-    /// Preallocation beyond the end that the target no longer has.
-    fn add_lost_tail(&mut self, base: &Layout, target: &Layout) {
-        let target_end = target.segments().last().map_or(0, Segment::end).next_multiple_of(BLOCK);
-        for segment in base.segments().iter().filter(|s| s.kind == SegmentKind::Unwritten) {
-            if segment.end() > target_end {
-                self.add(segment.offset.max(target_end), segment.end(), Op::Hole);
+    /// Preallocation beyond the end that the target no longer has. Some file systems can only give back all of it: then
+    /// what the target still has there is told as well.
+    fn add_lost_tail(&mut self, base: &Layout, target: Laid<'_>) {
+        let tail = target.size.next_multiple_of(BLOCK);
+        let lost = base.segments().iter().filter(|s| s.kind == SegmentKind::Unwritten && s.end() > tail);
+        let is_lost = |s: &Segment| {
+            let from = s.offset.max(tail);
+            let (kind, _, until) = lies_at(target.layout, from);
+            kind != Some(SegmentKind::Unwritten) || until < s.end()
+        };
+        if !lost.clone().any(is_lost) {
+            return;
+        }
+        self.extents.retain_mut(|e| {
+            e.length = e.length.min(tail.saturating_sub(e.offset));
+            e.length > 0
+        });
+        let mut at = tail;
+        for kept in target.layout.segments().iter().filter(|s| s.end() > tail) {
+            let from = kept.offset.max(tail);
+            if at < from {
+                self.add(at, from, Op::Hole);
             }
+            self.add(from, kept.end(), Op::Unwritten);
+            at = kept.end();
+        }
+        let end = lost.map(Segment::end).max().unwrap_or(at);
+        if at < end {
+            self.add(at, end, Op::Hole);
         }
     }
 }
@@ -300,6 +322,20 @@ mod tests {
         let new = Layout::new(5000, &[], &[Range { offset: 8192, length: 8192 }]);
         let wanted = [(4096, 4096, Op::Hole), (8192, 8192, Op::Unwritten)];
         assert_eq!(rows((&[0; 5000], &old), (&[0; 5000], &new)), wanted);
+    }
+
+    #[test]
+    fn what_stays_preallocated_beyond_the_end_is_told_with_what_is_lost_there() {
+        let old = Layout::new(
+            100,
+            &[],
+            &[Range { offset: 4096, length: 4096 }, Range { offset: 12_288, length: 4096 }],
+        );
+        let new = Layout::new(100, &[], &[Range { offset: 12_288, length: 4096 }]);
+        let found = rows((&[0; 100], &old), (&[0; 100], &new));
+        let wanted = [(0, 4096, Op::Hole), (4096, 8192, Op::Hole), (12_288, 4096, Op::Unwritten)];
+        assert_eq!(found, wanted);
+        assert_eq!(rows((&[0; 100], &old), (&[0; 100], &old)), []);
     }
 
     #[test]

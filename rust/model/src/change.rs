@@ -141,6 +141,12 @@ impl Change {
         self.extents.iter().filter(move |e| e.op == Op::Unwritten && e.offset > size)
     }
 
+    /// Less is preallocated beyond the end than was: the extents then say all that still is.
+    pub fn loses_tail(&self) -> bool {
+        let tail = self.new.map_or(0, |a| a.size).next_multiple_of(BLOCK);
+        self.extents.iter().any(|e| e.op == Op::Hole && e.offset + e.length > tail)
+    }
+
     /// The block that the end of the file cuts, if preallocation beyond it can have written it: some file systems do.
     pub fn end_block(&self) -> Option<u64> {
         let size = self.new.map_or(0, |a| a.size);
