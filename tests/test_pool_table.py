@@ -378,13 +378,15 @@ def test_what_does_not_fit_is_walked_and_said(pair: Pair, spoil: Callable[[Pair,
 
 @pytest.mark.parametrize("kinds", [("btrfs", "xfs")], ids="-".join)
 def test_what_a_walk_found_beside_the_manifest_leaves_no_row_without_a_place(pair: Pair) -> None:
-    """A file made by hand came into a table; then the directory it is in goes."""
+    """A file made by hand came into a table, and was removed again; then the directory it was in goes."""
     some_rounds(pair)
     remove_inodes(pair, stop_when_applied(pair))
     with same_times(pair.target / "folder"):
         fill(pair.target / "folder/by-hand", 0, 100, 1)
     report = done("sync", pair.source, pair.target)
     assert len(walks([report])) == 1
+    with same_times(pair.target / "folder"):
+        (pair.target / "folder/by-hand").unlink()
     shutil.rmtree(pair.source / "folder")
     assert len(walks([pair.sync()])) == 1
     assert_table_is_the_tree(pair.target)

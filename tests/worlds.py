@@ -579,6 +579,8 @@ class World:
             parent = os.path.dirname(child)
             raised = os.path.join(os.path.dirname(parent), b"up%d" % self.random.randrange(99))
             self.do(rename, child, raised)
+            if os.path.islink(os.path.join(self.root, raised)):
+                return  # the name was taken, and the way through the link may lead out of the tree
             self.do(rename, parent, os.path.join(raised, os.path.basename(parent)))
 
     def remove_one(self) -> None:

@@ -164,8 +164,11 @@ impl Incoming<'_> {
     fn move_ranges(&self, change: &Change, path: &RelPath) -> io::Result<()> {
         let size = change.new.map_or(0, |a| a.size);
         let file = self.open_loosened(path)?;
-        // Setting the size it has gives back what is preallocated beyond it, where holes cannot be made there.
-        if file.metadata()?.len() != size || change.loses_tail() {
+        if file.metadata()?.len() != size {
+            file.set_len(size)?;
+        }
+        if change.loses_tail() {
+            // Setting the size it has gives back what is preallocated beyond it, where holes cannot be made there.
             file.set_len(size)?;
         }
         let staged = if change.data_bytes() > 0 || change.has_clones() {
