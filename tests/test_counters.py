@@ -142,6 +142,7 @@ def test_scattered_writes_into_a_large_file_cost_what_they_wrote(roomy: Pair) ->
         write(file, block * BLOCK, chance.randbytes(BLOCK))
     found = counters(roomy)
     changed = len(blocks) * BLOCK
+    print(f"1 GiB, {changed:,} bytes changed: {found}")
     assert found["bytes_sent"] == changed
     assert found["bytes_read"] <= 3 * changed
 
@@ -214,6 +215,7 @@ def visited_for_twenty_changes(volume: Path, files: int, file: Path) -> int:
     done("snapshot", volume, "--name", "new")
     report = done("diff", f"{volume}@old", f"{volume}@new", "-o", file)
     assert report["changes"]["changed"] == len(paths) == 20
+    print(f"{files:,} files, 20 changes: {report['counters']}")
     return int(report["counters"]["visited"])
 
 
