@@ -33,6 +33,8 @@ from machine import (
 )
 from oracle import assert_same, freeze, touch_marks
 
+import snapsync
+
 REFUSALS = (2, 3)
 
 
@@ -74,6 +76,14 @@ def target(place: Place) -> Path:
 
 
 # --- sources ----------------------------------------------------------------------------------
+
+
+def test_more_threads_than_can_work_are_refused(source: Path, target: Path) -> None:
+    ran = run("sync", source, target, "--jobs", 100_000)
+    assert ran.code == 2, ran
+    assert not target.exists()
+    with pytest.raises(snapsync.UsageError):
+        snapsync.sync(source, target, jobs=100_000)
 
 
 def test_a_missing_source_is_refused(place: Place, target: Path) -> None:

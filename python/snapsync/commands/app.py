@@ -17,7 +17,12 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; sizes are bytes.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, notes or summary.")]
-Jobs = Annotated[int, typer.Option("--jobs", "-j", min=0, metavar="N", help="Threads; 0 means all cores.")]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        "--jobs", "-j", min=0, max=1024, metavar="N", help="Threads, at most 1,024; 0 means all cores."
+    ),
+]
 Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the snapshot to take.")]
 VolumeArgument = Annotated[str, typer.Argument(metavar="VOLUME", help="The root directory of a volume.")]
 
