@@ -537,6 +537,20 @@ def test_a_number_is_used_again_at_once(pair: Pair) -> None:
     assert report["data_bytes"] == 50 * 5_000
 
 
+def test_snapshots_are_kept_in_the_subvolume_they_are_of(home: Path, tmp_path: Path) -> None:
+    """After it has copied the tree the kernel still changes the directory that the snapshot is put in."""
+    tree = home / "tree"
+    for name in ("first", "second"):
+        (tree / name).mkdir()
+    sh("sync", "-f", tree)
+    snaps = [frozen(tree, tree / name / "snap") for name in ("first", "second")]
+    told(*snaps, tmp_path / "there.arrow")
+    told(*reversed(snaps), tmp_path / "back.arrow")
+    sh("btrfs", "property", "set", tree, "ro", "true")
+    told(snaps[0], tree, tmp_path / "source.arrow")
+    sh("btrfs", "property", "set", tree, "ro", "false")
+
+
 @on(("btrfs", "btrfs"), ("btrfs", "xfs"))
 def test_a_file_becomes_one_that_is_not_copied_on_write(pair: Pair) -> None:
     """It is made anew on the standby, in a directory that did not change."""

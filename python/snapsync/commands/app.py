@@ -110,7 +110,8 @@ def sync(
         typer.Option(
             "--include",
             metavar="PATTERN",
-            help="Bring back what PATTERN names and an earlier one leaves out. Repeat for more.",
+            help="Bring back what PATTERN names and an earlier one leaves out, but not from inside a"
+            " directory that is left out itself: exclude DIR/* then. Repeat for more.",
         ),
     ] = None,
     everything: Annotated[
@@ -127,8 +128,9 @@ def sync(
     whole tree. What an earlier, interrupted run left is healed first: whatever is killed, and whenever,
     after the next command TARGET holds the old snapshot or the new one.
 
-    Patterns are kept for later rounds. Given again, they take the place of all that were kept; what they
-    leave out from then on is deleted from TARGET, and what they no longer leave out is created there.
+    Patterns are SOURCE's and kept for later rounds, to whichever TARGET. Given again, they take the place of
+    all that were kept; what they leave out from then on is deleted from every standby of SOURCE at its next
+    round, and what they no longer leave out is created there.
     """
     from snapsync.commands.sync import run
 
@@ -217,8 +219,12 @@ def diff(
 ) -> int:
     """Show what changed from BASE to TARGET.
 
-    One line for each changed inode; with --output an Arrow file with one row each, which pyarrow, polars,
-    duckdb and `snapsync inspect` read.
+    One line for each changed inode, in the order of their numbers. With --output only totals are shown, and
+    the changes are written to an Arrow file, which pyarrow, polars, duckdb and `snapsync inspect` read; it
+    takes the place of a file of that name.
+
+    Between snapshots what did not change is not read. Against a directory that is in use every file is read
+    on both sides: take a snapshot first.
     """
     from snapsync.commands.diff import run
 

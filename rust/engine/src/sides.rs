@@ -52,14 +52,18 @@ impl Sides {
         }
         let mut opened = (old.open(monitor)?, new.open(monitor)?);
         let trust = identify(old, new, &mut opened)?;
-        let (base, target) = (Some(opened.0.into_side()), opened.1.into_side());
-        Ok(Sides { base, target, trust, target_is_whole: true })
+        let (base, target) = (opened.0.into_side(), opened.1.into_side());
+        let comparable = base.space().is_some() && base.space() == target.space();
+        if trust == Trust::Nothing && !comparable {
+            monitor.note("every file is read on both sides: they are not snapshots that share blocks");
+        }
+        Ok(Sides { base: Some(base), target, trust, target_is_whole: true })
     }
 
     /// Whatever is found may differ, so nothing is trusted.
     fn searched(from: &Part, to: &Part, monitor: &Monitor) -> Result<Option<Sides>> {
         if from.1 != to.1 {
-            monitor.note("both are walked whole: they hold different parts of the volume");
+            monitor.note("both snapshots are walked whole: their patterns differ");
             return Ok(None);
         }
         let found = candidates(&from.0, &to.0, &to.1, monitor)?;

@@ -3,7 +3,7 @@
 use crate::volume::{Volume, name_is_free};
 use crate::{Delta, PoolSnapshot, follow, pool};
 use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, SnapshotInfo, Subset};
-use snapsync_sys::{Root, btrfs, fault, make_dir_durable, remove_tree, write_file};
+use snapsync_sys::{Root, btrfs, fault, make_dir_durable, remove_tree, sync_filesystem, write_file};
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io;
@@ -101,6 +101,8 @@ impl Volume {
 
     fn take_btrfs(&self, dir: &Path) -> Result<()> {
         let (volume, into) = (Root::open(self.path())?, Root::open(dir)?);
+        // What the snapshot's own transaction holds is searched in every comparison with it: this leaves little.
+        sync_filesystem(volume.fd()).context("sync the file system of", self.path())?;
         btrfs::create_snapshot(volume.fd(), into.fd(), OsStr::new("tree"))
             .context("take a snapshot of", self.path())
     }

@@ -20,9 +20,11 @@ type Entries = BTreeSet<(Box<[u8]>, Option<u64>)>;
 /// Both trees, as far as `subset` has them, with only those inodes that may differ: all others are the same. None
 /// where the trees cannot be searched, or where a search would prove nothing; the note says which.
 ///
-/// Correct because a search leaves out only nodes older than the moment at which the two states parted: such a
+/// Correct because a search leaves out only nodes older than the transaction in which the two states parted: such a
 /// node in either tree was part of the state they have in common. An item that differs lies, in at least one of
-/// them, in a newer node; and every change of an inode's names, attributes or data changes its inode item too.
+/// them, in a newer node; and every change of an inode's names, attributes or data changes its inode item too. The
+/// transaction itself belongs to what is searched: in it, after the tree was copied, the kernel changes the directory
+/// that a snapshot is put in.
 pub fn candidates(
     base: &Path,
     target: &Path,
@@ -70,14 +72,14 @@ pub(crate) fn pick(path: &Path, subset: &Subset, inos: &BTreeSet<u64>) -> Result
     Ok(half.inodes.into_values().collect())
 }
 
-/// The transaction after which two read-only subvolumes went different ways; None where they never were one.
+/// The transaction in which two read-only subvolumes went different ways; None where they never were one.
 fn parted(a: &Subvolume, b: &Subvolume) -> Option<u64> {
     const NONE: [u8; 16] = [0; 16];
     if !(a.read_only && b.read_only) {
         None
-    } else if b.parent_uuid == a.uuid {
+    } else if b.parent_uuid == a.uuid && a.uuid != NONE {
         Some(b.created)
-    } else if a.parent_uuid == b.uuid {
+    } else if a.parent_uuid == b.uuid && b.uuid != NONE {
         Some(a.created)
     } else if a.parent_uuid == b.parent_uuid && a.parent_uuid != NONE {
         Some(a.created.min(b.created))
@@ -178,14 +180,14 @@ impl Half {
         result.context("search the tree of", self.root.path())
     }
 
-    /// The inodes whose item was changed after a transaction.
+    /// The inodes whose item was changed in a transaction or after it.
     fn changed_since(&mut self, transaction: u64) -> Result<BTreeSet<u64>> {
         let mut found = BTreeSet::new();
-        let visited = self.search.each(self.root.fd(), Key::all(), transaction + 1, &mut |key, item| {
+        let visited = self.search.each(self.root.fd(), Key::all(), transaction, &mut |key, item| {
             if key.kind == INODE_ITEM {
                 let inode = btrfs::inode_item(item).ok_or(io::ErrorKind::InvalidData)?;
                 // Others are in the same node as one that changed.
-                if inode.changed > transaction {
+                if inode.changed >= transaction {
                     found.insert(key.objectid);
                 }
             }
@@ -350,4 +352,37 @@ pub(crate) fn path_of(fd: BorrowedFd<'_>, link: &Link) -> Result<RelPath> {
     }
     names.reverse();
     RelPath::new(&names.join(&b'/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subvolume(uuid: u8, parent: u8, created: u64) -> Subvolume {
+        Subvolume {
+            tree: 0,
+            uuid: [uuid; 16],
+            parent_uuid: [parent; 16],
+            read_only: true,
+            changed: created,
+            created,
+            created_at: 0,
+        }
+    }
+
+    #[test]
+    fn relatives_parted_when_the_later_was_made_and_others_never() {
+        let (old, new, child) = (subvolume(1, 9, 10), subvolume(2, 9, 20), subvolume(3, 1, 30));
+        assert_eq!(parted(&old, &new), Some(10));
+        assert_eq!(parted(&new, &old), Some(10));
+        assert_eq!((parted(&old, &child), parted(&child, &old)), (Some(30), Some(30)));
+        assert_eq!(parted(&new, &child), None);
+        assert_eq!(parted(&old, &Subvolume { read_only: false, ..new }), None);
+    }
+
+    #[test]
+    fn subvolumes_without_an_identity_are_no_relatives() {
+        assert_eq!(parted(&subvolume(0, 0, 10), &subvolume(0, 0, 20)), None);
+        assert_eq!(parted(&subvolume(1, 0, 10), &subvolume(0, 0, 20)), None);
+    }
 }
