@@ -102,7 +102,7 @@ impl Both<'_> {
             let until = at + piece.length;
             match (piece.source, old) {
                 (None, Some(old)) => {
-                    let moved = self.comparable && old.is_some() && new.is_some();
+                    let moved = old.is_some() && new.is_some();
                     self.read(at, until, moved, found).context("compare", path)?;
                 }
                 (source, _) => share::push(&mut found.extents, at, piece.length, source),

@@ -4,7 +4,7 @@
 use crate::Matcher;
 use crate::tree::{Pinned, STORE, Searched, Tree, note_foreign};
 use snapsync_model::{
-    Context, Counters, Directories, Error, Inode, Kind, Link, Monitor, ROOT, RelPath, Result, Subset,
+    Context, Counters, Directories, Inode, Kind, Link, Monitor, ROOT, RelPath, Result, Subset,
 };
 use snapsync_sys::btrfs::{self, DIR_INDEX, INODE_EXTREF, INODE_ITEM, Key, ROOT_INODE, Search, Subvolume};
 use snapsync_sys::{FileSystem, Root, Stat, stat_at, sync_filesystem};
@@ -70,6 +70,13 @@ pub(crate) fn pick(path: &Path, subset: &Subset, inos: &BTreeSet<u64>) -> Result
     }
     // By number, and that of the root is the lowest.
     Ok(half.inodes.into_values().collect())
+}
+
+/// The path of an entry that `pick` found.
+pub(crate) fn path_of(path: &Path, subset: &Subset, link: &Link) -> Result<RelPath> {
+    let mut half = Half::open(path, subset)?;
+    half.place(link.parent)?;
+    half.directories.path(link)
 }
 
 /// The transaction in which two read-only subvolumes went different ways; None where they never were one.
@@ -302,7 +309,7 @@ fn is_store(link: &Link) -> bool {
 }
 
 /// An inode of a subvolume with all its names; None where it has none or is not there. Tells how many items it has.
-pub(crate) fn load(search: &mut Search, fd: BorrowedFd<'_>, number: u64) -> io::Result<(Option<Inode>, u64)> {
+fn load(search: &mut Search, fd: BorrowedFd<'_>, number: u64) -> io::Result<(Option<Inode>, u64)> {
     let (mut found, mut links) = (None, Vec::new());
     let visited = search.each(fd, Key::of(number, INODE_ITEM..=INODE_EXTREF), 0, &mut |key, item| {
         if key.kind == INODE_ITEM {
@@ -334,24 +341,6 @@ pub(crate) fn load(search: &mut Search, fd: BorrowedFd<'_>, number: u64) -> io::
         })
     });
     Ok((inode, visited))
-}
-
-/// The path of an entry in a subvolume, from its tree.
-pub(crate) fn path_of(fd: BorrowedFd<'_>, link: &Link) -> Result<RelPath> {
-    let (mut search, mut names, mut at) = (Search::default(), vec![link.name.clone()], link.parent);
-    while at != ROOT {
-        let (inode, _) = load(&mut search, fd, at).context("search the tree for", ".")?;
-        let above = inode.and_then(|inode| inode.links.into_iter().next()).ok_or_else(|| {
-            Error::integrity(
-                format!("directory {at} has no place in its subvolume"),
-                "check that file system",
-            )
-        })?;
-        names.push(above.name);
-        at = above.parent;
-    }
-    names.reverse();
-    RelPath::new(&names.join(&b'/'))
 }
 
 #[cfg(test)]

@@ -132,9 +132,9 @@ impl Side for Tree {
     }
 
     fn path_of(&self, link: &Link) -> Result<RelPath> {
-        match self.directories.path(link) {
-            Err(_) if self.searched.is_some() => search::path_of(self.root.fd(), link),
-            known => known,
+        match (self.directories.path(link), &self.searched) {
+            (Err(_), Some(searched)) => search::path_of(self.root.path(), &searched.subset, link),
+            (known, _) => known,
         }
     }
 
