@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from snapsync._native import __version__
-    from snapsync.api import Progress, Volume, diff, sync, verify
+    from snapsync.api import Progress, Volume, diff, receive, send, sync, verify
     from snapsync.errors import (
         IntegrityError,
         InterruptedRound,
@@ -22,11 +22,19 @@ if TYPE_CHECKING:
         UsageError,
     )
     from snapsync.manifest import Manifest
-    from snapsync.reports import Counters, Snapshot, StatusReport, SyncReport, VerifyReport
+    from snapsync.reports import (
+        Counters,
+        ReceiveReport,
+        SendReport,
+        Snapshot,
+        StatusReport,
+        SyncReport,
+        VerifyReport,
+    )
 else:
     _HOMES = {
         "_native": ["__version__"],
-        "api": ["Progress", "Volume", "diff", "sync", "verify"],
+        "api": ["Progress", "Volume", "diff", "receive", "send", "sync", "verify"],
         "errors": [
             "IntegrityError",
             "InterruptedRound",
@@ -35,7 +43,15 @@ else:
             "UsageError",
         ],
         "manifest": ["Manifest"],
-        "reports": ["Counters", "Snapshot", "StatusReport", "SyncReport", "VerifyReport"],
+        "reports": [
+            "Counters",
+            "ReceiveReport",
+            "SendReport",
+            "Snapshot",
+            "StatusReport",
+            "SyncReport",
+            "VerifyReport",
+        ],
     }
 
     def __getattr__(name):
@@ -58,7 +74,9 @@ __all__ = [
     "InterruptedRound",
     "Manifest",
     "Progress",
+    "ReceiveReport",
     "RefusedError",
+    "SendReport",
     "Snapshot",
     "SnapsyncError",
     "StatusReport",
@@ -68,6 +86,8 @@ __all__ = [
     "Volume",
     "__version__",
     "diff",
+    "receive",
+    "send",
     "sync",
     "verify",
 ]

@@ -20,6 +20,9 @@ __all__ = [
     "diff",
     "fault_points",
     "list",
+    "receive",
+    "receive_as_snapshot",
+    "send",
     "snapshot",
     "status",
     "sync",
@@ -47,6 +50,34 @@ def sync(
     exclude: Sequence[str] = ...,
     include: Sequence[str] = ...,
     everything: bool = False,
+    jobs: int = 0,
+    progress: Callable[[str, int, int, str], object] | None = None,
+) -> str: ...
+def send(
+    snapshot: str,
+    bases: Sequence[str],
+    output: str | None = None,
+    *,
+    name: str | None = None,
+    compress: str = "zstd:1",
+    bwlimit: int | None = None,
+    jobs: int = 0,
+    progress: Callable[[str, int, int, str], object] | None = None,
+) -> str: ...
+def receive(
+    volume: str,
+    delta: str | None = None,
+    *,
+    strict: bool = False,
+    jobs: int = 0,
+    progress: Callable[[str, int, int, str], object] | None = None,
+) -> str: ...
+def receive_as_snapshot(
+    directory: str,
+    delta: str | None = None,
+    *,
+    name: str | None = None,
+    strict: bool = False,
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...

@@ -22,6 +22,8 @@ from snapsync.reports import (
     DeleteReport,
     DiffReport,
     ListReport,
+    ReceiveReport,
+    SendReport,
     Snapshot,
     SnapshotReport,
     StatusReport,
@@ -126,6 +128,79 @@ def _text(patterns: Sequence[str]) -> Sequence[str]:
             message = f"cannot understand the pattern {pattern!r}: it is not UTF-8"
             raise told(UsageError(message), message, "name such entries with `*` or `?`")
     return patterns
+
+
+def send(
+    snapshot: AnyPath,
+    base: AnyPath | Sequence[AnyPath] = (),
+    output: AnyPath | None = None,
+    *,
+    name: str | None = None,
+    compress: str = "zstd:1",
+    bwlimit: int | None = None,
+    jobs: int = 0,
+    progress: Progress | None = None,
+) -> SendReport:
+    """Write a delta: `snapshot` as what changed since `base`, or whole without one.
+
+    `snapshot` and `base` are VOLUME@SNAP, or directories that are snapshots; of several bases the newest is
+    taken. The delta goes to the file `output`, which appears when it is whole, or to standard output. `name`
+    is what the snapshot is called where it is received, `compress` "none" or "zstd:LEVEL", `bwlimit` the
+    bytes a second that are written at most.
+
+    Raises UsageError for a directory that is no snapshot, InterruptedRound where the reader goes away.
+    """
+    bases = [base] if isinstance(base, str | bytes | os.PathLike) else base
+    text = _native.send(
+        os.fsdecode(snapshot),
+        [os.fsdecode(path) for path in bases],
+        None if output is None else os.fsdecode(output),
+        name=name,
+        compress=compress,
+        bwlimit=bwlimit,
+        jobs=jobs,
+        progress=progress,
+    )
+    return SendReport.from_json(text)
+
+
+def receive(
+    volume: AnyPath | None = None,
+    delta: AnyPath | None = None,
+    *,
+    as_snapshot: AnyPath | None = None,
+    name: str | None = None,
+    strict: bool = False,
+    jobs: int = 0,
+    progress: Progress | None = None,
+) -> ReceiveReport:
+    """Apply the delta in the file `delta`, or on standard input, all or nothing.
+
+    Either to the standby `volume`, which a full delta makes where there is none; or as a snapshot of its own
+    in the directory `as_snapshot`, under `name` or the one it was sent with. `strict` refuses where not
+    everything can be held.
+
+    Raises RefusedError where the delta does not start from what is there, IntegrityError where it is not what
+    it should be, InterruptedRound where it ends too early: what has arrived is kept, and the same delta goes
+    on from there.
+    """
+    source = None if delta is None else os.fsdecode(delta)
+    if (volume is None) == (as_snapshot is None):
+        message = "a delta is received either into a standby or as a snapshot"
+        raise told(UsageError(message), message, "name a VOLUME, or a directory with --as-snapshot")
+    if as_snapshot is not None:
+        into = os.fsdecode(as_snapshot)
+        text = _native.receive_as_snapshot(
+            into, source, name=name, strict=strict, jobs=jobs, progress=progress
+        )
+    elif name is not None:
+        message = "a standby's snapshot has the name of its primary's"
+        raise told(UsageError(message), message, "leave out --name, or use --as-snapshot")
+    else:
+        assert volume is not None
+        into = os.fsdecode(volume)
+        text = _native.receive(into, source, strict=strict, jobs=jobs, progress=progress)
+    return ReceiveReport.from_json(text)
 
 
 def diff(

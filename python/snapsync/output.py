@@ -49,6 +49,12 @@ class Output:
         if self.as_json or not self.quiet:
             self.result(report, lines)
 
+    def aside(self, report: Report, lines: Iterable[str]) -> None:
+        """The same where stdout holds something else: on stderr."""
+        if self.as_json or not self.quiet:
+            for line in [report.to_json()] if self.as_json else lines:
+                print(line, file=sys.stderr)
+
     def result(self, report: Report, lines: Iterable[str]) -> None:
         """The answer of a verb that was asked for one."""
         for line in [report.to_json()] if self.as_json else lines:
@@ -70,6 +76,14 @@ class Output:
         else:
             with writing():
                 print(title, *render.table(headings, rows), sep="\n")
+
+
+_taken: list[str] = []
+
+
+def take_stdout(whose: str) -> None:
+    """From now on stdout belongs to a delta or a peer: no word may get into it."""
+    _taken.append(whose)
 
 
 @contextmanager
@@ -99,4 +113,4 @@ def print_failure(failure: Failure, *, as_json: bool) -> None:
             "advice": failure.advice,
             "exit_code": int(failure.exit_code),
         }
-        print(json.dumps({"error": error}))
+        print(json.dumps({"error": error}), file=sys.stderr if _taken else sys.stdout)

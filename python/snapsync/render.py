@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
-from snapsync.reports import Changes, Snapshot, Subset
+from snapsync.reports import Changes, Loss, Snapshot, Subset
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
@@ -80,6 +80,14 @@ def changes(found: Changes) -> str:
         f"created {found.created:,}, changed {found.changed:,}, "
         f"renamed {found.renamed:,}, deleted {found.deleted:,}"
     )
+
+
+def losses(lost: Iterable[Loss]) -> Iterator[str]:
+    """What the target's file system cannot hold, in lines."""
+    for number, loss in enumerate(lost):
+        if number == 0:
+            yield "  the target's file system cannot hold:"
+        yield f"    {name(loss.what)}: {loss.count:,} times, for example {name(loss.example)}"
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

@@ -155,8 +155,9 @@ class Standby:
 class SyncReport(Report):
     """One round of sync.
 
-    `base` is None in the first round. `data_bytes` moved; the tree holds `tree_bytes` in
-    `tree_entries`. With `unchanged` the standby's tree was not written.
+    `base` is None in the first round. `data_bytes` moved, `kept_bytes` of them with an earlier round that
+    was cut; the tree holds `tree_bytes` in `tree_entries`. With `unchanged` the standby's tree was not
+    written.
     """
 
     verb: ClassVar[str] = "sync"
@@ -166,6 +167,7 @@ class SyncReport(Report):
     snapshot: Snapshot
     changes: Changes
     data_bytes: int
+    kept_bytes: int
     tree_bytes: int
     tree_entries: int
     losses: tuple[Loss, ...]
@@ -173,6 +175,48 @@ class SyncReport(Report):
     recovered: tuple[str, ...]
     pruned: tuple[Snapshot, ...]
     unchanged: bool
+    counters: Counters
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SendReport(Report):
+    """A delta that was written to the file `output` (None: to standard output).
+
+    `base` is None for a full one. Its data is `data_bytes` in `frames` frames, which take `stored_bytes`.
+    """
+
+    verb: ClassVar[str] = "send"
+    snapshot: Snapshot
+    base: Snapshot | None
+    output: str | None
+    changes: Changes
+    data_bytes: int
+    frames: int
+    stored_bytes: int
+    notes: tuple[str, ...]
+    counters: Counters
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiveReport(Report):
+    """A delta that was applied: to the volume `standby`, or as the snapshot at `path`.
+
+    `kept_bytes` of its `data_bytes` had come with an earlier run that was cut.
+    """
+
+    verb: ClassVar[str] = "receive"
+    standby: VolumeInfo | None
+    path: str | None
+    base: Snapshot | None
+    snapshot: Snapshot
+    changes: Changes
+    data_bytes: int
+    kept_bytes: int
+    losses: tuple[Loss, ...]
+    notes: tuple[str, ...]
+    recovered: tuple[str, ...]
     counters: Counters
     seconds: float
 

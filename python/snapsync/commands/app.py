@@ -27,6 +27,34 @@ Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name o
 VolumeArgument = Annotated[str, typer.Argument(metavar="VOLUME", help="The root directory of a volume.")]
 
 
+Compress = Annotated[
+    str,
+    typer.Option(
+        "--compress",
+        metavar="zstd:N|none",
+        help="How data travels; what does not shrink is sent as it is.",
+    ),
+]
+BandwidthLimit = Annotated[
+    str | None,
+    typer.Option("--bwlimit", metavar="RATE", help="Bytes a second at most; K, M and G are powers of 1,024."),
+]
+
+
+def rate(text: str | None) -> int | None:
+    """The bytes a second that RATE means."""
+    if text is None:
+        return None
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
+    try:
+        bytes_a_second = int(float(number) * 1024 ** ("", "K", "M", "G").index(unit))
+    except (ValueError, OverflowError):
+        bytes_a_second = 0
+    if not 0 < bytes_a_second < 1 << 63:
+        raise typer.BadParameter(f"{text!r} is no number of bytes a second", param_hint="--bwlimit")
+    return bytes_a_second
+
+
 def examples(*lines: str) -> str:
     """An epilog that shows commands as they are typed."""
     return "\n".join(["Examples:", "", "\b", *(f"  {line}" for line in lines)])
@@ -145,6 +173,108 @@ def sync(
         exclude_from=exclude_from or [],
         include=include or [],
         everything=everything,
+        jobs=jobs,
+    )
+
+
+@app.command(
+    epilog=examples(
+        "snapsync send /srv/data@monday -o monday.delta",
+        "snapsync send /srv/data@tuesday --base /srv/data@monday | ssh host snapsync receive /mnt/standby",
+        "snapsync send /snaps/5 --base /snaps/4 | snapsync receive --as-snapshot /backup",
+    )
+)
+def send(
+    snapshot: Annotated[
+        str, typer.Argument(metavar="SNAP", help="VOLUME@SNAP, or a directory that is a snapshot.")
+    ],
+    base: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--base",
+            metavar="BASE",
+            help="A snapshot that the receiver has: only what changed since is sent. "
+            " Of several the newest is taken.",
+        ),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the delta there.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="What it is called where it is received.")
+    ] = None,
+    compress: Compress = "zstd:1",
+    bwlimit: BandwidthLimit = None,
+    jobs: Jobs = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Write a snapshot as a delta, to a file or a pipe.
+
+    Without --base all of it is sent. A directory is a snapshot if it is a read-only Btrfs subvolume, or was
+    made by `receive --as-snapshot`. Without --output the delta goes to stdout, and the report to stderr.
+    """
+    from snapsync.commands.send import run
+
+    return run(
+        Output(as_json=as_json, quiet=quiet),
+        snapshot,
+        base or [],
+        file,
+        name=name,
+        compress=compress,
+        bwlimit=rate(bwlimit),
+        jobs=jobs,
+    )
+
+
+@app.command(
+    epilog=examples(
+        "snapsync receive /mnt/standby -i monday.delta",
+        "snapsync receive --as-snapshot /backup < monday.delta",
+    )
+)
+def receive(
+    volume: Annotated[
+        str | None,
+        typer.Argument(metavar="VOLUME", help="The standby: absent or empty for a first, whole delta."),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--input", "-i", metavar="FILE", help="Read the delta from there.")
+    ] = None,
+    as_snapshot: Annotated[
+        Path | None,
+        typer.Option(
+            "--as-snapshot",
+            metavar="DIR",
+            help="Make a snapshot in DIR instead, from the base that was received there before.",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="With --as-snapshot: its name in DIR.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse if the target cannot hold everything.")
+    ] = False,
+    jobs: Jobs = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Apply a delta, from a file or a pipe, all or nothing.
+
+    A standby takes the deltas of its own primary, each from where the last one led. With --as-snapshot
+    DIR/NAME is made, as `btrfs receive` does: a read-only subvolume on Btrfs. If the delta ends too early,
+    what has arrived is kept, and the same delta goes on from there.
+    """
+    from snapsync.commands.receive import run
+
+    return run(
+        Output(as_json=as_json, quiet=quiet),
+        volume,
+        file,
+        as_snapshot=as_snapshot,
+        name=name,
+        strict=strict,
         jobs=jobs,
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from snapsync import api, render
 from snapsync.errors import ExitCode, UsageError, told
 from snapsync.output import Output
-from snapsync.reports import Loss, SyncReport
+from snapsync.reports import SyncReport
 
 
 def run(
@@ -76,12 +76,4 @@ def summary(report: SyncReport) -> Iterator[str]:
         yield f"  subset: {render.subset(report.snapshot.subset)}"
     if report.pruned:
         yield f"  pruned {', '.join(map(render.snapshot, report.pruned))}"
-    yield from _losses(report.losses)
-
-
-def _losses(losses: tuple[Loss, ...]) -> Iterator[str]:
-    if losses:
-        yield "  the standby's file system cannot hold:"
-    for loss in losses:
-        example = render.name(loss.example)
-        yield f"    {render.name(loss.what)}: {loss.count:,} times, for example {example}"
+    yield from render.losses(report.losses)

@@ -30,6 +30,9 @@ pub struct Journal {
     pub snapshot: SnapshotInfo,
     pub base: Option<Uuid>,
     pub limits: Limits,
+    /// BLAKE3 of the manifest, in hexadecimal, once it is whole in the stage: only the same delta goes on from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<String>,
 }
 
 impl Journal {

@@ -17,6 +17,7 @@ mod commit;
 mod journal;
 mod limits;
 mod names;
+mod received;
 mod sources;
 mod stage;
 mod strays;

@@ -63,7 +63,11 @@ pub(crate) struct Rehearsal<'a> {
 
 impl<'a> Rehearsal<'a> {
     pub(crate) fn new(root: &'a Root, dir: &RelPath) -> Result<Rehearsal<'a>> {
-        root.create_dir(dir, 0o700).context("create the directory", root.show(dir))?;
+        match root.create_dir(dir, 0o700) {
+            // A cut run has left it.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            other => other.context("create the directory", root.show(dir))?,
+        }
         let dir = root.directory(dir).context("open the directory", root.show(dir))?;
         Ok(Rehearsal {
             root,
@@ -274,6 +278,7 @@ impl<'a> Rehearsal<'a> {
 
     fn scratch<T>(&self, attempt: impl FnOnce(BorrowedFd<'_>, &OsStr) -> io::Result<T>) -> Result<T> {
         let name = OsStr::new("probe");
+        remove_tree(&self.dir, name).context("remove a probe in", self.root.path())?;
         let result = attempt(self.dir.as_fd(), name);
         remove_tree(&self.dir, name).context("remove a probe in", self.root.path())?;
         result.context("try out what can be held by", self.root.path())

@@ -5,24 +5,22 @@ use crate::check::{self, Need};
 use crate::journal::{Journal, Phase};
 use crate::limits::{Limits, Loss, Rehearsal, make_node};
 use crate::names::Places;
+use crate::received::Received;
 use crate::sources::Sources;
 use crate::touched::Recorder;
 use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags, openat};
-use snapsync_manifest::ManifestReader;
+use snapsync_manifest::{ManifestReader, Rows};
 use snapsync_model::{
-    BLOCK, Change, Context, End, Error, Kind, Monitor, Op, RelPath, Result, SnapshotInfo, locked,
+    BLOCK, Change, Context, End, Error, Kind, Monitor, Op, Range, RelPath, Result, SnapshotInfo,
 };
-use snapsync_stream::{Frame, Sink};
+use snapsync_stream::{Sink, Taker};
 use snapsync_sys::{Entry, Parents, Root, fault, remove_tree, sync_filesystem};
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use uuid::Uuid;
 
 pub(crate) const INCOMING: &str = ".snapsync/incoming";
@@ -47,9 +45,7 @@ pub struct Incoming<'a> {
     dir: String,
     /// Known once the manifest is there.
     places: Places,
-    /// Bytes that files with more than one frame still wait for.
-    waiting: Mutex<HashMap<u64, u64>>,
-    received: AtomicU64,
+    pub(crate) received: Received,
 }
 
 impl<'a> Incoming<'a> {
@@ -61,7 +57,8 @@ impl<'a> Incoming<'a> {
         base: Option<Uuid>,
         monitor: &'a Monitor,
     ) -> Result<Incoming<'a>> {
-        let journal = Journal { phase: Phase::Staging, snapshot, base, limits: Limits::default() };
+        let journal =
+            Journal { phase: Phase::Staging, snapshot, base, limits: Limits::default(), manifest: None };
         journal.save(store)?;
         let incoming = Incoming::open(volume, store, journal, monitor)?;
         incoming.make_stage().context("make the stage in", volume)?;
@@ -78,8 +75,7 @@ impl<'a> Incoming<'a> {
             places: Places::default(),
             journal,
             monitor,
-            waiting: Mutex::default(),
-            received: AtomicU64::new(0),
+            received: Received::default(),
         })
     }
 
@@ -98,9 +94,28 @@ impl<'a> Incoming<'a> {
         Ok(())
     }
 
+    pub fn base(&self) -> Option<Uuid> {
+        self.journal.base
+    }
+
+    /// Whether all of a range of an inode's data was there when this run began.
+    pub fn holds(&self, ino: u64, range: Range) -> bool {
+        self.received.holds(ino, range)
+    }
+
     /// Where the manifest is to be written before anything else.
     pub fn manifest(&self) -> PathBuf {
         self.root.path().join(&self.dir).join(MANIFEST)
+    }
+
+    /// The manifest is whole: from now on the same delta can go on where this one is cut.
+    pub fn keep(&mut self, manifest_digest: &str) -> Result<()> {
+        self.journal.manifest = Some(manifest_digest.to_owned());
+        self.journal.save(&self.store)
+    }
+
+    pub(crate) fn stage_path(&self) -> PathBuf {
+        self.root.path().join(&self.dir)
     }
 
     pub(crate) fn manifest_reader(&self) -> Result<ManifestReader> {
@@ -113,7 +128,7 @@ impl<'a> Incoming<'a> {
     }
 
     /// Where the name number `at` of a new entry is staged.
-    fn staged_new(&self, change: &Change, at: usize) -> Result<RelPath> {
+    pub(crate) fn staged_new(&self, change: &Change, at: usize) -> Result<RelPath> {
         let below = self.places.staged(change, at)?;
         RelPath::new(&[self.dir.as_bytes(), b"/new/", below.as_bytes()].concat())
     }
@@ -134,6 +149,7 @@ impl<'a> Incoming<'a> {
         check::no_drift(&self.root, &self.manifest(), &self.places, &limits, &mut touched, !strays)?;
         touched.finish()?;
         Need::of(&self.manifest(), copies)?.check(&self.root)?;
+        self.received.open(&self.stage_path())?;
         self.journal.limits = limits;
         Ok(Report { losses })
     }
@@ -230,7 +246,7 @@ impl<'a> Incoming<'a> {
     }
 
     /// Preallocation and attributes of a new file that has its data.
-    fn complete(&self, file: File, change: &Change) -> io::Result<()> {
+    pub(crate) fn complete(&self, file: File, change: &Change) -> io::Result<()> {
         for extent in change.extents.iter().filter(|e| e.op == Op::Unwritten) {
             preallocate(&file, extent.offset, extent.length)?;
         }
@@ -252,49 +268,79 @@ impl<'a> Incoming<'a> {
         let mut parents = Parents::new(&self.root);
         Box::new(move |frame| {
             frame.verify()?;
-            self.write(&mut parents, &frame).context("stage the data of", frame.change.display_path())?;
-            self.received.fetch_add(frame.bytes.len() as u64, Relaxed);
-            fault::point("stage.frame");
-            Ok(())
+            self.put(&mut parents, &frame.change, frame.range(), &frame.bytes, &frame.hash)
         })
     }
 
-    fn write(&self, parents: &mut Parents<'_>, frame: &Frame) -> io::Result<()> {
-        let change = &*frame.change;
-        let is_whole = frame.bytes.len() as u64 == change.data_bytes();
-        if change.flags.created && is_whole && !change.has_clones() {
-            let file = self.create(parents, change)?;
-            file.write_all_at(&frame.bytes, frame.offset)?;
-            return self.complete(file, change);
+    /// The same for frames that name their file by its inode alone, and may lie; they are verified.
+    pub fn taker<'t>(&'t self, rows: &'t Rows) -> Taker<'t> {
+        let mut parents = Parents::new(&self.root);
+        Box::new(move |arrived| {
+            let change = rows.find(arrived.ino)?.ok_or_else(|| {
+                let what = format!("data came for inode {}, which the manifest does not name", arrived.ino);
+                Error::integrity(what, "send it again; nothing of it was applied")
+            })?;
+            self.put(&mut parents, &change, arrived.range(), &arrived.bytes, &arrived.hash)
+        })
+    }
+
+    /// Stages a run of bytes, and notes that it is there.
+    fn put(
+        &self,
+        parents: &mut Parents<'_>,
+        change: &Change,
+        range: Range,
+        bytes: &[u8],
+        hash: &[u8; 32],
+    ) -> Result<()> {
+        if !change.names_data(range) {
+            return Err(unasked(change, range));
         }
-        let path = self.data_path(change).map_err(io::Error::other)?;
-        let file = self.open_partial(parents, change, &path)?;
-        file.write_all_at(&frame.bytes, frame.offset)?;
-        let is_last = self.is_last(change.ino, frame.bytes.len() as u64);
-        if is_last && change.flags.created && !change.has_clones() {
-            self.complete(file, change)?;
-        }
+        let new = match self.write(parents, change, range, bytes) {
+            // What is whole already is not made again.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(unasked(change, range)),
+            other => other.context("stage the data of", change.display_path())?,
+        };
+        let new = new.ok_or_else(|| unasked(change, range))?;
+        self.received.note(change.ino, range, new, hash)?;
+        fault::point("stage.frame");
         Ok(())
     }
 
-    fn data_path(&self, change: &Change) -> Result<RelPath> {
+    /// How many of the bytes are new; None where some came before.
+    fn write(
+        &self,
+        parents: &mut Parents<'_>,
+        change: &Change,
+        range: Range,
+        bytes: &[u8],
+    ) -> io::Result<Option<u64>> {
+        let is_whole = range.length == change.data_bytes();
+        if change.flags.created && is_whole && !change.has_clones() && !self.received.has_begun(change.ino) {
+            let file = self.create(parents, change)?;
+            file.write_all_at(bytes, range.offset)?;
+            self.complete(file, change)?;
+            return Ok(Some(range.length));
+        }
+        let path = self.data_path(change).map_err(io::Error::other)?;
+        let file = self
+            .received
+            .begin(change, || self.create_partial(parents, change, &path))
+            .unwrap_or_else(|| self.root.write(&path))?;
+        file.write_all_at(bytes, range.offset)?;
+        let Some((new, is_last)) = self.received.arrived(change.ino, range) else { return Ok(None) };
+        if is_last && change.flags.created && !change.has_clones() {
+            self.complete(file, change)?;
+        }
+        Ok(Some(new))
+    }
+
+    pub(crate) fn data_path(&self, change: &Change) -> Result<RelPath> {
         if change.flags.created {
             self.staged_new(change, 0)
         } else {
             self.staged(&format!("data/{}", change.ino))
         }
-    }
-
-    /// The file that several frames go into; the first makes it.
-    fn open_partial(&self, parents: &mut Parents<'_>, change: &Change, path: &RelPath) -> io::Result<File> {
-        let mut waiting = locked(&self.waiting);
-        if waiting.contains_key(&change.ino) {
-            drop(waiting);
-            return self.root.write(path);
-        }
-        let file = self.create_partial(parents, change, path)?;
-        waiting.insert(change.ino, change.data_bytes());
-        Ok(file)
     }
 
     fn create_partial(&self, parents: &mut Parents<'_>, change: &Change, path: &RelPath) -> io::Result<File> {
@@ -345,24 +391,12 @@ impl<'a> Incoming<'a> {
         if change.flags.created { self.complete(file, change) } else { Ok(()) }
     }
 
-    /// Counts what arrived; true when nothing is missing any more.
-    fn is_last(&self, ino: u64, bytes: u64) -> bool {
-        let mut waiting = locked(&self.waiting);
-        let left = waiting.get(&ino).map_or(0, |left| left.saturating_sub(bytes));
-        if left == 0 {
-            waiting.remove(&ino);
-        } else {
-            waiting.insert(ino, left);
-        }
-        left == 0
-    }
-
     /// Ends staging: everything the manifest names is there and on the disk. From here on the commit goes through.
     pub fn seal(&mut self) -> Result<()> {
         self.monitor.check()?;
         let expected = self.manifest_reader()?.counts()?.data_bytes;
-        let received = self.received.load(Relaxed);
-        if received != expected || !locked(&self.waiting).is_empty() {
+        let received = self.received.bytes();
+        if received != expected || self.received.is_waiting() {
             return Err(Error::integrity(
                 format!("{received} bytes of data arrived, and the manifest names {expected}"),
                 "run the command again",
@@ -396,6 +430,14 @@ impl<'a> Incoming<'a> {
         self.journal.phase = phase;
         self.journal.save(&self.store)
     }
+}
+
+fn unasked(change: &Change, range: Range) -> Error {
+    let Range { offset, length } = range;
+    Error::integrity(
+        format!("{length} bytes at {offset} of {} came twice, or were not asked for", change.display_path()),
+        "send it again; nothing of it was applied",
+    )
 }
 
 /// Makes a range share the blocks of another, or copies it where that cannot be.

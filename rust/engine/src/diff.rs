@@ -5,7 +5,7 @@ use crate::report::Diff;
 use crate::sides::Sides;
 use crate::sync::header;
 use snapsync_manifest::Header;
-use snapsync_model::{Monitor, Result, Stage};
+use snapsync_model::{Context, Monitor, Result, Stage};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -24,10 +24,9 @@ pub fn diff(base: &Path, target: &Path, output: &Path, monitor: &Monitor) -> Res
     // A failure must not leave half a manifest under the name that was asked for.
     let temporary = temporary_beside(output);
     let written = sides.write_manifest(&temporary, &head, monitor);
-    let counts =
-        written.and_then(|counts| rename(&temporary, output).map(|()| counts)).inspect_err(|_| {
-            let _ = std::fs::remove_file(&temporary);
-        })?;
+    let counts = written.and_then(|counts| keep(&temporary, output).map(|()| counts)).inspect_err(|_| {
+        let _ = std::fs::remove_file(&temporary);
+    })?;
     Ok(Diff {
         verb: "diff",
         base: base.to_path_buf(),
@@ -41,13 +40,13 @@ pub fn diff(base: &Path, target: &Path, output: &Path, monitor: &Monitor) -> Res
     })
 }
 
-fn temporary_beside(output: &Path) -> PathBuf {
+/// Where a file is written before it gets its name.
+pub(crate) fn temporary_beside(output: &Path) -> PathBuf {
     let mut name = output.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{}.new", std::process::id()));
     output.with_file_name(name)
 }
 
-fn rename(from: &Path, to: &Path) -> Result<()> {
-    use snapsync_model::Context;
-    std::fs::rename(from, to).context("write", to)
+pub(crate) fn keep(temporary: &Path, output: &Path) -> Result<()> {
+    std::fs::rename(temporary, output).context("write", output)
 }

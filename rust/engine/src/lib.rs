@@ -2,23 +2,30 @@
 
 mod diff;
 mod place;
+mod receive;
 mod recover;
 mod report;
+mod send;
 mod sides;
+mod standby;
 mod subset;
 mod sync;
 mod verbs;
 mod verify;
 
 pub use diff::diff;
+pub use receive::receive;
 pub use report::{
-    Changes, Deleted, Diff, Difference, Listed, StandbyStatus, Status, Synced, Taken, Unfinished, Verified,
+    Changes, Deleted, Diff, Difference, Listed, Received, Sent, StandbyStatus, Status, Synced, Taken,
+    Unfinished, Verified,
 };
+pub use send::{Travel, send};
 pub use sync::{Options, sync};
 pub use verbs::{delete, list, snapshot, status};
 pub use verify::verify;
 
 pub use snapsync_model::{Error, Monitor, Result};
+pub use snapsync_stream::Compression;
 pub use snapsync_sys::fault::POINTS as FAULT_POINTS;
 
 const MOST_JOBS: usize = 1024;

@@ -1,5 +1,6 @@
 //! What people name on the command line, checked before anything is touched.
 
+use crate::standby::Looked;
 use snapsync_model::{Context, Error, Monitor, Result, Role, Side, SnapshotInfo, Subset};
 use snapsync_snapshot::{Volume, is_vacant};
 use snapsync_walk::Tree;
@@ -111,32 +112,40 @@ pub(crate) struct Target {
     pub(crate) exists: bool,
 }
 
-/// The two ends of a sync, so far as they can be judged without writing anything.
-pub(crate) fn ends(source: &Path, target: &Path) -> Result<(PathBuf, Option<Volume>, Target)> {
-    let source = existing_directory(source)?;
-    let named = std::path::absolute(target).context("find the path of", target)?;
-    if named.starts_with(&source) && named != source {
-        return Err(is_inside(&named, &source));
-    }
-    let target = target_of(target)?;
-    apart(&source, &target.path)?;
-    let primary = Volume::find(&source)?;
+/// A primary, or what is to become one, so far as it can be judged without writing anything.
+pub(crate) fn source(path: &Path) -> Result<Option<Volume>> {
+    let primary = Volume::find(path)?;
     if let Some(volume) = &primary {
         volume.expect_primary("sync from")?;
     }
-    writable(&source)?;
+    writable(path)?;
+    Ok(primary)
+}
+
+/// A standby, or where one is to be, as far as that.
+pub(crate) fn target(path: &Path) -> Result<Target> {
+    let target = target_of(path)?;
     writable(if target.exists { &target.path } else { parent(&target.path)? })?;
     match &target.volume {
-        Some(volume) => is_standby_of(volume, primary.as_ref())?,
-        None if target.exists && !is_vacant(&target.path)? => {
-            return Err(Error::refused(
-                format!("{} is not empty and is not a standby", target.path.display()),
-                "name an empty or absent directory, or move what is in it away",
-            ));
-        }
-        None => {}
+        Some(volume) if volume.info().role == Role::Primary => Err(Error::refused(
+            format!("{} is a primary, not a standby", target.path.display()),
+            "it would be overwritten: check which way you mean, or name another target",
+        )),
+        None if target.exists && !is_vacant(&target.path)? => Err(Error::refused(
+            format!("{} is not empty and is not a standby", target.path.display()),
+            "name an empty or absent directory, or move what is in it away",
+        )),
+        _ => Ok(target),
     }
-    Ok((source, primary, target))
+}
+
+/// A target must not be in its source, even where it is not there yet.
+pub(crate) fn not_inside(target: &Path, source: &Path) -> Result<()> {
+    let named = std::path::absolute(target).context("find the path of", target)?;
+    if named.starts_with(source) && named != source {
+        return Err(is_inside(&named, source));
+    }
+    Ok(())
 }
 
 fn target_of(path: &Path) -> Result<Target> {
@@ -166,7 +175,7 @@ fn is_inside(inner: &Path, outer: &Path) -> Error {
 }
 
 /// Neither may be in the other, by whatever name or mount it is reached.
-fn apart(source: &Path, target: &Path) -> Result<()> {
+pub(crate) fn apart(source: &Path, target: &Path) -> Result<()> {
     let same = |a: &Path, b: &Path| {
         let id = |path: &Path| path.metadata().map(|m| (m.dev(), m.ino())).ok();
         id(a).is_some() && id(a) == id(b)
@@ -199,20 +208,13 @@ fn writable(path: &Path) -> Result<()> {
     })
 }
 
-fn is_standby_of(target: &Volume, primary: Option<&Volume>) -> Result<()> {
-    let info = target.info();
-    let show = info.path.display();
-    if info.role == Role::Primary {
-        return Err(Error::refused(
-            format!("{show} is a primary, not a standby"),
-            "sync would overwrite it: check which way you mean, or name another target",
-        ));
-    }
-    if primary.is_some_and(|p| p.info().lineage == info.lineage) {
+pub(crate) fn is_standby_of(target: &Looked, primary: Option<&Volume>) -> Result<()> {
+    let Some(lineage) = target.lineage else { return Ok(()) };
+    if primary.is_some_and(|p| p.info().lineage == lineage) {
         return Ok(());
     }
     Err(Error::refused(
-        format!("{show} is the standby of another volume"),
+        format!("{} is the standby of another volume", target.path),
         "name its own primary as the source, or another target",
     ))
 }

@@ -4,6 +4,7 @@ use snapsync_apply::{Incoming, Journal, Phase, applied, discard};
 use snapsync_model::{Monitor, Provider, Result, SnapshotInfo, Stage};
 use snapsync_snapshot::{Delta, Request, Volume};
 use snapsync_sys::fault;
+use std::path::Path;
 use uuid::Uuid;
 
 /// Says what it did. The caller holds the lock.
@@ -12,8 +13,12 @@ pub(crate) fn recover(volume: &mut Volume, monitor: &Monitor) -> Result<Vec<Stri
     let mut done = volume.recover()?;
     let Some(journal) = Journal::load(&volume.store())? else { return Ok(done) };
     let name = journal.snapshot.name.clone();
+    if journal.phase == Phase::Staging && journal.manifest.is_some() {
+        // The same delta goes on from what is staged, and any other discards it.
+        return Ok(done);
+    }
     if journal.phase == Phase::Staging {
-        give_up(volume, &journal)?;
+        give_up(volume.path(), &volume.store(), &journal)?;
         done.push(format!("discarded the staged part of snapshot {name}"));
     } else {
         if journal.phase != Phase::Applied {
@@ -66,7 +71,7 @@ fn take(
 }
 
 /// Throws away what is staged: the tree was not touched.
-pub(crate) fn give_up(volume: &Volume, journal: &Journal) -> Result<()> {
-    discard(volume.path(), journal.snapshot.id)?;
-    Journal::remove(&volume.store())
+pub(crate) fn give_up(path: &Path, store: &Path, journal: &Journal) -> Result<()> {
+    discard(path, journal.snapshot.id)?;
+    Journal::remove(store)
 }

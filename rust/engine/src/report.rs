@@ -1,6 +1,6 @@
 //! What each verb tells when it is done; the JSON of the command line.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use snapsync_apply::Loss;
 use snapsync_model::{Counters, Counts, SnapshotInfo, VolumeInfo, path_as_json};
 use std::path::PathBuf;
@@ -17,6 +17,8 @@ pub struct Synced {
     pub changes: Changes,
     /// Bytes that moved, and what the whole tree holds.
     pub data_bytes: u64,
+    /// Bytes of data that a cut round had brought before.
+    pub kept_bytes: u64,
     pub tree_bytes: u64,
     pub tree_entries: u64,
     pub losses: Vec<Loss>,
@@ -65,6 +67,51 @@ pub struct Diff {
     pub notes: Vec<String>,
     pub counters: Counters,
     pub seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Sent {
+    pub verb: &'static str,
+    pub snapshot: SnapshotInfo,
+    pub base: Option<SnapshotInfo>,
+    /// None for standard output.
+    #[serde(serialize_with = "optional_path_as_json")]
+    pub output: Option<PathBuf>,
+    pub changes: Changes,
+    pub data_bytes: u64,
+    pub frames: u64,
+    /// What the data came to when it travelled.
+    pub stored_bytes: u64,
+    pub notes: Vec<String>,
+    pub counters: Counters,
+    pub seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Received {
+    pub verb: &'static str,
+    /// The volume that it was applied to, or the path of the snapshot that it was received as.
+    pub standby: Option<VolumeInfo>,
+    #[serde(serialize_with = "optional_path_as_json")]
+    pub path: Option<PathBuf>,
+    pub base: Option<SnapshotInfo>,
+    pub snapshot: SnapshotInfo,
+    pub changes: Changes,
+    pub data_bytes: u64,
+    /// Bytes of data that a cut receive had brought before.
+    pub kept_bytes: u64,
+    pub losses: Vec<Loss>,
+    pub notes: Vec<String>,
+    pub recovered: Vec<String>,
+    pub counters: Counters,
+    pub seconds: f64,
+}
+
+fn optional_path_as_json<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    match path {
+        Some(path) => path_as_json(path, serializer),
+        None => serializer.serialize_none(),
+    }
 }
 
 #[derive(Debug, Serialize)]

@@ -60,6 +60,12 @@ impl Sides {
         Ok(Sides { base: Some(base), target, trust, target_is_whole: true })
     }
 
+    /// All of one, with nothing to compare it to.
+    pub(crate) fn whole(place: &Place, monitor: &Monitor) -> Result<Sides> {
+        let target = place.open(monitor)?.into_side();
+        Ok(Sides { base: None, target, trust: Trust::Nothing, target_is_whole: true })
+    }
+
     /// Whatever is found may differ, so nothing is trusted.
     fn searched(from: &Part, to: &Part, monitor: &Monitor) -> Result<Option<Sides>> {
         if from.1 != to.1 {

@@ -1,22 +1,22 @@
 //! One round: the primary's snapshot, the changes since the newest common one, their data, the standby's snapshot.
 
-use crate::place::{self, Target};
-use crate::recover::{finish, give_up, recover};
+use crate::place;
+use crate::recover::recover;
 use crate::report::Synced;
 use crate::sides::Sides;
+use crate::standby::{Begun, Data, Local, Looked, Made, Offer, StandbyEnd, State, is_cut, prune};
 use crate::subset;
-use snapsync_apply::{Incoming, Journal, Loss, Phase};
-use snapsync_manifest::{Header, ManifestReader};
+use snapsync_manifest::Header as ManifestHeader;
 use snapsync_model::{
-    Context, Counters, Counts, Error, Monitor, Provider, Result, Role, Side, SnapshotInfo, Stage, Subset,
+    Context, Counters, Counts, Error, Identity, Monitor, Result, Role, Side, SnapshotInfo, Stage, Subset,
 };
 use snapsync_snapshot::{Request, Standby, Volume, name_is_free};
-use snapsync_sys::{Root, btrfs, supports_reflinks};
-use std::path::Path;
+use snapsync_stream::wire::{Header, ManifestHead, software, write_head};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 use uuid::Uuid;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Options {
     /// Name of the new snapshot; after the time without one.
     pub name: Option<String>,
@@ -33,153 +33,104 @@ pub struct Options {
 
 /// Brings `target` in step with `source`. The first round makes both volumes.
 pub fn sync(source: &Path, target: &Path, options: &Options, monitor: &Monitor) -> Result<Synced> {
+    let source = place::existing_directory(source)?;
+    place::not_inside(target, &source)?;
+    let mut standby = Local::new(target, monitor)?;
+    place::apart(&source, &standby.target().path)?;
+    drive(&source, &mut standby, options, monitor)
+}
+
+/// The primary's half of a round, for whatever standby.
+pub(crate) fn drive(
+    source: &Path,
+    standby: &mut dyn StandbyEnd,
+    options: &Options,
+    monitor: &Monitor,
+) -> Result<Synced> {
     let started = Instant::now();
-    let (source, primary, target) = place::ends(source, target)?;
-    let taken = primary.as_ref().map_or_else(|| Ok(Vec::new()), Volume::snapshots)?;
-    options.name.iter().try_for_each(|name| name_is_free(name, &taken))?;
+    let primary = place::source(source)?;
+    let subset = subset::asked(options)?;
     if options.keep_last == Some(0) {
         return Err(Error::usage("at least one snapshot must be kept", "use --keep-last 1 or more"));
     }
-    let subset = subset::asked(options)?;
+    let looked = standby.look()?;
+    place::is_standby_of(&looked, primary.as_ref())?;
+    name_can_be_given(primary.as_ref(), &looked, options)?;
     let mut made = Made::default();
-    let ends = Ends::make(&source, primary, target, &mut made);
-    let result = ends.and_then(|mut ends| {
-        let _locks = ends.lock()?;
-        ends.round(options, subset, monitor, started)
-    });
-    if result.is_err() {
+    let primary = match primary {
+        Some(volume) => volume,
+        None => {
+            let volume = Volume::init(source, Role::Primary, Uuid::new_v4(), 1)?;
+            made.store = Some(volume.clone());
+            volume
+        }
+    };
+    let mut round = Round { primary, standby, looked, options, monitor, started };
+    let result = round.run(subset);
+    if let Err(error) = &result {
+        round.standby.failed(error, Uuid::nil());
         made.unmake();
     }
     result
 }
 
-/// What this round has made from nothing, and takes away again when it fails before anything is in it.
-#[derive(Default)]
-struct Made {
-    stores: Vec<Volume>,
-    directory: Option<std::path::PathBuf>,
+/// A name that is taken is that of the snapshot whose delta goes on.
+fn name_can_be_given(primary: Option<&Volume>, looked: &Looked, options: &Options) -> Result<()> {
+    let Some(name) = &options.name else { return Ok(()) };
+    let mut taken = primary.map_or_else(|| Ok(Vec::new()), Volume::snapshots)?;
+    taken.retain(|snapshot| looked.pending != Some(snapshot.id));
+    name_is_free(name, &taken)
 }
 
-impl Made {
-    fn unmake(self) {
-        // The failure itself is what people need to hear of; what is left is found vacant by the next round.
-        for volume in self.stores {
-            let untouched = Journal::load(&volume.store()).is_ok_and(|j| j.is_none());
-            if untouched && volume.snapshots().is_ok_and(|s| s.is_empty()) {
-                let _ = volume.remove_store();
-            }
-        }
-        if let Some(path) = self.directory {
-            let _ = remove_made_directory(&path);
-        }
-    }
-}
-
-fn remove_made_directory(path: &Path) -> Result<()> {
-    let above = Root::open(place::parent(path)?)?;
-    let name = path.file_name().unwrap_or_default();
-    let is_subvolume = Root::open(path).is_ok_and(|root| btrfs::is_subvolume(root.fd()).unwrap_or(false));
-    if std::fs::read_dir(path).context("list", path)?.next().is_some() {
-        return Ok(());
-    }
-    if is_subvolume {
-        return btrfs::delete_subvolume(above.fd(), name).context("delete the subvolume", path);
-    }
-    std::fs::remove_dir(path).context("remove", path)
-}
-
-struct Ends {
+struct Round<'a> {
     primary: Volume,
-    standby: Volume,
+    standby: &'a mut dyn StandbyEnd,
+    looked: Looked,
+    options: &'a Options,
+    monitor: &'a Monitor,
+    started: Instant,
 }
 
-impl Ends {
-    fn make(source: &Path, primary: Option<Volume>, target: Target, made: &mut Made) -> Result<Ends> {
-        let primary = match primary {
-            Some(volume) => volume,
-            None => {
-                let volume = Volume::init(source, Role::Primary, Uuid::new_v4(), 1)?;
-                made.stores.push(volume.clone());
-                volume
-            }
-        };
-        let standby = match target.volume {
-            Some(volume) => volume,
-            None => {
-                if !target.exists {
-                    make_target(&target.path)?;
-                    made.directory = Some(target.path.clone());
-                }
-                let info = primary.info();
-                let volume = Volume::init(&target.path, Role::Standby, info.lineage, info.epoch)?;
-                made.stores.push(volume.clone());
-                volume
-            }
-        };
-        Ok(Ends { primary, standby })
-    }
+/// What bringing one snapshot to the standby came to.
+struct Brought {
+    snapshot: SnapshotInfo,
+    counts: Counts,
+    counters: Counters,
+    begun: Begun,
+}
 
-    fn lock(&mut self) -> Result<[snapsync_sys::Lock; 2]> {
-        let locks = [self.primary.lock()?, self.standby.lock()?];
+impl Round<'_> {
+    fn run(&mut self, subset: Option<Subset>) -> Result<Synced> {
+        let _lock = self.primary.lock()?;
         self.primary.reload()?;
-        self.standby.reload()?;
-        Ok(locks)
-    }
-
-    fn round(
-        &mut self,
-        options: &Options,
-        subset: Option<Subset>,
-        monitor: &Monitor,
-        started: Instant,
-    ) -> Result<Synced> {
-        let mut recovered = recover(&mut self.primary, monitor)?;
-        recovered.extend(recover(&mut self.standby, monitor)?);
-        let base = self.common_base()?;
-        monitor.start(Stage::Snapshot, 0);
-        let before = self.primary.subset().clone();
-        let mut snapshot = self.primary.take(Request::New { name: options.name.clone(), subset }, monitor)?;
-        let result = self.bring(base.as_ref(), &mut snapshot, options, monitor);
-        let brought = match result {
-            Ok(brought) => brought,
-            Err(error) => {
-                self.undo(&snapshot, before);
-                return Err(error);
+        let mut recovered = recover(&mut self.primary, self.monitor)?;
+        let info = self.primary.info();
+        let mut state = self.standby.open(info.lineage, info.epoch)?;
+        recovered.append(&mut state.recovered);
+        let mut base = self.common_base(&state)?;
+        let mut kept = 0;
+        if let Some(snapshot) = self.cut_before(&state, base.as_ref())? {
+            let was_asked_for = self.options.name.as_ref() == Some(&snapshot.name);
+            let brought = self.bring_or_undo(base.as_ref(), snapshot, None)?;
+            if was_asked_for {
+                return self.finish(&state, base, brought, recovered, 0);
             }
-        };
-        self.remember(&snapshot)?;
-        let pruned = self.prune(options.keep_last, monitor)?;
-        Ok(Synced {
-            verb: "sync",
-            primary: self.primary.info(),
-            standby: self.standby.info(),
-            base,
-            unchanged: brought.counts.rows == 0,
-            changes: brought.counts,
-            data_bytes: brought.counts.data_bytes,
-            tree_bytes: snapshot.bytes.unwrap_or(0),
-            tree_entries: snapshot.entries.unwrap_or(0),
-            snapshot,
-            losses: brought.losses,
-            notes: monitor.take_notes(),
-            recovered,
-            pruned,
-            counters: brought.counters,
-            seconds: started.elapsed().as_secs_f64(),
-        })
+            recovered.push(format!("finished the transfer of snapshot {}", brought.snapshot.name));
+            kept = brought.begun.kept;
+            self.remember(&state, &brought.snapshot)?;
+            base = Some(brought.snapshot);
+        }
+        self.monitor.start(Stage::Snapshot, 0);
+        let before = self.primary.subset().clone();
+        let request = Request::New { name: self.options.name.clone(), subset };
+        let snapshot = self.primary.take(request, self.monitor)?;
+        let brought = self.bring_or_undo(base.as_ref(), snapshot, Some(before))?;
+        self.finish(&state, base, brought, recovered, kept)
     }
 
     /// The standby's newest snapshot, which its tree holds; the primary must have it too.
-    fn common_base(&self) -> Result<Option<SnapshotInfo>> {
-        let Some(newest) = self.standby.snapshots()?.pop() else {
-            if snapsync_snapshot::is_vacant(self.standby.path())? {
-                return Ok(None);
-            }
-            return Err(Error::refused(
-                format!("{} has no snapshot yet and is not empty", self.standby.path().display()),
-                "move what is in it away, or name another target",
-            ));
-        };
+    fn common_base(&self, state: &State) -> Result<Option<SnapshotInfo>> {
+        let Some(newest) = &state.newest else { return Ok(None) };
         let common = self.primary.snapshots()?.into_iter().find(|s| s.id == newest.id);
         common.map(Some).ok_or_else(|| {
             Error::refused(
@@ -187,115 +138,182 @@ impl Ends {
                     "{} no longer has snapshot {}, the newest of {}",
                     self.primary.path().display(),
                     newest.name,
-                    self.standby.path().display()
+                    self.looked.path
                 ),
                 "without a common snapshot only a new standby can follow: name an empty target",
             )
         })
     }
 
+    /// The snapshot whose delta the standby holds a part of, if that delta can go on.
+    fn cut_before(&self, state: &State, base: Option<&SnapshotInfo>) -> Result<Option<SnapshotInfo>> {
+        let Some((snapshot, from)) = state.pending else { return Ok(None) };
+        if from != base.map(|base| base.id) {
+            return Ok(None);
+        }
+        Ok(self.primary.snapshots()?.into_iter().find(|s| s.id == snapshot))
+    }
+
+    /// After a failure that left the standby where it was, the primary's new snapshot has no purpose, and neither has
+    /// its subset. A delta that was cut goes on with the snapshot.
+    fn bring_or_undo(
+        &mut self,
+        base: Option<&SnapshotInfo>,
+        snapshot: SnapshotInfo,
+        subset: Option<Subset>,
+    ) -> Result<Brought> {
+        let id = snapshot.clone();
+        let mut has_begun = false;
+        let result = self.bring(base, snapshot, &mut has_begun);
+        if let Err(error) = &result {
+            let needed = self.standby.failed(error, id.id);
+            let goes_on = has_begun && is_cut(error);
+            if !needed && !goes_on {
+                // Not the monitor of the round: it may have been told to stop.
+                let _ = self.primary.delete(&id, &Monitor::default());
+                let _ = subset.map(|subset| self.primary.restore_subset(subset));
+            }
+        }
+        result
+    }
+
     /// Makes the standby hold `snapshot`.
     fn bring(
         &mut self,
         base: Option<&SnapshotInfo>,
-        snapshot: &mut SnapshotInfo,
-        options: &Options,
-        monitor: &Monitor,
+        mut snapshot: SnapshotInfo,
+        has_begun: &mut bool,
     ) -> Result<Brought> {
-        let sides = Sides::of_volume(&self.primary, base, snapshot, monitor)?;
-        if sides.target_is_whole {
-            let (entries, bytes) = count(&*sides.target)?;
-            self.primary.record_counts(snapshot, entries, bytes)?;
-        }
-        let mut incoming = Incoming::begin(
-            self.standby.path(),
-            &self.standby.store(),
-            snapshot.clone(),
-            base.map(|b| b.id),
-            monitor,
-        )?;
-        let brought = stage(
-            &self.standby,
-            &sides,
-            &header(&self.primary, base, snapshot),
-            &mut incoming,
-            options,
-            base.is_some_and(|base| !base.subset.is_everything()),
-            monitor,
-        );
-        // Nothing of the tree was touched so far.
-        let brought = brought.inspect_err(|_| {
-            if let Ok(Some(journal)) = Journal::load(&self.standby.store())
-                && journal.phase == Phase::Staging
-            {
-                let _ = give_up(&self.standby, &journal);
-            }
+        let monitor = self.monitor;
+        monitor.start(Stage::Compare, 0);
+        let sides = Sides::of_volume(&self.primary, base, &snapshot, monitor)?;
+        let outgoing = Outgoing::make(&self.primary)?;
+        let manifest = outgoing.manifest();
+        let counts = sides.write_manifest(&manifest, &header(&self.primary, base, &snapshot), monitor)?;
+        self.count(base, &mut snapshot, &sides, &counts)?;
+        let head = volume_head(&self.primary, base, &snapshot, &counts);
+        let announced = announce(&manifest)?;
+        let seed =
+            [write_head(&mut std::io::sink(), &head).context("describe", &manifest)?, announced.digest];
+        let begun = self.standby.begin(Offer {
+            header: &head,
+            manifest: announced,
+            seed,
+            strict: self.options.strict,
+            fetch: &mut |to| std::fs::copy(&manifest, to).map(drop).context("write", to),
         })?;
-        if !sides.target_is_whole
-            && let Some((entries, bytes)) = base.and_then(|base| base.entries.zip(base.bytes))
-        {
-            let now = &brought.counts;
-            let entries = (entries + now.created).saturating_sub(now.deleted);
-            let bytes = (bytes + now.bytes_added).saturating_sub(now.bytes_removed);
-            self.primary.record_counts(snapshot, entries, bytes)?;
-        }
-        let counts = (snapshot.entries.unwrap_or(0), snapshot.bytes.unwrap_or(0));
-        incoming.commit()?;
-        drop(incoming);
-        let mut taken = finish(&mut self.standby, snapshot, base.map(|b| b.id), monitor)?;
-        self.standby.record_counts(&mut taken, counts.0, counts.1)?;
-        Ok(brought)
+        *has_begun = true;
+        monitor.start(Stage::Stage, counts.data_bytes);
+        monitor.advance(begun.kept);
+        let data = Data { manifest: &manifest, side: &*sides.target, held: &begun.held, seed };
+        self.standby.transfer(data)?;
+        // What the standby does with it for itself does not count.
+        let counters = monitor.counters();
+        self.standby.commit()?;
+        Ok(Brought { snapshot, counts, counters, begun })
     }
 
-    /// After a failure that left the standby where it was, the primary's new snapshot has no purpose, and neither has
-    /// its subset.
-    fn undo(&mut self, snapshot: &SnapshotInfo, subset: Subset) {
-        let standby_needs_it = !matches!(Journal::load(&self.standby.store()), Ok(None));
-        if !standby_needs_it && self.standby.find_snapshot(&snapshot.id.to_string()).is_err() {
-            // Not the monitor of the round: it may have been told to stop.
-            let _ = self.primary.delete(snapshot, &Monitor::default());
-            let _ = self.primary.restore_subset(subset);
-        }
+    /// Notes how large the snapshot is, from its walk or from its base's and what changed.
+    fn count(
+        &self,
+        base: Option<&SnapshotInfo>,
+        snapshot: &mut SnapshotInfo,
+        sides: &Sides,
+        counts: &Counts,
+    ) -> Result<()> {
+        let (entries, bytes) = if sides.target_is_whole {
+            count(&*sides.target)?
+        } else if let Some((entries, bytes)) = base.and_then(|base| base.entries.zip(base.bytes)) {
+            (
+                (entries + counts.created).saturating_sub(counts.deleted),
+                (bytes + counts.bytes_added).saturating_sub(counts.bytes_removed),
+            )
+        } else {
+            return Ok(());
+        };
+        self.primary.record_counts(snapshot, entries, bytes)
     }
 
-    fn remember(&mut self, snapshot: &SnapshotInfo) -> Result<()> {
+    fn finish(
+        &mut self,
+        state: &State,
+        base: Option<SnapshotInfo>,
+        brought: Brought,
+        recovered: Vec<String>,
+        kept: u64,
+    ) -> Result<Synced> {
+        let Brought { snapshot, counts, counters, begun } = brought;
+        self.remember(state, &snapshot)?;
+        let pruned = self.prune()?;
+        Ok(Synced {
+            verb: "sync",
+            primary: self.primary.info(),
+            standby: state.volume.clone(),
+            base,
+            unchanged: counts.rows == 0,
+            changes: counts,
+            data_bytes: counts.data_bytes,
+            kept_bytes: kept + begun.kept,
+            tree_bytes: snapshot.bytes.unwrap_or(0),
+            tree_entries: snapshot.entries.unwrap_or(0),
+            snapshot,
+            losses: begun.losses,
+            notes: self.monitor.take_notes(),
+            recovered,
+            pruned,
+            counters,
+            seconds: self.started.elapsed().as_secs_f64(),
+        })
+    }
+
+    fn remember(&mut self, state: &State, snapshot: &SnapshotInfo) -> Result<()> {
         let standby = Standby {
-            path: self.standby.path().to_string_lossy().into_owned(),
+            path: self.looked.path.clone(),
             snapshot: snapshot.id,
             name: snapshot.name.clone(),
             at: jiff::Timestamp::now().to_string(),
         };
-        self.primary.remember_standby(self.standby.info().id, standby)
+        self.primary.remember_standby(state.volume.id, standby)
     }
 
     /// Keeps the newest snapshots on both sides; what is the base of any standby stays on the primary.
-    fn prune(&mut self, keep_last: Option<usize>, monitor: &Monitor) -> Result<Vec<SnapshotInfo>> {
-        let Some(keep) = keep_last else { return Ok(Vec::new()) };
-        let held: Vec<Uuid> = self.primary.standbys().values().map(|s| s.snapshot).collect();
-        let mut pruned = Vec::new();
-        for volume in [&mut self.primary, &mut self.standby] {
-            let snapshots = volume.snapshots()?;
-            let old = snapshots.len().saturating_sub(keep);
-            for info in snapshots.iter().take(old).filter(|s| !held.contains(&s.id)) {
-                volume.delete(info, monitor)?;
-                pruned.push(info.clone());
-            }
-        }
+    fn prune(&mut self) -> Result<Vec<SnapshotInfo>> {
+        let Some(keep) = self.options.keep_last else { return Ok(Vec::new()) };
+        let needed: Vec<Uuid> = self.primary.standbys().values().map(|s| s.snapshot).collect();
+        let mut pruned = prune(&mut self.primary, keep, &needed, self.monitor)?;
+        pruned.extend(self.standby.prune(keep, &needed)?);
         Ok(pruned)
     }
 }
 
-/// A subvolume where the file system has them.
-fn make_target(path: &Path) -> Result<()> {
-    let above = Root::open(place::parent(path)?)?;
-    let name = path.file_name().unwrap_or_default();
-    let on_btrfs =
-        snapsync_sys::filesystem(above.fd()).context("read the file system of", above.path())?.name()
-            == "btrfs";
-    if on_btrfs {
-        return btrfs::create_subvolume(above.fd(), name).context("create the subvolume", path);
+/// Where the primary keeps a manifest while its delta travels.
+struct Outgoing(PathBuf);
+
+impl Outgoing {
+    fn make(primary: &Volume) -> Result<Outgoing> {
+        let dir = primary.outgoing();
+        std::fs::create_dir(&dir).context("create the directory", &dir)?;
+        Ok(Outgoing(dir))
     }
-    std::fs::create_dir(path).context("create the directory", path)
+
+    fn manifest(&self) -> PathBuf {
+        self.0.join("manifest.arrow")
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        // What stays is removed by the next command.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The manifest as the receiver is told of it.
+pub(crate) fn announce(manifest: &Path) -> Result<ManifestHead> {
+    let mut hasher = blake3::Hasher::new();
+    let mut file = std::fs::File::open(manifest).context("open", manifest)?;
+    let length = std::io::copy(&mut file, &mut hasher).context("read", manifest)?;
+    Ok(ManifestHead { length, digest: *hasher.finalize().as_bytes() })
 }
 
 fn count(side: &dyn Side) -> Result<(u64, u64)> {
@@ -306,57 +324,32 @@ fn count(side: &dyn Side) -> Result<(u64, u64)> {
     })
 }
 
-struct Brought {
-    counts: Counts,
-    counters: Counters,
-    losses: Vec<Loss>,
-}
-
-/// Fills the stage and seals it. `strays`: the standby may hold entries that no snapshot has.
-fn stage(
-    standby: &Volume,
-    sides: &Sides,
-    header: &Header,
-    incoming: &mut Incoming<'_>,
-    options: &Options,
-    strays: bool,
-    monitor: &Monitor,
-) -> Result<Brought> {
-    monitor.start(Stage::Compare, 0);
-    let manifest = incoming.manifest();
-    let counts = sides.write_manifest(&manifest, header, monitor)?;
-    let report = incoming.prepare(copies(standby), strays)?;
-    if options.strict && !report.losses.is_empty() {
-        return Err(too_strict(standby, &report.losses));
-    }
-    monitor.start(Stage::Stage, counts.data_bytes);
-    incoming.entries()?;
-    let rows = ManifestReader::open(&manifest)?;
-    // Reading waits for the disk: more workers than cores keep it busy.
-    let workers = 2 * rayon::current_num_threads();
-    snapsync_stream::run(rows, &*sides.target, workers, monitor, &|| incoming.sink())?;
-    incoming.seal()?;
-    // What the standby does with it for itself does not count.
-    Ok(Brought { counts, losses: report.losses, counters: monitor.counters() })
-}
-
-fn too_strict(standby: &Volume, losses: &[Loss]) -> Error {
-    let list: Vec<String> = losses.iter().map(|l| format!("{} ({} entries)", l.what, l.count)).collect();
-    Error::refused(
-        format!("{} cannot hold: {}", standby.path().display(), list.join("; ")),
-        "leave out --strict to go without, or name a target that can",
-    )
-}
-
-/// Whether the standby's own snapshot copies data.
-fn copies(standby: &Volume) -> bool {
-    let store = Root::open(&standby.store());
-    standby.info().provider == Provider::Pool && !store.is_ok_and(|root| supports_reflinks(root.fd()))
-}
-
-pub(crate) fn header(volume: &Volume, base: Option<&SnapshotInfo>, target: &SnapshotInfo) -> Header {
+/// The head of a delta between two snapshots of a volume.
+pub(crate) fn volume_head(
+    volume: &Volume,
+    base: Option<&SnapshotInfo>,
+    snapshot: &SnapshotInfo,
+    counts: &Counts,
+) -> Header {
     let info = volume.info();
+    let identity = |snapshot: &SnapshotInfo| Identity { id: snapshot.id, origin: volume.origin_of(snapshot) };
     Header {
+        snapshot: snapshot.clone(),
+        origin: volume.origin_of(snapshot),
+        base: base.map(identity),
+        volume: Some(info.id),
+        lineage: Some(info.lineage),
+        epoch: info.epoch,
+        filesystem: info.filesystem,
+        totals: counts.into(),
+        software: software(),
+    }
+}
+
+/// The same in the manifest's own words.
+pub(crate) fn header(volume: &Volume, base: Option<&SnapshotInfo>, target: &SnapshotInfo) -> ManifestHeader {
+    let info = volume.info();
+    ManifestHeader {
         base: base.map(|b| b.id.to_string()).unwrap_or_default(),
         target: target.id.to_string(),
         volume: info.id.to_string(),

@@ -419,6 +419,18 @@ impl ManifestReader {
         })
     }
 
+    /// The rows of the next batch, beside those that the iterator has begun with.
+    pub(crate) fn next_rows(&mut self) -> Option<Result<Vec<Change>>> {
+        let batch = self.file.next_batch()?;
+        Some(batch.and_then(|batch| changes_of(&batch).map_err(|why| self.damaged(why))))
+    }
+
+    /// The rows of the batch number `at`.
+    pub(crate) fn rows_at(&mut self, at: usize) -> Result<Vec<Change>> {
+        let batch = self.file.batch_at(at)?;
+        changes_of(&batch).map_err(|why| self.damaged(why))
+    }
+
     fn damaged(&self, why: &str) -> Error {
         self.file.damaged(why)
     }
@@ -432,11 +444,7 @@ impl Iterator for ManifestReader {
             if let Some(change) = self.rows.next() {
                 return Some(Ok(change));
             }
-            let rows = match self.file.next_batch()? {
-                Ok(batch) => changes_of(&batch).map_err(|why| self.damaged(why)),
-                Err(e) => Err(e),
-            };
-            match rows {
+            match self.next_rows()? {
                 Ok(rows) => self.rows = rows.into_iter(),
                 Err(e) => return Some(Err(e)),
             }

@@ -76,6 +76,12 @@ impl BatchReader {
         damaged(&self.path, why)
     }
 
+    /// The batch number `at`; the ones after it come next.
+    pub(crate) fn batch_at(&mut self, at: usize) -> Result<RecordBatch> {
+        self.reader.set_index(at).map_err(|e| damaged(&self.path, &e.to_string()))?;
+        self.next_batch().unwrap_or_else(|| Err(damaged(&self.path, "a batch of it is gone")))
+    }
+
     pub(crate) fn next_batch(&mut self) -> Option<Result<RecordBatch>> {
         Some(self.reader.next()?.map_err(|e| damaged(&self.path, &e.to_string())))
     }

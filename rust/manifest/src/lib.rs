@@ -6,9 +6,11 @@
 mod changes;
 mod column;
 mod file;
+mod rows;
 mod table;
 
 pub use changes::{Header, ManifestReader, ManifestWriter};
+pub use rows::Rows;
 pub use table::{TableInfo, TableReader, TableWriter};
 
 /// Rows of a record batch, and list items after which a batch ends early: what bounds memory.

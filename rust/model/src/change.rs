@@ -1,6 +1,6 @@
 //! A row of the manifest: one inode that differs between two snapshots.
 
-use crate::{BLOCK, Kind, Link, RelPath, Xattr};
+use crate::{BLOCK, Kind, Link, Range, RelPath, Xattr};
 
 /// What every inode has. For anything but a file, size is 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -133,6 +133,15 @@ impl Change {
     /// Bytes that travel for this row.
     pub fn data_bytes(&self) -> u64 {
         self.extents.iter().filter(|e| e.op == Op::Data).map(|e| e.length).sum()
+    }
+
+    /// Whether the bytes of `range` are to travel, as one run.
+    pub fn names_data(&self, range: Range) -> bool {
+        let at = self.extents.partition_point(|e| e.offset <= range.offset);
+        let extent = at.checked_sub(1).and_then(|at| self.extents.get(at)).filter(|e| e.op == Op::Data);
+        extent.is_some_and(|e| {
+            range.offset - e.offset < e.length && e.length - (range.offset - e.offset) >= range.length
+        })
     }
 
     /// Preallocation that lies wholly beyond the end.

@@ -23,6 +23,9 @@ pub enum Error {
     /// Stopped on request; the next command heals: exit 5.
     #[error("interrupted")]
     Interrupted,
+    /// The other end is gone, or what it sent has no end; what has arrived is kept: exit 5.
+    #[error("{what}")]
+    Cut { what: String, advice: String },
     /// Any other failure: exit 1.
     #[error("{what}")]
     Failed { what: String, advice: String },
@@ -52,7 +55,7 @@ impl Error {
             Error::Usage { .. } => 2,
             Error::Refused { .. } => 3,
             Error::Integrity { .. } => 4,
-            Error::Interrupted => 5,
+            Error::Interrupted | Error::Cut { .. } => 5,
         }
     }
 
@@ -62,6 +65,7 @@ impl Error {
             Error::Usage { advice, .. }
             | Error::Refused { advice, .. }
             | Error::Integrity { advice, .. }
+            | Error::Cut { advice, .. }
             | Error::Failed { advice, .. } => advice.clone(),
             Error::Interrupted => "run the same command again: it heals what was left and goes on".into(),
             Error::Io { source, .. } => io_advice(source).into(),

@@ -12,17 +12,21 @@ pub enum Stage {
     Snapshot,
     Compare,
     Stage,
+    Send,
+    Receive,
     Commit,
     StandbySnapshot,
     Verify,
 }
 
 impl Stage {
-    const ALL: [Stage; 7] = [
+    const ALL: [Stage; 9] = [
         Stage::Recover,
         Stage::Snapshot,
         Stage::Compare,
         Stage::Stage,
+        Stage::Send,
+        Stage::Receive,
         Stage::Commit,
         Stage::StandbySnapshot,
         Stage::Verify,
@@ -34,6 +38,8 @@ impl Stage {
             Stage::Snapshot => "snapshot",
             Stage::Compare => "compare",
             Stage::Stage => "stage",
+            Stage::Send => "send",
+            Stage::Receive => "receive",
             Stage::Commit => "commit",
             Stage::StandbySnapshot => "standby snapshot",
             Stage::Verify => "verify",
@@ -42,7 +48,10 @@ impl Stage {
 
     /// What `done` and `total` count.
     pub fn unit(self) -> &'static str {
-        if self == Stage::Stage { "bytes" } else { "entries" }
+        match self {
+            Stage::Stage | Stage::Send | Stage::Receive => "bytes",
+            _ => "entries",
+        }
     }
 }
 

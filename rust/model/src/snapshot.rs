@@ -30,7 +30,7 @@ pub enum Role {
     Standby,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeInfo {
     #[serde(serialize_with = "path_as_json")]
     pub path: PathBuf,
@@ -60,6 +60,20 @@ pub struct SnapshotInfo {
     /// What of the volume the snapshot is of. On Btrfs its directory holds the rest too.
     #[serde(default, skip_serializing_if = "Subset::is_everything")]
     pub subset: Subset,
+}
+
+/// A Btrfs subvolume as `btrfs send` tells it apart: by what it was received as, else by its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    pub uuid: Uuid,
+    pub transid: u64,
+}
+
+/// What tells a snapshot apart from all others, wherever it has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    pub id: Uuid,
+    pub origin: Option<Origin>,
 }
 
 /// A path as a JSON string from which Python gets its bytes back: a byte that is not UTF-8 is written as the lone

@@ -31,7 +31,7 @@ pub(crate) fn to_python(py: Python<'_>, error: &Error) -> PyErr {
         Error::Usage { .. } => UsageError::new_err(message.clone()),
         Error::Refused { .. } => RefusedError::new_err(message.clone()),
         Error::Integrity { .. } => IntegrityError::new_err(message.clone()),
-        Error::Interrupted => InterruptedRound::new_err(message.clone()),
+        Error::Interrupted | Error::Cut { .. } => InterruptedRound::new_err(message.clone()),
         Error::Failed { .. } => SnapsyncError::new_err(message.clone()),
     };
     let value = exception.value(py);

@@ -9,7 +9,7 @@ mod error;
 mod watch;
 
 use pyo3::prelude::*;
-use snapsync_engine::{Options, with_jobs};
+use snapsync_engine::{Compression, Options, Travel, with_jobs};
 use std::path::PathBuf;
 use watch::{Progress, watched};
 
@@ -35,6 +35,46 @@ fn sync(
     let options = Options { name, keep_last, strict, exclude, include, everything };
     watched(py, progress, move |monitor| {
         with_jobs(jobs, || snapsync_engine::sync(&source, &target, &options, monitor))
+    })
+}
+
+#[pyfunction]
+#[pyo3(signature = (
+    snapshot, bases, output=None, *, name=None, compress="zstd:1", bwlimit=None, jobs=0, progress=None,
+))]
+#[allow(clippy::too_many_arguments)]
+fn send(
+    py: Python<'_>,
+    snapshot: PathBuf,
+    bases: Vec<PathBuf>,
+    output: Option<PathBuf>,
+    name: Option<String>,
+    compress: &str,
+    bwlimit: Option<u64>,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    let compress = compress.to_owned();
+    watched(py, progress, move |monitor| {
+        let travel = Travel { compression: Compression::parse(&compress)?, limit: bwlimit };
+        with_jobs(jobs, || {
+            snapsync_engine::send(&snapshot, &bases, output.as_deref(), name, &travel, monitor)
+        })
+    })
+}
+
+#[pyfunction]
+#[pyo3(signature = (volume, delta=None, *, strict=false, jobs=0, progress=None))]
+fn receive(
+    py: Python<'_>,
+    volume: PathBuf,
+    delta: Option<PathBuf>,
+    strict: bool,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    watched(py, progress, move |monitor| {
+        with_jobs(jobs, || snapsync_engine::receive(&volume, delta.as_deref(), strict, monitor))
     })
 }
 
@@ -100,6 +140,8 @@ fn native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     error::add(module)?;
     module.add_function(wrap_pyfunction!(sync, module)?)?;
+    module.add_function(wrap_pyfunction!(send, module)?)?;
+    module.add_function(wrap_pyfunction!(receive, module)?)?;
     module.add_function(wrap_pyfunction!(snapshot, module)?)?;
     module.add_function(wrap_pyfunction!(list, module)?)?;
     module.add_function(wrap_pyfunction!(delete, module)?)?;

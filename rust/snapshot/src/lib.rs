@@ -12,11 +12,13 @@
 //! ```
 
 mod follow;
+mod identity;
 mod pool;
 mod take;
 mod volume;
 
 pub use follow::Delta;
+pub use identity::identity_of;
 pub use pool::PoolSnapshot;
 pub use take::Request;
 pub use volume::{Standby, Volume, is_vacant, name_is_free};

@@ -186,6 +186,7 @@ impl Volume {
     /// Clears what an interrupted take or delete left. Says what it did. The caller holds the lock.
     pub fn recover(&mut self) -> Result<Vec<String>> {
         let mut done = Vec::new();
+        let _ = std::fs::remove_dir_all(self.outgoing());
         let snapshots = self.store().join("snapshots");
         for entry in std::fs::read_dir(&snapshots).context("list", &snapshots)? {
             let dir = entry.context("list", &snapshots)?.path();

@@ -3,7 +3,7 @@
 use crate::STORE_FORMAT;
 use serde::{Deserialize, Serialize};
 use snapsync_model::{
-    Context, Error, Monitor, Provider, Result, Role, Side, SnapshotInfo, Subset, VolumeInfo,
+    Context, Error, Monitor, Origin, Provider, Result, Role, Side, SnapshotInfo, Subset, VolumeInfo,
 };
 use snapsync_sys::{Entry, FileSystem, Lock, Root, btrfs, fault, write_file};
 use snapsync_walk::{STORE, Tree};
@@ -253,6 +253,18 @@ impl Volume {
 
     pub(crate) fn dir_of(&self, id: Uuid) -> PathBuf {
         self.store().join("snapshots").join(id.to_string())
+    }
+
+    /// Where manifests are while their deltas travel; removed with all that is in it by the next command.
+    pub fn outgoing(&self) -> PathBuf {
+        self.store().join("outgoing")
+    }
+
+    /// Who a snapshot's subvolume is to `btrfs send`.
+    pub fn origin_of(&self, info: &SnapshotInfo) -> Option<Origin> {
+        let root = Root::open(&self.tree_of(info)?).ok()?;
+        let subvolume = btrfs::subvolume(root.fd()).ok()?;
+        Some(Origin { uuid: Uuid::from_bytes(subvolume.uuid), transid: subvolume.changed })
     }
 
     /// The directory that holds a snapshot's tree, where it is one.

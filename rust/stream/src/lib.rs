@@ -1,162 +1,21 @@
-//! Changes to frames: the data that a manifest names, read in parallel, hashed, and handed on.
+//! Changes to frames and back: the data that a manifest names is read in parallel, and travels in no order.
+//!
+//! `run` reads it and hands it on, which is all that two volumes on one machine need. `send` puts it on channels, pipes
+//! or files, in the bytes that `wire` knows; `receive` takes it from there. Both ends hold no more than a `Budget`.
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-use snapsync_model::{
-    Change, Context, Counters, Error, Inode, Inodes, Monitor, Op, Range, Result, Side, locked, unlocked,
-};
-use std::fs::File;
-use std::iter::Peekable;
-use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex};
+mod budget;
+mod channel;
+mod codec;
+mod held;
+mod read;
+mod receive;
+mod send;
+pub mod wire;
 
-/// Bytes of a frame at most. With the number of workers it bounds the memory of a stream.
-pub const FRAME: u64 = 1 << 20;
-/// Bytes that one worker reads of one file at a time: a large file is read by many.
-const PIECE: u64 = 8 << 20;
-/// Pieces that wait for a worker.
-const QUEUE: usize = 64;
-
-/// A run of bytes of one changed file.
-#[derive(Clone, Debug)]
-pub struct Frame {
-    pub change: Arc<Change>,
-    pub offset: u64,
-    pub bytes: Vec<u8>,
-    pub hash: [u8; 32],
-}
-
-impl Frame {
-    /// Fails when the bytes are not the ones that were read at the source.
-    pub fn verify(&self) -> Result<()> {
-        if *blake3::hash(&self.bytes).as_bytes() == self.hash {
-            return Ok(());
-        }
-        Err(Error::integrity(
-            format!("the data of {} at {} was damaged on its way", self.change.display_path(), self.offset),
-            "run the command again; if it happens again, check this machine's memory",
-        ))
-    }
-}
-
-/// What takes the frames of one worker.
-pub type Sink<'a> = Box<dyn FnMut(Frame) -> Result<()> + 'a>;
-
-struct Piece {
-    change: Arc<Change>,
-    inode: Arc<Inode>,
-    ranges: Vec<Range>,
-}
-
-/// Reads the data of `rows` from `side` with `jobs` workers, each with a sink of its own. Frames come in no order.
-/// The first failure stops everything.
-pub fn run<'a>(
-    rows: impl Iterator<Item = Result<Change>> + Send,
-    side: &dyn Side,
-    jobs: usize,
-    monitor: &Monitor,
-    make_sink: &(dyn Fn() -> Sink<'a> + Sync),
-) -> Result<()> {
-    let (give, take) = bounded::<Piece>(QUEUE);
-    let failed = Mutex::new(None);
-    let fail = |error: Error| {
-        locked(&failed).get_or_insert(error);
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..jobs.max(1) {
-            let take = take.clone();
-            let fail = &fail;
-            scope.spawn(move || work(&take, side, monitor, make_sink()).unwrap_or_else(fail));
-        }
-        // Without workers left, nobody would take what is given: the feeder must notice.
-        drop(take);
-        feed(rows, side, &give).unwrap_or_else(&fail);
-        drop(give);
-    });
-    unlocked(failed).map_or(Ok(()), Err)
-}
-
-/// Joins the rows with the inodes of the target, both sorted, and cuts their data into pieces.
-fn feed(rows: impl Iterator<Item = Result<Change>>, side: &dyn Side, give: &Sender<Piece>) -> Result<()> {
-    let mut inodes = side.inodes()?.peekable();
-    for change in rows {
-        let change = change?;
-        if change.data_bytes() == 0 {
-            continue;
-        }
-        let inode = Arc::new(advance_to(&mut inodes, change.ino)?);
-        let change = Arc::new(change);
-        for ranges in pieces(&change) {
-            let piece = Piece { change: change.clone(), inode: inode.clone(), ranges };
-            if give.send(piece).is_err() {
-                // All workers have failed, and said why.
-                return Ok(());
-            }
-        }
-    }
-    Ok(())
-}
-
-fn advance_to(inodes: &mut Peekable<Inodes<'_>>, ino: u64) -> Result<Inode> {
-    while inodes.next_if(|i| i.as_ref().is_ok_and(|i| i.ino < ino)).is_some() {}
-    match inodes.next() {
-        Some(Ok(inode)) if inode.ino == ino => Ok(inode),
-        Some(Err(e)) => Err(e),
-        _ => Err(Error::integrity(
-            format!("the manifest names inode {ino}, which its target does not have"),
-            "make the manifest again from its snapshots",
-        )),
-    }
-}
-
-fn pieces(change: &Change) -> Vec<Vec<Range>> {
-    let mut pieces: Vec<Vec<Range>> = Vec::new();
-    let mut room = 0;
-    for extent in change.extents.iter().filter(|e| e.op == Op::Data) {
-        let (mut at, end) = (extent.offset, extent.offset + extent.length);
-        while at < end {
-            if room == 0 {
-                pieces.push(Vec::new());
-                room = PIECE;
-            }
-            let length = room.min(end - at);
-            if let Some(piece) = pieces.last_mut() {
-                piece.push(Range { offset: at, length });
-            }
-            room -= length;
-            at += length;
-        }
-    }
-    pieces
-}
-
-fn work(take: &Receiver<Piece>, side: &dyn Side, monitor: &Monitor, mut sink: Sink<'_>) -> Result<()> {
-    for piece in take {
-        monitor.check()?;
-        let file = side.open(&piece.inode)?;
-        for range in &piece.ranges {
-            read(&file, &piece.change, *range, monitor, &mut sink)?;
-        }
-    }
-    Ok(())
-}
-
-fn read(
-    file: &File,
-    change: &Arc<Change>,
-    range: Range,
-    monitor: &Monitor,
-    sink: &mut Sink<'_>,
-) -> Result<()> {
-    let mut at = range.offset;
-    while at < range.end() {
-        monitor.check()?;
-        let mut bytes = vec![0; FRAME.min(range.end() - at) as usize];
-        file.read_exact_at(&mut bytes, at).context("read", change.display_path())?;
-        let (length, hash) = (bytes.len() as u64, *blake3::hash(&bytes).as_bytes());
-        monitor.count(Counters { bytes_read: length, bytes_sent: length, ..Counters::default() });
-        sink(Frame { change: change.clone(), offset: at, bytes, hash })?;
-        monitor.advance(length);
-        at += length;
-    }
-    Ok(())
-}
+pub use budget::{Budget, MEMORY, Permit};
+pub use channel::{Channel, Limit};
+pub use codec::Compression;
+pub use held::Held;
+pub use read::{FRAME, Frame, Sink, run};
+pub use receive::{Arrivals, Arrived, Taker, receive};
+pub use send::{Outlet, Sent, send};

@@ -1,0 +1,295 @@
+//! Which data of a delta has arrived: nothing twice, nothing that was not asked for, and after a cut nothing that is
+//! not what it was when it came.
+//!
+//! `received` in the stage has 52 bytes for each frame: inode, offset (u64), length (u32), little endian, and the BLAKE3
+//! of the bytes. It proves nothing by itself: what it names is read again before it is believed.
+
+use crate::stage::Incoming;
+use rayon::prelude::*;
+use snapsync_model::{Change, Context, Kind, Op, Range, Result, locked};
+use snapsync_stream::Held;
+use snapsync_stream::wire::LARGEST_FRAME;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+const FILE: &str = "received";
+const ENTRY: usize = 52;
+const CHUNK: usize = 4096;
+
+/// Offsets and ends, apart from each other.
+type Ranges = BTreeMap<u64, u64>;
+
+#[derive(Default)]
+pub(crate) struct Received {
+    /// What files that have some of their data still wait for.
+    missing: Mutex<HashMap<u64, Ranges>>,
+    /// What was there when this run began.
+    held: Held,
+    bytes: AtomicU64,
+    log: Option<(File, PathBuf)>,
+}
+
+impl Received {
+    pub(crate) fn open(&mut self, stage: &Path) -> Result<()> {
+        let path = stage.join(FILE);
+        let log = File::options().append(true).create(true).open(&path).context("open", &path)?;
+        self.log = Some((log, path));
+        Ok(())
+    }
+
+    /// Writes down what was staged, `new` bytes of which count.
+    pub(crate) fn note(&self, ino: u64, range: Range, new: u64, hash: &[u8; 32]) -> Result<()> {
+        self.bytes.fetch_add(new, Relaxed);
+        let Some((log, path)) = &self.log else { return Ok(()) };
+        let entry = Entry { ino, offset: range.offset, length: range.length as u32, hash: *hash };
+        let mut log = log;
+        log.write_all(&entry.to_bytes()).context("write", path)
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
+    }
+
+    pub(crate) fn holds(&self, ino: u64, range: Range) -> bool {
+        self.held.bytes_in(ino, range) == range.length
+    }
+
+    pub(crate) fn is_waiting(&self) -> bool {
+        !locked(&self.missing).is_empty()
+    }
+
+    /// Whether a cut run left some of this file.
+    pub(crate) fn has_begun(&self, ino: u64) -> bool {
+        !self.held.is_empty() && locked(&self.missing).contains_key(&ino)
+    }
+
+    /// What `create` makes, for the first frame of a file with several; None for the later ones.
+    pub(crate) fn begin<T>(
+        &self,
+        change: &Change,
+        create: impl FnOnce() -> io::Result<T>,
+    ) -> Option<io::Result<T>> {
+        let mut missing = locked(&self.missing);
+        if missing.contains_key(&change.ino) {
+            return None;
+        }
+        let made = create();
+        if made.is_ok() {
+            let data = change.extents.iter().filter(|e| e.op == Op::Data);
+            missing.insert(change.ino, data.map(|e| (e.offset, e.offset + e.length)).collect());
+        }
+        Some(made)
+    }
+
+    /// How much of a range is new, and whether nothing is missing any more; None where some of it came in this run
+    /// already.
+    pub(crate) fn arrived(&self, ino: u64, range: Range) -> Option<(u64, bool)> {
+        let mut missing = locked(&self.missing);
+        let left = missing.get_mut(&ino)?;
+        let new = take_out(left, range);
+        if new + self.held.bytes_in(ino, range) < range.length {
+            return None;
+        }
+        let is_last = left.is_empty();
+        if is_last {
+            missing.remove(&ino);
+        }
+        Some((new, is_last && new > 0))
+    }
+}
+
+/// Removes a range from others; how many bytes of it were there.
+fn take_out(ranges: &mut Ranges, range: Range) -> u64 {
+    let (start, end) = (range.offset, range.end());
+    let before = ranges.range(..start).next_back().map(|(from, to)| (*from, *to));
+    let within = ranges.range(start..end).map(|(from, to)| (*from, *to));
+    let hit: Vec<(u64, u64)> = before.filter(|(_, to)| *to > start).into_iter().chain(within).collect();
+    let mut taken = 0;
+    for (from, to) in hit {
+        ranges.remove(&from);
+        if from < start {
+            ranges.insert(from, start);
+        }
+        if to > end {
+            ranges.insert(end, to);
+        }
+        taken += to.min(end) - from.max(start);
+    }
+    taken
+}
+
+struct Entry {
+    ino: u64,
+    offset: u64,
+    length: u32,
+    hash: [u8; 32],
+}
+
+impl Entry {
+    fn to_bytes(&self) -> [u8; ENTRY] {
+        let mut bytes = [0; ENTRY];
+        bytes[..8].copy_from_slice(&self.ino.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.offset.to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.length.to_le_bytes());
+        bytes[20..].copy_from_slice(&self.hash);
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8; ENTRY]) -> Entry {
+        let number = |at: usize| u64::from_le_bytes(std::array::from_fn(|n| bytes[at + n]));
+        Entry {
+            ino: number(0),
+            offset: number(8),
+            length: u32::from_le_bytes(std::array::from_fn(|n| bytes[16 + n])),
+            hash: std::array::from_fn(|n| bytes[20 + n]),
+        }
+    }
+
+    fn range(&self) -> Range {
+        Range { offset: self.offset, length: self.length.into() }
+    }
+}
+
+fn read_log(stage: &Path) -> Result<HashMap<u64, Vec<Entry>>> {
+    let path = stage.join(FILE);
+    let bytes = match std::fs::read(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+        other => other.context("read", &path)?,
+    };
+    let mut log: HashMap<u64, Vec<Entry>> = HashMap::new();
+    // What a crash cut off at the end is no entry.
+    for bytes in bytes.as_chunks().0 {
+        let entry = Entry::from_bytes(bytes);
+        log.entry(entry.ino).or_default().push(entry);
+    }
+    Ok(log)
+}
+
+impl Incoming<'_> {
+    /// Takes up what a cut run left in the stage: data that still is what it was stays, and all else goes. What is
+    /// held, and how many bytes that is.
+    pub fn take_up(&mut self) -> Result<(Held, u64)> {
+        let log = read_log(&self.stage_path())?;
+        let mut follows_whole = false;
+        let mut rows = self.manifest_reader()?;
+        loop {
+            let chunk: Vec<Change> = rows.by_ref().take(CHUNK).collect::<Result<_>>()?;
+            if chunk.is_empty() {
+                break;
+            }
+            let kept = chunk.par_iter().map(|change| {
+                self.monitor.check()?;
+                let entries = log.get(&change.ino).map_or(&[][..], |entries| entries);
+                self.keep_verified(change, entries).context("take up", change.display_path())
+            });
+            let kept: Vec<Vec<Range>> = kept.collect::<Result<_>>()?;
+            for (change, ranges) in chunk.iter().zip(kept) {
+                if change.data_bytes() > 0 {
+                    follows_whole = self.received.hold(change, &ranges, follows_whole);
+                }
+            }
+        }
+        Ok((self.received.held.clone(), self.received.bytes()))
+    }
+
+    fn keep_verified(&self, change: &Change, entries: &[Entry]) -> io::Result<Vec<Range>> {
+        if change.flags.deleted || (change.flags.created && change.kind == Kind::Directory) {
+            return Ok(Vec::new());
+        }
+        if change.flags.created {
+            for at in 1..change.links_added.len() {
+                self.remove_staged(&self.staged_new(change, at).map_err(io::Error::other)?)?;
+            }
+        }
+        let path = self.data_path(change).map_err(io::Error::other)?;
+        let has_data = change.kind == Kind::File && change.data_bytes() > 0;
+        let file = if has_data { self.root.write(&path).ok() } else { None };
+        let kept = match &file {
+            Some(file) => verified(file, change, entries),
+            None => Vec::new(),
+        };
+        let bytes: u64 = kept.iter().map(|r| r.length).sum();
+        match file.filter(|_| bytes > 0) {
+            None => self.remove_staged(&path)?,
+            // A crash may have come between its last data and its attributes.
+            Some(file) if bytes == change.data_bytes() && change.flags.created && !change.has_clones() => {
+                self.complete(file, change)?;
+            }
+            Some(_) => {}
+        }
+        Ok(kept)
+    }
+
+    fn remove_staged(&self, path: &snapsync_model::RelPath) -> io::Result<()> {
+        match self.root.unlink(path) {
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+impl Received {
+    /// Notes what of the next row with data is there; whether all is.
+    fn hold(&mut self, change: &Change, ranges: &[Range], follows_whole: bool) -> bool {
+        self.held.push(change, ranges, follows_whole);
+        let bytes: u64 = ranges.iter().map(|r| r.length).sum();
+        *self.bytes.get_mut() += bytes;
+        let is_whole = bytes == change.data_bytes();
+        if bytes > 0 && !is_whole {
+            let left = self.held.left(change).into_iter().map(|r| (r.offset, r.end())).collect();
+            locked(&self.missing).insert(change.ino, left);
+        }
+        is_whole
+    }
+}
+
+/// The ranges whose bytes are in `file` as they came, sorted and apart.
+fn verified(file: &File, change: &Change, entries: &[Entry]) -> Vec<Range> {
+    let sound = |entry: &&Entry| {
+        if !(1..=LARGEST_FRAME).contains(&entry.length) {
+            return false;
+        }
+        let mut bytes = vec![0; entry.length as usize];
+        change.names_data(entry.range())
+            && file.read_exact_at(&mut bytes, entry.offset).is_ok()
+            && *blake3::hash(&bytes).as_bytes() == entry.hash
+    };
+    let mut found: Vec<Range> = entries.iter().filter(sound).map(Entry::range).collect();
+    found.sort_unstable();
+    let mut ranges: Vec<Range> = Vec::new();
+    for range in found {
+        match ranges.last_mut().filter(|last| last.end() >= range.offset) {
+            Some(last) => last.length = last.length.max(range.end() - last.offset),
+            None => ranges.push(range),
+        }
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_out_is_gone_and_counted() {
+        let mut ranges = Ranges::from([(0, 10), (20, 40), (50, 60)]);
+        let mut take = |offset, length| take_out(&mut ranges, Range { offset, length });
+        assert_eq!(take(5, 20), 10);
+        assert_eq!(take(5, 20), 0);
+        assert_eq!(take(30, 5), 5);
+        assert_eq!(take(0, 100), 5 + 5 + 5 + 10);
+        assert!(ranges.is_empty());
+    }
+
+    #[test]
+    fn an_entry_comes_back_from_its_bytes() {
+        let entry = Entry { ino: 1 << 60, offset: 77, length: 5, hash: [9; 32] };
+        let back = Entry::from_bytes(&entry.to_bytes());
+        assert_eq!((back.ino, back.offset, back.length, back.hash), (1 << 60, 77, 5, [9; 32]));
+    }
+}

@@ -1,0 +1,152 @@
+//! A delta from a file or a pipe, into the standby that it is for.
+
+use crate::report::Received;
+use crate::standby::{Local, Offer, StandbyEnd};
+use snapsync_manifest::ManifestReader;
+use snapsync_model::{Context, Error, Monitor, Result, Stage};
+use snapsync_stream::wire::{Digest, Header, ManifestHead, fill, read_head};
+use snapsync_stream::{Arrivals, Channel};
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Bytes taken from a pipe at a time.
+pub(crate) const BUFFER: usize = 1 << 18;
+
+/// Applies the delta in `input`, standard input without one, to the standby at `volume`.
+pub fn receive(volume: &Path, input: Option<&Path>, strict: bool, monitor: &Monitor) -> Result<Received> {
+    let started = Instant::now();
+    let mut delta = Delta::open(input, monitor)?;
+    let mut standby = Local::new(volume, monitor)?;
+    let result = apply(&mut delta, &mut standby, strict, started, monitor);
+    if let Err(error) = &result {
+        standby.failed(error, delta.header.snapshot.id);
+    }
+    result
+}
+
+fn apply(
+    delta: &mut Delta<'_>,
+    standby: &mut Local<'_>,
+    strict: bool,
+    started: Instant,
+    monitor: &Monitor,
+) -> Result<Received> {
+    let header = delta.header.clone();
+    let lineage = header.lineage.ok_or_else(|| {
+        Error::refused(
+            format!("{} is of a snapshot that belongs to no volume", delta.name.display()),
+            "receive it with --as-snapshot DIR",
+        )
+    })?;
+    let state = standby.open(lineage, header.epoch)?;
+    let begun = delta.offer(strict, |offer| standby.begin(offer))?;
+    let counts = ManifestReader::open(&standby.incoming()?.manifest())?.counts()?;
+    monitor.start(Stage::Receive, counts.data_bytes);
+    monitor.advance(begun.kept);
+    let seed = delta.seed();
+    standby.take(vec![delta.frames()], seed)?;
+    delta.expect_end()?;
+    let snapshot = standby.commit()?;
+    Ok(Received {
+        verb: "receive",
+        standby: Some(state.volume),
+        path: None,
+        base: state.newest,
+        snapshot,
+        changes: counts,
+        data_bytes: counts.data_bytes,
+        kept_bytes: begun.kept,
+        losses: begun.losses,
+        notes: monitor.take_notes(),
+        recovered: state.recovered,
+        counters: monitor.counters(),
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+/// A delta as it comes, read as far as its manifest.
+pub(crate) struct Delta<'a> {
+    from: BufReader<Channel<'a>>,
+    pub(crate) name: PathBuf,
+    pub(crate) header: Header,
+    head: Digest,
+    manifest: ManifestHead,
+}
+
+impl<'a> Delta<'a> {
+    pub(crate) fn open(input: Option<&Path>, monitor: &'a Monitor) -> Result<Delta<'a>> {
+        let (file, name) = match input {
+            Some(path) => (File::open(path).context("open", path)?.into(), path.to_path_buf()),
+            None => {
+                let name = PathBuf::from("standard input");
+                (io::stdin().as_fd().try_clone_to_owned().context("open", &name)?, name)
+            }
+        };
+        let channel = Channel::new(file, monitor).context("read", &name)?;
+        let mut from = BufReader::with_capacity(BUFFER, channel);
+        let (header, head) = read_head(&mut from, &name)?;
+        let manifest = ManifestHead::read(&mut from, &name)?;
+        Ok(Delta { from, name, header, head, manifest })
+    }
+
+    pub(crate) fn seed(&self) -> [Digest; 2] {
+        [self.head, self.manifest.digest]
+    }
+
+    pub(crate) fn offer<T>(&mut self, strict: bool, take: impl FnOnce(Offer<'_>) -> Result<T>) -> Result<T> {
+        let mut is_fetched = false;
+        let (seed, manifest) = (self.seed(), self.manifest);
+        let Delta { from, name, header, .. } = self;
+        let mut fetch = |to: &Path| {
+            is_fetched = true;
+            fetch(from, manifest, to, name)
+        };
+        let taken = take(Offer { header, manifest, seed, strict, fetch: &mut fetch })?;
+        if !is_fetched {
+            let passed = io::copy(&mut self.from.by_ref().take(manifest.length), &mut io::sink());
+            passed.context("read", &self.name)?;
+        }
+        Ok(taken)
+    }
+
+    pub(crate) fn frames<'d>(&'d mut self) -> Arrivals<'d> {
+        Arrivals { from: Box::new(&mut self.from), name: self.name.clone() }
+    }
+
+    /// Nothing may follow: it would be something that the digests do not cover.
+    pub(crate) fn expect_end(&mut self) -> Result<()> {
+        match self.from.read(&mut [0]) {
+            Ok(0) => Ok(()),
+            Ok(_) => Err(Error::integrity(
+                format!("something follows the end of the delta in {}", self.name.display()),
+                "send it again; nothing of it was applied",
+            )),
+            Err(e) => Err(snapsync_stream::wire::lift(e, "read", &self.name)),
+        }
+    }
+}
+
+/// Writes the manifest that comes next to a file, if it is what was announced.
+pub(crate) fn fetch(from: &mut impl Read, manifest: ManifestHead, to: &Path, name: &Path) -> Result<()> {
+    let mut file = File::create(to).context("create", to)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; BUFFER];
+    let mut left = manifest.length;
+    while left > 0 {
+        let piece = &mut buffer[..left.min(BUFFER as u64) as usize];
+        fill(from, piece, name)?;
+        hasher.update(piece);
+        file.write_all(piece).context("write", to)?;
+        left -= piece.len() as u64;
+    }
+    if *hasher.finalize().as_bytes() == manifest.digest {
+        return Ok(());
+    }
+    Err(Error::integrity(
+        format!("the manifest in {} is not what its digest says", name.display()),
+        "send it again; nothing of it was applied",
+    ))
+}

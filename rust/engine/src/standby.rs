@@ -1,0 +1,488 @@
+//! The standby's half of a round. The primary's half asks for its steps in their order, whether both are in one
+//! process or a channel lies between.
+
+use crate::place::{self, Target};
+use crate::recover::{finish, give_up, recover};
+use serde::{Deserialize, Serialize};
+use snapsync_apply::{Incoming, Journal, Loss, Phase};
+use snapsync_manifest::{ManifestReader, Rows};
+use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, Side, SnapshotInfo, VolumeInfo};
+use snapsync_snapshot::{Volume, name_is_free};
+use snapsync_stream::wire::{Digest, End, Header, ManifestHead};
+use snapsync_stream::{Arrivals, Budget, Held, MEMORY, Sent, receive, run};
+use snapsync_sys::{Lock, Root, btrfs, supports_reflinks};
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+
+/// What is at the place where a standby is or is to be, found without writing anything.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Looked {
+    /// For people, and for the primary to remember it by.
+    pub(crate) path: String,
+    /// None where there is no volume yet.
+    pub(crate) lineage: Option<Uuid>,
+    /// The snapshot of a delta that was cut.
+    pub(crate) pending: Option<Uuid>,
+}
+
+/// The standby as it stands, locked and healed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct State {
+    pub(crate) volume: VolumeInfo,
+    /// What its tree holds.
+    pub(crate) newest: Option<SnapshotInfo>,
+    /// A delta that was cut: the snapshot it makes, and its base.
+    pub(crate) pending: Option<(Uuid, Option<Uuid>)>,
+    pub(crate) recovered: Vec<String>,
+    /// Where further channels of this round come in.
+    pub(crate) join: Option<Uuid>,
+}
+
+/// The standby has checked a manifest and staged all that needs no data.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Begun {
+    pub(crate) losses: Vec<Loss>,
+    /// Data that it has already, and how many bytes.
+    pub(crate) held: Held,
+    pub(crate) kept: u64,
+}
+
+/// A delta that is about to come: its manifest lies in a file, or comes over a channel.
+pub(crate) struct Offer<'a> {
+    pub(crate) header: &'a Header,
+    pub(crate) manifest: ManifestHead,
+    /// Digests of head and manifest.
+    pub(crate) seed: [Digest; 2],
+    pub(crate) strict: bool,
+    /// Puts the manifest where it is told; only asked where it is not there yet.
+    pub(crate) fetch: &'a mut dyn FnMut(&Path) -> Result<()>,
+}
+
+/// The data of a delta, where it can be read.
+pub(crate) struct Data<'a> {
+    pub(crate) manifest: &'a Path,
+    pub(crate) side: &'a dyn Side,
+    pub(crate) held: &'a Held,
+    pub(crate) seed: [Digest; 2],
+}
+
+/// What the primary's half asks of the standby's, in this order.
+pub(crate) trait StandbyEnd {
+    fn look(&mut self) -> Result<Looked>;
+    /// Makes the volume where there is none.
+    fn open(&mut self, lineage: Uuid, epoch: u64) -> Result<State>;
+    fn begin(&mut self, offer: Offer<'_>) -> Result<Begun>;
+    /// Brings the data into the stage.
+    fn transfer(&mut self, data: Data<'_>) -> Result<Sent>;
+    /// Applies what is staged, and takes the standby's snapshot.
+    fn commit(&mut self) -> Result<SnapshotInfo>;
+    /// Deletes all but the newest `keep` snapshots, and what is `needed`.
+    fn prune(&mut self, keep: usize, needed: &[Uuid]) -> Result<Vec<SnapshotInfo>>;
+    /// After a failure: whether it may still make this snapshot without the primary, or go on with it.
+    fn failed(&mut self, error: &Error, snapshot: Uuid) -> bool;
+}
+
+/// A standby that this process works on.
+pub(crate) struct Local<'a> {
+    target: Target,
+    monitor: &'a Monitor,
+    volume: Option<Volume>,
+    made: Made,
+    lock: Option<Lock>,
+    incoming: Option<Incoming<'a>>,
+    under_way: Option<SnapshotInfo>,
+}
+
+impl<'a> Local<'a> {
+    pub(crate) fn new(path: &Path, monitor: &'a Monitor) -> Result<Local<'a>> {
+        Ok(Local {
+            target: place::target(path)?,
+            monitor,
+            volume: None,
+            made: Made::default(),
+            lock: None,
+            incoming: None,
+            under_way: None,
+        })
+    }
+
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    fn volume(&mut self) -> Result<&mut Volume> {
+        self.volume.as_mut().ok_or_else(|| out_of_turn("the volume is not open"))
+    }
+
+    pub(crate) fn incoming(&self) -> Result<&Incoming<'a>> {
+        self.incoming.as_ref().ok_or_else(|| out_of_turn("no delta has begun"))
+    }
+
+    /// Takes the frames of the delta that has begun from channels, where another process reads the data.
+    pub(crate) fn take(&mut self, arrivals: Vec<Arrivals<'_>>, seed: [Digest; 2]) -> Result<End> {
+        take(self.incoming()?, arrivals, seed, self.monitor)
+    }
+
+    fn make(&mut self, lineage: Uuid, epoch: u64) -> Result<Volume> {
+        if !self.target.exists {
+            make_target(&self.target.path)?;
+            self.made.directory = Some(self.target.path.clone());
+        }
+        let volume = Volume::init(&self.target.path, Role::Standby, lineage, epoch)?;
+        self.made.store = Some(volume.clone());
+        Ok(volume)
+    }
+
+    /// Takes away what was made for a round that came to nothing.
+    fn unmake(&mut self) {
+        self.lock = None;
+        std::mem::take(&mut self.made).unmake();
+    }
+
+    /// A snapshot with a header's id can be taken here after its base.
+    fn expect_base(&mut self, header: &Header) -> Result<()> {
+        let volume = self.volume()?;
+        let (snapshots, info) = (volume.snapshots()?, volume.info());
+        let show = info.path.display();
+        if header.lineage != Some(info.lineage) {
+            return Err(Error::refused(
+                format!("this delta is of another volume than the one that {show} is a standby of"),
+                "name its own standby, or receive it --as-snapshot",
+            ));
+        }
+        if header.epoch < info.epoch {
+            return Err(Error::refused(
+                format!("this delta is of epoch {}, and {show} is in epoch {}", header.epoch, info.epoch),
+                "it comes from a primary that was replaced since: take it from the new one",
+            ));
+        }
+        let name = &header.snapshot.name;
+        if snapshots.iter().any(|s| s.id == header.snapshot.id) {
+            return Err(Error::refused(
+                format!("{show} has snapshot {name} already"),
+                "there is nothing to do; send a newer one",
+            ));
+        }
+        let newest = snapshots.last();
+        if newest.map(|s| s.id) != header.base.map(|base| base.id) {
+            let holds = newest.map_or("no snapshot yet".to_owned(), |s| format!("snapshot {}", s.name));
+            return Err(Error::refused(
+                format!("the delta to {name} does not start from what {show} holds, {holds}"),
+                "send the one whose base that is (`snapsync list` shows the snapshots)",
+            ));
+        }
+        is_sound(&header.snapshot, newest)
+    }
+}
+
+/// What a header says of its snapshot can be written into a store.
+fn is_sound(snapshot: &SnapshotInfo, newest: Option<&SnapshotInfo>) -> Result<()> {
+    let after = newest.map_or(0, |newest| newest.sequence + 1);
+    let has_time = snapshot.created.parse::<jiff::Timestamp>().is_ok();
+    if !(after..1 << 48).contains(&snapshot.sequence)
+        || !has_time
+        || name_is_free(&snapshot.name, &[]).is_err()
+    {
+        return Err(Error::integrity(
+            format!("the delta's snapshot {:?} has no proper name, time or number", snapshot.name),
+            "send it again",
+        ));
+    }
+    snapsync_walk::Matcher::new(&snapshot.subset).map(drop)
+}
+
+fn out_of_turn(why: &str) -> Error {
+    Error::integrity(
+        format!("the other end speaks out of turn: {why}"),
+        "use the same snapsync on both sides",
+    )
+}
+
+impl StandbyEnd for Local<'_> {
+    fn look(&mut self) -> Result<Looked> {
+        let volume = self.target.volume.as_ref();
+        let journal = volume.map_or(Ok(None), |volume| Journal::load(&volume.store()))?;
+        Ok(Looked {
+            path: self.target.path.to_string_lossy().into_owned(),
+            lineage: volume.map(|volume| volume.info().lineage),
+            pending: journal.map(|journal| journal.snapshot.id),
+        })
+    }
+
+    fn open(&mut self, lineage: Uuid, epoch: u64) -> Result<State> {
+        let mut volume = match self.target.volume.take() {
+            Some(volume) => volume,
+            None => self.make(lineage, epoch)?,
+        };
+        self.lock = Some(volume.lock()?);
+        volume.reload()?;
+        let recovered = recover(&mut volume, self.monitor)?;
+        let newest = volume.snapshots()?.pop();
+        if newest.is_none() && !snapsync_snapshot::is_vacant(volume.path())? {
+            return Err(Error::refused(
+                format!("{} has no snapshot yet and is not empty", volume.path().display()),
+                "move what is in it away, or name another target",
+            ));
+        }
+        let pending = Journal::load(&volume.store())?.map(|journal| (journal.snapshot.id, journal.base));
+        let state = State { volume: volume.info(), newest, pending, recovered, join: None };
+        self.volume = Some(volume);
+        Ok(state)
+    }
+
+    fn begin(&mut self, offer: Offer<'_>) -> Result<Begun> {
+        self.expect_base(offer.header)?;
+        let monitor = self.monitor;
+        let volume = self.volume()?;
+        let newest = volume.snapshots()?.pop();
+        let room = Room {
+            path: volume.path().to_path_buf(),
+            store: volume.store(),
+            copies: copies(volume),
+            // What was outside the base may have come and gone, and given directories other times.
+            strays: newest.is_some_and(|base| !base.subset.is_everything()),
+        };
+        let snapshot = offer.header.snapshot.clone();
+        let (incoming, begun) = begin(&room, offer, monitor)?;
+        self.incoming = Some(incoming);
+        self.under_way = Some(snapshot);
+        Ok(begun)
+    }
+
+    fn transfer(&mut self, data: Data<'_>) -> Result<Sent> {
+        let incoming = self.incoming()?;
+        let rows = ManifestReader::open(data.manifest)?;
+        let budget = Budget::new(MEMORY);
+        let counts = rows.counts()?;
+        run(rows, data.side, data.held, workers(), &budget, self.monitor, &|| incoming.sink())?;
+        Ok(Sent { frames: 0, raw: counts.data_bytes, stored: counts.data_bytes })
+    }
+
+    fn commit(&mut self) -> Result<SnapshotInfo> {
+        let (incoming, info) = (self.incoming.take(), self.under_way.take());
+        let (Some(mut incoming), Some(info)) = (incoming, info) else {
+            return Err(out_of_turn("no delta has begun"));
+        };
+        incoming.seal()?;
+        incoming.commit()?;
+        let base = incoming.base();
+        drop(incoming);
+        let monitor = self.monitor;
+        let volume = self.volume()?;
+        let mut taken = finish(volume, &info, base, monitor)?;
+        if let (Some(entries), Some(bytes)) = (info.entries, info.bytes) {
+            volume.record_counts(&mut taken, entries, bytes)?;
+        }
+        Ok(taken)
+    }
+
+    fn prune(&mut self, keep: usize, needed: &[Uuid]) -> Result<Vec<SnapshotInfo>> {
+        let monitor = self.monitor;
+        prune(self.volume()?, keep, needed, monitor)
+    }
+
+    fn failed(&mut self, error: &Error, snapshot: Uuid) -> bool {
+        self.incoming = None;
+        let Some(volume) = &self.volume else {
+            self.unmake();
+            return false;
+        };
+        if let Ok(Some(journal)) = Journal::load(&volume.store())
+            && journal.phase == Phase::Staging
+            && !(is_cut(error) && journal.manifest.is_some())
+        {
+            let _ = give_up(volume.path(), &volume.store(), &journal);
+        }
+        let needed = !matches!(Journal::load(&volume.store()), Ok(None))
+            || volume.find_snapshot(&snapshot.to_string()).is_ok();
+        self.unmake();
+        needed
+    }
+}
+
+/// A failure after which the same delta can go on.
+pub(crate) fn is_cut(error: &Error) -> bool {
+    error.exit_code() == 5
+}
+
+/// Reading waits for the disk: more workers than cores keep it busy.
+pub(crate) fn workers() -> usize {
+    2 * rayon::current_num_threads()
+}
+
+/// Where a delta is staged.
+pub(crate) struct Room {
+    pub(crate) path: PathBuf,
+    pub(crate) store: PathBuf,
+    /// A snapshot of it copies data.
+    pub(crate) copies: bool,
+    /// It may hold entries that no snapshot has.
+    pub(crate) strays: bool,
+}
+
+/// Stages what needs no data, or takes up what a cut run of the same delta has left.
+pub(crate) fn begin<'a>(
+    room: &Room,
+    offer: Offer<'_>,
+    monitor: &'a Monitor,
+) -> Result<(Incoming<'a>, Begun)> {
+    let digest = hex(&offer.manifest.digest);
+    let header = offer.header;
+    let base = header.base.map(|base| base.id);
+    let left = Journal::load(&room.store)?;
+    let same = |journal: &Journal| {
+        journal.snapshot.id == header.snapshot.id
+            && journal.base == base
+            && journal.manifest.as_ref() == Some(&digest)
+    };
+    let (mut incoming, resumed) = match left {
+        Some(journal) if journal.phase == Phase::Staging && same(&journal) => {
+            (Incoming::open(&room.path, &room.store, journal, monitor)?, true)
+        }
+        left => {
+            if let Some(journal) = left {
+                monitor.note(format!("discarded what was staged of snapshot {}", journal.snapshot.name));
+                give_up(&room.path, &room.store, &journal)?;
+            }
+            let snapshot = header.snapshot.clone();
+            (Incoming::begin(&room.path, &room.store, snapshot, base, monitor)?, false)
+        }
+    };
+    let begun = prepare(&mut incoming, room, offer, &digest, resumed).inspect_err(|error| {
+        if !is_cut(error)
+            && let Ok(Some(journal)) = Journal::load(&room.store)
+        {
+            let _ = give_up(&room.path, &room.store, &journal);
+        }
+    })?;
+    Ok((incoming, begun))
+}
+
+fn prepare(
+    incoming: &mut Incoming<'_>,
+    room: &Room,
+    offer: Offer<'_>,
+    digest: &str,
+    resumed: bool,
+) -> Result<Begun> {
+    let Offer { header, manifest, strict, fetch, .. } = offer;
+    if !resumed {
+        has_room(room, manifest.length)?;
+        fetch(&incoming.manifest())?;
+        incoming.keep(digest)?;
+    }
+    let found = ManifestReader::open(&incoming.manifest())?.counts()?;
+    if header.totals != (&found).into() {
+        return Err(Error::integrity("the delta's header and manifest differ", "send it again"));
+    }
+    let report = incoming.prepare(room.copies, room.strays)?;
+    if strict && !report.losses.is_empty() {
+        return Err(too_strict(&room.path, &report.losses));
+    }
+    let (held, kept) = if resumed { incoming.take_up()? } else { (Held::default(), 0) };
+    incoming.entries()?;
+    Ok(Begun { losses: report.losses, held, kept })
+}
+
+fn has_room(room: &Room, manifest: u64) -> Result<()> {
+    let root = Root::open(&room.path)?;
+    let free = snapsync_sys::filesystem(root.fd()).context("read the file system of", &room.path)?.available;
+    if manifest <= free {
+        return Ok(());
+    }
+    Err(Error::refused(
+        format!("{} has {free} bytes free, and the manifest alone takes {manifest}", room.path.display()),
+        "free space there, or name a larger target",
+    ))
+}
+
+/// Takes the frames of a delta that has begun.
+pub(crate) fn take(
+    incoming: &Incoming<'_>,
+    arrivals: Vec<Arrivals<'_>>,
+    seed: [Digest; 2],
+    monitor: &Monitor,
+) -> Result<End> {
+    let rows = Rows::open(&incoming.manifest())?;
+    let skip = |ino, range| incoming.holds(ino, range);
+    receive(arrivals, seed, workers(), monitor, &skip, &|| incoming.taker(&rows))
+}
+
+fn too_strict(path: &Path, losses: &[Loss]) -> Error {
+    let list: Vec<String> = losses.iter().map(|l| format!("{} ({} entries)", l.what, l.count)).collect();
+    Error::refused(
+        format!("{} cannot hold: {}", path.display(), list.join("; ")),
+        "leave out --strict to go without, or name a target that can",
+    )
+}
+
+/// Whether the standby's own snapshot copies data.
+fn copies(standby: &Volume) -> bool {
+    let store = Root::open(&standby.store());
+    standby.info().provider == Provider::Pool && !store.is_ok_and(|root| supports_reflinks(root.fd()))
+}
+
+pub(crate) fn hex(digest: &Digest) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(crate) fn prune(
+    volume: &mut Volume,
+    keep: usize,
+    needed: &[Uuid],
+    monitor: &Monitor,
+) -> Result<Vec<SnapshotInfo>> {
+    let snapshots = volume.snapshots()?;
+    let old = snapshots.len().saturating_sub(keep);
+    let old = snapshots.into_iter().take(old).filter(|s| !needed.contains(&s.id));
+    old.map(|info| volume.delete(&info, monitor).map(|()| info)).collect()
+}
+
+/// What a round has made from nothing, and takes away again when it fails before anything is in it.
+#[derive(Default)]
+pub(crate) struct Made {
+    pub(crate) store: Option<Volume>,
+    pub(crate) directory: Option<PathBuf>,
+}
+
+impl Made {
+    pub(crate) fn unmake(self) {
+        // The failure itself is what people need to hear of; what is left is found vacant by the next round.
+        if let Some(volume) = self.store {
+            let untouched = Journal::load(&volume.store()).is_ok_and(|j| j.is_none());
+            if !untouched || volume.snapshots().is_ok_and(|s| !s.is_empty()) {
+                return;
+            }
+            let _ = volume.remove_store();
+        }
+        if let Some(path) = self.directory {
+            let _ = remove_made_directory(&path);
+        }
+    }
+}
+
+fn remove_made_directory(path: &Path) -> Result<()> {
+    let above = Root::open(place::parent(path)?)?;
+    let name = path.file_name().unwrap_or_default();
+    let is_subvolume = Root::open(path).is_ok_and(|root| btrfs::is_subvolume(root.fd()).unwrap_or(false));
+    if std::fs::read_dir(path).context("list", path)?.next().is_some() {
+        return Ok(());
+    }
+    if is_subvolume {
+        return btrfs::delete_subvolume(above.fd(), name).context("delete the subvolume", path);
+    }
+    std::fs::remove_dir(path).context("remove", path)
+}
+
+/// A subvolume where the file system has them.
+fn make_target(path: &Path) -> Result<()> {
+    let above = Root::open(place::parent(path)?)?;
+    let name = path.file_name().unwrap_or_default();
+    let on_btrfs =
+        snapsync_sys::filesystem(above.fd()).context("read the file system of", above.path())?.name()
+            == "btrfs";
+    if on_btrfs {
+        return btrfs::create_subvolume(above.fd(), name).context("create the subvolume", path);
+    }
+    std::fs::create_dir(path).context("create the directory", path)
+}

@@ -1,0 +1,62 @@
+//! The rows of a manifest in any order: what a frame that has arrived is of.
+
+use crate::ManifestReader;
+use snapsync_model::{Change, Result, locked};
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+/// Batches kept in memory: frames come nearly in the order of the rows.
+const KEPT: usize = 4;
+
+type Batch = Arc<Vec<Arc<Change>>>;
+
+/// Finds rows by inode.
+pub struct Rows {
+    /// The last inode of each batch.
+    last: Vec<u64>,
+    open: Mutex<Open>,
+}
+
+struct Open {
+    reader: ManifestReader,
+    recent: VecDeque<(usize, Batch)>,
+}
+
+impl Rows {
+    pub fn open(path: &Path) -> Result<Rows> {
+        let mut reader = ManifestReader::open(path)?;
+        let mut last: Vec<u64> = Vec::new();
+        while let Some(batch) = reader.next_rows() {
+            let before = last.last().copied().unwrap_or(0);
+            last.push(batch?.last().map_or(before, |change| change.ino));
+        }
+        Ok(Rows { last, open: Mutex::new(Open { reader, recent: VecDeque::new() }) })
+    }
+
+    /// The row of an inode that the target has.
+    pub fn find(&self, ino: u64) -> Result<Option<Arc<Change>>> {
+        let first = self.last.partition_point(|last| *last < ino);
+        // A number that was freed and used again has two rows, which may be in two batches.
+        for at in first..self.last.len().min(first + 2) {
+            let batch = self.batch(at)?;
+            let from = batch.partition_point(|change| change.ino < ino);
+            let rows = batch[from..].iter().take_while(|change| change.ino == ino);
+            if let Some(found) = rows.into_iter().find(|change| !change.flags.deleted) {
+                return Ok(Some(found.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    fn batch(&self, at: usize) -> Result<Batch> {
+        let mut open = locked(&self.open);
+        if let Some((_, batch)) = open.recent.iter().find(|(kept, _)| *kept == at) {
+            return Ok(batch.clone());
+        }
+        let rows: Batch = Arc::new(open.reader.rows_at(at)?.into_iter().map(Arc::new).collect());
+        open.recent.truncate(KEPT - 1);
+        open.recent.push_front((at, rows.clone()));
+        Ok(rows)
+    }
+}

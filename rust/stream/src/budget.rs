@@ -1,0 +1,87 @@
+//! What a stream may hold in memory, on either end: whoever wants to hold more waits until something is let go.
+
+use snapsync_model::locked;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+/// Bytes of data that one end holds at most, by default.
+pub const MEMORY: u64 = 64 << 20;
+
+pub struct Budget {
+    free: Mutex<u64>,
+    freed: Condvar,
+    total: u64,
+}
+
+impl Budget {
+    pub fn new(total: u64) -> Arc<Budget> {
+        Arc::new(Budget { free: Mutex::new(total), freed: Condvar::new(), total })
+    }
+
+    /// Waits until so many bytes may be held. More than there are counts as all of them.
+    pub fn take(self: &Arc<Self>, bytes: u64) -> Permit {
+        let bytes = bytes.min(self.total);
+        let mut free = locked(&self.free);
+        while *free < bytes {
+            free = self.freed.wait(free).unwrap_or_else(PoisonError::into_inner);
+        }
+        *free -= bytes;
+        Permit { budget: self.clone(), bytes }
+    }
+}
+
+/// The right to hold some bytes, given back when it is dropped.
+pub struct Permit {
+    budget: Arc<Budget>,
+    bytes: u64,
+}
+
+impl Permit {
+    /// Gives back what is more than `bytes`.
+    pub fn shrink(&mut self, bytes: u64) {
+        let back = self.bytes.saturating_sub(bytes);
+        self.bytes -= back;
+        self.give_back(back);
+    }
+
+    fn give_back(&self, bytes: u64) {
+        *locked(&self.budget.free) += bytes;
+        self.budget.freed.notify_all();
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.give_back(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn never_more_is_held_than_the_budget() {
+        let budget = Budget::new(100);
+        let held = Mutex::new((0_u64, 0_u64));
+        std::thread::scope(|scope| {
+            for worker in 0..8_u64 {
+                let (budget, held) = (&budget, &held);
+                scope.spawn(move || {
+                    for turn in 0..200 {
+                        let bytes = 1 + (worker * 31 + turn * 17) % 60;
+                        let permit = budget.take(bytes);
+                        let mut now = locked(held);
+                        now.0 += bytes;
+                        now.1 = now.1.max(now.0);
+                        drop(now);
+                        locked(held).0 -= bytes;
+                        drop(permit);
+                    }
+                });
+            }
+        });
+        let (left, most) = *locked(&held);
+        assert!(left == 0 && most <= 100, "{left} {most}");
+        assert_eq!(*locked(&budget.free), 100);
+    }
+}

@@ -1,0 +1,152 @@
+//! Frames from channels: read by one thread a channel, unpacked and verified by others.
+
+use crate::codec::{Codec, Decompressor};
+use crate::wire::{Digest, End, FrameHead, Record, Sum, damaged, fill};
+use crate::{Budget, Permit};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use snapsync_model::{Error, Monitor, Range, Result, locked, unlocked};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+/// A channel that frames come from, and its name for messages.
+pub struct Arrivals<'a> {
+    pub from: Box<dyn Read + Send + 'a>,
+    pub name: PathBuf,
+}
+
+/// A frame whose bytes are what its digest says. Which file they are of is for the receiver to look up.
+pub struct Arrived {
+    pub ino: u64,
+    pub offset: u64,
+    pub bytes: Vec<u8>,
+    pub hash: Digest,
+    _permit: Permit,
+}
+
+impl Arrived {
+    pub fn range(&self) -> Range {
+        Range { offset: self.offset, length: self.bytes.len() as u64 }
+    }
+}
+
+/// What takes the frames of one worker.
+pub type Taker<'a> = Box<dyn FnMut(Arrived) -> Result<()> + 'a>;
+
+struct Packed {
+    head: FrameHead,
+    payload: Vec<u8>,
+    permit: Permit,
+}
+
+/// Takes frames until the end record of every channel; how many bytes of data they hold. `skip` says which need not be
+/// looked at. The first failure stops everything.
+pub fn receive<'a>(
+    arrivals: Vec<Arrivals<'_>>,
+    seed: [Digest; 2],
+    jobs: usize,
+    monitor: &Monitor,
+    skip: &(dyn Fn(u64, Range) -> bool + Sync),
+    make_taker: &(dyn Fn() -> Taker<'a> + Sync),
+) -> Result<End> {
+    let failed = Mutex::new(None::<Error>);
+    let fail = |error: Error| {
+        locked(&failed).get_or_insert(error);
+    };
+    let total = Mutex::new(End { frames: 0, bytes: 0, digest: [0; 32] });
+    let budget = Budget::new(crate::MEMORY);
+    std::thread::scope(|scope| {
+        let (give, take) = bounded::<Packed>(4 * jobs.max(1));
+        for _ in 0..jobs.max(1) {
+            let (take, fail) = (take.clone(), &fail);
+            scope.spawn(move || unpack(&take, monitor, make_taker()).unwrap_or_else(fail));
+        }
+        drop(take);
+        for from in arrivals {
+            let (give, fail, budget, failed, total) = (give.clone(), &fail, &budget, &failed, &total);
+            scope.spawn(move || {
+                let reader = Reader { budget, skip, monitor, failed };
+                match reader.read(from, seed, &give) {
+                    Ok(end) => {
+                        let mut total = locked(total);
+                        total.frames += end.frames;
+                        total.bytes += end.bytes;
+                    }
+                    Err(error) => fail(error),
+                }
+            });
+        }
+    });
+    unlocked(failed).map_or_else(|| Ok(unlocked(total)), Err)
+}
+
+struct Reader<'a> {
+    budget: &'a Arc<Budget>,
+    skip: &'a (dyn Fn(u64, Range) -> bool + Sync),
+    monitor: &'a Monitor,
+    failed: &'a Mutex<Option<Error>>,
+}
+
+impl Reader<'_> {
+    fn read(&self, mut arrivals: Arrivals<'_>, seed: [Digest; 2], give: &Sender<Packed>) -> Result<End> {
+        let (from, name) = (&mut arrivals.from, &arrivals.name);
+        let mut sum = Sum::new(seed[0], seed[1]);
+        loop {
+            self.monitor.check()?;
+            if locked(self.failed).is_some() {
+                return Ok(sum.end());
+            }
+            let head = match Record::read(from, name)? {
+                Record::Frame(head) => head,
+                Record::End(end) if end == sum.end() => return Ok(end),
+                Record::End(_) => return Err(damaged(name, "its frames are not those that its end counts")),
+            };
+            sum.add(&head);
+            let range = Range { offset: head.offset, length: head.raw.into() };
+            if (self.skip)(head.ino, range) {
+                pass_over(from, head.stored, name)?;
+                continue;
+            }
+            let permit = self.budget.take(u64::from(head.raw) + u64::from(head.stored));
+            let mut payload = vec![0; head.stored as usize];
+            fill(from, &mut payload, name)?;
+            if give.send(Packed { head, payload, permit }).is_err() {
+                // All workers have failed, and said why.
+                return Ok(sum.end());
+            }
+        }
+    }
+}
+
+fn pass_over(from: &mut impl Read, mut bytes: u32, name: &Path) -> Result<()> {
+    let mut buffer = [0; 1 << 14];
+    while bytes > 0 {
+        let piece = bytes.min(buffer.len() as u32);
+        fill(from, &mut buffer[..piece as usize], name)?;
+        bytes -= piece;
+    }
+    Ok(())
+}
+
+fn unpack(take: &Receiver<Packed>, monitor: &Monitor, mut taker: Taker<'_>) -> Result<()> {
+    let mut decompressor = Decompressor::new()
+        .map_err(|e| Error::failed(format!("cannot decompress: {e}"), "free memory and try again"))?;
+    for Packed { head, payload, permit } in take {
+        monitor.check()?;
+        let bytes = decompressor.decompress(head.codec, payload, head.raw as usize);
+        let bytes = bytes.filter(|bytes| *blake3::hash(bytes).as_bytes() == head.digest);
+        let Some(bytes) = bytes else { return Err(not_its_digest(&head)) };
+        let length = bytes.len() as u64;
+        taker(Arrived { ino: head.ino, offset: head.offset, bytes, hash: head.digest, _permit: permit })?;
+        monitor.advance(length);
+    }
+    Ok(())
+}
+
+fn not_its_digest(head: &FrameHead) -> Error {
+    let how = if head.codec == Codec::Zstd { "cannot be unpacked to what" } else { "is not what" };
+    Error::integrity(
+        format!("the data of inode {} at {} {how} its digest says", head.ino, head.offset),
+        "send it again; if it happens again, check the network and the memory of both machines",
+    )
+}

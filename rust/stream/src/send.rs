@@ -1,0 +1,137 @@
+//! Frames onto channels: compressed by those who have read them, written by one thread a channel.
+
+use crate::codec::{Codec, Compressor};
+use crate::wire::{Digest, FrameHead, Sum, lift};
+use crate::{Budget, Compression, Frame, Held, Permit, run};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use snapsync_model::{Change, Context, Error, Monitor, Result, Side, locked, unlocked};
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+/// A channel that frames go to, and its name for messages.
+pub struct Outlet<'a> {
+    pub to: Box<dyn Write + Send + 'a>,
+    pub name: PathBuf,
+}
+
+/// What went over all channels together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    pub frames: u64,
+    /// Bytes of data, and what they were when they travelled.
+    pub raw: u64,
+    pub stored: u64,
+}
+
+struct Packed {
+    head: FrameHead,
+    payload: Vec<u8>,
+    _permit: Permit,
+}
+
+/// Sends the data of `rows` that is not `held`, and the end record on every channel. `seed` are the digests of head and manifest.
+#[allow(clippy::too_many_arguments)]
+pub fn send(
+    rows: impl Iterator<Item = Result<Change>> + Send,
+    side: &dyn Side,
+    held: &Held,
+    seed: [Digest; 2],
+    outlets: Vec<Outlet<'_>>,
+    compression: Compression,
+    jobs: usize,
+    monitor: &Monitor,
+) -> Result<Sent> {
+    let failed = Mutex::new(None::<Error>);
+    let sent = Mutex::new(Sent::default());
+    let budget = Budget::new(crate::MEMORY);
+    std::thread::scope(|scope| {
+        // What is packed is bounded by the budget; this only keeps workers from waiting for each other.
+        let (give, take) = bounded::<Packed>(4 * jobs.max(1));
+        for outlet in outlets {
+            let (take, failed, sent) = (take.clone(), &failed, &sent);
+            scope.spawn(move || match write(outlet, &take, seed, failed) {
+                Ok(more) => locked(sent).add(more),
+                Err(error) => {
+                    locked(failed).get_or_insert(error);
+                }
+            });
+        }
+        drop(take);
+        let read = run(rows, side, held, jobs, &budget, monitor, &|| pack(compression, &give, &failed));
+        if let Err(error) = read {
+            locked(&failed).get_or_insert(error);
+        }
+    });
+    unlocked(failed).map_or_else(|| Ok(*locked(&sent)), Err)
+}
+
+impl Sent {
+    fn add(&mut self, more: Sent) {
+        self.frames += more.frames;
+        self.raw += more.raw;
+        self.stored += more.stored;
+    }
+}
+
+/// One worker's sink.
+fn pack<'a>(
+    compression: Compression,
+    give: &'a Sender<Packed>,
+    failed: &'a Mutex<Option<Error>>,
+) -> crate::Sink<'a> {
+    let mut compressor = Compressor::new(compression);
+    Box::new(move |frame| {
+        let compressor = match &mut compressor {
+            Ok(compressor) => compressor,
+            Err(e) => return Err(Error::failed(format!("cannot compress: {e}"), "use --compress none")),
+        };
+        if locked(failed).is_some() {
+            // Who failed has said why.
+            return Err(Error::Interrupted);
+        }
+        let packed = pack_one(compressor, frame)?;
+        give.send(packed).map_err(|_| Error::Interrupted)
+    })
+}
+
+fn pack_one(compressor: &mut Compressor, frame: Frame) -> Result<Packed> {
+    let compressed = compressor.compress(&frame.bytes).context("compress", frame.change.display_path())?;
+    let raw = frame.bytes.len() as u32;
+    let (codec, payload) = match compressed {
+        Some(payload) => (Codec::Zstd, payload),
+        None => (Codec::Stored, frame.bytes),
+    };
+    let stored = payload.len() as u32;
+    let mut permit = frame.permit;
+    permit.shrink(stored.into());
+    let head =
+        FrameHead { codec, raw, stored, ino: frame.change.ino, offset: frame.offset, digest: frame.hash };
+    Ok(Packed { head, payload, _permit: permit })
+}
+
+fn write(
+    mut outlet: Outlet<'_>,
+    take: &Receiver<Packed>,
+    seed: [Digest; 2],
+    failed: &Mutex<Option<Error>>,
+) -> Result<Sent> {
+    let mut sum = Sum::new(seed[0], seed[1]);
+    let mut sent = Sent::default();
+    let mut put = |bytes: &[u8]| outlet.to.write_all(bytes).map_err(|e| lift(e, "write", &outlet.name));
+    for packed in take {
+        if locked(failed).is_some() {
+            return Ok(sent);
+        }
+        put(&packed.head.to_bytes())?;
+        put(&packed.payload)?;
+        sum.add(&packed.head);
+        sent.add(Sent { frames: 1, raw: packed.head.raw.into(), stored: packed.head.stored.into() });
+    }
+    // The feeder is done, or has failed: only the first may look like an end.
+    if locked(failed).is_none() {
+        put(&sum.end().to_bytes())?;
+    }
+    outlet.to.flush().map_err(|e| lift(e, "write", &outlet.name))?;
+    Ok(sent)
+}
