@@ -23,6 +23,7 @@ __all__ = [
     "receive",
     "receive_as_snapshot",
     "send",
+    "serve",
     "snapshot",
     "status",
     "sync",
@@ -50,8 +51,21 @@ def sync(
     exclude: Sequence[str] = ...,
     include: Sequence[str] = ...,
     everything: bool = False,
+    compress: str = "zstd:1",
+    bwlimit: int | None = None,
+    rsh: Sequence[str] | None = None,
+    remote_path: str = "snapsync",
+    ssh_options: Sequence[str] = ...,
+    channels: int = 1,
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
+) -> str: ...
+def serve(
+    *,
+    restrict_to: str | None = None,
+    read_only: bool = False,
+    receive_only: bool = False,
+    jobs: int = 0,
 ) -> str: ...
 def send(
     snapshot: str,

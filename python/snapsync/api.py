@@ -90,10 +90,20 @@ def sync(
     exclude: Sequence[str] = (),
     include: Sequence[str] = (),
     everything: bool = False,
+    compress: str = "zstd:1",
+    bwlimit: int | None = None,
+    rsh: Sequence[str] = ("ssh",),
+    remote_path: str = "snapsync",
+    ssh_options: Sequence[str] = (),
+    channels: int = 1,
     jobs: int = 0,
     progress: Progress | None = None,
 ) -> SyncReport:
     """Run one round: snapshot `source`, bring `target` to it, snapshot `target`.
+
+    One of the two may be `[user@]host:PATH`: `rsh` then runs `remote_path` there, with an `-o` for each of
+    `ssh_options`, over `channels` connections. `compress` ("none" or "zstd:LEVEL") and `bwlimit` (bytes a
+    second) are for what travels between machines.
 
     The first round restores the whole tree into an absent or empty `target`. `name` names the snapshot,
     `keep_last` deletes all but that many of the newest snapshots on both sides afterwards, `strict` refuses
@@ -104,7 +114,8 @@ def sync(
     were kept; `everything` drops them.
 
     Raises UsageError for a pattern that cannot be understood, RefusedError where `target` is not a standby
-    of `source`, or was changed by hand.
+    of `source`, or was changed by hand, InterruptedRound where the connection is cut: what has arrived is
+    kept, and the next round goes on from there.
     """
     text = _native.sync(
         os.fsdecode(source),
@@ -115,6 +126,12 @@ def sync(
         exclude=_text(exclude),
         include=_text(include),
         everything=everything,
+        compress=compress,
+        bwlimit=bwlimit,
+        rsh=rsh,
+        remote_path=remote_path,
+        ssh_options=ssh_options,
+        channels=channels,
         jobs=jobs,
         progress=progress,
     )

@@ -97,7 +97,7 @@ def snapsync(
     epilog=examples(
         "snapsync sync /srv/data /mnt/standby",
         "snapsync sync /srv/data /mnt/standby --name monday --keep-last 7",
-        "snapsync sync /srv/data /mnt/standby --strict --json",
+        "snapsync sync /srv/data root@backup:/mnt/standby",
         "snapsync sync /srv/data /mnt/standby --exclude '*.tmp' --exclude '/cache/*' --include /cache/keep",
     )
 )
@@ -146,11 +146,29 @@ def sync(
         bool,
         typer.Option("--everything", help="Leave nothing out any more."),
     ] = False,
+    compress: Compress = "zstd:1",
+    bwlimit: BandwidthLimit = None,
+    rsh: Annotated[
+        str, typer.Option("--rsh", metavar="COMMAND", help="What runs a command on another host.")
+    ] = "ssh",
+    remote_path: Annotated[
+        str, typer.Option("--remote-path", metavar="COMMAND", help="What snapsync is called there.")
+    ] = "snapsync",
+    ssh_options: Annotated[
+        list[str] | None,
+        typer.Option("-o", metavar="OPTION", help="An option for ssh, as its own -o. Repeat for more."),
+    ] = None,
+    channels: Annotated[
+        int,
+        typer.Option("--channels", min=1, max=64, metavar="N", help="Connections to the other host."),
+    ] = 1,
     jobs: Jobs = 0,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
     """Bring TARGET in step with SOURCE.
+
+    One of them may be [user@]host:PATH: snapsync then runs on that host too, over your own ssh.
 
     One round: snapshot SOURCE, apply its changes to TARGET, snapshot TARGET. The first round restores the
     whole tree. What an earlier, interrupted run left is healed first: whatever is killed, and whenever,
@@ -173,6 +191,12 @@ def sync(
         exclude_from=exclude_from or [],
         include=include or [],
         everything=everything,
+        compress=compress,
+        bwlimit=rate(bwlimit),
+        rsh=rsh,
+        remote_path=remote_path,
+        ssh_options=ssh_options or [],
+        channels=channels,
         jobs=jobs,
     )
 
@@ -275,6 +299,39 @@ def receive(
         as_snapshot=as_snapshot,
         name=name,
         strict=strict,
+        jobs=jobs,
+    )
+
+
+@app.command(
+    epilog=examples(
+        "snapsync serve --restrict-to /backup --receive-only",
+        'command="snapsync serve --restrict-to /backup --receive-only",restrict ssh-ed25519 AAAA...',
+    )
+)
+def serve(
+    restrict_to: Annotated[
+        Path | None, typer.Option("--restrict-to", metavar="DIR", help="Only volumes beneath DIR.")
+    ] = None,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Only send from volumes.")] = False,
+    receive_only: Annotated[bool, typer.Option("--receive-only", help="Only receive into volumes.")] = False,
+    jobs: Jobs = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Be the other end of a sync from another host.
+
+    `snapsync sync` starts this over ssh; it speaks on stdin and stdout, and ends with its client. As a forced
+    command in authorized_keys it keeps a key to one directory and one direction. Sending a volume takes a
+    snapshot of it, with --read-only too.
+    """
+    from snapsync.commands.serve import run
+
+    return run(
+        Output(as_json=as_json, quiet=quiet),
+        restrict_to,
+        read_only=read_only,
+        receive_only=receive_only,
         jobs=jobs,
     )
 

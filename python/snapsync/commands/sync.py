@@ -21,6 +21,12 @@ def run(
     exclude_from: Sequence[Path],
     include: Sequence[str],
     everything: bool,
+    compress: str,
+    bwlimit: int | None,
+    rsh: str,
+    remote_path: str,
+    ssh_options: Sequence[str],
+    channels: int,
     jobs: int,
 ) -> int:
     exclude = [*(pattern for file in exclude_from for pattern in _read(file)), *exclude]
@@ -34,6 +40,12 @@ def run(
             exclude=exclude,
             include=include,
             everything=everything,
+            compress=compress,
+            bwlimit=bwlimit,
+            rsh=_words(rsh),
+            remote_path=remote_path,
+            ssh_options=ssh_options,
+            channels=channels,
             jobs=jobs,
             progress=progress,
         )
@@ -43,6 +55,17 @@ def run(
         output.note(note)
     output.summary(report, summary(report))
     return ExitCode.DONE
+
+
+def _words(command: str) -> list[str]:
+    """The words of a command, as a shell takes them."""
+    import shlex
+
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        message = f"cannot understand the command {command!r}: {str(error).lower()}"
+        raise told(UsageError(message), message, "use --rsh ssh, or leave it out") from None
 
 
 def _read(file: Path) -> list[str]:

@@ -1,11 +1,16 @@
 //! The verbs: they wire the stages together and hold no mechanism of their own.
 
+mod attend;
 mod diff;
+mod join;
 mod place;
+mod protocol;
 mod receive;
 mod recover;
+mod remote;
 mod report;
 mod send;
+mod serve;
 mod sides;
 mod standby;
 mod subset;
@@ -15,16 +20,18 @@ mod verify;
 
 pub use diff::diff;
 pub use receive::receive;
+pub use remote::Reach;
 pub use report::{
     Changes, Deleted, Diff, Difference, Listed, Received, Sent, StandbyStatus, Status, Synced, Taken,
     Unfinished, Verified,
 };
 pub use send::{Travel, send};
-pub use sync::{Options, sync};
+pub use serve::{Gate, serve};
+pub use sync::{Options, Round, sync};
 pub use verbs::{delete, list, snapshot, status};
 pub use verify::verify;
 
-pub use snapsync_model::{Error, Monitor, Result};
+pub use snapsync_model::{Error, Monitor, Result, reason};
 pub use snapsync_stream::Compression;
 pub use snapsync_sys::fault::POINTS as FAULT_POINTS;
 

@@ -28,7 +28,7 @@ pub fn receive(volume: &Path, input: Option<&Path>, strict: bool, monitor: &Moni
 }
 
 fn apply(
-    delta: &mut Delta<'_>,
+    delta: &mut Delta<BufReader<Channel<'_>>>,
     standby: &mut Local<'_>,
     strict: bool,
     started: Instant,
@@ -42,7 +42,7 @@ fn apply(
         )
     })?;
     let state = standby.open(lineage, header.epoch)?;
-    let begun = delta.offer(strict, |offer| standby.begin(offer))?;
+    let begun = delta.offer(strict, false, |offer| standby.begin(offer))?;
     let counts = ManifestReader::open(&standby.incoming()?.manifest())?.counts()?;
     monitor.start(Stage::Receive, counts.data_bytes);
     monitor.advance(begun.kept);
@@ -68,16 +68,16 @@ fn apply(
 }
 
 /// A delta as it comes, read as far as its manifest.
-pub(crate) struct Delta<'a> {
-    from: BufReader<Channel<'a>>,
+pub(crate) struct Delta<R> {
+    from: R,
     pub(crate) name: PathBuf,
     pub(crate) header: Header,
     head: Digest,
     manifest: ManifestHead,
 }
 
-impl<'a> Delta<'a> {
-    pub(crate) fn open(input: Option<&Path>, monitor: &'a Monitor) -> Result<Delta<'a>> {
+impl<'a> Delta<BufReader<Channel<'a>>> {
+    pub(crate) fn open(input: Option<&Path>, monitor: &'a Monitor) -> Result<Self> {
         let (file, name) = match input {
             Some(path) => (File::open(path).context("open", path)?.into(), path.to_path_buf()),
             None => {
@@ -86,7 +86,12 @@ impl<'a> Delta<'a> {
             }
         };
         let channel = Channel::new(file, monitor).context("read", &name)?;
-        let mut from = BufReader::with_capacity(BUFFER, channel);
+        Delta::read(BufReader::with_capacity(BUFFER, channel), name)
+    }
+}
+
+impl<R: Read + Send> Delta<R> {
+    pub(crate) fn read(mut from: R, name: PathBuf) -> Result<Delta<R>> {
         let (header, head) = read_head(&mut from, &name)?;
         let manifest = ManifestHead::read(&mut from, &name)?;
         Ok(Delta { from, name, header, head, manifest })
@@ -96,16 +101,25 @@ impl<'a> Delta<'a> {
         [self.head, self.manifest.digest]
     }
 
-    pub(crate) fn offer<T>(&mut self, strict: bool, take: impl FnOnce(Offer<'_>) -> Result<T>) -> Result<T> {
+    /// Offers it to what receives it. `has_manifest`: the receiver has the manifest, and it does not come.
+    pub(crate) fn offer<T>(
+        &mut self,
+        strict: bool,
+        has_manifest: bool,
+        take: impl FnOnce(Offer<'_>) -> Result<T>,
+    ) -> Result<T> {
         let mut is_fetched = false;
-        let (seed, manifest) = (self.seed(), self.manifest);
+        let manifest = self.manifest;
         let Delta { from, name, header, .. } = self;
         let mut fetch = |to: &Path| {
             is_fetched = true;
+            if has_manifest {
+                return Err(crate::protocol::nonsense(name, "no manifest, where there is none yet"));
+            }
             fetch(from, manifest, to, name)
         };
-        let taken = take(Offer { header, manifest, seed, strict, fetch: &mut fetch })?;
-        if !is_fetched {
+        let taken = take(Offer { header, manifest, strict, file: Path::new(""), fetch: &mut fetch })?;
+        if !is_fetched && !has_manifest {
             let passed = io::copy(&mut self.from.by_ref().take(manifest.length), &mut io::sink());
             passed.context("read", &self.name)?;
         }

@@ -1,6 +1,7 @@
 //! A snapshot as a delta, in a file or a pipe.
 
 use crate::place::Place;
+use crate::receive::BUFFER;
 use crate::report::Sent;
 use crate::sides::Sides;
 use crate::standby::workers;
@@ -19,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// How a delta travels.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Travel {
     pub compression: Compression,
     /// Bytes a second; as many as there can be without it.
@@ -95,8 +96,9 @@ fn write(
     travel: &Travel,
     monitor: &Monitor,
 ) -> Result<snapsync_stream::Sent> {
-    let channel = Channel::new(to, monitor).context("write", name)?;
-    let mut to = BufWriter::with_capacity(1 << 18, channel.limited(travel.limit.map(Limit::new)));
+    let mut channel = Channel::new(to, monitor).context("write", name)?;
+    channel.limit(travel.limit.map(Limit::new).as_ref());
+    let mut to = BufWriter::with_capacity(BUFFER, channel);
     let announced = announce(manifest)?;
     let mut put = || {
         let digest = write_head(&mut to, head)?;

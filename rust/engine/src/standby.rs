@@ -31,11 +31,20 @@ pub(crate) struct State {
     pub(crate) volume: VolumeInfo,
     /// What its tree holds.
     pub(crate) newest: Option<SnapshotInfo>,
-    /// A delta that was cut: the snapshot it makes, and its base.
-    pub(crate) pending: Option<(Uuid, Option<Uuid>)>,
+    /// A delta that was cut.
+    pub(crate) pending: Option<Pending>,
     pub(crate) recovered: Vec<String>,
     /// Where further channels of this round come in.
     pub(crate) join: Option<Uuid>,
+}
+
+/// A delta of which the stage holds a part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Pending {
+    pub(crate) snapshot: Uuid,
+    pub(crate) base: Option<Uuid>,
+    /// BLAKE3, in hexadecimal.
+    pub(crate) manifest: String,
 }
 
 /// The standby has checked a manifest and staged all that needs no data.
@@ -51,9 +60,9 @@ pub(crate) struct Begun {
 pub(crate) struct Offer<'a> {
     pub(crate) header: &'a Header,
     pub(crate) manifest: ManifestHead,
-    /// Digests of head and manifest.
-    pub(crate) seed: [Digest; 2],
     pub(crate) strict: bool,
+    /// Where the manifest lies already, if it is on this machine.
+    pub(crate) file: &'a Path,
     /// Puts the manifest where it is told; only asked where it is not there yet.
     pub(crate) fetch: &'a mut dyn FnMut(&Path) -> Result<()>,
 }
@@ -224,7 +233,11 @@ impl StandbyEnd for Local<'_> {
                 "move what is in it away, or name another target",
             ));
         }
-        let pending = Journal::load(&volume.store())?.map(|journal| (journal.snapshot.id, journal.base));
+        let pending = Journal::load(&volume.store())?.map(|journal| Pending {
+            snapshot: journal.snapshot.id,
+            base: journal.base,
+            manifest: journal.manifest.unwrap_or_default(),
+        });
         let state = State { volume: volume.info(), newest, pending, recovered, join: None };
         self.volume = Some(volume);
         Ok(state)

@@ -2,10 +2,14 @@
 
 use crate::place;
 use crate::recover::recover;
+use crate::remote::{Address, pull, push};
 use crate::report::Synced;
 use crate::sides::Sides;
 use crate::standby::{Begun, Data, Local, Looked, Made, Offer, StandbyEnd, State, is_cut, prune};
 use crate::subset;
+use crate::{Reach, Travel};
+use serde::Serialize;
+use serde_json::value::RawValue;
 use snapsync_manifest::Header as ManifestHeader;
 use snapsync_model::{
     Context, Counters, Counts, Error, Identity, Monitor, Result, Role, Side, SnapshotInfo, Stage, Subset,
@@ -31,8 +35,36 @@ pub struct Options {
     pub everything: bool,
 }
 
-/// Brings `target` in step with `source`. The first round makes both volumes.
-pub fn sync(source: &Path, target: &Path, options: &Options, monitor: &Monitor) -> Result<Synced> {
+/// What a round came to: told by this end, or by the other, where the primary is there.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Round {
+    Here(Box<Synced>),
+    There(Box<RawValue>),
+}
+
+/// Brings `target` in step with `source`. The first round makes both volumes. Either may be `[user@]host:PATH`.
+pub fn sync(
+    source: &Path,
+    target: &Path,
+    options: &Options,
+    travel: &Travel,
+    reach: &Reach,
+    monitor: &Monitor,
+) -> Result<Round> {
+    let here = |report| Round::Here(Box::new(report));
+    match (Address::parse(source)?, Address::parse(target)?) {
+        (None, None) => local(source, target, options, monitor).map(here),
+        (None, Some(target)) => push(source, &target, options, travel, reach, monitor).map(here),
+        (Some(source), None) => pull(&source, target, options, travel, reach, monitor).map(Round::There),
+        (Some(_), Some(_)) => Err(Error::usage(
+            "both source and target are on other machines",
+            "run snapsync on one of the two",
+        )),
+    }
+}
+
+fn local(source: &Path, target: &Path, options: &Options, monitor: &Monitor) -> Result<Synced> {
     let source = place::existing_directory(source)?;
     place::not_inside(target, &source)?;
     let mut standby = Local::new(target, monitor)?;
@@ -65,7 +97,7 @@ pub(crate) fn drive(
             volume
         }
     };
-    let mut round = Round { primary, standby, looked, options, monitor, started };
+    let mut round = Driver { primary, standby, looked, options, monitor, started };
     let result = round.run(subset);
     if let Err(error) = &result {
         round.standby.failed(error, Uuid::nil());
@@ -82,7 +114,7 @@ fn name_can_be_given(primary: Option<&Volume>, looked: &Looked, options: &Option
     name_is_free(name, &taken)
 }
 
-struct Round<'a> {
+struct Driver<'a> {
     primary: Volume,
     standby: &'a mut dyn StandbyEnd,
     looked: Looked,
@@ -99,7 +131,7 @@ struct Brought {
     begun: Begun,
 }
 
-impl Round<'_> {
+impl Driver<'_> {
     fn run(&mut self, subset: Option<Subset>) -> Result<Synced> {
         let _lock = self.primary.lock()?;
         self.primary.reload()?;
@@ -147,11 +179,11 @@ impl Round<'_> {
 
     /// The snapshot whose delta the standby holds a part of, if that delta can go on.
     fn cut_before(&self, state: &State, base: Option<&SnapshotInfo>) -> Result<Option<SnapshotInfo>> {
-        let Some((snapshot, from)) = state.pending else { return Ok(None) };
-        if from != base.map(|base| base.id) {
+        let Some(pending) = &state.pending else { return Ok(None) };
+        if pending.base != base.map(|base| base.id) {
             return Ok(None);
         }
-        Ok(self.primary.snapshots()?.into_iter().find(|s| s.id == snapshot))
+        Ok(self.primary.snapshots()?.into_iter().find(|s| s.id == pending.snapshot))
     }
 
     /// After a failure that left the standby where it was, the primary's new snapshot has no purpose, and neither has
@@ -198,8 +230,8 @@ impl Round<'_> {
         let begun = self.standby.begin(Offer {
             header: &head,
             manifest: announced,
-            seed,
             strict: self.options.strict,
+            file: &manifest,
             fetch: &mut |to| std::fs::copy(&manifest, to).map(drop).context("write", to),
         })?;
         *has_begun = true;

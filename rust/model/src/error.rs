@@ -59,6 +59,14 @@ impl Error {
         }
     }
 
+    /// What was attempted, on which path, and why it failed.
+    pub fn sentence(&self) -> String {
+        match self {
+            Error::Io { source, .. } => format!("{self}: {}", reason(source)),
+            other => other.to_string(),
+        }
+    }
+
     /// What the reader can do next; empty where there is nothing to say.
     pub fn advice(&self) -> String {
         match self {
@@ -78,6 +86,15 @@ impl Error {
             Error::Io { source, .. } => source.raw_os_error(),
             _ => None,
         }
+    }
+}
+
+/// The system's words, without the number that Rust adds.
+pub fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.rsplit_once(" (os error ") {
+        Some((words, _)) => words.to_owned(),
+        None => text,
     }
 }
 

@@ -12,7 +12,7 @@ mod snapshot;
 mod subset;
 
 pub use change::{Attributes, Change, ChangeFlags, Counts, End, Extent, Op, Source};
-pub use error::{Context, Error, Result};
+pub use error::{Context, Error, Result, reason};
 pub use extent::{Address, BLOCK, Layout, Placed, Range, Segment, SegmentKind};
 pub use inode::{Details, Inode, Kind, Link, ROOT, Seen, Xattr};
 pub use monitor::{Counters, Monitor, Stage};

@@ -3,7 +3,7 @@
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyOSError};
 use pyo3::prelude::*;
-use snapsync_engine::Error;
+use snapsync_engine::{Error, reason};
 
 create_exception!(_native, SnapsyncError, PyException);
 create_exception!(_native, UsageError, SnapsyncError);
@@ -22,7 +22,7 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
 
 /// I/O errors become `OSError`, which picks its own subclass by number; the rest is under `SnapsyncError`.
 pub(crate) fn to_python(py: Python<'_>, error: &Error) -> PyErr {
-    let message = sentence(error);
+    let message = error.sentence();
     let exception = match error {
         Error::Io { path, source, .. } => match source.raw_os_error() {
             Some(number) => PyOSError::new_err((number, reason(source), path.clone())),
@@ -41,21 +41,4 @@ pub(crate) fn to_python(py: Python<'_>, error: &Error) -> PyErr {
         value.setattr("exit_code", error.exit_code())
     };
     set().map_or_else(|e| e, |()| exception)
-}
-
-/// What was attempted, on which path, and why it failed.
-fn sentence(error: &Error) -> String {
-    match error {
-        Error::Io { source, .. } => format!("{error}: {}", reason(source)),
-        other => other.to_string(),
-    }
-}
-
-/// The system's words, without the number that Rust adds.
-fn reason(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    match text.rsplit_once(" (os error ") {
-        Some((words, _)) => words.to_owned(),
-        None => text,
-    }
 }

@@ -9,14 +9,15 @@ mod error;
 mod watch;
 
 use pyo3::prelude::*;
-use snapsync_engine::{Compression, Options, Travel, with_jobs};
+use snapsync_engine::{Compression, Gate, Options, Reach, Travel, with_jobs};
 use std::path::PathBuf;
 use watch::{Progress, watched};
 
 #[pyfunction]
 #[pyo3(signature = (
     source, target, *, name=None, keep_last=None, strict=false, exclude=Vec::new(), include=Vec::new(),
-    everything=false, jobs=0, progress=None,
+    everything=false, compress="zstd:1", bwlimit=None, rsh=None, remote_path="snapsync", ssh_options=Vec::new(),
+    channels=1, jobs=0, progress=None,
 ))]
 #[allow(clippy::too_many_arguments)]
 fn sync(
@@ -29,13 +30,36 @@ fn sync(
     exclude: Vec<String>,
     include: Vec<String>,
     everything: bool,
+    compress: &str,
+    bwlimit: Option<u64>,
+    rsh: Option<Vec<String>>,
+    remote_path: &str,
+    ssh_options: Vec<String>,
+    channels: usize,
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
     let options = Options { name, keep_last, strict, exclude, include, everything };
+    let rsh = rsh.unwrap_or_else(|| Reach::default().rsh);
+    let reach = Reach { rsh, remote_path: remote_path.to_owned(), options: ssh_options, channels };
+    let compress = compress.to_owned();
     watched(py, progress, move |monitor| {
-        with_jobs(jobs, || snapsync_engine::sync(&source, &target, &options, monitor))
+        let travel = Travel { compression: Compression::parse(&compress)?, limit: bwlimit };
+        with_jobs(jobs, || snapsync_engine::sync(&source, &target, &options, &travel, &reach, monitor))
     })
+}
+
+#[pyfunction]
+#[pyo3(signature = (*, restrict_to=None, read_only=false, receive_only=false, jobs=0))]
+fn serve(
+    py: Python<'_>,
+    restrict_to: Option<PathBuf>,
+    read_only: bool,
+    receive_only: bool,
+    jobs: usize,
+) -> PyResult<String> {
+    let gate = Gate { restrict_to, read_only, receive_only };
+    watched(py, None, move |monitor| with_jobs(jobs, || snapsync_engine::serve(&gate, monitor)))
 }
 
 #[pyfunction]
@@ -140,6 +164,7 @@ fn native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     error::add(module)?;
     module.add_function(wrap_pyfunction!(sync, module)?)?;
+    module.add_function(wrap_pyfunction!(serve, module)?)?;
     module.add_function(wrap_pyfunction!(send, module)?)?;
     module.add_function(wrap_pyfunction!(receive, module)?)?;
     module.add_function(wrap_pyfunction!(snapshot, module)?)?;

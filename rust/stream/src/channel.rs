@@ -29,9 +29,9 @@ impl<'a> Channel<'a> {
         Ok(Channel { file, monitor, can_block: kind != FileType::RegularFile, limit: None })
     }
 
-    /// Writes no more than the limit lets through.
-    pub fn limited(self, limit: Option<Arc<Limit>>) -> Channel<'a> {
-        Channel { limit, ..self }
+    /// From now on writes no more than the limit lets through.
+    pub fn limit(&mut self, limit: Option<&Arc<Limit>>) {
+        self.limit = limit.cloned();
     }
 
     fn wait_for(&self, what: PollFlags) -> io::Result<()> {

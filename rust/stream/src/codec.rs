@@ -10,7 +10,7 @@ const SAMPLES: usize = 4;
 const SAMPLE: usize = 4 << 10;
 
 /// What `--compress` asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Compression {
     None,
     Zstd(i32),

@@ -1,0 +1,94 @@
+//! The standby's half of a round whose primary is at the other end of a channel.
+
+use crate::protocol::{Answer, Ask, Failure, Wire, nonsense};
+use crate::receive::Delta;
+use crate::remote::Further;
+use crate::standby::{Local, StandbyEnd};
+use serde_json::value::RawValue;
+use snapsync_model::{Error, Monitor, Result, Stage};
+use uuid::Uuid;
+
+/// Answers until the round is done; its report. A failure here is told to the other end before it is returned.
+pub(crate) fn attend<'a>(
+    wire: &mut Wire<'a>,
+    standby: &mut Local<'a>,
+    further: Further<'_, 'a>,
+    monitor: &'a Monitor,
+) -> Result<Box<RawValue>> {
+    let mut attending = Attending { wire, standby, further, monitor };
+    loop {
+        let result = attending.next();
+        match result {
+            Ok(None) => {}
+            Ok(Some(report)) => return Ok(report),
+            Err(error) => {
+                attending.standby.failed(&error, Uuid::nil());
+                // The other end may be the one that failed, or gone.
+                let _ = attending.wire.tell(&Answer::Failed(Failure::of(&error)));
+                return Err(error);
+            }
+        }
+    }
+}
+
+struct Attending<'r, 'f, 'a> {
+    wire: &'r mut Wire<'a>,
+    standby: &'r mut Local<'a>,
+    further: Further<'f, 'a>,
+    monitor: &'a Monitor,
+}
+
+impl Attending<'_, '_, '_> {
+    fn next(&mut self) -> Result<Option<Box<RawValue>>> {
+        match self.wire.hear()? {
+            Ask::Look => {
+                let looked = self.standby.look()?;
+                self.wire.tell(&Answer::Looked(looked))?;
+            }
+            Ask::Open { lineage, epoch, join } => self.open(lineage, epoch, join)?,
+            Ask::Begin { strict, has_manifest } => self.begin(strict, has_manifest)?,
+            Ask::Commit => {
+                let snapshot = Box::new(self.standby.commit()?);
+                self.wire.tell(&Answer::Committed { snapshot, notes: self.monitor.take_notes() })?;
+            }
+            Ask::Prune { keep, needed } => {
+                let pruned = self.standby.prune(keep, &needed)?;
+                self.wire.tell(&Answer::Pruned(pruned))?;
+            }
+            Ask::Failed(failure) => return Err(failure.into_error(&self.wire.peer)),
+            Ask::Done { report } => return Ok(Some(report)),
+        }
+        Ok(None)
+    }
+
+    fn open(&mut self, lineage: Uuid, epoch: u64, join: Option<Uuid>) -> Result<()> {
+        let mut state = self.standby.open(lineage, epoch)?;
+        self.further.open(join, self.monitor)?;
+        state.join = self.further.announce()?;
+        // Paths that are not text would not come through.
+        state.volume.path = state.volume.path.to_string_lossy().into_owned().into();
+        self.wire.tell(&Answer::Opened(Box::new(state)))
+    }
+
+    fn begin(&mut self, strict: bool, has_manifest: bool) -> Result<()> {
+        let Wire { from, to: _, peer } = &mut *self.wire;
+        let mut delta = Delta::read(from, peer.clone())?;
+        let standby = &mut *self.standby;
+        let mut begun = delta.offer(strict, has_manifest, |offer| standby.begin(offer))?;
+        let (seed, total) = (delta.seed(), delta.header.totals.data_bytes);
+        begun.held = begun.held.told();
+        self.monitor.start(Stage::Receive, total);
+        self.monitor.advance(begun.kept);
+        self.wire.tell(&Answer::Begun(Box::new(begun)))?;
+        let peer = self.wire.peer.clone();
+        let mut arrivals = vec![self.wire.arrivals()];
+        arrivals.extend(self.further.arrivals(&peer, self.monitor)?);
+        self.standby.take(arrivals, seed)?;
+        Ok(())
+    }
+}
+
+/// An answer to another question than was asked.
+pub(crate) fn out_of_turn(wire: &Wire<'_>) -> Error {
+    nonsense(&wire.peer, "an answer to another question")
+}

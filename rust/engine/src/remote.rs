@@ -1,0 +1,399 @@
+//! A round with a volume on another machine, where a second snapsync is started over the user's own `ssh`.
+
+use crate::attend::{attend, out_of_turn};
+use crate::join::Gathering;
+use crate::protocol::{Answer, Ask, Failure, Request, Wire};
+use crate::report::Synced;
+use crate::standby::{Begun, Data, Local, Looked, Offer, Pending, StandbyEnd, State, hex, workers};
+use crate::sync::drive;
+use crate::{Options, Travel};
+use serde_json::value::RawValue;
+use snapsync_manifest::ManifestReader;
+use snapsync_model::{Context, Error, Monitor, Result, SnapshotInfo};
+use snapsync_stream::wire::{lift, write_head};
+use snapsync_stream::{Arrivals, Limit, Outlet, Sent, send};
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// How another machine is reached.
+#[derive(Clone, Debug)]
+pub struct Reach {
+    /// The command that runs another on a host, and its arguments.
+    pub rsh: Vec<String>,
+    /// What snapsync is called there, as its shell understands it.
+    pub remote_path: String,
+    /// Each is given as `-o OPTION`.
+    pub options: Vec<String>,
+    pub channels: usize,
+}
+
+impl Default for Reach {
+    fn default() -> Self {
+        Reach { rsh: vec!["ssh".into()], remote_path: "snapsync".into(), options: Vec::new(), channels: 1 }
+    }
+}
+
+/// `[user@]host:PATH`: a path with a colon before its first slash.
+pub(crate) struct Address {
+    pub(crate) host: String,
+    pub(crate) path: Vec<u8>,
+}
+
+impl Address {
+    /// None for a path on this machine.
+    pub(crate) fn parse(text: &Path) -> Result<Option<Address>> {
+        let bytes = text.as_os_str().as_bytes();
+        let before_slash = bytes.split(|b| *b == b'/').next().unwrap_or_default();
+        // An IPv6 address is in brackets.
+        let from =
+            if before_slash.contains(&b'[') { before_slash.iter().position(|b| *b == b']') } else { Some(0) };
+        let colon =
+            from.and_then(|from| before_slash[from..].iter().position(|b| *b == b':').map(|at| from + at));
+        let Some(colon) = colon else { return Ok(None) };
+        let host = String::from_utf8_lossy(&bytes[..colon]).replace(['[', ']'], "");
+        if host.is_empty() || host.starts_with('-') {
+            let what = format!("{} names no host", text.display());
+            return Err(Error::usage(what, "write [user@]host:PATH, or ./PATH for a name with a colon"));
+        }
+        Ok(Some(Address { host, path: bytes[colon + 1..].to_vec() }))
+    }
+
+    fn show(&self) -> String {
+        format!("{}:{}", self.host, String::from_utf8_lossy(&self.path))
+    }
+}
+
+/// A snapsync on another machine, started for one round.
+pub(crate) struct Peer<'a> {
+    wire: Wire<'a>,
+    child: Process,
+}
+
+/// Ends with its owner.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl<'a> Peer<'a> {
+    fn start(host: &str, reach: &Reach, monitor: &'a Monitor) -> Result<Peer<'a>> {
+        let (program, arguments) = reach
+            .rsh
+            .split_first()
+            .ok_or_else(|| Error::usage("--rsh names no command", "use --rsh ssh, or leave it out"))?;
+        let options = reach.options.iter().flat_map(|option| ["-o", option]);
+        let mut command = Command::new(program);
+        command.args(arguments).args(options).arg(host).arg(format!("{} serve", reach.remote_path));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().context("start", program)?;
+        let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(Error::failed(format!("cannot talk to {program}"), ""));
+        };
+        let wire = Wire::new(from, to, PathBuf::from(host), monitor)?;
+        let mut peer = Peer { wire, child: Process(child) };
+        match peer.wire.greet() {
+            Ok(_) => Ok(peer),
+            Err(Error::Cut { .. }) => Err(peer.did_not_start(program, reach)),
+            Err(other) => Err(other),
+        }
+    }
+
+    fn did_not_start(&mut self, program: &str, reach: &Reach) -> Error {
+        let host = self.wire.peer.display();
+        match self.child.0.wait().ok().and_then(|status| status.code()) {
+            Some(255) => Error::failed(
+                format!("cannot connect to {host}"),
+                format!("see what {program} said, and try `{program} {host} true`"),
+            ),
+            code => Error::failed(
+                format!(
+                    "`{} serve` does not start on {host} (exit code {})",
+                    reach.remote_path,
+                    code.map_or("none".to_owned(), |code| code.to_string())
+                ),
+                "install snapsync there, or say where it is with --remote-path",
+            ),
+        }
+    }
+
+    fn ask(&mut self, request: &Request) -> Result<()> {
+        self.wire.tell(request)?;
+        match self.wire.hear_answer()? {
+            Answer::Ready => Ok(()),
+            _ => Err(out_of_turn(&self.wire)),
+        }
+    }
+
+    /// Lets it end by itself after a round that is done.
+    fn end(self) {
+        let Peer { mut child, wire } = self;
+        drop(wire);
+        let _ = child.0.wait();
+    }
+
+    /// Another channel to the round that `token` is of.
+    fn join(address: &Address, reach: &Reach, token: Uuid, monitor: &'a Monitor) -> Result<Peer<'a>> {
+        let mut peer = Peer::start(&address.host, reach, monitor)?;
+        peer.ask(&Request::Join { volume: address.path.clone(), token })?;
+        Ok(peer)
+    }
+}
+
+/// Further channels of a round.
+pub(crate) enum Further<'f, 'a> {
+    /// The other end opens them, and they come in at the store of the volume here.
+    Wait { count: usize, store: PathBuf, gathering: Option<Gathering> },
+    /// This end starts a process for each.
+    Open { address: &'f Address, reach: &'f Reach, peers: Vec<Peer<'a>> },
+}
+
+impl<'a> Further<'_, 'a> {
+    pub(crate) fn wait(channels: usize, volume: &Path) -> Further<'static, 'a> {
+        let store = volume.join(snapsync_walk::STORE).join("store");
+        Further::Wait { count: channels.saturating_sub(1), store, gathering: None }
+    }
+
+    /// Where they come in, if they come in here.
+    pub(crate) fn announce(&mut self) -> Result<Option<Uuid>> {
+        let Further::Wait { count: count @ 1.., store, gathering } = self else { return Ok(None) };
+        let waiting = gathering.insert(Gathering::new(store, *count)?);
+        Ok(Some(waiting.token()))
+    }
+
+    /// Opens them where the other end waits.
+    pub(crate) fn open(&mut self, token: Option<Uuid>, monitor: &'a Monitor) -> Result<()> {
+        if let (Further::Open { address, reach, peers }, Some(token)) = (self, token) {
+            for _ in 1..reach.channels {
+                peers.push(Peer::join(address, reach, token, monitor)?);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn arrivals(&mut self, name: &Path, monitor: &'a Monitor) -> Result<Vec<Arrivals<'_>>> {
+        match self {
+            Further::Wait { gathering: Some(gathering), .. } => gathering.arrivals(name, monitor),
+            Further::Wait { .. } => Ok(Vec::new()),
+            Further::Open { peers, .. } => Ok(peers.iter_mut().map(|peer| peer.wire.arrivals()).collect()),
+        }
+    }
+
+    fn outlets(
+        &mut self,
+        name: &Path,
+        limit: Option<&Arc<Limit>>,
+        monitor: &'a Monitor,
+    ) -> Result<Vec<Outlet<'_>>> {
+        match self {
+            Further::Wait { gathering: Some(gathering), .. } => gathering.outlets(name, limit, monitor),
+            Further::Wait { .. } => Ok(Vec::new()),
+            Further::Open { peers, .. } => Ok(peers.iter_mut().map(|peer| peer.wire.outlet(limit)).collect()),
+        }
+    }
+}
+
+/// Brings the standby at `target` in step with the primary here.
+pub(crate) fn push(
+    source: &Path,
+    target: &Address,
+    options: &Options,
+    travel: &Travel,
+    reach: &Reach,
+    monitor: &Monitor,
+) -> Result<Synced> {
+    let source = crate::place::existing_directory(source)?;
+    let mut peer = Peer::start(&target.host, reach, monitor)?;
+    peer.ask(&Request::Push { target: target.path.clone(), channels: reach.channels })?;
+    let further = Further::Open { address: target, reach, peers: Vec::new() };
+    let mut standby = Remote::new(&mut peer.wire, travel, further, monitor);
+    let report = drive(&source, &mut standby, options, monitor)?;
+    standby.done(&report)?;
+    peer.end();
+    Ok(report)
+}
+
+/// Brings the standby here in step with the primary at `source`.
+pub(crate) fn pull(
+    source: &Address,
+    target: &Path,
+    options: &Options,
+    travel: &Travel,
+    reach: &Reach,
+    monitor: &Monitor,
+) -> Result<Box<RawValue>> {
+    let mut standby = Local::new(target, monitor)?;
+    let mut peer = Peer::start(&source.host, reach, monitor)?;
+    let (options, travel, channels) = (options.clone(), travel.clone(), reach.channels);
+    peer.ask(&Request::Pull { source: source.path.clone(), options, travel, channels })?;
+    let further = Further::Open { address: source, reach, peers: Vec::new() };
+    let report = attend(&mut peer.wire, &mut standby, further, monitor)?;
+    peer.end();
+    Ok(named(report, source, &standby.target().path))
+}
+
+/// The report of the other end, with both paths as they are from here.
+fn named(report: Box<RawValue>, source: &Address, target: &Path) -> Box<RawValue> {
+    let patched = serde_json::from_str(report.get()).and_then(|mut value: serde_json::Value| {
+        value["primary"]["path"] = source.show().into();
+        value["standby"]["path"] = target.to_string_lossy().into();
+        serde_json::value::to_raw_value(&value)
+    });
+    patched.unwrap_or(report)
+}
+
+/// A standby at the other end of a channel.
+pub(crate) struct Remote<'w, 'a> {
+    wire: &'w mut Wire<'a>,
+    travel: &'w Travel,
+    further: Further<'w, 'a>,
+    monitor: &'a Monitor,
+    limit: Option<Arc<Limit>>,
+    pending: Option<Pending>,
+    /// Frames are under way: no message can be put between them.
+    is_sending: bool,
+    has_asked_to_commit: bool,
+}
+
+impl<'w, 'a> Remote<'w, 'a> {
+    pub(crate) fn new(
+        wire: &'w mut Wire<'a>,
+        travel: &'w Travel,
+        further: Further<'w, 'a>,
+        monitor: &'a Monitor,
+    ) -> Remote<'w, 'a> {
+        Remote {
+            wire,
+            travel,
+            further,
+            monitor,
+            limit: travel.limit.map(Limit::new),
+            pending: None,
+            is_sending: false,
+            has_asked_to_commit: false,
+        }
+    }
+
+    fn ask(&mut self, ask: &Ask) -> Result<Answer> {
+        self.wire.tell(ask)?;
+        self.wire.hear_answer()
+    }
+
+    /// Ends the round with its report, which the other end may need.
+    pub(crate) fn done(&mut self, report: &Synced) -> Result<()> {
+        let report = serde_json::value::to_raw_value(report)
+            .map_err(|e| Error::failed(format!("cannot tell the report: {e}"), ""))?;
+        self.wire.tell(&Ask::Done { report })
+    }
+
+    fn there(&self, path: &str) -> String {
+        format!("{}:{path}", self.wire.peer.display())
+    }
+
+    fn offer(&mut self, offer: &Offer<'_>) -> Result<()> {
+        let has_manifest = self.pending.as_ref().is_some_and(|pending| {
+            pending.snapshot == offer.header.snapshot.id
+                && pending.base == offer.header.base.map(|base| base.id)
+                && pending.manifest == hex(&offer.manifest.digest)
+        });
+        self.wire.tell(&Ask::Begin { strict: offer.strict, has_manifest })?;
+        self.wire.to.get_mut().limit(self.limit.as_ref());
+        let to = &mut self.wire.to;
+        let mut put = || {
+            write_head(to, offer.header)?;
+            to.write_all(&offer.manifest.to_bytes())?;
+            if !has_manifest {
+                std::io::copy(&mut std::fs::File::open(offer.file)?, to)?;
+            }
+            to.flush()
+        };
+        put().map_err(|e| lift(e, "write to", &self.wire.peer))
+    }
+
+    /// The other end may have said why it is gone.
+    fn explained(&mut self, error: Error) -> Error {
+        match error {
+            Error::Cut { .. } => self.wire.hear_answer().err().unwrap_or(error),
+            other => other,
+        }
+    }
+}
+
+impl StandbyEnd for Remote<'_, '_> {
+    fn look(&mut self) -> Result<Looked> {
+        match self.ask(&Ask::Look)? {
+            Answer::Looked(looked) => Ok(Looked { path: self.there(&looked.path), ..looked }),
+            _ => Err(out_of_turn(self.wire)),
+        }
+    }
+
+    fn open(&mut self, lineage: Uuid, epoch: u64) -> Result<State> {
+        let join = self.further.announce()?;
+        match self.ask(&Ask::Open { lineage, epoch, join })? {
+            Answer::Opened(mut state) => {
+                self.further.open(state.join, self.monitor)?;
+                state.volume.path = self.there(&state.volume.path.to_string_lossy()).into();
+                self.pending.clone_from(&state.pending);
+                Ok(*state)
+            }
+            _ => Err(out_of_turn(self.wire)),
+        }
+    }
+
+    fn begin(&mut self, offer: Offer<'_>) -> Result<Begun> {
+        let offered = self.offer(&offer);
+        offered.map_err(|e| self.explained(e))?;
+        match self.wire.hear_answer()? {
+            Answer::Begun(begun) => Ok(*begun),
+            _ => Err(out_of_turn(self.wire)),
+        }
+    }
+
+    fn transfer(&mut self, data: Data<'_>) -> Result<Sent> {
+        self.is_sending = true;
+        let rows = ManifestReader::open(data.manifest)?;
+        let peer = self.wire.peer.clone();
+        let mut outlets = vec![self.wire.outlet(self.limit.as_ref())];
+        outlets.extend(self.further.outlets(&peer, self.limit.as_ref(), self.monitor)?);
+        let (side, held, seed) = (data.side, data.held, data.seed);
+        let compression = self.travel.compression;
+        let sent = send(rows, side, held, seed, outlets, compression, workers(), self.monitor);
+        let sent = sent.map_err(|e| self.explained(e))?;
+        self.is_sending = false;
+        Ok(sent)
+    }
+
+    fn commit(&mut self) -> Result<SnapshotInfo> {
+        self.has_asked_to_commit = true;
+        match self.ask(&Ask::Commit)? {
+            Answer::Committed { snapshot, notes } => {
+                self.has_asked_to_commit = false;
+                notes.into_iter().for_each(|note| self.monitor.note(note));
+                Ok(*snapshot)
+            }
+            _ => Err(out_of_turn(self.wire)),
+        }
+    }
+
+    fn prune(&mut self, keep: usize, needed: &[Uuid]) -> Result<Vec<SnapshotInfo>> {
+        match self.ask(&Ask::Prune { keep, needed: needed.to_vec() })? {
+            Answer::Pruned(pruned) => Ok(pruned),
+            _ => Err(out_of_turn(self.wire)),
+        }
+    }
+
+    fn failed(&mut self, error: &Error, _snapshot: Uuid) -> bool {
+        if !self.is_sending {
+            let _ = self.wire.tell(&Ask::Failed(Failure::of(error)));
+        }
+        // It may have been about to make the snapshot when it was heard of last.
+        self.has_asked_to_commit
+    }
+}

@@ -1,0 +1,171 @@
+//! The end that another snapsync starts, over ssh or as an administrator's forced command: it speaks on its standard
+//! input and output, and may be kept to one directory and one direction.
+
+use crate::attend::attend;
+use crate::join::relay;
+use crate::place;
+use crate::protocol::{Answer, Ask, Failure, Request, Wire};
+use crate::remote::{Further, Remote};
+use crate::standby::Local;
+use crate::sync::drive;
+use crate::{Options, Travel};
+use rustix::event::{PollFd, PollFlags, poll};
+use snapsync_model::{Context, Error, Monitor, Result};
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+/// What the other end may ask for.
+#[derive(Clone, Debug, Default)]
+pub struct Gate {
+    /// Volumes lie beneath this directory.
+    pub restrict_to: Option<PathBuf>,
+    /// Volumes are only sent from.
+    pub read_only: bool,
+    /// Volumes are only received into.
+    pub receive_only: bool,
+}
+
+/// Serves one client, until it is done or gone.
+pub fn serve(gate: &Gate, monitor: &Monitor) -> Result<()> {
+    let [from, to] = standard_streams()?;
+    let peer = std::env::var("SSH_CONNECTION").ok().and_then(|c| c.split(' ').next().map(PathBuf::from));
+    let peer = peer.unwrap_or_else(|| PathBuf::from("client"));
+    let mut wire = Wire::new(from, to, peer, monitor)?;
+    wire.greet()?;
+    let request: Request = wire.hear()?;
+    let served = match request {
+        Request::Push { target, channels } => push(&mut wire, gate, &target, channels, monitor),
+        Request::Pull { source, options, travel, channels } => {
+            pull(&mut wire, gate, &source, &options, &travel, channels, monitor)
+        }
+        Request::Join { volume, token } => {
+            let path = gate.admit(&volume).and_then(|path| place::existing_directory(&path));
+            let store = path.map(|path| path.join(snapsync_walk::STORE).join("store"));
+            store.and_then(|store| {
+                let [from, to] = standard_streams()?;
+                relay(&store, token, from, to, monitor, || wire.tell(&Answer::Ready))
+            })
+        }
+    };
+    // Where it is gone it cannot be told; where it was told already, it has left.
+    served.inspect_err(|error| {
+        let _ = wire.tell(&Answer::Failed(Failure::of(error)));
+    })
+}
+
+fn standard_streams() -> Result<[OwnedFd; 2]> {
+    let from = io::stdin().as_fd().try_clone_to_owned().context("open", "standard input")?;
+    let to = io::stdout().as_fd().try_clone_to_owned().context("open", "standard output")?;
+    Ok([from, to])
+}
+
+fn push<'a>(
+    wire: &mut Wire<'a>,
+    gate: &Gate,
+    target: &[u8],
+    channels: usize,
+    monitor: &'a Monitor,
+) -> Result<()> {
+    if gate.read_only {
+        return Err(forbidden("receives nothing", "--read-only"));
+    }
+    let target = gate.admit(target)?;
+    let mut standby = Local::new(&target, monitor)?;
+    let target = standby.target().path.clone();
+    gate.is_beneath(&target)?;
+    wire.tell(&Answer::Ready)?;
+    attend(wire, &mut standby, Further::wait(channels, &target), monitor).map(drop)
+}
+
+fn pull<'a>(
+    wire: &mut Wire<'a>,
+    gate: &Gate,
+    source: &[u8],
+    options: &Options,
+    travel: &Travel,
+    channels: usize,
+    monitor: &'a Monitor,
+) -> Result<()> {
+    if gate.receive_only {
+        return Err(forbidden("sends nothing", "--receive-only"));
+    }
+    let source = place::existing_directory(&gate.admit(source)?)?;
+    gate.is_beneath(&source)?;
+    wire.tell(&Answer::Ready)?;
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // While it reads the volume it does not listen.
+        scope.spawn(|| notice_the_end(monitor, &is_done));
+        let mut standby = Remote::new(wire, travel, Further::wait(channels, &source), monitor);
+        let result = drive(&source, &mut standby, options, monitor);
+        let told = result.and_then(|report| standby.done(&report));
+        is_done.store(true, Relaxed);
+        told.inspect_err(|error| {
+            let _ = wire.tell(&Ask::Failed(Failure::of(error)));
+        })
+    })
+}
+
+/// Stops the work when nobody is at the other end any more.
+fn notice_the_end(monitor: &Monitor, is_done: &AtomicBool) {
+    let stdin = io::stdin();
+    let tick = rustix::event::Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+    while !is_done.load(Relaxed) {
+        let mut fds = [PollFd::new(&stdin, PollFlags::RDHUP)];
+        let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::RDHUP;
+        match poll(&mut fds, Some(&tick)) {
+            Ok(n) if n > 0 && fds[0].revents().intersects(gone) => return monitor.cancel(),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+fn forbidden(what: &str, option: &str) -> Error {
+    Error::refused(format!("this server {what}: it was started with {option}"), "ask its administrator")
+}
+
+impl Gate {
+    /// The path that a client means, if it may.
+    fn admit(&self, text: &[u8]) -> Result<PathBuf> {
+        let text = Path::new(OsStr::from_bytes(text));
+        let path = match (&self.restrict_to, text.strip_prefix("~")) {
+            (Some(root), _) => root.join(text),
+            (None, Ok(below)) => home()?.join(below),
+            (None, Err(_)) => text.to_path_buf(),
+        };
+        let path = if path.as_os_str().is_empty() { PathBuf::from(".") } else { path };
+        let real = if path.symlink_metadata().is_ok() {
+            path.canonicalize().context("find", &path)?
+        } else {
+            let name = path.file_name().ok_or_else(|| {
+                Error::usage(format!("{} is no name for a new directory", path.display()), "name one")
+            })?;
+            let above = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            above.canonicalize().context("find", above)?.join(name)
+        };
+        self.is_beneath(&real)?;
+        Ok(real)
+    }
+
+    /// Whether a path without links and `..` may be worked on.
+    fn is_beneath(&self, path: &Path) -> Result<()> {
+        let Some(root) = &self.restrict_to else { return Ok(()) };
+        let root = root.canonicalize().context("find", root)?;
+        if path.starts_with(&root) {
+            return Ok(());
+        }
+        Err(Error::refused(
+            format!("{} is outside what this server was restricted to", path.display()),
+            "name a path beneath it, or ask its administrator",
+        ))
+    }
+}
+
+fn home() -> Result<PathBuf> {
+    std::env::home_dir().ok_or_else(|| Error::usage("there is no home directory", "write the whole path"))
+}
