@@ -19,6 +19,7 @@ __all__ = [
     "delete",
     "diff",
     "fault_points",
+    "inspect_delta",
     "list",
     "receive",
     "receive_as_snapshot",
@@ -119,5 +120,6 @@ def verify(
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...
+def inspect_delta(file: str, manifest: str) -> str: ...
 def status(volume: str) -> str: ...
 def fault_points() -> builtins.list[str]: ...

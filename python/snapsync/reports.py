@@ -222,6 +222,29 @@ class ReceiveReport(Report):
 
 
 @dataclass(frozen=True, slots=True)
+class Delta(Report):
+    """What a delta file says of itself, and what its frames come to.
+
+    `base`, `origin`, `volume` and `lineage` are ids, or None; `origin` is that of a Btrfs subvolume. Its frames
+    hold `raw_bytes` in `stored_bytes`. Not `complete`: it ends before its end record.
+    """
+
+    verb: ClassVar[str] = "inspect"
+    version: int
+    snapshot: Snapshot
+    base: str | None
+    origin: str | None
+    volume: str | None
+    lineage: str | None
+    epoch: int
+    software: str
+    frames: int
+    raw_bytes: int
+    stored_bytes: int
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SnapshotReport(Report):
     """A snapshot that was taken."""
 

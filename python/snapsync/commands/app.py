@@ -423,13 +423,13 @@ def diff(
 )
 def inspect(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A manifest, as `snapsync diff -o` writes it.")
+        Path, typer.Argument(metavar="FILE", help="A manifest or a delta, as `diff -o` or `send` writes it.")
     ],
     top: Annotated[int, typer.Option("--top", "-n", min=0, metavar="N", help="Rows in each table.")] = 10,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """Show what a manifest holds.
+    """Show what a manifest or a delta holds.
 
     Totals, the largest changes, and the directories with most change.
     """

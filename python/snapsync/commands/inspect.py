@@ -1,15 +1,16 @@
-"""`snapsync inspect`: what a manifest holds."""
+"""`snapsync inspect`: what a manifest or a delta holds."""
 
+import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-from snapsync import render
+from snapsync import _native, render
 from snapsync.errors import ExitCode
 from snapsync.manifest import Change, DirectoryChange, Manifest, Totals
 from snapsync.output import Output
-from snapsync.reports import Report
+from snapsync.reports import Delta, Report
 
 _HEADINGS = (">data", ">size", "change", "path")
 _DIRECTORY_HEADINGS = (">data", ">changes", "directory")
@@ -17,7 +18,7 @@ _DIRECTORY_HEADINGS = (">data", ">changes", "directory")
 
 @dataclass(frozen=True, slots=True)
 class InspectReport(Report):
-    """The totals of a manifest, its largest changes, and the directories with most change."""
+    """The totals of a manifest, its largest changes, the directories with most change; and its delta."""
 
     verb: ClassVar[str] = "inspect"
     file: str
@@ -25,31 +26,62 @@ class InspectReport(Report):
     totals: Totals
     largest: list[Change]
     directories: list[DirectoryChange]
+    delta: Delta | None
 
 
 def run(output: Output, file: Path, *, top: int) -> int:
-    with Manifest(file) as manifest:
-        report = InspectReport(
-            file=manifest.path,
-            metadata=manifest.metadata,
-            totals=manifest.totals,
-            largest=manifest.largest(top),
-            directories=manifest.by_directory(top),
-        )
+    if _is_delta(file):
+        with tempfile.TemporaryDirectory(prefix="snapsync-") as directory:
+            manifest = Path(directory, "manifest.arrow")
+            text = _native.inspect_delta(str(file), str(manifest))
+            report = replace(_report(manifest, top), file=str(file), delta=Delta.from_json(text))
+    else:
+        report = _report(file, top)
     output.result(report, _header(report))
     if not output.as_json:
         _print_tables(output, report)
     return ExitCode.DONE
 
 
+def _is_delta(file: Path) -> bool:
+    """Whether a file begins as a delta does; see docs/format.md."""
+    try:
+        with file.open("rb") as start:
+            return start.read(8) == b"\x89SNSD\r\n\x1a"
+    except OSError:
+        return False  # told by whoever reads it next
+
+
+def _report(file: Path, top: int) -> InspectReport:
+    with Manifest(file) as manifest:
+        return InspectReport(
+            file=manifest.path,
+            metadata=manifest.metadata,
+            totals=manifest.totals,
+            largest=manifest.largest(top),
+            directories=manifest.by_directory(top),
+            delta=None,
+        )
+
+
 def _header(report: InspectReport) -> Iterator[str]:
     totals = report.totals
-    yield f"manifest {render.name(report.file)}"
+    yield f"{'delta' if report.delta else 'manifest'} {render.name(report.file)}"
+    if report.delta:
+        yield from _delta(report.delta)
     for key in ("base", "target", "volume", "provider", "filesystem", "created", "version"):
         value = render.name(report.metadata.get(f"snapsync.{key}", ""))
         yield f"  {key:<11}{value or 'none'}"
     yield f"  {'changes':<11}{render.changes(totals)} ({render.count(totals.rows, 'row')})"
     yield f"  {'data':<11}{render.size(totals.data_bytes)}"
+
+
+def _delta(delta: Delta) -> Iterator[str]:
+    yield f"  {'snapshot':<11}{render.name(delta.snapshot.name)}"
+    yield f"  {'lineage':<11}{delta.lineage or 'none'}, epoch {delta.epoch}"
+    end = "" if delta.complete else "; it ends before its end record"
+    raw, stored = render.size(delta.raw_bytes), render.size(delta.stored_bytes)
+    yield f"  {'frames':<11}{delta.frames:,} of {raw}, stored in {stored}{end}"
 
 
 def _print_tables(output: Output, report: InspectReport) -> None:

@@ -2,6 +2,7 @@
 
 mod attend;
 mod diff;
+mod inspect;
 mod join;
 mod place;
 mod protocol;
@@ -19,10 +20,11 @@ mod verbs;
 mod verify;
 
 pub use diff::diff;
+pub use inspect::inspect_delta;
 pub use receive::receive;
 pub use remote::Reach;
 pub use report::{
-    Changes, Deleted, Diff, Difference, Listed, Received, Sent, StandbyStatus, Status, Synced, Taken,
+    Changes, Deleted, Diff, Difference, Inspected, Listed, Received, Sent, StandbyStatus, Status, Synced, Taken,
     Unfinished, Verified,
 };
 pub use send::{Travel, send};

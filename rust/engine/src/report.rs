@@ -107,6 +107,24 @@ pub struct Received {
     pub seconds: f64,
 }
 
+/// What a delta says of itself, and what its frames come to.
+#[derive(Debug, Serialize)]
+pub struct Inspected {
+    pub version: u32,
+    pub snapshot: SnapshotInfo,
+    pub base: Option<String>,
+    pub origin: Option<String>,
+    pub volume: Option<String>,
+    pub lineage: Option<String>,
+    pub epoch: u64,
+    pub software: String,
+    pub frames: u64,
+    pub raw_bytes: u64,
+    pub stored_bytes: u64,
+    /// It has its end, and the frames are those that this counts.
+    pub complete: bool,
+}
+
 fn optional_path_as_json<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
     match path {
         Some(path) => path_as_json(path, serializer),

@@ -142,6 +142,11 @@ fn diff(
 }
 
 #[pyfunction]
+fn inspect_delta(py: Python<'_>, file: PathBuf, manifest: PathBuf) -> PyResult<String> {
+    watched(py, None, move |monitor| snapsync_engine::inspect_delta(&file, &manifest, monitor))
+}
+
+#[pyfunction]
 #[pyo3(signature = (a, b, *, jobs=0, progress=None))]
 fn verify(py: Python<'_>, a: PathBuf, b: PathBuf, jobs: usize, progress: Progress) -> PyResult<String> {
     watched(py, progress, move |monitor| with_jobs(jobs, || snapsync_engine::verify(&a, &b, monitor)))
@@ -171,6 +176,7 @@ fn native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(list, module)?)?;
     module.add_function(wrap_pyfunction!(delete, module)?)?;
     module.add_function(wrap_pyfunction!(diff, module)?)?;
+    module.add_function(wrap_pyfunction!(inspect_delta, module)?)?;
     module.add_function(wrap_pyfunction!(verify, module)?)?;
     module.add_function(wrap_pyfunction!(status, module)?)?;
     module.add_function(wrap_pyfunction!(fault_points, module)?)
