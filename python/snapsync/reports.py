@@ -225,8 +225,8 @@ class ReceiveReport(Report):
 class Delta(Report):
     """What a delta file says of itself, and what its frames come to.
 
-    `base`, `origin`, `volume` and `lineage` are ids, or None; `origin` is that of a Btrfs subvolume. Its frames
-    hold `raw_bytes` in `stored_bytes`. Not `complete`: it ends before its end record.
+    `base`, `origin`, `volume` and `lineage` are ids, or None; `origin` is that of a Btrfs subvolume. Its
+    frames hold `raw_bytes` in `stored_bytes`. Not `complete`: it ends before its end record.
     """
 
     verb: ClassVar[str] = "inspect"
