@@ -3,6 +3,7 @@
 mod change;
 mod error;
 mod extent;
+mod identity;
 mod inode;
 mod monitor;
 mod mutex;
@@ -14,6 +15,7 @@ mod subset;
 pub use change::{Attributes, Change, ChangeFlags, Counts, End, Extent, Op, Source};
 pub use error::{Context, Error, Result, reason};
 pub use extent::{Address, BLOCK, Layout, Placed, Range, Segment, SegmentKind};
+pub use identity::{Identity, Origin};
 pub use inode::{Details, Inode, Kind, Link, ROOT, Seen, Xattr};
 pub use monitor::{Counters, Monitor, Stage};
 pub use mutex::{locked, unlocked};

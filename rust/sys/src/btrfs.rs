@@ -14,6 +14,7 @@ const SNAP_DESTROY: u64 = 0x5000_940f;
 const SUBVOL_GETFLAGS: u64 = 0x8008_9419;
 const SUBVOL_SETFLAGS: u64 = 0x4008_941a;
 const GET_SUBVOL_INFO: u64 = 0x81f8_943c;
+const SET_RECEIVED_SUBVOL: u64 = 0xc0c8_9425;
 const FS_INFO: u64 = 0x8400_941f;
 const TREE_SEARCH_V2: u64 = 0xc070_9411;
 const LOGICAL_INO_V2: u64 = 0xc038_943b;
@@ -62,7 +63,16 @@ pub fn create_subvolume(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
 
 /// A read-only snapshot of the subvolume `of` as `dir/name`. On the disk when this returns.
 pub fn create_snapshot(of: impl AsFd, dir: impl AsFd, name: &OsStr) -> io::Result<()> {
-    let mut request = volume_v2(i64::from(of.as_fd().as_raw_fd()), RDONLY, name)?;
+    snapshot_with(RDONLY, of, dir, name)
+}
+
+/// The same, but writable.
+pub fn create_writable_snapshot(of: impl AsFd, dir: impl AsFd, name: &OsStr) -> io::Result<()> {
+    snapshot_with(0, of, dir, name)
+}
+
+fn snapshot_with(flags: u64, of: impl AsFd, dir: impl AsFd, name: &OsStr) -> io::Result<()> {
+    let mut request = volume_v2(i64::from(of.as_fd().as_raw_fd()), flags, name)?;
     // SAFETY: SNAP_CREATE_V2 reads a struct btrfs_ioctl_vol_args_v2 of 4,096 bytes.
     unsafe { ioctl::call(dir, SNAP_CREATE_V2, &mut request) }?;
     Ok(())
@@ -110,6 +120,19 @@ pub struct Subvolume {
     pub created: u64,
     /// When it was created, in ns since 1970.
     pub created_at: i64,
+    /// Where it was received, what it was marked with then.
+    pub received: Option<Received>,
+}
+
+/// The mark of a subvolume that was received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// The subvolume that was sent, and the transaction of its last change there.
+    pub uuid: [u8; 16],
+    pub sent: u64,
+    /// The transaction in which it was marked, and when that was in ns since 1970.
+    pub transid: u64,
+    pub at: i64,
 }
 
 #[repr(C)]
@@ -136,6 +159,13 @@ pub fn subvolume(fd: impl AsFd) -> io::Result<Subvolume> {
     let mut info: SubvolumeInfo = unsafe { std::mem::zeroed() };
     // SAFETY: GET_SUBVOL_INFO writes a struct btrfs_ioctl_get_subvol_info_args of 504 bytes.
     unsafe { ioctl::call(fd, GET_SUBVOL_INFO, &mut info) }?;
+    // struct btrfs_ioctl_timespec is a u64 and a padded u32. There are four: change, creation, sending, receiving.
+    let time = |at: usize| {
+        let seconds = (info.times[2 * at] as i64).saturating_mul(1_000_000_000);
+        seconds.saturating_add((info.times[2 * at + 1] & 0xffff_ffff) as i64)
+    };
+    let received =
+        Received { uuid: info.received_uuid, sent: info.stransid, transid: info.rtransid, at: time(3) };
     Ok(Subvolume {
         tree: info.treeid,
         uuid: info.uuid,
@@ -143,10 +173,57 @@ pub fn subvolume(fd: impl AsFd) -> io::Result<Subvolume> {
         read_only: info.flags & 1 != 0,
         changed: info.ctransid,
         created: info.otransid,
-        // struct btrfs_ioctl_timespec is a u64 and a padded u32: change, then creation time.
-        created_at: (info.times[2] as i64).saturating_mul(1_000_000_000)
-            + (info.times[3] & 0xffff_ffff) as i64,
+        created_at: time(1),
+        received: (info.received_uuid != [0; 16]).then_some(received),
     })
+}
+
+/// `struct btrfs_ioctl_received_subvol_args`.
+#[repr(C)]
+struct ReceivedRequest {
+    uuid: [u8; 16],
+    stransid: u64,
+    rtransid: u64,
+    stime: [u64; 2],
+    rtime: [u64; 2],
+    flags: u64,
+    reserved: [u64; 16],
+}
+
+/// Marks the writable subvolume whose root is `fd` as received: `btrfs send` and `btrfs receive` then know it by `uuid`.
+/// What changes in it later, be it only data that gets its place, is changed after it was received: sync first.
+pub fn set_received(fd: impl AsFd, uuid: [u8; 16], stransid: u64) -> io::Result<()> {
+    let mut request = ReceivedRequest {
+        uuid,
+        stransid,
+        rtransid: 0,
+        stime: [0; 2],
+        rtime: [0; 2],
+        flags: 0,
+        reserved: [0; 16],
+    };
+    // SAFETY: SET_RECEIVED_SUBVOL reads and writes a struct btrfs_ioctl_received_subvol_args of 200 bytes.
+    unsafe { ioctl::call(fd, SET_RECEIVED_SUBVOL, &mut request) }?;
+    Ok(())
+}
+
+/// Whether something in the read-only subvolume whose root is `fd` was changed since it was received. Its last
+/// transaction alone does not tell: data that is still in memory then gets its place later. Needs CAP_SYS_ADMIN where
+/// that transaction is later.
+pub fn is_changed_since(fd: impl AsFd, subvolume: &Subvolume, received: &Received) -> io::Result<bool> {
+    if subvolume.changed <= received.transid {
+        return Ok(false);
+    }
+    let mut is_changed = false;
+    let mut visit = |key: Key, item: &[u8]| {
+        if key.kind == INODE_ITEM {
+            let inode = inode_item(item).ok_or(io::ErrorKind::InvalidData)?;
+            is_changed |= inode.ctime > received.at;
+        }
+        Ok(())
+    };
+    SEARCH.with_borrow_mut(|search| search.each(fd, Key::all(), received.transid, &mut visit))?;
+    Ok(is_changed)
 }
 
 #[repr(C)]
@@ -511,6 +588,7 @@ fn put_name(field: &mut [u8], name: &OsStr) -> io::Result<()> {
 const _: () = assert!(size_of::<VolumeV2>() == 4096);
 const _: () = assert!(size_of::<Volume>() == 4096);
 const _: () = assert!(size_of::<SubvolumeInfo>() == 504);
+const _: () = assert!(size_of::<ReceivedRequest>() == 200);
 const _: () = assert!(size_of::<FsInfo>() == 1024);
 const _: () = assert!(size_of::<SearchRequest>() == 112 + SEARCH_ROOM);
 const _: () = assert!(size_of::<LogicalIno>() == 56);

@@ -356,6 +356,7 @@ mod tests {
             changed: created,
             created,
             created_at: 0,
+            received: None,
         }
     }
 

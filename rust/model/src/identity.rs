@@ -1,0 +1,94 @@
+//! Which snapshot a directory holds, wherever it has got to.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// The Btrfs subvolume that a snapshot first was, as `btrfs send` tells it: a subvolume that was received passes on the
+/// UUID and transaction it was received with, any other its own. So a snapshot keeps its origin over any number of hops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Origin {
+    pub uuid: Uuid,
+    /// The transaction of its last change, or 0 where none is known.
+    pub transid: u64,
+}
+
+/// A snapshot on its way between machines: its id, and its origin where it has been a subvolume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Identity {
+    pub id: Uuid,
+    pub origin: Option<Origin>,
+}
+
+impl Identity {
+    /// What a subvolume is that nothing else is known of.
+    pub fn of_origin(origin: Origin) -> Identity {
+        Identity { id: origin.uuid, origin: Some(origin) }
+    }
+
+    /// The same snapshot, or another state of the same subvolume.
+    pub fn matches(&self, other: &Identity) -> bool {
+        let named = |a: &Identity, b: &Identity| b.origin.is_some_and(|origin| a.id == origin.uuid);
+        let same_origin = match (self.origin, other.origin) {
+            (Some(a), Some(b)) => a.uuid == b.uuid,
+            _ => false,
+        };
+        self.id == other.id || same_origin || named(self, other) || named(other, self)
+    }
+
+    /// Of two that match: the subvolume was changed between one and the other.
+    pub fn is_another_state_of(&self, other: &Identity) -> bool {
+        match (self.origin, other.origin) {
+            (Some(a), Some(b)) => {
+                a.uuid == b.uuid && a.transid != b.transid && a.transid != 0 && b.transid != 0
+            }
+            _ => false,
+        }
+    }
+
+    /// What a subvolume that was received is marked with, for `btrfs send` and `btrfs receive` to know it by.
+    pub fn mark(&self) -> Origin {
+        self.origin.unwrap_or(Origin { uuid: self.id, transid: 0 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(id: u128, origin: Option<(u128, u64)>) -> Identity {
+        let origin = origin.map(|(uuid, transid)| Origin { uuid: Uuid::from_u128(uuid), transid });
+        Identity { id: Uuid::from_u128(id), origin }
+    }
+
+    #[test]
+    fn identities_match_by_id_by_origin_or_by_one_being_the_other() {
+        let matches = |a: Identity, b: Identity| {
+            assert_eq!(a.matches(&b), b.matches(&a));
+            a.matches(&b)
+        };
+        assert!(matches(identity(1, None), identity(1, Some((2, 7)))));
+        assert!(matches(identity(1, Some((3, 7))), identity(2, Some((3, 9)))));
+        assert!(matches(identity(3, None), identity(2, Some((3, 9)))));
+        assert!(!matches(identity(1, None), identity(2, None)));
+        assert!(!matches(identity(1, Some((3, 7))), identity(2, Some((4, 7)))));
+    }
+
+    #[test]
+    fn a_subvolume_that_was_changed_is_another_state() {
+        let state = |transid| identity(3, Some((3, transid)));
+        assert!(state(7).is_another_state_of(&state(9)));
+        assert!(!state(7).is_another_state_of(&state(7)));
+        assert!(!state(0).is_another_state_of(&state(9)), "a transaction that is not known proves nothing");
+        assert!(!identity(3, None).is_another_state_of(&state(9)));
+    }
+
+    #[test]
+    fn an_identity_in_json_has_its_origin_or_null() {
+        let text = serde_json::to_string(&identity(1, Some((2, 7)))).unwrap();
+        let uuid = |n| Uuid::from_u128(n);
+        assert_eq!(text, format!(r#"{{"id":"{}","origin":{{"uuid":"{}","transid":7}}}}"#, uuid(1), uuid(2)));
+        assert_eq!(serde_json::from_str::<Identity>(&text).unwrap(), identity(1, Some((2, 7))));
+        let bare = format!(r#"{{"id":"{}","origin":null}}"#, uuid(1));
+        assert_eq!(serde_json::from_str::<Identity>(&bare).unwrap(), identity(1, None));
+    }
+}
