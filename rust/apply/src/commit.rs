@@ -4,10 +4,10 @@ use crate::attributes;
 use crate::check::is_lost_and_found;
 use crate::journal::Phase;
 use crate::names::{Attach, Detach, Places, attaches, detaches, staged_top};
-use crate::stage::{Incoming, preallocate};
+use crate::stage::Incoming;
 use rustix::fs::OFlags;
 use snapsync_model::{BLOCK, Change, Context, Error, Extent, Kind, Op, RelPath, Result, Stage};
-use snapsync_sys::{Entry, fault, remove_tree, sync_filesystem};
+use snapsync_sys::{Entry, fault, preallocate, remove_tree, sync_filesystem};
 use std::fs::File;
 use std::io;
 

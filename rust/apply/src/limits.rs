@@ -1,9 +1,9 @@
 //! What the target cannot hold, found by trying it on throw-away files before any data moves.
 
-use rustix::fs::{FileType, Mode, OFlags, mknodat, openat, symlinkat};
+use rustix::fs::{Mode, OFlags, openat, symlinkat};
 use serde::{Deserialize, Serialize};
 use snapsync_model::{Attributes, Change, Context, Error, Kind, RelPath, Result, Xattr};
-use snapsync_sys::{Entry, Root, remove_tree};
+use snapsync_sys::{Entry, Root, make_node, remove_tree};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -283,10 +283,4 @@ impl<'a> Rehearsal<'a> {
         remove_tree(&self.dir, name).context("remove a probe in", self.root.path())?;
         result.context("try out what can be held by", self.root.path())
     }
-}
-
-/// A fifo, socket or device.
-pub(crate) fn make_node(dir: impl AsFd, name: &OsStr, kind: Kind, rdev: u64) -> io::Result<()> {
-    let kind = FileType::from_raw_mode(kind.mode_bits());
-    Ok(mknodat(dir, name, kind, Mode::from_raw_mode(0o600), rdev)?)
 }

@@ -3,7 +3,7 @@
 use crate::attributes;
 use crate::check::{self, Need};
 use crate::journal::{Journal, Phase};
-use crate::limits::{Limits, Loss, Rehearsal, make_node};
+use crate::limits::{Limits, Loss, Rehearsal};
 use crate::names::Places;
 use crate::received::Received;
 use crate::sources::Sources;
@@ -15,7 +15,7 @@ use snapsync_model::{
     BLOCK, Change, Context, End, Error, Kind, Monitor, Op, Range, RelPath, Result, SnapshotInfo,
 };
 use snapsync_stream::{Sink, Taker};
-use snapsync_sys::{Entry, Parents, Root, fault, remove_tree, sync_filesystem};
+use snapsync_sys::{Entry, Parents, Root, fault, make_node, preallocate, remove_tree, sync_filesystem};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -458,14 +458,6 @@ fn is_written_at_once(change: &Change, size: u64) -> bool {
             only.op == Op::Data && only.offset == 0 && only.length == size && size <= snapsync_stream::FRAME
         }
         all => all.is_empty() && size == 0,
-    }
-}
-
-/// Preallocation is an optimisation: a file system without it gets a hole, which reads the same.
-pub(crate) fn preallocate(file: &File, offset: u64, length: u64) -> io::Result<()> {
-    match snapsync_sys::preallocate(file, offset, length) {
-        Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(()),
-        other => other,
     }
 }
 

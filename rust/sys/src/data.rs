@@ -193,7 +193,11 @@ fn write_zeros(file: &File, offset: u64, length: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Reserves blocks without writing them; the size stays.
+/// Reserves blocks without writing them; the size stays. It is an optimisation: a file system without it gets a hole,
+/// which reads the same.
 pub fn preallocate(file: &File, offset: u64, length: u64) -> io::Result<()> {
-    Ok(fallocate(file, FallocateFlags::KEEP_SIZE, offset, length)?)
+    match fallocate(file, FallocateFlags::KEEP_SIZE, offset, length) {
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+        other => Ok(other?),
+    }
 }

@@ -2,8 +2,8 @@
 
 use crate::ioctl;
 use rustix::fs::{
-    AtFlags, Gid, Mode, OFlags, StatxFlags, Timespec, Timestamps, Uid, XattrFlags, chownat, openat, statx,
-    utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, StatxFlags, Timespec, Timestamps, Uid, XattrFlags, chownat,
+    mknodat, openat, statx, utimensat,
 };
 use snapsync_model::{Attributes, Kind, Xattr};
 use std::ffi::OsStr;
@@ -18,6 +18,8 @@ const FS_IOC_SETFLAGS: u64 = 0x4008_6602;
 const SYNC: u32 = 0x08;
 pub const IMMUTABLE: u32 = 0x10;
 pub const APPEND: u32 = 0x20;
+/// Flags that keep anything else from being done to an inode: cleared first, set last.
+pub const PROTECTIVE: u32 = IMMUTABLE | APPEND;
 pub(crate) const NODUMP: u32 = 0x40;
 const NOATIME: u32 = 0x80;
 const COMPRESS: u32 = 0x04;
@@ -170,9 +172,61 @@ impl Entry {
         Ok(rustix::fs::removexattr(self.proc_path(), OsStr::from_bytes(name))?)
     }
 
+    /// Sets everything but inode flags, in the order in which nothing undoes what was set before: a change of owner takes
+    /// away set-id bits and capabilities. Extended attributes that are not wanted are removed; None leaves them alone.
+    /// `is_lost` says of the owner (None) and of each extended attribute whether it is no failure when it cannot be set.
+    pub fn set_attributes(
+        &self,
+        kind: Kind,
+        new: &Attributes,
+        xattrs: Option<&[Xattr]>,
+        is_lost: &dyn Fn(Option<&Xattr>) -> bool,
+    ) -> io::Result<()> {
+        let now = self.stat()?.attributes;
+        if (now.uid, now.gid) != (new.uid, new.gid) {
+            tolerate(self.set_owner(new.uid, new.gid), is_lost(None))?;
+        }
+        if kind != Kind::Symlink {
+            self.set_mode(new.mode)?;
+        }
+        if let Some(xattrs) = xattrs {
+            self.set_xattrs(xattrs, is_lost)?;
+        }
+        self.set_mtime(new.mtime)
+    }
+
+    fn set_xattrs(&self, wanted: &[Xattr], is_lost: &dyn Fn(Option<&Xattr>) -> bool) -> io::Result<()> {
+        let now = self.xattrs()?;
+        for old in now.iter().filter(|old| wanted.iter().all(|w| w.name != old.name)) {
+            // The system's own labels cannot be taken off.
+            tolerate(self.remove_xattr(&old.name), true)?;
+        }
+        for xattr in wanted.iter().filter(|x| !now.contains(x)) {
+            tolerate(self.set_xattr(&xattr.name, &xattr.value), is_lost(Some(xattr)))?;
+        }
+        Ok(())
+    }
+
     fn proc_path(&self) -> String {
         format!("/proc/self/fd/{}", self.fd.as_raw_fd())
     }
+}
+
+/// A loss that was announced is no failure; a broken or read-only disk is one.
+pub fn tolerate(result: io::Result<()>, announced: bool) -> io::Result<()> {
+    match result {
+        Err(e) if announced && !matches!(e.raw_os_error(), Some(libc::EIO | libc::EROFS)) => {
+            let _ = e;
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// A fifo, socket or device.
+pub fn make_node(dir: impl AsFd, name: &OsStr, kind: Kind, rdev: u64) -> io::Result<()> {
+    let kind = FileType::from_raw_mode(kind.mode_bits());
+    Ok(mknodat(dir, name, kind, Mode::from_raw_mode(0o600), rdev)?)
 }
 
 /// The extended attributes of an open file, sorted by name.
