@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,16 +104,34 @@ pub fn sync_filesystem(fd: impl AsFd) -> io::Result<()> {
 
 /// Held until dropped, or until the process ends however it ends.
 #[derive(Debug)]
-pub struct Lock(#[allow(dead_code)] File);
+pub struct Lock(File);
 
 impl Lock {
+    /// Waits for as long as another holds it: only for what is never held for long.
+    pub fn exclusive(path: &Path) -> io::Result<Lock> {
+        let file = Lock::file(path)?;
+        rustix::io::retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockExclusive))?;
+        Ok(Lock(file))
+    }
+
+    fn file(path: &Path) -> io::Result<File> {
+        File::options().read(true).write(true).create(true).truncate(false).open(path)
+    }
+
     /// None when another holds it.
     pub fn try_exclusive(path: &Path) -> io::Result<Option<Lock>> {
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+        let file = Lock::file(path)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Lock(file))),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(e) => Err(e.into()),
         }
+    }
+
+    /// Whether the file at `path` is the one that is locked: it may have been removed in between, and made again.
+    pub fn is_at(&self, path: &Path) -> bool {
+        let identity = |found: io::Result<std::fs::Metadata>| found.map(|m| (m.dev(), m.ino())).ok();
+        let own = identity(self.0.metadata());
+        own.is_some() && own == identity(std::fs::symlink_metadata(path))
     }
 }
