@@ -10,16 +10,21 @@
 //!     snapshots/ID/table.arrow               pool: the inode table
 //!     pool/ROUND/…/OBJECT                    pool: the data of files, shared by snapshots
 //! ```
+//!
+//! A shelf is a directory of snapshots that were received as plain directories: `received.rs`.
 
+mod copy;
 mod follow;
 mod identity;
 mod pool;
+mod received;
 mod take;
 mod volume;
 
 pub use follow::Delta;
 pub use identity::identity_of;
 pub use pool::PoolSnapshot;
+pub use received::{Shelf, Work, identity_of};
 pub use take::Request;
 pub use volume::{Standby, Volume, is_vacant, name_is_free};
 

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::Write;
 use std::sync::{LazyLock, Mutex};
 
-/// Every place, in the order a round passes them.
+/// Every place, in the order a round passes them; then those of other verbs.
 pub const POINTS: &[&str] = &[
     "init.store",
     "snapshot.begin",
@@ -34,6 +34,12 @@ pub const POINTS: &[&str] = &[
     "commit.cleaned",
     "delete.begin",
     "delete.unlisted",
+    "receive.tree",
+    "receive.made",
+    "receive.stripped",
+    "receive.recorded",
+    "receive.moved",
+    "receive.settled",
 ];
 
 struct Plan {

@@ -1,0 +1,200 @@
+//! A copy of a tree that shares its blocks with it, for file systems without snapshots: everything is kept but inode
+//! numbers and the times that cannot be set. What `.snapsync` at the root holds is left out.
+
+use rayon::prelude::*;
+use rustix::fs::{Mode, OFlags, openat, symlinkat};
+use snapsync_model::{
+    BLOCK, Context, Details, Directories, Inode, Kind, Layout, Monitor, RelPath, Result, SegmentKind, Subset,
+};
+use snapsync_sys::{
+    Entry, FileSystem, PROTECTIVE, Parents, Root, clone_file, copy_range, discard_range, make_node,
+    preallocate, set_flags_of,
+};
+use snapsync_walk::{Tree, details_of, layout_of};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Inodes that one thread copies with one memory of the last directory.
+const SIDE_BY_SIDE: usize = 64;
+
+/// Makes the empty directory `to` hold what `from` holds. Mounts and subvolumes in `from` are left out, and noted.
+pub(crate) fn copy_tree(from: &Path, to: &Path, monitor: &Monitor) -> Result<()> {
+    let tree = Tree::walk(from, &Subset::default(), monitor)?;
+    let filesystem = tree.filesystem();
+    let (from, inodes, directories) = tree.into_inodes();
+    let copy = Copy { from, to: Root::open(to)?, filesystem, directories, monitor };
+    let levels = copy.levels(&inodes)?;
+    copy.make_directories(&levels)?;
+    let protected = copy.make_entries(&inodes)?;
+    copy.link_further_names(&inodes)?;
+    // Nothing can be linked to what is protected, or in it.
+    protected.par_iter().try_for_each(|(path, flags)| copy.protect(path, *flags))?;
+    copy.finish_directories(&levels)
+}
+
+struct Copy<'a> {
+    from: Root,
+    to: Root,
+    filesystem: FileSystem,
+    directories: Directories,
+    monitor: &'a Monitor,
+}
+
+impl Copy<'_> {
+    fn path(&self, inode: &Inode) -> Result<RelPath> {
+        inode.links.first().map_or(Ok(RelPath::root()), |link| self.directories.path(link))
+    }
+
+    /// The directories by depth, the root first.
+    fn levels<'i>(&self, inodes: &'i [Inode]) -> Result<Vec<(RelPath, &'i Inode)>> {
+        let found = inodes.iter().filter(|inode| inode.kind == Kind::Directory);
+        let mut found: Vec<_> =
+            found.map(|inode| Ok((self.path(inode)?, inode))).collect::<Result<Vec<_>>>()?;
+        found.sort_by_cached_key(|(path, _)| (path.depth(), path.clone()));
+        Ok(found)
+    }
+
+    /// Open to this user alone until everything is in them.
+    fn make_directories(&self, levels: &[(RelPath, &Inode)]) -> Result<()> {
+        let mut parents = Parents::new(&self.to);
+        for (path, _) in levels.iter().filter(|(path, _)| !path.is_root()) {
+            self.monitor.check()?;
+            let made = parents
+                .of(path)
+                .and_then(|(dir, name)| Ok(rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o700))?));
+            made.context("create the directory", self.to.show(path))?;
+        }
+        Ok(())
+    }
+
+    /// Everything but directories. Returns what is to be protected, and by which flags.
+    fn make_entries(&self, inodes: &[Inode]) -> Result<Vec<(RelPath, u32)>> {
+        let chunks = inodes.par_chunks(SIDE_BY_SIDE).map(|chunk| {
+            let mut parents = Parents::new(&self.to);
+            let mut protected = Vec::new();
+            for inode in chunk.iter().filter(|inode| inode.kind != Kind::Directory) {
+                self.monitor.check()?;
+                let path = self.path(inode)?;
+                let details = details_of(&self.from, &path, inode.kind)?;
+                self.make_entry(&mut parents, &path, inode, &details)
+                    .context("copy", self.from.show(&path))?;
+                if details.flags & PROTECTIVE != 0 {
+                    protected.push((path, details.flags));
+                }
+            }
+            Ok(protected)
+        });
+        Ok(chunks.collect::<Result<Vec<_>>>()?.concat())
+    }
+
+    fn make_entry(
+        &self,
+        parents: &mut Parents<'_>,
+        path: &RelPath,
+        inode: &Inode,
+        details: &Details,
+    ) -> io::Result<()> {
+        let (dir, name) = parents.of(path)?;
+        let entry = match (inode.kind, &details.symlink_target) {
+            (Kind::File, _) => Entry::from_open(self.make_file(dir, name, path, inode, details.flags)?),
+            (_, Some(target)) => {
+                symlinkat(OsStr::from_bytes(target), dir, name)?;
+                Entry::at(dir, name)?
+            }
+            (kind, None) => {
+                make_node(dir, name, kind, inode.attributes.rdev)?;
+                Entry::at(dir, name)?
+            }
+        };
+        set_attributes(&entry, inode, details)
+    }
+
+    fn make_file(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        path: &RelPath,
+        inode: &Inode,
+        flags: u32,
+    ) -> io::Result<File> {
+        let how = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = File::from(openat(dir, name, how, Mode::from_raw_mode(0o600))?);
+        // Some can only be set while it is empty.
+        set_flags(&file, flags & !PROTECTIVE)?;
+        let source = self.from.read(path)?;
+        let layout = layout_of(&source, inode, self.filesystem)?;
+        copy_data(&source, inode.attributes.size, &layout, &file)?;
+        Ok(file)
+    }
+
+    fn link_further_names(&self, inodes: &[Inode]) -> Result<()> {
+        for inode in inodes.iter().filter(|inode| inode.kind != Kind::Directory && inode.links.len() > 1) {
+            let first = self.path(inode)?;
+            for link in &inode.links[1..] {
+                let further = self.directories.path(link)?;
+                self.to.link(&first, &further).context("link", self.to.show(&further))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn protect(&self, path: &RelPath, flags: u32) -> Result<()> {
+        let file = self.to.entry(path).and_then(|entry| entry.open(OFlags::RDONLY));
+        file.and_then(|file| set_flags(&file, flags)).context("set the flags of", self.to.show(path))
+    }
+
+    /// Deepest first: an ordinary user may not be able to reach below a directory that has its own mode again.
+    fn finish_directories(&self, levels: &[(RelPath, &Inode)]) -> Result<()> {
+        for level in levels.chunk_by(|a, b| a.0.depth() == b.0.depth()).rev() {
+            self.monitor.check()?;
+            level.par_iter().try_for_each(|(path, inode)| {
+                let details = details_of(&self.from, path, Kind::Directory)?;
+                self.finish_directory(path, inode, &details)
+                    .context("set the attributes of", self.to.show(path))
+            })?;
+        }
+        Ok(())
+    }
+
+    fn finish_directory(&self, path: &RelPath, inode: &Inode, details: &Details) -> io::Result<()> {
+        let entry = self.to.entry(path)?;
+        // Opened before its mode may forbid it.
+        let file = entry.open(OFlags::RDONLY)?;
+        set_attributes(&entry, inode, details)?;
+        set_flags(&file, details.flags)
+    }
+}
+
+fn set_attributes(entry: &Entry, inode: &Inode, details: &Details) -> io::Result<()> {
+    entry.set_attributes(inode.kind, &inode.attributes, Some(&details.xattrs), &|_| false)
+}
+
+fn set_flags(file: &File, flags: u32) -> io::Result<()> {
+    if snapsync_sys::flags_of(file)? == flags { Ok(()) } else { set_flags_of(file, flags) }
+}
+
+/// Shared where the file system can. Clones lose preallocation on some, so it is made again.
+fn copy_data(from: &File, size: u64, layout: &Layout, to: &File) -> io::Result<()> {
+    let (data, unwritten) = (layout.ranges(SegmentKind::Data), layout.ranges(SegmentKind::Unwritten));
+    if size > 0 && clone_file(from, to).is_err() {
+        to.set_len(size)?;
+        for range in &data {
+            copy_range(from, range.offset, range.length, to, range.offset)?;
+        }
+    }
+    for range in &unwritten {
+        preallocate(to, range.offset, range.length)?;
+    }
+    // Preallocation beyond the end makes some file systems write the block that the end cuts.
+    let end = size / BLOCK * BLOCK;
+    let covers_end = data.iter().chain(&unwritten).any(|r| r.offset <= end && end < r.end());
+    let goes_beyond = unwritten.iter().any(|r| r.end() > size.next_multiple_of(BLOCK));
+    if !size.is_multiple_of(BLOCK) && goes_beyond && !covers_end {
+        discard_range(to, end, BLOCK)?;
+    }
+    Ok(())
+}

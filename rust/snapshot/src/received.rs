@@ -1,0 +1,746 @@
+//! Snapshots that were received as plain directories, side by side in one directory: its shelf. What is known of them is
+//! kept beside them, never in them.
+//!
+//! ```text
+//! DIR/NAME                           a snapshot: a read-only subvolume on Btrfs, elsewhere a directory
+//! DIR/.snapsync/received/ID.json     which snapshot that is, and which directory holds it
+//! DIR/.snapsync/receiving/lock       flock(2): held for a moment by who looks for what is unfinished, or begins
+//! DIR/.snapsync/receiving/ID/        one that is on its way
+//!     lock                           flock(2)
+//!     tree                           the base, or nothing yet; then the snapshot
+//!     made                           the tree was made wholly, and from which base; written last
+//!     root.json                      what the tree's root is to be given back when it is published
+//! ```
+//!
+//! A snapshot is published by one rename of its tree. A subvolume cannot be moved once it is read-only, so that comes
+//! after the rename; the next command does it where a crash came between.
+
+use crate::copy::copy_tree;
+use rustix::fs::{Mode, OFlags, openat};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use snapsync_model::{Context, Error, Identity, Monitor, Origin, RelPath, Result};
+use snapsync_sys::btrfs::{self, Subvolume};
+use snapsync_sys::{
+    Entry, FileSystem, Lock, PROTECTIVE, Root, Stat, fault, flags_of, make_dir_durable, read_dir,
+    remove_tree, set_flags_of, stat_at, sync_filesystem, write_file,
+};
+use snapsync_walk::STORE;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+
+/// What this version writes and reads below `received/`.
+const FORMAT: u32 = 1;
+const TREE: &str = "tree";
+const LOCK: &str = "lock";
+const MADE: &str = "made";
+const ROOT: &str = "root.json";
+
+/// `received/ID.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Record {
+    format: u32,
+    #[serde(flatten)]
+    identity: Identity,
+    /// What it was published as. It may have been renamed since.
+    name: String,
+    inode: u64,
+    /// Birth time in ns, 0 where the file system keeps none.
+    born: u64,
+    /// On Btrfs, where every snapshot of a subvolume has its inode and birth time.
+    subvolume: Option<Uuid>,
+}
+
+/// `made`.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Made {
+    base: Option<Identity>,
+}
+
+/// `root.json`: what the root of a tree has besides its content, and loses while it is published.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct RootState {
+    flags: u32,
+    mtime: i64,
+}
+
+/// A directory that may be a snapshot.
+#[derive(Debug)]
+struct Place {
+    path: PathBuf,
+    stat: Stat,
+    subvolume: Option<Subvolume>,
+}
+
+impl Place {
+    /// `name` of `dir`; None for what is no directory, or lies on another file system.
+    fn at(dir: &Root, name: &OsStr) -> Result<Option<Place>> {
+        let path = dir.path().join(name);
+        let top = stat_at(dir.fd(), OsStr::new(".")).context("read the attributes of", dir.path())?;
+        let stat = match stat_at(dir.fd(), name) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.context("read the attributes of", &path)?,
+        };
+        if stat.kind != snapsync_model::Kind::Directory || stat.mount != top.mount {
+            return Ok(None);
+        }
+        let subvolume = if stat.ino == btrfs::ROOT_INODE { subvolume_at(dir, name)? } else { None };
+        let is_here = stat.dev == top.dev || subvolume.is_some();
+        Ok(is_here.then_some(Place { path, stat, subvolume }))
+    }
+
+    fn is_of(&self, record: &Record) -> bool {
+        match self.subvolume {
+            Some(subvolume) => record.subvolume == Some(Uuid::from_bytes(subvolume.uuid)),
+            None => (record.inode, record.born) == (self.stat.ino, self.stat.generation),
+        }
+    }
+}
+
+fn subvolume_at(dir: &Root, name: &OsStr) -> Result<Option<Subvolume>> {
+    let path = dir.path().join(name);
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = match openat(dir.fd(), name, flags, Mode::empty()) {
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+        other => other.context("open the directory", &path)?,
+    };
+    if !btrfs::is_subvolume(&fd).context("read the subvolume of", &path)? {
+        return Ok(None);
+    }
+    btrfs::subvolume(&fd).map(Some).context("read the subvolume of", &path)
+}
+
+/// Which snapshot a directory is: one that was received, or any read-only Btrfs subvolume. None for anything else: what
+/// can be written to is no snapshot.
+pub fn identity_of(path: &Path) -> Result<Option<Identity>> {
+    let path = path.canonicalize().context("find", path)?;
+    let root = Root::open(&path)?;
+    let records = path.parent().map_or_else(|| Ok(Vec::new()), records)?;
+    if btrfs::is_subvolume(root.fd()).context("read the subvolume of", &path)? {
+        return identity_of_subvolume(&root, &records);
+    }
+    let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
+    let Some(place) = Place::at(&Root::open(above)?, name)? else { return Ok(None) };
+    Ok(records.iter().find(|record| place.is_of(record)).map(|record| record.identity))
+}
+
+fn identity_of_subvolume(root: &Root, records: &[Record]) -> Result<Option<Identity>> {
+    let path = root.path();
+    // What is still in memory changes it once more when it is written out.
+    sync_filesystem(root.fd()).context("sync the file system of", path)?;
+    let subvolume = btrfs::subvolume(root.fd()).context("read the subvolume of", path)?;
+    if !subvolume.read_only {
+        return Ok(None);
+    }
+    let uuid = Uuid::from_bytes(subvolume.uuid);
+    let record = records.iter().find(|record| record.subvolume == Some(uuid));
+    Ok(Some(match mark_of(&subvolume) {
+        Some(origin) if !is_changed(path, &subvolume)? => {
+            Identity { id: record.map_or(origin.uuid, |record| record.identity.id), origin: Some(origin) }
+        }
+        // Nothing it was received as, or not that any more: a snapshot of its own.
+        _ => Identity::of_origin(own_origin(&subvolume)),
+    }))
+}
+
+fn own_origin(subvolume: &Subvolume) -> Origin {
+    Origin { uuid: Uuid::from_bytes(subvolume.uuid), transid: subvolume.changed }
+}
+
+/// What it was marked with when it was received.
+fn mark_of(subvolume: &Subvolume) -> Option<Origin> {
+    let received = subvolume.received?;
+    Some(Origin { uuid: Uuid::from_bytes(received.uuid), transid: received.sent })
+}
+
+/// Whether a subvolume is not what it was received as any more.
+fn is_changed(path: &Path, subvolume: &Subvolume) -> Result<bool> {
+    // Unmarked is what was made writable by the tools of Btrfs.
+    let Some(received) = subvolume.received else { return Ok(true) };
+    let root = Root::open(path)?;
+    btrfs::is_changed_since(root.fd(), subvolume, &received)
+        .context("find out whether anything changed since it was received in", path)
+}
+
+/// The records of what was received in `dir`, by id.
+fn records(dir: &Path) -> Result<Vec<Record>> {
+    let dir = dir.join(STORE).join("received");
+    let entries = match std::fs::read_dir(&dir) {
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
+        other => other.context("list", &dir)?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let file = entry.context("list", &dir)?.path();
+        if file.extension().is_some_and(|e| e == "json") {
+            found.extend(read_record(&file)?);
+        }
+    }
+    found.sort_by_key(|record: &Record| record.identity.id);
+    Ok(found)
+}
+
+/// None where it has just gone.
+fn read_record(file: &Path) -> Result<Option<Record>> {
+    #[derive(Deserialize)]
+    struct Format {
+        format: u32,
+    }
+    let text = match std::fs::read(file) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.context("read", file)?,
+    };
+    let found: Format = serde_json::from_slice(&text).map_err(|e| unreadable(file, &e))?;
+    if found.format > FORMAT {
+        return Err(Error::refused(
+            format!(
+                "{} has format {}, and this version knows formats up to {FORMAT}",
+                file.display(),
+                found.format
+            ),
+            "use the newer snapsync that wrote it",
+        ));
+    }
+    serde_json::from_slice(&text).map(Some).map_err(|e| unreadable(file, &e))
+}
+
+fn unreadable(file: &Path, error: &serde_json::Error) -> Error {
+    Error::integrity(
+        format!("cannot understand {}: {error}", file.display()),
+        "remove that file: the snapshot it speaks of stays, but is not found as a base any more",
+    )
+}
+
+/// A directory that snapshots are received in, each a directory in it.
+#[derive(Debug)]
+pub struct Shelf {
+    root: Root,
+    is_btrfs: bool,
+}
+
+/// What a directory of a shelf says it is.
+struct Claim<'p> {
+    place: &'p Place,
+    identity: Identity,
+    /// That it was received, and as what.
+    was_received: bool,
+}
+
+impl Shelf {
+    /// Opens a directory, and finishes what a crash kept from being finished in it.
+    pub fn open(dir: &Path) -> Result<Shelf> {
+        let dir = dir.canonicalize().context("find", dir)?;
+        let root = Root::open(&dir)?;
+        let filesystem = snapsync_sys::filesystem(root.fd()).context("read the file system of", &dir)?;
+        let shelf = Shelf { root, is_btrfs: filesystem.magic == FileSystem::BTRFS };
+        shelf.heal()?;
+        Ok(shelf)
+    }
+
+    pub fn path(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// The directory that holds the snapshot `wanted`. Refused where there is one that was it, and is not any more.
+    pub fn find(&self, wanted: &Identity) -> Result<Option<PathBuf>> {
+        if self.is_btrfs {
+            // What is still in memory changes a subvolume once more when it is written out.
+            sync_filesystem(self.root.fd()).context("sync the file system of", self.path())?;
+        }
+        let (places, records) = (self.places()?, records(self.path())?);
+        let mut refusal = None;
+        for claim in claims(&places, &records).filter(|claim| claim.identity.matches(wanted)) {
+            match claim.check(wanted) {
+                Ok(()) => return Ok(Some(claim.place.path.clone())),
+                Err(e @ Error::Refused { .. }) => {
+                    refusal.get_or_insert(e);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        refusal.map_or(Ok(None), Err)
+    }
+
+    /// The directories that may be snapshots, by name.
+    fn places(&self) -> Result<Vec<Place>> {
+        let mut found = Vec::new();
+        // Opened anew: a directory is read on from where it was read to.
+        let dir = Root::open(self.path())?;
+        for entry in read_dir(dir.fd()).context("read the directory", self.path())? {
+            if *entry.name != *STORE.as_bytes() && entry.is_dir != Some(false) {
+                found.extend(Place::at(&self.root, OsStr::from_bytes(&entry.name))?);
+            }
+        }
+        found.retain(|place| place.subvolume.is_some() == self.is_btrfs);
+        found.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(found)
+    }
+
+    /// The directory that a record speaks of, whatever its name is now.
+    fn place_of(&self, record: &Record) -> Result<Option<Place>> {
+        Ok(self.places()?.into_iter().find(|place| place.is_of(record)))
+    }
+
+    fn record_of(&self, id: Uuid) -> Result<Option<Record>> {
+        read_record(&self.received().join(format!("{id}.json")))
+    }
+
+    /// Whether a snapshot can be published under a name.
+    pub fn name_is_free(&self, name: &str) -> Result<()> {
+        if name.is_empty()
+            || name.len() > 255
+            || name.contains(['/', '\0'])
+            || matches!(name, "." | "..")
+            || name == STORE
+        {
+            return Err(Error::usage(
+                format!("{name:?} cannot be the name of a directory for a snapshot"),
+                "use a name of at most 255 bytes without `/`",
+            ));
+        }
+        match stat_at(self.root.fd(), OsStr::new(name)) {
+            Ok(_) => Err(self.is_taken(name)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e).context("look for", self.path().join(name)),
+        }
+    }
+
+    fn is_taken(&self, name: &str) -> Error {
+        Error::refused(
+            format!("{} is there already", self.path().join(name).display()),
+            "choose another name, or move that away first",
+        )
+    }
+
+    fn received(&self) -> PathBuf {
+        self.path().join(STORE).join("received")
+    }
+
+    fn receiving(&self) -> PathBuf {
+        self.path().join(STORE).join("receiving")
+    }
+
+    /// Finishes snapshots that were renamed to their place and no more, and clears what holds no whole tree. A receive
+    /// that was interrupted later stays for the next one to take up. What this user cannot write to is left alone.
+    fn heal(&self) -> Result<()> {
+        let dir = self.receiving();
+        if !is_there(&dir).unwrap_or(false) {
+            return Ok(());
+        }
+        let Ok(_lock) = Lock::exclusive(&dir.join(LOCK)) else { return Ok(()) };
+        let entries = std::fs::read_dir(&dir).context("list", &dir)?;
+        for entry in entries {
+            let area = entry.context("list", &dir)?.path();
+            let id = area.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+            let (Some(id), Ok(Some(_lock))) = (id, lock_area(&area)) else { continue };
+            if is_there(&area.join(TREE))? {
+                if !is_there(&area.join(MADE))? {
+                    self.remove_area(&area)?;
+                }
+                continue;
+            }
+            if let Some(record) = self.record_of(id)?
+                && let Some(place) = self.place_of(&record)?
+            {
+                self.settle(&place.path, &area)?;
+            }
+            self.remove_area(&area)?;
+        }
+        Ok(())
+    }
+
+    /// The last step of publishing: nothing in the snapshot changes from here on.
+    fn settle(&self, snapshot: &Path, area: &Path) -> Result<()> {
+        let root = Root::open(snapshot)?;
+        if let Some(state) = RootState::load(area)?
+            && state.flags & PROTECTIVE != 0
+            && !(self.is_btrfs && btrfs::is_read_only(root.fd()).context("read the flags of", snapshot)?)
+        {
+            set_flags_of(root.fd(), state.flags).context("set the flags of", snapshot)?;
+        }
+        if self.is_btrfs {
+            btrfs::set_read_only(root.fd(), true).context("make read-only", snapshot)?;
+        }
+        sync_filesystem(root.fd()).context("sync the file system of", snapshot)
+    }
+
+    fn remove_area(&self, area: &Path) -> Result<()> {
+        clear(area)?;
+        let receiving = Root::open(&self.receiving())?;
+        remove_tree(receiving.fd(), area.file_name().unwrap_or_default()).context("remove", area)
+    }
+
+    /// Gets ready to make `snapshot` from `base`: a working area with a tree that is as the base, or empty. It is kept
+    /// from any other command until it is dropped. What an interrupted receive of the same snapshot from the same base
+    /// left is taken up again.
+    pub fn begin<'a>(
+        &'a self,
+        snapshot: &Identity,
+        base: Option<&Path>,
+        monitor: &'a Monitor,
+    ) -> Result<Work<'a>> {
+        let base = base.map(named_base).transpose()?;
+        let (area, lock) = self.claim_area(snapshot.id)?;
+        let mut work =
+            Work { shelf: self, id: snapshot.id, area, base, is_resumed: false, monitor, _lock: lock };
+        if let Some(record) = self.record_of(snapshot.id)?
+            && let Some(place) = self.place_of(&record)?
+        {
+            work.discard()?;
+            return Err(Error::refused(
+                format!("this snapshot was received before: it is {}", place.path.display()),
+                "use that one; to receive it again, delete it first",
+            ));
+        }
+        work.is_resumed = work.is_made()?;
+        if !work.is_resumed
+            && let Err(e) = work.make()
+        {
+            // The first error is the one to tell; what cannot be removed now is removed by the next command.
+            let _ = work.discard();
+            return Err(e);
+        }
+        Ok(work)
+    }
+
+    /// Makes the working area of a snapshot where there is none, and locks it.
+    fn claim_area(&self, id: Uuid) -> Result<(PathBuf, Lock)> {
+        let (receiving, area) = (self.receiving(), self.receiving().join(id.to_string()));
+        make_private_dirs(self.path(), &receiving)?;
+        // Whoever heals holds the locks of all areas, one after the other, and this one meanwhile.
+        let _lock = Lock::exclusive(&receiving.join(LOCK)).context("lock", &receiving)?;
+        loop {
+            make_private_dirs(self.path(), &area)?;
+            match lock_area(&area) {
+                Ok(Some(lock)) => return Ok((area, lock)),
+                Ok(None) => {
+                    return Err(Error::refused(
+                        format!("another command is receiving this snapshot in {}", self.path().display()),
+                        "wait until it has ended, then run this again",
+                    ));
+                }
+                // Removed by a command that has just ended: it is made again.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e).context("lock", &area),
+            }
+        }
+    }
+}
+
+/// What each place says it is: what is recorded of it first, then what Btrfs knows.
+fn claims<'p>(places: &'p [Place], records: &'p [Record]) -> impl Iterator<Item = Claim<'p>> {
+    let recorded = records.iter().filter_map(|record| {
+        let place = places.iter().find(|place| place.is_of(record))?;
+        Some(Claim { place, identity: record.identity, was_received: true })
+    });
+    let known = places.iter().filter_map(|place| Some((place, place.subvolume?)));
+    let marked = known.clone().filter_map(|(place, subvolume)| {
+        let identity = Identity::of_origin(mark_of(&subvolume)?);
+        Some(Claim { place, identity, was_received: true })
+    });
+    let own = known.map(|(place, subvolume)| Claim {
+        place,
+        identity: Identity::of_origin(own_origin(&subvolume)),
+        was_received: false,
+    });
+    recorded.chain(marked).chain(own)
+}
+
+impl Claim<'_> {
+    /// Refuses what has become something else since it was `wanted`.
+    fn check(&self, wanted: &Identity) -> Result<()> {
+        let refuse = |why: &str| {
+            let what = format!("{} is not the base of this delta any more: {why}", self.place.path.display());
+            Err(Error::refused(what, "receive the base again, or send without a base"))
+        };
+        if let Some(subvolume) = self.place.subvolume {
+            if !subvolume.read_only {
+                return refuse("it is writable");
+            }
+            if self.was_received && is_changed(&self.place.path, &subvolume)? {
+                return refuse("it was made writable and changed since it was received");
+            }
+        }
+        if self.identity.is_another_state_of(wanted) {
+            return refuse("it is another state of the same subvolume, which was changed in between");
+        }
+        Ok(())
+    }
+}
+
+fn named_base(path: &Path) -> Result<(PathBuf, Identity)> {
+    let identity = identity_of(path)?.ok_or_else(|| {
+        Error::refused(
+            format!("{} is no snapshot that a delta could start from", path.display()),
+            "name a read-only Btrfs subvolume or a snapshot that was received",
+        )
+    })?;
+    Ok((path.to_path_buf(), identity))
+}
+
+fn is_there(path: &Path) -> Result<bool> {
+    path.symlink_metadata().map(|_| true).or_else(|e| match e.kind() {
+        io::ErrorKind::NotFound => Ok(false),
+        _ => Err(e).context("look for", path),
+    })
+}
+
+/// None where another holds it; not found where it is gone, or went while it was locked.
+fn lock_area(area: &Path) -> io::Result<Option<Lock>> {
+    let file = area.join(LOCK);
+    let Some(lock) = Lock::try_exclusive(&file)? else { return Ok(None) };
+    if lock.is_at(&file) { Ok(Some(lock)) } else { Err(io::ErrorKind::NotFound.into()) }
+}
+
+/// Makes the directories from `top` down to `dir`, for this user alone.
+fn make_private_dirs(top: &Path, dir: &Path) -> Result<()> {
+    let mut missing: Vec<&Path> = dir.ancestors().take_while(|above| *above != top).collect();
+    missing.reverse();
+    missing.into_iter().try_for_each(|dir| match std::fs::create_dir(dir) {
+        Ok(()) => make_private(dir).context("set the attributes of", dir),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => Err(e).context("create the directory", dir),
+    })
+}
+
+/// What is made in it must not inherit: default ACLs, the group, flags.
+fn make_private(dir: &Path) -> io::Result<()> {
+    let file = File::open(dir)?;
+    if flags_of(&file)? != 0 {
+        set_flags_of(&file, 0)?;
+    }
+    let entry = Entry::from_open(file);
+    for xattr in entry.xattrs()?.iter().filter(|x| x.name.starts_with(b"system.posix_acl")) {
+        entry.remove_xattr(&xattr.name)?;
+    }
+    entry.set_mode(0o700)
+}
+
+/// Empties the working area. The marker goes first: without it nothing that is left is taken for a whole tree.
+fn clear(path: &Path) -> Result<()> {
+    let area = Root::open(path)?;
+    let remove = |name: &OsStr| remove_tree(area.fd(), name).context("remove", path.join(name));
+    remove(OsStr::new(MADE))?;
+    make_dir_durable(path).context("sync", path)?;
+    for entry in read_dir(area.fd()).context("read the directory", path)? {
+        let name = OsStr::from_bytes(&entry.name);
+        if name == LOCK {
+            continue;
+        }
+        if subvolume_at(&area, name)?.is_some() {
+            btrfs::delete_subvolume(area.fd(), name).context("delete the subvolume", path.join(name))?;
+        } else {
+            remove(name)?;
+        }
+    }
+    Ok(())
+}
+
+impl RootState {
+    fn of(root: impl AsFd) -> io::Result<RootState> {
+        let flags = flags_of(&root)?;
+        let mtime = stat_at(&root, OsStr::new("."))?.attributes.mtime;
+        Ok(RootState { flags, mtime })
+    }
+
+    fn load(area: &Path) -> Result<Option<RootState>> {
+        let file = area.join(ROOT);
+        match std::fs::read(&file) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).context("read", &file),
+            Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|e| unreadable(&file, &e)),
+        }
+    }
+
+    /// Makes it possible to change what is in the root.
+    fn loosen(self, root: impl AsFd) -> io::Result<()> {
+        if self.flags & PROTECTIVE == 0 {
+            return Ok(());
+        }
+        set_flags_of(root, self.flags & !PROTECTIVE)
+    }
+
+    fn restore_time(self, root: impl AsFd) -> io::Result<()> {
+        let root = root.as_fd().try_clone_to_owned()?;
+        Entry::from_open(root).set_mtime(self.mtime)
+    }
+}
+
+fn write_json(dir: &Path, name: &str, value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_vec_pretty(value).map_err(|e| unreadable(&dir.join(name), &e))?;
+    write_file(dir, name, &text).context("write", dir.join(name))
+}
+
+/// A snapshot on its way to a shelf. Dropping it leaves the working area for a later `begin`.
+pub struct Work<'a> {
+    shelf: &'a Shelf,
+    id: Uuid,
+    area: PathBuf,
+    base: Option<(PathBuf, Identity)>,
+    is_resumed: bool,
+    monitor: &'a Monitor,
+    _lock: Lock,
+}
+
+impl Work<'_> {
+    /// The tree to be changed: the base's, or an empty one. It has an empty `.snapsync` for the apply's stage.
+    pub fn tree(&self) -> PathBuf {
+        self.area.join(TREE)
+    }
+
+    /// Where the journal goes. It goes away with the tree, and must not go before.
+    pub fn store(&self) -> &Path {
+        &self.area
+    }
+
+    /// The tree is not as the base any more: what was begun goes on, as the journal says.
+    pub fn is_resumed(&self) -> bool {
+        self.is_resumed
+    }
+
+    fn made(&self) -> Made {
+        Made { base: self.base.as_ref().map(|(_, identity)| *identity) }
+    }
+
+    /// There is a whole tree, from the same base.
+    fn is_made(&self) -> Result<bool> {
+        let file = self.area.join(MADE);
+        match std::fs::read(&file) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e).context("read", &file),
+            // What cannot be understood is made anew.
+            Ok(text) => {
+                let is_same = serde_json::from_slice::<Made>(&text).is_ok_and(|made| made == self.made());
+                Ok(is_same && self.tree().is_dir())
+            }
+        }
+    }
+
+    /// Throws away what was made and received, and makes the tree again.
+    pub fn start_over(&mut self) -> Result<()> {
+        self.is_resumed = false;
+        self.make()
+    }
+
+    fn make(&self) -> Result<()> {
+        clear(&self.area)?;
+        let (area, tree) = (Root::open(&self.area)?, self.tree());
+        match (&self.base, self.shelf.is_btrfs) {
+            (Some((base, _)), true) => {
+                let base = Root::open(base)?;
+                btrfs::create_writable_snapshot(base.fd(), area.fd(), OsStr::new(TREE))
+                    .context("take a writable snapshot of", base.path())?;
+            }
+            (None, true) => {
+                btrfs::create_subvolume(area.fd(), OsStr::new(TREE))
+                    .context("create the subvolume", &tree)?;
+            }
+            (base, false) => {
+                std::fs::create_dir(&tree).context("create the directory", &tree)?;
+                if let Some((base, _)) = base {
+                    copy_tree(base, &tree, self.monitor)?;
+                }
+            }
+        }
+        self.add_store().context("make a place for the stage in", &tree)?;
+        sync_filesystem(area.fd()).context("sync the file system of", &self.area)?;
+        fault::point("receive.tree");
+        write_json(&self.area, MADE, &self.made())?;
+        fault::point("receive.made");
+        Ok(())
+    }
+
+    /// Gives the tree an empty `.snapsync`, and leaves its root as it was. A snapshot of a volume has one with an empty
+    /// stub of the store.
+    fn add_store(&self) -> io::Result<()> {
+        let tree = File::open(self.tree())?;
+        let state = RootState::of(&tree)?;
+        state.loosen(&tree)?;
+        remove_tree(&tree, OsStr::new(STORE))?;
+        std::fs::create_dir(self.tree().join(STORE))?;
+        make_private(&self.tree().join(STORE))?;
+        state.restore_time(&tree)?;
+        if state.flags & PROTECTIVE == 0 { Ok(()) } else { set_flags_of(&tree, state.flags) }
+    }
+
+    /// Throws away what was made and received.
+    pub fn discard(self) -> Result<()> {
+        self.shelf.remove_area(&self.area)
+    }
+
+    /// Makes the tree the snapshot `name`. On failure nothing has that name, and the working area stays.
+    pub fn publish(self, name: &str, snapshot: &Identity) -> Result<PathBuf> {
+        self.shelf.name_is_free(name)?;
+        let tree = Root::open(&self.tree())?;
+        self.strip(&tree)?;
+        let record = self.record(&tree, name, snapshot)?;
+        make_private_dirs(self.shelf.path(), &self.shelf.received())?;
+        write_json(&self.shelf.received(), &format!("{}.json", self.id), &record)?;
+        fault::point("receive.recorded");
+        drop(tree);
+        self.move_to(name)?;
+        fault::point("receive.moved");
+        let path = self.shelf.path().join(name);
+        self.shelf.settle(&path, &self.area)?;
+        fault::point("receive.settled");
+        self.shelf.remove_area(&self.area)?;
+        Ok(path)
+    }
+
+    /// Takes everything from the tree that is not the snapshot's, and marks it on Btrfs. Everything is on the disk then.
+    fn strip(&self, tree: &Root) -> Result<()> {
+        let show = tree.path();
+        let state = match RootState::load(&self.area)? {
+            // An earlier attempt may have taken it off already.
+            Some(state) => state,
+            None => {
+                let state = RootState::of(tree.fd()).context("read the attributes of", show)?;
+                write_json(&self.area, ROOT, &state)?;
+                state
+            }
+        };
+        state.loosen(tree.fd()).context("set the flags of", show)?;
+        remove_tree(tree.fd(), OsStr::new(STORE)).context("remove", show.join(STORE))?;
+        state.restore_time(tree.fd()).context("set the time of", show)?;
+        sync_filesystem(tree.fd()).context("sync the file system of", show)?;
+        fault::point("receive.stripped");
+        Ok(())
+    }
+
+    fn record(&self, tree: &Root, name: &str, snapshot: &Identity) -> Result<Record> {
+        let show = tree.path();
+        let mut subvolume = None;
+        if self.shelf.is_btrfs {
+            let mark = snapshot.mark();
+            btrfs::set_received(tree.fd(), mark.uuid.into_bytes(), mark.transid)
+                .context("mark as received", show)?;
+            let info = btrfs::subvolume(tree.fd()).context("read the subvolume of", show)?;
+            subvolume = Some(Uuid::from_bytes(info.uuid));
+        }
+        let stat = stat_at(tree.fd(), OsStr::new(".")).context("read the attributes of", show)?;
+        let (inode, born) = (stat.ino, stat.generation);
+        Ok(Record { format: FORMAT, identity: *snapshot, name: name.to_owned(), inode, born, subvolume })
+    }
+
+    fn move_to(&self, name: &str) -> Result<()> {
+        let below = format!("{STORE}/receiving/{}/{TREE}", self.id);
+        let (from, to) = (RelPath::new(below.as_bytes())?, RelPath::root().join(name.as_bytes())?);
+        let root = &self.shelf.root;
+        match root.rename_to_new(&from, &to) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                // It speaks of a tree that is not in the directory.
+                let record = self.shelf.received().join(format!("{}.json", self.id));
+                std::fs::remove_file(&record).context("remove", &record)?;
+                Err(self.shelf.is_taken(name))
+            }
+            other => other.context("move the snapshot to", root.show(&to)),
+        }
+    }
+}
