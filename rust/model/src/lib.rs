@@ -21,5 +21,5 @@ pub use monitor::{Counters, Monitor, Stage};
 pub use mutex::{locked, unlocked};
 pub use path::RelPath;
 pub use side::{Directories, Inodes, Side};
-pub use snapshot::{Identity, Origin, Provider, Role, SnapshotInfo, VolumeInfo, path_as_json};
+pub use snapshot::{Provider, Role, SnapshotInfo, VolumeInfo, path_as_json};
 pub use subset::Subset;

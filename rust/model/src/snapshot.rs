@@ -62,20 +62,6 @@ pub struct SnapshotInfo {
     pub subset: Subset,
 }
 
-/// A Btrfs subvolume as `btrfs send` tells it apart: by what it was received as, else by its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Origin {
-    pub uuid: Uuid,
-    pub transid: u64,
-}
-
-/// What tells a snapshot apart from all others, wherever it has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
-    pub id: Uuid,
-    pub origin: Option<Origin>,
-}
-
 /// A path as a JSON string from which Python gets its bytes back: a byte that is not UTF-8 is written as the lone
 /// surrogate U+DC80 to U+DCFF that `os.fsdecode` makes of it (PEP 383). Only for `serde_json`.
 pub fn path_as_json<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {

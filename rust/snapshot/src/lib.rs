@@ -15,14 +15,12 @@
 
 mod copy;
 mod follow;
-mod identity;
 mod pool;
 mod received;
 mod take;
 mod volume;
 
 pub use follow::Delta;
-pub use identity::identity_of;
 pub use pool::PoolSnapshot;
 pub use received::{Shelf, Work, identity_of};
 pub use take::Request;
