@@ -19,7 +19,7 @@ use crate::copy::copy_tree;
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use snapsync_model::{Context, Error, Identity, Monitor, Origin, RelPath, Result};
+use snapsync_model::{Context, Error, Identity, Kind, Monitor, Origin, RelPath, Result};
 use snapsync_sys::btrfs::{self, Subvolume};
 use snapsync_sys::{
     Entry, FileSystem, Lock, PROTECTIVE, Root, Stat, fault, flags_of, make_dir_durable, read_dir,
@@ -86,7 +86,7 @@ impl Place {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.context("read the attributes of", &path)?,
         };
-        if stat.kind != snapsync_model::Kind::Directory || stat.mount != top.mount {
+        if stat.kind != Kind::Directory || stat.mount != top.mount {
             return Ok(None);
         }
         let subvolume = if stat.ino == btrfs::ROOT_INODE { subvolume_at(dir, name)? } else { None };
@@ -214,7 +214,7 @@ fn read_record(file: &Path) -> Result<Option<Record>> {
 fn unreadable(file: &Path, error: &serde_json::Error) -> Error {
     Error::integrity(
         format!("cannot understand {}: {error}", file.display()),
-        "remove that file: the snapshot it speaks of stays, but is not found as a base any more",
+        "remove that file: the snapshot it speaks of stays, but what the file said of it is lost",
     )
 }
 
