@@ -211,10 +211,11 @@ impl Counts {
         self.renamed += u64::from(flags.renamed);
         let content = flags.data || flags.attributes || flags.xattrs || flags.links;
         self.changed += u64::from(change.survives() && content);
-        self.data_bytes += change.data_bytes();
+        // Sparse files can claim more together than there is.
+        self.data_bytes = self.data_bytes.saturating_add(change.data_bytes());
         if change.kind == Kind::File {
-            self.bytes_added += change.new.map_or(0, |a| a.size);
-            self.bytes_removed += change.old.map_or(0, |a| a.size);
+            self.bytes_added = self.bytes_added.saturating_add(change.new.map_or(0, |a| a.size));
+            self.bytes_removed = self.bytes_removed.saturating_add(change.old.map_or(0, |a| a.size));
         }
     }
 }
