@@ -1,11 +1,12 @@
 //! The change manifest: one row a changed inode, sorted by inode; see docs/format.md for every column.
 
 use crate::column::{
-    self, Columns, append_links, append_xattrs, bytes_at, field, kind_at, link_list, links_at, list_of,
+    self, At, Columns, append_links, append_xattrs, bytes_at, field, kind_at, link_list, links_at, list_of,
     optional, struct_list, timestamp, timestamp_builder, xattr_list, xattrs_at,
 };
 use crate::file::{BatchReader, BatchWriter};
-use crate::{BATCH_ITEMS, BATCH_ROWS};
+use crate::vet::{MOST_EXTENTS, MOST_LINKS, MOST_XATTRS};
+use crate::{BATCH_BYTES, BATCH_ITEMS, BATCH_ROWS};
 use arrow_array::builder::{
     ArrayBuilder, BinaryBuilder, BooleanBuilder, FixedSizeBinaryBuilder, StringBuilder,
     TimestampNanosecondBuilder, UInt32Builder, UInt64Builder,
@@ -35,7 +36,7 @@ pub struct Header {
     pub created: String,
 }
 
-const FORMAT: &str = "1";
+pub(crate) const FORMAT: &str = "1";
 const FLAGS: [&str; 7] = ["created", "deleted", "renamed", "data", "attributes", "xattrs", "links"];
 const TOTALS: [&str; 6] =
     ["rows", "created_count", "changed_count", "renamed_count", "deleted_count", "data_bytes"];
@@ -66,6 +67,10 @@ fn extent_fields() -> Fields {
 }
 
 fn schema(header: &Header) -> Schema {
+    Schema::new(columns_of_changes()).with_metadata(metadata(header))
+}
+
+pub(crate) fn columns_of_changes() -> Fields {
     let new = |name, kind| Field::new(name, kind, true);
     let always = |name, kind| Field::new(name, kind, false);
     let mut fields = vec![
@@ -92,7 +97,7 @@ fn schema(header: &Header) -> Schema {
         always("extents", list_of(extent_fields())),
         always("data_bytes", DataType::UInt64),
     ]);
-    Schema::new(fields).with_metadata(metadata(header))
+    fields.into()
 }
 
 fn metadata(header: &Header) -> HashMap<String, String> {
@@ -206,6 +211,8 @@ struct Builders {
     xattr: column::StructList,
     extents: column::StructList,
     data_bytes: UInt64Builder,
+    /// Of names, paths and values.
+    bytes: usize,
 }
 
 impl Builders {
@@ -236,6 +243,7 @@ impl Builders {
             xattr: xattr_list(),
             extents: struct_list(extent_fields(), extent),
             data_bytes: UInt64Builder::new(),
+            bytes: 0,
         }
     }
 
@@ -258,14 +266,18 @@ impl Builders {
         append_xattrs(&mut self.xattr, change.xattrs.as_deref());
         append_extents(&mut self.extents, &change.extents);
         self.data_bytes.append_value(change.data_bytes());
+        self.bytes += bytes_of(change);
     }
 
     fn is_full(&self) -> bool {
         let lists = [&self.links_added, &self.links_removed, &self.xattr, &self.extents];
-        self.inode.len() >= BATCH_ROWS || lists.iter().any(|l| l.values_ref().len() >= BATCH_ITEMS)
+        self.inode.len() >= BATCH_ROWS
+            || self.bytes >= BATCH_BYTES
+            || lists.iter().any(|l| l.values_ref().len() >= BATCH_ITEMS)
     }
 
     fn finish(&mut self, schema: &Arc<Schema>) -> RecordBatch {
+        self.bytes = 0;
         let change: Vec<Arc<dyn Array>> =
             self.change.iter_mut().map(|b| Arc::new(b.finish()) as Arc<dyn Array>).collect();
         let mut columns: Vec<Arc<dyn Array>> = vec![
@@ -292,6 +304,14 @@ impl Builders {
         ]);
         RecordBatch::try_new(schema.clone(), columns).expect("the builders follow the schema")
     }
+}
+
+/// What is as long as it likes.
+fn bytes_of(change: &Change) -> usize {
+    let paths = [&change.path, &change.old_path].into_iter().flatten().map(|path| path.as_bytes().len());
+    let names = change.links_added.iter().chain(&change.links_removed).map(|link| link.name.len());
+    let xattrs = change.xattrs.iter().flatten().map(|xattr| xattr.name.len() + xattr.value.len());
+    paths.chain(names).chain(xattrs).sum::<usize>() + change.symlink_target.as_ref().map_or(0, |t| t.len())
 }
 
 fn flags_to_array(f: ChangeFlags) -> [bool; 7] {
@@ -323,29 +343,32 @@ pub struct ManifestWriter {
     schema: Arc<Schema>,
     builders: Builders,
     counts: Counts,
+    batches: u64,
 }
 
 impl ManifestWriter {
     pub fn create(path: &Path, header: &Header) -> Result<ManifestWriter> {
         let schema = Arc::new(schema(header));
         let file = BatchWriter::create(path, &schema)?;
-        Ok(ManifestWriter { file, schema, builders: Builders::new(), counts: Counts::default() })
+        Ok(ManifestWriter { file, schema, builders: Builders::new(), counts: Counts::default(), batches: 0 })
     }
 
     pub fn write(&mut self, change: &Change) -> Result<()> {
         self.counts.add(change);
         self.builders.append(change);
-        if self.builders.is_full() {
-            self.file.write(&self.builders.finish(&self.schema))?;
-        }
-        Ok(())
+        if self.builders.is_full() { self.end_batch() } else { Ok(()) }
+    }
+
+    fn end_batch(&mut self) -> Result<()> {
+        self.batches += 1;
+        self.file.write(&self.builders.finish(&self.schema))
     }
 
     /// On the disk when this returns.
     pub fn finish(mut self, path: &Path) -> Result<Counts> {
-        self.file.write(&self.builders.finish(&self.schema))?;
+        self.end_batch()?;
         drop(self.file.finish()?);
-        fill_in_totals(path, &self.counts).context("write", path)?;
+        fill_in_totals(path, &self.counts, self.batches).context("write", path)?;
         Ok(self.counts)
     }
 }
@@ -353,13 +376,13 @@ impl ManifestWriter {
 /// The schema stands near both ends of the file: within this many bytes.
 const ENDS: u64 = 1 << 16;
 
-fn fill_in_totals(path: &Path, counts: &Counts) -> std::io::Result<()> {
+fn fill_in_totals(path: &Path, counts: &Counts, batches: u64) -> std::io::Result<()> {
     let values =
         [counts.rows, counts.created, counts.changed, counts.renamed, counts.deleted, counts.data_bytes];
     let mut file = std::fs::File::options().read(true).write(true).open(path)?;
     let size = file.metadata()?.len();
     // The footer also lists the batches, 24 bytes each.
-    let footer = ENDS + (counts.rows / 64) * 24;
+    let footer = ENDS + batches * 24;
     for start in [0, size.saturating_sub(footer)] {
         file.seek(SeekFrom::Start(start))?;
         let mut bytes = Vec::new();
@@ -431,6 +454,10 @@ impl ManifestReader {
         changes_of(&batch).map_err(|why| self.damaged(why))
     }
 
+    pub(crate) fn format(&self) -> Result<String> {
+        self.file.metadata("snapsync.format")
+    }
+
     fn damaged(&self, why: &str) -> Error {
         self.file.damaged(why)
     }
@@ -469,13 +496,16 @@ fn change_at(columns: &Columns<'_>, row: usize) -> Result<Change, &'static str> 
         links_removed: links_at(columns.list("links_removed"), row),
         nlink: columns.u32("nlink").value(row),
         nlink_old: columns.u32("nlink_old").value(row),
-        new: attributes_at(columns, "", row),
-        old: attributes_at(columns, "_old", row),
+        new: attributes_at(columns, "", row)?,
+        old: attributes_at(columns, "_old", row)?,
         symlink_target: bytes_at(columns.binary("symlink_target"), row),
         xattrs: xattrs_at(columns.list("xattr"), row),
-        extents: extents_at(columns.list("extents"), row).ok_or("an extent's op is unknown")?,
+        extents: extents_at(columns.list("extents"), row).ok_or("an extent's op or source is unknown")?,
     };
     is_sound(&change)?;
+    if columns.u64("data_bytes").value(row) != change.data_bytes() {
+        return Err("a row's data is not as much as it says");
+    }
     Ok(change)
 }
 
@@ -494,6 +524,16 @@ fn is_sound(change: &Change) -> Result<(), &'static str> {
     if change.kind == Kind::Symlink && change.path.is_some() && change.symlink_target.is_none() {
         return Err("a symbolic link has no target");
     }
+    let sizes = change.new.iter().chain(&change.old).map(|attributes| attributes.size);
+    if sizes.max().is_some_and(|size| size > i64::MAX as u64) {
+        return Err("a file is larger than any can be");
+    }
+    if change.extents.len() > MOST_EXTENTS
+        || change.links_added.len().max(change.links_removed.len()) > MOST_LINKS
+        || change.xattrs.as_ref().is_some_and(|xattrs| xattrs.len() > MOST_XATTRS)
+    {
+        return Err("a row's list is too long");
+    }
     let mut at = 0;
     for extent in &change.extents {
         let end = extent.offset.checked_add(extent.length).ok_or("an extent ends beyond any file")?;
@@ -506,7 +546,10 @@ fn is_sound(change: &Change) -> Result<(), &'static str> {
         }
         match extent.source.map(|s| s.offset.checked_add(extent.length)) {
             None if extent.op == Op::Clone => return Err("a clone has no source"),
-            Some(None) => return Err("a clone's source ends beyond any file"),
+            Some(_) if extent.op != Op::Clone => return Err("what is no clone has a source"),
+            Some(end) if end.is_none_or(|end| end > i64::MAX as u64) => {
+                return Err("a clone's source ends beyond any file");
+            }
             _ => {}
         }
         at = end;
@@ -535,22 +578,35 @@ fn path_at(
     row: usize,
 ) -> Result<Option<RelPath>, &'static str> {
     let (text, raw) = (columns.text(text), columns.binary(raw));
-    let bytes = optional(raw, row, || raw.value(row)).or(optional(text, row, || text.value(row).as_bytes()));
+    let text = optional(text, row, || text.value(row));
+    let raw = optional(raw, row, || raw.value(row));
+    // Or people would be shown another path than the one that counts.
+    if raw.is_some_and(|raw| std::str::from_utf8(raw).is_ok() || text != Some(&*String::from_utf8_lossy(raw)))
+    {
+        return Err("a path's bytes are not those of its text");
+    }
+    let bytes = raw.or(text.map(str::as_bytes));
     bytes.map(RelPath::new).transpose().map_err(|_| "a path is not one below a root")
 }
 
-fn attributes_at(columns: &Columns<'_>, suffix: &str, row: usize) -> Option<Attributes> {
+/// All of them, or none.
+fn attributes_at(
+    columns: &Columns<'_>,
+    suffix: &str,
+    row: usize,
+) -> Result<Option<Attributes>, &'static str> {
     let name = |name: &str| format!("{name}{suffix}");
-    let size = columns.u64(&name("size"));
-    optional(size, row, || Attributes {
-        size: size.value(row),
-        mode: columns.u32(&name("mode")).value(row),
-        uid: columns.u32(&name("uid")).value(row),
-        gid: columns.u32(&name("gid")).value(row),
-        rdev: columns.u64(&name("rdev")).value(row),
-        mtime: columns.time(&name("mtime")).value(row),
-        flags: columns.u32(&name("flags")).value(row),
-    })
+    let u64 = |column: &str| columns.u64(&name(column)).at(row);
+    let u32 = |column: &str| columns.u32(&name(column)).at(row);
+    let mtime = columns.time(&name("mtime")).at(row);
+    let numbers = (u64("size"), u64("rdev"), mtime);
+    match (numbers, u32("mode"), u32("uid"), u32("gid"), u32("flags")) {
+        ((Some(size), Some(rdev), Some(mtime)), Some(mode), Some(uid), Some(gid), Some(flags)) => {
+            Ok(Some(Attributes { size, mode, uid, gid, rdev, mtime, flags }))
+        }
+        ((None, None, None), None, None, None, None) => Ok(None),
+        _ => Err("a row lacks some of its attributes"),
+    }
 }
 
 fn extents_at(list: &column::List, row: usize) -> Option<Vec<Extent>> {
@@ -563,19 +619,18 @@ fn extents_at(list: &column::List, row: usize) -> Option<Vec<Extent>> {
     let inodes = items.column(4).as_primitive::<UInt64Type>();
     let source_offsets = items.column(5).as_primitive::<UInt64Type>();
     let checksums = items.column(6).as_fixed_size_binary();
-    let source = |i| {
-        Some(Source {
-            end: optional(ends, i, || End::from_name(ends.value(i)))??,
-            ino: optional(inodes, i, || inodes.value(i))?,
-            offset: optional(source_offsets, i, || source_offsets.value(i))?,
-        })
+    // The inner option: no source. The outer one: none of ours.
+    let source = |i| match (optional(ends, i, || ends.value(i)), inodes.at(i), source_offsets.at(i)) {
+        (Some(end), Some(ino), Some(offset)) => Some(Some(Source { end: End::from_name(end)?, ino, offset })),
+        (None, None, None) => Some(None),
+        _ => None,
     };
     let extent = |i| {
         Some(Extent {
             offset: offsets.value(i),
             length: lengths.value(i),
             op: Op::from_name(ops.value(i))?,
-            source: source(i),
+            source: source(i)?,
             checksum: optional(checksums, i, || checksums.value(i).try_into().ok()).flatten(),
         })
     };

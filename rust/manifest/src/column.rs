@@ -6,8 +6,8 @@ use arrow_array::builder::{
 use arrow_array::cast::AsArray;
 use arrow_array::types::{TimestampNanosecondType, UInt32Type, UInt64Type};
 use arrow_array::{
-    Array, ArrayRef, BinaryArray, BooleanArray, GenericListArray, RecordBatch, StructArray,
-    TimestampNanosecondArray, UInt32Array, UInt64Array,
+    Array, ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, GenericListArray, PrimitiveArray,
+    RecordBatch, StructArray, TimestampNanosecondArray, UInt32Array, UInt64Array,
 };
 use arrow_schema::{DataType, Field, Fields, TimeUnit};
 use snapsync_model::{Kind, Link, Range, Xattr};
@@ -137,6 +137,17 @@ impl<'a> Columns<'a> {
 
 pub(crate) fn optional<T>(array: &dyn Array, row: usize, value: impl FnOnce() -> T) -> Option<T> {
     (!array.is_null(row)).then(value)
+}
+
+/// A number where it is not null.
+pub(crate) trait At<T> {
+    fn at(&self, row: usize) -> Option<T>;
+}
+
+impl<P: ArrowPrimitiveType> At<P::Native> for PrimitiveArray<P> {
+    fn at(&self, row: usize) -> Option<P::Native> {
+        optional(self, row, || self.value(row))
+    }
 }
 
 pub(crate) fn bytes_at(array: &BinaryArray, row: usize) -> Option<Box<[u8]>> {

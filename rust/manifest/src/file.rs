@@ -51,9 +51,8 @@ impl BatchReader {
         let file = File::open(path).context("open", path)?;
         let reader =
             FileReader::try_new(BufReader::new(file), None).map_err(|e| damaged(path, &e.to_string()))?;
-        let known: Vec<_> = schema.fields().iter().map(|f| (f.name(), f.data_type())).collect();
-        let found = reader.schema();
-        if !found.fields().iter().map(|f| (f.name(), f.data_type())).eq(known) {
+        // Names, types, and where nulls may be.
+        if reader.schema().fields() != schema.fields() {
             return Err(damaged(path, "its columns are not the ones of this version"));
         }
         Ok(BatchReader { reader, path: path.to_path_buf() })
@@ -100,7 +99,7 @@ fn failed(action: &'static str, path: &Path, error: &ArrowError) -> Error {
     }
 }
 
-fn damaged(path: &Path, why: &str) -> Error {
+pub(crate) fn damaged(path: &Path, why: &str) -> Error {
     Error::integrity(
         format!("cannot read {} as a snapsync Arrow file: {why}", path.display()),
         "make it again from its source; if it is part of a store, verify the volume",

@@ -8,11 +8,15 @@ mod column;
 mod file;
 mod rows;
 mod table;
+mod vet;
 
 pub use changes::{Header, ManifestReader, ManifestWriter};
 pub use rows::Rows;
 pub use table::{TableInfo, TableReader, TableWriter};
+pub use vet::vet;
 
 /// Rows of a record batch, and list items after which a batch ends early: what bounds memory.
 const BATCH_ROWS: usize = 8192;
 const BATCH_ITEMS: usize = 65_536;
+/// Likewise the bytes of its names, paths and values.
+const BATCH_BYTES: usize = 32 << 20;
