@@ -18,10 +18,12 @@ mod journal;
 mod limits;
 mod names;
 mod received;
+mod row;
 mod sources;
 mod stage;
 mod strays;
 mod touched;
+mod vet;
 
 pub use journal::{Journal, Phase};
 pub use limits::{Limits, Loss};

@@ -1,0 +1,153 @@
+//! What must hold for every row of a manifest, whatever the others say.
+
+use crate::vet::Attempt;
+use snapsync_model::{Attributes, Change, ChangeFlags, Kind, Link, ROOT, RelPath, Xattr};
+use snapsync_sys::{NOCOW, REPLICATED_FLAGS};
+
+/// The kernel's limits: of a name, of what a link points at, and of an extended attribute.
+const NAME: usize = 255;
+const LINK_TARGET: usize = 4095;
+const XATTR_NAME: usize = 255;
+const XATTR_VALUE: usize = 64 << 10;
+/// Paths may be longer than the kernel takes at once, but not without end.
+const PATH: usize = 32 << 10;
+/// What snapsync keeps at the root of a volume.
+const STORE: &[u8] = b".snapsync";
+
+pub(crate) fn vet(change: &Change) -> Attempt {
+    paths(change)?;
+    flags(change)?;
+    names(change)?;
+    change
+        .new
+        .iter()
+        .chain(&change.old)
+        .try_for_each(|attributes| self::attributes(change.kind, attributes))?;
+    content(change)?;
+    xattrs(change.xattrs.as_deref().unwrap_or_default())
+}
+
+fn paths(change: &Change) -> Attempt {
+    for path in [&change.path, &change.old_path].into_iter().flatten() {
+        let mut names = path.as_bytes().split(|byte| *byte == b'/');
+        if path.is_root() != (change.ino == ROOT) {
+            return Err("only inode 0 is the root");
+        }
+        if path.as_bytes().len() > PATH || names.clone().any(|name| name.len() > NAME) {
+            return Err("its path is too long");
+        }
+        if names.next() == Some(STORE) {
+            return Err("it is in the store");
+        }
+    }
+    Ok(())
+}
+
+/// The flags say what the rest of the row says as well. Which sides it has is sound already.
+fn flags(change: &Change) -> Attempt {
+    let (created, deleted) = (change.flags.created, change.flags.deleted);
+    let wanted = match (change.old, change.new) {
+        (Some(old), Some(new)) => {
+            let sizeless = |attributes| Attributes { size: 0, ..attributes };
+            let (added, removed) = (change.links_added.len(), change.links_removed.len());
+            ChangeFlags {
+                renamed: added > 0 && removed > 0,
+                links: added != removed,
+                attributes: sizeless(old) != sizeless(new),
+                data: change.kind == Kind::File && (!change.extents.is_empty() || old.size != new.size),
+                // Some are told though they did not change.
+                xattrs: change.flags.xattrs && change.xattrs.is_some(),
+                ..ChangeFlags::default()
+            }
+        }
+        _ => ChangeFlags { created, deleted, ..ChangeFlags::default() },
+    };
+    if change.flags != wanted {
+        return Err("its flags do not say what changed");
+    }
+    if change.xattrs.is_some() && deleted || change.xattrs.is_none() && created {
+        return Err("it has not the extended attributes of its kind of change");
+    }
+    Ok(())
+}
+
+fn names(change: &Change) -> Attempt {
+    change.links_added.iter().chain(&change.links_removed).try_for_each(name)?;
+    let (added, removed) = (change.links_added.len() as u64, change.links_removed.len() as u64);
+    let (new, old) = (u64::from(change.nlink), u64::from(change.nlink_old));
+    if change.ino == ROOT {
+        let is_bare = (added, removed, new, old) == (0, 0, 0, 0);
+        let is_root = change.kind == Kind::Directory && is_bare && !change.flags.deleted;
+        return if is_root { Ok(()) } else { Err("the root has names, or goes, or is no directory") };
+    }
+    let is_sum = old + added == new + removed && removed <= old;
+    let has_names = (new > 0) != change.flags.deleted && (old > 0) != change.flags.created;
+    if !is_sum || !has_names {
+        return Err("it has not as many names as it says");
+    }
+    if change.kind == Kind::Directory && new.max(old) > 1 {
+        return Err("a directory has several names");
+    }
+    Ok(())
+}
+
+fn name(link: &Link) -> Attempt {
+    if RelPath::root().join(&link.name).is_err() || link.name.len() > NAME {
+        return Err("one of its names is none");
+    }
+    if link.parent == ROOT && *link.name == *STORE {
+        return Err("it would be the store");
+    }
+    Ok(())
+}
+
+fn attributes(kind: Kind, attributes: &Attributes) -> Attempt {
+    if attributes.mode > 0o7777 || attributes.flags & !REPLICATED_FLAGS != 0 {
+        return Err("its mode or flags are none");
+    }
+    if attributes.uid == u32::MAX || attributes.gid == u32::MAX {
+        return Err("nobody can own it");
+    }
+    if kind != Kind::File && attributes.size != 0 {
+        return Err("only a file has a size");
+    }
+    Ok(())
+}
+
+/// What only some kinds have.
+fn content(change: &Change) -> Attempt {
+    let target = change.symlink_target.as_deref();
+    if target.is_some() != (change.kind == Kind::Symlink && !change.flags.deleted) {
+        return Err("only a symbolic link points somewhere");
+    }
+    if target.is_some_and(|t| t.is_empty() || t.len() > LINK_TARGET || t.contains(&0)) {
+        return Err("it cannot point there");
+    }
+    if !change.extents.is_empty() && (change.kind != Kind::File || change.flags.deleted) {
+        return Err("only a file has data");
+    }
+    let (Some(old), Some(new)) = (change.old, change.new) else { return Ok(()) };
+    let cannot_change = change.kind == Kind::File && (old.flags ^ new.flags) & NOCOW != 0;
+    if cannot_change || old.rdev != new.rdev {
+        return Err("an inode cannot change like that");
+    }
+    Ok(())
+}
+
+fn xattrs(xattrs: &[Xattr]) -> Attempt {
+    let is_sound = |xattr: &Xattr| {
+        let name = &xattr.name;
+        let has_rest = name.iter().position(|byte| *byte == b'.').is_some_and(|dot| dot + 1 < name.len());
+        // XFS keeps access lists under the last of these, which nobody reads.
+        let is_hidden = name.starts_with(b"trusted.SGI_ACL_");
+        has_rest
+            && name.len() <= XATTR_NAME
+            && !name.contains(&0)
+            && !is_hidden
+            && xattr.value.len() <= XATTR_VALUE
+    };
+    if !xattrs.iter().all(is_sound) || !xattrs.is_sorted_by(|a, b| a.name < b.name) {
+        return Err("its extended attributes are none");
+    }
+    Ok(())
+}

@@ -1,0 +1,312 @@
+//! A manifest may come from outside and lie. Here it is proved that what its rows say makes sense, each for itself and
+//! all together, before anything is staged: staging and commit rely on it. Whether it fits the tree is looked at
+//! after that, by `check`.
+//!
+//! The paths of a row must be the ones that its names and the rows of its parents give. Each is longer than the path of
+//! its directory, so that a tree whose paths agree has neither cycles nor places outside of it.
+
+use crate::row;
+use snapsync_manifest::ManifestReader;
+use snapsync_model::{
+    Change, Context, Counts, End, Error, Kind, Link, Monitor, Op, ROOT, RelPath, Result, Source,
+};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
+
+/// What the paths and ranges that are kept in memory may take, whatever the manifest, and for each of its bytes. Text
+/// that is like itself is packed ten times as small, hardly more.
+const MEMORY: u64 = 64 << 20;
+const MEMORY_FOR_BYTE: u64 = 64;
+/// Of a map's entry.
+const ENTRY: u64 = 64;
+/// Names that are held against each other at a time.
+const NAMES: u64 = 2 << 20;
+
+pub(crate) type Attempt<T = ()> = std::result::Result<T, &'static str>;
+
+/// Proves that a manifest is in itself consistent.
+pub(crate) fn vet(manifest: &Path, monitor: &Monitor) -> Result<()> {
+    let rows = Rows { manifest, monitor };
+    let size = std::fs::metadata(manifest).context("read the size of", manifest)?.len();
+    let mut memory = Memory(MEMORY.saturating_add(size.saturating_mul(MEMORY_FOR_BYTE)));
+    let (mut order, mut directories) = (Order::default(), Directories::default());
+    let mut sources = Sources::default();
+    rows.each(|change| {
+        row::vet(change)?;
+        order.next(change)?;
+        sources.ask(change);
+        directories.add(change, &mut memory)
+    })?;
+    let reader = ManifestReader::open(manifest)?;
+    if !order.are(&reader.counts()?) {
+        return Err(lie("its totals", "they are not those of its rows"));
+    }
+    rows.each(|change| directories.place(change, &mut memory))?;
+    names_once(&rows, &directories, order.names)?;
+    if sources.are_asked_for() {
+        rows.each(|change| sources.answer(change, &mut memory))?;
+        rows.each(|change| sources.check(change))?;
+    }
+    Ok(())
+}
+
+fn lie(what: &str, why: &str) -> Error {
+    Error::integrity(
+        format!("the manifest makes no sense for {what}: {why}"),
+        "it is damaged or hostile, and nothing was changed: make the delta again from its snapshots",
+    )
+}
+
+struct Rows<'a> {
+    manifest: &'a Path,
+    monitor: &'a Monitor,
+}
+
+impl Rows<'_> {
+    fn each(&self, mut act: impl FnMut(&Change) -> Attempt) -> Result<()> {
+        for change in ManifestReader::open(self.manifest)? {
+            self.monitor.check()?;
+            let change = change?;
+            act(&change).map_err(|why| lie(&format!("{:?}", change.display_path()), why))?;
+        }
+        Ok(())
+    }
+}
+
+/// Counts down what may be kept.
+struct Memory(u64);
+
+impl Memory {
+    fn take(&mut self, bytes: usize) -> Attempt {
+        let bytes = ENTRY + bytes as u64;
+        self.0 =
+            self.0.checked_sub(bytes).ok_or("its directories and names are longer than any manifest's")?;
+        Ok(())
+    }
+}
+
+/// One row after the other.
+#[derive(Default)]
+struct Order {
+    /// Number of the last row, and whether it is deleted.
+    last: Option<(u64, bool)>,
+    /// Nothing was there before: the root is new.
+    is_full: bool,
+    counts: Counts,
+    /// At most this many names are in all rows.
+    names: u64,
+}
+
+impl Order {
+    fn next(&mut self, change: &Change) -> Attempt {
+        let again = (change.ino, true);
+        let follows = match self.last {
+            None => true,
+            Some(last) => last.0 < change.ino || (last == again && !change.flags.deleted),
+        };
+        if !follows {
+            return Err("its number is not greater than the one of the row before");
+        }
+        self.last = Some((change.ino, change.flags.deleted));
+        self.is_full |= change.ino == ROOT && change.flags.created;
+        if self.is_full && !change.flags.created {
+            return Err("it was there before the root was");
+        }
+        self.counts.data_bytes.checked_add(change.data_bytes()).ok_or("there cannot be that much data")?;
+        self.counts.add(change);
+        self.names += 2 + (change.links_added.len() + change.links_removed.len()) as u64;
+        Ok(())
+    }
+
+    fn are(&self, told: &Counts) -> bool {
+        let numbers = |c: &Counts| (c.rows, c.created, c.changed, c.renamed, c.deleted, c.data_bytes);
+        numbers(&self.counts) == numbers(told)
+    }
+}
+
+/// Where the directories that have a row are, in the base and in the target.
+#[derive(Default)]
+struct Directories {
+    old: HashMap<u64, RelPath>,
+    new: HashMap<u64, RelPath>,
+    /// What becomes of the directory at a path of the base; None where it goes.
+    becomes: HashMap<RelPath, Option<RelPath>>,
+    created: HashSet<u64>,
+}
+
+impl Directories {
+    fn add(&mut self, change: &Change, memory: &mut Memory) -> Attempt {
+        if change.kind != Kind::Directory {
+            return Ok(());
+        }
+        if let Some(path) = &change.old_path {
+            memory.take(2 * path.as_bytes().len())?;
+            self.old.insert(change.ino, path.clone());
+            if self.becomes.insert(path.clone(), change.path.clone()).is_some() {
+                return Err("another directory was at its path");
+            }
+        }
+        if let Some(path) = &change.path {
+            memory.take(2 * path.as_bytes().len())?;
+            self.new.insert(change.ino, path.clone());
+        }
+        if change.flags.created {
+            self.created.insert(change.ino);
+        }
+        Ok(())
+    }
+
+    /// Its paths are the ones of its names. The commit keeps the paths of all that come and go in memory.
+    fn place(&self, change: &Change, memory: &mut Memory) -> Attempt {
+        for link in &change.links_removed {
+            memory.take(self.old_path(link)?.as_bytes().len())?;
+        }
+        for link in change.links_added.iter().filter(|link| !self.created.contains(&link.parent)) {
+            memory.take(self.new_path(link)?.as_bytes().len())?;
+        }
+        let first = |links: &[Link], path: fn(&Self, &Link) -> Attempt<RelPath>| {
+            links.first().map(|link| path(self, link)).transpose()
+        };
+        let (old, new) = match &change.old_path {
+            Some(old) if keeps_a_name(change) => (Some(old.clone()), Some(self.moved(old)?)),
+            _ => (first(&change.links_removed, Self::old_path)?, first(&change.links_added, Self::new_path)?),
+        };
+        if (&old, &new) != (&change.old_path, &change.path) && change.ino != ROOT {
+            return Err("its path is not the one of its name");
+        }
+        Ok(())
+    }
+
+    fn old_path(&self, link: &Link) -> Attempt<RelPath> {
+        let parent = self.old.get(&link.parent).ok_or("a name goes from what is no directory of the base")?;
+        parent.join(&link.name).map_err(|_| "a name is none")
+    }
+
+    fn new_path(&self, link: &Link) -> Attempt<RelPath> {
+        let parent =
+            self.new.get(&link.parent).ok_or("a name comes to what is no directory of the target")?;
+        parent.join(&link.name).map_err(|_| "a name is none")
+    }
+
+    /// Where a path of the base is in the target, if its own name stays: every directory above it that moves has a row.
+    fn moved(&self, path: &RelPath) -> Attempt<RelPath> {
+        let mut rest = Vec::new();
+        let mut above = path.clone();
+        while let Some((parent, name)) = above.split() {
+            rest.push(name.to_vec());
+            if let Some(becomes) = self.becomes.get(&parent) {
+                let becomes = becomes.as_ref().ok_or("it stays in a directory that goes")?;
+                let join = |path: RelPath, name: &Vec<u8>| path.join(name).map_err(|_| "a name is none");
+                return rest.iter().rev().try_fold(becomes.clone(), join);
+            }
+            above = parent;
+        }
+        Ok(path.clone())
+    }
+}
+
+/// A surviving inode has a name that neither comes nor goes: the path it is found by.
+fn keeps_a_name(change: &Change) -> bool {
+    change.survives() && change.nlink_old as usize > change.links_removed.len()
+}
+
+/// No name goes twice, comes twice, or goes from one row and stays in another. A part of the names is looked at at a
+/// time, so that memory has a bound.
+fn names_once(rows: &Rows<'_>, directories: &Directories, names: u64) -> Result<()> {
+    let parts = names.div_ceil(NAMES);
+    let hash = [RandomState::new(), RandomState::new()];
+    for part in 0..parts {
+        let mut seen: HashSet<u128> = HashSet::new();
+        rows.each(|change| {
+            let mut add = |is_new: bool, path: &RelPath| {
+                let [a, b] = hash.each_ref().map(|hash| hash.hash_one((is_new, path)));
+                let is_first = a % parts != part || seen.insert(u128::from(a) << 64 | u128::from(b));
+                if is_first { Ok(()) } else { Err("one of its names is another's as well") }
+            };
+            for link in &change.links_removed {
+                add(false, &directories.old_path(link)?)?;
+            }
+            for link in &change.links_added {
+                add(true, &directories.new_path(link)?)?;
+            }
+            if keeps_a_name(change) {
+                change.old_path.iter().try_for_each(|path| add(false, path))?;
+                change.path.iter().try_for_each(|path| add(true, path))?;
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// What clones take their bytes from.
+#[derive(Default)]
+struct Sources {
+    base_asked: BTreeSet<u64>,
+    target_asked: BTreeSet<u64>,
+    /// Sizes in the base.
+    base: BTreeMap<u64, u64>,
+    /// Data that travels, as start and end.
+    target: BTreeMap<u64, Vec<(u64, u64)>>,
+}
+
+impl Sources {
+    fn ask(&mut self, change: &Change) {
+        for source in change.extents.iter().filter_map(|extent| extent.source) {
+            match source.end {
+                End::Base => self.base_asked.insert(source.ino),
+                End::Target => self.target_asked.insert(source.ino),
+            };
+        }
+    }
+
+    fn are_asked_for(&self) -> bool {
+        !self.base_asked.is_empty() || !self.target_asked.is_empty()
+    }
+
+    fn answer(&mut self, change: &Change, memory: &mut Memory) -> Attempt {
+        if change.kind != Kind::File {
+            return Ok(());
+        }
+        if let Some(old) = change.old.filter(|_| self.base_asked.contains(&change.ino)) {
+            self.base.insert(change.ino, old.size);
+        }
+        if change.flags.deleted || !self.target_asked.contains(&change.ino) {
+            return Ok(());
+        }
+        let mut ranges: Vec<(u64, u64)> = Vec::new();
+        for extent in change.extents.iter().filter(|extent| extent.op == Op::Data) {
+            match ranges.last_mut() {
+                Some(last) if last.1 == extent.offset => last.1 += extent.length,
+                _ => ranges.push((extent.offset, extent.offset + extent.length)),
+            }
+        }
+        memory.take(ranges.len() * size_of::<(u64, u64)>())?;
+        self.target.insert(change.ino, ranges);
+        Ok(())
+    }
+
+    fn check(&self, change: &Change) -> Attempt {
+        let sources = change.extents.iter().filter_map(|extent| Some((extent.source?, extent.length)));
+        for (source, length) in sources {
+            if !self.holds(source, source.offset.saturating_add(length)) {
+                return Err("it clones what is not there");
+            }
+        }
+        Ok(())
+    }
+
+    fn holds(&self, source: Source, end: u64) -> bool {
+        if source.end == End::Base {
+            return self.base.get(&source.ino).is_some_and(|size| end <= *size);
+        }
+        let ranges = self.target.get(&source.ino).map_or(&[][..], |ranges| ranges);
+        let at = ranges.partition_point(|range| range.1 <= source.offset);
+        ranges.get(at).is_some_and(|range| range.0 <= source.offset && end <= range.1)
+    }
+}
+
+#[cfg(test)]
+#[path = "vet_tests.rs"]
+mod tests;
