@@ -8,6 +8,7 @@ use crate::names::Places;
 use crate::received::Received;
 use crate::sources::Sources;
 use crate::touched::Recorder;
+use crate::vet::vet;
 use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags, openat};
 use snapsync_manifest::{ManifestReader, Rows};
@@ -138,6 +139,7 @@ impl<'a> Incoming<'a> {
     /// come and go on the standby, and give their directories other times.
     pub fn prepare(&mut self, copies: bool, strays: bool) -> Result<Report> {
         fault::point("stage.manifest");
+        vet(&self.manifest(), self.monitor)?;
         let mut rehearsal = Rehearsal::new(&self.root, &self.staged("probe")?)?;
         for change in self.manifest_reader()? {
             self.monitor.check()?;
