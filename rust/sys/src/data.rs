@@ -182,7 +182,9 @@ pub fn discard_range(file: &File, offset: u64, length: u64) -> io::Result<()> {
     }
 }
 
+/// Beyond the end there is nothing that zeros could take the place of.
 fn write_zeros(file: &File, offset: u64, length: u64) -> io::Result<()> {
+    let length = length.min(file.metadata()?.len().saturating_sub(offset));
     let zeros = vec![0; length.min(1 << 20) as usize];
     let mut done = 0;
     while done < length {
