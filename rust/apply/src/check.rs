@@ -1,12 +1,14 @@
 //! Before anything is staged: is the tree still the base, and is there room?
 
+use crate::attributes::PROTECTIVE;
 use crate::limits::Limits;
 use crate::names::Places;
 use crate::strays::{is_absent, strays};
 use crate::touched::Recorder;
+use rustix::fs::OFlags;
 use snapsync_manifest::ManifestReader;
-use snapsync_model::{Change, Context, Error, Kind, Link, Op, RelPath, Result};
-use snapsync_sys::{Root, Stat};
+use snapsync_model::{BLOCK, Change, Context, Error, Kind, Link, Op, RelPath, Result};
+use snapsync_sys::{NOCOW, Root, Stat, flags_of};
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -29,7 +31,11 @@ pub(crate) fn no_drift(
         let change = change?;
         let stat = change.old_path.as_ref().map_or(Ok(None), |path| find(root, path))?;
         touched.row(&change, stat.as_ref())?;
-        if let Some(what) = drifted(stat, &change, limits, dated) {
+        if let Some(path) = of_another(root, &change, stat.as_ref(), places)? {
+            drift.push(format!("{} (another file)", path.display()));
+        }
+        let protected = is_protected_otherwise(root, &change, stat.as_ref(), limits)?;
+        if let Some(what) = drifted(stat, &change, limits, dated).or(protected) {
             drift.push(format!("{} ({what})", change.old_path.unwrap_or_default().display()));
         }
         removed.extend(change.links_removed);
@@ -86,6 +92,48 @@ fn drifted(stat: Option<Stat>, change: &Change, limits: &Limits, dated: bool) ->
     }
 }
 
+/// A name that goes, and is there, but not for the inode that is said to lose it: to remove it could fail when it is
+/// too late, or take something else.
+fn of_another(root: &Root, change: &Change, stat: Option<&Stat>, places: &Places) -> Result<Option<RelPath>> {
+    let Some(stat) = stat else { return Ok(None) };
+    for link in &change.links_removed {
+        let path = places.old_path(link)?;
+        if change.old_path.as_ref() == Some(&path) {
+            continue;
+        }
+        let found = find(root, &path)?;
+        if found.is_none_or(|found| (found.dev, found.ino) != (stat.dev, stat.ino)) {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+/// What the base does not protect cannot be taken away or changed if it is protected; and whether a file is copied
+/// on write cannot be changed either.
+fn is_protected_otherwise(
+    root: &Root,
+    change: &Change,
+    stat: Option<&Stat>,
+    limits: &Limits,
+) -> Result<Option<&'static str>> {
+    let (Some(stat), Some(old), Some(path)) = (stat, change.old, &change.old_path) else { return Ok(None) };
+    if change.only_lends() || stat.kind != change.kind {
+        return Ok(None);
+    }
+    if stat.attributes.flags & !old.flags & PROTECTIVE != 0 {
+        return Ok(Some("protected by inode flags"));
+    }
+    // The commit sets flags only where there are some. Without them there is nothing to open the file for.
+    let has_flags = (old.flags | change.new.map_or(0, |new| new.flags)) & !limits.flags != 0;
+    if change.kind != Kind::File || !change.survives() || !has_flags || limits.flags & NOCOW != 0 {
+        return Ok(None);
+    }
+    let now = root.entry(path).and_then(|entry| entry.open(OFlags::RDONLY)).and_then(flags_of);
+    let now = now.context("read the inode flags of", root.show(path))?;
+    Ok(((now ^ old.flags) & NOCOW != 0).then_some("copied on write otherwise"))
+}
+
 /// An ordinary user cannot always set the set-id bits.
 fn mode_bits(limits: &Limits) -> u32 {
     if limits.owner { 0o777 } else { 0o7777 }
@@ -132,20 +180,25 @@ impl Need {
     }
 
     fn add(&mut self, change: &Change, copies: bool) {
-        let blocks = |bytes: u64| bytes.div_ceil(4096) * 4096;
+        // Claims of a manifest from outside may be larger than all numbers together: they need not be exact then.
+        let blocks = |bytes: u64| bytes.div_ceil(BLOCK).saturating_mul(BLOCK);
+        let bytes_of = |takes_space: &dyn Fn(Op) -> bool| {
+            let extents = change.extents.iter().filter(|e| takes_space(e.op));
+            extents.fold(0, |sum: u64, e| sum.saturating_add(blocks(e.length)))
+        };
         // Where blocks cannot be shared, clones are copies.
-        let takes_space = |op: Op| op == Op::Data || (copies && op == Op::Clone);
-        let staged: u64 = change.extents.iter().filter(|e| takes_space(e.op)).map(|e| blocks(e.length)).sum();
-        let reserved: u64 =
-            change.extents.iter().filter(|e| e.op == Op::Unwritten).map(|e| blocks(e.length)).sum();
-        self.bytes += staged + reserved;
-        self.inodes += u64::from(change.flags.created);
-        if copies && change.flags.created {
-            self.bytes += staged;
+        let staged = bytes_of(&|op| op == Op::Data || (copies && op == Op::Clone));
+        let reserved = bytes_of(&|op| op == Op::Unwritten);
+        let copied = if copies && change.flags.created {
+            staged
         } else if copies && change.flags.data {
             // The ranges go into the file, and the snapshot copies the file.
-            self.bytes += staged + blocks(change.new.map_or(0, |a| a.size));
-        }
+            staged.saturating_add(blocks(change.new.map_or(0, |a| a.size)))
+        } else {
+            0
+        };
+        self.bytes = [staged, reserved, copied].into_iter().fold(self.bytes, u64::saturating_add);
+        self.inodes += u64::from(change.flags.created);
     }
 
     pub(crate) fn check(&self, root: &Root) -> Result<()> {

@@ -7,6 +7,7 @@ use snapsync_sys::{Entry, Root, make_node, remove_tree};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -37,6 +38,9 @@ pub struct Loss {
 /// More than this many bytes of extended attributes on one inode may not fit everywhere.
 const LARGE: usize = 1024;
 
+/// Values of extended attributes whose fate is not tried out again.
+const REMEMBERED: usize = 65_536;
+
 /// The class that a file system or a privilege decides about.
 pub(crate) fn xattr_class(name: &[u8]) -> String {
     let name = String::from_utf8_lossy(name);
@@ -54,7 +58,9 @@ pub(crate) struct Rehearsal<'a> {
     losses: BTreeMap<String, Loss>,
     owners: HashMap<(u32, u32), bool>,
     flags: HashMap<(bool, u32), bool>,
-    xattrs: HashMap<(Kind, String), bool>,
+    /// By class, and by the hash of the value where it counts.
+    xattrs: HashMap<(Kind, String, u64), bool>,
+    hash: RandomState,
     times: Option<(i64, i64)>,
     longest_link: usize,
     largest_file: u64,
@@ -77,6 +83,7 @@ impl<'a> Rehearsal<'a> {
             owners: HashMap::new(),
             flags: HashMap::new(),
             xattrs: HashMap::new(),
+            hash: RandomState::new(),
             times: None,
             longest_link: 0,
             largest_file: 0,
@@ -96,7 +103,11 @@ impl<'a> Rehearsal<'a> {
         if created {
             self.content(change, new)?;
         }
-        Ok(())
+        if change.kind == Kind::File && (created || change.flags.data) {
+            self.extent(change, new)
+        } else {
+            Ok(())
+        }
     }
 
     fn attributes(&mut self, change: &Change, new: &Attributes) -> Result<()> {
@@ -111,6 +122,12 @@ impl<'a> Rehearsal<'a> {
                 self.limits.flags |= bit;
                 self.lose(&format!("inode flag {bit:#x}"), change);
             }
+        }
+        // Each by itself is held, but perhaps not with the others.
+        let together = new.flags & !self.limits.flags;
+        if together.count_ones() > 1 && !self.flag(is_dir, together)? {
+            self.limits.flags |= together;
+            self.lose(&format!("inode flags {together:#x} together"), change);
         }
         let (least, most) = self.times.unwrap_or((new.mtime, new.mtime));
         if new.mtime < least || new.mtime > most || self.times.is_none() {
@@ -139,18 +156,18 @@ impl<'a> Rehearsal<'a> {
         Ok(held)
     }
 
-    fn flag(&mut self, is_dir: bool, bit: u32) -> Result<bool> {
-        if let Some(known) = self.flags.get(&(is_dir, bit)) {
+    fn flag(&mut self, is_dir: bool, flags: u32) -> Result<bool> {
+        if let Some(known) = self.flags.get(&(is_dir, flags)) {
             return Ok(*known);
         }
         let attempt = |file: &File| {
-            let held = snapsync_sys::set_flags_of(file, bit).is_ok();
+            let held = snapsync_sys::set_flags_of(file, flags).is_ok();
             // What it does hold must not keep the probe from being removed.
             let cleared = snapsync_sys::set_flags_of(file, 0);
             Ok(held && cleared.is_ok())
         };
         let held = if is_dir { self.with_dir(attempt)? } else { self.with_file(attempt)? };
-        self.flags.insert((is_dir, bit), held);
+        self.flags.insert((is_dir, flags), held);
         Ok(held)
     }
 
@@ -178,15 +195,19 @@ impl<'a> Rehearsal<'a> {
     }
 
     fn xattr(&mut self, kind: Kind, class: &str, xattr: &Xattr) -> Result<bool> {
-        let key = (kind, class.to_owned());
+        // What the system understands it also judges by the value: an access list may be none.
+        let is_free = class.ends_with(".*");
+        let value = if is_free { 0 } else { self.hash.hash_one(&xattr.value) };
+        let key = (kind, class.to_owned(), value);
         if let Some(known) = self.xattrs.get(&key) {
             return Ok(*known);
         }
         // A large value fails for its size; whether the class is held at all is a question of a small one.
-        let small =
-            if class.ends_with(".*") { &xattr.value[..xattr.value.len().min(64)] } else { &xattr.value };
+        let small = if is_free { &xattr.value[..xattr.value.len().min(64)] } else { &xattr.value };
         let held = self.with_probe(kind, |entry| Ok(entry.set_xattr(&xattr.name, small).is_ok()))?;
-        self.xattrs.insert(key, held);
+        if self.xattrs.len() < REMEMBERED {
+            self.xattrs.insert(key, held);
+        }
         Ok(held)
     }
 
@@ -197,11 +218,6 @@ impl<'a> Rehearsal<'a> {
                 self.longest_link = target.len();
                 self.try_symlink(target).map_err(|e| self.impossible(change, "a symbolic link this long", &e))
             }
-            (Kind::File, _) if new.size > self.largest_file => {
-                self.largest_file = new.size;
-                let grown = self.with_file(|file| Ok(file.set_len(new.size)))?;
-                grown.map_err(|e| self.impossible(change, "a file this large", &e))
-            }
             (Kind::CharDevice | Kind::BlockDevice | Kind::Socket | Kind::Fifo, _)
                 if self.kinds.insert(change.kind) =>
             {
@@ -210,6 +226,17 @@ impl<'a> Rehearsal<'a> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// How far a file reaches: with its size, and what is preallocated or given back beyond it.
+    fn extent(&mut self, change: &Change, new: &Attributes) -> Result<()> {
+        let end = change.extents.last().map_or(0, |last| last.offset + last.length).max(new.size);
+        if end <= self.largest_file {
+            return Ok(());
+        }
+        self.largest_file = end;
+        let grown = self.with_file(|file| Ok(file.set_len(end)))?;
+        grown.map_err(|e| self.impossible(change, "a file this large", &e))
     }
 
     fn impossible(&self, change: &Change, what: &str, error: &io::Error) -> Error {
