@@ -197,16 +197,20 @@ impl<'a> Incoming<'a> {
         Ok(())
     }
 
-    /// Makes a directory and those above it. Owner and mode come with the commit, when everything is in it.
+    /// Makes a directory and those above it, one after the other: a manifest may go deeper than a stack. Owner and mode
+    /// come with the commit, when everything is in it.
     fn make_directory(&self, path: &RelPath) -> io::Result<()> {
-        match self.root.create_dir(path, 0o700) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                path.split().map_or(Ok(()), |(above, _)| self.make_directory(&above))?;
-                self.make_directory(path)
+        let mut missing = vec![path.clone()];
+        while let Some(path) = missing.last() {
+            match (self.root.create_dir(path, 0o700), path.split()) {
+                (Err(e), Some((above, _))) if e.kind() == io::ErrorKind::NotFound => missing.push(above),
+                (Err(e), _) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+                _ => {
+                    missing.pop();
+                }
             }
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     fn entry(&self, parents: &mut Parents<'_>, change: &Change) -> Result<()> {
