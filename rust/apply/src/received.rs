@@ -4,7 +4,7 @@
 //! `received` in the stage has 52 bytes for each frame: inode, offset (u64), length (u32), little endian, and the BLAKE3
 //! of the bytes. It proves nothing by itself: what it names is read again before it is believed.
 
-use crate::stage::Incoming;
+use crate::stage::{Incoming, next_chunk};
 use rayon::prelude::*;
 use snapsync_model::{Change, Context, Kind, Op, Range, Result, locked};
 use snapsync_stream::Held;
@@ -19,7 +19,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 const FILE: &str = "received";
 const ENTRY: usize = 52;
-const CHUNK: usize = 4096;
 
 /// Offsets and ends, apart from each other.
 type Ranges = BTreeMap<u64, u64>;
@@ -178,7 +177,7 @@ impl Incoming<'_> {
         let mut follows_whole = false;
         let mut rows = self.manifest_reader()?;
         loop {
-            let chunk: Vec<Change> = rows.by_ref().take(CHUNK).collect::<Result<_>>()?;
+            let chunk = next_chunk(&mut rows)?;
             if chunk.is_empty() {
                 break;
             }

@@ -27,6 +27,8 @@ use uuid::Uuid;
 pub(crate) const INCOMING: &str = ".snapsync/incoming";
 pub(crate) const MANIFEST: &str = "manifest.arrow";
 const CHUNK: usize = 4096;
+/// Extents and names of these rows, after which there are enough of them; an extended attribute counts for many.
+const PARTS: usize = 65_536;
 /// Rows that one thread stages with one memory of the last directory.
 const SIDE_BY_SIDE: usize = 64;
 
@@ -179,7 +181,7 @@ impl<'a> Incoming<'a> {
     ) -> Result<()> {
         let mut rows = self.manifest_reader()?;
         loop {
-            let chunk: Vec<Change> = rows.by_ref().take(CHUNK).collect::<Result<_>>()?;
+            let chunk = next_chunk(&mut rows)?;
             if chunk.is_empty() {
                 return Ok(());
             }
@@ -444,6 +446,18 @@ fn unasked(change: &Change, range: Range) -> Error {
         format!("{length} bytes at {offset} of {} came twice, or were not asked for", change.display_path()),
         "send it again; nothing of it was applied",
     )
+}
+
+/// Some rows to be looked at side by side: fewer where they are large.
+pub(crate) fn next_chunk(rows: &mut ManifestReader) -> Result<Vec<Change>> {
+    let (mut chunk, mut parts) = (Vec::new(), 0);
+    while chunk.len() < CHUNK && parts < PARTS {
+        let Some(change) = rows.next().transpose()? else { break };
+        parts += change.extents.len() + change.links_added.len() + change.links_removed.len();
+        parts += change.xattrs.as_ref().map_or(0, |xattrs| 64 * xattrs.len());
+        chunk.push(change);
+    }
+    Ok(chunk)
 }
 
 /// Makes a range share the blocks of another, or copies it where that cannot be.
