@@ -1,12 +1,12 @@
 //! Directories, locks, and what makes a write last.
 
 use crate::{APPEND, IMMUTABLE, entry};
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RawDir, openat, unlinkat};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RawDir, openat, renameat, unlinkat};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -39,32 +39,73 @@ pub fn read_dir(dir: impl AsFd) -> io::Result<Vec<DirEntry>> {
     Ok(entries)
 }
 
+/// How many directories are open at a time while a tree is removed.
+const OPEN: usize = 64;
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
 /// Removes the entry `name` of `dir` with all below it; nothing there is no error. Immutable and append-only
 /// entries give way. Nested subvolumes are left to the caller: they fail the removal.
 pub fn remove_tree(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
     let dir = dir.as_fd();
+    let Some(top) = remove_or_open(dir, name)? else { return Ok(()) };
+    // What lies deeper than can be open at a time comes up and has its turn again.
+    loop {
+        // Whatever was read through a descriptor before is not read again.
+        let entries = read_dir(openat(&top, ".", DIRECTORY, Mode::empty())?)?;
+        if entries.is_empty() {
+            return Ok(unlinkat(dir, name, AtFlags::REMOVEDIR)?);
+        }
+        for entry in entries {
+            remove_below(top.as_fd(), top.as_fd(), &entry, 1)?;
+        }
+    }
+}
+
+fn remove_below(top: BorrowedFd<'_>, dir: BorrowedFd<'_>, entry: &DirEntry, depth: usize) -> io::Result<()> {
+    let name = OsStr::from_bytes(&entry.name);
+    let Some(child) = remove_or_open(dir, name)? else { return Ok(()) };
+    let entries = read_dir(&child)?;
+    if depth == OPEN && !entries.is_empty() {
+        return move_up(dir, entry, top);
+    }
+    for entry in entries {
+        remove_below(top, child.as_fd(), &entry, depth + 1)?;
+    }
+    Ok(unlinkat(dir, name, AtFlags::REMOVEDIR)?)
+}
+
+/// Under any name that is free there: its number most likely is one.
+fn move_up(dir: BorrowedFd<'_>, entry: &DirEntry, top: BorrowedFd<'_>) -> io::Result<()> {
+    use rustix::io::Errno;
+    let mut number = entry.ino;
+    loop {
+        match renameat(dir, OsStr::from_bytes(&entry.name), top, number.to_string()) {
+            Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => number = number.wrapping_add(1),
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// Removes what is no directory; None where nothing is left.
+fn remove_or_open(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<OwnedFd>> {
     match unlinkat(dir, name, AtFlags::empty()) {
-        Ok(()) | Err(rustix::io::Errno::NOENT) => return Ok(()),
+        Ok(()) | Err(rustix::io::Errno::NOENT) => return Ok(None),
         Err(rustix::io::Errno::ISDIR) => {}
         Err(rustix::io::Errno::PERM | rustix::io::Errno::ACCESS) => {
             // It may be a directory, or something protected by its flags.
             loosen(dir, name);
             match unlinkat(dir, name, AtFlags::empty()) {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(None),
                 Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => {}
                 Err(e) => return Err(e.into()),
             }
         }
         Err(e) => return Err(e.into()),
     }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let child: OwnedFd = openat(dir, name, flags, Mode::empty())?;
+    let child = openat(dir, name, DIRECTORY, Mode::empty())?;
     unprotect(&child);
-    for entry in read_dir(&child)? {
-        remove_tree(&child, OsStr::from_bytes(&entry.name))?;
-    }
-    drop(child);
-    Ok(unlinkat(dir, name, AtFlags::REMOVEDIR)?)
+    Ok(Some(child))
 }
 
 fn loosen(dir: impl AsFd, name: &OsStr) {
@@ -133,5 +174,26 @@ impl Lock {
         let identity = |found: io::Result<std::fs::Metadata>| found.map(|m| (m.dev(), m.ino())).ok();
         let own = identity(self.0.metadata());
         own.is_some() && own == identity(std::fs::symlink_metadata(path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_deeper_than_files_can_be_open_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = File::open(dir.path()).unwrap();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mut at = OwnedFd::from(root.try_clone().unwrap());
+        for _ in 0..3000 {
+            rustix::fs::mkdirat(&at, "d", Mode::from_raw_mode(0o700)).unwrap();
+            drop(openat(&at, "f", OFlags::CREATE | OFlags::WRONLY, Mode::from_raw_mode(0o600)).unwrap());
+            at = openat(&at, "d", flags, Mode::empty()).unwrap();
+        }
+        drop(at);
+        remove_tree(&root, OsStr::new("d")).unwrap();
+        assert_eq!(read_dir(&root).unwrap().len(), 1);
     }
 }
