@@ -134,7 +134,11 @@ fn look(root: &Root, delta: Delta, monitor: &Monitor) -> Attempt<Vec<Row>> {
     let mut rows = Vec::new();
     loop {
         monitor.check()?;
-        let chunk: Vec<Change> = changes.by_ref().take(CHUNK).collect::<Result<_>>()?;
+        // The rest is not needed, and may be large.
+        let bare =
+            |change: Change| Change { extents: Vec::new(), xattrs: None, symlink_target: None, ..change };
+        let chunk: Vec<Change> =
+            changes.by_ref().take(CHUNK).map(|change| change.map(bare)).collect::<Result<_>>()?;
         let were: Vec<Option<Seen>> = seen.by_ref().take(chunk.len()).collect();
         if were.len() != chunk.len() || (chunk.is_empty() && seen.next().is_some()) {
             return misfit("what was there before the commit is not known");
@@ -150,9 +154,7 @@ fn look(root: &Root, delta: Delta, monitor: &Monitor) -> Attempt<Vec<Row>> {
     }
 }
 
-fn look_at(root: &Root, top: &Stat, mut change: Change, was: Option<Seen>) -> Attempt<Row> {
-    // The rest of the change is kept until the table is written.
-    (change.extents, change.xattrs, change.symlink_target) = (Vec::new(), None, None);
+fn look_at(root: &Root, top: &Stat, change: Change, was: Option<Seen>) -> Attempt<Row> {
     if was.is_some() != change.old_path.is_some() {
         return misfit(format!("which inode {} was is not known", change.display_path()));
     }
