@@ -7,10 +7,10 @@ use crate::limits::{Limits, Loss, Rehearsal};
 use crate::names::Places;
 use crate::received::Received;
 use crate::sources::Sources;
-use crate::touched::Recorder;
+use crate::touched::{self, Recorder};
 use crate::vet::vet;
 use rayon::prelude::*;
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{AtFlags, Mode, OFlags, openat};
 use snapsync_manifest::{ManifestReader, Rows};
 use snapsync_model::{
     BLOCK, Change, Context, End, Error, Kind, Monitor, Op, Range, RelPath, Result, SnapshotInfo,
@@ -83,16 +83,23 @@ impl<'a> Incoming<'a> {
     }
 
     fn make_stage(&self) -> io::Result<()> {
-        let incoming = self.root.path().join(INCOMING);
-        std::fs::create_dir_all(&incoming)?;
+        let incoming = incoming().map_err(io::Error::other)?;
+        for dir in incoming.split().map(|(above, _)| above).iter().chain([&incoming]) {
+            match self.root.create_dir(dir, 0o777) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+                _ => {}
+            }
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         // What is staged must not inherit from the tree's root: default ACLs, set-group-id, flags.
-        let dir = Entry::from_open(File::open(&incoming)?);
+        let dir = Entry::from_open(self.root.open_at(&incoming, flags, Mode::empty())?);
         for xattr in dir.xattrs()?.iter().filter(|x| x.name.starts_with(b"system.posix_acl")) {
             dir.remove_xattr(&xattr.name)?;
         }
         dir.set_mode(0o700)?;
         for part in ["", "/new", "/data", "/held", "/trash"] {
-            std::fs::create_dir(self.root.path().join(format!("{}{part}", self.dir)))?;
+            let part = RelPath::new(format!("{}{part}", self.dir).as_bytes()).map_err(io::Error::other)?;
+            self.root.create_dir(&part, 0o700)?;
         }
         Ok(())
     }
@@ -149,7 +156,7 @@ impl<'a> Incoming<'a> {
         }
         let (limits, losses) = rehearsal.finish();
         self.places = Places::read(&self.manifest())?;
-        let mut touched = Recorder::create(&self.root, &self.root.path().join(&self.dir))?;
+        let mut touched = Recorder::create(&self.root, &self.staged(touched::FILE)?)?;
         check::no_drift(&self.root, &self.manifest(), &self.places, &limits, &mut touched, !strays)?;
         touched.finish()?;
         Need::of(&self.manifest(), copies)?.check(&self.root)?;
@@ -481,16 +488,23 @@ fn is_written_at_once(change: &Change, size: u64) -> bool {
     }
 }
 
+/// Where stages are, below a volume.
+pub(crate) fn incoming() -> Result<RelPath> {
+    RelPath::new(INCOMING.as_bytes())
+}
+
 /// Removes the stage of a delta, whatever state it is in.
 pub fn discard(volume: &Path, snapshot: Uuid) -> Result<()> {
-    let incoming = volume.join(INCOMING);
-    if !incoming.exists() {
-        return Ok(());
-    }
-    let root = Root::open(&incoming)?;
+    let (root, incoming) = (Root::open(volume)?, incoming()?);
+    let dir = match root.directory(&incoming) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.context("open the directory", root.show(&incoming))?,
+    };
     let name = snapshot.to_string();
-    remove_tree(root.fd(), OsStr::new(&name)).context("remove the stage in", &incoming)?;
+    remove_tree(&dir, OsStr::new(&name)).context("remove the stage in", root.show(&incoming))?;
     // Gone with the last stage, so that snapshots do not hold it.
-    let _ = std::fs::remove_dir(&incoming);
+    if let Ok((above, name)) = root.parent(&incoming) {
+        let _ = rustix::fs::unlinkat(above, name, AtFlags::REMOVEDIR);
+    }
     Ok(())
 }

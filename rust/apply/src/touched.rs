@@ -5,15 +5,16 @@
 //! endian; all bits are set for a row without an old path.
 
 use crate::stage::{INCOMING, MANIFEST};
-use snapsync_model::{Change, Context, ROOT, Result, Seen};
+use rustix::fs::{Mode, OFlags};
+use snapsync_model::{Change, Context, ROOT, RelPath, Result, Seen};
 use snapsync_sys::{Root, Stat, stat_at};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
-const FILE: &str = "inodes";
+pub(crate) const FILE: &str = "inodes";
 const NONE: Seen = Seen { ino: u64::MAX, ctime: -1 };
 
 /// Writes the file. The seal makes it durable with the rest of the stage.
@@ -24,9 +25,11 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    pub(crate) fn create(root: &Root, stage: &Path) -> Result<Recorder> {
-        let path = stage.join(FILE);
-        let file = BufWriter::new(File::create(&path).context("create", &path)?);
+    pub(crate) fn create(root: &Root, at: &RelPath) -> Result<Recorder> {
+        let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY;
+        let path = root.show(at);
+        let file = root.open_at(at, flags, Mode::from_raw_mode(0o600)).context("create", &path)?;
+        let file = BufWriter::new(File::from(file));
         let top = stat_at(root.fd(), OsStr::new(".")).context("read the attributes of", root.path())?;
         Ok(Recorder { file, path, top })
     }
@@ -54,18 +57,23 @@ pub struct Applied {
 
 /// None where the stage does not have it, or not whole.
 pub fn applied(volume: &Path, snapshot: Uuid) -> Result<Option<Applied>> {
-    let stage = volume.join(INCOMING).join(snapshot.to_string());
-    let (manifest, inodes) = (stage.join(MANIFEST), stage.join(FILE));
-    if !manifest.exists() {
-        return Ok(None);
-    }
-    let bytes = match std::fs::read(&inodes) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other.context("read", &inodes)?,
+    let root = Root::open(volume)?;
+    let part = |name: &str| RelPath::new(format!("{INCOMING}/{snapshot}/{name}").as_bytes());
+    let (manifest, inodes) = (part(MANIFEST)?, part(FILE)?);
+    let bytes = match (root.entry(&manifest), root.read(&inodes)) {
+        (Err(e), _) | (_, Err(e)) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        (_, file) => file.and_then(read_whole).context("read", root.show(&inodes))?,
     };
+    let manifest = root.show(&manifest);
     let (rows, rest) = bytes.as_chunks();
     let seen = rows.iter().map(|row| from_bytes(*row)).collect();
     Ok(rest.is_empty().then_some(Applied { manifest, seen }))
+}
+
+fn read_whole(mut file: File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn to_bytes(seen: Seen) -> [u8; 16] {
