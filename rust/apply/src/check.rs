@@ -25,45 +25,65 @@ pub(crate) fn no_drift(
     touched: &mut Recorder,
     dated: bool,
 ) -> Result<()> {
-    let mut drift = Vec::new();
+    let mut drift = Drift::default();
     let mut removed: HashSet<Link> = HashSet::new();
     for change in ManifestReader::open(manifest)? {
         let change = change?;
         let stat = change.old_path.as_ref().map_or(Ok(None), |path| find(root, path))?;
         touched.row(&change, stat.as_ref())?;
         if let Some(path) = of_another(root, &change, stat.as_ref(), places)? {
-            drift.push(format!("{} (another file)", path.display()));
+            drift.add(&path, "another file");
         }
         let protected = is_protected_otherwise(root, &change, stat.as_ref(), limits)?;
         if let Some(what) = drifted(stat, &change, limits, dated).or(protected) {
-            drift.push(format!("{} ({what})", change.old_path.unwrap_or_default().display()));
+            drift.add(&change.old_path.unwrap_or_default(), what);
         }
         removed.extend(change.links_removed);
     }
     for change in ManifestReader::open(manifest)? {
         let change = change?;
         for path in strays(root, &change, &removed)? {
-            drift.push(format!("{} (not in the snapshot)", path.display()));
+            drift.add(&path, "not in the snapshot");
         }
         for link in change.links_added {
             if let Some(path) = in_the_way(root, &link, places, &removed)? {
-                drift.push(format!("{} (not in the snapshot)", path.display()));
+                drift.add(&path, "not in the snapshot");
             }
         }
     }
-    if drift.is_empty() {
-        return Ok(());
+    drift.refuse(root)
+}
+
+/// Paths that are not what the base says.
+#[derive(Default)]
+struct Drift {
+    shown: Vec<String>,
+    count: usize,
+}
+
+impl Drift {
+    fn add(&mut self, path: &RelPath, what: &str) {
+        self.count += 1;
+        if self.count <= SHOWN {
+            self.shown.push(format!("{} ({what})", path.display()));
+        }
     }
-    let more = drift.len().saturating_sub(SHOWN);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    Err(Error::refused(
-        format!(
-            "{} was changed by hand since its newest snapshot: {}{more}",
-            root.path().display(),
-            drift[..drift.len().min(SHOWN)].join(", ")
-        ),
-        "put those paths back as they were, or copy them elsewhere and restore them from the newest snapshot",
-    ))
+
+    fn refuse(&self, root: &Root) -> Result<()> {
+        if self.count == 0 {
+            return Ok(());
+        }
+        let more = self.count - self.shown.len();
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        Err(Error::refused(
+            format!(
+                "{} was changed by hand since its newest snapshot: {}{more}",
+                root.path().display(),
+                self.shown.join(", ")
+            ),
+            "put those paths back as they were, or copy them elsewhere and restore them from the newest snapshot",
+        ))
+    }
 }
 
 fn find(root: &Root, path: &RelPath) -> Result<Option<Stat>> {
