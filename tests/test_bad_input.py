@@ -219,18 +219,27 @@ def test_a_standby_that_someone_changed_is_refused_by_path(source: Path, target:
     assert (target / "file").read_text() == "changed by hand"
 
 
-@pytest.mark.parametrize("change", ["mode", "moved", "gone", "in the way"])
+@pytest.mark.parametrize("change", ["mode", "moved", "gone", "in the way", "protected", "another link"])
 def test_drift_of_every_kind_is_refused(source: Path, target: Path, change: str) -> None:
-    """The primary changes or makes an entry, and the standby's is not what the last round left."""
+    """The primary changes, makes or removes an entry, and the standby's is not what the last round left."""
+    os.link(source / "file", source / "other name")
     done("sync", source, target)
+
+    def link_elsewhere() -> None:
+        (target / "other name").unlink()
+        (target / "other name").mkdir()
+
     drift: dict[str, Callable[[], object]] = {
         "mode": lambda: os.chmod(target / "file", 0o600),
         "moved": lambda: (target / "file").rename(target / "elsewhere"),
         "gone": lambda: (target / "file").unlink(),
         "in the way": lambda: (target / "new").write_text("precious"),
+        "protected": lambda: worlds.set_flags(target / "file", 0x10),
+        "another link": link_elsewhere,
     }
     drift[change]()
     worlds.fill(source / "file", 0, 100, 9)
+    (source / "other name").unlink()
     (source / "new").touch()
     before = touch_marks(target)
     assert_told(run("sync", source, target, "--quiet"), codes=(3,))
