@@ -42,8 +42,7 @@ pub(crate) fn vet(manifest: &Path, monitor: &Monitor) -> Result<()> {
     if !order.are(&reader.counts()?) {
         return Err(lie("its totals", "they are not those of its rows"));
     }
-    rows.each(|change| directories.place(change, &mut memory))?;
-    names_once(&rows, &directories, order.names)?;
+    names(&rows, &directories, order.names, &mut memory)?;
     if sources.are_asked_for() {
         rows.each(|change| sources.answer(change, &mut memory))?;
         rows.each(|change| sources.check(change))?;
@@ -211,14 +210,17 @@ fn keeps_a_name(change: &Change) -> bool {
     change.survives() && change.nlink_old as usize > change.links_removed.len()
 }
 
-/// No name goes twice, comes twice, or goes from one row and stays in another. A part of the names is looked at at a
-/// time, so that memory has a bound.
-fn names_once(rows: &Rows<'_>, directories: &Directories, names: u64) -> Result<()> {
+/// Every path is the one of a name; and no name goes twice, comes twice, or goes from one row and stays in another. Of
+/// these a part is looked at at a time, so that memory has a bound.
+fn names(rows: &Rows<'_>, directories: &Directories, names: u64, memory: &mut Memory) -> Result<()> {
     let parts = names.div_ceil(NAMES);
     let hash = [RandomState::new(), RandomState::new()];
     for part in 0..parts {
         let mut seen: HashSet<u128> = HashSet::new();
         rows.each(|change| {
+            if part == 0 {
+                directories.place(change, memory)?;
+            }
             let mut add = |is_new: bool, path: &RelPath| {
                 let [a, b] = hash.each_ref().map(|hash| hash.hash_one((is_new, path)));
                 let is_first = a % parts != part || seen.insert(u128::from(a) << 64 | u128::from(b));
