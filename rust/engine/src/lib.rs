@@ -1,5 +1,6 @@
 //! The verbs: they wire the stages together and hold no mechanism of their own.
 
+mod as_snapshot;
 mod attend;
 mod diff;
 mod inspect;
@@ -19,13 +20,14 @@ mod sync;
 mod verbs;
 mod verify;
 
+pub use as_snapshot::receive_as_snapshot;
 pub use diff::diff;
 pub use inspect::inspect_delta;
 pub use receive::receive;
 pub use remote::Reach;
 pub use report::{
-    Changes, Deleted, Diff, Difference, Inspected, Listed, Received, Sent, StandbyStatus, Status, Synced, Taken,
-    Unfinished, Verified,
+    Changes, Deleted, Diff, Difference, Inspected, Listed, Received, Sent, StandbyStatus, Status, Synced,
+    Taken, Unfinished, Verified,
 };
 pub use send::{Travel, send};
 pub use serve::{Gate, serve};

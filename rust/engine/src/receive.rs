@@ -120,10 +120,19 @@ impl<R: Read + Send> Delta<R> {
         };
         let taken = take(Offer { header, manifest, strict, file: Path::new(""), fetch: &mut fetch })?;
         if !is_fetched && !has_manifest {
-            let passed = io::copy(&mut self.from.by_ref().take(manifest.length), &mut io::sink());
-            passed.context("read", &self.name)?;
+            self.pass_manifest()?;
         }
         Ok(taken)
+    }
+
+    pub(crate) fn manifest_digest(&self) -> Digest {
+        self.manifest.digest
+    }
+
+    /// Goes on behind a manifest that is there already.
+    pub(crate) fn pass_manifest(&mut self) -> Result<()> {
+        let passed = io::copy(&mut self.from.by_ref().take(self.manifest.length), &mut io::sink());
+        passed.map(drop).map_err(|e| snapsync_stream::wire::lift(e, "read", &self.name))
     }
 
     pub(crate) fn frames<'d>(&'d mut self) -> Arrivals<'d> {
@@ -143,7 +152,7 @@ impl<R: Read + Send> Delta<R> {
     }
 }
 
-/// Writes the manifest that comes next to a file, if it is what was announced.
+/// Writes the manifest that comes next to a file, if it is what was announced and can be read without harm.
 pub(crate) fn fetch(from: &mut impl Read, manifest: ManifestHead, to: &Path, name: &Path) -> Result<()> {
     let mut file = File::create(to).context("create", to)?;
     let mut hasher = blake3::Hasher::new();
@@ -156,11 +165,11 @@ pub(crate) fn fetch(from: &mut impl Read, manifest: ManifestHead, to: &Path, nam
         file.write_all(piece).context("write", to)?;
         left -= piece.len() as u64;
     }
-    if *hasher.finalize().as_bytes() == manifest.digest {
-        return Ok(());
+    if *hasher.finalize().as_bytes() != manifest.digest {
+        return Err(Error::integrity(
+            format!("the manifest in {} is not what its digest says", name.display()),
+            "send it again; nothing of it was applied",
+        ));
     }
-    Err(Error::integrity(
-        format!("the manifest in {} is not what its digest says", name.display()),
-        "send it again; nothing of it was applied",
-    ))
+    snapsync_manifest::vet(to)
 }

@@ -140,7 +140,7 @@ fn not_a_snapshot(path: &Path) -> Error {
 }
 
 /// A snapshot that no store describes.
-fn describe(path: &Path, identity: &Identity) -> Result<SnapshotInfo> {
+pub(crate) fn describe(path: &Path, identity: &Identity) -> Result<SnapshotInfo> {
     let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
         Error::usage(format!("{} has no name that is text", path.display()), "give it one with --name")
     })?;

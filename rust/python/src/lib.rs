@@ -103,6 +103,24 @@ fn receive(
 }
 
 #[pyfunction]
+#[pyo3(signature = (directory, delta=None, *, name=None, strict=false, jobs=0, progress=None))]
+fn receive_as_snapshot(
+    py: Python<'_>,
+    directory: PathBuf,
+    delta: Option<PathBuf>,
+    name: Option<String>,
+    strict: bool,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    watched(py, progress, move |monitor| {
+        with_jobs(jobs, || {
+            snapsync_engine::receive_as_snapshot(&directory, delta.as_deref(), name, strict, monitor)
+        })
+    })
+}
+
+#[pyfunction]
 #[pyo3(signature = (volume, *, name=None, jobs=0, progress=None))]
 fn snapshot(
     py: Python<'_>,
@@ -172,6 +190,7 @@ fn native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(serve, module)?)?;
     module.add_function(wrap_pyfunction!(send, module)?)?;
     module.add_function(wrap_pyfunction!(receive, module)?)?;
+    module.add_function(wrap_pyfunction!(receive_as_snapshot, module)?)?;
     module.add_function(wrap_pyfunction!(snapshot, module)?)?;
     module.add_function(wrap_pyfunction!(list, module)?)?;
     module.add_function(wrap_pyfunction!(delete, module)?)?;

@@ -262,9 +262,7 @@ impl Volume {
 
     /// Who a snapshot's subvolume is to `btrfs send`.
     pub fn origin_of(&self, info: &SnapshotInfo) -> Option<Origin> {
-        let root = Root::open(&self.tree_of(info)?).ok()?;
-        let subvolume = btrfs::subvolume(root.fd()).ok()?;
-        Some(Origin { uuid: Uuid::from_bytes(subvolume.uuid), transid: subvolume.changed })
+        crate::identity_of(&self.tree_of(info)?).ok()??.origin
     }
 
     /// The directory that holds a snapshot's tree, where it is one.

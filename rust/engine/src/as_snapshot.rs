@@ -1,0 +1,115 @@
+//! A delta into a directory of snapshots, as one more of them: what `btrfs receive` does, on any file system.
+
+use crate::place::existing_directory;
+use crate::receive::Delta;
+use crate::report::Received;
+use crate::send::describe;
+use crate::standby::{Room, begin, hex, is_cut, take, workers};
+use snapsync_apply::{Incoming, Journal, Loss, Phase};
+use snapsync_manifest::ManifestReader;
+use snapsync_model::{Error, Monitor, Result, SnapshotInfo, Stage};
+use snapsync_snapshot::{Shelf, Work};
+use snapsync_stream::{Channel, receive};
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Makes a snapshot in `dir` from the delta in `input`, standard input without one, and the base that it asks for.
+pub fn receive_as_snapshot(
+    dir: &Path,
+    input: Option<&Path>,
+    name: Option<String>,
+    strict: bool,
+    monitor: &Monitor,
+) -> Result<Received> {
+    let started = Instant::now();
+    let dir = existing_directory(dir)?;
+    let mut delta = Delta::open(input, monitor)?;
+    let shelf = Shelf::open(&dir)?;
+    let mut snapshot = delta.header.snapshot.clone();
+    snapshot.name = name.unwrap_or(snapshot.name);
+    shelf.name_is_free(&snapshot.name)?;
+    let base = base_of(&shelf, &delta)?;
+    let identity = delta.header.identity();
+    let mut work = shelf.begin(&identity, base.as_ref().map(|base| &*base.0), monitor)?;
+    let brought = match bring(&mut work, &mut delta, strict, monitor) {
+        Ok(brought) => brought,
+        Err(error) => {
+            if !is_cut(&error) {
+                let _ = work.discard();
+            }
+            return Err(error);
+        }
+    };
+    let path = work.publish(&snapshot.name, &identity)?;
+    Ok(Received {
+        verb: "receive",
+        standby: None,
+        path: Some(path),
+        base: base.map(|base| base.1),
+        snapshot,
+        changes: brought.counts,
+        data_bytes: brought.counts.data_bytes,
+        kept_bytes: brought.kept,
+        losses: brought.losses,
+        notes: monitor.take_notes(),
+        recovered: Vec::new(),
+        counters: monitor.counters(),
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+type Input<'a> = Delta<BufReader<Channel<'a>>>;
+
+fn base_of(shelf: &Shelf, delta: &Input<'_>) -> Result<Option<(PathBuf, SnapshotInfo)>> {
+    let Some(wanted) = &delta.header.base else { return Ok(None) };
+    let Some(path) = shelf.find(wanted)? else {
+        return Err(Error::refused(
+            format!("{} has no snapshot {}, which this delta starts from", shelf.path().display(), wanted.id),
+            "receive that one first, or send without a base",
+        ));
+    };
+    let info = describe(&path, wanted)?;
+    Ok(Some((path, info)))
+}
+
+struct Brought {
+    counts: snapsync_model::Counts,
+    kept: u64,
+    losses: Vec<Loss>,
+}
+
+/// Makes the working tree what the delta says.
+fn bring(work: &mut Work<'_>, delta: &mut Input<'_>, strict: bool, monitor: &Monitor) -> Result<Brought> {
+    if let Some(journal) = Journal::load(work.store())?.filter(|journal| journal.phase != Phase::Staging) {
+        if journal.manifest.as_ref() == Some(&hex(&delta.manifest_digest())) {
+            return finish(work, journal, delta, monitor);
+        }
+        work.start_over()?;
+    }
+    let room = Room { path: work.tree(), store: work.store().to_path_buf(), copies: false, strays: false };
+    let (mut incoming, begun) = delta.offer(strict, false, |offer| begin(&room, offer, monitor))?;
+    let counts = ManifestReader::open(&incoming.manifest())?.counts()?;
+    monitor.start(Stage::Receive, counts.data_bytes);
+    monitor.advance(begun.kept);
+    let seed = delta.seed();
+    take(&incoming, vec![delta.frames()], seed, monitor)?;
+    delta.expect_end()?;
+    incoming.seal()?;
+    incoming.commit()?;
+    Ok(Brought { counts, kept: begun.kept, losses: begun.losses })
+}
+
+/// Everything had arrived when the run before was stopped.
+fn finish(work: &Work<'_>, journal: Journal, delta: &mut Input<'_>, monitor: &Monitor) -> Result<Brought> {
+    delta.pass_manifest()?;
+    let seed = delta.seed();
+    receive(vec![delta.frames()], seed, workers(), monitor, &|_, _| true, &|| Box::new(|_| Ok(())))?;
+    delta.expect_end()?;
+    let mut incoming = Incoming::open(&work.tree(), work.store(), journal, monitor)?;
+    let counts = ManifestReader::open(&incoming.manifest())?.counts()?;
+    if !incoming.is_applied() {
+        incoming.commit()?;
+    }
+    Ok(Brought { counts, kept: counts.data_bytes, losses: Vec::new() })
+}
