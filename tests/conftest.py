@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+import remote
 from machine import FileSystems, Pair, Place, own_mounts
 
 
@@ -46,3 +47,17 @@ def kinds() -> tuple[str, str]:
 def pair(place: Place, kinds: tuple[str, str]) -> Pair:
     """An empty primary and the path of its standby to be."""
     return Pair.make(place, kinds)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[remote.Server]:
+    """An sshd on loopback."""
+    with remote.sshd() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def network() -> Iterator[remote.Network]:
+    """An sshd behind a cable that can be pulled out."""
+    with remote.network() as network:
+        yield network

@@ -27,6 +27,9 @@ KINDS = ("btrfs", "xfs", "ext4")
 GIB = 1 << 30
 MIB = 1 << 20
 
+REFUSALS = (2, 3)
+"""How a command ends that would not do what it was asked."""
+
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -250,6 +253,20 @@ def default_signals() -> None:
     """A background job ignores Ctrl-C, and so would what it starts."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
+
+
+def assert_told(ran: Ran, *words: str, codes: tuple[int, ...] = REFUSALS) -> None:
+    """One sentence, then advice, on stderr; nothing on stdout; no trace of the program's inside."""
+    assert ran.code in codes, ran
+    assert ran.out == ""
+    sentence, *advice = ran.err.splitlines()
+    assert sentence.startswith("snapsync: "), ran.err
+    assert advice, f"no advice: {ran.err}"
+    assert all(line.startswith("  ") for line in advice), ran.err
+    for word in words:
+        assert word.lower() in ran.err.lower(), f"{word!r} is not in: {ran.err}"
+    for inside in ("Traceback", "panicked", "unexpected", "Os {", "Error("):
+        assert inside not in ran.err
 
 
 @contextmanager

@@ -16,10 +16,12 @@ import worlds
 from machine import (
     GIB,
     MIB,
+    REFUSALS,
     FileSystems,
     Pair,
     Place,
     Ran,
+    assert_told,
     capless,
     done,
     passed,
@@ -34,22 +36,6 @@ from machine import (
 from oracle import assert_same, freeze, touch_marks
 
 import snapsync
-
-REFUSALS = (2, 3)
-
-
-def assert_told(ran: Ran, *words: str, codes: tuple[int, ...] = REFUSALS) -> None:
-    """One sentence, then advice, on stderr; nothing on stdout; no trace of the program's inside."""
-    assert ran.code in codes, ran
-    assert ran.out == ""
-    sentence, *advice = ran.err.splitlines()
-    assert sentence.startswith("snapsync: "), ran.err
-    assert advice, f"no advice: {ran.err}"
-    assert all(line.startswith("  ") for line in advice), ran.err
-    for word in words:
-        assert word.lower() in ran.err.lower(), f"{word!r} is not in: {ran.err}"
-    for inside in ("Traceback", "panicked", "unexpected", "Os {", "Error("):
-        assert inside not in ran.err
 
 
 def refused(*args: object, sides: tuple[Path, ...], words: tuple[str, ...] = (), **how: object) -> Ran:

@@ -21,7 +21,7 @@ SUBVOLUME_STUB = 2
 """The inode number of what a Btrfs snapshot shows in the place of a nested subvolume."""
 
 
-def rows_of(file: Path) -> list[Row]:
+def rows_of(file: Path | bytes) -> list[Row]:
     """The rows of a manifest; times as nanoseconds, which Python's own times cannot hold."""
     table = pa.ipc.open_file(file).read_all()
     for name in ("mtime", "mtime_old"):
