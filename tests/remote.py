@@ -39,6 +39,8 @@ StrictModes no
 PrintMotd no
 MaxStartups 100
 LogLevel VERBOSE
+ClientAliveInterval 1
+ClientAliveCountMax 3
 Subsystem sftp internal-sftp
 """
 

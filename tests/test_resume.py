@@ -30,7 +30,7 @@ from machine import (
     wait_until,
 )
 from oracle import assert_same, freeze, touch_marks
-from transfer import deliver, delivered, send, stages, take
+from transfer import deliver, delivered, send, stages, stored, take
 from worlds import World, fill
 
 QUEUE = 64 * MIB
@@ -259,18 +259,6 @@ def test_a_killed_sender_is_an_interruption(place: Place) -> None:
     report = delivered(send(snap).content, target)
     assert report["kept_bytes"] > 0
     assert_same(source, target)
-
-
-def stored(target: Path) -> int:
-    """How much the stages hold on the disk."""
-    found = 0
-    for folder, _, files in os.walk(target / ".snapsync/incoming"):
-        for name in files:
-            try:
-                found += os.lstat(os.path.join(folder, name)).st_blocks * 512
-            except FileNotFoundError:
-                continue
-    return found
 
 
 # --- what was left is not believed ------------------------------------------------------------

@@ -6,12 +6,13 @@ import json
 import os
 import subprocess
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from delta import Delta, parse
-from machine import Ran, command, done, environment, sh, store
+from machine import Ran, command, done, environment, sh
 
 
 @dataclass(frozen=True)
@@ -145,5 +146,11 @@ def stages(volume: Path) -> list[Path]:
     return sorted((volume / ".snapsync/incoming").glob("*"))
 
 
-def journal(volume: Path) -> bool:
-    return (store(volume) / "journal.json").exists()
+def stored(target: Path) -> int:
+    """How much the stages hold on the disk."""
+    found = 0
+    for folder, _, files in os.walk(target / ".snapsync/incoming"):
+        for name in files:
+            with suppress(FileNotFoundError):
+                found += os.lstat(os.path.join(folder, name)).st_blocks * 512
+    return found
