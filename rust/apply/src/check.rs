@@ -221,16 +221,18 @@ impl Need {
         self.inodes += u64::from(change.flags.created);
     }
 
-    pub(crate) fn check(&self, root: &Root) -> Result<()> {
+    /// `kept` bytes of it are taken already.
+    pub(crate) fn check(&self, root: &Root, kept: u64) -> Result<()> {
+        let bytes = self.bytes.saturating_sub(kept);
         let filesystem =
             snapsync_sys::filesystem(root.fd()).context("read the file system of", root.path())?;
-        if self.bytes > filesystem.available {
+        if bytes > filesystem.available {
             return Err(Error::refused(
                 format!(
                     "{} has {} bytes free, and this round needs {}",
                     root.path().display(),
                     filesystem.available,
-                    self.bytes
+                    bytes
                 ),
                 "free space there, delete old snapshots of it, or name a larger target",
             ));

@@ -50,6 +50,10 @@ impl Received {
         log.write_all(&entry.to_bytes()).context("write", path)
     }
 
+    pub(crate) fn held(&self) -> &Held {
+        &self.held
+    }
+
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed)
     }
@@ -170,9 +174,8 @@ fn read_log(stage: &Path) -> Result<HashMap<u64, Vec<Entry>>> {
 }
 
 impl Incoming<'_> {
-    /// Takes up what a cut run left in the stage: data that still is what it was stays, and all else goes. What is
-    /// held, and how many bytes that is.
-    pub fn take_up(&mut self) -> Result<(Held, u64)> {
+    /// Takes up what a cut run left in the stage: data that still is what it was stays, and all else goes.
+    pub(crate) fn take_up(&mut self) -> Result<()> {
         let log = read_log(&self.stage_path())?;
         let mut follows_whole = false;
         let mut rows = self.manifest_reader()?;
@@ -193,7 +196,7 @@ impl Incoming<'_> {
                 }
             }
         }
-        Ok((self.received.held.clone(), self.received.bytes()))
+        Ok(())
     }
 
     fn keep_verified(&self, change: &Change, entries: &[Entry]) -> io::Result<Vec<Range>> {

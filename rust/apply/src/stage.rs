@@ -15,7 +15,7 @@ use snapsync_manifest::{ManifestReader, Rows};
 use snapsync_model::{
     BLOCK, Change, Context, End, Error, Kind, Monitor, Op, Range, RelPath, Result, SnapshotInfo,
 };
-use snapsync_stream::{Sink, Taker};
+use snapsync_stream::{Held, Sink, Taker};
 use snapsync_sys::{Entry, Parents, Root, fault, make_node, preallocate, remove_tree, sync_filesystem};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -32,10 +32,13 @@ const PARTS: usize = 65_536;
 /// Rows that one thread stages with one memory of the last directory.
 const SIDE_BY_SIDE: usize = 64;
 
-/// What the target cannot hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
+    /// What the target cannot hold.
     pub losses: Vec<Loss>,
+    /// Data that a cut run has left in the stage, and how many bytes.
+    pub held: Held,
+    pub kept: u64,
 }
 
 /// A delta on its way into a volume.
@@ -49,6 +52,8 @@ pub struct Incoming<'a> {
     /// Known once the manifest is there.
     places: Places,
     pub(crate) received: Received,
+    /// A cut run of the same delta has left some of it.
+    goes_on: bool,
 }
 
 impl<'a> Incoming<'a> {
@@ -79,7 +84,18 @@ impl<'a> Incoming<'a> {
             journal,
             monitor,
             received: Received::default(),
+            goes_on: false,
         })
+    }
+
+    /// The same where only staging has begun: what is there, and is what it should be, is kept.
+    pub fn go_on(
+        volume: &Path,
+        store: &Path,
+        journal: Journal,
+        monitor: &'a Monitor,
+    ) -> Result<Incoming<'a>> {
+        Ok(Incoming { goes_on: true, ..Incoming::open(volume, store, journal, monitor)? })
     }
 
     fn make_stage(&self) -> io::Result<()> {
@@ -164,10 +180,15 @@ impl<'a> Incoming<'a> {
         let mut touched = Recorder::create(&self.root, &self.staged(touched::FILE)?)?;
         check::no_drift(&self.root, &self.manifest(), &self.places, &limits, &mut touched, !strays)?;
         touched.finish()?;
-        Need::of(&self.manifest(), copies)?.check(&self.root)?;
-        self.received.open(&self.stage_path())?;
         self.journal.limits = limits;
-        Ok(Report { losses })
+        if self.goes_on {
+            self.take_up()?;
+        }
+        // What is there has its space.
+        let kept = self.received.bytes();
+        Need::of(&self.manifest(), copies)?.check(&self.root, kept)?;
+        self.received.open(&self.stage_path())?;
+        Ok(Report { losses, held: self.received.held().clone(), kept })
     }
 
     /// Stages all new entries that no frame brings: directories, links, devices, files that are all holes.

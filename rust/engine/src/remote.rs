@@ -15,8 +15,9 @@ use snapsync_stream::{Arrivals, Limit, Outlet, Sent, send};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// How another machine is reached.
@@ -36,6 +37,9 @@ impl Default for Reach {
         Reach { rsh: vec!["ssh".into()], remote_path: "snapsync".into(), options: Vec::new(), channels: 1 }
     }
 }
+
+/// What has nothing more to say ends within this time.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// `[user@]host:PATH`: a path with a colon before its first slash.
 pub(crate) struct Address {
@@ -76,6 +80,21 @@ pub(crate) struct Peer<'a> {
 /// Ends with its owner.
 struct Process(Child);
 
+impl Process {
+    /// Waits until it ends by itself, but no longer than makes sense.
+    fn wait(&mut self, monitor: &Monitor) -> Option<ExitStatus> {
+        let deadline = Instant::now() + PATIENCE;
+        while monitor.check().is_ok() && Instant::now() < deadline {
+            match self.0.try_wait() {
+                Ok(None) => std::thread::sleep(Duration::from_millis(5)),
+                Ok(status) => return status,
+                Err(_) => return None,
+            }
+        }
+        None
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -101,14 +120,14 @@ impl<'a> Peer<'a> {
         let mut peer = Peer { wire, child: Process(child) };
         match peer.wire.greet() {
             Ok(_) => Ok(peer),
-            Err(Error::Cut { .. }) => Err(peer.did_not_start(program, reach)),
+            Err(Error::Cut { .. }) => Err(peer.did_not_start(program, reach, monitor)),
             Err(other) => Err(other),
         }
     }
 
-    fn did_not_start(&mut self, program: &str, reach: &Reach) -> Error {
+    fn did_not_start(&mut self, program: &str, reach: &Reach, monitor: &Monitor) -> Error {
         let host = self.wire.peer.display();
-        match self.child.0.wait().ok().and_then(|status| status.code()) {
+        match self.child.wait(monitor).and_then(|status| status.code()) {
             Some(255) => Error::failed(
                 format!("cannot connect to {host}"),
                 format!("see what {program} said, and try `{program} {host} true`"),
@@ -133,10 +152,10 @@ impl<'a> Peer<'a> {
     }
 
     /// Lets it end by itself after a round that is done.
-    fn end(self) {
+    fn end(self, monitor: &Monitor) {
         let Peer { mut child, wire } = self;
         drop(wire);
-        let _ = child.0.wait();
+        let _ = child.wait(monitor);
     }
 
     /// Another channel to the round that `token` is of.
@@ -216,7 +235,7 @@ pub(crate) fn push(
     let mut standby = Remote::new(&mut peer.wire, travel, further, monitor);
     let report = drive(&source, &mut standby, options, monitor)?;
     standby.done(&report)?;
-    peer.end();
+    peer.end(monitor);
     Ok(report)
 }
 
@@ -235,7 +254,7 @@ pub(crate) fn pull(
     peer.ask(&Request::Pull { source: source.path.clone(), options, travel, channels })?;
     let further = Further::Open { address: source, reach, peers: Vec::new() };
     let report = attend(&mut peer.wire, &mut standby, further, monitor)?;
-    peer.end();
+    peer.end(monitor);
     Ok(named(report, source, &standby.target().path))
 }
 

@@ -99,7 +99,8 @@ pub(crate) struct Local<'a> {
     made: Made,
     lock: Option<Lock>,
     incoming: Option<Incoming<'a>>,
-    under_way: Option<SnapshotInfo>,
+    /// The snapshot that is made, and the epoch that its delta is of.
+    under_way: Option<(SnapshotInfo, u64)>,
 }
 
 impl<'a> Local<'a> {
@@ -255,10 +256,10 @@ impl StandbyEnd for Local<'_> {
             // What was outside the base may have come and gone, and given directories other times.
             strays: newest.is_some_and(|base| !base.subset.is_everything()),
         };
-        let snapshot = offer.header.snapshot.clone();
+        let under_way = (offer.header.snapshot.clone(), offer.header.epoch);
         let (incoming, begun) = begin(&room, offer, monitor)?;
         self.incoming = Some(incoming);
-        self.under_way = Some(snapshot);
+        self.under_way = Some(under_way);
         Ok(begun)
     }
 
@@ -273,7 +274,7 @@ impl StandbyEnd for Local<'_> {
 
     fn commit(&mut self) -> Result<SnapshotInfo> {
         let (incoming, info) = (self.incoming.take(), self.under_way.take());
-        let (Some(mut incoming), Some(info)) = (incoming, info) else {
+        let (Some(mut incoming), Some((info, epoch))) = (incoming, info) else {
             return Err(out_of_turn("no delta has begun"));
         };
         incoming.seal()?;
@@ -283,6 +284,7 @@ impl StandbyEnd for Local<'_> {
         let monitor = self.monitor;
         let volume = self.volume()?;
         let mut taken = finish(volume, &info, base, monitor)?;
+        volume.follow_epoch(epoch)?;
         if let (Some(entries), Some(bytes)) = (info.entries, info.bytes) {
             volume.record_counts(&mut taken, entries, bytes)?;
         }
@@ -350,7 +352,7 @@ pub(crate) fn begin<'a>(
     };
     let (mut incoming, resumed) = match left {
         Some(journal) if journal.phase == Phase::Staging && same(&journal) => {
-            (Incoming::open(&room.path, &room.store, journal, monitor)?, true)
+            (Incoming::go_on(&room.path, &room.store, journal, monitor)?, true)
         }
         left => {
             if let Some(journal) = left {
@@ -392,9 +394,8 @@ fn prepare(
     if strict && !report.losses.is_empty() {
         return Err(too_strict(&room.path, &report.losses));
     }
-    let (held, kept) = if resumed { incoming.take_up()? } else { (Held::default(), 0) };
     incoming.entries()?;
-    Ok(Begun { losses: report.losses, held, kept })
+    Ok(Begun { losses: report.losses, held: report.held, kept: report.kept })
 }
 
 fn has_room(room: &Room, manifest: u64) -> Result<()> {

@@ -202,6 +202,15 @@ impl Volume {
         self.save()
     }
 
+    /// Its primary was promoted: deltas of an older epoch are refused from now on.
+    pub fn follow_epoch(&mut self, epoch: u64) -> Result<()> {
+        if epoch <= self.record.epoch {
+            return Ok(());
+        }
+        self.record.epoch = epoch;
+        self.save()
+    }
+
     pub fn standbys(&self) -> &BTreeMap<Uuid, Standby> {
         &self.record.standbys
     }
