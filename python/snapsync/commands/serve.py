@@ -19,5 +19,5 @@ def run(output: Output, restrict_to: Path | None, *, read_only: bool, receive_on
         raise told(UsageError(message), message, "give --read-only or --receive-only")
     take_stdout("peer")
     beneath = None if restrict_to is None else os.fspath(restrict_to)
-    _native.serve(restrict_to=beneath, read_only=read_only, receive_only=receive_only, jobs=jobs)
-    return ExitCode.DONE
+    code = _native.serve(restrict_to=beneath, read_only=read_only, receive_only=receive_only, jobs=jobs)
+    return ExitCode(int(code))

@@ -1,6 +1,6 @@
 //! The standby's half of a round whose primary is at the other end of a channel.
 
-use crate::protocol::{Answer, Ask, Failure, Wire, nonsense};
+use crate::protocol::{Answer, Ask, Wire, nonsense};
 use crate::receive::Delta;
 use crate::remote::Further;
 use crate::standby::{Local, StandbyEnd};
@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use snapsync_model::{Error, Monitor, Result, Stage};
 use uuid::Uuid;
 
-/// Answers until the round is done; its report. A failure here is told to the other end before it is returned.
+/// Answers until the round is done; its report. A failure here is told to the other end as well.
 pub(crate) fn attend<'a>(
     wire: &mut Wire<'a>,
     standby: &mut Local<'a>,
@@ -23,8 +23,7 @@ pub(crate) fn attend<'a>(
             Ok(Some(report)) => return Ok(report),
             Err(error) => {
                 attending.standby.failed(&error, Uuid::nil());
-                // The other end may be the one that failed, or gone.
-                let _ = attending.wire.tell(&Answer::Failed(Failure::of(&error)));
+                attending.wire.fail(&error);
                 return Err(error);
             }
         }
@@ -71,7 +70,7 @@ impl Attending<'_, '_, '_> {
     }
 
     fn begin(&mut self, strict: bool, has_manifest: bool) -> Result<()> {
-        let Wire { from, to: _, peer } = &mut *self.wire;
+        let Wire { from, peer, .. } = &mut *self.wire;
         let mut delta = Delta::read(from, peer.clone())?;
         let standby = &mut *self.standby;
         let mut begun = delta.offer(strict, has_manifest, |offer| standby.begin(offer))?;

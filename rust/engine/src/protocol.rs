@@ -62,7 +62,7 @@ pub(crate) enum Ask {
         keep: usize,
         needed: Vec<Uuid>,
     },
-    /// The round has failed at the primary's end.
+    /// The round has failed at the primary's end; told as an answer is.
     Failed(Failure),
     /// The round is done, and this is its report.
     Done {
@@ -116,6 +116,7 @@ pub(crate) struct Wire<'a> {
     pub(crate) to: BufWriter<Channel<'a>>,
     /// Who is at the other end, for messages.
     pub(crate) peer: PathBuf,
+    has_failed: bool,
 }
 
 impl<'a> Wire<'a> {
@@ -130,7 +131,17 @@ impl<'a> Wire<'a> {
             from: BufReader::with_capacity(BUFFER, channel(from.into())?),
             to: BufWriter::with_capacity(BUFFER, channel(to.into())?),
             peer,
+            has_failed: false,
         })
+    }
+
+    /// Tells a failure, once; whether the other end has been told.
+    pub(crate) fn fail(&mut self, error: &Error) -> bool {
+        if !self.has_failed {
+            // Where it has failed itself, or is gone, nobody listens.
+            self.has_failed = self.tell(&Answer::Failed(Failure::of(error))).is_ok();
+        }
+        self.has_failed
     }
 
     /// What comes as frames.

@@ -2,7 +2,7 @@
 
 use crate::attend::{attend, out_of_turn};
 use crate::join::Gathering;
-use crate::protocol::{Answer, Ask, Failure, Request, Wire};
+use crate::protocol::{Answer, Ask, Request, Wire};
 use crate::report::Synced;
 use crate::standby::{Begun, Data, Local, Looked, Offer, Pending, StandbyEnd, State, hex, workers};
 use crate::sync::drive;
@@ -38,6 +38,7 @@ impl Default for Reach {
     }
 }
 
+const MOST_CHANNELS: usize = 64;
 /// What has nothing more to say ends within this time.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -177,7 +178,7 @@ pub(crate) enum Further<'f, 'a> {
 impl<'a> Further<'_, 'a> {
     pub(crate) fn wait(channels: usize, volume: &Path) -> Further<'static, 'a> {
         let store = volume.join(snapsync_walk::STORE).join("store");
-        Further::Wait { count: channels.saturating_sub(1), store, gathering: None }
+        Further::Wait { count: channels.clamp(1, MOST_CHANNELS) - 1, store, gathering: None }
     }
 
     /// Where they come in, if they come in here.
@@ -410,7 +411,7 @@ impl StandbyEnd for Remote<'_, '_> {
 
     fn failed(&mut self, error: &Error, _snapshot: Uuid) -> bool {
         if !self.is_sending {
-            let _ = self.wire.tell(&Ask::Failed(Failure::of(error)));
+            self.wire.fail(error);
         }
         // It may have been about to make the snapshot when it was heard of last.
         self.has_asked_to_commit

@@ -13,6 +13,7 @@ use snapsync_model::{
 use snapsync_snapshot::identity_of;
 use snapsync_stream::wire::{Header, lift, software, write_head};
 use snapsync_stream::{Channel, Compression, Held, Limit, Outlet};
+use snapsync_sys::Root;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -196,18 +197,22 @@ fn open(base: Option<&Sendable>, target: &Sendable, monitor: &Monitor) -> Result
 
 fn delta_head(base: Option<&Sendable>, target: &Sendable, counts: &Counts) -> Header {
     let identity = base.map(|base| base.identity);
+    let filesystem = |path: &Path| {
+        let found = Root::open(path).ok().and_then(|root| snapsync_sys::filesystem(root.fd()).ok());
+        found.map(snapsync_sys::FileSystem::name).unwrap_or_default()
+    };
     match &target.place {
         Place::Snapshot(named) => {
             Header { base: identity, ..volume_head(&named.0, None, &target.info, counts) }
         }
-        Place::Directory(_) => Header {
+        Place::Directory(path) => Header {
             snapshot: SnapshotInfo { parent: identity.map(|base| base.id), ..target.info.clone() },
             origin: target.identity.origin,
             base: identity,
             volume: None,
             lineage: None,
             epoch: 0,
-            filesystem: String::new(),
+            filesystem: filesystem(path),
             totals: counts.into(),
             software: software(),
         },

@@ -4,7 +4,7 @@
 use crate::attend::attend;
 use crate::join::relay;
 use crate::place;
-use crate::protocol::{Answer, Ask, Failure, Request, Wire};
+use crate::protocol::{Answer, Request, Wire};
 use crate::remote::{Further, Remote};
 use crate::standby::Local;
 use crate::sync::drive;
@@ -29,8 +29,8 @@ pub struct Gate {
     pub receive_only: bool,
 }
 
-/// Serves one client, until it is done or gone.
-pub fn serve(gate: &Gate, monitor: &Monitor) -> Result<()> {
+/// Serves one client, until it is done or gone. The exit code: a failure that the client was told is its to tell.
+pub fn serve(gate: &Gate, monitor: &Monitor) -> Result<i32> {
     let [from, to] = standard_streams()?;
     let peer = std::env::var("SSH_CONNECTION").ok().and_then(|c| c.split(' ').next().map(PathBuf::from));
     let peer = peer.unwrap_or_else(|| PathBuf::from("client"));
@@ -51,10 +51,11 @@ pub fn serve(gate: &Gate, monitor: &Monitor) -> Result<()> {
             })
         }
     };
-    // Where it is gone it cannot be told; where it was told already, it has left.
-    served.inspect_err(|error| {
-        let _ = wire.tell(&Answer::Failed(Failure::of(error)));
-    })
+    match served {
+        Ok(()) => Ok(0),
+        Err(error) if wire.fail(&error) => Ok(error.exit_code()),
+        Err(error) => Err(error),
+    }
 }
 
 fn standard_streams() -> Result<[OwnedFd; 2]> {
@@ -104,9 +105,7 @@ fn pull<'a>(
         let result = drive(&source, &mut standby, options, monitor);
         let told = result.and_then(|report| standby.done(&report));
         is_done.store(true, Relaxed);
-        told.inspect_err(|error| {
-            let _ = wire.tell(&Ask::Failed(Failure::of(error)));
-        })
+        told
     })
 }
 

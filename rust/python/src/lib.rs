@@ -58,6 +58,7 @@ fn serve(
     receive_only: bool,
     jobs: usize,
 ) -> PyResult<String> {
+    // The JSON of the exit code.
     let gate = Gate { restrict_to, read_only, receive_only };
     watched(py, None, move |monitor| with_jobs(jobs, || snapsync_engine::serve(&gate, monitor)))
 }
