@@ -27,5 +27,6 @@ mod vet;
 
 pub use journal::{Journal, Phase};
 pub use limits::{Limits, Loss};
+pub use received::has_received;
 pub use stage::{Incoming, Report, discard};
 pub use touched::{Applied, applied};

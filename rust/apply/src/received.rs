@@ -4,7 +4,7 @@
 //! `received` in the stage has 52 bytes for each frame: inode, offset (u64), length (u32), little endian, and the BLAKE3
 //! of the bytes. It proves nothing by itself: what it names is read again before it is believed.
 
-use crate::stage::{Incoming, next_chunk};
+use crate::stage::{INCOMING, Incoming, next_chunk};
 use rayon::prelude::*;
 use snapsync_model::{Change, Context, Kind, Op, Range, Result, locked};
 use snapsync_stream::Held;
@@ -16,6 +16,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use uuid::Uuid;
 
 const FILE: &str = "received";
 const ENTRY: usize = 52;
@@ -156,6 +157,12 @@ impl Entry {
     fn range(&self) -> Range {
         Range { offset: self.offset, length: self.length.into() }
     }
+}
+
+/// Whether the stage of a snapshot says that it has any data.
+pub fn has_received(volume: &Path, snapshot: Uuid) -> bool {
+    let log = volume.join(INCOMING).join(snapshot.to_string()).join(FILE);
+    log.metadata().is_ok_and(|log| log.len() >= ENTRY as u64)
 }
 
 fn read_log(stage: &Path) -> Result<HashMap<u64, Vec<Entry>>> {

@@ -122,9 +122,12 @@ pub(crate) fn source(path: &Path) -> Result<Option<Volume>> {
     Ok(primary)
 }
 
-/// A standby, or where one is to be, as far as that.
-pub(crate) fn target(path: &Path) -> Result<Target> {
+/// A standby, or where one is to be, as far as that; and apart from a source on the same machine.
+pub(crate) fn target(path: &Path, source: Option<&Path>) -> Result<Target> {
     let target = target_of(path)?;
+    if let Some(source) = source {
+        apart(source, &target.path)?;
+    }
     writable(if target.exists { &target.path } else { parent(&target.path)? })?;
     match &target.volume {
         Some(volume) if volume.info().role == Role::Primary => Err(Error::refused(
@@ -175,7 +178,7 @@ fn is_inside(inner: &Path, outer: &Path) -> Error {
 }
 
 /// Neither may be in the other, by whatever name or mount it is reached.
-pub(crate) fn apart(source: &Path, target: &Path) -> Result<()> {
+fn apart(source: &Path, target: &Path) -> Result<()> {
     let same = |a: &Path, b: &Path| {
         let id = |path: &Path| path.metadata().map(|m| (m.dev(), m.ino())).ok();
         id(a).is_some() && id(a) == id(b)

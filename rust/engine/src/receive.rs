@@ -19,7 +19,7 @@ pub(crate) const BUFFER: usize = 1 << 18;
 pub fn receive(volume: &Path, input: Option<&Path>, strict: bool, monitor: &Monitor) -> Result<Received> {
     let started = Instant::now();
     let mut delta = Delta::open(input, monitor)?;
-    let mut standby = Local::new(volume, monitor)?;
+    let mut standby = Local::new(volume, None, monitor)?;
     let result = apply(&mut delta, &mut standby, strict, started, monitor);
     if let Err(error) = &result {
         standby.failed(error, delta.header.snapshot.id);

@@ -1,6 +1,6 @@
 //! Healing what an interrupted command left; the other volume is never needed for it.
 
-use snapsync_apply::{Incoming, Journal, Phase, applied, discard};
+use snapsync_apply::{Incoming, Journal, Phase, applied, discard, has_received};
 use snapsync_model::{Monitor, Provider, Result, SnapshotInfo, Stage};
 use snapsync_snapshot::{Delta, Request, Volume};
 use snapsync_sys::fault;
@@ -13,7 +13,7 @@ pub(crate) fn recover(volume: &mut Volume, monitor: &Monitor) -> Result<Vec<Stri
     let mut done = volume.recover()?;
     let Some(journal) = Journal::load(&volume.store())? else { return Ok(done) };
     let name = journal.snapshot.name.clone();
-    if journal.phase == Phase::Staging && journal.manifest.is_some() {
+    if journal.phase == Phase::Staging && can_go_on(volume, &journal) {
         // The same delta goes on from what is staged, and any other discards it.
         return Ok(done);
     }
@@ -28,6 +28,11 @@ pub(crate) fn recover(volume: &mut Volume, monitor: &Monitor) -> Result<Vec<Stri
         done.push(format!("finished the commit of snapshot {name}"));
     }
     Ok(done)
+}
+
+/// Data of a cut delta has arrived, and the same delta can be told.
+pub(crate) fn can_go_on(volume: &Volume, journal: &Journal) -> bool {
+    journal.manifest.is_some() && has_received(volume.path(), journal.snapshot.id)
 }
 
 /// The tree is the new one: takes the standby's snapshot, clears the stage and closes the journal.

@@ -4,7 +4,7 @@ use crate::attend::{attend, out_of_turn};
 use crate::join::Gathering;
 use crate::protocol::{Answer, Ask, Request, Wire};
 use crate::report::Synced;
-use crate::standby::{Begun, Data, Local, Looked, Offer, Pending, StandbyEnd, State, hex, workers};
+use crate::standby::{Begun, Data, Local, Looked, Offer, Pending, StandbyEnd, State, hex, is_cut, workers};
 use crate::sync::drive;
 use crate::{Options, Travel};
 use serde_json::value::RawValue;
@@ -249,7 +249,7 @@ pub(crate) fn pull(
     reach: &Reach,
     monitor: &Monitor,
 ) -> Result<Box<RawValue>> {
-    let mut standby = Local::new(target, monitor)?;
+    let mut standby = Local::new(target, None, monitor)?;
     let mut peer = Peer::start(&source.host, reach, monitor)?;
     let (options, travel, channels) = (options.clone(), travel.clone(), reach.channels);
     peer.ask(&Request::Pull { source: source.path.clone(), options, travel, channels })?;
@@ -413,7 +413,7 @@ impl StandbyEnd for Remote<'_, '_> {
         if !self.is_sending {
             self.wire.fail(error);
         }
-        // It may have been about to make the snapshot when it was heard of last.
-        self.has_asked_to_commit
+        // It may have a part of it, or have been about to make it when it was heard of last.
+        self.has_asked_to_commit || (self.is_sending && is_cut(error))
     }
 }

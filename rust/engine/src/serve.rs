@@ -75,7 +75,7 @@ fn push<'a>(
         return Err(forbidden("receives nothing", "--read-only"));
     }
     let target = gate.admit(target)?;
-    let mut standby = Local::new(&target, monitor)?;
+    let mut standby = Local::new(&target, None, monitor)?;
     let target = standby.target().path.clone();
     gate.is_beneath(&target)?;
     wire.tell(&Answer::Ready)?;

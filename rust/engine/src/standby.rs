@@ -2,7 +2,7 @@
 //! process or a channel lies between.
 
 use crate::place::{self, Target};
-use crate::recover::{finish, give_up, recover};
+use crate::recover::{can_go_on, finish, give_up, recover};
 use serde::{Deserialize, Serialize};
 use snapsync_apply::{Incoming, Journal, Loss, Phase};
 use snapsync_manifest::{ManifestReader, Rows};
@@ -104,9 +104,10 @@ pub(crate) struct Local<'a> {
 }
 
 impl<'a> Local<'a> {
-    pub(crate) fn new(path: &Path, monitor: &'a Monitor) -> Result<Local<'a>> {
+    /// `source` is where the primary is, if that is on this machine.
+    pub(crate) fn new(path: &Path, source: Option<&Path>, monitor: &'a Monitor) -> Result<Local<'a>> {
         Ok(Local {
-            target: place::target(path)?,
+            target: place::target(path, source)?,
             monitor,
             volume: None,
             made: Made::default(),
@@ -304,7 +305,7 @@ impl StandbyEnd for Local<'_> {
         };
         if let Ok(Some(journal)) = Journal::load(&volume.store())
             && journal.phase == Phase::Staging
-            && !(is_cut(error) && journal.manifest.is_some())
+            && !(is_cut(error) && can_go_on(volume, &journal))
         {
             let _ = give_up(volume.path(), &volume.store(), &journal);
         }

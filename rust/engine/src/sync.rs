@@ -5,7 +5,7 @@ use crate::recover::recover;
 use crate::remote::{Address, pull, push};
 use crate::report::Synced;
 use crate::sides::Sides;
-use crate::standby::{Begun, Data, Local, Looked, Made, Offer, StandbyEnd, State, is_cut, prune};
+use crate::standby::{Begun, Data, Local, Looked, Made, Offer, StandbyEnd, State, prune};
 use crate::subset;
 use crate::{Reach, Travel};
 use serde::Serialize;
@@ -67,8 +67,7 @@ pub fn sync(
 fn local(source: &Path, target: &Path, options: &Options, monitor: &Monitor) -> Result<Synced> {
     let source = place::existing_directory(source)?;
     place::not_inside(target, &source)?;
-    let mut standby = Local::new(target, monitor)?;
-    place::apart(&source, &standby.target().path)?;
+    let mut standby = Local::new(target, Some(&source), monitor)?;
     drive(&source, &mut standby, options, monitor)
 }
 
@@ -195,12 +194,10 @@ impl Driver<'_> {
         subset: Option<Subset>,
     ) -> Result<Brought> {
         let id = snapshot.clone();
-        let mut has_begun = false;
-        let result = self.bring(base, snapshot, &mut has_begun);
+        let result = self.bring(base, snapshot);
         if let Err(error) = &result {
             let needed = self.standby.failed(error, id.id);
-            let goes_on = has_begun && is_cut(error);
-            if !needed && !goes_on {
+            if !needed {
                 // Not the monitor of the round: it may have been told to stop.
                 let _ = self.primary.delete(&id, &Monitor::default());
                 let _ = subset.map(|subset| self.primary.restore_subset(subset));
@@ -210,12 +207,7 @@ impl Driver<'_> {
     }
 
     /// Makes the standby hold `snapshot`.
-    fn bring(
-        &mut self,
-        base: Option<&SnapshotInfo>,
-        mut snapshot: SnapshotInfo,
-        has_begun: &mut bool,
-    ) -> Result<Brought> {
+    fn bring(&mut self, base: Option<&SnapshotInfo>, mut snapshot: SnapshotInfo) -> Result<Brought> {
         let monitor = self.monitor;
         monitor.start(Stage::Compare, 0);
         let sides = Sides::of_volume(&self.primary, base, &snapshot, monitor)?;
@@ -234,7 +226,6 @@ impl Driver<'_> {
             file: &manifest,
             fetch: &mut |to| std::fs::copy(&manifest, to).map(drop).context("write", to),
         })?;
-        *has_begun = true;
         monitor.start(Stage::Stage, counts.data_bytes);
         monitor.advance(begun.kept);
         let data = Data { manifest: &manifest, side: &*sides.target, held: &begun.held, seed };
