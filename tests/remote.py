@@ -134,11 +134,12 @@ class Server:
 
 
 def descendants(pid: int) -> list[int]:
-    """Every process below one, parents first."""
-    try:
-        children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
+    """Every process below one, parents first. The kernel lists children by the thread that started them."""
+    children: list[int] = []
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            listed = Path(f"/proc/{pid}/task/{thread}/children").read_text()
+            children += [int(word) for word in listed.split()]
     return children + [below for child in children for below in descendants(child)]
 
 

@@ -12,7 +12,7 @@ import listing
 import pytest
 from delta import MIB, MOST, Delta, Frame, Span, compressed, data_extents, digest, metadata, parse
 from keepsake import keep
-from machine import KINDS, FileSystems, Place, assert_told, done, run, sh, snapshots
+from machine import KINDS, FileSystems, Place, assert_told, done, run, sh, snapshots, store
 from oracle import assert_same, freeze, touch_marks
 from told import assert_told as assert_rows
 from told import path_of
@@ -87,7 +87,7 @@ def test_the_header_says_what_it_leads_to(changed: Changed) -> None:
             assert header["snapshot"][key] == snapshot[key]
         assert header["volume"]
         assert header["lineage"]
-        assert header["epoch"] == 0
+        assert header["epoch"] == json.loads((store(changed.volume) / "volume.json").read_text())["epoch"]
         assert header["filesystem"] == changed.kind
         assert (header["origin"] is not None) == (changed.kind == "btrfs")
         for identity in (header["snapshot"]["id"], header["volume"], header["lineage"]):
@@ -217,6 +217,7 @@ def test_a_rewritten_delta_is_received(changed: Changed, place: Place) -> None:
 class Parcel:
     """A standby, and the next delta for it: small, with frames of both codecs."""
 
+    kind: str
     standby: Path
     full: bytes
     content: bytes
@@ -225,6 +226,11 @@ class Parcel:
     @property
     def delta(self) -> Delta:
         return parse(self.content)
+
+    def fields(self, chance: random.Random) -> list[Span]:
+        """Where to damage it: everywhere on one file system, in some places on the other."""
+        spans = self.delta.spans()
+        return spans if self.kind == "xfs" else sampled(spans, chance, 12)
 
 
 @pytest.fixture(scope="module", params=["xfs", "btrfs"])
@@ -242,7 +248,7 @@ def parcel(request: pytest.FixtureRequest, file_systems: FileSystems) -> Iterato
         content = send(take(source, "second"), "--base", first).content
         standby = place.absent(request.param)
         delivered(full, standby)
-        yield Parcel(standby, full, content, source)
+        yield Parcel(request.param, standby, full, content, source)
     finally:
         place.clear()
 
@@ -255,8 +261,15 @@ def codes_of(name: str) -> set[int]:
     """How a receive may end where the field of this name is wrong."""
     if name in ("head version", "head required"):
         return {3, 4}
+    if name == "manifest length":
+        return {3, 4, 5}  # there may be no room for so much
     # A length that is too large looks like a delta that ends too early.
     return {4, 5} if name.endswith("length") else {4}
+
+
+def shifted(name: str) -> set[int]:
+    """The same where all that follows the beginning of a field is out of place."""
+    return {3, 4, 5} if name.startswith(("head", "manifest")) else {4, 5}
 
 
 def assert_refused(parcel: Parcel, content: bytes, codes: set[int]) -> None:
@@ -272,7 +285,7 @@ def assert_refused(parcel: Parcel, content: bytes, codes: set[int]) -> None:
 
 def test_a_flipped_bit_in_any_field_is_damage(parcel: Parcel, subtests: pytest.Subtests) -> None:
     chance = random.Random(11)
-    for span in parcel.delta.spans():
+    for span in parcel.fields(chance):
         with subtests.test(field=span.name):
             damaged = bytearray(parcel.content)
             damaged[chance.randrange(span.start, span.end)] ^= 1 << chance.randrange(8)
@@ -282,25 +295,24 @@ def test_a_flipped_bit_in_any_field_is_damage(parcel: Parcel, subtests: pytest.S
 def test_a_byte_too_many_anywhere_is_damage(parcel: Parcel, subtests: pytest.Subtests) -> None:
     """What follows is out of place, and may look like anything."""
     chance = random.Random(12)
-    for span in parcel.delta.spans():
+    for span in parcel.fields(chance):
         with subtests.test(before=span.name):
             damaged = parcel.content[: span.start] + chance.randbytes(1) + parcel.content[span.start :]
-            assert_refused(parcel, damaged, {3, 4, 5} if span.name.startswith("head") else {4, 5})
+            assert_refused(parcel, damaged, shifted(span.name))
     for tail in (b"\0", b"E", parcel.content[-56:], parcel.content):
         with subtests.test(tail=tail[:8]):
             assert_refused(parcel, parcel.content + tail, {4})
 
 
 def test_a_byte_too_few_anywhere_is_damage(parcel: Parcel, subtests: pytest.Subtests) -> None:
-    for span in parcel.delta.spans():
+    for span in parcel.fields(random.Random(15)):
         with subtests.test(field=span.name):
             damaged = parcel.content[: span.start] + parcel.content[span.start + 1 :]
-            codes = {3, 4, 5} if span.name.startswith("head") else {4, 5}
-            assert_refused(parcel, damaged, codes)
+            assert_refused(parcel, damaged, shifted(span.name))
 
 
 def test_random_damage_changes_nothing(parcel: Parcel, subtests: pytest.Subtests) -> None:
-    for seed in range(30):
+    for seed in range(20):
         with subtests.test(seed=seed):
             chance = random.Random(seed)
             at, length = chance.randrange(len(parcel.content)), chance.randrange(1, 200)
@@ -314,7 +326,7 @@ def test_random_damage_changes_nothing(parcel: Parcel, subtests: pytest.Subtests
 
 
 def test_a_delta_without_its_end_is_an_interruption(parcel: Parcel, subtests: pytest.Subtests) -> None:
-    cuts = {span.start for span in parcel.delta.spans()} | {len(parcel.content) - 1}
+    cuts = {span.start for span in parcel.fields(random.Random(16))} | {len(parcel.content) - 1}
     for cut in sorted(cuts - {0}):
         with subtests.test(cut=cut):
             assert_refused(parcel, parcel.content[:cut], {5})
@@ -322,7 +334,7 @@ def test_a_delta_without_its_end_is_an_interruption(parcel: Parcel, subtests: py
 
 def test_an_empty_delta_or_anything_else_is_refused(parcel: Parcel) -> None:
     for content in (b"", b"\n", b"not a delta at all\n" * 50, bytes(100_000), b"ARROW1\0\0"):
-        assert_refused(parcel, content, {4, 5} if not content else {4})
+        assert_refused(parcel, content, {4} if len(content) >= 8 else {4, 5})
 
 
 def test_zz_the_standby_takes_the_whole_delta_after_all_that(parcel: Parcel) -> None:
@@ -376,8 +388,9 @@ def test_inspect_tells_what_a_delta_holds(changed: Changed, tmp_path: Path) -> N
         delta, told = sent.delta, report["delta"]
         assert told["version"] == 1
         assert told["snapshot"]["id"] == delta.header["snapshot"]["id"]
-        assert told["base"] == delta.header["base"]
-        for key in ("origin", "lineage", "epoch"):
+        assert told["base"] == (delta.header["base"] or {}).get("id")
+        assert told["origin"] == (delta.header["origin"] or {}).get("uuid")
+        for key in ("lineage", "epoch"):
             assert told[key] == delta.header[key]
         assert told["frames"] == len(delta.frames)
         assert told["raw_bytes"] == sum(len(frame.raw) for frame in delta.frames)
@@ -399,10 +412,13 @@ def test_inspect_tells_a_cut_delta_and_a_damaged_one(changed: Changed, tmp_path:
     ran = run("inspect", file, "--json")
     assert ran.code in (0, 5), ran
     assert ran.code == 5 or ran.json["delta"]["complete"] is False
-    damaged = bytearray(content)
-    damaged[len(content) // 2] ^= 1
-    file.write_bytes(damaged)
-    assert_told(run("inspect", file, "--quiet"), str(file), codes=(4,))
+    for span in changed.sent[1].delta.spans():
+        # What it does not read it cannot judge: the bytes of frames are for `receive`.
+        if span.name in ("head header", "manifest bytes", "frame 0 offset", "end digest"):
+            damaged = bytearray(content)
+            damaged[(span.start + span.end) // 2] ^= 1
+            file.write_bytes(damaged)
+            assert_told(run("inspect", file, "--quiet"), str(file), codes=(4,))
 
 
 # --- for ever ---------------------------------------------------------------------------------
@@ -457,7 +473,7 @@ def test_a_delta_of_the_first_version_is_inspected_for_ever(name: str) -> None:
     assert report["delta"]["snapshot"]["name"] == name
     assert report["delta"]["complete"] is True
     assert report["totals"]["rows"] == len(delta.rows)
-    assert json.loads(json.dumps(report["delta"]["base"])) == delta.header["base"]
+    assert report["delta"]["base"] == (delta.header["base"] or {}).get("id")
 
 
 def test_the_kept_deltas_are_what_they_were() -> None:

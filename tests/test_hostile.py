@@ -257,7 +257,8 @@ for path in (
     "",
     ".snapsync/store",
 ):
-    lie(f"a path that is {path!r}", of_row("new", lambda row, path=path: row.update(path=path)))
+    if path:  # a created row's path is for people, and the root's is a path
+        lie(f"a path that is {path!r}", of_row("new", lambda row, path=path: row.update(path=path)))
     lie(f"an old path that is {path!r}", of_row("file", lambda row, path=path: row.update(old_path=path)))
 lie("a raw path with a way up", of_row("new", lambda row: row.update(path_raw=b"../outside/x")))
 
@@ -780,7 +781,8 @@ def test_a_symlink_in_the_stage_is_not_followed(attacked: Attacked, where: str) 
     if ran.code == 0:
         assert_same(attacked.honest.target, attacked.standby)
     else:
-        assert_told(ran, codes=(1, 3, 4))
+        assert ran.code in (1, 3, 4), ran
+        assert ran.err.startswith("snapsync: ")
         assert_same(tree, attacked.standby)
 
 

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -269,13 +270,26 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def flipped(path: Path, chance: random.Random) -> None:
-    content = bytearray(path.read_bytes())
-    if content:
-        for _ in range(1 + len(content) // 10_000):
-            content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
-    path.chmod(0o600)
-    with path.open("r+b") as file:
-        file.write(content)
+    """Bits of what is on the disk turn over; a hole has nothing that could."""
+    fd = os.open(path, os.O_RDWR)
+    try:
+        for start, end in data_of(fd):
+            for _ in range(1 + (end - start) // 10_000):
+                at = chance.randrange(start, end)
+                os.pwrite(fd, bytes([os.pread(fd, 1, at)[0] ^ 1 << chance.randrange(8)]), at)
+    finally:
+        os.close(fd)
+
+
+def data_of(fd: int) -> list[tuple[int, int]]:
+    """Where the file has data."""
+    found, end = [], 0
+    with suppress(OSError):
+        while True:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+            end = os.lseek(fd, start, os.SEEK_HOLE)
+            found.append((start, end))
+    return found
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -289,7 +303,7 @@ def test_a_damaged_stage_does_not_get_into_the_tree(small: Parcel, place: Place,
     for path in left if seed < 4 else chance.sample(left, min(3, len(left))):
         flipped(path, chance)
     before = freeze(target)
-    ran = deliver(small.content, target, "--json")
+    ran = deliver(small.content, target, "--quiet")
     if ran.code:
         assert_told(ran, codes=(4,))
         assert_same(before, target)
@@ -297,6 +311,32 @@ def test_a_damaged_stage_does_not_get_into_the_tree(small: Parcel, place: Place,
         delivered(small.content, target)
     assert_same(small.target, target)
     assert not stages(target)
+
+
+@pytest.mark.parametrize("kind", ["xfs", "btrfs", "ext4"])
+def test_what_was_put_into_a_hole_of_the_stage_does_not_get_into_the_tree(place: Place, kind: str) -> None:
+    """A stage that somebody wrote to: also where nothing was to be."""
+    source, target = place("xfs"), place.absent(kind)
+    fill(source / "changing", 0, 300_000, 1)
+    full = send(take(source, "a")).content
+    delivered(full, target)
+    for name in ("sparse", "changing"):
+        fill(source / name, 100_000, 5_000, 3)
+        os.truncate(source / name, 300_000)
+    fill(source / "zz", 0, 200_000, 5)
+    content = send(take(source, "b"), "--base", f"{source}@a").content
+    assert deliver(content[:-60_000], target).code == 5
+    staged = [path for stage in stages(target) for path in files_of(stage) if path.stat().st_size > 100_000]
+    assert staged
+    for path in staged:
+        with path.open("r+b") as file:
+            file.seek(20_000)
+            file.write(b"planted")
+    ran = deliver(content, target, "--quiet")
+    if ran.code:
+        assert_told(ran, codes=(4,))
+        delivered(content, target)
+    assert_same(source, target)
 
 
 @pytest.mark.parametrize("how", ["cut", "empty", "gone", "directory"])
@@ -315,7 +355,7 @@ def test_a_stage_that_lost_parts_does_not_get_into_the_tree(small: Parcel, place
             if how == "directory":
                 path.mkdir()
     before = freeze(target)
-    ran = deliver(small.content, target, "--json")
+    ran = deliver(small.content, target, "--quiet")
     if ran.code:
         assert_told(ran, codes=(1, 4))
         assert_same(before, target)

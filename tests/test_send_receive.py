@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise, product
 from pathlib import Path
@@ -298,8 +299,10 @@ def test_the_same_delta_twice_at_once_makes_one_snapshot(ten: Chain, place: Plac
     running = [subprocess.Popen(words, stdin=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
     for process in running:
         assert process.stdin is not None
-        process.stdin.write(content[:-20])
-        process.stdin.flush()
+        # The one that comes second may be refused before it has taken all.
+        with suppress(BrokenPipeError):
+            process.stdin.write(content[:-20])
+            process.stdin.flush()
     for process in running:
         process.communicate(content[-20:])
     assert sorted(process.returncode for process in running) in ([0, 1], [0, 3])
@@ -448,7 +451,7 @@ def test_a_standby_follows_over_a_pipe(place: Place, kinds: tuple[str, str]) -> 
     for report, snap in zip(reports, ours, strict=True):
         assert report["snapshot"]["id"] == snap["id"]
         assert report["standby"]["role"] == "standby"
-        assert (report["path"], report["kept_bytes"], report["recovered"]) == (None, 0, None)
+        assert (report["path"], report["kept_bytes"], report["recovered"]) == (None, 0, [])
     assert status(target)["unfinished"] is None
     assert not stages(target)
 
