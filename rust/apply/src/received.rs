@@ -223,6 +223,9 @@ impl Incoming<'_> {
             None => Vec::new(),
         };
         let bytes: u64 = kept.iter().map(|r| r.length).sum();
+        if let Some(file) = file.as_ref().filter(|_| bytes > 0 && change.flags.created) {
+            clear_gaps(file, change, &kept)?;
+        }
         match file.filter(|_| bytes > 0) {
             None => self.remove_staged(&path)?,
             // A crash may have come between its last data and its attributes.
@@ -255,6 +258,20 @@ impl Received {
         }
         is_whole
     }
+}
+
+/// Leaves nothing in a new file but what was verified.
+fn clear_gaps(file: &File, change: &Change, kept: &[Range]) -> io::Result<()> {
+    let size = change.new.map_or(0, |a| a.size);
+    file.set_len(size)?;
+    let mut at = 0;
+    for range in kept.iter().chain([&Range { offset: size, length: 0 }]) {
+        if range.offset > at {
+            snapsync_sys::discard_range(file, at, range.offset - at)?;
+        }
+        at = range.end();
+    }
+    Ok(())
 }
 
 /// The ranges whose bytes are in `file` as they came, sorted and apart.

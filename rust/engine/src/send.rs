@@ -47,6 +47,7 @@ pub fn send(
     let started = Instant::now();
     let mut target = Sendable::find(snapshot)?;
     if let Some(name) = name {
+        is_a_name(&name)?;
         target.info.name = name;
     }
     let bases = bases.iter().map(|path| Sendable::find(path)).collect::<Result<Vec<_>>>()?;
@@ -131,6 +132,18 @@ impl Sendable {
         };
         Ok(Sendable { place, info, identity })
     }
+}
+
+/// Whoever receives it makes a directory of that name.
+fn is_a_name(name: &str) -> Result<()> {
+    let is_bad = name.is_empty() || name.len() > 255 || matches!(name, "." | ".." | ".snapsync");
+    if is_bad || name.contains('/') || name.contains(char::is_control) {
+        return Err(Error::usage(
+            format!("{name:?} cannot be the name of a snapshot"),
+            "use at most 255 bytes, none of them a slash or a control character",
+        ));
+    }
+    Ok(())
 }
 
 fn not_a_snapshot(path: &Path) -> Error {

@@ -138,14 +138,10 @@ impl Gate {
             (None, Err(_)) => text.to_path_buf(),
         };
         let path = if path.as_os_str().is_empty() { PathBuf::from(".") } else { path };
-        let real = if path.symlink_metadata().is_ok() {
-            path.canonicalize().context("find", &path)?
-        } else {
-            let name = path.file_name().ok_or_else(|| {
-                Error::usage(format!("{} is no name for a new directory", path.display()), "name one")
-            })?;
-            let above = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            above.canonicalize().context("find", above)?.join(name)
+        let real = match (resolve(&path), &self.restrict_to) {
+            // What is outside must not even tell whether it is there.
+            (Err(_), Some(_)) => return Err(outside(&path)),
+            (resolved, _) => resolved?,
         };
         self.is_beneath(&real)?;
         Ok(real)
@@ -158,11 +154,27 @@ impl Gate {
         if path.starts_with(&root) {
             return Ok(());
         }
-        Err(Error::refused(
-            format!("{} is outside what this server was restricted to", path.display()),
-            "name a path beneath it, or ask its administrator",
-        ))
+        Err(outside(path))
     }
+}
+
+/// Without links and `..`; the last name need not be there.
+fn resolve(path: &Path) -> Result<PathBuf> {
+    if path.symlink_metadata().is_ok() {
+        return path.canonicalize().context("find", path);
+    }
+    let name = path.file_name().ok_or_else(|| {
+        Error::usage(format!("{} is no name for a new directory", path.display()), "name one")
+    })?;
+    let above = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(above.canonicalize().context("find", above)?.join(name))
+}
+
+fn outside(path: &Path) -> Error {
+    Error::refused(
+        format!("{} is not beneath what this server was restricted to", path.display()),
+        "name a path beneath it, or ask its administrator",
+    )
 }
 
 fn home() -> Result<PathBuf> {

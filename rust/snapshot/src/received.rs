@@ -19,13 +19,15 @@ use crate::copy::copy_tree;
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use snapsync_model::{Context, Error, Identity, Kind, Monitor, Origin, RelPath, Result};
+use snapsync_model::{
+    Context, Error, Identity, Kind, Monitor, Origin, ROOT as TOP, RelPath, Result, Side, Subset,
+};
 use snapsync_sys::btrfs::{self, Subvolume};
 use snapsync_sys::{
     Entry, FileSystem, Lock, PROTECTIVE, Root, Stat, fault, flags_of, make_dir_durable, read_dir,
     remove_tree, set_flags_of, stat_at, sync_filesystem, write_file,
 };
-use snapsync_walk::STORE;
+use snapsync_walk::{STORE, Tree};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -54,6 +56,39 @@ struct Record {
     born: u64,
     /// On Btrfs, where every snapshot of a subvolume has its inode and birth time.
     subvolume: Option<Uuid>,
+    /// Elsewhere, where nothing keeps it from being changed.
+    #[serde(default)]
+    state: Option<State>,
+}
+
+/// What tells that a directory is as it was: whatever is changed in it gets a newer change time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct State {
+    entries: u64,
+    /// The newest change time below the root, ns. The root's own is that of its last rename.
+    newest: i64,
+    mtime: i64,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+}
+
+impl State {
+    fn of(path: &Path) -> Result<State> {
+        let tree = Tree::walk(path, &Subset::default(), &Monitor::default())?;
+        let mut state = State { entries: 0, newest: i64::MIN, mtime: 0, mode: 0, uid: 0, gid: 0 };
+        for inode in tree.inodes()? {
+            let inode = inode?;
+            state.entries += 1 + inode.links.len() as u64;
+            if inode.ino == TOP {
+                let root = inode.attributes;
+                (state.mtime, state.mode, state.uid, state.gid) = (root.mtime, root.mode, root.uid, root.gid);
+            } else {
+                state.newest = state.newest.max(inode.ctime);
+            }
+        }
+        Ok(state)
+    }
 }
 
 /// `made`.
@@ -126,7 +161,23 @@ pub fn identity_of(path: &Path) -> Result<Option<Identity>> {
     }
     let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
     let Some(place) = Place::at(&Root::open(above)?, name)? else { return Ok(None) };
-    Ok(records.iter().find(|record| place.is_of(record)).map(|record| record.identity))
+    let Some(record) = records.iter().find(|record| place.is_of(record)) else { return Ok(None) };
+    if record.is_changed(&path)? {
+        return Err(Error::refused(
+            format!("{} is not what was received any more: it was changed", path.display()),
+            "receive it again, or put it back as it was and restore its times",
+        ));
+    }
+    Ok(Some(record.identity))
+}
+
+impl Record {
+    fn is_changed(&self, path: &Path) -> Result<bool> {
+        Ok(match self.state {
+            Some(state) => State::of(path)? != state,
+            None => false,
+        })
+    }
 }
 
 fn identity_of_subvolume(root: &Root, records: &[Record]) -> Result<Option<Identity>> {
@@ -228,6 +279,7 @@ pub struct Shelf {
 /// What a directory of a shelf says it is.
 struct Claim<'p> {
     place: &'p Place,
+    record: Option<&'p Record>,
     identity: Identity,
     /// That it was received, and as what.
     was_received: bool,
@@ -438,15 +490,16 @@ impl Shelf {
 fn claims<'p>(places: &'p [Place], records: &'p [Record]) -> impl Iterator<Item = Claim<'p>> {
     let recorded = records.iter().filter_map(|record| {
         let place = places.iter().find(|place| place.is_of(record))?;
-        Some(Claim { place, identity: record.identity, was_received: true })
+        Some(Claim { place, record: Some(record), identity: record.identity, was_received: true })
     });
     let known = places.iter().filter_map(|place| Some((place, place.subvolume?)));
     let marked = known.clone().filter_map(|(place, subvolume)| {
         let identity = Identity::of_origin(mark_of(&subvolume)?);
-        Some(Claim { place, identity, was_received: true })
+        Some(Claim { place, record: None, identity, was_received: true })
     });
     let own = known.map(|(place, subvolume)| Claim {
         place,
+        record: None,
         identity: Identity::of_origin(own_origin(&subvolume)),
         was_received: false,
     });
@@ -467,6 +520,11 @@ impl Claim<'_> {
             if self.was_received && is_changed(&self.place.path, &subvolume)? {
                 return refuse("it was made writable and changed since it was received");
             }
+        }
+        if let Some(record) = self.record
+            && record.is_changed(&self.place.path)?
+        {
+            return refuse("it was changed since it was received");
         }
         if self.identity.is_another_state_of(wanted) {
             return refuse("it is another state of the same subvolume, which was changed in between");
@@ -726,7 +784,9 @@ impl Work<'_> {
         }
         let stat = stat_at(tree.fd(), OsStr::new(".")).context("read the attributes of", show)?;
         let (inode, born) = (stat.ino, stat.generation);
-        Ok(Record { format: FORMAT, identity: *snapshot, name: name.to_owned(), inode, born, subvolume })
+        let state = if subvolume.is_none() { Some(State::of(show)?) } else { None };
+        let name = name.to_owned();
+        Ok(Record { format: FORMAT, identity: *snapshot, name, inode, born, subvolume, state })
     }
 
     fn move_to(&self, name: &str) -> Result<()> {

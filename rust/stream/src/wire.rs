@@ -144,9 +144,11 @@ pub fn write_head(to: &mut impl Write, header: &Header) -> io::Result<Digest> {
 /// Reads the head from `name`, which is for messages; and its digest.
 pub fn read_head(from: &mut impl Read, name: &Path) -> Result<(Header, Digest)> {
     let mut start = [0; 32];
-    fill(from, &mut start[..8], name)?;
-    if start[..8] != MAGIC {
-        return Err(damaged(name, "it does not begin as a delta does"));
+    for at in 0..MAGIC.len() {
+        fill(from, &mut start[at..=at], name)?;
+        if start[at] != MAGIC[at] {
+            return Err(damaged(name, "it does not begin as a delta does"));
+        }
     }
     fill(from, &mut start[8..], name)?;
     let [version, length] = [8, 12].map(|at| u32_at(&start, at));
