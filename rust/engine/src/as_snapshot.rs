@@ -8,7 +8,7 @@ use crate::standby::{Room, begin, hex, is_cut, take, workers};
 use snapsync_apply::{Incoming, Journal, Loss, Phase};
 use snapsync_manifest::ManifestReader;
 use snapsync_model::{Error, Monitor, Result, SnapshotInfo, Stage};
-use snapsync_snapshot::{Shelf, Work};
+use snapsync_snapshot::{Shelf, Work, can_be_a_name};
 use snapsync_stream::{Channel, receive};
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,12 @@ pub fn receive_as_snapshot(
     let mut delta = Delta::open(input, monitor)?;
     let shelf = Shelf::open(&dir)?;
     let mut snapshot = delta.header.snapshot.clone();
+    if name.is_none() && can_be_a_name(&snapshot.name).is_err() {
+        return Err(Error::integrity(
+            format!("the delta's snapshot has the name {:?}, which none can have", snapshot.name),
+            "give it another with --name",
+        ));
+    }
     snapshot.name = name.unwrap_or(snapshot.name);
     shelf.name_is_free(&snapshot.name)?;
     let base = base_of(&shelf, &delta)?;

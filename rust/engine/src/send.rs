@@ -10,7 +10,7 @@ use snapsync_manifest::{Header as ManifestHeader, ManifestReader};
 use snapsync_model::{
     Context, Counts, Error, Identity, Monitor, Provider, Result, SnapshotInfo, Stage, Subset,
 };
-use snapsync_snapshot::identity_of;
+use snapsync_snapshot::{can_be_a_name, identity_of};
 use snapsync_stream::wire::{Header, lift, software, write_head};
 use snapsync_stream::{Channel, Compression, Held, Limit, Outlet};
 use snapsync_sys::Root;
@@ -47,7 +47,7 @@ pub fn send(
     let started = Instant::now();
     let mut target = Sendable::find(snapshot)?;
     if let Some(name) = name {
-        is_a_name(&name)?;
+        can_be_a_name(&name)?;
         target.info.name = name;
     }
     let bases = bases.iter().map(|path| Sendable::find(path)).collect::<Result<Vec<_>>>()?;
@@ -132,18 +132,6 @@ impl Sendable {
         };
         Ok(Sendable { place, info, identity })
     }
-}
-
-/// Whoever receives it makes a directory of that name.
-fn is_a_name(name: &str) -> Result<()> {
-    let is_bad = name.is_empty() || name.len() > 255 || matches!(name, "." | ".." | ".snapsync");
-    if is_bad || name.contains('/') || name.contains(char::is_control) {
-        return Err(Error::usage(
-            format!("{name:?} cannot be the name of a snapshot"),
-            "use at most 255 bytes, none of them a slash or a control character",
-        ));
-    }
-    Ok(())
 }
 
 fn not_a_snapshot(path: &Path) -> Error {

@@ -22,7 +22,7 @@ mod volume;
 
 pub use follow::Delta;
 pub use pool::PoolSnapshot;
-pub use received::{Shelf, Work, identity_of};
+pub use received::{Shelf, Work, can_be_a_name, identity_of};
 pub use take::Request;
 pub use volume::{Standby, Volume, is_vacant, name_is_free};
 

@@ -346,17 +346,7 @@ impl Shelf {
 
     /// Whether a snapshot can be published under a name.
     pub fn name_is_free(&self, name: &str) -> Result<()> {
-        if name.is_empty()
-            || name.len() > 255
-            || name.contains(['/', '\0'])
-            || matches!(name, "." | "..")
-            || name == STORE
-        {
-            return Err(Error::usage(
-                format!("{name:?} cannot be the name of a directory for a snapshot"),
-                "use a name of at most 255 bytes without `/`",
-            ));
-        }
+        can_be_a_name(name)?;
         match stat_at(self.root.fd(), OsStr::new(name)) {
             Ok(_) => Err(self.is_taken(name)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -531,6 +521,18 @@ impl Claim<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a snapshot can be a directory of this name.
+pub fn can_be_a_name(name: &str) -> Result<()> {
+    let is_bad = name.is_empty() || name.len() > 255 || matches!(name, "." | "..") || name == STORE;
+    if is_bad || name.contains('/') || name.contains(char::is_control) {
+        return Err(Error::usage(
+            format!("{name:?} cannot be the name of a directory for a snapshot"),
+            "use at most 255 bytes, none of them a slash or a control character",
+        ));
+    }
+    Ok(())
 }
 
 fn named_base(path: &Path) -> Result<(PathBuf, Identity)> {
