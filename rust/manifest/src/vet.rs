@@ -41,6 +41,8 @@ const CONTINUATION: [u8; 4] = [0xff; 4];
 /// Before the bytes of a buffer: how long they are when they are unpacked, or that they are not packed.
 const PREFIX: u64 = 8;
 const STORED: i64 = -1;
+/// Where an item of a list or a text begins.
+const OFFSET: u64 = 4;
 
 /// Why a file is not looked at any further.
 enum Stop {
@@ -196,18 +198,22 @@ fn look_at_batch(file: &File, batch: &RecordBatch<'_>, body: (u64, u64), fields:
     let rows = usize::try_from(batch.length()).ok().filter(|rows| *rows <= BATCH_ROWS);
     let rows = rows.ok_or("a batch has too many rows")?;
     let mut nodes = batch.nodes().ok_or("a batch has no columns")?.iter();
-    let mut shapes = Shapes { nodes: &mut nodes, buffers: 0 };
+    let mut shapes = Shapes { nodes: &mut nodes, widths: Vec::new() };
     for field in fields {
         shapes.column(field, rows)?;
     }
-    let wanted = shapes.buffers;
+    let widths = shapes.widths;
     let buffers = batch.buffers().ok_or("a batch has no columns")?;
-    if nodes.next().is_some() || buffers.len() != wanted {
+    if nodes.next().is_some() || buffers.len() != widths.len() {
         return Err("a batch has other columns".into());
     }
     let (mut at, mut unpacked) = (0, 0);
-    for buffer in buffers {
-        unpacked += look_at_buffer(file, buffer, body, &mut at)?;
+    for (buffer, width) in buffers.iter().zip(widths) {
+        let bytes = look_at_buffer(file, buffer, body, &mut at)?;
+        if bytes % width != 0 {
+            return Err("a buffer ends within a value".into());
+        }
+        unpacked += bytes;
         if unpacked > MOST_BYTES {
             return Err("a batch is too large".into());
         }
@@ -218,8 +224,8 @@ fn look_at_batch(file: &File, batch: &RecordBatch<'_>, body: (u64, u64), fields:
 /// How many values each column and each list of a batch has.
 struct Shapes<'n, N> {
     nodes: &'n mut N,
-    /// That the columns so far have.
-    buffers: usize,
+    /// Of each buffer that the columns so far have: the bytes of one value. Arrow panics where some are left.
+    widths: Vec<u64>,
 }
 
 impl<'a, N: Iterator<Item = &'a FieldNode>> Shapes<'_, N> {
@@ -235,7 +241,7 @@ impl<'a, N: Iterator<Item = &'a FieldNode>> Shapes<'_, N> {
     fn below(&mut self, field: &Field, values: usize) -> Attempt<()> {
         match field.data_type() {
             DataType::List(item) => {
-                self.buffers += 2;
+                self.widths.extend([1, OFFSET]);
                 let items = self.next(item)?;
                 if items > BATCH_ITEMS + most_items(field.name()) {
                     return Err("a list is too long".into());
@@ -243,15 +249,15 @@ impl<'a, N: Iterator<Item = &'a FieldNode>> Shapes<'_, N> {
                 self.below(item, items)
             }
             DataType::Struct(fields) => {
-                self.buffers += 1;
+                self.widths.push(1);
                 fields.iter().try_for_each(|field| self.column(field, values))
             }
             DataType::Utf8 | DataType::Binary => {
-                self.buffers += 3;
+                self.widths.extend([1, OFFSET, 1]);
                 Ok(())
             }
-            _ => {
-                self.buffers += 2;
+            other => {
+                self.widths.extend([1, other.primitive_width().unwrap_or(1) as u64]);
                 Ok(())
             }
         }
