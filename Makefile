@@ -1,5 +1,6 @@
 # make demo   sets everything up, and shows the whole cycle on a throw-away volume
 # make test   sets everything up, and runs every test; as root on Debian it installs the tools they need
+# make fuzz   what comes from outside, at random, for FUZZ_SECONDS
 # make lint   formatting, lints, types
 # make fmt    formats the sources
 # make build  virtual environment and native module
@@ -8,6 +9,7 @@
 PYTHON ?= python3
 CARGO_FLAGS ?= --locked
 PYTEST_FLAGS ?=
+FUZZ_SECONDS ?= 60
 
 VENV := $(CURDIR)/.venv
 BIN := $(VENV)/bin
@@ -22,7 +24,7 @@ unexport PYTHONHOME PYTHONPATH
 TEST_TOOLS := btrfs-progs=mkfs.btrfs xfsprogs=mkfs.xfs e2fsprogs=mkfs.ext4 acl=setfacl attr=setfattr \
 	libcap2-bin=setcap openssh-server=sshd rsync=rsync iproute2=ip strace=strace
 
-.PHONY: demo test lint fmt build clean test-tools
+.PHONY: demo test fuzz lint fmt build clean test-tools
 .DEFAULT_GOAL := build
 
 demo: build
@@ -32,8 +34,13 @@ test: build test-tools
 	cargo test $(CARGO_FLAGS) --workspace
 	$(BIN)/pytest $(PYTEST_FLAGS) tests
 
+fuzz:
+	@scripts/need g++=c++
+	scripts/fuzz $(FUZZ_SECONDS)
+
 lint: build
 	cargo fmt --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -42,13 +49,14 @@ lint: build
 
 fmt: $(VENV)/.tools
 	cargo fmt
+	cargo fmt --manifest-path fuzz/Cargo.toml
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
 build: $(VENV)/.built
 
 clean:
-	rm -rf target .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf target fuzz/target .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find python tests -name __pycache__ -prune -exec rm -rf {} +
 	rm -f python/snapsync/_native*.so
 

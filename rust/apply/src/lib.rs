@@ -30,3 +30,6 @@ pub use limits::{Limits, Loss};
 pub use received::has_received;
 pub use stage::{Incoming, Report, discard};
 pub use touched::{Applied, applied};
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use vet::vet as fuzz_vet;

@@ -26,7 +26,7 @@ const NAMES: u64 = 2 << 20;
 pub(crate) type Attempt<T = ()> = std::result::Result<T, &'static str>;
 
 /// Proves that a manifest is in itself consistent.
-pub(crate) fn vet(manifest: &Path, monitor: &Monitor) -> Result<()> {
+pub fn vet(manifest: &Path, monitor: &Monitor) -> Result<()> {
     let rows = Rows { manifest, monitor };
     let size = std::fs::metadata(manifest).context("read the size of", manifest)?.len();
     let mut memory = Memory(MEMORY.saturating_add(size.saturating_mul(MEMORY_FOR_BYTE)));

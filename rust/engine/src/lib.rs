@@ -3,6 +3,9 @@
 mod as_snapshot;
 mod attend;
 mod diff;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz;
 mod inspect;
 mod join;
 mod place;

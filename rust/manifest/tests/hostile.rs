@@ -246,6 +246,19 @@ fn a_buffer_that_unpacks_to_other_bytes_than_it_claims_is_refused() {
     }
 }
 
+/// Each of these once made the Arrow reader panic, which is caught but printed.
+#[test]
+fn what_the_fuzzer_found_is_refused_before_arrow_reads_it() {
+    bounded();
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/crashes/manifest");
+    let found: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(!found.is_empty());
+    for path in found {
+        let error = vet(&path).unwrap_err().to_string();
+        assert!(!error.contains("gave up"), "{}: {error}", path.display());
+    }
+}
+
 /// The manifest of the rows 1 to 7, with columns changed, as anybody can write it.
 fn forge(dir: &Path, change: impl Fn(&Field, ArrayRef) -> ArrayRef) -> Result<()> {
     let from = dir.join("honest.arrow");
