@@ -25,6 +25,8 @@ pub(crate) struct Gathering {
     path: PathBuf,
     token: Uuid,
     expected: usize,
+    /// Those that have come, for every delta of the round: none says anything between two.
+    come: Vec<UnixStream>,
 }
 
 impl Gathering {
@@ -33,45 +35,44 @@ impl Gathering {
         let path = store.join(format!("{SOCKET}{token}"));
         let listener = at_socket(&path, |short| UnixListener::bind(short)).context("listen at", &path)?;
         listener.set_nonblocking(true).context("listen at", &path)?;
-        Ok(Gathering { listener, path, token, expected })
+        Ok(Gathering { listener, path, token, expected, come: Vec::new() })
     }
 
     pub(crate) fn token(&self) -> Uuid {
         self.token
     }
 
-    fn streams(&self, monitor: &Monitor) -> Result<Vec<UnixStream>> {
+    fn streams(&mut self, monitor: &Monitor) -> Result<Vec<UnixStream>> {
         let deadline = Instant::now() + PATIENCE;
-        let mut streams = Vec::new();
-        while streams.len() < self.expected {
+        while self.come.len() < self.expected {
             monitor.check()?;
             match self.listener.accept() {
                 Ok((stream, _)) => {
                     stream.set_nonblocking(false).context("listen at", &self.path)?;
-                    streams.push(stream);
+                    self.come.push(stream);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(10));
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     return Err(Error::Cut {
-                        what: format!("{} further channels did not come", self.expected - streams.len()),
+                        what: format!("{} further channels did not come", self.expected - self.come.len()),
                         advice: "run the same command again, with fewer --channels".to_owned(),
                     });
                 }
                 Err(e) => return Err(e).context("listen at", &self.path),
             }
         }
-        Ok(streams)
+        self.come.iter().map(UnixStream::try_clone).collect::<io::Result<_>>().context("join", &self.path)
     }
 
-    pub(crate) fn arrivals<'a>(&self, peer: &Path, monitor: &'a Monitor) -> Result<Vec<Arrivals<'a>>> {
+    pub(crate) fn arrivals<'a>(&mut self, peer: &Path, monitor: &'a Monitor) -> Result<Vec<Arrivals<'a>>> {
         let streams = self.streams(monitor)?.into_iter();
         streams.map(|stream| arrivals(stream, peer, monitor)).collect()
     }
 
     pub(crate) fn outlets<'a>(
-        &self,
+        &mut self,
         peer: &Path,
         limit: Option<&Arc<Limit>>,
         monitor: &'a Monitor,
