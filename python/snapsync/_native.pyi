@@ -66,6 +66,7 @@ def serve(
     restrict_to: str | None = None,
     read_only: bool = False,
     receive_only: bool = False,
+    allow_prune: bool = False,
     jobs: int = 0,
 ) -> str: ...
 def send(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from snapsync import _native
-from snapsync.errors import UsageError, told
+from snapsync.errors import IntegrityError, UsageError, told
 from snapsync.reports import (
     DeleteReport,
     DiffReport,
@@ -60,7 +60,7 @@ class Volume:
 
         Raises RefusedError on a standby: its snapshots come from its primary.
         """
-        text = _native.snapshot(str(self.path), name=name, jobs=jobs, progress=progress)
+        text = _native.snapshot(str(self.path), name=_name(name), jobs=jobs, progress=progress)
         return SnapshotReport.from_json(text).snapshot
 
     def snapshots(self) -> list[Snapshot]:
@@ -120,7 +120,7 @@ def sync(
     text = _native.sync(
         os.fsdecode(source),
         os.fsdecode(target),
-        name=name,
+        name=_name(name),
         keep_last=keep_last,
         strict=strict,
         exclude=_text(exclude),
@@ -135,7 +135,20 @@ def sync(
         jobs=jobs,
         progress=progress,
     )
-    return SyncReport.from_json(text)
+    try:
+        return SyncReport.from_json(text)
+    except (KeyError, TypeError, ValueError, AttributeError):  # the other machine has written it
+        message = f"{os.fsdecode(source)} sent a report that makes no sense"
+        advice = "the round is done: `snapsync status` tells what came of it"
+        raise told(IntegrityError(message), message, advice) from None
+
+
+def _name(name: str | None) -> str | None:
+    """The same name, which holds no bytes that are not UTF-8."""
+    if name is not None and any("\ud800" <= character <= "\udfff" for character in name):
+        message = f"{name!r} cannot be the name of a snapshot: it is not UTF-8"
+        raise told(UsageError(message), message, "choose a name that is text")
+    return name
 
 
 def _text(patterns: Sequence[str]) -> Sequence[str]:
@@ -172,7 +185,7 @@ def send(
         os.fsdecode(snapshot),
         [os.fsdecode(path) for path in bases],
         None if output is None else os.fsdecode(output),
-        name=name,
+        name=_name(name),
         compress=compress,
         bwlimit=bwlimit,
         jobs=jobs,
@@ -208,7 +221,7 @@ def receive(
     if as_snapshot is not None:
         into = os.fsdecode(as_snapshot)
         text = _native.receive_as_snapshot(
-            into, source, name=name, strict=strict, jobs=jobs, progress=progress
+            into, source, name=_name(name), strict=strict, jobs=jobs, progress=progress
         )
     elif name is not None:
         message = "a standby's snapshot has the name of its primary's"

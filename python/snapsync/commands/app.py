@@ -315,6 +315,13 @@ def serve(
     ] = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="Only send from volumes.")] = False,
     receive_only: Annotated[bool, typer.Option("--receive-only", help="Only receive into volumes.")] = False,
+    allow_prune: Annotated[
+        bool,
+        typer.Option(
+            "--allow-prune",
+            help="With --restrict-to or --receive-only: let clients delete old snapshots (sync --keep-last).",
+        ),
+    ] = False,
     jobs: Jobs = 0,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -332,6 +339,7 @@ def serve(
         restrict_to,
         read_only=read_only,
         receive_only=receive_only,
+        allow_prune=allow_prune,
         jobs=jobs,
     )
 

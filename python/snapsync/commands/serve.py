@@ -9,7 +9,15 @@ from snapsync.errors import ExitCode, UsageError, told
 from snapsync.output import Output, on_terminal, take_stdout
 
 
-def run(output: Output, restrict_to: Path | None, *, read_only: bool, receive_only: bool, jobs: int) -> int:
+def run(
+    output: Output,
+    restrict_to: Path | None,
+    *,
+    read_only: bool,
+    receive_only: bool,
+    allow_prune: bool,
+    jobs: int,
+) -> int:
     del output  # whatever is said belongs to the client
     if on_terminal(sys.stdin):
         message = "nobody can talk to this from a terminal"
@@ -19,5 +27,11 @@ def run(output: Output, restrict_to: Path | None, *, read_only: bool, receive_on
         raise told(UsageError(message), message, "give --read-only or --receive-only")
     take_stdout("peer")
     beneath = None if restrict_to is None else os.fspath(restrict_to)
-    code = _native.serve(restrict_to=beneath, read_only=read_only, receive_only=receive_only, jobs=jobs)
+    code = _native.serve(
+        restrict_to=beneath,
+        read_only=read_only,
+        receive_only=receive_only,
+        allow_prune=allow_prune,
+        jobs=jobs,
+    )
     return ExitCode(int(code))

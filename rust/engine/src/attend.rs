@@ -8,22 +8,32 @@ use serde_json::value::RawValue;
 use snapsync_model::{Error, Monitor, Result, Stage};
 use uuid::Uuid;
 
+/// Whether the other end may have old snapshots of the standby deleted after a round.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Pruning {
+    AsAsked,
+    /// All but so many, whatever it asks.
+    Own(usize),
+    Never,
+}
+
 /// Answers until the round is done; its report. A failure here is told to the other end as well.
 pub(crate) fn attend<'a>(
     wire: &mut Wire<'a>,
     standby: &mut Local<'a>,
     further: Further<'_, 'a>,
+    pruning: Pruning,
     monitor: &'a Monitor,
 ) -> Result<Box<RawValue>> {
-    let mut attending = Attending { wire, standby, further, monitor };
+    let mut attending = Attending { wire, standby, further, pruning, has_committed: false, monitor };
     loop {
         let result = attending.next();
         match result {
             Ok(None) => {}
             Ok(Some(report)) => return Ok(report),
             Err(error) => {
-                attending.standby.failed(&error, Uuid::nil());
-                attending.wire.fail(&error);
+                let needed = attending.standby.failed(&error, Uuid::nil());
+                attending.wire.fail(&error, needed);
                 return Err(error);
             }
         }
@@ -34,6 +44,8 @@ struct Attending<'r, 'f, 'a> {
     wire: &'r mut Wire<'a>,
     standby: &'r mut Local<'a>,
     further: Further<'f, 'a>,
+    pruning: Pruning,
+    has_committed: bool,
     monitor: &'a Monitor,
 }
 
@@ -48,9 +60,11 @@ impl Attending<'_, '_, '_> {
             Ask::Begin { strict, has_manifest } => self.begin(strict, has_manifest)?,
             Ask::Commit => {
                 let snapshot = Box::new(self.standby.commit()?);
+                self.has_committed = true;
                 self.wire.tell(&Answer::Committed { snapshot, notes: self.monitor.take_notes() })?;
             }
             Ask::Prune { keep, needed } => {
+                let keep = self.may_prune(keep)?;
                 let pruned = self.standby.prune(keep, &needed)?;
                 self.wire.tell(&Answer::Pruned(pruned))?;
             }
@@ -67,6 +81,24 @@ impl Attending<'_, '_, '_> {
         // Paths that are not text would not come through.
         state.volume.path = state.volume.path.to_string_lossy().into_owned().into();
         self.wire.tell(&Answer::Opened(Box::new(state)))
+    }
+
+    /// How many snapshots are kept, where the other end wants to keep `keep`: what this end allows.
+    fn may_prune(&self, keep: usize) -> Result<usize> {
+        let keep = match self.pruning {
+            Pruning::AsAsked => keep,
+            Pruning::Own(own) => own,
+            Pruning::Never => {
+                return Err(Error::refused(
+                    "the standby is up to date, but keeps its old snapshots: it does not let this client delete any",
+                    "leave out --keep-last, or have its server started with --allow-prune",
+                ));
+            }
+        };
+        if keep == 0 || !self.has_committed {
+            return Err(nonsense(&self.wire.peer, "a request to delete what the standby holds"));
+        }
+        Ok(keep)
     }
 
     fn begin(&mut self, strict: bool, has_manifest: bool) -> Result<()> {

@@ -5,7 +5,7 @@ use crate::report::Diff;
 use crate::sides::Sides;
 use crate::sync::header;
 use snapsync_manifest::Header;
-use snapsync_model::{Context, Monitor, Result, Stage};
+use snapsync_model::{Context, Error, Monitor, Result, Stage};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -21,6 +21,10 @@ pub fn diff(base: &Path, target: &Path, output: &Path, monitor: &Monitor) -> Res
         }
         _ => Header { created: jiff::Timestamp::now().to_string(), ..Header::default() },
     };
+    let output = &file_of(output)?.ok_or_else(|| {
+        let what = format!("{} is no file", output.display());
+        Error::usage(what, "a manifest is written in more than one place: name a file")
+    })?;
     // A failure must not leave half a manifest under the name that was asked for.
     let temporary = temporary_beside(output);
     let written = sides.write_manifest(&temporary, &head, monitor);
@@ -38,6 +42,20 @@ pub fn diff(base: &Path, target: &Path, output: &Path, monitor: &Monitor) -> Res
         counters: monitor.counters(),
         seconds: started.elapsed().as_secs_f64(),
     })
+}
+
+/// The file that is to be replaced or made; None for a device, a pipe or anything else that is only written to.
+pub(crate) fn file_of(output: &Path) -> Result<Option<PathBuf>> {
+    match output.metadata() {
+        Ok(found) if found.is_file() => output.canonicalize().map(Some).context("find", output),
+        Ok(_) => Ok(None),
+        Err(_) if output.is_symlink() => {
+            let what = format!("{} is a link to nothing", output.display());
+            Err(Error::usage(what, "remove it, or name a file"))
+        }
+        // What is wrong with its directory is told when it is made.
+        Err(_) => Ok(Some(output.to_path_buf())),
+    }
 }
 
 /// Where a file is written before it gets its name.

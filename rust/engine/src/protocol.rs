@@ -89,16 +89,19 @@ pub(crate) struct Failure {
     exit_code: i32,
     what: String,
     advice: String,
+    /// The standby goes on with the snapshot by itself, or from what it has of it.
+    #[serde(default)]
+    needed: bool,
 }
 
 impl Failure {
-    pub(crate) fn of(error: &Error) -> Failure {
-        Failure { exit_code: error.exit_code(), what: error.sentence(), advice: error.advice() }
+    fn of(error: &Error, needed: bool) -> Failure {
+        Failure { exit_code: error.exit_code(), what: error.sentence(), advice: error.advice(), needed }
     }
 
     /// The same error, told by `whom`.
     pub(crate) fn into_error(self, whom: &Path) -> Error {
-        let Failure { exit_code, what, advice } = self;
+        let Failure { exit_code, what, advice, .. } = self;
         let what = format!("{}: {what}", whom.display());
         match exit_code {
             2 => Error::Usage { what, advice },
@@ -117,6 +120,8 @@ pub(crate) struct Wire<'a> {
     /// Who is at the other end, for messages.
     pub(crate) peer: PathBuf,
     has_failed: bool,
+    /// What the other end has said of the snapshot when it failed.
+    pub(crate) is_needed: Option<bool>,
 }
 
 impl<'a> Wire<'a> {
@@ -132,14 +137,15 @@ impl<'a> Wire<'a> {
             to: BufWriter::with_capacity(BUFFER, channel(to.into())?),
             peer,
             has_failed: false,
+            is_needed: None,
         })
     }
 
     /// Tells a failure, once; whether the other end has been told.
-    pub(crate) fn fail(&mut self, error: &Error) -> bool {
+    pub(crate) fn fail(&mut self, error: &Error, needed: bool) -> bool {
         if !self.has_failed {
             // Where it has failed itself, or is gone, nobody listens.
-            self.has_failed = self.tell(&Answer::Failed(Failure::of(error))).is_ok();
+            self.has_failed = self.tell(&Answer::Failed(Failure::of(error, needed))).is_ok();
         }
         self.has_failed
     }
@@ -201,7 +207,10 @@ impl<'a> Wire<'a> {
     /// Waits for an answer; a failure at the other end is one here.
     pub(crate) fn hear_answer(&mut self) -> Result<Answer> {
         match self.hear()? {
-            Answer::Failed(failure) => Err(failure.into_error(&self.peer)),
+            Answer::Failed(failure) => {
+                self.is_needed = Some(failure.needed);
+                Err(failure.into_error(&self.peer))
+            }
             answer => Ok(answer),
         }
     }

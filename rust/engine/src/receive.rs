@@ -2,6 +2,7 @@
 
 use crate::report::Received;
 use crate::standby::{Local, Offer, StandbyEnd};
+use rustix::fs::OFlags;
 use snapsync_manifest::ManifestReader;
 use snapsync_model::{Context, Error, Monitor, Result, Stage};
 use snapsync_stream::wire::{Digest, Header, ManifestHead, fill, read_head};
@@ -9,6 +10,7 @@ use snapsync_stream::{Arrivals, Channel};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -79,7 +81,11 @@ pub(crate) struct Delta<R> {
 impl<'a> Delta<BufReader<Channel<'a>>> {
     pub(crate) fn open(input: Option<&Path>, monitor: &'a Monitor) -> Result<Self> {
         let (file, name) = match input {
-            Some(path) => (File::open(path).context("open", path)?.into(), path.to_path_buf()),
+            // A named pipe that nobody writes to yet must not keep this from being stopped.
+            Some(path) => {
+                let file = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path);
+                (file.context("open", path)?.into(), path.to_path_buf())
+            }
             None => {
                 let name = PathBuf::from("standard input");
                 (io::stdin().as_fd().try_clone_to_owned().context("open", &name)?, name)

@@ -1,6 +1,6 @@
 //! A round with a volume on another machine, where a second snapsync is started over the user's own `ssh`.
 
-use crate::attend::{attend, out_of_turn};
+use crate::attend::{Pruning, attend, out_of_turn};
 use crate::join::Gathering;
 use crate::protocol::{Answer, Ask, Request, Wire};
 use crate::report::Synced;
@@ -251,10 +251,13 @@ pub(crate) fn pull(
 ) -> Result<Box<RawValue>> {
     let mut standby = Local::new(target, None, monitor)?;
     let mut peer = Peer::start(&source.host, reach, monitor)?;
+    let keep_last = options.keep_last;
     let (options, travel, channels) = (options.clone(), travel.clone(), reach.channels);
     peer.ask(&Request::Pull { source: source.path.clone(), options, travel, channels })?;
     let further = Further::Open { address: source, reach, peers: Vec::new() };
-    let report = attend(&mut peer.wire, &mut standby, further, monitor)?;
+    // How much history goes is for this end to say: the other may not be trusted with it.
+    let pruning = keep_last.map_or(Pruning::Never, Pruning::Own);
+    let report = attend(&mut peer.wire, &mut standby, further, pruning, monitor)?;
     peer.end(monitor);
     Ok(named(report, source, &standby.target().path))
 }
@@ -411,9 +414,10 @@ impl StandbyEnd for Remote<'_, '_> {
 
     fn failed(&mut self, error: &Error, _snapshot: Uuid) -> bool {
         if !self.is_sending {
-            self.wire.fail(error);
+            self.wire.fail(error, false);
         }
-        // It may have a part of it, or have been about to make it when it was heard of last.
-        self.has_asked_to_commit || (self.is_sending && is_cut(error))
+        // Where it has not said: it may have a part of it, or have been about to make it when it was heard of last.
+        let may_be = self.has_asked_to_commit || (self.is_sending && is_cut(error));
+        self.wire.is_needed.unwrap_or(may_be)
     }
 }

@@ -58,8 +58,13 @@ pub fn send(
     let (sides, head) = open(base.as_ref(), &target, monitor)?;
     let counts = sides.write_manifest(&manifest, &head, monitor)?;
     let head = delta_head(base.as_ref(), &target, &counts);
-    let sent = match output {
-        Some(path) => {
+    let file = output.map(crate::diff::file_of).transpose()?.flatten();
+    let sent = match (file.as_deref(), output) {
+        (None, Some(path)) => {
+            let to = File::options().write(true).open(path).context("open", path)?;
+            write(to.into(), path, &head, &manifest, &sides, travel, monitor)?
+        }
+        (Some(path), _) => {
             let temporary = crate::diff::temporary_beside(path);
             let file = File::create(&temporary).context("create", &temporary)?;
             let written = write(file.into(), path, &head, &manifest, &sides, travel, monitor);
@@ -68,7 +73,7 @@ pub fn send(
                 let _ = std::fs::remove_file(&temporary);
             })?
         }
-        None => {
+        (None, None) => {
             let name = Path::new("standard output");
             let stdout = io::stdout().as_fd().try_clone_to_owned().context("open", name)?;
             write(stdout, name, &head, &manifest, &sides, travel, monitor)?

@@ -1,7 +1,7 @@
 //! The end that another snapsync starts, over ssh or as an administrator's forced command: it speaks on its standard
 //! input and output, and may be kept to one directory and one direction.
 
-use crate::attend::attend;
+use crate::attend::{Pruning, attend};
 use crate::join::relay;
 use crate::place;
 use crate::protocol::{Answer, Request, Wire};
@@ -27,6 +27,8 @@ pub struct Gate {
     pub read_only: bool,
     /// Volumes are only received into.
     pub receive_only: bool,
+    /// Old snapshots may be deleted, also where anything is restricted.
+    pub allow_prune: bool,
 }
 
 /// Serves one client, until it is done or gone. The exit code: a failure that the client was told is its to tell.
@@ -53,7 +55,7 @@ pub fn serve(gate: &Gate, monitor: &Monitor) -> Result<i32> {
     };
     match served {
         Ok(()) => Ok(0),
-        Err(error) if wire.fail(&error) => Ok(error.exit_code()),
+        Err(error) if wire.fail(&error, false) => Ok(error.exit_code()),
         Err(error) => Err(error),
     }
 }
@@ -79,7 +81,9 @@ fn push<'a>(
     let target = standby.target().path.clone();
     gate.is_beneath(&target)?;
     wire.tell(&Answer::Ready)?;
-    attend(wire, &mut standby, Further::wait(channels, &target), monitor).map(drop)
+    let is_free = gate.restrict_to.is_none() && !gate.receive_only;
+    let pruning = if is_free || gate.allow_prune { Pruning::AsAsked } else { Pruning::Never };
+    attend(wire, &mut standby, Further::wait(channels, &target), pruning, monitor).map(drop)
 }
 
 fn pull<'a>(
@@ -149,6 +153,9 @@ impl Gate {
 
     /// Whether a path without links and `..` may be worked on.
     fn is_beneath(&self, path: &Path) -> Result<()> {
+        if path.components().any(|part| part.as_os_str() == snapsync_walk::STORE) {
+            return Err(outside(path));
+        }
         let Some(root) = &self.restrict_to else { return Ok(()) };
         let root = root.canonicalize().context("find", root)?;
         if path.starts_with(&root) {
@@ -172,8 +179,8 @@ fn resolve(path: &Path) -> Result<PathBuf> {
 
 fn outside(path: &Path) -> Error {
     Error::refused(
-        format!("{} is not beneath what this server was restricted to", path.display()),
-        "name a path beneath it, or ask its administrator",
+        format!("{} is not for this server to work on", path.display()),
+        "name a volume beneath what it was restricted to, or ask its administrator",
     )
 }
 

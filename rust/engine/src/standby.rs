@@ -155,18 +155,7 @@ impl<'a> Local<'a> {
         let volume = self.volume()?;
         let (snapshots, info) = (volume.snapshots()?, volume.info());
         let show = info.path.display();
-        if header.lineage != Some(info.lineage) {
-            return Err(Error::refused(
-                format!("this delta is of another volume than the one that {show} is a standby of"),
-                "name its own standby, or receive it --as-snapshot",
-            ));
-        }
-        if header.epoch < info.epoch {
-            return Err(Error::refused(
-                format!("this delta is of epoch {}, and {show} is in epoch {}", header.epoch, info.epoch),
-                "it comes from a primary that was replaced since: take it from the new one",
-            ));
-        }
+        is_of(&info, header.lineage, header.epoch)?;
         let name = &header.snapshot.name;
         if snapshots.iter().any(|s| s.id == header.snapshot.id) {
             return Err(Error::refused(
@@ -184,6 +173,24 @@ impl<'a> Local<'a> {
         }
         is_sound(&header.snapshot, newest)
     }
+}
+
+/// Only the primary of its lineage may feed a standby, and none that was replaced.
+fn is_of(standby: &VolumeInfo, lineage: Option<Uuid>, epoch: u64) -> Result<()> {
+    let show = standby.path.display();
+    if lineage != Some(standby.lineage) {
+        return Err(Error::refused(
+            format!("this delta is of another volume than the one that {show} is a standby of"),
+            "name its own standby, or receive it --as-snapshot",
+        ));
+    }
+    if epoch < standby.epoch {
+        return Err(Error::refused(
+            format!("this delta is of epoch {epoch}, and {show} is in epoch {}", standby.epoch),
+            "it comes from a primary that was replaced since: take it from the new one",
+        ));
+    }
+    Ok(())
 }
 
 /// What a header says of its snapshot can be written into a store.
@@ -227,6 +234,7 @@ impl StandbyEnd for Local<'_> {
         };
         self.lock = Some(volume.lock()?);
         volume.reload()?;
+        is_of(&volume.info(), Some(lineage), epoch)?;
         let recovered = recover(&mut volume, self.monitor)?;
         let newest = volume.snapshots()?.pop();
         if newest.is_none() && !snapsync_snapshot::is_vacant(volume.path())? {

@@ -142,6 +142,15 @@ impl Driver<'_> {
         let mut kept = 0;
         if let Some(snapshot) = self.cut_before(&state, base.as_ref())? {
             let was_asked_for = self.options.name.as_ref() == Some(&snapshot.name);
+            if was_asked_for && subset.as_ref().is_some_and(|subset| *subset != snapshot.subset) {
+                return Err(Error::refused(
+                    format!(
+                        "snapshot {} was taken with other patterns, and its transfer was cut",
+                        snapshot.name
+                    ),
+                    "choose another --name, or leave the patterns out",
+                ));
+            }
             let brought = self.bring_or_undo(base.as_ref(), snapshot, None)?;
             if was_asked_for {
                 return self.finish(&state, base, brought, recovered, 0);
@@ -276,7 +285,7 @@ impl Driver<'_> {
             unchanged: counts.rows == 0,
             changes: counts,
             data_bytes: counts.data_bytes,
-            kept_bytes: kept + begun.kept,
+            kept_bytes: kept.saturating_add(begun.kept),
             tree_bytes: snapshot.bytes.unwrap_or(0),
             tree_entries: snapshot.entries.unwrap_or(0),
             snapshot,

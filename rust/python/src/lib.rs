@@ -50,16 +50,17 @@ fn sync(
 }
 
 #[pyfunction]
-#[pyo3(signature = (*, restrict_to=None, read_only=false, receive_only=false, jobs=0))]
+#[pyo3(signature = (*, restrict_to=None, read_only=false, receive_only=false, allow_prune=false, jobs=0))]
 fn serve(
     py: Python<'_>,
     restrict_to: Option<PathBuf>,
     read_only: bool,
     receive_only: bool,
+    allow_prune: bool,
     jobs: usize,
 ) -> PyResult<String> {
     // The JSON of the exit code.
-    let gate = Gate { restrict_to, read_only, receive_only };
+    let gate = Gate { restrict_to, read_only, receive_only, allow_prune };
     watched(py, None, move |monitor| with_jobs(jobs, || snapsync_engine::serve(&gate, monitor)))
 }
 

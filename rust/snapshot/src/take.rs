@@ -7,6 +7,7 @@ use snapsync_sys::{Root, btrfs, fault, make_dir_durable, remove_tree, sync_files
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use uuid::Uuid;
 
@@ -186,7 +187,7 @@ impl Volume {
     /// Clears what an interrupted take or delete left. Says what it did. The caller holds the lock.
     pub fn recover(&mut self) -> Result<Vec<String>> {
         let mut done = Vec::new();
-        let _ = std::fs::remove_dir_all(self.outgoing());
+        self.clear_transfers();
         let snapshots = self.store().join("snapshots");
         for entry in std::fs::read_dir(&snapshots).context("list", &snapshots)? {
             let dir = entry.context("list", &snapshots)?.path();
@@ -206,6 +207,16 @@ impl Volume {
             self.point_latest()?;
         }
         Ok(done)
+    }
+
+    /// What a transfer that was killed has left: nobody else works on the volume now.
+    fn clear_transfers(&self) {
+        let _ = std::fs::remove_dir_all(self.outgoing());
+        for entry in std::fs::read_dir(self.store()).into_iter().flatten().flatten() {
+            if entry.file_name().as_bytes().starts_with(b"join-") {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
     }
 
     /// A standby's snapshots come from its primary alone.

@@ -50,10 +50,15 @@ impl<'a> Channel<'a> {
 
 impl Read for Channel<'_> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        if self.can_block {
-            self.wait_for(PollFlags::IN)?;
+        loop {
+            if self.can_block {
+                self.wait_for(PollFlags::IN)?;
+            }
+            match self.file.read(bytes) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                other => return other,
+            }
         }
-        self.file.read(bytes)
     }
 }
 
@@ -64,10 +69,15 @@ impl Write for Channel<'_> {
         if let Some(limit) = &self.limit {
             limit.wait(bytes.len() as u64, self.monitor)?;
         }
-        if self.can_block {
-            self.wait_for(PollFlags::OUT)?;
+        loop {
+            if self.can_block {
+                self.wait_for(PollFlags::OUT)?;
+            }
+            match self.file.write(bytes) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                other => return other,
+            }
         }
-        self.file.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
