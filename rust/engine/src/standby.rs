@@ -99,6 +99,8 @@ pub(crate) struct Local<'a> {
     made: Made,
     lock: Option<Lock>,
     incoming: Option<Incoming<'a>>,
+    /// This round has staged something: what it failed to bring is its own.
+    has_begun: bool,
     /// The snapshot that is made, and the epoch that its delta is of.
     under_way: Option<(SnapshotInfo, u64)>,
 }
@@ -113,6 +115,7 @@ impl<'a> Local<'a> {
             made: Made::default(),
             lock: None,
             incoming: None,
+            has_begun: false,
             under_way: None,
         })
     }
@@ -269,6 +272,7 @@ impl StandbyEnd for Local<'_> {
         let (incoming, begun) = begin(&room, offer, monitor)?;
         self.incoming = Some(incoming);
         self.under_way = Some(under_way);
+        self.has_begun = true;
         Ok(begun)
     }
 
@@ -312,6 +316,7 @@ impl StandbyEnd for Local<'_> {
             return false;
         };
         if let Ok(Some(journal)) = Journal::load(&volume.store())
+            && self.has_begun
             && journal.phase == Phase::Staging
             && !(is_cut(error) && can_go_on(volume, &journal))
         {

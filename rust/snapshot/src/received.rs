@@ -413,6 +413,14 @@ impl Shelf {
         sync_filesystem(root.fd()).context("sync the file system of", snapshot)
     }
 
+    /// Nobody may make it anew, or clear it, between its lock and itself.
+    fn remove_own_area(&self, area: &Path) -> Result<()> {
+        let receiving = self.receiving();
+        let _lock = Lock::exclusive(&receiving.join(LOCK)).context("lock", &receiving)?;
+        self.remove_area(area)
+    }
+
+    /// The caller holds the lock of all areas.
     fn remove_area(&self, area: &Path) -> Result<()> {
         clear(area)?;
         let receiving = Root::open(&self.receiving())?;
@@ -732,7 +740,7 @@ impl Work<'_> {
 
     /// Throws away what was made and received.
     pub fn discard(self) -> Result<()> {
-        self.shelf.remove_area(&self.area)
+        self.shelf.remove_own_area(&self.area)
     }
 
     /// Makes the tree the snapshot `name`. On failure nothing has that name, and the working area stays.
@@ -750,7 +758,7 @@ impl Work<'_> {
         let path = self.shelf.path().join(name);
         self.shelf.settle(&path, &self.area)?;
         fault::point("receive.settled");
-        self.shelf.remove_area(&self.area)?;
+        self.shelf.remove_own_area(&self.area)?;
         Ok(path)
     }
 
