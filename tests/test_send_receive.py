@@ -715,7 +715,7 @@ def test_a_snapshot_outlives_its_source(place: Place) -> None:
     keep(source, copy)
     delivered(send(take(source, "one")).content, "--as-snapshot", folder)
     first, second = pipe((folder / "one",), ("--as-snapshot", folder, "--name", "two"))
-    assert first.code == 0, first
+    assert first.code in (0, 5), first  # the receiver may know it, and refuse it, before all of it is sent
     assert second.code in (0, 3), second
     sh("chattr", "-R", "-f", "-i", "-a", source)
     shutil.rmtree(source)

@@ -120,11 +120,6 @@ impl<'a> Incoming<'a> {
         Ok(())
     }
 
-    /// The tree is the target already.
-    pub fn is_applied(&self) -> bool {
-        self.journal.phase == Phase::Applied
-    }
-
     pub fn base(&self) -> Option<Uuid> {
         self.journal.base
     }

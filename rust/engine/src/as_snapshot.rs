@@ -112,10 +112,10 @@ fn finish(work: &Work<'_>, journal: Journal, delta: &mut Input<'_>, monitor: &Mo
     let seed = delta.seed();
     receive(vec![delta.frames()], seed, workers(), monitor, &|_, _| true, &|| Box::new(|_| Ok(())))?;
     delta.expect_end()?;
-    let mut incoming = Incoming::open(&work.tree(), work.store(), journal, monitor)?;
-    let counts = ManifestReader::open(&incoming.manifest())?.counts()?;
-    if !incoming.is_applied() {
-        incoming.commit()?;
+    // Once it is applied the stage may be gone.
+    if journal.phase != Phase::Applied {
+        Incoming::open(&work.tree(), work.store(), journal, monitor)?.commit()?;
     }
-    Ok(Brought { counts, kept: counts.data_bytes, losses: Vec::new() })
+    let counts = delta.header.totals.into();
+    Ok(Brought { counts, kept: delta.header.totals.data_bytes, losses: Vec::new() })
 }

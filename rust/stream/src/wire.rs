@@ -60,6 +60,20 @@ impl From<&Counts> for Totals {
     }
 }
 
+impl From<Totals> for Counts {
+    fn from(totals: Totals) -> Counts {
+        Counts {
+            rows: totals.rows,
+            created: totals.created,
+            changed: totals.changed,
+            renamed: totals.renamed,
+            deleted: totals.deleted,
+            data_bytes: totals.data_bytes,
+            ..Counts::default()
+        }
+    }
+}
+
 pub fn software() -> String {
     format!("snapsync {}", env!("CARGO_PKG_VERSION"))
 }
