@@ -39,6 +39,8 @@ impl Default for Reach {
 }
 
 const MOST_CHANNELS: usize = 64;
+/// Who has failed says so within this time.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// What has nothing more to say ends within this time.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -343,7 +345,14 @@ impl<'w, 'a> Remote<'w, 'a> {
     /// The other end may have said why it is gone.
     fn explained(&mut self, error: Error) -> Error {
         match error {
-            Error::Cut { .. } => self.wire.hear_answer().err().unwrap_or(error),
+            // It may also wait for what does not come any more: this end is not to wait for it in turn.
+            Error::Cut { .. } => {
+                self.wire.from.get_mut().hurry(LAST_WORDS);
+                match self.wire.hear_answer() {
+                    Err(told) if self.wire.is_needed.is_some() => told,
+                    _ => error,
+                }
+            }
             other => other,
         }
     }

@@ -20,13 +20,14 @@ pub struct Channel<'a> {
     monitor: &'a Monitor,
     can_block: bool,
     limit: Option<Arc<Limit>>,
+    deadline: Option<Instant>,
 }
 
 impl<'a> Channel<'a> {
     pub fn new(fd: impl Into<OwnedFd>, monitor: &'a Monitor) -> io::Result<Channel<'a>> {
         let file = File::from(fd.into());
         let kind = FileType::from_raw_mode(fstat(&file)?.st_mode);
-        Ok(Channel { file, monitor, can_block: kind != FileType::RegularFile, limit: None })
+        Ok(Channel { file, monitor, can_block: kind != FileType::RegularFile, limit: None, deadline: None })
     }
 
     /// From now on writes no more than the limit lets through.
@@ -34,9 +35,17 @@ impl<'a> Channel<'a> {
         self.limit = limit.cloned();
     }
 
+    /// From now on waits no longer than so long.
+    pub fn hurry(&mut self, patience: Duration) {
+        self.deadline = Some(Instant::now() + patience);
+    }
+
     fn wait_for(&self, what: PollFlags) -> io::Result<()> {
         loop {
             self.monitor.check().map_err(io::Error::other)?;
+            if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
             let mut fds = [PollFd::new(&self.file, what)];
             let tick = rustix::event::Timespec { tv_sec: 0, tv_nsec: TICK.subsec_nanos().into() };
             match poll(&mut fds, Some(&tick)) {
