@@ -690,9 +690,9 @@ def test_one_lost_channel_of_three_is_an_interruption(place: Place, server: Serv
     running = Running(process, server, pair.target)
     running.reaches("the middle")
     os.kill(running.ssh_clients()[-1], signal.SIGKILL)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert_told_of(Ran((), process.returncode, out, err), codes=(5,))
-    wait_until(lambda: not server.serving(), 15)
+    wait_until(lambda: not server.serving(), 60)
     push(client, pair.source, pair.target, "--channels", "3")
     assert_same(pair.source, pair.target)
 
@@ -702,7 +702,11 @@ def test_a_remote_standby_is_held_by_one_round(place: Place, server: Server, cli
     (pair.source / "large").write_bytes(os.urandom(32 * MIB))
     process = start("sync", pair.source, client.at(pair.target), *client.options, *SLOW)
     Running(process, server, pair.target).reaches("the middle")
-    ran = run("sync", pair.source, client.at(pair.target), *client.options, "--quiet")
+    process.send_signal(signal.SIGSTOP)  # so that it does not end before the other has begun
+    try:
+        ran = run("sync", pair.source, client.at(pair.target), *client.options, "--quiet")
+    finally:
+        process.send_signal(signal.SIGCONT)
     assert_told_of(ran, "another", codes=(3,))
     assert process.wait(timeout=60) == 0, process.communicate()
     process.communicate()
