@@ -311,7 +311,10 @@ def receive(
 )
 def serve(
     restrict_to: Annotated[
-        Path | None, typer.Option("--restrict-to", metavar="DIR", help="Only volumes beneath DIR.")
+        Path | None,
+        typer.Option(
+            "--restrict-to", metavar="DIR", help="Only volumes beneath DIR; relative paths begin there."
+        ),
     ] = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="Only send from volumes.")] = False,
     receive_only: Annotated[bool, typer.Option("--receive-only", help="Only receive into volumes.")] = False,

@@ -8,7 +8,7 @@ use crate::standby::{Room, begin, hex, is_cut, take, workers};
 use snapsync_apply::{Incoming, Journal, Loss, Phase};
 use snapsync_manifest::ManifestReader;
 use snapsync_model::{Error, Monitor, Result, SnapshotInfo, Stage};
-use snapsync_snapshot::{Shelf, Work, can_be_a_name};
+use snapsync_snapshot::{Shelf, Volume, Work, can_be_a_name};
 use snapsync_stream::{Channel, receive};
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -24,6 +24,12 @@ pub fn receive_as_snapshot(
 ) -> Result<Received> {
     let started = Instant::now();
     let dir = existing_directory(dir)?;
+    if Volume::find(&dir)?.is_some() {
+        return Err(Error::refused(
+            format!("{} is a volume: what is received there would change it", dir.display()),
+            "name a directory that is none",
+        ));
+    }
     let mut delta = Delta::open(input, monitor)?;
     let shelf = Shelf::open(&dir)?;
     let mut snapshot = delta.header.snapshot.clone();

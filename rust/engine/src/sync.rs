@@ -312,8 +312,10 @@ impl Driver<'_> {
     fn prune(&mut self) -> Result<Vec<SnapshotInfo>> {
         let Some(keep) = self.options.keep_last else { return Ok(Vec::new()) };
         let needed: Vec<Uuid> = self.primary.standbys().values().map(|s| s.snapshot).collect();
+        // The standby may refuse: nothing is deleted then.
+        let there = self.standby.prune(keep, &needed)?;
         let mut pruned = prune(&mut self.primary, keep, &needed, self.monitor)?;
-        pruned.extend(self.standby.prune(keep, &needed)?);
+        pruned.extend(there);
         Ok(pruned)
     }
 }
