@@ -717,6 +717,7 @@ def test_a_snapshot_outlives_its_source(place: Place) -> None:
     first, second = pipe((folder / "one",), ("--as-snapshot", folder, "--name", "two"))
     assert first.code in (0, 5), first  # the receiver may know it, and refuse it, before all of it is sent
     assert second.code in (0, 3), second
-    sh("chattr", "-R", "-f", "-i", "-a", source)
+    # It fails on links and devices, which have no flags.
+    subprocess.run(["chattr", "-R", "-f", "-i", "-a", source], check=False)
     shutil.rmtree(source)
     assert_same(copy, folder / "one")
