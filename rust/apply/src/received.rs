@@ -18,7 +18,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use uuid::Uuid;
 
-const FILE: &str = "received";
+pub(crate) const FILE: &str = "received";
 const ENTRY: usize = 52;
 
 /// Offsets and ends, apart from each other.
@@ -237,9 +237,13 @@ impl Incoming<'_> {
         Ok(kept)
     }
 
-    fn remove_staged(&self, path: &snapsync_model::RelPath) -> io::Result<()> {
+    pub(crate) fn remove_staged(&self, path: &snapsync_model::RelPath) -> io::Result<()> {
         match self.root.unlink(path) {
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::IsADirectory => {
+                let (dir, name) = self.root.parent(path)?;
+                snapsync_sys::remove_tree(dir, name)
+            }
             other => other,
         }
     }

@@ -5,7 +5,7 @@ use crate::check::{self, Need};
 use crate::journal::{Journal, Phase};
 use crate::limits::{Limits, Loss, Rehearsal};
 use crate::names::Places;
-use crate::received::Received;
+use crate::received::{self, Received};
 use crate::sources::Sources;
 use crate::touched::{self, Recorder};
 use crate::vet::vet;
@@ -172,6 +172,7 @@ impl<'a> Incoming<'a> {
         }
         let (limits, losses) = rehearsal.finish();
         self.places = Places::read(&self.manifest())?;
+        self.clear_the_way()?;
         let mut touched = Recorder::create(&self.root, &self.staged(touched::FILE)?)?;
         check::no_drift(&self.root, &self.manifest(), &self.places, &limits, &mut touched, !strays)?;
         touched.finish()?;
@@ -184,6 +185,18 @@ impl<'a> Incoming<'a> {
         Need::of(&self.manifest(), copies)?.check(&self.root, kept)?;
         self.received.open(&self.stage_path())?;
         Ok(Report { losses, held: self.received.held().clone(), kept })
+    }
+
+    /// What was put in the place of the stage's own files is no hindrance.
+    fn clear_the_way(&self) -> Result<()> {
+        for file in [touched::FILE, received::FILE] {
+            let path = self.staged(file)?;
+            let is_file = |entry: Entry| entry.stat().is_ok_and(|stat| stat.kind == Kind::File);
+            if !self.root.entry(&path).is_ok_and(is_file) {
+                self.remove_staged(&path).context("remove", self.root.show(&path))?;
+            }
+        }
+        Ok(())
     }
 
     /// Stages all new entries that no frame brings: directories, links, devices, files that are all holes.

@@ -104,6 +104,9 @@ fn io_advice(error: &io::Error) -> &'static str {
         PermissionDenied => "run as root, or as the owner of both sides",
         StorageFull | QuotaExceeded => "free space there and run the same command again",
         ReadOnlyFilesystem => "mount it read-write, or name another target",
+        IsADirectory | NotADirectory | AlreadyExists => {
+            "something else is in the way there: move it away and run the same command again"
+        }
         NotFound => "check the path; if the tree is changing, run the command again",
         _ => "",
     }
