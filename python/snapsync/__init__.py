@@ -13,7 +13,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from snapsync._native import __version__
-    from snapsync.api import Progress, Volume, diff, receive, send, sync, verify
+    from snapsync.api import (
+        Progress,
+        Volume,
+        diff,
+        promote,
+        receive,
+        rejoin,
+        restore,
+        send,
+        switch,
+        sync,
+        verify,
+    )
     from snapsync.errors import (
         IntegrityError,
         InterruptedRound,
@@ -34,7 +46,19 @@ if TYPE_CHECKING:
 else:
     _HOMES = {
         "_native": ["__version__"],
-        "api": ["Progress", "Volume", "diff", "receive", "send", "sync", "verify"],
+        "api": [
+            "Progress",
+            "Volume",
+            "diff",
+            "promote",
+            "receive",
+            "rejoin",
+            "restore",
+            "send",
+            "switch",
+            "sync",
+            "verify",
+        ],
         "errors": [
             "IntegrityError",
             "InterruptedRound",
@@ -86,8 +110,12 @@ __all__ = [
     "Volume",
     "__version__",
     "diff",
+    "promote",
     "receive",
+    "rejoin",
+    "restore",
     "send",
+    "switch",
     "sync",
     "verify",
 ]

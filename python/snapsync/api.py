@@ -22,11 +22,15 @@ from snapsync.reports import (
     DeleteReport,
     DiffReport,
     ListReport,
+    PromoteReport,
     ReceiveReport,
+    RejoinReport,
+    RestoreReport,
     SendReport,
     Snapshot,
     SnapshotReport,
     StatusReport,
+    SwitchReport,
     SyncReport,
     VerifyReport,
 )
@@ -90,6 +94,8 @@ def sync(
     exclude: Sequence[str] = (),
     include: Sequence[str] = (),
     everything: bool = False,
+    check: bool = False,
+    discard_drift: bool = False,
     compress: str = "zstd:1",
     bwlimit: int | None = None,
     rsh: Sequence[str] = ("ssh",),
@@ -113,6 +119,9 @@ def sync(
     brings back some of that. They are kept for later rounds. Given later they take the place of all that
     were kept; `everything` drops them.
 
+    `check` compares all of the standby's tree with its newest snapshot first, and not only what the round
+    touches; `discard_drift` keeps what was changed there by hand as a snapshot, and goes back first.
+
     Raises UsageError for a pattern that cannot be understood, RefusedError where `target` is not a standby
     of `source`, or was changed by hand, InterruptedRound where the connection is cut: what has arrived is
     kept, and the next round goes on from there.
@@ -126,6 +135,8 @@ def sync(
         exclude=_text(exclude),
         include=_text(include),
         everything=everything,
+        check=check,
+        discard_drift=discard_drift,
         compress=compress,
         bwlimit=bwlimit,
         rsh=rsh,
@@ -201,6 +212,8 @@ def receive(
     as_snapshot: AnyPath | None = None,
     name: str | None = None,
     strict: bool = False,
+    check: bool = False,
+    discard_drift: bool = False,
     jobs: int = 0,
     progress: Progress | None = None,
 ) -> ReceiveReport:
@@ -208,7 +221,7 @@ def receive(
 
     Either to the standby `volume`, which a full delta makes where there is none; or as a snapshot of its own
     in the directory `as_snapshot`, under `name` or the one it was sent with. `strict` refuses where not
-    everything can be held.
+    everything can be held. `check` and `discard_drift` are those of `sync`.
 
     Raises RefusedError where the delta does not start from what is there, IntegrityError where it is not what
     it should be, InterruptedRound where it ends too early: what has arrived is kept, and the same delta goes
@@ -229,8 +242,125 @@ def receive(
     else:
         assert volume is not None
         into = os.fsdecode(volume)
-        text = _native.receive(into, source, strict=strict, jobs=jobs, progress=progress)
+        text = _native.receive(
+            into,
+            source,
+            strict=strict,
+            check=check,
+            discard_drift=discard_drift,
+            jobs=jobs,
+            progress=progress,
+        )
     return ReceiveReport.from_json(text)
+
+
+def promote(
+    volume: AnyPath,
+    *,
+    name: str | None = None,
+    discard_drift: bool = False,
+    accept_drift: bool = False,
+    jobs: int = 0,
+    progress: Progress | None = None,
+) -> PromoteReport:
+    """Make the standby `volume` the primary of a new epoch, and take its first snapshot, `name`.
+
+    Raises RefusedError where it was changed by hand since its newest snapshot: `discard_drift` keeps that as
+    a snapshot and goes back, `accept_drift` goes on with it.
+    """
+    text = _native.promote(
+        os.fsdecode(volume),
+        name=_name(name),
+        discard_drift=discard_drift,
+        accept_drift=accept_drift,
+        jobs=jobs,
+        progress=progress,
+    )
+    return PromoteReport.from_json(text)
+
+
+def rejoin(
+    old: AnyPath,
+    new: AnyPath,
+    *,
+    compress: str = "zstd:1",
+    bwlimit: int | None = None,
+    rsh: Sequence[str] = ("ssh",),
+    remote_path: str = "snapsync",
+    ssh_options: Sequence[str] = (),
+    channels: int = 1,
+    jobs: int = 0,
+    progress: Progress | None = None,
+) -> RejoinReport:
+    """Make `old` a standby of the primary `new`, back from the newest snapshot that both have.
+
+    What `old` has of its own since then is kept as snapshots of it. The other arguments are those of `sync`.
+
+    Raises RefusedError where they have no snapshot in common, or `new` is no primary of their lineage.
+    """
+    text = _native.rejoin(
+        os.fsdecode(old),
+        os.fsdecode(new),
+        compress=compress,
+        bwlimit=bwlimit,
+        rsh=rsh,
+        remote_path=remote_path,
+        ssh_options=ssh_options,
+        channels=channels,
+        jobs=jobs,
+        progress=progress,
+    )
+    return RejoinReport.from_json(text)
+
+
+def switch(
+    primary: AnyPath,
+    standby: AnyPath,
+    *,
+    compress: str = "zstd:1",
+    bwlimit: int | None = None,
+    rsh: Sequence[str] = ("ssh",),
+    remote_path: str = "snapsync",
+    ssh_options: Sequence[str] = (),
+    channels: int = 1,
+    jobs: int = 0,
+    progress: Progress | None = None,
+) -> SwitchReport:
+    """Let a primary and its standby change roles after a last round. The rest is as for `sync`.
+
+    Raises RefusedError where the primary is still being written to: nothing has changed roles then.
+    """
+    text = _native.switch(
+        os.fsdecode(primary),
+        os.fsdecode(standby),
+        compress=compress,
+        bwlimit=bwlimit,
+        rsh=rsh,
+        remote_path=remote_path,
+        ssh_options=ssh_options,
+        channels=channels,
+        jobs=jobs,
+        progress=progress,
+    )
+    return SwitchReport.from_json(text)
+
+
+def restore(
+    address: AnyPath,
+    *,
+    name: str | None = None,
+    strict: bool = False,
+    jobs: int = 0,
+    progress: Progress | None = None,
+) -> RestoreReport:
+    """Make a primary's tree what VOLUME@SNAP holds; what it held before is kept as a snapshot.
+
+    Raises RefusedError on a standby, and where the snapshot was taken with other patterns.
+    """
+    text = _native.restore(
+        os.fsdecode(address), name=_name(name), strict=strict, jobs=jobs, progress=progress
+    )
+    return RestoreReport.from_json(text)
 
 
 def diff(

@@ -63,6 +63,8 @@ def _printable(character: str) -> str:
 
 
 def snapshot(snap: Snapshot) -> str:
+    if snap.aside:
+        return f"snapshot {name(snap.name)}"
     return f"snapshot {snap.sequence} ({name(snap.name)})"
 
 

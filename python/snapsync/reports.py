@@ -53,7 +53,7 @@ class Snapshot:
 
     `sequence` counts from 0 along the lineage, `parent` is the id of the snapshot before it. `entries`
     and `bytes` describe the tree; they are None where nobody counted (Btrfs). `subset` is what of the
-    volume it is of.
+    volume it is of. Kept `aside` is what was there before the volume went back to an older snapshot.
     """
 
     id: str
@@ -65,6 +65,7 @@ class Snapshot:
     entries: int | None
     bytes: int | None
     subset: Subset = Subset()
+    aside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,7 @@ class SyncReport(Report):
 
     `base` is None in the first round. `data_bytes` moved, `kept_bytes` of them with an earlier round that
     was cut; the tree holds `tree_bytes` in `tree_entries`. With `unchanged` the standby's tree was not
-    written.
+    written. What was changed there by hand, and discarded, is in the snapshot `set_aside`.
     """
 
     verb: ClassVar[str] = "sync"
@@ -173,6 +174,7 @@ class SyncReport(Report):
     losses: tuple[Loss, ...]
     notes: tuple[str, ...]
     recovered: tuple[str, ...]
+    set_aside: Snapshot | None
     pruned: tuple[Snapshot, ...]
     unchanged: bool
     counters: Counters
@@ -217,6 +219,7 @@ class ReceiveReport(Report):
     losses: tuple[Loss, ...]
     notes: tuple[str, ...]
     recovered: tuple[str, ...]
+    set_aside: Snapshot | None
     counters: Counters
     seconds: float
 
@@ -308,8 +311,115 @@ class VerifyReport(Report):
 
 
 @dataclass(frozen=True, slots=True)
+class InitReport(Report):
+    """A volume as it is kept. As a standby a `read_only` one is writable in rounds alone."""
+
+    verb: ClassVar[str] = "init"
+    volume: VolumeInfo
+    read_only: bool
+    recovered: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PromoteReport(Report):
+    """A standby that became the primary.
+
+    `newest` was its last snapshot from the old primary, `snapshot` is its first as the new one. What was
+    changed by hand before, and discarded, is in `set_aside`.
+    """
+
+    verb: ClassVar[str] = "promote"
+    volume: VolumeInfo
+    newest: Snapshot
+    snapshot: Snapshot
+    set_aside: Snapshot | None
+    recovered: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RejoinReport(Report):
+    """An old primary that became a standby of the new one.
+
+    It went back to `common`, which took the changes `back`; what it had of its own is in the snapshots
+    `left`, oldest first. `round` then brought what the new primary has since.
+    """
+
+    verb: ClassVar[str] = "rejoin"
+    common: Snapshot
+    left: tuple[Snapshot, ...]
+    back: Changes
+    recovered: tuple[str, ...]
+    notes: tuple[str, ...]
+    round: SyncReport
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewReport(Report):
+    """What `rejoin` would leave behind: the snapshots `left`, and the `changes` since `common`."""
+
+    verb: ClassVar[str] = "rejoin"
+    volume: VolumeInfo
+    common: Snapshot
+    left: tuple[Snapshot, ...]
+    changes: Changes
+    data_bytes: int
+    output: str | None
+    recovered: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchReport(Report):
+    """A primary and a standby that changed roles.
+
+    `promoted` is None where an interrupted switch had done that.
+    """
+
+    verb: ClassVar[str] = "switch"
+    promoted: PromoteReport | None
+    round: SyncReport
+    notes: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreReport(Report):
+    """A tree that holds the snapshot `source` again.
+
+    What it held before is kept as `before`; `snapshot` is what it holds now.
+    """
+
+    verb: ClassVar[str] = "restore"
+    volume: VolumeInfo
+    source: Snapshot
+    before: Snapshot
+    snapshot: Snapshot
+    changes: Changes
+    data_bytes: int
+    losses: tuple[Loss, ...]
+    recovered: tuple[str, ...]
+    notes: tuple[str, ...]
+    counters: Counters
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """The primary of `epoch`, or a standby of it, was met at `path`."""
+
+    epoch: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class StatusReport(Report):
-    """A volume, its snapshots and its standbys. `busy`: another command holds the volume now."""
+    """A volume, its snapshots and its standbys. `busy`: another command holds the volume now.
+
+    `replaced`: another primary was promoted in the stead of this one. `read_only`: as a standby it is
+    writable in rounds alone.
+    """
 
     verb: ClassVar[str] = "status"
     volume: VolumeInfo
@@ -318,6 +428,8 @@ class StatusReport(Report):
     unfinished: Unfinished | None
     busy: bool
     standbys: tuple[Standby, ...]
+    replaced: Replaced | None
+    read_only: bool
 
 
 def _build(kind: Any, value: Any) -> Any:

@@ -41,6 +41,31 @@ BandwidthLimit = Annotated[
 ]
 
 
+Check = Annotated[
+    bool,
+    typer.Option("--check", help="First compare all of the standby's tree with its newest snapshot."),
+]
+DiscardDrift = Annotated[
+    bool,
+    typer.Option(
+        "--discard-drift",
+        help="Keep what was changed by hand on the standby as a snapshot, and go back first.",
+    ),
+]
+Rsh = Annotated[str, typer.Option("--rsh", metavar="COMMAND", help="What runs a command on another host.")]
+RemotePath = Annotated[
+    str, typer.Option("--remote-path", metavar="COMMAND", help="What snapsync is called there.")
+]
+SshOptions = Annotated[
+    list[str] | None,
+    typer.Option("-o", metavar="OPTION", help="An option for ssh, as its own -o. Repeat for more."),
+]
+Channels = Annotated[
+    int,
+    typer.Option("--channels", min=1, max=64, metavar="N", help="Connections to the other host."),
+]
+
+
 def rate(text: str | None) -> int | None:
     """The bytes a second that RATE means."""
     if text is None:
@@ -146,22 +171,14 @@ def sync(
         bool,
         typer.Option("--everything", help="Leave nothing out any more."),
     ] = False,
+    check: Check = False,
+    discard_drift: DiscardDrift = False,
     compress: Compress = "zstd:1",
     bwlimit: BandwidthLimit = None,
-    rsh: Annotated[
-        str, typer.Option("--rsh", metavar="COMMAND", help="What runs a command on another host.")
-    ] = "ssh",
-    remote_path: Annotated[
-        str, typer.Option("--remote-path", metavar="COMMAND", help="What snapsync is called there.")
-    ] = "snapsync",
-    ssh_options: Annotated[
-        list[str] | None,
-        typer.Option("-o", metavar="OPTION", help="An option for ssh, as its own -o. Repeat for more."),
-    ] = None,
-    channels: Annotated[
-        int,
-        typer.Option("--channels", min=1, max=64, metavar="N", help="Connections to the other host."),
-    ] = 1,
+    rsh: Rsh = "ssh",
+    remote_path: RemotePath = "snapsync",
+    ssh_options: SshOptions = None,
+    channels: Channels = 1,
     jobs: Jobs = 0,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -177,6 +194,9 @@ def sync(
     Patterns are SOURCE's and kept for later rounds, to whichever TARGET. Given again, they take the place of
     all that were kept; what they leave out from then on is deleted from every standby of SOURCE at its next
     round, and what they no longer leave out is created there.
+
+    A standby that was changed by hand is refused before anything is applied: on Btrfs whatever was changed,
+    elsewhere where the round would touch it, or anywhere with --check.
     """
     from snapsync.commands.sync import run
 
@@ -191,6 +211,8 @@ def sync(
         exclude_from=exclude_from or [],
         include=include or [],
         everything=everything,
+        check=check,
+        discard_drift=discard_drift,
         compress=compress,
         bwlimit=rate(bwlimit),
         rsh=rsh,
@@ -280,6 +302,8 @@ def receive(
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse if the target cannot hold everything.")
     ] = False,
+    check: Check = False,
+    discard_drift: DiscardDrift = False,
     jobs: Jobs = 0,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -299,8 +323,177 @@ def receive(
         as_snapshot=as_snapshot,
         name=name,
         strict=strict,
+        check=check,
+        discard_drift=discard_drift,
         jobs=jobs,
     )
+
+
+@app.command(
+    epilog=examples("snapsync promote /mnt/standby", "snapsync promote /mnt/standby --discard-drift")
+)
+def promote(
+    volume: Annotated[str, typer.Argument(metavar="VOLUME", help="The root directory of a standby.")],
+    name: Name = None,
+    discard_drift: DiscardDrift = False,
+    accept_drift: Annotated[
+        bool,
+        typer.Option("--accept-drift", help="Go on with what was changed by hand on the standby."),
+    ] = False,
+    jobs: Jobs = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Make a standby the primary.
+
+    What an interrupted round left is finished or discarded without the old primary, and the tree is checked
+    to be what its newest snapshot holds. From then on every standby refuses the old primary: `snapsync
+    rejoin` makes it a standby of this one.
+    """
+    from snapsync.commands.promote import run
+
+    return run(
+        Output(as_json=as_json, quiet=quiet),
+        volume,
+        name=name,
+        discard_drift=discard_drift,
+        accept_drift=accept_drift,
+        jobs=jobs,
+    )
+
+
+@app.command(
+    epilog=examples(
+        "snapsync rejoin /srv/data /mnt/standby --preview",
+        "snapsync rejoin /srv/data root@backup:/mnt/standby",
+    )
+)
+def rejoin(
+    old: Annotated[
+        str, typer.Argument(metavar="OLD", help="The old primary, or a standby that went its own way.")
+    ],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The primary that it is to follow.")],
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Only show what OLD would leave behind; change nothing.")
+    ] = False,
+    file: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="FILE.arrow", help="With --preview: write the manifest there."),
+    ] = None,
+    compress: Compress = "zstd:1",
+    bwlimit: BandwidthLimit = None,
+    rsh: Rsh = "ssh",
+    remote_path: RemotePath = "snapsync",
+    ssh_options: SshOptions = None,
+    channels: Channels = 1,
+    jobs: Jobs = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Make OLD a standby of NEW.
+
+    What OLD has of its own since the newest snapshot that both have is kept as snapshots of OLD: nothing is
+    lost. OLD goes back to the common snapshot, and then gets what changed on NEW since; unchanged data is
+    neither read nor sent. One of them may be [user@]host:PATH.
+    """
+    from snapsync.commands.rejoin import run
+
+    return run(
+        Output(as_json=as_json, quiet=quiet),
+        old,
+        new,
+        preview=preview,
+        file=file,
+        compress=compress,
+        bwlimit=rate(bwlimit),
+        rsh=rsh,
+        remote_path=remote_path,
+        ssh_options=ssh_options or [],
+        channels=channels,
+        jobs=jobs,
+    )
+
+
+@app.command(epilog=examples("snapsync switch /srv/data root@backup:/mnt/standby"))
+def switch(
+    primary: Annotated[str, typer.Argument(metavar="PRIMARY", help="The primary that is to be a standby.")],
+    standby: Annotated[str, typer.Argument(metavar="STANDBY", help="Its standby that is to be the primary.")],
+    compress: Compress = "zstd:1",
+    bwlimit: BandwidthLimit = None,
+    rsh: Rsh = "ssh",
+    remote_path: RemotePath = "snapsync",
+    ssh_options: SshOptions = None,
+    channels: Channels = 1,
+    jobs: Jobs = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Let PRIMARY and STANDBY change roles.
+
+    A last round brings STANDBY all that PRIMARY holds; then PRIMARY is a standby, and STANDBY the primary.
+    Stop what writes to PRIMARY first: where it is still written to after a few rounds nothing is switched.
+    Interrupted, the same command goes on. One of them may be [user@]host:PATH.
+    """
+    from snapsync.commands.switch import run
+
+    return run(
+        Output(as_json=as_json, quiet=quiet),
+        primary,
+        standby,
+        compress=compress,
+        bwlimit=rate(bwlimit),
+        rsh=rsh,
+        remote_path=remote_path,
+        ssh_options=ssh_options or [],
+        channels=channels,
+        jobs=jobs,
+    )
+
+
+@app.command(
+    epilog=examples("snapsync restore /srv/data@monday", "snapsync restore /srv/data@3 --name back-on-3")
+)
+def restore(
+    address: Annotated[str, typer.Argument(metavar="VOLUME@SNAP", help="The snapshot to go back to.")],
+    name: Name = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse if the volume cannot hold everything any more.")
+    ] = False,
+    jobs: Jobs = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Make a volume hold what one of its snapshots holds.
+
+    Only what differs is written. What the volume held before is kept as a snapshot, and what it holds then is
+    one too, which its standbys get with their next round.
+    """
+    from snapsync.commands.restore import run
+
+    return run(Output(as_json=as_json, quiet=quiet), address, name=name, strict=strict, jobs=jobs)
+
+
+@app.command(epilog=examples("snapsync init /srv/data", "snapsync init /mnt/standby --read-only"))
+def init(
+    volume: VolumeArgument,
+    read_only: Annotated[
+        bool | None,
+        typer.Option(
+            "--read-only/--read-write",
+            help="Whether the tree of a standby on Btrfs is read-only between rounds.",
+        ),
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Make a directory a volume, or say how one is kept.
+
+    A directory becomes a primary, as with the first `snapshot` or `sync`; with --read-only an empty Btrfs
+    subvolume becomes a standby, of whichever primary is synced to it first.
+    """
+    from snapsync.commands.init import run
+
+    return run(Output(as_json=as_json, quiet=quiet), volume, read_only=read_only)
 
 
 @app.command(

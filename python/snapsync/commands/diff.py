@@ -23,7 +23,7 @@ def run(output: Output, base: str, target: str, file: Path | None, *, jobs: int)
     with tempfile.TemporaryDirectory(prefix="snapsync-") as directory:
         path = Path(directory, "manifest.arrow")
         report = _write(output, base, target, path, jobs=jobs)
-        output.summary(replace(report, output=None), _lines(path))
+        output.summary(replace(report, output=None), lines(path))
     output.note(_totals(report))
     return ExitCode.DONE
 
@@ -42,7 +42,8 @@ def line(change: "Change") -> str:
     return f"{what}  {old}{render.name(change.path)}{remarks}"
 
 
-def _lines(path: Path) -> Iterator[str]:
+def lines(path: Path) -> Iterator[str]:
+    """A line for each change in a manifest."""
     from snapsync.manifest import Manifest
 
     yield from map(line, Manifest(path).changes())

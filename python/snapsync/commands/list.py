@@ -32,7 +32,7 @@ def _table(report: ListReport) -> Iterator[str]:
 
 def _row(snap: Snapshot) -> tuple[str, ...]:
     return (
-        str(snap.sequence),
+        "aside" if snap.aside else str(snap.sequence),
         snap.name,
         render.moment(snap.created),
         "" if snap.entries is None else f"{snap.entries:,}",

@@ -18,6 +18,8 @@ def run(
     as_snapshot: Path | None,
     name: str | None,
     strict: bool,
+    check: bool,
+    discard_drift: bool,
     jobs: int,
 ) -> int:
     if file is None and on_terminal(sys.stdin):
@@ -25,10 +27,20 @@ def run(
         raise told(UsageError(message), message, "name a file with -i, or pipe `snapsync send` into this")
     with output.progress() as progress:
         report = api.receive(
-            volume, file, as_snapshot=as_snapshot, name=name, strict=strict, jobs=jobs, progress=progress
+            volume,
+            file,
+            as_snapshot=as_snapshot,
+            name=name,
+            strict=strict,
+            check=check,
+            discard_drift=discard_drift,
+            jobs=jobs,
+            progress=progress,
         )
     for said in (*report.recovered, *report.notes):
         output.note(said)
+    if report.set_aside:
+        output.note(f"what was changed by hand is kept as {render.snapshot(report.set_aside)}")
     output.summary(report, summary(report))
     return ExitCode.DONE
 

@@ -22,6 +22,11 @@ def _lines(report: StatusReport) -> Iterator[str]:
     yield f"  provider   {volume.provider}, on {volume.filesystem}"
     yield f"  subset     {render.subset(volume.subset)}"
     yield f"  snapshots  {report.snapshots:,}{_latest(report)}"
+    if report.replaced:
+        by = report.replaced
+        yield f"  replaced   by the primary of epoch {by.epoch}, met at {render.name(by.path)}: rejoin it"
+    if report.read_only:
+        yield "  read-only  between rounds, while it is a standby"
     yield f"  unfinished {_unfinished(report)}"
     if report.busy:
         yield "  busy       another command holds the volume"

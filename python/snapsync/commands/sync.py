@@ -21,6 +21,8 @@ def run(
     exclude_from: Sequence[Path],
     include: Sequence[str],
     everything: bool,
+    check: bool,
+    discard_drift: bool,
     compress: str,
     bwlimit: int | None,
     rsh: str,
@@ -40,9 +42,11 @@ def run(
             exclude=exclude,
             include=include,
             everything=everything,
+            check=check,
+            discard_drift=discard_drift,
             compress=compress,
             bwlimit=bwlimit,
-            rsh=_words(rsh),
+            rsh=words(rsh),
             remote_path=remote_path,
             ssh_options=ssh_options,
             channels=channels,
@@ -53,11 +57,13 @@ def run(
         output.note(f"healed: {recovered}")
     for note in report.notes:
         output.note(note)
+    if report.set_aside:
+        output.note(f"what was changed by hand is kept as {render.snapshot(report.set_aside)}")
     output.summary(report, summary(report))
     return ExitCode.DONE
 
 
-def _words(command: str) -> list[str]:
+def words(command: str) -> list[str]:
     """The words of a command, as a shell takes them."""
     import shlex
 

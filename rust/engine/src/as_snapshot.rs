@@ -66,6 +66,7 @@ pub fn receive_as_snapshot(
         losses: brought.losses,
         notes: monitor.take_notes(),
         recovered: Vec::new(),
+        set_aside: None,
         counters: monitor.counters(),
         seconds: started.elapsed().as_secs_f64(),
     })

@@ -3,7 +3,7 @@
 use crate::protocol::{Answer, Ask, Wire, nonsense};
 use crate::receive::Delta;
 use crate::remote::Further;
-use crate::standby::{Local, StandbyEnd};
+use crate::standby::{Local, Opening, StandbyEnd};
 use serde_json::value::RawValue;
 use snapsync_model::{Error, Monitor, Result, Stage};
 use uuid::Uuid;
@@ -56,7 +56,7 @@ impl Attending<'_, '_, '_> {
                 let looked = self.standby.look()?;
                 self.wire.tell(&Answer::Looked(looked))?;
             }
-            Ask::Open { lineage, epoch, join } => self.open(lineage, epoch, join)?,
+            Ask::Open { lineage, epoch, join, care } => self.open(Opening { lineage, epoch, care }, join)?,
             Ask::Begin { strict, has_manifest } => self.begin(strict, has_manifest)?,
             Ask::Commit => {
                 let snapshot = Box::new(self.standby.commit()?);
@@ -74,8 +74,8 @@ impl Attending<'_, '_, '_> {
         Ok(None)
     }
 
-    fn open(&mut self, lineage: Uuid, epoch: u64, join: Option<Uuid>) -> Result<()> {
-        let mut state = self.standby.open(lineage, epoch)?;
+    fn open(&mut self, opening: Opening, join: Option<Uuid>) -> Result<()> {
+        let mut state = self.standby.open(opening)?;
         self.further.open(join, self.monitor)?;
         state.join = self.further.announce()?;
         // Paths that are not text would not come through.

@@ -5,7 +5,8 @@ use crate::report::Diff;
 use crate::sides::Sides;
 use crate::sync::header;
 use snapsync_manifest::Header;
-use snapsync_model::{Context, Error, Monitor, Result, Stage};
+use snapsync_model::{Context, Counts, Error, Monitor, Result, SnapshotInfo, Stage};
+use snapsync_snapshot::Volume;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -21,27 +22,45 @@ pub fn diff(base: &Path, target: &Path, output: &Path, monitor: &Monitor) -> Res
         }
         _ => Header { created: jiff::Timestamp::now().to_string(), ..Header::default() },
     };
-    let output = &file_of(output)?.ok_or_else(|| {
-        let what = format!("{} is no file", output.display());
-        Error::usage(what, "a manifest is written in more than one place: name a file")
-    })?;
-    // A failure must not leave half a manifest under the name that was asked for.
-    let temporary = temporary_beside(output);
-    let written = sides.write_manifest(&temporary, &head, monitor);
-    let counts = written.and_then(|counts| keep(&temporary, output).map(|()| counts)).inspect_err(|_| {
-        let _ = std::fs::remove_file(&temporary);
-    })?;
+    let (output, counts) = write(&sides, &head, output, monitor)?;
     Ok(Diff {
         verb: "diff",
         base: base.to_path_buf(),
         target: target.to_path_buf(),
-        output: output.to_path_buf(),
+        output,
         changes: counts,
         data_bytes: counts.data_bytes,
         notes: monitor.take_notes(),
         counters: monitor.counters(),
         seconds: started.elapsed().as_secs_f64(),
     })
+}
+
+/// The same between two snapshots of a volume.
+pub(crate) fn of_volume(
+    volume: &Volume,
+    base: &SnapshotInfo,
+    target: &SnapshotInfo,
+    output: &Path,
+    monitor: &Monitor,
+) -> Result<Counts> {
+    monitor.start(Stage::Compare, 0);
+    let sides = Sides::between(volume, base, target, monitor)?;
+    write(&sides, &header(volume, Some(base), target), output, monitor).map(|(_, counts)| counts)
+}
+
+fn write(sides: &Sides, head: &Header, output: &Path, monitor: &Monitor) -> Result<(PathBuf, Counts)> {
+    let output = file_of(output)?.ok_or_else(|| {
+        let what = format!("{} is no file", output.display());
+        Error::usage(what, "a manifest is written in more than one place: name a file")
+    })?;
+    // A failure must not leave half a manifest under the name that was asked for.
+    let temporary = temporary_beside(&output);
+    let written = sides.write_manifest(&temporary, head, monitor);
+    let counts = written.and_then(|counts| keep(&temporary, &output).map(|()| counts)).inspect_err(|_| {
+        let _ = std::fs::remove_file(&temporary);
+    })?;
+    Ok((output, counts))
 }
 
 /// The file that is to be replaced or made; None for a device, a pipe or anything else that is only written to.

@@ -2,7 +2,9 @@
 
 mod as_snapshot;
 mod attend;
+mod back;
 mod diff;
+mod drift;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz;
@@ -14,6 +16,8 @@ mod receive;
 mod recover;
 mod remote;
 mod report;
+mod restore;
+mod roles;
 mod send;
 mod serve;
 mod sides;
@@ -29,13 +33,15 @@ pub use inspect::inspect_delta;
 pub use receive::receive;
 pub use remote::Reach;
 pub use report::{
-    Changes, Deleted, Diff, Difference, Inspected, Listed, Received, Sent, StandbyStatus, Status, Synced,
-    Taken, Unfinished, Verified,
+    Changes, Deleted, Diff, Difference, Initialised, Inspected, Listed, Preview, Promoted, Received,
+    Rejoined, Restored, Sent, StandbyStatus, Status, Switched, Synced, Taken, Unfinished, Verified,
 };
+pub use restore::restore;
+pub use roles::{OnDrift, promote, rejoin, rejoin_preview, switch};
 pub use send::{Travel, send};
 pub use serve::{Gate, serve};
-pub use sync::{Options, Round, sync};
-pub use verbs::{delete, list, snapshot, status};
+pub use sync::{Care, Options, Round, sync};
+pub use verbs::{delete, init, list, snapshot, status};
 pub use verify::verify;
 
 pub use snapsync_model::{Error, Monitor, Result, reason};

@@ -2,7 +2,7 @@
 
 use crate::standby::Looked;
 use snapsync_model::{Context, Error, Monitor, Result, Role, Side, SnapshotInfo, Subset};
-use snapsync_snapshot::{Volume, is_vacant};
+use snapsync_snapshot::{Replaced, Volume, is_vacant};
 use snapsync_walk::Tree;
 use std::ffi::OsStr;
 use std::io;
@@ -130,10 +130,6 @@ pub(crate) fn target(path: &Path, source: Option<&Path>) -> Result<Target> {
     }
     writable(if target.exists { &target.path } else { parent(&target.path)? })?;
     match &target.volume {
-        Some(volume) if volume.info().role == Role::Primary => Err(Error::refused(
-            format!("{} is a primary, not a standby", target.path.display()),
-            "it would be overwritten: check which way you mean, or name another target",
-        )),
         None if target.exists && !is_vacant(&target.path)? => Err(Error::refused(
             format!("{} is not empty and is not a standby", target.path.display()),
             "name an empty or absent directory, or move what is in it away",
@@ -211,7 +207,31 @@ fn writable(path: &Path) -> Result<()> {
     })
 }
 
+/// What a primary is told that was promoted away from.
+pub(crate) fn was_replaced(volume: &Volume, by: &Replaced) -> Error {
+    let (show, Replaced { epoch, path }) = (volume.path().display(), by);
+    Error::refused(
+        format!("{show} was replaced: it is of epoch {}, and {path} of epoch {epoch}", volume.info().epoch),
+        format!(
+            "`snapsync rejoin {show} NEW`, where NEW is the primary of epoch {epoch}, makes it a standby again \
+             and keeps what it has of its own; --preview shows that"
+        ),
+    )
+}
+
+/// Nothing is applied to a primary.
+pub(crate) fn expect_standby(path: &str, role: Role) -> Result<()> {
+    if role == Role::Standby {
+        return Ok(());
+    }
+    Err(Error::refused(
+        format!("{path} is a primary, not a standby"),
+        "it would be overwritten: check which way you mean, or name another target",
+    ))
+}
+
 pub(crate) fn is_standby_of(target: &Looked, primary: Option<&Volume>) -> Result<()> {
+    target.role.map_or(Ok(()), |role| expect_standby(&target.path, role))?;
     let Some(lineage) = target.lineage else { return Ok(()) };
     if primary.is_some_and(|p| p.info().lineage == lineage) {
         return Ok(());

@@ -3,8 +3,9 @@
 //! The primary's half asks and the standby's half answers, whichever of the two started the other.
 
 use crate::receive::BUFFER;
+use crate::roles::{Deed, Outcome};
 use crate::standby::{Begun, Looked, State};
-use crate::{Options, Travel};
+use crate::{Care, Options, Travel};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -38,6 +39,8 @@ pub(crate) enum Request {
     Pull { source: Vec<u8>, options: Options, travel: Travel, channels: usize },
     /// Be a further channel of the round that works on this volume.
     Join { volume: Vec<u8>, token: Uuid },
+    /// Do something with one volume.
+    Do { volume: Vec<u8>, deed: Deed },
 }
 
 /// What the primary's half asks.
@@ -50,6 +53,8 @@ pub(crate) enum Ask {
         lineage: Uuid,
         epoch: u64,
         join: Option<Uuid>,
+        #[serde(default)]
+        care: Care,
     },
     /// Head and manifest of a delta follow, the manifest's bytes only if they are not there from a cut round; after the
     /// answer the frames, and the end.
@@ -80,6 +85,7 @@ pub(crate) enum Answer {
     Begun(Box<Begun>),
     Committed { snapshot: Box<SnapshotInfo>, notes: Vec<String> },
     Pruned(Vec<SnapshotInfo>),
+    Did(Box<Outcome>),
     Failed(Failure),
 }
 

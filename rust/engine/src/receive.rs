@@ -1,7 +1,8 @@
 //! A delta from a file or a pipe, into the standby that it is for.
 
+use crate::Care;
 use crate::report::Received;
-use crate::standby::{Local, Offer, StandbyEnd};
+use crate::standby::{Local, Offer, Opening, StandbyEnd};
 use rustix::fs::OFlags;
 use snapsync_manifest::ManifestReader;
 use snapsync_model::{Context, Error, Monitor, Result, Stage};
@@ -18,11 +19,17 @@ use std::time::Instant;
 pub(crate) const BUFFER: usize = 1 << 18;
 
 /// Applies the delta in `input`, standard input without one, to the standby at `volume`.
-pub fn receive(volume: &Path, input: Option<&Path>, strict: bool, monitor: &Monitor) -> Result<Received> {
+pub fn receive(
+    volume: &Path,
+    input: Option<&Path>,
+    strict: bool,
+    care: Care,
+    monitor: &Monitor,
+) -> Result<Received> {
     let started = Instant::now();
     let mut delta = Delta::open(input, monitor)?;
     let mut standby = Local::new(volume, None, monitor)?;
-    let result = apply(&mut delta, &mut standby, strict, started, monitor);
+    let result = apply(&mut delta, &mut standby, strict, care, started, monitor);
     if let Err(error) = &result {
         standby.failed(error, delta.header.snapshot.id);
     }
@@ -33,6 +40,7 @@ fn apply(
     delta: &mut Delta<BufReader<Channel<'_>>>,
     standby: &mut Local<'_>,
     strict: bool,
+    care: Care,
     started: Instant,
     monitor: &Monitor,
 ) -> Result<Received> {
@@ -43,7 +51,7 @@ fn apply(
             "receive it with --as-snapshot DIR",
         )
     })?;
-    let state = standby.open(lineage, header.epoch)?;
+    let state = standby.open(Opening { lineage, epoch: header.epoch, care })?;
     let begun = delta.offer(strict, false, |offer| standby.begin(offer))?;
     let counts = ManifestReader::open(&standby.incoming()?.manifest())?.counts()?;
     monitor.start(Stage::Receive, counts.data_bytes);
@@ -64,6 +72,7 @@ fn apply(
         losses: begun.losses,
         notes: monitor.take_notes(),
         recovered: state.recovered,
+        set_aside: state.set_aside,
         counters: monitor.counters(),
         seconds: started.elapsed().as_secs_f64(),
     })

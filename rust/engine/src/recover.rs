@@ -1,7 +1,7 @@
 //! Healing what an interrupted command left; the other volume is never needed for it.
 
 use snapsync_apply::{Incoming, Journal, Phase, applied, discard, has_received};
-use snapsync_model::{Monitor, Provider, Result, SnapshotInfo, Stage};
+use snapsync_model::{Monitor, Provider, Result, Role, SnapshotInfo, Stage};
 use snapsync_snapshot::{Delta, Request, Volume};
 use snapsync_sys::fault;
 use std::path::Path;
@@ -18,21 +18,27 @@ pub(crate) fn recover(volume: &mut Volume, monitor: &Monitor) -> Result<Vec<Stri
         return Ok(done);
     }
     if journal.phase == Phase::Staging {
+        volume.unseal()?;
         give_up(volume.path(), &volume.store(), &journal)?;
+        volume.seal()?;
         done.push(format!("discarded the staged part of snapshot {name}"));
     } else {
+        volume.unseal()?;
         if journal.phase != Phase::Applied {
             Incoming::open(volume.path(), &volume.store(), journal.clone(), monitor)?.commit()?;
         }
         finish(volume, &journal.snapshot, journal.base, monitor)?;
+        volume.seal()?;
         done.push(format!("finished the commit of snapshot {name}"));
     }
     Ok(done)
 }
 
-/// Data of a cut delta has arrived, and the same delta can be told.
+/// Data of a cut delta has arrived, and the same delta can be told. What a volume makes of its own snapshots is made
+/// anew.
 pub(crate) fn can_go_on(volume: &Volume, journal: &Journal) -> bool {
-    journal.manifest.is_some() && has_received(volume.path(), journal.snapshot.id)
+    let is_own = volume.info().role == Role::Primary || has_snapshot(volume, journal.snapshot.id);
+    !is_own && journal.manifest.is_some() && has_received(volume.path(), journal.snapshot.id)
 }
 
 /// The tree is the new one: takes the standby's snapshot, clears the stage and closes the journal.
@@ -49,7 +55,10 @@ pub(crate) fn finish(
     }
     let taken = volume.snapshots()?.into_iter().find(|s| s.id == info.id);
     let taken = match taken {
-        Some(taken) => taken,
+        Some(taken) => {
+            went_back(volume, &taken, base, monitor)?;
+            taken
+        }
         None => take(volume, info, base, monitor)?,
     };
     fault::point("commit.snapshot");
@@ -58,6 +67,27 @@ pub(crate) fn finish(
     Journal::remove(&volume.store())?;
     fault::point("commit.cleaned");
     Ok(taken)
+}
+
+fn has_snapshot(volume: &Volume, id: Uuid) -> bool {
+    volume.snapshots().is_ok_and(|snapshots| snapshots.iter().any(|s| s.id == id))
+}
+
+/// Where the tree went back to a snapshot from one that was kept aside, it is taken again.
+fn went_back(volume: &mut Volume, to: &SnapshotInfo, from: Option<Uuid>, monitor: &Monitor) -> Result<()> {
+    let is_aside = volume.snapshots()?.iter().any(|s| Some(s.id) == from && s.aside);
+    let (true, Some(from)) = (is_aside, from) else { return Ok(()) };
+    let delta = match volume.info().provider {
+        Provider::Btrfs => Err("its snapshots are no tables"),
+        Provider::Pool => how(volume, to, from)?,
+    };
+    volume.take_again(to, delta, monitor)
+}
+
+/// What the stage tells of how the tree came from `base`.
+fn how(volume: &Volume, to: &SnapshotInfo, base: Uuid) -> Result<Result<Delta, &'static str>> {
+    let applied = applied(volume.path(), to.id)?.ok_or("the stage does not say what was applied");
+    Ok(applied.map(|applied| Delta { base, manifest: applied.manifest, seen: applied.seen }))
 }
 
 /// From the last table and the stage where there are such.
@@ -70,8 +100,7 @@ fn take(
     let (Some(base), Provider::Pool) = (base, volume.info().provider) else {
         return volume.take(Request::Same(info.clone()), monitor);
     };
-    let applied = applied(volume.path(), info.id)?.ok_or("the stage does not say what was applied");
-    let delta = applied.map(|applied| Delta { base, manifest: applied.manifest, seen: applied.seen });
+    let delta = how(volume, info, base)?;
     volume.follow(info.clone(), delta, monitor)
 }
 

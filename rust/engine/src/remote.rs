@@ -4,7 +4,10 @@ use crate::attend::{Pruning, attend, out_of_turn};
 use crate::join::Gathering;
 use crate::protocol::{Answer, Ask, Request, Wire};
 use crate::report::Synced;
-use crate::standby::{Begun, Data, Local, Looked, Offer, Pending, StandbyEnd, State, hex, is_cut, workers};
+use crate::roles::{Deed, Outcome};
+use crate::standby::{
+    Begun, Data, Local, Looked, Offer, Opening, Pending, StandbyEnd, State, hex, is_cut, workers,
+};
 use crate::sync::drive;
 use crate::{Options, Travel};
 use serde_json::value::RawValue;
@@ -69,7 +72,7 @@ impl Address {
         Ok(Some(Address { host, path: bytes[colon + 1..].to_vec() }))
     }
 
-    fn show(&self) -> String {
+    pub(crate) fn show(&self) -> String {
         format!("{}:{}", self.host, String::from_utf8_lossy(&self.path))
     }
 }
@@ -222,6 +225,24 @@ impl<'a> Further<'_, 'a> {
     }
 }
 
+/// Has the snapsync on another machine do something with a volume there.
+pub(crate) fn perform_there(
+    address: &Address,
+    deed: Deed,
+    reach: &Reach,
+    monitor: &Monitor,
+) -> Result<Outcome> {
+    let mut peer = Peer::start(&address.host, reach, monitor)?;
+    peer.wire.tell(&Request::Do { volume: address.path.clone(), deed })?;
+    match peer.wire.hear_answer()? {
+        Answer::Did(outcome) => {
+            peer.end(monitor);
+            Ok(*outcome)
+        }
+        _ => Err(out_of_turn(&peer.wire)),
+    }
+}
+
 /// Brings the standby at `target` in step with the primary here.
 pub(crate) fn push(
     source: &Path,
@@ -366,9 +387,10 @@ impl StandbyEnd for Remote<'_, '_> {
         }
     }
 
-    fn open(&mut self, lineage: Uuid, epoch: u64) -> Result<State> {
+    fn open(&mut self, opening: Opening) -> Result<State> {
+        let Opening { lineage, epoch, care } = opening;
         let join = self.further.announce()?;
-        match self.ask(&Ask::Open { lineage, epoch, join })? {
+        match self.ask(&Ask::Open { lineage, epoch, join, care })? {
             Answer::Opened(mut state) => {
                 self.further.open(state.join, self.monitor)?;
                 state.volume.path = self.there(&state.volume.path.to_string_lossy()).into();

@@ -1,8 +1,10 @@
 //! What each verb tells when it is done; the JSON of the command line.
 
-use serde::{Serialize, Serializer};
+use crate::sync::Round;
+use serde::{Deserialize, Serialize, Serializer};
 use snapsync_apply::Loss;
 use snapsync_model::{Counters, Counts, SnapshotInfo, VolumeInfo, path_as_json};
+use snapsync_snapshot::Replaced;
 use std::path::PathBuf;
 
 pub type Changes = Counts;
@@ -24,6 +26,8 @@ pub struct Synced {
     pub losses: Vec<Loss>,
     pub notes: Vec<String>,
     pub recovered: Vec<String>,
+    /// Changes by hand to the standby, which were kept as this snapshot.
+    pub set_aside: Option<SnapshotInfo>,
     pub pruned: Vec<SnapshotInfo>,
     pub unchanged: bool,
     pub counters: Counters,
@@ -103,6 +107,7 @@ pub struct Received {
     pub losses: Vec<Loss>,
     pub notes: Vec<String>,
     pub recovered: Vec<String>,
+    pub set_aside: Option<SnapshotInfo>,
     pub counters: Counters,
     pub seconds: f64,
 }
@@ -183,4 +188,104 @@ pub struct Status {
     pub unfinished: Option<Unfinished>,
     pub busy: bool,
     pub standbys: Vec<StandbyStatus>,
+    /// The primary that was promoted in the stead of this one.
+    pub replaced: Option<Replaced>,
+    /// As a standby its tree is read-only between rounds.
+    pub read_only: bool,
+}
+
+/// A standby that became the primary.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Promoted {
+    pub verb: String,
+    pub volume: VolumeInfo,
+    /// The last snapshot that came from the old primary, and the first of the new one.
+    pub newest: SnapshotInfo,
+    pub snapshot: SnapshotInfo,
+    /// Changes by hand, which were kept as this snapshot.
+    pub set_aside: Option<SnapshotInfo>,
+    pub recovered: Vec<String>,
+    pub notes: Vec<String>,
+}
+
+/// A volume that went back to a snapshot it has in common with a primary.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Followed {
+    pub volume: VolumeInfo,
+    pub common: SnapshotInfo,
+    pub left: Vec<SnapshotInfo>,
+    pub changes: Changes,
+    pub recovered: Vec<String>,
+    pub notes: Vec<String>,
+}
+
+/// A primary that became a standby, if nothing was written to it meanwhile.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Demoted {
+    pub volume: VolumeInfo,
+    pub done: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Rejoined {
+    pub verb: &'static str,
+    pub common: SnapshotInfo,
+    /// What the old primary had of its own: snapshots that are kept aside.
+    pub left: Vec<SnapshotInfo>,
+    /// What was undone to go back to the common snapshot.
+    pub back: Changes,
+    pub recovered: Vec<String>,
+    pub notes: Vec<String>,
+    pub round: Round,
+    pub seconds: f64,
+}
+
+/// What a volume would leave behind.
+#[derive(Debug, Serialize)]
+pub struct Preview {
+    pub verb: &'static str,
+    pub volume: VolumeInfo,
+    pub common: SnapshotInfo,
+    pub left: Vec<SnapshotInfo>,
+    pub changes: Changes,
+    pub data_bytes: u64,
+    #[serde(serialize_with = "path_as_json")]
+    pub output: PathBuf,
+    pub recovered: Vec<String>,
+    pub notes: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Switched {
+    pub verb: &'static str,
+    /// None where an interrupted switch had done that already.
+    pub promoted: Option<Promoted>,
+    pub round: Round,
+    pub notes: Vec<String>,
+    pub seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Restored {
+    pub verb: &'static str,
+    pub volume: VolumeInfo,
+    /// What the tree holds again, what it held before, and the snapshot of it now.
+    pub source: SnapshotInfo,
+    pub before: SnapshotInfo,
+    pub snapshot: SnapshotInfo,
+    pub changes: Changes,
+    pub data_bytes: u64,
+    pub losses: Vec<Loss>,
+    pub recovered: Vec<String>,
+    pub notes: Vec<String>,
+    pub counters: Counters,
+    pub seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Initialised {
+    pub verb: &'static str,
+    pub volume: VolumeInfo,
+    pub read_only: bool,
+    pub recovered: Vec<String>,
 }

@@ -163,6 +163,7 @@ pub(crate) fn describe(path: &Path, identity: &Identity) -> Result<SnapshotInfo>
         entries: None,
         bytes: None,
         subset: Subset::default(),
+        aside: false,
     })
 }
 

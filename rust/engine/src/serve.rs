@@ -6,6 +6,7 @@ use crate::join::relay;
 use crate::place;
 use crate::protocol::{Answer, Request, Wire};
 use crate::remote::{Further, Remote};
+use crate::roles::{Deed, perform};
 use crate::standby::Local;
 use crate::sync::drive;
 use crate::{Options, Travel};
@@ -52,6 +53,7 @@ pub fn serve(gate: &Gate, monitor: &Monitor) -> Result<i32> {
                 relay(&store, token, from, to, monitor, || wire.tell(&Answer::Ready))
             })
         }
+        Request::Do { volume, deed } => perform_for(&mut wire, gate, &volume, deed, monitor),
     };
     match served {
         Ok(()) => Ok(0),
@@ -81,8 +83,7 @@ fn push<'a>(
     let target = standby.target().path.clone();
     gate.is_beneath(&target)?;
     wire.tell(&Answer::Ready)?;
-    let is_free = gate.restrict_to.is_none() && !gate.receive_only;
-    let pruning = if is_free || gate.allow_prune { Pruning::AsAsked } else { Pruning::Never };
+    let pruning = if !gate.is_narrow() || gate.allow_prune { Pruning::AsAsked } else { Pruning::Never };
     attend(wire, &mut standby, Further::wait(channels, &target), pruning, monitor).map(drop)
 }
 
@@ -113,6 +114,25 @@ fn pull<'a>(
     })
 }
 
+/// Whoever may only send or receive may not say who is primary.
+fn perform_for(wire: &mut Wire<'_>, gate: &Gate, volume: &[u8], deed: Deed, monitor: &Monitor) -> Result<()> {
+    let path = gate.admit(volume)?;
+    if !matches!(deed, Deed::Describe) && gate.is_narrow() {
+        return Err(Error::refused(
+            "this server does not let its clients change roles",
+            "run promote, rejoin or switch on that machine, or ask its administrator",
+        ));
+    }
+    let is_done = AtomicBool::new(false);
+    let outcome = std::thread::scope(|scope| {
+        scope.spawn(|| notice_the_end(monitor, &is_done));
+        let outcome = perform(&path, deed, monitor);
+        is_done.store(true, Relaxed);
+        outcome
+    })?;
+    wire.tell(&Answer::Did(Box::new(outcome)))
+}
+
 /// Stops the work when nobody is at the other end any more.
 fn notice_the_end(monitor: &Monitor, is_done: &AtomicBool) {
     let stdin = io::stdin();
@@ -133,6 +153,10 @@ fn forbidden(what: &str, option: &str) -> Error {
 }
 
 impl Gate {
+    fn is_narrow(&self) -> bool {
+        self.restrict_to.is_some() || self.read_only || self.receive_only
+    }
+
     /// The path that a client means, if it may.
     fn admit(&self, text: &[u8]) -> Result<PathBuf> {
         let text = Path::new(OsStr::from_bytes(text));

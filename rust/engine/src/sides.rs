@@ -29,12 +29,42 @@ impl Sides {
         monitor: &Monitor,
     ) -> Result<Sides> {
         if let Some(base) = base.filter(|base| base.entries.is_some())
-            && let (Some(from), Some(to)) = (volume.tree_of(base), volume.tree_of(target))
-            && let Some(found) =
-                Sides::searched(&(from, base.subset.clone()), &(to, target.subset.clone()), monitor)?
+            && let Some(found) = Sides::searched_in(volume, base, target, monitor)?
         {
             return Ok(found);
         }
+        Sides::walked(volume, base, target, monitor)
+    }
+
+    /// Two snapshots of one volume, where nobody needs to know how large they are.
+    pub(crate) fn between(
+        volume: &Volume,
+        base: &SnapshotInfo,
+        target: &SnapshotInfo,
+        monitor: &Monitor,
+    ) -> Result<Sides> {
+        match Sides::searched_in(volume, base, target, monitor)? {
+            Some(found) => Ok(found),
+            None => Sides::walked(volume, Some(base), target, monitor),
+        }
+    }
+
+    fn searched_in(
+        volume: &Volume,
+        base: &SnapshotInfo,
+        target: &SnapshotInfo,
+        monitor: &Monitor,
+    ) -> Result<Option<Sides>> {
+        let (Some(from), Some(to)) = (volume.tree_of(base), volume.tree_of(target)) else { return Ok(None) };
+        Sides::searched(&(from, base.subset.clone()), &(to, target.subset.clone()), monitor)
+    }
+
+    fn walked(
+        volume: &Volume,
+        base: Option<&SnapshotInfo>,
+        target: &SnapshotInfo,
+        monitor: &Monitor,
+    ) -> Result<Sides> {
         Ok(Sides {
             base: base.map(|info| volume.open_snapshot(info, monitor)).transpose()?,
             target: volume.open_snapshot(target, monitor)?,

@@ -1,6 +1,8 @@
 //! The standby's half of a round. The primary's half asks for its steps in their order, whether both are in one
 //! process or a channel lies between.
 
+use crate::Care;
+use crate::drift;
 use crate::place::{self, Target};
 use crate::recover::{can_go_on, finish, give_up, recover};
 use serde::{Deserialize, Serialize};
@@ -21,8 +23,20 @@ pub(crate) struct Looked {
     pub(crate) path: String,
     /// None where there is no volume yet.
     pub(crate) lineage: Option<Uuid>,
+    #[serde(default)]
+    pub(crate) role: Option<Role>,
+    #[serde(default)]
+    pub(crate) epoch: Option<u64>,
     /// The snapshot of a delta that was cut.
     pub(crate) pending: Option<Uuid>,
+}
+
+/// The primary that begins a round, and how careful it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Opening {
+    pub(crate) lineage: Uuid,
+    pub(crate) epoch: u64,
+    pub(crate) care: Care,
 }
 
 /// The standby as it stands, locked and healed.
@@ -34,6 +48,9 @@ pub(crate) struct State {
     /// A delta that was cut.
     pub(crate) pending: Option<Pending>,
     pub(crate) recovered: Vec<String>,
+    /// Changes by hand that were kept as this snapshot.
+    #[serde(default)]
+    pub(crate) set_aside: Option<SnapshotInfo>,
     /// Where further channels of this round come in.
     pub(crate) join: Option<Uuid>,
 }
@@ -79,7 +96,7 @@ pub(crate) struct Data<'a> {
 pub(crate) trait StandbyEnd {
     fn look(&mut self) -> Result<Looked>;
     /// Makes the volume where there is none.
-    fn open(&mut self, lineage: Uuid, epoch: u64) -> Result<State>;
+    fn open(&mut self, opening: Opening) -> Result<State>;
     fn begin(&mut self, offer: Offer<'_>) -> Result<Begun>;
     /// Brings the data into the stage.
     fn transfer(&mut self, data: Data<'_>) -> Result<Sent>;
@@ -153,10 +170,30 @@ impl<'a> Local<'a> {
         std::mem::take(&mut self.made).unmake();
     }
 
+    /// On Btrfs what was written since is known at no cost; elsewhere each path is looked at before it is touched.
+    fn look_for_drift(
+        &self,
+        volume: &mut Volume,
+        newest: &SnapshotInfo,
+        care: Care,
+    ) -> Result<Option<SnapshotInfo>> {
+        let is_cheap = volume.info().provider == Provider::Btrfs && snapsync_sys::is_privileged();
+        if !(is_cheap || care.check || care.discard_drift) {
+            return Ok(None);
+        }
+        match drift::find(volume, newest, "drift-", self.monitor)? {
+            None => Ok(None),
+            Some(drift) if care.discard_drift => {
+                drift.discard(volume, newest, self.monitor).map(|(kept, _)| Some(kept))
+            }
+            Some(drift) => drift.refuse(volume, DRIFT),
+        }
+    }
+
     /// A snapshot with a header's id can be taken here after its base.
     fn expect_base(&mut self, header: &Header) -> Result<()> {
         let volume = self.volume()?;
-        let (snapshots, info) = (volume.snapshots()?, volume.info());
+        let (snapshots, info) = (volume.line()?, volume.info());
         let show = info.path.display();
         is_of(&info, header.lineage, header.epoch)?;
         let name = &header.snapshot.name;
@@ -201,6 +238,7 @@ fn is_sound(snapshot: &SnapshotInfo, newest: Option<&SnapshotInfo>) -> Result<()
     let after = newest.map_or(0, |newest| newest.sequence + 1);
     let has_time = snapshot.created.parse::<jiff::Timestamp>().is_ok();
     if !(after..1 << 48).contains(&snapshot.sequence)
+        || snapshot.aside
         || !has_time
         || name_is_free(&snapshot.name, &[]).is_err()
     {
@@ -211,6 +249,9 @@ fn is_sound(snapshot: &SnapshotInfo, newest: Option<&SnapshotInfo>) -> Result<()
     }
     snapsync_walk::Matcher::new(&snapshot.subset).map(drop)
 }
+
+/// What to do about changes by hand.
+const DRIFT: &str = "sync with --discard-drift keeps them as a snapshot and goes back first";
 
 fn out_of_turn(why: &str) -> Error {
     Error::integrity(
@@ -225,33 +266,44 @@ impl StandbyEnd for Local<'_> {
         let journal = volume.map_or(Ok(None), |volume| Journal::load(&volume.store()))?;
         Ok(Looked {
             path: self.target.path.to_string_lossy().into_owned(),
-            lineage: volume.map(|volume| volume.info().lineage),
+            lineage: volume.map(|volume| volume.info().lineage).filter(|lineage| !lineage.is_nil()),
+            role: volume.map(|volume| volume.info().role),
+            epoch: volume.map(|volume| volume.info().epoch),
             pending: journal.map(|journal| journal.snapshot.id),
         })
     }
 
-    fn open(&mut self, lineage: Uuid, epoch: u64) -> Result<State> {
+    fn open(&mut self, opening: Opening) -> Result<State> {
+        let Opening { lineage, epoch, care } = opening;
         let mut volume = match self.target.volume.take() {
             Some(volume) => volume,
             None => self.make(lineage, epoch)?,
         };
         self.lock = Some(volume.lock()?);
         volume.reload()?;
+        place::expect_standby(&volume.path().to_string_lossy(), volume.info().role)?;
+        if volume.info().lineage.is_nil() {
+            volume.join_lineage(lineage, epoch)?;
+        }
         is_of(&volume.info(), Some(lineage), epoch)?;
         let recovered = recover(&mut volume, self.monitor)?;
-        let newest = volume.snapshots()?.pop();
+        let newest = volume.line()?.pop();
         if newest.is_none() && !snapsync_snapshot::is_vacant(volume.path())? {
             return Err(Error::refused(
                 format!("{} has no snapshot yet and is not empty", volume.path().display()),
                 "move what is in it away, or name another target",
             ));
         }
+        let set_aside = match &newest {
+            Some(newest) => self.look_for_drift(&mut volume, newest, care)?,
+            None => None,
+        };
         let pending = Journal::load(&volume.store())?.map(|journal| Pending {
             snapshot: journal.snapshot.id,
             base: journal.base,
             manifest: journal.manifest.unwrap_or_default(),
         });
-        let state = State { volume: volume.info(), newest, pending, recovered, join: None };
+        let state = State { volume: volume.info(), newest, pending, recovered, set_aside, join: None };
         self.volume = Some(volume);
         Ok(state)
     }
@@ -260,14 +312,9 @@ impl StandbyEnd for Local<'_> {
         self.expect_base(offer.header)?;
         let monitor = self.monitor;
         let volume = self.volume()?;
-        let newest = volume.snapshots()?.pop();
-        let room = Room {
-            path: volume.path().to_path_buf(),
-            store: volume.store(),
-            copies: copies(volume),
-            // What was outside the base may have come and gone, and given directories other times.
-            strays: newest.is_some_and(|base| !base.subset.is_everything()),
-        };
+        let newest = volume.line()?.pop();
+        volume.unseal()?;
+        let room = Room::of(volume, newest.as_ref());
         let under_way = (offer.header.snapshot.clone(), offer.header.epoch);
         let (incoming, begun) = begin(&room, offer, monitor)?;
         self.incoming = Some(incoming);
@@ -277,12 +324,7 @@ impl StandbyEnd for Local<'_> {
     }
 
     fn transfer(&mut self, data: Data<'_>) -> Result<Sent> {
-        let incoming = self.incoming()?;
-        let rows = ManifestReader::open(data.manifest)?;
-        let budget = Budget::new(MEMORY);
-        let counts = rows.counts()?;
-        run(rows, data.side, data.held, workers(), &budget, self.monitor, &|| incoming.sink())?;
-        Ok(Sent { frames: 0, raw: counts.data_bytes, stored: counts.data_bytes })
+        fill(self.incoming()?, &data, self.monitor)
     }
 
     fn commit(&mut self) -> Result<SnapshotInfo> {
@@ -301,6 +343,7 @@ impl StandbyEnd for Local<'_> {
         if let (Some(entries), Some(bytes)) = (info.entries, info.bytes) {
             volume.record_counts(&mut taken, entries, bytes)?;
         }
+        volume.seal()?;
         Ok(taken)
     }
 
@@ -322,6 +365,7 @@ impl StandbyEnd for Local<'_> {
         {
             let _ = give_up(volume.path(), &volume.store(), &journal);
         }
+        let _ = volume.seal();
         let needed = !matches!(Journal::load(&volume.store()), Ok(None))
             || volume.find_snapshot(&snapshot.to_string()).is_ok();
         self.unmake();
@@ -347,6 +391,28 @@ pub(crate) struct Room {
     pub(crate) copies: bool,
     /// It may hold entries that no snapshot has.
     pub(crate) strays: bool,
+}
+
+impl Room {
+    /// That of a volume whose tree is `base`.
+    pub(crate) fn of(volume: &Volume, base: Option<&SnapshotInfo>) -> Room {
+        Room {
+            path: volume.path().to_path_buf(),
+            store: volume.store(),
+            copies: copies(volume),
+            // What was outside the base may have come and gone, and given directories other times.
+            strays: base.is_some_and(|base| !base.subset.is_everything()),
+        }
+    }
+}
+
+/// Brings data that this process can read into the stage.
+pub(crate) fn fill(incoming: &Incoming<'_>, data: &Data<'_>, monitor: &Monitor) -> Result<Sent> {
+    let rows = ManifestReader::open(data.manifest)?;
+    let budget = Budget::new(MEMORY);
+    let counts = rows.counts()?;
+    run(rows, data.side, data.held, workers(), &budget, monitor, &|| incoming.sink())?;
+    Ok(Sent { frames: 0, raw: counts.data_bytes, stored: counts.data_bytes })
 }
 
 /// Stages what needs no data, or takes up what a cut run of the same delta has left.
@@ -460,7 +526,7 @@ pub(crate) fn prune(
     needed: &[Uuid],
     monitor: &Monitor,
 ) -> Result<Vec<SnapshotInfo>> {
-    let snapshots = volume.snapshots()?;
+    let snapshots = volume.line()?;
     let old = snapshots.len().saturating_sub(keep);
     let old = snapshots.into_iter().take(old).filter(|s| !needed.contains(&s.id));
     old.map(|info| volume.delete(&info, monitor).map(|()| info)).collect()

@@ -5,7 +5,7 @@ use crate::recover::recover;
 use crate::remote::{Address, pull, push};
 use crate::report::Synced;
 use crate::sides::Sides;
-use crate::standby::{Begun, Data, Local, Looked, Made, Offer, StandbyEnd, State, prune};
+use crate::standby::{Begun, Data, Local, Looked, Made, Offer, Opening, StandbyEnd, State, prune};
 use crate::subset;
 use crate::{Reach, Travel};
 use serde::Serialize;
@@ -14,7 +14,7 @@ use snapsync_manifest::Header as ManifestHeader;
 use snapsync_model::{
     Context, Counters, Counts, Error, Identity, Monitor, Result, Role, Side, SnapshotInfo, Stage, Subset,
 };
-use snapsync_snapshot::{Request, Standby, Volume, name_is_free};
+use snapsync_snapshot::{Replaced, Request, Standby, Volume, name_is_free};
 use snapsync_stream::wire::{Header, ManifestHead, software, write_head};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -33,6 +33,17 @@ pub struct Options {
     pub include: Vec<String>,
     /// All of it again.
     pub everything: bool,
+    #[serde(default)]
+    pub care: Care,
+}
+
+/// What is done about a standby that was changed by hand.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct Care {
+    /// Compare all of its tree first, not only what the delta touches.
+    pub check: bool,
+    /// Keep the changes as a snapshot, and go back to the newest of the line.
+    pub discard_drift: bool,
 }
 
 /// What a round came to: told by this end, or by the other, where the primary is there.
@@ -85,6 +96,7 @@ pub(crate) fn drive(
         return Err(Error::usage("at least one snapshot must be kept", "use --keep-last 1 or more"));
     }
     let looked = standby.look()?;
+    let primary = fence(primary, &looked)?;
     place::is_standby_of(&looked, primary.as_ref())?;
     name_can_be_given(primary.as_ref(), &looked, options)?;
     let mut made = Made::default();
@@ -103,6 +115,23 @@ pub(crate) fn drive(
         made.unmake();
     }
     result
+}
+
+/// A primary that was replaced feeds nobody any more, and remembers it.
+fn fence(primary: Option<Volume>, looked: &Looked) -> Result<Option<Volume>> {
+    let Some(mut volume) = primary else { return Ok(None) };
+    let info = volume.info();
+    if looked.lineage == Some(info.lineage)
+        && let Some(epoch) = looked.epoch.filter(|epoch| *epoch > info.epoch)
+    {
+        let _lock = volume.lock()?;
+        volume.reload()?;
+        volume.note_replaced(Replaced { epoch, path: looked.path.clone() })?;
+    }
+    match volume.replaced() {
+        Some(replaced) => Err(place::was_replaced(&volume, replaced)),
+        None => Ok(Some(volume)),
+    }
 }
 
 /// A name that is taken is that of the snapshot whose delta goes on.
@@ -136,7 +165,8 @@ impl Driver<'_> {
         self.primary.reload()?;
         let mut recovered = recover(&mut self.primary, self.monitor)?;
         let info = self.primary.info();
-        let mut state = self.standby.open(info.lineage, info.epoch)?;
+        let opening = Opening { lineage: info.lineage, epoch: info.epoch, care: self.options.care };
+        let mut state = self.standby.open(opening)?;
         recovered.append(&mut state.recovered);
         let mut base = self.common_base(&state)?;
         let mut kept = 0;
@@ -171,16 +201,15 @@ impl Driver<'_> {
     /// The standby's newest snapshot, which its tree holds; the primary must have it too.
     fn common_base(&self, state: &State) -> Result<Option<SnapshotInfo>> {
         let Some(newest) = &state.newest else { return Ok(None) };
-        let common = self.primary.snapshots()?.into_iter().find(|s| s.id == newest.id);
+        let common = self.primary.line()?.into_iter().find(|s| s.id == newest.id);
         common.map(Some).ok_or_else(|| {
+            let (source, target) = (self.primary.path().display(), &self.looked.path);
             Error::refused(
+                format!("{source} does not have snapshot {}, the newest of {target}", newest.name),
                 format!(
-                    "{} no longer has snapshot {}, the newest of {}",
-                    self.primary.path().display(),
-                    newest.name,
-                    self.looked.path
+                    "if they have an older one in common, `snapsync rejoin {target} {source}` goes back to it; \
+                     without any only a new standby can follow: name an empty target"
                 ),
-                "without a common snapshot only a new standby can follow: name an empty target",
             )
         })
     }
@@ -191,7 +220,7 @@ impl Driver<'_> {
         if pending.base != base.map(|base| base.id) {
             return Ok(None);
         }
-        Ok(self.primary.snapshots()?.into_iter().find(|s| s.id == pending.snapshot))
+        Ok(self.primary.line()?.into_iter().find(|s| s.id == pending.snapshot))
     }
 
     /// After a failure that left the standby where it was, the primary's new snapshot has no purpose, and neither has
@@ -281,6 +310,7 @@ impl Driver<'_> {
             verb: "sync",
             primary: self.primary.info(),
             standby: state.volume.clone(),
+            set_aside: state.set_aside.clone(),
             base,
             unchanged: counts.rows == 0,
             changes: counts,
@@ -321,16 +351,16 @@ impl Driver<'_> {
 }
 
 /// Where the primary keeps a manifest while its delta travels.
-struct Outgoing(PathBuf);
+pub(crate) struct Outgoing(PathBuf);
 
 impl Outgoing {
-    fn make(primary: &Volume) -> Result<Outgoing> {
+    pub(crate) fn make(primary: &Volume) -> Result<Outgoing> {
         let dir = primary.outgoing();
         std::fs::create_dir(&dir).context("create the directory", &dir)?;
         Ok(Outgoing(dir))
     }
 
-    fn manifest(&self) -> PathBuf {
+    pub(crate) fn manifest(&self) -> PathBuf {
         self.0.join("manifest.arrow")
     }
 }
@@ -372,7 +402,7 @@ pub(crate) fn volume_head(
         origin: volume.origin_of(snapshot),
         base: base.map(identity),
         volume: Some(info.id),
-        lineage: Some(info.lineage),
+        lineage: Some(info.lineage).filter(|_| !snapshot.aside),
         epoch: info.epoch,
         filesystem: info.filesystem,
         totals: counts.into(),

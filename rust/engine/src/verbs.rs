@@ -2,10 +2,11 @@
 
 use crate::place::existing_directory;
 use crate::recover::recover;
-use crate::report::{Deleted, Listed, StandbyStatus, Status, Taken, Unfinished};
+use crate::report::{Deleted, Initialised, Listed, StandbyStatus, Status, Taken, Unfinished};
 use snapsync_apply::{Journal, Phase};
-use snapsync_model::{Error, Monitor, Result, Role, SnapshotInfo, Stage};
-use snapsync_snapshot::{Request, Volume, name_is_free};
+use snapsync_model::{Context, Error, Monitor, Result, Role, SnapshotInfo, Stage};
+use snapsync_snapshot::{Request, Volume, is_vacant, name_is_free};
+use snapsync_sys::{Root, btrfs};
 use std::path::Path;
 use std::time::Instant;
 use uuid::Uuid;
@@ -36,6 +37,46 @@ pub fn snapshot(path: &Path, name: Option<String>, monitor: &Monitor) -> Result<
     })
 }
 
+/// Makes a directory a volume, or changes how one is kept. With `read_only` a directory that is none yet is to be a
+/// standby: of whichever primary is synced to it first.
+pub fn init(path: &Path, read_only: Option<bool>, monitor: &Monitor) -> Result<Initialised> {
+    let path = existing_directory(path)?;
+    if read_only == Some(true) {
+        can_be_read_only(&path)?;
+    }
+    let mut volume = match Volume::find(&path)? {
+        Some(volume) => volume,
+        None if read_only == Some(true) => {
+            if !is_vacant(&path)? {
+                return Err(Error::refused(
+                    format!("{} is not empty, and a standby begins empty", path.display()),
+                    "name an empty directory; a primary is made without --read-only",
+                ));
+            }
+            Volume::init(&path, Role::Standby, Uuid::nil(), 1)?
+        }
+        None => Volume::init(&path, Role::Primary, Uuid::new_v4(), 1)?,
+    };
+    let _lock = volume.lock()?;
+    volume.reload()?;
+    let recovered = recover(&mut volume, monitor)?;
+    if let Some(read_only) = read_only {
+        volume.set_read_only(read_only)?;
+    }
+    Ok(Initialised { verb: "init", volume: volume.info(), read_only: volume.is_read_only(), recovered })
+}
+
+fn can_be_read_only(path: &Path) -> Result<()> {
+    let root = Root::open(path)?;
+    if btrfs::is_subvolume(root.fd()).context("read the subvolume of", path)? {
+        return Ok(());
+    }
+    Err(Error::usage(
+        format!("{} is not a Btrfs subvolume: it cannot be made read-only", path.display()),
+        "leave out --read-only",
+    ))
+}
+
 pub fn list(path: &Path) -> Result<Listed> {
     let volume = Volume::open(&existing_directory(path)?)?;
     Ok(Listed { verb: "list", volume: volume.info(), snapshots: volume.snapshots()? })
@@ -62,7 +103,7 @@ fn is_not_needed(volume: &Volume, info: &SnapshotInfo) -> Result<()> {
     if let Some(standby) = volume.standbys().values().find(|s| s.snapshot == info.id) {
         return refused(format!("the standby {} needs it as its base", standby.path));
     }
-    let is_newest = volume.snapshots()?.last().is_some_and(|s| s.id == info.id);
+    let is_newest = volume.line()?.last().is_some_and(|s| s.id == info.id);
     if volume.info().role == Role::Standby && is_newest {
         return refused("it is what this standby holds".to_owned());
     }
@@ -72,7 +113,7 @@ fn is_not_needed(volume: &Volume, info: &SnapshotInfo) -> Result<()> {
 /// Reads only: what is unfinished stays so.
 pub fn status(path: &Path) -> Result<Status> {
     let volume = Volume::open(&existing_directory(path)?)?;
-    let snapshots = volume.snapshots()?;
+    let snapshots = volume.line()?;
     let lag = |id: Uuid| {
         let at = snapshots.iter().position(|s| s.id == id);
         at.map_or(snapshots.len(), |at| snapshots.len() - 1 - at) as u64
@@ -96,6 +137,8 @@ pub fn status(path: &Path) -> Result<Status> {
         busy: volume.is_busy(),
         standbys: standbys.collect(),
         latest: snapshots.last().cloned(),
+        replaced: volume.replaced().cloned(),
+        read_only: volume.is_read_only(),
     })
 }
 

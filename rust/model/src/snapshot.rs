@@ -60,6 +60,9 @@ pub struct SnapshotInfo {
     /// What of the volume the snapshot is of. On Btrfs its directory holds the rest too.
     #[serde(default, skip_serializing_if = "Subset::is_everything")]
     pub subset: Subset,
+    /// It was kept when the volume went back to an older one: no later snapshot follows it, and no delta leads to it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub aside: bool,
 }
 
 /// A path as a JSON string from which Python gets its bytes back: a byte that is not UTF-8 is written as the lone

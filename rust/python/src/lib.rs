@@ -9,15 +9,15 @@ mod error;
 mod watch;
 
 use pyo3::prelude::*;
-use snapsync_engine::{Compression, Gate, Options, Reach, Travel, with_jobs};
+use snapsync_engine::{Care, Compression, Gate, OnDrift, Options, Reach, Travel, with_jobs};
 use std::path::PathBuf;
 use watch::{Progress, watched};
 
 #[pyfunction]
 #[pyo3(signature = (
     source, target, *, name=None, keep_last=None, strict=false, exclude=Vec::new(), include=Vec::new(),
-    everything=false, compress="zstd:1", bwlimit=None, rsh=None, remote_path="snapsync", ssh_options=Vec::new(),
-    channels=1, jobs=0, progress=None,
+    everything=false, check=false, discard_drift=false, compress="zstd:1", bwlimit=None, rsh=None,
+    remote_path="snapsync", ssh_options=Vec::new(), channels=1, jobs=0, progress=None,
 ))]
 #[allow(clippy::too_many_arguments)]
 fn sync(
@@ -30,6 +30,8 @@ fn sync(
     exclude: Vec<String>,
     include: Vec<String>,
     everything: bool,
+    check: bool,
+    discard_drift: bool,
     compress: &str,
     bwlimit: Option<u64>,
     rsh: Option<Vec<String>>,
@@ -39,14 +41,137 @@ fn sync(
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
-    let options = Options { name, keep_last, strict, exclude, include, everything };
-    let rsh = rsh.unwrap_or_else(|| Reach::default().rsh);
-    let reach = Reach { rsh, remote_path: remote_path.to_owned(), options: ssh_options, channels };
+    let care = Care { check, discard_drift };
+    let options = Options { name, keep_last, strict, exclude, include, everything, care };
+    let reach = reach(rsh, remote_path, ssh_options, channels);
     let compress = compress.to_owned();
     watched(py, progress, move |monitor| {
         let travel = Travel { compression: Compression::parse(&compress)?, limit: bwlimit };
         with_jobs(jobs, || snapsync_engine::sync(&source, &target, &options, &travel, &reach, monitor))
     })
+}
+
+fn reach(rsh: Option<Vec<String>>, remote_path: &str, options: Vec<String>, channels: usize) -> Reach {
+    let rsh = rsh.unwrap_or_else(|| Reach::default().rsh);
+    Reach { rsh, remote_path: remote_path.to_owned(), options, channels }
+}
+
+#[pyfunction]
+#[pyo3(signature = (volume, *, name=None, discard_drift=false, accept_drift=false, jobs=0, progress=None))]
+fn promote(
+    py: Python<'_>,
+    volume: PathBuf,
+    name: Option<String>,
+    discard_drift: bool,
+    accept_drift: bool,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    let on_drift = match (discard_drift, accept_drift) {
+        (true, _) => OnDrift::Discard,
+        (_, true) => OnDrift::Accept,
+        _ => OnDrift::Refuse,
+    };
+    watched(py, progress, move |monitor| {
+        with_jobs(jobs, || snapsync_engine::promote(&volume, name, on_drift, monitor))
+    })
+}
+
+#[pyfunction]
+#[pyo3(signature = (
+    old, new, *, compress="zstd:1", bwlimit=None, rsh=None, remote_path="snapsync", ssh_options=Vec::new(),
+    channels=1, jobs=0, progress=None,
+))]
+#[allow(clippy::too_many_arguments)]
+fn rejoin(
+    py: Python<'_>,
+    old: PathBuf,
+    new: PathBuf,
+    compress: &str,
+    bwlimit: Option<u64>,
+    rsh: Option<Vec<String>>,
+    remote_path: &str,
+    ssh_options: Vec<String>,
+    channels: usize,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    let reach = reach(rsh, remote_path, ssh_options, channels);
+    let compress = compress.to_owned();
+    watched(py, progress, move |monitor| {
+        let travel = Travel { compression: Compression::parse(&compress)?, limit: bwlimit };
+        with_jobs(jobs, || snapsync_engine::rejoin(&old, &new, &travel, &reach, monitor))
+    })
+}
+
+#[pyfunction]
+#[pyo3(signature = (
+    old, new, output, *, rsh=None, remote_path="snapsync", ssh_options=Vec::new(), jobs=0, progress=None,
+))]
+#[allow(clippy::too_many_arguments)]
+fn rejoin_preview(
+    py: Python<'_>,
+    old: PathBuf,
+    new: PathBuf,
+    output: PathBuf,
+    rsh: Option<Vec<String>>,
+    remote_path: &str,
+    ssh_options: Vec<String>,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    let reach = reach(rsh, remote_path, ssh_options, 1);
+    watched(py, progress, move |monitor| {
+        with_jobs(jobs, || snapsync_engine::rejoin_preview(&old, &new, &output, &reach, monitor))
+    })
+}
+
+#[pyfunction]
+#[pyo3(signature = (
+    primary, standby, *, compress="zstd:1", bwlimit=None, rsh=None, remote_path="snapsync",
+    ssh_options=Vec::new(), channels=1, jobs=0, progress=None,
+))]
+#[allow(clippy::too_many_arguments)]
+fn switch(
+    py: Python<'_>,
+    primary: PathBuf,
+    standby: PathBuf,
+    compress: &str,
+    bwlimit: Option<u64>,
+    rsh: Option<Vec<String>>,
+    remote_path: &str,
+    ssh_options: Vec<String>,
+    channels: usize,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    let reach = reach(rsh, remote_path, ssh_options, channels);
+    let compress = compress.to_owned();
+    watched(py, progress, move |monitor| {
+        let travel = Travel { compression: Compression::parse(&compress)?, limit: bwlimit };
+        with_jobs(jobs, || snapsync_engine::switch(&primary, &standby, &travel, &reach, monitor))
+    })
+}
+
+#[pyfunction]
+#[pyo3(signature = (address, *, name=None, strict=false, jobs=0, progress=None))]
+fn restore(
+    py: Python<'_>,
+    address: PathBuf,
+    name: Option<String>,
+    strict: bool,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    watched(py, progress, move |monitor| {
+        with_jobs(jobs, || snapsync_engine::restore(&address, name, strict, monitor))
+    })
+}
+
+#[pyfunction]
+#[pyo3(signature = (volume, *, read_only=None))]
+fn init(py: Python<'_>, volume: PathBuf, read_only: Option<bool>) -> PyResult<String> {
+    watched(py, None, move |monitor| snapsync_engine::init(&volume, read_only, monitor))
 }
 
 #[pyfunction]
@@ -90,17 +215,23 @@ fn send(
 }
 
 #[pyfunction]
-#[pyo3(signature = (volume, delta=None, *, strict=false, jobs=0, progress=None))]
+#[pyo3(signature = (
+    volume, delta=None, *, strict=false, check=false, discard_drift=false, jobs=0, progress=None,
+))]
+#[allow(clippy::too_many_arguments)]
 fn receive(
     py: Python<'_>,
     volume: PathBuf,
     delta: Option<PathBuf>,
     strict: bool,
+    check: bool,
+    discard_drift: bool,
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
+    let care = Care { check, discard_drift };
     watched(py, progress, move |monitor| {
-        with_jobs(jobs, || snapsync_engine::receive(&volume, delta.as_deref(), strict, monitor))
+        with_jobs(jobs, || snapsync_engine::receive(&volume, delta.as_deref(), strict, care, monitor))
     })
 }
 
@@ -189,6 +320,12 @@ fn native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     error::add(module)?;
     module.add_function(wrap_pyfunction!(sync, module)?)?;
+    module.add_function(wrap_pyfunction!(init, module)?)?;
+    module.add_function(wrap_pyfunction!(promote, module)?)?;
+    module.add_function(wrap_pyfunction!(rejoin, module)?)?;
+    module.add_function(wrap_pyfunction!(rejoin_preview, module)?)?;
+    module.add_function(wrap_pyfunction!(switch, module)?)?;
+    module.add_function(wrap_pyfunction!(restore, module)?)?;
     module.add_function(wrap_pyfunction!(serve, module)?)?;
     module.add_function(wrap_pyfunction!(send, module)?)?;
     module.add_function(wrap_pyfunction!(receive, module)?)?;

@@ -24,7 +24,7 @@ pub use follow::Delta;
 pub use pool::PoolSnapshot;
 pub use received::{Shelf, Work, can_be_a_name, identity_of};
 pub use take::Request;
-pub use volume::{Standby, Volume, is_vacant, name_is_free};
+pub use volume::{Replaced, Standby, Volume, is_vacant, name_is_free};
 
 /// What this version writes and reads.
-pub const STORE_FORMAT: u32 = 2;
+pub const STORE_FORMAT: u32 = 3;

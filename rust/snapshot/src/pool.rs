@@ -99,7 +99,7 @@ pub(crate) fn take(
 }
 
 fn previous_table(volume: &Volume) -> Result<Option<TableReader>> {
-    let snapshots = volume.snapshots()?;
+    let snapshots = volume.line()?;
     snapshots.last().map(|info| TableReader::open(&volume.dir_of(info.id).join("table.arrow"))).transpose()
 }
 

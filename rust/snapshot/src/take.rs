@@ -2,6 +2,7 @@
 
 use crate::volume::{Volume, name_is_free};
 use crate::{Delta, PoolSnapshot, follow, pool};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, SnapshotInfo, Subset};
 use snapsync_sys::{Root, btrfs, fault, make_dir_durable, remove_tree, sync_filesystem, write_file};
 use std::collections::HashSet;
@@ -22,6 +23,8 @@ pub enum Request {
 
 /// Until it is deleted wholly, a snapshot's directory has this ending.
 const DELETING: &str = "deleting";
+/// In a snapshot's directory, where it is taken again.
+const AGAIN: &str = "again";
 
 impl Volume {
     /// Takes a snapshot. The caller holds the lock.
@@ -44,25 +47,59 @@ impl Volume {
         })
     }
 
+    /// Takes a snapshot of the tree as it is that nothing lists until it is kept, and that the next command removes.
+    /// What it is compared to is the newest of the line. The caller holds the lock.
+    pub fn probe(&mut self, prefix: &str, monitor: &Monitor) -> Result<SnapshotInfo> {
+        let (taken, now) = (self.snapshots()?, jiff::Timestamp::now());
+        let newest = taken.iter().rfind(|snapshot| !snapshot.aside);
+        let info = SnapshotInfo {
+            id: Uuid::new_v4(),
+            name: unused_name(prefix, &now, &taken),
+            sequence: newest.map_or(0, |newest| newest.sequence),
+            parent: newest.map(|newest| newest.id),
+            created: now.to_string(),
+            provider: self.info().provider,
+            entries: None,
+            bytes: None,
+            subset: self.subset().clone(),
+            aside: true,
+        };
+        self.make(info, |volume, subset, round, dir| pool::take(volume, subset, round, dir, monitor))
+    }
+
+    /// A name after the time that no snapshot has yet.
+    pub fn unused_name(&self, prefix: &str) -> Result<String> {
+        Ok(unused_name(prefix, &jiff::Timestamp::now(), &self.snapshots()?))
+    }
+
+    /// Lists a probe as a snapshot that was kept aside.
+    pub fn keep(&self, probe: &SnapshotInfo) -> Result<()> {
+        self.record_snapshot(probe)?;
+        let snapshots = self.store().join("snapshots");
+        make_dir_durable(&snapshots).context("sync", &snapshots)?;
+        fault::point("snapshot.kept");
+        Ok(())
+    }
+
+    /// Takes a probe away.
+    pub fn drop_probe(&self, probe: &SnapshotInfo) -> Result<()> {
+        self.remove_incomplete(&self.dir_of(probe.id))
+    }
+
+    /// Keeps a snapshot of the line aside.
+    pub fn set_aside(&self, info: &SnapshotInfo) -> Result<()> {
+        self.record_snapshot(&SnapshotInfo { aside: true, ..info.clone() })?;
+        fault::point("snapshot.aside");
+        self.point_latest()
+    }
+
     /// `table` writes the table of a pool snapshot.
     fn take_with(
         &mut self,
-        mut info: SnapshotInfo,
+        info: SnapshotInfo,
         table: impl FnOnce(&Volume, &Subset, u64, &Path) -> Result<pool::Counts>,
     ) -> Result<SnapshotInfo> {
-        let dir = self.dir_of(info.id);
-        std::fs::create_dir(&dir).context("create the directory", &dir)?;
-        fault::point("snapshot.begin");
-        match info.provider {
-            Provider::Btrfs => self.take_btrfs(&dir)?,
-            Provider::Pool => {
-                let round = self.claim_round()?;
-                write_file(&dir, "round", round.to_string().as_bytes()).context("write", &dir)?;
-                let counts = table(self, &info.subset, round, &dir)?;
-                (info.entries, info.bytes) = (Some(counts.entries), Some(counts.bytes));
-            }
-        }
-        fault::point("snapshot.table");
+        let info = self.make(info, table)?;
         self.note_taken(&info)?;
         self.record_snapshot(&info)?;
         let snapshots = self.store().join("snapshots");
@@ -72,10 +109,35 @@ impl Volume {
         Ok(info)
     }
 
-    fn describe(&self, request: Request) -> Result<SnapshotInfo> {
+    /// All of a snapshot but its record.
+    fn make(
+        &mut self,
+        mut info: SnapshotInfo,
+        table: impl FnOnce(&Volume, &Subset, u64, &Path) -> Result<pool::Counts>,
+    ) -> Result<SnapshotInfo> {
+        let dir = self.dir_of(info.id);
+        std::fs::create_dir(&dir).context("create the directory", &dir)?;
+        fault::point("snapshot.begin");
+        match info.provider {
+            Provider::Btrfs => self.take_btrfs(&dir, "tree")?,
+            Provider::Pool => {
+                let round = self.claim_round()?;
+                write_file(&dir, "round", round.to_string().as_bytes()).context("write", &dir)?;
+                let counts = table(self, &info.subset, round, &dir)?;
+                (info.entries, info.bytes) = (Some(counts.entries), Some(counts.bytes));
+            }
+        }
+        fault::point("snapshot.table");
+        Ok(info)
+    }
+
+    /// Who the next snapshot of the line is to be.
+    pub fn describe(&self, request: Request) -> Result<SnapshotInfo> {
         let provider = self.info().provider;
         let (name, subset) = match request {
-            Request::Same(info) => return Ok(SnapshotInfo { provider, entries: None, bytes: None, ..info }),
+            Request::Same(info) => {
+                return Ok(SnapshotInfo { provider, entries: None, bytes: None, aside: false, ..info });
+            }
             Request::New { name, subset } => (name, subset),
         };
         let taken = self.snapshots()?;
@@ -85,26 +147,27 @@ impl Volume {
                 name_is_free(&name, &taken)?;
                 name
             }
-            None => unused_name(&now, &taken),
+            None => unused_name("", &now, &taken),
         };
         Ok(SnapshotInfo {
             id: Uuid::new_v4(),
             name,
             sequence: self.next_sequence(),
-            parent: taken.last().map(|s| s.id),
+            parent: taken.iter().rfind(|s| !s.aside).map(|s| s.id),
             created: now.to_string(),
             provider,
             entries: None,
             bytes: None,
             subset: subset.unwrap_or_else(|| self.subset().clone()),
+            aside: false,
         })
     }
 
-    fn take_btrfs(&self, dir: &Path) -> Result<()> {
+    fn take_btrfs(&self, dir: &Path, name: &str) -> Result<()> {
         let (volume, into) = (Root::open(self.path())?, Root::open(dir)?);
         // What the snapshot's own transaction holds is searched in every comparison with it: this leaves little.
         sync_filesystem(volume.fd()).context("sync the file system of", self.path())?;
-        btrfs::create_snapshot(volume.fd(), into.fd(), OsStr::new("tree"))
+        btrfs::create_snapshot(volume.fd(), into.fd(), OsStr::new(name))
             .context("take a snapshot of", self.path())
     }
 
@@ -113,19 +176,24 @@ impl Volume {
         if self.info().provider != Provider::Btrfs {
             return Ok(());
         }
+        // It is in the tree, which may be read-only between rounds.
+        self.unseal()?;
+        let result = self.write_latest();
+        self.seal()?;
+        result
+    }
+
+    fn write_latest(&self) -> Result<()> {
         let dir = self.path().join(snapsync_walk::STORE);
         let (link, temporary) = (dir.join("latest"), dir.join("latest.new"));
         let _ = std::fs::remove_file(&temporary);
-        match self.snapshots()?.last() {
+        match self.line()?.last() {
             Some(info) => {
                 let target = Path::new("store/snapshots").join(info.id.to_string()).join("tree");
                 std::os::unix::fs::symlink(target, &temporary).context("create", &temporary)?;
                 std::fs::rename(&temporary, &link).context("replace", &link)
             }
-            None => match std::fs::remove_file(&link) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e).context("remove", &link),
-                _ => Ok(()),
-            },
+            None => remove_file(&link),
         }
     }
 
@@ -136,8 +204,7 @@ impl Volume {
         if info.provider == Provider::Pool {
             // Told before the snapshot is unlisted: nothing that is taken later can come to use these.
             let garbage = self.unshared_objects(info, monitor)?;
-            let text: String = garbage.iter().map(|object| format!("{object}\n")).collect();
-            write_file(&dir, "garbage", text.as_bytes()).context("write", &dir)?;
+            write_garbage(&dir, &garbage)?;
         }
         let doomed = dir.with_extension(DELETING);
         std::fs::rename(dir.join("snapshot.json"), dir.join("deleted.json")).context("unlist", &dir)?;
@@ -147,6 +214,75 @@ impl Volume {
         fault::point("delete.unlisted");
         self.finish_delete(&doomed)?;
         self.point_latest()
+    }
+
+    /// Takes a snapshot again after the tree went back to it: what was made anew has other inodes, by which later
+    /// snapshots are compared with this one. `delta` says how it went. The caller holds the lock.
+    pub fn take_again(
+        &mut self,
+        info: &SnapshotInfo,
+        delta: Result<Delta, &str>,
+        monitor: &Monitor,
+    ) -> Result<()> {
+        match info.provider {
+            Provider::Btrfs => self.replace_tree(&self.dir_of(info.id)),
+            Provider::Pool => self.replace_table(info, delta, monitor),
+        }
+    }
+
+    fn replace_tree(&self, dir: &Path) -> Result<()> {
+        let (again, tree) = (dir.join(AGAIN), dir.join("tree"));
+        self.take_btrfs(dir, AGAIN)?;
+        fault::point("again.made");
+        renameat_with(CWD, &again, CWD, &tree, RenameFlags::EXCHANGE).context("replace", &tree)?;
+        make_dir_durable(dir).context("sync", dir)?;
+        fault::point("again.replaced");
+        self.settle(dir)
+    }
+
+    fn replace_table(
+        &mut self,
+        info: &SnapshotInfo,
+        delta: Result<Delta, &str>,
+        monitor: &Monitor,
+    ) -> Result<()> {
+        let dir = self.dir_of(info.id);
+        let again = dir.join(AGAIN);
+        // A delete that was killed may have left such a list, which is not of this.
+        remove_file(&dir.join("garbage"))?;
+        make_dir_durable(&dir).context("sync", &dir)?;
+        std::fs::create_dir(&again).context("create the directory", &again)?;
+        let round = self.claim_round()?;
+        write_file(&again, "round", round.to_string().as_bytes()).context("write", &again)?;
+        follow::take(self, &info.subset, round, &again, delta, monitor)?;
+        fault::point("again.made");
+        let used: HashSet<u64> = PoolSnapshot::objects(&again.join("table.arrow"))?.collect::<Result<_>>()?;
+        let mut garbage = self.unshared_objects(info, monitor)?;
+        garbage.retain(|object| !used.contains(object));
+        write_garbage(&dir, &garbage)?;
+        std::fs::rename(again.join("table.arrow"), dir.join("table.arrow")).context("replace", &dir)?;
+        make_dir_durable(&dir).context("sync", &dir)?;
+        fault::point("again.replaced");
+        self.settle(&dir)
+    }
+
+    /// After a snapshot was taken again, or was about to be.
+    fn settle(&self, dir: &Path) -> Result<()> {
+        let again = dir.join(AGAIN);
+        if self.info().provider == Provider::Btrfs {
+            let root = Root::open(dir)?;
+            return btrfs::delete_subvolume(root.fd(), OsStr::new(AGAIN))
+                .context("delete the subvolume", &again);
+        }
+        let pool = self.store().join("pool");
+        if dir.join("garbage").exists() && !again.join("table.arrow").exists() {
+            remove_garbage(&pool, dir)?;
+        } else if let Some(round) = read_round(&again) {
+            pool::remove_round(&pool, round)?;
+        }
+        remove_file(&dir.join("garbage"))?;
+        let root = Root::open(dir)?;
+        remove_tree(root.fd(), OsStr::new(AGAIN)).context("remove", &again)
     }
 
     fn unshared_objects(&self, info: &SnapshotInfo, monitor: &Monitor) -> Result<Vec<u64>> {
@@ -164,12 +300,7 @@ impl Volume {
     }
 
     fn finish_delete(&self, doomed: &Path) -> Result<()> {
-        if let Ok(text) = std::fs::read_to_string(doomed.join("garbage")) {
-            pool::remove_objects(
-                &self.store().join("pool"),
-                text.lines().filter_map(|line| line.parse().ok()),
-            )?;
-        }
+        remove_garbage(&self.store().join("pool"), doomed)?;
         self.remove_snapshot_dir(doomed)
     }
 
@@ -184,6 +315,14 @@ impl Volume {
         remove_tree(parent.fd(), name).context("remove", dir)
     }
 
+    /// No complete snapshot can use the objects of a round that was not completed.
+    fn remove_incomplete(&self, dir: &Path) -> Result<()> {
+        if let Some(round) = read_round(dir) {
+            pool::remove_round(&self.store().join("pool"), round)?;
+        }
+        self.remove_snapshot_dir(dir)
+    }
+
     /// Clears what an interrupted take or delete left. Says what it did. The caller holds the lock.
     pub fn recover(&mut self) -> Result<Vec<String>> {
         let mut done = Vec::new();
@@ -195,12 +334,10 @@ impl Volume {
                 self.finish_delete(&dir)?;
                 done.push("finished deleting a snapshot".to_owned());
             } else if !dir.join("snapshot.json").exists() {
-                // No complete snapshot can use the objects of a round that was not completed.
-                if let Some(round) = read_round(&dir) {
-                    pool::remove_round(&self.store().join("pool"), round)?;
-                }
-                self.remove_snapshot_dir(&dir)?;
+                self.remove_incomplete(&dir)?;
                 done.push("removed a snapshot that was not completed".to_owned());
+            } else if dir.join(AGAIN).exists() {
+                self.settle(&dir)?;
             }
         }
         if !done.is_empty() {
@@ -231,12 +368,31 @@ impl Volume {
     }
 }
 
+/// Removes a file that may be gone.
+fn remove_file(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e).context("remove", path),
+        _ => Ok(()),
+    }
+}
+
+fn write_garbage(dir: &Path, objects: &[u64]) -> Result<()> {
+    let text: String = objects.iter().map(|object| format!("{object}\n")).collect();
+    write_file(dir, "garbage", text.as_bytes()).context("write", dir)
+}
+
+/// Removes the objects that a snapshot's directory lists as used by nothing else.
+fn remove_garbage(pool: &Path, dir: &Path) -> Result<()> {
+    let Ok(text) = std::fs::read_to_string(dir.join("garbage")) else { return Ok(()) };
+    pool::remove_objects(pool, text.lines().filter_map(|line| line.parse().ok()))
+}
+
 fn read_round(dir: &Path) -> Option<u64> {
     std::fs::read_to_string(dir.join("round")).ok()?.parse().ok()
 }
 
-fn unused_name(now: &jiff::Timestamp, taken: &[SnapshotInfo]) -> String {
-    let name = now.strftime("%Y%m%dT%H%M%SZ").to_string();
+fn unused_name(prefix: &str, now: &jiff::Timestamp, taken: &[SnapshotInfo]) -> String {
+    let name = format!("{prefix}{}", now.strftime("%Y%m%dT%H%M%SZ"));
     let candidates = std::iter::once(name.clone()).chain((2..).map(|n| format!("{name}-{n}")));
     candidates.into_iter().find(|c| taken.iter().all(|s| s.name != *c)).unwrap_or(name)
 }

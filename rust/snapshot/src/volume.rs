@@ -23,6 +23,14 @@ pub struct Standby {
     pub at: String,
 }
 
+/// What a primary knows of the one that was promoted in its stead.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    pub epoch: u64,
+    /// Where it was met, or a standby that follows it.
+    pub path: String,
+}
+
 /// `volume.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Record {
@@ -41,6 +49,11 @@ struct Record {
     /// That of the newest snapshot, and so of the next where no other is asked for.
     #[serde(default, skip_serializing_if = "Subset::is_everything")]
     subset: Subset,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    replaced: Option<Replaced>,
+    /// While it is a standby, its tree is read-only between rounds.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    read_only: bool,
 }
 
 /// Only what every format has, to tell a newer one.
@@ -100,6 +113,8 @@ impl Volume {
             next_round: 1,
             standbys: BTreeMap::new(),
             subset: Subset::default(),
+            replaced: None,
+            read_only: false,
         };
         let mut volume = Volume { path: path.to_path_buf(), record, filesystem };
         volume.make_store(subvolume)?;
@@ -220,6 +235,82 @@ impl Volume {
         self.save()
     }
 
+    pub fn replaced(&self) -> Option<&Replaced> {
+        self.record.replaced.as_ref()
+    }
+
+    /// Another primary of this lineage was met, with a higher epoch.
+    pub fn note_replaced(&mut self, replaced: Replaced) -> Result<()> {
+        self.record.replaced = Some(replaced);
+        self.save()
+    }
+
+    /// Makes a standby the primary of a new epoch.
+    pub fn become_primary(&mut self) -> Result<()> {
+        self.unseal()?;
+        self.record.epoch += 1;
+        self.record.role = Role::Primary;
+        self.record.standbys.clear();
+        self.save()
+    }
+
+    /// Makes a primary a standby in the epoch of the primary that it is to follow.
+    pub fn become_standby(&mut self, epoch: u64) -> Result<()> {
+        self.record.epoch = epoch;
+        self.record.role = Role::Standby;
+        self.record.replaced = None;
+        self.record.standbys.clear();
+        self.save()
+    }
+
+    /// Makes a standby that has followed nobody yet one of this lineage.
+    pub fn join_lineage(&mut self, lineage: Uuid, epoch: u64) -> Result<()> {
+        (self.record.lineage, self.record.epoch) = (lineage, epoch);
+        self.save()
+    }
+
+    pub fn is_read_only(&self) -> bool {
+        self.record.read_only
+    }
+
+    /// Whether a standby's tree is to be read-only between rounds.
+    pub fn set_read_only(&mut self, read_only: bool) -> Result<()> {
+        self.record.read_only = read_only;
+        self.save()?;
+        if read_only { self.seal() } else { self.unseal() }
+    }
+
+    /// Makes a standby's tree read-only if it is to be, until `unseal`.
+    pub fn seal(&self) -> Result<()> {
+        let is_sealed = self.record.read_only && self.record.role == Role::Standby;
+        if is_sealed { self.make_read_only(true) } else { Ok(()) }
+    }
+
+    /// Makes the tree writable, where it was read-only between rounds.
+    pub fn unseal(&self) -> Result<()> {
+        self.make_read_only(false)
+    }
+
+    fn make_read_only(&self, read_only: bool) -> Result<()> {
+        if self.record.provider != Provider::Btrfs {
+            return Ok(());
+        }
+        let root = Root::open(&self.path)?;
+        let is = btrfs::is_read_only(root.fd()).context("read the flags of", &self.path)?;
+        if is == read_only {
+            return Ok(());
+        }
+        let action = if read_only { "make read-only" } else { "make writable" };
+        btrfs::set_read_only(root.fd(), read_only).context(action, &self.path)
+    }
+
+    /// The snapshots of the line, oldest first: without those that were kept aside.
+    pub fn line(&self) -> Result<Vec<SnapshotInfo>> {
+        let mut snapshots = self.snapshots()?;
+        snapshots.retain(|snapshot| !snapshot.aside);
+        Ok(snapshots)
+    }
+
     /// The complete snapshots, oldest first.
     pub fn snapshots(&self) -> Result<Vec<SnapshotInfo>> {
         let dir = self.store().join("snapshots");
@@ -250,8 +341,8 @@ impl Volume {
             .iter()
             .position(|s| s.name == name)
             .or_else(|| snapshots.iter().position(|s| s.id.to_string() == name))
-            .or_else(|| snapshots.iter().position(|s| s.sequence.to_string() == name))
-            .or_else(|| (name == "latest").then(|| snapshots.len().checked_sub(1)).flatten());
+            .or_else(|| snapshots.iter().position(|s| !s.aside && s.sequence.to_string() == name))
+            .or_else(|| (name == "latest").then(|| snapshots.iter().rposition(|s| !s.aside)).flatten());
         at.map(|at| snapshots.swap_remove(at)).ok_or_else(|| {
             Error::usage(
                 format!("{} has no snapshot {name:?}", self.path.display()),
