@@ -171,6 +171,9 @@ def remove(mount: Path, home: Path) -> None:
         listed = sh("btrfs", "subvolume", "list", mount).splitlines()
         below = [mount / line.split(" path ", 1)[1] for line in listed]
         below = [path for path in below if home in path.parents]
+        for path in sorted(below, key=lambda path: len(path.parts)):
+            # What lies in a subvolume that is read-only cannot be deleted.
+            sh("btrfs", "property", "set", "-f", path, "ro", "false")
         for path in sorted(below, key=lambda path: len(path.parts), reverse=True):
             sh("btrfs", "-q", "subvolume", "delete", path)
     if subprocess.run(["rm", "-rf", home], capture_output=True).returncode:

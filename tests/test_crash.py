@@ -337,6 +337,12 @@ def test_every_fault_point_is_passed_by_these_tests(place: Place, tmp_path: Path
         primed.next_turn()
         done("sync", pair.source, pair.target, env=env)
         done("delete", f"{pair.source}@0", env=env)
+        done("promote", pair.target, env=env)
+        primed.next_turn()
+        done("snapshot", pair.source)
+        (pair.source / "more").touch()
+        done("rejoin", pair.source, pair.target, env=env)
+        done("switch", pair.target, pair.source, env=env)
     # Those of a receive beside other snapshots are passed, and killed at, by rust/snapshot/tests/received.rs.
     points = {point for point in native.fault_points() if not point.startswith("receive.")}
     assert points <= set(passed(trace))

@@ -53,6 +53,7 @@ def sync(
     target: str,
     *,
     name: str | None = None,
+    snap: str | None = None,
     keep_last: int | None = None,
     strict: bool = False,
     exclude: Sequence[str] = ...,

@@ -89,6 +89,7 @@ def sync(
     target: AnyPath,
     *,
     name: str | None = None,
+    snap: str | None = None,
     keep_last: int | None = None,
     strict: bool = False,
     exclude: Sequence[str] = (),
@@ -111,7 +112,8 @@ def sync(
     `ssh_options`, over `channels` connections. `compress` ("none" or "zstd:LEVEL") and `bwlimit` (bytes a
     second) are for what travels between machines.
 
-    The first round restores the whole tree into an absent or empty `target`. `name` names the snapshot,
+    The first round restores the whole tree into an absent or empty `target`. `name` names the snapshot;
+    with `snap` none is taken, and that snapshot of `source` (or "latest") is brought to `target`.
     `keep_last` deletes all but that many of the newest snapshots on both sides afterwards, `strict` refuses
     where the target cannot hold everything, `jobs` is the number of threads (0: all cores).
 
@@ -130,6 +132,7 @@ def sync(
         os.fsdecode(source),
         os.fsdecode(target),
         name=_name(name),
+        snap=_name(snap),
         keep_last=keep_last,
         strict=strict,
         exclude=_text(exclude),

@@ -133,6 +133,14 @@ def sync(
         typer.Argument(metavar="TARGET", help="The standby: absent or empty in the first round."),
     ],
     name: Name = None,
+    snap: Annotated[
+        str | None,
+        typer.Option(
+            "--snap",
+            metavar="SNAP",
+            help="Take no snapshot: bring this one of SOURCE, or `latest`. Several standbys then have it.",
+        ),
+    ] = None,
     keep_last: Annotated[
         int | None,
         typer.Option(
@@ -205,6 +213,7 @@ def sync(
         source,
         target,
         name=name,
+        snap=snap,
         keep_last=keep_last,
         strict=strict,
         exclude=exclude or [],

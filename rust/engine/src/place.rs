@@ -128,7 +128,9 @@ pub(crate) fn target(path: &Path, source: Option<&Path>) -> Result<Target> {
     if let Some(source) = source {
         apart(source, &target.path)?;
     }
-    writable(if target.exists { &target.path } else { parent(&target.path)? })?;
+    if !target.volume.as_ref().is_some_and(Volume::is_read_only) {
+        writable(if target.exists { &target.path } else { parent(&target.path)? })?;
+    }
     match &target.volume {
         None if target.exists && !is_vacant(&target.path)? => Err(Error::refused(
             format!("{} is not empty and is not a standby", target.path.display()),

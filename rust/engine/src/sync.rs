@@ -24,6 +24,9 @@ use uuid::Uuid;
 pub struct Options {
     /// Name of the new snapshot; after the time without one.
     pub name: Option<String>,
+    /// No new snapshot: this one of the primary is brought to the standby.
+    #[serde(default)]
+    pub snap: Option<String>,
     /// Snapshots to keep on each side; all without it.
     pub keep_last: Option<usize>,
     /// Refuse a target that cannot hold everything.
@@ -94,6 +97,12 @@ pub(crate) fn drive(
     let subset = subset::asked(options)?;
     if options.keep_last == Some(0) {
         return Err(Error::usage("at least one snapshot must be kept", "use --keep-last 1 or more"));
+    }
+    if options.snap.is_some() && (options.name.is_some() || subset.is_some()) {
+        return Err(Error::usage(
+            "a snapshot that is there already has its name and its patterns",
+            "leave out --name and the patterns, or --snap",
+        ));
     }
     let looked = standby.look()?;
     let primary = fence(primary, &looked)?;
@@ -190,6 +199,11 @@ impl Driver<'_> {
             self.remember(&state, &brought.snapshot)?;
             base = Some(brought.snapshot);
         }
+        if let Some(name) = &self.options.snap {
+            let snapshot = self.primary.find_snapshot(name)?;
+            let brought = self.bring_old(base.as_ref(), snapshot)?;
+            return self.finish(&state, base, brought, recovered, kept);
+        }
         self.monitor.start(Stage::Snapshot, 0);
         let before = self.primary.subset().clone();
         let request = Request::New { name: self.options.name.clone(), subset };
@@ -221,6 +235,21 @@ impl Driver<'_> {
             return Ok(None);
         }
         Ok(self.primary.line()?.into_iter().find(|s| s.id == pending.snapshot))
+    }
+
+    /// Makes the standby hold a snapshot that the primary has had before. It may hold it already.
+    fn bring_old(&mut self, base: Option<&SnapshotInfo>, snapshot: SnapshotInfo) -> Result<Brought> {
+        if base.is_some_and(|base| base.id == snapshot.id) {
+            let (counts, counters) = (Counts::default(), self.monitor.counters());
+            return Ok(Brought { snapshot, counts, counters, begun: Begun::default() });
+        }
+        if snapshot.aside || base.is_some_and(|base| base.sequence > snapshot.sequence) {
+            return Err(Error::refused(
+                format!("{} cannot go on to snapshot {} from what it holds", self.looked.path, snapshot.name),
+                "name a newer one; `snapsync list` shows them",
+            ));
+        }
+        self.bring(base, snapshot)
     }
 
     /// After a failure that left the standby where it was, the primary's new snapshot has no purpose, and neither has

@@ -15,7 +15,7 @@ use watch::{Progress, watched};
 
 #[pyfunction]
 #[pyo3(signature = (
-    source, target, *, name=None, keep_last=None, strict=false, exclude=Vec::new(), include=Vec::new(),
+    source, target, *, name=None, snap=None, keep_last=None, strict=false, exclude=Vec::new(), include=Vec::new(),
     everything=false, check=false, discard_drift=false, compress="zstd:1", bwlimit=None, rsh=None,
     remote_path="snapsync", ssh_options=Vec::new(), channels=1, jobs=0, progress=None,
 ))]
@@ -25,6 +25,7 @@ fn sync(
     source: PathBuf,
     target: PathBuf,
     name: Option<String>,
+    snap: Option<String>,
     keep_last: Option<usize>,
     strict: bool,
     exclude: Vec<String>,
@@ -42,7 +43,7 @@ fn sync(
     progress: Progress,
 ) -> PyResult<String> {
     let care = Care { check, discard_drift };
-    let options = Options { name, keep_last, strict, exclude, include, everything, care };
+    let options = Options { name, snap, keep_last, strict, exclude, include, everything, care };
     let reach = reach(rsh, remote_path, ssh_options, channels);
     let compress = compress.to_owned();
     watched(py, progress, move |monitor| {
