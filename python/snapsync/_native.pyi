@@ -16,7 +16,9 @@ __all__ = [
     "SnapsyncError",
     "UsageError",
     "__version__",
+    "clone",
     "delete",
+    "delete_clone",
     "diff",
     "fault_points",
     "init",
@@ -28,6 +30,9 @@ __all__ = [
     "rejoin",
     "rejoin_preview",
     "restore",
+    "restore_file",
+    "restore_paths",
+    "restore_to",
     "send",
     "serve",
     "snapshot",
@@ -35,6 +40,7 @@ __all__ = [
     "switch",
     "sync",
     "verify",
+    "versions",
 ]
 
 __version__: Final[str]
@@ -190,3 +196,38 @@ def verify(
 def inspect_delta(file: str, manifest: str) -> str: ...
 def status(volume: str) -> str: ...
 def fault_points() -> builtins.list[str]: ...
+def restore_to(
+    snapshot: str,
+    paths: Sequence[str],
+    to: str,
+    *,
+    strict: bool = False,
+    jobs: int = 0,
+    progress: Callable[[str, int, int, str], object] | None = None,
+) -> str: ...
+def restore_paths(
+    snapshot: str,
+    paths: Sequence[str],
+    *,
+    strict: bool = False,
+    jobs: int = 0,
+    progress: Callable[[str, int, int, str], object] | None = None,
+) -> str: ...
+def clone(
+    snapshot: str,
+    to: str,
+    *,
+    name: str | None = None,
+    strict: bool = False,
+    jobs: int = 0,
+    progress: Callable[[str, int, int, str], object] | None = None,
+) -> str: ...
+def delete_clone(volume: str, name: str) -> str: ...
+def versions(file: str, *, progress: Callable[[str, int, int, str], object] | None = None) -> str: ...
+def restore_file(
+    snapshot: str,
+    path: str,
+    to: str,
+    *,
+    progress: Callable[[str, int, int, str], object] | None = None,
+) -> str: ...

@@ -19,13 +19,18 @@ from typing import TYPE_CHECKING, TypeAlias
 from snapsync import _native
 from snapsync.errors import IntegrityError, UsageError, told
 from snapsync.reports import (
+    Clone,
+    CloneReport,
+    DeleteCloneReport,
     DeleteReport,
     DiffReport,
     ListReport,
     PromoteReport,
     ReceiveReport,
     RejoinReport,
+    RestorePathsReport,
     RestoreReport,
+    RestoreToReport,
     SendReport,
     Snapshot,
     SnapshotReport,
@@ -33,6 +38,8 @@ from snapsync.reports import (
     SwitchReport,
     SyncReport,
     VerifyReport,
+    Version,
+    VersionsReport,
 )
 
 if TYPE_CHECKING:
@@ -78,6 +85,18 @@ class Volume:
         """
         key = snap.id if isinstance(snap, Snapshot) else str(snap)
         return DeleteReport.from_json(_native.delete(str(self.path), key)).deleted
+
+    def clones(self) -> list[Clone]:
+        """The writable copies of this volume's snapshots, by name."""
+        return list(ListReport.from_json(_native.list(str(self.path))).clones)
+
+    def delete_clone(self, name: str) -> Clone:
+        """Delete a clone with its directory, if that still is it, and return what it was."""
+        report = delete_clone(self.path, name)
+        if report is None:
+            message = f"{self.path} has no clone {name!r}"
+            raise told(UsageError(message), message, "Volume.clones() tells which it has")
+        return report.clone
 
     def status(self) -> StatusReport:
         """Role, snapshots, standbys and their lag, and what is unfinished."""
@@ -364,6 +383,103 @@ def restore(
         os.fsdecode(address), name=_name(name), strict=strict, jobs=jobs, progress=progress
     )
     return RestoreReport.from_json(text)
+
+
+def restore_to(
+    snapshot: AnyPath,
+    to: AnyPath,
+    paths: Sequence[AnyPath] = (),
+    *,
+    strict: bool = False,
+    jobs: int = 0,
+    progress: Progress | None = None,
+) -> RestoreToReport:
+    """Make the absent or empty directory `to` hold `snapshot` (VOLUME@SNAP), or only `paths` of it.
+
+    Where both are on one file system that can, files share the blocks of the snapshot's. `strict` refuses
+    where `to` cannot hold everything.
+
+    Raises UsageError for a path that the snapshot does not have, RefusedError where `to` is not empty.
+    """
+    text = _native.restore_to(
+        os.fsdecode(snapshot),
+        [os.fsdecode(path) for path in paths],
+        os.fsdecode(to),
+        strict=strict,
+        jobs=jobs,
+        progress=progress,
+    )
+    return RestoreToReport.from_json(text)
+
+
+def clone(
+    snapshot: AnyPath,
+    to: AnyPath,
+    *,
+    name: str | None = None,
+    strict: bool = False,
+    jobs: int = 0,
+    progress: Progress | None = None,
+) -> CloneReport:
+    """Make the absent or empty directory `to` a writable copy of `snapshot` (VOLUME@SNAP).
+
+    On Btrfs, on the volume's own file system, it is instant. `name` is what the clone is called, by default
+    as `to` is.
+    """
+    text = _native.clone(
+        os.fsdecode(snapshot), os.fsdecode(to), name=_name(name), strict=strict, jobs=jobs, progress=progress
+    )
+    return CloneReport.from_json(text)
+
+
+def delete_clone(volume: AnyPath, name: str) -> DeleteCloneReport | None:
+    """Delete a clone with its directory; None where no clone of `volume` has that name."""
+    text = _native.delete_clone(os.fsdecode(volume), name)
+    return None if text == "null" else DeleteCloneReport.from_json(text)
+
+
+def versions(file: AnyPath, *, progress: Progress | None = None) -> VersionsReport:
+    """Each version of `file` that the snapshots of its volume hold; it need not exist any more.
+
+    Versions differ in content, kind or link target. Raises UsageError where nothing ever was at that path.
+    """
+    return VersionsReport.from_json(_native.versions(os.fsdecode(file), progress=progress))
+
+
+def restore_version(
+    report: VersionsReport, version: Version, to: AnyPath | None = None, *, progress: Progress | None = None
+) -> RestorePathsReport | RestoreToReport:
+    """Put a version back in place, after a snapshot of what is there, or make the absent file `to` of it."""
+    if not version.snapshots:
+        message = f"version {version.number} of {report.path} is the file as it is, and in no snapshot"
+        raise told(UsageError(message), message, "name another version, or copy the file")
+    snapshot = f"{report.volume.path}@{version.snapshots[-1].id}"
+    if to is None:
+        return restore_paths(snapshot, [report.path], progress=progress)
+    text = _native.restore_file(snapshot, report.path, os.fsdecode(to), progress=progress)
+    return RestoreToReport.from_json(text)
+
+
+def restore_paths(
+    snapshot: AnyPath,
+    paths: Sequence[AnyPath],
+    *,
+    strict: bool = False,
+    jobs: int = 0,
+    progress: Progress | None = None,
+) -> RestorePathsReport:
+    """Make `paths` of a primary what they are in `snapshot`; its state before is kept as a snapshot.
+
+    Raises UsageError for a path that the snapshot does not have, RefusedError on a standby.
+    """
+    text = _native.restore_paths(
+        os.fsdecode(snapshot),
+        [os.fsdecode(path) for path in paths],
+        strict=strict,
+        jobs=jobs,
+        progress=progress,
+    )
+    return RestorePathsReport.from_json(text)
 
 
 def diff(

@@ -259,12 +259,57 @@ class SnapshotReport(Report):
 
 
 @dataclass(frozen=True, slots=True)
+class Clone:
+    """A writable copy of the snapshot with id `snapshot`, which is or was called `of`.
+
+    `exists`: the directory at `path` still is this clone.
+    """
+
+    name: str
+    path: str
+    snapshot: str
+    of: str
+    at: datetime
+    exists: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ListReport(Report):
-    """The snapshots of a volume, oldest first."""
+    """The snapshots of a volume, oldest first, and their clones by name."""
 
     verb: ClassVar[str] = "list"
     volume: VolumeInfo
     snapshots: tuple[Snapshot, ...]
+    clones: tuple[Clone, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CloneReport(Report):
+    """A clone that was made.
+
+    `instant`: as a snapshot itself. Otherwise it has `data_bytes` of data, of which `shared_bytes` take no
+    space.
+    """
+
+    verb: ClassVar[str] = "clone"
+    volume: VolumeInfo
+    snapshot: Snapshot
+    clone: Clone
+    instant: bool
+    data_bytes: int
+    shared_bytes: int
+    losses: tuple[Loss, ...]
+    notes: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteCloneReport(Report):
+    """A clone that was deleted. If it did not exist any more, only its place in the list was."""
+
+    verb: ClassVar[str] = "delete"
+    volume: VolumeInfo
+    clone: Clone
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +319,46 @@ class DeleteReport(Report):
     verb: ClassVar[str] = "delete"
     volume: VolumeInfo
     deleted: Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreToReport(Report):
+    """A snapshot, or `paths` of it, that a directory `to` was made to hold.
+
+    `shared_bytes` of its `data_bytes` take no space: the files share the blocks of the snapshot's.
+    """
+
+    verb: ClassVar[str] = "restore"
+    volume: VolumeInfo
+    snapshot: Snapshot
+    paths: tuple[str, ...]
+    to: str
+    changes: Changes
+    data_bytes: int
+    shared_bytes: int
+    losses: tuple[Loss, ...]
+    notes: tuple[str, ...]
+    counters: Counters
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RestorePathsReport(Report):
+    """Paths of a primary that were made what they are in `snapshot`; what they were is in `before`."""
+
+    verb: ClassVar[str] = "restore"
+    volume: VolumeInfo
+    snapshot: Snapshot
+    before: Snapshot
+    paths: tuple[str, ...]
+    changes: Changes
+    data_bytes: int
+    shared_bytes: int
+    losses: tuple[Loss, ...]
+    notes: tuple[str, ...]
+    recovered: tuple[str, ...]
+    counters: Counters
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +374,41 @@ class DiffReport(Report):
     notes: tuple[str, ...]
     counters: Counters
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What a file was in `snapshots`, and is now if it is `live`; the oldest has the number 1.
+
+    `mtime` is in nanoseconds since 1970, `target` what a link points at. `content` is a path where a file's
+    bytes can be read for as long as it has that version.
+    """
+
+    number: int
+    kind: str
+    size: int
+    mtime: int
+    target: str | None
+    content: str
+    snapshots: tuple[Snapshot, ...]
+    live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class VersionsReport(Report):
+    """Each version of the file `path` of a volume, the oldest first.
+
+    `exists`: there is something at `path` now. `diff` is the one that was asked for.
+    """
+
+    verb: ClassVar[str] = "versions"
+    volume: VolumeInfo
+    path: str
+    exists: bool
+    versions: tuple[Version, ...]
+    notes: tuple[str, ...]
+    seconds: float
+    diff: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

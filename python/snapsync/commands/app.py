@@ -459,29 +459,6 @@ def switch(
     )
 
 
-@app.command(
-    epilog=examples("snapsync restore /srv/data@monday", "snapsync restore /srv/data@3 --name back-on-3")
-)
-def restore(
-    address: Annotated[str, typer.Argument(metavar="VOLUME@SNAP", help="The snapshot to go back to.")],
-    name: Name = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse if the volume cannot hold everything any more.")
-    ] = False,
-    jobs: Jobs = 0,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> int:
-    """Make a volume hold what one of its snapshots holds.
-
-    Only what differs is written. What the volume held before is kept as a snapshot, and what it holds then is
-    one too, which its standbys get with their next round.
-    """
-    from snapsync.commands.restore import run
-
-    return run(Output(as_json=as_json, quiet=quiet), address, name=name, strict=strict, jobs=jobs)
-
-
 @app.command(epilog=examples("snapsync init /srv/data", "snapsync init /mnt/standby --read-only"))
 def init(
     volume: VolumeArgument,
@@ -573,7 +550,7 @@ def snapshot(
     epilog=examples("snapsync list /srv/data", "snapsync list /srv/data --quiet"),
 )
 def list_(volume: VolumeArgument, as_json: Json = False, quiet: Quiet = False) -> int:
-    """List the snapshots of VOLUME.
+    """List the snapshots of VOLUME, and their clones.
 
     Oldest first; with --quiet only their names.
     """
@@ -584,17 +561,141 @@ def list_(volume: VolumeArgument, as_json: Json = False, quiet: Quiet = False) -
 
 @app.command(epilog=examples("snapsync delete /srv/data@monday", "snapsync delete /srv/data@3"))
 def delete(
-    address: Annotated[str, typer.Argument(metavar="VOLUME@SNAP", help="The snapshot to delete.")],
+    address: Annotated[str, typer.Argument(metavar="VOLUME@SNAP", help="The snapshot or clone to delete.")],
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """Delete one snapshot.
+    """Delete one snapshot or clone.
 
-    Any order will do; the others stay whole.
+    Any order will do; the others stay whole. A clone's directory is deleted if it still is that clone.
     """
     from snapsync.commands.delete import run
 
     return run(Output(as_json=as_json, quiet=quiet), address)
+
+
+@app.command(
+    epilog=examples(
+        "snapsync restore /srv/data@monday",
+        "snapsync restore /srv/data@monday --to /mnt/new",
+        "snapsync restore /srv/data@monday etc/fstab home/ann --to /tmp/found",
+        "snapsync restore /srv/data@monday etc/fstab",
+    )
+)
+def restore(
+    address: Annotated[str, typer.Argument(metavar="VOLUME@SNAP", help="The snapshot to restore from.")],
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PATH]...", help="Only these, from the root of VOLUME, or absolute in it."),
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="DIR", help="Restore there: DIR is absent or empty."),
+    ] = None,
+    name: Name = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse if the target cannot hold everything.")
+    ] = False,
+    jobs: Jobs = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Bring back a snapshot, or some paths of it.
+
+    With --to DIR becomes an ordinary directory that holds the snapshot, or the PATHs and the directories
+    above them. Where it is on the file system of VOLUME and that can share blocks, data is not copied.
+
+    Without --to VOLUME holds again what the snapshot holds, or each PATH becomes what it was; only what
+    differs is written. What VOLUME held before is kept as a snapshot first. What a whole volume holds then is
+    one too, which its standbys get with their next round.
+    """
+    from snapsync.commands.restore import run
+
+    return run(
+        Output(as_json=as_json, quiet=quiet),
+        address,
+        paths or [],
+        to=to,
+        name=name,
+        strict=strict,
+        jobs=jobs,
+    )
+
+
+@app.command(
+    epilog=examples(
+        "snapsync clone /srv/data@monday /srv/trial",
+        "snapsync clone /srv/data@latest /srv/trial --name try-upgrade",
+        "snapsync delete /srv/data@try-upgrade",
+    )
+)
+def clone(
+    address: Annotated[str, typer.Argument(metavar="VOLUME@SNAP", help="The snapshot to copy.")],
+    directory: Annotated[
+        str, typer.Argument(metavar="DIR", help="Where the copy is to be: absent or empty.")
+    ],
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="Name of the clone; that of DIR without it.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse if the target cannot hold everything.")
+    ] = False,
+    jobs: Jobs = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Make a writable copy of a snapshot.
+
+    What is written to it never reaches the snapshot. On Btrfs, on the volume's own file system and without
+    patterns, it is instant and takes no space; on XFS its files share their blocks with the snapshot's.
+    `list` shows the clones of a volume, `delete` deletes them.
+    """
+    from snapsync.commands.clone import run
+
+    return run(Output(as_json=as_json, quiet=quiet), address, directory, name=name, strict=strict, jobs=jobs)
+
+
+@app.command(
+    epilog=examples(
+        "snapsync versions /srv/data/etc/fstab",
+        "snapsync versions /srv/data/etc/fstab --diff 2",
+        "snapsync versions /srv/data/etc/fstab --diff 1 2",
+        "snapsync versions /srv/data/etc/fstab --restore 1 --to /tmp/fstab",
+    )
+)
+def versions(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="A file in a volume; it need not exist any more.")
+    ],
+    other: Annotated[
+        int | None, typer.Argument(metavar="[M]", help="With --diff: the version to compare with.")
+    ] = None,
+    diff: Annotated[
+        int | None,
+        typer.Option(
+            "--diff", metavar="N", help="Show what changed from version N to M, or to the file now."
+        ),
+    ] = None,
+    restore: Annotated[
+        int | None,
+        typer.Option(
+            "--restore", metavar="N", help="Put version N back; what is there is kept in a snapshot."
+        ),
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="PATH", help="With --restore: make this file instead.")
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Show every version of one file.
+
+    Versions differ in content, kind or link target: a file that was only touched has no new one. The volume
+    is found from FILE upwards.
+    """
+    from snapsync.commands.versions import run
+
+    return run(Output(as_json=as_json, quiet=quiet), file, other, diff=diff, restore=restore, to=to)
 
 
 @app.command(

@@ -1,13 +1,17 @@
-"""`snapsync delete`: remove one snapshot."""
+"""`snapsync delete`: remove one snapshot or clone."""
 
-from snapsync import _native, render
+from snapsync import _native, api, render
 from snapsync.errors import ExitCode, UsageError, told
 from snapsync.output import Output
-from snapsync.reports import DeleteReport
+from snapsync.reports import DeleteCloneReport, DeleteReport
 
 
 def run(output: Output, address: str) -> int:
     volume, snap = _split(address)
+    unlisted = api.delete_clone(volume, snap)
+    if unlisted is not None:
+        output.summary(unlisted, [_unlisted(unlisted)])
+        return ExitCode.DONE
     report = DeleteReport.from_json(_native.delete(volume, snap))
     path = render.name(report.volume.path)
     output.summary(report, [f"deleted {render.snapshot(report.deleted)} of {path}"])
@@ -25,3 +29,10 @@ def _split(address: str) -> tuple[str, str]:
             "write VOLUME@SNAP; `snapsync list VOLUME` shows the snapshots",
         )
     return volume, snap
+
+
+def _unlisted(report: DeleteCloneReport) -> str:
+    name, path = render.name(report.clone.name), render.name(report.clone.path)
+    if report.clone.exists:
+        return f"deleted clone {name}: {path}"
+    return f"forgot clone {name}: {path} is not there any more, or is something else"

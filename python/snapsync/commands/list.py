@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from snapsync import _native, render
 from snapsync.errors import ExitCode
 from snapsync.output import Output
-from snapsync.reports import ListReport, Snapshot
+from snapsync.reports import Clone, ListReport, Snapshot
 
 _HEADINGS = (">number", "name", "taken", ">entries", ">size", "id")
 
@@ -28,6 +28,9 @@ def _table(report: ListReport) -> Iterator[str]:
         yield from render.table(headings, ((*_row(s), render.subset(s.subset)) for s in report.snapshots))
     elif report.snapshots:
         yield from render.table(_HEADINGS, map(_row, report.snapshots))
+    if report.clones:
+        yield render.count(len(report.clones), "clone")
+        yield from render.table(("name", "of", "made", "path"), map(_clone_row, report.clones))
 
 
 def _row(snap: Snapshot) -> tuple[str, ...]:
@@ -39,3 +42,8 @@ def _row(snap: Snapshot) -> tuple[str, ...]:
         "" if snap.bytes is None else render.size(snap.bytes),
         snap.id,
     )
+
+
+def _clone_row(clone: Clone) -> tuple[str, ...]:
+    path = clone.path if clone.exists else f"{clone.path} (gone)"
+    return (clone.name, clone.of, render.moment(clone.at), path)

@@ -190,16 +190,17 @@ pub(crate) struct Need {
 }
 
 impl Need {
-    /// `copies`: the standby's snapshot and the commit copy data where they cannot share it.
-    pub(crate) fn of(manifest: &Path, copies: bool) -> Result<Need> {
+    /// `copies`: the standby's snapshot and the commit copy data where they cannot share it. `shares`: the data is on
+    /// this file system already, and stays where it is.
+    pub(crate) fn of(manifest: &Path, copies: bool, shares: bool) -> Result<Need> {
         let mut need = Need::default();
         for change in ManifestReader::open(manifest)? {
-            need.add(&change?, copies);
+            need.add(&change?, copies, shares);
         }
         Ok(need)
     }
 
-    fn add(&mut self, change: &Change, copies: bool) {
+    fn add(&mut self, change: &Change, copies: bool, shares: bool) {
         // Claims of a manifest from outside may be larger than all numbers together: they need not be exact then.
         let blocks = |bytes: u64| bytes.div_ceil(BLOCK).saturating_mul(BLOCK);
         let bytes_of = |takes_space: &dyn Fn(Op) -> bool| {
@@ -207,7 +208,7 @@ impl Need {
             extents.fold(0, |sum: u64, e| sum.saturating_add(blocks(e.length)))
         };
         // Where blocks cannot be shared, clones are copies.
-        let staged = bytes_of(&|op| op == Op::Data || (copies && op == Op::Clone));
+        let staged = bytes_of(&|op| (op == Op::Data && !shares) || (copies && op == Op::Clone));
         let reserved = bytes_of(&|op| op == Op::Unwritten);
         let copied = if copies && change.flags.created {
             staged

@@ -19,6 +19,7 @@ mod limits;
 mod names;
 mod received;
 mod row;
+mod share;
 mod sources;
 mod stage;
 mod strays;

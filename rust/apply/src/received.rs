@@ -51,6 +51,11 @@ impl Received {
         log.write_all(&entry.to_bytes()).context("write", path)
     }
 
+    /// Data that is there without having come: it is shared again after a cut.
+    pub(crate) fn share(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Relaxed);
+    }
+
     pub(crate) fn held(&self) -> &Held {
         &self.held
     }

@@ -120,6 +120,10 @@ impl<'a> Incoming<'a> {
         Ok(())
     }
 
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
     pub fn base(&self) -> Option<Uuid> {
         self.journal.base
     }
@@ -161,8 +165,8 @@ impl<'a> Incoming<'a> {
 
     /// Looks before anything is staged: what the target cannot hold, whether it is still the base, whether there
     /// is room. `copies` says that the standby's snapshot will copy data, `strays` that entries outside the base may
-    /// come and go on the standby, and give their directories other times.
-    pub fn prepare(&mut self, copies: bool, strays: bool) -> Result<Report> {
+    /// come and go on the standby, and give their directories other times, `shares` that data takes no space.
+    pub fn prepare(&mut self, copies: bool, strays: bool, shares: bool) -> Result<Report> {
         fault::point("stage.manifest");
         vet(&self.manifest(), self.monitor)?;
         let mut rehearsal = Rehearsal::new(&self.root, &self.staged("probe")?)?;
@@ -182,7 +186,7 @@ impl<'a> Incoming<'a> {
         }
         // What is there has its space.
         let kept = self.received.bytes();
-        Need::of(&self.manifest(), copies)?.check(&self.root, kept)?;
+        Need::of(&self.manifest(), copies, shares)?.check(&self.root, kept)?;
         self.received.open(&self.stage_path())?;
         Ok(Report { losses, held: self.received.held().clone(), kept })
     }
@@ -278,7 +282,7 @@ impl<'a> Incoming<'a> {
     }
 
     /// An empty file with its flags, some of which can only be set while it is empty.
-    fn create(&self, parents: &mut Parents<'_>, change: &Change) -> io::Result<File> {
+    pub(crate) fn create(&self, parents: &mut Parents<'_>, change: &Change) -> io::Result<File> {
         let path = self.staged_new(change, 0).map_err(io::Error::other)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let (dir, name) = parents.of(&path)?;

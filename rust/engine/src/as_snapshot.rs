@@ -100,7 +100,13 @@ fn bring(work: &mut Work<'_>, delta: &mut Input<'_>, strict: bool, monitor: &Mon
         }
         work.start_over()?;
     }
-    let room = Room { path: work.tree(), store: work.store().to_path_buf(), copies: false, strays: false };
+    let room = Room {
+        path: work.tree(),
+        store: work.store().to_path_buf(),
+        copies: false,
+        strays: false,
+        shares: false,
+    };
     let (mut incoming, begun) = delta.offer(strict, false, |offer| begin(&room, offer, monitor))?;
     let counts = ManifestReader::open(&incoming.manifest())?.counts()?;
     monitor.start(Stage::Receive, counts.data_bytes);

@@ -3,6 +3,7 @@
 mod as_snapshot;
 mod attend;
 mod back;
+mod clones;
 mod diff;
 mod drift;
 #[cfg(fuzzing)]
@@ -12,11 +13,14 @@ mod inspect;
 mod join;
 mod place;
 mod protocol;
+mod pruned;
 mod receive;
 mod recover;
 mod remote;
 mod report;
 mod restore;
+mod restore_paths;
+mod restore_to;
 mod roles;
 mod send;
 mod serve;
@@ -26,23 +30,29 @@ mod subset;
 mod sync;
 mod verbs;
 mod verify;
+mod versions;
 
 pub use as_snapshot::receive_as_snapshot;
+pub use clones::{clone, delete_clone};
 pub use diff::diff;
 pub use inspect::inspect_delta;
 pub use receive::receive;
 pub use remote::Reach;
 pub use report::{
-    Changes, Deleted, Diff, Difference, Initialised, Inspected, Listed, Preview, Promoted, Received,
-    Rejoined, Restored, Sent, StandbyStatus, Status, Switched, Synced, Taken, Unfinished, Verified,
+    Changes, CloneInfo, Cloned, Deleted, Diff, Difference, Initialised, Inspected, Listed, Preview, Promoted,
+    Received, Rejoined, Restored, RestoredPaths, RestoredTo, Sent, StandbyStatus, Status, Switched, Synced,
+    Taken, Unfinished, Unlisted, Verified, Version, Versions,
 };
 pub use restore::restore;
+pub use restore_paths::restore_paths;
+pub use restore_to::restore_to;
 pub use roles::{OnDrift, promote, rejoin, rejoin_preview, switch};
 pub use send::{Travel, send};
 pub use serve::{Gate, serve};
 pub use sync::{Care, Options, Round, sync};
 pub use verbs::{delete, init, list, snapshot, status};
 pub use verify::verify;
+pub use versions::{restore_file, versions};
 
 pub use snapsync_model::{Error, Monitor, Result, reason};
 pub use snapsync_stream::Compression;

@@ -149,7 +149,7 @@ pub(crate) fn not_inside(target: &Path, source: &Path) -> Result<()> {
     Ok(())
 }
 
-fn target_of(path: &Path) -> Result<Target> {
+pub(crate) fn target_of(path: &Path) -> Result<Target> {
     if path.symlink_metadata().is_ok() {
         let path = existing_directory(path)?;
         let volume = Volume::find(&path)?;
@@ -195,7 +195,7 @@ fn apart(source: &Path, target: &Path) -> Result<()> {
     Ok(())
 }
 
-fn writable(path: &Path) -> Result<()> {
+pub(crate) fn writable(path: &Path) -> Result<()> {
     let dir = std::fs::File::open(path).context("open", path)?;
     let filesystem = snapsync_sys::filesystem(&dir).context("read the file system of", path)?;
     if filesystem.read_only {

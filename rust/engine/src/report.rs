@@ -4,6 +4,7 @@ use crate::sync::Round;
 use serde::{Deserialize, Serialize, Serializer};
 use snapsync_apply::Loss;
 use snapsync_model::{Counters, Counts, SnapshotInfo, VolumeInfo, path_as_json};
+use snapsync_snapshot::CloneRecord;
 use snapsync_snapshot::Replaced;
 use std::path::PathBuf;
 
@@ -48,6 +49,59 @@ pub struct Listed {
     pub verb: &'static str,
     pub volume: VolumeInfo,
     pub snapshots: Vec<SnapshotInfo>,
+    pub clones: Vec<CloneInfo>,
+}
+
+/// A writable copy of a snapshot.
+#[derive(Debug, Serialize)]
+pub struct CloneInfo {
+    pub name: String,
+    #[serde(serialize_with = "path_as_json")]
+    pub path: PathBuf,
+    pub snapshot: String,
+    pub of: String,
+    pub at: String,
+    /// The directory at its path still is it.
+    pub exists: bool,
+    #[serde(skip)]
+    pub(crate) record: CloneRecord,
+}
+
+impl CloneInfo {
+    pub(crate) fn new(name: String, record: CloneRecord) -> snapsync_model::Result<CloneInfo> {
+        Ok(CloneInfo {
+            name,
+            path: record.path.clone(),
+            snapshot: record.snapshot.to_string(),
+            of: record.of.clone(),
+            at: record.at.clone(),
+            exists: record.is_there()?,
+            record,
+        })
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub struct Cloned {
+    pub verb: &'static str,
+    pub volume: VolumeInfo,
+    pub snapshot: SnapshotInfo,
+    pub clone: Option<CloneInfo>,
+    /// It is a snapshot itself: nothing was copied, and nothing looked at.
+    pub instant: bool,
+    pub data_bytes: u64,
+    pub shared_bytes: u64,
+    pub losses: Vec<Loss>,
+    pub notes: Vec<String>,
+    pub seconds: f64,
+}
+
+/// A clone that was deleted; if it did not exist any more, only what was known of it.
+#[derive(Debug, Serialize)]
+pub struct Unlisted {
+    pub verb: &'static str,
+    pub volume: VolumeInfo,
+    pub clone: CloneInfo,
 }
 
 #[derive(Debug, Serialize)]
@@ -55,6 +109,57 @@ pub struct Deleted {
     pub verb: &'static str,
     pub volume: VolumeInfo,
     pub deleted: SnapshotInfo,
+}
+
+#[derive(Debug, Serialize)]
+pub struct RestoredTo {
+    pub verb: &'static str,
+    pub volume: VolumeInfo,
+    pub snapshot: SnapshotInfo,
+    /// From the volume's root; none for all of it.
+    #[serde(serialize_with = "paths_as_json")]
+    pub paths: Vec<PathBuf>,
+    #[serde(serialize_with = "path_as_json")]
+    pub to: PathBuf,
+    pub changes: Changes,
+    pub data_bytes: u64,
+    /// Bytes of it that take no space: they are those of the snapshot.
+    pub shared_bytes: u64,
+    pub losses: Vec<Loss>,
+    pub notes: Vec<String>,
+    pub counters: Counters,
+    pub seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+pub struct RestoredPaths {
+    pub verb: &'static str,
+    pub volume: VolumeInfo,
+    pub snapshot: SnapshotInfo,
+    /// What they were is in it.
+    pub before: SnapshotInfo,
+    #[serde(serialize_with = "paths_as_json")]
+    pub paths: Vec<PathBuf>,
+    pub changes: Changes,
+    pub data_bytes: u64,
+    pub shared_bytes: u64,
+    pub losses: Vec<Loss>,
+    pub notes: Vec<String>,
+    pub recovered: Vec<String>,
+    pub counters: Counters,
+    pub seconds: f64,
+}
+
+fn paths_as_json<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(paths.iter().map(|path| AsJson(path)))
+}
+
+struct AsJson<'a>(&'a std::path::Path);
+
+impl Serialize for AsJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        path_as_json(self.0, serializer)
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -135,6 +240,36 @@ fn optional_path_as_json<S: Serializer>(path: &Option<PathBuf>, serializer: S) -
         Some(path) => path_as_json(path, serializer),
         None => serializer.serialize_none(),
     }
+}
+
+/// What a file was, or is.
+#[derive(Debug, Serialize)]
+pub struct Version {
+    pub number: u64,
+    pub kind: &'static str,
+    pub size: u64,
+    /// In ns since 1970.
+    pub mtime: i64,
+    /// What a link points at, as far as it is text.
+    pub target: Option<String>,
+    /// Where a file's bytes can be read.
+    #[serde(serialize_with = "path_as_json")]
+    pub content: PathBuf,
+    pub snapshots: Vec<SnapshotInfo>,
+    /// It is what the file is now.
+    pub live: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Versions {
+    pub verb: &'static str,
+    pub volume: VolumeInfo,
+    #[serde(serialize_with = "path_as_json")]
+    pub path: PathBuf,
+    pub exists: bool,
+    pub versions: Vec<Version>,
+    pub notes: Vec<String>,
+    pub seconds: f64,
 }
 
 #[derive(Debug, Serialize)]

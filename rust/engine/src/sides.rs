@@ -93,7 +93,11 @@ impl Sides {
     /// All of one, with nothing to compare it to.
     pub(crate) fn whole(place: &Place, monitor: &Monitor) -> Result<Sides> {
         let target = place.open(monitor)?.into_side();
-        Ok(Sides { base: None, target, trust: Trust::Nothing, target_is_whole: true })
+        Ok(Sides::of_side(target))
+    }
+
+    pub(crate) fn of_side(target: Box<dyn Side>) -> Sides {
+        Sides { base: None, target, trust: Trust::Nothing, target_is_whole: true }
     }
 
     /// Whatever is found may differ, so nothing is trusted.

@@ -391,6 +391,8 @@ pub(crate) struct Room {
     pub(crate) copies: bool,
     /// It may hold entries that no snapshot has.
     pub(crate) strays: bool,
+    /// The data is on its file system, and is shared.
+    pub(crate) shares: bool,
 }
 
 impl Room {
@@ -402,6 +404,8 @@ impl Room {
             copies: copies(volume),
             // What was outside the base may have come and gone, and given directories other times.
             strays: base.is_some_and(|base| !base.subset.is_everything()),
+            // A standby that shared blocks with its primary would be lost with them.
+            shares: false,
         }
     }
 }
@@ -470,7 +474,7 @@ fn prepare(
     if header.totals != (&found).into() {
         return Err(Error::integrity("the delta's header and manifest differ", "send it again"));
     }
-    let report = incoming.prepare(room.copies, room.strays)?;
+    let report = incoming.prepare(room.copies, room.strays, room.shares)?;
     if strict && !report.losses.is_empty() {
         return Err(too_strict(&room.path, &report.losses));
     }

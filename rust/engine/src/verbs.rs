@@ -79,7 +79,8 @@ fn can_be_read_only(path: &Path) -> Result<()> {
 
 pub fn list(path: &Path) -> Result<Listed> {
     let volume = Volume::open(&existing_directory(path)?)?;
-    Ok(Listed { verb: "list", volume: volume.info(), snapshots: volume.snapshots()? })
+    let (snapshots, clones) = (volume.snapshots()?, crate::clones::clones(&volume)?);
+    Ok(Listed { verb: "list", volume: volume.info(), snapshots, clones })
 }
 
 /// Deletes a snapshot that no standby needs.

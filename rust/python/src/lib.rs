@@ -279,6 +279,58 @@ fn delete(py: Python<'_>, volume: PathBuf, snap: String) -> PyResult<String> {
 }
 
 #[pyfunction]
+#[pyo3(signature = (snapshot, paths, to, *, strict=false, jobs=0, progress=None))]
+fn restore_to(
+    py: Python<'_>,
+    snapshot: PathBuf,
+    paths: Vec<PathBuf>,
+    to: PathBuf,
+    strict: bool,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    watched(py, progress, move |monitor| {
+        with_jobs(jobs, || snapsync_engine::restore_to(&snapshot, &paths, &to, strict, monitor))
+    })
+}
+
+#[pyfunction]
+#[pyo3(signature = (snapshot, paths, *, strict=false, jobs=0, progress=None))]
+fn restore_paths(
+    py: Python<'_>,
+    snapshot: PathBuf,
+    paths: Vec<PathBuf>,
+    strict: bool,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    watched(py, progress, move |monitor| {
+        with_jobs(jobs, || snapsync_engine::restore_paths(&snapshot, &paths, strict, monitor))
+    })
+}
+
+#[pyfunction]
+#[pyo3(signature = (snapshot, to, *, name=None, strict=false, jobs=0, progress=None))]
+fn clone(
+    py: Python<'_>,
+    snapshot: PathBuf,
+    to: PathBuf,
+    name: Option<String>,
+    strict: bool,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    watched(py, progress, move |monitor| {
+        with_jobs(jobs, || snapsync_engine::clone(&snapshot, &to, name, strict, monitor))
+    })
+}
+
+#[pyfunction]
+fn delete_clone(py: Python<'_>, volume: PathBuf, name: String) -> PyResult<String> {
+    watched(py, None, move |monitor| snapsync_engine::delete_clone(&volume, &name, monitor))
+}
+
+#[pyfunction]
 #[pyo3(signature = (base, target, output, *, jobs=0, progress=None))]
 fn diff(
     py: Python<'_>,
@@ -302,6 +354,24 @@ fn inspect_delta(py: Python<'_>, file: PathBuf, manifest: PathBuf) -> PyResult<S
 #[pyo3(signature = (a, b, *, jobs=0, progress=None))]
 fn verify(py: Python<'_>, a: PathBuf, b: PathBuf, jobs: usize, progress: Progress) -> PyResult<String> {
     watched(py, progress, move |monitor| with_jobs(jobs, || snapsync_engine::verify(&a, &b, monitor)))
+}
+
+#[pyfunction]
+#[pyo3(signature = (file, *, progress=None))]
+fn versions(py: Python<'_>, file: PathBuf, progress: Progress) -> PyResult<String> {
+    watched(py, progress, move |monitor| snapsync_engine::versions(&file, monitor))
+}
+
+#[pyfunction]
+#[pyo3(signature = (snapshot, path, to, *, progress=None))]
+fn restore_file(
+    py: Python<'_>,
+    snapshot: PathBuf,
+    path: PathBuf,
+    to: PathBuf,
+    progress: Progress,
+) -> PyResult<String> {
+    watched(py, progress, move |monitor| snapsync_engine::restore_file(&snapshot, &path, &to, monitor))
 }
 
 #[pyfunction]
@@ -334,6 +404,12 @@ fn native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(snapshot, module)?)?;
     module.add_function(wrap_pyfunction!(list, module)?)?;
     module.add_function(wrap_pyfunction!(delete, module)?)?;
+    module.add_function(wrap_pyfunction!(restore_to, module)?)?;
+    module.add_function(wrap_pyfunction!(restore_paths, module)?)?;
+    module.add_function(wrap_pyfunction!(clone, module)?)?;
+    module.add_function(wrap_pyfunction!(delete_clone, module)?)?;
+    module.add_function(wrap_pyfunction!(versions, module)?)?;
+    module.add_function(wrap_pyfunction!(restore_file, module)?)?;
     module.add_function(wrap_pyfunction!(diff, module)?)?;
     module.add_function(wrap_pyfunction!(inspect_delta, module)?)?;
     module.add_function(wrap_pyfunction!(verify, module)?)?;

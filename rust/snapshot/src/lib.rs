@@ -13,16 +13,22 @@
 //!
 //! A shelf is a directory of snapshots that were received as plain directories: `received.rs`.
 
+mod clones;
 mod copy;
+mod find;
 mod follow;
 mod pool;
 mod received;
+mod restoring;
 mod take;
 mod volume;
 
+pub use clones::{CloneRecord, Mark};
+pub use find::{Found, Proof, find_at};
 pub use follow::Delta;
 pub use pool::PoolSnapshot;
 pub use received::{Shelf, Work, can_be_a_name, identity_of};
+pub use restoring::{REPLACEMENT, Restoring, clear_replacement, restoring};
 pub use take::Request;
 pub use volume::{Replaced, Standby, Volume, is_vacant, name_is_free};
 

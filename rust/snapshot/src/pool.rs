@@ -43,7 +43,7 @@ fn round_dir(pool: &Path, round: u64) -> PathBuf {
     pool.join(round.to_string())
 }
 
-fn object_path(pool: &Path, object: u64) -> PathBuf {
+pub(crate) fn object_path(pool: &Path, object: u64) -> PathBuf {
     let (round, number) = (object >> ROUND_SHIFT, object & ((1 << ROUND_SHIFT) - 1));
     round_dir(pool, round).join((number / OBJECTS_PER_DIR).to_string()).join(number.to_string())
 }

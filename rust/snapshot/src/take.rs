@@ -145,6 +145,7 @@ impl Volume {
         let name = match name {
             Some(name) => {
                 name_is_free(&name, &taken)?;
+                self.is_no_clone(&name)?;
                 name
             }
             None => unused_name("", &now, &taken),
@@ -327,6 +328,12 @@ impl Volume {
     pub fn recover(&mut self) -> Result<Vec<String>> {
         let mut done = Vec::new();
         self.clear_transfers();
+        if self.clear_clone()? {
+            done.push("removed a clone that was not completed".to_owned());
+        }
+        if crate::clear_replacement(self.path())? {
+            done.push("removed what a restore of paths has left".to_owned());
+        }
         let snapshots = self.store().join("snapshots");
         for entry in std::fs::read_dir(&snapshots).context("list", &snapshots)? {
             let dir = entry.context("list", &snapshots)?.path();

@@ -1,6 +1,7 @@
 //! A volume and the records in its store.
 
-use crate::STORE_FORMAT;
+use crate::clones::Clones;
+use crate::{CloneRecord, STORE_FORMAT};
 use serde::{Deserialize, Serialize};
 use snapsync_model::{
     Context, Error, Monitor, Origin, Provider, Result, Role, Side, SnapshotInfo, Subset, VolumeInfo,
@@ -54,6 +55,9 @@ struct Record {
     /// While it is a standby, its tree is read-only between rounds.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     read_only: bool,
+    /// By name.
+    #[serde(default, skip_serializing_if = "Clones::is_empty")]
+    clones: Clones,
 }
 
 /// Only what every format has, to tell a newer one.
@@ -97,6 +101,7 @@ impl Volume {
     /// Gives a directory a store. A store that a crash left half made is completed. The directory's own
     /// modification time stays what it was.
     pub fn init(path: &Path, role: Role, lineage: Uuid, epoch: u64) -> Result<Volume> {
+        crate::restoring::none_in(path)?;
         let root = Root::open(path)?;
         let filesystem = snapsync_sys::filesystem(root.fd()).context("read the file system of", path)?;
         let subvolume = btrfs::is_subvolume(root.fd()).context("read the subvolume of", path)?;
@@ -115,6 +120,7 @@ impl Volume {
             subset: Subset::default(),
             replaced: None,
             read_only: false,
+            clones: Clones::new(),
         };
         let mut volume = Volume { path: path.to_path_buf(), record, filesystem };
         volume.make_store(subvolume)?;
@@ -309,6 +315,21 @@ impl Volume {
         let mut snapshots = self.snapshots()?;
         snapshots.retain(|snapshot| !snapshot.aside);
         Ok(snapshots)
+    }
+
+    /// Writable copies of snapshots, by name; some may be gone.
+    pub fn clones(&self) -> &BTreeMap<String, CloneRecord> {
+        &self.record.clones
+    }
+
+    pub fn remember_clone(&mut self, name: &str, clone: CloneRecord) -> Result<()> {
+        self.record.clones.insert(name.to_owned(), clone);
+        self.save()
+    }
+
+    pub fn forget_clone(&mut self, name: &str) -> Result<()> {
+        self.record.clones.remove(name);
+        self.save()
     }
 
     /// The complete snapshots, oldest first.

@@ -1,8 +1,8 @@
 //! Which file system a path is on, and what it can do.
 
-use rustix::fs::{StatVfsMountFlags, fstatfs, fstatvfs};
+use rustix::fs::{Mode, OFlags, StatVfsMountFlags, fstatfs, fstatvfs, openat};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileSystem {
@@ -71,11 +71,16 @@ pub fn is_privileged() -> bool {
 
 /// Whether two files in `dir` can share blocks; asked by doing it.
 pub fn supports_reflinks(dir: impl AsFd) -> bool {
-    use rustix::fs::{Mode, OFlags, openat};
-    let temporary =
-        || openat(&dir, ".", OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
-    match (temporary(), temporary()) {
-        (Ok(from), Ok(to)) => crate::data::clone_file(from, to).is_ok(),
-        _ => false,
-    }
+    temporary(&dir).is_ok_and(|from| can_share(from, dir))
+}
+
+/// Whether a file in `dir` can share the blocks of `from`; asked by doing it.
+pub fn can_share(from: impl AsFd, dir: impl AsFd) -> bool {
+    temporary(dir).is_ok_and(|to| crate::data::clone_file(from, to).is_ok())
+}
+
+/// A file without a name, gone with its descriptor.
+fn temporary(dir: impl AsFd) -> io::Result<OwnedFd> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    Ok(openat(dir, ".", flags, Mode::RUSR | Mode::WUSR)?)
 }

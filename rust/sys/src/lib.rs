@@ -19,5 +19,5 @@ pub use entry::{
     stat_at, tolerate, xattrs_of,
 };
 pub use files::{DirEntry, Lock, make_dir_durable, read_dir, remove_tree, sync_filesystem, write_file};
-pub use fs::{FileSystem, filesystem, is_privileged, supports_reflinks};
+pub use fs::{FileSystem, can_share, filesystem, is_privileged, supports_reflinks};
 pub use root::{Parents, Root};

@@ -135,6 +135,14 @@ impl Root {
         }
     }
 
+    /// Two entries take each other's place, in one step.
+    pub fn exchange(&self, one: &RelPath, other: &RelPath) -> io::Result<()> {
+        let (one_dir, one_name) = self.parent(one)?;
+        let (other_dir, other_name) = self.parent(other)?;
+        let flags = rustix::fs::RenameFlags::EXCHANGE;
+        Ok(rustix::fs::renameat_with(one_dir, one_name, other_dir, other_name, flags)?)
+    }
+
     pub fn link(&self, from: &RelPath, to: &RelPath) -> io::Result<()> {
         let (from_dir, from_name) = self.parent(from)?;
         let (to_dir, to_name) = self.parent(to)?;

@@ -1,11 +1,13 @@
 //! A directory tree to inodes, sorted by number: one parallel walk that opens directories and nothing else.
 
+mod left_out;
 mod pattern;
 mod relabel;
 mod search;
 mod subset;
 mod tree;
 
+pub use left_out::left_out;
 pub use relabel::relabel_by_path;
 pub use search::candidates;
 pub use subset::Matcher;

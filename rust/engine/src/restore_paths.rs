@@ -1,0 +1,188 @@
+//! Some paths of a primary, made what they are in a snapshot.
+//!
+//! They are restored to a directory beneath `.snapsync/incoming`, and take the places of what is there one by one: a path
+//! is the old one or the new one whenever it is looked at, and stays so if the command is killed.
+
+use crate::pruned::{above, outermost, within};
+use crate::recover::recover;
+use crate::report::RestoredPaths;
+use crate::restore_to::{Content, Landing, named};
+use snapsync_model::{Context, Error, Kind, Monitor, RelPath, Result, SnapshotInfo, Stage, Subset};
+use snapsync_snapshot::{Request, Volume};
+use snapsync_sys::{Entry, Root, fault, sync_filesystem};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Makes `paths` what they are in a snapshot, after a snapshot of what they are now.
+pub fn restore_paths(
+    address: &Path,
+    paths: &[PathBuf],
+    strict: bool,
+    monitor: &Monitor,
+) -> Result<RestoredPaths> {
+    let started = Instant::now();
+    let (mut volume, snapshot) = named(address)?;
+    volume.expect_primary("restore paths of")?;
+    let paths = within(volume.path(), paths)?;
+    if paths.is_empty() || paths.iter().any(RelPath::is_root) {
+        return Err(Error::usage("no path is named", "name paths inside the volume, or use --to"));
+    }
+    let _lock = volume.lock()?;
+    volume.reload()?;
+    let recovered = recover(&mut volume, monitor)?;
+    volume.expect_primary("restore paths of")?;
+    monitor.start(Stage::Compare, 0);
+    let source = volume.clone();
+    let content = Content::new(&source, snapshot, &paths, monitor)?;
+    let root = Root::open(volume.path())?;
+    paths.iter().try_for_each(|path| can_be_replaced(&root, path, volume.subset()))?;
+    monitor.start(Stage::Snapshot, 0);
+    let before = keep(&mut volume, monitor)?;
+    let stage = Replacement::make(&volume)?;
+    let filled = Landing::made(&stage.path).fill(&content, strict, monitor)?;
+    stage.put(&root, &outermost(&paths))?;
+    Ok(RestoredPaths {
+        verb: "restore",
+        volume: volume.info(),
+        snapshot: content.snapshot,
+        before,
+        paths: paths.iter().map(|path| path.as_path().to_path_buf()).collect(),
+        changes: filled.counts,
+        data_bytes: filled.counts.data_bytes,
+        shared_bytes: filled.shared,
+        losses: filled.losses,
+        notes: monitor.take_notes(),
+        recovered,
+        counters: monitor.counters(),
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+/// A snapshot of what is about to be replaced.
+pub(crate) fn keep(volume: &mut Volume, monitor: &Monitor) -> Result<SnapshotInfo> {
+    let name = Some(volume.unused_name("before-restore-")?);
+    volume.take(Request::New { name, subset: None }, monitor)
+}
+
+/// Nothing that is there may be lost: all of it must be in the snapshot that is taken before.
+fn can_be_replaced(root: &Root, path: &RelPath, subset: &Subset) -> Result<()> {
+    for dir in above(path).filter(|dir| !dir.is_root()) {
+        match root.entry(&dir).and_then(|entry| entry.stat()) {
+            Ok(stat) if stat.kind != Kind::Directory => {
+                return Err(in_the_way(root, &dir, "is no directory"));
+            }
+            Err(e) if !is_absent(&e) => return Err(unreachable(root, &dir, e)),
+            _ => {}
+        }
+    }
+    match root.entry(path).and_then(|entry| entry.stat()) {
+        Err(e) if is_absent(&e) => Ok(()),
+        Err(e) => Err(unreachable(root, path, e)),
+        Ok(stat) => all_is_kept(root, path, stat.kind == Kind::Directory, subset),
+    }
+}
+
+fn all_is_kept(root: &Root, path: &RelPath, is_dir: bool, subset: &Subset) -> Result<()> {
+    let left_out = snapsync_walk::left_out(root, path, is_dir, subset)?;
+    left_out.map_or(Ok(()), |inner| Err(in_the_way(root, &inner, "is in no snapshot, and would be lost")))
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+}
+
+fn unreachable(root: &Root, path: &RelPath, error: io::Error) -> Error {
+    use rustix::io::Errno;
+    match Errno::from_io_error(&error) {
+        // A link or a mount on the way: what lies behind it is not the volume's.
+        Some(Errno::LOOP | Errno::XDEV | Errno::NOTDIR) => in_the_way(root, path, "leads out of the volume"),
+        _ => Error::Io { action: "open", path: root.show(path), source: error },
+    }
+}
+
+fn in_the_way(root: &Root, path: &RelPath, why: &str) -> Error {
+    Error::refused(
+        format!("{} {why}", root.show(path).display()),
+        "move it away, or restore elsewhere with --to",
+    )
+}
+
+/// What paths are made of before they take their places.
+pub(crate) struct Replacement {
+    path: PathBuf,
+    below: RelPath,
+}
+
+impl Replacement {
+    /// Beneath what the next command clears.
+    fn make(volume: &Volume) -> Result<Replacement> {
+        let below = RelPath::new(snapsync_snapshot::REPLACEMENT.as_bytes())?;
+        let path = volume.path().join(below.as_path());
+        std::fs::create_dir_all(&path).context("create the directory", &path)?;
+        Ok(Replacement { path, below })
+    }
+
+    fn staged(&self, path: &RelPath) -> Result<RelPath> {
+        RelPath::new(&[self.below.as_bytes(), b"/", path.as_bytes()].concat())
+    }
+
+    /// Each path is put where it belongs, with the directories above it that are not there any more.
+    fn put(self, root: &Root, paths: &[RelPath]) -> Result<()> {
+        for path in paths {
+            let is_there = |dir: &RelPath| root.entry(dir).is_ok();
+            let missing = above(path).filter(|dir| !dir.is_root()).take_while(|dir| !is_there(dir)).last();
+            let top = missing.unwrap_or_else(|| path.clone());
+            self.replace(root, &top).context("restore", root.show(&top))?;
+            fault::point("restore.put");
+        }
+        sync_filesystem(root.fd()).context("sync the file system of", root.path())?;
+        snapsync_snapshot::clear_replacement(root.path()).map(drop)
+    }
+
+    fn replace(&self, root: &Root, path: &RelPath) -> io::Result<()> {
+        let staged = self.staged(path).map_err(io::Error::other)?;
+        let flags = loosen(root, &staged)?;
+        let mtime = match root.entry(&staged) {
+            // A directory above it that was missing has brought it along.
+            Err(e) if is_absent(&e) && root.entry(path).is_ok() => return Ok(()),
+            other => other?.stat()?.attributes.mtime,
+        };
+        match root.rename_to_new(&staged, path) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                loosen(root, path)?;
+                root.exchange(&staged, path)?;
+            }
+            other => other?,
+        }
+        // A directory that gets another parent may get another time by that.
+        root.entry(path)?.set_mtime(mtime)?;
+        flags.map_or(Ok(()), |flags| protect(root, path, flags))
+    }
+}
+
+/// Takes off what keeps an entry from being renamed, and says what it was.
+fn loosen(root: &Root, path: &RelPath) -> io::Result<Option<u32>> {
+    let entry = match root.entry(path) {
+        Err(e) if is_absent(&e) => return Ok(None),
+        other => other?,
+    };
+    if !matches!(entry.stat()?.kind, Kind::File | Kind::Directory) {
+        return Ok(None);
+    }
+    let file = open(&entry)?;
+    let flags = snapsync_sys::flags_of(&file)?;
+    if flags & snapsync_sys::PROTECTIVE == 0 {
+        return Ok(None);
+    }
+    snapsync_sys::set_flags_of(&file, flags & !snapsync_sys::PROTECTIVE)?;
+    Ok(Some(flags))
+}
+
+fn protect(root: &Root, path: &RelPath, flags: u32) -> io::Result<()> {
+    snapsync_sys::set_flags_of(open(&root.entry(path)?)?, flags)
+}
+
+fn open(entry: &Entry) -> io::Result<std::fs::File> {
+    entry.open(rustix::fs::OFlags::RDONLY)
+}

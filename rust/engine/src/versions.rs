@@ -1,0 +1,202 @@
+//! Every version of one file that snapshots hold.
+
+use crate::pruned::relative;
+use crate::report::{RestoredTo, Version, Versions};
+use crate::restore_to::restore_to;
+use snapsync_model::{Context, Error, Kind, Monitor, RelPath, Result, SnapshotInfo};
+use snapsync_snapshot::{Found, Proof, Volume, find_at};
+use snapsync_sys::Root;
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// A version and what of it was found, for comparisons.
+struct Known {
+    found: Found,
+    digest: Option<blake3::Hash>,
+    proofs: Vec<Proof>,
+    snapshots: Vec<SnapshotInfo>,
+    is_live: bool,
+}
+
+/// The versions of a file that is or was in a volume, the oldest first.
+pub fn versions(file: &Path, monitor: &Monitor) -> Result<Versions> {
+    let started = Instant::now();
+    let (volume, path) = place_of(file)?;
+    let mut history = History { known: Vec::new(), monitor };
+    let mut tables: HashMap<(u64, u64), Option<Found>> = HashMap::new();
+    for snapshot in volume.snapshots()? {
+        monitor.check()?;
+        let table = std::fs::metadata(volume.table_of(&snapshot)).map(|m| (m.dev(), m.ino())).ok();
+        let found = match table.and_then(|table| tables.get(&table)) {
+            Some(found) => found.clone(),
+            None => volume.find_in(&snapshot, &path)?,
+        };
+        if let Some(table) = table {
+            tables.insert(table, found.clone());
+        }
+        if let Some(found) = found {
+            history.add(&found)?.snapshots.push(snapshot);
+        }
+    }
+    let live = find_at(&Root::open(volume.path())?, &path)?;
+    let exists = live.is_some();
+    if let Some(found) = live {
+        history.add(&found)?.is_live = true;
+    }
+    if history.known.is_empty() {
+        return Err(Error::usage(
+            format!("{} is not in {}, and in none of its snapshots", path.display(), volume.path().display()),
+            "check the path; it need not exist any more, but must have",
+        ));
+    }
+    Ok(Versions {
+        verb: "versions",
+        volume: volume.info(),
+        path: path.as_path().to_path_buf(),
+        exists,
+        versions: history.known.into_iter().zip(1..).map(|(known, number)| known.told(number)).collect(),
+        notes: monitor.take_notes(),
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+/// Makes `to`, where nothing is, what a path is in a snapshot.
+pub fn restore_file(address: &Path, path: &Path, to: &Path, monitor: &Monitor) -> Result<RestoredTo> {
+    let above = to.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let occupied =
+        || Error::refused(format!("{} is there already", to.display()), "name a file that is not there yet");
+    let name = to.file_name().ok_or_else(occupied)?;
+    if to.symlink_metadata().is_ok() {
+        return Err(occupied());
+    }
+    let made = tempfile::Builder::new().prefix(".snapsync-").tempdir_in(above);
+    let made = made.context("make a directory in", above)?;
+    let mut report = restore_to(address, &[path.to_path_buf()], made.path(), false, monitor)?;
+    let from = made.path().join(&report.paths[0]);
+    let flags = rustix::fs::RenameFlags::NOREPLACE;
+    rustix::fs::renameat_with(rustix::fs::CWD, from, rustix::fs::CWD, to, flags).context("make", to)?;
+    report.to = above.canonicalize().context("find", above)?.join(name);
+    Ok(report)
+}
+
+/// The volume that a file is or was in, and its path there.
+fn place_of(file: &Path) -> Result<(Volume, RelPath)> {
+    let named = std::path::absolute(file).context("find the path of", file)?;
+    let path = match (named.parent().map(Path::canonicalize), named.file_name()) {
+        (Some(Ok(above)), Some(name)) => above.join(name),
+        _ => named,
+    };
+    for above in path.ancestors().skip(1) {
+        let Some(volume) = Volume::find(above)? else { continue };
+        let above = above.canonicalize().context("find", above)?;
+        let path = relative(volume.path(), &path)?;
+        let is_stored = path.as_bytes().split(|b| *b == b'/').next() == Some(b".snapsync");
+        if is_stored {
+            return Err(Error::usage(
+                format!("{} is in the store of {}", file.display(), above.display()),
+                "name a file of the volume itself",
+            ));
+        }
+        return Ok((volume, path));
+    }
+    Err(Error::usage(
+        format!("{} is in no volume", file.display()),
+        "name a file beneath a directory that has snapshots",
+    ))
+}
+
+struct History<'a> {
+    known: Vec<Known>,
+    monitor: &'a Monitor,
+}
+
+impl History<'_> {
+    /// The version that is found, which may be known already.
+    fn add(&mut self, found: &Found) -> Result<&mut Known> {
+        let proven = self.known.iter().position(|known| known.is_proven(found));
+        let at = match proven {
+            Some(at) => Some(at),
+            None => self.equal(found)?,
+        };
+        let at = at.unwrap_or(self.known.len());
+        if at == self.known.len() {
+            let (proofs, snapshots) = (Vec::new(), Vec::new());
+            self.known.push(Known { found: found.clone(), digest: None, proofs, snapshots, is_live: false });
+        }
+        let known = &mut self.known[at];
+        if !known.proofs.contains(&found.proof) {
+            known.proofs.push(found.proof);
+        }
+        Ok(known)
+    }
+
+    /// Files are read once each, and only if another has the same size.
+    fn equal(&mut self, found: &Found) -> Result<Option<usize>> {
+        let mut digest = None;
+        for (at, known) in self.known.iter_mut().enumerate() {
+            if !known.looks_like(found) {
+                continue;
+            }
+            if found.kind != Kind::File || found.attributes.size == 0 {
+                return Ok(Some(at));
+            }
+            let theirs = match known.digest {
+                Some(digest) => digest,
+                None => *known.digest.insert(digest_of(&known.found, self.monitor)?),
+            };
+            let own = match digest {
+                Some(digest) => digest,
+                None => *digest.insert(digest_of(found, self.monitor)?),
+            };
+            if own == theirs {
+                return Ok(Some(at));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Known {
+    /// By everything but the bytes.
+    fn looks_like(&self, found: &Found) -> bool {
+        let told = |f: &Found| (f.kind, f.target.clone(), f.attributes.rdev, size_of(f));
+        told(&self.found) == told(found)
+    }
+
+    /// An object that was not needed proves nothing, and neither does the state of anything but a file.
+    fn is_proven(&self, found: &Found) -> bool {
+        self.looks_like(found)
+            && !matches!(found.proof, Proof::Object(0) | Proof::None)
+            && self.proofs.contains(&found.proof)
+    }
+
+    fn told(self, number: u64) -> Version {
+        Version {
+            number,
+            kind: self.found.kind.name(),
+            size: size_of(&self.found),
+            mtime: self.found.attributes.mtime,
+            target: self.found.target.map(|target| String::from_utf8_lossy(&target).into_owned()),
+            content: if self.found.kind == Kind::File { self.found.content } else { PathBuf::new() },
+            snapshots: self.snapshots,
+            live: self.is_live,
+        }
+    }
+}
+
+/// That of a directory says nothing.
+fn size_of(found: &Found) -> u64 {
+    if found.kind == Kind::File { found.attributes.size } else { 0 }
+}
+
+fn digest_of(found: &Found, monitor: &Monitor) -> Result<blake3::Hash> {
+    monitor.check()?;
+    let mut hasher = blake3::Hasher::new();
+    let file = File::open(&found.content).context("open", &found.content)?;
+    std::io::copy(&mut std::io::BufReader::with_capacity(1 << 18, file), &mut hasher)
+        .context("read", &found.content)?;
+    Ok(hasher.finalize())
+}

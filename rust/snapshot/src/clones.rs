@@ -1,0 +1,172 @@
+//! Writable copies of snapshots, which lie outside the store: who they are is written down, to delete no other.
+
+use crate::Volume;
+use crate::restoring::strip;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use snapsync_model::{Context, Error, Provider, Result, SnapshotInfo, Subset};
+use snapsync_sys::{Entry, Root, btrfs, remove_tree};
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+
+/// A subvolume is its UUID. Any other directory is its inode number and birth time: device numbers change with mounts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    pub subvolume: Option<Uuid>,
+    pub inode: u64,
+    pub birth: u64,
+}
+
+/// What a volume knows of a clone of one of its snapshots.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloneRecord {
+    #[serde(serialize_with = "write_path", deserialize_with = "read_path")]
+    pub path: PathBuf,
+    pub snapshot: Uuid,
+    /// The snapshot's name, which may be gone.
+    pub of: String,
+    /// RFC 3339.
+    pub at: String,
+    pub mark: Mark,
+}
+
+pub(crate) type Clones = BTreeMap<String, CloneRecord>;
+
+impl CloneRecord {
+    pub fn of(path: &Path, snapshot: &SnapshotInfo) -> Result<CloneRecord> {
+        Ok(CloneRecord {
+            path: path.to_path_buf(),
+            snapshot: snapshot.id,
+            of: snapshot.name.clone(),
+            at: jiff::Timestamp::now().to_string(),
+            mark: Mark::of(path)?,
+        })
+    }
+
+    /// The directory at its path still is this clone.
+    pub fn is_there(&self) -> Result<bool> {
+        match std::fs::symlink_metadata(&self.path) {
+            Ok(found) if found.is_dir() => Ok(Mark::of(&self.path)? == self.mark),
+            Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Err(e).context("read the attributes of", &self.path)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Removes the directory, unless it holds what is not the clone's own.
+    pub fn remove(&self) -> Result<()> {
+        let refused = |what: String, why: &str| {
+            Err(Error::refused(
+                format!("cannot delete {}: {what} {why}", self.path.display()),
+                "move it away first",
+            ))
+        };
+        let root = Root::open(&self.path)?;
+        if Volume::find(&self.path)?.is_some() {
+            return refused("it".to_owned(), "is a volume with snapshots of its own by now");
+        }
+        let inner =
+            snapsync_walk::left_out(&root, &snapsync_model::RelPath::root(), true, &Subset::default())?;
+        if let Some(inner) = inner {
+            return refused(root.show(&inner).display().to_string(), "is a mount or a subvolume in it");
+        }
+        let (above, name) = split(&self.path)?;
+        if self.mark.subvolume.is_some() {
+            return btrfs::delete_subvolume(above.fd(), name).context("delete the subvolume", &self.path);
+        }
+        remove_tree(above.fd(), name).context("remove", &self.path)
+    }
+}
+
+impl Mark {
+    fn of(path: &Path) -> Result<Mark> {
+        let root = Root::open(path)?;
+        let subvolume = if btrfs::is_subvolume(root.fd()).context("read the subvolume of", path)? {
+            let found = btrfs::subvolume(root.fd()).context("read the subvolume of", path)?;
+            Some(Uuid::from_bytes(found.uuid))
+        } else {
+            None
+        };
+        let top = Entry::from_open(root.fd().try_clone_to_owned().context("open", path)?);
+        let stat = top.stat().context("read the attributes of", path)?;
+        Ok(Mark { subvolume, inode: stat.ino, birth: stat.generation })
+    }
+}
+
+fn split(path: &Path) -> Result<(Root, &OsStr)> {
+    let nameless = || Error::usage(format!("{} has no name", path.display()), "name another directory");
+    Ok((Root::open(path.parent().ok_or_else(nameless)?)?, path.file_name().ok_or_else(nameless)?))
+}
+
+/// Where a clone is until it is ready to be seen.
+const WORK: &str = "clone";
+
+impl Volume {
+    /// Makes `to`, which is absent or empty, a writable snapshot of a snapshot's tree. False where that cannot be. The caller
+    /// holds the lock.
+    pub fn clone_tree(&self, info: &SnapshotInfo, to: &Path) -> Result<bool> {
+        if info.provider != Provider::Btrfs || !info.subset.is_everything() {
+            return Ok(false);
+        }
+        let Some(tree) = self.tree_of(info) else { return Ok(false) };
+        let (of, store) = (Root::open(&tree)?, Root::open(&self.store())?);
+        match btrfs::create_writable_snapshot(of.fd(), store.fd(), OsStr::new(WORK)) {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Ok(false),
+            other => other.context("take a writable snapshot of", &tree)?,
+        }
+        let work = self.store().join(WORK);
+        strip(&work)?;
+        snapsync_sys::fault::point("clone.made");
+        // Over an empty directory as well; never to another file system or over a mount.
+        if std::fs::rename(&work, to).is_ok() { Ok(true) } else { self.clear_clone().map(|_| false) }
+    }
+
+    /// `delete` takes either.
+    pub(crate) fn is_no_clone(&self, name: &str) -> Result<()> {
+        match self.clones().get(name) {
+            None => Ok(()),
+            Some(clone) => Err(Error::usage(
+                format!("there is a clone named {name:?} already: {}", clone.path.display()),
+                "choose another name, or delete that clone first",
+            )),
+        }
+    }
+
+    /// Removes what a clone that was killed has left; whether there was something.
+    pub(crate) fn clear_clone(&self) -> Result<bool> {
+        if !self.store().join(WORK).exists() {
+            return Ok(false);
+        }
+        let store = Root::open(&self.store())?;
+        btrfs::delete_subvolume(store.fd(), OsStr::new(WORK))
+            .context("delete the subvolume", self.store())?;
+        Ok(true)
+    }
+}
+
+/// A path in JSON, of whatever bytes: text, or their numbers.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum AnyPath {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+fn write_path<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    let any = match path.to_str() {
+        Some(text) => AnyPath::Text(text.to_owned()),
+        None => AnyPath::Bytes(path.as_os_str().as_bytes().to_vec()),
+    };
+    any.serialize(serializer)
+}
+
+fn read_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    Ok(match AnyPath::deserialize(deserializer)? {
+        AnyPath::Text(text) => text.into(),
+        AnyPath::Bytes(bytes) => OsString::from_vec(bytes).into(),
+    })
+}
