@@ -59,7 +59,7 @@ def prune(wire: Wire, keep: int) -> None:
     wire.tell("ready")
     lineage = wire.ask("look")["looked"]["lineage"]
     wire.ask({"open": {"lineage": lineage, "epoch": 1, "join": None}})
-    wire.ask({"prune": {"keep": keep, "needed": []}})
+    wire.ask({"prune": {"keep": {"last": keep}, "needed": []}})
     wire.tell({"done": {"report": {"verb": "sync"}}})
 
 

@@ -14,7 +14,10 @@ import worlds
 from machine import Pair, Place, as_nobody, done, environment, run
 from oracle import touch_marks
 
-VERBS = ("sync", "snapshot", "list", "delete", "diff", "inspect", "verify", "status", "demo")
+VERBS = (
+    *("sync", "snapshot", "list", "delete", "prune", "hold", "release"),
+    *("diff", "inspect", "verify", "status", "demo"),
+)
 
 
 @pytest.fixture
@@ -38,7 +41,10 @@ def commands(pair: Pair, folder: Path) -> dict[str, tuple[object, ...]]:
         "list": ("list", source),
         "status": ("status", source),
         "verify": ("verify", source, pair.target),
+        "hold": ("hold", f"{source}@three"),
+        "release": ("release", f"{source}@three"),
         "delete": ("delete", f"{source}@three"),
+        "prune": ("prune", source, "--keep-last", "9"),
         "demo": ("demo",),
     }
 

@@ -62,7 +62,7 @@ def test_no_client_deletes_what_a_standby_holds_without_bringing_more(pair: Pair
         assert wire.ask({"push": {"target": list(os.fsencode(pair.target)), "channels": 1}}) == "ready"
         lineage = wire.ask("look")["looked"]["lineage"]
         assert "opened" in wire.ask({"open": {"lineage": lineage, "epoch": 1, "join": None}})
-        assert wire.ask({"prune": {"keep": keep, "needed": []}})["failed"]["exit_code"] in (3, 4)
+        assert wire.ask({"prune": {"keep": {"last": keep}, "needed": []}})["failed"]["exit_code"] in (3, 4)
         server.stdin.close()
         assert server.wait(20) != 0
     kept(pair, before)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         clone,
         diff,
         promote,
+        prune,
         receive,
         rejoin,
         restore,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from snapsync.manifest import Manifest
     from snapsync.reports import (
         Counters,
+        PruneReport,
         ReceiveReport,
         SendReport,
         Snapshot,
@@ -56,6 +58,7 @@ else:
             "clone",
             "diff",
             "promote",
+            "prune",
             "receive",
             "rejoin",
             "restore",
@@ -77,6 +80,7 @@ else:
         "manifest": ["Manifest"],
         "reports": [
             "Counters",
+            "PruneReport",
             "ReceiveReport",
             "SendReport",
             "Snapshot",
@@ -106,6 +110,7 @@ __all__ = [
     "InterruptedRound",
     "Manifest",
     "Progress",
+    "PruneReport",
     "ReceiveReport",
     "RefusedError",
     "SendReport",
@@ -120,6 +125,7 @@ __all__ = [
     "clone",
     "diff",
     "promote",
+    "prune",
     "receive",
     "rejoin",
     "restore",

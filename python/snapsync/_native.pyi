@@ -6,7 +6,7 @@ second, and raises KeyboardInterrupt after Ctrl-C once it has stopped in a state
 """
 
 import builtins
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 __all__ = [
@@ -21,14 +21,18 @@ __all__ = [
     "delete_clone",
     "diff",
     "fault_points",
+    "forget_standby",
+    "hold",
     "init",
     "inspect_delta",
     "list",
     "promote",
+    "prune",
     "receive",
     "receive_as_snapshot",
     "rejoin",
     "rejoin_preview",
+    "release",
     "restore",
     "restore_file",
     "restore_paths",
@@ -60,7 +64,7 @@ def sync(
     *,
     name: str | None = None,
     snap: str | None = None,
-    keep_last: int | None = None,
+    keep: Mapping[str, int] = ...,
     strict: bool = False,
     exclude: Sequence[str] = ...,
     include: Sequence[str] = ...,
@@ -178,6 +182,10 @@ def snapshot(
 ) -> str: ...
 def list(volume: str) -> str: ...
 def delete(volume: str, snap: str) -> str: ...
+def prune(volume: str, keep: Mapping[str, int], *, dry_run: bool = False) -> str: ...
+def hold(volume: str, snap: str, reason: str = "") -> str: ...
+def release(volume: str, snap: str) -> str: ...
+def forget_standby(volume: str, standby: str) -> str: ...
 def diff(
     base: str,
     target: str,

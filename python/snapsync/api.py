@@ -12,7 +12,7 @@ SnapsyncError; and OSError for what the file systems answer. Each has `.advice` 
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -24,10 +24,13 @@ from snapsync.reports import (
     DeleteCloneReport,
     DeleteReport,
     DiffReport,
+    HoldReport,
     ListReport,
     PromoteReport,
+    PruneReport,
     ReceiveReport,
     RejoinReport,
+    ReleaseReport,
     RestorePathsReport,
     RestoreReport,
     RestoreToReport,
@@ -81,10 +84,25 @@ class Volume:
     def delete(self, snap: str | int | Snapshot) -> Snapshot:
         """Delete one snapshot, in any order, and return what it was.
 
-        Raises RefusedError where a standby still needs it as its base.
+        Raises RefusedError where it is held, or a standby still needs it as its base.
         """
-        key = snap.id if isinstance(snap, Snapshot) else str(snap)
-        return DeleteReport.from_json(_native.delete(str(self.path), key)).deleted
+        return DeleteReport.from_json(_native.delete(str(self.path), _key(snap))).deleted
+
+    def prune(self, keep: Mapping[str, int], *, dry_run: bool = False) -> PruneReport:
+        """Delete what `keep` does not keep; see `prune`."""
+        return prune(self, keep, dry_run=dry_run)
+
+    def hold(self, snap: str | int | Snapshot, reason: str = "") -> HoldReport:
+        """Keep a snapshot from being deleted and pruned until it is released."""
+        return HoldReport.from_json(_native.hold(str(self.path), _key(snap), reason))
+
+    def release(self, snap: str | int | Snapshot) -> ReleaseReport:
+        """Let a snapshot go that is held by hand. Raises UsageError where it is not."""
+        return ReleaseReport.from_json(_native.release(str(self.path), _key(snap)))
+
+    def forget_standby(self, standby: AnyPath) -> ReleaseReport:
+        """Forget a standby that is gone, by its path or id, so that its base need not stay for it."""
+        return ReleaseReport.from_json(_native.forget_standby(str(self.path), os.fsdecode(standby)))
 
     def clones(self) -> list[Clone]:
         """The writable copies of this volume's snapshots, by name."""
@@ -110,6 +128,7 @@ def sync(
     name: str | None = None,
     snap: str | None = None,
     keep_last: int | None = None,
+    keep: Mapping[str, int] | None = None,
     strict: bool = False,
     exclude: Sequence[str] = (),
     include: Sequence[str] = (),
@@ -133,8 +152,9 @@ def sync(
 
     The first round restores the whole tree into an absent or empty `target`. `name` names the snapshot;
     with `snap` none is taken, and that snapshot of `source` (or "latest") is brought to `target`.
-    `keep_last` deletes all but that many of the newest snapshots on both sides afterwards, `strict` refuses
-    where the target cannot hold everything, `jobs` is the number of threads (0: all cores).
+    `keep` says which snapshots stay on both sides afterwards (see `prune`), `keep_last` is short for its
+    `last`; without them all do. `strict` refuses where the target cannot hold everything, `jobs` is the
+    number of threads (0: all cores).
 
     `exclude` leaves out what its patterns name, in gitignore syntax from the root of `source`; `include`
     brings back some of that. They are kept for later rounds. Given later they take the place of all that
@@ -152,7 +172,7 @@ def sync(
         os.fsdecode(target),
         name=_name(name),
         snap=_name(snap),
-        keep_last=keep_last,
+        keep=_keep(keep_last, keep),
         strict=strict,
         exclude=_text(exclude),
         include=_text(include),
@@ -176,6 +196,17 @@ def sync(
         raise told(IntegrityError(message), message, advice) from None
 
 
+def _keep(last: int | None, keep: Mapping[str, int] | None) -> dict[str, int]:
+    if last is not None and keep and "last" in keep:
+        message = "both keep_last and keep say how many of the newest snapshots stay"
+        raise told(UsageError(message), message, "give one of them")
+    return dict(keep or {}) if last is None else {**(keep or {}), "last": last}
+
+
+def _key(snap: str | int | Snapshot) -> str:
+    return snap.id if isinstance(snap, Snapshot) else str(snap)
+
+
 def _name(name: str | None) -> str | None:
     """The same name, which holds no bytes that are not UTF-8."""
     if name is not None and any("\ud800" <= character <= "\udfff" for character in name):
@@ -191,6 +222,18 @@ def _text(patterns: Sequence[str]) -> Sequence[str]:
             message = f"cannot understand the pattern {pattern!r}: it is not UTF-8"
             raise told(UsageError(message), message, "name such entries with `*` or `?`")
     return patterns
+
+
+def prune(volume: AnyPath, keep: Mapping[str, int], *, dry_run: bool = False) -> PruneReport:
+    """Delete the snapshots of `volume` that nothing keeps; with `dry_run` only say which.
+
+    `keep` counts by name: `last` keeps so many of the newest ones; `hourly`, `daily`, `weekly`, `monthly` and
+    `yearly` keep the newest one of each such period (UTC) that has any, for as many of the latest periods.
+    What any of them keeps stays, and so do the newest one, what is held, and the bases of standbys.
+
+    Raises UsageError where `keep` is empty, or keeps none of something.
+    """
+    return PruneReport.from_json(_native.prune(os.fsdecode(volume), keep, dry_run=dry_run))
 
 
 def send(

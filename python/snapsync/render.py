@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
-from snapsync.reports import Changes, Loss, Snapshot, Subset
+from snapsync.reports import Changes, Hold, Loss, Snapshot, Subset
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
@@ -74,6 +74,13 @@ def subset(part: Subset) -> str:
         return "everything"
     back = f", with {', '.join(part.include)}" if part.include else ""
     return name(f"all but {', '.join(part.exclude)}{back}")
+
+
+def hold(held: Hold) -> str:
+    """What keeps a snapshot: base of /mnt/standby; by hand: before the audit."""
+    if held.standby is not None:
+        return name(f"base of {held.standby}")
+    return name(f"by hand: {held.reason}") if held.reason else "by hand"
 
 
 def changes(found: Changes) -> str:

@@ -153,6 +153,24 @@ class Standby:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """Why a snapshot may not go: `standby` goes on from it, or, None, it is held by hand for `reason`."""
+
+    snapshot: str
+    name: str
+    reason: str
+    standby: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A snapshot that stays, and each rule and hold that keeps it: newest, last, hourly, …, or a sentence."""
+
+    snapshot: Snapshot
+    why: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SyncReport(Report):
     """One round of sync.
 
@@ -280,6 +298,7 @@ class ListReport(Report):
     verb: ClassVar[str] = "list"
     volume: VolumeInfo
     snapshots: tuple[Snapshot, ...]
+    holds: tuple[Hold, ...]
     clones: tuple[Clone, ...] = ()
 
 
@@ -359,6 +378,39 @@ class RestorePathsReport(Report):
     recovered: tuple[str, ...]
     counters: Counters
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class PruneReport(Report):
+    """Which snapshots went, or would go (`dry_run`), and why the others stay."""
+
+    verb: ClassVar[str] = "prune"
+    volume: VolumeInfo
+    dry_run: bool
+    pruned: tuple[Snapshot, ...]
+    kept: tuple[Kept, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HoldReport(Report):
+    """A snapshot that stays from now on until it is released."""
+
+    verb: ClassVar[str] = "hold"
+    volume: VolumeInfo
+    snapshot: Snapshot
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseReport(Report):
+    """A hold that is no more: by hand for `reason`, or that of a `standby` that is forgotten."""
+
+    verb: ClassVar[str] = "release"
+    volume: VolumeInfo
+    snapshot: Snapshot | None
+    reason: str
+    standby: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -550,6 +602,7 @@ class StatusReport(Report):
     standbys: tuple[Standby, ...]
     replaced: Replaced | None
     read_only: bool
+    holds: tuple[Hold, ...] = ()
 
 
 def _build(kind: Any, value: Any) -> Any:

@@ -1,7 +1,7 @@
 """The verbs with their arguments, options and help. The work is done by the module of the same name."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -66,6 +66,24 @@ Channels = Annotated[
 ]
 
 
+def _keep(period: str) -> Any:
+    help_ = f"Keep the newest snapshot of each of the N latest {period} (UTC) that have any."
+    return typer.Option(min=1, metavar="N", help=help_)
+
+
+KeepLast = Annotated[int | None, typer.Option(min=1, metavar="N", help="Keep the N newest snapshots.")]
+KeepHourly = Annotated[int | None, _keep("hours")]
+KeepDaily = Annotated[int | None, _keep("days")]
+KeepWeekly = Annotated[int | None, _keep("weeks")]
+KeepMonthly = Annotated[int | None, _keep("months")]
+KeepYearly = Annotated[int | None, _keep("years")]
+
+
+def counts(**keep: int | None) -> dict[str, int]:
+    """The --keep options that were given."""
+    return {name: count for name, count in keep.items() if count is not None}
+
+
 def rate(text: str | None) -> int | None:
     """The bytes a second that RATE means."""
     if text is None:
@@ -121,7 +139,8 @@ def snapsync(
 @app.command(
     epilog=examples(
         "snapsync sync /srv/data /mnt/standby",
-        "snapsync sync /srv/data /mnt/standby --name monday --keep-last 7",
+        "snapsync sync /srv/data /mnt/standby --name monday",
+        "snapsync sync /srv/data /mnt/standby --keep-last 10 --keep-daily 14 --keep-monthly 12",
         "snapsync sync /srv/data root@backup:/mnt/standby",
         "snapsync sync /srv/data /mnt/standby --exclude '*.tmp' --exclude '/cache/*' --include /cache/keep",
     )
@@ -141,15 +160,12 @@ def sync(
             help="Take no snapshot: bring this one of SOURCE, or `latest`. Several standbys then have it.",
         ),
     ] = None,
-    keep_last: Annotated[
-        int | None,
-        typer.Option(
-            "--keep-last",
-            min=1,
-            metavar="N",
-            help="Afterwards keep only the N newest snapshots on both sides.",
-        ),
-    ] = None,
+    keep_last: KeepLast = None,
+    keep_hourly: KeepHourly = None,
+    keep_daily: KeepDaily = None,
+    keep_weekly: KeepWeekly = None,
+    keep_monthly: KeepMonthly = None,
+    keep_yearly: KeepYearly = None,
     strict: Annotated[
         bool,
         typer.Option("--strict", help="Refuse if TARGET cannot hold everything SOURCE holds."),
@@ -205,6 +221,9 @@ def sync(
 
     A standby that was changed by hand is refused before anything is applied: on Btrfs whatever was changed,
     elsewhere where the round would touch it, or anywhere with --check.
+
+    With any --keep option, the snapshots on both sides that none of them keeps are deleted after the round,
+    but for held ones and bases of standbys, as `snapsync prune` does on one volume.
     """
     from snapsync.commands.sync import run
 
@@ -214,7 +233,14 @@ def sync(
         target,
         name=name,
         snap=snap,
-        keep_last=keep_last,
+        keep=counts(
+            last=keep_last,
+            hourly=keep_hourly,
+            daily=keep_daily,
+            weekly=keep_weekly,
+            monthly=keep_monthly,
+            yearly=keep_yearly,
+        ),
         strict=strict,
         exclude=exclude or [],
         exclude_from=exclude_from or [],
@@ -501,7 +527,7 @@ def serve(
         bool,
         typer.Option(
             "--allow-prune",
-            help="With --restrict-to or --receive-only: let clients delete old snapshots (sync --keep-last).",
+            help="With --restrict-to or --receive-only: let clients delete old snapshots (sync --keep-…).",
         ),
     ] = False,
     jobs: Jobs = 0,
@@ -567,7 +593,8 @@ def delete(
 ) -> int:
     """Delete one snapshot or clone.
 
-    Any order will do; the others stay whole. A clone's directory is deleted if it still is that clone.
+    Any order will do; the others stay whole. One that is held, or the base of a standby, is not deleted. A
+    clone's directory is deleted if it still is that clone.
     """
     from snapsync.commands.delete import run
 
@@ -696,6 +723,84 @@ def versions(
     from snapsync.commands.versions import run
 
     return run(Output(as_json=as_json, quiet=quiet), file, other, diff=diff, restore=restore, to=to)
+
+
+@app.command(
+    epilog=examples(
+        "snapsync prune /srv/data --keep-last 10 --keep-hourly 24 --keep-daily 14 --dry-run",
+        "snapsync prune /mnt/standby --keep-weekly 8 --keep-monthly 12 --keep-yearly 10",
+    )
+)
+def prune(
+    volume: VolumeArgument,
+    keep_last: KeepLast = None,
+    keep_hourly: KeepHourly = None,
+    keep_daily: KeepDaily = None,
+    keep_weekly: KeepWeekly = None,
+    keep_monthly: KeepMonthly = None,
+    keep_yearly: KeepYearly = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only say what would go.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Delete the snapshots of VOLUME that nothing keeps.
+
+    What any of the --keep options keeps stays. So do the newest snapshot, those that are held, and what
+    standbys go on from. Weeks begin on Monday.
+    """
+    from snapsync.commands.prune import run
+
+    keep = counts(
+        last=keep_last,
+        hourly=keep_hourly,
+        daily=keep_daily,
+        weekly=keep_weekly,
+        monthly=keep_monthly,
+        yearly=keep_yearly,
+    )
+    return run(Output(as_json=as_json, quiet=quiet), volume, keep, dry_run=dry_run)
+
+
+@app.command(epilog=examples("snapsync hold /srv/data@monday --reason 'before the audit'"))
+def hold(
+    address: Annotated[str, typer.Argument(metavar="VOLUME@SNAP", help="The snapshot to hold.")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for whoever asks.")] = "",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Keep a snapshot from being deleted.
+
+    Neither `delete` nor `prune` nor a sync that keeps only some removes it until it is released. That counts
+    for this VOLUME: its standbys hold their own.
+    """
+    from snapsync.commands.hold import hold
+
+    return hold(Output(as_json=as_json, quiet=quiet), address, reason)
+
+
+@app.command(
+    epilog=examples("snapsync release /srv/data@monday", "snapsync release /srv/data --standby /mnt/gone")
+)
+def release(
+    address: Annotated[
+        str, typer.Argument(metavar="VOLUME@SNAP", help="The snapshot; with --standby only VOLUME.")
+    ],
+    standby: Annotated[
+        str | None,
+        typer.Option(
+            "--standby", metavar="PATH|ID", help="Forget a standby that is gone, and free what was its base."
+        ),
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Let a snapshot go that is held.
+
+    From then on it can be deleted, and `prune` counts it like any other.
+    """
+    from snapsync.commands.hold import release
+
+    return release(Output(as_json=as_json, quiet=quiet), address, standby)
 
 
 @app.command(

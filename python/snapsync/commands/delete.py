@@ -7,7 +7,7 @@ from snapsync.reports import DeleteCloneReport, DeleteReport
 
 
 def run(output: Output, address: str) -> int:
-    volume, snap = _split(address)
+    volume, snap = split(address, "delete")
     unlisted = api.delete_clone(volume, snap)
     if unlisted is not None:
         output.summary(unlisted, [_unlisted(unlisted)])
@@ -18,11 +18,11 @@ def run(output: Output, address: str) -> int:
     return ExitCode.DONE
 
 
-def _split(address: str) -> tuple[str, str]:
+def split(address: str, verb: str) -> tuple[str, str]:
     """VOLUME and SNAP; a path may hold an @ itself, so the last one counts."""
     volume, at, snap = address.rpartition("@")
     if not (at and volume and snap):
-        message = f"cannot delete {address}: it does not name a snapshot"
+        message = f"cannot {verb} {address}: it does not name a snapshot"
         raise told(
             UsageError(message),
             message,

@@ -23,14 +23,27 @@ def _names(report: ListReport) -> Iterator[str]:
 def _table(report: ListReport) -> Iterator[str]:
     held = render.count(len(report.snapshots), "snapshot")
     yield f"{render.name(report.volume.path)}: {held}"
-    if any(snap.subset for snap in report.snapshots):
-        headings = (*_HEADINGS, "subset")
-        yield from render.table(headings, ((*_row(s), render.subset(s.subset)) for s in report.snapshots))
-    elif report.snapshots:
-        yield from render.table(_HEADINGS, map(_row, report.snapshots))
+    if report.snapshots:
+        more = {"subset": _subsets(report), "held": _held(report)}
+        more = {heading: cells for heading, cells in more.items() if any(cells)}
+        rows = ((*_row(snap), *rest) for snap, *rest in zip(report.snapshots, *more.values(), strict=True))
+        yield from render.table((*_HEADINGS, *more), rows)
     if report.clones:
         yield render.count(len(report.clones), "clone")
         yield from render.table(("name", "of", "made", "path"), map(_clone_row, report.clones))
+
+
+def _subsets(report: ListReport) -> list[str]:
+    if not any(snap.subset for snap in report.snapshots):
+        return []
+    return [render.subset(snap.subset) for snap in report.snapshots]
+
+
+def _held(report: ListReport) -> list[str]:
+    return [
+        "; ".join(render.hold(hold) for hold in report.holds if hold.snapshot == snap.id)
+        for snap in report.snapshots
+    ]
 
 
 def _row(snap: Snapshot) -> tuple[str, ...]:

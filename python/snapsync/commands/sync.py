@@ -1,6 +1,6 @@
 """`snapsync sync`: one round."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from snapsync import api, render
@@ -16,7 +16,7 @@ def run(
     *,
     name: str | None,
     snap: str | None,
-    keep_last: int | None,
+    keep: Mapping[str, int],
     strict: bool,
     exclude: Sequence[str],
     exclude_from: Sequence[Path],
@@ -39,7 +39,7 @@ def run(
             target,
             name=name,
             snap=snap,
-            keep_last=keep_last,
+            keep=keep,
             strict=strict,
             exclude=exclude,
             include=include,

@@ -3,17 +3,18 @@
 use crate::protocol::{Answer, Ask, Wire, nonsense};
 use crate::receive::Delta;
 use crate::remote::Further;
+use crate::retention::Keep;
 use crate::standby::{Local, Opening, StandbyEnd};
 use serde_json::value::RawValue;
 use snapsync_model::{Error, Monitor, Result, Stage};
 use uuid::Uuid;
 
 /// Whether the other end may have old snapshots of the standby deleted after a round.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Pruning {
     AsAsked,
-    /// All but so many, whatever it asks.
-    Own(usize),
+    /// All but this, whatever it asks.
+    Own(Keep),
     Never,
 }
 
@@ -65,7 +66,7 @@ impl Attending<'_, '_, '_> {
             }
             Ask::Prune { keep, needed } => {
                 let keep = self.may_prune(keep)?;
-                let pruned = self.standby.prune(keep, &needed)?;
+                let pruned = self.standby.prune(&keep, &needed)?;
                 self.wire.tell(&Answer::Pruned(pruned))?;
             }
             Ask::Failed(failure) => return Err(failure.into_error(&self.wire.peer)),
@@ -83,19 +84,19 @@ impl Attending<'_, '_, '_> {
         self.wire.tell(&Answer::Opened(Box::new(state)))
     }
 
-    /// How many snapshots are kept, where the other end wants to keep `keep`: what this end allows.
-    fn may_prune(&self, keep: usize) -> Result<usize> {
-        let keep = match self.pruning {
+    /// What is kept, where the other end wants to keep `keep`: what this end allows.
+    fn may_prune(&self, keep: Keep) -> Result<Keep> {
+        let keep = match &self.pruning {
             Pruning::AsAsked => keep,
-            Pruning::Own(own) => own,
+            Pruning::Own(own) => own.clone(),
             Pruning::Never => {
                 return Err(Error::refused(
                     "the standby is up to date, but keeps its old snapshots: it does not let this client delete any",
-                    "leave out --keep-last, or have its server started with --allow-prune",
+                    "leave out what says how many are kept, or have its server started with --allow-prune",
                 ));
             }
         };
-        if keep == 0 || !self.has_committed {
+        if keep.is_empty() || keep.check().is_err() || !self.has_committed {
             return Err(nonsense(&self.wire.peer, "a request to delete what the standby holds"));
         }
         Ok(keep)

@@ -9,6 +9,7 @@ mod drift;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz;
+mod hold;
 mod inspect;
 mod join;
 mod place;
@@ -21,6 +22,7 @@ mod report;
 mod restore;
 mod restore_paths;
 mod restore_to;
+mod retention;
 mod roles;
 mod send;
 mod serve;
@@ -35,17 +37,19 @@ mod versions;
 pub use as_snapshot::receive_as_snapshot;
 pub use clones::{clone, delete_clone};
 pub use diff::diff;
+pub use hold::{forget_standby, hold, release};
 pub use inspect::inspect_delta;
 pub use receive::receive;
 pub use remote::Reach;
 pub use report::{
-    Changes, CloneInfo, Cloned, Deleted, Diff, Difference, Initialised, Inspected, Listed, Preview, Promoted,
-    Received, Rejoined, Restored, RestoredPaths, RestoredTo, Sent, StandbyStatus, Status, Switched, Synced,
-    Taken, Unfinished, Unlisted, Verified, Version, Versions,
+    Changes, CloneInfo, Cloned, Deleted, Diff, Difference, Held, Hold, Initialised, Inspected, Kept, Listed,
+    Preview, Promoted, Pruned, Received, Rejoined, Released, Restored, RestoredPaths, RestoredTo, Sent,
+    StandbyStatus, Status, Switched, Synced, Taken, Unfinished, Unlisted, Verified, Version, Versions,
 };
 pub use restore::restore;
 pub use restore_paths::restore_paths;
 pub use restore_to::restore_to;
+pub use retention::{Keep, prune};
 pub use roles::{OnDrift, promote, rejoin, rejoin_preview, switch};
 pub use send::{Travel, send};
 pub use serve::{Gate, serve};

@@ -3,6 +3,7 @@
 //! The primary's half asks and the standby's half answers, whichever of the two started the other.
 
 use crate::receive::BUFFER;
+use crate::retention::Keep;
 use crate::roles::{Deed, Outcome};
 use crate::standby::{Begun, Looked, State};
 use crate::{Care, Options, Travel};
@@ -64,7 +65,7 @@ pub(crate) enum Ask {
     },
     Commit,
     Prune {
-        keep: usize,
+        keep: Keep,
         needed: Vec<Uuid>,
     },
     /// The round has failed at the primary's end; told as an answer is.

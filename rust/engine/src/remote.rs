@@ -4,6 +4,7 @@ use crate::attend::{Pruning, attend, out_of_turn};
 use crate::join::Gathering;
 use crate::protocol::{Answer, Ask, Request, Wire};
 use crate::report::Synced;
+use crate::retention::Keep;
 use crate::roles::{Deed, Outcome};
 use crate::standby::{
     Begun, Data, Local, Looked, Offer, Opening, Pending, StandbyEnd, State, hex, is_cut, workers,
@@ -274,12 +275,12 @@ pub(crate) fn pull(
 ) -> Result<Box<RawValue>> {
     let mut standby = Local::new(target, None, monitor)?;
     let mut peer = Peer::start(&source.host, reach, monitor)?;
-    let keep_last = options.keep_last;
+    let keep = options.keep.clone();
     let (options, travel, channels) = (options.clone(), travel.clone(), reach.channels);
     peer.ask(&Request::Pull { source: source.path.clone(), options, travel, channels })?;
     let further = Further::Open { address: source, reach, peers: Vec::new() };
     // How much history goes is for this end to say: the other may not be trusted with it.
-    let pruning = keep_last.map_or(Pruning::Never, Pruning::Own);
+    let pruning = if keep.is_empty() { Pruning::Never } else { Pruning::Own(keep) };
     let report = attend(&mut peer.wire, &mut standby, further, pruning, monitor)?;
     peer.end(monitor);
     Ok(named(report, source, &standby.target().path))
@@ -436,8 +437,8 @@ impl StandbyEnd for Remote<'_, '_> {
         }
     }
 
-    fn prune(&mut self, keep: usize, needed: &[Uuid]) -> Result<Vec<SnapshotInfo>> {
-        match self.ask(&Ask::Prune { keep, needed: needed.to_vec() })? {
+    fn prune(&mut self, keep: &Keep, needed: &[Uuid]) -> Result<Vec<SnapshotInfo>> {
+        match self.ask(&Ask::Prune { keep: keep.clone(), needed: needed.to_vec() })? {
             Answer::Pruned(pruned) => Ok(pruned),
             _ => Err(out_of_turn(self.wire)),
         }

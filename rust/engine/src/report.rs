@@ -7,6 +7,7 @@ use snapsync_model::{Counters, Counts, SnapshotInfo, VolumeInfo, path_as_json};
 use snapsync_snapshot::CloneRecord;
 use snapsync_snapshot::Replaced;
 use std::path::PathBuf;
+use uuid::Uuid;
 
 pub type Changes = Counts;
 
@@ -49,6 +50,7 @@ pub struct Listed {
     pub verb: &'static str,
     pub volume: VolumeInfo,
     pub snapshots: Vec<SnapshotInfo>,
+    pub holds: Vec<Hold>,
     pub clones: Vec<CloneInfo>,
 }
 
@@ -102,6 +104,54 @@ pub struct Unlisted {
     pub verb: &'static str,
     pub volume: VolumeInfo,
     pub clone: CloneInfo,
+}
+
+/// Why a snapshot may not go: a standby goes on from it, or somebody said so, perhaps with a reason.
+#[derive(Debug, Serialize)]
+pub struct Hold {
+    pub snapshot: Uuid,
+    pub name: String,
+    pub reason: String,
+    pub standby: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Held {
+    pub verb: &'static str,
+    pub volume: VolumeInfo,
+    pub snapshot: SnapshotInfo,
+    pub reason: String,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Released {
+    pub verb: &'static str,
+    pub volume: VolumeInfo,
+    /// None where it was the base of a standby and is gone.
+    pub snapshot: Option<SnapshotInfo>,
+    pub reason: String,
+    /// The standby that was forgotten.
+    pub standby: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Kept {
+    pub snapshot: SnapshotInfo,
+    pub why: Vec<String>,
+    /// Not only because it is held.
+    #[serde(skip)]
+    pub(crate) by_rule: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Pruned {
+    pub verb: &'static str,
+    pub volume: VolumeInfo,
+    /// Nothing was deleted: `pruned` is what would have been.
+    pub dry_run: bool,
+    pub pruned: Vec<SnapshotInfo>,
+    pub kept: Vec<Kept>,
+    pub notes: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -323,6 +373,7 @@ pub struct Status {
     pub unfinished: Option<Unfinished>,
     pub busy: bool,
     pub standbys: Vec<StandbyStatus>,
+    pub holds: Vec<Hold>,
     /// The primary that was promoted in the stead of this one.
     pub replaced: Option<Replaced>,
     /// As a standby its tree is read-only between rounds.

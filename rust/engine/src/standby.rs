@@ -5,6 +5,7 @@ use crate::Care;
 use crate::drift;
 use crate::place::{self, Target};
 use crate::recover::{can_go_on, finish, give_up, recover};
+use crate::retention::{self, Keep};
 use serde::{Deserialize, Serialize};
 use snapsync_apply::{Incoming, Journal, Loss, Phase};
 use snapsync_manifest::{ManifestReader, Rows};
@@ -102,8 +103,8 @@ pub(crate) trait StandbyEnd {
     fn transfer(&mut self, data: Data<'_>) -> Result<Sent>;
     /// Applies what is staged, and takes the standby's snapshot.
     fn commit(&mut self) -> Result<SnapshotInfo>;
-    /// Deletes all but the newest `keep` snapshots, and what is `needed`.
-    fn prune(&mut self, keep: usize, needed: &[Uuid]) -> Result<Vec<SnapshotInfo>>;
+    /// Deletes all but what is to be kept, and what is `needed`.
+    fn prune(&mut self, keep: &Keep, needed: &[Uuid]) -> Result<Vec<SnapshotInfo>>;
     /// After a failure: whether it may still make this snapshot without the primary, or go on with it.
     fn failed(&mut self, error: &Error, snapshot: Uuid) -> bool;
 }
@@ -347,9 +348,9 @@ impl StandbyEnd for Local<'_> {
         Ok(taken)
     }
 
-    fn prune(&mut self, keep: usize, needed: &[Uuid]) -> Result<Vec<SnapshotInfo>> {
+    fn prune(&mut self, keep: &Keep, needed: &[Uuid]) -> Result<Vec<SnapshotInfo>> {
         let monitor = self.monitor;
-        prune(self.volume()?, keep, needed, monitor)
+        retention::apply(self.volume()?, keep, needed, monitor).map(|(pruned, _)| pruned)
     }
 
     fn failed(&mut self, error: &Error, snapshot: Uuid) -> bool {
@@ -522,18 +523,6 @@ fn copies(standby: &Volume) -> bool {
 
 pub(crate) fn hex(digest: &Digest) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-pub(crate) fn prune(
-    volume: &mut Volume,
-    keep: usize,
-    needed: &[Uuid],
-    monitor: &Monitor,
-) -> Result<Vec<SnapshotInfo>> {
-    let snapshots = volume.line()?;
-    let old = snapshots.len().saturating_sub(keep);
-    let old = snapshots.into_iter().take(old).filter(|s| !needed.contains(&s.id));
-    old.map(|info| volume.delete(&info, monitor).map(|()| info)).collect()
 }
 
 /// What a round has made from nothing, and takes away again when it fails before anything is in it.

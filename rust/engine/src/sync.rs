@@ -4,8 +4,9 @@ use crate::place;
 use crate::recover::recover;
 use crate::remote::{Address, pull, push};
 use crate::report::Synced;
+use crate::retention::{self, Keep};
 use crate::sides::Sides;
-use crate::standby::{Begun, Data, Local, Looked, Made, Offer, Opening, StandbyEnd, State, prune};
+use crate::standby::{Begun, Data, Local, Looked, Made, Offer, Opening, StandbyEnd, State};
 use crate::subset;
 use crate::{Reach, Travel};
 use serde::Serialize;
@@ -27,8 +28,9 @@ pub struct Options {
     /// No new snapshot: this one of the primary is brought to the standby.
     #[serde(default)]
     pub snap: Option<String>,
-    /// Snapshots to keep on each side; all without it.
-    pub keep_last: Option<usize>,
+    /// Snapshots to keep on each side.
+    #[serde(default)]
+    pub keep: Keep,
     /// Refuse a target that cannot hold everything.
     pub strict: bool,
     /// Which part of the volume is replicated from now on; what it was without any.
@@ -95,9 +97,7 @@ pub(crate) fn drive(
     let started = Instant::now();
     let primary = place::source(source)?;
     let subset = subset::asked(options)?;
-    if options.keep_last == Some(0) {
-        return Err(Error::usage("at least one snapshot must be kept", "use --keep-last 1 or more"));
-    }
+    options.keep.check()?;
     if options.snap.is_some() && (options.name.is_some() || subset.is_some()) {
         return Err(Error::usage(
             "a snapshot that is there already has its name and its patterns",
@@ -367,13 +367,16 @@ impl Driver<'_> {
         self.primary.remember_standby(state.volume.id, standby)
     }
 
-    /// Keeps the newest snapshots on both sides; what is the base of any standby stays on the primary.
+    /// Deletes on both sides what is not to be kept; what is the base of any standby stays.
     fn prune(&mut self) -> Result<Vec<SnapshotInfo>> {
-        let Some(keep) = self.options.keep_last else { return Ok(Vec::new()) };
+        let keep = &self.options.keep;
+        if keep.is_empty() {
+            return Ok(Vec::new());
+        }
         let needed: Vec<Uuid> = self.primary.standbys().values().map(|s| s.snapshot).collect();
         // The standby may refuse: nothing is deleted then.
         let there = self.standby.prune(keep, &needed)?;
-        let mut pruned = prune(&mut self.primary, keep, &needed, self.monitor)?;
+        let (mut pruned, _) = retention::apply(&mut self.primary, keep, &needed, self.monitor)?;
         pruned.extend(there);
         Ok(pruned)
     }

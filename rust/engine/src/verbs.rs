@@ -1,5 +1,6 @@
 //! The verbs that concern one volume.
 
+use crate::hold::{holds, is_free};
 use crate::place::existing_directory;
 use crate::recover::recover;
 use crate::report::{Deleted, Initialised, Listed, StandbyStatus, Status, Taken, Unfinished};
@@ -79,11 +80,12 @@ fn can_be_read_only(path: &Path) -> Result<()> {
 
 pub fn list(path: &Path) -> Result<Listed> {
     let volume = Volume::open(&existing_directory(path)?)?;
-    let (snapshots, clones) = (volume.snapshots()?, crate::clones::clones(&volume)?);
-    Ok(Listed { verb: "list", volume: volume.info(), snapshots, clones })
+    let (snapshots, holds) = (volume.snapshots()?, holds(&volume)?);
+    let clones = crate::clones::clones(&volume)?;
+    Ok(Listed { verb: "list", volume: volume.info(), snapshots, holds, clones })
 }
 
-/// Deletes a snapshot that no standby needs.
+/// Deletes a snapshot that nobody holds.
 pub fn delete(path: &Path, name: &str, monitor: &Monitor) -> Result<Deleted> {
     let mut volume = Volume::open(&existing_directory(path)?)?;
     volume.find_snapshot(name)?;
@@ -97,16 +99,14 @@ pub fn delete(path: &Path, name: &str, monitor: &Monitor) -> Result<Deleted> {
 }
 
 fn is_not_needed(volume: &Volume, info: &SnapshotInfo) -> Result<()> {
-    let refused = |why: String| {
-        let what = format!("cannot delete snapshot {} of {}: {why}", info.name, volume.path().display());
-        Err(Error::refused(what, "sync first, so that a newer snapshot takes its place"))
-    };
-    if let Some(standby) = volume.standbys().values().find(|s| s.snapshot == info.id) {
-        return refused(format!("the standby {} needs it as its base", standby.path));
-    }
+    is_free(volume, info)?;
     let is_newest = volume.line()?.last().is_some_and(|s| s.id == info.id);
     if volume.info().role == Role::Standby && is_newest {
-        return refused("it is what this standby holds".to_owned());
+        let path = volume.path().display();
+        return Err(Error::refused(
+            format!("cannot delete snapshot {} of {path}: it is what this standby holds", info.name),
+            "sync first, so that a newer snapshot takes its place",
+        ));
     }
     Ok(())
 }
@@ -137,6 +137,7 @@ pub fn status(path: &Path) -> Result<Status> {
         }),
         busy: volume.is_busy(),
         standbys: standbys.collect(),
+        holds: holds(&volume)?,
         latest: snapshots.last().cloned(),
         replaced: volume.replaced().cloned(),
         read_only: volume.is_read_only(),

@@ -9,13 +9,14 @@ mod error;
 mod watch;
 
 use pyo3::prelude::*;
-use snapsync_engine::{Care, Compression, Gate, OnDrift, Options, Reach, Travel, with_jobs};
+use snapsync_engine::{Care, Compression, Gate, Keep, OnDrift, Options, Reach, Travel, with_jobs};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use watch::{Progress, watched};
 
 #[pyfunction]
 #[pyo3(signature = (
-    source, target, *, name=None, snap=None, keep_last=None, strict=false, exclude=Vec::new(), include=Vec::new(),
+    source, target, *, name=None, snap=None, keep=BTreeMap::new(), strict=false, exclude=Vec::new(), include=Vec::new(),
     everything=false, check=false, discard_drift=false, compress="zstd:1", bwlimit=None, rsh=None,
     remote_path="snapsync", ssh_options=Vec::new(), channels=1, jobs=0, progress=None,
 ))]
@@ -26,7 +27,7 @@ fn sync(
     target: PathBuf,
     name: Option<String>,
     snap: Option<String>,
-    keep_last: Option<usize>,
+    keep: BTreeMap<String, i64>,
     strict: bool,
     exclude: Vec<String>,
     include: Vec<String>,
@@ -43,10 +44,11 @@ fn sync(
     progress: Progress,
 ) -> PyResult<String> {
     let care = Care { check, discard_drift };
-    let options = Options { name, snap, keep_last, strict, exclude, include, everything, care };
     let reach = reach(rsh, remote_path, ssh_options, channels);
     let compress = compress.to_owned();
     watched(py, progress, move |monitor| {
+        let options =
+            Options { name, snap, keep: Keep::by_name(keep)?, strict, exclude, include, everything, care };
         let travel = Travel { compression: Compression::parse(&compress)?, limit: bwlimit };
         with_jobs(jobs, || snapsync_engine::sync(&source, &target, &options, &travel, &reach, monitor))
     })
@@ -331,6 +333,29 @@ fn delete_clone(py: Python<'_>, volume: PathBuf, name: String) -> PyResult<Strin
 }
 
 #[pyfunction]
+#[pyo3(signature = (volume, keep, *, dry_run=false))]
+fn prune(py: Python<'_>, volume: PathBuf, keep: BTreeMap<String, i64>, dry_run: bool) -> PyResult<String> {
+    watched(py, None, move |monitor| snapsync_engine::prune(&volume, &Keep::by_name(keep)?, dry_run, monitor))
+}
+
+#[pyfunction]
+#[pyo3(signature = (volume, snap, reason=""))]
+fn hold(py: Python<'_>, volume: PathBuf, snap: String, reason: &str) -> PyResult<String> {
+    let reason = reason.to_owned();
+    watched(py, None, move |_| snapsync_engine::hold(&volume, &snap, &reason))
+}
+
+#[pyfunction]
+fn release(py: Python<'_>, volume: PathBuf, snap: String) -> PyResult<String> {
+    watched(py, None, move |_| snapsync_engine::release(&volume, &snap))
+}
+
+#[pyfunction]
+fn forget_standby(py: Python<'_>, volume: PathBuf, standby: String) -> PyResult<String> {
+    watched(py, None, move |_| snapsync_engine::forget_standby(&volume, &standby))
+}
+
+#[pyfunction]
 #[pyo3(signature = (base, target, output, *, jobs=0, progress=None))]
 fn diff(
     py: Python<'_>,
@@ -410,6 +435,10 @@ fn native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(delete_clone, module)?)?;
     module.add_function(wrap_pyfunction!(versions, module)?)?;
     module.add_function(wrap_pyfunction!(restore_file, module)?)?;
+    module.add_function(wrap_pyfunction!(prune, module)?)?;
+    module.add_function(wrap_pyfunction!(hold, module)?)?;
+    module.add_function(wrap_pyfunction!(release, module)?)?;
+    module.add_function(wrap_pyfunction!(forget_standby, module)?)?;
     module.add_function(wrap_pyfunction!(diff, module)?)?;
     module.add_function(wrap_pyfunction!(inspect_delta, module)?)?;
     module.add_function(wrap_pyfunction!(verify, module)?)?;

@@ -47,6 +47,9 @@ struct Record {
     next_round: u64,
     #[serde(default)]
     standbys: BTreeMap<Uuid, Standby>,
+    /// Snapshots that somebody wants to stay, and why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    holds: BTreeMap<Uuid, String>,
     /// That of the newest snapshot, and so of the next where no other is asked for.
     #[serde(default, skip_serializing_if = "Subset::is_everything")]
     subset: Subset,
@@ -117,6 +120,7 @@ impl Volume {
             next_sequence: 0,
             next_round: 1,
             standbys: BTreeMap::new(),
+            holds: BTreeMap::new(),
             subset: Subset::default(),
             replaced: None,
             read_only: false,
@@ -330,6 +334,29 @@ impl Volume {
     pub fn forget_clone(&mut self, name: &str) -> Result<()> {
         self.record.clones.remove(name);
         self.save()
+    }
+
+    /// That standby as it was known.
+    pub fn forget_standby(&mut self, id: Uuid) -> Result<Option<Standby>> {
+        let known = self.record.standbys.remove(&id);
+        self.save()?;
+        Ok(known)
+    }
+
+    pub fn holds(&self) -> &BTreeMap<Uuid, String> {
+        &self.record.holds
+    }
+
+    pub fn hold(&mut self, id: Uuid, reason: String) -> Result<()> {
+        self.record.holds.insert(id, reason);
+        self.save()
+    }
+
+    /// Why it was held, if it was.
+    pub fn release(&mut self, id: Uuid) -> Result<Option<String>> {
+        let reason = self.record.holds.remove(&id);
+        self.save()?;
+        Ok(reason)
     }
 
     /// The complete snapshots, oldest first.
