@@ -16,7 +16,7 @@ from oracle import touch_marks
 
 VERBS = (
     *("sync", "snapshot", "list", "delete", "prune", "hold", "release"),
-    *("diff", "inspect", "verify", "status", "demo"),
+    *("diff", "inspect", "verify", "status", "run", "service", "demo"),
 )
 
 

@@ -605,6 +605,57 @@ class StatusReport(Report):
     holds: tuple[Hold, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class JobRun:
+    """What came of one job: `outcome` is done, failed or waiting (not due before `due`).
+
+    `exit_code` is that of its round, and `advice` goes with `error`; `snapshot`, `data_bytes` and
+    `unchanged` are of a good one.
+    """
+
+    job: str
+    source: str
+    target: str
+    outcome: str
+    exit_code: int
+    seconds: float
+    due: datetime | None = None
+    snapshot: str | None = None
+    data_bytes: int | None = None
+    unchanged: bool | None = None
+    notes: tuple[str, ...] = ()
+    error: str | None = None
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport(Report):
+    """What came of each job, in the order of the configuration. `exit_code` is the highest of theirs."""
+
+    verb: ClassVar[str] = "run"
+    jobs: tuple[JobRun, ...]
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A unit of systemd: its file, and what is in it (None where it was removed)."""
+
+    path: str
+    text: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceReport(Report):
+    """Units that were written or removed, or would be (`dry_run`), and the commands that come next."""
+
+    verb: ClassVar[str] = "service"
+    action: str
+    units: tuple[Unit, ...]
+    commands: tuple[str, ...]
+    dry_run: bool
+
+
 def _build(kind: Any, value: Any) -> Any:
     """Make an instance of the annotation `kind` out of decoded JSON."""
     if is_dataclass(kind):

@@ -1,10 +1,12 @@
 """The verbs with their arguments, options and help. The work is done by the module of the same name."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from snapsync import units
 from snapsync.output import Output
 
 # Without rich: typer would load it for help and errors, which plain text serves as well.
@@ -88,14 +90,10 @@ def rate(text: str | None) -> int | None:
     """The bytes a second that RATE means."""
     if text is None:
         return None
-    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
     try:
-        bytes_a_second = int(float(number) * 1024 ** ("", "K", "M", "G").index(unit))
-    except (ValueError, OverflowError):
-        bytes_a_second = 0
-    if not 0 < bytes_a_second < 1 << 63:
-        raise typer.BadParameter(f"{text!r} is no number of bytes a second", param_hint="--bwlimit")
-    return bytes_a_second
+        return units.rate(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--bwlimit") from None
 
 
 def examples(*lines: str) -> str:
@@ -889,6 +887,101 @@ def status(volume: VolumeArgument, as_json: Json = False, quiet: Quiet = False) 
     from snapsync.commands.status import run
 
     return run(Output(as_json=as_json, quiet=quiet), volume)
+
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="Read only this configuration."),
+]
+
+
+@app.command(epilog=examples("snapsync run", "snapsync run web mail", "snapsync run --now --parallel 4"))
+def run(
+    jobs: Annotated[
+        list[str] | None, typer.Argument(metavar="[JOB]...", help="Jobs to run now, due or not.")
+    ] = None,
+    now: Annotated[bool, typer.Option("--now", "--all", help="Run every job, due or not.")] = False,
+    config: ConfigFile = None,
+    parallel: Annotated[
+        int, typer.Option("--parallel", min=1, max=64, metavar="N", help="Jobs at the same time.")
+    ] = 2,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Run the jobs of the configuration that are due.
+
+    A job is due when its period has passed since the start of its last good run; one without a period runs
+    only when it is named, or with --now. Each is a `snapsync sync` of its own: one that fails does not stop
+    the others. The exit code is the highest one of them.
+
+    The configuration is read from /etc/snapsync/config.toml and $XDG_CONFIG_HOME/snapsync/config.toml
+    (~/.config without it), each key of the second over the first. It is TOML:
+
+    \b
+      [defaults]
+      keep = { last = 10, hourly = 24, daily = 14, weekly = 8, monthly = 12 }
+
+    \b
+      [job.web]
+      source = "/srv/web"
+      target = "root@backup:/standby/web"
+      period = "15m"
+
+    Other keys are exclude, include, strict, check, compress, bwlimit, rsh, remote_path, channels and
+    ssh_options: the options of `snapsync sync`. `exclude = []` leaves nothing out any more. What became of
+    each job is kept in /var/lib/snapsync for root, else in $XDG_STATE_HOME/snapsync, or where
+    SNAPSYNC_STATE_DIR says.
+    """
+    from snapsync.commands.run import run
+
+    return run(Output(as_json=as_json, quiet=quiet), jobs or [], now=now, config=config, parallel=parallel)
+
+
+class ServiceAction(StrEnum):
+    """What to do with the service."""
+
+    INSTALL = "install"
+    UNINSTALL = "uninstall"
+
+
+@app.command(
+    epilog=examples(
+        "snapsync service install",
+        "snapsync service install --user --config ~/jobs.toml --dry-run",
+        "snapsync service uninstall",
+    )
+)
+def service(
+    action: Annotated[ServiceAction, typer.Argument(help="Write the units, or remove them.")],
+    user: Annotated[
+        bool, typer.Option("--user", help="For your own service manager, not the machine's.")
+    ] = False,
+    config: ConfigFile = None,
+    directory: Annotated[
+        Path | None,
+        typer.Option("--dir", metavar="DIR", help="Where units are kept, if not in the usual place."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Only show what would be written.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Let systemd run the jobs of the configuration.
+
+    Writes snapsync.service, which does `snapsync run`, and snapsync.timer, which starts it every minute, or
+    as often as the shortest period says. Nothing is enabled: the commands that do so are shown.
+    """
+    from snapsync.commands.service import run
+
+    return run(
+        Output(as_json=as_json, quiet=quiet),
+        action.value,
+        user=user,
+        config=config,
+        directory=directory,
+        dry_run=dry_run,
+    )
 
 
 @app.command(epilog=examples("snapsync demo", "snapsync demo --keep"))

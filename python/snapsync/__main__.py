@@ -1,0 +1,5 @@
+"""`python -m snapsync` is the command."""
+
+from snapsync.cli import main
+
+main()

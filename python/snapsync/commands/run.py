@@ -1,0 +1,182 @@
+"""`snapsync run`: the jobs of the configuration that are due."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from threading import Lock
+from time import monotonic
+from typing import Any
+
+from snapsync import config as configuration
+from snapsync import render, state
+from snapsync.config import Job, is_remote
+from snapsync.errors import ExitCode, IntegrityError, UsageError, describe, told
+from snapsync.output import Output
+from snapsync.reports import JobRun, RunReport
+
+
+def run(output: Output, names: Sequence[str], *, now: bool, config: Path | None, parallel: int) -> int:
+    if names and now:
+        message = "either some jobs are to run, or all of them"
+        raise told(UsageError(message), message, "name the jobs, or use --now")
+    found = configuration.load(config)
+    if not found.jobs:
+        message = f"there is no job in {' and '.join(map(str, found.files))}"
+        raise told(UsageError(message), message, "write a table [job.NAME] with source, target and period")
+    known, at = state.runs(), state.now()
+    asked = found.named(names) or list(found.jobs.values())
+    due = [job for job in asked if names or now or state.is_due(job, known, at)]
+    outcomes = _Runner(output, parallel).run(due)
+    waiting = [] if names else [_waiting(job, known) for job in asked if job.name not in outcomes]
+    order = {job.name: place for place, job in enumerate(asked)}
+    ran = sorted([*outcomes.values(), *waiting], key=lambda job: order[job.job])
+    report = RunReport(tuple(ran), max((job.exit_code for job in ran), default=0))
+    output.summary(report, _lines(report))
+    return report.exit_code
+
+
+def arguments(job: Job) -> list[str]:
+    """The options of the `snapsync sync` that a job is."""
+    words = [f"--keep-{period}={count}" for period, count in (job.keep or {}).items()]
+    words += [f"--exclude={pattern}" for pattern in job.exclude or ()]
+    words += [f"--include={pattern}" for pattern in job.include]
+    words += ["--everything"] if job.exclude == () else []
+    words += ["--strict"] if job.strict else []
+    words += ["--check"] if job.check else []
+    words.append(f"--compress={job.compress}")
+    words += [f"--bwlimit={job.bwlimit}"] if job.bwlimit else []
+    if is_remote(job.source) or is_remote(job.target):
+        words += [f"--rsh={job.rsh}", f"--remote-path={job.remote_path}", f"--channels={job.channels}"]
+        words += [word for option in job.ssh_options for word in ("-o", option)]
+    return [*words, "--", job.source, job.target]
+
+
+class _Runner:
+    """Runs jobs, each in a process of its own: what one does to its process, the others do not feel."""
+
+    def __init__(self, output: Output, parallel: int) -> None:
+        self._output = output
+        self._parallel = parallel
+        self._lock = Lock()
+        self._running: list[subprocess.Popen[str]] = []
+        self._is_stopped = False
+
+    def run(self, jobs: Sequence[Job]) -> dict[str, JobRun]:
+        """Run them all; what came of each, by name. Told to stop, it stops them and waits for their end."""
+        with ThreadPoolExecutor(self._parallel) as pool:
+            futures = {job.name: pool.submit(self._job, job) for job in jobs}
+            try:
+                return {name: future.result() for name, future in futures.items()}
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                self._stop()
+                raise
+
+    def _stop(self) -> None:
+        with self._lock:
+            self._is_stopped = True
+            for process in self._running:
+                process.terminate()
+
+    def _job(self, job: Job) -> JobRun:
+        at, started = state.now(), monotonic()
+        self._note(lambda: state.attempted(job, at))
+        code, out, err = self._sync(job)
+        outcome = _outcome(job, code, out, err, monotonic() - started)
+        if outcome.error is None:
+            self._note(lambda: state.succeeded(job, at, json.loads(out)))
+        else:
+            self._note(lambda: state.failed(job, at, str(outcome.error)))
+        for line in _told(outcome):
+            self._output.note(f"{job.name}: {line}")
+        return outcome
+
+    def _note(self, write: Callable[[], None]) -> None:
+        """A round is not undone because nobody could write it down; then it runs again the sooner."""
+        try:
+            write()
+        except (OSError, IntegrityError) as error:
+            self._output.note(f"cannot keep what became of a job: {describe(error).message}")
+
+    def _sync(self, job: Job) -> tuple[int, str, str]:
+        # Not from the directory that this was started in: whatever is called snapsync there is not this.
+        command = [sys.executable, "-P", "-m", "snapsync", "sync", "--json", "--quiet", *arguments(job)]
+        with self._lock:
+            if self._is_stopped:
+                return ExitCode.INTERRUPTED, "", "interrupted before it began"
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+                errors="surrogateescape",
+            )
+            self._running.append(process)
+        out, err = process.communicate()
+        with self._lock:
+            self._running.remove(process)
+        return process.returncode, out, err
+
+
+def _outcome(job: Job, code: int, out: str, err: str, seconds: float) -> JobRun:
+    """What a round that ended so came to."""
+    where = (job.name, job.source, job.target)
+    answer = _answer(out)
+    if code == ExitCode.DONE and "snapshot" in answer:
+        return JobRun(
+            *where,
+            "done",
+            code,
+            seconds,
+            snapshot=answer["snapshot"]["name"],
+            data_bytes=answer["data_bytes"],
+            unchanged=answer["unchanged"],
+            notes=tuple(answer["recovered"]) + tuple(answer["notes"]),
+        )
+    error = answer.get("error", {})
+    last_words = err.strip().splitlines()[-1:] or [f"its process ended with {code}, and no word"]
+    message = error.get("message") or last_words[0]
+    # A signal that killed it is no exit code.
+    code = code if code > 0 else ExitCode.FAILED
+    return JobRun(*where, "failed", code, seconds, error=message, advice=error.get("advice", ""))
+
+
+def _answer(out: str) -> dict[str, Any]:
+    try:
+        answer = json.loads(out)
+    except ValueError:
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _waiting(job: Job, known: dict[str, state.Run]) -> JobRun:
+    run = state.of(job, known)
+    due = run.good + timedelta(seconds=job.period) if run and run.good and job.period else None
+    return JobRun(job.name, job.source, job.target, "waiting", 0, 0.0, due=due)
+
+
+def _told(outcome: JobRun) -> Iterator[str]:
+    """What a reader of the log needs beyond the summary."""
+    yield from outcome.notes
+    if outcome.error is not None:
+        yield outcome.error
+        yield from outcome.advice.splitlines()
+
+
+def _lines(report: RunReport) -> Iterator[str]:
+    for job in report.jobs:
+        yield f"{job.job}: {_line(job)}"
+
+
+def _line(job: JobRun) -> str:
+    if job.outcome == "waiting":
+        return f"not due before {render.moment(job.due)}" if job.due else "runs only when it is named"
+    if job.error is not None:
+        return f"failed with exit code {job.exit_code}"
+    moved = "nothing changed" if job.unchanged else f"moved {render.size(job.data_bytes or 0)}"
+    return f"snapshot {render.name(job.snapshot or '')}, {moved}, in {render.seconds(job.seconds)}"

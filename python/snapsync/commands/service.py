@@ -1,0 +1,196 @@
+"""`snapsync service`: units with which systemd runs the jobs."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from snapsync import config as configuration
+from snapsync.config import Config, is_remote
+from snapsync.errors import ExitCode, RefusedError, UsageError, told
+from snapsync.output import Output
+from snapsync.reports import ServiceReport, Unit
+from snapsync.state import write
+
+_MARK = "# Written by `snapsync service install`, which replaces it."
+_SERVICE, _TIMER = "snapsync.service", "snapsync.timer"
+
+
+def run(
+    output: Output,
+    action: str,
+    *,
+    user: bool,
+    config: Path | None,
+    directory: Path | None,
+    dry_run: bool,
+) -> int:
+    home = _home(user) if directory is None else directory.absolute()
+    if action == "install":
+        texts = units(configuration.load(config), user=user, config=config)
+        report = _install(home, texts, user=user, dry_run=dry_run)
+    else:
+        report = _uninstall(home, user=user, dry_run=dry_run)
+    output.summary(report, _lines(report))
+    return ExitCode.DONE
+
+
+def units(found: Config, *, user: bool, config: Path | None) -> dict[str, str]:
+    """The text of each unit by its name."""
+    periods = [job.period for job in found.jobs.values() if job.period]
+    if not periods:
+        message = f"no job in {' and '.join(map(str, found.files))} has a period"
+        raise told(UsageError(message), message, 'say how often it is to run, as in period = "15m"')
+    command = [_program(), "run", *(["--config", str(config.absolute())] if config else [])]
+    command_line = " ".join(map(_quoted, command))
+    service = [*_SERVICE_LINES, f"ExecStart={command_line}", *_CONFINED_USER]
+    if not user:
+        service += [*_CONFINED, *_openings(found)]
+    return {
+        _SERVICE: "\n".join([_MARK, *_description(user), *service, ""]),
+        _TIMER: _TIMER_TEXT.format(mark=_MARK, seconds=min(60, *periods)),
+    }
+
+
+def _description(user: bool) -> Iterator[str]:
+    yield "[Unit]"
+    yield "Description=Keep standby copies of file systems in step with their primaries"
+    yield "StartLimitIntervalSec=0"
+    if not user:
+        yield "Wants=network-online.target"
+        yield "After=network-online.target local-fs.target"
+
+
+_SERVICE_LINES = """
+[Service]
+Type=oneshot
+# Only `snapsync run` is told to stop: it stops the rounds, and the connections outlive them.
+KillMode=mixed
+TimeoutStopSec=2min""".splitlines()
+
+_CONFINED_USER = """NoNewPrivileges=yes
+LockPersonality=yes
+RestrictRealtime=yes
+SystemCallArchitectures=native""".splitlines()
+
+# ProtectHome, PrivateDevices and RestrictSUIDSGID are not here: they keep volumes from being written, and
+# devices and setuid bits from being made.
+_CONFINED = """StateDirectory=snapsync
+StateDirectoryMode=0700
+ProtectSystem=full
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RestrictNamespaces=yes
+CapabilityBoundingSet=CAP_SYS_ADMIN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_CHOWN CAP_FOWNER CAP_FSETID
+CapabilityBoundingSet=CAP_MKNOD CAP_SETFCAP CAP_LINUX_IMMUTABLE CAP_MAC_ADMIN""".splitlines()
+
+_TIMER_TEXT = """{mark}
+[Unit]
+Description=Look for rounds of snapsync that are due
+
+[Timer]
+OnStartupSec=1min
+OnUnitInactiveSec={seconds}s
+AccuracySec=1s
+
+[Install]
+WantedBy=timers.target
+"""
+
+
+def _openings(found: Config) -> Iterator[str]:
+    """What jobs need of the places that are closed otherwise."""
+    places = [Path(p) for job in found.jobs.values() for p in (job.source, job.target) if not is_remote(p)]
+    closed = [Path(path) for path in ("/usr", "/boot", "/efi", "/etc")]
+    for place in sorted({place for place in places if any(top in place.parents for top in closed)}):
+        # A target that is yet to be made is made in the directory above.
+        for path in (place, place.parent):
+            yield f"ReadWritePaths={_quoted(f'-{path}')}"
+    shared = [Path("/tmp"), Path("/var/tmp")]
+    if not any(top in place.parents for top in shared for place in places):
+        yield "PrivateTmp=yes"
+
+
+def _quoted(word: str) -> str:
+    """A word of a command line as systemd reads it."""
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    plain = escaped and not any(c.isspace() or c in "\\\"';" for c in escaped)
+    return escaped if plain else f'"{escaped}"'
+
+
+def _program() -> str:
+    """The command that this is."""
+    own = Path(sys.argv[0]).absolute()
+    program = str(own) if own.name == "snapsync" and os.access(own, os.X_OK) else shutil.which("snapsync")
+    if program is None:
+        message = "the command snapsync is not found"
+        raise told(UsageError(message), message, "start this as snapsync, from where it is installed")
+    return program
+
+
+def _home(user: bool) -> Path:
+    if not user:
+        return Path("/etc/systemd/system")
+    return Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"), "systemd/user")
+
+
+def _install(home: Path, texts: dict[str, str], *, user: bool, dry_run: bool) -> ServiceReport:
+    for name in texts:
+        _is_own(home / name)
+    if not dry_run:
+        home.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            write(home / name, text)
+    manager = _manager(user)
+    commands = (f"{manager} daemon-reload", f"{manager} enable --now {_TIMER}")
+    made = tuple(Unit(str(home / name), text) for name, text in texts.items())
+    return ServiceReport("install", made, commands, dry_run)
+
+
+def _uninstall(home: Path, *, user: bool, dry_run: bool) -> ServiceReport:
+    files = [home / name for name in (_TIMER, _SERVICE)]
+    there = [file for file in files if _is_own(file)]
+    if not there:
+        message = f"there are no units of snapsync in {home}"
+        raise told(UsageError(message), message, "name their directory with --dir, or use --user")
+    if not dry_run:
+        for file in there:
+            file.unlink()
+    manager = _manager(user)
+    commands = (f"{manager} stop {_TIMER}", f"{manager} daemon-reload")
+    return ServiceReport("uninstall", tuple(Unit(str(file), None) for file in there), commands, dry_run)
+
+
+def _is_own(file: Path) -> bool:
+    """Whether it is there; one that somebody else wrote is left alone."""
+    try:
+        text = file.read_text("utf-8", "replace")
+    except FileNotFoundError:
+        return False
+    if text.startswith(_MARK):
+        return True
+    message = f"{file} was not written by `snapsync service install`"
+    raise told(RefusedError(message), message, "move it away first, or name another directory with --dir")
+
+
+def _manager(user: bool) -> str:
+    return "systemctl --user" if user else "systemctl"
+
+
+def _lines(report: ServiceReport) -> Iterator[str]:
+    did = {"install": "wrote", "uninstall": "removed"}[report.action]
+    for unit in report.units:
+        if report.dry_run and unit.text is not None:
+            yield f"--- {unit.path}"
+            yield unit.text
+        else:
+            yield f"{'would have ' if report.dry_run else ''}{did} {unit.path}"
+    yield "next:"
+    for command in report.commands:
+        yield f"  {command}"

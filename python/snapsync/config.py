@@ -1,0 +1,274 @@
+"""The configuration: which primaries are kept in step with which standbys, how often, and how.
+
+A file is TOML: a table `[job.NAME]` for each job, and `[defaults]` with keys for all of them. Every key is
+checked in the file that it stands in, so that each mistake is told with its place.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn
+
+from snapsync import units
+from snapsync.errors import UsageError, told
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A primary and a standby of it. `period` is seconds, None where it only runs when it is named.
+
+    `exclude` is None where the volume's own patterns stay; empty, everything is replicated again.
+    """
+
+    name: str
+    source: str
+    target: str
+    period: int | None = None
+    keep: Mapping[str, int] | None = None
+    exclude: tuple[str, ...] | None = None
+    include: tuple[str, ...] = ()
+    strict: bool = False
+    check: bool = False
+    compress: str = "zstd:1"
+    bwlimit: int | None = None
+    rsh: str = "ssh"
+    remote_path: str = "snapsync"
+    channels: int = 1
+    ssh_options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The jobs by name, in the order of the files that they come from."""
+
+    jobs: Mapping[str, Job]
+    files: tuple[Path, ...]
+
+    def named(self, names: Iterable[str]) -> list[Job]:
+        """The jobs of these names, each once."""
+        return [self._job(name) for name in dict.fromkeys(names)]
+
+    def _job(self, name: str) -> Job:
+        if name not in self.jobs:
+            message = f"there is no job {name!r} in {_files(self.files)}"
+            raise told(UsageError(message), message, _nearest(name, self.jobs, "jobs"))
+        return self.jobs[name]
+
+
+def is_remote(place: str) -> bool:
+    """Whether a place is `[user@]host:PATH`: a path has no colon before its first slash."""
+    return ":" in place.split("/", 1)[0]
+
+
+def places() -> tuple[Path, ...]:
+    """Where configurations are looked for; each key of a later one counts over the earlier."""
+    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    return Path("/etc/snapsync/config.toml"), Path(home, "snapsync/config.toml")
+
+
+def load(file: Path | None = None) -> Config:
+    """Read the configuration: that file, or those of `places` that are there."""
+    files = (file,) if file else tuple(path for path in places() if path.exists())
+    if not files:
+        message = f"there is no configuration: neither {' nor '.join(map(str, places()))}"
+        raise told(UsageError(message), message, "write one, or name one with --config FILE")
+    defaults: dict[str, Any] = {}
+    jobs: dict[str, dict[str, Any]] = {}
+    homes: dict[str, Path] = {}
+    for path in files:
+        found = _File(path)
+        defaults |= found.keys("defaults", found.table("defaults"))
+        for name, keys in found.table("job").items():
+            where = f"job.{name}"
+            jobs[name] = jobs.get(name, {}) | found.keys(where, found.is_table(where, keys))
+            homes[name] = path
+            found.is_name(name)
+    made = {name: _job(homes[name], name, defaults | keys) for name, keys in jobs.items()}
+    return Config(made, files)
+
+
+def _job(file: Path, name: str, keys: dict[str, Any]) -> Job:
+    for needed in ("source", "target"):
+        if needed not in keys:
+            _wrong(file, f"job.{name}", needed, "is missing", "say which directories the job is about")
+    if keys.get("include") and not keys.get("exclude"):
+        why = "brings back what `exclude` leaves out, and that leaves out nothing"
+        _wrong(file, f"job.{name}", "include", why, "give `exclude` too")
+    if is_remote(keys["source"]) and is_remote(keys["target"]):
+        why = "is on another machine, and so is `source`"
+        _wrong(file, f"job.{name}", "target", why, "let the job run on one of the two")
+    return Job(name, **keys)
+
+
+class _File:
+    """One file, and what is wrong in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.content = tomllib.loads(path.read_text("utf-8"))
+        except OSError as error:
+            message = f"cannot read the configuration {path}: {error.strerror}"
+            raise told(UsageError(message), message, "check the path") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            message = f"cannot understand the configuration {path}: {error}"
+            raise told(UsageError(message), message, "it is a TOML file, in UTF-8") from None
+        for name in self.content:
+            if name not in ("defaults", "job"):
+                message = f"there is no table [{name}] in a configuration, but in {path}"
+                advice = f"{_nearest(name, ('defaults', 'job'), 'tables')}; a job is [job.NAME]"
+                raise told(UsageError(message), message, advice)
+
+    def table(self, name: str) -> dict[str, Any]:
+        return self.is_table(name, self.content.get(name, {}))
+
+    def is_table(self, where: str, value: object) -> dict[str, Any]:
+        if isinstance(value, dict):
+            return value
+        message = f"{self.path}: [{where}] is no table"
+        raise told(UsageError(message), message, "a job is a table [job.NAME] of keys")
+
+    def is_name(self, name: str) -> None:
+        """A job's name is a word of a command line and of a metric."""
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+            message = f"{self.path}: {name!r} cannot be the name of a job"
+            raise told(UsageError(message), message, "use letters, digits, `_`, `.` and `-`")
+
+    def keys(self, where: str, given: dict[str, Any]) -> dict[str, Any]:
+        """The keys of one table, understood."""
+        understood = {}
+        for key, value in given.items():
+            if key not in _KEYS:
+                _wrong(self.path, where, key, "is not known", _nearest(key, _KEYS, "keys"))
+            try:
+                understood[key] = _KEYS[key](value)
+            except _Bad as bad:
+                _wrong(self.path, where, key, bad.why, bad.advice)
+        return understood
+
+
+def _wrong(file: Path, where: str, key: str, why: str, advice: str) -> NoReturn:
+    message = f"{file}: [{where}] {key} {why}"
+    raise told(UsageError(message), message, advice)
+
+
+def _nearest(word: str, known: Iterable[str], what: str) -> str:
+    known = list(known)
+    near = get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"the {what} are {', '.join(known) or 'none'}"
+
+
+def _files(files: tuple[Path, ...]) -> str:
+    return " and ".join(map(str, files))
+
+
+# --- what a value may be ------------------------------------------------------------------------
+
+
+class _Bad(Exception):
+    """A value that its key cannot have."""
+
+    def __init__(self, value: object, advice: str) -> None:
+        shown = "is a table" if isinstance(value, dict) else f"cannot be {_toml(value)}"
+        self.why, self.advice = shown, advice
+
+
+def _toml(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise _Bad(value, "write a text in quotes")
+    return value
+
+
+def _place(value: object) -> str:
+    place = _text(value)
+    if is_remote(place):
+        return place
+    place = os.path.expanduser(place)
+    if not place.startswith("/"):
+        raise _Bad(value, "write a whole path from / or ~/ on, or [user@]host:PATH")
+    return place
+
+
+def _period(value: object) -> int:
+    try:
+        return units.duration(str(value))
+    except ValueError:
+        raise _Bad(value, 'write a duration such as "90s", "15m", "1h30m" or "1d"') from None
+
+
+def _rate(value: object) -> int:
+    try:
+        return units.rate(value if isinstance(value, str) else str(_whole(value)))
+    except ValueError:
+        raise _Bad(value, 'write bytes a second, such as "500K" or "10M"') from None
+
+
+def _whole(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise _Bad(value, "write a whole number from 1 on")
+    return value
+
+
+def _channels(value: object) -> int:
+    if _whole(value) > 64:
+        raise _Bad(value, "64 channels are the most")
+    return _whole(value)
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise _Bad(value, "write true or false")
+    return value
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise _Bad(value, 'write a list of texts, as in ["*.tmp"]')
+    return tuple(map(_text, value))
+
+
+def _compress(value: object) -> str:
+    level = re.fullmatch(r"zstd(?::(-?[0-9]{1,6}))?", _text(value))
+    if value != "none" and not (level and 0 != int(level[1] or 1) <= 22):
+        raise _Bad(value, 'write "none" or "zstd:LEVEL" with a level up to 22')
+    return _text(value)
+
+
+_PERIODS = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
+
+
+def _keep(value: object) -> dict[str, int]:
+    if not isinstance(value, dict):
+        raise _Bad(value, "write how many, as in { last = 10, daily = 14 }")
+    for name, count in value.items():
+        if name not in _PERIODS:
+            raise _Bad(f"{name} = {count}", _nearest(name, _PERIODS, "periods"))
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise _Bad(f"{name} = {_toml(count)}", "write a whole number from 1 on, or leave it out")
+    return value
+
+
+_KEYS: dict[str, Callable[[object], object]] = {
+    "source": _place,
+    "target": _place,
+    "period": _period,
+    "keep": _keep,
+    "exclude": _texts,
+    "include": _texts,
+    "strict": _flag,
+    "check": _flag,
+    "compress": _compress,
+    "bwlimit": _rate,
+    "rsh": _text,
+    "remote_path": _text,
+    "channels": _channels,
+    "ssh_options": _texts,
+}
