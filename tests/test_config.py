@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from machine import (
     wait_until,
 )
 from oracle import assert_same
+from remote import Server
 from worlds import fill
 
 from snapsync import config, state
@@ -391,6 +393,16 @@ def test_told_to_stop_it_stops_its_rounds_and_the_next_goes_on(
         assert jobs.state["large"]["error"]
     jobs.outcomes("large")
     assert_same(pair.source, pair.target)
+
+
+def test_a_job_reaches_another_machine_by_its_own_options(jobs: Jobs, server: Server, place: Place) -> None:
+    source, folder = place("xfs"), place("ext4")
+    fill(source / "file", 0, 10_000, 1)
+    forced = shlex.join([*command(), "serve", "--restrict-to", str(folder)])
+    rsh = shlex.join(["ssh", "-F", str(server.client(forced=forced).config)])
+    jobs.add("far", source, Path("standby-host:copy"), f"rsh = {json.dumps(rsh)}\nchannels = 2")
+    assert jobs.outcomes("far")["far"]["outcome"] == "done"
+    assert_same(source, folder / "copy")
 
 
 def test_a_directory_called_snapsync_where_it_is_started_is_not_taken_for_it(

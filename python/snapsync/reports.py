@@ -171,6 +171,24 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
+class Lag:
+    """How far a standby is behind: the snapshots that its primary has taken since its newest one, and the
+    seconds since that was taken.
+
+    `bytes` is what the newest good round moved. None is what is not known; `problem` says why, or what is
+    wrong.
+    """
+
+    name: str
+    source: str | None
+    target: str | None
+    snapshots: int | None
+    seconds: float | None
+    bytes: int | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SyncReport(Report):
     """One round of sync.
 
@@ -591,6 +609,9 @@ class StatusReport(Report):
 
     `replaced`: another primary was promoted in the stead of this one. `read_only`: as a standby it is
     writable in rounds alone.
+
+    `lags` has an entry for each standby, or for the volume itself where that is one; `verdict` is ok,
+    warning, critical or unknown where it was asked for.
     """
 
     verb: ClassVar[str] = "status"
@@ -603,6 +624,8 @@ class StatusReport(Report):
     replaced: Replaced | None
     read_only: bool
     holds: tuple[Hold, ...] = ()
+    lags: tuple[Lag, ...] = ()
+    verdict: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -635,6 +658,31 @@ class RunReport(Report):
     verb: ClassVar[str] = "run"
     jobs: tuple[JobRun, ...]
     exit_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """Where a job stands. `source` and `target` are None where they are elsewhere, or cannot be looked at.
+
+    `good` is when its last good round began; `problems` says what cannot be looked at, and how the last round
+    failed.
+    """
+
+    job: str
+    source: StatusReport | None
+    target: StatusReport | None
+    good: datetime | None
+    lag: Lag
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JobsReport(Report):
+    """Where all jobs of the configuration stand; `verdict` is the worst of them where it was asked for."""
+
+    verb: ClassVar[str] = "status"
+    jobs: tuple[JobStatus, ...]
+    verdict: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -878,21 +878,60 @@ def verify(
     return run(Output(as_json=as_json, quiet=quiet), a, b, jobs=jobs)
 
 
-@app.command(epilog=examples("snapsync status /srv/data", "snapsync status /mnt/standby --json"))
-def status(volume: VolumeArgument, as_json: Json = False, quiet: Quiet = False) -> int:
-    """Show where VOLUME stands.
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="Read only this configuration.")
+]
 
-    Its role, snapshots and standbys, how far they lag behind, and what is unfinished.
+
+@app.command(
+    epilog=examples(
+        "snapsync status /srv/data",
+        "snapsync status --json",
+        "snapsync status --max-lag 15m --prometheus /var/lib/node_exporter/snapsync.prom",
+    )
+)
+def status(
+    volume: Annotated[
+        str | None,
+        typer.Argument(metavar="[VOLUME]", help="The root directory of a volume; all jobs without it."),
+    ] = None,
+    config: ConfigFile = None,
+    max_lag: Annotated[
+        str | None,
+        typer.Option(
+            "--max-lag",
+            metavar="TIME",
+            help="Judge: standbys may be so old, as in 90s, 15m, 1h30m or 1d; see above.",
+        ),
+    ] = None,
+    prometheus: Annotated[
+        Path | None,
+        typer.Option("--prometheus", metavar="FILE", help="Write metrics there, for a textfile collector."),
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Show where VOLUME stands, or all jobs of the configuration.
+
+    Role, epoch, snapshots and what holds them, how far standbys lag behind, and what is unfinished. Of a
+    volume on another machine it tells what is known here.
+
+    A standby is as old as the newest snapshot that it holds. With --max-lag this is a monitoring plugin: one
+    line tells the verdict, and the exit code is that of such plugins, not those of other verbs: 0 ok,
+    1 warning (young enough, but the last round failed or something is missing), 2 critical (older than TIME),
+    3 unknown (how old cannot be told, as before the first round). Critical counts over unknown, and that over
+    warning.
     """
     from snapsync.commands.status import run
 
-    return run(Output(as_json=as_json, quiet=quiet), volume)
-
-
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="FILE", help="Read only this configuration."),
-]
+    most = None
+    if max_lag is not None:
+        try:
+            most = units.duration(max_lag)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--max-lag") from None
+    output = Output(as_json=as_json, quiet=quiet)
+    return run(output, volume, config=config, most=most, prometheus=prometheus)
 
 
 @app.command(epilog=examples("snapsync run", "snapsync run web mail", "snapsync run --now --parallel 4"))

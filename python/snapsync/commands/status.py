@@ -1,17 +1,90 @@
-"""`snapsync status`: where a volume stands."""
+"""`snapsync status`: where a volume stands, or all jobs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
-from snapsync import _native, render
-from snapsync.errors import ExitCode
-from snapsync.output import Output
-from snapsync.reports import Standby, StatusReport
+from snapsync import config as configuration
+from snapsync import render, standing, state
+from snapsync.errors import ExitCode, SnapsyncError, describe, told
+from snapsync.output import Output, print_failure
+from snapsync.reports import JobsReport, JobStatus, Lag, Standby, StatusReport
+from snapsync.standing import Verdict
 
 
-def run(output: Output, volume: str) -> int:
-    report = StatusReport.from_json(_native.status(volume))
-    output.result(report, _lines(report))
-    return ExitCode.DONE
+def run(
+    output: Output, volume: str | None, *, config: Path | None, most: int | None, prometheus: Path | None
+) -> int:
+    try:
+        return _run(output, volume, config, most, prometheus)
+    except (SnapsyncError, OSError) as error:
+        if most is None:
+            raise
+        # Monitoring takes every exit code for a verdict, and this is none but the last.
+        failure = describe(error)
+        if output.as_json:
+            print_failure(failure, as_json=True)
+        else:
+            print(f"SNAPSYNC {Verdict.UNKNOWN.name} - {render.name(failure.message)}")
+        return Verdict.UNKNOWN
+
+
+def _run(
+    output: Output, volume: str | None, config: Path | None, most: int | None, prometheus: Path | None
+) -> int:
+    now = state.now()
+    report: StatusReport | JobsReport
+    if volume is not None:
+        report, jobs = standing.volume(volume, now), list[JobStatus]()
+        lags: Sequence[Lag] = report.lags
+        lines = _lines(report)
+    else:
+        jobs = standing.jobs(configuration.load(config), now)
+        report, lags = JobsReport(tuple(jobs)), [job.lag for job in jobs]
+        lines = _jobs(jobs)
+    if prometheus is not None:
+        from snapsync.prometheus import write
+
+        try:
+            write(prometheus, lags, jobs, now)
+        except OSError as error:
+            message = f"cannot write the metrics to {prometheus}: {error.strerror}"
+            raise told(error, message, "name a file in a directory that is there") from None
+    if most is None:
+        output.result(report, lines)
+        return ExitCode.DONE
+    verdict = standing.worst(standing.judge(lag, most) for lag in lags)
+    judged = replace(report, verdict=verdict.name.lower())
+    output.result(judged, [standing.plugin_line(lags, most)])
+    return verdict
+
+
+def _jobs(jobs: Iterable[JobStatus]) -> Iterator[str]:
+    for job in jobs:
+        yield f"{job.job}: {standing.behind(job.lag)}"
+        good = "never" if job.good is None else f"{render.moment(job.good)}, moved {_moved(job.lag)}"
+        yield f"  last good  {good}"
+        for side, place, report in (
+            ("source", job.lag.source, job.source),
+            ("target", job.lag.target, job.target),
+        ):
+            yield f"  {side}     {render.name(place or '')}{_side(report)}"
+        for problem in job.problems:
+            yield f"  problem    {render.name(problem)}"
+
+
+def _moved(lag: Lag) -> str:
+    return "an unknown amount" if lag.bytes is None else render.size(lag.bytes)
+
+
+def _side(report: StatusReport | None) -> str:
+    if report is None:
+        return ""
+    words = [report.volume.role, f"epoch {report.volume.epoch}", render.count(report.snapshots, "snapshot")]
+    held = len({hold.snapshot for hold in report.holds})
+    words += [f"{held} held"] if held else []
+    words += [f"unfinished: {_unfinished(report)}"] if report.unfinished else []
+    return f": {', '.join(words)}"
 
 
 def _lines(report: StatusReport) -> Iterator[str]:
@@ -32,6 +105,9 @@ def _lines(report: StatusReport) -> Iterator[str]:
         yield "  busy       another command holds the volume"
     for standby in report.standbys:
         yield f"  standby    {_standby(standby)}"
+    for hold in report.holds:
+        if hold.standby is None:
+            yield f"  held       {render.name(hold.name)}, {render.hold(hold)}"
 
 
 def _latest(report: StatusReport) -> str:

@@ -1,0 +1,46 @@
+"""What Prometheus is told: a text file for the textfile collector of its node exporter."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
+
+from snapsync.reports import JobStatus, Lag
+
+_LABELS = ("name", "source", "target")
+
+
+def write(file: Path, lags: Iterable[Lag], jobs: Iterable[JobStatus], now: datetime) -> None:
+    """Replace `file` as a whole. What is not known has no sample."""
+    registry = CollectorRegistry()
+
+    def gauge(name: str, help_: str, labels: tuple[str, ...] = _LABELS) -> Gauge:
+        return Gauge(f"snapsync_{name}", help_, labels, registry=registry)
+
+    lag_seconds = gauge("lag_seconds", "Age of the snapshot that the standby holds.")
+    lag_snapshots = gauge("lag_snapshots", "Snapshots that the primary has taken since.")
+    problem = gauge("problem", "1 where something is wrong or cannot be looked at.")
+    moved = gauge("last_round_bytes", "Bytes of data that the last good round moved.")
+    for lag in lags:
+        labels = (lag.name, lag.source or "", lag.target or "")
+        problem.labels(*labels).set(lag.problem is not None)
+        for metric, value in ((lag_seconds, lag.seconds), (lag_snapshots, lag.snapshots), (moved, lag.bytes)):
+            if value is not None:
+                metric.labels(*labels).set(value)
+    good = gauge("last_good_round_timestamp_seconds", "When the last good round began.")
+    of_side = (*_LABELS, "side")
+    epoch = gauge("epoch", "Promotions in the lineage of the volume.", of_side)
+    held = gauge("held_snapshots", "Snapshots that are held, by hand or for standbys.", of_side)
+    unfinished = gauge("unfinished", "1 where a round was cut short.", of_side)
+    for job in jobs:
+        labels = (job.job, job.lag.source or "", job.lag.target or "")
+        if job.good is not None:
+            good.labels(*labels).set(job.good.timestamp())
+        for side, report in (("source", job.source), ("target", job.target)):
+            if report is not None:
+                epoch.labels(*labels, side).set(report.volume.epoch)
+                held.labels(*labels, side).set(len({hold.snapshot for hold in report.holds}))
+                unfinished.labels(*labels, side).set(report.unfinished is not None)
+    gauge("status_timestamp_seconds", "When this was written.", ()).set(now.timestamp())
+    write_to_textfile(str(file), registry)

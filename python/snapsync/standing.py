@@ -1,0 +1,173 @@
+"""How far standbys are behind: for people, for monitoring, and for Prometheus."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from enum import IntEnum
+
+from snapsync import _native, render, state
+from snapsync.config import Config, Job, is_remote
+from snapsync.errors import SnapsyncError, describe
+from snapsync.reports import JobStatus, Lag, ListReport, Snapshot, StatusReport
+
+
+class Verdict(IntEnum):
+    """What a monitoring plugin exits with."""
+
+    OK = 0
+    WARNING = 1
+    CRITICAL = 2
+    UNKNOWN = 3
+
+
+_BY_WEIGHT = (Verdict.CRITICAL, Verdict.UNKNOWN, Verdict.WARNING, Verdict.OK)
+
+
+def volume(path: str, now: datetime) -> StatusReport:
+    """A volume with the lags of its standbys, or its own."""
+    report = StatusReport.from_json(_native.status(path))
+    if report.volume.role == "standby":
+        own = Lag(path, None, path, None, _age(report.latest, now))
+        return replace(report, lags=(own,))
+    snapshots = _line(path)
+    lags = [
+        _since(standby.path, path, standby.path, standby.snapshot, standby.at, snapshots, now)
+        for standby in report.standbys
+    ]
+    return replace(report, lags=tuple(lags))
+
+
+def jobs(found: Config, now: datetime) -> list[JobStatus]:
+    """Where each job stands. What cannot be looked at is told with its job."""
+    known = state.runs()
+    return [_job(job, state.of(job, known), now) for job in found.jobs.values()]
+
+
+def _job(job: Job, run: state.Run | None, now: datetime) -> JobStatus:
+    problems: list[str] = []
+    source, target = (_look(place, now, problems) for place in (job.source, job.target))
+    if source and (source.volume.role == "standby" or source.replaced):
+        problems.append(f"{job.source} is not the primary any more")
+    if run and run.error:
+        problems.append(f"the last round failed: {run.error}")
+    lag = _lag(job, source, target, now)
+    if lag.seconds is None and not problems:
+        problems.append("no round has ended well yet")
+    moved = run.data_bytes if run else None
+    lag = replace(lag, bytes=moved, problem="; ".join(problems) or None)
+    return JobStatus(job.name, source, target, run.good if run else None, lag, tuple(problems))
+
+
+def _look(place: str, now: datetime, problems: list[str]) -> StatusReport | None:
+    if is_remote(place):
+        return None
+    try:
+        return volume(place, now)
+    except (SnapsyncError, OSError) as error:
+        problems.append(describe(error).message)
+        return None
+
+
+def _lag(job: Job, source: StatusReport | None, target: StatusReport | None, now: datetime) -> Lag:
+    """By what the standby holds; where that is elsewhere, by what the primary knows of it."""
+    where = (job.name, job.source, job.target)
+    if target is None and not is_remote(job.target):
+        return Lag(*where, None, None)
+    if source is None:
+        return Lag(*where, None, _age(target.latest, now) if target else None)
+    if target is None:
+        known = zip(source.standbys, source.lags, strict=False)
+        here = [(standby.at, lag) for standby, lag in known if _is_at(standby.path, job.target)]
+        if not here:
+            return Lag(*where, None, None)
+        # The last of those that were made there one after the other.
+        _, lag = max(here, key=lambda found: found[0])
+        return replace(lag, name=job.name, source=job.source, target=job.target)
+    if target.latest is None:
+        return Lag(*where, None, None)
+    held = target.latest
+    return _since(*where, held.id, held.created, _line(job.source), now)
+
+
+def _line(path: str) -> list[Snapshot]:
+    """The snapshots of a volume that standbys follow."""
+    return [snap for snap in ListReport.from_json(_native.list(path)).snapshots if not snap.aside]
+
+
+def _is_at(known: str, place: str) -> bool:
+    """Whether what is known as `host:/whole/path` is at a place that may be relative to somewhere there."""
+    (host, _, path), (known_host, _, known_path) = (_apart(place), _apart(known))
+    return host == known_host and (known_path == path or known_path.endswith(f"/{path}"))
+
+
+def _apart(place: str) -> tuple[str, str, str]:
+    host, colon, path = place.removeprefix("[").partition("]:" if place.startswith("[") else ":")
+    return host, colon, path.rstrip("/")
+
+
+def _since(
+    name: str,
+    source: str,
+    target: str,
+    held: str,
+    at: datetime,
+    snapshots: Sequence[Snapshot],
+    now: datetime,
+) -> Lag:
+    """The lag of a standby that holds the snapshot `held`, and has since `at`."""
+    place = next((place for place, snap in enumerate(snapshots) if snap.id == held), None)
+    if place is None:
+        return Lag(name, source, target, len(snapshots), (now - at).total_seconds())
+    return Lag(name, source, target, len(snapshots) - 1 - place, _age(snapshots[place], now))
+
+
+def _age(snap: Snapshot | None, now: datetime) -> float | None:
+    return None if snap is None else (now - snap.created).total_seconds()
+
+
+# --- for monitoring -----------------------------------------------------------------------------
+
+
+def judge(lag: Lag, most: int) -> Verdict:
+    """Critical is what is too old; what is young enough and in trouble is worth a warning."""
+    if lag.seconds is None:
+        return Verdict.UNKNOWN
+    if lag.seconds > most:
+        return Verdict.CRITICAL
+    return Verdict.WARNING if lag.problem else Verdict.OK
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """The one that somebody needs to hear of first; unknown where there is none."""
+    return min(verdicts, key=_BY_WEIGHT.index, default=Verdict.UNKNOWN)
+
+
+def plugin_line(lags: Sequence[Lag], most: int) -> str:
+    """The first line of a monitoring plugin: the verdict, the oldest standby, and the lags as numbers."""
+    verdict = worst(judge(lag, most) for lag in lags)
+    bad = [lag for lag in lags if judge(lag, most) is verdict is not Verdict.OK]
+    told = [f"{render.name(lag.name)}: {_words(lag)}" for lag in bad or _oldest(lags)]
+    numbers = [f"{_label(lag.name)}={lag.seconds:.0f}s;;{most}" for lag in lags if lag.seconds is not None]
+    line = f"SNAPSYNC {verdict.name} - {'; '.join(told) or 'no standby is known'}".replace("|", "/")
+    return f"{line} | {' '.join(numbers)}" if numbers else line
+
+
+def _oldest(lags: Sequence[Lag]) -> list[Lag]:
+    return sorted(lags, key=lambda lag: lag.seconds or 0, reverse=True)[:1]
+
+
+def _label(name: str) -> str:
+    return "'" + render.name(name).replace("'", "_").replace("=", "_").replace("|", "_") + "'"
+
+
+def _words(lag: Lag) -> str:
+    parts = [behind(lag), *([lag.problem] if lag.problem else [])]
+    return render.name(", ".join(parts))
+
+
+def behind(lag: Lag) -> str:
+    """How far, in words: 4 min 3 s old, 1 snapshot behind."""
+    age = "age unknown" if lag.seconds is None else f"{render.seconds(max(0.0, lag.seconds))} old"
+    if lag.snapshots is None:
+        return age
+    return f"{age}, {render.count(lag.snapshots, 'snapshot') + ' behind' if lag.snapshots else 'up to date'}"
