@@ -198,6 +198,12 @@ def verify(
     a: str,
     b: str,
     *,
+    quick: bool = False,
+    sample: float | None = None,
+    seed: int | None = None,
+    rsh: Sequence[str] | None = None,
+    remote_path: str = "snapsync",
+    ssh_options: Sequence[str] = ...,
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...

@@ -566,11 +566,39 @@ def write_manifest(
     return DiffReport.from_json(_native.diff(*paths, jobs=jobs, progress=progress))
 
 
-def verify(a: AnyPath, b: AnyPath, *, jobs: int = 0, progress: Progress | None = None) -> VerifyReport:
+def verify(
+    a: AnyPath,
+    b: AnyPath,
+    *,
+    quick: bool = False,
+    sample: float | None = None,
+    seed: int | None = None,
+    rsh: Sequence[str] = ("ssh",),
+    remote_path: str = "snapsync",
+    ssh_options: Sequence[str] = (),
+    jobs: int = 0,
+    progress: Progress | None = None,
+) -> VerifyReport:
     """Prove that two volumes, snapshots or directories hold the same, by content and metadata.
 
-    Of a volume or snapshot that is replicated in part, that part is compared. Differences are not an
-    exception: they are in the report, and `equal` is False.
+    Each may be `[user@]host:PATH` or `[user@]host:VOLUME@SNAP`, as for `sync`: only digests travel then. Of a
+    volume or snapshot that is replicated in part, that part is compared. Differences are not an exception:
+    they are in the report, and `equal` is False.
+
+    `quick` reads no file: sizes and times stand for content, and where both are snapshots that share blocks,
+    their addresses prove it. `sample` reads so many percent of the files, in each run others until all have
+    been read, unless `seed` chooses them. The report says what was not proven.
     """
-    paths = os.fsdecode(a), os.fsdecode(b)
-    return VerifyReport.from_json(_native.verify(*paths, jobs=jobs, progress=progress))
+    text = _native.verify(
+        os.fsdecode(a),
+        os.fsdecode(b),
+        quick=quick,
+        sample=sample,
+        seed=seed,
+        rsh=rsh,
+        remote_path=remote_path,
+        ssh_options=ssh_options,
+        jobs=jobs,
+        progress=progress,
+    )
+    return VerifyReport.from_json(text)

@@ -485,7 +485,9 @@ class VersionsReport(Report):
 class VerifyReport(Report):
     """What comparing two trees by content and metadata found.
 
-    `differences` holds the first 1,000 of `difference_count`.
+    `differences` holds the first 1,000 of `difference_count`. `mode` is full, quick or sample, `seed` that of
+    the sample. Of the files that look the same `read_entries` were read on both sides, and `bytes` found
+    equal. The content of `unproven` files, of `unproven_bytes`, was neither read nor proven by where it lies.
     """
 
     verb: ClassVar[str] = "verify"
@@ -494,6 +496,11 @@ class VerifyReport(Report):
     equal: bool
     entries: int
     bytes: int
+    mode: str
+    seed: int | None
+    read_entries: int
+    unproven: int
+    unproven_bytes: int
     difference_count: int
     differences: tuple[Difference, ...]
     notes: tuple[str, ...]

@@ -41,6 +41,24 @@ BandwidthLimit = Annotated[
     str | None,
     typer.Option("--bwlimit", metavar="RATE", help="Bytes a second at most; K, M and G are powers of 1,024."),
 ]
+Rsh = Annotated[str, typer.Option("--rsh", metavar="COMMAND", help="What runs a command on another host.")]
+RemotePath = Annotated[
+    str, typer.Option("--remote-path", metavar="COMMAND", help="What snapsync is called there.")
+]
+SshOptions = Annotated[
+    list[str] | None,
+    typer.Option("-o", metavar="OPTION", help="An option for ssh, as its own -o. Repeat for more."),
+]
+
+
+def percent(text: str | None) -> float | None:
+    """The number that N% means."""
+    if text is None:
+        return None
+    try:
+        return float(text.removesuffix("%"))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no share in percent", param_hint="--sample") from None
 
 
 Check = Annotated[
@@ -53,14 +71,6 @@ DiscardDrift = Annotated[
         "--discard-drift",
         help="Keep what was changed by hand on the standby as a snapshot, and go back first.",
     ),
-]
-Rsh = Annotated[str, typer.Option("--rsh", metavar="COMMAND", help="What runs a command on another host.")]
-RemotePath = Annotated[
-    str, typer.Option("--remote-path", metavar="COMMAND", help="What snapsync is called there.")
-]
-SshOptions = Annotated[
-    list[str] | None,
-    typer.Option("-o", metavar="OPTION", help="An option for ssh, as its own -o. Repeat for more."),
 ]
 Channels = Annotated[
     int,
@@ -520,7 +530,9 @@ def serve(
         ),
     ] = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="Only send from volumes.")] = False,
-    receive_only: Annotated[bool, typer.Option("--receive-only", help="Only receive into volumes.")] = False,
+    receive_only: Annotated[
+        bool, typer.Option("--receive-only", help="Only receive into volumes, and verify standbys.")
+    ] = False,
     allow_prune: Annotated[
         bool,
         typer.Option(
@@ -532,11 +544,11 @@ def serve(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """Be the other end of a sync from another host.
+    """Be the other end of a sync or a verify from another host.
 
-    `snapsync sync` starts this over ssh; it speaks on stdin and stdout, and ends with its client. As a forced
-    command in authorized_keys it keeps a key to one directory and one direction. Sending a volume takes a
-    snapshot of it, with --read-only too.
+    `snapsync sync` and `verify` start this over ssh; it speaks on stdin and stdout, and ends with its client.
+    As a forced command in authorized_keys it keeps a key to one directory and one direction. Sending a volume
+    takes a snapshot of it, with --read-only too.
     """
     from snapsync.commands.serve import run
 
@@ -859,11 +871,30 @@ def inspect(
     epilog=examples(
         "snapsync verify /srv/data@latest /mnt/standby",
         "snapsync verify /srv/data@3 /mnt/standby@3 --json",
+        "snapsync verify /srv/data@latest root@backup:/mnt/standby@latest --sample 5%",
     )
 )
 def verify(
     a: Annotated[str, typer.Argument(metavar="A", help="VOLUME, VOLUME@SNAP or a directory.")],
     b: Annotated[str, typer.Argument(metavar="B", help="VOLUME, VOLUME@SNAP or a directory.")],
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Read no file: sizes, times and addresses stand for content.")
+    ] = False,
+    sample: Annotated[
+        str | None,
+        typer.Option(
+            "--sample", metavar="N%", help="Read so many of the files: others in each run, and all in time."
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed", min=0, max=(1 << 64) - 1, metavar="N", help="With --sample: which; default, the time."
+        ),
+    ] = None,
+    rsh: Rsh = "ssh",
+    remote_path: RemotePath = "snapsync",
+    ssh_options: SshOptions = None,
     jobs: Jobs = 0,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -872,10 +903,26 @@ def verify(
 
     Every byte and every attribute on both sides is read, and each difference is named. Exit code 4 where
     they differ. Where patterns leave part of a volume out, only what is replicated is compared.
+
+    A and B may be [user@]host:PATH: snapsync then runs on that host too, over your own ssh. Both sides read
+    at the same time, and only digests travel.
+
+    With --quick and --sample metadata is compared in full, and the answer says how much content was not read.
     """
     from snapsync.commands.verify import run
 
-    return run(Output(as_json=as_json, quiet=quiet), a, b, jobs=jobs)
+    return run(
+        Output(as_json=as_json, quiet=quiet),
+        a,
+        b,
+        quick=quick,
+        sample=percent(sample),
+        seed=seed,
+        rsh=rsh,
+        remote_path=remote_path,
+        ssh_options=ssh_options or [],
+        jobs=jobs,
+    )
 
 
 ConfigFile = Annotated[

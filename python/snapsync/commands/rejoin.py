@@ -10,10 +10,10 @@ from pathlib import Path
 from snapsync import _native, api, render
 from snapsync.commands.diff import lines as changes
 from snapsync.commands.sync import summary as round_summary
-from snapsync.commands.sync import words
 from snapsync.errors import ExitCode, UsageError, told
 from snapsync.output import Output
 from snapsync.reports import PreviewReport, RejoinReport
+from snapsync.shell import words
 
 
 def run(

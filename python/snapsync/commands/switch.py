@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 
 from snapsync import api, render
 from snapsync.commands.sync import summary as round_summary
-from snapsync.commands.sync import words
 from snapsync.errors import ExitCode
 from snapsync.output import Output
 from snapsync.reports import SwitchReport
+from snapsync.shell import words
 
 
 def run(

@@ -7,6 +7,7 @@ from snapsync import api, render
 from snapsync.errors import ExitCode, UsageError, told
 from snapsync.output import Output
 from snapsync.reports import SyncReport
+from snapsync.shell import words
 
 
 def run(
@@ -63,17 +64,6 @@ def run(
         output.note(f"what was changed by hand is kept as {render.snapshot(report.set_aside)}")
     output.summary(report, summary(report))
     return ExitCode.DONE
-
-
-def words(command: str) -> list[str]:
-    """The words of a command, as a shell takes them."""
-    import shlex
-
-    try:
-        return shlex.split(command)
-    except ValueError as error:
-        message = f"cannot understand the command {command!r}: {str(error).lower()}"
-        raise told(UsageError(message), message, "use --rsh ssh, or leave it out") from None
 
 
 def _read(file: Path) -> list[str]:

@@ -1,16 +1,40 @@
 """`snapsync verify`: prove that two trees hold the same, or name what differs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from snapsync import api, render
 from snapsync.errors import ExitCode
 from snapsync.output import Output
 from snapsync.reports import Difference, VerifyReport
+from snapsync.shell import words
 
 
-def run(output: Output, a: str, b: str, *, jobs: int) -> int:
+def run(
+    output: Output,
+    a: str,
+    b: str,
+    *,
+    quick: bool,
+    sample: float | None,
+    seed: int | None,
+    rsh: str,
+    remote_path: str,
+    ssh_options: Sequence[str],
+    jobs: int,
+) -> int:
     with output.progress() as progress:
-        report = api.verify(a, b, jobs=jobs, progress=progress)
+        report = api.verify(
+            a,
+            b,
+            quick=quick,
+            sample=sample,
+            seed=seed,
+            rsh=words(rsh),
+            remote_path=remote_path,
+            ssh_options=ssh_options,
+            jobs=jobs,
+            progress=progress,
+        )
     for note in report.notes:
         output.note(note)
     output.summary(report, summary(report))
@@ -20,17 +44,29 @@ def run(output: Output, a: str, b: str, *, jobs: int) -> int:
 def summary(report: VerifyReport) -> Iterator[str]:
     """The verdict, and before it each difference."""
     sides = f"{render.name(report.a)} and {render.name(report.b)}"
-    checked = f"{render.entries(report.entries)}, {render.size(report.bytes)}"
-    took = render.seconds(report.seconds)
+    read = f", {render.size(report.bytes)}" if report.mode != "quick" else ""
+    checked = f"{render.entries(report.entries)}{read}, in {render.seconds(report.seconds)}"
     yield from map(_line, report.differences)
-    if report.equal:
-        yield f"equal: {sides} hold the same, by content and metadata ({checked}, in {took})"
-        return
     unnamed = report.difference_count - len(report.differences)
     if unnamed:
         yield f"... and {unnamed:,} more"
-    found = render.count(report.difference_count, "difference")
-    yield f"not equal: {found} between {sides} ({checked}, in {took})"
+    if not report.equal:
+        found = render.count(report.difference_count, "difference")
+        yield f"not equal: {found} between {sides} ({checked})"
+    elif report.unproven:
+        yield f"no difference found: {sides} hold the same entries and metadata ({checked})"
+    else:
+        yield f"equal: {sides} hold the same, by content and metadata ({checked})"
+    if report.unproven:
+        yield f"  {_unread(report)}"
+
+
+def _unread(report: VerifyReport) -> str:
+    """What was not proven, and how much of the content was read."""
+    files, data = render.count(report.unproven, "file"), render.size(report.unproven_bytes)
+    whole = report.bytes + report.unproven_bytes
+    share = f"; {report.bytes / whole:.1%} of the content was" if report.bytes else ""
+    return f"the content of {files} ({data}) was not read{share}"
 
 
 def _line(difference: Difference) -> str:

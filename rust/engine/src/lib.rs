@@ -5,7 +5,9 @@ mod attend;
 mod back;
 mod clones;
 mod diff;
+mod digest;
 mod drift;
+mod far;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz;
@@ -37,6 +39,7 @@ mod versions;
 pub use as_snapshot::receive_as_snapshot;
 pub use clones::{clone, delete_clone};
 pub use diff::diff;
+pub use digest::Reading;
 pub use hold::{forget_standby, hold, release};
 pub use inspect::inspect_delta;
 pub use receive::receive;

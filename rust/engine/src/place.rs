@@ -1,7 +1,7 @@
 //! What people name on the command line, checked before anything is touched.
 
 use crate::standby::Looked;
-use snapsync_model::{Context, Error, Monitor, Result, Role, Side, SnapshotInfo, Subset};
+use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, Side, SnapshotInfo, Subset};
 use snapsync_snapshot::{Replaced, Volume, is_vacant};
 use snapsync_walk::Tree;
 use std::ffi::OsStr;
@@ -23,12 +23,30 @@ impl Place {
             return existing_directory(text).map(Place::Directory);
         }
         match split_at_sign(text) {
-            Some((volume, snapshot)) if volume.is_dir() => {
-                let volume = Volume::open(&existing_directory(volume)?)?;
-                let snapshot = volume.find_snapshot(&snapshot)?;
-                Ok(Place::Snapshot(Box::new((volume, snapshot))))
-            }
+            Some((volume, snapshot)) if volume.is_dir() => Place::snapshot(volume, &snapshot),
             _ => existing_directory(text).map(Place::Directory),
+        }
+    }
+
+    pub(crate) fn snapshot(volume: &Path, name: &str) -> Result<Place> {
+        let volume = Volume::open(&existing_directory(volume)?)?;
+        let snapshot = volume.find_snapshot(name)?;
+        Ok(Place::Snapshot(Box::new((volume, snapshot))))
+    }
+
+    pub(crate) fn is_of_a_standby(&self) -> Result<bool> {
+        let is_standby = |volume: &Volume| volume.info().role == Role::Standby;
+        Ok(match self {
+            Place::Snapshot(named) => is_standby(&named.0),
+            Place::Directory(path) => Volume::find(path)?.as_ref().is_some_and(is_standby),
+        })
+    }
+
+    /// The pool whose objects its rows point at.
+    pub(crate) fn pool(&self) -> Option<uuid::Uuid> {
+        match self {
+            Place::Snapshot(named) if named.1.provider == Provider::Pool => Some(named.0.info().id),
+            _ => None,
         }
     }
 
@@ -61,7 +79,7 @@ fn subset_of(path: &Path, monitor: &Monitor) -> Result<Subset> {
     }
 }
 
-fn split_at_sign(text: &Path) -> Option<(&Path, String)> {
+pub(crate) fn split_at_sign(text: &Path) -> Option<(&Path, String)> {
     let bytes = text.as_os_str().as_bytes();
     let at = bytes.iter().rposition(|b| *b == b'@').filter(|at| *at > 0)?;
     let name = String::from_utf8_lossy(&bytes[at + 1..]).into_owned();

@@ -2,6 +2,7 @@
 //!
 //! The primary's half asks and the standby's half answers, whichever of the two started the other.
 
+use crate::digest::Reading;
 use crate::receive::BUFFER;
 use crate::retention::Keep;
 use crate::roles::{Deed, Outcome};
@@ -21,7 +22,9 @@ use uuid::Uuid;
 
 /// The first bytes of either end, so that whatever else a remote shell prints is not taken for an answer.
 const GREETING: &[u8] = b"snapsync protocol 1\n";
-const LONGEST: u32 = 4 << 20;
+pub(crate) const LONGEST: u32 = 4 << 20;
+/// The feature of an end that answers `Request::Digest`.
+pub(crate) const DIGEST: &str = "digest";
 
 /// Who speaks, and what it can do beyond the protocol's first version.
 #[derive(Debug, Serialize, Deserialize)]
@@ -42,6 +45,8 @@ pub(crate) enum Request {
     Join { volume: Vec<u8>, token: Uuid },
     /// Do something with one volume.
     Do { volume: Vec<u8>, deed: Deed },
+    /// Tell what a directory or `VOLUME@SNAP` holds.
+    Digest { place: Vec<u8>, reading: Reading },
 }
 
 /// What the primary's half asks.
@@ -84,9 +89,21 @@ pub(crate) enum Answer {
     Looked(Looked),
     Opened(Box<State>),
     Begun(Box<Begun>),
-    Committed { snapshot: Box<SnapshotInfo>, notes: Vec<String> },
+    Committed {
+        snapshot: Box<SnapshotInfo>,
+        notes: Vec<String>,
+    },
     Pruned(Vec<SnapshotInfo>),
     Did(Box<Outcome>),
+    /// So many bytes of records follow.
+    Records {
+        length: u32,
+    },
+    /// That was all of the tree.
+    Digested {
+        entries: u64,
+        notes: Vec<String>,
+    },
     Failed(Failure),
 }
 
@@ -171,7 +188,7 @@ impl<'a> Wire<'a> {
     /// Both ends say who they are before anything else.
     pub(crate) fn greet(&mut self) -> Result<Hello> {
         self.to.write_all(GREETING).map_err(|e| lift(e, "write to", &self.peer))?;
-        self.tell(&Hello { software: snapsync_stream::wire::software(), features: Vec::new() })?;
+        self.tell(&Hello { software: snapsync_stream::wire::software(), features: vec![DIGEST.to_owned()] })?;
         let mut greeting = [0; GREETING.len()];
         for at in 0..greeting.len() {
             fill(&mut self.from, &mut greeting[at..=at], &self.peer)?;

@@ -78,9 +78,11 @@ impl Address {
     }
 }
 
-/// A snapsync on another machine, started for one round.
+/// A snapsync on another machine, started for one request.
 pub(crate) struct Peer<'a> {
-    wire: Wire<'a>,
+    pub(crate) wire: Wire<'a>,
+    /// What it can do beyond the protocol's first version.
+    pub(crate) features: Vec<String>,
     child: Process,
 }
 
@@ -110,7 +112,7 @@ impl Drop for Process {
 }
 
 impl<'a> Peer<'a> {
-    fn start(host: &str, reach: &Reach, monitor: &'a Monitor) -> Result<Peer<'a>> {
+    pub(crate) fn start(host: &str, reach: &Reach, monitor: &'a Monitor) -> Result<Peer<'a>> {
         let (program, arguments) = reach
             .rsh
             .split_first()
@@ -124,9 +126,9 @@ impl<'a> Peer<'a> {
             return Err(Error::failed(format!("cannot talk to {program}"), ""));
         };
         let wire = Wire::new(from, to, PathBuf::from(host), monitor)?;
-        let mut peer = Peer { wire, child: Process(child) };
+        let mut peer = Peer { wire, features: Vec::new(), child: Process(child) };
         match peer.wire.greet() {
-            Ok(_) => Ok(peer),
+            Ok(hello) => Ok(Peer { features: hello.features, ..peer }),
             Err(Error::Cut { .. }) => Err(peer.did_not_start(program, reach, monitor)),
             Err(other) => Err(other),
         }
@@ -150,7 +152,7 @@ impl<'a> Peer<'a> {
         }
     }
 
-    fn ask(&mut self, request: &Request) -> Result<()> {
+    pub(crate) fn ask(&mut self, request: &Request) -> Result<()> {
         self.wire.tell(request)?;
         match self.wire.hear_answer()? {
             Answer::Ready => Ok(()),
@@ -159,8 +161,8 @@ impl<'a> Peer<'a> {
     }
 
     /// Lets it end by itself after a round that is done.
-    fn end(self, monitor: &Monitor) {
-        let Peer { mut child, wire } = self;
+    pub(crate) fn end(self, monitor: &Monitor) {
+        let Peer { mut child, wire, .. } = self;
         drop(wire);
         let _ = child.wait(monitor);
     }

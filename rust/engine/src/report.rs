@@ -341,6 +341,14 @@ pub struct Verified {
     pub entries: u64,
     /// Bytes of files that were read and found equal.
     pub bytes: u64,
+    /// What was to be read: full, quick or sample; and which share of it.
+    pub mode: &'static str,
+    pub seed: Option<u64>,
+    /// Files that were read on both sides.
+    pub read_entries: u64,
+    /// Files of one size and time whose content was neither read nor proven by where it lies, and their bytes.
+    pub unproven: u64,
+    pub unproven_bytes: u64,
     pub difference_count: u64,
     pub differences: Vec<Difference>,
     pub notes: Vec<String>,

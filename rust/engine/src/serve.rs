@@ -2,14 +2,15 @@
 //! input and output, and may be kept to one directory and one direction.
 
 use crate::attend::{Pruning, attend};
+use crate::digest::Reading;
 use crate::join::relay;
-use crate::place;
+use crate::place::{self, Place};
 use crate::protocol::{Answer, Request, Wire};
 use crate::remote::{Further, Remote};
 use crate::roles::{Deed, perform};
 use crate::standby::Local;
 use crate::sync::drive;
-use crate::{Options, Travel};
+use crate::{Options, Travel, far};
 use rustix::event::{PollFd, PollFlags, poll};
 use snapsync_model::{Context, Error, Monitor, Result};
 use std::ffi::OsStr;
@@ -54,6 +55,7 @@ pub fn serve(gate: &Gate, monitor: &Monitor) -> Result<i32> {
             })
         }
         Request::Do { volume, deed } => perform_for(&mut wire, gate, &volume, deed, monitor),
+        Request::Digest { place, reading } => digest(&mut wire, gate, &place, reading, monitor),
     };
     match served {
         Ok(()) => Ok(0),
@@ -102,15 +104,31 @@ fn pull<'a>(
     let source = place::existing_directory(&gate.admit(source)?)?;
     gate.is_beneath(&source)?;
     wire.tell(&Answer::Ready)?;
-    let is_done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        // While it reads the volume it does not listen.
-        scope.spawn(|| notice_the_end(monitor, &is_done));
+    while_wanted(monitor, || {
         let mut standby = Remote::new(wire, travel, Further::wait(channels, &source), monitor);
         let result = drive(&source, &mut standby, options, monitor);
-        let told = result.and_then(|report| standby.done(&report));
+        result.and_then(|report| standby.done(&report))
+    })
+}
+
+/// Verifying is reading; but who may only feed standbys learns of nothing else what it holds.
+fn digest(wire: &mut Wire<'_>, gate: &Gate, place: &[u8], reading: Reading, monitor: &Monitor) -> Result<()> {
+    let place = gate.admit_place(place)?;
+    if gate.receive_only && !place.is_of_a_standby()? {
+        return Err(forbidden("tells nothing but of standbys", "--receive-only"));
+    }
+    wire.tell(&Answer::Ready)?;
+    while_wanted(monitor, || far::tell(wire, &place, reading, monitor))
+}
+
+/// While it reads a volume it does not listen.
+fn while_wanted(monitor: &Monitor, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| notice_the_end(monitor, &is_done));
+        let result = work();
         is_done.store(true, Relaxed);
-        told
+        result
     })
 }
 
@@ -173,6 +191,17 @@ impl Gate {
         };
         self.is_beneath(&real)?;
         Ok(real)
+    }
+
+    /// The directory or snapshot that a client means. What it names is looked up in what was admitted only.
+    fn admit_place(&self, text: &[u8]) -> Result<Place> {
+        let path = self.admit(text);
+        match place::split_at_sign(Path::new(OsStr::from_bytes(text))) {
+            Some((volume, snapshot)) if !path.as_ref().is_ok_and(|path| path.is_dir()) => {
+                Place::snapshot(&self.admit(volume.as_os_str().as_bytes())?, &snapshot)
+            }
+            _ => place::existing_directory(&path?).map(Place::Directory),
+        }
     }
 
     /// Whether a path without links and `..` may be worked on.

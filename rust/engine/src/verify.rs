@@ -1,236 +1,382 @@
-//! Proof that two trees hold the same: every entry, by content and metadata.
+//! Proof that two trees hold the same: every entry, by content and metadata. Each side tells what it holds, and what
+//! they tell is merged by path.
 
-use crate::place::Place;
+use crate::Reach;
+use crate::digest::{BATCH, Body, Listing, Near, READ, Reading, Record};
+use crate::far::Far;
+use crate::place::{Opened, Place};
+use crate::remote::Address;
 use crate::report::{Difference, Verified};
 use rayon::prelude::*;
-use snapsync_model::{Context, Inode, Kind, Monitor, ROOT, RelPath, Result, Side, Stage, locked, unlocked};
-use std::collections::HashMap;
+use snapsync_model::{Context, Error, Inode, Kind, Layout, Monitor, RelPath, Result, Stage};
+use std::collections::VecDeque;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 /// Differences told; more are counted.
 const TOLD: usize = 1000;
-const READ: usize = 1 << 18;
 
-/// Compares two volumes, snapshots or directories.
-pub fn verify(a: &Path, b: &Path, monitor: &Monitor) -> Result<Verified> {
+/// Compares two volumes, snapshots or directories, of which each may be on another machine.
+pub fn verify(a: &Path, b: &Path, reading: Reading, reach: &Reach, monitor: &Monitor) -> Result<Verified> {
     let started = Instant::now();
-    let (left, right) = (Place::parse(a)?, Place::parse(b)?);
+    let named = (Named::parse(a)?, Named::parse(b)?);
     monitor.start(Stage::Verify, 0);
-    let (left, right) = (left.open(monitor)?, right.open(monitor)?);
-    let (left, right) = (Listing::read(left.side())?, Listing::read(right.side())?);
-    monitor.start(Stage::Verify, left.paths.len() as u64);
-    let found = Found { monitor, bytes: AtomicU64::new(0), differences: Mutex::default() };
-    compare(&left, &right, &found)?;
-    let mut differences = unlocked(found.differences);
-    differences.sort_by(|x, y| (&x.path, &x.what).cmp(&(&y.path, &y.what)));
-    let difference_count = differences.len() as u64;
-    differences.truncate(TOLD);
-    Ok(Verified {
+    // Another machine looks at its tree while this one does.
+    let far = (named.0.ask(reach, reading, monitor)?, named.1.ask(reach, reading, monitor)?);
+    let opened = (named.0.open(monitor)?, named.1.open(monitor)?);
+    let listing = (list(opened.0.as_ref())?, list(opened.1.as_ref())?);
+    let counted = listing.0.as_ref().or(listing.1.as_ref());
+    monitor.start(Stage::Verify, counted.map_or(0, Listing::len) as u64);
+    let near =
+        |listing| Near::new(listing, reading, counted.is_some_and(|one| std::ptr::eq(one, listing)), monitor);
+    let mut left = Feed::new(listing.0.as_ref().map(near), far.0);
+    let mut right = Feed::new(listing.1.as_ref().map(near), far.1);
+    let both = listing.0.as_ref().zip(listing.1.as_ref());
+    let pools = (named.0.pool(), named.1.pool());
+    let both = both.map(|(a, b)| Both { a, b, is_one_pool: pools.0.is_some() && pools.0 == pools.1 });
+    let mut found = Found { both, monitor, doubtful: Vec::new(), report: report(a, b, reading) };
+    merge(&mut left, &mut right, &mut found)?;
+    found.settle()?;
+    let mut report = found.report;
+    report.differences.sort_by(|x, y| (&x.path, &x.what).cmp(&(&y.path, &y.what)));
+    report.equal = report.difference_count == 0;
+    report.notes = monitor.take_notes();
+    report.seconds = started.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+fn report(a: &Path, b: &Path, reading: Reading) -> Verified {
+    Verified {
         verb: "verify",
         a: a.to_path_buf(),
         b: b.to_path_buf(),
-        equal: difference_count == 0,
-        entries: left.paths.len() as u64,
-        bytes: found.bytes.into_inner(),
-        difference_count,
-        differences,
-        notes: monitor.take_notes(),
-        seconds: started.elapsed().as_secs_f64(),
-    })
+        equal: false,
+        entries: 0,
+        bytes: 0,
+        mode: reading.name(),
+        seed: reading.seed(),
+        read_entries: 0,
+        unproven: 0,
+        unproven_bytes: 0,
+        difference_count: 0,
+        differences: Vec::new(),
+        notes: Vec::new(),
+        seconds: 0.0,
+    }
 }
 
-/// A side by path: every name, with its inode and the first of that inode's names.
-struct Listing<'a> {
-    side: &'a dyn Side,
-    inodes: Vec<Inode>,
-    paths: Vec<(RelPath, usize)>,
-    first_name: HashMap<usize, RelPath>,
+fn list(opened: Option<&Opened>) -> Result<Option<Listing<'_>>> {
+    opened.map(|opened| Listing::read(opened.side())).transpose()
 }
 
-impl<'a> Listing<'a> {
-    fn read(side: &'a dyn Side) -> Result<Listing<'a>> {
-        let inodes: Vec<Inode> = side.inodes()?.collect::<Result<_>>()?;
-        let mut paths = Vec::new();
-        let mut first_name = HashMap::new();
-        for (at, inode) in inodes.iter().enumerate() {
-            let mut names: Vec<RelPath> =
-                inode.links.iter().map(|link| side.path_of(link)).collect::<Result<_>>()?;
-            if inode.ino == ROOT {
-                names.push(RelPath::root());
-            }
-            names.sort_unstable();
-            if names.len() > 1 {
-                first_name.insert(at, names[0].clone());
-            }
-            paths.extend(names.into_iter().map(|path| (path, at)));
+/// What people name: here, or on another machine.
+enum Named {
+    Here(Place),
+    There(Address),
+}
+
+impl Named {
+    fn parse(text: &Path) -> Result<Named> {
+        match Address::parse(text)? {
+            Some(address) => Ok(Named::There(address)),
+            None => Place::parse(text).map(Named::Here),
         }
-        paths.sort_unstable();
-        Ok(Listing { side, inodes, paths, first_name })
+    }
+
+    fn ask<'a>(&self, reach: &Reach, reading: Reading, monitor: &'a Monitor) -> Result<Option<Far<'a>>> {
+        match self {
+            Named::Here(_) => Ok(None),
+            Named::There(address) => Far::ask(address, reach, reading, monitor).map(Some),
+        }
+    }
+
+    fn open(&self, monitor: &Monitor) -> Result<Option<Opened>> {
+        match self {
+            Named::Here(place) => place.open(monitor).map(Some),
+            Named::There(_) => Ok(None),
+        }
+    }
+
+    fn pool(&self) -> Option<uuid::Uuid> {
+        match self {
+            Named::Here(place) => place.pool(),
+            Named::There(_) => None,
+        }
+    }
+}
+
+/// The records of a side, a batch ahead of where they are compared.
+struct Feed<'a> {
+    near: Option<Near<'a>>,
+    far: Option<Far<'a>>,
+    ahead: VecDeque<Record>,
+    has_ended: bool,
+}
+
+impl<'a> Feed<'a> {
+    fn new(near: Option<Near<'a>>, far: Option<Far<'a>>) -> Feed<'a> {
+        Feed { near, far, ahead: VecDeque::new(), has_ended: false }
+    }
+
+    fn more(&mut self) -> Result<Vec<Record>> {
+        match (&mut self.near, &mut self.far) {
+            (Some(near), _) => near.more(),
+            (_, Some(far)) => far.more(),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// The record behind the next one must be known, too.
+    fn is_short(&self) -> bool {
+        self.ahead.len() < 2 && !self.has_ended
+    }
+
+    fn fill(&mut self, monitor: &Monitor) -> Result<()> {
+        if self.ahead.len() < BATCH && !self.has_ended {
+            // What fails here need not be waited for elsewhere.
+            let more = self.more().inspect_err(|_| monitor.cancel())?;
+            self.has_ended = more.is_empty();
+            self.ahead.extend(more);
+        }
+        Ok(())
     }
 
     /// A new ext4 has this directory of itself.
-    fn is_lost_and_found(&self, at: usize) -> bool {
-        let (path, inode) = &self.paths[at];
-        let next_is_inside =
-            self.paths.get(at + 1).is_some_and(|(p, _)| p.as_bytes().starts_with(b"lost+found/"));
-        path.as_bytes() == b"lost+found" && self.inodes[*inode].kind == Kind::Directory && !next_is_inside
+    fn begins_with_empty_lost_and_found(&self) -> bool {
+        let is_inside = |next: &Record| next.path.as_bytes().starts_with(b"lost+found/");
+        self.ahead
+            .front()
+            .is_some_and(|record| record.path.as_bytes() == b"lost+found" && record.kind == Kind::Directory)
+            && !self.ahead.get(1).is_some_and(is_inside)
     }
+}
+
+/// Both sides read at the same time.
+fn fill<'a>(a: &mut Feed<'a>, b: &mut Feed<'a>, monitor: &Monitor) -> Result<()> {
+    let both = if a.far.is_some() || b.far.is_some() {
+        // To wait for another machine takes no thread away from the work here.
+        let (far, other) = if a.far.is_some() { (a, b) } else { (b, a) };
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| far.fill(monitor));
+            let filled = other.fill(monitor);
+            (filled, waiting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        })
+    } else {
+        rayon::join(|| a.fill(monitor), || b.fill(monitor))
+    };
+    match both {
+        // It was told to stop because the other one failed.
+        (Err(Error::Interrupted), Err(error)) | (Err(error), _) => Err(error),
+        (Ok(()), other) => other,
+    }
+}
+
+fn merge<'a>(a: &mut Feed<'a>, b: &mut Feed<'a>, found: &mut Found<'_>) -> Result<()> {
+    loop {
+        while a.is_short() || b.is_short() {
+            fill(a, b, found.monitor)?;
+        }
+        let order = match (a.ahead.front(), b.ahead.front()) {
+            (None, None) => return Ok(()),
+            (Some(x), Some(y)) => x.path.cmp(&y.path),
+            (Some(_), None) => std::cmp::Ordering::Less,
+            (None, Some(_)) => std::cmp::Ordering::Greater,
+        };
+        found.report.entries += u64::from(order.is_le());
+        if order.is_lt() {
+            found.one_sided(a, "present", "missing");
+        } else if order.is_gt() {
+            found.one_sided(b, "missing", "present");
+        } else if let (Some(x), Some(y)) = (a.ahead.pop_front(), b.ahead.pop_front()) {
+            found.entry(&x, &y)?;
+        }
+    }
+}
+
+/// Both sides, where both are here.
+struct Both<'a> {
+    a: &'a Listing<'a>,
+    b: &'a Listing<'a>,
+    is_one_pool: bool,
+}
+
+impl Both<'_> {
+    fn inodes(&self, path: &RelPath) -> Option<(&Inode, &Inode)> {
+        Some((self.a.find(path)?, self.b.find(path)?))
+    }
+
+    fn proves_anything(&self) -> bool {
+        self.is_one_pool || (self.a.side.space().is_some() && self.a.side.space() == self.b.side.space())
+    }
+
+    /// Whether two files of one size hold the same by where it lies.
+    fn proves(&self, path: &RelPath) -> Result<bool> {
+        let Some((x, y)) = self.inodes(path) else { return Ok(false) };
+        if self.is_one_pool && x.object == y.object && x.object != 0 {
+            return Ok(true);
+        }
+        if self.a.side.space().is_none() || self.a.side.space() != self.b.side.space() {
+            return Ok(false);
+        }
+        let layout = |listing: &Listing<'_>, inode| listing.side.layout(inode, &listing.side.open(inode)?);
+        Ok(lies_at_the_same_place(&layout(self.a, x)?, &layout(self.b, y)?))
+    }
+
+    /// The first byte that differs, if it still does.
+    fn first_difference(&self, path: &RelPath, monitor: &Monitor) -> Result<Option<u64>> {
+        let Some((x, y)) = self.inodes(path) else { return Ok(None) };
+        let size = x.attributes.size;
+        let (x, y) = (self.a.side.open(x)?, self.b.side.open(y)?);
+        let (mut left, mut right) = (vec![0; READ.min(size as usize)], vec![0; READ.min(size as usize)]);
+        let mut at = 0;
+        while at < size {
+            monitor.check()?;
+            let length = (size - at).min(left.len() as u64) as usize;
+            x.read_exact_at(&mut left[..length], at).context("read", path.as_path())?;
+            y.read_exact_at(&mut right[..length], at).context("read", path.as_path())?;
+            if let Some(first) = (0..length).find(|i| left[*i] != right[*i]) {
+                return Ok(Some(at + first as u64));
+            }
+            at += length as u64;
+        }
+        Ok(None)
+    }
+}
+
+/// Holes and preallocation read as zeros wherever they are; of data every address must be known.
+fn lies_at_the_same_place(x: &Layout, y: &Layout) -> bool {
+    let data = |layout: &Layout| layout.placed().iter().map(|p| (p.range, p.address)).collect::<Vec<_>>();
+    let (x, y) = (data(x), data(y));
+    x.iter().all(|(_, address)| address.is_some()) && x == y
 }
 
 struct Found<'a> {
+    both: Option<Both<'a>>,
     monitor: &'a Monitor,
-    bytes: AtomicU64,
-    differences: Mutex<Vec<Difference>>,
+    /// Files that were not read, and may be proven otherwise.
+    doubtful: Vec<(RelPath, u64)>,
+    report: Verified,
 }
 
 impl Found<'_> {
-    fn add(&self, path: &RelPath, what: &str, a: &dyn ToString, b: &dyn ToString) {
-        locked(&self.differences).push(Difference {
-            path: path.display().into_owned(),
-            what: what.to_owned(),
-            a: a.to_string(),
-            b: b.to_string(),
-        });
-    }
-}
-
-fn compare(left: &Listing<'_>, right: &Listing<'_>, found: &Found<'_>) -> Result<()> {
-    let mut both = Vec::new();
-    let (mut i, mut j) = (0, 0);
-    while i < left.paths.len() || j < right.paths.len() {
-        match (left.paths.get(i), right.paths.get(j)) {
-            (Some((p, _)), Some((q, _))) if p == q => {
-                both.push((i, j));
-                (i, j) = (i + 1, j + 1);
-            }
-            (Some((p, _)), other) if other.is_none_or(|(q, _)| p < q) => {
-                one_sided(left, i, found, "present", "missing");
-                i += 1;
-            }
-            _ => {
-                one_sided(right, j, found, "missing", "present");
-                j += 1;
-            }
+    fn add(&mut self, path: &RelPath, what: &str, a: &dyn ToString, b: &dyn ToString) {
+        self.report.difference_count += 1;
+        if self.report.differences.len() < TOLD {
+            self.report.differences.push(Difference {
+                path: path.display().into_owned(),
+                what: what.to_owned(),
+                a: a.to_string(),
+                b: b.to_string(),
+            });
         }
     }
-    both.par_iter().try_for_each(|(i, j)| {
-        found.monitor.check()?;
-        let ((path, a), (_, b)) = (&left.paths[*i], &right.paths[*j]);
-        entry(left, right, path, (*a, *b), found)?;
-        found.monitor.advance(1);
-        Ok(())
-    })
-}
 
-fn one_sided(listing: &Listing<'_>, at: usize, found: &Found<'_>, a: &str, b: &str) {
-    if listing.is_lost_and_found(at) {
-        found.monitor.note("an empty lost+found, which the file system made, is on one side only");
-    } else {
-        found.add(&listing.paths[at].0, "entry", &a, &b);
+    fn one_sided(&mut self, side: &mut Feed<'_>, a: &str, b: &str) {
+        if side.begins_with_empty_lost_and_found() {
+            self.monitor.note("an empty lost+found, which the file system made, is on one side only");
+            side.ahead.pop_front();
+        } else if let Some(record) = side.ahead.pop_front() {
+            self.add(&record.path, "entry", &a, &b);
+        }
     }
-}
 
-fn entry(
-    left: &Listing<'_>,
-    right: &Listing<'_>,
-    path: &RelPath,
-    (i, j): (usize, usize),
-    found: &Found<'_>,
-) -> Result<()> {
-    let (a, b) = (&left.inodes[i], &right.inodes[j]);
-    if a.kind != b.kind {
-        found.add(path, "kind", &a.kind.name(), &b.kind.name());
-        return Ok(());
-    }
-    let names = (left.first_name.get(&i), right.first_name.get(&j));
-    if names.0 != names.1 {
-        let show =
-            |name: Option<&RelPath>| name.map_or("nothing else".to_owned(), |n| n.display().into_owned());
-        found.add(path, "hard link to", &show(names.0), &show(names.1));
-    }
-    if names.0.is_some_and(|first| first != path) {
-        // Its other names are the same inode, which is compared once.
-        return Ok(());
-    }
-    attributes(left, right, path, (a, b), found)?;
-    if a.kind == Kind::File && a.attributes.size == b.attributes.size {
-        content(left, right, path, (a, b), found)?;
-    }
-    Ok(())
-}
-
-fn attributes(
-    left: &Listing<'_>,
-    right: &Listing<'_>,
-    path: &RelPath,
-    (a, b): (&Inode, &Inode),
-    found: &Found<'_>,
-) -> Result<()> {
-    let (x, y) = (&a.attributes, &b.attributes);
-    if a.kind == Kind::File && x.size != y.size {
-        found.add(path, "size", &x.size, &y.size);
-    }
-    if x.mode != y.mode && a.kind != Kind::Symlink {
-        found.add(path, "mode", &format!("{:04o}", x.mode), &format!("{:04o}", y.mode));
-    }
-    let pairs = [
-        ("uid", i128::from(x.uid), i128::from(y.uid)),
-        ("gid", i128::from(x.gid), i128::from(y.gid)),
-        ("device", i128::from(x.rdev), i128::from(y.rdev)),
-        ("mtime (ns)", i128::from(x.mtime), i128::from(y.mtime)),
-    ];
-    pairs.iter().filter(|(_, p, q)| p != q).for_each(|(what, p, q)| found.add(path, what, p, q));
-    let (x, y) = (left.side.details(a)?, right.side.details(b)?);
-    if x.flags != y.flags {
-        found.add(path, "inode flags", &format!("{:#x}", x.flags), &format!("{:#x}", y.flags));
-    }
-    if x.symlink_target != y.symlink_target {
-        let show =
-            |target: Option<Box<[u8]>>| String::from_utf8_lossy(&target.unwrap_or_default()).into_owned();
-        found.add(path, "symlink target", &show(x.symlink_target), &show(y.symlink_target));
-    }
-    if x.xattrs != y.xattrs {
-        let names = |details: &[snapsync_model::Xattr], other: &[snapsync_model::Xattr]| {
-            let differing = details.iter().filter(|xattr| !other.contains(xattr));
-            differing
-                .map(|xattr| String::from_utf8_lossy(&xattr.name).into_owned())
-                .collect::<Vec<_>>()
-                .join(" ")
-        };
-        found.add(path, "extended attributes", &names(&x.xattrs, &y.xattrs), &names(&y.xattrs, &x.xattrs));
-    }
-    Ok(())
-}
-
-fn content(
-    left: &Listing<'_>,
-    right: &Listing<'_>,
-    path: &RelPath,
-    (a, b): (&Inode, &Inode),
-    found: &Found<'_>,
-) -> Result<()> {
-    let size = a.attributes.size;
-    if size == 0 {
-        return Ok(());
-    }
-    let (x, y) = (left.side.open(a)?, right.side.open(b)?);
-    let (mut left, mut right) = (vec![0; READ.min(size as usize)], vec![0; READ.min(size as usize)]);
-    let mut at = 0;
-    while at < size {
-        found.monitor.check()?;
-        let length = (size - at).min(left.len() as u64) as usize;
-        x.read_exact_at(&mut left[..length], at).context("read", path.as_path())?;
-        y.read_exact_at(&mut right[..length], at).context("read", path.as_path())?;
-        if let Some(first) = (0..length).find(|i| left[*i] != right[*i]) {
-            found.add(path, "content", &format!("at byte {}", at + first as u64), &"differs");
+    fn entry(&mut self, a: &Record, b: &Record) -> Result<()> {
+        let path = &a.path;
+        if a.kind != b.kind {
+            self.add(path, "kind", &a.kind.name(), &b.kind.name());
             return Ok(());
         }
-        at += length as u64;
+        if a.first != b.first {
+            let show = |name: &Option<RelPath>| {
+                name.as_ref().map_or("nothing else".to_owned(), |n| n.display().into_owned())
+            };
+            self.add(path, "hard link to", &show(&a.first), &show(&b.first));
+        }
+        // Other names are the same inode, which is compared once.
+        let (Some(x), Some(y)) = (&a.body, &b.body) else { return Ok(()) };
+        self.attributes(path, a.kind, x, y);
+        if a.kind == Kind::File && x.attributes.size == y.attributes.size {
+            self.content(path, x, y)?;
+        }
+        Ok(())
     }
-    found.bytes.fetch_add(size, Relaxed);
-    Ok(())
+
+    fn attributes(&mut self, path: &RelPath, kind: Kind, a: &Body, b: &Body) {
+        let (x, y) = (&a.attributes, &b.attributes);
+        if kind == Kind::File && x.size != y.size {
+            self.add(path, "size", &x.size, &y.size);
+        }
+        if x.mode != y.mode && kind != Kind::Symlink {
+            self.add(path, "mode", &format!("{:04o}", x.mode), &format!("{:04o}", y.mode));
+        }
+        let pairs = [
+            ("uid", i128::from(x.uid), i128::from(y.uid)),
+            ("gid", i128::from(x.gid), i128::from(y.gid)),
+            ("device", i128::from(x.rdev), i128::from(y.rdev)),
+            ("mtime (ns)", i128::from(x.mtime), i128::from(y.mtime)),
+        ];
+        pairs.iter().filter(|(_, p, q)| p != q).for_each(|(what, p, q)| self.add(path, what, p, q));
+        if x.flags != y.flags {
+            self.add(path, "inode flags", &format!("{:#x}", x.flags), &format!("{:#x}", y.flags));
+        }
+        if a.symlink_target != b.symlink_target {
+            let show = |body: &Body| String::from_utf8_lossy(&body.symlink_target).into_owned();
+            self.add(path, "symlink target", &show(a), &show(b));
+        }
+        if a.xattrs != b.xattrs {
+            self.add(path, "extended attributes", &only_in(a, b), &only_in(b, a));
+        }
+    }
+
+    fn content(&mut self, path: &RelPath, x: &Body, y: &Body) -> Result<()> {
+        let size = x.attributes.size;
+        match (&x.content, &y.content) {
+            (Some(p), Some(q)) => {
+                self.report.read_entries += 1;
+                if p == q {
+                    self.report.bytes += size;
+                } else {
+                    let (a, b) = self.where_content_differs(path)?;
+                    self.add(path, "content", &a, &b);
+                }
+            }
+            _ if size > 0 => self.doubtful.push((path.clone(), size)),
+            _ => {}
+        }
+        if self.doubtful.len() >= BATCH { self.settle() } else { Ok(()) }
+    }
+
+    fn where_content_differs(&self, path: &RelPath) -> Result<(String, &'static str)> {
+        let byte = match &self.both {
+            // Nobody is told of more.
+            Some(both) if self.report.differences.len() < TOLD => {
+                both.first_difference(path, self.monitor)?
+            }
+            _ => None,
+        };
+        Ok((byte.map_or("differs".to_owned(), |byte| format!("at byte {byte}")), "differs"))
+    }
+
+    /// Counts the files that nothing proves the same.
+    fn settle(&mut self) -> Result<()> {
+        let mut doubtful = std::mem::take(&mut self.doubtful);
+        if let Some(both) = self.both.as_ref().filter(|both| both.proves_anything()) {
+            let proven: Vec<bool> = doubtful
+                .par_iter()
+                .map(|(path, _)| self.monitor.check().and_then(|()| both.proves(path)))
+                .collect::<Result<_>>()?;
+            let mut proven = proven.into_iter();
+            doubtful.retain(|_| !proven.next().unwrap_or_default());
+        }
+        self.report.unproven += doubtful.len() as u64;
+        self.report.unproven_bytes += doubtful.iter().map(|(_, size)| size).sum::<u64>();
+        Ok(())
+    }
+}
+
+/// The names of what `body` has, and the other has not or with another value.
+fn only_in(body: &Body, other: &Body) -> String {
+    let differing = body.xattrs.iter().filter(|xattr| !other.xattrs.contains(xattr));
+    differing.map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect::<Vec<_>>().join(" ")
 }

@@ -9,7 +9,7 @@ mod error;
 mod watch;
 
 use pyo3::prelude::*;
-use snapsync_engine::{Care, Compression, Gate, Keep, OnDrift, Options, Reach, Travel, with_jobs};
+use snapsync_engine::{Care, Compression, Gate, Keep, OnDrift, Options, Reach, Reading, Travel, with_jobs};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use watch::{Progress, watched};
@@ -376,9 +376,30 @@ fn inspect_delta(py: Python<'_>, file: PathBuf, manifest: PathBuf) -> PyResult<S
 }
 
 #[pyfunction]
-#[pyo3(signature = (a, b, *, jobs=0, progress=None))]
-fn verify(py: Python<'_>, a: PathBuf, b: PathBuf, jobs: usize, progress: Progress) -> PyResult<String> {
-    watched(py, progress, move |monitor| with_jobs(jobs, || snapsync_engine::verify(&a, &b, monitor)))
+#[pyo3(signature = (
+    a, b, *, quick=false, sample=None, seed=None, rsh=None, remote_path="snapsync", ssh_options=Vec::new(), jobs=0,
+    progress=None,
+))]
+#[allow(clippy::too_many_arguments)]
+fn verify(
+    py: Python<'_>,
+    a: PathBuf,
+    b: PathBuf,
+    quick: bool,
+    sample: Option<f64>,
+    seed: Option<u64>,
+    rsh: Option<Vec<String>>,
+    remote_path: &str,
+    ssh_options: Vec<String>,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    let rsh = rsh.unwrap_or_else(|| Reach::default().rsh);
+    let reach = Reach { rsh, remote_path: remote_path.to_owned(), options: ssh_options, channels: 1 };
+    watched(py, progress, move |monitor| {
+        let reading = Reading::new(quick, sample, seed)?;
+        with_jobs(jobs, || snapsync_engine::verify(&a, &b, reading, &reach, monitor))
+    })
 }
 
 #[pyfunction]

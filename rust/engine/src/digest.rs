@@ -1,0 +1,407 @@
+//! What one side says of its tree so that it can be compared: a record for each name, sorted by path. Of a file's
+//! content it has a digest only, and so the two sides may be on two machines.
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use snapsync_model::{
+    Attributes, Context, Details, Error, Inode, Kind, Monitor, ROOT, RelPath, Result, Side,
+};
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Records that are made at a time: large files among them are read side by side.
+pub(crate) const BATCH: usize = 4096;
+pub(crate) const READ: usize = 1 << 18;
+
+pub(crate) type Digest = [u8; 32];
+
+/// Which files are read. Both sides choose the same ones, as they go by nothing but the path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reading {
+    All,
+    Nothing,
+    /// Paths are spread over a circle; those on an arc of this width are read. The seed says where it begins.
+    Share {
+        seed: u64,
+        width: u64,
+    },
+}
+
+/// The golden section of the circle. However regular the seeds, arcs that are so far apart leave no gap for long.
+const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+
+impl Reading {
+    /// `sample` is in percent; without a seed it is the time in seconds.
+    pub fn new(quick: bool, sample: Option<f64>, seed: Option<u64>) -> Result<Reading> {
+        match (quick, sample) {
+            (true, Some(_)) => {
+                Err(Error::usage("--quick reads no file, and --sample some", "give one of them"))
+            }
+            (true, None) => Ok(Reading::Nothing),
+            (false, None) => Ok(Reading::All),
+            (false, Some(percent)) if percent > 0.0 && percent <= 100.0 => {
+                let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+                // Casts of floats stop at the largest number: all of the circle.
+                let width = (percent / 100.0 * 2_f64.powi(64)) as u64;
+                Ok(Reading::Share { seed: seed.unwrap_or_else(now), width })
+            }
+            (false, Some(percent)) => Err(Error::usage(
+                format!("{percent} % is no share of the files"),
+                "give --sample more than 0 and at most 100 percent, as in --sample 5%",
+            )),
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Reading::All => "full",
+            Reading::Nothing => "quick",
+            Reading::Share { .. } => "sample",
+        }
+    }
+
+    pub(crate) fn seed(self) -> Option<u64> {
+        match self {
+            Reading::Share { seed, .. } => Some(seed),
+            _ => None,
+        }
+    }
+
+    /// Whether the file of that first name is read. One without bytes has nothing to read.
+    fn wants(self, path: &RelPath, size: u64) -> bool {
+        size > 0
+            && match self {
+                Reading::All => true,
+                Reading::Nothing => false,
+                Reading::Share { seed, width } => {
+                    let hash = blake3::hash(path.as_bytes());
+                    let place = u64::from_le_bytes(std::array::from_fn(|at| hash.as_bytes()[at]));
+                    place.wrapping_sub(seed.wrapping_mul(STEP)) <= width
+                }
+            }
+    }
+}
+
+/// One name of a tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) path: RelPath,
+    pub(crate) kind: Kind,
+    /// The first of its names, where its inode has several.
+    pub(crate) first: Option<RelPath>,
+    /// The inode, once: at the first of its names.
+    pub(crate) body: Option<Body>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Body {
+    pub(crate) attributes: Attributes,
+    /// Empty for anything but a link.
+    pub(crate) symlink_target: Box<[u8]>,
+    /// Names and digests of values.
+    pub(crate) xattrs: Vec<(Box<[u8]>, Digest)>,
+    /// Of a file that was read.
+    pub(crate) content: Option<Digest>,
+}
+
+/// A side by path: every name, with its inode and the first of that inode's names.
+pub(crate) struct Listing<'a> {
+    pub(crate) side: &'a dyn Side,
+    inodes: Vec<Inode>,
+    paths: Vec<(RelPath, usize)>,
+    first_name: HashMap<usize, RelPath>,
+}
+
+impl<'a> Listing<'a> {
+    pub(crate) fn read(side: &'a dyn Side) -> Result<Listing<'a>> {
+        let inodes: Vec<Inode> = side.inodes()?.collect::<Result<_>>()?;
+        let mut paths = Vec::new();
+        let mut first_name = HashMap::new();
+        for (at, inode) in inodes.iter().enumerate() {
+            let mut names: Vec<RelPath> =
+                inode.links.iter().map(|link| side.path_of(link)).collect::<Result<_>>()?;
+            if inode.ino == ROOT {
+                names.push(RelPath::root());
+            }
+            names.sort_unstable();
+            if names.len() > 1 {
+                first_name.insert(at, names[0].clone());
+            }
+            paths.extend(names.into_iter().map(|path| (path, at)));
+        }
+        paths.sort_unstable();
+        Ok(Listing { side, inodes, paths, first_name })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.paths.len()
+    }
+
+    pub(crate) fn find(&self, path: &RelPath) -> Option<&Inode> {
+        let at = self.paths.binary_search_by(|(known, _)| known.cmp(path)).ok()?;
+        Some(&self.inodes[self.paths[at].1])
+    }
+
+    fn record(&self, (path, at): &(RelPath, usize), reading: Reading, monitor: &Monitor) -> Result<Record> {
+        monitor.check()?;
+        let (inode, first) = (&self.inodes[*at], self.first_name.get(at));
+        let is_first = first.is_none_or(|first| first == path);
+        let body = is_first.then(|| self.body(path, inode, reading, monitor)).transpose()?;
+        Ok(Record { path: path.clone(), kind: inode.kind, first: first.cloned(), body })
+    }
+
+    fn body(&self, path: &RelPath, inode: &Inode, reading: Reading, monitor: &Monitor) -> Result<Body> {
+        let Details { flags, xattrs, symlink_target, .. } = self.side.details(inode)?;
+        let attributes = Attributes { flags, ..inode.attributes };
+        let xattrs =
+            xattrs.into_iter().map(|xattr| (xattr.name, blake3::hash(&xattr.value).into())).collect();
+        let content = match inode.kind {
+            Kind::File if reading.wants(path, attributes.size) => {
+                Some(content(&self.side.open(inode)?, path, attributes.size, monitor)?)
+            }
+            _ => None,
+        };
+        Ok(Body { attributes, symlink_target: symlink_target.unwrap_or_default(), xattrs, content })
+    }
+}
+
+fn content(file: &File, path: &RelPath, size: u64, monitor: &Monitor) -> Result<Digest> {
+    let mut hasher = blake3::Hasher::new();
+    let mut bytes = vec![0; READ.min(size as usize)];
+    let mut at = 0;
+    while at < size {
+        monitor.check()?;
+        let length = (size - at).min(bytes.len() as u64) as usize;
+        file.read_exact_at(&mut bytes[..length], at).context("read", path.as_path())?;
+        hasher.update(&bytes[..length]);
+        at += length as u64;
+    }
+    Ok(hasher.finalize().into())
+}
+
+/// A side on this machine.
+pub(crate) struct Near<'a> {
+    listing: &'a Listing<'a>,
+    reading: Reading,
+    /// What it has made counts as progress.
+    is_counted: bool,
+    monitor: &'a Monitor,
+    made: usize,
+}
+
+impl<'a> Near<'a> {
+    pub(crate) fn new(
+        listing: &'a Listing<'a>,
+        reading: Reading,
+        is_counted: bool,
+        monitor: &'a Monitor,
+    ) -> Self {
+        Near { listing, reading, is_counted, monitor, made: 0 }
+    }
+
+    /// The next records; none at the end.
+    pub(crate) fn more(&mut self) -> Result<Vec<Record>> {
+        let paths = &self.listing.paths[self.made..];
+        let batch = &paths[..paths.len().min(BATCH)];
+        self.made += batch.len();
+        let make = |name| {
+            let record = self.listing.record(name, self.reading, self.monitor)?;
+            self.monitor.advance(u64::from(self.is_counted));
+            Ok(record)
+        };
+        batch.par_iter().with_max_len(1).map(make).collect()
+    }
+}
+
+impl Record {
+    /// As docs/format.md has it.
+    pub(crate) fn write(&self, to: &mut Vec<u8>) {
+        put(to, self.path.as_bytes());
+        to.push((self.kind.mode_bits() >> 12) as u8);
+        to.push(u8::from(self.first.is_some()) | u8::from(self.body.is_some()) << 1);
+        if let Some(first) = &self.first {
+            put(to, first.as_bytes());
+        }
+        let Some(body) = &self.body else { return };
+        let a = &body.attributes;
+        [a.mode, a.uid, a.gid, a.flags].iter().for_each(|n| to.extend(n.to_le_bytes()));
+        [a.rdev, a.mtime as u64, a.size].iter().for_each(|n| to.extend(n.to_le_bytes()));
+        put(to, &body.symlink_target);
+        to.extend((body.xattrs.len() as u32).to_le_bytes());
+        for (name, digest) in &body.xattrs {
+            put(to, name);
+            to.extend(digest);
+        }
+        to.push(u8::from(body.content.is_some()));
+        to.extend(body.content.iter().flatten());
+    }
+
+    /// The first record of what a peer has sent, and the rest of it; None where it makes no sense.
+    pub(crate) fn read(from: &[u8], reading: Reading) -> Option<(Record, &[u8])> {
+        let mut from = Bytes(from);
+        let path = RelPath::new(from.run()?).ok()?;
+        let [kind, has] = from.array()?;
+        let kind = Kind::from_mode(u32::from(kind) << 12).filter(|_| kind < 16 && has < 4)?;
+        let first = if has & 1 == 0 { None } else { Some(RelPath::new(from.run()?).ok()?) };
+        let body = if has & 2 == 0 { None } else { Some(Body::read(&mut from, kind)?) };
+        let record = Record { path, kind, first, body };
+        record.makes_sense(reading).then_some((record, from.0))
+    }
+
+    fn makes_sense(&self, reading: Reading) -> bool {
+        let has_body = self.body.is_some() == self.first.as_ref().is_none_or(|first| *first == self.path);
+        let is_read_as_asked = self.body.as_ref().is_none_or(|body| {
+            let wanted = self.kind == Kind::File && reading.wants(&self.path, body.attributes.size);
+            body.content.is_some() == wanted
+        });
+        let first_is_first = self.first.as_ref().is_none_or(|first| *first <= self.path);
+        has_body && is_read_as_asked && first_is_first
+    }
+}
+
+impl Body {
+    fn read(from: &mut Bytes<'_>, kind: Kind) -> Option<Body> {
+        let [mode, uid, gid, flags] = from.numbers()?.map(u32::from_le_bytes);
+        let [rdev, mtime, size] = from.numbers()?.map(u64::from_le_bytes);
+        let attributes = Attributes { size, mode, uid, gid, rdev, mtime: mtime as i64, flags };
+        let symlink_target: Box<[u8]> = from.run()?.into();
+        let count = u32::from_le_bytes(from.array()?);
+        // Nothing is allocated for what is only announced.
+        let mut xattrs = Vec::new();
+        for _ in 0..count {
+            xattrs.push((from.run()?.into(), from.array()?));
+        }
+        let content = match from.array()? {
+            [0] => None,
+            [1] => Some(from.array()?),
+            _ => return None,
+        };
+        (symlink_target.is_empty() || kind == Kind::Symlink).then_some(())?;
+        Some(Body { attributes, symlink_target, xattrs, content })
+    }
+}
+
+fn put(to: &mut Vec<u8>, bytes: &[u8]) {
+    to.extend((bytes.len() as u32).to_le_bytes());
+    to.extend(bytes);
+}
+
+/// What is left of bytes from outside.
+struct Bytes<'b>(&'b [u8]);
+
+impl<'b> Bytes<'b> {
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (array, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*array)
+    }
+
+    fn numbers<const N: usize, const M: usize>(&mut self) -> Option<[[u8; N]; M]> {
+        let mut numbers = [[0; N]; M];
+        for number in &mut numbers {
+            *number = self.array()?;
+        }
+        Some(numbers)
+    }
+
+    /// A length, and as many bytes.
+    fn run(&mut self) -> Option<&'b [u8]> {
+        let length = u32::from_le_bytes(self.array()?);
+        let (run, rest) = self.0.split_at_checked(length as usize)?;
+        self.0 = rest;
+        Some(run)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> RelPath {
+        RelPath::new(text.as_bytes()).unwrap()
+    }
+
+    fn records() -> Vec<Record> {
+        let attributes = Attributes { size: 9, mode: 0o644, mtime: -5, ..Attributes::default() };
+        let xattrs = vec![(b"user.a"[..].into(), [7; 32])];
+        let file = Body { attributes, symlink_target: Box::default(), xattrs, content: Some([3; 32]) };
+        let empty = Attributes::default();
+        let link =
+            Body { attributes: empty, symlink_target: b"../x"[..].into(), xattrs: Vec::new(), content: None };
+        let record = |name, kind, first: Option<&str>, body: Option<&Body>| Record {
+            path: path(name),
+            kind,
+            first: first.map(path),
+            body: body.cloned(),
+        };
+        vec![
+            record("a", Kind::File, Some("a"), Some(&file)),
+            record("b/c", Kind::File, Some("a"), None),
+            record("l", Kind::Symlink, None, Some(&link)),
+        ]
+    }
+
+    fn bytes(record: &Record) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        record.write(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn records_come_back_from_their_bytes() {
+        for record in records() {
+            let bytes = [bytes(&record), b"more".to_vec()].concat();
+            assert_eq!(Record::read(&bytes, Reading::All), Some((record, &b"more"[..])));
+        }
+    }
+
+    #[test]
+    fn a_record_that_ends_too_early_or_makes_no_sense_is_none() {
+        for record in records() {
+            let bytes = bytes(&record);
+            (0..bytes.len()).for_each(|at| assert_eq!(Record::read(&bytes[..at], Reading::All), None));
+        }
+        let [named, further, link] = &records()[..] else { unreachable!() };
+        let lies = [
+            Record { body: None, ..named.clone() },
+            Record { body: named.body.clone(), ..further.clone() },
+            Record { first: None, ..further.clone() },
+            Record { first: Some(path("z")), ..further.clone() },
+            Record { kind: Kind::Directory, ..link.clone() },
+            Record { kind: Kind::Fifo, ..named.clone() },
+        ];
+        for lie in lies {
+            assert_eq!(Record::read(&bytes(&lie), Reading::All), None, "{lie:?}");
+        }
+        // What was to be read was not, or the other way round.
+        assert_eq!(Record::read(&bytes(named), Reading::Nothing), None);
+    }
+
+    #[test]
+    fn a_share_moves_on_and_leaves_no_path_out_for_long() {
+        let paths: Vec<_> = (0..2000).map(|n| path(&format!("file-{n}"))).collect();
+        for apart in [1, 3600, 86_400, 604_800] {
+            let mut read = vec![0; paths.len()];
+            for run in 0..100 {
+                let reading = Reading::new(false, Some(5.0), Some(1_700_000_000 + run * apart)).unwrap();
+                let chosen: Vec<_> = (0..paths.len()).filter(|at| reading.wants(&paths[*at], 1)).collect();
+                assert!((50..150).contains(&chosen.len()), "{}", chosen.len());
+                chosen.into_iter().for_each(|at| read[at] += 1);
+            }
+            assert!(read.iter().all(|times| (1..=20).contains(times)), "{apart}");
+        }
+        let everything = Reading::new(false, Some(100.0), None).unwrap();
+        assert!(paths.iter().all(|path| everything.wants(path, 1) && !everything.wants(path, 0)));
+    }
+
+    #[test]
+    fn shares_that_make_no_sense_are_a_usage_error() {
+        for wrong in [0.0, -1.0, 100.1, f64::NAN, f64::INFINITY] {
+            assert_eq!(Reading::new(false, Some(wrong), None).unwrap_err().exit_code(), 2);
+        }
+        assert_eq!(Reading::new(true, Some(5.0), None).unwrap_err().exit_code(), 2);
+    }
+}
