@@ -2,6 +2,7 @@
 
 python liar.py prune KEEP     a primary that wants all but KEEP snapshots of the standby deleted
 python liar.py full           a standby that takes everything, and cannot commit it
+python liar.py tree LIE       a tree to verify, and what LIE makes of it
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ VOLUME = "9483410d-a82f-44c2-84f8-089f3de11592"
 class Wire:
     """Messages over a pair of pipes."""
 
-    def __init__(self, source: BinaryIO, sink: BinaryIO) -> None:
+    def __init__(self, source: BinaryIO, sink: BinaryIO, *features: str) -> None:
         self.source, self.sink = source, sink
         sink.write(GREETING)
-        self.tell({"software": "liar", "features": []})
+        self.tell({"software": "liar", "features": features})
 
     def greeted(self) -> None:
         assert self.source.readline() == GREETING
@@ -89,10 +90,67 @@ def full(wire: Wire) -> None:
     wire.tell({"failed": {"exit_code": 1, "what": "the disk is full", "advice": "", "needed": False}})
 
 
+DIRECTORY, FILE = 4, 8
+
+
+def run_of(data: bytes) -> bytes:
+    return struct.pack("<I", len(data)) + data
+
+
+def record(path: bytes, kind: int = FILE, size: int = 0, content: bytes = b"\0") -> bytes:
+    """A name of an inode that has no other, and is nobody's."""
+    numbers = struct.pack("<IIIIQqQ", 0o644, 0, 0, 0, 0, 0, size)
+    return run_of(path) + bytes([kind, 2]) + numbers + run_of(b"") + run_of(b"") + content
+
+
+ROOT = record(b"", DIRECTORY)
+TRUTH = ROOT + record(b"a") + record(b"b")
+TREES = {
+    "out of order": ROOT + record(b"b") + record(b"a"),
+    "the same name twice": ROOT + record(b"a") + record(b"a"),
+    "a path that climbs out": ROOT + record(b"../a"),
+    "an absolute path": ROOT + record(b"/a"),
+    "a kind that is none": ROOT + record(b"a", 77),
+    "a file that was not read": ROOT + record(b"a", size=5),
+    "a directory that was read": ROOT + record(b"a", DIRECTORY, size=5, content=b"\1" + bytes(32)),
+    "a further name with an inode": ROOT + run_of(b"b") + bytes([FILE, 3]) + run_of(b"a") + ROOT[6:],
+    "a first name that is not first": ROOT + run_of(b"b") + bytes([FILE, 1]) + run_of(b"c"),
+    "a record that is cut": ROOT + record(b"a")[:-9],
+    "a name without end": ROOT + struct.pack("<I", 0xFFFF_FFFF) + b"a",
+    "attributes without end": ROOT[:-5] + struct.pack("<I", 0xFFFF_FFFF),
+}
+NUMBERS = {
+    "no records at all": (0, 0),
+    "records without end": (0xFFFF_FFFF, 1),
+    "more than it says": (len(TRUTH), 0),
+    "less than it says": (len(TRUTH), 1 << 63),
+}
+
+
+def tree(wire: Wire, lie: str) -> None:
+    wire.hear()
+    wire.tell("ready")
+    if lie == "nothing more":
+        return
+    if lie == "nothing for ever":
+        wire.source.read()
+        return
+    block, entries = TREES.get(lie, TRUTH), 3
+    length = len(block)
+    if lie in NUMBERS:
+        length, entries = NUMBERS[lie]
+    wire.tell({"records": {"length": length}})
+    wire.sink.write(block)
+    wire.tell("looked" if lie == "another answer" else {"digested": {"entries": entries, "notes": []}})
+
+
 if __name__ == "__main__":
-    wire = Wire(sys.stdin.buffer, sys.stdout.buffer)
+    knows = () if sys.argv[2:] == ["an older version"] else ("digest",)
+    wire = Wire(sys.stdin.buffer, sys.stdout.buffer, *knows)
     wire.greeted()
     if sys.argv[1] == "prune":
         prune(wire, int(sys.argv[2]))
+    elif sys.argv[1] == "tree":
+        tree(wire, sys.argv[2])
     else:
         full(wire)

@@ -9,6 +9,7 @@ use crate::remote::Address;
 use crate::report::{Difference, Verified};
 use rayon::prelude::*;
 use snapsync_model::{Context, Error, Inode, Kind, Layout, Monitor, RelPath, Result, Stage};
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -35,9 +36,13 @@ pub fn verify(a: &Path, b: &Path, reading: Reading, reach: &Reach, monitor: &Mon
     let both = listing.0.as_ref().zip(listing.1.as_ref());
     let pools = (named.0.pool(), named.1.pool());
     let both = both.map(|(a, b)| Both { a, b, is_one_pool: pools.0.is_some() && pools.0 == pools.1 });
-    let mut found = Found { both, monitor, doubtful: Vec::new(), report: report(a, b, reading) };
+    let mut found =
+        Found { both, monitor, lost_and_found: None, doubtful: Vec::new(), report: report(a, b, reading) };
     merge(&mut left, &mut right, &mut found)?;
     found.settle()?;
+    if found.lost_and_found.is_some() {
+        monitor.note("an empty lost+found, which the file system made, is on one side only");
+    }
     let mut report = found.report;
     report.differences.sort_by(|x, y| (&x.path, &x.what).cmp(&(&y.path, &y.what)));
     report.equal = report.difference_count == 0;
@@ -127,9 +132,8 @@ impl<'a> Feed<'a> {
         }
     }
 
-    /// The record behind the next one must be known, too.
     fn is_short(&self) -> bool {
-        self.ahead.len() < 2 && !self.has_ended
+        self.ahead.is_empty() && !self.has_ended
     }
 
     fn fill(&mut self, monitor: &Monitor) -> Result<()> {
@@ -140,15 +144,6 @@ impl<'a> Feed<'a> {
             self.ahead.extend(more);
         }
         Ok(())
-    }
-
-    /// A new ext4 has this directory of itself.
-    fn begins_with_empty_lost_and_found(&self) -> bool {
-        let is_inside = |next: &Record| next.path.as_bytes().starts_with(b"lost+found/");
-        self.ahead
-            .front()
-            .is_some_and(|record| record.path.as_bytes() == b"lost+found" && record.kind == Kind::Directory)
-            && !self.ahead.get(1).is_some_and(is_inside)
     }
 }
 
@@ -180,16 +175,18 @@ fn merge<'a>(a: &mut Feed<'a>, b: &mut Feed<'a>, found: &mut Found<'_>) -> Resul
         let order = match (a.ahead.front(), b.ahead.front()) {
             (None, None) => return Ok(()),
             (Some(x), Some(y)) => x.path.cmp(&y.path),
-            (Some(_), None) => std::cmp::Ordering::Less,
-            (None, Some(_)) => std::cmp::Ordering::Greater,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
         };
-        found.report.entries += u64::from(order.is_le());
-        if order.is_lt() {
-            found.one_sided(a, "present", "missing");
-        } else if order.is_gt() {
-            found.one_sided(b, "missing", "present");
-        } else if let (Some(x), Some(y)) = (a.ahead.pop_front(), b.ahead.pop_front()) {
-            found.entry(&x, &y)?;
+        let x = if order.is_le() { a.ahead.pop_front() } else { None };
+        let y = if order.is_ge() { b.ahead.pop_front() } else { None };
+        found.report.entries += u64::from(x.is_some());
+        match (x, y) {
+            (Some(x), Some(y)) => found.entry(&x, &y)?,
+            (x, y) => {
+                x.iter().for_each(|x| found.one_sided(x, "present", "missing"));
+                y.iter().for_each(|y| found.one_sided(y, "missing", "present"));
+            }
         }
     }
 }
@@ -254,6 +251,8 @@ fn lies_at_the_same_place(x: &Layout, y: &Layout) -> bool {
 struct Found<'a> {
     both: Option<Both<'a>>,
     monitor: &'a Monitor,
+    /// A new ext4 has this directory of itself: on one side only it counts once something is in it.
+    lost_and_found: Option<RelPath>,
     /// Files that were not read, and may be proven otherwise.
     doubtful: Vec<(RelPath, u64)>,
     report: Verified,
@@ -272,13 +271,18 @@ impl Found<'_> {
         }
     }
 
-    fn one_sided(&mut self, side: &mut Feed<'_>, a: &str, b: &str) {
-        if side.begins_with_empty_lost_and_found() {
-            self.monitor.note("an empty lost+found, which the file system made, is on one side only");
-            side.ahead.pop_front();
-        } else if let Some(record) = side.ahead.pop_front() {
-            self.add(&record.path, "entry", &a, &b);
+    fn one_sided(&mut self, record: &Record, a: &str, b: &str) {
+        let path = record.path.as_bytes();
+        if path == b"lost+found" && record.kind == Kind::Directory {
+            self.lost_and_found = Some(record.path.clone());
+            return;
         }
+        if path.starts_with(b"lost+found/")
+            && let Some(above) = self.lost_and_found.take()
+        {
+            self.add(&above, "entry", &a, &b);
+        }
+        self.add(&record.path, "entry", &a, &b);
     }
 
     fn entry(&mut self, a: &Record, b: &Record) -> Result<()> {
