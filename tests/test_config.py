@@ -312,6 +312,18 @@ def test_one_that_fails_does_not_stop_the_others(jobs: Jobs, pairs: list[Pair]) 
         assert_same(pair.source, pair.target)
 
 
+def test_jobs_of_one_volume_wait_for_each_other(jobs: Jobs, place: Place) -> None:
+    source, through = place("xfs"), place("xfs").parent / "link"
+    through.symlink_to(source)
+    targets = [place.absent("ext4") for _ in range(4)]
+    (source / "large").write_bytes(os.urandom(20 * MIB))
+    for at, target in enumerate(targets):
+        jobs.add(f"job{at}", through if at % 2 else source, target)
+    assert [job["outcome"] for job in jobs.outcomes("--parallel", "4").values()] == ["done"] * 4
+    for target in targets:
+        assert_same(source, target)
+
+
 def test_a_process_that_is_killed_is_a_job_that_failed(jobs: Jobs, pairs: list[Pair]) -> None:
     jobs.env["SNAPSYNC_FAULT"] = Path("stage.begin:1")
     outcomes = jobs.outcomes(code=1)

@@ -309,3 +309,11 @@ def test_what_goes_and_stays_is_told_in_lines(volume: Path) -> None:
     ):
         assert line in told_of(ran)
     assert "2 snapshots pruned, 2 kept" in run("prune", volume, "--keep-last", "2").out
+
+
+@pytest.mark.parametrize(
+    "words", [("hold", "@s0", "--reason", "a\udcff"), ("hold", "@\udcff"), ("release", "@\udcff")], ids=str
+)
+def test_a_name_or_reason_that_is_no_text_is_a_mistake(volume: Path, words: tuple[str, ...]) -> None:
+    verb, address, *more = words
+    assert_told(run(verb, f"{volume}{address}", *more), "UTF-8", codes=(2,))

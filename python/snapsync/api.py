@@ -94,7 +94,7 @@ class Volume:
 
     def hold(self, snap: str | int | Snapshot, reason: str = "") -> HoldReport:
         """Keep a snapshot from being deleted and pruned until it is released."""
-        return HoldReport.from_json(_native.hold(str(self.path), _key(snap), reason))
+        return HoldReport.from_json(_native.hold(str(self.path), _key(snap), _reason(reason)))
 
     def release(self, snap: str | int | Snapshot) -> ReleaseReport:
         """Let a snapshot go that is held by hand. Raises UsageError where it is not."""
@@ -102,7 +102,8 @@ class Volume:
 
     def forget_standby(self, standby: AnyPath) -> ReleaseReport:
         """Forget a standby that is gone, by its path or id, so that its base need not stay for it."""
-        return ReleaseReport.from_json(_native.forget_standby(str(self.path), os.fsdecode(standby)))
+        known = os.fsencode(standby).decode("utf-8", "replace")  # as it was written down
+        return ReleaseReport.from_json(_native.forget_standby(str(self.path), known))
 
     def clones(self) -> list[Clone]:
         """The writable copies of this volume's snapshots, by name."""
@@ -204,7 +205,15 @@ def _keep(last: int | None, keep: Mapping[str, int] | None) -> dict[str, int]:
 
 
 def _key(snap: str | int | Snapshot) -> str:
-    return snap.id if isinstance(snap, Snapshot) else str(snap)
+    return snap.id if isinstance(snap, Snapshot) else str(_name(str(snap)))
+
+
+def _reason(text: str) -> str:
+    """The same reason, which holds no bytes that are not UTF-8."""
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        message = f"cannot keep the reason {text!r}: it is not UTF-8"
+        raise told(UsageError(message), message, "give a reason that is text")
+    return text
 
 
 def _name(name: str | None) -> str | None:

@@ -940,7 +940,7 @@ ConfigFile = Annotated[
 def status(
     volume: Annotated[
         str | None,
-        typer.Argument(metavar="[VOLUME]", help="The root directory of a volume; all jobs without it."),
+        typer.Argument(metavar="VOLUME", help="The root directory of a volume; all jobs without it."),
     ] = None,
     config: ConfigFile = None,
     max_lag: Annotated[
@@ -984,7 +984,7 @@ def status(
 @app.command(epilog=examples("snapsync run", "snapsync run web mail", "snapsync run --now --parallel 4"))
 def run(
     jobs: Annotated[
-        list[str] | None, typer.Argument(metavar="[JOB]...", help="Jobs to run now, due or not.")
+        list[str] | None, typer.Argument(metavar="JOB", help="Jobs to run now, due or not.")
     ] = None,
     now: Annotated[bool, typer.Option("--now", "--all", help="Run every job, due or not.")] = False,
     config: ConfigFile = None,

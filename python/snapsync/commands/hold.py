@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from snapsync import _native, render
+from snapsync import api, render
 from snapsync.commands.delete import split
 from snapsync.errors import ExitCode
 from snapsync.output import Output
@@ -11,7 +11,7 @@ from snapsync.reports import HoldReport, ReleaseReport
 
 def hold(output: Output, address: str, reason: str) -> int:
     volume, snap = split(address, "hold")
-    report = HoldReport.from_json(_native.hold(volume, snap, reason))
+    report = api.Volume(volume).hold(snap, reason)
     why = f": {render.name(reason)}" if reason else ""
     output.summary(report, [f"holding {_snapshot(report)}{why}"])
     return ExitCode.DONE
@@ -20,10 +20,9 @@ def hold(output: Output, address: str, reason: str) -> int:
 def release(output: Output, address: str, standby: str | None) -> int:
     if standby is None:
         volume, snap = split(address, "release")
-        text = _native.release(volume, snap)
+        report = api.Volume(volume).release(snap)
     else:
-        text = _native.forget_standby(address, standby)
-    report = ReleaseReport.from_json(text)
+        report = api.Volume(address).forget_standby(standby)
     output.summary(report, _released(report))
     return ExitCode.DONE
 

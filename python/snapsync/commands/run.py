@@ -1,10 +1,13 @@
 """`snapsync run`: the jobs of the configuration that are due."""
 
 import json
+import os
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from threading import Lock
@@ -62,6 +65,7 @@ class _Runner:
         self._output = output
         self._parallel = parallel
         self._lock = Lock()
+        self._places: defaultdict[str, Lock] = defaultdict(Lock)
         self._running: list[subprocess.Popen[str]] = []
         self._is_stopped = False
 
@@ -83,6 +87,16 @@ class _Runner:
                 process.terminate()
 
     def _job(self, job: Job) -> JobRun:
+        with ExitStack() as held:
+            # Jobs of one volume wait for each other: it would refuse the second. In one order, so that none
+            # waits for one that waits for it.
+            for place in sorted({_whole(job.source), _whole(job.target)}):
+                with self._lock:
+                    lock = self._places[place]
+                held.enter_context(lock)
+            return self._round(job)
+
+    def _round(self, job: Job) -> JobRun:
         at, started = state.now(), monotonic()
         self._note(lambda: state.attempted(job, at))
         code, out, err = self._sync(job)
@@ -121,6 +135,10 @@ class _Runner:
         with self._lock:
             self._running.remove(process)
         return process.returncode, out, err
+
+
+def _whole(place: str) -> str:
+    return place if is_remote(place) else os.path.realpath(place)
 
 
 def _outcome(job: Job, code: int, out: str, err: str, seconds: float) -> JobRun:
