@@ -9,7 +9,7 @@ use crate::remote::{Address, Peer};
 use snapsync_model::{Error, Monitor, RelPath, Result};
 use snapsync_stream::wire::{fill, lift};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Bytes of records in one message, about.
 const BLOCK: usize = 1 << 18;
@@ -78,20 +78,15 @@ impl<'a> Far<'a> {
                 "install the same version there",
             ));
         }
-        peer.ask(&Request::Digest { place: address.path.clone(), reading })?;
         let name = peer.wire.peer.clone();
+        let place = address.path.clone();
+        peer.ask(&Request::Digest { place, reading }).map_err(|error| told_of_a_cut(error, &name))?;
         Ok(Far { peer: Some(peer), name, reading, last: None, entries: 0, monitor })
     }
 
     /// The next records; none at the end.
     pub(crate) fn more(&mut self) -> Result<Vec<Record>> {
-        self.next().map_err(|error| match error {
-            Error::Cut { .. } => Error::Cut {
-                what: format!("{} was gone before it had told all of its tree", self.name.display()),
-                advice: "nothing is left behind there or here: run the same command again".to_owned(),
-            },
-            other => other,
-        })
+        self.next().map_err(|error| told_of_a_cut(error, &self.name))
     }
 
     fn next(&mut self) -> Result<Vec<Record>> {
@@ -134,5 +129,15 @@ impl<'a> Far<'a> {
 
     fn strange(&self, what: &str) -> Error {
         nonsense(&self.name, what)
+    }
+}
+
+fn told_of_a_cut(error: Error, name: &Path) -> Error {
+    match error {
+        Error::Cut { .. } => Error::Cut {
+            what: format!("{} was gone before it had told all of its tree", name.display()),
+            advice: "nothing is left behind there or here: run the same command again".to_owned(),
+        },
+        other => other,
     }
 }

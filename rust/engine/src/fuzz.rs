@@ -1,5 +1,6 @@
 //! What the fuzzer in `fuzz/` reaches of the protocol. Nothing of it is in the product.
 
+use crate::digest::{Reading, Record};
 use crate::protocol::{Answer, Ask, Failure, Hello, Request, hear};
 use serde::{Serialize, de::DeserializeOwned};
 use snapsync_model::{Attributes, Change, ChangeFlags, Extent, Kind, Op, Range};
@@ -9,8 +10,19 @@ use std::path::Path;
 /// Hears messages as they come, and all bytes behind the first length as one message of the right length.
 pub fn messages(bytes: &[u8]) {
     hear_all(bytes);
+    records(bytes);
     if let Some((_, text)) = bytes.split_at_checked(4) {
         hear_all(&framed(text));
+    }
+}
+
+/// What makes sense is what it was made of.
+fn records(mut from: &[u8]) {
+    while let Some((record, rest)) = Record::read(from, Reading::Nothing) {
+        let mut bytes = Vec::new();
+        record.write(&mut bytes);
+        assert_eq!(Record::read(&bytes, Reading::Nothing), Some((record, &[][..])));
+        from = rest;
     }
 }
 

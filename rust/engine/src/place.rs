@@ -42,10 +42,10 @@ impl Place {
         })
     }
 
-    /// The pool whose objects its rows point at.
-    pub(crate) fn pool(&self) -> Option<uuid::Uuid> {
+    /// Whose pool holds the objects that its rows point at. A copy of a volume has the id of the first, and not its pool.
+    pub(crate) fn pool(&self) -> Option<&Path> {
         match self {
-            Place::Snapshot(named) if named.1.provider == Provider::Pool => Some(named.0.info().id),
+            Place::Snapshot(named) if named.1.provider == Provider::Pool => Some(named.0.path()),
             _ => None,
         }
     }

@@ -103,7 +103,7 @@ impl Named {
         }
     }
 
-    fn pool(&self) -> Option<uuid::Uuid> {
+    fn pool(&self) -> Option<&Path> {
         match self {
             Named::Here(place) => place.pool(),
             Named::There(_) => None,
