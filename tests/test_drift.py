@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from machine import Pair, Place, assert_told, done, run, sh, snapshots, status
-from oracle import assert_same, freeze
+from machine import Pair, Place, assert_told, done, passed, run, sh, snapshots, status
+from oracle import assert_same, differences, freeze
 from test_crash import assert_tidy
 from test_roles import restored
 from worlds import World, bulk, chmod, fill, rename, rewrite_quietly, set_xattr
@@ -218,3 +219,35 @@ def test_init_makes_a_primary(place: Place) -> None:
     assert done("init", volume)["volume"]["role"] == "primary"
     assert_same(before, volume)
     assert done("init", volume)["volume"]["id"] == status(volume)["volume"]["id"]
+
+
+# --- kills ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["btrfs", "xfs"])
+def test_drift_that_is_being_put_aside_survives_a_kill(
+    place: Place, tmp_path: Path, subtests: pytest.Subtests, kind: str
+) -> None:
+    def drifted() -> Pair:
+        pair = Pair(place(kind), place.absent(kind))
+        lay_out(pair.source)
+        pair.sync()
+        for change in CHANGES:
+            change(pair.target)
+        fill(pair.source / "more/other", 0, 4_000, 5)
+        return pair
+
+    pair, trace = drifted(), tmp_path / "trace"
+    done("sync", pair.source, pair.target, "--discard-drift", env={"SNAPSYNC_FAULT_TRACE": trace})
+    for point in dict.fromkeys(passed(trace)):
+        with subtests.test(point=point):
+            pair = drifted()
+            held = freeze(pair.target)
+            words = ("sync", pair.source, pair.target, "--discard-drift")
+            assert run(*words, env={"SNAPSYNC_FAULT": f"{point}:1"}).code == -signal.SIGKILL
+            done(*words)
+            assert_same(pair.source, pair.target)
+            assert_tidy(pair.target)
+            aside = [snap["id"] for snap in snapshots(pair.target) if snap.get("aside")]
+            kept = [freeze(restored(pair.target, snap, place)) for snap in aside]
+            assert any(not differences(held, tree) for tree in kept)
