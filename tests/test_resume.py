@@ -313,6 +313,43 @@ def test_a_damaged_stage_does_not_get_into_the_tree(small: Parcel, place: Place,
     assert not stages(target)
 
 
+def damaged(manifest: Path) -> None:
+    """Bits all over it turn: whatever reads it meets some of them."""
+    content = bytearray(manifest.read_bytes())
+    for at in range(8, len(content), 40):
+        content[at] ^= 1 << at % 7
+    manifest.write_bytes(content)
+
+
+def manifest_of(target: Path) -> Path:
+    (stage,) = stages(target)
+    return stage / "manifest.arrow"
+
+
+@pytest.mark.parametrize("kind", ["xfs", "btrfs", "ext4"])
+def test_a_damaged_manifest_in_the_stage_is_not_read(small: Parcel, place: Place, kind: str) -> None:
+    """Nothing it says is believed: what is staged goes, and the same delta begins again."""
+    target = standby(place, small, kind)
+    cut_off(target, small, len(small.content) * 9 // 10)
+    damaged(manifest_of(target))
+    assert delivered(small.content, target)["kept_bytes"] == 0
+    assert_same(small.target, target)
+    assert not stages(target)
+
+
+@pytest.mark.parametrize("kind", ["xfs", "btrfs", "ext4"])
+def test_a_commit_does_not_go_on_from_a_damaged_manifest(small: Parcel, place: Place, kind: str) -> None:
+    target = standby(place, small, kind)
+    ran = deliver(small.content, target, env={"SNAPSYNC_FAULT": "commit.detached:1"})
+    assert ran.code == -signal.SIGKILL, ran
+    damaged(manifest_of(target))
+    marks = touch_marks(target)
+    for ran in (run("sync", small.target, target), deliver(small.content, target, "--quiet")):
+        assert ran.code == 4, ran
+        assert "the manifest in its stage was damaged" in ran.err
+    assert touch_marks(target) == marks
+
+
 @pytest.mark.parametrize("kind", ["xfs", "btrfs", "ext4"])
 def test_what_was_put_into_a_hole_of_the_stage_does_not_get_into_the_tree(place: Place, kind: str) -> None:
     """A stage that somebody wrote to: also where nothing was to be."""

@@ -28,7 +28,7 @@ mod vet;
 
 pub use journal::{Journal, Phase};
 pub use limits::{Limits, Loss};
-pub use received::has_received;
+pub use received::{has_received, is_intact};
 pub use stage::{Incoming, Report, discard};
 pub use touched::{Applied, applied};
 #[cfg(fuzzing)]

@@ -4,7 +4,8 @@
 //! `received` in the stage has 52 bytes for each frame: inode, offset (u64), length (u32), little endian, and the BLAKE3
 //! of the bytes. It proves nothing by itself: what it names is read again before it is believed.
 
-use crate::stage::{INCOMING, Incoming, next_chunk};
+use crate::journal::Journal;
+use crate::stage::{INCOMING, Incoming, MANIFEST, next_chunk};
 use rayon::prelude::*;
 use snapsync_model::{Change, Context, Kind, Op, Range, Result, locked};
 use snapsync_stream::Held;
@@ -168,6 +169,17 @@ impl Entry {
 pub fn has_received(volume: &Path, snapshot: Uuid) -> bool {
     let log = volume.join(INCOMING).join(snapshot.to_string()).join(FILE);
     log.metadata().is_ok_and(|log| log.len() >= ENTRY as u64)
+}
+
+/// Whether the manifest in the stage still is the one that the journal tells: only then it is read.
+pub fn is_intact(volume: &Path, journal: &Journal) -> Result<bool> {
+    let Some(digest) = &journal.manifest else { return Ok(true) };
+    let path = volume.join(INCOMING).join(journal.snapshot.id.to_string()).join(MANIFEST);
+    let mut hasher = blake3::Hasher::new();
+    match File::open(&path).and_then(|mut file| io::copy(&mut file, &mut hasher)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        read => read.map(|_| hasher.finalize().to_hex().as_str() == digest).context("read", &path),
+    }
 }
 
 fn read_log(stage: &Path) -> Result<HashMap<u64, Vec<Entry>>> {

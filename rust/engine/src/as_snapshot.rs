@@ -5,7 +5,7 @@ use crate::receive::Delta;
 use crate::report::Received;
 use crate::send::describe;
 use crate::standby::{Room, begin, hex, is_cut, take, workers};
-use snapsync_apply::{Incoming, Journal, Loss, Phase};
+use snapsync_apply::{Incoming, Journal, Loss, Phase, is_intact};
 use snapsync_manifest::ManifestReader;
 use snapsync_model::{Error, Monitor, Result, SnapshotInfo, Stage};
 use snapsync_snapshot::{Shelf, Volume, Work, can_be_a_name};
@@ -95,7 +95,9 @@ struct Brought {
 /// Makes the working tree what the delta says.
 fn bring(work: &mut Work<'_>, delta: &mut Input<'_>, strict: bool, monitor: &Monitor) -> Result<Brought> {
     if let Some(journal) = Journal::load(work.store())?.filter(|journal| journal.phase != Phase::Staging) {
-        if journal.manifest.as_ref() == Some(&hex(&delta.manifest_digest())) {
+        let is_same = journal.manifest.as_ref() == Some(&hex(&delta.manifest_digest()));
+        // Once it is applied the stage may be gone.
+        if is_same && (journal.phase == Phase::Applied || is_intact(&work.tree(), &journal)?) {
             return finish(work, journal, delta, monitor);
         }
         work.start_over()?;
@@ -125,7 +127,6 @@ fn finish(work: &Work<'_>, journal: Journal, delta: &mut Input<'_>, monitor: &Mo
     let seed = delta.seed();
     receive(vec![delta.frames()], seed, workers(), monitor, &|_, _| true, &|| Box::new(|_| Ok(())))?;
     delta.expect_end()?;
-    // Once it is applied the stage may be gone.
     if journal.phase != Phase::Applied {
         Incoming::open(&work.tree(), work.store(), journal, monitor)?.commit()?;
     }

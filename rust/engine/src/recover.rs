@@ -1,7 +1,7 @@
 //! Healing what an interrupted command left; the other volume is never needed for it.
 
-use snapsync_apply::{Incoming, Journal, Phase, applied, discard, has_received};
-use snapsync_model::{Monitor, Provider, Result, Role, SnapshotInfo, Stage};
+use snapsync_apply::{Incoming, Journal, Phase, applied, discard, has_received, is_intact};
+use snapsync_model::{Error, Monitor, Provider, Result, Role, SnapshotInfo, Stage};
 use snapsync_snapshot::{Delta, Request, Volume};
 use snapsync_sys::fault;
 use std::path::Path;
@@ -25,6 +25,7 @@ pub(crate) fn recover(volume: &mut Volume, monitor: &Monitor) -> Result<Vec<Stri
     } else {
         volume.unseal()?;
         if journal.phase != Phase::Applied {
+            expect_intact(volume, &journal)?;
             Incoming::open(volume.path(), &volume.store(), journal.clone(), monitor)?.commit()?;
         }
         finish(volume, &journal.snapshot, journal.base, monitor)?;
@@ -38,7 +39,24 @@ pub(crate) fn recover(volume: &mut Volume, monitor: &Monitor) -> Result<Vec<Stri
 /// anew.
 pub(crate) fn can_go_on(volume: &Volume, journal: &Journal) -> bool {
     let is_own = volume.info().role == Role::Primary || has_snapshot(volume, journal.snapshot.id);
-    !is_own && journal.manifest.is_some() && has_received(volume.path(), journal.snapshot.id)
+    !is_own
+        && journal.manifest.is_some()
+        && has_received(volume.path(), journal.snapshot.id)
+        && is_intact(volume.path(), journal).unwrap_or(false)
+}
+
+/// A commit goes on from what the stage says, or not at all.
+fn expect_intact(volume: &Volume, journal: &Journal) -> Result<()> {
+    if is_intact(volume.path(), journal)? {
+        return Ok(());
+    }
+    let (name, show) = (&journal.snapshot.name, volume.path().display());
+    Err(Error::integrity(
+        format!(
+            "cannot finish the commit of snapshot {name} in {show}: the manifest in its stage was damaged"
+        ),
+        "the tree is between two snapshots: check the disk, and make the volume anew from the other one",
+    ))
 }
 
 /// The tree is the new one: takes the standby's snapshot, clears the stage and closes the journal.
@@ -86,8 +104,13 @@ fn went_back(volume: &mut Volume, to: &SnapshotInfo, from: Option<Uuid>, monitor
 
 /// What the stage tells of how the tree came from `base`.
 fn how(volume: &Volume, to: &SnapshotInfo, base: Uuid) -> Result<Result<Delta, &'static str>> {
-    let applied = applied(volume.path(), to.id)?.ok_or("the stage does not say what was applied");
-    Ok(applied.map(|applied| Delta { base, manifest: applied.manifest, seen: applied.seen }))
+    let Some(applied) = applied(volume.path(), to.id)? else {
+        return Ok(Err("the stage does not say what was applied"));
+    };
+    match Journal::load(&volume.store())? {
+        Some(journal) if !is_intact(volume.path(), &journal)? => Ok(Err("what the stage says was damaged")),
+        _ => Ok(Ok(Delta { base, manifest: applied.manifest, seen: applied.seen })),
+    }
 }
 
 /// From the last table and the stage where there are such.

@@ -7,7 +7,7 @@ use crate::place::{self, Target};
 use crate::recover::{can_go_on, finish, give_up, recover};
 use crate::retention::{self, Keep};
 use serde::{Deserialize, Serialize};
-use snapsync_apply::{Incoming, Journal, Loss, Phase};
+use snapsync_apply::{Incoming, Journal, Loss, Phase, is_intact};
 use snapsync_manifest::{ManifestReader, Rows};
 use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, Side, SnapshotInfo, VolumeInfo};
 use snapsync_snapshot::{Volume, name_is_free};
@@ -436,7 +436,9 @@ pub(crate) fn begin<'a>(
             && journal.manifest.as_ref() == Some(&digest)
     };
     let (mut incoming, resumed) = match left {
-        Some(journal) if journal.phase == Phase::Staging && same(&journal) => {
+        Some(journal)
+            if journal.phase == Phase::Staging && same(&journal) && is_intact(&room.path, &journal)? =>
+        {
             (Incoming::go_on(&room.path, &room.store, journal, monitor)?, true)
         }
         left => {
