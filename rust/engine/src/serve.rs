@@ -122,14 +122,22 @@ fn digest(wire: &mut Wire<'_>, gate: &Gate, place: &[u8], reading: Reading, moni
 }
 
 /// While it reads a volume it does not listen.
-fn while_wanted(monitor: &Monitor, work: impl FnOnce() -> Result<()>) -> Result<()> {
+fn while_wanted<T>(monitor: &Monitor, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let is_done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| notice_the_end(monitor, &is_done));
-        let result = work();
-        is_done.store(true, Relaxed);
-        result
+        let _done = AtEnd(&is_done);
+        work()
     })
+}
+
+/// Says that the work is done, also where it panics.
+struct AtEnd<'a>(&'a AtomicBool);
+
+impl Drop for AtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
 }
 
 /// Whoever may only send or receive may not say who is primary.
@@ -141,13 +149,7 @@ fn perform_for(wire: &mut Wire<'_>, gate: &Gate, volume: &[u8], deed: Deed, moni
             "run promote, rejoin or switch on that machine, or ask its administrator",
         ));
     }
-    let is_done = AtomicBool::new(false);
-    let outcome = std::thread::scope(|scope| {
-        scope.spawn(|| notice_the_end(monitor, &is_done));
-        let outcome = perform(&path, deed, monitor);
-        is_done.store(true, Relaxed);
-        outcome
-    })?;
+    let outcome = while_wanted(monitor, || perform(&path, deed, monitor))?;
     wire.tell(&Answer::Did(Box::new(outcome)))
 }
 

@@ -23,11 +23,16 @@ pub(crate) fn watched<T: Serialize + Send>(
     let monitor = Monitor::default();
     let (done, ready) = bounded(1);
     let (result, raised) = std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let monitor = &monitor;
+        // The thread owns its end: should it panic, nobody waits for it.
+        let worker = scope.spawn(move || {
             // The receiver is only gone when this result is not wanted any more.
-            let _ = done.send(work(&monitor));
+            let _ = done.send(work(monitor));
         });
-        wait(py, &ready, &monitor, progress.as_ref())
+        let outcome = wait(py, &ready, monitor, progress.as_ref());
+        // A panic was told where it happened; here it is an exception like any other.
+        let _ = worker.join();
+        outcome
     })?;
     match (result, raised) {
         (_, Some(exception)) => Err(exception),
