@@ -8,7 +8,8 @@
 
 PYTHON ?= python3
 CARGO_FLAGS ?= --locked
-PYTEST_FLAGS ?=
+# Tests are independent of each other; each worker has file systems of its own in memory.
+PYTEST_FLAGS ?= --numprocesses auto --maxprocesses 4 --dist worksteal
 FUZZ_SECONDS ?= 60
 
 VENV := $(CURDIR)/.venv
