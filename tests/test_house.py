@@ -24,6 +24,7 @@ LEVELS = {
     "compare": 2,
     "stream": 2,
     "apply": 2,
+    "browse": 2,
     "engine": 3,
     "python": 4,
 }

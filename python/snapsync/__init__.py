@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from snapsync.api import (
         Progress,
         Volume,
+        browse,
         clone,
         diff,
         promote,
@@ -55,6 +56,7 @@ else:
         "api": [
             "Progress",
             "Volume",
+            "browse",
             "clone",
             "diff",
             "promote",
@@ -122,6 +124,7 @@ __all__ = [
     "VerifyReport",
     "Volume",
     "__version__",
+    "browse",
     "clone",
     "diff",
     "promote",

@@ -7,15 +7,17 @@ second, and raises KeyboardInterrupt after Ctrl-C once it has stopped in a state
 
 import builtins
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, final
 
 __all__ = [
     "IntegrityError",
     "InterruptedRound",
+    "Mounted",
     "RefusedError",
     "SnapsyncError",
     "UsageError",
     "__version__",
+    "browse",
     "clone",
     "delete",
     "delete_clone",
@@ -237,6 +239,22 @@ def clone(
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...
 def delete_clone(volume: str, name: str) -> str: ...
+
+@final
+class Mounted:
+    """What is mounted: unmounted by `close`, or when it goes, unless `leave` was called."""
+
+    def wait(self, seconds: float) -> bool: ...
+    def close(self) -> None: ...
+    def leave(self) -> None: ...
+
+def browse(
+    snapshot: str,
+    at: str,
+    *,
+    jobs: int = 0,
+    progress: Callable[[str, int, int, str], object] | None = None,
+) -> tuple[str, Mounted]: ...
 def versions(file: str, *, progress: Callable[[str, int, int, str], object] | None = None) -> str: ...
 def restore_file(
     snapshot: str,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from snapsync import _native
 from snapsync.errors import IntegrityError, UsageError, told
 from snapsync.reports import (
+    BrowseReport,
     Clone,
     CloneReport,
     DeleteCloneReport,
@@ -488,6 +489,48 @@ def delete_clone(volume: AnyPath, name: str) -> DeleteCloneReport | None:
     """Delete a clone with its directory; None where no clone of `volume` has that name."""
     text = _native.delete_clone(os.fsdecode(volume), name)
     return None if text == "null" else DeleteCloneReport.from_json(text)
+
+
+class Browsing:
+    """A snapshot that is mounted; leaving its context unmounts it."""
+
+    def __init__(self, report: BrowseReport, mounted: _native.Mounted) -> None:
+        self.report = report
+        self.path = Path(report.path)
+        self._mounted = mounted
+
+    def __enter__(self) -> Path:
+        """The directory it is mounted on."""
+        return self.path
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Unmount it. Who still has a file open there may finish, as long as this process lives."""
+        self._mounted.close()
+
+    def leave(self) -> None:
+        """Leave it mounted; what this process serves ends with it."""
+        self._mounted.leave()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long for somebody else to unmount what is served, and tell whether that is so."""
+        return self._mounted.wait(seconds)
+
+
+def browse(
+    snapshot: AnyPath, directory: AnyPath, *, jobs: int = 0, progress: Progress | None = None
+) -> Browsing:
+    """Mount `snapshot` (VOLUME@SNAP) read-only on `directory`, which is empty or absent.
+
+    A Btrfs snapshot gets a second place in the tree, as root; any other is served through FUSE by this
+    process.
+    """
+    text, mounted = _native.browse(
+        os.fsdecode(snapshot), os.fsdecode(directory), jobs=jobs, progress=progress
+    )
+    return Browsing(BrowseReport.from_json(text), mounted)
 
 
 def versions(file: AnyPath, *, progress: Progress | None = None) -> VersionsReport:

@@ -341,6 +341,22 @@ class CloneReport(Report):
 
 
 @dataclass(frozen=True, slots=True)
+class BrowseReport(Report):
+    """A snapshot that was mounted on the directory `path`.
+
+    `served`: it goes with the process that answers for it; otherwise it is there until somebody unmounts it.
+    """
+
+    verb: ClassVar[str] = "browse"
+    volume: VolumeInfo
+    snapshot: Snapshot
+    path: str
+    served: bool
+    notes: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class DeleteCloneReport(Report):
     """A clone that was deleted. If it did not exist any more, only its place in the list was."""
 

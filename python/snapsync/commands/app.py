@@ -694,6 +694,35 @@ def clone(
 
 @app.command(
     epilog=examples(
+        "snapsync browse /srv/data@monday /mnt/monday",
+        "umount /mnt/monday",
+    )
+)
+def browse(
+    address: Annotated[str, typer.Argument(metavar="VOLUME@SNAP", help="The snapshot to look into.")],
+    directory: Annotated[
+        str, typer.Argument(metavar="DIR", help="Where to mount it: an absent or empty directory.")
+    ],
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Stay, and unmount it at the end.")
+    ] = False,
+    jobs: Jobs = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Mount a snapshot read-only.
+
+    Everything is there with its owner, mode, times and attributes, and nobody can write to it. Take the
+    snapshot away with `umount DIR`. A Btrfs snapshot is mounted as it is, with .snapsync in it; any other is
+    served through FUSE by a process in the background.
+    """
+    from snapsync.commands.browse import run
+
+    return run(Output(as_json=as_json, quiet=quiet), address, directory, foreground=foreground, jobs=jobs)
+
+
+@app.command(
+    epilog=examples(
         "snapsync versions /srv/data/etc/fstab",
         "snapsync versions /srv/data/etc/fstab --diff 2",
         "snapsync versions /srv/data/etc/fstab --diff 1 2",

@@ -3,6 +3,7 @@
 mod as_snapshot;
 mod attend;
 mod back;
+mod browse;
 mod clones;
 mod diff;
 mod digest;
@@ -37,6 +38,7 @@ mod verify;
 mod versions;
 
 pub use as_snapshot::receive_as_snapshot;
+pub use browse::browse;
 pub use clones::{clone, delete_clone};
 pub use diff::diff;
 pub use digest::Reading;
@@ -45,9 +47,9 @@ pub use inspect::inspect_delta;
 pub use receive::receive;
 pub use remote::Reach;
 pub use report::{
-    Changes, CloneInfo, Cloned, Deleted, Diff, Difference, Held, Hold, Initialised, Inspected, Kept, Listed,
-    Preview, Promoted, Pruned, Received, Rejoined, Released, Restored, RestoredPaths, RestoredTo, Sent,
-    StandbyStatus, Status, Switched, Synced, Taken, Unfinished, Unlisted, Verified, Version, Versions,
+    Browsed, Changes, CloneInfo, Cloned, Deleted, Diff, Difference, Held, Hold, Initialised, Inspected, Kept,
+    Listed, Preview, Promoted, Pruned, Received, Rejoined, Released, Restored, RestoredPaths, RestoredTo,
+    Sent, StandbyStatus, Status, Switched, Synced, Taken, Unfinished, Unlisted, Verified, Version, Versions,
 };
 pub use restore::restore;
 pub use restore_paths::restore_paths;
@@ -61,6 +63,7 @@ pub use verbs::{delete, init, list, snapshot, status};
 pub use verify::verify;
 pub use versions::{restore_file, versions};
 
+pub use snapsync_browse::Mount;
 pub use snapsync_model::{Error, Monitor, Result, reason};
 pub use snapsync_stream::Compression;
 pub use snapsync_sys::fault::POINTS as FAULT_POINTS;

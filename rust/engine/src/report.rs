@@ -98,6 +98,19 @@ pub struct Cloned {
     pub seconds: f64,
 }
 
+/// A snapshot that was mounted.
+#[derive(Debug, Serialize)]
+pub struct Browsed {
+    pub verb: &'static str,
+    pub volume: VolumeInfo,
+    pub snapshot: SnapshotInfo,
+    pub path: PathBuf,
+    /// A process answers for it, and it goes when that one ends.
+    pub served: bool,
+    pub notes: Vec<String>,
+    pub seconds: f64,
+}
+
 /// A clone that was deleted; if it did not exist any more, only what was known of it.
 #[derive(Debug, Serialize)]
 pub struct Unlisted {

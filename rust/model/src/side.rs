@@ -7,7 +7,7 @@ use std::fs::File;
 pub type Inodes<'a> = Box<dyn Iterator<Item = Result<Inode>> + Send + 'a>;
 
 /// A tree whose inodes can be listed in order of number, and opened.
-pub trait Side: Sync {
+pub trait Side: Send + Sync {
     /// Every inode once, sorted by number. May be asked for again.
     fn inodes(&self) -> Result<Inodes<'_>>;
 

@@ -5,6 +5,7 @@
 // PyO3 hands arguments over by value.
 #![allow(clippy::needless_pass_by_value)]
 
+mod browse;
 mod error;
 mod watch;
 
@@ -454,6 +455,8 @@ fn native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(restore_paths, module)?)?;
     module.add_function(wrap_pyfunction!(clone, module)?)?;
     module.add_function(wrap_pyfunction!(delete_clone, module)?)?;
+    module.add_class::<browse::Mounted>()?;
+    module.add_function(wrap_pyfunction!(browse::browse, module)?)?;
     module.add_function(wrap_pyfunction!(versions, module)?)?;
     module.add_function(wrap_pyfunction!(restore_file, module)?)?;
     module.add_function(wrap_pyfunction!(prune, module)?)?;

@@ -13,13 +13,26 @@ pub(crate) type Progress = Option<Py<PyAny>>;
 
 const TICK: Duration = Duration::from_millis(100);
 
-/// Runs `work` without the GIL and returns its report as JSON. An exception from a signal handler or from
-/// `progress` stops the work where that is safe, and is raised once it has stopped.
+/// Runs `work` as `awaited` does and returns its report as JSON.
 pub(crate) fn watched<T: Serialize + Send>(
     py: Python<'_>,
     progress: Progress,
     work: impl FnOnce(&Monitor) -> Result<T> + Send,
 ) -> PyResult<String> {
+    json(&awaited(py, progress, work)?)
+}
+
+pub(crate) fn json(report: &impl Serialize) -> PyResult<String> {
+    serde_json::to_string(report).map_err(|e| PyRuntimeError::new_err(format!("cannot tell the result: {e}")))
+}
+
+/// Runs `work` without the GIL. An exception from a signal handler or from `progress` stops the work where that is
+/// safe, and is raised once it has stopped.
+pub(crate) fn awaited<T: Send>(
+    py: Python<'_>,
+    progress: Progress,
+    work: impl FnOnce(&Monitor) -> Result<T> + Send,
+) -> PyResult<T> {
     let monitor = Monitor::default();
     let (done, ready) = bounded(1);
     let (result, raised) = std::thread::scope(|scope| {
@@ -37,8 +50,7 @@ pub(crate) fn watched<T: Serialize + Send>(
     match (result, raised) {
         (_, Some(exception)) => Err(exception),
         (Err(error), None) => Err(to_python(py, &error)),
-        (Ok(report), None) => serde_json::to_string(&report)
-            .map_err(|e| PyRuntimeError::new_err(format!("cannot tell the result: {e}"))),
+        (Ok(report), None) => Ok(report),
     }
 }
 

@@ -1,0 +1,283 @@
+//! Answers what the kernel asks of a file system that never changes.
+
+use crate::index::Index;
+use fuser::{
+    Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
+    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+};
+use rustix::fs::SeekFrom;
+use snapsync_model::{Details, Error, Inode, Kind, Side, locked};
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+/// What the kernel learnt holds for as long as it is mounted.
+const FOREVER: Duration = Duration::from_secs(1 << 30);
+const BLOCK: u32 = 4096;
+
+pub(crate) struct Served {
+    side: Box<dyn Side>,
+    index: Index,
+    files: Mutex<HashMap<u64, Arc<File>>>,
+    next: AtomicU64,
+}
+
+impl Served {
+    pub(crate) fn new(side: Box<dyn Side>, index: Index) -> Served {
+        Served { side, index, files: Mutex::default(), next: AtomicU64::new(1) }
+    }
+
+    fn inode(&self, ino: INodeNo) -> Result<&Inode, Errno> {
+        self.index.get(ours(ino)).ok_or(Errno::ESTALE)
+    }
+
+    fn details(&self, ino: INodeNo) -> Result<Details, Errno> {
+        self.side.details(self.inode(ino)?).map_err(unreadable)
+    }
+
+    fn file(&self, handle: FileHandle) -> Result<Arc<File>, Errno> {
+        locked(&self.files).get(&handle.0).cloned().ok_or(Errno::EBADF)
+    }
+
+    fn attributes(&self, inode: &Inode) -> FileAttr {
+        let told = inode.attributes;
+        FileAttr {
+            ino: theirs(inode.ino),
+            size: told.size,
+            blocks: inode.blocks,
+            atime: time(told.mtime),
+            mtime: time(told.mtime),
+            ctime: time(inode.ctime),
+            crtime: SystemTime::UNIX_EPOCH,
+            kind: kind(inode.kind),
+            perm: told.mode as u16,
+            nlink: self.index.nlink(inode),
+            uid: told.uid,
+            gid: told.gid,
+            rdev: told.rdev as u32,
+            blksize: BLOCK,
+            flags: 0,
+        }
+    }
+
+    fn open_file(&self, ino: INodeNo) -> Result<FileHandle, Errno> {
+        let file = self.side.open(self.inode(ino)?).map_err(unreadable)?;
+        let handle = self.next.fetch_add(1, Relaxed);
+        locked(&self.files).insert(handle, Arc::new(file));
+        Ok(FileHandle(handle))
+    }
+
+    fn seek(&self, handle: FileHandle, offset: i64, whence: i32) -> Result<i64, Errno> {
+        let at = u64::try_from(offset).map_err(|_| Errno::EINVAL)?;
+        let from = match whence {
+            3 => SeekFrom::Data(at),
+            4 => SeekFrom::Hole(at),
+            _ => return Err(Errno::EINVAL),
+        };
+        let found = rustix::fs::seek(&*self.file(handle)?, from).map_err(io::Error::from)?;
+        Ok(found as i64)
+    }
+
+    /// Names with a zero after each. Those that only root may read are told to nobody else.
+    fn xattr_names(&self, ino: INodeNo, asks: &Request) -> Result<Vec<u8>, Errno> {
+        let mut names = Vec::new();
+        for xattr in self.details(ino)?.xattrs {
+            if asks.uid() == 0 || !xattr.name.starts_with(b"trusted.") {
+                names.extend_from_slice(&xattr.name);
+                names.push(0);
+            }
+        }
+        Ok(names)
+    }
+
+    fn xattr(&self, ino: INodeNo, name: &OsStr) -> Result<Vec<u8>, Errno> {
+        let found = self.details(ino)?.xattrs.into_iter().find(|xattr| *xattr.name == *name.as_bytes());
+        Ok(found.ok_or(Errno::ENODATA)?.value.into_vec())
+    }
+}
+
+impl Filesystem for Served {
+    fn init(&mut self, _asks: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        // A kernel without them goes without: then it judges by mode alone.
+        let _ = config.add_capabilities(InitFlags::FUSE_POSIX_ACL);
+        let _ = config.add_capabilities(InitFlags::FUSE_CACHE_SYMLINKS);
+        Ok(())
+    }
+
+    fn lookup(&self, _asks: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.index.child(ours(parent), name.as_bytes()) {
+            Some(inode) => reply.entry(&FOREVER, &self.attributes(inode), Generation(0)),
+            None => reply.error(Errno::ENOENT),
+        }
+    }
+
+    fn getattr(&self, _asks: &Request, ino: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
+        match self.inode(ino) {
+            Ok(inode) => reply.attr(&FOREVER, &self.attributes(inode)),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn readlink(&self, _asks: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.details(ino).and_then(|details| details.symlink_target.ok_or(Errno::EINVAL)) {
+            Ok(target) => reply.data(&target),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn open(&self, _asks: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        match self.open_file(ino) {
+            Ok(handle) => reply.opened(handle, FopenFlags::FOPEN_KEEP_CACHE),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn read(
+        &self,
+        _asks: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let read = self.file(handle).and_then(|file| Ok(read_at(&file, offset, size)?));
+        match read {
+            Ok(bytes) => reply.data(&bytes),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn lseek(
+        &self,
+        _asks: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        match self.seek(handle, offset, whence) {
+            Ok(at) => reply.offset(at),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn release(
+        &self,
+        _asks: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        locked(&self.files).remove(&handle.0);
+        reply.ok();
+    }
+
+    fn opendir(&self, _asks: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR);
+    }
+
+    fn readdir(
+        &self,
+        _asks: &Request,
+        ino: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let dir = ours(ino);
+        let dots = [(dir, &b"."[..]), (self.index.parent(dir), &b".."[..])];
+        let held = self.index.entries(dir).iter().map(|entry| (entry.ino, &*entry.name));
+        let entries = dots.into_iter().chain(held).enumerate().skip(offset as usize);
+        for (at, (ino, name)) in entries {
+            let kind = self.index.get(ino).map_or(FileType::RegularFile, |inode| kind(inode.kind));
+            if reply.add(theirs(ino), at as u64 + 1, kind, OsStr::from_bytes(name)) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn statfs(&self, _asks: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        let blocks = self.index.blocks / u64::from(BLOCK / 512);
+        reply.statfs(blocks, 0, 0, self.index.len() as u64, 0, BLOCK, 255, BLOCK);
+    }
+
+    fn getxattr(&self, _asks: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        sized(self.xattr(ino, name), size, reply);
+    }
+
+    fn listxattr(&self, asks: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        sized(self.xattr_names(ino, asks), size, reply);
+    }
+}
+
+/// 0 asks how much there is.
+fn sized(told: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
+    match told {
+        Ok(bytes) if size == 0 => reply.size(bytes.len() as u32),
+        Ok(bytes) if bytes.len() > size as usize => reply.error(Errno::ERANGE),
+        Ok(bytes) => reply.data(&bytes),
+        Err(e) => reply.error(e),
+    }
+}
+
+/// All of what is asked, or what there is before the end.
+fn read_at(file: &File, offset: u64, size: u32) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; size as usize];
+    let mut read = 0;
+    while read < bytes.len() {
+        match file.read_at(&mut bytes[read..], offset + read as u64) {
+            Ok(0) => break,
+            Ok(more) => read += more,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    bytes.truncate(read);
+    Ok(bytes)
+}
+
+/// The root is 1 to the kernel, and 0 here.
+fn ours(ino: INodeNo) -> u64 {
+    ino.0.wrapping_sub(1)
+}
+
+fn theirs(ino: u64) -> INodeNo {
+    INodeNo(ino.wrapping_add(1))
+}
+
+/// Whatever is missing behind a snapshot is not the reader's mistake.
+fn unreadable(_: Error) -> Errno {
+    Errno::EIO
+}
+
+fn time(ns: i64) -> SystemTime {
+    let distance = Duration::from_nanos(ns.unsigned_abs());
+    if ns < 0 { SystemTime::UNIX_EPOCH - distance } else { SystemTime::UNIX_EPOCH + distance }
+}
+
+fn kind(kind: Kind) -> FileType {
+    match kind {
+        Kind::File => FileType::RegularFile,
+        Kind::Directory => FileType::Directory,
+        Kind::Symlink => FileType::Symlink,
+        Kind::Fifo => FileType::NamedPipe,
+        Kind::Socket => FileType::Socket,
+        Kind::CharDevice => FileType::CharDevice,
+        Kind::BlockDevice => FileType::BlockDevice,
+    }
+}

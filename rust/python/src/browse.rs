@@ -1,0 +1,55 @@
+//! A mounted snapshot, held by Python.
+
+use crate::watch::{Progress, awaited, json};
+use pyo3::prelude::*;
+use snapsync_engine::{Mount, with_jobs};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+const TICK: Duration = Duration::from_millis(50);
+
+/// What is mounted: unmounted by `close`, or when it goes.
+#[pyclass]
+pub(crate) struct Mounted(Option<Mount>);
+
+#[pymethods]
+impl Mounted {
+    /// Waits until somebody has unmounted what is served, and tells whether that is so.
+    fn wait(&self, py: Python<'_>, seconds: f64) -> bool {
+        let Some(mount) = &self.0 else { return true };
+        let end = Instant::now() + Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        py.detach(|| {
+            while !mount.has_ended() && Instant::now() < end {
+                std::thread::sleep(TICK);
+            }
+            mount.has_ended()
+        })
+    }
+
+    fn close(&mut self, py: Python<'_>) {
+        let mount = self.0.take();
+        py.detach(|| drop(mount));
+    }
+
+    /// It stays mounted when this goes.
+    fn leave(&mut self) {
+        if let Some(mount) = &mut self.0 {
+            mount.leave();
+        }
+    }
+}
+
+#[pyfunction]
+#[pyo3(signature = (snapshot, at, *, jobs=0, progress=None))]
+pub(crate) fn browse(
+    py: Python<'_>,
+    snapshot: PathBuf,
+    at: PathBuf,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<(String, Mounted)> {
+    let (report, mount) = awaited(py, progress, move |monitor| {
+        with_jobs(jobs, || snapsync_engine::browse(&snapshot, &at, monitor))
+    })?;
+    Ok((json(&report)?, Mounted(Some(mount))))
+}
