@@ -52,6 +52,7 @@ exclude = ["*.tmp", "/cache/*"]
 include = ["/cache/keep"]
 strict = true
 check = true
+read_only = true
 bwlimit = "10M"
 rsh = "ssh -p 2222"
 remote_path = "/opt/snapsync"
@@ -87,6 +88,7 @@ def test_every_key_is_read_and_a_jobs_own_counts_over_the_defaults(file: Path) -
     )
     assert (web.exclude, web.include) == (("*.tmp", "/cache/*"), ("/cache/keep",))
     assert (web.strict, web.check, web.channels, web.bwlimit) == (True, True, 4, 10 * MIB)
+    assert (web.read_only, mail.read_only) == (True, None)
     assert (web.rsh, web.remote_path, web.ssh_options) == ("ssh -p 2222", "/opt/snapsync", ("BatchMode=yes",))
     assert mail.exclude is None
 

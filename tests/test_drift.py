@@ -187,6 +187,21 @@ def test_a_standby_can_be_read_only_between_rounds(place: Place, source: str) ->
     assert not is_read_only(pair.target)
 
 
+def test_a_round_says_whether_the_standby_is_read_only(place: Place) -> None:
+    """As a configuration does; later rounds that say nothing leave it as it is."""
+    pair = Pair(place("xfs"), place.absent("btrfs"))
+    world = World(pair.source, seed=33)
+    world.grow(50)
+    pair.sync("--read-only")
+    for options, sealed in (((), True), (("--read-write",), False), ((), False)):
+        world.churn(20)
+        pair.sync(*options)
+        assert is_read_only(pair.target) == sealed
+    plain = place.absent("ext4")
+    assert_told(run("sync", "-q", pair.source, plain, "--read-only"), "Btrfs", codes=(2,))
+    assert not plain.exists()
+
+
 def test_a_killed_round_heals_where_the_tree_is_read_only(place: Place) -> None:
     pair = Pair(place("xfs"), place("btrfs"))
     world = World(pair.source, seed=32)

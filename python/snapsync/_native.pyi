@@ -73,6 +73,7 @@ def sync(
     everything: bool = False,
     check: bool = False,
     discard_drift: bool = False,
+    read_only: bool | None = None,
     compress: str = "zstd:1",
     bwlimit: int | None = None,
     rsh: Sequence[str] | None = None,

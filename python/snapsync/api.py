@@ -137,6 +137,7 @@ def sync(
     everything: bool = False,
     check: bool = False,
     discard_drift: bool = False,
+    read_only: bool | None = None,
     compress: str = "zstd:1",
     bwlimit: int | None = None,
     rsh: Sequence[str] = ("ssh",),
@@ -164,6 +165,7 @@ def sync(
 
     `check` compares all of the standby's tree with its newest snapshot first, and not only what the round
     touches; `discard_drift` keeps what was changed there by hand as a snapshot, and goes back first.
+    `read_only` says whether the tree of a standby on Btrfs is read-only between rounds from now on.
 
     Raises UsageError for a pattern that cannot be understood, RefusedError where `target` is not a standby
     of `source`, or was changed by hand, InterruptedRound where the connection is cut: what has arrived is
@@ -181,6 +183,7 @@ def sync(
         everything=everything,
         check=check,
         discard_drift=discard_drift,
+        read_only=read_only,
         compress=compress,
         bwlimit=bwlimit,
         rsh=rsh,

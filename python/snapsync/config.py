@@ -22,6 +22,7 @@ class Job:
     """A primary and a standby of it. `period` is seconds, None where it only runs when it is named.
 
     `exclude` is None where the volume's own patterns stay; empty, everything is replicated again.
+    `read_only` is None where the standby stays as it is.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Job:
     include: tuple[str, ...] = ()
     strict: bool = False
     check: bool = False
+    read_only: bool | None = None
     compress: str = "zstd:1"
     bwlimit: int | None = None
     rsh: str = "ssh"
@@ -265,6 +267,7 @@ _KEYS: dict[str, Callable[[object], object]] = {
     "include": _texts,
     "strict": _flag,
     "check": _flag,
+    "read_only": _flag,
     "compress": _compress,
     "bwlimit": _rate,
     "rsh": _text,

@@ -72,6 +72,13 @@ DiscardDrift = Annotated[
         help="Keep what was changed by hand on the standby as a snapshot, and go back first.",
     ),
 ]
+ReadOnly = Annotated[
+    bool | None,
+    typer.Option(
+        "--read-only/--read-write",
+        help="Whether the tree of a standby on Btrfs is read-only between rounds.",
+    ),
+]
 Channels = Annotated[
     int,
     typer.Option("--channels", min=1, max=64, metavar="N", help="Connections to the other host."),
@@ -205,6 +212,7 @@ def sync(
     ] = False,
     check: Check = False,
     discard_drift: DiscardDrift = False,
+    read_only: ReadOnly = None,
     compress: Compress = "zstd:1",
     bwlimit: BandwidthLimit = None,
     rsh: Rsh = "ssh",
@@ -256,6 +264,7 @@ def sync(
         everything=everything,
         check=check,
         discard_drift=discard_drift,
+        read_only=read_only,
         compress=compress,
         bwlimit=rate(bwlimit),
         rsh=rsh,
@@ -496,13 +505,7 @@ def switch(
 @app.command(epilog=examples("snapsync init /srv/data", "snapsync init /mnt/standby --read-only"))
 def init(
     volume: VolumeArgument,
-    read_only: Annotated[
-        bool | None,
-        typer.Option(
-            "--read-only/--read-write",
-            help="Whether the tree of a standby on Btrfs is read-only between rounds.",
-        ),
-    ] = None,
+    read_only: ReadOnly = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
@@ -1042,9 +1045,9 @@ def run(
       target = "root@backup:/standby/web"
       period = "15m"
 
-    Other keys are exclude, include, strict, check, compress, bwlimit, rsh, remote_path, channels and
-    ssh_options: the options of `snapsync sync`. `exclude = []` leaves nothing out any more. What became of
-    each job is kept in /var/lib/snapsync for root, else in $XDG_STATE_HOME/snapsync, or where
+    Other keys are exclude, include, strict, check, read_only, compress, bwlimit, rsh, remote_path, channels
+    and ssh_options: the options of `snapsync sync`. `exclude = []` leaves nothing out any more. What became
+    of each job is kept in /var/lib/snapsync for root, else in $XDG_STATE_HOME/snapsync, or where
     SNAPSYNC_STATE_DIR says.
     """
     from snapsync.commands.run import run

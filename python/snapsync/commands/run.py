@@ -50,6 +50,8 @@ def arguments(job: Job) -> list[str]:
     words += ["--everything"] if job.exclude == () else []
     words += ["--strict"] if job.strict else []
     words += ["--check"] if job.check else []
+    if job.read_only is not None:
+        words.append("--read-only" if job.read_only else "--read-write")
     words.append(f"--compress={job.compress}")
     words += [f"--bwlimit={job.bwlimit}"] if job.bwlimit else []
     if is_remote(job.source) or is_remote(job.target):

@@ -454,7 +454,7 @@ fn hand_over(
     reach: &Reach,
     monitor: &Monitor,
 ) -> Result<()> {
-    let options = Options { care: Care { check: true, discard_drift: false }, ..Options::default() };
+    let options = Options { care: Care { check: true, ..Care::default() }, ..Options::default() };
     for _ in 0..TRIES {
         let newest = sync(primary, standby, &options, travel, reach, monitor)?.snapshot()?;
         match from.perform(Deed::Demote { newest }, reach, monitor)? {

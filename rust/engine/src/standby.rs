@@ -216,6 +216,18 @@ impl<'a> Local<'a> {
     }
 }
 
+/// Only a subvolume can be read-only between rounds.
+pub(crate) fn can_be_kept(path: &Path, read_only: bool) -> Result<()> {
+    let root = Root::open(path)?;
+    if !read_only || btrfs::is_subvolume(root.fd()).context("read the subvolume of", path)? {
+        return Ok(());
+    }
+    Err(Error::usage(
+        format!("{} is not a Btrfs subvolume: it cannot be made read-only", path.display()),
+        "leave out --read-only",
+    ))
+}
+
 /// Only the primary of its lineage may feed a standby, and none that was replaced.
 fn is_of(standby: &VolumeInfo, lineage: Option<Uuid>, epoch: u64) -> Result<()> {
     let show = standby.path.display();
@@ -299,6 +311,10 @@ impl StandbyEnd for Local<'_> {
             Some(newest) => self.look_for_drift(&mut volume, newest, care)?,
             None => None,
         };
+        if let Some(read_only) = care.read_only {
+            can_be_kept(volume.path(), read_only)?;
+            volume.set_read_only(read_only)?;
+        }
         let pending = Journal::load(&volume.store())?.map(|journal| Pending {
             snapshot: journal.snapshot.id,
             base: journal.base,

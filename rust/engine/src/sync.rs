@@ -42,13 +42,16 @@ pub struct Options {
     pub care: Care,
 }
 
-/// What is done about a standby that was changed by hand.
+/// What is done about changes to a standby by hand, and against them.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Care {
     /// Compare all of its tree first, not only what the delta touches.
     pub check: bool,
     /// Keep the changes as a snapshot, and go back to the newest of the line.
     pub discard_drift: bool,
+    /// From now on its tree is read-only between rounds, or is not; None leaves that as it is.
+    #[serde(default)]
+    pub read_only: Option<bool>,
 }
 
 /// What a round came to: told by this end, or by the other, where the primary is there.

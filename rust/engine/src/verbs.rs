@@ -4,10 +4,10 @@ use crate::hold::{holds, is_free};
 use crate::place::existing_directory;
 use crate::recover::recover;
 use crate::report::{Deleted, Initialised, Listed, StandbyStatus, Status, Taken, Unfinished};
+use crate::standby::can_be_kept;
 use snapsync_apply::{Journal, Phase};
-use snapsync_model::{Context, Error, Monitor, Result, Role, SnapshotInfo, Stage};
+use snapsync_model::{Error, Monitor, Result, Role, SnapshotInfo, Stage};
 use snapsync_snapshot::{Request, Volume, is_vacant, name_is_free};
-use snapsync_sys::{Root, btrfs};
 use std::path::Path;
 use std::time::Instant;
 use uuid::Uuid;
@@ -42,9 +42,7 @@ pub fn snapshot(path: &Path, name: Option<String>, monitor: &Monitor) -> Result<
 /// standby: of whichever primary is synced to it first.
 pub fn init(path: &Path, read_only: Option<bool>, monitor: &Monitor) -> Result<Initialised> {
     let path = existing_directory(path)?;
-    if read_only == Some(true) {
-        can_be_read_only(&path)?;
-    }
+    can_be_kept(&path, read_only == Some(true))?;
     let mut volume = match Volume::find(&path)? {
         Some(volume) => volume,
         None if read_only == Some(true) => {
@@ -65,17 +63,6 @@ pub fn init(path: &Path, read_only: Option<bool>, monitor: &Monitor) -> Result<I
         volume.set_read_only(read_only)?;
     }
     Ok(Initialised { verb: "init", volume: volume.info(), read_only: volume.is_read_only(), recovered })
-}
-
-fn can_be_read_only(path: &Path) -> Result<()> {
-    let root = Root::open(path)?;
-    if btrfs::is_subvolume(root.fd()).context("read the subvolume of", path)? {
-        return Ok(());
-    }
-    Err(Error::usage(
-        format!("{} is not a Btrfs subvolume: it cannot be made read-only", path.display()),
-        "leave out --read-only",
-    ))
 }
 
 pub fn list(path: &Path) -> Result<Listed> {

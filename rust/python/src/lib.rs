@@ -18,7 +18,7 @@ use watch::{Progress, watched};
 #[pyfunction]
 #[pyo3(signature = (
     source, target, *, name=None, snap=None, keep=BTreeMap::new(), strict=false, exclude=Vec::new(), include=Vec::new(),
-    everything=false, check=false, discard_drift=false, compress="zstd:1", bwlimit=None, rsh=None,
+    everything=false, check=false, discard_drift=false, read_only=None, compress="zstd:1", bwlimit=None, rsh=None,
     remote_path="snapsync", ssh_options=Vec::new(), channels=1, jobs=0, progress=None,
 ))]
 #[allow(clippy::too_many_arguments)]
@@ -35,6 +35,7 @@ fn sync(
     everything: bool,
     check: bool,
     discard_drift: bool,
+    read_only: Option<bool>,
     compress: &str,
     bwlimit: Option<u64>,
     rsh: Option<Vec<String>>,
@@ -44,7 +45,7 @@ fn sync(
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
-    let care = Care { check, discard_drift };
+    let care = Care { check, discard_drift, read_only };
     let reach = reach(rsh, remote_path, ssh_options, channels);
     let compress = compress.to_owned();
     watched(py, progress, move |monitor| {
@@ -233,7 +234,7 @@ fn receive(
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
-    let care = Care { check, discard_drift };
+    let care = Care { check, discard_drift, read_only: None };
     watched(py, progress, move |monitor| {
         with_jobs(jobs, || snapsync_engine::receive(&volume, delta.as_deref(), strict, care, monitor))
     })
