@@ -444,6 +444,13 @@ def test_a_command_that_makes_no_sense_is_a_usage_error(args: tuple[str, ...]) -
     assert "Traceback" not in ran.err
 
 
+@pytest.mark.parametrize("verb", ["delete", "hold", "release"])
+def test_a_name_that_is_no_text_names_no_snapshot(place: Place, verb: str) -> None:
+    volume = place("xfs")
+    done("snapshot", volume)
+    assert_told(run(verb, "-q", f"{volume}@\udcff"), "UTF-8", codes=(2,))
+
+
 # --- being stopped ----------------------------------------------------------------------------
 
 

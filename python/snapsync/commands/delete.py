@@ -28,6 +28,9 @@ def split(address: str, verb: str) -> tuple[str, str]:
             message,
             "write VOLUME@SNAP; `snapsync list VOLUME` shows the snapshots",
         )
+    if snap.encode(errors="ignore").decode() != snap:
+        message = f"cannot {verb} {address}: a name that is not UTF-8 is no snapshot's"
+        raise told(UsageError(message), message, "`snapsync list VOLUME` shows the snapshots")
     return volume, snap
 
 
