@@ -34,12 +34,10 @@ def _invoke(arguments: list[str]) -> int:
     import typer
     from typer.exceptions import TyperException
 
-    from snapsync.commands.app import command
     from snapsync.output import writing
 
     try:
-        with command.make_context("snapsync", list(arguments)) as context:
-            code: int = command.invoke(context) or 0
+        code = _command(arguments)
         with writing():
             print(end="", flush=True)  # a full disk shows here, and not when Python exits
         return code
@@ -47,6 +45,22 @@ def _invoke(arguments: list[str]) -> int:
         return done.exit_code
     except TyperException as error:
         raise _usage(error) from None
+
+
+def _command(arguments: list[str]) -> int:
+    from snapsync.commands.app import app, verbs
+    from snapsync.commands.plain import understand
+
+    verb = verbs().get(arguments[0]) if arguments else None
+    given = understand(verb, arguments[1:]) if verb else None
+    if verb and given is not None:
+        return verb(**given)
+    from typer.main import get_command
+
+    command = get_command(app)
+    with command.make_context("snapsync", list(arguments)) as context:
+        code: int = command.invoke(context) or 0
+    return code
 
 
 def _usage(error: Exception) -> Exception:

@@ -1,5 +1,6 @@
 """The verbs with their arguments, options and help. The work is done by the module of the same name."""
 
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -1119,4 +1120,7 @@ def demo(
     return run(Output(as_json=as_json, quiet=quiet), keep=keep, jobs=jobs)
 
 
-command = typer.main.get_command(app)
+def verbs() -> dict[str, Callable[..., int]]:
+    """The function of each verb."""
+    callbacks = ((info.name, info.callback) for info in app.registered_commands)
+    return {name or callback.__name__: callback for name, callback in callbacks if callback}

@@ -1,0 +1,120 @@
+"""Command lines as most are written, understood without typer's parser, which takes longer than a round.
+
+Plain is a line whose options are spelled out, each given once unless it may be repeated, with a text or a
+number as its value. Everything else is left to typer, mistakes and --help included. Both read the same
+declarations.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import NoneType
+from typing import Any, get_args, get_origin
+
+from typer.models import ArgumentInfo, OptionInfo
+
+
+class _NotPlainError(Exception):
+    """A line, or a declaration, that is typer's to understand."""
+
+
+def understand(verb: Callable[..., Any], words: Sequence[str]) -> dict[str, Any] | None:
+    """The arguments that `words` give to the function of a verb; None where the line is not plain."""
+    try:
+        return _Line(verb).read(words)
+    except _NotPlainError:
+        return None
+
+
+class _Line:
+    def __init__(self, verb: Callable[..., Any]) -> None:
+        self.flags: dict[str, tuple[str, bool]] = {}
+        self.options: dict[str, str] = {}
+        self.positions: list[str] = []
+        self.declared: dict[str, tuple[Any, OptionInfo | ArgumentInfo]] = {}
+        self.given: dict[str, Any] = {}
+        for name, annotation in verb.__annotations__.items():
+            if name != "return":
+                self._declare(name, annotation.__origin__, annotation.__metadata__[0])
+
+    def _declare(self, name: str, kind: Any, info: OptionInfo | ArgumentInfo) -> None:
+        self.declared[name] = kind, info
+        if isinstance(info, ArgumentInfo):
+            self.positions.append(name)
+            return
+        is_flag = kind is bool or bool in get_args(kind)
+        # Where the default stands in the signature, typer takes the first of an option's names for one.
+        first = (info.default,) if isinstance(info.default, str) else ()
+        spellings = (*first, *(info.param_decls or ()))
+        if is_flag and not spellings:
+            raise _NotPlainError  # typer makes up a name for its opposite
+        for spelled in spellings or ("--" + name.replace("_", "-"),):
+            on, _, off = spelled.partition("/")
+            if is_flag:
+                self.flags[on] = name, True
+                self.flags |= {off: (name, False)} if off else {}
+            else:
+                self.options[on] = name
+
+    def read(self, words: Sequence[str]) -> dict[str, Any]:
+        rest = iter(words)
+        free: list[str] = []
+        for word in rest:
+            if word == "--":
+                free += rest
+            elif not word.startswith("-") or word == "-":
+                free.append(word)
+            elif word in self.flags:
+                self._give(*self.flags[word])
+            else:
+                self._option(word, rest)
+        self._place(free)
+        return self.given
+
+    def _option(self, word: str, rest: Any) -> None:
+        spelled, is_joined, value = word.partition("=")
+        if is_joined and not spelled.startswith("--"):
+            raise _NotPlainError
+        if not is_joined:
+            value = next(rest, "-")
+        if spelled not in self.options or (value.startswith("-") and not is_joined):
+            raise _NotPlainError
+        name = self.options[spelled]
+        kind, info = self.declared[name]
+        if list[str] in (kind, *get_args(kind)):
+            self.given.setdefault(name, []).append(value)
+        else:
+            self._give(name, _value(kind, info, value))
+
+    def _place(self, free: list[str]) -> None:
+        """What is no option, in the order of its declaration; the last may take all that is left."""
+        for name in self.positions:
+            kind, info = self.declared[name]
+            if list[str] in (kind, *get_args(kind)):
+                if free:
+                    self.given[name], free = free, []
+            elif free:
+                self._give(name, _value(kind, info, free.pop(0)))
+            elif NoneType not in get_args(kind):
+                raise _NotPlainError
+        if free:
+            raise _NotPlainError
+
+    def _give(self, name: str, value: Any) -> None:
+        if name in self.given:
+            raise _NotPlainError
+        self.given[name] = value
+
+
+def _value(kind: Any, info: OptionInfo | ArgumentInfo, text: str) -> Any:
+    kinds = set(get_args(kind) or (kind,)) - {NoneType}
+    if kinds == {str}:
+        return text
+    if kinds == {Path}:
+        return Path(text)
+    if kinds != {int} or get_origin(kind) is list or not re.fullmatch("[0-9]{1,9}", text):
+        raise _NotPlainError
+    number = int(text)
+    if not (info.min or 0) <= number <= (number if info.max is None else info.max):
+        raise _NotPlainError
+    return number
