@@ -9,12 +9,12 @@ from typing import Any, get_args
 import pytest
 import typer
 from typer.exceptions import TyperException
-from typer.main import get_group
 
-from snapsync.commands.app import app, verbs
+from snapsync.commands.app import verbs
+from snapsync.commands.parser import group
 from snapsync.commands.plain import understand
 
-GROUP = get_group(app)
+GROUP = group()
 VALUES = (
     "a",
     "a b",
@@ -39,7 +39,7 @@ VALUES = (
 
 def typers(verb: str, words: list[str]) -> dict[str, Any] | None:
     """What typer gives to the verb's function, without what is as it is by default; None where it refuses."""
-    function, command = verbs()[verb], GROUP.commands[verb]
+    function, command = verbs[verb].function, GROUP.commands[verb]
     try:
         with command.make_context(verb, list(words)) as context:
             given = dict(context.params)
@@ -72,10 +72,10 @@ def line(verb: str, chance: random.Random) -> list[str]:
     return words
 
 
-@pytest.mark.parametrize("verb", sorted(verbs()))
+@pytest.mark.parametrize("verb", sorted(verbs))
 def test_what_is_understood_is_what_typer_understands(verb: str) -> None:
     chance = random.Random(verb)
-    function, understood = verbs()[verb], 0
+    function, understood = verbs[verb].function, 0
     defaults = {name: p.default for name, p in inspect.signature(function).parameters.items()}
     for _ in range(1500):
         words = line(verb, chance)
@@ -115,5 +115,5 @@ def concrete(kinds: tuple[Any, ...]) -> tuple[type, ...]:
     ],
 )
 def test_usual_lines_are_plain(verb: str, words: list[str]) -> None:
-    assert understand(verbs()[verb], words) is not None
+    assert understand(verbs[verb].function, words) is not None
     assert typers(verb, words) is not None

@@ -31,47 +31,25 @@ def run(arguments: list[str]) -> int:
 
 
 def _invoke(arguments: list[str]) -> int:
-    import typer
-    from typer.exceptions import TyperException
-
     from snapsync.output import writing
 
-    try:
-        code = _command(arguments)
-        with writing():
-            print(end="", flush=True)  # a full disk shows here, and not when Python exits
-        return code
-    except typer.Exit as done:
-        return done.exit_code
-    except TyperException as error:
-        raise _usage(error) from None
-
-
-def _command(arguments: list[str]) -> int:
-    from snapsync.commands.app import app, verbs
-    from snapsync.commands.plain import understand
-
-    verb = verbs().get(arguments[0]) if arguments else None
-    given = understand(verb, arguments[1:]) if verb else None
-    if verb and given is not None:
-        return verb(**given)
-    from typer.main import get_command
-
-    command = get_command(app)
-    with command.make_context("snapsync", list(arguments)) as context:
-        code: int = command.invoke(context) or 0
+    code = _verb(arguments)
+    with writing():
+        print(end="", flush=True)  # a full disk shows here, and not when Python exits
     return code
 
 
-def _usage(error: Exception) -> Exception:
-    """Put what typer says about the arguments into our words."""
-    from snapsync.errors import UsageError, told
+def _verb(arguments: list[str]) -> int:
+    from snapsync.commands.app import verbs
+    from snapsync.commands.plain import understand
 
-    said: str = getattr(error, "format_message", error.__str__)().rstrip(".")
-    message = said[:1].lower() + said[1:]
-    context = getattr(error, "ctx", None)
-    path = context.command_path if context else "snapsync"
-    return told(UsageError(message), message, f"see `{path} --help`")
+    verb = verbs.get(arguments[0]) if arguments else None
+    given = understand(verb.function, arguments[1:]) if verb else None
+    if verb and given is not None:
+        return verb.function(**given)
+    from snapsync.commands import parser
+
+    return parser.run(arguments)
 
 
 def _fail(error: BaseException, *, as_json: bool) -> int:

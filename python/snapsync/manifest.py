@@ -40,7 +40,6 @@ _READ = {
 """The columns that the questions below are answered from; `change` beside them is a struct of _FLAGS."""
 
 
-@dataclass(frozen=True, slots=True)
 class Totals(Changes):
     """The counts of a manifest, and the bytes of data that its rows name."""
 

@@ -5,14 +5,15 @@ ignored, so a report can grow without breaking its readers.
 """
 
 import json
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from datetime import datetime
 from types import UnionType
 from typing import Any, ClassVar, Self, get_args, get_origin
 
+from snapsync.record import Record
 
-@dataclass(frozen=True, slots=True)
-class Report:
+
+class Report(Record):
     """The base of all reports; `verb` is the verb that made it."""
 
     verb: ClassVar[str]
@@ -32,8 +33,7 @@ class Report:
         return json.dumps(self.as_dict(), default=datetime.isoformat)
 
 
-@dataclass(frozen=True, slots=True)
-class Subset:
+class Subset(Record):
     """Which part of a volume is replicated: gitignore patterns of what is left out and what is brought back.
 
     Without any it is everything.
@@ -47,8 +47,7 @@ class Subset:
         return bool(self.exclude)
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(Record):
     """The immutable state of a volume at one moment.
 
     `sequence` counts from 0 along the lineage, `parent` is the id of the snapshot before it. `entries`
@@ -68,8 +67,7 @@ class Snapshot:
     aside: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class VolumeInfo:
+class VolumeInfo(Record):
     """A volume as it stands. `role` is primary or standby, `provider` btrfs or pool.
 
     `subset` is what its next snapshot is of.
@@ -85,8 +83,7 @@ class VolumeInfo:
     subset: Subset = Subset()
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(Record):
     """How many inodes changed, by kind of change; `rows` is the number of rows of the manifest."""
 
     created: int
@@ -96,8 +93,7 @@ class Changes:
     rows: int
 
 
-@dataclass(frozen=True, slots=True)
-class Counters:
+class Counters(Record):
     """How much was looked at. The same for the same snapshots, whatever the number of threads.
 
     `visited`: entries of directories, items of trees or rows of tables. `bytes_read` were read from files, to
@@ -113,8 +109,7 @@ class Counters:
     ghost_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Loss:
+class Loss(Record):
     """Something that the standby's file system cannot hold: what, how often, and one path."""
 
     what: str
@@ -122,8 +117,7 @@ class Loss:
     example: str
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Record):
     """One difference that verify found: at which path, in what, and the value on each side."""
 
     path: str
@@ -132,16 +126,14 @@ class Difference:
     b: str
 
 
-@dataclass(frozen=True, slots=True)
-class Unfinished:
+class Unfinished(Record):
     """A round that was cut short in `phase`; the next command finishes or discards it."""
 
     phase: str
     snapshot: str
 
 
-@dataclass(frozen=True, slots=True)
-class Standby:
+class Standby(Record):
     """A standby that the primary knows: the snapshot it holds, since when, how many it is behind."""
 
     volume: str
@@ -152,8 +144,7 @@ class Standby:
     lag: int
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(Record):
     """Why a snapshot may not go: `standby` goes on from it, or, None, it is held by hand for `reason`."""
 
     snapshot: str
@@ -162,16 +153,14 @@ class Hold:
     standby: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(Record):
     """A snapshot that stays, and each rule and hold that keeps it: newest, last, hourly, …, or a sentence."""
 
     snapshot: Snapshot
     why: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Lag:
+class Lag(Record):
     """How far a standby is behind: the snapshots that its primary has taken since its newest one, and the
     seconds since that was taken.
 
@@ -188,7 +177,6 @@ class Lag:
     problem: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
 class SyncReport(Report):
     """One round of sync.
 
@@ -217,7 +205,6 @@ class SyncReport(Report):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
 class SendReport(Report):
     """A delta that was written to the file `output` (None: to standard output).
 
@@ -237,7 +224,6 @@ class SendReport(Report):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
 class ReceiveReport(Report):
     """A delta that was applied: to the volume `standby`, or as the snapshot at `path`.
 
@@ -260,7 +246,6 @@ class ReceiveReport(Report):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
 class Delta(Report):
     """What a delta file says of itself, and what its frames come to.
 
@@ -283,7 +268,6 @@ class Delta(Report):
     complete: bool
 
 
-@dataclass(frozen=True, slots=True)
 class SnapshotReport(Report):
     """A snapshot that was taken."""
 
@@ -294,8 +278,7 @@ class SnapshotReport(Report):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Clone:
+class Clone(Record):
     """A writable copy of the snapshot with id `snapshot`, which is or was called `of`.
 
     `exists`: the directory at `path` still is this clone.
@@ -309,7 +292,6 @@ class Clone:
     exists: bool
 
 
-@dataclass(frozen=True, slots=True)
 class ListReport(Report):
     """The snapshots of a volume, oldest first, and their clones by name."""
 
@@ -320,7 +302,6 @@ class ListReport(Report):
     clones: tuple[Clone, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
 class CloneReport(Report):
     """A clone that was made.
 
@@ -340,7 +321,6 @@ class CloneReport(Report):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
 class BrowseReport(Report):
     """A snapshot that was mounted on the directory `path`.
 
@@ -356,7 +336,6 @@ class BrowseReport(Report):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
 class DeleteCloneReport(Report):
     """A clone that was deleted. If it did not exist any more, only its place in the list was."""
 
@@ -365,7 +344,6 @@ class DeleteCloneReport(Report):
     clone: Clone
 
 
-@dataclass(frozen=True, slots=True)
 class DeleteReport(Report):
     """A snapshot that was deleted."""
 
@@ -374,7 +352,6 @@ class DeleteReport(Report):
     deleted: Snapshot
 
 
-@dataclass(frozen=True, slots=True)
 class RestoreToReport(Report):
     """A snapshot, or `paths` of it, that a directory `to` was made to hold.
 
@@ -395,7 +372,6 @@ class RestoreToReport(Report):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
 class RestorePathsReport(Report):
     """Paths of a primary that were made what they are in `snapshot`; what they were is in `before`."""
 
@@ -414,7 +390,6 @@ class RestorePathsReport(Report):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
 class PruneReport(Report):
     """Which snapshots went, or would go (`dry_run`), and why the others stay."""
 
@@ -426,7 +401,6 @@ class PruneReport(Report):
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
 class HoldReport(Report):
     """A snapshot that stays from now on until it is released."""
 
@@ -436,7 +410,6 @@ class HoldReport(Report):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
 class ReleaseReport(Report):
     """A hold that is no more: by hand for `reason`, or that of a `standby` that is forgotten."""
 
@@ -447,7 +420,6 @@ class ReleaseReport(Report):
     standby: str | None
 
 
-@dataclass(frozen=True, slots=True)
 class DiffReport(Report):
     """A set of changes that was written to the Arrow file `output` (None: not kept)."""
 
@@ -462,8 +434,7 @@ class DiffReport(Report):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(Record):
     """What a file was in `snapshots`, and is now if it is `live`; the oldest has the number 1.
 
     `mtime` is in nanoseconds since 1970, `target` what a link points at. `content` is a path where a file's
@@ -480,7 +451,6 @@ class Version:
     live: bool
 
 
-@dataclass(frozen=True, slots=True)
 class VersionsReport(Report):
     """Each version of the file `path` of a volume, the oldest first.
 
@@ -497,7 +467,6 @@ class VersionsReport(Report):
     diff: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
 class VerifyReport(Report):
     """What comparing two trees by content and metadata found.
 
@@ -523,7 +492,6 @@ class VerifyReport(Report):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
 class InitReport(Report):
     """A volume as it is kept. As a standby a `read_only` one is writable in rounds alone."""
 
@@ -533,7 +501,6 @@ class InitReport(Report):
     recovered: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
 class PromoteReport(Report):
     """A standby that became the primary.
 
@@ -550,7 +517,6 @@ class PromoteReport(Report):
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
 class RejoinReport(Report):
     """An old primary that became a standby of the new one.
 
@@ -568,7 +534,6 @@ class RejoinReport(Report):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
 class PreviewReport(Report):
     """What `rejoin` would leave behind: the snapshots `left`, and the `changes` since `common`."""
 
@@ -583,7 +548,6 @@ class PreviewReport(Report):
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
 class SwitchReport(Report):
     """A primary and a standby that changed roles.
 
@@ -597,7 +561,6 @@ class SwitchReport(Report):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
 class RestoreReport(Report):
     """A tree that holds the snapshot `source` again.
 
@@ -618,15 +581,13 @@ class RestoreReport(Report):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Replaced:
+class Replaced(Record):
     """The primary of `epoch`, or a standby of it, was met at `path`."""
 
     epoch: int
     path: str
 
 
-@dataclass(frozen=True, slots=True)
 class StatusReport(Report):
     """A volume, its snapshots and its standbys. `busy`: another command holds the volume now.
 
@@ -651,8 +612,7 @@ class StatusReport(Report):
     verdict: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class JobRun:
+class JobRun(Record):
     """What came of one job: `outcome` is done, failed or waiting (not due before `due`).
 
     `exit_code` is that of its round, and `advice` goes with `error`; `snapshot`, `data_bytes` and
@@ -674,7 +634,6 @@ class JobRun:
     advice: str = ""
 
 
-@dataclass(frozen=True, slots=True)
 class RunReport(Report):
     """What came of each job, in the order of the configuration. `exit_code` is the highest of theirs."""
 
@@ -683,8 +642,7 @@ class RunReport(Report):
     exit_code: int
 
 
-@dataclass(frozen=True, slots=True)
-class JobStatus:
+class JobStatus(Record):
     """Where a job stands. `source` and `target` are None where they are elsewhere, or cannot be looked at.
 
     `good` is when its last good round began; `problems` says what cannot be looked at, and how the last round
@@ -699,7 +657,6 @@ class JobStatus:
     problems: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
 class JobsReport(Report):
     """Where all jobs of the configuration stand; `verdict` is the worst of them where it was asked for."""
 
@@ -708,15 +665,13 @@ class JobsReport(Report):
     verdict: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
+class Unit(Record):
     """A unit of systemd: its file, and what is in it (None where it was removed)."""
 
     path: str
     text: str | None
 
 
-@dataclass(frozen=True, slots=True)
 class ServiceReport(Report):
     """Units that were written or removed, or would be (`dry_run`), and the commands that come next."""
 

@@ -1,38 +1,29 @@
 """The verbs with their arguments, options and help. The work is done by the module of the same name."""
 
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from snapsync import units
+from snapsync.commands.declare import Argument, Option, Verbs
+from snapsync.errors import UsageError, told
 from snapsync.output import Output
 
-# Without rich: typer would load it for help and errors, which plain text serves as well.
-app = typer.Typer(
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
+verbs = Verbs()
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; sizes are bytes.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, notes or summary.")]
+Json = Annotated[bool, Option("--json", help="One JSON object on stdout; sizes are bytes.")]
+Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress, notes or summary.")]
 Jobs = Annotated[
     int,
-    typer.Option(
-        "--jobs", "-j", min=0, max=1024, metavar="N", help="Threads, at most 1,024; 0 means all cores."
-    ),
+    Option("--jobs", "-j", min=0, max=1024, metavar="N", help="Threads, at most 1,024; 0 means all cores."),
 ]
-Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the snapshot to take.")]
-VolumeArgument = Annotated[str, typer.Argument(metavar="VOLUME", help="The root directory of a volume.")]
+Name = Annotated[str | None, Option("--name", metavar="NAME", help="Name of the snapshot to take.")]
+VolumeArgument = Annotated[str, Argument(metavar="VOLUME", help="The root directory of a volume.")]
 
 
 Compress = Annotated[
     str,
-    typer.Option(
+    Option(
         "--compress",
         metavar="zstd:N|none",
         help="How data travels; what does not shrink is sent as it is.",
@@ -40,16 +31,19 @@ Compress = Annotated[
 ]
 BandwidthLimit = Annotated[
     str | None,
-    typer.Option("--bwlimit", metavar="RATE", help="Bytes a second at most; K, M and G are powers of 1,024."),
+    Option("--bwlimit", metavar="RATE", help="Bytes a second at most; K, M and G are powers of 1,024."),
 ]
-Rsh = Annotated[str, typer.Option("--rsh", metavar="COMMAND", help="What runs a command on another host.")]
-RemotePath = Annotated[
-    str, typer.Option("--remote-path", metavar="COMMAND", help="What snapsync is called there.")
-]
+Rsh = Annotated[str, Option("--rsh", metavar="COMMAND", help="What runs a command on another host.")]
+RemotePath = Annotated[str, Option("--remote-path", metavar="COMMAND", help="What snapsync is called there.")]
 SshOptions = Annotated[
     list[str] | None,
-    typer.Option("-o", metavar="OPTION", help="An option for ssh, as its own -o. Repeat for more."),
+    Option("-o", metavar="OPTION", help="An option for ssh, as its own -o. Repeat for more."),
 ]
+
+
+def _bad(option: str, why: str) -> Exception:
+    message = f"invalid value for {option}: {why}"
+    return told(UsageError(message), message, "`snapsync VERB --help` shows what it may be")
 
 
 def percent(text: str | None) -> float | None:
@@ -59,39 +53,39 @@ def percent(text: str | None) -> float | None:
     try:
         return float(text.removesuffix("%"))
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no share in percent", param_hint="--sample") from None
+        raise _bad("--sample", f"{text!r} is no share in percent") from None
 
 
 Check = Annotated[
     bool,
-    typer.Option("--check", help="First compare all of the standby's tree with its newest snapshot."),
+    Option("--check", help="First compare all of the standby's tree with its newest snapshot."),
 ]
 DiscardDrift = Annotated[
     bool,
-    typer.Option(
+    Option(
         "--discard-drift",
         help="Keep what was changed by hand on the standby as a snapshot, and go back first.",
     ),
 ]
 ReadOnly = Annotated[
     bool | None,
-    typer.Option(
+    Option(
         "--read-only/--read-write",
         help="Whether the tree of a standby on Btrfs is read-only between rounds.",
     ),
 ]
 Channels = Annotated[
     int,
-    typer.Option("--channels", min=1, max=64, metavar="N", help="Connections to the other host."),
+    Option("--channels", min=1, max=64, metavar="N", help="Connections to the other host."),
 ]
 
 
 def _keep(period: str) -> Any:
     help_ = f"Keep the newest snapshot of each of the N latest {period} (UTC) that have any."
-    return typer.Option(min=1, metavar="N", help=help_)
+    return Option(min=1, metavar="N", help=help_)
 
 
-KeepLast = Annotated[int | None, typer.Option(min=1, metavar="N", help="Keep the N newest snapshots.")]
+KeepLast = Annotated[int | None, Option(min=1, metavar="N", help="Keep the N newest snapshots.")]
 KeepHourly = Annotated[int | None, _keep("hours")]
 KeepDaily = Annotated[int | None, _keep("days")]
 KeepWeekly = Annotated[int | None, _keep("weeks")]
@@ -111,7 +105,7 @@ def rate(text: str | None) -> int | None:
     try:
         return units.rate(text)
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--bwlimit") from None
+        raise _bad("--bwlimit", str(error)) from None
 
 
 def examples(*lines: str) -> str:
@@ -119,40 +113,7 @@ def examples(*lines: str) -> str:
     return "\n".join(["Examples:", "", "\b", *(f"  {line}" for line in lines)])
 
 
-@app.callback(
-    invoke_without_command=True,
-    epilog="""A snapshot is written VOLUME@SNAP, where SNAP is its name, its id, its sequence number or
-`latest`. Start with `snapsync demo`.
-
-\b
-Exit codes:
-  0  done
-  1  failed
-  2  the command makes no sense as given
-  3  refused, to protect data
-  4  integrity: verify found differences, or something is damaged
-  5  interrupted; the next command picks up from there""",
-)
-def snapsync(
-    context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-) -> None:
-    """Keep a standby copy of a file system in step with a primary, through snapshots.
-
-    Only files that changed are opened, and of those only the blocks that differ are sent and written; the
-    standby moves from snapshot to snapshot all or nothing.
-    """
-    if version:
-        from snapsync._native import __version__
-
-        typer.echo(f"snapsync {__version__}")
-        raise typer.Exit
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help(), err=True)
-        raise typer.Exit(2)
-
-
-@app.command(
+@verbs.verb(
     epilog=examples(
         "snapsync sync /srv/data /mnt/standby",
         "snapsync sync /srv/data /mnt/standby --name monday",
@@ -162,15 +123,15 @@ def snapsync(
     )
 )
 def sync(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="The primary: a directory or a volume.")],
+    source: Annotated[str, Argument(metavar="SOURCE", help="The primary: a directory or a volume.")],
     target: Annotated[
         str,
-        typer.Argument(metavar="TARGET", help="The standby: absent or empty in the first round."),
+        Argument(metavar="TARGET", help="The standby: absent or empty in the first round."),
     ],
     name: Name = None,
     snap: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--snap",
             metavar="SNAP",
             help="Take no snapshot: bring this one of SOURCE, or `latest`. Several standbys then have it.",
@@ -184,11 +145,11 @@ def sync(
     keep_yearly: KeepYearly = None,
     strict: Annotated[
         bool,
-        typer.Option("--strict", help="Refuse if TARGET cannot hold everything SOURCE holds."),
+        Option("--strict", help="Refuse if TARGET cannot hold everything SOURCE holds."),
     ] = False,
     exclude: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--exclude",
             metavar="PATTERN",
             help="Leave out what PATTERN names, in gitignore syntax from SOURCE down. Repeat for more.",
@@ -196,11 +157,11 @@ def sync(
     ] = None,
     exclude_from: Annotated[
         list[Path] | None,
-        typer.Option("--exclude-from", metavar="FILE", help="The same for each line of FILE, before those."),
+        Option("--exclude-from", metavar="FILE", help="The same for each line of FILE, before those."),
     ] = None,
     include: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--include",
             metavar="PATTERN",
             help="Bring back what PATTERN names and an earlier one leaves out, but not from inside a"
@@ -209,7 +170,7 @@ def sync(
     ] = None,
     everything: Annotated[
         bool,
-        typer.Option("--everything", help="Leave nothing out any more."),
+        Option("--everything", help="Leave nothing out any more."),
     ] = False,
     check: Check = False,
     discard_drift: DiscardDrift = False,
@@ -276,7 +237,7 @@ def sync(
     )
 
 
-@app.command(
+@verbs.verb(
     epilog=examples(
         "snapsync send /srv/data@monday -o monday.delta",
         "snapsync send /srv/data@tuesday --base /srv/data@monday | ssh host snapsync receive /mnt/standby",
@@ -285,11 +246,11 @@ def sync(
 )
 def send(
     snapshot: Annotated[
-        str, typer.Argument(metavar="SNAP", help="VOLUME@SNAP, or a directory that is a snapshot.")
+        str, Argument(metavar="SNAP", help="VOLUME@SNAP, or a directory that is a snapshot.")
     ],
     base: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--base",
             metavar="BASE",
             help="A snapshot that the receiver has: only what changed since is sent. "
@@ -297,10 +258,10 @@ def send(
         ),
     ] = None,
     file: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the delta there.")
+        Path | None, Option("--output", "-o", metavar="FILE", help="Write the delta there.")
     ] = None,
     name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="What it is called where it is received.")
+        str | None, Option("--name", metavar="NAME", help="What it is called where it is received.")
     ] = None,
     compress: Compress = "zstd:1",
     bwlimit: BandwidthLimit = None,
@@ -327,7 +288,7 @@ def send(
     )
 
 
-@app.command(
+@verbs.verb(
     epilog=examples(
         "snapsync receive /mnt/standby -i monday.delta",
         "snapsync receive --as-snapshot /backup < monday.delta",
@@ -336,25 +297,23 @@ def send(
 def receive(
     volume: Annotated[
         str | None,
-        typer.Argument(metavar="VOLUME", help="The standby: absent or empty for a first, whole delta."),
+        Argument(metavar="VOLUME", help="The standby: absent or empty for a first, whole delta."),
     ] = None,
     file: Annotated[
-        Path | None, typer.Option("--input", "-i", metavar="FILE", help="Read the delta from there.")
+        Path | None, Option("--input", "-i", metavar="FILE", help="Read the delta from there.")
     ] = None,
     as_snapshot: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             "--as-snapshot",
             metavar="DIR",
             help="Make a snapshot in DIR instead, from the base that was received there before.",
         ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="With --as-snapshot: its name in DIR.")
+        str | None, Option("--name", metavar="NAME", help="With --as-snapshot: its name in DIR.")
     ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse if the target cannot hold everything.")
-    ] = False,
+    strict: Annotated[bool, Option("--strict", help="Refuse if the target cannot hold everything.")] = False,
     check: Check = False,
     discard_drift: DiscardDrift = False,
     jobs: Jobs = 0,
@@ -382,16 +341,14 @@ def receive(
     )
 
 
-@app.command(
-    epilog=examples("snapsync promote /mnt/standby", "snapsync promote /mnt/standby --discard-drift")
-)
+@verbs.verb(epilog=examples("snapsync promote /mnt/standby", "snapsync promote /mnt/standby --discard-drift"))
 def promote(
-    volume: Annotated[str, typer.Argument(metavar="VOLUME", help="The root directory of a standby.")],
+    volume: Annotated[str, Argument(metavar="VOLUME", help="The root directory of a standby.")],
     name: Name = None,
     discard_drift: DiscardDrift = False,
     accept_drift: Annotated[
         bool,
-        typer.Option("--accept-drift", help="Go on with what was changed by hand on the standby."),
+        Option("--accept-drift", help="Go on with what was changed by hand on the standby."),
     ] = False,
     jobs: Jobs = 0,
     as_json: Json = False,
@@ -415,23 +372,21 @@ def promote(
     )
 
 
-@app.command(
+@verbs.verb(
     epilog=examples(
         "snapsync rejoin /srv/data /mnt/standby --preview",
         "snapsync rejoin /srv/data root@backup:/mnt/standby",
     )
 )
 def rejoin(
-    old: Annotated[
-        str, typer.Argument(metavar="OLD", help="The old primary, or a standby that went its own way.")
-    ],
-    new: Annotated[str, typer.Argument(metavar="NEW", help="The primary that it is to follow.")],
+    old: Annotated[str, Argument(metavar="OLD", help="The old primary, or a standby that went its own way.")],
+    new: Annotated[str, Argument(metavar="NEW", help="The primary that it is to follow.")],
     preview: Annotated[
-        bool, typer.Option("--preview", help="Only show what OLD would leave behind; change nothing.")
+        bool, Option("--preview", help="Only show what OLD would leave behind; change nothing.")
     ] = False,
     file: Annotated[
         Path | None,
-        typer.Option("--output", metavar="FILE.arrow", help="With --preview: write the manifest there."),
+        Option("--output", metavar="FILE.arrow", help="With --preview: write the manifest there."),
     ] = None,
     compress: Compress = "zstd:1",
     bwlimit: BandwidthLimit = None,
@@ -467,10 +422,10 @@ def rejoin(
     )
 
 
-@app.command(epilog=examples("snapsync switch /srv/data root@backup:/mnt/standby"))
+@verbs.verb(epilog=examples("snapsync switch /srv/data root@backup:/mnt/standby"))
 def switch(
-    primary: Annotated[str, typer.Argument(metavar="PRIMARY", help="The primary that is to be a standby.")],
-    standby: Annotated[str, typer.Argument(metavar="STANDBY", help="Its standby that is to be the primary.")],
+    primary: Annotated[str, Argument(metavar="PRIMARY", help="The primary that is to be a standby.")],
+    standby: Annotated[str, Argument(metavar="STANDBY", help="Its standby that is to be the primary.")],
     compress: Compress = "zstd:1",
     bwlimit: BandwidthLimit = None,
     rsh: Rsh = "ssh",
@@ -503,7 +458,7 @@ def switch(
     )
 
 
-@app.command(epilog=examples("snapsync init /srv/data", "snapsync init /mnt/standby --read-only"))
+@verbs.verb(epilog=examples("snapsync init /srv/data", "snapsync init /mnt/standby --read-only"))
 def init(
     volume: VolumeArgument,
     read_only: ReadOnly = None,
@@ -520,7 +475,7 @@ def init(
     return run(Output(as_json=as_json, quiet=quiet), volume, read_only=read_only)
 
 
-@app.command(
+@verbs.verb(
     epilog=examples(
         "snapsync serve --restrict-to /backup --receive-only",
         'command="snapsync serve --restrict-to /backup --receive-only",restrict ssh-ed25519 AAAA...',
@@ -529,17 +484,15 @@ def init(
 def serve(
     restrict_to: Annotated[
         Path | None,
-        typer.Option(
-            "--restrict-to", metavar="DIR", help="Only volumes beneath DIR; relative paths begin there."
-        ),
+        Option("--restrict-to", metavar="DIR", help="Only volumes beneath DIR; relative paths begin there."),
     ] = None,
-    read_only: Annotated[bool, typer.Option("--read-only", help="Only send from volumes.")] = False,
+    read_only: Annotated[bool, Option("--read-only", help="Only send from volumes.")] = False,
     receive_only: Annotated[
-        bool, typer.Option("--receive-only", help="Only receive into volumes, and verify standbys.")
+        bool, Option("--receive-only", help="Only receive into volumes, and verify standbys.")
     ] = False,
     allow_prune: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--allow-prune",
             help="With --restrict-to or --receive-only: let clients delete old snapshots (sync --keep-…).",
         ),
@@ -566,7 +519,7 @@ def serve(
     )
 
 
-@app.command(
+@verbs.verb(
     epilog=examples("snapsync snapshot /srv/data", "snapsync snapshot /srv/data --name before-upgrade")
 )
 def snapshot(
@@ -585,7 +538,7 @@ def snapshot(
     return run(Output(as_json=as_json, quiet=quiet), volume, name=name, jobs=jobs)
 
 
-@app.command(
+@verbs.verb(
     "list",
     epilog=examples("snapsync list /srv/data", "snapsync list /srv/data --quiet"),
 )
@@ -599,9 +552,9 @@ def list_(volume: VolumeArgument, as_json: Json = False, quiet: Quiet = False) -
     return run(Output(as_json=as_json, quiet=quiet), volume)
 
 
-@app.command(epilog=examples("snapsync delete /srv/data@monday", "snapsync delete /srv/data@3"))
+@verbs.verb(epilog=examples("snapsync delete /srv/data@monday", "snapsync delete /srv/data@3"))
 def delete(
-    address: Annotated[str, typer.Argument(metavar="VOLUME@SNAP", help="The snapshot or clone to delete.")],
+    address: Annotated[str, Argument(metavar="VOLUME@SNAP", help="The snapshot or clone to delete.")],
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
@@ -615,7 +568,7 @@ def delete(
     return run(Output(as_json=as_json, quiet=quiet), address)
 
 
-@app.command(
+@verbs.verb(
     epilog=examples(
         "snapsync restore /srv/data@monday",
         "snapsync restore /srv/data@monday --to /mnt/new",
@@ -624,19 +577,17 @@ def delete(
     )
 )
 def restore(
-    address: Annotated[str, typer.Argument(metavar="VOLUME@SNAP", help="The snapshot to restore from.")],
+    address: Annotated[str, Argument(metavar="VOLUME@SNAP", help="The snapshot to restore from.")],
     paths: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PATH]...", help="Only these, from the root of VOLUME, or absolute in it."),
+        Argument(metavar="[PATH]...", help="Only these, from the root of VOLUME, or absolute in it."),
     ] = None,
     to: Annotated[
         str | None,
-        typer.Option("--to", metavar="DIR", help="Restore there: DIR is absent or empty."),
+        Option("--to", metavar="DIR", help="Restore there: DIR is absent or empty."),
     ] = None,
     name: Name = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse if the target cannot hold everything.")
-    ] = False,
+    strict: Annotated[bool, Option("--strict", help="Refuse if the target cannot hold everything.")] = False,
     jobs: Jobs = 0,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -663,7 +614,7 @@ def restore(
     )
 
 
-@app.command(
+@verbs.verb(
     epilog=examples(
         "snapsync clone /srv/data@monday /srv/trial",
         "snapsync clone /srv/data@latest /srv/trial --name try-upgrade",
@@ -671,16 +622,12 @@ def restore(
     )
 )
 def clone(
-    address: Annotated[str, typer.Argument(metavar="VOLUME@SNAP", help="The snapshot to copy.")],
-    directory: Annotated[
-        str, typer.Argument(metavar="DIR", help="Where the copy is to be: absent or empty.")
-    ],
+    address: Annotated[str, Argument(metavar="VOLUME@SNAP", help="The snapshot to copy.")],
+    directory: Annotated[str, Argument(metavar="DIR", help="Where the copy is to be: absent or empty.")],
     name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="Name of the clone; that of DIR without it.")
+        str | None, Option("--name", metavar="NAME", help="Name of the clone; that of DIR without it.")
     ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse if the target cannot hold everything.")
-    ] = False,
+    strict: Annotated[bool, Option("--strict", help="Refuse if the target cannot hold everything.")] = False,
     jobs: Jobs = 0,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -696,20 +643,18 @@ def clone(
     return run(Output(as_json=as_json, quiet=quiet), address, directory, name=name, strict=strict, jobs=jobs)
 
 
-@app.command(
+@verbs.verb(
     epilog=examples(
         "snapsync browse /srv/data@monday /mnt/monday",
         "umount /mnt/monday",
     )
 )
 def browse(
-    address: Annotated[str, typer.Argument(metavar="VOLUME@SNAP", help="The snapshot to look into.")],
+    address: Annotated[str, Argument(metavar="VOLUME@SNAP", help="The snapshot to look into.")],
     directory: Annotated[
-        str, typer.Argument(metavar="DIR", help="Where to mount it: an absent or empty directory.")
+        str, Argument(metavar="DIR", help="Where to mount it: an absent or empty directory.")
     ],
-    foreground: Annotated[
-        bool, typer.Option("--foreground", help="Stay, and unmount it at the end.")
-    ] = False,
+    foreground: Annotated[bool, Option("--foreground", help="Stay, and unmount it at the end.")] = False,
     jobs: Jobs = 0,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -725,7 +670,7 @@ def browse(
     return run(Output(as_json=as_json, quiet=quiet), address, directory, foreground=foreground, jobs=jobs)
 
 
-@app.command(
+@verbs.verb(
     epilog=examples(
         "snapsync versions /srv/data/etc/fstab",
         "snapsync versions /srv/data/etc/fstab --diff 2",
@@ -734,26 +679,20 @@ def browse(
     )
 )
 def versions(
-    file: Annotated[
-        str, typer.Argument(metavar="FILE", help="A file in a volume; it need not exist any more.")
-    ],
+    file: Annotated[str, Argument(metavar="FILE", help="A file in a volume; it need not exist any more.")],
     other: Annotated[
-        int | None, typer.Argument(metavar="[M]", help="With --diff: the version to compare with.")
+        int | None, Argument(metavar="[M]", help="With --diff: the version to compare with.")
     ] = None,
     diff: Annotated[
         int | None,
-        typer.Option(
-            "--diff", metavar="N", help="Show what changed from version N to M, or to the file now."
-        ),
+        Option("--diff", metavar="N", help="Show what changed from version N to M, or to the file now."),
     ] = None,
     restore: Annotated[
         int | None,
-        typer.Option(
-            "--restore", metavar="N", help="Put version N back; what is there is kept in a snapshot."
-        ),
+        Option("--restore", metavar="N", help="Put version N back; what is there is kept in a snapshot."),
     ] = None,
     to: Annotated[
-        str | None, typer.Option("--to", metavar="PATH", help="With --restore: make this file instead.")
+        str | None, Option("--to", metavar="PATH", help="With --restore: make this file instead.")
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -768,7 +707,7 @@ def versions(
     return run(Output(as_json=as_json, quiet=quiet), file, other, diff=diff, restore=restore, to=to)
 
 
-@app.command(
+@verbs.verb(
     epilog=examples(
         "snapsync prune /srv/data --keep-last 10 --keep-hourly 24 --keep-daily 14 --dry-run",
         "snapsync prune /mnt/standby --keep-weekly 8 --keep-monthly 12 --keep-yearly 10",
@@ -782,7 +721,7 @@ def prune(
     keep_weekly: KeepWeekly = None,
     keep_monthly: KeepMonthly = None,
     keep_yearly: KeepYearly = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only say what would go.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", "-n", help="Only say what would go.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
@@ -804,10 +743,10 @@ def prune(
     return run(Output(as_json=as_json, quiet=quiet), volume, keep, dry_run=dry_run)
 
 
-@app.command(epilog=examples("snapsync hold /srv/data@monday --reason 'before the audit'"))
+@verbs.verb(epilog=examples("snapsync hold /srv/data@monday --reason 'before the audit'"))
 def hold(
-    address: Annotated[str, typer.Argument(metavar="VOLUME@SNAP", help="The snapshot to hold.")],
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for whoever asks.")] = "",
+    address: Annotated[str, Argument(metavar="VOLUME@SNAP", help="The snapshot to hold.")],
+    reason: Annotated[str, Option("--reason", metavar="TEXT", help="Why, for whoever asks.")] = "",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
@@ -821,16 +760,16 @@ def hold(
     return hold(Output(as_json=as_json, quiet=quiet), address, reason)
 
 
-@app.command(
+@verbs.verb(
     epilog=examples("snapsync release /srv/data@monday", "snapsync release /srv/data --standby /mnt/gone")
 )
 def release(
     address: Annotated[
-        str, typer.Argument(metavar="VOLUME@SNAP", help="The snapshot; with --standby only VOLUME.")
+        str, Argument(metavar="VOLUME@SNAP", help="The snapshot; with --standby only VOLUME.")
     ],
     standby: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--standby", metavar="PATH|ID", help="Forget a standby that is gone, and free what was its base."
         ),
     ] = None,
@@ -846,7 +785,7 @@ def release(
     return release(Output(as_json=as_json, quiet=quiet), address, standby)
 
 
-@app.command(
+@verbs.verb(
     epilog=examples(
         "snapsync diff /srv/data@monday /srv/data@latest",
         "snapsync diff /srv/data@3 /srv/data@4 -o changes.arrow",
@@ -854,13 +793,11 @@ def release(
     )
 )
 def diff(
-    base: Annotated[str, typer.Argument(metavar="BASE", help="The older side: VOLUME@SNAP or a directory.")],
-    target: Annotated[
-        str, typer.Argument(metavar="TARGET", help="The newer side: VOLUME@SNAP or a directory.")
-    ],
+    base: Annotated[str, Argument(metavar="BASE", help="The older side: VOLUME@SNAP or a directory.")],
+    target: Annotated[str, Argument(metavar="TARGET", help="The newer side: VOLUME@SNAP or a directory.")],
     file: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE.arrow", help="Write the manifest there."),
+        Option("--output", "-o", metavar="FILE.arrow", help="Write the manifest there."),
     ] = None,
     jobs: Jobs = 0,
     as_json: Json = False,
@@ -880,14 +817,14 @@ def diff(
     return run(Output(as_json=as_json, quiet=quiet), base, target, file, jobs=jobs)
 
 
-@app.command(
+@verbs.verb(
     epilog=examples("snapsync inspect changes.arrow", "snapsync inspect changes.arrow --top 50 --json")
 )
 def inspect(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A manifest or a delta, as `diff -o` or `send` writes it.")
+        Path, Argument(metavar="FILE", help="A manifest or a delta, as `diff -o` or `send` writes it.")
     ],
-    top: Annotated[int, typer.Option("--top", "-n", min=0, metavar="N", help="Rows in each table.")] = 10,
+    top: Annotated[int, Option("--top", "-n", min=0, metavar="N", help="Rows in each table.")] = 10,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
@@ -900,7 +837,7 @@ def inspect(
     return run(Output(as_json=as_json, quiet=quiet), file, top=top)
 
 
-@app.command(
+@verbs.verb(
     epilog=examples(
         "snapsync verify /srv/data@latest /mnt/standby",
         "snapsync verify /srv/data@3 /mnt/standby@3 --json",
@@ -908,20 +845,20 @@ def inspect(
     )
 )
 def verify(
-    a: Annotated[str, typer.Argument(metavar="A", help="VOLUME, VOLUME@SNAP or a directory.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="VOLUME, VOLUME@SNAP or a directory.")],
+    a: Annotated[str, Argument(metavar="A", help="VOLUME, VOLUME@SNAP or a directory.")],
+    b: Annotated[str, Argument(metavar="B", help="VOLUME, VOLUME@SNAP or a directory.")],
     quick: Annotated[
-        bool, typer.Option("--quick", help="Read no file: sizes, times and addresses stand for content.")
+        bool, Option("--quick", help="Read no file: sizes, times and addresses stand for content.")
     ] = False,
     sample: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--sample", metavar="N%", help="Read so many of the files: others in each run, and all in time."
         ),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(
+        Option(
             "--seed", min=0, max=(1 << 64) - 1, metavar="N", help="With --sample: which; default, the time."
         ),
     ] = None,
@@ -958,12 +895,10 @@ def verify(
     )
 
 
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="Read only this configuration.")
-]
+ConfigFile = Annotated[Path | None, Option("--config", metavar="FILE", help="Read only this configuration.")]
 
 
-@app.command(
+@verbs.verb(
     epilog=examples(
         "snapsync status /srv/data",
         "snapsync status --json",
@@ -973,12 +908,12 @@ ConfigFile = Annotated[
 def status(
     volume: Annotated[
         str | None,
-        typer.Argument(metavar="VOLUME", help="The root directory of a volume; all jobs without it."),
+        Argument(metavar="VOLUME", help="The root directory of a volume; all jobs without it."),
     ] = None,
     config: ConfigFile = None,
     max_lag: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--max-lag",
             metavar="TIME",
             help="Judge: standbys may be so old, as in 90s, 15m, 1h30m or 1d; see above.",
@@ -986,7 +921,7 @@ def status(
     ] = None,
     prometheus: Annotated[
         Path | None,
-        typer.Option("--prometheus", metavar="FILE", help="Write metrics there, for a textfile collector."),
+        Option("--prometheus", metavar="FILE", help="Write metrics there, for a textfile collector."),
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -1009,20 +944,18 @@ def status(
         try:
             most = units.duration(max_lag)
         except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="--max-lag") from None
+            raise _bad("--max-lag", str(error)) from None
     output = Output(as_json=as_json, quiet=quiet)
     return run(output, volume, config=config, most=most, prometheus=prometheus)
 
 
-@app.command(epilog=examples("snapsync run", "snapsync run web mail", "snapsync run --now --parallel 4"))
+@verbs.verb(epilog=examples("snapsync run", "snapsync run web mail", "snapsync run --now --parallel 4"))
 def run(
-    jobs: Annotated[
-        list[str] | None, typer.Argument(metavar="JOB", help="Jobs to run now, due or not.")
-    ] = None,
-    now: Annotated[bool, typer.Option("--now", "--all", help="Run every job, due or not.")] = False,
+    jobs: Annotated[list[str] | None, Argument(metavar="JOB", help="Jobs to run now, due or not.")] = None,
+    now: Annotated[bool, Option("--now", "--all", help="Run every job, due or not.")] = False,
     config: ConfigFile = None,
     parallel: Annotated[
-        int, typer.Option("--parallel", min=1, max=64, metavar="N", help="Jobs at the same time.")
+        int, Option("--parallel", min=1, max=64, metavar="N", help="Jobs at the same time.")
     ] = 2,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -1063,7 +996,7 @@ class ServiceAction(StrEnum):
     UNINSTALL = "uninstall"
 
 
-@app.command(
+@verbs.verb(
     epilog=examples(
         "snapsync service install",
         "snapsync service install --user --config ~/jobs.toml --dry-run",
@@ -1071,18 +1004,14 @@ class ServiceAction(StrEnum):
     )
 )
 def service(
-    action: Annotated[ServiceAction, typer.Argument(help="Write the units, or remove them.")],
-    user: Annotated[
-        bool, typer.Option("--user", help="For your own service manager, not the machine's.")
-    ] = False,
+    action: Annotated[ServiceAction, Argument(help="Write the units, or remove them.")],
+    user: Annotated[bool, Option("--user", help="For your own service manager, not the machine's.")] = False,
     config: ConfigFile = None,
     directory: Annotated[
         Path | None,
-        typer.Option("--dir", metavar="DIR", help="Where units are kept, if not in the usual place."),
+        Option("--dir", metavar="DIR", help="Where units are kept, if not in the usual place."),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", "-n", help="Only show what would be written.")
-    ] = False,
+    dry_run: Annotated[bool, Option("--dry-run", "-n", help="Only show what would be written.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
@@ -1103,9 +1032,9 @@ def service(
     )
 
 
-@app.command(epilog=examples("snapsync demo", "snapsync demo --keep"))
+@verbs.verb(epilog=examples("snapsync demo", "snapsync demo --keep"))
 def demo(
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the volumes, to look around in them.")] = False,
+    keep: Annotated[bool, Option("--keep", help="Keep the volumes, to look around in them.")] = False,
     jobs: Jobs = 0,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -1118,9 +1047,3 @@ def demo(
     from snapsync.commands.demo import run
 
     return run(Output(as_json=as_json, quiet=quiet), keep=keep, jobs=jobs)
-
-
-def verbs() -> dict[str, Callable[..., int]]:
-    """The function of each verb."""
-    callbacks = ((info.name, info.callback) for info in app.registered_commands)
-    return {name or callback.__name__: callback for name, callback in callbacks if callback}

@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,7 +23,6 @@ _MIB = 1 << 20
 _BTRFS_ROOT_INODE = 256  # every Btrfs subvolume's root directory has this inode number
 
 
-@dataclass(frozen=True, slots=True)
 class DemoReport(Report):
     """The rounds of the demo and the proof at its end. `kept`: the directory is still there."""
 

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,7 +16,6 @@ _HEADINGS = (">data", ">size", "change", "path")
 _DIRECTORY_HEADINGS = (">data", ">changes", "directory")
 
 
-@dataclass(frozen=True, slots=True)
 class InspectReport(Report):
     """The totals of a manifest, its largest changes, the directories with most change; and its delta."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin
 
-from typer.models import ArgumentInfo, OptionInfo
+from snapsync.commands.declare import Argument, Option
 
 
 class _NotPlainError(Exception):
@@ -31,24 +31,21 @@ class _Line:
         self.flags: dict[str, tuple[str, bool]] = {}
         self.options: dict[str, str] = {}
         self.positions: list[str] = []
-        self.declared: dict[str, tuple[Any, OptionInfo | ArgumentInfo]] = {}
+        self.declared: dict[str, tuple[Any, Option | Argument]] = {}
         self.given: dict[str, Any] = {}
         for name, annotation in verb.__annotations__.items():
             if name != "return":
                 self._declare(name, annotation.__origin__, annotation.__metadata__[0])
 
-    def _declare(self, name: str, kind: Any, info: OptionInfo | ArgumentInfo) -> None:
+    def _declare(self, name: str, kind: Any, info: Option | Argument) -> None:
         self.declared[name] = kind, info
-        if isinstance(info, ArgumentInfo):
+        if isinstance(info, Argument):
             self.positions.append(name)
             return
         is_flag = kind is bool or bool in get_args(kind)
-        # Where the default stands in the signature, typer takes the first of an option's names for one.
-        first = (info.default,) if isinstance(info.default, str) else ()
-        spellings = (*first, *(info.param_decls or ()))
-        if is_flag and not spellings:
+        if is_flag and not info.names:
             raise _NotPlainError  # typer makes up a name for its opposite
-        for spelled in spellings or ("--" + name.replace("_", "-"),):
+        for spelled in info.names or ("--" + name.replace("_", "-"),):
             on, _, off = spelled.partition("/")
             if is_flag:
                 self.flags[on] = name, True
@@ -106,7 +103,7 @@ class _Line:
         self.given[name] = value
 
 
-def _value(kind: Any, info: OptionInfo | ArgumentInfo, text: str) -> Any:
+def _value(kind: Any, info: Option | Argument, text: str) -> Any:
     kinds = set(get_args(kind) or (kind,)) - {NoneType}
     if kinds == {str}:
         return text
@@ -115,6 +112,6 @@ def _value(kind: Any, info: OptionInfo | ArgumentInfo, text: str) -> Any:
     if kinds != {int} or get_origin(kind) is list or not re.fullmatch("[0-9]{1,9}", text):
         raise _NotPlainError
     number = int(text)
-    if not (info.min or 0) <= number <= (number if info.max is None else info.max):
+    if not info.how.get("min", 0) <= number <= info.how.get("max", number):
         raise _NotPlainError
     return number
