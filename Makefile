@@ -1,6 +1,7 @@
 # make demo   sets everything up, and shows the whole cycle on a throw-away volume
 # make test   sets everything up, and runs every test; as root on Debian it installs the tools they need
 # make fuzz   what comes from outside, at random, for FUZZ_SECONDS
+# make bench  times snapsync beside its peers, as root; BENCH_FLAGS chooses scenes and scale
 # make lint   formatting, lints, types
 # make fmt    formats the sources
 # make build  virtual environment and native module
@@ -11,6 +12,7 @@ CARGO_FLAGS ?= --locked
 # Tests are independent of each other; each worker has file systems of its own in memory.
 PYTEST_FLAGS ?= --numprocesses auto --maxprocesses 4 --dist worksteal
 FUZZ_SECONDS ?= 60
+BENCH_FLAGS ?= --page docs/benchmarks.md
 
 VENV := $(CURDIR)/.venv
 BIN := $(VENV)/bin
@@ -25,7 +27,7 @@ unexport PYTHONHOME PYTHONPATH
 TEST_TOOLS := btrfs-progs=mkfs.btrfs xfsprogs=mkfs.xfs e2fsprogs=mkfs.ext4 acl=setfacl attr=setfattr \
 	libcap2-bin=setcap openssh-server=sshd rsync=rsync iproute2=ip strace=strace systemd=systemd-analyze
 
-.PHONY: demo test fuzz lint fmt build clean test-tools
+.PHONY: demo test fuzz bench lint fmt build clean test-tools
 .DEFAULT_GOAL := build
 
 demo: build
@@ -38,6 +40,10 @@ test: build test-tools
 fuzz:
 	@scripts/need g++=c++
 	scripts/fuzz $(FUZZ_SECONDS)
+
+bench: build
+	@scripts/need $(TEST_TOOLS) tar=tar zstd=zstd
+	$(BIN)/python benches/bench.py $(BENCH_FLAGS)
 
 lint: build
 	cargo fmt --check

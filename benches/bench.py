@@ -1,0 +1,165 @@
+"""Times snapsync and its peers in turn, on the same data, as whole processes whose result is durable.
+
+    python benches/bench.py [--scene NAME]... [--scale 0.1] [--repeat 5] [--out FILE.json] [--page PAGE.md]
+
+Needs root, for file systems on loop devices in /dev/shm. docs/benchmarks.md tells the method.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import time
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from places import MIB, own_mounts
+from scenes import SCENES, Scene
+from tools import SNAPSYNC, Run
+
+BEGIN, END = "<!-- measured -->", "<!-- end -->"
+VERSIONS = {
+    "snapsync": (SNAPSYNC, "--version"),
+    "rsync": ("rsync", "--version"),
+    "btrfs": ("btrfs", "--version"),
+    "tar": ("tar", "--version"),
+    "cp": ("cp", "--version"),
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the table: a peer in a scene."""
+
+    scene: str
+    peer: str
+    ours: str
+    theirs: str
+    ratio: float
+    aim: float | None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--scene", action="append", choices=SCENES, help="only these")
+    parser.add_argument("--scale", type=float, default=1.0, help="fraction of files and bytes")
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("benches/result.json"))
+    parser.add_argument("--page", type=Path, help="draw the table into this page")
+    options = parser.parse_args()
+    own_mounts()
+    lines: list[Line] = []
+    result: dict[str, Any] = {"about": about(options.scale, options.repeat), "scenes": {}}
+    for name in options.scene or SCENES:
+        runs = measure(SCENES[name], options.scale, options.repeat)
+        result["scenes"][name] = {tool: [asdict(run) for run in found] for tool, found in runs.items()}
+        found = compared(SCENES[name], runs)
+        lines += found
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
+        print(*table(found)[2:], sep="\n", flush=True)
+    print("", *table(lines), sep="\n")
+    if options.page:
+        draw(options.page, result["about"], lines)
+
+
+def measure(scene: Scene, scale: float, repeat: int) -> dict[str, list[Run]]:
+    """The runs of each tool, without the first, which warms up."""
+    print(f"{scene.title} …", flush=True)
+    with scene.open(scale) as stage:
+        runs: dict[str, list[Run]] = {tool: [] for tool in stage.tools}
+        for turn in range(repeat + 1):
+            time.sleep(1)  # rsync takes a file of the same size and second for the same file
+            stage.change(turn)
+            for tool, run in stage.tools.items():
+                stage.clear(tool)
+                os.sync()
+                found = run()
+                if turn or scene.counts_first:
+                    runs[tool].append(found)
+        stage.check()
+    return runs
+
+
+def compared(scene: Scene, runs: dict[str, list[Run]]) -> list[Line]:
+    """snapsync beside each peer, whole and, where it is asked for, the engine alone."""
+    lines = []
+    for peer in runs.keys() - {"snapsync"}:
+        for what, aims in ((scene.measures, scene.aims), ("engine", scene.engine_aims)):
+            if what != "engine" or peer in aims:
+                ours = [measured(run, what) for run in runs["snapsync"]]
+                theirs = [measured(run, scene.measures) for run in runs[peer]]
+                ratio = statistics.median(theirs) / statistics.median(ours)
+                title = scene.title + (", engine" if what == "engine" else "")
+                lines.append(Line(title, peer, shown(ours, what), shown(theirs, what), ratio, aims.get(peer)))
+    return sorted(lines, key=lambda line: (line.scene, line.peer))
+
+
+def measured(run: Run, what: str) -> float:
+    if what == "memory":
+        return run.memory / MIB
+    return run.seconds if what == "seconds" or run.engine is None else run.engine
+
+
+def shown(values: list[float], what: str) -> str:
+    unit, digits = ("MiB", 0) if what == "memory" else ("s", 2)
+    middle, least, most = (
+        f"{value:.{digits}f}" for value in (statistics.median(values), min(values), max(values))
+    )
+    return f"{middle} {unit} ({least} to {most})"
+
+
+def table(lines: list[Line]) -> list[str]:
+    rows = ["| scene | snapsync | peer | | peer / snapsync | aim |", "|---|---|---|---|---|---|"]
+    for line in lines:
+        aim = "" if line.aim is None else f"{line.aim:g}, {'reached' if line.ratio >= line.aim else 'missed'}"
+        rows.append(
+            f"| {line.scene} | {line.ours} | {line.peer} | {line.theirs} | {line.ratio:.2f} | {aim} |"
+        )
+    return rows
+
+
+def about(scale: float, repeat: int) -> dict[str, Any]:
+    versions = {
+        name: subprocess.run(command, capture_output=True, text=True).stdout.splitlines()[0]
+        for name, command in VERSIONS.items()
+        if shutil.which(command[0])
+    }
+    processor = next(
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.machine(),
+    )
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "scale": scale,
+        "repeat": repeat,
+        "processor": f"{os.cpu_count()} x {processor}",
+        "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') >> 30} GiB",
+        "kernel": platform.release(),
+        "versions": versions,
+    }
+
+
+def draw(page: Path, told: dict[str, Any], lines: list[Line]) -> None:
+    text = page.read_text()
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    versions = ", ".join(told["versions"].values())
+    where = f"{told['processor']}, {told['memory']}, Linux {told['kernel']}; {versions}."
+    how = f"{told['date'][:10]}, scale {told['scale']:g}, {told['repeat']} runs each: median (least to most)."
+    page.write_text("\n".join([before + BEGIN, "", how, where, "", *table(lines), "", END + after]))
+
+
+if __name__ == "__main__":
+    main()
