@@ -66,9 +66,9 @@ def main() -> None:
         lines += found
         options.out.write_text(json.dumps(result, indent=1) + "\n")
         print(*table(found)[2:], sep="\n", flush=True)
+        if options.page:
+            draw(options.page, result["about"], lines)
     print("", *table(lines), sep="\n")
-    if options.page:
-        draw(options.page, result["about"], lines)
 
 
 def measure(scene: Scene, scale: float, repeat: int) -> dict[str, list[Run]]:
