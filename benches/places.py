@@ -15,7 +15,7 @@ from pathlib import Path
 MAKE = {
     "btrfs": ("mkfs.btrfs", "-q", "-f"),
     "xfs": ("mkfs.xfs", "-q", "-f", "-m", "reflink=1"),
-    "ext4": ("mkfs.ext4", "-q", "-F", "-I", "256"),
+    "ext4": ("mkfs.ext4", "-q", "-F", "-i", "4096"),
 }
 GIB = 1 << 30
 MIB = 1 << 20

@@ -1,8 +1,8 @@
 //! The change manifest: one row a changed inode, sorted by inode; see docs/format.md for every column.
 
 use crate::column::{
-    self, At, Columns, append_links, append_xattrs, bytes_at, field, kind_at, link_list, links_at, list_of,
-    optional, struct_list, timestamp, timestamp_builder, xattr_list, xattrs_at,
+    self, At, Columns, append_links, append_xattrs, bytes_at, field, items_at, kind_at, link_list, links_at,
+    list_of, optional, struct_list, timestamp, timestamp_builder, xattr_list, xattrs_at,
 };
 use crate::file::{BatchReader, BatchWriter};
 use crate::vet::{MOST_EXTENTS, MOST_LINKS, MOST_XATTRS};
@@ -610,8 +610,7 @@ fn attributes_at(
 }
 
 fn extents_at(list: &column::List, row: usize) -> Option<Vec<Extent>> {
-    let items = list.value(row);
-    let items = items.as_struct();
+    let (range, items) = items_at(list, row);
     let offsets = items.column(0).as_primitive::<UInt64Type>();
     let lengths = items.column(1).as_primitive::<UInt64Type>();
     let ops = items.column(2).as_string::<i32>();
@@ -634,5 +633,5 @@ fn extents_at(list: &column::List, row: usize) -> Option<Vec<Extent>> {
             checksum: optional(checksums, i, || checksums.value(i).try_into().ok()).flatten(),
         })
     };
-    (0..items.len()).map(extent).collect()
+    range.map(extent).collect()
 }

@@ -158,30 +158,33 @@ pub(crate) fn kind_at(array: &arrow_array::StringArray, row: usize) -> Option<Ki
     Kind::from_name(array.value(row))
 }
 
+/// Which of the list's items a row has. `value(row)` would make an array of them, for every row anew.
+pub(crate) fn items_at(list: &List, row: usize) -> (std::ops::Range<usize>, &StructArray) {
+    let offsets = list.value_offsets();
+    (offsets[row] as usize..offsets[row + 1] as usize, list.values().as_struct())
+}
+
 pub(crate) fn links_at(list: &List, row: usize) -> Vec<Link> {
-    let items = list.value(row);
-    let items = items.as_struct();
+    let (range, items) = items_at(list, row);
     let parents = items.column(0).as_primitive::<UInt64Type>();
     let names = items.column(1).as_binary::<i32>();
-    (0..items.len()).map(|i| Link { parent: parents.value(i), name: names.value(i).into() }).collect()
+    range.map(|i| Link { parent: parents.value(i), name: names.value(i).into() }).collect()
 }
 
 pub(crate) fn xattrs_at(list: &List, row: usize) -> Option<Vec<Xattr>> {
     if list.is_null(row) {
         return None;
     }
-    let items = list.value(row);
-    let items = items.as_struct();
+    let (range, items) = items_at(list, row);
     let names = items.column(0).as_binary::<i32>();
     let values = items.column(1).as_binary::<i32>();
     let xattr = |i| Xattr { name: names.value(i).into(), value: values.value(i).into() };
-    Some((0..items.len()).map(xattr).collect())
+    Some(range.map(xattr).collect())
 }
 
 pub(crate) fn ranges_at(list: &List, row: usize) -> Vec<Range> {
-    let items = list.value(row);
-    let items = items.as_struct();
+    let (range, items) = items_at(list, row);
     let offsets = items.column(0).as_primitive::<UInt64Type>();
     let lengths = items.column(1).as_primitive::<UInt64Type>();
-    (0..items.len()).map(|i| Range { offset: offsets.value(i), length: lengths.value(i) }).collect()
+    range.map(|i| Range { offset: offsets.value(i), length: lengths.value(i) }).collect()
 }

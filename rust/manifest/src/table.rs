@@ -11,7 +11,7 @@ use arrow_array::builder::{
     BinaryBuilder, BooleanBuilder, StringBuilder, TimestampNanosecondBuilder, UInt32Builder, UInt64Builder,
 };
 use arrow_schema::{DataType, Field, Schema};
-use snapsync_model::{Attributes, Context, Details, Inode, Result};
+use snapsync_model::{Attributes, Context, Details, Inode, Kind, Result};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -187,13 +187,19 @@ impl TableWriter {
 /// The inodes of a table, in order.
 pub struct TableReader {
     file: BatchReader,
+    only: Option<Kind>,
     rows: std::vec::IntoIter<Inode>,
 }
 
 impl TableReader {
     pub fn open(path: &Path) -> Result<TableReader> {
         let file = BatchReader::open(path, &schema(TableInfo { walk_started: 0 }))?;
-        Ok(TableReader { file, rows: Vec::new().into_iter() })
+        Ok(TableReader { file, only: None, rows: Vec::new().into_iter() })
+    }
+
+    /// The inodes of one kind: rows of others are passed over unread.
+    pub fn only(path: &Path, kind: Kind) -> Result<TableReader> {
+        Ok(TableReader { only: Some(kind), ..TableReader::open(path)? })
     }
 
     pub fn info(&self) -> Result<TableInfo> {
@@ -213,7 +219,9 @@ impl Iterator for TableReader {
                 return Some(Ok(inode));
             }
             let rows = match self.file.next_batch()? {
-                Ok(batch) => inodes_of(&batch).ok_or_else(|| self.file.damaged("a kind is unknown")),
+                Ok(batch) => {
+                    inodes_of(&batch, self.only).ok_or_else(|| self.file.damaged("a kind is unknown"))
+                }
                 Err(e) => Err(e),
             };
             match rows {
@@ -224,7 +232,7 @@ impl Iterator for TableReader {
     }
 }
 
-fn inodes_of(batch: &RecordBatch) -> Option<Vec<Inode>> {
+fn inodes_of(batch: &RecordBatch, only: Option<Kind>) -> Option<Vec<Inode>> {
     let columns = Columns(batch);
     let (ino, generation, kind) = (columns.u64("inode"), columns.u64("generation"), columns.text("kind"));
     let (size, mode, uid, gid) =
@@ -261,5 +269,6 @@ fn inodes_of(batch: &RecordBatch) -> Option<Vec<Inode>> {
             shared: shared.value(row),
         })
     };
-    (0..batch.num_rows()).map(inode).collect()
+    let is_wanted = |row: &usize| only.is_none_or(|only| kind.value(*row) == only.name());
+    (0..batch.num_rows()).filter(is_wanted).map(inode).collect()
 }

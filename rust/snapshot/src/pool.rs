@@ -402,7 +402,7 @@ pub struct PoolSnapshot {
 impl PoolSnapshot {
     pub(crate) fn open(table: &Path, pool: PathBuf, filesystem: FileSystem) -> Result<PoolSnapshot> {
         let mut directories = Directories::default();
-        for inode in TableReader::open(table)? {
+        for inode in TableReader::only(table, Kind::Directory)? {
             directories.add(&inode?);
         }
         let space = if filesystem.shares_blocks() {
