@@ -221,17 +221,20 @@ def over_ssh(scale: float) -> Iterator[Stage]:
         source, client = volume(one, "btrfs", "source"), server.client()
         shell = f"{client.rsh} {HOST}"
         used: dict[str, Tool] = {
-            "snapsync": sync(source, client.at(two / "snapsync"), shlex.join(client.options)),
+            "snapsync": sync(
+                source, client.at(two / "snapsync"), shlex.join(client.options), "--keep-last 1"
+            ),
             "rsync": rsync(source, client.at(two / "rsync"), "-z", shlex.join(["-e", client.rsh])),
-            "btrfs": Btrfs(source, one / "snapshots", two / "btrfs", rsh=shell),
         }
+        peer = used["btrfs"] = Btrfs(source, one / "snapshots", two / "btrfs", rsh=shell)
         for tool in used.values():
             tool()
-        yield Stage(
-            used,
-            change=lambda turn: half_text(source / "new", int(GIB * scale), turn),
-            check=lambda: _check(source, two, used),
-        )
+
+        def change(turn: int) -> None:
+            peer.forget()  # memory holds no more
+            half_text(source / "new", int(GIB * scale), turn)
+
+        yield Stage(used, change=change, check=lambda: _check(source, two, used))
 
 
 def _of(

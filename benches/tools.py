@@ -84,6 +84,13 @@ class Btrfs:
         take = f"btrfs -q subvolume snapshot -r {self.source} {new}"
         return timed(f"{take} && btrfs -q send {base} {new} | {self.receive}")
 
+    def forget(self) -> None:
+        """Deletes all but the newest, on both sides."""
+        for place in (self.snapshots, self.target):
+            for old in place.iterdir():
+                if old.name != str(self.taken - 1):
+                    subprocess.run(["btrfs", "-q", "subvolume", "delete", old], check=True)
+
     @property
     def newest(self) -> Path:
         """What the target holds."""
