@@ -6,7 +6,7 @@ use crate::names::Places;
 use crate::strays::{is_absent, strays};
 use crate::touched::Recorder;
 use rustix::fs::OFlags;
-use snapsync_manifest::ManifestReader;
+use snapsync_manifest::{Brief, ManifestReader};
 use snapsync_model::{BLOCK, Change, Context, Error, Kind, Link, Op, RelPath, Result};
 use snapsync_sys::{NOCOW, Root, Stat, flags_of};
 use std::collections::HashSet;
@@ -40,7 +40,8 @@ pub(crate) fn no_drift(
         }
         removed.extend(change.links_removed);
     }
-    for change in ManifestReader::open(manifest)? {
+    let may_meet = |row: &Brief| row.flags.deleted || (row.added > 0 && !places.comes_along(row));
+    for change in ManifestReader::open(manifest)?.only(may_meet) {
         let change = change?;
         for path in strays(root, &change, &removed)? {
             drift.add(&path, "not in the snapshot");
@@ -190,17 +191,9 @@ pub(crate) struct Need {
 }
 
 impl Need {
-    /// `copies`: the standby's snapshot and the commit copy data where they cannot share it. `shares`: the data is on
-    /// this file system already, and stays where it is.
-    pub(crate) fn of(manifest: &Path, copies: bool, shares: bool) -> Result<Need> {
-        let mut need = Need::default();
-        for change in ManifestReader::open(manifest)? {
-            need.add(&change?, copies, shares);
-        }
-        Ok(need)
-    }
-
-    fn add(&mut self, change: &Change, copies: bool, shares: bool) {
+    /// What a row takes. `copies`: the standby's snapshot and the commit copy data where they cannot share it. `shares`:
+    /// the data is on this file system already, and stays where it is.
+    pub(crate) fn add(&mut self, change: &Change, copies: bool, shares: bool) {
         // Claims of a manifest from outside may be larger than all numbers together: they need not be exact then.
         let blocks = |bytes: u64| bytes.div_ceil(BLOCK).saturating_mul(BLOCK);
         let bytes_of = |takes_space: &dyn Fn(Op) -> bool| {

@@ -6,6 +6,7 @@ use crate::journal::Phase;
 use crate::names::{Attach, Detach, Places, attaches, detaches, staged_top};
 use crate::stage::Incoming;
 use rustix::fs::OFlags;
+use snapsync_manifest::Brief;
 use snapsync_model::{BLOCK, Change, Context, Error, Extent, Kind, Op, RelPath, Result, Stage};
 use snapsync_sys::{Entry, fault, preallocate, remove_tree, sync_filesystem};
 use std::fs::File;
@@ -52,28 +53,31 @@ impl Incoming<'_> {
     /// an ordinary user the lack of write permission.
     fn loosen(&self) -> Result<()> {
         let privileged = snapsync_sys::is_privileged();
-        self.each_row(|_, change| {
-            let (Some(path), Some(old)) = (&change.old_path, change.old) else { return Ok(()) };
-            if change.only_lends() {
-                return Ok(());
-            }
-            let entry = match self.root.entry(path) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-                other => other.context("open", self.root.show(path))?,
-            };
-            if old.flags & attributes::PROTECTIVE != 0 {
-                open_for_flags(&entry)
-                    .and_then(|f| attributes::loosen(&f))
-                    .context("unprotect", self.root.show(path))?;
-            }
-            let wanted = if change.kind == Kind::Directory { 0o700 } else { 0o600 };
-            let needs_mode =
-                matches!(change.kind, Kind::Directory | Kind::File) && old.mode & wanted != wanted;
-            if !privileged && needs_mode {
-                entry.set_mode(old.mode | wanted).context("set the mode of", self.root.show(path))?;
-            }
-            Ok(())
-        })
+        self.each_row(
+            |row| !row.flags.created,
+            |_, change| {
+                let (Some(path), Some(old)) = (&change.old_path, change.old) else { return Ok(()) };
+                if change.only_lends() {
+                    return Ok(());
+                }
+                let entry = match self.root.entry(path) {
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+                    other => other.context("open", self.root.show(path))?,
+                };
+                if old.flags & attributes::PROTECTIVE != 0 {
+                    open_for_flags(&entry)
+                        .and_then(|f| attributes::loosen(&f))
+                        .context("unprotect", self.root.show(path))?;
+                }
+                let wanted = if change.kind == Kind::Directory { 0o700 } else { 0o600 };
+                let needs_mode =
+                    matches!(change.kind, Kind::Directory | Kind::File) && old.mode & wanted != wanted;
+                if !privileged && needs_mode {
+                    entry.set_mode(old.mode | wanted).context("set the mode of", self.root.show(path))?;
+                }
+                Ok(())
+            },
+        )
     }
 
     fn detach(&self, places: &Places) -> Result<()> {
@@ -151,12 +155,13 @@ impl Incoming<'_> {
 
     /// Moves changed ranges from the stage into their files.
     fn move_data(&self) -> Result<()> {
-        self.each_row(|_, change| {
-            if change.survives() && change.flags.data && change.kind == Kind::File {
-                let path = change.path.clone().unwrap_or_default();
-                self.move_ranges(change, &path).context("write", self.root.show(&path))?;
-                fault::point("commit.data");
-            }
+        let changes_data = |row: &Brief| {
+            row.kind == Kind::File && row.flags.data && !row.flags.created && !row.flags.deleted
+        };
+        self.each_row(changes_data, |_, change| {
+            let path = change.path.clone().unwrap_or_default();
+            self.move_ranges(change, &path).context("write", self.root.show(&path))?;
+            fault::point("commit.data");
             Ok(())
         })
     }
@@ -223,7 +228,15 @@ impl Incoming<'_> {
     /// Attributes of everything that was not made with them: what was there before, and directories, whose times
     /// every attach has changed.
     fn set_all_attributes(&self) -> Result<()> {
-        self.each_row(|_, change| {
+        // Whatever else is new was made with its attributes.
+        let is_set = |row: &Brief| {
+            let is_set = !row.flags.created
+                || row.kind == Kind::Directory
+                || row.inode_flags & attributes::PROTECTIVE != 0;
+            self.monitor.advance(u64::from(!is_set));
+            is_set
+        };
+        self.each_row(is_set, |_, change| {
             let Some(path) = &change.path else { return Ok(()) };
             self.set_row(change, path).context("set the attributes of", self.root.show(path))?;
             self.monitor.advance(1);

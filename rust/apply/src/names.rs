@@ -1,6 +1,6 @@
 //! Which names go and which come: the manifest's links as paths.
 
-use snapsync_manifest::ManifestReader;
+use snapsync_manifest::{Brief, ManifestReader};
 use snapsync_model::{Change, Error, Kind, Link, RelPath, Result};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -18,7 +18,7 @@ pub(crate) struct Places {
 impl Places {
     pub(crate) fn read(manifest: &Path) -> Result<Places> {
         let mut places = Places::default();
-        for change in ManifestReader::open(manifest)? {
+        for change in ManifestReader::open(manifest)?.only(|row| row.kind == Kind::Directory) {
             places.add(&change?);
         }
         Ok(places)
@@ -41,6 +41,11 @@ impl Places {
         if change.flags.deleted {
             self.deleted.insert(change.ino);
         }
+    }
+
+    /// Its one name comes along with a new directory.
+    pub(crate) fn comes_along(&self, row: &Brief) -> bool {
+        row.flags.created && row.added == 1 && row.parent.is_some_and(|parent| self.is_created(parent))
     }
 
     pub(crate) fn is_created(&self, ino: u64) -> bool {
@@ -155,7 +160,8 @@ impl Attach {
 /// All names that go, deepest first: while one is detached, everything above it is still in its old place.
 pub(crate) fn detaches(manifest: &Path, places: &Places) -> Result<Vec<Detach>> {
     let mut all = Vec::new();
-    for change in ManifestReader::open(manifest)? {
+    let loses_names = |row: &Brief| row.removed > 0 || (row.added > 0 && !row.flags.created);
+    for change in ManifestReader::open(manifest)?.only(loses_names) {
         detach_row(&change?, places, &mut all)?;
     }
     all.sort_by_key(|d| std::cmp::Reverse(d.path().depth()));
@@ -190,7 +196,7 @@ fn detach_row(change: &Change, places: &Places, all: &mut Vec<Detach>) -> Result
 /// All names that come, parents first.
 pub(crate) fn attaches(manifest: &Path, places: &Places) -> Result<Vec<Attach>> {
     let mut all = Vec::new();
-    for change in ManifestReader::open(manifest)? {
+    for change in ManifestReader::open(manifest)?.only(|row| row.added > 0 && !places.comes_along(row)) {
         attach_row(&change?, places, &mut all)?;
     }
     all.sort_by_key(|a| a.path().depth());

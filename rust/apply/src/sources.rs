@@ -19,7 +19,7 @@ pub(crate) struct Sources {
 impl Sources {
     pub(crate) fn read(manifest: &Path) -> Result<Sources> {
         let (mut base, mut delta) = (BTreeSet::new(), BTreeSet::new());
-        for change in ManifestReader::open(manifest)? {
+        for change in ManifestReader::open(manifest)?.only(|row| row.has_clones) {
             for source in change?.extents.iter().filter_map(|e| e.source) {
                 if source.end == End::Base {
                     base.insert(source.ino)
@@ -33,11 +33,8 @@ impl Sources {
         if !are_needed {
             return Ok(sources);
         }
-        for change in ManifestReader::open(manifest)? {
+        for change in ManifestReader::open(manifest)?.only(|row| row.kind == Kind::File) {
             let change = change?;
-            if change.kind != Kind::File {
-                continue;
-            }
             if let Some(path) = change.old_path.clone().filter(|_| base.contains(&change.ino)) {
                 sources.base.insert(change.ino, path);
             }

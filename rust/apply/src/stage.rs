@@ -11,7 +11,7 @@ use crate::touched::{self, Recorder};
 use crate::vet::vet;
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, Mode, OFlags, openat};
-use snapsync_manifest::{ManifestReader, Rows};
+use snapsync_manifest::{Brief, ManifestReader, Rows};
 use snapsync_model::{
     BLOCK, Change, Context, End, Error, Kind, Monitor, Op, Range, RelPath, Result, SnapshotInfo,
 };
@@ -170,9 +170,12 @@ impl<'a> Incoming<'a> {
         fault::point("stage.manifest");
         vet(&self.manifest(), self.monitor)?;
         let mut rehearsal = Rehearsal::new(&self.root, &self.staged("probe")?)?;
+        let mut need = Need::default();
         for change in self.manifest_reader()? {
             self.monitor.check()?;
-            rehearsal.row(&change?)?;
+            let change = change?;
+            rehearsal.row(&change)?;
+            need.add(&change, copies, shares);
         }
         let (limits, losses) = rehearsal.finish();
         self.places = Places::read(&self.manifest())?;
@@ -186,7 +189,7 @@ impl<'a> Incoming<'a> {
         }
         // What is there has its space.
         let kept = self.received.bytes();
-        Need::of(&self.manifest(), copies, shares)?.check(&self.root, kept)?;
+        need.check(&self.root, kept)?;
         self.received.open(&self.stage_path())?;
         Ok(Report { losses, held: self.received.held().clone(), kept })
     }
@@ -205,26 +208,25 @@ impl<'a> Incoming<'a> {
 
     /// Stages all new entries that no frame brings: directories, links, devices, files that are all holes.
     pub fn entries(&self) -> Result<()> {
-        self.each_row(|_, change| {
+        let is_directory = |row: &Brief| row.flags.created && row.kind == Kind::Directory;
+        self.each_row(is_directory, |_, change| {
             let is_root = change.path.as_ref().is_none_or(RelPath::is_root);
-            let makes = change.flags.created && change.kind == Kind::Directory && !is_root;
-            if makes { self.directory(change) } else { Ok(()) }
+            if is_root { Ok(()) } else { self.directory(change) }
         })?;
-        self.each_row(|parents, change| {
-            let by_others = change.kind == Kind::File && (change.data_bytes() > 0 || change.has_clones());
-            if change.flags.created && change.kind != Kind::Directory && !by_others {
-                self.entry(parents, change)?;
-            }
-            Ok(())
-        })
+        let is_bare = |row: &Brief| {
+            let by_others = row.kind == Kind::File && (row.data_bytes > 0 || row.has_clones);
+            row.flags.created && row.kind != Kind::Directory && !by_others
+        };
+        self.each_row(is_bare, |parents, change| self.entry(parents, change))
     }
 
-    /// Calls `act` for every row, in parallel.
+    /// Calls `act` for every row that is wanted, in parallel.
     pub(crate) fn each_row(
         &self,
+        wanted: impl Fn(&Brief) -> bool + Sync,
         act: impl Fn(&mut Parents<'_>, &Change) -> Result<()> + Sync,
     ) -> Result<()> {
-        let mut rows = self.manifest_reader()?;
+        let mut rows = self.manifest_reader()?.only(wanted);
         loop {
             let chunk = next_chunk(&mut rows)?;
             if chunk.is_empty() {
@@ -286,7 +288,9 @@ impl<'a> Incoming<'a> {
         let path = self.staged_new(change, 0).map_err(io::Error::other)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let (dir, name) = parents.of(&path)?;
-        let file = File::from(openat(dir, name, flags, Mode::from_raw_mode(0o600))?);
+        // Nobody else gets into the stage: most files can have their mode from the start.
+        let mode = change.new.map_or(0o600, |a| a.mode & 0o777 | 0o600);
+        let file = File::from(openat(dir, name, flags, Mode::from_raw_mode(mode))?);
         let wanted = change.new.map_or(0, |a| a.flags) & !attributes::PROTECTIVE;
         attributes::set_flags(&file, wanted, &self.journal.limits)?;
         let size = change.new.map_or(0, |a| a.size);
@@ -413,14 +417,15 @@ impl<'a> Incoming<'a> {
         if sources.is_empty() {
             return Ok(());
         }
-        self.each_row(|parents, change| {
-            if change.has_clones() {
+        self.each_row(
+            |row| row.has_clones,
+            |parents, change| {
                 self.clone_into(parents, change, &sources)
                     .context("stage the data of", change.display_path())?;
                 fault::point("stage.clone");
-            }
-            Ok(())
-        })
+                Ok(())
+            },
+        )
     }
 
     fn clone_into(&self, parents: &mut Parents<'_>, change: &Change, sources: &Sources) -> io::Result<()> {
@@ -466,11 +471,8 @@ impl<'a> Incoming<'a> {
 
     /// The second and later names of new files.
     fn further_names(&self) -> Result<()> {
-        for change in self.manifest_reader()? {
+        for change in self.manifest_reader()?.only(|row| row.flags.created && row.added > 1) {
             let change = change?;
-            if !change.flags.created {
-                continue;
-            }
             for at in 1..change.links_added.len() {
                 let (first, to) = (self.staged_new(&change, 0)?, self.staged_new(&change, at)?);
                 self.root.link(&first, &to).context("stage a further name of", change.display_path())?;
@@ -494,7 +496,7 @@ fn unasked(change: &Change, range: Range) -> Error {
 }
 
 /// Some rows to be looked at side by side: fewer where they are large.
-pub(crate) fn next_chunk(rows: &mut ManifestReader) -> Result<Vec<Change>> {
+pub(crate) fn next_chunk(rows: &mut impl Iterator<Item = Result<Change>>) -> Result<Vec<Change>> {
     let (mut chunk, mut parts) = (Vec::new(), 0);
     while chunk.len() < CHUNK && parts < PARTS {
         let Some(change) = rows.next().transpose()? else { break };

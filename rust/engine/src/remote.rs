@@ -7,12 +7,11 @@ use crate::report::Synced;
 use crate::retention::Keep;
 use crate::roles::{Deed, Outcome};
 use crate::standby::{
-    Begun, Data, Local, Looked, Offer, Opening, Pending, StandbyEnd, State, hex, is_cut, workers,
+    Begun, Data, Local, Looked, Offer, Opening, Pending, StandbyEnd, State, hex, is_cut, with_data, workers,
 };
 use crate::sync::drive;
 use crate::{Options, Travel};
 use serde_json::value::RawValue;
-use snapsync_manifest::ManifestReader;
 use snapsync_model::{Context, Error, Monitor, Result, SnapshotInfo};
 use snapsync_stream::wire::{lift, write_head};
 use snapsync_stream::{Arrivals, Limit, Outlet, Sent, send};
@@ -415,7 +414,7 @@ impl StandbyEnd for Remote<'_, '_> {
 
     fn transfer(&mut self, data: Data<'_>) -> Result<Sent> {
         self.is_sending = true;
-        let rows = ManifestReader::open(data.manifest)?;
+        let rows = with_data(data.manifest)?;
         let peer = self.wire.peer.clone();
         let mut outlets = vec![self.wire.outlet(self.limit.as_ref())];
         outlets.extend(self.further.outlets(&peer, self.limit.as_ref(), self.monitor)?);

@@ -7,7 +7,7 @@ use crate::place::{self, Place};
 use crate::pruned::{Pruned, within};
 use crate::report::RestoredTo;
 use crate::sides::Sides;
-use crate::standby::{Offer, Room, begin, is_cut, workers};
+use crate::standby::{Offer, Room, begin, is_cut, with_data, workers};
 use crate::sync::{announce, header, volume_head};
 use rayon::prelude::*;
 use snapsync_apply::{Incoming, Journal, Loss, Phase, discard};
@@ -278,14 +278,13 @@ impl Staging<'_> {
 
     fn transfer(&self, incoming: &Incoming<'_>, held: &Held, shares: bool) -> Result<u64> {
         let side = &*self.content.sides.target;
-        let rows = ManifestReader::open(self.manifest)?;
         let budget = Budget::new(MEMORY);
         let (monitor, sink) = (self.monitor, || incoming.sink());
         if !shares {
-            run(rows, side, held, workers(), &budget, monitor, &sink)?;
+            run(with_data(self.manifest)?, side, held, workers(), &budget, monitor, &sink)?;
             return Ok(0);
         }
-        let shared = AtomicU64::new(0);
+        let (rows, shared) = (ManifestReader::open(self.manifest)?, AtomicU64::new(0));
         let inodes = side.inodes()?.peekable();
         let rows =
             Sharing { rows, inodes, side, incoming, held, monitor, shared: &shared, left: VecDeque::new() };

@@ -4,9 +4,9 @@ use crate::place::Place;
 use crate::receive::BUFFER;
 use crate::report::Sent;
 use crate::sides::Sides;
-use crate::standby::workers;
+use crate::standby::{with_data, workers};
 use crate::sync::{announce, header, volume_head};
-use snapsync_manifest::{Header as ManifestHeader, ManifestReader};
+use snapsync_manifest::Header as ManifestHeader;
 use snapsync_model::{
     Context, Counts, Error, Identity, Monitor, Provider, Result, SnapshotInfo, Stage, Subset,
 };
@@ -115,7 +115,7 @@ fn write(
     };
     let seed = [put().map_err(|e| lift(e, "write", name))?, announced.digest];
     monitor.start(Stage::Send, head.totals.data_bytes);
-    let rows = ManifestReader::open(manifest)?;
+    let rows = with_data(manifest)?;
     let outlets = vec![Outlet { to: Box::new(to), name: name.to_path_buf() }];
     let held = Held::default();
     let target = &*sides.target;

@@ -9,7 +9,9 @@ use crate::retention::{self, Keep};
 use serde::{Deserialize, Serialize};
 use snapsync_apply::{Incoming, Journal, Loss, Phase, is_intact};
 use snapsync_manifest::{ManifestReader, Rows};
-use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, Side, SnapshotInfo, VolumeInfo};
+use snapsync_model::{
+    Change, Context, Error, Monitor, Provider, Result, Role, Side, SnapshotInfo, VolumeInfo,
+};
 use snapsync_snapshot::{Volume, name_is_free};
 use snapsync_stream::wire::{Digest, End, Header, ManifestHead};
 use snapsync_stream::{Arrivals, Budget, Held, MEMORY, Sent, receive, run};
@@ -427,12 +429,16 @@ impl Room {
     }
 }
 
+/// The rows of a manifest whose data travels.
+pub(crate) fn with_data(manifest: &Path) -> Result<impl Iterator<Item = Result<Change>> + Send + use<>> {
+    Ok(ManifestReader::open(manifest)?.only(|row| row.data_bytes > 0))
+}
+
 /// Brings data that this process can read into the stage.
 pub(crate) fn fill(incoming: &Incoming<'_>, data: &Data<'_>, monitor: &Monitor) -> Result<Sent> {
-    let rows = ManifestReader::open(data.manifest)?;
+    let counts = ManifestReader::open(data.manifest)?.counts()?;
     let budget = Budget::new(MEMORY);
-    let counts = rows.counts()?;
-    run(rows, data.side, data.held, workers(), &budget, monitor, &|| incoming.sink())?;
+    run(with_data(data.manifest)?, data.side, data.held, workers(), &budget, monitor, &|| incoming.sink())?;
     Ok(Sent { frames: 0, raw: counts.data_bytes, stored: counts.data_bytes })
 }
 

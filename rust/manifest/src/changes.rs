@@ -13,8 +13,12 @@ use arrow_array::builder::{
 };
 use arrow_array::cast::AsArray;
 use arrow_array::types::UInt64Type;
-use arrow_array::{Array, BooleanArray, RecordBatch, StructArray};
+use arrow_array::{
+    Array, BinaryArray, BooleanArray, RecordBatch, StringArray, StructArray, TimestampNanosecondArray,
+    UInt32Array, UInt64Array,
+};
 use arrow_schema::{DataType, Field, Fields, Schema};
+use rayon::prelude::*;
 use snapsync_model::{
     Attributes, Change, ChangeFlags, Context, Counts, End, Error, Extent, Kind, Op, RelPath, Result, Source,
 };
@@ -44,6 +48,9 @@ const TOTALS: [&str; 6] =
 /// Totals are known only at the end, and the schema stands at the start: room is kept for them as this many
 /// digits, recognisable and filled in when they are known.
 const DIGITS: usize = 20;
+
+/// Rows that one thread decodes at least.
+const SIDE_BY_SIDE: usize = 256;
 
 fn placeholder(at: usize) -> String {
     format!("\u{1}{at}{}", "\u{2}".repeat(DIGITS - 2))
@@ -442,16 +449,36 @@ impl ManifestReader {
         })
     }
 
+    /// Only the changes that are wanted; the rest of other rows is passed over unread.
+    pub fn only<F: Fn(&Brief) -> bool + Sync>(self, wanted: F) -> Only<F> {
+        Only { reader: self, wanted }
+    }
+
     /// The rows of the next batch, beside those that the iterator has begun with.
-    pub(crate) fn next_rows(&mut self) -> Option<Result<Vec<Change>>> {
+    pub(crate) fn next_rows(
+        &mut self,
+        wanted: impl Fn(&Brief) -> bool + Sync,
+    ) -> Option<Result<Vec<Change>>> {
         let batch = self.file.next_batch()?;
-        Some(batch.and_then(|batch| changes_of(&batch).map_err(|why| self.damaged(why))))
+        Some(batch.and_then(|batch| changes_of(&batch, wanted).map_err(|why| self.damaged(why))))
     }
 
     /// The rows of the batch number `at`.
     pub(crate) fn rows_at(&mut self, at: usize) -> Result<Vec<Change>> {
         let batch = self.file.batch_at(at)?;
-        changes_of(&batch).map_err(|why| self.damaged(why))
+        changes_of(&batch, |_| true).map_err(|why| self.damaged(why))
+    }
+
+    fn next_wanted(&mut self, wanted: impl Fn(&Brief) -> bool + Sync) -> Option<Result<Change>> {
+        loop {
+            if let Some(change) = self.rows.next() {
+                return Some(Ok(change));
+            }
+            match self.next_rows(&wanted)? {
+                Ok(rows) => self.rows = rows.into_iter(),
+                Err(e) => return Some(Err(e)),
+            }
+        }
     }
 
     pub(crate) fn format(&self) -> Result<String> {
@@ -467,46 +494,160 @@ impl Iterator for ManifestReader {
     type Item = Result<Change>;
 
     fn next(&mut self) -> Option<Result<Change>> {
-        loop {
-            if let Some(change) = self.rows.next() {
-                return Some(Ok(change));
-            }
-            match self.next_rows()? {
-                Ok(rows) => self.rows = rows.into_iter(),
-                Err(e) => return Some(Err(e)),
-            }
+        self.next_wanted(|_| true)
+    }
+}
+
+/// Some of the changes of a manifest, in order.
+pub struct Only<F> {
+    reader: ManifestReader,
+    wanted: F,
+}
+
+impl<F: Fn(&Brief) -> bool + Sync> Iterator for Only<F> {
+    type Item = Result<Change>;
+
+    fn next(&mut self) -> Option<Result<Change>> {
+        self.reader.next_wanted(&self.wanted)
+    }
+}
+
+/// What a row tells at little cost, and by which it may be passed over.
+#[derive(Clone, Copy, Debug)]
+pub struct Brief {
+    pub kind: Kind,
+    pub flags: ChangeFlags,
+    pub data_bytes: u64,
+    pub has_clones: bool,
+    /// How many names come, and how many go.
+    pub added: usize,
+    pub removed: usize,
+    /// The directory of the first name that comes.
+    pub parent: Option<u64>,
+    /// `FS_*_FL` in the target.
+    pub inode_flags: u32,
+}
+
+/// The columns of one batch, found once for all of its rows.
+struct View<'a> {
+    ino: &'a UInt64Array,
+    generation: &'a UInt64Array,
+    kind: &'a StringArray,
+    flags: [&'a BooleanArray; 7],
+    path: PathView<'a>,
+    old_path: PathView<'a>,
+    links_added: &'a column::List,
+    links_removed: &'a column::List,
+    nlink: &'a UInt32Array,
+    nlink_old: &'a UInt32Array,
+    new: AttributesView<'a>,
+    old: AttributesView<'a>,
+    symlink_target: &'a BinaryArray,
+    xattr: &'a column::List,
+    extents: &'a column::List,
+    data_bytes: &'a UInt64Array,
+}
+
+/// A path's text and, where that is not all of it, its bytes.
+struct PathView<'a> {
+    text: &'a StringArray,
+    raw: &'a BinaryArray,
+}
+
+struct AttributesView<'a> {
+    size: &'a UInt64Array,
+    mode: &'a UInt32Array,
+    uid: &'a UInt32Array,
+    gid: &'a UInt32Array,
+    rdev: &'a UInt64Array,
+    mtime: &'a TimestampNanosecondArray,
+    flags: &'a UInt32Array,
+}
+
+impl<'a> View<'a> {
+    fn of(batch: &'a RecordBatch) -> View<'a> {
+        let columns = Columns(batch);
+        let flags = columns.structure("change");
+        View {
+            ino: columns.u64("inode"),
+            generation: columns.u64("generation"),
+            kind: columns.text("kind"),
+            flags: std::array::from_fn(|at| flags.column(at).as_boolean()),
+            path: PathView { text: columns.text("path"), raw: columns.binary("path_raw") },
+            old_path: PathView { text: columns.text("old_path"), raw: columns.binary("old_path_raw") },
+            links_added: columns.list("links_added"),
+            links_removed: columns.list("links_removed"),
+            nlink: columns.u32("nlink"),
+            nlink_old: columns.u32("nlink_old"),
+            new: AttributesView::of(&columns, ""),
+            old: AttributesView::of(&columns, "_old"),
+            symlink_target: columns.binary("symlink_target"),
+            xattr: columns.list("xattr"),
+            extents: columns.list("extents"),
+            data_bytes: columns.u64("data_bytes"),
         }
     }
-}
 
-fn changes_of(batch: &RecordBatch) -> Result<Vec<Change>, &'static str> {
-    let columns = Columns(batch);
-    (0..batch.num_rows()).map(|row| change_at(&columns, row)).collect()
-}
-
-fn change_at(columns: &Columns<'_>, row: usize) -> Result<Change, &'static str> {
-    let change = Change {
-        ino: columns.u64("inode").value(row),
-        generation: columns.u64("generation").value(row),
-        kind: kind_at(columns.text("kind"), row).ok_or("a kind is unknown")?,
-        flags: flags_at(columns.structure("change"), row),
-        path: path_at(columns, "path", "path_raw", row)?,
-        old_path: path_at(columns, "old_path", "old_path_raw", row)?,
-        links_added: links_at(columns.list("links_added"), row),
-        links_removed: links_at(columns.list("links_removed"), row),
-        nlink: columns.u32("nlink").value(row),
-        nlink_old: columns.u32("nlink_old").value(row),
-        new: attributes_at(columns, "", row)?,
-        old: attributes_at(columns, "_old", row)?,
-        symlink_target: bytes_at(columns.binary("symlink_target"), row),
-        xattrs: xattrs_at(columns.list("xattr"), row),
-        extents: extents_at(columns.list("extents"), row).ok_or("an extent's op or source is unknown")?,
-    };
-    is_sound(&change)?;
-    if columns.u64("data_bytes").value(row) != change.data_bytes() {
-        return Err("a row's data is not as much as it says");
+    fn brief(&self, row: usize) -> Result<Brief, &'static str> {
+        let (added, links) = items_at(self.links_added, row);
+        let parents = links.column(0).as_primitive::<UInt64Type>();
+        let (extents, items) = items_at(self.extents, row);
+        let sources = items.column(4);
+        Ok(Brief {
+            kind: kind_at(self.kind, row).ok_or("a kind is unknown")?,
+            flags: self.flags(row),
+            data_bytes: self.data_bytes.value(row),
+            has_clones: sources.null_count() < sources.len()
+                && extents.into_iter().any(|i| sources.is_valid(i)),
+            parent: added.clone().next().map(|first| parents.value(first)),
+            added: added.len(),
+            removed: items_at(self.links_removed, row).0.len(),
+            inode_flags: self.new.flags.at(row).unwrap_or(0),
+        })
     }
-    Ok(change)
+
+    fn change(&self, row: usize) -> Result<Change, &'static str> {
+        let change = Change {
+            ino: self.ino.value(row),
+            generation: self.generation.value(row),
+            kind: kind_at(self.kind, row).ok_or("a kind is unknown")?,
+            flags: self.flags(row),
+            path: self.path.at(row)?,
+            old_path: self.old_path.at(row)?,
+            links_added: links_at(self.links_added, row),
+            links_removed: links_at(self.links_removed, row),
+            nlink: self.nlink.value(row),
+            nlink_old: self.nlink_old.value(row),
+            new: self.new.at(row)?,
+            old: self.old.at(row)?,
+            symlink_target: bytes_at(self.symlink_target, row),
+            xattrs: xattrs_at(self.xattr, row),
+            extents: extents_at(self.extents, row).ok_or("an extent's op or source is unknown")?,
+        };
+        is_sound(&change)?;
+        if self.data_bytes.value(row) != change.data_bytes() {
+            return Err("a row's data is not as much as it says");
+        }
+        Ok(change)
+    }
+
+    fn flags(&self, row: usize) -> ChangeFlags {
+        let [created, deleted, renamed, data, attributes, xattrs, links] =
+            self.flags.map(|flag| flag.value(row));
+        ChangeFlags { created, deleted, renamed, data, attributes, xattrs, links }
+    }
+}
+
+fn changes_of(
+    batch: &RecordBatch,
+    wanted: impl Fn(&Brief) -> bool + Sync,
+) -> Result<Vec<Change>, &'static str> {
+    let view = View::of(batch);
+    let change = |row| match view.brief(row) {
+        Ok(brief) => wanted(&brief).then(|| view.change(row)),
+        Err(why) => Some(Err(why)),
+    };
+    (0..batch.num_rows()).into_par_iter().with_min_len(SIDE_BY_SIDE).filter_map(change).collect()
 }
 
 /// What every later stage relies on, whoever wrote the file.
@@ -557,55 +698,46 @@ fn is_sound(change: &Change) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn flags_at(flags: &StructArray, row: usize) -> ChangeFlags {
-    let flag =
-        |at: usize| flags.column(at).as_any().downcast_ref::<BooleanArray>().is_some_and(|a| a.value(row));
-    ChangeFlags {
-        created: flag(0),
-        deleted: flag(1),
-        renamed: flag(2),
-        data: flag(3),
-        attributes: flag(4),
-        xattrs: flag(5),
-        links: flag(6),
-    }
-}
-
-fn path_at(
-    columns: &Columns<'_>,
-    text: &str,
-    raw: &str,
-    row: usize,
-) -> Result<Option<RelPath>, &'static str> {
-    let (text, raw) = (columns.text(text), columns.binary(raw));
-    let text = optional(text, row, || text.value(row));
-    let raw = optional(raw, row, || raw.value(row));
-    // Or people would be shown another path than the one that counts.
-    if raw.is_some_and(|raw| std::str::from_utf8(raw).is_ok() || text != Some(&*String::from_utf8_lossy(raw)))
-    {
-        return Err("a path's bytes are not those of its text");
-    }
-    let bytes = raw.or(text.map(str::as_bytes));
-    bytes.map(RelPath::new).transpose().map_err(|_| "a path is not one below a root")
-}
-
-/// All of them, or none.
-fn attributes_at(
-    columns: &Columns<'_>,
-    suffix: &str,
-    row: usize,
-) -> Result<Option<Attributes>, &'static str> {
-    let name = |name: &str| format!("{name}{suffix}");
-    let u64 = |column: &str| columns.u64(&name(column)).at(row);
-    let u32 = |column: &str| columns.u32(&name(column)).at(row);
-    let mtime = columns.time(&name("mtime")).at(row);
-    let numbers = (u64("size"), u64("rdev"), mtime);
-    match (numbers, u32("mode"), u32("uid"), u32("gid"), u32("flags")) {
-        ((Some(size), Some(rdev), Some(mtime)), Some(mode), Some(uid), Some(gid), Some(flags)) => {
-            Ok(Some(Attributes { size, mode, uid, gid, rdev, mtime, flags }))
+impl PathView<'_> {
+    fn at(&self, row: usize) -> Result<Option<RelPath>, &'static str> {
+        let text = optional(self.text, row, || self.text.value(row));
+        let raw = optional(self.raw, row, || self.raw.value(row));
+        // Or people would be shown another path than the one that counts.
+        if raw.is_some_and(|raw| {
+            std::str::from_utf8(raw).is_ok() || text != Some(&*String::from_utf8_lossy(raw))
+        }) {
+            return Err("a path's bytes are not those of its text");
         }
-        ((None, None, None), None, None, None, None) => Ok(None),
-        _ => Err("a row lacks some of its attributes"),
+        let bytes = raw.or(text.map(str::as_bytes));
+        bytes.map(RelPath::new).transpose().map_err(|_| "a path is not one below a root")
+    }
+}
+
+impl<'a> AttributesView<'a> {
+    fn of(columns: &Columns<'a>, suffix: &str) -> AttributesView<'a> {
+        let name = |name: &str| format!("{name}{suffix}");
+        AttributesView {
+            size: columns.u64(&name("size")),
+            mode: columns.u32(&name("mode")),
+            uid: columns.u32(&name("uid")),
+            gid: columns.u32(&name("gid")),
+            rdev: columns.u64(&name("rdev")),
+            mtime: columns.time(&name("mtime")),
+            flags: columns.u32(&name("flags")),
+        }
+    }
+
+    /// All of them, or none.
+    fn at(&self, row: usize) -> Result<Option<Attributes>, &'static str> {
+        let numbers = (self.size.at(row), self.rdev.at(row), self.mtime.at(row));
+        let words = (self.mode.at(row), self.uid.at(row), self.gid.at(row), self.flags.at(row));
+        match (numbers, words) {
+            ((Some(size), Some(rdev), Some(mtime)), (Some(mode), Some(uid), Some(gid), Some(flags))) => {
+                Ok(Some(Attributes { size, mode, uid, gid, rdev, mtime, flags }))
+            }
+            ((None, None, None), (None, None, None, None)) => Ok(None),
+            _ => Err("a row lacks some of its attributes"),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ mod rows;
 mod table;
 mod vet;
 
-pub use changes::{Header, ManifestReader, ManifestWriter};
+pub use changes::{Brief, Header, ManifestReader, ManifestWriter};
 pub use rows::Rows;
 pub use table::{TableInfo, TableReader, TableWriter};
 pub use vet::vet;

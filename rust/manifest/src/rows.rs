@@ -27,7 +27,7 @@ impl Rows {
     pub fn open(path: &Path) -> Result<Rows> {
         let mut reader = ManifestReader::open(path)?;
         let mut last: Vec<u64> = Vec::new();
-        while let Some(batch) = reader.next_rows() {
+        while let Some(batch) = reader.next_rows(|_| true) {
             let before = last.last().copied().unwrap_or(0);
             last.push(batch?.last().map_or(before, |change| change.ino));
         }

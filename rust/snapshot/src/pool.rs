@@ -3,19 +3,21 @@
 
 use crate::Volume;
 use rayon::prelude::*;
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use snapsync_manifest::{TableInfo, TableReader, TableWriter};
 use snapsync_model::{
     Attributes, Context, Counters, Details, Directories, Inode, Inodes, Kind, Layout, Link, Monitor, Placed,
-    Range, RelPath, Result, Segment, SegmentKind, Side, Subset,
+    Range, RelPath, Result, Segment, SegmentKind, Side, Subset, locked,
 };
-use snapsync_sys::{Entry, FileSystem, Root, btrfs, fault, sync_filesystem};
-use snapsync_walk::{Tree, details_of, layout_of};
+use snapsync_sys::{FileSystem, Root, btrfs, fault, stat_of, sync_filesystem};
+use snapsync_walk::{Tree, details_of, details_of_open, layout_of};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// An object's number is its round and its place in it.
@@ -228,22 +230,49 @@ pub(crate) struct Objects<'a> {
     filesystem: FileSystem,
     pool: PathBuf,
     round: u64,
-    next: AtomicU64,
+    numbers: Numbers,
     monitor: &'a Monitor,
+}
+
+/// Numbers of new objects. Each thread fills directories of its own: in one directory they would wait for each other.
+struct Numbers {
+    next_dir: AtomicU64,
+    /// The next number of each thread.
+    next: Vec<Mutex<u64>>,
+}
+
+impl Numbers {
+    fn new() -> Numbers {
+        // The last is for whoever is no thread of the pool.
+        let threads = rayon::current_num_threads() + 1;
+        Numbers { next_dir: AtomicU64::new(0), next: (0..threads).map(|_| Mutex::new(0)).collect() }
+    }
+
+    fn next(&self) -> u64 {
+        let outside = self.next.len() - 1;
+        let mut next =
+            locked(&self.next[rayon::current_thread_index().map_or(outside, |at| at.min(outside))]);
+        if next.is_multiple_of(OBJECTS_PER_DIR) {
+            *next = self.next_dir.fetch_add(1, Relaxed) * OBJECTS_PER_DIR;
+        }
+        *next += 1;
+        *next - 1
+    }
 }
 
 impl<'a> Objects<'a> {
     pub(crate) fn new(volume: &Volume, root: &'a Root, round: u64, monitor: &'a Monitor) -> Self {
         let (filesystem, pool) = (volume.filesystem(), volume.store().join("pool"));
-        Objects { root, filesystem, pool, round, next: AtomicU64::new(0), monitor }
+        Objects { root, filesystem, pool, round, numbers: Numbers::new(), monitor }
     }
 
     /// Reads until the file holds still for as long as that takes.
     pub(crate) fn read(&self, path: &RelPath, walked: &Inode, old: Old<'_>) -> Result<Inode> {
-        let entry = self.root.entry(path).context("open", self.root.show(path))?;
+        let held = self.hold(path, walked.kind).context("open", self.root.show(path))?;
+        let stat = || stat_of(&held).context("read the attributes of", self.root.show(path));
         let mut last = None;
         for _ in 0..TRIES {
-            let before = entry.stat().context("read the attributes of", self.root.show(path))?;
+            let before = stat()?;
             if before.generation != walked.generation || before.kind != walked.kind {
                 // Another took its name since the walk; the one that was walked is gone.
                 return Err(io::Error::from_raw_os_error(2)).context("open", self.root.show(path));
@@ -254,14 +283,19 @@ impl<'a> Objects<'a> {
                 blocks: before.blocks,
                 ..walked.clone()
             };
-            let mut details = details_of(self.root, path, walked.kind)?;
+            let mut details = match walked.kind {
+                Kind::File | Kind::Directory => {
+                    details_of_open(&held).context("read the attributes of", self.root.show(path))?
+                }
+                _ => details_of(self.root, path, walked.kind)?,
+            };
             if walked.kind == Kind::File {
-                let data = self.data(path, &entry, &inode, old)?;
+                let data = self.data(path, &held, &inode, old)?;
                 (details.unwritten, inode.object, inode.shared) = (data.unwritten, data.object, data.shared);
             }
             inode.attributes.flags = details.flags;
             inode.details = Some(Box::new(details));
-            let after = entry.stat().context("read the attributes of", self.root.show(path))?;
+            let after = stat()?;
             if (after.ctime, after.attributes) == (before.ctime, before.attributes) {
                 return Ok(inode);
             }
@@ -273,8 +307,22 @@ impl<'a> Objects<'a> {
         Ok(last.unwrap_or_else(|| walked.clone()))
     }
 
+    /// Opens files and directories for reading, and nothing else: a fifo would wait for its other end.
+    fn hold(&self, path: &RelPath, kind: Kind) -> io::Result<File> {
+        if !matches!(kind, Kind::File | Kind::Directory) {
+            return self.root.open_at(path, OFlags::PATH, Mode::empty()).map(File::from);
+        }
+        match self.root.read(path) {
+            // A link or a socket took its name since the walk: what was walked is gone.
+            Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::LOOP | Errno::NXIO)) => {
+                Err(Errno::NOENT.into())
+            }
+            other => other,
+        }
+    }
+
     /// The object that holds the bytes is the old one where they are the same.
-    fn data(&self, path: &RelPath, entry: &Entry, inode: &Inode, old: Old<'_>) -> Result<Data> {
+    fn data(&self, path: &RelPath, file: &File, inode: &Inode, old: Old<'_>) -> Result<Data> {
         let show = || self.root.show(path);
         if let Old::Same(old) = old {
             let unwritten = old.details.as_ref().map_or_else(Vec::new, |d| d.unwritten.clone());
@@ -283,20 +331,19 @@ impl<'a> Objects<'a> {
         if inode.attributes.size == 0 && inode.blocks == 0 {
             return Ok(Data::default());
         }
-        let file = entry.open(OFlags::RDONLY).context("open", show())?;
-        let layout = layout_of(&file, inode, self.filesystem).context("read the extents of", show())?;
+        let layout = layout_of(file, inode, self.filesystem).context("read the extents of", show())?;
         let unwritten = layout.ranges(SegmentKind::Unwritten);
         if inode.attributes.size == 0 {
             return Ok(Data { unwritten, ..Data::default() });
         }
         if let Some(old) = old.row()
-            && self.is_the_same(&file, &layout, inode, old).context("compare", show())?
+            && self.is_the_same(file, &layout, inode, old).context("compare", show())?
         {
             return Ok(Data { unwritten, object: old.object, shared: old.shared });
         }
         let shared = self.is_shared(&layout, old.row()).context("read the extents of", show())?;
-        let object = (self.round << ROUND_SHIFT) | self.next.fetch_add(1, Relaxed);
-        self.store(&file, &layout, inode.attributes.size, object).context("copy to the pool", show())?;
+        let object = (self.round << ROUND_SHIFT) | self.numbers.next();
+        self.store(file, &layout, inode.attributes.size, object).context("copy to the pool", show())?;
         fault::point("snapshot.object");
         Ok(Data { unwritten, object, shared })
     }

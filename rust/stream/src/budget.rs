@@ -7,24 +7,37 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 pub const MEMORY: u64 = 64 << 20;
 
 pub struct Budget {
-    free: Mutex<u64>,
+    state: Mutex<State>,
     freed: Condvar,
     total: u64,
 }
 
+struct State {
+    free: u64,
+    /// How many wait for more to be free.
+    waiting: usize,
+}
+
 impl Budget {
     pub fn new(total: u64) -> Arc<Budget> {
-        Arc::new(Budget { free: Mutex::new(total), freed: Condvar::new(), total })
+        Arc::new(Budget {
+            state: Mutex::new(State { free: total, waiting: 0 }),
+            freed: Condvar::new(),
+            total,
+        })
     }
 
     /// Waits until so many bytes may be held. More than there are counts as all of them.
     pub fn take(self: &Arc<Self>, bytes: u64) -> Permit {
         let bytes = bytes.min(self.total);
-        let mut free = locked(&self.free);
-        while *free < bytes {
-            free = self.freed.wait(free).unwrap_or_else(PoisonError::into_inner);
+        let mut state = locked(&self.state);
+        while state.free < bytes {
+            state.waiting += 1;
+            state = self.freed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.waiting -= 1;
         }
-        *free -= bytes;
+        state.free -= bytes;
+        drop(state);
         Permit { budget: self.clone(), bytes }
     }
 }
@@ -44,8 +57,11 @@ impl Permit {
     }
 
     fn give_back(&self, bytes: u64) {
-        *locked(&self.budget.free) += bytes;
-        self.budget.freed.notify_all();
+        let mut state = locked(&self.budget.state);
+        state.free += bytes;
+        if state.waiting > 0 {
+            self.budget.freed.notify_all();
+        }
     }
 }
 
@@ -82,6 +98,6 @@ mod tests {
         });
         let (left, most) = *locked(&held);
         assert!(left == 0 && most <= 100, "{left} {most}");
-        assert_eq!(*locked(&budget.free), 100);
+        assert_eq!(locked(&budget.state).free, 100);
     }
 }

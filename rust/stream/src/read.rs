@@ -15,8 +15,11 @@ use std::sync::{Arc, Mutex};
 pub const FRAME: u64 = 1 << 20;
 /// Bytes that one worker reads of one file at a time: a large file is read by many.
 const PIECE: u64 = 8 << 20;
-/// Pieces that wait for a worker.
-const QUEUE: usize = 64;
+/// Small files that one worker reads one after the other: they are mostly of one directory, which only one at a time
+/// can write to at the target.
+const ERRAND: usize = 64;
+/// Errands that wait for a worker.
+const QUEUE: usize = 16;
 
 /// A run of bytes of one changed file.
 pub struct Frame {
@@ -66,7 +69,7 @@ pub fn run<'a>(
     make_sink: &(dyn Fn() -> Sink<'a> + Sync),
 ) -> Result<()> {
     let reader = Reader { side, budget, monitor };
-    let (give, take) = bounded::<Piece>(QUEUE);
+    let (give, take) = bounded::<Vec<Piece>>(QUEUE);
     let failed = Mutex::new(None);
     let fail = |error: Error| {
         locked(&failed).get_or_insert(error);
@@ -85,14 +88,15 @@ pub fn run<'a>(
     unlocked(failed).map_or(Ok(()), Err)
 }
 
-/// Joins the rows with the inodes of the target, both sorted, and cuts their data into pieces.
+/// Joins the rows with the inodes of the target, both sorted, and cuts their data into pieces, the small ones together.
 fn feed(
     rows: impl Iterator<Item = Result<Change>>,
     side: &dyn Side,
     held: &Held,
-    give: &Sender<Piece>,
+    give: &Sender<Vec<Piece>>,
 ) -> Result<()> {
     let mut inodes = side.inodes()?.peekable();
+    let (mut errand, mut bytes) = (Vec::new(), 0);
     for change in rows {
         let change = change?;
         let left = held.left(&change);
@@ -102,13 +106,19 @@ fn feed(
         let inode = Arc::new(advance_to(&mut inodes, change.ino)?);
         let change = Arc::new(change);
         for ranges in pieces(&left) {
-            let piece = Piece { change: change.clone(), inode: inode.clone(), ranges };
-            if give.send(piece).is_err() {
-                // All workers have failed, and said why.
-                return Ok(());
+            bytes += ranges.iter().map(|range| range.length).sum::<u64>();
+            errand.push(Piece { change: change.clone(), inode: inode.clone(), ranges });
+            if errand.len() == ERRAND || bytes >= FRAME {
+                bytes = 0;
+                if give.send(std::mem::take(&mut errand)).is_err() {
+                    // All workers have failed, and said why.
+                    return Ok(());
+                }
             }
         }
     }
+    // Who fails says why.
+    let _ = give.send(errand);
     Ok(())
 }
 
@@ -153,8 +163,8 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn work(&self, take: &Receiver<Piece>, mut sink: Sink<'_>) -> Result<()> {
-        for piece in take {
+    fn work(&self, take: &Receiver<Vec<Piece>>, mut sink: Sink<'_>) -> Result<()> {
+        for piece in take.iter().flatten() {
             self.monitor.check()?;
             let file = self.side.open(&piece.inode)?;
             for range in &piece.ranges {

@@ -51,6 +51,11 @@ pub fn stat_at(dir: impl AsFd, name: &OsStr) -> io::Result<Stat> {
     stat_with(dir, name, AtFlags::SYMLINK_NOFOLLOW)
 }
 
+/// What a descriptor holds, open or not.
+pub fn stat_of(fd: impl AsFd) -> io::Result<Stat> {
+    stat_with(fd, OsStr::new(""), AtFlags::EMPTY_PATH)
+}
+
 fn stat_with(dir: impl AsFd, name: &OsStr, at: AtFlags) -> io::Result<Stat> {
     let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME | StatxFlags::MNT_ID;
     let stat = statx(dir, name, at | AtFlags::NO_AUTOMOUNT, wanted)?;
@@ -121,7 +126,7 @@ impl Entry {
     }
 
     pub fn stat(&self) -> io::Result<Stat> {
-        stat_with(&self.fd, OsStr::new(""), AtFlags::EMPTY_PATH)
+        stat_of(&self.fd)
     }
 
     /// Opens the very thing this entry holds. Only for files and directories: a fifo would wait for its
@@ -157,6 +162,9 @@ impl Entry {
 
     /// All extended attributes, sorted by name.
     pub fn xattrs(&self) -> io::Result<Vec<Xattr>> {
+        if self.open {
+            return xattrs_of(&self.fd);
+        }
         read_xattrs(
             |buffer| Ok(rustix::fs::listxattr(self.proc_path(), buffer)?),
             |name, buffer| Ok(rustix::fs::getxattr(self.proc_path(), name, buffer)?),
@@ -183,10 +191,11 @@ impl Entry {
         is_lost: &dyn Fn(Option<&Xattr>) -> bool,
     ) -> io::Result<()> {
         let now = self.stat()?.attributes;
-        if (now.uid, now.gid) != (new.uid, new.gid) {
+        let changes_owner = (now.uid, now.gid) != (new.uid, new.gid);
+        if changes_owner {
             tolerate(self.set_owner(new.uid, new.gid), is_lost(None))?;
         }
-        if kind != Kind::Symlink {
+        if kind != Kind::Symlink && (changes_owner || now.mode != new.mode) {
             self.set_mode(new.mode)?;
         }
         if let Some(xattrs) = xattrs {

@@ -16,7 +16,7 @@ mod root;
 pub use data::{clone_file, clone_range, copy_range, discard_range, layout, preallocate};
 pub use entry::{
     APPEND, Entry, IMMUTABLE, NOCOW, PROTECTIVE, REPLICATED_FLAGS, Stat, flags_of, make_node, set_flags_of,
-    stat_at, tolerate, xattrs_of,
+    stat_at, stat_of, tolerate, xattrs_of,
 };
 pub use files::{DirEntry, Lock, make_dir_durable, read_dir, remove_tree, sync_filesystem, write_file};
 pub use fs::{FileSystem, can_share, filesystem, is_privileged, supports_reflinks};

@@ -11,4 +11,4 @@ pub use left_out::left_out;
 pub use relabel::relabel_by_path;
 pub use search::candidates;
 pub use subset::Matcher;
-pub use tree::{STORE, Tree, details_of, layout_of};
+pub use tree::{STORE, Tree, details_of, details_of_open, layout_of};

@@ -192,12 +192,14 @@ pub fn details_of(root: &Root, path: &RelPath, kind: Kind) -> Result<Details> {
     read_details(root, path, kind).context("read the attributes of", root.show(path))
 }
 
+/// The same of a file or directory that is open for reading.
+pub fn details_of_open(file: &File) -> io::Result<Details> {
+    Ok(Details { flags: flags_of(file)?, xattrs: xattrs_of(file)?, ..Details::default() })
+}
+
 fn read_details(root: &Root, path: &RelPath, kind: Kind) -> io::Result<Details> {
     match kind {
-        Kind::File | Kind::Directory => {
-            let file = root.read(path)?;
-            Ok(Details { flags: flags_of(&file)?, xattrs: xattrs_of(&file)?, ..Details::default() })
-        }
+        Kind::File | Kind::Directory => details_of_open(&root.read(path)?),
         Kind::Symlink => {
             let entry = root.entry(path)?;
             let target = rustix::fs::readlinkat(entry.fd(), "", Vec::new())?.into_bytes();
