@@ -12,13 +12,24 @@ from machine import store
 from oracle import Entry, Picture
 
 Held = tuple[object, ...]
+TABLE = ("table.arrow", "patch.arrow")
 
 
 def rows(volume: Path, identity: str) -> list[dict[str, Any]]:
-    table = pa.ipc.open_file(store(volume) / "snapshots" / identity / "table.arrow").read_all()
+    """A whole table with its patch, in which a row without names says that an inode is gone."""
+    files = [store(volume) / "snapshots" / identity / name for name in TABLE]
+    whole, patch = (pa.ipc.open_file(file).read_all() for file in files)
+    assert whole.schema.metadata[b"snapsync.whole"] == patch.schema.metadata[b"snapsync.whole"]
+    merged = {row["inode"]: row for row in (*_rows(whole), *_rows(patch))}
+    return [row for ino, row in sorted(merged.items()) if row["links"] or ino == 0]
+
+
+def _rows(table: pa.Table) -> list[dict[str, Any]]:
     for name in ("mtime", "ctime"):
         table = table.set_column(table.schema.get_field_index(name), name, table[name].cast(pa.int64()))
     found: list[dict[str, Any]] = table.to_pylist()
+    numbers = [row["inode"] for row in found]
+    assert numbers == sorted(set(numbers)), "not in order"
     return found
 
 

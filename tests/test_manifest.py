@@ -11,6 +11,7 @@ from typing import Any
 
 import duckdb
 import polars
+import pool
 import pyarrow as pa
 import pytest
 import worlds
@@ -237,9 +238,8 @@ def links(changed: Changed, snap: dict[str, Any]) -> set[tuple[int, bytes, int]]
     tree = store(changed.volume) / "snapshots" / snap["id"] / "tree"
     if tree.is_dir():
         return names_below(os.fsencode(tree))
-    table = pa.ipc.open_file(tree.with_name("table.arrow")).read_all()
-    rows = zip(table["inode"].to_pylist(), table["links"].to_pylist(), strict=True)
-    return {(link["parent"], link["name"], inode) for inode, names in rows for link in names}
+    rows = pool.rows(changed.volume, snap["id"])
+    return {(link["parent"], link["name"], row["inode"]) for row in rows for link in row["links"]}
 
 
 def names_below(root: bytes) -> set[tuple[int, bytes, int]]:

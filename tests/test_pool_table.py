@@ -128,7 +128,7 @@ def assert_table_is_the_tree(volume: Path) -> None:
 
 
 def walk_started(volume: Path, identity: str) -> int:
-    file = store(volume) / "snapshots" / identity / "table.arrow"
+    file = store(volume) / "snapshots" / identity / "patch.arrow"
     metadata = pa.ipc.open_file(file).schema.metadata
     return int(metadata[b"snapsync.walk_started"])
 
@@ -137,6 +137,8 @@ def assert_nothing_became_settled(volume: Path) -> None:
     """A row that was copied with its change time was settled when it was last looked at."""
     last, newest = (snap["id"] for snap in snapshots(volume)[-2:])
     before, since = told(volume, last), walk_started(volume, last)
+    settled = walk_started(volume, newest) - TICK
+    assert all(row["ctime"] < settled for row in told(volume, newest).values())
     if walk_started(volume, newest) == since:
         return
     for ino, row in told(volume, newest).items():
@@ -335,13 +337,17 @@ def same_times(folder: Path) -> Iterator[None]:
 
 def drop(pair: Pair, name: bytes) -> None:
     """Takes a row out of the newest table."""
-    path = store(pair.target) / "snapshots" / snapshots(pair.target)[-1]["id"] / "table.arrow"
-    table = pa.ipc.open_file(path).read_all()
-    names = [{link["name"] for link in links} for links in table["links"].to_pylist()]
-    kept = table.filter(pa.array([name not in row for row in names]))
-    assert kept.num_rows == table.num_rows - 1
-    with pa.ipc.new_file(path, table.schema) as writer:
-        writer.write_table(kept)
+    dropped = 0
+    for file in pool.TABLE:
+        path = store(pair.target) / "snapshots" / snapshots(pair.target)[-1]["id"] / file
+        table = pa.ipc.open_file(path).read_all()
+        names = [{link["name"] for link in links} for links in table["links"].to_pylist()]
+        kept = table.filter(pa.array([name not in row for row in names], pa.bool_()))
+        dropped += table.num_rows - kept.num_rows
+        path.unlink()
+        with pa.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(kept)
+    assert dropped
 
 
 @pytest.mark.parametrize(

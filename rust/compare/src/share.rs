@@ -149,7 +149,7 @@ impl<'a> Shares<'a> {
             return Ok(index);
         }
         let mut index = Index::default();
-        for inode in base.inodes()? {
+        for inode in base.everything()? {
             let inode = inode?;
             if inode.object != 0 && inode.attributes.size >= WORTH {
                 let layout = base.layout(&inode, &base.open(&inode)?)?;

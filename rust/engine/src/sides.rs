@@ -55,6 +55,14 @@ impl Sides {
         target: &SnapshotInfo,
         monitor: &Monitor,
     ) -> Result<Option<Sides>> {
+        if let Some((base, target)) = volume.differing(base, target)? {
+            return Ok(Some(Sides {
+                base: Some(Box::new(base)),
+                target: Box::new(target),
+                trust: Trust::Objects,
+                target_is_whole: false,
+            }));
+        }
         let (Some(from), Some(to)) = (volume.tree_of(base), volume.tree_of(target)) else { return Ok(None) };
         Sides::searched(&(from, base.subset.clone()), &(to, target.subset.clone()), monitor)
     }
@@ -75,6 +83,12 @@ impl Sides {
 
     /// What people have named.
     pub(crate) fn of_places(old: &Place, new: &Place, monitor: &Monitor) -> Result<Sides> {
+        if let (Place::Snapshot(base), Place::Snapshot(target)) = (old, new)
+            && old.pool().is_some_and(|pool| Some(pool) == new.pool())
+            && let Some(found) = Sides::searched_in(&base.0, &base.1, &target.1, monitor)?
+        {
+            return Ok(found);
+        }
         if let (Some(from), Some(to)) = (old.tree(monitor)?, new.tree(monitor)?)
             && let Some(found) = Sides::searched(&from, &to, monitor)?
         {

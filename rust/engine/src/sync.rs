@@ -314,6 +314,9 @@ impl Driver<'_> {
         sides: &Sides,
         counts: &Counts,
     ) -> Result<()> {
+        if snapshot.entries.is_some() {
+            return Ok(());
+        }
         let (entries, bytes) = if sides.target_is_whole {
             count(&*sides.target)?
         } else if let Some((entries, bytes)) = base.and_then(|base| base.entries.zip(base.bytes)) {

@@ -17,6 +17,7 @@ use arrow_array::{
     Array, BinaryArray, BooleanArray, RecordBatch, StringArray, StructArray, TimestampNanosecondArray,
     UInt32Array, UInt64Array,
 };
+use arrow_ipc::CompressionType;
 use arrow_schema::{DataType, Field, Fields, Schema};
 use rayon::prelude::*;
 use snapsync_model::{
@@ -356,7 +357,7 @@ pub struct ManifestWriter {
 impl ManifestWriter {
     pub fn create(path: &Path, header: &Header) -> Result<ManifestWriter> {
         let schema = Arc::new(schema(header));
-        let file = BatchWriter::create(path, &schema)?;
+        let file = BatchWriter::create(path, &schema, CompressionType::ZSTD)?;
         Ok(ManifestWriter { file, schema, builders: Builders::new(), counts: Counts::default(), batches: 0 })
     }
 

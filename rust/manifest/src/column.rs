@@ -165,10 +165,19 @@ pub(crate) fn items_at(list: &List, row: usize) -> (std::ops::Range<usize>, &Str
 }
 
 pub(crate) fn links_at(list: &List, row: usize) -> Vec<Link> {
+    each_link(list, row).map(|(parent, name)| Link { parent, name: name.into() }).collect()
+}
+
+/// The parent and the name of each link of a row.
+pub(crate) fn each_link(list: &List, row: usize) -> impl Iterator<Item = (u64, &[u8])> {
     let (range, items) = items_at(list, row);
     let parents = items.column(0).as_primitive::<UInt64Type>();
     let names = items.column(1).as_binary::<i32>();
-    range.map(|i| Link { parent: parents.value(i), name: names.value(i).into() }).collect()
+    range.map(|i| (parents.value(i), names.value(i)))
+}
+
+pub(crate) fn links_are(list: &List, row: usize, links: &[Link]) -> bool {
+    each_link(list, row).eq(links.iter().map(|link| (link.parent, &*link.name)))
 }
 
 pub(crate) fn xattrs_at(list: &List, row: usize) -> Option<Vec<Xattr>> {

@@ -17,10 +17,10 @@ pub(crate) struct BatchWriter {
 }
 
 impl BatchWriter {
-    pub(crate) fn create(path: &Path, schema: &Schema) -> Result<BatchWriter> {
+    pub(crate) fn create(path: &Path, schema: &Schema, compression: CompressionType) -> Result<BatchWriter> {
         let file = File::create(path).context("create", path)?;
         let writer = IpcWriteOptions::default()
-            .try_with_compression(Some(CompressionType::ZSTD))
+            .try_with_compression(Some(compression))
             .and_then(|options| {
                 FileWriter::try_new_with_options(std::io::BufWriter::new(file), schema, options)
             })
@@ -48,14 +48,20 @@ pub(crate) struct BatchReader {
 impl BatchReader {
     /// Refuses a file whose columns are not those of `schema`.
     pub(crate) fn open(path: &Path, schema: &Schema) -> Result<BatchReader> {
-        let file = File::open(path).context("open", path)?;
-        let reader =
-            FileReader::try_new(BufReader::new(file), None).map_err(|e| damaged(path, &e.to_string()))?;
+        BatchReader::open_some(path, schema, None)
+    }
+
+    /// Reads only some columns, by their place in the schema.
+    pub(crate) fn open_some(path: &Path, schema: &Schema, columns: Option<&[usize]>) -> Result<BatchReader> {
+        let file = BufReader::new(File::open(path).context("open", path)?);
+        let reader = FileReader::try_new(file, columns.map(<[usize]>::to_vec))
+            .map_err(|e| damaged(path, &e.to_string()))?;
+        let wanted = columns.map_or_else(|| Ok(schema.clone()), |columns| schema.project(columns));
         // Names, types, and where nulls may be.
-        if reader.schema().fields() != schema.fields() {
-            return Err(damaged(path, "its columns are not the ones of this version"));
+        if wanted.is_ok_and(|wanted| reader.schema().fields() == wanted.fields()) {
+            return Ok(BatchReader { reader, path: path.to_path_buf() });
         }
-        Ok(BatchReader { reader, path: path.to_path_buf() })
+        Err(damaged(path, "its columns are not the ones of this version"))
     }
 
     pub(crate) fn schema(&self) -> SchemaRef {
@@ -73,6 +79,10 @@ impl BatchReader {
 
     pub(crate) fn damaged(&self, why: &str) -> Error {
         damaged(&self.path, why)
+    }
+
+    pub(crate) fn batches(&self) -> usize {
+        self.reader.num_batches()
     }
 
     /// The batch number `at`; the ones after it come next.

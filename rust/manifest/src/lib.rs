@@ -6,13 +6,16 @@
 mod changes;
 mod column;
 mod file;
+mod layers;
 mod rows;
 mod table;
 mod vet;
 
 pub use changes::{Brief, Header, ManifestReader, ManifestWriter};
+pub use layers::{FILES, NextTable, Rows as TableRows, Table, gone, identity, is_gone, same_table};
 pub use rows::Rows;
-pub use table::{TableInfo, TableReader, TableWriter};
+use table::TableWriter;
+pub use table::{TableBatch, TableInfo, TableReader, TableView};
 pub use vet::vet;
 
 /// Rows of a record batch, and list items after which a batch ends early: what bounds memory.

@@ -1,28 +1,40 @@
 //! The inode table of a pool snapshot: one row an inode, with the pool object that holds its data.
 
 use crate::column::{
-    self, Columns, append_links, append_ranges, append_xattrs, bytes_at, kind_at, link_list, links_at,
-    list_of, range_list, ranges_at, timestamp, timestamp_builder, xattr_list, xattrs_at,
+    self, Columns, append_links, append_ranges, append_xattrs, bytes_at, kind_at, link_list, links_are,
+    links_at, list_of, range_list, ranges_at, timestamp, timestamp_builder, xattr_list, xattrs_at,
 };
 use crate::file::{BatchReader, BatchWriter};
 use crate::{BATCH_ITEMS, BATCH_ROWS};
-use arrow_array::RecordBatch;
 use arrow_array::builder::{
     BinaryBuilder, BooleanBuilder, StringBuilder, TimestampNanosecondBuilder, UInt32Builder, UInt64Builder,
 };
+use arrow_array::{
+    BinaryArray, BooleanArray, RecordBatch, StringArray, TimestampNanosecondArray, UInt32Array, UInt64Array,
+};
+use arrow_ipc::CompressionType;
 use arrow_schema::{DataType, Field, Schema};
-use snapsync_model::{Attributes, Context, Details, Inode, Kind, Result};
+use rayon::prelude::*;
+use snapsync_model::{Attributes, Context, Details, Inode, Result};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use uuid::Uuid;
 
-/// What the whole table says.
+/// Rows that one thread decodes at least.
+const SIDE_BY_SIDE: usize = 256;
+
+/// What a table says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableInfo {
-    /// When the walk that made it began, in ns since 1970: an inode whose change time is not clearly older
-    /// may have changed again unseen.
+    /// When the walk that made it began, in ns since 1970.
     pub walk_started: i64,
+    /// Which whole table it is, or is a patch of; None for one of version 1, which has no patch.
+    pub whole: Option<Uuid>,
 }
+
+const WALK_STARTED: &str = "snapsync.walk_started";
+const WHOLE: &str = "snapsync.whole";
 
 fn schema(info: TableInfo) -> Schema {
     let u64s = |name| Field::new(name, DataType::UInt64, false);
@@ -48,8 +60,9 @@ fn schema(info: TableInfo) -> Schema {
         Field::new("shared", DataType::Boolean, false),
     ])
     .with_metadata(HashMap::from([
-        ("snapsync.table".to_owned(), "1".to_owned()),
-        ("snapsync.walk_started".to_owned(), info.walk_started.to_string()),
+        ("snapsync.table".to_owned(), "2".to_owned()),
+        (WALK_STARTED.to_owned(), info.walk_started.to_string()),
+        (WHOLE.to_owned(), info.whole.unwrap_or_default().to_string()),
     ]))
 }
 
@@ -166,7 +179,9 @@ pub struct TableWriter {
 impl TableWriter {
     pub fn create(path: &Path, info: TableInfo) -> Result<TableWriter> {
         let schema = Arc::new(schema(info));
-        Ok(TableWriter { file: BatchWriter::create(path, &schema)?, schema, builders: Builders::new() })
+        // Read many times, and mostly shared by many snapshots: speed counts for more than size.
+        let file = BatchWriter::create(path, &schema, CompressionType::LZ4_FRAME)?;
+        Ok(TableWriter { file, schema, builders: Builders::new() })
     }
 
     pub fn write(&mut self, inode: &Inode) -> Result<()> {
@@ -187,26 +202,43 @@ impl TableWriter {
 /// The inodes of a table, in order.
 pub struct TableReader {
     file: BatchReader,
-    only: Option<Kind>,
     rows: std::vec::IntoIter<Inode>,
 }
 
 impl TableReader {
     pub fn open(path: &Path) -> Result<TableReader> {
-        let file = BatchReader::open(path, &schema(TableInfo { walk_started: 0 }))?;
-        Ok(TableReader { file, only: None, rows: Vec::new().into_iter() })
-    }
-
-    /// The inodes of one kind: rows of others are passed over unread.
-    pub fn only(path: &Path, kind: Kind) -> Result<TableReader> {
-        Ok(TableReader { only: Some(kind), ..TableReader::open(path)? })
+        let file = BatchReader::open(path, &schema(TableInfo { walk_started: 0, whole: None }))?;
+        Ok(TableReader { file, rows: Vec::new().into_iter() })
     }
 
     pub fn info(&self) -> Result<TableInfo> {
-        let text = self.file.metadata("snapsync.walk_started")?;
+        let text = self.file.metadata(WALK_STARTED)?;
         let walk_started =
             text.parse().map_err(|_| self.file.damaged("snapsync.walk_started is not a number"))?;
-        Ok(TableInfo { walk_started })
+        let schema = self.file.schema();
+        let whole = schema.metadata().get(WHOLE).map(|text| text.parse()).transpose();
+        let whole = whole.map_err(|_| self.file.damaged("snapsync.whole is no table's id"))?;
+        Ok(TableInfo { walk_started, whole })
+    }
+
+    pub(crate) fn batches(&self) -> usize {
+        self.file.batches()
+    }
+
+    fn next_batch(&mut self) -> Option<Result<TableBatch>> {
+        Some(self.file.next_batch()?.map(TableBatch))
+    }
+
+    pub(crate) fn batch_at(&mut self, at: usize) -> Result<TableBatch> {
+        self.file.batch_at(at).map(TableBatch)
+    }
+
+    fn inodes_of(&self, batch: &TableBatch) -> Result<Vec<Inode>> {
+        let view = batch.view();
+        let rows = (0..view.len()).into_par_iter().with_min_len(SIDE_BY_SIDE);
+        rows.map(|row| view.inode(row))
+            .collect::<Option<_>>()
+            .ok_or_else(|| self.file.damaged("a kind is unknown"))
     }
 }
 
@@ -218,13 +250,7 @@ impl Iterator for TableReader {
             if let Some(inode) = self.rows.next() {
                 return Some(Ok(inode));
             }
-            let rows = match self.file.next_batch()? {
-                Ok(batch) => {
-                    inodes_of(&batch, self.only).ok_or_else(|| self.file.damaged("a kind is unknown"))
-                }
-                Err(e) => Err(e),
-            };
-            match rows {
+            match self.next_batch()?.and_then(|batch| self.inodes_of(&batch)) {
                 Ok(rows) => self.rows = rows.into_iter(),
                 Err(e) => return Some(Err(e)),
             }
@@ -232,43 +258,161 @@ impl Iterator for TableReader {
     }
 }
 
-fn inodes_of(batch: &RecordBatch, only: Option<Kind>) -> Option<Vec<Inode>> {
-    let columns = Columns(batch);
-    let (ino, generation, kind) = (columns.u64("inode"), columns.u64("generation"), columns.text("kind"));
-    let (size, mode, uid, gid) =
-        (columns.u64("size"), columns.u32("mode"), columns.u32("uid"), columns.u32("gid"));
-    let (rdev, mtime, ctime) = (columns.u64("rdev"), columns.time("mtime"), columns.time("ctime"));
-    let (blocks, flags, object) = (columns.u64("blocks"), columns.u32("flags"), columns.u64("object"));
-    let shared = columns.flag("shared");
-    let (links, target) = (columns.list("links"), columns.binary("symlink_target"));
-    let (xattr, unwritten) = (columns.list("xattr"), columns.list("unwritten"));
-    let inode = |row| {
+/// The numbers, names and kinds of a table, and nothing else of it.
+pub(crate) struct NamesReader(BatchReader);
+
+/// Where these columns are in the schema.
+const INODE: usize = 0;
+const KIND: usize = 2;
+const LINKS: usize = 12;
+
+impl NamesReader {
+    pub(crate) fn open(path: &Path) -> Result<NamesReader> {
+        let schema = schema(TableInfo { walk_started: 0, whole: None });
+        BatchReader::open_some(path, &schema, Some(&[INODE, KIND, LINKS])).map(NamesReader)
+    }
+
+    /// The numbers alone.
+    pub(crate) fn numbers(path: &Path) -> Result<NamesReader> {
+        let schema = schema(TableInfo { walk_started: 0, whole: None });
+        BatchReader::open_some(path, &schema, Some(&[INODE])).map(NamesReader)
+    }
+
+    pub(crate) fn batches(&self) -> usize {
+        self.0.batches()
+    }
+
+    pub(crate) fn batch_at(&mut self, at: usize) -> Result<Names> {
+        self.0.batch_at(at).map(Names)
+    }
+}
+
+pub(crate) struct Names(RecordBatch);
+
+impl Names {
+    pub(crate) fn numbers(&self) -> &[u64] {
+        Columns(&self.0).u64("inode").values()
+    }
+
+    /// Calls `act` with number, kind, parent and name of every link of every row.
+    pub(crate) fn each(&self, mut act: impl FnMut(u64, &str, u64, &[u8])) {
+        let columns = Columns(&self.0);
+        let (kinds, links) = (columns.text("kind"), columns.list("links"));
+        for (row, ino) in self.numbers().iter().enumerate() {
+            column::each_link(links, row)
+                .for_each(|(parent, name)| act(*ino, kinds.value(row), parent, name));
+        }
+    }
+}
+
+/// Some rows of a table.
+pub struct TableBatch(RecordBatch);
+
+impl TableBatch {
+    pub fn view(&self) -> TableView<'_> {
+        let columns = Columns(&self.0);
+        TableView {
+            ino: columns.u64("inode"),
+            generation: columns.u64("generation"),
+            kind: columns.text("kind"),
+            size: columns.u64("size"),
+            mode: columns.u32("mode"),
+            uid: columns.u32("uid"),
+            gid: columns.u32("gid"),
+            rdev: columns.u64("rdev"),
+            mtime: columns.time("mtime"),
+            ctime: columns.time("ctime"),
+            blocks: columns.u64("blocks"),
+            flags: columns.u32("flags"),
+            links: columns.list("links"),
+            symlink_target: columns.binary("symlink_target"),
+            xattr: columns.list("xattr"),
+            unwritten: columns.list("unwritten"),
+            object: columns.u64("object"),
+            shared: columns.flag("shared"),
+        }
+    }
+}
+
+/// The columns of some rows, found once for all of them.
+pub struct TableView<'a> {
+    ino: &'a UInt64Array,
+    generation: &'a UInt64Array,
+    kind: &'a StringArray,
+    size: &'a UInt64Array,
+    mode: &'a UInt32Array,
+    uid: &'a UInt32Array,
+    gid: &'a UInt32Array,
+    rdev: &'a UInt64Array,
+    mtime: &'a TimestampNanosecondArray,
+    ctime: &'a TimestampNanosecondArray,
+    blocks: &'a UInt64Array,
+    flags: &'a UInt32Array,
+    links: &'a column::List,
+    symlink_target: &'a BinaryArray,
+    xattr: &'a column::List,
+    unwritten: &'a column::List,
+    object: &'a UInt64Array,
+    shared: &'a BooleanArray,
+}
+
+impl TableView<'_> {
+    pub fn len(&self) -> usize {
+        self.ino.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ino.is_empty()
+    }
+
+    /// The numbers of all rows, sorted.
+    pub fn numbers(&self) -> &[u64] {
+        self.ino.values()
+    }
+
+    /// None if its kind is none of ours.
+    pub fn inode(&self, row: usize) -> Option<Inode> {
+        let flags = self.flags.value(row);
         Some(Inode {
-            ino: ino.value(row),
-            generation: generation.value(row),
-            kind: kind_at(kind, row)?,
-            attributes: Attributes {
-                size: size.value(row),
-                mode: mode.value(row),
-                uid: uid.value(row),
-                gid: gid.value(row),
-                rdev: rdev.value(row),
-                mtime: mtime.value(row),
-                flags: flags.value(row),
-            },
-            ctime: ctime.value(row),
-            blocks: blocks.value(row),
-            links: links_at(links, row),
+            ino: self.ino.value(row),
+            generation: self.generation.value(row),
+            kind: kind_at(self.kind, row)?,
+            attributes: Attributes { flags, ..self.attributes(row) },
+            ctime: self.ctime.value(row),
+            blocks: self.blocks.value(row),
+            links: links_at(self.links, row),
             details: Some(Box::new(Details {
-                flags: flags.value(row),
-                xattrs: xattrs_at(xattr, row).unwrap_or_default(),
-                symlink_target: bytes_at(target, row),
-                unwritten: ranges_at(unwritten, row),
+                flags,
+                xattrs: xattrs_at(self.xattr, row).unwrap_or_default(),
+                symlink_target: bytes_at(self.symlink_target, row),
+                unwritten: ranges_at(self.unwritten, row),
             })),
-            object: object.value(row),
-            shared: shared.value(row),
+            object: self.object.value(row),
+            shared: self.shared.value(row),
         })
-    };
-    let is_wanted = |row: &usize| only.is_none_or(|only| kind.value(*row) == only.name());
-    (0..batch.num_rows()).filter(is_wanted).map(inode).collect()
+    }
+
+    fn attributes(&self, row: usize) -> Attributes {
+        Attributes {
+            size: self.size.value(row),
+            mode: self.mode.value(row),
+            uid: self.uid.value(row),
+            gid: self.gid.value(row),
+            rdev: self.rdev.value(row),
+            mtime: self.mtime.value(row),
+            flags: 0,
+        }
+    }
+
+    /// Whether a walk that finds this finds what the row says: all but details and object.
+    pub fn says(&self, row: usize, walked: &Inode) -> bool {
+        let attributes = Attributes { flags: 0, ..walked.attributes };
+        self.ino.value(row) == walked.ino
+            && self.generation.value(row) == walked.generation
+            && self.ctime.value(row) == walked.ctime
+            && self.blocks.value(row) == walked.blocks
+            && self.attributes(row) == attributes
+            && self.kind.value(row) == walked.kind.name()
+            && links_are(self.links, row, &walked.links)
+    }
 }

@@ -8,8 +8,13 @@ pub type Inodes<'a> = Box<dyn Iterator<Item = Result<Inode>> + Send + 'a>;
 
 /// A tree whose inodes can be listed in order of number, and opened.
 pub trait Side: Send + Sync {
-    /// Every inode once, sorted by number. May be asked for again.
+    /// Inodes sorted by number, each once: every one, or all that may differ from the other side. May be asked for again.
     fn inodes(&self) -> Result<Inodes<'_>>;
+
+    /// Every inode, of a side that lists only some.
+    fn everything(&self) -> Result<Inodes<'_>> {
+        self.inodes()
+    }
 
     /// The path of the entry that `link` names.
     fn path_of(&self, link: &Link) -> Result<RelPath>;

@@ -2,11 +2,11 @@
 
 use crate::pool::object_path;
 use crate::volume::Volume;
-use snapsync_manifest::TableReader;
+use snapsync_manifest::{Table, identity};
 use snapsync_model::{Attributes, Context, Inode, Kind, Link, Provider, ROOT, RelPath, Result, SnapshotInfo};
 use snapsync_sys::Root;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Longer than the times of Btrfs stand still, in ns.
 const TICK: i64 = 100_000_000;
@@ -45,15 +45,15 @@ impl Volume {
                 if found.is_some() && is_left_out()?.is_some() { Ok(None) } else { Ok(found) }
             }
             Provider::Pool => {
-                let found = row_of(&self.table_of(info), path)?;
+                let found = row_of(&Table::open(&self.dir_of(info.id))?, path)?;
                 Ok(found.map(|inode| self.of_row(inode)))
             }
         }
     }
 
-    /// The inode table of a pool snapshot: two snapshots between which nothing changed share one.
+    /// What is the same file in two pool snapshots between which nothing changed.
     pub fn table_of(&self, info: &SnapshotInfo) -> PathBuf {
-        self.dir_of(info.id).join("table.arrow")
+        identity(&self.dir_of(info.id))
     }
 
     fn of_row(&self, inode: Inode) -> Found {
@@ -112,11 +112,11 @@ fn is_absent(error: &io::Error) -> bool {
 }
 
 /// One pass: rows with a name of the path are kept until all are seen.
-fn row_of(table: &Path, path: &RelPath) -> Result<Option<Inode>> {
+fn row_of(table: &Table, path: &RelPath) -> Result<Option<Inode>> {
     let names: Vec<&[u8]> = path.as_bytes().split(|b| *b == b'/').collect();
     let Some((last, above)) = names.split_last() else { return Ok(None) };
     let (mut directories, mut candidates) = (Vec::new(), Vec::new());
-    for inode in TableReader::open(table)? {
+    for inode in table.rows()? {
         let inode = inode?;
         if inode.kind == Kind::Directory
             && let Some(link) = inode.links.first().filter(|link| above.contains(&&*link.name))

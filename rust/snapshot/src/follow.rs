@@ -3,16 +3,15 @@
 //! tree is walked instead: a table is never a guess.
 
 use crate::Volume;
-use crate::pool::{self, Counts, Objects, Old, settled_before};
+use crate::pool::{self, Counts, Objects, Old, UNSETTLED};
 use rayon::prelude::*;
-use snapsync_manifest::{ManifestReader, TableInfo, TableReader, TableWriter};
+use snapsync_manifest::{FILES, ManifestReader, NextTable, Table, gone, same_table};
 use snapsync_model::{
     Change, Context, Error, Inode, Kind, Link, Monitor, ROOT, RelPath, Result, Seen, SnapshotInfo, Subset,
 };
 use snapsync_sys::{Root, Stat, stat_at, sync_filesystem};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
-use std::iter::Peekable;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
@@ -27,8 +26,6 @@ pub struct Delta {
 }
 
 const CHUNK: usize = 4096;
-/// No file has this change time, so that the next walk looks at the file itself.
-const UNSETTLED: i64 = i64::MIN;
 
 /// Why there is no table from the last one.
 enum Stop {
@@ -75,46 +72,40 @@ pub(crate) fn take(
 
 fn attempt(volume: &Volume, round: u64, dir: &Path, delta: Delta, monitor: &Monitor) -> Attempt<Counts> {
     let snapshots = volume.snapshots()?;
-    let last = volume.dir_of(delta.base).join("table.arrow");
-    let Some(base) = snapshots.iter().find(|s| s.id == delta.base).filter(|_| last.exists()) else {
+    let last = volume.dir_of(delta.base);
+    let Some(base) = snapshots.iter().find(|s| s.id == delta.base).filter(|_| last.join(FILES[0]).exists())
+    else {
         return misfit("the table to start from is gone");
     };
-    let path = dir.join("table.arrow");
+    let table = Table::open(&last)?;
     if delta.seen.is_empty() && ManifestReader::open(&delta.manifest)?.counts()?.rows == 0 {
-        same_table(&last, &path)?;
-        return Ok(counts_of(base, &last)?);
+        same_table(&last, dir)?;
+        return Ok(counts_of(base, &table)?);
+    }
+    if table.info().whole.is_none() {
+        return misfit("the table to start from is of an older version");
     }
     // Before anything is looked at.
     let walk_started = jiff::Timestamp::now().as_nanosecond() as i64;
     let root = Root::open(volume.path())?;
-    let table = TableReader::open(&last)?;
-    let settled = settled_before(volume.filesystem(), table.info()?.walk_started);
     let rows = look(&root, delta, monitor)?;
-    let merge = Merge::new(table, rows, settled)?;
-    let objects = Objects::new(volume, &root, round, monitor);
-    let counts = merge.write(&objects, &path, TableInfo { walk_started }, monitor)?;
+    let merge = Merge::new(&table, rows)?;
+    let objects = Objects::new(volume, &root, round, walk_started, monitor);
+    let counts = merge.write(
+        &objects,
+        NextTable::create(dir, Some(&table), walk_started)?,
+        counts_of(base, &table)?,
+    )?;
     sync_filesystem(root.fd()).context("sync the file system of", volume.path())?;
     Ok(counts)
 }
 
-/// Nothing changed. The file is the same one, which also says how much of it is settled.
-fn same_table(last: &Path, path: &Path) -> Result<()> {
-    match std::fs::hard_link(last, path) {
-        Ok(()) => Ok(()),
-        // A file has no end of names.
-        Err(_) => {
-            std::fs::copy(last, path).context("copy the table to", path)?;
-            std::fs::File::open(path).and_then(|file| file.sync_all()).context("sync", path)
-        }
-    }
-}
-
-fn counts_of(base: &SnapshotInfo, table: &Path) -> Result<Counts> {
+fn counts_of(base: &SnapshotInfo, table: &Table) -> Result<Counts> {
     if let (Some(entries), Some(bytes)) = (base.entries, base.bytes) {
         return Ok(Counts { entries, bytes });
     }
     let mut counts = Counts::default();
-    TableReader::open(table)?.try_for_each(|row| row.map(|inode| counts.add(&inode)))?;
+    table.rows()?.try_for_each(|row| row.map(|inode| counts.add(&inode)))?;
     Ok(counts)
 }
 
@@ -263,31 +254,40 @@ impl Touched {
     }
 }
 
-/// One row of the next table.
-enum Next {
-    Untouched(Inode),
-    Touched(Box<Touched>, Option<Inode>),
+/// A row of the next patch.
+enum Next<'a> {
+    /// As it is in the last one.
+    Stays(&'a Inode),
+    Gone(u64),
+    Touched(Box<Touched>),
 }
 
-/// The last table with what was touched taken out and put in again, in order.
-struct Merge {
-    last: Peekable<TableReader>,
-    touched: Peekable<std::vec::IntoIter<Touched>>,
-    /// Numbers that the manifest speaks of as they were; of these, those not met in the last table yet.
-    old: HashSet<u64>,
-    unmet: usize,
+impl Next<'_> {
+    fn ino(&self) -> u64 {
+        match self {
+            Next::Stays(row) => row.ino,
+            Next::Gone(ino) => *ino,
+            Next::Touched(touched) => touched.inode.ino,
+        }
+    }
+}
+
+/// What was touched, put into the last table.
+struct Merge<'a> {
+    last: &'a Table,
+    touched: Vec<Touched>,
+    /// Rows of the last table that the manifest speaks of as they were.
+    old: HashMap<u64, Inode>,
     deleted: HashSet<u64>,
-    added: HashSet<Link>,
-    settled_before: i64,
 }
 
-impl Merge {
-    fn new(last: TableReader, rows: Vec<Row>, settled_before: i64) -> Attempt<Merge> {
+impl Merge<'_> {
+    fn new(last: &Table, rows: Vec<Row>) -> Attempt<Merge<'_>> {
         let directories = Directories::of(&rows);
-        let (mut old, mut deleted, mut touched) = (HashSet::new(), HashSet::new(), Vec::new());
+        let (mut were, mut deleted, mut touched) = (BTreeSet::new(), HashSet::new(), Vec::new());
         for row in rows {
             if let Some(was) = row.was {
-                if !old.insert(was.ino) {
+                if !were.insert(was.ino) {
                     return misfit(format!("{} is named twice", row.change.display_path()));
                 }
                 deleted.extend(row.is.is_none().then_some(was.ino));
@@ -298,102 +298,91 @@ impl Merge {
         if let Some(twice) = touched.windows(2).find(|two| two[0].inode.ino == two[1].inode.ino) {
             return misfit(format!("{} is named twice", twice[1].path.display()));
         }
-        let added = touched.iter().flat_map(|t| t.added.iter().cloned()).collect();
-        let (unmet, touched) = (old.len(), touched.into_iter().peekable());
-        Ok(Merge { last: last.peekable(), touched, unmet, old, deleted, added, settled_before })
+        let mut asked = were.clone();
+        asked.extend(touched.iter().map(|t| t.inode.ino));
+        let mut old: HashMap<u64, Inode> =
+            last.pick(&asked)?.into_iter().map(|inode| (inode.ino, inode)).collect();
+        if let Some(ino) = old.keys().find(|ino| !were.contains(ino)) {
+            return misfit(format!("inode {ino} is gone, though the manifest does not say so"));
+        }
+        if old.len() < were.len() {
+            return misfit("inodes that went are not in the last table");
+        }
+        old.retain(|ino, _| were.contains(ino));
+        let merge = Merge { last, touched, old, deleted };
+        merge.others_can_be_there()?;
+        Ok(merge)
+    }
+
+    /// No row that the manifest does not speak of is in a directory that went, or under a name that came.
+    fn others_can_be_there(&self) -> Attempt<()> {
+        let added: HashSet<(u64, &[u8])> =
+            self.touched.iter().flat_map(|t| &t.added).map(|link| (link.parent, &*link.name)).collect();
+        if self.deleted.is_empty() && added.is_empty() {
+            return Ok(());
+        }
+        let is_lost =
+            |parent: u64, name: &[u8]| self.deleted.contains(&parent) || added.contains(&(parent, name));
+        match self
+            .last
+            .find_link(|ino, parent, name| !self.old.contains_key(&ino) && is_lost(parent, name))?
+        {
+            Some(ino) => misfit(format!("inode {ino} is gone, though the manifest does not say so")),
+            None => Ok(()),
+        }
     }
 
     fn write(
         mut self,
         objects: &Objects<'_>,
-        path: &Path,
-        info: TableInfo,
-        monitor: &Monitor,
+        mut next: NextTable<'_>,
+        mut counts: Counts,
     ) -> Attempt<Counts> {
-        let mut table = TableWriter::create(path, info)?;
-        let mut counts = Counts::default();
+        for old in self.old.values() {
+            counts.remove(old);
+        }
+        let touched = std::mem::take(&mut self.touched);
+        let mut rows = self.next_rows(touched).into_iter();
         loop {
-            monitor.check()?;
-            let chunk = self.chunk()?;
+            objects.monitor().check()?;
+            let chunk: Vec<Next<'_>> = rows.by_ref().take(CHUNK).collect();
             if chunk.is_empty() {
                 break;
             }
-            monitor.advance(chunk.len() as u64);
-            let rows: Vec<Attempt<Inode>> =
-                chunk.into_par_iter().map(|next| self.row(objects, next)).collect();
-            for row in rows {
-                let row = row?;
-                counts.add(&row);
-                table.write(&row)?;
+            objects.monitor().advance(chunk.len() as u64);
+            let written = chunk.into_par_iter().map(|row| match row {
+                Next::Stays(row) => Ok((row.clone(), false)),
+                Next::Gone(ino) => Ok((gone(ino), false)),
+                Next::Touched(touched) => self.read(objects, *touched).map(|row| (objects.dated(row), true)),
+            });
+            let written: Vec<Attempt<(Inode, bool)>> = written.collect();
+            for row in written {
+                let (row, is_read) = row?;
+                if is_read {
+                    counts.add(&row);
+                }
+                next.write(&row)?;
             }
         }
-        if self.unmet > 0 {
-            return misfit("inodes that went are not in the last table");
-        }
-        table.finish(path)?;
+        next.finish()?;
         Ok(counts)
     }
 
-    fn chunk(&mut self) -> Attempt<Vec<Next>> {
-        let mut chunk = Vec::with_capacity(CHUNK);
-        while chunk.len() < CHUNK {
-            match self.next()? {
-                Some(next) => chunk.push(next),
-                None => break,
-            }
-        }
-        Ok(chunk)
+    /// In order.
+    fn next_rows(&self, touched: Vec<Touched>) -> Vec<Next<'_>> {
+        let is: HashSet<u64> = touched.iter().map(|t| t.inode.ino).collect();
+        let stays = |row: &&Inode| !is.contains(&row.ino) && !self.old.contains_key(&row.ino);
+        let mut rows: Vec<Next<'_>> = self.last.patch().iter().filter(stays).map(Next::Stays).collect();
+        rows.extend(self.old.keys().filter(|ino| !is.contains(ino)).map(|ino| Next::Gone(*ino)));
+        rows.extend(touched.into_iter().map(|touched| Next::Touched(Box::new(touched))));
+        rows.sort_unstable_by_key(Next::ino);
+        rows
     }
 
-    fn next(&mut self) -> Attempt<Option<Next>> {
-        loop {
-            let touched = self.touched.peek().map(|t| t.inode.ino);
-            let last = self.last.peek().map(|row| row.as_ref().map_or(ROOT, |inode| inode.ino));
-            let is_new = touched.is_some_and(|t| last.is_none_or(|last| t < last));
-            if is_new || last.is_none() {
-                return self.touched.next().map(|t| self.created(t)).transpose();
-            }
-            let Some(row) = self.last.next().transpose()? else { return Ok(None) };
-            if !self.old.contains(&row.ino) {
-                return self.untouched(row, touched).map(Some);
-            }
-            // Dropped first: the number may have been given to a new inode since.
-            self.unmet -= 1;
-            if let Some(t) = self.touched.next_if(|t| t.inode.ino == row.ino) {
-                let old = t.was.is_some_and(|was| was.ino == row.ino).then_some(row);
-                return Ok(Some(Next::Touched(Box::new(t), old)));
-            }
-        }
-    }
-
-    fn created(&self, touched: Touched) -> Attempt<Next> {
-        if touched.was.is_some() {
-            return misfit(format!("{} is not in the last table", touched.path.display()));
-        }
-        Ok(Next::Touched(Box::new(touched), None))
-    }
-
-    /// A row that no row of the manifest speaks of: copied, if the tree can still be what it says.
-    fn untouched(&self, mut row: Inode, touched: Option<u64>) -> Attempt<Next> {
-        let is_lost = |link: &Link| self.deleted.contains(&link.parent) || self.added.contains(link);
-        if touched == Some(row.ino) || row.links.iter().any(is_lost) {
-            return misfit(format!("inode {} is gone, though the manifest does not say so", row.ino));
-        }
-        if row.ctime >= self.settled_before {
-            // It may have changed in the same tick after it was last looked at, and this table's walk is a later one.
-            row.ctime = UNSETTLED;
-        }
-        Ok(Next::Untouched(row))
-    }
-
-    fn row(&self, objects: &Objects<'_>, next: Next) -> Attempt<Inode> {
-        match next {
-            Next::Untouched(inode) => Ok(inode),
-            Next::Touched(touched, old) => self.read(objects, *touched, old.as_ref()),
-        }
-    }
-
-    fn read(&self, objects: &Objects<'_>, touched: Touched, old: Option<&Inode>) -> Attempt<Inode> {
+    fn read(&self, objects: &Objects<'_>, touched: Touched) -> Attempt<Inode> {
+        // A number may have been given to a new inode since.
+        let is_old = touched.was.is_some_and(|was| was.ino == touched.inode.ino);
+        let old = self.old.get(&touched.inode.ino).filter(|_| is_old);
         let identity = |inode: &Inode| (inode.generation, inode.kind);
         if old.is_some_and(|old| identity(old) != identity(&touched.inode)) {
             return misfit(format!("{} is another inode", touched.path.display()));
@@ -408,14 +397,10 @@ impl Merge {
             }
             other => other?,
         };
-        if same.is_some_and(|old| !self.was_unchanged(old, touched.was)) {
+        // The file that the commit found was perhaps not the one that the last table describes.
+        if same.is_some_and(|old| touched.was.map(|was| was.ctime) != Some(old.ctime)) {
             inode.ctime = UNSETTLED;
         }
         Ok(inode)
-    }
-
-    /// The file that the commit found was surely the one that the last table describes.
-    fn was_unchanged(&self, old: &Inode, was: Option<Seen>) -> bool {
-        was.is_some_and(|was| was.ctime == old.ctime) && old.ctime < self.settled_before
     }
 }

@@ -15,6 +15,7 @@
 
 mod clones;
 mod copy;
+mod differing;
 mod find;
 mod follow;
 mod pool;

@@ -5,20 +5,21 @@ use crate::Volume;
 use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use snapsync_manifest::{TableInfo, TableReader, TableWriter};
+use snapsync_manifest::{NextTable, Table, TableInfo, TableView, gone, is_gone};
 use snapsync_model::{
     Attributes, Context, Counters, Details, Directories, Inode, Inodes, Kind, Layout, Link, Monitor, Placed,
     Range, RelPath, Result, Segment, SegmentKind, Side, Subset, locked,
 };
 use snapsync_sys::{FileSystem, Root, btrfs, fault, stat_of, sync_filesystem};
 use snapsync_walk::{Tree, details_of, details_of_open, layout_of};
+use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, OnceLock};
 
 /// An object's number is its round and its place in it.
 const ROUND_SHIFT: u32 = 40;
@@ -26,6 +27,8 @@ const OBJECTS_PER_DIR: u64 = 4096;
 /// How often a file that changes while it is read is read again.
 const TRIES: u32 = 5;
 const CHUNK: usize = 4096;
+/// Batches of a table that are in memory at a time.
+const SIDE_BY_SIDE: usize = 8;
 
 /// Inodes, and the sum of their files' sizes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,6 +38,12 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
+    pub(crate) fn remove(&mut self, inode: &Inode) {
+        self.entries = self.entries.saturating_sub(1);
+        let bytes = if inode.kind == Kind::File { inode.attributes.size } else { 0 };
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
     pub(crate) fn add(&mut self, inode: &Inode) {
         self.entries += 1;
         self.bytes += if inode.kind == Kind::File { inode.attributes.size } else { 0 };
@@ -83,31 +92,34 @@ pub(crate) fn take(
     let root = Root::open(volume.path())?;
     // A writer through a memory map leaves no new change time until its pages are written out.
     sync_filesystem(root.fd()).context("sync the file system of", volume.path())?;
-    let previous = previous_table(volume)?;
-    let before = previous.as_ref().map_or(Ok(i64::MIN), |table| table.info().map(|i| i.walk_started))?;
+    let last = volume.line()?.last().map(|info| Table::open(&volume.dir_of(info.id))).transpose()?;
     let tree = Tree::walk(volume.path(), subset, monitor)?;
     let dir_of_round = round_dir(&pool, round);
     std::fs::create_dir(&dir_of_round).context("create the directory", &dir_of_round)?;
     let (root, inodes, directories) = tree.into_inodes();
     let take = Take {
-        objects: Objects::new(volume, &root, round, monitor),
+        objects: Objects::new(volume, &root, round, started, monitor),
         directories: &directories,
-        settled_before: settled_before(volume.filesystem(), before),
+        settled_before: last
+            .as_ref()
+            .map_or(i64::MAX, |last| settled_before(volume.filesystem(), last.info())),
     };
-    let path = dir.join("table.arrow");
-    let counts = take.write(inodes, previous, &path, started)?;
+    let mut next = NextTable::create(dir, last.as_ref(), started)?;
+    let counts = take.write(&inodes, last.as_ref(), &mut next)?;
+    next.finish()?;
     sync_filesystem(root.fd()).context("sync the file system of", volume.path())?;
     Ok(counts)
 }
 
-fn previous_table(volume: &Volume) -> Result<Option<TableReader>> {
-    let snapshots = volume.line()?;
-    snapshots.last().map(|info| TableReader::open(&volume.dir_of(info.id).join("table.arrow"))).transpose()
-}
+/// No file has this change time, so that the next walk looks at the file itself.
+pub(crate) const UNSETTLED: i64 = i64::MIN;
 
-/// A change time before this is one that a table whose walk began at `walk_started` has surely seen.
-pub(crate) fn settled_before(filesystem: FileSystem, walk_started: i64) -> i64 {
-    walk_started.saturating_sub(unsettled(filesystem))
+/// Of a table of version 1, change times before this are ones that it has surely seen. Later ones have no other times.
+pub(crate) fn settled_before(filesystem: FileSystem, table: TableInfo) -> i64 {
+    match table.whole {
+        None => table.walk_started.saturating_sub(unsettled(filesystem)),
+        Some(_) => i64::MAX,
+    }
 }
 
 /// For how long after a change another one may get the same time, in ns.
@@ -129,42 +141,81 @@ struct Take<'a> {
     settled_before: i64,
 }
 
+/// An inode that the row of the last whole table does not tell all of.
+enum Found {
+    Gone(u64),
+    /// As the last table says, where a new whole one is written.
+    Same(Inode),
+    /// As it was walked, and what the last table says of it.
+    Walked(Inode, Option<Inode>),
+}
+
 impl Take<'_> {
-    fn write(
-        &self,
-        inodes: Vec<Inode>,
-        previous: Option<TableReader>,
-        path: &Path,
-        walk_started: i64,
-    ) -> Result<Counts> {
-        let mut table = TableWriter::create(path, TableInfo { walk_started })?;
+    fn write(&self, inodes: &[Inode], last: Option<&Table>, next: &mut NextTable<'_>) -> Result<Counts> {
         let mut counts = Counts::default();
-        let mut previous = previous.map(Iterator::peekable);
-        let mut inodes = inodes.into_iter().peekable();
-        while inodes.peek().is_some() {
-            let mut chunk = Vec::with_capacity(CHUNK);
-            for inode in inodes.by_ref().take(CHUNK) {
-                let mut old = None;
-                if let Some(rows) = &mut previous {
-                    while let Some(row) = rows.next_if(|r| r.as_ref().map_or(true, |r| r.ino <= inode.ino)) {
-                        let row = row?;
-                        old = (row.ino == inode.ino).then_some(row);
-                    }
-                }
-                chunk.push((inode, old));
-            }
-            self.objects.monitor.check()?;
-            let rows: Vec<Result<Option<Inode>>> =
-                chunk.into_par_iter().map(|(inode, old)| self.row(inode, old)).collect();
-            for row in rows {
-                if let Some(inode) = row? {
-                    counts.add(&inode);
-                    table.write(&inode)?;
+        let ends = last.map_or_else(|| Ok(Vec::new()), Table::ends)?;
+        let parts = parts(inodes, &ends);
+        if let Some(last) = last {
+            for (window, batches) in parts.chunks(SIDE_BY_SIDE).enumerate() {
+                let joined = batches.par_iter().enumerate().map(|(at, part)| {
+                    let batch = last.batch_at(window * SIDE_BY_SIDE + at)?;
+                    self.join(&batch.view(), last, part)
+                });
+                for joined in joined.collect::<Vec<_>>() {
+                    let (found, same) = joined?;
+                    counts.entries += same.entries;
+                    counts.bytes += same.bytes;
+                    self.put(found, next, &mut counts)?;
                 }
             }
         }
-        table.finish(path)?;
+        let done: usize = parts.iter().map(|part| part.len()).sum();
+        for rest in inodes[done..].chunks(CHUNK) {
+            self.put(rest.iter().map(|inode| beside_patch(inode, last)).collect(), next, &mut counts)?;
+        }
         Ok(counts)
+    }
+
+    /// Holds what was walked against rows of the last whole table. Most are the same, and only counted.
+    fn join(&self, rows: &TableView<'_>, last: &Table, inodes: &[Inode]) -> Result<(Vec<Found>, Counts)> {
+        let stands = last.info().whole.is_some();
+        let (mut found, mut counts) = (Vec::new(), Counts::default());
+        let mut inodes = inodes.iter().peekable();
+        for (row, ino) in rows.numbers().iter().enumerate() {
+            while let Some(inode) = inodes.next_if(|inode| inode.ino < *ino) {
+                found.push(beside_patch(inode, Some(last)));
+            }
+            let is_settled = |inode: &Inode| rows.says(row, inode) && inode.ctime < self.settled_before;
+            match inodes.next_if(|inode| inode.ino == *ino) {
+                None => found.push(Found::Gone(*ino)),
+                Some(inode) if last.patched(*ino).is_some() => found.push(beside_patch(inode, Some(last))),
+                Some(inode) if stands && is_settled(inode) => counts.add(inode),
+                Some(inode) if is_settled(inode) => found.push(Found::Same(last.inode(rows, row)?)),
+                Some(inode) => found.push(Found::Walked(inode.clone(), Some(last.inode(rows, row)?))),
+            }
+        }
+        Ok((found, counts))
+    }
+
+    fn put(&self, found: Vec<Found>, next: &mut NextTable<'_>, counts: &mut Counts) -> Result<()> {
+        self.objects.monitor.check()?;
+        let rows = found.into_par_iter().map(|found| match found {
+            Found::Gone(ino) => Ok(gone(ino)),
+            Found::Same(row) => Ok(row),
+            Found::Walked(inode, old) => {
+                let ino = inode.ino;
+                Ok(self.row(inode, old)?.map_or_else(|| gone(ino), |row| self.objects.dated(row)))
+            }
+        });
+        let rows: Vec<Result<Inode>> = rows.collect();
+        for row in rows {
+            let row = row?;
+            if !is_gone(&row) {
+                counts.add(&row);
+            }
+            next.write(&row)?;
+        }
+        Ok(())
     }
 
     /// The walked inode with its details and object; None when it is gone.
@@ -206,6 +257,22 @@ impl Take<'_> {
     }
 }
 
+/// Of an inode that the last whole table does not have, or that its patch has another row for.
+fn beside_patch(inode: &Inode, last: Option<&Table>) -> Found {
+    let row = last.and_then(|last| last.patched(inode.ino)).filter(|row| !is_gone(row));
+    Found::Walked(inode.clone(), row.cloned())
+}
+
+/// The inodes up to each of these numbers.
+fn parts<'a>(mut inodes: &'a [Inode], ends: &[u64]) -> Vec<&'a [Inode]> {
+    let part = |end: &u64| {
+        let (part, rest) = inodes.split_at(inodes.partition_point(|inode| inode.ino <= *end));
+        inodes = rest;
+        part
+    };
+    ends.iter().map(part).collect()
+}
+
 /// What the table before says of a file's bytes.
 #[derive(Clone, Copy)]
 pub(crate) enum Old<'a> {
@@ -231,6 +298,8 @@ pub(crate) struct Objects<'a> {
     pool: PathBuf,
     round: u64,
     numbers: Numbers,
+    /// Change times from here on may be given again.
+    unsettled: i64,
     monitor: &'a Monitor,
 }
 
@@ -261,9 +330,26 @@ impl Numbers {
 }
 
 impl<'a> Objects<'a> {
-    pub(crate) fn new(volume: &Volume, root: &'a Root, round: u64, monitor: &'a Monitor) -> Self {
+    /// `started` is when the tree began to be looked at, in ns since 1970.
+    pub(crate) fn new(
+        volume: &Volume,
+        root: &'a Root,
+        round: u64,
+        started: i64,
+        monitor: &'a Monitor,
+    ) -> Self {
         let (filesystem, pool) = (volume.filesystem(), volume.store().join("pool"));
-        Objects { root, filesystem, pool, round, numbers: Numbers::new(), monitor }
+        let unsettled = started.saturating_sub(unsettled(filesystem));
+        Objects { root, filesystem, pool, round, numbers: Numbers::new(), unsettled, monitor }
+    }
+
+    pub(crate) fn monitor(&self) -> &Monitor {
+        self.monitor
+    }
+
+    /// With a change time only where a later change cannot have the same.
+    pub(crate) fn dated(&self, inode: Inode) -> Inode {
+        if inode.ctime < self.unsettled { inode } else { Inode { ctime: UNSETTLED, ..inode } }
     }
 
     /// Reads until the file holds still for as long as that takes.
@@ -439,32 +525,42 @@ fn equal(a: &File, b: &File, ranges: &[Range]) -> io::Result<bool> {
 
 /// A pool snapshot, open for reading.
 pub struct PoolSnapshot {
-    table: PathBuf,
+    pub(crate) table: Table,
     pool: PathBuf,
     filesystem: FileSystem,
     space: Option<u128>,
-    directories: Directories,
+    /// Read when a path is asked for.
+    directories: OnceLock<Directories>,
+    /// What `inodes` gives, if that is not everything.
+    pub(crate) listed: Option<Vec<Inode>>,
 }
 
 impl PoolSnapshot {
-    pub(crate) fn open(table: &Path, pool: PathBuf, filesystem: FileSystem) -> Result<PoolSnapshot> {
-        let mut directories = Directories::default();
-        for inode in TableReader::only(table, Kind::Directory)? {
-            directories.add(&inode?);
-        }
+    /// The one whose store directory is `dir`.
+    pub(crate) fn open(dir: &Path, pool: PathBuf, filesystem: FileSystem) -> Result<PoolSnapshot> {
         let space = if filesystem.shares_blocks() {
             Some(u128::from(std::fs::metadata(&pool).context("read the attributes of", &pool)?.dev()))
         } else {
             None
         };
-        Ok(PoolSnapshot { table: table.to_path_buf(), pool, filesystem, space, directories })
+        let (table, directories) = (Table::open(dir)?, OnceLock::new());
+        Ok(PoolSnapshot { table, pool, filesystem, space, directories, listed: None })
     }
 
-    /// The objects that a table's rows point at.
-    pub(crate) fn objects(table: &Path) -> Result<impl Iterator<Item = Result<u64>> + use<>> {
-        let rows = TableReader::open(table)?.map(|row| row.map(|inode| inode.object));
-        Ok(rows.filter(|object| !matches!(object, Ok(0))))
+    fn directories(&self) -> Result<&Directories> {
+        if let Some(directories) = self.directories.get() {
+            return Ok(directories);
+        }
+        let directories = self.table.directories()?;
+        Ok(self.directories.get_or_init(|| directories))
     }
+}
+
+/// The objects that the rows of a snapshot's table point at.
+pub(crate) fn objects_of(dir: &Path) -> Result<HashSet<u64>> {
+    let table = Table::open(dir)?;
+    let objects = table.rows()?.map(|row| row.map(|inode| inode.object));
+    objects.filter(|object| !matches!(object, Ok(0))).collect()
 }
 
 /// Exact for compressed extents too, where the tree may be searched.
@@ -480,11 +576,22 @@ fn object_layout(object: &File, size: u64, filesystem: FileSystem) -> io::Result
 
 impl Side for PoolSnapshot {
     fn inodes(&self) -> Result<Inodes<'_>> {
-        Ok(Box::new(TableReader::open(&self.table)?))
+        match &self.listed {
+            Some(listed) => Ok(Box::new(listed.iter().cloned().map(Ok))),
+            None => self.everything(),
+        }
+    }
+
+    fn everything(&self) -> Result<Inodes<'_>> {
+        Ok(Box::new(self.table.rows()?))
+    }
+
+    fn pick(&self, inos: &BTreeSet<u64>) -> Result<Vec<Inode>> {
+        self.table.pick(inos)
     }
 
     fn path_of(&self, link: &Link) -> Result<RelPath> {
-        self.directories.path(link)
+        self.directories()?.path(link)
     }
 
     fn details(&self, inode: &Inode) -> Result<Details> {

@@ -1,14 +1,16 @@
 //! Taking and deleting snapshots, and clearing what an interrupted take or delete left.
 
+use crate::pool::objects_of;
 use crate::volume::{Volume, name_is_free};
-use crate::{Delta, PoolSnapshot, follow, pool};
+use crate::{Delta, follow, pool};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
+use snapsync_manifest::FILES;
 use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, SnapshotInfo, Subset};
 use snapsync_sys::{Root, btrfs, fault, make_dir_durable, remove_tree, sync_filesystem, write_file};
-use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use uuid::Uuid;
 
@@ -257,12 +259,11 @@ impl Volume {
         write_file(&again, "round", round.to_string().as_bytes()).context("write", &again)?;
         follow::take(self, &info.subset, round, &again, delta, monitor)?;
         fault::point("again.made");
-        let used: HashSet<u64> = PoolSnapshot::objects(&again.join("table.arrow"))?.collect::<Result<_>>()?;
+        let used = objects_of(&again)?;
         let mut garbage = self.unshared_objects(info, monitor)?;
         garbage.retain(|object| !used.contains(object));
         write_garbage(&dir, &garbage)?;
-        std::fs::rename(again.join("table.arrow"), dir.join("table.arrow")).context("replace", &dir)?;
-        make_dir_durable(&dir).context("sync", &dir)?;
+        replace_files(&again, &dir)?;
         fault::point("again.replaced");
         self.settle(&dir)
     }
@@ -276,7 +277,8 @@ impl Volume {
                 .context("delete the subvolume", &again);
         }
         let pool = self.store().join("pool");
-        if dir.join("garbage").exists() && !again.join("table.arrow").exists() {
+        if dir.join("garbage").exists() && !again.join(FILES[0]).exists() {
+            replace_files(&again, dir)?;
             remove_garbage(&pool, dir)?;
         } else if let Some(round) = read_round(&again) {
             pool::remove_round(&pool, round)?;
@@ -287,12 +289,11 @@ impl Volume {
     }
 
     fn unshared_objects(&self, info: &SnapshotInfo, monitor: &Monitor) -> Result<Vec<u64>> {
-        let table = |id: Uuid| PoolSnapshot::objects(&self.dir_of(id).join("table.arrow"));
-        let mut garbage: HashSet<u64> = table(info.id)?.collect::<Result<_>>()?;
+        let mut garbage = objects_of(&self.dir_of(info.id))?;
         for other in self.snapshots()?.iter().filter(|s| s.id != info.id && s.provider == Provider::Pool) {
             monitor.check()?;
-            for object in table(other.id)? {
-                garbage.remove(&object?);
+            for object in objects_of(&self.dir_of(other.id))? {
+                garbage.remove(&object);
             }
         }
         let mut garbage: Vec<u64> = garbage.into_iter().collect();
@@ -381,6 +382,24 @@ fn remove_file(path: &Path) -> Result<()> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e).context("remove", path),
         _ => Ok(()),
     }
+}
+
+/// Puts the files of a table in the place of others. The first is the last step back: once it is away from `again`,
+/// the rest follows, now or after a crash.
+fn replace_files(again: &Path, dir: &Path) -> Result<()> {
+    for file in FILES {
+        let (from, to) = (again.join(file), dir.join(file));
+        let ino = |path: &Path| std::fs::metadata(path).map(|m| m.ino());
+        match (ino(&from), ino(&to)) {
+            (Err(e), _) if e.kind() == io::ErrorKind::NotFound => continue,
+            // To rename one name of a file to another of its names does nothing.
+            (Ok(one), Ok(other)) if one == other => remove_file(&from)?,
+            _ => std::fs::rename(&from, &to).context("replace", &to)?,
+        }
+        make_dir_durable(again).context("sync", again)?;
+        make_dir_durable(dir).context("sync", dir)?;
+    }
+    Ok(())
 }
 
 fn write_garbage(dir: &Path, objects: &[u64]) -> Result<()> {

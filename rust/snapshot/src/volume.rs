@@ -423,11 +423,12 @@ impl Volume {
         let dir = self.dir_of(info.id);
         Ok(match info.provider {
             Provider::Btrfs => Box::new(Tree::walk(&dir.join("tree"), &info.subset, monitor)?),
-            Provider::Pool => {
-                let (table, pool) = (dir.join("table.arrow"), self.store().join("pool"));
-                Box::new(crate::PoolSnapshot::open(&table, pool, self.filesystem)?)
-            }
+            Provider::Pool => Box::new(self.open_pool(info)?),
         })
+    }
+
+    pub(crate) fn open_pool(&self, info: &SnapshotInfo) -> Result<crate::PoolSnapshot> {
+        crate::PoolSnapshot::open(&self.dir_of(info.id), self.store().join("pool"), self.filesystem)
     }
 
     pub(crate) fn record_snapshot(&self, info: &SnapshotInfo) -> Result<()> {

@@ -1,6 +1,7 @@
 //! A tree on a file system: a volume, a Btrfs snapshot, or any directory.
 
 use crate::{Matcher, search};
+use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags, openat};
 use snapsync_model::{
     Address, Context, Counters, Details, Directories, Error, Inode, Inodes, Kind, Layout, Link, Monitor,
@@ -264,9 +265,9 @@ impl Walk<'_> {
             if path.is_root() && *entry.name == *STORE.as_bytes() {
                 continue;
             }
-            let Some(inode) = self.entry(dir, ino, &entry, path)? else { continue };
-            if inode.kind == Kind::Directory {
-                let (child, dir, path) = (inode.ino, dir.clone(), path.join(&entry.name)?);
+            let Some(inode) = self.entry(dir, ino, entry, path)? else { continue };
+            if let (Kind::Directory, [link]) = (inode.kind, &inode.links[..]) {
+                let (child, dir, path) = (inode.ino, dir.clone(), path.join(&link.name)?);
                 scope.spawn(move |scope| self.directory(scope, dir, child, &path));
             }
             found.push(inode);
@@ -276,7 +277,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn entry(&self, dir: &OwnedFd, parent: u64, entry: &DirEntry, path: &RelPath) -> Result<Option<Inode>> {
+    fn entry(&self, dir: &OwnedFd, parent: u64, entry: DirEntry, path: &RelPath) -> Result<Option<Inode>> {
         let stat = match stat_at(dir, OsStr::from_bytes(&entry.name)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.context(
@@ -295,7 +296,7 @@ impl Walk<'_> {
         if stat.time_clamped {
             self.monitor.note("times outside the years 1677 to 2262 are kept as the nearest that fits");
         }
-        Ok(Some(self.inode(&stat, Some(Link { parent, name: entry.name.clone() }))))
+        Ok(Some(self.inode(&stat, Some(Link { parent, name: entry.name }))))
     }
 
     fn inode(&self, stat: &Stat, link: Option<Link>) -> Inode {
@@ -339,7 +340,7 @@ fn open_directory(parent: &OwnedFd, name: &[u8]) -> io::Result<OwnedFd> {
 /// One inode for all entries that name it.
 fn merge_links(found: Vec<Vec<Inode>>) -> Vec<Inode> {
     let mut inodes: Vec<Inode> = found.into_iter().flatten().collect();
-    inodes.sort_unstable_by(|a, b| (a.ino, &a.links).cmp(&(b.ino, &b.links)));
+    inodes.par_sort_unstable_by(|a, b| (a.ino, &a.links).cmp(&(b.ino, &b.links)));
     inodes.dedup_by(|next, kept| {
         let same = next.ino == kept.ino;
         if same {

@@ -1,0 +1,310 @@
+//! The inode table of a snapshot as it lies in its directory: a whole one, which snapshots share while little changes, and a
+//! patch of its own, the rows that differ from it. So a round writes as much as has changed, and two snapshots with the
+//! same whole table are compared by their patches alone.
+
+use crate::file::damaged;
+use crate::table::{Names, NamesReader};
+use crate::{TableBatch, TableInfo, TableReader, TableView, TableWriter};
+use rayon::prelude::*;
+use snapsync_model::{Attributes, Context, Directories, Error, Inode, Inodes, Kind, Link, ROOT, Result};
+use std::collections::BTreeSet;
+use std::iter::Peekable;
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+
+const WHOLE: &str = "table.arrow";
+const PATCH: &str = "patch.arrow";
+/// A patch has at most as many rows, or this many for each batch of the whole table: a sixteenth of all.
+const LEAST: u64 = 256;
+const FOR_BATCH: u64 = 512;
+
+/// The files of a table, which are replaced in this order.
+pub const FILES: [&str; 2] = [WHOLE, PATCH];
+
+/// What a file must be the same of for the table to be the same one.
+pub fn identity(dir: &Path) -> PathBuf {
+    let patch = dir.join(PATCH);
+    if patch.exists() { patch } else { dir.join(WHOLE) }
+}
+
+pub struct Table {
+    dir: PathBuf,
+    info: TableInfo,
+    /// Sorted. A row without names, other than the root's, says that the inode is gone.
+    patch: Vec<Inode>,
+}
+
+impl Table {
+    pub fn open(dir: &Path) -> Result<Table> {
+        let mut info = TableReader::open(&dir.join(WHOLE))?.info()?;
+        let mut patch = Vec::new();
+        if info.whole.is_some() {
+            let reader = TableReader::open(&dir.join(PATCH))?;
+            let of = reader.info()?;
+            if of.whole != info.whole {
+                return Err(Error::integrity(
+                    format!("{} is a patch of another table", dir.join(PATCH).display()),
+                    "delete that snapshot",
+                ));
+            }
+            info = of;
+            patch = reader.collect::<Result<_>>()?;
+        }
+        Ok(Table { dir: dir.to_path_buf(), info, patch })
+    }
+
+    pub fn info(&self) -> TableInfo {
+        self.info
+    }
+
+    /// The rows that differ from the whole table.
+    pub fn patch(&self) -> &[Inode] {
+        &self.patch
+    }
+
+    /// The whole table.
+    fn whole(&self) -> Result<TableReader> {
+        TableReader::open(&self.dir.join(WHOLE))
+    }
+
+    /// Some rows of the whole table.
+    pub fn batch_at(&self, at: usize) -> Result<TableBatch> {
+        self.whole()?.batch_at(at)
+    }
+
+    /// The last number of each batch of the whole table.
+    pub fn ends(&self) -> Result<Vec<u64>> {
+        let path = self.dir.join(WHOLE);
+        let ends = (0..self.whole()?.batches()).into_par_iter().map(|at| {
+            let batch = NamesReader::numbers(&path)?.batch_at(at)?;
+            Ok(batch.numbers().last().copied().unwrap_or(0))
+        });
+        ends.collect()
+    }
+
+    pub fn inode(&self, rows: &TableView<'_>, row: usize) -> Result<Inode> {
+        rows.inode(row).ok_or_else(|| damaged(&self.dir.join(WHOLE), "a kind is unknown"))
+    }
+
+    /// They differ in their patches alone.
+    pub fn shares_whole_with(&self, other: &Table) -> bool {
+        self.info.whole.is_some() && self.info.whole == other.info.whole
+    }
+
+    /// Every inode, in order.
+    pub fn rows(&self) -> Result<Rows<'_>> {
+        Ok(Rows::of(self.whole()?, Box::new(self.patch.iter().cloned().map(Ok))))
+    }
+
+    /// What the patch says of an inode: the row that counts, or that it is gone.
+    pub fn patched(&self, ino: u64) -> Option<&Inode> {
+        self.patch.binary_search_by_key(&ino, |row| row.ino).ok().map(|at| &self.patch[at])
+    }
+
+    /// Those of these inodes that are there, sorted.
+    pub fn pick(&self, inos: &BTreeSet<u64>) -> Result<Vec<Inode>> {
+        let (patched, others): (Vec<u64>, Vec<u64>) =
+            inos.iter().partition(|ino| self.patched(**ino).is_some());
+        let rows = patched.into_iter().filter_map(|ino| self.patched(ino)).filter(|row| !is_gone(row));
+        let mut found: Vec<Inode> = rows.cloned().collect();
+        if !others.is_empty() {
+            found.append(&mut self.pick_whole(&others)?);
+            found.sort_unstable_by_key(|inode| inode.ino);
+        }
+        Ok(found)
+    }
+
+    fn pick_whole(&self, inos: &[u64]) -> Result<Vec<Inode>> {
+        let picked = (0..self.whole()?.batches()).into_par_iter().map(|at| {
+            let numbers = NamesReader::numbers(&self.dir.join(WHOLE))?.batch_at(at)?;
+            let numbers = numbers.numbers();
+            let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else { return Ok(Vec::new()) };
+            let here = inos.iter().skip_while(|ino| *ino < first).take_while(|ino| *ino <= last);
+            let rows: Vec<usize> = here.filter_map(|ino| numbers.binary_search(ino).ok()).collect();
+            if rows.is_empty() {
+                return Ok(Vec::new());
+            }
+            let batch = self.batch_at(at)?;
+            let view = batch.view();
+            rows.into_iter().map(|row| self.inode(&view, row)).collect()
+        });
+        let picked: Vec<Vec<Inode>> = picked.collect::<Result<_>>()?;
+        Ok(picked.into_iter().flatten().collect())
+    }
+
+    /// An inode of which some name, told with its directory, is looked for.
+    pub fn find_link(&self, wanted: impl Fn(u64, u64, &[u8]) -> bool + Sync) -> Result<Option<u64>> {
+        let has = |row: &&Inode| row.links.iter().any(|link| wanted(row.ino, link.parent, &link.name));
+        if let Some(row) = self.patch.iter().find(has) {
+            return Ok(Some(row.ino));
+        }
+        let found: Vec<Option<u64>> = self.each_batch_of_names(|names| {
+            let mut found = None;
+            names.each(|ino, _, parent, name| {
+                if found.is_none() && wanted(ino, parent, name) && self.patched(ino).is_none() {
+                    found = Some(ino);
+                }
+            });
+            found
+        })?;
+        Ok(found.into_iter().flatten().next())
+    }
+
+    pub fn directories(&self) -> Result<Directories> {
+        let found: Vec<Vec<(u64, Link)>> = self.each_batch_of_names(|names| {
+            let mut found = Vec::new();
+            names.each(|ino, kind, parent, name| {
+                if kind == Kind::Directory.name() && self.patched(ino).is_none() {
+                    found.push((ino, Link { parent, name: name.into() }));
+                }
+            });
+            found
+        })?;
+        let mut directories = Directories::default();
+        found.into_iter().flatten().for_each(|(ino, link)| directories.insert(ino, link));
+        self.patch.iter().for_each(|inode| directories.add(inode));
+        Ok(directories)
+    }
+
+    fn each_batch_of_names<T: Send>(&self, act: impl Fn(&Names) -> T + Sync) -> Result<Vec<T>> {
+        let path = self.dir.join(WHOLE);
+        let batches = (0..NamesReader::open(&path)?.batches()).into_par_iter();
+        batches.map(|at| NamesReader::open(&path)?.batch_at(at).map(|names| act(&names))).collect()
+    }
+}
+
+/// The rows of a whole table with its patch.
+pub struct Rows<'a> {
+    whole: Peekable<TableReader>,
+    patch: Peekable<Inodes<'a>>,
+}
+
+impl<'a> Rows<'a> {
+    fn of(whole: TableReader, patch: Inodes<'a>) -> Rows<'a> {
+        Rows { whole: whole.peekable(), patch: patch.peekable() }
+    }
+}
+
+impl Iterator for Rows<'_> {
+    type Item = Result<Inode>;
+
+    fn next(&mut self) -> Option<Result<Inode>> {
+        loop {
+            let whole = match self.whole.peek() {
+                Some(Err(_)) => return self.whole.next(),
+                Some(Ok(inode)) => Some(inode.ino),
+                None => None,
+            };
+            let comes = |row: &Result<Inode>| {
+                row.as_ref().map_or(true, |row| whole.is_none_or(|whole| row.ino <= whole))
+            };
+            let row = match self.patch.next_if(comes) {
+                None => return self.whole.next(),
+                Some(Err(e)) => return Some(Err(e)),
+                Some(Ok(row)) => row,
+            };
+            if whole == Some(row.ino) {
+                self.whole.next();
+            }
+            if !is_gone(&row) {
+                return Some(Ok(row));
+            }
+        }
+    }
+}
+
+/// A row of a patch that says that an inode is not there any more.
+pub fn gone(ino: u64) -> Inode {
+    Inode {
+        ino,
+        generation: 0,
+        kind: Kind::File,
+        attributes: Attributes::default(),
+        ctime: 0,
+        blocks: 0,
+        links: Vec::new(),
+        details: None,
+        object: 0,
+        shared: false,
+    }
+}
+
+pub fn is_gone(row: &Inode) -> bool {
+    row.ino != ROOT && row.links.is_empty()
+}
+
+/// The next table of a volume, as it is written.
+pub struct NextTable<'a> {
+    dir: &'a Path,
+    last: Option<&'a Table>,
+    writer: TableWriter,
+    info: TableInfo,
+    rows: u64,
+}
+
+impl<'a> NextTable<'a> {
+    /// With a last one, only the rows that differ from its whole table are to be written, and those that are gone.
+    pub fn create(dir: &'a Path, last: Option<&'a Table>, walk_started: i64) -> Result<NextTable<'a>> {
+        let last = last.filter(|last| last.info.whole.is_some());
+        let whole = last.and_then(|last| last.info.whole).unwrap_or_else(Uuid::new_v4);
+        let info = TableInfo { walk_started, whole: Some(whole) };
+        let writer = anew(&dir.join(if last.is_some() { PATCH } else { WHOLE }), info)?;
+        Ok(NextTable { dir, last, writer, info, rows: 0 })
+    }
+
+    /// Rows must come sorted.
+    pub fn write(&mut self, row: &Inode) -> Result<()> {
+        if self.last.is_none() && is_gone(row) {
+            return Ok(());
+        }
+        self.rows += 1;
+        self.writer.write(row)
+    }
+
+    /// On the disk when this returns.
+    pub fn finish(self) -> Result<()> {
+        let (whole, patch) = (self.dir.join(WHOLE), self.dir.join(PATCH));
+        let Some(last) = self.last else {
+            self.writer.finish(&whole)?;
+            return anew(&patch, self.info)?.finish(&patch);
+        };
+        self.writer.finish(&patch)?;
+        let most = LEAST.max(last.whole()?.batches() as u64 * FOR_BATCH);
+        // A file has no end of names.
+        if self.rows <= most && std::fs::hard_link(last.dir.join(WHOLE), &whole).is_ok() {
+            return Ok(());
+        }
+        merge(last, self.dir, self.info.walk_started)
+    }
+}
+
+/// Never into a file that is there: it may be other snapshots' as well.
+fn anew(path: &Path, info: TableInfo) -> Result<TableWriter> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).context("remove", path),
+        _ => TableWriter::create(path, info),
+    }
+}
+
+/// Writes what `last` and a patch that grew too large come to as a whole table of its own.
+fn merge(last: &Table, dir: &Path, walk_started: i64) -> Result<()> {
+    let patch = TableReader::open(&dir.join(PATCH))?;
+    let mut next = NextTable::create(dir, None, walk_started)?;
+    for row in Rows::of(last.whole()?, Box::new(patch)) {
+        next.write(&row?)?;
+    }
+    next.finish()
+}
+
+/// The same table again: nothing changed. The files are the same ones.
+pub fn same_table(last: &Path, dir: &Path) -> Result<()> {
+    for file in FILES.iter().filter(|file| last.join(file).exists()) {
+        let (from, to) = (last.join(file), dir.join(file));
+        // A file has no end of names.
+        if std::fs::hard_link(&from, &to).is_err() {
+            std::fs::copy(&from, &to).context("copy the table to", &to)?;
+            std::fs::File::open(&to).and_then(|file| file.sync_all()).context("sync", &to)?;
+        }
+    }
+    Ok(())
+}

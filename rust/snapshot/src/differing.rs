@@ -1,0 +1,97 @@
+//! Two pool snapshots of a volume, each listing only what may differ between them: snapshots that have their whole table in
+//! common differ in their patches alone.
+
+use crate::{PoolSnapshot, Volume};
+use snapsync_manifest::Table;
+use snapsync_model::{Inode, Kind, Link, Provider, ROOT, Result, SnapshotInfo};
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+
+type Lists = (Vec<Inode>, Vec<Inode>);
+
+impl Volume {
+    /// None where only whole lists tell what differs.
+    pub fn differing(
+        &self,
+        base: &SnapshotInfo,
+        target: &SnapshotInfo,
+    ) -> Result<Option<(PoolSnapshot, PoolSnapshot)>> {
+        if [base, target].iter().any(|info| info.provider != Provider::Pool) {
+            return Ok(None);
+        }
+        let (mut base, mut target) = (self.open_pool(base)?, self.open_pool(target)?);
+        let Some((old, new)) = lists(&base.table, &target.table)? else { return Ok(None) };
+        (base.listed, target.listed) = (Some(old), Some(new));
+        Ok(Some((base, target)))
+    }
+}
+
+fn lists(base: &Table, target: &Table) -> Result<Option<Lists>> {
+    let (mut old, mut new) = if base.shares_whole_with(target) {
+        let rows = base.patch().iter().chain(target.patch()).map(|row| row.ino);
+        let differ: BTreeSet<u64> = rows.filter(|ino| base.patched(*ino) != target.patched(*ino)).collect();
+        (base.pick(&differ)?, target.pick(&differ)?)
+    } else {
+        merged(base, target)?
+    };
+    let mut parents = BTreeSet::new();
+    for (was, is) in pairs(&old, &new) {
+        if let (Some(was), Some(is)) = (was, is)
+            && was.kind == Kind::Directory
+            && is.kind == Kind::Directory
+            && was.ino != ROOT
+            && was.generation != is.generation
+        {
+            // What is in such a directory has other places under the same names.
+            return Ok(None);
+        }
+        if links(was) != links(is) {
+            parents.extend(links(was).iter().chain(links(is)).map(|link| link.parent));
+        }
+    }
+    add(&mut old, base.pick(&parents)?);
+    add(&mut new, target.pick(&parents)?);
+    Ok(Some((old, new)))
+}
+
+fn merged(base: &Table, target: &Table) -> Result<Lists> {
+    let (mut old, mut new) = (Vec::new(), Vec::new());
+    let (mut from, mut to) = (base.rows()?, target.rows()?);
+    let (mut was, mut is) = (from.next().transpose()?, to.next().transpose()?);
+    loop {
+        let order = match (&was, &is) {
+            (None, None) => return Ok((old, new)),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(was), Some(is)) => was.ino.cmp(&is.ino),
+        };
+        let differ = was != is;
+        if order.is_le() {
+            old.extend(was.take().filter(|_| differ));
+            was = from.next().transpose()?;
+        }
+        if order.is_ge() {
+            new.extend(is.take().filter(|_| differ));
+            is = to.next().transpose()?;
+        }
+    }
+}
+
+/// Both lists by number.
+fn pairs<'a>(old: &'a [Inode], new: &'a [Inode]) -> Vec<(Option<&'a Inode>, Option<&'a Inode>)> {
+    let find = |list: &'a [Inode], ino: u64| {
+        list.binary_search_by_key(&ino, |inode| inode.ino).ok().map(|at| &list[at])
+    };
+    let inos: BTreeSet<u64> = old.iter().chain(new).map(|inode| inode.ino).collect();
+    inos.into_iter().map(|ino| (find(old, ino), find(new, ino))).collect()
+}
+
+fn links(inode: Option<&Inode>) -> &[Link] {
+    inode.map_or(&[], |inode| &inode.links)
+}
+
+fn add(list: &mut Vec<Inode>, more: Vec<Inode>) {
+    list.extend(more);
+    list.sort_by_key(|inode| inode.ino);
+    list.dedup_by_key(|inode| inode.ino);
+}
