@@ -10,8 +10,6 @@ SnapsyncError; and OSError for what the file systems answer. Each has `.advice` 
 """
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -598,6 +596,9 @@ def diff(
     if output is not None:
         report = write_manifest(base, target, output, jobs=jobs, progress=progress)
         return Manifest(output, notes=report.notes, counters=report.counters)
+    import shutil
+    import tempfile
+
     directory = tempfile.mkdtemp(prefix="snapsync-")
     try:
         path = os.path.join(directory, "manifest.arrow")
