@@ -62,7 +62,8 @@ def tar(source: Path, target: Path) -> Tool:
 
 
 def copy(source: Path, target: Path) -> Tool:
-    return lambda: timed(f"mkdir -p {target} && cp -a {source}/. {target}/ && sync -f {target}")
+    """Without the store, whose name no pattern of the shell names."""
+    return lambda: timed(f"mkdir -p {target} && cp -a {source}/* {target}/ && sync -f {target}")
 
 
 class Btrfs:

@@ -6,6 +6,7 @@ It must say what a walk would find, whatever was changed, and whatever was done 
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import re
 import shutil
@@ -149,6 +150,85 @@ def assert_nothing_became_settled(volume: Path) -> None:
 def walks(reports: Iterable[dict[str, Any]]) -> list[str]:
     """The notes that say that the standby was walked after all."""
     return [note for report in reports for note in report["notes"] if "was walked for its snapshot" in note]
+
+
+# --- what a round writes ------------------------------------------------------------------------
+
+
+def files_of_table(volume: Path) -> list[Path]:
+    return [store(volume) / "snapshots" / snapshots(volume)[-1]["id"] / name for name in pool.TABLE]
+
+
+@pytest.mark.parametrize("kinds", PAIRS, ids="-".join)
+def test_a_round_writes_the_rows_that_changed_and_shares_the_rest(pair: Pair, kinds: tuple[str, str]) -> None:
+    bulk(pair.source, 2_000)
+    pair.sync()
+    volumes = [
+        volume for volume, kind in zip((pair.source, pair.target), kinds, strict=True) if kind != "btrfs"
+    ]
+    whole = [files_of_table(volume)[0].stat().st_ino for volume in volumes]
+    for turn in range(3):
+        for number in range(0, 500, 100):
+            fill(pair.source / f"bulk-0000/{number // 100:06}", turn, 100, turn)
+        (pair.source / f"bulk-0001/{100 + turn:06}").unlink()
+        pair.sync()
+    for volume, shared in zip(volumes, whole, strict=True):
+        table, patch = files_of_table(volume)
+        assert table.stat().st_ino == shared
+        # Five files, three that went, their directories; and what was too new when it was first walked.
+        assert pa.ipc.open_file(patch).read_all().num_rows < 300
+    assert_table_is_the_tree(pair.target)
+
+
+@pytest.mark.parametrize("kinds", [("xfs", "ext4")], ids="-".join)
+def test_when_much_has_changed_a_whole_table_is_written_again(pair: Pair) -> None:
+    bulk(pair.source, 1_500)
+    pair.sync()
+    before = [files_of_table(volume)[0].stat().st_ino for volume in (pair.source, pair.target)]
+    for path in sorted(pair.source.glob("bulk-*/*")):
+        path.chmod(0o600)
+    shutil.rmtree(pair.source / "bulk-0003")
+    bulk(pair.source / "more", 300, seed=1)
+    pair.sync()
+    for volume, ino in zip((pair.source, pair.target), before, strict=True):
+        table, patch = files_of_table(volume)
+        assert table.stat().st_ino != ino
+        assert pa.ipc.open_file(patch).read_all().num_rows == 0
+    assert_table_is_the_tree(pair.target)
+    pair.sync()
+    verified(f"{pair.target}@latest", pair.source)
+
+
+@pytest.mark.parametrize("kinds", [("xfs", "ext4")], ids="-".join)
+def test_tables_of_the_version_before_are_read_and_replaced(pair: Pair) -> None:
+    bulk(pair.source, 50)
+    pair.sync()
+    for volume in (pair.source, pair.target):
+        table, patch = files_of_table(volume)
+        rows = pa.ipc.open_file(table).read_all()
+        metadata = {
+            b"snapsync.table": b"1",
+            b"snapsync.walk_started": str(walk_started(volume, latest(volume))).encode(),
+        }
+        assert pa.ipc.open_file(patch).read_all().num_rows == 0
+        for file in (table, patch):
+            file.unlink()
+        with pa.ipc.new_file(table, rows.schema.with_metadata(metadata)) as writer:
+            writer.write_table(rows)
+        record = json.loads((store(volume) / "volume.json").read_text())
+        (store(volume) / "volume.json").write_text(json.dumps(record | {"format": 3}))
+    fill(pair.source / "bulk-0000/000007", 3, 100, 1)
+    report = done("sync", pair.source, pair.target)
+    assert len(walks([report])) == 1
+    assert report["changes"]["changed"] == 1
+    assert_table_is_the_tree(pair.target)
+    verified(f"{pair.target}@latest", pair.source)
+    assert not walks([done("sync", pair.source, pair.target)])
+
+
+def latest(volume: Path) -> str:
+    identity: str = snapshots(volume)[-1]["id"]
+    return identity
 
 
 # --- the same as a walk -----------------------------------------------------------------------

@@ -14,7 +14,7 @@ _STOPPING = (signal.SIGTERM, signal.SIGHUP)
 
 def main() -> None:
     """Run the command line and leave with the exit code of the contract."""
-    gc.set_threshold(50_000)  # what is imported stays: to look through it again and again is a tenth of a start
+    gc.set_threshold(50_000)  # what is imported stays: looking through it over and over is a tenth of a start
     for number in _STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, _interrupt)

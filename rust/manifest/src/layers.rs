@@ -308,3 +308,105 @@ pub fn same_table(last: &Path, dir: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use snapsync_model::Details;
+    use std::collections::BTreeMap;
+
+    type Model = BTreeMap<u64, Inode>;
+
+    /// Numbers that look random, from one.
+    fn scramble(seed: u64) -> u64 {
+        let mut x = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ (x >> 31)
+    }
+
+    fn inode(ino: u64, seed: u64) -> Inode {
+        let is_dir = ino.is_multiple_of(10);
+        let link = Link { parent: ino / 100 * 10, name: format!("{ino}-{}", seed % 3).into_bytes().into() };
+        Inode {
+            generation: seed,
+            kind: if is_dir { Kind::Directory } else { Kind::File },
+            ctime: seed as i64,
+            links: if ino == ROOT { Vec::new() } else { vec![link] },
+            details: Some(Box::new(Details::default())),
+            object: if is_dir { 0 } else { seed },
+            ..gone(ino)
+        }
+    }
+
+    fn write(dir: &Path, last: Option<(&Table, &Model)>, rows: &Model) -> Table {
+        let mut next = NextTable::create(dir, last.map(|(table, _)| table), 1).unwrap();
+        let nothing = Model::new();
+        let whole = last.map_or(&nothing, |(_, whole)| whole);
+        for ino in whole.keys().chain(rows.keys()).copied().collect::<BTreeSet<u64>>() {
+            if whole.get(&ino) != rows.get(&ino) {
+                next.write(rows.get(&ino).unwrap_or(&gone(ino))).unwrap();
+            }
+        }
+        next.finish().unwrap();
+        Table::open(dir).unwrap()
+    }
+
+    #[test]
+    fn every_table_says_what_it_was_told_whichever_rows_its_patch_has() {
+        let home = tempfile::tempdir().unwrap();
+        let mut rows: Model = (0..9_000).map(|ino| (ino, inode(ino, ino))).collect();
+        let dir = |round: u64| {
+            let dir = home.path().join(round.to_string());
+            std::fs::create_dir(&dir).unwrap();
+            dir
+        };
+        let mut last = write(&dir(0), None, &rows);
+        let (mut whole, mut wholes) = (rows.clone(), 1);
+        for round in 1..9 {
+            for turn in 0..[3, 0, 350, 900][round as usize % 4] {
+                let ino = 1 + scramble(round * 1_000 + turn) % 10_000;
+                match turn % 3 {
+                    0 => drop(rows.remove(&ino)),
+                    _ => drop(rows.insert(ino, inode(ino, round))),
+                }
+            }
+            let next = write(&dir(round), Some((&last, &whole)), &rows);
+            if !next.shares_whole_with(&last) {
+                (whole, wholes) = (rows.clone(), wholes + 1);
+            }
+            assert!(next.patch().len() as u64 <= 3 * FOR_BATCH);
+            assert_eq!(
+                next.rows().unwrap().collect::<Result<Vec<_>>>().unwrap(),
+                rows.values().cloned().collect::<Vec<_>>()
+            );
+            let asked: BTreeSet<u64> = (0..30).map(|turn| scramble(round * 77 + turn) % 11_000).collect();
+            let there: Vec<Inode> = asked.iter().filter_map(|ino| rows.get(ino).cloned()).collect();
+            assert_eq!(next.pick(&asked).unwrap(), there);
+            let directories = next.directories().unwrap();
+            for ino in (0..11_000).step_by(10) {
+                assert_eq!(directories.contains(ino), ino == ROOT || rows.contains_key(&ino), "{ino}");
+            }
+            for ino in asked {
+                let found = next.find_link(|number, _, _| number == ino).unwrap();
+                assert_eq!(found, rows.contains_key(&ino).then_some(ino).filter(|ino| *ino != ROOT));
+            }
+            last = next;
+        }
+        assert!((2..6).contains(&wholes), "{wholes}");
+    }
+
+    #[test]
+    fn a_table_without_its_own_patch_is_refused() {
+        let home = tempfile::tempdir().unwrap();
+        let (one, other) = (home.path().join("one"), home.path().join("other"));
+        for dir in [&one, &other] {
+            std::fs::create_dir(dir).unwrap();
+            write(dir, None, &(0..10).map(|ino| (ino, inode(ino, 1))).collect());
+        }
+        std::fs::copy(other.join(PATCH), one.join(PATCH)).unwrap();
+        assert_eq!(Table::open(&one).err().map(|e| e.exit_code()), Some(4));
+        std::fs::remove_file(one.join(PATCH)).unwrap();
+        assert!(Table::open(&one).is_err());
+    }
+}

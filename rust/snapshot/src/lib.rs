@@ -7,7 +7,7 @@
 //!     volume.json  lock  journal.json
 //!     snapshots/ID/snapshot.json             written last: without it the snapshot does not exist
 //!     snapshots/ID/tree                      btrfs: a read-only subvolume
-//!     snapshots/ID/table.arrow               pool: the inode table
+//!     snapshots/ID/table.arrow, patch.arrow  pool: the inode table, which snapshots share, and what differs from it
 //!     pool/ROUND/…/OBJECT                    pool: the data of files, shared by snapshots
 //! ```
 //!
@@ -34,4 +34,4 @@ pub use take::Request;
 pub use volume::{Replaced, Standby, Volume, is_vacant, name_is_free};
 
 /// What this version writes and reads.
-pub const STORE_FORMAT: u32 = 3;
+pub const STORE_FORMAT: u32 = 4;
