@@ -203,7 +203,7 @@ def renamed(kind: str, scale: float) -> Iterator[Stage]:
 
 @contextmanager
 def memory(kind: str, scale: float) -> Iterator[Stage]:
-    with _pair(kind, 12 * GIB) as (one, two):
+    with _pair(kind, 16 * GIB) as (one, two):
         source = volume(one, kind, "source")
         tree = Tree(source, int(1_000_000 * scale))
         used: dict[str, Tool] = {

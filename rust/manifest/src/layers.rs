@@ -3,7 +3,7 @@
 //! same whole table are compared by their patches alone.
 
 use crate::file::damaged;
-use crate::table::{Names, NamesReader};
+use crate::table::{ColumnsReader, SomeColumns};
 use crate::{TableBatch, TableInfo, TableReader, TableView, TableWriter};
 use rayon::prelude::*;
 use snapsync_model::{Attributes, Context, Directories, Error, Inode, Inodes, Kind, Link, ROOT, Result};
@@ -76,7 +76,7 @@ impl Table {
     pub fn ends(&self) -> Result<Vec<u64>> {
         let path = self.dir.join(WHOLE);
         let ends = (0..self.whole()?.batches()).into_par_iter().map(|at| {
-            let batch = NamesReader::numbers(&path)?.batch_at(at)?;
+            let batch = ColumnsReader::numbers(&path)?.batch_at(at)?;
             Ok(batch.numbers().last().copied().unwrap_or(0))
         });
         ends.collect()
@@ -116,7 +116,7 @@ impl Table {
 
     fn pick_whole(&self, inos: &[u64]) -> Result<Vec<Inode>> {
         let picked = (0..self.whole()?.batches()).into_par_iter().map(|at| {
-            let numbers = NamesReader::numbers(&self.dir.join(WHOLE))?.batch_at(at)?;
+            let numbers = ColumnsReader::numbers(&self.dir.join(WHOLE))?.batch_at(at)?;
             let numbers = numbers.numbers();
             let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else { return Ok(Vec::new()) };
             let here = inos.iter().skip_while(|ino| *ino < first).take_while(|ino| *ino <= last);
@@ -150,6 +150,19 @@ impl Table {
         Ok(found.into_iter().flatten().next())
     }
 
+    /// Calls `act` with the object of every inode that has one.
+    pub fn each_object(&self, mut act: impl FnMut(u64)) -> Result<()> {
+        let mut reader = ColumnsReader::objects(&self.dir.join(WHOLE))?;
+        for at in 0..reader.batches() {
+            let batch = reader.batch_at(at)?;
+            let rows = batch.numbers().iter().zip(batch.objects());
+            rows.filter(|(ino, object)| **object != 0 && self.patched(**ino).is_none())
+                .for_each(|(_, object)| act(*object));
+        }
+        self.patch.iter().filter(|row| row.object != 0).for_each(|row| act(row.object));
+        Ok(())
+    }
+
     pub fn directories(&self) -> Result<Directories> {
         let found: Vec<Vec<(u64, Link)>> = self.each_batch_of_names(|names| {
             let mut found = Vec::new();
@@ -166,10 +179,10 @@ impl Table {
         Ok(directories)
     }
 
-    fn each_batch_of_names<T: Send>(&self, act: impl Fn(&Names) -> T + Sync) -> Result<Vec<T>> {
+    fn each_batch_of_names<T: Send>(&self, act: impl Fn(&SomeColumns) -> T + Sync) -> Result<Vec<T>> {
         let path = self.dir.join(WHOLE);
-        let batches = (0..NamesReader::open(&path)?.batches()).into_par_iter();
-        batches.map(|at| NamesReader::open(&path)?.batch_at(at).map(|names| act(&names))).collect()
+        let batches = (0..ColumnsReader::names(&path)?.batches()).into_par_iter();
+        batches.map(|at| ColumnsReader::names(&path)?.batch_at(at).map(|names| act(&names))).collect()
     }
 }
 
@@ -383,6 +396,13 @@ mod tests {
             let asked: BTreeSet<u64> = (0..30).map(|turn| scramble(round * 77 + turn) % 11_000).collect();
             let there: Vec<Inode> = asked.iter().filter_map(|ino| rows.get(ino).cloned()).collect();
             assert_eq!(next.pick(&asked).unwrap(), there);
+            let mut objects = Vec::new();
+            next.each_object(|object| objects.push(object)).unwrap();
+            objects.sort_unstable();
+            let mut used: Vec<u64> =
+                rows.values().map(|row| row.object).filter(|object| *object != 0).collect();
+            used.sort_unstable();
+            assert_eq!(objects, used);
             let directories = next.directories().unwrap();
             for ino in (0..11_000).step_by(10) {
                 assert_eq!(directories.contains(ino), ino == ROOT || rows.contains_key(&ino), "{ino}");

@@ -258,40 +258,51 @@ impl Iterator for TableReader {
     }
 }
 
-/// The numbers, names and kinds of a table, and nothing else of it.
-pub(crate) struct NamesReader(BatchReader);
+/// Some columns of a table: numbers with names and kinds, with objects, or alone.
+pub(crate) struct ColumnsReader(BatchReader);
 
 /// Where these columns are in the schema.
 const INODE: usize = 0;
 const KIND: usize = 2;
 const LINKS: usize = 12;
+const OBJECT: usize = 16;
 
-impl NamesReader {
-    pub(crate) fn open(path: &Path) -> Result<NamesReader> {
+impl ColumnsReader {
+    pub(crate) fn names(path: &Path) -> Result<ColumnsReader> {
         let schema = schema(TableInfo { walk_started: 0, whole: None });
-        BatchReader::open_some(path, &schema, Some(&[INODE, KIND, LINKS])).map(NamesReader)
+        BatchReader::open_some(path, &schema, Some(&[INODE, KIND, LINKS])).map(ColumnsReader)
+    }
+
+    /// The numbers of inodes and of their objects.
+    pub(crate) fn objects(path: &Path) -> Result<ColumnsReader> {
+        let schema = schema(TableInfo { walk_started: 0, whole: None });
+        BatchReader::open_some(path, &schema, Some(&[INODE, OBJECT])).map(ColumnsReader)
     }
 
     /// The numbers alone.
-    pub(crate) fn numbers(path: &Path) -> Result<NamesReader> {
+    pub(crate) fn numbers(path: &Path) -> Result<ColumnsReader> {
         let schema = schema(TableInfo { walk_started: 0, whole: None });
-        BatchReader::open_some(path, &schema, Some(&[INODE])).map(NamesReader)
+        BatchReader::open_some(path, &schema, Some(&[INODE])).map(ColumnsReader)
     }
 
     pub(crate) fn batches(&self) -> usize {
         self.0.batches()
     }
 
-    pub(crate) fn batch_at(&mut self, at: usize) -> Result<Names> {
-        self.0.batch_at(at).map(Names)
+    pub(crate) fn batch_at(&mut self, at: usize) -> Result<SomeColumns> {
+        self.0.batch_at(at).map(SomeColumns)
     }
 }
 
-pub(crate) struct Names(RecordBatch);
+pub(crate) struct SomeColumns(RecordBatch);
 
-impl Names {
+impl SomeColumns {
     pub(crate) fn numbers(&self) -> &[u64] {
         Columns(&self.0).u64("inode").values()
+    }
+
+    pub(crate) fn objects(&self) -> &[u64] {
+        Columns(&self.0).u64("object").values()
     }
 
     /// Calls `act` with number, kind, parent and name of every link of every row.

@@ -12,7 +12,7 @@ use snapsync_model::{
 };
 use snapsync_sys::{FileSystem, Root, btrfs, fault, stat_of, sync_filesystem};
 use snapsync_walk::{Tree, details_of, details_of_open, layout_of};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -554,13 +554,6 @@ impl PoolSnapshot {
         let directories = self.table.directories()?;
         Ok(self.directories.get_or_init(|| directories))
     }
-}
-
-/// The objects that the rows of a snapshot's table point at.
-pub(crate) fn objects_of(dir: &Path) -> Result<HashSet<u64>> {
-    let table = Table::open(dir)?;
-    let objects = table.rows()?.map(|row| row.map(|inode| inode.object));
-    objects.filter(|object| !matches!(object, Ok(0))).collect()
 }
 
 /// Exact for compressed extents too, where the tree may be searched.

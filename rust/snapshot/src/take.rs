@@ -1,12 +1,12 @@
 //! Taking and deleting snapshots, and clearing what an interrupted take or delete left.
 
-use crate::pool::objects_of;
 use crate::volume::{Volume, name_is_free};
 use crate::{Delta, follow, pool};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
-use snapsync_manifest::FILES;
+use snapsync_manifest::{FILES, Table};
 use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, SnapshotInfo, Subset};
 use snapsync_sys::{Root, btrfs, fault, make_dir_durable, remove_tree, sync_filesystem, write_file};
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -259,9 +259,8 @@ impl Volume {
         write_file(&again, "round", round.to_string().as_bytes()).context("write", &again)?;
         follow::take(self, &info.subset, round, &again, delta, monitor)?;
         fault::point("again.made");
-        let used = objects_of(&again)?;
         let mut garbage = self.unshared_objects(info, monitor)?;
-        garbage.retain(|object| !used.contains(object));
+        Table::open(&again)?.each_object(|object| _ = garbage.remove(&object))?;
         write_garbage(&dir, &garbage)?;
         replace_files(&again, &dir)?;
         fault::point("again.replaced");
@@ -288,16 +287,15 @@ impl Volume {
         remove_tree(root.fd(), OsStr::new(AGAIN)).context("remove", &again)
     }
 
-    fn unshared_objects(&self, info: &SnapshotInfo, monitor: &Monitor) -> Result<Vec<u64>> {
-        let mut garbage = objects_of(&self.dir_of(info.id))?;
+    /// Objects that no other snapshot has.
+    fn unshared_objects(&self, info: &SnapshotInfo, monitor: &Monitor) -> Result<BTreeSet<u64>> {
+        let mut garbage = BTreeSet::new();
+        let table = |id: Uuid| Table::open(&self.dir_of(id));
+        table(info.id)?.each_object(|object| _ = garbage.insert(object))?;
         for other in self.snapshots()?.iter().filter(|s| s.id != info.id && s.provider == Provider::Pool) {
             monitor.check()?;
-            for object in objects_of(&self.dir_of(other.id))? {
-                garbage.remove(&object);
-            }
+            table(other.id)?.each_object(|object| _ = garbage.remove(&object))?;
         }
-        let mut garbage: Vec<u64> = garbage.into_iter().collect();
-        garbage.sort_unstable();
         Ok(garbage)
     }
 
@@ -402,7 +400,7 @@ fn replace_files(again: &Path, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn write_garbage(dir: &Path, objects: &[u64]) -> Result<()> {
+fn write_garbage(dir: &Path, objects: &BTreeSet<u64>) -> Result<()> {
     let text: String = objects.iter().map(|object| format!("{object}\n")).collect();
     write_file(dir, "garbage", text.as_bytes()).context("write", dir)
 }
