@@ -2,6 +2,7 @@
 # make test   sets everything up, and runs every test; as root on Debian it installs the tools they need
 # make fuzz   what comes from outside, at random, for FUZZ_SECONDS
 # make bench  times snapsync beside its peers, as root; BENCH_FLAGS chooses scenes and scale
+# make bench-stages  times walk, compare, frame and apply by themselves
 # make lint   formatting, lints, types
 # make fmt    formats the sources
 # make build  virtual environment and native module
@@ -27,7 +28,7 @@ unexport PYTHONHOME PYTHONPATH
 TEST_TOOLS := btrfs-progs=mkfs.btrfs xfsprogs=mkfs.xfs e2fsprogs=mkfs.ext4 acl=setfacl attr=setfattr \
 	libcap2-bin=setcap openssh-server=sshd rsync=rsync iproute2=ip strace=strace systemd=systemd-analyze
 
-.PHONY: demo test fuzz bench lint fmt build clean test-tools
+.PHONY: demo test fuzz bench bench-stages lint fmt build clean test-tools
 .DEFAULT_GOAL := build
 
 demo: build
@@ -43,7 +44,11 @@ fuzz:
 
 bench: build
 	@scripts/need $(TEST_TOOLS) tar=tar zstd=zstd
+	cargo build $(CARGO_FLAGS) --release -p snapsync-benches --bin bare
 	$(BIN)/python benches/bench.py $(BENCH_FLAGS)
+
+bench-stages:
+	cargo bench $(CARGO_FLAGS) -p snapsync-benches
 
 lint: build
 	cargo fmt --check

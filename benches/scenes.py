@@ -108,6 +108,7 @@ def first(kind: str, scale: float) -> Iterator[Stage]:
         Tree(source, int(100_000 * scale))
         used: dict[str, Tool] = {
             "snapsync": sync(source, two / "snapsync"),
+            "bare": tools.bare(source, two / "bare"),
             "tar": tools.tar(source, two / "tar"),
             "rsync": rsync(source, two / "rsync"),
         }
@@ -234,7 +235,8 @@ def over_ssh(scale: float) -> Iterator[Stage]:
             peer.forget()  # memory holds no more
             half_text(source / "new", int(GIB * scale), turn)
 
-        yield Stage(used, change=change, check=lambda: _check(source, two, used))
+        limit = {"cat": tools.cat(source, two / "cat", shell)}
+        yield Stage(used | limit, change=change, check=lambda: _check(source, two, used))
 
 
 def _of(

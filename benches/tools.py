@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+BARE = Path(__file__).parent.parent / "target/release/bare"
 SNAPSYNC = shutil.which("snapsync", path=os.path.dirname(sys.executable)) or "snapsync"
 
 
@@ -59,6 +60,17 @@ def tar(source: Path, target: Path) -> Tool:
     archive = f"tar -C {source} --exclude=./.snapsync --xattrs --acls -cf - ."
     command = f"mkdir -p {target} && {archive} | tar -C {target} --xattrs --acls -xpf - && sync -f {target}"
     return lambda: timed(command)
+
+
+def bare(source: Path, target: Path) -> Tool:
+    """The limit for many files: `bare.rs`."""
+    return lambda: timed(f"{BARE} {source} {target} && sync -f {target}")
+
+
+def cat(source: Path, target: Path, rsh: str) -> Tool:
+    """The limit for data: its bytes as they are, through ssh."""
+    write = f"mkdir -p {target} && cat > {target}/new && sync -f {target}"
+    return lambda: timed(f"cat {source}/new | {rsh} '{write}'")
 
 
 def copy(source: Path, target: Path) -> Tool:
