@@ -28,7 +28,7 @@ LEVELS = {
     "engine": 3,
     "python": 4,
 }
-DEVELOPMENT = {"testkit"}
+DEVELOPMENT = {"benches"}
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_only_manifest_knows_arrow_and_only_python_knows_pyo3(
             assert not any(found.startswith("pyo3") for found in outside), name
 
 
-def test_the_test_kit_is_for_tests_only(crates: dict[str, dict[str, Any]]) -> None:
+def test_no_crate_needs_what_is_for_development_only(crates: dict[str, dict[str, Any]]) -> None:
     for name, crate in crates.items():
         assert name in DEVELOPMENT or not DEVELOPMENT & dependencies(crate), name
 

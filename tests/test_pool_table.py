@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import struct
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -162,6 +163,8 @@ def files_of_table(volume: Path) -> list[Path]:
 @pytest.mark.parametrize("kinds", PAIRS, ids="-".join)
 def test_a_round_writes_the_rows_that_changed_and_shares_the_rest(pair: Pair, kinds: tuple[str, str]) -> None:
     bulk(pair.source, 2_000)
+    # What is newer when it is first walked is looked at again, and has rows in the patch.
+    time.sleep(0.2)
     pair.sync()
     volumes = [
         volume for volume, kind in zip((pair.source, pair.target), kinds, strict=True) if kind != "btrfs"
@@ -175,8 +178,8 @@ def test_a_round_writes_the_rows_that_changed_and_shares_the_rest(pair: Pair, ki
     for volume, shared in zip(volumes, whole, strict=True):
         table, patch = files_of_table(volume)
         assert table.stat().st_ino == shared
-        # Five files, three that went, their directories; and what was too new when it was first walked.
-        assert pa.ipc.open_file(patch).read_all().num_rows < 300
+        # Five files, three that went, and their directories.
+        assert pa.ipc.open_file(patch).read_all().num_rows < 30
     assert_table_is_the_tree(pair.target)
 
 

@@ -388,17 +388,20 @@ def test_a_primary_that_is_written_to_is_not_switched(pair: Pair, tmp_path: Path
     pair.sync()
     stop = threading.Event()
 
-    def work() -> None:
+    def work(name: str) -> None:
         while not stop.is_set():
-            (pair.source / "busy").write_bytes(random.randbytes(3_000))
+            (pair.source / name).write_bytes(random.randbytes(3_000))
 
-    writer = threading.Thread(target=work)
-    writer.start()
+    # Several, because a busy machine may hold up one for as long as a switch looks.
+    writers = [threading.Thread(target=work, args=[f"busy-{number}"]) for number in range(4)]
+    for writer in writers:
+        writer.start()
     try:
         ran = run("switch", "-q", pair.source, pair.target)
     finally:
         stop.set()
-        writer.join()
+        for writer in writers:
+            writer.join()
     assert_told(ran, "written to", codes=(3,))
     assert (role(pair.source), role(pair.target)) == (("primary", 1), ("standby", 1))
     done("switch", pair.source, pair.target)
