@@ -74,6 +74,8 @@ def discard(path: Path) -> None:
             sh("btrfs", "property", "set", "-f", one, "ro", "false")
         for one in sorted(inside, key=lambda one: len(one.parts), reverse=True):
             sh("btrfs", "-q", "subvolume", "delete", one)
+        if inside:
+            sh("btrfs", "subvolume", "sync", mount)  # else they are cleaned in the time of the next tool
     if path.exists():
         sh("rm", "-rf", path)
 

@@ -21,6 +21,10 @@ use uuid::Uuid;
 
 pub(crate) const FILE: &str = "received";
 const ENTRY: usize = 52;
+/// Frames and bytes that a worker stages before it writes down what they were: for each small file by itself that would
+/// cost as much as the file. A kill forgets the last of them.
+const UNWRITTEN: usize = 64;
+const UNWRITTEN_BYTES: u64 = 1 << 20;
 
 /// Offsets and ends, apart from each other.
 type Ranges = BTreeMap<u64, u64>;
@@ -43,13 +47,9 @@ impl Received {
         Ok(())
     }
 
-    /// Writes down what was staged, `new` bytes of which count.
-    pub(crate) fn note(&self, ino: u64, range: Range, new: u64, hash: &[u8; 32]) -> Result<()> {
-        self.bytes.fetch_add(new, Relaxed);
-        let Some((log, path)) = &self.log else { return Ok(()) };
-        let entry = Entry { ino, offset: range.offset, length: range.length as u32, hash: *hash };
-        let mut log = log;
-        log.write_all(&entry.to_bytes()).context("write", path)
+    /// What one worker writes down.
+    pub(crate) fn notes(&self) -> Notes<'_> {
+        Notes { received: self, entries: Vec::new(), bytes: 0 }
     }
 
     /// Data that is there without having come: it is shared again after a cut.
@@ -110,6 +110,46 @@ impl Received {
             missing.remove(&ino);
         }
         Some((new, is_last && new > 0))
+    }
+}
+
+/// What one worker has staged.
+pub(crate) struct Notes<'a> {
+    received: &'a Received,
+    /// Not written yet.
+    entries: Vec<u8>,
+    /// Of data, that they speak of.
+    bytes: u64,
+}
+
+impl Notes<'_> {
+    /// Notes what was staged, `new` bytes of which count.
+    pub(crate) fn add(&mut self, ino: u64, range: Range, new: u64, hash: &[u8; 32]) -> Result<()> {
+        self.received.bytes.fetch_add(new, Relaxed);
+        let entry = Entry { ino, offset: range.offset, length: range.length as u32, hash: *hash };
+        self.entries.extend(entry.to_bytes());
+        self.bytes += range.length;
+        if self.entries.len() < UNWRITTEN * ENTRY && self.bytes < UNWRITTEN_BYTES {
+            return Ok(());
+        }
+        self.write()
+    }
+
+    fn write(&mut self) -> Result<()> {
+        if let Some((log, path)) = &self.received.log {
+            let mut log = log;
+            log.write_all(&self.entries).context("write", path)?;
+        }
+        self.entries.clear();
+        self.bytes = 0;
+        Ok(())
+    }
+}
+
+impl Drop for Notes<'_> {
+    fn drop(&mut self) {
+        // Whoever goes on without them brings the same data again.
+        let _ = self.write();
     }
 }
 

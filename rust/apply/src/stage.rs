@@ -5,7 +5,7 @@ use crate::check::{self, Need};
 use crate::journal::{Journal, Phase};
 use crate::limits::{Limits, Loss, Rehearsal};
 use crate::names::Places;
-use crate::received::{self, Received};
+use crate::received::{self, Notes, Received};
 use crate::sources::Sources;
 use crate::touched::{self, Recorder};
 use crate::vet::vet;
@@ -322,46 +322,23 @@ impl<'a> Incoming<'a> {
 
     /// What takes the frames of one worker.
     pub fn sink(&self) -> Sink<'_> {
-        let mut parents = Parents::new(&self.root);
+        let mut worker = Worker::of(self);
         Box::new(move |frame| {
-            frame.verify()?;
-            self.put(&mut parents, &frame.change, frame.range(), &frame.bytes, &frame.hash)
+            worker.put(&frame.change, frame.range(), &frame.bytes, &frame.hash)?;
+            Ok(frame.bytes)
         })
     }
 
     /// The same for frames that name their file by its inode alone, and may lie; they are verified.
     pub fn taker<'t>(&'t self, rows: &'t Rows) -> Taker<'t> {
-        let mut parents = Parents::new(&self.root);
+        let mut worker = Worker::of(self);
         Box::new(move |arrived| {
             let change = rows.find(arrived.ino)?.ok_or_else(|| {
                 let what = format!("data came for inode {}, which the manifest does not name", arrived.ino);
                 Error::integrity(what, "send it again; nothing of it was applied")
             })?;
-            self.put(&mut parents, &change, arrived.range(), &arrived.bytes, &arrived.hash)
+            worker.put(&change, arrived.range(), &arrived.bytes, &arrived.hash)
         })
-    }
-
-    /// Stages a run of bytes, and notes that it is there.
-    fn put(
-        &self,
-        parents: &mut Parents<'_>,
-        change: &Change,
-        range: Range,
-        bytes: &[u8],
-        hash: &[u8; 32],
-    ) -> Result<()> {
-        if !change.names_data(range) {
-            return Err(unasked(change, range));
-        }
-        let new = match self.write(parents, change, range, bytes) {
-            // What is whole already is not made again.
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(unasked(change, range)),
-            other => other.context("stage the data of", change.display_path())?,
-        };
-        let new = new.ok_or_else(|| unasked(change, range))?;
-        self.received.note(change.ino, range, new, hash)?;
-        fault::point("stage.frame");
-        Ok(())
     }
 
     /// How many of the bytes are new; None where some came before.
@@ -484,6 +461,35 @@ impl<'a> Incoming<'a> {
     pub(crate) fn set_phase(&mut self, phase: Phase) -> Result<()> {
         self.journal.phase = phase;
         self.journal.save(&self.store)
+    }
+}
+
+/// One of those that stage data side by side.
+struct Worker<'a> {
+    incoming: &'a Incoming<'a>,
+    parents: Parents<'a>,
+    notes: Notes<'a>,
+}
+
+impl<'a> Worker<'a> {
+    fn of(incoming: &'a Incoming<'_>) -> Worker<'a> {
+        Worker { incoming, parents: Parents::new(&incoming.root), notes: incoming.received.notes() }
+    }
+
+    /// Stages a run of bytes, and notes that it is there.
+    fn put(&mut self, change: &Change, range: Range, bytes: &[u8], hash: &[u8; 32]) -> Result<()> {
+        if !change.names_data(range) {
+            return Err(unasked(change, range));
+        }
+        let new = match self.incoming.write(&mut self.parents, change, range, bytes) {
+            // What is whole already is not made again.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(unasked(change, range)),
+            other => other.context("stage the data of", change.display_path())?,
+        };
+        let new = new.ok_or_else(|| unasked(change, range))?;
+        self.notes.add(change.ino, range, new, hash)?;
+        fault::point("stage.frame");
+        Ok(())
     }
 }
 

@@ -3,11 +3,14 @@
 use crate::wire::Digest;
 use crate::{Budget, Held, Permit};
 use crossbeam_channel::{Receiver, Sender, bounded};
+use rustix::fs::{Advice, fadvise};
 use snapsync_model::{
     Change, Context, Counters, Error, Inode, Inodes, Monitor, Range, Result, Side, locked, unlocked,
 };
+use std::collections::VecDeque;
 use std::fs::File;
 use std::iter::Peekable;
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 
@@ -18,6 +21,8 @@ const PIECE: u64 = 8 << 20;
 /// Small files that one worker reads one after the other: they are mostly of one directory, which only one at a time
 /// can write to at the target.
 const ERRAND: usize = 64;
+/// Files that all workers together hold open: most processes may have 1,024.
+const OPEN: usize = 256;
 /// Errands that wait for a worker.
 const QUEUE: usize = 16;
 
@@ -32,29 +37,24 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// Fails when the bytes are not the ones that were read at the source.
-    pub fn verify(&self) -> Result<()> {
-        if *blake3::hash(&self.bytes).as_bytes() == self.hash {
-            return Ok(());
-        }
-        Err(Error::integrity(
-            format!("the data of {} at {} was damaged on its way", self.change.display_path(), self.offset),
-            "run the command again; if it happens again, check this machine's memory",
-        ))
-    }
-
     pub fn range(&self) -> Range {
         Range { offset: self.offset, length: self.bytes.len() as u64 }
     }
 }
 
-/// What takes the frames of one worker.
-pub type Sink<'a> = Box<dyn FnMut(Frame) -> Result<()> + 'a>;
+/// What takes the frames of one worker, and gives back memory for the bytes of the next.
+pub type Sink<'a> = Box<dyn FnMut(Frame) -> Result<Vec<u8>> + 'a>;
 
 struct Piece {
     change: Arc<Change>,
     inode: Arc<Inode>,
     ranges: Vec<Range>,
+}
+
+impl Piece {
+    fn bytes(&self) -> u64 {
+        self.ranges.iter().map(|range| range.length).sum()
+    }
 }
 
 /// Reads the data of `rows` that is not `held` from `side` with `jobs` workers, each with a sink of its own, within
@@ -68,7 +68,7 @@ pub fn run<'a>(
     monitor: &Monitor,
     make_sink: &(dyn Fn() -> Sink<'a> + Sync),
 ) -> Result<()> {
-    let reader = Reader { side, budget, monitor };
+    let reader = Reader { side, files: (OPEN / jobs.max(1)).clamp(1, ERRAND), budget, monitor };
     let (give, take) = bounded::<Vec<Piece>>(QUEUE);
     let failed = Mutex::new(None);
     let fail = |error: Error| {
@@ -106,8 +106,9 @@ fn feed(
         let inode = Arc::new(advance_to(&mut inodes, change.ino)?);
         let change = Arc::new(change);
         for ranges in pieces(&left) {
-            bytes += ranges.iter().map(|range| range.length).sum::<u64>();
-            errand.push(Piece { change: change.clone(), inode: inode.clone(), ranges });
+            let piece = Piece { change: change.clone(), inode: inode.clone(), ranges };
+            bytes += piece.bytes();
+            errand.push(piece);
             if errand.len() == ERRAND || bytes >= FRAME {
                 bytes = 0;
                 if give.send(std::mem::take(&mut errand)).is_err() {
@@ -155,39 +156,81 @@ fn pieces(left: &[Range]) -> Vec<Vec<Range>> {
     pieces
 }
 
+/// What one worker will read next, with its data on the way: what a snapshot holds is in no cache, and to wait for each
+/// small file by itself takes longer than all else that is done with it.
+#[derive(Default)]
+struct Ahead {
+    files: VecDeque<(File, Piece)>,
+    bytes: u64,
+}
+
+impl Ahead {
+    fn add(&mut self, file: File, piece: Piece) {
+        for range in &piece.ranges {
+            // Only advice.
+            let _ = fadvise(&file, range.offset, NonZeroU64::new(range.length), Advice::WillNeed);
+        }
+        self.bytes += piece.bytes();
+        self.files.push_back((file, piece));
+    }
+
+    fn next(&mut self) -> Option<(File, Piece)> {
+        let next = self.files.pop_front()?;
+        self.bytes -= next.1.bytes();
+        Some(next)
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Reader<'a> {
     side: &'a dyn Side,
+    /// How many files one worker holds open.
+    files: usize,
     budget: &'a Arc<Budget>,
     monitor: &'a Monitor,
 }
 
 impl Reader<'_> {
     fn work(&self, take: &Receiver<Vec<Piece>>, mut sink: Sink<'_>) -> Result<()> {
-        for piece in take.iter().flatten() {
-            self.monitor.check()?;
-            let file = self.side.open(&piece.inode)?;
+        let (mut errand, mut ahead, mut memory) = (VecDeque::new(), Ahead::default(), Vec::new());
+        loop {
+            while ahead.files.len() < self.files && ahead.bytes < PIECE {
+                if errand.is_empty() {
+                    // Only who has nothing to do waits for more.
+                    let more = if ahead.files.is_empty() { take.recv().ok() } else { take.try_recv().ok() };
+                    errand = more.map_or_else(VecDeque::new, VecDeque::from);
+                }
+                let Some(piece) = errand.pop_front() else { break };
+                ahead.add(self.side.open(&piece.inode)?, piece);
+            }
+            let Some((file, piece)) = ahead.next() else { return Ok(()) };
             for range in &piece.ranges {
-                self.read(&file, &piece.change, *range, &mut sink)?;
+                memory = self.read(&file, &piece.change, *range, memory, &mut sink)?;
             }
         }
-        Ok(())
     }
 
-    fn read(&self, file: &File, change: &Arc<Change>, range: Range, sink: &mut Sink<'_>) -> Result<()> {
+    fn read(
+        &self,
+        file: &File,
+        change: &Arc<Change>,
+        range: Range,
+        mut bytes: Vec<u8>,
+        sink: &mut Sink<'_>,
+    ) -> Result<Vec<u8>> {
         let mut at = range.offset;
         while at < range.end() {
             self.monitor.check()?;
             let length = FRAME.min(range.end() - at);
             let permit = self.budget.take(2 * length);
-            let mut bytes = vec![0; length as usize];
+            bytes.resize(length as usize, 0);
             file.read_exact_at(&mut bytes, at).context("read", change.display_path())?;
             let hash = *blake3::hash(&bytes).as_bytes();
             self.monitor.count(Counters { bytes_read: length, bytes_sent: length, ..Counters::default() });
-            sink(Frame { change: change.clone(), offset: at, bytes, hash, permit })?;
+            bytes = sink(Frame { change: change.clone(), offset: at, bytes, hash, permit })?;
             self.monitor.advance(length);
             at += length;
         }
-        Ok(())
+        Ok(bytes)
     }
 }

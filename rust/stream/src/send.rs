@@ -90,24 +90,26 @@ fn pack<'a>(
             // Who failed has said why.
             return Err(Error::Interrupted);
         }
-        let packed = pack_one(compressor, frame)?;
-        give.send(packed).map_err(|_| Error::Interrupted)
+        let (packed, memory) = pack_one(compressor, frame)?;
+        give.send(packed).map_err(|_| Error::Interrupted)?;
+        Ok(memory)
     })
 }
 
-fn pack_one(compressor: &mut Compressor, frame: Frame) -> Result<Packed> {
+/// With memory for another frame.
+fn pack_one(compressor: &mut Compressor, frame: Frame) -> Result<(Packed, Vec<u8>)> {
     let compressed = compressor.compress(&frame.bytes).context("compress", frame.change.display_path())?;
     let raw = frame.bytes.len() as u32;
-    let (codec, payload) = match compressed {
-        Some(payload) => (Codec::Zstd, payload),
-        None => (Codec::Stored, frame.bytes),
+    let (codec, payload, memory) = match compressed {
+        Some(payload) => (Codec::Zstd, payload, frame.bytes),
+        None => (Codec::Stored, frame.bytes, Vec::new()),
     };
     let stored = payload.len() as u32;
     let mut permit = frame.permit;
     permit.shrink(stored.into());
     let head =
         FrameHead { codec, raw, stored, ino: frame.change.ino, offset: frame.offset, digest: frame.hash };
-    Ok(Packed { head, payload, _permit: permit })
+    Ok((Packed { head, payload, _permit: permit }, memory))
 }
 
 fn write(
