@@ -1,9 +1,10 @@
 //! A row of the manifest: one inode that differs between two snapshots.
 
 use crate::{BLOCK, Kind, Link, Range, RelPath, Xattr};
+use serde::{Deserialize, Serialize};
 
 /// What every inode has. For anything but a file, size is 0.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attributes {
     /// Bytes.
     pub size: u64,

@@ -1,7 +1,9 @@
 //! Where the bytes of a file are, and where there are none.
 
+use serde::{Deserialize, Serialize};
+
 /// `offset..offset + length` in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Range {
     pub offset: u64,
     pub length: u64,

@@ -1,11 +1,12 @@
 //! An inode as a snapshot holds it.
 
 use crate::{Attributes, Range};
+use serde::{Deserialize, Serialize};
 
 /// The number of a tree's root directory, whatever the file system calls it: no file system uses 0.
 pub const ROOT: u64 = 0;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
     File,
     Directory,
@@ -73,20 +74,20 @@ pub struct Seen {
 }
 
 /// One name of an inode: an entry of the directory `parent`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Link {
     pub parent: u64,
     pub name: Box<[u8]>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Xattr {
     pub name: Box<[u8]>,
     pub value: Box<[u8]>,
 }
 
 /// What costs an open to learn: read only for inodes that may have changed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Details {
     /// Inode flags (`FS_*_FL`) that are replicated; the rest are masked out.
     pub flags: u32,
@@ -98,7 +99,7 @@ pub struct Details {
     pub unwritten: Vec<Range>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inode {
     /// `ROOT` for the root, else the file system's number.
     pub ino: u64,

@@ -10,7 +10,7 @@ use snapsync_sys::{
     Entry, FileSystem, PROTECTIVE, Parents, Root, clone_file, copy_range, discard_range, make_node,
     preallocate, set_flags_of,
 };
-use snapsync_walk::{Tree, details_of, layout_of};
+use snapsync_walk::{Listing, Tree, details_of, layout_of};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -20,6 +20,8 @@ use std::path::Path;
 
 /// Inodes that one thread copies with one memory of the last directory.
 const SIDE_BY_SIDE: usize = 64;
+/// Inodes that are in memory.
+const AT_ONCE: usize = 4096;
 
 /// Makes the empty directory `to` hold what `from` holds. Mounts and subvolumes in `from` are left out, and noted.
 pub(crate) fn copy_tree(from: &Path, to: &Path, monitor: &Monitor) -> Result<()> {
@@ -50,16 +52,20 @@ impl Copy<'_> {
     }
 
     /// The directories by depth, the root first.
-    fn levels<'i>(&self, inodes: &'i [Inode]) -> Result<Vec<(RelPath, &'i Inode)>> {
-        let found = inodes.iter().filter(|inode| inode.kind == Kind::Directory);
-        let mut found: Vec<_> =
-            found.map(|inode| Ok((self.path(inode)?, inode))).collect::<Result<Vec<_>>>()?;
+    fn levels(&self, inodes: &Listing) -> Result<Vec<(RelPath, Inode)>> {
+        let mut found = Vec::new();
+        for inode in inodes.iter() {
+            let inode = inode?;
+            if inode.kind == Kind::Directory {
+                found.push((self.path(&inode)?, inode));
+            }
+        }
         found.sort_by_cached_key(|(path, _)| (path.depth(), path.clone()));
         Ok(found)
     }
 
     /// Open to this user alone until everything is in them.
-    fn make_directories(&self, levels: &[(RelPath, &Inode)]) -> Result<()> {
+    fn make_directories(&self, levels: &[(RelPath, Inode)]) -> Result<()> {
         let mut parents = Parents::new(&self.to);
         for (path, _) in levels.iter().filter(|(path, _)| !path.is_root()) {
             self.monitor.check()?;
@@ -72,23 +78,32 @@ impl Copy<'_> {
     }
 
     /// Everything but directories. Returns what is to be protected, and by which flags.
-    fn make_entries(&self, inodes: &[Inode]) -> Result<Vec<(RelPath, u32)>> {
-        let chunks = inodes.par_chunks(SIDE_BY_SIDE).map(|chunk| {
-            let mut parents = Parents::new(&self.to);
-            let mut protected = Vec::new();
-            for inode in chunk.iter().filter(|inode| inode.kind != Kind::Directory) {
-                self.monitor.check()?;
-                let path = self.path(inode)?;
-                let details = details_of(&self.from, &path, inode.kind)?;
-                self.make_entry(&mut parents, &path, inode, &details)
-                    .context("copy", self.from.show(&path))?;
-                if details.flags & PROTECTIVE != 0 {
-                    protected.push((path, details.flags));
-                }
+    fn make_entries(&self, inodes: &Listing) -> Result<Vec<(RelPath, u32)>> {
+        let mut inodes = inodes.iter();
+        let mut protected = Vec::new();
+        loop {
+            let some: Vec<Inode> = inodes.by_ref().take(AT_ONCE).collect::<Result<_>>()?;
+            if some.is_empty() {
+                return Ok(protected);
             }
-            Ok(protected)
-        });
-        Ok(chunks.collect::<Result<Vec<_>>>()?.concat())
+            let chunks = some.par_chunks(SIDE_BY_SIDE).map(|chunk| self.make_some(chunk));
+            protected.append(&mut chunks.collect::<Result<Vec<_>>>()?.concat());
+        }
+    }
+
+    fn make_some(&self, inodes: &[Inode]) -> Result<Vec<(RelPath, u32)>> {
+        let mut parents = Parents::new(&self.to);
+        let mut protected = Vec::new();
+        for inode in inodes.iter().filter(|inode| inode.kind != Kind::Directory) {
+            self.monitor.check()?;
+            let path = self.path(inode)?;
+            let details = details_of(&self.from, &path, inode.kind)?;
+            self.make_entry(&mut parents, &path, inode, &details).context("copy", self.from.show(&path))?;
+            if details.flags & PROTECTIVE != 0 {
+                protected.push((path, details.flags));
+            }
+        }
+        Ok(protected)
     }
 
     fn make_entry(
@@ -131,10 +146,11 @@ impl Copy<'_> {
         Ok(file)
     }
 
-    fn link_further_names(&self, inodes: &[Inode]) -> Result<()> {
-        for inode in inodes.iter().filter(|inode| inode.kind != Kind::Directory && inode.links.len() > 1) {
-            let first = self.path(inode)?;
-            for link in &inode.links[1..] {
+    fn link_further_names(&self, inodes: &Listing) -> Result<()> {
+        for inode in inodes.iter() {
+            let inode = inode?;
+            let first = self.path(&inode)?;
+            for link in inode.links.iter().skip(1) {
                 let further = self.directories.path(link)?;
                 self.to.link(&first, &further).context("link", self.to.show(&further))?;
             }
@@ -148,7 +164,7 @@ impl Copy<'_> {
     }
 
     /// Deepest first: an ordinary user may not be able to reach below a directory that has its own mode again.
-    fn finish_directories(&self, levels: &[(RelPath, &Inode)]) -> Result<()> {
+    fn finish_directories(&self, levels: &[(RelPath, Inode)]) -> Result<()> {
         for level in levels.chunk_by(|a, b| a.0.depth() == b.0.depth()).rev() {
             self.monitor.check()?;
             level.par_iter().try_for_each(|(path, inode)| {

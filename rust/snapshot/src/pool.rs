@@ -11,7 +11,7 @@ use snapsync_model::{
     Range, RelPath, Result, Segment, SegmentKind, Side, Subset, locked,
 };
 use snapsync_sys::{FileSystem, Root, btrfs, fault, stat_of, sync_filesystem};
-use snapsync_walk::{Tree, details_of, details_of_open, layout_of};
+use snapsync_walk::{Listing, Tree, details_of, details_of_open, layout_of};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -26,7 +26,6 @@ const ROUND_SHIFT: u32 = 40;
 const OBJECTS_PER_DIR: u64 = 4096;
 /// How often a file that changes while it is read is read again.
 const TRIES: u32 = 5;
-const CHUNK: usize = 4096;
 /// Batches of a table that are in memory at a time.
 const SIDE_BY_SIDE: usize = 8;
 
@@ -151,15 +150,16 @@ enum Found {
 }
 
 impl Take<'_> {
-    fn write(&self, inodes: &[Inode], last: Option<&Table>, next: &mut NextTable<'_>) -> Result<Counts> {
+    fn write(&self, inodes: &Listing, last: Option<&Table>, next: &mut NextTable<'_>) -> Result<Counts> {
         let mut counts = Counts::default();
         let ends = last.map_or_else(|| Ok(Vec::new()), Table::ends)?;
-        let parts = parts(inodes, &ends);
+        let after = |at: usize| at.checked_sub(1).map(|before| ends[before]);
         if let Some(last) = last {
-            for (window, batches) in parts.chunks(SIDE_BY_SIDE).enumerate() {
-                let joined = batches.par_iter().enumerate().map(|(at, part)| {
-                    let batch = last.batch_at(window * SIDE_BY_SIDE + at)?;
-                    self.join(&batch.view(), last, part)
+            for window in (0..ends.len()).step_by(SIDE_BY_SIDE) {
+                let batches = window..ends.len().min(window + SIDE_BY_SIDE);
+                let joined = batches.into_par_iter().map(|at| {
+                    let batch = last.batch_at(at)?;
+                    self.join(&batch.view(), last, inodes.between(after(at), ends[at])?)
                 });
                 for joined in joined.collect::<Vec<_>>() {
                     let (found, same) = joined?;
@@ -169,18 +169,26 @@ impl Take<'_> {
                 }
             }
         }
-        let done: usize = parts.iter().map(|part| part.len()).sum();
-        for rest in inodes[done..].chunks(CHUNK) {
-            self.put(rest.iter().map(|inode| beside_patch(inode, last)).collect(), next, &mut counts)?;
+        let mut done = ends.last().copied();
+        for cut in inodes.cuts() {
+            if done.is_none_or(|done| done < cut) {
+                let rest = inodes.between(done, cut)?;
+                self.put(
+                    rest.into_iter().map(|inode| beside_patch(inode, last)).collect(),
+                    next,
+                    &mut counts,
+                )?;
+                done = Some(cut);
+            }
         }
         Ok(counts)
     }
 
     /// Holds what was walked against rows of the last whole table. Most are the same, and only counted.
-    fn join(&self, rows: &TableView<'_>, last: &Table, inodes: &[Inode]) -> Result<(Vec<Found>, Counts)> {
+    fn join(&self, rows: &TableView<'_>, last: &Table, inodes: Vec<Inode>) -> Result<(Vec<Found>, Counts)> {
         let stands = last.info().whole.is_some();
         let (mut found, mut counts) = (Vec::new(), Counts::default());
-        let mut inodes = inodes.iter().peekable();
+        let mut inodes = inodes.into_iter().peekable();
         for (row, ino) in rows.numbers().iter().enumerate() {
             while let Some(inode) = inodes.next_if(|inode| inode.ino < *ino) {
                 found.push(beside_patch(inode, Some(last)));
@@ -189,9 +197,9 @@ impl Take<'_> {
             match inodes.next_if(|inode| inode.ino == *ino) {
                 None => found.push(Found::Gone(*ino)),
                 Some(inode) if last.patched(*ino).is_some() => found.push(beside_patch(inode, Some(last))),
-                Some(inode) if stands && is_settled(inode) => counts.add(inode),
-                Some(inode) if is_settled(inode) => found.push(Found::Same(last.inode(rows, row)?)),
-                Some(inode) => found.push(Found::Walked(inode.clone(), Some(last.inode(rows, row)?))),
+                Some(inode) if stands && is_settled(&inode) => counts.add(&inode),
+                Some(inode) if is_settled(&inode) => found.push(Found::Same(last.inode(rows, row)?)),
+                Some(inode) => found.push(Found::Walked(inode, Some(last.inode(rows, row)?))),
             }
         }
         Ok((found, counts))
@@ -258,19 +266,9 @@ impl Take<'_> {
 }
 
 /// Of an inode that the last whole table does not have, or that its patch has another row for.
-fn beside_patch(inode: &Inode, last: Option<&Table>) -> Found {
+fn beside_patch(inode: Inode, last: Option<&Table>) -> Found {
     let row = last.and_then(|last| last.patched(inode.ino)).filter(|row| !is_gone(row));
-    Found::Walked(inode.clone(), row.cloned())
-}
-
-/// The inodes up to each of these numbers.
-fn parts<'a>(mut inodes: &'a [Inode], ends: &[u64]) -> Vec<&'a [Inode]> {
-    let part = |end: &u64| {
-        let (part, rest) = inodes.split_at(inodes.partition_point(|inode| inode.ino <= *end));
-        inodes = rest;
-        part
-    };
-    ends.iter().map(part).collect()
+    Found::Walked(inode, row.cloned())
 }
 
 /// What the table before says of a file's bytes.

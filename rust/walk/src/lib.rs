@@ -1,6 +1,7 @@
 //! A directory tree to inodes, sorted by number: one parallel walk that opens directories and nothing else.
 
 mod left_out;
+mod listing;
 mod pattern;
 mod relabel;
 mod search;
@@ -8,6 +9,7 @@ mod subset;
 mod tree;
 
 pub use left_out::left_out;
+pub use listing::Listing;
 pub use relabel::relabel_by_path;
 pub use search::candidates;
 pub use subset::Matcher;

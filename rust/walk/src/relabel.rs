@@ -1,6 +1,7 @@
 //! Identity by path, for two trees whose inode numbers have nothing to do with each other.
 
 use crate::Tree;
+use crate::listing::Recorder;
 use snapsync_model::{Directories, Inode, Kind, ROOT, RelPath, Result, Side};
 use std::collections::{HashMap, HashSet};
 
@@ -11,7 +12,7 @@ pub fn relabel_by_path(reference: &dyn Side, tree: &mut Tree) -> Result<()> {
     let mut next = known.last + 1;
     let (mut number, mut taken) = (HashMap::new(), HashSet::new());
     for inode in sorted_by_path(tree)? {
-        let known = all_paths(tree, inode)?.into_iter().find_map(|path| known.by_path.get(&path).copied());
+        let known = all_paths(tree, &inode)?.into_iter().find_map(|path| known.by_path.get(&path).copied());
         let same = known.filter(|(ino, _, kind)| *kind == inode.kind && !taken.contains(ino));
         let (ino, generation) = match same {
             Some((ino, generation, _)) => (ino, generation),
@@ -23,8 +24,7 @@ pub fn relabel_by_path(reference: &dyn Side, tree: &mut Tree) -> Result<()> {
         taken.insert(ino);
         number.insert(inode.ino, (ino, generation));
     }
-    renumber(tree, &number);
-    Ok(())
+    renumber(tree, &number)
 }
 
 struct Known {
@@ -51,18 +51,22 @@ fn all_paths(tree: &Tree, inode: &Inode) -> Result<Vec<RelPath>> {
     inode.links.iter().map(|link| tree.directories.path(link)).collect()
 }
 
-fn sorted_by_path(tree: &Tree) -> Result<Vec<&Inode>> {
+fn sorted_by_path(tree: &Tree) -> Result<Vec<Inode>> {
     let mut inodes = Vec::new();
-    for inode in tree.inodes.iter().filter(|i| i.ino != ROOT) {
-        inodes.push((Side::path(tree, inode)?, inode));
+    for inode in tree.inodes.iter() {
+        let inode = inode?;
+        if inode.ino != ROOT {
+            inodes.push((Side::path(tree, &inode)?, inode));
+        }
     }
     inodes.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     Ok(inodes.into_iter().map(|(_, inode)| inode).collect())
 }
 
-fn renumber(tree: &mut Tree, number: &HashMap<u64, (u64, u64)>) {
-    let mut directories = Directories::default();
-    for inode in &mut tree.inodes {
+fn renumber(tree: &mut Tree, number: &HashMap<u64, (u64, u64)>) -> Result<()> {
+    let (mut directories, recorder) = (Directories::default(), Recorder::default());
+    for inode in tree.inodes.iter() {
+        let mut inode = inode?;
         for link in &mut inode.links {
             if link.parent != ROOT {
                 link.parent = number[&link.parent].0;
@@ -72,11 +76,11 @@ fn renumber(tree: &mut Tree, number: &HashMap<u64, (u64, u64)>) {
         if let Some((ino, generation)) = number.get(&inode.ino) {
             (inode.ino, inode.generation) = (*ino, *generation);
         }
-        if inode.kind == Kind::Directory {
-            directories.add(inode);
-        }
+        directories.add(&inode);
+        recorder.add(&[inode])?;
     }
-    tree.inodes.sort_unstable_by_key(|inode| inode.ino);
+    tree.inodes = recorder.finish()?;
     tree.directories = directories;
     tree.is_relabeled = true;
+    Ok(())
 }

@@ -1,8 +1,8 @@
 //! What changed between two states of one Btrfs subvolume: a search of both trees for what was written since they
 //! parted. No directory is walked, so the cost follows the change and not the tree.
 
-use crate::Matcher;
 use crate::tree::{Pinned, STORE, Searched, Tree, note_foreign};
+use crate::{Listing, Matcher};
 use snapsync_model::{
     Context, Counters, Directories, Inode, Kind, Link, Monitor, ROOT, RelPath, Result, Subset,
 };
@@ -57,7 +57,7 @@ pub fn candidates(
         Ok(true) => {
             monitor.count(Counters { visited: old.visited + new.visited, ..Counters::default() });
             note_foreign(std::mem::take(&mut new.foreign), monitor);
-            Ok(Some((old.into_tree(parted, subset), new.into_tree(parted, subset))))
+            Ok(Some((old.into_tree(parted, subset)?, new.into_tree(parted, subset)?)))
         }
     }
 }
@@ -289,18 +289,17 @@ impl Half {
         Ok(entries)
     }
 
-    fn into_tree(self, parted: u64, subset: &Subset) -> Tree {
-        Tree {
+    fn into_tree(self, parted: u64, subset: &Subset) -> Result<Tree> {
+        Ok(Tree {
             pinned: Pinned::of(&self.root),
             root: self.root,
             filesystem: self.filesystem,
             top: self.top,
-            // By number, and that of the root is the lowest.
-            inodes: self.inodes.into_values().collect(),
+            inodes: Listing::of(self.inodes.into_values())?,
             directories: self.directories,
             is_relabeled: false,
             searched: Some(Searched { parted, subset: subset.clone() }),
-        }
+        })
     }
 }
 

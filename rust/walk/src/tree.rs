@@ -1,7 +1,7 @@
 //! A tree on a file system: a volume, a Btrfs snapshot, or any directory.
 
+use crate::listing::{Listing, Recorder};
 use crate::{Matcher, search};
-use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags, openat};
 use snapsync_model::{
     Address, Context, Counters, Details, Directories, Error, Inode, Inodes, Kind, Layout, Link, Monitor,
@@ -30,7 +30,7 @@ pub struct Tree {
     pub(crate) root: Root,
     pub(crate) filesystem: FileSystem,
     pub(crate) top: Stat,
-    pub(crate) inodes: Vec<Inode>,
+    pub(crate) inodes: Listing,
     pub(crate) directories: Directories,
     pub(crate) pinned: Option<Pinned>,
     /// The numbers of its inodes are not the file system's.
@@ -81,21 +81,20 @@ impl Tree {
             top,
             matcher: Matcher::new(subset)?,
             monitor,
-            found: Mutex::default(),
+            found: Recorder::default(),
+            directories: Mutex::default(),
             foreign: Mutex::default(),
             failed: Mutex::default(),
         };
-        locked(&walk.found).push(vec![walk.inode(&top, None)]);
+        walk.found.add(&[walk.inode(&top, None)])?;
         let start: OwnedFd = root.fd().try_clone_to_owned().context("open the directory", path)?;
         rayon::scope(|scope| walk.directory(scope, Arc::new(start), ROOT, &RelPath::root()));
         if let Some(error) = unlocked(walk.failed) {
             return Err(error);
         }
         note_foreign(unlocked(walk.foreign), monitor);
-        let inodes = merge_links(unlocked(walk.found));
-        let mut directories = Directories::default();
-        inodes.iter().for_each(|inode| directories.add(inode));
-        monitor.count(Counters { visited: inodes.len() as u64, ..Counters::default() });
+        let (inodes, directories) = (walk.found.finish()?, unlocked(walk.directories));
+        monitor.count(Counters { visited: inodes.entries(), ..Counters::default() });
         Ok(Tree { pinned, root, filesystem, top, inodes, directories, is_relabeled: false, searched: None })
     }
 
@@ -113,23 +112,15 @@ impl Tree {
         self.root.path()
     }
 
-    pub fn len(&self) -> u64 {
-        self.inodes.len() as u64
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.inodes.len() <= 1
-    }
-
     /// The walked inodes themselves, for a caller that fills them in.
-    pub fn into_inodes(self) -> (Root, Vec<Inode>, Directories) {
+    pub fn into_inodes(self) -> (Root, Listing, Directories) {
         (self.root, self.inodes, self.directories)
     }
 }
 
 impl Side for Tree {
     fn inodes(&self) -> Result<Inodes<'_>> {
-        Ok(Box::new(self.inodes.iter().cloned().map(Ok)))
+        Ok(Box::new(self.inodes.iter()))
     }
 
     fn path_of(&self, link: &Link) -> Result<RelPath> {
@@ -183,7 +174,7 @@ impl Side for Tree {
     fn pick(&self, inos: &BTreeSet<u64>) -> Result<Vec<Inode>> {
         match &self.searched {
             Some(searched) => search::pick(self.root.path(), &searched.subset, inos),
-            None => Ok(self.inodes.iter().filter(|inode| inos.contains(&inode.ino)).cloned().collect()),
+            None => self.inodes.pick(inos),
         }
     }
 }
@@ -218,12 +209,16 @@ pub fn layout_of(file: &File, inode: &Inode, filesystem: FileSystem) -> io::Resu
     snapsync_sys::layout(file, inode.attributes.size, filesystem)
 }
 
+/// Entries of a directory that are held at a time.
+const SOME: usize = 4096;
+
 struct Walk<'a> {
     root: &'a Root,
     top: Stat,
     matcher: Matcher,
     monitor: &'a Monitor,
-    found: Mutex<Vec<Vec<Inode>>>,
+    found: Recorder,
+    directories: Mutex<Directories>,
     /// Entries on other file systems.
     foreign: Mutex<Vec<RelPath>>,
     failed: Mutex<Option<Error>>,
@@ -271,10 +266,20 @@ impl Walk<'_> {
                 scope.spawn(move |scope| self.directory(scope, dir, child, &path));
             }
             found.push(inode);
+            if found.len() == SOME {
+                self.found(&found)?;
+                found.clear();
+            }
         }
-        self.monitor.advance(found.len() as u64);
-        locked(&self.found).push(found);
-        Ok(())
+        self.found(&found)
+    }
+
+    fn found(&self, inodes: &[Inode]) -> Result<()> {
+        self.monitor.advance(inodes.len() as u64);
+        let mut directories = locked(&self.directories);
+        inodes.iter().for_each(|inode| directories.add(inode));
+        drop(directories);
+        self.found.add(inodes)
     }
 
     fn entry(&self, dir: &OwnedFd, parent: u64, entry: DirEntry, path: &RelPath) -> Result<Option<Inode>> {
@@ -335,18 +340,4 @@ fn open_directory(parent: &OwnedFd, name: &[u8]) -> io::Result<OwnedFd> {
         Err(rustix::io::Errno::PERM) => Ok(openat(parent.as_fd(), name, flags, Mode::empty())?),
         other => Ok(other?),
     }
-}
-
-/// One inode for all entries that name it.
-fn merge_links(found: Vec<Vec<Inode>>) -> Vec<Inode> {
-    let mut inodes: Vec<Inode> = found.into_iter().flatten().collect();
-    inodes.par_sort_unstable_by(|a, b| (a.ino, &a.links).cmp(&(b.ino, &b.links)));
-    inodes.dedup_by(|next, kept| {
-        let same = next.ino == kept.ino;
-        if same {
-            kept.links.append(&mut next.links);
-        }
-        same
-    });
-    inodes
 }
