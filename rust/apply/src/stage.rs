@@ -341,34 +341,6 @@ impl<'a> Incoming<'a> {
         })
     }
 
-    /// How many of the bytes are new; None where some came before.
-    fn write(
-        &self,
-        parents: &mut Parents<'_>,
-        change: &Change,
-        range: Range,
-        bytes: &[u8],
-    ) -> io::Result<Option<u64>> {
-        let is_whole = range.length == change.data_bytes();
-        if change.flags.created && is_whole && !change.has_clones() && !self.received.has_begun(change.ino) {
-            let file = self.create(parents, change)?;
-            file.write_all_at(bytes, range.offset)?;
-            self.complete(file, change)?;
-            return Ok(Some(range.length));
-        }
-        let path = self.data_path(change).map_err(io::Error::other)?;
-        let file = self
-            .received
-            .begin(change, || self.create_partial(parents, change, &path))
-            .unwrap_or_else(|| self.root.write(&path))?;
-        file.write_all_at(bytes, range.offset)?;
-        let Some((new, is_last)) = self.received.arrived(change.ino, range) else { return Ok(None) };
-        if is_last && change.flags.created && !change.has_clones() {
-            self.complete(file, change)?;
-        }
-        Ok(Some(new))
-    }
-
     pub(crate) fn data_path(&self, change: &Change) -> Result<RelPath> {
         if change.flags.created {
             self.staged_new(change, 0)
@@ -469,11 +441,14 @@ struct Worker<'a> {
     incoming: &'a Incoming<'a>,
     parents: Parents<'a>,
     notes: Notes<'a>,
+    /// What takes parts of the file of this number.
+    open: Option<(u64, File)>,
 }
 
 impl<'a> Worker<'a> {
     fn of(incoming: &'a Incoming<'_>) -> Worker<'a> {
-        Worker { incoming, parents: Parents::new(&incoming.root), notes: incoming.received.notes() }
+        let (parents, notes) = (Parents::new(&incoming.root), incoming.received.notes());
+        Worker { incoming, parents, notes, open: None }
     }
 
     /// Stages a run of bytes, and notes that it is there.
@@ -481,7 +456,7 @@ impl<'a> Worker<'a> {
         if !change.names_data(range) {
             return Err(unasked(change, range));
         }
-        let new = match self.incoming.write(&mut self.parents, change, range, bytes) {
+        let new = match self.write(change, range, bytes) {
             // What is whole already is not made again.
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(unasked(change, range)),
             other => other.context("stage the data of", change.display_path())?,
@@ -490,6 +465,38 @@ impl<'a> Worker<'a> {
         self.notes.add(change.ino, range, new, hash)?;
         fault::point("stage.frame");
         Ok(())
+    }
+
+    /// How many of the bytes are new; None where some came before.
+    fn write(&mut self, change: &Change, range: Range, bytes: &[u8]) -> io::Result<Option<u64>> {
+        let (incoming, received) = (self.incoming, &self.incoming.received);
+        let is_whole = range.length == change.data_bytes();
+        if change.flags.created && is_whole && !change.has_clones() && !received.has_begun(change.ino) {
+            let file = incoming.create(&mut self.parents, change)?;
+            file.write_all_at(bytes, range.offset)?;
+            incoming.complete(file, change)?;
+            return Ok(Some(range.length));
+        }
+        let file = self.partial(change)?;
+        file.write_all_at(bytes, range.offset)?;
+        let Some((new, is_last)) = received.arrived(change.ino, range) else { return Ok(None) };
+        if is_last && change.flags.created && !change.has_clones() {
+            incoming.complete(file, change)?;
+        } else {
+            self.open = Some((change.ino, file));
+        }
+        Ok(Some(new))
+    }
+
+    /// The file that takes the parts of another.
+    fn partial(&mut self, change: &Change) -> io::Result<File> {
+        if let Some((_, file)) = self.open.take().filter(|(ino, _)| *ino == change.ino) {
+            return Ok(file);
+        }
+        let path = self.incoming.data_path(change).map_err(io::Error::other)?;
+        let create = || self.incoming.create_partial(&mut self.parents, change, &path);
+        let begun = self.incoming.received.begin(change, create);
+        begun.unwrap_or_else(|| self.incoming.root.write(&path))
     }
 }
 

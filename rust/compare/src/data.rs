@@ -37,7 +37,7 @@ impl Both<'_> {
     /// What turns `base` into `target`: addresses are compared first, and bytes are read wherever both hold data and
     /// their addresses prove nothing. Sizes are told elsewhere.
     pub(crate) fn differences(&self, path: &Path) -> Result<Vec<Extent>> {
-        let mut found = Found::default();
+        let (mut found, mut ahead) = (Found::default(), Ahead { pieces: self.pieces(), bytes: 0 });
         let (base, target) = (self.base, self.target);
         // A change of size can cost a file what is preallocated beyond its end.
         let kept_below = if base.size == target.size { u64::MAX } else { base.size.min(target.size) };
@@ -45,36 +45,33 @@ impl Both<'_> {
         let end_moves = base.size != target.size;
         let end_before = base.size.min(target.size);
         let edge = (end_moves && !end_before.is_multiple_of(BLOCK)).then_some(end_before / BLOCK * BLOCK);
-        for segment in target.layout.segments() {
-            let mut at = segment.offset;
+        for piece in self.pieces() {
+            let Piece { segment, from, to, kind, .. } = piece;
             let end = segment.end();
-            while at < end {
-                let (kind, address, until) = lies_at(base.layout, at);
-                let until = until.min(end);
-                match (kind, segment.kind) {
-                    (_, SegmentKind::Data) => {
-                        let old = (kind == Some(SegmentKind::Data)).then_some(address);
-                        self.data(segment, (at, until), old, &mut found, path)?;
-                        self.monitor.check()?;
+            match (kind, segment.kind) {
+                (_, SegmentKind::Data) => {
+                    if self.is_read(&piece) {
+                        ahead.go_on(self, to - from);
                     }
-                    (Some(SegmentKind::Unwritten), SegmentKind::Unwritten) if at < kept_below => {
-                        if let Some(edge) = edge.filter(|edge| (at..until).contains(edge)) {
-                            found.add(edge, (edge + BLOCK).min(until), Op::Unwritten);
-                        }
-                    }
-                    (Some(SegmentKind::Hole) | None, SegmentKind::Hole) => {
-                        if let Some(edge) = edge.filter(|edge| (at..until).contains(edge)) {
-                            found.add(edge, (edge + BLOCK).min(end.next_multiple_of(BLOCK)), Op::Hole);
-                        }
-                    }
-                    (_, SegmentKind::Unwritten) => found.add(at, until, Op::Unwritten),
-                    // A file may end within a block, and only a whole one is given back.
-                    (_, SegmentKind::Hole) => {
-                        let whole = until.next_multiple_of(BLOCK).min(end.next_multiple_of(BLOCK));
-                        found.add(at, whole, Op::Hole);
+                    self.data(&piece, &mut found, path)?;
+                    self.monitor.check()?;
+                }
+                (Some(SegmentKind::Unwritten), SegmentKind::Unwritten) if from < kept_below => {
+                    if let Some(edge) = edge.filter(|edge| (from..to).contains(edge)) {
+                        found.add(edge, (edge + BLOCK).min(to), Op::Unwritten);
                     }
                 }
-                at = until;
+                (Some(SegmentKind::Hole) | None, SegmentKind::Hole) => {
+                    if let Some(edge) = edge.filter(|edge| (from..to).contains(edge)) {
+                        found.add(edge, (edge + BLOCK).min(end.next_multiple_of(BLOCK)), Op::Hole);
+                    }
+                }
+                (_, SegmentKind::Unwritten) => found.add(from, to, Op::Unwritten),
+                // A file may end within a block, and only a whole one is given back.
+                (_, SegmentKind::Hole) => {
+                    let whole = to.next_multiple_of(BLOCK).min(end.next_multiple_of(BLOCK));
+                    found.add(from, whole, Op::Hole);
+                }
             }
         }
         found.add_lost_tail(base.layout, target);
@@ -83,18 +80,35 @@ impl Both<'_> {
         Ok(found.extents)
     }
 
-    /// `old` is there where the base has data as well: its address, if it has one.
-    fn data(
-        &self,
-        segment: &Segment,
-        (from, to): (u64, u64),
-        old: Option<Option<Address>>,
-        found: &mut Found,
-        path: &Path,
-    ) -> Result<()> {
-        let new = segment.address_at(from).filter(|_| self.comparable);
+    /// The target's segments, cut where the base's begin and end.
+    fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
+        let base = self.base.layout;
+        self.target.layout.segments().iter().flat_map(move |segment| {
+            let mut at = segment.offset;
+            std::iter::from_fn(move || {
+                let from = at;
+                let (kind, address, until) = lies_at(base, from);
+                at = until.min(segment.end());
+                (from < segment.end()).then_some(Piece { segment, from, to: at, kind, address })
+            })
+        })
+    }
+
+    fn is_same(&self, piece: &Piece<'_>) -> bool {
+        let new = piece.segment.address_at(piece.from).filter(|_| self.comparable);
+        new.is_some() && piece.old().flatten() == new
+    }
+
+    /// Both have data there, which may differ.
+    fn is_read(&self, piece: &Piece<'_>) -> bool {
+        piece.segment.kind == SegmentKind::Data && piece.old().is_some() && !self.is_same(piece)
+    }
+
+    fn data(&self, piece: &Piece<'_>, found: &mut Found, path: &Path) -> Result<()> {
+        let Piece { segment, from, to, .. } = *piece;
+        let (old, new) = (piece.old(), segment.address_at(from).filter(|_| self.comparable));
         found.counters.extents_compared += u64::from(old.is_some());
-        if new.is_some() && old.flatten() == new {
+        if self.is_same(piece) {
             return Ok(());
         }
         let mut at = from;
@@ -126,6 +140,47 @@ impl Both<'_> {
             at += length as u64;
         }
         Ok(())
+    }
+}
+
+/// A part of one segment of the target that is in one segment of the base.
+struct Piece<'a> {
+    segment: &'a Segment,
+    from: u64,
+    to: u64,
+    /// What the base has there, and where; None past its end.
+    kind: Option<SegmentKind>,
+    address: Option<Address>,
+}
+
+impl Piece<'_> {
+    /// Where the base has data as well: its address, if it has one.
+    fn old(&self) -> Option<Option<Address>> {
+        (self.kind == Some(SegmentKind::Data)).then_some(self.address)
+    }
+}
+
+/// Has short pieces on their way before they are read: each by itself would be waited for, while the kernel reads ahead
+/// in long ones by itself.
+struct Ahead<P> {
+    pieces: P,
+    /// Of what is on its way.
+    bytes: u64,
+}
+
+impl<'a, P: Iterator<Item = Piece<'a>>> Ahead<P> {
+    /// After the next `done` bytes.
+    fn go_on(&mut self, both: &Both<'_>, done: u64) {
+        while self.bytes < READ + done {
+            let Some(piece) = self.pieces.by_ref().find(|piece| both.is_read(piece)) else { break };
+            let length = piece.to - piece.from;
+            if length < READ {
+                snapsync_sys::read_ahead(both.base.file, piece.from, length);
+                snapsync_sys::read_ahead(both.target.file, piece.from, length);
+            }
+            self.bytes += length;
+        }
+        self.bytes = self.bytes.saturating_sub(done);
     }
 }
 

@@ -3,14 +3,12 @@
 use crate::wire::Digest;
 use crate::{Budget, Held, Permit};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use rustix::fs::{Advice, fadvise};
 use snapsync_model::{
     Change, Context, Counters, Error, Inode, Inodes, Monitor, Range, Result, Side, locked, unlocked,
 };
 use std::collections::VecDeque;
 use std::fs::File;
 use std::iter::Peekable;
-use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 
@@ -167,8 +165,7 @@ struct Ahead {
 impl Ahead {
     fn add(&mut self, file: File, piece: Piece) {
         for range in &piece.ranges {
-            // Only advice.
-            let _ = fadvise(&file, range.offset, NonZeroU64::new(range.length), Advice::WillNeed);
+            snapsync_sys::read_ahead(&file, range.offset, range.length);
         }
         self.bytes += piece.bytes();
         self.files.push_back((file, piece));

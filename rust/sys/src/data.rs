@@ -1,10 +1,11 @@
 //! The bytes of files: where they lie, and how they move without being read.
 
 use crate::{FileSystem, ioctl};
-use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
+use rustix::fs::{Advice, FallocateFlags, SeekFrom, fadvise, fallocate, seek};
 use snapsync_model::{Address, Layout, Placed, Range};
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
 
@@ -158,6 +159,12 @@ pub fn clone_range(from: &File, from_offset: u64, length: u64, to: &File, to_off
     // SAFETY: FICLONERANGE reads a struct file_clone_range of 32 bytes.
     unsafe { ioctl::call(to, FICLONERANGE, &mut request) }?;
     Ok(())
+}
+
+/// Has the kernel begin to read a range that will be asked for.
+pub fn read_ahead(file: &File, offset: u64, length: u64) {
+    // Only advice: where it is not taken, the read waits.
+    let _ = fadvise(file, offset, NonZeroU64::new(length), Advice::WillNeed);
 }
 
 /// Copies bytes from one file to another.

@@ -13,7 +13,7 @@ mod fs;
 mod ioctl;
 mod root;
 
-pub use data::{clone_file, clone_range, copy_range, discard_range, layout, preallocate};
+pub use data::{clone_file, clone_range, copy_range, discard_range, layout, preallocate, read_ahead};
 pub use entry::{
     APPEND, Entry, IMMUTABLE, NOCOW, PROTECTIVE, REPLICATED_FLAGS, Stat, flags_of, make_node, set_flags_of,
     stat_at, stat_of, tolerate, xattrs_of,
