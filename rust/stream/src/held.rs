@@ -98,11 +98,11 @@ fn left_of(range: Range, parts: &[(u64, u64)]) -> Vec<Range> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use snapsync_model::{ChangeFlags, Extent, Kind};
 
-    fn change(ino: u64, extents: &[(u64, u64)]) -> Change {
+    pub(crate) fn change(ino: u64, extents: &[(u64, u64)]) -> Change {
         let extent = |(offset, length): &(u64, u64)| Extent {
             offset: *offset,
             length: *length,
