@@ -57,18 +57,29 @@ def main() -> None:
     parser.add_argument("--page", type=Path, help="draw the table into this page")
     options = parser.parse_args()
     own_mounts()
-    lines: list[Line] = []
-    result: dict[str, Any] = {"about": about(options.scale, options.repeat), "scenes": {}}
+    machine = about()
+    result: dict[str, Any] = {"about": machine, "scenes": earlier(options.out, machine)}
     for name in options.scene or SCENES:
         runs = measure(SCENES[name], options.scale, options.repeat)
-        result["scenes"][name] = {tool: [asdict(run) for run in found] for tool, found in runs.items()}
-        found = compared(SCENES[name], runs)
-        lines += found
+        result["scenes"][name] = {
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "scale": options.scale,
+            "runs": {tool: [asdict(run) for run in found] for tool, found in runs.items()},
+        }
         options.out.write_text(json.dumps(result, indent=1) + "\n")
-        print(*table(found)[2:], sep="\n", flush=True)
+        print(*table(lines_of(name, result["scenes"][name]))[2:], sep="\n", flush=True)
         if options.page:
-            draw(options.page, result["about"], lines)
-    print("", *table(lines), sep="\n")
+            draw(options.page, result)
+
+
+def earlier(file: Path, machine: dict[str, Any]) -> dict[str, Any]:
+    """The scenes that were measured before with the same tools on the same machine: they stay as they are."""
+    try:
+        result = json.loads(file.read_text())
+    except FileNotFoundError:
+        return {}
+    scenes: dict[str, Any] = result["scenes"]
+    return scenes if result["about"] == machine else {}
 
 
 def measure(scene: Scene, scale: float, repeat: int) -> dict[str, list[Run]]:
@@ -89,16 +100,18 @@ def measure(scene: Scene, scale: float, repeat: int) -> dict[str, list[Run]]:
     return runs
 
 
-def compared(scene: Scene, runs: dict[str, list[Run]]) -> list[Line]:
+def lines_of(name: str, found: dict[str, Any]) -> list[Line]:
     """snapsync beside each peer, whole and, where it is asked for, the engine alone."""
-    lines = []
+    scene, lines = SCENES[name], []
+    runs = {tool: [Run(**run) for run in runs] for tool, runs in found["runs"].items()}
+    scale = "" if found["scale"] == 1 else f", scale {found['scale']:g}"
     for peer in runs.keys() - {"snapsync"}:
         for what, aims in ((scene.measures, scene.aims), ("engine", scene.engine_aims)):
             if what != "engine" or peer in aims:
                 ours = [measured(run, what) for run in runs["snapsync"]]
                 theirs = [measured(run, scene.measures) for run in runs[peer]]
                 ratio = statistics.median(theirs) / statistics.median(ours)
-                title = scene.title + (", engine" if what == "engine" else "")
+                title = scene.title + scale + (", engine" if what == "engine" else "")
                 lines.append(Line(title, peer, shown(ours, what), shown(theirs, what), ratio, aims.get(peer)))
     return sorted(lines, key=lambda line: (line.scene, line.peer))
 
@@ -127,7 +140,7 @@ def table(lines: list[Line]) -> list[str]:
     return rows
 
 
-def about(scale: float, repeat: int) -> dict[str, Any]:
+def about() -> dict[str, Any]:
     versions = {
         name: subprocess.run(command, capture_output=True, text=True).stdout.splitlines()[0]
         for name, command in VERSIONS.items()
@@ -142,9 +155,6 @@ def about(scale: float, repeat: int) -> dict[str, Any]:
         platform.machine(),
     )
     return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "scale": scale,
-        "repeat": repeat,
         "processor": f"{os.cpu_count()} x {processor}",
         "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') >> 30} GiB",
         "kernel": platform.release(),
@@ -152,13 +162,21 @@ def about(scale: float, repeat: int) -> dict[str, Any]:
     }
 
 
-def draw(page: Path, told: dict[str, Any], lines: list[Line]) -> None:
-    text = page.read_text()
+def draw(page: Path, result: dict[str, Any]) -> None:
+    text, told = page.read_text(), result["about"]
+    scenes = {name: result["scenes"][name] for name in SCENES if name in result["scenes"]}
+    lines = [line for name, found in scenes.items() for line in lines_of(name, found)]
+    dates = sorted({found["date"][:10] for found in scenes.values()})
+    counts = sorted({len(runs) for found in scenes.values() for runs in found["runs"].values()})
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     versions = ", ".join(told["versions"].values())
     where = f"{told['processor']}, {told['memory']}, Linux {told['kernel']}; {versions}."
-    how = f"{told['date'][:10]}, scale {told['scale']:g}, {told['repeat']} runs each: median (least to most)."
+    how = f"{span(dates)}, {span(counts)} runs each: median (least to most)."
     page.write_text("\n".join([before + BEGIN, "", how, where, "", *table(lines), "", END + after]))
+
+
+def span(values: list[Any]) -> str:
+    return f"{values[0]}" if len(values) == 1 else f"{values[0]} to {values[-1]}"
 
 
 if __name__ == "__main__":
