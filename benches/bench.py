@@ -8,6 +8,7 @@ Needs root, for file systems on loop devices in /dev/shm. docs/benchmarks.md tel
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import os
 import platform
@@ -57,6 +58,7 @@ def main() -> None:
     parser.add_argument("--page", type=Path, help="draw the table into this page")
     options = parser.parse_args()
     own_mounts()
+    compileall.compile_dir("python/snapsync", quiet=1)  # as pip does with what it installs
     machine = about()
     result: dict[str, Any] = {"about": machine, "scenes": earlier(options.out, machine)}
     for name in options.scene or SCENES:

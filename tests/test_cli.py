@@ -237,6 +237,16 @@ def test_a_verb_without_a_manifest_loads_no_arrow(synced: Pair) -> None:
         assert not {"pyarrow", "rich"} & imported(*args)
 
 
+def test_a_plain_round_loads_nothing_that_takes_long(synced: Pair) -> None:
+    pair = synced.source, synced.target
+    for args in (
+        ("list", pair[0]),
+        ("sync", *pair, "--json", "--quiet"),
+        ("diff", *pair, "--json", "--quiet"),
+    ):
+        assert not {"dataclasses", "inspect", "pathlib", "tempfile", "typer", "typing"} & imported(*args)
+
+
 def test_importing_the_package_loads_nothing_else() -> None:
     script = "import sys, snapsync; print(*sys.modules)"
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

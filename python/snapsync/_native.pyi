@@ -192,7 +192,7 @@ def forget_standby(volume: str, standby: str) -> str: ...
 def diff(
     base: str,
     target: str,
-    output: str,
+    output: str | None = None,
     *,
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,

@@ -9,10 +9,10 @@ IntegrityError (something is not what it should be), InterruptedRound (stopped, 
 SnapsyncError; and OSError for what the file systems answer. Each has `.advice` and `.exit_code`.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
 
 from snapsync import _native
 from snapsync.errors import IntegrityError, UsageError, told
@@ -44,7 +44,11 @@ from snapsync.reports import (
     VersionsReport,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import TypeAlias
+
     from snapsync.manifest import Manifest
 
 AnyPath: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -58,6 +62,8 @@ class Volume:
     """A directory tree under snapsync's care. Making one of these touches nothing on disk."""
 
     def __init__(self, path: AnyPath) -> None:
+        from pathlib import Path
+
         self.path = Path(os.fsdecode(path))
 
     def __fspath__(self) -> str:
@@ -496,6 +502,8 @@ class Browsing:
     """A snapshot that is mounted; leaving its context unmounts it."""
 
     def __init__(self, report: BrowseReport, mounted: _native.Mounted) -> None:
+        from pathlib import Path
+
         self.report = report
         self.path = Path(report.path)
         self._mounted = mounted
@@ -585,7 +593,7 @@ def diff(
     *,
     jobs: int = 0,
     progress: Progress | None = None,
-) -> "Manifest":
+) -> Manifest:
     """Find the set of changes that leads from `base` to `target`: VOLUME@SNAP or directories.
 
     The manifest is written to the Arrow file `output`; without one, to a temporary file that is removed
@@ -612,13 +620,13 @@ def diff(
 def write_manifest(
     base: AnyPath,
     target: AnyPath,
-    output: AnyPath,
+    output: AnyPath | None = None,
     *,
     jobs: int = 0,
     progress: Progress | None = None,
 ) -> DiffReport:
-    """As `diff`, but only write the file: Arrow is not loaded."""
-    paths = os.fsdecode(base), os.fsdecode(target), os.fsdecode(output)
+    """As `diff`, but only write the file, or only count without one: Arrow is not loaded."""
+    paths = os.fsdecode(base), os.fsdecode(target), None if output is None else os.fsdecode(output)
     return DiffReport.from_json(_native.diff(*paths, jobs=jobs, progress=progress))
 
 

@@ -5,10 +5,10 @@ advice on what to do next. The native half sets them on each exception it raises
 included; `describe` finds them again and fills them in for exceptions that never came from there.
 """
 
+from __future__ import annotations
+
 import os
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import TypeVar
 
 from snapsync._native import (
     IntegrityError,
@@ -17,6 +17,7 @@ from snapsync._native import (
     SnapsyncError,
     UsageError,
 )
+from snapsync.record import Record
 
 __all__ = [
     "ExitCode",
@@ -31,7 +32,11 @@ __all__ = [
     "told",
 ]
 
-E = TypeVar("E", bound=Exception)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    E = TypeVar("E", bound=Exception)
 
 
 class ExitCode(IntEnum):
@@ -54,8 +59,7 @@ _CODES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Record):
     """A failure in words. `advice` is empty where there is none to give."""
 
     message: str

@@ -1,17 +1,23 @@
 """Where a verb's words go: results to stdout, progress and notes to stderr."""
 
+from __future__ import annotations
+
 import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from io import TextIOWrapper
-from typing import TextIO
 
 from snapsync import render
 from snapsync.api import Progress
 from snapsync.errors import Failure, told
 from snapsync.reports import Report
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from typing import TextIO
 
 
 class Output:

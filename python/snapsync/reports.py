@@ -5,28 +5,30 @@ ignored, so a report can grow without breaking its readers.
 """
 
 import json
-from dataclasses import MISSING, asdict, fields, is_dataclass
 from datetime import datetime
-from types import UnionType
-from typing import Any, ClassVar, Self, get_args, get_origin
+from types import GenericAlias, UnionType
 
-from snapsync.record import Record
+from snapsync.record import Record, plain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Self
 
 
 class Report(Record):
     """The base of all reports; `verb` is the verb that made it."""
 
-    verb: ClassVar[str]
+    verb = ""
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
+    def from_json(cls, text: str) -> "Self":
         """Read the report that the native half wrote."""
         report: Self = _build(cls, json.loads(text))
         return report
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> "dict[str, Any]":
         """The same as nested dictionaries and sequences, with `verb` first."""
-        return {"verb": self.verb, **asdict(self)}
+        return {"verb": self.verb, **plain(self)}
 
     def to_json(self) -> str:
         """The same as one JSON object. Moments are written as RFC 3339."""
@@ -185,7 +187,7 @@ class SyncReport(Report):
     written. What was changed there by hand, and discarded, is in the snapshot `set_aside`.
     """
 
-    verb: ClassVar[str] = "sync"
+    verb = "sync"
     primary: VolumeInfo
     standby: VolumeInfo
     base: Snapshot | None
@@ -211,7 +213,7 @@ class SendReport(Report):
     `base` is None for a full one. Its data is `data_bytes` in `frames` frames, which take `stored_bytes`.
     """
 
-    verb: ClassVar[str] = "send"
+    verb = "send"
     snapshot: Snapshot
     base: Snapshot | None
     output: str | None
@@ -230,7 +232,7 @@ class ReceiveReport(Report):
     `kept_bytes` of its `data_bytes` had come with an earlier run that was cut.
     """
 
-    verb: ClassVar[str] = "receive"
+    verb = "receive"
     standby: VolumeInfo | None
     path: str | None
     base: Snapshot | None
@@ -253,7 +255,7 @@ class Delta(Report):
     frames hold `raw_bytes` in `stored_bytes`. Not `complete`: it ends before its end record.
     """
 
-    verb: ClassVar[str] = "inspect"
+    verb = "inspect"
     version: int
     snapshot: Snapshot
     base: str | None
@@ -271,7 +273,7 @@ class Delta(Report):
 class SnapshotReport(Report):
     """A snapshot that was taken."""
 
-    verb: ClassVar[str] = "snapshot"
+    verb = "snapshot"
     volume: VolumeInfo
     snapshot: Snapshot
     notes: tuple[str, ...]
@@ -295,7 +297,7 @@ class Clone(Record):
 class ListReport(Report):
     """The snapshots of a volume, oldest first, and their clones by name."""
 
-    verb: ClassVar[str] = "list"
+    verb = "list"
     volume: VolumeInfo
     snapshots: tuple[Snapshot, ...]
     holds: tuple[Hold, ...]
@@ -309,7 +311,7 @@ class CloneReport(Report):
     space.
     """
 
-    verb: ClassVar[str] = "clone"
+    verb = "clone"
     volume: VolumeInfo
     snapshot: Snapshot
     clone: Clone
@@ -327,7 +329,7 @@ class BrowseReport(Report):
     `served`: it goes with the process that answers for it; otherwise it is there until somebody unmounts it.
     """
 
-    verb: ClassVar[str] = "browse"
+    verb = "browse"
     volume: VolumeInfo
     snapshot: Snapshot
     path: str
@@ -339,7 +341,7 @@ class BrowseReport(Report):
 class DeleteCloneReport(Report):
     """A clone that was deleted. If it did not exist any more, only its place in the list was."""
 
-    verb: ClassVar[str] = "delete"
+    verb = "delete"
     volume: VolumeInfo
     clone: Clone
 
@@ -347,7 +349,7 @@ class DeleteCloneReport(Report):
 class DeleteReport(Report):
     """A snapshot that was deleted."""
 
-    verb: ClassVar[str] = "delete"
+    verb = "delete"
     volume: VolumeInfo
     deleted: Snapshot
 
@@ -358,7 +360,7 @@ class RestoreToReport(Report):
     `shared_bytes` of its `data_bytes` take no space: the files share the blocks of the snapshot's.
     """
 
-    verb: ClassVar[str] = "restore"
+    verb = "restore"
     volume: VolumeInfo
     snapshot: Snapshot
     paths: tuple[str, ...]
@@ -375,7 +377,7 @@ class RestoreToReport(Report):
 class RestorePathsReport(Report):
     """Paths of a primary that were made what they are in `snapshot`; what they were is in `before`."""
 
-    verb: ClassVar[str] = "restore"
+    verb = "restore"
     volume: VolumeInfo
     snapshot: Snapshot
     before: Snapshot
@@ -393,7 +395,7 @@ class RestorePathsReport(Report):
 class PruneReport(Report):
     """Which snapshots went, or would go (`dry_run`), and why the others stay."""
 
-    verb: ClassVar[str] = "prune"
+    verb = "prune"
     volume: VolumeInfo
     dry_run: bool
     pruned: tuple[Snapshot, ...]
@@ -404,7 +406,7 @@ class PruneReport(Report):
 class HoldReport(Report):
     """A snapshot that stays from now on until it is released."""
 
-    verb: ClassVar[str] = "hold"
+    verb = "hold"
     volume: VolumeInfo
     snapshot: Snapshot
     reason: str
@@ -413,7 +415,7 @@ class HoldReport(Report):
 class ReleaseReport(Report):
     """A hold that is no more: by hand for `reason`, or that of a `standby` that is forgotten."""
 
-    verb: ClassVar[str] = "release"
+    verb = "release"
     volume: VolumeInfo
     snapshot: Snapshot | None
     reason: str
@@ -423,7 +425,7 @@ class ReleaseReport(Report):
 class DiffReport(Report):
     """A set of changes that was written to the Arrow file `output` (None: not kept)."""
 
-    verb: ClassVar[str] = "diff"
+    verb = "diff"
     base: str
     target: str
     output: str | None
@@ -457,7 +459,7 @@ class VersionsReport(Report):
     `exists`: there is something at `path` now. `diff` is the one that was asked for.
     """
 
-    verb: ClassVar[str] = "versions"
+    verb = "versions"
     volume: VolumeInfo
     path: str
     exists: bool
@@ -475,7 +477,7 @@ class VerifyReport(Report):
     equal. The content of `unproven` files, of `unproven_bytes`, was neither read nor proven by where it lies.
     """
 
-    verb: ClassVar[str] = "verify"
+    verb = "verify"
     a: str
     b: str
     equal: bool
@@ -495,7 +497,7 @@ class VerifyReport(Report):
 class InitReport(Report):
     """A volume as it is kept. As a standby a `read_only` one is writable in rounds alone."""
 
-    verb: ClassVar[str] = "init"
+    verb = "init"
     volume: VolumeInfo
     read_only: bool
     recovered: tuple[str, ...]
@@ -508,7 +510,7 @@ class PromoteReport(Report):
     changed by hand before, and discarded, is in `set_aside`.
     """
 
-    verb: ClassVar[str] = "promote"
+    verb = "promote"
     volume: VolumeInfo
     newest: Snapshot
     snapshot: Snapshot
@@ -524,7 +526,7 @@ class RejoinReport(Report):
     `left`, oldest first. `round` then brought what the new primary has since.
     """
 
-    verb: ClassVar[str] = "rejoin"
+    verb = "rejoin"
     common: Snapshot
     left: tuple[Snapshot, ...]
     back: Changes
@@ -537,7 +539,7 @@ class RejoinReport(Report):
 class PreviewReport(Report):
     """What `rejoin` would leave behind: the snapshots `left`, and the `changes` since `common`."""
 
-    verb: ClassVar[str] = "rejoin"
+    verb = "rejoin"
     volume: VolumeInfo
     common: Snapshot
     left: tuple[Snapshot, ...]
@@ -554,7 +556,7 @@ class SwitchReport(Report):
     `promoted` is None where an interrupted switch had done that.
     """
 
-    verb: ClassVar[str] = "switch"
+    verb = "switch"
     promoted: PromoteReport | None
     round: SyncReport
     notes: tuple[str, ...]
@@ -567,7 +569,7 @@ class RestoreReport(Report):
     What it held before is kept as `before`; `snapshot` is what it holds now.
     """
 
-    verb: ClassVar[str] = "restore"
+    verb = "restore"
     volume: VolumeInfo
     source: Snapshot
     before: Snapshot
@@ -598,7 +600,7 @@ class StatusReport(Report):
     warning, critical or unknown where it was asked for.
     """
 
-    verb: ClassVar[str] = "status"
+    verb = "status"
     volume: VolumeInfo
     snapshots: int
     latest: Snapshot | None
@@ -637,7 +639,7 @@ class JobRun(Record):
 class RunReport(Report):
     """What came of each job, in the order of the configuration. `exit_code` is the highest of theirs."""
 
-    verb: ClassVar[str] = "run"
+    verb = "run"
     jobs: tuple[JobRun, ...]
     exit_code: int
 
@@ -660,7 +662,7 @@ class JobStatus(Record):
 class JobsReport(Report):
     """Where all jobs of the configuration stand; `verdict` is the worst of them where it was asked for."""
 
-    verb: ClassVar[str] = "status"
+    verb = "status"
     jobs: tuple[JobStatus, ...]
     verdict: str | None = None
 
@@ -675,24 +677,20 @@ class Unit(Record):
 class ServiceReport(Report):
     """Units that were written or removed, or would be (`dry_run`), and the commands that come next."""
 
-    verb: ClassVar[str] = "service"
+    verb = "service"
     action: str
     units: tuple[Unit, ...]
     commands: tuple[str, ...]
     dry_run: bool
 
 
-def _build(kind: Any, value: Any) -> Any:
+def _build(kind: "Any", value: "Any") -> "Any":
     """Make an instance of the annotation `kind` out of decoded JSON."""
-    if is_dataclass(kind):
-        return _build_fields(kind, value)
-    if get_origin(kind) is tuple:
-        return tuple(_build(get_args(kind)[0], item) for item in value)
+    if isinstance(kind, GenericAlias):  # always a tuple
+        return tuple(_build(kind.__args__[0], item) for item in value)
     if isinstance(kind, UnionType):  # always `kind | None`
-        return None if value is None else _build(get_args(kind)[0], value)
+        return None if value is None else _build(kind.__args__[0], value)
+    if issubclass(kind, Record):
+        known = ((name, of) for name, of in kind.__annotations__.items() if name in value)
+        return kind(**{name: _build(of, value[name]) for name, of in known})
     return datetime.fromisoformat(value) if kind is datetime else value
-
-
-def _build_fields(kind: Any, value: dict[str, Any]) -> Any:
-    given = (f for f in fields(kind) if f.name in value or f.default is MISSING)
-    return kind(**{field.name: _build(field.type, value[field.name]) for field in given})

@@ -1,12 +1,12 @@
 """Durations and rates as people write them: 15m, 1h30m, 10M."""
 
-import re
-
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 def duration(text: str) -> int:
     """The seconds that a duration means: 90s, 15m, 1h30m, 2d. Raises ValueError for any other text."""
+    import re
+
     if not re.fullmatch(r"([0-9]{1,9}[smhdw])+", text):
         raise ValueError(f"{text!r} is no duration")
     seconds = sum(int(count) * _SECONDS[unit] for count, unit in re.findall(r"([0-9]+)([smhdw])", text))

@@ -1,13 +1,15 @@
 """The verbs with their arguments, options and help. The work is done by the module of the same name."""
 
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Any
 
 from snapsync import units
-from snapsync.commands.declare import Argument, Option, Verbs
+from snapsync.commands.declare import Annotated, Argument, Option, Verbs
 from snapsync.errors import UsageError, told
 from snapsync.output import Output
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
 
 verbs = Verbs()
 
@@ -80,7 +82,7 @@ Channels = Annotated[
 ]
 
 
-def _keep(period: str) -> Any:
+def _keep(period: str) -> Option:
     help_ = f"Keep the newest snapshot of each of the N latest {period} (UTC) that have any."
     return Option(min=1, metavar="N", help=help_)
 
@@ -96,6 +98,15 @@ KeepYearly = Annotated[int | None, _keep("years")]
 def counts(**keep: int | None) -> dict[str, int]:
     """The --keep options that were given."""
     return {name: count for name, count in keep.items() if count is not None}
+
+
+def path(text: str | None) -> "Path | None":
+    """The path of a file that was given."""
+    if text is None:
+        return None
+    from pathlib import Path
+
+    return Path(text)
 
 
 def rate(text: str | None) -> int | None:
@@ -156,7 +167,7 @@ def sync(
         ),
     ] = None,
     exclude_from: Annotated[
-        list[Path] | None,
+        list[str] | None,
         Option("--exclude-from", metavar="FILE", help="The same for each line of FILE, before those."),
     ] = None,
     include: Annotated[
@@ -258,7 +269,7 @@ def send(
         ),
     ] = None,
     file: Annotated[
-        Path | None, Option("--output", "-o", metavar="FILE", help="Write the delta there.")
+        str | None, Option("--output", "-o", metavar="FILE", help="Write the delta there.")
     ] = None,
     name: Annotated[
         str | None, Option("--name", metavar="NAME", help="What it is called where it is received.")
@@ -300,10 +311,10 @@ def receive(
         Argument(metavar="VOLUME", help="The standby: absent or empty for a first, whole delta."),
     ] = None,
     file: Annotated[
-        Path | None, Option("--input", "-i", metavar="FILE", help="Read the delta from there.")
+        str | None, Option("--input", "-i", metavar="FILE", help="Read the delta from there.")
     ] = None,
     as_snapshot: Annotated[
-        Path | None,
+        str | None,
         Option(
             "--as-snapshot",
             metavar="DIR",
@@ -385,7 +396,7 @@ def rejoin(
         bool, Option("--preview", help="Only show what OLD would leave behind; change nothing.")
     ] = False,
     file: Annotated[
-        Path | None,
+        str | None,
         Option("--output", metavar="FILE.arrow", help="With --preview: write the manifest there."),
     ] = None,
     compress: Compress = "zstd:1",
@@ -411,7 +422,7 @@ def rejoin(
         old,
         new,
         preview=preview,
-        file=file,
+        file=path(file),
         compress=compress,
         bwlimit=rate(bwlimit),
         rsh=rsh,
@@ -483,7 +494,7 @@ def init(
 )
 def serve(
     restrict_to: Annotated[
-        Path | None,
+        str | None,
         Option("--restrict-to", metavar="DIR", help="Only volumes beneath DIR; relative paths begin there."),
     ] = None,
     read_only: Annotated[bool, Option("--read-only", help="Only send from volumes.")] = False,
@@ -511,7 +522,7 @@ def serve(
 
     return run(
         Output(as_json=as_json, quiet=quiet),
-        restrict_to,
+        path(restrict_to),
         read_only=read_only,
         receive_only=receive_only,
         allow_prune=allow_prune,
@@ -796,7 +807,7 @@ def diff(
     base: Annotated[str, Argument(metavar="BASE", help="The older side: VOLUME@SNAP or a directory.")],
     target: Annotated[str, Argument(metavar="TARGET", help="The newer side: VOLUME@SNAP or a directory.")],
     file: Annotated[
-        Path | None,
+        str | None,
         Option("--output", "-o", metavar="FILE.arrow", help="Write the manifest there."),
     ] = None,
     jobs: Jobs = 0,
@@ -822,7 +833,7 @@ def diff(
 )
 def inspect(
     file: Annotated[
-        Path, Argument(metavar="FILE", help="A manifest or a delta, as `diff -o` or `send` writes it.")
+        str, Argument(metavar="FILE", help="A manifest or a delta, as `diff -o` or `send` writes it.")
     ],
     top: Annotated[int, Option("--top", "-n", min=0, metavar="N", help="Rows in each table.")] = 10,
     as_json: Json = False,
@@ -832,9 +843,11 @@ def inspect(
 
     Totals, the largest changes, and the directories with most change.
     """
+    from pathlib import Path
+
     from snapsync.commands.inspect import run
 
-    return run(Output(as_json=as_json, quiet=quiet), file, top=top)
+    return run(Output(as_json=as_json, quiet=quiet), Path(file), top=top)
 
 
 @verbs.verb(
@@ -895,7 +908,7 @@ def verify(
     )
 
 
-ConfigFile = Annotated[Path | None, Option("--config", metavar="FILE", help="Read only this configuration.")]
+ConfigFile = Annotated[str | None, Option("--config", metavar="FILE", help="Read only this configuration.")]
 
 
 @verbs.verb(
@@ -920,7 +933,7 @@ def status(
         ),
     ] = None,
     prometheus: Annotated[
-        Path | None,
+        str | None,
         Option("--prometheus", metavar="FILE", help="Write metrics there, for a textfile collector."),
     ] = None,
     as_json: Json = False,
@@ -946,7 +959,7 @@ def status(
         except ValueError as error:
             raise _bad("--max-lag", str(error)) from None
     output = Output(as_json=as_json, quiet=quiet)
-    return run(output, volume, config=config, most=most, prometheus=prometheus)
+    return run(output, volume, config=path(config), most=most, prometheus=path(prometheus))
 
 
 @verbs.verb(epilog=examples("snapsync run", "snapsync run web mail", "snapsync run --now --parallel 4"))
@@ -986,7 +999,9 @@ def run(
     """
     from snapsync.commands.run import run
 
-    return run(Output(as_json=as_json, quiet=quiet), jobs or [], now=now, config=config, parallel=parallel)
+    return run(
+        Output(as_json=as_json, quiet=quiet), jobs or [], now=now, config=path(config), parallel=parallel
+    )
 
 
 class ServiceAction(StrEnum):
@@ -1008,7 +1023,7 @@ def service(
     user: Annotated[bool, Option("--user", help="For your own service manager, not the machine's.")] = False,
     config: ConfigFile = None,
     directory: Annotated[
-        Path | None,
+        str | None,
         Option("--dir", metavar="DIR", help="Where units are kept, if not in the usual place."),
     ] = None,
     dry_run: Annotated[bool, Option("--dry-run", "-n", help="Only show what would be written.")] = False,
@@ -1026,8 +1041,8 @@ def service(
         Output(as_json=as_json, quiet=quiet),
         action.value,
         user=user,
-        config=config,
-        directory=directory,
+        config=path(config),
+        directory=path(directory),
         dry_run=dry_run,
     )
 

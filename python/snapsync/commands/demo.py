@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar
 
 from snapsync import api, render
 from snapsync.commands import diff as diff_command
@@ -26,7 +25,7 @@ _BTRFS_ROOT_INODE = 256  # every Btrfs subvolume's root directory has this inode
 class DemoReport(Report):
     """The rounds of the demo and the proof at its end. `kept`: the directory is still there."""
 
-    verb: ClassVar[str] = "demo"
+    verb = "demo"
     directory: str
     provider: str
     filesystem: str

@@ -1,31 +1,40 @@
 """`snapsync diff`: the set of changes between two snapshots, as lines or as an Arrow file."""
 
-import tempfile
+import os
 from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from snapsync import api, render
 from snapsync.errors import ExitCode
 from snapsync.output import Output
 from snapsync.reports import DiffReport
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from snapsync.manifest import Change
 
 
-def run(output: Output, base: str, target: str, file: Path | None, *, jobs: int) -> int:
+def run(output: Output, base: str, target: str, file: str | None, *, jobs: int) -> int:
     if file is not None:
         report = _write(output, base, target, file, jobs=jobs)
-        output.summary(report, [_totals(report), f"  written to {render.name(str(file))}"])
+        output.summary(report, [_totals(report), f"  written to {render.name(file)}"])
         return ExitCode.DONE
-    with tempfile.TemporaryDirectory(prefix="snapsync-") as directory:
-        path = Path(directory, "manifest.arrow")
-        report = _write(output, base, target, path, jobs=jobs)
-        output.summary(replace(report, output=None), lines(path))
+    if output.as_json or output.quiet:  # no line for each change
+        report = _write(output, base, target, None, jobs=jobs)
+        output.summary(report, ())
+    else:
+        report = _show(output, base, target, jobs=jobs)
     output.note(_totals(report))
     return ExitCode.DONE
+
+
+def _show(output: Output, base: str, target: str, *, jobs: int) -> DiffReport:
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory(prefix="snapsync-") as directory:
+        path = os.path.join(directory, "manifest.arrow")
+        report = _write(output, base, target, path, jobs=jobs)
+        output.summary(report, lines(path))
+    return report
 
 
 def line(change: "Change") -> str:
@@ -42,7 +51,7 @@ def line(change: "Change") -> str:
     return f"{what}  {old}{render.name(change.path)}{remarks}"
 
 
-def lines(path: Path) -> Iterator[str]:
+def lines(path: str) -> Iterator[str]:
     """A line for each change in a manifest."""
     from snapsync.manifest import Manifest
 
@@ -54,7 +63,7 @@ def _totals(report: DiffReport) -> str:
     return f"{render.changes(report.changes)}; {render.size(report.data_bytes)} of data, in {took}"
 
 
-def _write(output: Output, base: str, target: str, file: Path, *, jobs: int) -> DiffReport:
+def _write(output: Output, base: str, target: str, file: str | None, *, jobs: int) -> DiffReport:
     with output.progress() as progress:
         report = api.write_manifest(base, target, file, jobs=jobs, progress=progress)
     for note in report.notes:

@@ -2,9 +2,9 @@
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
 from snapsync import _native, render
 from snapsync.errors import ExitCode
@@ -19,13 +19,17 @@ _DIRECTORY_HEADINGS = (">data", ">changes", "directory")
 class InspectReport(Report):
     """The totals of a manifest, its largest changes, the directories with most change; and its delta."""
 
-    verb: ClassVar[str] = "inspect"
+    verb = "inspect"
     file: str
     metadata: dict[str, str]
     totals: Totals
     largest: list[Change]
     directories: list[DirectoryChange]
     delta: Delta | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as nested dictionaries and sequences, with `verb` first."""
+        return {"verb": self.verb, **asdict(self)}
 
 
 def run(output: Output, file: Path, *, top: int) -> int:

@@ -5,13 +5,16 @@ number as its value. Everything else is left to typer, mistakes and --help inclu
 declarations.
 """
 
-import re
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from types import NoneType
-from typing import Any, get_args, get_origin
+from types import NoneType, UnionType
 
 from snapsync.commands.declare import Argument, Option
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class _NotPlainError(Exception):
@@ -42,7 +45,7 @@ class _Line:
         if isinstance(info, Argument):
             self.positions.append(name)
             return
-        is_flag = kind is bool or bool in get_args(kind)
+        is_flag = bool in _choices(kind)
         if is_flag and not info.names:
             raise _NotPlainError  # typer makes up a name for its opposite
         for spelled in info.names or ("--" + name.replace("_", "-"),):
@@ -78,7 +81,7 @@ class _Line:
             raise _NotPlainError
         name = self.options[spelled]
         kind, info = self.declared[name]
-        if list[str] in (kind, *get_args(kind)):
+        if list[str] in _choices(kind):
             self.given.setdefault(name, []).append(value)
         else:
             self._give(name, _value(kind, info, value))
@@ -87,12 +90,12 @@ class _Line:
         """What is no option, in the order of its declaration; the last may take all that is left."""
         for name in self.positions:
             kind, info = self.declared[name]
-            if list[str] in (kind, *get_args(kind)):
+            if list[str] in _choices(kind):
                 if free:
                     self.given[name], free = free, []
             elif free:
                 self._give(name, _value(kind, info, free.pop(0)))
-            elif NoneType not in get_args(kind):
+            elif NoneType not in _choices(kind):
                 raise _NotPlainError
         if free:
             raise _NotPlainError
@@ -103,13 +106,16 @@ class _Line:
         self.given[name] = value
 
 
+def _choices(kind: Any) -> tuple[Any, ...]:
+    """What an annotation allows: of `str | None` a text or nothing."""
+    return kind.__args__ if isinstance(kind, UnionType) else (kind,)
+
+
 def _value(kind: Any, info: Option | Argument, text: str) -> Any:
-    kinds = set(get_args(kind) or (kind,)) - {NoneType}
+    kinds = set(_choices(kind)) - {NoneType}
     if kinds == {str}:
         return text
-    if kinds == {Path}:
-        return Path(text)
-    if kinds != {int} or get_origin(kind) is list or not re.fullmatch("[0-9]{1,9}", text):
+    if kinds != {int} or not (text.isascii() and text.isdecimal() and len(text) < 10):
         raise _NotPlainError
     number = int(text)
     if not info.how.get("min", 0) <= number <= info.how.get("max", number):

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 from snapsync import api, render
 from snapsync.errors import ExitCode, UsageError, told
@@ -13,9 +12,9 @@ from snapsync.reports import ReceiveReport
 def run(
     output: Output,
     volume: str | None,
-    file: Path | None,
+    file: str | None,
     *,
-    as_snapshot: Path | None,
+    as_snapshot: str | None,
     name: str | None,
     strict: bool,
     check: bool,

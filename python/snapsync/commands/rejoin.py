@@ -94,7 +94,7 @@ def _preview(
         for said in (*report.recovered, *report.notes):
             output.note(said)
         report = report if file else replace(report, output=None)
-        output.result(report, chain([] if file else changes(path), _left(report)))
+        output.result(report, chain([] if file else changes(os.fspath(path)), _left(report)))
         return ExitCode.DONE
 
 

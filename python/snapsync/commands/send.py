@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from snapsync import api, render
 from snapsync.errors import ExitCode, UsageError, told
@@ -14,7 +13,7 @@ def run(
     output: Output,
     snapshot: str,
     base: Sequence[str],
-    file: Path | None,
+    file: str | None,
     *,
     name: str | None,
     compress: str,

@@ -1,7 +1,6 @@
 """`snapsync sync`: one round."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 from snapsync import api, render
 from snapsync.errors import ExitCode, UsageError, told
@@ -20,7 +19,7 @@ def run(
     keep: Mapping[str, int],
     strict: bool,
     exclude: Sequence[str],
-    exclude_from: Sequence[Path],
+    exclude_from: Sequence[str],
     include: Sequence[str],
     everything: bool,
     check: bool,
@@ -68,10 +67,11 @@ def run(
     return ExitCode.DONE
 
 
-def _read(file: Path) -> list[str]:
+def _read(file: str) -> list[str]:
     """The patterns of a file as git reads it: without comments and empty lines."""
     try:
-        text = file.read_bytes().decode("utf-8-sig", "surrogateescape")
+        with open(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as opened:
+            text = opened.read()
     except OSError as error:
         message = f"cannot read the patterns in {file}: {error.strerror}"
         raise told(UsageError(message), message, "check the path") from None

@@ -10,8 +10,8 @@ use snapsync_snapshot::Volume;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Writes the manifest of the changes from `base` to `target` to `output`.
-pub fn diff(base: &Path, target: &Path, output: &Path, monitor: &Monitor) -> Result<Diff> {
+/// Writes the manifest of the changes from `base` to `target` to `output`; without one they are only counted.
+pub fn diff(base: &Path, target: &Path, output: Option<&Path>, monitor: &Monitor) -> Result<Diff> {
     let started = Instant::now();
     let (old, new) = (Place::parse(base)?, Place::parse(target)?);
     monitor.start(Stage::Compare, 0);
@@ -22,7 +22,12 @@ pub fn diff(base: &Path, target: &Path, output: &Path, monitor: &Monitor) -> Res
         }
         _ => Header { created: jiff::Timestamp::now().to_string(), ..Header::default() },
     };
-    let (output, counts) = write(&sides, &head, output, monitor)?;
+    let (output, counts) = match output {
+        Some(output) => {
+            write(&sides, &head, output, monitor).map(|(output, counts)| (Some(output), counts))?
+        }
+        None => (None, count(&sides, &head, monitor)?),
+    };
     Ok(Diff {
         verb: "diff",
         base: base.to_path_buf(),
@@ -61,6 +66,12 @@ fn write(sides: &Sides, head: &Header, output: &Path, monitor: &Monitor) -> Resu
         let _ = std::fs::remove_file(&temporary);
     })?;
     Ok((output, counts))
+}
+
+/// What a manifest would say in all, which nobody wants to have.
+fn count(sides: &Sides, head: &Header, monitor: &Monitor) -> Result<Counts> {
+    let dir = tempfile::tempdir().context("create a directory in", std::env::temp_dir())?;
+    sides.write_manifest(&dir.path().join("manifest.arrow"), head, monitor)
 }
 
 /// The file that is to be replaced or made; None for a device, a pipe or anything else that is only written to.

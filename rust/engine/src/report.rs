@@ -232,8 +232,8 @@ pub struct Diff {
     pub base: PathBuf,
     #[serde(serialize_with = "path_as_json")]
     pub target: PathBuf,
-    #[serde(serialize_with = "path_as_json")]
-    pub output: PathBuf,
+    #[serde(serialize_with = "optional_path_as_json")]
+    pub output: Option<PathBuf>,
     pub changes: Changes,
     pub data_bytes: u64,
     pub notes: Vec<String>,

@@ -358,17 +358,17 @@ fn forget_standby(py: Python<'_>, volume: PathBuf, standby: String) -> PyResult<
 }
 
 #[pyfunction]
-#[pyo3(signature = (base, target, output, *, jobs=0, progress=None))]
+#[pyo3(signature = (base, target, output=None, *, jobs=0, progress=None))]
 fn diff(
     py: Python<'_>,
     base: PathBuf,
     target: PathBuf,
-    output: PathBuf,
+    output: Option<PathBuf>,
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
     watched(py, progress, move |monitor| {
-        with_jobs(jobs, || snapsync_engine::diff(&base, &target, &output, monitor))
+        with_jobs(jobs, || snapsync_engine::diff(&base, &target, output.as_deref(), monitor))
     })
 }
 
