@@ -32,9 +32,11 @@ impl Incoming<'_> {
         let places = Places::read(&self.manifest())?;
         if self.journal.phase == Phase::Committing {
             self.loosen()?;
-            self.detach(&places)?;
-            self.sync()?;
-            self.set_phase(Phase::Detached)?;
+            // Where no name is to go, all that follows can be done again from here.
+            if self.detach(&places)? {
+                self.sync()?;
+                self.set_phase(Phase::Detached)?;
+            }
             fault::point("commit.detached");
         }
         self.attach(&places)?;
@@ -80,12 +82,14 @@ impl Incoming<'_> {
         )
     }
 
-    fn detach(&self, places: &Places) -> Result<()> {
-        for detach in detaches(&self.manifest(), places)? {
-            self.detach_one(&detach).context("detach", self.root.show(detach.path()))?;
+    /// Whether any name was there to be detached.
+    fn detach(&self, places: &Places) -> Result<bool> {
+        let detaches = detaches(&self.manifest(), places)?;
+        for detach in &detaches {
+            self.detach_one(detach).context("detach", self.root.show(detach.path()))?;
             fault::point("commit.detach");
         }
-        Ok(())
+        Ok(!detaches.is_empty())
     }
 
     /// Nothing is attached before all of this is done, so a name that is gone was detached before.

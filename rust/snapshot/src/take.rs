@@ -31,8 +31,12 @@ const AGAIN: &str = "again";
 impl Volume {
     /// Takes a snapshot. The caller holds the lock.
     pub fn take(&mut self, request: Request, monitor: &Monitor) -> Result<SnapshotInfo> {
+        // An apply ends with a sync: there is nothing that a second one would write.
+        let is_synced = matches!(request, Request::Same(_));
         let info = self.describe(request)?;
-        self.take_with(info, |volume, subset, round, dir| pool::take(volume, subset, round, dir, monitor))
+        self.take_with(info, is_synced, |volume, subset, round, dir| {
+            pool::take(volume, subset, round, dir, monitor)
+        })
     }
 
     /// Takes the snapshot that another volume has, after the changes since the last one were applied. `delta`
@@ -44,7 +48,7 @@ impl Volume {
         monitor: &Monitor,
     ) -> Result<SnapshotInfo> {
         let info = self.describe(Request::Same(info))?;
-        self.take_with(info, |volume, subset, round, dir| {
+        self.take_with(info, true, |volume, subset, round, dir| {
             follow::take(volume, subset, round, dir, delta, monitor)
         })
     }
@@ -66,7 +70,7 @@ impl Volume {
             subset: self.subset().clone(),
             aside: true,
         };
-        self.make(info, |volume, subset, round, dir| pool::take(volume, subset, round, dir, monitor))
+        self.make(info, false, |volume, subset, round, dir| pool::take(volume, subset, round, dir, monitor))
     }
 
     /// A name after the time that no snapshot has yet.
@@ -99,9 +103,10 @@ impl Volume {
     fn take_with(
         &mut self,
         info: SnapshotInfo,
+        is_synced: bool,
         table: impl FnOnce(&Volume, &Subset, u64, &Path) -> Result<pool::Counts>,
     ) -> Result<SnapshotInfo> {
-        let info = self.make(info, table)?;
+        let info = self.make(info, is_synced, table)?;
         self.note_taken(&info)?;
         self.record_snapshot(&info)?;
         let snapshots = self.store().join("snapshots");
@@ -115,13 +120,14 @@ impl Volume {
     fn make(
         &mut self,
         mut info: SnapshotInfo,
+        is_synced: bool,
         table: impl FnOnce(&Volume, &Subset, u64, &Path) -> Result<pool::Counts>,
     ) -> Result<SnapshotInfo> {
         let dir = self.dir_of(info.id);
         std::fs::create_dir(&dir).context("create the directory", &dir)?;
         fault::point("snapshot.begin");
         match info.provider {
-            Provider::Btrfs => self.take_btrfs(&dir, "tree")?,
+            Provider::Btrfs => self.take_btrfs(&dir, "tree", is_synced)?,
             Provider::Pool => {
                 let round = self.claim_round()?;
                 write_file(&dir, "round", round.to_string().as_bytes()).context("write", &dir)?;
@@ -166,10 +172,12 @@ impl Volume {
         })
     }
 
-    fn take_btrfs(&self, dir: &Path, name: &str) -> Result<()> {
+    fn take_btrfs(&self, dir: &Path, name: &str, is_synced: bool) -> Result<()> {
         let (volume, into) = (Root::open(self.path())?, Root::open(dir)?);
-        // What the snapshot's own transaction holds is searched in every comparison with it: this leaves little.
-        sync_filesystem(volume.fd()).context("sync the file system of", self.path())?;
+        if !is_synced {
+            // What the snapshot's own transaction holds is searched in every comparison with it: this leaves little.
+            sync_filesystem(volume.fd()).context("sync the file system of", self.path())?;
+        }
         btrfs::create_snapshot(volume.fd(), into.fd(), OsStr::new(name))
             .context("take a snapshot of", self.path())
     }
@@ -235,7 +243,7 @@ impl Volume {
 
     fn replace_tree(&self, dir: &Path) -> Result<()> {
         let (again, tree) = (dir.join(AGAIN), dir.join("tree"));
-        self.take_btrfs(dir, AGAIN)?;
+        self.take_btrfs(dir, AGAIN, true)?;
         fault::point("again.made");
         renameat_with(CWD, &again, CWD, &tree, RenameFlags::EXCHANGE).context("replace", &tree)?;
         make_dir_durable(dir).context("sync", dir)?;
