@@ -421,6 +421,23 @@ def test_a_busy_primary_never_breaks_a_round(pair: Pair) -> None:
     pair.sync()
 
 
+def test_files_that_are_cut_while_they_are_copied_break_no_round(place: Place) -> None:
+    source, target = place("ext4"), place.absent("ext4")  # data is copied there, and not cloned
+    data = bytes(range(256)) * (16 * K)
+
+    def cut(turn: int) -> None:
+        path = source / f"{turn % 4}"
+        path.write_bytes(data)
+        os.truncate(path, turn % 3 * 1000)
+
+    cut(0)
+    with repeated(cut):
+        for _ in range(8):
+            done("sync", source, target)
+    done("sync", source, target)
+    assert_same(freeze(source), freeze(target))
+
+
 @contextmanager
 def repeated(change: Callable[[int], None]) -> Iterator[None]:
     """Something else changes the tree again and again meanwhile."""
