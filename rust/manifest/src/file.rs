@@ -32,6 +32,11 @@ impl BatchWriter {
         self.writer.write(batch).map_err(|e| failed("write", &self.path, &e))
     }
 
+    /// Says in the file's footer what was not known when it was begun.
+    pub(crate) fn note(&mut self, key: &str, value: &str) {
+        self.writer.write_metadata(key, value);
+    }
+
     /// The file, complete but not yet synced.
     pub(crate) fn finish(mut self) -> Result<File> {
         self.writer.finish().map_err(|e| failed("write", &self.path, &e))?;
@@ -66,6 +71,10 @@ impl BatchReader {
 
     pub(crate) fn schema(&self) -> SchemaRef {
         self.reader.schema()
+    }
+
+    pub(crate) fn noted(&self, key: &str) -> Option<&String> {
+        self.reader.custom_metadata().get(key)
     }
 
     pub(crate) fn metadata(&self, key: &str) -> Result<String> {

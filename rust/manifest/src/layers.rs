@@ -6,8 +6,10 @@ use crate::file::damaged;
 use crate::table::{ColumnsReader, SomeColumns};
 use crate::{TableBatch, TableInfo, TableReader, TableView, TableWriter};
 use rayon::prelude::*;
-use snapsync_model::{Attributes, Context, Directories, Error, Inode, Inodes, Kind, Link, ROOT, Result};
-use std::collections::BTreeSet;
+use snapsync_model::{
+    Attributes, Context, Directories, Error, Inode, Inodes, Kind, Link, Look, ROOT, Result,
+};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::iter::Peekable;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
@@ -26,6 +28,9 @@ pub fn identity(dir: &Path) -> PathBuf {
     let patch = dir.join(PATCH);
     if patch.exists() { patch } else { dir.join(WHOLE) }
 }
+
+/// The names in a directory, and the number that each stands for.
+pub type Entries = BTreeMap<Box<[u8]>, u64>;
 
 pub struct Table {
     dir: PathBuf,
@@ -53,8 +58,8 @@ impl Table {
         Ok(Table { dir: dir.to_path_buf(), info, patch })
     }
 
-    pub fn info(&self) -> TableInfo {
-        self.info
+    pub fn info(&self) -> &TableInfo {
+        &self.info
     }
 
     /// The rows that differ from the whole table.
@@ -164,19 +169,48 @@ impl Table {
     }
 
     pub fn directories(&self) -> Result<Directories> {
-        let found: Vec<Vec<(u64, Link)>> = self.each_batch_of_names(|names| {
+        Ok(self.directories_and_entries(&HashSet::new())?.0)
+    }
+
+    /// All directories, and the entries that some of them have.
+    pub fn directories_and_entries(&self, of: &HashSet<u64>) -> Result<(Directories, HashMap<u64, Entries>)> {
+        let found: Vec<Vec<(u64, Link, bool)>> = self.each_batch_of_names(|names| {
             let mut found = Vec::new();
             names.each(|ino, kind, parent, name| {
-                if kind == Kind::Directory.name() && self.patched(ino).is_none() {
-                    found.push((ino, Link { parent, name: name.into() }));
+                let is_directory = kind == Kind::Directory.name();
+                if (is_directory || of.contains(&parent)) && self.patched(ino).is_none() {
+                    found.push((ino, Link { parent, name: name.into() }, is_directory));
                 }
             });
             found
         })?;
-        let mut directories = Directories::default();
-        found.into_iter().flatten().for_each(|(ino, link)| directories.insert(ino, link));
-        self.patch.iter().for_each(|inode| directories.add(inode));
-        Ok(directories)
+        let of_patch = self.patch.iter().flat_map(|row| {
+            row.links.iter().map(|link| (row.ino, link.clone(), row.kind == Kind::Directory))
+        });
+        let (mut directories, mut entries) = (Directories::default(), HashMap::<u64, Entries>::new());
+        for (ino, link, is_directory) in found.into_iter().flatten().chain(of_patch) {
+            if of.contains(&link.parent) {
+                entries.entry(link.parent).or_default().insert(link.name.clone(), ino);
+            }
+            if is_directory {
+                directories.insert(ino, link);
+            }
+        }
+        Ok((directories, entries))
+    }
+
+    /// What a look at each inode of a batch of the whole table finds if its row still stands; of those in the patch nothing.
+    pub fn looks_at(&self, at: usize) -> Result<Vec<Look>> {
+        let path = self.dir.join(WHOLE);
+        let looks = ColumnsReader::looks(&path)?.batch_at(at)?.looks();
+        let mut looks = looks.ok_or_else(|| damaged(&path, "a kind is unknown"))?;
+        looks.retain(|look| self.patched(look.ino).is_none());
+        Ok(looks)
+    }
+
+    /// Of the whole table.
+    pub fn batches(&self) -> Result<usize> {
+        Ok(self.whole()?.batches())
     }
 
     fn each_batch_of_names<T: Send>(&self, act: impl Fn(&SomeColumns) -> T + Sync) -> Result<Vec<T>> {
@@ -260,8 +294,8 @@ impl<'a> NextTable<'a> {
     pub fn create(dir: &'a Path, last: Option<&'a Table>, walk_started: i64) -> Result<NextTable<'a>> {
         let last = last.filter(|last| last.info.whole.is_some());
         let whole = last.and_then(|last| last.info.whole).unwrap_or_else(Uuid::new_v4);
-        let info = TableInfo { walk_started, whole: Some(whole) };
-        let writer = anew(&dir.join(if last.is_some() { PATCH } else { WHOLE }), info)?;
+        let info = TableInfo { walk_started, whole: Some(whole), complete: None };
+        let writer = anew(&dir.join(if last.is_some() { PATCH } else { WHOLE }), &info)?;
         Ok(NextTable { dir, last, writer, info, rows: 0 })
     }
 
@@ -274,25 +308,25 @@ impl<'a> NextTable<'a> {
         self.writer.write(row)
     }
 
-    /// On the disk when this returns.
-    pub fn finish(self) -> Result<()> {
+    /// On the disk when this returns. `complete` is what the table says of itself.
+    pub fn finish(self, complete: Option<&str>) -> Result<()> {
         let (whole, patch) = (self.dir.join(WHOLE), self.dir.join(PATCH));
         let Some(last) = self.last else {
-            self.writer.finish(&whole)?;
-            return anew(&patch, self.info)?.finish(&patch);
+            self.writer.finish(&whole, None)?;
+            return anew(&patch, &self.info)?.finish(&patch, complete);
         };
-        self.writer.finish(&patch)?;
+        self.writer.finish(&patch, complete)?;
         let most = LEAST.max(last.whole()?.batches() as u64 * FOR_BATCH);
         // A file has no end of names.
         if self.rows <= most && std::fs::hard_link(last.dir.join(WHOLE), &whole).is_ok() {
             return Ok(());
         }
-        merge(last, self.dir, self.info.walk_started)
+        merge(last, self.dir, self.info.walk_started, complete)
     }
 }
 
 /// Never into a file that is there: it may be other snapshots' as well.
-fn anew(path: &Path, info: TableInfo) -> Result<TableWriter> {
+fn anew(path: &Path, info: &TableInfo) -> Result<TableWriter> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).context("remove", path),
         _ => TableWriter::create(path, info),
@@ -300,13 +334,13 @@ fn anew(path: &Path, info: TableInfo) -> Result<TableWriter> {
 }
 
 /// Writes what `last` and a patch that grew too large come to as a whole table of its own.
-fn merge(last: &Table, dir: &Path, walk_started: i64) -> Result<()> {
+fn merge(last: &Table, dir: &Path, walk_started: i64, complete: Option<&str>) -> Result<()> {
     let patch = TableReader::open(&dir.join(PATCH))?;
     let mut next = NextTable::create(dir, None, walk_started)?;
     for row in Rows::of(last.whole()?, Box::new(patch)) {
         next.write(&row?)?;
     }
-    next.finish()
+    next.finish(complete)
 }
 
 /// The same table again: nothing changed. The files are the same ones.
@@ -361,7 +395,7 @@ mod tests {
                 next.write(rows.get(&ino).unwrap_or(&gone(ino))).unwrap();
             }
         }
-        next.finish().unwrap();
+        next.finish(None).unwrap();
         Table::open(dir).unwrap()
     }
 

@@ -12,7 +12,7 @@ mod table;
 mod vet;
 
 pub use changes::{Brief, Header, ManifestReader, ManifestWriter};
-pub use layers::{FILES, NextTable, Rows as TableRows, Table, gone, identity, is_gone, same_table};
+pub use layers::{Entries, FILES, NextTable, Rows as TableRows, Table, gone, identity, is_gone, same_table};
 pub use rows::Rows;
 use table::TableWriter;
 pub use table::{TableBatch, TableInfo, TableReader, TableView};

@@ -15,7 +15,7 @@ use arrow_array::{
 use arrow_ipc::CompressionType;
 use arrow_schema::{DataType, Field, Schema};
 use rayon::prelude::*;
-use snapsync_model::{Attributes, Context, Details, Inode, Result};
+use snapsync_model::{Attributes, Context, Details, Inode, Look, Result};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -25,18 +25,22 @@ use uuid::Uuid;
 const SIDE_BY_SIDE: usize = 256;
 
 /// What a table says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TableInfo {
     /// When the walk that made it began, in ns since 1970.
     pub walk_started: i64,
     /// Which whole table it is, or is a patch of; None for one of version 1, which has no patch.
     pub whole: Option<Uuid>,
+    /// That nothing of the tree is missing, and that each directory was read when it already had its change time; and as
+    /// what the file system was mounted then.
+    pub complete: Option<String>,
 }
 
 const WALK_STARTED: &str = "snapsync.walk_started";
 const WHOLE: &str = "snapsync.whole";
+const COMPLETE: &str = "snapsync.complete";
 
-fn schema(info: TableInfo) -> Schema {
+fn schema(info: &TableInfo) -> Schema {
     let u64s = |name| Field::new(name, DataType::UInt64, false);
     let u32s = |name| Field::new(name, DataType::UInt32, false);
     Schema::new(vec![
@@ -177,7 +181,7 @@ pub struct TableWriter {
 }
 
 impl TableWriter {
-    pub fn create(path: &Path, info: TableInfo) -> Result<TableWriter> {
+    pub fn create(path: &Path, info: &TableInfo) -> Result<TableWriter> {
         let schema = Arc::new(schema(info));
         // Read many times, and mostly shared by many snapshots: speed counts for more than size.
         let file = BatchWriter::create(path, &schema, CompressionType::LZ4_FRAME)?;
@@ -193,8 +197,11 @@ impl TableWriter {
     }
 
     /// On the disk when this returns.
-    pub fn finish(mut self, path: &Path) -> Result<()> {
+    pub fn finish(mut self, path: &Path, complete: Option<&str>) -> Result<()> {
         self.file.write(&self.builders.finish(&self.schema))?;
+        if let Some(complete) = complete {
+            self.file.note(COMPLETE, complete);
+        }
         self.file.finish()?.sync_all().context("sync", path)
     }
 }
@@ -207,7 +214,7 @@ pub struct TableReader {
 
 impl TableReader {
     pub fn open(path: &Path) -> Result<TableReader> {
-        let file = BatchReader::open(path, &schema(TableInfo { walk_started: 0, whole: None }))?;
+        let file = BatchReader::open(path, &schema(&TableInfo::default()))?;
         Ok(TableReader { file, rows: Vec::new().into_iter() })
     }
 
@@ -218,7 +225,8 @@ impl TableReader {
         let schema = self.file.schema();
         let whole = schema.metadata().get(WHOLE).map(|text| text.parse()).transpose();
         let whole = whole.map_err(|_| self.file.damaged("snapsync.whole is no table's id"))?;
-        Ok(TableInfo { walk_started, whole })
+        let complete = self.file.noted(COMPLETE).cloned();
+        Ok(TableInfo { walk_started, whole, complete })
     }
 
     pub(crate) fn batches(&self) -> usize {
@@ -264,24 +272,32 @@ pub(crate) struct ColumnsReader(BatchReader);
 /// Where these columns are in the schema.
 const INODE: usize = 0;
 const KIND: usize = 2;
+/// Number, generation, kind, size, mode, owner, times and blocks.
+const LOOK: [usize; 10] = [INODE, 1, KIND, 3, 4, 5, 6, 8, 9, 10];
 const LINKS: usize = 12;
 const OBJECT: usize = 16;
 
 impl ColumnsReader {
     pub(crate) fn names(path: &Path) -> Result<ColumnsReader> {
-        let schema = schema(TableInfo { walk_started: 0, whole: None });
+        let schema = schema(&TableInfo::default());
         BatchReader::open_some(path, &schema, Some(&[INODE, KIND, LINKS])).map(ColumnsReader)
     }
 
     /// The numbers of inodes and of their objects.
     pub(crate) fn objects(path: &Path) -> Result<ColumnsReader> {
-        let schema = schema(TableInfo { walk_started: 0, whole: None });
+        let schema = schema(&TableInfo::default());
         BatchReader::open_some(path, &schema, Some(&[INODE, OBJECT])).map(ColumnsReader)
+    }
+
+    /// What a look at an inode tells.
+    pub(crate) fn looks(path: &Path) -> Result<ColumnsReader> {
+        let schema = schema(&TableInfo::default());
+        BatchReader::open_some(path, &schema, Some(&LOOK)).map(ColumnsReader)
     }
 
     /// The numbers alone.
     pub(crate) fn numbers(path: &Path) -> Result<ColumnsReader> {
-        let schema = schema(TableInfo { walk_started: 0, whole: None });
+        let schema = schema(&TableInfo::default());
         BatchReader::open_some(path, &schema, Some(&[INODE])).map(ColumnsReader)
     }
 
@@ -303,6 +319,28 @@ impl SomeColumns {
 
     pub(crate) fn objects(&self) -> &[u64] {
         Columns(&self.0).u64("object").values()
+    }
+
+    /// None if the kind of one is none of ours.
+    pub(crate) fn looks(&self) -> Option<Vec<Look>> {
+        let columns = Columns(&self.0);
+        let (generation, kind, size) = (columns.u64("generation"), columns.text("kind"), columns.u64("size"));
+        let (mode, uid, gid) = (columns.u32("mode"), columns.u32("uid"), columns.u32("gid"));
+        let (mtime, ctime, blocks) = (columns.time("mtime"), columns.time("ctime"), columns.u64("blocks"));
+        let look = |(row, ino): (usize, &u64)| {
+            let attributes = Attributes {
+                size: size.value(row),
+                mode: mode.value(row),
+                uid: uid.value(row),
+                gid: gid.value(row),
+                rdev: 0,
+                mtime: mtime.value(row),
+                flags: 0,
+            };
+            let (ctime, blocks) = (ctime.value(row), blocks.value(row));
+            Some(Look::of(*ino, generation.value(row), kind_at(kind, row)?, attributes, ctime, blocks))
+        };
+        self.numbers().iter().enumerate().map(look).collect()
     }
 
     /// Calls `act` with number, kind, parent and name of every link of every row.

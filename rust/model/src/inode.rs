@@ -99,6 +99,39 @@ pub struct Details {
     pub unwritten: Vec<Range>,
 }
 
+/// What one look at an inode tells, its names aside: two of the same are of an inode that did not change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    pub ino: u64,
+    pub generation: u64,
+    pub kind: Kind,
+    /// Without flags, and without the number of a device: that of an inode never changes.
+    pub attributes: Attributes,
+    pub ctime: i64,
+    /// 0 for what is no file.
+    pub blocks: u64,
+}
+
+impl Look {
+    pub fn of(
+        ino: u64,
+        generation: u64,
+        kind: Kind,
+        attributes: Attributes,
+        ctime: i64,
+        blocks: u64,
+    ) -> Look {
+        let attributes = Attributes { flags: 0, rdev: 0, ..attributes };
+        Look { ino, generation, kind, attributes, ctime, blocks: if kind == Kind::File { blocks } else { 0 } }
+    }
+}
+
+impl From<&Inode> for Look {
+    fn from(inode: &Inode) -> Look {
+        Look::of(inode.ino, inode.generation, inode.kind, inode.attributes, inode.ctime, inode.blocks)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inode {
     /// `ROOT` for the root, else the file system's number.

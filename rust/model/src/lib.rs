@@ -16,7 +16,7 @@ pub use change::{Attributes, Change, ChangeFlags, Counts, End, Extent, Op, Sourc
 pub use error::{Context, Error, Result, reason};
 pub use extent::{Address, BLOCK, Layout, Placed, Range, Segment, SegmentKind};
 pub use identity::{Identity, Origin};
-pub use inode::{Details, Inode, Kind, Link, ROOT, Seen, Xattr};
+pub use inode::{Details, Inode, Kind, Link, Look, ROOT, Seen, Xattr};
 pub use monitor::{Counters, Monitor, Stage};
 pub use mutex::{locked, unlocked};
 pub use path::RelPath;

@@ -1,7 +1,7 @@
 //! One side of a comparison: a snapshot, or a directory as it is.
 
 use crate::{Address, Details, Error, Inode, Kind, Layout, Link, ROOT, RelPath, Result};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 
 pub type Inodes<'a> = Box<dyn Iterator<Item = Result<Inode>> + Send + 'a>;
@@ -71,6 +71,20 @@ impl Directories {
 
     pub fn insert(&mut self, ino: u64, link: Link) {
         self.0.insert(ino, link);
+    }
+
+    pub fn remove(&mut self, ino: u64) {
+        self.0.remove(&ino);
+    }
+
+    /// Forgets where the directories in some others are.
+    pub fn remove_in(&mut self, parents: &HashSet<u64>) {
+        self.0.retain(|_, link| !parents.contains(&link.parent));
+    }
+
+    /// The name of a directory other than the root.
+    pub fn link(&self, ino: u64) -> Option<&Link> {
+        self.0.get(&ino)
     }
 
     pub fn contains(&self, ino: u64) -> bool {

@@ -3,12 +3,11 @@
 //! tree is walked instead: a table is never a guess.
 
 use crate::Volume;
-use crate::pool::{self, Counts, Objects, Old, UNSETTLED};
+use crate::merge::{Attempt, Merge, Stop, Touched, Vanished, counts_of, misfit};
+use crate::pool::{self, Counts, Objects};
 use rayon::prelude::*;
-use snapsync_manifest::{FILES, ManifestReader, NextTable, Table, gone, same_table};
-use snapsync_model::{
-    Change, Context, Error, Inode, Kind, Link, Monitor, ROOT, RelPath, Result, Seen, SnapshotInfo, Subset,
-};
+use snapsync_manifest::{FILES, ManifestReader, NextTable, Table, same_table};
+use snapsync_model::{Change, Context, Inode, Kind, Link, Monitor, ROOT, RelPath, Result, Seen, Subset};
 use snapsync_sys::{Root, Stat, stat_at, sync_filesystem};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
@@ -26,25 +25,6 @@ pub struct Delta {
 }
 
 const CHUNK: usize = 4096;
-
-/// Why there is no table from the last one.
-enum Stop {
-    /// Something is not what the manifest or the last table says.
-    Misfit(String),
-    Failed(Error),
-}
-
-impl From<Error> for Stop {
-    fn from(error: Error) -> Stop {
-        Stop::Failed(error)
-    }
-}
-
-type Attempt<T> = Result<T, Stop>;
-
-fn misfit<T>(why: impl Into<String>) -> Attempt<T> {
-    Err(Stop::Misfit(why.into()))
-}
 
 /// Writes the table of the volume's tree to `dir`, from the table before where that can be.
 pub(crate) fn take(
@@ -89,23 +69,13 @@ fn attempt(volume: &Volume, round: u64, dir: &Path, delta: Delta, monitor: &Moni
     let walk_started = jiff::Timestamp::now().as_nanosecond() as i64;
     let root = Root::open(volume.path())?;
     let rows = look(&root, delta, monitor)?;
-    let merge = Merge::new(&table, rows)?;
+    let merge = merge_of(&table, rows)?;
     let objects = Objects::new(volume, &root, round, walk_started, monitor);
-    let counts = merge.write(
-        &objects,
-        NextTable::create(dir, Some(&table), walk_started)?,
-        counts_of(base, &table)?,
-    )?;
+    let mut next = NextTable::create(dir, Some(&table), walk_started)?;
+    let counts = merge.write(&objects, &mut next, counts_of(base, &table)?)?;
+    // Directories were looked at without being read.
+    next.finish(None)?;
     sync_filesystem(root.fd()).context("sync the file system of", volume.path())?;
-    Ok(counts)
-}
-
-fn counts_of(base: &SnapshotInfo, table: &Table) -> Result<Counts> {
-    if let (Some(entries), Some(bytes)) = (base.entries, base.bytes) {
-        return Ok(Counts { entries, bytes });
-    }
-    let mut counts = Counts::default();
-    table.rows()?.try_for_each(|row| row.map(|inode| counts.add(&inode)))?;
     Ok(counts)
 }
 
@@ -211,19 +181,6 @@ fn here(links: &[Link], numbers: &HashMap<u64, u64>) -> Attempt<Vec<Link>> {
     links.iter().map(link).collect()
 }
 
-/// An inode that was looked at, with the names that came and went.
-struct Touched {
-    path: RelPath,
-    inode: Inode,
-    /// What it was before the commit; None for a new one.
-    was: Option<Seen>,
-    same_data: bool,
-    nlink: usize,
-    added: Vec<Link>,
-    /// Sorted.
-    removed: Vec<Link>,
-}
-
 impl Touched {
     fn of(row: Row, directories: &Directories) -> Attempt<Option<Touched>> {
         let (Some(inode), Some(path)) = (row.is, row.change.path) else { return Ok(None) };
@@ -239,168 +196,31 @@ impl Touched {
             removed,
         }))
     }
-
-    /// The names of the old row, and what came and went of them.
-    fn links(&self, old: Option<&Inode>, deleted: &HashSet<u64>) -> Attempt<Vec<Link>> {
-        let mut links = old.map_or_else(Vec::new, |old| old.links.clone());
-        links.retain(|link| self.removed.binary_search(link).is_err());
-        let is_lost = links.iter().any(|link| deleted.contains(&link.parent));
-        links.extend(self.added.iter().cloned());
-        links.sort_unstable();
-        if is_lost || links.len() != self.nlink {
-            return misfit(format!("the names of {} are others", self.path.display()));
-        }
-        Ok(links)
-    }
 }
 
-/// A row of the next patch.
-enum Next<'a> {
-    /// As it is in the last one.
-    Stays(&'a Inode),
-    Gone(u64),
-    Touched(Box<Touched>),
-}
-
-impl Next<'_> {
-    fn ino(&self) -> u64 {
-        match self {
-            Next::Stays(row) => row.ino,
-            Next::Gone(ino) => *ino,
-            Next::Touched(touched) => touched.inode.ino,
-        }
-    }
-}
-
-/// What was touched, put into the last table.
-struct Merge<'a> {
-    last: &'a Table,
-    touched: Vec<Touched>,
-    /// Rows of the last table that the manifest speaks of as they were.
-    old: HashMap<u64, Inode>,
-    deleted: HashSet<u64>,
-}
-
-impl Merge<'_> {
-    fn new(last: &Table, rows: Vec<Row>) -> Attempt<Merge<'_>> {
-        let directories = Directories::of(&rows);
-        let (mut were, mut deleted, mut touched) = (BTreeSet::new(), HashSet::new(), Vec::new());
-        for row in rows {
-            if let Some(was) = row.was {
-                if !were.insert(was.ino) {
-                    return misfit(format!("{} is named twice", row.change.display_path()));
-                }
-                deleted.extend(row.is.is_none().then_some(was.ino));
+/// Puts what the manifest speaks of into the last table.
+fn merge_of(last: &Table, rows: Vec<Row>) -> Attempt<Merge<'_>> {
+    let directories = Directories::of(&rows);
+    let (mut were, mut deleted, mut touched) = (BTreeSet::new(), HashSet::new(), Vec::new());
+    for row in rows {
+        if let Some(was) = row.was {
+            if !were.insert(was.ino) {
+                return misfit(format!("{} is named twice", row.change.display_path()));
             }
-            touched.extend(Touched::of(row, &directories)?);
+            deleted.extend(row.is.is_none().then_some(was.ino));
         }
-        touched.sort_unstable_by_key(|t| t.inode.ino);
-        if let Some(twice) = touched.windows(2).find(|two| two[0].inode.ino == two[1].inode.ino) {
-            return misfit(format!("{} is named twice", twice[1].path.display()));
-        }
-        let mut asked = were.clone();
-        asked.extend(touched.iter().map(|t| t.inode.ino));
-        let mut old: HashMap<u64, Inode> =
-            last.pick(&asked)?.into_iter().map(|inode| (inode.ino, inode)).collect();
-        if let Some(ino) = old.keys().find(|ino| !were.contains(ino)) {
-            return misfit(format!("inode {ino} is gone, though the manifest does not say so"));
-        }
-        if old.len() < were.len() {
-            return misfit("inodes that went are not in the last table");
-        }
-        old.retain(|ino, _| were.contains(ino));
-        let merge = Merge { last, touched, old, deleted };
-        merge.others_can_be_there()?;
-        Ok(merge)
+        touched.extend(Touched::of(row, &directories)?);
     }
-
-    /// No row that the manifest does not speak of is in a directory that went, or under a name that came.
-    fn others_can_be_there(&self) -> Attempt<()> {
-        let added: HashSet<(u64, &[u8])> =
-            self.touched.iter().flat_map(|t| &t.added).map(|link| (link.parent, &*link.name)).collect();
-        if self.deleted.is_empty() && added.is_empty() {
-            return Ok(());
-        }
-        let is_lost =
-            |parent: u64, name: &[u8]| self.deleted.contains(&parent) || added.contains(&(parent, name));
-        match self
-            .last
-            .find_link(|ino, parent, name| !self.old.contains_key(&ino) && is_lost(parent, name))?
-        {
-            Some(ino) => misfit(format!("inode {ino} is gone, though the manifest does not say so")),
-            None => Ok(()),
-        }
+    let mut asked = were.clone();
+    asked.extend(touched.iter().map(|t| t.inode.ino));
+    let mut old: HashMap<u64, Inode> =
+        last.pick(&asked)?.into_iter().map(|inode| (inode.ino, inode)).collect();
+    if let Some(ino) = old.keys().find(|ino| !were.contains(ino)) {
+        return misfit(format!("inode {ino} is gone, though the manifest does not say so"));
     }
-
-    fn write(
-        mut self,
-        objects: &Objects<'_>,
-        mut next: NextTable<'_>,
-        mut counts: Counts,
-    ) -> Attempt<Counts> {
-        for old in self.old.values() {
-            counts.remove(old);
-        }
-        let touched = std::mem::take(&mut self.touched);
-        let mut rows = self.next_rows(touched).into_iter();
-        loop {
-            objects.monitor().check()?;
-            let chunk: Vec<Next<'_>> = rows.by_ref().take(CHUNK).collect();
-            if chunk.is_empty() {
-                break;
-            }
-            objects.monitor().advance(chunk.len() as u64);
-            let written = chunk.into_par_iter().map(|row| match row {
-                Next::Stays(row) => Ok((row.clone(), false)),
-                Next::Gone(ino) => Ok((gone(ino), false)),
-                Next::Touched(touched) => self.read(objects, *touched).map(|row| (objects.dated(row), true)),
-            });
-            let written: Vec<Attempt<(Inode, bool)>> = written.collect();
-            for row in written {
-                let (row, is_read) = row?;
-                if is_read {
-                    counts.add(&row);
-                }
-                next.write(&row)?;
-            }
-        }
-        next.finish()?;
-        Ok(counts)
+    if old.len() < were.len() {
+        return misfit("inodes that went are not in the last table");
     }
-
-    /// In order.
-    fn next_rows(&self, touched: Vec<Touched>) -> Vec<Next<'_>> {
-        let is: HashSet<u64> = touched.iter().map(|t| t.inode.ino).collect();
-        let stays = |row: &&Inode| !is.contains(&row.ino) && !self.old.contains_key(&row.ino);
-        let mut rows: Vec<Next<'_>> = self.last.patch().iter().filter(stays).map(Next::Stays).collect();
-        rows.extend(self.old.keys().filter(|ino| !is.contains(ino)).map(|ino| Next::Gone(*ino)));
-        rows.extend(touched.into_iter().map(|touched| Next::Touched(Box::new(touched))));
-        rows.sort_unstable_by_key(Next::ino);
-        rows
-    }
-
-    fn read(&self, objects: &Objects<'_>, touched: Touched) -> Attempt<Inode> {
-        // A number may have been given to a new inode since.
-        let is_old = touched.was.is_some_and(|was| was.ino == touched.inode.ino);
-        let old = self.old.get(&touched.inode.ino).filter(|_| is_old);
-        let identity = |inode: &Inode| (inode.generation, inode.kind);
-        if old.is_some_and(|old| identity(old) != identity(&touched.inode)) {
-            return misfit(format!("{} is another inode", touched.path.display()));
-        }
-        let links = touched.links(old, &self.deleted)?;
-        let size = touched.inode.attributes.size;
-        let same = old.filter(|old| touched.same_data && old.attributes.size == size);
-        let data = same.map_or(Old::Perhaps(old), Old::Same);
-        let mut inode = match objects.read(&touched.path, &Inode { links, ..touched.inode }, data) {
-            Err(e) if e.errno() == Some(2) => {
-                return misfit(format!("{} vanished meanwhile", touched.path.display()));
-            }
-            other => other?,
-        };
-        // The file that the commit found was perhaps not the one that the last table describes.
-        if same.is_some_and(|old| touched.was.map(|was| was.ctime) != Some(old.ctime)) {
-            inode.ctime = UNSETTLED;
-        }
-        Ok(inode)
-    }
+    old.retain(|ino, _| were.contains(ino));
+    Merge::new(last, touched, old, deleted, Vanished::Misfit)
 }

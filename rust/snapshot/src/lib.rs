@@ -18,9 +18,11 @@ mod copy;
 mod differing;
 mod find;
 mod follow;
+mod merge;
 mod pool;
 mod received;
 mod restoring;
+mod scan;
 mod take;
 mod volume;
 

@@ -2,6 +2,7 @@
 //! since the table before. A row that did not change points at the object it had.
 
 use crate::Volume;
+use crate::scan;
 use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -10,15 +11,16 @@ use snapsync_model::{
     Attributes, Context, Counters, Details, Directories, Inode, Inodes, Kind, Layout, Link, Monitor, Placed,
     Range, RelPath, Result, Segment, SegmentKind, Side, Subset, locked,
 };
-use snapsync_sys::{FileSystem, Root, btrfs, fault, stat_of, sync_filesystem};
+use snapsync_sys::{FileSystem, Root, btrfs, fault, stat_at, stat_of, sync_filesystem, xfs};
 use snapsync_walk::{Listing, Tree, details_of, details_of_open, layout_of};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock};
 
 /// An object's number is its round and its place in it.
@@ -91,8 +93,18 @@ pub(crate) fn take(
     let root = Root::open(volume.path())?;
     // A writer through a memory map leaves no new change time until its pages are written out.
     sync_filesystem(root.fd()).context("sync the file system of", volume.path())?;
-    let last = volume.line()?.last().map(|info| Table::open(&volume.dir_of(info.id))).transpose()?;
+    let line = volume.line()?;
+    let last = line.last().map(|info| Table::open(&volume.dir_of(info.id))).transpose()?;
+    if let (Some(base), Some(last)) = (line.last(), &last)
+        && subset.is_everything()
+        && base.subset.is_everything()
+        && let Some(counts) = scan::take(volume, (base, last), &root, round, dir, started, monitor)?
+    {
+        return Ok(counts);
+    }
+    let mounting = xfs::mounting(root.fd()).filter(|_| volume.filesystem().magic == FileSystem::XFS);
     let tree = Tree::walk(volume.path(), subset, monitor)?;
+    let complete = mounting.filter(|_| tree.is_whole());
     let dir_of_round = round_dir(&pool, round);
     std::fs::create_dir(&dir_of_round).context("create the directory", &dir_of_round)?;
     let (root, inodes, directories) = tree.into_inodes();
@@ -105,7 +117,8 @@ pub(crate) fn take(
     };
     let mut next = NextTable::create(dir, last.as_ref(), started)?;
     let counts = take.write(&inodes, last.as_ref(), &mut next)?;
-    next.finish()?;
+    let is_sure = !take.objects.has_lost_way.load(Relaxed);
+    next.finish(complete.as_deref().filter(|_| is_sure))?;
     sync_filesystem(root.fd()).context("sync the file system of", volume.path())?;
     Ok(counts)
 }
@@ -114,7 +127,7 @@ pub(crate) fn take(
 pub(crate) const UNSETTLED: i64 = i64::MIN;
 
 /// Of a table of version 1, change times before this are ones that it has surely seen. Later ones have no other times.
-pub(crate) fn settled_before(filesystem: FileSystem, table: TableInfo) -> i64 {
+pub(crate) fn settled_before(filesystem: FileSystem, table: &TableInfo) -> i64 {
     match table.whole {
         None => table.walk_started.saturating_sub(unsettled(filesystem)),
         Some(_) => i64::MAX,
@@ -241,17 +254,14 @@ impl Take<'_> {
             None => RelPath::root(),
         };
         match self.objects.read(&path, &inode, Old::Perhaps(old.as_ref())) {
-            Err(e) if e.errno() == Some(2) && inode.kind != Kind::Directory => {
-                self.objects
-                    .monitor
-                    .note(format!("{} vanished while the snapshot was taken", path.display()));
-                Ok(None)
-            }
             Err(e) if e.errno() == Some(2) => {
-                self.objects
-                    .monitor
-                    .note(format!("{} vanished while the snapshot was taken", path.display()));
-                Ok(Some(Inode { details: Some(Box::default()), ..inode }))
+                let monitor = self.objects.monitor;
+                monitor.note(format!("{} vanished while the snapshot was taken", path.display()));
+                if !self.objects.is_removed(&path, &inode) {
+                    self.objects.has_lost_way.store(true, Relaxed);
+                }
+                let bare = Inode { details: Some(Box::default()), ctime: UNSETTLED, ..inode };
+                Ok(Some(bare).filter(|inode| inode.kind == Kind::Directory))
             }
             other => other.map(Some),
         }
@@ -298,6 +308,8 @@ pub(crate) struct Objects<'a> {
     numbers: Numbers,
     /// Change times from here on may be given again.
     unsettled: i64,
+    /// Something was not found at its path, though its name was not removed.
+    has_lost_way: AtomicBool,
     monitor: &'a Monitor,
 }
 
@@ -338,7 +350,16 @@ impl<'a> Objects<'a> {
     ) -> Self {
         let (filesystem, pool) = (volume.filesystem(), volume.store().join("pool"));
         let unsettled = started.saturating_sub(unsettled(filesystem));
-        Objects { root, filesystem, pool, round, numbers: Numbers::new(), unsettled, monitor }
+        Objects {
+            root,
+            filesystem,
+            pool,
+            round,
+            numbers: Numbers::new(),
+            unsettled,
+            has_lost_way: AtomicBool::new(false),
+            monitor,
+        }
     }
 
     pub(crate) fn monitor(&self) -> &Monitor {
@@ -352,6 +373,25 @@ impl<'a> Objects<'a> {
 
     /// Reads until the file holds still for as long as that takes.
     pub(crate) fn read(&self, path: &RelPath, walked: &Inode, old: Old<'_>) -> Result<Inode> {
+        let mut inode = self.read_steadily(path, walked, old)?;
+        // What the time is of may have changed what was listed at the time before.
+        if inode.kind == Kind::Directory && inode.ctime != walked.ctime {
+            inode.ctime = UNSETTLED;
+        }
+        Ok(inode)
+    }
+
+    /// Whether what was not found at `path` was in its directory and is not any more: then that has another change time than
+    /// when it was read. Else some directory above it was moved.
+    pub(crate) fn is_removed(&self, path: &RelPath, walked: &Inode) -> bool {
+        match &walked.links[..] {
+            [link] => is_removed(self.root, path, link, walked.ino),
+            // Of several names the others may be there, in directories that did not change.
+            _ => false,
+        }
+    }
+
+    fn read_steadily(&self, path: &RelPath, walked: &Inode, old: Old<'_>) -> Result<Inode> {
         let held = self.hold(path, walked.kind).context("open", self.root.show(path))?;
         let stat = || stat_of(&held).context("read the attributes of", self.root.show(path));
         let mut last = None;
@@ -509,6 +549,18 @@ impl<'a> Objects<'a> {
             let _ = std::fs::remove_file(object_path(&self.pool, object));
         }
     }
+}
+
+/// The same of any entry, whose name is the last one of `path`.
+pub(crate) fn is_removed(root: &Root, path: &RelPath, link: &Link, ino: u64) -> bool {
+    let Some((above, _)) = path.split() else { return false };
+    let Ok(dir) = root.directory(&above) else { return false };
+    let is_parent = above.is_root() || stat_of(&dir).is_ok_and(|stat| stat.ino == link.parent);
+    is_parent
+        && match stat_at(&dir, OsStr::from_bytes(&link.name)) {
+            Err(e) => e.kind() == io::ErrorKind::NotFound,
+            Ok(stat) => stat.ino != ino,
+        }
 }
 
 fn equal(a: &File, b: &File, ranges: &[Range]) -> io::Result<bool> {

@@ -1,8 +1,11 @@
 //! Which file system a path is on, and what it can do.
 
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags, fstatfs, fstatvfs, openat};
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileSystem {
@@ -68,6 +71,33 @@ pub fn filesystem(fd: impl AsFd) -> io::Result<FileSystem> {
         read_only: flags.contains(StatVfsMountFlags::RDONLY),
         block_size: stat.f_bsize as u64,
     })
+}
+
+/// Whether anything is mounted in the directory at `path` or below it.
+pub fn has_mounts_beneath(path: &Path) -> io::Result<bool> {
+    let path = std::fs::canonicalize(path)?;
+    let mounts = std::fs::read("/proc/self/mountinfo")?;
+    let places =
+        mounts.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
+    Ok(places.map(unescaped).any(|place| {
+        let place = Path::new(OsStr::from_bytes(&place));
+        place != path && place.starts_with(&path)
+    }))
+}
+
+/// White space and backslashes are written as three octal digits, see proc_pid_mountinfo(5).
+fn unescaped(field: &[u8]) -> Vec<u8> {
+    let mut parts = field.split(|byte| *byte == b'\\');
+    let mut plain = parts.next().unwrap_or_default().to_vec();
+    for part in parts {
+        let (digits, rest) = part.split_at(part.len().min(3));
+        let value = digits
+            .iter()
+            .fold(0u8, |value, digit| value.wrapping_mul(8).wrapping_add(digit.wrapping_sub(b'0')));
+        plain.push(value);
+        plain.extend_from_slice(rest);
+    }
+    plain
 }
 
 /// May give files to other users.

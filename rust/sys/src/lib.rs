@@ -12,6 +12,7 @@ mod files;
 mod fs;
 mod ioctl;
 mod root;
+pub mod xfs;
 
 pub use data::{clone_file, clone_range, copy_range, discard_range, layout, preallocate, read_ahead};
 pub use entry::{
@@ -19,5 +20,5 @@ pub use entry::{
     stat_at, stat_of, tolerate, xattrs_of,
 };
 pub use files::{DirEntry, Lock, make_dir_durable, read_dir, remove_tree, sync_filesystem, write_file};
-pub use fs::{FileSystem, can_share, filesystem, is_privileged, supports_reflinks};
+pub use fs::{FileSystem, can_share, filesystem, has_mounts_beneath, is_privileged, supports_reflinks};
 pub use root::{Parents, Root};

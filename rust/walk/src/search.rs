@@ -298,6 +298,7 @@ impl Half {
             inodes: Listing::of(self.inodes.into_values())?,
             directories: self.directories,
             is_relabeled: false,
+            is_whole: false,
             searched: Some(Searched { parted, subset: subset.clone() }),
         })
     }

@@ -35,6 +35,8 @@ pub struct Tree {
     pub(crate) pinned: Option<Pinned>,
     /// The numbers of its inodes are not the file system's.
     pub(crate) is_relabeled: bool,
+    /// Nothing was left out of it.
+    pub(crate) is_whole: bool,
     /// How it was searched, if not all inodes are there.
     pub(crate) searched: Option<Searched>,
 }
@@ -92,16 +94,33 @@ impl Tree {
         if let Some(error) = unlocked(walk.failed) {
             return Err(error);
         }
-        note_foreign(unlocked(walk.foreign), monitor);
+        let foreign = unlocked(walk.foreign);
+        let is_whole = foreign.is_empty() && subset.is_everything();
+        note_foreign(foreign, monitor);
         let (inodes, directories) = (walk.found.finish()?, unlocked(walk.directories));
         monitor.count(Counters { visited: inodes.entries(), ..Counters::default() });
-        Ok(Tree { pinned, root, filesystem, top, inodes, directories, is_relabeled: false, searched: None })
+        Ok(Tree {
+            pinned,
+            root,
+            filesystem,
+            top,
+            inodes,
+            directories,
+            is_relabeled: false,
+            is_whole,
+            searched: None,
+        })
     }
 
     /// Inode numbers mean the same here and there: both are states of one tree, as two snapshots of a volume are.
     pub fn shares_numbers_with(&self, other: &Tree) -> bool {
         let identity = |tree: &Tree| (tree.top.ino, tree.top.generation);
         identity(self) == identity(other) && self.top.generation != 0
+    }
+
+    /// Whether it has everything that lies in the directory.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
     }
 
     pub fn filesystem(&self) -> FileSystem {

@@ -1,0 +1,224 @@
+//! The next table of a volume from its last one and what was touched since. Whatever does not fit is told: then the tree is
+//! walked, and a table is never a guess.
+
+use crate::pool::{Counts, Objects, Old, UNSETTLED};
+use rayon::prelude::*;
+use snapsync_manifest::{NextTable, Table, gone};
+use snapsync_model::{Error, Inode, Kind, Link, RelPath, Result, Seen, SnapshotInfo};
+use std::collections::{HashMap, HashSet};
+
+const CHUNK: usize = 4096;
+
+/// Why there is no table from the last one.
+pub(crate) enum Stop {
+    /// Something is not what the last table says, or what was told of the changes since.
+    Misfit(String),
+    Failed(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Stop {
+        Stop::Failed(error)
+    }
+}
+
+pub(crate) type Attempt<T> = Result<T, Stop>;
+
+pub(crate) fn misfit<T>(why: impl Into<String>) -> Attempt<T> {
+    Err(Stop::Misfit(why.into()))
+}
+
+pub(crate) fn counts_of(base: &SnapshotInfo, table: &Table) -> Result<Counts> {
+    if let (Some(entries), Some(bytes)) = (base.entries, base.bytes) {
+        return Ok(Counts { entries, bytes });
+    }
+    let mut counts = Counts::default();
+    table.rows()?.try_for_each(|row| row.map(|inode| counts.add(&inode)))?;
+    Ok(counts)
+}
+
+/// An inode that was looked at, with the names that came and went.
+pub(crate) struct Touched {
+    pub(crate) path: RelPath,
+    /// Without names.
+    pub(crate) inode: Inode,
+    /// What it was when the last table was made; None for a new one.
+    pub(crate) was: Option<Seen>,
+    pub(crate) same_data: bool,
+    pub(crate) nlink: usize,
+    pub(crate) added: Vec<Link>,
+    /// Sorted.
+    pub(crate) removed: Vec<Link>,
+}
+
+impl Touched {
+    /// The names of the old row, and what came and went of them.
+    fn links(&self, old: Option<&Inode>, deleted: &HashSet<u64>) -> Attempt<Vec<Link>> {
+        let mut links = old.map_or_else(Vec::new, |old| old.links.clone());
+        links.retain(|link| self.removed.binary_search(link).is_err());
+        // Those that came are in directories of now, which may have the number of one that went.
+        let is_lost = links.iter().any(|link| deleted.contains(&link.parent));
+        links.extend(self.added.iter().cloned());
+        links.sort_unstable();
+        if is_lost || links.len() != self.nlink {
+            return misfit(format!("the names of {} are others", self.path.display()));
+        }
+        Ok(links)
+    }
+}
+
+/// A row of the next patch.
+enum Next<'a> {
+    /// As it is in the last one.
+    Stays(&'a Inode),
+    Gone(u64),
+    Touched(Box<Touched>),
+}
+
+impl Next<'_> {
+    fn ino(&self) -> u64 {
+        match self {
+            Next::Stays(row) => row.ino,
+            Next::Gone(ino) => *ino,
+            Next::Touched(touched) => touched.inode.ino,
+        }
+    }
+}
+
+/// What it means when something that was touched is not there any more when it is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Vanished {
+    Misfit,
+    Gone,
+}
+
+/// What was touched, put into the last table.
+pub(crate) struct Merge<'a> {
+    last: &'a Table,
+    touched: Vec<Touched>,
+    /// Rows of the last table that were touched, as they were.
+    old: HashMap<u64, Inode>,
+    deleted: HashSet<u64>,
+    vanished: Vanished,
+}
+
+impl Merge<'_> {
+    pub(crate) fn new(
+        last: &Table,
+        mut touched: Vec<Touched>,
+        old: HashMap<u64, Inode>,
+        deleted: HashSet<u64>,
+        vanished: Vanished,
+    ) -> Attempt<Merge<'_>> {
+        touched.sort_unstable_by_key(|t| t.inode.ino);
+        if let Some(twice) = touched.windows(2).find(|two| two[0].inode.ino == two[1].inode.ino) {
+            return misfit(format!("{} is named twice", twice[1].path.display()));
+        }
+        let merge = Merge { last, touched, old, deleted, vanished };
+        merge.others_can_be_there()?;
+        Ok(merge)
+    }
+
+    /// No row that was not touched is in a directory that went, or under a name that came.
+    fn others_can_be_there(&self) -> Attempt<()> {
+        let added: HashSet<(u64, &[u8])> =
+            self.touched.iter().flat_map(|t| &t.added).map(|link| (link.parent, &*link.name)).collect();
+        if self.deleted.is_empty() && added.is_empty() {
+            return Ok(());
+        }
+        let is_lost =
+            |parent: u64, name: &[u8]| self.deleted.contains(&parent) || added.contains(&(parent, name));
+        match self
+            .last
+            .find_link(|ino, parent, name| !self.old.contains_key(&ino) && is_lost(parent, name))?
+        {
+            Some(ino) => misfit(format!("inode {ino} is gone, and nothing says so")),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn write(
+        mut self,
+        objects: &Objects<'_>,
+        next: &mut NextTable<'_>,
+        mut counts: Counts,
+    ) -> Attempt<Counts> {
+        for old in self.old.values() {
+            counts.remove(old);
+        }
+        let touched = std::mem::take(&mut self.touched);
+        let mut rows = self.next_rows(touched).into_iter();
+        loop {
+            objects.monitor().check()?;
+            let chunk: Vec<Next<'_>> = rows.by_ref().take(CHUNK).collect();
+            if chunk.is_empty() {
+                break;
+            }
+            objects.monitor().advance(chunk.len() as u64);
+            let written = chunk.into_par_iter().map(|row| match row {
+                Next::Stays(row) => Ok((row.clone(), false)),
+                Next::Gone(ino) => Ok((gone(ino), false)),
+                Next::Touched(touched) => {
+                    let ino = touched.inode.ino;
+                    let row = self.read(objects, *touched)?;
+                    Ok(row.map_or_else(|| (gone(ino), false), |row| (objects.dated(row), true)))
+                }
+            });
+            let written: Vec<Attempt<(Inode, bool)>> = written.collect();
+            for row in written {
+                let (row, is_read) = row?;
+                if is_read {
+                    counts.add(&row);
+                }
+                next.write(&row)?;
+            }
+        }
+        Ok(counts)
+    }
+
+    /// In order.
+    fn next_rows(&self, touched: Vec<Touched>) -> Vec<Next<'_>> {
+        let is: HashSet<u64> = touched.iter().map(|t| t.inode.ino).collect();
+        let stays = |row: &&Inode| !is.contains(&row.ino) && !self.old.contains_key(&row.ino);
+        let mut rows: Vec<Next<'_>> = self.last.patch().iter().filter(stays).map(Next::Stays).collect();
+        rows.extend(self.old.keys().filter(|ino| !is.contains(ino)).map(|ino| Next::Gone(*ino)));
+        rows.extend(touched.into_iter().map(|touched| Next::Touched(Box::new(touched))));
+        rows.sort_unstable_by_key(Next::ino);
+        rows
+    }
+
+    /// None if it is gone.
+    fn read(&self, objects: &Objects<'_>, touched: Touched) -> Attempt<Option<Inode>> {
+        // A number may have been given to a new inode since.
+        let is_old = touched.was.is_some_and(|was| was.ino == touched.inode.ino);
+        let old = self.old.get(&touched.inode.ino).filter(|_| is_old);
+        let identity = |inode: &Inode| (inode.generation, inode.kind);
+        if old.is_some_and(|old| identity(old) != identity(&touched.inode)) {
+            return misfit(format!("{} is another inode", touched.path.display()));
+        }
+        let links = touched.links(old, &self.deleted)?;
+        let size = touched.inode.attributes.size;
+        let same = old.filter(|old| touched.same_data && old.attributes.size == size);
+        let data = same.map_or(Old::Perhaps(old), Old::Same);
+        let walked = Inode { links, ..touched.inode };
+        let mut inode = match objects.read(&touched.path, &walked, data) {
+            Err(e) if e.errno() == Some(2) => return self.vanished(objects, &touched.path, &walked),
+            other => other?,
+        };
+        // The file that the commit found was perhaps not the one that the last table describes.
+        if same.is_some_and(|old| touched.was.map(|was| was.ctime) != Some(old.ctime)) {
+            inode.ctime = UNSETTLED;
+        }
+        Ok(Some(inode))
+    }
+
+    fn vanished(&self, objects: &Objects<'_>, path: &RelPath, walked: &Inode) -> Attempt<Option<Inode>> {
+        // A directory's content went with it, or elsewhere.
+        let may_go = self.vanished == Vanished::Gone && walked.kind != Kind::Directory;
+        if !may_go || !objects.is_removed(path, walked) {
+            return misfit(format!("{} vanished meanwhile", path.display()));
+        }
+        objects.monitor().note(format!("{} vanished while the snapshot was taken", path.display()));
+        Ok(None)
+    }
+}

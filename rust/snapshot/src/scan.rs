@@ -1,0 +1,466 @@
+//! The next table of a volume on XFS without a walk: the file system tells of all inodes in bulk whether they are as the
+//! last table says, and only what differs is looked at, and only directories that differ are read.
+//!
+//! Correct because every change of an inode changes its change time, and every change of a name that of its directory:
+//! whoever has a new name is in a directory that differs, though it need not differ itself, as when two names are exchanged.
+//! That holds against a table of all there was, whose directories were read when they already had the change time it
+//! tells; and while the file system stays mounted: what repairs it, or mounts it elsewhere, may change it in other ways.
+//! Else, and wherever anything does not fit, there is a walk.
+
+use crate::Volume;
+use crate::merge::{Attempt, Merge, Stop, Touched, Vanished, counts_of, misfit};
+use crate::pool::{self, Counts, Objects};
+use rayon::prelude::*;
+use snapsync_manifest::{Entries, NextTable, Table, is_gone};
+use snapsync_model::{
+    Context, Counters, Directories, Inode, Kind, Link, Look, Monitor, ROOT, RelPath, Result, Seen,
+    SnapshotInfo,
+};
+use snapsync_sys::xfs::{self, BulkStat};
+use snapsync_sys::{
+    DirEntry, FileSystem, Root, Stat, has_mounts_beneath, read_dir, stat_at, stat_of, sync_filesystem,
+};
+use snapsync_walk::STORE;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::mem::take as taken;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Numbers that lie closer together are asked for in one go, with those between them.
+const GAP: u64 = 64;
+/// So many numbers are asked for in one go.
+const RUN: u64 = 512;
+/// Rows of a patch that one thread asks for.
+const PART: usize = 256;
+/// Of so many rows one may differ; with more than that a walk is no slower.
+const FEW: u64 = 4;
+
+/// Writes the table of the volume's tree to `dir`, from the last one; None where the tree is to be walked.
+pub(crate) fn take(
+    volume: &Volume,
+    last: (&SnapshotInfo, &Table),
+    root: &Root,
+    round: u64,
+    dir: &Path,
+    started: i64,
+    monitor: &Monitor,
+) -> Result<Option<Counts>> {
+    let Some(complete) = is_possible(volume, root, last.1) else { return Ok(None) };
+    let objects = Objects::new(volume, root, round, started, monitor);
+    let next = NextTable::create(dir, Some(last.1), started)?;
+    match attempt(&objects, root, last, next, &complete) {
+        Ok(counts) => {
+            sync_filesystem(root.fd()).context("sync the file system of", volume.path())?;
+            Ok(Some(counts))
+        }
+        Err(Stop::Failed(error)) => Err(error),
+        Err(Stop::Misfit(why)) => {
+            monitor.note(format!("{} was walked for its snapshot: {why}", volume.path().display()));
+            pool::remove_round(&volume.store().join("pool"), round)?;
+            Ok(None)
+        }
+    }
+}
+
+/// As what the file system is mounted, if a scan proves anything.
+fn is_possible(volume: &Volume, root: &Root, last: &Table) -> Option<String> {
+    if volume.filesystem().magic != FileSystem::XFS || has_mounts_beneath(volume.path()).ok()? {
+        return None;
+    }
+    let mounting = xfs::mounting(root.fd()).filter(|now| last.info().complete.as_ref() == Some(now))?;
+    // Whether that is allowed; and whether owners are the same there and here.
+    let top = stat_of(root.fd()).ok()?;
+    let mut is_told = false;
+    let told = |look: Look, _| is_told = look == look_of(&top, top.ino);
+    BulkStat::default().each(root.fd(), top.ino, top.ino, told).ok()?;
+    is_told.then_some(mounting)
+}
+
+fn attempt(
+    objects: &Objects<'_>,
+    root: &Root,
+    (base, last): (&SnapshotInfo, &Table),
+    mut next: NextTable<'_>,
+    complete: &str,
+) -> Attempt<Counts> {
+    let counts = counts_of(base, last)?;
+    let top = stat_of(root.fd()).context("read the attributes of", root.path())?;
+    let differing = differing(root, &top, last)?;
+    objects.monitor().count(Counters { visited: counts.entries, ..Counters::default() });
+    objects.monitor().advance(counts.entries);
+    if (differing.looks.len() + differing.missing.len()) as u64 > 1000 + counts.entries / FEW {
+        return misfit("much of it has changed");
+    }
+    let mut scan = Scan::new(root, top, last, differing, objects.monitor())?;
+    scan.missing_are_gone()?;
+    scan.read_directories(last)?;
+    let counts = scan.merge(last)?.write(objects, &mut next, counts)?;
+    next.finish(Some(complete))?;
+    Ok(counts)
+}
+
+fn look_of(stat: &Stat, ino: u64) -> Look {
+    Look::of(ino, stat.generation, stat.kind, stat.attributes, stat.ctime, stat.blocks)
+}
+
+/// What is not as the last table says.
+#[derive(Default)]
+struct Differing {
+    /// With the count of names.
+    looks: Vec<(Look, u32)>,
+    missing: Vec<u64>,
+}
+
+fn differing(root: &Root, top: &Stat, last: &Table) -> Result<Differing> {
+    let compared = |looks: &[Look]| compare(root, top, looks).context("read the inodes of", root.path());
+    let batches = (0..last.batches()?).into_par_iter().map(|at| compared(&last.looks_at(at)?));
+    let mut parts: Vec<Differing> = batches.collect::<Result<_>>()?;
+    let patch: Vec<Look> = last.patch().iter().filter(|row| !is_gone(row)).map(Look::from).collect();
+    parts.extend(patch.par_chunks(PART).map(compared).collect::<Result<Vec<_>>>()?);
+    let mut all = Differing::default();
+    for mut part in parts {
+        all.looks.append(&mut part.looks);
+        all.missing.append(&mut part.missing);
+    }
+    Ok(all)
+}
+
+/// `rows` are sorted.
+fn compare(root: &Root, top: &Stat, mut rows: &[Look]) -> io::Result<Differing> {
+    let (mut bulk, mut found) = (BulkStat::default(), Differing::default());
+    if let Some((row, others)) = rows.split_first().filter(|(row, _)| row.ino == ROOT) {
+        rows = others;
+        let look = look_of(top, ROOT);
+        found.looks.extend((*row != look).then_some((look, top.nlink)));
+    }
+    while let Some(first) = rows.first() {
+        let is_near = |two: &&[Look]| two[1].ino - two[0].ino <= GAP && two[1].ino - first.ino < RUN;
+        let (run, others) = rows.split_at(1 + rows.windows(2).take_while(is_near).count());
+        rows = others;
+        let mut expected = run.iter().peekable();
+        bulk.each(root.fd(), first.ino, run[run.len() - 1].ino, |look, nlink| {
+            while let Some(row) = expected.next_if(|row| row.ino < look.ino) {
+                found.missing.push(row.ino);
+            }
+            if let Some(row) = expected.next_if(|row| row.ino == look.ino) {
+                found.looks.extend((*row != look).then_some((look, nlink)));
+            }
+        })?;
+        found.missing.extend(expected.map(|row| row.ino));
+    }
+    Ok(found)
+}
+
+/// What differs, and where it is now.
+struct Scan<'a> {
+    root: &'a Root,
+    top: Stat,
+    monitor: &'a Monitor,
+    /// Rows of the last table.
+    old: HashMap<u64, Inode>,
+    /// What differs and is there, as it is: a directory as it was before it was read.
+    looks: HashMap<u64, (Look, u32)>,
+    missing: HashSet<u64>,
+    /// Directories that differ and are the ones they were, and what was in them.
+    changed: HashSet<u64>,
+    had: HashMap<u64, Entries>,
+    /// Those of them that were not read: what was in them may be elsewhere.
+    unread: HashSet<u64>,
+    /// Directories that are nowhere in the tree any more.
+    lost: HashSet<u64>,
+    directories: Directories,
+    added: HashMap<u64, Vec<Link>>,
+    removed: HashMap<u64, Vec<Link>>,
+}
+
+impl<'a> Scan<'a> {
+    fn new(
+        root: &'a Root,
+        top: Stat,
+        last: &Table,
+        differing: Differing,
+        monitor: &'a Monitor,
+    ) -> Attempt<Scan<'a>> {
+        let looks: HashMap<u64, (Look, u32)> =
+            differing.looks.into_iter().map(|found| (found.0.ino, found)).collect();
+        let missing: HashSet<u64> = differing.missing.into_iter().collect();
+        let numbers: BTreeSet<u64> = looks.keys().chain(&missing).copied().collect();
+        let old: HashMap<u64, Inode> = last.pick(&numbers)?.into_iter().map(|row| (row.ino, row)).collect();
+        let is_changed = |(look, _): &&(Look, u32)| {
+            look.kind == Kind::Directory && old.get(&look.ino).is_some_and(|old| is_same(old, look))
+        };
+        let changed: HashSet<u64> = looks.values().filter(is_changed).map(|(look, _)| look.ino).collect();
+        let (mut directories, had) = last.directories_and_entries(&changed)?;
+        directories.remove_in(&old.keys().filter(|ino| !changed.contains(ino)).copied().collect());
+        let unread = changed.clone();
+        let (lost, added, removed) = (HashSet::new(), HashMap::new(), HashMap::new());
+        let scan = Scan {
+            root,
+            top,
+            monitor,
+            old,
+            looks,
+            missing,
+            changed,
+            had,
+            unread,
+            lost,
+            directories,
+            added,
+            removed,
+        };
+        Ok(scan)
+    }
+
+    /// What was not told of may have been passed over: nothing of it may be where it was.
+    fn missing_are_gone(&self) -> Attempt<()> {
+        for ino in &self.missing {
+            let link = self.old.get(ino).and_then(|old| old.links.first());
+            // What was in a directory that is gone is there no more.
+            let Some(Ok(path)) = link.map(|link| self.directories.path(link)) else { continue };
+            if self.root.entry(&path).and_then(|entry| entry.stat()).is_ok_and(|stat| stat.ino == *ino) {
+                return misfit(format!("{} was passed over", path.display()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads all directories that differ or are new, each when it is known where it is.
+    fn read_directories(&mut self, last: &Table) -> Attempt<()> {
+        let mut waiting: Vec<u64> = self.changed.iter().copied().collect();
+        while !waiting.is_empty() {
+            let (ready, others): (Vec<u64>, Vec<u64>) =
+                waiting.into_iter().partition(|ino| self.is_placed(*ino));
+            waiting = others;
+            if ready.is_empty() {
+                self.lost.extend(taken(&mut waiting));
+            }
+            let mut came = Vec::new();
+            for ino in ready {
+                self.monitor.check()?;
+                came.append(&mut self.read_directory(ino)?);
+            }
+            waiting.append(&mut self.unread_among(came, last)?);
+        }
+        Ok(())
+    }
+
+    /// Of directories that have come into another one those that are to be read: not what was there and is as it was.
+    fn unread_among(&mut self, mut came: Vec<u64>, last: &Table) -> Attempt<Vec<u64>> {
+        let unknown: BTreeSet<u64> = came.iter().filter(|ino| !self.old.contains_key(ino)).copied().collect();
+        for row in last.pick(&unknown)? {
+            let look = self.looks.get(&row.ino).map(|(look, _)| *look);
+            if look != Some(Look::from(&row)) {
+                return misfit(format!("inode {} changed while the directories were read", row.ino));
+            }
+            came.retain(|ino| *ino != row.ino);
+            self.old.insert(row.ino, row);
+        }
+        Ok(came)
+    }
+
+    /// Whether it is known where it is, and so for each directory on the way to it.
+    fn is_placed(&self, mut ino: u64) -> bool {
+        let mut seen = HashSet::new();
+        while ino != ROOT {
+            match self.directories.link(ino) {
+                Some(link) if !self.unread.contains(&link.parent) && seen.insert(ino) => ino = link.parent,
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    /// Gives those that are new in it and directories.
+    fn read_directory(&mut self, ino: u64) -> Attempt<Vec<u64>> {
+        let path = self.directories.path_of(ino)?;
+        let dir = match self.root.read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let link = self.directories.link(ino);
+                if !link.is_some_and(|link| pool::is_removed(self.root, &path, link, ino)) {
+                    return misfit(format!("{} vanished meanwhile", path.display()));
+                }
+                self.lost.insert(ino);
+                return Ok(Vec::new());
+            }
+            // ENOTDIR, ELOOP, EXDEV, ENXIO
+            Err(e) if matches!(e.raw_os_error(), Some(20 | 40 | 18 | 6)) => {
+                return misfit(format!("{} is something else", path.display()));
+            }
+            other => other.context("open the directory", self.root.show(&path))?,
+        };
+        let stat = stat_of(&dir).context("read the attributes of", self.root.show(&path))?;
+        let look = look_of(&stat, ino);
+        let is_it = ino == ROOT || stat.ino == ino;
+        let known = self.looks.insert(ino, (look, stat.nlink));
+        if !is_it || known.is_none_or(|(known, _)| identity(&known) != identity(&look)) {
+            return misfit(format!("{} is another directory", path.display()));
+        }
+        let entries = read_dir(&dir).context("read the directory", self.root.show(&path))?;
+        self.monitor.count(Counters { visited: entries.len() as u64, ..Counters::default() });
+        self.unread.remove(&ino);
+        self.entries(ino, &dir, entries)
+    }
+
+    fn entries(&mut self, parent: u64, dir: &File, entries: Vec<DirEntry>) -> Attempt<Vec<u64>> {
+        let (mut had, mut new) = (self.had.remove(&parent).unwrap_or_default(), Vec::new());
+        for DirEntry { name, ino, .. } in entries {
+            if parent == ROOT && *name == *STORE.as_bytes() {
+                continue;
+            }
+            match had.remove(&name) {
+                Some(was) if was == ino && !self.is_another(ino) => {}
+                was => {
+                    let link = Link { parent, name };
+                    if let Some(was) = was {
+                        self.goes(was, link.clone());
+                    }
+                    new.extend(self.comes(dir, link)?);
+                }
+            }
+        }
+        for (name, ino) in had {
+            self.goes(ino, Link { parent, name });
+        }
+        Ok(new)
+    }
+
+    /// Whether a number is of another inode than in the last table.
+    fn is_another(&self, ino: u64) -> bool {
+        match (self.old.get(&ino), self.looks.get(&ino)) {
+            (Some(old), Some((look, _))) => !is_same(old, look),
+            (old, _) => old.is_some(),
+        }
+    }
+
+    fn goes(&mut self, ino: u64, link: Link) {
+        if self.directories.link(ino) == Some(&link) {
+            self.directories.remove(ino);
+        }
+        self.removed.entry(ino).or_default().push(link);
+    }
+
+    /// A name that was not there, or another inode under it. Gives its number if it is a new directory.
+    fn comes(&mut self, dir: &File, link: Link) -> Attempt<Option<u64>> {
+        let stat = match stat_at(dir, OsStr::from_bytes(&link.name)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.context("read the attributes of an entry in", self.root.path())?,
+        };
+        if stat.dev != self.top.dev || stat.mount != self.top.mount {
+            return misfit("something was mounted in it meanwhile");
+        }
+        if stat.time_clamped {
+            self.monitor.note("times outside the years 1677 to 2262 are kept as the nearest that fits");
+        }
+        self.looks.entry(stat.ino).or_insert((look_of(&stat, stat.ino), stat.nlink));
+        self.added.entry(stat.ino).or_default().push(link.clone());
+        if stat.kind != Kind::Directory {
+            return Ok(None);
+        }
+        self.directories.insert(stat.ino, link);
+        Ok(Some(stat.ino).filter(|ino| !self.changed.contains(ino)))
+    }
+
+    fn merge(mut self, last: &Table) -> Attempt<Merge<'_>> {
+        self.take_in_late(last)?;
+        let (old, mut touched, mut deleted) = (taken(&mut self.old), Vec::new(), HashSet::new());
+        let is_there = |ino: &u64, row: &Inode| {
+            self.looks.get(ino).is_some_and(|(look, _)| is_same(row, look)) && !self.lost.contains(ino)
+        };
+        let gone: HashSet<u64> = old
+            .iter()
+            .filter(|(ino, row)| row.kind == Kind::Directory && !is_there(ino, row))
+            .map(|(ino, _)| *ino)
+            .collect();
+        for (ino, row) in &old {
+            let stays = if is_there(ino, row) { self.touched(*ino, Some(row), &gone)? } else { None };
+            match stays {
+                Some(stays) => touched.push(stays),
+                None => _ = deleted.insert(*ino),
+            }
+        }
+        for ino in self.added.keys() {
+            if !self.lost.contains(ino) && old.get(ino).is_none_or(|row| !is_there(ino, row)) {
+                touched.extend(self.touched(*ino, None, &gone)?);
+            }
+        }
+        Merge::new(last, touched, old, deleted, Vanished::Gone)
+    }
+
+    /// What came or went after the file system told of its inodes.
+    fn take_in_late(&mut self, last: &Table) -> Attempt<()> {
+        let named = self.added.keys().chain(self.removed.keys());
+        let late: BTreeSet<u64> = named.filter(|ino| !self.old.contains_key(ino)).copied().collect();
+        for row in last.pick(&late)? {
+            let is_read = row.kind != Kind::Directory;
+            let is_whole = |links: &Vec<Link>| row.links.iter().all(|link| links.contains(link));
+            let is_told =
+                self.looks.contains_key(&row.ino) || self.removed.get(&row.ino).is_some_and(is_whole);
+            if !is_read || !is_told {
+                return misfit(format!("inode {} changed while the directories were read", row.ino));
+            }
+            self.old.insert(row.ino, row);
+        }
+        Ok(())
+    }
+
+    /// None if it has no name any more.
+    fn touched(&self, ino: u64, old: Option<&Inode>, gone: &HashSet<u64>) -> Attempt<Option<Touched>> {
+        let Some((look, nlink)) = self.looks.get(&ino) else { return Ok(None) };
+        let had = old.map_or(&[][..], |old| &old.links);
+        let went = self.removed.get(&ino).filter(|_| old.is_some());
+        let is_removed =
+            |link: &&Link| gone.contains(&link.parent) || went.is_some_and(|went| went.contains(link));
+        let removed: Vec<Link> = had.iter().filter(is_removed).cloned().collect();
+        let added = self.added.get(&ino).cloned().unwrap_or_default();
+        let first = had.iter().find(|link| !removed.contains(link)).or(added.first());
+        let (path, names) = match (first, look.kind) {
+            _ if ino == ROOT => (RelPath::root(), 0),
+            (None, _) => return Ok(None),
+            (Some(link), Kind::Directory) => (self.path(link)?, 1),
+            (Some(link), _) => (self.path(link)?, *nlink as usize),
+        };
+        Ok(Some(Touched {
+            path,
+            inode: inode_of(look),
+            was: old.map(|old| Seen { ino, ctime: old.ctime }),
+            same_data: false,
+            nlink: names,
+            added,
+            removed,
+        }))
+    }
+
+    fn path(&self, link: &Link) -> Attempt<RelPath> {
+        match self.directories.path(link) {
+            Ok(path) => Ok(path),
+            Err(_) => misfit(format!("directory {} has no place any more", link.parent)),
+        }
+    }
+}
+
+fn identity(look: &Look) -> (u64, Kind) {
+    (look.generation, look.kind)
+}
+
+fn is_same(row: &Inode, look: &Look) -> bool {
+    (row.generation, row.kind) == identity(look)
+}
+
+fn inode_of(look: &Look) -> Inode {
+    Inode {
+        ino: look.ino,
+        generation: look.generation,
+        kind: look.kind,
+        attributes: look.attributes,
+        ctime: look.ctime,
+        blocks: look.blocks,
+        links: Vec::new(),
+        details: None,
+        object: 0,
+        shared: false,
+    }
+}
