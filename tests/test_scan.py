@@ -6,15 +6,19 @@ The table must say what is there, whatever was changed; and where that cannot be
 from __future__ import annotations
 
 import os
+import random
 import re
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import worlds
-from machine import GIB, FileSystems, Pair, Place, done, need, run, sh, snapshots, status
+from machine import GIB, FileSystems, Pair, Place, done, need, run, sh, snapshots, status, stopped_at
 from oracle import assert_same
 from test_pool_table import assert_table_is_the_tree
 from worlds import World, bulk, exchange, fill
@@ -292,3 +296,80 @@ def test_who_may_not_ask_walks(volume: Path, tmp_path: Path) -> None:
     ran = run("snapshot", volume, wrap=("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"))
     assert ran.code == 0, ran
     assert_table_is_the_tree(volume)
+
+
+# --- while it is used -------------------------------------------------------------------------
+
+
+def unrest(root: Path, seed: int, stop: threading.Event) -> None:
+    """Moves, exchanges, removes and makes directories and names, and does not mind what is not there any more."""
+    chance = random.Random(seed)
+
+    def place() -> str:
+        depth = chance.randrange(1, 4)
+        return os.path.join(root, *(f"d{chance.randrange(4)}" for _ in range(depth)))
+
+    while not stop.is_set():
+        one, two, what = place(), place(), chance.randrange(9)
+        file = os.path.join(one, f"f{chance.randrange(6)}")
+        with suppress(OSError):
+            if what < 2:
+                os.makedirs(one, exist_ok=True)
+            elif what < 4:
+                Path(file).write_bytes(chance.randbytes(chance.randrange(9_000)))
+            elif what == 4:
+                os.rename(one, two)
+            elif what == 5:
+                exchange(Path(one), Path(two))
+            elif what == 6:
+                os.rename(file, os.path.join(two, f"f{chance.randrange(6)}"))
+            elif what == 7:
+                os.link(file, os.path.join(two, f"f{chance.randrange(6)}"))
+            elif chance.randrange(5):
+                os.unlink(file)
+            else:
+                shutil.rmtree(one)
+        time.sleep(chance.random() * 0.003)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_files_whose_way_was_moved_before_they_were_read_are_found_later(
+    volume: Path, tmp_path: Path, is_first: bool
+) -> None:
+    """They are not removed, and neither they nor their directory has another time for it."""
+    (volume / "above/below").mkdir(parents=True)
+    files = [volume / f"above/below/file-{number}" for number in range(1_500)]
+    for number, file in enumerate(files):
+        fill(file, 0, 3_000, number)
+    if not is_first:
+        snapshot(volume)
+        for file in files:
+            fill(file, 7, 9, 1)
+    time.sleep(TICK)
+    with stopped_at("snapshot.object", tmp_path / "trace", "snapshot", volume, "--jobs", 1, "--quiet") as stopped:
+        (volume / "above").rename(volume / "elsewhere")
+        os.kill(stopped.pid, signal.SIGCONT)
+        assert stopped.wait(60) == 0
+    snapshot(volume)
+    snapshot(volume)
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("SNAPSYNC_UNREST_SEEDS", 2))))
+def test_what_moved_while_snapshots_were_taken_is_in_the_next(volume: Path, seed: int) -> None:
+    for turn in range(6):
+        stop = threading.Event()
+        workers = [
+            threading.Thread(target=unrest, args=(volume, 100 * seed + 10 * turn + number, stop))
+            for number in range(2)
+        ]
+        for worker in workers:
+            worker.start()
+        try:
+            for _ in range(5):
+                done("snapshot", volume)
+        finally:
+            stop.set()
+            for worker in workers:
+                worker.join()
+        snapshot(volume)
+        snapshot(volume)
