@@ -1,6 +1,6 @@
 """Snapshots on XFS without a walk: the file system tells which inodes are not as the last table says.
 
-The table must say what is there, whatever was changed; and where that cannot be told so, there must be a walk.
+The table must say what is there, whatever was changed; where that cannot be told so, there must be a walk.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ def test_only_directories_that_differ_are_read(volume: Path, tmp_path: Path) -> 
     fill(volume / "bulk-0001/000011", 0, 10, 1)
     text = calls(volume, tmp_path / "trace")
     assert BULKSTAT in text
-    # Of 300 directories and as many rows as there are inodes; what the interpreter does by itself is among them.
+    # Of 300 directories and 3,300 inodes; what the interpreter does by itself is among them.
     assert counted(text, "getdents64") < 100
     assert counted(text, "statx") < 1_000
 
@@ -268,8 +268,10 @@ def test_what_was_mounted_anew_is_walked_once(file_systems: FileSystems, tmp_pat
             sh("umount", point)
 
 
-def test_what_a_standby_was_given_by_others_is_found_when_it_is_promoted(place: Place, tmp_path: Path) -> None:
-    """A standby's tables are made of manifests: of a directory that a round touched they tell no more than its time."""
+def test_what_a_standby_was_given_by_others_is_found_when_it_is_promoted(
+    place: Place, tmp_path: Path
+) -> None:
+    """Its tables are of manifests: of a directory that a round touched they tell no more than its time."""
     pair = Pair.make(place, ("xfs", "xfs"))
     two_trees(pair.source)
     pair.sync()
@@ -302,7 +304,7 @@ def test_who_may_not_ask_walks(volume: Path, tmp_path: Path) -> None:
 
 
 def unrest(root: Path, seed: int, stop: threading.Event) -> None:
-    """Moves, exchanges, removes and makes directories and names, and does not mind what is not there any more."""
+    """Moves, exchanges, removes and makes names, and does not mind what is not there any more."""
     chance = random.Random(seed)
 
     def place() -> str:
@@ -346,7 +348,9 @@ def test_files_whose_way_was_moved_before_they_were_read_are_found_later(
         for file in files:
             fill(file, 7, 9, 1)
     time.sleep(TICK)
-    with stopped_at("snapshot.object", tmp_path / "trace", "snapshot", volume, "--jobs", 1, "--quiet") as stopped:
+    with stopped_at(
+        "snapshot.object", tmp_path / "trace", "snapshot", volume, "--jobs", 1, "--quiet"
+    ) as stopped:
         (volume / "above").rename(volume / "elsewhere")
         os.kill(stopped.pid, signal.SIGCONT)
         assert stopped.wait(60) == 0
