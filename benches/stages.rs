@@ -7,7 +7,7 @@ use snapsync_benches::grow;
 use snapsync_compare::{Trust, changes};
 use snapsync_manifest::{Header, ManifestReader, ManifestWriter};
 use snapsync_model::{Change, Monitor, Provider, Result, Side, SnapshotInfo, Subset};
-use snapsync_stream::{Arrivals, Budget, Compression, Held, MEMORY, Outlet, Source, receive, run, send};
+use snapsync_stream::{Arrivals, Budget, Compression, Held, MEMORY, Outlet, receive, run, send};
 use snapsync_walk::Tree;
 use std::io::{self, Cursor, Write};
 use std::path::{Path, PathBuf};
@@ -47,10 +47,6 @@ impl Scene {
 
     fn rows(&self) -> impl Iterator<Item = Result<Change>> + Send + use<> {
         ManifestReader::open(&self.manifest()).expect("a manifest").only(|row| row.data_bytes > 0)
-    }
-
-    fn source(&self) -> Source<'_> {
-        Source { side: &self.tree, live: None }
     }
 
     fn bytes(&self) -> u64 {
@@ -112,7 +108,7 @@ fn framing(criterion: &mut Criterion) {
         let kept = Kept::default();
         let outlet = Outlet { to: Box::new(kept.clone()), name: PathBuf::from("memory") };
         let (held, compression) = (Held::default(), Compression::default());
-        send(scene.rows(), scene.source(), &held, SEED, vec![outlet], compression, JOBS, &Monitor::default())
+        send(scene.rows(), &scene.tree, &held, SEED, vec![outlet], compression, JOBS, &Monitor::default())
             .expect("frames");
         Arc::into_inner(kept.0).and_then(|kept| kept.into_inner().ok()).unwrap_or_default()
     };
@@ -156,8 +152,7 @@ fn apply(scene: &Scene, place: TempDir) -> TempDir {
     incoming.prepare(false, false, false).expect("a manifest that fits");
     incoming.entries().expect("staged entries");
     let (held, budget) = (Held::default(), Budget::new(MEMORY));
-    run(scene.rows(), scene.source(), &held, JOBS, &budget, &monitor, &|| incoming.sink())
-        .expect("staged data");
+    run(scene.rows(), &scene.tree, &held, JOBS, &budget, &monitor, &|| incoming.sink()).expect("staged data");
     incoming.seal().and_then(|()| incoming.commit()).expect("a commit");
     drop(incoming);
     place

@@ -115,7 +115,9 @@ impl Look<'_> {
         let (Some(base), Some(target)) = (&pair.base, &pair.target) else { return false };
         match self.trust {
             Trust::Nothing => false,
-            Trust::Times { before } => base == target && base.ctime < before.saturating_sub(TICK),
+            Trust::Times { before } => {
+                base == target && base.ctime < before.saturating_sub(TICK) && is_empty(base)
+            }
             Trust::Objects => {
                 // The change time and the count of blocks are the file system's own affair.
                 let same = |i: &Inode| (i.generation, i.kind, i.attributes, i.object);
@@ -284,8 +286,7 @@ impl Look<'_> {
         if self.trust == Trust::Objects && same_object && old.unwritten == new.unwritten {
             return Ok((Vec::new(), None));
         }
-        let empty = |inode: &Inode| inode.attributes.size == 0 && inode.blocks == 0;
-        if empty(base) && empty(target) {
+        if is_empty(base) && is_empty(target) {
             return Ok((Vec::new(), None));
         }
         let (from, to) = (side.open(base)?, self.target.open(target)?);
@@ -302,6 +303,11 @@ impl Look<'_> {
         .differences(show.as_path())?;
         Ok((extents, self.with_addresses(to_layout)))
     }
+}
+
+/// It has no data: it is no file, or one that nothing is allocated for.
+fn is_empty(inode: &Inode) -> bool {
+    inode.kind != Kind::File || (inode.attributes.size == 0 && inode.blocks == 0)
 }
 
 /// A link's target is fixed, and whether a file is copied on write is decided while it is empty: a standby can

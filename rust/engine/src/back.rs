@@ -55,12 +55,8 @@ fn attempt(volume: &mut Volume, turn: &Turn<'_>, monitor: &Monitor) -> Result<Tu
     };
     let (mut incoming, begun) = begin(&Room::of(volume, Some(base)), offer, monitor)?;
     monitor.start(Stage::Stage, counts.data_bytes);
-    let data = Data {
-        manifest: &manifest,
-        source: (&*sides.target).into(),
-        held: &begun.held,
-        seed: Default::default(),
-    };
+    let data =
+        Data { manifest: &manifest, side: &*sides.target, held: &begun.held, seed: Default::default() };
     fill(&incoming, &data, monitor)?;
     incoming.seal()?;
     incoming.commit()?;

@@ -418,9 +418,9 @@ impl StandbyEnd for Remote<'_, '_> {
         let peer = self.wire.peer.clone();
         let mut outlets = vec![self.wire.outlet(self.limit.as_ref())];
         outlets.extend(self.further.outlets(&peer, self.limit.as_ref(), self.monitor)?);
-        let (source, held, seed) = (data.source, data.held, data.seed);
+        let (side, held, seed) = (data.side, data.held, data.seed);
         let compression = self.travel.compression;
-        let sent = send(rows, source, held, seed, outlets, compression, workers(), self.monitor);
+        let sent = send(rows, side, held, seed, outlets, compression, workers(), self.monitor);
         let sent = sent.map_err(|e| self.explained(e))?;
         self.is_sending = false;
         Ok(sent)

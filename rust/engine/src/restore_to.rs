@@ -281,14 +281,14 @@ impl Staging<'_> {
         let budget = Budget::new(MEMORY);
         let (monitor, sink) = (self.monitor, || incoming.sink());
         if !shares {
-            run(with_data(self.manifest)?, side.into(), held, workers(), &budget, monitor, &sink)?;
+            run(with_data(self.manifest)?, side, held, workers(), &budget, monitor, &sink)?;
             return Ok(0);
         }
         let (rows, shared) = (ManifestReader::open(self.manifest)?, AtomicU64::new(0));
         let inodes = side.inodes()?.peekable();
         let rows =
             Sharing { rows, inodes, side, incoming, held, monitor, shared: &shared, left: VecDeque::new() };
-        run(rows, side.into(), held, workers(), &budget, monitor, &sink)?;
+        run(rows, side, held, workers(), &budget, monitor, &sink)?;
         Ok(shared.into_inner())
     }
 }

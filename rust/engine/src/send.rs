@@ -119,7 +119,7 @@ fn write(
     let outlets = vec![Outlet { to: Box::new(to), name: name.to_path_buf() }];
     let held = Held::default();
     let target = &*sides.target;
-    snapsync_stream::send(rows, target.into(), &held, seed, outlets, travel.compression, workers(), monitor)
+    snapsync_stream::send(rows, target, &held, seed, outlets, travel.compression, workers(), monitor)
 }
 
 impl Sendable {

@@ -1,11 +1,10 @@
 //! The two sides of a comparison, opened in the way that costs least, and what is proven by how they were opened.
 
 use crate::place::{Opened, Place};
-use snapsync_compare::{TICK, Trust, changes};
+use snapsync_compare::{Trust, changes};
 use snapsync_manifest::{Header, ManifestReader, ManifestWriter};
 use snapsync_model::{Change, Context, Counts, Error, Monitor, Provider, Result, Side, SnapshotInfo, Subset};
 use snapsync_snapshot::Volume;
-use snapsync_stream::Live;
 use snapsync_sys::{Root, btrfs};
 use snapsync_walk::{Tree, candidates, relabel_by_path};
 use std::path::{Path, PathBuf};
@@ -182,17 +181,6 @@ fn taken(snapshot: &SnapshotInfo) -> Result<i64> {
         )
     })?;
     Ok(time.as_nanosecond() as i64)
-}
-
-/// The volume itself as a place where data of its snapshot can be read.
-pub(crate) fn live(volume: &Volume, snapshot: &SnapshotInfo) -> Result<Option<Live>> {
-    let mut before = taken(snapshot)?;
-    if let Some(tree) = volume.tree_of(snapshot) {
-        // By the clock of this machine; the snapshot may have been told of by another.
-        let root = Root::open(&tree)?;
-        before = before.min(btrfs::subvolume(root.fd()).context("read the subvolume of", &tree)?.created_at);
-    }
-    Ok(Live::new(Root::open(volume.path())?, volume.filesystem(), before.saturating_sub(TICK)))
 }
 
 /// Decides what makes an inode the same on both sides, and what proves it unchanged.

@@ -9,10 +9,12 @@ use crate::retention::{self, Keep};
 use serde::{Deserialize, Serialize};
 use snapsync_apply::{Incoming, Journal, Loss, Phase, is_intact};
 use snapsync_manifest::{ManifestReader, Rows};
-use snapsync_model::{Change, Context, Error, Monitor, Provider, Result, Role, SnapshotInfo, VolumeInfo};
+use snapsync_model::{
+    Change, Context, Error, Monitor, Provider, Result, Role, Side, SnapshotInfo, VolumeInfo,
+};
 use snapsync_snapshot::{Volume, name_is_free};
 use snapsync_stream::wire::{Digest, End, Header, ManifestHead};
-use snapsync_stream::{Arrivals, Budget, Held, MEMORY, Sent, Source, receive, run};
+use snapsync_stream::{Arrivals, Budget, Held, MEMORY, Sent, receive, run};
 use snapsync_sys::{Lock, Root, btrfs, supports_reflinks};
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
@@ -88,7 +90,7 @@ pub(crate) struct Offer<'a> {
 /// The data of a delta, where it can be read.
 pub(crate) struct Data<'a> {
     pub(crate) manifest: &'a Path,
-    pub(crate) source: Source<'a>,
+    pub(crate) side: &'a dyn Side,
     pub(crate) held: &'a Held,
     pub(crate) seed: [Digest; 2],
 }
@@ -436,7 +438,7 @@ pub(crate) fn with_data(manifest: &Path) -> Result<impl Iterator<Item = Result<C
 pub(crate) fn fill(incoming: &Incoming<'_>, data: &Data<'_>, monitor: &Monitor) -> Result<Sent> {
     let counts = ManifestReader::open(data.manifest)?.counts()?;
     let budget = Budget::new(MEMORY);
-    run(with_data(data.manifest)?, data.source, data.held, workers(), &budget, monitor, &|| incoming.sink())?;
+    run(with_data(data.manifest)?, data.side, data.held, workers(), &budget, monitor, &|| incoming.sink())?;
     Ok(Sent { frames: 0, raw: counts.data_bytes, stored: counts.data_bytes })
 }
 

@@ -5,7 +5,7 @@ use crate::recover::recover;
 use crate::remote::{Address, pull, push};
 use crate::report::Synced;
 use crate::retention::{self, Keep};
-use crate::sides::{Sides, live};
+use crate::sides::Sides;
 use crate::standby::{Begun, Data, Local, Looked, Made, Offer, Opening, StandbyEnd, State};
 use crate::subset;
 use crate::{Reach, Travel};
@@ -16,7 +16,6 @@ use snapsync_model::{
     Context, Counters, Counts, Error, Identity, Monitor, Result, Role, Side, SnapshotInfo, Stage, Subset,
 };
 use snapsync_snapshot::{Replaced, Request, Standby, Volume, name_is_free};
-use snapsync_stream::Source;
 use snapsync_stream::wire::{Header, ManifestHead, software, write_head};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -299,9 +298,7 @@ impl Driver<'_> {
         })?;
         monitor.start(Stage::Stage, counts.data_bytes);
         monitor.advance(begun.kept);
-        let live = live(&self.primary, &snapshot)?;
-        let source = Source { side: &*sides.target, live: live.as_ref() };
-        let data = Data { manifest: &manifest, source, held: &begun.held, seed };
+        let data = Data { manifest: &manifest, side: &*sides.target, held: &begun.held, seed };
         self.standby.transfer(data)?;
         // What the standby does with it for itself does not count.
         let counters = monitor.counters();

@@ -128,7 +128,7 @@ impl History<'_> {
         }
         let known = &mut self.known[at];
         if !known.proofs.contains(&found.proof) {
-            known.proofs.push(found.proof);
+            known.proofs.push(found.proof.clone());
         }
         Ok(known)
     }

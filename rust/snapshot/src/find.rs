@@ -3,21 +3,21 @@
 use crate::pool::object_path;
 use crate::volume::Volume;
 use snapsync_manifest::{Table, identity};
-use snapsync_model::{Attributes, Context, Inode, Kind, Link, Provider, ROOT, RelPath, Result, SnapshotInfo};
-use snapsync_sys::Root;
+use snapsync_model::{
+    Address, Attributes, Context, Inode, Kind, Link, Provider, ROOT, Range, RelPath, Result, SnapshotInfo,
+};
+use snapsync_sys::{Root, btrfs};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-/// Longer than the times of Btrfs stand still, in ns.
-const TICK: i64 = 100_000_000;
-
 /// What proves two files to hold the same without a look at their bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proof {
     /// An object is never written again.
     Object(u64),
-    /// The same inode at the same moment: number, birth and change.
-    State(u64, u64, i64),
+    /// All of it lies in the same places, which both hold on to.
+    Places(Vec<(Range, Address)>),
     /// Nothing does.
     None,
 }
@@ -40,7 +40,8 @@ impl Volume {
         match info.provider {
             Provider::Btrfs => {
                 let root = Root::open(&dir.join("tree"))?;
-                let found = find_at(&root, path)?.map(|found| settled(found, info));
+                let found =
+                    find_at(&root, path)?.map(|found| Found { proof: places(&root, path, &found), ..found });
                 let is_left_out = || snapsync_walk::left_out(&root, path, false, &info.subset);
                 if found.is_some() && is_left_out()?.is_some() { Ok(None) } else { Ok(found) }
             }
@@ -71,16 +72,18 @@ impl Volume {
     }
 }
 
-/// Two changes within a tick of the clock leave one change time: it proves something only when it is older than the
-/// snapshot.
-fn settled(found: Found, info: &SnapshotInfo) -> Found {
-    let taken = info.created.parse::<jiff::Timestamp>().map_or(i64::MIN, |at| at.as_nanosecond() as i64);
-    match found.proof {
-        Proof::State(_, _, changed) if changed > taken.saturating_sub(TICK) => {
-            Found { proof: Proof::None, ..found }
-        }
-        _ => found,
+/// Times prove nothing: a write that was under way when a snapshot was taken goes on under the time at which it began.
+fn places(root: &Root, path: &RelPath, found: &Found) -> Proof {
+    let size = found.attributes.size;
+    if found.kind != Kind::File || size == 0 {
+        return Proof::None;
     }
+    // Without the privilege nothing tells.
+    let layout =
+        root.read(path).and_then(|file| btrfs::layout(&file, file.metadata()?.ino(), size, u64::MAX));
+    let Ok(layout) = layout else { return Proof::None };
+    let places = layout.placed().into_iter().map(|placed| placed.address.map(|at| (placed.range, at)));
+    places.collect::<Option<_>>().map_or(Proof::None, Proof::Places)
 }
 
 /// What a directory has at `path`, as it is now.
@@ -100,7 +103,7 @@ pub fn find_at(root: &Root, path: &RelPath) -> Result<Option<Found>> {
         kind: stat.kind,
         attributes: stat.attributes,
         target,
-        proof: Proof::State(stat.ino, stat.generation, stat.ctime),
+        proof: Proof::None,
         content: root.show(path),
     }))
 }

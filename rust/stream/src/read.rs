@@ -1,13 +1,13 @@
 //! The data that a manifest names, read in parallel, hashed, and handed on.
 
-use crate::live::Open;
 use crate::wire::Digest;
-use crate::{Budget, Held, Permit, Source};
+use crate::{Budget, Held, Permit};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use snapsync_model::{
     Change, Context, Counters, Error, Inode, Inodes, Monitor, Range, Result, Side, locked, unlocked,
 };
 use std::collections::VecDeque;
+use std::fs::File;
 use std::iter::Peekable;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
@@ -55,18 +55,18 @@ impl Piece {
     }
 }
 
-/// Reads the data of `rows` that is not `held` from `source` with `jobs` workers, each with a sink of its own, within
+/// Reads the data of `rows` that is not `held` from `side` with `jobs` workers, each with a sink of its own, within
 /// `budget`. Frames come in no order. The first failure stops everything.
 pub fn run<'a>(
     rows: impl Iterator<Item = Result<Change>> + Send,
-    source: Source<'_>,
+    side: &dyn Side,
     held: &Held,
     jobs: usize,
     budget: &Arc<Budget>,
     monitor: &Monitor,
     make_sink: &(dyn Fn() -> Sink<'a> + Sync),
 ) -> Result<()> {
-    let reader = Reader { source, files: (OPEN / jobs.max(1)).clamp(1, ERRAND), budget, monitor };
+    let reader = Reader { side, files: (OPEN / jobs.max(1)).clamp(1, ERRAND), budget, monitor };
     let (give, take) = bounded::<Vec<Piece>>(QUEUE);
     let failed = Mutex::new(None);
     let fail = |error: Error| {
@@ -80,7 +80,7 @@ pub fn run<'a>(
         }
         // Without workers left, nobody would take what is given: the feeder must notice.
         drop(take);
-        feed(rows, source.side, held, &give).unwrap_or_else(&fail);
+        feed(rows, side, held, &give).unwrap_or_else(&fail);
         drop(give);
     });
     unlocked(failed).map_or(Ok(()), Err)
@@ -158,20 +158,20 @@ fn pieces(left: &[Range]) -> Vec<Vec<Range>> {
 /// small file by itself takes longer than all else that is done with it.
 #[derive(Default)]
 struct Ahead {
-    files: VecDeque<(Open, Piece)>,
+    files: VecDeque<(File, Piece)>,
     bytes: u64,
 }
 
 impl Ahead {
-    fn add(&mut self, open: Open, piece: Piece) {
+    fn add(&mut self, file: File, piece: Piece) {
         for range in &piece.ranges {
-            snapsync_sys::read_ahead(&open.file, range.offset, range.length);
+            snapsync_sys::read_ahead(&file, range.offset, range.length);
         }
         self.bytes += piece.bytes();
-        self.files.push_back((open, piece));
+        self.files.push_back((file, piece));
     }
 
-    fn next(&mut self) -> Option<(Open, Piece)> {
+    fn next(&mut self) -> Option<(File, Piece)> {
         let next = self.files.pop_front()?;
         self.bytes -= next.1.bytes();
         Some(next)
@@ -180,7 +180,7 @@ impl Ahead {
 
 #[derive(Clone, Copy)]
 struct Reader<'a> {
-    source: Source<'a>,
+    side: &'a dyn Side,
     /// How many files one worker holds open.
     files: usize,
     budget: &'a Arc<Budget>,
@@ -198,36 +198,30 @@ impl Reader<'_> {
                     errand = more.map_or_else(VecDeque::new, VecDeque::from);
                 }
                 let Some(piece) = errand.pop_front() else { break };
-                ahead.add(self.source.open(piece.change.path.as_ref(), &piece.inode)?, piece);
+                ahead.add(self.side.open(&piece.inode)?, piece);
             }
-            let Some((mut open, piece)) = ahead.next() else { return Ok(()) };
+            let Some((file, piece)) = ahead.next() else { return Ok(()) };
             for range in &piece.ranges {
-                memory = self.read(&mut open, &piece, *range, memory, &mut sink)?;
+                memory = self.read(&file, &piece.change, *range, memory, &mut sink)?;
             }
         }
     }
 
     fn read(
         &self,
-        open: &mut Open,
-        piece: &Piece,
+        file: &File,
+        change: &Arc<Change>,
         range: Range,
         mut bytes: Vec<u8>,
         sink: &mut Sink<'_>,
     ) -> Result<Vec<u8>> {
-        let change = &piece.change;
         let mut at = range.offset;
         while at < range.end() {
             self.monitor.check()?;
             let length = FRAME.min(range.end() - at);
             let permit = self.budget.take(2 * length);
             bytes.resize(length as usize, 0);
-            let mut read = open.file.read_exact_at(&mut bytes, at);
-            if open.has_left(&piece.inode) {
-                *open = Source::from(self.source.side).open(None, &piece.inode)?;
-                read = open.file.read_exact_at(&mut bytes, at);
-            }
-            read.context("read", change.display_path())?;
+            file.read_exact_at(&mut bytes, at).context("read", change.display_path())?;
             let hash = *blake3::hash(&bytes).as_bytes();
             self.monitor.count(Counters { bytes_read: length, bytes_sent: length, ..Counters::default() });
             bytes = sink(Frame { change: change.clone(), offset: at, bytes, hash, permit })?;

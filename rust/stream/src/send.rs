@@ -2,9 +2,9 @@
 
 use crate::codec::{Codec, Compressor};
 use crate::wire::{Digest, FrameHead, Sum, lift};
-use crate::{Budget, Compression, Frame, Held, Permit, Source, run};
+use crate::{Budget, Compression, Frame, Held, Permit, run};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use snapsync_model::{Change, Context, Error, Monitor, Result, locked, unlocked};
+use snapsync_model::{Change, Context, Error, Monitor, Result, Side, locked, unlocked};
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -34,7 +34,7 @@ struct Packed {
 #[allow(clippy::too_many_arguments)]
 pub fn send(
     rows: impl Iterator<Item = Result<Change>> + Send,
-    source: Source<'_>,
+    side: &dyn Side,
     held: &Held,
     seed: [Digest; 2],
     outlets: Vec<Outlet<'_>>,
@@ -58,7 +58,7 @@ pub fn send(
             });
         }
         drop(take);
-        let read = run(rows, source, held, jobs, &budget, monitor, &|| pack(compression, &give, &failed));
+        let read = run(rows, side, held, jobs, &budget, monitor, &|| pack(compression, &give, &failed));
         if let Err(error) = read {
             locked(&failed).get_or_insert(error);
         }

@@ -47,12 +47,6 @@ impl FileSystem {
         matches!(self.magic, FileSystem::BTRFS | FileSystem::XFS)
     }
 
-    /// Whoever changes a file's data changes its change time first, who writes through a memory map when a page is first
-    /// written to after it was on the disk.
-    pub fn has_strict_times(self) -> bool {
-        matches!(self.magic, FileSystem::BTRFS | FileSystem::XFS | FileSystem::EXT4)
-    }
-
     /// Its times are at least as fine as a clock tick of 10 ms; elsewhere two seconds may be one.
     pub fn has_fine_times(self) -> bool {
         matches!(self.name().as_str(), "btrfs" | "xfs" | "ext4" | "tmpfs" | "zfs" | "bcachefs")

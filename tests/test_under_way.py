@@ -1,4 +1,4 @@
-"""A snapshot's data may be read from its volume, where it is in memory: only while it is the same there."""
+"""What is written while and after a snapshot is taken is in it or in the next one."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from machine import KINDS, MIB, Place, done
 from oracle import assert_same, freeze
+from stalled import stalled_write
 from worlds import append, exchange, fill, punch, rewrite_quietly, write
 
 K = 1024
@@ -78,6 +79,38 @@ def test_a_standby_gets_what_the_snapshot_holds_while_everything_is_written_to(
             done("sync", volume, target, "--snap", "latest")
     for target in targets:
         assert_same(picture, freeze(target))
+
+
+def test_a_write_that_goes_on_after_a_btrfs_snapshot_is_not_taken_for_the_snapshots(place: Place) -> None:
+    source, target = place("btrfs"), place.absent("ext4")
+    path = source / "file"
+    path.write_bytes(b"o" * 4 * MIB)
+    done("sync", source, target)
+    with stalled_write(path, b"n" * 4 * MIB) as finish:
+        done("snapshot", source)
+        picture = freeze(source / ".snapsync/latest")
+        finish()
+        done("sync", source, target, "--snap", "latest")
+    assert_same(picture, freeze(target))
+
+
+def test_what_a_long_write_brought_after_a_btrfs_snapshot_is_a_version_and_a_change(place: Place) -> None:
+    """Both snapshots have the file with the same times: what is walked is told as what is searched."""
+    source, target = place("btrfs"), place.absent("ext4")
+    path = source / "file"
+    (source / "other").mkdir()
+    path.write_bytes(b"o" * 4 * MIB)
+    with stalled_write(path, b"n" * 4 * MIB) as finish:
+        done("sync", source, target)
+        before = os.stat(source / ".snapsync/latest/file")
+        finish()
+    done("snapshot", source)
+    assert os.stat(source / ".snapsync/latest/file").st_ctime_ns == before.st_ctime_ns
+    assert len(done("versions", path)["versions"]) == 2
+    # Patterns that a renamed directory may be one of have both snapshots walked.
+    (source / "other").rename(source / "another")
+    done("sync", source, target, "--exclude", "*.none", "--exclude", "another/*.no")
+    assert_same(freeze(source), freeze(target))
 
 
 @contextmanager
