@@ -3,7 +3,7 @@
 use crate::Limits;
 use crate::limits::xattr_class;
 use snapsync_model::{Attributes, Kind, Xattr};
-use snapsync_sys::{Entry, flags_of, set_flags_of, tolerate};
+use snapsync_sys::{Entry, Part, flags_of, set_flags_of, tolerate};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -18,9 +18,11 @@ pub(crate) fn set(
     xattrs: Option<&[Xattr]>,
     limits: &Limits,
 ) -> io::Result<()> {
-    entry.set_attributes(kind, new, xattrs, &|xattr| match xattr {
-        None => limits.owner,
-        Some(xattr) => limits.xattrs.contains(&xattr_class(&xattr.name)) || limits.large_xattrs,
+    entry.set_attributes(kind, new, xattrs, &|part| match part {
+        Part::Owner => limits.owner,
+        Part::Mode => limits.mode != 0,
+        Part::Time => limits.mtime,
+        Part::Xattr(xattr) => limits.xattrs.contains(&xattr_class(&xattr.name)) || limits.large_xattrs,
     })
 }
 

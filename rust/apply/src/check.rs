@@ -1,58 +1,73 @@
 //! Before anything is staged: is the tree still the base, and is there room?
 
 use crate::attributes::PROTECTIVE;
-use crate::limits::Limits;
+use crate::limits::{Limits, Rehearsal};
 use crate::names::Places;
 use crate::strays::{is_absent, strays};
 use crate::touched::Recorder;
 use rustix::fs::OFlags;
 use snapsync_manifest::{Brief, ManifestReader};
 use snapsync_model::{BLOCK, Change, Context, Error, Kind, Link, Op, RelPath, Result};
-use snapsync_sys::{NOCOW, Root, Stat, flags_of};
+use snapsync_sys::{Entry, NOCOW, Root, Stat, flags_of};
 use std::collections::HashSet;
 use std::path::Path;
 
 /// Paths told in one message.
 const SHOWN: usize = 5;
 
-/// Refuses when a path that the manifest touches is not what the base says. What is found there is noted in
-/// `touched`. `dated` says that directories have their times from the base alone.
-pub(crate) fn no_drift(
-    root: &Root,
-    manifest: &Path,
-    places: &Places,
-    limits: &Limits,
-    touched: &mut Recorder,
-    dated: bool,
-) -> Result<()> {
-    let mut drift = Drift::default();
-    let mut removed: HashSet<Link> = HashSet::new();
-    for change in ManifestReader::open(manifest)? {
-        let change = change?;
-        let stat = change.old_path.as_ref().map_or(Ok(None), |path| find(root, path))?;
-        touched.row(&change, stat.as_ref())?;
-        if let Some(path) = of_another(root, &change, stat.as_ref(), places)? {
-            drift.add(&path, "another file");
+/// Looks at every path that a manifest touches.
+pub(crate) struct Check<'a, 'r> {
+    pub(crate) root: &'a Root,
+    pub(crate) places: &'a Places,
+    /// What the target does not hold, in this round or any before.
+    pub(crate) limits: Limits,
+    /// Directories have their times from the base alone.
+    pub(crate) dated: bool,
+    pub(crate) rehearsal: &'a mut Rehearsal<'r>,
+}
+
+impl Check<'_, '_> {
+    /// Refuses when a path is not what the base says, or is and cannot be changed. What is found there is noted in `touched`.
+    pub(crate) fn tree(&mut self, manifest: &Path, touched: &mut Recorder) -> Result<()> {
+        let (root, places) = (self.root, self.places);
+        let mut drift = Drift::default();
+        let mut removed: HashSet<Link> = HashSet::new();
+        for change in ManifestReader::open(manifest)? {
+            let change = change?;
+            let found = change.old_path.as_ref().map_or(Ok(None), |path| find(root, path))?;
+            touched.row(&change, found.as_ref().map(|(_, stat)| stat))?;
+            if let Some((path, what)) = self.row(&change, found.as_ref())? {
+                drift.add(&path, what);
+            } else if let Some((entry, stat)) = &found {
+                self.rehearsal.existing(&change, entry, stat)?;
+            }
+            removed.extend(change.links_removed);
         }
-        let protected = is_protected_otherwise(root, &change, stat.as_ref(), limits)?;
-        if let Some(what) = drifted(stat, &change, limits, dated).or(protected) {
-            drift.add(&change.old_path.unwrap_or_default(), what);
-        }
-        removed.extend(change.links_removed);
-    }
-    let may_meet = |row: &Brief| row.flags.deleted || (row.added > 0 && !places.comes_along(row));
-    for change in ManifestReader::open(manifest)?.only(may_meet) {
-        let change = change?;
-        for path in strays(root, &change, &removed)? {
-            drift.add(&path, "not in the snapshot");
-        }
-        for link in change.links_added {
-            if let Some(path) = in_the_way(root, &link, places, &removed)? {
+        let may_meet = |row: &Brief| row.flags.deleted || (row.added > 0 && !places.comes_along(row));
+        for change in ManifestReader::open(manifest)?.only(may_meet) {
+            let change = change?;
+            for path in strays(root, &change, &removed)? {
                 drift.add(&path, "not in the snapshot");
             }
+            for link in change.links_added {
+                if let Some(path) = in_the_way(root, &link, places, &removed)? {
+                    drift.add(&path, "not in the snapshot");
+                }
+            }
         }
+        drift.refuse(root)
     }
-    drift.refuse(root)
+
+    /// What was changed by hand about a row.
+    fn row(&self, change: &Change, found: Option<&(Entry, Stat)>) -> Result<Option<(RelPath, &'static str)>> {
+        let stat = found.map(|(_, stat)| stat);
+        if let Some(path) = of_another(self.root, change, stat, self.places)? {
+            return Ok(Some((path, "another file")));
+        }
+        let protected = is_protected_otherwise(self.root, change, stat, &self.limits)?;
+        let what = drifted(stat, change, &self.limits, self.dated).or(protected);
+        Ok(what.map(|what| (change.old_path.clone().unwrap_or_default(), what)))
+    }
 }
 
 /// Paths that are not what the base says.
@@ -87,14 +102,14 @@ impl Drift {
     }
 }
 
-fn find(root: &Root, path: &RelPath) -> Result<Option<Stat>> {
-    match root.entry(path).and_then(|entry| entry.stat()) {
+fn find(root: &Root, path: &RelPath) -> Result<Option<(Entry, Stat)>> {
+    match root.entry(path).and_then(|entry| entry.stat().map(|stat| (entry, stat))) {
         Err(e) if is_absent(&e) => Ok(None),
         other => other.map(Some).context("read the attributes of", root.show(path)),
     }
 }
 
-fn drifted(stat: Option<Stat>, change: &Change, limits: &Limits, dated: bool) -> Option<&'static str> {
+fn drifted(stat: Option<&Stat>, change: &Change, limits: &Limits, dated: bool) -> Option<&'static str> {
     let old = change.old?;
     let Some(stat) = stat else { return Some("missing") };
     let has_time = !limits.mtime && (dated || change.kind != Kind::Directory);
@@ -123,7 +138,7 @@ fn of_another(root: &Root, change: &Change, stat: Option<&Stat>, places: &Places
             continue;
         }
         let found = find(root, &path)?;
-        if found.is_none_or(|found| (found.dev, found.ino) != (stat.dev, stat.ino)) {
+        if found.is_none_or(|(_, found)| (found.dev, found.ino) != (stat.dev, stat.ino)) {
             return Ok(Some(path));
         }
     }
@@ -155,9 +170,9 @@ fn is_protected_otherwise(
     Ok(((now ^ old.flags) & NOCOW != 0).then_some("copied on write otherwise"))
 }
 
-/// An ordinary user cannot always set the set-id bits.
+/// Who is not the owner cannot always set the set-id bits.
 fn mode_bits(limits: &Limits) -> u32 {
-    if limits.owner { 0o777 } else { 0o7777 }
+    (if limits.owner { 0o777 } else { 0o7777 }) & !limits.mode
 }
 
 fn in_the_way(root: &Root, link: &Link, places: &Places, removed: &HashSet<Link>) -> Result<Option<RelPath>> {

@@ -8,7 +8,7 @@ use crate::stage::Incoming;
 use rustix::fs::OFlags;
 use snapsync_manifest::Brief;
 use snapsync_model::{BLOCK, Change, Context, Error, Extent, Kind, Op, RelPath, Result, Stage};
-use snapsync_sys::{Entry, fault, preallocate, remove_tree, sync_filesystem};
+use snapsync_sys::{Access, Entry, fault, preallocate, remove_tree, sync_filesystem};
 use std::fs::File;
 use std::io;
 
@@ -54,7 +54,6 @@ impl Incoming<'_> {
     /// Takes off what would keep the commit from changing an inode: immutable and append-only flags, and for
     /// an ordinary user the lack of write permission.
     fn loosen(&self) -> Result<()> {
-        let privileged = snapsync_sys::is_privileged();
         self.each_row(
             |row| !row.flags.created,
             |_, change| {
@@ -72,9 +71,11 @@ impl Incoming<'_> {
                         .context("unprotect", self.root.show(path))?;
                 }
                 let wanted = if change.kind == Kind::Directory { 0o700 } else { 0o600 };
-                let needs_mode =
-                    matches!(change.kind, Kind::Directory | Kind::File) && old.mode & wanted != wanted;
-                if !privileged && needs_mode {
+                // What is deleted goes with its name, whoever it belongs to.
+                let is_opened =
+                    change.kind == Kind::Directory || (change.kind == Kind::File && !change.flags.deleted);
+                let needs_mode = is_opened && old.mode & wanted != wanted;
+                if needs_mode && !entry.allows(access_to(change.kind)) {
                     entry.set_mode(old.mode | wanted).context("set the mode of", self.root.show(path))?;
                 }
                 Ok(())
@@ -272,6 +273,12 @@ impl Incoming<'_> {
         attributes::set(&entry, change.kind, &new, change.xattrs.as_deref(), &self.journal.limits)?;
         flags.map_or(Ok(()), |file| attributes::set_flags(file, new.flags, &self.journal.limits))
     }
+}
+
+/// What the commit does with what was there.
+fn access_to(kind: Kind) -> Access {
+    let to_all = Access::READ_OK | Access::WRITE_OK;
+    if kind == Kind::Directory { to_all | Access::EXEC_OK } else { to_all }
 }
 
 /// Opened before its mode may forbid it.

@@ -1,5 +1,8 @@
 //! What the target cannot hold, found by trying it on throw-away files before any data moves.
 
+mod existing;
+mod memory;
+
 use rustix::fs::{Mode, OFlags, openat, symlinkat};
 use serde::{Deserialize, Serialize};
 use snapsync_model::{Attributes, Change, Context, Error, Kind, RelPath, Result, Xattr};
@@ -17,6 +20,9 @@ use std::os::unix::ffi::OsStrExt;
 pub struct Limits {
     /// Files cannot be given to others.
     pub owner: bool,
+    /// Bits of modes that it does not keep.
+    #[serde(default)]
+    pub mode: u32,
     /// Times outside its range or finer than its grain are rounded.
     pub mtime: bool,
     /// Inode flags it does not know.
@@ -56,7 +62,10 @@ pub(crate) struct Rehearsal<'a> {
     dir: OwnedFd,
     limits: Limits,
     losses: BTreeMap<String, Loss>,
-    owners: HashMap<(u32, u32), bool>,
+    /// By owner, group and mode of a directory or anything else: whether the owner holds, and the bits that do not.
+    permissions: HashMap<(bool, u32, u32, u32), (bool, u32)>,
+    /// Whether what belongs to this user and group can be changed.
+    owned: HashMap<(u32, u32), bool>,
     flags: HashMap<(bool, u32), bool>,
     /// By class, and by the hash of the value where it counts.
     xattrs: HashMap<(Kind, String, u64), bool>,
@@ -65,6 +74,8 @@ pub(crate) struct Rehearsal<'a> {
     longest_link: usize,
     largest_file: u64,
     kinds: BTreeSet<Kind>,
+    /// Device and number of what the system swaps to.
+    swaps: Option<Vec<((u32, u32), u64)>>,
 }
 
 impl<'a> Rehearsal<'a> {
@@ -80,7 +91,8 @@ impl<'a> Rehearsal<'a> {
             dir,
             limits: Limits::default(),
             losses: BTreeMap::new(),
-            owners: HashMap::new(),
+            permissions: HashMap::new(),
+            owned: HashMap::new(),
             flags: HashMap::new(),
             xattrs: HashMap::new(),
             hash: RandomState::new(),
@@ -88,6 +100,7 @@ impl<'a> Rehearsal<'a> {
             longest_link: 0,
             largest_file: 0,
             kinds: BTreeSet::new(),
+            swaps: None,
         })
     }
 
@@ -111,10 +124,7 @@ impl<'a> Rehearsal<'a> {
     }
 
     fn attributes(&mut self, change: &Change, new: &Attributes) -> Result<()> {
-        if !snapsync_sys::is_privileged() && !self.owner(new)? {
-            self.limits.owner = true;
-            self.lose("owner and group", change);
-        }
+        self.permissions(change, new)?;
         let is_dir = change.kind == Kind::Directory;
         let bits = (0..32).map(|n| 1_u32 << n).filter(|bit| new.flags & bit != 0);
         for bit in bits {
@@ -134,8 +144,7 @@ impl<'a> Rehearsal<'a> {
             self.times = Some((least.min(new.mtime), most.max(new.mtime)));
             let held = self.with_file(|file| {
                 let entry = Entry::from_open(file.try_clone()?);
-                entry.set_mtime(new.mtime)?;
-                Ok(entry.stat()?.attributes.mtime == new.mtime)
+                Ok(entry.set_mtime(new.mtime).is_ok() && entry.stat()?.attributes.mtime == new.mtime)
             })?;
             if !held {
                 self.limits.mtime = true;
@@ -145,15 +154,26 @@ impl<'a> Rehearsal<'a> {
         Ok(())
     }
 
-    fn owner(&mut self, new: &Attributes) -> Result<bool> {
-        let key = (new.uid, new.gid);
-        if let Some(known) = self.owners.get(&key) {
-            return Ok(*known);
+    fn permissions(&mut self, change: &Change, new: &Attributes) -> Result<()> {
+        let key = (change.kind == Kind::Directory, new.uid, new.gid, new.mode);
+        let (owner, bits) = match self.permissions.get(&key) {
+            Some(known) => *known,
+            None => {
+                let kind = if key.0 { Kind::Directory } else { Kind::File };
+                let found = self.with_probe(kind, |entry| try_permissions(entry, new))?;
+                self.permissions.insert(key, found);
+                found
+            }
+        };
+        if !owner {
+            self.limits.owner = true;
+            self.lose("owner and group", change);
         }
-        let held =
-            self.with_file(|file| Ok(Entry::from_open(file.try_clone()?).set_owner(key.0, key.1).is_ok()))?;
-        self.owners.insert(key, held);
-        Ok(held)
+        if bits != 0 && change.kind != Kind::Symlink {
+            self.limits.mode |= bits;
+            self.lose("mode", change);
+        }
+        Ok(())
     }
 
     fn flag(&mut self, is_dir: bool, flags: u32) -> Result<bool> {
@@ -255,6 +275,11 @@ impl<'a> Rehearsal<'a> {
         loss.count += 1;
     }
 
+    /// What the rows that were looked at would lose.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     pub(crate) fn finish(self) -> (Limits, Vec<Loss>) {
         (self.limits, self.losses.into_values().collect())
     }
@@ -310,4 +335,16 @@ impl<'a> Rehearsal<'a> {
         remove_tree(&self.dir, name).context("remove a probe in", self.root.path())?;
         result.context("try out what can be held by", self.root.path())
     }
+}
+
+/// Owner and mode as the commit sets them: whether the first is there then, and which bits of the second are not. Where
+/// permissions are none of the file system's own, no bit is.
+fn try_permissions(entry: &Entry, new: &Attributes) -> io::Result<(bool, u32)> {
+    let set = entry.set_owner(new.uid, new.gid);
+    // What counts is what is there afterwards.
+    let _ = entry.set_mode(new.mode);
+    let now = entry.stat()?.attributes;
+    let bits = now.mode ^ new.mode;
+    let all = if bits & 0o777 != 0 { 0o7777 } else { bits };
+    Ok((set.is_ok() && (now.uid, now.gid) == (new.uid, new.gid), all))
 }

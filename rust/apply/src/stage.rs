@@ -1,7 +1,7 @@
 //! The first half of an apply: everything is written beside the tree, nothing in it.
 
 use crate::attributes;
-use crate::check::{self, Need};
+use crate::check::{Check, Need};
 use crate::journal::{Journal, Phase};
 use crate::limits::{Limits, Loss, Rehearsal};
 use crate::names::Places;
@@ -177,11 +177,18 @@ impl<'a> Incoming<'a> {
             rehearsal.row(&change)?;
             need.add(&change, copies, shares);
         }
-        let (limits, losses) = rehearsal.finish();
         self.places = Places::read(&self.manifest())?;
         self.clear_the_way()?;
         let mut touched = Recorder::create(&self.root, &self.staged(touched::FILE)?)?;
-        check::no_drift(&self.root, &self.manifest(), &self.places, &limits, &mut touched, !strays)?;
+        let mut check = Check {
+            root: &self.root,
+            places: &self.places,
+            limits: rehearsal.limits().clone().and(Limits::remembered(&self.store)?),
+            dated: !strays,
+            rehearsal: &mut rehearsal,
+        };
+        check.tree(&self.manifest(), &mut touched)?;
+        let (limits, losses) = rehearsal.finish();
         touched.finish()?;
         self.journal.limits = limits;
         if self.goes_on {
@@ -412,6 +419,7 @@ impl<'a> Incoming<'a> {
         self.clones()?;
         self.further_names()?;
         sync_filesystem(self.root.fd()).context("sync the file system of", self.root.path())?;
+        self.journal.limits.remember(&self.store)?;
         fault::point("stage.done");
         self.set_phase(Phase::Committing)?;
         fault::point("commit.marked");

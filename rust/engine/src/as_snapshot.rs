@@ -5,7 +5,7 @@ use crate::receive::Delta;
 use crate::report::Received;
 use crate::send::describe;
 use crate::standby::{Room, begin, hex, is_cut, take, workers};
-use snapsync_apply::{Incoming, Journal, Loss, Phase, is_intact};
+use snapsync_apply::{Incoming, Journal, Limits, Loss, Phase, is_intact};
 use snapsync_manifest::ManifestReader;
 use snapsync_model::{Error, Monitor, Result, SnapshotInfo, Stage};
 use snapsync_snapshot::{Shelf, Volume, Work, can_be_a_name};
@@ -109,6 +109,8 @@ fn bring(work: &mut Work<'_>, delta: &mut Input<'_>, strict: bool, monitor: &Mon
         strays: false,
         shares: false,
     };
+    // The base went without it as well.
+    Limits::remembered(&work.shelf())?.remember(work.store())?;
     let (mut incoming, begun) = delta.offer(strict, false, |offer| begin(&room, offer, monitor))?;
     let counts = ManifestReader::open(&incoming.manifest())?.counts()?;
     monitor.start(Stage::Receive, counts.data_bytes);
@@ -117,6 +119,7 @@ fn bring(work: &mut Work<'_>, delta: &mut Input<'_>, strict: bool, monitor: &Mon
     take(&incoming, vec![delta.frames()], seed, monitor)?;
     delta.expect_end()?;
     incoming.seal()?;
+    Limits::remembered(work.store())?.remember(&work.shelf())?;
     incoming.commit()?;
     Ok(Brought { counts, kept: begun.kept, losses: begun.losses })
 }

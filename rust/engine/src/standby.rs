@@ -180,7 +180,9 @@ impl<'a> Local<'a> {
         newest: &SnapshotInfo,
         care: Care,
     ) -> Result<Option<SnapshotInfo>> {
-        let is_cheap = volume.info().provider == Provider::Btrfs && snapsync_sys::is_privileged();
+        let may_search = |root: Root| btrfs::may_search(root.fd());
+        let is_cheap =
+            volume.info().provider == Provider::Btrfs && Root::open(volume.path()).is_ok_and(may_search);
         if !(is_cheap || care.check || care.discard_drift) {
             return Ok(None);
         }

@@ -45,7 +45,9 @@ fn lists(base: &Table, target: &Table) -> Result<Option<Lists>> {
             // What is in such a directory has other places under the same names.
             return Ok(None);
         }
-        if links(was) != links(is) {
+        let is_replaced = |was: &Inode, is: &Inode| (was.generation, was.kind) != (is.generation, is.kind);
+        // A name that another inode has taken over is both removed and added, though the list of names is the same.
+        if links(was) != links(is) || was.zip(is).is_some_and(|(was, is)| is_replaced(was, is)) {
             parents.extend(links(was).iter().chain(links(is)).map(|link| link.parent));
         }
     }

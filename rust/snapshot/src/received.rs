@@ -4,6 +4,7 @@
 //! ```text
 //! DIR/NAME                           a snapshot: a read-only subvolume on Btrfs, elsewhere a directory
 //! DIR/.snapsync/received/ID.json     which snapshot that is, and which directory holds it
+//! DIR/.snapsync/limits.json          what the file system could not hold of them
 //! DIR/.snapsync/receiving/lock       flock(2): held for a moment by who looks for what is unfinished, or begins
 //! DIR/.snapsync/receiving/ID/        one that is on its way
 //!     lock                           flock(2)
@@ -666,6 +667,11 @@ impl Work<'_> {
     /// Where the journal goes. It goes away with the tree, and must not go before.
     pub fn store(&self) -> &Path {
         &self.area
+    }
+
+    /// Where what is known of all snapshots of the shelf goes.
+    pub fn shelf(&self) -> PathBuf {
+        self.shelf.path().join(STORE)
     }
 
     /// The tree is not as the base any more: what was begun goes on, as the journal says.

@@ -1,7 +1,7 @@
 //! A directory that a snapshot is restored to: until it is finished, `.snapsync/restore-ID` in it says so.
 
 use snapsync_model::{Context, Error, Result};
-use snapsync_sys::{Entry, Lock, Root, fault, make_dir_durable, remove_tree};
+use snapsync_sys::{Access, Entry, Lock, Root, fault, make_dir_durable, remove_tree};
 use snapsync_walk::STORE;
 use std::ffi::OsStr;
 use std::io;
@@ -130,7 +130,7 @@ impl Protected {
         if flags & snapsync_sys::PROTECTIVE != 0 {
             snapsync_sys::set_flags_of(&file, flags & !snapsync_sys::PROTECTIVE)?;
         }
-        if stat.mode & 0o300 != 0o300 && !snapsync_sys::is_privileged() {
+        if !top.allows(Access::WRITE_OK | Access::EXEC_OK) {
             top.set_mode(stat.mode | 0o700)?;
         }
         Ok(Protected { top, file, mode: stat.mode, mtime: stat.mtime, flags })

@@ -329,6 +329,11 @@ impl Default for Search {
     }
 }
 
+/// Whether this process may search in trees; asked by doing it.
+pub fn may_search(fd: impl AsFd) -> bool {
+    Search::default().each(fd, Key::of(ROOT_INODE, 0..=0), 0, &mut |_, _| Ok(())).is_ok()
+}
+
 impl Search {
     /// Calls `visit` with key and content of every item between two keys, both included, that lies in a node
     /// written in transaction `since` or later. Returns how many there were.

@@ -2,7 +2,7 @@
 
 use crate::ioctl;
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, StatxFlags, Timespec, Timestamps, Uid, XattrFlags, chownat,
+    Access, AtFlags, FileType, Gid, Mode, OFlags, StatxFlags, Timespec, Timestamps, Uid, XattrFlags, chownat,
     mknodat, openat, statx, utimensat,
 };
 use snapsync_model::{Attributes, Kind, Xattr};
@@ -99,6 +99,15 @@ pub(crate) fn nanoseconds(sec: i64, nsec: u32) -> (i64, bool) {
     }
 }
 
+/// What a target may be unable to hold.
+#[derive(Clone, Copy, Debug)]
+pub enum Part<'a> {
+    Owner,
+    Mode,
+    Time,
+    Xattr(&'a Xattr),
+}
+
 /// Held by an `O_PATH` descriptor, or by an open one where there is one already.
 #[derive(Debug)]
 pub struct Entry {
@@ -134,6 +143,24 @@ impl Entry {
     pub fn open(&self, flags: OFlags) -> io::Result<File> {
         let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK;
         Ok(rustix::fs::open(self.proc_path(), flags, Mode::empty())?.into())
+    }
+
+    /// Whether this process may do it, by mode, access lists and privileges; without doing it.
+    pub fn allows(&self, access: Access) -> bool {
+        rustix::fs::accessat(&self.fd, "", access, AtFlags::EACCESS | AtFlags::EMPTY_PATH).is_ok()
+    }
+
+    /// Whether this process may change attributes that only its owner may: the kernel asks the same before it spares the
+    /// access time. None where that cannot be asked without opening what must not be opened, or may not be read.
+    pub fn is_owned(&self, kind: Kind) -> Option<bool> {
+        if !matches!(kind, Kind::File | Kind::Directory) {
+            return None;
+        }
+        match self.open(OFlags::RDONLY | OFlags::NOATIME).map_err(|e| e.raw_os_error()) {
+            Ok(_) => Some(true),
+            Err(Some(libc::EPERM)) => Some(false),
+            Err(_) => None,
+        }
     }
 
     pub fn set_owner(&self, uid: u32, gid: u32) -> io::Result<()> {
@@ -182,36 +209,36 @@ impl Entry {
 
     /// Sets everything but inode flags, in the order in which nothing undoes what was set before: a change of owner takes
     /// away set-id bits and capabilities. Extended attributes that are not wanted are removed; None leaves them alone.
-    /// `is_lost` says of the owner (None) and of each extended attribute whether it is no failure when it cannot be set.
+    /// `is_lost` says of each part whether it is no failure when it cannot be set.
     pub fn set_attributes(
         &self,
         kind: Kind,
         new: &Attributes,
         xattrs: Option<&[Xattr]>,
-        is_lost: &dyn Fn(Option<&Xattr>) -> bool,
+        is_lost: &dyn Fn(Part<'_>) -> bool,
     ) -> io::Result<()> {
         let now = self.stat()?.attributes;
         let changes_owner = (now.uid, now.gid) != (new.uid, new.gid);
         if changes_owner {
-            tolerate(self.set_owner(new.uid, new.gid), is_lost(None))?;
+            tolerate(self.set_owner(new.uid, new.gid), is_lost(Part::Owner))?;
         }
         if kind != Kind::Symlink && (changes_owner || now.mode != new.mode) {
-            self.set_mode(new.mode)?;
+            tolerate(self.set_mode(new.mode), is_lost(Part::Mode))?;
         }
         if let Some(xattrs) = xattrs {
             self.set_xattrs(xattrs, is_lost)?;
         }
-        self.set_mtime(new.mtime)
+        tolerate(self.set_mtime(new.mtime), is_lost(Part::Time))
     }
 
-    fn set_xattrs(&self, wanted: &[Xattr], is_lost: &dyn Fn(Option<&Xattr>) -> bool) -> io::Result<()> {
+    fn set_xattrs(&self, wanted: &[Xattr], is_lost: &dyn Fn(Part<'_>) -> bool) -> io::Result<()> {
         let now = self.xattrs()?;
         for old in now.iter().filter(|old| wanted.iter().all(|w| w.name != old.name)) {
             // The system's own labels cannot be taken off.
             tolerate(self.remove_xattr(&old.name), true)?;
         }
         for xattr in wanted.iter().filter(|x| !now.contains(x)) {
-            tolerate(self.set_xattr(&xattr.name, &xattr.value), is_lost(Some(xattr)))?;
+            tolerate(self.set_xattr(&xattr.name, &xattr.value), is_lost(Part::Xattr(xattr)))?;
         }
         Ok(())
     }

@@ -79,6 +79,21 @@ pub fn has_mounts_beneath(path: &Path) -> io::Result<bool> {
     }))
 }
 
+/// Device and number of each file that the system swaps to.
+pub fn swap_files() -> io::Result<Vec<((u32, u32), u64)>> {
+    let swaps = match std::fs::read("/proc/swaps") {
+        // A kernel without swap, or a system that hides it.
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => Vec::new(),
+        other => other?,
+    };
+    let names = swaps.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').next());
+    let files = names.map(unescaped).filter(|name| name.first() == Some(&b'/'));
+    Ok(files
+        .filter_map(|name| crate::stat_at(rustix::fs::CWD, OsStr::from_bytes(&name)).ok())
+        .map(|stat| (stat.dev, stat.ino))
+        .collect())
+}
+
 /// White space and backslashes are written as three octal digits, see proc_pid_mountinfo(5).
 fn unescaped(field: &[u8]) -> Vec<u8> {
     let mut parts = field.split(|byte| *byte == b'\\');
@@ -92,11 +107,6 @@ fn unescaped(field: &[u8]) -> Vec<u8> {
         plain.extend_from_slice(rest);
     }
     plain
-}
-
-/// May give files to other users.
-pub fn is_privileged() -> bool {
-    rustix::process::geteuid().is_root()
 }
 
 /// Whether two files in `dir` can share blocks; asked by doing it.

@@ -16,9 +16,10 @@ pub mod xfs;
 
 pub use data::{clone_file, clone_range, copy_range, discard_range, layout, preallocate, read_ahead};
 pub use entry::{
-    APPEND, Entry, IMMUTABLE, NOCOW, PROTECTIVE, REPLICATED_FLAGS, Stat, flags_of, make_node, set_flags_of,
-    stat_at, stat_of, tolerate, xattrs_of,
+    APPEND, Entry, IMMUTABLE, NOCOW, PROTECTIVE, Part, REPLICATED_FLAGS, Stat, flags_of, make_node,
+    set_flags_of, stat_at, stat_of, tolerate, xattrs_of,
 };
 pub use files::{DirEntry, Lock, make_dir_durable, read_dir, remove_tree, sync_filesystem, write_file};
-pub use fs::{FileSystem, can_share, filesystem, has_mounts_beneath, is_privileged, supports_reflinks};
+pub use fs::{FileSystem, can_share, filesystem, has_mounts_beneath, supports_reflinks, swap_files};
 pub use root::{Parents, Root};
+pub use rustix::fs::Access;
