@@ -12,26 +12,50 @@ import struct
 import sys
 from typing import Any, BinaryIO
 
-GREETING = b"snapsync protocol 1\n"
+GREETING = b"snapsync protocol 2\n"
 VOLUME = "9483410d-a82f-44c2-84f8-089f3de11592"
+
+
+class Packets:
+    """What comes in packets behind a greeting, and goes in them."""
+
+    def __init__(self, source: BinaryIO, sink: BinaryIO) -> None:
+        self.source, self.sink = source, sink
+        self.come = b""
+
+    def read(self, length: int = -1) -> bytes:
+        while length < 0 or len(self.come) < length:
+            head = self.source.read(2)
+            if len(head) < 2:
+                break
+            self.come += self.source.read(struct.unpack("<H", head)[0])
+        length = len(self.come) if length < 0 else length
+        taken, self.come = self.come[:length], self.come[length:]
+        return taken
+
+    def write(self, text: bytes) -> None:
+        for start in range(0, len(text), 4000):
+            piece = text[start : start + 4000]
+            self.sink.write(struct.pack("<H", len(piece)) + piece)
+        self.sink.flush()
 
 
 class Wire:
     """Messages over a pair of pipes."""
 
     def __init__(self, source: BinaryIO, sink: BinaryIO, *features: str) -> None:
-        self.source, self.sink = source, sink
+        self.raw, self.source = source, Packets(source, sink)
+        self.sink = self.source
         sink.write(GREETING)
         self.tell({"software": "liar", "features": features})
 
     def greeted(self) -> None:
-        assert self.source.readline() == GREETING
+        assert self.raw.readline() == GREETING
         self.hear()
 
     def tell(self, message: Any) -> None:
         text = json.dumps(message).encode()
         self.sink.write(struct.pack("<I", len(text)) + text)
-        self.sink.flush()
 
     def hear(self) -> Any:
         (length,) = struct.unpack("<I", self.source.read(4))

@@ -345,7 +345,7 @@ def test_the_state_tells_the_last_good_run_and_the_last_error(jobs: Jobs, pairs:
     assert entry["snapshot"] == done["snapshot"] == snapshots(pairs[1].target)[0]["name"]
     assert entry["data_bytes"] == 10_000
     os.rename(pairs[1].source, moved := pairs[1].source.with_name("away"))
-    failed = jobs.outcomes("job1", code=2)["job1"]
+    failed = jobs.outcomes("job1", code=3)["job1"]
     later = jobs.state["job1"]
     assert later["error"] == failed["error"]
     assert later["attempt"] > entry["attempt"]

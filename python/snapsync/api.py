@@ -142,11 +142,13 @@ def sync(
     check: bool = False,
     discard_drift: bool = False,
     read_only: bool | None = None,
+    new_standby: bool = False,
     compress: str = "zstd:1",
     bwlimit: int | None = None,
     rsh: Sequence[str] = ("ssh",),
     remote_path: str = "snapsync",
     ssh_options: Sequence[str] = (),
+    timeout: int = 60,
     channels: int = 1,
     jobs: int = 0,
     progress: Progress | None = None,
@@ -155,9 +157,11 @@ def sync(
 
     One of the two may be `[user@]host:PATH`: `rsh` then runs `remote_path` there, with an `-o` for each of
     `ssh_options`, over `channels` connections. `compress` ("none" or "zstd:LEVEL") and `bwlimit` (bytes a
-    second) are for what travels between machines.
+    second) are for what travels between machines. Without a word from the other for `timeout` seconds either
+    machine gives up.
 
-    The first round restores the whole tree into an absent or empty `target`. `name` names the snapshot;
+    The first round restores the whole tree into an absent or empty `target`; where a standby is known that is
+    not there any more, only with `new_standby`. `name` names the snapshot;
     with `snap` none is taken, and that snapshot of `source` (or "latest") is brought to `target`.
     `keep` says which snapshots stay on both sides afterwards (see `prune`), `keep_last` is short for its
     `last`; without them all do. `strict` refuses where the target cannot hold everything, `jobs` is the
@@ -188,11 +192,13 @@ def sync(
         check=check,
         discard_drift=discard_drift,
         read_only=read_only,
+        new_standby=new_standby,
         compress=compress,
         bwlimit=bwlimit,
         rsh=rsh,
         remote_path=remote_path,
         ssh_options=ssh_options,
+        timeout=timeout,
         channels=channels,
         jobs=jobs,
         progress=progress,
@@ -370,6 +376,7 @@ def rejoin(
     rsh: Sequence[str] = ("ssh",),
     remote_path: str = "snapsync",
     ssh_options: Sequence[str] = (),
+    timeout: int = 60,
     channels: int = 1,
     jobs: int = 0,
     progress: Progress | None = None,
@@ -388,6 +395,7 @@ def rejoin(
         rsh=rsh,
         remote_path=remote_path,
         ssh_options=ssh_options,
+        timeout=timeout,
         channels=channels,
         jobs=jobs,
         progress=progress,
@@ -404,6 +412,7 @@ def switch(
     rsh: Sequence[str] = ("ssh",),
     remote_path: str = "snapsync",
     ssh_options: Sequence[str] = (),
+    timeout: int = 60,
     channels: int = 1,
     jobs: int = 0,
     progress: Progress | None = None,
@@ -420,6 +429,7 @@ def switch(
         rsh=rsh,
         remote_path=remote_path,
         ssh_options=ssh_options,
+        timeout=timeout,
         channels=channels,
         jobs=jobs,
         progress=progress,
@@ -640,6 +650,7 @@ def verify(
     rsh: Sequence[str] = ("ssh",),
     remote_path: str = "snapsync",
     ssh_options: Sequence[str] = (),
+    timeout: int = 60,
     jobs: int = 0,
     progress: Progress | None = None,
 ) -> VerifyReport:
@@ -662,6 +673,7 @@ def verify(
         rsh=rsh,
         remote_path=remote_path,
         ssh_options=ssh_options,
+        timeout=timeout,
         jobs=jobs,
         progress=progress,
     )

@@ -40,6 +40,7 @@ class Job:
     rsh: str = "ssh"
     remote_path: str = "snapsync"
     channels: int = 1
+    timeout: int = 60
     ssh_options: tuple[str, ...] = ()
 
 
@@ -191,6 +192,8 @@ def _text(value: object) -> str:
 
 def _place(value: object) -> str:
     place = _text(value)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", place):
+        raise _Bad(value, 'write [user@]host:PATH, a port as ssh_options = ["Port=2222"], or a whole path')
     if is_remote(place):
         return place
     place = os.path.expanduser(place)
@@ -223,6 +226,13 @@ def _channels(value: object) -> int:
     if _whole(value) > 64:
         raise _Bad(value, "64 channels are the most")
     return _whole(value)
+
+
+def _timeout(value: object) -> int:
+    seconds = _period(value)
+    if not 2 <= seconds <= 86_400:
+        raise _Bad(value, 'write a duration from "2s" to "1d"')
+    return seconds
 
 
 def _flag(value: object) -> bool:
@@ -273,5 +283,6 @@ _KEYS: dict[str, Callable[[object], object]] = {
     "rsh": _text,
     "remote_path": _text,
     "channels": _channels,
+    "timeout": _timeout,
     "ssh_options": _texts,
 }

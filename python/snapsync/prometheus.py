@@ -22,13 +22,16 @@ def write(file: Path, lags: Iterable[Lag], jobs: Iterable[JobStatus], now: datet
     lag_snapshots = gauge("lag_snapshots", "Snapshots that the primary has taken since.")
     problem = gauge("problem", "1 where something is wrong or cannot be looked at.")
     moved = gauge("last_round_bytes", "Bytes of data that the last good round moved.")
+    lost = gauge("lost_entries", "Entries that the standby goes without something of.")
     for lag in lags:
         labels = (lag.name, lag.source or "", lag.target or "")
         problem.labels(*labels).set(lag.problem is not None)
+        lost.labels(*labels).set(lag.lost)
         for metric, value in ((lag_seconds, lag.seconds), (lag_snapshots, lag.snapshots), (moved, lag.bytes)):
             if value is not None:
                 metric.labels(*labels).set(value)
     good = gauge("last_good_round_timestamp_seconds", "When the last good round began.")
+    noted = gauge("notes", "What the last good round had to say.")
     of_side = (*_LABELS, "side")
     epoch = gauge("epoch", "Promotions in the lineage of the volume.", of_side)
     held = gauge("held_snapshots", "Snapshots that are held, by hand or for standbys.", of_side)
@@ -37,6 +40,7 @@ def write(file: Path, lags: Iterable[Lag], jobs: Iterable[JobStatus], now: datet
         labels = (job.job, job.lag.source or "", job.lag.target or "")
         if job.good is not None:
             good.labels(*labels).set(job.good.timestamp())
+            noted.labels(*labels).set(len(job.notes))
         for side, report in (("source", job.source), ("target", job.target)):
             if report is not None:
                 epoch.labels(*labels, side).set(report.volume.epoch)

@@ -166,8 +166,8 @@ class Lag(Record):
     """How far a standby is behind: the snapshots that its primary has taken since its newest one, and the
     seconds since that was taken.
 
-    `bytes` is what the newest good round moved. None is what is not known; `problem` says why, or what is
-    wrong.
+    `bytes` is what the newest good round moved, `lost` the number of entries that the standby goes without
+    something of. None is what is not known; `problem` says why, or what is wrong.
     """
 
     name: str
@@ -177,6 +177,7 @@ class Lag(Record):
     seconds: float | None
     bytes: int | None = None
     problem: str | None = None
+    lost: int = 0
 
 
 class SyncReport(Report):
@@ -617,8 +618,8 @@ class StatusReport(Report):
 class JobRun(Record):
     """What came of one job: `outcome` is done, failed or waiting (not due before `due`).
 
-    `exit_code` is that of its round, and `advice` goes with `error`; `snapshot`, `data_bytes` and
-    `unchanged` are of a good one.
+    `exit_code` is that of its round, and `advice` goes with `error`; `snapshot`, `data_bytes`, `unchanged`
+    and `losses` are of a good one.
     """
 
     job: str
@@ -634,6 +635,7 @@ class JobRun(Record):
     notes: tuple[str, ...] = ()
     error: str | None = None
     advice: str = ""
+    losses: tuple[Loss, ...] = ()
 
 
 class RunReport(Report):
@@ -647,8 +649,8 @@ class RunReport(Report):
 class JobStatus(Record):
     """Where a job stands. `source` and `target` are None where they are elsewhere, or cannot be looked at.
 
-    `good` is when its last good round began; `problems` says what cannot be looked at, and how the last round
-    failed.
+    `good` is when its last good round began, and `notes` what that had to say; `losses` is what the standby
+    goes without. `problems` says what cannot be looked at, and how the last round failed.
     """
 
     job: str
@@ -657,6 +659,8 @@ class JobStatus(Record):
     good: datetime | None
     lag: Lag
     problems: tuple[str, ...]
+    losses: tuple[Loss, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class JobsReport(Report):

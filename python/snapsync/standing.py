@@ -1,5 +1,6 @@
 """How far standbys are behind: for people, for monitoring, and for Prometheus."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -8,7 +9,7 @@ from enum import IntEnum
 from snapsync import _native, render, state
 from snapsync.config import Config, Job, is_remote
 from snapsync.errors import SnapsyncError, describe
-from snapsync.reports import JobStatus, Lag, ListReport, Snapshot, StatusReport
+from snapsync.reports import JobStatus, Lag, ListReport, Loss, Snapshot, StatusReport
 
 
 class Verdict(IntEnum):
@@ -54,8 +55,11 @@ def _job(job: Job, run: state.Run | None, now: datetime) -> JobStatus:
     if lag.seconds is None and not problems:
         problems.append("no round has ended well yet")
     moved = run.data_bytes if run else None
-    lag = replace(lag, bytes=moved, problem="; ".join(problems) or None)
-    return JobStatus(job.name, source, target, run.good if run else None, lag, tuple(problems))
+    losses = tuple(Loss(**loss) for loss in run.losses) if run else ()
+    lost = sum(loss.count for loss in losses)
+    lag = replace(lag, bytes=moved, problem="; ".join(problems) or None, lost=lost)
+    good, notes = (run.good, run.notes) if run else (None, ())
+    return JobStatus(job.name, source, target, good, lag, tuple(problems), losses, notes)
 
 
 def _look(place: str, now: datetime, problems: list[str]) -> StatusReport | None:
@@ -96,13 +100,17 @@ def _line(path: str) -> list[Snapshot]:
 
 def _is_at(known: str, place: str) -> bool:
     """Whether what is known as `host:/whole/path` is at a place that may be relative to somewhere there."""
-    (host, _, path), (known_host, _, known_path) = (_apart(place), _apart(known))
+    (host, path), (known_host, known_path) = (_apart(place), _apart(known))
     return host == known_host and (known_path == path or known_path.endswith(f"/{path}"))
 
 
-def _apart(place: str) -> tuple[str, str, str]:
-    host, colon, path = place.removeprefix("[").partition("]:" if place.startswith("[") else ":")
-    return host, colon, path.rstrip("/")
+def _apart(place: str) -> tuple[str, str]:
+    """The host and the path of `[user@]host:PATH`. Older volumes know IPv6 addresses without brackets."""
+    bracketed = re.fullmatch(r"((?:[^@/]*@)?)\[([^]/]*)\]:(.*)", place, re.DOTALL)
+    if bracketed:
+        return bracketed[1] + bracketed[2], bracketed[3].rstrip("/")
+    host, _, path = place.partition(":" if place.split("/", 1)[0].count(":") == 1 else ":/")
+    return host, (path if place[len(host) : len(host) + 2] != ":/" else f"/{path.lstrip('/')}").rstrip("/")
 
 
 def _since(
@@ -146,7 +154,8 @@ def plugin_line(lags: Sequence[Lag], most: int) -> str:
     """The first line of a monitoring plugin: the verdict, the oldest standby, and the lags as numbers."""
     verdict = worst(judge(lag, most) for lag in lags)
     bad = [lag for lag in lags if judge(lag, most) is verdict is not Verdict.OK]
-    told = [f"{render.name(lag.name)}: {_words(lag)}" for lag in bad or _oldest(lags)]
+    losing = [lag for lag in lags if lag.lost and lag not in bad]
+    told = [f"{render.name(lag.name)}: {_words(lag)}" for lag in bad or losing or _oldest(lags)]
     numbers = [f"{_label(lag.name)}={lag.seconds:.0f}s;;{most}" for lag in lags if lag.seconds is not None]
     line = f"SNAPSYNC {verdict.name} - {'; '.join(told) or 'no standby is known'}".replace("|", "/")
     return f"{line} | {' '.join(numbers)}" if numbers else line
@@ -161,7 +170,8 @@ def _label(name: str) -> str:
 
 
 def _words(lag: Lag) -> str:
-    parts = [behind(lag), *([lag.problem] if lag.problem else [])]
+    lost = [f"with losses in {render.entries(lag.lost)}"] if lag.lost else []
+    parts = [behind(lag), *lost, *([lag.problem] if lag.problem else [])]
     return render.name(", ".join(parts))
 
 

@@ -6,8 +6,8 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from snapsync.errors import IntegrityError, told
 class Run:
     """The runs of one job. `good` is when the last good one began: the standby is what the primary was then.
 
-    `snapshot`, `data_bytes` and `seconds` are of that run; `error` is that of the last attempt, None where it
-    was good.
+    `snapshot`, `data_bytes`, `seconds` and `notes` are of that run, `losses` is what the standby goes without
+    since then or an earlier one; `error` is that of the last attempt, None where it was good, and `failures`
+    how many have failed since.
     """
 
     source: str
@@ -31,6 +32,9 @@ class Run:
     data_bytes: int | None = None
     seconds: float | None = None
     error: str | None = None
+    failures: int = 0
+    losses: tuple[Mapping[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def age(self, now: datetime) -> float | None:
         """Seconds since the last good run began."""
@@ -71,14 +75,32 @@ def of(job: Job, known: Mapping[str, Run]) -> Run | None:
     return run if run and (run.source, run.target) == (job.source, job.target) else None
 
 
-def is_due(job: Job, known: Mapping[str, Run], at: datetime) -> bool:
-    """Whether its period has passed since the last good run. Timers are not exact: nearly is enough."""
+def due(job: Job, run: Run | None, at: datetime) -> datetime | None:
+    """When a job is due: None where that is only when it is named.
+
+    That is when its period has passed since the last good run; timers are not exact, so nearly is enough. One
+    that fails is tried again at once, then after a minute, two, four: not at its full cost each time.
+    """
     if job.period is None:
-        return False
+        return None
+    if run is None:
+        return at
+    if run.failures > 1:
+        delay = min(job.period, 60 * 2 ** min(run.failures - 2, 20))
+        return run.attempt + timedelta(seconds=delay)
+    if run.good is None:
+        return at
+    return run.good + timedelta(seconds=job.period - min(30, job.period / 10))
+
+
+def is_due(job: Job, known: Mapping[str, Run], at: datetime) -> bool:
+    """Whether it is time for a job. A clock that was put back says nothing."""
     run = of(job, known)
-    age = run.age(at) if run else None
-    # A clock that was put back says nothing.
-    return age is None or age < 0 or age >= job.period - min(30, job.period / 10)
+    when = due(job, run, at)
+    if when is None:
+        return False
+    since = (run.attempt if run.failures > 1 else run.good or at) if run else at
+    return when <= at or since > at
 
 
 def attempted(job: Job, at: datetime) -> None:
@@ -93,6 +115,9 @@ def succeeded(job: Job, at: datetime, report: Mapping[str, Any]) -> None:
         attempt=at,
         good=at,
         error=None,
+        failures=0,
+        losses=_losses(job, report),
+        notes=(*report["recovered"], *report["notes"]),
         snapshot=str(report["snapshot"]["name"]),
         data_bytes=int(report["data_bytes"]),
         seconds=float(report["seconds"]),
@@ -101,7 +126,18 @@ def succeeded(job: Job, at: datetime, report: Mapping[str, Any]) -> None:
 
 def failed(job: Job, at: datetime, error: str) -> None:
     """Note why a round failed."""
-    _note(job, attempt=at, error=error)
+    run = of(job, runs())
+    _note(job, attempt=at, error=error, failures=(run.failures if run else 0) + 1)
+
+
+def _losses(job: Job, report: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """What the standby goes without: also what an earlier round could not bring, unless all came anew."""
+    run = of(job, runs()) if report["base"] else None
+    known = {loss["what"]: loss for loss in run.losses} if run else {}
+    for loss in report["losses"]:
+        before = known.get(loss["what"], loss)
+        known[loss["what"]] = {**loss, "count": max(loss["count"], before["count"])}
+    return tuple(known.values())
 
 
 def _note(job: Job, **what: Any) -> None:
@@ -110,7 +146,7 @@ def _note(job: Job, **what: Any) -> None:
         before = of(job, known) or Run(job.source, job.target, what["attempt"])
         known[job.name] = replace(before, **what)
         jobs = {name: asdict(run) for name, run in known.items()}
-        text = json.dumps({"format": 1, "jobs": jobs}, default=datetime.isoformat, indent=1)
+        text = json.dumps({"format": 2, "jobs": jobs}, default=datetime.isoformat, indent=1)
         write(home() / "jobs.json", text)
 
 
@@ -138,5 +174,9 @@ def write(file: Path, text: str, mode: int = 0o644) -> None:
 
 
 def _run(known: dict[str, Any]) -> Run:
-    moments = {key: datetime.fromisoformat(known[key]) for key in ("attempt", "good") if known.get(key)}
-    return Run(**{**known, **moments})
+    moments: dict[str, Any] = {
+        key: datetime.fromisoformat(known[key]) for key in ("attempt", "good") if known.get(key)
+    }
+    lists: dict[str, Any] = {key: tuple(known[key]) for key in ("losses", "notes") if key in known}
+    names = {field.name for field in fields(Run)}
+    return Run(**{key: value for key, value in known.items() if key in names} | moments | lists)

@@ -76,6 +76,16 @@ ReadOnly = Annotated[
         help="Whether the tree of a standby on Btrfs is read-only between rounds.",
     ),
 ]
+Timeout = Annotated[
+    int,
+    Option(
+        "--timeout",
+        min=2,
+        max=86_400,
+        metavar="SECONDS",
+        help="Give the other host up when nothing was heard of it for so long.",
+    ),
+]
 Channels = Annotated[
     int,
     Option("--channels", min=1, max=64, metavar="N", help="Connections to the other host."),
@@ -186,11 +196,16 @@ def sync(
     check: Check = False,
     discard_drift: DiscardDrift = False,
     read_only: ReadOnly = None,
+    new_standby: Annotated[
+        bool,
+        Option("--new-standby", help="Begin anew where a standby is known that is not there any more."),
+    ] = False,
     compress: Compress = "zstd:1",
     bwlimit: BandwidthLimit = None,
     rsh: Rsh = "ssh",
     remote_path: RemotePath = "snapsync",
     ssh_options: SshOptions = None,
+    timeout: Timeout = 60,
     channels: Channels = 1,
     jobs: Jobs = 0,
     as_json: Json = False,
@@ -210,6 +225,9 @@ def sync(
 
     A standby that was changed by hand is refused before anything is applied: on Btrfs whatever was changed,
     elsewhere where the round would touch it, or anywhere with --check.
+
+    A standby that is known at TARGET and not there, because its disk is not mounted, is not made anew: the
+    round is refused without --new-standby.
 
     With any --keep option, the snapshots on both sides that none of them keeps are deleted after the round,
     but for held ones and bases of standbys, as `snapsync prune` does on one volume.
@@ -238,11 +256,13 @@ def sync(
         check=check,
         discard_drift=discard_drift,
         read_only=read_only,
+        new_standby=new_standby,
         compress=compress,
         bwlimit=rate(bwlimit),
         rsh=rsh,
         remote_path=remote_path,
         ssh_options=ssh_options or [],
+        timeout=timeout,
         channels=channels,
         jobs=jobs,
     )
@@ -404,6 +424,7 @@ def rejoin(
     rsh: Rsh = "ssh",
     remote_path: RemotePath = "snapsync",
     ssh_options: SshOptions = None,
+    timeout: Timeout = 60,
     channels: Channels = 1,
     jobs: Jobs = 0,
     as_json: Json = False,
@@ -428,6 +449,7 @@ def rejoin(
         rsh=rsh,
         remote_path=remote_path,
         ssh_options=ssh_options or [],
+        timeout=timeout,
         channels=channels,
         jobs=jobs,
     )
@@ -442,6 +464,7 @@ def switch(
     rsh: Rsh = "ssh",
     remote_path: RemotePath = "snapsync",
     ssh_options: SshOptions = None,
+    timeout: Timeout = 60,
     channels: Channels = 1,
     jobs: Jobs = 0,
     as_json: Json = False,
@@ -464,6 +487,7 @@ def switch(
         rsh=rsh,
         remote_path=remote_path,
         ssh_options=ssh_options or [],
+        timeout=timeout,
         channels=channels,
         jobs=jobs,
     )
@@ -878,6 +902,7 @@ def verify(
     rsh: Rsh = "ssh",
     remote_path: RemotePath = "snapsync",
     ssh_options: SshOptions = None,
+    timeout: Timeout = 60,
     jobs: Jobs = 0,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -904,6 +929,7 @@ def verify(
         rsh=rsh,
         remote_path=remote_path,
         ssh_options=ssh_options or [],
+        timeout=timeout,
         jobs=jobs,
     )
 
@@ -992,8 +1018,10 @@ def run(
       target = "root@backup:/standby/web"
       period = "15m"
 
-    Other keys are exclude, include, strict, check, read_only, compress, bwlimit, rsh, remote_path, channels
-    and ssh_options: the options of `snapsync sync`. `exclude = []` leaves nothing out any more. What became
+    Other keys are exclude, include, strict, check, read_only, compress, bwlimit, rsh, remote_path, channels,
+    timeout and ssh_options: the options of `snapsync sync`. `exclude = []` leaves nothing out any more. A job
+    that fails again is tried after a minute, two, four, up to its period; one whose disk is not mounted is
+    refused, and goes on when it is. What the standby goes without is told by `snapsync status`. What became
     of each job is kept in /var/lib/snapsync for root, else in $XDG_STATE_HOME/snapsync, or where
     SNAPSYNC_STATE_DIR says.
     """

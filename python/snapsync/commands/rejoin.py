@@ -28,11 +28,12 @@ def run(
     rsh: str,
     remote_path: str,
     ssh_options: Sequence[str],
+    timeout: int,
     channels: int,
     jobs: int,
 ) -> int:
     if preview:
-        return _preview(output, old, new, file, rsh, remote_path, ssh_options, jobs)
+        return _preview(output, old, new, file, rsh, remote_path, ssh_options, timeout, jobs)
     if file is not None:
         message = "only a preview is written to a file"
         raise told(UsageError(message), message, "add --preview, or leave out --output")
@@ -45,6 +46,7 @@ def run(
             rsh=words(rsh),
             remote_path=remote_path,
             ssh_options=ssh_options,
+            timeout=timeout,
             channels=channels,
             jobs=jobs,
             progress=progress,
@@ -75,6 +77,7 @@ def _preview(
     rsh: str,
     remote_path: str,
     ssh_options: Sequence[str],
+    timeout: int,
     jobs: int,
 ) -> int:
     with tempfile.TemporaryDirectory(prefix="snapsync-") as directory:
@@ -87,6 +90,7 @@ def _preview(
                 rsh=words(rsh),
                 remote_path=remote_path,
                 ssh_options=ssh_options,
+                timeout=timeout,
                 jobs=jobs,
                 progress=progress,
             )

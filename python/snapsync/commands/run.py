@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import subprocess
 import sys
 from collections import defaultdict
@@ -19,7 +20,7 @@ from snapsync import render, state
 from snapsync.config import Job, is_remote
 from snapsync.errors import ExitCode, IntegrityError, UsageError, describe, told
 from snapsync.output import Output
-from snapsync.reports import JobRun, RunReport
+from snapsync.reports import JobRun, Loss, RunReport
 
 
 def run(output: Output, names: Sequence[str], *, now: bool, config: Path | None, parallel: int) -> int:
@@ -56,6 +57,7 @@ def arguments(job: Job) -> list[str]:
     words += [f"--bwlimit={job.bwlimit}"] if job.bwlimit else []
     if is_remote(job.source) or is_remote(job.target):
         words += [f"--rsh={job.rsh}", f"--remote-path={job.remote_path}", f"--channels={job.channels}"]
+        words += [f"--timeout={job.timeout}"]
         words += [word for option in job.ssh_options for word in ("-o", option)]
     return [*words, "--", job.source, job.target]
 
@@ -100,8 +102,9 @@ class _Runner:
 
     def _round(self, job: Job) -> JobRun:
         at, started = state.now(), monotonic()
+        lost = _not_there(job)
         self._note(lambda: state.attempted(job, at))
-        code, out, err = self._sync(job)
+        code, out, err = lost or self._sync(job)
         outcome = _outcome(job, code, out, err, monotonic() - started)
         if outcome.error is None:
             self._note(lambda: state.succeeded(job, at, json.loads(out)))
@@ -139,6 +142,33 @@ class _Runner:
         return process.returncode, out, err
 
 
+def _not_there(job: Job) -> tuple[int, str, str] | None:
+    """The refusal of a job that has had a volume on this machine where there is none now; None for others.
+
+    An empty mount point is no place to begin anew.
+    """
+    run = state.of(job, state.runs())
+    for side, place in (("source", job.source), ("target", job.target)):
+        if run is None or run.good is None or is_remote(place) or _has_store(place):
+            continue
+        message = f"the {side} {place} was a volume in the last good round, and is none now"
+        advice = (
+            "mount its file system, and the job goes on by itself; if it is gone, "
+            f"`snapsync sync {job.source} {job.target} --new-standby` begins anew"
+        )
+        return ExitCode.REFUSED, json.dumps({"error": {"message": message, "advice": advice}}), ""
+    return None
+
+
+def _has_store(place: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(os.path.join(place, ".snapsync")).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # that the round tells
+        return True
+
+
 def _whole(place: str) -> str:
     return place if is_remote(place) else os.path.realpath(place)
 
@@ -157,6 +187,7 @@ def _outcome(job: Job, code: int, out: str, err: str, seconds: float) -> JobRun:
             data_bytes=answer["data_bytes"],
             unchanged=answer["unchanged"],
             notes=tuple(answer["recovered"]) + tuple(answer["notes"]),
+            losses=tuple(Loss(**loss) for loss in answer["losses"]),
         )
     error = answer.get("error", {})
     last_words = err.strip().splitlines()[-1:] or [f"its process ended with {code}, and no word"]
@@ -176,13 +207,17 @@ def _answer(out: str) -> dict[str, Any]:
 
 def _waiting(job: Job, known: dict[str, state.Run]) -> JobRun:
     run = state.of(job, known)
-    due = run.good + timedelta(seconds=job.period) if run and run.good and job.period else None
+    if run is not None and run.failures > 1:
+        due = state.due(job, run, run.attempt)
+    else:
+        due = run.good + timedelta(seconds=job.period) if run and run.good and job.period else None
     return JobRun(job.name, job.source, job.target, "waiting", 0, 0.0, due=due)
 
 
 def _told(outcome: JobRun) -> Iterator[str]:
     """What a reader of the log needs beyond the summary."""
     yield from outcome.notes
+    yield from (line.strip() for line in render.losses(outcome.losses))
     if outcome.error is not None:
         yield outcome.error
         yield from outcome.advice.splitlines()
@@ -199,4 +234,5 @@ def _line(job: JobRun) -> str:
     if job.error is not None:
         return f"failed with exit code {job.exit_code}"
     moved = "nothing changed" if job.unchanged else f"moved {render.size(job.data_bytes or 0)}"
-    return f"snapshot {render.name(job.snapshot or '')}, {moved}, in {render.seconds(job.seconds)}"
+    lost = f", with losses in {render.entries(sum(loss.count for loss in job.losses))}" if job.losses else ""
+    return f"snapshot {render.name(job.snapshot or '')}, {moved}, in {render.seconds(job.seconds)}{lost}"

@@ -61,7 +61,8 @@ def _run(
 
 def _jobs(jobs: Iterable[JobStatus]) -> Iterator[str]:
     for job in jobs:
-        yield f"{job.job}: {standing.behind(job.lag)}"
+        lost = f", with losses in {render.entries(job.lag.lost)}" if job.lag.lost else ""
+        yield f"{job.job}: {standing.behind(job.lag)}{lost}"
         good = "never" if job.good is None else f"{render.moment(job.good)}, moved {_moved(job.lag)}"
         yield f"  last good  {good}"
         for side, place, report in (
@@ -71,6 +72,11 @@ def _jobs(jobs: Iterable[JobStatus]) -> Iterator[str]:
             yield f"  {side}     {render.name(place or '')}{_side(report)}"
         for problem in job.problems:
             yield f"  problem    {render.name(problem)}"
+        for loss in job.losses:
+            times = f"{loss.count:,} times, for example {render.name(loss.example)}"
+            yield f"  lost       {render.name(loss.what)}: {times}"
+        for note in job.notes:
+            yield f"  note       {render.name(note)}"
 
 
 def _moved(lag: Lag) -> str:

@@ -20,6 +20,7 @@ def run(
     rsh: str,
     remote_path: str,
     ssh_options: Sequence[str],
+    timeout: int,
     channels: int,
     jobs: int,
 ) -> int:
@@ -32,6 +33,7 @@ def run(
             rsh=words(rsh),
             remote_path=remote_path,
             ssh_options=ssh_options,
+            timeout=timeout,
             channels=channels,
             jobs=jobs,
             progress=progress,

@@ -20,6 +20,7 @@ def run(
     rsh: str,
     remote_path: str,
     ssh_options: Sequence[str],
+    timeout: int,
     jobs: int,
 ) -> int:
     with output.progress() as progress:
@@ -32,6 +33,7 @@ def run(
             rsh=words(rsh),
             remote_path=remote_path,
             ssh_options=ssh_options,
+            timeout=timeout,
             jobs=jobs,
             progress=progress,
         )

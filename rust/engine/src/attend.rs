@@ -1,9 +1,9 @@
 //! The standby's half of a round whose primary is at the other end of a channel.
 
-use crate::protocol::{Answer, Ask, Wire, nonsense};
+use crate::protocol::{Answer, Ask, Failure, Wire, nonsense};
 use crate::receive::Delta;
 use crate::remote::Further;
-use crate::retention::Keep;
+use crate::retention::{self, Keep};
 use crate::standby::{Local, Opening, StandbyEnd};
 use serde_json::value::RawValue;
 use snapsync_model::{Error, Monitor, Result, Stage};
@@ -65,9 +65,15 @@ impl Attending<'_, '_, '_> {
                 self.wire.tell(&Answer::Committed { snapshot, notes: self.monitor.take_notes() })?;
             }
             Ask::Prune { keep, needed } => {
-                let keep = self.may_prune(keep)?;
-                let pruned = self.standby.prune(&keep, &needed)?;
-                self.wire.tell(&Answer::Pruned(pruned))?;
+                let pruned = self.may_prune(keep).and_then(|keep| self.standby.prune(&keep, &needed));
+                let answer = match pruned {
+                    Ok(pruned) => Answer::Pruned(pruned),
+                    Err(error) if retention::is_bearable(&error) => {
+                        Answer::Unpruned(Failure::of(&error, false))
+                    }
+                    Err(error) => return Err(error),
+                };
+                self.wire.tell(&answer)?;
             }
             Ask::Failed(failure) => return Err(failure.into_error(&self.wire.peer)),
             Ask::Done { report } => return Ok(Some(report)),
@@ -86,20 +92,17 @@ impl Attending<'_, '_, '_> {
 
     /// What is kept, where the other end wants to keep `keep`: what this end allows.
     fn may_prune(&self, keep: Keep) -> Result<Keep> {
-        let keep = match &self.pruning {
-            Pruning::AsAsked => keep,
-            Pruning::Own(own) => own.clone(),
-            Pruning::Never => {
-                return Err(Error::refused(
-                    "the standby is up to date, but keeps its old snapshots: it does not let this client delete any",
-                    "leave out what says how many are kept, or have its server started with --allow-prune",
-                ));
-            }
-        };
         if keep.is_empty() || keep.check().is_err() || !self.has_committed {
             return Err(nonsense(&self.wire.peer, "a request to delete what the standby holds"));
         }
-        Ok(keep)
+        match &self.pruning {
+            Pruning::AsAsked => Ok(keep),
+            Pruning::Own(own) => Ok(own.clone()),
+            Pruning::Never => Err(Error::refused(
+                "it does not let this client delete any",
+                "its administrator can prune there, or start its server with --allow-prune",
+            )),
+        }
     }
 
     fn begin(&mut self, strict: bool, has_manifest: bool) -> Result<()> {

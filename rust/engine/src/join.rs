@@ -1,13 +1,14 @@
 //! Further channels of a round: each comes in through a process of its own, and is handed on to the one that works on
 //! the volume over a socket in the volume's store.
 
+use crate::protocol::{Answer, Wire};
 use crate::receive::BUFFER;
 use snapsync_model::{Context, Error, Monitor, Result};
 use snapsync_stream::{Arrivals, Channel, Limit, Outlet};
 use snapsync_sys::Root;
 use std::io::{self, BufReader, BufWriter};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -106,32 +107,25 @@ fn outlet<'a>(
     Ok(Outlet { to: Box::new(to), name: peer.to_path_buf() })
 }
 
-/// Hands on what comes from `from` to the round that waits in `store`, and back to `to`, until one end is done.
-/// `ready` is called when the round is found.
-pub(crate) fn relay(
-    store: &Path,
-    token: Uuid,
-    from: OwnedFd,
-    to: OwnedFd,
-    monitor: &Monitor,
-    ready: impl FnOnce() -> Result<()>,
-) -> Result<()> {
+/// Hands on what comes over the wire to the round that waits in `store`, and back, until one end is done.
+pub(crate) fn relay(store: &Path, token: Uuid, wire: &mut Wire<'_>, monitor: &Monitor) -> Result<()> {
     let path = store.join(format!("{SOCKET}{token}"));
     let socket = at_socket(&path, |short| UnixStream::connect(short)).context("join", &path)?;
-    ready()?;
-    let done = Monitor::default();
+    wire.tell(&Answer::Ready)?;
+    let link = Arc::clone(wire.link());
+    let Wire { from, to, .. } = wire;
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let copied = Channel::new(from, &done).and_then(|mut from| io::copy(&mut from, &mut &socket));
+            let _ = io::copy(from, &mut &socket);
             // The round reads to its end record: what it lacks it tells itself.
-            let _ = copied.and_then(|_| socket.shutdown(Shutdown::Write));
+            let _ = socket.shutdown(Shutdown::Write);
         });
-        let back = || {
+        let mut back = || {
             let mut from = Channel::new(socket.as_fd().try_clone_to_owned()?, monitor)?;
-            io::copy(&mut from, &mut Channel::new(to, monitor)?)
+            io::copy(&mut from, to.get_mut())
         };
         let copied = back();
-        done.cancel();
+        link.give_up();
         copied.map(drop).map_err(|e| snapsync_stream::wire::lift(e, "join", &path))
     })
 }

@@ -15,6 +15,7 @@ pub mod fuzz;
 mod hold;
 mod inspect;
 mod join;
+mod known;
 mod place;
 mod protocol;
 mod pruned;

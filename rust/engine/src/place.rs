@@ -1,6 +1,5 @@
 //! What people name on the command line, checked before anything is touched.
 
-use crate::standby::Looked;
 use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, Side, SnapshotInfo, Subset};
 use snapsync_snapshot::{Replaced, Volume, is_vacant};
 use snapsync_walk::Tree;
@@ -128,6 +127,20 @@ pub(crate) struct Target {
     pub(crate) path: PathBuf,
     pub(crate) volume: Option<Volume>,
     pub(crate) exists: bool,
+    /// Why it cannot be made: there is not even the directory above it.
+    pub(crate) lacks: Option<String>,
+}
+
+impl Target {
+    pub(crate) fn expect_reachable(&self) -> Result<()> {
+        self.lacks.clone().map_or(Ok(()), |lacks| Err(Error::usage(lacks, "check the path")))
+    }
+}
+
+/// Which file system a path is on, or would be.
+pub(crate) fn filesystem_of(path: &Path) -> Option<String> {
+    let above = path.ancestors().find(|above| above.is_dir())?;
+    std::fs::File::open(above).ok().and_then(snapsync_sys::identity)
 }
 
 /// A primary, or what is to become one, so far as it can be judged without writing anything.
@@ -142,9 +155,19 @@ pub(crate) fn source(path: &Path) -> Result<Option<Volume>> {
 
 /// A standby, or where one is to be, as far as that; and apart from a source on the same machine.
 pub(crate) fn target(path: &Path, source: Option<&Path>) -> Result<Target> {
-    let target = target_of(path)?;
+    let target = match target_of(path) {
+        // It may be known what was there: whoever asks is to hear of that first.
+        Err(error) if error.exit_code() == 2 && above(path).symlink_metadata().is_err() => {
+            let path = resolved(path)?;
+            Target { path, volume: None, exists: false, lacks: Some(error.sentence()) }
+        }
+        found => found?,
+    };
     if let Some(source) = source {
         apart(source, &target.path)?;
+    }
+    if target.lacks.is_some() {
+        return Ok(target);
     }
     if !target.volume.as_ref().is_some_and(Volume::is_read_only) {
         writable(if target.exists { &target.path } else { parent(&target.path)? })?;
@@ -171,7 +194,7 @@ pub(crate) fn target_of(path: &Path) -> Result<Target> {
     if path.symlink_metadata().is_ok() {
         let path = existing_directory(path)?;
         let volume = Volume::find(&path)?;
-        return Ok(Target { path, volume, exists: true });
+        return Ok(Target { path, volume, exists: true, lacks: None });
     }
     let name = path.file_name().ok_or_else(|| {
         Error::usage(
@@ -179,8 +202,23 @@ pub(crate) fn target_of(path: &Path) -> Result<Target> {
             "name a directory to be made",
         )
     })?;
-    let above = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Ok(Target { path: existing_directory(above)?.join(name), volume: None, exists: false })
+    let path = existing_directory(above(path))?.join(name);
+    Ok(Target { path, volume: None, exists: false, lacks: None })
+}
+
+fn above(path: &Path) -> &Path {
+    path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Without links and `..` as far as it is there; what follows is not there, and has none.
+pub(crate) fn resolved(path: &Path) -> Result<PathBuf> {
+    let whole = std::path::absolute(path).context("find the path of", path)?;
+    let there = whole.ancestors().find(|above| above.symlink_metadata().is_ok()).unwrap_or(Path::new("/"));
+    let rest = whole.strip_prefix(there).unwrap_or(Path::new(""));
+    if rest.components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
+        return Err(Error::usage(format!("{} does not exist", path.display()), "check the path"));
+    }
+    Ok(there.canonicalize().context("find", there)?.join(rest))
 }
 
 pub(crate) fn parent(path: &Path) -> Result<&Path> {
@@ -247,17 +285,5 @@ pub(crate) fn expect_standby(path: &str, role: Role) -> Result<()> {
     Err(Error::refused(
         format!("{path} is a primary, not a standby"),
         "it would be overwritten: check which way you mean, or name another target",
-    ))
-}
-
-pub(crate) fn is_standby_of(target: &Looked, primary: Option<&Volume>) -> Result<()> {
-    target.role.map_or(Ok(()), |role| expect_standby(&target.path, role))?;
-    let Some(lineage) = target.lineage else { return Ok(()) };
-    if primary.is_some_and(|p| p.info().lineage == lineage) {
-        return Ok(());
-    }
-    Err(Error::refused(
-        format!("{} is the standby of another volume", target.path),
-        "name its own primary as the source, or another target",
     ))
 }

@@ -13,15 +13,22 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use snapsync_model::{Context, Error, Monitor, Result, SnapshotInfo};
 use snapsync_stream::wire::{fill, lift};
-use snapsync_stream::{Arrivals, Channel, Limit, Outlet};
+use snapsync_stream::{Arrivals, Channel, Heart, Limit, Link, Outlet};
 use std::io::{BufReader, BufWriter, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use uuid::Uuid;
 
-/// The first bytes of either end, so that whatever else a remote shell prints is not taken for an answer.
-const GREETING: &[u8] = b"snapsync protocol 1\n";
+/// The first bytes of either end, so that whatever else a remote shell prints is not taken for an answer. The number of
+/// the protocol and the end of the line follow.
+const GREETING: &[u8] = b"snapsync protocol ";
+const VERSION: u32 = 2;
+/// The last version whose messages do not travel in packets.
+const WITHOUT_PACKETS: u32 = 1;
+/// What is shown of something that is no greeting.
+const SHOWN: usize = 100;
 pub(crate) const LONGEST: u32 = 4 << 20;
 /// The feature of an end that answers `Request::Digest`.
 pub(crate) const DIGEST: &str = "digest";
@@ -31,6 +38,9 @@ pub(crate) const DIGEST: &str = "digest";
 pub(crate) struct Hello {
     pub(crate) software: String,
     pub(crate) features: Vec<String>,
+    /// Seconds without a byte after which the end that started the other gives up; both then do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) patience: Option<u64>,
 }
 
 /// What the end that was started is asked for first. Paths are bytes.
@@ -94,6 +104,8 @@ pub(crate) enum Answer {
         notes: Vec<String>,
     },
     Pruned(Vec<SnapshotInfo>),
+    /// All of them stay, and why.
+    Unpruned(Failure),
     Did(Box<Outcome>),
     /// So many bytes of records follow.
     Records {
@@ -119,7 +131,7 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    fn of(error: &Error, needed: bool) -> Failure {
+    pub(crate) fn of(error: &Error, needed: bool) -> Failure {
         Failure { exit_code: error.exit_code(), what: error.sentence(), advice: error.advice(), needed }
     }
 
@@ -137,6 +149,10 @@ impl Failure {
     }
 }
 
+fn hello(patience: Option<u64>) -> Hello {
+    Hello { software: snapsync_stream::wire::software(), features: vec![DIGEST.to_owned()], patience }
+}
+
 /// A channel that messages and deltas go over.
 pub(crate) struct Wire<'a> {
     pub(crate) from: BufReader<Channel<'a>>,
@@ -146,6 +162,8 @@ pub(crate) struct Wire<'a> {
     has_failed: bool,
     /// What the other end has said of the snapshot when it failed.
     pub(crate) is_needed: Option<bool>,
+    /// Ends after both directions.
+    heart: Heart,
 }
 
 impl<'a> Wire<'a> {
@@ -153,16 +171,25 @@ impl<'a> Wire<'a> {
         from: impl Into<OwnedFd>,
         to: impl Into<OwnedFd>,
         peer: PathBuf,
+        patience: Duration,
         monitor: &'a Monitor,
     ) -> Result<Wire<'a>> {
-        let channel = |fd: OwnedFd| Channel::new(fd, monitor).context("talk to", &peer);
+        let (from, to) = (from.into(), to.into());
+        let name = peer.to_string_lossy().into_owned();
+        let heart = Heart::new(from.as_fd(), to.as_fd(), name, patience).context("talk to", &peer)?;
+        let channel = |fd: OwnedFd| Channel::of(heart.link(), fd, monitor).context("talk to", &peer);
         Ok(Wire {
-            from: BufReader::with_capacity(BUFFER, channel(from.into())?),
-            to: BufWriter::with_capacity(BUFFER, channel(to.into())?),
+            from: BufReader::with_capacity(BUFFER, channel(from)?),
+            to: BufWriter::with_capacity(BUFFER, channel(to)?),
             peer,
             has_failed: false,
             is_needed: None,
+            heart,
         })
+    }
+
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        self.heart.link()
     }
 
     /// Tells a failure, once; whether the other end has been told.
@@ -185,24 +212,92 @@ impl<'a> Wire<'a> {
         Outlet { to: Box::new(&mut self.to), name: self.peer.clone() }
     }
 
-    /// Both ends say who they are before anything else.
+    /// Both ends say who they are before anything else: first the one that has started the other.
     pub(crate) fn greet(&mut self) -> Result<Hello> {
-        self.to.write_all(GREETING).map_err(|e| lift(e, "write to", &self.peer))?;
-        self.tell(&Hello { software: snapsync_stream::wire::software(), features: vec![DIGEST.to_owned()] })?;
-        let mut greeting = [0; GREETING.len()];
-        for at in 0..greeting.len() {
-            fill(&mut self.from, &mut greeting[at..=at], &self.peer)?;
-            if !GREETING.starts_with(&greeting[..=at]) {
-                return Err(self.strange(&greeting[..=at]));
+        self.say_version(VERSION)?;
+        let version = self.hear_version()?;
+        if version != VERSION {
+            return Err(self.speaks_another(version));
+        }
+        self.link().speak_in_packets();
+        self.tell(&hello(Some(self.link().patience().as_secs())))?;
+        self.hear()
+    }
+
+    pub(crate) fn greet_back(&mut self) -> Result<()> {
+        let version = self.hear_version()?;
+        self.say_version(if version == WITHOUT_PACKETS { version } else { VERSION })?;
+        if version == WITHOUT_PACKETS {
+            self.tell(&hello(None))?;
+        }
+        if version != VERSION {
+            let error = self.speaks_another(version);
+            if version == WITHOUT_PACKETS && self.fail(&error, false) {
+                // It is to have asked before it finds nobody there.
+                let _ = self.hear::<Request>();
+            }
+            return Err(error);
+        }
+        self.link().speak_in_packets();
+        self.tell(&hello(None))?;
+        let theirs: Hello = self.hear()?;
+        theirs.patience.into_iter().for_each(|seconds| {
+            self.link().set_patience(Duration::from_secs(seconds.clamp(1, 86_400)));
+        });
+        Ok(())
+    }
+
+    fn say_version(&mut self, version: u32) -> Result<()> {
+        let mut put = || {
+            self.to.write_all(GREETING)?;
+            writeln!(self.to, "{version}")?;
+            self.to.flush()
+        };
+        put().map_err(|e| lift(e, "write to", &self.peer))
+    }
+
+    /// No byte more is read: what follows may be in packets.
+    fn hear_version(&mut self) -> Result<u32> {
+        let mut line = Vec::new();
+        loop {
+            let mut byte = [0];
+            fill(self.from.get_mut(), &mut byte, &self.peer)?;
+            line.push(byte[0]);
+            let number = line.strip_prefix(GREETING);
+            match (number.and_then(|number| number.strip_suffix(b"\n")), number) {
+                (Some(number), _) => {
+                    let version = std::str::from_utf8(number).ok().and_then(|number| number.parse().ok());
+                    return version.ok_or_else(|| self.strange(&line));
+                }
+                (None, Some(number)) if number.len() < 9 && number.iter().all(u8::is_ascii_digit) => {}
+                (None, None) if GREETING.starts_with(&line) => {}
+                _ => return Err(self.strange(&line)),
             }
         }
-        self.hear()
+    }
+
+    /// Says who it is, where that can be heard.
+    fn speaks_another(&mut self, version: u32) -> Error {
+        let hello = if version == WITHOUT_PACKETS { self.hear::<Hello>().ok() } else { None };
+        let theirs = hello.map_or("another snapsync".to_owned(), |hello| hello.software);
+        let (peer, ours) = (self.peer.display(), snapsync_stream::wire::software());
+        let older = if version < VERSION { self.peer.display().to_string() } else { "this end".to_owned() };
+        Error::failed(
+            format!(
+                "{peer} runs {theirs}, which speaks protocol {version}, and this is {ours}, which speaks \
+                 protocol {VERSION}"
+            ),
+            format!("install the same version on both: the one on {older} is older"),
+        )
     }
 
     fn strange(&mut self, start: &[u8]) -> Error {
         let mut text = start.to_vec();
-        let more = self.from.buffer();
-        text.extend(&more[..more.len().min(100)]);
+        let mut more = [0; SHOWN];
+        // Only what is there already.
+        self.from.get_mut().hurry(Duration::from_millis(100));
+        let count = self.from.get_mut().read(&mut more).unwrap_or(0);
+        text.extend(&more[..count]);
         Error::failed(
             format!(
                 "{} does not answer as snapsync does: {:?}",

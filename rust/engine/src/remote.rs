@@ -14,7 +14,7 @@ use crate::{Options, Travel};
 use serde_json::value::RawValue;
 use snapsync_model::{Context, Error, Monitor, Result, SnapshotInfo};
 use snapsync_stream::wire::{lift, write_head};
-use snapsync_stream::{Arrivals, Limit, Outlet, Sent, send};
+use snapsync_stream::{Arrivals, Limit, Outlet, PATIENCE, Sent, send};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -32,12 +32,34 @@ pub struct Reach {
     pub remote_path: String,
     /// Each is given as `-o OPTION`.
     pub options: Vec<String>,
+    /// How long without a byte from there before it is given up.
+    pub patience: Duration,
     pub channels: usize,
 }
 
 impl Default for Reach {
     fn default() -> Self {
-        Reach { rsh: vec!["ssh".into()], remote_path: "snapsync".into(), options: Vec::new(), channels: 1 }
+        Reach {
+            rsh: vec!["ssh".into()],
+            remote_path: "snapsync".into(),
+            options: Vec::new(),
+            patience: PATIENCE,
+            channels: 1,
+        }
+    }
+}
+
+impl Reach {
+    /// What ssh is told beyond its own configuration: the first of two options counts, so that the user's comes first.
+    fn ssh_options(&self) -> Vec<String> {
+        let mut options = self.options.clone();
+        if self.rsh == Reach::default().rsh {
+            let seconds = self.patience.as_secs().max(3);
+            options.push(format!("ConnectTimeout={seconds}"));
+            options.push(format!("ServerAliveInterval={}", seconds / 3));
+            options.push("ServerAliveCountMax=3".to_owned());
+        }
+        options
     }
 }
 
@@ -45,7 +67,7 @@ const MOST_CHANNELS: usize = 64;
 /// Who has failed says so within this time.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// What has nothing more to say ends within this time.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TO_END: Duration = Duration::from_secs(10);
 
 /// `[user@]host:PATH`: a path with a colon before its first slash.
 pub(crate) struct Address {
@@ -57,6 +79,7 @@ impl Address {
     /// None for a path on this machine.
     pub(crate) fn parse(text: &Path) -> Result<Option<Address>> {
         let bytes = text.as_os_str().as_bytes();
+        is_no_url(text)?;
         let before_slash = bytes.split(|b| *b == b'/').next().unwrap_or_default();
         // An IPv6 address is in brackets.
         let from =
@@ -73,8 +96,40 @@ impl Address {
     }
 
     pub(crate) fn show(&self) -> String {
-        format!("{}:{}", self.host, String::from_utf8_lossy(&self.path))
+        shown(&self.host, &String::from_utf8_lossy(&self.path))
     }
+}
+
+/// `host:PATH` as it can be named again: an IPv6 address is in brackets.
+fn shown(host: &str, path: &str) -> String {
+    match host.rsplit_once('@').map_or(("", host), |(user, host)| (user, host)) {
+        (_, address) if !address.contains(':') => format!("{host}:{path}"),
+        ("", address) => format!("[{address}]:{path}"),
+        (user, address) => format!("{user}@[{address}]:{path}"),
+    }
+}
+
+/// Other programs take `ssh://[user@]host[:port]/path`, and what is before the first colon is no host then.
+fn is_no_url(text: &Path) -> Result<()> {
+    let whole = text.to_string_lossy();
+    let Some((scheme, rest)) = whole.split_once("://") else { return Ok(()) };
+    let is_word = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+.-".contains(c));
+    if !is_word {
+        return Ok(());
+    }
+    let (place, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let port = place.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
+    let (host, port) =
+        port.map_or((place, String::new()), |(host, port)| (host, format!(" with `-o Port={port}`")));
+    Err(Error::usage(
+        format!("{whole} is no place that snapsync understands"),
+        match scheme {
+            "ssh" | "sftp" | "scp" => format!("write it as {host}:/{path}{port}"),
+            "file" => format!("write the path alone: /{path}"),
+            _ => format!("write [user@]host:PATH, or ./{whole} for a directory of that name"),
+        },
+    ))
 }
 
 /// A snapsync on another machine, started for one request.
@@ -91,7 +146,7 @@ struct Process(Child);
 impl Process {
     /// Waits until it ends by itself, but no longer than makes sense.
     fn wait(&mut self, monitor: &Monitor) -> Option<ExitStatus> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TO_END;
         while monitor.check().is_ok() && Instant::now() < deadline {
             match self.0.try_wait() {
                 Ok(None) => std::thread::sleep(Duration::from_millis(5)),
@@ -116,7 +171,8 @@ impl<'a> Peer<'a> {
             .rsh
             .split_first()
             .ok_or_else(|| Error::usage("--rsh names no command", "use --rsh ssh, or leave it out"))?;
-        let options = reach.options.iter().flat_map(|option| ["-o", option]);
+        let options = reach.ssh_options();
+        let options = options.iter().flat_map(|option| ["-o", option]);
         let mut command = Command::new(program);
         command.args(arguments).args(options).arg(host).arg(format!("{} serve", reach.remote_path));
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -124,13 +180,18 @@ impl<'a> Peer<'a> {
         let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(Error::failed(format!("cannot talk to {program}"), ""));
         };
-        let wire = Wire::new(from, to, PathBuf::from(host), monitor)?;
+        let wire = Wire::new(from, to, PathBuf::from(host), reach.patience, monitor)?;
         let mut peer = Peer { wire, features: Vec::new(), child: Process(child) };
         match peer.wire.greet() {
             Ok(hello) => Ok(Peer { features: hello.features, ..peer }),
-            Err(Error::Cut { .. }) => Err(peer.did_not_start(program, reach, monitor)),
+            Err(Error::Cut { .. }) if peer.has_ended() => Err(peer.did_not_start(program, reach, monitor)),
             Err(other) => Err(other),
         }
+    }
+
+    /// It is gone by itself, and not given up.
+    fn has_ended(&self) -> bool {
+        !self.wire.link().is_gone()
     }
 
     fn did_not_start(&mut self, program: &str, reach: &Reach, monitor: &Monitor) -> Error {
@@ -282,8 +343,12 @@ pub(crate) fn pull(
     let further = Further::Open { address: source, reach, peers: Vec::new() };
     // How much history goes is for this end to say: the other may not be trusted with it.
     let pruning = if keep.is_empty() { Pruning::Never } else { Pruning::Own(keep) };
-    let report = attend(&mut peer.wire, &mut standby, further, pruning, monitor)?;
-    peer.end(monitor);
+    let attended = attend(&mut peer.wire, &mut standby, further, pruning, monitor);
+    if attended.as_ref().err().is_none_or(|error| !is_cut(error)) {
+        // After a failure, too: it takes away what was for this round alone.
+        peer.end(monitor);
+    }
+    let report = attended?;
     Ok(named(report, source, &standby.target().path))
 }
 
@@ -342,7 +407,7 @@ impl<'w, 'a> Remote<'w, 'a> {
     }
 
     fn there(&self, path: &str) -> String {
-        format!("{}:{path}", self.wire.peer.display())
+        shown(&self.wire.peer.to_string_lossy(), path)
     }
 
     fn offer(&mut self, offer: &Offer<'_>) -> Result<()> {
@@ -441,6 +506,7 @@ impl StandbyEnd for Remote<'_, '_> {
     fn prune(&mut self, keep: &Keep, needed: &[Uuid]) -> Result<Vec<SnapshotInfo>> {
         match self.ask(&Ask::Prune { keep: keep.clone(), needed: needed.to_vec() })? {
             Answer::Pruned(pruned) => Ok(pruned),
+            Answer::Unpruned(failure) => Err(failure.into_error(&self.wire.peer)),
             _ => Err(out_of_turn(self.wire)),
         }
     }

@@ -139,7 +139,7 @@ impl Landing {
 
     /// Looks without writing anything.
     pub(crate) fn find(path: &Path, source: &Volume) -> Result<Landing> {
-        let place::Target { path, volume, exists } = place::target_of(path)?;
+        let place::Target { path, volume, exists, .. } = place::target_of(path)?;
         let occupied = |why: &str| {
             let what = format!("cannot restore to {}: {why}", path.display());
             Err(Error::refused(what, "name an absent or empty directory"))

@@ -2,6 +2,7 @@
 
 use crate::back::{Turn, turn};
 use crate::drift::{self, Drift};
+use crate::known;
 use crate::place::existing_directory;
 use crate::recover::{give_up, recover};
 use crate::remote::{Address, Reach, perform_there};
@@ -406,8 +407,10 @@ pub fn switch(
     monitor: &Monitor,
 ) -> Result<Switched> {
     let started = Instant::now();
-    let (from, to) = ends(primary, standby)?;
-    let (ours, theirs) = (from.describe(reach, monitor)?, to.describe(reach, monitor)?);
+    let (from, to) = named(primary, standby, reach, monitor)?;
+    let ours = from.describe(reach, monitor)?;
+    let theirs = to.describe(reach, monitor);
+    let theirs = theirs.map_err(|error| known::explained(&ours.standbys, &to.path(), error))?;
     same_lineage((&from.path(), &ours.volume), (&to.path(), &theirs.volume))?;
     let newest = |described: &Described| described.line.last().map(|snapshot| snapshot.id);
     let mut promoted = None;
@@ -442,6 +445,16 @@ pub fn switch(
         round,
         notes: monitor.take_notes(),
         seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+/// Both ends; a standby that is not there may be known to its primary.
+fn named(primary: &Path, standby: &Path, reach: &Reach, monitor: &Monitor) -> Result<(End, End)> {
+    ends(primary, standby).map_err(|error| {
+        match End::parse(primary).map(|end| end.describe(reach, monitor)) {
+            Ok(Ok(ours)) => known::explained(&ours.standbys, standby, error),
+            _ => error,
+        }
     })
 }
 

@@ -13,11 +13,13 @@ use crate::sync::drive;
 use crate::{Options, Travel, far};
 use rustix::event::{PollFd, PollFlags, poll};
 use snapsync_model::{Context, Error, Monitor, Result};
+use snapsync_stream::{Link, PATIENCE, Watch};
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// What the other end may ask for.
@@ -38,29 +40,30 @@ pub fn serve(gate: &Gate, monitor: &Monitor) -> Result<i32> {
     let [from, to] = standard_streams()?;
     let peer = std::env::var("SSH_CONNECTION").ok().and_then(|c| c.split(' ').next().map(PathBuf::from));
     let peer = peer.unwrap_or_else(|| PathBuf::from("client"));
-    let mut wire = Wire::new(from, to, peer, monitor)?;
-    wire.greet()?;
-    let request: Request = wire.hear()?;
-    let served = match request {
-        Request::Push { target, channels } => push(&mut wire, gate, &target, channels, monitor),
-        Request::Pull { source, options, travel, channels } => {
-            pull(&mut wire, gate, &source, &options, &travel, channels, monitor)
-        }
-        Request::Join { volume, token } => {
-            let path = gate.admit(&volume).and_then(|path| place::existing_directory(&path));
-            let store = path.map(|path| path.join(snapsync_walk::STORE).join("store"));
-            store.and_then(|store| {
-                let [from, to] = standard_streams()?;
-                relay(&store, token, from, to, monitor, || wire.tell(&Answer::Ready))
-            })
-        }
-        Request::Do { volume, deed } => perform_for(&mut wire, gate, &volume, deed, monitor),
-        Request::Digest { place, reading } => digest(&mut wire, gate, &place, reading, monitor),
-    };
-    match served {
+    let mut wire = Wire::new(from, to, peer, PATIENCE, monitor)?;
+    match wire
+        .greet_back()
+        .and_then(|()| wire.hear())
+        .and_then(|request| answer(&mut wire, request, gate, monitor))
+    {
         Ok(()) => Ok(0),
         Err(error) if wire.fail(&error, false) => Ok(error.exit_code()),
         Err(error) => Err(error),
+    }
+}
+
+fn answer<'a>(wire: &mut Wire<'a>, request: Request, gate: &Gate, monitor: &'a Monitor) -> Result<()> {
+    match request {
+        Request::Push { target, channels } => push(wire, gate, &target, channels, monitor),
+        Request::Pull { source, options, travel, channels } => {
+            pull(wire, gate, &source, &options, &travel, channels, monitor)
+        }
+        Request::Join { volume, token } => {
+            let path = place::existing_directory(&gate.admit(&volume)?)?;
+            relay(&path.join(snapsync_walk::STORE).join("store"), token, wire, monitor)
+        }
+        Request::Do { volume, deed } => perform_for(wire, gate, &volume, deed, monitor),
+        Request::Digest { place, reading } => digest(wire, gate, &place, reading, monitor),
     }
 }
 
@@ -104,7 +107,8 @@ fn pull<'a>(
     let source = place::existing_directory(&gate.admit(source)?)?;
     gate.is_beneath(&source)?;
     wire.tell(&Answer::Ready)?;
-    while_wanted(monitor, || {
+    let link = Arc::clone(wire.link());
+    while_wanted(&link, monitor, || {
         let mut standby = Remote::new(wire, travel, Further::wait(channels, &source), monitor);
         let result = drive(&source, &mut standby, options, monitor);
         result.and_then(|report| standby.done(&report))
@@ -118,14 +122,15 @@ fn digest(wire: &mut Wire<'_>, gate: &Gate, place: &[u8], reading: Reading, moni
         return Err(forbidden("tells nothing but of standbys", "--receive-only"));
     }
     wire.tell(&Answer::Ready)?;
-    while_wanted(monitor, || far::tell(wire, &place, reading, monitor))
+    let link = Arc::clone(wire.link());
+    while_wanted(&link, monitor, || far::tell(wire, &place, reading, monitor))
 }
 
 /// While it reads a volume it does not listen.
-fn while_wanted<T>(monitor: &Monitor, work: impl FnOnce() -> Result<T>) -> Result<T> {
+fn while_wanted<T>(link: &Link, monitor: &Monitor, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let is_done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| notice_the_end(monitor, &is_done));
+        scope.spawn(|| notice_the_end(link, monitor, &is_done));
         let _done = AtEnd(&is_done);
         work()
     })
@@ -149,12 +154,13 @@ fn perform_for(wire: &mut Wire<'_>, gate: &Gate, volume: &[u8], deed: Deed, moni
             "run promote, rejoin or switch on that machine, or ask its administrator",
         ));
     }
-    let outcome = while_wanted(monitor, || perform(&path, deed, monitor))?;
+    let outcome = while_wanted(wire.link(), monitor, || perform(&path, deed, monitor))?;
     wire.tell(&Answer::Did(Box::new(outcome)))
 }
 
 /// Stops the work when nobody is at the other end any more.
-fn notice_the_end(monitor: &Monitor, is_done: &AtomicBool) {
+fn notice_the_end(link: &Link, monitor: &Monitor, is_done: &AtomicBool) {
+    let mut watch = Watch::new(link);
     let stdin = io::stdin();
     let tick = rustix::event::Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
     while !is_done.load(Relaxed) {
@@ -162,6 +168,7 @@ fn notice_the_end(monitor: &Monitor, is_done: &AtomicBool) {
         let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::RDHUP;
         match poll(&mut fds, Some(&tick)) {
             Ok(n) if n > 0 && fds[0].revents().intersects(gone) => return monitor.cancel(),
+            Ok(_) if watch.is_silent() => return monitor.cancel(),
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(_) => return,
         }
@@ -186,7 +193,7 @@ impl Gate {
             (None, Err(_)) => text.to_path_buf(),
         };
         let path = if path.as_os_str().is_empty() { PathBuf::from(".") } else { path };
-        let real = match (resolve(&path), &self.restrict_to) {
+        let real = match (place::resolved(&path), &self.restrict_to) {
             // What is outside must not even tell whether it is there.
             (Err(_), Some(_)) => return Err(outside(&path)),
             (resolved, _) => resolved?,
@@ -218,18 +225,6 @@ impl Gate {
         }
         Err(outside(path))
     }
-}
-
-/// Without links and `..`; the last name need not be there.
-fn resolve(path: &Path) -> Result<PathBuf> {
-    if path.symlink_metadata().is_ok() {
-        return path.canonicalize().context("find", path);
-    }
-    let name = path.file_name().ok_or_else(|| {
-        Error::usage(format!("{} is no name for a new directory", path.display()), "name one")
-    })?;
-    let above = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Ok(above.canonicalize().context("find", above)?.join(name))
 }
 
 fn outside(path: &Path) -> Error {

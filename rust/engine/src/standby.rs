@@ -32,6 +32,21 @@ pub(crate) struct Looked {
     pub(crate) epoch: Option<u64>,
     /// The snapshot of a delta that was cut.
     pub(crate) pending: Option<Uuid>,
+    /// Which volume it is.
+    #[serde(default)]
+    pub(crate) volume: Option<Uuid>,
+    /// The file system that it is on, or would be.
+    #[serde(default)]
+    pub(crate) filesystem: Option<String>,
+    /// Why it cannot be made there.
+    #[serde(default)]
+    pub(crate) lacks: Option<String>,
+}
+
+impl Looked {
+    pub(crate) fn expect_reachable(&self) -> Result<()> {
+        self.lacks.clone().map_or(Ok(()), |lacks| Err(Error::usage(lacks, "check the path")))
+    }
 }
 
 /// The primary that begins a round, and how careful it is.
@@ -158,6 +173,7 @@ impl<'a> Local<'a> {
     }
 
     fn make(&mut self, lineage: Uuid, epoch: u64) -> Result<Volume> {
+        self.target.expect_reachable()?;
         if !self.target.exists {
             make_target(&self.target.path)?;
             self.made.directory = Some(self.target.path.clone());
@@ -287,6 +303,9 @@ impl StandbyEnd for Local<'_> {
             role: volume.map(|volume| volume.info().role),
             epoch: volume.map(|volume| volume.info().epoch),
             pending: journal.map(|journal| journal.snapshot.id),
+            volume: volume.map(|volume| volume.info().id),
+            filesystem: place::filesystem_of(&self.target.path),
+            lacks: self.target.lacks.clone(),
         })
     }
 

@@ -1,5 +1,6 @@
 //! One round: the primary's snapshot, the changes since the newest common one, their data, the standby's snapshot.
 
+use crate::known;
 use crate::place;
 use crate::recover::recover;
 use crate::remote::{Address, pull, push};
@@ -11,6 +12,7 @@ use crate::subset;
 use crate::{Reach, Travel};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use snapsync_apply::Loss;
 use snapsync_manifest::Header as ManifestHeader;
 use snapsync_model::{
     Context, Counters, Counts, Error, Identity, Monitor, Result, Role, Side, SnapshotInfo, Stage, Subset,
@@ -40,6 +42,9 @@ pub struct Options {
     pub everything: bool,
     #[serde(default)]
     pub care: Care,
+    /// Begin anew where a standby is known that is not there any more.
+    #[serde(default)]
+    pub new_standby: bool,
 }
 
 /// What is done about changes to a standby by hand, and against them.
@@ -84,7 +89,7 @@ pub fn sync(
 }
 
 fn local(source: &Path, target: &Path, options: &Options, monitor: &Monitor) -> Result<Synced> {
-    let source = place::existing_directory(source)?;
+    let source = place::existing_directory(source).map_err(|error| known::without_source(target, error))?;
     place::not_inside(target, &source)?;
     let mut standby = Local::new(target, Some(&source), monitor)?;
     drive(&source, &mut standby, options, monitor)
@@ -109,7 +114,11 @@ pub(crate) fn drive(
     }
     let looked = standby.look()?;
     let primary = fence(primary, &looked)?;
-    place::is_standby_of(&looked, primary.as_ref())?;
+    known::is_standby_of(&looked, source, primary.as_ref())?;
+    if !options.new_standby {
+        known::is_there(&looked, primary.as_ref())?;
+    }
+    looked.expect_reachable()?;
     name_can_be_given(primary.as_ref(), &looked, options)?;
     let mut made = Made::default();
     let primary = match primary {
@@ -181,7 +190,7 @@ impl Driver<'_> {
         let mut state = self.standby.open(opening)?;
         recovered.append(&mut state.recovered);
         let mut base = self.common_base(&state)?;
-        let mut kept = 0;
+        let mut earlier = Begun::default();
         if let Some(snapshot) = self.cut_before(&state, base.as_ref())? {
             let was_asked_for = self.options.name.as_ref() == Some(&snapshot.name);
             if was_asked_for && subset.as_ref().is_some_and(|subset| *subset != snapshot.subset) {
@@ -195,24 +204,24 @@ impl Driver<'_> {
             }
             let brought = self.bring_or_undo(base.as_ref(), snapshot, None)?;
             if was_asked_for {
-                return self.finish(&state, base, brought, recovered, 0);
+                return self.finish(&state, base, brought, recovered, earlier);
             }
             recovered.push(format!("finished the transfer of snapshot {}", brought.snapshot.name));
-            kept = brought.begun.kept;
             self.remember(&state, &brought.snapshot)?;
+            earlier = brought.begun;
             base = Some(brought.snapshot);
         }
         if let Some(name) = &self.options.snap {
             let snapshot = self.primary.find_snapshot(name)?;
             let brought = self.bring_old(base.as_ref(), snapshot)?;
-            return self.finish(&state, base, brought, recovered, kept);
+            return self.finish(&state, base, brought, recovered, earlier);
         }
         self.monitor.start(Stage::Snapshot, 0);
         let before = self.primary.subset().clone();
         let request = Request::New { name: self.options.name.clone(), subset };
         let snapshot = self.primary.take(request, self.monitor)?;
         let brought = self.bring_or_undo(base.as_ref(), snapshot, Some(before))?;
-        self.finish(&state, base, brought, recovered, kept)
+        self.finish(&state, base, brought, recovered, earlier)
     }
 
     /// The standby's newest snapshot, which its tree holds; the primary must have it too.
@@ -336,7 +345,7 @@ impl Driver<'_> {
         base: Option<SnapshotInfo>,
         brought: Brought,
         recovered: Vec<String>,
-        kept: u64,
+        earlier: Begun,
     ) -> Result<Synced> {
         let Brought { snapshot, counts, counters, begun } = brought;
         self.remember(state, &snapshot)?;
@@ -350,11 +359,11 @@ impl Driver<'_> {
             unchanged: counts.rows == 0,
             changes: counts,
             data_bytes: counts.data_bytes,
-            kept_bytes: kept.saturating_add(begun.kept),
+            kept_bytes: earlier.kept.saturating_add(begun.kept),
             tree_bytes: snapshot.bytes.unwrap_or(0),
             tree_entries: snapshot.entries.unwrap_or(0),
             snapshot,
-            losses: begun.losses,
+            losses: together(earlier.losses, begun.losses),
             notes: self.monitor.take_notes(),
             recovered,
             pruned,
@@ -369,7 +378,11 @@ impl Driver<'_> {
             snapshot: snapshot.id,
             name: snapshot.name.clone(),
             at: jiff::Timestamp::now().to_string(),
+            filesystem: self.looked.filesystem.clone(),
         };
+        if self.options.new_standby {
+            known::replace(&mut self.primary, state.volume.id, &standby, self.monitor)?;
+        }
         self.primary.remember_standby(state.volume.id, standby)
     }
 
@@ -380,12 +393,37 @@ impl Driver<'_> {
             return Ok(Vec::new());
         }
         let needed: Vec<Uuid> = self.primary.standbys().values().map(|s| s.snapshot).collect();
-        // The standby may refuse: nothing is deleted then.
-        let there = self.standby.prune(keep, &needed)?;
-        let (mut pruned, _) = retention::apply(&mut self.primary, keep, &needed, self.monitor)?;
+        let there = self.standby.prune(keep, &needed);
+        let there = self.unless_bearable(&self.looked.path, there)?;
+        let here = retention::apply(&mut self.primary, keep, &needed, self.monitor);
+        let mut pruned =
+            self.unless_bearable(&self.primary.path().to_string_lossy(), here.map(|done| done.0))?;
         pruned.extend(there);
         Ok(pruned)
     }
+
+    /// The round is good where old snapshots stay: that is worth a word, and no more.
+    fn unless_bearable(&self, path: &str, pruned: Result<Vec<SnapshotInfo>>) -> Result<Vec<SnapshotInfo>> {
+        pruned.or_else(|error| {
+            if !retention::is_bearable(&error) {
+                return Err(error);
+            }
+            let (why, advice) = (error.sentence(), error.advice());
+            self.monitor.note(format!("{path} keeps its old snapshots: {why} ({advice})"));
+            Ok(Vec::new())
+        })
+    }
+}
+
+/// The losses of two deltas as those of one.
+fn together(mut losses: Vec<Loss>, more: Vec<Loss>) -> Vec<Loss> {
+    for loss in more {
+        match losses.iter_mut().find(|known| known.what == loss.what) {
+            Some(known) => known.count += loss.count,
+            None => losses.push(loss),
+        }
+    }
+    losses
 }
 
 /// Where the primary keeps a manifest while its delta travels.

@@ -13,13 +13,14 @@ use pyo3::prelude::*;
 use snapsync_engine::{Care, Compression, Gate, Keep, OnDrift, Options, Reach, Reading, Travel, with_jobs};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 use watch::{Progress, watched};
 
 #[pyfunction]
 #[pyo3(signature = (
     source, target, *, name=None, snap=None, keep=BTreeMap::new(), strict=false, exclude=Vec::new(), include=Vec::new(),
-    everything=false, check=false, discard_drift=false, read_only=None, compress="zstd:1", bwlimit=None, rsh=None,
-    remote_path="snapsync", ssh_options=Vec::new(), channels=1, jobs=0, progress=None,
+    everything=false, check=false, discard_drift=false, read_only=None, new_standby=false, compress="zstd:1",
+    bwlimit=None, rsh=None, remote_path="snapsync", ssh_options=Vec::new(), timeout=60, channels=1, jobs=0, progress=None,
 ))]
 #[allow(clippy::too_many_arguments)]
 fn sync(
@@ -36,29 +37,38 @@ fn sync(
     check: bool,
     discard_drift: bool,
     read_only: Option<bool>,
+    new_standby: bool,
     compress: &str,
     bwlimit: Option<u64>,
     rsh: Option<Vec<String>>,
     remote_path: &str,
     ssh_options: Vec<String>,
+    timeout: u64,
     channels: usize,
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
     let care = Care { check, discard_drift, read_only };
-    let reach = reach(rsh, remote_path, ssh_options, channels);
+    let reach = reach(rsh, remote_path, ssh_options, timeout, channels);
     let compress = compress.to_owned();
     watched(py, progress, move |monitor| {
-        let options =
-            Options { name, snap, keep: Keep::by_name(keep)?, strict, exclude, include, everything, care };
+        let keep = Keep::by_name(keep)?;
+        let options = Options { name, snap, keep, strict, exclude, include, everything, care, new_standby };
         let travel = Travel { compression: Compression::parse(&compress)?, limit: bwlimit };
         with_jobs(jobs, || snapsync_engine::sync(&source, &target, &options, &travel, &reach, monitor))
     })
 }
 
-fn reach(rsh: Option<Vec<String>>, remote_path: &str, options: Vec<String>, channels: usize) -> Reach {
+fn reach(
+    rsh: Option<Vec<String>>,
+    remote_path: &str,
+    options: Vec<String>,
+    timeout: u64,
+    channels: usize,
+) -> Reach {
     let rsh = rsh.unwrap_or_else(|| Reach::default().rsh);
-    Reach { rsh, remote_path: remote_path.to_owned(), options, channels }
+    let patience = Duration::from_secs(timeout);
+    Reach { rsh, remote_path: remote_path.to_owned(), options, patience, channels }
 }
 
 #[pyfunction]
@@ -84,7 +94,7 @@ fn promote(
 
 #[pyfunction]
 #[pyo3(signature = (
-    old, new, *, compress="zstd:1", bwlimit=None, rsh=None, remote_path="snapsync", ssh_options=Vec::new(),
+    old, new, *, compress="zstd:1", bwlimit=None, rsh=None, remote_path="snapsync", ssh_options=Vec::new(), timeout=60,
     channels=1, jobs=0, progress=None,
 ))]
 #[allow(clippy::too_many_arguments)]
@@ -97,11 +107,12 @@ fn rejoin(
     rsh: Option<Vec<String>>,
     remote_path: &str,
     ssh_options: Vec<String>,
+    timeout: u64,
     channels: usize,
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
-    let reach = reach(rsh, remote_path, ssh_options, channels);
+    let reach = reach(rsh, remote_path, ssh_options, timeout, channels);
     let compress = compress.to_owned();
     watched(py, progress, move |monitor| {
         let travel = Travel { compression: Compression::parse(&compress)?, limit: bwlimit };
@@ -111,7 +122,7 @@ fn rejoin(
 
 #[pyfunction]
 #[pyo3(signature = (
-    old, new, output, *, rsh=None, remote_path="snapsync", ssh_options=Vec::new(), jobs=0, progress=None,
+    old, new, output, *, rsh=None, remote_path="snapsync", ssh_options=Vec::new(), timeout=60, jobs=0, progress=None,
 ))]
 #[allow(clippy::too_many_arguments)]
 fn rejoin_preview(
@@ -122,10 +133,11 @@ fn rejoin_preview(
     rsh: Option<Vec<String>>,
     remote_path: &str,
     ssh_options: Vec<String>,
+    timeout: u64,
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
-    let reach = reach(rsh, remote_path, ssh_options, 1);
+    let reach = reach(rsh, remote_path, ssh_options, timeout, 1);
     watched(py, progress, move |monitor| {
         with_jobs(jobs, || snapsync_engine::rejoin_preview(&old, &new, &output, &reach, monitor))
     })
@@ -134,7 +146,7 @@ fn rejoin_preview(
 #[pyfunction]
 #[pyo3(signature = (
     primary, standby, *, compress="zstd:1", bwlimit=None, rsh=None, remote_path="snapsync",
-    ssh_options=Vec::new(), channels=1, jobs=0, progress=None,
+    ssh_options=Vec::new(), timeout=60, channels=1, jobs=0, progress=None,
 ))]
 #[allow(clippy::too_many_arguments)]
 fn switch(
@@ -146,11 +158,12 @@ fn switch(
     rsh: Option<Vec<String>>,
     remote_path: &str,
     ssh_options: Vec<String>,
+    timeout: u64,
     channels: usize,
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
-    let reach = reach(rsh, remote_path, ssh_options, channels);
+    let reach = reach(rsh, remote_path, ssh_options, timeout, channels);
     let compress = compress.to_owned();
     watched(py, progress, move |monitor| {
         let travel = Travel { compression: Compression::parse(&compress)?, limit: bwlimit };
@@ -379,7 +392,7 @@ fn inspect_delta(py: Python<'_>, file: PathBuf, manifest: PathBuf) -> PyResult<S
 
 #[pyfunction]
 #[pyo3(signature = (
-    a, b, *, quick=false, sample=None, seed=None, rsh=None, remote_path="snapsync", ssh_options=Vec::new(), jobs=0,
+    a, b, *, quick=false, sample=None, seed=None, rsh=None, remote_path="snapsync", ssh_options=Vec::new(), timeout=60, jobs=0,
     progress=None,
 ))]
 #[allow(clippy::too_many_arguments)]
@@ -393,11 +406,11 @@ fn verify(
     rsh: Option<Vec<String>>,
     remote_path: &str,
     ssh_options: Vec<String>,
+    timeout: u64,
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
-    let rsh = rsh.unwrap_or_else(|| Reach::default().rsh);
-    let reach = Reach { rsh, remote_path: remote_path.to_owned(), options: ssh_options, channels: 1 };
+    let reach = reach(rsh, remote_path, ssh_options, timeout, 1);
     watched(py, progress, move |monitor| {
         let reading = Reading::new(quick, sample, seed)?;
         with_jobs(jobs, || snapsync_engine::verify(&a, &b, reading, &reach, monitor))

@@ -36,4 +36,4 @@ pub use take::Request;
 pub use volume::{Replaced, Standby, Volume, is_vacant, name_is_free};
 
 /// What this version writes and reads.
-pub const STORE_FORMAT: u32 = 4;
+pub const STORE_FORMAT: u32 = 5;

@@ -22,6 +22,9 @@ pub struct Standby {
     pub name: String,
     /// RFC 3339: when it got that snapshot.
     pub at: String,
+    /// The file system that it is on, where that says which it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filesystem: Option<String>,
 }
 
 /// What a primary knows of the one that was promoted in its stead.

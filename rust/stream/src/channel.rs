@@ -1,11 +1,12 @@
 //! A pipe, socket or file that one end of a stream holds: waiting for the other end can be stopped.
 
-use rustix::event::{PollFd, PollFlags, poll};
+use crate::link::{HEAD, Link, Unpacker, Watch, is_ready};
+use rustix::event::PollFlags;
 use rustix::fs::{FileType, fstat};
 use snapsync_model::{Monitor, locked};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -21,13 +22,22 @@ pub struct Channel<'a> {
     can_block: bool,
     limit: Option<Arc<Limit>>,
     deadline: Option<Instant>,
+    /// What it shares with the other direction, where both lead to one process.
+    link: Option<Arc<Link>>,
+    unpacker: Option<Unpacker>,
 }
 
 impl<'a> Channel<'a> {
     pub fn new(fd: impl Into<OwnedFd>, monitor: &'a Monitor) -> io::Result<Channel<'a>> {
         let file = File::from(fd.into());
         let kind = FileType::from_raw_mode(fstat(&file)?.st_mode);
-        Ok(Channel { file, monitor, can_block: kind != FileType::RegularFile, limit: None, deadline: None })
+        let can_block = kind != FileType::RegularFile;
+        Ok(Channel { file, monitor, can_block, limit: None, deadline: None, link: None, unpacker: None })
+    }
+
+    /// One direction of a link: the other end is not waited for without end.
+    pub fn of(link: &Arc<Link>, fd: impl Into<OwnedFd>, monitor: &'a Monitor) -> io::Result<Channel<'a>> {
+        Ok(Channel { link: Some(Arc::clone(link)), can_block: true, ..Channel::new(fd, monitor)? })
     }
 
     /// From now on writes no more than the limit lets through.
@@ -41,17 +51,55 @@ impl<'a> Channel<'a> {
     }
 
     fn wait_for(&self, what: PollFlags) -> io::Result<()> {
+        let began = Instant::now();
+        let mut watch = self.link.as_deref().map(Watch::new);
         loop {
             self.monitor.check().map_err(io::Error::other)?;
             if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            let mut fds = [PollFd::new(&self.file, what)];
-            let tick = rustix::event::Timespec { tv_sec: 0, tv_nsec: TICK.subsec_nanos().into() };
-            match poll(&mut fds, Some(&tick)) {
-                Ok(0) | Err(rustix::io::Errno::INTR) => {}
-                Ok(_) => return Ok(()),
-                Err(e) => return Err(e.into()),
+            if is_ready(self.file.as_fd(), what, TICK)? {
+                return Ok(());
+            }
+            match (&self.link, &mut watch) {
+                // It may be busy, and still there.
+                (_, Some(watch)) if what == PollFlags::OUT => watch.is_alive()?,
+                (Some(link), _) => link.expect_since(began)?,
+                _ => {}
+            }
+        }
+    }
+
+    /// Writes some of it as one packet.
+    fn put(&self, link: &Link, bytes: &[u8]) -> io::Result<usize> {
+        let mut packet = [0; PIPE_BUF];
+        let count = bytes.len().min(PIPE_BUF - HEAD);
+        packet[..HEAD].copy_from_slice(&(count as u16).to_le_bytes());
+        packet[HEAD..HEAD + count].copy_from_slice(&bytes[..count]);
+        loop {
+            link.check()?;
+            if link.put(&packet[..HEAD + count])? {
+                return Ok(count);
+            }
+            self.wait_for(PollFlags::OUT)?;
+        }
+    }
+
+    fn read_some(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if let Some(link) = &self.link {
+                link.check()?;
+            }
+            if self.can_block {
+                self.wait_for(PollFlags::IN)?;
+            }
+            match self.file.read(bytes) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(count) => {
+                    self.link.iter().for_each(|link| link.hear(count));
+                    return Ok(count);
+                }
+                other => return other,
             }
         }
     }
@@ -59,24 +107,35 @@ impl<'a> Channel<'a> {
 
 impl Read for Channel<'_> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        loop {
-            if self.can_block {
-                self.wait_for(PollFlags::IN)?;
-            }
-            match self.file.read(bytes) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                other => return other,
-            }
+        if bytes.is_empty() || !self.link.as_ref().is_some_and(|link| link.has_packets()) {
+            return self.read_some(bytes);
         }
+        let mut unpacker = self.unpacker.take().unwrap_or_else(Unpacker::new);
+        let taken = loop {
+            match unpacker.take(bytes) {
+                0 => match unpacker.fill(|room| self.read_some(room)) {
+                    Ok(0) => break Ok(0),
+                    Ok(_) => {}
+                    Err(e) => break Err(e),
+                },
+                count => break Ok(count),
+            }
+        };
+        self.unpacker = Some(unpacker);
+        taken
     }
 }
 
 impl Write for Channel<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let most = if self.can_block { PIPE_BUF } else { bytes.len() };
+        let most = if self.can_block { PIPE_BUF - HEAD } else { bytes.len() };
         let bytes = &bytes[..bytes.len().min(most)];
         if let Some(limit) = &self.limit {
             limit.wait(bytes.len() as u64, self.monitor)?;
+        }
+        if let Some(link) = self.link.as_ref().filter(|link| link.has_packets()) {
+            self.monitor.check().map_err(io::Error::other)?;
+            return if bytes.is_empty() { Ok(0) } else { self.put(link, bytes) };
         }
         loop {
             if self.can_block {

@@ -1,5 +1,6 @@
 //! Which file system a path is on, and what it can do.
 
+use crate::ioctl;
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags, fstatfs, fstatvfs, openat};
 use std::ffi::OsStr;
 use std::io;
@@ -65,6 +66,32 @@ pub fn filesystem(fd: impl AsFd) -> io::Result<FileSystem> {
         read_only: flags.contains(StatVfsMountFlags::RDONLY),
         block_size: stat.f_bsize as u64,
     })
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct Uuid {
+    length: u8,
+    bytes: [u8; 16],
+}
+
+/// FS_IOC_GETFSUUID, of Linux 6.9.
+const GET_UUID: u64 = 0x8011_1500;
+
+/// What tells a file system from every other, wherever it is mounted; None where it does not say.
+pub fn identity(fd: impl AsFd) -> Option<String> {
+    let mut uuid = Uuid::default();
+    // SAFETY: the kernel writes one struct fsuuid2, which this is.
+    if unsafe { ioctl::call(&fd, GET_UUID, &mut uuid) }.is_ok() && uuid.length == 16 {
+        return Some(hex(&uuid.bytes));
+    }
+    // Older kernels: these two make the number that statfs(2) tells from their own, others from that of the device.
+    let is_own = filesystem(&fd).is_ok_and(|fs| matches!(fs.magic, FileSystem::BTRFS | FileSystem::EXT4));
+    fstatvfs(&fd).ok().filter(|_| is_own).map(|stat| hex(&stat.f_fsid.to_be_bytes()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether anything is mounted in the directory at `path` or below it.

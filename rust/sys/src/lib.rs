@@ -20,6 +20,8 @@ pub use entry::{
     set_flags_of, stat_at, stat_of, tolerate, xattrs_of,
 };
 pub use files::{DirEntry, Lock, make_dir_durable, read_dir, remove_tree, sync_filesystem, write_file};
-pub use fs::{FileSystem, can_share, filesystem, has_mounts_beneath, supports_reflinks, swap_files};
+pub use fs::{
+    FileSystem, can_share, filesystem, has_mounts_beneath, identity, supports_reflinks, swap_files,
+};
 pub use root::{Parents, Root};
 pub use rustix::fs::Access;

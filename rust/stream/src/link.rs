@@ -1,0 +1,307 @@
+//! Both directions of a channel to a process that may be far away, and may be gone without a word.
+//!
+//! What is written travels in packets: two bytes of length, and as many of payload. A packet without payload says no
+//! more than that this end is alive; a thread puts one between the others when nothing was written for a while. Who
+//! hears nothing at all for the time that both agreed on gives the other end up.
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::ioctl_fionread;
+use snapsync_model::{Error, locked};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, TryLockError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long an end waits for a byte from the other where nobody says otherwise.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// An end that has nothing to say says so at least this often.
+const BEAT: Duration = Duration::from_secs(10);
+/// Bytes before the payload of a packet.
+pub(crate) const HEAD: usize = 2;
+
+/// What both directions of a channel know of each other.
+pub struct Link {
+    from: File,
+    to: File,
+    /// Who is at the other end, for messages.
+    name: String,
+    patience: AtomicU64,
+    /// Bytes that were read.
+    heard: AtomicU64,
+    /// When something was written last; whoever holds it may write.
+    written: Mutex<Instant>,
+    has_packets: AtomicBool,
+    is_gone: AtomicBool,
+    is_done: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Link {
+    /// From now on what is written travels in packets, and silence is broken.
+    pub fn speak_in_packets(&self) {
+        self.has_packets.store(true, Relaxed);
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn has_packets(&self) -> bool {
+        self.has_packets.load(Relaxed)
+    }
+
+    pub fn patience(&self) -> Duration {
+        Duration::from_millis(self.patience.load(Relaxed))
+    }
+
+    pub fn set_patience(&self, patience: Duration) {
+        self.patience.store(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX), Relaxed);
+        self.changed.notify_all();
+    }
+
+    /// The other end is not waited for any more.
+    pub fn give_up(&self) {
+        self.is_gone.store(true, Relaxed);
+    }
+
+    pub fn is_gone(&self) -> bool {
+        self.is_gone.load(Relaxed)
+    }
+
+    pub(crate) fn check(&self) -> io::Result<()> {
+        if self.is_gone() { Err(io::Error::other(self.silent())) } else { Ok(()) }
+    }
+
+    /// Gives up an end that was not heard of for so long.
+    pub(crate) fn expect_since(&self, since: Instant) -> io::Result<()> {
+        if since.elapsed() >= self.patience() {
+            self.give_up();
+        }
+        self.check()
+    }
+
+    fn silent(&self) -> Error {
+        Error::Cut {
+            what: format!("nothing was heard of {} for {} s", self.name, self.patience().as_secs_f64()),
+            advice: "see whether it and the way to it are there, and run the same command again: what has \
+                     arrived is kept, and it goes on from there; --timeout waits for longer"
+                .to_owned(),
+        }
+    }
+
+    pub(crate) fn hear(&self, bytes: usize) {
+        self.heard.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// Bytes that have come, read or not: where they become more, somebody is there.
+    fn come(&self) -> u64 {
+        self.heard.load(Relaxed) + ioctl_fionread(&self.from).unwrap_or(0)
+    }
+
+    /// Writes a packet as a whole, if there is room for it now.
+    pub(crate) fn put(&self, packet: &[u8]) -> io::Result<bool> {
+        let mut written = locked(&self.written);
+        self.put_locked(packet, &mut written)
+    }
+
+    fn put_locked(&self, packet: &[u8], written: &mut Instant) -> io::Result<bool> {
+        if !is_ready(self.to.as_fd(), PollFlags::OUT, Duration::ZERO)? {
+            return Ok(false);
+        }
+        let mut rest = packet;
+        let began = Instant::now();
+        while !rest.is_empty() {
+            match (&self.to).write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => rest = &rest[n..],
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                    if rest.len() == packet.len() {
+                        return Ok(false);
+                    }
+                    // Half a packet is out: nothing else may come before the rest of it.
+                    self.expect_since(began)?;
+                    is_ready(self.to.as_fd(), PollFlags::OUT, Duration::from_millis(100))?;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        *written = Instant::now();
+        Ok(true)
+    }
+
+    /// Breaks a silence that has lasted.
+    fn beat(&self, after: Duration) {
+        let mut written = match self.written.try_lock() {
+            Ok(written) => written,
+            Err(TryLockError::Poisoned(broken)) => broken.into_inner(),
+            // Somebody is writing.
+            Err(TryLockError::WouldBlock) => return,
+        };
+        if written.elapsed() >= after {
+            // An end that cannot be written to is for those to notice that wait for it.
+            let _ = self.put_locked(&[0; HEAD], &mut written);
+        }
+    }
+
+    fn keep_beating(&self) {
+        let mut is_done = locked(&self.is_done);
+        while !*is_done {
+            let after = BEAT.min(self.patience() / 6);
+            if self.has_packets() {
+                self.beat(after);
+            }
+            is_done = match self.changed.wait_timeout(is_done, after / 2) {
+                Ok((is_done, _)) => is_done,
+                Err(broken) => broken.into_inner().0,
+            };
+        }
+    }
+}
+
+/// Tells from what comes, without reading it, whether anybody is there.
+pub struct Watch<'l> {
+    link: &'l Link,
+    come: u64,
+    since: Instant,
+}
+
+impl<'l> Watch<'l> {
+    pub fn new(link: &'l Link) -> Watch<'l> {
+        Watch { link, come: link.come(), since: Instant::now() }
+    }
+
+    pub fn is_silent(&mut self) -> bool {
+        self.is_alive().is_err()
+    }
+
+    pub(crate) fn is_alive(&mut self) -> io::Result<()> {
+        let come = self.link.come();
+        if come != self.come {
+            (self.come, self.since) = (come, Instant::now());
+        }
+        self.link.expect_since(self.since)
+    }
+}
+
+/// Says that this end is alive, until dropped.
+pub struct Heart {
+    link: Arc<Link>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Heart {
+    pub fn new(
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        name: String,
+        patience: Duration,
+    ) -> io::Result<Heart> {
+        let link = Arc::new(Link {
+            from: from.try_clone_to_owned()?.into(),
+            to: to.try_clone_to_owned()?.into(),
+            name,
+            patience: AtomicU64::new(0),
+            heard: AtomicU64::new(0),
+            written: Mutex::new(Instant::now()),
+            has_packets: AtomicBool::new(false),
+            is_gone: AtomicBool::new(false),
+            is_done: Mutex::new(false),
+            changed: Condvar::new(),
+        });
+        link.set_patience(patience);
+        let beating = Arc::clone(&link);
+        let thread =
+            std::thread::Builder::new().name("heart".to_owned()).spawn(move || beating.keep_beating())?;
+        Ok(Heart { link, thread: Some(thread) })
+    }
+
+    pub fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+}
+
+impl Drop for Heart {
+    fn drop(&mut self) {
+        *locked(&self.link.is_done) = true;
+        self.link.changed.notify_all();
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// Waits for no longer than `patience` until a descriptor is ready.
+pub(crate) fn is_ready(fd: BorrowedFd<'_>, what: PollFlags, patience: Duration) -> io::Result<bool> {
+    let tick = Timespec { tv_sec: 0, tv_nsec: patience.subsec_nanos().into() };
+    match poll(&mut [PollFd::from_borrowed_fd(fd, what)], Some(&tick)) {
+        Ok(n) => Ok(n > 0),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// The payload of packets as it comes.
+pub(crate) struct Unpacker {
+    raw: Vec<u8>,
+    at: usize,
+    end: usize,
+    /// Bytes of the packet that has begun.
+    left: usize,
+}
+
+impl Unpacker {
+    pub(crate) fn new() -> Unpacker {
+        Unpacker { raw: vec![0; 1 << 16], at: 0, end: 0, left: 0 }
+    }
+
+    /// What is there of the payload; none where more has to come first.
+    pub(crate) fn take(&mut self, bytes: &mut [u8]) -> usize {
+        while self.left == 0 {
+            let Some(head) = self.raw[self.at..self.end].first_chunk::<HEAD>() else { return 0 };
+            self.left = usize::from(u16::from_le_bytes(*head));
+            self.at += HEAD;
+        }
+        let count = bytes.len().min(self.left).min(self.end - self.at);
+        bytes[..count].copy_from_slice(&self.raw[self.at..self.at + count]);
+        (self.at, self.left) = (self.at + count, self.left - count);
+        count
+    }
+
+    /// Reads more; 0 at the end.
+    pub(crate) fn fill(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
+        self.raw.copy_within(self.at..self.end, 0);
+        (self.at, self.end) = (0, self.end - self.at);
+        let count = read(&mut self.raw[self.end..])?;
+        self.end += count;
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_come_apart_wherever_they_are_cut() {
+        let sent = [&[3, 0][..], b"abc", &[0, 0], &[0, 0], &[2, 0], b"de", &[0, 0]].concat();
+        for piece in 1..=sent.len() {
+            let (mut unpacker, mut got, mut from) = (Unpacker::new(), Vec::<u8>::new(), sent.as_slice());
+            loop {
+                let mut bytes = [0; 2];
+                let count = unpacker.take(&mut bytes);
+                got.extend(&bytes[..count]);
+                if count == 0 {
+                    let next = from.len().min(piece);
+                    let (now, later) = from.split_at(next);
+                    let filled = unpacker.fill(|room| {
+                        room[..next].copy_from_slice(now);
+                        Ok(next)
+                    });
+                    if filled.unwrap() == 0 {
+                        break;
+                    }
+                    from = later;
+                }
+            }
+            assert_eq!(got, b"abcde", "in pieces of {piece}");
+        }
+    }
+}
