@@ -533,10 +533,13 @@ def test_a_peer_that_is_gone_is_an_interruption(place: Place) -> None:
 
 
 def huge(place: Place) -> Path:
-    """What nobody can hash while a test lasts."""
+    """What nobody can hash while a test lasts: the same blocks again and again, for holes are not read."""
     tree = place("xfs")
-    (tree / "huge").touch()
-    worlds.truncate(tree / "huge", 1 << 50)
+    size = 64 << 20
+    worlds.fill(tree / "huge", 0, size, 1)
+    while size < 1 << 37:
+        worlds.reflink_range(tree / "huge", tree / "huge", 0, size, size)
+        size *= 2
     return tree
 
 

@@ -7,7 +7,7 @@ use crate::strays::{is_absent, strays};
 use crate::touched::Recorder;
 use rustix::fs::OFlags;
 use snapsync_manifest::{Brief, ManifestReader};
-use snapsync_model::{BLOCK, Change, Context, Error, Kind, Link, Op, RelPath, Result};
+use snapsync_model::{Change, Context, Error, Kind, Link, Op, RelPath, Result};
 use snapsync_sys::{Entry, NOCOW, Root, Stat, flags_of};
 use std::collections::HashSet;
 use std::path::Path;
@@ -208,9 +208,9 @@ pub(crate) struct Need {
 impl Need {
     /// What a row takes. `copies`: the standby's snapshot and the commit copy data where they cannot share it. `shares`:
     /// the data is on this file system already, and stays where it is.
-    pub(crate) fn add(&mut self, change: &Change, copies: bool, shares: bool) {
+    pub(crate) fn add(&mut self, change: &Change, copies: bool, shares: bool, block: u64) {
         // Claims of a manifest from outside may be larger than all numbers together: they need not be exact then.
-        let blocks = |bytes: u64| bytes.div_ceil(BLOCK).saturating_mul(BLOCK);
+        let blocks = |bytes: u64| bytes.div_ceil(block).saturating_mul(block);
         let bytes_of = |takes_space: &dyn Fn(Op) -> bool| {
             let extents = change.extents.iter().filter(|e| takes_space(e.op));
             extents.fold(0, |sum: u64, e| sum.saturating_add(blocks(e.length)))

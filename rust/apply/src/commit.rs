@@ -7,7 +7,7 @@ use crate::names::{Attach, Detach, Places, attaches, detaches, staged_top};
 use crate::stage::Incoming;
 use rustix::fs::OFlags;
 use snapsync_manifest::Brief;
-use snapsync_model::{BLOCK, Change, Context, Error, Extent, Kind, Op, RelPath, Result, Stage};
+use snapsync_model::{Change, Context, Error, Extent, Kind, Op, RelPath, Result, Stage};
 use snapsync_sys::{Access, Entry, fault, preallocate, remove_tree, sync_filesystem};
 use std::fs::File;
 use std::io;
@@ -191,10 +191,17 @@ impl Incoming<'_> {
             snapsync_sys::discard_range(&file, extent.offset, extent.length)?;
             preallocate(&file, extent.offset, extent.length)?;
         }
-        for extent in change.extents.iter().filter(|e| e.op != Op::Unwritten || e.offset <= size) {
+        for (at, extent) in change.extents.iter().enumerate() {
             match (extent.op, &staged) {
-                (Op::Data | Op::Clone, Some(staged)) => move_range(staged, &file, extent, size)?,
-                (Op::Hole, _) => snapsync_sys::discard_range(&file, extent.offset, extent.length)?,
+                (Op::Data | Op::Clone, Some(staged)) => {
+                    let is_shared = extent.length >= SHARE && self.has_whole_blocks(extent, size);
+                    move_range(staged, &file, extent, is_shared)?;
+                }
+                (Op::Hole, _) => {
+                    let hole = change.hole(at, self.block);
+                    snapsync_sys::discard_range(&file, hole.offset, hole.length)?;
+                }
+                (Op::Unwritten, _) if extent.offset > size => {}
                 (Op::Unwritten, _) => {
                     snapsync_sys::discard_range(&file, extent.offset, extent.length)?;
                     preallocate(&file, extent.offset, extent.length)?;
@@ -203,6 +210,11 @@ impl Incoming<'_> {
             }
         }
         Ok(())
+    }
+
+    fn has_whole_blocks(&self, extent: &Extent, size: u64) -> bool {
+        let is_whole = |at: u64| at.is_multiple_of(self.block);
+        is_whole(extent.offset) && (is_whole(extent.length) || extent.end() == size)
     }
 
     /// Removes what was held and what goes, before anything is protected again: some of it is a further name of a
@@ -290,13 +302,9 @@ fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-fn move_range(staged: &File, file: &File, extent: &Extent, size: u64) -> io::Result<()> {
+fn move_range(staged: &File, file: &File, extent: &Extent, is_shared: bool) -> io::Result<()> {
     let (offset, length) = (extent.offset, extent.length);
-    let whole_blocks = offset % BLOCK == 0 && (length % BLOCK == 0 || offset + length == size);
-    if length >= SHARE
-        && whole_blocks
-        && snapsync_sys::clone_range(staged, offset, length, file, offset).is_ok()
-    {
+    if is_shared && snapsync_sys::clone_range(staged, offset, length, file, offset).is_ok() {
         return Ok(());
     }
     snapsync_sys::copy_range(staged, offset, length, file, offset)

@@ -12,9 +12,7 @@ use crate::vet::vet;
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, Mode, OFlags, openat};
 use snapsync_manifest::{Brief, ManifestReader, Rows};
-use snapsync_model::{
-    BLOCK, Change, Context, End, Error, Kind, Monitor, Op, Range, RelPath, Result, SnapshotInfo,
-};
+use snapsync_model::{Change, Context, End, Error, Kind, Monitor, Op, Range, RelPath, Result, SnapshotInfo};
 use snapsync_stream::{Held, Sink, Taker};
 use snapsync_sys::{Entry, Parents, Root, fault, make_node, preallocate, remove_tree, sync_filesystem};
 use std::ffi::OsStr;
@@ -47,6 +45,8 @@ pub struct Incoming<'a> {
     pub(crate) store: PathBuf,
     pub(crate) journal: Journal,
     pub(crate) monitor: &'a Monitor,
+    /// Bytes of a block of the target.
+    pub(crate) block: u64,
     /// Below the root.
     dir: String,
     /// Known once the manifest is there.
@@ -76,8 +76,11 @@ impl<'a> Incoming<'a> {
 
     /// An apply that was interrupted, as its journal tells.
     pub fn open(volume: &Path, store: &Path, journal: Journal, monitor: &'a Monitor) -> Result<Incoming<'a>> {
+        let root = Root::open(volume)?;
+        let filesystem = snapsync_sys::filesystem(root.fd()).context("read the file system of", volume)?;
         Ok(Incoming {
-            root: Root::open(volume)?,
+            root,
+            block: filesystem.block_size,
             store: store.to_path_buf(),
             dir: format!("{INCOMING}/{}", journal.snapshot.id),
             places: Places::default(),
@@ -175,7 +178,7 @@ impl<'a> Incoming<'a> {
             self.monitor.check()?;
             let change = change?;
             rehearsal.row(&change)?;
-            need.add(&change, copies, shares);
+            need.add(&change, copies, shares, self.block);
         }
         self.places = Places::read(&self.manifest())?;
         self.clear_the_way()?;
@@ -314,10 +317,8 @@ impl<'a> Incoming<'a> {
         for extent in change.extents.iter().filter(|e| e.op == Op::Unwritten) {
             preallocate(&file, extent.offset, extent.length)?;
         }
-        let covers =
-            |block: u64| change.extents.iter().any(|e| e.offset <= block && block < e.offset + e.length);
-        if let Some(hole) = change.end_block().filter(|block| !covers(*block)) {
-            snapsync_sys::discard_range(&file, hole, BLOCK)?;
+        if let Some(hole) = change.cut_hole(self.block) {
+            snapsync_sys::discard_range(&file, hole.offset, hole.length)?;
         }
         self.set_attributes(&Entry::from_open(file), change)
     }

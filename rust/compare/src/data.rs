@@ -2,7 +2,8 @@
 
 use crate::share::{self, Own, Shares};
 use snapsync_model::{
-    Address, BLOCK, Context, Counters, Extent, Layout, Monitor, Op, Result, Segment, SegmentKind,
+    Address, BLOCK, Context, Counters, Extent, LARGEST_BLOCK, Layout, Monitor, Op, Result, Segment,
+    SegmentKind,
 };
 use std::fs::File;
 use std::io;
@@ -42,12 +43,14 @@ impl Both<'_> {
         // A change of size can cost a file what is preallocated beyond its end.
         let kept_below = if base.size == target.size { u64::MAX } else { base.size.min(target.size) };
         // To move the end of a file into or out of a block, some file systems write that block.
-        let end_moves = base.size != target.size;
-        let end_before = base.size.min(target.size);
-        let edge = (end_moves && !end_before.is_multiple_of(BLOCK)).then_some(end_before / BLOCK * BLOCK);
+        let (end_moves, end_before) = (base.size != target.size, base.size.min(target.size));
+        let written = |from: u64, to: u64, block: u64| {
+            let edge = end_before / block * block;
+            let (from, to) = (edge.max(from), (edge + block).min(to));
+            (end_moves && edge < end_before && from < to).then_some((from, to))
+        };
         for piece in self.pieces() {
             let Piece { segment, from, to, kind, .. } = piece;
-            let end = segment.end();
             match (kind, segment.kind) {
                 (_, SegmentKind::Data) => {
                     if self.is_read(&piece) {
@@ -57,21 +60,17 @@ impl Both<'_> {
                     self.monitor.check()?;
                 }
                 (Some(SegmentKind::Unwritten), SegmentKind::Unwritten) if from < kept_below => {
-                    if let Some(edge) = edge.filter(|edge| (from..to).contains(edge)) {
-                        found.add(edge, (edge + BLOCK).min(to), Op::Unwritten);
+                    if let Some((from, to)) = written(from, to, BLOCK) {
+                        found.add(from, to, Op::Unwritten);
                     }
                 }
                 (Some(SegmentKind::Hole) | None, SegmentKind::Hole) => {
-                    if let Some(edge) = edge.filter(|edge| (from..to).contains(edge)) {
-                        found.add(edge, (edge + BLOCK).min(end.next_multiple_of(BLOCK)), Op::Hole);
+                    if let Some((from, to)) = written(from, to, LARGEST_BLOCK) {
+                        found.add_hole(segment, from, to);
                     }
                 }
                 (_, SegmentKind::Unwritten) => found.add(from, to, Op::Unwritten),
-                // A file may end within a block, and only a whole one is given back.
-                (_, SegmentKind::Hole) => {
-                    let whole = to.next_multiple_of(BLOCK).min(end.next_multiple_of(BLOCK));
-                    found.add(from, whole, Op::Hole);
-                }
+                (_, SegmentKind::Hole) => found.add_hole(segment, from, to),
             }
         }
         found.add_lost_tail(base.layout, target);
@@ -214,6 +213,15 @@ impl Found {
         }
     }
 
+    /// With what lies around it in the same hole, as far as one block of the target may reach.
+    fn add_hole(&mut self, hole: &Segment, from: u64, to: u64) {
+        let (from, to) = around(hole, from, to, LARGEST_BLOCK);
+        match self.extents.last_mut() {
+            Some(last) if last.op == Op::Hole && last.end() >= from => last.length = to - last.offset,
+            _ => self.extents.push(extent(from, to - from, Op::Hole)),
+        }
+    }
+
     fn blocks(&mut self, old: &[u8], new: &[u8], at: u64, moved: bool) {
         if old == new {
             if moved {
@@ -240,28 +248,36 @@ impl Found {
         self.ghost = Some(at + length);
     }
 
-    /// To preallocate beyond the end, some file systems write the block that the end cuts: it is told as well.
+    /// To preallocate beyond the end, some file systems write the block that the end cuts; and to give back what is there,
+    /// all of that block must be given back. So it is told as well.
     fn keep_end(&mut self, target: Laid<'_>) {
-        let block = target.size / BLOCK * BLOCK;
-        let is_beyond = |e: &Extent| e.op == Op::Unwritten && e.offset > target.size;
-        if target.size == block || !self.extents.iter().any(is_beyond) {
+        let size = target.size;
+        let is_beyond =
+            |e: &Extent| (e.op == Op::Unwritten && e.offset > size) || (e.op == Op::Hole && e.offset >= size);
+        let cuts = |s: &&Segment| s.offset < size && size <= s.end();
+        let Some(last) = target.layout.segments().iter().rfind(cuts) else { return };
+        let (op, block) = match last.kind {
+            SegmentKind::Hole => (Op::Hole, LARGEST_BLOCK),
+            SegmentKind::Unwritten => (Op::Unwritten, BLOCK),
+            SegmentKind::Data => return,
+        };
+        if size.is_multiple_of(block) || !self.extents.iter().any(is_beyond) {
             return;
         }
-        let op = match lies_at(target.layout, block).0 {
-            Some(SegmentKind::Hole) => Op::Hole,
-            Some(SegmentKind::Unwritten) => Op::Unwritten,
-            _ => return,
-        };
-        let at = self.extents.partition_point(|e| e.offset + e.length <= block);
-        if self.extents.get(at).is_none_or(|next| next.offset >= block + BLOCK) {
-            self.extents.insert(at, extent(block, BLOCK, op));
+        let (mut from, mut to) = around(last, size - 1, size, block);
+        // What is told of the same segment is of the same kind.
+        let first = self.extents.partition_point(|e| e.end() <= from);
+        let told = self.extents[first..].partition_point(|e| e.offset < to);
+        for e in &self.extents[first..first + told] {
+            (from, to) = (from.min(e.offset), to.max(e.end()));
         }
+        self.extents.splice(first..first + told, [extent(from, to - from, op)]);
     }
 
     /// Preallocation beyond the end that the target no longer has. Some file systems can only give back all of it: then
     /// what the target still has there is told as well.
     fn add_lost_tail(&mut self, base: &Layout, target: Laid<'_>) {
-        let tail = target.size.next_multiple_of(BLOCK);
+        let tail = target.layout.tail();
         let lost = base.segments().iter().filter(|s| s.kind == SegmentKind::Unwritten && s.end() > tail);
         let is_lost = |s: &Segment| {
             let from = s.offset.max(tail);
@@ -279,16 +295,21 @@ impl Found {
         for kept in target.layout.segments().iter().filter(|s| s.end() > tail) {
             let from = kept.offset.max(tail);
             if at < from {
-                self.add(at, from, Op::Hole);
+                self.extents.push(extent(at, from - at, Op::Hole));
             }
             self.add(from, kept.end(), Op::Unwritten);
             at = kept.end();
         }
         let end = lost.map(Segment::end).max().unwrap_or(at);
         if at < end {
-            self.add(at, end, Op::Hole);
+            self.extents.push(extent(at, end - at, Op::Hole));
         }
     }
+}
+
+/// A range and what of its segment lies around it, as far as one block of so many bytes may reach.
+fn around(segment: &Segment, from: u64, to: u64, block: u64) -> (u64, u64) {
+    ((from / block * block).max(segment.offset), to.next_multiple_of(block).min(segment.end()))
 }
 
 #[cfg(test)]
@@ -349,17 +370,29 @@ mod tests {
     fn a_hole_takes_the_whole_block_that_the_old_file_ended_in() {
         let old = all(5000);
         let new = Layout::new(3 * 4096, &[data(0, 4096)], &[]);
-        assert_eq!(rows((&[7; 5000], &old), (&[7; 3 * 4096], &new)), [(4096, 4096, Op::Hole)]);
+        assert_eq!(rows((&[7; 5000], &old), (&[7; 3 * 4096], &new)), [(4096, 8192, Op::Hole)]);
         assert_eq!(
             rows((&[7; 5000], &old), (&[7; 5000], &Layout::new(5000, &[], &[]))),
-            [(0, 8192, Op::Hole)]
+            [(0, 5000, Op::Hole)]
         );
+    }
+
+    #[test]
+    fn a_hole_is_told_as_far_as_a_block_of_the_target_may_reach_and_no_data_beside_it() {
+        let size = 1 << 20;
+        let old = Layout::new(size, &[data(0, 70_656), data(71_680, 4096)], &[]);
+        let new = Layout::new(size, &[data(0, 69_632), data(71_680, 1024), data(73_728, 2048)], &[]);
+        let bytes = vec![7; size as usize];
+        let wanted = [(69_632, 2048, Op::Hole), (72_704, 1024, Op::Hole)];
+        assert_eq!(rows((&bytes, &old), (&bytes, &new)), wanted);
+        let gone = Layout::new(size, &[data(0, 69_632)], &[]);
+        assert_eq!(rows((&bytes, &old), (&bytes, &gone)), [(69_632, 131_072 - 69_632, Op::Hole)]);
     }
 
     #[test]
     fn the_block_that_the_old_end_cut_stays_a_hole() {
         let (old, new) = (Layout::new(5000, &[], &[]), Layout::new(20_000, &[], &[]));
-        assert_eq!(rows((&[0; 5000], &old), (&[0; 20_000], &new)), [(4096, 4096, Op::Hole)]);
+        assert_eq!(rows((&[0; 5000], &old), (&[0; 20_000], &new)), [(0, 20_000, Op::Hole)]);
     }
 
     #[test]
@@ -375,7 +408,7 @@ mod tests {
     fn the_block_that_the_end_cuts_is_told_with_preallocation_beyond_it() {
         let old = Layout::new(5000, &[], &[]);
         let new = Layout::new(5000, &[], &[Range { offset: 8192, length: 8192 }]);
-        let wanted = [(4096, 4096, Op::Hole), (8192, 8192, Op::Unwritten)];
+        let wanted = [(0, 5000, Op::Hole), (8192, 8192, Op::Unwritten)];
         assert_eq!(rows((&[0; 5000], &old), (&[0; 5000], &new)), wanted);
     }
 
@@ -388,7 +421,7 @@ mod tests {
         );
         let new = Layout::new(100, &[], &[Range { offset: 12_288, length: 4096 }]);
         let found = rows((&[0; 100], &old), (&[0; 100], &new));
-        let wanted = [(0, 4096, Op::Hole), (4096, 8192, Op::Hole), (12_288, 4096, Op::Unwritten)];
+        let wanted = [(0, 100, Op::Hole), (100, 12_188, Op::Hole), (12_288, 4096, Op::Unwritten)];
         assert_eq!(found, wanted);
         assert_eq!(rows((&[0; 100], &old), (&[0; 100], &old)), []);
     }
@@ -398,15 +431,18 @@ mod tests {
         let old = Layout::new(5000, &[], &[Range { offset: 0, length: 12_288 }]);
         assert_eq!(
             rows((&[0; 5000], &old), (&[0; 5000], &Layout::new(5000, &[], &[]))),
-            [(0, 12_288, Op::Hole)]
+            [(0, 5000, Op::Hole), (5000, 7288, Op::Hole)]
         );
     }
 
     #[test]
     fn what_grows_is_data_and_a_lost_tail_is_a_hole() {
         assert_eq!(rows((&[7; 100], &all(100)), (&[7; 300], &all(300))), [(100, 200, Op::Data)]);
-        let tail = Layout::new(100, &[data(0, 100)], &[Range { offset: 4096, length: 4096 }]);
-        assert_eq!(rows((&[7; 100], &tail), (&[7; 100], &all(100))), [(4096, 4096, Op::Hole)]);
+        let tail = Layout::new(100, &[data(0, 4096)], &[Range { offset: 4096, length: 4096 }]);
+        assert_eq!(
+            rows((&[7; 100], &tail), (&[7; 100], &Layout::new(100, &[data(0, 4096)], &[]))),
+            [(4096, 4096, Op::Hole)]
+        );
     }
 
     #[test]

@@ -57,7 +57,7 @@ fn attempt(volume: &mut Volume, turn: &Turn<'_>, monitor: &Monitor) -> Result<Tu
     monitor.start(Stage::Stage, counts.data_bytes);
     let data =
         Data { manifest: &manifest, side: &*sides.target, held: &begun.held, seed: Default::default() };
-    fill(&incoming, &data, monitor)?;
+    fill(&incoming, &data, None, monitor)?;
     incoming.seal()?;
     incoming.commit()?;
     drop(incoming);

@@ -4,16 +4,21 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use snapsync_model::{
-    Attributes, Context, Details, Error, Inode, Kind, Monitor, ROOT, RelPath, Result, Side,
+    Attributes, Context, Details, Error, Inode, Kind, Monitor, ROOT, Range, RelPath, Result, Side,
 };
 use std::collections::HashMap;
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Records that are made at a time: large files among them are read side by side.
 pub(crate) const BATCH: usize = 4096;
 pub(crate) const READ: usize = 1 << 18;
+/// Content is hashed in chunks of so many bytes.
+const CHUNK: u64 = 64 << 10;
+static ZEROS: [u8; CHUNK as usize] = [0; CHUNK as usize];
 
 pub(crate) type Digest = [u8; 32];
 
@@ -160,7 +165,7 @@ impl<'a> Listing<'a> {
             xattrs.into_iter().map(|xattr| (xattr.name, blake3::hash(&xattr.value).into())).collect();
         let content = match inode.kind {
             Kind::File if reading.wants(path, attributes.size) => {
-                Some(content(&self.side.open(inode)?, path, attributes.size, monitor)?)
+                Some(content(&self.side.open(inode)?, path.as_path(), attributes.size, monitor)?)
             }
             _ => None,
         };
@@ -168,18 +173,58 @@ impl<'a> Listing<'a> {
     }
 }
 
-fn content(file: &File, path: &RelPath, size: u64, monitor: &Monitor) -> Result<Digest> {
+/// The digest of what a file holds: of each chunk that is not all zeros, its offset and its bytes. So holes need not be
+/// read, and where they lie makes no difference.
+pub(crate) fn content(file: &File, path: &Path, size: u64, monitor: &Monitor) -> Result<Digest> {
     let mut hasher = blake3::Hasher::new();
     let mut bytes = vec![0; READ.min(size as usize)];
-    let mut at = 0;
-    while at < size {
+    for run in Runs::of(file, size) {
         monitor.check()?;
-        let length = (size - at).min(bytes.len() as u64) as usize;
-        file.read_exact_at(&mut bytes[..length], at).context("read", path.as_path())?;
-        hasher.update(&bytes[..length]);
-        at += length as u64;
+        let run = run.context("read", path)?;
+        let bytes = &mut bytes[..run.length as usize];
+        file.read_exact_at(bytes, run.offset).context("read", path)?;
+        let chunks = bytes.chunks(CHUNK as usize).zip((run.offset..).step_by(CHUNK as usize));
+        for (chunk, at) in chunks.filter(|(chunk, _)| *chunk != &ZEROS[..chunk.len()]) {
+            hasher.update(&at.to_le_bytes()).update(chunk);
+        }
+    }
+    if file.metadata().context("read the size of", path)?.len() < size {
+        // What was cut off would pass for zeros.
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof)).context("read", path);
     }
     Ok(hasher.finalize().into())
+}
+
+/// What of a file may hold anything but zeros: whole chunks, at most `READ` bytes at a time.
+pub(crate) struct Runs<'a> {
+    file: &'a File,
+    size: u64,
+    at: u64,
+    end: u64,
+}
+
+impl<'a> Runs<'a> {
+    pub(crate) fn of(file: &'a File, size: u64) -> Runs<'a> {
+        Runs { file, size, at: 0, end: 0 }
+    }
+}
+
+impl Iterator for Runs<'_> {
+    type Item = io::Result<Range>;
+
+    fn next(&mut self) -> Option<io::Result<Range>> {
+        if self.at >= self.end {
+            let data = match snapsync_sys::next_data(self.file, self.at, self.size) {
+                Ok(data) => data?,
+                Err(error) => return Some(Err(error)),
+            };
+            self.at = data.offset / CHUNK * CHUNK;
+            self.end = data.end().next_multiple_of(CHUNK).min(self.size);
+        }
+        let run = Range { offset: self.at, length: (self.end - self.at).min(READ as u64) };
+        self.at = run.end();
+        Some(Ok(run))
+    }
 }
 
 /// A side on this machine.

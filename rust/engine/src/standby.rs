@@ -13,10 +13,11 @@ use snapsync_model::{
     Change, Context, Error, Monitor, Provider, Result, Role, Side, SnapshotInfo, VolumeInfo,
 };
 use snapsync_snapshot::{Volume, name_is_free};
-use snapsync_stream::wire::{Digest, End, Header, ManifestHead};
-use snapsync_stream::{Arrivals, Budget, Held, MEMORY, Sent, receive, run};
+use snapsync_stream::wire::{Digest, End, Header, ManifestHead, lift};
+use snapsync_stream::{Arrivals, Budget, Held, Limit, MEMORY, Sent, Sink, receive, run};
 use snapsync_sys::{Lock, Root, btrfs, supports_reflinks};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// What is at the place where a standby is or is to be, found without writing anything.
@@ -134,6 +135,8 @@ pub(crate) struct Local<'a> {
     made: Made,
     lock: Option<Lock>,
     incoming: Option<Incoming<'a>>,
+    /// Of what this process itself brings.
+    limit: Option<Arc<Limit>>,
     /// This round has staged something: what it failed to bring is its own.
     has_begun: bool,
     /// The snapshot that is made, and the epoch that its delta is of.
@@ -150,9 +153,15 @@ impl<'a> Local<'a> {
             made: Made::default(),
             lock: None,
             incoming: None,
+            limit: None,
             has_begun: false,
             under_way: None,
         })
+    }
+
+    /// It takes so many bytes a second at most.
+    pub(crate) fn limited(self, rate: Option<u64>) -> Local<'a> {
+        Local { limit: rate.map(Limit::new), ..self }
     }
 
     pub(crate) fn target(&self) -> &Target {
@@ -364,7 +373,7 @@ impl StandbyEnd for Local<'_> {
     }
 
     fn transfer(&mut self, data: Data<'_>) -> Result<Sent> {
-        fill(self.incoming()?, &data, self.monitor)
+        fill(self.incoming()?, &data, self.limit.as_deref(), self.monitor)
     }
 
     fn commit(&mut self) -> Result<SnapshotInfo> {
@@ -456,10 +465,24 @@ pub(crate) fn with_data(manifest: &Path) -> Result<impl Iterator<Item = Result<C
 }
 
 /// Brings data that this process can read into the stage.
-pub(crate) fn fill(incoming: &Incoming<'_>, data: &Data<'_>, monitor: &Monitor) -> Result<Sent> {
+pub(crate) fn fill(
+    incoming: &Incoming<'_>,
+    data: &Data<'_>,
+    limit: Option<&Limit>,
+    monitor: &Monitor,
+) -> Result<Sent> {
+    let make_sink = || -> Sink<'_> {
+        let mut sink = incoming.sink();
+        let Some(limit) = limit else { return sink };
+        Box::new(move |frame| {
+            let waited = limit.wait(frame.bytes.len() as u64, monitor);
+            waited.map_err(|e| lift(e, "write", incoming.root().path()))?;
+            sink(frame)
+        })
+    };
     let counts = ManifestReader::open(data.manifest)?.counts()?;
     let budget = Budget::new(MEMORY);
-    run(with_data(data.manifest)?, data.side, data.held, workers(), &budget, monitor, &|| incoming.sink())?;
+    run(with_data(data.manifest)?, data.side, data.held, workers(), &budget, monitor, &make_sink)?;
     Ok(Sent { frames: 0, raw: counts.data_bytes, stored: counts.data_bytes })
 }
 

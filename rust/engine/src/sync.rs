@@ -78,7 +78,7 @@ pub fn sync(
 ) -> Result<Round> {
     let here = |report| Round::Here(Box::new(report));
     match (Address::parse(source)?, Address::parse(target)?) {
-        (None, None) => local(source, target, options, monitor).map(here),
+        (None, None) => local(source, target, options, travel, monitor).map(here),
         (None, Some(target)) => push(source, &target, options, travel, reach, monitor).map(here),
         (Some(source), None) => pull(&source, target, options, travel, reach, monitor).map(Round::There),
         (Some(_), Some(_)) => Err(Error::usage(
@@ -88,10 +88,16 @@ pub fn sync(
     }
 }
 
-fn local(source: &Path, target: &Path, options: &Options, monitor: &Monitor) -> Result<Synced> {
+fn local(
+    source: &Path,
+    target: &Path,
+    options: &Options,
+    travel: &Travel,
+    monitor: &Monitor,
+) -> Result<Synced> {
     let source = place::existing_directory(source).map_err(|error| known::without_source(target, error))?;
     place::not_inside(target, &source)?;
-    let mut standby = Local::new(target, Some(&source), monitor)?;
+    let mut standby = Local::new(target, Some(&source), monitor)?.limited(travel.limit);
     drive(&source, &mut standby, options, monitor)
 }
 

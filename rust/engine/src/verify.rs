@@ -2,7 +2,7 @@
 //! they tell is merged by path.
 
 use crate::Reach;
-use crate::digest::{BATCH, Body, Listing, Near, READ, Reading, Record};
+use crate::digest::{BATCH, Body, Listing, Near, READ, Reading, Record, Runs};
 use crate::far::Far;
 use crate::place::{Opened, Place};
 use crate::remote::Address;
@@ -226,18 +226,21 @@ impl Both<'_> {
         let size = x.attributes.size;
         let (x, y) = (self.a.side.open(x)?, self.b.side.open(y)?);
         let (mut left, mut right) = (vec![0; READ.min(size as usize)], vec![0; READ.min(size as usize)]);
-        let mut at = 0;
-        while at < size {
+        let mut found = None;
+        for run in Runs::of(&x, size).chain(Runs::of(&y, size)) {
             monitor.check()?;
-            let length = (size - at).min(left.len() as u64) as usize;
-            x.read_exact_at(&mut left[..length], at).context("read", path.as_path())?;
-            y.read_exact_at(&mut right[..length], at).context("read", path.as_path())?;
-            if let Some(first) = (0..length).find(|i| left[*i] != right[*i]) {
-                return Ok(Some(at + first as u64));
+            let run = run.context("read", path.as_path())?;
+            if found.is_some_and(|found| found <= run.offset) {
+                continue;
             }
-            at += length as u64;
+            let (left, right) = (&mut left[..run.length as usize], &mut right[..run.length as usize]);
+            x.read_exact_at(left, run.offset).context("read", path.as_path())?;
+            y.read_exact_at(right, run.offset).context("read", path.as_path())?;
+            if let Some(first) = left.iter().zip(right).position(|(x, y)| x != y) {
+                found = Some(run.offset + first as u64);
+            }
         }
-        Ok(None)
+        Ok(found)
     }
 }
 

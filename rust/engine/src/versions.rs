@@ -1,5 +1,6 @@
 //! Every version of one file that snapshots hold.
 
+use crate::digest::{Digest, content};
 use crate::pruned::relative;
 use crate::report::{RestoredTo, Version, Versions};
 use crate::restore_to::restore_to;
@@ -15,7 +16,7 @@ use std::time::Instant;
 /// A version and what of it was found, for comparisons.
 struct Known {
     found: Found,
-    digest: Option<blake3::Hash>,
+    digest: Option<Digest>,
     proofs: Vec<Proof>,
     snapshots: Vec<SnapshotInfo>,
     is_live: bool,
@@ -192,11 +193,7 @@ fn size_of(found: &Found) -> u64 {
     if found.kind == Kind::File { found.attributes.size } else { 0 }
 }
 
-fn digest_of(found: &Found, monitor: &Monitor) -> Result<blake3::Hash> {
-    monitor.check()?;
-    let mut hasher = blake3::Hasher::new();
+fn digest_of(found: &Found, monitor: &Monitor) -> Result<Digest> {
     let file = File::open(&found.content).context("open", &found.content)?;
-    std::io::copy(&mut std::io::BufReader::with_capacity(1 << 18, file), &mut hasher)
-        .context("read", &found.content)?;
-    Ok(hasher.finalize())
+    content(&file, &found.content, size_of(found), monitor)
 }

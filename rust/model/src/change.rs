@@ -1,6 +1,6 @@
 //! A row of the manifest: one inode that differs between two snapshots.
 
-use crate::{BLOCK, Kind, Link, Range, RelPath, Xattr};
+use crate::{BLOCK, Kind, Link, Range, RelPath, Xattr, hole_at_end};
 use serde::{Deserialize, Serialize};
 
 /// What every inode has. For anything but a file, size is 0.
@@ -106,6 +106,16 @@ pub struct Extent {
     pub checksum: Option<[u8; 32]>,
 }
 
+impl Extent {
+    pub fn range(&self) -> Range {
+        Range { offset: self.offset, length: self.length }
+    }
+
+    pub fn end(&self) -> u64 {
+        self.offset + self.length
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     pub ino: u64,
@@ -153,15 +163,30 @@ impl Change {
 
     /// Less is preallocated beyond the end than was: the extents then say all that still is.
     pub fn loses_tail(&self) -> bool {
-        let tail = self.new.map_or(0, |a| a.size).next_multiple_of(BLOCK);
-        self.extents.iter().any(|e| e.op == Op::Hole && e.offset + e.length > tail)
+        let size = self.new.map_or(0, |a| a.size);
+        // Older versions told a hole that the end cuts up to the end of its block.
+        let tail = size.next_multiple_of(BLOCK);
+        self.extents.iter().any(|e| e.op == Op::Hole && (e.offset >= size || e.end() > tail))
     }
 
-    /// The block that the end of the file cuts, if preallocation beyond it can have written it: some file systems do.
-    pub fn end_block(&self) -> Option<u64> {
-        let size = self.new.map_or(0, |a| a.size);
-        let cuts = !size.is_multiple_of(BLOCK) && self.beyond_end().next().is_some();
-        cuts.then_some(size / BLOCK * BLOCK)
+    /// Of a new file: the hole that its end cuts, if preallocation beyond can have written it. Some file systems do,
+    /// which have blocks of `block` bytes.
+    pub fn cut_hole(&self, block: u64) -> Option<Range> {
+        self.beyond_end().next()?;
+        hole_at_end(self.new.map_or(0, |a| a.size), block, self.extents.iter().map(Extent::range))
+    }
+
+    /// What is to be given back for the extent number `at`, a hole: a file may end within a block, and only a whole one
+    /// is given back. Nothing else that the row names lies in it.
+    pub fn hole(&self, at: usize, block: u64) -> Range {
+        let (size, hole) = (self.new.map_or(0, |a| a.size), self.extents[at].range());
+        if hole.end() != size {
+            return hole;
+        }
+        let end = size.next_multiple_of(block);
+        let next = self.extents[at + 1..].iter().find(|e| e.op != Op::Hole);
+        let end = next.map_or(end, |next| next.offset.min(end));
+        Range { offset: hole.offset, length: end - hole.offset }
     }
 
     /// Some of it is there already, elsewhere.

@@ -15,8 +15,13 @@ impl Range {
     }
 }
 
-/// Files are changed in blocks of this size: smaller ones would cost more rows than they save bytes.
+/// Data is compared in pieces of this size, whatever blocks the file system has: smaller ones would cost more rows
+/// than they save bytes.
 pub const BLOCK: u64 = 4096;
+
+/// No file system that the kernel mounts has larger blocks. It gives back whole ones only, and those of the target may
+/// be larger than the source's: so holes are told with what of them lies around what changed.
+pub const LARGEST_BLOCK: u64 = 64 << 10;
 
 /// Where bytes live. On one file system, and while both files hold on to them, equal addresses are equal bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -81,15 +86,33 @@ impl Segment {
     }
 }
 
+/// What of the block that the end of a file cuts is a hole, and reaches the end: up to the end of the block, or to
+/// what is preallocated there. `covered` is all that is no hole, sorted; the file system has blocks of `block` bytes.
+pub fn hole_at_end(size: u64, block: u64, covered: impl IntoIterator<Item = Range>) -> Option<Range> {
+    let (mut start, mut end) = (size / block * block, size.next_multiple_of(block));
+    for range in covered {
+        if range.offset < size {
+            start = start.max(range.end());
+        } else {
+            end = end.min(range.offset);
+        }
+    }
+    (start < size).then(|| Range { offset: start, length: end - start })
+}
+
 /// A file as segments that touch each other, from 0 to its size; unwritten ones may follow beyond it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Layout(Vec<Segment>);
+pub struct Layout {
+    segments: Vec<Segment>,
+    tail: u64,
+}
 
 impl Layout {
     /// Everything that is neither data nor unwritten is a hole. Both lists are sorted; where they
     /// overlap, unwritten wins.
     pub fn new(size: u64, data: &[Placed], unwritten: &[Range]) -> Layout {
-        let mut layout = Layout::default();
+        let tail = data.last().map_or(size, |last| last.range.end().max(size));
+        let mut layout = Layout { tail, ..Layout::default() };
         let mut at = 0;
         for range in unwritten {
             layout.fill(at, range.offset, size, data);
@@ -100,14 +123,27 @@ impl Layout {
         layout
     }
 
+    /// The same data, but for what is known of it otherwise.
+    pub fn with(&self, shared: bool, unwritten: &[Range]) -> Layout {
+        let size = self.segments.iter().filter(|s| s.kind != SegmentKind::Unwritten).map(Segment::end).max();
+        let placed = self.placed().into_iter().map(|placed| Placed { shared, ..placed });
+        let layout = Layout::new(size.unwrap_or(0), &placed.collect::<Vec<_>>(), unwritten);
+        Layout { tail: self.tail, ..layout }
+    }
+
     pub fn segments(&self) -> &[Segment] {
-        &self.0
+        &self.segments
+    }
+
+    /// Where the file ends, or else the last block of its data: what is preallocated beyond can only begin here.
+    pub fn tail(&self) -> u64 {
+        self.tail
     }
 
     /// Where one kind is, joined whatever the addresses.
     pub fn ranges(&self, kind: SegmentKind) -> Vec<Range> {
         let mut ranges: Vec<Range> = Vec::new();
-        for segment in self.0.iter().filter(|s| s.kind == kind) {
+        for segment in self.segments.iter().filter(|s| s.kind == kind) {
             match ranges.last_mut() {
                 Some(last) if last.end() == segment.offset => last.length += segment.length,
                 _ => ranges.push(Range { offset: segment.offset, length: segment.length }),
@@ -118,7 +154,7 @@ impl Layout {
 
     /// The data, with its addresses.
     pub fn placed(&self) -> Vec<Placed> {
-        let data = self.0.iter().filter(|s| s.kind == SegmentKind::Data);
+        let data = self.segments.iter().filter(|s| s.kind == SegmentKind::Data);
         data.map(|s| Placed {
             range: Range { offset: s.offset, length: s.length },
             address: s.address,
@@ -147,9 +183,9 @@ impl Layout {
         let address = placed.and_then(|p| p.address.map(|address| address.plus(from - p.range.offset)));
         let shared = placed.is_some_and(|p| p.shared);
         let next = Segment { offset: from, length: to - from, kind, address, shared };
-        match self.0.last_mut() {
+        match self.segments.last_mut() {
             Some(last) if last.is_continued_by(&next) => last.length += next.length,
-            _ => self.0.push(next),
+            _ => self.segments.push(next),
         }
     }
 }
@@ -189,6 +225,31 @@ mod tests {
             (120, 8, Unwritten),
         ];
         assert_eq!(kinds(&layout), wanted);
+    }
+
+    #[test]
+    fn the_hole_that_the_end_cuts_leaves_out_what_lies_beside_it_in_its_block() {
+        let hole = |size, block, covered: &[Range]| {
+            hole_at_end(size, block, covered.iter().copied()).map(|r| (r.offset, r.length))
+        };
+        assert_eq!(hole(100, 4096, &[]), Some((0, 4096)));
+        assert_eq!(hole(5000, 4096, &[range(0, 4608)]), Some((4608, 8192 - 4608)));
+        assert_eq!(hole(5000, 4096, &[range(0, 1024), range(5120, 1 << 20)]), Some((4096, 1024)));
+        assert_eq!(hole(5000, 1024, &[range(0, 4096)]), Some((4096, 1024)));
+        for covered in [range(0, 5000), range(4096, 8192), range(4999, 1)] {
+            assert_eq!(hole(5000, 4096, &[covered]), None);
+        }
+        assert_eq!(hole(8192, 4096, &[]), None);
+    }
+
+    #[test]
+    fn what_is_preallocated_begins_after_the_last_block_of_data() {
+        assert_eq!(Layout::new(100, &[data(0, 512)], &[]).tail(), 512);
+        assert_eq!(Layout::new(1000, &[data(0, 512)], &[]).tail(), 1000);
+        let layout = Layout::new(600, &[data(512, 512)], &[range(1024, 512)]);
+        assert_eq!(layout.with(true, &[range(0, 512), range(1024, 512)]).tail(), 1024);
+        let again = layout.with(false, &[range(1024, 512)]);
+        assert_eq!(again, layout);
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod subset;
 
 pub use change::{Attributes, Change, ChangeFlags, Counts, End, Extent, Op, Source};
 pub use error::{Context, Error, Result, reason};
-pub use extent::{Address, BLOCK, Layout, Placed, Range, Segment, SegmentKind};
+pub use extent::{Address, BLOCK, LARGEST_BLOCK, Layout, Placed, Range, Segment, SegmentKind, hole_at_end};
 pub use identity::{Identity, Origin};
 pub use inode::{Details, Inode, Kind, Link, Look, ROOT, Seen, Xattr};
 pub use monitor::{Counters, Monitor, Stage};

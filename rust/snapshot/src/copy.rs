@@ -4,7 +4,8 @@
 use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags, openat, symlinkat};
 use snapsync_model::{
-    BLOCK, Context, Details, Directories, Inode, Kind, Layout, Monitor, RelPath, Result, SegmentKind, Subset,
+    Context, Details, Directories, Inode, Kind, Layout, Monitor, RelPath, Result, SegmentKind, Subset,
+    hole_at_end,
 };
 use snapsync_sys::{
     Entry, FileSystem, PROTECTIVE, Parents, Root, clone_file, copy_range, discard_range, make_node,
@@ -142,7 +143,7 @@ impl Copy<'_> {
         set_flags(&file, flags & !PROTECTIVE)?;
         let source = self.from.read(path)?;
         let layout = layout_of(&source, inode, self.filesystem)?;
-        copy_data(&source, inode.attributes.size, &layout, &file)?;
+        copy_data(&source, inode.attributes.size, &layout, &file, self.filesystem.block_size)?;
         Ok(file)
     }
 
@@ -194,7 +195,7 @@ fn set_flags(file: &File, flags: u32) -> io::Result<()> {
 }
 
 /// Shared where the file system can. Clones lose preallocation on some, so it is made again.
-fn copy_data(from: &File, size: u64, layout: &Layout, to: &File) -> io::Result<()> {
+fn copy_data(from: &File, size: u64, layout: &Layout, to: &File, block: u64) -> io::Result<()> {
     let (data, unwritten) = (layout.ranges(SegmentKind::Data), layout.ranges(SegmentKind::Unwritten));
     if size > 0 && clone_file(from, to).is_err() {
         to.set_len(size)?;
@@ -206,11 +207,10 @@ fn copy_data(from: &File, size: u64, layout: &Layout, to: &File) -> io::Result<(
         preallocate(to, range.offset, range.length)?;
     }
     // Preallocation beyond the end makes some file systems write the block that the end cuts.
-    let end = size / BLOCK * BLOCK;
-    let covers_end = data.iter().chain(&unwritten).any(|r| r.offset <= end && end < r.end());
-    let goes_beyond = unwritten.iter().any(|r| r.end() > size.next_multiple_of(BLOCK));
-    if !size.is_multiple_of(BLOCK) && goes_beyond && !covers_end {
-        discard_range(to, end, BLOCK)?;
+    let covered = data.iter().chain(&unwritten).copied();
+    let cut = hole_at_end(size, block, covered).filter(|_| unwritten.iter().any(|r| r.end() > size));
+    if let Some(hole) = cut {
+        discard_range(to, hole.offset, hole.length)?;
     }
     Ok(())
 }

@@ -8,8 +8,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use snapsync_manifest::{NextTable, Table, TableInfo, TableView, gone, is_gone};
 use snapsync_model::{
-    Attributes, Context, Counters, Details, Directories, Inode, Inodes, Kind, Layout, Link, Monitor, Placed,
-    Range, RelPath, Result, Segment, SegmentKind, Side, Subset, locked,
+    Attributes, Context, Counters, Details, Directories, Inode, Inodes, Kind, Layout, Link, Monitor, Range,
+    RelPath, Result, Segment, SegmentKind, Side, Subset, locked,
 };
 use snapsync_sys::{FileSystem, Root, btrfs, fault, stat_at, stat_of, sync_filesystem, xfs};
 use snapsync_walk::{Listing, Tree, details_of, details_of_open, layout_of};
@@ -668,8 +668,7 @@ impl Side for PoolSnapshot {
         let stored = object_layout(file, size, self.filesystem)
             .context("read the extents of", object_path(&self.pool, inode.object))?;
         // An object shares everything with its file: what it shares with others was asked when it was taken.
-        let placed = stored.placed().into_iter().map(|p| Placed { shared: inode.shared, ..p });
-        Ok(Layout::new(size, &placed.collect::<Vec<_>>(), unwritten))
+        Ok(stored.with(inode.shared, unwritten))
     }
 
     /// Objects are never written again, and both sides hold theirs.

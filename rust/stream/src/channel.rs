@@ -153,7 +153,7 @@ impl Write for Channel<'_> {
     }
 }
 
-/// Bytes a second that all channels of a stream may write together.
+/// Bytes a second that all channels of a stream, or all workers of a round on one machine, may write together.
 pub struct Limit {
     rate: u64,
     /// When what was let through so far is due.
@@ -165,7 +165,8 @@ impl Limit {
         Arc::new(Limit { rate: rate.max(1), due: Mutex::new(Instant::now()) })
     }
 
-    fn wait(&self, bytes: u64, monitor: &Monitor) -> io::Result<()> {
+    /// Waits until so many more bytes may go.
+    pub fn wait(&self, bytes: u64, monitor: &Monitor) -> io::Result<()> {
         let until = {
             let mut due = locked(&self.due);
             // Time that passed unused is not saved up beyond a tick.

@@ -120,22 +120,28 @@ fn xflags(file: &File) -> io::Result<u32> {
 fn data_by_seeking(file: &File, size: u64) -> io::Result<Vec<Range>> {
     let mut ranges = Vec::new();
     let mut at = 0;
-    while at < size {
-        let start = match seek(file, SeekFrom::Data(at)) {
-            Ok(start) => start,
-            Err(rustix::io::Errno::NXIO) => break,
-            // Cannot tell holes: all of it is data.
-            Err(rustix::io::Errno::INVAL) => size.min(at),
-            Err(e) => return Err(e.into()),
-        };
-        let end = seek(file, SeekFrom::Hole(start)).unwrap_or(size).min(size);
-        if end <= start {
-            break;
-        }
-        ranges.push(Range { offset: start, length: end - start });
-        at = end;
+    while let Some(range) = next_data(file, at, size)? {
+        ranges.push(range);
+        at = range.end();
     }
     Ok(ranges)
+}
+
+/// The next run of data of a file of `size` bytes from `at` on, as far as its holes can be told; None where only a hole
+/// is left. What lies between reads as zeros.
+pub fn next_data(file: &File, at: u64, size: u64) -> io::Result<Option<Range>> {
+    if at >= size {
+        return Ok(None);
+    }
+    let start = match seek(file, SeekFrom::Data(at)) {
+        Ok(start) => start,
+        Err(rustix::io::Errno::NXIO) => return Ok(None),
+        // Cannot tell holes: all of it is data.
+        Err(rustix::io::Errno::INVAL) => at,
+        Err(e) => return Err(e.into()),
+    };
+    let end = seek(file, SeekFrom::Hole(start)).unwrap_or(size).min(size);
+    Ok((start < end).then(|| Range { offset: start, length: end - start }))
 }
 
 /// Makes `to` share all blocks of `from`. Both must be on one file system that can.

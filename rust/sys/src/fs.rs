@@ -2,6 +2,7 @@
 
 use crate::ioctl;
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags, fstatfs, fstatvfs, openat};
+use snapsync_model::LARGEST_BLOCK;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,6 +17,7 @@ pub struct FileSystem {
     pub available: u64,
     pub inodes_available: Option<u64>,
     pub read_only: bool,
+    /// Files have their bytes in blocks of this size.
     pub block_size: u64,
 }
 
@@ -64,7 +66,8 @@ pub fn filesystem(fd: impl AsFd) -> io::Result<FileSystem> {
         // Btrfs makes inodes as it goes and counts none.
         inodes_available: (stat.f_files > 0).then_some(stat.f_ffree),
         read_only: flags.contains(StatVfsMountFlags::RDONLY),
-        block_size: stat.f_bsize as u64,
+        // What else it tells as a block is what it likes to be asked for.
+        block_size: (stat.f_frsize as u64).clamp(512, LARGEST_BLOCK).next_power_of_two(),
     })
 }
 

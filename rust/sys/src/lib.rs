@@ -14,7 +14,9 @@ mod ioctl;
 mod root;
 pub mod xfs;
 
-pub use data::{clone_file, clone_range, copy_range, discard_range, layout, preallocate, read_ahead};
+pub use data::{
+    clone_file, clone_range, copy_range, discard_range, layout, next_data, preallocate, read_ahead,
+};
 pub use entry::{
     APPEND, Entry, IMMUTABLE, NOCOW, PROTECTIVE, Part, REPLICATED_FLAGS, Stat, flags_of, make_node,
     set_flags_of, stat_at, stat_of, tolerate, xattrs_of,
