@@ -15,6 +15,7 @@ from machine import (
     Pair,
     Place,
     Ran,
+    as_nobody,
     assert_told,
     capless,
     done,
@@ -26,6 +27,7 @@ from machine import (
     status,
 )
 from oracle import assert_same, freeze
+from test_cli import reachable
 from worlds import IMMUTABLE, fill, set_flags
 
 KINDS = ["btrfs", "xfs", "ext4"]
@@ -110,6 +112,24 @@ def test_an_owner_without_a_number_in_the_namespace_is_a_loss(place: Place, kind
     pair.sync()
 
 
+@pytest.mark.parametrize("kind", ["xfs", "ext4"])
+def test_what_a_user_could_not_keep_was_not_changed_by_hand(place: Place, kind: str) -> None:
+    wrap, home = as_nobody(), place(kind)
+    reachable(home)
+    pair = Pair(home / "source", home / "standby")
+    pair.source.mkdir()
+    lay_out(pair.source)
+    os.chmod(pair.source / "gone", 0o2755)
+    sh("chown", "-R", "65534:65534", pair.source)
+    os.chown(pair.source / "f", 0, 0)
+    os.chmod(pair.source / "f", 0o644)
+    assert lost(done("sync", pair.source, pair.target, wrap=wrap)) == {"owner and group": 1}
+    for path in ("f", "gone"):
+        (pair.source / path).unlink()
+        assert done("sync", pair.source, pair.target, wrap=wrap)["losses"] == []
+    assert_same(pair.source, pair.target)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_a_process_may_not_change_is_found_before_anything_is(place: Place, kind: str) -> None:
     """Root without capabilities is as good as anybody."""
@@ -183,3 +203,207 @@ def test_a_file_made_anew_under_its_number_where_the_directory_has_its_time_back
         os.utime(pair.source / "d", ns=(1, 10**18))
         snapsync.sync(pair.source, pair.target)
         assert_same(pair.source, pair.target)
+
+
+def names(source: Path, first: int, count: int) -> None:
+    for number in range(first, first + count):
+        os.link(source / "f", source / "many" / f"a-name-of-some-length-{number:05}")
+
+
+def test_names_beyond_the_limit_of_a_file_are_found_before_any_is_made(
+    place: Place, file_systems: FileSystems
+) -> None:
+    """Where Btrfs keeps all names of a file in one node, there is room for few."""
+    point = file_systems.mount("btrfs", 256 * MIB, "-n", "4096", "-O", "^extref")
+    source, target = place("xfs"), point / "standby"
+    pair = Pair(source, target)
+    lay_out(source)
+    (source / "many").mkdir()
+    names(source, 0, 100)
+    pair.sync()
+    churn(source)
+    names(source, 100, 200)
+    refused(pair, "names of one file", "f")
+    for number in range(200, 300):
+        (source / "many" / f"a-name-of-some-length-{number:05}").unlink()
+    refused(pair, "names of one file")
+    for number in range(102, 200):
+        (source / "many" / f"a-name-of-some-length-{number:05}").unlink()
+    pair.sync()
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
+def test_extended_attributes_that_exchange_their_sizes(place: Place, kind: str) -> None:
+    """ext4 has one block for all of an inode: what grows takes the room of what shrinks."""
+    pair = Pair.make(place, ("xfs", kind))
+    lay_out(pair.source)
+
+    def give(**sizes: int) -> None:
+        for name in os.listxattr(pair.source / "f"):
+            os.removexattr(pair.source / "f", name)
+        for name, size in sizes.items():
+            os.setxattr(pair.source / "f", f"user.{name}", name.encode() * size)
+
+    give(a=100, b=3_700)
+    assert pair.sync()["losses"] == []
+    churn(pair.source)
+    give(a=3_700, b=100)
+    assert pair.sync()["losses"] == []
+    give(a=1_200, b=1_200, c=1_300)
+    assert pair.sync()["losses"] == []
+    give(c=1_200, a=1_250, b=1_250)
+    assert pair.sync()["losses"] == []
+
+
+def test_extended_attributes_that_are_too_large_together_are_a_loss(place: Place) -> None:
+    pair = Pair.make(place, ("xfs", "ext4"))
+    lay_out(pair.source)
+    pair.sync()
+    for name in "abc":
+        os.setxattr(pair.source / "f", f"user.{name}", name.encode() * 2_000)
+    churn(pair.source)
+    ran = run("sync", pair.source, pair.target, "-q", "--strict")
+    assert_told(ran, "too large together (1 entries)", codes=(3,))
+    losses = lost(done("sync", pair.source, pair.target))
+    assert losses == {"extended attributes that are too large together": 1}
+    for name in "abc":
+        os.removexattr(pair.source / "f", f"user.{name}")
+    pair.sync()
+
+
+def test_names_that_exfat_does_not_hold_are_found_before_any_is_made(
+    place: Place, file_systems: FileSystems
+) -> None:
+    with exfat(file_systems) as point:
+        source, target = place("ext4"), point / "standby"
+        lay_out(source)
+        done("sync", source, target)
+        for name in ("a:b", "Old", "what?"):
+            churned = source / name
+            churned.mkdir()
+            before = sorted(target.rglob("*"))
+            ran = run("sync", source, target, "-q")
+            assert_told(ran, name, codes=(3,))
+            assert sorted(path for path in target.rglob("*") if path.name != "incoming") == before
+            churned.rmdir()
+        os.link(source / "f", source / "again")
+        ran = run("sync", source, target, "-q")
+        assert_told(ran, "2 names of one file", codes=(3,))
+        (source / "again").unlink()
+        (source / "old").rename(source / "OLD")
+        done("sync", source, target)
+        assert "OLD" in os.listdir(target)
+
+
+def folding(file_systems: FileSystems) -> Path:
+    if not Path("/sys/fs/ext4/features/casefold").exists():
+        pytest.skip("this kernel folds no names")
+    return file_systems.mount("ext4", 256 * MIB, "-O", "casefold")
+
+
+@pytest.mark.parametrize("top", [False, True])
+def test_two_names_that_a_directory_takes_for_one(place: Place, file_systems: FileSystems, top: bool) -> None:
+    target = folding(file_systems) / "standby"
+    pair = Pair(place("xfs"), target)
+    lay_out(pair.source)
+    (pair.source / "in").mkdir()
+    if top:
+        target.mkdir()
+        sh("chattr", "+F", target)
+    pair.sync()
+    if not top:
+        (target / "in").rmdir()
+        (target / "in").mkdir()
+        sh("chattr", "+F", target / "in")
+        os.utime(target / "in", ns=(1, (pair.source / "in").stat().st_mtime_ns))
+    at = pair.source if top else pair.source / "in"
+    churn(pair.source)
+    for name in ("Name", "nAME"):
+        fill(at / name, 0, 100, 1)
+    refused(pair, "nAME", "Name")
+    (at / "nAME").unlink()
+    pair.sync()
+    fill(at / "namE", 0, 100, 1)
+    refused(pair, "namE", "Name")
+    (at / "Name").unlink()
+    pair.sync()
+    (at / "namE").rename(at / "NAME")
+    pair.sync()
+    assert "NAME" in os.listdir(target if top else target / "in")
+
+
+def test_a_directory_of_the_standby_may_have_a_project_of_its_own(place: Place) -> None:
+    need("chattr")
+    pair = Pair.make(place, ("ext4", "xfs"))
+    lay_out(pair.source)
+    (pair.source / "home").mkdir()
+    fill(pair.source / "home/there", 0, 100, 1)
+    pair.sync()
+    sh("chattr", "-p", "5", "+P", pair.target / "home")
+    churn(pair.source)
+    fill(pair.source / "home/mail", 0, 5_000, 2)
+    (pair.source / "home/below").mkdir()
+    fill(pair.source / "home/below/deep", 0, 50, 3)
+    (pair.source / "new").rename(pair.source / "home/new")
+    os.link(pair.source / "f", pair.source / "home/f")
+    pair.sync()
+    (pair.source / "home/new").rename(pair.source / "out")
+    os.unlink(pair.source / "home/mail")
+    pair.sync()
+
+
+@pytest.mark.parametrize("how", ["removed", "moved", "made"])
+def test_a_mount_point_in_the_standby_is_found_before_anything_changes(place: Place, how: str) -> None:
+    pair = Pair.make(place, ("xfs", "ext4"))
+    lay_out(pair.source)
+    (pair.source / "m").mkdir()
+    if how != "made":
+        pair.sync()
+    else:
+        (pair.source / "m").rmdir()
+        pair.sync()
+        (pair.source / "m").mkdir()
+        time = pair.target.stat().st_mtime_ns
+        (pair.target / "m").mkdir()
+        os.utime(pair.target, ns=(1, time))
+    sh("mount", "-t", "tmpfs", "none", pair.target / "m")
+    try:
+        churn(pair.source)
+        if how == "removed":
+            (pair.source / "m").rmdir()
+        elif how == "moved":
+            (pair.source / "m").rename(pair.source / "n")
+        ran = run("sync", pair.source, pair.target, "-q")
+        assert_told(ran, "m", codes=(3,))
+        assert sorted(os.listdir(pair.target)) == sorted([".snapsync", "f", "gone", "m", "old"])
+    finally:
+        sh("umount", pair.target / "m")
+    if how == "made":
+        (pair.target / "m").rmdir()
+        os.utime(pair.target, ns=(1, time))
+    done("sync", pair.source, pair.target)
+
+
+def test_a_directory_of_a_lower_layer_is_found_before_anything_changes(
+    place: Place, file_systems: FileSystems
+) -> None:
+    lower, upper, merged = place("ext4"), place("xfs"), place("ext4")
+    source = place("ext4")
+    lay_out(source)
+    done("sync", source, lower / "standby")
+    for part in ("upper", "work"):
+        (upper / part).mkdir()
+    layers = f"lowerdir={lower},upperdir={upper}/upper,workdir={upper}/work,redirect_dir=off"
+    if subprocess.run(["mount", "-t", "overlay", "none", "-o", layers, merged]).returncode:
+        missing("overlay file systems")
+    try:
+        pair = Pair(source, merged / "standby")
+        churn(source)
+        ran = run("sync", pair.source, pair.target, "-q")
+        assert_told(ran, "old", "lower layer", codes=(3,))
+        assert (pair.target / "old/kept").exists()
+        (source / "new").rename(source / "old")
+        done("sync", pair.source, pair.target)
+        assert (pair.target / "f").read_bytes() == (source / "f").read_bytes()
+    finally:
+        sh("umount", merged)

@@ -1,7 +1,7 @@
 //! Owner, mode, extended attributes, times and flags, as far as the target holds them.
 
 use crate::Limits;
-use crate::limits::xattr_class;
+use crate::limits::{are_large, xattr_class};
 use snapsync_model::{Attributes, Kind, Xattr};
 use snapsync_sys::{Entry, Part, flags_of, set_flags_of, tolerate};
 use std::fs::File;
@@ -18,11 +18,12 @@ pub(crate) fn set(
     xattrs: Option<&[Xattr]>,
     limits: &Limits,
 ) -> io::Result<()> {
+    let are_too_large = limits.large_xattrs && xattrs.is_some_and(are_large);
     entry.set_attributes(kind, new, xattrs, &|part| match part {
         Part::Owner => limits.owner,
         Part::Mode => limits.mode != 0,
         Part::Time => limits.mtime,
-        Part::Xattr(xattr) => limits.xattrs.contains(&xattr_class(&xattr.name)) || limits.large_xattrs,
+        Part::Xattr(xattr) => limits.xattrs.contains(&xattr_class(&xattr.name)) || are_too_large,
     })
 }
 

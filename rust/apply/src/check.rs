@@ -1,6 +1,7 @@
 //! Before anything is staged: is the tree still the base, and is there room?
 
 use crate::attributes::PROTECTIVE;
+use crate::limits::names::real_name;
 use crate::limits::{Limits, Rehearsal};
 use crate::names::Places;
 use crate::strays::{is_absent, strays};
@@ -8,8 +9,9 @@ use crate::touched::Recorder;
 use rustix::fs::OFlags;
 use snapsync_manifest::{Brief, ManifestReader};
 use snapsync_model::{Change, Context, Error, Kind, Link, Op, RelPath, Result};
-use snapsync_sys::{Entry, NOCOW, Root, Stat, flags_of};
-use std::collections::HashSet;
+use snapsync_sys::{Entry, NOCOW, Root, Stat, Traits, flags_of, stat_of, traits_of};
+use std::collections::{HashMap, HashSet};
+use std::io;
 use std::path::Path;
 
 /// Paths told in one message.
@@ -30,16 +32,36 @@ impl Check<'_, '_> {
     /// Refuses when a path is not what the base says, or is and cannot be changed. What is found there is noted in `touched`.
     pub(crate) fn tree(&mut self, manifest: &Path, touched: &mut Recorder) -> Result<()> {
         let (root, places) = (self.root, self.places);
+        let top = stat_of(root.fd()).context("read the attributes of", root.path())?.dev;
         let mut drift = Drift::default();
+        let mut special: HashMap<u64, (RelPath, Traits)> = HashMap::new();
         let mut removed: HashSet<Link> = HashSet::new();
         for change in ManifestReader::open(manifest)? {
             let change = change?;
             let found = change.old_path.as_ref().map_or(Ok(None), |path| find(root, path))?;
-            touched.row(&change, found.as_ref().map(|(_, stat)| stat))?;
+            let stat = found.as_ref().map(|(_, stat)| stat);
+            touched.row(&change, stat)?;
+            self.rehearsal.count_names(&change, stat);
             if let Some((path, what)) = self.row(&change, found.as_ref())? {
                 drift.add(&path, what);
             } else if let Some((entry, stat)) = &found {
                 self.rehearsal.existing(&change, entry, stat)?;
+                if let (Kind::Directory, Some(path)) = (change.kind, &change.old_path) {
+                    if stat.dev != top {
+                        drift.add(path, "on another file system");
+                    }
+                    let traits = entry.open(OFlags::RDONLY).map(traits_of).unwrap_or_default();
+                    if traits.any() {
+                        special.insert(change.ino, (path.clone(), traits));
+                    }
+                    if change
+                        .links_removed
+                        .first()
+                        .is_some_and(|link| change.survives() || !places.is_deleted(link.parent))
+                    {
+                        self.rehearsal.moves(&change, path)?;
+                    }
+                }
             }
             removed.extend(change.links_removed);
         }
@@ -49,12 +71,16 @@ impl Check<'_, '_> {
             for path in strays(root, &change, &removed)? {
                 drift.add(&path, "not in the snapshot");
             }
-            for link in change.links_added {
-                if let Some(path) = in_the_way(root, &link, places, &removed)? {
+            for link in &change.links_added {
+                if let Some(to) = special.get(&link.parent).filter(|_| !places.is_created(link.parent)) {
+                    self.rehearsal.comes_to(&change, link, to)?;
+                }
+                if let Some(path) = self.in_the_way(&change, link, &removed)? {
                     drift.add(&path, "not in the snapshot");
                 }
             }
         }
+        self.rehearsal.links()?;
         drift.refuse(root)
     }
 
@@ -66,7 +92,29 @@ impl Check<'_, '_> {
         }
         let protected = is_protected_otherwise(self.root, change, stat, &self.limits)?;
         let what = drifted(stat, change, &self.limits, self.dated).or(protected);
-        Ok(what.map(|what| (change.old_path.clone().unwrap_or_default(), what)))
+        let path = change.old_path.clone().unwrap_or_default();
+        let what = what.map(|what| if is_mount(self.root, &path) { "under a mount point" } else { what });
+        Ok(what.map(|what| (path, what)))
+    }
+
+    /// What is there already under a name that comes.
+    fn in_the_way(&self, change: &Change, link: &Link, removed: &HashSet<Link>) -> Result<Option<RelPath>> {
+        if self.places.is_created(link.parent) || removed.contains(link) {
+            return Ok(None);
+        }
+        let Some(directory) = self.places.old_directory(link.parent) else { return Ok(None) };
+        let path = directory.join(&link.name)?;
+        if is_lost_and_found(self.root, &path)
+            || (find(self.root, &path)?.is_none() && !is_mount(self.root, &path))
+        {
+            return Ok(None);
+        }
+        let listed = self.root.directory(directory).ok().and_then(|dir| real_name(dir, &link.name));
+        match listed.filter(|name| *name != link.name) {
+            Some(name) if removed.contains(&Link { parent: link.parent, name: name.clone() }) => Ok(None),
+            Some(name) => Err(self.rehearsal.taken_for(change, &name)),
+            None => Ok(Some(path)),
+        }
     }
 }
 
@@ -175,14 +223,9 @@ fn mode_bits(limits: &Limits) -> u32 {
     (if limits.owner { 0o777 } else { 0o7777 }) & !limits.mode
 }
 
-fn in_the_way(root: &Root, link: &Link, places: &Places, removed: &HashSet<Link>) -> Result<Option<RelPath>> {
-    if places.is_created(link.parent) || removed.contains(link) {
-        return Ok(None);
-    }
-    let Some(directory) = places.old_directory(link.parent) else { return Ok(None) };
-    let path = directory.join(&link.name)?;
-    let in_the_way = find(root, &path)?.is_some() && !is_lost_and_found(root, &path);
-    Ok(in_the_way.then_some(path))
+/// Something else is mounted at a path, or on the way there.
+fn is_mount(root: &Root, path: &RelPath) -> bool {
+    root.entry(path).is_err_and(|e| e.kind() == io::ErrorKind::CrossesDevices)
 }
 
 /// A new ext4 comes with this directory: while it is empty it makes way.

@@ -1,7 +1,10 @@
 //! What the target cannot hold, found by trying it on throw-away files before any data moves.
 
+mod directories;
 mod existing;
+mod links;
 mod memory;
+pub(crate) mod names;
 
 use rustix::fs::{Mode, OFlags, openat, symlinkat};
 use serde::{Deserialize, Serialize};
@@ -41,11 +44,17 @@ pub struct Loss {
     pub example: String,
 }
 
-/// More than this many bytes of extended attributes on one inode may not fit everywhere.
-const LARGE: usize = 1024;
+/// More than this many bytes of extended attributes on one inode may not fit everywhere, with what keeps each.
+const LARGE: usize = 256;
+const KEPT_BY: usize = 16;
 
 /// Values of extended attributes whose fate is not tried out again.
 const REMEMBERED: usize = 65_536;
+
+/// Not sure to fit.
+pub(crate) fn are_large(xattrs: &[Xattr]) -> bool {
+    xattrs.iter().map(|x| KEPT_BY + x.name.len() + x.value.len()).sum::<usize>() > LARGE
+}
 
 /// The class that a file system or a privilege decides about.
 pub(crate) fn xattr_class(name: &[u8]) -> String {
@@ -59,6 +68,7 @@ pub(crate) fn xattr_class(name: &[u8]) -> String {
 /// Tries out what manifests ask for, in a directory of its own in the stage.
 pub(crate) struct Rehearsal<'a> {
     root: &'a Root,
+    at: RelPath,
     dir: OwnedFd,
     limits: Limits,
     losses: BTreeMap<String, Loss>,
@@ -69,6 +79,8 @@ pub(crate) struct Rehearsal<'a> {
     flags: HashMap<(bool, u32), bool>,
     /// By class, and by the hash of the value where it counts.
     xattrs: HashMap<(Kind, String, u64), bool>,
+    /// By what all of them are, and were.
+    together: HashMap<(Kind, u64), bool>,
     hash: RandomState,
     times: Option<(i64, i64)>,
     longest_link: usize,
@@ -76,31 +88,39 @@ pub(crate) struct Rehearsal<'a> {
     kinds: BTreeSet<Kind>,
     /// Device and number of what the system swaps to.
     swaps: Option<Vec<((u32, u32), u64)>>,
+    names: names::Names,
+    links: links::Links,
+    /// Whether something of a kind may come to a directory that has a project.
+    projects: HashMap<(u64, Kind), bool>,
 }
 
 impl<'a> Rehearsal<'a> {
     pub(crate) fn new(root: &'a Root, dir: &RelPath) -> Result<Rehearsal<'a>> {
-        match root.create_dir(dir, 0o700) {
-            // A cut run has left it.
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            other => other.context("create the directory", root.show(dir))?,
-        }
-        let dir = root.directory(dir).context("open the directory", root.show(dir))?;
+        // A cut run has left one.
+        let (stage, name) = root.parent(dir).context("open the stage of", root.path())?;
+        remove_tree(stage, name).context("remove", root.show(dir))?;
+        root.create_dir(dir, 0o700).context("create the directory", root.show(dir))?;
+        let opened = root.directory(dir).context("open the directory", root.show(dir))?;
         Ok(Rehearsal {
             root,
-            dir,
+            at: dir.clone(),
+            dir: opened,
             limits: Limits::default(),
             losses: BTreeMap::new(),
             permissions: HashMap::new(),
             owned: HashMap::new(),
             flags: HashMap::new(),
             xattrs: HashMap::new(),
+            together: HashMap::new(),
             hash: RandomState::new(),
             times: None,
             longest_link: 0,
             largest_file: 0,
             kinds: BTreeSet::new(),
             swaps: None,
+            names: names::Names::default(),
+            links: links::Links::default(),
+            projects: HashMap::new(),
         })
     }
 
@@ -113,6 +133,7 @@ impl<'a> Rehearsal<'a> {
         if let Some(xattrs) = &change.xattrs {
             self.xattrs(change, xattrs)?;
         }
+        self.names(change)?;
         if created {
             self.content(change, new)?;
         }
@@ -199,17 +220,36 @@ impl<'a> Rehearsal<'a> {
                 self.lose(&format!("extended attribute {class}"), change);
             }
         }
-        let bytes: usize = xattrs.iter().map(|x| x.name.len() + x.value.len()).sum();
-        if bytes > LARGE {
-            let limits = &self.limits;
-            let held = self.with_probe(change.kind, |entry| {
-                let wanted = xattrs.iter().filter(|x| !limits.xattrs.contains(&xattr_class(&x.name)));
-                Ok(wanted.into_iter().all(|x| entry.set_xattr(&x.name, &x.value).is_ok()))
-            })?;
-            if !held {
-                self.limits.large_xattrs = true;
-                self.lose("extended attributes that are too large together", change);
+        if change.flags.created { self.together(change, &[], xattrs) } else { Ok(()) }
+    }
+
+    /// All of them on one inode, which has had others, in the way of the commit.
+    fn together(&mut self, change: &Change, old: &[Xattr], new: &[Xattr]) -> Result<()> {
+        if !are_large(old) && !are_large(new) {
+            return Ok(());
+        }
+        let wanted: Vec<Xattr> =
+            new.iter().filter(|x| !self.limits.xattrs.contains(&xattr_class(&x.name))).cloned().collect();
+        let shape = |xattrs: &[Xattr]| -> Vec<(Box<[u8]>, usize)> {
+            xattrs.iter().map(|x| (x.name.clone(), x.value.len())).collect()
+        };
+        let key = (change.kind, self.hash.hash_one((shape(old), shape(&wanted))));
+        let held = match self.together.get(&key) {
+            Some(known) => *known,
+            None => {
+                let held = self.with_probe(change.kind, |entry| {
+                    entry.set_xattrs(old, &|_| true)?;
+                    Ok(entry.set_xattrs(&wanted, &|_| false).is_ok())
+                })?;
+                if self.together.len() < REMEMBERED {
+                    self.together.insert(key, held);
+                }
+                held
             }
+        };
+        if !held {
+            self.limits.large_xattrs = true;
+            self.lose("extended attributes that are too large together", change);
         }
         Ok(())
     }

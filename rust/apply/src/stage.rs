@@ -112,6 +112,7 @@ impl<'a> Incoming<'a> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         // What is staged must not inherit from the tree's root: default ACLs, set-group-id, flags.
         let dir = Entry::from_open(self.root.open_at(&incoming, flags, Mode::empty())?);
+        snapsync_sys::make_plain(dir.fd());
         for xattr in dir.xattrs()?.iter().filter(|x| x.name.starts_with(b"system.posix_acl")) {
             dir.remove_xattr(&xattr.name)?;
         }

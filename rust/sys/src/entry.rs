@@ -231,21 +231,60 @@ impl Entry {
         tolerate(self.set_mtime(new.mtime), is_lost(Part::Time))
     }
 
-    fn set_xattrs(&self, wanted: &[Xattr], is_lost: &dyn Fn(Part<'_>) -> bool) -> io::Result<()> {
+    /// Some file systems have one block for all of them: what gets smaller makes room for what grows, and where that is not
+    /// enough, all that people name go first.
+    pub fn set_xattrs(&self, wanted: &[Xattr], is_lost: &dyn Fn(Part<'_>) -> bool) -> io::Result<()> {
+        if self.put_xattrs(wanted, is_lost, true)? {
+            return Ok(());
+        }
+        for old in self.xattrs()?.iter().filter(|old| is_named_freely(&old.name)) {
+            tolerate(self.remove_xattr(&old.name), true)?;
+        }
+        self.put_xattrs(wanted, is_lost, false).map(drop)
+    }
+
+    /// False where it stopped for want of room, if it is to stop there.
+    fn put_xattrs(
+        &self,
+        wanted: &[Xattr],
+        is_lost: &dyn Fn(Part<'_>) -> bool,
+        stops: bool,
+    ) -> io::Result<bool> {
         let now = self.xattrs()?;
         for old in now.iter().filter(|old| wanted.iter().all(|w| w.name != old.name)) {
             // The system's own labels cannot be taken off.
             tolerate(self.remove_xattr(&old.name), true)?;
         }
-        for xattr in wanted.iter().filter(|x| !now.contains(x)) {
-            tolerate(self.set_xattr(&xattr.name, &xattr.value), is_lost(Part::Xattr(xattr)))?;
+        let mut changed: Vec<&Xattr> = wanted.iter().filter(|x| !now.contains(x)).collect();
+        changed.sort_by_key(|x| (is_named_freely(&x.name), growth(&now, x)));
+        for xattr in changed {
+            match self.set_xattr(&xattr.name, &xattr.value) {
+                Err(e) if stops && is_full(&e) => return Ok(false),
+                set => tolerate(set, is_lost(Part::Xattr(xattr)))?,
+            }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn proc_path(&self) -> String {
         format!("/proc/self/fd/{}", self.fd.as_raw_fd())
     }
+}
+
+/// By how much room an extended attribute takes more than it did.
+fn growth(now: &[Xattr], wanted: &Xattr) -> i64 {
+    let size = |xattr: &Xattr| (xattr.name.len() + xattr.value.len()) as i64;
+    size(wanted) - now.iter().find(|now| now.name == wanted.name).map_or(0, size)
+}
+
+/// The system gives it no meaning: without it nobody may do more or less.
+fn is_named_freely(name: &[u8]) -> bool {
+    name.starts_with(b"user.") || name.starts_with(b"trusted.")
+}
+
+/// There is no room for an extended attribute in its inode.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::E2BIG | libc::EDQUOT))
 }
 
 /// A loss that was announced is no failure; a broken or read-only disk is one.

@@ -1,6 +1,7 @@
 //! Paths beneath a directory: nothing here can leave it, whatever symlinks or mounts lie on the way.
 
 use crate::Entry;
+use crate::directory::across_projects;
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use snapsync_model::{Context, RelPath, Result};
@@ -117,7 +118,9 @@ impl Root {
     pub fn rename(&self, from: &RelPath, to: &RelPath) -> io::Result<()> {
         let (from_dir, from_name) = self.parent(from)?;
         let (to_dir, to_name) = self.parent(to)?;
-        Ok(rustix::fs::renameat(from_dir, from_name, to_dir, to_name)?)
+        Ok(across_projects(&from_dir, from_name, &to_dir, &|| {
+            rustix::fs::renameat(&from_dir, from_name, &to_dir, to_name)
+        })?)
     }
 
     /// Renames, and never over something that is there.
@@ -125,7 +128,10 @@ impl Root {
         let (from_dir, from_name) = self.parent(from)?;
         let (to_dir, to_name) = self.parent(to)?;
         let flags = rustix::fs::RenameFlags::NOREPLACE;
-        match rustix::fs::renameat_with(&from_dir, from_name, &to_dir, to_name, flags) {
+        let renamed = across_projects(&from_dir, from_name, &to_dir, &|| {
+            rustix::fs::renameat_with(&from_dir, from_name, &to_dir, to_name, flags)
+        });
+        match renamed {
             // A file system that cannot promise it: look first.
             Err(Errno::INVAL | Errno::NOSYS) => match Entry::at(&to_dir, to_name) {
                 Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
@@ -146,7 +152,9 @@ impl Root {
     pub fn link(&self, from: &RelPath, to: &RelPath) -> io::Result<()> {
         let (from_dir, from_name) = self.parent(from)?;
         let (to_dir, to_name) = self.parent(to)?;
-        Ok(rustix::fs::linkat(from_dir, from_name, to_dir, to_name, AtFlags::empty())?)
+        Ok(across_projects(&from_dir, from_name, &to_dir, &|| {
+            rustix::fs::linkat(&from_dir, from_name, &to_dir, to_name, AtFlags::empty())
+        })?)
     }
 
     /// Removes a name that is not a directory.

@@ -22,6 +22,10 @@ impl Rehearsal<'_> {
             let (uid, gid) = (stat.attributes.uid, stat.attributes.gid);
             return Err(self.refuse(change, &format!("it belongs to user {uid} and group {gid}")));
         }
+        if let Some(new) = change.xattrs.as_ref().filter(|_| change.survives()) {
+            let old = entry.xattrs().context("read the extended attributes of", self.root.path())?;
+            self.together(change, &old, new)?;
+        }
         if change.kind != Kind::File {
             return Ok(());
         }
@@ -64,7 +68,7 @@ impl Rehearsal<'_> {
         Ok(self.swaps.as_deref().unwrap_or_default())
     }
 
-    fn refuse(&self, change: &Change, why: &str) -> Error {
+    pub(super) fn refuse(&self, change: &Change, why: &str) -> Error {
         let path = change.old_path.clone().unwrap_or_default();
         Error::refused(
             format!("{} cannot be changed: {why}", self.root.show(&path).display()),

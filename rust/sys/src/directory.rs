@@ -1,0 +1,176 @@
+//! What some directories do with the names and the entries that come to them, and others do not.
+
+use crate::{Entry, ioctl};
+use rustix::fs::OFlags;
+use snapsync_model::Kind;
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+const FS_IOC_GETFLAGS: u64 = 0x8008_6601;
+const FS_IOC_SETFLAGS: u64 = 0x4008_6602;
+const FS_IOC_FSGETXATTR: u64 = 0x801c_581f;
+const FS_IOC_FSSETXATTR: u64 = 0x401c_5820;
+
+const ENCRYPT: u32 = 0x800;
+const INHERIT: u32 = 0x2000_0000;
+const FOLD: u32 = 0x4000_0000;
+
+/// `struct file_attr` is of this size in its first version.
+const FILE_ATTRIBUTES: usize = 24;
+const SYS_FILE_GETATTR: libc::c_long = 468;
+const SYS_FILE_SETATTR: libc::c_long = 469;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traits {
+    /// Nothing comes to it that is not encrypted by the same key.
+    pub encrypts: bool,
+    /// Names that differ in case alone are one name.
+    pub folds: bool,
+    /// What is made in it counts for its project, and nothing of another project comes to it.
+    pub inherits: bool,
+}
+
+impl Traits {
+    pub fn any(self) -> bool {
+        self != Traits::default()
+    }
+}
+
+/// None of them where the file system has no such thing.
+pub fn traits_of(dir: impl AsFd) -> Traits {
+    let flags = flags(dir).unwrap_or(0);
+    Traits { encrypts: flags & ENCRYPT != 0, folds: flags & FOLD != 0, inherits: flags & INHERIT != 0 }
+}
+
+fn flags(dir: impl AsFd) -> io::Result<u32> {
+    let mut flags: libc::c_long = 0;
+    // SAFETY: FS_IOC_GETFLAGS writes an int, though its number says long.
+    unsafe { ioctl::call(dir, FS_IOC_GETFLAGS, &mut flags) }?;
+    Ok(flags as u32)
+}
+
+fn set_flags(dir: impl AsFd, flags: u32) -> io::Result<()> {
+    let mut flags = libc::c_long::from(flags);
+    // SAFETY: FS_IOC_SETFLAGS reads an int, though its number says long.
+    unsafe { ioctl::call(dir, FS_IOC_SETFLAGS, &mut flags) }?;
+    Ok(())
+}
+
+/// Makes an empty directory fold names.
+pub fn fold_names_in(dir: impl AsFd) -> io::Result<()> {
+    let now = flags(&dir)?;
+    set_flags(dir, now | FOLD)
+}
+
+/// Makes an empty directory like others, whatever it has from the one above.
+pub fn make_plain(dir: impl AsFd) {
+    // Where it cannot be, what that means is found when it is tried.
+    for trait_ in [FOLD, INHERIT] {
+        if let Ok(now) = flags(&dir)
+            && now & trait_ != 0
+        {
+            let _ = set_flags(&dir, now & !trait_);
+        }
+    }
+}
+
+/// Gives what is made in a directory to the project of another.
+pub fn inherit_from(dir: &Entry, other: &Entry) -> io::Result<()> {
+    set_project(dir, project(other)?)?;
+    let file = dir.open(OFlags::RDONLY)?;
+    let now = flags(&file)?;
+    set_flags(&file, now | INHERIT)
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct FsXattr {
+    xflags: u32,
+    extent_size: u32,
+    extents: u32,
+    project: u32,
+    rest: [u32; 3],
+}
+
+/// `struct file_attr`.
+#[repr(C)]
+#[derive(Default)]
+struct FileAttributes {
+    xflags: u64,
+    extent_size: u32,
+    extents: u32,
+    project: u32,
+    cow_extent_size: u32,
+}
+
+fn is_openable(entry: &Entry) -> io::Result<bool> {
+    Ok(matches!(entry.stat()?.kind, Kind::File | Kind::Directory))
+}
+
+/// Whose quota an entry counts for.
+pub(crate) fn project(entry: &Entry) -> io::Result<u32> {
+    if !is_openable(entry)? {
+        return Ok(attributes(entry)?.project);
+    }
+    let mut found = FsXattr::default();
+    // SAFETY: FS_IOC_FSGETXATTR writes a struct fsxattr of 28 bytes.
+    unsafe { ioctl::call(entry.open(OFlags::RDONLY)?, FS_IOC_FSGETXATTR, &mut found) }?;
+    Ok(found.project)
+}
+
+pub(crate) fn set_project(entry: &Entry, project: u32) -> io::Result<()> {
+    if !is_openable(entry)? {
+        let wanted = FileAttributes { project, ..attributes(entry)? };
+        return call(SYS_FILE_SETATTR, entry, (&raw const wanted).cast_mut());
+    }
+    let file = entry.open(OFlags::RDONLY)?;
+    let mut found = FsXattr::default();
+    // SAFETY: FS_IOC_FSGETXATTR writes a struct fsxattr of 28 bytes.
+    unsafe { ioctl::call(&file, FS_IOC_FSGETXATTR, &mut found) }?;
+    found.project = project;
+    // SAFETY: FS_IOC_FSSETXATTR reads a struct fsxattr of 28 bytes.
+    unsafe { ioctl::call(&file, FS_IOC_FSSETXATTR, &mut found) }?;
+    Ok(())
+}
+
+/// Of what cannot be opened.
+fn attributes(entry: &Entry) -> io::Result<FileAttributes> {
+    let mut found = FileAttributes::default();
+    call(SYS_FILE_GETATTR, entry, &raw mut found)?;
+    Ok(found)
+}
+
+fn call(number: libc::c_long, entry: &Entry, attributes: *mut FileAttributes) -> io::Result<()> {
+    let fd = entry.fd().as_raw_fd();
+    // SAFETY: both calls take a descriptor, a path that ends with NUL, a struct file_attr that lives and its size.
+    let result =
+        unsafe { libc::syscall(number, fd, c"".as_ptr(), attributes, FILE_ATTRIBUTES, libc::AT_EMPTY_PATH) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Does what puts the entry `name` of `dir` into the directory `to`. A directory that gives its project to what is made in it
+/// takes nothing of another: then the entry is of that project for as long as it takes.
+pub(crate) fn across_projects(
+    dir: impl AsFd,
+    name: &OsStr,
+    to: impl AsFd,
+    act: &dyn Fn() -> rustix::io::Result<()>,
+) -> rustix::io::Result<()> {
+    let refused = match act() {
+        Err(e) if e == rustix::io::Errno::XDEV => e,
+        other => return other,
+    };
+    let attempt = || -> io::Result<()> {
+        let (entry, to) = (Entry::at(dir, name)?, Entry::at(to, OsStr::new("."))?);
+        let (own, other) = (project(&entry)?, project(&to)?);
+        if own == other {
+            return Err(refused.into());
+        }
+        set_project(&entry, other)?;
+        let done = act();
+        set_project(&entry, own)?;
+        Ok(done?)
+    };
+    attempt().map_err(|_| refused)
+}
