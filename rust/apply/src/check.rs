@@ -8,7 +8,7 @@ use crate::strays::{is_absent, strays};
 use crate::touched::Recorder;
 use rustix::fs::OFlags;
 use snapsync_manifest::{Brief, ManifestReader};
-use snapsync_model::{Change, Context, Error, Kind, Link, Op, RelPath, Result};
+use snapsync_model::{Change, Context, Error, Kind, Link, Op, ROOT, RelPath, Result};
 use snapsync_sys::{Entry, NOCOW, Root, Stat, Traits, flags_of, stat_of, traits_of};
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -19,69 +19,93 @@ const SHOWN: usize = 5;
 
 /// Looks at every path that a manifest touches.
 pub(crate) struct Check<'a, 'r> {
-    pub(crate) root: &'a Root,
-    pub(crate) places: &'a Places,
+    root: &'a Root,
+    top: Stat,
+    places: &'a Places,
     /// What the target does not hold, in this round or any before.
-    pub(crate) limits: Limits,
+    limits: Limits,
     /// Directories have their times from the base alone.
-    pub(crate) dated: bool,
-    pub(crate) rehearsal: &'a mut Rehearsal<'r>,
+    dated: bool,
+    rehearsal: &'a mut Rehearsal<'r>,
+    /// Directories of the base that do not take everything.
+    special: HashMap<u64, (RelPath, Traits)>,
 }
 
-impl Check<'_, '_> {
+impl<'a, 'r> Check<'a, 'r> {
+    pub(crate) fn new(
+        root: &'a Root,
+        places: &'a Places,
+        limits: Limits,
+        dated: bool,
+        rehearsal: &'a mut Rehearsal<'r>,
+    ) -> Result<Check<'a, 'r>> {
+        let top = stat_of(root.fd()).context("read the attributes of", root.path())?;
+        Ok(Check { root, top, places, limits, dated, rehearsal, special: HashMap::new() })
+    }
+
     /// Refuses when a path is not what the base says, or is and cannot be changed. What is found there is noted in `touched`.
     pub(crate) fn tree(&mut self, manifest: &Path, touched: &mut Recorder) -> Result<()> {
-        let (root, places) = (self.root, self.places);
-        let top = stat_of(root.fd()).context("read the attributes of", root.path())?.dev;
         let mut drift = Drift::default();
-        let mut special: HashMap<u64, (RelPath, Traits)> = HashMap::new();
         let mut removed: HashSet<Link> = HashSet::new();
         for change in ManifestReader::open(manifest)? {
             let change = change?;
-            let found = change.old_path.as_ref().map_or(Ok(None), |path| find(root, path))?;
+            // The root is there also where its row is new.
+            let top = (change.ino == ROOT).then(RelPath::root);
+            let found = change.old_path.clone().or(top).map_or(Ok(None), |path| find(self.root, &path))?;
             let stat = found.as_ref().map(|(_, stat)| stat);
-            touched.row(&change, stat)?;
+            touched.row(&change, stat.filter(|_| change.old_path.is_some()))?;
             self.rehearsal.count_names(&change, stat);
             if let Some((path, what)) = self.row(&change, found.as_ref())? {
                 drift.add(&path, what);
             } else if let Some((entry, stat)) = &found {
                 self.rehearsal.existing(&change, entry, stat)?;
-                if let (Kind::Directory, Some(path)) = (change.kind, &change.old_path) {
-                    if stat.dev != top {
-                        drift.add(path, "on another file system");
-                    }
-                    let traits = entry.open(OFlags::RDONLY).map(traits_of).unwrap_or_default();
-                    if traits.any() {
-                        special.insert(change.ino, (path.clone(), traits));
-                    }
-                    if change
-                        .links_removed
-                        .first()
-                        .is_some_and(|link| change.survives() || !places.is_deleted(link.parent))
-                    {
-                        self.rehearsal.moves(&change, path)?;
-                    }
-                }
+                self.directory(&change, entry, stat)?;
             }
             removed.extend(change.links_removed);
         }
+        let places = self.places;
         let may_meet = |row: &Brief| row.flags.deleted || (row.added > 0 && !places.comes_along(row));
         for change in ManifestReader::open(manifest)?.only(may_meet) {
             let change = change?;
-            for path in strays(root, &change, &removed)? {
+            for path in strays(self.root, &change, &removed)? {
                 drift.add(&path, "not in the snapshot");
             }
             for link in &change.links_added {
-                if let Some(to) = special.get(&link.parent).filter(|_| !places.is_created(link.parent)) {
-                    self.rehearsal.comes_to(&change, link, to)?;
-                }
-                if let Some(path) = self.in_the_way(&change, link, &removed)? {
+                if let Some(path) = self.name(&change, link, &removed)? {
                     drift.add(&path, "not in the snapshot");
                 }
             }
         }
         self.rehearsal.links()?;
-        drift.refuse(root)
+        drift.refuse(self.root)
+    }
+
+    /// A directory that is there: whether it can go, and what may come to it.
+    fn directory(&mut self, change: &Change, entry: &Entry, stat: &Stat) -> Result<()> {
+        if change.kind != Kind::Directory {
+            return Ok(());
+        }
+        if stat.dev != self.top.dev {
+            return Err(self.rehearsal.refuse(change, "it is on another file system, or another subvolume"));
+        }
+        let path = change.old_path.clone().unwrap_or_default();
+        let traits = entry.open(OFlags::RDONLY).map(traits_of).unwrap_or_default();
+        if traits.any() {
+            self.special.insert(change.ino, (path.clone(), traits));
+        }
+        let goes = |link: &Link| change.survives() || !self.places.is_deleted(link.parent);
+        if change.links_removed.iter().any(goes) { self.rehearsal.moves(change, &path) } else { Ok(()) }
+    }
+
+    /// A name that comes: what is in its way.
+    fn name(&mut self, change: &Change, link: &Link, removed: &HashSet<Link>) -> Result<Option<RelPath>> {
+        if self.places.is_created(link.parent) {
+            return Ok(None);
+        }
+        if let Some(to) = self.special.get(&link.parent) {
+            self.rehearsal.comes_to(change, link, to)?;
+        }
+        self.in_the_way(change, link, removed)
     }
 
     /// What was changed by hand about a row.
@@ -99,7 +123,7 @@ impl Check<'_, '_> {
 
     /// What is there already under a name that comes.
     fn in_the_way(&self, change: &Change, link: &Link, removed: &HashSet<Link>) -> Result<Option<RelPath>> {
-        if self.places.is_created(link.parent) || removed.contains(link) {
+        if removed.contains(link) {
             return Ok(None);
         }
         let Some(directory) = self.places.old_directory(link.parent) else { return Ok(None) };

@@ -302,7 +302,12 @@ impl<'a> Rehearsal<'a> {
     fn impossible(&self, change: &Change, what: &str, error: &io::Error) -> Error {
         Error::refused(
             format!("{} cannot hold {}: {what} ({error})", self.root.path().display(), change.display_path()),
-            "use a target that can, or remove that entry from the source; as root, devices can be made",
+            match change.kind {
+                Kind::CharDevice | Kind::BlockDevice => {
+                    "use a target that can, or leave that entry out; as root, devices can be made"
+                }
+                _ => "use a target that can, or rename that entry, or leave it out (--exclude)",
+            },
         )
     }
 

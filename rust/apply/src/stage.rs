@@ -112,7 +112,7 @@ impl<'a> Incoming<'a> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         // What is staged must not inherit from the tree's root: default ACLs, set-group-id, flags.
         let dir = Entry::from_open(self.root.open_at(&incoming, flags, Mode::empty())?);
-        snapsync_sys::make_plain(dir.fd());
+        snapsync_sys::tell_names_apart_in(dir.fd());
         for xattr in dir.xattrs()?.iter().filter(|x| x.name.starts_with(b"system.posix_acl")) {
             dir.remove_xattr(&xattr.name)?;
         }
@@ -184,13 +184,8 @@ impl<'a> Incoming<'a> {
         self.places = Places::read(&self.manifest())?;
         self.clear_the_way()?;
         let mut touched = Recorder::create(&self.root, &self.staged(touched::FILE)?)?;
-        let mut check = Check {
-            root: &self.root,
-            places: &self.places,
-            limits: rehearsal.limits().clone().and(Limits::remembered(&self.store)?),
-            dated: !strays,
-            rehearsal: &mut rehearsal,
-        };
+        let lost = rehearsal.limits().clone().and(Limits::remembered(&self.store)?);
+        let mut check = Check::new(&self.root, &self.places, lost, !strays, &mut rehearsal)?;
         check.tree(&self.manifest(), &mut touched)?;
         let (limits, losses) = rehearsal.finish();
         touched.finish()?;

@@ -113,6 +113,8 @@ impl Volume {
         let subvolume = btrfs::is_subvolume(root.fd()).context("read the subvolume of", path)?;
         let top = Entry::from_open(root.fd().try_clone_to_owned().context("open", path)?);
         let before = top.stat().context("read the attributes of", path)?;
+        // Where its time could not be put back, nothing is made in it.
+        top.set_mtime(before.attributes.mtime).context("set the time of", path)?;
         let record = Record {
             format: STORE_FORMAT,
             id: Uuid::new_v4(),

@@ -63,15 +63,13 @@ pub fn fold_names_in(dir: impl AsFd) -> io::Result<()> {
     set_flags(dir, now | FOLD)
 }
 
-/// Makes an empty directory like others, whatever it has from the one above.
-pub fn make_plain(dir: impl AsFd) {
-    // Where it cannot be, what that means is found when it is tried.
-    for trait_ in [FOLD, INHERIT] {
-        if let Ok(now) = flags(&dir)
-            && now & trait_ != 0
-        {
-            let _ = set_flags(&dir, now & !trait_);
-        }
+/// Makes an empty directory tell names apart, if the one above it does not.
+pub fn tell_names_apart_in(dir: impl AsFd) {
+    if let Ok(now) = flags(&dir)
+        && now & FOLD != 0
+    {
+        // Where it cannot be, what that means is found when names are tried.
+        let _ = set_flags(&dir, now & !FOLD);
     }
 }
 
@@ -161,16 +159,18 @@ pub(crate) fn across_projects(
         Err(e) if e == rustix::io::Errno::XDEV => e,
         other => return other,
     };
-    let attempt = || -> io::Result<()> {
+    let attempt = || -> io::Result<(Entry, u32)> {
         let (entry, to) = (Entry::at(dir, name)?, Entry::at(to, OsStr::new("."))?);
         let (own, other) = (project(&entry)?, project(&to)?);
         if own == other {
             return Err(refused.into());
         }
         set_project(&entry, other)?;
-        let done = act();
-        set_project(&entry, own)?;
-        Ok(done?)
+        Ok((entry, own))
     };
-    attempt().map_err(|_| refused)
+    let (entry, own) = attempt().map_err(|_| refused)?;
+    let done = act();
+    // Where it stays in the other, it counts for that one's quota and is whole.
+    let _ = set_project(&entry, own);
+    done
 }

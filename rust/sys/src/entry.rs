@@ -147,7 +147,7 @@ impl Entry {
 
     /// Whether this process may do it, by mode, access lists and privileges; without doing it.
     pub fn allows(&self, access: Access) -> bool {
-        rustix::fs::accessat(&self.fd, "", access, AtFlags::EACCESS | AtFlags::EMPTY_PATH).is_ok()
+        rustix::fs::accessat(rustix::fs::CWD, self.proc_path(), access, AtFlags::EACCESS).is_ok()
     }
 
     /// Whether this process may change attributes that only its owner may: the kernel asks the same before it spares the

@@ -18,7 +18,7 @@ pub mod xfs;
 pub use data::{
     clone_file, clone_range, copy_range, discard_range, layout, next_data, preallocate, read_ahead,
 };
-pub use directory::{Traits, fold_names_in, inherit_from, make_plain, traits_of};
+pub use directory::{Traits, fold_names_in, inherit_from, tell_names_apart_in, traits_of};
 pub use entry::{
     APPEND, Entry, IMMUTABLE, NOCOW, PROTECTIVE, Part, REPLICATED_FLAGS, Stat, flags_of, make_node,
     set_flags_of, stat_at, stat_of, tolerate, xattrs_of,

@@ -146,7 +146,11 @@ impl Root {
         let (one_dir, one_name) = self.parent(one)?;
         let (other_dir, other_name) = self.parent(other)?;
         let flags = rustix::fs::RenameFlags::EXCHANGE;
-        Ok(rustix::fs::renameat_with(one_dir, one_name, other_dir, other_name, flags)?)
+        let exchange = || rustix::fs::renameat_with(&one_dir, one_name, &other_dir, other_name, flags);
+        // Either may be the one that a project keeps out.
+        Ok(across_projects(&one_dir, one_name, &other_dir, &|| {
+            across_projects(&other_dir, other_name, &one_dir, &exchange)
+        })?)
     }
 
     pub fn link(&self, from: &RelPath, to: &RelPath) -> io::Result<()> {

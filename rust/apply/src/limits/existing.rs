@@ -68,7 +68,7 @@ impl Rehearsal<'_> {
         Ok(self.swaps.as_deref().unwrap_or_default())
     }
 
-    pub(super) fn refuse(&self, change: &Change, why: &str) -> Error {
+    pub(crate) fn refuse(&self, change: &Change, why: &str) -> Error {
         let path = change.old_path.clone().unwrap_or_default();
         Error::refused(
             format!("{} cannot be changed: {why}", self.root.show(&path).display()),
