@@ -22,9 +22,9 @@ PAGE = mmap.PAGESIZE
 
 
 @contextmanager
-def stalled_write(path: Path, data: bytes, at: int = PAGE) -> Iterator[Callable[[], None]]:
-    """Writes `data`, whole pages, over the beginning of a file, and halts after `at` bytes of it, when the
-    times of the file are set. What is given lets it go on, and returns when it is done."""
+def stalled_write(path: Path, data: bytes, seconds: float = 20) -> Iterator[Callable[[], None]]:
+    """Writes `data`, whole pages, over the beginning of a file, and halts after the first of them, when the
+    times of the file are set, for so many seconds at most. What is given lets it go on until it is done."""
     fault = libc.syscall(USERFAULTFD, os.O_CLOEXEC | os.O_NONBLOCK)
     if fault < 0:
         missing("userfaultfd(2)")
@@ -39,9 +39,10 @@ def stalled_write(path: Path, data: bytes, at: int = PAGE) -> Iterator[Callable[
             if not select.select([fault], [], [], 0.05)[0]:
                 continue
             page = struct.unpack_from("=BxHIQQ", os.read(fault, 32))[4] & -PAGE
-            if page - start >= at:
+            if page > start:
                 stalls.set()
-                go.wait(20)
+                go.wait(seconds)
+                go.set()
             source = ctypes.create_string_buffer(data[page - start :][:PAGE], PAGE)
             # Memory of its own, whole pages of which are copied.
             room = mmap.mmap(-1, PAGE)

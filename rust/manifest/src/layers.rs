@@ -291,10 +291,11 @@ pub struct NextTable<'a> {
 
 impl<'a> NextTable<'a> {
     /// With a last one, only the rows that differ from its whole table are to be written, and those that are gone.
-    pub fn create(dir: &'a Path, last: Option<&'a Table>, walk_started: i64) -> Result<NextTable<'a>> {
+    /// `info` is what it says of itself, but which whole table it is.
+    pub fn create(dir: &'a Path, last: Option<&'a Table>, info: TableInfo) -> Result<NextTable<'a>> {
         let last = last.filter(|last| last.info.whole.is_some());
         let whole = last.and_then(|last| last.info.whole).unwrap_or_else(Uuid::new_v4);
-        let info = TableInfo { walk_started, whole: Some(whole), complete: None };
+        let info = TableInfo { whole: Some(whole), complete: None, ..info };
         let writer = anew(&dir.join(if last.is_some() { PATCH } else { WHOLE }), &info)?;
         Ok(NextTable { dir, last, writer, info, rows: 0 })
     }
@@ -321,7 +322,7 @@ impl<'a> NextTable<'a> {
         if self.rows <= most && std::fs::hard_link(last.dir.join(WHOLE), &whole).is_ok() {
             return Ok(());
         }
-        merge(last, self.dir, self.info.walk_started, complete)
+        merge(last, self.dir, self.info, complete)
     }
 }
 
@@ -334,9 +335,9 @@ fn anew(path: &Path, info: &TableInfo) -> Result<TableWriter> {
 }
 
 /// Writes what `last` and a patch that grew too large come to as a whole table of its own.
-fn merge(last: &Table, dir: &Path, walk_started: i64, complete: Option<&str>) -> Result<()> {
+fn merge(last: &Table, dir: &Path, info: TableInfo, complete: Option<&str>) -> Result<()> {
     let patch = TableReader::open(&dir.join(PATCH))?;
-    let mut next = NextTable::create(dir, None, walk_started)?;
+    let mut next = NextTable::create(dir, None, info)?;
     for row in Rows::of(last.whole()?, Box::new(patch)) {
         next.write(&row?)?;
     }
@@ -387,7 +388,7 @@ mod tests {
     }
 
     fn write(dir: &Path, last: Option<(&Table, &Model)>, rows: &Model) -> Table {
-        let mut next = NextTable::create(dir, last.map(|(table, _)| table), 1).unwrap();
+        let mut next = NextTable::create(dir, last.map(|(table, _)| table), TableInfo::default()).unwrap();
         let nothing = Model::new();
         let whole = last.map_or(&nothing, |(_, whole)| whole);
         for ino in whole.keys().chain(rows.keys()).copied().collect::<BTreeSet<u64>>() {

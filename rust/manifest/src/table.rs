@@ -34,11 +34,14 @@ pub struct TableInfo {
     /// That nothing of the tree is missing, and that each directory was read when it already had its change time; and as
     /// what the file system was mounted then.
     pub complete: Option<String>,
+    /// As what the file system was mounted when its rows were last held against the files, if their times prove anything.
+    pub mounting: Option<String>,
 }
 
 const WALK_STARTED: &str = "snapsync.walk_started";
 const WHOLE: &str = "snapsync.whole";
 const COMPLETE: &str = "snapsync.complete";
+const MOUNTING: &str = "snapsync.mounting";
 
 fn schema(info: &TableInfo) -> Schema {
     let u64s = |name| Field::new(name, DataType::UInt64, false);
@@ -67,6 +70,7 @@ fn schema(info: &TableInfo) -> Schema {
         ("snapsync.table".to_owned(), "2".to_owned()),
         (WALK_STARTED.to_owned(), info.walk_started.to_string()),
         (WHOLE.to_owned(), info.whole.unwrap_or_default().to_string()),
+        (MOUNTING.to_owned(), info.mounting.clone().unwrap_or_default()),
     ]))
 }
 
@@ -226,7 +230,8 @@ impl TableReader {
         let whole = schema.metadata().get(WHOLE).map(|text| text.parse()).transpose();
         let whole = whole.map_err(|_| self.file.damaged("snapsync.whole is no table's id"))?;
         let complete = self.file.noted(COMPLETE).cloned();
-        Ok(TableInfo { walk_started, whole, complete })
+        let mounting = schema.metadata().get(MOUNTING).filter(|text| !text.is_empty()).cloned();
+        Ok(TableInfo { walk_started, whole, complete, mounting })
     }
 
     pub(crate) fn batches(&self) -> usize {

@@ -56,7 +56,7 @@ pub trait Side: Send + Sync {
 }
 
 /// The name of every directory of a tree: enough to make the path of anything in it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Directories(HashMap<u64, Link>);
 
 /// Deeper than any tree a kernel can walk.

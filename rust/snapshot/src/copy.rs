@@ -18,6 +18,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Inodes that one thread copies with one memory of the last directory.
 const SIDE_BY_SIDE: usize = 64;
@@ -28,7 +29,7 @@ const AT_ONCE: usize = 4096;
 pub(crate) fn copy_tree(from: &Path, to: &Path, monitor: &Monitor) -> Result<()> {
     let tree = Tree::walk(from, &Subset::default(), monitor)?;
     let filesystem = tree.filesystem();
-    let (from, inodes, directories) = tree.into_inodes();
+    let (from, inodes, directories, _) = tree.into_inodes();
     let copy = Copy { from, to: Root::open(to)?, filesystem, directories, monitor };
     let levels = copy.levels(&inodes)?;
     copy.make_directories(&levels)?;
@@ -43,7 +44,7 @@ struct Copy<'a> {
     from: Root,
     to: Root,
     filesystem: FileSystem,
-    directories: Directories,
+    directories: Arc<Directories>,
     monitor: &'a Monitor,
 }
 

@@ -3,10 +3,11 @@
 //! tree is walked instead: a table is never a guess.
 
 use crate::Volume;
+use crate::ground::{Ground, is_numbered};
 use crate::merge::{Attempt, Merge, Stop, Touched, Vanished, counts_of, misfit};
 use crate::pool::{self, Counts, Objects};
 use rayon::prelude::*;
-use snapsync_manifest::{FILES, ManifestReader, NextTable, Table, same_table};
+use snapsync_manifest::{FILES, ManifestReader, NextTable, Table, TableInfo, same_table};
 use snapsync_model::{Change, Context, Inode, Kind, Link, Monitor, ROOT, RelPath, Result, Seen, Subset};
 use snapsync_sys::{Root, Stat, stat_at, sync_filesystem};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -35,6 +36,10 @@ pub(crate) fn take(
     delta: Result<Delta, &str>,
     monitor: &Monitor,
 ) -> Result<Counts> {
+    if !is_numbered(&Root::open(volume.path())?, volume)? {
+        // The table's numbers are not the tree's.
+        return pool::take(volume, subset, round, dir, monitor);
+    }
     let attempt = match delta {
         Ok(delta) => attempt(volume, round, dir, delta, monitor),
         Err(why) => misfit(why),
@@ -68,10 +73,13 @@ fn attempt(volume: &Volume, round: u64, dir: &Path, delta: Delta, monitor: &Moni
     // Before anything is looked at.
     let walk_started = jiff::Timestamp::now().as_nanosecond() as i64;
     let root = Root::open(volume.path())?;
+    let ground = Ground::of(volume, &root, walk_started)?;
     let rows = look(&root, delta, monitor)?;
     let merge = merge_of(&table, rows)?;
-    let objects = Objects::new(volume, &root, round, walk_started, monitor);
-    let mut next = NextTable::create(dir, Some(&table), walk_started)?;
+    let objects = Objects::new(volume, &root, round, &ground, monitor);
+    // The rows that no row of the manifest names were held against their files then, and are not now.
+    let info = TableInfo { mounting: table.info().mounting.clone(), ..ground.info() };
+    let mut next = NextTable::create(dir, Some(&table), info)?;
     let counts = merge.write(&objects, &mut next, counts_of(base, &table)?)?;
     // Directories were looked at without being read.
     next.finish(None)?;

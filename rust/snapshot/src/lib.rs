@@ -18,6 +18,7 @@ mod copy;
 mod differing;
 mod find;
 mod follow;
+mod ground;
 mod merge;
 mod pool;
 mod received;

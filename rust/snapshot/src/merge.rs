@@ -1,7 +1,7 @@
 //! The next table of a volume from its last one and what was touched since. Whatever does not fit is told: then the tree is
 //! walked, and a table is never a guess.
 
-use crate::pool::{Counts, Objects, Old, UNSETTLED};
+use crate::pool::{self, Counts, Objects, Old, UNSETTLED};
 use rayon::prelude::*;
 use snapsync_manifest::{NextTable, Table, gone};
 use snapsync_model::{Error, Inode, Kind, Link, RelPath, Result, Seen, SnapshotInfo};
@@ -202,7 +202,7 @@ impl Merge<'_> {
         let data = same.map_or(Old::Perhaps(old), Old::Same);
         let walked = Inode { links, ..touched.inode };
         let mut inode = match objects.read(&touched.path, &walked, data) {
-            Err(e) if e.errno() == Some(2) => return self.vanished(objects, &touched.path, &walked),
+            Err(e) if pool::is_absent(&e) => return self.vanished(objects, &touched.path, &walked),
             other => other?,
         };
         // The file that the commit found was perhaps not the one that the last table describes.
@@ -215,7 +215,9 @@ impl Merge<'_> {
     fn vanished(&self, objects: &Objects<'_>, path: &RelPath, walked: &Inode) -> Attempt<Option<Inode>> {
         // A directory's content went with it, or elsewhere.
         let may_go = self.vanished == Vanished::Gone && walked.kind != Kind::Directory;
-        if !may_go || !objects.is_removed(path, walked) {
+        // Only XFS is scanned, and it knows what moved to where nobody has looked.
+        let is_elsewhere = may_go && objects.is_named(walked)?;
+        if !may_go || is_elsewhere || !objects.is_removed(path, walked) {
             return misfit(format!("{} vanished meanwhile", path.display()));
         }
         objects.monitor().note(format!("{} vanished while the snapshot was taken", path.display()));

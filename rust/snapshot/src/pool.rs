@@ -1,18 +1,20 @@
 //! The pool provider: a snapshot is an inode table, and one object for the data of each file that changed
 //! since the table before. A row that did not change points at the object it had.
 
-use crate::Volume;
-use crate::scan;
+use crate::ground::Ground;
+use crate::{Volume, scan};
 use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use snapsync_manifest::{NextTable, Table, TableInfo, TableView, gone, is_gone};
+use snapsync_manifest::{NextTable, Table, TableView, gone, is_gone};
 use snapsync_model::{
-    Attributes, Context, Counters, Details, Directories, Inode, Inodes, Kind, Layout, Link, Monitor, Range,
-    RelPath, Result, Segment, SegmentKind, Side, Subset, locked,
+    Attributes, Context, Counters, Details, Directories, Error, Inode, Inodes, Kind, Layout, Link, Monitor,
+    ROOT, Range, RelPath, Result, Segment, SegmentKind, Side, Subset, locked,
 };
-use snapsync_sys::{FileSystem, Root, btrfs, fault, stat_at, stat_of, sync_filesystem, xfs};
-use snapsync_walk::{Listing, Tree, details_of, details_of_open, layout_of};
+use snapsync_sys::{
+    FileSystem, Root, Stat, btrfs, fault, may_be_written, stat_at, stat_of, sync_filesystem, xfs,
+};
+use snapsync_walk::{Listing, Moves, Tree, details_of, details_of_open, layout_of, relabel_by_path};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -91,6 +93,7 @@ pub(crate) fn take(
     let started = jiff::Timestamp::now().as_nanosecond() as i64;
     let pool = volume.store().join("pool");
     let root = Root::open(volume.path())?;
+    let ground = Ground::of(volume, &root, started)?;
     // A writer through a memory map leaves no new change time until its pages are written out.
     sync_filesystem(root.fd()).context("sync the file system of", volume.path())?;
     let line = volume.line()?;
@@ -98,46 +101,38 @@ pub(crate) fn take(
     if let (Some(base), Some(last)) = (line.last(), &last)
         && subset.is_everything()
         && base.subset.is_everything()
-        && let Some(counts) = scan::take(volume, (base, last), &root, round, dir, started, monitor)?
+        && let Some(counts) = scan::take(volume, (base, last), &root, round, dir, &ground, monitor)?
     {
         return Ok(counts);
     }
-    let mounting = xfs::mounting(root.fd()).filter(|_| volume.filesystem().magic == FileSystem::XFS);
-    let tree = Tree::walk(volume.path(), subset, monitor)?;
-    let complete = mounting.filter(|_| tree.is_whole());
+    let mut tree = Tree::walk(volume.path(), subset, monitor)?;
+    if let Some(info) = line.last().filter(|_| !ground.is_numbered) {
+        relabel_by_path(&volume.open_pool(info)?, &mut tree)?;
+    }
+    let complete = ground.mounting.as_deref().filter(|_| tree.is_whole());
     let dir_of_round = round_dir(&pool, round);
     std::fs::create_dir(&dir_of_round).context("create the directory", &dir_of_round)?;
-    let (root, inodes, directories) = tree.into_inodes();
+    let (root, inodes, directories, moves) = tree.into_inodes();
     let take = Take {
-        objects: Objects::new(volume, &root, round, started, monitor),
+        objects: Objects::new(volume, &root, round, &ground, monitor),
         directories: &directories,
+        moves: moves.as_ref(),
+        kept: AtomicU64::new(0),
         settled_before: last
             .as_ref()
-            .map_or(i64::MAX, |last| settled_before(volume.filesystem(), last.info())),
+            .map_or(i64::MAX, |last| ground.settled_before(last.info(), volume, monitor)),
     };
-    let mut next = NextTable::create(dir, last.as_ref(), started)?;
+    let mut next = NextTable::create(dir, last.as_ref(), ground.info())?;
     let counts = take.write(&inodes, last.as_ref(), &mut next)?;
+    take.note_kept();
     let is_sure = !take.objects.has_lost_way.load(Relaxed);
-    next.finish(complete.as_deref().filter(|_| is_sure))?;
+    next.finish(complete.filter(|_| is_sure))?;
     sync_filesystem(root.fd()).context("sync the file system of", volume.path())?;
     Ok(counts)
 }
 
 /// No file has this change time, so that the next walk looks at the file itself.
 pub(crate) const UNSETTLED: i64 = i64::MIN;
-
-/// Of a table of version 1, change times before this are ones that it has surely seen. Later ones have no other times.
-pub(crate) fn settled_before(filesystem: FileSystem, table: &TableInfo) -> i64 {
-    match table.whole {
-        None => table.walk_started.saturating_sub(unsettled(filesystem)),
-        Some(_) => i64::MAX,
-    }
-}
-
-/// For how long after a change another one may get the same time, in ns.
-fn unsettled(filesystem: FileSystem) -> i64 {
-    if filesystem.has_fine_times() { 100_000_000 } else { 2_000_000_000 }
-}
 
 /// What a row of the table says of a file's data.
 #[derive(Default)]
@@ -150,6 +145,9 @@ struct Data {
 struct Take<'a> {
     objects: Objects<'a>,
     directories: &'a Directories,
+    moves: Option<&'a Moves>,
+    /// Entries that moved whenever they were looked for.
+    kept: AtomicU64,
     settled_before: i64,
 }
 
@@ -253,17 +251,53 @@ impl Take<'_> {
             Some(link) => self.directories.path(link)?,
             None => RelPath::root(),
         };
-        match self.objects.read(&path, &inode, Old::Perhaps(old.as_ref())) {
-            Err(e) if e.errno() == Some(2) => {
-                let monitor = self.objects.monitor;
-                monitor.note(format!("{} vanished while the snapshot was taken", path.display()));
-                if !self.objects.is_removed(&path, &inode) {
-                    self.objects.has_lost_way.store(true, Relaxed);
-                }
-                let bare = Inode { details: Some(Box::default()), ctime: UNSETTLED, ..inode };
-                Ok(Some(bare).filter(|inode| inode.kind == Kind::Directory))
+        match self.read(&path, &inode, old.as_ref())? {
+            Some(row) => Ok(Some(row)),
+            None => Ok(self.not_found(&path, inode, old)),
+        }
+    }
+
+    /// Where it was found, or where it has moved to since.
+    fn read(&self, path: &RelPath, inode: &Inode, old: Option<&Inode>) -> Result<Option<Inode>> {
+        let mut path = path.clone();
+        for _ in 0..TRIES {
+            match self.objects.read(&path, inode, Old::Perhaps(old)) {
+                Err(e) if is_absent(&e) => {}
+                other => return other.map(Some),
             }
-            other => other.map(Some),
+            let Some(found) = self.moves.and_then(|moves| moves.find(self.objects.root, inode)) else {
+                break;
+            };
+            path = found;
+        }
+        Ok(None)
+    }
+
+    /// The row of what is not where it was found; None if it is gone.
+    fn not_found(&self, path: &RelPath, inode: Inode, old: Option<Inode>) -> Option<Inode> {
+        let is_directory = inode.kind == Kind::Directory;
+        if self.moves.is_some_and(Moves::is_restless) && (old.is_some() || is_directory) {
+            self.kept.fetch_add(1, Relaxed);
+        } else {
+            self.objects.monitor.note(format!("{} vanished while the snapshot was taken", path.display()));
+            if !self.objects.is_removed(path, &inode) {
+                self.objects.has_lost_way.store(true, Relaxed);
+            }
+            if !is_directory {
+                return None;
+            }
+        }
+        let links = inode.links.clone();
+        let bare = Inode { details: Some(Box::default()), ..inode };
+        Some(Inode { links, ctime: UNSETTLED, ..old.unwrap_or(bare) })
+    }
+
+    fn note_kept(&self) {
+        let kept = self.kept.load(Relaxed);
+        if kept > 0 {
+            self.objects.monitor.note(format!(
+                "{kept} entries moved each time they were looked for: the snapshot has them as the one before it"
+            ));
         }
     }
 
@@ -302,6 +336,8 @@ impl<'a> Old<'a> {
 /// Reads inodes, and makes the objects of one round for them.
 pub(crate) struct Objects<'a> {
     root: &'a Root,
+    dev: (u32, u32),
+    is_numbered: bool,
     filesystem: FileSystem,
     pool: PathBuf,
     round: u64,
@@ -340,23 +376,23 @@ impl Numbers {
 }
 
 impl<'a> Objects<'a> {
-    /// `started` is when the tree began to be looked at, in ns since 1970.
     pub(crate) fn new(
         volume: &Volume,
         root: &'a Root,
         round: u64,
-        started: i64,
+        ground: &Ground,
         monitor: &'a Monitor,
     ) -> Self {
         let (filesystem, pool) = (volume.filesystem(), volume.store().join("pool"));
-        let unsettled = started.saturating_sub(unsettled(filesystem));
         Objects {
             root,
+            dev: ground.dev,
+            is_numbered: ground.is_numbered,
             filesystem,
             pool,
             round,
             numbers: Numbers::new(),
-            unsettled,
+            unsettled: ground.unsettled,
             has_lost_way: AtomicBool::new(false),
             monitor,
         }
@@ -391,16 +427,24 @@ impl<'a> Objects<'a> {
         }
     }
 
+    /// Whether XFS says that it has a name somewhere.
+    pub(crate) fn is_named(&self, inode: &Inode) -> Result<bool> {
+        let named = xfs::is_named(self.root.fd(), inode.ino, inode.generation);
+        named.context("read the inodes of", self.root.path())
+    }
+
     fn read_steadily(&self, path: &RelPath, walked: &Inode, old: Old<'_>) -> Result<Inode> {
         let held = self.hold(path, walked.kind).context("open", self.root.show(path))?;
         let stat = || stat_of(&held).context("read the attributes of", self.root.show(path));
         let mut last = None;
         for _ in 0..TRIES {
             let before = stat()?;
-            if before.generation != walked.generation || before.kind != walked.kind {
+            if !self.is_it(&before, walked) {
                 // Another took its name since the walk; the one that was walked is gone.
                 return Err(io::Error::from_raw_os_error(2)).context("open", self.root.show(path));
             }
+            // What was begun may go on under this time.
+            let is_written = walked.kind == Kind::File && may_be_written(&held);
             let mut inode = Inode {
                 attributes: before.attributes,
                 ctime: before.ctime,
@@ -421,6 +465,7 @@ impl<'a> Objects<'a> {
             inode.details = Some(Box::new(details));
             let after = stat()?;
             if (after.ctime, after.attributes) == (before.ctime, before.attributes) {
+                inode.ctime = if is_written { UNSETTLED } else { inode.ctime };
                 return Ok(inode);
             }
             if let Some(Inode { object, .. }) = last.replace(inode) {
@@ -431,6 +476,15 @@ impl<'a> Objects<'a> {
         Ok(last.unwrap_or_else(|| walked.clone()))
     }
 
+    /// Names may have been given to others since the walk. Overlay file systems have numbers of their own for each layer.
+    fn is_it(&self, stat: &Stat, walked: &Inode) -> bool {
+        if !self.is_numbered {
+            return stat.kind == walked.kind;
+        }
+        let has_number = walked.ino == ROOT || stat.dev != self.dev || stat.ino == walked.ino;
+        has_number && (stat.generation, stat.kind) == (walked.generation, walked.kind)
+    }
+
     /// Opens files and directories for reading, and nothing else: a fifo would wait for its other end.
     fn hold(&self, path: &RelPath, kind: Kind) -> io::Result<File> {
         if !matches!(kind, Kind::File | Kind::Directory) {
@@ -438,7 +492,7 @@ impl<'a> Objects<'a> {
         }
         match self.root.read(path) {
             // A link or a socket took its name since the walk: what was walked is gone.
-            Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::LOOP | Errno::NXIO)) => {
+            Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::LOOP | Errno::NXIO | Errno::NOTDIR)) => {
                 Err(Errno::NOENT.into())
             }
             other => other,
@@ -549,6 +603,11 @@ impl<'a> Objects<'a> {
             let _ = std::fs::remove_file(object_path(&self.pool, object));
         }
     }
+}
+
+/// It is not where it was, or something is in its way: a file that has the name of a directory, a link, a mount.
+pub(crate) fn is_absent(error: &Error) -> bool {
+    matches!(error.errno(), Some(2 | 20 | 40 | 18))
 }
 
 /// The same of any entry, whose name is the last one of `path`.

@@ -8,6 +8,7 @@
 //! Else, and wherever anything does not fit, there is a walk.
 
 use crate::Volume;
+use crate::ground::Ground;
 use crate::merge::{Attempt, Merge, Stop, Touched, Vanished, counts_of, misfit};
 use crate::pool::{self, Counts, Objects};
 use rayon::prelude::*;
@@ -16,7 +17,7 @@ use snapsync_model::{
     Context, Counters, Directories, Inode, Kind, Link, Look, Monitor, ROOT, RelPath, Result, Seen,
     SnapshotInfo,
 };
-use snapsync_sys::xfs::{self, BulkStat};
+use snapsync_sys::xfs::BulkStat;
 use snapsync_sys::{
     DirEntry, FileSystem, Root, Stat, has_mounts_beneath, read_dir, stat_at, stat_of, sync_filesystem,
 };
@@ -45,12 +46,12 @@ pub(crate) fn take(
     root: &Root,
     round: u64,
     dir: &Path,
-    started: i64,
+    ground: &Ground,
     monitor: &Monitor,
 ) -> Result<Option<Counts>> {
-    let Some(complete) = is_possible(volume, root, last.1) else { return Ok(None) };
-    let objects = Objects::new(volume, root, round, started, monitor);
-    let next = NextTable::create(dir, Some(last.1), started)?;
+    let Some(complete) = is_possible(volume, root, last.1, ground) else { return Ok(None) };
+    let objects = Objects::new(volume, root, round, ground, monitor);
+    let next = NextTable::create(dir, Some(last.1), ground.info())?;
     match attempt(&objects, root, last, next, &complete) {
         Ok(counts) => {
             sync_filesystem(root.fd()).context("sync the file system of", volume.path())?;
@@ -66,11 +67,11 @@ pub(crate) fn take(
 }
 
 /// As what the file system is mounted, if a scan proves anything.
-fn is_possible(volume: &Volume, root: &Root, last: &Table) -> Option<String> {
+fn is_possible(volume: &Volume, root: &Root, last: &Table, ground: &Ground) -> Option<String> {
     if volume.filesystem().magic != FileSystem::XFS || has_mounts_beneath(volume.path()).ok()? {
         return None;
     }
-    let mounting = xfs::mounting(root.fd()).filter(|now| last.info().complete.as_ref() == Some(now))?;
+    let mounting = ground.mounting.clone().filter(|now| last.info().complete.as_ref() == Some(now))?;
     // Whether that is allowed; and whether owners are the same there and here.
     let top = stat_of(root.fd()).ok()?;
     let mut is_told = false;
@@ -97,6 +98,7 @@ fn attempt(
     let mut scan = Scan::new(root, top, last, differing, objects.monitor())?;
     scan.missing_are_gone()?;
     scan.read_directories(last)?;
+    scan.directories_hold_still()?;
     let counts = scan.merge(last)?.write(objects, &mut next, counts)?;
     next.finish(Some(complete))?;
     Ok(counts)
@@ -169,6 +171,8 @@ struct Scan<'a> {
     had: HashMap<u64, Entries>,
     /// Those of them that were not read: what was in them may be elsewhere.
     unread: HashSet<u64>,
+    /// Those that were.
+    read: Vec<u64>,
     /// Directories that are nowhere in the tree any more.
     lost: HashSet<u64>,
     directories: Directories,
@@ -207,6 +211,7 @@ impl<'a> Scan<'a> {
             changed,
             had,
             unread,
+            read: Vec::new(),
             lost,
             directories,
             added,
@@ -244,6 +249,20 @@ impl<'a> Scan<'a> {
                 came.append(&mut self.read_directory(ino)?);
             }
             waiting.append(&mut self.unread_among(came, last)?);
+        }
+        Ok(())
+    }
+
+    /// A name that moved from a directory that was not read yet into one that was is in neither.
+    fn directories_hold_still(&self) -> Attempt<()> {
+        for ino in self.read.iter().filter(|ino| !self.lost.contains(ino)) {
+            let (Ok(path), Some((look, _))) = (self.directories.path_of(*ino), self.looks.get(ino)) else {
+                continue;
+            };
+            let now = self.root.entry(&path).and_then(|entry| entry.stat());
+            if !now.is_ok_and(|now| now.ctime == look.ctime) {
+                return misfit(format!("{} changed while directories were read", path.display()));
+            }
         }
         Ok(())
     }
@@ -302,6 +321,7 @@ impl<'a> Scan<'a> {
         let entries = read_dir(&dir).context("read the directory", self.root.show(&path))?;
         self.monitor.count(Counters { visited: entries.len() as u64, ..Counters::default() });
         self.unread.remove(&ino);
+        self.read.push(ino);
         self.entries(ino, &dir, entries)
     }
 

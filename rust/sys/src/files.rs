@@ -25,7 +25,11 @@ pub fn read_dir(dir: impl AsFd) -> io::Result<Vec<DirEntry>> {
     let mut iterator = RawDir::new(dir, &mut buffer);
     let mut entries = Vec::new();
     while let Some(entry) = iterator.next() {
-        let entry = entry?;
+        let entry = match entry {
+            // Removed since it was opened.
+            Err(rustix::io::Errno::NOENT) => break,
+            other => other?,
+        };
         let name = entry.file_name().to_bytes();
         if name == b"." || name == b".." {
             continue;

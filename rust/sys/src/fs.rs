@@ -49,11 +49,6 @@ impl FileSystem {
     pub fn shares_blocks(self) -> bool {
         matches!(self.magic, FileSystem::BTRFS | FileSystem::XFS)
     }
-
-    /// Its times are at least as fine as a clock tick of 10 ms; elsewhere two seconds may be one.
-    pub fn has_fine_times(self) -> bool {
-        matches!(self.name().as_str(), "btrfs" | "xfs" | "ext4" | "tmpfs" | "zfs" | "bcachefs")
-    }
 }
 
 pub fn filesystem(fd: impl AsFd) -> io::Result<FileSystem> {

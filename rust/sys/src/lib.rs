@@ -13,6 +13,7 @@ mod files;
 mod fs;
 mod ioctl;
 mod root;
+mod times;
 pub mod xfs;
 
 pub use data::{
@@ -29,3 +30,4 @@ pub use fs::{
 };
 pub use root::{Parents, Root};
 pub use rustix::fs::Access;
+pub use times::{Times, has_stable_numbers, may_be_written, mounting};

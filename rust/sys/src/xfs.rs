@@ -2,11 +2,9 @@
 
 use crate::entry::nanoseconds;
 use crate::ioctl;
-use rustix::fs::{fstat, major, minor};
 use snapsync_model::{Attributes, Kind, Look};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 
 const BULKSTAT: u64 = 0x8040_587f;
 /// Inodes that one call tells of at most.
@@ -104,6 +102,15 @@ impl BulkStat {
     }
 }
 
+/// Whether an inode has a name, wherever that is.
+pub fn is_named(fd: impl AsFd, ino: u64, generation: u64) -> io::Result<bool> {
+    let mut is_named = false;
+    BulkStat::default().each(fd, ino, ino, |look, nlink| {
+        is_named = look.generation == generation && nlink > 0;
+    })?;
+    Ok(is_named)
+}
+
 fn look_of(record: &Record) -> Option<Look> {
     let kind = Kind::from_mode(u32::from(record.mode))?;
     let attributes = Attributes {
@@ -119,14 +126,4 @@ fn look_of(record: &Record) -> Option<Look> {
     let (ctime, _) = nanoseconds(record.ctime, record.ctime_ns);
     let blocks = record.blocks * (u64::from(record.block_size) / 512);
     Some(Look::of(record.ino, birth as u64, kind, attributes, ctime, blocks))
-}
-
-/// Tells apart each time that the file system of `fd` was mounted, since whenever; None where the kernel does not show it.
-pub fn mounting(fd: impl AsFd) -> Option<String> {
-    let device = fstat(fd).ok()?.st_dev;
-    let link = std::fs::read_link(format!("/sys/dev/block/{}:{}", major(device), minor(device))).ok()?;
-    // Made when it is mounted, with a number that no other gets until the machine is started again.
-    let shown = std::fs::metadata(std::path::Path::new("/sys/fs/xfs").join(link.file_name()?)).ok()?;
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    Some(format!("{}/{}", boot.trim(), shown.ino()))
 }

@@ -2,6 +2,7 @@
 
 mod left_out;
 mod listing;
+mod moves;
 mod pattern;
 mod relabel;
 mod search;
@@ -10,6 +11,7 @@ mod tree;
 
 pub use left_out::left_out;
 pub use listing::Listing;
+pub use moves::Moves;
 pub use relabel::relabel_by_path;
 pub use search::candidates;
 pub use subset::Matcher;

@@ -80,7 +80,7 @@ fn renumber(tree: &mut Tree, number: &HashMap<u64, (u64, u64)>) -> Result<()> {
         recorder.add(&[inode])?;
     }
     tree.inodes = recorder.finish()?;
-    tree.directories = directories;
+    tree.directories = directories.into();
     tree.is_relabeled = true;
     Ok(())
 }

@@ -296,9 +296,10 @@ impl Half {
             filesystem: self.filesystem,
             top: self.top,
             inodes: Listing::of(self.inodes.into_values())?,
-            directories: self.directories,
+            directories: self.directories.into(),
             is_relabeled: false,
             is_whole: false,
+            moves: None,
             searched: Some(Searched { parted, subset: subset.clone() }),
         })
     }

@@ -1,6 +1,7 @@
 //! A tree on a file system: a volume, a Btrfs snapshot, or any directory.
 
 use crate::listing::{Listing, Recorder};
+use crate::moves::{self, Moves, Passes, Read};
 use crate::{Matcher, search};
 use rustix::fs::{Mode, OFlags, openat};
 use snapsync_model::{
@@ -11,7 +12,8 @@ use snapsync_sys::btrfs;
 use snapsync_sys::{
     DirEntry, FileSystem, Root, Stat, flags_of, read_dir, stat_at, sync_filesystem, xattrs_of,
 };
-use std::collections::BTreeSet;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -31,12 +33,14 @@ pub struct Tree {
     pub(crate) filesystem: FileSystem,
     pub(crate) top: Stat,
     pub(crate) inodes: Listing,
-    pub(crate) directories: Directories,
+    pub(crate) directories: Arc<Directories>,
     pub(crate) pinned: Option<Pinned>,
     /// The numbers of its inodes are not the file system's.
     pub(crate) is_relabeled: bool,
     /// Nothing was left out of it.
     pub(crate) is_whole: bool,
+    /// Finds what moves after it was walked.
+    pub(crate) moves: Option<Moves>,
     /// How it was searched, if not all inodes are there.
     pub(crate) searched: Option<Searched>,
 }
@@ -78,26 +82,41 @@ impl Tree {
             // One that was made read-only after it was written may have data that has no place yet.
             sync_filesystem(root.fd()).context("sync the file system of", path)?;
         }
-        let walk = Walk {
+        let mut walk = Walk {
             root: &root,
             top,
             matcher: Matcher::new(subset)?,
             monitor,
+            pass: 0,
             found: Recorder::default(),
+            read: Mutex::default(),
+            named: Mutex::default(),
             directories: Mutex::default(),
             foreign: Mutex::default(),
             failed: Mutex::default(),
         };
         walk.found.add(&[walk.inode(&top, None)])?;
-        let start: OwnedFd = root.fd().try_clone_to_owned().context("open the directory", path)?;
-        rayon::scope(|scope| walk.directory(scope, Arc::new(start), ROOT, &RelPath::root()));
-        if let Some(error) = unlocked(walk.failed) {
-            return Err(error);
-        }
-        let foreign = unlocked(walk.foreign);
-        let is_whole = foreign.is_empty() && subset.is_everything();
+        walk.read_from(&[ROOT])?;
+        let (inodes, is_restless) = if pinned.is_some() {
+            // Nothing moves in it.
+            (vec![walk.taken()?], false)
+        } else {
+            walk.passes()?
+        };
+        let mut foreign = unlocked(walk.foreign);
+        foreign.sort_unstable();
+        foreign.dedup();
+        let is_whole = foreign.is_empty() && subset.is_everything() && !is_restless;
         note_foreign(foreign, monitor);
-        let (inodes, directories) = (walk.found.finish()?, unlocked(walk.directories));
+        let (read, mut directories) = (unlocked(walk.read), unlocked(walk.directories));
+        let (inodes, places) = match <[Listing; 1]>::try_from(inodes) {
+            Ok([inodes]) => (inodes, HashMap::new()),
+            Err(listings) => {
+                Passes { root: &root, read: &read, listings, is_restless }.joined(&mut directories)?
+            }
+        };
+        let directories = Arc::new(directories);
+        let moves = pinned.is_none().then(|| Moves::new(read, directories.clone(), places, is_restless));
         monitor.count(Counters { visited: inodes.entries(), ..Counters::default() });
         Ok(Tree {
             pinned,
@@ -108,6 +127,7 @@ impl Tree {
             directories,
             is_relabeled: false,
             is_whole,
+            moves,
             searched: None,
         })
     }
@@ -132,8 +152,8 @@ impl Tree {
     }
 
     /// The walked inodes themselves, for a caller that fills them in.
-    pub fn into_inodes(self) -> (Root, Listing, Directories) {
-        (self.root, self.inodes, self.directories)
+    pub fn into_inodes(self) -> (Root, Listing, Arc<Directories>, Option<Moves>) {
+        (self.root, self.inodes, self.directories, self.moves)
     }
 }
 
@@ -230,13 +250,20 @@ pub fn layout_of(file: &File, inode: &Inode, filesystem: FileSystem) -> io::Resu
 
 /// Entries of a directory that are held at a time.
 const SOME: usize = 4096;
+/// How often directories that changed meanwhile are read again.
+const PASSES: u32 = 5;
 
 struct Walk<'a> {
     root: &'a Root,
     top: Stat,
     matcher: Matcher,
     monitor: &'a Monitor,
+    /// How often directories that changed were read again.
+    pass: u32,
     found: Recorder,
+    read: Mutex<Read>,
+    /// Directories that were found in this pass.
+    named: Mutex<HashSet<u64>>,
     directories: Mutex<Directories>,
     /// Entries on other file systems.
     foreign: Mutex<Vec<RelPath>>,
@@ -244,6 +271,53 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
+    /// Reads these directories, and all that are found in them and were not read.
+    fn read_from(&self, inos: &[u64]) -> Result<()> {
+        rayon::scope(|scope| {
+            for ino in inos {
+                let known = locked(&self.directories);
+                let path = if *ino == ROOT { Ok(RelPath::root()) } else { known.path_of(*ino) };
+                drop(known);
+                // It may have moved in this pass, and is read where it is, or is gone.
+                let Ok(path) = path else { continue };
+                let above = path.split().map_or(RelPath::root(), |(above, _)| above);
+                let Ok(parent) = self.root.directory(&above) else { continue };
+                scope.spawn(move |scope| self.directory(scope, Arc::new(parent), *ino, &path));
+            }
+        });
+        match locked(&self.failed).take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// What this pass has found.
+    fn taken(&mut self) -> Result<Listing> {
+        std::mem::take(&mut self.found).finish()
+    }
+
+    /// Reads directories that have changed again until none has. Gives what each pass has found, and whether some still have.
+    fn passes(&mut self) -> Result<(Vec<Listing>, bool)> {
+        let mut found = vec![self.taken()?];
+        for pass in 1..=PASSES {
+            self.monitor.check()?;
+            let changed = moves::changed(self.root, &locked(&self.read), &locked(&self.directories));
+            if changed.is_empty() {
+                return Ok((found, false));
+            }
+            self.pass = pass;
+            locked(&self.named).clear();
+            let mut read = locked(&self.read);
+            changed.iter().for_each(|ino| _ = read.remove(ino));
+            drop(read);
+            self.read_from(&changed)?;
+            found.push(self.taken()?);
+            let (read, directories) = (&mut locked(&self.read), &mut locked(&self.directories));
+            moves::forget_lost(read, directories, &locked(&self.named), pass);
+        }
+        Ok((found, true))
+    }
+
     /// Reads the directory at `path`, an entry of `parent` (the root: `parent` itself), and spawns its own.
     fn directory<'s>(&'s self, scope: &rayon::Scope<'s>, parent: Arc<OwnedFd>, ino: u64, path: &RelPath) {
         if locked(&self.failed).is_some() {
@@ -255,15 +329,42 @@ impl Walk<'_> {
             // Not held while its descendants are read: a deep tree would use up all descriptors.
             drop(parent);
             match dir {
-                // Gone since its parent was read: a tree in use changes.
-                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+                // Gone since its parent was read, or something else there (ENOTDIR, ELOOP): a tree in use changes.
+                Err(Error::Io { source, .. })
+                    if source.kind() == io::ErrorKind::NotFound
+                        || matches!(source.raw_os_error(), Some(20 | 40)) =>
+                {
+                    Ok(())
+                }
                 Err(e) => Err(e),
-                Ok(dir) => self.entries(scope, &Arc::new(dir), ino, path),
+                Ok(dir) => {
+                    match self.begins(&dir, ino).context("read the attributes of", self.root.show(path))? {
+                        true => self.entries(scope, &Arc::new(dir), ino, path),
+                        false => Ok(()),
+                    }
+                }
             }
         });
         if let Err(error) = result {
             locked(&self.failed).get_or_insert(error);
         }
+    }
+
+    /// Notes as what it is read; false if it was read already, or is another directory by now.
+    fn begins(&self, dir: &OwnedFd, ino: u64) -> io::Result<bool> {
+        let stat = stat_at(dir, OsStr::new("."))?;
+        // Without birth times numbers need not be identity.
+        if ino != ROOT && self.number(&stat) != ino && stat.generation != 0 {
+            return Ok(false);
+        }
+        let is_new = |read: &mut Read| match read.entry(ino) {
+            Entry::Vacant(place) => {
+                place.insert((stat.ctime, self.pass));
+                true
+            }
+            Entry::Occupied(_) => false,
+        };
+        Ok(is_new(&mut locked(&self.read)))
     }
 
     fn entries<'s>(
@@ -295,6 +396,8 @@ impl Walk<'_> {
 
     fn found(&self, inodes: &[Inode]) -> Result<()> {
         self.monitor.advance(inodes.len() as u64);
+        let is_directory = |inode: &&Inode| inode.kind == Kind::Directory;
+        locked(&self.named).extend(inodes.iter().filter(is_directory).map(|inode| inode.ino));
         let mut directories = locked(&self.directories);
         inodes.iter().for_each(|inode| directories.add(inode));
         drop(directories);
@@ -323,11 +426,15 @@ impl Walk<'_> {
         Ok(Some(self.inode(&stat, Some(Link { parent, name: entry.name }))))
     }
 
-    fn inode(&self, stat: &Stat, link: Option<Link>) -> Inode {
+    fn number(&self, stat: &Stat) -> u64 {
         // Overlay file systems give files the device of their layer, and numbers that are only unique there.
         let layer = if stat.dev == self.top.dev { 0 } else { u64::from(stat.dev.1) << 48 };
+        stat.ino ^ layer
+    }
+
+    fn inode(&self, stat: &Stat, link: Option<Link>) -> Inode {
         Inode {
-            ino: if link.is_some() { stat.ino ^ layer } else { ROOT },
+            ino: if link.is_some() { self.number(stat) } else { ROOT },
             generation: stat.generation,
             kind: stat.kind,
             attributes: stat.attributes,

@@ -1,0 +1,71 @@
+//! What the file system of a pool volume proves of its files: measured before each snapshot, never told by a name alone.
+
+use crate::Volume;
+use snapsync_manifest::TableInfo;
+use snapsync_model::{Context, Monitor, Result, Role};
+use snapsync_sys::{Root, Times, has_stable_numbers, mounting, stat_of};
+
+pub(crate) fn is_numbered(root: &Root, volume: &Volume) -> Result<bool> {
+    has_stable_numbers(root.fd(), volume.filesystem()).context("read the attributes of", root.path())
+}
+
+/// The file system of a volume, as it is mounted now.
+pub(crate) struct Ground {
+    /// Change times from here on may be given again, in ns since 1970.
+    pub(crate) unsettled: i64,
+    pub(crate) dev: (u32, u32),
+    /// Inodes are known by their numbers; else by their paths.
+    pub(crate) is_numbered: bool,
+    started: i64,
+    times: Times,
+    /// As what it is mounted.
+    pub(crate) mounting: Option<String>,
+    is_standby: bool,
+}
+
+impl Ground {
+    /// `started` is when the tree begins to be looked at.
+    pub(crate) fn of(volume: &Volume, root: &Root, started: i64) -> Result<Ground> {
+        let store = Root::open(&volume.store())?;
+        let times = Times::measure(store.fd(), volume.filesystem());
+        let times = times.context("measure the times of the file system of", volume.store())?;
+        Ok(Ground {
+            unsettled: started.saturating_sub(times.grain),
+            dev: stat_of(root.fd()).context("read the attributes of", root.path())?.dev,
+            is_numbered: is_numbered(root, volume)?,
+            started,
+            times,
+            mounting: mounting(root.fd()),
+            is_standby: volume.info().role == Role::Standby,
+        })
+    }
+
+    /// What a table says of itself whose rows were all held against the files.
+    pub(crate) fn info(&self) -> TableInfo {
+        let mounting = self.mounting.clone().filter(|_| self.times.doubt.is_none());
+        TableInfo { walk_started: self.started, mounting, ..TableInfo::default() }
+    }
+
+    /// Rows of a table with change times before this stand where the file has the same. Says why none do.
+    pub(crate) fn settled_before(&self, last: &TableInfo, volume: &Volume, monitor: &Monitor) -> i64 {
+        let path = volume.path().display();
+        if let Some(doubt) = self.times.doubt {
+            monitor.note(format!("the bytes of all files of {path} are compared in each round: {doubt}"));
+            return i64::MIN;
+        }
+        // What was written just before a crash may be there without its times; a standby is written by its commits, which
+        // end with a sync.
+        if !self.is_standby && (self.mounting.is_none() || self.mounting != last.mounting) {
+            monitor.note(format!(
+                "all files of {path} are compared once with the snapshot before, because the file system was mounted anew: \
+                 nothing proves that it was unmounted cleanly"
+            ));
+            return i64::MIN;
+        }
+        match last.whole {
+            // Of a table of version 1, whose later rows have no other times.
+            None => last.walk_started.saturating_sub(self.times.grain),
+            Some(_) => i64::MAX,
+        }
+    }
+}
