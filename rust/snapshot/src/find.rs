@@ -1,6 +1,6 @@
 //! One path in a snapshot, without opening all of it.
 
-use crate::pool::object_path;
+use crate::objects::object_path;
 use crate::volume::Volume;
 use snapsync_manifest::{Table, identity};
 use snapsync_model::{

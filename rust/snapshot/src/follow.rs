@@ -5,7 +5,8 @@
 use crate::Volume;
 use crate::ground::{Ground, is_numbered};
 use crate::merge::{Attempt, Merge, Stop, Touched, Vanished, counts_of, misfit};
-use crate::pool::{self, Counts, Objects};
+use crate::objects::{Objects, remove_round};
+use crate::pool::{self, Counts};
 use rayon::prelude::*;
 use snapsync_manifest::{FILES, ManifestReader, NextTable, Table, TableInfo, same_table};
 use snapsync_model::{Change, Context, Inode, Kind, Link, Monitor, ROOT, RelPath, Result, Seen, Subset};
@@ -49,7 +50,7 @@ pub(crate) fn take(
         Err(Stop::Failed(error)) => Err(error),
         Err(Stop::Misfit(why)) => {
             monitor.note(format!("{} was walked for its snapshot: {why}", volume.path().display()));
-            pool::remove_round(&volume.store().join("pool"), round)?;
+            remove_round(&volume.store().join("pool"), round)?;
             pool::take(volume, subset, round, dir, monitor)
         }
     }

@@ -20,6 +20,7 @@ mod find;
 mod follow;
 mod ground;
 mod merge;
+mod objects;
 mod pool;
 mod received;
 mod restoring;

@@ -1,7 +1,8 @@
 //! The next table of a volume from its last one and what was touched since. Whatever does not fit is told: then the tree is
 //! walked, and a table is never a guess.
 
-use crate::pool::{self, Counts, Objects, Old, UNSETTLED};
+use crate::objects::{Objects, Old, UNSETTLED, is_absent};
+use crate::pool::Counts;
 use rayon::prelude::*;
 use snapsync_manifest::{NextTable, Table, gone};
 use snapsync_model::{Error, Inode, Kind, Link, RelPath, Result, Seen, SnapshotInfo};
@@ -149,12 +150,12 @@ impl Merge<'_> {
         let touched = std::mem::take(&mut self.touched);
         let mut rows = self.next_rows(touched).into_iter();
         loop {
-            objects.monitor().check()?;
+            objects.monitor.check()?;
             let chunk: Vec<Next<'_>> = rows.by_ref().take(CHUNK).collect();
             if chunk.is_empty() {
                 break;
             }
-            objects.monitor().advance(chunk.len() as u64);
+            objects.monitor.advance(chunk.len() as u64);
             let written = chunk.into_par_iter().map(|row| match row {
                 Next::Stays(row) => Ok((row.clone(), false)),
                 Next::Gone(ino) => Ok((gone(ino), false)),
@@ -202,7 +203,7 @@ impl Merge<'_> {
         let data = same.map_or(Old::Perhaps(old), Old::Same);
         let walked = Inode { links, ..touched.inode };
         let mut inode = match objects.read(&touched.path, &walked, data) {
-            Err(e) if pool::is_absent(&e) => return self.vanished(objects, &touched.path, &walked),
+            Err(e) if is_absent(&e) => return self.vanished(objects, &touched.path, &walked),
             other => other?,
         };
         // The file that the commit found was perhaps not the one that the last table describes.
@@ -220,7 +221,7 @@ impl Merge<'_> {
         if !may_go || is_elsewhere || !objects.is_removed(path, walked) {
             return misfit(format!("{} vanished meanwhile", path.display()));
         }
-        objects.monitor().note(format!("{} vanished while the snapshot was taken", path.display()));
+        objects.monitor.note(format!("{} vanished while the snapshot was taken", path.display()));
         Ok(None)
     }
 }

@@ -1,35 +1,25 @@
-//! The pool provider: a snapshot is an inode table, and one object for the data of each file that changed
+//! The pool provider: a snapshot is an inode table, and one object (`objects.rs`) for the data of each file that changed
 //! since the table before. A row that did not change points at the object it had.
 
 use crate::ground::Ground;
+use crate::objects::{Objects, Old, TRIES, UNSETTLED, is_absent, object_path, round_dir};
 use crate::{Volume, scan};
 use rayon::prelude::*;
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
 use snapsync_manifest::{NextTable, Table, TableView, gone, is_gone};
 use snapsync_model::{
-    Attributes, Context, Counters, Details, Directories, Error, Inode, Inodes, Kind, Layout, Link, Monitor,
-    ROOT, Range, RelPath, Result, Segment, SegmentKind, Side, Subset, locked,
+    Attributes, Context, Details, Directories, Inode, Inodes, Kind, Layout, Link, Monitor, RelPath, Result,
+    Side, Subset,
 };
-use snapsync_sys::{
-    FileSystem, Root, Stat, btrfs, fault, may_be_written, stat_at, stat_of, sync_filesystem, xfs,
-};
-use snapsync_walk::{Listing, Moves, Tree, details_of, details_of_open, layout_of, relabel_by_path};
+use snapsync_sys::{FileSystem, Root, btrfs, sync_filesystem};
+use snapsync_walk::{Listing, Moves, Tree, relabel_by_path};
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// An object's number is its round and its place in it.
-const ROUND_SHIFT: u32 = 40;
-const OBJECTS_PER_DIR: u64 = 4096;
-/// How often a file that changes while it is read is read again.
-const TRIES: u32 = 5;
 /// Batches of a table that are in memory at a time.
 const SIDE_BY_SIDE: usize = 8;
 
@@ -51,35 +41,6 @@ impl Counts {
         self.entries += 1;
         self.bytes += if inode.kind == Kind::File { inode.attributes.size } else { 0 };
     }
-}
-
-fn round_dir(pool: &Path, round: u64) -> PathBuf {
-    pool.join(round.to_string())
-}
-
-pub(crate) fn object_path(pool: &Path, object: u64) -> PathBuf {
-    let (round, number) = (object >> ROUND_SHIFT, object & ((1 << ROUND_SHIFT) - 1));
-    round_dir(pool, round).join((number / OBJECTS_PER_DIR).to_string()).join(number.to_string())
-}
-
-pub(crate) fn remove_objects(pool: &Path, objects: impl Iterator<Item = u64>) -> Result<()> {
-    for object in objects {
-        let path = object_path(pool, object);
-        match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e).context("remove", &path),
-            _ => {}
-        }
-        // Directories go when their last object does.
-        let parents = path.ancestors().skip(1).take(2);
-        parents.take_while(|dir| std::fs::remove_dir(dir).is_ok()).for_each(drop);
-    }
-    Ok(())
-}
-
-pub(crate) fn remove_round(pool: &Path, round: u64) -> Result<()> {
-    let root = Root::open(pool)?;
-    let name = round.to_string();
-    snapsync_sys::remove_tree(root.fd(), OsStr::new(&name)).context("remove", round_dir(pool, round))
 }
 
 /// Writes the table of `subset` of the volume's tree as it is now to `dir`, and the objects it needs.
@@ -129,17 +90,6 @@ pub(crate) fn take(
     next.finish(complete.filter(|_| is_sure))?;
     sync_filesystem(root.fd()).context("sync the file system of", volume.path())?;
     Ok(counts)
-}
-
-/// No file has this change time, so that the next walk looks at the file itself.
-pub(crate) const UNSETTLED: i64 = i64::MIN;
-
-/// What a row of the table says of a file's data.
-#[derive(Default)]
-struct Data {
-    unwritten: Vec<Range>,
-    object: u64,
-    shared: bool,
 }
 
 struct Take<'a> {
@@ -313,330 +263,6 @@ impl Take<'_> {
 fn beside_patch(inode: Inode, last: Option<&Table>) -> Found {
     let row = last.and_then(|last| last.patched(inode.ino)).filter(|row| !is_gone(row));
     Found::Walked(inode, row.cloned())
-}
-
-/// What the table before says of a file's bytes.
-#[derive(Clone, Copy)]
-pub(crate) enum Old<'a> {
-    /// They may be those of this row's object.
-    Perhaps(Option<&'a Inode>),
-    /// They are, and lie where they did.
-    Same(&'a Inode),
-}
-
-impl<'a> Old<'a> {
-    fn row(self) -> Option<&'a Inode> {
-        match self {
-            Old::Perhaps(row) => row,
-            Old::Same(row) => Some(row),
-        }
-    }
-}
-
-/// Reads inodes, and makes the objects of one round for them.
-pub(crate) struct Objects<'a> {
-    root: &'a Root,
-    dev: (u32, u32),
-    is_numbered: bool,
-    filesystem: FileSystem,
-    pool: PathBuf,
-    round: u64,
-    numbers: Numbers,
-    /// Change times from here on may be given again.
-    unsettled: i64,
-    /// Something was not found at its path, though its name was not removed.
-    has_lost_way: AtomicBool,
-    monitor: &'a Monitor,
-}
-
-/// Numbers of new objects. Each thread fills directories of its own: in one directory they would wait for each other.
-struct Numbers {
-    next_dir: AtomicU64,
-    /// The next number of each thread.
-    next: Vec<Mutex<u64>>,
-}
-
-impl Numbers {
-    fn new() -> Numbers {
-        // The last is for whoever is no thread of the pool.
-        let threads = rayon::current_num_threads() + 1;
-        Numbers { next_dir: AtomicU64::new(0), next: (0..threads).map(|_| Mutex::new(0)).collect() }
-    }
-
-    fn next(&self) -> u64 {
-        let outside = self.next.len() - 1;
-        let mut next =
-            locked(&self.next[rayon::current_thread_index().map_or(outside, |at| at.min(outside))]);
-        if next.is_multiple_of(OBJECTS_PER_DIR) {
-            *next = self.next_dir.fetch_add(1, Relaxed) * OBJECTS_PER_DIR;
-        }
-        *next += 1;
-        *next - 1
-    }
-}
-
-impl<'a> Objects<'a> {
-    pub(crate) fn new(
-        volume: &Volume,
-        root: &'a Root,
-        round: u64,
-        ground: &Ground,
-        monitor: &'a Monitor,
-    ) -> Self {
-        let (filesystem, pool) = (volume.filesystem(), volume.store().join("pool"));
-        Objects {
-            root,
-            dev: ground.dev,
-            is_numbered: ground.is_numbered,
-            filesystem,
-            pool,
-            round,
-            numbers: Numbers::new(),
-            unsettled: ground.unsettled,
-            has_lost_way: AtomicBool::new(false),
-            monitor,
-        }
-    }
-
-    pub(crate) fn monitor(&self) -> &Monitor {
-        self.monitor
-    }
-
-    /// With a change time only where a later change cannot have the same.
-    pub(crate) fn dated(&self, inode: Inode) -> Inode {
-        if inode.ctime < self.unsettled { inode } else { Inode { ctime: UNSETTLED, ..inode } }
-    }
-
-    /// Reads until the file holds still for as long as that takes.
-    pub(crate) fn read(&self, path: &RelPath, walked: &Inode, old: Old<'_>) -> Result<Inode> {
-        let mut inode = self.read_steadily(path, walked, old)?;
-        // What the time is of may have changed what was listed at the time before.
-        if inode.kind == Kind::Directory && inode.ctime != walked.ctime {
-            inode.ctime = UNSETTLED;
-        }
-        Ok(inode)
-    }
-
-    /// Whether what was not found at `path` was in its directory and is not any more: then that has another change time than
-    /// when it was read. Else some directory above it was moved.
-    pub(crate) fn is_removed(&self, path: &RelPath, walked: &Inode) -> bool {
-        match &walked.links[..] {
-            [link] => is_removed(self.root, path, link, walked.ino),
-            // Of several names the others may be there, in directories that did not change.
-            _ => false,
-        }
-    }
-
-    /// Whether XFS says that it has a name somewhere.
-    pub(crate) fn is_named(&self, inode: &Inode) -> Result<bool> {
-        let named = xfs::is_named(self.root.fd(), inode.ino, inode.generation);
-        named.context("read the inodes of", self.root.path())
-    }
-
-    fn read_steadily(&self, path: &RelPath, walked: &Inode, old: Old<'_>) -> Result<Inode> {
-        let held = self.hold(path, walked.kind).context("open", self.root.show(path))?;
-        let stat = || stat_of(&held).context("read the attributes of", self.root.show(path));
-        let mut last = None;
-        for _ in 0..TRIES {
-            let before = stat()?;
-            if !self.is_it(&before, walked) {
-                // Another took its name since the walk; the one that was walked is gone.
-                return Err(io::Error::from_raw_os_error(2)).context("open", self.root.show(path));
-            }
-            // What was begun may go on under this time.
-            let is_written = walked.kind == Kind::File && may_be_written(&held);
-            let mut inode = Inode {
-                attributes: before.attributes,
-                ctime: before.ctime,
-                blocks: before.blocks,
-                ..walked.clone()
-            };
-            let mut details = match walked.kind {
-                Kind::File | Kind::Directory => {
-                    details_of_open(&held).context("read the attributes of", self.root.show(path))?
-                }
-                _ => details_of(self.root, path, walked.kind)?,
-            };
-            if walked.kind == Kind::File {
-                let data = self.data(path, &held, &inode, old)?;
-                (details.unwritten, inode.object, inode.shared) = (data.unwritten, data.object, data.shared);
-            }
-            inode.attributes.flags = details.flags;
-            inode.details = Some(Box::new(details));
-            let after = stat()?;
-            if (after.ctime, after.attributes) == (before.ctime, before.attributes) {
-                inode.ctime = if is_written { UNSETTLED } else { inode.ctime };
-                return Ok(inode);
-            }
-            if let Some(Inode { object, .. }) = last.replace(inode) {
-                self.forget(object, old.row());
-            }
-        }
-        self.monitor.note(format!("{} kept changing while the snapshot was taken", path.display()));
-        Ok(last.unwrap_or_else(|| walked.clone()))
-    }
-
-    /// Names may have been given to others since the walk. Overlay file systems have numbers of their own for each layer.
-    fn is_it(&self, stat: &Stat, walked: &Inode) -> bool {
-        if !self.is_numbered {
-            return stat.kind == walked.kind;
-        }
-        let has_number = walked.ino == ROOT || stat.dev != self.dev || stat.ino == walked.ino;
-        has_number && (stat.generation, stat.kind) == (walked.generation, walked.kind)
-    }
-
-    /// Opens files and directories for reading, and nothing else: a fifo would wait for its other end.
-    fn hold(&self, path: &RelPath, kind: Kind) -> io::Result<File> {
-        if !matches!(kind, Kind::File | Kind::Directory) {
-            return self.root.open_at(path, OFlags::PATH, Mode::empty()).map(File::from);
-        }
-        match self.root.read(path) {
-            // A link or a socket took its name since the walk: what was walked is gone.
-            Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::LOOP | Errno::NXIO | Errno::NOTDIR)) => {
-                Err(Errno::NOENT.into())
-            }
-            other => other,
-        }
-    }
-
-    /// The object that holds the bytes is the old one where they are the same.
-    fn data(&self, path: &RelPath, file: &File, inode: &Inode, old: Old<'_>) -> Result<Data> {
-        let show = || self.root.show(path);
-        if let Old::Same(old) = old {
-            let unwritten = old.details.as_ref().map_or_else(Vec::new, |d| d.unwritten.clone());
-            return Ok(Data { unwritten, object: old.object, shared: old.shared });
-        }
-        if inode.attributes.size == 0 && inode.blocks == 0 {
-            return Ok(Data::default());
-        }
-        let layout = layout_of(file, inode, self.filesystem).context("read the extents of", show())?;
-        let unwritten = layout.ranges(SegmentKind::Unwritten);
-        if inode.attributes.size == 0 {
-            return Ok(Data { unwritten, ..Data::default() });
-        }
-        if let Some(old) = old.row()
-            && self.is_the_same(file, &layout, inode, old).context("compare", show())?
-        {
-            return Ok(Data { unwritten, object: old.object, shared: old.shared });
-        }
-        let shared = self.is_shared(&layout, old.row()).context("read the extents of", show())?;
-        let object = (self.round << ROUND_SHIFT) | self.numbers.next();
-        self.store(file, &layout, inode.attributes.size, object).context("copy to the pool", show())?;
-        fault::point("snapshot.object");
-        Ok(Data { unwritten, object, shared })
-    }
-
-    /// Whether other files hold some of the data, its own last object aside. Asked before it gets a new one.
-    fn is_shared(&self, layout: &Layout, old: Option<&Inode>) -> io::Result<bool> {
-        if !layout.segments().iter().any(|s| s.shared) {
-            return Ok(false);
-        }
-        let Some(old) = old.filter(|old| old.object != 0) else { return Ok(true) };
-        let object = File::open(object_path(&self.pool, old.object))?;
-        let held = snapsync_sys::layout(&object, old.attributes.size, self.filesystem)?;
-        let is_own = |s: &Segment| {
-            let at = held.segments().partition_point(|h| h.end() <= s.offset);
-            held.segments().get(at).is_some_and(|h| {
-                h.offset <= s.offset && s.end() <= h.end() && h.address_at(s.offset) == s.address
-            })
-        };
-        Ok(layout.segments().iter().any(|s| s.shared && !is_own(s)))
-    }
-
-    /// Only asked where the times are those of the object: after a change of mode, say, or one within a tick.
-    fn is_the_same(&self, file: &File, layout: &Layout, inode: &Inode, old: &Inode) -> io::Result<bool> {
-        let times = |i: &Inode| (i.attributes.size, i.attributes.mtime);
-        if old.object == 0 || times(inode) != times(old) {
-            return Ok(false);
-        }
-        let object = File::open(object_path(&self.pool, old.object))?;
-        let stored = snapsync_sys::layout(&object, inode.attributes.size, self.filesystem)?;
-        let data = layout.ranges(SegmentKind::Data);
-        if data != stored.ranges(SegmentKind::Data) {
-            return Ok(false);
-        }
-        let placed =
-            |layout: &Layout| layout.placed().iter().map(|p| (p.range, p.address)).collect::<Vec<_>>();
-        let has_addresses = layout.placed().iter().all(|p| p.address.is_some());
-        // Blocks that the object holds as well cannot be given away and come back as others.
-        if has_addresses && placed(layout) == placed(&stored) {
-            return Ok(true);
-        }
-        self.monitor.count(Counters {
-            bytes_read: 2 * data.iter().map(|r| r.length).sum::<u64>(),
-            ..Counters::default()
-        });
-        match equal(file, &object, &data) {
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-            other => other,
-        }
-    }
-
-    fn store(&self, file: &File, layout: &Layout, size: u64, object: u64) -> io::Result<()> {
-        let path = object_path(&self.pool, object);
-        let create = || File::options().read(true).write(true).create_new(true).mode(0o600).open(&path);
-        let target = match create() {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                std::fs::create_dir_all(path.parent().unwrap_or(&self.pool))?;
-                create()?
-            }
-            other => other?,
-        };
-        if snapsync_sys::clone_file(file, &target).is_ok() {
-            return Ok(());
-        }
-        target.set_len(size)?;
-        for range in layout.ranges(SegmentKind::Data) {
-            match snapsync_sys::copy_range(file, range.offset, range.length, &target, range.offset) {
-                // Cut meanwhile, which its times tell: it is read again.
-                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => break,
-                other => other?,
-            }
-            self.monitor.count(Counters { bytes_read: range.length, ..Counters::default() });
-        }
-        Ok(())
-    }
-
-    /// Drops the object of a try that did not hold; what it leaves on failure goes with its round.
-    fn forget(&self, object: u64, old: Option<&Inode>) {
-        if object != 0 && old.is_none_or(|old| old.object != object) {
-            let _ = std::fs::remove_file(object_path(&self.pool, object));
-        }
-    }
-}
-
-/// It is not where it was, or something is in its way: a file that has the name of a directory, a link, a mount.
-pub(crate) fn is_absent(error: &Error) -> bool {
-    matches!(error.errno(), Some(2 | 20 | 40 | 18))
-}
-
-/// The same of any entry, whose name is the last one of `path`.
-pub(crate) fn is_removed(root: &Root, path: &RelPath, link: &Link, ino: u64) -> bool {
-    let Some((above, _)) = path.split() else { return false };
-    let Ok(dir) = root.directory(&above) else { return false };
-    let is_parent = above.is_root() || stat_of(&dir).is_ok_and(|stat| stat.ino == link.parent);
-    is_parent
-        && match stat_at(&dir, OsStr::from_bytes(&link.name)) {
-            Err(e) => e.kind() == io::ErrorKind::NotFound,
-            Ok(stat) => stat.ino != ino,
-        }
-}
-
-fn equal(a: &File, b: &File, ranges: &[Range]) -> io::Result<bool> {
-    let (mut left, mut right) = (vec![0; 1 << 18], vec![0; 1 << 18]);
-    for range in ranges {
-        let mut at = range.offset;
-        while at < range.end() {
-            let length = (range.end() - at).min(left.len() as u64) as usize;
-            a.read_exact_at(&mut left[..length], at)?;
-            b.read_exact_at(&mut right[..length], at)?;
-            if left[..length] != right[..length] {
-                return Ok(false);
-            }
-            at += length as u64;
-        }
-    }
-    Ok(true)
 }
 
 /// A pool snapshot, open for reading.

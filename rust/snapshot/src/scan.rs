@@ -10,7 +10,8 @@
 use crate::Volume;
 use crate::ground::Ground;
 use crate::merge::{Attempt, Merge, Stop, Touched, Vanished, counts_of, misfit};
-use crate::pool::{self, Counts, Objects};
+use crate::objects::{self, Objects};
+use crate::pool::Counts;
 use rayon::prelude::*;
 use snapsync_manifest::{Entries, NextTable, Table, is_gone};
 use snapsync_model::{
@@ -60,7 +61,7 @@ pub(crate) fn take(
         Err(Stop::Failed(error)) => Err(error),
         Err(Stop::Misfit(why)) => {
             monitor.note(format!("{} was walked for its snapshot: {why}", volume.path().display()));
-            pool::remove_round(&volume.store().join("pool"), round)?;
+            objects::remove_round(&volume.store().join("pool"), round)?;
             Ok(None)
         }
     }
@@ -90,12 +91,12 @@ fn attempt(
     let counts = counts_of(base, last)?;
     let top = stat_of(root.fd()).context("read the attributes of", root.path())?;
     let differing = differing(root, &top, last)?;
-    objects.monitor().count(Counters { visited: counts.entries, ..Counters::default() });
-    objects.monitor().advance(counts.entries);
+    objects.monitor.count(Counters { visited: counts.entries, ..Counters::default() });
+    objects.monitor.advance(counts.entries);
     if (differing.looks.len() + differing.missing.len()) as u64 > 1000 + counts.entries / FEW {
         return misfit("much of it has changed");
     }
-    let mut scan = Scan::new(root, top, last, differing, objects.monitor())?;
+    let mut scan = Scan::new(root, top, last, differing, objects.monitor)?;
     scan.missing_are_gone()?;
     scan.read_directories(last)?;
     scan.directories_hold_still()?;
@@ -299,7 +300,7 @@ impl<'a> Scan<'a> {
         let dir = match self.root.read(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let link = self.directories.link(ino);
-                if !link.is_some_and(|link| pool::is_removed(self.root, &path, link, ino)) {
+                if !link.is_some_and(|link| objects::is_removed(self.root, &path, link, ino)) {
                     return misfit(format!("{} vanished meanwhile", path.display()));
                 }
                 self.lost.insert(ino);

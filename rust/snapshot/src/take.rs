@@ -1,7 +1,7 @@
 //! Taking and deleting snapshots, and clearing what an interrupted take or delete left.
 
 use crate::volume::{Volume, name_is_free};
-use crate::{Delta, follow, pool};
+use crate::{Delta, follow, objects, pool};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use snapsync_manifest::{FILES, Table};
 use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, SnapshotInfo, Subset};
@@ -288,7 +288,7 @@ impl Volume {
             replace_files(&again, dir)?;
             remove_garbage(&pool, dir)?;
         } else if let Some(round) = read_round(&again) {
-            pool::remove_round(&pool, round)?;
+            objects::remove_round(&pool, round)?;
         }
         remove_file(&dir.join("garbage"))?;
         let root = Root::open(dir)?;
@@ -326,7 +326,7 @@ impl Volume {
     /// No complete snapshot can use the objects of a round that was not completed.
     fn remove_incomplete(&self, dir: &Path) -> Result<()> {
         if let Some(round) = read_round(dir) {
-            pool::remove_round(&self.store().join("pool"), round)?;
+            objects::remove_round(&self.store().join("pool"), round)?;
         }
         self.remove_snapshot_dir(dir)
     }
@@ -416,7 +416,7 @@ fn write_garbage(dir: &Path, objects: &BTreeSet<u64>) -> Result<()> {
 /// Removes the objects that a snapshot's directory lists as used by nothing else.
 fn remove_garbage(pool: &Path, dir: &Path) -> Result<()> {
     let Ok(text) = std::fs::read_to_string(dir.join("garbage")) else { return Ok(()) };
-    pool::remove_objects(pool, text.lines().filter_map(|line| line.parse().ok()))
+    objects::remove_objects(pool, text.lines().filter_map(|line| line.parse().ok()))
 }
 
 fn read_round(dir: &Path) -> Option<u64> {
