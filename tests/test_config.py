@@ -486,7 +486,14 @@ def test_the_service_is_confined_but_can_do_its_work(jobs: Jobs, units: Path) ->
     for name, value in {"NoNewPrivileges": "yes", "PrivateTmp": "yes", "ProtectSystem": "full"}.items():
         assert service[name] == [value]
     capabilities = set(" ".join(service["CapabilityBoundingSet"]).split())
-    assert {"CAP_SYS_ADMIN", "CAP_CHOWN", "CAP_MKNOD", "CAP_SETFCAP", "CAP_LINUX_IMMUTABLE"} <= capabilities
+    assert {
+        "CAP_SYS_ADMIN",
+        "CAP_CHOWN",
+        "CAP_MKNOD",
+        "CAP_SETFCAP",
+        "CAP_LINUX_IMMUTABLE",
+        "CAP_LEASE",
+    } <= capabilities
     assert not {"ProtectHome", "PrivateDevices", "RestrictSUIDSGID"} & set(service)
     program, *words = service["ExecStart"][0].split()
     assert Path(program) == Path(command()[0])
