@@ -32,6 +32,7 @@ __all__ = [
     "prune",
     "receive",
     "receive_as_snapshot",
+    "recover",
     "rejoin",
     "rejoin_preview",
     "release",
@@ -86,6 +87,13 @@ def sync(
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...
 def init(volume: str, *, read_only: bool | None = None) -> str: ...
+def recover(
+    volume: str,
+    *,
+    back: bool = False,
+    jobs: int = 0,
+    progress: Callable[[str, int, int, str], object] | None = None,
+) -> str: ...
 def promote(
     volume: str,
     *,

@@ -28,6 +28,7 @@ from snapsync.reports import (
     PromoteReport,
     PruneReport,
     ReceiveReport,
+    RecoverReport,
     RejoinReport,
     ReleaseReport,
     RestorePathsReport,
@@ -340,6 +341,17 @@ def receive(
             progress=progress,
         )
     return ReceiveReport.from_json(text)
+
+
+def recover(
+    volume: AnyPath, *, back: bool = False, jobs: int = 0, progress: Progress | None = None
+) -> RecoverReport:
+    """Finish what an interrupted command left in `volume`, or with `back` make it what it was before.
+
+    Raises RefusedError where there is no way back any more.
+    """
+    text = _native.recover(os.fsdecode(volume), back=back, jobs=jobs, progress=progress)
+    return RecoverReport.from_json(text)
 
 
 def promote(

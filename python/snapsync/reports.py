@@ -129,10 +129,14 @@ class Difference(Record):
 
 
 class Unfinished(Record):
-    """A round that was cut short in `phase`; the next command finishes or discards it."""
+    """A round that was cut short in `phase`; the next command finishes or discards it.
+
+    Where it `can_go_back`, `snapsync recover --back` makes the tree what it was before.
+    """
 
     phase: str
     snapshot: str
+    can_go_back: bool
 
 
 class Standby(Record):
@@ -502,6 +506,17 @@ class InitReport(Report):
     volume: VolumeInfo
     read_only: bool
     recovered: tuple[str, ...]
+
+
+class RecoverReport(Report):
+    """A volume that was healed: `recovered` says what was done, and `latest` is what its tree holds then."""
+
+    verb = "recover"
+    volume: VolumeInfo
+    latest: Snapshot | None
+    unfinished: Unfinished | None
+    recovered: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 class PromoteReport(Report):

@@ -372,6 +372,28 @@ def receive(
     )
 
 
+@verbs.verb(epilog=examples("snapsync recover /mnt/standby", "snapsync recover /mnt/standby --back"))
+def recover(
+    volume: VolumeArgument,
+    back: Annotated[
+        bool,
+        Option("--back", help="Take back what was begun: the tree is what its newest snapshot holds."),
+    ] = False,
+    jobs: Jobs = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Finish what an interrupted command left, or take it back.
+
+    Every command that writes finishes it by itself; this one does nothing else. A commit that cannot go on
+    is taken back by itself. Where that failed too, mend the cause and choose: without --back the commit goes
+    on to the new snapshot, with it the tree becomes again what it was.
+    """
+    from snapsync.commands.recover import run
+
+    return run(Output(as_json=as_json, quiet=quiet), volume, back=back, jobs=jobs)
+
+
 @verbs.verb(epilog=examples("snapsync promote /mnt/standby", "snapsync promote /mnt/standby --discard-drift"))
 def promote(
     volume: Annotated[str, Argument(metavar="VOLUME", help="The root directory of a standby.")],

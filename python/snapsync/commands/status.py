@@ -126,7 +126,8 @@ def _unfinished(report: StatusReport) -> str:
     if report.unfinished is None:
         return "nothing"
     left = f"{report.unfinished.phase} of snapshot {report.unfinished.snapshot}"
-    return f"{render.name(left)}; the next sync finishes or discards it"
+    back = ", `snapsync recover --back` takes it back" if report.unfinished.can_go_back else ""
+    return f"{render.name(left)}; the next sync or `snapsync recover` finishes or discards it{back}"
 
 
 def _standby(standby: Standby) -> str:

@@ -297,6 +297,14 @@ impl Need {
         self.inodes += u64::from(change.flags.created);
     }
 
+    /// What a row overwrites is copied before, at most what it takes now.
+    pub(crate) fn save(&mut self, change: &Change, taken: u64) {
+        let (old, new) = (change.old.map_or(0, |a| a.size), change.new.map_or(0, |a| a.size));
+        let cut = old.saturating_sub(new);
+        let touched = change.extents.iter().fold(cut, |sum, e| sum.saturating_add(e.length));
+        self.bytes = self.bytes.saturating_add(touched.min(taken));
+    }
+
     /// `kept` bytes of it are taken already.
     pub(crate) fn check(&self, root: &Root, kept: u64) -> Result<()> {
         let bytes = self.bytes.saturating_sub(kept);

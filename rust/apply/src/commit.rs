@@ -2,30 +2,48 @@
 
 use crate::attributes;
 use crate::check::is_lost_and_found;
+use crate::clear::clear;
 use crate::journal::Phase;
-use crate::names::{Attach, Detach, Places, attaches, detaches, staged_top};
+use crate::names::{Attach, Detach, Places, attaches, detaches, held, staged_top};
 use crate::stage::Incoming;
 use rustix::fs::OFlags;
 use snapsync_manifest::Brief;
-use snapsync_model::{Change, Context, Error, Extent, Kind, Op, RelPath, Result, Stage};
-use snapsync_sys::{Access, Entry, fault, preallocate, remove_tree, sync_filesystem};
+use snapsync_model::{Change, Context, Error, Kind, Op, Range, RelPath, Result, Stage};
+use snapsync_sys::{Access, Entry, fault, preallocate, sync_filesystem};
 use std::fs::File;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Shorter ranges are copied: sharing costs a transaction each.
 const SHARE: u64 = 64 << 10;
 
 impl Incoming<'_> {
-    /// Goes on from wherever the journal says, until the tree is the target.
+    /// Goes on from wherever the journal says, until the tree is the target. Where that cannot be, the tree is made
+    /// again what it was, and the journal says that what is staged can be thrown away.
     pub fn commit(&mut self) -> Result<()> {
+        match self.forward() {
+            Err(cause) if self.journal.can_go_back() => Err(self.go_back(&cause)),
+            done => done,
+        }
+    }
+
+    fn forward(&mut self) -> Result<()> {
         let rows = self.manifest_reader()?.counts()?.rows;
         self.monitor.start(Stage::Commit, rows);
-        if rows > 0 {
+        match self.journal.phase {
+            // What was put back goes again, and what was taken out comes again.
+            Phase::Undoing => self.set_phase(Phase::Detached)?,
+            Phase::Returning => self.set_phase(Phase::Committing)?,
+            _ => {}
+        }
+        if rows > 0 && self.journal.phase != Phase::Settling {
             self.change_tree()?;
         }
+        if self.journal.phase == Phase::Settling {
+            self.settle()?;
+        }
         self.set_phase(Phase::Applied)?;
-        fault::point("commit.applied");
-        Ok(())
+        self.step("commit.applied")
     }
 
     fn change_tree(&mut self) -> Result<()> {
@@ -37,17 +55,39 @@ impl Incoming<'_> {
                 self.sync()?;
                 self.set_phase(Phase::Detached)?;
             }
-            fault::point("commit.detached");
+            self.step("commit.detached")?;
         }
         self.attach(&places)?;
-        fault::point("commit.attached");
+        self.step("commit.attached")?;
         self.move_data()?;
-        self.clear_remains()?;
-        self.set_all_attributes()?;
+        let are_to_be_protected = self.set_all_attributes()?;
+        self.sync()?;
+        if are_to_be_protected { self.set_phase(Phase::Settling) } else { Ok(()) }
+    }
+
+    /// A further name of a file that is to be immutable cannot be removed later without taking that off the file: what
+    /// goes is removed before anything is protected.
+    fn settle(&mut self) -> Result<()> {
+        self.step("commit.settling")?;
+        clear(self.root.path(), self.journal.snapshot.id)?;
+        self.step("commit.cleared")?;
+        self.each_row(is_protected, |_, change| {
+            let Some((path, new)) = change.path.as_ref().zip(change.new) else { return Ok(()) };
+            let entry = self.root.entry(path);
+            let protected = entry
+                .and_then(|entry| open_for_flags(&entry))
+                .and_then(|file| attributes::set_flags(file, new.flags, &self.journal.limits));
+            protected.and_then(|()| fault::step("commit.protected")).context("protect", self.root.show(path))
+        })?;
         self.sync()
     }
 
-    fn sync(&self) -> Result<()> {
+    /// Where a test can make it fail.
+    pub(crate) fn step(&self, name: &'static str) -> Result<()> {
+        fault::step(name).context("go on with the commit in", self.root.path())
+    }
+
+    pub(crate) fn sync(&self) -> Result<()> {
         sync_filesystem(self.root.fd()).context("sync the file system of", self.root.path())
     }
 
@@ -87,58 +127,85 @@ impl Incoming<'_> {
     fn detach(&self, places: &Places) -> Result<bool> {
         let detaches = detaches(&self.manifest(), places)?;
         for detach in &detaches {
-            self.detach_one(detach).context("detach", self.root.show(detach.path()))?;
-            fault::point("commit.detach");
+            let detached = self.detach_one(detach).and_then(|()| fault::step("commit.detach"));
+            detached.context("detach", self.root.show(detach.path()))?;
         }
         Ok(!detaches.is_empty())
     }
 
     /// Nothing is attached before all of this is done, so a name that is gone was detached before.
     fn detach_one(&self, detach: &Detach) -> io::Result<()> {
-        let kept = |part: &str, ino: &u64| self.staged(&format!("{part}/{ino}")).map_err(io::Error::other);
+        let (from, kept) = (detach.path(), self.kept(detach).map_err(io::Error::other)?);
         let result = match detach {
-            Detach::Hold { from, ino } => self.root.rename_to_new(from, &kept("held", ino)?),
-            Detach::Anchor { from, ino } => self.root.link(from, &kept("held", ino)?),
-            Detach::Trash { from, ino } => self.root.rename_to_new(from, &kept("trash", ino)?),
-            Detach::Unlink { from } => self.root.unlink(from),
+            Detach::Hold { .. } | Detach::Trash { .. } => self.root.rename_to_new(from, &kept),
+            Detach::Anchor { .. } => self.root.link(from, &kept),
         };
         match (result, detach) {
             (Err(e), _) if is_gone(&e) => Ok(()),
             (Err(e), Detach::Anchor { .. }) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            // Older builds anchored what is moved now.
+            (Err(e), Detach::Hold { .. }) if e.kind() == io::ErrorKind::AlreadyExists => {
+                if self.is_same(from, &kept)? { self.root.unlink(from) } else { Err(e) }
+            }
             (other, _) => other,
         }
+    }
+
+    /// Where in the stage a name that goes is.
+    pub(crate) fn kept(&self, detach: &Detach) -> Result<RelPath> {
+        match detach {
+            Detach::Hold { ino, at, .. } => self.staged(&held(*ino, *at)),
+            Detach::Anchor { ino, .. } => self.staged(&held(*ino, 0)),
+            Detach::Trash { ino, at, .. } => self.staged(&format!("trash/{ino}-{at}")),
+        }
+    }
+
+    pub(crate) fn is_same(&self, one: &RelPath, other: &RelPath) -> io::Result<bool> {
+        Ok(self.root.entry(one)?.stat()?.ino == self.root.entry(other)?.stat()?.ino)
     }
 
     fn attach(&self, places: &Places) -> Result<()> {
         for attach in attaches(&self.manifest(), places)? {
             self.attach_one(&attach)?;
-            fault::point("commit.attach");
+            fault::step("commit.attach").context("attach", self.root.show(attach.path()))?;
         }
         Ok(())
     }
 
     fn attach_one(&self, attach: &Attach) -> Result<()> {
-        let to = attach.path();
+        let (to, from) = (attach.path(), self.source(attach)?);
         let result = match attach {
-            Attach::New { ino, at, to } => {
-                self.move_in(&self.staged(&format!("new/{}", staged_top(*ino, *at)))?, to)
-            }
-            Attach::Move { ino, to } => self.move_in(&self.staged(&format!("held/{ino}"))?, to),
-            Attach::Link { ino, to } => self.link_in(&self.staged(&format!("held/{ino}"))?, to),
+            Attach::New { .. } | Attach::Move { at: 0, .. } => self.move_in(&from, to),
+            Attach::Move { ino, .. } => match self.move_in(&from, to) {
+                // Older builds hold one name of each inode.
+                Err(e) if is_gone(&e) => self.link_in(&self.staged(&held(*ino, 0))?, to),
+                other => other,
+            },
+            Attach::Link { .. } => self.link_in(&from, to),
         };
         match result {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(Error::refused(
                 format!("{} appeared while a delta was committed", self.root.show(to).display()),
-                "move it away and run the command again: the commit then goes on",
+                "move it away, and run the command again",
             )),
             other => other.context("attach", self.root.show(to)),
+        }
+    }
+
+    /// Where in the stage a name that comes is until then.
+    pub(crate) fn source(&self, attach: &Attach) -> Result<RelPath> {
+        match attach {
+            Attach::New { ino, at, .. } => self.staged(&format!("new/{}", staged_top(*ino, *at))),
+            Attach::Move { ino, at, .. } => self.staged(&held(*ino, *at)),
+            Attach::Link { ino, .. } => self.staged(&held(*ino, 0)),
         }
     }
 
     fn move_in(&self, from: &RelPath, to: &RelPath) -> io::Result<()> {
         match self.root.rename_to_new(from, to) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists && is_lost_and_found(&self.root, to) => {
-                self.root.rename(from, to)
+                self.root.rename_to_new(to, &self.lost_and_found().map_err(io::Error::other)?)?;
+                self.root.rename_to_new(from, to)
             }
             // Attached before a crash, by itself or with what it is in.
             Err(e) if e.kind() == io::ErrorKind::NotFound && self.root.entry(to).is_ok() => Ok(()),
@@ -146,13 +213,21 @@ impl Incoming<'_> {
         }
     }
 
+    /// Where the one that makes way goes.
+    pub(crate) fn lost_and_found(&self) -> Result<RelPath> {
+        self.staged("trash/lost+found")
+    }
+
     fn link_in(&self, from: &RelPath, to: &RelPath) -> io::Result<()> {
         match self.root.link(from, to) {
             // Linked before a crash that came when nothing had to be held any more.
             Err(e) if e.kind() == io::ErrorKind::NotFound && self.root.entry(to).is_ok() => Ok(()),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                let same = self.root.entry(from)?.stat()?.ino == self.root.entry(to)?.stat()?.ino;
-                if same { Ok(()) } else { Err(e) }
+                if self.is_same(from, to)? {
+                    Ok(())
+                } else {
+                    Err(e)
+                }
             }
             other => other,
         }
@@ -165,9 +240,8 @@ impl Incoming<'_> {
         };
         self.each_row(changes_data, |_, change| {
             let path = change.path.clone().unwrap_or_default();
-            self.move_ranges(change, &path).context("write", self.root.show(&path))?;
-            fault::point("commit.data");
-            Ok(())
+            let moved = self.move_ranges(change, &path).and_then(|()| fault::step("commit.data"));
+            moved.context("write", self.root.show(&path))
         })
     }
 
@@ -194,8 +268,8 @@ impl Incoming<'_> {
         for (at, extent) in change.extents.iter().enumerate() {
             match (extent.op, &staged) {
                 (Op::Data | Op::Clone, Some(staged)) => {
-                    let is_shared = extent.length >= SHARE && self.has_whole_blocks(extent, size);
-                    move_range(staged, &file, extent, is_shared)?;
+                    let range = Range { offset: extent.offset, length: extent.length };
+                    self.move_range(staged, &file, range, size)?;
                 }
                 (Op::Hole, _) => {
                     let hole = change.hole(at, self.block);
@@ -212,27 +286,27 @@ impl Incoming<'_> {
         Ok(())
     }
 
-    fn has_whole_blocks(&self, extent: &Extent, size: u64) -> bool {
-        let is_whole = |at: u64| at.is_multiple_of(self.block);
-        is_whole(extent.offset) && (is_whole(extent.length) || extent.end() == size)
+    /// Puts a range of one file into another that has or will have `size` bytes.
+    pub(crate) fn move_range(&self, staged: &File, file: &File, range: Range, size: u64) -> io::Result<()> {
+        if range.length >= SHARE {
+            return self.share_range(staged, file, range, size);
+        }
+        snapsync_sys::copy_range(staged, range.offset, range.length, file, range.offset)
     }
 
-    /// Removes what was held and what goes, before anything is protected again: some of it is a further name of a
-    /// file that lives on, and such a name cannot be removed without taking the protection off the file.
-    fn clear_remains(&self) -> Result<()> {
-        for part in ["held", "trash"] {
-            let path = self.staged(part)?;
-            let (stage, name) = match self.root.parent(&path) {
-                Err(e) if is_gone(&e) => continue,
-                other => other.context("open the stage of", self.root.path())?,
-            };
-            remove_tree(stage, name).context("remove", self.root.show(&path))?;
+    /// The same without taking space, however short it is, where blocks can be shared.
+    pub(crate) fn share_range(&self, staged: &File, file: &File, range: Range, size: u64) -> io::Result<()> {
+        let Range { offset, length } = range;
+        let is_whole = |at: u64| at.is_multiple_of(self.block);
+        let has_whole_blocks = is_whole(offset) && (is_whole(length) || range.end() == size);
+        if has_whole_blocks && snapsync_sys::clone_range(staged, offset, length, file, offset).is_ok() {
+            return Ok(());
         }
-        Ok(())
+        snapsync_sys::copy_range(staged, offset, length, file, offset)
     }
 
     /// Opens for writing; a replay may find the file as protected as it is to be in the end.
-    fn open_loosened(&self, path: &RelPath) -> io::Result<File> {
+    pub(crate) fn open_loosened(&self, path: &RelPath) -> io::Result<File> {
         match self.root.write(path) {
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
                 attributes::loosen(&open_for_flags(&self.root.entry(path)?)?)?;
@@ -243,30 +317,29 @@ impl Incoming<'_> {
     }
 
     /// Attributes of everything that was not made with them: what was there before, and directories, whose times
-    /// every attach has changed.
-    fn set_all_attributes(&self) -> Result<()> {
+    /// every attach has changed. Whether any of them is to be protected.
+    fn set_all_attributes(&self) -> Result<bool> {
+        let are_to_be_protected = AtomicBool::new(false);
         // Whatever else is new was made with its attributes.
         let is_set = |row: &Brief| {
-            let is_set = !row.flags.created
-                || row.kind == Kind::Directory
-                || row.inode_flags & attributes::PROTECTIVE != 0;
+            are_to_be_protected.fetch_or(is_protected(row), Relaxed);
+            let is_set = !row.flags.created || row.kind == Kind::Directory;
             self.monitor.advance(u64::from(!is_set));
             is_set
         };
         self.each_row(is_set, |_, change| {
             let Some(path) = &change.path else { return Ok(()) };
-            self.set_row(change, path).context("set the attributes of", self.root.show(path))?;
+            let set = self.set_row(change, path).and_then(|()| fault::step("commit.attributes"));
             self.monitor.advance(1);
-            fault::point("commit.attributes");
-            Ok(())
-        })
+            set.context("set the attributes of", self.root.show(path))
+        })?;
+        Ok(are_to_be_protected.into_inner())
     }
 
     fn set_row(&self, change: &Change, path: &RelPath) -> io::Result<()> {
         let Some(new) = change.new else { return Ok(()) };
         let is_dir = change.kind == Kind::Directory;
-        let protected = new.flags & attributes::PROTECTIVE != 0;
-        if !(change.survives() || is_dir || protected) || change.only_lends() {
+        if !(change.survives() || is_dir) || change.only_lends() {
             return Ok(());
         }
         let entry = self.root.entry(path)?;
@@ -283,29 +356,26 @@ impl Incoming<'_> {
             attributes::loosen(file)?;
         }
         attributes::set(&entry, change.kind, &new, change.xattrs.as_deref(), &self.journal.limits)?;
-        flags.map_or(Ok(()), |file| attributes::set_flags(file, new.flags, &self.journal.limits))
+        let unprotected = new.flags & !attributes::PROTECTIVE;
+        flags.map_or(Ok(()), |file| attributes::set_flags(file, unprotected, &self.journal.limits))
     }
 }
 
 /// What the commit does with what was there.
-fn access_to(kind: Kind) -> Access {
+pub(crate) fn access_to(kind: Kind) -> Access {
     let to_all = Access::READ_OK | Access::WRITE_OK;
     if kind == Kind::Directory { to_all | Access::EXEC_OK } else { to_all }
 }
 
+fn is_protected(row: &Brief) -> bool {
+    !row.flags.deleted && row.inode_flags & attributes::PROTECTIVE != 0
+}
+
 /// Opened before its mode may forbid it.
-fn open_for_flags(entry: &Entry) -> io::Result<File> {
+pub(crate) fn open_for_flags(entry: &Entry) -> io::Result<File> {
     entry.open(OFlags::RDONLY)
 }
 
-fn is_gone(error: &io::Error) -> bool {
+pub(crate) fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-}
-
-fn move_range(staged: &File, file: &File, extent: &Extent, is_shared: bool) -> io::Result<()> {
-    let (offset, length) = (extent.offset, extent.length);
-    if is_shared && snapsync_sys::clone_range(staged, offset, length, file, offset).is_ok() {
-        return Ok(());
-    }
-    snapsync_sys::copy_range(staged, offset, length, file, offset)
 }

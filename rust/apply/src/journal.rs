@@ -10,17 +10,23 @@ use uuid::Uuid;
 
 const FILE: &str = "journal.json";
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// Nothing of the tree was touched: what is staged can be thrown away.
     Staging,
-    /// Everything is staged, verified and durable: the commit goes on from here.
+    /// Everything is staged, verified and durable, and what will be lost is saved: the commit goes on from here.
     Committing,
     /// All names that go are gone; none that come are there before this.
     Detached,
+    /// The tree is the new one but for flags that protect it, and there is no way back any more.
+    Settling,
     /// The tree is the new one; only the standby's snapshot is missing.
     Applied,
+    /// The way back: names that came are taken out again.
+    Undoing,
+    /// None of them is there any more: what went comes back.
+    Returning,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,13 +35,31 @@ pub struct Journal {
     /// The snapshot that the tree is to become, and the one it comes from.
     pub snapshot: SnapshotInfo,
     pub base: Option<Uuid>,
+    /// What the base is called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_name: Option<String>,
     pub limits: Limits,
     /// BLAKE3 of the manifest, in hexadecimal, once it is whole in the stage: only the same delta goes on from there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<String>,
+    /// The stage holds what the commit overwrites. Older builds did not save it.
+    #[serde(default)]
+    pub saved: bool,
 }
 
 impl Journal {
+    /// The tree may be between two snapshots, and can become the older one again.
+    pub fn can_go_back(&self) -> bool {
+        let is_between =
+            matches!(self.phase, Phase::Committing | Phase::Detached | Phase::Undoing | Phase::Returning);
+        is_between && self.saved
+    }
+
+    /// It was on its way back when it was stopped.
+    pub fn goes_back(&self) -> bool {
+        matches!(self.phase, Phase::Undoing | Phase::Returning)
+    }
+
     pub fn load(store: &Path) -> Result<Option<Journal>> {
         let file = store.join(FILE);
         match std::fs::read(&file) {

@@ -114,26 +114,21 @@ pub(crate) fn staged_top(ino: u64, at: usize) -> String {
     format!("{ino}-{at}")
 }
 
-/// A name that goes.
+/// A name that goes. Nothing is removed before the tree is the new one.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Detach {
-    /// The inode lives on only under new names: kept by moving it to `held/`.
-    Hold { from: RelPath, ino: u64 },
-    /// It has another name that stays, and gets a new one: kept by a link in `held/`.
+    /// Name number `at` of an inode that gets as many new ones: it is moved to `held/`.
+    Hold { from: RelPath, ino: u64, at: usize },
+    /// An inode that loses no name and gets some: a link in `held/` is where they come from.
     Anchor { from: RelPath, ino: u64 },
-    /// A name of something that is kept elsewhere, or a deleted file.
-    Unlink { from: RelPath },
-    /// A deleted directory, with all that is in it.
-    Trash { from: RelPath, ino: u64 },
+    /// Name number `at` of what goes, or of what has another one: it is moved to `trash/`, with all that is in it.
+    Trash { from: RelPath, ino: u64, at: usize },
 }
 
 impl Detach {
     pub(crate) fn path(&self) -> &RelPath {
         match self {
-            Detach::Hold { from, .. }
-            | Detach::Anchor { from, .. }
-            | Detach::Unlink { from }
-            | Detach::Trash { from, .. } => from,
+            Detach::Hold { from, .. } | Detach::Anchor { from, .. } | Detach::Trash { from, .. } => from,
         }
     }
 }
@@ -143,9 +138,9 @@ impl Detach {
 pub(crate) enum Attach {
     /// Staged under `new/`, with all that is in it.
     New { ino: u64, at: usize, to: RelPath },
-    /// The only name of what is in `held/`.
-    Move { ino: u64, to: RelPath },
-    /// One of several.
+    /// Name number `at` of what is in `held/`.
+    Move { ino: u64, at: usize, to: RelPath },
+    /// One more name of what is in `held/`.
     Link { ino: u64, to: RelPath },
 }
 
@@ -155,6 +150,11 @@ impl Attach {
             Attach::New { to, .. } | Attach::Move { to, .. } | Attach::Link { to, .. } => to,
         }
     }
+}
+
+/// The name number `at` of an inode in `held/`.
+pub(crate) fn held(ino: u64, at: usize) -> String {
+    if at == 0 { format!("held/{ino}") } else { format!("held/{ino}-{at}") }
 }
 
 /// All names that go, deepest first: while one is detached, everything above it is still in its old place.
@@ -169,26 +169,23 @@ pub(crate) fn detaches(manifest: &Path, places: &Places) -> Result<Vec<Detach>> 
 }
 
 fn detach_row(change: &Change, places: &Places, all: &mut Vec<Detach>) -> Result<()> {
-    let lives = change.survives();
-    let keeps_a_name = change.nlink_old as usize > change.links_removed.len();
-    if lives && keeps_a_name && !change.links_added.is_empty() {
-        let from = change.old_path.clone().unwrap_or_default();
-        all.push(Detach::Anchor { from, ino: change.ino });
+    let ino = change.ino;
+    // As many names as come are moved, so that an inode never has more than before or after.
+    let moved = if change.survives() { change.links_added.len() } else { 0 };
+    if moved > 0 && change.links_removed.is_empty() {
+        all.push(Detach::Anchor { from: change.old_path.clone().unwrap_or_default(), ino });
     }
-    let mut held = keeps_a_name;
-    for link in &change.links_removed {
-        let needs_hold = lives && !held;
-        if places.is_deleted(link.parent) && !needs_hold {
-            // It goes with its directory.
-            continue;
-        }
+    let (inside, outside): (Vec<&Link>, Vec<&Link>) =
+        change.links_removed.iter().partition(|link| places.is_deleted(link.parent));
+    let apart = outside.len();
+    for (at, link) in outside.into_iter().chain(inside).enumerate() {
         let from = places.old_path(link)?;
-        all.push(match (lives, change.kind) {
-            (true, _) if needs_hold => Detach::Hold { from, ino: change.ino },
-            (false, Kind::Directory) => Detach::Trash { from, ino: change.ino },
-            _ => Detach::Unlink { from },
-        });
-        held = true;
+        if at < moved {
+            all.push(Detach::Hold { from, ino, at });
+        } else if at < apart {
+            all.push(Detach::Trash { from, ino, at });
+        }
+        // Any other goes with its directory.
     }
     Ok(())
 }
@@ -204,16 +201,23 @@ pub(crate) fn attaches(manifest: &Path, places: &Places) -> Result<Vec<Attach>> 
 }
 
 fn attach_row(change: &Change, places: &Places, all: &mut Vec<Attach>) -> Result<()> {
+    let mut names = Vec::new();
     for (at, link) in change.links_added.iter().enumerate() {
-        let to = places.new_path(link)?;
-        let only_name = change.nlink == 1;
-        match (change.flags.created, only_name) {
-            // Inside a new directory it comes along with it.
-            (true, _) if places.is_created(link.parent) => {}
-            (true, _) => all.push(Attach::New { ino: change.ino, at, to }),
-            (false, true) => all.push(Attach::Move { ino: change.ino, to }),
-            (false, false) => all.push(Attach::Link { ino: change.ino, to }),
+        // Inside a new directory it comes along with it.
+        if !(change.flags.created && places.is_created(link.parent)) {
+            names.push((at, places.new_path(link)?));
         }
+    }
+    if change.flags.created {
+        all.extend(names.into_iter().map(|(at, to)| Attach::New { ino: change.ino, at, to }));
+        return Ok(());
+    }
+    // The first that is held comes last, deepest as it is: until then links are made from it.
+    names.sort_by_key(|(_, to)| to.depth());
+    let moved = change.links_removed.len().max(1);
+    for (left, (_, to)) in (0..names.len()).rev().zip(names) {
+        let (ino, at) = (change.ino, left);
+        all.push(if at < moved { Attach::Move { ino, at, to } } else { Attach::Link { ino, to } });
     }
     Ok(())
 }
@@ -273,7 +277,41 @@ mod tests {
         let path = |p: &str| RelPath::new(p.as_bytes()).unwrap();
         assert_eq!(
             all,
-            [Detach::Trash { from: path("d"), ino: 7 }, Detach::Hold { from: path("d/m"), ino: 9 }]
+            [
+                Detach::Trash { from: path("d"), ino: 7, at: 0 },
+                Detach::Hold { from: path("d/m"), ino: 9, at: 0 }
+            ]
+        );
+    }
+
+    /// At no moment has the inode more names than before or after.
+    #[test]
+    fn names_move_where_others_come_and_the_deepest_ends_what_is_held() {
+        let names = |names: &[&str]| names.iter().map(|name| link(ROOT, name)).collect::<Vec<_>>();
+        let root = row(ROOT, Kind::Directory, Some("."), Some("."));
+        let places = places(&[&root]);
+        let path = |p: &str| RelPath::new(p.as_bytes()).unwrap();
+        let plan = |removed: &[&str], added: &[&str]| {
+            let mut change = row(9, Kind::File, Some("kept"), Some("kept"));
+            (change.links_removed, change.links_added) = (names(removed), names(added));
+            let (mut going, mut coming) = (Vec::new(), Vec::new());
+            detach_row(&change, &places, &mut going).unwrap();
+            attach_row(&change, &places, &mut coming).unwrap();
+            (going, coming)
+        };
+        let anchor = Detach::Anchor { from: path("kept"), ino: 9 };
+        let last = |to: &str| Attach::Move { ino: 9, at: 0, to: path(to) };
+        assert_eq!(
+            plan(&[], &["x", "y"]),
+            (vec![anchor], vec![Attach::Link { ino: 9, to: path("x") }, last("y")])
+        );
+        let hold = |from: &str, at| Detach::Hold { from: path(from), ino: 9, at };
+        let trash = Detach::Trash { from: path("b"), ino: 9, at: 1 };
+        assert_eq!(plan(&["a", "b"], &["x"]), (vec![hold("a", 0), trash], vec![last("x")]));
+        let first = Attach::Move { ino: 9, at: 1, to: path("x") };
+        assert_eq!(
+            plan(&["a", "b"], &["x", "y"]),
+            (vec![hold("a", 0), hold("b", 1)], vec![first, last("y")])
         );
     }
 

@@ -10,12 +10,11 @@ use crate::sources::Sources;
 use crate::touched::{self, Recorder};
 use crate::vet::vet;
 use rayon::prelude::*;
-use rustix::fs::{AtFlags, Mode, OFlags, openat};
+use rustix::fs::{Mode, OFlags, openat};
 use snapsync_manifest::{Brief, ManifestReader, Rows};
 use snapsync_model::{Change, Context, End, Error, Kind, Monitor, Op, Range, RelPath, Result, SnapshotInfo};
 use snapsync_stream::{Held, Sink, Taker};
-use snapsync_sys::{Entry, Parents, Root, fault, make_node, preallocate, remove_tree, sync_filesystem};
-use std::ffi::OsStr;
+use snapsync_sys::{Entry, Parents, Root, fault, make_node, preallocate, supports_reflinks, sync_filesystem};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -62,11 +61,13 @@ impl<'a> Incoming<'a> {
         volume: &Path,
         store: &Path,
         snapshot: SnapshotInfo,
-        base: Option<Uuid>,
+        base: Option<(Uuid, Option<String>)>,
         monitor: &'a Monitor,
     ) -> Result<Incoming<'a>> {
-        let journal =
-            Journal { phase: Phase::Staging, snapshot, base, limits: Limits::default(), manifest: None };
+        let (base, base_name) = base.map_or((None, None), |(id, name)| (Some(id), name));
+        let limits = Limits::default();
+        let phase = Phase::Staging;
+        let journal = Journal { phase, snapshot, base, base_name, limits, manifest: None, saved: false };
         journal.save(store)?;
         let incoming = Incoming::open(volume, store, journal, monitor)?;
         incoming.make_stage().context("make the stage in", volume)?;
@@ -175,11 +176,15 @@ impl<'a> Incoming<'a> {
         vet(&self.manifest(), self.monitor)?;
         let mut rehearsal = Rehearsal::new(&self.root, &self.staged("probe")?)?;
         let mut need = Need::default();
+        let saves_copies = !supports_reflinks(self.root.fd());
         for change in self.manifest_reader()? {
             self.monitor.check()?;
             let change = change?;
             rehearsal.row(&change)?;
             need.add(&change, copies, shares, self.block);
+            if saves_copies && change.survives() && change.flags.data {
+                need.save(&change, self.taken(&change));
+            }
         }
         self.places = Places::read(&self.manifest())?;
         self.clear_the_way()?;
@@ -198,6 +203,13 @@ impl<'a> Incoming<'a> {
         need.check(&self.root, kept)?;
         self.received.open(&self.stage_path())?;
         Ok(Report { losses, held: self.received.held().clone(), kept })
+    }
+
+    /// Bytes on the disk of a file as it is.
+    fn taken(&self, change: &Change) -> u64 {
+        let stat =
+            self.root.entry(&change.old_path.clone().unwrap_or_default()).and_then(|entry| entry.stat());
+        stat.map_or(0, |stat| stat.blocks.saturating_mul(512))
     }
 
     /// What was put in the place of the stage's own files is no hindrance.
@@ -402,7 +414,8 @@ impl<'a> Incoming<'a> {
         if change.flags.created { self.complete(file, change) } else { Ok(()) }
     }
 
-    /// Ends staging: everything the manifest names is there and on the disk. From here on the commit goes through.
+    /// Ends staging: everything the manifest names is there and on the disk, and so is what the commit will overwrite.
+    /// From here on it goes through, or back.
     pub fn seal(&mut self) -> Result<()> {
         self.monitor.check()?;
         let expected = self.manifest_reader()?.counts()?.data_bytes;
@@ -415,6 +428,8 @@ impl<'a> Incoming<'a> {
         }
         self.clones()?;
         self.further_names()?;
+        self.journal.saved = self.save()?;
+        fault::point("save.done");
         sync_filesystem(self.root.fd()).context("sync the file system of", self.root.path())?;
         self.journal.limits.remember(&self.store)?;
         fault::point("stage.done");
@@ -549,20 +564,4 @@ fn is_written_at_once(change: &Change, size: u64) -> bool {
 /// Where stages are, below a volume.
 pub(crate) fn incoming() -> Result<RelPath> {
     RelPath::new(INCOMING.as_bytes())
-}
-
-/// Removes the stage of a delta, whatever state it is in.
-pub fn discard(volume: &Path, snapshot: Uuid) -> Result<()> {
-    let (root, incoming) = (Root::open(volume)?, incoming()?);
-    let dir = match root.directory(&incoming) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other.context("open the directory", root.show(&incoming))?,
-    };
-    let name = snapshot.to_string();
-    remove_tree(&dir, OsStr::new(&name)).context("remove the stage in", root.show(&incoming))?;
-    // Gone with the last stage, so that snapshots do not hold it.
-    if let Ok((above, name)) = root.parent(&incoming) {
-        let _ = rustix::fs::unlinkat(above, name, AtFlags::REMOVEDIR);
-    }
-    Ok(())
 }

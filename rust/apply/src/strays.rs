@@ -10,13 +10,18 @@ pub(crate) fn strays(root: &Root, change: &Change, removed: &HashSet<Link>) -> R
     let (true, Kind::Directory, Some(path)) = (change.flags.deleted, change.kind, &change.old_path) else {
         return Ok(Vec::new());
     };
+    unknown(root, path, change.ino, removed)
+}
+
+/// The entries of a directory that are not among the known names.
+pub(crate) fn unknown(root: &Root, path: &RelPath, ino: u64, known: &HashSet<Link>) -> Result<Vec<RelPath>> {
     let entries = match root.read(path).and_then(read_dir) {
         // Told as missing already; or an ordinary user's, who took away his own right to look.
         Err(e) if is_absent(&e) || e.kind() == io::ErrorKind::PermissionDenied => return Ok(Vec::new()),
         other => other.context("read the directory", root.show(path))?,
     };
-    let names = entries.into_iter().map(|entry| Link { parent: change.ino, name: entry.name });
-    names.filter(|link| !removed.contains(link)).map(|link| path.join(&link.name)).collect()
+    let names = entries.into_iter().map(|entry| Link { parent: ino, name: entry.name });
+    names.filter(|link| !known.contains(link)).map(|link| path.join(&link.name)).collect()
 }
 
 /// Nothing there, or something else on the way there.

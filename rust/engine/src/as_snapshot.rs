@@ -108,6 +108,7 @@ fn bring(work: &mut Work<'_>, delta: &mut Input<'_>, strict: bool, monitor: &Mon
         copies: false,
         strays: false,
         shares: false,
+        base: None,
     };
     // The base went without it as well.
     Limits::remembered(&work.shelf())?.remember(work.store())?;

@@ -46,11 +46,13 @@ pub use digest::Reading;
 pub use hold::{forget_standby, hold, release};
 pub use inspect::inspect_delta;
 pub use receive::receive;
+pub use recover::recover_volume;
 pub use remote::Reach;
 pub use report::{
     Browsed, Changes, CloneInfo, Cloned, Deleted, Diff, Difference, Held, Hold, Initialised, Inspected, Kept,
-    Listed, Preview, Promoted, Pruned, Received, Rejoined, Released, Restored, RestoredPaths, RestoredTo,
-    Sent, StandbyStatus, Status, Switched, Synced, Taken, Unfinished, Unlisted, Verified, Version, Versions,
+    Listed, Preview, Promoted, Pruned, Received, Recovered, Rejoined, Released, Restored, RestoredPaths,
+    RestoredTo, Sent, StandbyStatus, Status, Switched, Synced, Taken, Unfinished, Unlisted, Verified,
+    Version, Versions,
 };
 pub use restore::restore;
 pub use restore_paths::restore_paths;

@@ -1,7 +1,9 @@
 //! Healing what an interrupted command left; the other volume is never needed for it.
 
-use snapsync_apply::{Incoming, Journal, Phase, applied, discard, has_received, is_intact};
-use snapsync_model::{Error, Monitor, Provider, Result, Role, SnapshotInfo, Stage};
+use crate::place::existing_directory;
+use crate::report::{Recovered, Unfinished};
+use snapsync_apply::{Incoming, Journal, Phase, applied, clear, discard, has_received, is_intact};
+use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, SnapshotInfo, Stage};
 use snapsync_snapshot::{Delta, Request, Volume};
 use snapsync_sys::fault;
 use std::path::Path;
@@ -12,27 +14,122 @@ pub(crate) fn recover(volume: &mut Volume, monitor: &Monitor) -> Result<Vec<Stri
     monitor.start(Stage::Recover, 0);
     let mut done = volume.recover()?;
     let Some(journal) = Journal::load(&volume.store())? else { return Ok(done) };
-    let name = journal.snapshot.name.clone();
-    if journal.phase == Phase::Staging && can_go_on(volume, &journal) {
+    done.extend(match journal.phase {
         // The same delta goes on from what is staged, and any other discards it.
-        return Ok(done);
-    }
-    if journal.phase == Phase::Staging {
-        volume.unseal()?;
-        give_up(volume.path(), &volume.store(), &journal)?;
-        volume.seal()?;
-        done.push(format!("discarded the staged part of snapshot {name}"));
-    } else {
-        volume.unseal()?;
-        if journal.phase != Phase::Applied {
-            expect_intact(volume, &journal)?;
-            Incoming::open(volume.path(), &volume.store(), journal.clone(), monitor)?.commit()?;
-        }
-        finish(volume, &journal.snapshot, journal.base, monitor)?;
-        volume.seal()?;
-        done.push(format!("finished the commit of snapshot {name}"));
-    }
+        Phase::Staging if can_go_on(volume, &journal) => None,
+        Phase::Staging => Some(throw_away(volume, &journal)?),
+        _ if journal.goes_back() => Some(take_back(volume, &journal, monitor)?),
+        _ => Some(match go_on(volume, &journal, monitor) {
+            Err(cause) if is_back(volume)? => format!("took back a commit: {}", cause.sentence()),
+            done => done?,
+        }),
+    });
     Ok(done)
+}
+
+/// Heals a volume and does nothing else: forwards, or `back` to the snapshot before.
+pub fn recover_volume(path: &Path, back: bool, monitor: &Monitor) -> Result<Recovered> {
+    let mut volume = Volume::open(&existing_directory(path)?)?;
+    let _lock = volume.lock()?;
+    volume.reload()?;
+    monitor.start(Stage::Recover, 0);
+    let mut recovered = volume.recover()?;
+    let journal = Journal::load(&volume.store())?;
+    if let Some(journal) = &journal {
+        recovered.extend(match (journal.phase, back) {
+            (Phase::Staging, false) if can_go_on(&volume, journal) => None,
+            (Phase::Staging, _) => Some(throw_away(&mut volume, journal)?),
+            (Phase::Settling | Phase::Applied, true) => return Err(is_done(&volume, journal)),
+            (_, true) => Some(take_back(&mut volume, journal, monitor)?),
+            (_, false) => {
+                let done = go_on(&mut volume, journal, monitor);
+                if done.is_err() {
+                    is_back(&mut volume)?;
+                }
+                Some(done?)
+            }
+        });
+    }
+    Ok(Recovered {
+        verb: "recover",
+        latest: volume.line()?.pop(),
+        unfinished: unfinished(&volume)?,
+        volume: volume.info(),
+        recovered,
+        notes: monitor.take_notes(),
+    })
+}
+
+fn is_done(volume: &Volume, journal: &Journal) -> Error {
+    let (name, show) = (&journal.snapshot.name, volume.path().display());
+    Error::refused(
+        format!("everything of snapshot {name} is in {show} already: there is no way back"),
+        "run `snapsync recover` without --back; on a primary `snapsync restore` brings an older snapshot",
+    )
+}
+
+/// Finishes a commit. Where that cannot be, and there is a way back, the tree is what it was.
+fn go_on(volume: &mut Volume, journal: &Journal, monitor: &Monitor) -> Result<String> {
+    volume.unseal()?;
+    if journal.phase != Phase::Applied {
+        expect_intact(volume, journal)?;
+        Incoming::open(volume.path(), &volume.store(), journal.clone(), monitor)?.commit()?;
+    }
+    finish(volume, &journal.snapshot, journal.base, monitor)?;
+    volume.seal()?;
+    Ok(format!("finished the commit of snapshot {}", journal.snapshot.name))
+}
+
+/// After a commit that failed: whether its tree went back, and nothing of it is left.
+fn is_back(volume: &mut Volume) -> Result<bool> {
+    let back = Journal::load(&volume.store())?.filter(|journal| journal.phase == Phase::Staging);
+    if let Some(journal) = &back {
+        give_up(volume.path(), &volume.store(), journal)?;
+    }
+    volume.seal()?;
+    Ok(back.is_some())
+}
+
+fn take_back(volume: &mut Volume, journal: &Journal, monitor: &Monitor) -> Result<String> {
+    volume.unseal()?;
+    expect_intact(volume, journal)?;
+    let mut incoming = Incoming::open(volume.path(), &volume.store(), journal.clone(), monitor)?;
+    let undone = incoming.undo();
+    drop(incoming);
+    if undone.is_ok() {
+        give_up(volume.path(), &volume.store(), journal)?;
+    }
+    volume.seal()?;
+    undone?;
+    Ok(format!("took back the commit of snapshot {}", journal.snapshot.name))
+}
+
+fn throw_away(volume: &mut Volume, journal: &Journal) -> Result<String> {
+    volume.unseal()?;
+    give_up(volume.path(), &volume.store(), journal)?;
+    volume.seal()?;
+    Ok(format!("discarded the staged part of snapshot {}", journal.snapshot.name))
+}
+
+/// What an interrupted command has left.
+pub(crate) fn unfinished(volume: &Volume) -> Result<Option<Unfinished>> {
+    Ok(Journal::load(&volume.store())?.map(|journal| Unfinished {
+        phase: phase_name(journal.phase).to_owned(),
+        can_go_back: journal.can_go_back() || journal.phase == Phase::Staging,
+        snapshot: journal.snapshot.name,
+    }))
+}
+
+fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Staging => "staging",
+        Phase::Committing => "committing",
+        Phase::Detached => "detached",
+        Phase::Settling => "settling",
+        Phase::Applied => "applied",
+        Phase::Undoing => "undoing",
+        Phase::Returning => "returning",
+    }
 }
 
 /// Data of a cut delta has arrived, and the same delta can be told. What a volume makes of its own snapshots is made
@@ -67,9 +164,11 @@ pub(crate) fn finish(
     monitor: &Monitor,
 ) -> Result<SnapshotInfo> {
     monitor.start(Stage::StandbySnapshot, 0);
-    if volume.info().provider == Provider::Btrfs {
+    match volume.info().provider {
         // The stage would be in the snapshot.
-        discard(volume.path(), info.id)?;
+        Provider::Btrfs => discard(volume.path(), info.id)?,
+        // The next table is made with its help, and counts names.
+        Provider::Pool => clear(volume.path(), info.id)?,
     }
     let taken = volume.snapshots()?.into_iter().find(|s| s.id == info.id);
     let taken = match taken {
@@ -79,11 +178,12 @@ pub(crate) fn finish(
         }
         None => take(volume, info, base, monitor)?,
     };
-    fault::point("commit.snapshot");
+    let step = |name| fault::step(name).context("finish the commit in", volume.path());
+    step("commit.snapshot")?;
     discard(volume.path(), info.id)?;
-    fault::point("commit.discarded");
+    step("commit.discarded")?;
     Journal::remove(&volume.store())?;
-    fault::point("commit.cleaned");
+    step("commit.cleaned")?;
     Ok(taken)
 }
 

@@ -371,7 +371,20 @@ pub struct Verified {
 #[derive(Debug, Serialize)]
 pub struct Unfinished {
     pub phase: String,
+    /// `recover --back` makes the tree what it was.
+    pub can_go_back: bool,
     pub snapshot: String,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Recovered {
+    pub verb: &'static str,
+    pub volume: VolumeInfo,
+    /// What the tree holds, unless something is still unfinished.
+    pub latest: Option<SnapshotInfo>,
+    pub unfinished: Option<Unfinished>,
+    pub recovered: Vec<String>,
+    pub notes: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]

@@ -252,6 +252,7 @@ impl Staging<'_> {
             copies: false,
             strays: false,
             shares,
+            base: None,
         };
         let offer = Offer {
             header: &head,

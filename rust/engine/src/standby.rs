@@ -141,6 +141,8 @@ pub(crate) struct Local<'a> {
     has_begun: bool,
     /// The snapshot that is made, and the epoch that its delta is of.
     under_way: Option<(SnapshotInfo, u64)>,
+    /// The last one that began to be made.
+    begun: Option<Uuid>,
 }
 
 impl<'a> Local<'a> {
@@ -156,6 +158,7 @@ impl<'a> Local<'a> {
             limit: None,
             has_begun: false,
             under_way: None,
+            begun: None,
         })
     }
 
@@ -367,6 +370,7 @@ impl StandbyEnd for Local<'_> {
         let under_way = (offer.header.snapshot.clone(), offer.header.epoch);
         let (incoming, begun) = begin(&room, offer, monitor)?;
         self.incoming = Some(incoming);
+        self.begun = Some(under_way.0.id);
         self.under_way = Some(under_way);
         self.has_begun = true;
         Ok(begun)
@@ -415,8 +419,10 @@ impl StandbyEnd for Local<'_> {
             let _ = give_up(volume.path(), &volume.store(), &journal);
         }
         let _ = volume.seal();
+        let has = |id: Uuid| volume.find_snapshot(&id.to_string()).is_ok();
         let needed = !matches!(Journal::load(&volume.store()), Ok(None))
-            || volume.find_snapshot(&snapshot.to_string()).is_ok();
+            || has(snapshot)
+            || self.begun.is_some_and(has);
         self.unmake();
         needed
     }
@@ -442,6 +448,8 @@ pub(crate) struct Room {
     pub(crate) strays: bool,
     /// The data is on its file system, and is shared.
     pub(crate) shares: bool,
+    /// What the snapshot that it holds is called.
+    pub(crate) base: Option<String>,
 }
 
 impl Room {
@@ -455,6 +463,7 @@ impl Room {
             strays: base.is_some_and(|base| !base.subset.is_everything()),
             // A standby that shared blocks with its primary would be lost with them.
             shares: false,
+            base: base.map(|base| base.name.clone()),
         }
     }
 }
@@ -513,6 +522,7 @@ pub(crate) fn begin<'a>(
                 give_up(&room.path, &room.store, &journal)?;
             }
             let snapshot = header.snapshot.clone();
+            let base = base.map(|id| (id, room.base.clone()));
             (Incoming::begin(&room.path, &room.store, snapshot, base, monitor)?, false)
         }
     };

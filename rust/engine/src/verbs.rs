@@ -2,10 +2,9 @@
 
 use crate::hold::{holds, is_free};
 use crate::place::existing_directory;
-use crate::recover::recover;
-use crate::report::{Deleted, Initialised, Listed, StandbyStatus, Status, Taken, Unfinished};
+use crate::recover::{recover, unfinished};
+use crate::report::{Deleted, Initialised, Listed, StandbyStatus, Status, Taken};
 use crate::standby::can_be_kept;
-use snapsync_apply::{Journal, Phase};
 use snapsync_model::{Error, Monitor, Result, Role, SnapshotInfo, Stage};
 use snapsync_snapshot::{Request, Volume, is_vacant, name_is_free};
 use std::path::Path;
@@ -118,10 +117,7 @@ pub fn status(path: &Path) -> Result<Status> {
         verb: "status",
         volume: volume.info(),
         snapshots: snapshots.len() as u64,
-        unfinished: Journal::load(&volume.store())?.map(|journal| Unfinished {
-            phase: phase_name(journal.phase).to_owned(),
-            snapshot: journal.snapshot.name,
-        }),
+        unfinished: unfinished(&volume)?,
         busy: volume.is_busy(),
         standbys: standbys.collect(),
         holds: holds(&volume)?,
@@ -129,13 +125,4 @@ pub fn status(path: &Path) -> Result<Status> {
         replaced: volume.replaced().cloned(),
         read_only: volume.is_read_only(),
     })
-}
-
-fn phase_name(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Staging => "staging",
-        Phase::Committing => "committing",
-        Phase::Detached => "detached",
-        Phase::Applied => "applied",
-    }
 }

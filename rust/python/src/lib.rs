@@ -72,6 +72,14 @@ fn reach(
 }
 
 #[pyfunction]
+#[pyo3(signature = (volume, *, back=false, jobs=0, progress=None))]
+fn recover(py: Python<'_>, volume: PathBuf, back: bool, jobs: usize, progress: Progress) -> PyResult<String> {
+    watched(py, progress, move |monitor| {
+        with_jobs(jobs, || snapsync_engine::recover_volume(&volume, back, monitor))
+    })
+}
+
+#[pyfunction]
 #[pyo3(signature = (volume, *, name=None, discard_drift=false, accept_drift=false, jobs=0, progress=None))]
 fn promote(
     py: Python<'_>,
@@ -453,6 +461,7 @@ fn native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     error::add(module)?;
     module.add_function(wrap_pyfunction!(sync, module)?)?;
     module.add_function(wrap_pyfunction!(init, module)?)?;
+    module.add_function(wrap_pyfunction!(recover, module)?)?;
     module.add_function(wrap_pyfunction!(promote, module)?)?;
     module.add_function(wrap_pyfunction!(rejoin, module)?)?;
     module.add_function(wrap_pyfunction!(rejoin_preview, module)?)?;

@@ -1,10 +1,12 @@
-//! Places where a test can kill the process. `SNAPSYNC_FAULT=name:n` kills it at the n-th time it passes the
-//! place of that name; `SNAPSYNC_FAULT_TRACE=FILE` writes every place passed, a line each.
+//! Places where a test can kill the process, or make a step fail. `SNAPSYNC_FAULT=name:n` kills it at the n-th time it
+//! passes the place of that name, `name:n=fail` fails there as if the system did not permit it; several are separated by
+//! commas. `SNAPSYNC_FAULT_TRACE=FILE` writes every place passed, a line each.
 
+use rustix::process::Signal;
 use snapsync_model::locked;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::{LazyLock, Mutex};
 
 /// Every place, in the order a round passes them; then those of other verbs.
@@ -24,6 +26,8 @@ pub const POINTS: &[&str] = &[
     "stage.entry",
     "stage.frame",
     "stage.clone",
+    "save.row",
+    "save.done",
     "stage.done",
     "commit.marked",
     "commit.detach",
@@ -32,10 +36,20 @@ pub const POINTS: &[&str] = &[
     "commit.attached",
     "commit.data",
     "commit.attributes",
+    "commit.settling",
+    "commit.cleared",
+    "commit.protected",
     "commit.applied",
     "commit.snapshot",
     "commit.discarded",
     "commit.cleaned",
+    "undo.begin",
+    "undo.attached",
+    "undo.returning",
+    "undo.detached",
+    "undo.data",
+    "undo.attributes",
+    "undo.done",
     "delete.begin",
     "delete.unlisted",
     "promote.checked",
@@ -56,20 +70,44 @@ pub const POINTS: &[&str] = &[
 ];
 
 struct Plan {
-    kill: Option<(String, u64)>,
+    faults: Vec<Fault>,
     trace: Option<Mutex<File>>,
     hits: Mutex<HashMap<&'static str, u64>>,
 }
 
+struct Fault {
+    point: String,
+    hit: u64,
+    act: Act,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Act {
+    Kill,
+    Stop,
+    Fail,
+}
+
+impl Fault {
+    fn parse(text: &str) -> Option<Fault> {
+        let (text, act) = match text.split_once('=') {
+            None => (text, Act::Kill),
+            Some((text, "fail")) => (text, Act::Fail),
+            Some((text, "stop")) => (text, Act::Stop),
+            Some(_) => return None,
+        };
+        let (point, hit) = text.rsplit_once(':')?;
+        Some(Fault { point: point.to_owned(), hit: hit.parse().ok()?, act })
+    }
+}
+
 static PLAN: LazyLock<Option<Plan>> = LazyLock::new(|| {
-    let kill = std::env::var("SNAPSYNC_FAULT").ok().and_then(|s| {
-        let (name, count) = s.rsplit_once(':')?;
-        Some((name.to_owned(), count.parse().ok()?))
-    });
+    let told = std::env::var("SNAPSYNC_FAULT").unwrap_or_default();
+    let faults: Vec<Fault> = told.split(',').filter_map(Fault::parse).collect();
     let trace = std::env::var_os("SNAPSYNC_FAULT_TRACE")
         .and_then(|path| File::options().append(true).create(true).open(path).ok())
         .map(Mutex::new);
-    (kill.is_some() || trace.is_some()).then(|| Plan { kill, trace, hits: Mutex::default() })
+    (!faults.is_empty() || trace.is_some()).then(|| Plan { faults, trace, hits: Mutex::default() })
 });
 
 /// Marks a place. Costs one load where no test asked for it.
@@ -80,7 +118,17 @@ pub fn point(name: &'static str) {
     }
 }
 
-fn pass(plan: &Plan, name: &'static str) {
+/// Marks a place where a step can fail.
+pub fn step(name: &'static str) -> io::Result<()> {
+    debug_assert!(POINTS.contains(&name), "{name} is not listed");
+    match PLAN.as_ref() {
+        Some(plan) if pass(plan, name) => Err(io::Error::from_raw_os_error(libc::EPERM)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether it is to fail.
+fn pass(plan: &Plan, name: &'static str) -> bool {
     if let Some(trace) = &plan.trace {
         let mut file = locked(trace);
         let _ = file.write_all(format!("{name}\n").as_bytes());
@@ -88,8 +136,17 @@ fn pass(plan: &Plan, name: &'static str) {
     let mut hits = locked(&plan.hits);
     let count = hits.entry(name).or_default();
     *count += 1;
-    if plan.kill.as_ref().is_some_and(|(point, n)| point == name && n == count) {
-        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    let Some(fault) = plan.faults.iter().find(|fault| fault.point == name && fault.hit == *count) else {
+        return false;
+    };
+    let signal = match fault.act {
+        Act::Kill => Signal::KILL,
+        Act::Stop => Signal::STOP,
+        Act::Fail => return true,
+    };
+    let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
+    if fault.act == Act::Kill {
         std::thread::park();
     }
+    false
 }

@@ -2,6 +2,7 @@
 
 use crate::{APPEND, IMMUTABLE, entry};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RawDir, openat, renameat, unlinkat};
+use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write};
@@ -10,6 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirEntry {
@@ -48,40 +50,70 @@ const OPEN: usize = 64;
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
+/// How often what comes back is removed again, and how long it is waited for in between. File systems in user space give
+/// a file that was just closed another name when it is removed, until they have heard that it is closed; and for as
+/// long as somebody has it open.
+const TRIES: usize = 50;
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// Removes the entry `name` of `dir` with all below it; nothing there is no error. Immutable and append-only
-/// entries give way. Nested subvolumes are left to the caller: they fail the removal.
+/// entries give way. Nested subvolumes are left to the caller: they fail the removal, and so does what comes back.
 pub fn remove_tree(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
     let dir = dir.as_fd();
     let Some(top) = remove_or_open(dir, name)? else { return Ok(()) };
     // What lies deeper than can be open at a time comes up and has its turn again.
+    let mut stalled = 0;
     loop {
         // Whatever was read through a descriptor before is not read again.
         let entries = read_dir(openat(&top, ".", DIRECTORY, Mode::empty())?)?;
         if entries.is_empty() {
-            return Ok(unlinkat(dir, name, AtFlags::REMOVEDIR)?);
+            match unlinkat(dir, name, AtFlags::REMOVEDIR) {
+                Err(Errno::NOTEMPTY) if stalled < TRIES => {}
+                other => return Ok(other?),
+            }
         }
-        for entry in entries {
-            remove_below(top.as_fd(), top.as_fd(), &entry, 1)?;
+        let mut removed = 0;
+        for entry in &entries {
+            removed += remove_below(top.as_fd(), top.as_fd(), entry, 1)?;
+        }
+        if removed == 0 {
+            stalled += 1;
+            if stalled > TRIES {
+                return Err(Errno::BUSY.into());
+            }
+            if stalled > 1 {
+                std::thread::sleep(PAUSE);
+            }
         }
     }
 }
 
-fn remove_below(top: BorrowedFd<'_>, dir: BorrowedFd<'_>, entry: &DirEntry, depth: usize) -> io::Result<()> {
+/// How many directories went or came up.
+fn remove_below(
+    top: BorrowedFd<'_>,
+    dir: BorrowedFd<'_>,
+    entry: &DirEntry,
+    depth: usize,
+) -> io::Result<usize> {
     let name = OsStr::from_bytes(&entry.name);
-    let Some(child) = remove_or_open(dir, name)? else { return Ok(()) };
+    let Some(child) = remove_or_open(dir, name)? else { return Ok(0) };
     let entries = read_dir(&child)?;
     if depth == OPEN && !entries.is_empty() {
-        return move_up(dir, entry, top);
+        return move_up(dir, entry, top).map(|()| 1);
     }
+    let mut removed = 0;
     for entry in entries {
-        remove_below(top, child.as_fd(), &entry, depth + 1)?;
+        removed += remove_below(top, child.as_fd(), &entry, depth + 1)?;
     }
-    Ok(unlinkat(dir, name, AtFlags::REMOVEDIR)?)
+    match unlinkat(dir, name, AtFlags::REMOVEDIR) {
+        // Something came back: it has its turn again.
+        Err(Errno::NOTEMPTY) => Ok(removed),
+        other => other.map(|()| removed + 1).map_err(io::Error::from),
+    }
 }
 
 /// Under any name that is free there: its number most likely is one.
 fn move_up(dir: BorrowedFd<'_>, entry: &DirEntry, top: BorrowedFd<'_>) -> io::Result<()> {
-    use rustix::io::Errno;
     let mut number = entry.ino;
     loop {
         match renameat(dir, OsStr::from_bytes(&entry.name), top, number.to_string()) {
@@ -94,14 +126,14 @@ fn move_up(dir: BorrowedFd<'_>, entry: &DirEntry, top: BorrowedFd<'_>) -> io::Re
 /// Removes what is no directory; None where nothing is left.
 fn remove_or_open(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<OwnedFd>> {
     match unlinkat(dir, name, AtFlags::empty()) {
-        Ok(()) | Err(rustix::io::Errno::NOENT) => return Ok(None),
-        Err(rustix::io::Errno::ISDIR) => {}
-        Err(rustix::io::Errno::PERM | rustix::io::Errno::ACCESS) => {
+        Ok(()) | Err(Errno::NOENT) => return Ok(None),
+        Err(Errno::ISDIR) => {}
+        Err(Errno::PERM | Errno::ACCESS) => {
             // It may be a directory, or something protected by its flags.
             loosen(dir, name);
             match unlinkat(dir, name, AtFlags::empty()) {
                 Ok(()) => return Ok(None),
-                Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => {}
+                Err(Errno::ISDIR | Errno::PERM) => {}
                 Err(e) => return Err(e.into()),
             }
         }
@@ -168,7 +200,7 @@ impl Lock {
         let file = Lock::file(path)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Lock(file))),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(Errno::WOULDBLOCK) => Ok(None),
             Err(e) => Err(e.into()),
         }
     }

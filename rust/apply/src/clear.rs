@@ -1,0 +1,39 @@
+//! Removing the stage, or what of it only the commit needed.
+
+use crate::stage::{INCOMING, incoming};
+use rustix::fs::AtFlags;
+use snapsync_model::{Context, RelPath, Result};
+use snapsync_sys::{Root, remove_tree};
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+use uuid::Uuid;
+
+/// Removes what only the commit needed, once the tree is the new one: what goes may be further names of what is there.
+pub fn clear(volume: &Path, snapshot: Uuid) -> Result<()> {
+    let root = Root::open(volume)?;
+    let stage = RelPath::new(format!("{INCOMING}/{snapshot}").as_bytes())?;
+    let dir = match root.directory(&stage) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.context("open the stage", root.show(&stage))?,
+    };
+    ["held", "trash"].iter().try_for_each(|part| {
+        remove_tree(&dir, OsStr::new(part)).context("empty the stage", root.show(&stage))
+    })
+}
+
+/// Removes the stage of a delta, whatever state it is in.
+pub fn discard(volume: &Path, snapshot: Uuid) -> Result<()> {
+    let (root, incoming) = (Root::open(volume)?, incoming()?);
+    let dir = match root.directory(&incoming) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.context("open the directory", root.show(&incoming))?,
+    };
+    let name = snapshot.to_string();
+    remove_tree(&dir, OsStr::new(&name)).context("remove the stage in", root.show(&incoming))?;
+    // Gone with the last stage, so that snapshots do not hold it.
+    if let Ok((above, name)) = root.parent(&incoming) {
+        let _ = rustix::fs::unlinkat(above, name, AtFlags::REMOVEDIR);
+    }
+    Ok(())
+}

@@ -1,0 +1,298 @@
+//! What a commit will lose is kept in the stage before anything is overwritten, so that it can be undone.
+//!
+//! `saved/rows` has a line of JSON for each row of the manifest that had an inode in the base, in its order; `saved/INODE`
+//! has the bytes that will be overwritten in place, at their offsets. What goes needs no copy: it is only renamed.
+
+use crate::commit::open_for_flags;
+use crate::stage::{Incoming, next_chunk};
+use rayon::prelude::*;
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
+use snapsync_manifest::ManifestReader;
+use snapsync_model::{
+    Attributes, BLOCK, Change, Context, Error, Kind, Range, RelPath, Result, SegmentKind, Xattr,
+};
+use snapsync_sys::{Entry, NOCOW, fault, filesystem, layout, set_flags_of};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::path::PathBuf;
+
+pub(crate) const DIR: &str = "saved";
+const ROWS: &str = "saved/rows";
+/// On a full disk the way back needs some space for itself.
+const BALLAST: &str = "saved/ballast";
+const BALLAST_BYTES: u64 = 128 << 10;
+
+/// An inode as it was before the commit.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Saved {
+    /// The manifest's number.
+    ino: u64,
+    pub(crate) attributes: Attributes,
+    /// None where the commit sets none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) xattrs: Option<Vec<Xattr>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) data: Option<SavedData>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SavedData {
+    /// What the commit touches; the last may have no end.
+    pub(crate) touched: Vec<Range>,
+    /// What of it was data, and what was preallocated; the rest were holes.
+    pub(crate) data: Vec<Range>,
+    pub(crate) unwritten: Vec<Range>,
+}
+
+/// Rows of which something is saved.
+pub(crate) fn is_saved(change: &Change) -> bool {
+    !change.flags.created && !change.only_lends()
+}
+
+impl Incoming<'_> {
+    /// Whether everything could be saved: of a file that its owner may not read nothing can be.
+    pub(crate) fn save(&self) -> Result<bool> {
+        let dir = self.staged(DIR)?;
+        let make = || {
+            // A run that was cut left one.
+            self.remove_staged(&dir)?;
+            self.root.create_dir(&dir, 0o700)
+        };
+        make().context("make the directory", self.root.show(&dir))?;
+        let path = self.staged(ROWS)?;
+        let show = self.root.show(&path);
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
+        let file = self.root.open_at(&path, flags, Mode::from_raw_mode(0o600)).context("create", &show)?;
+        let mut lines = BufWriter::new(File::from(file));
+        let mut rows = self.manifest_reader()?.only(|row| !row.flags.created);
+        let mut is_whole = true;
+        loop {
+            let chunk = next_chunk(&mut rows)?;
+            if chunk.is_empty() {
+                break;
+            }
+            let saved: Vec<Option<Vec<u8>>> = chunk
+                .par_iter()
+                .filter(|change| is_saved(change))
+                .map(|change| {
+                    self.monitor.check()?;
+                    self.save_row(change).context("save what is to change of", change.display_path())
+                })
+                .collect::<Result<_>>()?;
+            for line in saved {
+                match line {
+                    Some(line) => lines.write_all(&line).context("write", &show)?,
+                    None => is_whole = false,
+                }
+            }
+        }
+        lines.flush().context("write", &show)?;
+        self.take_ballast()?;
+        Ok(is_whole)
+    }
+
+    fn take_ballast(&self) -> Result<()> {
+        let path = self.staged(BALLAST)?;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
+        let file = self.root.open_at(&path, flags, Mode::from_raw_mode(0o600)).map(File::from);
+        let taken = file.and_then(|file| snapsync_sys::preallocate(&file, 0, BALLAST_BYTES));
+        taken.context("reserve space for the way back in", self.root.show(&path))
+    }
+
+    pub(crate) fn give_ballast(&self) -> Result<()> {
+        let path = self.staged(BALLAST)?;
+        self.remove_staged(&path).context("remove", self.root.show(&path))
+    }
+
+    fn save_row(&self, change: &Change) -> io::Result<Option<Vec<u8>>> {
+        fault::step("save.row")?;
+        let path = change.old_path.clone().unwrap_or_default();
+        let entry = self.root.entry(&path)?;
+        let mut attributes = entry.stat()?.attributes;
+        if let Some(flags) = self.all_flags(change, &entry)? {
+            attributes.flags = flags;
+        }
+        let is_set = change.survives() && change.flags.any();
+        let xattrs = if is_set { Some(entry.xattrs()?) } else { None };
+        let changes_data = change.survives() && change.kind == Kind::File && change.flags.data;
+        let data = if changes_data {
+            match self.save_data(change, &path, &attributes) {
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
+                other => Some(other?),
+            }
+        } else {
+            None
+        };
+        let mut line = serde_json::to_vec(&Saved { ino: change.ino, attributes, xattrs, data })?;
+        line.push(b'\n');
+        Ok(Some(line))
+    }
+
+    /// Flags that are not told by the attributes, where the commit may set any.
+    fn all_flags(&self, change: &Change, entry: &Entry) -> io::Result<Option<u32>> {
+        let told = change.old.iter().chain(&change.new).fold(0, |all, a| all | a.flags);
+        let has_flags = matches!(change.kind, Kind::File | Kind::Directory) && change.survives();
+        if !has_flags || told & !self.journal.limits.flags == 0 {
+            return Ok(None);
+        }
+        match open_for_flags(entry) {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+            file => snapsync_sys::flags_of(file?).map(Some),
+        }
+    }
+
+    fn save_data(&self, change: &Change, path: &RelPath, was: &Attributes) -> io::Result<SavedData> {
+        let file = self.root.read(path)?;
+        let filesystem = filesystem(&file)?;
+        let touched = touched(change, was.size, filesystem.block_size.max(BLOCK));
+        let layout = layout(&file, was.size, filesystem)?;
+        let data = common(&touched, &layout.ranges(SegmentKind::Data));
+        let unwritten = common(&touched, &layout.ranges(SegmentKind::Unwritten));
+        if !data.is_empty() {
+            let to = self.create_saved(change, was)?;
+            for range in &data {
+                self.monitor.check().map_err(io::Error::other)?;
+                self.move_range(&file, &to, *range, was.size)?;
+            }
+        }
+        Ok(SavedData { touched, data, unwritten })
+    }
+
+    fn create_saved(&self, change: &Change, was: &Attributes) -> io::Result<File> {
+        let path = self.saved(change).map_err(io::Error::other)?;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
+        let file = File::from(self.root.open_at(&path, flags, Mode::from_raw_mode(0o600))?);
+        if was.flags & NOCOW != 0 {
+            // Only files that are alike in it can share blocks; else they are copied.
+            let _ = set_flags_of(&file, NOCOW);
+        }
+        file.set_len(was.size)?;
+        Ok(file)
+    }
+
+    /// Where the bytes are that a row overwrites.
+    pub(crate) fn saved(&self, change: &Change) -> Result<RelPath> {
+        self.staged(&format!("{DIR}/{}", change.ino))
+    }
+
+    /// Calls `act` for every row of which something was saved, in parallel.
+    pub(crate) fn each_saved(
+        &self,
+        wanted: impl Fn(&Change) -> bool + Sync,
+        act: impl Fn(&Change, &Saved) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let mut lines = Lines::open(self)?;
+        let mut rows = ManifestReader::open(&self.manifest())?.only(|row| !row.flags.created);
+        loop {
+            let chunk = next_chunk(&mut rows)?;
+            if chunk.is_empty() {
+                return Ok(());
+            }
+            let known = chunk.into_iter().filter(is_saved).map(|change| {
+                let saved = lines.next(&change)?;
+                Ok((change, saved))
+            });
+            let known: Vec<(Change, Saved)> = known.collect::<Result<_>>()?;
+            known
+                .par_iter()
+                .filter(|(change, _)| wanted(change))
+                .try_for_each(|(change, saved)| act(change, saved))?;
+        }
+    }
+}
+
+struct Lines {
+    file: BufReader<File>,
+    path: PathBuf,
+}
+
+impl Lines {
+    fn open(incoming: &Incoming<'_>) -> Result<Lines> {
+        let rel = incoming.staged(ROWS)?;
+        let path = incoming.root.show(&rel);
+        let file = BufReader::new(incoming.root.read(&rel).context("open", &path)?);
+        Ok(Lines { file, path })
+    }
+
+    fn next(&mut self, change: &Change) -> Result<Saved> {
+        let mut line = Vec::new();
+        self.file.read_until(b'\n', &mut line).context("read", &self.path)?;
+        let saved = serde_json::from_slice::<Saved>(&line).ok().filter(|saved| saved.ino == change.ino);
+        saved.ok_or_else(|| {
+            Error::integrity(
+                format!("{} does not say what {} was", self.path.display(), change.display_path()),
+                "`snapsync recover` without --back goes on with the commit instead",
+            )
+        })
+    }
+}
+
+/// What the commit may touch of a file's bytes and blocks, in whole blocks and without overlap.
+fn touched(change: &Change, size: u64, block: u64) -> Vec<Range> {
+    let new_size = change.new.map_or(0, |a| a.size);
+    let is_cut = new_size != size || change.loses_tail() || change.beyond_end().next().is_some();
+    let tail = is_cut.then(|| (new_size.min(size) / block * block, u64::MAX));
+    let extents = change.extents.iter().map(|e| {
+        let end = e.offset.saturating_add(e.length);
+        (e.offset / block * block, end.checked_next_multiple_of(block).unwrap_or(u64::MAX))
+    });
+    let mut all: Vec<(u64, u64)> = extents.chain(tail).collect();
+    all.sort_unstable();
+    let mut joined: Vec<(u64, u64)> = Vec::new();
+    for (start, end) in all {
+        match joined.last_mut() {
+            Some(last) if last.1 >= start => last.1 = last.1.max(end),
+            _ => joined.push((start, end)),
+        }
+    }
+    joined.into_iter().map(|(start, end)| Range { offset: start, length: end - start }).collect()
+}
+
+/// What lies in ranges of both lists.
+fn common(one: &[Range], other: &[Range]) -> Vec<Range> {
+    let (mut found, mut at) = (Vec::new(), 0);
+    for range in one {
+        at += other[at..].partition_point(|r| r.end() <= range.offset);
+        for inner in other[at..].iter().take_while(|r| r.offset < range.end()) {
+            let (start, end) = (inner.offset.max(range.offset), inner.end().min(range.end()));
+            found.push(Range { offset: start, length: end - start });
+        }
+    }
+    found
+}
+
+/// What of `whole` is in none of the others, which are sorted.
+pub(crate) fn gaps(whole: Range, others: &[&[Range]]) -> Vec<Range> {
+    let mut taken: Vec<Range> = others.iter().flat_map(|ranges| common(&[whole], ranges)).collect();
+    taken.sort_unstable();
+    let (mut found, mut at) = (Vec::new(), whole.offset);
+    for range in taken {
+        if range.offset > at {
+            found.push(Range { offset: at, length: range.offset - at });
+        }
+        at = at.max(range.end());
+    }
+    if at < whole.end() {
+        found.push(Range { offset: at, length: whole.end() - at });
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ranges(pairs: &[(u64, u64)]) -> Vec<Range> {
+        pairs.iter().map(|(offset, length)| Range { offset: *offset, length: *length }).collect()
+    }
+
+    #[test]
+    fn what_is_in_two_lists_and_what_is_in_neither() {
+        let (one, other) = (ranges(&[(0, 10), (20, 10)]), ranges(&[(5, 20), (28, 1), (40, 2)]));
+        assert_eq!(common(&one, &other), ranges(&[(5, 5), (20, 5), (28, 1)]));
+        let whole = Range { offset: 2, length: u64::MAX - 2 };
+        let left = ranges(&[(2, 3), (25, 3), (29, 11), (42, u64::MAX - 42)]);
+        assert_eq!(gaps(whole, &[&other]), left);
+    }
+}
