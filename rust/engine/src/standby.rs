@@ -526,14 +526,18 @@ pub(crate) fn begin<'a>(
             (Incoming::begin(&room.path, &room.store, snapshot, base, monitor)?, false)
         }
     };
-    let begun = prepare(&mut incoming, room, offer, &digest, resumed).inspect_err(|error| {
-        if !is_cut(error)
-            && let Ok(Some(journal)) = Journal::load(&room.store)
-        {
-            let _ = give_up(&room.path, &room.store, &journal);
-        }
-    })?;
-    Ok((incoming, begun))
+    let error = match prepare(&mut incoming, room, offer, &digest, resumed) {
+        Ok(begun) => return Ok((incoming, begun)),
+        Err(error) => error,
+    };
+    // Some file systems do not remove what is still open.
+    drop(incoming);
+    if !is_cut(&error)
+        && let Ok(Some(journal)) = Journal::load(&room.store)
+    {
+        let _ = give_up(&room.path, &room.store, &journal);
+    }
+    Err(error)
 }
 
 fn prepare(

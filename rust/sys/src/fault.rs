@@ -139,14 +139,14 @@ fn pass(plan: &Plan, name: &'static str) -> bool {
     let Some(fault) = plan.faults.iter().find(|fault| fault.point == name && fault.hit == *count) else {
         return false;
     };
-    let signal = match fault.act {
-        Act::Kill => Signal::KILL,
-        Act::Stop => Signal::STOP,
+    match fault.act {
         Act::Fail => return true,
-    };
-    let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
-    if fault.act == Act::Kill {
-        std::thread::park();
+        Act::Kill => {
+            let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::KILL);
+            std::thread::park();
+        }
+        // SAFETY: `raise` takes a number. It stops this thread before it returns, which `kill` does not promise.
+        Act::Stop => drop(unsafe { libc::raise(libc::SIGSTOP) }),
     }
     false
 }
