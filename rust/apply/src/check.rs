@@ -16,6 +16,9 @@ use std::path::Path;
 
 /// Paths told in one message.
 const SHOWN: usize = 5;
+/// What a target may have been unable to hold.
+const OTHER_MODE: &str = "of another mode";
+const OTHER_OWNER: &str = "of another owner";
 
 /// Looks at every path that a manifest touches.
 pub(crate) struct Check<'a, 'r> {
@@ -109,13 +112,23 @@ impl<'a, 'r> Check<'a, 'r> {
     }
 
     /// What was changed by hand about a row.
-    fn row(&self, change: &Change, found: Option<&(Entry, Stat)>) -> Result<Option<(RelPath, &'static str)>> {
+    fn row(
+        &mut self,
+        change: &Change,
+        found: Option<&(Entry, Stat)>,
+    ) -> Result<Option<(RelPath, &'static str)>> {
         let stat = found.map(|(_, stat)| stat);
         if let Some(path) = of_another(self.root, change, stat, self.places)? {
             return Ok(Some((path, "another file")));
         }
         let protected = is_protected_otherwise(self.root, change, stat, &self.limits)?;
-        let what = drifted(stat, change, &self.limits, self.dated).or(protected);
+        let mut what = drifted(stat, change, &self.limits, self.dated);
+        if let (Some(OTHER_OWNER | OTHER_MODE), Some(old)) = (what, &change.old) {
+            let lost = self.rehearsal.went_without(change.kind, old)?;
+            self.limits = lost.and(std::mem::take(&mut self.limits));
+            what = drifted(stat, change, &self.limits, self.dated);
+        }
+        let what = what.or(protected);
         let path = change.old_path.clone().unwrap_or_default();
         let what = what.map(|what| if is_mount(self.root, &path) { "under a mount point" } else { what });
         Ok(what.map(|what| (path, what)))
@@ -192,9 +205,9 @@ fn drifted(stat: Option<&Stat>, change: &Change, limits: &Limits, dated: bool) -
     } else if has_time && stat.attributes.mtime != old.mtime {
         Some("modified")
     } else if change.kind != Kind::Symlink && (stat.attributes.mode ^ old.mode) & mode_bits(limits) != 0 {
-        Some("of another mode")
+        Some(OTHER_MODE)
     } else if !limits.owner && (stat.attributes.uid, stat.attributes.gid) != (old.uid, old.gid) {
-        Some("of another owner")
+        Some(OTHER_OWNER)
     } else {
         None
     }

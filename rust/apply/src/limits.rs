@@ -176,16 +176,7 @@ impl<'a> Rehearsal<'a> {
     }
 
     fn permissions(&mut self, change: &Change, new: &Attributes) -> Result<()> {
-        let key = (change.kind == Kind::Directory, new.uid, new.gid, new.mode);
-        let (owner, bits) = match self.permissions.get(&key) {
-            Some(known) => *known,
-            None => {
-                let kind = if key.0 { Kind::Directory } else { Kind::File };
-                let found = self.with_probe(kind, |entry| try_permissions(entry, new))?;
-                self.permissions.insert(key, found);
-                found
-            }
-        };
+        let (owner, bits) = self.tried(change.kind, new)?;
         if !owner {
             self.limits.owner = true;
             self.lose("owner and group", change);
@@ -195,6 +186,27 @@ impl<'a> Rehearsal<'a> {
             self.lose("mode", change);
         }
         Ok(())
+    }
+
+    /// What of an owner and a mode that were to be there before cannot be: a limit of earlier rounds, whether they noted it or
+    /// not.
+    pub(crate) fn went_without(&mut self, kind: Kind, old: &Attributes) -> Result<Limits> {
+        let (owner, bits) = self.tried(kind, old)?;
+        self.limits.owner |= !owner;
+        self.limits.mode |= bits;
+        Ok(Limits { owner: !owner, mode: bits, ..Limits::default() })
+    }
+
+    /// Whether the owner holds, and the bits of the mode that do not.
+    fn tried(&mut self, kind: Kind, attributes: &Attributes) -> Result<(bool, u32)> {
+        let key = (kind == Kind::Directory, attributes.uid, attributes.gid, attributes.mode);
+        if let Some(known) = self.permissions.get(&key) {
+            return Ok(*known);
+        }
+        let kind = if key.0 { Kind::Directory } else { Kind::File };
+        let found = self.with_probe(kind, |entry| try_permissions(entry, attributes))?;
+        self.permissions.insert(key, found);
+        Ok(found)
     }
 
     fn flag(&mut self, is_dir: bool, flags: u32) -> Result<bool> {

@@ -19,7 +19,7 @@ pub(super) struct Links {
     length: usize,
     example: String,
     /// Directories that come to each, and are there.
-    directories: HashMap<u64, u64>,
+    directories: HashMap<u64, i64>,
 }
 
 impl Rehearsal<'_> {
@@ -27,10 +27,13 @@ impl Rehearsal<'_> {
     pub(crate) fn count_names(&mut self, change: &Change, stat: Option<&Stat>) {
         let (added, removed) = (change.links_added.len() as u64, change.links_removed.len() as u64);
         if change.kind == Kind::Directory {
-            for Link { parent, .. } in &change.links_added {
-                *self.links.directories.entry(*parent).or_default() += 1;
+            for (links, by) in [(&change.links_added, 1), (&change.links_removed, -1)] {
+                for Link { parent, .. } in links {
+                    *self.links.directories.entry(*parent).or_default() += by;
+                }
             }
-            let is_there = stat.filter(|_| change.survives()).map_or(0, |stat| u64::from(stat.nlink));
+            // Where directories count as names of the one above, two are its own.
+            let is_there = stat.filter(|_| change.survives()).map_or(0, |stat| i64::from(stat.nlink) - 2);
             if is_there > 0 {
                 *self.links.directories.entry(change.ino).or_default() += is_there;
             }
@@ -61,7 +64,7 @@ impl Rehearsal<'_> {
                 self.too_many(&self.links.example, &format!("{wanted} names of one file, only {most} ({e})"))
             })?;
         }
-        let most = self.links.directories.values().copied().max().unwrap_or(0);
+        let most = self.links.directories.values().copied().max().unwrap_or(0).max(0).unsigned_abs();
         if most > DIRECTORIES {
             let made = self.with_dir(|dir| {
                 let make = |at: u64| mkdirat(dir, at.to_string(), Mode::from_raw_mode(0o700));
