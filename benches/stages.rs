@@ -9,6 +9,7 @@ use snapsync_manifest::{Header, ManifestReader, ManifestWriter};
 use snapsync_model::{Change, Monitor, Provider, Result, Side, SnapshotInfo, Subset};
 use snapsync_stream::{Arrivals, Budget, Compression, Held, MEMORY, Outlet, receive, run, send};
 use snapsync_walk::Tree;
+use std::collections::BTreeSet;
 use std::io::{self, Cursor, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -60,7 +61,7 @@ fn walk(root: &Path) -> Tree {
 
 fn compare(target: &Tree, base: Option<&Tree>, trust: Trust, emit: &mut dyn FnMut(Change) -> Result<()>) {
     let base = base.map(|base| base as &dyn Side);
-    changes(base, target, trust, &Monitor::default(), emit).expect("changes");
+    changes(base, target, trust, &BTreeSet::new(), &Monitor::default(), emit).expect("changes");
 }
 
 fn walking(criterion: &mut Criterion) {

@@ -47,6 +47,7 @@ __all__ = [
     "switch",
     "sync",
     "verify",
+    "verify_and_mend",
     "versions",
 ]
 
@@ -76,6 +77,8 @@ def sync(
     discard_drift: bool = False,
     read_only: bool | None = None,
     new_standby: bool = False,
+    scrub: int = 0,
+    scrub_limit: int = 0,
     compress: str = "zstd:1",
     bwlimit: int | None = None,
     rsh: Sequence[str] | None = None,
@@ -270,6 +273,14 @@ def browse(
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> tuple[str, Mounted]: ...
+def verify_and_mend(
+    primary: str,
+    standby: str,
+    *,
+    discard_drift: bool = False,
+    jobs: int = 0,
+    progress: Callable[[str, int, int, str], object] | None = None,
+) -> str: ...
 def versions(file: str, *, progress: Callable[[str, int, int, str], object] | None = None) -> str: ...
 def restore_file(
     snapshot: str,

@@ -144,6 +144,8 @@ def sync(
     discard_drift: bool = False,
     read_only: bool | None = None,
     new_standby: bool = False,
+    scrub: int | None = 30 * 86_400,
+    scrub_limit: int = 4 << 30,
     compress: str = "zstd:1",
     bwlimit: int | None = None,
     rsh: Sequence[str] = ("ssh",),
@@ -176,6 +178,10 @@ def sync(
     touches; `discard_drift` keeps what was changed there by hand as a snapshot, and goes back first.
     `read_only` says whether the tree of a standby on Btrfs is read-only between rounds from now on.
 
+    Each round reads a share of the files again that are believed unchanged, on both sides, so that all come
+    round in `scrub` seconds (None: never), and at most `scrub_limit` bytes. A difference is not an exception:
+    it is in the report's `scrub`, and the next round brings those files again.
+
     Raises UsageError for a pattern that cannot be understood, RefusedError where `target` is not a standby
     of `source`, or was changed by hand, InterruptedRound where the connection is cut: what has arrived is
     kept, and the next round goes on from there.
@@ -194,6 +200,8 @@ def sync(
         discard_drift=discard_drift,
         read_only=read_only,
         new_standby=new_standby,
+        scrub=scrub or 0,
+        scrub_limit=scrub_limit,
         compress=compress,
         bwlimit=bwlimit,
         rsh=rsh,
@@ -659,6 +667,8 @@ def verify(
     quick: bool = False,
     sample: float | None = None,
     seed: int | None = None,
+    repair: bool = False,
+    discard_drift: bool = False,
     rsh: Sequence[str] = ("ssh",),
     remote_path: str = "snapsync",
     ssh_options: Sequence[str] = (),
@@ -675,7 +685,18 @@ def verify(
     `quick` reads no file: sizes and times stand for content, and where both are snapshots that share blocks,
     their addresses prove it. `sample` reads so many percent of the files, in each run others until all have
     been read, unless `seed` chooses them. The report says what was not proven.
+
+    `repair` makes the tree of `b`, a standby here, what the newest snapshot that it has in common with its
+    primary `a` is. Changes by hand are refused, or kept as a snapshot with `discard_drift`.
     """
+    if repair or discard_drift:
+        if not repair or quick or sample is not None:
+            message = "to repair everything is read" if repair else "only a repair discards drift"
+            raise told(UsageError(message), message, "give repair alone, or with discard_drift")
+        text = _native.verify_and_mend(
+            os.fsdecode(a), os.fsdecode(b), discard_drift=discard_drift, jobs=jobs, progress=progress
+        )
+        return VerifyReport.from_json(text)
     text = _native.verify(
         os.fsdecode(a),
         os.fsdecode(b),

@@ -22,7 +22,7 @@ class Job:
     """A primary and a standby of it. `period` is seconds, None where it only runs when it is named.
 
     `exclude` is None where the volume's own patterns stay; empty, everything is replicated again.
-    `read_only` is None where the standby stays as it is.
+    `read_only` is None where the standby stays as it is, `scrub` and `scrub_limit` where they are as usual.
     """
 
     name: str
@@ -35,6 +35,8 @@ class Job:
     strict: bool = False
     check: bool = False
     read_only: bool | None = None
+    scrub: str | None = None
+    scrub_limit: int | None = None
     compress: str = "zstd:1"
     bwlimit: int | None = None
     rsh: str = "ssh"
@@ -209,6 +211,19 @@ def _period(value: object) -> int:
         raise _Bad(value, 'write a duration such as "90s", "15m", "1h30m" or "1d"') from None
 
 
+def _scrub(value: object) -> str:
+    if value != "off":
+        _period(value)
+    return str(value)
+
+
+def _size(value: object) -> int:
+    try:
+        return units.rate(value if isinstance(value, str) else str(_whole(value)))
+    except ValueError:
+        raise _Bad(value, 'write bytes, such as "500M" or "4G"') from None
+
+
 def _rate(value: object) -> int:
     try:
         return units.rate(value if isinstance(value, str) else str(_whole(value)))
@@ -278,6 +293,8 @@ _KEYS: dict[str, Callable[[object], object]] = {
     "strict": _flag,
     "check": _flag,
     "read_only": _flag,
+    "scrub": _scrub,
+    "scrub_limit": _size,
     "compress": _compress,
     "bwlimit": _rate,
     "rsh": _text,

@@ -23,6 +23,10 @@ def write(file: Path, lags: Iterable[Lag], jobs: Iterable[JobStatus], now: datet
     problem = gauge("problem", "1 where something is wrong or cannot be looked at.")
     moved = gauge("last_round_bytes", "Bytes of data that the last good round moved.")
     lost = gauge("lost_entries", "Entries that the standby goes without something of.")
+    read = gauge("scrubbed_bytes", "Bytes that were read again on each side so far.")
+    differences = gauge("scrub_differences", "Files that were found to differ so far.")
+    pending = gauge("scrub_pending_files", "Files that differ until the next round.")
+    since = gauge("scrub_all_since_timestamp_seconds", "Everything was read again since then.")
     for lag in lags:
         labels = (lag.name, lag.source or "", lag.target or "")
         problem.labels(*labels).set(lag.problem is not None)
@@ -30,6 +34,11 @@ def write(file: Path, lags: Iterable[Lag], jobs: Iterable[JobStatus], now: datet
         for metric, value in ((lag_seconds, lag.seconds), (lag_snapshots, lag.snapshots), (moved, lag.bytes)):
             if value is not None:
                 metric.labels(*labels).set(value)
+        if lag.scrub is not None:
+            read.labels(*labels).set(lag.scrub.bytes)
+            differences.labels(*labels).set(lag.scrub.differences)
+            pending.labels(*labels).set(len(lag.scrub.pending))
+            since.labels(*labels).set(lag.scrub.all_since.timestamp())
     good = gauge("last_good_round_timestamp_seconds", "When the last good round began.")
     noted = gauge("notes", "What the last good round had to say.")
     of_side = (*_LABELS, "side")

@@ -139,6 +139,20 @@ class Unfinished(Record):
     can_go_back: bool
 
 
+class ScrubStatus(Record):
+    """What was read again of a standby and its primary so far: `files` and `bytes`, on each side.
+
+    `differences` were found in all; those files whose paths are `pending` travel again with the next round.
+    Everything was read since `all_since`.
+    """
+
+    files: int
+    bytes: int
+    differences: int
+    pending: tuple[str, ...]
+    all_since: datetime
+
+
 class Standby(Record):
     """A standby that the primary knows: the snapshot it holds, since when, how many it is behind."""
 
@@ -148,6 +162,29 @@ class Standby(Record):
     name: str
     at: datetime
     lag: int
+    scrub: ScrubStatus | None = None
+
+
+class Unlike(Record):
+    """A file that was found to differ between primary and standby, and what is wrong with it."""
+
+    path: str
+    what: str
+
+
+class Scrubbed(Record):
+    """The share of the unchanged files that a round has read again: `files` and `bytes`, on each side.
+
+    `differences` names some of the `difference_count` files that differ: the next round brings them again.
+    `mended` were brought again by this one. Everything was read since `all_since` (None: nothing is).
+    """
+
+    files: int
+    bytes: int
+    mended: int
+    difference_count: int
+    differences: tuple[Unlike, ...]
+    all_since: datetime | None
 
 
 class Hold(Record):
@@ -182,6 +219,7 @@ class Lag(Record):
     bytes: int | None = None
     problem: str | None = None
     lost: int = 0
+    scrub: ScrubStatus | None = None
 
 
 class SyncReport(Report):
@@ -189,7 +227,8 @@ class SyncReport(Report):
 
     `base` is None in the first round. `data_bytes` moved, `kept_bytes` of them with an earlier round that
     was cut; the tree holds `tree_bytes` in `tree_entries`. With `unchanged` the standby's tree was not
-    written. What was changed there by hand, and discarded, is in the snapshot `set_aside`.
+    written. What was changed there by hand, and discarded, is in the snapshot `set_aside`. `scrub` is what
+    was read again, None from an older snapsync.
     """
 
     verb = "sync"
@@ -210,6 +249,7 @@ class SyncReport(Report):
     unchanged: bool
     counters: Counters
     seconds: float
+    scrub: Scrubbed | None = None
 
 
 class SendReport(Report):
@@ -474,12 +514,28 @@ class VersionsReport(Report):
     diff: str | None = None
 
 
+class Mended(Record):
+    """What a standby that was mended had before: the first of its `difference_count` differences.
+
+    `changes` and `data_bytes` came from the primary. What was changed by hand is in `set_aside`.
+    """
+
+    difference_count: int
+    differences: tuple[Difference, ...]
+    changes: Changes
+    data_bytes: int
+    losses: tuple[Loss, ...]
+    set_aside: Snapshot | None
+    recovered: tuple[str, ...]
+
+
 class VerifyReport(Report):
     """What comparing two trees by content and metadata found.
 
     `differences` holds the first 1,000 of `difference_count`. `mode` is full, quick or sample, `seed` that of
     the sample. Of the files that look the same `read_entries` were read on both sides, and `bytes` found
     equal. The content of `unproven` files, of `unproven_bytes`, was neither read nor proven by where it lies.
+    With `repair` all this is what is so after it, and `mended` what was before.
     """
 
     verb = "verify"
@@ -497,6 +553,7 @@ class VerifyReport(Report):
     differences: tuple[Difference, ...]
     notes: tuple[str, ...]
     seconds: float
+    mended: Mended | None = None
 
 
 class InitReport(Report):
@@ -634,7 +691,7 @@ class JobRun(Record):
     """What came of one job: `outcome` is done, failed or waiting (not due before `due`).
 
     `exit_code` is that of its round, and `advice` goes with `error`; `snapshot`, `data_bytes`, `unchanged`
-    and `losses` are of a good one.
+    and `losses` are of a good one. One that found `differences` is done, with exit code 4.
     """
 
     job: str
@@ -651,6 +708,7 @@ class JobRun(Record):
     error: str | None = None
     advice: str = ""
     losses: tuple[Loss, ...] = ()
+    differences: int = 0
 
 
 class RunReport(Report):

@@ -9,7 +9,16 @@ from enum import IntEnum
 from snapsync import _native, render, state
 from snapsync.config import Config, Job, is_remote
 from snapsync.errors import SnapsyncError, describe
-from snapsync.reports import JobStatus, Lag, ListReport, Loss, Snapshot, StatusReport
+from snapsync.reports import (
+    JobStatus,
+    Lag,
+    ListReport,
+    Loss,
+    ScrubStatus,
+    Snapshot,
+    Standby,
+    StatusReport,
+)
 
 
 class Verdict(IntEnum):
@@ -32,10 +41,34 @@ def volume(path: str, now: datetime) -> StatusReport:
         return replace(report, lags=(own,))
     snapshots = _line(path)
     lags = [
-        _since(standby.path, path, standby.path, standby.snapshot, standby.at, snapshots, now)
+        _with_scrub(
+            _since(standby.path, path, standby.path, standby.snapshot, standby.at, snapshots, now), standby
+        )
         for standby in report.standbys
     ]
     return replace(report, lags=tuple(lags))
+
+
+def _with_scrub(lag: Lag, standby: Standby) -> Lag:
+    """With what was read again of a standby, and with its trouble."""
+    return replace(lag, scrub=standby.scrub, problem=_differs(standby.scrub))
+
+
+def _differs(scrub: ScrubStatus | None) -> str | None:
+    if scrub is None or not scrub.pending:
+        return None
+    files = render.count(len(scrub.pending), "file differs", "files differ")
+    return f"{files} from the primary's until the next round, such as {scrub.pending[0]}"
+
+
+def _scrub_of(job: Job, source: StatusReport, target: StatusReport | None) -> ScrubStatus | None:
+    """What the primary of a job knows of scrubs of its standby."""
+    here = [
+        standby
+        for standby in source.standbys
+        if (standby.volume == target.volume.id if target else _is_at(standby.path, job.target))
+    ]
+    return max(here, key=lambda standby: standby.at).scrub if here else None
 
 
 def jobs(found: Config, now: datetime) -> list[JobStatus]:
@@ -55,9 +88,11 @@ def _job(job: Job, run: state.Run | None, now: datetime) -> JobStatus:
     if lag.seconds is None and not problems:
         problems.append("no round has ended well yet")
     moved = run.data_bytes if run else None
+    scrub = _scrub_of(job, source, target) if source else None
+    problems += [differs] if (differs := _differs(scrub)) else []
     losses = tuple(Loss(**loss) for loss in run.losses) if run else ()
     lost = sum(loss.count for loss in losses)
-    lag = replace(lag, bytes=moved, problem="; ".join(problems) or None, lost=lost)
+    lag = replace(lag, bytes=moved, problem="; ".join(problems) or None, lost=lost, scrub=scrub)
     good, notes = (run.good, run.notes) if run else (None, ())
     return JobStatus(job.name, source, target, good, lag, tuple(problems), losses, notes)
 

@@ -16,12 +16,12 @@ def duration(text: str) -> int:
 
 
 def rate(text: str) -> int:
-    """The bytes a second that a rate means: 500K, 10M, 1.5G. Raises ValueError for any other text."""
+    """The bytes, or bytes a second, that a text means: 500K, 10M, 1.5G. Raises ValueError for any other."""
     number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
     try:
         bytes_a_second = int(float(number) * 1024 ** ("", "K", "M", "G").index(unit))
     except (ValueError, OverflowError):
         bytes_a_second = 0
     if not 0 < bytes_a_second < 1 << 63:
-        raise ValueError(f"{text!r} is no number of bytes a second")
+        raise ValueError(f"{text!r} is no number of bytes")
     return bytes_a_second

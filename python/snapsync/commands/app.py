@@ -48,6 +48,21 @@ def _bad(option: str, why: str) -> Exception:
     return told(UsageError(message), message, "`snapsync VERB --help` shows what it may be")
 
 
+def scrub_period(text: str) -> int | None:
+    """The seconds in which everything is read again; None for `off`."""
+    try:
+        return None if text == "off" else units.duration(text)
+    except ValueError:
+        raise _bad("--scrub", f"{text!r} is neither a duration, such as 30d, nor `off`") from None
+
+
+def scrub_bytes(text: str) -> int:
+    try:
+        return units.rate(text)
+    except ValueError:
+        raise _bad("--scrub-limit", f"{text!r} is no number of bytes, such as 4G") from None
+
+
 def percent(text: str | None) -> float | None:
     """The number that N% means."""
     if text is None:
@@ -85,6 +100,18 @@ Timeout = Annotated[
         metavar="SECONDS",
         help="Give the other host up when nothing was heard of it for so long.",
     ),
+]
+Scrub = Annotated[
+    str,
+    Option(
+        "--scrub",
+        metavar="PERIOD|off",
+        help="Read a share of what is believed unchanged again, on both sides: all of it in PERIOD.",
+    ),
+]
+ScrubLimit = Annotated[
+    str,
+    Option("--scrub-limit", metavar="SIZE", help="Bytes that a round reads again at most, on each side."),
 ]
 Channels = Annotated[
     int,
@@ -200,6 +227,8 @@ def sync(
         bool,
         Option("--new-standby", help="Begin anew where a standby is known that is not there any more."),
     ] = False,
+    scrub: Scrub = "30d",
+    scrub_limit: ScrubLimit = "4G",
     compress: Compress = "zstd:1",
     bwlimit: BandwidthLimit = None,
     rsh: Rsh = "ssh",
@@ -229,6 +258,9 @@ def sync(
     A standby that is known at TARGET and not there, because its disk is not mounted, is not made anew: the
     round is refused without --new-standby.
 
+    A share of what is believed unchanged is read again on both sides in each round. What differs is named,
+    the round exits with 4, and the next one brings those files again.
+
     With any --keep option, the snapshots on both sides that none of them keeps are deleted after the round,
     but for held ones and bases of standbys, as `snapsync prune` does on one volume.
     """
@@ -257,6 +289,8 @@ def sync(
         discard_drift=discard_drift,
         read_only=read_only,
         new_standby=new_standby,
+        scrub=scrub_period(scrub),
+        scrub_limit=scrub_bytes(scrub_limit),
         compress=compress,
         bwlimit=rate(bwlimit),
         rsh=rsh,
@@ -901,6 +935,7 @@ def inspect(
         "snapsync verify /srv/data@latest /mnt/standby",
         "snapsync verify /srv/data@3 /mnt/standby@3 --json",
         "snapsync verify /srv/data@latest root@backup:/mnt/standby@latest --sample 5%",
+        "snapsync verify --repair /srv/data /mnt/standby",
     )
 )
 def verify(
@@ -921,6 +956,10 @@ def verify(
             "--seed", min=0, max=(1 << 64) - 1, metavar="N", help="With --sample: which; default, the time."
         ),
     ] = None,
+    repair: Annotated[
+        bool, Option("--repair", help="Make B, a standby, what its primary A has in their newest snapshot.")
+    ] = False,
+    discard_drift: DiscardDrift = False,
     rsh: Rsh = "ssh",
     remote_path: RemotePath = "snapsync",
     ssh_options: SshOptions = None,
@@ -938,6 +977,9 @@ def verify(
     at the same time, and only digests travel.
 
     With --quick and --sample metadata is compared in full, and the answer says how much content was not read.
+
+    With --repair B is brought what differs from the newest snapshot that both have, and verified again. What
+    was changed by hand is refused, or with --discard-drift kept as a snapshot. Both are on this machine.
     """
     from snapsync.commands.verify import run
 
@@ -948,6 +990,8 @@ def verify(
         quick=quick,
         sample=percent(sample),
         seed=seed,
+        repair=repair,
+        discard_drift=discard_drift,
         rsh=rsh,
         remote_path=remote_path,
         ssh_options=ssh_options or [],

@@ -53,6 +53,8 @@ def arguments(job: Job) -> list[str]:
     words += ["--check"] if job.check else []
     if job.read_only is not None:
         words.append("--read-only" if job.read_only else "--read-write")
+    words += [f"--scrub={job.scrub}"] if job.scrub else []
+    words += [f"--scrub-limit={job.scrub_limit}"] if job.scrub_limit else []
     words.append(f"--compress={job.compress}")
     words += [f"--bwlimit={job.bwlimit}"] if job.bwlimit else []
     if is_remote(job.source) or is_remote(job.target):
@@ -177,7 +179,9 @@ def _outcome(job: Job, code: int, out: str, err: str, seconds: float) -> JobRun:
     """What a round that ended so came to."""
     where = (job.name, job.source, job.target)
     answer = _answer(out)
-    if code == ExitCode.DONE and "snapshot" in answer:
+    if code in (ExitCode.DONE, ExitCode.INTEGRITY) and "snapshot" in answer:
+        scrub = answer.get("scrub") or {}
+        found = scrub.get("difference_count", 0)
         return JobRun(
             *where,
             "done",
@@ -188,6 +192,8 @@ def _outcome(job: Job, code: int, out: str, err: str, seconds: float) -> JobRun:
             unchanged=answer["unchanged"],
             notes=tuple(answer["recovered"]) + tuple(answer["notes"]),
             losses=tuple(Loss(**loss) for loss in answer["losses"]),
+            differences=found,
+            advice=_differing(scrub) if found else "",
         )
     error = answer.get("error", {})
     last_words = err.strip().splitlines()[-1:] or [f"its process ended with {code}, and no word"]
@@ -195,6 +201,13 @@ def _outcome(job: Job, code: int, out: str, err: str, seconds: float) -> JobRun:
     # A signal that killed it is no exit code.
     code = code if code > 0 else ExitCode.FAILED
     return JobRun(*where, "failed", code, seconds, error=message, advice=error.get("advice", ""))
+
+
+def _differing(scrub: dict[str, Any]) -> str:
+    """What a round that is done found to differ."""
+    files = render.count(scrub["difference_count"], "file is", "files are")
+    shown = ", ".join(render.name(unlike["path"]) for unlike in scrub["differences"][:3])
+    return f"{files} not the same on both sides, and travel again with the next round: {shown}"
 
 
 def _answer(out: str) -> dict[str, Any]:
@@ -220,6 +233,7 @@ def _told(outcome: JobRun) -> Iterator[str]:
     yield from (line.strip() for line in render.losses(outcome.losses))
     if outcome.error is not None:
         yield outcome.error
+    if outcome.advice:
         yield from outcome.advice.splitlines()
 
 
@@ -234,5 +248,8 @@ def _line(job: JobRun) -> str:
     if job.error is not None:
         return f"failed with exit code {job.exit_code}"
     moved = "nothing changed" if job.unchanged else f"moved {render.size(job.data_bytes or 0)}"
+    differ = f", {render.count(job.differences, 'file differs', 'files differ')}" if job.differences else ""
     lost = f", with losses in {render.entries(sum(loss.count for loss in job.losses))}" if job.losses else ""
-    return f"snapshot {render.name(job.snapshot or '')}, {moved}, in {render.seconds(job.seconds)}{lost}"
+    return (
+        f"snapshot {render.name(job.snapshot or '')}, {moved}{differ}, in {render.seconds(job.seconds)}{lost}"
+    )

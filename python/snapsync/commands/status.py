@@ -8,7 +8,7 @@ from snapsync import config as configuration
 from snapsync import render, standing, state
 from snapsync.errors import ExitCode, SnapsyncError, describe, told
 from snapsync.output import Output, print_failure
-from snapsync.reports import JobsReport, JobStatus, Lag, Standby, StatusReport
+from snapsync.reports import JobsReport, JobStatus, Lag, ScrubStatus, Standby, StatusReport
 from snapsync.standing import Verdict
 
 
@@ -111,6 +111,8 @@ def _lines(report: StatusReport) -> Iterator[str]:
         yield "  busy       another command holds the volume"
     for standby in report.standbys:
         yield f"  standby    {_standby(standby)}"
+        if standby.scrub:
+            yield f"  scrub      {_scrub(standby.scrub)}"
     for hold in report.holds:
         if hold.standby is None:
             yield f"  held       {render.name(hold.name)}, {render.hold(hold)}"
@@ -128,6 +130,18 @@ def _unfinished(report: StatusReport) -> str:
     left = f"{report.unfinished.phase} of snapshot {report.unfinished.snapshot}"
     back = ", `snapsync recover --back` takes it back" if report.unfinished.can_go_back else ""
     return f"{render.name(left)}; the next sync or `snapsync recover` finishes or discards it{back}"
+
+
+def _scrub(scrub: ScrubStatus) -> str:
+    words = f"everything read since {render.moment(scrub.all_since)}"
+    if scrub.bytes:
+        words += f", {render.size(scrub.bytes)} again so far"
+    if scrub.differences:
+        words += f"; {render.count(scrub.differences, 'file')} differed"
+    if scrub.pending:
+        shown = ", ".join(map(render.name, scrub.pending[:3]))
+        words += f", {len(scrub.pending):,} until the next round: {shown}"
+    return words
 
 
 def _standby(standby: Standby) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from snapsync import api, render
 from snapsync.errors import ExitCode, UsageError, told
 from snapsync.output import Output
-from snapsync.reports import SyncReport
+from snapsync.reports import Scrubbed, SyncReport
 from snapsync.shell import words
 
 
@@ -26,6 +26,8 @@ def run(
     discard_drift: bool,
     read_only: bool | None,
     new_standby: bool,
+    scrub: int | None,
+    scrub_limit: int,
     compress: str,
     bwlimit: int | None,
     rsh: str,
@@ -51,6 +53,8 @@ def run(
             discard_drift=discard_drift,
             read_only=read_only,
             new_standby=new_standby,
+            scrub=scrub,
+            scrub_limit=scrub_limit,
             compress=compress,
             bwlimit=bwlimit,
             rsh=words(rsh),
@@ -68,7 +72,8 @@ def run(
     if report.set_aside:
         output.note(f"what was changed by hand is kept as {render.snapshot(report.set_aside)}")
     output.summary(report, summary(report))
-    return ExitCode.DONE
+    differs = report.scrub and report.scrub.difference_count
+    return ExitCode.INTEGRITY if differs else ExitCode.DONE
 
 
 def _read(file: str) -> list[str]:
@@ -104,3 +109,21 @@ def summary(report: SyncReport) -> Iterator[str]:
     if report.pruned:
         yield f"  pruned {', '.join(map(render.snapshot, report.pruned))}"
     yield from render.losses(report.losses)
+    if report.scrub:
+        yield from scrubbed(report.scrub)
+
+
+def scrubbed(scrub: Scrubbed) -> Iterator[str]:
+    """What was read again, what differs, and what becomes of it."""
+    if scrub.mended:
+        yield f"  brought {render.count(scrub.mended, 'file')} again that were found to differ"
+    if scrub.files:
+        yield f"  read {render.count(scrub.files, 'file')} again on both sides, {render.size(scrub.bytes)}"
+    for unlike in scrub.differences:
+        yield f"  differs: {render.name(unlike.path)}: {render.name(unlike.what)}"
+    unnamed = scrub.difference_count - len(scrub.differences)
+    if unnamed:
+        yield f"  ... and {render.count(unnamed, 'file')} more"
+    if scrub.difference_count:
+        found = render.count(scrub.difference_count, "file is", "files are")
+        yield f"  {found} not the same on both sides: the next round brings them again"

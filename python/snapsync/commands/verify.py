@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from snapsync import api, render
 from snapsync.errors import ExitCode
 from snapsync.output import Output
-from snapsync.reports import Difference, VerifyReport
+from snapsync.reports import Difference, Mended, VerifyReport
 from snapsync.shell import words
 
 
@@ -17,6 +17,8 @@ def run(
     quick: bool,
     sample: float | None,
     seed: int | None,
+    repair: bool,
+    discard_drift: bool,
     rsh: str,
     remote_path: str,
     ssh_options: Sequence[str],
@@ -30,6 +32,8 @@ def run(
             quick=quick,
             sample=sample,
             seed=seed,
+            repair=repair,
+            discard_drift=discard_drift,
             rsh=words(rsh),
             remote_path=remote_path,
             ssh_options=ssh_options,
@@ -39,6 +43,11 @@ def run(
         )
     for note in report.notes:
         output.note(note)
+    if report.mended:
+        for recovered in report.mended.recovered:
+            output.note(f"healed: {recovered}")
+        if report.mended.set_aside:
+            output.note(f"what was changed by hand is kept as {render.snapshot(report.mended.set_aside)}")
     output.summary(report, summary(report))
     return ExitCode.DONE if report.equal else ExitCode.INTEGRITY
 
@@ -48,6 +57,8 @@ def summary(report: VerifyReport) -> Iterator[str]:
     sides = f"{render.name(report.a)} and {render.name(report.b)}"
     read = f", {render.size(report.bytes)}" if report.mode != "quick" else ""
     checked = f"{render.entries(report.entries)}{read}, in {render.seconds(report.seconds)}"
+    if report.mended and report.mended.difference_count:
+        yield from _mended(report.mended)
     yield from map(_line, report.differences)
     unnamed = report.difference_count - len(report.differences)
     if unnamed:
@@ -61,6 +72,15 @@ def summary(report: VerifyReport) -> Iterator[str]:
         yield f"equal: {sides} hold the same, by content and metadata ({checked})"
     if report.unproven:
         yield f"  {_unread(report)}"
+
+
+def _mended(mended: Mended) -> Iterator[str]:
+    yield from (f"mended: {_line(difference)}" for difference in mended.differences)
+    unnamed = mended.difference_count - len(mended.differences)
+    if unnamed:
+        yield f"mended: ... and {unnamed:,} more"
+    yield f"  {render.changes(mended.changes)}; moved {render.size(mended.data_bytes)}"
+    yield from render.losses(mended.losses)
 
 
 def _unread(report: VerifyReport) -> str:

@@ -9,7 +9,7 @@ use pair::{Pair, Pairs, Row};
 use rayon::prelude::*;
 use share::{Fresh, Shares};
 use snapsync_model::{Change, Counters, Inode, Link, Monitor, Result, Side, locked};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Mutex;
 
 /// What proves, without opening it, that an inode is the same on both sides.
@@ -32,7 +32,8 @@ const TICK: i64 = 100_000_000;
 const CHUNK: usize = 1024;
 
 /// Calls `emit` with every change from `base` to `target`, in order. Without a base everything is created.
-/// The changes do not depend on the number of threads.
+/// The changes do not depend on the number of threads. Of files in `again` everything is a change: what the receiver has
+/// of them is not to be believed.
 ///
 /// Returns, in order, a row for each inode that others refer to, files that clones come from and directories: those that
 /// have no change of their own are to be put between the others, so that every reference has a place.
@@ -40,15 +41,17 @@ pub fn changes(
     base: Option<&dyn Side>,
     target: &dyn Side,
     trust: Trust,
+    again: &BTreeSet<u64>,
     monitor: &Monitor,
     emit: &mut dyn FnMut(Change) -> Result<()>,
 ) -> Result<Vec<Change>> {
     let parents = Parents::find(base, target)?;
-    let shares = Shares::new(base, target);
+    let shares = Shares::new(base, target, again);
     let look = pair::Look {
         base,
         target,
         trust,
+        again,
         shares,
         replaced: &parents.replaced,
         places: Mutex::default(),
@@ -64,7 +67,7 @@ pub fn changes(
             rows_read += u64::from(pair.base.is_some()) + u64::from(pair.target.is_some());
             let anchor = parents.anchors.contains(&pair.ino());
             let moved = parents.took(links(pair.target.as_ref()));
-            if anchor || moved || !look.is_plainly_same(&pair) {
+            if anchor || moved || !look.is_plainly_same(&pair) || again.contains(&pair.ino()) {
                 chunk.push((pair, anchor));
             }
         }

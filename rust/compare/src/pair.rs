@@ -10,6 +10,8 @@ use std::collections::{BTreeSet, HashSet};
 use std::iter::Peekable;
 use std::sync::Mutex;
 
+/// The disk does not give what is there.
+const EIO: i32 = 5;
 /// `FS_NOCOW_FL`.
 const NOCOW: u32 = 0x0080_0000;
 
@@ -96,6 +98,8 @@ pub(crate) struct Look<'a> {
     pub(crate) base: Option<&'a dyn Side>,
     pub(crate) target: &'a dyn Side,
     pub(crate) trust: Trust,
+    /// Files of which everything is a change.
+    pub(crate) again: &'a BTreeSet<u64>,
     pub(crate) shares: Shares<'a>,
     pub(crate) replaced: &'a HashSet<u64>,
     /// Directories that must have a row, as was found while others were made.
@@ -184,6 +188,31 @@ impl Look<'_> {
             extents,
         };
         Ok(Row { change, layout })
+    }
+
+    fn is_again(&self, inode: &Inode) -> bool {
+        inode.kind == Kind::File && self.again.contains(&inode.ino)
+    }
+
+    /// Everything of a file that the receiver has, and is not to believe.
+    fn all(&self, inode: &Inode) -> Result<(Vec<Extent>, Option<Layout>)> {
+        let file = self.target.open(inode)?;
+        let layout = self.target.layout(inode, &file)?;
+        let op = |kind| match kind {
+            SegmentKind::Data => Op::Data,
+            SegmentKind::Hole => Op::Hole,
+            SegmentKind::Unwritten => Op::Unwritten,
+        };
+        let mut extents: Vec<Extent> = Vec::new();
+        for segment in layout.segments() {
+            match extents.last_mut() {
+                Some(last) if last.op == op(segment.kind) && last.offset + last.length == segment.offset => {
+                    last.length += segment.length;
+                }
+                _ => extents.push(data::extent(segment.offset, segment.length, op(segment.kind))),
+            }
+        }
+        Ok((extents, self.with_addresses(layout)))
     }
 
     /// Everything of a new file but its holes.
@@ -282,6 +311,9 @@ impl Look<'_> {
         old: &Details,
         new: &Details,
     ) -> Result<(Vec<Extent>, Option<Layout>)> {
+        if self.is_again(target) {
+            return self.all(target);
+        }
         let same_object = base.object == target.object && base.object != 0;
         if self.trust == Trust::Objects && same_object && old.unwritten == new.unwritten {
             return Ok((Vec::new(), None));
@@ -300,7 +332,12 @@ impl Look<'_> {
             own: Own::new(base.ino, &from_layout),
             monitor: self.monitor,
         }
-        .differences(show.as_path())?;
+        .differences(show.as_path());
+        let extents = match extents {
+            // What the base has there cannot be read; if the target cannot, that is told when its data is.
+            Err(e) if e.errno() == Some(EIO) => return self.all(target),
+            other => other?,
+        };
         Ok((extents, self.with_addresses(to_layout)))
     }
 }

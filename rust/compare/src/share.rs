@@ -66,6 +66,8 @@ pub(crate) struct Piece {
 /// Looks data up in the base. What it finds does not depend on what was looked up before.
 pub(crate) struct Shares<'a> {
     base: Option<&'a dyn Side>,
+    /// Inodes from which nothing is taken.
+    but: BTreeSet<u64>,
     files: Mutex<HashMap<u64, Arc<Index>>>,
     /// Of every file of the base, for a side that cannot tell who holds an address.
     whole: OnceLock<Index>,
@@ -74,14 +76,21 @@ pub(crate) struct Shares<'a> {
 }
 
 impl<'a> Shares<'a> {
-    pub(crate) fn new(base: Option<&'a dyn Side>, target: &dyn Side) -> Shares<'a> {
+    pub(crate) fn new(base: Option<&'a dyn Side>, target: &dyn Side, but: &BTreeSet<u64>) -> Shares<'a> {
         let base = base.filter(|base| base.space().is_some() && base.space() == target.space());
-        Shares { base, files: Mutex::default(), whole: OnceLock::new(), used: Mutex::default() }
+        Shares {
+            base,
+            but: but.clone(),
+            files: Mutex::default(),
+            whole: OnceLock::new(),
+            used: Mutex::default(),
+        }
     }
 
     #[cfg(test)]
     pub(crate) fn none() -> Shares<'static> {
-        Shares { base: None, files: Mutex::default(), whole: OnceLock::new(), used: Mutex::default() }
+        let (files, whole, used) = (Mutex::default(), OnceLock::new(), Mutex::default());
+        Shares { base: None, but: BTreeSet::new(), files, whole, used }
     }
 
     pub(crate) fn used(&self) -> BTreeSet<u64> {
@@ -106,6 +115,7 @@ impl<'a> Shares<'a> {
                 None => self.elsewhere(base, address, u64::MAX)?,
             };
             let (length, source) = match run {
+                Run::Known { ino, length, .. } if self.but.contains(&ino) => (length, None),
                 Run::Known { ino, offset, length } => {
                     locked(&self.used).insert(ino);
                     (length, Some(Source { end: End::Base, ino, offset }))

@@ -64,6 +64,12 @@ impl Attending<'_, '_, '_> {
                 self.has_committed = true;
                 self.wire.tell(&Answer::Committed { snapshot, notes: self.monitor.take_notes() })?;
             }
+            Ask::Scrub { pieces } => {
+                self.monitor.start(Stage::Scrub, 0);
+                // What it would do meanwhile is done at the other end.
+                let seen = self.standby.scrub(&pieces, &mut || Ok(()))?;
+                self.wire.tell(&Answer::Scrubbed(seen))?;
+            }
             Ask::Prune { keep, needed } => {
                 let pruned = self.may_prune(keep).and_then(|keep| self.standby.prune(&keep, &needed));
                 let answer = match pruned {

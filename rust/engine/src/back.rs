@@ -26,7 +26,19 @@ pub(crate) struct Turn<'a> {
 
 /// The caller holds the lock.
 pub(crate) fn turn(volume: &mut Volume, turn: &Turn<'_>, monitor: &Monitor) -> Result<Turned> {
-    let result = attempt(volume, turn, monitor);
+    monitor.start(Stage::Compare, 0);
+    let sides = Sides::between(volume, turn.base, turn.to, monitor)?;
+    turn_between(volume, &sides, turn, monitor)
+}
+
+/// The same, where what the tree holds and is to hold is told by other means than two snapshots of the volume.
+pub(crate) fn turn_between(
+    volume: &mut Volume,
+    sides: &Sides,
+    turn: &Turn<'_>,
+    monitor: &Monitor,
+) -> Result<Turned> {
+    let result = attempt(volume, sides, turn, monitor);
     if result.is_err()
         && let Ok(Some(journal)) = Journal::load(&volume.store())
         && journal.phase == Phase::Staging
@@ -37,10 +49,8 @@ pub(crate) fn turn(volume: &mut Volume, turn: &Turn<'_>, monitor: &Monitor) -> R
     result
 }
 
-fn attempt(volume: &mut Volume, turn: &Turn<'_>, monitor: &Monitor) -> Result<Turned> {
+fn attempt(volume: &mut Volume, sides: &Sides, turn: &Turn<'_>, monitor: &Monitor) -> Result<Turned> {
     let Turn { base, to, result, strict } = *turn;
-    monitor.start(Stage::Compare, 0);
-    let sides = Sides::between(volume, base, to, monitor)?;
     let outgoing = Outgoing::make(volume)?;
     let manifest = outgoing.manifest();
     let counts = sides.write_manifest(&manifest, &header(volume, Some(base), result), monitor)?;

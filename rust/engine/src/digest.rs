@@ -17,10 +17,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub(crate) const BATCH: usize = 4096;
 pub(crate) const READ: usize = 1 << 18;
 /// Content is hashed in chunks of so many bytes.
-const CHUNK: u64 = 64 << 10;
+pub(crate) const CHUNK: u64 = 64 << 10;
 static ZEROS: [u8; CHUNK as usize] = [0; CHUNK as usize];
 
 pub(crate) type Digest = [u8; 32];
+/// In the place of the digest of what the disk does not give: it is like nothing, itself included.
+pub(crate) const UNREADABLE: Digest = [0; 32];
 
 /// Which files are read. Both sides choose the same ones, as they go by nothing but the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,12 +84,16 @@ impl Reading {
                 Reading::All => true,
                 Reading::Nothing => false,
                 Reading::Share { seed, width } => {
-                    let hash = blake3::hash(path.as_bytes());
-                    let place = u64::from_le_bytes(std::array::from_fn(|at| hash.as_bytes()[at]));
-                    place.wrapping_sub(seed.wrapping_mul(STEP)) <= width
+                    place_of(path).wrapping_sub(seed.wrapping_mul(STEP)) <= width
                 }
             }
     }
+}
+
+/// Where a path is on the circle.
+pub(crate) fn place_of(path: &RelPath) -> u64 {
+    let hash = blake3::hash(path.as_bytes());
+    u64::from_le_bytes(std::array::from_fn(|at| hash.as_bytes()[at]))
 }
 
 /// One name of a tree.
@@ -165,7 +171,8 @@ impl<'a> Listing<'a> {
             xattrs.into_iter().map(|xattr| (xattr.name, blake3::hash(&xattr.value).into())).collect();
         let content = match inode.kind {
             Kind::File if reading.wants(path, attributes.size) => {
-                Some(content(&self.side.open(inode)?, path.as_path(), attributes.size, monitor)?)
+                let range = Range { offset: 0, length: attributes.size };
+                Some(content(&self.side.open(inode)?, path.as_path(), range, monitor).or_else(unreadable)?)
             }
             _ => None,
         };
@@ -173,12 +180,17 @@ impl<'a> Listing<'a> {
     }
 }
 
-/// The digest of what a file holds: of each chunk that is not all zeros, its offset and its bytes. So holes need not be
+/// That a disk fails is what a comparison is to find, and no reason to end it.
+fn unreadable(error: Error) -> Result<Digest> {
+    if error.errno() == Some(rustix::io::Errno::IO.raw_os_error()) { Ok(UNREADABLE) } else { Err(error) }
+}
+
+/// The digest of what a file holds in a range that begins with a chunk: of each chunk that is not all zeros, its offset and its bytes. So holes need not be
 /// read, and where they lie makes no difference.
-pub(crate) fn content(file: &File, path: &Path, size: u64, monitor: &Monitor) -> Result<Digest> {
+pub(crate) fn content(file: &File, path: &Path, range: Range, monitor: &Monitor) -> Result<Digest> {
     let mut hasher = blake3::Hasher::new();
-    let mut bytes = vec![0; READ.min(size as usize)];
-    for run in Runs::of(file, size) {
+    let mut bytes = vec![0; READ.min(range.length as usize)];
+    for run in Runs::of(file, range) {
         monitor.check()?;
         let run = run.context("read", path)?;
         let bytes = &mut bytes[..run.length as usize];
@@ -188,7 +200,7 @@ pub(crate) fn content(file: &File, path: &Path, size: u64, monitor: &Monitor) ->
             hasher.update(&at.to_le_bytes()).update(chunk);
         }
     }
-    if file.metadata().context("read the size of", path)?.len() < size {
+    if file.metadata().context("read the size of", path)?.len() < range.end() {
         // What was cut off would pass for zeros.
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof)).context("read", path);
     }
@@ -204,8 +216,8 @@ pub(crate) struct Runs<'a> {
 }
 
 impl<'a> Runs<'a> {
-    pub(crate) fn of(file: &'a File, size: u64) -> Runs<'a> {
-        Runs { file, size, at: 0, end: 0 }
+    pub(crate) fn of(file: &'a File, range: Range) -> Runs<'a> {
+        Runs { file, size: range.end(), at: range.offset, end: 0 }
     }
 }
 

@@ -6,6 +6,7 @@ use crate::digest::Reading;
 use crate::receive::BUFFER;
 use crate::retention::Keep;
 use crate::roles::{Deed, Outcome};
+use crate::scrub::{Piece, Seen};
 use crate::standby::{Begun, Looked, State};
 use crate::{Care, Options, Travel};
 use serde::de::DeserializeOwned;
@@ -79,6 +80,10 @@ pub(crate) enum Ask {
         has_manifest: bool,
     },
     Commit,
+    /// Bytes of files that the standby has, once it is open.
+    Scrub {
+        pieces: Vec<Piece>,
+    },
     Prune {
         keep: Keep,
         needed: Vec<Uuid>,
@@ -103,6 +108,8 @@ pub(crate) enum Answer {
         snapshot: Box<SnapshotInfo>,
         notes: Vec<String>,
     },
+    /// One for each piece.
+    Scrubbed(Vec<Seen>),
     Pruned(Vec<SnapshotInfo>),
     /// All of them stay, and why.
     Unpruned(Failure),

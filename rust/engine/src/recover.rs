@@ -191,10 +191,10 @@ fn has_snapshot(volume: &Volume, id: Uuid) -> bool {
     volume.snapshots().is_ok_and(|snapshots| snapshots.iter().any(|s| s.id == id))
 }
 
-/// Where the tree went back to a snapshot from one that was kept aside, it is taken again.
+/// Where the tree went back to a snapshot from one that was kept aside, or was mended, it is taken again.
 fn went_back(volume: &mut Volume, to: &SnapshotInfo, from: Option<Uuid>, monitor: &Monitor) -> Result<()> {
-    let is_aside = volume.snapshots()?.iter().any(|s| Some(s.id) == from && s.aside);
-    let (true, Some(from)) = (is_aside, from) else { return Ok(()) };
+    let is_other = volume.snapshots()?.iter().any(|s| Some(s.id) == from && (s.aside || s.id == to.id));
+    let (true, Some(from)) = (is_other, from) else { return Ok(()) };
     let delta = match volume.info().provider {
         Provider::Btrfs => Err("its snapshots are no tables"),
         Provider::Pool => how(volume, to, from)?,

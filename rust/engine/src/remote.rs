@@ -6,6 +6,7 @@ use crate::protocol::{Answer, Ask, Request, Wire};
 use crate::report::Synced;
 use crate::retention::Keep;
 use crate::roles::{Deed, Outcome};
+use crate::scrub::{Piece, Seen};
 use crate::standby::{
     Begun, Data, Local, Looked, Offer, Opening, Pending, StandbyEnd, State, hex, is_cut, with_data, workers,
 };
@@ -499,6 +500,15 @@ impl StandbyEnd for Remote<'_, '_> {
                 notes.into_iter().for_each(|note| self.monitor.note(note));
                 Ok(*snapshot)
             }
+            _ => Err(out_of_turn(self.wire)),
+        }
+    }
+
+    fn scrub(&mut self, pieces: &[Piece], meanwhile: &mut dyn FnMut() -> Result<()>) -> Result<Vec<Seen>> {
+        self.wire.tell(&Ask::Scrub { pieces: pieces.to_vec() })?;
+        meanwhile()?;
+        match self.wire.hear_answer()? {
+            Answer::Scrubbed(seen) if seen.len() == pieces.len() => Ok(seen),
             _ => Err(out_of_turn(self.wire)),
         }
     }

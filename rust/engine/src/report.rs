@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use snapsync_apply::Loss;
 use snapsync_model::{Counters, Counts, SnapshotInfo, VolumeInfo, path_as_json};
 use snapsync_snapshot::CloneRecord;
-use snapsync_snapshot::Replaced;
+use snapsync_snapshot::{Replaced, Scrub};
 use std::path::PathBuf;
 use uuid::Uuid;
 
@@ -31,9 +31,66 @@ pub struct Synced {
     /// Changes by hand to the standby, which were kept as this snapshot.
     pub set_aside: Option<SnapshotInfo>,
     pub pruned: Vec<SnapshotInfo>,
+    pub scrub: Scrubbed,
     pub unchanged: bool,
     pub counters: Counters,
     pub seconds: f64,
+}
+
+/// What a round has read again of what both sides have in common, and what it brought again.
+#[derive(Debug, Default, Serialize)]
+pub struct Scrubbed {
+    pub files: u64,
+    /// On each side.
+    pub bytes: u64,
+    /// Files that earlier rounds found to differ, and this one brought again.
+    pub mended: u64,
+    pub difference_count: u64,
+    /// Some of them.
+    pub differences: Vec<Unlike>,
+    /// Everything was read since then: RFC 3339.
+    pub all_since: Option<String>,
+}
+
+impl Scrubbed {
+    pub(crate) fn at(mut self, state: &Scrub) -> Scrubbed {
+        self.all_since = Some(moment(state.all_since()));
+        self
+    }
+}
+
+/// A file that is not the same on both sides, and what is wrong with it.
+#[derive(Debug, Serialize)]
+pub struct Unlike {
+    pub path: String,
+    pub what: String,
+}
+
+/// A standby's scrubs, as its primary knows them.
+#[derive(Debug, Serialize)]
+pub struct ScrubStatus {
+    pub files: u64,
+    pub bytes: u64,
+    pub differences: u64,
+    /// Paths that the next round brings again.
+    pub pending: Vec<String>,
+    pub all_since: String,
+}
+
+impl ScrubStatus {
+    pub(crate) fn of(state: &Scrub) -> ScrubStatus {
+        ScrubStatus {
+            files: state.files,
+            bytes: state.bytes,
+            differences: state.differences,
+            pending: state.pending.values().cloned().collect(),
+            all_since: moment(state.all_since()),
+        }
+    }
+}
+
+fn moment(seconds: u64) -> String {
+    jiff::Timestamp::from_second(seconds as i64).unwrap_or_default().to_string()
 }
 
 #[derive(Debug, Serialize)]
@@ -364,8 +421,23 @@ pub struct Verified {
     pub unproven_bytes: u64,
     pub difference_count: u64,
     pub differences: Vec<Difference>,
+    /// What a standby that was to be mended had before; None where none was.
+    pub mended: Option<Mended>,
     pub notes: Vec<String>,
     pub seconds: f64,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub struct Mended {
+    /// Before.
+    pub difference_count: u64,
+    pub differences: Vec<Difference>,
+    pub changes: Changes,
+    pub data_bytes: u64,
+    pub losses: Vec<Loss>,
+    /// Changes by hand, which were kept as this snapshot.
+    pub set_aside: Option<SnapshotInfo>,
+    pub recovered: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -396,6 +468,8 @@ pub struct StandbyStatus {
     pub at: String,
     /// Snapshots that the primary has taken since.
     pub lag: u64,
+    /// None where no round has told yet.
+    pub scrub: Option<ScrubStatus>,
 }
 
 #[derive(Debug, Serialize)]

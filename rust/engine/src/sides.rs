@@ -1,12 +1,14 @@
 //! The two sides of a comparison, opened in the way that costs least, and what is proven by how they were opened.
 
 use crate::place::{Opened, Place};
+use crate::widened::Widened;
 use snapsync_compare::{Trust, changes};
 use snapsync_manifest::{Header, ManifestReader, ManifestWriter};
 use snapsync_model::{Change, Context, Counts, Error, Monitor, Provider, Result, Side, SnapshotInfo, Subset};
 use snapsync_snapshot::Volume;
 use snapsync_sys::{Root, btrfs};
 use snapsync_walk::{Tree, candidates, relabel_by_path};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// A directory, and the part of it that counts.
@@ -18,6 +20,8 @@ pub(crate) struct Sides {
     trust: Trust,
     /// The target lists all its inodes, not only those that may differ.
     pub(crate) target_is_whole: bool,
+    /// Files that travel whole, whether they differ or not.
+    again: BTreeSet<u64>,
 }
 
 impl Sides {
@@ -61,6 +65,7 @@ impl Sides {
                 target: Box::new(target),
                 trust: Trust::Objects,
                 target_is_whole: false,
+                again: BTreeSet::new(),
             }));
         }
         let (Some(from), Some(to)) = (volume.tree_of(base), volume.tree_of(target)) else { return Ok(None) };
@@ -78,7 +83,14 @@ impl Sides {
             target: volume.open_snapshot(target, monitor)?,
             trust: trust(volume, base)?,
             target_is_whole: true,
+            again: BTreeSet::new(),
         })
+    }
+
+    /// The same, but files of which everything travels, whether they differ or not.
+    pub(crate) fn with_all_of(self, again: &BTreeSet<u64>) -> Result<Sides> {
+        let base = self.base.map(|base| Widened::by(base, again)).transpose()?;
+        Ok(Sides { base, target: Widened::by(self.target, again)?, again: again.clone(), ..self })
     }
 
     /// What people have named.
@@ -101,7 +113,7 @@ impl Sides {
         if trust == Trust::Nothing && !comparable {
             monitor.note("every file is read on both sides: they are not snapshots that share blocks");
         }
-        Ok(Sides { base: Some(base), target, trust, target_is_whole: true })
+        Ok(Sides { base: Some(base), target, trust, target_is_whole: true, again: BTreeSet::new() })
     }
 
     /// All of one, with nothing to compare it to.
@@ -111,7 +123,7 @@ impl Sides {
     }
 
     pub(crate) fn of_side(target: Box<dyn Side>) -> Sides {
-        Sides { base: None, target, trust: Trust::Nothing, target_is_whole: true }
+        Sides { base: None, target, trust: Trust::Nothing, target_is_whole: true, again: BTreeSet::new() }
     }
 
     /// Whatever is found may differ, so nothing is trusted.
@@ -126,13 +138,15 @@ impl Sides {
             target: Box::new(new),
             trust: Trust::Nothing,
             target_is_whole: false,
+            again: BTreeSet::new(),
         }))
     }
 
     pub(crate) fn write_manifest(&self, path: &Path, header: &Header, monitor: &Monitor) -> Result<Counts> {
         let mut writer = ManifestWriter::create(path, header)?;
         let write = &mut |change: Change| writer.write(&change);
-        let references = changes(self.base.as_deref(), &*self.target, self.trust, monitor, write)?;
+        let references =
+            changes(self.base.as_deref(), &*self.target, self.trust, &self.again, monitor, write)?;
         let counts = writer.finish(path)?;
         if references.is_empty() { Ok(counts) } else { insert(path, header, references) }
     }

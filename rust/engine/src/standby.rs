@@ -6,6 +6,7 @@ use crate::drift;
 use crate::place::{self, Target};
 use crate::recover::{can_go_on, finish, give_up, recover};
 use crate::retention::{self, Keep};
+use crate::scrub::{self, Piece, Seen};
 use serde::{Deserialize, Serialize};
 use snapsync_apply::{Incoming, Journal, Loss, Phase, is_intact};
 use snapsync_manifest::{ManifestReader, Rows};
@@ -121,6 +122,8 @@ pub(crate) trait StandbyEnd {
     fn transfer(&mut self, data: Data<'_>) -> Result<Sent>;
     /// Applies what is staged, and takes the standby's snapshot.
     fn commit(&mut self) -> Result<SnapshotInfo>;
+    /// What it has of some files, while the primary looks at its own.
+    fn scrub(&mut self, pieces: &[Piece], meanwhile: &mut dyn FnMut() -> Result<()>) -> Result<Vec<Seen>>;
     /// Deletes all but what is to be kept, and what is `needed`.
     fn prune(&mut self, keep: &Keep, needed: &[Uuid]) -> Result<Vec<SnapshotInfo>>;
     /// After a failure: whether it may still make this snapshot without the primary, or go on with it.
@@ -398,6 +401,12 @@ impl StandbyEnd for Local<'_> {
         }
         volume.seal()?;
         Ok(taken)
+    }
+
+    fn scrub(&mut self, pieces: &[Piece], meanwhile: &mut dyn FnMut() -> Result<()>) -> Result<Vec<Seen>> {
+        meanwhile()?;
+        let monitor = self.monitor;
+        scrub::read(self.volume()?, pieces, monitor)
     }
 
     fn prune(&mut self, keep: &Keep, needed: &[Uuid]) -> Result<Vec<SnapshotInfo>> {

@@ -4,8 +4,9 @@ use crate::known;
 use crate::place;
 use crate::recover::recover;
 use crate::remote::{Address, pull, push};
-use crate::report::Synced;
+use crate::report::{Scrubbed, Synced};
 use crate::retention::{self, Keep};
+use crate::scrub::{self, Scrubbing};
 use crate::sides::Sides;
 use crate::standby::{Begun, Data, Local, Looked, Made, Offer, Opening, StandbyEnd, State};
 use crate::subset;
@@ -17,8 +18,9 @@ use snapsync_manifest::Header as ManifestHeader;
 use snapsync_model::{
     Context, Counters, Counts, Error, Identity, Monitor, Result, Role, Side, SnapshotInfo, Stage, Subset,
 };
-use snapsync_snapshot::{Replaced, Request, Standby, Volume, name_is_free};
+use snapsync_snapshot::{Replaced, Request, Scrub, Standby, Volume, name_is_free};
 use snapsync_stream::wire::{Header, ManifestHead, software, write_head};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use uuid::Uuid;
@@ -45,6 +47,8 @@ pub struct Options {
     /// Begin anew where a standby is known that is not there any more.
     #[serde(default)]
     pub new_standby: bool,
+    #[serde(default)]
+    pub scrub: Scrubbing,
 }
 
 /// What is done about changes to a standby by hand, and against them.
@@ -135,7 +139,8 @@ pub(crate) fn drive(
             volume
         }
     };
-    let mut round = Driver { primary, standby, looked, options, monitor, started };
+    let unlike = BTreeSet::new();
+    let mut round = Driver { primary, standby, looked, unlike, mended: 0, options, monitor, started };
     let result = round.run(subset);
     if let Err(error) = &result {
         round.standby.failed(error, Uuid::nil());
@@ -173,6 +178,10 @@ struct Driver<'a> {
     primary: Volume,
     standby: &'a mut dyn StandbyEnd,
     looked: Looked,
+    /// Files that differed when they were read again, and travel whole.
+    unlike: BTreeSet<u64>,
+    /// How many of them have travelled.
+    mended: u64,
     options: &'a Options,
     monitor: &'a Monitor,
     started: Instant,
@@ -184,6 +193,8 @@ struct Brought {
     counts: Counts,
     counters: Counters,
     begun: Begun,
+    /// False where the standby had it already.
+    has_come: bool,
 }
 
 impl Driver<'_> {
@@ -195,6 +206,7 @@ impl Driver<'_> {
         let opening = Opening { lineage: info.lineage, epoch: info.epoch, care: self.options.care };
         let mut state = self.standby.open(opening)?;
         recovered.append(&mut state.recovered);
+        self.unlike = self.known(&state).map(|scrub| scrub.pending.into_keys().collect()).unwrap_or_default();
         let mut base = self.common_base(&state)?;
         let mut earlier = Begun::default();
         if let Some(snapshot) = self.cut_before(&state, base.as_ref())? {
@@ -213,7 +225,7 @@ impl Driver<'_> {
                 return self.finish(&state, base, brought, recovered, earlier);
             }
             recovered.push(format!("finished the transfer of snapshot {}", brought.snapshot.name));
-            self.remember(&state, &brought.snapshot)?;
+            self.remember(&state, &brought)?;
             earlier = brought.begun;
             base = Some(brought.snapshot);
         }
@@ -227,6 +239,8 @@ impl Driver<'_> {
         let request = Request::New { name: self.options.name.clone(), subset };
         let snapshot = self.primary.take(request, self.monitor)?;
         let brought = self.bring_or_undo(base.as_ref(), snapshot, Some(before))?;
+        // The snapshot has read them.
+        self.primary.doubt(BTreeSet::new())?;
         self.finish(&state, base, brought, recovered, earlier)
     }
 
@@ -259,7 +273,7 @@ impl Driver<'_> {
     fn bring_old(&mut self, base: Option<&SnapshotInfo>, snapshot: SnapshotInfo) -> Result<Brought> {
         if base.is_some_and(|base| base.id == snapshot.id) {
             let (counts, counters) = (Counts::default(), self.monitor.counters());
-            return Ok(Brought { snapshot, counts, counters, begun: Begun::default() });
+            return Ok(Brought { snapshot, counts, counters, begun: Begun::default(), has_come: false });
         }
         if snapshot.aside || base.is_some_and(|base| base.sequence > snapshot.sequence) {
             return Err(Error::refused(
@@ -295,7 +309,7 @@ impl Driver<'_> {
     fn bring(&mut self, base: Option<&SnapshotInfo>, mut snapshot: SnapshotInfo) -> Result<Brought> {
         let monitor = self.monitor;
         monitor.start(Stage::Compare, 0);
-        let sides = Sides::of_volume(&self.primary, base, &snapshot, monitor)?;
+        let sides = Sides::of_volume(&self.primary, base, &snapshot, monitor)?.with_all_of(&self.unlike)?;
         let outgoing = Outgoing::make(&self.primary)?;
         let manifest = outgoing.manifest();
         let counts = sides.write_manifest(&manifest, &header(&self.primary, base, &snapshot), monitor)?;
@@ -318,7 +332,7 @@ impl Driver<'_> {
         // What the standby does with it for itself does not count.
         let counters = monitor.counters();
         self.standby.commit()?;
-        Ok(Brought { snapshot, counts, counters, begun })
+        Ok(Brought { snapshot, counts, counters, begun, has_come: true })
     }
 
     /// Notes how large the snapshot is, from its walk or from its base's and what changed.
@@ -353,8 +367,9 @@ impl Driver<'_> {
         recovered: Vec<String>,
         earlier: Begun,
     ) -> Result<Synced> {
-        let Brought { snapshot, counts, counters, begun } = brought;
-        self.remember(state, &snapshot)?;
+        self.remember(state, &brought)?;
+        let Brought { snapshot, counts, counters, begun, .. } = brought;
+        let scrub = Scrubbed { mended: self.mended, ..self.scrub(state, &snapshot)? };
         let pruned = self.prune()?;
         Ok(Synced {
             verb: "sync",
@@ -373,23 +388,54 @@ impl Driver<'_> {
             notes: self.monitor.take_notes(),
             recovered,
             pruned,
+            scrub,
             counters,
             seconds: self.started.elapsed().as_secs_f64(),
         })
     }
 
-    fn remember(&mut self, state: &State, snapshot: &SnapshotInfo) -> Result<()> {
+    /// What is known of scrubs of this standby.
+    fn known(&self, state: &State) -> Option<Scrub> {
+        self.primary.standbys().get(&state.volume.id).and_then(|standby| standby.scrub.clone())
+    }
+
+    fn remember(&mut self, state: &State, brought: &Brought) -> Result<()> {
+        let mut scrub = self.known(state).unwrap_or_else(Scrub::begin);
+        if brought.has_come {
+            self.mended += self.unlike.len() as u64;
+            std::mem::take(&mut self.unlike).iter().for_each(|ino| _ = scrub.pending.remove(ino));
+        }
+        self.note(state, &brought.snapshot, scrub)
+    }
+
+    fn note(&mut self, state: &State, snapshot: &SnapshotInfo, scrub: Scrub) -> Result<()> {
         let standby = Standby {
             path: self.looked.path.clone(),
             snapshot: snapshot.id,
             name: snapshot.name.clone(),
             at: jiff::Timestamp::now().to_string(),
             filesystem: self.looked.filesystem.clone(),
+            scrub: Some(scrub),
         };
         if self.options.new_standby {
             known::replace(&mut self.primary, state.volume.id, &standby, self.monitor)?;
         }
         self.primary.remember_standby(state.volume.id, standby)
+    }
+
+    /// Reads a share of what both sides have again.
+    fn scrub(&mut self, state: &State, snapshot: &SnapshotInfo) -> Result<Scrubbed> {
+        if self.options.scrub.period == 0 {
+            return Ok(Scrubbed::default());
+        }
+        let mut scrub = self.known(state).unwrap_or_else(Scrub::begin);
+        let before = scrub.clone();
+        let (scrubbing, monitor) = (self.options.scrub, self.monitor);
+        let report = scrub::scrub(&mut self.primary, self.standby, snapshot, scrubbing, &mut scrub, monitor)?;
+        if scrub != before {
+            self.note(state, snapshot, scrub)?;
+        }
+        Ok(report)
     }
 
     /// Deletes on both sides what is not to be kept; what is the base of any standby stays.

@@ -112,6 +112,7 @@ pub fn status(path: &Path) -> Result<Status> {
         name: standby.name.clone(),
         at: standby.at.clone(),
         lag: lag(standby.snapshot),
+        scrub: standby.scrub.as_ref().map(crate::report::ScrubStatus::of),
     });
     Ok(Status {
         verb: "status",

@@ -2,13 +2,13 @@
 //! they tell is merged by path.
 
 use crate::Reach;
-use crate::digest::{BATCH, Body, Listing, Near, READ, Reading, Record, Runs};
+use crate::digest::{BATCH, Body, Digest, Listing, Near, READ, Reading, Record, Runs, UNREADABLE};
 use crate::far::Far;
 use crate::place::{Opened, Place};
 use crate::remote::Address;
 use crate::report::{Difference, Verified};
 use rayon::prelude::*;
-use snapsync_model::{Context, Error, Inode, Kind, Layout, Monitor, RelPath, Result, Stage};
+use snapsync_model::{Context, Error, Inode, Kind, Layout, Monitor, Range, RelPath, Result, Stage};
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::os::unix::fs::FileExt;
@@ -67,6 +67,7 @@ fn report(a: &Path, b: &Path, reading: Reading) -> Verified {
         difference_count: 0,
         differences: Vec::new(),
         notes: Vec::new(),
+        mended: None,
         seconds: 0.0,
     }
 }
@@ -227,7 +228,8 @@ impl Both<'_> {
         let (x, y) = (self.a.side.open(x)?, self.b.side.open(y)?);
         let (mut left, mut right) = (vec![0; READ.min(size as usize)], vec![0; READ.min(size as usize)]);
         let mut found = None;
-        for run in Runs::of(&x, size).chain(Runs::of(&y, size)) {
+        let all = Range { offset: 0, length: size };
+        for run in Runs::of(&x, all).chain(Runs::of(&y, all)) {
             monitor.check()?;
             let run = run.context("read", path.as_path())?;
             if found.is_some_and(|found| found <= run.offset) {
@@ -341,11 +343,14 @@ impl Found<'_> {
         match (&x.content, &y.content) {
             (Some(p), Some(q)) => {
                 self.report.read_entries += 1;
-                if p == q {
+                if p == q && *p != UNREADABLE {
                     self.report.bytes += size;
                 } else {
                     let (a, b) = self.where_content_differs(path)?;
-                    self.add(path, "content", &a, &b);
+                    let show = |digest: &Digest, what: String| {
+                        if *digest == UNREADABLE { "cannot be read".to_owned() } else { what }
+                    };
+                    self.add(path, "content", &show(p, a), &show(q, b.to_owned()));
                 }
             }
             _ if size > 0 => self.doubtful.push((path.clone(), size)),
@@ -358,7 +363,11 @@ impl Found<'_> {
         let byte = match &self.both {
             // Nobody is told of more.
             Some(both) if self.report.differences.len() < TOLD => {
-                both.first_difference(path, self.monitor)?
+                match both.first_difference(path, self.monitor) {
+                    // Told by the digest.
+                    Err(Error::Io { .. }) => None,
+                    other => other?,
+                }
             }
             _ => None,
         };

@@ -4,7 +4,7 @@ use crate::digest::{Digest, content};
 use crate::pruned::relative;
 use crate::report::{RestoredTo, Version, Versions};
 use crate::restore_to::restore_to;
-use snapsync_model::{Context, Error, Kind, Monitor, RelPath, Result, SnapshotInfo};
+use snapsync_model::{Context, Error, Kind, Monitor, Range, RelPath, Result, SnapshotInfo};
 use snapsync_snapshot::{Found, Proof, Volume, find_at};
 use snapsync_sys::Root;
 use std::collections::HashMap;
@@ -195,5 +195,5 @@ fn size_of(found: &Found) -> u64 {
 
 fn digest_of(found: &Found, monitor: &Monitor) -> Result<Digest> {
     let file = File::open(&found.content).context("open", &found.content)?;
-    content(&file, &found.content, size_of(found), monitor)
+    content(&file, &found.content, Range { offset: 0, length: size_of(found) }, monitor)
 }

@@ -17,10 +17,11 @@ pub enum Stage {
     Commit,
     StandbySnapshot,
     Verify,
+    Scrub,
 }
 
 impl Stage {
-    const ALL: [Stage; 9] = [
+    const ALL: [Stage; 10] = [
         Stage::Recover,
         Stage::Snapshot,
         Stage::Compare,
@@ -30,6 +31,7 @@ impl Stage {
         Stage::Commit,
         Stage::StandbySnapshot,
         Stage::Verify,
+        Stage::Scrub,
     ];
 
     pub fn name(self) -> &'static str {
@@ -43,13 +45,14 @@ impl Stage {
             Stage::Commit => "commit",
             Stage::StandbySnapshot => "standby snapshot",
             Stage::Verify => "verify",
+            Stage::Scrub => "scrub",
         }
     }
 
     /// What `done` and `total` count.
     pub fn unit(self) -> &'static str {
         match self {
-            Stage::Stage | Stage::Send | Stage::Receive => "bytes",
+            Stage::Stage | Stage::Send | Stage::Receive | Stage::Scrub => "bytes",
             _ => "entries",
         }
     }

@@ -10,7 +10,9 @@ mod error;
 mod watch;
 
 use pyo3::prelude::*;
-use snapsync_engine::{Care, Compression, Gate, Keep, OnDrift, Options, Reach, Reading, Travel, with_jobs};
+use snapsync_engine::{
+    Care, Compression, Gate, Keep, OnDrift, Options, Reach, Reading, Scrubbing, Travel, with_jobs,
+};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,8 +21,9 @@ use watch::{Progress, watched};
 #[pyfunction]
 #[pyo3(signature = (
     source, target, *, name=None, snap=None, keep=BTreeMap::new(), strict=false, exclude=Vec::new(), include=Vec::new(),
-    everything=false, check=false, discard_drift=false, read_only=None, new_standby=false, compress="zstd:1",
-    bwlimit=None, rsh=None, remote_path="snapsync", ssh_options=Vec::new(), timeout=60, channels=1, jobs=0, progress=None,
+    everything=false, check=false, discard_drift=false, read_only=None, new_standby=false, scrub=0, scrub_limit=0,
+    compress="zstd:1", bwlimit=None, rsh=None, remote_path="snapsync", ssh_options=Vec::new(), timeout=60, channels=1,
+    jobs=0, progress=None,
 ))]
 #[allow(clippy::too_many_arguments)]
 fn sync(
@@ -38,6 +41,8 @@ fn sync(
     discard_drift: bool,
     read_only: Option<bool>,
     new_standby: bool,
+    scrub: u64,
+    scrub_limit: u64,
     compress: &str,
     bwlimit: Option<u64>,
     rsh: Option<Vec<String>>,
@@ -51,9 +56,11 @@ fn sync(
     let care = Care { check, discard_drift, read_only };
     let reach = reach(rsh, remote_path, ssh_options, timeout, channels);
     let compress = compress.to_owned();
+    let scrub = Scrubbing { period: scrub, limit: scrub_limit };
     watched(py, progress, move |monitor| {
         let keep = Keep::by_name(keep)?;
-        let options = Options { name, snap, keep, strict, exclude, include, everything, care, new_standby };
+        let options =
+            Options { name, snap, keep, strict, exclude, include, everything, care, new_standby, scrub };
         let travel = Travel { compression: Compression::parse(&compress)?, limit: bwlimit };
         with_jobs(jobs, || snapsync_engine::sync(&source, &target, &options, &travel, &reach, monitor))
     })
@@ -426,6 +433,21 @@ fn verify(
 }
 
 #[pyfunction]
+#[pyo3(signature = (primary, standby, *, discard_drift=false, jobs=0, progress=None))]
+fn verify_and_mend(
+    py: Python<'_>,
+    primary: PathBuf,
+    standby: PathBuf,
+    discard_drift: bool,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    watched(py, progress, move |monitor| {
+        with_jobs(jobs, || snapsync_engine::verify_and_mend(&primary, &standby, discard_drift, monitor))
+    })
+}
+
+#[pyfunction]
 #[pyo3(signature = (file, *, progress=None))]
 fn versions(py: Python<'_>, file: PathBuf, progress: Progress) -> PyResult<String> {
     watched(py, progress, move |monitor| snapsync_engine::versions(&file, monitor))
@@ -488,6 +510,7 @@ fn native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(forget_standby, module)?)?;
     module.add_function(wrap_pyfunction!(diff, module)?)?;
     module.add_function(wrap_pyfunction!(inspect_delta, module)?)?;
+    module.add_function(wrap_pyfunction!(verify_and_mend, module)?)?;
     module.add_function(wrap_pyfunction!(verify, module)?)?;
     module.add_function(wrap_pyfunction!(status, module)?)?;
     module.add_function(wrap_pyfunction!(fault_points, module)?)

@@ -25,15 +25,18 @@ mod pool;
 mod received;
 mod restoring;
 mod scan;
+mod scrubbed;
 mod take;
 mod volume;
 
 pub use clones::{CloneRecord, Mark};
 pub use find::{Found, Proof, find_at};
 pub use follow::Delta;
+pub use objects::UNSETTLED;
 pub use pool::PoolSnapshot;
 pub use received::{Shelf, Work, can_be_a_name, identity_of};
 pub use restoring::{REPLACEMENT, Restoring, clear_replacement, restoring};
+pub use scrubbed::Scrub;
 pub use take::Request;
 pub use volume::{Replaced, Standby, Volume, is_vacant, name_is_free};
 

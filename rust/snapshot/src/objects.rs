@@ -55,7 +55,7 @@ pub(crate) fn remove_round(pool: &Path, round: u64) -> Result<()> {
 }
 
 /// No file has this change time, so that the next walk looks at the file itself.
-pub(crate) const UNSETTLED: i64 = i64::MIN;
+pub const UNSETTLED: i64 = i64::MIN;
 
 /// What a row of the table says of a file's data.
 #[derive(Default)]
@@ -314,6 +314,8 @@ impl<'a> Objects<'a> {
         });
         match equal(file, &object, &data) {
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+            // The object does not give what it held. Where the file does not either, its copy tells.
+            Err(e) if Errno::from_io_error(&e) == Some(Errno::IO) => Ok(false),
             other => other,
         }
     }

@@ -82,6 +82,7 @@ pub(crate) fn take(
         settled_before: last
             .as_ref()
             .map_or(i64::MAX, |last| ground.settled_before(last.info(), volume, monitor)),
+        doubted: volume.doubted(),
     };
     let mut next = NextTable::create(dir, last.as_ref(), ground.info())?;
     let counts = take.write(&inodes, last.as_ref(), &mut next)?;
@@ -99,6 +100,7 @@ struct Take<'a> {
     /// Entries that moved whenever they were looked for.
     kept: AtomicU64,
     settled_before: i64,
+    doubted: &'a BTreeSet<u64>,
 }
 
 /// An inode that the row of the last whole table does not tell all of.
@@ -154,7 +156,11 @@ impl Take<'_> {
             while let Some(inode) = inodes.next_if(|inode| inode.ino < *ino) {
                 found.push(beside_patch(inode, Some(last)));
             }
-            let is_settled = |inode: &Inode| rows.says(row, inode) && inode.ctime < self.settled_before;
+            let is_settled = |inode: &Inode| {
+                rows.says(row, inode)
+                    && inode.ctime < self.settled_before
+                    && !self.doubted.contains(&inode.ino)
+            };
             match inodes.next_if(|inode| inode.ino == *ino) {
                 None => found.push(Found::Gone(*ino)),
                 Some(inode) if last.patched(*ino).is_some() => found.push(beside_patch(inode, Some(last))),
@@ -256,6 +262,7 @@ impl Take<'_> {
         flagless(inode.attributes) == flagless(old.attributes)
             && inode.ctime == old.ctime
             && inode.ctime < self.settled_before
+            && !self.doubted.contains(&inode.ino)
     }
 }
 

@@ -53,7 +53,7 @@ pub(crate) fn take(
     let Some(complete) = is_possible(volume, root, last.1, ground) else { return Ok(None) };
     let objects = Objects::new(volume, root, round, ground, monitor);
     let next = NextTable::create(dir, Some(last.1), ground.info())?;
-    match attempt(&objects, root, last, next, &complete) {
+    match attempt(&objects, root, last, volume.doubted(), next, &complete) {
         Ok(counts) => {
             sync_filesystem(root.fd()).context("sync the file system of", volume.path())?;
             Ok(Some(counts))
@@ -85,12 +85,13 @@ fn attempt(
     objects: &Objects<'_>,
     root: &Root,
     (base, last): (&SnapshotInfo, &Table),
+    doubted: &BTreeSet<u64>,
     mut next: NextTable<'_>,
     complete: &str,
 ) -> Attempt<Counts> {
     let counts = counts_of(base, last)?;
     let top = stat_of(root.fd()).context("read the attributes of", root.path())?;
-    let differing = differing(root, &top, last)?;
+    let differing = differing(root, &top, last, doubted)?;
     objects.monitor.count(Counters { visited: counts.entries, ..Counters::default() });
     objects.monitor.advance(counts.entries);
     if (differing.looks.len() + differing.missing.len()) as u64 > 1000 + counts.entries / FEW {
@@ -117,8 +118,9 @@ struct Differing {
     missing: Vec<u64>,
 }
 
-fn differing(root: &Root, top: &Stat, last: &Table) -> Result<Differing> {
-    let compared = |looks: &[Look]| compare(root, top, looks).context("read the inodes of", root.path());
+fn differing(root: &Root, top: &Stat, last: &Table, doubted: &BTreeSet<u64>) -> Result<Differing> {
+    let compared =
+        |looks: &[Look]| compare(root, top, looks, doubted).context("read the inodes of", root.path());
     let batches = (0..last.batches()?).into_par_iter().map(|at| compared(&last.looks_at(at)?));
     let mut parts: Vec<Differing> = batches.collect::<Result<_>>()?;
     let patch: Vec<Look> = last.patch().iter().filter(|row| !is_gone(row)).map(Look::from).collect();
@@ -131,9 +133,10 @@ fn differing(root: &Root, top: &Stat, last: &Table) -> Result<Differing> {
     Ok(all)
 }
 
-/// `rows` are sorted.
-fn compare(root: &Root, top: &Stat, mut rows: &[Look]) -> io::Result<Differing> {
+/// `rows` are sorted. Those that are `doubted` count as differing.
+fn compare(root: &Root, top: &Stat, mut rows: &[Look], doubted: &BTreeSet<u64>) -> io::Result<Differing> {
     let (mut bulk, mut found) = (BulkStat::default(), Differing::default());
+    let differs = |row: &Look, look: &Look| row != look || doubted.contains(&row.ino);
     if let Some((row, others)) = rows.split_first().filter(|(row, _)| row.ino == ROOT) {
         rows = others;
         let look = look_of(top, ROOT);
@@ -149,7 +152,7 @@ fn compare(root: &Root, top: &Stat, mut rows: &[Look]) -> io::Result<Differing> 
                 found.missing.push(row.ino);
             }
             if let Some(row) = expected.next_if(|row| row.ino == look.ino) {
-                found.looks.extend((*row != look).then_some((look, nlink)));
+                found.looks.extend(differs(row, &look).then_some((look, nlink)));
             }
         })?;
         found.missing.extend(expected.map(|row| row.ino));

@@ -1,7 +1,7 @@
 //! A volume and the records in its store.
 
 use crate::clones::Clones;
-use crate::{CloneRecord, STORE_FORMAT};
+use crate::{CloneRecord, STORE_FORMAT, Scrub};
 use serde::{Deserialize, Serialize};
 use snapsync_model::{
     Context, Error, Monitor, Origin, Provider, Result, Role, Side, SnapshotInfo, Subset, VolumeInfo,
@@ -25,6 +25,9 @@ pub struct Standby {
     /// The file system that it is on, where that says which it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filesystem: Option<String>,
+    /// None until the next round, where an older version knew it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scrub: Option<Scrub>,
 }
 
 /// What a primary knows of the one that was promoted in its stead.
@@ -64,6 +67,9 @@ struct Record {
     /// By name.
     #[serde(default, skip_serializing_if = "Clones::is_empty")]
     clones: Clones,
+    /// Inodes whose rows are not to be believed: their bytes changed, and nothing else told it.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeSet::is_empty")]
+    doubted: std::collections::BTreeSet<u64>,
 }
 
 /// Only what every format has, to tell a newer one.
@@ -130,6 +136,7 @@ impl Volume {
             replaced: None,
             read_only: false,
             clones: Clones::new(),
+            doubted: std::collections::BTreeSet::new(),
         };
         let mut volume = Volume { path: path.to_path_buf(), record, filesystem };
         volume.make_store(subvolume)?;
@@ -247,6 +254,19 @@ impl Volume {
 
     pub fn remember_standby(&mut self, id: Uuid, standby: Standby) -> Result<()> {
         self.record.standbys.insert(id, standby);
+        self.save()
+    }
+
+    /// Inodes that the next pool snapshot is to read, whatever their times say.
+    pub fn doubted(&self) -> &std::collections::BTreeSet<u64> {
+        &self.record.doubted
+    }
+
+    pub fn doubt(&mut self, doubted: std::collections::BTreeSet<u64>) -> Result<()> {
+        if self.record.doubted == doubted {
+            return Ok(());
+        }
+        self.record.doubted = doubted;
         self.save()
     }
 
