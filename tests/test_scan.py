@@ -217,21 +217,26 @@ def test_only_directories_that_differ_are_read(volume: Path, tmp_path: Path) -> 
     assert counted(text, "statx") < 1_000
 
 
-# --- where there must be a walk ---------------------------------------------------------------
-
-
-def test_what_was_under_a_mount_is_found_when_that_is_gone(volume: Path, tmp_path: Path) -> None:
+def test_what_is_under_a_mount_is_scanned_as_the_rest(volume: Path, tmp_path: Path) -> None:
     two_trees(volume)
     snapshot(volume)
     assert is_scanned(volume, tmp_path / "before")
-    sh("mount", "-t", "tmpfs", "none", volume / "one/a")
-    try:
-        time.sleep(TICK)
-        assert "one/a" in "".join(done("snapshot", volume)["notes"])
-    finally:
-        sh("umount", volume / "one/a")
-    assert not is_scanned(volume, tmp_path / "after")
-    assert is_scanned(volume, tmp_path / "again")
+    with (volume / "one/a/file-0").open("ab") as hidden:
+        sh("mount", "-t", "tmpfs", "none", volume / "one/a")
+        try:
+            time.sleep(TICK)
+            hidden.write(b"more, while it is hidden")
+            hidden.flush()
+            notes = "".join(done("snapshot", volume)["notes"])
+        finally:
+            sh("umount", volume / "one/a")
+    assert "one/a" in notes
+    assert "walked" not in notes
+    assert_table_is_the_tree(volume)
+    assert is_scanned(volume, tmp_path / "after")
+
+
+# --- where there must be a walk ---------------------------------------------------------------
 
 
 def test_a_table_of_a_part_is_no_table_of_all(volume: Path, place: Place, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ const XATTR_NAME: usize = 255;
 const XATTR_VALUE: usize = 64 << 10;
 /// Paths may be longer than the kernel takes at once, but not without end.
 const PATH: usize = 32 << 10;
-/// What snapsync keeps at the root of a volume.
+/// What snapsync keeps at the root of a volume. Nothing of this name comes to a tree, at whatever depth; below the root
+/// it may go, from where an older version brought it.
 const STORE: &[u8] = b".snapsync";
 
 pub(crate) fn vet(change: &Change) -> Attempt {
@@ -39,6 +40,11 @@ fn paths(change: &Change) -> Attempt {
         if names.next() == Some(STORE) {
             return Err("it is in the store");
         }
+    }
+    let is_in_a_store =
+        |path: &RelPath| path.as_bytes().split(|byte| *byte == b'/').any(|name| name == STORE);
+    if change.path.as_ref().is_some_and(is_in_a_store) {
+        return Err("it would be in a store");
     }
     Ok(())
 }
@@ -72,7 +78,8 @@ fn flags(change: &Change) -> Attempt {
 }
 
 fn names(change: &Change) -> Attempt {
-    change.links_added.iter().chain(&change.links_removed).try_for_each(name)?;
+    change.links_removed.iter().try_for_each(name)?;
+    change.links_added.iter().try_for_each(new_name)?;
     let (added, removed) = (change.links_added.len() as u64, change.links_removed.len() as u64);
     let (new, old) = (u64::from(change.nlink), u64::from(change.nlink_old));
     if change.ino == ROOT {
@@ -99,6 +106,10 @@ fn name(link: &Link) -> Attempt {
         return Err("it would be the store");
     }
     Ok(())
+}
+
+fn new_name(link: &Link) -> Attempt {
+    if *link.name == *STORE { Err("it would be a store") } else { name(link) }
 }
 
 fn attributes(kind: Kind, attributes: &Attributes) -> Attempt {

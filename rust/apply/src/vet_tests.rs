@@ -297,6 +297,11 @@ fn names_that_lead_elsewhere_are_refused() {
             find(rows, 13).path = path(".snapsync");
         }),
         ("store as a further name", |rows| find(rows, 22).links_added = vec![link(ROOT, ".snapsync")]),
+        ("store in a directory", |rows| find(rows, 22).links_added = vec![link(24, ".snapsync")]),
+        ("in a store in a directory", |rows| {
+            let row = find(rows, 23);
+            (row.path, row.old_path) = (path("a/.snapsync/x"), path("a/.snapsync/x"));
+        }),
         ("in the store", |rows| {
             let row = find(rows, 23);
             (row.path, row.old_path) =
@@ -310,6 +315,16 @@ fn names_that_lead_elsewhere_are_refused() {
             *find(rows, 23) = kept(23, Kind::File, &long, &long);
         }),
     ]);
+}
+
+#[test]
+fn a_store_that_an_older_version_brought_into_a_directory_may_go() {
+    let mut rows = honest();
+    let at = rows.iter().position(|row| row.ino == 30).unwrap();
+    let store = deleted(27, Kind::Directory, "gone/.snapsync", &[(24, ".snapsync")]);
+    let record = deleted(28, Kind::File, "gone/.snapsync/volume.json", &[(27, "volume.json")]);
+    rows.splice(at..at, [store, record]);
+    check(&rows).unwrap();
 }
 
 #[test]

@@ -78,7 +78,11 @@ fn base_of(shelf: &Shelf, delta: &Input<'_>) -> Result<Option<(PathBuf, Snapshot
     let Some(wanted) = &delta.header.base else { return Ok(None) };
     let Some(path) = shelf.find(wanted)? else {
         return Err(Error::refused(
-            format!("{} has no snapshot {}, which this delta starts from", shelf.path().display(), wanted.id),
+            format!(
+                "neither {} nor what is beside it has the snapshot {}, which this delta starts from",
+                shelf.path().display(),
+                wanted.id
+            ),
             "receive that one first, or send without a base",
         ));
     };

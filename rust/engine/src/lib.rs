@@ -3,6 +3,7 @@
 mod as_snapshot;
 mod attend;
 mod back;
+mod became;
 mod browse;
 mod clones;
 mod diff;

@@ -57,6 +57,9 @@ pub fn send(
     let manifest = dir.path().join("manifest.arrow");
     let (sides, head) = open(base.as_ref(), &target, monitor)?;
     let counts = sides.write_manifest(&manifest, &head, monitor)?;
+    if let Some((tree, _)) = target.place.tree(monitor)? {
+        crate::became::tell(&tree, &manifest, false, monitor)?;
+    }
     let head = delta_head(base.as_ref(), &target, &counts);
     let file = output.map(crate::diff::file_of).transpose()?.flatten();
     let sent = match (file.as_deref(), output) {

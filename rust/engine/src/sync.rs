@@ -313,6 +313,8 @@ impl Driver<'_> {
         let outgoing = Outgoing::make(&self.primary)?;
         let manifest = outgoing.manifest();
         let counts = sides.write_manifest(&manifest, &header(&self.primary, base, &snapshot), monitor)?;
+        let tree = self.primary.tree_of(&snapshot).unwrap_or_else(|| self.primary.path().to_path_buf());
+        crate::became::tell(&tree, &manifest, self.options.strict, monitor)?;
         self.count(base, &mut snapshot, &sides, &counts)?;
         let head = volume_head(&self.primary, base, &snapshot, &counts);
         let announced = announce(&manifest)?;

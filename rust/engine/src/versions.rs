@@ -42,7 +42,7 @@ pub fn versions(file: &Path, monitor: &Monitor) -> Result<Versions> {
             history.add(&found)?.snapshots.push(snapshot);
         }
     }
-    let live = find_at(&Root::open(volume.path())?, &path)?;
+    let live = find_at(&Root::open_underneath(volume.path())?, &path)?;
     let exists = live.is_some();
     if let Some(found) = live {
         history.add(&found)?.is_live = true;

@@ -10,6 +10,10 @@ pub struct Origin {
     pub uuid: Uuid,
     /// The transaction of its last change, or 0 where none is known.
     pub transid: u64,
+    /// It was changed since it was made, by nothing that changed what it holds: a deduplication, a relocation. Whatever
+    /// transaction it was known by before, it was the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub constant: bool,
 }
 
 /// A snapshot on its way between machines: its id, and its origin where it has been a subvolume.
@@ -39,7 +43,8 @@ impl Identity {
     pub fn is_another_state_of(&self, other: &Identity) -> bool {
         match (self.origin, other.origin) {
             (Some(a), Some(b)) => {
-                a.uuid == b.uuid && a.transid != b.transid && a.transid != 0 && b.transid != 0
+                let is_known = a.transid != 0 && b.transid != 0 && !a.constant && !b.constant;
+                a.uuid == b.uuid && a.transid != b.transid && is_known
             }
             _ => false,
         }
@@ -47,7 +52,7 @@ impl Identity {
 
     /// What a subvolume that was received is marked with, for `btrfs send` and `btrfs receive` to know it by.
     pub fn mark(&self) -> Origin {
-        self.origin.unwrap_or(Origin { uuid: self.id, transid: 0 })
+        self.origin.unwrap_or(Origin { uuid: self.id, transid: 0, constant: false })
     }
 }
 
@@ -56,7 +61,8 @@ mod tests {
     use super::*;
 
     fn identity(id: u128, origin: Option<(u128, u64)>) -> Identity {
-        let origin = origin.map(|(uuid, transid)| Origin { uuid: Uuid::from_u128(uuid), transid });
+        let origin =
+            origin.map(|(uuid, transid)| Origin { uuid: Uuid::from_u128(uuid), transid, constant: false });
         Identity { id: Uuid::from_u128(id), origin }
     }
 
@@ -80,6 +86,9 @@ mod tests {
         assert!(!state(7).is_another_state_of(&state(7)));
         assert!(!state(0).is_another_state_of(&state(9)), "a transaction that is not known proves nothing");
         assert!(!identity(3, None).is_another_state_of(&state(9)));
+        let origin = state(9).origin.map(|origin| Origin { constant: true, ..origin });
+        let constant = Identity { origin, ..state(9) };
+        assert!(!state(7).is_another_state_of(&constant) && !constant.is_another_state_of(&state(7)));
     }
 
     #[test]

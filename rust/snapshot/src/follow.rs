@@ -73,7 +73,7 @@ fn attempt(volume: &Volume, round: u64, dir: &Path, delta: Delta, monitor: &Moni
     }
     // Before anything is looked at.
     let walk_started = jiff::Timestamp::now().as_nanosecond() as i64;
-    let root = Root::open(volume.path())?;
+    let root = Root::open_underneath(volume.path())?;
     let ground = Ground::of(volume, &root, walk_started)?;
     let rows = look(&root, delta, monitor)?;
     let merge = merge_of(&table, rows)?;

@@ -13,12 +13,14 @@
 //!
 //! A shelf is a directory of snapshots that were received as plain directories: `received.rs`.
 
+mod bases;
 mod clones;
 mod copy;
 mod differing;
 mod find;
 mod follow;
 mod ground;
+mod hidden;
 mod merge;
 mod objects;
 mod pool;

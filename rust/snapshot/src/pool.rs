@@ -3,7 +3,7 @@
 
 use crate::ground::Ground;
 use crate::objects::{Objects, Old, TRIES, UNSETTLED, is_absent, object_path, round_dir};
-use crate::{Volume, scan};
+use crate::{Volume, hidden, scan};
 use rayon::prelude::*;
 use snapsync_manifest::{NextTable, Table, TableView, gone, is_gone};
 use snapsync_model::{
@@ -12,7 +12,7 @@ use snapsync_model::{
 };
 use snapsync_sys::{FileSystem, Root, btrfs, sync_filesystem};
 use snapsync_walk::{Listing, Moves, Tree, relabel_by_path};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -53,7 +53,7 @@ pub(crate) fn take(
 ) -> Result<Counts> {
     let started = jiff::Timestamp::now().as_nanosecond() as i64;
     let pool = volume.store().join("pool");
-    let root = Root::open(volume.path())?;
+    let root = Root::open_underneath(volume.path())?;
     let ground = Ground::of(volume, &root, started)?;
     // A writer through a memory map leaves no new change time until its pages are written out.
     sync_filesystem(root.fd()).context("sync the file system of", volume.path())?;
@@ -66,7 +66,8 @@ pub(crate) fn take(
     {
         return Ok(counts);
     }
-    let mut tree = Tree::walk(volume.path(), subset, monitor)?;
+    let remembered = |hidden: &HashSet<Link>| hidden::rows(last.as_ref(), hidden);
+    let mut tree = Tree::walk_in(root, subset, monitor, &remembered)?;
     if let Some(info) = line.last().filter(|_| !ground.is_numbered) {
         relabel_by_path(&volume.open_pool(info)?, &mut tree)?;
     }

@@ -16,12 +16,13 @@
 //! A snapshot is published by one rename of its tree. A subvolume cannot be moved once it is read-only, so that comes
 //! after the rename; the next command does it where a crash came between.
 
+use crate::bases::Bases;
 use crate::copy::copy_tree;
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use snapsync_model::{
-    Context, Error, Identity, Kind, Monitor, Origin, ROOT as TOP, RelPath, Result, Side, Subset,
+    Context, Details, Error, Identity, Kind, Monitor, Origin, ROOT as TOP, RelPath, Result, Side, Subset,
 };
 use snapsync_sys::btrfs::{self, Subvolume};
 use snapsync_sys::{
@@ -46,10 +47,10 @@ const ROOT: &str = "root.json";
 
 /// `received/ID.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Record {
+pub(crate) struct Record {
     format: u32,
     #[serde(flatten)]
-    identity: Identity,
+    pub(crate) identity: Identity,
     /// What it was published as. It may have been renamed since.
     name: String,
     inode: u64,
@@ -63,7 +64,7 @@ struct Record {
 }
 
 /// What tells that a directory is as it was: whatever is changed in it gets a newer change time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct State {
     entries: u64,
     /// The newest change time below the root, ns. The root's own is that of its last rename.
@@ -72,23 +73,35 @@ struct State {
     mode: u32,
     uid: u32,
     gid: u32,
+    /// What else the root has, which its change time does not tell; None of what an older version received.
+    #[serde(default)]
+    root: Option<Details>,
 }
 
 impl State {
     fn of(path: &Path) -> Result<State> {
         let tree = Tree::walk(path, &Subset::default(), &Monitor::default())?;
-        let mut state = State { entries: 0, newest: i64::MIN, mtime: 0, mode: 0, uid: 0, gid: 0 };
+        let mut state = State { entries: 0, newest: i64::MIN, mtime: 0, mode: 0, uid: 0, gid: 0, root: None };
         for inode in tree.inodes()? {
             let inode = inode?;
             state.entries += 1 + inode.links.len() as u64;
             if inode.ino == TOP {
                 let root = inode.attributes;
                 (state.mtime, state.mode, state.uid, state.gid) = (root.mtime, root.mode, root.uid, root.gid);
+                let details = tree.details(&inode)?;
+                // Those that protect it are set when it is published.
+                state.root = Some(Details { flags: details.flags & !PROTECTIVE, ..details });
             } else {
                 state.newest = state.newest.max(inode.ctime);
             }
         }
         Ok(state)
+    }
+
+    fn is_still(&self, path: &Path) -> Result<bool> {
+        let now = State::of(path)?;
+        let root = self.root.clone().or(now.root.clone());
+        Ok(now == State { root, ..self.clone() })
     }
 }
 
@@ -107,15 +120,15 @@ struct RootState {
 
 /// A directory that may be a snapshot.
 #[derive(Debug)]
-struct Place {
-    path: PathBuf,
+pub(crate) struct Place {
+    pub(crate) path: PathBuf,
     stat: Stat,
-    subvolume: Option<Subvolume>,
+    pub(crate) subvolume: Option<Subvolume>,
 }
 
 impl Place {
     /// `name` of `dir`; None for what is no directory, or lies on another file system.
-    fn at(dir: &Root, name: &OsStr) -> Result<Option<Place>> {
+    pub(crate) fn at(dir: &Root, name: &OsStr) -> Result<Option<Place>> {
         let path = dir.path().join(name);
         let top = stat_at(dir.fd(), OsStr::new(".")).context("read the attributes of", dir.path())?;
         let stat = match stat_at(dir.fd(), name) {
@@ -130,7 +143,7 @@ impl Place {
         Ok(is_here.then_some(Place { path, stat, subvolume }))
     }
 
-    fn is_of(&self, record: &Record) -> bool {
+    pub(crate) fn is_of(&self, record: &Record) -> bool {
         match self.subvolume {
             Some(subvolume) => record.subvolume == Some(Uuid::from_bytes(subvolume.uuid)),
             None => (record.inode, record.born) == (self.stat.ino, self.stat.generation),
@@ -166,18 +179,15 @@ pub fn identity_of(path: &Path) -> Result<Option<Identity>> {
     if record.is_changed(&path)? {
         return Err(Error::refused(
             format!("{} is not what was received any more: it was changed", path.display()),
-            "receive it again, or put it back as it was and restore its times",
+            "delete it and receive it again, or send from where it came from",
         ));
     }
     Ok(Some(record.identity))
 }
 
 impl Record {
-    fn is_changed(&self, path: &Path) -> Result<bool> {
-        Ok(match self.state {
-            Some(state) => State::of(path)? != state,
-            None => false,
-        })
+    pub(crate) fn is_changed(&self, path: &Path) -> Result<bool> {
+        self.state.as_ref().map_or(Ok(false), |state| state.is_still(path).map(|is_still| !is_still))
     }
 }
 
@@ -196,31 +206,42 @@ fn identity_of_subvolume(root: &Root, records: &[Record]) -> Result<Option<Ident
             Identity { id: record.map_or(origin.uuid, |record| record.identity.id), origin: Some(origin) }
         }
         // Nothing it was received as, or not that any more: a snapshot of its own.
-        _ => Identity::of_origin(own_origin(&subvolume)),
+        _ => {
+            Identity::of_origin(Origin { constant: is_constant(path, &subvolume), ..own_origin(&subvolume) })
+        }
     }))
 }
 
-fn own_origin(subvolume: &Subvolume) -> Origin {
-    Origin { uuid: Uuid::from_bytes(subvolume.uuid), transid: subvolume.changed }
+pub(crate) fn own_origin(subvolume: &Subvolume) -> Origin {
+    Origin { uuid: Uuid::from_bytes(subvolume.uuid), transid: subvolume.changed, constant: false }
+}
+
+/// Whether only what a subvolume lies on was changed since it was made, and nothing that it holds. Not where that cannot be
+/// found out.
+pub(crate) fn is_constant(path: &Path, subvolume: &Subvolume) -> bool {
+    let is_changed =
+        |root: Root| btrfs::is_changed_since(root.fd(), subvolume, subvolume.created, subvolume.created_at);
+    subvolume.changed > subvolume.created
+        && Root::open(path).is_ok_and(|root| !is_changed(root).unwrap_or(true))
 }
 
 /// What it was marked with when it was received.
-fn mark_of(subvolume: &Subvolume) -> Option<Origin> {
+pub(crate) fn mark_of(subvolume: &Subvolume) -> Option<Origin> {
     let received = subvolume.received?;
-    Some(Origin { uuid: Uuid::from_bytes(received.uuid), transid: received.sent })
+    Some(Origin { uuid: Uuid::from_bytes(received.uuid), transid: received.sent, constant: false })
 }
 
 /// Whether a subvolume is not what it was received as any more.
-fn is_changed(path: &Path, subvolume: &Subvolume) -> Result<bool> {
+pub(crate) fn is_changed(path: &Path, subvolume: &Subvolume) -> Result<bool> {
     // Unmarked is what was made writable by the tools of Btrfs.
     let Some(received) = subvolume.received else { return Ok(true) };
     let root = Root::open(path)?;
-    btrfs::is_changed_since(root.fd(), subvolume, &received)
+    btrfs::is_changed_since(root.fd(), subvolume, received.transid, received.at)
         .context("find out whether anything changed since it was received in", path)
 }
 
 /// The records of what was received in `dir`, by id.
-fn records(dir: &Path) -> Result<Vec<Record>> {
+pub(crate) fn records(dir: &Path) -> Result<Vec<Record>> {
     let dir = dir.join(STORE).join("received");
     let entries = match std::fs::read_dir(&dir) {
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
@@ -273,17 +294,8 @@ fn unreadable(file: &Path, error: &serde_json::Error) -> Error {
 /// A directory that snapshots are received in, each a directory in it.
 #[derive(Debug)]
 pub struct Shelf {
-    root: Root,
-    is_btrfs: bool,
-}
-
-/// What a directory of a shelf says it is.
-struct Claim<'p> {
-    place: &'p Place,
-    record: Option<&'p Record>,
-    identity: Identity,
-    /// That it was received, and as what.
-    was_received: bool,
+    pub(crate) root: Root,
+    pub(crate) is_btrfs: bool,
 }
 
 impl Shelf {
@@ -301,28 +313,36 @@ impl Shelf {
         self.root.path()
     }
 
-    /// The directory that holds the snapshot `wanted`. Refused where there is one that was it, and is not any more.
+    /// Another one, which is not written to.
+    pub(crate) fn beside(&self, dir: &Path) -> Result<Shelf> {
+        Ok(Shelf { root: Root::open(dir)?, is_btrfs: self.is_btrfs })
+    }
+
+    /// Both are on one file system.
+    pub(crate) fn is_on(&self, other: &Shelf) -> Result<bool> {
+        let id = |shelf: &Shelf| -> io::Result<u128> {
+            if snapsync_sys::filesystem(shelf.root.fd())?.magic == FileSystem::BTRFS {
+                return btrfs::filesystem_id(shelf.root.fd());
+            }
+            let (major, minor) = stat_at(shelf.root.fd(), OsStr::new("."))?.dev;
+            Ok(u128::from(major) << 32 | u128::from(minor))
+        };
+        let ids = id(self).and_then(|one| Ok((one, id(other)?)));
+        ids.map(|(one, other)| one == other).context("read the file system of", self.path())
+    }
+
+    /// The directory that holds the snapshot `wanted`: here, elsewhere on a Btrfs file system, or on a shelf beside this one.
+    /// Refused where there is one that was it, and is not any more.
     pub fn find(&self, wanted: &Identity) -> Result<Option<PathBuf>> {
         if self.is_btrfs {
             // What is still in memory changes a subvolume once more when it is written out.
             sync_filesystem(self.root.fd()).context("sync the file system of", self.path())?;
         }
-        let (places, records) = (self.places()?, records(self.path())?);
-        let mut refusal = None;
-        for claim in claims(&places, &records).filter(|claim| claim.identity.matches(wanted)) {
-            match claim.check(wanted) {
-                Ok(()) => return Ok(Some(claim.place.path.clone())),
-                Err(e @ Error::Refused { .. }) => {
-                    refusal.get_or_insert(e);
-                }
-                Err(e) => return Err(e),
-            }
-        }
-        refusal.map_or(Ok(None), Err)
+        Bases::new(wanted).find(self)
     }
 
     /// The directories that may be snapshots, by name.
-    fn places(&self) -> Result<Vec<Place>> {
+    pub(crate) fn places(&self) -> Result<Vec<Place>> {
         let mut found = Vec::new();
         // Opened anew: a directory is read on from where it was read to.
         let dir = Root::open(self.path())?;
@@ -482,53 +502,6 @@ impl Shelf {
                 Err(e) => return Err(e).context("lock", &area),
             }
         }
-    }
-}
-
-/// What each place says it is: what is recorded of it first, then what Btrfs knows.
-fn claims<'p>(places: &'p [Place], records: &'p [Record]) -> impl Iterator<Item = Claim<'p>> {
-    let recorded = records.iter().filter_map(|record| {
-        let place = places.iter().find(|place| place.is_of(record))?;
-        Some(Claim { place, record: Some(record), identity: record.identity, was_received: true })
-    });
-    let known = places.iter().filter_map(|place| Some((place, place.subvolume?)));
-    let marked = known.clone().filter_map(|(place, subvolume)| {
-        let identity = Identity::of_origin(mark_of(&subvolume)?);
-        Some(Claim { place, record: None, identity, was_received: true })
-    });
-    let own = known.map(|(place, subvolume)| Claim {
-        place,
-        record: None,
-        identity: Identity::of_origin(own_origin(&subvolume)),
-        was_received: false,
-    });
-    recorded.chain(marked).chain(own)
-}
-
-impl Claim<'_> {
-    /// Refuses what has become something else since it was `wanted`.
-    fn check(&self, wanted: &Identity) -> Result<()> {
-        let refuse = |why: &str| {
-            let what = format!("{} is not the base of this delta any more: {why}", self.place.path.display());
-            Err(Error::refused(what, "receive the base again, or send without a base"))
-        };
-        if let Some(subvolume) = self.place.subvolume {
-            if !subvolume.read_only {
-                return refuse("it is writable");
-            }
-            if self.was_received && is_changed(&self.place.path, &subvolume)? {
-                return refuse("it was made writable and changed since it was received");
-            }
-        }
-        if let Some(record) = self.record
-            && record.is_changed(&self.place.path)?
-        {
-            return refuse("it was changed since it was received");
-        }
-        if self.identity.is_another_state_of(wanted) {
-            return refuse("it is another state of the same subvolume, which was changed in between");
-        }
-        Ok(())
     }
 }
 

@@ -16,13 +16,11 @@ use rayon::prelude::*;
 use snapsync_manifest::{Entries, NextTable, Table, is_gone};
 use snapsync_model::{
     Context, Counters, Directories, Inode, Kind, Link, Look, Monitor, ROOT, RelPath, Result, Seen,
-    SnapshotInfo,
+    SnapshotInfo, Subset,
 };
 use snapsync_sys::xfs::BulkStat;
-use snapsync_sys::{
-    DirEntry, FileSystem, Root, Stat, has_mounts_beneath, read_dir, stat_at, stat_of, sync_filesystem,
-};
-use snapsync_walk::STORE;
+use snapsync_sys::{DirEntry, FileSystem, Root, Stat, read_dir, stat_at, stat_of, sync_filesystem};
+use snapsync_walk::{Matcher, STORE, note_mounts, note_stores};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -55,6 +53,7 @@ pub(crate) fn take(
     let next = NextTable::create(dir, Some(last.1), ground.info())?;
     match attempt(&objects, root, last, volume.doubted(), next, &complete) {
         Ok(counts) => {
+            note_mounts(root.mounts(), &Matcher::new(&Subset::default())?, monitor)?;
             sync_filesystem(root.fd()).context("sync the file system of", volume.path())?;
             Ok(Some(counts))
         }
@@ -69,7 +68,7 @@ pub(crate) fn take(
 
 /// As what the file system is mounted, if a scan proves anything.
 fn is_possible(volume: &Volume, root: &Root, last: &Table, ground: &Ground) -> Option<String> {
-    if volume.filesystem().magic != FileSystem::XFS || has_mounts_beneath(volume.path()).ok()? {
+    if volume.filesystem().magic != FileSystem::XFS || !root.is_bare() {
         return None;
     }
     let mounting = ground.mounting.clone().filter(|now| last.info().complete.as_ref() == Some(now))?;
@@ -101,6 +100,7 @@ fn attempt(
     scan.missing_are_gone()?;
     scan.read_directories(last)?;
     scan.directories_hold_still()?;
+    note_stores(taken(&mut scan.stores), objects.monitor);
     let counts = scan.merge(last)?.write(objects, &mut next, counts)?;
     next.finish(Some(complete))?;
     Ok(counts)
@@ -173,6 +173,8 @@ struct Scan<'a> {
     /// Directories that differ and are the ones they were, and what was in them.
     changed: HashSet<u64>,
     had: HashMap<u64, Entries>,
+    /// Stores in directories that were read.
+    stores: Vec<RelPath>,
     /// Those of them that were not read: what was in them may be elsewhere.
     unread: HashSet<u64>,
     /// Those that were.
@@ -214,6 +216,7 @@ impl<'a> Scan<'a> {
             missing,
             changed,
             had,
+            stores: Vec::new(),
             unread,
             read: Vec::new(),
             lost,
@@ -332,7 +335,13 @@ impl<'a> Scan<'a> {
     fn entries(&mut self, parent: u64, dir: &File, entries: Vec<DirEntry>) -> Attempt<Vec<u64>> {
         let (mut had, mut new) = (self.had.remove(&parent).unwrap_or_default(), Vec::new());
         for DirEntry { name, ino, .. } in entries {
-            if parent == ROOT && *name == *STORE.as_bytes() {
+            if *name == *STORE.as_bytes() {
+                if had.contains_key(&name) {
+                    return misfit("the last table has a store in it");
+                }
+                if parent != ROOT {
+                    self.stores.push(self.directories.path_of(parent)?.join(&name)?);
+                }
                 continue;
             }
             match had.remove(&name) {

@@ -5,7 +5,10 @@ use crate::{Delta, follow, objects, pool};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use snapsync_manifest::{FILES, Table};
 use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, SnapshotInfo, Subset};
-use snapsync_sys::{Root, btrfs, fault, make_dir_durable, remove_tree, sync_filesystem, write_file};
+use snapsync_sys::{
+    Root, btrfs, fault, make_dir_durable, mounts_beneath, remove_tree, sync_filesystem, write_file,
+};
+use snapsync_walk::{Matcher, note_mounts};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
@@ -34,6 +37,10 @@ impl Volume {
         // An apply ends with a sync: there is nothing that a second one would write.
         let is_synced = matches!(request, Request::Same(_));
         let info = self.describe(request)?;
+        if info.provider == Provider::Btrfs && !is_synced {
+            let mounts = mounts_beneath(self.path()).context("read what is mounted in", self.path())?;
+            note_mounts(&mounts, &Matcher::new(&info.subset)?, monitor)?;
+        }
         self.take_with(info, is_synced, |volume, subset, round, dir| {
             pool::take(volume, subset, round, dir, monitor)
         })

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use snapsync_model::{
     Context, Error, Monitor, Origin, Provider, Result, Role, Side, SnapshotInfo, Subset, VolumeInfo,
 };
-use snapsync_sys::{Entry, FileSystem, Lock, Root, btrfs, fault, write_file};
-use snapsync_walk::{STORE, Tree};
+use snapsync_sys::{Entry, FileSystem, Lock, Root, btrfs, fault, is_locked, stat_of, write_file};
+use snapsync_walk::{STORE, Tree, locked_away};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
@@ -91,7 +91,7 @@ impl Volume {
         let file = path.join(STORE).join("store/volume.json");
         let text = match std::fs::read(&file) {
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                return Ok(None);
+                return if is_locked_away(path) { Err(locked_away(path)) } else { Ok(None) };
             }
             other => other.context("read", &file)?,
         };
@@ -497,6 +497,12 @@ impl Volume {
         let text = serde_json::to_vec_pretty(&self.record).map_err(|e| unreadable(&store, &e))?;
         write_file(&store, "volume.json", &text).context("write the record of", &store)
     }
+}
+
+/// Whether there may be a store that cannot be seen.
+fn is_locked_away(path: &Path) -> bool {
+    let Ok(root) = Root::open(path) else { return false };
+    stat_of(root.fd()).is_ok_and(|top| top.encrypted) && is_locked(root.fd()).unwrap_or(false)
 }
 
 fn read_record(file: &Path, text: &[u8]) -> Result<Record> {

@@ -65,7 +65,7 @@ fn identity(n: u128) -> Identity {
 }
 
 fn of_subvolume(n: u128, uuid: u128, transid: u64) -> Identity {
-    Identity { origin: Some(Origin { uuid: Uuid::from_u128(uuid), transid }), ..identity(n) }
+    Identity { origin: Some(Origin { uuid: Uuid::from_u128(uuid), transid, constant: false }), ..identity(n) }
 }
 
 fn refusal<T>(result: Result<T, Error>) -> String {

@@ -207,22 +207,22 @@ pub fn set_received(fd: impl AsFd, uuid: [u8; 16], stransid: u64) -> io::Result<
     Ok(())
 }
 
-/// Whether something in the read-only subvolume whose root is `fd` was changed since it was received. Its last
-/// transaction alone does not tell: data that is still in memory then gets its place later. Needs CAP_SYS_ADMIN where
-/// that transaction is later.
-pub fn is_changed_since(fd: impl AsFd, subvolume: &Subvolume, received: &Received) -> io::Result<bool> {
-    if subvolume.changed <= received.transid {
+/// Whether something in the read-only subvolume whose root is `fd` was changed since a transaction at a time. Its last
+/// transaction alone does not tell: data that is still in memory then gets its place later, and what is deduplicated
+/// another. Needs CAP_SYS_ADMIN where that transaction is later.
+pub fn is_changed_since(fd: impl AsFd, subvolume: &Subvolume, transid: u64, at: i64) -> io::Result<bool> {
+    if subvolume.changed <= transid {
         return Ok(false);
     }
     let mut is_changed = false;
     let mut visit = |key: Key, item: &[u8]| {
         if key.kind == INODE_ITEM {
             let inode = inode_item(item).ok_or(io::ErrorKind::InvalidData)?;
-            is_changed |= inode.ctime > received.at;
+            is_changed |= inode.ctime > at;
         }
         Ok(())
     };
-    SEARCH.with_borrow_mut(|search| search.each(fd, Key::all(), received.transid, &mut visit))?;
+    SEARCH.with_borrow_mut(|search| search.each(fd, Key::all(), transid, &mut visit))?;
     Ok(is_changed)
 }
 
@@ -308,6 +308,10 @@ const ITEM_HEADER: usize = 32;
 /// Searches in the tree of the subvolume that a file is in. Needs CAP_SYS_ADMIN.
 pub struct Search(Box<SearchRequest>);
 
+/// The trees of all trees, and of all UUIDs.
+pub(crate) const ROOT_TREE: u64 = 1;
+pub(crate) const UUID_TREE: u64 = 9;
+
 impl Default for Search {
     fn default() -> Self {
         Search(Box::new(SearchRequest {
@@ -335,6 +339,13 @@ pub fn may_search(fd: impl AsFd) -> bool {
 }
 
 impl Search {
+    /// Searches another tree of the file system.
+    pub(crate) fn of_tree(tree: u64) -> Search {
+        let mut search = Search::default();
+        search.0.tree = tree;
+        search
+    }
+
     /// Calls `visit` with key and content of every item between two keys, both included, that lies in a node
     /// written in transaction `since` or later. Returns how many there were.
     pub fn each(

@@ -12,6 +12,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
+/// `STATX_ATTR_ENCRYPTED`.
+const ENCRYPTED: u64 = 0x800;
 const FS_IOC_GETFLAGS: u64 = 0x8008_6601;
 const FS_IOC_SETFLAGS: u64 = 0x4008_6602;
 
@@ -45,6 +47,8 @@ pub struct Stat {
     pub blocks: u64,
     /// A time was outside the years 1677 to 2262, and is told as the nearest that fits.
     pub time_clamped: bool,
+    /// The file system encrypts it.
+    pub encrypted: bool,
 }
 
 pub fn stat_at(dir: impl AsFd, name: &OsStr) -> io::Result<Stat> {
@@ -84,6 +88,7 @@ fn stat_with(dir: impl AsFd, name: &OsStr, at: AtFlags) -> io::Result<Stat> {
         nlink: stat.stx_nlink,
         blocks: stat.stx_blocks,
         time_clamped: mtime_clamped,
+        encrypted: stat.stx_attributes.bits() & ENCRYPTED != 0,
     })
 }
 

@@ -1,13 +1,13 @@
 //! Which file system a path is on, and what it can do.
 
 use crate::ioctl;
+use crate::mounts::unescaped;
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags, fstatfs, fstatvfs, openat};
 use snapsync_model::LARGEST_BLOCK;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileSystem {
@@ -92,18 +92,6 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Whether anything is mounted in the directory at `path` or below it.
-pub fn has_mounts_beneath(path: &Path) -> io::Result<bool> {
-    let path = std::fs::canonicalize(path)?;
-    let mounts = std::fs::read("/proc/self/mountinfo")?;
-    let places =
-        mounts.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
-    Ok(places.map(unescaped).any(|place| {
-        let place = Path::new(OsStr::from_bytes(&place));
-        place != path && place.starts_with(&path)
-    }))
-}
-
 /// Device and number of each file that the system swaps to.
 pub fn swap_files() -> io::Result<Vec<((u32, u32), u64)>> {
     let swaps = match std::fs::read("/proc/swaps") {
@@ -117,21 +105,6 @@ pub fn swap_files() -> io::Result<Vec<((u32, u32), u64)>> {
         .filter_map(|name| crate::stat_at(rustix::fs::CWD, OsStr::from_bytes(&name)).ok())
         .map(|stat| (stat.dev, stat.ino))
         .collect())
-}
-
-/// White space and backslashes are written as three octal digits, see proc_pid_mountinfo(5).
-fn unescaped(field: &[u8]) -> Vec<u8> {
-    let mut parts = field.split(|byte| *byte == b'\\');
-    let mut plain = parts.next().unwrap_or_default().to_vec();
-    for part in parts {
-        let (digits, rest) = part.split_at(part.len().min(3));
-        let value = digits
-            .iter()
-            .fold(0u8, |value, digit| value.wrapping_mul(8).wrapping_add(digit.wrapping_sub(b'0')));
-        plain.push(value);
-        plain.extend_from_slice(rest);
-    }
-    plain
 }
 
 /// Whether two files in `dir` can share blocks; asked by doing it.

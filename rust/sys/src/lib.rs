@@ -7,12 +7,15 @@
 pub mod btrfs;
 mod data;
 mod directory;
+mod encryption;
 mod entry;
 pub mod fault;
 mod files;
 mod fs;
 mod ioctl;
+mod mounts;
 mod root;
+mod subvolumes;
 mod times;
 pub mod xfs;
 
@@ -20,14 +23,15 @@ pub use data::{
     clone_file, clone_range, copy_range, discard_range, layout, next_data, preallocate, read_ahead,
 };
 pub use directory::{Traits, fold_names_in, inherit_from, tell_names_apart_in, traits_of};
+pub use encryption::is_locked;
 pub use entry::{
     APPEND, Entry, IMMUTABLE, NOCOW, PROTECTIVE, Part, REPLICATED_FLAGS, Stat, flags_of, make_node,
     set_flags_of, stat_at, stat_of, tolerate, xattrs_of,
 };
 pub use files::{DirEntry, Lock, make_dir_durable, read_dir, remove_tree, sync_filesystem, write_file};
-pub use fs::{
-    FileSystem, can_share, filesystem, has_mounts_beneath, identity, supports_reflinks, swap_files,
-};
+pub use fs::{FileSystem, can_share, filesystem, identity, supports_reflinks, swap_files};
+pub use mounts::mounts_beneath;
 pub use root::{Parents, Root};
 pub use rustix::fs::Access;
+pub use subvolumes::subvolumes_known_as;
 pub use times::{Times, has_stable_numbers, may_be_written, mounting};

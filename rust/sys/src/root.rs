@@ -2,6 +2,7 @@
 
 use crate::Entry;
 use crate::directory::across_projects;
+use crate::mounts::{Underneath, mounts_beneath};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use snapsync_model::{Context, RelPath, Result};
@@ -20,6 +21,9 @@ const PIECE: usize = 4000;
 pub struct Root {
     fd: OwnedFd,
     path: PathBuf,
+    underneath: Option<Underneath>,
+    /// Where something is mounted inside it, if that was asked.
+    mounts: Vec<RelPath>,
 }
 
 impl Root {
@@ -27,7 +31,28 @@ impl Root {
     pub fn open(path: &Path) -> Result<Root> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty()).context("open the directory", path)?;
-        Ok(Root { fd, path: path.to_path_buf() })
+        Ok(Root { fd, path: path.to_path_buf(), underneath: None, mounts: Vec::new() })
+    }
+
+    /// The same, and beneath it nothing that is mounted inside is seen, but what lies underneath. Without the privilege that
+    /// takes mounts stay in the way.
+    pub fn open_underneath(path: &Path) -> Result<Root> {
+        let mut root = Root::open(path)?;
+        root.mounts = mounts_beneath(path).context("read what is mounted in", path)?;
+        if !root.mounts.is_empty() {
+            root.underneath = Underneath::of(&root.fd).ok();
+        }
+        Ok(root)
+    }
+
+    /// Where something is mounted inside it, if it was opened underneath.
+    pub fn mounts(&self) -> &[RelPath] {
+        &self.mounts
+    }
+
+    /// Nothing is mounted beneath it that could be seen.
+    pub fn is_bare(&self) -> bool {
+        self.mounts.is_empty() || self.underneath.is_some()
     }
 
     /// The path it was opened with: for messages.
@@ -41,13 +66,13 @@ impl Root {
     }
 
     pub fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.underneath.as_ref().map_or(&self.fd, |underneath| &underneath.directory).as_fd()
     }
 
     /// Opens `rel` with any flags; a symlink at its end is opened only with `PATH | NOFOLLOW`.
     pub fn open_at(&self, rel: &RelPath, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
         if rel.is_root() {
-            return Ok(rustix::fs::openat(&self.fd, ".", flags | OFlags::CLOEXEC, mode)?);
+            return Ok(rustix::fs::openat(self.fd(), ".", flags | OFlags::CLOEXEC, mode)?);
         }
         let mut rest = rel.as_bytes();
         let mut dir: Option<OwnedFd> = None;
@@ -65,7 +90,7 @@ impl Root {
     }
 
     fn resolve(&self, dir: Option<&OwnedFd>, path: &[u8], flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
-        let dir = dir.map_or_else(|| self.fd.as_fd(), AsFd::as_fd);
+        let dir = dir.map_or_else(|| self.fd(), AsFd::as_fd);
         let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let how = ResolveFlags::BENEATH
             | ResolveFlags::NO_SYMLINKS

@@ -1,6 +1,6 @@
 //! What lies in a tree and in no snapshot of it.
 
-use crate::Matcher;
+use crate::{Matcher, STORE};
 use rustix::fs::{Mode, OFlags};
 use snapsync_model::{Context, Kind, RelPath, Result, Subset};
 use snapsync_sys::{Root, btrfs, stat_at};
@@ -9,15 +9,11 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 
 /// The first of a path and what is beneath it that a snapshot of `subset` does not hold: one that patterns leave out, a mount,
-/// a subvolume.
+/// a subvolume, a store.
 pub fn left_out(root: &Root, path: &RelPath, is_dir: bool, subset: &Subset) -> Result<Option<RelPath>> {
     let matcher = Matcher::new(subset)?;
-    for at in ancestors(path) {
-        if let Some((above, name)) = at.split()
-            && matcher.leaves_out(&above, name, is_dir || at != *path)?
-        {
-            return Ok(Some(at));
-        }
+    if let Some(at) = matcher.left_out_on(path, is_dir)? {
+        return Ok(Some(at));
     }
     let mut waiting = if is_dir { vec![path.clone()] } else { Vec::new() };
     while let Some(path) = waiting.pop() {
@@ -38,7 +34,7 @@ pub fn left_out(root: &Root, path: &RelPath, is_dir: bool, subset: &Subset) -> R
                     stat.context("read the attributes of", root.show(&inner))?.kind == Kind::Directory
                 }
             };
-            if matcher.leaves_out(&path, &entry.name, is_dir)? {
+            if *entry.name == *STORE.as_bytes() || matcher.leaves_out(&path, &entry.name, is_dir)? {
                 return Ok(Some(inner));
             }
             if is_dir {
@@ -47,12 +43,4 @@ pub fn left_out(root: &Root, path: &RelPath, is_dir: bool, subset: &Subset) -> R
         }
     }
     Ok(None)
-}
-
-/// A path and those it is in, the outermost first.
-fn ancestors(path: &RelPath) -> Vec<RelPath> {
-    let up = |path: &RelPath| path.split().map(|(above, _)| above);
-    let mut found: Vec<_> = std::iter::successors(Some(path.clone()), up).collect();
-    found.reverse();
-    found
 }

@@ -15,4 +15,4 @@ pub use moves::Moves;
 pub use relabel::relabel_by_path;
 pub use search::candidates;
 pub use subset::Matcher;
-pub use tree::{STORE, Tree, details_of, details_of_open, layout_of};
+pub use tree::{STORE, Tree, details_of, details_of_open, layout_of, locked_away, note_mounts, note_stores};

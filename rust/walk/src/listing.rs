@@ -2,7 +2,7 @@
 //! temporary file where there are many.
 
 use rayon::prelude::*;
-use snapsync_model::{Context, Error, Inode, Result, locked, unlocked};
+use snapsync_model::{Context, Directories, Error, Inode, Result, locked, unlocked};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
@@ -167,6 +167,16 @@ impl Listing {
     pub(crate) fn of(inodes: impl IntoIterator<Item = Inode>) -> Result<Listing> {
         let recorder = Recorder::default();
         inodes.into_iter().try_for_each(|inode| recorder.add(&[inode]))?;
+        recorder.finish()
+    }
+
+    /// The same with more, of which some may be further names of what is there.
+    pub(crate) fn with(self, more: Vec<Inode>, directories: &mut Directories) -> Result<Listing> {
+        more.iter().for_each(|inode| directories.add(inode));
+        let recorder = Recorder::default();
+        for inode in self.iter().chain(more.into_iter().map(Ok)) {
+            recorder.add(&[inode?])?;
+        }
         recorder.finish()
     }
 

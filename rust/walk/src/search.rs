@@ -1,7 +1,7 @@
 //! What changed between two states of one Btrfs subvolume: a search of both trees for what was written since they
 //! parted. No directory is walked, so the cost follows the change and not the tree.
 
-use crate::tree::{Pinned, STORE, Searched, Tree, note_foreign};
+use crate::tree::{Pinned, STORE, Searched, Tree, note_foreign, note_stores};
 use crate::{Listing, Matcher};
 use snapsync_model::{
     Context, Counters, Directories, Inode, Kind, Link, Monitor, ROOT, RelPath, Result, Subset,
@@ -50,13 +50,14 @@ pub fn candidates(
         Err(e) => Err(e),
         Ok(false) => {
             monitor.note(
-                "both are walked whole: a directory was renamed, and patterns may tell its content apart",
+                "both are walked whole: a directory was renamed, and patterns or a store may tell its content apart",
             );
             Ok(None)
         }
         Ok(true) => {
             monitor.count(Counters { visited: old.visited + new.visited, ..Counters::default() });
-            note_foreign(std::mem::take(&mut new.foreign), monitor);
+            note_foreign(std::mem::take(&mut new.foreign), 0, monitor);
+            note_stores(std::mem::take(&mut new.stores).into_iter().collect(), monitor);
             Ok(Some((old.into_tree(parted, subset)?, new.into_tree(parted, subset)?)))
         }
     }
@@ -95,7 +96,7 @@ fn parted(a: &Subvolume, b: &Subvolume) -> Option<u64> {
     }
 }
 
-/// False where what did not change may enter or leave the subset with a directory that did.
+/// False where what did not change may enter or leave the subset, or a store, with a directory that did.
 fn find(old: &mut Half, new: &mut Half, parted: u64, monitor: &Monitor) -> Result<bool> {
     let mut wanted = old.changed_since(parted)?;
     wanted.append(&mut new.changed_since(parted)?);
@@ -108,8 +109,9 @@ fn find(old: &mut Half, new: &mut Half, parted: u64, monitor: &Monitor) -> Resul
         monitor.check()?;
         monitor.advance(1);
         let (was, is) = (old.load(ino)?, new.load(ino)?);
-        if let (true, Some(from), Some(to)) = (new.has_patterns, &was.place, &is.place)
+        if let (Some(from), Some(to)) = (&was.place, &is.place)
             && from != to
+            && (new.has_patterns || was.is_directory != is.is_directory)
         {
             return Ok(false);
         }
@@ -147,6 +149,8 @@ struct Half {
     /// Directories that are left out, or without a place in the tree.
     hidden: HashSet<u64>,
     foreign: Vec<RelPath>,
+    /// What has a store's name below the root.
+    stores: BTreeSet<RelPath>,
 }
 
 impl Half {
@@ -168,6 +172,7 @@ impl Half {
             has_patterns: !subset.is_everything(),
             hidden: HashSet::new(),
             foreign: Vec::new(),
+            stores: BTreeSet::new(),
         })
     }
 
@@ -229,11 +234,17 @@ impl Half {
     }
 
     /// Whether an entry of a directory that is not left out is.
-    fn leaves_out(&self, link: &Link, is_directory: bool) -> Result<bool> {
-        if is_store(link) || !self.has_patterns {
-            return Ok(is_store(link));
+    fn leaves_out(&mut self, link: &Link, is_directory: bool) -> Result<bool> {
+        let is_store = *link.name == *STORE.as_bytes();
+        if !self.has_patterns && !is_store {
+            return Ok(false);
         }
-        self.matcher.leaves_out(&self.directories.path_of(link.parent)?, &link.name, is_directory)
+        let above = self.directories.path_of(link.parent)?;
+        let is_left_out = self.matcher.leaves_out(&above, &link.name, is_directory)?;
+        if is_store && !is_left_out && !above.is_root() {
+            self.stores.insert(above.join(&link.name)?);
+        }
+        Ok(is_store || is_left_out)
     }
 
     /// Learns the way from the root to a directory; false where that leads through what is left out, or nowhere.
@@ -303,10 +314,6 @@ impl Half {
             searched: Some(Searched { parted, subset: subset.clone() }),
         })
     }
-}
-
-fn is_store(link: &Link) -> bool {
-    link.parent == ROOT && *link.name == *STORE.as_bytes()
 }
 
 /// An inode of a subvolume with all its names; None where it has none or is not there. Tells how many items it has.

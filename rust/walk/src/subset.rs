@@ -1,6 +1,6 @@
 //! Tells which entries a subset leaves out.
 
-use crate::pattern;
+use crate::{STORE, pattern};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use snapsync_model::{Error, RelPath, Result, Subset};
 
@@ -30,6 +30,26 @@ impl Matcher {
         let Some(patterns) = &self.0 else { return Ok(false) };
         Ok(patterns.matched(directory.join(name)?.as_path(), is_dir).is_ignore())
     }
+
+    /// The first of a path and the directories on the way to it that is no part of the subset.
+    pub(crate) fn left_out_on(&self, path: &RelPath, is_dir: bool) -> Result<Option<RelPath>> {
+        for at in ancestors(path) {
+            if let Some((above, name)) = at.split()
+                && (*name == *STORE.as_bytes() || self.leaves_out(&above, name, is_dir || at != *path)?)
+            {
+                return Ok(Some(at));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// A path and those it is in, the outermost first.
+fn ancestors(path: &RelPath) -> Vec<RelPath> {
+    let up = |path: &RelPath| path.split().map(|(above, _)| above);
+    let mut found: Vec<_> = std::iter::successors(Some(path.clone()), up).collect();
+    found.reverse();
+    found
 }
 
 fn reason(error: &ignore::Error) -> String {

@@ -10,7 +10,7 @@ use snapsync_model::{
 };
 use snapsync_sys::btrfs;
 use snapsync_sys::{
-    DirEntry, FileSystem, Root, Stat, flags_of, read_dir, stat_at, sync_filesystem, xattrs_of,
+    DirEntry, FileSystem, Root, Stat, flags_of, is_locked, read_dir, stat_at, sync_filesystem, xattrs_of,
 };
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -23,7 +23,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-/// The store's name at a volume's root. It is not part of the tree.
+/// The store's name at a volume's root. Nothing of this name is part of a tree, at whatever depth: a store that was
+/// replicated would make a second volume with the identity of the first.
 pub const STORE: &str = ".snapsync";
 
 /// The inodes of a directory tree, as they were when it was walked.
@@ -71,10 +72,21 @@ impl Pinned {
 }
 
 impl Tree {
-    /// Walks what `subset` holds of everything below `path`, on all threads. Entries on another file system, nested
-    /// subvolumes among them, are left out and noted once.
+    /// Walks what `subset` holds of everything below `path`, on all threads. What is mounted there is left out, and what lies
+    /// under it is not where that can be seen; nested subvolumes and stores are left out. Each is noted once.
     pub fn walk(path: &Path, subset: &Subset, monitor: &Monitor) -> Result<Tree> {
-        let root = Root::open(path)?;
+        Tree::walk_in(Root::open_underneath(path)?, subset, monitor, &|_| Ok(Vec::new()))
+    }
+
+    /// The same of a directory that is open. `remembered` is asked what was known of what is hidden by mounts: it is taken to
+    /// be there still.
+    pub fn walk_in(
+        root: Root,
+        subset: &Subset,
+        monitor: &Monitor,
+        remembered: &dyn Fn(&HashSet<Link>) -> Result<Vec<Inode>>,
+    ) -> Result<Tree> {
+        let path = root.path();
         let filesystem = snapsync_sys::filesystem(root.fd()).context("read the file system of", path)?;
         let top = stat_at(root.fd(), OsStr::new(".")).context("read the attributes of", path)?;
         let pinned = Pinned::of(&root);
@@ -93,6 +105,9 @@ impl Tree {
             named: Mutex::default(),
             directories: Mutex::default(),
             foreign: Mutex::default(),
+            hidden: Mutex::default(),
+            stores: Mutex::default(),
+            encrypted: Mutex::default(),
             failed: Mutex::default(),
         };
         walk.found.add(&[walk.inode(&top, None)])?;
@@ -107,7 +122,11 @@ impl Tree {
         foreign.sort_unstable();
         foreign.dedup();
         let is_whole = foreign.is_empty() && subset.is_everything() && !is_restless;
-        note_foreign(foreign, monitor);
+        if root.is_bare() {
+            note_mounts(root.mounts(), &walk.matcher, monitor)?;
+        }
+        note_stores(unlocked(walk.stores), monitor);
+        note_encrypted(unlocked(walk.encrypted), monitor);
         let (read, mut directories) = (unlocked(walk.read), unlocked(walk.directories));
         let (inodes, places) = match <[Listing; 1]>::try_from(inodes) {
             Ok([inodes]) => (inodes, HashMap::new()),
@@ -115,6 +134,12 @@ impl Tree {
                 Passes { root: &root, read: &read, listings, is_restless }.joined(&mut directories)?
             }
         };
+        let hidden = unlocked(walk.hidden);
+        let mut kept = if hidden.is_empty() { Vec::new() } else { remembered(&hidden)? };
+        // What has come out from under a mount is met elsewhere.
+        kept.retain(|inode| inode.kind != Kind::Directory || !directories.contains(inode.ino));
+        note_foreign(foreign, kept.len(), monitor);
+        let inodes = if kept.is_empty() { inodes } else { inodes.with(kept, &mut directories)? };
         let directories = Arc::new(directories);
         let moves = pinned.is_none().then(|| Moves::new(read, directories.clone(), places, is_restless));
         monitor.count(Counters { visited: inodes.entries(), ..Counters::default() });
@@ -267,6 +292,12 @@ struct Walk<'a> {
     directories: Mutex<Directories>,
     /// Entries on other file systems.
     foreign: Mutex<Vec<RelPath>>,
+    /// Those of them that something is mounted on.
+    hidden: Mutex<HashSet<Link>>,
+    /// Stores below the root.
+    stores: Mutex<Vec<RelPath>>,
+    /// Directories that are encrypted, in ones that are not.
+    encrypted: Mutex<Vec<RelPath>>,
     failed: Mutex<Option<Error>>,
 }
 
@@ -339,8 +370,8 @@ impl Walk<'_> {
                 Err(e) => Err(e),
                 Ok(dir) => {
                     match self.begins(&dir, ino).context("read the attributes of", self.root.show(path))? {
-                        true => self.entries(scope, &Arc::new(dir), ino, path),
-                        false => Ok(()),
+                        Some(stat) => self.entries(scope, &Arc::new(dir), (ino, stat.encrypted), path),
+                        None => Ok(()),
                     }
                 }
             }
@@ -350,12 +381,12 @@ impl Walk<'_> {
         }
     }
 
-    /// Notes as what it is read; false if it was read already, or is another directory by now.
-    fn begins(&self, dir: &OwnedFd, ino: u64) -> io::Result<bool> {
+    /// Notes as what it is read; None if it was read already, or is another directory by now.
+    fn begins(&self, dir: &OwnedFd, ino: u64) -> io::Result<Option<Stat>> {
         let stat = stat_at(dir, OsStr::new("."))?;
         // Without birth times numbers need not be identity.
         if ino != ROOT && self.number(&stat) != ino && stat.generation != 0 {
-            return Ok(false);
+            return Ok(None);
         }
         let is_new = |read: &mut Read| match read.entry(ino) {
             Entry::Vacant(place) => {
@@ -364,25 +395,34 @@ impl Walk<'_> {
             }
             Entry::Occupied(_) => false,
         };
-        Ok(is_new(&mut locked(&self.read)))
+        Ok(is_new(&mut locked(&self.read)).then_some(stat))
     }
 
     fn entries<'s>(
         &'s self,
         scope: &rayon::Scope<'s>,
         dir: &Arc<OwnedFd>,
-        ino: u64,
+        (ino, is_encrypted): (u64, bool),
         path: &RelPath,
     ) -> Result<()> {
         let show = || self.root.show(path);
         let mut found = Vec::new();
-        for entry in read_dir(dir).context("read the directory", show())? {
-            if path.is_root() && *entry.name == *STORE.as_bytes() {
+        let entries = read_dir(dir).context("read the directory", show())?;
+        if is_encrypted && is_locked(dir).context("read the encryption policy of", show())? {
+            return Err(locked_away(&show()));
+        }
+        for entry in entries {
+            if *entry.name == *STORE.as_bytes() {
+                self.store(path, entry.is_dir)?;
                 continue;
             }
-            let Some(inode) = self.entry(dir, ino, entry, path)? else { continue };
+            let Some((inode, begins_encrypted)) = self.entry(dir, ino, entry, path)? else { continue };
             if let (Kind::Directory, [link]) = (inode.kind, &inode.links[..]) {
-                let (child, dir, path) = (inode.ino, dir.clone(), path.join(&link.name)?);
+                let (dir, path) = (dir.clone(), path.join(&link.name)?);
+                if begins_encrypted && !is_encrypted {
+                    locked(&self.encrypted).push(path.clone());
+                }
+                let child = inode.ino;
                 scope.spawn(move |scope| self.directory(scope, dir, child, &path));
             }
             found.push(inode);
@@ -392,6 +432,15 @@ impl Walk<'_> {
             }
         }
         self.found(&found)
+    }
+
+    /// Leaves out what has a store's name; speaks of it only below the root.
+    fn store(&self, above: &RelPath, is_dir: Option<bool>) -> Result<()> {
+        let name = STORE.as_bytes();
+        if !above.is_root() && !self.matcher.leaves_out(above, name, is_dir.unwrap_or(true))? {
+            locked(&self.stores).push(above.join(name)?);
+        }
+        Ok(())
     }
 
     fn found(&self, inodes: &[Inode]) -> Result<()> {
@@ -404,7 +453,13 @@ impl Walk<'_> {
         self.found.add(inodes)
     }
 
-    fn entry(&self, dir: &OwnedFd, parent: u64, entry: DirEntry, path: &RelPath) -> Result<Option<Inode>> {
+    fn entry(
+        &self,
+        dir: &OwnedFd,
+        parent: u64,
+        entry: DirEntry,
+        path: &RelPath,
+    ) -> Result<Option<(Inode, bool)>> {
         let stat = match stat_at(dir, OsStr::from_bytes(&entry.name)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.context(
@@ -418,12 +473,16 @@ impl Walk<'_> {
         let elsewhere = stat.kind == Kind::Directory && stat.dev != self.top.dev;
         if elsewhere || stat.mount != self.top.mount {
             locked(&self.foreign).push(path.join(&entry.name)?);
+            if stat.mount != self.top.mount {
+                locked(&self.hidden).insert(Link { parent, name: entry.name });
+            }
             return Ok(None);
         }
         if stat.time_clamped {
             self.monitor.note("times outside the years 1677 to 2262 are kept as the nearest that fits");
         }
-        Ok(Some(self.inode(&stat, Some(Link { parent, name: entry.name }))))
+        let inode = self.inode(&stat, Some(Link { parent, name: entry.name }));
+        Ok(Some((inode, stat.encrypted)))
     }
 
     fn number(&self, stat: &Stat) -> u64 {
@@ -448,15 +507,61 @@ impl Walk<'_> {
     }
 }
 
-/// Says once what is left out.
-pub(crate) fn note_foreign(mut paths: Vec<RelPath>, monitor: &Monitor) {
-    paths.sort_unstable();
-    let Some(first) = paths.first() else { return };
-    let others = if paths.len() > 1 { format!(" and {} more", paths.len() - 1) } else { String::new() };
+/// Says once what is left out, and that what lies under it was taken from the last snapshot.
+pub(crate) fn note_foreign(paths: Vec<RelPath>, kept: usize, monitor: &Monitor) {
+    let Some(shown) = shown(paths) else { return };
+    let under = match kept {
+        0 => String::new(),
+        _ => format!(
+            "; {kept} entries under what is mounted are kept as they were, as only root can look at them"
+        ),
+    };
     monitor.note(format!(
-        "not replicated, because on another file system or in a nested subvolume: {}{others}",
-        first.display()
+        "not replicated, because on another file system or in a nested subvolume: {shown}{under}"
     ));
+}
+
+/// Says once what is mounted in a tree of which what lies underneath is looked at.
+pub fn note_mounts(mounts: &[RelPath], matcher: &Matcher, monitor: &Monitor) -> Result<()> {
+    let mut spoken_of = Vec::new();
+    for mount in mounts {
+        if matcher.left_out_on(mount, true)?.is_none() {
+            spoken_of.push(mount.clone());
+        }
+    }
+    if let Some(shown) = shown(spoken_of) {
+        monitor.note(format!("what is mounted at {shown} is not replicated; what lies under it is"));
+    }
+    Ok(())
+}
+
+/// The same of stores inside the tree.
+pub fn note_stores(paths: Vec<RelPath>, monitor: &Monitor) {
+    if let Some(shown) = shown(paths) {
+        monitor.note(format!("not replicated, because it is the store of another volume: {shown}"));
+    }
+}
+
+/// The same of directories that the file system encrypts.
+fn note_encrypted(paths: Vec<RelPath>, monitor: &Monitor) {
+    if let Some(shown) = shown(paths) {
+        monitor.note(format!("encrypted here, and in a copy only where its own directory is: {shown}"));
+    }
+}
+
+/// Names that are told in a locked directory are those on the disk, and nothing in it can be read.
+pub fn locked_away(path: &Path) -> Error {
+    Error::refused(
+        format!("cannot read {}: it is encrypted, and its key is not there", path.display()),
+        "unlock it, as with `fscrypt unlock`, or leave it out with --exclude",
+    )
+}
+
+/// One path, and how many more there are.
+fn shown(mut paths: Vec<RelPath>) -> Option<String> {
+    paths.sort_unstable();
+    let others = if paths.len() > 1 { format!(" and {} more", paths.len() - 1) } else { String::new() };
+    paths.first().map(|first| format!("{}{others}", first.display()))
 }
 
 fn open_directory(parent: &OwnedFd, name: &[u8]) -> io::Result<OwnedFd> {

@@ -1,0 +1,152 @@
+//! Where the base of a delta is: on the shelf that receives it, elsewhere on the same Btrfs file system, where `btrfs receive`
+//! finds it as well, or on a shelf beside.
+
+use crate::received::{Place, Record, Shelf, is_changed, is_constant, mark_of, own_origin, records};
+use rustix::io::Errno;
+use snapsync_model::{Context, Error, Identity, Result};
+use snapsync_sys::{Root, subvolumes_known_as};
+use snapsync_walk::STORE;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// A search for one base.
+pub(crate) struct Bases<'a> {
+    wanted: &'a Identity,
+    /// Why something that was it once cannot be used.
+    refusal: Option<Error>,
+}
+
+impl<'a> Bases<'a> {
+    pub(crate) fn new(wanted: &'a Identity) -> Bases<'a> {
+        Bases { wanted, refusal: None }
+    }
+
+    pub(crate) fn find(mut self, shelf: &Shelf) -> Result<Option<PathBuf>> {
+        let mut found = self.among(&shelf.places()?, shelf.path())?;
+        // Who changed what lies here is to know it, though the base may be kept elsewhere as well.
+        if let Some(refusal) = self.refusal.take().filter(|_| found.is_none()) {
+            return Err(refusal);
+        }
+        if found.is_none() && shelf.is_btrfs {
+            found = self.on_file_system(shelf)?;
+        }
+        if found.is_none() {
+            found = self.on_shelves_beside(shelf)?;
+        }
+        match (found, self.refusal) {
+            (None, Some(refusal)) => Err(refusal),
+            (found, _) => Ok(found),
+        }
+    }
+
+    /// The one of these places in `dir` that is the base.
+    fn among(&mut self, places: &[Place], dir: &Path) -> Result<Option<PathBuf>> {
+        let records = records(dir)?;
+        for claim in claims(places, &records).filter(|claim| claim.identity.matches(self.wanted)) {
+            match claim.check(self.wanted) {
+                Ok(()) => return Ok(Some(claim.place.path.clone())),
+                Err(e @ Error::Refused { .. }) => {
+                    self.refusal.get_or_insert(e);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(None)
+    }
+
+    fn on_file_system(&mut self, shelf: &Shelf) -> Result<Option<PathBuf>> {
+        let uuids = [Some(self.wanted.mark().uuid), Some(self.wanted.id)];
+        for uuid in uuids.into_iter().flatten() {
+            let known = match subvolumes_known_as(shelf.root.fd(), uuid.into_bytes()) {
+                // Only root may ask.
+                Err(e) if Errno::from_io_error(&e) == Some(Errno::PERM) => return Ok(None),
+                other => other.context("look for the base on the file system of", shelf.path())?,
+            };
+            for path in known {
+                let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { continue };
+                let place = Place::at(&Root::open(above)?, name)?.filter(|place| place.subvolume.is_some());
+                if let Some(found) = self.among(place.as_slice(), above)? {
+                    return Ok(Some(found));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Another user's shelf may say anything of what it holds.
+    fn on_shelves_beside(&mut self, shelf: &Shelf) -> Result<Option<PathBuf>> {
+        let owner = |dir: &Path| dir.join(STORE).join("received").symlink_metadata().map(|m| m.uid()).ok();
+        let own = rustix::process::geteuid().as_raw();
+        let Some(above) = shelf.path().parent() else { return Ok(None) };
+        let Ok(entries) = std::fs::read_dir(above) else { return Ok(None) };
+        let mut beside: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        beside.sort();
+        for dir in beside.iter().filter(|dir| *dir != shelf.path() && owner(dir) == Some(own)) {
+            let other = shelf.beside(dir)?;
+            if other.is_on(shelf)?
+                && let Some(found) = self.among(&other.places()?, dir)?
+            {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// What a directory of a shelf says it is.
+struct Claim<'p> {
+    place: &'p Place,
+    record: Option<&'p Record>,
+    identity: Identity,
+    /// That it was received, and as what.
+    was_received: bool,
+}
+
+/// What each place says it is: what is recorded of it first, then what Btrfs knows.
+fn claims<'p>(places: &'p [Place], records: &'p [Record]) -> impl Iterator<Item = Claim<'p>> {
+    let recorded = records.iter().filter_map(|record| {
+        let place = places.iter().find(|place| place.is_of(record))?;
+        Some(Claim { place, record: Some(record), identity: record.identity, was_received: true })
+    });
+    let known = places.iter().filter_map(|place| Some((place, place.subvolume?)));
+    let marked = known.clone().filter_map(|(place, subvolume)| {
+        let identity = Identity::of_origin(mark_of(&subvolume)?);
+        Some(Claim { place, record: None, identity, was_received: true })
+    });
+    let own = known.map(|(place, subvolume)| Claim {
+        place,
+        record: None,
+        identity: Identity::of_origin(own_origin(&subvolume)),
+        was_received: false,
+    });
+    recorded.chain(marked).chain(own)
+}
+
+impl Claim<'_> {
+    /// Refuses what has become something else since it was `wanted`.
+    fn check(&self, wanted: &Identity) -> Result<()> {
+        let refuse = |why: &str| {
+            let what = format!("{} is not the base of this delta any more: {why}", self.place.path.display());
+            let advice = "delete it and receive the base again, or send without a base";
+            Err(Error::refused(what, advice))
+        };
+        if let Some(subvolume) = self.place.subvolume {
+            if !subvolume.read_only {
+                return refuse("it is writable");
+            }
+            if self.was_received && is_changed(&self.place.path, &subvolume)? {
+                return refuse("it was made writable and changed since it was received");
+            }
+        }
+        if let Some(record) = self.record
+            && record.is_changed(&self.place.path)?
+        {
+            return refuse("it was changed since it was received");
+        }
+        let is_as_made = |subvolume| !self.was_received && is_constant(&self.place.path, &subvolume);
+        if self.identity.is_another_state_of(wanted) && !self.place.subvolume.is_some_and(is_as_made) {
+            return refuse("it is another state of the same subvolume, which was changed in between");
+        }
+        Ok(())
+    }
+}

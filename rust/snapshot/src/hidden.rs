@@ -1,0 +1,32 @@
+//! What the last table says of what is hidden by mounts, where nobody may look under them.
+
+use snapsync_manifest::Table;
+use snapsync_model::{Inode, Link, ROOT, Result};
+use std::collections::HashSet;
+
+/// The rows of `last` with names that are `hidden`, or lie in a directory that is; each with these names alone.
+pub(crate) fn rows(last: Option<&Table>, hidden: &HashSet<Link>) -> Result<Vec<Inode>> {
+    let Some(last) = last else { return Ok(Vec::new()) };
+    let directories = last.directories()?;
+    let is_hidden = |link: &Link| {
+        let mut at = link;
+        loop {
+            if hidden.contains(at) {
+                return true;
+            }
+            match directories.link(at.parent).filter(|_| at.parent != ROOT) {
+                Some(above) => at = above,
+                None => return false,
+            }
+        }
+    };
+    let mut found = Vec::new();
+    for row in last.rows()? {
+        let mut row = row?;
+        row.links.retain(is_hidden);
+        if !row.links.is_empty() {
+            found.push(row);
+        }
+    }
+    Ok(found)
+}

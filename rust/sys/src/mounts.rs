@@ -1,0 +1,131 @@
+//! What is mounted inside a directory, and a look at what lies underneath.
+
+use rustix::fs::{Mode, OFlags, openat};
+use rustix::mount::{OpenTreeFlags, open_tree};
+use snapsync_model::RelPath;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// `struct mount_attr`.
+#[repr(C)]
+struct MountAttributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+
+const PRIVATE: u64 = 1 << 18;
+
+/// A directory as it is without what is mounted inside it.
+#[derive(Debug)]
+pub(crate) struct Underneath {
+    pub(crate) directory: OwnedFd,
+    /// It lasts as long as this.
+    _mount: OwnedFd,
+}
+
+impl Underneath {
+    /// By a mount of its own, which nobody else sees. Needs CAP_SYS_ADMIN.
+    pub(crate) fn of(directory: impl AsFd) -> io::Result<Underneath> {
+        let flags =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+        let mount = open_tree(&directory, "", flags)?;
+        let private = MountAttributes { set: 0, clear: 0, propagation: PRIVATE, user_namespace: 0 };
+        // SAFETY: mount_setattr(2) reads a string and a struct mount_attr of the size that is told, and writes nothing. What
+        // is mounted later would be seen where it fails, which every walk notices.
+        unsafe {
+            libc::syscall(
+                libc::SYS_mount_setattr,
+                mount.as_raw_fd(),
+                c"".as_ptr(),
+                libc::AT_EMPTY_PATH,
+                &raw const private,
+                size_of::<MountAttributes>(),
+            )
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = openat(&mount, ".", flags, Mode::empty())?;
+        Ok(Underneath { directory, _mount: mount })
+    }
+}
+
+/// Where something is mounted in the directory at `path` or below it, but not in what is mounted there: sorted.
+pub fn mounts_beneath(path: &Path) -> io::Result<Vec<RelPath>> {
+    let path = std::fs::canonicalize(path)?;
+    Ok(beneath(&path, &std::fs::read("/proc/self/mountinfo")?))
+}
+
+fn beneath(path: &Path, table: &[u8]) -> Vec<RelPath> {
+    let below = |mount: Mount| {
+        let below = mount.point.strip_prefix(path).ok()?;
+        RelPath::new(below.as_os_str().as_bytes()).ok().filter(|below| !below.is_root())
+    };
+    let mut found: Vec<RelPath> = mounts_of(table).filter_map(below).collect();
+    found.sort_unstable();
+    found.dedup();
+    let all = found.clone();
+    found.retain(|one| !all.iter().any(|other| other != one && one.as_path().starts_with(other.as_path())));
+    found
+}
+
+/// A line of the table of mounts.
+pub(crate) struct Mount {
+    /// The kind of its file system.
+    pub(crate) kind: Vec<u8>,
+    /// Which directory of the file system it shows.
+    pub(crate) root: PathBuf,
+    pub(crate) point: PathBuf,
+}
+
+/// What is mounted where this process can see it.
+pub(crate) fn mounts() -> io::Result<Vec<Mount>> {
+    Ok(mounts_of(&std::fs::read("/proc/self/mountinfo")?).collect())
+}
+
+/// See proc_pid_mountinfo(5).
+fn mounts_of(table: &[u8]) -> impl Iterator<Item = Mount> {
+    table.split(|byte| *byte == b'\n').filter_map(|line| {
+        let mut fields = line.split(|byte| *byte == b' ').skip(3);
+        let mut path = || fields.next().map(|field| PathBuf::from(OsString::from_vec(unescaped(field))));
+        let (root, point) = (path()?, path()?);
+        let kind = fields.skip_while(|field| *field != b"-").nth(1).unwrap_or_default().to_vec();
+        Some(Mount { kind, root, point })
+    })
+}
+
+/// White space and backslashes are written as three octal digits.
+pub(crate) fn unescaped(field: &[u8]) -> Vec<u8> {
+    let mut parts = field.split(|byte| *byte == b'\\');
+    let mut plain = parts.next().unwrap_or_default().to_vec();
+    for part in parts {
+        let (digits, rest) = part.split_at(part.len().min(3));
+        let value = digits
+            .iter()
+            .fold(0u8, |value, digit| value.wrapping_mul(8).wrapping_add(digit.wrapping_sub(b'0')));
+        plain.push(value);
+        plain.extend_from_slice(rest);
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_outermost_mounts_are_told_whatever_their_names() {
+        let line = |place: &str| format!("36 35 98:0 / {place} rw,noatime shared:1 - ext4 /dev/x rw\n");
+        let places = ["/", "/v", "/v/a", "/v/a", "/v/a/b", "/v/a-b", "/v/two\\040words", "/vv/c", "/v/d/e/f"];
+        let mounts: String = places.map(line).concat();
+        let found = beneath(Path::new("/v"), mounts.as_bytes());
+        let wanted = ["a", "a-b", "d/e/f", "two words"].map(|p| RelPath::new(p.as_bytes()).unwrap());
+        assert_eq!(found, wanted);
+        assert!(
+            mounts_of(mounts.as_bytes()).all(|mount| mount.kind == b"ext4" && mount.root == Path::new("/"))
+        );
+    }
+}
