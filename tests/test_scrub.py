@@ -234,6 +234,21 @@ def test_a_file_that_differs_is_mended_under_its_new_name(place: Place, disks: A
     mended(pair)
 
 
+def test_what_was_changed_by_hand_is_found_and_not_overwritten(place: Place) -> None:
+    pair = Pair.make(place, ("btrfs", "xfs"))
+    lay_out(pair.source)
+    pair.sync()
+    (pair.target / "d/large").write_bytes(noise(700_000, 5))
+    # No round touches it, and so none has seen it.
+    done("sync", pair.source, pair.target)
+    assert [unlike["path"] for unlike in found(pair)["differences"]] == ["d/large"]
+    assert_told(run("sync", pair.source, pair.target, "-q"), "by hand", "d/large", codes=(3,))
+    assert (pair.target / "d/large").read_bytes() == noise(700_000, 5)
+    report = pair.sync("--discard-drift")
+    assert report["set_aside"] is not None
+    assert report["scrub"]["mended"] == 1
+
+
 def test_everything_comes_round_once_in_the_period(place: Place) -> None:
     pair = Pair.make(place, ("xfs", "ext4"))
     lay_out(pair.source)
@@ -324,6 +339,7 @@ def test_a_job_is_done_and_says_that_files_differ(place: Place, disks: Any, tmp_
     assert ran.code == 1
     assert "1 file differs" in ran.out
     assert "d/large" in ran.out
+    assert any("d/large" in note for note in done("status", "--config", config, env=env)["jobs"][0]["notes"])
     text = metrics.read_text()
     for line in ("scrub_differences", "scrub_pending_files"):
         assert any(row.startswith(f"snapsync_{line}{{") and row.endswith(" 1.0") for row in text.splitlines())

@@ -1084,12 +1084,12 @@ def run(
       target = "root@backup:/standby/web"
       period = "15m"
 
-    Other keys are exclude, include, strict, check, read_only, compress, bwlimit, rsh, remote_path, channels,
-    timeout and ssh_options: the options of `snapsync sync`. `exclude = []` leaves nothing out any more. A job
-    that fails again is tried after a minute, two, four, up to its period; one whose disk is not mounted is
-    refused, and goes on when it is. What the standby goes without is told by `snapsync status`. What became
-    of each job is kept in /var/lib/snapsync for root, else in $XDG_STATE_HOME/snapsync, or where
-    SNAPSYNC_STATE_DIR says.
+    Other keys are exclude, include, strict, check, read_only, scrub, scrub_limit, compress, bwlimit, rsh,
+    remote_path, channels, timeout and ssh_options: the options of `snapsync sync`. `exclude = []` leaves
+    nothing out any more. A job that fails again is tried after a minute, two, four, up to its period; one
+    whose disk is not mounted is refused, and goes on when it is. What the standby goes without is told by
+    `snapsync status`. What became of each job is kept in /var/lib/snapsync for root, else in
+    $XDG_STATE_HOME/snapsync, or where SNAPSYNC_STATE_DIR says.
     """
     from snapsync.commands.run import run
 

@@ -109,7 +109,10 @@ class _Runner:
         code, out, err = lost or self._sync(job)
         outcome = _outcome(job, code, out, err, monotonic() - started)
         if outcome.error is None:
-            self._note(lambda: state.succeeded(job, at, json.loads(out)))
+            report = json.loads(out)
+            # What differs is nowhere else told where the primary is on another machine.
+            report["notes"] += [outcome.advice] if outcome.differences else []
+            self._note(lambda: state.succeeded(job, at, report))
         else:
             self._note(lambda: state.failed(job, at, str(outcome.error)))
         for line in _told(outcome):
