@@ -1,6 +1,7 @@
 # make demo   sets everything up, and shows the whole cycle on a throw-away volume
 # make test   sets everything up, and runs every test; as root on Debian it installs the tools they need
 # make fuzz   what comes from outside, at random, for FUZZ_SECONDS
+# make soak   the random model test with new seeds for SOAK_MINUTES, from SOAK_SEED on
 # make bench  times snapsync beside its peers, as root; BENCH_FLAGS chooses scenes and scale
 # make bench-stages  times walk, compare, frame and apply by themselves
 # make lint   formatting, lints, types
@@ -13,6 +14,8 @@ CARGO_FLAGS ?= --locked
 # Tests are independent of each other; each worker has file systems of its own in memory.
 PYTEST_FLAGS ?= --numprocesses auto --maxprocesses 4 --dist worksteal
 FUZZ_SECONDS ?= 60
+SOAK_MINUTES ?= 120
+SOAK_SEED ?= 1000
 BENCH_FLAGS ?= --page docs/benchmarks.md
 
 VENV := $(CURDIR)/.venv
@@ -29,7 +32,7 @@ TEST_TOOLS := btrfs-progs=mkfs.btrfs xfsprogs=mkfs.xfs e2fsprogs=mkfs.ext4 acl=s
 	libcap2-bin=setcap exfat-fuse=mount.exfat-fuse exfatprogs=mkfs.exfat ntfs-3g=mkfs.ntfs \
 	openssh-server=sshd sshfs=sshfs rsync=rsync iproute2=ip strace=strace systemd=systemd-analyze
 
-.PHONY: demo test fuzz bench bench-stages lint fmt build clean test-tools
+.PHONY: demo test fuzz soak bench bench-stages lint fmt build clean test-tools
 .DEFAULT_GOAL := build
 
 demo: build
@@ -42,6 +45,9 @@ test: build test-tools
 fuzz:
 	@scripts/need g++=c++
 	scripts/fuzz $(FUZZ_SECONDS)
+
+soak: build test-tools
+	scripts/soak $(SOAK_MINUTES) $(SOAK_SEED)
 
 bench: build
 	@scripts/need $(TEST_TOOLS) tar=tar zstd=zstd
