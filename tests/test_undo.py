@@ -319,6 +319,19 @@ def test_a_commit_of_an_older_build_goes_on_and_not_back(place: Place) -> None:
     pair.sync()
 
 
+def test_a_name_that_an_older_build_linked_is_moved_no_more(place: Place) -> None:
+    primed = Primed.fresh(place, ("xfs", "ext4"))
+    pair = primed.pair
+    _, after = primed.next_turn()
+    run("sync", pair.source, pair.target, env={"SNAPSYNC_FAULT": "commit.detached:1"})
+    held = pair.target.glob(".snapsync/incoming/*/held/*")
+    (linked,) = [path for path in held if path.is_file() and path.stat().st_nlink > 1]
+    os.link(linked, pair.target / "names-2")
+    recover(pair.target)
+    assert_same(after, pair.target)
+    pair.sync()
+
+
 def test_an_inode_never_has_more_names_than_before_or_after(pair: Pair) -> None:
     """ext4 takes 65,000: all of them may change."""
     pair = Pair(pair.source, pair.target.with_name("on-ext4"))

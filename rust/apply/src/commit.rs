@@ -209,6 +209,10 @@ impl Incoming<'_> {
             }
             // Attached before a crash, by itself or with what it is in.
             Err(e) if e.kind() == io::ErrorKind::NotFound && self.root.entry(to).is_ok() => Ok(()),
+            // Linked by an older build, which kept what is held.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && self.is_same(from, to)? => {
+                self.root.unlink(from)
+            }
             other => other,
         }
     }
