@@ -70,6 +70,7 @@ def sync(
     snap: str | None = None,
     keep: Mapping[str, int] = ...,
     strict: bool = False,
+    no_space_check: bool = False,
     exclude: Sequence[str] = ...,
     include: Sequence[str] = ...,
     everything: bool = False,
@@ -151,6 +152,7 @@ def restore(
     *,
     name: str | None = None,
     strict: bool = False,
+    no_space_check: bool = False,
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...
@@ -178,6 +180,7 @@ def receive(
     delta: str | None = None,
     *,
     strict: bool = False,
+    no_space_check: bool = False,
     check: bool = False,
     discard_drift: bool = False,
     jobs: int = 0,
@@ -189,6 +192,7 @@ def receive_as_snapshot(
     *,
     name: str | None = None,
     strict: bool = False,
+    no_space_check: bool = False,
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...
@@ -236,6 +240,7 @@ def restore_to(
     to: str,
     *,
     strict: bool = False,
+    no_space_check: bool = False,
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...
@@ -244,6 +249,7 @@ def restore_paths(
     paths: Sequence[str],
     *,
     strict: bool = False,
+    no_space_check: bool = False,
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...
@@ -253,6 +259,7 @@ def clone(
     *,
     name: str | None = None,
     strict: bool = False,
+    no_space_check: bool = False,
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...

@@ -137,6 +137,7 @@ def sync(
     keep_last: int | None = None,
     keep: Mapping[str, int] | None = None,
     strict: bool = False,
+    no_space_check: bool = False,
     exclude: Sequence[str] = (),
     include: Sequence[str] = (),
     everything: bool = False,
@@ -193,6 +194,7 @@ def sync(
         snap=_name(snap),
         keep=_keep(keep_last, keep),
         strict=strict,
+        no_space_check=no_space_check,
         exclude=_text(exclude),
         include=_text(include),
         everything=everything,
@@ -309,6 +311,7 @@ def receive(
     as_snapshot: AnyPath | None = None,
     name: str | None = None,
     strict: bool = False,
+    no_space_check: bool = False,
     check: bool = False,
     discard_drift: bool = False,
     jobs: int = 0,
@@ -331,7 +334,13 @@ def receive(
     if as_snapshot is not None:
         into = os.fsdecode(as_snapshot)
         text = _native.receive_as_snapshot(
-            into, source, name=_name(name), strict=strict, jobs=jobs, progress=progress
+            into,
+            source,
+            name=_name(name),
+            strict=strict,
+            no_space_check=no_space_check,
+            jobs=jobs,
+            progress=progress,
         )
     elif name is not None:
         message = "a standby's snapshot has the name of its primary's"
@@ -343,6 +352,7 @@ def receive(
             into,
             source,
             strict=strict,
+            no_space_check=no_space_check,
             check=check,
             discard_drift=discard_drift,
             jobs=jobs,
@@ -462,6 +472,7 @@ def restore(
     *,
     name: str | None = None,
     strict: bool = False,
+    no_space_check: bool = False,
     jobs: int = 0,
     progress: Progress | None = None,
 ) -> RestoreReport:
@@ -470,7 +481,12 @@ def restore(
     Raises RefusedError on a standby, and where the snapshot was taken with other patterns.
     """
     text = _native.restore(
-        os.fsdecode(address), name=_name(name), strict=strict, jobs=jobs, progress=progress
+        os.fsdecode(address),
+        name=_name(name),
+        strict=strict,
+        no_space_check=no_space_check,
+        jobs=jobs,
+        progress=progress,
     )
     return RestoreReport.from_json(text)
 
@@ -481,6 +497,7 @@ def restore_to(
     paths: Sequence[AnyPath] = (),
     *,
     strict: bool = False,
+    no_space_check: bool = False,
     jobs: int = 0,
     progress: Progress | None = None,
 ) -> RestoreToReport:
@@ -496,6 +513,7 @@ def restore_to(
         [os.fsdecode(path) for path in paths],
         os.fsdecode(to),
         strict=strict,
+        no_space_check=no_space_check,
         jobs=jobs,
         progress=progress,
     )
@@ -508,6 +526,7 @@ def clone(
     *,
     name: str | None = None,
     strict: bool = False,
+    no_space_check: bool = False,
     jobs: int = 0,
     progress: Progress | None = None,
 ) -> CloneReport:
@@ -517,7 +536,13 @@ def clone(
     as `to` is.
     """
     text = _native.clone(
-        os.fsdecode(snapshot), os.fsdecode(to), name=_name(name), strict=strict, jobs=jobs, progress=progress
+        os.fsdecode(snapshot),
+        os.fsdecode(to),
+        name=_name(name),
+        strict=strict,
+        no_space_check=no_space_check,
+        jobs=jobs,
+        progress=progress,
     )
     return CloneReport.from_json(text)
 
@@ -599,6 +624,7 @@ def restore_paths(
     paths: Sequence[AnyPath],
     *,
     strict: bool = False,
+    no_space_check: bool = False,
     jobs: int = 0,
     progress: Progress | None = None,
 ) -> RestorePathsReport:
@@ -610,6 +636,7 @@ def restore_paths(
         os.fsdecode(snapshot),
         [os.fsdecode(path) for path in paths],
         strict=strict,
+        no_space_check=no_space_check,
         jobs=jobs,
         progress=progress,
     )

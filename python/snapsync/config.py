@@ -33,6 +33,7 @@ class Job:
     exclude: tuple[str, ...] | None = None
     include: tuple[str, ...] = ()
     strict: bool = False
+    no_space_check: bool = False
     check: bool = False
     read_only: bool | None = None
     scrub: str | None = None
@@ -291,6 +292,7 @@ _KEYS: dict[str, Callable[[object], object]] = {
     "exclude": _texts,
     "include": _texts,
     "strict": _flag,
+    "no_space_check": _flag,
     "check": _flag,
     "read_only": _flag,
     "scrub": _scrub,

@@ -31,6 +31,12 @@ Compress = Annotated[
         help="How data travels; what does not shrink is sent as it is.",
     ),
 ]
+NoSpaceCheck = Annotated[
+    bool,
+    Option(
+        "--no-space-check", help="Do not look beforehand whether there is room; a full disk ends it then."
+    ),
+]
 BandwidthLimit = Annotated[
     str | None,
     Option("--bwlimit", metavar="RATE", help="Bytes a second at most; K, M and G are powers of 1,024."),
@@ -195,6 +201,7 @@ def sync(
         bool,
         Option("--strict", help="Refuse if TARGET cannot hold everything SOURCE holds."),
     ] = False,
+    no_space_check: NoSpaceCheck = False,
     exclude: Annotated[
         list[str] | None,
         Option(
@@ -281,6 +288,7 @@ def sync(
             yearly=keep_yearly,
         ),
         strict=strict,
+        no_space_check=no_space_check,
         exclude=exclude or [],
         exclude_from=exclude_from or [],
         include=include or [],
@@ -379,6 +387,7 @@ def receive(
         str | None, Option("--name", metavar="NAME", help="With --as-snapshot: its name in DIR.")
     ] = None,
     strict: Annotated[bool, Option("--strict", help="Refuse if the target cannot hold everything.")] = False,
+    no_space_check: NoSpaceCheck = False,
     check: Check = False,
     discard_drift: DiscardDrift = False,
     jobs: Jobs = 0,
@@ -400,6 +409,7 @@ def receive(
         as_snapshot=as_snapshot,
         name=name,
         strict=strict,
+        no_space_check=no_space_check,
         check=check,
         discard_drift=discard_drift,
         jobs=jobs,
@@ -679,6 +689,7 @@ def restore(
     ] = None,
     name: Name = None,
     strict: Annotated[bool, Option("--strict", help="Refuse if the target cannot hold everything.")] = False,
+    no_space_check: NoSpaceCheck = False,
     jobs: Jobs = 0,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -701,6 +712,7 @@ def restore(
         to=to,
         name=name,
         strict=strict,
+        no_space_check=no_space_check,
         jobs=jobs,
     )
 
@@ -719,6 +731,7 @@ def clone(
         str | None, Option("--name", metavar="NAME", help="Name of the clone; that of DIR without it.")
     ] = None,
     strict: Annotated[bool, Option("--strict", help="Refuse if the target cannot hold everything.")] = False,
+    no_space_check: NoSpaceCheck = False,
     jobs: Jobs = 0,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -731,7 +744,15 @@ def clone(
     """
     from snapsync.commands.clone import run
 
-    return run(Output(as_json=as_json, quiet=quiet), address, directory, name=name, strict=strict, jobs=jobs)
+    return run(
+        Output(as_json=as_json, quiet=quiet),
+        address,
+        directory,
+        name=name,
+        strict=strict,
+        no_space_check=no_space_check,
+        jobs=jobs,
+    )
 
 
 @verbs.verb(
@@ -1084,11 +1105,11 @@ def run(
       target = "root@backup:/standby/web"
       period = "15m"
 
-    Other keys are exclude, include, strict, check, read_only, scrub, scrub_limit, compress, bwlimit, rsh,
-    remote_path, channels, timeout and ssh_options: the options of `snapsync sync`. `exclude = []` leaves
-    nothing out any more. A job that fails again is tried after a minute, two, four, up to its period; one
-    whose disk is not mounted is refused, and goes on when it is. What the standby goes without is told by
-    `snapsync status`. What became of each job is kept in /var/lib/snapsync for root, else in
+    Other keys are exclude, include, strict, no_space_check, check, read_only, scrub, scrub_limit, compress,
+    bwlimit, rsh, remote_path, channels, timeout and ssh_options: the options of `snapsync sync`. `exclude =
+    []` leaves nothing out any more. A job that fails again is tried after a minute, two, four, up to its
+    period; one whose disk is not mounted is refused, and goes on when it is. What the standby goes without
+    is told by `snapsync status`. What became of each job is kept in /var/lib/snapsync for root, else in
     $XDG_STATE_HOME/snapsync, or where SNAPSYNC_STATE_DIR says.
     """
     from snapsync.commands.run import run

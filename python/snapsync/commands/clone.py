@@ -8,9 +8,26 @@ from snapsync.output import Output
 from snapsync.reports import CloneReport
 
 
-def run(output: Output, address: str, directory: str, *, name: str | None, strict: bool, jobs: int) -> int:
+def run(
+    output: Output,
+    address: str,
+    directory: str,
+    *,
+    name: str | None,
+    strict: bool,
+    no_space_check: bool,
+    jobs: int,
+) -> int:
     with output.progress() as progress:
-        report = api.clone(address, directory, name=name, strict=strict, jobs=jobs, progress=progress)
+        report = api.clone(
+            address,
+            directory,
+            name=name,
+            strict=strict,
+            no_space_check=no_space_check,
+            jobs=jobs,
+            progress=progress,
+        )
     for note in report.notes:
         output.note(note)
     output.summary(report, _summary(report))

@@ -16,21 +16,26 @@ def run(
     to: str | None,
     name: str | None,
     strict: bool,
+    no_space_check: bool,
     jobs: int,
 ) -> int:
     if name is not None and (to is not None or paths):
         message = "--name is for the snapshot of a whole volume that was restored"
         raise told(UsageError(message), message, "leave it out with --to and with paths")
     if to is not None:
-        return _elsewhere(output, address, paths, to, strict=strict, jobs=jobs)
+        return _elsewhere(output, address, paths, to, strict=strict, no_space_check=no_space_check, jobs=jobs)
     if paths:
-        return _in_place(output, address, paths, strict=strict, jobs=jobs)
-    return _whole(output, address, name=name, strict=strict, jobs=jobs)
+        return _in_place(output, address, paths, strict=strict, no_space_check=no_space_check, jobs=jobs)
+    return _whole(output, address, name=name, strict=strict, no_space_check=no_space_check, jobs=jobs)
 
 
-def _whole(output: Output, address: str, *, name: str | None, strict: bool, jobs: int) -> int:
+def _whole(
+    output: Output, address: str, *, name: str | None, strict: bool, no_space_check: bool, jobs: int
+) -> int:
     with output.progress() as progress:
-        report = api.restore(address, name=name, strict=strict, jobs=jobs, progress=progress)
+        report = api.restore(
+            address, name=name, strict=strict, no_space_check=no_space_check, jobs=jobs, progress=progress
+        )
     for recovered in report.recovered:
         output.note(f"healed: {recovered}")
     for note in report.notes:
@@ -40,19 +45,32 @@ def _whole(output: Output, address: str, *, name: str | None, strict: bool, jobs
 
 
 def _elsewhere(
-    output: Output, address: str, paths: Sequence[str], to: str, *, strict: bool, jobs: int
+    output: Output,
+    address: str,
+    paths: Sequence[str],
+    to: str,
+    *,
+    strict: bool,
+    no_space_check: bool,
+    jobs: int,
 ) -> int:
     with output.progress() as progress:
-        report = api.restore_to(address, to, paths, strict=strict, jobs=jobs, progress=progress)
+        report = api.restore_to(
+            address, to, paths, strict=strict, no_space_check=no_space_check, jobs=jobs, progress=progress
+        )
     for note in report.notes:
         output.note(note)
     output.summary(report, summary(report))
     return ExitCode.DONE
 
 
-def _in_place(output: Output, address: str, paths: Sequence[str], *, strict: bool, jobs: int) -> int:
+def _in_place(
+    output: Output, address: str, paths: Sequence[str], *, strict: bool, no_space_check: bool, jobs: int
+) -> int:
     with output.progress() as progress:
-        report = api.restore_paths(address, paths, strict=strict, jobs=jobs, progress=progress)
+        report = api.restore_paths(
+            address, paths, strict=strict, no_space_check=no_space_check, jobs=jobs, progress=progress
+        )
     for said in (*report.recovered, *report.notes):
         output.note(said)
     output.summary(report, summary_in_place(report))

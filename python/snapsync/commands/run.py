@@ -50,6 +50,7 @@ def arguments(job: Job) -> list[str]:
     words += [f"--include={pattern}" for pattern in job.include]
     words += ["--everything"] if job.exclude == () else []
     words += ["--strict"] if job.strict else []
+    words += ["--no-space-check"] if job.no_space_check else []
     words += ["--check"] if job.check else []
     if job.read_only is not None:
         words.append("--read-only" if job.read_only else "--read-write")

@@ -1,14 +1,15 @@
-//! Before anything is staged: is the tree still the base, and is there room?
+//! Before anything is staged: is the tree still the base?
 
 use crate::attributes::PROTECTIVE;
 use crate::limits::names::real_name;
 use crate::limits::{Limits, Rehearsal};
 use crate::names::Places;
+use crate::need::Need;
 use crate::strays::{is_absent, strays};
 use crate::touched::Recorder;
 use rustix::fs::OFlags;
 use snapsync_manifest::{Brief, ManifestReader};
-use snapsync_model::{Change, Context, Error, Kind, Link, Op, ROOT, RelPath, Result};
+use snapsync_model::{Change, Context, Error, Kind, Link, ROOT, RelPath, Result};
 use snapsync_sys::{Entry, NOCOW, Root, Stat, Traits, flags_of, stat_of, traits_of};
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -32,6 +33,8 @@ pub(crate) struct Check<'a, 'r> {
     rehearsal: &'a mut Rehearsal<'r>,
     /// Directories of the base that do not take everything.
     special: HashMap<u64, (RelPath, Traits)>,
+    /// What all of it takes.
+    pub(crate) need: Need,
 }
 
 impl<'a, 'r> Check<'a, 'r> {
@@ -40,10 +43,10 @@ impl<'a, 'r> Check<'a, 'r> {
         places: &'a Places,
         limits: Limits,
         dated: bool,
-        rehearsal: &'a mut Rehearsal<'r>,
+        (rehearsal, need): (&'a mut Rehearsal<'r>, Need),
     ) -> Result<Check<'a, 'r>> {
         let top = stat_of(root.fd()).context("read the attributes of", root.path())?;
-        Ok(Check { root, top, places, limits, dated, rehearsal, special: HashMap::new() })
+        Ok(Check { root, top, places, limits, dated, rehearsal, special: HashMap::new(), need })
     }
 
     /// Refuses when a path is not what the base says, or is and cannot be changed. What is found there is noted in `touched`.
@@ -58,6 +61,7 @@ impl<'a, 'r> Check<'a, 'r> {
             let stat = found.as_ref().map(|(_, stat)| stat);
             touched.row(&change, stat.filter(|_| change.old_path.is_some()))?;
             self.rehearsal.count_names(&change, stat);
+            self.need.add(&change, stat.filter(|_| change.old_path.is_some()));
             if let Some((path, what)) = self.row(&change, found.as_ref())? {
                 drift.add(&path, what);
             } else if let Some((entry, stat)) = &found {
@@ -276,74 +280,4 @@ pub(crate) fn is_lost_and_found(root: &Root, path: &RelPath) -> bool {
             )
             .and_then(snapsync_sys::read_dir)
             .is_ok_and(|entries| entries.is_empty())
-}
-
-/// Bytes and inodes that staging, commit and the standby's snapshot will take.
-#[derive(Default)]
-pub(crate) struct Need {
-    bytes: u64,
-    inodes: u64,
-}
-
-impl Need {
-    /// What a row takes. `copies`: the standby's snapshot and the commit copy data where they cannot share it. `shares`:
-    /// the data is on this file system already, and stays where it is.
-    pub(crate) fn add(&mut self, change: &Change, copies: bool, shares: bool, block: u64) {
-        // Claims of a manifest from outside may be larger than all numbers together: they need not be exact then.
-        let blocks = |bytes: u64| bytes.div_ceil(block).saturating_mul(block);
-        let bytes_of = |takes_space: &dyn Fn(Op) -> bool| {
-            let extents = change.extents.iter().filter(|e| takes_space(e.op));
-            extents.fold(0, |sum: u64, e| sum.saturating_add(blocks(e.length)))
-        };
-        // Where blocks cannot be shared, clones are copies.
-        let staged = bytes_of(&|op| (op == Op::Data && !shares) || (copies && op == Op::Clone));
-        let reserved = bytes_of(&|op| op == Op::Unwritten);
-        let copied = if copies && change.flags.created {
-            staged
-        } else if copies && change.flags.data {
-            // The ranges go into the file, and the snapshot copies the file.
-            staged.saturating_add(blocks(change.new.map_or(0, |a| a.size)))
-        } else {
-            0
-        };
-        self.bytes = [staged, reserved, copied].into_iter().fold(self.bytes, u64::saturating_add);
-        self.inodes += u64::from(change.flags.created);
-    }
-
-    /// What a row overwrites is copied before, at most what it takes now.
-    pub(crate) fn save(&mut self, change: &Change, taken: u64) {
-        let (old, new) = (change.old.map_or(0, |a| a.size), change.new.map_or(0, |a| a.size));
-        let cut = old.saturating_sub(new);
-        let touched = change.extents.iter().fold(cut, |sum, e| sum.saturating_add(e.length));
-        self.bytes = self.bytes.saturating_add(touched.min(taken));
-    }
-
-    /// `kept` bytes of it are taken already.
-    pub(crate) fn check(&self, root: &Root, kept: u64) -> Result<()> {
-        let bytes = self.bytes.saturating_sub(kept);
-        let filesystem =
-            snapsync_sys::filesystem(root.fd()).context("read the file system of", root.path())?;
-        if bytes > filesystem.available {
-            return Err(Error::refused(
-                format!(
-                    "{} has {} bytes free, and this round needs {}",
-                    root.path().display(),
-                    filesystem.available,
-                    bytes
-                ),
-                "free space there, delete old snapshots of it, or name a larger target",
-            ));
-        }
-        match filesystem.inodes_available {
-            Some(free) if free < self.inodes => Err(Error::refused(
-                format!(
-                    "{} has space for {free} more inodes, and this round needs {}",
-                    root.path().display(),
-                    self.inodes
-                ),
-                "delete files or old snapshots there, or name a larger target",
-            )),
-            _ => Ok(()),
-        }
-    }
 }

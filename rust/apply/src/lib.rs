@@ -19,6 +19,7 @@ mod commit;
 mod journal;
 mod limits;
 mod names;
+mod need;
 mod received;
 mod row;
 mod save;

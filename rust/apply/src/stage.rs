@@ -1,10 +1,11 @@
 //! The first half of an apply: everything is written beside the tree, nothing in it.
 
 use crate::attributes;
-use crate::check::{Check, Need};
+use crate::check::Check;
 use crate::journal::{Journal, Phase};
 use crate::limits::{Limits, Loss, Rehearsal};
 use crate::names::Places;
+use crate::need::Need;
 use crate::received::{self, Notes, Received};
 use crate::sources::Sources;
 use crate::touched::{self, Recorder};
@@ -51,6 +52,7 @@ pub struct Incoming<'a> {
     /// Known once the manifest is there.
     places: Places,
     pub(crate) received: Received,
+    need: Need,
     /// A cut run of the same delta has left some of it.
     goes_on: bool,
 }
@@ -88,6 +90,7 @@ impl<'a> Incoming<'a> {
             journal,
             monitor,
             received: Received::default(),
+            need: Need::default(),
             goes_on: false,
         })
     }
@@ -168,48 +171,42 @@ impl<'a> Incoming<'a> {
         RelPath::new(&[self.dir.as_bytes(), b"/new/", below.as_bytes()].concat())
     }
 
-    /// Looks before anything is staged: what the target cannot hold, whether it is still the base, whether there
-    /// is room. `copies` says that the standby's snapshot will copy data, `strays` that entries outside the base may
+    /// Looks before anything is staged: what the target cannot hold, whether it is still the base, and what room it
+    /// takes. `copies` says that the standby's snapshot will copy data, `strays` that entries outside the base may
     /// come and go on the standby, and give their directories other times, `shares` that data takes no space.
     pub fn prepare(&mut self, copies: bool, strays: bool, shares: bool) -> Result<Report> {
         fault::point("stage.manifest");
         vet(&self.manifest(), self.monitor)?;
         let mut rehearsal = Rehearsal::new(&self.root, &self.staged("probe")?)?;
-        let mut need = Need::default();
-        let saves_copies = !supports_reflinks(self.root.fd());
         for change in self.manifest_reader()? {
             self.monitor.check()?;
             let change = change?;
             rehearsal.row(&change)?;
-            need.add(&change, copies, shares, self.block);
-            if saves_copies && change.survives() && change.flags.data {
-                need.save(&change, self.taken(&change));
-            }
         }
         self.places = Places::read(&self.manifest())?;
         self.clear_the_way()?;
         let mut touched = Recorder::create(&self.root, &self.staged(touched::FILE)?)?;
         let lost = rehearsal.limits().clone().and(Limits::remembered(&self.store)?);
-        let mut check = Check::new(&self.root, &self.places, lost, !strays, &mut rehearsal)?;
+        let saves = !supports_reflinks(self.root.fd());
+        let need = Need { copies, shares, saves, block: self.block, ..Need::default() };
+        let mut check = Check::new(&self.root, &self.places, lost, !strays, (&mut rehearsal, need))?;
         check.tree(&self.manifest(), &mut touched)?;
+        self.need = check.need;
         let (limits, losses) = rehearsal.finish();
         touched.finish()?;
         self.journal.limits = limits;
         if self.goes_on {
             self.take_up()?;
         }
-        // What is there has its space.
         let kept = self.received.bytes();
-        need.check(&self.root, kept)?;
         self.received.open(&self.stage_path())?;
         Ok(Report { losses, held: self.received.held().clone(), kept })
     }
 
-    /// Bytes on the disk of a file as it is.
-    fn taken(&self, change: &Change) -> u64 {
-        let stat =
-            self.root.entry(&change.old_path.clone().unwrap_or_default()).and_then(|entry| entry.stat());
-        stat.map_or(0, |stat| stat.blocks.saturating_mul(512))
+    /// Refuses where there is no room for what was prepared. What a cut run has left has its space; with `packed` it
+    /// may take less, where data is compressed.
+    pub fn has_room(&self, packed: bool) -> Result<()> {
+        self.need.check(&self.root, self.received.bytes(), packed, self.monitor)
     }
 
     /// What was put in the place of the stage's own files is no hindrance.

@@ -1,10 +1,12 @@
 //! A delta into a directory of snapshots, as one more of them: what `btrfs receive` does, on any file system.
 
+use crate::Terms;
 use crate::place::existing_directory;
 use crate::receive::Delta;
 use crate::report::Received;
 use crate::send::describe;
-use crate::standby::{Room, begin, hex, is_cut, take, workers};
+use crate::staging::{Room, begin, hex, is_cut, nothing, workers};
+use crate::standby::take;
 use snapsync_apply::{Incoming, Journal, Limits, Loss, Phase, is_intact};
 use snapsync_manifest::ManifestReader;
 use snapsync_model::{Error, Monitor, Result, SnapshotInfo, Stage};
@@ -19,7 +21,7 @@ pub fn receive_as_snapshot(
     dir: &Path,
     input: Option<&Path>,
     name: Option<String>,
-    strict: bool,
+    terms: Terms,
     monitor: &Monitor,
 ) -> Result<Received> {
     let started = Instant::now();
@@ -44,7 +46,7 @@ pub fn receive_as_snapshot(
     let base = base_of(&shelf, &delta)?;
     let identity = delta.header.identity();
     let mut work = shelf.begin(&identity, base.as_ref().map(|base| &*base.0), monitor)?;
-    let brought = match bring(&mut work, &mut delta, strict, monitor) {
+    let brought = match bring(&mut work, &mut delta, terms, monitor) {
         Ok(brought) => brought,
         Err(error) => {
             if !is_cut(&error) {
@@ -97,7 +99,7 @@ struct Brought {
 }
 
 /// Makes the working tree what the delta says.
-fn bring(work: &mut Work<'_>, delta: &mut Input<'_>, strict: bool, monitor: &Monitor) -> Result<Brought> {
+fn bring(work: &mut Work<'_>, delta: &mut Input<'_>, terms: Terms, monitor: &Monitor) -> Result<Brought> {
     if let Some(journal) = Journal::load(work.store())?.filter(|journal| journal.phase != Phase::Staging) {
         let is_same = journal.manifest.as_ref() == Some(&hex(&delta.manifest_digest()));
         // Once it is applied the stage may be gone.
@@ -116,7 +118,8 @@ fn bring(work: &mut Work<'_>, delta: &mut Input<'_>, strict: bool, monitor: &Mon
     };
     // The base went without it as well.
     Limits::remembered(&work.shelf())?.remember(work.store())?;
-    let (mut incoming, begun) = delta.offer(strict, false, |offer| begin(&room, offer, monitor))?;
+    let (mut incoming, begun) =
+        delta.offer(terms, false, |offer| begin(&room, offer, &mut nothing, monitor))?;
     let counts = ManifestReader::open(&incoming.manifest())?.counts()?;
     monitor.start(Stage::Receive, counts.data_bytes);
     monitor.advance(begun.kept);

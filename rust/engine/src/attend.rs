@@ -1,10 +1,11 @@
 //! The standby's half of a round whose primary is at the other end of a channel.
 
+use crate::Terms;
 use crate::protocol::{Answer, Ask, Failure, Wire, nonsense};
 use crate::receive::Delta;
 use crate::remote::Further;
 use crate::retention::{self, Keep};
-use crate::standby::{Local, Opening, StandbyEnd};
+use crate::standby::{Local, Offer, Opening, Spare, StandbyEnd};
 use serde_json::value::RawValue;
 use snapsync_model::{Error, Monitor, Result, Stage};
 use uuid::Uuid;
@@ -58,7 +59,9 @@ impl Attending<'_, '_, '_> {
                 self.wire.tell(&Answer::Looked(looked))?;
             }
             Ask::Open { lineage, epoch, join, care } => self.open(Opening { lineage, epoch, care }, join)?,
-            Ask::Begin { strict, has_manifest } => self.begin(strict, has_manifest)?,
+            Ask::Begin { strict, has_manifest, no_space_check, spare } => {
+                self.begin(Terms { strict, no_space_check }, has_manifest, spare)?;
+            }
             Ask::Commit => {
                 let snapshot = Box::new(self.standby.commit()?);
                 self.has_committed = true;
@@ -111,11 +114,21 @@ impl Attending<'_, '_, '_> {
         }
     }
 
-    fn begin(&mut self, strict: bool, has_manifest: bool) -> Result<()> {
+    /// What stays where old snapshots are to make room: what this end allows.
+    fn may_spare(&self, spare: Spare) -> Option<Spare> {
+        match &self.pruning {
+            Pruning::AsAsked => Some(spare).filter(|spare| spare.keep.check().is_ok()),
+            Pruning::Own(keep) => Some(Spare { keep: keep.clone(), ..spare }),
+            Pruning::Never => None,
+        }
+    }
+
+    fn begin(&mut self, terms: Terms, has_manifest: bool, spare: Option<Spare>) -> Result<()> {
+        let spare = spare.and_then(|spare| self.may_spare(spare));
         let Wire { from, peer, .. } = &mut *self.wire;
         let mut delta = Delta::read(from, peer.clone())?;
         let standby = &mut *self.standby;
-        let mut begun = delta.offer(strict, has_manifest, |offer| standby.begin(offer))?;
+        let mut begun = delta.offer(terms, has_manifest, |offer| standby.begin(Offer { spare, ..offer }))?;
         let (seed, total) = (delta.seed(), delta.header.totals.data_bytes);
         begun.held = begun.held.told();
         self.monitor.start(Stage::Receive, total);

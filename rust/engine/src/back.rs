@@ -1,9 +1,11 @@
 //! A volume's tree, made what one of its own snapshots holds: by the same stage and commit as a delta's, with nothing
 //! written but the difference.
 
+use crate::Terms;
 use crate::recover::{finish, give_up};
 use crate::sides::Sides;
-use crate::standby::{Data, Offer, Room, begin, fill};
+use crate::staging::{Room, begin, fill, nothing};
+use crate::standby::{Data, Offer};
 use crate::sync::{Outgoing, announce, header, volume_head};
 use snapsync_apply::{Journal, Loss, Phase};
 use snapsync_model::{Context, Counts, Monitor, Result, SnapshotInfo, Stage};
@@ -21,7 +23,7 @@ pub(crate) struct Turn<'a> {
     pub(crate) base: &'a SnapshotInfo,
     pub(crate) to: &'a SnapshotInfo,
     pub(crate) result: &'a SnapshotInfo,
-    pub(crate) strict: bool,
+    pub(crate) terms: Terms,
 }
 
 /// The caller holds the lock.
@@ -50,7 +52,7 @@ pub(crate) fn turn_between(
 }
 
 fn attempt(volume: &mut Volume, sides: &Sides, turn: &Turn<'_>, monitor: &Monitor) -> Result<Turned> {
-    let Turn { base, to, result, strict } = *turn;
+    let Turn { base, to, result, terms } = *turn;
     let outgoing = Outgoing::make(volume)?;
     let manifest = outgoing.manifest();
     let counts = sides.write_manifest(&manifest, &header(volume, Some(base), result), monitor)?;
@@ -59,11 +61,12 @@ fn attempt(volume: &mut Volume, sides: &Sides, turn: &Turn<'_>, monitor: &Monito
     let offer = Offer {
         header: &head,
         manifest: announce(&manifest)?,
-        strict,
+        terms,
         file: &manifest,
+        spare: None,
         fetch: &mut |to| std::fs::copy(&manifest, to).map(drop).context("write", to),
     };
-    let (mut incoming, begun) = begin(&Room::of(volume, Some(base)), offer, monitor)?;
+    let (mut incoming, begun) = begin(&Room::of(volume, Some(base)), offer, &mut nothing, monitor)?;
     monitor.start(Stage::Stage, counts.data_bytes);
     let data =
         Data { manifest: &manifest, side: &*sides.target, held: &begun.held, seed: Default::default() };

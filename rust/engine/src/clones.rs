@@ -1,5 +1,6 @@
 //! Writable copies of snapshots.
 
+use crate::Terms;
 use crate::place::existing_directory;
 use crate::recover::recover;
 use crate::report::{CloneInfo, Cloned, Unlisted};
@@ -14,7 +15,7 @@ pub fn clone(
     address: &Path,
     to: &Path,
     name: Option<String>,
-    strict: bool,
+    terms: Terms,
     monitor: &Monitor,
 ) -> Result<Cloned> {
     let started = Instant::now();
@@ -42,7 +43,7 @@ pub fn clone(
         cloned.instant = true;
     } else {
         let content = Content::new(&volume, snapshot.clone(), &[], monitor)?;
-        let filled = landing.fill(&content, strict, monitor)?;
+        let filled = landing.fill(&content, terms, monitor)?;
         (cloned.data_bytes, cloned.shared_bytes) = (filled.counts.data_bytes, filled.shared);
         cloned.losses = filled.losses;
     }

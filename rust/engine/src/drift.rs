@@ -2,6 +2,7 @@
 
 use crate::back::{Turn, Turned, turn};
 use crate::sides::Sides;
+use crate::sync::STRICT;
 use crate::sync::{Outgoing, header};
 use snapsync_manifest::ManifestReader;
 use snapsync_model::{Change, Error, Kind, Monitor, Result, SnapshotInfo, Stage};
@@ -108,7 +109,7 @@ impl Drift {
     ) -> Result<(SnapshotInfo, Turned)> {
         volume.keep(&self.probe)?;
         let turned =
-            turn(volume, &Turn { base: &self.probe, to: newest, result: newest, strict: true }, monitor)?;
+            turn(volume, &Turn { base: &self.probe, to: newest, result: newest, terms: STRICT }, monitor)?;
         Ok((self.probe, turned))
     }
 }

@@ -2,6 +2,7 @@
 //! brought again, by the same stage and commit as a delta, and that snapshot of the standby is taken again in its place.
 
 use crate::Reach;
+use crate::Terms;
 use crate::back::{Turn, turn_between};
 use crate::digest::Reading;
 use crate::drift;
@@ -115,7 +116,7 @@ impl Mended {
         let old = Place::Directory(standby.path().to_path_buf());
         let new = Place::Snapshot(Box::new((primary.clone(), theirs.clone())));
         let sides = Sides::of_places(&old, &new, monitor)?;
-        let turn = Turn { base: own, to: own, result: own, strict: false };
+        let turn = Turn { base: own, to: own, result: own, terms: Terms::default() };
         let turned = turn_between(standby, &sides, &turn, monitor)?;
         (self.changes, self.data_bytes) = (turned.counts, turned.counts.data_bytes);
         self.losses = turned.losses;

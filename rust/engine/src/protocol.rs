@@ -7,7 +7,7 @@ use crate::receive::BUFFER;
 use crate::retention::Keep;
 use crate::roles::{Deed, Outcome};
 use crate::scrub::{Piece, Seen};
-use crate::standby::{Begun, Looked, State};
+use crate::standby::{Begun, Looked, Spare, State};
 use crate::{Care, Options, Travel};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -78,6 +78,10 @@ pub(crate) enum Ask {
     Begin {
         strict: bool,
         has_manifest: bool,
+        #[serde(default)]
+        no_space_check: bool,
+        #[serde(default)]
+        spare: Option<Spare>,
     },
     Commit,
     /// Bytes of files that the standby has, once it is open.

@@ -1,6 +1,7 @@
 //! A delta from a file or a pipe, into the standby that it is for.
 
 use crate::Care;
+use crate::Terms;
 use crate::report::Received;
 use crate::standby::{Local, Offer, Opening, StandbyEnd};
 use rustix::fs::OFlags;
@@ -22,14 +23,14 @@ pub(crate) const BUFFER: usize = 1 << 18;
 pub fn receive(
     volume: &Path,
     input: Option<&Path>,
-    strict: bool,
+    terms: Terms,
     care: Care,
     monitor: &Monitor,
 ) -> Result<Received> {
     let started = Instant::now();
     let mut delta = Delta::open(input, monitor)?;
     let mut standby = Local::new(volume, None, monitor)?;
-    let result = apply(&mut delta, &mut standby, strict, care, started, monitor);
+    let result = apply(&mut delta, &mut standby, terms, care, started, monitor);
     if let Err(error) = &result {
         standby.failed(error, delta.header.snapshot.id);
     }
@@ -39,7 +40,7 @@ pub fn receive(
 fn apply(
     delta: &mut Delta<BufReader<Channel<'_>>>,
     standby: &mut Local<'_>,
-    strict: bool,
+    terms: Terms,
     care: Care,
     started: Instant,
     monitor: &Monitor,
@@ -52,7 +53,7 @@ fn apply(
         )
     })?;
     let state = standby.open(Opening { lineage, epoch: header.epoch, care })?;
-    let begun = delta.offer(strict, false, |offer| standby.begin(offer))?;
+    let begun = delta.offer(terms, false, |offer| standby.begin(offer))?;
     let counts = ManifestReader::open(&standby.incoming()?.manifest())?.counts()?;
     monitor.start(Stage::Receive, counts.data_bytes);
     monitor.advance(begun.kept);
@@ -119,7 +120,7 @@ impl<R: Read + Send> Delta<R> {
     /// Offers it to what receives it. `has_manifest`: the receiver has the manifest, and it does not come.
     pub(crate) fn offer<T>(
         &mut self,
-        strict: bool,
+        terms: Terms,
         has_manifest: bool,
         take: impl FnOnce(Offer<'_>) -> Result<T>,
     ) -> Result<T> {
@@ -133,7 +134,9 @@ impl<R: Read + Send> Delta<R> {
             }
             fetch(from, manifest, to, name)
         };
-        let taken = take(Offer { header, manifest, strict, file: Path::new(""), fetch: &mut fetch })?;
+        let file = Path::new("");
+        let fetch = &mut fetch;
+        let taken = take(Offer { header, manifest, terms, file, fetch, spare: None })?;
         if !is_fetched && !has_manifest {
             self.pass_manifest()?;
         }

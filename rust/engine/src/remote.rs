@@ -1,5 +1,6 @@
 //! A round with a volume on another machine, where a second snapsync is started over the user's own `ssh`.
 
+use crate::Terms;
 use crate::attend::{Pruning, attend, out_of_turn};
 use crate::join::Gathering;
 use crate::protocol::{Answer, Ask, Request, Wire};
@@ -7,9 +8,8 @@ use crate::report::Synced;
 use crate::retention::Keep;
 use crate::roles::{Deed, Outcome};
 use crate::scrub::{Piece, Seen};
-use crate::standby::{
-    Begun, Data, Local, Looked, Offer, Opening, Pending, StandbyEnd, State, hex, is_cut, with_data, workers,
-};
+use crate::staging::{hex, is_cut, with_data, workers};
+use crate::standby::{Begun, Data, Local, Looked, Offer, Opening, Pending, StandbyEnd, State};
 use crate::sync::drive;
 use crate::{Options, Travel};
 use serde_json::value::RawValue;
@@ -417,7 +417,9 @@ impl<'w, 'a> Remote<'w, 'a> {
                 && pending.base == offer.header.base.map(|base| base.id)
                 && pending.manifest == hex(&offer.manifest.digest)
         });
-        self.wire.tell(&Ask::Begin { strict: offer.strict, has_manifest })?;
+        let Terms { strict, no_space_check } = offer.terms;
+        let spare = offer.spare.clone().filter(|spare| !spare.keep.is_empty());
+        self.wire.tell(&Ask::Begin { strict, has_manifest, no_space_check, spare })?;
         self.wire.to.get_mut().limit(self.limit.as_ref());
         let to = &mut self.wire.to;
         let mut put = || {

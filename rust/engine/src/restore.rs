@@ -1,5 +1,6 @@
 //! A volume's tree as one of its snapshots has it, in place.
 
+use crate::Terms;
 use crate::back::{Turn, turn};
 use crate::place::Place;
 use crate::recover::recover;
@@ -11,7 +12,7 @@ use std::time::Instant;
 
 /// Makes the tree of a primary what `VOLUME@SNAP` holds: only the difference is written. The state before is kept as
 /// a snapshot, and the state after is one.
-pub fn restore(address: &Path, name: Option<String>, strict: bool, monitor: &Monitor) -> Result<Restored> {
+pub fn restore(address: &Path, name: Option<String>, terms: Terms, monitor: &Monitor) -> Result<Restored> {
     let started = Instant::now();
     let Place::Snapshot(named) = Place::parse(address)? else {
         return Err(Error::usage(format!("{} names no snapshot", address.display()), "write VOLUME@SNAP"));
@@ -37,7 +38,7 @@ pub fn restore(address: &Path, name: Option<String>, strict: bool, monitor: &Mon
     let kept = volume.unused_name("before-restore-")?;
     let before = volume.take(Request::New { name: Some(kept), subset: None }, monitor)?;
     let result = volume.describe(Request::New { name, subset: None })?;
-    let turned = turn(&mut volume, &Turn { base: &before, to: &from, result: &result, strict }, monitor)?;
+    let turned = turn(&mut volume, &Turn { base: &before, to: &from, result: &result, terms }, monitor)?;
     Ok(Restored {
         verb: "restore",
         volume: volume.info(),

@@ -3,6 +3,7 @@
 //! They are restored to a directory beneath `.snapsync/incoming`, and take the places of what is there one by one: a path
 //! is the old one or the new one whenever it is looked at, and stays so if the command is killed.
 
+use crate::Terms;
 use crate::pruned::{above, outermost, within};
 use crate::recover::recover;
 use crate::report::RestoredPaths;
@@ -18,7 +19,7 @@ use std::time::Instant;
 pub fn restore_paths(
     address: &Path,
     paths: &[PathBuf],
-    strict: bool,
+    terms: Terms,
     monitor: &Monitor,
 ) -> Result<RestoredPaths> {
     let started = Instant::now();
@@ -40,7 +41,7 @@ pub fn restore_paths(
     monitor.start(Stage::Snapshot, 0);
     let before = keep(&mut volume, monitor)?;
     let stage = Replacement::make(&volume)?;
-    let filled = Landing::made(&stage.path).fill(&content, strict, monitor)?;
+    let filled = Landing::made(&stage.path).fill(&content, terms, monitor)?;
     stage.put(&root, &outermost(&paths))?;
     Ok(RestoredPaths {
         verb: "restore",

@@ -3,11 +3,13 @@
 //! It is a first round of sync without a volume at its end: a whole delta is staged in the directory's `.snapsync`, which is all that
 //! is there before the commit, and which is gone when the directory is what the snapshot is.
 
+use crate::Terms;
 use crate::place::{self, Place};
 use crate::pruned::{Pruned, within};
 use crate::report::RestoredTo;
 use crate::sides::Sides;
-use crate::standby::{Offer, Room, begin, is_cut, with_data, workers};
+use crate::staging::{Room, begin, is_cut, nothing, with_data, workers};
+use crate::standby::Offer;
 use crate::sync::{announce, header, volume_head};
 use rayon::prelude::*;
 use snapsync_apply::{Incoming, Journal, Loss, Phase, discard};
@@ -35,7 +37,7 @@ pub fn restore_to(
     address: &Path,
     paths: &[PathBuf],
     to: &Path,
-    strict: bool,
+    terms: Terms,
     monitor: &Monitor,
 ) -> Result<RestoredTo> {
     let started = Instant::now();
@@ -44,7 +46,7 @@ pub fn restore_to(
     let landing = Landing::find(to, &volume)?;
     monitor.start(Stage::Compare, 0);
     let content = Content::new(&volume, snapshot, &paths, monitor)?;
-    let filled = landing.fill(&content, strict, monitor)?;
+    let filled = landing.fill(&content, terms, monitor)?;
     Ok(RestoredTo {
         verb: "restore",
         volume: volume.info(),
@@ -158,13 +160,13 @@ impl Landing {
     }
 
     /// Goes on where a run that was killed has ended, if it was for the same.
-    pub(crate) fn fill(&self, content: &Content<'_>, strict: bool, monitor: &Monitor) -> Result<Filled> {
+    pub(crate) fn fill(&self, content: &Content<'_>, terms: Terms, monitor: &Monitor) -> Result<Filled> {
         let made = !self.path.exists();
         if made {
             std::fs::create_dir(&self.path).context("create the directory", &self.path)?;
         }
         let filled = self.begin(content).and_then(|work| {
-            let filled = self.bring(&work, content, strict, monitor);
+            let filled = self.bring(&work, content, terms, monitor);
             match &filled {
                 Ok(_) => work.finish()?,
                 Err(error) if !is_cut(error) && !has_begun(&work)? => work.finish()?,
@@ -201,7 +203,7 @@ impl Landing {
         &self,
         work: &Restoring,
         content: &Content<'_>,
-        strict: bool,
+        terms: Terms,
         monitor: &Monitor,
     ) -> Result<Filled> {
         let (path, store) = (&self.path, work.store());
@@ -216,7 +218,7 @@ impl Landing {
             None if !is_vacant(path)? => return Ok(Filled { counts: Counts::default(), shared, losses }),
             None => {
                 let stage = Staging { path, store: &store, manifest: &manifest, content, monitor };
-                (losses, shared) = stage.run(strict)?;
+                (losses, shared) = stage.run(terms)?;
             }
         }
         let counts = ManifestReader::open(&manifest)?.counts()?;
@@ -240,7 +242,7 @@ struct Staging<'a> {
 
 impl Staging<'_> {
     /// What is lost, and how many bytes are shared.
-    fn run(&self, strict: bool) -> Result<(Vec<Loss>, u64)> {
+    fn run(&self, terms: Terms) -> Result<(Vec<Loss>, u64)> {
         let Content { volume, snapshot, sides, id } = self.content;
         let snapshot = &SnapshotInfo { id: *id, ..snapshot.clone() };
         let counts = self.write_manifest(snapshot)?;
@@ -257,11 +259,12 @@ impl Staging<'_> {
         let offer = Offer {
             header: &head,
             manifest: announce(self.manifest)?,
-            strict,
+            terms,
             file: self.manifest,
+            spare: None,
             fetch: &mut |to| std::fs::copy(self.manifest, to).map(drop).context("write", to),
         };
-        let (mut incoming, begun) = begin(&room, offer, self.monitor)?;
+        let (mut incoming, begun) = begin(&room, offer, &mut nothing, self.monitor)?;
         self.monitor.start(Stage::Stage, counts.data_bytes);
         self.monitor.advance(begun.kept);
         let shared = self.transfer(&incoming, &begun.held, shares)?;

@@ -7,6 +7,7 @@ use crate::place::existing_directory;
 use crate::recover::{give_up, recover};
 use crate::remote::{Address, Reach, perform_there};
 use crate::report::{Demoted, Followed, Preview, Promoted, Rejoined, Switched};
+use crate::sync::STRICT;
 use crate::sync::{Options, Round, sync};
 use crate::{Care, Travel};
 use serde::{Deserialize, Serialize};
@@ -203,7 +204,7 @@ fn follow(volume: &mut Volume, epoch: u64, theirs: &[Uuid], monitor: &Monitor) -
     after.iter().try_for_each(|snapshot| volume.set_aside(snapshot))?;
     let mut changes = Counts::default();
     if !left.is_empty() {
-        let back = Turn { base: &now, to: &common, result: &common, strict: true };
+        let back = Turn { base: &now, to: &common, result: &common, terms: STRICT };
         changes = turn(volume, &back, monitor)?.counts;
     }
     fault::point("rejoin.back");

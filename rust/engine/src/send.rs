@@ -4,7 +4,7 @@ use crate::place::Place;
 use crate::receive::BUFFER;
 use crate::report::Sent;
 use crate::sides::Sides;
-use crate::standby::{with_data, workers};
+use crate::staging::{with_data, workers};
 use crate::sync::{announce, header, volume_head};
 use snapsync_manifest::Header as ManifestHeader;
 use snapsync_model::{

@@ -1,22 +1,21 @@
 //! The standby's half of a round. The primary's half asks for its steps in their order, whether both are in one
 //! process or a channel lies between.
 
-use crate::Care;
 use crate::drift;
 use crate::place::{self, Target};
 use crate::recover::{can_go_on, finish, give_up, recover};
 use crate::retention::{self, Keep};
 use crate::scrub::{self, Piece, Seen};
+use crate::staging::{Room, begin, fill, is_cut, workers};
+use crate::{Care, Terms};
 use serde::{Deserialize, Serialize};
-use snapsync_apply::{Incoming, Journal, Loss, Phase, is_intact};
-use snapsync_manifest::{ManifestReader, Rows};
-use snapsync_model::{
-    Change, Context, Error, Monitor, Provider, Result, Role, Side, SnapshotInfo, VolumeInfo,
-};
+use snapsync_apply::{Incoming, Journal, Loss, Phase};
+use snapsync_manifest::Rows;
+use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, Side, SnapshotInfo, VolumeInfo};
 use snapsync_snapshot::{Volume, name_is_free};
-use snapsync_stream::wire::{Digest, End, Header, ManifestHead, lift};
-use snapsync_stream::{Arrivals, Budget, Held, Limit, MEMORY, Sent, Sink, receive, run};
-use snapsync_sys::{Lock, Root, btrfs, supports_reflinks};
+use snapsync_stream::wire::{Digest, End, Header, ManifestHead};
+use snapsync_stream::{Arrivals, Held, Limit, Sent, receive};
+use snapsync_sys::{Lock, Root, btrfs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use uuid::Uuid;
@@ -91,17 +90,29 @@ pub(crate) struct Begun {
     /// Data that it has already, and how many bytes.
     pub(crate) held: Held,
     pub(crate) kept: u64,
+    /// Old snapshots that made room.
+    #[serde(default)]
+    pub(crate) pruned: Vec<SnapshotInfo>,
 }
 
 /// A delta that is about to come: its manifest lies in a file, or comes over a channel.
 pub(crate) struct Offer<'a> {
     pub(crate) header: &'a Header,
     pub(crate) manifest: ManifestHead,
-    pub(crate) strict: bool,
+    pub(crate) terms: Terms,
     /// Where the manifest lies already, if it is on this machine.
     pub(crate) file: &'a Path,
     /// Puts the manifest where it is told; only asked where it is not there yet.
     pub(crate) fetch: &'a mut dyn FnMut(&Path) -> Result<()>,
+    /// What may be deleted where there is no room: all but this.
+    pub(crate) spare: Option<Spare>,
+}
+
+/// What stays of the snapshots of a standby.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Spare {
+    pub(crate) keep: Keep,
+    pub(crate) needed: Vec<Uuid>,
 }
 
 /// The data of a delta, where it can be read.
@@ -371,7 +382,14 @@ impl StandbyEnd for Local<'_> {
         volume.unseal()?;
         let room = Room::of(volume, newest.as_ref());
         let under_way = (offer.header.snapshot.clone(), offer.header.epoch);
-        let (incoming, begun) = begin(&room, offer, monitor)?;
+        let spare = offer.spare.clone();
+        let mut free = || match &spare {
+            Some(Spare { keep, needed }) if !keep.is_empty() => {
+                retention::apply(volume, keep, needed, monitor).map(|(pruned, _)| pruned)
+            }
+            _ => Ok(Vec::new()),
+        };
+        let (incoming, begun) = begin(&room, offer, &mut free, monitor)?;
         self.incoming = Some(incoming);
         self.begun = Some(under_way.0.id);
         self.under_way = Some(under_way);
@@ -437,155 +455,6 @@ impl StandbyEnd for Local<'_> {
     }
 }
 
-/// A failure after which the same delta can go on.
-pub(crate) fn is_cut(error: &Error) -> bool {
-    error.exit_code() == 5
-}
-
-/// Reading waits for the disk: more workers than cores keep it busy.
-pub(crate) fn workers() -> usize {
-    2 * rayon::current_num_threads()
-}
-
-/// Where a delta is staged.
-pub(crate) struct Room {
-    pub(crate) path: PathBuf,
-    pub(crate) store: PathBuf,
-    /// A snapshot of it copies data.
-    pub(crate) copies: bool,
-    /// It may hold entries that no snapshot has.
-    pub(crate) strays: bool,
-    /// The data is on its file system, and is shared.
-    pub(crate) shares: bool,
-    /// What the snapshot that it holds is called.
-    pub(crate) base: Option<String>,
-}
-
-impl Room {
-    /// That of a volume whose tree is `base`.
-    pub(crate) fn of(volume: &Volume, base: Option<&SnapshotInfo>) -> Room {
-        Room {
-            path: volume.path().to_path_buf(),
-            store: volume.store(),
-            copies: copies(volume),
-            // What was outside the base may have come and gone, and given directories other times.
-            strays: base.is_some_and(|base| !base.subset.is_everything()),
-            // A standby that shared blocks with its primary would be lost with them.
-            shares: false,
-            base: base.map(|base| base.name.clone()),
-        }
-    }
-}
-
-/// The rows of a manifest whose data travels.
-pub(crate) fn with_data(manifest: &Path) -> Result<impl Iterator<Item = Result<Change>> + Send + use<>> {
-    Ok(ManifestReader::open(manifest)?.only(|row| row.data_bytes > 0))
-}
-
-/// Brings data that this process can read into the stage.
-pub(crate) fn fill(
-    incoming: &Incoming<'_>,
-    data: &Data<'_>,
-    limit: Option<&Limit>,
-    monitor: &Monitor,
-) -> Result<Sent> {
-    let make_sink = || -> Sink<'_> {
-        let mut sink = incoming.sink();
-        let Some(limit) = limit else { return sink };
-        Box::new(move |frame| {
-            let waited = limit.wait(frame.bytes.len() as u64, monitor);
-            waited.map_err(|e| lift(e, "write", incoming.root().path()))?;
-            sink(frame)
-        })
-    };
-    let counts = ManifestReader::open(data.manifest)?.counts()?;
-    let budget = Budget::new(MEMORY);
-    run(with_data(data.manifest)?, data.side, data.held, workers(), &budget, monitor, &make_sink)?;
-    Ok(Sent { frames: 0, raw: counts.data_bytes, stored: counts.data_bytes })
-}
-
-/// Stages what needs no data, or takes up what a cut run of the same delta has left.
-pub(crate) fn begin<'a>(
-    room: &Room,
-    offer: Offer<'_>,
-    monitor: &'a Monitor,
-) -> Result<(Incoming<'a>, Begun)> {
-    let digest = hex(&offer.manifest.digest);
-    let header = offer.header;
-    let base = header.base.map(|base| base.id);
-    let left = Journal::load(&room.store)?;
-    let same = |journal: &Journal| {
-        journal.snapshot.id == header.snapshot.id
-            && journal.base == base
-            && journal.manifest.as_ref() == Some(&digest)
-    };
-    let (mut incoming, resumed) = match left {
-        Some(journal)
-            if journal.phase == Phase::Staging && same(&journal) && is_intact(&room.path, &journal)? =>
-        {
-            (Incoming::go_on(&room.path, &room.store, journal, monitor)?, true)
-        }
-        left => {
-            if let Some(journal) = left {
-                monitor.note(format!("discarded what was staged of snapshot {}", journal.snapshot.name));
-                give_up(&room.path, &room.store, &journal)?;
-            }
-            let snapshot = header.snapshot.clone();
-            let base = base.map(|id| (id, room.base.clone()));
-            (Incoming::begin(&room.path, &room.store, snapshot, base, monitor)?, false)
-        }
-    };
-    let error = match prepare(&mut incoming, room, offer, &digest, resumed) {
-        Ok(begun) => return Ok((incoming, begun)),
-        Err(error) => error,
-    };
-    // Some file systems do not remove what is still open.
-    drop(incoming);
-    if !is_cut(&error)
-        && let Ok(Some(journal)) = Journal::load(&room.store)
-    {
-        let _ = give_up(&room.path, &room.store, &journal);
-    }
-    Err(error)
-}
-
-fn prepare(
-    incoming: &mut Incoming<'_>,
-    room: &Room,
-    offer: Offer<'_>,
-    digest: &str,
-    resumed: bool,
-) -> Result<Begun> {
-    let Offer { header, manifest, strict, fetch, .. } = offer;
-    if !resumed {
-        has_room(room, manifest.length)?;
-        fetch(&incoming.manifest())?;
-        incoming.keep(digest)?;
-    }
-    let found = ManifestReader::open(&incoming.manifest())?.counts()?;
-    if header.totals != (&found).into() {
-        return Err(Error::integrity("the delta's header and manifest differ", "send it again"));
-    }
-    let report = incoming.prepare(room.copies, room.strays, room.shares)?;
-    if strict && !report.losses.is_empty() {
-        return Err(too_strict(&room.path, &report.losses));
-    }
-    incoming.entries()?;
-    Ok(Begun { losses: report.losses, held: report.held, kept: report.kept })
-}
-
-fn has_room(room: &Room, manifest: u64) -> Result<()> {
-    let root = Root::open(&room.path)?;
-    let free = snapsync_sys::filesystem(root.fd()).context("read the file system of", &room.path)?.available;
-    if manifest <= free {
-        return Ok(());
-    }
-    Err(Error::refused(
-        format!("{} has {free} bytes free, and the manifest alone takes {manifest}", room.path.display()),
-        "free space there, or name a larger target",
-    ))
-}
-
 /// Takes the frames of a delta that has begun.
 pub(crate) fn take(
     incoming: &Incoming<'_>,
@@ -596,24 +465,6 @@ pub(crate) fn take(
     let rows = Rows::open(&incoming.manifest())?;
     let skip = |ino, range| incoming.holds(ino, range);
     receive(arrivals, seed, workers(), monitor, &skip, &|| incoming.taker(&rows))
-}
-
-fn too_strict(path: &Path, losses: &[Loss]) -> Error {
-    let list: Vec<String> = losses.iter().map(|l| format!("{} ({} entries)", l.what, l.count)).collect();
-    Error::refused(
-        format!("{} cannot hold: {}", path.display(), list.join("; ")),
-        "leave out --strict to go without, or name a target that can",
-    )
-}
-
-/// Whether the standby's own snapshot copies data.
-fn copies(standby: &Volume) -> bool {
-    let store = Root::open(&standby.store());
-    standby.info().provider == Provider::Pool && !store.is_ok_and(|root| supports_reflinks(root.fd()))
-}
-
-pub(crate) fn hex(digest: &Digest) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What a round has made from nothing, and takes away again when it fails before anything is in it.

@@ -8,7 +8,7 @@ use crate::report::{Scrubbed, Synced};
 use crate::retention::{self, Keep};
 use crate::scrub::{self, Scrubbing};
 use crate::sides::Sides;
-use crate::standby::{Begun, Data, Local, Looked, Made, Offer, Opening, StandbyEnd, State};
+use crate::standby::{Begun, Data, Local, Looked, Made, Offer, Opening, Spare, StandbyEnd, State};
 use crate::subset;
 use crate::{Reach, Travel};
 use serde::Serialize;
@@ -37,6 +37,9 @@ pub struct Options {
     pub keep: Keep,
     /// Refuse a target that cannot hold everything.
     pub strict: bool,
+    /// Do not look whether there is room.
+    #[serde(default)]
+    pub no_space_check: bool,
     /// Which part of the volume is replicated from now on; what it was without any.
     pub exclude: Vec<String>,
     pub include: Vec<String>,
@@ -50,6 +53,17 @@ pub struct Options {
     #[serde(default)]
     pub scrub: Scrubbing,
 }
+
+/// What a target must be like.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Terms {
+    /// It can hold everything.
+    pub strict: bool,
+    /// It may be too small, as far as can be told beforehand.
+    pub no_space_check: bool,
+}
+
+pub(crate) const STRICT: Terms = Terms { strict: true, no_space_check: false };
 
 /// What is done about changes to a standby by hand, and against them.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
@@ -320,10 +334,12 @@ impl Driver<'_> {
         let announced = announce(&manifest)?;
         let seed =
             [write_head(&mut std::io::sink(), &head).context("describe", &manifest)?, announced.digest];
+        let spare = Spare { keep: self.options.keep.clone(), needed: self.needed() };
         let begun = self.standby.begin(Offer {
             header: &head,
             manifest: announced,
-            strict: self.options.strict,
+            terms: Terms { strict: self.options.strict, no_space_check: self.options.no_space_check },
+            spare: Some(spare),
             file: &manifest,
             fetch: &mut |to| std::fs::copy(&manifest, to).map(drop).context("write", to),
         })?;
@@ -372,7 +388,8 @@ impl Driver<'_> {
         self.remember(state, &brought)?;
         let Brought { snapshot, counts, counters, begun, .. } = brought;
         let scrub = Scrubbed { mended: self.mended, ..self.scrub(state, &snapshot)? };
-        let pruned = self.prune()?;
+        let mut pruned = begun.pruned.clone();
+        pruned.extend(self.prune()?);
         Ok(Synced {
             verb: "sync",
             primary: self.primary.info(),
@@ -440,13 +457,18 @@ impl Driver<'_> {
         Ok(report)
     }
 
+    /// What standbys need as their base.
+    fn needed(&self) -> Vec<Uuid> {
+        self.primary.standbys().values().map(|s| s.snapshot).collect()
+    }
+
     /// Deletes on both sides what is not to be kept; what is the base of any standby stays.
     fn prune(&mut self) -> Result<Vec<SnapshotInfo>> {
         let keep = &self.options.keep;
         if keep.is_empty() {
             return Ok(Vec::new());
         }
-        let needed: Vec<Uuid> = self.primary.standbys().values().map(|s| s.snapshot).collect();
+        let needed = self.needed();
         let there = self.standby.prune(keep, &needed);
         let there = self.unless_bearable(&self.looked.path, there)?;
         let here = retention::apply(&mut self.primary, keep, &needed, self.monitor);

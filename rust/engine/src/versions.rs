@@ -1,5 +1,6 @@
 //! Every version of one file that snapshots hold.
 
+use crate::Terms;
 use crate::digest::{Digest, content};
 use crate::pruned::relative;
 use crate::report::{RestoredTo, Version, Versions};
@@ -75,7 +76,7 @@ pub fn restore_file(address: &Path, path: &Path, to: &Path, monitor: &Monitor) -
     }
     let made = tempfile::Builder::new().prefix(".snapsync-").tempdir_in(above);
     let made = made.context("make a directory in", above)?;
-    let mut report = restore_to(address, &[path.to_path_buf()], made.path(), false, monitor)?;
+    let mut report = restore_to(address, &[path.to_path_buf()], made.path(), Terms::default(), monitor)?;
     let from = made.path().join(&report.paths[0]);
     let flags = rustix::fs::RenameFlags::NOREPLACE;
     rustix::fs::renameat_with(rustix::fs::CWD, from, rustix::fs::CWD, to, flags).context("make", to)?;

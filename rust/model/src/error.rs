@@ -17,6 +17,9 @@ pub enum Error {
     /// Going on could destroy data: exit 3.
     #[error("{what}")]
     Refused { what: String, advice: String },
+    /// There is no room for it: exit 3.
+    #[error("{what}")]
+    NoSpace { what: String, advice: String },
     /// Something is not what its checksum or format says: exit 4.
     #[error("{what}")]
     Integrity { what: String, advice: String },
@@ -53,7 +56,7 @@ impl Error {
         match self {
             Error::Io { .. } | Error::Failed { .. } => 1,
             Error::Usage { .. } => 2,
-            Error::Refused { .. } => 3,
+            Error::Refused { .. } | Error::NoSpace { .. } => 3,
             Error::Integrity { .. } => 4,
             Error::Interrupted | Error::Cut { .. } => 5,
         }
@@ -72,12 +75,19 @@ impl Error {
         match self {
             Error::Usage { advice, .. }
             | Error::Refused { advice, .. }
+            | Error::NoSpace { advice, .. }
             | Error::Integrity { advice, .. }
             | Error::Cut { advice, .. }
             | Error::Failed { advice, .. } => advice.clone(),
             Error::Interrupted => "run the same command again: it heals what was left and goes on".into(),
             Error::Io { source, .. } => io_advice(source).into(),
         }
+    }
+
+    /// The disk is full, or as much of it as this user may fill.
+    pub fn is_full(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Error::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
     }
 
     /// The error number of the system where there is one.

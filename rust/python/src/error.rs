@@ -29,7 +29,7 @@ pub(crate) fn to_python(py: Python<'_>, error: &Error) -> PyErr {
             None => PyOSError::new_err(message.clone()),
         },
         Error::Usage { .. } => UsageError::new_err(message.clone()),
-        Error::Refused { .. } => RefusedError::new_err(message.clone()),
+        Error::Refused { .. } | Error::NoSpace { .. } => RefusedError::new_err(message.clone()),
         Error::Integrity { .. } => IntegrityError::new_err(message.clone()),
         Error::Interrupted | Error::Cut { .. } => InterruptedRound::new_err(message.clone()),
         Error::Failed { .. } => SnapsyncError::new_err(message.clone()),

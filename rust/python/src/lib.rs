@@ -11,7 +11,7 @@ mod watch;
 
 use pyo3::prelude::*;
 use snapsync_engine::{
-    Care, Compression, Gate, Keep, OnDrift, Options, Reach, Reading, Scrubbing, Travel, with_jobs,
+    Care, Compression, Gate, Keep, OnDrift, Options, Reach, Reading, Scrubbing, Terms, Travel, with_jobs,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,8 +20,8 @@ use watch::{Progress, watched};
 
 #[pyfunction]
 #[pyo3(signature = (
-    source, target, *, name=None, snap=None, keep=BTreeMap::new(), strict=false, exclude=Vec::new(), include=Vec::new(),
-    everything=false, check=false, discard_drift=false, read_only=None, new_standby=false, scrub=0, scrub_limit=0,
+    source, target, *, name=None, snap=None, keep=BTreeMap::new(), strict=false, no_space_check=false,
+    exclude=Vec::new(), include=Vec::new(), everything=false, check=false, discard_drift=false, read_only=None, new_standby=false, scrub=0, scrub_limit=0,
     compress="zstd:1", bwlimit=None, rsh=None, remote_path="snapsync", ssh_options=Vec::new(), timeout=60, channels=1,
     jobs=0, progress=None,
 ))]
@@ -34,6 +34,7 @@ fn sync(
     snap: Option<String>,
     keep: BTreeMap<String, i64>,
     strict: bool,
+    no_space_check: bool,
     exclude: Vec<String>,
     include: Vec<String>,
     everything: bool,
@@ -59,8 +60,19 @@ fn sync(
     let scrub = Scrubbing { period: scrub, limit: scrub_limit };
     watched(py, progress, move |monitor| {
         let keep = Keep::by_name(keep)?;
-        let options =
-            Options { name, snap, keep, strict, exclude, include, everything, care, new_standby, scrub };
+        let options = Options {
+            name,
+            snap,
+            keep,
+            strict,
+            no_space_check,
+            exclude,
+            include,
+            everything,
+            care,
+            new_standby,
+            scrub,
+        };
         let travel = Travel { compression: Compression::parse(&compress)?, limit: bwlimit };
         with_jobs(jobs, || snapsync_engine::sync(&source, &target, &options, &travel, &reach, monitor))
     })
@@ -187,17 +199,19 @@ fn switch(
 }
 
 #[pyfunction]
-#[pyo3(signature = (address, *, name=None, strict=false, jobs=0, progress=None))]
+#[pyo3(signature = (address, *, name=None, strict=false, no_space_check=false, jobs=0, progress=None))]
 fn restore(
     py: Python<'_>,
     address: PathBuf,
     name: Option<String>,
     strict: bool,
+    no_space_check: bool,
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
+    let terms = Terms { strict, no_space_check };
     watched(py, progress, move |monitor| {
-        with_jobs(jobs, || snapsync_engine::restore(&address, name, strict, monitor))
+        with_jobs(jobs, || snapsync_engine::restore(&address, name, terms, monitor))
     })
 }
 
@@ -249,7 +263,7 @@ fn send(
 
 #[pyfunction]
 #[pyo3(signature = (
-    volume, delta=None, *, strict=false, check=false, discard_drift=false, jobs=0, progress=None,
+    volume, delta=None, *, strict=false, no_space_check=false, check=false, discard_drift=false, jobs=0, progress=None,
 ))]
 #[allow(clippy::too_many_arguments)]
 fn receive(
@@ -257,31 +271,35 @@ fn receive(
     volume: PathBuf,
     delta: Option<PathBuf>,
     strict: bool,
+    no_space_check: bool,
     check: bool,
     discard_drift: bool,
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
     let care = Care { check, discard_drift, read_only: None };
+    let terms = Terms { strict, no_space_check };
     watched(py, progress, move |monitor| {
-        with_jobs(jobs, || snapsync_engine::receive(&volume, delta.as_deref(), strict, care, monitor))
+        with_jobs(jobs, || snapsync_engine::receive(&volume, delta.as_deref(), terms, care, monitor))
     })
 }
 
 #[pyfunction]
-#[pyo3(signature = (directory, delta=None, *, name=None, strict=false, jobs=0, progress=None))]
+#[pyo3(signature = (directory, delta=None, *, name=None, strict=false, no_space_check=false, jobs=0, progress=None))]
 fn receive_as_snapshot(
     py: Python<'_>,
     directory: PathBuf,
     delta: Option<PathBuf>,
     name: Option<String>,
     strict: bool,
+    no_space_check: bool,
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
+    let terms = Terms { strict, no_space_check };
     watched(py, progress, move |monitor| {
         with_jobs(jobs, || {
-            snapsync_engine::receive_as_snapshot(&directory, delta.as_deref(), name, strict, monitor)
+            snapsync_engine::receive_as_snapshot(&directory, delta.as_deref(), name, terms, monitor)
         })
     })
 }
@@ -311,49 +329,55 @@ fn delete(py: Python<'_>, volume: PathBuf, snap: String) -> PyResult<String> {
 }
 
 #[pyfunction]
-#[pyo3(signature = (snapshot, paths, to, *, strict=false, jobs=0, progress=None))]
+#[pyo3(signature = (snapshot, paths, to, *, strict=false, no_space_check=false, jobs=0, progress=None))]
 fn restore_to(
     py: Python<'_>,
     snapshot: PathBuf,
     paths: Vec<PathBuf>,
     to: PathBuf,
     strict: bool,
+    no_space_check: bool,
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
+    let terms = Terms { strict, no_space_check };
     watched(py, progress, move |monitor| {
-        with_jobs(jobs, || snapsync_engine::restore_to(&snapshot, &paths, &to, strict, monitor))
+        with_jobs(jobs, || snapsync_engine::restore_to(&snapshot, &paths, &to, terms, monitor))
     })
 }
 
 #[pyfunction]
-#[pyo3(signature = (snapshot, paths, *, strict=false, jobs=0, progress=None))]
+#[pyo3(signature = (snapshot, paths, *, strict=false, no_space_check=false, jobs=0, progress=None))]
 fn restore_paths(
     py: Python<'_>,
     snapshot: PathBuf,
     paths: Vec<PathBuf>,
     strict: bool,
+    no_space_check: bool,
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
+    let terms = Terms { strict, no_space_check };
     watched(py, progress, move |monitor| {
-        with_jobs(jobs, || snapsync_engine::restore_paths(&snapshot, &paths, strict, monitor))
+        with_jobs(jobs, || snapsync_engine::restore_paths(&snapshot, &paths, terms, monitor))
     })
 }
 
 #[pyfunction]
-#[pyo3(signature = (snapshot, to, *, name=None, strict=false, jobs=0, progress=None))]
+#[pyo3(signature = (snapshot, to, *, name=None, strict=false, no_space_check=false, jobs=0, progress=None))]
 fn clone(
     py: Python<'_>,
     snapshot: PathBuf,
     to: PathBuf,
     name: Option<String>,
     strict: bool,
+    no_space_check: bool,
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
+    let terms = Terms { strict, no_space_check };
     watched(py, progress, move |monitor| {
-        with_jobs(jobs, || snapsync_engine::clone(&snapshot, &to, name, strict, monitor))
+        with_jobs(jobs, || snapsync_engine::clone(&snapshot, &to, name, terms, monitor))
     })
 }
 

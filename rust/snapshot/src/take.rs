@@ -221,17 +221,29 @@ impl Volume {
         fault::point("delete.begin");
         if info.provider == Provider::Pool {
             // Told before the snapshot is unlisted: nothing that is taken later can come to use these.
-            let garbage = self.unshared_objects(info, monitor)?;
-            write_garbage(&dir, &garbage)?;
+            let garbage = self.unshared_objects(info.id, &dir, monitor)?;
+            match write_garbage(&dir, &garbage) {
+                // To free space must not take any: the table still tells.
+                Err(error) if error.is_full() => {}
+                other => other?,
+            }
         }
-        let doomed = dir.with_extension(DELETING);
+        let mut doomed = dir.with_extension(DELETING);
         std::fs::rename(dir.join("snapshot.json"), dir.join("deleted.json")).context("unlist", &dir)?;
-        std::fs::rename(&dir, &doomed).context("unlist", &dir)?;
+        match std::fs::rename(&dir, &doomed).context("unlist", &dir) {
+            // Its record is away: that is enough.
+            Err(error) if error.is_full() => doomed = dir,
+            other => other?,
+        }
         let snapshots = self.store().join("snapshots");
         make_dir_durable(&snapshots).context("sync", &snapshots)?;
         fault::point("delete.unlisted");
-        self.finish_delete(&doomed)?;
-        self.point_latest()
+        self.finish_delete(info.id, &doomed)?;
+        match self.point_latest() {
+            // It names the newest, which hardly ever goes; the next snapshot writes it.
+            Err(error) if error.is_full() => Ok(()),
+            other => other,
+        }
     }
 
     /// Takes a snapshot again after the tree went back to it: what was made anew has other inodes, by which later
@@ -274,7 +286,7 @@ impl Volume {
         write_file(&again, "round", round.to_string().as_bytes()).context("write", &again)?;
         follow::take(self, &info.subset, round, &again, delta, monitor)?;
         fault::point("again.made");
-        let mut garbage = self.unshared_objects(info, monitor)?;
+        let mut garbage = self.unshared_objects(info.id, &dir, monitor)?;
         Table::open(&again)?.each_object(|object| _ = garbage.remove(&object))?;
         write_garbage(&dir, &garbage)?;
         replace_files(&again, &dir)?;
@@ -302,20 +314,30 @@ impl Volume {
         remove_tree(root.fd(), OsStr::new(AGAIN)).context("remove", &again)
     }
 
-    /// Objects that no other snapshot has.
-    fn unshared_objects(&self, info: &SnapshotInfo, monitor: &Monitor) -> Result<BTreeSet<u64>> {
+    /// Objects that no other snapshot has than the one whose table is in `dir`.
+    fn unshared_objects(&self, id: Uuid, dir: &Path, monitor: &Monitor) -> Result<BTreeSet<u64>> {
         let mut garbage = BTreeSet::new();
-        let table = |id: Uuid| Table::open(&self.dir_of(id));
-        table(info.id)?.each_object(|object| _ = garbage.insert(object))?;
-        for other in self.snapshots()?.iter().filter(|s| s.id != info.id && s.provider == Provider::Pool) {
+        Table::open(dir)?.each_object(|object| _ = garbage.insert(object))?;
+        for other in self.snapshots()?.iter().filter(|s| s.id != id && s.provider == Provider::Pool) {
             monitor.check()?;
-            table(other.id)?.each_object(|object| _ = garbage.remove(&object))?;
+            Table::open(&self.dir_of(other.id))?.each_object(|object| _ = garbage.remove(&object))?;
         }
         Ok(garbage)
     }
 
-    fn finish_delete(&self, doomed: &Path) -> Result<()> {
-        remove_garbage(&self.store().join("pool"), doomed)?;
+    fn finish_delete(&self, id: Uuid, doomed: &Path) -> Result<()> {
+        let pool = self.store().join("pool");
+        if doomed.join("garbage").exists() {
+            remove_garbage(&pool, doomed)?;
+        } else if doomed.join(FILES[0]).exists() {
+            // A full disk took no list: what no snapshot has that is there is not needed.
+            fault::point("delete.unwritten");
+            match self.unshared_objects(id, doomed, &Monitor::default()) {
+                // Half of it may have been removed already, when nothing of it was left in the pool.
+                Err(Error::Integrity { .. }) => {}
+                garbage => objects::remove_objects(&pool, garbage?.into_iter())?,
+            }
+        }
         self.remove_snapshot_dir(doomed)
     }
 
@@ -352,7 +374,7 @@ impl Volume {
         for entry in std::fs::read_dir(&snapshots).context("list", &snapshots)? {
             let dir = entry.context("list", &snapshots)?.path();
             if dir.extension().is_some_and(|e| e == DELETING) || dir.join("deleted.json").exists() {
-                self.finish_delete(&dir)?;
+                self.finish_delete(named(&dir), &dir)?;
                 done.push("finished deleting a snapshot".to_owned());
             } else if !dir.join("snapshot.json").exists() {
                 self.remove_incomplete(&dir)?;
@@ -424,6 +446,12 @@ fn write_garbage(dir: &Path, objects: &BTreeSet<u64>) -> Result<()> {
 fn remove_garbage(pool: &Path, dir: &Path) -> Result<()> {
     let Ok(text) = std::fs::read_to_string(dir.join("garbage")) else { return Ok(()) };
     objects::remove_objects(pool, text.lines().filter_map(|line| line.parse().ok()))
+}
+
+/// The snapshot that a directory is of; none where its name says nothing.
+fn named(dir: &Path) -> Uuid {
+    let id = dir.file_stem().and_then(OsStr::to_str).and_then(|name| name.parse().ok());
+    id.unwrap_or_default()
 }
 
 fn read_round(dir: &Path) -> Option<u64> {

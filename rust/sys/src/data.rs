@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 const FS_IOC_FIEMAP: u64 = 0xc020_660b;
 const FICLONE: u64 = 0x4004_9409;
@@ -16,6 +16,7 @@ const FS_IOC_FSGETXATTR: u64 = 0x801c_581f;
 
 const FIEMAP_FLAG_SYNC: u32 = 1;
 const EXTENT_LAST: u32 = 0x1;
+const EXTENT_ENCODED: u32 = 0x8;
 const EXTENT_UNWRITTEN: u32 = 0x800;
 const EXTENT_SHARED: u32 = 0x2000;
 /// Unknown, delayed, encoded, encrypted, not aligned, inline, tail, merged: the address is none, or that of more.
@@ -142,6 +143,12 @@ pub fn next_data(file: &File, at: u64, size: u64) -> io::Result<Option<Range>> {
     };
     let end = seek(file, SeekFrom::Hole(start)).unwrap_or(size).min(size);
     Ok((start < end).then(|| Range { offset: start, length: end - start }))
+}
+
+/// Whether it lies in fewer blocks than it has bytes, or packed.
+pub(crate) fn is_compressed(file: &File, size: u64) -> io::Result<bool> {
+    let is_packed = |extents: Vec<FiemapExtent>| extents.iter().any(|e| e.flags & EXTENT_ENCODED != 0);
+    Ok(file.metadata()?.blocks() * 512 <= size / 2 || fiemap(file).is_ok_and(is_packed))
 }
 
 /// Makes `to` share all blocks of `from`. Both must be on one file system that can.

@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -177,6 +177,14 @@ pub fn make_dir_durable(dir: &Path) -> io::Result<()> {
 /// Everything written to the file system of `fd` so far is on its disk when this returns.
 pub fn sync_filesystem(fd: impl AsFd) -> io::Result<()> {
     Ok(rustix::fs::syncfs(fd)?)
+}
+
+/// Has the file system give back what was deleted, which some do a while after.
+pub fn reclaim(fd: impl AsFd) -> io::Result<()> {
+    const BTRFS_IOC_SYNC: u64 = 0x9408;
+    // SAFETY: BTRFS_IOC_SYNC takes no argument.
+    let woken = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), BTRFS_IOC_SYNC as _, 0) };
+    if woken == 0 { Ok(()) } else { sync_filesystem(fd) }
 }
 
 /// Held until dropped, or until the process ends however it ends.

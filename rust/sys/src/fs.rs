@@ -5,7 +5,7 @@ use crate::mounts::unescaped;
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags, fstatfs, fstatvfs, openat};
 use snapsync_model::LARGEST_BLOCK;
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -115,6 +115,18 @@ pub fn supports_reflinks(dir: impl AsFd) -> bool {
 /// Whether a file in `dir` can share the blocks of `from`; asked by doing it.
 pub fn can_share(from: impl AsFd, dir: impl AsFd) -> bool {
     temporary(dir).is_ok_and(|to| crate::data::clone_file(from, to).is_ok())
+}
+
+/// Whether what is written in `dir` takes less space than it has bytes where it repeats itself; asked by doing it.
+pub fn compresses(dir: impl AsFd) -> bool {
+    let bytes = b"snapsync ".repeat(32 << 10);
+    let tried = || {
+        let mut file = std::fs::File::from(temporary(dir)?);
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        crate::data::is_compressed(&file, bytes.len() as u64)
+    };
+    tried().unwrap_or(false)
 }
 
 /// A file without a name, gone with its descriptor.

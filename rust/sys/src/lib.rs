@@ -28,8 +28,10 @@ pub use entry::{
     APPEND, Entry, IMMUTABLE, NOCOW, PROTECTIVE, Part, REPLICATED_FLAGS, Stat, flags_of, make_node,
     set_flags_of, stat_at, stat_of, tolerate, xattrs_of,
 };
-pub use files::{DirEntry, Lock, make_dir_durable, read_dir, remove_tree, sync_filesystem, write_file};
-pub use fs::{FileSystem, can_share, filesystem, identity, supports_reflinks, swap_files};
+pub use files::{
+    DirEntry, Lock, make_dir_durable, read_dir, reclaim, remove_tree, sync_filesystem, write_file,
+};
+pub use fs::{FileSystem, can_share, compresses, filesystem, identity, supports_reflinks, swap_files};
 pub use mounts::mounts_beneath;
 pub use root::{Parents, Root};
 pub use rustix::fs::Access;

@@ -1,0 +1,86 @@
+//! Before anything is staged: is there room?
+
+use snapsync_model::{Change, Context, Error, Monitor, Op, Result};
+use snapsync_sys::{Root, Stat};
+
+/// Bytes and inodes that staging, commit and the standby's snapshot will take.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Need {
+    /// The standby's snapshot and the commit copy data where they cannot share it.
+    pub(crate) copies: bool,
+    /// The data is on this file system already, and stays where it is.
+    pub(crate) shares: bool,
+    /// What is overwritten is copied before: blocks cannot be shared.
+    pub(crate) saves: bool,
+    /// Bytes of a block.
+    pub(crate) block: u64,
+    pub(crate) bytes: u64,
+    pub(crate) inodes: u64,
+}
+
+impl Need {
+    /// What a row takes, whose file is there as `stat` says.
+    pub(crate) fn add(&mut self, change: &Change, stat: Option<&Stat>) {
+        // Claims of a manifest from outside may be larger than all numbers together: they need not be exact then.
+        let blocks = |bytes: u64| bytes.div_ceil(self.block).saturating_mul(self.block);
+        let bytes_of = |takes_space: &dyn Fn(Op) -> bool| {
+            let extents = change.extents.iter().filter(|e| takes_space(e.op));
+            extents.fold(0, |sum: u64, e| sum.saturating_add(blocks(e.length)))
+        };
+        // Where blocks cannot be shared, clones are copies.
+        let staged = bytes_of(&|op| (op == Op::Data && !self.shares) || (self.copies && op == Op::Clone));
+        let reserved = bytes_of(&|op| op == Op::Unwritten);
+        let copied = if self.copies && change.flags.created {
+            staged
+        } else if self.copies && change.flags.data {
+            // The ranges go into the file, and the snapshot copies what of the file is no hole then.
+            let held = stat.map_or(u64::MAX, |stat| stat.blocks.saturating_mul(512));
+            let size = blocks(change.new.map_or(0, |a| a.size));
+            staged.saturating_add(size.min(held.saturating_add(staged)))
+        } else {
+            0
+        };
+        self.bytes = [staged, reserved, copied].into_iter().fold(self.bytes, u64::saturating_add);
+        self.inodes += u64::from(change.flags.created);
+        if self.saves && change.survives() && change.flags.data {
+            self.save(change, stat.map_or(0, |stat| stat.blocks.saturating_mul(512)));
+        }
+    }
+
+    /// What a row overwrites is copied before, at most what it takes now.
+    fn save(&mut self, change: &Change, taken: u64) {
+        let (old, new) = (change.old.map_or(0, |a| a.size), change.new.map_or(0, |a| a.size));
+        let cut = old.saturating_sub(new);
+        let touched = change.extents.iter().fold(cut, |sum, e| sum.saturating_add(e.length));
+        self.bytes = self.bytes.saturating_add(touched.min(taken));
+    }
+
+    /// Refuses where there is no room. `kept` bytes are taken already. With `packed` data may shrink there.
+    pub(crate) fn check(&self, root: &Root, kept: u64, packed: bool, monitor: &Monitor) -> Result<()> {
+        let (bytes, show) = (self.bytes.saturating_sub(kept), root.path().display());
+        let filesystem =
+            snapsync_sys::filesystem(root.fd()).context("read the file system of", root.path())?;
+        let free = filesystem.available;
+        if bytes > free && packed && snapsync_sys::compresses(root.fd()) {
+            monitor.note(format!(
+                "{show} has {free} bytes free, and this round {bytes}: it may fit, because data is compressed there"
+            ));
+        } else if bytes > free {
+            return Err(no_space(
+                format!("{show} has {free} bytes free, and this round needs {bytes}"),
+                "free space there, delete old snapshots of it, or name a larger target; --no-space-check tries it",
+            ));
+        }
+        match filesystem.inodes_available {
+            Some(free) if free < self.inodes => Err(no_space(
+                format!("{show} has space for {free} more inodes, and this round needs {}", self.inodes),
+                "delete files or old snapshots there, or name a larger target; --no-space-check tries it",
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn no_space(what: String, advice: &str) -> Error {
+    Error::NoSpace { what, advice: advice.to_owned() }
+}

@@ -1,0 +1,216 @@
+//! Where a delta is staged, and how that begins: whether it can be, and goes on from what a cut run has left.
+
+use crate::recover::give_up;
+use crate::standby::{Begun, Data, Offer};
+use snapsync_apply::{Incoming, Journal, Loss, Phase, is_intact};
+use snapsync_manifest::ManifestReader;
+use snapsync_model::{Change, Context, Error, Monitor, Provider, Result, SnapshotInfo};
+use snapsync_snapshot::Volume;
+use snapsync_stream::wire::{Digest, lift};
+use snapsync_stream::{Budget, Limit, MEMORY, Sent, Sink, run};
+use snapsync_sys::{Root, supports_reflinks};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Some file systems give what was deleted back a while after.
+const PATIENCE: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Deletes old snapshots that may go where there is no room, and says which went.
+pub(crate) type Free<'f> = &'f mut dyn FnMut() -> Result<Vec<SnapshotInfo>>;
+
+/// None may go.
+pub(crate) fn nothing() -> Result<Vec<SnapshotInfo>> {
+    Ok(Vec::new())
+}
+
+/// A failure after which the same delta can go on.
+pub(crate) fn is_cut(error: &Error) -> bool {
+    error.exit_code() == 5
+}
+
+/// Reading waits for the disk: more workers than cores keep it busy.
+pub(crate) fn workers() -> usize {
+    2 * rayon::current_num_threads()
+}
+
+/// Where a delta is staged.
+pub(crate) struct Room {
+    pub(crate) path: PathBuf,
+    pub(crate) store: PathBuf,
+    /// A snapshot of it copies data.
+    pub(crate) copies: bool,
+    /// It may hold entries that no snapshot has.
+    pub(crate) strays: bool,
+    /// The data is on its file system, and is shared.
+    pub(crate) shares: bool,
+    /// What the snapshot that it holds is called.
+    pub(crate) base: Option<String>,
+}
+
+impl Room {
+    /// That of a volume whose tree is `base`.
+    pub(crate) fn of(volume: &Volume, base: Option<&SnapshotInfo>) -> Room {
+        Room {
+            path: volume.path().to_path_buf(),
+            store: volume.store(),
+            copies: copies(volume),
+            // What was outside the base may have come and gone, and given directories other times.
+            strays: base.is_some_and(|base| !base.subset.is_everything()),
+            // A standby that shared blocks with its primary would be lost with them.
+            shares: false,
+            base: base.map(|base| base.name.clone()),
+        }
+    }
+}
+
+/// The rows of a manifest whose data travels.
+pub(crate) fn with_data(manifest: &Path) -> Result<impl Iterator<Item = Result<Change>> + Send + use<>> {
+    Ok(ManifestReader::open(manifest)?.only(|row| row.data_bytes > 0))
+}
+
+/// Brings data that this process can read into the stage.
+pub(crate) fn fill(
+    incoming: &Incoming<'_>,
+    data: &Data<'_>,
+    limit: Option<&Limit>,
+    monitor: &Monitor,
+) -> Result<Sent> {
+    let make_sink = || -> Sink<'_> {
+        let mut sink = incoming.sink();
+        let Some(limit) = limit else { return sink };
+        Box::new(move |frame| {
+            let waited = limit.wait(frame.bytes.len() as u64, monitor);
+            waited.map_err(|e| lift(e, "write", incoming.root().path()))?;
+            sink(frame)
+        })
+    };
+    let counts = ManifestReader::open(data.manifest)?.counts()?;
+    let budget = Budget::new(MEMORY);
+    run(with_data(data.manifest)?, data.side, data.held, workers(), &budget, monitor, &make_sink)?;
+    Ok(Sent { frames: 0, raw: counts.data_bytes, stored: counts.data_bytes })
+}
+
+/// Stages what needs no data, or takes up what a cut run of the same delta has left.
+pub(crate) fn begin<'a>(
+    room: &Room,
+    offer: Offer<'_>,
+    free: Free<'_>,
+    monitor: &'a Monitor,
+) -> Result<(Incoming<'a>, Begun)> {
+    let digest = hex(&offer.manifest.digest);
+    let header = offer.header;
+    let base = header.base.map(|base| base.id);
+    let left = Journal::load(&room.store)?;
+    let same = |journal: &Journal| {
+        journal.snapshot.id == header.snapshot.id
+            && journal.base == base
+            && journal.manifest.as_ref() == Some(&digest)
+    };
+    let (mut incoming, resumed) = match left {
+        Some(journal)
+            if journal.phase == Phase::Staging && same(&journal) && is_intact(&room.path, &journal)? =>
+        {
+            (Incoming::go_on(&room.path, &room.store, journal, monitor)?, true)
+        }
+        left => {
+            if let Some(journal) = left {
+                monitor.note(format!("discarded what was staged of snapshot {}", journal.snapshot.name));
+                give_up(&room.path, &room.store, &journal)?;
+            }
+            let snapshot = header.snapshot.clone();
+            let base = base.map(|id| (id, room.base.clone()));
+            (Incoming::begin(&room.path, &room.store, snapshot, base, monitor)?, false)
+        }
+    };
+    let error = match prepare(&mut incoming, room, offer, (&digest, resumed), free, monitor) {
+        Ok(begun) => return Ok((incoming, begun)),
+        Err(error) => error,
+    };
+    // Some file systems do not remove what is still open.
+    drop(incoming);
+    if !is_cut(&error)
+        && let Ok(Some(journal)) = Journal::load(&room.store)
+    {
+        let _ = give_up(&room.path, &room.store, &journal);
+    }
+    Err(error)
+}
+
+fn prepare(
+    incoming: &mut Incoming<'_>,
+    room: &Room,
+    offer: Offer<'_>,
+    (digest, resumed): (&str, bool),
+    free: Free<'_>,
+    monitor: &Monitor,
+) -> Result<Begun> {
+    let Offer { header, manifest, terms, fetch, .. } = offer;
+    if !resumed {
+        if !terms.no_space_check {
+            has_room(room, manifest.length)?;
+        }
+        fetch(&incoming.manifest())?;
+        incoming.keep(digest)?;
+    }
+    let found = ManifestReader::open(&incoming.manifest())?.counts()?;
+    if header.totals != (&found).into() {
+        return Err(Error::integrity("the delta's header and manifest differ", "send it again"));
+    }
+    let report = incoming.prepare(room.copies, room.strays, room.shares)?;
+    if terms.strict && !report.losses.is_empty() {
+        return Err(too_strict(&room.path, &report.losses));
+    }
+    let pruned = if terms.no_space_check { Vec::new() } else { make_room(incoming, free, monitor)? };
+    incoming.entries()?;
+    Ok(Begun { losses: report.losses, held: report.held, kept: report.kept, pruned })
+}
+
+/// Old snapshots go where there is no room, if they may.
+fn make_room(incoming: &Incoming<'_>, free: Free<'_>, monitor: &Monitor) -> Result<Vec<SnapshotInfo>> {
+    let pruned = match incoming.has_room(false) {
+        Err(Error::NoSpace { .. }) => free()?,
+        other => return other.map(|()| Vec::new()),
+    };
+    let until = Instant::now() + PATIENCE;
+    while !pruned.is_empty() && incoming.has_room(false).is_err() && Instant::now() < until {
+        monitor.check()?;
+        let root = incoming.root();
+        snapsync_sys::reclaim(root.fd()).context("sync the file system of", root.path())?;
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    incoming.has_room(true).map(|()| pruned)
+}
+
+fn has_room(room: &Room, manifest: u64) -> Result<()> {
+    let root = Root::open(&room.path)?;
+    let free = snapsync_sys::filesystem(root.fd()).context("read the file system of", &room.path)?.available;
+    if manifest <= free {
+        return Ok(());
+    }
+    Err(Error::NoSpace {
+        what: format!(
+            "{} has {free} bytes free, and the manifest alone takes {manifest}",
+            room.path.display()
+        ),
+        advice: "free space there, or name a larger target".to_owned(),
+    })
+}
+
+fn too_strict(path: &Path, losses: &[Loss]) -> Error {
+    let list: Vec<String> = losses.iter().map(|l| format!("{} ({} entries)", l.what, l.count)).collect();
+    Error::refused(
+        format!("{} cannot hold: {}", path.display(), list.join("; ")),
+        "leave out --strict to go without, or name a target that can",
+    )
+}
+
+/// Whether the standby's own snapshot copies data.
+fn copies(standby: &Volume) -> bool {
+    let store = Root::open(&standby.store());
+    standby.info().provider == Provider::Pool && !store.is_ok_and(|root| supports_reflinks(root.fd()))
+}
+
+pub(crate) fn hex(digest: &Digest) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
