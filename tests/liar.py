@@ -43,11 +43,11 @@ class Packets:
 class Wire:
     """Messages over a pair of pipes."""
 
-    def __init__(self, source: BinaryIO, sink: BinaryIO, *features: str) -> None:
+    def __init__(self, source: BinaryIO, sink: BinaryIO, *features: str, patience: int | None = None) -> None:
         self.raw, self.source = source, Packets(source, sink)
         self.sink = self.source
         sink.write(GREETING)
-        self.tell({"software": "liar", "features": features})
+        self.tell({"software": "liar", "features": features, "patience": patience})
 
     def greeted(self) -> None:
         assert self.raw.readline() == GREETING

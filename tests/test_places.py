@@ -89,7 +89,10 @@ def test_a_standby_whose_disk_is_not_mounted_is_not_made_anew(
     assert "another" in ran.err, "the root disk is another file system than that of the standby"
     assert is_empty(disks[1].point)
     assert len(snapshots(volumes.source)) == before
+    ran = run("status", volumes.source, "--max-lag", "1h")
+    assert (ran.code, "not there" in ran.out) == (1, True)
     disks[1].mount()
+    assert run("status", volumes.source, "--max-lag", "1h").code == 0
     done("sync", volumes.source, volumes.target)
     assert_same(volumes.source, volumes.target)
 

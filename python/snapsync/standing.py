@@ -46,7 +46,14 @@ def volume(path: str, now: datetime) -> StatusReport:
         )
         for standby in report.standbys
     ]
-    return replace(report, lags=tuple(lags))
+    return replace(report, lags=tuple(map(_if_there, lags)))
+
+
+def _if_there(lag: Lag) -> Lag:
+    """What is known of a standby on this machine is not all there is to see."""
+    if lag.target is None or is_remote(lag.target) or state.has_store(lag.target):
+        return lag
+    return replace(lag, problem="it is not there: is its file system mounted?")
 
 
 def _with_scrub(lag: Lag, standby: Standby) -> Lag:

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -171,6 +172,16 @@ def write(file: Path, text: str, mode: int = 0o644) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def has_store(place: str) -> bool:
+    """Whether a place on this machine is a volume still."""
+    try:
+        return stat.S_ISDIR(os.stat(os.path.join(place, ".snapsync")).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # that the round tells
+        return True
 
 
 def _run(known: dict[str, Any]) -> Run:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import stat
 import subprocess
 import sys
 from collections import defaultdict
@@ -155,7 +154,7 @@ def _not_there(job: Job) -> tuple[int, str, str] | None:
     """
     run = state.of(job, state.runs())
     for side, place in (("source", job.source), ("target", job.target)):
-        if run is None or run.good is None or is_remote(place) or _has_store(place):
+        if run is None or run.good is None or is_remote(place) or state.has_store(place):
             continue
         message = f"the {side} {place} was a volume in the last good round, and is none now"
         advice = (
@@ -164,15 +163,6 @@ def _not_there(job: Job) -> tuple[int, str, str] | None:
         )
         return ExitCode.REFUSED, json.dumps({"error": {"message": message, "advice": advice}}), ""
     return None
-
-
-def _has_store(place: str) -> bool:
-    try:
-        return stat.S_ISDIR(os.stat(os.path.join(place, ".snapsync")).st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:  # that the round tells
-        return True
 
 
 def _whole(place: str) -> str:

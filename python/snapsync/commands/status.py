@@ -109,8 +109,9 @@ def _lines(report: StatusReport) -> Iterator[str]:
     yield f"  unfinished {_unfinished(report)}"
     if report.busy:
         yield "  busy       another command holds the volume"
-    for standby in report.standbys:
-        yield f"  standby    {_standby(standby)}"
+    problems = [lag.problem for lag in report.lags] if report.volume.role == "primary" else []
+    for standby, problem in zip(report.standbys, problems, strict=False):
+        yield f"  standby    {_standby(standby)}{f'; {problem}' if problem else ''}"
         if standby.scrub:
             yield f"  scrub      {_scrub(standby.scrub)}"
     for hold in report.holds:

@@ -92,7 +92,7 @@ impl Attending<'_, '_, '_> {
 
     fn open(&mut self, opening: Opening, join: Option<Uuid>) -> Result<()> {
         let mut state = self.standby.open(opening)?;
-        self.further.open(join, self.monitor)?;
+        self.further.open(join, self.wire.link(), self.monitor)?;
         state.join = self.further.announce()?;
         // Paths that are not text would not come through.
         state.volume.path = state.volume.path.to_string_lossy().into_owned().into();

@@ -1,12 +1,42 @@
 //! What is known and is not there: a disk that is not mounted must not be taken for a place to begin anew.
 
 use crate::place::expect_standby;
-use crate::standby::Looked;
+use serde::{Deserialize, Serialize};
 use snapsync_model::{Error, Monitor, Result, Role};
 use snapsync_snapshot::{Standby, Volume};
 use std::collections::BTreeMap;
 use std::path::Path;
 use uuid::Uuid;
+
+/// What is at the place where a standby is or is to be, found without writing anything.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Looked {
+    /// For people, and for the primary to remember it by.
+    pub(crate) path: String,
+    /// None where there is no volume yet.
+    pub(crate) lineage: Option<Uuid>,
+    #[serde(default)]
+    pub(crate) role: Option<Role>,
+    #[serde(default)]
+    pub(crate) epoch: Option<u64>,
+    /// The snapshot of a delta that was cut.
+    pub(crate) pending: Option<Uuid>,
+    /// Which volume it is.
+    #[serde(default)]
+    pub(crate) volume: Option<Uuid>,
+    /// The file system that it is on, or would be.
+    #[serde(default)]
+    pub(crate) filesystem: Option<String>,
+    /// Why it cannot be made there.
+    #[serde(default)]
+    pub(crate) lacks: Option<String>,
+}
+
+impl Looked {
+    pub(crate) fn expect_reachable(&self) -> Result<()> {
+        self.lacks.clone().map_or(Ok(()), |lacks| Err(Error::usage(lacks, "check the path")))
+    }
+}
 
 /// Who is found at the target may be fed by this primary.
 pub(crate) fn is_standby_of(target: &Looked, source: &Path, primary: Option<&Volume>) -> Result<()> {

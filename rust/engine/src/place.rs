@@ -146,8 +146,9 @@ pub(crate) fn filesystem_of(path: &Path) -> Option<String> {
 /// A primary, or what is to become one, so far as it can be judged without writing anything.
 pub(crate) fn source(path: &Path) -> Result<Option<Volume>> {
     let primary = Volume::find(path)?;
-    if let Some(volume) = &primary {
-        volume.expect_primary("sync from")?;
+    match &primary {
+        Some(volume) => volume.expect_primary("sync from")?,
+        None => Volume::expect_own_store(path)?,
     }
     writable(path)?;
     Ok(primary)
@@ -168,6 +169,9 @@ pub(crate) fn target(path: &Path, source: Option<&Path>) -> Result<Target> {
     }
     if target.lacks.is_some() {
         return Ok(target);
+    }
+    if target.volume.is_none() {
+        Volume::expect_own_store(&target.path)?;
     }
     if !target.volume.as_ref().is_some_and(Volume::is_read_only) {
         writable(if target.exists { &target.path } else { parent(&target.path)? })?;
@@ -261,6 +265,16 @@ pub(crate) fn writable(path: &Path) -> Result<()> {
         ));
     }
     rustix::fs::access(path, rustix::fs::Access::WRITE_OK).map_err(|e| {
+        if e == rustix::io::Errno::ROFS {
+            let show = path.display();
+            return Error::refused(
+                format!("cannot write to {show}: it is a read-only subvolume, and a store is kept inside each volume"),
+                format!(
+                    "`btrfs property set -f {show} ro false` makes it writable; as it is, `snapsync send {show}` \
+                     sends it to `snapsync receive --as-snapshot DIR`"
+                ),
+            );
+        }
         Error::usage(format!("cannot write to {}: {e}", path.display()), "run as root, or as its owner")
     })
 }

@@ -3,18 +3,19 @@
 //! The primary's half asks and the standby's half answers, whichever of the two started the other.
 
 use crate::digest::Reading;
+use crate::known::Looked;
 use crate::receive::BUFFER;
 use crate::retention::Keep;
 use crate::roles::{Deed, Outcome};
 use crate::scrub::{Piece, Seen};
-use crate::standby::{Begun, Looked, Spare, State};
+use crate::standby::{Begun, Spare, State};
 use crate::{Care, Options, Travel};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use snapsync_model::{Context, Error, Monitor, Result, SnapshotInfo};
 use snapsync_stream::wire::{fill, lift};
-use snapsync_stream::{Arrivals, Channel, Heart, Limit, Link, Outlet};
+use snapsync_stream::{Arrivals, Channel, Fate, Heart, Limit, Link, Outlet};
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -183,11 +184,12 @@ impl<'a> Wire<'a> {
         to: impl Into<OwnedFd>,
         peer: PathBuf,
         patience: Duration,
+        fate: Fate,
         monitor: &'a Monitor,
     ) -> Result<Wire<'a>> {
         let (from, to) = (from.into(), to.into());
         let name = peer.to_string_lossy().into_owned();
-        let heart = Heart::new(from.as_fd(), to.as_fd(), name, patience).context("talk to", &peer)?;
+        let heart = Heart::new(from.as_fd(), to.as_fd(), name, patience, fate).context("talk to", &peer)?;
         let channel = |fd: OwnedFd| Channel::of(heart.link(), fd, monitor).context("talk to", &peer);
         Ok(Wire {
             from: BufReader::with_capacity(BUFFER, channel(from)?),

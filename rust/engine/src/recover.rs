@@ -220,6 +220,9 @@ fn take(
     base: Option<Uuid>,
     monitor: &Monitor,
 ) -> Result<SnapshotInfo> {
+    let snapshots = volume.snapshots()?;
+    // One that was deleted by hand tells nothing of how the tree was.
+    let base = base.filter(|id| snapshots.iter().all(|s| s.id != *id || volume.missing(s).is_none()));
     let (Some(base), Provider::Pool) = (base, volume.info().provider) else {
         return volume.take(Request::Same(info.clone()), monitor);
     };

@@ -3,19 +3,20 @@
 use crate::Terms;
 use crate::attend::{Pruning, attend, out_of_turn};
 use crate::join::Gathering;
+use crate::known::Looked;
 use crate::protocol::{Answer, Ask, Request, Wire};
 use crate::report::Synced;
 use crate::retention::Keep;
 use crate::roles::{Deed, Outcome};
 use crate::scrub::{Piece, Seen};
 use crate::staging::{hex, is_cut, with_data, workers};
-use crate::standby::{Begun, Data, Local, Looked, Offer, Opening, Pending, StandbyEnd, State};
+use crate::standby::{Begun, Data, Local, Offer, Opening, Pending, StandbyEnd, State};
 use crate::sync::drive;
 use crate::{Options, Travel};
 use serde_json::value::RawValue;
 use snapsync_model::{Context, Error, Monitor, Result, SnapshotInfo};
 use snapsync_stream::wire::{lift, write_head};
-use snapsync_stream::{Arrivals, Limit, Outlet, PATIENCE, Sent, send};
+use snapsync_stream::{Arrivals, Fate, Limit, Link, Outlet, PATIENCE, Sent, send};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -168,6 +169,10 @@ impl Drop for Process {
 
 impl<'a> Peer<'a> {
     pub(crate) fn start(host: &str, reach: &Reach, monitor: &'a Monitor) -> Result<Peer<'a>> {
+        Peer::start_with(host, reach, Fate::default(), monitor)
+    }
+
+    fn start_with(host: &str, reach: &Reach, fate: Fate, monitor: &'a Monitor) -> Result<Peer<'a>> {
         let (program, arguments) = reach
             .rsh
             .split_first()
@@ -181,7 +186,7 @@ impl<'a> Peer<'a> {
         let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(Error::failed(format!("cannot talk to {program}"), ""));
         };
-        let wire = Wire::new(from, to, PathBuf::from(host), reach.patience, monitor)?;
+        let wire = Wire::new(from, to, PathBuf::from(host), reach.patience, fate, monitor)?;
         let mut peer = Peer { wire, features: Vec::new(), child: Process(child) };
         match peer.wire.greet() {
             Ok(hello) => Ok(Peer { features: hello.features, ..peer }),
@@ -229,8 +234,14 @@ impl<'a> Peer<'a> {
     }
 
     /// Another channel to the round that `token` is of.
-    fn join(address: &Address, reach: &Reach, token: Uuid, monitor: &'a Monitor) -> Result<Peer<'a>> {
-        let mut peer = Peer::start(&address.host, reach, monitor)?;
+    fn join(
+        address: &Address,
+        reach: &Reach,
+        token: Uuid,
+        fate: Fate,
+        monitor: &'a Monitor,
+    ) -> Result<Peer<'a>> {
+        let mut peer = Peer::start_with(&address.host, reach, fate, monitor)?;
         peer.ask(&Request::Join { volume: address.path.clone(), token })?;
         Ok(peer)
     }
@@ -258,10 +269,10 @@ impl<'a> Further<'_, 'a> {
     }
 
     /// Opens them where the other end waits.
-    pub(crate) fn open(&mut self, token: Option<Uuid>, monitor: &'a Monitor) -> Result<()> {
+    pub(crate) fn open(&mut self, token: Option<Uuid>, first: &Link, monitor: &'a Monitor) -> Result<()> {
         if let (Further::Open { address, reach, peers }, Some(token)) = (self, token) {
             for _ in 1..reach.channels {
-                peers.push(Peer::join(address, reach, token, monitor)?);
+                peers.push(Peer::join(address, reach, token, first.fate(), monitor)?);
             }
         }
         Ok(())
@@ -462,7 +473,7 @@ impl StandbyEnd for Remote<'_, '_> {
         let join = self.further.announce()?;
         match self.ask(&Ask::Open { lineage, epoch, join, care })? {
             Answer::Opened(mut state) => {
-                self.further.open(state.join, self.monitor)?;
+                self.further.open(state.join, self.wire.link(), self.monitor)?;
                 state.volume.path = self.there(&state.volume.path.to_string_lossy()).into();
                 self.pending.clone_from(&state.pending);
                 Ok(*state)

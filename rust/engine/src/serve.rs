@@ -13,7 +13,7 @@ use crate::sync::drive;
 use crate::{Options, Travel, far};
 use rustix::event::{PollFd, PollFlags, poll};
 use snapsync_model::{Context, Error, Monitor, Result};
-use snapsync_stream::{Link, PATIENCE, Watch};
+use snapsync_stream::{Fate, Link, PATIENCE, Watch};
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -40,7 +40,7 @@ pub fn serve(gate: &Gate, monitor: &Monitor) -> Result<i32> {
     let [from, to] = standard_streams()?;
     let peer = std::env::var("SSH_CONNECTION").ok().and_then(|c| c.split(' ').next().map(PathBuf::from));
     let peer = peer.unwrap_or_else(|| PathBuf::from("client"));
-    let mut wire = Wire::new(from, to, peer, PATIENCE, monitor)?;
+    let mut wire = Wire::new(from, to, peer, PATIENCE, Fate::default(), monitor)?;
     match wire
         .greet_back()
         .and_then(|()| wire.hear())

@@ -59,6 +59,7 @@ impl Sides {
         target: &SnapshotInfo,
         monitor: &Monitor,
     ) -> Result<Option<Sides>> {
+        [base, target].into_iter().try_for_each(|snapshot| volume.expect_there(snapshot))?;
         if let Some((base, target)) = volume.differing(base, target)? {
             return Ok(Some(Sides {
                 base: Some(Box::new(base)),

@@ -2,6 +2,7 @@
 //! process or a channel lies between.
 
 use crate::drift;
+use crate::known::Looked;
 use crate::place::{self, Target};
 use crate::recover::{can_go_on, finish, give_up, recover};
 use crate::retention::{self, Keep};
@@ -19,36 +20,6 @@ use snapsync_sys::{Lock, Root, btrfs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use uuid::Uuid;
-
-/// What is at the place where a standby is or is to be, found without writing anything.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Looked {
-    /// For people, and for the primary to remember it by.
-    pub(crate) path: String,
-    /// None where there is no volume yet.
-    pub(crate) lineage: Option<Uuid>,
-    #[serde(default)]
-    pub(crate) role: Option<Role>,
-    #[serde(default)]
-    pub(crate) epoch: Option<u64>,
-    /// The snapshot of a delta that was cut.
-    pub(crate) pending: Option<Uuid>,
-    /// Which volume it is.
-    #[serde(default)]
-    pub(crate) volume: Option<Uuid>,
-    /// The file system that it is on, or would be.
-    #[serde(default)]
-    pub(crate) filesystem: Option<String>,
-    /// Why it cannot be made there.
-    #[serde(default)]
-    pub(crate) lacks: Option<String>,
-}
-
-impl Looked {
-    pub(crate) fn expect_reachable(&self) -> Result<()> {
-        self.lacks.clone().map_or(Ok(()), |lacks| Err(Error::usage(lacks, "check the path")))
-    }
-}
 
 /// The primary that begins a round, and how careful it is.
 #[derive(Clone, Copy, Debug)]

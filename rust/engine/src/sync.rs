@@ -1,6 +1,6 @@
 //! One round: the primary's snapshot, the changes since the newest common one, their data, the standby's snapshot.
 
-use crate::known;
+use crate::known::{self, Looked};
 use crate::place;
 use crate::recover::recover;
 use crate::remote::{Address, pull, push};
@@ -8,7 +8,7 @@ use crate::report::{Scrubbed, Synced};
 use crate::retention::{self, Keep};
 use crate::scrub::{self, Scrubbing};
 use crate::sides::Sides;
-use crate::standby::{Begun, Data, Local, Looked, Made, Offer, Opening, Spare, StandbyEnd, State};
+use crate::standby::{Begun, Data, Local, Made, Offer, Opening, Spare, StandbyEnd, State};
 use crate::subset;
 use crate::{Reach, Travel};
 use serde::Serialize;
@@ -222,6 +222,7 @@ impl Driver<'_> {
         recovered.append(&mut state.recovered);
         self.unlike = self.known(&state).map(|scrub| scrub.pending.into_keys().collect()).unwrap_or_default();
         let mut base = self.common_base(&state)?;
+        base.iter().try_for_each(|base| self.primary.expect_there(base))?;
         let mut earlier = Begun::default();
         if let Some(snapshot) = self.cut_before(&state, base.as_ref())? {
             let was_asked_for = self.options.name.as_ref() == Some(&snapshot.name);
@@ -331,6 +332,14 @@ impl Driver<'_> {
         crate::became::tell(&tree, &manifest, self.options.strict, monitor)?;
         self.count(base, &mut snapshot, &sides, &counts)?;
         let head = volume_head(&self.primary, base, &snapshot, &counts);
+        if snapshot.entries == Some(1)
+            && let Some(base) = base.filter(|base| base.entries.is_some_and(|entries| entries > 1))
+        {
+            let (source, name) = (self.primary.path().display(), &base.name);
+            monitor.note(format!(
+                "{source} is empty now, and so is its standby: snapshot {name} has what was there"
+            ));
+        }
         let announced = announce(&manifest)?;
         let seed =
             [write_head(&mut std::io::sink(), &head).context("describe", &manifest)?, announced.digest];

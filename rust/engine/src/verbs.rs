@@ -1,7 +1,7 @@
 //! The verbs that concern one volume.
 
 use crate::hold::{holds, is_free};
-use crate::place::existing_directory;
+use crate::place::{self, existing_directory};
 use crate::recover::{recover, unfinished};
 use crate::report::{Deleted, Initialised, Listed, StandbyStatus, Status, Taken};
 use crate::standby::can_be_kept;
@@ -20,7 +20,7 @@ pub fn snapshot(path: &Path, name: Option<String>, monitor: &Monitor) -> Result<
     name.iter().try_for_each(|name| name_is_free(name, &taken))?;
     let mut volume = match found {
         Some(volume) => volume,
-        None => Volume::init(&path, Role::Primary, Uuid::new_v4(), 1)?,
+        None => place::source(&path).and_then(|_| Volume::init(&path, Role::Primary, Uuid::new_v4(), 1))?,
     };
     let _lock = volume.lock()?;
     volume.reload()?;
@@ -85,6 +85,9 @@ pub fn delete(path: &Path, name: &str, monitor: &Monitor) -> Result<Deleted> {
 }
 
 fn is_not_needed(volume: &Volume, info: &SnapshotInfo) -> Result<()> {
+    if volume.missing(info).is_some() {
+        return Ok(());
+    }
     is_free(volume, info)?;
     let is_newest = volume.line()?.last().is_some_and(|s| s.id == info.id);
     if volume.info().role == Role::Standby && is_newest {

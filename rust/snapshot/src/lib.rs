@@ -22,6 +22,7 @@ mod follow;
 mod ground;
 mod hidden;
 mod merge;
+mod missing;
 mod objects;
 mod pool;
 mod received;

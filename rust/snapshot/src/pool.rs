@@ -7,8 +7,8 @@ use crate::{Volume, hidden, scan};
 use rayon::prelude::*;
 use snapsync_manifest::{NextTable, Table, TableView, gone, is_gone};
 use snapsync_model::{
-    Attributes, Context, Details, Directories, Inode, Inodes, Kind, Layout, Link, Monitor, RelPath, Result,
-    Side, Subset,
+    Attributes, Context, Details, Directories, Error, Inode, Inodes, Kind, Layout, Link, Monitor, RelPath,
+    Result, Side, Subset,
 };
 use snapsync_sys::{FileSystem, Root, btrfs, sync_filesystem};
 use snapsync_walk::{Listing, Moves, Tree, relabel_by_path};
@@ -58,7 +58,8 @@ pub(crate) fn take(
     // A writer through a memory map leaves no new change time until its pages are written out.
     sync_filesystem(root.fd()).context("sync the file system of", volume.path())?;
     let line = volume.line()?;
-    let last = line.last().map(|info| Table::open(&volume.dir_of(info.id))).transpose()?;
+    let there = line.last().filter(|info| volume.missing(info).is_none());
+    let last = there.map(|info| Table::open(&volume.dir_of(info.id))).transpose()?;
     if let (Some(base), Some(last)) = (line.last(), &last)
         && subset.is_everything()
         && base.subset.is_everything()
@@ -68,7 +69,7 @@ pub(crate) fn take(
     }
     let remembered = |hidden: &HashSet<Link>| hidden::rows(last.as_ref(), hidden);
     let mut tree = Tree::walk_in(root, subset, monitor, &remembered)?;
-    if let Some(info) = line.last().filter(|_| !ground.is_numbered) {
+    if let Some(info) = there.filter(|_| !ground.is_numbered) {
         relabel_by_path(&volume.open_pool(info)?, &mut tree)?;
     }
     let complete = ground.mounting.as_deref().filter(|_| tree.is_whole());
@@ -348,7 +349,14 @@ impl Side for PoolSnapshot {
         } else {
             object_path(&self.pool, inode.object)
         };
-        File::open(&path).context("open", &path)
+        File::open(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Error::integrity(
+                format!("{} is gone from the store: it was deleted by hand, or the file system was damaged", path.display()),
+                "a file of each snapshot that had it is lost here: take it from the other side, and delete those \
+                 snapshots",
+            ),
+            _ => Err::<(), _>(error).context("open", &path).unwrap_err(),
+        })
     }
 
     fn layout(&self, inode: &Inode, file: &File) -> Result<Layout> {

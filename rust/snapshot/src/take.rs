@@ -187,6 +187,7 @@ impl Volume {
         }
         btrfs::create_snapshot(volume.fd(), into.fd(), OsStr::new(name))
             .context("take a snapshot of", self.path())
+            .map_err(|error| self.is_swapped_to(error))
     }
 
     /// Makes `.snapsync/latest` the newest snapshot where snapshots are directories.
@@ -317,9 +318,14 @@ impl Volume {
     /// Objects that no other snapshot has than the one whose table is in `dir`.
     fn unshared_objects(&self, id: Uuid, dir: &Path, monitor: &Monitor) -> Result<BTreeSet<u64>> {
         let mut garbage = BTreeSet::new();
+        if !dir.join("table.arrow").exists() {
+            // What it alone had is not known any more, and stays.
+            return Ok(garbage);
+        }
         Table::open(dir)?.each_object(|object| _ = garbage.insert(object))?;
         for other in self.snapshots()?.iter().filter(|s| s.id != id && s.provider == Provider::Pool) {
             monitor.check()?;
+            self.expect_there(other)?;
             Table::open(&self.dir_of(other.id))?.each_object(|object| _ = garbage.remove(&object))?;
         }
         Ok(garbage)

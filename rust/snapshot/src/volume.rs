@@ -102,7 +102,11 @@ impl Volume {
     }
 
     pub fn open(path: &Path) -> Result<Volume> {
-        Volume::find(path)?.ok_or_else(|| {
+        if let Some(found) = Volume::find(path)? {
+            return Ok(found);
+        }
+        Volume::expect_own_store(path)?;
+        Err({
             Error::usage(
                 format!("{} is not a volume: it has no store", path.display()),
                 "make it one with `snapsync snapshot` or `snapsync sync`",
@@ -114,6 +118,7 @@ impl Volume {
     /// modification time stays what it was.
     pub fn init(path: &Path, role: Role, lineage: Uuid, epoch: u64) -> Result<Volume> {
         crate::restoring::none_in(path)?;
+        Volume::expect_own_store(path)?;
         let root = Root::open(path)?;
         let filesystem = snapsync_sys::filesystem(root.fd()).context("read the file system of", path)?;
         let subvolume = btrfs::is_subvolume(root.fd()).context("read the subvolume of", path)?;
@@ -445,6 +450,7 @@ impl Volume {
 
     /// Opens a snapshot to be compared or read.
     pub fn open_snapshot(&self, info: &SnapshotInfo, monitor: &Monitor) -> Result<Box<dyn Side>> {
+        self.expect_there(info)?;
         let dir = self.dir_of(info.id);
         Ok(match info.provider {
             Provider::Btrfs => Box::new(Tree::walk(&dir.join("tree"), &info.subset, monitor)?),
@@ -453,6 +459,7 @@ impl Volume {
     }
 
     pub(crate) fn open_pool(&self, info: &SnapshotInfo) -> Result<crate::PoolSnapshot> {
+        self.expect_there(info)?;
         crate::PoolSnapshot::open(&self.dir_of(info.id), self.store().join("pool"), self.filesystem)
     }
 

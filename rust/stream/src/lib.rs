@@ -17,7 +17,7 @@ pub use budget::{Budget, MEMORY, Permit};
 pub use channel::{Channel, Limit};
 pub use codec::Compression;
 pub use held::Held;
-pub use link::{Heart, Link, PATIENCE, Watch};
+pub use link::{Fate, Heart, Link, PATIENCE, Watch};
 pub use read::{FRAME, Frame, Sink, run};
 pub use receive::{Arrivals, Arrived, Taker, receive};
 pub use send::{Outlet, Sent, send};

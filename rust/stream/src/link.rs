@@ -22,6 +22,9 @@ const BEAT: Duration = Duration::from_secs(10);
 /// Bytes before the payload of a packet.
 pub(crate) const HEAD: usize = 2;
 
+/// Whether the other end is given up: one for all channels of a round, because none is of use without the others.
+pub type Fate = Arc<AtomicBool>;
+
 /// What both directions of a channel know of each other.
 pub struct Link {
     from: File,
@@ -34,7 +37,7 @@ pub struct Link {
     /// When something was written last; whoever holds it may write.
     written: Mutex<Instant>,
     has_packets: AtomicBool,
-    is_gone: AtomicBool,
+    is_gone: Fate,
     is_done: Mutex<bool>,
     changed: Condvar,
 }
@@ -57,6 +60,10 @@ impl Link {
     pub fn set_patience(&self, patience: Duration) {
         self.patience.store(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX), Relaxed);
         self.changed.notify_all();
+    }
+
+    pub fn fate(&self) -> Fate {
+        Arc::clone(&self.is_gone)
     }
 
     /// The other end is not waited for any more.
@@ -195,6 +202,7 @@ impl Heart {
         to: BorrowedFd<'_>,
         name: String,
         patience: Duration,
+        fate: Fate,
     ) -> io::Result<Heart> {
         let link = Arc::new(Link {
             from: from.try_clone_to_owned()?.into(),
@@ -204,7 +212,7 @@ impl Heart {
             heard: AtomicU64::new(0),
             written: Mutex::new(Instant::now()),
             has_packets: AtomicBool::new(false),
-            is_gone: AtomicBool::new(false),
+            is_gone: fate,
             is_done: Mutex::new(false),
             changed: Condvar::new(),
         });

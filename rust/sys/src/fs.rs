@@ -4,10 +4,11 @@ use crate::ioctl;
 use crate::mounts::unescaped;
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags, fstatfs, fstatvfs, openat};
 use snapsync_model::LARGEST_BLOCK;
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileSystem {
@@ -94,6 +95,15 @@ fn hex(bytes: &[u8]) -> String {
 
 /// Device and number of each file that the system swaps to.
 pub fn swap_files() -> io::Result<Vec<((u32, u32), u64)>> {
+    let stats = swap_names()?.into_iter();
+    Ok(stats
+        .filter_map(|name| crate::stat_at(rustix::fs::CWD, name.as_os_str()).ok())
+        .map(|stat| (stat.dev, stat.ino))
+        .collect())
+}
+
+/// Each file that the system swaps to.
+pub fn swap_names() -> io::Result<Vec<PathBuf>> {
     let swaps = match std::fs::read("/proc/swaps") {
         // A kernel without swap, or a system that hides it.
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => Vec::new(),
@@ -101,10 +111,7 @@ pub fn swap_files() -> io::Result<Vec<((u32, u32), u64)>> {
     };
     let names = swaps.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').next());
     let files = names.map(unescaped).filter(|name| name.first() == Some(&b'/'));
-    Ok(files
-        .filter_map(|name| crate::stat_at(rustix::fs::CWD, OsStr::from_bytes(&name)).ok())
-        .map(|stat| (stat.dev, stat.ino))
-        .collect())
+    Ok(files.map(|name| PathBuf::from(OsString::from_vec(name))).collect())
 }
 
 /// Whether two files in `dir` can share blocks; asked by doing it.

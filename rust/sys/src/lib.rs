@@ -31,7 +31,9 @@ pub use entry::{
 pub use files::{
     DirEntry, Lock, make_dir_durable, read_dir, reclaim, remove_tree, sync_filesystem, write_file,
 };
-pub use fs::{FileSystem, can_share, compresses, filesystem, identity, supports_reflinks, swap_files};
+pub use fs::{
+    FileSystem, can_share, compresses, filesystem, identity, supports_reflinks, swap_files, swap_names,
+};
 pub use mounts::mounts_beneath;
 pub use root::{Parents, Root};
 pub use rustix::fs::Access;
