@@ -286,6 +286,7 @@ fn receive(
 
 #[pyfunction]
 #[pyo3(signature = (directory, delta=None, *, name=None, strict=false, no_space_check=false, jobs=0, progress=None))]
+#[allow(clippy::too_many_arguments)]
 fn receive_as_snapshot(
     py: Python<'_>,
     directory: PathBuf,
@@ -330,6 +331,7 @@ fn delete(py: Python<'_>, volume: PathBuf, snap: String) -> PyResult<String> {
 
 #[pyfunction]
 #[pyo3(signature = (snapshot, paths, to, *, strict=false, no_space_check=false, jobs=0, progress=None))]
+#[allow(clippy::too_many_arguments)]
 fn restore_to(
     py: Python<'_>,
     snapshot: PathBuf,
@@ -365,6 +367,7 @@ fn restore_paths(
 
 #[pyfunction]
 #[pyo3(signature = (snapshot, to, *, name=None, strict=false, no_space_check=false, jobs=0, progress=None))]
+#[allow(clippy::too_many_arguments)]
 fn clone(
     py: Python<'_>,
     snapshot: PathBuf,
