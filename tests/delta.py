@@ -105,7 +105,7 @@ class Delta:
     header: dict[str, Any]
     manifest: bytes
     frames: list[Frame]
-    version: int = 1
+    version: int = 2
     required: int = 0
     optional: int = 0
     lies: dict[str, Any] = field(default_factory=dict)
@@ -308,7 +308,7 @@ def _head(reader: Reader) -> tuple[Delta, bytes]:
     version = reader.integer(4, "the version")
     length = reader.integer(4, "the header's length")
     required, optional = reader.integer(8, "the features"), reader.integer(8, "the features")
-    check(version == 1, f"version {version}")
+    check(version in (1, 2), f"version {version}")
     check(required == 0, f"required features {required:#x}")
     check(length <= MIB, f"a header of {length} bytes")
     content = reader.take(length, "the header")
@@ -353,7 +353,7 @@ def _agree(delta: Delta) -> None:
     """The header says what the manifest says, and the totals are those of the rows."""
     told = metadata(delta.manifest)
     header = delta.header
-    check(told["snapsync.format"] == "1", "the manifest's format")
+    check(told["snapsync.format"] in ("1", "2"), "the manifest's format")
     for ours, theirs in TOTALS.items():
         check(header["totals"][ours] == int(told[f"snapsync.{theirs}"]), f"the header's total of {ours}")
     for name, value in counted(delta.rows).items():

@@ -123,7 +123,7 @@ def run_of(data: bytes) -> bytes:
 
 def record(path: bytes, kind: int = FILE, size: int = 0, content: bytes = b"\0") -> bytes:
     """A name of an inode that has no other, and is nobody's."""
-    numbers = struct.pack("<IIIIQqQ", 0o644, 0, 0, 0, 0, 0, size)
+    numbers = struct.pack("<IIIIQqQqIIII", 0o644, 0, 0, 0, 0, 0, size, 0, 0, 0, 0, 0)
     return run_of(path) + bytes([kind, 2]) + numbers + run_of(b"") + run_of(b"") + content
 
 

@@ -406,7 +406,7 @@ def test_inspect_tells_what_a_delta_holds(changed: Changed, tmp_path: Path) -> N
         file.write_bytes(sent.content)
         report = done("inspect", file)
         delta, told = sent.delta, report["delta"]
-        assert told["version"] == 1
+        assert told["version"] == 2
         assert told["snapshot"]["id"] == delta.header["snapshot"]["id"]
         assert told["base"] == (delta.header["base"] or {}).get("id")
         assert told["origin"] == (delta.header["origin"] or {}).get("uuid")

@@ -571,7 +571,7 @@ lie("a snapshot that is a list", of_header(lambda header: header.update(snapshot
 lie("no totals", of_header(lambda header: header.pop("totals")))
 lie("a required feature", with_lies(required=1), 3)
 lie("the last required feature", with_lies(required=1 << 63), 3)
-lie("the next version", with_lies(version=2), 3)
+lie("the next version", with_lies(version=3), 3)
 lie("version 0", with_lies(version=0))
 lie("a header that is no JSON", with_lies(header=b"{not json"), 4)
 lie("a header that is a list", with_lies(header=b"[]"), 4)

@@ -23,7 +23,7 @@ from snapsync.api import AnyPath
 from snapsync.errors import IntegrityError, RefusedError, UsageError, told
 from snapsync.reports import Changes, Counters
 
-FORMAT = 1
+FORMAT = 2
 _MAGIC = b"ARROW1"
 _FLAGS = ("created", "deleted", "renamed", "data", "attributes", "xattrs", "links")
 _DIRECTORIES_AT_ONCE = 1 << 20

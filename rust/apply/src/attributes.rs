@@ -2,13 +2,19 @@
 
 use crate::Limits;
 use crate::limits::{are_large, xattr_class};
-use snapsync_model::{Attributes, Kind, Xattr};
-use snapsync_sys::{Entry, Part, flags_of, set_flags_of, tolerate};
+use snapsync_model::{Attributes, Kind, Rare, Xattr};
+use snapsync_sys::{
+    COW_EXTENT_SIZE, EXTENT_SIZE, Entry, PROJECT_INHERIT, Part, flags_of, rare_of, set_flags_of, set_rare_of,
+    tolerate,
+};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 
 pub(crate) use snapsync_sys::PROTECTIVE;
+
+/// Flags that keep names from coming or going: off while a commit is under way.
+pub(crate) const LOOSENED: u32 = PROTECTIVE | PROJECT_INHERIT;
 
 /// Sets everything but flags.
 pub(crate) fn set(
@@ -33,8 +39,63 @@ pub(crate) fn set_flags(file: impl AsFd, wanted: u32, limits: &Limits) -> io::Re
     if flags_of(&file)? == wanted { Ok(()) } else { tolerate(set_flags_of(file, wanted), limits.flags != 0) }
 }
 
-/// Takes off what protects an inode.
+/// Sets project and hints to `wanted`, part by part, as far as the target holds them.
+pub(crate) fn set_rare(file: impl AsFd, wanted: Rare, limits: &Limits) -> io::Result<()> {
+    if wanted == Rare::default() && rare_of(&file)? == wanted {
+        return Ok(());
+    }
+    for part in RarePart::ALL {
+        let (now, is_lost) = (rare_of(&file)?, limits.rare.contains(&part));
+        let next = part.of(wanted, now);
+        if next != now {
+            tolerate(set_rare_of(&file, next), is_lost)?;
+        }
+    }
+    Ok(())
+}
+
+/// What a target may hold without the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RarePart {
+    Project,
+    ExtentSize,
+    CowExtentSize,
+    OtherFlags,
+}
+
+impl RarePart {
+    pub(crate) const ALL: [RarePart; 4] =
+        [RarePart::Project, RarePart::ExtentSize, RarePart::CowExtentSize, RarePart::OtherFlags];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            RarePart::Project => "project",
+            RarePart::ExtentSize => "extent size",
+            RarePart::CowExtentSize => "extent size of copies of shared data",
+            RarePart::OtherFlags => "XFS flags",
+        }
+    }
+
+    /// `wanted` in this part, in all others `now`.
+    pub(crate) fn of(self, wanted: Rare, now: Rare) -> Rare {
+        let flags = |which: u32| (now.xflags & !which) | (wanted.xflags & which);
+        match self {
+            RarePart::Project => Rare { project: wanted.project, ..now },
+            RarePart::ExtentSize => {
+                Rare { xflags: flags(EXTENT_SIZE), extent_size: wanted.extent_size, ..now }
+            }
+            RarePart::CowExtentSize => {
+                let cow_extent_size = wanted.cow_extent_size;
+                Rare { xflags: flags(COW_EXTENT_SIZE), cow_extent_size, ..now }
+            }
+            RarePart::OtherFlags => Rare { xflags: flags(!(EXTENT_SIZE | COW_EXTENT_SIZE)), ..now },
+        }
+    }
+}
+
+/// Takes off what protects an inode, or binds what comes into a directory to its project.
 pub(crate) fn loosen(file: &File) -> io::Result<()> {
     let flags = flags_of(file)?;
-    if flags & PROTECTIVE == 0 { Ok(()) } else { set_flags_of(file, flags & !PROTECTIVE) }
+    if flags & LOOSENED == 0 { Ok(()) } else { set_flags_of(file, flags & !LOOSENED) }
 }

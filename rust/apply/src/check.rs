@@ -9,7 +9,7 @@ use crate::strays::{is_absent, strays};
 use crate::touched::Recorder;
 use rustix::fs::OFlags;
 use snapsync_manifest::{Brief, ManifestReader};
-use snapsync_model::{Change, Context, Error, Kind, Link, ROOT, RelPath, Result};
+use snapsync_model::{Attributes, Change, Context, Error, Kind, Link, ROOT, RelPath, Result};
 use snapsync_sys::{Entry, NOCOW, Root, Stat, Traits, flags_of, stat_of, traits_of};
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -126,11 +126,11 @@ impl<'a, 'r> Check<'a, 'r> {
             return Ok(Some((path, "another file")));
         }
         let protected = is_protected_otherwise(self.root, change, stat, &self.limits)?;
-        let mut what = drifted(stat, change, &self.limits, self.dated);
+        let mut what = self.drifted(stat, change)?;
         if let (Some(OTHER_OWNER | OTHER_MODE), Some(old)) = (what, &change.old) {
             let lost = self.rehearsal.went_without(change.kind, old)?;
             self.limits = lost.and(std::mem::take(&mut self.limits));
-            what = drifted(stat, change, &self.limits, self.dated);
+            what = self.drifted(stat, change)?;
         }
         let what = what.or(protected);
         let path = change.old_path.clone().unwrap_or_default();
@@ -157,6 +157,37 @@ impl<'a, 'r> Check<'a, 'r> {
             None => Ok(Some(path)),
         }
     }
+
+    fn drifted(&self, stat: Option<&Stat>, change: &Change) -> Result<Option<&'static str>> {
+        let Some(old) = change.old else { return Ok(None) };
+        let Some(Stat { kind, attributes: now, .. }) = stat else { return Ok(Some("missing")) };
+        let (limits, has_time) = (&self.limits, self.dated || change.kind != Kind::Directory);
+        let what = if *kind != change.kind {
+            Some("of another kind")
+        } else if *kind == Kind::File && now.size != old.size {
+            Some("of another size")
+        } else if has_time && !self.is_time(now, &old)? {
+            Some("modified")
+        } else if change.kind != Kind::Symlink && has_other_mode(now.mode, old.mode, limits) {
+            Some(OTHER_MODE)
+        } else if !limits.owner && (now.uid, now.gid) != (old.uid, old.gid) {
+            Some(OTHER_OWNER)
+        } else {
+            None
+        };
+        Ok(what)
+    }
+
+    /// The time is the old one, or what the target made of it.
+    fn is_time(&self, now: &Attributes, old: &Attributes) -> Result<bool> {
+        Ok(now.time() == old.time() || self.rehearsal.kept_time(old)?.is_none_or(|kept| kept == now.time()))
+    }
+}
+
+/// A file without the access list that it should have may be narrower.
+fn has_other_mode(now: u32, old: u32, limits: &Limits) -> bool {
+    let narrowed = if limits.access_lists { old & !now & 0o077 } else { 0 };
+    (now ^ old) & mode_bits(limits) & !narrowed != 0
 }
 
 /// Paths that are not what the base says.
@@ -195,25 +226,6 @@ fn find(root: &Root, path: &RelPath) -> Result<Option<(Entry, Stat)>> {
     match root.entry(path).and_then(|entry| entry.stat().map(|stat| (entry, stat))) {
         Err(e) if is_absent(&e) => Ok(None),
         other => other.map(Some).context("read the attributes of", root.show(path)),
-    }
-}
-
-fn drifted(stat: Option<&Stat>, change: &Change, limits: &Limits, dated: bool) -> Option<&'static str> {
-    let old = change.old?;
-    let Some(stat) = stat else { return Some("missing") };
-    let has_time = !limits.mtime && (dated || change.kind != Kind::Directory);
-    if stat.kind != change.kind {
-        Some("of another kind")
-    } else if stat.kind == Kind::File && stat.attributes.size != old.size {
-        Some("of another size")
-    } else if has_time && stat.attributes.mtime != old.mtime {
-        Some("modified")
-    } else if change.kind != Kind::Symlink && (stat.attributes.mode ^ old.mode) & mode_bits(limits) != 0 {
-        Some(OTHER_MODE)
-    } else if !limits.owner && (stat.attributes.uid, stat.attributes.gid) != (old.uid, old.gid) {
-        Some(OTHER_OWNER)
-    } else {
-        None
     }
 }
 

@@ -1,15 +1,15 @@
 //! The second half of an apply: the stage becomes the tree. Every step can be done again after a crash.
 
-use crate::attributes;
 use crate::check::is_lost_and_found;
 use crate::clear::clear;
 use crate::journal::Phase;
 use crate::names::{Attach, Detach, Places, attaches, detaches, held, staged_top};
 use crate::stage::Incoming;
+use crate::{access, attributes};
 use rustix::fs::OFlags;
 use snapsync_manifest::Brief;
-use snapsync_model::{Change, Context, Error, Kind, Op, Range, RelPath, Result, Stage};
-use snapsync_sys::{Access, Entry, fault, preallocate, sync_filesystem};
+use snapsync_model::{Attributes, Change, Context, Error, Kind, Op, Range, Rare, RelPath, Result, Stage};
+use snapsync_sys::{Access, Entry, fault, preallocate, sync_filesystem, tolerate};
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -49,17 +49,23 @@ impl Incoming<'_> {
     fn change_tree(&mut self) -> Result<()> {
         let places = Places::read(&self.manifest())?;
         if self.journal.phase == Phase::Committing {
-            self.loosen()?;
+            let narrows = self.loosen()?;
             // Where no name is to go, all that follows can be done again from here.
             if self.detach(&places)? {
                 self.sync()?;
                 self.set_phase(Phase::Detached)?;
+            } else if narrows {
+                // Before what only some may read is where others could.
+                self.sync()?;
             }
             self.step("commit.detached")?;
         }
         self.attach(&places)?;
         self.step("commit.attached")?;
-        self.move_data()?;
+        if self.move_data()? {
+            // Who may read it now could not read what was there before.
+            self.sync()?;
+        }
         let are_to_be_protected = self.set_all_attributes()?;
         self.sync()?;
         if are_to_be_protected { self.set_phase(Phase::Settling) } else { Ok(()) }
@@ -92,8 +98,10 @@ impl Incoming<'_> {
     }
 
     /// Takes off what would keep the commit from changing an inode: immutable and append-only flags, and for
-    /// an ordinary user the lack of write permission.
-    fn loosen(&self) -> Result<()> {
+    /// an ordinary user the lack of write permission. And nobody may do more with what changes than before and after; whether
+    /// that takes rights away.
+    fn loosen(&self) -> Result<bool> {
+        let narrows = AtomicBool::new(false);
         self.each_row(
             |row| !row.flags.created,
             |_, change| {
@@ -105,7 +113,7 @@ impl Incoming<'_> {
                     Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
                     other => other.context("open", self.root.show(path))?,
                 };
-                if old.flags & attributes::PROTECTIVE != 0 {
+                if old.flags & attributes::LOOSENED != 0 {
                     open_for_flags(&entry)
                         .and_then(|f| attributes::loosen(&f))
                         .context("unprotect", self.root.show(path))?;
@@ -114,13 +122,22 @@ impl Incoming<'_> {
                 // What is deleted goes with its name, whoever it belongs to.
                 let is_opened =
                     change.kind == Kind::Directory || (change.kind == Kind::File && !change.flags.deleted);
-                let needs_mode = is_opened && old.mode & wanted != wanted;
+                let narrowed = access::meanwhile(change, || entry.access_list());
+                let narrowed = narrowed.context("read the access list of", self.root.show(path))?;
+                if let Some(mode) = narrowed {
+                    narrows.store(true, Relaxed);
+                    // Where there are no modes, nobody is kept out by them.
+                    tolerate(entry.set_mode(mode), true).context("set the mode of", self.root.show(path))?;
+                }
+                let mode = narrowed.unwrap_or(old.mode);
+                let needs_mode = is_opened && mode & wanted != wanted;
                 if needs_mode && !entry.allows(access_to(change.kind)) {
-                    entry.set_mode(old.mode | wanted).context("set the mode of", self.root.show(path))?;
+                    entry.set_mode(mode | wanted).context("set the mode of", self.root.show(path))?;
                 }
                 Ok(())
             },
-        )
+        )?;
+        Ok(narrows.into_inner())
     }
 
     /// Whether any name was there to be detached.
@@ -237,16 +254,20 @@ impl Incoming<'_> {
         }
     }
 
-    /// Moves changed ranges from the stage into their files.
-    fn move_data(&self) -> Result<()> {
+    /// Moves changed ranges from the stage into their files; whether others may use some of those then.
+    fn move_data(&self) -> Result<bool> {
+        let opens = AtomicBool::new(false);
         let changes_data = |row: &Brief| {
             row.kind == Kind::File && row.flags.data && !row.flags.created && !row.flags.deleted
         };
         self.each_row(changes_data, |_, change| {
             let path = change.path.clone().unwrap_or_default();
             let moved = self.move_ranges(change, &path).and_then(|()| fault::step("commit.data"));
-            moved.context("write", self.root.show(&path))
-        })
+            moved.context("write", self.root.show(&path))?;
+            opens.fetch_or(access::changes(change), Relaxed);
+            Ok(())
+        })?;
+        Ok(opens.into_inner())
     }
 
     fn move_ranges(&self, change: &Change, path: &RelPath) -> io::Result<()> {
@@ -348,9 +369,9 @@ impl Incoming<'_> {
         }
         let entry = self.root.entry(path)?;
         let has_flags = matches!(change.kind, Kind::File | Kind::Directory);
-        let flags = if has_flags
-            && (new.flags | change.old.map_or(0, |a| a.flags) != 0 || (is_dir && change.flags.created))
-        {
+        let is_plain = |a: Attributes| (a.flags, a.rare) == (0, Rare::default());
+        let was_plain = change.old.is_none_or(is_plain);
+        let flags = if has_flags && (!is_plain(new) || !was_plain || (is_dir && change.flags.created)) {
             Some(open_for_flags(&entry)?)
         } else {
             None
@@ -360,8 +381,9 @@ impl Incoming<'_> {
             attributes::loosen(file)?;
         }
         attributes::set(&entry, change.kind, &new, change.xattrs.as_deref(), &self.journal.limits)?;
-        let unprotected = new.flags & !attributes::PROTECTIVE;
-        flags.map_or(Ok(()), |file| attributes::set_flags(file, unprotected, &self.journal.limits))
+        let Some(file) = flags else { return Ok(()) };
+        attributes::set_rare(&file, new.rare, &self.journal.limits)?;
+        attributes::set_flags(file, new.flags & !attributes::PROTECTIVE, &self.journal.limits)
     }
 }
 

@@ -12,6 +12,7 @@
 //! 4. attributes, flags and the times of directories;
 //! 5. what went is removed, and then what is to be immutable is made so: a further name of it may be among that.
 
+mod access;
 mod attributes;
 mod check;
 mod clear;
@@ -31,6 +32,7 @@ mod touched;
 mod undo;
 mod vet;
 
+pub use attributes::RarePart;
 pub use clear::{clear, discard};
 pub use journal::{Journal, Phase};
 pub use limits::{Limits, Loss};

@@ -5,11 +5,13 @@ mod existing;
 mod links;
 mod memory;
 pub(crate) mod names;
+mod values;
 
+use crate::attributes::RarePart;
 use rustix::fs::{Mode, OFlags, openat, symlinkat};
 use serde::{Deserialize, Serialize};
-use snapsync_model::{Attributes, Change, Context, Error, Kind, RelPath, Result, Xattr};
-use snapsync_sys::{Entry, Root, make_node, remove_tree};
+use snapsync_model::{Attributes, Change, Context, Error, Kind, Rare, RelPath, Result, Xattr};
+use snapsync_sys::{Entry, Root, flag_names, make_node, remove_tree};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -17,6 +19,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use values::Times;
 
 /// Kinds of information that are left out on this target.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,8 +29,14 @@ pub struct Limits {
     /// Bits of modes that it does not keep.
     #[serde(default)]
     pub mode: u32,
-    /// Times outside its range or finer than its grain are rounded.
+    /// Times outside its range, or finer than it keeps, become others.
     pub mtime: bool,
+    /// It has no access lists: modes are narrowed to what these allow.
+    #[serde(default)]
+    pub access_lists: bool,
+    /// Projects and hints: some values that were asked for, if not all.
+    #[serde(default)]
+    pub rare: BTreeSet<RarePart>,
     /// Inode flags it does not know.
     pub flags: u32,
     /// Namespaces of extended attributes it refuses, or single names where the system decides by name.
@@ -60,6 +69,8 @@ pub(crate) fn are_large(xattrs: &[Xattr]) -> bool {
 pub(crate) fn xattr_class(name: &[u8]) -> String {
     let name = String::from_utf8_lossy(name);
     match name.split_once('.') {
+        // On XFS these are its access lists.
+        Some(("trusted", rest)) if rest.starts_with("SGI_ACL_") => name.into_owned(),
         Some((space @ ("user" | "trusted"), _)) => format!("{space}.*"),
         _ => name.into_owned(),
     }
@@ -82,7 +93,8 @@ pub(crate) struct Rehearsal<'a> {
     /// By what all of them are, and were.
     together: HashMap<(Kind, u64), bool>,
     hash: RandomState,
-    times: Option<(i64, i64)>,
+    rare: HashMap<(bool, Rare), bool>,
+    times: Times,
     longest_link: usize,
     largest_file: u64,
     kinds: BTreeSet<Kind>,
@@ -101,7 +113,7 @@ impl<'a> Rehearsal<'a> {
         remove_tree(stage, name).context("remove", root.show(dir))?;
         root.create_dir(dir, 0o700).context("create the directory", root.show(dir))?;
         let opened = root.directory(dir).context("open the directory", root.show(dir))?;
-        Ok(Rehearsal {
+        let mut rehearsal = Rehearsal {
             root,
             at: dir.clone(),
             dir: opened,
@@ -113,7 +125,8 @@ impl<'a> Rehearsal<'a> {
             xattrs: HashMap::new(),
             together: HashMap::new(),
             hash: RandomState::new(),
-            times: None,
+            rare: HashMap::new(),
+            times: Times::default(),
             longest_link: 0,
             largest_file: 0,
             kinds: BTreeSet::new(),
@@ -121,7 +134,10 @@ impl<'a> Rehearsal<'a> {
             names: names::Names::default(),
             links: links::Links::default(),
             projects: HashMap::new(),
-        })
+        };
+        // Also where no row asks for one: the base may have had some.
+        rehearsal.limits.access_lists = !rehearsal.holds_access_lists()?;
+        Ok(rehearsal)
     }
 
     /// Finds what one row would lose.
@@ -151,28 +167,17 @@ impl<'a> Rehearsal<'a> {
         for bit in bits {
             if !self.flag(is_dir, bit)? {
                 self.limits.flags |= bit;
-                self.lose(&format!("inode flag {bit:#x}"), change);
+                self.lose(&format!("inode flag {}", flag_names(bit)), change);
             }
         }
         // Each by itself is held, but perhaps not with the others.
         let together = new.flags & !self.limits.flags;
         if together.count_ones() > 1 && !self.flag(is_dir, together)? {
             self.limits.flags |= together;
-            self.lose(&format!("inode flags {together:#x} together"), change);
+            self.lose(&format!("inode flags {} together", flag_names(together)), change);
         }
-        let (least, most) = self.times.unwrap_or((new.mtime, new.mtime));
-        if new.mtime < least || new.mtime > most || self.times.is_none() {
-            self.times = Some((least.min(new.mtime), most.max(new.mtime)));
-            let held = self.with_file(|file| {
-                let entry = Entry::from_open(file.try_clone()?);
-                Ok(entry.set_mtime(new.mtime).is_ok() && entry.stat()?.attributes.mtime == new.mtime)
-            })?;
-            if !held {
-                self.limits.mtime = true;
-                self.lose("modification time outside the target's range or grain", change);
-            }
-        }
-        Ok(())
+        self.rare(is_dir, change, new.rare)?;
+        self.time(change, new)
     }
 
     fn permissions(&mut self, change: &Change, new: &Attributes) -> Result<()> {
@@ -225,9 +230,11 @@ impl<'a> Rehearsal<'a> {
     }
 
     fn xattrs(&mut self, change: &Change, xattrs: &[Xattr]) -> Result<()> {
+        let mode = change.new.map_or(0, |new| new.mode);
         for xattr in xattrs {
             let class = xattr_class(&xattr.name);
-            if !self.xattr(change.kind, &class, xattr)? {
+            let beside = self.beside(change, xattr, mode);
+            if !self.xattr(change.kind, &class, beside.as_ref().unwrap_or(xattr))? {
                 self.limits.xattrs.insert(class.clone());
                 self.lose(&format!("extended attribute {class}"), change);
             }

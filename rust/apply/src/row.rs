@@ -1,8 +1,8 @@
 //! What must hold for every row of a manifest, whatever the others say.
 
 use crate::vet::Attempt;
-use snapsync_model::{Attributes, Change, ChangeFlags, Kind, Link, ROOT, RelPath, Xattr};
-use snapsync_sys::{NOCOW, REPLICATED_FLAGS};
+use snapsync_model::{Attributes, Change, ChangeFlags, Kind, Link, ROOT, Rare, RelPath, Xattr};
+use snapsync_sys::{NOCOW, REPLICATED_FLAGS, XFLAGS};
 
 /// The kernel's limits: of a name, of what a link points at, and of an extended attribute.
 const NAME: usize = 255;
@@ -119,6 +119,14 @@ fn attributes(kind: Kind, attributes: &Attributes) -> Attempt {
     if attributes.uid == u32::MAX || attributes.gid == u32::MAX {
         return Err("nobody can own it");
     }
+    let rare = attributes.rare;
+    let has_rare = matches!(kind, Kind::File | Kind::Directory) && rare.project != u32::MAX;
+    if rare.xflags & !XFLAGS != 0 || (!has_rare && rare != Rare::default()) {
+        return Err("it cannot be of its project or be allocated like that");
+    }
+    if attributes.at_time(attributes.time()) != *attributes {
+        return Err("its time is none");
+    }
     if kind != Kind::File && attributes.size != 0 {
         return Err("only a file has a size");
     }
@@ -138,7 +146,9 @@ fn content(change: &Change) -> Attempt {
         return Err("only a file has data");
     }
     let (Some(old), Some(new)) = (change.old, change.new) else { return Ok(()) };
-    let cannot_change = change.kind == Kind::File && (old.flags ^ new.flags) & NOCOW != 0;
+    let is_placed_otherwise =
+        (old.flags ^ new.flags) & NOCOW != 0 || old.rare.extent_size != new.rare.extent_size;
+    let cannot_change = change.kind == Kind::File && is_placed_otherwise;
     if cannot_change || old.rdev != new.rdev {
         return Err("an inode cannot change like that");
     }
@@ -149,13 +159,7 @@ fn xattrs(xattrs: &[Xattr]) -> Attempt {
     let is_sound = |xattr: &Xattr| {
         let name = &xattr.name;
         let has_rest = name.iter().position(|byte| *byte == b'.').is_some_and(|dot| dot + 1 < name.len());
-        // XFS keeps access lists under the last of these, which nobody reads.
-        let is_hidden = name.starts_with(b"trusted.SGI_ACL_");
-        has_rest
-            && name.len() <= XATTR_NAME
-            && !name.contains(&0)
-            && !is_hidden
-            && xattr.value.len() <= XATTR_VALUE
+        has_rest && name.len() <= XATTR_NAME && !name.contains(&0) && xattr.value.len() <= XATTR_VALUE
     };
     if !xattrs.iter().all(is_sound) || !xattrs.is_sorted_by(|a, b| a.name < b.name) {
         return Err("its extended attributes are none");

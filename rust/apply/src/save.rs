@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use snapsync_manifest::ManifestReader;
 use snapsync_model::{
-    Attributes, BLOCK, Change, Context, Error, Kind, Range, RelPath, Result, SegmentKind, Xattr,
+    Attributes, BLOCK, Change, Context, Error, Kind, Range, Rare, RelPath, Result, SegmentKind, Xattr,
 };
 use snapsync_sys::{Entry, NOCOW, fault, filesystem, layout, set_flags_of};
 use std::fs::File;
@@ -110,8 +110,8 @@ impl Incoming<'_> {
         let path = change.old_path.clone().unwrap_or_default();
         let entry = self.root.entry(&path)?;
         let mut attributes = entry.stat()?.attributes;
-        if let Some(flags) = self.all_flags(change, &entry)? {
-            attributes.flags = flags;
+        if let Some((flags, rare)) = self.all_flags(change, &entry)? {
+            attributes = Attributes { flags, rare, ..attributes };
         }
         let is_set = change.survives() && change.flags.any();
         let xattrs = if is_set { Some(entry.xattrs()?) } else { None };
@@ -129,16 +129,20 @@ impl Incoming<'_> {
         Ok(Some(line))
     }
 
-    /// Flags that are not told by the attributes, where the commit may set any.
-    fn all_flags(&self, change: &Change, entry: &Entry) -> io::Result<Option<u32>> {
+    /// Flags, project and hints that a look does not tell, where the commit may set any.
+    fn all_flags(&self, change: &Change, entry: &Entry) -> io::Result<Option<(u32, Rare)>> {
         let told = change.old.iter().chain(&change.new).fold(0, |all, a| all | a.flags);
+        let has_rare = change.old.iter().chain(&change.new).any(|a| a.rare != Rare::default());
         let has_flags = matches!(change.kind, Kind::File | Kind::Directory) && change.survives();
-        if !has_flags || told & !self.journal.limits.flags == 0 {
+        if !has_flags || (told & !self.journal.limits.flags == 0 && !has_rare) {
             return Ok(None);
         }
         match open_for_flags(entry) {
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(None),
-            file => snapsync_sys::flags_of(file?).map(Some),
+            file => {
+                let file = file?;
+                Ok(Some((snapsync_sys::flags_of(&file)?, snapsync_sys::rare_of(&file)?)))
+            }
         }
     }
 

@@ -13,9 +13,13 @@ use crate::vet::vet;
 use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags, openat};
 use snapsync_manifest::{Brief, ManifestReader, Rows};
-use snapsync_model::{Change, Context, End, Error, Kind, Monitor, Op, Range, RelPath, Result, SnapshotInfo};
+use snapsync_model::{
+    Attributes, Change, Context, End, Error, Kind, Monitor, Op, Range, RelPath, Result, SnapshotInfo,
+};
 use snapsync_stream::{Held, Sink, Taker};
-use snapsync_sys::{Entry, Parents, Root, fault, make_node, preallocate, supports_reflinks, sync_filesystem};
+use snapsync_sys::{
+    Entry, Parents, Root, clear_flags_of, fault, make_node, preallocate, supports_reflinks, sync_filesystem,
+};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -120,6 +124,7 @@ impl<'a> Incoming<'a> {
         for xattr in dir.xattrs()?.iter().filter(|x| x.name.starts_with(b"system.posix_acl")) {
             dir.remove_xattr(&xattr.name)?;
         }
+        clear_flags_of(dir.fd())?;
         dir.set_mode(0o700)?;
         for part in ["", "/new", "/data", "/held", "/trash"] {
             let part = RelPath::new(format!("{}{part}", self.dir).as_bytes()).map_err(io::Error::other)?;
@@ -306,9 +311,9 @@ impl<'a> Incoming<'a> {
         // Nobody else gets into the stage: most files can have their mode from the start.
         let mode = change.new.map_or(0o600, |a| a.mode & 0o777 | 0o600);
         let file = File::from(openat(dir, name, flags, Mode::from_raw_mode(mode))?);
-        let wanted = change.new.map_or(0, |a| a.flags) & !attributes::PROTECTIVE;
-        attributes::set_flags(&file, wanted, &self.journal.limits)?;
-        let size = change.new.map_or(0, |a| a.size);
+        let Attributes { flags, rare, size, .. } = change.new.unwrap_or_default();
+        attributes::set_rare(&file, rare, &self.journal.limits)?;
+        attributes::set_flags(&file, flags & !attributes::PROTECTIVE, &self.journal.limits)?;
         if !is_written_at_once(change, size) {
             // With its size first: a write beyond the end makes some file systems reserve more than is asked for,
             // and what is reserved before a hole stays.

@@ -9,7 +9,7 @@ use crate::names::{Attach, Detach, Places, attaches, detaches};
 use crate::save::{Saved, SavedData, gaps, is_saved};
 use crate::stage::Incoming;
 use crate::strays::unknown;
-use snapsync_model::{Change, Context, Error, Kind, Link, Range, RelPath, Result, Stage};
+use snapsync_model::{Change, Context, Error, Kind, Link, Range, Rare, RelPath, Result, Stage};
 use snapsync_sys::{fault, preallocate};
 use std::collections::HashSet;
 use std::io;
@@ -266,9 +266,9 @@ impl Incoming<'_> {
         let was = &saved.attributes;
         let has_flags = matches!(change.kind, Kind::File | Kind::Directory);
         let told = change.new.map_or(0, |new| new.flags) | was.flags | now.attributes.flags;
-        let file = if has_flags && told != 0 { Some(open_for_flags(&entry)?) } else { None };
-        let bare = |a: snapsync_model::Attributes| snapsync_model::Attributes { flags: 0, ..a };
-        let is_same = bare(now.attributes) == bare(*was)
+        let has_rare = [change.new.unwrap_or_default().rare, was.rare] != [Rare::default(); 2];
+        let file = if has_flags && (told != 0 || has_rare) { Some(open_for_flags(&entry)?) } else { None };
+        let is_same = now.attributes.bare() == was.bare()
             && saved
                 .xattrs
                 .as_ref()
@@ -276,7 +276,9 @@ impl Incoming<'_> {
         if !is_same {
             attributes::set(&entry, change.kind, was, saved.xattrs.as_deref(), &self.journal.limits)?;
         }
-        file.map_or(Ok(()), |file| attributes::set_flags(file, was.flags, &self.journal.limits))
+        let Some(file) = file else { return Ok(()) };
+        attributes::set_rare(&file, was.rare, &self.journal.limits)?;
+        attributes::set_flags(file, was.flags, &self.journal.limits)
     }
 
     /// What somebody else has removed meanwhile keeps nothing from going back.

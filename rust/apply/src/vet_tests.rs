@@ -1,6 +1,6 @@
 use super::*;
 use snapsync_manifest::{Header, ManifestWriter, vet as vet_file};
-use snapsync_model::{Attributes, ChangeFlags, Extent, Xattr};
+use snapsync_model::{Attributes, ChangeFlags, Extent, Rare, Xattr};
 
 fn path(text: &str) -> Option<RelPath> {
     Some(RelPath::new(text.as_bytes()).unwrap())
@@ -240,6 +240,12 @@ fn a_row_that_contradicts_itself_is_refused() {
             row.new = Some(Attributes { rdev: 5, ..attributes(Kind::File) });
             row.flags.attributes = true;
         }),
+        ("another extent size", |rows| {
+            let row = find(rows, 23);
+            let rare = Rare { extent_size: 65_536, ..Rare::default() };
+            row.new = Some(Attributes { rare, ..attributes(Kind::File) });
+            row.flags.attributes = true;
+        }),
         ("no copy on write all of a sudden", |rows| {
             let row = find(rows, 23);
             row.new = Some(Attributes { flags: snapsync_sys::NOCOW, ..attributes(Kind::File) });
@@ -260,6 +266,10 @@ fn values_that_nothing_can_have_are_refused() {
         ("mode", |rows| set(rows, |a| a.mode = 0o100_644)),
         ("flags", |rows| set(rows, |a| a.flags = 0x8000_0000)),
         ("uid", |rows| set(rows, |a| a.uid = u32::MAX)),
+        ("project", |rows| set(rows, |a| a.rare.project = u32::MAX)),
+        ("XFS flags", |rows| set(rows, |a| a.rare.xflags = 1)),
+        ("a second that is reached", |rows| set(rows, |a| a.far_second = 5)),
+        ("a fifo of a project", |rows| find(rows, 13).new.as_mut().unwrap().rare.project = 5),
         ("gid", |rows| set(rows, |a| a.gid = u32::MAX)),
         ("size", |rows| set(rows, |a| a.size = u64::MAX)),
         ("size just beyond", |rows| set(rows, |a| a.size = 1 << 63)),
@@ -270,7 +280,6 @@ fn values_that_nothing_can_have_are_refused() {
         ("xattr with NUL", |rows| xattr(rows, b"user.a\0b", 1)),
         ("xattr with a long name", |rows| xattr(rows, &[&b"user."[..], &[b'a'; 300]].concat(), 1)),
         ("xattr with a long value", |rows| xattr(rows, b"user.a", 65_537)),
-        ("xattr of XFS's own", |rows| xattr(rows, b"trusted.SGI_ACL_FILE", 10)),
         ("xattr twice", |rows| {
             let one = Xattr { name: b"user.a"[..].into(), value: b"1"[..].into() };
             let two = Xattr { value: b"2"[..].into(), ..one.clone() };

@@ -52,9 +52,9 @@ impl Served {
             ino: theirs(inode.ino),
             size: told.size,
             blocks: inode.blocks,
-            atime: time(told.mtime),
-            mtime: time(told.mtime),
-            ctime: time(inode.ctime),
+            atime: time(told.time()),
+            mtime: time(told.time()),
+            ctime: time(inode.ctime.into()),
             crtime: SystemTime::UNIX_EPOCH,
             kind: kind(inode.kind),
             perm: told.mode as u16,
@@ -265,8 +265,10 @@ fn unreadable(_: Error) -> Errno {
     Errno::EIO
 }
 
-fn time(ns: i64) -> SystemTime {
-    let distance = Duration::from_nanos(ns.unsigned_abs());
+fn time(ns: i128) -> SystemTime {
+    const SECOND: u128 = 1_000_000_000;
+    let ns_apart = ns.unsigned_abs();
+    let distance = Duration::new((ns_apart / SECOND) as u64, (ns_apart % SECOND) as u32);
     if ns < 0 { SystemTime::UNIX_EPOCH - distance } else { SystemTime::UNIX_EPOCH + distance }
 }
 

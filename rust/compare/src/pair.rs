@@ -272,8 +272,6 @@ impl Look<'_> {
         let (was, is) = (attributes(base, &old), attributes(target, &new));
         let sizeless = |a: Attributes| Attributes { size: 0, ..a };
         let xattrs_changed = old.xattrs != new.xattrs;
-        // Writing to a file, or giving it to another, takes its capabilities away: they are set again.
-        let has_capabilities = new.xattrs.iter().any(|xattr| *xattr.name == *b"security.capability");
         let (from, to) = kept_name(base, target, &links_removed);
         let change = Change {
             ino: target.ino,
@@ -297,7 +295,9 @@ impl Look<'_> {
             new: Some(is),
             old: Some(was),
             symlink_target: new.symlink_target,
-            xattrs: (xattrs_changed || has_capabilities).then_some(new.xattrs),
+            // Writing to a file, or giving it to another, takes its capabilities away; its mode and its access list are one
+            // thing; and what a target cannot hold is told each time. So they are told whether they changed or not.
+            xattrs: (xattrs_changed || !new.xattrs.is_empty()).then_some(new.xattrs),
             extents,
         };
         Ok(Row { change, layout })
@@ -347,15 +347,16 @@ fn is_empty(inode: &Inode) -> bool {
     inode.kind != Kind::File || (inode.attributes.size == 0 && inode.blocks == 0)
 }
 
-/// A link's target is fixed, and whether a file is copied on write is decided while it is empty: a standby can
-/// only make such an inode anew.
+/// A link's target is fixed; whether a file is copied on write, and in how large pieces it is allocated, is decided while it
+/// is empty: a standby can only make such an inode anew.
 fn cannot_become(kind: Kind, old: &Details, new: &Details) -> bool {
-    let no_cow = |details: &Details| kind == Kind::File && details.flags & NOCOW != 0;
-    old.symlink_target != new.symlink_target || no_cow(old) != no_cow(new)
+    let placed = |details: &Details| (details.flags & NOCOW, details.rare.extent_size);
+    old.symlink_target != new.symlink_target || (kind == Kind::File && placed(old) != placed(new))
 }
 
 fn deleted(side: &dyn Side, inode: &Inode) -> Result<Change> {
-    let none = Details { flags: inode.attributes.flags, ..Details::default() };
+    let Attributes { flags, rare, .. } = inode.attributes;
+    let none = Details { flags, rare, ..Details::default() };
     let details = inode.details.as_deref().unwrap_or(&none);
     Ok(Change {
         ino: inode.ino,
@@ -378,7 +379,7 @@ fn deleted(side: &dyn Side, inode: &Inode) -> Result<Change> {
 
 fn attributes(inode: &Inode, details: &Details) -> Attributes {
     let size = if inode.kind == Kind::File { inode.attributes.size } else { 0 };
-    Attributes { size, flags: details.flags, ..inode.attributes }
+    Attributes { size, ..inode.attributes.with(details) }
 }
 
 /// The name it goes by on each side: one that stayed, where one did.

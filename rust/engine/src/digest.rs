@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use snapsync_model::{
-    Attributes, Context, Details, Error, Inode, Kind, Monitor, ROOT, Range, RelPath, Result, Side,
+    Attributes, Context, Details, Error, Inode, Kind, Monitor, ROOT, Range, Rare, RelPath, Result, Side,
 };
 use std::collections::HashMap;
 use std::fs::File;
@@ -165,8 +165,9 @@ impl<'a> Listing<'a> {
     }
 
     fn body(&self, path: &RelPath, inode: &Inode, reading: Reading, monitor: &Monitor) -> Result<Body> {
-        let Details { flags, xattrs, symlink_target, .. } = self.side.details(inode)?;
-        let attributes = Attributes { flags, ..inode.attributes };
+        let details = self.side.details(inode)?;
+        let attributes = inode.attributes.with(&details);
+        let Details { xattrs, symlink_target, .. } = details;
         let xattrs =
             xattrs.into_iter().map(|xattr| (xattr.name, blake3::hash(&xattr.value).into())).collect();
         let content = match inode.kind {
@@ -285,7 +286,11 @@ impl Record {
         let Some(body) = &self.body else { return };
         let a = &body.attributes;
         [a.mode, a.uid, a.gid, a.flags].iter().for_each(|n| to.extend(n.to_le_bytes()));
-        [a.rdev, a.mtime as u64, a.size].iter().for_each(|n| to.extend(n.to_le_bytes()));
+        [a.rdev, a.mtime as u64, a.size, a.far_second as u64].iter().for_each(|n| to.extend(n.to_le_bytes()));
+        let rare = a.rare;
+        [rare.project, rare.xflags, rare.extent_size, rare.cow_extent_size]
+            .iter()
+            .for_each(|n| to.extend(n.to_le_bytes()));
         put(to, &body.symlink_target);
         to.extend((body.xattrs.len() as u32).to_le_bytes());
         for (name, digest) in &body.xattrs {
@@ -322,8 +327,11 @@ impl Record {
 impl Body {
     fn read(from: &mut Bytes<'_>, kind: Kind) -> Option<Body> {
         let [mode, uid, gid, flags] = from.numbers()?.map(u32::from_le_bytes);
-        let [rdev, mtime, size] = from.numbers()?.map(u64::from_le_bytes);
-        let attributes = Attributes { size, mode, uid, gid, rdev, mtime: mtime as i64, flags };
+        let [rdev, mtime, size, far_second] = from.numbers()?.map(u64::from_le_bytes);
+        let [project, xflags, extent_size, cow_extent_size] = from.numbers()?.map(u32::from_le_bytes);
+        let rare = Rare { project, xflags, extent_size, cow_extent_size };
+        let (mtime, far_second) = (mtime as i64, far_second as i64);
+        let attributes = Attributes { size, mode, uid, gid, rdev, mtime, far_second, flags, rare };
         let symlink_target: Box<[u8]> = from.run()?.into();
         let count = u32::from_le_bytes(from.array()?);
         // Nothing is allocated for what is only announced.

@@ -5,7 +5,7 @@ use crate::sides::Sides;
 use crate::sync::STRICT;
 use crate::sync::{Outgoing, header};
 use snapsync_manifest::ManifestReader;
-use snapsync_model::{Change, Error, Kind, Monitor, Result, SnapshotInfo, Stage};
+use snapsync_model::{Attributes, Change, Error, Kind, Monitor, Result, SnapshotInfo, Stage};
 use snapsync_snapshot::Volume;
 
 /// Paths told in one message.
@@ -56,12 +56,13 @@ fn compare(volume: &Volume, newest: &SnapshotInfo, probe: &SnapshotInfo, monitor
 
 /// Entries that no snapshot has come and go in it.
 fn is_only_dated(change: &Change) -> bool {
-    let (Some(old), Some(new)) = (change.old, change.new) else { return false };
+    let undated = |side: Option<Attributes>| side.map(|a| Attributes { mtime: 0, far_second: 0, ..a });
     change.kind == Kind::Directory
         && change.links_added.is_empty()
         && change.links_removed.is_empty()
-        && change.xattrs.is_none()
-        && (old.mode, old.uid, old.gid, old.flags) == (new.mode, new.uid, new.gid, new.flags)
+        && !change.flags.xattrs
+        && change.survives()
+        && undated(change.old) == undated(change.new)
 }
 
 impl Drift {

@@ -3,7 +3,7 @@
 use crate::receive::{BUFFER, fetch};
 use crate::report::Inspected;
 use snapsync_model::{Context, Error, Monitor, Result};
-use snapsync_stream::wire::{Header, ManifestHead, Record, Sum, VERSION, read_head};
+use snapsync_stream::wire::{Header, ManifestHead, Record, Sum, read_head};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
@@ -57,7 +57,7 @@ fn is_followed(from: &mut impl Read, file: &Path) -> Result<bool> {
 
 fn report(header: Header, sum: &Sum, stored: u64, complete: bool) -> Inspected {
     Inspected {
-        version: VERSION,
+        version: header.version,
         snapshot: header.snapshot,
         base: header.base.map(|base| base.id.to_string()),
         origin: header.origin.map(|origin| origin.uuid.to_string()),

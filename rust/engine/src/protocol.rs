@@ -32,7 +32,8 @@ const WITHOUT_PACKETS: u32 = 1;
 /// What is shown of something that is no greeting.
 const SHOWN: usize = 100;
 pub(crate) const LONGEST: u32 = 4 << 20;
-/// The feature of an end that answers `Request::Digest`. Before the 2, digests were of all bytes of a file.
+/// The feature of an end that answers `Request::Digest`. Before the 2, digests were of all bytes of a file, and records told
+/// less of an inode.
 pub(crate) const DIGEST: &str = "digest 2";
 
 /// Who speaks, and what it can do beyond the protocol's first version.

@@ -144,10 +144,10 @@ impl Replacement {
     fn replace(&self, root: &Root, path: &RelPath) -> io::Result<()> {
         let staged = self.staged(path).map_err(io::Error::other)?;
         let flags = loosen(root, &staged)?;
-        let mtime = match root.entry(&staged) {
+        let dated = match root.entry(&staged) {
             // A directory above it that was missing has brought it along.
             Err(e) if is_absent(&e) && root.entry(path).is_ok() => return Ok(()),
-            other => other?.stat()?.attributes.mtime,
+            other => other?.stat()?.attributes,
         };
         match root.rename_to_new(&staged, path) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
@@ -157,7 +157,7 @@ impl Replacement {
             other => other?,
         }
         // A directory that gets another parent may get another time by that.
-        root.entry(path)?.set_mtime(mtime)?;
+        root.entry(path)?.set_time(&dated)?;
         flags.map_or(Ok(()), |flags| protect(root, path, flags))
     }
 }

@@ -11,7 +11,7 @@ use snapsync_model::{
     Context, Counts, Error, Identity, Monitor, Provider, Result, SnapshotInfo, Stage, Subset,
 };
 use snapsync_snapshot::{can_be_a_name, identity_of};
-use snapsync_stream::wire::{Header, lift, software, write_head};
+use snapsync_stream::wire::{Header, VERSION, lift, software, write_head};
 use snapsync_stream::{Channel, Compression, Held, Limit, Outlet};
 use snapsync_sys::Root;
 use std::fs::File;
@@ -216,6 +216,7 @@ fn delta_head(base: Option<&Sendable>, target: &Sendable, counts: &Counts) -> He
             Header { base: identity, ..volume_head(&named.0, None, &target.info, counts) }
         }
         Place::Directory(path) => Header {
+            version: VERSION,
             snapshot: SnapshotInfo { parent: identity.map(|base| base.id), ..target.info.clone() },
             origin: target.identity.origin,
             base: identity,

@@ -19,7 +19,7 @@ use snapsync_model::{
     Context, Counters, Counts, Error, Identity, Monitor, Result, Role, Side, SnapshotInfo, Stage, Subset,
 };
 use snapsync_snapshot::{Replaced, Request, Scrub, Standby, Volume, name_is_free};
-use snapsync_stream::wire::{Header, ManifestHead, software, write_head};
+use snapsync_stream::wire::{Header, ManifestHead, VERSION, software, write_head};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -559,6 +559,7 @@ pub(crate) fn volume_head(
     let info = volume.info();
     let identity = |snapshot: &SnapshotInfo| Identity { id: snapshot.id, origin: volume.origin_of(snapshot) };
     Header {
+        version: VERSION,
         snapshot: snapshot.clone(),
         origin: volume.origin_of(snapshot),
         base: base.map(identity),

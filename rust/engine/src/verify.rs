@@ -8,7 +8,9 @@ use crate::place::{Opened, Place};
 use crate::remote::Address;
 use crate::report::{Difference, Verified};
 use rayon::prelude::*;
-use snapsync_model::{Context, Error, Inode, Kind, Layout, Monitor, Range, RelPath, Result, Stage};
+use snapsync_model::{
+    Attributes, Context, Error, Inode, Kind, Layout, Monitor, Range, RelPath, Result, Stage,
+};
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::os::unix::fs::FileExt;
@@ -323,11 +325,18 @@ impl Found<'_> {
             ("uid", i128::from(x.uid), i128::from(y.uid)),
             ("gid", i128::from(x.gid), i128::from(y.gid)),
             ("device", i128::from(x.rdev), i128::from(y.rdev)),
-            ("mtime (ns)", i128::from(x.mtime), i128::from(y.mtime)),
+            ("mtime (ns)", x.time(), y.time()),
+            ("project", x.rare.project.into(), y.rare.project.into()),
+            ("extent size", x.rare.extent_size.into(), y.rare.extent_size.into()),
+            ("copied extent size", x.rare.cow_extent_size.into(), y.rare.cow_extent_size.into()),
         ];
         pairs.iter().filter(|(_, p, q)| p != q).for_each(|(what, p, q)| self.add(path, what, p, q));
         if x.flags != y.flags {
-            self.add(path, "inode flags", &format!("{:#x}", x.flags), &format!("{:#x}", y.flags));
+            self.add(path, "inode flags", &flags_shown(x.flags), &flags_shown(y.flags));
+        }
+        if x.rare.xflags != y.rare.xflags {
+            let show = |attributes: &Attributes| format!("{:#x}", attributes.rare.xflags);
+            self.add(path, "XFS flags", &show(x), &show(y));
         }
         if a.symlink_target != b.symlink_target {
             let show = |body: &Body| String::from_utf8_lossy(&body.symlink_target).into_owned();
@@ -389,6 +398,11 @@ impl Found<'_> {
         self.report.unproven_bytes += doubtful.iter().map(|(_, size)| size).sum::<u64>();
         Ok(())
     }
+}
+
+/// As `lsattr` shows them.
+fn flags_shown(flags: u32) -> String {
+    if flags == 0 { "none".to_owned() } else { snapsync_sys::flag_names(flags) }
 }
 
 /// The names of what `body` has, and the other has not or with another value.

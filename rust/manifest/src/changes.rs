@@ -8,7 +8,7 @@ use crate::file::{BatchReader, BatchWriter};
 use crate::vet::{MOST_EXTENTS, MOST_LINKS, MOST_XATTRS};
 use crate::{BATCH_BYTES, BATCH_ITEMS, BATCH_ROWS};
 use arrow_array::builder::{
-    ArrayBuilder, BinaryBuilder, BooleanBuilder, FixedSizeBinaryBuilder, StringBuilder,
+    ArrayBuilder, BinaryBuilder, BooleanBuilder, FixedSizeBinaryBuilder, StringBuilder, StructBuilder,
     TimestampNanosecondBuilder, UInt32Builder, UInt64Builder,
 };
 use arrow_array::cast::AsArray;
@@ -41,7 +41,10 @@ pub struct Header {
     pub created: String,
 }
 
-pub(crate) const FORMAT: &str = "1";
+pub(crate) const FORMAT: &str = "2";
+/// What older builds wrote, which lacks the last columns.
+pub(crate) const OLDER: &str = "1";
+const NEWER: usize = 2;
 const FLAGS: [&str; 7] = ["created", "deleted", "renamed", "data", "attributes", "xattrs", "links"];
 const TOTALS: [&str; 6] =
     ["rows", "created_count", "changed_count", "renamed_count", "deleted_count", "data_bytes"];
@@ -104,8 +107,15 @@ pub(crate) fn columns_of_changes() -> Fields {
         new("xattr", list_of(column::xattr_fields())),
         always("extents", list_of(extent_fields())),
         always("data_bytes", DataType::UInt64),
+        new("rare", DataType::Struct(column::rare_fields())),
+        new("rare_old", DataType::Struct(column::rare_fields())),
     ]);
     fields.into()
+}
+
+pub(crate) fn columns_of_older_changes() -> Fields {
+    let fields = columns_of_changes();
+    fields[..fields.len() - NEWER].into()
 }
 
 fn metadata(header: &Header) -> HashMap<String, String> {
@@ -219,6 +229,8 @@ struct Builders {
     xattr: column::StructList,
     extents: column::StructList,
     data_bytes: UInt64Builder,
+    rare: StructBuilder,
+    rare_old: StructBuilder,
     /// Of names, paths and values.
     bytes: usize,
 }
@@ -251,6 +263,8 @@ impl Builders {
             xattr: xattr_list(),
             extents: struct_list(extent_fields(), extent),
             data_bytes: UInt64Builder::new(),
+            rare: column::rare_builder(),
+            rare_old: column::rare_builder(),
             bytes: 0,
         }
     }
@@ -274,6 +288,10 @@ impl Builders {
         append_xattrs(&mut self.xattr, change.xattrs.as_deref());
         append_extents(&mut self.extents, &change.extents);
         self.data_bytes.append_value(change.data_bytes());
+        for (builder, side) in [(&mut self.rare, change.new), (&mut self.rare_old, change.old)] {
+            let side = side.unwrap_or_default();
+            column::append_rare(builder, side.far_second, side.rare);
+        }
         self.bytes += bytes_of(change);
     }
 
@@ -309,6 +327,8 @@ impl Builders {
             Arc::new(self.xattr.finish()),
             Arc::new(self.extents.finish()),
             Arc::new(self.data_bytes.finish()),
+            Arc::new(self.rare.finish()),
+            Arc::new(self.rare_old.finish()),
         ]);
         RecordBatch::try_new(schema.clone(), columns).expect("the builders follow the schema")
     }
@@ -420,7 +440,7 @@ pub struct ManifestReader {
 
 impl ManifestReader {
     pub fn open(path: &Path) -> Result<ManifestReader> {
-        let file = BatchReader::open(path, &schema(&Header::default()))?;
+        let file = BatchReader::open(path, &schema(&Header::default()), NEWER)?;
         Ok(ManifestReader { file, rows: Vec::new().into_iter() })
     }
 
@@ -563,6 +583,7 @@ struct AttributesView<'a> {
     rdev: &'a UInt64Array,
     mtime: &'a TimestampNanosecondArray,
     flags: &'a UInt32Array,
+    rare: Option<&'a StructArray>,
 }
 
 impl<'a> View<'a> {
@@ -725,6 +746,7 @@ impl<'a> AttributesView<'a> {
             rdev: columns.u64(&name("rdev")),
             mtime: columns.time(&name("mtime")),
             flags: columns.u32(&name("flags")),
+            rare: columns.perhaps(&name("rare")),
         }
     }
 
@@ -734,7 +756,8 @@ impl<'a> AttributesView<'a> {
         let words = (self.mode.at(row), self.uid.at(row), self.gid.at(row), self.flags.at(row));
         match (numbers, words) {
             ((Some(size), Some(rdev), Some(mtime)), (Some(mode), Some(uid), Some(gid), Some(flags))) => {
-                Ok(Some(Attributes { size, mode, uid, gid, rdev, mtime, flags }))
+                let bare = Attributes { size, mode, uid, gid, rdev, mtime, flags, ..Attributes::default() };
+                Ok(Some(column::with_rare(self.rare, row, bare)))
             }
             ((None, None, None), (None, None, None, None)) => Ok(None),
             _ => Err("a row lacks some of its attributes"),

@@ -1,16 +1,17 @@
 //! Columns that both files have, to and from the model.
 
 use arrow_array::builder::{
-    ArrayBuilder, BinaryBuilder, ListBuilder, StructBuilder, TimestampNanosecondBuilder, UInt64Builder,
+    ArrayBuilder, BinaryBuilder, Int64Builder, ListBuilder, StructBuilder, TimestampNanosecondBuilder,
+    UInt32Builder, UInt64Builder,
 };
 use arrow_array::cast::AsArray;
-use arrow_array::types::{TimestampNanosecondType, UInt32Type, UInt64Type};
+use arrow_array::types::{Int64Type, TimestampNanosecondType, UInt32Type, UInt64Type};
 use arrow_array::{
     Array, ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, GenericListArray, PrimitiveArray,
     RecordBatch, StructArray, TimestampNanosecondArray, UInt32Array, UInt64Array,
 };
 use arrow_schema::{DataType, Field, Fields, TimeUnit};
-use snapsync_model::{Kind, Link, Range, Xattr};
+use snapsync_model::{Attributes, Kind, Link, Range, Rare, Xattr};
 use std::sync::Arc;
 
 pub(crate) type List = GenericListArray<i32>;
@@ -37,6 +38,45 @@ pub(crate) fn xattr_fields() -> Fields {
 
 pub(crate) fn range_fields() -> Fields {
     vec![Field::new("offset", DataType::UInt64, false), Field::new("length", DataType::UInt64, false)].into()
+}
+
+/// What few inodes have. Null for all others.
+pub(crate) fn rare_fields() -> Fields {
+    let number = |name| Field::new(name, DataType::UInt32, false);
+    vec![
+        number("project"),
+        number("xflags"),
+        number("extent_size"),
+        number("cow_extent_size"),
+        Field::new("far_second", DataType::Int64, false),
+    ]
+    .into()
+}
+
+pub(crate) fn rare_builder() -> StructBuilder {
+    let number = || Box::new(UInt32Builder::new());
+    let builders: Vec<Box<dyn ArrayBuilder>> =
+        vec![number(), number(), number(), number(), Box::new(Int64Builder::new())];
+    StructBuilder::new(rare_fields(), builders)
+}
+
+pub(crate) fn append_rare(builder: &mut StructBuilder, far_second: i64, rare: Rare) {
+    let Rare { project, xflags, extent_size, cow_extent_size } = rare;
+    for (at, number) in [project, xflags, extent_size, cow_extent_size].into_iter().enumerate() {
+        field::<UInt32Builder>(builder, at).append_value(number);
+    }
+    field::<Int64Builder>(builder, 4).append_value(far_second);
+    builder.append((far_second, rare) != (0, Rare::default()));
+}
+
+/// The attributes with what the column says of the row; as they are where there is no such column.
+pub(crate) fn with_rare(column: Option<&StructArray>, row: usize, attributes: Attributes) -> Attributes {
+    let Some(column) = column.filter(|column| column.is_valid(row)) else { return attributes };
+    let number = |at: usize| column.column(at).as_primitive::<UInt32Type>().value(row);
+    let rare =
+        Rare { project: number(0), xflags: number(1), extent_size: number(2), cow_extent_size: number(3) };
+    let far_second = column.column(4).as_primitive::<Int64Type>().value(row);
+    Attributes { far_second, rare, ..attributes }
 }
 
 pub(crate) type StructList = ListBuilder<StructBuilder>;
@@ -128,6 +168,11 @@ impl<'a> Columns<'a> {
 
     pub(crate) fn list(&self, name: &str) -> &'a List {
         self.column(name).as_list::<i32>()
+    }
+
+    /// None in a file of a version that did not have it.
+    pub(crate) fn perhaps(&self, name: &str) -> Option<&'a StructArray> {
+        self.0.column_by_name(name).map(|column| column.as_struct())
     }
 
     pub(crate) fn structure(&self, name: &str) -> &'a StructArray {

@@ -51,22 +51,37 @@ pub(crate) struct BatchReader {
 }
 
 impl BatchReader {
-    /// Refuses a file whose columns are not those of `schema`.
-    pub(crate) fn open(path: &Path, schema: &Schema) -> Result<BatchReader> {
-        BatchReader::open_some(path, schema, None)
+    /// Refuses a file whose columns are not those of `schema`; of an older version the last `newer` are missing.
+    pub(crate) fn open(path: &Path, schema: &Schema, newer: usize) -> Result<BatchReader> {
+        BatchReader::open_some(path, schema, newer, None)
     }
 
     /// Reads only some columns, by their place in the schema.
-    pub(crate) fn open_some(path: &Path, schema: &Schema, columns: Option<&[usize]>) -> Result<BatchReader> {
-        let file = BufReader::new(File::open(path).context("open", path)?);
-        let reader = FileReader::try_new(file, columns.map(<[usize]>::to_vec))
-            .map_err(|e| damaged(path, &e.to_string()))?;
-        let wanted = columns.map_or_else(|| Ok(schema.clone()), |columns| schema.project(columns));
+    pub(crate) fn open_some(
+        path: &Path,
+        schema: &Schema,
+        newer: usize,
+        columns: Option<&[usize]>,
+    ) -> Result<BatchReader> {
+        let file = File::open(path).context("open", path)?;
+        let open = |columns: Option<Vec<usize>>| {
+            let file = BufReader::new(file.try_clone().context("open", path)?);
+            FileReader::try_new(file, columns).map_err(|e| damaged(path, &e.to_string()))
+        };
+        let reader = open(None)?;
+        let found = reader.schema();
+        let all = schema.fields();
         // Names, types, and where nulls may be.
-        if wanted.is_ok_and(|wanted| reader.schema().fields() == wanted.fields()) {
-            return Ok(BatchReader { reader, path: path.to_path_buf() });
+        let is_known = found.fields() == all || found.fields()[..] == all[..all.len().saturating_sub(newer)];
+        if !is_known {
+            return Err(damaged(path, "its columns are not the ones of this version"));
         }
-        Err(damaged(path, "its columns are not the ones of this version"))
+        let has = found.fields().len();
+        let reader = match columns {
+            Some(columns) => open(Some(columns.iter().copied().filter(|at| *at < has).collect()))?,
+            None => reader,
+        };
+        Ok(BatchReader { reader, path: path.to_path_buf() })
     }
 
     pub(crate) fn schema(&self) -> SchemaRef {

@@ -3,6 +3,7 @@
 //! same whole table are compared by their patches alone.
 
 use crate::file::damaged;
+use crate::table::VERSION;
 use crate::table::{ColumnsReader, SomeColumns};
 use crate::{TableBatch, TableInfo, TableReader, TableView, TableWriter};
 use rayon::prelude::*;
@@ -293,9 +294,9 @@ impl<'a> NextTable<'a> {
     /// With a last one, only the rows that differ from its whole table are to be written, and those that are gone.
     /// `info` is what it says of itself, but which whole table it is.
     pub fn create(dir: &'a Path, last: Option<&'a Table>, info: TableInfo) -> Result<NextTable<'a>> {
-        let last = last.filter(|last| last.info.whole.is_some());
+        let last = last.filter(|last| last.info.is_current());
         let whole = last.and_then(|last| last.info.whole).unwrap_or_else(Uuid::new_v4);
-        let info = TableInfo { whole: Some(whole), complete: None, ..info };
+        let info = TableInfo { whole: Some(whole), complete: None, version: VERSION, ..info };
         let writer = anew(&dir.join(if last.is_some() { PATCH } else { WHOLE }), &info)?;
         Ok(NextTable { dir, last, writer, info, rows: 0 })
     }

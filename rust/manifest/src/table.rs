@@ -7,10 +7,12 @@ use crate::column::{
 use crate::file::{BatchReader, BatchWriter};
 use crate::{BATCH_ITEMS, BATCH_ROWS};
 use arrow_array::builder::{
-    BinaryBuilder, BooleanBuilder, StringBuilder, TimestampNanosecondBuilder, UInt32Builder, UInt64Builder,
+    BinaryBuilder, BooleanBuilder, StringBuilder, StructBuilder, TimestampNanosecondBuilder, UInt32Builder,
+    UInt64Builder,
 };
 use arrow_array::{
-    BinaryArray, BooleanArray, RecordBatch, StringArray, TimestampNanosecondArray, UInt32Array, UInt64Array,
+    BinaryArray, BooleanArray, RecordBatch, StringArray, StructArray, TimestampNanosecondArray, UInt32Array,
+    UInt64Array,
 };
 use arrow_ipc::CompressionType;
 use arrow_schema::{DataType, Field, Schema};
@@ -36,8 +38,22 @@ pub struct TableInfo {
     pub complete: Option<String>,
     /// As what the file system was mounted when its rows were last held against the files, if their times prove anything.
     pub mounting: Option<String>,
+    /// Of its format: version 3 keeps all that `Attributes` have.
+    pub version: u32,
 }
 
+impl TableInfo {
+    /// The next table can go on from its rows as they are.
+    pub fn is_current(&self) -> bool {
+        self.whole.is_some() && self.version == VERSION
+    }
+}
+
+pub(crate) const VERSION: u32 = 3;
+/// Columns that version 2 does not have.
+const NEWER: usize = 1;
+
+const TABLE: &str = "snapsync.table";
 const WALK_STARTED: &str = "snapsync.walk_started";
 const WHOLE: &str = "snapsync.whole";
 const COMPLETE: &str = "snapsync.complete";
@@ -65,9 +81,10 @@ fn schema(info: &TableInfo) -> Schema {
         Field::new("unwritten", list_of(column::range_fields()), false),
         u64s("object"),
         Field::new("shared", DataType::Boolean, false),
+        Field::new("rare", DataType::Struct(column::rare_fields()), true),
     ])
     .with_metadata(HashMap::from([
-        ("snapsync.table".to_owned(), "2".to_owned()),
+        (TABLE.to_owned(), VERSION.to_string()),
         (WALK_STARTED.to_owned(), info.walk_started.to_string()),
         (WHOLE.to_owned(), info.whole.unwrap_or_default().to_string()),
         (MOUNTING.to_owned(), info.mounting.clone().unwrap_or_default()),
@@ -93,6 +110,7 @@ struct Builders {
     unwritten: column::StructList,
     object: UInt64Builder,
     shared: BooleanBuilder,
+    rare: StructBuilder,
 }
 
 impl Builders {
@@ -116,6 +134,7 @@ impl Builders {
             unwritten: range_list(),
             object: UInt64Builder::new(),
             shared: BooleanBuilder::new(),
+            rare: column::rare_builder(),
         }
     }
 
@@ -141,6 +160,7 @@ impl Builders {
         append_ranges(&mut self.unwritten, &details.unwritten);
         self.object.append_value(inode.object);
         self.shared.append_value(inode.shared);
+        column::append_rare(&mut self.rare, attributes.far_second, details.rare);
     }
 
     fn is_full(&self) -> bool {
@@ -171,6 +191,7 @@ impl Builders {
                 Arc::new(self.unwritten.finish()),
                 Arc::new(self.object.finish()),
                 Arc::new(self.shared.finish()),
+                Arc::new(self.rare.finish()),
             ],
         )
         .expect("the builders follow the schema")
@@ -218,7 +239,7 @@ pub struct TableReader {
 
 impl TableReader {
     pub fn open(path: &Path) -> Result<TableReader> {
-        let file = BatchReader::open(path, &schema(&TableInfo::default()))?;
+        let file = BatchReader::open(path, &schema(&TableInfo::default()), NEWER)?;
         Ok(TableReader { file, rows: Vec::new().into_iter() })
     }
 
@@ -229,9 +250,11 @@ impl TableReader {
         let schema = self.file.schema();
         let whole = schema.metadata().get(WHOLE).map(|text| text.parse()).transpose();
         let whole = whole.map_err(|_| self.file.damaged("snapsync.whole is no table's id"))?;
-        let complete = self.file.noted(COMPLETE).cloned();
+        let version = self.file.number(TABLE)?.try_into().unwrap_or(0);
+        // What an older one says is not all that there is to say of an inode.
+        let complete = self.file.noted(COMPLETE).filter(|_| version == VERSION).cloned();
         let mounting = schema.metadata().get(MOUNTING).filter(|text| !text.is_empty()).cloned();
-        Ok(TableInfo { walk_started, whole, complete, mounting })
+        Ok(TableInfo { walk_started, whole, complete, mounting, version })
     }
 
     pub(crate) fn batches(&self) -> usize {
@@ -277,33 +300,33 @@ pub(crate) struct ColumnsReader(BatchReader);
 /// Where these columns are in the schema.
 const INODE: usize = 0;
 const KIND: usize = 2;
-/// Number, generation, kind, size, mode, owner, times and blocks.
-const LOOK: [usize; 10] = [INODE, 1, KIND, 3, 4, 5, 6, 8, 9, 10];
+/// Number, generation, kind, size, mode, owner, times, blocks and what few have.
+const LOOK: [usize; 11] = [INODE, 1, KIND, 3, 4, 5, 6, 8, 9, 10, 18];
 const LINKS: usize = 12;
 const OBJECT: usize = 16;
 
 impl ColumnsReader {
     pub(crate) fn names(path: &Path) -> Result<ColumnsReader> {
         let schema = schema(&TableInfo::default());
-        BatchReader::open_some(path, &schema, Some(&[INODE, KIND, LINKS])).map(ColumnsReader)
+        BatchReader::open_some(path, &schema, NEWER, Some(&[INODE, KIND, LINKS])).map(ColumnsReader)
     }
 
     /// The numbers of inodes and of their objects.
     pub(crate) fn objects(path: &Path) -> Result<ColumnsReader> {
         let schema = schema(&TableInfo::default());
-        BatchReader::open_some(path, &schema, Some(&[INODE, OBJECT])).map(ColumnsReader)
+        BatchReader::open_some(path, &schema, NEWER, Some(&[INODE, OBJECT])).map(ColumnsReader)
     }
 
     /// What a look at an inode tells.
     pub(crate) fn looks(path: &Path) -> Result<ColumnsReader> {
         let schema = schema(&TableInfo::default());
-        BatchReader::open_some(path, &schema, Some(&LOOK)).map(ColumnsReader)
+        BatchReader::open_some(path, &schema, NEWER, Some(&LOOK)).map(ColumnsReader)
     }
 
     /// The numbers alone.
     pub(crate) fn numbers(path: &Path) -> Result<ColumnsReader> {
         let schema = schema(&TableInfo::default());
-        BatchReader::open_some(path, &schema, Some(&[INODE])).map(ColumnsReader)
+        BatchReader::open_some(path, &schema, NEWER, Some(&[INODE])).map(ColumnsReader)
     }
 
     pub(crate) fn batches(&self) -> usize {
@@ -332,16 +355,17 @@ impl SomeColumns {
         let (generation, kind, size) = (columns.u64("generation"), columns.text("kind"), columns.u64("size"));
         let (mode, uid, gid) = (columns.u32("mode"), columns.u32("uid"), columns.u32("gid"));
         let (mtime, ctime, blocks) = (columns.time("mtime"), columns.time("ctime"), columns.u64("blocks"));
+        let rare = columns.perhaps("rare");
         let look = |(row, ino): (usize, &u64)| {
             let attributes = Attributes {
                 size: size.value(row),
                 mode: mode.value(row),
                 uid: uid.value(row),
                 gid: gid.value(row),
-                rdev: 0,
                 mtime: mtime.value(row),
-                flags: 0,
+                ..Attributes::default()
             };
+            let attributes = column::with_rare(rare, row, attributes);
             let (ctime, blocks) = (ctime.value(row), blocks.value(row));
             Some(Look::of(*ino, generation.value(row), kind_at(kind, row)?, attributes, ctime, blocks))
         };
@@ -384,6 +408,7 @@ impl TableBatch {
             unwritten: columns.list("unwritten"),
             object: columns.u64("object"),
             shared: columns.flag("shared"),
+            rare: columns.perhaps("rare"),
         }
     }
 }
@@ -408,6 +433,7 @@ pub struct TableView<'a> {
     unwritten: &'a column::List,
     object: &'a UInt64Array,
     shared: &'a BooleanArray,
+    rare: Option<&'a StructArray>,
 }
 
 impl TableView<'_> {
@@ -426,17 +452,18 @@ impl TableView<'_> {
 
     /// None if its kind is none of ours.
     pub fn inode(&self, row: usize) -> Option<Inode> {
-        let flags = self.flags.value(row);
+        let attributes = self.attributes(row);
         Some(Inode {
             ino: self.ino.value(row),
             generation: self.generation.value(row),
             kind: kind_at(self.kind, row)?,
-            attributes: Attributes { flags, ..self.attributes(row) },
+            attributes,
             ctime: self.ctime.value(row),
             blocks: self.blocks.value(row),
             links: links_at(self.links, row),
             details: Some(Box::new(Details {
-                flags,
+                flags: attributes.flags,
+                rare: attributes.rare,
                 xattrs: xattrs_at(self.xattr, row).unwrap_or_default(),
                 symlink_target: bytes_at(self.symlink_target, row),
                 unwritten: ranges_at(self.unwritten, row),
@@ -447,25 +474,26 @@ impl TableView<'_> {
     }
 
     fn attributes(&self, row: usize) -> Attributes {
-        Attributes {
+        let attributes = Attributes {
             size: self.size.value(row),
             mode: self.mode.value(row),
             uid: self.uid.value(row),
             gid: self.gid.value(row),
             rdev: self.rdev.value(row),
             mtime: self.mtime.value(row),
-            flags: 0,
-        }
+            flags: self.flags.value(row),
+            ..Attributes::default()
+        };
+        column::with_rare(self.rare, row, attributes)
     }
 
     /// Whether a walk that finds this finds what the row says: all but details and object.
     pub fn says(&self, row: usize, walked: &Inode) -> bool {
-        let attributes = Attributes { flags: 0, ..walked.attributes };
         self.ino.value(row) == walked.ino
             && self.generation.value(row) == walked.generation
             && self.ctime.value(row) == walked.ctime
             && self.blocks.value(row) == walked.blocks
-            && self.attributes(row) == attributes
+            && self.attributes(row).bare() == walked.attributes.bare()
             && self.kind.value(row) == walked.kind.name()
             && links_are(self.links, row, &walked.links)
     }

@@ -4,7 +4,7 @@
 //! What it decompresses needs no look of its own: it unpacks each buffer at once into the length that is claimed
 //! for it, which is bounded here, and refuses another length.
 
-use crate::changes::{FORMAT, columns_of_changes};
+use crate::changes::{FORMAT, OLDER, columns_of_changes, columns_of_older_changes};
 use crate::file::damaged;
 use crate::{BATCH_ITEMS, BATCH_ROWS, ManifestReader};
 use arrow_ipc::{
@@ -82,7 +82,7 @@ pub fn vet(path: &Path) -> Result<()> {
 
 fn read(path: &Path) -> Result<()> {
     let mut reader = ManifestReader::open(path)?;
-    if reader.format()? != FORMAT {
+    if ![FORMAT, OLDER].contains(&&*reader.format()?) {
         return Err(damaged(path, "its format is not the one of this version"));
     }
     reader.counts()?;
@@ -93,7 +93,9 @@ fn look(file: &File) -> Attempt<()> {
     let size = file.metadata()?.len();
     let bytes = footer_bytes(file, size)?;
     let footer = root_as_footer(&bytes).map_err(|_| "its footer is damaged")?;
-    let fields = columns_of_changes();
+    let count = footer.schema().and_then(|schema| schema.fields()).map_or(0, |fields| fields.len());
+    let older = columns_of_older_changes();
+    let fields = if count == older.len() { older } else { columns_of_changes() };
     look_at_footer(&footer, &fields)?;
     let end = size - TAIL - bytes.len() as u64;
     let mut at = MAGIC.len() as u64;

@@ -86,11 +86,24 @@ pub struct Xattr {
     pub value: Box<[u8]>,
 }
 
+/// What few inodes have: all 0 for most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Rare {
+    /// Whose quota it counts for.
+    pub project: u32,
+    /// `FS_XFLAG_*` for which there is no `FS_*_FL`.
+    pub xflags: u32,
+    /// In how large pieces it is to be allocated, and copied where it was shared, in bytes.
+    pub extent_size: u32,
+    pub cow_extent_size: u32,
+}
+
 /// What costs an open to learn: read only for inodes that may have changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Details {
     /// Inode flags (`FS_*_FL`) that are replicated; the rest are masked out.
     pub flags: u32,
+    pub rare: Rare,
     /// Sorted by name.
     pub xattrs: Vec<Xattr>,
     /// What a symbolic link points at.
@@ -121,7 +134,7 @@ impl Look {
         ctime: i64,
         blocks: u64,
     ) -> Look {
-        let attributes = Attributes { flags: 0, rdev: 0, ..attributes };
+        let attributes = Attributes { rdev: 0, ..attributes.bare() };
         Look { ino, generation, kind, attributes, ctime, blocks: if kind == Kind::File { blocks } else { 0 } }
     }
 }

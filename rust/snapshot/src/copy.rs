@@ -4,12 +4,12 @@
 use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags, openat, symlinkat};
 use snapsync_model::{
-    Context, Details, Directories, Inode, Kind, Layout, Monitor, RelPath, Result, SegmentKind, Subset,
+    Context, Details, Directories, Inode, Kind, Layout, Monitor, Rare, RelPath, Result, SegmentKind, Subset,
     hole_at_end,
 };
 use snapsync_sys::{
-    Entry, FileSystem, PROTECTIVE, Parents, Root, clone_file, copy_range, discard_range, make_node,
-    preallocate, set_flags_of,
+    Entry, FileSystem, PROTECTIVE, Parents, Root, SET_FLAGS, clone_file, copy_range, discard_range,
+    make_node, preallocate, rare_of, set_flags_of, set_rare_of,
 };
 use snapsync_walk::{Listing, Tree, details_of, layout_of};
 use std::ffi::OsStr;
@@ -117,7 +117,7 @@ impl Copy<'_> {
     ) -> io::Result<()> {
         let (dir, name) = parents.of(path)?;
         let entry = match (inode.kind, &details.symlink_target) {
-            (Kind::File, _) => Entry::from_open(self.make_file(dir, name, path, inode, details.flags)?),
+            (Kind::File, _) => Entry::from_open(self.make_file(dir, name, path, inode, details)?),
             (_, Some(target)) => {
                 symlinkat(OsStr::from_bytes(target), dir, name)?;
                 Entry::at(dir, name)?
@@ -136,12 +136,13 @@ impl Copy<'_> {
         name: &OsStr,
         path: &RelPath,
         inode: &Inode,
-        flags: u32,
+        details: &Details,
     ) -> io::Result<File> {
         let how = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = File::from(openat(dir, name, how, Mode::from_raw_mode(0o600))?);
         // Some can only be set while it is empty.
-        set_flags(&file, flags & !PROTECTIVE)?;
+        set_rare(&file, details.rare)?;
+        set_flags(&file, details.flags & !PROTECTIVE)?;
         let source = self.from.read(path)?;
         let layout = layout_of(&source, inode, self.filesystem)?;
         copy_data(&source, inode.attributes.size, &layout, &file, self.filesystem.block_size)?;
@@ -183,6 +184,7 @@ impl Copy<'_> {
         // Opened before its mode may forbid it.
         let file = entry.open(OFlags::RDONLY)?;
         set_attributes(&entry, inode, details)?;
+        set_rare(&file, details.rare)?;
         set_flags(&file, details.flags)
     }
 }
@@ -192,7 +194,12 @@ fn set_attributes(entry: &Entry, inode: &Inode, details: &Details) -> io::Result
 }
 
 fn set_flags(file: &File, flags: u32) -> io::Result<()> {
-    if snapsync_sys::flags_of(file)? == flags { Ok(()) } else { set_flags_of(file, flags) }
+    let flags = flags & SET_FLAGS;
+    if snapsync_sys::flags_of(file)? & SET_FLAGS == flags { Ok(()) } else { set_flags_of(file, flags) }
+}
+
+fn set_rare(file: &File, rare: Rare) -> io::Result<()> {
+    if rare_of(file)? == rare { Ok(()) } else { set_rare_of(file, rare) }
 }
 
 /// Shared where the file system can. Clones lose preallocation on some, so it is made again.

@@ -68,7 +68,7 @@ fn attempt(volume: &Volume, round: u64, dir: &Path, delta: Delta, monitor: &Moni
         same_table(&last, dir)?;
         return Ok(counts_of(base, &table)?);
     }
-    if table.info().whole.is_none() {
+    if !table.info().is_current() {
         return misfit("the table to start from is of an older version");
     }
     // Before anything is looked at.

@@ -62,10 +62,7 @@ impl Ground {
             ));
             return i64::MIN;
         }
-        match last.whole {
-            // Of a table of version 1, whose later rows have no other times.
-            None => last.walk_started.saturating_sub(self.times.grain),
-            Some(_) => i64::MAX,
-        }
+        // What an older version kept is not all that there is to an inode.
+        if last.is_current() { i64::MAX } else { i64::MIN }
     }
 }

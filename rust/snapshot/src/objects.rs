@@ -207,7 +207,7 @@ impl<'a> Objects<'a> {
                 let data = self.data(path, &held, &inode, old)?;
                 (details.unwritten, inode.object, inode.shared) = (data.unwritten, data.object, data.shared);
             }
-            inode.attributes.flags = details.flags;
+            inode.attributes = inode.attributes.with(&details);
             inode.details = Some(Box::new(details));
             let after = stat()?;
             if (after.ctime, after.attributes) == (before.ctime, before.attributes) {
@@ -291,7 +291,7 @@ impl<'a> Objects<'a> {
 
     /// Only asked where the times are those of the object: after a change of mode, say, or one within a tick.
     fn is_the_same(&self, file: &File, layout: &Layout, inode: &Inode, old: &Inode) -> io::Result<bool> {
-        let times = |i: &Inode| (i.attributes.size, i.attributes.mtime);
+        let times = |i: &Inode| (i.attributes.size, i.attributes.time());
         if old.object == 0 || times(inode) != times(old) {
             return Ok(false);
         }

@@ -7,8 +7,8 @@ use crate::{Volume, hidden, scan};
 use rayon::prelude::*;
 use snapsync_manifest::{NextTable, Table, TableView, gone, is_gone};
 use snapsync_model::{
-    Attributes, Context, Details, Directories, Error, Inode, Inodes, Kind, Layout, Link, Monitor, RelPath,
-    Result, Side, Subset,
+    Context, Details, Directories, Error, Inode, Inodes, Kind, Layout, Link, Monitor, RelPath, Result, Side,
+    Subset,
 };
 use snapsync_sys::{FileSystem, Root, btrfs, sync_filesystem};
 use snapsync_walk::{Listing, Moves, Tree, relabel_by_path};
@@ -151,7 +151,7 @@ impl Take<'_> {
 
     /// Holds what was walked against rows of the last whole table. Most are the same, and only counted.
     fn join(&self, rows: &TableView<'_>, last: &Table, inodes: Vec<Inode>) -> Result<(Vec<Found>, Counts)> {
-        let stands = last.info().whole.is_some();
+        let stands = last.info().is_current();
         let (mut found, mut counts) = (Vec::new(), Counts::default());
         let mut inodes = inodes.into_iter().peekable();
         for (row, ino) in rows.numbers().iter().enumerate() {
@@ -201,9 +201,10 @@ impl Take<'_> {
         if let Some(old) = &old
             && self.is_settled(&inode, old)
         {
-            let attributes = Attributes { flags: old.attributes.flags, ..inode.attributes };
+            let details = old.details.clone();
+            let attributes = details.as_ref().map_or(inode.attributes, |d| inode.attributes.with(d));
             let (object, shared) = (old.object, old.shared);
-            return Ok(Some(Inode { attributes, details: old.details.clone(), object, shared, ..inode }));
+            return Ok(Some(Inode { attributes, details, object, shared, ..inode }));
         }
         let path = match inode.links.first() {
             Some(link) => self.directories.path(link)?,
@@ -260,8 +261,7 @@ impl Take<'_> {
     }
 
     fn is_settled(&self, inode: &Inode, old: &Inode) -> bool {
-        let flagless = |a: Attributes| Attributes { flags: 0, ..a };
-        flagless(inode.attributes) == flagless(old.attributes)
+        inode.attributes.bare() == old.attributes.bare()
             && inode.ctime == old.ctime
             && inode.ctime < self.settled_before
             && !self.doubted.contains(&inode.ino)

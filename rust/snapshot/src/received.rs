@@ -22,12 +22,13 @@ use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use snapsync_model::{
-    Context, Details, Error, Identity, Kind, Monitor, Origin, ROOT as TOP, RelPath, Result, Side, Subset,
+    Attributes, Context, Details, Error, Identity, Kind, Monitor, Origin, ROOT as TOP, RelPath, Result, Side,
+    Subset,
 };
 use snapsync_sys::btrfs::{self, Subvolume};
 use snapsync_sys::{
-    Entry, FileSystem, Lock, PROTECTIVE, Root, Stat, fault, flags_of, make_dir_durable, read_dir,
-    remove_tree, set_flags_of, stat_at, sync_filesystem, write_file,
+    Entry, FileSystem, Lock, PROTECTIVE, Root, Stat, clear_flags_of, fault, flags_of, make_dir_durable,
+    read_dir, remove_tree, set_flags_of, stat_at, sync_filesystem, write_file,
 };
 use snapsync_walk::{STORE, Tree};
 use std::ffi::OsStr;
@@ -116,6 +117,9 @@ struct Made {
 struct RootState {
     flags: u32,
     mtime: i64,
+    /// As in `Attributes`.
+    #[serde(default)]
+    far_second: i64,
 }
 
 /// A directory that may be a snapshot.
@@ -555,9 +559,7 @@ fn make_private_dirs(top: &Path, dir: &Path) -> Result<()> {
 /// What is made in it must not inherit: default ACLs, the group, flags.
 fn make_private(dir: &Path) -> io::Result<()> {
     let file = File::open(dir)?;
-    if flags_of(&file)? != 0 {
-        set_flags_of(&file, 0)?;
-    }
+    clear_flags_of(&file)?;
     let entry = Entry::from_open(file);
     for xattr in entry.xattrs()?.iter().filter(|x| x.name.starts_with(b"system.posix_acl")) {
         entry.remove_xattr(&xattr.name)?;
@@ -588,8 +590,8 @@ fn clear(path: &Path) -> Result<()> {
 impl RootState {
     fn of(root: impl AsFd) -> io::Result<RootState> {
         let flags = flags_of(&root)?;
-        let mtime = stat_at(&root, OsStr::new("."))?.attributes.mtime;
-        Ok(RootState { flags, mtime })
+        let Attributes { mtime, far_second, .. } = stat_at(&root, OsStr::new("."))?.attributes;
+        Ok(RootState { flags, mtime, far_second })
     }
 
     fn load(area: &Path) -> Result<Option<RootState>> {
@@ -611,7 +613,8 @@ impl RootState {
 
     fn restore_time(self, root: impl AsFd) -> io::Result<()> {
         let root = root.as_fd().try_clone_to_owned()?;
-        Entry::from_open(root).set_mtime(self.mtime)
+        let RootState { mtime, far_second, .. } = self;
+        Entry::from_open(root).set_time(&Attributes { mtime, far_second, ..Attributes::default() })
     }
 }
 

@@ -1,6 +1,6 @@
 //! A directory that a snapshot is restored to: until it is finished, `.snapsync/restore-ID` in it says so.
 
-use snapsync_model::{Context, Error, Result};
+use snapsync_model::{Attributes, Context, Error, Result};
 use snapsync_sys::{Access, Entry, Lock, Root, fault, make_dir_durable, remove_tree};
 use snapsync_walk::STORE;
 use std::ffi::OsStr;
@@ -116,8 +116,7 @@ pub(crate) fn strip(path: &Path) -> Result<()> {
 struct Protected {
     top: Entry,
     file: std::fs::File,
-    mode: u32,
-    mtime: i64,
+    attributes: Attributes,
     flags: u32,
 }
 
@@ -133,14 +132,14 @@ impl Protected {
         if !top.allows(Access::WRITE_OK | Access::EXEC_OK) {
             top.set_mode(stat.mode | 0o700)?;
         }
-        Ok(Protected { top, file, mode: stat.mode, mtime: stat.mtime, flags })
+        Ok(Protected { top, file, attributes: stat, flags })
     }
 
     fn put_back(self) -> io::Result<()> {
-        if self.top.stat()?.attributes.mode != self.mode {
-            self.top.set_mode(self.mode)?;
+        if self.top.stat()?.attributes.mode != self.attributes.mode {
+            self.top.set_mode(self.attributes.mode)?;
         }
-        self.top.set_mtime(self.mtime)?;
+        self.top.set_time(&self.attributes)?;
         if self.flags & snapsync_sys::PROTECTIVE != 0 {
             snapsync_sys::set_flags_of(&self.file, self.flags)?;
         }

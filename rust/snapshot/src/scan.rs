@@ -385,9 +385,6 @@ impl<'a> Scan<'a> {
         if stat.dev != self.top.dev || stat.mount != self.top.mount {
             return misfit("something was mounted in it meanwhile");
         }
-        if stat.time_clamped {
-            self.monitor.note("times outside the years 1677 to 2262 are kept as the nearest that fits");
-        }
         self.looks.entry(stat.ino).or_insert((look_of(&stat, stat.ino), stat.nlink));
         self.added.entry(stat.ino).or_default().push(link.clone());
         if stat.kind != Kind::Directory {

@@ -152,7 +152,7 @@ impl Volume {
                 "run this again",
             ));
         }
-        top.set_mtime(before.attributes.mtime).context("set the time of", path)?;
+        top.set_time(&before.attributes).context("set the time of", path)?;
         fault::point("init.store");
         volume.save()?;
         Ok(volume)
@@ -181,7 +181,7 @@ impl Volume {
                 .context("delete the subvolume", &dir)?;
         }
         snapsync_sys::remove_tree(root.fd(), OsStr::new(STORE)).context("remove", &dir)?;
-        top.set_mtime(before.attributes.mtime).context("set the time of", &self.path)
+        top.set_time(&before.attributes).context("set the time of", &self.path)
     }
 
     pub fn info(&self) -> VolumeInfo {

@@ -8,7 +8,9 @@ use std::path::Path;
 use uuid::Uuid;
 
 pub const MAGIC: [u8; 8] = *b"\x89SNSD\r\n\x1a";
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+/// That of the first builds, whose manifests tell less of an inode.
+const OLDEST: u32 = 1;
 /// Bytes of a frame before it is compressed, at most.
 pub const LARGEST_FRAME: u32 = 4 << 20;
 const LARGEST_HEADER: u32 = 1 << 20;
@@ -18,6 +20,9 @@ pub type Digest = [u8; 32];
 /// What a delta is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
+    /// Of the format; it stands before the rest.
+    #[serde(skip)]
+    pub version: u32,
     pub snapshot: SnapshotInfo,
     pub origin: Option<Origin>,
     pub base: Option<Identity>,
@@ -167,7 +172,7 @@ pub fn read_head(from: &mut impl Read, name: &Path) -> Result<(Header, Digest)> 
     fill(from, &mut start[8..], name)?;
     let [version, length] = [8, 12].map(|at| u32_at(&start, at));
     let required = u64_at(&start, 16);
-    if version != VERSION || required != 0 {
+    if !(OLDEST..=VERSION).contains(&version) || required != 0 {
         let what = format!("{} has version {version} and needs features {required:#x}", name.display());
         return Err(Error::refused(what, "use the newer snapsync that this delta asks for"));
     }
@@ -181,8 +186,9 @@ pub fn read_head(from: &mut impl Read, name: &Path) -> Result<(Header, Digest)> 
     if *blake3::Hasher::new().update(&start).update(&json).finalize().as_bytes() != digest {
         return Err(damaged(name, "its head is not what its digest says"));
     }
-    let header = serde_json::from_slice(&json).map_err(|e| damaged(name, &format!("its header: {e}")))?;
-    Ok((header, digest))
+    let header: Header =
+        serde_json::from_slice(&json).map_err(|e| damaged(name, &format!("its header: {e}")))?;
+    Ok((Header { version, ..header }, digest))
 }
 
 impl ManifestHead {

@@ -2,7 +2,7 @@
 
 use crate::ioctl;
 use rustix::fs::{Mode, OFlags, openat};
-use snapsync_model::{Address, Attributes, Kind, Layout, Link, Placed, Range};
+use snapsync_model::{Address, Attributes, Kind, Layout, Link, Placed, Range, Rare, ns_of};
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -427,7 +427,7 @@ pub fn inode_item(item: &[u8]) -> Option<InodeItem> {
     const IMMUTABLE: u64 = 1 << 6;
     const APPEND: u64 = 1 << 7;
     const NODUMP: u64 = 1 << 8;
-    let time = |at| Some(crate::entry::nanoseconds(u64_at(item, at)? as i64, u32_at(item, at + 8)?).0);
+    let time = |at| Some(ns_of(u64_at(item, at)? as i64, u32_at(item, at + 8)?));
     let (mode, rdev, flags) = (u32_at(item, 52)?, u64_at(item, 56)?, u64_at(item, 64)?);
     let kind = Kind::from_mode(mode);
     let is_device = matches!(kind, Some(Kind::CharDevice | Kind::BlockDevice));
@@ -435,7 +435,7 @@ pub fn inode_item(item: &[u8]) -> Option<InodeItem> {
     Some(InodeItem {
         changed: u64_at(item, 8)?,
         kind,
-        generation: time(148)? as u64,
+        generation: time(148)?.0 as u64,
         attributes: Attributes {
             size: if matches!(kind, Some(Kind::File | Kind::Symlink)) { u64_at(item, 16)? } else { 0 },
             mode: mode & 0o7777,
@@ -447,12 +447,14 @@ pub fn inode_item(item: &[u8]) -> Option<InodeItem> {
             } else {
                 0
             },
-            mtime: time(136)?,
+            mtime: time(136)?.0,
+            far_second: time(136)?.1,
             flags: flag(IMMUTABLE, crate::IMMUTABLE)
                 | flag(APPEND, crate::APPEND)
-                | flag(NODUMP, crate::entry::NODUMP),
+                | flag(NODUMP, crate::flags::NODUMP),
+            rare: Rare::default(),
         },
-        ctime: time(124)?,
+        ctime: time(124)?.0,
         blocks: u64_at(item, 24)?.div_ceil(4096) * 8,
     })
 }

@@ -1,11 +1,13 @@
 //! One file, directory, link or device, held by a descriptor; its attributes, read and set.
 
-use crate::ioctl;
+use crate::flags::{APPEND, IMMUTABLE, NODUMP};
+use crate::fs::FileSystem;
+use crate::{acl, filesystem};
 use rustix::fs::{
     Access, AtFlags, FileType, Gid, Mode, OFlags, StatxFlags, Timespec, Timestamps, Uid, XattrFlags, chownat,
     mknodat, openat, statx, utimensat,
 };
-use snapsync_model::{Attributes, Kind, Xattr};
+use snapsync_model::{Attributes, Kind, Rare, Xattr, ns_of};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -14,23 +16,6 @@ use std::os::unix::ffi::OsStrExt;
 
 /// `STATX_ATTR_ENCRYPTED`.
 const ENCRYPTED: u64 = 0x800;
-const FS_IOC_GETFLAGS: u64 = 0x8008_6601;
-const FS_IOC_SETFLAGS: u64 = 0x4008_6602;
-
-const SYNC: u32 = 0x08;
-pub const IMMUTABLE: u32 = 0x10;
-pub const APPEND: u32 = 0x20;
-/// Flags that keep anything else from being done to an inode: cleared first, set last.
-pub const PROTECTIVE: u32 = IMMUTABLE | APPEND;
-pub(crate) const NODUMP: u32 = 0x40;
-const NOATIME: u32 = 0x80;
-const COMPRESS: u32 = 0x04;
-const NOCOMPRESS: u32 = 0x400;
-const DIRSYNC: u32 = 0x0001_0000;
-pub const NOCOW: u32 = 0x0080_0000;
-
-/// Inode flags that people set. Btrfs sets "do not compress" by itself when a file turned out not to get smaller.
-pub const REPLICATED_FLAGS: u32 = SYNC | IMMUTABLE | APPEND | NODUMP | NOATIME | COMPRESS | DIRSYNC | NOCOW;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
@@ -45,8 +30,6 @@ pub struct Stat {
     pub ctime: i64,
     pub nlink: u32,
     pub blocks: u64,
-    /// A time was outside the years 1677 to 2262, and is told as the nearest that fits.
-    pub time_clamped: bool,
     /// The file system encrypts it.
     pub encrypted: bool,
 }
@@ -64,10 +47,10 @@ fn stat_with(dir: impl AsFd, name: &OsStr, at: AtFlags) -> io::Result<Stat> {
     let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME | StatxFlags::MNT_ID;
     let stat = statx(dir, name, at | AtFlags::NO_AUTOMOUNT, wanted)?;
     let kind = Kind::from_mode(u32::from(stat.stx_mode)).ok_or(io::ErrorKind::Unsupported)?;
-    let (mtime, mtime_clamped) = nanoseconds(stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec);
-    let (ctime, _) = nanoseconds(stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec);
+    let (mtime, far_second) = ns_of(stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec);
+    let (ctime, _) = ns_of(stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec);
     let has_birth = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
-    let (birth, _) = nanoseconds(stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec);
+    let (birth, _) = ns_of(stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec);
     let is_device = matches!(kind, Kind::CharDevice | Kind::BlockDevice);
     Ok(Stat {
         dev: (stat.stx_dev_major, stat.stx_dev_minor),
@@ -82,12 +65,13 @@ fn stat_with(dir: impl AsFd, name: &OsStr, at: AtFlags) -> io::Result<Stat> {
             gid: stat.stx_gid,
             rdev: if is_device { rustix::fs::makedev(stat.stx_rdev_major, stat.stx_rdev_minor) } else { 0 },
             mtime,
+            far_second,
             flags: flags_from_statx(stat.stx_attributes.bits()),
+            rare: Rare::default(),
         },
         ctime,
         nlink: stat.stx_nlink,
         blocks: stat.stx_blocks,
-        time_clamped: mtime_clamped,
         encrypted: stat.stx_attributes.bits() & ENCRYPTED != 0,
     })
 }
@@ -95,13 +79,6 @@ fn stat_with(dir: impl AsFd, name: &OsStr, at: AtFlags) -> io::Result<Stat> {
 /// The bits of `stx_attributes` have the values of the flags they speak of.
 fn flags_from_statx(bits: u64) -> u32 {
     bits as u32 & (IMMUTABLE | APPEND | NODUMP)
-}
-
-pub(crate) fn nanoseconds(sec: i64, nsec: u32) -> (i64, bool) {
-    match sec.checked_mul(1_000_000_000).and_then(|ns| ns.checked_add(i64::from(nsec))) {
-        Some(ns) => (ns, false),
-        None => (if sec < 0 { i64::MIN } else { i64::MAX }, true),
-    }
 }
 
 /// What a target may be unable to hold.
@@ -185,9 +162,15 @@ impl Entry {
 
     /// Modification time in ns since 1970; the access time is left alone.
     pub fn set_mtime(&self, mtime: i64) -> io::Result<()> {
+        self.set_time(&Attributes { mtime, ..Attributes::default() })
+    }
+
+    /// The modification time of `attributes`.
+    pub fn set_time(&self, attributes: &Attributes) -> io::Result<()> {
+        let (time, billion) = (attributes.time(), 1_000_000_000);
         let omit = Timespec { tv_sec: 0, tv_nsec: i64::from(libc::UTIME_OMIT as i32) };
         let time =
-            Timespec { tv_sec: mtime.div_euclid(1_000_000_000), tv_nsec: mtime.rem_euclid(1_000_000_000) };
+            Timespec { tv_sec: time.div_euclid(billion) as i64, tv_nsec: time.rem_euclid(billion) as i64 };
         let times = Timestamps { last_access: omit, last_modification: time };
         Ok(utimensat(&self.fd, "", &times, AtFlags::EMPTY_PATH)?)
     }
@@ -198,12 +181,16 @@ impl Entry {
             return xattrs_of(&self.fd);
         }
         read_xattrs(
+            &self.fd,
             |buffer| Ok(rustix::fs::listxattr(self.proc_path(), buffer)?),
             |name, buffer| Ok(rustix::fs::getxattr(self.proc_path(), name, buffer)?),
         )
     }
 
     pub fn set_xattr(&self, name: &[u8], value: &[u8]) -> io::Result<()> {
+        if is_made_up(&self.fd, name) || is_untold(name, value) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         let name = OsStr::from_bytes(name);
         Ok(rustix::fs::setxattr(self.proc_path(), name, value, XattrFlags::empty())?)
     }
@@ -212,8 +199,19 @@ impl Entry {
         Ok(rustix::fs::removexattr(self.proc_path(), OsStr::from_bytes(name))?)
     }
 
-    /// Sets everything but inode flags, in the order in which nothing undoes what was set before: a change of owner takes
-    /// away set-id bits and capabilities. Extended attributes that are not wanted are removed; None leaves them alone.
+    /// Who may do what with it; None for no list, or where there are none.
+    pub fn access_list(&self) -> io::Result<Option<Vec<u8>>> {
+        let path = self.proc_path();
+        let name = OsStr::from_bytes(acl::ACCESS);
+        match grow(|buffer: &mut [u8]| Ok(rustix::fs::getxattr(&path, name, buffer)?)) {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENODATA | libc::EOPNOTSUPP)) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// Sets everything but inode flags, in the order in which nothing undoes what was set before, and at no moment allows
+    /// more than in the end: a change of owner takes away set-id bits and capabilities, and the access list sets the mode.
+    /// Extended attributes that are not wanted are removed; None leaves them alone.
     /// `is_lost` says of each part whether it is no failure when it cannot be set.
     pub fn set_attributes(
         &self,
@@ -227,25 +225,40 @@ impl Entry {
         if changes_owner {
             tolerate(self.set_owner(new.uid, new.gid), is_lost(Part::Owner))?;
         }
-        if kind != Kind::Symlink && (changes_owner || now.mode != new.mode) {
-            tolerate(self.set_mode(new.mode), is_lost(Part::Mode))?;
-        }
+        let mut mode = new.mode;
+        let mut changes_mode = changes_owner || now.mode != mode;
         if let Some(xattrs) = xattrs {
-            self.set_xattrs(xattrs, is_lost)?;
+            changes_mode |= self.set_xattrs(&acl::all_beside(xattrs, mode), is_lost)?;
+            if let Some(list) = acl::access_list(xattrs)
+                && self.access_list()?.is_none()
+            {
+                mode = acl::without(list, mode);
+                changes_mode = true;
+            }
         }
-        tolerate(self.set_mtime(new.mtime), is_lost(Part::Time))
+        if kind != Kind::Symlink && changes_mode {
+            tolerate(self.set_mode(mode), is_lost(Part::Mode))?;
+        }
+        tolerate(self.set_time(new), is_lost(Part::Time))
     }
 
     /// Some file systems have one block for all of them: what gets smaller makes room for what grows, and where that is not
-    /// enough, all that people name go first.
-    pub fn set_xattrs(&self, wanted: &[Xattr], is_lost: &dyn Fn(Part<'_>) -> bool) -> io::Result<()> {
+    /// enough, all that people name go first. Whether the access list changed, and the mode with it.
+    pub fn set_xattrs(&self, wanted: &[Xattr], is_lost: &dyn Fn(Part<'_>) -> bool) -> io::Result<bool> {
+        let before = self.access_list()?;
+        let changes = before.as_deref() != acl::access_list(wanted);
+        if changes && before.is_some() {
+            // Without the list, its mask would become the rights of the group.
+            self.set_mode(self.stat()?.attributes.mode & 0o700)?;
+        }
         if self.put_xattrs(wanted, is_lost, true)? {
-            return Ok(());
+            return Ok(changes);
         }
         for old in self.xattrs()?.iter().filter(|old| is_named_freely(&old.name)) {
             tolerate(self.remove_xattr(&old.name), true)?;
         }
-        self.put_xattrs(wanted, is_lost, false).map(drop)
+        self.put_xattrs(wanted, is_lost, false)?;
+        Ok(changes)
     }
 
     /// False where it stopped for want of room, if it is to stop there.
@@ -312,12 +325,14 @@ pub fn make_node(dir: impl AsFd, name: &OsStr, kind: Kind, rdev: u64) -> io::Res
 /// The extended attributes of an open file, sorted by name.
 pub fn xattrs_of(file: impl AsFd) -> io::Result<Vec<Xattr>> {
     read_xattrs(
+        &file,
         |buffer| Ok(rustix::fs::flistxattr(&file, buffer)?),
         |name, buffer| Ok(rustix::fs::fgetxattr(&file, name, buffer)?),
     )
 }
 
 fn read_xattrs(
+    file: impl AsFd,
     list: impl Fn(&mut [u8]) -> io::Result<usize>,
     get: impl Fn(&OsStr, &mut [u8]) -> io::Result<usize>,
 ) -> io::Result<Vec<Xattr>> {
@@ -326,18 +341,31 @@ fn read_xattrs(
         other => other?,
     };
     let mut xattrs = Vec::new();
-    // XFS shows each ACL a second time under a name of its own.
-    let is_real = |name: &&[u8]| !name.is_empty() && !name.starts_with(b"trusted.SGI_ACL_");
-    for name in names.split(|b| *b == 0).filter(is_real) {
+    for name in names.split(|b| *b == 0).filter(|name| !name.is_empty() && !is_made_up(&file, name)) {
         match grow(|buffer: &mut [u8]| get(OsStr::from_bytes(name), buffer)) {
             Ok(value) => xattrs.push(Xattr { name: name.into(), value: value.into() }),
-            // Listed but gone, or a name that the system makes up and does not give.
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ENODATA | libc::EOPNOTSUPP)) => {}
+            // Listed but gone.
+            Err(e) if e.raw_os_error() == Some(libc::ENODATA) => {}
+            // Kept, and not told as it is mounted now: access lists, say.
+            Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                xattrs.push(Xattr { name: name.into(), value: Box::default() });
+            }
             Err(e) => return Err(e),
         }
     }
     xattrs.sort();
     Ok(xattrs)
+}
+
+/// XFS shows each access list a second time, under a name of its own. Elsewhere that is a name like any other.
+fn is_made_up(file: impl AsFd, name: &[u8]) -> bool {
+    matches!(name, b"trusted.SGI_ACL_FILE" | b"trusted.SGI_ACL_DEFAULT")
+        && filesystem(file).is_ok_and(|found| found.magic == FileSystem::XFS)
+}
+
+/// That there is a value is all that is known of it.
+fn is_untold(name: &[u8], value: &[u8]) -> bool {
+    value.is_empty() && name.starts_with(b"system.")
 }
 
 /// Most lists and values are short: try a small buffer, then the size that is asked for.
@@ -355,38 +383,4 @@ fn grow(read: impl Fn(&mut [u8]) -> io::Result<usize>) -> io::Result<Vec<u8>> {
             Err(e) => return Err(e),
         }
     }
-}
-
-/// Inode flags; none where the file system has no such thing.
-pub fn flags_of(file: impl AsFd) -> io::Result<u32> {
-    let mut flags: libc::c_long = 0;
-    // SAFETY: FS_IOC_GETFLAGS writes an int, though its number says long.
-    match unsafe { ioctl::call(file, FS_IOC_GETFLAGS, &mut flags) } {
-        Ok(_) => Ok(flags as u32 & REPLICATED_FLAGS),
-        Err(e) if unsupported(&e) => Ok(0),
-        Err(e) => Err(e),
-    }
-}
-
-/// Sets the replicated flags to `flags` and leaves the file system's own as they are.
-pub fn set_flags_of(file: impl AsFd, flags: u32) -> io::Result<()> {
-    let mut now: libc::c_long = 0;
-    // SAFETY: FS_IOC_GETFLAGS writes an int, though its number says long.
-    unsafe { ioctl::call(&file, FS_IOC_GETFLAGS, &mut now) }?;
-    let mut wanted = libc::c_long::from((now as u32 & !REPLICATED_FLAGS) | (flags & REPLICATED_FLAGS));
-    if flags & COMPRESS != 0 {
-        // Btrfs refuses both.
-        wanted &= !libc::c_long::from(NOCOMPRESS);
-    }
-    if wanted == now {
-        return Ok(());
-    }
-    // SAFETY: FS_IOC_SETFLAGS reads an int, though its number says long.
-    unsafe { ioctl::call(&file, FS_IOC_SETFLAGS, &mut wanted) }?;
-    // Some file systems take a flag they do not keep: what counts is what is there afterwards.
-    if flags_of(&file)? == flags & REPLICATED_FLAGS { Ok(()) } else { Err(io::ErrorKind::Unsupported.into()) }
-}
-
-fn unsupported(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOTTY | libc::EOPNOTSUPP | libc::EINVAL | libc::ENOSYS))
 }

@@ -1,6 +1,6 @@
 //! Directories, locks, and what makes a write last.
 
-use crate::{APPEND, IMMUTABLE, entry};
+use crate::{APPEND, IMMUTABLE, flags};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RawDir, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -152,11 +152,11 @@ fn loosen(dir: impl AsFd, name: &OsStr) {
 }
 
 fn unprotect(file: impl AsFd) {
-    if let Ok(flags) = entry::flags_of(&file)
+    if let Ok(flags) = flags::flags_of(&file)
         && flags & (IMMUTABLE | APPEND) != 0
     {
         // The removal that follows reports what could not be loosened.
-        let _ = entry::set_flags_of(&file, flags & !(IMMUTABLE | APPEND));
+        let _ = flags::set_flags_of(&file, flags & !(IMMUTABLE | APPEND));
     }
 }
 

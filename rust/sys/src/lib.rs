@@ -4,6 +4,7 @@
 //! descriptor, whose attributes are read and set without ever following a link.
 #![allow(unsafe_code)]
 
+pub mod acl;
 pub mod btrfs;
 mod data;
 mod directory;
@@ -11,6 +12,7 @@ mod encryption;
 mod entry;
 pub mod fault;
 mod files;
+mod flags;
 mod fs;
 mod ioctl;
 mod mounts;
@@ -24,12 +26,13 @@ pub use data::{
 };
 pub use directory::{Traits, fold_names_in, inherit_from, tell_names_apart_in, traits_of};
 pub use encryption::is_locked;
-pub use entry::{
-    APPEND, Entry, IMMUTABLE, NOCOW, PROTECTIVE, Part, REPLICATED_FLAGS, Stat, flags_of, make_node,
-    set_flags_of, stat_at, stat_of, tolerate, xattrs_of,
-};
+pub use entry::{Entry, Part, Stat, make_node, stat_at, stat_of, tolerate, xattrs_of};
 pub use files::{
     DirEntry, Lock, make_dir_durable, read_dir, reclaim, remove_tree, sync_filesystem, write_file,
+};
+pub use flags::{
+    APPEND, COW_EXTENT_SIZE, EXTENT_SIZE, IMMUTABLE, NOCOW, PROJECT_INHERIT, PROTECTIVE, REPLICATED_FLAGS,
+    SET_FLAGS, XFLAGS, clear_flags_of, flag_names, flags_of, rare_of, set_flags_of, set_rare_of,
 };
 pub use fs::{
     FileSystem, can_share, compresses, filesystem, identity, supports_reflinks, swap_files, swap_names,

@@ -1,8 +1,7 @@
 //! XFS: its inodes, many at a time. Structures and numbers are those of the kernel's `fs/xfs/libxfs/xfs_fs.h`.
 
-use crate::entry::nanoseconds;
 use crate::ioctl;
-use snapsync_model::{Attributes, Kind, Look};
+use snapsync_model::{Attributes, Kind, Look, ns_of};
 use std::io;
 use std::os::fd::AsFd;
 
@@ -113,17 +112,18 @@ pub fn is_named(fd: impl AsFd, ino: u64, generation: u64) -> io::Result<bool> {
 
 fn look_of(record: &Record) -> Option<Look> {
     let kind = Kind::from_mode(u32::from(record.mode))?;
+    let (mtime, far_second) = ns_of(record.mtime, record.mtime_ns);
     let attributes = Attributes {
         size: if matches!(kind, Kind::File | Kind::Symlink) { record.size } else { 0 },
         mode: u32::from(record.mode) & 0o7777,
         uid: record.uid,
         gid: record.gid,
-        rdev: 0,
-        mtime: nanoseconds(record.mtime, record.mtime_ns).0,
-        flags: 0,
+        mtime,
+        far_second,
+        ..Attributes::default()
     };
-    let (birth, _) = nanoseconds(record.btime, record.btime_ns);
-    let (ctime, _) = nanoseconds(record.ctime, record.ctime_ns);
+    let (birth, _) = ns_of(record.btime, record.btime_ns);
+    let (ctime, _) = ns_of(record.ctime, record.ctime_ns);
     let blocks = record.blocks * (u64::from(record.block_size) / 512);
     Some(Look::of(record.ino, birth as u64, kind, attributes, ctime, blocks))
 }

@@ -302,7 +302,7 @@ fn cannot_read(source: io::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use snapsync_model::{Attributes, Details, Kind, Link, ROOT, Range, Xattr};
+    use snapsync_model::{Attributes, Details, Kind, Link, ROOT, Range, Rare, Xattr};
     use std::collections::BTreeMap;
 
     /// Numbers that look random, from one.
@@ -317,6 +317,7 @@ mod tests {
         let xattr = Xattr { name: (*b"user.x").into(), value: vec![0; ino as usize % 3].into() };
         let details = Details {
             flags: 1,
+            rare: Rare { project: 7, ..Rare::default() },
             xattrs: vec![xattr],
             symlink_target: Some((*b"\xff").into()),
             unwritten: vec![Range { offset: 1, length: ino }],
@@ -325,7 +326,16 @@ mod tests {
             ino,
             generation: scramble(ino),
             kind: if ino.is_multiple_of(5) { Kind::Directory } else { Kind::File },
-            attributes: Attributes { size: ino, mode: 0o7777, uid: 1, gid: 2, rdev: 3, mtime: -1, flags: 4 },
+            attributes: Attributes {
+                size: ino,
+                mode: 0o7777,
+                uid: 1,
+                gid: 2,
+                rdev: 3,
+                mtime: -1,
+                flags: 4,
+                ..Attributes::default()
+            },
             ctime: i64::MIN,
             blocks: u64::MAX,
             links: Vec::new(),

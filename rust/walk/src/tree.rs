@@ -10,7 +10,8 @@ use snapsync_model::{
 };
 use snapsync_sys::btrfs;
 use snapsync_sys::{
-    DirEntry, FileSystem, Root, Stat, flags_of, is_locked, read_dir, stat_at, sync_filesystem, xattrs_of,
+    DirEntry, FileSystem, Root, Stat, flags_of, is_locked, rare_of, read_dir, stat_at, sync_filesystem,
+    xattrs_of,
 };
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -250,7 +251,12 @@ pub fn details_of(root: &Root, path: &RelPath, kind: Kind) -> Result<Details> {
 
 /// The same of a file or directory that is open for reading.
 pub fn details_of_open(file: &File) -> io::Result<Details> {
-    Ok(Details { flags: flags_of(file)?, xattrs: xattrs_of(file)?, ..Details::default() })
+    Ok(Details {
+        flags: flags_of(file)?,
+        rare: rare_of(file)?,
+        xattrs: xattrs_of(file)?,
+        ..Details::default()
+    })
 }
 
 fn read_details(root: &Root, path: &RelPath, kind: Kind) -> io::Result<Details> {
@@ -477,9 +483,6 @@ impl Walk<'_> {
                 locked(&self.hidden).insert(Link { parent, name: entry.name });
             }
             return Ok(None);
-        }
-        if stat.time_clamped {
-            self.monitor.note("times outside the years 1677 to 2262 are kept as the nearest that fits");
         }
         let inode = self.inode(&stat, Some(Link { parent, name: entry.name }));
         Ok(Some((inode, stat.encrypted)))

@@ -36,6 +36,8 @@ impl Limits {
         self.owner |= other.owner;
         self.mode |= other.mode;
         self.mtime |= other.mtime;
+        self.access_lists |= other.access_lists;
+        self.rare.extend(other.rare);
         self.flags |= other.flags;
         self.xattrs.extend(other.xattrs);
         self.large_xattrs |= other.large_xattrs;

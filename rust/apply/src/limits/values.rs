@@ -1,0 +1,133 @@
+//! Times, projects, hints and access lists: whether the target holds a value, which is known of some from others.
+
+use super::{REMEMBERED, Rehearsal};
+use crate::attributes::RarePart;
+use snapsync_model::{Attributes, Change, Rare, Result, Xattr};
+use snapsync_sys::{Entry, acl, set_rare_of};
+use std::fs::File;
+
+/// Which times the target holds, as far as it was tried.
+#[derive(Default)]
+pub(super) struct Times {
+    /// The ns that its times are whole multiples of; 0 where it keeps none.
+    grain: Option<i128>,
+    /// From the first to the last that is held.
+    held: Option<(i128, i128)>,
+    /// The nearest that are not, before and after.
+    before: Option<i128>,
+    after: Option<i128>,
+}
+
+impl Times {
+    fn held(&self, time: i128) -> Option<bool> {
+        if self.held.is_some_and(|(first, last)| (first..=last).contains(&time)) {
+            return Some(true);
+        }
+        let is_out =
+            self.before.is_some_and(|before| time <= before) || self.after.is_some_and(|after| time >= after);
+        is_out.then_some(false)
+    }
+
+    fn learn(&mut self, time: i128, held: bool) {
+        if held {
+            let (first, last) = self.held.unwrap_or((time, time));
+            self.held = Some((first.min(time), last.max(time)));
+        } else if time < 0 {
+            self.before = Some(self.before.map_or(time, |before| before.max(time)));
+        } else {
+            self.after = Some(self.after.map_or(time, |after| after.min(time)));
+        }
+    }
+}
+
+impl Rehearsal<'_> {
+    pub(super) fn time(&mut self, change: &Change, new: &Attributes) -> Result<()> {
+        let (grain, time) = (self.grain()?, new.time());
+        if grain == 0 {
+            self.limits.mtime = true;
+            self.lose("modification time", change);
+            return Ok(());
+        }
+        let whole = time - time.rem_euclid(grain);
+        if whole != time {
+            self.limits.mtime = true;
+            self.lose(&format!("modification time finer than the target's grain of {grain} ns"), change);
+        }
+        let held = match self.times.held(whole) {
+            Some(known) => known,
+            None => {
+                let held = self.kept_time(&new.at_time(whole))? == Some(whole);
+                self.times.learn(whole, held);
+                held
+            }
+        };
+        if !held {
+            self.limits.mtime = true;
+            self.lose("modification time outside the target's range", change);
+        }
+        Ok(())
+    }
+
+    /// What the target makes of a time; None where none can be set.
+    pub(crate) fn kept_time(&self, wanted: &Attributes) -> Result<Option<i128>> {
+        self.with_file(|file| {
+            let entry = Entry::from_open(file.try_clone()?);
+            let is_set = entry.set_time(wanted).is_ok();
+            Ok(if is_set { Some(entry.stat()?.attributes.time()) } else { None })
+        })
+    }
+
+    fn grain(&mut self) -> Result<i128> {
+        // An odd second, whose parts differ from each other at every power of ten.
+        const FINE: i128 = 1_600_000_001_987_654_321;
+        if let Some(grain) = self.times.grain {
+            return Ok(grain);
+        }
+        let kept = self.kept_time(&Attributes::default().at_time(FINE))?;
+        let grains = (0..10).map(|power| 10_i128.pow(power)).chain([2_000_000_000]);
+        let grain = grains.into_iter().find(|grain| kept == Some(FINE - FINE % grain)).unwrap_or(0);
+        self.times.grain = Some(grain);
+        Ok(grain)
+    }
+
+    pub(super) fn rare(&mut self, is_dir: bool, change: &Change, rare: Rare) -> Result<()> {
+        for part in RarePart::ALL {
+            let wanted = part.of(rare, Rare::default());
+            if wanted != Rare::default() && !self.holds_rare(is_dir, wanted)? {
+                self.limits.rare.insert(part);
+                self.lose(part.name(), change);
+            }
+        }
+        Ok(())
+    }
+
+    fn holds_rare(&mut self, is_dir: bool, wanted: Rare) -> Result<bool> {
+        // One project is like another.
+        let wanted = Rare { project: wanted.project.min(1), ..wanted };
+        if let Some(known) = self.rare.get(&(is_dir, wanted)) {
+            return Ok(*known);
+        }
+        let attempt = |file: &File| Ok(set_rare_of(file, wanted).is_ok());
+        let held = if is_dir { self.with_dir(attempt)? } else { self.with_file(attempt)? };
+        if self.rare.len() < REMEMBERED {
+            self.rare.insert((is_dir, wanted), held);
+        }
+        Ok(held)
+    }
+
+    /// What can stand beside the mode, of an access list that cannot: mode and list were caught between two changes.
+    pub(super) fn beside(&mut self, change: &Change, xattr: &Xattr, mode: u32) -> Option<Xattr> {
+        let differs = *xattr.name == *acl::ACCESS && acl::mode_of(&xattr.value)? != mode & 0o777;
+        differs.then(|| {
+            self.lose("access list that differs from the mode", change);
+            Xattr { value: acl::beside(&xattr.value, mode).into(), ..xattr.clone() }
+        })
+    }
+
+    /// Whether there are access lists at all.
+    pub(super) fn holds_access_lists(&self) -> Result<bool> {
+        self.with_file(|file| {
+            Ok(Entry::from_open(file.try_clone()?).set_xattr(acl::ACCESS, acl::SMALLEST).is_ok())
+        })
+    }
+}

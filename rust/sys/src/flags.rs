@@ -1,0 +1,178 @@
+//! Inode flags, projects and hints of how to allocate: what `chattr` and `xfs_io` set.
+
+use crate::ioctl;
+use snapsync_model::Rare;
+use std::io;
+use std::os::fd::AsFd;
+
+const FS_IOC_GETFLAGS: u64 = 0x8008_6601;
+const FS_IOC_SETFLAGS: u64 = 0x4008_6602;
+const FS_IOC_FSGETXATTR: u64 = 0x801c_581f;
+const FS_IOC_FSSETXATTR: u64 = 0x401c_5820;
+
+pub const IMMUTABLE: u32 = 0x10;
+pub const APPEND: u32 = 0x20;
+/// Flags that keep anything else from being done to an inode: cleared first, set last.
+pub const PROTECTIVE: u32 = IMMUTABLE | APPEND;
+pub(crate) const NODUMP: u32 = 0x40;
+const COMPRESS: u32 = 0x04;
+const NOCOMPRESS: u32 = 0x400;
+pub const NOCOW: u32 = 0x0080_0000;
+/// Of a directory: what comes into it must be of its project, and what is made in it is.
+pub const PROJECT_INHERIT: u32 = 0x2000_0000;
+const VERITY: u32 = 0x0010_0000;
+const CASEFOLD: u32 = 0x4000_0000;
+
+/// Inode flags that people set, by the letters of `chattr` and `lsattr`. Left out is what says how a file system keeps
+/// things: encrypted, by extents, in the inode; and "do not compress", which Btrfs sets by itself when a file turned out not to
+/// get smaller.
+const NAMES: &[(u32, char)] = &[
+    (0x01, 's'),
+    (0x02, 'u'),
+    (COMPRESS, 'c'),
+    (0x08, 'S'),
+    (IMMUTABLE, 'i'),
+    (APPEND, 'a'),
+    (NODUMP, 'd'),
+    (0x80, 'A'),
+    (0x4000, 'j'),
+    (0x8000, 't'),
+    (0x0001_0000, 'D'),
+    (0x0002_0000, 'T'),
+    (VERITY, 'V'),
+    (NOCOW, 'C'),
+    (0x0200_0000, 'x'),
+    (PROJECT_INHERIT, 'P'),
+    (CASEFOLD, 'F'),
+];
+
+pub const REPLICATED_FLAGS: u32 = {
+    let (mut all, mut at) = (0, 0);
+    while at < NAMES.len() {
+        all |= NAMES[at].0;
+        at += 1;
+    }
+    all
+};
+
+/// What is seen and told, and cannot be set by flag: a sealed file, and names that mean the same in either case.
+const TOLD_ONLY: u32 = VERITY | CASEFOLD;
+/// Those that can be set.
+pub const SET_FLAGS: u32 = REPLICATED_FLAGS & !TOLD_ONLY;
+
+/// The letters of flags.
+pub fn flag_names(flags: u32) -> String {
+    NAMES.iter().filter(|(bit, _)| flags & bit != 0).map(|(_, letter)| *letter).collect()
+}
+
+/// Inode flags; none where the file system has no such thing.
+pub fn flags_of(file: impl AsFd) -> io::Result<u32> {
+    match all_flags(file) {
+        Ok(flags) => Ok(flags & REPLICATED_FLAGS),
+        Err(e) if unsupported(&e) => Ok(0),
+        Err(e) => Err(e),
+    }
+}
+
+fn all_flags(file: impl AsFd) -> io::Result<u32> {
+    let mut flags: libc::c_long = 0;
+    // SAFETY: FS_IOC_GETFLAGS writes an int, though its number says long.
+    unsafe { ioctl::call(file, FS_IOC_GETFLAGS, &mut flags) }?;
+    Ok(flags as u32)
+}
+
+/// Sets the replicated flags to `flags` and leaves the file system's own as they are.
+pub fn set_flags_of(file: impl AsFd, flags: u32) -> io::Result<()> {
+    let now = all_flags(&file)?;
+    let mut wanted = (now & !SET_FLAGS) | (flags & SET_FLAGS);
+    if flags & COMPRESS != 0 {
+        // Btrfs refuses both.
+        wanted &= !NOCOMPRESS;
+    }
+    if wanted != now {
+        let mut wanted = libc::c_long::from(wanted);
+        // SAFETY: FS_IOC_SETFLAGS reads an int, though its number says long.
+        unsafe { ioctl::call(&file, FS_IOC_SETFLAGS, &mut wanted) }?;
+    }
+    // Some file systems take a flag they do not keep: what counts is what is there afterwards.
+    let now = flags_of(&file)?;
+    let is_held = now & SET_FLAGS == flags & SET_FLAGS && flags & TOLD_ONLY & !now == 0;
+    if is_held { Ok(()) } else { Err(io::ErrorKind::Unsupported.into()) }
+}
+
+/// `struct fsxattr`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Fsxattr {
+    xflags: u32,
+    extent_size: u32,
+    extents: u32,
+    project: u32,
+    cow_extent_size: u32,
+    padding: [u8; 8],
+}
+
+/// `extent_size` counts for a file, or for what is made in a directory.
+pub const EXTENT_SIZE: u32 = 0x0800 | 0x1000;
+pub const COW_EXTENT_SIZE: u32 = 0x0001_0000;
+/// Besides these: no symbolic links, no defragmentation, allocated as a stream. What says on which device a file lies
+/// is the file system's own.
+pub const XFLAGS: u32 = EXTENT_SIZE | COW_EXTENT_SIZE | 0x0400 | 0x2000 | 0x4000;
+
+fn fsxattr_of(file: impl AsFd) -> io::Result<Fsxattr> {
+    let mut found = Fsxattr::default();
+    // SAFETY: FS_IOC_FSGETXATTR writes a struct fsxattr, which is all numbers.
+    unsafe { ioctl::call(file, FS_IOC_FSGETXATTR, &mut found) }?;
+    Ok(found)
+}
+
+impl From<Fsxattr> for Rare {
+    fn from(found: Fsxattr) -> Rare {
+        let size = |flags: u32, size| if found.xflags & flags != 0 { size } else { 0 };
+        Rare {
+            project: found.project,
+            xflags: found.xflags & XFLAGS,
+            extent_size: size(EXTENT_SIZE, found.extent_size),
+            cow_extent_size: size(COW_EXTENT_SIZE, found.cow_extent_size),
+        }
+    }
+}
+
+/// Project and hints; nothing where the file system has no such thing.
+pub fn rare_of(file: impl AsFd) -> io::Result<Rare> {
+    match fsxattr_of(file) {
+        Ok(found) => Ok(found.into()),
+        Err(e) if unsupported(&e) => Ok(Rare::default()),
+        Err(e) => Err(e),
+    }
+}
+
+/// The size of a file's extents can only be set while it has none.
+pub fn set_rare_of(file: impl AsFd, rare: Rare) -> io::Result<()> {
+    let now = fsxattr_of(&file)?;
+    if Rare::from(now) == rare {
+        return Ok(());
+    }
+    let mut wanted = Fsxattr {
+        xflags: (now.xflags & !XFLAGS) | rare.xflags,
+        extent_size: rare.extent_size,
+        project: rare.project,
+        cow_extent_size: rare.cow_extent_size,
+        ..now
+    };
+    // SAFETY: FS_IOC_FSSETXATTR reads a struct fsxattr.
+    unsafe { ioctl::call(&file, FS_IOC_FSSETXATTR, &mut wanted) }?;
+    if rare_of(&file)? == rare { Ok(()) } else { Err(io::ErrorKind::Unsupported.into()) }
+}
+
+/// Takes off a directory what is made in it would inherit by flags, or be kept out by.
+pub fn clear_flags_of(directory: impl AsFd) -> io::Result<()> {
+    if flags_of(&directory)? & SET_FLAGS != 0 {
+        set_flags_of(&directory, flags_of(&directory)? & TOLD_ONLY)?;
+    }
+    if rare_of(&directory)? == Rare::default() { Ok(()) } else { set_rare_of(&directory, Rare::default()) }
+}
+
+fn unsupported(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOTTY | libc::EOPNOTSUPP | libc::EINVAL | libc::ENOSYS))
+}
