@@ -196,6 +196,11 @@ def test_modes_that_are_not_kept_are_a_loss_of_every_round_and_no_drift(
             (source / ("gone" if turn == 0 else "old/kept")).unlink()
             assert lost(done("sync", source, target))["mode"] >= 2
             assert (target / "f").read_bytes() == (source / "f").read_bytes()
+        fill(source / "f", 0, 60, 9)
+        ran = run("sync", source, target, "-q", "--strict")
+        assert_told(ran, "mode (", codes=(3,))
+        assert not (target / ".snapsync/incoming").exists()
+        done("sync", source, target)
 
 
 @pytest.mark.parametrize("kinds", [("ext4", "ext4"), ("xfs", "btrfs")], ids="-".join)
