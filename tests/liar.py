@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import struct
 import sys
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 GREETING = b"snapsync protocol 2\n"
@@ -85,7 +86,9 @@ def prune(wire: Wire, keep: int) -> None:
     lineage = wire.ask("look")["looked"]["lineage"]
     wire.ask({"open": {"lineage": lineage, "epoch": 1, "join": None}})
     wire.ask({"prune": {"keep": {"last": keep}, "needed": []}})
-    wire.tell({"done": {"report": {"verb": "sync"}}})
+    # Whoever was asked may have ended already.
+    with suppress(BrokenPipeError):
+        wire.tell({"done": {"report": {"verb": "sync"}}})
 
 
 def full(wire: Wire) -> None:

@@ -154,7 +154,9 @@ class Told:
             if first < end or (first % BLOCK and first != grown):
                 yield f"{extent} overlaps the one before, or cuts a block"
             end = first + length
-            operations |= dict.fromkeys(range(first // BLOCK, -(-end // BLOCK)), op)
+            # A block that data ends in is data, whatever the rest of it is.
+            begins = first // BLOCK if op in ("data", "clone") else -(-first // BLOCK)
+            operations |= dict.fromkeys(range(begins, -(-end // BLOCK)), op)
             part = now[first:end]
             rebuilt[first : first + len(part)] = part if op in ("data", "clone") else bytes(len(part))
             if op == "clone" and not self.is_clone(extent, part):

@@ -4,13 +4,14 @@ use super::{REMEMBERED, Rehearsal};
 use crate::attributes::RarePart;
 use snapsync_model::{Attributes, Change, Rare, Result, Xattr};
 use snapsync_sys::{Entry, acl, set_rare_of};
+use std::cell::OnceCell;
 use std::fs::File;
 
 /// Which times the target holds, as far as it was tried.
 #[derive(Default)]
 pub(super) struct Times {
     /// The ns that its times are whole multiples of; 0 where it keeps none.
-    grain: Option<i128>,
+    grain: OnceCell<i128>,
     /// From the first to the last that is held.
     held: Option<(i128, i128)>,
     /// The nearest that are not, before and after.
@@ -68,8 +69,12 @@ impl Rehearsal<'_> {
         Ok(())
     }
 
-    /// What the target makes of a time; None where none can be set.
+    /// What the target makes of a time; None where it keeps none.
     pub(crate) fn kept_time(&self, wanted: &Attributes) -> Result<Option<i128>> {
+        if self.grain()? == 0 { Ok(None) } else { self.try_time(wanted) }
+    }
+
+    fn try_time(&self, wanted: &Attributes) -> Result<Option<i128>> {
         self.with_file(|file| {
             let entry = Entry::from_open(file.try_clone()?);
             let is_set = entry.set_time(wanted).is_ok();
@@ -77,17 +82,16 @@ impl Rehearsal<'_> {
         })
     }
 
-    fn grain(&mut self) -> Result<i128> {
+    fn grain(&self) -> Result<i128> {
         // An odd second, whose parts differ from each other at every power of ten.
         const FINE: i128 = 1_600_000_001_987_654_321;
-        if let Some(grain) = self.times.grain {
-            return Ok(grain);
+        if let Some(grain) = self.times.grain.get() {
+            return Ok(*grain);
         }
-        let kept = self.kept_time(&Attributes::default().at_time(FINE))?;
+        let kept = self.try_time(&Attributes::default().at_time(FINE))?;
         let grains = (0..10).map(|power| 10_i128.pow(power)).chain([2_000_000_000]);
         let grain = grains.into_iter().find(|grain| kept == Some(FINE - FINE % grain)).unwrap_or(0);
-        self.times.grain = Some(grain);
-        Ok(grain)
+        Ok(*self.times.grain.get_or_init(|| grain))
     }
 
     pub(super) fn rare(&mut self, is_dir: bool, change: &Change, rare: Rare) -> Result<()> {
