@@ -3,10 +3,10 @@
 `freeze` takes a picture of a tree that outlives it; `assert_same` compares trees or pictures.
 
 Compared are type, mode, owner, device number, size, modification time in nanoseconds, link target,
-every extended attribute, content, hard-link groups, inode flags that both file systems know, and for
-each 4 KiB block whether it is data, hole or unwritten. Left out are `.snapsync` at the root, an empty
-`lost+found` there, the size and link count of directories (each file system has its own), and
-whatever is on another device than the root.
+every extended attribute, content, hard-link groups, inode flags that both file systems know, the project
+between file systems that have such, and for each 4 KiB block whether it is data, hole or unwritten. Left out
+are `.snapsync` at the root, an empty `lost+found` there, the size and link count of directories (each file
+system has its own), and whatever is on another device than the root.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ BLOCK = 4096
 
 SYNC, IMMUTABLE, APPEND, NODUMP = 0x8, 0x10, 0x20, 0x40
 NOATIME, DIRSYNC, NOCOW = 0x80, 0x1_0000, 0x80_0000
+SECRM, UNRM, NOTAIL = 0x1, 0x2, 0x8000
 EVERYWHERE = SYNC | IMMUTABLE | APPEND | NODUMP | NOATIME
 KNOWN_FLAGS = {
     "btrfs": EVERYWHERE | DIRSYNC | NOCOW,
-    "ext4": EVERYWHERE | DIRSYNC,
+    "ext4": EVERYWHERE | DIRSYNC | SECRM | UNRM | NOTAIL,
     "xfs": EVERYWHERE,
 }
 MAGIC = {0x9123683E: "btrfs", 0x58465342: "xfs", 0xEF53: "ext4"}
@@ -53,6 +54,7 @@ class Entry:
     mtime_ns: int
     xattrs: tuple[tuple[bytes, bytes], ...]
     flags: int = 0
+    project: int = 0
     links: int = 0
     device: int = 0
     size: int = 0
@@ -125,9 +127,9 @@ def _below(fd: int, prefix: bytes, device: int, kind: str) -> Iterator[tuple[byt
 
 def _opened(fd: int, status: os.stat_result, file_system: str) -> Entry:
     """A regular file or directory."""
-    flags = _flags(fd)
+    flags, project = _flags(fd), _project(fd)
     if stat.S_ISDIR(status.st_mode):
-        return Entry(*_common(status), _xattrs(fd, file_system), flags)
+        return Entry(*_common(status), _xattrs(fd, file_system), flags, project)
     end = -(-status.st_size // BLOCK)
     runs = _runs(fd)
     with open(fd, "rb", closefd=False) as file:
@@ -136,6 +138,7 @@ def _opened(fd: int, status: os.stat_result, file_system: str) -> Entry:
         *_common(status),
         _xattrs(fd, file_system),
         flags,
+        project,
         links=status.st_nlink,
         size=status.st_size,
         content=content,
@@ -196,6 +199,16 @@ def _flags(fd: int) -> int:
             return 0
         raise
     return int(struct.unpack_from("=I", answer)[0])
+
+
+def _project(fd: int) -> int:
+    try:
+        answer = fcntl.ioctl(fd, 0x801C_581F, bytes(28))  # FS_IOC_FSGETXATTR
+    except OSError as error:
+        if error.errno in (errno.ENOTTY, errno.EOPNOTSUPP):
+            return 0
+        raise
+    return int(struct.unpack_from("=L", answer, 12)[0])
 
 
 def _runs(fd: int) -> list[Run]:
@@ -299,6 +312,8 @@ def _equal(name: str, left: Entry, right: Entry, one: str, two: str) -> bool:
     if name == "flags":
         known = KNOWN_FLAGS.get(one, 0) & KNOWN_FLAGS.get(two, 0)
         return left.flags & known == right.flags & known
+    if name == "project":
+        return (one, two) != ("xfs", "xfs")
     if name == "xattrs" and (one, two) != ("btrfs", "btrfs"):
         # Only Btrfs has properties such as btrfs.compression.
         return _plain(left.xattrs) == _plain(right.xattrs)

@@ -1,4 +1,4 @@
-"""What is held is held exactly, what cannot be held is told of every entry, and nobody may more than they may.
+"""What is held is held exactly, what is not is told of every entry, and nobody gains a right meanwhile.
 
 Both sides are looked at with `lsattr`, `xfs_io`, `stat` and `getfacl`, and not with the product's own code.
 """

@@ -17,12 +17,15 @@ from itertools import cycle, product
 import pytest
 from hardships import HARDSHIPS
 from machine import KINDS, Pair, Place, verified
-from worlds import OF_BTRFS, PORTABLE, World
+from worlds import OF_BTRFS, OF_EXT4, PORTABLE, World
 
 FIRST = int(os.environ.get("SNAPSYNC_MODEL_FIRST", 100))
 SEEDS = range(FIRST, FIRST + int(os.environ.get("SNAPSYNC_MODEL_SEEDS", 1)))
 ROUNDS = int(os.environ.get("SNAPSYNC_MODEL_ROUNDS", 4))
 ALL = os.environ.get("SNAPSYNC_MODEL_ALL") == "1"
+
+OWN_FLAGS = {("btrfs", "btrfs"): OF_BTRFS, ("ext4", "ext4"): OF_EXT4}
+"""Flags that are held between two file systems of one kind alone."""
 
 ODD = (
     "btrfs-nocow",
@@ -86,8 +89,8 @@ def test_any_hardship_heals(pair: Pair, place: Place, kinds: tuple[str, str], se
 def world_of(pair: Pair, kinds: tuple[str, str], seed: int) -> Iterator[World]:
     """A tree at the source. What goes wrong names the seed and all that was done."""
     # Each pair walks another path: the seed alone would give all of them the same world.
-    flags = OF_BTRFS if kinds == ("btrfs", "btrfs") else PORTABLE
-    world = World(pair.source, hash_of(*kinds, str(seed)), flags)
+    flags = OWN_FLAGS.get(kinds, PORTABLE)
+    world = World(pair.source, hash_of(*kinds, str(seed)), flags, projects=kinds == ("xfs", "xfs"))
     try:
         world.grow(60)
         yield world

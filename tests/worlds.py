@@ -24,6 +24,8 @@ FIFO, SOCKET, CHAR = stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR
 IMMUTABLE, APPEND_ONLY, NODUMP, NOATIME, NOCOW, COMPRESS = 0x10, 0x20, 0x40, 0x80, 0x80_0000, 0x4
 PORTABLE = (IMMUTABLE, APPEND_ONLY, NODUMP, NOATIME)
 OF_BTRFS = (*PORTABLE, NOCOW, COMPRESS)
+# Erased when deleted, undeletable, written at once, not packed: ext4 keeps what it does not act upon.
+OF_EXT4 = (*PORTABLE, 0x1, 0x2, 0x8, 0x8000)
 
 Path = str | bytes | os.PathLike[str]
 
@@ -172,6 +174,17 @@ def set_flags(path: Path, on: int, off: int = 0) -> None:
         os.close(fd)
 
 
+def set_project(path: Path, project: int) -> None:
+    """The number that quotas of XFS count what is in a directory by."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        now = bytearray(fcntl.ioctl(fd, 0x801C_581F, bytes(28)))  # FS_IOC_FSGETXATTR
+        struct.pack_into("=L", now, 12, project)
+        fcntl.ioctl(fd, 0x401C_5820, bytes(now))  # FS_IOC_FSSETXATTR
+    finally:
+        os.close(fd)
+
+
 def set_xattr(path: Path, name: bytes, value: bytes) -> None:
     os.setxattr(path, name, value, follow_symlinks=False)
 
@@ -302,9 +315,12 @@ ODD_NAMES = (
 class World:
     """A tree that changes at random, the same way for the same seed."""
 
-    def __init__(self, root: Path, seed: int, flags: tuple[int, ...] = PORTABLE) -> None:
+    def __init__(
+        self, root: Path, seed: int, flags: tuple[int, ...] = PORTABLE, projects: bool = False
+    ) -> None:
         self.root = os.fsencode(root)
         self.flags = flags
+        self.projects = projects
         self.random = random.Random(seed)
         self.log: list[str] = []
 
@@ -383,7 +399,7 @@ class World:
             self.any_time: 2,
             self.any_flags: 3,
             self.clear_flags: 3,
-        }
+        } | ({self.any_project: 3} if self.projects else {})
 
     # what there is
 
@@ -640,6 +656,10 @@ class World:
     def any_flags(self) -> None:
         if (path := self.pick(_has_flags)) is not None:
             self.do(set_flags, path, self.random.choice(self.flags), 0)
+
+    def any_project(self) -> None:
+        if (path := self.pick(_has_flags)) is not None:
+            self.do(set_project, path, self.random.randrange(4))
 
     def clear_flags(self) -> None:
         for path in self.all(_has_flags):
