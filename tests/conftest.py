@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import remote
-from machine import FileSystems, Pair, Place, own_mounts
+from machine import FileSystems, Pair, Place, own_mounts, subvolume
 
 
 def pytest_sessionstart() -> None:
@@ -35,6 +36,22 @@ def place(file_systems: FileSystems) -> Iterator[Place]:
         yield places
     finally:
         places.clear()
+
+
+@pytest.fixture
+def mount(file_systems: FileSystems) -> Iterator[Callable[..., Path]]:
+    """`mount(kind, size, *options)` is a directory or subvolume on a new file system, gone with the test."""
+    points: list[Path] = []
+
+    def make(kind: str, size: int, *mkfs: str) -> Path:
+        points.append(file_systems.mount(kind, size, *mkfs))
+        volume = points[-1] / "volume"
+        subvolume(volume) if kind == "btrfs" else volume.mkdir()
+        return volume
+
+    yield make
+    for point in points:
+        file_systems.unmount(point)
 
 
 @pytest.fixture

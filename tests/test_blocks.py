@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import worlds
 from extents import mapped
-from machine import MIB, FileSystems, done, subvolume, verified
+from machine import MIB, done, verified
 
 K = 1024
 
@@ -45,20 +45,9 @@ PAIRS = [
 
 
 @pytest.fixture
-def mount(file_systems: FileSystems) -> Iterator[Callable[[str], Path]]:
-    """New file systems, gone with the test."""
-    points: list[Path] = []
-
-    def make(name: str) -> Path:
-        kind, *options = MAKE[name]
-        points.append(file_systems.mount(kind, 500 * MIB, *options))
-        volume = points[-1] / "volume"
-        subvolume(volume) if kind == "btrfs" else volume.mkdir()
-        return volume
-
-    yield make
-    for point in points:
-        file_systems.unmount(point)
+def make(mount: Callable[..., Path]) -> Callable[[str], Path]:
+    """A new file system by its name in MAKE."""
+    return lambda name: mount(MAKE[name][0], 500 * MIB, *MAKE[name][1:])
 
 
 def contents(root: Path) -> dict[str, tuple[int, str]]:
@@ -108,12 +97,12 @@ def change(path: Path, chance: random.Random) -> None:
 
 @pytest.mark.parametrize("names", PAIRS, ids="-to-".join)
 def test_holes_and_data_come_over_between_blocks_of_other_sizes(
-    mount: Callable[[str], Path], names: tuple[str, str]
+    make: Callable[[str], Path], names: tuple[str, str]
 ) -> None:
     seed = int(os.environ.get("SNAPSYNC_SEED", random.randrange(1 << 32)))
     print(f"seed {seed}")
     chance = random.Random(seed)
-    source, target = mount(names[0]), mount(names[1])
+    source, target = make(names[0]), make(names[1])
     block = BLOCK.get(names[1], 4) * K
     for number in range(12):
         worlds.fill(source / f"{number}", 0, chance.randrange(300 * K), number)
@@ -136,8 +125,8 @@ def test_holes_and_data_come_over_between_blocks_of_other_sizes(
 
 
 @pytest.mark.parametrize("name", ["ext4-1k", "xfs-1k"])
-def test_data_behind_a_hole_of_one_small_block_stays(mount: Callable[[str], Path], name: str) -> None:
-    source, target = mount(name), mount("ext4-4k")
+def test_data_behind_a_hole_of_one_small_block_stays(make: Callable[[str], Path], name: str) -> None:
+    source, target = make(name), make("ext4-4k")
     worlds.fill(source / "file", 0, 16 * K, 1)
     done("sync", source, target)
     worlds.punch(source / "file", 5 * K, K)
@@ -152,10 +141,10 @@ def test_data_behind_a_hole_of_one_small_block_stays(mount: Callable[[str], Path
 
 
 def test_a_new_file_keeps_its_last_bytes_before_preallocation_beyond_its_end(
-    mount: Callable[[str], Path],
+    make: Callable[[str], Path],
 ) -> None:
     """A block of the target that begins with a hole may hold data before its end."""
-    source, target = mount("ext4-1k"), mount("xfs-4k")
+    source, target = make("ext4-1k"), make("xfs-4k")
     file = source / "file"
     worlds.fill(file, 0, 2000, 1)
     worlds.punch(file, 0, K)

@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import worlds
-from machine import GIB, MIB, FileSystems, assert_told, done, run, snapshots, store, subvolume, verified
-
-
-@pytest.fixture
-def mount(file_systems: FileSystems) -> Iterator[Callable[..., Path]]:
-    """Small file systems of their own, gone with the test."""
-    points: list[Path] = []
-
-    def make(kind: str, size: int, *mkfs: str) -> Path:
-        points.append(file_systems.mount(kind, size, *mkfs))
-        volume = points[-1] / "volume"
-        subvolume(volume) if kind == "btrfs" else volume.mkdir()
-        return volume
-
-    yield make
-    for point in points:
-        file_systems.unmount(point)
+from machine import GIB, MIB, assert_told, done, run, snapshots, store, verified
 
 
 def fill_up(disk: Path) -> None:

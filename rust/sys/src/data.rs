@@ -1,5 +1,6 @@
 //! The bytes of files: where they lie, and how they move without being read.
 
+use crate::attributes::FsXattr;
 use crate::{FileSystem, ioctl};
 use rustix::fs::{Advice, FallocateFlags, SeekFrom, fadvise, fallocate, seek};
 use snapsync_model::{Address, Layout, Placed, Range};
@@ -12,7 +13,6 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 const FS_IOC_FIEMAP: u64 = 0xc020_660b;
 const FICLONE: u64 = 0x4004_9409;
 const FICLONERANGE: u64 = 0x4020_940d;
-const FS_IOC_FSGETXATTR: u64 = 0x801c_581f;
 
 const FIEMAP_FLAG_SYNC: u32 = 1;
 const EXTENT_LAST: u32 = 0x1;
@@ -60,7 +60,7 @@ pub fn layout(file: &File, size: u64, filesystem: FileSystem) -> io::Result<Layo
         Err(e) => return Err(e),
     };
     // XFS reserves space beyond the end of files that grow. Only a file that was preallocated on purpose says so.
-    let xflags = if filesystem.magic == FileSystem::XFS { xflags(file)? } else { XFLAG_PREALLOC };
+    let xflags = if filesystem.magic == FileSystem::XFS { FsXattr::of(file)?.xflags } else { XFLAG_PREALLOC };
     let keeps_tail = xflags & XFLAG_PREALLOC != 0;
     // A realtime device numbers its blocks by itself.
     let has_addresses = filesystem.shares_blocks() && xflags & XFLAG_REALTIME == 0;
@@ -102,20 +102,6 @@ fn fiemap(file: &File) -> io::Result<Vec<FiemapExtent>> {
             _ => return Ok(found),
         }
     }
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct FsXattr {
-    xflags: u32,
-    rest: [u32; 6],
-}
-
-fn xflags(file: &File) -> io::Result<u32> {
-    let mut attributes = FsXattr::default();
-    // SAFETY: FS_IOC_FSGETXATTR writes a struct fsxattr of 28 bytes.
-    unsafe { ioctl::call(file, FS_IOC_FSGETXATTR, &mut attributes) }?;
-    Ok(attributes.xflags)
 }
 
 fn data_by_seeking(file: &File, size: u64) -> io::Result<Vec<Range>> {

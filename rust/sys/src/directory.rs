@@ -1,20 +1,15 @@
 //! What some directories do with the names and the entries that come to them, and others do not.
 
-use crate::{Entry, ioctl};
+use crate::Entry;
+use crate::attributes::{FsXattr, all_flags, set_all_flags};
+use crate::flags::{CASEFOLD, PROJECT_INHERIT};
 use rustix::fs::OFlags;
 use snapsync_model::Kind;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-const FS_IOC_GETFLAGS: u64 = 0x8008_6601;
-const FS_IOC_SETFLAGS: u64 = 0x4008_6602;
-const FS_IOC_FSGETXATTR: u64 = 0x801c_581f;
-const FS_IOC_FSSETXATTR: u64 = 0x401c_5820;
-
 const ENCRYPT: u32 = 0x800;
-const INHERIT: u32 = 0x2000_0000;
-const FOLD: u32 = 0x4000_0000;
 
 /// `struct file_attr` is of this size in its first version.
 const FILE_ATTRIBUTES: usize = 24;
@@ -39,37 +34,27 @@ impl Traits {
 
 /// None of them where the file system has no such thing.
 pub fn traits_of(dir: impl AsFd) -> Traits {
-    let flags = flags(dir).unwrap_or(0);
-    Traits { encrypts: flags & ENCRYPT != 0, folds: flags & FOLD != 0, inherits: flags & INHERIT != 0 }
-}
-
-fn flags(dir: impl AsFd) -> io::Result<u32> {
-    let mut flags: libc::c_long = 0;
-    // SAFETY: FS_IOC_GETFLAGS writes an int, though its number says long.
-    unsafe { ioctl::call(dir, FS_IOC_GETFLAGS, &mut flags) }?;
-    Ok(flags as u32)
-}
-
-fn set_flags(dir: impl AsFd, flags: u32) -> io::Result<()> {
-    let mut flags = libc::c_long::from(flags);
-    // SAFETY: FS_IOC_SETFLAGS reads an int, though its number says long.
-    unsafe { ioctl::call(dir, FS_IOC_SETFLAGS, &mut flags) }?;
-    Ok(())
+    let flags = all_flags(dir).unwrap_or(0);
+    Traits {
+        encrypts: flags & ENCRYPT != 0,
+        folds: flags & CASEFOLD != 0,
+        inherits: flags & PROJECT_INHERIT != 0,
+    }
 }
 
 /// Makes an empty directory fold names.
 pub fn fold_names_in(dir: impl AsFd) -> io::Result<()> {
-    let now = flags(&dir)?;
-    set_flags(dir, now | FOLD)
+    let now = all_flags(&dir)?;
+    set_all_flags(dir, now | CASEFOLD)
 }
 
 /// Makes an empty directory tell names apart, if the one above it does not.
 pub fn tell_names_apart_in(dir: impl AsFd) {
-    if let Ok(now) = flags(&dir)
-        && now & FOLD != 0
+    if let Ok(now) = all_flags(&dir)
+        && now & CASEFOLD != 0
     {
         // Where it cannot be, what that means is found when names are tried.
-        let _ = set_flags(&dir, now & !FOLD);
+        let _ = set_all_flags(&dir, now & !CASEFOLD);
     }
 }
 
@@ -77,18 +62,8 @@ pub fn tell_names_apart_in(dir: impl AsFd) {
 pub fn inherit_from(dir: &Entry, other: &Entry) -> io::Result<()> {
     set_project(dir, project(other)?)?;
     let file = dir.open(OFlags::RDONLY)?;
-    let now = flags(&file)?;
-    set_flags(&file, now | INHERIT)
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct FsXattr {
-    xflags: u32,
-    extent_size: u32,
-    extents: u32,
-    project: u32,
-    rest: [u32; 3],
+    let now = all_flags(&file)?;
+    set_all_flags(&file, now | PROJECT_INHERIT)
 }
 
 /// `struct file_attr`.
@@ -111,10 +86,7 @@ pub(crate) fn project(entry: &Entry) -> io::Result<u32> {
     if !is_openable(entry)? {
         return Ok(attributes(entry)?.project);
     }
-    let mut found = FsXattr::default();
-    // SAFETY: FS_IOC_FSGETXATTR writes a struct fsxattr of 28 bytes.
-    unsafe { ioctl::call(entry.open(OFlags::RDONLY)?, FS_IOC_FSGETXATTR, &mut found) }?;
-    Ok(found.project)
+    Ok(FsXattr::of(entry.open(OFlags::RDONLY)?)?.project)
 }
 
 pub(crate) fn set_project(entry: &Entry, project: u32) -> io::Result<()> {
@@ -123,13 +95,7 @@ pub(crate) fn set_project(entry: &Entry, project: u32) -> io::Result<()> {
         return call(SYS_FILE_SETATTR, entry, (&raw const wanted).cast_mut());
     }
     let file = entry.open(OFlags::RDONLY)?;
-    let mut found = FsXattr::default();
-    // SAFETY: FS_IOC_FSGETXATTR writes a struct fsxattr of 28 bytes.
-    unsafe { ioctl::call(&file, FS_IOC_FSGETXATTR, &mut found) }?;
-    found.project = project;
-    // SAFETY: FS_IOC_FSSETXATTR reads a struct fsxattr of 28 bytes.
-    unsafe { ioctl::call(&file, FS_IOC_FSSETXATTR, &mut found) }?;
-    Ok(())
+    FsXattr { project, ..FsXattr::of(&file)? }.set(&file)
 }
 
 /// Of what cannot be opened.

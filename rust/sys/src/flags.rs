@@ -1,14 +1,9 @@
 //! Inode flags, projects and hints of how to allocate: what `chattr` and `xfs_io` set.
 
-use crate::ioctl;
+use crate::attributes::{FsXattr, all_flags, set_all_flags};
 use snapsync_model::Rare;
 use std::io;
 use std::os::fd::AsFd;
-
-const FS_IOC_GETFLAGS: u64 = 0x8008_6601;
-const FS_IOC_SETFLAGS: u64 = 0x4008_6602;
-const FS_IOC_FSGETXATTR: u64 = 0x801c_581f;
-const FS_IOC_FSSETXATTR: u64 = 0x401c_5820;
 
 pub const IMMUTABLE: u32 = 0x10;
 pub const APPEND: u32 = 0x20;
@@ -21,7 +16,7 @@ pub const NOCOW: u32 = 0x0080_0000;
 /// Of a directory: what comes into it must be of its project, and what is made in it is.
 pub const PROJECT_INHERIT: u32 = 0x2000_0000;
 const VERITY: u32 = 0x0010_0000;
-const CASEFOLD: u32 = 0x4000_0000;
+pub(crate) const CASEFOLD: u32 = 0x4000_0000;
 
 /// Inode flags that people set, by the letters of `chattr` and `lsattr`. Left out is what says how a file system keeps
 /// things: encrypted, by extents, in the inode; and "do not compress", which Btrfs sets by itself when a file turned out not to
@@ -74,13 +69,6 @@ pub fn flags_of(file: impl AsFd) -> io::Result<u32> {
     }
 }
 
-fn all_flags(file: impl AsFd) -> io::Result<u32> {
-    let mut flags: libc::c_long = 0;
-    // SAFETY: FS_IOC_GETFLAGS writes an int, though its number says long.
-    unsafe { ioctl::call(file, FS_IOC_GETFLAGS, &mut flags) }?;
-    Ok(flags as u32)
-}
-
 /// Sets the replicated flags to `flags` and leaves the file system's own as they are.
 pub fn set_flags_of(file: impl AsFd, flags: u32) -> io::Result<()> {
     let now = all_flags(&file)?;
@@ -90,26 +78,12 @@ pub fn set_flags_of(file: impl AsFd, flags: u32) -> io::Result<()> {
         wanted &= !NOCOMPRESS;
     }
     if wanted != now {
-        let mut wanted = libc::c_long::from(wanted);
-        // SAFETY: FS_IOC_SETFLAGS reads an int, though its number says long.
-        unsafe { ioctl::call(&file, FS_IOC_SETFLAGS, &mut wanted) }?;
+        set_all_flags(&file, wanted)?;
     }
     // Some file systems take a flag they do not keep: what counts is what is there afterwards.
     let now = flags_of(&file)?;
     let is_held = now & SET_FLAGS == flags & SET_FLAGS && flags & TOLD_ONLY & !now == 0;
     if is_held { Ok(()) } else { Err(io::ErrorKind::Unsupported.into()) }
-}
-
-/// `struct fsxattr`.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct Fsxattr {
-    xflags: u32,
-    extent_size: u32,
-    extents: u32,
-    project: u32,
-    cow_extent_size: u32,
-    padding: [u8; 8],
 }
 
 /// `extent_size` counts for a file, or for what is made in a directory.
@@ -119,15 +93,8 @@ pub const COW_EXTENT_SIZE: u32 = 0x0001_0000;
 /// is the file system's own.
 pub const XFLAGS: u32 = EXTENT_SIZE | COW_EXTENT_SIZE | 0x0400 | 0x2000 | 0x4000;
 
-fn fsxattr_of(file: impl AsFd) -> io::Result<Fsxattr> {
-    let mut found = Fsxattr::default();
-    // SAFETY: FS_IOC_FSGETXATTR writes a struct fsxattr, which is all numbers.
-    unsafe { ioctl::call(file, FS_IOC_FSGETXATTR, &mut found) }?;
-    Ok(found)
-}
-
-impl From<Fsxattr> for Rare {
-    fn from(found: Fsxattr) -> Rare {
+impl From<FsXattr> for Rare {
+    fn from(found: FsXattr) -> Rare {
         let size = |flags: u32, size| if found.xflags & flags != 0 { size } else { 0 };
         Rare {
             project: found.project,
@@ -140,7 +107,7 @@ impl From<Fsxattr> for Rare {
 
 /// Project and hints; nothing where the file system has no such thing.
 pub fn rare_of(file: impl AsFd) -> io::Result<Rare> {
-    match fsxattr_of(file) {
+    match FsXattr::of(file) {
         Ok(found) => Ok(found.into()),
         Err(e) if unsupported(&e) => Ok(Rare::default()),
         Err(e) => Err(e),
@@ -149,19 +116,18 @@ pub fn rare_of(file: impl AsFd) -> io::Result<Rare> {
 
 /// The size of a file's extents can only be set while it has none.
 pub fn set_rare_of(file: impl AsFd, rare: Rare) -> io::Result<()> {
-    let now = fsxattr_of(&file)?;
+    let now = FsXattr::of(&file)?;
     if Rare::from(now) == rare {
         return Ok(());
     }
-    let mut wanted = Fsxattr {
+    let wanted = FsXattr {
         xflags: (now.xflags & !XFLAGS) | rare.xflags,
         extent_size: rare.extent_size,
         project: rare.project,
         cow_extent_size: rare.cow_extent_size,
         ..now
     };
-    // SAFETY: FS_IOC_FSSETXATTR reads a struct fsxattr.
-    unsafe { ioctl::call(&file, FS_IOC_FSSETXATTR, &mut wanted) }?;
+    wanted.set(&file)?;
     if rare_of(&file)? == rare { Ok(()) } else { Err(io::ErrorKind::Unsupported.into()) }
 }
 

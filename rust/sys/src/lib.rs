@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 pub mod acl;
+mod attributes;
 pub mod btrfs;
 mod data;
 mod directory;
