@@ -262,11 +262,11 @@ def sync(
     A standby that was changed by hand is refused before anything is applied: on Btrfs whatever was changed,
     elsewhere where the round would touch it, or anywhere with --check.
 
-    A standby that is known at TARGET and not there, because its disk is not mounted, is not made anew: the
-    round is refused without --new-standby.
+    A standby that is known at TARGET and is not there, as when its disk is not mounted, is not made anew:
+    the round is refused without --new-standby.
 
-    A share of what is believed unchanged is read again on both sides in each round. What differs is named,
-    the round exits with 4, and the next one brings those files again.
+    Each round reads again, on both sides, a share of the files that are believed unchanged. Those that differ
+    are named, the round exits with 4, and the next one brings them again.
 
     With any --keep option, the snapshots on both sides that none of them keeps are deleted after the round,
     but for held ones and bases of standbys, as `snapsync prune` does on one volume.
@@ -429,9 +429,9 @@ def recover(
 ) -> int:
     """Finish what an interrupted command left, or take it back.
 
-    Every command that writes finishes it by itself; this one does nothing else. A commit that cannot go on
-    is taken back by itself. Where that failed too, mend the cause and choose: without --back the commit goes
-    on to the new snapshot, with it the tree becomes again what it was.
+    Every command that writes does this first; this one does nothing else. A commit that cannot go on is taken
+    back at once. Where that failed too, mend the cause and choose: without --back the commit goes on to the
+    new snapshot, with --back the tree becomes again what it was.
     """
     from snapsync.commands.recover import run
 
@@ -999,8 +999,9 @@ def verify(
 
     With --quick and --sample metadata is compared in full, and the answer says how much content was not read.
 
-    With --repair B is brought what differs from the newest snapshot that both have, and verified again. What
-    was changed by hand is refused, or with --discard-drift kept as a snapshot. Both are on this machine.
+    With --repair B becomes what A has in the newest snapshot of both, and is verified again. If B was changed
+    by hand that is refused; with --discard-drift the changes are kept as a snapshot. A and B must be on this
+    machine.
     """
     from snapsync.commands.verify import run
 
