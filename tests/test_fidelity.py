@@ -258,6 +258,25 @@ def test_times_finer_than_the_targets_are_told_and_are_no_drift(
         file_systems.unmount(point)
 
 
+def test_an_old_primary_follows_one_of_coarser_times(place: Place, file_systems: FileSystems) -> None:
+    """What it still knows of its times is no change by hand."""
+    old, point = place("xfs"), file_systems.mount("ext4", 300 * MIB, "-I", "128")
+    new = point / "standby"
+    try:
+        for name in ("file", "gone", "late"):
+            fill(old / name, 0, 100, 1)
+        done("sync", old, new)
+        done("promote", new)
+        fill(new / "file", 0, 50, 2)
+        (new / "gone").unlink()
+        done("rejoin", old, new)
+        fill(new / "late", 0, 50, 3)
+        done("sync", new, old)
+        assert {what for _, what in differences(new, old)} <= {"mtime (ns)"}
+    finally:
+        file_systems.unmount(point)
+
+
 # --- modes and access lists -------------------------------------------------------------------
 
 

@@ -21,6 +21,9 @@ const SHOWN: usize = 5;
 const OTHER_MODE: &str = "of another mode";
 const OTHER_OWNER: &str = "of another owner";
 
+/// Steps in which file systems keep times, in nanoseconds.
+const GRAINS: [i128; 5] = [1, 100, 1_000, 1_000_000, 1_000_000_000];
+
 /// Looks at every path that a manifest touches.
 pub(crate) struct Check<'a, 'r> {
     root: &'a Root,
@@ -178,10 +181,17 @@ impl<'a, 'r> Check<'a, 'r> {
         Ok(what)
     }
 
-    /// The time is the old one, or what the target made of it.
+    /// The time is the old one, or what the target made of it, or the old one is what a coarser source made of it.
     fn is_time(&self, now: &Attributes, old: &Attributes) -> Result<bool> {
-        Ok(now.time() == old.time() || self.rehearsal.kept_time(old)?.is_none_or(|kept| kept == now.time()))
+        let (now, then) = (now.time(), old.time());
+        Ok(is_cut_to(now, then) || self.rehearsal.kept_time(old)?.is_none_or(|kept| kept == now))
     }
+}
+
+/// A primary that took over on a file system of coarse times knows less of them than its old primary still has.
+fn is_cut_to(now: i128, then: i128) -> bool {
+    let whole = GRAINS.into_iter().rev().find(|grain| then.rem_euclid(*grain) == 0).unwrap_or(1);
+    now - now.rem_euclid(whole) == then
 }
 
 /// A file without the access list that it should have may be narrower.
