@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from machine import FileSystems, Pair, Place, done, start, status, wait_until
+from pathlib import Path
+
+from machine import FileSystems, Pair, Place, done, need, sh, start, status, wait_until
+from oracle import assert_same
 from test_rehearsal import fuse
 from test_undo import meanwhile
 from worlds import bulk
@@ -16,6 +19,22 @@ def test_a_refused_round_ends_and_leaves_no_stage(file_systems: FileSystems, pla
         _, err = process.communicate(timeout=60)
         assert process.returncode == 3, err
         assert not (point / "copy").exists()
+
+
+def test_times_are_set_where_only_both_are(place: Place, tmp_path: Path) -> None:
+    """bindfs leaves both as they are when the access time is to stay."""
+    need("bindfs")
+    source, real, point = place("ext4"), tmp_path / "real", tmp_path / "point"
+    bulk(source, 3)
+    sh("touch", "-d", "2020-02-02 02:02:02.123456789", *source.iterdir())
+    real.mkdir()
+    point.mkdir()
+    sh("bindfs", real, point)
+    try:
+        assert not done("sync", source, point / "copy")["losses"]
+        assert_same(source, point / "copy", ignore={"layout"})
+    finally:
+        sh("umount", point)
 
 
 def test_what_somebody_holds_open_in_the_stage_is_left_to_the_next_command(

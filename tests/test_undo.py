@@ -104,6 +104,28 @@ def test_whatever_step_fails_the_volume_is_at_the_old_snapshot_or_the_new(
 
 
 @pytest.mark.parametrize("kinds", PAIRS, ids="-".join)
+def test_a_new_directory_in_the_place_of_one_that_moves_leaves_the_way_back(
+    place: Place, kinds: tuple[str, str]
+) -> None:
+    pair = Pair.make(place, kinds)
+    old = pair.source / "d"
+    old.mkdir()
+    fill(old / "one", 0, 100, 1)
+    pair.sync()
+    before = freeze(pair.target)
+    old.rename(pair.source / "moved")
+    old.mkdir()
+    fill(old / "two", 0, 100, 2)
+    at = snapshots(pair.target)[-1]["id"]
+    for fault in ("commit.marked:1", "commit.detach:1", "commit.detached:1", "commit.attach:1"):
+        killed = run("sync", pair.source, pair.target, env={"SNAPSYNC_FAULT": fault})
+        assert killed.code == -signal.SIGKILL, fault
+        done("recover", pair.target, "--back")
+        assert_at(pair, at, before)
+    go_on(pair, freeze(pair.source))
+
+
+@pytest.mark.parametrize("kinds", PAIRS, ids="-".join)
 def test_the_way_back_survives_kills_and_failures_and_can_be_turned(
     place: Place, tmp_path: Path, subtests: pytest.Subtests, kinds: tuple[str, str]
 ) -> None:

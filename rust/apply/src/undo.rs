@@ -52,10 +52,16 @@ impl Incoming<'_> {
         self.monitor.start(Stage::Recover, 0);
         let places = Places::read(&self.manifest())?;
         let detaches = detaches(&self.manifest(), &places)?;
-        self.expect_no_strays()?;
+        // Nothing is attached before all is detached: until then another directory may have the name of a new one.
+        let is_attached = match self.journal.phase {
+            Phase::Committing => detaches.is_empty(),
+            phase => phase != Phase::Returning,
+        };
+        if is_attached {
+            self.expect_no_strays()?;
+        }
         self.give_ballast()?;
         match self.journal.phase {
-            // Nothing is attached before all is detached.
             Phase::Committing if !detaches.is_empty() => self.set_phase(Phase::Returning)?,
             Phase::Committing | Phase::Detached => self.set_phase(Phase::Undoing)?,
             _ => {}

@@ -171,8 +171,18 @@ impl Entry {
         let omit = Timespec { tv_sec: 0, tv_nsec: i64::from(libc::UTIME_OMIT as i32) };
         let time =
             Timespec { tv_sec: time.div_euclid(billion) as i64, tv_nsec: time.rem_euclid(billion) as i64 };
-        let times = Timestamps { last_access: omit, last_modification: time };
-        Ok(utimensat(&self.fd, "", &times, AtFlags::EMPTY_PATH)?)
+        let set = |last_access| {
+            let times = Timestamps { last_access, last_modification: time };
+            utimensat(&self.fd, "", &times, AtFlags::EMPTY_PATH)
+        };
+        set(omit)?;
+        let now = statx(&self.fd, "", AtFlags::EMPTY_PATH, StatxFlags::ATIME | StatxFlags::MTIME)?;
+        if (now.stx_mtime.tv_sec, i64::from(now.stx_mtime.tv_nsec)) != (time.tv_sec, time.tv_nsec) {
+            // Not held so exactly; or on some FUSE file systems not set at all without the access time.
+            let last = Timespec { tv_sec: now.stx_atime.tv_sec, tv_nsec: now.stx_atime.tv_nsec.into() };
+            set(last)?;
+        }
+        Ok(())
     }
 
     /// All extended attributes, sorted by name.
