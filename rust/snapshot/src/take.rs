@@ -230,7 +230,14 @@ impl Volume {
             }
         }
         let mut doomed = dir.with_extension(DELETING);
-        std::fs::rename(dir.join("snapshot.json"), dir.join("deleted.json")).context("unlist", &dir)?;
+        let record = dir.join("snapshot.json");
+        match std::fs::rename(&record, dir.join("deleted.json")).context("unlist", &dir) {
+            // A subvolume has no objects to be told of: it goes like one that was never finished.
+            Err(error) if error.is_full() && info.provider == Provider::Btrfs => {
+                std::fs::remove_file(&record).context("unlist", &dir)?;
+            }
+            other => other?,
+        }
         match std::fs::rename(&dir, &doomed).context("unlist", &dir) {
             // Its record is away: that is enough.
             Err(error) if error.is_full() => doomed = dir,
