@@ -40,6 +40,10 @@ EXTENTS = pa.list_(
     )
 )
 TIME = pa.timestamp("ns", "UTC")
+RARE = pa.struct(
+    [(name, pa.uint32()) for name in ("project", "xflags", "extent_size", "cow_extent_size")]
+    + [("far_second", pa.int64())]
+)
 COLUMNS: dict[str, pa.DataType] = {
     "inode": pa.uint64(),
     "generation": pa.uint64(),
@@ -61,6 +65,7 @@ COLUMNS: dict[str, pa.DataType] = {
     "symlink_target": pa.binary(),
     "xattr": XATTRS,
     "extents": EXTENTS,
+    **{"rare" + old: RARE for old in ("", "_old")},
     "data_bytes": pa.uint64(),
 }
 TOTALS = ["rows", "created_count", "changed_count", "renamed_count", "deleted_count", "data_bytes"]

@@ -79,7 +79,7 @@ def test_nothing_is_lost_or_doubled_that_moves_while_snapshots_are_taken(source:
                     assert os.stat(path).st_nlink == 1
             deep = [path for path in (target / "a/d", target / "b/d") if path.exists()]
             assert len(deep) == 1
-            assert names(deep[0] / "e") == sorted(str(number) for number in range(60))
+            assert names(deep[0] / "e") == sorted(str(number) for number in range(60)), ran
     # When all is quiet, the standby is what the primary is.
     done("sync", source, target)
     assert done("verify", source, target)["equal"]

@@ -150,8 +150,8 @@ class Told:
         end = 0
         for extent in row["extents"] or []:
             first, length, op = extent["offset"], extent["length"], extent["op"]
-            # What a file grew by begins at its old end, all else on a block border.
-            if first < end or (first % BLOCK and first != grown):
+            # What a file grew by begins at its old end, a hole where data ends, all else on a block border.
+            if first < end or (first % BLOCK and first != grown and op != "hole"):
                 yield f"{extent} overlaps the one before, or cuts a block"
             end = first + length
             # A block that data ends in is data, whatever the rest of it is.

@@ -451,10 +451,14 @@ pub fn switch(
 
 /// Both ends; a standby that is not there may be known to its primary.
 fn named(primary: &Path, standby: &Path, reach: &Reach, monitor: &Monitor) -> Result<(End, End)> {
+    let is_far = |path| matches!(End::parse(path), Ok(End::There(_)));
+    let ask = || End::parse(primary).and_then(|end| end.describe(reach, monitor));
     ends(primary, standby).map_err(|error| {
-        match End::parse(primary).map(|end| end.describe(reach, monitor)) {
-            Ok(Ok(ours)) => known::explained(&ours.standbys, standby, error),
-            _ => error,
+        // Two other machines are a mistake, whatever they know.
+        let ours = if is_far(primary) && is_far(standby) { None } else { ask().ok() };
+        match ours {
+            Some(ours) => known::explained(&ours.standbys, standby, error),
+            None => error,
         }
     })
 }

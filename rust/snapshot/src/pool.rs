@@ -235,13 +235,15 @@ impl Take<'_> {
     /// The row of what is not where it was found; None if it is gone.
     fn not_found(&self, path: &RelPath, inode: Inode, old: Option<Inode>) -> Option<Inode> {
         let is_directory = inode.kind == Kind::Directory;
-        if self.moves.is_some_and(Moves::is_restless) && (old.is_some() || is_directory) {
+        let is_removed = self.objects.is_removed(path, &inode);
+        if !is_removed {
+            self.objects.has_lost_way.store(true, Relaxed);
+        }
+        let may_be_there = !is_removed || self.moves.is_some_and(Moves::is_restless);
+        if may_be_there && (old.is_some() || is_directory) {
             self.kept.fetch_add(1, Relaxed);
         } else {
             self.objects.monitor.note(format!("{} vanished while the snapshot was taken", path.display()));
-            if !self.objects.is_removed(path, &inode) {
-                self.objects.has_lost_way.store(true, Relaxed);
-            }
             if !is_directory {
                 return None;
             }

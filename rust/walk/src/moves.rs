@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// How often what is seen is looked for again where it was seen.
 const TRIES: usize = 8;
 /// How often directories that changed are read again to find one inode that is not where it was.
-const SEARCHES: u32 = 3;
+const SEARCHES: u32 = 20;
 /// And for how long in one snapshot.
 const LONGEST: Duration = Duration::from_secs(10);
 
@@ -289,7 +289,8 @@ impl Moves {
 
 impl State {
     fn seen(&self, root: &Root, inode: &Inode) -> Option<RelPath> {
-        let places = self.places.get(&inode.ino)?.iter().chain(&inode.links);
+        // What did not move by itself may have moved with a directory above it.
+        let places = self.places.get(&inode.ino).into_iter().flatten().chain(&inode.links);
         let is_there =
             |link: &&Link| look(root, &self.directories, link).is_some_and(|stat| is_it(&stat, inode));
         let link = places.rev().find(is_there)?;
