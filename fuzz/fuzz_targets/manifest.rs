@@ -50,7 +50,11 @@ fn ask(change: &Change) {
     change.display_path();
     change.beyond_end().count();
     change.loses_tail();
-    change.end_block();
+    for block in [512, 4096, 65_536] {
+        change.cut_hole(block);
+        let holes = change.extents.iter().enumerate().filter(|(_, extent)| extent.op == Op::Hole);
+        holes.for_each(|(at, _)| _ = change.hole(at, block));
+    }
     for extent in &change.extents {
         let range = Range { offset: extent.offset, length: extent.length };
         assert_eq!(change.names_data(range), extent.op == Op::Data);
