@@ -13,17 +13,22 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 struct World {
-    dir: TempDir,
+    /// Bases are looked for beside a shelf as well: each has a directory of its own to lie in.
+    _around: TempDir,
+    dir: PathBuf,
     monitor: Monitor,
 }
 
 impl World {
     fn new() -> World {
-        World { dir: tempfile::tempdir().unwrap(), monitor: Monitor::default() }
+        let around = tempfile::tempdir().unwrap();
+        let dir = around.path().join("shelf");
+        fs::create_dir(&dir).unwrap();
+        World { _around: around, dir, monitor: Monitor::default() }
     }
 
     fn path(&self) -> &Path {
-        self.dir.path()
+        &self.dir
     }
 
     fn is_btrfs(&self) -> bool {
