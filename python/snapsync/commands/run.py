@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -10,16 +9,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from time import monotonic
 from typing import Any
 
 from snapsync import config as configuration
 from snapsync import render, state
+from snapsync.child import Child
 from snapsync.config import Job, is_remote
 from snapsync.errors import ExitCode, IntegrityError, UsageError, describe, told
 from snapsync.output import Output
 from snapsync.reports import JobRun, Loss, RunReport
+
+# A job that stands still is ended after this many times its time-out: a round has given up waiting by then.
+_STILL_FOR = 800
 
 
 def run(output: Output, names: Sequence[str], *, now: bool, config: Path | None, parallel: int) -> int:
@@ -65,19 +68,22 @@ def arguments(job: Job) -> list[str]:
 
 
 class _Runner:
-    """Runs jobs, each in a process of its own: what one does to its process, the others do not feel."""
+    """Runs jobs, each in a process of its own: what one does to its process, the others do not feel.
+
+    One that stands still, because it waits for another machine or for a disk, keeps no other from running.
+    """
 
     def __init__(self, output: Output, parallel: int) -> None:
         self._output = output
-        self._parallel = parallel
+        self._slots = BoundedSemaphore(parallel)
         self._lock = Lock()
         self._places: defaultdict[str, Lock] = defaultdict(Lock)
-        self._running: list[subprocess.Popen[str]] = []
+        self._running: list[Child] = []
         self._is_stopped = False
 
     def run(self, jobs: Sequence[Job]) -> dict[str, JobRun]:
         """Run them all; what came of each, by name. Told to stop, it stops them and waits for their end."""
-        with ThreadPoolExecutor(self._parallel) as pool:
+        with ThreadPoolExecutor(max(len(jobs), 1)) as pool:
             futures = {job.name: pool.submit(self._job, job) for job in jobs}
             try:
                 return {name: future.result() for name, future in futures.items()}
@@ -89,24 +95,26 @@ class _Runner:
     def _stop(self) -> None:
         with self._lock:
             self._is_stopped = True
-            for process in self._running:
-                process.terminate()
+            for child in self._running:
+                child.terminate()
 
     def _job(self, job: Job) -> JobRun:
-        with ExitStack() as held:
-            # Jobs of one volume wait for each other: it would refuse the second. In one order, so that none
-            # waits for one that waits for it.
-            for place in sorted({_whole(job.source), _whole(job.target)}):
+        source, target = _whole(job.source), _whole(job.target)
+        with ExitStack() as held, ExitStack() as yielded:
+            # Jobs of one volume wait for each other: it would keep the second waiting. In one order, so that
+            # none waits for one that waits for it. A standby has one round at a time.
+            for place in sorted({source, target}):
                 with self._lock:
                     lock = self._places[place]
-                held.enter_context(lock)
-            return self._round(job)
+                (held if place == target else yielded).enter_context(lock)
+            yielded.enter_context(self._slots)
+            return self._round(job, yielded.close)
 
-    def _round(self, job: Job) -> JobRun:
+    def _round(self, job: Job, give_way: Callable[[], None]) -> JobRun:
         at, started = state.now(), monotonic()
         lost = _not_there(job)
         self._note(lambda: state.attempted(job, at))
-        code, out, err = lost or self._sync(job)
+        code, out, err = lost or self._sync(job, give_way)
         outcome = _outcome(job, code, out, err, monotonic() - started)
         if outcome.error is None:
             report = json.loads(out)
@@ -126,25 +134,22 @@ class _Runner:
         except (OSError, IntegrityError) as error:
             self._output.note(f"cannot keep what became of a job: {describe(error).message}")
 
-    def _sync(self, job: Job) -> tuple[int, str, str]:
+    def _sync(self, job: Job, give_way: Callable[[], None]) -> tuple[int, str, str]:
         # Not from the directory that this was started in: whatever is called snapsync there is not this.
         command = [sys.executable, "-P", "-m", "snapsync", "sync", "--json", "--quiet", *arguments(job)]
         with self._lock:
             if self._is_stopped:
                 return ExitCode.INTERRUPTED, "", "interrupted before it began"
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                encoding="utf-8",
-                errors="surrogateescape",
-            )
-            self._running.append(process)
-        out, err = process.communicate()
+            child = Child(command)
+            self._running.append(child)
+        code, out, err = child.wait(give_way, _STILL_FOR * job.timeout)
         with self._lock:
-            self._running.remove(process)
-        return process.returncode, out, err
+            self._running.remove(child)
+        if code is None:
+            message = "it stood still for too long, and was ended"
+            advice = "see whether both file systems answer, and try it by hand"
+            return ExitCode.FAILED, json.dumps({"error": {"message": message, "advice": advice}}), ""
+        return code, out, err
 
 
 def _not_there(job: Job) -> tuple[int, str, str] | None:

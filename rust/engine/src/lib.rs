@@ -5,6 +5,7 @@ mod attend;
 mod back;
 mod became;
 mod browse;
+mod child;
 mod clones;
 mod diff;
 mod digest;

@@ -330,11 +330,15 @@ impl<'a> Wire<'a> {
             self.to.write_all(&text)?;
             self.to.flush()
         };
-        put().map_err(|e| lift(e, "write to", &self.peer))
+        put().map_err(|e| lift(e, "write to", &self.peer))?;
+        self.to.get_mut().step();
+        Ok(())
     }
 
     pub(crate) fn hear<T: DeserializeOwned>(&mut self) -> Result<T> {
-        hear(&mut self.from, &self.peer)
+        let message = hear(&mut self.from, &self.peer)?;
+        self.from.get_mut().step();
+        Ok(message)
     }
 
     /// Waits for an answer; a failure at the other end is one here.

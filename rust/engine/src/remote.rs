@@ -2,6 +2,7 @@
 
 use crate::Terms;
 use crate::attend::{Pruning, attend, out_of_turn};
+use crate::child::Process;
 use crate::join::Gathering;
 use crate::known::Looked;
 use crate::protocol::{Answer, Ask, Request, Wire};
@@ -14,15 +15,15 @@ use crate::standby::{Begun, Data, Local, Offer, Opening, Pending, StandbyEnd, St
 use crate::sync::drive;
 use crate::{Options, Travel};
 use serde_json::value::RawValue;
-use snapsync_model::{Context, Error, Monitor, Result, SnapshotInfo};
+use snapsync_model::{Error, Monitor, Result, SnapshotInfo};
 use snapsync_stream::wire::{lift, write_head};
 use snapsync_stream::{Arrivals, Fate, Limit, Link, Outlet, PATIENCE, Sent, send};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use uuid::Uuid;
 
 /// How another machine is reached.
@@ -68,8 +69,6 @@ impl Reach {
 const MOST_CHANNELS: usize = 64;
 /// Who has failed says so within this time.
 const LAST_WORDS: Duration = Duration::from_secs(5);
-/// What has nothing more to say ends within this time.
-const TO_END: Duration = Duration::from_secs(10);
 
 /// `[user@]host:PATH`: a path with a colon before its first slash.
 pub(crate) struct Address {
@@ -142,31 +141,6 @@ pub(crate) struct Peer<'a> {
     child: Process,
 }
 
-/// Ends with its owner.
-struct Process(Child);
-
-impl Process {
-    /// Waits until it ends by itself, but no longer than makes sense.
-    fn wait(&mut self, monitor: &Monitor) -> Option<ExitStatus> {
-        let deadline = Instant::now() + TO_END;
-        while monitor.check().is_ok() && Instant::now() < deadline {
-            match self.0.try_wait() {
-                Ok(None) => std::thread::sleep(Duration::from_millis(5)),
-                Ok(status) => return status,
-                Err(_) => return None,
-            }
-        }
-        None
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 impl<'a> Peer<'a> {
     pub(crate) fn start(host: &str, reach: &Reach, monitor: &'a Monitor) -> Result<Peer<'a>> {
         Peer::start_with(host, reach, Fate::default(), monitor)
@@ -181,13 +155,9 @@ impl<'a> Peer<'a> {
         let options = options.iter().flat_map(|option| ["-o", option]);
         let mut command = Command::new(program);
         command.args(arguments).args(options).arg(host).arg(format!("{} serve", reach.remote_path));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().context("start", program)?;
-        let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(Error::failed(format!("cannot talk to {program}"), ""));
-        };
+        let (child, to, from) = Process::start(command)?;
         let wire = Wire::new(from, to, PathBuf::from(host), reach.patience, fate, monitor)?;
-        let mut peer = Peer { wire, features: Vec::new(), child: Process(child) };
+        let mut peer = Peer { wire, features: Vec::new(), child };
         match peer.wire.greet() {
             Ok(hello) => Ok(Peer { features: hello.features, ..peer }),
             Err(Error::Cut { .. }) if peer.has_ended() => Err(peer.did_not_start(program, reach, monitor)),
@@ -202,7 +172,7 @@ impl<'a> Peer<'a> {
 
     fn did_not_start(&mut self, program: &str, reach: &Reach, monitor: &Monitor) -> Error {
         let host = self.wire.peer.display();
-        match self.child.wait(monitor).and_then(|status| status.code()) {
+        match self.child.wait(monitor) {
             Some(255) => Error::failed(
                 format!("cannot connect to {host}"),
                 format!("see what {program} said, and try `{program} {host} true`"),
@@ -228,7 +198,7 @@ impl<'a> Peer<'a> {
 
     /// Lets it end by itself after a round that is done.
     pub(crate) fn end(self, monitor: &Monitor) {
-        let Peer { mut child, wire, .. } = self;
+        let Peer { child, wire, .. } = self;
         drop(wire);
         let _ = child.wait(monitor);
     }

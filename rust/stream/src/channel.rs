@@ -1,9 +1,10 @@
 //! A pipe, socket or file that one end of a stream holds: waiting for the other end can be stopped.
 
-use crate::link::{HEAD, Link, Unpacker, Watch, is_ready};
+use crate::link::{HEAD, Link, STEP, Unpacker, Watch, is_ready};
 use rustix::event::PollFlags;
 use rustix::fs::{FileType, fstat};
 use snapsync_model::{Monitor, locked};
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,6 +26,9 @@ pub struct Channel<'a> {
     /// What it shares with the other direction, where both lead to one process.
     link: Option<Arc<Link>>,
     unpacker: Option<Unpacker>,
+    /// How long the other end was waited for since the last step, and what has come or gone meanwhile.
+    waited: Cell<Duration>,
+    moved: u64,
 }
 
 impl<'a> Channel<'a> {
@@ -32,7 +36,17 @@ impl<'a> Channel<'a> {
         let file = File::from(fd.into());
         let kind = FileType::from_raw_mode(fstat(&file)?.st_mode);
         let can_block = kind != FileType::RegularFile;
-        Ok(Channel { file, monitor, can_block, limit: None, deadline: None, link: None, unpacker: None })
+        Ok(Channel {
+            file,
+            monitor,
+            can_block,
+            limit: None,
+            deadline: None,
+            link: None,
+            unpacker: None,
+            waited: Cell::default(),
+            moved: 0,
+        })
     }
 
     /// One direction of a link: the other end is not waited for without end.
@@ -50,15 +64,33 @@ impl<'a> Channel<'a> {
         self.deadline = Some(Instant::now() + patience);
     }
 
+    /// A whole message has come or gone.
+    pub fn step(&mut self) {
+        self.waited.set(Duration::ZERO);
+        self.moved = 0;
+    }
+
+    fn moved(&mut self, bytes: usize) {
+        self.moved += bytes as u64;
+        if self.moved >= STEP {
+            self.step();
+        }
+    }
+
     fn wait_for(&self, what: PollFlags) -> io::Result<()> {
         let began = Instant::now();
         let mut watch = self.link.as_deref().map(Watch::new);
+        let waited = self.waited.get();
         loop {
             self.monitor.check().map_err(io::Error::other)?;
             if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            if is_ready(self.file.as_fd(), what, TICK)? {
+            let is_ready = is_ready(self.file.as_fd(), what, TICK)?;
+            self.waited.set(waited + began.elapsed());
+            // What is there may be no more than a sign of life.
+            self.link.iter().try_for_each(|link| link.expect_within(self.waited.get()))?;
+            if is_ready {
                 return Ok(());
             }
             match (&self.link, &mut watch) {
@@ -108,7 +140,9 @@ impl<'a> Channel<'a> {
 impl Read for Channel<'_> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         if bytes.is_empty() || !self.link.as_ref().is_some_and(|link| link.has_packets()) {
-            return self.read_some(bytes);
+            let count = self.read_some(bytes)?;
+            self.moved(count);
+            return Ok(count);
         }
         let mut unpacker = self.unpacker.take().unwrap_or_else(Unpacker::new);
         let taken = loop {
@@ -122,6 +156,7 @@ impl Read for Channel<'_> {
             }
         };
         self.unpacker = Some(unpacker);
+        self.moved(*taken.as_ref().unwrap_or(&0));
         taken
     }
 }
@@ -135,7 +170,9 @@ impl Write for Channel<'_> {
         }
         if let Some(link) = self.link.as_ref().filter(|link| link.has_packets()) {
             self.monitor.check().map_err(io::Error::other)?;
-            return if bytes.is_empty() { Ok(0) } else { self.put(link, bytes) };
+            let count = if bytes.is_empty() { 0 } else { self.put(link, bytes)? };
+            self.moved(count);
+            return Ok(count);
         }
         loop {
             if self.can_block {
@@ -181,5 +218,56 @@ impl Limit {
                 _ => return Ok(()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::{Fate, Heart};
+    use std::os::fd::AsFd;
+
+    /// Reads from somebody who writes `bytes` again and again, at once, and gives it up after 720 ms.
+    fn held_by(bytes: &'static [u8]) -> (String, Duration) {
+        let ((from, mut theirs), (_there, to)) = (io::pipe().unwrap(), io::pipe().unwrap());
+        let heart = Heart::new(
+            from.as_fd(),
+            to.as_fd(),
+            "peer".to_owned(),
+            Duration::from_millis(1),
+            Fate::default(),
+        );
+        let (heart, monitor) = (heart.unwrap(), Monitor::default());
+        heart.link().speak_in_packets();
+        std::thread::spawn(move || {
+            while theirs.write_all(bytes).is_ok() {
+                std::thread::yield_now();
+            }
+        });
+        let mut channel = Channel::of(heart.link(), from, &monitor).unwrap();
+        let began = Instant::now();
+        let mut byte = [0; 1];
+        let error = loop {
+            match channel.read(&mut byte) {
+                Ok(_) => {}
+                Err(error) => break error.to_string(),
+            }
+            // What is read takes no time here: it is what is waited for that counts.
+            channel.waited.set(channel.waited.get() + Duration::from_millis(1));
+        };
+        (error, began.elapsed())
+    }
+
+    #[test]
+    fn who_only_shows_signs_of_life_is_given_up() {
+        let (error, took) = held_by(&[0, 0]);
+        assert!(error.contains("is there, and has said nothing"), "{error}");
+        assert!(took < Duration::from_secs(20));
+    }
+
+    #[test]
+    fn who_says_next_to_nothing_is_given_up() {
+        let (error, _) = held_by(&[1, 0, b'x', 0, 0, 0, 0]);
+        assert!(error.contains("is there, and has said nothing"), "{error}");
     }
 }

@@ -19,6 +19,11 @@ use std::time::{Duration, Instant};
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// An end that has nothing to say says so at least this often.
 const BEAT: Duration = Duration::from_secs(10);
+/// An end that shows that it is there, and brings nothing on, is waited for this many times as long: 12 hours instead of a
+/// minute. It may be at work on a large tree for that long, and a limit there has to be.
+const AT_WORK: u32 = 720;
+/// So much has to come or go while it is waited for, or a whole message, to count as going on.
+pub(crate) const STEP: u64 = 1 << 16;
 /// Bytes before the payload of a packet.
 pub(crate) const HEAD: usize = 2;
 
@@ -85,6 +90,20 @@ impl Link {
             self.give_up();
         }
         self.check()
+    }
+
+    /// Gives up an end that was waited for so long without a step.
+    pub(crate) fn expect_within(&self, waited: Duration) -> io::Result<()> {
+        if waited < self.patience() * AT_WORK {
+            return Ok(());
+        }
+        self.give_up();
+        Err(io::Error::other(Error::Cut {
+            what: format!("{} is there, and has said nothing for {} s", self.name, waited.as_secs()),
+            advice: "see what it is doing, and run the same command again: what has arrived is kept, and it goes on from \
+                     there; --timeout waits for longer"
+                .to_owned(),
+        }))
     }
 
     fn silent(&self) -> Error {

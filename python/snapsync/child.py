@@ -1,0 +1,107 @@
+"""A process that is watched: what it says is kept within bounds, and that it stands still is noticed."""
+
+import os
+import subprocess
+from collections import deque
+from collections.abc import Callable, Sequence
+from threading import Thread
+from time import monotonic
+from typing import IO
+
+# What is kept of what it says: the beginning of its report, the end of everything else.
+_REPORT = 64 << 20
+_WORDS = 64 << 10
+# Below this share of a processor, for this many seconds, it stands still: it waits for something else.
+_SHARE = 0.05
+STILL = 2.0
+# Told to end, it has so long; killed, it is waited for so long: what hangs in the kernel does not end.
+_TO_END = 30.0
+_TO_DIE = 10.0
+
+
+class Child:
+    """A process with both of its outputs caught."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        self._out: deque[bytes] = deque()
+        self._err: deque[bytes] = deque()
+        streams = (self._process.stdout, self._process.stderr)
+        self._readers = [
+            Thread(target=target, args=(stream,), daemon=True)
+            for target, stream in zip((self._keep_first, self._keep_last), streams, strict=True)
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def wait(self, on_still: Callable[[], None], longest: float) -> tuple[int | None, str, str]:
+        """Wait for its end, and give its exit code and what it said.
+
+        `on_still` is called when it first stands still. After `longest` seconds of that it is ended, or left
+        where that cannot be, and has no exit code.
+        """
+        code = self._watch(on_still, longest)
+        for reader in self._readers:
+            # Whoever has inherited its outputs may keep them open.
+            reader.join(STILL)
+        out, err = (b"".join(kept).decode("utf-8", "surrogateescape") for kept in (self._out, self._err))
+        return code, out, err
+
+    def _watch(self, on_still: Callable[[], None], longest: float) -> int | None:
+        since = looked = monotonic()
+        used, is_told = 0.0, False
+        while True:
+            try:
+                return self._process.wait(1)
+            except subprocess.TimeoutExpired:
+                pass
+            now = monotonic()
+            if now - looked < STILL:
+                continue
+            before, used = used, self._used()
+            if used - before > _SHARE * (now - looked):
+                since = now
+            looked = now
+            if now - since >= longest:
+                self._end()
+                return None
+            if now - since >= STILL and not is_told:
+                is_told = True
+                on_still()
+
+    def _used(self) -> float:
+        """Seconds of processor time that it has used."""
+        try:
+            with open(f"/proc/{self._process.pid}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def _end(self) -> None:
+        for end, patience in ((self._process.terminate, _TO_END), (self._process.kill, _TO_DIE)):
+            end()
+            try:
+                self._process.wait(patience)
+            except subprocess.TimeoutExpired:
+                continue
+            return
+
+    def _keep_first(self, stream: IO[bytes]) -> None:
+        room = _REPORT
+        while piece := os.read(stream.fileno(), 1 << 16):
+            self._out.append(piece[:room])
+            room -= len(self._out[-1])
+
+    def _keep_last(self, stream: IO[bytes]) -> None:
+        size = 0
+        while piece := os.read(stream.fileno(), 1 << 16):
+            self._err.append(piece)
+            size += len(piece)
+            while size - len(self._err[0]) > _WORDS:
+                size -= len(self._err.popleft())
