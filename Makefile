@@ -6,7 +6,7 @@
 # make bench-stages  times walk, compare, frame and apply by themselves
 # make lint   formatting, lints, types
 # make fmt    formats the sources
-# make build  virtual environment and native module
+# make build  virtual environment and native module, as the tests need it; a release is `pip install .`
 # make clean  removes what these made
 
 PYTHON ?= python3
@@ -60,7 +60,7 @@ bench-stages:
 lint: build
 	cargo fmt --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
-	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
+	cargo clippy $(CARGO_FLAGS) --workspace --all-targets --all-features -- -D warnings
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -89,7 +89,8 @@ $(VENV)/.tools: requirements-dev.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
-# Python sources are used where they are: only the native module has to be built.
+# Python sources are used where they are: only the native module has to be built, with the places where tests can stop it,
+# which a wheel is without.
 $(VENV)/.built: $(VENV)/.tools $(SOURCES)
-	PIP_QUIET=1 $(BIN)/maturin develop --release $(CARGO_FLAGS)
+	PIP_QUIET=1 $(BIN)/maturin develop --release --features faults $(CARGO_FLAGS)
 	touch $@

@@ -107,3 +107,38 @@ def says_unsafe(path: Path) -> bool:
 def test_python_loads_no_crate_but_through_the_native_module() -> None:
     for path in (ROOT / "python").rglob("*.py"):
         assert not re.search(r"\b(ctypes|cffi)\b", path.read_text()), path
+
+
+def test_a_release_is_built_without_what_only_tests_may_reach() -> None:
+    """Nothing turns faults on by itself, and the one place that knows their variables is part of them."""
+    if not shutil.which("cargo"):
+        missing("cargo")
+    tree = ["cargo", "tree", "--offline", "--locked", "--package", "snapsync-python", "--format", "{p} {f}"]
+    usual, tested = (
+        subprocess.run([*tree, *more], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        for more in ([], ["--features", "faults"])
+    )
+    enabled = re.compile(r"snapsync-sys .*\bfaults\b")
+    assert enabled.search(tested)
+    assert not enabled.search(usual)
+    assert "faults" not in (ROOT / "pyproject.toml").read_text()
+    plan = ROOT / "rust/sys/src/fault/plan.rs"
+    sources = [path for crate in LEVELS for path in (ROOT / "rust" / crate / "src").rglob("*.rs")]
+    told = {path: re.findall(r"\benv::var\w*\(\"(\w+)\"", path.read_text()) for path in sources}
+    assert told.pop(plan) == ["SNAPSYNC_FAULT", "SNAPSYNC_FAULT_TRACE"]
+    assert re.search(r'#\[cfg\(feature = "faults"\)\]\nmod plan;', plan.parent.with_suffix(".rs").read_text())
+    shipped = {name for path, names in told.items() if not path.stem.endswith("_tests") for name in names}
+    assert shipped <= {"SSH_CONNECTION"}
+
+
+def test_a_module_knows_the_variables_of_faults_only_where_it_has_places_for_them() -> None:
+    native = pytest.importorskip("snapsync._native")
+    assert (b"SNAPSYNC_FAULT" in Path(native.__file__).read_bytes()) == bool(native.fault_points())
+
+
+def test_the_commands_ask_for_no_variables_but_those_that_are_documented() -> None:
+    manual = (ROOT / "python/snapsync/commands/app.py").read_text()
+    for path in (ROOT / "python").rglob("*.py"):
+        for name in re.findall(r"environ(?:\.get)?[\[(]\"(\w+)\"", path.read_text()):
+            # A terminal is asked about by everybody; only a build with faults obeys the other one.
+            assert name in ("TERM", "SNAPSYNC_DEBUG") or name in manual, f"{path} asks for {name}"

@@ -16,6 +16,7 @@ from snapsync._native import (
     RefusedError,
     SnapsyncError,
     UsageError,
+    fault_points,
 )
 from snapsync.record import Record
 
@@ -82,13 +83,23 @@ def describe(error: BaseException) -> Failure:
         return Failure(_sentence(error), getattr(error, "advice", ""), _exit_code(error))
     if isinstance(error, MemoryError):
         return Failure("out of memory", "try fewer --jobs", ExitCode.FAILED)
-    message = f"unexpected {type(error).__name__}: {error}"
-    return Failure(message, "set SNAPSYNC_DEBUG=1 to see where it came from", ExitCode.FAILED)
+    message = f"unexpected {type(error).__name__}: {error}{_place(error)}"
+    return Failure(message, "this is a mistake of snapsync: report it with this sentence", ExitCode.FAILED)
 
 
 def debugging() -> bool:
-    """Whether the user asked for tracebacks."""
-    return os.environ.get("SNAPSYNC_DEBUG", "") not in ("", "0")
+    """Whether a developer asked for tracebacks, of a build that is no release."""
+    return os.environ.get("SNAPSYNC_DEBUG", "") not in ("", "0") and bool(fault_points())
+
+
+def _place(error: BaseException) -> str:
+    """The line that it came from, as there is no traceback to look at."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return ""
+    return f" (in {os.path.basename(trace.tb_frame.f_code.co_filename)}, line {trace.tb_lineno})"
 
 
 def _sentence(error: Exception) -> str:

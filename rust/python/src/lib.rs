@@ -497,7 +497,7 @@ fn status(py: Python<'_>, volume: PathBuf) -> PyResult<String> {
     watched(py, None, move |_| snapsync_engine::status(&volume))
 }
 
-/// Names of the places where a test can kill the process.
+/// Names of the places where a test can kill the process: none in a release.
 #[pyfunction]
 fn fault_points() -> Vec<&'static str> {
     snapsync_engine::FAULT_POINTS.to_vec()

@@ -1,16 +1,21 @@
 //! Places where a test can kill the process, or make a step fail. `SNAPSYNC_FAULT=name:n` kills it at the n-th time it
 //! passes the place of that name, `name:n=fail` fails there as if the system did not permit it; several are separated by
 //! commas. `SNAPSYNC_FAULT_TRACE=FILE` writes every place passed, a line each.
+//!
+//! Only a build with the feature `faults` obeys, or even knows these variables: that of `make build`, and of no release.
 
-use rustix::process::Signal;
-use snapsync_model::locked;
-use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, Write};
-use std::sync::{LazyLock, Mutex};
+use std::io;
 
-/// Every place, in the order a round passes them; then those of other verbs.
-pub const POINTS: &[&str] = &[
+#[cfg(feature = "faults")]
+mod plan;
+#[cfg(feature = "faults")]
+use plan::fails_at;
+
+/// Every place that this build can be stopped at.
+pub const POINTS: &[&str] = if cfg!(feature = "faults") { NAMES } else { &[] };
+
+/// In the order a round passes them; then those of other verbs.
+const NAMES: &[&str] = &[
     "init.store",
     "snapshot.begin",
     "snapshot.object",
@@ -69,84 +74,19 @@ pub const POINTS: &[&str] = &[
     "receive.settled",
 ];
 
-struct Plan {
-    faults: Vec<Fault>,
-    trace: Option<Mutex<File>>,
-    hits: Mutex<HashMap<&'static str, u64>>,
-}
-
-struct Fault {
-    point: String,
-    hit: u64,
-    act: Act,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Act {
-    Kill,
-    Stop,
-    Fail,
-}
-
-impl Fault {
-    fn parse(text: &str) -> Option<Fault> {
-        let (text, act) = match text.split_once('=') {
-            None => (text, Act::Kill),
-            Some((text, "fail")) => (text, Act::Fail),
-            Some((text, "stop")) => (text, Act::Stop),
-            Some(_) => return None,
-        };
-        let (point, hit) = text.rsplit_once(':')?;
-        Some(Fault { point: point.to_owned(), hit: hit.parse().ok()?, act })
-    }
-}
-
-static PLAN: LazyLock<Option<Plan>> = LazyLock::new(|| {
-    let told = std::env::var("SNAPSYNC_FAULT").unwrap_or_default();
-    let faults: Vec<Fault> = told.split(',').filter_map(Fault::parse).collect();
-    let trace = std::env::var_os("SNAPSYNC_FAULT_TRACE")
-        .and_then(|path| File::options().append(true).create(true).open(path).ok())
-        .map(Mutex::new);
-    (!faults.is_empty() || trace.is_some()).then(|| Plan { faults, trace, hits: Mutex::default() })
-});
-
-/// Marks a place. Costs one load where no test asked for it.
+/// Marks a place.
 pub fn point(name: &'static str) {
-    debug_assert!(POINTS.contains(&name), "{name} is not listed");
-    if let Some(plan) = PLAN.as_ref() {
-        pass(plan, name);
-    }
+    debug_assert!(NAMES.contains(&name), "{name} is not listed");
+    let _ = fails_at(name);
 }
 
 /// Marks a place where a step can fail.
 pub fn step(name: &'static str) -> io::Result<()> {
-    debug_assert!(POINTS.contains(&name), "{name} is not listed");
-    match PLAN.as_ref() {
-        Some(plan) if pass(plan, name) => Err(io::Error::from_raw_os_error(libc::EPERM)),
-        _ => Ok(()),
-    }
+    debug_assert!(NAMES.contains(&name), "{name} is not listed");
+    if fails_at(name) { Err(io::Error::from_raw_os_error(libc::EPERM)) } else { Ok(()) }
 }
 
-/// Whether it is to fail.
-fn pass(plan: &Plan, name: &'static str) -> bool {
-    if let Some(trace) = &plan.trace {
-        let mut file = locked(trace);
-        let _ = file.write_all(format!("{name}\n").as_bytes());
-    }
-    let mut hits = locked(&plan.hits);
-    let count = hits.entry(name).or_default();
-    *count += 1;
-    let Some(fault) = plan.faults.iter().find(|fault| fault.point == name && fault.hit == *count) else {
-        return false;
-    };
-    match fault.act {
-        Act::Fail => return true,
-        Act::Kill => {
-            let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::KILL);
-            std::thread::park();
-        }
-        // SAFETY: `raise` takes a number. It stops this thread before it returns, which `kill` does not promise.
-        Act::Stop => drop(unsafe { libc::raise(libc::SIGSTOP) }),
-    }
+#[cfg(not(feature = "faults"))]
+fn fails_at(_name: &'static str) -> bool {
     false
 }
