@@ -13,7 +13,7 @@ import sys
 from contextlib import suppress
 from typing import Any, BinaryIO
 
-GREETING = b"snapsync protocol 2\n"
+GREETING = b"snapsync protocol 3\n"
 VOLUME = "9483410d-a82f-44c2-84f8-089f3de11592"
 
 

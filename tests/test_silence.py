@@ -189,7 +189,7 @@ def test_an_older_server_is_told_with_both_versions(pair: Pair, tmp_path: Path) 
     (old := tmp_path / "old.py").write_text(OLD)
     rsh = shlex.join([sys.executable, str(old)])
     ran = run("sync", pair.source, f"there:{pair.target}", "--rsh", rsh, "--quiet")
-    assert_told(ran, "snapsync 0.0.9", "protocol 1", "protocol 2", "the one on there is older", codes=(1,))
+    assert_told(ran, "snapsync 0.0.9", "protocol 1", "protocol 3", "the one on there is older", codes=(1,))
     assert not (pair.source / ".snapsync").exists()
 
 
@@ -214,6 +214,6 @@ def test_an_older_client_is_told_in_its_own_words() -> None:
     tell(b'{"push": {"target": [47], "channels": 1}}')
     said = hear()
     assert b'"failed"' in said
-    assert b"protocol 2" in said
+    assert b"protocol 3" in said
     assert b"snapsync 0.0.9" in said
     assert server.wait(20) != 0

@@ -335,6 +335,7 @@ def test_a_key_that_may_only_read(place: Place, serve: Callable[..., Restricted]
     assert not (key.root / "standby").exists()
     primary, target = key.root / "primary", place.absent("xfs")
     primary.mkdir()
+    done("snapshot", primary)
     fill(primary / "file", 0, 5_000, 2)
     for _ in range(2):
         pull(key.client, primary, target)

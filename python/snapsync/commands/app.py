@@ -587,7 +587,13 @@ def serve(
         str | None,
         Option("--restrict-to", metavar="DIR", help="Only volumes beneath DIR; relative paths begin there."),
     ] = None,
-    read_only: Annotated[bool, Option("--read-only", help="Only send from volumes.")] = False,
+    read_only: Annotated[
+        bool,
+        Option(
+            "--read-only",
+            help="Only send from volumes, and change nothing in them but one snapshot for each standby.",
+        ),
+    ] = False,
     receive_only: Annotated[
         bool, Option("--receive-only", help="Only receive into volumes, and verify standbys.")
     ] = False,
@@ -595,7 +601,7 @@ def serve(
         bool,
         Option(
             "--allow-prune",
-            help="With --restrict-to or --receive-only: let clients delete old snapshots (sync --keep-…).",
+            help="With any of the others: let clients delete old snapshots (sync --keep-…).",
         ),
     ] = False,
     jobs: Jobs = 0,
@@ -606,7 +612,8 @@ def serve(
 
     `snapsync sync` and `verify` start this over ssh; it speaks on stdin and stdout, and ends with its client.
     As a forced command in authorized_keys it keeps a key to one directory and one direction. Sending a volume
-    takes a snapshot of it, with --read-only too.
+    takes a snapshot of it. With --read-only that goes once its standby has a newer one, and clients set no
+    name, no pattern and no rule for old snapshots; nor do they make a volume of a directory that is none.
     """
     from snapsync.commands.serve import run
 

@@ -67,6 +67,11 @@ impl Attending<'_, '_, '_> {
                 self.has_committed = true;
                 self.wire.tell(&Answer::Committed { snapshot, notes: self.monitor.take_notes() })?;
             }
+            Ask::Secret { secret } if secret.is_sound() => {
+                self.standby.keep_secret(&secret)?;
+                self.wire.tell(&Answer::Kept)?;
+            }
+            Ask::Secret { .. } => return Err(nonsense(&self.wire.peer, "a secret that is none")),
             Ask::Scrub { pieces } => {
                 self.monitor.start(Stage::Scrub, 0);
                 // What it would do meanwhile is done at the other end.

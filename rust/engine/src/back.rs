@@ -2,11 +2,11 @@
 //! written but the difference.
 
 use crate::Terms;
+use crate::outgoing::{Outgoing, announce, header, volume_head};
 use crate::recover::{finish, give_up};
 use crate::sides::Sides;
 use crate::staging::{Room, begin, fill, nothing};
 use crate::standby::{Data, Offer};
-use crate::sync::{Outgoing, announce, header, volume_head};
 use snapsync_apply::{Journal, Loss, Phase};
 use snapsync_model::{Context, Counts, Monitor, Result, SnapshotInfo, Stage};
 use snapsync_snapshot::Volume;

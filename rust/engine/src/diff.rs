@@ -1,9 +1,9 @@
 //! The changes between two snapshots or directories, as a manifest.
 
+use crate::outgoing::header;
 use crate::place::Place;
 use crate::report::Diff;
 use crate::sides::Sides;
-use crate::sync::header;
 use snapsync_manifest::Header;
 use snapsync_model::{Context, Counts, Error, Monitor, Result, SnapshotInfo, Stage};
 use snapsync_snapshot::Volume;

@@ -1,9 +1,9 @@
 //! Whether a volume's tree is still what its newest snapshot holds.
 
 use crate::back::{Turn, Turned, turn};
+use crate::outgoing::{Outgoing, header};
 use crate::sides::Sides;
 use crate::sync::STRICT;
-use crate::sync::{Outgoing, header};
 use snapsync_manifest::ManifestReader;
 use snapsync_model::{Attributes, Change, Error, Kind, Monitor, Result, SnapshotInfo, Stage};
 use snapsync_snapshot::Volume;

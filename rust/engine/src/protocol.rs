@@ -8,6 +8,7 @@ use crate::receive::BUFFER;
 use crate::retention::Keep;
 use crate::roles::{Deed, Outcome};
 use crate::scrub::{Piece, Seen};
+use crate::secret::Secret;
 use crate::standby::{Begun, Spare, State};
 use crate::{Care, Options, Travel};
 use serde::de::DeserializeOwned;
@@ -26,7 +27,7 @@ use uuid::Uuid;
 /// The first bytes of either end, so that whatever else a remote shell prints is not taken for an answer. The number of
 /// the protocol and the end of the line follow.
 const GREETING: &[u8] = b"snapsync protocol ";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// The last version whose messages do not travel in packets.
 const WITHOUT_PACKETS: u32 = 1;
 /// What is shown of something that is no greeting.
@@ -86,6 +87,10 @@ pub(crate) enum Ask {
         spare: Option<Spare>,
     },
     Commit,
+    /// Show this in the rounds to come.
+    Secret {
+        secret: Secret,
+    },
     /// Bytes of files that the standby has, once it is open.
     Scrub {
         pieces: Vec<Piece>,
@@ -114,6 +119,7 @@ pub(crate) enum Answer {
         snapshot: Box<SnapshotInfo>,
         notes: Vec<String>,
     },
+    Kept,
     /// One for each piece.
     Scrubbed(Vec<Seen>),
     Pruned(Vec<SnapshotInfo>),

@@ -8,8 +8,10 @@ use crate::known::Looked;
 use crate::protocol::{Answer, Ask, Request, Wire};
 use crate::report::Synced;
 use crate::retention::Keep;
+use crate::rights::Rights;
 use crate::roles::{Deed, Outcome};
 use crate::scrub::{Piece, Seen};
+use crate::secret::Secret;
 use crate::staging::{hex, is_cut, with_data, workers};
 use crate::standby::{Begun, Data, Local, Offer, Opening, Pending, StandbyEnd, State};
 use crate::sync::drive;
@@ -302,7 +304,7 @@ pub(crate) fn push(
     peer.ask(&Request::Push { target: target.path.clone(), channels: reach.channels })?;
     let further = Further::Open { address: target, reach, peers: Vec::new() };
     let mut standby = Remote::new(&mut peer.wire, travel, further, monitor);
-    let report = drive(&source, &mut standby, options, monitor)?;
+    let report = drive(&source, &mut standby, options, Rights::OWNER, monitor)?;
     standby.done(&report)?;
     peer.end(monitor);
     Ok(report)
@@ -483,6 +485,13 @@ impl StandbyEnd for Remote<'_, '_> {
                 notes.into_iter().for_each(|note| self.monitor.note(note));
                 Ok(*snapshot)
             }
+            _ => Err(out_of_turn(self.wire)),
+        }
+    }
+
+    fn keep_secret(&mut self, secret: &Secret) -> Result<()> {
+        match self.ask(&Ask::Secret { secret: secret.clone() })? {
+            Answer::Kept => Ok(()),
             _ => Err(out_of_turn(self.wire)),
         }
     }

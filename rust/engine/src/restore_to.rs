@@ -4,13 +4,13 @@
 //! is there before the commit, and which is gone when the directory is what the snapshot is.
 
 use crate::Terms;
+use crate::outgoing::{announce, header, volume_head};
 use crate::place::{self, Place};
 use crate::pruned::{Pruned, within};
 use crate::report::RestoredTo;
 use crate::sides::Sides;
 use crate::staging::{Room, begin, is_cut, nothing, with_data, workers};
 use crate::standby::Offer;
-use crate::sync::{announce, header, volume_head};
 use rayon::prelude::*;
 use snapsync_apply::{Incoming, Journal, Loss, Phase, discard};
 use snapsync_manifest::ManifestReader;

@@ -131,11 +131,14 @@ fn period(name: &str, at: DateTime) -> Period {
 /// What goes and what stays, and why. `needed` is what standbys elsewhere need.
 fn plan(volume: &Volume, keep: &Keep, needed: &[Uuid]) -> Result<(Vec<SnapshotInfo>, Vec<Kept>)> {
     // What is kept aside is nobody's to prune.
-    let snapshots = volume.line()?;
+    let is_lent = |s: &SnapshotInfo| volume.taken_for(s.id).is_some_and(|by| by.lent);
+    let (lent, snapshots): (Vec<_>, Vec<_>) = volume.line()?.into_iter().partition(is_lent);
     let holds = holds(volume)?;
     let (mut pruned, mut kept) = (Vec::new(), Vec::new());
-    let reasons = keep.reasons(&snapshots);
-    for (snapshot, mut why) in snapshots.into_iter().zip(reasons) {
+    let mut reasons = keep.reasons(&snapshots);
+    // Who only reads has no say in what stays: no rule counts these. They go when their standbys need them no more.
+    reasons.extend(lent.iter().map(|snapshot| why_lent(volume, snapshot)));
+    for (snapshot, mut why) in snapshots.into_iter().chain(lent).zip(reasons) {
         let by_rule = !why.is_empty();
         why.extend(holds.iter().filter(|hold| hold.snapshot == snapshot.id).map(|hold| hold.why()));
         if needed.contains(&snapshot.id) {
@@ -148,6 +151,11 @@ fn plan(volume: &Volume, keep: &Keep, needed: &[Uuid]) -> Result<(Vec<SnapshotIn
         }
     }
     Ok((pruned, kept))
+}
+
+fn why_lent(volume: &Volume, snapshot: &SnapshotInfo) -> Vec<String> {
+    let standby = volume.taken_for(snapshot.id).and_then(|by| volume.standbys().get(&by.standby));
+    standby.map(|standby| format!("taken for the standby {}", standby.path)).into_iter().collect()
 }
 
 /// A round is good though what is old stays: neither side then is anything but longer.

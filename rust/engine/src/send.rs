@@ -1,11 +1,11 @@
 //! A snapshot as a delta, in a file or a pipe.
 
+use crate::outgoing::{announce, header, volume_head};
 use crate::place::Place;
 use crate::receive::BUFFER;
 use crate::report::Sent;
 use crate::sides::Sides;
 use crate::staging::{with_data, workers};
-use crate::sync::{announce, header, volume_head};
 use snapsync_manifest::Header as ManifestHeader;
 use snapsync_model::{
     Context, Counts, Error, Identity, Monitor, Provider, Result, SnapshotInfo, Stage, Subset,

@@ -7,6 +7,7 @@ use crate::join::relay;
 use crate::place::{self, Place};
 use crate::protocol::{Answer, Request, Wire};
 use crate::remote::{Further, Remote};
+use crate::rights::Rights;
 use crate::roles::{Deed, perform};
 use crate::standby::Local;
 use crate::sync::drive;
@@ -88,7 +89,7 @@ fn push<'a>(
     let target = standby.target().path.clone();
     gate.is_beneath(&target)?;
     wire.tell(&Answer::Ready)?;
-    let pruning = if !gate.is_narrow() || gate.allow_prune { Pruning::AsAsked } else { Pruning::Never };
+    let pruning = if gate.prunes() { Pruning::AsAsked } else { Pruning::Never };
     attend(wire, &mut standby, Further::wait(channels, &target), pruning, monitor).map(drop)
 }
 
@@ -110,7 +111,7 @@ fn pull<'a>(
     let link = Arc::clone(wire.link());
     while_wanted(&link, monitor, || {
         let mut standby = Remote::new(wire, travel, Further::wait(channels, &source), monitor);
-        let result = drive(&source, &mut standby, options, monitor);
+        let result = drive(&source, &mut standby, options, gate.rights(), monitor);
         result.and_then(|report| standby.done(&report))
     })
 }
@@ -182,6 +183,15 @@ fn forbidden(what: &str, option: &str) -> Error {
 impl Gate {
     fn is_narrow(&self) -> bool {
         self.restrict_to.is_some() || self.read_only || self.receive_only
+    }
+
+    fn prunes(&self) -> bool {
+        !self.is_narrow() || self.allow_prune
+    }
+
+    /// What a round may change here, where the primary is.
+    fn rights(&self) -> Rights {
+        Rights { prunes: self.prunes(), replaces: !self.is_narrow(), only_reads: self.read_only }
     }
 
     /// The path that a client means, if it may.

@@ -7,6 +7,7 @@ use crate::place::{self, Target};
 use crate::recover::{can_go_on, finish, give_up, recover};
 use crate::retention::{self, Keep};
 use crate::scrub::{self, Piece, Seen};
+use crate::secret::Secret;
 use crate::staging::{Room, begin, fill, is_cut, workers};
 use crate::{Care, Terms};
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,9 @@ pub(crate) struct State {
     pub(crate) set_aside: Option<SnapshotInfo>,
     /// Where further channels of this round come in.
     pub(crate) join: Option<Uuid>,
+    /// What its primary has given it, to be known again.
+    #[serde(default)]
+    pub(crate) secret: Option<Secret>,
 }
 
 /// A delta of which the stage holds a part.
@@ -104,6 +108,8 @@ pub(crate) trait StandbyEnd {
     fn transfer(&mut self, data: Data<'_>) -> Result<Sent>;
     /// Applies what is staged, and takes the standby's snapshot.
     fn commit(&mut self) -> Result<SnapshotInfo>;
+    /// Is known by this from now on.
+    fn keep_secret(&mut self, secret: &Secret) -> Result<()>;
     /// What it has of some files, while the primary looks at its own.
     fn scrub(&mut self, pieces: &[Piece], meanwhile: &mut dyn FnMut() -> Result<()>) -> Result<Vec<Seen>>;
     /// Deletes all but what is to be kept, and what is `needed`.
@@ -340,7 +346,9 @@ impl StandbyEnd for Local<'_> {
             base: journal.base,
             manifest: journal.manifest.unwrap_or_default(),
         });
-        let state = State { volume: volume.info(), newest, pending, recovered, set_aside, join: None };
+        let secret = volume.secret().map(Secret::kept);
+        let state =
+            State { volume: volume.info(), newest, pending, recovered, set_aside, join: None, secret };
         self.volume = Some(volume);
         Ok(state)
     }
@@ -390,6 +398,10 @@ impl StandbyEnd for Local<'_> {
         }
         volume.seal()?;
         Ok(taken)
+    }
+
+    fn keep_secret(&mut self, secret: &Secret) -> Result<()> {
+        self.volume()?.keep_secret(secret.text().to_owned())
     }
 
     fn scrub(&mut self, pieces: &[Piece], meanwhile: &mut dyn FnMut() -> Result<()>) -> Result<Vec<Seen>> {

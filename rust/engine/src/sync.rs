@@ -1,27 +1,26 @@
 //! One round: the primary's snapshot, the changes since the newest common one, their data, the standby's snapshot.
 
 use crate::known::{self, Looked};
+use crate::outgoing::{Outgoing, announce, count, header, volume_head};
 use crate::place;
 use crate::recover::recover;
 use crate::remote::{Address, pull, push};
 use crate::report::{Scrubbed, Synced};
 use crate::retention::{self, Keep};
+use crate::rights::{Rights, may_undo};
 use crate::scrub::{self, Scrubbing};
+use crate::secret::Secret;
 use crate::sides::Sides;
 use crate::standby::{Begun, Data, Local, Made, Offer, Opening, Spare, StandbyEnd, State};
-use crate::subset;
 use crate::{Reach, Travel};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use snapsync_apply::Loss;
-use snapsync_manifest::Header as ManifestHeader;
-use snapsync_model::{
-    Context, Counters, Counts, Error, Identity, Monitor, Result, Role, Side, SnapshotInfo, Stage, Subset,
-};
+use snapsync_model::{Context, Counters, Counts, Error, Monitor, Result, Role, SnapshotInfo, Stage, Subset};
 use snapsync_snapshot::{Replaced, Request, Scrub, Standby, Volume, name_is_free};
-use snapsync_stream::wire::{Header, ManifestHead, VERSION, software, write_head};
+use snapsync_stream::wire::write_head;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 use uuid::Uuid;
 
@@ -116,7 +115,7 @@ fn local(
     let source = place::existing_directory(source).map_err(|error| known::without_source(target, error))?;
     place::not_inside(target, &source)?;
     let mut standby = Local::new(target, Some(&source), monitor)?.limited(travel.limit);
-    drive(&source, &mut standby, options, monitor)
+    drive(&source, &mut standby, options, Rights::OWNER, monitor)
 }
 
 /// The primary's half of a round, for whatever standby.
@@ -124,11 +123,12 @@ pub(crate) fn drive(
     source: &Path,
     standby: &mut dyn StandbyEnd,
     options: &Options,
+    rights: Rights,
     monitor: &Monitor,
 ) -> Result<Synced> {
     let started = Instant::now();
     let primary = place::source(source)?;
-    let subset = subset::asked(options)?;
+    let subset = rights.subset(options, source, primary.as_ref())?;
     options.keep.check()?;
     if options.snap.is_some() && (options.name.is_some() || subset.is_some()) {
         return Err(Error::usage(
@@ -154,7 +154,7 @@ pub(crate) fn drive(
         }
     };
     let unlike = BTreeSet::new();
-    let mut round = Driver { primary, standby, looked, unlike, mended: 0, options, monitor, started };
+    let mut round = Driver { primary, standby, looked, unlike, mended: 0, options, rights, monitor, started };
     let result = round.run(subset);
     if let Err(error) = &result {
         round.standby.failed(error, Uuid::nil());
@@ -197,6 +197,7 @@ struct Driver<'a> {
     /// How many of them have travelled.
     mended: u64,
     options: &'a Options,
+    rights: Rights,
     monitor: &'a Monitor,
     started: Instant,
 }
@@ -215,10 +216,12 @@ impl Driver<'_> {
     fn run(&mut self, subset: Option<Subset>) -> Result<Synced> {
         let _lock = self.primary.lock()?;
         self.primary.reload()?;
+        self.rights.expect_finished(&self.primary)?;
         let mut recovered = recover(&mut self.primary, self.monitor)?;
         let info = self.primary.info();
         let opening = Opening { lineage: info.lineage, epoch: info.epoch, care: self.options.care };
         let mut state = self.standby.open(opening)?;
+        self.rights.expect_known(&self.primary, &state, &self.looked.path)?;
         recovered.append(&mut state.recovered);
         self.unlike = self.known(&state).map(|scrub| scrub.pending.into_keys().collect()).unwrap_or_default();
         let mut base = self.common_base(&state)?;
@@ -235,7 +238,7 @@ impl Driver<'_> {
                     "choose another --name, or leave the patterns out",
                 ));
             }
-            let brought = self.bring_or_undo(base.as_ref(), snapshot, None)?;
+            let brought = self.bring_or_undo(&state, base.as_ref(), snapshot, None)?;
             if was_asked_for {
                 return self.finish(&state, base, brought, recovered, earlier);
             }
@@ -252,8 +255,8 @@ impl Driver<'_> {
         self.monitor.start(Stage::Snapshot, 0);
         let before = self.primary.subset().clone();
         let request = Request::New { name: self.options.name.clone(), subset };
-        let snapshot = self.primary.take(request, self.monitor)?;
-        let brought = self.bring_or_undo(base.as_ref(), snapshot, Some(before))?;
+        let snapshot = self.rights.take(&mut self.primary, state.volume.id, request, self.monitor)?;
+        let brought = self.bring_or_undo(&state, base.as_ref(), snapshot, Some(before))?;
         // The snapshot has read them.
         self.primary.doubt(BTreeSet::new())?;
         self.finish(&state, base, brought, recovered, earlier)
@@ -303,6 +306,7 @@ impl Driver<'_> {
     /// its subset. A delta that was cut goes on with the snapshot.
     fn bring_or_undo(
         &mut self,
+        state: &State,
         base: Option<&SnapshotInfo>,
         snapshot: SnapshotInfo,
         subset: Option<Subset>,
@@ -311,7 +315,7 @@ impl Driver<'_> {
         let result = self.bring(base, snapshot);
         if let Err(error) = &result {
             let needed = self.standby.failed(error, id.id);
-            if !needed {
+            if !needed && may_undo(&self.primary, id.id, state.volume.id) {
                 // Not the monitor of the round: it may have been told to stop.
                 let _ = self.primary.delete(&id, &Monitor::default());
                 let _ = subset.map(|subset| self.primary.restore_subset(subset));
@@ -395,6 +399,8 @@ impl Driver<'_> {
         earlier: Begun,
     ) -> Result<Synced> {
         self.remember(state, &brought)?;
+        self.make_known(state)?;
+        self.rights.settle(&mut self.primary, state.volume.id, self.monitor)?;
         let Brought { snapshot, counts, counters, begun, .. } = brought;
         let scrub = Scrubbed { mended: self.mended, ..self.scrub(state, &snapshot)? };
         let mut pruned = begun.pruned.clone();
@@ -437,6 +443,7 @@ impl Driver<'_> {
     }
 
     fn note(&mut self, state: &State, snapshot: &SnapshotInfo, scrub: Scrub) -> Result<()> {
+        let known = self.primary.standbys().get(&state.volume.id);
         let standby = Standby {
             path: self.looked.path.clone(),
             snapshot: snapshot.id,
@@ -444,11 +451,25 @@ impl Driver<'_> {
             at: jiff::Timestamp::now().to_string(),
             filesystem: self.looked.filesystem.clone(),
             scrub: Some(scrub),
+            secret: known.and_then(|known| known.secret.clone()),
+            reads: self.rights.only_reads,
         };
-        if self.options.new_standby {
+        if self.options.new_standby && self.rights.replaces {
             known::replace(&mut self.primary, state.volume.id, &standby, self.monitor)?;
         }
         self.primary.remember_standby(state.volume.id, standby)
+    }
+
+    /// Gives a standby that is new, or was known by an older version, a secret. The standby has it first.
+    fn make_known(&mut self, state: &State) -> Result<()> {
+        let Some(mut known) = self.primary.standbys().get(&state.volume.id).cloned() else { return Ok(()) };
+        if known.secret.is_some() {
+            return Ok(());
+        }
+        let secret = Secret::new()?;
+        self.standby.keep_secret(&secret)?;
+        known.secret = Some(secret.hash());
+        self.primary.remember_standby(state.volume.id, known)
     }
 
     /// Reads a share of what both sides have again.
@@ -480,6 +501,12 @@ impl Driver<'_> {
         let needed = self.needed();
         let there = self.standby.prune(keep, &needed);
         let there = self.unless_bearable(&self.looked.path, there)?;
+        if !self.rights.prunes {
+            let show = self.primary.path().display();
+            self.monitor
+                .note(format!("{show} keeps its old snapshots: its server lets no client delete any"));
+            return Ok(there);
+        }
         let here = retention::apply(&mut self.primary, keep, &needed, self.monitor);
         let mut pruned =
             self.unless_bearable(&self.primary.path().to_string_lossy(), here.map(|done| done.0))?;
@@ -509,78 +536,4 @@ fn together(mut losses: Vec<Loss>, more: Vec<Loss>) -> Vec<Loss> {
         }
     }
     losses
-}
-
-/// Where the primary keeps a manifest while its delta travels.
-pub(crate) struct Outgoing(PathBuf);
-
-impl Outgoing {
-    pub(crate) fn make(primary: &Volume) -> Result<Outgoing> {
-        let dir = primary.outgoing();
-        std::fs::create_dir(&dir).context("create the directory", &dir)?;
-        Ok(Outgoing(dir))
-    }
-
-    pub(crate) fn manifest(&self) -> PathBuf {
-        self.0.join("manifest.arrow")
-    }
-}
-
-impl Drop for Outgoing {
-    fn drop(&mut self) {
-        // What stays is removed by the next command.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// The manifest as the receiver is told of it.
-pub(crate) fn announce(manifest: &Path) -> Result<ManifestHead> {
-    let mut hasher = blake3::Hasher::new();
-    let mut file = std::fs::File::open(manifest).context("open", manifest)?;
-    let length = std::io::copy(&mut file, &mut hasher).context("read", manifest)?;
-    Ok(ManifestHead { length, digest: *hasher.finalize().as_bytes() })
-}
-
-fn count(side: &dyn Side) -> Result<(u64, u64)> {
-    side.inodes()?.try_fold((0, 0), |(entries, bytes), inode| {
-        let inode = inode?;
-        let size = if inode.kind == snapsync_model::Kind::File { inode.attributes.size } else { 0 };
-        Ok((entries + 1, bytes + size))
-    })
-}
-
-/// The head of a delta between two snapshots of a volume.
-pub(crate) fn volume_head(
-    volume: &Volume,
-    base: Option<&SnapshotInfo>,
-    snapshot: &SnapshotInfo,
-    counts: &Counts,
-) -> Header {
-    let info = volume.info();
-    let identity = |snapshot: &SnapshotInfo| Identity { id: snapshot.id, origin: volume.origin_of(snapshot) };
-    Header {
-        version: VERSION,
-        snapshot: snapshot.clone(),
-        origin: volume.origin_of(snapshot),
-        base: base.map(identity),
-        volume: Some(info.id),
-        lineage: Some(info.lineage).filter(|_| !snapshot.aside),
-        epoch: info.epoch,
-        filesystem: info.filesystem,
-        totals: counts.into(),
-        software: software(),
-    }
-}
-
-/// The same in the manifest's own words.
-pub(crate) fn header(volume: &Volume, base: Option<&SnapshotInfo>, target: &SnapshotInfo) -> ManifestHeader {
-    let info = volume.info();
-    ManifestHeader {
-        base: base.map(|b| b.id.to_string()).unwrap_or_default(),
-        target: target.id.to_string(),
-        volume: info.id.to_string(),
-        provider: info.provider.name().to_owned(),
-        filesystem: info.filesystem,
-        created: target.created.clone(),
-    }
 }

@@ -29,6 +29,7 @@ mod received;
 mod restoring;
 mod scan;
 mod scrubbed;
+mod standbys;
 mod take;
 mod volume;
 
@@ -40,8 +41,9 @@ pub use pool::PoolSnapshot;
 pub use received::{Shelf, Work, can_be_a_name, identity_of};
 pub use restoring::{REPLACEMENT, Restoring, clear_replacement, restoring};
 pub use scrubbed::Scrub;
+pub use standbys::{Standby, TakenFor};
 pub use take::Request;
-pub use volume::{Replaced, Standby, Volume, is_vacant, name_is_free};
+pub use volume::{Replaced, Volume, is_vacant, name_is_free};
 
 /// What this version writes and reads.
 pub const STORE_FORMAT: u32 = 5;

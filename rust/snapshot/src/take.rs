@@ -37,6 +37,15 @@ impl Volume {
         // An apply ends with a sync: there is nothing that a second one would write.
         let is_synced = matches!(request, Request::Same(_));
         let info = self.describe(request)?;
+        self.take_described(info, is_synced, monitor)
+    }
+
+    pub(crate) fn take_described(
+        &mut self,
+        info: SnapshotInfo,
+        is_synced: bool,
+        monitor: &Monitor,
+    ) -> Result<SnapshotInfo> {
         if info.provider == Provider::Btrfs && !is_synced {
             let mounts = mounts_beneath(self.path()).context("read what is mounted in", self.path())?;
             note_mounts(&mounts, &Matcher::new(&info.subset)?, monitor)?;

@@ -1,7 +1,8 @@
 //! A volume and the records in its store.
 
 use crate::clones::Clones;
-use crate::{CloneRecord, STORE_FORMAT, Scrub};
+use crate::standbys::TakenFor;
+use crate::{CloneRecord, STORE_FORMAT, Standby};
 use serde::{Deserialize, Serialize};
 use snapsync_model::{
     Context, Error, Monitor, Origin, Provider, Result, Role, Side, SnapshotInfo, Subset, VolumeInfo,
@@ -14,22 +15,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
-/// What a primary knows of one of its standbys.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Standby {
-    pub path: String,
-    pub snapshot: Uuid,
-    pub name: String,
-    /// RFC 3339: when it got that snapshot.
-    pub at: String,
-    /// The file system that it is on, where that says which it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub filesystem: Option<String>,
-    /// None until the next round, where an older version knew it last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scrub: Option<Scrub>,
-}
-
 /// What a primary knows of the one that was promoted in its stead.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replaced {
@@ -40,7 +25,7 @@ pub struct Replaced {
 
 /// `volume.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Record {
+pub(crate) struct Record {
     format: u32,
     id: Uuid,
     lineage: Uuid,
@@ -52,7 +37,13 @@ struct Record {
     /// Each pool snapshot puts its objects in a directory of its own, never used twice.
     next_round: u64,
     #[serde(default)]
-    standbys: BTreeMap<Uuid, Standby>,
+    pub(crate) standbys: BTreeMap<Uuid, Standby>,
+    /// Snapshots that rounds took, until their standbys have them or do not need them any more.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) taken_for: BTreeMap<Uuid, TakenFor>,
+    /// What its primary knows this standby by, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) secret: Option<String>,
     /// Snapshots that somebody wants to stay, and why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     holds: BTreeMap<Uuid, String>,
@@ -81,7 +72,7 @@ struct Format {
 #[derive(Clone, Debug)]
 pub struct Volume {
     path: PathBuf,
-    record: Record,
+    pub(crate) record: Record,
     filesystem: FileSystem,
 }
 
@@ -136,6 +127,8 @@ impl Volume {
             next_sequence: 0,
             next_round: 1,
             standbys: BTreeMap::new(),
+            taken_for: BTreeMap::new(),
+            secret: None,
             holds: BTreeMap::new(),
             subset: Subset::default(),
             replaced: None,
@@ -253,15 +246,6 @@ impl Volume {
         self.save()
     }
 
-    pub fn standbys(&self) -> &BTreeMap<Uuid, Standby> {
-        &self.record.standbys
-    }
-
-    pub fn remember_standby(&mut self, id: Uuid, standby: Standby) -> Result<()> {
-        self.record.standbys.insert(id, standby);
-        self.save()
-    }
-
     /// Inodes that the next pool snapshot is to read, whatever their times say.
     pub fn doubted(&self) -> &std::collections::BTreeSet<u64> {
         &self.record.doubted
@@ -290,7 +274,7 @@ impl Volume {
         self.unseal()?;
         self.record.epoch += 1;
         self.record.role = Role::Primary;
-        self.record.standbys.clear();
+        self.forget_standbys();
         self.save()
     }
 
@@ -299,7 +283,7 @@ impl Volume {
         self.record.epoch = epoch;
         self.record.role = Role::Standby;
         self.record.replaced = None;
-        self.record.standbys.clear();
+        self.forget_standbys();
         self.save()
     }
 
@@ -364,13 +348,6 @@ impl Volume {
     pub fn forget_clone(&mut self, name: &str) -> Result<()> {
         self.record.clones.remove(name);
         self.save()
-    }
-
-    /// That standby as it was known.
-    pub fn forget_standby(&mut self, id: Uuid) -> Result<Option<Standby>> {
-        let known = self.record.standbys.remove(&id);
-        self.save()?;
-        Ok(known)
     }
 
     pub fn holds(&self) -> &BTreeMap<Uuid, String> {
@@ -497,7 +474,7 @@ impl Volume {
         Ok(round)
     }
 
-    fn save(&mut self) -> Result<()> {
+    pub(crate) fn save(&mut self) -> Result<()> {
         let store = self.store();
         // An older version cannot know all that this one writes.
         self.record.format = STORE_FORMAT;

@@ -1,0 +1,81 @@
+//! What a delta says of itself before its data travels.
+
+use snapsync_manifest::Header as ManifestHeader;
+use snapsync_model::{Context, Counts, Identity, Result, Side, SnapshotInfo};
+use snapsync_snapshot::Volume;
+use snapsync_stream::wire::{Header, ManifestHead, VERSION, software};
+use std::path::{Path, PathBuf};
+
+/// Where the primary keeps a manifest while its delta travels.
+pub(crate) struct Outgoing(PathBuf);
+
+impl Outgoing {
+    pub(crate) fn make(primary: &Volume) -> Result<Outgoing> {
+        let dir = primary.outgoing();
+        std::fs::create_dir(&dir).context("create the directory", &dir)?;
+        Ok(Outgoing(dir))
+    }
+
+    pub(crate) fn manifest(&self) -> PathBuf {
+        self.0.join("manifest.arrow")
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        // What stays is removed by the next command.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The manifest as the receiver is told of it.
+pub(crate) fn announce(manifest: &Path) -> Result<ManifestHead> {
+    let mut hasher = blake3::Hasher::new();
+    let mut file = std::fs::File::open(manifest).context("open", manifest)?;
+    let length = std::io::copy(&mut file, &mut hasher).context("read", manifest)?;
+    Ok(ManifestHead { length, digest: *hasher.finalize().as_bytes() })
+}
+
+pub(crate) fn count(side: &dyn Side) -> Result<(u64, u64)> {
+    side.inodes()?.try_fold((0, 0), |(entries, bytes), inode| {
+        let inode = inode?;
+        let size = if inode.kind == snapsync_model::Kind::File { inode.attributes.size } else { 0 };
+        Ok((entries + 1, bytes + size))
+    })
+}
+
+/// The head of a delta between two snapshots of a volume.
+pub(crate) fn volume_head(
+    volume: &Volume,
+    base: Option<&SnapshotInfo>,
+    snapshot: &SnapshotInfo,
+    counts: &Counts,
+) -> Header {
+    let info = volume.info();
+    let identity = |snapshot: &SnapshotInfo| Identity { id: snapshot.id, origin: volume.origin_of(snapshot) };
+    Header {
+        version: VERSION,
+        snapshot: snapshot.clone(),
+        origin: volume.origin_of(snapshot),
+        base: base.map(identity),
+        volume: Some(info.id),
+        lineage: Some(info.lineage).filter(|_| !snapshot.aside),
+        epoch: info.epoch,
+        filesystem: info.filesystem,
+        totals: counts.into(),
+        software: software(),
+    }
+}
+
+/// The same in the manifest's own words.
+pub(crate) fn header(volume: &Volume, base: Option<&SnapshotInfo>, target: &SnapshotInfo) -> ManifestHeader {
+    let info = volume.info();
+    ManifestHeader {
+        base: base.map(|b| b.id.to_string()).unwrap_or_default(),
+        target: target.id.to_string(),
+        volume: info.id.to_string(),
+        provider: info.provider.name().to_owned(),
+        filesystem: info.filesystem,
+        created: target.created.clone(),
+    }
+}
