@@ -2,7 +2,6 @@
 
 use snapsync_model::{Attributes, Change, Kind};
 use snapsync_sys::acl;
-use std::io;
 
 /// Who may do what with it is not what it was.
 pub(crate) fn changes(change: &Change) -> bool {
@@ -12,29 +11,58 @@ pub(crate) fn changes(change: &Change) -> bool {
         && (change.flags.xattrs || who(change.old) != who(change.new))
 }
 
-/// The mode of a file until it has its own, if not the old one. `list` reads the access list that it has now.
-pub(crate) fn meanwhile(
-    change: &Change,
-    list: impl FnOnce() -> io::Result<Option<Vec<u8>>>,
-) -> io::Result<Option<u32>> {
-    let (Some(old), Some(new)) = (change.old, change.new) else { return Ok(None) };
-    if !changes(change) {
-        return Ok(None);
+/// Owner and mode of an inode while it is neither what it was nor what it will be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meanwhile {
+    /// It is this process's alone: an owner could open it again.
+    Taken,
+    /// The bits that its mode keeps, and those that it gets.
+    Narrowed { kept: u32, gets: u32 },
+}
+
+/// None where it may stay as it is. `moves` says that directories move, `lists` that the access list becomes another.
+pub(crate) fn meanwhile(change: &Change, moves: bool, lists: bool) -> Option<Meanwhile> {
+    let (old, new) = change.old.zip(change.new)?;
+    if !change.survives() || change.kind == Kind::Symlink {
+        return None;
     }
-    let wanted = change.xattrs.as_deref().and_then(acl::access_list);
-    let changes_list = change.flags.xattrs
-        && list()?.as_deref() != wanted.map(|list| acl::beside(list, new.mode)).as_deref();
-    let (same_owner, same_group) = (old.uid == new.uid, old.gid == new.gid);
-    let kept = match (same_owner, same_group) {
-        (false, _) => 0,
-        // Who is of the group, or in the list, may be another.
-        (true, same_group) if changes_list || !same_group => 0o700,
-        (true, _) => 0o777,
-    };
-    let set_id = if same_owner && same_group { 0o6000 } else { 0 };
+    if old.uid != new.uid || is_elsewhere(change, moves) {
+        return Some(Meanwhile::Taken);
+    }
+    // With bytes of its own it is another program.
+    let set_id = if change.flags.data || old.gid != new.gid { 0 } else { 0o6000 };
+    // Who is of the group, or in the list, may be another.
+    let class = if lists || old.gid != new.gid { 0o700 } else { 0o777 };
+    let kept = old.mode & new.mode & (class | set_id);
     // Sticky takes rights away.
-    let mode = old.mode & new.mode & (kept | set_id) | (old.mode | new.mode) & 0o1000;
-    Ok(Some(mode).filter(|mode| *mode != old.mode))
+    let gets = (old.mode | new.mode) & 0o1000;
+    Some(Meanwhile::Narrowed { kept, gets }).filter(|_| old.mode != kept | gets)
+}
+
+/// What can be read of it changes, and so do the directories that one gets to it by.
+fn is_elsewhere(change: &Change, moves: bool) -> bool {
+    let flags = change.flags;
+    let has_names = !(change.links_added.is_empty() && change.links_removed.is_empty());
+    change.kind != Kind::Directory && (flags.data || flags.xattrs) && (moves || has_names)
+}
+
+/// Whether it may be that nobody can use it meanwhile as before or after.
+pub(crate) fn is_narrowed(change: &Change, moves: bool) -> bool {
+    changes(change) || meanwhile(change, moves, change.flags.xattrs).is_some()
+}
+
+/// The access list becomes another than the one it has.
+pub(crate) fn changes_list(change: &Change, now: Option<&[u8]>) -> bool {
+    let mode = change.new.map_or(0, |new| new.mode);
+    let wanted = change.xattrs.as_deref().and_then(acl::access_list).map(|list| acl::beside(list, mode));
+    change.flags.xattrs && now != wanted.as_deref()
+}
+
+/// It may be a program with capabilities, and becomes another.
+pub(crate) fn loses_capabilities(change: &Change) -> bool {
+    let flags = change.flags;
+    let is_other = flags.data || flags.xattrs || changes(change);
+    change.survives() && change.kind == Kind::File && change.xattrs.is_some() && is_other
 }
 
 #[cfg(test)]
@@ -63,16 +91,39 @@ mod tests {
         }
     }
 
+    fn moves_data(mut change: Change, data: bool) -> Change {
+        change.flags.data = data;
+        change
+    }
+
     #[test]
     fn meanwhile_nobody_may_more_than_before_or_after() {
-        let mode = |old, new| meanwhile(&change(old, new), || Ok(None)).unwrap();
-        assert_eq!(mode((0o644, 1, 1), (0o644, 1, 1)), None);
-        assert_eq!(mode((0o600, 1, 1), (0o644, 1, 1)), None);
-        assert_eq!(mode((0o4755, 1, 1), (0o4710, 1, 1)), Some(0o4710));
-        assert_eq!(mode((0o640, 1, 1), (0o604, 1, 1)), Some(0o600));
-        assert_eq!(mode((0o664, 1, 1), (0o664, 1, 2)), Some(0o600));
-        assert_eq!(mode((0o6775, 1, 1), (0o6775, 2, 1)), Some(0));
-        assert_eq!(mode((0o777, 1, 1), (0o1777, 1, 1)), Some(0o1777));
+        let mode = |old: (u32, u32, u32), new, data| {
+            let change = moves_data(change(old, new), data);
+            meanwhile(&change, false, false).map_or(old.0, |meanwhile| match meanwhile {
+                Meanwhile::Taken => 0,
+                Meanwhile::Narrowed { kept, gets } => kept | gets,
+            })
+        };
+        assert_eq!(mode((0o644, 1, 1), (0o644, 1, 1), true), 0o644);
+        assert_eq!(mode((0o600, 1, 1), (0o644, 1, 1), true), 0o600);
+        assert_eq!(mode((0o4755, 1, 1), (0o4710, 1, 1), false), 0o4710);
+        assert_eq!(mode((0o4755, 1, 1), (0o4755, 1, 1), true), 0o755);
+        assert_eq!(mode((0o640, 1, 1), (0o604, 1, 1), false), 0o600);
+        assert_eq!(mode((0o664, 1, 1), (0o664, 1, 2), false), 0o600);
+        assert_eq!(mode((0o6775, 1, 1), (0o6775, 2, 1), false), 0);
+        assert_eq!(mode((0o777, 1, 1), (0o1777, 1, 1), false), 0o1777);
+    }
+
+    #[test]
+    fn what_changes_and_moves_is_nobodys() {
+        let same = change((0o644, 1, 1), (0o644, 1, 1));
+        let written = moves_data(same.clone(), true);
+        assert_eq!(meanwhile(&same, true, false), None);
+        assert_eq!(meanwhile(&written, true, false), Some(Meanwhile::Taken));
+        let name = snapsync_model::Link { parent: 2, name: b"f"[..].into() };
+        let linked = Change { links_added: vec![name], ..written };
+        assert_eq!(meanwhile(&linked, false, false), Some(Meanwhile::Taken));
     }
 
     #[test]
@@ -91,7 +142,8 @@ mod tests {
         with_list.flags.xattrs = true;
         with_list.xattrs =
             Some(vec![Xattr { name: acl::ACCESS.into(), value: list.clone().into_boxed_slice() }]);
-        assert_eq!(meanwhile(&with_list, || Ok(None)).unwrap(), Some(0o600));
-        assert_eq!(meanwhile(&with_list, || Ok(Some(list.clone()))).unwrap(), None);
+        let meanwhile = |now: Option<&[u8]>| meanwhile(&with_list, false, changes_list(&with_list, now));
+        assert_eq!(meanwhile(None), Some(Meanwhile::Narrowed { kept: 0o600, gets: 0 }));
+        assert_eq!(meanwhile(Some(&list)), None);
     }
 }

@@ -9,7 +9,7 @@ use crate::{access, attributes};
 use rustix::fs::OFlags;
 use snapsync_manifest::Brief;
 use snapsync_model::{Attributes, Change, Context, Error, Kind, Op, Range, Rare, RelPath, Result, Stage};
-use snapsync_sys::{Access, Entry, fault, preallocate, sync_filesystem, tolerate};
+use snapsync_sys::{Access, Entry, fault, preallocate, sync_filesystem};
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -49,7 +49,8 @@ impl Incoming<'_> {
     fn change_tree(&mut self) -> Result<()> {
         let places = Places::read(&self.manifest())?;
         if self.journal.phase == Phase::Committing {
-            let narrows = self.loosen()?;
+            let narrows = self.loosen(&places)?;
+            self.step("commit.loosened")?;
             // Where no name is to go, all that follows can be done again from here.
             if self.detach(&places)? {
                 self.sync()?;
@@ -62,7 +63,7 @@ impl Incoming<'_> {
         }
         self.attach(&places)?;
         self.step("commit.attached")?;
-        if self.move_data()? {
+        if self.move_data(&places)? {
             // Who may read it now could not read what was there before.
             self.sync()?;
         }
@@ -95,49 +96,6 @@ impl Incoming<'_> {
 
     pub(crate) fn sync(&self) -> Result<()> {
         sync_filesystem(self.root.fd()).context("sync the file system of", self.root.path())
-    }
-
-    /// Takes off what would keep the commit from changing an inode: immutable and append-only flags, and for
-    /// an ordinary user the lack of write permission. And nobody may do more with what changes than before and after; whether
-    /// that takes rights away.
-    fn loosen(&self) -> Result<bool> {
-        let narrows = AtomicBool::new(false);
-        self.each_row(
-            |row| !row.flags.created,
-            |_, change| {
-                let (Some(path), Some(old)) = (&change.old_path, change.old) else { return Ok(()) };
-                if change.only_lends() {
-                    return Ok(());
-                }
-                let entry = match self.root.entry(path) {
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-                    other => other.context("open", self.root.show(path))?,
-                };
-                if old.flags & attributes::LOOSENED != 0 {
-                    open_for_flags(&entry)
-                        .and_then(|f| attributes::loosen(&f))
-                        .context("unprotect", self.root.show(path))?;
-                }
-                let wanted = if change.kind == Kind::Directory { 0o700 } else { 0o600 };
-                // What is deleted goes with its name, whoever it belongs to.
-                let is_opened =
-                    change.kind == Kind::Directory || (change.kind == Kind::File && !change.flags.deleted);
-                let narrowed = access::meanwhile(change, || entry.access_list());
-                let narrowed = narrowed.context("read the access list of", self.root.show(path))?;
-                if let Some(mode) = narrowed {
-                    narrows.store(true, Relaxed);
-                    // Where there are no modes, nobody is kept out by them.
-                    tolerate(entry.set_mode(mode), true).context("set the mode of", self.root.show(path))?;
-                }
-                let mode = narrowed.unwrap_or(old.mode);
-                let needs_mode = is_opened && mode & wanted != wanted;
-                if needs_mode && !entry.allows(access_to(change.kind)) {
-                    entry.set_mode(mode | wanted).context("set the mode of", self.root.show(path))?;
-                }
-                Ok(())
-            },
-        )?;
-        Ok(narrows.into_inner())
     }
 
     /// Whether any name was there to be detached.
@@ -255,7 +213,7 @@ impl Incoming<'_> {
     }
 
     /// Moves changed ranges from the stage into their files; whether others may use some of those then.
-    fn move_data(&self) -> Result<bool> {
+    fn move_data(&self, places: &Places) -> Result<bool> {
         let opens = AtomicBool::new(false);
         let changes_data = |row: &Brief| {
             row.kind == Kind::File && row.flags.data && !row.flags.created && !row.flags.deleted
@@ -264,7 +222,7 @@ impl Incoming<'_> {
             let path = change.path.clone().unwrap_or_default();
             let moved = self.move_ranges(change, &path).and_then(|()| fault::step("commit.data"));
             moved.context("write", self.root.show(&path))?;
-            opens.fetch_or(access::changes(change), Relaxed);
+            opens.fetch_or(places.opens() || access::is_narrowed(change, places.moves()), Relaxed);
             Ok(())
         })?;
         Ok(opens.into_inner())

@@ -19,6 +19,7 @@ mod clear;
 mod commit;
 mod journal;
 mod limits;
+mod loosen;
 mod names;
 mod need;
 mod received;

@@ -1,5 +1,6 @@
 //! Which names go and which come: the manifest's links as paths.
 
+use crate::access;
 use snapsync_manifest::{Brief, ManifestReader};
 use snapsync_model::{Change, Error, Kind, Link, RelPath, Result};
 use std::collections::{HashMap, HashSet};
@@ -13,6 +14,8 @@ pub(crate) struct Places {
     /// New directories, with their names in the target.
     created: HashMap<u64, Link>,
     deleted: HashSet<u64>,
+    moves: bool,
+    opens: bool,
 }
 
 impl Places {
@@ -41,6 +44,19 @@ impl Places {
         if change.flags.deleted {
             self.deleted.insert(change.ino);
         }
+        self.moves |=
+            change.survives() && !(change.links_added.is_empty() && change.links_removed.is_empty());
+        self.opens |= access::changes(change);
+    }
+
+    /// Some directory that lives on is elsewhere then, with all that is in it.
+    pub(crate) fn moves(&self) -> bool {
+        self.moves
+    }
+
+    /// Some directory lets in others than before.
+    pub(crate) fn opens(&self) -> bool {
+        self.opens
     }
 
     /// Its one name comes along with a new directory.

@@ -10,15 +10,17 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use snapsync_manifest::ManifestReader;
 use snapsync_model::{
-    Attributes, BLOCK, Change, Context, Error, Kind, Range, Rare, RelPath, Result, SegmentKind, Xattr,
+    Attributes, BLOCK, Change, Context, Error, Kind, ROOT, Range, Rare, RelPath, Result, SegmentKind, Xattr,
 };
-use snapsync_sys::{Entry, NOCOW, fault, filesystem, layout, set_flags_of};
+use snapsync_sys::{Entry, NOCOW, Stat, fault, filesystem, layout, set_flags_of};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::PathBuf;
 
 pub(crate) const DIR: &str = "saved";
 const ROWS: &str = "saved/rows";
+/// A directory that becomes the root of a tree, as it was.
+const TOP: &str = "saved/root";
 /// On a full disk the way back needs some space for itself.
 const BALLAST: &str = "saved/ballast";
 const BALLAST_BYTES: u64 = 128 << 10;
@@ -28,6 +30,9 @@ const BALLAST_BYTES: u64 = 128 << 10;
 pub(crate) struct Saved {
     /// The manifest's number.
     ino: u64,
+    /// This file system's number and birth time. Older builds did not keep them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    inode: Option<(u64, u64)>,
     pub(crate) attributes: Attributes,
     /// None where the commit sets none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,6 +48,13 @@ pub(crate) struct SavedData {
     /// What of it was data, and what was preallocated; the rest were holes.
     pub(crate) data: Vec<Range>,
     pub(crate) unwritten: Vec<Range>,
+}
+
+impl Saved {
+    /// It is this inode's.
+    pub(crate) fn is(&self, stat: &Stat) -> bool {
+        self.inode == Some((stat.ino, stat.generation))
+    }
 }
 
 /// Rows of which something is saved.
@@ -88,8 +100,40 @@ impl Incoming<'_> {
             }
         }
         lines.flush().context("write", &show)?;
+        if self.journal.base.is_none() {
+            self.save_root()?;
+        }
         self.take_ballast()?;
         Ok(is_whole)
+    }
+
+    fn save_root(&self) -> Result<()> {
+        let path = self.staged(TOP)?;
+        let save = || {
+            let entry = self.root.entry(&RelPath::root())?;
+            let (stat, xattrs) = (entry.stat()?, Some(entry.xattrs()?));
+            let inode = Some((stat.ino, stat.generation));
+            let line = serde_json::to_vec(&Saved {
+                ino: ROOT,
+                inode,
+                attributes: stat.attributes,
+                xattrs,
+                data: None,
+            })?;
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
+            File::from(self.root.open_at(&path, flags, Mode::from_raw_mode(0o600))?).write_all(&line)
+        };
+        save().context("save the attributes of the root in", self.root.show(&path))
+    }
+
+    /// None where it was the root of a tree already, or an older build began.
+    pub(crate) fn saved_root(&self) -> Result<Option<Saved>> {
+        let path = self.staged(TOP)?;
+        let text = match self.root.read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.and_then(std::io::read_to_string).context("read", self.root.show(&path))?,
+        };
+        serde_json::from_str(&text).map(Some).map_err(io::Error::from).context("read", self.root.show(&path))
     }
 
     fn take_ballast(&self) -> Result<()> {
@@ -109,7 +153,8 @@ impl Incoming<'_> {
         fault::step("save.row")?;
         let path = change.old_path.clone().unwrap_or_default();
         let entry = self.root.entry(&path)?;
-        let mut attributes = entry.stat()?.attributes;
+        let stat = entry.stat()?;
+        let (mut attributes, inode) = (stat.attributes, Some((stat.ino, stat.generation)));
         if let Some((flags, rare)) = self.all_flags(change, &entry)? {
             attributes = Attributes { flags, rare, ..attributes };
         }
@@ -124,7 +169,7 @@ impl Incoming<'_> {
         } else {
             None
         };
-        let mut line = serde_json::to_vec(&Saved { ino: change.ino, attributes, xattrs, data })?;
+        let mut line = serde_json::to_vec(&Saved { ino: change.ino, inode, attributes, xattrs, data })?;
         line.push(b'\n');
         Ok(Some(line))
     }

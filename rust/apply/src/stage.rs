@@ -112,7 +112,7 @@ impl<'a> Incoming<'a> {
     fn make_stage(&self) -> io::Result<()> {
         let incoming = incoming().map_err(io::Error::other)?;
         for dir in incoming.split().map(|(above, _)| above).iter().chain([&incoming]) {
-            match self.root.create_dir(dir, 0o777) {
+            match self.root.create_dir(dir, 0o700) {
                 Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
                 _ => {}
             }

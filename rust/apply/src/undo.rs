@@ -1,7 +1,6 @@
 //! The way back of a commit: from wherever it has come to, the tree becomes again what it was. Every step can be done
 //! again after a crash, and until the last one the commit can go on instead.
 
-use crate::attributes;
 use crate::check::is_lost_and_found;
 use crate::commit::{access_to, is_gone, open_for_flags};
 use crate::journal::Phase;
@@ -9,10 +8,12 @@ use crate::names::{Attach, Detach, Places, attaches, detaches};
 use crate::save::{Saved, SavedData, gaps, is_saved};
 use crate::stage::Incoming;
 use crate::strays::unknown;
+use crate::{access, attributes};
 use snapsync_model::{Change, Context, Error, Kind, Link, Range, Rare, RelPath, Result, Stage};
 use snapsync_sys::{fault, preallocate};
 use std::collections::HashSet;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 impl Incoming<'_> {
     /// Goes back after a failure; what is to be said then.
@@ -68,6 +69,8 @@ impl Incoming<'_> {
         }
         self.step("undo.begin")?;
         self.loosen_all()?;
+        self.narrow_all(&places)?;
+        self.step("undo.loosened")?;
         if self.journal.phase == Phase::Undoing {
             self.take_out(&places)?;
             self.sync()?;
@@ -75,7 +78,10 @@ impl Incoming<'_> {
         }
         self.step("undo.returning")?;
         self.put_back(&detaches)?;
-        self.put_back_data()?;
+        if self.put_back_data(&places)? {
+            // Who may read it now could not read what was there before.
+            self.sync()?;
+        }
         self.put_back_attributes()?;
         self.sync()?;
         self.journal.manifest = None;
@@ -202,15 +208,19 @@ impl Incoming<'_> {
         Ok(())
     }
 
-    fn put_back_data(&self) -> Result<()> {
+    /// Whether others may use some of it then.
+    fn put_back_data(&self, places: &Places) -> Result<bool> {
+        let opens = AtomicBool::new(false);
         self.each_saved(
             |change| change.flags.data,
             |change, saved| {
                 let (Some(path), Some(data)) = (&change.old_path, &saved.data) else { return Ok(()) };
                 let done = self.put_back_ranges(change, path, saved.attributes.size, data);
+                opens.fetch_or(places.opens() || access::is_narrowed(change, places.moves()), Relaxed);
                 self.unless_gone(done.and_then(|()| fault::step("undo.data")), "write", path)
             },
-        )
+        )?;
+        Ok(opens.into_inner())
     }
 
     fn put_back_ranges(
@@ -260,7 +270,18 @@ impl Incoming<'_> {
                 },
             )?;
         }
-        Ok(())
+        self.put_back_root()
+    }
+
+    /// Where it was none before.
+    fn put_back_root(&self) -> Result<()> {
+        let Some(saved) = self.saved_root()? else { return Ok(()) };
+        let root = self.root.entry(&RelPath::root());
+        let set = root.and_then(|root| {
+            let xattrs = saved.xattrs.as_deref();
+            attributes::set(&root, Kind::Directory, &saved.attributes, xattrs, &self.journal.limits)
+        });
+        set.context("set the attributes of", self.root.path())
     }
 
     fn put_back_row(&self, change: &Change, path: &RelPath, saved: &Saved) -> io::Result<()> {

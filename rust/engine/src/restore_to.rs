@@ -163,7 +163,7 @@ impl Landing {
     pub(crate) fn fill(&self, content: &Content<'_>, terms: Terms, monitor: &Monitor) -> Result<Filled> {
         let made = !self.path.exists();
         if made {
-            std::fs::create_dir(&self.path).context("create the directory", &self.path)?;
+            snapsync_sys::create_private_dir(&self.path).context("create the directory", &self.path)?;
         }
         let filled = self.begin(content).and_then(|work| {
             let filled = self.bring(&work, content, terms, monitor);

@@ -496,5 +496,5 @@ fn make_target(path: &Path) -> Result<()> {
     if on_btrfs {
         return btrfs::create_subvolume(above.fd(), name).context("create the subvolume", path);
     }
-    std::fs::create_dir(path).context("create the directory", path)
+    snapsync_sys::create_private_dir(path).context("create the directory", path)
 }

@@ -7,6 +7,9 @@ use std::borrow::Cow;
 /// The list that counts; that of what is made in a directory is another.
 pub const ACCESS: &[u8] = b"system.posix_acl_access";
 
+/// What a program may do that its user may not.
+pub const CAPABILITIES: &[u8] = b"security.capability";
+
 const VERSION: [u8; 4] = [2, 0, 0, 0];
 /// What mode 0600 alone would be as a list.
 pub const SMALLEST: &[u8] = &[

@@ -54,11 +54,14 @@ pub fn is_subvolume(fd: impl AsFd) -> io::Result<bool> {
     Ok(stat.st_ino == ROOT_INODE)
 }
 
+/// For this user alone.
 pub fn create_subvolume(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
-    let mut request = volume_v2(0, 0, name)?;
-    // SAFETY: SUBVOL_CREATE_V2 reads a struct btrfs_ioctl_vol_args_v2 of 4,096 bytes.
-    unsafe { ioctl::call(dir, SUBVOL_CREATE_V2, &mut request) }?;
-    Ok(())
+    let (mut request, dir) = (volume_v2(0, 0, name)?, dir.as_fd());
+    crate::private::with_no_rights_for_others(|| {
+        // SAFETY: SUBVOL_CREATE_V2 reads a struct btrfs_ioctl_vol_args_v2 of 4,096 bytes.
+        unsafe { ioctl::call(dir, SUBVOL_CREATE_V2, &mut request) }?;
+        Ok(())
+    })
 }
 
 /// A read-only snapshot of the subvolume `of` as `dir/name`. On the disk when this returns.

@@ -233,7 +233,7 @@ impl Entry {
         let now = self.stat()?.attributes;
         let changes_owner = (now.uid, now.gid) != (new.uid, new.gid);
         if changes_owner {
-            tolerate(self.set_owner(new.uid, new.gid), is_lost(Part::Owner))?;
+            self.give(kind, &now, new, is_lost)?;
         }
         let mut mode = new.mode;
         let mut changes_mode = changes_owner || now.mode != mode;
@@ -250,6 +250,27 @@ impl Entry {
             tolerate(self.set_mode(mode), is_lost(Part::Mode))?;
         }
         tolerate(self.set_time(new), is_lost(Part::Time))
+    }
+
+    /// Who gets it may do no more with it at once than in the end, and nobody runs a program of his in another's name.
+    fn give(
+        &self,
+        kind: Kind,
+        now: &Attributes,
+        new: &Attributes,
+        is_lost: &dyn Fn(Part<'_>) -> bool,
+    ) -> io::Result<()> {
+        let shut = now.mode & new.mode & 0o700;
+        let is_shut = kind != Kind::Symlink && shut != now.mode;
+        if is_shut {
+            tolerate(self.set_mode(shut), is_lost(Part::Mode))?;
+        }
+        let given = self.set_owner(new.uid, new.gid);
+        if is_shut && given.is_err() {
+            // What is still to be set may take the rights of an owner.
+            tolerate(self.set_mode(now.mode & 0o700), is_lost(Part::Mode))?;
+        }
+        tolerate(given, is_lost(Part::Owner))
     }
 
     /// Some file systems have one block for all of them: what gets smaller makes room for what grows, and where that is not

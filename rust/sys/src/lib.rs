@@ -17,6 +17,7 @@ mod flags;
 mod fs;
 mod ioctl;
 mod mounts;
+mod private;
 mod root;
 mod subvolumes;
 mod times;
@@ -39,6 +40,7 @@ pub use fs::{
     FileSystem, can_share, compresses, filesystem, identity, supports_reflinks, swap_files, swap_names,
 };
 pub use mounts::mounts_beneath;
+pub use private::{create_private_dir, create_private_file};
 pub use root::{Parents, Root};
 pub use rustix::fs::Access;
 pub use subvolumes::subvolumes_known_as;

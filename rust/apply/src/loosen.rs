@@ -1,0 +1,144 @@
+//! What a commit changes is first made so that it can be changed, and that nobody may do more with it meanwhile than
+//! before and after. Its way back begins in the same way.
+
+use crate::access::{self, Meanwhile};
+use crate::attributes;
+use crate::commit::{access_to, is_gone, open_for_flags};
+use crate::names::Places;
+use crate::save::{Saved, is_saved};
+use crate::stage::Incoming;
+use snapsync_model::{Change, Context, Kind, RelPath, Result};
+use snapsync_sys::{Entry, acl, tolerate};
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+impl Incoming<'_> {
+    /// Takes off what would keep the commit from changing an inode: immutable and append-only flags, and for an ordinary user
+    /// the lack of write permission. And nobody may do more with what changes than before and after; whether that takes
+    /// rights away.
+    pub(crate) fn loosen(&self, places: &Places) -> Result<bool> {
+        let narrows = AtomicBool::new(self.journal.base.is_none());
+        if self.journal.base.is_none() {
+            self.close_root()?;
+        }
+        self.each_row(
+            |row| !row.flags.created,
+            |_, change| {
+                let (Some(path), Some(old)) = (&change.old_path, change.old) else { return Ok(()) };
+                if change.only_lends() {
+                    return Ok(());
+                }
+                let entry = match self.root.entry(path) {
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+                    other => other.context("open", self.root.show(path))?,
+                };
+                if old.flags & attributes::LOOSENED != 0 {
+                    open_for_flags(&entry)
+                        .and_then(|f| attributes::loosen(&f))
+                        .context("unprotect", self.root.show(path))?;
+                }
+                let list = if change.flags.xattrs { entry.access_list() } else { Ok(None) };
+                let list = list.context("read the access list of", self.root.show(path))?;
+                let meanwhile =
+                    access::meanwhile(change, places.moves(), access::changes_list(change, list.as_deref()));
+                let narrowed = narrow(&entry, change, meanwhile).context("narrow", self.root.show(path))?;
+                narrows.fetch_or(narrowed, Relaxed);
+                self.open_for_work(&entry, change).context("set the mode of", self.root.show(path))
+            },
+        )?;
+        Ok(narrows.into_inner())
+    }
+
+    /// A directory that becomes the root of a tree lets in nobody until all is there.
+    fn close_root(&self) -> Result<()> {
+        let root = self.root.entry(&RelPath::root());
+        root.and_then(|root| take(&root, Kind::Directory)).context("close", self.root.path())
+    }
+
+    /// What is deleted goes with its name, whoever it belongs to.
+    fn open_for_work(&self, entry: &Entry, change: &Change) -> io::Result<()> {
+        let is_dir = change.kind == Kind::Directory;
+        if !(is_dir || (change.kind == Kind::File && !change.flags.deleted)) {
+            return Ok(());
+        }
+        let (mode, wanted) = (entry.stat()?.attributes.mode, rights_to_work(change.kind));
+        if mode & wanted != wanted && !entry.allows(access_to(change.kind)) {
+            entry.set_mode(mode | wanted)?;
+        }
+        Ok(())
+    }
+
+    /// The same for the way back, wherever things are by now: as little may be done with what becomes again what it was.
+    pub(crate) fn narrow_all(&self, places: &Places) -> Result<()> {
+        if self.journal.base.is_none() {
+            self.close_root()?;
+        }
+        self.each_saved(
+            |change| is_saved(change) && access::is_narrowed(change, places.moves()),
+            |change, saved| {
+                let before = saved.xattrs.as_deref().and_then(acl::access_list);
+                let lists = access::changes_list(change, before);
+                let meanwhile = access::meanwhile(change, places.moves(), lists);
+                change.path.iter().chain(&change.old_path).try_for_each(|path| {
+                    let narrowed = self.narrow_at(path, change, saved, meanwhile);
+                    narrowed.context("narrow", self.root.show(path))
+                })
+            },
+        )
+    }
+
+    fn narrow_at(
+        &self,
+        path: &RelPath,
+        change: &Change,
+        saved: &Saved,
+        meanwhile: Option<Meanwhile>,
+    ) -> io::Result<()> {
+        let entry = match self.root.entry(path) {
+            Err(e) if is_gone(&e) => return Ok(()),
+            other => other?,
+        };
+        if saved.is(&entry.stat()?) { narrow(&entry, change, meanwhile).map(drop) } else { Ok(()) }
+    }
+}
+
+/// Whether that takes rights away. Where there are no modes, nobody is kept out by them.
+fn narrow(entry: &Entry, change: &Change, meanwhile: Option<Meanwhile>) -> io::Result<bool> {
+    let now = entry.stat()?;
+    if now.kind != change.kind {
+        return Ok(false);
+    }
+    if access::loses_capabilities(change) {
+        tolerate(entry.remove_xattr(acl::CAPABILITIES), true)?;
+    }
+    match meanwhile {
+        None => Ok(false),
+        Some(Meanwhile::Taken) => take(entry, change.kind).map(|()| true),
+        Some(Meanwhile::Narrowed { kept, gets }) => {
+            let mode = now.attributes.mode & kept | gets;
+            if mode != now.attributes.mode {
+                tolerate(entry.set_mode(mode), true)?;
+            }
+            Ok(true)
+        }
+    }
+}
+
+/// Makes something this process's alone.
+fn take(entry: &Entry, kind: Kind) -> io::Result<()> {
+    let mode = rights_to_work(kind);
+    tolerate(entry.set_mode(mode), true)?;
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let now = entry.stat()?.attributes;
+    if now.uid != uid {
+        // Who cannot give things away has what is his own.
+        tolerate(entry.set_owner(uid, gid), true)?;
+        // Its owner may have set it again until now.
+        tolerate(entry.set_mode(mode), true)?;
+    }
+    Ok(())
+}
+
+fn rights_to_work(kind: Kind) -> u32 {
+    if kind == Kind::Directory { 0o700 } else { 0o600 }
+}
