@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ from machine import FileSystems, Pair, Place, own_mounts, subvolume
 def pytest_sessionstart() -> None:
     # Before any thread exists: a thread made earlier would not see the mounts.
     own_mounts()
+    # Under sudo the variables that name directories would not count.
+    os.environ.pop("SUDO_USER", None)
     # A run that is told to end cleans up, as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 

@@ -462,7 +462,11 @@ def settings_of(file: Path) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("user", [(), ("--user",)], ids=["system", "user"])
-@pytest.mark.parametrize("name", ["config.toml", 'odd "$HOME" 100% é;.toml'], ids=["plain", "odd"])
+@pytest.mark.parametrize(
+    "name",
+    ["config.toml", 'odd "$HOME" 100% é;.toml', r"a\b '%n' $$ ${PATH} \x41\n.toml", "-+!@:.toml \\"],
+    ids=["plain", "odd", "escapes", "ends"],
+)
 def test_systemd_has_nothing_to_say_against_the_units(
     jobs: Jobs, units: Path, user: tuple[str, ...], name: str
 ) -> None:

@@ -4,16 +4,16 @@ A file is TOML: a table `[job.NAME]` for each job, and `[defaults]` with keys fo
 checked in the file that it stands in, so that each mistake is told with its place.
 """
 
-import os
 import re
 import tomllib
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
-from snapsync import units
+from snapsync import own, units
 from snapsync.errors import UsageError, told
 
 
@@ -72,8 +72,8 @@ def is_remote(place: str) -> bool:
 
 def places() -> tuple[Path, ...]:
     """Where configurations are looked for; each key of a later one counts over the earlier."""
-    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    return Path("/etc/snapsync/config.toml"), Path(home, "snapsync/config.toml")
+    home = own.config_home()
+    return Path("/etc/snapsync/config.toml"), *([home / "snapsync/config.toml"] if home else [])
 
 
 def load(file: Path | None = None) -> Config:
@@ -116,7 +116,7 @@ class _File:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self.content = tomllib.loads(path.read_text("utf-8"))
+            self.content = tomllib.loads(own.read("the configuration", path).decode("utf-8"))
         except OSError as error:
             message = f"cannot read the configuration {path}: {error.strerror}"
             raise told(UsageError(message), message, "check the path") from None
@@ -140,9 +140,9 @@ class _File:
 
     def is_name(self, name: str) -> None:
         """A job's name is a word of a command line and of a metric."""
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", name):
             message = f"{self.path}: {name!r} cannot be the name of a job"
-            raise told(UsageError(message), message, "use letters, digits, `_`, `.` and `-`")
+            raise told(UsageError(message), message, "use at most 64 letters, digits, `_`, `.` and `-`")
 
     def keys(self, where: str, given: dict[str, Any]) -> dict[str, Any]:
         """The keys of one table, understood."""
@@ -193,13 +193,20 @@ def _text(value: object) -> str:
     return value
 
 
+def _words(value: object) -> str:
+    """A piece of a command line."""
+    if any(unicodedata.category(character) == "Cc" for character in _text(value)):
+        raise _Bad(value, "write it without line ends and other control characters")
+    return _text(value)
+
+
 def _place(value: object) -> str:
     place = _text(value)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", place):
         raise _Bad(value, 'write [user@]host:PATH, a port as ssh_options = ["Port=2222"], or a whole path')
     if is_remote(place):
         return place
-    place = os.path.expanduser(place)
+    place = own.expand(place)
     if not place.startswith("/"):
         raise _Bad(value, "write a whole path from / or ~/ on, or [user@]host:PATH")
     return place
@@ -263,6 +270,10 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(map(_text, value))
 
 
+def _options(value: object) -> tuple[str, ...]:
+    return tuple(map(_words, _texts(value)))
+
+
 def _compress(value: object) -> str:
     level = re.fullmatch(r"zstd(?::(-?[0-9]{1,6}))?", _text(value))
     if value != "none" and not (level and 0 != int(level[1] or 1) <= 22):
@@ -299,9 +310,9 @@ _KEYS: dict[str, Callable[[object], object]] = {
     "scrub_limit": _size,
     "compress": _compress,
     "bwlimit": _rate,
-    "rsh": _text,
-    "remote_path": _text,
+    "rsh": _words,
+    "remote_path": _words,
     "channels": _channels,
     "timeout": _timeout,
-    "ssh_options": _texts,
+    "ssh_options": _options,
 }

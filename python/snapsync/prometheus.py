@@ -1,18 +1,20 @@
 """What Prometheus is told: a text file for the textfile collector of its node exporter."""
 
+import os
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
+from snapsync import state
 from snapsync.reports import JobStatus, Lag
 
 _LABELS = ("name", "source", "target")
 
 
 def write(file: Path, lags: Iterable[Lag], jobs: Iterable[JobStatus], now: datetime) -> None:
-    """Replace `file` as a whole. What is not known has no sample."""
+    """Replace `file` as a whole, for everybody to read. What is not known has no sample."""
     registry = CollectorRegistry()
 
     def gauge(name: str, help_: str, labels: tuple[str, ...] = _LABELS) -> Gauge:
@@ -28,7 +30,7 @@ def write(file: Path, lags: Iterable[Lag], jobs: Iterable[JobStatus], now: datet
     pending = gauge("scrub_pending_files", "Files that differ until the next round.")
     since = gauge("scrub_all_since_timestamp_seconds", "Everything was read again since then.")
     for lag in lags:
-        labels = (lag.name, lag.source or "", lag.target or "")
+        labels = _labels(lag)
         problem.labels(*labels).set(lag.problem is not None)
         lost.labels(*labels).set(lag.lost)
         for metric, value in ((lag_seconds, lag.seconds), (lag_snapshots, lag.snapshots), (moved, lag.bytes)):
@@ -46,7 +48,7 @@ def write(file: Path, lags: Iterable[Lag], jobs: Iterable[JobStatus], now: datet
     held = gauge("held_snapshots", "Snapshots that are held, by hand or for standbys.", of_side)
     unfinished = gauge("unfinished", "1 where a round was cut short.", of_side)
     for job in jobs:
-        labels = (job.job, job.lag.source or "", job.lag.target or "")
+        labels = _labels(job.lag, job.job)
         if job.good is not None:
             good.labels(*labels).set(job.good.timestamp())
             noted.labels(*labels).set(len(job.notes))
@@ -56,4 +58,10 @@ def write(file: Path, lags: Iterable[Lag], jobs: Iterable[JobStatus], now: datet
                 held.labels(*labels, side).set(len({hold.snapshot for hold in report.holds}))
                 unfinished.labels(*labels, side).set(report.unfinished is not None)
     gauge("status_timestamp_seconds", "When this was written.", ()).set(now.timestamp())
-    write_to_textfile(str(file), registry)
+    state.write(file, generate_latest(registry).decode())
+
+
+def _labels(lag: Lag, name: str | None = None) -> list[str]:
+    """Names and places, which may be of any bytes, as text."""
+    texts = (lag.name if name is None else name, lag.source or "", lag.target or "")
+    return [os.fsencode(text).decode("utf-8", "backslashreplace") for text in texts]

@@ -199,8 +199,13 @@ def plugin_line(lags: Sequence[Lag], most: int) -> str:
     losing = [lag for lag in lags if lag.lost and lag not in bad]
     told = [f"{render.name(lag.name)}: {_words(lag)}" for lag in bad or losing or _oldest(lags)]
     numbers = [f"{_label(lag.name)}={lag.seconds:.0f}s;;{most}" for lag in lags if lag.seconds is not None]
-    line = f"SNAPSYNC {verdict.name} - {'; '.join(told) or 'no standby is known'}".replace("|", "/")
+    line = plugin_words(verdict, "; ".join(told) or "no standby is known")
     return f"{line} | {' '.join(numbers)}" if numbers else line
+
+
+def plugin_words(verdict: Verdict, told: str) -> str:
+    """In one line, and without the sign that numbers follow."""
+    return f"SNAPSYNC {verdict.name} - {render.name(told)}".replace("|", "/")
 
 
 def _oldest(lags: Sequence[Lag]) -> list[Lag]:

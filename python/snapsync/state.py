@@ -3,8 +3,8 @@
 import fcntl
 import json
 import os
+import secrets
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -12,8 +12,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from snapsync import _native, own
 from snapsync.config import Job
-from snapsync.errors import IntegrityError, told
+from snapsync.errors import IntegrityError, RefusedError, UsageError, told
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +45,16 @@ class Run:
 
 def home() -> Path:
     """The directory where state is kept."""
-    own = os.environ.get("SNAPSYNC_STATE_DIR")
-    if own:
-        return Path(own)
+    named = os.environ.get("SNAPSYNC_STATE_DIR")
+    if named:
+        return Path(named)
     if os.geteuid() == 0:
         return Path("/var/lib/snapsync")
-    return Path(os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state"), "snapsync")
+    his = own.state_home()
+    if his is None:
+        message = "there is no directory to keep the state of jobs in: this user has no home"
+        raise told(UsageError(message), message, "name one in SNAPSYNC_STATE_DIR")
+    return his / "snapsync"
 
 
 def now() -> datetime:
@@ -60,7 +65,8 @@ def runs() -> dict[str, Run]:
     """What is known of each job, by name."""
     file = home() / "jobs.json"
     try:
-        content = json.loads(file.read_bytes())
+        with _open() as directory:
+            content = json.loads(_read(directory, file.name))
         return {name: _run(known) for name, known in content["jobs"].items()}
     except FileNotFoundError:
         return {}
@@ -142,35 +148,71 @@ def _losses(job: Job, report: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...
 
 
 def _note(job: Job, **what: Any) -> None:
-    with _locked():
+    with _locked() as directory:
         known = runs()
         before = of(job, known) or Run(job.source, job.target, what["attempt"])
         known[job.name] = replace(before, **what)
         jobs = {name: asdict(run) for name, run in known.items()}
         text = json.dumps({"format": 2, "jobs": jobs}, default=datetime.isoformat, indent=1)
-        write(home() / "jobs.json", text)
+        _write(directory, "jobs.json", text, 0o600)
 
 
 @contextmanager
-def _locked() -> Iterator[None]:
+def _locked() -> Iterator[int]:
     home().mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (home() / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    with _open() as directory:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with open(os.open("lock", flags, 0o600, dir_fd=directory), "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield directory
+
+
+@contextmanager
+def _open() -> Iterator[int]:
+    """The directory of the state, if nobody else can write in it: its files are found beneath it."""
+    place = home()
+    directory = _native.trusted("the state directory", str(place))
+    try:
+        mode = os.fstat(directory).st_mode
+        if not stat.S_ISDIR(mode) or mode & 0o022:
+            message = f"{place} cannot keep the state of jobs: others can write in it, or it is no directory"
+            raise told(
+                RefusedError(message), message, f"`chmod 0700 {place}`, or name another in SNAPSYNC_STATE_DIR"
+            )
+        yield directory
+    finally:
+        os.close(directory)
+
+
+def _read(directory: int, name: str) -> bytes:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with open(os.open(name, flags, dir_fd=directory), "rb") as file:
+        return file.read()
 
 
 def write(file: Path, text: str, mode: int = 0o644) -> None:
     """Replace a file as a whole: whoever reads it sees the old text or the new."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
+    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _write(directory, file.name, text, mode)
+    finally:
+        os.close(directory)
+
+
+def _write(directory: int, name: str, text: str, mode: int) -> None:
+    """The new file is private until it is whole, and nothing that is there already is written to."""
+    temporary = f".{name}-{secrets.token_hex(8)}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    handle = os.open(temporary, flags, 0o600, dir_fd=directory)
     try:
         with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as out:
             out.write(text)
-            os.fchmod(out.fileno(), mode)
             out.flush()
+            os.fchmod(out.fileno(), mode)
             os.fsync(out.fileno())
-        os.replace(temporary, file)
+        os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:
-        os.unlink(temporary)
+        os.unlink(temporary, dir_fd=directory)
         raise
 
 

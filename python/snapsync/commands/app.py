@@ -1118,7 +1118,8 @@ def run(
     []` leaves nothing out any more. A job that fails again is tried after a minute, two, four, up to its
     period; one whose disk is not mounted is refused, and goes on when it is. What the standby goes without
     is told by `snapsync status`. What became of each job is kept in /var/lib/snapsync for root, else in
-    $XDG_STATE_HOME/snapsync, or where SNAPSYNC_STATE_DIR says.
+    $XDG_STATE_HOME/snapsync, or where SNAPSYNC_STATE_DIR says. Under sudo HOME and the XDG variables do not
+    count. Files that others can write are refused: the configuration, and what rsh and ssh_options name.
     """
     from snapsync.commands.run import run
 

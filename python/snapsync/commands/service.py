@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from snapsync import _native, own
 from snapsync import config as configuration
 from snapsync.config import Config, is_remote
 from snapsync.errors import ExitCode, RefusedError, UsageError, told
@@ -42,8 +43,11 @@ def units(found: Config, *, user: bool, config: Path | None) -> dict[str, str]:
     if not periods:
         message = f"no job in {' and '.join(map(str, found.files))} has a period"
         raise told(UsageError(message), message, 'say how often it is to run, as in period = "15m"')
-    command = [_program(), "run", *(["--config", str(config.absolute())] if config else [])]
-    command_line = " ".join(map(_quoted, command))
+    program = _program()
+    if not user:
+        _is_safe(program)
+    command = [program, "run", *(["--config", str(config.absolute())] if config else [])]
+    command_line = " ".join([_quoted(command[0]), *(_argument(word) for word in command[1:])])
     service = [*_SERVICE_LINES, f"ExecStart={command_line}", *_CONFINED_USER]
     if not user:
         service += [*_CONFINED, *_openings(found)]
@@ -118,10 +122,22 @@ def _openings(found: Config) -> Iterator[str]:
 
 
 def _quoted(word: str) -> str:
-    """A word of a command line as systemd reads it."""
-    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    """A word as systemd reads it. Of what would end the line, or is no text, nothing can be made."""
+    if not word.isprintable():
+        message = (
+            f"{word!r} cannot be written into a unit: it has characters that are not seen, or is no UTF-8"
+        )
+        raise told(
+            UsageError(message), message, "choose a path of letters, digits and signs that can be seen"
+        )
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     plain = escaped and not any(c.isspace() or c in "\\\"';" for c in escaped)
     return escaped if plain else f'"{escaped}"'
+
+
+def _argument(word: str) -> str:
+    """A further word of a command line: other than in its first, and in paths, variables are put in there."""
+    return _quoted(word.replace("$", "$$"))
 
 
 def _program() -> str:
@@ -134,10 +150,20 @@ def _program() -> str:
     return program
 
 
+def _is_safe(program: str) -> None:
+    """What root's service runs is nobody else's to change: the command, its Python, and this package."""
+    for path in (program, sys.executable, str(Path(__file__).parent)):
+        os.close(_native.trusted("the program", path))
+
+
 def _home(user: bool) -> Path:
     if not user:
         return Path("/etc/systemd/system")
-    return Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"), "systemd/user")
+    his = own.config_home()
+    if his is None:
+        message = "this user has no home for units"
+        raise told(UsageError(message), message, "name a directory with --dir")
+    return his / "systemd/user"
 
 
 def _install(home: Path, texts: dict[str, str], *, user: bool, dry_run: bool) -> ServiceReport:

@@ -25,7 +25,7 @@ def run(
         if output.as_json:
             print_failure(failure, as_json=True)
         else:
-            print(f"SNAPSYNC {Verdict.UNKNOWN.name} - {render.name(failure.message)}")
+            print(standing.plugin_words(Verdict.UNKNOWN, failure.message))
         return Verdict.UNKNOWN
 
 
@@ -111,7 +111,7 @@ def _lines(report: StatusReport) -> Iterator[str]:
         yield "  busy       another command holds the volume"
     problems = [lag.problem for lag in report.lags] if report.volume.role == "primary" else []
     for standby, problem in zip(report.standbys, problems, strict=False):
-        yield f"  standby    {_standby(standby)}{f'; {problem}' if problem else ''}"
+        yield f"  standby    {_standby(standby)}{f'; {render.name(problem)}' if problem else ''}"
         if standby.scrub:
             yield f"  scrub      {_scrub(standby.scrub)}"
     for hold in report.holds:

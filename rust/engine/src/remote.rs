@@ -15,13 +15,14 @@ use crate::secret::Secret;
 use crate::staging::{hex, is_cut, with_data, workers};
 use crate::standby::{Begun, Data, Local, Offer, Opening, Pending, StandbyEnd, State};
 use crate::sync::drive;
-use crate::{Options, Travel};
+use crate::{Options, Travel, trust};
 use serde_json::value::RawValue;
 use snapsync_model::{Error, Monitor, Result, SnapshotInfo};
 use snapsync_stream::wire::{lift, write_head};
 use snapsync_stream::{Arrivals, Fate, Limit, Link, Outlet, PATIENCE, Sent, send};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -154,9 +155,16 @@ impl<'a> Peer<'a> {
             .split_first()
             .ok_or_else(|| Error::usage("--rsh names no command", "use --rsh ssh, or leave it out"))?;
         let options = reach.ssh_options();
+        trust::files_named_in(arguments)?;
+        trust::files_named_in(&options)?;
         let options = options.iter().flat_map(|option| ["-o", option]);
-        let mut command = Command::new(program);
-        command.args(arguments).args(options).arg(host).arg(format!("{} serve", reach.remote_path));
+        let mut command = Command::new(trust::program(program)?);
+        command
+            .arg0(program)
+            .args(arguments)
+            .args(options)
+            .arg(host)
+            .arg(format!("{} serve", reach.remote_path));
         let (child, to, from) = Process::start(command)?;
         let wire = Wire::new(from, to, PathBuf::from(host), reach.patience, fate, monitor)?;
         let mut peer = Peer { wire, features: Vec::new(), child };

@@ -14,6 +14,7 @@ use snapsync_engine::{
     Care, Compression, Gate, Keep, OnDrift, Options, Reach, Reading, Scrubbing, Terms, Travel, with_jobs,
 };
 use std::collections::BTreeMap;
+use std::os::fd::IntoRawFd;
 use std::path::PathBuf;
 use std::time::Duration;
 use watch::{Progress, watched};
@@ -497,6 +498,13 @@ fn status(py: Python<'_>, volume: PathBuf) -> PyResult<String> {
     watched(py, None, move |_| snapsync_engine::status(&volume))
 }
 
+/// A descriptor of a file or directory that nobody but root and this user can have made what it is.
+#[pyfunction]
+fn trusted(py: Python<'_>, what: &str, path: PathBuf) -> PyResult<i32> {
+    let opened = snapsync_engine::trusted(what, &path);
+    opened.map(IntoRawFd::into_raw_fd).map_err(|error| error::to_python(py, &error))
+}
+
 /// Names of the places where a test can kill the process: none in a release.
 #[pyfunction]
 fn fault_points() -> Vec<&'static str> {
@@ -540,5 +548,6 @@ fn native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(verify_and_mend, module)?)?;
     module.add_function(wrap_pyfunction!(verify, module)?)?;
     module.add_function(wrap_pyfunction!(status, module)?)?;
+    module.add_function(wrap_pyfunction!(trusted, module)?)?;
     module.add_function(wrap_pyfunction!(fault_points, module)?)
 }

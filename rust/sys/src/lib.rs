@@ -21,6 +21,7 @@ mod private;
 mod root;
 mod subvolumes;
 mod times;
+mod trust;
 pub mod xfs;
 
 pub use data::{
@@ -45,3 +46,4 @@ pub use root::{Parents, Root};
 pub use rustix::fs::Access;
 pub use subvolumes::subvolumes_known_as;
 pub use times::{Times, has_stable_numbers, may_be_written, mounting};
+pub use trust::{Cause, Doubt, open_trusted};
