@@ -83,7 +83,7 @@ def prune(wire: Wire, keep: int) -> None:
     """Is the primary of that lineage, and asks for one thing only."""
     wire.hear()
     wire.tell("ready")
-    lineage = wire.ask("look")["looked"]["lineage"]
+    lineage = wire.ask({"look": {"lineage": None}})["looked"]["lineage"]
     wire.ask({"open": {"lineage": lineage, "epoch": 1, "join": None}})
     wire.ask({"prune": {"keep": {"last": keep}, "needed": []}})
     # Whoever was asked may have ended already.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import liar
 import pytest
-from machine import Pair, Place, Ran, assert_told, command, done, run, snapshots, store, wait_until
+from machine import Pair, Place, Ran, assert_told, command, done, run, snapshots, status, store, wait_until
 from oracle import assert_same
 from remote import Server
 from worlds import fill
@@ -60,7 +60,8 @@ def test_no_client_deletes_what_a_standby_holds_without_bringing_more(pair: Pair
         wire = liar.Wire(server.stdout, server.stdin)
         wire.greeted()
         assert wire.ask({"push": {"target": list(os.fsencode(pair.target)), "channels": 1}}) == "ready"
-        lineage = wire.ask("look")["looked"]["lineage"]
+        lineage = status(pair.target)["volume"]["lineage"]
+        assert wire.ask({"look": {"lineage": lineage}})["looked"]["lineage"] == lineage
         assert "opened" in wire.ask({"open": {"lineage": lineage, "epoch": 1, "join": None}})
         assert wire.ask({"prune": {"keep": {"last": keep}, "needed": []}})["failed"]["exit_code"] in (3, 4)
         server.stdin.close()
@@ -107,7 +108,7 @@ def test_the_socket_of_a_killed_server_goes_with_the_next_round(pair: Pair) -> N
     wire = liar.Wire(server.stdout, server.stdin)
     wire.greeted()
     wire.ask({"push": {"target": list(os.fsencode(pair.target)), "channels": 3}})
-    lineage = wire.ask("look")["looked"]["lineage"]
+    lineage = wire.ask({"look": {"lineage": None}})["looked"]["lineage"]
     wire.ask({"open": {"lineage": lineage, "epoch": 1, "join": None}})
     assert list(store(pair.target).glob("join-*"))
     server.kill()

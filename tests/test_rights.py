@@ -10,6 +10,7 @@ import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import liar
 import pytest
 from machine import Pair, Place, Ran, command, done, run, snapshots, status, store
 from oracle import assert_same
-from remote import Client, Server
+from remote import HOST, Client, Server
 from worlds import fill
 
 NOTHING: dict[str, Any] = {"strict": False, "exclude": [], "include": [], "everything": False}
@@ -245,6 +246,114 @@ def test_a_standby_that_always_fails_and_needs_it_leaves_one_snapshot(primary: P
             standby.fail(needed=True)
         assert names(primary)[:3] == before
         assert len(names(primary)) <= 4
+
+
+# --- who may only receive ---------------------------------------------------------------------
+
+
+@dataclass
+class Feeder:
+    """A volume with a standby beneath a directory where others have theirs, and the key that may feed it."""
+
+    source: Path
+    root: Path
+    client: Client
+
+    def push(self, target: object) -> Ran:
+        return run("sync", self.source, self.client.at(target), *self.client.options, "--json")
+
+    def verify(self, there: object, here: object = "") -> Ran:
+        words = ("verify", here or self.source, self.client.at(there), *self.client.options, "--json")
+        return run(*words)
+
+
+@pytest.fixture
+def feeder(server: Server, place: Place, kind: str) -> Feeder:
+    source, root, other = place("xfs"), place(kind), place("xfs")
+    fill(source / "file", 0, 5_000, 1)
+    done("sync", source, root / "own")
+    fill(other / "other", 0, 5_000, 2)
+    done("sync", other, root / "theirs")
+    (root / "primary").mkdir()
+    done("snapshot", root / "primary", "--name", "first")
+    (root / "full").mkdir()
+    fill(root / "full" / "file", 0, 5_000, 1)
+    fill(root / "file", 0, 5_000, 1)
+    words = [*command(), "serve", "--restrict-to", str(root), "--receive-only"]
+    return Feeder(source, root, server.client(forced=shlex.join(words)))
+
+
+OTHERS = ("theirs", "primary", "full", "file", "absent/below", "file/below", "full/../own", "..", ".snapsync")
+NOT_OWN = "is nothing that this client may feed or verify"
+
+
+@pytest.mark.parametrize("kind", ["btrfs", "xfs"])
+def test_who_may_only_receive_feeds_and_verifies_its_own(feeder: Feeder) -> None:
+    for ran in (feeder.push("own"), feeder.push("new")):
+        assert ran.code == 0, ran
+    assert feeder.verify("own@latest", f"{feeder.source}@latest").json["equal"]
+    for ran in (feeder.push("theirs"), feeder.verify("theirs")):
+        assert refused(ran) == f"{HOST}: theirs {NOT_OWN}"
+
+
+@pytest.mark.parametrize("kind", ["xfs"])
+@pytest.mark.parametrize("name", OTHERS)
+def test_who_may_only_receive_is_told_the_same_of_all_else(feeder: Feeder, name: str) -> None:
+    path, lineage = list(name.encode()), status(feeder.source)["volume"]["lineage"]
+    snapshot = {"place": list(f"{name}@latest".encode()), "reading": "all", "lineage": lineage}
+    for request in (
+        {"push": {"target": path, "channels": 1}},
+        {"digest": {"place": path, "reading": "all", "lineage": lineage}},
+        {"digest": snapshot},
+    ):
+        with talking("--restrict-to", str(feeder.root), "--receive-only") as wire:
+            answer = wire.ask(request)
+            if answer == "ready":
+                answer = wire.ask({"look": {"lineage": lineage}})
+            assert answer["failed"]["what"] in (f"{name} {NOT_OWN}", f"{name}@latest {NOT_OWN}")
+            assert str(feeder.root) not in json.dumps(answer)
+
+
+@pytest.mark.parametrize("kind", ["xfs"])
+def test_who_may_only_receive_verifies_by_its_volume_alone(feeder: Feeder, place: Place) -> None:
+    """Whoever has no volume of that lineage has not fed the standby."""
+    assert refused(feeder.verify("own", place("xfs")))
+    theirs = place("xfs")
+    done("snapshot", theirs)
+    assert refused(feeder.verify("own", f"{theirs}@latest"))
+
+
+@pytest.mark.parametrize("kind", ["xfs"])
+def test_a_client_that_skips_what_comes_first_learns_no_more(feeder: Feeder) -> None:
+    restriction = ("--restrict-to", str(feeder.root), "--receive-only")
+    theirs, path = status(feeder.root / "theirs")["volume"]["lineage"], list(b"theirs")
+    told = set()
+    for ask in (
+        {"look": {"lineage": None}},
+        {"look": {"lineage": status(feeder.source)["volume"]["lineage"]}},
+        {"open": {"lineage": str(uuid.uuid4()), "epoch": 1 << 40, "join": None}},
+        {"scrub": {"pieces": [{"path": [], "size": 1, "range": {"offset": 0, "length": 1}}]}},
+        {"prune": {"keep": {"last": 1}, "needed": []}},
+    ):
+        with talking(*restriction) as wire:
+            assert wire.ask({"push": {"target": path, "channels": 1}}) == "ready"
+            answer = wire.ask(ask)["failed"]
+            assert theirs not in json.dumps(answer)
+            told.add(answer["what"])
+    assert len(told) <= 3, told
+    for request in ({"do": {"volume": path, "deed": "describe"}}, {"do": {"volume": [], "deed": "describe"}}):
+        with talking(*restriction) as wire:
+            assert "roles" in wire.ask(request)["failed"]["what"]
+
+
+@pytest.mark.parametrize("kind", ["xfs"])
+def test_who_may_read_learns_of_no_standby(primary: Path, place: Place) -> None:
+    done("sync", primary, place.absent("xfs"))
+    path = list(os.fsencode(primary))
+    for options, count in (("--read-only",), 0), ((), 1):
+        with talking(*options) as wire:
+            told = wire.ask({"do": {"volume": path, "deed": "describe"}})["did"]["described"]
+            assert len(told["standbys"]) == count
 
 
 # --- who a standby is -------------------------------------------------------------------------

@@ -54,8 +54,8 @@ struct Attending<'r, 'f, 'a> {
 impl Attending<'_, '_, '_> {
     fn next(&mut self) -> Result<Option<Box<RawValue>>> {
         match self.wire.hear()? {
-            Ask::Look => {
-                let looked = self.standby.look()?;
+            Ask::Look { lineage } => {
+                let looked = self.standby.look(lineage)?;
                 self.wire.tell(&Answer::Looked(looked))?;
             }
             Ask::Open { lineage, epoch, join, care } => self.open(Opening { lineage, epoch, care }, join)?,

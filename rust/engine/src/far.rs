@@ -10,6 +10,7 @@ use snapsync_model::{Error, Monitor, RelPath, Result};
 use snapsync_stream::wire::{fill, lift};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use uuid::Uuid;
 
 /// Bytes of records in one message, about.
 const BLOCK: usize = 1 << 18;
@@ -66,6 +67,7 @@ impl<'a> Far<'a> {
         address: &Address,
         reach: &Reach,
         reading: Reading,
+        lineage: Option<Uuid>,
         monitor: &'a Monitor,
     ) -> Result<Far<'a>> {
         let mut peer = Peer::start(&address.host, reach, monitor)?;
@@ -80,7 +82,8 @@ impl<'a> Far<'a> {
         }
         let name = peer.wire.peer.clone();
         let place = address.path.clone();
-        peer.ask(&Request::Digest { place, reading }).map_err(|error| told_of_a_cut(error, &name))?;
+        peer.ask(&Request::Digest { place, reading, lineage })
+            .map_err(|error| told_of_a_cut(error, &name))?;
         Ok(Far { peer: Some(peer), name, reading, last: None, entries: 0, monitor })
     }
 

@@ -1,6 +1,8 @@
 //! What people name on the command line, checked before anything is touched.
 
-use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, Side, SnapshotInfo, Subset};
+use snapsync_model::{
+    Context, Error, Monitor, Provider, Result, Role, Side, SnapshotInfo, Subset, VolumeInfo,
+};
 use snapsync_snapshot::{Replaced, Volume, is_vacant};
 use snapsync_walk::Tree;
 use std::ffi::OsStr;
@@ -8,6 +10,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use uuid::Uuid;
 
 /// `VOLUME@SNAP`, or a directory.
 pub(crate) enum Place {
@@ -33,11 +36,11 @@ impl Place {
         Ok(Place::Snapshot(Box::new((volume, snapshot))))
     }
 
-    pub(crate) fn is_of_a_standby(&self) -> Result<bool> {
-        let is_standby = |volume: &Volume| volume.info().role == Role::Standby;
+    /// The volume that it is of, or is.
+    pub(crate) fn volume(&self) -> Result<Option<VolumeInfo>> {
         Ok(match self {
-            Place::Snapshot(named) => is_standby(&named.0),
-            Place::Directory(path) => Volume::find(path)?.as_ref().is_some_and(is_standby),
+            Place::Snapshot(named) => Some(named.0.info()),
+            Place::Directory(path) => Volume::find(path)?.map(|volume| volume.info()),
         })
     }
 
@@ -222,7 +225,9 @@ pub(crate) fn resolved(path: &Path) -> Result<PathBuf> {
     if rest.components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
         return Err(Error::usage(format!("{} does not exist", path.display()), "check the path"));
     }
-    Ok(there.canonicalize().context("find", there)?.join(rest))
+    let there = there.canonicalize().context("find", there)?;
+    // A name joined to nothing would end in a slash, and a file is not found by that.
+    Ok(if rest.as_os_str().is_empty() { there } else { there.join(rest) })
 }
 
 pub(crate) fn parent(path: &Path) -> Result<&Path> {
@@ -288,6 +293,19 @@ pub(crate) fn was_replaced(volume: &Volume, by: &Replaced) -> Error {
             "`snapsync rejoin {show} NEW`, where NEW is the primary of epoch {epoch}, makes it a standby again \
              and keeps what it has of its own; --preview shows that"
         ),
+    )
+}
+
+/// A standby of the lineage that its client shows: nobody knows that but those who belong to it.
+pub(crate) fn is_fed_by(standby: &VolumeInfo, lineage: Option<Uuid>) -> bool {
+    standby.role == Role::Standby && lineage.is_some_and(|one| one == standby.lineage && !one.is_nil())
+}
+
+/// Tells nothing of what is there, nor whether anything is.
+pub(crate) fn not_own(called: &str) -> Error {
+    Error::refused(
+        format!("{called} is nothing that this client may feed or verify"),
+        "name the standby of your volume, or a new directory in one that is there; or ask the server's administrator",
     )
 }
 

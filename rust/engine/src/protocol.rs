@@ -59,15 +59,24 @@ pub(crate) enum Request {
     Join { volume: Vec<u8>, token: Uuid },
     /// Do something with one volume.
     Do { volume: Vec<u8>, deed: Deed },
-    /// Tell what a directory or `VOLUME@SNAP` holds.
-    Digest { place: Vec<u8>, reading: Reading },
+    /// Tell what a directory or `VOLUME@SNAP` holds; `lineage` is that of the volume it is compared with.
+    Digest {
+        place: Vec<u8>,
+        reading: Reading,
+        #[serde(default)]
+        lineage: Option<Uuid>,
+    },
 }
 
 /// What the primary's half asks.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Ask {
-    Look,
+    /// What the standby is like. Who may learn of nothing else is told if it is of this lineage.
+    Look {
+        #[serde(default)]
+        lineage: Option<Uuid>,
+    },
     /// `join`: where further channels come in at the primary's end.
     Open {
         lineage: Uuid,

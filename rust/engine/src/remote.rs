@@ -441,8 +441,8 @@ impl<'w, 'a> Remote<'w, 'a> {
 }
 
 impl StandbyEnd for Remote<'_, '_> {
-    fn look(&mut self) -> Result<Looked> {
-        match self.ask(&Ask::Look)? {
+    fn look(&mut self, lineage: Option<Uuid>) -> Result<Looked> {
+        match self.ask(&Ask::Look { lineage })? {
             Answer::Looked(looked) => Ok(Looked { path: self.there(&looked.path), ..looked }),
             _ => Err(out_of_turn(self.wire)),
         }

@@ -71,6 +71,16 @@ pub(crate) enum Outcome {
     Promoted(Box<Promoted>),
 }
 
+impl Outcome {
+    /// Whom a primary feeds is not for everybody who may read it.
+    pub(crate) fn without_standbys(mut self) -> Outcome {
+        if let Outcome::Described(described) = &mut self {
+            described.standbys.clear();
+        }
+        self
+    }
+}
+
 /// Does a deed with a volume on this machine.
 pub(crate) fn perform(path: &Path, deed: Deed, monitor: &Monitor) -> Result<Outcome> {
     let mut volume = Volume::open(&existing_directory(path)?)?;

@@ -19,9 +19,10 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use uuid::Uuid;
 
 /// What the other end may ask for.
 #[derive(Clone, Debug, Default)]
@@ -64,7 +65,7 @@ fn answer<'a>(wire: &mut Wire<'a>, request: Request, gate: &Gate, monitor: &'a M
             relay(&path.join(snapsync_walk::STORE).join("store"), token, wire, monitor)
         }
         Request::Do { volume, deed } => perform_for(wire, gate, &volume, deed, monitor),
-        Request::Digest { place, reading } => digest(wire, gate, &place, reading, monitor),
+        Request::Digest { place, reading, lineage } => digest(wire, gate, &place, reading, lineage, monitor),
     }
 }
 
@@ -84,10 +85,18 @@ fn push<'a>(
     if gate.read_only {
         return Err(forbidden("receives nothing", "--read-only"));
     }
-    let target = gate.admit(target)?;
-    let mut standby = Local::new(&target, None, monitor)?;
+    let named = || {
+        let standby = Local::new(&gate.admit(target)?, None, monitor)?;
+        gate.is_beneath(&standby.target().path)?;
+        Ok(standby)
+    };
+    let mut standby = if gate.receive_only {
+        let called = String::from_utf8_lossy(target).into_owned();
+        named().map_err(|_: Error| place::not_own(&called))?.discreet(called)
+    } else {
+        named()?
+    };
     let target = standby.target().path.clone();
-    gate.is_beneath(&target)?;
     wire.tell(&Answer::Ready)?;
     let pruning = if gate.prunes() { Pruning::AsAsked } else { Pruning::Never };
     attend(wire, &mut standby, Further::wait(channels, &target), pruning, monitor).map(drop)
@@ -116,12 +125,26 @@ fn pull<'a>(
     })
 }
 
-/// Verifying is reading; but who may only feed standbys learns of nothing else what it holds.
-fn digest(wire: &mut Wire<'_>, gate: &Gate, place: &[u8], reading: Reading, monitor: &Monitor) -> Result<()> {
-    let place = gate.admit_place(place)?;
-    if gate.receive_only && !place.is_of_a_standby()? {
-        return Err(forbidden("tells nothing but of standbys", "--receive-only"));
-    }
+/// Verifying is reading; but who may only feed standbys learns of nothing but those that are its own.
+fn digest(
+    wire: &mut Wire<'_>,
+    gate: &Gate,
+    called: &[u8],
+    reading: Reading,
+    lineage: Option<Uuid>,
+    monitor: &Monitor,
+) -> Result<()> {
+    let place = gate.admit_place(called);
+    let place = if gate.receive_only {
+        let is_own = |place: &Place| {
+            let volume = place.volume();
+            volume.is_ok_and(|volume| volume.is_some_and(|volume| place::is_fed_by(&volume, lineage)))
+        };
+        let not_own = || place::not_own(&String::from_utf8_lossy(called));
+        place.ok().filter(is_own).ok_or_else(not_own)?
+    } else {
+        place?
+    };
     wire.tell(&Answer::Ready)?;
     let link = Arc::clone(wire.link());
     while_wanted(&link, monitor, || far::tell(wire, &place, reading, monitor))
@@ -148,14 +171,15 @@ impl Drop for AtEnd<'_> {
 
 /// Whoever may only send or receive may not say who is primary.
 fn perform_for(wire: &mut Wire<'_>, gate: &Gate, volume: &[u8], deed: Deed, monitor: &Monitor) -> Result<()> {
-    let path = gate.admit(volume)?;
-    if !matches!(deed, Deed::Describe) && gate.is_narrow() {
+    if gate.receive_only || (gate.is_narrow() && !matches!(deed, Deed::Describe)) {
         return Err(Error::refused(
             "this server does not let its clients change roles",
             "run promote, rejoin or switch on that machine, or ask its administrator",
         ));
     }
+    let path = gate.admit(volume)?;
     let outcome = while_wanted(wire.link(), monitor, || perform(&path, deed, monitor))?;
+    let outcome = if gate.is_narrow() { outcome.without_standbys() } else { outcome };
     wire.tell(&Answer::Did(Box::new(outcome)))
 }
 
@@ -202,6 +226,10 @@ impl Gate {
             (None, Ok(below)) => home()?.join(below),
             (None, Err(_)) => text.to_path_buf(),
         };
+        let climbs = || path.components().any(|part| part == Component::ParentDir);
+        if self.restrict_to.is_some() && climbs() {
+            return Err(outside(&path));
+        }
         let path = if path.as_os_str().is_empty() { PathBuf::from(".") } else { path };
         let real = match (place::resolved(&path), &self.restrict_to) {
             // What is outside must not even tell whether it is there.

@@ -100,7 +100,8 @@ pub(crate) struct Data<'a> {
 
 /// What the primary's half asks of the standby's, in this order.
 pub(crate) trait StandbyEnd {
-    fn look(&mut self) -> Result<Looked>;
+    /// `lineage` is the primary's, if that is a volume.
+    fn look(&mut self, lineage: Option<Uuid>) -> Result<Looked>;
     /// Makes the volume where there is none.
     fn open(&mut self, opening: Opening) -> Result<State>;
     fn begin(&mut self, offer: Offer<'_>) -> Result<Begun>;
@@ -121,6 +122,8 @@ pub(crate) trait StandbyEnd {
 /// A standby that this process works on.
 pub(crate) struct Local<'a> {
     target: Target,
+    /// What its client calls it, where that is to learn of no other volume.
+    called: Option<String>,
     monitor: &'a Monitor,
     volume: Option<Volume>,
     made: Made,
@@ -141,6 +144,7 @@ impl<'a> Local<'a> {
     pub(crate) fn new(path: &Path, source: Option<&Path>, monitor: &'a Monitor) -> Result<Local<'a>> {
         Ok(Local {
             target: place::target(path, source)?,
+            called: None,
             monitor,
             volume: None,
             made: Made::default(),
@@ -156,6 +160,20 @@ impl<'a> Local<'a> {
     /// It takes so many bytes a second at most.
     pub(crate) fn limited(self, rate: Option<u64>) -> Local<'a> {
         Local { limit: rate.map(Limit::new), ..self }
+    }
+
+    /// Says the same of whatever its client may not feed, and of whatever is not there.
+    pub(crate) fn discreet(self, called: String) -> Local<'a> {
+        Local { called: Some(called), ..self }
+    }
+
+    fn expect_own(&self, lineage: Option<Uuid>) -> Result<()> {
+        let Some(called) = &self.called else { return Ok(()) };
+        let is_own = match &self.target.volume {
+            None => self.target.lacks.is_none(),
+            Some(volume) => place::is_fed_by(&volume.info(), lineage) || volume.info().lineage.is_nil(),
+        };
+        if is_own { Ok(()) } else { Err(place::not_own(called)) }
     }
 
     pub(crate) fn target(&self) -> &Target {
@@ -297,7 +315,8 @@ fn out_of_turn(why: &str) -> Error {
 }
 
 impl StandbyEnd for Local<'_> {
-    fn look(&mut self) -> Result<Looked> {
+    fn look(&mut self, lineage: Option<Uuid>) -> Result<Looked> {
+        self.expect_own(lineage)?;
         let volume = self.target.volume.as_ref();
         let journal = volume.map_or(Ok(None), |volume| Journal::load(&volume.store()))?;
         Ok(Looked {
@@ -314,6 +333,7 @@ impl StandbyEnd for Local<'_> {
 
     fn open(&mut self, opening: Opening) -> Result<State> {
         let Opening { lineage, epoch, care } = opening;
+        self.expect_own(Some(lineage))?;
         let mut volume = match self.target.volume.take() {
             Some(volume) => volume,
             None => self.make(lineage, epoch)?,

@@ -136,7 +136,7 @@ pub(crate) fn drive(
             "leave out --name and the patterns, or --snap",
         ));
     }
-    let looked = standby.look()?;
+    let looked = standby.look(primary.as_ref().map(|volume| volume.info().lineage))?;
     let primary = fence(primary, &looked)?;
     known::is_standby_of(&looked, source, primary.as_ref())?;
     if !options.new_standby {

@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Instant;
+use uuid::Uuid;
 
 /// Differences told; more are counted.
 const TOLD: usize = 1000;
@@ -26,7 +27,8 @@ pub fn verify(a: &Path, b: &Path, reading: Reading, reach: &Reach, monitor: &Mon
     let named = (Named::parse(a)?, Named::parse(b)?);
     monitor.start(Stage::Verify, 0);
     // Another machine looks at its tree while this one does.
-    let far = (named.0.ask(reach, reading, monitor)?, named.1.ask(reach, reading, monitor)?);
+    let ask = |one: &Named, other: &Named| one.ask(reach, reading, other.lineage(), monitor);
+    let far = (ask(&named.0, &named.1)?, ask(&named.1, &named.0)?);
     let opened = (named.0.open(monitor)?, named.1.open(monitor)?);
     let listing = (list(opened.0.as_ref())?, list(opened.1.as_ref())?);
     let counted = listing.0.as_ref().or(listing.1.as_ref());
@@ -92,10 +94,24 @@ impl Named {
         }
     }
 
-    fn ask<'a>(&self, reach: &Reach, reading: Reading, monitor: &'a Monitor) -> Result<Option<Far<'a>>> {
+    /// That of the volume here: it may be what the other side tells by.
+    fn lineage(&self) -> Option<Uuid> {
+        match self {
+            Named::Here(place) => place.volume().ok().flatten().map(|volume| volume.lineage),
+            Named::There(_) => None,
+        }
+    }
+
+    fn ask<'a>(
+        &self,
+        reach: &Reach,
+        reading: Reading,
+        lineage: Option<Uuid>,
+        monitor: &'a Monitor,
+    ) -> Result<Option<Far<'a>>> {
         match self {
             Named::Here(_) => Ok(None),
-            Named::There(address) => Far::ask(address, reach, reading, monitor).map(Some),
+            Named::There(address) => Far::ask(address, reach, reading, lineage, monitor).map(Some),
         }
     }
 
