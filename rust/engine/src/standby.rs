@@ -298,7 +298,7 @@ fn is_sound(snapshot: &SnapshotInfo, newest: Option<&SnapshotInfo>) -> Result<()
     {
         return Err(Error::integrity(
             format!("the delta's snapshot {:?} has no proper name, time or number", snapshot.name),
-            "send it again",
+            "send one that has; an older version may have given a name that none can have any more",
         ));
     }
     snapsync_walk::Matcher::new(&snapshot.subset).map(drop)

@@ -511,11 +511,10 @@ impl Shelf {
 
 /// Whether a snapshot can be a directory of this name.
 pub fn can_be_a_name(name: &str) -> Result<()> {
-    let is_bad = name.is_empty() || name.len() > 255 || matches!(name, "." | "..") || name == STORE;
-    if is_bad || name.contains('/') || name.contains(char::is_control) {
+    if !snapsync_model::can_name_directory(name) {
         return Err(Error::usage(
             format!("{name:?} cannot be the name of a directory for a snapshot"),
-            "use at most 255 bytes, none of them a slash or a control character",
+            "use at most 255 bytes of characters that are seen, without `/`, and no `-` or `.` in front",
         ));
     }
     Ok(())

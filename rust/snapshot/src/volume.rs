@@ -534,16 +534,11 @@ pub fn is_vacant(path: &Path) -> Result<bool> {
 
 /// Whether a name can be given to a snapshot: one that cannot be taken for a path, a number or a word.
 pub fn name_is_free(name: &str, taken: &[SnapshotInfo]) -> Result<()> {
-    let bad = name.is_empty()
-        || name.len() > 200
-        || name.contains(['/', '@', '\0', '\n'])
-        || name.starts_with(['-', '.'])
-        || name == "latest"
-        || name.bytes().all(|b| b.is_ascii_digit());
-    if bad {
+    if !snapsync_model::can_name_snapshot(name) {
         return Err(Error::usage(
             format!("{name:?} cannot be the name of a snapshot"),
-            "use at most 200 bytes without `/` or `@`, not only digits, and not `latest`",
+            "use at most 200 bytes of characters that are seen, without `/` or `@`; not only digits, not `latest`, and no \
+             `-` or `.` in front",
         ));
     }
     if taken.iter().any(|s| s.name == name) {

@@ -397,7 +397,7 @@ fn a_name_that_is_taken_or_no_name_leaves_everything_as_it_was() {
     fs::write(world.path().join("mine"), "precious").unwrap();
     let shelf = world.shelf();
     let long = "x".repeat(256);
-    for bad in ["", ".", "..", ".snapsync", "a/b", "a\0b", &long] {
+    for bad in ["", ".", "..", ".snapsync", ".hidden", "-x", "a/b", "a\0b", "a\u{202e}b", &long] {
         assert!(matches!(shelf.name_is_free(bad), Err(Error::Usage { .. })), "{bad:?}");
     }
     shelf.name_is_free(&long[1..]).unwrap();
