@@ -1,7 +1,7 @@
 //! What must hold for every row of a manifest, whatever the others say.
 
 use crate::vet::Attempt;
-use snapsync_model::{Attributes, Change, ChangeFlags, Kind, Link, ROOT, Rare, RelPath, Xattr};
+use snapsync_model::{Attributes, Change, ChangeFlags, Kind, LONGEST_PATH, Link, ROOT, Rare, RelPath, Xattr};
 use snapsync_sys::{NOCOW, REPLICATED_FLAGS, XFLAGS};
 
 /// The kernel's limits: of a name, of what a link points at, and of an extended attribute.
@@ -9,8 +9,6 @@ const NAME: usize = 255;
 const LINK_TARGET: usize = 4095;
 const XATTR_NAME: usize = 255;
 const XATTR_VALUE: usize = 64 << 10;
-/// Paths may be longer than the kernel takes at once, but not without end.
-const PATH: usize = 32 << 10;
 /// What snapsync keeps at the root of a volume. Nothing of this name comes to a tree, at whatever depth; below the root
 /// it may go, from where an older version brought it.
 const STORE: &[u8] = b".snapsync";
@@ -34,7 +32,7 @@ fn paths(change: &Change) -> Attempt {
         if path.is_root() != (change.ino == ROOT) {
             return Err("only inode 0 is the root");
         }
-        if path.as_bytes().len() > PATH || names.clone().any(|name| name.len() > NAME) {
+        if path.as_bytes().len() > LONGEST_PATH || names.clone().any(|name| name.len() > NAME) {
             return Err("its path is too long");
         }
         if names.next() == Some(STORE) {

@@ -13,9 +13,11 @@ use snapsync_model::{
     Error, Inode, Kind, Monitor, Provider, Range, RelPath, Result, Side, SnapshotInfo, Stage,
 };
 use snapsync_snapshot::{Scrub, UNSETTLED, Volume};
-use snapsync_sys::{Root, stat_of};
+use snapsync_sys::{Root, is_leased, stat_of};
 use std::collections::{BTreeSet, BinaryHeap};
 use std::fs::File;
+use std::io;
+use std::sync::Once;
 
 /// A round reads something once so much of the period has passed: files are not listed for less.
 const OFTEN: u32 = 120;
@@ -59,7 +61,7 @@ pub(crate) enum Seen {
 
 /// Reads what a standby serves. Nothing but what is replicated is told of.
 pub(crate) fn read(volume: &Volume, pieces: &[Piece], monitor: &Monitor) -> Result<Vec<Seen>> {
-    let root = Root::open(volume.path())?;
+    let (root, has_asked) = (Root::open(volume.path())?, Once::new());
     let look = |piece: &Piece| {
         let path = RelPath::new(&piece.path)?;
         let is_left_out = || snapsync_walk::left_out(&root, &path, false, volume.subset());
@@ -68,7 +70,7 @@ pub(crate) fn read(volume: &Volume, pieces: &[Piece], monitor: &Monitor) -> Resu
         {
             return Ok(Seen::Lacks("not replicated".to_owned()));
         }
-        let file = match root.read(&path) {
+        let file = match read_of(&root, pieces, &path, &has_asked) {
             Err(e) => return Ok(Seen::Lacks(snapsync_model::reason(&e))),
             Ok(file) => file,
         };
@@ -79,6 +81,21 @@ pub(crate) fn read(volume: &Volume, pieces: &[Piece], monitor: &Monitor) -> Resu
         }
     };
     pieces.par_iter().with_max_len(1).map(look).collect()
+}
+
+/// Opens a file. Where somebody holds a lease, all are asked for theirs first, so that their times run side by side.
+fn read_of(root: &Root, pieces: &[Piece], path: &RelPath, has_asked: &Once) -> io::Result<File> {
+    let ask = || {
+        let paths = pieces.iter().filter_map(|piece| RelPath::new(&piece.path).ok());
+        paths.for_each(|path| drop(root.read_now(&path)));
+    };
+    match root.read_now(path) {
+        Err(e) if is_leased(&e) => {
+            has_asked.call_once(ask);
+            root.read(path)
+        }
+        other => other,
+    }
 }
 
 /// From the disk, and not what the kernel has in memory of it.
@@ -262,7 +279,8 @@ impl<'a> Primary<'a> {
         Chosen { inode, piece, .. }: &Chosen,
         path: &RelPath,
     ) -> Result<Option<Digest>> {
-        let Ok(file) = root.read(path) else { return Ok(None) };
+        // Nor where somebody holds a lease: he is not waited for.
+        let Ok(file) = root.read_now(path) else { return Ok(None) };
         let is_same = || {
             stat_of(&file).is_ok_and(|now| {
                 (now.ino, now.generation, now.kind) == (inode.ino, inode.generation, inode.kind)

@@ -22,7 +22,7 @@ pub use inode::{Details, Inode, Kind, Link, Look, ROOT, Rare, Seen, Xattr};
 pub use monitor::{Counters, Monitor, Stage};
 pub use mutex::{locked, unlocked};
 pub use name::{can_name_directory, can_name_snapshot};
-pub use path::RelPath;
+pub use path::{LONGEST_PATH, RelPath};
 pub use printable::{is_printable, printable, printable_bytes, printable_within};
 pub use side::{Directories, Inodes, Side};
 pub use snapshot::{Provider, Role, SnapshotInfo, VolumeInfo, path_as_json};

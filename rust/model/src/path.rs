@@ -6,6 +6,9 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+/// Paths are not followed without end: what has a longer one is left out. Trees so deep are nobody's work.
+pub const LONGEST_PATH: usize = 64 << 10;
+
 /// Names joined by `/`, as bytes; empty for the root itself. No name is empty, `.` or `..`, or holds a NUL.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RelPath(Vec<u8>);

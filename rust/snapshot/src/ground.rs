@@ -35,7 +35,7 @@ impl Ground {
             is_numbered: is_numbered(root, volume)?,
             started,
             times,
-            mounting: mounting(root.fd()),
+            mounting: mounting(root.in_own_mount()),
             is_standby: volume.info().role == Role::Standby,
         })
     }

@@ -1,7 +1,7 @@
 //! The next table of a volume from its last one and what was touched since. Whatever does not fit is told: then the tree is
 //! walked, and a table is never a guess.
 
-use crate::objects::{Objects, Old, UNSETTLED, is_absent};
+use crate::objects::{Objects, Old, UNSETTLED, is_absent, is_held};
 use crate::pool::Counts;
 use rayon::prelude::*;
 use snapsync_manifest::{NextTable, Table, gone};
@@ -156,16 +156,21 @@ impl Merge<'_> {
                 break;
             }
             objects.monitor.advance(chunk.len() as u64);
-            let written = chunk.into_par_iter().map(|row| match row {
-                Next::Stays(row) => Ok((row.clone(), false)),
-                Next::Gone(ino) => Ok((gone(ino), false)),
+            let write = |row: &Next<'_>| match row {
+                Next::Stays(row) => Ok(((*row).clone(), false)),
+                Next::Gone(ino) => Ok((gone(*ino), false)),
                 Next::Touched(touched) => {
-                    let ino = touched.inode.ino;
-                    let row = self.read(objects, *touched)?;
-                    Ok(row.map_or_else(|| (gone(ino), false), |row| (objects.dated(row), true)))
+                    let row = self.read(objects, touched)?;
+                    let gone = || (gone(touched.inode.ino), false);
+                    Ok(row.map_or_else(gone, |row| (objects.dated(row), true)))
                 }
-            });
-            let written: Vec<Attempt<(Inode, bool)>> = written.collect();
+            };
+            let mut written: Vec<Attempt<(Inode, bool)>> = chunk.par_iter().map(write).collect();
+            let is_late = |row: &Attempt<_>| matches!(row, Err(Stop::Failed(error)) if is_held(error));
+            if written.iter().any(is_late) {
+                let late = chunk.par_iter().zip(&mut written).filter(|(_, row)| is_late(row));
+                objects.patiently(|| late.for_each(|(next, row)| *row = write(next)));
+            }
             for row in written {
                 let (row, is_read) = row?;
                 if is_read {
@@ -189,7 +194,7 @@ impl Merge<'_> {
     }
 
     /// None if it is gone.
-    fn read(&self, objects: &Objects<'_>, touched: Touched) -> Attempt<Option<Inode>> {
+    fn read(&self, objects: &Objects<'_>, touched: &Touched) -> Attempt<Option<Inode>> {
         // A number may have been given to a new inode since.
         let is_old = touched.was.is_some_and(|was| was.ino == touched.inode.ino);
         let old = self.old.get(&touched.inode.ino).filter(|_| is_old);
@@ -201,7 +206,7 @@ impl Merge<'_> {
         let size = touched.inode.attributes.size;
         let same = old.filter(|old| touched.same_data && old.attributes.size == size);
         let data = same.map_or(Old::Perhaps(old), Old::Same);
-        let walked = Inode { links, ..touched.inode };
+        let walked = Inode { links, ..touched.inode.clone() };
         let mut inode = match objects.read(&touched.path, &walked, data) {
             Err(e) if is_absent(&e) => return self.vanished(objects, &touched.path, &walked),
             other => other?,

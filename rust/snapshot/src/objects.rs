@@ -8,7 +8,7 @@ use snapsync_model::{
     Context, Counters, Error, Inode, Kind, Layout, Link, Monitor, ROOT, Range, RelPath, Result, Segment,
     SegmentKind, locked,
 };
-use snapsync_sys::{FileSystem, Root, Stat, fault, may_be_written, stat_at, stat_of, xfs};
+use snapsync_sys::{FileSystem, Root, Stat, fault, is_leased, may_be_written, stat_at, stat_of, xfs};
 use snapsync_walk::{details_of, details_of_open, layout_of};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -96,6 +96,8 @@ pub(crate) struct Objects<'a> {
     unsettled: i64,
     /// Something was not found at its path, though its name was not removed.
     pub(crate) has_lost_way: AtomicBool,
+    /// Whoever holds a lease on a file is waited for.
+    is_patient: AtomicBool,
     pub(crate) monitor: &'a Monitor,
 }
 
@@ -144,8 +146,22 @@ impl<'a> Objects<'a> {
             numbers: Numbers::new(),
             unsettled: ground.unsettled,
             has_lost_way: AtomicBool::new(false),
+            is_patient: AtomicBool::new(false),
             monitor,
         }
+    }
+
+    /// Does again what could not be done because somebody held a lease, and waits for him. All were asked for theirs by then,
+    /// so that their times run side by side.
+    pub(crate) fn patiently<T>(&self, again: impl FnOnce() -> T) -> T {
+        self.is_patient.store(true, Relaxed);
+        let done = again();
+        self.is_patient.store(false, Relaxed);
+        done
+    }
+
+    pub(crate) fn is_patient(&self) -> bool {
+        self.is_patient.load(Relaxed)
     }
 
     /// With a change time only where a later change cannot have the same.
@@ -236,7 +252,8 @@ impl<'a> Objects<'a> {
         if !matches!(kind, Kind::File | Kind::Directory) {
             return self.root.open_at(path, OFlags::PATH, Mode::empty()).map(File::from);
         }
-        match self.root.read(path) {
+        let read = if self.is_patient() { Root::read } else { Root::read_now };
+        match read(self.root, path) {
             // A link or a socket took its name since the walk: what was walked is gone.
             Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::LOOP | Errno::NXIO | Errno::NOTDIR)) => {
                 Err(Errno::NOENT.into())
@@ -358,7 +375,12 @@ pub(crate) fn is_absent(error: &Error) -> bool {
     matches!(error.errno(), Some(2 | 20 | 40 | 18))
 }
 
-/// The same of any entry, whose name is the last one of `path`.
+/// Somebody holds a lease on it.
+pub(crate) fn is_held(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if is_leased(source))
+}
+
+/// Whether an entry, whose name is the last one of `path`, was removed.
 pub(crate) fn is_removed(root: &Root, path: &RelPath, link: &Link, ino: u64) -> bool {
     let Some((above, _)) = path.split() else { return false };
     let Ok(dir) = root.directory(&above) else { return false };

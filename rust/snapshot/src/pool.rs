@@ -2,7 +2,7 @@
 //! since the table before. A row that did not change points at the object it had.
 
 use crate::ground::Ground;
-use crate::objects::{Objects, Old, TRIES, UNSETTLED, is_absent, object_path, round_dir};
+use crate::objects::{Objects, Old, TRIES, UNSETTLED, is_absent, is_held, object_path, round_dir};
 use crate::{Volume, hidden, scan};
 use rayon::prelude::*;
 use snapsync_manifest::{NextTable, Table, TableView, gone, is_gone};
@@ -114,6 +114,13 @@ enum Found {
     Walked(Inode, Option<Inode>),
 }
 
+/// What becomes of an inode that was walked.
+enum Row {
+    Done(Inode),
+    /// Somebody holds a lease on it.
+    Held(Box<Inode>, Option<Box<Inode>>),
+}
+
 impl Take<'_> {
     fn write(&self, inodes: &Listing, last: Option<&Table>, next: &mut NextTable<'_>) -> Result<Counts> {
         let mut counts = Counts::default();
@@ -176,17 +183,25 @@ impl Take<'_> {
 
     fn put(&self, found: Vec<Found>, next: &mut NextTable<'_>, counts: &mut Counts) -> Result<()> {
         self.objects.monitor.check()?;
-        let rows = found.into_par_iter().map(|found| match found {
-            Found::Gone(ino) => Ok(gone(ino)),
-            Found::Same(row) => Ok(row),
-            Found::Walked(inode, old) => {
-                let ino = inode.ino;
-                Ok(self.row(inode, old)?.map_or_else(|| gone(ino), |row| self.objects.dated(row)))
-            }
-        });
-        let rows: Vec<Result<Inode>> = rows.collect();
+        let row = |found| match found {
+            Found::Gone(ino) => Ok(Row::Done(gone(ino))),
+            Found::Same(row) => Ok(Row::Done(row)),
+            Found::Walked(inode, old) => self.row(inode, old),
+        };
+        let rows: Vec<Result<Row>> = found.into_par_iter().map(row).collect();
+        let again = |row: Result<Row>| match row? {
+            Row::Held(inode, old) => self.row(*inode, old.map(|old| *old)),
+            done => Ok(done),
+        };
+        let is_held = |row: &Result<Row>| matches!(row, Ok(Row::Held(..)));
+        let rows = if rows.iter().any(is_held) {
+            self.objects.patiently(|| rows.into_par_iter().map(again).collect())
+        } else {
+            rows
+        };
         for row in rows {
-            let row = row?;
+            // What was waited for is done, or has failed.
+            let Row::Done(row) = row? else { continue };
             if !is_gone(&row) {
                 counts.add(&row);
             }
@@ -195,8 +210,11 @@ impl Take<'_> {
         Ok(())
     }
 
-    /// The walked inode with its details and object; None when it is gone.
-    fn row(&self, inode: Inode, old: Option<Inode>) -> Result<Option<Inode>> {
+    /// The walked inode with its details and object, or that it is gone.
+    fn row(&self, inode: Inode, old: Option<Inode>) -> Result<Row> {
+        let ino = inode.ino;
+        let done =
+            |row: Option<Inode>| Row::Done(row.map_or_else(|| gone(ino), |row| self.objects.dated(row)));
         let old = old.filter(|old| (old.generation, old.kind) == (inode.generation, inode.kind));
         if let Some(old) = &old
             && self.is_settled(&inode, old)
@@ -204,15 +222,18 @@ impl Take<'_> {
             let details = old.details.clone();
             let attributes = details.as_ref().map_or(inode.attributes, |d| inode.attributes.with(d));
             let (object, shared) = (old.object, old.shared);
-            return Ok(Some(Inode { attributes, details, object, shared, ..inode }));
+            return Ok(done(Some(Inode { attributes, details, object, shared, ..inode })));
         }
         let path = match inode.links.first() {
             Some(link) => self.directories.path(link)?,
             None => RelPath::root(),
         };
-        match self.read(&path, &inode, old.as_ref())? {
-            Some(row) => Ok(Some(row)),
-            None => Ok(self.not_found(&path, inode, old)),
+        match self.read(&path, &inode, old.as_ref()) {
+            Err(e) if is_held(&e) && !self.objects.is_patient() => {
+                Ok(Row::Held(Box::new(inode), old.map(Box::new)))
+            }
+            Ok(None) => Ok(done(self.not_found(&path, inode, old))),
+            row => Ok(done(row?)),
         }
     }
 

@@ -20,7 +20,7 @@ use snapsync_model::{
 };
 use snapsync_sys::xfs::BulkStat;
 use snapsync_sys::{DirEntry, FileSystem, Root, Stat, read_dir, stat_at, stat_of, sync_filesystem};
-use snapsync_walk::{Matcher, STORE, note_mounts, note_stores};
+use snapsync_walk::{Matcher, STORE, is_too_long, note_mounts, note_stores};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -387,6 +387,10 @@ impl<'a> Scan<'a> {
         }
         self.looks.entry(stat.ino).or_insert((look_of(&stat, stat.ino), stat.nlink));
         self.added.entry(stat.ino).or_default().push(link.clone());
+        let above = self.directories.path_of(link.parent).map_or(0, |path| path.as_bytes().len());
+        if is_too_long(above, &link.name) {
+            return misfit("the path of an entry has become too long");
+        }
         if stat.kind != Kind::Directory {
             return Ok(None);
         }

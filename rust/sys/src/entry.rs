@@ -7,6 +7,7 @@ use rustix::fs::{
     Access, AtFlags, FileType, Gid, Mode, OFlags, StatxFlags, Timespec, Timestamps, Uid, XattrFlags, chownat,
     mknodat, openat, statx, utimensat,
 };
+use rustix::io::Errno;
 use snapsync_model::{Attributes, Kind, Rare, Xattr, ns_of};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -121,10 +122,14 @@ impl Entry {
     }
 
     /// Opens the very thing this entry holds. Only for files and directories: a fifo would wait for its
-    /// other end, and a device might act.
+    /// other end, and a device might act. Whoever holds a lease on a file is waited for: the kernel gives him no more than
+    /// `/proc/sys/fs/lease-break-time`, and while this waits nobody gets another.
     pub fn open(&self, flags: OFlags) -> io::Result<File> {
-        let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        Ok(rustix::fs::open(self.proc_path(), flags, Mode::empty())?.into())
+        let open = |more| rustix::fs::open(self.proc_path(), flags | OFlags::CLOEXEC | more, Mode::empty());
+        match open(OFlags::NONBLOCK) {
+            Err(Errno::WOULDBLOCK) if self.stat()?.kind == Kind::File => Ok(open(OFlags::empty())?.into()),
+            other => Ok(other?.into()),
+        }
     }
 
     /// Whether this process may do it, by mode, access lists and privileges; without doing it.

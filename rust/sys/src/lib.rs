@@ -42,7 +42,7 @@ pub use fs::{
 };
 pub use mounts::mounts_beneath;
 pub use private::{create_private_dir, create_private_file};
-pub use root::{Parents, Root};
+pub use root::{Parents, Root, is_leased};
 pub use rustix::fs::Access;
 pub use subvolumes::subvolumes_known_as;
 pub use times::{Times, has_stable_numbers, may_be_written, mounting};

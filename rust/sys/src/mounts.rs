@@ -65,10 +65,10 @@ fn beneath(path: &Path, table: &[u8]) -> Vec<RelPath> {
         RelPath::new(below.as_os_str().as_bytes()).ok().filter(|below| !below.is_root())
     };
     let mut found: Vec<RelPath> = mounts_of(table).filter_map(below).collect();
+    // What is in another comes just after it: there may be thousands.
+    found.sort_unstable_by(|one, other| one.as_path().cmp(other.as_path()));
+    found.dedup_by(|one, outer| one.as_path().starts_with(outer.as_path()));
     found.sort_unstable();
-    found.dedup();
-    let all = found.clone();
-    found.retain(|one| !all.iter().any(|other| other != one && one.as_path().starts_with(other.as_path())));
     found
 }
 

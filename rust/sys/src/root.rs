@@ -16,6 +16,9 @@ use std::path::{Path, PathBuf};
 /// The kernel takes paths of at most 4,096 bytes; longer ones are walked in pieces.
 const PIECE: usize = 4000;
 
+/// How often the kernel may be unsure of a path.
+const UNSURE: u32 = 20;
+
 /// A directory that paths are resolved beneath.
 #[derive(Debug)]
 pub struct Root {
@@ -34,15 +37,18 @@ impl Root {
         Ok(Root { fd, path: path.to_path_buf(), underneath: None, mounts: Vec::new() })
     }
 
-    /// The same, and beneath it nothing that is mounted inside is seen, but what lies underneath. Without the privilege that
-    /// takes mounts stay in the way.
+    /// The same, and beneath it nothing is seen that is mounted inside, now or later, but what lies underneath: a file system
+    /// of an ordinary user may never answer. Without the privilege that takes mounts stay in the way.
     pub fn open_underneath(path: &Path) -> Result<Root> {
         let mut root = Root::open(path)?;
         root.mounts = mounts_beneath(path).context("read what is mounted in", path)?;
-        if !root.mounts.is_empty() {
-            root.underneath = Underneath::of(&root.fd).ok();
-        }
+        root.underneath = Underneath::of(&root.fd).ok();
         Ok(root)
+    }
+
+    /// The directory as it is in the file system's own mount.
+    pub fn in_own_mount(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     /// Where something is mounted inside it, if it was opened underneath.
@@ -97,10 +103,12 @@ impl Root {
             | ResolveFlags::NO_MAGICLINKS
             | ResolveFlags::NO_XDEV;
         // A symlink at the end is wanted itself, and NO_SYMLINKS lets it through with PATH | NOFOLLOW.
+        let mut unsure = 0;
         loop {
             match openat2(dir, OsStr::from_bytes(path), flags, mode, how) {
-                // A rename somewhere made the kernel unsure: it asks to be asked again.
-                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(Errno::INTR) => {}
+                // A rename somewhere made the kernel unsure: it asks to be asked again. Or somebody holds a lease.
+                Err(Errno::AGAIN) if unsure < UNSURE => unsure += 1,
                 other => return Ok(other?),
             }
         }
@@ -121,8 +129,16 @@ impl Root {
         Ok(Entry::from_path_fd(self.open_at(rel, OFlags::PATH, Mode::empty())?))
     }
 
-    /// Opens a file for reading without touching its access time where that is allowed.
+    /// Opens a file for reading without touching its access time where that is allowed. Waits for whoever holds a lease on it.
     pub fn read(&self, rel: &RelPath) -> io::Result<File> {
+        match self.read_now(rel) {
+            Err(e) if is_leased(&e) => self.entry(rel)?.open(OFlags::RDONLY),
+            other => other,
+        }
+    }
+
+    /// The same, without waiting: a lease is asked for, and its holder may take his time (`is_leased`).
+    pub fn read_now(&self, rel: &RelPath) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK;
         match self.open_at(rel, flags | OFlags::NOATIME, Mode::empty()) {
             Err(e) if e.raw_os_error() == Some(libc::EPERM) => self.open_at(rel, flags, Mode::empty()),
@@ -132,7 +148,10 @@ impl Root {
     }
 
     pub fn write(&self, rel: &RelPath) -> io::Result<File> {
-        self.open_at(rel, OFlags::RDWR | OFlags::NONBLOCK, Mode::empty()).map(File::from)
+        match self.open_at(rel, OFlags::RDWR | OFlags::NONBLOCK, Mode::empty()) {
+            Err(e) if is_leased(&e) => self.entry(rel)?.open(OFlags::RDWR),
+            other => other.map(File::from),
+        }
     }
 
     pub fn create_dir(&self, rel: &RelPath, mode: u32) -> io::Result<()> {
@@ -191,6 +210,11 @@ impl Root {
         let (dir, name) = self.parent(rel)?;
         Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?)
     }
+}
+
+/// Somebody holds a lease on a file, and was asked to give it back.
+pub fn is_leased(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EWOULDBLOCK)
 }
 
 fn split(rel: &RelPath) -> io::Result<(RelPath, &OsStr)> {

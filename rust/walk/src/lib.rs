@@ -15,4 +15,6 @@ pub use moves::Moves;
 pub use relabel::relabel_by_path;
 pub use search::candidates;
 pub use subset::Matcher;
-pub use tree::{STORE, Tree, details_of, details_of_open, layout_of, locked_away, note_mounts, note_stores};
+pub use tree::{
+    STORE, Tree, details_of, details_of_open, is_too_long, layout_of, locked_away, note_mounts, note_stores,
+};

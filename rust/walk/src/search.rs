@@ -1,7 +1,7 @@
 //! What changed between two states of one Btrfs subvolume: a search of both trees for what was written since they
 //! parted. No directory is walked, so the cost follows the change and not the tree.
 
-use crate::tree::{Pinned, STORE, Searched, Tree, note_foreign, note_stores};
+use crate::tree::{Pinned, STORE, Searched, Tree, is_too_long, note_foreign, note_stores, note_too_long};
 use crate::{Listing, Matcher};
 use snapsync_model::{
     Context, Counters, Directories, Inode, Kind, Link, Monitor, ROOT, RelPath, Result, Subset,
@@ -58,6 +58,7 @@ pub fn candidates(
             monitor.count(Counters { visited: old.visited + new.visited, ..Counters::default() });
             note_foreign(std::mem::take(&mut new.foreign), 0, monitor);
             note_stores(std::mem::take(&mut new.stores).into_iter().collect(), monitor);
+            note_too_long(std::mem::take(&mut new.too_long).into_iter().collect(), monitor);
             Ok(Some((old.into_tree(parted, subset)?, new.into_tree(parted, subset)?)))
         }
     }
@@ -151,6 +152,8 @@ struct Half {
     foreign: Vec<RelPath>,
     /// What has a store's name below the root.
     stores: BTreeSet<RelPath>,
+    /// What has a longer path than is followed.
+    too_long: BTreeSet<RelPath>,
 }
 
 impl Half {
@@ -173,6 +176,7 @@ impl Half {
             hidden: HashSet::new(),
             foreign: Vec::new(),
             stores: BTreeSet::new(),
+            too_long: BTreeSet::new(),
         })
     }
 
@@ -233,8 +237,19 @@ impl Half {
         Ok(Loaded { is_directory, place })
     }
 
+    /// How many bytes the path of a link's directory has.
+    fn length(&self, link: &Link) -> usize {
+        let above = |link: &&Link| self.directories.link(link.parent);
+        let way = std::iter::successors(above(&link), above);
+        way.map(|link| link.name.len() + 1).sum()
+    }
+
     /// Whether an entry of a directory that is not left out is.
     fn leaves_out(&mut self, link: &Link, is_directory: bool) -> Result<bool> {
+        if is_too_long(self.length(link), &link.name) {
+            self.too_long.insert(self.directories.path_of(link.parent)?.join(&link.name)?);
+            return Ok(true);
+        }
         let is_store = *link.name == *STORE.as_bytes();
         if !self.has_patterns && !is_store {
             return Ok(false);

@@ -5,8 +5,8 @@ use crate::moves::{self, Moves, Passes, Read};
 use crate::{Matcher, search};
 use rustix::fs::{Mode, OFlags, openat};
 use snapsync_model::{
-    Address, Context, Counters, Details, Directories, Error, Inode, Inodes, Kind, Layout, Link, Monitor,
-    ROOT, RelPath, Result, Side, Subset, locked, unlocked,
+    Address, Context, Counters, Details, Directories, Error, Inode, Inodes, Kind, LONGEST_PATH, Layout, Link,
+    Monitor, ROOT, RelPath, Result, Side, Subset, locked, unlocked,
 };
 use snapsync_sys::btrfs;
 use snapsync_sys::{
@@ -108,6 +108,7 @@ impl Tree {
             foreign: Mutex::default(),
             hidden: Mutex::default(),
             stores: Mutex::default(),
+            too_long: Mutex::default(),
             encrypted: Mutex::default(),
             failed: Mutex::default(),
         };
@@ -122,7 +123,9 @@ impl Tree {
         let mut foreign = unlocked(walk.foreign);
         foreign.sort_unstable();
         foreign.dedup();
-        let is_whole = foreign.is_empty() && subset.is_everything() && !is_restless;
+        let too_long = unlocked(walk.too_long);
+        let is_whole = foreign.is_empty() && subset.is_everything() && !is_restless && too_long.is_empty();
+        note_too_long(too_long, monitor);
         if root.is_bare() {
             note_mounts(root.mounts(), &walk.matcher, monitor)?;
         }
@@ -279,6 +282,8 @@ pub fn layout_of(file: &File, inode: &Inode, filesystem: FileSystem) -> io::Resu
     snapsync_sys::layout(file, inode.attributes.size, filesystem)
 }
 
+/// How much of a path without end is told.
+const SHOWN: usize = 100;
 /// Entries of a directory that are held at a time.
 const SOME: usize = 4096;
 /// How often directories that changed meanwhile are read again.
@@ -302,6 +307,8 @@ struct Walk<'a> {
     hidden: Mutex<HashSet<Link>>,
     /// Stores below the root.
     stores: Mutex<Vec<RelPath>>,
+    /// What has a longer path than is followed.
+    too_long: Mutex<Vec<RelPath>>,
     /// Directories that are encrypted, in ones that are not.
     encrypted: Mutex<Vec<RelPath>>,
     failed: Mutex<Option<Error>>,
@@ -476,6 +483,10 @@ impl Walk<'_> {
         if self.matcher.leaves_out(path, &entry.name, stat.kind == Kind::Directory)? {
             return Ok(None);
         }
+        if is_too_long(path.as_bytes().len(), &entry.name) {
+            locked(&self.too_long).push(path.join(&entry.name)?);
+            return Ok(None);
+        }
         let elsewhere = stat.kind == Kind::Directory && stat.dev != self.top.dev;
         if elsewhere || stat.mount != self.top.mount {
             locked(&self.foreign).push(path.join(&entry.name)?);
@@ -543,6 +554,21 @@ pub fn note_stores(paths: Vec<RelPath>, monitor: &Monitor) {
     if let Some(shown) = shown(paths) {
         monitor.note(format!("not replicated, because it is the store of another volume: {shown}"));
     }
+}
+
+/// Whether an entry has a longer path than is followed, by that of its directory.
+pub fn is_too_long(above: usize, name: &[u8]) -> bool {
+    above + 1 + name.len() > LONGEST_PATH
+}
+
+/// The same of what lies too deep.
+pub(crate) fn note_too_long(paths: Vec<RelPath>, monitor: &Monitor) {
+    let count = paths.len();
+    let Some(first) = paths.into_iter().min() else { return };
+    let start = String::from_utf8_lossy(&first.as_bytes()[..SHOWN]).into_owned();
+    monitor.note(format!(
+        "not replicated, because their paths have more than {LONGEST_PATH} bytes: {count} entries below {start}..."
+    ));
 }
 
 /// The same of directories that the file system encrypts.
