@@ -1145,6 +1145,12 @@ class ServiceAction(StrEnum):
 def service(
     action: Annotated[ServiceAction, Argument(help="Write the units, or remove them.")],
     user: Annotated[bool, Option("--user", help="For your own service manager, not the machine's.")] = False,
+    run_as: Annotated[
+        str | None,
+        Option(
+            "--run-as", metavar="USER", help="Run as this user, who may read every file, and not as root."
+        ),
+    ] = None,
     config: ConfigFile = None,
     directory: Annotated[
         str | None,
@@ -1158,6 +1164,11 @@ def service(
 
     Writes snapsync.service, which does `snapsync run`, and snapsync.timer, which starts it every minute, or
     as often as the shortest period says. Nothing is enabled: the commands that do so are shown.
+
+    With --run-as the service has CAP_DAC_READ_SEARCH and no other right of root's. That is enough to send a
+    tree of others, on any file system but Btrfs, once root has made it a volume and given its store to that
+    user; a standby on this machine has to be the user's own, and goes without owners, devices and what else
+    only root can set.
     """
     from snapsync.commands.service import run
 
@@ -1165,6 +1176,7 @@ def service(
         Output(as_json=as_json, quiet=quiet),
         action.value,
         user=user,
+        run_as=run_as,
         config=path(config),
         directory=path(directory),
         dry_run=dry_run,

@@ -1,6 +1,7 @@
 """`snapsync service`: units with which systemd runs the jobs."""
 
 import os
+import pwd
 import shutil
 import sys
 from collections.abc import Iterator
@@ -23,13 +24,16 @@ def run(
     action: str,
     *,
     user: bool,
+    run_as: str | None,
     config: Path | None,
     directory: Path | None,
     dry_run: bool,
 ) -> int:
+    if run_as is not None:
+        _is_user(run_as, user=user)
     home = _home(user) if directory is None else directory.absolute()
     if action == "install":
-        texts = units(configuration.load(config), user=user, config=config)
+        texts = units(configuration.load(config), user=user, run_as=run_as, config=config)
         report = _install(home, texts, user=user, dry_run=dry_run)
     else:
         report = _uninstall(home, user=user, dry_run=dry_run)
@@ -37,7 +41,7 @@ def run(
     return ExitCode.DONE
 
 
-def units(found: Config, *, user: bool, config: Path | None) -> dict[str, str]:
+def units(found: Config, *, user: bool, config: Path | None, run_as: str | None = None) -> dict[str, str]:
     """The text of each unit by its name."""
     periods = [job.period for job in found.jobs.values() if job.period]
     if not periods:
@@ -50,7 +54,8 @@ def units(found: Config, *, user: bool, config: Path | None) -> dict[str, str]:
     command_line = " ".join([_quoted(command[0]), *(_argument(word) for word in command[1:])])
     service = [*_SERVICE_LINES, f"ExecStart={command_line}", *_CONFINED_USER]
     if not user:
-        service += [*_CONFINED, *_openings(found)]
+        rights = _RIGHTS if run_as is None else _RIGHTS_OF_USER.format(user=run_as).splitlines()
+        service += [*_CONFINED, *rights, *_openings(found)]
     return {
         _SERVICE: "\n".join([_MARK, *_description(user), *service, ""]),
         _TIMER: _TIMER_TEXT.format(mark=_MARK, seconds=min(60, *periods)),
@@ -75,11 +80,14 @@ TimeoutStopSec=2min""".splitlines()
 
 _CONFINED_USER = """NoNewPrivileges=yes
 LockPersonality=yes
+MemoryDenyWriteExecute=yes
 RestrictRealtime=yes
-SystemCallArchitectures=native""".splitlines()
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallErrorNumber=EPERM
+UMask=0077""".splitlines()
 
-# ProtectHome, PrivateDevices and RestrictSUIDSGID are not here: they keep volumes from being written, and
-# devices and setuid bits from being made.
+# ProtectHome is not here: it keeps volumes from being written.
 _CONFINED = """StateDirectory=snapsync
 StateDirectoryMode=0700
 ProtectSystem=full
@@ -89,10 +97,23 @@ ProtectHostname=yes
 ProtectKernelLogs=yes
 ProtectKernelModules=yes
 ProtectKernelTunables=yes
+ProtectProc=invisible
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
-RestrictNamespaces=yes
+RestrictNamespaces=yes""".splitlines()
+
+# PrivateDevices and RestrictSUIDSGID are not here: they keep devices and setuid bits from being made.
+_RIGHTS = """SystemCallFilter=@mount
 CapabilityBoundingSet=CAP_SYS_ADMIN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_CHOWN CAP_FOWNER CAP_FSETID
 CapabilityBoundingSet=CAP_MKNOD CAP_SETFCAP CAP_LINUX_IMMUTABLE CAP_MAC_ADMIN CAP_LEASE""".splitlines()
+
+# Enough to read any tree: what is written is the user's own.
+_RIGHTS_OF_USER = """User={user}
+Environment=SNAPSYNC_STATE_DIR=%S/snapsync
+PrivateDevices=yes
+RemoveIPC=yes
+RestrictSUIDSGID=yes
+AmbientCapabilities=CAP_DAC_READ_SEARCH
+CapabilityBoundingSet=CAP_DAC_READ_SEARCH"""
 
 _TIMER_TEXT = """{mark}
 [Unit]
@@ -148,6 +169,18 @@ def _program() -> str:
         message = "the command snapsync is not found"
         raise told(UsageError(message), message, "start this as snapsync, from where it is installed")
     return program
+
+
+def _is_user(name: str, *, user: bool) -> None:
+    if user:
+        message = "your own service manager runs everything as you"
+        raise told(UsageError(message), message, "leave out --user or --run-as")
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        message = f"there is no user {name!r}"
+        advice = f"`useradd --system {name}` makes one" if name.isalnum() else "name one that there is"
+        raise told(UsageError(message), message, advice) from None
 
 
 def _is_safe(program: str) -> None:

@@ -153,7 +153,8 @@ pub(crate) fn source(path: &Path) -> Result<Option<Volume>> {
         Some(volume) => volume.expect_primary("sync from")?,
         None => Volume::expect_own_store(path)?,
     }
-    writable(path)?;
+    // Of a tree that belongs to others, the store is written to and nothing else.
+    writable(&if primary.is_some() { path.join(snapsync_walk::STORE) } else { path.to_path_buf() })?;
     Ok(primary)
 }
 
