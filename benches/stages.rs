@@ -8,6 +8,7 @@ use snapsync_compare::{Trust, changes};
 use snapsync_manifest::{Header, ManifestReader, ManifestWriter};
 use snapsync_model::{Change, Monitor, Provider, Result, Side, SnapshotInfo, Subset};
 use snapsync_stream::{Arrivals, Budget, Compression, Held, MEMORY, Outlet, receive, run, send};
+use snapsync_sys::{Root, Spot};
 use snapsync_walk::Tree;
 use std::collections::BTreeSet;
 use std::io::{self, Cursor, Write};
@@ -34,7 +35,7 @@ impl Scene {
         let scene = Scene { tree: walk(&root), home };
         let mut writer = ManifestWriter::create(&scene.manifest(), &Header::default()).expect("a manifest");
         compare(&scene.tree, None, Trust::Nothing, &mut |change| writer.write(&change));
-        writer.finish(&scene.manifest()).expect("a manifest");
+        writer.finish().expect("a manifest");
         scene
     }
 
@@ -145,10 +146,11 @@ fn applying(criterion: &mut Criterion) {
 }
 
 fn apply(scene: &Scene, place: TempDir) -> TempDir {
-    let (volume, store) = (place.path().join("volume"), place.path().join("store"));
+    let open = |name: &str| Arc::new(Root::open(&place.path().join(name)).expect("a place to apply to"));
+    let (volume, store) = (open("volume"), Spot::top(open("store")));
     let monitor = Monitor::default();
     let mut incoming = Incoming::begin(&volume, &store, snapshot(), None, &monitor).expect("a stage");
-    std::fs::copy(scene.manifest(), incoming.manifest()).expect("a manifest");
+    std::fs::copy(scene.manifest(), incoming.manifest().show()).expect("a manifest");
     incoming.keep("").expect("a journal");
     incoming.prepare(false, false, false).expect("a manifest that fits");
     incoming.entries().expect("staged entries");

@@ -96,6 +96,7 @@ def recover(
     volume: str,
     *,
     back: bool = False,
+    adopt: bool = False,
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...

@@ -362,13 +362,19 @@ def receive(
 
 
 def recover(
-    volume: AnyPath, *, back: bool = False, jobs: int = 0, progress: Progress | None = None
+    volume: AnyPath,
+    *,
+    back: bool = False,
+    adopt: bool = False,
+    jobs: int = 0,
+    progress: Progress | None = None,
 ) -> RecoverReport:
     """Finish what an interrupted command left in `volume`, or with `back` make it what it was before.
 
-    Raises RefusedError where there is no way back any more.
+    With `adopt` a store that was moved, copied or restored to it belongs to it from then on.
+    Raises RefusedError where there is no way back any more, or somebody else may have written in the store.
     """
-    text = _native.recover(os.fsdecode(volume), back=back, jobs=jobs, progress=progress)
+    text = _native.recover(os.fsdecode(volume), back=back, adopt=adopt, jobs=jobs, progress=progress)
     return RecoverReport.from_json(text)
 
 

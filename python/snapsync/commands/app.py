@@ -423,6 +423,10 @@ def recover(
         bool,
         Option("--back", help="Take back what was begun: the tree is what its newest snapshot holds."),
     ] = False,
+    adopt: Annotated[
+        bool,
+        Option("--adopt", help="Go on with a store that was moved, copied or restored to where it is."),
+    ] = False,
     jobs: Jobs = 0,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -435,7 +439,7 @@ def recover(
     """
     from snapsync.commands.recover import run
 
-    return run(Output(as_json=as_json, quiet=quiet), volume, back=back, jobs=jobs)
+    return run(Output(as_json=as_json, quiet=quiet), volume, back=back, adopt=adopt, jobs=jobs)
 
 
 @verbs.verb(epilog=examples("snapsync promote /mnt/standby", "snapsync promote /mnt/standby --discard-drift"))

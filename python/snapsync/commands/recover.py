@@ -8,9 +8,9 @@ from snapsync.output import Output
 from snapsync.reports import RecoverReport
 
 
-def run(output: Output, volume: str, *, back: bool, jobs: int) -> int:
+def run(output: Output, volume: str, *, back: bool, adopt: bool, jobs: int) -> int:
     with output.progress() as progress:
-        report = api.recover(volume, back=back, jobs=jobs, progress=progress)
+        report = api.recover(volume, back=back, adopt=adopt, jobs=jobs, progress=progress)
     for note in report.notes:
         output.note(note)
     output.summary(report, summary(report))

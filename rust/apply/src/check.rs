@@ -10,10 +10,9 @@ use crate::touched::Recorder;
 use rustix::fs::OFlags;
 use snapsync_manifest::{Brief, ManifestReader};
 use snapsync_model::{Attributes, Change, Context, Error, Kind, Link, ROOT, RelPath, Result};
-use snapsync_sys::{Entry, NOCOW, Root, Stat, Traits, flags_of, stat_of, traits_of};
+use snapsync_sys::{Entry, NOCOW, Root, Spot, Stat, Traits, flags_of, stat_of, traits_of};
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::path::Path;
 
 /// Paths told in one message.
 const SHOWN: usize = 5;
@@ -53,7 +52,7 @@ impl<'a, 'r> Check<'a, 'r> {
     }
 
     /// Refuses when a path is not what the base says, or is and cannot be changed. What is found there is noted in `touched`.
-    pub(crate) fn tree(&mut self, manifest: &Path, touched: &mut Recorder) -> Result<()> {
+    pub(crate) fn tree(&mut self, manifest: &Spot, touched: &mut Recorder) -> Result<()> {
         let mut drift = Drift::default();
         let mut removed: HashSet<Link> = HashSet::new();
         for change in ManifestReader::open(manifest)? {

@@ -6,12 +6,10 @@ use snapsync_model::{Context, RelPath, Result};
 use snapsync_sys::{Root, remove_tree};
 use std::ffi::OsStr;
 use std::io;
-use std::path::Path;
 use uuid::Uuid;
 
 /// Removes what only the commit needed, once the tree is the new one: what goes may be further names of what is there.
-pub fn clear(volume: &Path, snapshot: Uuid) -> Result<()> {
-    let root = Root::open(volume)?;
+pub fn clear(root: &Root, snapshot: Uuid) -> Result<()> {
     let stage = RelPath::new(format!("{INCOMING}/{snapshot}").as_bytes())?;
     let dir = match root.directory(&stage) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -23,8 +21,8 @@ pub fn clear(volume: &Path, snapshot: Uuid) -> Result<()> {
 }
 
 /// Removes the stage of a delta, whatever state it is in.
-pub fn discard(volume: &Path, snapshot: Uuid) -> Result<()> {
-    let (root, incoming) = (Root::open(volume)?, incoming()?);
+pub fn discard(root: &Root, snapshot: Uuid) -> Result<()> {
+    let incoming = incoming()?;
     let dir = match root.directory(&incoming) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.context("open the directory", root.show(&incoming))?,

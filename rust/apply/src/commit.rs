@@ -76,7 +76,7 @@ impl Incoming<'_> {
     /// goes is removed before anything is protected.
     fn settle(&mut self) -> Result<()> {
         self.step("commit.settling")?;
-        clear(self.root.path(), self.journal.snapshot.id)?;
+        clear(&self.root, self.journal.snapshot.id)?;
         self.step("commit.cleared")?;
         self.each_row(is_protected, |_, change| {
             let Some((path, new)) = change.path.as_ref().zip(change.new) else { return Ok(()) };

@@ -3,9 +3,7 @@
 use crate::Limits;
 use serde::{Deserialize, Serialize};
 use snapsync_model::{Context, Error, Result, SnapshotInfo};
-use snapsync_sys::{make_dir_durable, write_file};
-use std::io;
-use std::path::Path;
+use snapsync_sys::Spot;
 use uuid::Uuid;
 
 const FILE: &str = "journal.json";
@@ -60,33 +58,28 @@ impl Journal {
         matches!(self.phase, Phase::Undoing | Phase::Returning)
     }
 
-    pub fn load(store: &Path) -> Result<Option<Journal>> {
+    pub fn load(store: &Spot) -> Result<Option<Journal>> {
         let file = store.join(FILE);
-        match std::fs::read(&file) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e).context("read", &file),
-            Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|e| damaged(&file, &e)),
-        }
+        let Some(text) = file.read_if_there().context("read", file.show())? else { return Ok(None) };
+        serde_json::from_slice(&text).map(Some).map_err(|e| damaged(&file, &e))
     }
 
     /// On the disk when this returns.
-    pub fn save(&self, store: &Path) -> Result<()> {
+    pub fn save(&self, store: &Spot) -> Result<()> {
         let text = serde_json::to_vec_pretty(self).map_err(|e| damaged(store, &e))?;
-        write_file(store, FILE, &text).context("write the journal in", store)
+        store.write_file(FILE, &text).context("write the journal in", store.show())
     }
 
-    pub fn remove(store: &Path) -> Result<()> {
+    pub fn remove(store: &Spot) -> Result<()> {
         let file = store.join(FILE);
-        match std::fs::remove_file(&file) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e).context("remove", &file),
-            _ => make_dir_durable(store).context("sync", store),
-        }
+        file.remove_file().context("remove", file.show())?;
+        store.sync().context("sync", store.show())
     }
 }
 
-fn damaged(file: &Path, error: &serde_json::Error) -> Error {
+fn damaged(file: &Spot, error: &serde_json::Error) -> Error {
     Error::integrity(
-        format!("cannot understand the journal {}: {error}", file.display()),
+        format!("cannot understand the journal {}: {error}", file.show().display()),
         "a commit may be half done: keep the volume as it is and ask for help",
     )
 }

@@ -3,8 +3,8 @@
 use crate::access;
 use snapsync_manifest::{Brief, ManifestReader};
 use snapsync_model::{Change, Error, Kind, Link, RelPath, Result};
+use snapsync_sys::Spot;
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
 
 /// Where the directories of a manifest are in the base and in the target.
 #[derive(Default)]
@@ -19,7 +19,7 @@ pub(crate) struct Places {
 }
 
 impl Places {
-    pub(crate) fn read(manifest: &Path) -> Result<Places> {
+    pub(crate) fn read(manifest: &Spot) -> Result<Places> {
         let mut places = Places::default();
         for change in ManifestReader::open(manifest)?.only(|row| row.kind == Kind::Directory) {
             places.add(&change?);
@@ -174,7 +174,7 @@ pub(crate) fn held(ino: u64, at: usize) -> String {
 }
 
 /// All names that go, deepest first: while one is detached, everything above it is still in its old place.
-pub(crate) fn detaches(manifest: &Path, places: &Places) -> Result<Vec<Detach>> {
+pub(crate) fn detaches(manifest: &Spot, places: &Places) -> Result<Vec<Detach>> {
     let mut all = Vec::new();
     let loses_names = |row: &Brief| row.removed > 0 || (row.added > 0 && !row.flags.created);
     for change in ManifestReader::open(manifest)?.only(loses_names) {
@@ -207,7 +207,7 @@ fn detach_row(change: &Change, places: &Places, all: &mut Vec<Detach>) -> Result
 }
 
 /// All names that come, parents first.
-pub(crate) fn attaches(manifest: &Path, places: &Places) -> Result<Vec<Attach>> {
+pub(crate) fn attaches(manifest: &Spot, places: &Places) -> Result<Vec<Attach>> {
     let mut all = Vec::new();
     for change in ManifestReader::open(manifest)?.only(|row| row.added > 0 && !places.comes_along(row)) {
         attach_row(&change?, places, &mut all)?;

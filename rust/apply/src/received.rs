@@ -7,16 +7,18 @@
 use crate::journal::Journal;
 use crate::stage::{INCOMING, Incoming, MANIFEST, next_chunk};
 use rayon::prelude::*;
+use rustix::fs::OFlags;
 use snapsync_model::{Change, Context, Kind, Op, Range, Result, locked};
 use snapsync_stream::Held;
 use snapsync_stream::wire::LARGEST_FRAME;
+use snapsync_sys::{Root, Spot};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use uuid::Uuid;
 
 pub(crate) const FILE: &str = "received";
@@ -40,10 +42,10 @@ pub(crate) struct Received {
 }
 
 impl Received {
-    pub(crate) fn open(&mut self, stage: &Path) -> Result<()> {
-        let path = stage.join(FILE);
-        let log = File::options().append(true).create(true).open(&path).context("open", &path)?;
-        self.log = Some((log, path));
+    pub(crate) fn open(&mut self, stage: &Spot) -> Result<()> {
+        let file = stage.join(FILE);
+        let log = file.open_or_create(OFlags::WRONLY | OFlags::APPEND).context("open", file.show())?;
+        self.log = Some((log, file.show()));
         Ok(())
     }
 
@@ -206,28 +208,25 @@ impl Entry {
 }
 
 /// Whether the stage of a snapshot says that it has any data.
-pub fn has_received(volume: &Path, snapshot: Uuid) -> bool {
-    let log = volume.join(INCOMING).join(snapshot.to_string()).join(FILE);
-    log.metadata().is_ok_and(|log| log.len() >= ENTRY as u64)
+pub fn has_received(root: &Arc<Root>, snapshot: Uuid) -> bool {
+    let log = Spot::top(root.clone()).join(format!("{INCOMING}/{snapshot}/{FILE}"));
+    log.stat().is_ok_and(|log| log.attributes.size >= ENTRY as u64)
 }
 
 /// Whether the manifest in the stage still is the one that the journal tells: only then it is read.
-pub fn is_intact(volume: &Path, journal: &Journal) -> Result<bool> {
+pub fn is_intact(root: &Arc<Root>, journal: &Journal) -> Result<bool> {
     let Some(digest) = &journal.manifest else { return Ok(true) };
-    let path = volume.join(INCOMING).join(journal.snapshot.id.to_string()).join(MANIFEST);
+    let manifest = Spot::top(root.clone()).join(format!("{INCOMING}/{}/{MANIFEST}", journal.snapshot.id));
     let mut hasher = blake3::Hasher::new();
-    match File::open(&path).and_then(|mut file| io::copy(&mut file, &mut hasher)) {
+    match manifest.open().and_then(|mut file| io::copy(&mut file, &mut hasher)) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        read => read.map(|_| hasher.finalize().to_hex().as_str() == digest).context("read", &path),
+        read => read.map(|_| hasher.finalize().to_hex().as_str() == digest).context("read", manifest.show()),
     }
 }
 
-fn read_log(stage: &Path) -> Result<HashMap<u64, Vec<Entry>>> {
-    let path = stage.join(FILE);
-    let bytes = match std::fs::read(&path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
-        other => other.context("read", &path)?,
-    };
+fn read_log(stage: &Spot) -> Result<HashMap<u64, Vec<Entry>>> {
+    let file = stage.join(FILE);
+    let bytes = file.read_if_there().context("read", file.show())?.unwrap_or_default();
     let mut log: HashMap<u64, Vec<Entry>> = HashMap::new();
     // What a crash cut off at the end is no entry.
     for bytes in bytes.as_chunks().0 {
@@ -240,7 +239,7 @@ fn read_log(stage: &Path) -> Result<HashMap<u64, Vec<Entry>>> {
 impl Incoming<'_> {
     /// Takes up what a cut run left in the stage: data that still is what it was stays, and all else goes.
     pub(crate) fn take_up(&mut self) -> Result<()> {
-        let log = read_log(&self.stage_path())?;
+        let log = read_log(&self.stage())?;
         let mut follows_whole = false;
         let mut rows = self.manifest_reader()?;
         loop {

@@ -2,9 +2,9 @@
 
 use snapsync_manifest::ManifestReader;
 use snapsync_model::{Change, End, Kind, RelPath, Result};
+use snapsync_sys::Spot;
 use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::path::Path;
 
 /// The rows that clones take data from.
 #[derive(Default)]
@@ -17,7 +17,7 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    pub(crate) fn read(manifest: &Path) -> Result<Sources> {
+    pub(crate) fn read(manifest: &Spot) -> Result<Sources> {
         let (mut base, mut delta) = (BTreeSet::new(), BTreeSet::new());
         for change in ManifestReader::open(manifest)?.only(|row| row.has_clones) {
             for source in change?.extents.iter().filter_map(|e| e.source) {

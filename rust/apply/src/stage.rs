@@ -18,12 +18,13 @@ use snapsync_model::{
 };
 use snapsync_stream::{Held, Sink, Taker};
 use snapsync_sys::{
-    Entry, Parents, Root, clear_flags_of, fault, make_node, preallocate, supports_reflinks, sync_filesystem,
+    Entry, Parents, Root, Spot, clear_flags_of, fault, make_node, preallocate, supports_reflinks,
+    sync_filesystem,
 };
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use uuid::Uuid;
 
 pub(crate) const INCOMING: &str = ".snapsync/incoming";
@@ -45,8 +46,8 @@ pub struct Report {
 
 /// A delta on its way into a volume.
 pub struct Incoming<'a> {
-    pub(crate) root: Root,
-    pub(crate) store: PathBuf,
+    pub(crate) root: Arc<Root>,
+    pub(crate) store: Spot,
     pub(crate) journal: Journal,
     pub(crate) monitor: &'a Monitor,
     /// Bytes of a block of the target.
@@ -64,8 +65,8 @@ pub struct Incoming<'a> {
 impl<'a> Incoming<'a> {
     /// Makes the stage for the delta from `base` to `snapshot`, and a journal that says so.
     pub fn begin(
-        volume: &Path,
-        store: &Path,
+        root: &Arc<Root>,
+        store: &Spot,
         snapshot: SnapshotInfo,
         base: Option<(Uuid, Option<String>)>,
         monitor: &'a Monitor,
@@ -75,20 +76,25 @@ impl<'a> Incoming<'a> {
         let phase = Phase::Staging;
         let journal = Journal { phase, snapshot, base, base_name, limits, manifest: None, saved: false };
         journal.save(store)?;
-        let incoming = Incoming::open(volume, store, journal, monitor)?;
-        incoming.make_stage().context("make the stage in", volume)?;
+        let incoming = Incoming::open(root, store, journal, monitor)?;
+        incoming.make_stage().context("make the stage in", root.path())?;
         fault::point("stage.begin");
         Ok(incoming)
     }
 
     /// An apply that was interrupted, as its journal tells.
-    pub fn open(volume: &Path, store: &Path, journal: Journal, monitor: &'a Monitor) -> Result<Incoming<'a>> {
-        let root = Root::open(volume)?;
-        let filesystem = snapsync_sys::filesystem(root.fd()).context("read the file system of", volume)?;
+    pub fn open(
+        root: &Arc<Root>,
+        store: &Spot,
+        journal: Journal,
+        monitor: &'a Monitor,
+    ) -> Result<Incoming<'a>> {
+        let filesystem =
+            snapsync_sys::filesystem(root.fd()).context("read the file system of", root.path())?;
         Ok(Incoming {
-            root,
+            root: root.clone(),
             block: filesystem.block_size,
-            store: store.to_path_buf(),
+            store: store.clone(),
             dir: format!("{INCOMING}/{}", journal.snapshot.id),
             places: Places::default(),
             journal,
@@ -101,12 +107,12 @@ impl<'a> Incoming<'a> {
 
     /// The same where only staging has begun: what is there, and is what it should be, is kept.
     pub fn go_on(
-        volume: &Path,
-        store: &Path,
+        root: &Arc<Root>,
+        store: &Spot,
         journal: Journal,
         monitor: &'a Monitor,
     ) -> Result<Incoming<'a>> {
-        Ok(Incoming { goes_on: true, ..Incoming::open(volume, store, journal, monitor)? })
+        Ok(Incoming { goes_on: true, ..Incoming::open(root, store, journal, monitor)? })
     }
 
     fn make_stage(&self) -> io::Result<()> {
@@ -147,8 +153,8 @@ impl<'a> Incoming<'a> {
     }
 
     /// Where the manifest is to be written before anything else.
-    pub fn manifest(&self) -> PathBuf {
-        self.root.path().join(&self.dir).join(MANIFEST)
+    pub fn manifest(&self) -> Spot {
+        self.stage().join(MANIFEST)
     }
 
     /// The manifest is whole: from now on the same delta can go on where this one is cut.
@@ -157,8 +163,8 @@ impl<'a> Incoming<'a> {
         self.journal.save(&self.store)
     }
 
-    pub(crate) fn stage_path(&self) -> PathBuf {
-        self.root.path().join(&self.dir)
+    pub(crate) fn stage(&self) -> Spot {
+        Spot::top(self.root.clone()).join(&self.dir)
     }
 
     pub(crate) fn manifest_reader(&self) -> Result<ManifestReader> {
@@ -204,7 +210,7 @@ impl<'a> Incoming<'a> {
             self.take_up()?;
         }
         let kept = self.received.bytes();
-        self.received.open(&self.stage_path())?;
+        self.received.open(&self.stage())?;
         Ok(Report { losses, held: self.received.held().clone(), kept })
     }
 

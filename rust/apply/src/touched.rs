@@ -7,11 +7,12 @@
 use crate::stage::{INCOMING, MANIFEST};
 use rustix::fs::{Mode, OFlags};
 use snapsync_model::{Change, Context, ROOT, RelPath, Result, Seen};
-use snapsync_sys::{Root, Stat, stat_at};
+use snapsync_sys::{Root, Spot, Stat, stat_at};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use uuid::Uuid;
 
 pub(crate) const FILE: &str = "inodes";
@@ -50,21 +51,20 @@ impl Recorder {
 
 /// What was applied, as the stage still tells.
 pub struct Applied {
-    pub manifest: PathBuf,
+    pub manifest: Spot,
     /// One for each row of the manifest; None for what was created.
     pub seen: Vec<Option<Seen>>,
 }
 
 /// None where the stage does not have it, or not whole.
-pub fn applied(volume: &Path, snapshot: Uuid) -> Result<Option<Applied>> {
-    let root = Root::open(volume)?;
+pub fn applied(root: &Arc<Root>, snapshot: Uuid) -> Result<Option<Applied>> {
     let part = |name: &str| RelPath::new(format!("{INCOMING}/{snapshot}/{name}").as_bytes());
     let (manifest, inodes) = (part(MANIFEST)?, part(FILE)?);
     let bytes = match (root.entry(&manifest), root.read(&inodes)) {
         (Err(e), _) | (_, Err(e)) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         (_, file) => file.and_then(read_whole).context("read", root.show(&inodes))?,
     };
-    let manifest = root.show(&manifest);
+    let manifest = Spot::new(root.clone(), manifest);
     let (rows, rest) = bytes.as_chunks();
     let seen = rows.iter().map(|row| from_bytes(*row)).collect();
     Ok(rest.is_empty().then_some(Applied { manifest, seen }))

@@ -10,9 +10,9 @@ use snapsync_manifest::ManifestReader;
 use snapsync_model::{
     Change, Context, Counts, End, Error, Kind, Link, Monitor, Op, ROOT, RelPath, Result, Source,
 };
+use snapsync_sys::Named;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
-use std::path::Path;
 
 /// What the paths and ranges that are kept in memory may take, whatever the manifest, and for each of its bytes. Text
 /// that is like itself is packed ten times as small, hardly more.
@@ -26,9 +26,10 @@ const NAMES: u64 = 2 << 20;
 pub(crate) type Attempt<T = ()> = std::result::Result<T, &'static str>;
 
 /// Proves that a manifest is in itself consistent.
-pub fn vet(manifest: &Path, monitor: &Monitor) -> Result<()> {
+pub fn vet(manifest: &dyn Named, monitor: &Monitor) -> Result<()> {
     let rows = Rows { manifest, monitor };
-    let size = std::fs::metadata(manifest).context("read the size of", manifest)?.len();
+    let size =
+        manifest.open().and_then(|file| file.metadata()).context("read the size of", manifest.show())?.len();
     let mut memory = Memory(MEMORY.saturating_add(size.saturating_mul(MEMORY_FOR_BYTE)));
     let (mut order, mut directories) = (Order::default(), Directories::default());
     let mut sources = Sources::default();
@@ -58,7 +59,7 @@ fn lie(what: &str, why: &str) -> Error {
 }
 
 struct Rows<'a> {
-    manifest: &'a Path,
+    manifest: &'a dyn Named,
     monitor: &'a Monitor,
 }
 

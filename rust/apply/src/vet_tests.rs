@@ -133,7 +133,7 @@ fn check(rows: &[Change]) -> Result<()> {
     let path = dir.path().join("manifest.arrow");
     let mut writer = ManifestWriter::create(&path, &Header::default()).unwrap();
     rows.iter().for_each(|row| writer.write(row).unwrap());
-    writer.finish(&path).unwrap();
+    writer.finish().unwrap();
     vet_file(&path)?;
     vet(&path, &Monitor::default())
 }
@@ -460,7 +460,7 @@ fn totals_that_are_not_those_of_the_rows_are_refused() {
     let file = dir.path().join("manifest.arrow");
     let mut writer = ManifestWriter::create(&file, &Header::default()).unwrap();
     honest().iter().for_each(|row| writer.write(row).unwrap());
-    writer.finish(&file).unwrap();
+    writer.finish().unwrap();
     let bytes = std::fs::read(&file).unwrap();
     let (told, lie) = (b"00000000000000000014", b"00000000000000000013");
     let places: Vec<usize> = (0..bytes.len() - 20).filter(|at| bytes[*at..].starts_with(told)).collect();

@@ -100,24 +100,24 @@ struct Brought {
 
 /// Makes the working tree what the delta says.
 fn bring(work: &mut Work<'_>, delta: &mut Input<'_>, terms: Terms, monitor: &Monitor) -> Result<Brought> {
-    if let Some(journal) = Journal::load(work.store())?.filter(|journal| journal.phase != Phase::Staging) {
+    if let Some(journal) = Journal::load(&work.spot()?)?.filter(|journal| journal.phase != Phase::Staging) {
         let is_same = journal.manifest.as_ref() == Some(&hex(&delta.manifest_digest()));
         // Once it is applied the stage may be gone.
-        if is_same && (journal.phase == Phase::Applied || is_intact(&work.tree(), &journal)?) {
+        if is_same && (journal.phase == Phase::Applied || is_intact(&work.root()?, &journal)?) {
             return finish(work, journal, delta, monitor);
         }
         work.start_over()?;
     }
     let room = Room {
-        path: work.tree(),
-        store: work.store().to_path_buf(),
+        root: work.root()?,
+        store: work.spot()?,
         copies: false,
         strays: false,
         shares: false,
         base: None,
     };
     // The base went without it as well.
-    Limits::remembered(&work.shelf())?.remember(work.store())?;
+    Limits::remembered(&work.shelf()?)?.remember(&work.spot()?)?;
     let (mut incoming, begun) =
         delta.offer(terms, false, |offer| begin(&room, offer, &mut nothing, monitor))?;
     let counts = ManifestReader::open(&incoming.manifest())?.counts()?;
@@ -127,7 +127,7 @@ fn bring(work: &mut Work<'_>, delta: &mut Input<'_>, terms: Terms, monitor: &Mon
     take(&incoming, vec![delta.frames()], seed, monitor)?;
     delta.expect_end()?;
     incoming.seal()?;
-    Limits::remembered(work.store())?.remember(&work.shelf())?;
+    Limits::remembered(&work.spot()?)?.remember(&work.shelf()?)?;
     incoming.commit()?;
     Ok(Brought { counts, kept: begun.kept, losses: begun.losses })
 }
@@ -139,7 +139,7 @@ fn finish(work: &Work<'_>, journal: Journal, delta: &mut Input<'_>, monitor: &Mo
     receive(vec![delta.frames()], seed, workers(), monitor, &|_, _| true, &|| Box::new(|_| Ok(())))?;
     delta.expect_end()?;
     if journal.phase != Phase::Applied {
-        Incoming::open(&work.tree(), work.store(), journal, monitor)?.commit()?;
+        Incoming::open(&work.root()?, &work.spot()?, journal, monitor)?.commit()?;
     }
     let counts = delta.header.totals.into();
     Ok(Brought { counts, kept: delta.header.totals.data_bytes, losses: Vec::new() })

@@ -2,13 +2,13 @@
 //! written but the difference.
 
 use crate::Terms;
-use crate::outgoing::{Outgoing, announce, header, volume_head};
+use crate::outgoing::{Outgoing, announce, copy, header, volume_head};
 use crate::recover::{finish, give_up};
 use crate::sides::Sides;
 use crate::staging::{Room, begin, fill, nothing};
 use crate::standby::{Data, Offer};
 use snapsync_apply::{Journal, Loss, Phase};
-use snapsync_model::{Context, Counts, Monitor, Result, SnapshotInfo, Stage};
+use snapsync_model::{Counts, Monitor, Result, SnapshotInfo, Stage};
 use snapsync_snapshot::Volume;
 
 pub(crate) struct Turned {
@@ -45,7 +45,7 @@ pub(crate) fn turn_between(
         && let Ok(Some(journal)) = Journal::load(&volume.store())
         && journal.phase == Phase::Staging
     {
-        let _ = give_up(volume.path(), &volume.store(), &journal);
+        let _ = give_up(volume.root(), &volume.store(), &journal);
     }
     volume.seal()?;
     result
@@ -64,7 +64,7 @@ fn attempt(volume: &mut Volume, sides: &Sides, turn: &Turn<'_>, monitor: &Monito
         terms,
         file: &manifest,
         spare: None,
-        fetch: &mut |to| std::fs::copy(&manifest, to).map(drop).context("write", to),
+        fetch: &mut |to| copy(&manifest, to),
     };
     let (mut incoming, begun) = begin(&Room::of(volume, Some(base)), offer, &mut nothing, monitor)?;
     monitor.start(Stage::Stage, counts.data_bytes);

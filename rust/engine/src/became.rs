@@ -3,20 +3,18 @@
 
 use snapsync_manifest::ManifestReader;
 use snapsync_model::{Context, Error, Kind, Monitor, RelPath, Result};
-use snapsync_sys::{FileSystem, Root, stat_at, stat_of};
+use snapsync_sys::{FileSystem, Named, Root, stat_at, stat_of};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
-/// Tells of directories that `manifest` deletes where `tree`, its target, has a subvolume now. `strict` refuses them.
-pub(crate) fn tell(tree: &Path, manifest: &Path, strict: bool, monitor: &Monitor) -> Result<()> {
-    let root = Root::open(tree)?;
-    let filesystem = snapsync_sys::filesystem(root.fd()).context("read the file system of", tree)?;
+/// Tells of directories that `manifest` deletes where the tree, its target, has a subvolume now. `strict` refuses them.
+pub(crate) fn tell(root: &Root, manifest: &dyn Named, strict: bool, monitor: &Monitor) -> Result<()> {
+    let filesystem = snapsync_sys::filesystem(root.fd()).context("read the file system of", root.path())?;
     if filesystem.magic != FileSystem::BTRFS {
         return Ok(());
     }
-    let lost = lost(&root, manifest)?;
+    let lost = lost(root, manifest)?;
     for (path, entries) in lost.iter().filter(|(_, entries)| **entries > 0) {
         let noun = if *entries == 1 { "entry" } else { "entries" };
         let what = format!(
@@ -34,7 +32,7 @@ pub(crate) fn tell(tree: &Path, manifest: &Path, strict: bool, monitor: &Monitor
 }
 
 /// The outermost directories that became subvolumes, with how many entries in each are deleted.
-fn lost(root: &Root, manifest: &Path) -> Result<BTreeMap<RelPath, u64>> {
+fn lost(root: &Root, manifest: &dyn Named) -> Result<BTreeMap<RelPath, u64>> {
     let mut lost = BTreeMap::new();
     for change in ManifestReader::open(manifest)?.only(|row| row.flags.deleted && row.kind == Kind::Directory)
     {

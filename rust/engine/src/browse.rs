@@ -18,7 +18,7 @@ pub fn browse(address: &Path, at: &Path, monitor: &Monitor) -> Result<(Browsed, 
     monitor.start(Stage::Compare, 0);
     let made = Made::new(&at, exists)?;
     let bound = match volume.tree_of(&snapshot).filter(|_| snapshot.subset.is_everything()) {
-        Some(tree) => Mount::bind(&tree, &at)?,
+        Some(tree) => Mount::bind(&tree.tree()?.own_path(), &at)?,
         None => None,
     };
     let mount = match bound {

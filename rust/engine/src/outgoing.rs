@@ -4,19 +4,19 @@ use snapsync_manifest::Header as ManifestHeader;
 use snapsync_model::{Context, Counts, Identity, Result, Side, SnapshotInfo};
 use snapsync_snapshot::Volume;
 use snapsync_stream::wire::{Header, ManifestHead, VERSION, software};
-use std::path::{Path, PathBuf};
+use snapsync_sys::{Named, Spot};
 
 /// Where the primary keeps a manifest while its delta travels.
-pub(crate) struct Outgoing(PathBuf);
+pub(crate) struct Outgoing(Spot);
 
 impl Outgoing {
     pub(crate) fn make(primary: &Volume) -> Result<Outgoing> {
         let dir = primary.outgoing();
-        std::fs::create_dir(&dir).context("create the directory", &dir)?;
+        dir.create_dir().context("create the directory", dir.show())?;
         Ok(Outgoing(dir))
     }
 
-    pub(crate) fn manifest(&self) -> PathBuf {
+    pub(crate) fn manifest(&self) -> Spot {
         self.0.join("manifest.arrow")
     }
 }
@@ -24,16 +24,23 @@ impl Outgoing {
 impl Drop for Outgoing {
     fn drop(&mut self) {
         // What stays is removed by the next command.
-        let _ = std::fs::remove_dir_all(&self.0);
+        let _ = self.0.remove_tree();
     }
 }
 
 /// The manifest as the receiver is told of it.
-pub(crate) fn announce(manifest: &Path) -> Result<ManifestHead> {
+pub(crate) fn announce(manifest: &dyn Named) -> Result<ManifestHead> {
     let mut hasher = blake3::Hasher::new();
-    let mut file = std::fs::File::open(manifest).context("open", manifest)?;
-    let length = std::io::copy(&mut file, &mut hasher).context("read", manifest)?;
+    let mut file = manifest.open().context("open", manifest.show())?;
+    let length = std::io::copy(&mut file, &mut hasher).context("read", manifest.show())?;
     Ok(ManifestHead { length, digest: *hasher.finalize().as_bytes() })
+}
+
+/// Puts a manifest into a stage.
+pub(crate) fn copy(manifest: &Spot, to: &Spot) -> Result<()> {
+    let mut from = manifest.open().context("open", manifest.show())?;
+    let mut file = to.create().context("create", to.show())?;
+    std::io::copy(&mut from, &mut file).map(drop).context("write", to.show())
 }
 
 pub(crate) fn count(side: &dyn Side) -> Result<(u64, u64)> {

@@ -4,6 +4,7 @@ use snapsync_model::{
     Context, Error, Monitor, Provider, Result, Role, Side, SnapshotInfo, Subset, VolumeInfo,
 };
 use snapsync_snapshot::{Replaced, Volume, is_vacant};
+use snapsync_sys::Root;
 use snapsync_walk::Tree;
 use std::ffi::OsStr;
 use std::io;
@@ -53,10 +54,13 @@ impl Place {
     }
 
     /// The directory that holds it, where it is one, and the part of it that counts.
-    pub(crate) fn tree(&self, monitor: &Monitor) -> Result<Option<(PathBuf, Subset)>> {
+    pub(crate) fn tree(&self, monitor: &Monitor) -> Result<Option<(Root, Subset)>> {
         Ok(match self {
-            Place::Snapshot(named) => named.0.tree_of(&named.1).map(|tree| (tree, named.1.subset.clone())),
-            Place::Directory(path) => Some((path.clone(), subset_of(path, monitor)?)),
+            Place::Snapshot(named) => match named.0.tree_of(&named.1) {
+                Some(tree) => Some((tree.tree()?, named.1.subset.clone())),
+                None => None,
+            },
+            Place::Directory(path) => Some((Root::open(path)?, subset_of(path, monitor)?)),
         })
     }
 
@@ -151,7 +155,7 @@ pub(crate) fn source(path: &Path) -> Result<Option<Volume>> {
     let primary = Volume::find(path)?;
     match &primary {
         Some(volume) => volume.expect_primary("sync from")?,
-        None => Volume::expect_own_store(path)?,
+        None => Volume::expect_own_store(&Root::open(path)?)?,
     }
     // Of a tree that belongs to others, the store is written to and nothing else.
     writable(&if primary.is_some() { path.join(snapsync_walk::STORE) } else { path.to_path_buf() })?;
@@ -174,8 +178,8 @@ pub(crate) fn target(path: &Path, source: Option<&Path>) -> Result<Target> {
     if target.lacks.is_some() {
         return Ok(target);
     }
-    if target.volume.is_none() {
-        Volume::expect_own_store(&target.path)?;
+    if target.volume.is_none() && target.exists {
+        Volume::expect_own_store(&Root::open(&target.path)?)?;
     }
     if !target.volume.as_ref().is_some_and(Volume::is_read_only) {
         writable(if target.exists { &target.path } else { parent(&target.path)? })?;

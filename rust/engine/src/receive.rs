@@ -9,6 +9,7 @@ use snapsync_manifest::ManifestReader;
 use snapsync_model::{Context, Error, Monitor, Result, Stage};
 use snapsync_stream::wire::{Digest, Header, ManifestHead, fill, read_head};
 use snapsync_stream::{Arrivals, Channel};
+use snapsync_sys::{Named, Spot};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::os::fd::AsFd;
@@ -127,15 +128,14 @@ impl<R: Read + Send> Delta<R> {
         let mut is_fetched = false;
         let manifest = self.manifest;
         let Delta { from, name, header, .. } = self;
-        let mut fetch = |to: &Path| {
+        let mut fetch = |to: &Spot| {
             is_fetched = true;
             if has_manifest {
                 return Err(crate::protocol::nonsense(name, "no manifest, where there is none yet"));
             }
             fetch(from, manifest, to, name)
         };
-        let file = Path::new("");
-        let fetch = &mut fetch;
+        let (file, fetch) = (&PathBuf::new(), &mut fetch);
         let taken = take(Offer { header, manifest, terms, file, fetch, spare: None })?;
         if !is_fetched && !has_manifest {
             self.pass_manifest()?;
@@ -171,8 +171,13 @@ impl<R: Read + Send> Delta<R> {
 }
 
 /// Writes the manifest that comes next to a file, if it is what was announced and can be read without harm.
-pub(crate) fn fetch(from: &mut impl Read, manifest: ManifestHead, to: &Path, name: &Path) -> Result<()> {
-    let mut file = File::create(to).context("create", to)?;
+pub(crate) fn fetch(
+    from: &mut impl Read,
+    manifest: ManifestHead,
+    to: &(impl Named + ?Sized),
+    name: &Path,
+) -> Result<()> {
+    let mut file = to.create().context("create", to.show())?;
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; BUFFER];
     let mut left = manifest.length;
@@ -180,7 +185,7 @@ pub(crate) fn fetch(from: &mut impl Read, manifest: ManifestHead, to: &Path, nam
         let piece = &mut buffer[..left.min(BUFFER as u64) as usize];
         fill(from, piece, name)?;
         hasher.update(piece);
-        file.write_all(piece).context("write", to)?;
+        file.write_all(piece).context("write", to.show())?;
         left -= piece.len() as u64;
     }
     if *hasher.finalize().as_bytes() != manifest.digest {

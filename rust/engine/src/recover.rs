@@ -5,7 +5,7 @@ use crate::report::{Recovered, Unfinished};
 use snapsync_apply::{Incoming, Journal, Phase, applied, clear, discard, has_received, is_intact};
 use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, SnapshotInfo, Stage};
 use snapsync_snapshot::{Delta, Request, Volume};
-use snapsync_sys::fault;
+use snapsync_sys::{Root, Spot, fault};
 use std::path::Path;
 use uuid::Uuid;
 
@@ -27,13 +27,19 @@ pub(crate) fn recover(volume: &mut Volume, monitor: &Monitor) -> Result<Vec<Stri
     Ok(done)
 }
 
-/// Heals a volume and does nothing else: forwards, or `back` to the snapshot before.
-pub fn recover_volume(path: &Path, back: bool, monitor: &Monitor) -> Result<Recovered> {
-    let mut volume = Volume::open(&existing_directory(path)?)?;
+/// Heals a volume and does nothing else: forwards, or `back` to the snapshot before. With `adopt` a store that was moved to
+/// the directory belongs to it from then on.
+pub fn recover_volume(path: &Path, back: bool, adopt: bool, monitor: &Monitor) -> Result<Recovered> {
+    let path = existing_directory(path)?;
+    let mut volume = if adopt { Volume::adopt(&path)? } else { Volume::open(&path)? };
     let _lock = volume.lock()?;
     volume.reload()?;
     monitor.start(Stage::Recover, 0);
-    let mut recovered = volume.recover()?;
+    let mut recovered = Vec::new();
+    if adopt {
+        recovered.push("adopted the store that lies in it".to_owned());
+    }
+    recovered.append(&mut volume.recover()?);
     let journal = Journal::load(&volume.store())?;
     if let Some(journal) = &journal {
         recovered.extend(match (journal.phase, back) {
@@ -73,7 +79,7 @@ fn go_on(volume: &mut Volume, journal: &Journal, monitor: &Monitor) -> Result<St
     volume.unseal()?;
     if journal.phase != Phase::Applied {
         expect_intact(volume, journal)?;
-        Incoming::open(volume.path(), &volume.store(), journal.clone(), monitor)?.commit()?;
+        Incoming::open(volume.root(), &volume.store(), journal.clone(), monitor)?.commit()?;
     }
     finish(volume, &journal.snapshot, journal.base, monitor)?;
     volume.seal()?;
@@ -84,7 +90,7 @@ fn go_on(volume: &mut Volume, journal: &Journal, monitor: &Monitor) -> Result<St
 fn is_back(volume: &mut Volume) -> Result<bool> {
     let back = Journal::load(&volume.store())?.filter(|journal| journal.phase == Phase::Staging);
     if let Some(journal) = &back {
-        give_up(volume.path(), &volume.store(), journal)?;
+        give_up(volume.root(), &volume.store(), journal)?;
     }
     volume.seal()?;
     Ok(back.is_some())
@@ -93,11 +99,11 @@ fn is_back(volume: &mut Volume) -> Result<bool> {
 fn take_back(volume: &mut Volume, journal: &Journal, monitor: &Monitor) -> Result<String> {
     volume.unseal()?;
     expect_intact(volume, journal)?;
-    let mut incoming = Incoming::open(volume.path(), &volume.store(), journal.clone(), monitor)?;
+    let mut incoming = Incoming::open(volume.root(), &volume.store(), journal.clone(), monitor)?;
     let undone = incoming.undo();
     drop(incoming);
     if undone.is_ok() {
-        give_up(volume.path(), &volume.store(), journal)?;
+        give_up(volume.root(), &volume.store(), journal)?;
     }
     volume.seal()?;
     undone?;
@@ -106,7 +112,7 @@ fn take_back(volume: &mut Volume, journal: &Journal, monitor: &Monitor) -> Resul
 
 fn throw_away(volume: &mut Volume, journal: &Journal) -> Result<String> {
     volume.unseal()?;
-    give_up(volume.path(), &volume.store(), journal)?;
+    give_up(volume.root(), &volume.store(), journal)?;
     volume.seal()?;
     Ok(format!("discarded the staged part of snapshot {}", journal.snapshot.name))
 }
@@ -138,13 +144,13 @@ pub(crate) fn can_go_on(volume: &Volume, journal: &Journal) -> bool {
     let is_own = volume.info().role == Role::Primary || has_snapshot(volume, journal.snapshot.id);
     !is_own
         && journal.manifest.is_some()
-        && has_received(volume.path(), journal.snapshot.id)
-        && is_intact(volume.path(), journal).unwrap_or(false)
+        && has_received(volume.root(), journal.snapshot.id)
+        && is_intact(volume.root(), journal).unwrap_or(false)
 }
 
 /// A commit goes on from what the stage says, or not at all.
 fn expect_intact(volume: &Volume, journal: &Journal) -> Result<()> {
-    if is_intact(volume.path(), journal)? {
+    if is_intact(volume.root(), journal)? {
         return Ok(());
     }
     let (name, show) = (&journal.snapshot.name, volume.path().display());
@@ -166,9 +172,9 @@ pub(crate) fn finish(
     monitor.start(Stage::StandbySnapshot, 0);
     match volume.info().provider {
         // The stage would be in the snapshot.
-        Provider::Btrfs => discard(volume.path(), info.id)?,
+        Provider::Btrfs => discard(volume.root(), info.id)?,
         // The next table is made with its help, and counts names.
-        Provider::Pool => clear(volume.path(), info.id)?,
+        Provider::Pool => clear(volume.root(), info.id)?,
     }
     let taken = volume.snapshots()?.into_iter().find(|s| s.id == info.id);
     let taken = match taken {
@@ -180,7 +186,7 @@ pub(crate) fn finish(
     };
     let step = |name| fault::step(name).context("finish the commit in", volume.path());
     step("commit.snapshot")?;
-    discard(volume.path(), info.id)?;
+    discard(volume.root(), info.id)?;
     step("commit.discarded")?;
     Journal::remove(&volume.store())?;
     step("commit.cleaned")?;
@@ -204,11 +210,11 @@ fn went_back(volume: &mut Volume, to: &SnapshotInfo, from: Option<Uuid>, monitor
 
 /// What the stage tells of how the tree came from `base`.
 fn how(volume: &Volume, to: &SnapshotInfo, base: Uuid) -> Result<Result<Delta, &'static str>> {
-    let Some(applied) = applied(volume.path(), to.id)? else {
+    let Some(applied) = applied(volume.root(), to.id)? else {
         return Ok(Err("the stage does not say what was applied"));
     };
     match Journal::load(&volume.store())? {
-        Some(journal) if !is_intact(volume.path(), &journal)? => Ok(Err("what the stage says was damaged")),
+        Some(journal) if !is_intact(volume.root(), &journal)? => Ok(Err("what the stage says was damaged")),
         _ => Ok(Ok(Delta { base, manifest: applied.manifest, seen: applied.seen })),
     }
 }
@@ -231,7 +237,7 @@ fn take(
 }
 
 /// Throws away what is staged: the tree was not touched.
-pub(crate) fn give_up(path: &Path, store: &Path, journal: &Journal) -> Result<()> {
-    discard(path, journal.snapshot.id)?;
+pub(crate) fn give_up(root: &Root, store: &Spot, journal: &Journal) -> Result<()> {
+    discard(root, journal.snapshot.id)?;
     Journal::remove(store)
 }

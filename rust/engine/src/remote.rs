@@ -417,7 +417,7 @@ impl<'w, 'a> Remote<'w, 'a> {
             write_head(to, offer.header)?;
             to.write_all(&offer.manifest.to_bytes())?;
             if !has_manifest {
-                std::io::copy(&mut std::fs::File::open(offer.file)?, to)?;
+                std::io::copy(&mut offer.file.open()?, to)?;
             }
             to.flush()
         };

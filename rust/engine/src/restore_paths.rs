@@ -10,9 +10,10 @@ use crate::report::RestoredPaths;
 use crate::restore_to::{Content, Landing, named};
 use snapsync_model::{Context, Error, Kind, Monitor, RelPath, Result, SnapshotInfo, Stage, Subset};
 use snapsync_snapshot::{Request, Volume};
-use snapsync_sys::{Entry, Root, fault, sync_filesystem};
+use snapsync_sys::{Entry, Root, Spot, fault, sync_filesystem};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Makes `paths` what they are in a snapshot, after a snapshot of what they are now.
@@ -36,12 +37,12 @@ pub fn restore_paths(
     monitor.start(Stage::Compare, 0);
     let source = volume.clone();
     let content = Content::new(&source, snapshot, &paths, monitor)?;
-    let root = Root::open(volume.path())?;
+    let root = volume.root().clone();
     paths.iter().try_for_each(|path| can_be_replaced(&root, path, volume.subset()))?;
     monitor.start(Stage::Snapshot, 0);
     let before = keep(&mut volume, monitor)?;
     let stage = Replacement::make(&volume)?;
-    let filled = Landing::made(&stage.path).fill(&content, terms, monitor)?;
+    let filled = Landing::made(stage.root.again()?).fill(&content, terms, monitor)?;
     stage.put(&root, &outermost(&paths))?;
     Ok(RestoredPaths {
         verb: "restore",
@@ -111,7 +112,7 @@ fn in_the_way(root: &Root, path: &RelPath, why: &str) -> Error {
 
 /// What paths are made of before they take their places.
 pub(crate) struct Replacement {
-    path: PathBuf,
+    root: Root,
     below: RelPath,
 }
 
@@ -119,9 +120,11 @@ impl Replacement {
     /// Beneath what the next command clears.
     fn make(volume: &Volume) -> Result<Replacement> {
         let below = RelPath::new(snapsync_snapshot::REPLACEMENT.as_bytes())?;
-        let path = volume.path().join(below.as_path());
-        std::fs::create_dir_all(&path).context("create the directory", &path)?;
-        Ok(Replacement { path, below })
+        let spot = Spot::new(volume.root().clone(), below.clone());
+        for dir in spot.above().iter().chain([&spot]) {
+            dir.ensure_dir().context("create the directory", dir.show())?;
+        }
+        Ok(Replacement { root: spot.tree()?, below })
     }
 
     fn staged(&self, path: &RelPath) -> Result<RelPath> {
@@ -129,7 +132,7 @@ impl Replacement {
     }
 
     /// Each path is put where it belongs, with the directories above it that are not there any more.
-    fn put(self, root: &Root, paths: &[RelPath]) -> Result<()> {
+    fn put(self, root: &Arc<Root>, paths: &[RelPath]) -> Result<()> {
         for path in paths {
             let is_there = |dir: &RelPath| root.entry(dir).is_ok();
             let missing = above(path).filter(|dir| !dir.is_root()).take_while(|dir| !is_there(dir)).last();
@@ -138,7 +141,7 @@ impl Replacement {
             fault::point("restore.put");
         }
         sync_filesystem(root.fd()).context("sync the file system of", root.path())?;
-        snapsync_snapshot::clear_replacement(root.path()).map(drop)
+        snapsync_snapshot::clear_replacement(root).map(drop)
     }
 
     fn replace(&self, root: &Root, path: &RelPath) -> io::Result<()> {

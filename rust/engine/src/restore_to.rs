@@ -4,7 +4,7 @@
 //! is there before the commit, and which is gone when the directory is what the snapshot is.
 
 use crate::Terms;
-use crate::outgoing::{announce, header, volume_head};
+use crate::outgoing::{announce, copy, header, volume_head};
 use crate::place::{self, Place};
 use crate::pruned::{Pruned, within};
 use crate::report::RestoredTo;
@@ -17,12 +17,13 @@ use snapsync_manifest::ManifestReader;
 use snapsync_model::{
     Change, Context, Counts, Error, Inodes, Kind, Monitor, RelPath, Result, Side, SnapshotInfo, Stage,
 };
-use snapsync_snapshot::{Restoring, Volume, is_vacant, restoring};
+use snapsync_snapshot::{Restoring, Volume, hold, is_vacant_in, restoring};
 use snapsync_stream::{Budget, Held, MEMORY, run};
-use snapsync_sys::{Parents, Root, can_share, fault};
+use snapsync_sys::{Parents, Root, Spot, can_share, fault};
 use std::collections::VecDeque;
 use std::iter::Peekable;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 use uuid::Uuid;
@@ -131,12 +132,14 @@ pub(crate) struct Filled {
 /// The directory that is restored to.
 pub(crate) struct Landing {
     pub(crate) path: PathBuf,
+    /// None where there is none yet.
+    root: Option<Root>,
 }
 
 impl Landing {
     /// One that was just made, and is this command's alone.
-    pub(crate) fn made(path: &Path) -> Landing {
-        Landing { path: path.to_path_buf() }
+    pub(crate) fn made(root: Root) -> Landing {
+        Landing { path: root.path().to_path_buf(), root: Some(root) }
     }
 
     /// Looks without writing anything.
@@ -152,20 +155,28 @@ impl Landing {
         if volume.is_some() {
             return occupied("it is a volume");
         }
-        if exists && restoring(&path)?.is_none() && !is_vacant(&path)? {
+        let root = if exists { Some(hold(Root::open(&path)?)?) } else { None };
+        if let Some(root) = &root
+            && restoring(root)?.is_none()
+            && !is_vacant_in(root)?
+        {
             return occupied("it is not empty");
         }
         place::writable(if exists { &path } else { place::parent(&path)? })?;
-        Ok(Landing { path })
+        Ok(Landing { path, root })
     }
 
     /// Goes on where a run that was killed has ended, if it was for the same.
     pub(crate) fn fill(&self, content: &Content<'_>, terms: Terms, monitor: &Monitor) -> Result<Filled> {
-        let made = !self.path.exists();
-        if made {
-            snapsync_sys::create_private_dir(&self.path).context("create the directory", &self.path)?;
-        }
-        let filled = self.begin(content).and_then(|work| {
+        let made = self.root.is_none();
+        let root = match &self.root {
+            Some(root) => root.again()?,
+            None => {
+                snapsync_sys::create_private_dir(&self.path).context("create the directory", &self.path)?;
+                Root::open(&self.path)?
+            }
+        };
+        let filled = self.begin(root, content).and_then(|work| {
             let filled = self.bring(&work, content, terms, monitor);
             match &filled {
                 Ok(_) => work.finish()?,
@@ -182,16 +193,17 @@ impl Landing {
     }
 
     /// What another restore has only staged is cleared.
-    fn begin(&self, content: &Content<'_>) -> Result<Restoring> {
-        let left = restoring(&self.path)?;
-        let vacant = is_vacant(&self.path)?;
+    fn begin(&self, root: Root, content: &Content<'_>) -> Result<Restoring> {
+        let root = hold(root)?;
+        let left = restoring(&root)?;
+        let vacant = is_vacant_in(&root)?;
         if left != Some(content.id) && !vacant {
             return Err(Error::refused(
                 format!("{} holds another restore that was not finished", self.path.display()),
                 "run that one again, or empty the directory with its .snapsync",
             ));
         }
-        let work = Restoring::begin(&self.path, content.id)?;
+        let work = Restoring::begin(root, content.id)?;
         if left != Some(content.id) {
             work.clear()?;
         }
@@ -206,23 +218,23 @@ impl Landing {
         terms: Terms,
         monitor: &Monitor,
     ) -> Result<Filled> {
-        let (path, store) = (&self.path, work.store());
+        let (root, store) = (work.root(), work.store());
         let manifest = store.join("manifest.arrow");
         let (mut losses, mut shared) = (Vec::new(), 0);
         match Journal::load(&store)?.filter(|journal| journal.phase != Phase::Staging) {
             Some(journal) if journal.phase != Phase::Applied => {
-                Incoming::open(path, &store, journal, monitor)?.commit()?;
+                Incoming::open(root, &store, journal, monitor)?.commit()?;
             }
             Some(_) => {}
             // All is done but the last of the clearing.
-            None if !is_vacant(path)? => return Ok(Filled { counts: Counts::default(), shared, losses }),
+            None if !is_vacant_in(root)? => return Ok(Filled { counts: Counts::default(), shared, losses }),
             None => {
-                let stage = Staging { path, store: &store, manifest: &manifest, content, monitor };
+                let stage = Staging { root, store: &store, manifest: &manifest, content, monitor };
                 (losses, shared) = stage.run(terms)?;
             }
         }
         let counts = ManifestReader::open(&manifest)?.counts()?;
-        discard(path, content.id)?;
+        discard(root, content.id)?;
         Ok(Filled { counts, shared, losses })
     }
 }
@@ -233,9 +245,9 @@ fn has_begun(work: &Restoring) -> Result<bool> {
 }
 
 struct Staging<'a> {
-    path: &'a Path,
-    store: &'a Path,
-    manifest: &'a Path,
+    root: &'a Arc<Root>,
+    store: &'a Spot,
+    manifest: &'a Spot,
     content: &'a Content<'a>,
     monitor: &'a Monitor,
 }
@@ -247,10 +259,10 @@ impl Staging<'_> {
         let snapshot = &SnapshotInfo { id: *id, ..snapshot.clone() };
         let counts = self.write_manifest(snapshot)?;
         let head = volume_head(volume, None, snapshot, &counts);
-        let shares = shares(&*sides.target, self.path)?;
+        let shares = shares(&*sides.target, self.root)?;
         let room = Room {
-            path: self.path.to_path_buf(),
-            store: self.store.to_path_buf(),
+            root: self.root.clone(),
+            store: self.store.clone(),
             copies: false,
             strays: false,
             shares,
@@ -262,7 +274,7 @@ impl Staging<'_> {
             terms,
             file: self.manifest,
             spare: None,
-            fetch: &mut |to| std::fs::copy(self.manifest, to).map(drop).context("write", to),
+            fetch: &mut |to| copy(self.manifest, to),
         };
         let (mut incoming, begun) = begin(&room, offer, &mut nothing, self.monitor)?;
         self.monitor.start(Stage::Stage, counts.data_bytes);
@@ -298,8 +310,7 @@ impl Staging<'_> {
 }
 
 /// Whether files in `dir` can share blocks with those of a side.
-fn shares(side: &dyn Side, dir: &Path) -> Result<bool> {
-    let dir = Root::open(dir)?;
+fn shares(side: &dyn Side, dir: &Root) -> Result<bool> {
     let has_data = |inode: &Result<_>| {
         inode.as_ref().map_or(true, |i: &snapsync_model::Inode| i.kind == Kind::File && i.attributes.size > 0)
     };

@@ -118,7 +118,7 @@ fn recover_wholly(volume: &mut Volume, monitor: &Monitor) -> Result<Vec<String>>
     let mut done = recover(volume, monitor)?;
     if let Some(journal) = Journal::load(&volume.store())? {
         volume.unseal()?;
-        give_up(volume.path(), &volume.store(), &journal)?;
+        give_up(volume.root(), &volume.store(), &journal)?;
         done.push(format!("discarded the part of snapshot {} that had arrived", journal.snapshot.name));
     }
     Ok(done)

@@ -17,7 +17,7 @@ use snapsync_sys::{Root, is_leased, stat_of};
 use std::collections::{BTreeSet, BinaryHeap};
 use std::fs::File;
 use std::io;
-use std::sync::Once;
+use std::sync::{Arc, Once};
 
 /// A round reads something once so much of the period has passed: files are not listed for less.
 const OFTEN: u32 = 120;
@@ -61,16 +61,16 @@ pub(crate) enum Seen {
 
 /// Reads what a standby serves. Nothing but what is replicated is told of.
 pub(crate) fn read(volume: &Volume, pieces: &[Piece], monitor: &Monitor) -> Result<Vec<Seen>> {
-    let (root, has_asked) = (Root::open(volume.path())?, Once::new());
+    let (root, has_asked) = (volume.root(), Once::new());
     let look = |piece: &Piece| {
         let path = RelPath::new(&piece.path)?;
-        let is_left_out = || snapsync_walk::left_out(&root, &path, false, volume.subset());
+        let is_left_out = || snapsync_walk::left_out(root, &path, false, volume.subset());
         if path.as_bytes().split(|byte| *byte == b'/').next() == Some(snapsync_walk::STORE.as_bytes())
             || (!volume.subset().is_everything() && is_left_out()?.is_some())
         {
             return Ok(Seen::Lacks("not replicated".to_owned()));
         }
-        let file = match read_of(&root, pieces, &path, &has_asked) {
+        let file = match read_of(root, pieces, &path, &has_asked) {
             Err(e) => return Ok(Seen::Lacks(snapsync_model::reason(&e))),
             Ok(file) => file,
         };
@@ -249,14 +249,14 @@ struct Own {
 pub(crate) struct Primary<'a> {
     side: Box<dyn Side>,
     /// Where the snapshot is a copy of what was read in the tree.
-    tree: Option<Root>,
+    tree: Option<Arc<Root>>,
     monitor: &'a Monitor,
 }
 
 impl<'a> Primary<'a> {
     fn open(volume: &Volume, snapshot: &SnapshotInfo, monitor: &'a Monitor) -> Result<Primary<'a>> {
         let is_copy = snapshot.provider == Provider::Pool;
-        let tree = is_copy.then(|| Root::open(volume.path())).transpose()?;
+        let tree = is_copy.then(|| volume.root().clone());
         Ok(Primary { side: volume.open_snapshot(snapshot, monitor)?, tree, monitor })
     }
 

@@ -13,7 +13,7 @@ use snapsync_model::{
 use snapsync_snapshot::{can_be_a_name, identity_of};
 use snapsync_stream::wire::{Header, VERSION, lift, software, write_head};
 use snapsync_stream::{Channel, Compression, Held, Limit, Outlet};
-use snapsync_sys::Root;
+use snapsync_sys::{Named, Root};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -101,7 +101,7 @@ fn write(
     to: OwnedFd,
     name: &Path,
     head: &Header,
-    manifest: &Path,
+    manifest: &dyn Named,
     sides: &Sides,
     travel: &Travel,
     monitor: &Monitor,
@@ -113,7 +113,7 @@ fn write(
     let mut put = || {
         let digest = write_head(&mut to, head)?;
         to.write_all(&announced.to_bytes())?;
-        io::copy(&mut File::open(manifest)?, &mut to)?;
+        io::copy(&mut manifest.open()?, &mut to)?;
         io::Result::Ok(digest)
     };
     let seed = [put().map_err(|e| lift(e, "write", name))?, announced.digest];

@@ -4,15 +4,15 @@ use crate::place::{Opened, Place};
 use crate::widened::Widened;
 use snapsync_compare::{Trust, changes};
 use snapsync_manifest::{Header, ManifestReader, ManifestWriter};
-use snapsync_model::{Change, Context, Counts, Error, Monitor, Provider, Result, Side, SnapshotInfo, Subset};
+use snapsync_model::{Change, Counts, Error, Monitor, Provider, Result, Side, SnapshotInfo, Subset};
 use snapsync_snapshot::Volume;
-use snapsync_sys::{Root, btrfs};
+use snapsync_sys::{Named, Root, btrfs};
 use snapsync_walk::{Tree, candidates, relabel_by_path};
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A directory, and the part of it that counts.
-type Part = (PathBuf, Subset);
+type Part = (Root, Subset);
 
 pub(crate) struct Sides {
     base: Option<Box<dyn Side>>,
@@ -70,7 +70,7 @@ impl Sides {
             }));
         }
         let (Some(from), Some(to)) = (volume.tree_of(base), volume.tree_of(target)) else { return Ok(None) };
-        Sides::searched(&(from, base.subset.clone()), &(to, target.subset.clone()), monitor)
+        Sides::searched(&(from.tree()?, base.subset.clone()), &(to.tree()?, target.subset.clone()), monitor)
     }
 
     fn walked(
@@ -143,30 +143,28 @@ impl Sides {
         }))
     }
 
-    pub(crate) fn write_manifest(&self, path: &Path, header: &Header, monitor: &Monitor) -> Result<Counts> {
-        let mut writer = ManifestWriter::create(path, header)?;
+    pub(crate) fn write_manifest(
+        &self,
+        manifest: &dyn Named,
+        header: &Header,
+        monitor: &Monitor,
+    ) -> Result<Counts> {
+        let mut writer = ManifestWriter::create(manifest, header)?;
         let write = &mut |change: Change| writer.write(&change);
         let references =
             changes(self.base.as_deref(), &*self.target, self.trust, &self.again, monitor, write)?;
-        let counts = writer.finish(path)?;
-        if references.is_empty() { Ok(counts) } else { insert(path, header, references) }
+        let counts = writer.finish()?;
+        if references.is_empty() { Ok(counts) } else { insert(manifest, header, references) }
     }
 }
 
-/// Puts the rows that others refer to between these, where they have none.
-fn insert(path: &Path, header: &Header, references: Vec<Change>) -> Result<Counts> {
-    let merged = path.with_extension("merged");
-    let counts = merge(path, &merged, header, references).inspect_err(|_| {
-        let _ = std::fs::remove_file(&merged);
-    })?;
-    std::fs::rename(&merged, path).context("write", path)?;
-    Ok(counts)
-}
-
-fn merge(path: &Path, merged: &Path, header: &Header, references: Vec<Change>) -> Result<Counts> {
-    let mut writer = ManifestWriter::create(merged, header)?;
+/// Puts the rows that others refer to between these, where they have none. The old file is read on while the new one has its
+/// name already.
+fn insert(manifest: &dyn Named, header: &Header, references: Vec<Change>) -> Result<Counts> {
+    let rows = ManifestReader::open(manifest)?;
+    let mut writer = ManifestWriter::create(manifest, header)?;
     let mut references = references.into_iter().peekable();
-    for change in ManifestReader::open(path)? {
+    for change in rows {
         let change = change?;
         while let Some(row) = references.next_if(|row| row.ino < change.ino) {
             writer.write(&row)?;
@@ -175,7 +173,7 @@ fn merge(path: &Path, merged: &Path, header: &Header, references: Vec<Change>) -
         writer.write(&change)?;
     }
     references.try_for_each(|row| writer.write(&row))?;
-    writer.finish(merged)
+    writer.finish()
 }
 
 /// What proves an inode the same between two snapshots of a volume that are listed whole.
@@ -227,7 +225,7 @@ fn identify(old: &Place, new: &Place, opened: &mut (Opened, Opened)) -> Result<T
 
 /// Two read-only snapshots of one subvolume keep times and numbers; anything else is read.
 fn subvolume_trust(a: &Tree, b: &Tree) -> Trust {
-    let info = |tree: &Tree| Root::open(tree.path()).ok().and_then(|root| btrfs::subvolume(root.fd()).ok());
+    let info = |tree: &Tree| btrfs::subvolume(tree.root().fd()).ok();
     match (info(a), info(b)) {
         (Some(a), Some(b))
             if a.read_only && b.read_only && a.parent_uuid == b.parent_uuid && a.parent_uuid != [0; 16] =>

@@ -8,8 +8,9 @@ use snapsync_model::{Change, Context, Error, Monitor, Provider, Result, Snapshot
 use snapsync_snapshot::Volume;
 use snapsync_stream::wire::{Digest, lift};
 use snapsync_stream::{Budget, Limit, MEMORY, Sent, Sink, run};
-use snapsync_sys::{Root, supports_reflinks};
-use std::path::{Path, PathBuf};
+use snapsync_sys::{Named, Root, Spot, supports_reflinks};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Some file systems give what was deleted back a while after.
@@ -36,8 +37,9 @@ pub(crate) fn workers() -> usize {
 
 /// Where a delta is staged.
 pub(crate) struct Room {
-    pub(crate) path: PathBuf,
-    pub(crate) store: PathBuf,
+    /// Holds its `.snapsync`.
+    pub(crate) root: Arc<Root>,
+    pub(crate) store: Spot,
     /// A snapshot of it copies data.
     pub(crate) copies: bool,
     /// It may hold entries that no snapshot has.
@@ -52,7 +54,7 @@ impl Room {
     /// That of a volume whose tree is `base`.
     pub(crate) fn of(volume: &Volume, base: Option<&SnapshotInfo>) -> Room {
         Room {
-            path: volume.path().to_path_buf(),
+            root: volume.root().clone(),
             store: volume.store(),
             copies: copies(volume),
             // What was outside the base may have come and gone, and given directories other times.
@@ -65,7 +67,7 @@ impl Room {
 }
 
 /// The rows of a manifest whose data travels.
-pub(crate) fn with_data(manifest: &Path) -> Result<impl Iterator<Item = Result<Change>> + Send + use<>> {
+pub(crate) fn with_data(manifest: &dyn Named) -> Result<impl Iterator<Item = Result<Change>> + Send + use<>> {
     Ok(ManifestReader::open(manifest)?.only(|row| row.data_bytes > 0))
 }
 
@@ -109,18 +111,18 @@ pub(crate) fn begin<'a>(
     };
     let (mut incoming, resumed) = match left {
         Some(journal)
-            if journal.phase == Phase::Staging && same(&journal) && is_intact(&room.path, &journal)? =>
+            if journal.phase == Phase::Staging && same(&journal) && is_intact(&room.root, &journal)? =>
         {
-            (Incoming::go_on(&room.path, &room.store, journal, monitor)?, true)
+            (Incoming::go_on(&room.root, &room.store, journal, monitor)?, true)
         }
         left => {
             if let Some(journal) = left {
                 monitor.note(format!("discarded what was staged of snapshot {}", journal.snapshot.name));
-                give_up(&room.path, &room.store, &journal)?;
+                give_up(&room.root, &room.store, &journal)?;
             }
             let snapshot = header.snapshot.clone();
             let base = base.map(|id| (id, room.base.clone()));
-            (Incoming::begin(&room.path, &room.store, snapshot, base, monitor)?, false)
+            (Incoming::begin(&room.root, &room.store, snapshot, base, monitor)?, false)
         }
     };
     let error = match prepare(&mut incoming, room, offer, (&digest, resumed), free, monitor) {
@@ -132,7 +134,7 @@ pub(crate) fn begin<'a>(
     if !is_cut(&error)
         && let Ok(Some(journal)) = Journal::load(&room.store)
     {
-        let _ = give_up(&room.path, &room.store, &journal);
+        let _ = give_up(&room.root, &room.store, &journal);
     }
     Err(error)
 }
@@ -159,7 +161,7 @@ fn prepare(
     }
     let report = incoming.prepare(room.copies, room.strays, room.shares)?;
     if terms.strict && !report.losses.is_empty() {
-        return Err(too_strict(&room.path, &report.losses));
+        return Err(too_strict(room.root.path(), &report.losses));
     }
     let pruned = if terms.no_space_check { Vec::new() } else { make_room(incoming, free, monitor)? };
     incoming.entries()?;
@@ -183,16 +185,13 @@ fn make_room(incoming: &Incoming<'_>, free: Free<'_>, monitor: &Monitor) -> Resu
 }
 
 fn has_room(room: &Room, manifest: u64) -> Result<()> {
-    let root = Root::open(&room.path)?;
-    let free = snapsync_sys::filesystem(root.fd()).context("read the file system of", &room.path)?.available;
+    let (root, path) = (&room.root, room.root.path());
+    let free = snapsync_sys::filesystem(root.fd()).context("read the file system of", path)?.available;
     if manifest <= free {
         return Ok(());
     }
     Err(Error::NoSpace {
-        what: format!(
-            "{} has {free} bytes free, and the manifest alone takes {manifest}",
-            room.path.display()
-        ),
+        what: format!("{} has {free} bytes free, and the manifest alone takes {manifest}", path.display()),
         advice: "free space there, or name a larger target".to_owned(),
     })
 }
@@ -207,8 +206,8 @@ fn too_strict(path: &Path, losses: &[Loss]) -> Error {
 
 /// Whether the standby's own snapshot copies data.
 fn copies(standby: &Volume) -> bool {
-    let store = Root::open(&standby.store());
-    standby.info().provider == Provider::Pool && !store.is_ok_and(|root| supports_reflinks(root.fd()))
+    let store = standby.store().directory();
+    standby.info().provider == Provider::Pool && !store.is_ok_and(supports_reflinks)
 }
 
 pub(crate) fn hex(digest: &Digest) -> String {

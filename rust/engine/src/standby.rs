@@ -17,7 +17,7 @@ use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, Side, Snap
 use snapsync_snapshot::{Volume, name_is_free};
 use snapsync_stream::wire::{Digest, End, Header, ManifestHead};
 use snapsync_stream::{Arrivals, Held, Limit, Sent, receive};
-use snapsync_sys::{Lock, Root, btrfs};
+use snapsync_sys::{Lock, Named, Root, Spot, btrfs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use uuid::Uuid;
@@ -76,9 +76,9 @@ pub(crate) struct Offer<'a> {
     pub(crate) manifest: ManifestHead,
     pub(crate) terms: Terms,
     /// Where the manifest lies already, if it is on this machine.
-    pub(crate) file: &'a Path,
+    pub(crate) file: &'a dyn Named,
     /// Puts the manifest where it is told; only asked where it is not there yet.
-    pub(crate) fetch: &'a mut dyn FnMut(&Path) -> Result<()>,
+    pub(crate) fetch: &'a mut dyn FnMut(&Spot) -> Result<()>,
     /// What may be deleted where there is no room: all but this.
     pub(crate) spare: Option<Spare>,
 }
@@ -92,7 +92,7 @@ pub(crate) struct Spare {
 
 /// The data of a delta, where it can be read.
 pub(crate) struct Data<'a> {
-    pub(crate) manifest: &'a Path,
+    pub(crate) manifest: &'a dyn Named,
     pub(crate) side: &'a dyn Side,
     pub(crate) held: &'a Held,
     pub(crate) seed: [Digest; 2],
@@ -217,9 +217,7 @@ impl<'a> Local<'a> {
         newest: &SnapshotInfo,
         care: Care,
     ) -> Result<Option<SnapshotInfo>> {
-        let may_search = |root: Root| btrfs::may_search(root.fd());
-        let is_cheap =
-            volume.info().provider == Provider::Btrfs && Root::open(volume.path()).is_ok_and(may_search);
+        let is_cheap = volume.info().provider == Provider::Btrfs && btrfs::may_search(volume.root().fd());
         if !(is_cheap || care.check || care.discard_drift) {
             return Ok(None);
         }
@@ -258,8 +256,8 @@ impl<'a> Local<'a> {
 }
 
 /// Only a subvolume can be read-only between rounds.
-pub(crate) fn can_be_kept(path: &Path, read_only: bool) -> Result<()> {
-    let root = Root::open(path)?;
+pub(crate) fn can_be_kept(root: &Root, read_only: bool) -> Result<()> {
+    let path = root.path();
     if !read_only || btrfs::is_subvolume(root.fd()).context("read the subvolume of", path)? {
         return Ok(());
     }
@@ -347,7 +345,7 @@ impl StandbyEnd for Local<'_> {
         is_of(&volume.info(), Some(lineage), epoch)?;
         let recovered = recover(&mut volume, self.monitor)?;
         let newest = volume.line()?.pop();
-        if newest.is_none() && !snapsync_snapshot::is_vacant(volume.path())? {
+        if newest.is_none() && !snapsync_snapshot::is_vacant_in(volume.root())? {
             return Err(Error::refused(
                 format!("{} has no snapshot yet and is not empty", volume.path().display()),
                 "move what is in it away, or name another target",
@@ -358,7 +356,7 @@ impl StandbyEnd for Local<'_> {
             None => None,
         };
         if let Some(read_only) = care.read_only {
-            can_be_kept(volume.path(), read_only)?;
+            can_be_kept(volume.root(), read_only)?;
             volume.set_read_only(read_only)?;
         }
         let pending = Journal::load(&volume.store())?.map(|journal| Pending {
@@ -446,7 +444,7 @@ impl StandbyEnd for Local<'_> {
             && journal.phase == Phase::Staging
             && !(is_cut(error) && can_go_on(volume, &journal))
         {
-            let _ = give_up(volume.path(), &volume.store(), &journal);
+            let _ = give_up(volume.root(), &volume.store(), &journal);
         }
         let _ = volume.seal();
         let has = |id: Uuid| volume.find_snapshot(&id.to_string()).is_ok();

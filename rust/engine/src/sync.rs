@@ -1,7 +1,7 @@
 //! One round: the primary's snapshot, the changes since the newest common one, their data, the standby's snapshot.
 
 use crate::known::{self, Looked};
-use crate::outgoing::{Outgoing, announce, count, header, volume_head};
+use crate::outgoing::{Outgoing, announce, copy, count, header, volume_head};
 use crate::place;
 use crate::recover::recover;
 use crate::remote::{Address, pull, push};
@@ -332,8 +332,9 @@ impl Driver<'_> {
         let outgoing = Outgoing::make(&self.primary)?;
         let manifest = outgoing.manifest();
         let counts = sides.write_manifest(&manifest, &header(&self.primary, base, &snapshot), monitor)?;
-        let tree = self.primary.tree_of(&snapshot).unwrap_or_else(|| self.primary.path().to_path_buf());
-        crate::became::tell(&tree, &manifest, self.options.strict, monitor)?;
+        let tree = self.primary.tree_of(&snapshot).map(|tree| tree.tree()).transpose()?;
+        let tree = tree.as_ref().unwrap_or_else(|| self.primary.root());
+        crate::became::tell(tree, &manifest, self.options.strict, monitor)?;
         self.count(base, &mut snapshot, &sides, &counts)?;
         let head = volume_head(&self.primary, base, &snapshot, &counts);
         if snapshot.entries == Some(1)
@@ -346,7 +347,7 @@ impl Driver<'_> {
         }
         let announced = announce(&manifest)?;
         let seed =
-            [write_head(&mut std::io::sink(), &head).context("describe", &manifest)?, announced.digest];
+            [write_head(&mut std::io::sink(), &head).context("describe", manifest.show())?, announced.digest];
         let spare = Spare { keep: self.options.keep.clone(), needed: self.needed() };
         let begun = self.standby.begin(Offer {
             header: &head,
@@ -354,7 +355,7 @@ impl Driver<'_> {
             terms: Terms { strict: self.options.strict, no_space_check: self.options.no_space_check },
             spare: Some(spare),
             file: &manifest,
-            fetch: &mut |to| std::fs::copy(&manifest, to).map(drop).context("write", to),
+            fetch: &mut |to| copy(&manifest, to),
         })?;
         monitor.start(Stage::Stage, counts.data_bytes);
         monitor.advance(begun.kept);

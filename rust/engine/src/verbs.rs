@@ -6,7 +6,8 @@ use crate::recover::{recover, unfinished};
 use crate::report::{Deleted, Initialised, Listed, StandbyStatus, Status, Taken};
 use crate::standby::can_be_kept;
 use snapsync_model::{Error, Monitor, Result, Role, SnapshotInfo, Stage};
-use snapsync_snapshot::{Request, Volume, is_vacant, name_is_free};
+use snapsync_snapshot::{Request, Volume, is_vacant_in, name_is_free};
+use snapsync_sys::Root;
 use std::path::Path;
 use std::time::Instant;
 use uuid::Uuid;
@@ -41,19 +42,20 @@ pub fn snapshot(path: &Path, name: Option<String>, monitor: &Monitor) -> Result<
 /// standby: of whichever primary is synced to it first.
 pub fn init(path: &Path, read_only: Option<bool>, monitor: &Monitor) -> Result<Initialised> {
     let path = existing_directory(path)?;
-    can_be_kept(&path, read_only == Some(true))?;
-    let mut volume = match Volume::find(&path)? {
+    let root = Root::open(&path)?;
+    can_be_kept(&root, read_only == Some(true))?;
+    let mut volume = match Volume::find_in(root.again()?)? {
         Some(volume) => volume,
         None if read_only == Some(true) => {
-            if !is_vacant(&path)? {
+            if !is_vacant_in(&root)? {
                 return Err(Error::refused(
                     format!("{} is not empty, and a standby begins empty", path.display()),
                     "name an empty directory; a primary is made without --read-only",
                 ));
             }
-            Volume::init(&path, Role::Standby, Uuid::nil(), 1)?
+            Volume::init_in(root, Role::Standby, Uuid::nil(), 1)?
         }
-        None => Volume::init(&path, Role::Primary, Uuid::new_v4(), 1)?,
+        None => Volume::init_in(root, Role::Primary, Uuid::new_v4(), 1)?,
     };
     let _lock = volume.lock()?;
     volume.reload()?;

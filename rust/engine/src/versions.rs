@@ -7,11 +7,9 @@ use crate::report::{RestoredTo, Version, Versions};
 use crate::restore_to::restore_to;
 use snapsync_model::{Context, Error, Kind, Monitor, Range, RelPath, Result, SnapshotInfo};
 use snapsync_snapshot::{Found, Proof, Volume, find_at};
-use snapsync_sys::Root;
 use std::collections::HashMap;
-use std::fs::File;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// A version and what of it was found, for comparisons.
@@ -28,13 +26,13 @@ pub fn versions(file: &Path, monitor: &Monitor) -> Result<Versions> {
     let started = Instant::now();
     let (volume, path) = place_of(file)?;
     let mut history = History { known: Vec::new(), monitor };
-    let mut tables: HashMap<(u64, u64), Option<Found>> = HashMap::new();
+    let mut tables: HashMap<((u32, u32), u64), Option<Found>> = HashMap::new();
     for snapshot in volume.snapshots()? {
         monitor.check()?;
-        let table = std::fs::metadata(volume.table_of(&snapshot)).map(|m| (m.dev(), m.ino())).ok();
+        let table = volume.table_of(&snapshot).stat().map(|stat| (stat.dev, stat.ino)).ok();
         let found = match table.and_then(|table| tables.get(&table)) {
             Some(found) => found.clone(),
-            None => volume.find_in(&snapshot, &path)?,
+            None => volume.look_up(&snapshot, &path)?,
         };
         if let Some(table) = table {
             tables.insert(table, found.clone());
@@ -43,7 +41,7 @@ pub fn versions(file: &Path, monitor: &Monitor) -> Result<Versions> {
             history.add(&found)?.snapshots.push(snapshot);
         }
     }
-    let live = find_at(&Root::open_underneath(volume.path())?, &path)?;
+    let live = find_at(&Arc::new(volume.root().underneath()?), &path)?;
     let exists = live.is_some();
     if let Some(found) = live {
         history.add(&found)?.is_live = true;
@@ -181,8 +179,8 @@ impl Known {
             kind: self.found.kind.name(),
             size: size_of(&self.found),
             mtime: self.found.attributes.mtime,
+            content: if self.found.kind == Kind::File { self.found.content() } else { PathBuf::new() },
             target: self.found.target.map(|target| String::from_utf8_lossy(&target).into_owned()),
-            content: if self.found.kind == Kind::File { self.found.content } else { PathBuf::new() },
             snapshots: self.snapshots,
             live: self.is_live,
         }
@@ -195,6 +193,7 @@ fn size_of(found: &Found) -> u64 {
 }
 
 fn digest_of(found: &Found, monitor: &Monitor) -> Result<Digest> {
-    let file = File::open(&found.content).context("open", &found.content)?;
-    content(&file, &found.content, Range { offset: 0, length: size_of(found) }, monitor)
+    let path = found.content();
+    let file = found.open().context("open", &path)?;
+    content(&file, &path, Range { offset: 0, length: size_of(found) }, monitor)
 }

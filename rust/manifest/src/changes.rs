@@ -23,9 +23,10 @@ use rayon::prelude::*;
 use snapsync_model::{
     Attributes, Change, ChangeFlags, Context, Counts, End, Error, Extent, Kind, Op, RelPath, Result, Source,
 };
+use snapsync_sys::Named;
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::Path;
 use std::sync::Arc;
 
 /// What the manifest is about; kept in its schema's metadata.
@@ -375,9 +376,9 @@ pub struct ManifestWriter {
 }
 
 impl ManifestWriter {
-    pub fn create(path: &Path, header: &Header) -> Result<ManifestWriter> {
+    pub fn create(file: &(impl Named + ?Sized), header: &Header) -> Result<ManifestWriter> {
         let schema = Arc::new(schema(header));
-        let file = BatchWriter::create(path, &schema, CompressionType::ZSTD)?;
+        let file = BatchWriter::create(file, &schema, CompressionType::ZSTD)?;
         Ok(ManifestWriter { file, schema, builders: Builders::new(), counts: Counts::default(), batches: 0 })
     }
 
@@ -393,10 +394,10 @@ impl ManifestWriter {
     }
 
     /// On the disk when this returns.
-    pub fn finish(mut self, path: &Path) -> Result<Counts> {
+    pub fn finish(mut self) -> Result<Counts> {
         self.end_batch()?;
-        drop(self.file.finish()?);
-        fill_in_totals(path, &self.counts, self.batches).context("write", path)?;
+        let (file, path) = self.file.finish()?;
+        fill_in_totals(file, &self.counts, self.batches).context("write", path)?;
         Ok(self.counts)
     }
 }
@@ -404,10 +405,9 @@ impl ManifestWriter {
 /// The schema stands near both ends of the file: within this many bytes.
 const ENDS: u64 = 1 << 16;
 
-fn fill_in_totals(path: &Path, counts: &Counts, batches: u64) -> std::io::Result<()> {
+fn fill_in_totals(mut file: File, counts: &Counts, batches: u64) -> std::io::Result<()> {
     let values =
         [counts.rows, counts.created, counts.changed, counts.renamed, counts.deleted, counts.data_bytes];
-    let mut file = std::fs::File::options().read(true).write(true).open(path)?;
     let size = file.metadata()?.len();
     // The footer also lists the batches, 24 bytes each.
     let footer = ENDS + batches * 24;
@@ -439,8 +439,8 @@ pub struct ManifestReader {
 }
 
 impl ManifestReader {
-    pub fn open(path: &Path) -> Result<ManifestReader> {
-        let file = BatchReader::open(path, &schema(&Header::default()), NEWER)?;
+    pub fn open(file: &(impl Named + ?Sized)) -> Result<ManifestReader> {
+        let file = BatchReader::open(file, &schema(&Header::default()), NEWER)?;
         Ok(ManifestReader { file, rows: Vec::new().into_iter() })
     }
 

@@ -7,6 +7,7 @@ use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
 use arrow_schema::ArrowError;
 use arrow_schema::{Schema, SchemaRef};
 use snapsync_model::{Context, Error, Result};
+use snapsync_sys::Named;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -17,8 +18,13 @@ pub(crate) struct BatchWriter {
 }
 
 impl BatchWriter {
-    pub(crate) fn create(path: &Path, schema: &Schema, compression: CompressionType) -> Result<BatchWriter> {
-        let file = File::create(path).context("create", path)?;
+    pub(crate) fn create(
+        file: &(impl Named + ?Sized),
+        schema: &Schema,
+        compression: CompressionType,
+    ) -> Result<BatchWriter> {
+        let path = &*file.show();
+        let file = file.create().context("create", path)?;
         let writer = IpcWriteOptions::default()
             .try_with_compression(Some(compression))
             .and_then(|options| {
@@ -37,11 +43,12 @@ impl BatchWriter {
         self.writer.write_metadata(key, value);
     }
 
-    /// The file, complete but not yet synced.
-    pub(crate) fn finish(mut self) -> Result<File> {
+    /// The file, complete but not yet synced, and its path for messages.
+    pub(crate) fn finish(mut self) -> Result<(File, PathBuf)> {
         self.writer.finish().map_err(|e| failed("write", &self.path, &e))?;
         let buffer = self.writer.into_inner().map_err(|e| failed("write", &self.path, &e))?;
-        buffer.into_inner().map_err(std::io::IntoInnerError::into_error).context("write", &self.path)
+        let file = buffer.into_inner().map_err(std::io::IntoInnerError::into_error);
+        Ok((file.context("write", &self.path)?, self.path))
     }
 }
 
@@ -52,18 +59,19 @@ pub(crate) struct BatchReader {
 
 impl BatchReader {
     /// Refuses a file whose columns are not those of `schema`; of an older version the last `newer` are missing.
-    pub(crate) fn open(path: &Path, schema: &Schema, newer: usize) -> Result<BatchReader> {
-        BatchReader::open_some(path, schema, newer, None)
+    pub(crate) fn open(file: &(impl Named + ?Sized), schema: &Schema, newer: usize) -> Result<BatchReader> {
+        BatchReader::open_some(file, schema, newer, None)
     }
 
     /// Reads only some columns, by their place in the schema.
     pub(crate) fn open_some(
-        path: &Path,
+        file: &(impl Named + ?Sized),
         schema: &Schema,
         newer: usize,
         columns: Option<&[usize]>,
     ) -> Result<BatchReader> {
-        let file = File::open(path).context("open", path)?;
+        let path = &*file.show();
+        let file = file.open().context("open", path)?;
         let open = |columns: Option<Vec<usize>>| {
             let file = BufReader::new(file.try_clone().context("open", path)?);
             FileReader::try_new(file, columns).map_err(|e| damaged(path, &e.to_string()))

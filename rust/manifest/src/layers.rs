@@ -10,9 +10,9 @@ use rayon::prelude::*;
 use snapsync_model::{
     Attributes, Context, Directories, Error, Inode, Inodes, Kind, Link, Look, ROOT, Result,
 };
+use snapsync_sys::Spot;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::iter::Peekable;
-use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 const WHOLE: &str = "table.arrow";
@@ -25,23 +25,23 @@ const FOR_BATCH: u64 = 512;
 pub const FILES: [&str; 2] = [WHOLE, PATCH];
 
 /// What a file must be the same of for the table to be the same one.
-pub fn identity(dir: &Path) -> PathBuf {
+pub fn identity(dir: &Spot) -> Spot {
     let patch = dir.join(PATCH);
-    if patch.exists() { patch } else { dir.join(WHOLE) }
+    if patch.is_there() { patch } else { dir.join(WHOLE) }
 }
 
 /// The names in a directory, and the number that each stands for.
 pub type Entries = BTreeMap<Box<[u8]>, u64>;
 
 pub struct Table {
-    dir: PathBuf,
+    dir: Spot,
     info: TableInfo,
     /// Sorted. A row without names, other than the root's, says that the inode is gone.
     patch: Vec<Inode>,
 }
 
 impl Table {
-    pub fn open(dir: &Path) -> Result<Table> {
+    pub fn open(dir: &Spot) -> Result<Table> {
         let mut info = TableReader::open(&dir.join(WHOLE))?.info()?;
         let mut patch = Vec::new();
         if info.whole.is_some() {
@@ -49,14 +49,14 @@ impl Table {
             let of = reader.info()?;
             if of.whole != info.whole {
                 return Err(Error::integrity(
-                    format!("{} is a patch of another table", dir.join(PATCH).display()),
+                    format!("{} is a patch of another table", dir.join(PATCH).show().display()),
                     "delete that snapshot",
                 ));
             }
             info = of;
             patch = reader.collect::<Result<_>>()?;
         }
-        Ok(Table { dir: dir.to_path_buf(), info, patch })
+        Ok(Table { dir: dir.clone(), info, patch })
     }
 
     pub fn info(&self) -> &TableInfo {
@@ -89,7 +89,7 @@ impl Table {
     }
 
     pub fn inode(&self, rows: &TableView<'_>, row: usize) -> Result<Inode> {
-        rows.inode(row).ok_or_else(|| damaged(&self.dir.join(WHOLE), "a kind is unknown"))
+        rows.inode(row).ok_or_else(|| damaged(&self.dir.join(WHOLE).show(), "a kind is unknown"))
     }
 
     /// They differ in their patches alone.
@@ -204,7 +204,7 @@ impl Table {
     pub fn looks_at(&self, at: usize) -> Result<Vec<Look>> {
         let path = self.dir.join(WHOLE);
         let looks = ColumnsReader::looks(&path)?.batch_at(at)?.looks();
-        let mut looks = looks.ok_or_else(|| damaged(&path, "a kind is unknown"))?;
+        let mut looks = looks.ok_or_else(|| damaged(&path.show(), "a kind is unknown"))?;
         looks.retain(|look| self.patched(look.ino).is_none());
         Ok(looks)
     }
@@ -283,7 +283,7 @@ pub fn is_gone(row: &Inode) -> bool {
 
 /// The next table of a volume, as it is written.
 pub struct NextTable<'a> {
-    dir: &'a Path,
+    dir: &'a Spot,
     last: Option<&'a Table>,
     writer: TableWriter,
     info: TableInfo,
@@ -293,11 +293,12 @@ pub struct NextTable<'a> {
 impl<'a> NextTable<'a> {
     /// With a last one, only the rows that differ from its whole table are to be written, and those that are gone.
     /// `info` is what it says of itself, but which whole table it is.
-    pub fn create(dir: &'a Path, last: Option<&'a Table>, info: TableInfo) -> Result<NextTable<'a>> {
+    pub fn create(dir: &'a Spot, last: Option<&'a Table>, info: TableInfo) -> Result<NextTable<'a>> {
         let last = last.filter(|last| last.info.is_current());
         let whole = last.and_then(|last| last.info.whole).unwrap_or_else(Uuid::new_v4);
         let info = TableInfo { whole: Some(whole), complete: None, version: VERSION, ..info };
-        let writer = anew(&dir.join(if last.is_some() { PATCH } else { WHOLE }), &info)?;
+        // Never into a file that is there: it may be other snapshots' as well.
+        let writer = TableWriter::create(&dir.join(if last.is_some() { PATCH } else { WHOLE }), &info)?;
         Ok(NextTable { dir, last, writer, info, rows: 0 })
     }
 
@@ -314,29 +315,21 @@ impl<'a> NextTable<'a> {
     pub fn finish(self, complete: Option<&str>) -> Result<()> {
         let (whole, patch) = (self.dir.join(WHOLE), self.dir.join(PATCH));
         let Some(last) = self.last else {
-            self.writer.finish(&whole, None)?;
-            return anew(&patch, &self.info)?.finish(&patch, complete);
+            self.writer.finish(None)?;
+            return TableWriter::create(&patch, &self.info)?.finish(complete);
         };
-        self.writer.finish(&patch, complete)?;
+        self.writer.finish(complete)?;
         let most = LEAST.max(last.whole()?.batches() as u64 * FOR_BATCH);
         // A file has no end of names.
-        if self.rows <= most && std::fs::hard_link(last.dir.join(WHOLE), &whole).is_ok() {
+        if self.rows <= most && last.dir.join(WHOLE).link(&whole).is_ok() {
             return Ok(());
         }
         merge(last, self.dir, self.info, complete)
     }
 }
 
-/// Never into a file that is there: it may be other snapshots' as well.
-fn anew(path: &Path, info: &TableInfo) -> Result<TableWriter> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).context("remove", path),
-        _ => TableWriter::create(path, info),
-    }
-}
-
 /// Writes what `last` and a patch that grew too large come to as a whole table of its own.
-fn merge(last: &Table, dir: &Path, info: TableInfo, complete: Option<&str>) -> Result<()> {
+fn merge(last: &Table, dir: &Spot, info: TableInfo, complete: Option<&str>) -> Result<()> {
     let patch = TableReader::open(&dir.join(PATCH))?;
     let mut next = NextTable::create(dir, None, info)?;
     for row in Rows::of(last.whole()?, Box::new(patch)) {
@@ -346,16 +339,21 @@ fn merge(last: &Table, dir: &Path, info: TableInfo, complete: Option<&str>) -> R
 }
 
 /// The same table again: nothing changed. The files are the same ones.
-pub fn same_table(last: &Path, dir: &Path) -> Result<()> {
-    for file in FILES.iter().filter(|file| last.join(file).exists()) {
+pub fn same_table(last: &Spot, dir: &Spot) -> Result<()> {
+    for file in FILES.iter().filter(|file| last.join(file).is_there()) {
         let (from, to) = (last.join(file), dir.join(file));
         // A file has no end of names.
-        if std::fs::hard_link(&from, &to).is_err() {
-            std::fs::copy(&from, &to).context("copy the table to", &to)?;
-            std::fs::File::open(&to).and_then(|file| file.sync_all()).context("sync", &to)?;
+        if from.link(&to).is_err() {
+            copy(&from, &to).context("copy the table to", to.show())?;
         }
     }
     Ok(())
+}
+
+fn copy(from: &Spot, to: &Spot) -> std::io::Result<()> {
+    let mut copy = to.create()?;
+    std::io::copy(&mut from.open()?, &mut copy)?;
+    copy.sync_all()
 }
 
 #[cfg(test)]
@@ -365,6 +363,10 @@ mod tests {
     use std::collections::BTreeMap;
 
     type Model = BTreeMap<u64, Inode>;
+
+    fn spot(home: &tempfile::TempDir) -> Spot {
+        Spot::top(std::sync::Arc::new(snapsync_sys::Root::open(home.path()).unwrap()))
+    }
 
     /// Numbers that look random, from one.
     fn scramble(seed: u64) -> u64 {
@@ -388,7 +390,7 @@ mod tests {
         }
     }
 
-    fn write(dir: &Path, last: Option<(&Table, &Model)>, rows: &Model) -> Table {
+    fn write(dir: &Spot, last: Option<(&Table, &Model)>, rows: &Model) -> Table {
         let mut next = NextTable::create(dir, last.map(|(table, _)| table), TableInfo::default()).unwrap();
         let nothing = Model::new();
         let whole = last.map_or(&nothing, |(_, whole)| whole);
@@ -406,8 +408,8 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let mut rows: Model = (0..9_000).map(|ino| (ino, inode(ino, ino))).collect();
         let dir = |round: u64| {
-            let dir = home.path().join(round.to_string());
-            std::fs::create_dir(&dir).unwrap();
+            let dir = spot(&home).join(round.to_string());
+            dir.create_dir().unwrap();
             dir
         };
         let mut last = write(&dir(0), None, &rows);
@@ -455,14 +457,14 @@ mod tests {
     #[test]
     fn a_table_without_its_own_patch_is_refused() {
         let home = tempfile::tempdir().unwrap();
-        let (one, other) = (home.path().join("one"), home.path().join("other"));
+        let (one, other) = (spot(&home).join("one"), spot(&home).join("other"));
         for dir in [&one, &other] {
-            std::fs::create_dir(dir).unwrap();
+            dir.create_dir().unwrap();
             write(dir, None, &(0..10).map(|ino| (ino, inode(ino, 1))).collect());
         }
-        std::fs::copy(other.join(PATCH), one.join(PATCH)).unwrap();
+        copy(&other.join(PATCH), &one.join(PATCH)).unwrap();
         assert_eq!(Table::open(&one).err().map(|e| e.exit_code()), Some(4));
-        std::fs::remove_file(one.join(PATCH)).unwrap();
+        one.join(PATCH).remove_file().unwrap();
         assert!(Table::open(&one).is_err());
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::ManifestReader;
 use snapsync_model::{Change, Result, locked};
+use snapsync_sys::Named;
 use std::collections::VecDeque;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 /// Batches kept in memory: frames come nearly in the order of the rows.
@@ -24,8 +24,8 @@ struct Open {
 }
 
 impl Rows {
-    pub fn open(path: &Path) -> Result<Rows> {
-        let mut reader = ManifestReader::open(path)?;
+    pub fn open(manifest: &(impl Named + ?Sized)) -> Result<Rows> {
+        let mut reader = ManifestReader::open(manifest)?;
         let mut last: Vec<u64> = Vec::new();
         while let Some(batch) = reader.next_rows(|_| true) {
             let before = last.last().copied().unwrap_or(0);

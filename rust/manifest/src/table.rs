@@ -18,8 +18,8 @@ use arrow_ipc::CompressionType;
 use arrow_schema::{DataType, Field, Schema};
 use rayon::prelude::*;
 use snapsync_model::{Attributes, Context, Details, Inode, Look, Result};
+use snapsync_sys::Named;
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -206,10 +206,10 @@ pub struct TableWriter {
 }
 
 impl TableWriter {
-    pub fn create(path: &Path, info: &TableInfo) -> Result<TableWriter> {
+    pub fn create(file: &(impl Named + ?Sized), info: &TableInfo) -> Result<TableWriter> {
         let schema = Arc::new(schema(info));
         // Read many times, and mostly shared by many snapshots: speed counts for more than size.
-        let file = BatchWriter::create(path, &schema, CompressionType::LZ4_FRAME)?;
+        let file = BatchWriter::create(file, &schema, CompressionType::LZ4_FRAME)?;
         Ok(TableWriter { file, schema, builders: Builders::new() })
     }
 
@@ -222,12 +222,13 @@ impl TableWriter {
     }
 
     /// On the disk when this returns.
-    pub fn finish(mut self, path: &Path, complete: Option<&str>) -> Result<()> {
+    pub fn finish(mut self, complete: Option<&str>) -> Result<()> {
         self.file.write(&self.builders.finish(&self.schema))?;
         if let Some(complete) = complete {
             self.file.note(COMPLETE, complete);
         }
-        self.file.finish()?.sync_all().context("sync", path)
+        let (file, path) = self.file.finish()?;
+        file.sync_all().context("sync", path)
     }
 }
 
@@ -238,8 +239,8 @@ pub struct TableReader {
 }
 
 impl TableReader {
-    pub fn open(path: &Path) -> Result<TableReader> {
-        let file = BatchReader::open(path, &schema(&TableInfo::default()), NEWER)?;
+    pub fn open(file: &(impl Named + ?Sized)) -> Result<TableReader> {
+        let file = BatchReader::open(file, &schema(&TableInfo::default()), NEWER)?;
         Ok(TableReader { file, rows: Vec::new().into_iter() })
     }
 
@@ -306,27 +307,27 @@ const LINKS: usize = 12;
 const OBJECT: usize = 16;
 
 impl ColumnsReader {
-    pub(crate) fn names(path: &Path) -> Result<ColumnsReader> {
+    pub(crate) fn names(file: &(impl Named + ?Sized)) -> Result<ColumnsReader> {
         let schema = schema(&TableInfo::default());
-        BatchReader::open_some(path, &schema, NEWER, Some(&[INODE, KIND, LINKS])).map(ColumnsReader)
+        BatchReader::open_some(file, &schema, NEWER, Some(&[INODE, KIND, LINKS])).map(ColumnsReader)
     }
 
     /// The numbers of inodes and of their objects.
-    pub(crate) fn objects(path: &Path) -> Result<ColumnsReader> {
+    pub(crate) fn objects(file: &(impl Named + ?Sized)) -> Result<ColumnsReader> {
         let schema = schema(&TableInfo::default());
-        BatchReader::open_some(path, &schema, NEWER, Some(&[INODE, OBJECT])).map(ColumnsReader)
+        BatchReader::open_some(file, &schema, NEWER, Some(&[INODE, OBJECT])).map(ColumnsReader)
     }
 
     /// What a look at an inode tells.
-    pub(crate) fn looks(path: &Path) -> Result<ColumnsReader> {
+    pub(crate) fn looks(file: &(impl Named + ?Sized)) -> Result<ColumnsReader> {
         let schema = schema(&TableInfo::default());
-        BatchReader::open_some(path, &schema, NEWER, Some(&LOOK)).map(ColumnsReader)
+        BatchReader::open_some(file, &schema, NEWER, Some(&LOOK)).map(ColumnsReader)
     }
 
     /// The numbers alone.
-    pub(crate) fn numbers(path: &Path) -> Result<ColumnsReader> {
+    pub(crate) fn numbers(file: &(impl Named + ?Sized)) -> Result<ColumnsReader> {
         let schema = schema(&TableInfo::default());
-        BatchReader::open_some(path, &schema, NEWER, Some(&[INODE])).map(ColumnsReader)
+        BatchReader::open_some(file, &schema, NEWER, Some(&[INODE])).map(ColumnsReader)
     }
 
     pub(crate) fn batches(&self) -> usize {

@@ -13,11 +13,11 @@ use arrow_ipc::{
 };
 use arrow_schema::{DataType, Field, Fields};
 use snapsync_model::{Context, Error, Result};
+use snapsync_sys::Named;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 
 /// The bytes of one batch when they are unpacked, and what its block may take in the file.
 pub(crate) const MOST_BYTES: u64 = 512 << 20;
@@ -69,21 +69,22 @@ type Attempt<T> = std::result::Result<T, Stop>;
 
 /// Proves that a file of unknown origin is a change manifest that can be read: without a panic, in bounded memory,
 /// and with sound values in every row. What the rows say together is not looked at.
-pub fn vet(path: &Path) -> Result<()> {
-    let file = File::open(path).context("open", path)?;
+pub fn vet(manifest: &(impl Named + ?Sized)) -> Result<()> {
+    let path = &*manifest.show();
+    let file = manifest.open().context("open", path)?;
     look(&file).map_err(|stop| match stop {
         Stop::Damaged(why) => damaged(path, why),
         Stop::Failed(source) => Error::Io { action: "read", path: path.to_path_buf(), source },
     })?;
     // Nothing is known that would make it panic by now; but it is not our code.
-    catch_unwind(AssertUnwindSafe(|| read(path)))
+    catch_unwind(AssertUnwindSafe(|| read(manifest)))
         .unwrap_or_else(|_| Err(damaged(path, "the Arrow reader gave up on it")))
 }
 
-fn read(path: &Path) -> Result<()> {
-    let mut reader = ManifestReader::open(path)?;
+fn read(manifest: &(impl Named + ?Sized)) -> Result<()> {
+    let mut reader = ManifestReader::open(manifest)?;
     if ![FORMAT, OLDER].contains(&&*reader.format()?) {
-        return Err(damaged(path, "its format is not the one of this version"));
+        return Err(damaged(&manifest.show(), "its format is not the one of this version"));
     }
     reader.counts()?;
     reader.try_for_each(|row| row.map(drop))

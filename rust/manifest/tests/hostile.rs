@@ -91,7 +91,7 @@ fn row(ino: u64) -> Change {
 fn write(path: &Path, rows: impl Iterator<Item = Change>) {
     let mut writer = ManifestWriter::create(path, &Header::default()).unwrap();
     rows.for_each(|row| writer.write(&row).unwrap());
-    writer.finish(path).unwrap();
+    writer.finish().unwrap();
 }
 
 fn valid(dir: &Path, rows: u64) -> Vec<u8> {

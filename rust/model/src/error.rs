@@ -129,6 +129,10 @@ pub trait Context<T> {
 
 impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
     fn context(self, action: &'static str, path: impl AsRef<Path>) -> Result<T> {
-        self.map_err(|e| Error::Io { action, path: path.as_ref().to_path_buf(), source: e.into() })
+        self.map_err(|e| {
+            // What says already what it is about needs no more words.
+            let other = |source| Error::Io { action, path: path.as_ref().to_path_buf(), source };
+            e.into().downcast().unwrap_or_else(other)
+        })
     }
 }

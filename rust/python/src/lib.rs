@@ -92,10 +92,17 @@ fn reach(
 }
 
 #[pyfunction]
-#[pyo3(signature = (volume, *, back=false, jobs=0, progress=None))]
-fn recover(py: Python<'_>, volume: PathBuf, back: bool, jobs: usize, progress: Progress) -> PyResult<String> {
+#[pyo3(signature = (volume, *, back=false, adopt=false, jobs=0, progress=None))]
+fn recover(
+    py: Python<'_>,
+    volume: PathBuf,
+    back: bool,
+    adopt: bool,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
     watched(py, progress, move |monitor| {
-        with_jobs(jobs, || snapsync_engine::recover_volume(&volume, back, monitor))
+        with_jobs(jobs, || snapsync_engine::recover_volume(&volume, back, adopt, monitor))
     })
 }
 

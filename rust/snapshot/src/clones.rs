@@ -42,14 +42,14 @@ impl CloneRecord {
             snapshot: snapshot.id,
             of: snapshot.name.clone(),
             at: jiff::Timestamp::now().to_string(),
-            mark: Mark::of(path)?,
+            mark: Mark::of(&Root::open(path)?)?,
         })
     }
 
     /// The directory at its path still is this clone.
     pub fn is_there(&self) -> Result<bool> {
         match std::fs::symlink_metadata(&self.path) {
-            Ok(found) if found.is_dir() => Ok(Mark::of(&self.path)? == self.mark),
+            Ok(found) if found.is_dir() => Ok(Mark::of(&Root::open(&self.path)?)? == self.mark),
             Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 Err(e).context("read the attributes of", &self.path)
             }
@@ -66,7 +66,7 @@ impl CloneRecord {
             ))
         };
         let root = Root::open(&self.path)?;
-        if Volume::find(&self.path)?.is_some() {
+        if Volume::find_in(root.again()?)?.is_some() {
             return refused("it".to_owned(), "is a volume with snapshots of its own by now");
         }
         let inner =
@@ -83,8 +83,8 @@ impl CloneRecord {
 }
 
 impl Mark {
-    fn of(path: &Path) -> Result<Mark> {
-        let root = Root::open(path)?;
+    pub(crate) fn of(root: &Root) -> Result<Mark> {
+        let path = root.path();
         let subvolume = if btrfs::is_subvolume(root.fd()).context("read the subvolume of", path)? {
             let found = btrfs::subvolume(root.fd()).context("read the subvolume of", path)?;
             Some(Uuid::from_bytes(found.uuid))
@@ -113,16 +113,17 @@ impl Volume {
             return Ok(false);
         }
         let Some(tree) = self.tree_of(info) else { return Ok(false) };
-        let (of, store) = (Root::open(&tree)?, Root::open(&self.store())?);
-        match btrfs::create_writable_snapshot(of.fd(), store.fd(), OsStr::new(WORK)) {
+        let (of, store) = (tree.tree()?, self.store());
+        let into = store.directory().context("open", store.show())?;
+        match btrfs::create_writable_snapshot(of.fd(), &into, OsStr::new(WORK)) {
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Ok(false),
-            other => other.context("take a writable snapshot of", &tree)?,
+            other => other.context("take a writable snapshot of", of.path())?,
         }
-        let work = self.store().join(WORK);
-        strip(&work)?;
+        strip(&store.join(WORK).tree()?)?;
         snapsync_sys::fault::point("clone.made");
         // Over an empty directory as well; never to another file system or over a mount.
-        if std::fs::rename(&work, to).is_ok() { Ok(true) } else { self.clear_clone().map(|_| false) }
+        let is_moved = rustix::fs::renameat(into, WORK, rustix::fs::CWD, to).is_ok();
+        if is_moved { Ok(true) } else { self.clear_clone().map(|_| false) }
     }
 
     /// `delete` takes either.
@@ -138,12 +139,12 @@ impl Volume {
 
     /// Removes what a clone that was killed has left; whether there was something.
     pub(crate) fn clear_clone(&self) -> Result<bool> {
-        if !self.store().join(WORK).exists() {
+        let store = self.store();
+        if !store.join(WORK).is_there() {
             return Ok(false);
         }
-        let store = Root::open(&self.store())?;
-        btrfs::delete_subvolume(store.fd(), OsStr::new(WORK))
-            .context("delete the subvolume", self.store())?;
+        let dir = store.directory().context("open", store.show())?;
+        btrfs::delete_subvolume(dir, OsStr::new(WORK)).context("delete the subvolume", store.show())?;
         Ok(true)
     }
 }

@@ -1,15 +1,17 @@
 //! One path in a snapshot, without opening all of it.
 
-use crate::objects::object_path;
+use crate::objects::object_at;
 use crate::volume::Volume;
 use snapsync_manifest::{Table, identity};
 use snapsync_model::{
     Address, Attributes, Context, Inode, Kind, Link, Provider, ROOT, Range, RelPath, Result, SnapshotInfo,
 };
-use snapsync_sys::{Root, btrfs};
+use snapsync_sys::{Root, Spot, btrfs};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What proves two files to hold the same without a look at their bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,17 +31,29 @@ pub struct Found {
     pub attributes: Attributes,
     pub target: Option<Box<[u8]>>,
     pub proof: Proof,
-    /// Where the bytes of a file are.
-    pub content: PathBuf,
+    /// Where the bytes of a file are, if it has any.
+    content: Option<Spot>,
+}
+
+impl Found {
+    /// Where the bytes of a file are: for people.
+    pub fn content(&self) -> PathBuf {
+        self.content.as_ref().map_or_else(|| PathBuf::from("/dev/null"), Spot::show)
+    }
+
+    /// The bytes of a file.
+    pub fn open(&self) -> io::Result<File> {
+        self.content.as_ref().map_or_else(|| File::open("/dev/null"), Spot::open_in_tree)
+    }
 }
 
 impl Volume {
     /// What a snapshot has at `path`; None for nothing.
-    pub fn find_in(&self, info: &SnapshotInfo, path: &RelPath) -> Result<Option<Found>> {
+    pub fn look_up(&self, info: &SnapshotInfo, path: &RelPath) -> Result<Option<Found>> {
         let dir = self.dir_of(info.id);
         match info.provider {
             Provider::Btrfs => {
-                let root = Root::open(&dir.join("tree"))?;
+                let root = Arc::new(dir.join("tree").tree()?);
                 let found =
                     find_at(&root, path)?.map(|found| Found { proof: places(&root, path, &found), ..found });
                 let is_left_out = || snapsync_walk::left_out(&root, path, false, &info.subset);
@@ -53,14 +67,14 @@ impl Volume {
     }
 
     /// What is the same file in two pool snapshots between which nothing changed.
-    pub fn table_of(&self, info: &SnapshotInfo) -> PathBuf {
+    pub fn table_of(&self, info: &SnapshotInfo) -> Spot {
         identity(&self.dir_of(info.id))
     }
 
     fn of_row(&self, inode: Inode) -> Found {
         let content = match inode.object {
-            0 => PathBuf::from("/dev/null"),
-            object => object_path(&self.store().join("pool"), object),
+            0 => None,
+            object => Some(object_at(&self.store().join("pool"), object)),
         };
         Found {
             kind: inode.kind,
@@ -87,7 +101,7 @@ fn places(root: &Root, path: &RelPath, found: &Found) -> Proof {
 }
 
 /// What a directory has at `path`, as it is now.
-pub fn find_at(root: &Root, path: &RelPath) -> Result<Option<Found>> {
+pub fn find_at(root: &Arc<Root>, path: &RelPath) -> Result<Option<Found>> {
     let stat = match root.entry(path).and_then(|entry| entry.stat()) {
         Err(e) if is_absent(&e) => return Ok(None),
         other => other.context("read the attributes of", root.show(path))?,
@@ -104,7 +118,7 @@ pub fn find_at(root: &Root, path: &RelPath) -> Result<Option<Found>> {
         attributes: stat.attributes,
         target,
         proof: Proof::None,
-        content: root.show(path),
+        content: Some(Spot::new(root.clone(), path.clone())),
     }))
 }
 

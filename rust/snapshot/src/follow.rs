@@ -10,10 +10,9 @@ use crate::pool::{self, Counts};
 use rayon::prelude::*;
 use snapsync_manifest::{FILES, ManifestReader, NextTable, Table, TableInfo, same_table};
 use snapsync_model::{Change, Context, Inode, Kind, Link, Monitor, ROOT, RelPath, Result, Seen, Subset};
-use snapsync_sys::{Root, Stat, stat_at, sync_filesystem};
+use snapsync_sys::{Root, Spot, Stat, stat_at, sync_filesystem};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 /// How the tree came to be what it is.
@@ -21,7 +20,7 @@ pub struct Delta {
     /// The snapshot of this volume that it was before.
     pub base: Uuid,
     /// What was applied since. Its inode numbers are those of another volume.
-    pub manifest: PathBuf,
+    pub manifest: Spot,
     /// Which inodes of this volume the rows of the manifest spoke of, in their order; None for a new one.
     pub seen: Vec<Option<Seen>>,
 }
@@ -33,11 +32,11 @@ pub(crate) fn take(
     volume: &Volume,
     subset: &Subset,
     round: u64,
-    dir: &Path,
+    dir: &Spot,
     delta: Result<Delta, &str>,
     monitor: &Monitor,
 ) -> Result<Counts> {
-    if !is_numbered(&Root::open(volume.path())?, volume)? {
+    if !is_numbered(volume.root(), volume)? {
         // The table's numbers are not the tree's.
         return pool::take(volume, subset, round, dir, monitor);
     }
@@ -56,10 +55,10 @@ pub(crate) fn take(
     }
 }
 
-fn attempt(volume: &Volume, round: u64, dir: &Path, delta: Delta, monitor: &Monitor) -> Attempt<Counts> {
+fn attempt(volume: &Volume, round: u64, dir: &Spot, delta: Delta, monitor: &Monitor) -> Attempt<Counts> {
     let snapshots = volume.snapshots()?;
     let last = volume.dir_of(delta.base);
-    let Some(base) = snapshots.iter().find(|s| s.id == delta.base).filter(|_| last.join(FILES[0]).exists())
+    let Some(base) = snapshots.iter().find(|s| s.id == delta.base).filter(|_| last.join(FILES[0]).is_there())
     else {
         return misfit("the table to start from is gone");
     };
@@ -73,7 +72,7 @@ fn attempt(volume: &Volume, round: u64, dir: &Path, delta: Delta, monitor: &Moni
     }
     // Before anything is looked at.
     let walk_started = jiff::Timestamp::now().as_nanosecond() as i64;
-    let root = Root::open_underneath(volume.path())?;
+    let root = volume.root().underneath()?;
     let ground = Ground::of(volume, &root, walk_started)?;
     let rows = look(&root, delta, monitor)?;
     let merge = merge_of(&table, rows)?;

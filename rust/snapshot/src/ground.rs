@@ -26,9 +26,9 @@ pub(crate) struct Ground {
 impl Ground {
     /// `started` is when the tree begins to be looked at.
     pub(crate) fn of(volume: &Volume, root: &Root, started: i64) -> Result<Ground> {
-        let store = Root::open(&volume.store())?;
-        let times = Times::measure(store.fd(), volume.filesystem());
-        let times = times.context("measure the times of the file system of", volume.store())?;
+        let store = volume.store();
+        let times = store.directory().and_then(|dir| Times::measure(dir, volume.filesystem()));
+        let times = times.context("measure the times of the file system of", store.show())?;
         Ok(Ground {
             unsettled: started.saturating_sub(times.grain),
             dev: stat_of(root.fd()).context("read the attributes of", root.path())?.dev,

@@ -14,6 +14,7 @@
 //! A shelf is a directory of snapshots that were received as plain directories: `received.rs`.
 
 mod bases;
+mod bound;
 mod clones;
 mod copy;
 mod differing;
@@ -33,6 +34,7 @@ mod standbys;
 mod take;
 mod volume;
 
+pub use bound::hold;
 pub use clones::{CloneRecord, Mark};
 pub use find::{Found, Proof, find_at};
 pub use follow::Delta;
@@ -43,7 +45,7 @@ pub use restoring::{REPLACEMENT, Restoring, clear_replacement, restoring};
 pub use scrubbed::Scrub;
 pub use standbys::{Standby, TakenFor};
 pub use take::Request;
-pub use volume::{Replaced, Volume, is_vacant, name_is_free};
+pub use volume::{Replaced, Volume, is_vacant, is_vacant_in, name_is_free};
 
 /// What this version writes and reads.
-pub const STORE_FORMAT: u32 = 5;
+pub const STORE_FORMAT: u32 = 6;

@@ -1,24 +1,22 @@
 //! What somebody has taken from a store by hand, or left behind elsewhere: told as what it is.
 
 use crate::Volume;
-use snapsync_model::{Context, Error, Provider, Result, Role, SnapshotInfo};
-use snapsync_sys::{Root, swap_names};
+use snapsync_model::{Context, Error, Kind, Provider, RelPath, Result, Role, SnapshotInfo};
+use snapsync_sys::{Root, Spot, swap_names};
 use snapsync_walk::STORE;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The inode of the empty directory that a Btrfs snapshot has in the place of a subvolume.
 const STUB: u64 = 2;
 
 impl Volume {
     /// What a snapshot that is listed is no snapshot without, if it is gone.
-    pub fn missing(&self, info: &SnapshotInfo) -> Option<PathBuf> {
+    pub fn missing(&self, info: &SnapshotInfo) -> Option<Spot> {
         let name = if info.provider == Provider::Btrfs { "tree" } else { "table.arrow" };
-        let path = self.dir_of(info.id).join(name);
-        let is_gone =
-            |e: io::Error| matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
-        path.symlink_metadata().err().is_some_and(is_gone).then_some(path)
+        let spot = self.dir_of(info.id).join(name);
+        spot.stat_if_there().is_ok_and(|found| found.is_none()).then_some(spot)
     }
 
     pub fn expect_there(&self, info: &SnapshotInfo) -> Result<()> {
@@ -33,18 +31,20 @@ impl Volume {
             )
         };
         Err(Error::integrity(
-            format!("snapshot {name} of {path} was deleted by hand: {} is gone", missing.display()),
+            format!("snapshot {name} of {path} was deleted by hand: {} is gone", missing.show().display()),
             format!("`snapsync delete {path}@{name}` takes it off the list; {then}"),
         ))
     }
 
     /// A snapshot of a subvolume that took its place, after a rollback, has not its store.
-    pub fn expect_own_store(path: &Path) -> Result<()> {
-        let store = path.join(STORE).join("store");
-        if !store.symlink_metadata().is_ok_and(|found| found.is_dir() && found.ino() == STUB) {
+    pub fn expect_own_store(root: &Root) -> Result<()> {
+        let store = RelPath::new(STORE.as_bytes())?.join(b"store")?;
+        let found = root.entry(&store).and_then(|entry| entry.stat());
+        if !found.is_ok_and(|found| found.kind == Kind::Directory && found.ino == STUB) {
             return Ok(());
         }
-        let (show, store) = (path.display(), store.display());
+        let (show, store) = (root.path().display(), root.show(&store));
+        let store = store.display();
         Err(Error::refused(
             format!(
                 "{show} is a snapshot that was put in the place of a volume, and the volume's store is still in \
@@ -52,7 +52,8 @@ impl Volume {
             ),
             format!(
                 "`rmdir {store}`, then `mv OLD/{STORE}/store {store}`, where OLD is what that subvolume is called \
-                 now; if it is gone, `rm -r {show}/{STORE}` makes this an ordinary directory, which begins anew"
+                 now, and `snapsync recover {show} --adopt`; if it is gone, `rm -r {show}/{STORE}` makes this an \
+                 ordinary directory, which begins anew"
             ),
         ))
     }
@@ -75,8 +76,7 @@ impl Volume {
     }
 
     fn swap_file(&self) -> Result<Option<PathBuf>> {
-        let root = Root::open(self.path())?;
-        let dev = rustix::fs::fstat(root.fd()).context("read the attributes of", self.path())?.st_dev;
+        let dev = rustix::fs::fstat(self.root().fd()).context("read the attributes of", self.path())?.st_dev;
         let names = swap_names().context("read", "/proc/swaps")?;
         Ok(names.into_iter().find(|name| name.metadata().is_ok_and(|found| found.dev() == dev)))
     }

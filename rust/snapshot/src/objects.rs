@@ -8,14 +8,13 @@ use snapsync_model::{
     Context, Counters, Error, Inode, Kind, Layout, Link, Monitor, ROOT, Range, RelPath, Result, Segment,
     SegmentKind, locked,
 };
-use snapsync_sys::{FileSystem, Root, Stat, fault, is_leased, may_be_written, stat_at, stat_of, xfs};
+use snapsync_sys::{FileSystem, Root, Spot, Stat, fault, is_leased, may_be_written, stat_at, stat_of, xfs};
 use snapsync_walk::{details_of, details_of_open, layout_of};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -25,33 +24,29 @@ const OBJECTS_PER_DIR: u64 = 4096;
 /// How often a file that changes while it is read is read again.
 pub(crate) const TRIES: u32 = 5;
 
-pub(crate) fn round_dir(pool: &Path, round: u64) -> PathBuf {
+pub(crate) fn round_dir(pool: &Spot, round: u64) -> Spot {
     pool.join(round.to_string())
 }
 
-pub(crate) fn object_path(pool: &Path, object: u64) -> PathBuf {
+pub(crate) fn object_at(pool: &Spot, object: u64) -> Spot {
     let (round, number) = (object >> ROUND_SHIFT, object & ((1 << ROUND_SHIFT) - 1));
-    round_dir(pool, round).join((number / OBJECTS_PER_DIR).to_string()).join(number.to_string())
+    pool.join(format!("{round}/{}/{number}", number / OBJECTS_PER_DIR))
 }
 
-pub(crate) fn remove_objects(pool: &Path, objects: impl Iterator<Item = u64>) -> Result<()> {
+pub(crate) fn remove_objects(pool: &Spot, objects: impl Iterator<Item = u64>) -> Result<()> {
     for object in objects {
-        let path = object_path(pool, object);
-        match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e).context("remove", &path),
-            _ => {}
-        }
+        let spot = object_at(pool, object);
+        spot.remove_file().context("remove", spot.show())?;
         // Directories go when their last object does.
-        let parents = path.ancestors().skip(1).take(2);
-        parents.take_while(|dir| std::fs::remove_dir(dir).is_ok()).for_each(drop);
+        let parents = std::iter::successors(spot.above(), Spot::above).take(2);
+        parents.take_while(|dir| dir.remove_dir().is_ok()).for_each(drop);
     }
     Ok(())
 }
 
-pub(crate) fn remove_round(pool: &Path, round: u64) -> Result<()> {
-    let root = Root::open(pool)?;
-    let name = round.to_string();
-    snapsync_sys::remove_tree(root.fd(), OsStr::new(&name)).context("remove", round_dir(pool, round))
+pub(crate) fn remove_round(pool: &Spot, round: u64) -> Result<()> {
+    let dir = round_dir(pool, round);
+    dir.remove_tree().context("remove", dir.show())
 }
 
 /// No file has this change time, so that the next walk looks at the file itself.
@@ -89,7 +84,7 @@ pub(crate) struct Objects<'a> {
     dev: (u32, u32),
     is_numbered: bool,
     filesystem: FileSystem,
-    pool: PathBuf,
+    pool: Spot,
     round: u64,
     numbers: Numbers,
     /// Change times from here on may be given again.
@@ -295,7 +290,7 @@ impl<'a> Objects<'a> {
             return Ok(false);
         }
         let Some(old) = old.filter(|old| old.object != 0) else { return Ok(true) };
-        let object = File::open(object_path(&self.pool, old.object))?;
+        let object = object_at(&self.pool, old.object).open()?;
         let held = snapsync_sys::layout(&object, old.attributes.size, self.filesystem)?;
         let is_own = |s: &Segment| {
             let at = held.segments().partition_point(|h| h.end() <= s.offset);
@@ -312,7 +307,7 @@ impl<'a> Objects<'a> {
         if old.object == 0 || times(inode) != times(old) {
             return Ok(false);
         }
-        let object = File::open(object_path(&self.pool, old.object))?;
+        let object = object_at(&self.pool, old.object).open()?;
         let stored = snapsync_sys::layout(&object, inode.attributes.size, self.filesystem)?;
         let data = layout.ranges(SegmentKind::Data);
         if data != stored.ranges(SegmentKind::Data) {
@@ -338,12 +333,14 @@ impl<'a> Objects<'a> {
     }
 
     fn store(&self, file: &File, layout: &Layout, size: u64, object: u64) -> io::Result<()> {
-        let path = object_path(&self.pool, object);
-        let create = || File::options().read(true).write(true).create_new(true).mode(0o600).open(&path);
-        let target = match create() {
+        let spot = object_at(&self.pool, object);
+        let target = match spot.create_new() {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                std::fs::create_dir_all(path.parent().unwrap_or(&self.pool))?;
-                create()?
+                let above = spot.above().into_iter();
+                above
+                    .flat_map(|dir| dir.above().into_iter().chain([dir]))
+                    .try_for_each(|dir| dir.ensure_dir())?;
+                spot.create_new()?
             }
             other => other?,
         };
@@ -365,7 +362,7 @@ impl<'a> Objects<'a> {
     /// Drops the object of a try that did not hold; what it leaves on failure goes with its round.
     fn forget(&self, object: u64, old: Option<&Inode>) {
         if object != 0 && old.is_none_or(|old| old.object != object) {
-            let _ = std::fs::remove_file(object_path(&self.pool, object));
+            let _ = object_at(&self.pool, object).remove_file();
         }
     }
 }

@@ -2,21 +2,21 @@
 //! since the table before. A row that did not change points at the object it had.
 
 use crate::ground::Ground;
-use crate::objects::{Objects, Old, TRIES, UNSETTLED, is_absent, is_held, object_path, round_dir};
+use crate::objects::{Objects, Old, TRIES, UNSETTLED, is_absent, is_held, object_at, round_dir};
 use crate::{Volume, hidden, scan};
 use rayon::prelude::*;
+use rustix::fs::makedev;
 use snapsync_manifest::{NextTable, Table, TableView, gone, is_gone};
 use snapsync_model::{
     Context, Details, Directories, Error, Inode, Inodes, Kind, Layout, Link, Monitor, RelPath, Result, Side,
     Subset,
 };
-use snapsync_sys::{FileSystem, Root, btrfs, sync_filesystem};
+use snapsync_sys::{FileSystem, Spot, btrfs, sync_filesystem};
 use snapsync_walk::{Listing, Moves, Tree, relabel_by_path};
 use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -48,12 +48,12 @@ pub(crate) fn take(
     volume: &Volume,
     subset: &Subset,
     round: u64,
-    dir: &Path,
+    dir: &Spot,
     monitor: &Monitor,
 ) -> Result<Counts> {
     let started = jiff::Timestamp::now().as_nanosecond() as i64;
     let pool = volume.store().join("pool");
-    let root = Root::open_underneath(volume.path())?;
+    let root = volume.root().underneath()?;
     let ground = Ground::of(volume, &root, started)?;
     // A writer through a memory map leaves no new change time until its pages are written out.
     sync_filesystem(root.fd()).context("sync the file system of", volume.path())?;
@@ -74,7 +74,7 @@ pub(crate) fn take(
     }
     let complete = ground.mounting.as_deref().filter(|_| tree.is_whole());
     let dir_of_round = round_dir(&pool, round);
-    std::fs::create_dir(&dir_of_round).context("create the directory", &dir_of_round)?;
+    dir_of_round.create_dir().context("create the directory", dir_of_round.show())?;
     let (root, inodes, directories, moves) = tree.into_inodes();
     let take = Take {
         objects: Objects::new(volume, &root, round, &ground, monitor),
@@ -300,7 +300,7 @@ fn beside_patch(inode: Inode, last: Option<&Table>) -> Found {
 /// A pool snapshot, open for reading.
 pub struct PoolSnapshot {
     pub(crate) table: Table,
-    pool: PathBuf,
+    pool: Spot,
     filesystem: FileSystem,
     space: Option<u128>,
     /// Read when a path is asked for.
@@ -311,9 +311,10 @@ pub struct PoolSnapshot {
 
 impl PoolSnapshot {
     /// The one whose store directory is `dir`.
-    pub(crate) fn open(dir: &Path, pool: PathBuf, filesystem: FileSystem) -> Result<PoolSnapshot> {
+    pub(crate) fn open(dir: &Spot, pool: Spot, filesystem: FileSystem) -> Result<PoolSnapshot> {
         let space = if filesystem.shares_blocks() {
-            Some(u128::from(std::fs::metadata(&pool).context("read the attributes of", &pool)?.dev()))
+            let (major, minor) = pool.stat().context("read the attributes of", pool.show())?.dev;
+            Some(u128::from(makedev(major, minor)))
         } else {
             None
         };
@@ -367,12 +368,12 @@ impl Side for PoolSnapshot {
 
     fn open(&self, inode: &Inode) -> Result<File> {
         // A file without bytes has no object.
-        let path = if inode.object == 0 {
-            PathBuf::from("/dev/null")
-        } else {
-            object_path(&self.pool, inode.object)
-        };
-        File::open(&path).map_err(|error| match error.kind() {
+        if inode.object == 0 {
+            return File::open("/dev/null").context("open", "/dev/null");
+        }
+        let object = object_at(&self.pool, inode.object);
+        let path = object.show();
+        object.open().map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Error::integrity(
                 format!("{} is gone from the store: it was deleted by hand, or the file system was damaged", path.display()),
                 "a file of each snapshot that had it is lost here: take it from the other side, and delete those \
@@ -390,7 +391,7 @@ impl Side for PoolSnapshot {
         }
         // Clones lose preallocation on some file systems: the table knows where it was.
         let stored = object_layout(file, size, self.filesystem)
-            .context("read the extents of", object_path(&self.pool, inode.object))?;
+            .context("read the extents of", object_at(&self.pool, inode.object).show())?;
         // An object shares everything with its file: what it shares with others was asked when it was taken.
         Ok(stored.with(inode.shared, unwritten))
     }

@@ -27,7 +27,7 @@ use snapsync_model::{
 };
 use snapsync_sys::btrfs::{self, Subvolume};
 use snapsync_sys::{
-    Entry, FileSystem, Lock, PROTECTIVE, Root, Stat, clear_flags_of, fault, flags_of, make_dir_durable,
+    Entry, FileSystem, Lock, PROTECTIVE, Root, Spot, Stat, clear_flags_of, fault, flags_of, make_dir_durable,
     read_dir, remove_tree, set_flags_of, stat_at, sync_filesystem, write_file,
 };
 use snapsync_walk::{STORE, Tree};
@@ -37,6 +37,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// What this version writes and reads below `received/`.
@@ -195,6 +196,11 @@ impl Record {
     }
 }
 
+/// The same of a snapshot of a volume.
+pub(crate) fn identity_in(root: &Root) -> Result<Option<Identity>> {
+    identity_of_subvolume(root, &[])
+}
+
 fn identity_of_subvolume(root: &Root, records: &[Record]) -> Result<Option<Identity>> {
     let path = root.path();
     // What is still in memory changes it once more when it is written out.
@@ -206,13 +212,14 @@ fn identity_of_subvolume(root: &Root, records: &[Record]) -> Result<Option<Ident
     let uuid = Uuid::from_bytes(subvolume.uuid);
     let record = records.iter().find(|record| record.subvolume == Some(uuid));
     Ok(Some(match mark_of(&subvolume) {
-        Some(origin) if !is_changed(path, &subvolume)? => {
+        Some(origin) if !is_changed_in(root, &subvolume)? => {
             Identity { id: record.map_or(origin.uuid, |record| record.identity.id), origin: Some(origin) }
         }
         // Nothing it was received as, or not that any more: a snapshot of its own.
-        _ => {
-            Identity::of_origin(Origin { constant: is_constant(path, &subvolume), ..own_origin(&subvolume) })
-        }
+        _ => Identity::of_origin(Origin {
+            constant: is_constant_in(root, &subvolume),
+            ..own_origin(&subvolume)
+        }),
     }))
 }
 
@@ -223,10 +230,13 @@ pub(crate) fn own_origin(subvolume: &Subvolume) -> Origin {
 /// Whether only what a subvolume lies on was changed since it was made, and nothing that it holds. Not where that cannot be
 /// found out.
 pub(crate) fn is_constant(path: &Path, subvolume: &Subvolume) -> bool {
+    Root::open(path).is_ok_and(|root| is_constant_in(&root, subvolume))
+}
+
+fn is_constant_in(root: &Root, subvolume: &Subvolume) -> bool {
     let is_changed =
-        |root: Root| btrfs::is_changed_since(root.fd(), subvolume, subvolume.created, subvolume.created_at);
-    subvolume.changed > subvolume.created
-        && Root::open(path).is_ok_and(|root| !is_changed(root).unwrap_or(true))
+        || btrfs::is_changed_since(root.fd(), subvolume, subvolume.created, subvolume.created_at);
+    subvolume.changed > subvolume.created && !is_changed().unwrap_or(true)
 }
 
 /// What it was marked with when it was received.
@@ -237,11 +247,14 @@ pub(crate) fn mark_of(subvolume: &Subvolume) -> Option<Origin> {
 
 /// Whether a subvolume is not what it was received as any more.
 pub(crate) fn is_changed(path: &Path, subvolume: &Subvolume) -> Result<bool> {
+    is_changed_in(&Root::open(path)?, subvolume)
+}
+
+fn is_changed_in(root: &Root, subvolume: &Subvolume) -> Result<bool> {
     // Unmarked is what was made writable by the tools of Btrfs.
     let Some(received) = subvolume.received else { return Ok(true) };
-    let root = Root::open(path)?;
     btrfs::is_changed_since(root.fd(), subvolume, received.transid, received.at)
-        .context("find out whether anything changed since it was received in", path)
+        .context("find out whether anything changed since it was received in", root.path())
 }
 
 /// The records of what was received in `dir`, by id.
@@ -644,9 +657,19 @@ impl Work<'_> {
         &self.area
     }
 
+    /// The tree, open; it holds its `.snapsync`.
+    pub fn root(&self) -> Result<Arc<Root>> {
+        crate::hold(Root::open(&self.tree())?).map(Arc::new)
+    }
+
+    /// The same as `store`, open.
+    pub fn spot(&self) -> Result<Spot> {
+        Ok(Spot::top(Arc::new(Root::open(&self.area)?)))
+    }
+
     /// Where what is known of all snapshots of the shelf goes.
-    pub fn shelf(&self) -> PathBuf {
-        self.shelf.path().join(STORE)
+    pub fn shelf(&self) -> Result<Spot> {
+        Ok(Spot::top(Arc::new(Root::open(&self.shelf.path().join(STORE))?)))
     }
 
     /// The tree is not as the base any more: what was begun goes on, as the journal says.

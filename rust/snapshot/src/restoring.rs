@@ -1,30 +1,30 @@
 //! A directory that a snapshot is restored to: until it is finished, `.snapsync/restore-ID` in it says so.
 
-use snapsync_model::{Attributes, Context, Error, Result};
-use snapsync_sys::{Access, Entry, Lock, Root, fault, make_dir_durable, remove_tree};
+use crate::bound::hold_or_make;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use snapsync_model::{Attributes, Context, Error, RelPath, Result};
+use snapsync_sys::{Access, Entry, Lock, Root, Spot, fault, read_dir, remove_tree};
 use snapsync_walk::STORE;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use uuid::Uuid;
 
 const MARK: &str = "restore-";
 /// Where paths of a volume are made before they take their places in it.
 pub const REPLACEMENT: &str = ".snapsync/incoming/restore";
 
-/// What is being restored to a directory; None where nothing is.
-pub fn restoring(path: &Path) -> Result<Option<Uuid>> {
-    let dir = path.join(STORE);
-    let entries = match std::fs::read_dir(&dir) {
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(None);
-        }
-        other => other.context("list", &dir)?,
-    };
-    for entry in entries {
-        let name = entry.context("list", &dir)?.file_name();
-        let id = name.to_str().and_then(|name| name.strip_prefix(MARK)).and_then(|id| id.parse().ok());
+/// What is being restored to a directory that holds its `.snapsync`; None where nothing is.
+pub fn restoring(root: &Root) -> Result<Option<Uuid>> {
+    let own = RelPath::new(STORE.as_bytes())?;
+    if !root.holds() {
+        return Ok(None);
+    }
+    let dir = root.open_at(&own, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
+    for entry in dir.and_then(read_dir).context("list", root.show(&own))? {
+        let name = std::str::from_utf8(&entry.name).ok();
+        let id = name.and_then(|name| name.strip_prefix(MARK)).and_then(|id| id.parse().ok());
         if id.is_some() {
             return Ok(id);
         }
@@ -33,11 +33,11 @@ pub fn restoring(path: &Path) -> Result<Option<Uuid>> {
 }
 
 /// What is half restored is not to be taken for a whole tree.
-pub(crate) fn none_in(path: &Path) -> Result<()> {
-    match restoring(path)? {
+pub(crate) fn none_in(root: &Root) -> Result<()> {
+    match restoring(root)? {
         None => Ok(()),
         Some(_) => Err(Error::refused(
-            format!("{} holds a restore that was not finished", path.display()),
+            format!("{} holds a restore that was not finished", root.path().display()),
             "run that `snapsync restore` again, or empty the directory with its .snapsync",
         )),
     }
@@ -45,71 +45,87 @@ pub(crate) fn none_in(path: &Path) -> Result<()> {
 
 /// The work in a directory that is restored to.
 pub struct Restoring {
-    path: PathBuf,
+    /// Holds its `.snapsync`.
+    root: Arc<Root>,
     id: Uuid,
     lock: Lock,
 }
 
 impl Restoring {
     /// Marks the directory. Whatever else was to be restored there before must be gone.
-    pub fn begin(path: &Path, id: Uuid) -> Result<Restoring> {
-        let dir = path.join(STORE);
-        make(&dir)?;
-        rustix::fs::chmod(&dir, rustix::fs::Mode::from_raw_mode(0o700)).context("set the mode of", &dir)?;
-        let file = dir.join("lock");
-        let lock = Lock::try_exclusive(&file).context("lock", &file)?.filter(|lock| lock.is_at(&file));
+    pub fn begin(root: Root, id: Uuid) -> Result<Restoring> {
+        let root = Arc::new(hold_or_make(root)?);
+        let file = Spot::top(root.clone()).join(STORE).join("lock");
+        let lock = file.try_lock().context("lock", file.show())?.filter(|lock| lock.is_of(&file));
         let lock = lock.ok_or_else(|| {
             Error::refused(
-                format!("another command restores to {}", path.display()),
+                format!("another command restores to {}", root.path().display()),
                 "wait until it has ended, then run this again",
             )
         })?;
-        Ok(Restoring { path: path.to_path_buf(), id, lock })
+        Ok(Restoring { root, id, lock })
     }
 
     /// From now on the directory is known to be unfinished.
     pub fn mark(&self) -> Result<()> {
-        make(&self.store())?;
-        make_dir_durable(&self.path.join(STORE)).context("sync", &self.path)
+        let (own, store) = (self.own(), self.store());
+        store.ensure_dir().context("create the directory", store.show())?;
+        own.sync().context("sync", own.show())
     }
 
-    pub fn store(&self) -> PathBuf {
-        self.path.join(STORE).join(format!("{MARK}{}", self.id))
+    pub fn root(&self) -> &Arc<Root> {
+        &self.root
+    }
+
+    fn own(&self) -> Spot {
+        Spot::top(self.root.clone()).join(STORE)
+    }
+
+    pub fn store(&self) -> Spot {
+        self.own().join(format!("{MARK}{}", self.id))
     }
 
     /// Throws away what another restore has staged: it has not touched the tree.
     pub fn clear(&self) -> Result<()> {
-        let dir = Root::open(&self.path.join(STORE))?;
-        for entry in snapsync_sys::read_dir(dir.fd()).context("list", dir.path())? {
-            if *entry.name != *b"lock" {
-                remove_tree(dir.fd(), OsStr::from_bytes(&entry.name)).context("remove", dir.path())?;
-            }
+        self.remove_all_but(b"lock")
+    }
+
+    fn remove_all_but(&self, kept: &[u8]) -> Result<()> {
+        let own = self.own();
+        for entry in own.list().context("list", own.show())?.iter().filter(|entry| *entry.name != *kept) {
+            own.join(&entry.name).remove_tree().context("remove", own.show())?;
         }
         Ok(())
     }
 
     /// Leaves a directory that has never had anything to do with this. The mark goes last.
     pub fn finish(self) -> Result<()> {
-        let dir = Root::open(&self.path.join(STORE))?;
-        let mark = self.store();
-        for entry in snapsync_sys::read_dir(dir.fd()).context("list", dir.path())? {
-            let name = OsStr::from_bytes(&entry.name);
-            if Some(name) != mark.file_name() {
-                remove_tree(dir.fd(), name).context("remove", dir.path().join(name))?;
-            }
-        }
+        self.remove_all_but(format!("{MARK}{}", self.id).as_bytes())?;
         drop(self.lock);
         fault::point("restore.done");
-        strip(&self.path)
+        strip(&self.root)
     }
 }
 
 /// Removes `.snapsync` from a directory, and leaves it the attributes it had.
-pub(crate) fn strip(path: &Path) -> Result<()> {
-    let root = Root::open(path)?;
-    let protected = Protected::take_off(&root).context("unprotect", path)?;
-    remove_tree(root.fd(), OsStr::new(STORE)).context("remove", path.join(STORE))?;
+pub(crate) fn strip(root: &Root) -> Result<()> {
+    let path = root.path();
+    let protected = Protected::take_off(root).context("unprotect", path)?;
+    remove_own(root).context("remove", path.join(STORE))?;
     protected.put_back().context("set the attributes of", path)
+}
+
+/// What is in the directory that is held goes; what may have taken its name since stays, unless it is empty.
+fn remove_own(root: &Root) -> io::Result<()> {
+    if !root.holds() {
+        return remove_tree(root.fd(), OsStr::new(STORE));
+    }
+    let own = RelPath::new(STORE.as_bytes()).map_err(io::Error::other)?;
+    let dir = root.open_at(&own, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
+    for entry in read_dir(&dir)? {
+        remove_tree(&dir, OsStr::from_bytes(&entry.name))?;
+    }
+    Ok(rustix::fs::unlinkat(root.fd(), STORE, AtFlags::REMOVEDIR)?)
 }
 
 /// What of a directory keeps entries from being removed from it, or changes with them.
@@ -147,21 +163,14 @@ impl Protected {
     }
 }
 
-fn make(dir: &Path) -> Result<()> {
-    match std::fs::create_dir(dir) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
-        other => other.context("create the directory", dir),
-    }
-}
-
 /// Removes what a restore of paths has left; whether there was something. What was replaced is in a snapshot.
-pub fn clear_replacement(volume: &Path) -> Result<bool> {
-    let path = volume.join(REPLACEMENT);
-    let (Some(above), Some(name)) = (path.parent().filter(|_| path.exists()), path.file_name()) else {
+pub fn clear_replacement(root: &Arc<Root>) -> Result<bool> {
+    let spot = Spot::top(root.clone()).join(REPLACEMENT);
+    if !spot.is_there() {
         return Ok(false);
-    };
-    remove_tree(Root::open(above)?.fd(), name).context("remove", &path)?;
+    }
+    spot.remove_tree().context("remove", spot.show())?;
     // Gone with the last stage, so that snapshots do not hold it.
-    let _ = std::fs::remove_dir(above);
+    let _ = spot.above().map(|above| above.remove_dir());
     Ok(true)
 }

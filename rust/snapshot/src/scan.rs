@@ -19,7 +19,7 @@ use snapsync_model::{
     SnapshotInfo, Subset,
 };
 use snapsync_sys::xfs::BulkStat;
-use snapsync_sys::{DirEntry, FileSystem, Root, Stat, read_dir, stat_at, stat_of, sync_filesystem};
+use snapsync_sys::{DirEntry, FileSystem, Root, Spot, Stat, read_dir, stat_at, stat_of, sync_filesystem};
 use snapsync_walk::{Matcher, STORE, is_too_long, note_mounts, note_stores};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
@@ -27,7 +27,6 @@ use std::fs::File;
 use std::io;
 use std::mem::take as taken;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 /// Numbers that lie closer together are asked for in one go, with those between them.
 const GAP: u64 = 64;
@@ -44,7 +43,7 @@ pub(crate) fn take(
     last: (&SnapshotInfo, &Table),
     root: &Root,
     round: u64,
-    dir: &Path,
+    dir: &Spot,
     ground: &Ground,
     monitor: &Monitor,
 ) -> Result<Option<Counts>> {

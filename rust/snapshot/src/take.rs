@@ -2,18 +2,14 @@
 
 use crate::volume::{Volume, name_is_free};
 use crate::{Delta, follow, objects, pool};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
 use snapsync_manifest::{FILES, Table};
 use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, SnapshotInfo, Subset};
-use snapsync_sys::{
-    Root, btrfs, fault, make_dir_durable, mounts_beneath, remove_tree, sync_filesystem, write_file,
-};
+use snapsync_sys::{Spot, btrfs, fault, mounts_beneath, sync_filesystem};
 use snapsync_walk::{Matcher, note_mounts};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use uuid::Uuid;
 
@@ -47,7 +43,8 @@ impl Volume {
         monitor: &Monitor,
     ) -> Result<SnapshotInfo> {
         if info.provider == Provider::Btrfs && !is_synced {
-            let mounts = mounts_beneath(self.path()).context("read what is mounted in", self.path())?;
+            let mounts =
+                mounts_beneath(&self.root().own_path()).context("read what is mounted in", self.path())?;
             note_mounts(&mounts, &Matcher::new(&info.subset)?, monitor)?;
         }
         self.take_with(info, is_synced, |volume, subset, round, dir| {
@@ -98,7 +95,7 @@ impl Volume {
     pub fn keep(&self, probe: &SnapshotInfo) -> Result<()> {
         self.record_snapshot(probe)?;
         let snapshots = self.store().join("snapshots");
-        make_dir_durable(&snapshots).context("sync", &snapshots)?;
+        snapshots.sync().context("sync", snapshots.show())?;
         fault::point("snapshot.kept");
         Ok(())
     }
@@ -120,13 +117,13 @@ impl Volume {
         &mut self,
         info: SnapshotInfo,
         is_synced: bool,
-        table: impl FnOnce(&Volume, &Subset, u64, &Path) -> Result<pool::Counts>,
+        table: impl FnOnce(&Volume, &Subset, u64, &Spot) -> Result<pool::Counts>,
     ) -> Result<SnapshotInfo> {
         let info = self.make(info, is_synced, table)?;
         self.note_taken(&info)?;
         self.record_snapshot(&info)?;
         let snapshots = self.store().join("snapshots");
-        make_dir_durable(&snapshots).context("sync", &snapshots)?;
+        snapshots.sync().context("sync", snapshots.show())?;
         fault::point("snapshot.recorded");
         self.point_latest()?;
         Ok(info)
@@ -137,16 +134,16 @@ impl Volume {
         &mut self,
         mut info: SnapshotInfo,
         is_synced: bool,
-        table: impl FnOnce(&Volume, &Subset, u64, &Path) -> Result<pool::Counts>,
+        table: impl FnOnce(&Volume, &Subset, u64, &Spot) -> Result<pool::Counts>,
     ) -> Result<SnapshotInfo> {
         let dir = self.dir_of(info.id);
-        std::fs::create_dir(&dir).context("create the directory", &dir)?;
+        dir.create_dir().context("create the directory", dir.show())?;
         fault::point("snapshot.begin");
         match info.provider {
             Provider::Btrfs => self.take_btrfs(&dir, "tree", is_synced)?,
             Provider::Pool => {
                 let round = self.claim_round()?;
-                write_file(&dir, "round", round.to_string().as_bytes()).context("write", &dir)?;
+                write(&dir, "round", round.to_string().as_bytes())?;
                 let counts = table(self, &info.subset, round, &dir)?;
                 (info.entries, info.bytes) = (Some(counts.entries), Some(counts.bytes));
             }
@@ -188,13 +185,13 @@ impl Volume {
         })
     }
 
-    fn take_btrfs(&self, dir: &Path, name: &str, is_synced: bool) -> Result<()> {
-        let (volume, into) = (Root::open(self.path())?, Root::open(dir)?);
+    fn take_btrfs(&self, dir: &Spot, name: &str, is_synced: bool) -> Result<()> {
+        let (volume, into) = (self.root(), dir.directory().context("open the directory", dir.show())?);
         if !is_synced {
             // What the snapshot's own transaction holds is searched in every comparison with it: this leaves little.
             sync_filesystem(volume.fd()).context("sync the file system of", self.path())?;
         }
-        btrfs::create_snapshot(volume.fd(), into.fd(), OsStr::new(name))
+        btrfs::create_snapshot(volume.fd(), into, OsStr::new(name))
             .context("take a snapshot of", self.path())
             .map_err(|error| self.is_swapped_to(error))
     }
@@ -212,14 +209,13 @@ impl Volume {
     }
 
     fn write_latest(&self) -> Result<()> {
-        let dir = self.path().join(snapsync_walk::STORE);
-        let (link, temporary) = (dir.join("latest"), dir.join("latest.new"));
-        let _ = std::fs::remove_file(&temporary);
+        let (link, temporary) = (self.own().join("latest"), self.own().join("latest.new"));
+        temporary.remove_file().context("remove", temporary.show())?;
         match self.line()?.last() {
             Some(info) => {
                 let target = Path::new("store/snapshots").join(info.id.to_string()).join("tree");
-                std::os::unix::fs::symlink(target, &temporary).context("create", &temporary)?;
-                std::fs::rename(&temporary, &link).context("replace", &link)
+                temporary.create_link(&target).context("create", temporary.show())?;
+                temporary.rename(&link).context("replace", link.show())
             }
             None => remove_file(&link),
         }
@@ -238,22 +234,22 @@ impl Volume {
                 other => other?,
             }
         }
-        let mut doomed = dir.with_extension(DELETING);
+        let snapshots = self.store().join("snapshots");
+        let mut doomed = snapshots.join(format!("{}.{DELETING}", info.id));
         let record = dir.join("snapshot.json");
-        match std::fs::rename(&record, dir.join("deleted.json")).context("unlist", &dir) {
+        match record.rename(&dir.join("deleted.json")).context("unlist", dir.show()) {
             // A subvolume has no objects to be told of: it goes like one that was never finished.
             Err(error) if error.is_full() && info.provider == Provider::Btrfs => {
-                std::fs::remove_file(&record).context("unlist", &dir)?;
+                record.remove_file().context("unlist", dir.show())?;
             }
             other => other?,
         }
-        match std::fs::rename(&dir, &doomed).context("unlist", &dir) {
+        match dir.rename(&doomed).context("unlist", dir.show()) {
             // Its record is away: that is enough.
             Err(error) if error.is_full() => doomed = dir,
             other => other?,
         }
-        let snapshots = self.store().join("snapshots");
-        make_dir_durable(&snapshots).context("sync", &snapshots)?;
+        snapshots.sync().context("sync", snapshots.show())?;
         fault::point("delete.unlisted");
         self.finish_delete(info.id, &doomed)?;
         match self.point_latest() {
@@ -277,12 +273,12 @@ impl Volume {
         }
     }
 
-    fn replace_tree(&self, dir: &Path) -> Result<()> {
+    fn replace_tree(&self, dir: &Spot) -> Result<()> {
         let (again, tree) = (dir.join(AGAIN), dir.join("tree"));
         self.take_btrfs(dir, AGAIN, true)?;
         fault::point("again.made");
-        renameat_with(CWD, &again, CWD, &tree, RenameFlags::EXCHANGE).context("replace", &tree)?;
-        make_dir_durable(dir).context("sync", dir)?;
+        again.exchange(&tree).context("replace", tree.show())?;
+        dir.sync().context("sync", dir.show())?;
         fault::point("again.replaced");
         self.settle(dir)
     }
@@ -297,10 +293,10 @@ impl Volume {
         let again = dir.join(AGAIN);
         // A delete that was killed may have left such a list, which is not of this.
         remove_file(&dir.join("garbage"))?;
-        make_dir_durable(&dir).context("sync", &dir)?;
-        std::fs::create_dir(&again).context("create the directory", &again)?;
+        dir.sync().context("sync", dir.show())?;
+        again.create_dir().context("create the directory", again.show())?;
         let round = self.claim_round()?;
-        write_file(&again, "round", round.to_string().as_bytes()).context("write", &again)?;
+        write(&again, "round", round.to_string().as_bytes())?;
         follow::take(self, &info.subset, round, &again, delta, monitor)?;
         fault::point("again.made");
         let mut garbage = self.unshared_objects(info.id, &dir, monitor)?;
@@ -312,29 +308,26 @@ impl Volume {
     }
 
     /// After a snapshot was taken again, or was about to be.
-    fn settle(&self, dir: &Path) -> Result<()> {
+    fn settle(&self, dir: &Spot) -> Result<()> {
         let again = dir.join(AGAIN);
         if self.info().provider == Provider::Btrfs {
-            let root = Root::open(dir)?;
-            return btrfs::delete_subvolume(root.fd(), OsStr::new(AGAIN))
-                .context("delete the subvolume", &again);
+            return delete_subvolume(dir, AGAIN);
         }
         let pool = self.store().join("pool");
-        if dir.join("garbage").exists() && !again.join(FILES[0]).exists() {
+        if dir.join("garbage").is_there() && !again.join(FILES[0]).is_there() {
             replace_files(&again, dir)?;
             remove_garbage(&pool, dir)?;
         } else if let Some(round) = read_round(&again) {
             objects::remove_round(&pool, round)?;
         }
         remove_file(&dir.join("garbage"))?;
-        let root = Root::open(dir)?;
-        remove_tree(root.fd(), OsStr::new(AGAIN)).context("remove", &again)
+        again.remove_tree().context("remove", again.show())
     }
 
     /// Objects that no other snapshot has than the one whose table is in `dir`.
-    fn unshared_objects(&self, id: Uuid, dir: &Path, monitor: &Monitor) -> Result<BTreeSet<u64>> {
+    fn unshared_objects(&self, id: Uuid, dir: &Spot, monitor: &Monitor) -> Result<BTreeSet<u64>> {
         let mut garbage = BTreeSet::new();
-        if !dir.join("table.arrow").exists() {
+        if !dir.join("table.arrow").is_there() {
             // What it alone had is not known any more, and stays.
             return Ok(garbage);
         }
@@ -347,11 +340,11 @@ impl Volume {
         Ok(garbage)
     }
 
-    fn finish_delete(&self, id: Uuid, doomed: &Path) -> Result<()> {
+    fn finish_delete(&self, id: Uuid, doomed: &Spot) -> Result<()> {
         let pool = self.store().join("pool");
-        if doomed.join("garbage").exists() {
+        if doomed.join("garbage").is_there() {
             remove_garbage(&pool, doomed)?;
-        } else if doomed.join(FILES[0]).exists() {
+        } else if doomed.join(FILES[0]).is_there() {
             // A full disk took no list: what no snapshot has that is there is not needed.
             fault::point("delete.unwritten");
             match self.unshared_objects(id, doomed, &Monitor::default()) {
@@ -363,19 +356,15 @@ impl Volume {
         self.remove_snapshot_dir(doomed)
     }
 
-    fn remove_snapshot_dir(&self, dir: &Path) -> Result<()> {
-        let tree = dir.join("tree");
-        if tree.exists() {
-            let root = Root::open(dir)?;
-            btrfs::delete_subvolume(root.fd(), OsStr::new("tree")).context("delete the subvolume", &tree)?;
+    fn remove_snapshot_dir(&self, dir: &Spot) -> Result<()> {
+        if dir.join("tree").is_there() {
+            delete_subvolume(dir, "tree")?;
         }
-        let parent = Root::open(&self.store().join("snapshots"))?;
-        let name = dir.file_name().unwrap_or_default();
-        remove_tree(parent.fd(), name).context("remove", dir)
+        dir.remove_tree().context("remove", dir.show())
     }
 
     /// No complete snapshot can use the objects of a round that was not completed.
-    fn remove_incomplete(&self, dir: &Path) -> Result<()> {
+    fn remove_incomplete(&self, dir: &Spot) -> Result<()> {
         if let Some(round) = read_round(dir) {
             objects::remove_round(&self.store().join("pool"), round)?;
         }
@@ -389,19 +378,20 @@ impl Volume {
         if self.clear_clone()? {
             done.push("removed a clone that was not completed".to_owned());
         }
-        if crate::clear_replacement(self.path())? {
+        if crate::clear_replacement(self.root())? {
             done.push("removed what a restore of paths has left".to_owned());
         }
         let snapshots = self.store().join("snapshots");
-        for entry in std::fs::read_dir(&snapshots).context("list", &snapshots)? {
-            let dir = entry.context("list", &snapshots)?.path();
-            if dir.extension().is_some_and(|e| e == DELETING) || dir.join("deleted.json").exists() {
-                self.finish_delete(named(&dir), &dir)?;
+        for entry in snapshots.list().context("list", snapshots.show())? {
+            let dir = snapshots.join(&entry.name);
+            let is_doomed = entry.name.ends_with(format!(".{DELETING}").as_bytes());
+            if is_doomed || dir.join("deleted.json").is_there() {
+                self.finish_delete(named(&entry.name), &dir)?;
                 done.push("finished deleting a snapshot".to_owned());
-            } else if !dir.join("snapshot.json").exists() {
+            } else if !dir.join("snapshot.json").is_there() {
                 self.remove_incomplete(&dir)?;
                 done.push("removed a snapshot that was not completed".to_owned());
-            } else if dir.join(AGAIN).exists() {
+            } else if dir.join(AGAIN).is_there() {
                 self.settle(&dir)?;
             }
         }
@@ -413,11 +403,10 @@ impl Volume {
 
     /// What a transfer that was killed has left: nobody else works on the volume now.
     fn clear_transfers(&self) {
-        let _ = std::fs::remove_dir_all(self.outgoing());
-        for entry in std::fs::read_dir(self.store()).into_iter().flatten().flatten() {
-            if entry.file_name().as_bytes().starts_with(b"join-") {
-                let _ = std::fs::remove_file(entry.path());
-            }
+        let _ = self.outgoing().remove_tree();
+        let store = self.store();
+        for entry in store.list().into_iter().flatten().filter(|entry| entry.name.starts_with(b"join-")) {
+            let _ = store.join(&entry.name).remove_file();
         }
     }
 
@@ -433,51 +422,60 @@ impl Volume {
     }
 }
 
+fn delete_subvolume(dir: &Spot, name: &str) -> Result<()> {
+    let parent = dir.directory().context("open the directory", dir.show())?;
+    let deleted = btrfs::delete_subvolume(parent, OsStr::new(name));
+    deleted.context("delete the subvolume", dir.join(name).show())
+}
+
+fn write(dir: &Spot, name: &str, bytes: &[u8]) -> Result<()> {
+    dir.write_file(name, bytes).context("write", dir.show())
+}
+
 /// Removes a file that may be gone.
-fn remove_file(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e).context("remove", path),
-        _ => Ok(()),
-    }
+fn remove_file(spot: &Spot) -> Result<()> {
+    spot.remove_file().context("remove", spot.show())
 }
 
 /// Puts the files of a table in the place of others. The first is the last step back: once it is away from `again`,
 /// the rest follows, now or after a crash.
-fn replace_files(again: &Path, dir: &Path) -> Result<()> {
+fn replace_files(again: &Spot, dir: &Spot) -> Result<()> {
     for file in FILES {
         let (from, to) = (again.join(file), dir.join(file));
-        let ino = |path: &Path| std::fs::metadata(path).map(|m| m.ino());
+        let ino = |spot: &Spot| spot.stat().map(|stat| stat.ino);
         match (ino(&from), ino(&to)) {
             (Err(e), _) if e.kind() == io::ErrorKind::NotFound => continue,
             // To rename one name of a file to another of its names does nothing.
             (Ok(one), Ok(other)) if one == other => remove_file(&from)?,
-            _ => std::fs::rename(&from, &to).context("replace", &to)?,
+            _ => from.rename(&to).context("replace", to.show())?,
         }
-        make_dir_durable(again).context("sync", again)?;
-        make_dir_durable(dir).context("sync", dir)?;
+        again.sync().context("sync", again.show())?;
+        dir.sync().context("sync", dir.show())?;
     }
     Ok(())
 }
 
-fn write_garbage(dir: &Path, objects: &BTreeSet<u64>) -> Result<()> {
+fn write_garbage(dir: &Spot, objects: &BTreeSet<u64>) -> Result<()> {
     let text: String = objects.iter().map(|object| format!("{object}\n")).collect();
-    write_file(dir, "garbage", text.as_bytes()).context("write", dir)
+    write(dir, "garbage", text.as_bytes())
 }
 
 /// Removes the objects that a snapshot's directory lists as used by nothing else.
-fn remove_garbage(pool: &Path, dir: &Path) -> Result<()> {
-    let Ok(text) = std::fs::read_to_string(dir.join("garbage")) else { return Ok(()) };
+fn remove_garbage(pool: &Spot, dir: &Spot) -> Result<()> {
+    let list = dir.join("garbage");
+    let Some(text) = list.read_if_there().context("read", list.show())? else { return Ok(()) };
+    let text = String::from_utf8_lossy(&text);
     objects::remove_objects(pool, text.lines().filter_map(|line| line.parse().ok()))
 }
 
 /// The snapshot that a directory is of; none where its name says nothing.
-fn named(dir: &Path) -> Uuid {
-    let id = dir.file_stem().and_then(OsStr::to_str).and_then(|name| name.parse().ok());
-    id.unwrap_or_default()
+fn named(name: &[u8]) -> Uuid {
+    let id = Path::new(OsStr::from_bytes(name)).file_stem().and_then(OsStr::to_str);
+    id.and_then(|id| id.parse().ok()).unwrap_or_default()
 }
 
-fn read_round(dir: &Path) -> Option<u64> {
-    std::fs::read_to_string(dir.join("round")).ok()?.parse().ok()
+fn read_round(dir: &Spot) -> Option<u64> {
+    String::from_utf8(dir.join("round").read().ok()?).ok()?.parse().ok()
 }
 
 fn unused_name(prefix: &str, now: &jiff::Timestamp, taken: &[SnapshotInfo]) -> String {

@@ -1,18 +1,21 @@
 //! A volume and the records in its store.
 
+use crate::bound::{Bound, hold, hold_or_make, is_of_another, look_through, store_in};
 use crate::clones::Clones;
 use crate::standbys::TakenFor;
 use crate::{CloneRecord, STORE_FORMAT, Standby};
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use snapsync_model::{
-    Context, Error, Monitor, Origin, Provider, Result, Role, Side, SnapshotInfo, Subset, VolumeInfo,
+    Context, Error, Monitor, Origin, Provider, RelPath, Result, Role, Side, SnapshotInfo, Subset, VolumeInfo,
 };
-use snapsync_sys::{Entry, FileSystem, Lock, Root, btrfs, fault, is_locked, stat_of, write_file};
+use snapsync_sys::{Entry, FileSystem, Lock, Root, Spot, btrfs, fault, is_locked, read_dir, stat_of};
 use snapsync_walk::{STORE, Tree, locked_away};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// What a primary knows of the one that was promoted in its stead.
@@ -61,6 +64,9 @@ pub(crate) struct Record {
     /// Inodes whose rows are not to be believed: their bytes changed, and nothing else told it.
     #[serde(default, skip_serializing_if = "std::collections::BTreeSet::is_empty")]
     doubted: std::collections::BTreeSet<u64>,
+    /// The directory that this is the store of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    root: Option<Bound>,
 }
 
 /// Only what every format has, to tell a newer one.
@@ -69,9 +75,12 @@ struct Format {
     format: u32,
 }
 
+/// Its root and its store are opened once: whatever is done with it is done beneath them, and nothing is looked for again.
 #[derive(Clone, Debug)]
 pub struct Volume {
-    path: PathBuf,
+    /// Holds its `.snapsync`.
+    root: Arc<Root>,
+    store: Arc<Root>,
     pub(crate) record: Record,
     filesystem: FileSystem,
 }
@@ -79,44 +88,79 @@ pub struct Volume {
 impl Volume {
     /// None where the directory has no store.
     pub fn find(path: &Path) -> Result<Option<Volume>> {
-        let file = path.join(STORE).join("store/volume.json");
-        let text = match std::fs::read(&file) {
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                return if is_locked_away(path) { Err(locked_away(path)) } else { Ok(None) };
+        match Root::open(path) {
+            Err(Error::Io { source, .. })
+                if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+            {
+                Ok(None)
             }
-            other => other.context("read", &file)?,
+            root => Volume::find_in(root?),
+        }
+    }
+
+    /// The same of a directory that is open.
+    pub fn find_in(root: Root) -> Result<Option<Volume>> {
+        let Some(found) = Volume::find_any(root)? else { return Ok(None) };
+        match (&found.record.root, Bound::of(&found.root)?) {
+            (Some(known), Some(now)) if !known.is(&now) => Err(is_of_another(&found.root)),
+            _ => Ok(Some(found)),
+        }
+    }
+
+    /// The same, whichever directory its store belongs to.
+    fn find_any(root: Root) -> Result<Option<Volume>> {
+        let root = hold(root)?;
+        let Some(store) = store_in(&root)?.map(Arc::new) else {
+            return if is_locked_away(&root) { Err(locked_away(root.path())) } else { Ok(None) };
         };
-        let record = read_record(&file, &text)?;
-        let root = Root::open(path)?;
-        let filesystem = snapsync_sys::filesystem(root.fd()).context("read the file system of", path)?;
-        Ok(Some(Volume { path: path.to_path_buf(), record, filesystem }))
+        let Some(record) = read_record(&Spot::top(store.clone()))? else { return Ok(None) };
+        let filesystem = filesystem_of(&root)?;
+        Ok(Some(Volume { root: Arc::new(root), store, record, filesystem }))
     }
 
     pub fn open(path: &Path) -> Result<Volume> {
-        if let Some(found) = Volume::find(path)? {
+        Volume::open_in(Root::open(path)?)
+    }
+
+    /// The same of a directory that is open.
+    pub fn open_in(root: Root) -> Result<Volume> {
+        let again = root.again()?;
+        if let Some(found) = Volume::find_in(root)? {
             return Ok(found);
         }
-        Volume::expect_own_store(path)?;
-        Err({
-            Error::usage(
-                format!("{} is not a volume: it has no store", path.display()),
-                "make it one with `snapsync snapshot` or `snapsync sync`",
-            )
-        })
+        Volume::expect_own_store(&again)?;
+        Err(is_none(again.path()))
+    }
+
+    /// Makes the store that lies in a directory its own, where it was moved, copied or restored to it. Refuses one that holds
+    /// what somebody else could have put there.
+    pub fn adopt(path: &Path) -> Result<Volume> {
+        let mut found = Volume::find_any(Root::open(path)?)?.ok_or_else(|| is_none(path))?;
+        let _lock = found.lock()?;
+        look_through(&found.own())?;
+        found.record = read_record(&found.store())?.ok_or_else(|| is_none(path))?;
+        found.save()?;
+        Ok(found)
     }
 
     /// Gives a directory a store. A store that a crash left half made is completed. The directory's own
     /// modification time stays what it was.
     pub fn init(path: &Path, role: Role, lineage: Uuid, epoch: u64) -> Result<Volume> {
-        crate::restoring::none_in(path)?;
-        Volume::expect_own_store(path)?;
-        let root = Root::open(path)?;
-        let filesystem = snapsync_sys::filesystem(root.fd()).context("read the file system of", path)?;
-        let subvolume = btrfs::is_subvolume(root.fd()).context("read the subvolume of", path)?;
-        let top = Entry::from_open(root.fd().try_clone_to_owned().context("open", path)?);
-        let before = top.stat().context("read the attributes of", path)?;
+        Volume::init_in(Root::open(path)?, role, lineage, epoch)
+    }
+
+    /// The same of a directory that is open.
+    pub fn init_in(root: Root, role: Role, lineage: Uuid, epoch: u64) -> Result<Volume> {
+        let root = hold(root)?;
+        let path = root.path().to_path_buf();
+        crate::restoring::none_in(&root)?;
+        Volume::expect_own_store(&root)?;
+        let filesystem = filesystem_of(&root)?;
+        let subvolume = btrfs::is_subvolume(root.fd()).context("read the subvolume of", &path)?;
+        let top = Entry::from_open(root.fd().try_clone_to_owned().context("open", &path)?);
+        let before = top.stat().context("read the attributes of", &path)?;
         // Where its time could not be put back, nothing is made in it.
-        top.set_mtime(before.attributes.mtime).context("set the time of", path)?;
+        top.set_mtime(before.attributes.mtime).context("set the time of", &path)?;
         let record = Record {
             format: STORE_FORMAT,
             id: Uuid::new_v4(),
@@ -135,51 +179,43 @@ impl Volume {
             read_only: false,
             clones: Clones::new(),
             doubted: std::collections::BTreeSet::new(),
+            root: None,
         };
-        let mut volume = Volume { path: path.to_path_buf(), record, filesystem };
-        volume.make_store(subvolume)?;
+        let (root, store) = make_store(root, subvolume)?;
+        let mut volume = Volume { root: Arc::new(root), store: Arc::new(store), record, filesystem };
         let _lock = volume.lock()?;
-        if Volume::find(path)?.is_some() {
+        if read_record(&volume.store())?.is_some() {
             return Err(Error::refused(
                 format!("another command has just made {} a volume", path.display()),
                 "run this again",
             ));
         }
-        top.set_time(&before.attributes).context("set the time of", path)?;
+        top.set_time(&before.attributes).context("set the time of", &path)?;
         fault::point("init.store");
         volume.save()?;
         Ok(volume)
     }
 
-    fn make_store(&self, subvolume: bool) -> Result<()> {
-        let (dir, store) = (self.path.join(STORE), self.store());
-        make_dir(&dir)?;
-        rustix::fs::chmod(&dir, rustix::fs::Mode::from_raw_mode(0o700)).context("set the mode of", &dir)?;
-        if subvolume && !store.exists() {
-            let parent = Root::open(&dir)?;
-            btrfs::create_subvolume(parent.fd(), OsStr::new("store"))
-                .context("create the subvolume", &store)?;
-        }
-        [store.clone(), store.join("snapshots"), store.join("pool")].iter().try_for_each(|dir| make_dir(dir))
-    }
-
     /// Takes away a store that holds no snapshot, as if it had never been made.
     pub fn remove_store(self) -> Result<()> {
-        let (root, dir) = (Root::open(&self.path)?, self.path.join(STORE));
-        let top = Entry::from_open(root.fd().try_clone_to_owned().context("open", &self.path)?);
-        let before = top.stat().context("read the attributes of", &self.path)?;
+        let dir = self.own();
+        let top = Entry::from_open(self.root.fd().try_clone_to_owned().context("open", self.path())?);
+        let before = top.stat().context("read the attributes of", self.path())?;
         if self.record.provider == Provider::Btrfs {
-            let parent = Root::open(&dir)?;
-            btrfs::delete_subvolume(parent.fd(), OsStr::new("store"))
-                .context("delete the subvolume", &dir)?;
+            let parent = dir.directory().context("open", dir.show())?;
+            btrfs::delete_subvolume(parent, OsStr::new("store"))
+                .context("delete the subvolume", dir.show())?;
         }
-        snapsync_sys::remove_tree(root.fd(), OsStr::new(STORE)).context("remove", &dir)?;
-        top.set_time(&before.attributes).context("set the time of", &self.path)
+        for entry in dir.list().context("list", dir.show())? {
+            dir.join(&entry.name).remove_tree().context("remove", dir.show())?;
+        }
+        dir.remove_dir().context("remove", dir.show())?;
+        top.set_time(&before.attributes).context("set the time of", self.path())
     }
 
     pub fn info(&self) -> VolumeInfo {
         VolumeInfo {
-            path: self.path.clone(),
+            path: self.path().to_path_buf(),
             id: self.record.id,
             lineage: self.record.lineage,
             epoch: self.record.epoch,
@@ -190,12 +226,22 @@ impl Volume {
         }
     }
 
+    /// The path of its root: for messages.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.root.path()
     }
 
-    pub fn store(&self) -> PathBuf {
-        self.path.join(STORE).join("store")
+    pub fn root(&self) -> &Arc<Root> {
+        &self.root
+    }
+
+    pub fn store(&self) -> Spot {
+        Spot::top(self.store.clone())
+    }
+
+    /// Its `.snapsync`.
+    pub(crate) fn own(&self) -> Spot {
+        Spot::top(self.root.clone()).join(STORE)
     }
 
     pub fn filesystem(&self) -> FileSystem {
@@ -205,9 +251,9 @@ impl Volume {
     /// Keeps every other command that writes away, until dropped.
     pub fn lock(&self) -> Result<Lock> {
         let file = self.store().join("lock");
-        Lock::try_exclusive(&file).context("lock", &file)?.ok_or_else(|| {
+        file.try_lock().context("lock", file.show())?.ok_or_else(|| {
             Error::refused(
-                format!("another command is working on {}", self.path.display()),
+                format!("another command is working on {}", self.path().display()),
                 "wait until it has ended, then run this again",
             )
         })
@@ -215,13 +261,14 @@ impl Volume {
 
     /// Whether another command holds the lock.
     pub fn is_busy(&self) -> bool {
-        matches!(Lock::try_exclusive(&self.store().join("lock")), Ok(None))
+        matches!(self.store().join("lock").try_lock(), Ok(None))
     }
 
-    /// What changed since it was opened, by a command that held the lock before.
+    /// What changed since it was opened, by a command that held the lock before. The caller holds it now: a store that is of
+    /// no directory yet is of this one from then on.
     pub fn reload(&mut self) -> Result<()> {
-        *self = Volume::open(&self.path)?;
-        Ok(())
+        self.record = read_record(&self.store())?.ok_or_else(|| is_none(self.path()))?;
+        if self.record.root.is_none() && Bound::of(&self.root)?.is_some() { self.save() } else { Ok(()) }
     }
 
     pub fn subset(&self) -> &Subset {
@@ -319,13 +366,13 @@ impl Volume {
         if self.record.provider != Provider::Btrfs {
             return Ok(());
         }
-        let root = Root::open(&self.path)?;
-        let is = btrfs::is_read_only(root.fd()).context("read the flags of", &self.path)?;
+        let (root, path) = (&self.root, self.path());
+        let is = btrfs::is_read_only(root.fd()).context("read the flags of", path)?;
         if is == read_only {
             return Ok(());
         }
         let action = if read_only { "make read-only" } else { "make writable" };
-        btrfs::set_read_only(root.fd(), read_only).context(action, &self.path)
+        btrfs::set_read_only(root.fd(), read_only).context(action, path)
     }
 
     /// The snapshots of the line, oldest first: without those that were kept aside.
@@ -370,11 +417,11 @@ impl Volume {
     pub fn snapshots(&self) -> Result<Vec<SnapshotInfo>> {
         let dir = self.store().join("snapshots");
         let mut snapshots = Vec::new();
-        for entry in std::fs::read_dir(&dir).context("list", &dir)? {
-            let file = entry.context("list", &dir)?.path().join("snapshot.json");
-            match std::fs::read(&file) {
+        for entry in dir.list().context("list", dir.show())? {
+            let file = dir.join(&entry.name).join("snapshot.json");
+            match file.read() {
                 Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
-                Err(e) => return Err(e).context("read", &file),
+                Err(e) => return Err(e).context("read", file.show()),
                 Ok(text) => snapshots.push(serde_json::from_slice(&text).map_err(|e| unreadable(&file, &e))?),
             }
         }
@@ -388,7 +435,7 @@ impl Volume {
         // A primary may give a name again that its standby still knows.
         if snapshots.iter().filter(|s| s.name == name).count() > 1 {
             return Err(Error::usage(
-                format!("{} has more than one snapshot named {name:?}", self.path.display()),
+                format!("{} has more than one snapshot named {name:?}", self.path().display()),
                 "name it by its id or sequence number",
             ));
         }
@@ -400,28 +447,28 @@ impl Volume {
             .or_else(|| (name == "latest").then(|| snapshots.iter().rposition(|s| !s.aside)).flatten());
         at.map(|at| snapshots.swap_remove(at)).ok_or_else(|| {
             Error::usage(
-                format!("{} has no snapshot {name:?}", self.path.display()),
-                format!("`snapsync list {}` shows those it has", self.path.display()),
+                format!("{} has no snapshot {name:?}", self.path().display()),
+                format!("`snapsync list {}` shows those it has", self.path().display()),
             )
         })
     }
 
-    pub(crate) fn dir_of(&self, id: Uuid) -> PathBuf {
+    pub(crate) fn dir_of(&self, id: Uuid) -> Spot {
         self.store().join("snapshots").join(id.to_string())
     }
 
     /// Where manifests are while their deltas travel; removed with all that is in it by the next command.
-    pub fn outgoing(&self) -> PathBuf {
+    pub fn outgoing(&self) -> Spot {
         self.store().join("outgoing")
     }
 
     /// Who a snapshot's subvolume is to `btrfs send`.
     pub fn origin_of(&self, info: &SnapshotInfo) -> Option<Origin> {
-        crate::identity_of(&self.tree_of(info)?).ok()??.origin
+        crate::received::identity_in(&self.tree_of(info)?.tree().ok()?).ok()??.origin
     }
 
     /// The directory that holds a snapshot's tree, where it is one.
-    pub fn tree_of(&self, info: &SnapshotInfo) -> Option<PathBuf> {
+    pub fn tree_of(&self, info: &SnapshotInfo) -> Option<Spot> {
         (info.provider == Provider::Btrfs).then(|| self.dir_of(info.id).join("tree"))
     }
 
@@ -430,7 +477,9 @@ impl Volume {
         self.expect_there(info)?;
         let dir = self.dir_of(info.id);
         Ok(match info.provider {
-            Provider::Btrfs => Box::new(Tree::walk(&dir.join("tree"), &info.subset, monitor)?),
+            Provider::Btrfs => {
+                Box::new(Tree::of(dir.join("tree").tree()?.underneath()?, &info.subset, monitor)?)
+            }
             Provider::Pool => Box::new(self.open_pool(info)?),
         })
     }
@@ -443,7 +492,7 @@ impl Volume {
     pub(crate) fn record_snapshot(&self, info: &SnapshotInfo) -> Result<()> {
         let dir = self.dir_of(info.id);
         let text = serde_json::to_vec_pretty(info).map_err(|e| unreadable(&dir, &e))?;
-        write_file(&dir, "snapshot.json", &text).context("record the snapshot in", &dir)
+        dir.write_file("snapshot.json", &text).context("record the snapshot in", dir.show())
     }
 
     /// Adds what a walk counted to a snapshot's record.
@@ -478,52 +527,91 @@ impl Volume {
         let store = self.store();
         // An older version cannot know all that this one writes.
         self.record.format = STORE_FORMAT;
+        if let Some(now) = Bound::of(&self.root)? {
+            self.record.root = Some(now);
+        }
         let text = serde_json::to_vec_pretty(&self.record).map_err(|e| unreadable(&store, &e))?;
-        write_file(&store, "volume.json", &text).context("write the record of", &store)
+        store.write_file("volume.json", &text).context("write the record of", store.show())
     }
 }
 
+fn filesystem_of(root: &Root) -> Result<FileSystem> {
+    snapsync_sys::filesystem(root.fd()).context("read the file system of", root.path())
+}
+
+fn make_store(root: Root, subvolume: bool) -> Result<(Root, Root)> {
+    let root = hold_or_make(root)?;
+    let own = RelPath::new(STORE.as_bytes())?;
+    let dir = root.open_at(&own, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
+    let dir = dir.context("open", root.show(&own))?;
+    let store = own.join(b"store")?;
+    let is_there = root.entry(&store).is_ok();
+    if subvolume && !is_there {
+        btrfs::create_subvolume(&dir, OsStr::new("store"))
+            .context("create the subvolume", root.show(&store))?;
+    } else if !is_there {
+        root.create_dir(&store, 0o700).context("create the directory", root.show(&store))?;
+    }
+    let made = store_in(&root)?.map(Arc::new).ok_or_else(|| is_none(root.path()))?;
+    for name in ["snapshots", "pool"] {
+        let dir = Spot::top(made.clone()).join(name);
+        dir.ensure_dir().context("create the directory", dir.show())?;
+    }
+    let made = made.again()?;
+    Ok((root, made))
+}
+
+fn is_none(path: &Path) -> Error {
+    Error::usage(
+        format!("{} is not a volume: it has no store", path.display()),
+        "make it one with `snapsync snapshot` or `snapsync sync`",
+    )
+}
+
 /// Whether there may be a store that cannot be seen.
-fn is_locked_away(path: &Path) -> bool {
-    let Ok(root) = Root::open(path) else { return false };
+fn is_locked_away(root: &Root) -> bool {
     stat_of(root.fd()).is_ok_and(|top| top.encrypted) && is_locked(root.fd()).unwrap_or(false)
 }
 
-fn read_record(file: &Path, text: &[u8]) -> Result<Record> {
-    let found: Format = serde_json::from_slice(text).map_err(|e| unreadable(file, &e))?;
+/// None where there is no record.
+fn read_record(store: &Spot) -> Result<Option<Record>> {
+    let file = store.join("volume.json");
+    let Some(text) = file.read_if_there().context("read", file.show())? else { return Ok(None) };
+    let found: Format = serde_json::from_slice(&text).map_err(|e| unreadable(&file, &e))?;
     if found.format > STORE_FORMAT {
         return Err(Error::refused(
             format!(
                 "the store of {} has format {}, and this version knows formats up to {STORE_FORMAT}",
-                file.ancestors().nth(3).unwrap_or(file).display(),
+                store.show().ancestors().nth(2).unwrap_or(&store.show()).display(),
                 found.format
             ),
             "use the newer snapsync that made it",
         ));
     }
-    serde_json::from_slice(text).map_err(|e| unreadable(file, &e))
+    serde_json::from_slice(&text).map(Some).map_err(|e| unreadable(&file, &e))
 }
 
-fn unreadable(file: &Path, error: &serde_json::Error) -> Error {
+fn unreadable(file: &Spot, error: &serde_json::Error) -> Error {
     Error::integrity(
-        format!("cannot understand {}: {error}", file.display()),
+        format!("cannot understand {}: {error}", file.show().display()),
         "the store is damaged: restore that file from a backup, or make the volume anew",
     )
-}
-
-fn make_dir(dir: &Path) -> Result<()> {
-    match std::fs::create_dir(dir) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
-        other => other.context("create the directory", dir),
-    }
 }
 
 /// Whether a directory holds nothing: a store without a record, which a crash can leave, and the empty
 /// `lost+found` of a new file system do not count.
 pub fn is_vacant(path: &Path) -> Result<bool> {
-    let root = Root::open(path)?;
-    for entry in snapsync_sys::read_dir(root.fd()).context("read the directory", path)? {
-        let empty_dir = || std::fs::read_dir(path.join("lost+found")).is_ok_and(|mut d| d.next().is_none());
+    is_vacant_in(&Root::open(path)?)
+}
+
+/// The same of one that is open.
+pub fn is_vacant_in(root: &Root) -> Result<bool> {
+    let list = |path: &RelPath| {
+        let dir = root.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
+        dir.and_then(read_dir)
+    };
+    for entry in list(&RelPath::root()).context("read the directory", root.path())? {
+        let empty_dir = || list(&RelPath::new(&entry.name).unwrap_or_default()).is_ok_and(|d| d.is_empty());
         let is_lost_found = *entry.name == *b"lost+found" && empty_dir();
         if *entry.name != *STORE.as_bytes() && !is_lost_found {
             return Ok(false);

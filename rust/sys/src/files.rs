@@ -194,7 +194,10 @@ pub struct Lock(File);
 impl Lock {
     /// Waits for as long as another holds it: only for what is never held for long.
     pub fn exclusive(path: &Path) -> io::Result<Lock> {
-        let file = Lock::file(path)?;
+        Lock::wait(Lock::file(path)?)
+    }
+
+    pub(crate) fn wait(file: File) -> io::Result<Lock> {
         rustix::io::retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockExclusive))?;
         Ok(Lock(file))
     }
@@ -205,7 +208,10 @@ impl Lock {
 
     /// None when another holds it.
     pub fn try_exclusive(path: &Path) -> io::Result<Option<Lock>> {
-        let file = Lock::file(path)?;
+        Lock::attempt(Lock::file(path)?)
+    }
+
+    pub(crate) fn attempt(file: File) -> io::Result<Option<Lock>> {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Lock(file))),
             Err(Errno::WOULDBLOCK) => Ok(None),
@@ -218,6 +224,13 @@ impl Lock {
         let identity = |found: io::Result<std::fs::Metadata>| found.map(|m| (m.dev(), m.ino())).ok();
         let own = identity(self.0.metadata());
         own.is_some() && own == identity(std::fs::symlink_metadata(path))
+    }
+
+    /// The same of a spot.
+    pub fn is_of(&self, spot: &crate::Spot) -> bool {
+        let identity = |found: io::Result<crate::Stat>| found.map(|stat| (stat.dev, stat.ino)).ok();
+        let own = identity(crate::stat_of(&self.0));
+        own.is_some() && own == identity(spot.stat())
     }
 }
 

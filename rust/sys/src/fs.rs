@@ -79,14 +79,20 @@ const GET_UUID: u64 = 0x8011_1500;
 
 /// What tells a file system from every other, wherever it is mounted; None where it does not say.
 pub fn identity(fd: impl AsFd) -> Option<String> {
-    let mut uuid = Uuid::default();
-    // SAFETY: the kernel writes one struct fsuuid2, which this is.
-    if unsafe { ioctl::call(&fd, GET_UUID, &mut uuid) }.is_ok() && uuid.length == 16 {
-        return Some(hex(&uuid.bytes));
+    if let Some(uuid) = filesystem_uuid(&fd) {
+        return Some(uuid);
     }
     // Older kernels: these two make the number that statfs(2) tells from their own, others from that of the device.
     let is_own = filesystem(&fd).is_ok_and(|fs| matches!(fs.magic, FileSystem::BTRFS | FileSystem::EXT4));
     fstatvfs(&fd).ok().filter(|_| is_own).map(|stat| hex(&stat.f_fsid.to_be_bytes()))
+}
+
+/// What a file system was given when it was made; None where it, or the kernel, does not say.
+pub fn filesystem_uuid(fd: impl AsFd) -> Option<String> {
+    let mut uuid = Uuid::default();
+    // SAFETY: the kernel writes one struct fsuuid2, which this is.
+    let is_told = unsafe { ioctl::call(&fd, GET_UUID, &mut uuid) }.is_ok() && uuid.length == 16;
+    is_told.then(|| hex(&uuid.bytes))
 }
 
 fn hex(bytes: &[u8]) -> String {

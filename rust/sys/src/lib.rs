@@ -19,6 +19,7 @@ mod ioctl;
 mod mounts;
 mod private;
 mod root;
+mod spot;
 mod subvolumes;
 mod times;
 mod trust;
@@ -38,12 +39,14 @@ pub use flags::{
     SET_FLAGS, XFLAGS, clear_flags_of, flag_names, flags_of, rare_of, set_flags_of, set_rare_of,
 };
 pub use fs::{
-    FileSystem, can_share, compresses, filesystem, identity, supports_reflinks, swap_files, swap_names,
+    FileSystem, can_share, compresses, filesystem, filesystem_uuid, identity, supports_reflinks, swap_files,
+    swap_names,
 };
 pub use mounts::mounts_beneath;
 pub use private::{create_private_dir, create_private_file};
 pub use root::{Parents, Root, is_leased};
 pub use rustix::fs::Access;
+pub use spot::{Named, Spot, is_own};
 pub use subvolumes::subvolumes_known_as;
 pub use times::{Times, has_stable_numbers, may_be_written, mounting};
 pub use trust::{Cause, Doubt, open_trusted};

@@ -9,9 +9,10 @@ use snapsync_model::{Context, RelPath, Result};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The kernel takes paths of at most 4,096 bytes; longer ones are walked in pieces.
 const PIECE: usize = 4000;
@@ -27,6 +28,25 @@ pub struct Root {
     underneath: Option<Underneath>,
     /// Where something is mounted inside it, if that was asked.
     mounts: Vec<RelPath>,
+    /// A directory in it that was opened once: whatever takes its name later is not looked at.
+    held: Option<Held>,
+}
+
+#[derive(Clone, Debug)]
+struct Held {
+    name: Box<[u8]>,
+    fd: Arc<OwnedFd>,
+}
+
+impl Held {
+    /// What of `path` lies in it.
+    fn rest<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
+        match path.strip_prefix(&*self.name)? {
+            [] => Some(&[]),
+            [b'/', rest @ ..] => Some(rest),
+            _ => None,
+        }
+    }
 }
 
 impl Root {
@@ -34,14 +54,40 @@ impl Root {
     pub fn open(path: &Path) -> Result<Root> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty()).context("open the directory", path)?;
-        Ok(Root { fd, path: path.to_path_buf(), underneath: None, mounts: Vec::new() })
+        Ok(Root::of(fd, path.to_path_buf()))
+    }
+
+    /// One that is open already.
+    pub fn of(fd: OwnedFd, path: PathBuf) -> Root {
+        Root { fd, path, underneath: None, mounts: Vec::new(), held: None }
+    }
+
+    /// The same directory once more.
+    pub fn again(&self) -> Result<Root> {
+        let fd = self.fd.try_clone().context("open the directory", &self.path)?;
+        Ok(Root { held: self.held.clone(), ..Root::of(fd, self.path.clone()) })
+    }
+
+    /// What is named `name` in it is this directory from now on.
+    pub fn holding(self, name: &[u8], directory: OwnedFd) -> Root {
+        Root { held: Some(Held { name: name.into(), fd: Arc::new(directory) }), ..self }
+    }
+
+    /// It holds a directory of its own.
+    pub fn holds(&self) -> bool {
+        self.held.is_some()
     }
 
     /// The same, and beneath it nothing is seen that is mounted inside, now or later, but what lies underneath: a file system
     /// of an ordinary user may never answer. Without the privilege that takes mounts stay in the way.
     pub fn open_underneath(path: &Path) -> Result<Root> {
-        let mut root = Root::open(path)?;
-        root.mounts = mounts_beneath(path).context("read what is mounted in", path)?;
+        Root::open(path)?.underneath()
+    }
+
+    /// The same of one that is open.
+    pub fn underneath(&self) -> Result<Root> {
+        let mut root = self.again()?;
+        root.mounts = mounts_beneath(&self.own_path()).context("read what is mounted in", &self.path)?;
         root.underneath = Underneath::of(&root.fd).ok();
         Ok(root)
     }
@@ -49,6 +95,11 @@ impl Root {
     /// The directory as it is in the file system's own mount.
     pub fn in_own_mount(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// A path of this very directory, wherever it is by now: for what takes nothing but paths.
+    pub fn own_path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.fd.as_raw_fd()).into()
     }
 
     /// Where something is mounted inside it, if it was opened underneath.
@@ -77,41 +128,19 @@ impl Root {
 
     /// Opens `rel` with any flags; a symlink at its end is opened only with `PATH | NOFOLLOW`.
     pub fn open_at(&self, rel: &RelPath, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
-        if rel.is_root() {
-            return Ok(rustix::fs::openat(self.fd(), ".", flags | OFlags::CLOEXEC, mode)?);
+        let held = self.held.as_ref().and_then(|held| Some((held.fd.as_fd(), held.rest(rel.as_bytes())?)));
+        let (top, mut rest) = held.unwrap_or_else(|| (self.fd(), rel.as_bytes()));
+        if rest.is_empty() {
+            return Ok(rustix::fs::openat(top, ".", flags | OFlags::CLOEXEC, mode)?);
         }
-        let mut rest = rel.as_bytes();
         let mut dir: Option<OwnedFd> = None;
         while rest.len() > PIECE {
             let cut = rest[..PIECE].iter().rposition(|b| *b == b'/').ok_or(Errno::NAMETOOLONG)?;
-            dir = Some(self.resolve(
-                dir.as_ref(),
-                &rest[..cut],
-                OFlags::PATH | OFlags::DIRECTORY,
-                Mode::empty(),
-            )?);
+            let above = dir.as_ref().map_or(top, AsFd::as_fd);
+            dir = Some(resolve(above, &rest[..cut], OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?);
             rest = &rest[cut + 1..];
         }
-        self.resolve(dir.as_ref(), rest, flags, mode)
-    }
-
-    fn resolve(&self, dir: Option<&OwnedFd>, path: &[u8], flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
-        let dir = dir.map_or_else(|| self.fd(), AsFd::as_fd);
-        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let how = ResolveFlags::BENEATH
-            | ResolveFlags::NO_SYMLINKS
-            | ResolveFlags::NO_MAGICLINKS
-            | ResolveFlags::NO_XDEV;
-        // A symlink at the end is wanted itself, and NO_SYMLINKS lets it through with PATH | NOFOLLOW.
-        let mut unsure = 0;
-        loop {
-            match openat2(dir, OsStr::from_bytes(path), flags, mode, how) {
-                Err(Errno::INTR) => {}
-                // A rename somewhere made the kernel unsure: it asks to be asked again. Or somebody holds a lease.
-                Err(Errno::AGAIN) if unsure < UNSURE => unsure += 1,
-                other => return Ok(other?),
-            }
-        }
+        resolve(dir.as_ref().map_or(top, AsFd::as_fd), rest, flags, mode)
     }
 
     pub fn directory(&self, rel: &RelPath) -> io::Result<OwnedFd> {
@@ -215,6 +244,24 @@ impl Root {
 /// Somebody holds a lease on a file, and was asked to give it back.
 pub fn is_leased(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EWOULDBLOCK)
+}
+
+fn resolve(dir: BorrowedFd<'_>, path: &[u8], flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+    let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let how = ResolveFlags::BENEATH
+        | ResolveFlags::NO_SYMLINKS
+        | ResolveFlags::NO_MAGICLINKS
+        | ResolveFlags::NO_XDEV;
+    // A symlink at the end is wanted itself, and NO_SYMLINKS lets it through with PATH | NOFOLLOW.
+    let mut unsure = 0;
+    loop {
+        match openat2(dir, OsStr::from_bytes(path), flags, mode, how) {
+            Err(Errno::INTR) => {}
+            // A rename somewhere made the kernel unsure: it asks to be asked again. Or somebody holds a lease.
+            Err(Errno::AGAIN) if unsure < UNSURE => unsure += 1,
+            other => return Ok(other?),
+        }
+    }
 }
 
 fn split(rel: &RelPath) -> io::Result<(RelPath, &OsStr)> {

@@ -12,7 +12,6 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
 
 /// The entries of a directory: the number of each; None for a subvolume.
 type Entries = BTreeSet<(Box<[u8]>, Option<u64>)>;
@@ -26,8 +25,8 @@ type Entries = BTreeSet<(Box<[u8]>, Option<u64>)>;
 /// transaction itself belongs to what is searched: in it, after the tree was copied, the kernel changes the directory
 /// that a snapshot is put in.
 pub fn candidates(
-    base: &Path,
-    target: &Path,
+    base: &Root,
+    target: &Root,
     subset: &Subset,
     monitor: &Monitor,
 ) -> Result<Option<(Tree, Tree)>> {
@@ -39,7 +38,7 @@ pub fn candidates(
         return Ok(None);
     };
     // A subvolume that was made read-only after it was written may have parts that are not in its tree yet.
-    sync_filesystem(new.root.fd()).context("sync the file system of", target)?;
+    sync_filesystem(new.root.fd()).context("sync the file system of", target.path())?;
     match find(&mut old, &mut new, parted, monitor) {
         Err(e) if e.errno() == Some(rustix::io::Errno::PERM.raw_os_error()) => {
             monitor.note(
@@ -65,8 +64,8 @@ pub fn candidates(
 }
 
 /// Those of these inodes that a subvolume has in a subset.
-pub(crate) fn pick(path: &Path, subset: &Subset, inos: &BTreeSet<u64>) -> Result<Vec<Inode>> {
-    let mut half = Half::open(path, subset)?;
+pub(crate) fn pick(root: &Root, subset: &Subset, inos: &BTreeSet<u64>) -> Result<Vec<Inode>> {
+    let mut half = Half::open(root, subset)?;
     for ino in inos {
         half.load(if *ino == ROOT { ROOT_INODE } else { *ino })?;
     }
@@ -75,8 +74,8 @@ pub(crate) fn pick(path: &Path, subset: &Subset, inos: &BTreeSet<u64>) -> Result
 }
 
 /// The path of an entry that `pick` found.
-pub(crate) fn path_of(path: &Path, subset: &Subset, link: &Link) -> Result<RelPath> {
-    let mut half = Half::open(path, subset)?;
+pub(crate) fn path_of(root: &Root, subset: &Subset, link: &Link) -> Result<RelPath> {
+    let mut half = Half::open(root, subset)?;
     half.place(link.parent)?;
     half.directories.path(link)
 }
@@ -157,8 +156,8 @@ struct Half {
 }
 
 impl Half {
-    fn open(path: &Path, subset: &Subset) -> Result<Half> {
-        let root = Root::open(path)?;
+    fn open(root: &Root, subset: &Subset) -> Result<Half> {
+        let (root, path) = (root.again()?, root.path());
         let filesystem = snapsync_sys::filesystem(root.fd()).context("read the file system of", path)?;
         let top = stat_at(root.fd(), OsStr::new(".")).context("read the attributes of", path)?;
         let is_subvolume = filesystem.magic == FileSystem::BTRFS && top.ino == ROOT_INODE;

@@ -76,10 +76,15 @@ impl Tree {
     /// Walks what `subset` holds of everything below `path`, on all threads. What is mounted there is left out, and what lies
     /// under it is not where that can be seen; nested subvolumes and stores are left out. Each is noted once.
     pub fn walk(path: &Path, subset: &Subset, monitor: &Monitor) -> Result<Tree> {
-        Tree::walk_in(Root::open_underneath(path)?, subset, monitor, &|_| Ok(Vec::new()))
+        Tree::of(Root::open_underneath(path)?, subset, monitor)
     }
 
-    /// The same of a directory that is open. `remembered` is asked what was known of what is hidden by mounts: it is taken to
+    /// The same of a directory that is open.
+    pub fn of(root: Root, subset: &Subset, monitor: &Monitor) -> Result<Tree> {
+        Tree::walk_in(root, subset, monitor, &|_| Ok(Vec::new()))
+    }
+
+    /// `remembered` is asked what was known of what is hidden by mounts: it is taken to
     /// be there still.
     pub fn walk_in(
         root: Root,
@@ -180,6 +185,10 @@ impl Tree {
         self.root.path()
     }
 
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
     /// The walked inodes themselves, for a caller that fills them in.
     pub fn into_inodes(self) -> (Root, Listing, Arc<Directories>, Option<Moves>) {
         (self.root, self.inodes, self.directories, self.moves)
@@ -193,7 +202,7 @@ impl Side for Tree {
 
     fn path_of(&self, link: &Link) -> Result<RelPath> {
         match (self.directories.path(link), &self.searched) {
-            (Err(_), Some(searched)) => search::path_of(self.root.path(), &searched.subset, link),
+            (Err(_), Some(searched)) => search::path_of(&self.root, &searched.subset, link),
             (known, _) => known,
         }
     }
@@ -241,7 +250,7 @@ impl Side for Tree {
 
     fn pick(&self, inos: &BTreeSet<u64>) -> Result<Vec<Inode>> {
         match &self.searched {
-            Some(searched) => search::pick(self.root.path(), &searched.subset, inos),
+            Some(searched) => search::pick(&self.root, &searched.subset, inos),
             None => self.inodes.pick(inos),
         }
     }

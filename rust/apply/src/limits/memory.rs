@@ -3,32 +3,28 @@
 
 use super::Limits;
 use snapsync_model::{Context, Error, Result};
-use snapsync_sys::write_file;
-use std::io;
-use std::path::Path;
+use snapsync_sys::Spot;
 
 const FILE: &str = "limits.json";
 
 impl Limits {
     /// None before the first round.
-    pub fn remembered(store: &Path) -> Result<Limits> {
+    pub fn remembered(store: &Spot) -> Result<Limits> {
         let file = store.join(FILE);
-        match std::fs::read(&file) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Limits::default()),
-            Err(e) => Err(e).context("read", &file),
-            Ok(text) => serde_json::from_slice(&text).map_err(|e| damaged(&file, &e)),
-        }
+        let text = file.read_if_there().context("read", file.show())?;
+        text.map_or_else(|| Ok(Limits::default()), |text| serde_json::from_slice(&text))
+            .map_err(|e| damaged(&file, &e))
     }
 
     /// Adds these to what is remembered.
-    pub fn remember(&self, store: &Path) -> Result<()> {
+    pub fn remember(&self, store: &Spot) -> Result<()> {
         let before = Limits::remembered(store)?;
         let all = self.clone().and(before.clone());
         if all == before {
             return Ok(());
         }
         let text = serde_json::to_vec_pretty(&all).map_err(|e| damaged(store, &e))?;
-        write_file(store, FILE, &text).context("write what cannot be held to", store)
+        store.write_file(FILE, &text).context("write what cannot be held to", store.show())
     }
 
     /// What either cannot hold.
@@ -45,9 +41,9 @@ impl Limits {
     }
 }
 
-fn damaged(file: &Path, error: &serde_json::Error) -> Error {
+fn damaged(file: &Spot, error: &serde_json::Error) -> Error {
     Error::integrity(
-        format!("cannot understand {}: {error}", file.display()),
+        format!("cannot understand {}: {error}", file.show().display()),
         "delete that file: what the volume cannot hold is found again, and may once be told as a change by hand",
     )
 }

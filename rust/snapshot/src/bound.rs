@@ -1,0 +1,197 @@
+//! `.snapsync` of a directory and the store in it: opened once, beneath the directory, and looked at before it is believed.
+//!
+//! Who owns a volume's directory may put anything there under that name, or exchange it between two system calls. So it is
+//! opened without following a link or entering a mount, what was opened is looked at, and all that follows is done beneath it.
+
+use crate::Mark;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use snapsync_model::{Context, Error, Kind, RelPath, Result};
+use snapsync_sys::btrfs::{ROOT_INODE, is_subvolume};
+use snapsync_sys::{Root, Spot, filesystem_uuid, has_stable_numbers, is_own, read_dir, stat_of, traits_of};
+use snapsync_walk::STORE;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+/// Where the store of a volume is, below its root.
+const BELOW: &str = ".snapsync/store";
+
+/// The root of a volume as its store knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Bound {
+    /// Of the file system, where it tells that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    filesystem: Option<String>,
+    #[serde(flatten)]
+    mark: Mark,
+}
+
+impl Bound {
+    /// None where nothing of it is sure to stay over a mount.
+    pub(crate) fn of(root: &Root) -> Result<Option<Bound>> {
+        let mark = Mark::of(root)?;
+        let show = root.path();
+        let filesystem = snapsync_sys::filesystem(root.fd()).context("read the file system of", show)?;
+        let is_stable = has_stable_numbers(root.fd(), filesystem).context("read the attributes of", show)?;
+        let is_known = mark.subvolume.is_some() || (mark.birth != 0 && is_stable);
+        Ok(is_known.then(|| Bound { filesystem: filesystem_uuid(root.fd()), mark }))
+    }
+
+    /// A kernel that does not tell a file system from others says nothing against it.
+    pub(crate) fn is(&self, other: &Bound) -> bool {
+        let is_other = |(one, other): (&String, &String)| one != other;
+        let are_others = self.filesystem.as_ref().zip(other.filesystem.as_ref()).is_some_and(is_other);
+        // A subvolume is its UUID: it may have been sent to another file system with it.
+        if self.mark.subvolume.is_some() {
+            self.mark.subvolume == other.mark.subvolume
+        } else {
+            !are_others && self.mark == other.mark
+        }
+    }
+}
+
+/// The same directory, holding its `.snapsync` if it has one.
+pub fn hold(root: Root) -> Result<Root> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let show = root.path().join(STORE);
+    let name = RelPath::new(STORE.as_bytes())?;
+    let directory = match root.open_at(&name, flags, Mode::empty()) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(root),
+        Err(e) => return Err(misplaced(e, &show)),
+        Ok(directory) => directory,
+    };
+    if traits_of(root.fd()).folds && !is_named(&root)? {
+        return Ok(root);
+    }
+    expect_own(&directory, &show)?;
+    Ok(root.holding(STORE.as_bytes(), directory))
+}
+
+/// The same, and makes one where there is none, for this user alone.
+pub(crate) fn hold_or_make(root: Root) -> Result<Root> {
+    let own = RelPath::new(STORE.as_bytes())?;
+    let show = root.show(&own);
+    let root = if root.holds() { root } else { hold(root)? };
+    let root = if root.holds() {
+        root
+    } else {
+        match root.create_dir(&own, 0o700) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(e).context("create the directory", show);
+            }
+            _ => hold(root)?,
+        }
+    };
+    let dir = root.open_at(&own, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).context("open", &show)?;
+    rustix::fs::fchmod(dir, Mode::RWXU).context("set the mode of", show)?;
+    Ok(root)
+}
+
+/// Where names that differ in case are one, something else may answer to this one.
+fn is_named(root: &Root) -> Result<bool> {
+    let dir = root.open_at(&RelPath::root(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
+    let entries = dir.and_then(read_dir).context("read the directory", root.path())?;
+    Ok(entries.iter().any(|entry| *entry.name == *STORE.as_bytes()))
+}
+
+/// The store of a directory that holds its `.snapsync`; None where there is none.
+pub(crate) fn store_in(root: &Root) -> Result<Option<Root>> {
+    if !root.holds() {
+        return Ok(None);
+    }
+    let (below, flags) = (RelPath::new(BELOW.as_bytes())?, OFlags::RDONLY | OFlags::DIRECTORY);
+    let show = root.show(&below);
+    match root.open_at(&below, flags, Mode::empty()) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(misplaced(e, &show)),
+        Ok(directory) => {
+            let above = root.open_at(&RelPath::new(STORE.as_bytes())?, flags, Mode::empty());
+            let above = above.and_then(stat_of).context("read the attributes of", &show)?;
+            // Nobody else comes into it where nobody else comes through what it lies in.
+            match above.attributes.mode & 0o077 {
+                0 => owned(&directory, &show).map(drop)?,
+                _ => expect_own(&directory, &show)?,
+            }
+            Ok(Some(Root::of(directory, show)))
+        }
+    }
+}
+
+fn misplaced(error: io::Error, show: &Path) -> Error {
+    let why = match Errno::from_io_error(&error) {
+        Some(Errno::LOOP) => "is a link",
+        Some(Errno::NOTDIR) => "is no directory",
+        Some(Errno::XDEV) => "is a mount",
+        _ => return Err::<(), _>(error).context("open", show).unwrap_err(),
+    };
+    Error::refused(
+        format!("{} {why}: a store lies in the directory it belongs to", show.display()),
+        "somebody has put it there: look at it, and remove it or move it away",
+    )
+}
+
+fn owned(directory: impl AsFd, show: &Path) -> Result<u32> {
+    let stat = stat_of(&directory).context("read the attributes of", show)?;
+    if is_own(&stat) {
+        return Ok(stat.attributes.mode);
+    }
+    let show = show.display();
+    Err(Error::refused(
+        format!("{show} belongs to user {}, who could have written anything into it", stat.attributes.uid),
+        format!(
+            "run this as that user; or, if you know how it came there, give it with all that is in it to the user who \
+             runs snapsync (`chown -hR USER {show}`), and `snapsync recover VOLUME --adopt`"
+        ),
+    ))
+}
+
+/// An access list that lets others write shows in the group's bits of the mode.
+fn expect_own(directory: &OwnedFd, show: &Path) -> Result<()> {
+    if owned(directory, show)? & 0o022 == 0 {
+        return Ok(());
+    }
+    let show = show.display();
+    Err(Error::refused(
+        format!("others may write in {show}, and could have put anything into it"),
+        format!("look at what is in it, then `chmod 700 {show}`"),
+    ))
+}
+
+/// Refuses a store with anything in it that is not a file or a directory of its owner, but for the trees of its snapshots,
+/// which are subvolumes, and the link that names the newest.
+pub(crate) fn look_through(own: &Spot) -> Result<()> {
+    let store = own.join("store");
+    let mut waiting = vec![own.clone()];
+    while let Some(dir) = waiting.pop() {
+        let list = dir.list().context("list", dir.show())?;
+        for entry in list.iter().filter(|entry| *entry.name != *b"latest" || dir.rel() != own.rel()) {
+            let spot = dir.join(&entry.name);
+            let stat = spot.stat().context("read the attributes of", spot.show())?;
+            let may_be_one = stat.ino == ROOT_INODE && spot.rel() != store.rel();
+            match stat.kind {
+                Kind::Directory
+                    if may_be_one
+                        && spot.tree().is_ok_and(|tree| is_subvolume(tree.fd()).unwrap_or(false)) => {}
+                Kind::Directory => waiting.push(spot),
+                _ => drop(spot.open().context("open", spot.show())?),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A store that is where another belongs, or nowhere.
+pub(crate) fn is_of_another(root: &Root) -> Error {
+    let show = root.path().display();
+    Error::refused(
+        format!(
+            "the store in {show} belongs to another directory: it was moved, copied or restored to where it is"
+        ),
+        format!(
+            "if that was you, and {show} is to go on with it, `snapsync recover {show} --adopt`; else `rm -r {show}/{STORE}` \
+             makes it an ordinary directory again"
+        ),
+    )
+}

@@ -1,0 +1,332 @@
+//! A path beneath a directory that is open, and what lies there: a store is read and written through these and nothing else.
+
+use crate::files::Lock;
+use crate::{DirEntry, Root, Stat, read_dir, remove_tree, stat_of};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+use snapsync_model::{Error, Kind, RelPath};
+use std::borrow::Cow;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A file that is named by its path, or by a spot.
+pub trait Named {
+    fn open(&self) -> io::Result<File>;
+    /// A new file in the place of what has the name, to be written and read.
+    fn create(&self) -> io::Result<File>;
+    /// Its path for messages.
+    fn show(&self) -> Cow<'_, Path>;
+}
+
+impl Named for Path {
+    fn open(&self) -> io::Result<File> {
+        File::open(self)
+    }
+
+    fn create(&self) -> io::Result<File> {
+        match std::fs::remove_file(self) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => File::options().read(true).write(true).create_new(true).open(self),
+        }
+    }
+
+    fn show(&self) -> Cow<'_, Path> {
+        Cow::Borrowed(self)
+    }
+}
+
+impl Named for PathBuf {
+    fn open(&self) -> io::Result<File> {
+        Named::open(self.as_path())
+    }
+
+    fn create(&self) -> io::Result<File> {
+        Named::create(self.as_path())
+    }
+
+    fn show(&self) -> Cow<'_, Path> {
+        Cow::Borrowed(self)
+    }
+}
+
+impl Named for Spot {
+    fn open(&self) -> io::Result<File> {
+        Spot::open(self)
+    }
+
+    fn create(&self) -> io::Result<File> {
+        Spot::create(self)
+    }
+
+    fn show(&self) -> Cow<'_, Path> {
+        Cow::Owned(Spot::show(self))
+    }
+}
+
+/// Nothing on the way to it is a link or a mount, and what is opened there is a file or a directory of whoever runs this, or
+/// of root.
+#[derive(Clone, Debug)]
+pub struct Spot {
+    root: Arc<Root>,
+    rel: RelPath,
+}
+
+impl Spot {
+    pub fn new(root: Arc<Root>, rel: RelPath) -> Spot {
+        Spot { root, rel }
+    }
+
+    /// The directory itself.
+    pub fn top(root: Arc<Root>) -> Spot {
+        Spot { root, rel: RelPath::root() }
+    }
+
+    /// What has this name, or this path, in it. It must be one: only such are given.
+    pub fn join(&self, below: impl AsRef<[u8]>) -> Spot {
+        let slash: &[u8] = if self.rel.is_root() { b"" } else { b"/" };
+        let bytes = [self.rel.as_bytes(), slash, below.as_ref()].concat();
+        Spot {
+            root: self.root.clone(),
+            rel: RelPath::new(&bytes).expect("names that are given here are sound"),
+        }
+    }
+
+    pub fn root(&self) -> &Arc<Root> {
+        &self.root
+    }
+
+    pub fn rel(&self) -> &RelPath {
+        &self.rel
+    }
+
+    /// Its path for messages, and for nothing else.
+    pub fn show(&self) -> PathBuf {
+        self.root.show(&self.rel)
+    }
+
+    /// The directory that it lies in; None for the top.
+    pub fn above(&self) -> Option<Spot> {
+        let (above, _) = self.rel.split()?;
+        Some(Spot { root: self.root.clone(), rel: above })
+    }
+
+    pub fn parent(&self) -> io::Result<(OwnedFd, &OsStr)> {
+        self.root.parent(&self.rel)
+    }
+
+    /// Opens a file for reading.
+    pub fn open(&self) -> io::Result<File> {
+        self.file(OFlags::RDONLY)
+    }
+
+    fn file(&self, flags: OFlags) -> io::Result<File> {
+        let opened = self.root.open_at(&self.rel, flags | OFlags::NONBLOCK, Mode::empty());
+        let file = File::from(opened.map_err(|error| self.told(error))?);
+        self.expect(&stat_of(&file)?, Kind::File)?;
+        Ok(file)
+    }
+
+    /// The same of what lies in a tree, and may be anybody's.
+    pub fn open_in_tree(&self) -> io::Result<File> {
+        self.root.read(&self.rel)
+    }
+
+    pub fn read(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.open()?.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// The same of what may be gone.
+    pub fn read_if_there(&self) -> io::Result<Option<Vec<u8>>> {
+        match self.read() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// A new file, of which nobody else has the name or the content; there must be none.
+    pub fn create_new(&self) -> io::Result<File> {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
+        let made = self.root.open_at(&self.rel, flags, Mode::RUSR | Mode::WUSR);
+        made.map(File::from).map_err(|error| self.told(error))
+    }
+
+    /// The same in the place of whatever has the name.
+    pub fn create(&self) -> io::Result<File> {
+        self.remove_file()?;
+        self.create_new()
+    }
+
+    /// A file that may be there, with its end where it is.
+    pub fn open_or_create(&self, flags: OFlags) -> io::Result<File> {
+        match self.file(flags) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            other => return other,
+        }
+        let made =
+            self.root.open_at(&self.rel, flags | OFlags::CREATE | OFlags::EXCL, Mode::RUSR | Mode::WUSR);
+        match made {
+            // Another was quicker.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => self.file(flags),
+            other => other.map(File::from),
+        }
+    }
+
+    /// Writes the file `name` in it whole, so that a crash leaves the old one or the new one.
+    pub fn write_file(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let temporary = self.join(format!("{name}.new"));
+        let mut file = temporary.create()?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        temporary.rename(&self.join(name))?;
+        self.sync()
+    }
+
+    /// Opens a directory.
+    pub fn directory(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let directory =
+            self.root.open_at(&self.rel, flags, Mode::empty()).map_err(|error| self.told(error))?;
+        self.expect(&stat_of(&directory)?, Kind::Directory)?;
+        Ok(directory)
+    }
+
+    /// The tree of whatever owner that lies here.
+    pub fn tree(&self) -> snapsync_model::Result<Root> {
+        use snapsync_model::Context;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let opened = self.root.open_at(&self.rel, flags, Mode::empty()).map_err(|error| self.told(error));
+        Ok(Root::of(opened.context("open the directory", self.show())?, self.show()))
+    }
+
+    pub fn list(&self) -> io::Result<Vec<DirEntry>> {
+        read_dir(self.directory()?)
+    }
+
+    pub fn create_dir(&self) -> io::Result<()> {
+        self.root.create_dir(&self.rel, 0o700)
+    }
+
+    /// The same where it may be there.
+    pub fn ensure_dir(&self) -> io::Result<()> {
+        match self.create_dir() {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => self.directory().map(drop),
+            other => other,
+        }
+    }
+
+    /// On the disk is what is in this directory, and under which names.
+    pub fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::fsync(self.directory()?)?)
+    }
+
+    /// What is here, link or not.
+    pub fn stat(&self) -> io::Result<Stat> {
+        self.root.entry(&self.rel)?.stat()
+    }
+
+    /// The same; None for nothing.
+    pub fn stat_if_there(&self) -> io::Result<Option<Stat>> {
+        match self.stat() {
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    pub fn is_there(&self) -> bool {
+        self.stat().is_ok()
+    }
+
+    /// Removes what is no directory and may be gone.
+    pub fn remove_file(&self) -> io::Result<()> {
+        match self.root.unlink(&self.rel) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    pub fn remove_dir(&self) -> io::Result<()> {
+        let (dir, name) = self.parent()?;
+        Ok(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?)
+    }
+
+    /// With all that is in it; it may be gone.
+    pub fn remove_tree(&self) -> io::Result<()> {
+        let (dir, name) = self.parent()?;
+        remove_tree(dir, name)
+    }
+
+    pub fn rename(&self, to: &Spot) -> io::Result<()> {
+        let ((from_dir, from), (to_dir, to)) = (self.parent()?, to.parent()?);
+        Ok(rustix::fs::renameat(from_dir, from, to_dir, to)?)
+    }
+
+    /// Both take each other's place, in one step.
+    pub fn exchange(&self, other: &Spot) -> io::Result<()> {
+        let ((one_dir, one), (other_dir, other)) = (self.parent()?, other.parent()?);
+        Ok(rustix::fs::renameat_with(one_dir, one, other_dir, other, RenameFlags::EXCHANGE)?)
+    }
+
+    /// A link that nothing here follows.
+    pub fn create_link(&self, target: &Path) -> io::Result<()> {
+        let (dir, name) = self.parent()?;
+        Ok(rustix::fs::symlinkat(target, dir, name)?)
+    }
+
+    /// One more name of the same file.
+    pub fn link(&self, to: &Spot) -> io::Result<()> {
+        let ((from_dir, from), (to_dir, to)) = (self.parent()?, to.parent()?);
+        Ok(rustix::fs::linkat(from_dir, from, to_dir, to, AtFlags::empty())?)
+    }
+
+    /// Waits for as long as another holds it: only for what is never held for long.
+    pub fn lock(&self) -> io::Result<Lock> {
+        Lock::wait(self.open_or_create(OFlags::RDWR)?)
+    }
+
+    /// None when another holds it.
+    pub fn try_lock(&self) -> io::Result<Option<Lock>> {
+        Lock::attempt(self.open_or_create(OFlags::RDWR)?)
+    }
+
+    fn expect(&self, stat: &Stat, kind: Kind) -> io::Result<()> {
+        if stat.kind != kind {
+            return Err(self.refused(&format!("is a {}, not a {}", stat.kind.name(), kind.name())));
+        }
+        match is_own(stat) {
+            true => Ok(()),
+            false => Err(self.refused(&format!("belongs to user {}", stat.attributes.uid))),
+        }
+    }
+
+    /// Why something could not be opened, where that is no failure of the system.
+    fn told(&self, error: io::Error) -> io::Error {
+        match Errno::from_io_error(&error) {
+            Some(Errno::LOOP) => self.refused("is a link, or lies behind one"),
+            Some(Errno::XDEV) => self.refused("is a mount, or lies in one"),
+            Some(Errno::NXIO) => self.refused("is no file"),
+            _ => error,
+        }
+    }
+
+    fn refused(&self, why: &str) -> io::Error {
+        io::Error::other(Error::refused(
+            format!(
+                "{} {why}: a store holds only files and directories of root or of who runs snapsync",
+                self.show().display()
+            ),
+            "somebody else has put it there: look where it leads and what it is, and remove it",
+        ))
+    }
+}
+
+/// It belongs to root, or to whoever runs this.
+pub fn is_own(stat: &Stat) -> bool {
+    let uid = stat.attributes.uid;
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
+}
