@@ -58,7 +58,9 @@ impl Attending<'_, '_, '_> {
                 let looked = self.standby.look(lineage)?;
                 self.wire.tell(&Answer::Looked(looked))?;
             }
-            Ask::Open { lineage, epoch, join, care } => self.open(Opening { lineage, epoch, care }, join)?,
+            Ask::Open { lineage, epoch, join, care } => {
+                self.open(Opening { lineage, epoch, care, store: None }, join)?;
+            }
             Ask::Begin { strict, has_manifest, no_space_check, spare } => {
                 self.begin(Terms { strict, no_space_check }, has_manifest, spare)?;
             }
@@ -98,7 +100,7 @@ impl Attending<'_, '_, '_> {
     fn open(&mut self, opening: Opening, join: Option<Uuid>) -> Result<()> {
         let mut state = self.standby.open(opening)?;
         self.further.open(join, self.wire.link(), self.monitor)?;
-        state.join = self.further.announce()?;
+        state.join = self.further.announce(self.standby.store())?;
         // Paths that are not text would not come through.
         state.volume.path = state.volume.path.to_string_lossy().into_owned().into();
         self.wire.tell(&Answer::Opened(Box::new(state)))

@@ -1,29 +1,31 @@
 //! Further channels of a round: each comes in through a process of its own, and is handed on to the one that works on
-//! the volume over a socket in the volume's store.
+//! the volume over a socket in the volume's store. Who joins must know the round's token, and run as the same user.
 
 use crate::protocol::{Answer, Wire};
 use crate::receive::BUFFER;
+use crate::secret::random;
 use snapsync_model::{Context, Error, Monitor, Result};
 use snapsync_stream::{Arrivals, Channel, Limit, Outlet};
-use snapsync_sys::Root;
+use snapsync_sys::Spot;
 use std::io::{self, BufReader, BufWriter};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// What a socket in a store is called before its token.
-pub(crate) const SOCKET: &str = "join-";
+/// The directory of a store where sockets are, each by its token.
+const SOCKETS: &str = "join";
 /// How long a channel that was announced may take to come.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits for channels that were announced. The socket goes when this does.
 pub(crate) struct Gathering {
-    listener: UnixListener,
-    path: PathBuf,
+    /// None once all have come: nobody else gets in.
+    listener: Option<UnixListener>,
+    socket: Spot,
     token: Uuid,
     expected: usize,
     /// Those that have come, for every delta of the round: none says anything between two.
@@ -31,12 +33,14 @@ pub(crate) struct Gathering {
 }
 
 impl Gathering {
-    pub(crate) fn new(store: &Path, expected: usize) -> Result<Gathering> {
-        let token = Uuid::new_v4();
-        let path = store.join(format!("{SOCKET}{token}"));
-        let listener = at_socket(&path, |short| UnixListener::bind(short)).context("listen at", &path)?;
-        listener.set_nonblocking(true).context("listen at", &path)?;
-        Ok(Gathering { listener, path, token, expected, come: Vec::new() })
+    pub(crate) fn new(store: &Spot, expected: usize) -> Result<Gathering> {
+        let token = Uuid::from_bytes(random()?);
+        let sockets = store.join(SOCKETS);
+        sockets.ensure_dir().context("create the directory", sockets.show())?;
+        let socket = sockets.join(token.to_string());
+        let listener = at(&socket, |path| UnixListener::bind(path)).context("listen at", socket.show())?;
+        listener.set_nonblocking(true).context("listen at", socket.show())?;
+        Ok(Gathering { listener: Some(listener), socket, token, expected, come: Vec::new() })
     }
 
     pub(crate) fn token(&self) -> Uuid {
@@ -47,24 +51,43 @@ impl Gathering {
         let deadline = Instant::now() + PATIENCE;
         while self.come.len() < self.expected {
             monitor.check()?;
-            match self.listener.accept() {
-                Ok((stream, _)) => {
-                    stream.set_nonblocking(false).context("listen at", &self.path)?;
-                    self.come.push(stream);
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(10));
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+            match self.next().context("listen at", self.socket.show())? {
+                Some(stream) => self.come.push(stream),
+                None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+                None => {
                     return Err(Error::Cut {
                         what: format!("{} further channels did not come", self.expected - self.come.len()),
                         advice: "run the same command again, with fewer --channels".to_owned(),
                     });
                 }
-                Err(e) => return Err(e).context("listen at", &self.path),
             }
         }
-        self.come.iter().map(UnixStream::try_clone).collect::<io::Result<_>>().context("join", &self.path)
+        self.close();
+        self.come
+            .iter()
+            .map(UnixStream::try_clone)
+            .collect::<io::Result<_>>()
+            .context("join", self.socket.show())
+    }
+
+    /// Who has come, if anybody has.
+    fn next(&self) -> io::Result<Option<UnixStream>> {
+        let Some(listener) = &self.listener else { return Ok(None) };
+        match listener.accept() {
+            Ok((stream, _)) if is_ours(&stream) => {
+                stream.set_nonblocking(false)?;
+                Ok(Some(stream))
+            }
+            Ok(_) => Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn close(&mut self) {
+        if self.listener.take().is_some() {
+            let _ = self.socket.remove_file();
+        }
     }
 
     pub(crate) fn arrivals<'a>(&mut self, peer: &Path, monitor: &'a Monitor) -> Result<Vec<Arrivals<'a>>> {
@@ -85,8 +108,13 @@ impl Gathering {
 
 impl Drop for Gathering {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        self.close();
     }
+}
+
+/// Whether the process at the other end is of the user who runs this.
+fn is_ours(stream: &UnixStream) -> bool {
+    rustix::net::sockopt::socket_peercred(stream).is_ok_and(|peer| peer.uid == rustix::process::geteuid())
 }
 
 fn arrivals<'a>(stream: UnixStream, peer: &Path, monitor: &'a Monitor) -> Result<Arrivals<'a>> {
@@ -108,9 +136,10 @@ fn outlet<'a>(
 }
 
 /// Hands on what comes over the wire to the round that waits in `store`, and back, until one end is done.
-pub(crate) fn relay(store: &Path, token: Uuid, wire: &mut Wire<'_>, monitor: &Monitor) -> Result<()> {
-    let path = store.join(format!("{SOCKET}{token}"));
-    let socket = at_socket(&path, |short| UnixStream::connect(short)).context("join", &path)?;
+pub(crate) fn relay(store: &Spot, token: Uuid, wire: &mut Wire<'_>, monitor: &Monitor) -> Result<()> {
+    let path = store.join(SOCKETS).join(token.to_string());
+    let socket = at(&path, |path| UnixStream::connect(path)).ok().filter(is_ours).ok_or_else(nobody_waits)?;
+    let path = path.show();
     wire.tell(&Answer::Ready)?;
     let link = Arc::clone(wire.link());
     let Wire { from, to, .. } = wire;
@@ -130,10 +159,13 @@ pub(crate) fn relay(store: &Path, token: Uuid, wire: &mut Wire<'_>, monitor: &Mo
     })
 }
 
+/// The same whatever is wrong.
+pub(crate) fn nobody_waits() -> Error {
+    Error::refused("no round waits for this channel", "run the same command again")
+}
+
 /// The path of a socket is 108 bytes at most: it is named by its directory's descriptor.
-fn at_socket<T>(path: &Path, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
-    let above = path.parent().unwrap_or(Path::new("."));
-    let root = Root::open(above).map_err(io::Error::other)?;
-    let dir = format!("/proc/self/fd/{}", root.fd().as_raw_fd());
-    act(&Path::new(&dir).join(path.file_name().unwrap_or_default()))
+fn at<T>(socket: &Spot, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    let (above, name) = socket.parent()?;
+    act(&Path::new(&format!("/proc/self/fd/{}", above.as_raw_fd())).join(name))
 }

@@ -4,6 +4,7 @@ mod as_snapshot;
 mod attend;
 mod back;
 mod became;
+mod beneath;
 mod browse;
 mod child;
 mod clones;

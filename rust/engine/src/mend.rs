@@ -28,7 +28,7 @@ pub fn verify_and_mend(
 ) -> Result<Verified> {
     let started = Instant::now();
     let (mut primary, mut standby) = (open(primary)?, open(standby)?);
-    place::source(primary.path())?;
+    place::source(primary.root())?;
     place::target(standby.path(), Some(primary.path()))?;
     let _locks = (primary.lock()?, standby.lock()?);
     primary.reload()?;
@@ -113,7 +113,7 @@ impl Mended {
         own: &SnapshotInfo,
         monitor: &Monitor,
     ) -> Result<()> {
-        let old = Place::Directory(standby.path().to_path_buf());
+        let old = Place::Directory(standby.root().again()?);
         let new = Place::Snapshot(Box::new((primary.clone(), theirs.clone())));
         let sides = Sides::of_places(&old, &new, monitor)?;
         let turn = Turn { base: own, to: own, result: own, terms: Terms::default() };

@@ -1,12 +1,13 @@
 //! What people name on the command line, checked before anything is touched.
 
+use rustix::fs::{Access, AtFlags};
 use snapsync_model::{
     Context, Error, Monitor, Provider, Result, Role, Side, SnapshotInfo, Subset, VolumeInfo,
 };
-use snapsync_snapshot::{Replaced, Volume, is_vacant};
+use snapsync_snapshot::{Replaced, Volume, is_vacant_in};
 use snapsync_sys::Root;
 use snapsync_walk::Tree;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -16,23 +17,22 @@ use uuid::Uuid;
 /// `VOLUME@SNAP`, or a directory.
 pub(crate) enum Place {
     Snapshot(Box<(Volume, SnapshotInfo)>),
-    Directory(PathBuf),
+    Directory(Root),
 }
 
 impl Place {
     /// A directory of that very name comes first: `@` is a usual name on Btrfs.
     pub(crate) fn parse(text: &Path) -> Result<Place> {
-        if text.is_dir() {
-            return existing_directory(text).map(Place::Directory);
-        }
         match split_at_sign(text) {
-            Some((volume, snapshot)) if volume.is_dir() => Place::snapshot(volume, &snapshot),
-            _ => existing_directory(text).map(Place::Directory),
+            Some((volume, snapshot)) if volume.is_dir() && !text.is_dir() => {
+                Place::snapshot(open_directory(volume)?, &snapshot)
+            }
+            _ => open_directory(text).map(Place::Directory),
         }
     }
 
-    pub(crate) fn snapshot(volume: &Path, name: &str) -> Result<Place> {
-        let volume = Volume::open(&existing_directory(volume)?)?;
+    pub(crate) fn snapshot(volume: Root, name: &str) -> Result<Place> {
+        let volume = Volume::open_in(volume)?;
         let snapshot = volume.find_snapshot(name)?;
         Ok(Place::Snapshot(Box::new((volume, snapshot))))
     }
@@ -41,7 +41,7 @@ impl Place {
     pub(crate) fn volume(&self) -> Result<Option<VolumeInfo>> {
         Ok(match self {
             Place::Snapshot(named) => Some(named.0.info()),
-            Place::Directory(path) => Volume::find(path)?.map(|volume| volume.info()),
+            Place::Directory(root) => Volume::find_in(root.again()?)?.map(|volume| volume.info()),
         })
     }
 
@@ -60,25 +60,27 @@ impl Place {
                 Some(tree) => Some((tree.tree()?, named.1.subset.clone())),
                 None => None,
             },
-            Place::Directory(path) => Some((Root::open(path)?, subset_of(path, monitor)?)),
+            Place::Directory(root) => Some((root.again()?, subset_of(root, monitor)?)),
         })
     }
 
     pub(crate) fn open(&self, monitor: &Monitor) -> Result<Opened> {
         Ok(match self {
             Place::Snapshot(named) => Opened::Snapshot(named.0.open_snapshot(&named.1, monitor)?),
-            Place::Directory(path) => {
-                Opened::Tree(Box::new(Tree::walk(path, &subset_of(path, monitor)?, monitor)?))
+            Place::Directory(root) => {
+                let subset = subset_of(root, monitor)?;
+                Opened::Tree(Box::new(Tree::of(root.underneath()?, &subset, monitor)?))
             }
         })
     }
 }
 
 /// What is replicated of a directory that is a volume; of any other, all of it.
-fn subset_of(path: &Path, monitor: &Monitor) -> Result<Subset> {
-    match Volume::find(path) {
+fn subset_of(root: &Root, monitor: &Monitor) -> Result<Subset> {
+    match Volume::find_in(root.again()?) {
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
-            monitor.note(format!("cannot read the store of {}: all of its tree is compared", path.display()));
+            let show = root.path().display();
+            monitor.note(format!("cannot read the store of {show}: all of its tree is compared"));
             Ok(Subset::default())
         }
         found => Ok(found?.map(|volume| volume.subset().clone()).unwrap_or_default()),
@@ -129,36 +131,89 @@ pub(crate) fn existing_directory(path: &Path) -> Result<PathBuf> {
     }
 }
 
+/// The same, opened. Whatever takes its name later is not looked at.
+pub(crate) fn open_directory(path: &Path) -> Result<Root> {
+    Root::open(&existing_directory(path)?)
+}
+
+/// What has a name, opened once.
+pub(crate) enum Found {
+    Directory(Root),
+    /// Nothing, in a directory where it can be made.
+    Nothing {
+        above: Root,
+        name: OsString,
+    },
+}
+
 /// Where a standby is, or is to be.
 pub(crate) struct Target {
     pub(crate) path: PathBuf,
     pub(crate) volume: Option<Volume>,
     pub(crate) exists: bool,
+    /// None where it cannot be made.
+    pub(crate) found: Option<Found>,
     /// Why it cannot be made: there is not even the directory above it.
     pub(crate) lacks: Option<String>,
 }
 
 impl Target {
+    pub(crate) fn of(found: Found) -> Result<Target> {
+        let (path, volume, exists) = match &found {
+            Found::Directory(root) => (root.path().to_path_buf(), Volume::find_in(root.again()?)?, true),
+            Found::Nothing { above, name } => (above.path().join(name), None, false),
+        };
+        Ok(Target { path, volume, exists, found: Some(found), lacks: None })
+    }
+
+    /// A standby, or where one is to be, so far as that can be judged without writing anything.
+    pub(crate) fn judged(self) -> Result<Target> {
+        match &self.found {
+            Some(Found::Directory(root)) if self.volume.is_none() => {
+                Volume::expect_own_store(root)?;
+                writable(root)?;
+                if !is_vacant_in(root)? {
+                    return Err(Error::refused(
+                        format!("{} is not empty and is not a standby", self.path.display()),
+                        "name an empty or absent directory, or move what is in it away",
+                    ));
+                }
+            }
+            Some(Found::Directory(root)) if !self.volume.as_ref().is_some_and(Volume::is_read_only) => {
+                writable(root)?;
+            }
+            Some(Found::Nothing { above, .. }) => writable(above)?,
+            _ => {}
+        }
+        Ok(self)
+    }
+
+    /// Which file system it is on, or would be.
+    pub(crate) fn filesystem(&self) -> Option<String> {
+        match &self.found {
+            Some(Found::Directory(root)) => snapsync_sys::identity(root.fd()),
+            Some(Found::Nothing { above, .. }) => snapsync_sys::identity(above.fd()),
+            None => {
+                let above = self.path.ancestors().find(|above| above.is_dir())?;
+                std::fs::File::open(above).ok().and_then(snapsync_sys::identity)
+            }
+        }
+    }
+
     pub(crate) fn expect_reachable(&self) -> Result<()> {
         self.lacks.clone().map_or(Ok(()), |lacks| Err(Error::usage(lacks, "check the path")))
     }
 }
 
-/// Which file system a path is on, or would be.
-pub(crate) fn filesystem_of(path: &Path) -> Option<String> {
-    let above = path.ancestors().find(|above| above.is_dir())?;
-    std::fs::File::open(above).ok().and_then(snapsync_sys::identity)
-}
-
 /// A primary, or what is to become one, so far as it can be judged without writing anything.
-pub(crate) fn source(path: &Path) -> Result<Option<Volume>> {
-    let primary = Volume::find(path)?;
+pub(crate) fn source(root: &Root) -> Result<Option<Volume>> {
+    let primary = Volume::find_in(root.again()?)?;
     match &primary {
         Some(volume) => volume.expect_primary("sync from")?,
-        None => Volume::expect_own_store(&Root::open(path)?)?,
+        None => Volume::expect_own_store(root)?,
     }
     // Of a tree that belongs to others, the store is written to and nothing else.
-    writable(&if primary.is_some() { path.join(snapsync_walk::STORE) } else { path.to_path_buf() })?;
+    writable_at(root, if primary.is_some() { snapsync_walk::STORE } else { "." })?;
     Ok(primary)
 }
 
@@ -168,29 +223,14 @@ pub(crate) fn target(path: &Path, source: Option<&Path>) -> Result<Target> {
         // It may be known what was there: whoever asks is to hear of that first.
         Err(error) if error.exit_code() == 2 && above(path).symlink_metadata().is_err() => {
             let path = resolved(path)?;
-            Target { path, volume: None, exists: false, lacks: Some(error.sentence()) }
+            Target { path, volume: None, exists: false, found: None, lacks: Some(error.sentence()) }
         }
         found => found?,
     };
     if let Some(source) = source {
         apart(source, &target.path)?;
     }
-    if target.lacks.is_some() {
-        return Ok(target);
-    }
-    if target.volume.is_none() && target.exists {
-        Volume::expect_own_store(&Root::open(&target.path)?)?;
-    }
-    if !target.volume.as_ref().is_some_and(Volume::is_read_only) {
-        writable(if target.exists { &target.path } else { parent(&target.path)? })?;
-    }
-    match &target.volume {
-        None if target.exists && !is_vacant(&target.path)? => Err(Error::refused(
-            format!("{} is not empty and is not a standby", target.path.display()),
-            "name an empty or absent directory, or move what is in it away",
-        )),
-        _ => Ok(target),
-    }
+    target.judged()
 }
 
 /// A target must not be in its source, even where it is not there yet.
@@ -203,10 +243,13 @@ pub(crate) fn not_inside(target: &Path, source: &Path) -> Result<()> {
 }
 
 pub(crate) fn target_of(path: &Path) -> Result<Target> {
+    Target::of(find(path)?)
+}
+
+/// What a path leads to.
+pub(crate) fn find(path: &Path) -> Result<Found> {
     if path.symlink_metadata().is_ok() {
-        let path = existing_directory(path)?;
-        let volume = Volume::find(&path)?;
-        return Ok(Target { path, volume, exists: true, lacks: None });
+        return open_directory(path).map(Found::Directory);
     }
     let name = path.file_name().ok_or_else(|| {
         Error::usage(
@@ -214,8 +257,7 @@ pub(crate) fn target_of(path: &Path) -> Result<Target> {
             "name a directory to be made",
         )
     })?;
-    let path = existing_directory(above(path))?.join(name);
-    Ok(Target { path, volume: None, exists: false, lacks: None })
+    Ok(Found::Nothing { above: open_directory(above(path))?, name: name.to_owned() })
 }
 
 fn above(path: &Path) -> &Path {
@@ -265,16 +307,20 @@ fn apart(source: &Path, target: &Path) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn writable(path: &Path) -> Result<()> {
-    let dir = std::fs::File::open(path).context("open", path)?;
-    let filesystem = snapsync_sys::filesystem(&dir).context("read the file system of", path)?;
+pub(crate) fn writable(root: &Root) -> Result<()> {
+    writable_at(root, ".")
+}
+
+fn writable_at(root: &Root, name: &str) -> Result<()> {
+    let path = &if name == "." { root.path().to_path_buf() } else { root.path().join(name) };
+    let filesystem = snapsync_sys::filesystem(root.fd()).context("read the file system of", path)?;
     if filesystem.read_only {
         return Err(Error::refused(
             format!("cannot write to {}: its file system is read-only", path.display()),
             "mount it read-write: a store is kept inside each volume",
         ));
     }
-    rustix::fs::access(path, rustix::fs::Access::WRITE_OK).map_err(|e| {
+    rustix::fs::accessat(root.fd(), name, Access::WRITE_OK, AtFlags::empty()).map_err(|e| {
         if e == rustix::io::Errno::ROFS {
             let show = path.display();
             return Error::refused(

@@ -20,6 +20,7 @@ use serde_json::value::RawValue;
 use snapsync_model::{Error, Monitor, Result, SnapshotInfo};
 use snapsync_stream::wire::{lift, write_head};
 use snapsync_stream::{Arrivals, Fate, Limit, Link, Outlet, PATIENCE, Sent, send};
+use snapsync_sys::Spot;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
@@ -230,21 +231,21 @@ impl<'a> Peer<'a> {
 /// Further channels of a round.
 pub(crate) enum Further<'f, 'a> {
     /// The other end opens them, and they come in at the store of the volume here.
-    Wait { count: usize, store: PathBuf, gathering: Option<Gathering> },
+    Wait { count: usize, gathering: Option<Gathering> },
     /// This end starts a process for each.
     Open { address: &'f Address, reach: &'f Reach, peers: Vec<Peer<'a>> },
 }
 
 impl<'a> Further<'_, 'a> {
-    pub(crate) fn wait(channels: usize, volume: &Path) -> Further<'static, 'a> {
-        let store = volume.join(snapsync_walk::STORE).join("store");
-        Further::Wait { count: channels.clamp(1, MOST_CHANNELS) - 1, store, gathering: None }
+    pub(crate) fn wait(channels: usize) -> Further<'static, 'a> {
+        Further::Wait { count: channels.clamp(1, MOST_CHANNELS) - 1, gathering: None }
     }
 
     /// Where they come in, if they come in here.
-    pub(crate) fn announce(&mut self) -> Result<Option<Uuid>> {
-        let Further::Wait { count: count @ 1.., store, gathering } = self else { return Ok(None) };
-        let waiting = gathering.insert(Gathering::new(store, *count)?);
+    pub(crate) fn announce(&mut self, store: Option<Spot>) -> Result<Option<Uuid>> {
+        let Further::Wait { count: count @ 1.., gathering } = self else { return Ok(None) };
+        let Some(store) = store else { return Ok(None) };
+        let waiting = gathering.insert(Gathering::new(&store, *count)?);
         Ok(Some(waiting.token()))
     }
 
@@ -307,12 +308,12 @@ pub(crate) fn push(
     reach: &Reach,
     monitor: &Monitor,
 ) -> Result<Synced> {
-    let source = crate::place::existing_directory(source)?;
+    let source = crate::place::open_directory(source)?;
     let mut peer = Peer::start(&target.host, reach, monitor)?;
     peer.ask(&Request::Push { target: target.path.clone(), channels: reach.channels })?;
     let further = Further::Open { address: target, reach, peers: Vec::new() };
     let mut standby = Remote::new(&mut peer.wire, travel, further, monitor);
-    let report = drive(&source, &mut standby, options, Rights::OWNER, monitor)?;
+    let report = drive(source, &mut standby, options, Rights::OWNER, monitor)?;
     standby.done(&report)?;
     peer.end(monitor);
     Ok(report)
@@ -449,8 +450,8 @@ impl StandbyEnd for Remote<'_, '_> {
     }
 
     fn open(&mut self, opening: Opening) -> Result<State> {
-        let Opening { lineage, epoch, care } = opening;
-        let join = self.further.announce()?;
+        let Opening { lineage, epoch, care, store } = opening;
+        let join = self.further.announce(store)?;
         match self.ask(&Ask::Open { lineage, epoch, join, care })? {
             Answer::Opened(mut state) => {
                 self.further.open(state.join, self.wire.link(), self.monitor)?;

@@ -69,7 +69,7 @@ pub(crate) fn named(address: &Path) -> Result<(Volume, SnapshotInfo)> {
     match Place::parse(address)? {
         Place::Snapshot(named) => Ok(*named),
         Place::Directory(path) => Err(Error::usage(
-            format!("{} is a directory, not a snapshot", path.display()),
+            format!("{} is a directory, not a snapshot", path.path().display()),
             "write VOLUME@SNAP; `snapsync list VOLUME` shows the snapshots",
         )),
     }
@@ -162,7 +162,10 @@ impl Landing {
         {
             return occupied("it is not empty");
         }
-        place::writable(if exists { &path } else { place::parent(&path)? })?;
+        match &root {
+            Some(root) => place::writable(root)?,
+            None => place::writable(&Root::open(place::parent(&path)?)?)?,
+        }
         Ok(Landing { path, root })
     }
 

@@ -3,7 +3,7 @@
 use crate::back::{Turn, turn};
 use crate::drift::{self, Drift};
 use crate::known;
-use crate::place::existing_directory;
+use crate::place::{existing_directory, open_directory};
 use crate::recover::{give_up, recover};
 use crate::remote::{Address, Reach, perform_there};
 use crate::report::{Demoted, Followed, Preview, Promoted, Rejoined, Switched};
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use snapsync_apply::Journal;
 use snapsync_model::{Counts, Error, Monitor, Result, Role, SnapshotInfo, Stage, VolumeInfo};
 use snapsync_snapshot::{Request, Standby, Volume};
-use snapsync_sys::fault;
+use snapsync_sys::{Root, fault};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -83,7 +83,12 @@ impl Outcome {
 
 /// Does a deed with a volume on this machine.
 pub(crate) fn perform(path: &Path, deed: Deed, monitor: &Monitor) -> Result<Outcome> {
-    let mut volume = Volume::open(&existing_directory(path)?)?;
+    perform_in(open_directory(path)?, deed, monitor)
+}
+
+/// The same in a directory that is open.
+pub(crate) fn perform_in(root: Root, deed: Deed, monitor: &Monitor) -> Result<Outcome> {
+    let mut volume = Volume::open_in(root)?;
     if let Deed::Describe = deed {
         let (info, line) = (shown(&volume), volume.line()?);
         let standbys = volume.standbys().clone();

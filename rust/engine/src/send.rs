@@ -133,7 +133,8 @@ impl Sendable {
                 let (volume, info) = &**named;
                 (info.clone(), Identity { id: info.id, origin: volume.origin_of(info) })
             }
-            Place::Directory(path) => {
+            Place::Directory(root) => {
+                let path = root.path();
                 let identity = identity_of(path)?.ok_or_else(|| not_a_snapshot(path))?;
                 (describe(path, &identity)?, identity)
             }
@@ -207,15 +208,14 @@ fn open(base: Option<&Sendable>, target: &Sendable, monitor: &Monitor) -> Result
 
 fn delta_head(base: Option<&Sendable>, target: &Sendable, counts: &Counts) -> Header {
     let identity = base.map(|base| base.identity);
-    let filesystem = |path: &Path| {
-        let found = Root::open(path).ok().and_then(|root| snapsync_sys::filesystem(root.fd()).ok());
-        found.map(snapsync_sys::FileSystem::name).unwrap_or_default()
+    let filesystem = |root: &Root| {
+        snapsync_sys::filesystem(root.fd()).map(snapsync_sys::FileSystem::name).unwrap_or_default()
     };
     match &target.place {
         Place::Snapshot(named) => {
             Header { base: identity, ..volume_head(&named.0, None, &target.info, counts) }
         }
-        Place::Directory(path) => Header {
+        Place::Directory(root) => Header {
             version: VERSION,
             snapshot: SnapshotInfo { parent: identity.map(|base| base.id), ..target.info.clone() },
             origin: target.identity.origin,
@@ -223,7 +223,7 @@ fn delta_head(base: Option<&Sendable>, target: &Sendable, counts: &Counts) -> He
             volume: None,
             lineage: None,
             epoch: 0,
-            filesystem: filesystem(path),
+            filesystem: filesystem(root),
             totals: counts.into(),
             software: software(),
         },

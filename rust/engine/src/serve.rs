@@ -2,24 +2,25 @@
 //! input and output, and may be kept to one directory and one direction.
 
 use crate::attend::{Pruning, attend};
+use crate::beneath::Reach;
 use crate::digest::Reading;
-use crate::join::relay;
+use crate::join::{nobody_waits, relay};
 use crate::place::{self, Place};
 use crate::protocol::{Answer, Request, Wire};
 use crate::remote::{Further, Remote};
 use crate::rights::Rights;
-use crate::roles::{Deed, perform};
+use crate::roles::{Deed, perform_in};
 use crate::standby::Local;
 use crate::sync::drive;
 use crate::{Options, Travel, far};
 use rustix::event::{PollFd, PollFlags, poll};
 use snapsync_model::{Context, Error, Monitor, Result};
+use snapsync_snapshot::Volume;
 use snapsync_stream::{Fate, Link, PATIENCE, Watch};
-use std::ffi::OsStr;
+use snapsync_sys::Root;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use uuid::Uuid;
@@ -43,29 +44,52 @@ pub fn serve(gate: &Gate, monitor: &Monitor) -> Result<i32> {
     let peer = std::env::var("SSH_CONNECTION").ok().and_then(|c| c.split(' ').next().map(PathBuf::from));
     let peer = peer.unwrap_or_else(|| PathBuf::from("client"));
     let mut wire = Wire::new(from, to, peer, PATIENCE, Fate::default(), monitor)?;
-    match wire
-        .greet_back()
-        .and_then(|()| wire.hear())
-        .and_then(|request| answer(&mut wire, request, gate, monitor))
-    {
+    // Before the client has said anything.
+    let reach = Reach::new(gate.restrict_to.as_deref());
+    let heard = wire.greet_back().and_then(|()| wire.hear());
+    match heard.and_then(|request| answer(&mut wire, request, gate, &reach?, monitor)) {
         Ok(()) => Ok(0),
         Err(error) if wire.fail(&error, false) => Ok(error.exit_code()),
         Err(error) => Err(error),
     }
 }
 
-fn answer<'a>(wire: &mut Wire<'a>, request: Request, gate: &Gate, monitor: &'a Monitor) -> Result<()> {
+fn answer<'a>(
+    wire: &mut Wire<'a>,
+    request: Request,
+    gate: &Gate,
+    reach: &Reach,
+    monitor: &'a Monitor,
+) -> Result<()> {
     match request {
-        Request::Push { target, channels } => push(wire, gate, &target, channels, monitor),
+        Request::Push { .. } if gate.read_only => Err(forbidden("receives nothing", "--read-only")),
+        Request::Push { target, channels } => {
+            let standby = standby(gate, reach, &target, monitor)?;
+            push(wire, gate, standby, channels, monitor)
+        }
+        Request::Pull { .. } if gate.receive_only => Err(forbidden("sends nothing", "--receive-only")),
         Request::Pull { source, options, travel, channels } => {
-            pull(wire, gate, &source, &options, &travel, channels, monitor)
+            let source = reach.directory(&source)?;
+            pull(wire, source, gate.rights(), &options, &travel, channels, monitor)
         }
         Request::Join { volume, token } => {
-            let path = place::existing_directory(&gate.admit(&volume)?)?;
-            relay(&path.join(snapsync_walk::STORE).join("store"), token, wire, monitor)
+            let volume = reach.directory(&volume).and_then(Volume::open_in).map_err(|_| nobody_waits())?;
+            relay(&volume.store(), token, wire, monitor)
         }
-        Request::Do { volume, deed } => perform_for(wire, gate, &volume, deed, monitor),
-        Request::Digest { place, reading, lineage } => digest(wire, gate, &place, reading, lineage, monitor),
+        // Whoever may only send or receive may not say who is primary.
+        Request::Do { deed, .. }
+            if gate.receive_only || (gate.is_narrow() && !matches!(deed, Deed::Describe)) =>
+        {
+            Err(Error::refused(
+                "this server does not let its clients change roles",
+                "run promote, rejoin or switch on that machine, or ask its administrator",
+            ))
+        }
+        Request::Do { volume, deed } => perform_for(wire, gate, reach.directory(&volume)?, deed, monitor),
+        Request::Digest { place: called, reading, lineage } => {
+            let place = read_place(gate, reach, &called, lineage)?;
+            digest(wire, &place, reading, monitor)
+        }
     }
 }
 
@@ -75,79 +99,63 @@ fn standard_streams() -> Result<[OwnedFd; 2]> {
     Ok([from, to])
 }
 
+/// Where a client's standby is, or is to be.
+fn standby<'a>(gate: &Gate, reach: &Reach, target: &[u8], monitor: &'a Monitor) -> Result<Local<'a>> {
+    let found = reach.target(target).map(|target| Local::at(target, monitor));
+    if !gate.receive_only {
+        return found;
+    }
+    let called = String::from_utf8_lossy(target).into_owned();
+    found.map_err(|_| place::not_own(&called)).map(|standby| standby.discreet(called))
+}
+
 fn push<'a>(
     wire: &mut Wire<'a>,
     gate: &Gate,
-    target: &[u8],
+    mut standby: Local<'a>,
     channels: usize,
     monitor: &'a Monitor,
 ) -> Result<()> {
-    if gate.read_only {
-        return Err(forbidden("receives nothing", "--read-only"));
-    }
-    let named = || {
-        let standby = Local::new(&gate.admit(target)?, None, monitor)?;
-        gate.is_beneath(&standby.target().path)?;
-        Ok(standby)
-    };
-    let mut standby = if gate.receive_only {
-        let called = String::from_utf8_lossy(target).into_owned();
-        named().map_err(|_: Error| place::not_own(&called))?.discreet(called)
-    } else {
-        named()?
-    };
-    let target = standby.target().path.clone();
     wire.tell(&Answer::Ready)?;
     let pruning = if gate.prunes() { Pruning::AsAsked } else { Pruning::Never };
-    attend(wire, &mut standby, Further::wait(channels, &target), pruning, monitor).map(drop)
+    attend(wire, &mut standby, Further::wait(channels), pruning, monitor).map(drop)
 }
 
 fn pull<'a>(
     wire: &mut Wire<'a>,
-    gate: &Gate,
-    source: &[u8],
+    source: Root,
+    rights: Rights,
     options: &Options,
     travel: &Travel,
     channels: usize,
     monitor: &'a Monitor,
 ) -> Result<()> {
-    if gate.receive_only {
-        return Err(forbidden("sends nothing", "--receive-only"));
-    }
-    let source = place::existing_directory(&gate.admit(source)?)?;
-    gate.is_beneath(&source)?;
     wire.tell(&Answer::Ready)?;
     let link = Arc::clone(wire.link());
     while_wanted(&link, monitor, || {
-        let mut standby = Remote::new(wire, travel, Further::wait(channels, &source), monitor);
-        let result = drive(&source, &mut standby, options, gate.rights(), monitor);
+        let mut standby = Remote::new(wire, travel, Further::wait(channels), monitor);
+        let result = drive(source, &mut standby, options, rights, monitor);
         result.and_then(|report| standby.done(&report))
     })
 }
 
 /// Verifying is reading; but who may only feed standbys learns of nothing but those that are its own.
-fn digest(
-    wire: &mut Wire<'_>,
-    gate: &Gate,
-    called: &[u8],
-    reading: Reading,
-    lineage: Option<Uuid>,
-    monitor: &Monitor,
-) -> Result<()> {
-    let place = gate.admit_place(called);
-    let place = if gate.receive_only {
-        let is_own = |place: &Place| {
-            let volume = place.volume();
-            volume.is_ok_and(|volume| volume.is_some_and(|volume| place::is_fed_by(&volume, lineage)))
-        };
-        let not_own = || place::not_own(&String::from_utf8_lossy(called));
-        place.ok().filter(is_own).ok_or_else(not_own)?
-    } else {
-        place?
+fn read_place(gate: &Gate, reach: &Reach, called: &[u8], lineage: Option<Uuid>) -> Result<Place> {
+    let place = reach.place(called);
+    if !gate.receive_only {
+        return place;
+    }
+    let is_own = |place: &Place| {
+        let volume = place.volume();
+        volume.is_ok_and(|volume| volume.is_some_and(|volume| place::is_fed_by(&volume, lineage)))
     };
+    place.ok().filter(is_own).ok_or_else(|| place::not_own(&String::from_utf8_lossy(called)))
+}
+
+fn digest(wire: &mut Wire<'_>, place: &Place, reading: Reading, monitor: &Monitor) -> Result<()> {
     wire.tell(&Answer::Ready)?;
     let link = Arc::clone(wire.link());
-    while_wanted(&link, monitor, || far::tell(wire, &place, reading, monitor))
+    while_wanted(&link, monitor, || far::tell(wire, place, reading, monitor))
 }
 
 /// While it reads a volume it does not listen.
@@ -169,16 +177,8 @@ impl Drop for AtEnd<'_> {
     }
 }
 
-/// Whoever may only send or receive may not say who is primary.
-fn perform_for(wire: &mut Wire<'_>, gate: &Gate, volume: &[u8], deed: Deed, monitor: &Monitor) -> Result<()> {
-    if gate.receive_only || (gate.is_narrow() && !matches!(deed, Deed::Describe)) {
-        return Err(Error::refused(
-            "this server does not let its clients change roles",
-            "run promote, rejoin or switch on that machine, or ask its administrator",
-        ));
-    }
-    let path = gate.admit(volume)?;
-    let outcome = while_wanted(wire.link(), monitor, || perform(&path, deed, monitor))?;
+fn perform_for(wire: &mut Wire<'_>, gate: &Gate, volume: Root, deed: Deed, monitor: &Monitor) -> Result<()> {
+    let outcome = while_wanted(wire.link(), monitor, || perform_in(volume, deed, monitor))?;
     let outcome = if gate.is_narrow() { outcome.without_standbys() } else { outcome };
     wire.tell(&Answer::Did(Box::new(outcome)))
 }
@@ -217,61 +217,4 @@ impl Gate {
     fn rights(&self) -> Rights {
         Rights { prunes: self.prunes(), replaces: !self.is_narrow(), only_reads: self.read_only }
     }
-
-    /// The path that a client means, if it may.
-    fn admit(&self, text: &[u8]) -> Result<PathBuf> {
-        let text = Path::new(OsStr::from_bytes(text));
-        let path = match (&self.restrict_to, text.strip_prefix("~")) {
-            (Some(root), _) => root.join(text),
-            (None, Ok(below)) => home()?.join(below),
-            (None, Err(_)) => text.to_path_buf(),
-        };
-        let climbs = || path.components().any(|part| part == Component::ParentDir);
-        if self.restrict_to.is_some() && climbs() {
-            return Err(outside(&path));
-        }
-        let path = if path.as_os_str().is_empty() { PathBuf::from(".") } else { path };
-        let real = match (place::resolved(&path), &self.restrict_to) {
-            // What is outside must not even tell whether it is there.
-            (Err(_), Some(_)) => return Err(outside(&path)),
-            (resolved, _) => resolved?,
-        };
-        self.is_beneath(&real)?;
-        Ok(real)
-    }
-
-    /// The directory or snapshot that a client means. What it names is looked up in what was admitted only.
-    fn admit_place(&self, text: &[u8]) -> Result<Place> {
-        let path = self.admit(text);
-        match place::split_at_sign(Path::new(OsStr::from_bytes(text))) {
-            Some((volume, snapshot)) if !path.as_ref().is_ok_and(|path| path.is_dir()) => {
-                Place::snapshot(&self.admit(volume.as_os_str().as_bytes())?, &snapshot)
-            }
-            _ => place::existing_directory(&path?).map(Place::Directory),
-        }
-    }
-
-    /// Whether a path without links and `..` may be worked on.
-    fn is_beneath(&self, path: &Path) -> Result<()> {
-        if path.components().any(|part| part.as_os_str() == snapsync_walk::STORE) {
-            return Err(outside(path));
-        }
-        let Some(root) = &self.restrict_to else { return Ok(()) };
-        let root = root.canonicalize().context("find", root)?;
-        if path.starts_with(&root) {
-            return Ok(());
-        }
-        Err(outside(path))
-    }
-}
-
-fn outside(path: &Path) -> Error {
-    Error::refused(
-        format!("{} is not for this server to work on", path.display()),
-        "name a volume beneath what it was restricted to, or ask its administrator",
-    )
-}
-
-fn home() -> Result<PathBuf> {
-    std::env::home_dir().ok_or_else(|| Error::usage("there is no home directory", "write the whole path"))
 }

@@ -206,7 +206,7 @@ fn identify(old: &Place, new: &Place, opened: &mut (Opened, Opened)) -> Result<T
     let live = |volume: &Path, directory: &Path| directory.canonicalize().ok() == volume.canonicalize().ok();
     match (old, new) {
         (Place::Snapshot(named), Place::Directory(dir)) | (Place::Directory(dir), Place::Snapshot(named))
-            if live(named.0.path(), dir) =>
+            if live(named.0.path(), dir.path()) =>
         {
             return Ok(Trust::Nothing);
         }

@@ -3,13 +3,14 @@
 
 use crate::drift;
 use crate::known::Looked;
-use crate::place::{self, Target};
+use crate::place::{self, Found, Target};
 use crate::recover::{can_go_on, finish, give_up, recover};
 use crate::retention::{self, Keep};
 use crate::scrub::{self, Piece, Seen};
 use crate::secret::Secret;
 use crate::staging::{Room, begin, fill, is_cut, workers};
 use crate::{Care, Terms};
+use rustix::fs::{AtFlags, Mode};
 use serde::{Deserialize, Serialize};
 use snapsync_apply::{Incoming, Journal, Loss, Phase};
 use snapsync_manifest::Rows;
@@ -18,16 +19,19 @@ use snapsync_snapshot::{Volume, name_is_free};
 use snapsync_stream::wire::{Digest, End, Header, ManifestHead};
 use snapsync_stream::{Arrivals, Held, Limit, Sent, receive};
 use snapsync_sys::{Lock, Named, Root, Spot, btrfs};
-use std::path::{Path, PathBuf};
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
 use std::sync::Arc;
 use uuid::Uuid;
 
 /// The primary that begins a round, and how careful it is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Opening {
     pub(crate) lineage: Uuid,
     pub(crate) epoch: u64,
     pub(crate) care: Care,
+    /// Its own, if it is on this machine: further channels may come in there.
+    pub(crate) store: Option<Spot>,
 }
 
 /// The standby as it stands, locked and healed.
@@ -142,8 +146,13 @@ pub(crate) struct Local<'a> {
 impl<'a> Local<'a> {
     /// `source` is where the primary is, if that is on this machine.
     pub(crate) fn new(path: &Path, source: Option<&Path>, monitor: &'a Monitor) -> Result<Local<'a>> {
-        Ok(Local {
-            target: place::target(path, source)?,
+        Ok(Local::at(place::target(path, source)?, monitor))
+    }
+
+    /// Where somebody has found it already.
+    pub(crate) fn at(target: Target, monitor: &'a Monitor) -> Local<'a> {
+        Local {
+            target,
             called: None,
             monitor,
             volume: None,
@@ -154,7 +163,7 @@ impl<'a> Local<'a> {
             has_begun: false,
             under_way: None,
             begun: None,
-        })
+        }
     }
 
     /// It takes so many bytes a second at most.
@@ -184,6 +193,11 @@ impl<'a> Local<'a> {
         self.volume.as_mut().ok_or_else(|| out_of_turn("the volume is not open"))
     }
 
+    /// Of the volume, once it is open.
+    pub(crate) fn store(&self) -> Option<Spot> {
+        self.volume.as_ref().map(Volume::store)
+    }
+
     pub(crate) fn incoming(&self) -> Result<&Incoming<'a>> {
         self.incoming.as_ref().ok_or_else(|| out_of_turn("no delta has begun"))
     }
@@ -195,11 +209,16 @@ impl<'a> Local<'a> {
 
     fn make(&mut self, lineage: Uuid, epoch: u64) -> Result<Volume> {
         self.target.expect_reachable()?;
-        if !self.target.exists {
-            make_target(&self.target.path)?;
-            self.made.directory = Some(self.target.path.clone());
-        }
-        let volume = Volume::init(&self.target.path, Role::Standby, lineage, epoch)?;
+        let root = match self.target.found.take() {
+            Some(Found::Directory(root)) => root,
+            Some(Found::Nothing { above, name }) => {
+                let root = make_target(&above, &name)?;
+                self.made.directory = Some((above, name));
+                root
+            }
+            None => return Err(out_of_turn("it has been made")),
+        };
+        let volume = Volume::init_in(root, Role::Standby, lineage, epoch)?;
         self.made.store = Some(volume.clone());
         Ok(volume)
     }
@@ -324,13 +343,13 @@ impl StandbyEnd for Local<'_> {
             epoch: volume.map(|volume| volume.info().epoch),
             pending: journal.map(|journal| journal.snapshot.id),
             volume: volume.map(|volume| volume.info().id),
-            filesystem: place::filesystem_of(&self.target.path),
+            filesystem: self.target.filesystem(),
             lacks: self.target.lacks.clone(),
         })
     }
 
     fn open(&mut self, opening: Opening) -> Result<State> {
-        let Opening { lineage, epoch, care } = opening;
+        let Opening { lineage, epoch, care, .. } = opening;
         self.expect_own(Some(lineage))?;
         let mut volume = match self.target.volume.take() {
             Some(volume) => volume,
@@ -472,7 +491,8 @@ pub(crate) fn take(
 #[derive(Default)]
 pub(crate) struct Made {
     pub(crate) store: Option<Volume>,
-    pub(crate) directory: Option<PathBuf>,
+    /// What it lies in, and its name there.
+    pub(crate) directory: Option<(Root, OsString)>,
 }
 
 impl Made {
@@ -485,34 +505,33 @@ impl Made {
             }
             let _ = volume.remove_store();
         }
-        if let Some(path) = self.directory {
-            let _ = remove_made_directory(&path);
+        if let Some((above, name)) = self.directory {
+            let _ = remove_made_directory(&above, &name);
         }
     }
 }
 
-fn remove_made_directory(path: &Path) -> Result<()> {
-    let above = Root::open(place::parent(path)?)?;
-    let name = path.file_name().unwrap_or_default();
-    let is_subvolume = Root::open(path).is_ok_and(|root| btrfs::is_subvolume(root.fd()).unwrap_or(false));
-    if std::fs::read_dir(path).context("list", path)?.next().is_some() {
+fn remove_made_directory(above: &Root, name: &OsStr) -> Result<()> {
+    let show = above.path().join(name);
+    let made = above.step(name).context("open", &show)?;
+    let is_subvolume = btrfs::is_subvolume(made.fd()).unwrap_or(false);
+    if !snapsync_sys::read_dir(made.fd()).context("list", &show)?.is_empty() {
         return Ok(());
     }
     if is_subvolume {
-        return btrfs::delete_subvolume(above.fd(), name).context("delete the subvolume", path);
+        return btrfs::delete_subvolume(above.fd(), name).context("delete the subvolume", show);
     }
-    std::fs::remove_dir(path).context("remove", path)
+    rustix::fs::unlinkat(above.fd(), name, AtFlags::REMOVEDIR).context("remove", show)
 }
 
-/// A subvolume where the file system has them.
-fn make_target(path: &Path) -> Result<()> {
-    let above = Root::open(place::parent(path)?)?;
-    let name = path.file_name().unwrap_or_default();
-    let on_btrfs =
-        snapsync_sys::filesystem(above.fd()).context("read the file system of", above.path())?.name()
-            == "btrfs";
-    if on_btrfs {
-        return btrfs::create_subvolume(above.fd(), name).context("create the subvolume", path);
+/// A subvolume where the file system has them. Nobody else may look into it until its first commit says who may.
+fn make_target(above: &Root, name: &OsStr) -> Result<Root> {
+    let show = above.path().join(name);
+    let filesystem = snapsync_sys::filesystem(above.fd()).context("read the file system of", above.path())?;
+    if filesystem.name() == "btrfs" {
+        btrfs::create_subvolume(above.fd(), name).context("create the subvolume", &show)?;
+    } else {
+        rustix::fs::mkdirat(above.fd(), name, Mode::RWXU).context("create the directory", &show)?;
     }
-    snapsync_sys::create_private_dir(path).context("create the directory", path)
+    above.step(name).context("open the directory", show)
 }

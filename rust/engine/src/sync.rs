@@ -19,6 +19,7 @@ use snapsync_apply::Loss;
 use snapsync_model::{Context, Counters, Counts, Error, Monitor, Result, Role, SnapshotInfo, Stage, Subset};
 use snapsync_snapshot::{Replaced, Request, Scrub, Standby, Volume, name_is_free};
 use snapsync_stream::wire::write_head;
+use snapsync_sys::Root;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Instant;
@@ -112,23 +113,23 @@ fn local(
     travel: &Travel,
     monitor: &Monitor,
 ) -> Result<Synced> {
-    let source = place::existing_directory(source).map_err(|error| known::without_source(target, error))?;
-    place::not_inside(target, &source)?;
-    let mut standby = Local::new(target, Some(&source), monitor)?.limited(travel.limit);
-    drive(&source, &mut standby, options, Rights::OWNER, monitor)
+    let source = place::open_directory(source).map_err(|error| known::without_source(target, error))?;
+    place::not_inside(target, source.path())?;
+    let mut standby = Local::new(target, Some(source.path()), monitor)?.limited(travel.limit);
+    drive(source, &mut standby, options, Rights::OWNER, monitor)
 }
 
 /// The primary's half of a round, for whatever standby.
 pub(crate) fn drive(
-    source: &Path,
+    source: Root,
     standby: &mut dyn StandbyEnd,
     options: &Options,
     rights: Rights,
     monitor: &Monitor,
 ) -> Result<Synced> {
     let started = Instant::now();
-    let primary = place::source(source)?;
-    let subset = rights.subset(options, source, primary.as_ref())?;
+    let primary = place::source(&source)?;
+    let subset = rights.subset(options, source.path(), primary.as_ref())?;
     options.keep.check()?;
     if options.snap.is_some() && (options.name.is_some() || subset.is_some()) {
         return Err(Error::usage(
@@ -138,7 +139,7 @@ pub(crate) fn drive(
     }
     let looked = standby.look(primary.as_ref().map(|volume| volume.info().lineage))?;
     let primary = fence(primary, &looked)?;
-    known::is_standby_of(&looked, source, primary.as_ref())?;
+    known::is_standby_of(&looked, source.path(), primary.as_ref())?;
     if !options.new_standby {
         known::is_there(&looked, primary.as_ref())?;
     }
@@ -148,7 +149,7 @@ pub(crate) fn drive(
     let primary = match primary {
         Some(volume) => volume,
         None => {
-            let volume = Volume::init(source, Role::Primary, Uuid::new_v4(), 1)?;
+            let volume = Volume::init_in(source, Role::Primary, Uuid::new_v4(), 1)?;
             made.store = Some(volume.clone());
             volume
         }
@@ -219,7 +220,8 @@ impl Driver<'_> {
         self.rights.expect_finished(&self.primary)?;
         let mut recovered = recover(&mut self.primary, self.monitor)?;
         let info = self.primary.info();
-        let opening = Opening { lineage: info.lineage, epoch: info.epoch, care: self.options.care };
+        let store = Some(self.primary.store());
+        let opening = Opening { lineage: info.lineage, epoch: info.epoch, care: self.options.care, store };
         let mut state = self.standby.open(opening)?;
         self.rights.expect_known(&self.primary, &state, &self.looked.path)?;
         recovered.append(&mut state.recovered);

@@ -1,7 +1,7 @@
 //! The verbs that concern one volume.
 
 use crate::hold::{holds, is_free};
-use crate::place::{self, existing_directory};
+use crate::place::{self, existing_directory, open_directory};
 use crate::recover::{recover, unfinished};
 use crate::report::{Deleted, Initialised, Listed, StandbyStatus, Status, Taken};
 use crate::standby::can_be_kept;
@@ -15,13 +15,13 @@ use uuid::Uuid;
 /// Takes a snapshot; a directory without a store becomes a primary.
 pub fn snapshot(path: &Path, name: Option<String>, monitor: &Monitor) -> Result<Taken> {
     let started = Instant::now();
-    let path = existing_directory(path)?;
-    let found = Volume::find(&path)?;
+    let root = open_directory(path)?;
+    let found = Volume::find_in(root.again()?)?;
     let taken = found.as_ref().map_or_else(|| Ok(Vec::new()), Volume::snapshots)?;
     name.iter().try_for_each(|name| name_is_free(name, &taken))?;
     let mut volume = match found {
         Some(volume) => volume,
-        None => place::source(&path).and_then(|_| Volume::init(&path, Role::Primary, Uuid::new_v4(), 1))?,
+        None => place::source(&root).and_then(|_| Volume::init_in(root, Role::Primary, Uuid::new_v4(), 1))?,
     };
     let _lock = volume.lock()?;
     volume.reload()?;

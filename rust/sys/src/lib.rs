@@ -20,6 +20,7 @@ mod mounts;
 mod private;
 mod root;
 mod spot;
+mod step;
 mod subvolumes;
 mod times;
 mod trust;

@@ -97,6 +97,24 @@ fn mounts_of(table: &[u8]) -> impl Iterator<Item = Mount> {
     })
 }
 
+/// The user who mounted something, where a file system tells: one that a program of theirs serves.
+pub(crate) fn owner_of_mount(number: u64) -> io::Result<Option<u32>> {
+    Ok(owner_in(&std::fs::read("/proc/self/mountinfo")?, number))
+}
+
+fn owner_in(table: &[u8], number: u64) -> Option<u32> {
+    let number = number.to_string();
+    let fields =
+        |line: &'_ [u8]| -> Vec<Vec<u8>> { line.split(|byte| *byte == b' ').map(<[u8]>::to_vec).collect() };
+    let line = table
+        .split(|byte| *byte == b'\n')
+        .map(fields)
+        .find(|fields| fields.first().is_some_and(|first| *first == number.as_bytes()))?;
+    let mut options = line.last()?.split(|byte| *byte == b',');
+    let user = options.find_map(|option| option.strip_prefix(b"user_id="))?;
+    std::str::from_utf8(user).ok()?.parse().ok()
+}
+
 /// White space and backslashes are written as three octal digits.
 pub(crate) fn unescaped(field: &[u8]) -> Vec<u8> {
     let mut parts = field.split(|byte| *byte == b'\\');
@@ -115,6 +133,12 @@ pub(crate) fn unescaped(field: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_serves_a_mount_is_told() {
+        let table = b"36 35 98:0 / /a rw - ext4 /dev/x rw,user_id=7x\n40 35 0:50 / /b rw - fuse.x x rw,user_id=1000,group_id=5\n";
+        assert_eq!([36, 40, 4].map(|number| owner_in(table, number)), [None, Some(1000), None]);
+    }
 
     #[test]
     fn only_the_outermost_mounts_are_told_whatever_their_names() {
