@@ -95,15 +95,19 @@ class Server:
     inside: tuple[str, ...] = ()
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
-    def client(self, *, forced: str | None = None) -> Client:
-        """A new key. With `forced` the server runs that command, whatever is asked of it."""
+    def client(self, *, forced: str | None = None, rights: str | None = None) -> Client:
+        """A new key. With `forced` the server runs that command, whatever is asked of it.
+
+        `rights` is what stands before the key instead.
+        """
         number = next(self.numbers)
         key = self.home / f"key-{number}"
         sh("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"client {number}", "-f", key)
         quoted = (forced or "").replace("\\", "\\\\").replace('"', '\\"')
-        rights = "" if forced is None else f'restrict,command="{quoted}" '
+        if rights is None:
+            rights = "" if forced is None else f'restrict,command="{quoted}"'
         with (self.home / "authorized_keys").open("a") as file:
-            file.write(rights + key.with_suffix(".pub").read_text())
+            file.write(rights + " " * bool(rights) + key.with_suffix(".pub").read_text())
         config = self.home / f"config-{number}"
         user = pwd.getpwuid(os.geteuid()).pw_name
         where = {"host": HOST, "address": self.address, "port": self.port, "user": user}

@@ -110,11 +110,11 @@ def test_the_socket_of_a_killed_server_goes_with_the_next_round(pair: Pair) -> N
     wire.ask({"push": {"target": list(os.fsencode(pair.target)), "channels": 3}})
     lineage = wire.ask({"look": {"lineage": None}})["looked"]["lineage"]
     wire.ask({"open": {"lineage": lineage, "epoch": 1, "join": None}})
-    assert list(store(pair.target).glob("join-*"))
+    assert list(store(pair.target).glob("join/*"))
     server.kill()
     server.wait()
     pair.sync()
-    assert not list(store(pair.target).glob("join-*"))
+    assert not list(store(pair.target).glob("join/*"))
 
 
 def test_what_is_no_file_is_written_to_and_not_replaced(pair: Pair, tmp_path: Path) -> None:

@@ -6,39 +6,23 @@ import json
 import os
 import shlex
 import shutil
-import subprocess
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import liar
 import pytest
 from machine import Pair, Place, Ran, command, done, run, snapshots, status, store
 from oracle import assert_same
 from remote import HOST, Client, Server
+from talking import Standby, change, record, talking
 from worlds import fill
 
-NOTHING: dict[str, Any] = {"strict": False, "exclude": [], "include": [], "everything": False}
 KINDS = ("btrfs", "xfs", "ext4")
 
 
 def names(volume: Path) -> list[str]:
     return [snapshot["name"] for snapshot in snapshots(volume)]
-
-
-def record(volume: Path) -> dict[str, Any]:
-    """`volume.json`, as it is."""
-    found: dict[str, Any] = json.loads((store(volume) / "volume.json").read_text())
-    return found
-
-
-def change(volume: Path, edit: Callable[[dict[str, Any]], object]) -> None:
-    found = record(volume)
-    edit(found)
-    (store(volume) / "volume.json").write_text(json.dumps(found))
 
 
 @pytest.fixture
@@ -168,57 +152,6 @@ def test_old_snapshots_go_where_the_administrator_lets_them(
 
 
 # --- who lies ---------------------------------------------------------------------------------
-
-
-class Standby:
-    """The standby's half of a round that a client pulls, and that says what it likes."""
-
-    def __init__(self, wire: liar.Wire, source: Path, **options: Any) -> None:
-        self.wire, self.lineage = wire, record(source)["lineage"]
-        asked = {"source": list(os.fsencode(source)), "options": NOTHING | options, "channels": 1}
-        self.answer = wire.ask({"pull": asked | {"travel": {"compression": "None", "limit": None}}})
-
-    def open(self, volume: str, **state: Any) -> Any:
-        """What comes after it was looked at and opened."""
-        assert self.answer == "ready", self.answer
-        self.wire.hear()
-        looked = {"path": "/there", "lineage": None, "pending": None}
-        opened = self.wire.ask({"looked": looked | state.pop("looked", {})})
-        if "failed" in opened:
-            return opened
-        info = {
-            "path": "/there",
-            "id": volume,
-            "lineage": self.lineage,
-            "epoch": 1,
-            "role": "standby",
-            "provider": "pool",
-            "filesystem": "ext4",
-            "subset": {"exclude": [], "include": []},
-        }
-        nothing: dict[str, Any] = {"newest": None, "pending": None, "recovered": [], "join": None}
-        return self.wire.ask({"opened": {"volume": info} | nothing | state})
-
-    def fail(self, needed: bool) -> None:
-        self.wire.pass_delta()
-        self.wire.tell({"failed": {"exit_code": 1, "what": "no", "advice": "", "needed": needed}})
-
-
-@contextmanager
-def talking(*options: str) -> Iterator[liar.Wire]:
-    """To a server."""
-    words = [*command(), "serve", *options]
-    server = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    assert server.stdin is not None
-    assert server.stdout is not None
-    try:
-        wire = liar.Wire(server.stdout, server.stdin)
-        wire.greeted()
-        yield wire
-    finally:
-        server.stdin.close()
-        server.wait(30)
-        server.stdout.close()
 
 
 @pytest.mark.parametrize("kind", ["btrfs", "xfs"])
