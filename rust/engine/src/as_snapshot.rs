@@ -10,10 +10,10 @@ use crate::standby::take;
 use snapsync_apply::{Incoming, Journal, Limits, Loss, Phase, is_intact};
 use snapsync_manifest::ManifestReader;
 use snapsync_model::{Error, Monitor, Result, SnapshotInfo, Stage};
-use snapsync_snapshot::{Shelf, Volume, Work, can_be_a_name};
+use snapsync_snapshot::{Base, Shelf, Volume, Work, can_be_a_name};
 use snapsync_stream::{Channel, receive};
 use std::io::BufReader;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 /// Makes a snapshot in `dir` from the delta in `input`, standard input without one, and the base that it asks for.
@@ -43,9 +43,9 @@ pub fn receive_as_snapshot(
     }
     snapshot.name = name.unwrap_or(snapshot.name);
     shelf.name_is_free(&snapshot.name)?;
-    let base = base_of(&shelf, &delta)?;
+    let (base, base_info) = base_of(&shelf, &delta)?.unzip();
     let identity = delta.header.identity();
-    let mut work = shelf.begin(&identity, base.as_ref().map(|base| &*base.0), monitor)?;
+    let mut work = shelf.begin(&identity, base, monitor)?;
     let brought = match bring(&mut work, &mut delta, terms, monitor) {
         Ok(brought) => brought,
         Err(error) => {
@@ -60,7 +60,7 @@ pub fn receive_as_snapshot(
         verb: "receive",
         standby: None,
         path: Some(path),
-        base: base.map(|base| base.1),
+        base: base_info,
         snapshot,
         changes: brought.counts,
         data_bytes: brought.counts.data_bytes,
@@ -76,9 +76,9 @@ pub fn receive_as_snapshot(
 
 type Input<'a> = Delta<BufReader<Channel<'a>>>;
 
-fn base_of(shelf: &Shelf, delta: &Input<'_>) -> Result<Option<(PathBuf, SnapshotInfo)>> {
+fn base_of(shelf: &Shelf, delta: &Input<'_>) -> Result<Option<(Base, SnapshotInfo)>> {
     let Some(wanted) = &delta.header.base else { return Ok(None) };
-    let Some(path) = shelf.find(wanted)? else {
+    let Some(base) = shelf.find(wanted)? else {
         return Err(Error::refused(
             format!(
                 "neither {} nor what is beside it has the snapshot {}, which this delta starts from",
@@ -88,8 +88,8 @@ fn base_of(shelf: &Shelf, delta: &Input<'_>) -> Result<Option<(PathBuf, Snapshot
             "receive that one first, or send without a base",
         ));
     };
-    let info = describe(&path, wanted)?;
-    Ok(Some((path, info)))
+    let info = describe(base.path(), wanted)?;
+    Ok(Some((base, info)))
 }
 
 struct Brought {
@@ -100,7 +100,7 @@ struct Brought {
 
 /// Makes the working tree what the delta says.
 fn bring(work: &mut Work<'_>, delta: &mut Input<'_>, terms: Terms, monitor: &Monitor) -> Result<Brought> {
-    if let Some(journal) = Journal::load(&work.spot()?)?.filter(|journal| journal.phase != Phase::Staging) {
+    if let Some(journal) = Journal::load(work.store())?.filter(|journal| journal.phase != Phase::Staging) {
         let is_same = journal.manifest.as_ref() == Some(&hex(&delta.manifest_digest()));
         // Once it is applied the stage may be gone.
         if is_same && (journal.phase == Phase::Applied || is_intact(&work.root()?, &journal)?) {
@@ -110,14 +110,14 @@ fn bring(work: &mut Work<'_>, delta: &mut Input<'_>, terms: Terms, monitor: &Mon
     }
     let room = Room {
         root: work.root()?,
-        store: work.spot()?,
+        store: work.store().clone(),
         copies: false,
         strays: false,
         shares: false,
         base: None,
     };
     // The base went without it as well.
-    Limits::remembered(&work.shelf()?)?.remember(&work.spot()?)?;
+    Limits::remembered(&work.shelf())?.remember(work.store())?;
     let (mut incoming, begun) =
         delta.offer(terms, false, |offer| begin(&room, offer, &mut nothing, monitor))?;
     let counts = ManifestReader::open(&incoming.manifest())?.counts()?;
@@ -127,7 +127,7 @@ fn bring(work: &mut Work<'_>, delta: &mut Input<'_>, terms: Terms, monitor: &Mon
     take(&incoming, vec![delta.frames()], seed, monitor)?;
     delta.expect_end()?;
     incoming.seal()?;
-    Limits::remembered(&work.spot()?)?.remember(&work.shelf()?)?;
+    Limits::remembered(work.store())?.remember(&work.shelf())?;
     incoming.commit()?;
     Ok(Brought { counts, kept: begun.kept, losses: begun.losses })
 }
@@ -139,7 +139,7 @@ fn finish(work: &Work<'_>, journal: Journal, delta: &mut Input<'_>, monitor: &Mo
     receive(vec![delta.frames()], seed, workers(), monitor, &|_, _| true, &|| Box::new(|_| Ok(())))?;
     delta.expect_end()?;
     if journal.phase != Phase::Applied {
-        Incoming::open(&work.root()?, &work.spot()?, journal, monitor)?.commit()?;
+        Incoming::open(&work.root()?, work.store(), journal, monitor)?.commit()?;
     }
     let counts = delta.header.totals.into();
     Ok(Brought { counts, kept: delta.header.totals.data_bytes, losses: Vec::new() })

@@ -1,13 +1,15 @@
 //! Where the base of a delta is: on the shelf that receives it, elsewhere on the same Btrfs file system, where `btrfs receive`
 //! finds it as well, or on a shelf beside.
 
-use crate::received::{Place, Record, Shelf, is_changed, is_constant, mark_of, own_origin, records};
+use crate::received::{
+    Base, Place, Record, Shelf, is_changed, is_constant, mark_of, own_origin, records, shelf_at,
+};
 use rustix::io::Errno;
 use snapsync_model::{Context, Error, Identity, Result};
-use snapsync_sys::{Root, subvolumes_known_as};
-use snapsync_walk::STORE;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use snapsync_sys::{Root, read_dir, subvolumes_known_as};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 
 /// A search for one base.
 pub(crate) struct Bases<'a> {
@@ -21,8 +23,8 @@ impl<'a> Bases<'a> {
         Bases { wanted, refusal: None }
     }
 
-    pub(crate) fn find(mut self, shelf: &Shelf) -> Result<Option<PathBuf>> {
-        let mut found = self.among(&shelf.places()?, shelf.path())?;
+    pub(crate) fn find(mut self, shelf: &Shelf) -> Result<Option<Base>> {
+        let mut found = self.among(&shelf.places()?, &shelf.root)?;
         // Who changed what lies here is to know it, though the base may be kept elsewhere as well.
         if let Some(refusal) = self.refusal.take().filter(|_| found.is_none()) {
             return Err(refusal);
@@ -40,11 +42,14 @@ impl<'a> Bases<'a> {
     }
 
     /// The one of these places in `dir` that is the base.
-    fn among(&mut self, places: &[Place], dir: &Path) -> Result<Option<PathBuf>> {
+    fn among(&mut self, places: &[Place], dir: &Arc<Root>) -> Result<Option<Base>> {
         let records = records(dir)?;
         for claim in claims(places, &records).filter(|claim| claim.identity.matches(self.wanted)) {
             match claim.check(self.wanted) {
-                Ok(()) => return Ok(Some(claim.place.path.clone())),
+                Ok(root) => {
+                    let (identity, record) = (claim.identity, claim.record.cloned());
+                    return Ok(Some(Base { root, identity, record }));
+                }
                 Err(e @ Error::Refused { .. }) => {
                     self.refusal.get_or_insert(e);
                 }
@@ -54,7 +59,7 @@ impl<'a> Bases<'a> {
         Ok(None)
     }
 
-    fn on_file_system(&mut self, shelf: &Shelf) -> Result<Option<PathBuf>> {
+    fn on_file_system(&mut self, shelf: &Shelf) -> Result<Option<Base>> {
         let uuids = [Some(self.wanted.mark().uuid), Some(self.wanted.id)];
         for uuid in uuids.into_iter().flatten() {
             let known = match subvolumes_known_as(shelf.root.fd(), uuid.into_bytes()) {
@@ -64,8 +69,9 @@ impl<'a> Bases<'a> {
             };
             for path in known {
                 let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { continue };
-                let place = Place::at(&Root::open(above)?, name)?.filter(|place| place.subvolume.is_some());
-                if let Some(found) = self.among(place.as_slice(), above)? {
+                let above = shelf_at(above)?;
+                let place = Place::at(&above, name)?.filter(|place| place.subvolume.is_some());
+                if let Some(found) = self.among(place.as_slice(), &above)? {
                     return Ok(Some(found));
                 }
             }
@@ -74,17 +80,16 @@ impl<'a> Bases<'a> {
     }
 
     /// Another user's shelf may say anything of what it holds.
-    fn on_shelves_beside(&mut self, shelf: &Shelf) -> Result<Option<PathBuf>> {
-        let owner = |dir: &Path| dir.join(STORE).join("received").symlink_metadata().map(|m| m.uid()).ok();
-        let own = rustix::process::geteuid().as_raw();
+    fn on_shelves_beside(&mut self, shelf: &Shelf) -> Result<Option<Base>> {
         let Some(above) = shelf.path().parent() else { return Ok(None) };
-        let Ok(entries) = std::fs::read_dir(above) else { return Ok(None) };
-        let mut beside: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-        beside.sort();
-        for dir in beside.iter().filter(|dir| *dir != shelf.path() && owner(dir) == Some(own)) {
-            let other = shelf.beside(dir)?;
+        let Ok(above) = Root::open(above) else { return Ok(None) };
+        let Ok(mut beside) = read_dir(above.fd()) else { return Ok(None) };
+        beside.sort_by(|a, b| a.name.cmp(&b.name));
+        let own = shelf.path().file_name().map(OsStr::as_bytes);
+        for entry in beside.iter().filter(|entry| Some(&*entry.name) != own && entry.is_dir != Some(false)) {
+            let Some(other) = shelf.beside(&above, &entry.name)? else { continue };
             if other.is_on(shelf)?
-                && let Some(found) = self.among(&other.places()?, dir)?
+                && let Some(found) = self.among(&other.places()?, &other.root)?
             {
                 return Ok(Some(found));
             }
@@ -124,7 +129,8 @@ fn claims<'p>(places: &'p [Place], records: &'p [Record]) -> impl Iterator<Item 
 
 impl Claim<'_> {
     /// Refuses what has become something else since it was `wanted`.
-    fn check(&self, wanted: &Identity) -> Result<()> {
+    fn check(&self, wanted: &Identity) -> Result<Root> {
+        let root = self.place.open()?;
         let refuse = |why: &str| {
             let what = format!("{} is not the base of this delta any more: {why}", self.place.path.display());
             let advice = "delete it and receive the base again, or send without a base";
@@ -134,19 +140,19 @@ impl Claim<'_> {
             if !subvolume.read_only {
                 return refuse("it is writable");
             }
-            if self.was_received && is_changed(&self.place.path, &subvolume)? {
+            if self.was_received && is_changed(&root, &subvolume)? {
                 return refuse("it was made writable and changed since it was received");
             }
         }
         if let Some(record) = self.record
-            && record.is_changed(&self.place.path)?
+            && record.is_changed(&root)?
         {
             return refuse("it was changed since it was received");
         }
-        let is_as_made = |subvolume| !self.was_received && is_constant(&self.place.path, &subvolume);
+        let is_as_made = |subvolume| !self.was_received && is_constant(&root, &subvolume);
         if self.identity.is_another_state_of(wanted) && !self.place.subvolume.is_some_and(is_as_made) {
             return refuse("it is another state of the same subvolume, which was changed in between");
         }
-        Ok(())
+        Ok(root)
     }
 }

@@ -17,7 +17,6 @@ use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::Arc;
 
 /// Inodes that one thread copies with one memory of the last directory.
@@ -26,11 +25,11 @@ const SIDE_BY_SIDE: usize = 64;
 const AT_ONCE: usize = 4096;
 
 /// Makes the empty directory `to` hold what `from` holds. Mounts and subvolumes in `from` are left out, and noted.
-pub(crate) fn copy_tree(from: &Path, to: &Path, monitor: &Monitor) -> Result<()> {
-    let tree = Tree::walk(from, &Subset::default(), monitor)?;
+pub(crate) fn copy_tree(from: &Root, to: Root, monitor: &Monitor) -> Result<()> {
+    let tree = Tree::of(from.underneath()?, &Subset::default(), monitor)?;
     let filesystem = tree.filesystem();
     let (from, inodes, directories, _) = tree.into_inodes();
-    let copy = Copy { from, to: Root::open(to)?, filesystem, directories, monitor };
+    let copy = Copy { from, to, filesystem, directories, monitor };
     let levels = copy.levels(&inodes)?;
     copy.make_directories(&levels)?;
     let protected = copy.make_entries(&inodes)?;

@@ -40,7 +40,7 @@ pub use find::{Found, Proof, find_at};
 pub use follow::Delta;
 pub use objects::UNSETTLED;
 pub use pool::PoolSnapshot;
-pub use received::{Shelf, Work, can_be_a_name, identity_of};
+pub use received::{Base, Shelf, Work, can_be_a_name, identity_of};
 pub use restoring::{REPLACEMENT, Restoring, clear_replacement, restoring};
 pub use scrubbed::Scrub;
 pub use standbys::{Standby, TakenFor};

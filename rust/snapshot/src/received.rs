@@ -17,6 +17,7 @@
 //! after the rename; the next command does it where a crash came between.
 
 use crate::bases::Bases;
+use crate::bound::{hold, hold_or_make};
 use crate::copy::copy_tree;
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
@@ -27,14 +28,13 @@ use snapsync_model::{
 };
 use snapsync_sys::btrfs::{self, Subvolume};
 use snapsync_sys::{
-    Entry, FileSystem, Lock, PROTECTIVE, Root, Spot, Stat, clear_flags_of, fault, flags_of, make_dir_durable,
-    read_dir, remove_tree, set_flags_of, stat_at, sync_filesystem, write_file,
+    Entry, FileSystem, Lock, PROTECTIVE, Root, Spot, Stat, clear_flags_of, fault, flags_of, read_dir,
+    remove_tree, set_flags_of, stat_at, stat_of, sync_filesystem,
 };
 use snapsync_walk::{STORE, Tree};
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -81,8 +81,8 @@ struct State {
 }
 
 impl State {
-    fn of(path: &Path) -> Result<State> {
-        let tree = Tree::walk(path, &Subset::default(), &Monitor::default())?;
+    fn of(root: &Root) -> Result<State> {
+        let tree = Tree::of(root.underneath()?, &Subset::default(), &Monitor::default())?;
         let mut state = State { entries: 0, newest: i64::MIN, mtime: 0, mode: 0, uid: 0, gid: 0, root: None };
         for inode in tree.inodes()? {
             let inode = inode?;
@@ -100,8 +100,8 @@ impl State {
         Ok(state)
     }
 
-    fn is_still(&self, path: &Path) -> Result<bool> {
-        let now = State::of(path)?;
+    fn is_still(&self, root: &Root) -> Result<bool> {
+        let now = State::of(root)?;
         let root = self.root.clone().or(now.root.clone());
         Ok(now == State { root, ..self.clone() })
     }
@@ -126,6 +126,7 @@ struct RootState {
 /// A directory that may be a snapshot.
 #[derive(Debug)]
 pub(crate) struct Place {
+    above: Arc<Root>,
     pub(crate) path: PathBuf,
     stat: Stat,
     pub(crate) subvolume: Option<Subvolume>,
@@ -133,7 +134,7 @@ pub(crate) struct Place {
 
 impl Place {
     /// `name` of `dir`; None for what is no directory, or lies on another file system.
-    pub(crate) fn at(dir: &Root, name: &OsStr) -> Result<Option<Place>> {
+    pub(crate) fn at(dir: &Arc<Root>, name: &OsStr) -> Result<Option<Place>> {
         let path = dir.path().join(name);
         let top = stat_at(dir.fd(), OsStr::new(".")).context("read the attributes of", dir.path())?;
         let stat = match stat_at(dir.fd(), name) {
@@ -145,7 +146,28 @@ impl Place {
         }
         let subvolume = if stat.ino == btrfs::ROOT_INODE { subvolume_at(dir, name)? } else { None };
         let is_here = stat.dev == top.dev || subvolume.is_some();
-        Ok(is_here.then_some(Place { path, stat, subvolume }))
+        Ok(is_here.then(|| Place { above: dir.clone(), path, stat, subvolume }))
+    }
+
+    /// The directory itself. Who may write in the one above can put another in its place at any moment.
+    pub(crate) fn open(&self) -> Result<Root> {
+        let name = self.path.file_name().unwrap_or_default();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = openat(self.above.fd(), name, flags, Mode::empty()).context("open", &self.path)?;
+        let now = stat_of(&fd).context("read the attributes of", &self.path)?;
+        let mut is_it =
+            (now.dev, now.ino, now.generation) == (self.stat.dev, self.stat.ino, self.stat.generation);
+        if let Some(seen) = self.subvolume {
+            let now = btrfs::subvolume(&fd).context("read the subvolume of", &self.path)?;
+            is_it = now.uuid == seen.uuid;
+        }
+        if is_it {
+            return Ok(Root::of(fd, self.path.clone()));
+        }
+        Err(Error::refused(
+            format!("{} is another directory now than a moment ago", self.path.display()),
+            "somebody exchanged it: look who may write there, then run this again",
+        ))
     }
 
     pub(crate) fn is_of(&self, record: &Record) -> bool {
@@ -174,14 +196,15 @@ fn subvolume_at(dir: &Root, name: &OsStr) -> Result<Option<Subvolume>> {
 pub fn identity_of(path: &Path) -> Result<Option<Identity>> {
     let path = path.canonicalize().context("find", path)?;
     let root = Root::open(&path)?;
-    let records = path.parent().map_or_else(|| Ok(Vec::new()), records)?;
+    let above = path.parent().map(shelf_at).transpose()?;
+    let records = above.as_ref().map_or_else(|| Ok(Vec::new()), records)?;
     if btrfs::is_subvolume(root.fd()).context("read the subvolume of", &path)? {
         return identity_of_subvolume(&root, &records);
     }
-    let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
-    let Some(place) = Place::at(&Root::open(above)?, name)? else { return Ok(None) };
+    let (Some(above), Some(name)) = (above, path.file_name()) else { return Ok(None) };
+    let Some(place) = Place::at(&above, name)? else { return Ok(None) };
     let Some(record) = records.iter().find(|record| place.is_of(record)) else { return Ok(None) };
-    if record.is_changed(&path)? {
+    if record.is_changed(&place.open()?)? {
         return Err(Error::refused(
             format!("{} is not what was received any more: it was changed", path.display()),
             "delete it and receive it again, or send from where it came from",
@@ -190,9 +213,22 @@ pub fn identity_of(path: &Path) -> Result<Option<Identity>> {
     Ok(Some(record.identity))
 }
 
+/// A directory that may be a shelf. What another user says of what lies in his is not asked for.
+pub(crate) fn shelf_at(dir: &Path) -> Result<Arc<Root>> {
+    let root = Root::open(dir)?;
+    Ok(Arc::new(held_if_own(root)?))
+}
+
+fn held_if_own(root: Root) -> Result<Root> {
+    match hold(root.again()?) {
+        Err(Error::Refused { .. }) => Ok(root),
+        other => other,
+    }
+}
+
 impl Record {
-    pub(crate) fn is_changed(&self, path: &Path) -> Result<bool> {
-        self.state.as_ref().map_or(Ok(false), |state| state.is_still(path).map(|is_still| !is_still))
+    pub(crate) fn is_changed(&self, root: &Root) -> Result<bool> {
+        self.state.as_ref().map_or(Ok(false), |state| state.is_still(root).map(|is_still| !is_still))
     }
 }
 
@@ -212,14 +248,13 @@ fn identity_of_subvolume(root: &Root, records: &[Record]) -> Result<Option<Ident
     let uuid = Uuid::from_bytes(subvolume.uuid);
     let record = records.iter().find(|record| record.subvolume == Some(uuid));
     Ok(Some(match mark_of(&subvolume) {
-        Some(origin) if !is_changed_in(root, &subvolume)? => {
+        Some(origin) if !is_changed(root, &subvolume)? => {
             Identity { id: record.map_or(origin.uuid, |record| record.identity.id), origin: Some(origin) }
         }
         // Nothing it was received as, or not that any more: a snapshot of its own.
-        _ => Identity::of_origin(Origin {
-            constant: is_constant_in(root, &subvolume),
-            ..own_origin(&subvolume)
-        }),
+        _ => {
+            Identity::of_origin(Origin { constant: is_constant(root, &subvolume), ..own_origin(&subvolume) })
+        }
     }))
 }
 
@@ -229,11 +264,7 @@ pub(crate) fn own_origin(subvolume: &Subvolume) -> Origin {
 
 /// Whether only what a subvolume lies on was changed since it was made, and nothing that it holds. Not where that cannot be
 /// found out.
-pub(crate) fn is_constant(path: &Path, subvolume: &Subvolume) -> bool {
-    Root::open(path).is_ok_and(|root| is_constant_in(&root, subvolume))
-}
-
-fn is_constant_in(root: &Root, subvolume: &Subvolume) -> bool {
+pub(crate) fn is_constant(root: &Root, subvolume: &Subvolume) -> bool {
     let is_changed =
         || btrfs::is_changed_since(root.fd(), subvolume, subvolume.created, subvolume.created_at);
     subvolume.changed > subvolume.created && !is_changed().unwrap_or(true)
@@ -246,47 +277,53 @@ pub(crate) fn mark_of(subvolume: &Subvolume) -> Option<Origin> {
 }
 
 /// Whether a subvolume is not what it was received as any more.
-pub(crate) fn is_changed(path: &Path, subvolume: &Subvolume) -> Result<bool> {
-    is_changed_in(&Root::open(path)?, subvolume)
-}
-
-fn is_changed_in(root: &Root, subvolume: &Subvolume) -> Result<bool> {
+pub(crate) fn is_changed(root: &Root, subvolume: &Subvolume) -> Result<bool> {
     // Unmarked is what was made writable by the tools of Btrfs.
     let Some(received) = subvolume.received else { return Ok(true) };
     btrfs::is_changed_since(root.fd(), subvolume, received.transid, received.at)
         .context("find out whether anything changed since it was received in", root.path())
 }
 
-/// The records of what was received in `dir`, by id.
-pub(crate) fn records(dir: &Path) -> Result<Vec<Record>> {
-    let dir = dir.join(STORE).join("received");
-    let entries = match std::fs::read_dir(&dir) {
+/// The records of what was received in a directory, by id.
+pub(crate) fn records(shelf: &Arc<Root>) -> Result<Vec<Record>> {
+    if !shelf.holds() {
+        return Ok(Vec::new());
+    }
+    let dir = received(shelf);
+    let entries = match dir.list() {
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(Vec::new());
         }
-        other => other.context("list", &dir)?,
+        other => other.context("list", dir.show())?,
     };
     let mut found = Vec::new();
-    for entry in entries {
-        let file = entry.context("list", &dir)?.path();
-        if file.extension().is_some_and(|e| e == "json") {
-            found.extend(read_record(&file)?);
-        }
+    for entry in entries.iter().filter(|entry| entry.name.ends_with(b".json")) {
+        found.extend(read_record(&dir.join(&entry.name))?);
     }
     found.sort_by_key(|record: &Record| record.identity.id);
     Ok(found)
 }
 
+fn received(shelf: &Arc<Root>) -> Spot {
+    Spot::top(shelf.clone()).join(STORE).join("received")
+}
+
+fn receiving(shelf: &Arc<Root>) -> Spot {
+    Spot::top(shelf.clone()).join(STORE).join("receiving")
+}
+
+fn record_of(shelf: &Arc<Root>, id: Uuid) -> Result<Option<Record>> {
+    if shelf.holds() { read_record(&received(shelf).join(format!("{id}.json"))) } else { Ok(None) }
+}
+
 /// None where it has just gone.
-fn read_record(file: &Path) -> Result<Option<Record>> {
+fn read_record(spot: &Spot) -> Result<Option<Record>> {
     #[derive(Deserialize)]
     struct Format {
         format: u32,
     }
-    let text = match std::fs::read(file) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other.context("read", file)?,
-    };
+    let file = &*spot.show();
+    let Some(text) = spot.read_if_there().context("read", file)? else { return Ok(None) };
     let found: Format = serde_json::from_slice(&text).map_err(|e| unreadable(file, &e))?;
     if found.format > FORMAT {
         return Err(Error::refused(
@@ -311,17 +348,33 @@ fn unreadable(file: &Path, error: &serde_json::Error) -> Error {
 /// A directory that snapshots are received in, each a directory in it.
 #[derive(Debug)]
 pub struct Shelf {
-    pub(crate) root: Root,
+    /// Holds its `.snapsync`, if it has one.
+    pub(crate) root: Arc<Root>,
     pub(crate) is_btrfs: bool,
+}
+
+/// The base of a delta: open, so that no other takes its place.
+#[derive(Debug)]
+pub struct Base {
+    pub(crate) root: Root,
+    pub(crate) identity: Identity,
+    /// What it is recorded as, where nothing keeps it from being changed.
+    pub(crate) record: Option<Record>,
+}
+
+impl Base {
+    pub fn path(&self) -> &Path {
+        self.root.path()
+    }
 }
 
 impl Shelf {
     /// Opens a directory, and finishes what a crash kept from being finished in it.
     pub fn open(dir: &Path) -> Result<Shelf> {
         let dir = dir.canonicalize().context("find", dir)?;
-        let root = Root::open(&dir)?;
+        let root = hold(Root::open_straight(&dir)?)?;
         let filesystem = snapsync_sys::filesystem(root.fd()).context("read the file system of", &dir)?;
-        let shelf = Shelf { root, is_btrfs: filesystem.magic == FileSystem::BTRFS };
+        let shelf = Shelf { root: Arc::new(root), is_btrfs: filesystem.magic == FileSystem::BTRFS };
         shelf.heal()?;
         Ok(shelf)
     }
@@ -330,9 +383,12 @@ impl Shelf {
         self.root.path()
     }
 
-    /// Another one, which is not written to.
-    pub(crate) fn beside(&self, dir: &Path) -> Result<Shelf> {
-        Ok(Shelf { root: Root::open(dir)?, is_btrfs: self.is_btrfs })
+    /// Another one, which is not written to. None where it is no shelf, or another user's.
+    pub(crate) fn beside(&self, above: &Root, name: &[u8]) -> Result<Option<Shelf>> {
+        let (name, flags) = (RelPath::new(name)?, OFlags::RDONLY | OFlags::DIRECTORY);
+        let Ok(fd) = above.open_at(&name, flags, Mode::empty()) else { return Ok(None) };
+        let root = held_if_own(Root::of(fd, above.show(&name)))?;
+        Ok(root.holds().then(|| Shelf { root: Arc::new(root), is_btrfs: self.is_btrfs }))
     }
 
     /// Both are on one file system.
@@ -350,7 +406,7 @@ impl Shelf {
 
     /// The directory that holds the snapshot `wanted`: here, elsewhere on a Btrfs file system, or on a shelf beside this one.
     /// Refused where there is one that was it, and is not any more.
-    pub fn find(&self, wanted: &Identity) -> Result<Option<PathBuf>> {
+    pub fn find(&self, wanted: &Identity) -> Result<Option<Base>> {
         if self.is_btrfs {
             // What is still in memory changes a subvolume once more when it is written out.
             sync_filesystem(self.root.fd()).context("sync the file system of", self.path())?;
@@ -362,8 +418,8 @@ impl Shelf {
     pub(crate) fn places(&self) -> Result<Vec<Place>> {
         let mut found = Vec::new();
         // Opened anew: a directory is read on from where it was read to.
-        let dir = Root::open(self.path())?;
-        for entry in read_dir(dir.fd()).context("read the directory", self.path())? {
+        let dir = self.root.open_at(&RelPath::root(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
+        for entry in dir.and_then(read_dir).context("read the directory", self.path())? {
             if *entry.name != *STORE.as_bytes() && entry.is_dir != Some(false) {
                 found.extend(Place::at(&self.root, OsStr::from_bytes(&entry.name))?);
             }
@@ -376,10 +432,6 @@ impl Shelf {
     /// The directory that a record speaks of, whatever its name is now.
     fn place_of(&self, record: &Record) -> Result<Option<Place>> {
         Ok(self.places()?.into_iter().find(|place| place.is_of(record)))
-    }
-
-    fn record_of(&self, id: Uuid) -> Result<Option<Record>> {
-        read_record(&self.received().join(format!("{id}.json")))
     }
 
     /// Whether a snapshot can be published under a name.
@@ -399,46 +451,38 @@ impl Shelf {
         )
     }
 
-    fn received(&self) -> PathBuf {
-        self.path().join(STORE).join("received")
-    }
-
-    fn receiving(&self) -> PathBuf {
-        self.path().join(STORE).join("receiving")
-    }
-
     /// Finishes snapshots that were renamed to their place and no more, and clears what holds no whole tree. A receive
     /// that was interrupted later stays for the next one to take up. What this user cannot write to is left alone.
     fn heal(&self) -> Result<()> {
-        let dir = self.receiving();
-        if !is_there(&dir).unwrap_or(false) {
+        let dir = receiving(&self.root);
+        if !self.root.holds() || !dir.is_there() {
             return Ok(());
         }
-        let Ok(_lock) = Lock::exclusive(&dir.join(LOCK)) else { return Ok(()) };
-        let entries = std::fs::read_dir(&dir).context("list", &dir)?;
-        for entry in entries {
-            let area = entry.context("list", &dir)?.path();
-            let id = area.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
-            let (Some(id), Ok(Some(_lock))) = (id, lock_area(&area)) else { continue };
-            if is_there(&area.join(TREE))? {
-                if !is_there(&area.join(MADE))? {
-                    self.remove_area(&area)?;
+        let Ok(_lock) = dir.join(LOCK).lock() else { return Ok(()) };
+        for entry in dir.list().context("list", dir.show())? {
+            let id = std::str::from_utf8(&entry.name).ok().and_then(|name| name.parse().ok());
+            let Some(id) = id else { continue };
+            let area = dir.join(&entry.name);
+            let Ok(Some(_lock)) = lock_area(&area) else { continue };
+            if area.join(TREE).is_there() {
+                if !area.join(MADE).is_there() {
+                    remove_area(&area)?;
                 }
                 continue;
             }
-            if let Some(record) = self.record_of(id)?
+            if let Some(record) = record_of(&self.root, id)?
                 && let Some(place) = self.place_of(&record)?
             {
-                self.settle(&place.path, &area)?;
+                self.settle(&place.open()?, &area)?;
             }
-            self.remove_area(&area)?;
+            remove_area(&area)?;
         }
         Ok(())
     }
 
     /// The last step of publishing: nothing in the snapshot changes from here on.
-    fn settle(&self, snapshot: &Path, area: &Path) -> Result<()> {
-        let root = Root::open(snapshot)?;
+    fn settle(&self, root: &Root, area: &Spot) -> Result<()> {
+        let snapshot = root.path();
         if let Some(state) = RootState::load(area)?
             && state.flags & PROTECTIVE != 0
             && !(self.is_btrfs && btrfs::is_read_only(root.fd()).context("read the flags of", snapshot)?)
@@ -451,34 +495,20 @@ impl Shelf {
         sync_filesystem(root.fd()).context("sync the file system of", snapshot)
     }
 
-    /// Nobody may make it anew, or clear it, between its lock and itself.
-    fn remove_own_area(&self, area: &Path) -> Result<()> {
-        let receiving = self.receiving();
-        let _lock = Lock::exclusive(&receiving.join(LOCK)).context("lock", &receiving)?;
-        self.remove_area(area)
-    }
-
-    /// The caller holds the lock of all areas.
-    fn remove_area(&self, area: &Path) -> Result<()> {
-        clear(area)?;
-        let receiving = Root::open(&self.receiving())?;
-        remove_tree(receiving.fd(), area.file_name().unwrap_or_default()).context("remove", area)
-    }
-
     /// Gets ready to make `snapshot` from `base`: a working area with a tree that is as the base, or empty. It is kept
     /// from any other command until it is dropped. What an interrupted receive of the same snapshot from the same base
     /// left is taken up again.
     pub fn begin<'a>(
         &'a self,
         snapshot: &Identity,
-        base: Option<&Path>,
+        base: Option<Base>,
         monitor: &'a Monitor,
     ) -> Result<Work<'a>> {
-        let base = base.map(named_base).transpose()?;
-        let (area, lock) = self.claim_area(snapshot.id)?;
+        let held = self.held()?;
+        let (area, lock) = claim_area(&held, snapshot.id)?;
         let mut work =
-            Work { shelf: self, id: snapshot.id, area, base, is_resumed: false, monitor, _lock: lock };
-        if let Some(record) = self.record_of(snapshot.id)?
+            Work { shelf: self, held, id: snapshot.id, area, base, is_resumed: false, monitor, _lock: lock };
+        if let Some(record) = record_of(&work.held, snapshot.id)?
             && let Some(place) = self.place_of(&record)?
         {
             work.discard()?;
@@ -498,28 +528,52 @@ impl Shelf {
         Ok(work)
     }
 
-    /// Makes the working area of a snapshot where there is none, and locks it.
-    fn claim_area(&self, id: Uuid) -> Result<(PathBuf, Lock)> {
-        let (receiving, area) = (self.receiving(), self.receiving().join(id.to_string()));
-        make_private_dirs(self.path(), &receiving)?;
-        // Whoever heals holds the locks of all areas, one after the other, and this one meanwhile.
-        let _lock = Lock::exclusive(&receiving.join(LOCK)).context("lock", &receiving)?;
-        loop {
-            make_private_dirs(self.path(), &area)?;
-            match lock_area(&area) {
-                Ok(Some(lock)) => return Ok((area, lock)),
-                Ok(None) => {
-                    return Err(Error::refused(
-                        format!("another command is receiving this snapshot in {}", self.path().display()),
-                        "wait until it has ended, then run this again",
-                    ));
-                }
-                // Removed by a command that has just ended: it is made again.
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(e).context("lock", &area),
+    /// With a `.snapsync` of this user.
+    fn held(&self) -> Result<Arc<Root>> {
+        if self.root.holds() {
+            return Ok(self.root.clone());
+        }
+        let root = Arc::new(hold_or_make(self.root.again()?)?);
+        make_private(&Spot::top(root.clone()).join(STORE))?;
+        Ok(root)
+    }
+}
+
+/// Makes the working area of a snapshot where there is none, and locks it.
+fn claim_area(shelf: &Arc<Root>, id: Uuid) -> Result<(Spot, Lock)> {
+    let all = receiving(shelf);
+    let area = all.join(id.to_string());
+    ensure_private(&all)?;
+    // Whoever heals holds the locks of all areas, one after the other, and this one meanwhile.
+    let _lock = all.join(LOCK).lock().context("lock", all.show())?;
+    loop {
+        ensure_private(&area)?;
+        match lock_area(&area) {
+            Ok(Some(lock)) => return Ok((area, lock)),
+            Ok(None) => {
+                return Err(Error::refused(
+                    format!("another command is receiving this snapshot in {}", shelf.path().display()),
+                    "wait until it has ended, then run this again",
+                ));
             }
+            // Removed by a command that has just ended: it is made again.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e).context("lock", area.show()),
         }
     }
+}
+
+/// Nobody may make it anew, or clear it, between its lock and itself.
+fn remove_own_area(area: &Spot) -> Result<()> {
+    let lock = area.above().map(|all| all.join(LOCK).lock()).transpose();
+    let _lock = lock.context("lock", area.show())?;
+    remove_area(area)
+}
+
+/// The caller holds the lock of all areas.
+fn remove_area(area: &Spot) -> Result<()> {
+    clear(area)?;
+    area.remove_tree().context("remove", area.show())
 }
 
 /// Whether a snapshot can be a directory of this name.
@@ -533,46 +587,30 @@ pub fn can_be_a_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-fn named_base(path: &Path) -> Result<(PathBuf, Identity)> {
-    let identity = identity_of(path)?.ok_or_else(|| {
-        Error::refused(
-            format!("{} is no snapshot that a delta could start from", path.display()),
-            "name a read-only Btrfs subvolume or a snapshot that was received",
-        )
-    })?;
-    Ok((path.to_path_buf(), identity))
-}
-
-fn is_there(path: &Path) -> Result<bool> {
-    path.symlink_metadata().map(|_| true).or_else(|e| match e.kind() {
-        io::ErrorKind::NotFound => Ok(false),
-        _ => Err(e).context("look for", path),
-    })
-}
-
 /// None where another holds it; not found where it is gone, or went while it was locked.
-fn lock_area(area: &Path) -> io::Result<Option<Lock>> {
+fn lock_area(area: &Spot) -> io::Result<Option<Lock>> {
     let file = area.join(LOCK);
-    let Some(lock) = Lock::try_exclusive(&file)? else { return Ok(None) };
-    if lock.is_at(&file) { Ok(Some(lock)) } else { Err(io::ErrorKind::NotFound.into()) }
+    let Some(lock) = file.try_lock()? else { return Ok(None) };
+    if lock.is_of(&file) { Ok(Some(lock)) } else { Err(io::ErrorKind::NotFound.into()) }
 }
 
-/// Makes the directories from `top` down to `dir`, for this user alone.
-fn make_private_dirs(top: &Path, dir: &Path) -> Result<()> {
-    let mut missing: Vec<&Path> = dir.ancestors().take_while(|above| *above != top).collect();
-    missing.reverse();
-    missing.into_iter().try_for_each(|dir| match std::fs::create_dir(dir) {
-        Ok(()) => make_private(dir).context("set the attributes of", dir),
+/// Makes a directory for this user alone, where there is none.
+fn ensure_private(dir: &Spot) -> Result<()> {
+    match dir.create_dir() {
+        Ok(()) => make_private(dir),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(e) => Err(e).context("create the directory", dir),
-    })
+        Err(e) => Err(e).context("create the directory", dir.show()),
+    }
 }
 
 /// What is made in it must not inherit: default ACLs, the group, flags.
-fn make_private(dir: &Path) -> io::Result<()> {
-    let file = File::open(dir)?;
-    clear_flags_of(&file)?;
-    let entry = Entry::from_open(file);
+fn make_private(dir: &Spot) -> Result<()> {
+    dir.directory().and_then(make_own).context("set the attributes of", dir.show())
+}
+
+fn make_own(dir: OwnedFd) -> io::Result<()> {
+    clear_flags_of(&dir)?;
+    let entry = Entry::from_open(dir);
     for xattr in entry.xattrs()?.iter().filter(|x| x.name.starts_with(b"system.posix_acl")) {
         entry.remove_xattr(&xattr.name)?;
     }
@@ -580,20 +618,20 @@ fn make_private(dir: &Path) -> io::Result<()> {
 }
 
 /// Empties the working area. The marker goes first: without it nothing that is left is taken for a whole tree.
-fn clear(path: &Path) -> Result<()> {
-    let area = Root::open(path)?;
-    let remove = |name: &OsStr| remove_tree(area.fd(), name).context("remove", path.join(name));
-    remove(OsStr::new(MADE))?;
-    make_dir_durable(path).context("sync", path)?;
-    for entry in read_dir(area.fd()).context("read the directory", path)? {
+fn clear(area: &Spot) -> Result<()> {
+    let show = area.show();
+    area.join(MADE).remove_file().context("remove", &show)?;
+    area.sync().context("sync", &show)?;
+    let root = area.tree()?;
+    for entry in area.list().context("read the directory", &show)? {
         let name = OsStr::from_bytes(&entry.name);
         if name == LOCK {
             continue;
         }
-        if subvolume_at(&area, name)?.is_some() {
-            btrfs::delete_subvolume(area.fd(), name).context("delete the subvolume", path.join(name))?;
+        if subvolume_at(&root, name)?.is_some() {
+            btrfs::delete_subvolume(root.fd(), name).context("delete the subvolume", show.join(name))?;
         } else {
-            remove(name)?;
+            remove_tree(root.fd(), name).context("remove", show.join(name))?;
         }
     }
     Ok(())
@@ -606,13 +644,10 @@ impl RootState {
         Ok(RootState { flags, mtime, far_second })
     }
 
-    fn load(area: &Path) -> Result<Option<RootState>> {
+    fn load(area: &Spot) -> Result<Option<RootState>> {
         let file = area.join(ROOT);
-        match std::fs::read(&file) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e).context("read", &file),
-            Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|e| unreadable(&file, &e)),
-        }
+        let text = file.read_if_there().context("read", file.show())?;
+        text.map(|text| serde_json::from_slice(&text).map_err(|e| unreadable(&file.show(), &e))).transpose()
     }
 
     /// Makes it possible to change what is in the root.
@@ -630,46 +665,44 @@ impl RootState {
     }
 }
 
-fn write_json(dir: &Path, name: &str, value: &impl Serialize) -> Result<()> {
-    let text = serde_json::to_vec_pretty(value).map_err(|e| unreadable(&dir.join(name), &e))?;
-    write_file(dir, name, &text).context("write", dir.join(name))
+fn write_json(dir: &Spot, name: &str, value: &impl Serialize) -> Result<()> {
+    let show = dir.show().join(name);
+    let text = serde_json::to_vec_pretty(value).map_err(|e| unreadable(&show, &e))?;
+    dir.write_file(name, &text).context("write", show)
 }
 
 /// A snapshot on its way to a shelf. Dropping it leaves the working area for a later `begin`.
 pub struct Work<'a> {
     shelf: &'a Shelf,
+    /// The shelf's directory, with its `.snapsync`.
+    held: Arc<Root>,
     id: Uuid,
-    area: PathBuf,
-    base: Option<(PathBuf, Identity)>,
+    area: Spot,
+    base: Option<Base>,
     is_resumed: bool,
     monitor: &'a Monitor,
     _lock: Lock,
 }
 
 impl Work<'_> {
-    /// The tree to be changed: the base's, or an empty one. It has an empty `.snapsync` for the apply's stage.
+    /// The tree to be changed, for messages.
     pub fn tree(&self) -> PathBuf {
-        self.area.join(TREE)
+        self.area.show().join(TREE)
+    }
+
+    /// The same, open: the base's, or an empty one. It holds an empty `.snapsync` for the apply's stage.
+    pub fn root(&self) -> Result<Arc<Root>> {
+        hold(self.area.join(TREE).tree()?).map(Arc::new)
     }
 
     /// Where the journal goes. It goes away with the tree, and must not go before.
-    pub fn store(&self) -> &Path {
+    pub fn store(&self) -> &Spot {
         &self.area
     }
 
-    /// The tree, open; it holds its `.snapsync`.
-    pub fn root(&self) -> Result<Arc<Root>> {
-        crate::hold(Root::open(&self.tree())?).map(Arc::new)
-    }
-
-    /// The same as `store`, open.
-    pub fn spot(&self) -> Result<Spot> {
-        Ok(Spot::top(Arc::new(Root::open(&self.area)?)))
-    }
-
     /// Where what is known of all snapshots of the shelf goes.
-    pub fn shelf(&self) -> Result<Spot> {
-        Ok(Spot::top(Arc::new(Root::open(&self.shelf.path().join(STORE))?)))
+    pub fn shelf(&self) -> Spot {
+        Spot::top(self.held.clone()).join(STORE)
     }
 
     /// The tree is not as the base any more: what was begun goes on, as the journal says.
@@ -678,21 +711,17 @@ impl Work<'_> {
     }
 
     fn made(&self) -> Made {
-        Made { base: self.base.as_ref().map(|(_, identity)| *identity) }
+        Made { base: self.base.as_ref().map(|base| base.identity) }
     }
 
     /// There is a whole tree, from the same base.
     fn is_made(&self) -> Result<bool> {
         let file = self.area.join(MADE);
-        match std::fs::read(&file) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(e).context("read", &file),
-            // What cannot be understood is made anew.
-            Ok(text) => {
-                let is_same = serde_json::from_slice::<Made>(&text).is_ok_and(|made| made == self.made());
-                Ok(is_same && self.tree().is_dir())
-            }
-        }
+        // What cannot be understood is made anew.
+        let text = file.read_if_there().context("read", file.show())?;
+        let is_same =
+            |text: Vec<u8>| serde_json::from_slice::<Made>(&text).is_ok_and(|made| made == self.made());
+        Ok(text.is_some_and(is_same) && self.area.join(TREE).is_there())
     }
 
     /// Throws away what was made and received, and makes the tree again.
@@ -703,67 +732,81 @@ impl Work<'_> {
 
     fn make(&self) -> Result<()> {
         clear(&self.area)?;
-        let (area, tree) = (Root::open(&self.area)?, self.tree());
+        let (area, tree) = (self.area.tree()?, self.area.join(TREE));
+        let show = tree.show();
         match (&self.base, self.shelf.is_btrfs) {
-            (Some((base, _)), true) => {
-                let base = Root::open(base)?;
-                btrfs::create_writable_snapshot(base.fd(), area.fd(), OsStr::new(TREE))
+            (Some(base), true) => {
+                btrfs::create_writable_snapshot(base.root.fd(), area.fd(), OsStr::new(TREE))
                     .context("take a writable snapshot of", base.path())?;
             }
             (None, true) => {
                 btrfs::create_subvolume(area.fd(), OsStr::new(TREE))
-                    .context("create the subvolume", &tree)?;
+                    .context("create the subvolume", &show)?;
             }
             (base, false) => {
-                std::fs::create_dir(&tree).context("create the directory", &tree)?;
-                if let Some((base, _)) = base {
-                    copy_tree(base, &tree, self.monitor)?;
+                area.create_dir(&RelPath::new(TREE.as_bytes())?, 0o777)
+                    .context("create the directory", &show)?;
+                if let Some(base) = base {
+                    copy_tree(&base.root, tree.tree()?, self.monitor)?;
+                    self.expect_unchanged(base)?;
                 }
             }
         }
-        self.add_store().context("make a place for the stage in", &tree)?;
-        sync_filesystem(area.fd()).context("sync the file system of", &self.area)?;
+        self.add_store().context("make a place for the stage in", &show)?;
+        sync_filesystem(area.fd()).context("sync the file system of", area.path())?;
         fault::point("receive.tree");
         write_json(&self.area, MADE, &self.made())?;
         fault::point("receive.made");
         Ok(())
     }
 
+    /// Its owner may have changed it while it was copied.
+    fn expect_unchanged(&self, base: &Base) -> Result<()> {
+        match &base.record {
+            Some(record) if record.is_changed(&base.root)? => Err(Error::refused(
+                format!("{} was changed while it was copied", base.path().display()),
+                "delete it and receive the base again, or send without a base",
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Gives the tree an empty `.snapsync`, and leaves its root as it was. A snapshot of a volume has one with an empty
     /// stub of the store.
     fn add_store(&self) -> io::Result<()> {
-        let tree = File::open(self.tree())?;
-        let state = RootState::of(&tree)?;
-        state.loosen(&tree)?;
-        remove_tree(&tree, OsStr::new(STORE))?;
-        std::fs::create_dir(self.tree().join(STORE))?;
-        make_private(&self.tree().join(STORE))?;
-        state.restore_time(&tree)?;
-        if state.flags & PROTECTIVE == 0 { Ok(()) } else { set_flags_of(&tree, state.flags) }
+        let tree = self.area.join(TREE).tree().map_err(io::Error::other)?;
+        let state = RootState::of(tree.fd())?;
+        state.loosen(tree.fd())?;
+        remove_tree(tree.fd(), OsStr::new(STORE))?;
+        let own = RelPath::new(STORE.as_bytes()).map_err(io::Error::other)?;
+        tree.create_dir(&own, 0o700)?;
+        make_own(tree.open_at(&own, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?)?;
+        state.restore_time(tree.fd())?;
+        if state.flags & PROTECTIVE == 0 { Ok(()) } else { set_flags_of(tree.fd(), state.flags) }
     }
 
     /// Throws away what was made and received.
     pub fn discard(self) -> Result<()> {
-        self.shelf.remove_own_area(&self.area)
+        remove_own_area(&self.area)
     }
 
     /// Makes the tree the snapshot `name`. On failure nothing has that name, and the working area stays.
     pub fn publish(self, name: &str, snapshot: &Identity) -> Result<PathBuf> {
         self.shelf.name_is_free(name)?;
-        let tree = Root::open(&self.tree())?;
+        // Open from here on: what has its name later may be something else.
+        let tree = self.area.join(TREE).tree()?;
         self.strip(&tree)?;
         let record = self.record(&tree, name, snapshot)?;
-        make_private_dirs(self.shelf.path(), &self.shelf.received())?;
-        write_json(&self.shelf.received(), &format!("{}.json", self.id), &record)?;
+        let records = received(&self.held);
+        ensure_private(&records)?;
+        write_json(&records, &format!("{}.json", self.id), &record)?;
         fault::point("receive.recorded");
-        drop(tree);
         self.move_to(name)?;
         fault::point("receive.moved");
-        let path = self.shelf.path().join(name);
-        self.shelf.settle(&path, &self.area)?;
+        self.shelf.settle(&tree, &self.area)?;
         fault::point("receive.settled");
-        self.shelf.remove_own_area(&self.area)?;
-        Ok(path)
+        remove_own_area(&self.area)?;
+        Ok(self.shelf.path().join(name))
     }
 
     /// Takes everything from the tree that is not the snapshot's, and marks it on Btrfs. Everything is on the disk then.
@@ -798,7 +841,7 @@ impl Work<'_> {
         }
         let stat = stat_at(tree.fd(), OsStr::new(".")).context("read the attributes of", show)?;
         let (inode, born) = (stat.ino, stat.generation);
-        let state = if subvolume.is_none() { Some(State::of(show)?) } else { None };
+        let state = if subvolume.is_none() { Some(State::of(tree)?) } else { None };
         let name = name.to_owned();
         Ok(Record { format: FORMAT, identity: *snapshot, name, inode, born, subvolume, state })
     }
@@ -806,12 +849,12 @@ impl Work<'_> {
     fn move_to(&self, name: &str) -> Result<()> {
         let below = format!("{STORE}/receiving/{}/{TREE}", self.id);
         let (from, to) = (RelPath::new(below.as_bytes())?, RelPath::root().join(name.as_bytes())?);
-        let root = &self.shelf.root;
+        let root = &self.held;
         match root.rename_to_new(&from, &to) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 // It speaks of a tree that is not in the directory.
-                let record = self.shelf.received().join(format!("{}.json", self.id));
-                std::fs::remove_file(&record).context("remove", &record)?;
+                let record = received(&self.held).join(format!("{}.json", self.id));
+                record.remove_file().context("remove", record.show())?;
                 Err(self.shelf.is_taken(name))
             }
             other => other.context("move the snapshot to", root.show(&to)),

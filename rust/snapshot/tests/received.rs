@@ -1,7 +1,7 @@
 //! Snapshots received as plain directories, on whatever file system `TMPDIR` is; on Btrfs as root, with subvolumes.
 
 use snapsync_model::{Error, Identity, Kind, Monitor, Origin};
-use snapsync_snapshot::{Shelf, Work, identity_of};
+use snapsync_snapshot::{Base, Shelf, Work, identity_of};
 use snapsync_sys::{APPEND, Entry, FileSystem, IMMUTABLE, btrfs};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -63,6 +63,16 @@ impl World {
         let entries = fs::read_dir(self.path().join(".snapsync/receiving"));
         entries.map_or(0, |entries| entries.map(Result::unwrap).filter(is_area).count())
     }
+}
+
+fn found(shelf: &Shelf, wanted: &Identity) -> Option<PathBuf> {
+    shelf.find(wanted).unwrap().map(|base| base.path().to_path_buf())
+}
+
+/// As the base of what is received next.
+fn base_at(shelf: &Shelf, path: &Path) -> Option<Base> {
+    let identity = identity_of(path).unwrap().expect("a snapshot");
+    Some(shelf.find(&identity).unwrap().expect("it is there"))
 }
 
 fn identity(n: u128) -> Identity {
@@ -214,9 +224,9 @@ fn a_snapshot_that_was_published_is_found_and_knows_who_it_is() {
     assert!(!path.join(".snapsync").exists());
     assert_eq!(world.areas(), 0);
     for known in [wanted, identity(1), identity(2), of_subvolume(9, 2, 7)] {
-        assert_eq!(world.shelf().find(&known).unwrap(), Some(path.clone()), "{known:?}");
+        assert_eq!(found(&world.shelf(), &known), Some(path.clone()), "{known:?}");
     }
-    assert_eq!(world.shelf().find(&identity(3)).unwrap(), None);
+    assert_eq!(found(&world.shelf(), &identity(3)), None);
     assert_eq!(identity_of(&path).unwrap(), Some(wanted));
     assert_eq!(identity_of(&path.join("..")).unwrap(), None, "the shelf is no snapshot");
     if world.is_btrfs() {
@@ -234,15 +244,15 @@ fn a_snapshot_is_found_when_it_was_renamed_and_not_when_another_took_its_name() 
     let path = world.publish("monday", &identity(1), |_| {});
     let renamed = path.with_file_name("renamed");
     fs::rename(&path, &renamed).unwrap();
-    assert_eq!(world.shelf().find(&identity(1)).unwrap(), Some(renamed.clone()));
+    assert_eq!(found(&world.shelf(), &identity(1)), Some(renamed.clone()));
     let other = world.publish("monday", &identity(2), |_| {});
-    assert_eq!(world.shelf().find(&identity(1)).unwrap(), Some(renamed));
-    assert_eq!(world.shelf().find(&identity(2)).unwrap(), Some(other.clone()));
+    assert_eq!(found(&world.shelf(), &identity(1)), Some(renamed));
+    assert_eq!(found(&world.shelf(), &identity(2)), Some(other.clone()));
     let away = TempDir::new_in(world.path()).unwrap();
     fs::rename(&other, away.path().join("gone")).ok();
     if !other.exists() {
         fs::create_dir(&other).unwrap();
-        assert_eq!(world.shelf().find(&identity(2)).unwrap(), None);
+        assert_eq!(found(&world.shelf(), &identity(2)), None);
         assert_eq!(identity_of(&other).unwrap(), None);
     }
 }
@@ -252,7 +262,7 @@ fn a_tree_made_from_a_base_is_as_the_base_in_everything() {
     let world = World::new();
     let base = world.publish("base", &identity(1), fill);
     let shelf = world.shelf();
-    let work = shelf.begin(&identity(2), Some(&base), &world.monitor).unwrap();
+    let work = shelf.begin(&identity(2), base_at(&shelf, &base), &world.monitor).unwrap();
     assert!(!work.is_resumed());
     assert_eq!(describe(&work.tree()), describe(&base));
     let address = |tree: &Path| {
@@ -267,7 +277,7 @@ fn a_tree_made_from_a_base_is_as_the_base_in_everything() {
     fs::write(work.tree().join("a/new"), "in the copy").unwrap();
     let path = work.publish("next", &identity(2)).unwrap();
     assert!(!base.join("a/new").exists());
-    assert_eq!(shelf.find(&identity(2)).unwrap(), Some(path));
+    assert_eq!(found(&shelf, &identity(2)), Some(path));
     assert!(world.monitor.take_notes().is_empty());
     if !world.is_btrfs() {
         unprotect(world.path());
@@ -283,7 +293,7 @@ fn a_root_that_is_protected_keeps_its_flags_and_time() {
         holds = set_flags(tree, IMMUTABLE);
     });
     let shelf = world.shelf();
-    let work = shelf.begin(&identity(2), Some(&base), &world.monitor).unwrap();
+    let work = shelf.begin(&identity(2), base_at(&shelf, &base), &world.monitor).unwrap();
     let next = work.publish("next", &identity(2)).unwrap();
     for path in [&base, &next] {
         let meta = fs::metadata(path).unwrap();
@@ -310,10 +320,13 @@ fn an_interrupted_receive_is_taken_up_unless_its_base_differs() {
     let (first, second) =
         (world.publish("first", &identity(1), |_| {}), world.publish("second", &identity(2), |_| {}));
     let shelf = world.shelf();
-    let begin = |base: Option<&Path>| shelf.begin(&identity(3), base, &world.monitor).unwrap();
+    let begin = |base: Option<&Path>| {
+        let base = base.and_then(|path| base_at(&shelf, path));
+        shelf.begin(&identity(3), base, &world.monitor).unwrap()
+    };
     let work = begin(Some(&first));
     fs::write(work.tree().join("half"), "done").unwrap();
-    fs::write(work.store().join("journal.json"), "{}").unwrap();
+    fs::write(work.store().join("journal.json").show(), "{}").unwrap();
     drop(work);
     world.shelf();
     let mut work = begin(Some(&first));
@@ -321,7 +334,7 @@ fn an_interrupted_receive_is_taken_up_unless_its_base_differs() {
     assert_eq!(fs::read(work.tree().join("half")).unwrap(), b"done");
     work.start_over().unwrap();
     assert!(!work.is_resumed() && !work.tree().join("half").exists());
-    assert!(!work.store().join("journal.json").exists());
+    assert!(!work.store().join("journal.json").is_there());
     fs::write(work.tree().join("half"), "done").unwrap();
     drop(work);
     let work = begin(Some(&second));
@@ -339,11 +352,11 @@ fn a_tree_that_was_not_made_wholly_is_made_anew() {
     let shelf = world.shelf();
     let work = shelf.begin(&identity(1), None, &world.monitor).unwrap();
     fs::write(work.tree().join("half"), "").unwrap();
-    fs::remove_file(work.store().join("made")).unwrap();
+    fs::remove_file(work.store().join("made").show()).unwrap();
     drop(work);
     let work = shelf.begin(&identity(1), None, &world.monitor).unwrap();
     assert!(!work.is_resumed() && !work.tree().join("half").exists());
-    fs::remove_file(work.store().join("made")).unwrap();
+    fs::remove_file(work.store().join("made").show()).unwrap();
     drop(work);
     world.shelf();
     assert_eq!(world.areas(), 0, "nothing can take it up");
@@ -386,7 +399,7 @@ fn many_receives_at_once_do_not_get_in_each_others_way() {
     assert_eq!((world.names().len(), world.areas()), (32, 0));
     for n in 1..=8 {
         let id = identity(n * 100 + 3);
-        let path = world.shelf().find(&id).unwrap().unwrap();
+        let path = found(&world.shelf(), &id).unwrap();
         assert_eq!(fs::read_to_string(path.join("own")).unwrap(), id.id.to_string());
     }
 }
@@ -416,8 +429,7 @@ fn a_plain_directory_is_no_base() {
     let plain = world.path().join("plain");
     fs::create_dir(&plain).unwrap();
     assert_eq!(identity_of(&plain).unwrap(), None);
-    let shelf = world.shelf();
-    assert!(refusal(shelf.begin(&identity(1), Some(&plain), &world.monitor)).contains("no snapshot"));
+    assert_eq!(found(&world.shelf(), &identity(1)), None);
     assert_eq!(world.areas(), 0);
 }
 
@@ -440,8 +452,8 @@ const CHILD: &str = "SNAPSYNC_TEST_SHELF";
 fn child() {
     let Some(dir) = std::env::var_os(CHILD) else { return };
     let (shelf, monitor) = (Shelf::open(Path::new(&dir)).unwrap(), Monitor::default());
-    let base = shelf.find(&identity(1)).unwrap().unwrap();
-    let work = shelf.begin(&identity(2), Some(&base), &monitor).unwrap();
+    let base = shelf.find(&identity(1)).unwrap();
+    let work = shelf.begin(&identity(2), base, &monitor).unwrap();
     apply(&work);
     work.publish("next", &identity(2)).unwrap();
 }
@@ -470,13 +482,13 @@ fn a_crash_anywhere_leaves_nothing_or_all_of_a_snapshot() {
             .status;
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{place}");
         let shelf = world.shelf();
-        let found = shelf.find(&identity(2)).unwrap();
+        let found = found(&shelf, &identity(2));
         let is_there = matches!(place, "moved" | "settled");
         assert_eq!(found.is_some(), is_there, "{place}");
         assert_eq!(world.names().contains(&"next".to_owned()), is_there, "{place}");
         let path = found.unwrap_or_else(|| {
-            let base = shelf.find(&identity(1)).unwrap().unwrap();
-            let work = shelf.begin(&identity(2), Some(&base), &world.monitor).unwrap();
+            let base = shelf.find(&identity(1)).unwrap();
+            let work = shelf.begin(&identity(2), base, &world.monitor).unwrap();
             assert_eq!(work.is_resumed(), place != "tree", "{place}");
             if matches!(place, "tree" | "made") {
                 apply(&work);
@@ -518,14 +530,14 @@ fn a_snapshot_of_btrfs_itself_is_a_base_until_it_is_changed() {
     assert_eq!(identity_of(&world.path().join("source")).unwrap(), None, "it is writable");
     let one = identity_of(&world.path().join("one")).unwrap().unwrap();
     assert_eq!(one.id, one.origin.unwrap().uuid);
-    let path = world.shelf().find(&one).unwrap().unwrap();
+    let path = found(&world.shelf(), &one).unwrap();
     assert!(path.ends_with("one"));
     shell(&world, "btrfs property set one ro false");
     assert!(refusal(world.shelf().find(&one)).contains("it is writable"));
     shell(&world, "echo >one/new; btrfs property set one ro true");
     assert!(refusal(world.shelf().find(&one)).contains("another state"));
     let again = identity_of(&path).unwrap().unwrap();
-    assert_eq!(world.shelf().find(&again).unwrap(), Some(path));
+    assert_eq!(found(&world.shelf(), &again), Some(path));
 }
 
 #[test]
@@ -548,9 +560,9 @@ fn what_btrfs_received_is_a_base_though_its_data_was_written_out_later() {
     });
     assert!(is_late, "data is written out after a subvolume was marked");
     let shelf = Shelf::open(&there).unwrap();
-    let path = shelf.find(&one).unwrap().unwrap();
+    let path = found(&shelf, &one).unwrap();
     assert_eq!(identity_of(&path).unwrap(), Some(one));
-    let work = shelf.begin(&identity(7), Some(&path), &world.monitor).unwrap();
+    let work = shelf.begin(&identity(7), base_at(&shelf, &path), &world.monitor).unwrap();
     assert_eq!(describe(&work.tree()), describe(&path));
     fs::write(work.tree().join("more"), "new").unwrap();
     // Its origin is what `btrfs send` calls the next snapshot.
@@ -559,7 +571,7 @@ fn what_btrfs_received_is_a_base_though_its_data_was_written_out_later() {
     let two = identity_of(&world.path().join("two")).unwrap().unwrap();
     let next = Identity { origin: two.origin, ..identity(7) };
     work.publish("two", &next).unwrap();
-    assert_eq!(shelf.find(&two).unwrap(), Some(there.join("two").canonicalize().unwrap()));
+    assert_eq!(found(&shelf, &two), Some(there.join("two").canonicalize().unwrap()));
     // `btrfs receive` takes it as the parent of what comes next, as if it had made it itself.
     shell(&world, "btrfs -q send -p two three | btrfs -q receive there; cmp source/f there/three/f");
     assert_eq!(fs::read_to_string(there.join("three/more")).unwrap(), "newer\n");
@@ -587,7 +599,7 @@ fn a_snapshot_of_a_volume_gives_no_store_to_what_is_made_from_it() {
     shell(&world, script);
     let shelf = world.shelf();
     let base = world.path().join("base");
-    let work = shelf.begin(&identity(1), Some(&base), &world.monitor).unwrap();
+    let work = shelf.begin(&identity(1), base_at(&shelf, &base), &world.monitor).unwrap();
     assert_eq!(fs::read_dir(work.tree().join(".snapsync")).unwrap().count(), 0);
     let path = work.publish("next", &identity(1)).unwrap();
     assert_eq!(describe(&path), describe(&base));

@@ -57,6 +57,15 @@ impl Root {
         Ok(Root::of(fd, path.to_path_buf()))
     }
 
+    /// Opens a directory by a path that has no links: one that appeared in it since it was looked at is refused.
+    pub fn open_straight(path: &Path) -> Result<Root> {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let how = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let fd =
+            openat2(rustix::fs::CWD, path, flags, Mode::empty(), how).context("open the directory", path)?;
+        Ok(Root::of(fd, path.to_path_buf()))
+    }
+
     /// One that is open already.
     pub fn of(fd: OwnedFd, path: PathBuf) -> Root {
         Root { fd, path, underneath: None, mounts: Vec::new(), held: None }

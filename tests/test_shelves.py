@@ -1,0 +1,149 @@
+"""Root's snapsync in directories of ordinary users: nothing that they put there leads it anywhere else."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from machine import Place, assert_told, done, missing, run, sh, start, subvolume, wait_until
+from transfer import send
+
+SOMEBODY = 4711
+
+
+@pytest.fixture(autouse=True)
+def _as_root() -> None:
+    if os.geteuid() != 0:
+        missing("root, to be led astray")
+
+
+@pytest.fixture
+def delta(place: Place, tmp_path: Path) -> Path:
+    """A whole snapshot in a file."""
+    source = place("ext4")
+    (source / "file").write_text("content")
+    done("snapshot", source, "--name", "monday")
+    file = tmp_path / "monday.delta"
+    file.write_bytes(send(f"{source}@monday").content)
+    return file
+
+
+def of_somebody(directory: Path) -> Path:
+    os.chown(directory, SOMEBODY, SOMEBODY)
+    return directory
+
+
+def stopped(*words: object, at: str) -> Callable[[], int]:
+    """Starts a command that stops at a place; what is returned lets it go on, and returns how it ended."""
+    process = start(*words, "-q", env={"SNAPSYNC_FAULT": f"{at}:1=stop"})
+    status = Path(f"/proc/{process.pid}/status")
+    wait_until(lambda: process.poll() is not None or "State:\tT" in status.read_text())
+    assert process.poll() is None, process.communicate()
+
+    def go_on() -> int:
+        process.send_signal(signal.SIGCONT)
+        process.communicate(timeout=60)
+        return process.returncode
+
+    return go_on
+
+
+# --- what lies in a shelf already -----------------------------------------------------------------
+
+
+def link(own: Path, elsewhere: Path) -> str:
+    own.symlink_to(elsewhere)
+    return "no directory"
+
+
+def anothers(own: Path, elsewhere: Path) -> str:
+    (own / "receiving").mkdir(parents=True)
+    (own / "receiving/link").symlink_to(elsewhere)
+    sh("chown", "-hR", str(SOMEBODY), own)
+    return f"belongs to user {SOMEBODY}"
+
+
+def open_to_all(own: Path, elsewhere: Path) -> str:
+    own.mkdir()
+    own.chmod(0o777)
+    return "others may write"
+
+
+def link_below(own: Path, elsewhere: Path) -> str:
+    own.mkdir(mode=0o700)
+    (own / "receiving").symlink_to(elsewhere)
+    return "receiving"
+
+
+def anothers_below(own: Path, elsewhere: Path) -> str:
+    own.mkdir(mode=0o700)
+    of_somebody(elsewhere)
+    (own / "receiving").mkdir()
+    of_somebody(own / "receiving")
+    return f"belongs to user {SOMEBODY}"
+
+
+@pytest.mark.parametrize("kind", ["btrfs", "xfs", "ext4"])
+@pytest.mark.parametrize("put", [link, anothers, open_to_all, link_below, anothers_below])
+def test_root_receives_into_no_work_area_of_somebody_else(
+    place: Place, delta: Path, tmp_path: Path, kind: str, put: Callable[[Path, Path], str]
+) -> None:
+    shelf, elsewhere = of_somebody(place(kind)), tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o755)
+    (elsewhere / "precious").write_text("as it was")
+    why = put(shelf / ".snapsync", elsewhere)
+    assert_told(run("receive", "--as-snapshot", shelf, "-i", delta, "-q"), ".snapsync", why, codes=(1, 3))
+    assert [path.name for path in elsewhere.iterdir()] == ["precious"]
+    assert (elsewhere.stat().st_mode & 0o777, (elsewhere / "precious").read_text()) == (0o755, "as it was")
+    assert not (shelf / "monday").exists()
+
+
+@pytest.mark.parametrize("kind", ["btrfs", "xfs", "ext4"])
+def test_root_receives_in_a_directory_of_an_ordinary_user(place: Place, delta: Path, kind: str) -> None:
+    shelf = of_somebody(place(kind))
+    done("receive", "--as-snapshot", shelf, "-i", delta)
+    own = shelf / ".snapsync"
+    assert {(path.stat().st_uid, path.stat().st_mode & 0o777) for path in (own, own / "received")} == {
+        (0, 0o700)
+    }
+    assert (shelf / "monday/file").read_text() == "content"
+
+
+# --- what is exchanged meanwhile ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", ["receive.moved", "receive.recorded", "receive.tree"])
+def test_what_takes_the_name_of_a_snapshot_is_not_touched(place: Place, delta: Path, at: str) -> None:
+    """The last step makes the snapshot read-only, and nothing else that has its name by then."""
+    shelf = of_somebody(place("btrfs"))
+    go_on = stopped("receive", "--as-snapshot", shelf, "-i", delta, at=at)
+    if (shelf / "monday").exists():
+        (shelf / "monday").rename(shelf / "away")
+    subvolume(shelf / "monday")
+    code = go_on()
+    assert "ro=false" in sh("btrfs", "property", "get", shelf / "monday", "ro")
+    assert not list((shelf / "monday").iterdir())
+    if at == "receive.moved":
+        assert code == 0
+        assert "ro=true" in sh("btrfs", "property", "get", shelf / "away", "ro")
+    else:
+        assert code == 3
+
+
+@pytest.mark.parametrize("kind", ["btrfs", "xfs", "ext4"])
+def test_a_store_that_is_exchanged_is_not_gone_on_with(
+    place: Place, delta: Path, tmp_path: Path, kind: str
+) -> None:
+    shelf, elsewhere = of_somebody(place(kind)), tmp_path / "elsewhere"
+    (elsewhere / "receiving").mkdir(parents=True)
+    (elsewhere / "received").mkdir()
+    go_on = stopped("receive", "--as-snapshot", shelf, "-i", delta, at="receive.made")
+    (shelf / ".snapsync").rename(shelf / "hidden")
+    (shelf / ".snapsync").symlink_to(elsewhere)
+    assert go_on() == 0
+    assert not any(path.is_file() for path in elsewhere.rglob("*"))
+    assert (shelf / "monday/file").read_text() == "content"
+    assert list((shelf / "hidden/received").iterdir())
