@@ -147,3 +147,79 @@ def test_a_store_that_is_exchanged_is_not_gone_on_with(
     assert not any(path.is_file() for path in elsewhere.rglob("*"))
     assert (shelf / "monday/file").read_text() == "content"
     assert list((shelf / "hidden/received").iterdir())
+
+
+# --- restore and clone ----------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["btrfs", "xfs"])
+def volume(request: pytest.FixtureRequest, place: Place) -> Path:
+    made = place(request.param)
+    (made / "file").write_text("content")
+    done("snapshot", made, "--name", "one")
+    return made
+
+
+@pytest.mark.parametrize("verb", ["restore", "clone"])
+def test_root_restores_to_the_directory_that_it_looked_at(
+    place: Place, volume: Path, tmp_path: Path, verb: str
+) -> None:
+    """Who owns the directory above it puts a link in the place of that."""
+    home, elsewhere = of_somebody(place("ext4")), tmp_path / "elsewhere"
+    (home / "between").mkdir()
+    elsewhere.mkdir()
+    words = ("restore", f"{volume}@one", "--to") if verb == "restore" else ("clone", f"{volume}@one")
+    go_on = stopped(*words, home / "between/new", at="stage.begin")
+    (home / "between").rename(home / "moved")
+    (home / "between").symlink_to(elsewhere)
+    go_on()
+    assert list(elsewhere.iterdir()) == []
+    assert (home / "moved/new/file").read_text() == "content"
+    assert (home / "moved/new").stat().st_uid == volume.stat().st_uid
+
+
+@pytest.mark.parametrize("kind", ["xfs", "ext4"])
+@pytest.mark.parametrize("put", [link, anothers, open_to_all])
+def test_root_restores_into_no_work_area_of_somebody_else(
+    place: Place, volume: Path, tmp_path: Path, kind: str, put: Callable[[Path, Path], str]
+) -> None:
+    target, elsewhere = of_somebody(place(kind)), tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o755)
+    (elsewhere / "precious").write_text("as it was")
+    why = put(target / ".snapsync", elsewhere)
+    ran = run("restore", f"{volume}@one", "--to", target, "-q")
+    assert_told(ran, ".snapsync", why, codes=(1, 3))
+    assert [path.name for path in elsewhere.iterdir()] == ["precious"]
+    assert (elsewhere / "precious").read_text() == "as it was"
+    assert [path.name for path in target.iterdir()] == [".snapsync"]
+
+
+def test_an_instant_clone_goes_where_it_was_asked_for(place: Place, tmp_path: Path) -> None:
+    top = place("btrfs")
+    volume, home, elsewhere = top / "volume", top / "home", top / "elsewhere"
+    subvolume(volume)
+    (volume / "file").write_text("content")
+    done("snapshot", volume, "--name", "one")
+    (home / "between").mkdir(parents=True)
+    of_somebody(home)
+    elsewhere.mkdir()
+    go_on = stopped("clone", f"{volume}@one", home / "between/new", at="clone.made")
+    (home / "between").rename(home / "moved")
+    (home / "between").symlink_to(elsewhere)
+    assert go_on() == 0
+    assert list(elsewhere.iterdir()) == []
+    assert (home / "moved/new/file").read_text() == "content"
+
+
+@pytest.mark.parametrize("kind", ["xfs", "btrfs"])
+def test_only_the_clone_itself_is_deleted(place: Place, kind: str) -> None:
+    volume, home = place("ext4"), of_somebody(place(kind))
+    (volume / "file").write_text("content")
+    done("snapshot", volume, "--name", "one")
+    done("clone", f"{volume}@one", home / "mine", "--name", "mine")
+    (home / "mine").rename(home / "away")
+    (home / "mine").mkdir()
+    (home / "mine/precious").write_text("as it was")
+    run("delete", f"{volume}@mine", "-q")
+    assert (home / "mine/precious").read_text() == "as it was"
+    assert (home / "away/file").read_text() == "content"

@@ -6,7 +6,7 @@ use crate::recover::recover;
 use crate::report::{CloneInfo, Cloned, Unlisted};
 use crate::restore_to::{Content, Landing, named};
 use snapsync_model::{Error, Monitor, Result, Stage};
-use snapsync_snapshot::{CloneRecord, Volume, name_is_free};
+use snapsync_snapshot::{CloneRecord, Mark, Volume, name_is_free};
 use std::path::Path;
 use std::time::Instant;
 
@@ -39,15 +39,21 @@ pub fn clone(
         notes: Vec::new(),
         seconds: 0.0,
     };
-    if volume.clone_tree(&snapshot, &landing.path)? {
+    let is_made = match (landing.above(), landing.path.file_name()) {
+        (Some(above), Some(name)) => volume.clone_tree(&snapshot, above, name)?,
+        _ => None,
+    };
+    let mark = if let Some(mark) = is_made {
         cloned.instant = true;
+        mark
     } else {
         let content = Content::new(&volume, snapshot.clone(), &[], monitor)?;
         let filled = landing.fill(&content, terms, monitor)?;
         (cloned.data_bytes, cloned.shared_bytes) = (filled.counts.data_bytes, filled.shared);
         cloned.losses = filled.losses;
-    }
-    let record = CloneRecord::of(&landing.path, &snapshot)?;
+        Mark::of(&filled.root)?
+    };
+    let record = CloneRecord::of(&landing.path, mark, &snapshot);
     volume.remember_clone(&name, record.clone())?;
     cloned.clone = Some(CloneInfo::new(name, record)?);
     cloned.notes = monitor.take_notes();

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use snapsync_apply::{Incoming, Journal, Loss, Phase, discard};
 use snapsync_manifest::ManifestReader;
 use snapsync_model::{
-    Change, Context, Counts, Error, Inodes, Kind, Monitor, RelPath, Result, Side, SnapshotInfo, Stage,
+    Change, Counts, Error, Inodes, Kind, Monitor, RelPath, Result, Side, SnapshotInfo, Stage,
 };
 use snapsync_snapshot::{Restoring, Volume, hold, is_vacant_in, restoring};
 use snapsync_stream::{Budget, Held, MEMORY, run};
@@ -127,11 +127,15 @@ pub(crate) struct Filled {
     pub(crate) counts: Counts,
     pub(crate) shared: u64,
     pub(crate) losses: Vec<Loss>,
+    /// The directory.
+    pub(crate) root: Arc<Root>,
 }
 
 /// The directory that is restored to.
 pub(crate) struct Landing {
     pub(crate) path: PathBuf,
+    /// What it is in, or will be; None where it is known to be there.
+    above: Option<Root>,
     /// None where there is none yet.
     root: Option<Root>,
 }
@@ -139,7 +143,7 @@ pub(crate) struct Landing {
 impl Landing {
     /// One that was just made, and is this command's alone.
     pub(crate) fn made(root: Root) -> Landing {
-        Landing { path: root.path().to_path_buf(), root: Some(root) }
+        Landing { path: root.path().to_path_buf(), above: None, root: Some(root) }
     }
 
     /// Looks without writing anything.
@@ -155,7 +159,9 @@ impl Landing {
         if volume.is_some() {
             return occupied("it is a volume");
         }
-        let root = if exists { Some(hold(Root::open(&path)?)?) } else { None };
+        // From here on both are these, whatever takes their names.
+        let above = Root::open_straight(place::parent(&path)?)?;
+        let root = if exists { Some(hold(Root::open_straight(&path)?)?) } else { None };
         if let Some(root) = &root
             && restoring(root)?.is_none()
             && !is_vacant_in(root)?
@@ -166,18 +172,22 @@ impl Landing {
             Some(root) => place::writable(root)?,
             None => place::writable(&Root::open(place::parent(&path)?)?)?,
         }
-        Ok(Landing { path, root })
+        Ok(Landing { path, above: Some(above), root })
+    }
+
+    /// What it is in, to put a whole tree there under its name.
+    pub(crate) fn above(&self) -> Option<&Root> {
+        self.above.as_ref()
     }
 
     /// Goes on where a run that was killed has ended, if it was for the same.
     pub(crate) fn fill(&self, content: &Content<'_>, terms: Terms, monitor: &Monitor) -> Result<Filled> {
-        let made = self.root.is_none();
-        let root = match &self.root {
-            Some(root) => root.again()?,
-            None => {
-                snapsync_sys::create_private_dir(&self.path).context("create the directory", &self.path)?;
-                Root::open(&self.path)?
-            }
+        let made = self.above.as_ref().filter(|_| self.root.is_none());
+        let name = self.path.file_name().unwrap_or_default();
+        let root = match (&self.root, made) {
+            (None, Some(above)) => above.make_directory(name)?,
+            (Some(root), _) => root.again()?,
+            (None, None) => Root::open_straight(&self.path)?,
         };
         let filled = self.begin(root, content).and_then(|work| {
             let filled = self.bring(&work, content, terms, monitor);
@@ -188,9 +198,9 @@ impl Landing {
             }
             filled
         });
-        if filled.is_err() && made {
+        if let (Err(_), Some(above)) = (&filled, made) {
             // Only if nothing is in it: what was cut goes on there.
-            let _ = std::fs::remove_dir(&self.path);
+            let _ = rustix::fs::unlinkat(above.fd(), name, rustix::fs::AtFlags::REMOVEDIR);
         }
         filled
     }
@@ -230,7 +240,9 @@ impl Landing {
             }
             Some(_) => {}
             // All is done but the last of the clearing.
-            None if !is_vacant_in(root)? => return Ok(Filled { counts: Counts::default(), shared, losses }),
+            None if !is_vacant_in(root)? => {
+                return Ok(Filled { counts: Counts::default(), shared, losses, root: root.clone() });
+            }
             None => {
                 let stage = Staging { root, store: &store, manifest: &manifest, content, monitor };
                 (losses, shared) = stage.run(terms)?;
@@ -238,7 +250,7 @@ impl Landing {
         }
         let counts = ManifestReader::open(&manifest)?.counts()?;
         discard(root, content.id)?;
-        Ok(Filled { counts, shared, losses })
+        Ok(Filled { counts, shared, losses, root: root.clone() })
     }
 }
 

@@ -2,9 +2,10 @@
 
 use crate::Volume;
 use crate::restoring::strip;
+use rustix::fs::AtFlags;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use snapsync_model::{Context, Error, Provider, Result, SnapshotInfo, Subset};
-use snapsync_sys::{Entry, Root, btrfs, remove_tree};
+use snapsync_sys::{Entry, Root, btrfs, read_dir, remove_tree};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -36,14 +37,14 @@ pub struct CloneRecord {
 pub(crate) type Clones = BTreeMap<String, CloneRecord>;
 
 impl CloneRecord {
-    pub fn of(path: &Path, snapshot: &SnapshotInfo) -> Result<CloneRecord> {
-        Ok(CloneRecord {
+    pub fn of(path: &Path, mark: Mark, snapshot: &SnapshotInfo) -> CloneRecord {
+        CloneRecord {
             path: path.to_path_buf(),
             snapshot: snapshot.id,
             of: snapshot.name.clone(),
             at: jiff::Timestamp::now().to_string(),
-            mark: Mark::of(&Root::open(path)?)?,
-        })
+            mark,
+        }
     }
 
     /// The directory at its path still is this clone.
@@ -65,7 +66,11 @@ impl CloneRecord {
                 "move it away first",
             ))
         };
-        let root = Root::open(&self.path)?;
+        let (above, name) = split(&self.path)?;
+        let root = above.directory_in(name)?;
+        if Mark::of(&root)? != self.mark {
+            return refused("what is there".to_owned(), "is not the clone any more");
+        }
         if Volume::find_in(root.again()?)?.is_some() {
             return refused("it".to_owned(), "is a volume with snapshots of its own by now");
         }
@@ -74,16 +79,19 @@ impl CloneRecord {
         if let Some(inner) = inner {
             return refused(root.show(&inner).display().to_string(), "is a mount or a subvolume in it");
         }
-        let (above, name) = split(&self.path)?;
         if self.mark.subvolume.is_some() {
             return btrfs::delete_subvolume(above.fd(), name).context("delete the subvolume", &self.path);
         }
-        remove_tree(above.fd(), name).context("remove", &self.path)
+        // In what was looked at; another that has its name by now is not removed, unless it is empty.
+        for entry in read_dir(root.fd()).context("list", &self.path)? {
+            remove_tree(root.fd(), OsStr::from_bytes(&entry.name)).context("remove", &self.path)?;
+        }
+        rustix::fs::unlinkat(above.fd(), name, AtFlags::REMOVEDIR).context("remove", &self.path)
     }
 }
 
 impl Mark {
-    pub(crate) fn of(root: &Root) -> Result<Mark> {
+    pub fn of(root: &Root) -> Result<Mark> {
         let path = root.path();
         let subvolume = if btrfs::is_subvolume(root.fd()).context("read the subvolume of", path)? {
             let found = btrfs::subvolume(root.fd()).context("read the subvolume of", path)?;
@@ -106,24 +114,26 @@ fn split(path: &Path) -> Result<(Root, &OsStr)> {
 const WORK: &str = "clone";
 
 impl Volume {
-    /// Makes `to`, which is absent or empty, a writable snapshot of a snapshot's tree. False where that cannot be. The caller
-    /// holds the lock.
-    pub fn clone_tree(&self, info: &SnapshotInfo, to: &Path) -> Result<bool> {
+    /// Makes `name` in `above`, which is absent or empty, a writable snapshot of a snapshot's tree. None where that cannot be.
+    /// The caller holds the lock.
+    pub fn clone_tree(&self, info: &SnapshotInfo, above: &Root, name: &OsStr) -> Result<Option<Mark>> {
         if info.provider != Provider::Btrfs || !info.subset.is_everything() {
-            return Ok(false);
+            return Ok(None);
         }
-        let Some(tree) = self.tree_of(info) else { return Ok(false) };
+        let Some(tree) = self.tree_of(info) else { return Ok(None) };
         let (of, store) = (tree.tree()?, self.store());
         let into = store.directory().context("open", store.show())?;
         match btrfs::create_writable_snapshot(of.fd(), &into, OsStr::new(WORK)) {
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Ok(false),
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
             other => other.context("take a writable snapshot of", of.path())?,
         }
-        strip(&store.join(WORK).tree()?)?;
+        let made = store.join(WORK).tree()?;
+        strip(&made)?;
+        let mark = Mark::of(&made)?;
         snapsync_sys::fault::point("clone.made");
         // Over an empty directory as well; never to another file system or over a mount.
-        let is_moved = rustix::fs::renameat(into, WORK, rustix::fs::CWD, to).is_ok();
-        if is_moved { Ok(true) } else { self.clear_clone().map(|_| false) }
+        let is_moved = rustix::fs::renameat(into, WORK, above.fd(), name).is_ok();
+        if is_moved { Ok(Some(mark)) } else { self.clear_clone().map(|_| None) }
     }
 
     /// `delete` takes either.

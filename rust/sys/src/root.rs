@@ -66,6 +66,30 @@ impl Root {
         Ok(Root::of(fd, path.to_path_buf()))
     }
 
+    /// Makes the directory `name` in it, for this user alone, and opens that one: not what may have taken its name.
+    pub fn make_directory(&self, name: &OsStr) -> Result<Root> {
+        let path = self.path.join(name);
+        rustix::fs::mkdirat(self.fd(), name, Mode::RWXU).context("create the directory", &path)?;
+        let made = self.directory_in(name)?;
+        let stat = crate::stat_of(made.fd()).context("read the attributes of", &path)?;
+        if crate::is_own(&stat) && stat.attributes.mode & 0o7077 == 0 {
+            return Ok(made);
+        }
+        Err(snapsync_model::Error::refused(
+            format!("{} is another directory now than was made a moment ago", path.display()),
+            "somebody exchanged it: look who may write there, then run this again",
+        ))
+    }
+
+    /// The directory `name` in it, which is no link.
+    pub fn directory_in(&self, name: &OsStr) -> Result<Root> {
+        let path = self.path.join(name);
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd =
+            rustix::fs::openat(self.fd(), name, flags, Mode::empty()).context("open the directory", &path)?;
+        Ok(Root::of(fd, path))
+    }
+
     /// One that is open already.
     pub fn of(fd: OwnedFd, path: PathBuf) -> Root {
         Root { fd, path, underneath: None, mounts: Vec::new(), held: None }
