@@ -153,8 +153,19 @@ class ScrubStatus(Record):
     all_since: datetime
 
 
+class Claim(Record):
+    """The epoch that a standby said it is of, higher than its primary's. `shown`: with promotions to it."""
+
+    epoch: int
+    shown: bool
+    at: datetime
+
+
 class Standby(Record):
-    """A standby that the primary knows: the snapshot it holds, since when, how many it is behind."""
+    """A standby that the primary knows: the snapshot it holds, since when, how many it is behind.
+
+    One with a `claim` is not fed.
+    """
 
     volume: str
     path: str
@@ -163,6 +174,7 @@ class Standby(Record):
     at: datetime
     lag: int
     scrub: ScrubStatus | None = None
+    claim: Claim | None = None
 
 
 class Unlike(Record):
@@ -657,7 +669,7 @@ class RestoreReport(Report):
 
 
 class Replaced(Record):
-    """The primary of `epoch`, or a standby of it, was met at `path`."""
+    """The standby at `path` says that it is of `epoch`: the highest that any of them claims."""
 
     epoch: int
     path: str
@@ -666,8 +678,8 @@ class Replaced(Record):
 class StatusReport(Report):
     """A volume, its snapshots and its standbys. `busy`: another command holds the volume now.
 
-    `replaced`: another primary was promoted in the stead of this one. `read_only`: as a standby it is
-    writable in rounds alone.
+    `replaced`: standbys say that another primary was promoted in the stead of this one. `read_only`: as a
+    standby it is writable in rounds alone.
 
     `lags` has an entry for each standby, or for the volume itself where that is one; `verdict` is ok,
     warning, critical or unknown where it was asked for.

@@ -58,24 +58,31 @@ def _if_there(lag: Lag) -> Lag:
 
 def _with_scrub(lag: Lag, standby: Standby) -> Lag:
     """With what was read again of a standby, and with its trouble."""
-    return replace(lag, scrub=standby.scrub, problem=_differs(standby.scrub))
+    problems = [*_claims(standby), *_differs(standby.scrub)]
+    return replace(lag, scrub=standby.scrub, problem="; ".join(problems) or None)
 
 
-def _differs(scrub: ScrubStatus | None) -> str | None:
+def _claims(standby: Standby | None) -> list[str]:
+    if standby is None or standby.claim is None:
+        return []
+    return [f"it says that it is of epoch {standby.claim.epoch}, and is not fed"]
+
+
+def _differs(scrub: ScrubStatus | None) -> list[str]:
     if scrub is None or not scrub.pending:
-        return None
+        return []
     files = render.count(len(scrub.pending), "file differs", "files differ")
-    return f"{files} from the primary's until the next round, such as {scrub.pending[0]}"
+    return [f"{files} from the primary's until the next round, such as {scrub.pending[0]}"]
 
 
-def _scrub_of(job: Job, source: StatusReport, target: StatusReport | None) -> ScrubStatus | None:
-    """What the primary of a job knows of scrubs of its standby."""
+def _standby_of(job: Job, source: StatusReport, target: StatusReport | None) -> Standby | None:
+    """What the primary of a job knows of its standby."""
     here = [
         standby
         for standby in source.standbys
         if (standby.volume == target.volume.id if target else _is_at(standby.path, job.target))
     ]
-    return max(here, key=lambda standby: standby.at).scrub if here else None
+    return max(here, key=lambda standby: standby.at) if here else None
 
 
 def jobs(found: Config, now: datetime) -> list[JobStatus]:
@@ -87,7 +94,7 @@ def jobs(found: Config, now: datetime) -> list[JobStatus]:
 def _job(job: Job, run: state.Run | None, now: datetime) -> JobStatus:
     problems: list[str] = []
     source, target = (_look(place, now, problems) for place in (job.source, job.target))
-    if source and (source.volume.role == "standby" or source.replaced):
+    if source and source.volume.role == "standby":
         problems.append(f"{job.source} is not the primary any more")
     if run and run.error:
         problems.append(f"the last round failed: {run.error}")
@@ -95,8 +102,9 @@ def _job(job: Job, run: state.Run | None, now: datetime) -> JobStatus:
     if lag.seconds is None and not problems:
         problems.append("no round has ended well yet")
     moved = run.data_bytes if run else None
-    scrub = _scrub_of(job, source, target) if source else None
-    problems += [differs] if (differs := _differs(scrub)) else []
+    standby = _standby_of(job, source, target) if source else None
+    scrub = standby.scrub if standby else None
+    problems += [*_claims(standby), *_differs(scrub)]
     losses = tuple(Loss(**loss) for loss in run.losses) if run else ()
     lost = sum(loss.count for loss in losses)
     lag = replace(lag, bytes=moved, problem="; ".join(problems) or None, lost=lost, scrub=scrub)

@@ -103,7 +103,8 @@ def _lines(report: StatusReport) -> Iterator[str]:
     yield f"  snapshots  {report.snapshots:,}{_latest(report)}"
     if report.replaced:
         by = report.replaced
-        yield f"  replaced   by the primary of epoch {by.epoch}, met at {render.name(by.path)}: rejoin it"
+        says = f"says {render.name(by.path)}: if so, rejoin that one"
+        yield f"  replaced   by a primary of epoch {by.epoch}, {says}"
     if report.read_only:
         yield "  read-only  between rounds, while it is a standby"
     yield f"  unfinished {_unfinished(report)}"

@@ -58,8 +58,8 @@ impl Attending<'_, '_, '_> {
                 let looked = self.standby.look(lineage)?;
                 self.wire.tell(&Answer::Looked(looked))?;
             }
-            Ask::Open { lineage, epoch, join, care } => {
-                self.open(Opening { lineage, epoch, care, store: None }, join)?;
+            Ask::Open { lineage, epoch, promotions, join, care } => {
+                self.open(Opening { lineage, epoch, promotions, care, store: None }, join)?;
             }
             Ask::Begin { strict, has_manifest, no_space_check, spare } => {
                 self.begin(Terms { strict, no_space_check }, has_manifest, spare)?;

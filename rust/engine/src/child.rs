@@ -1,7 +1,8 @@
 //! The process that leads to another machine, and what it starts in turn: none of them outlives the command.
 
+use crate::overheard::Overheard;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
-use snapsync_model::{Context, Error, Monitor, Result};
+use snapsync_model::{Context, Error, Monitor, Result, printable};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,20 +15,23 @@ pub(crate) struct Process {
     child: Child,
     /// It leads a process group of its own.
     leads: bool,
+    /// Ends after it.
+    _overheard: Option<Overheard>,
 }
 
 impl Process {
-    /// Starts it, with pipes to its input and from its output.
-    pub(crate) fn start(mut command: Command) -> Result<(Process, ChildStdin, ChildStdout)> {
+    /// Starts it, with pipes to its input and from its output. What it says of itself is shown as `whom`'s words.
+    pub(crate) fn start(mut command: Command, whom: &str) -> Result<(Process, ChildStdin, ChildStdout)> {
         let program = command.get_program().to_owned();
         // Where somebody may be asked for a password, it stays in the group that may read the terminal.
         let leads = std::fs::File::open("/dev/tty").is_err();
         if leads {
             command.process_group(0);
         }
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let child = command.spawn().context("start", &program)?;
-        let mut process = Process { child, leads };
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().context("start", &program)?;
+        let said = child.stderr.take().map(|stderr| Overheard::of(stderr, printable(whom).into_owned()));
+        let mut process = Process { child, leads, _overheard: said };
         match (process.child.stdin.take(), process.child.stdout.take()) {
             (Some(to), Some(from)) => Ok((process, to, from)),
             _ => Err(Error::failed(format!("cannot talk to {}", program.display()), "")),

@@ -2,7 +2,7 @@
 
 use crate::place::expect_standby;
 use serde::{Deserialize, Serialize};
-use snapsync_model::{Error, Monitor, Result, Role};
+use snapsync_model::{Error, Monitor, Promotions, Result, Role};
 use snapsync_snapshot::{Standby, Volume};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,6 +19,8 @@ pub(crate) struct Looked {
     pub(crate) role: Option<Role>,
     #[serde(default)]
     pub(crate) epoch: Option<u64>,
+    #[serde(default, skip_serializing_if = "Promotions::is_empty")]
+    pub(crate) promotions: Promotions,
     /// The snapshot of a delta that was cut.
     pub(crate) pending: Option<Uuid>,
     /// Which volume it is.
@@ -115,6 +117,13 @@ fn is_same_place(one: &str, other: &str) -> bool {
         _ => place.to_owned(),
     };
     one == other || without_user(one) == without_user(other)
+}
+
+/// The standby that is met, if it is known to be at that place.
+pub(crate) fn at(primary: &Volume, met: &Looked) -> Option<(Uuid, Standby)> {
+    let id = met.volume?;
+    let known = primary.standbys().get(&id).filter(|standby| is_same_place(&standby.path, &met.path))?;
+    Some((id, known.clone()))
 }
 
 /// A new standby takes the place of the one that was known there, unless that may be on a disk that comes back.

@@ -21,6 +21,7 @@ mod join;
 mod known;
 mod mend;
 mod outgoing;
+mod overheard;
 mod place;
 mod protocol;
 mod pruned;

@@ -77,9 +77,6 @@ fn common(primary: &Volume, standby: &Volume) -> Result<(SnapshotInfo, SnapshotI
     let (p, s) = (primary.info(), standby.info());
     let (show, of) = (s.path.display(), p.path.display());
     place::expect_standby(&show.to_string(), s.role)?;
-    if let Some(replaced) = primary.replaced() {
-        return Err(place::was_replaced(primary, replaced));
-    }
     if p.lineage != s.lineage || p.epoch < s.epoch {
         return Err(Error::refused(
             format!("{show} is not a standby of {of}"),

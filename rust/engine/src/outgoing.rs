@@ -68,6 +68,7 @@ pub(crate) fn volume_head(
         volume: Some(info.id),
         lineage: Some(info.lineage).filter(|_| !snapshot.aside),
         epoch: info.epoch,
+        promotions: volume.promotions().clone(),
         filesystem: info.filesystem,
         totals: counts.into(),
         software: software(),

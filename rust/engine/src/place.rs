@@ -4,7 +4,7 @@ use rustix::fs::{Access, AtFlags};
 use snapsync_model::{
     Context, Error, Monitor, Provider, Result, Role, Side, SnapshotInfo, Subset, VolumeInfo,
 };
-use snapsync_snapshot::{Replaced, Volume, is_vacant_in};
+use snapsync_snapshot::{Claim, Volume, is_vacant_in};
 use snapsync_sys::Root;
 use snapsync_walk::Tree;
 use std::ffi::{OsStr, OsString};
@@ -335,14 +335,20 @@ fn writable_at(root: &Root, name: &str) -> Result<()> {
     })
 }
 
-/// What a primary is told that was promoted away from.
-pub(crate) fn was_replaced(volume: &Volume, by: &Replaced) -> Error {
-    let (show, Replaced { epoch, path }) = (volume.path().display(), by);
+/// What a primary is told that meets a later epoch. Whether there is one is for people to say.
+pub(crate) fn was_replaced(volume: &Volume, path: &str, by: &Claim) -> Error {
+    let (show, Claim { epoch, shown, .. }) = (volume.path().display(), by);
+    let shown = if *shown { "" } else { ", and does not show how that came to be" };
     Error::refused(
-        format!("{show} was replaced: it is of epoch {}, and {path} of epoch {epoch}", volume.info().epoch),
         format!(
-            "`snapsync rejoin {show} NEW`, where NEW is the primary of epoch {epoch}, makes it a standby again \
-             and keeps what it has of its own; --preview shows that"
+            "{path} is not fed: it says that {show} was replaced, which is of epoch {}, and that it is of epoch \
+             {epoch} itself{shown}",
+            volume.info().epoch
+        ),
+        format!(
+            "if another was promoted, `snapsync rejoin {show} NEW`, where NEW is the primary of epoch {epoch}, makes \
+             it a standby again and keeps what it has of its own; --preview shows that. If none was, {path} is not to \
+             be trusted"
         ),
     )
 }

@@ -14,7 +14,7 @@ use crate::{Care, Options, Travel};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use snapsync_model::{Context, Error, Monitor, Result, SnapshotInfo};
+use snapsync_model::{Context, Error, Monitor, Promotions, Result, SnapshotInfo};
 use snapsync_stream::wire::{fill, lift};
 use snapsync_stream::{Arrivals, Channel, Fate, Heart, Limit, Link, Outlet};
 use std::io::{BufReader, BufWriter, Read, Write};
@@ -81,6 +81,8 @@ pub(crate) enum Ask {
     Open {
         lineage: Uuid,
         epoch: u64,
+        #[serde(default, skip_serializing_if = "Promotions::is_empty")]
+        promotions: Promotions,
         join: Option<Uuid>,
         #[serde(default)]
         care: Care,

@@ -53,7 +53,8 @@ fn apply(
             "receive it with --as-snapshot DIR",
         )
     })?;
-    let state = standby.open(Opening { lineage, epoch: header.epoch, care, store: None })?;
+    let promotions = header.promotions.clone();
+    let state = standby.open(Opening { lineage, epoch: header.epoch, promotions, care, store: None })?;
     let begun = delta.offer(terms, false, |offer| standby.begin(offer))?;
     let counts = ManifestReader::open(&standby.incoming()?.manifest())?.counts()?;
     monitor.start(Stage::Receive, counts.data_bytes);

@@ -166,7 +166,7 @@ impl<'a> Peer<'a> {
             .args(options)
             .arg(host)
             .arg(format!("{} serve", reach.remote_path));
-        let (child, to, from) = Process::start(command)?;
+        let (child, to, from) = Process::start(command, host)?;
         let wire = Wire::new(from, to, PathBuf::from(host), reach.patience, fate, monitor)?;
         let mut peer = Peer { wire, features: Vec::new(), child };
         match peer.wire.greet() {
@@ -450,9 +450,9 @@ impl StandbyEnd for Remote<'_, '_> {
     }
 
     fn open(&mut self, opening: Opening) -> Result<State> {
-        let Opening { lineage, epoch, care, store } = opening;
+        let Opening { lineage, epoch, promotions, care, store } = opening;
         let join = self.further.announce(store)?;
-        match self.ask(&Ask::Open { lineage, epoch, join, care })? {
+        match self.ask(&Ask::Open { lineage, epoch, promotions, join, care })? {
             Answer::Opened(mut state) => {
                 self.further.open(state.join, self.wire.link(), self.monitor)?;
                 state.volume.path = self.there(&state.volume.path.to_string_lossy()).into();

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use snapsync_apply::Loss;
 use snapsync_model::{Counters, Counts, SnapshotInfo, VolumeInfo, path_as_json};
 use snapsync_snapshot::CloneRecord;
-use snapsync_snapshot::{Replaced, Scrub};
+use snapsync_snapshot::{Claim, Scrub};
 use std::path::PathBuf;
 use uuid::Uuid;
 
@@ -470,6 +470,15 @@ pub struct StandbyStatus {
     pub lag: u64,
     /// None where no round has told yet.
     pub scrub: Option<ScrubStatus>,
+    /// It says that it is of a later epoch, and is not fed.
+    pub claim: Option<Claim>,
+}
+
+/// The highest epoch that any standby claims.
+#[derive(Debug, Serialize)]
+pub struct Replaced {
+    pub epoch: u64,
+    pub path: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -482,7 +491,7 @@ pub struct Status {
     pub busy: bool,
     pub standbys: Vec<StandbyStatus>,
     pub holds: Vec<Hold>,
-    /// The primary that was promoted in the stead of this one.
+    /// What standbys say of one that was promoted in the stead of this one.
     pub replaced: Option<Replaced>,
     /// As a standby its tree is read-only between rounds.
     pub read_only: bool,

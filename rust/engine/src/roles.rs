@@ -12,7 +12,7 @@ use crate::sync::{Options, Round, sync};
 use crate::{Care, Travel};
 use serde::{Deserialize, Serialize};
 use snapsync_apply::Journal;
-use snapsync_model::{Counts, Error, Monitor, Result, Role, SnapshotInfo, Stage, VolumeInfo};
+use snapsync_model::{Counts, Error, Monitor, Promotions, Result, Role, SnapshotInfo, Stage, VolumeInfo};
 use snapsync_snapshot::{Request, Standby, Volume};
 use snapsync_sys::{Root, fault};
 use std::collections::BTreeMap;
@@ -40,6 +40,8 @@ pub(crate) enum Deed {
     /// Go back to the newest of these snapshots, and become a standby in this epoch.
     Follow {
         epoch: u64,
+        #[serde(default)]
+        promotions: Promotions,
         line: Vec<Uuid>,
     },
     /// Become a standby if the tree still holds this snapshot.
@@ -58,6 +60,8 @@ pub(crate) enum Deed {
 pub(crate) struct Described {
     volume: VolumeInfo,
     line: Vec<SnapshotInfo>,
+    #[serde(default)]
+    promotions: Promotions,
     standbys: BTreeMap<Uuid, Standby>,
 }
 
@@ -91,16 +95,15 @@ pub(crate) fn perform_in(root: Root, deed: Deed, monitor: &Monitor) -> Result<Ou
     let mut volume = Volume::open_in(root)?;
     if let Deed::Describe = deed {
         let (info, line) = (shown(&volume), volume.line()?);
-        let standbys = volume.standbys().clone();
-        return Ok(Outcome::Described(Box::new(Described { volume: info, line, standbys })));
+        let (standbys, promotions) = (volume.standbys().clone(), volume.promotions().clone());
+        return Ok(Outcome::Described(Box::new(Described { volume: info, line, promotions, standbys })));
     }
     let _lock = volume.lock()?;
     volume.reload()?;
     match deed {
         Deed::Describe => unreachable!("answered without the lock"),
-        Deed::Follow { epoch, line } => {
-            follow(&mut volume, epoch, &line, monitor).map(|followed| Outcome::Followed(Box::new(followed)))
-        }
+        Deed::Follow { epoch, promotions, line } => follow(&mut volume, epoch, promotions, &line, monitor)
+            .map(|followed| Outcome::Followed(Box::new(followed))),
         Deed::Demote { newest } => {
             demote(&mut volume, newest, monitor).map(|demoted| Outcome::Demoted(Box::new(demoted)))
         }
@@ -169,7 +172,7 @@ fn promote_volume(
         }
     };
     fault::point("promote.checked");
-    volume.become_primary()?;
+    volume.become_primary(newest.id)?;
     fault::point("promote.raised");
     standbys.into_iter().try_for_each(|(id, standby)| volume.remember_standby(id, standby))?;
     monitor.start(Stage::Snapshot, 0);
@@ -198,13 +201,30 @@ fn demote(volume: &mut Volume, newest: Uuid, monitor: &Monitor) -> Result<Demote
     drift.map_or(Ok(()), |drift| volume.drop_probe(&drift.probe))?;
     if is_still {
         let epoch = volume.info().epoch;
-        volume.become_standby(epoch)?;
+        volume.become_standby(epoch, volume.promotions().clone())?;
         fault::point("switch.demoted");
     }
     Ok(Demoted { volume: shown(volume), done: is_still })
 }
 
-fn follow(volume: &mut Volume, epoch: u64, theirs: &[Uuid], monitor: &Monitor) -> Result<Followed> {
+/// Which of two volumes goes on is for people to say: one that was promoted apart is followed like any other.
+fn follow(
+    volume: &mut Volume,
+    epoch: u64,
+    promotions: Promotions,
+    theirs: &[Uuid],
+    monitor: &Monitor,
+) -> Result<Followed> {
+    if epoch < volume.info().epoch || !promotions.lead_to(epoch) {
+        return Err(Error::refused(
+            format!(
+                "{} is of epoch {}, and cannot follow a primary whose promotions lead to none that is later",
+                volume.path().display(),
+                volume.info().epoch
+            ),
+            "the one with the higher epoch goes on",
+        ));
+    }
     let recovered = recover_wholly(volume, monitor)?;
     let (common, after) = common(volume, theirs)?;
     let newest = after.last().unwrap_or(&common).clone();
@@ -223,7 +243,7 @@ fn follow(volume: &mut Volume, epoch: u64, theirs: &[Uuid], monitor: &Monitor) -
         changes = turn(volume, &back, monitor)?.counts;
     }
     fault::point("rejoin.back");
-    volume.become_standby(epoch)?;
+    volume.become_standby(epoch, promotions)?;
     volume.seal()?;
     fault::point("rejoin.standby");
     left.iter_mut().for_each(|snapshot| snapshot.aside = true);
@@ -306,7 +326,8 @@ pub fn rejoin(old: &Path, new: &Path, travel: &Travel, reach: &Reach, monitor: &
     let ours = old_end.describe(reach, monitor)?;
     can_follow(&old_end.path(), &ours.volume, &new_end.path(), &theirs.volume)?;
     let line = theirs.line.iter().map(|snapshot| snapshot.id).collect();
-    let followed = match old_end.perform(Deed::Follow { epoch: theirs.volume.epoch, line }, reach, monitor)? {
+    let (epoch, promotions) = (theirs.volume.epoch, theirs.promotions);
+    let followed = match old_end.perform(Deed::Follow { epoch, promotions, line }, reach, monitor)? {
         Outcome::Followed(followed) => *followed,
         other => return Err(strange(&other)),
     };
@@ -503,9 +524,10 @@ fn hand_over(
 }
 
 fn without_primary(old: &Path, error: &Error) -> Error {
+    let told = error.advice();
     let advice = format!(
-        "{}\nboth are standbys now: run this again, or `snapsync promote {}` makes that one the primary again",
-        error.advice(),
+        "{told}{}both are standbys now: run this again, or `snapsync promote {}` makes that one the primary again",
+        if told.is_empty() { "" } else { "; " },
         old.display()
     );
     Error::refused(error.sentence(), advice)

@@ -8,7 +8,7 @@ use crate::sides::Sides;
 use crate::staging::{with_data, workers};
 use snapsync_manifest::Header as ManifestHeader;
 use snapsync_model::{
-    Context, Counts, Error, Identity, Monitor, Provider, Result, SnapshotInfo, Stage, Subset,
+    Context, Counts, Error, Identity, Monitor, Promotions, Provider, Result, SnapshotInfo, Stage, Subset,
 };
 use snapsync_snapshot::{can_be_a_name, identity_of};
 use snapsync_stream::wire::{Header, VERSION, lift, software, write_head};
@@ -223,6 +223,7 @@ fn delta_head(base: Option<&Sendable>, target: &Sendable, counts: &Counts) -> He
             volume: None,
             lineage: None,
             epoch: 0,
+            promotions: Promotions::default(),
             filesystem: filesystem(root),
             totals: counts.into(),
             software: software(),

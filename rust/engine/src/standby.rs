@@ -14,7 +14,9 @@ use rustix::fs::{AtFlags, Mode};
 use serde::{Deserialize, Serialize};
 use snapsync_apply::{Incoming, Journal, Loss, Phase};
 use snapsync_manifest::Rows;
-use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, Side, SnapshotInfo, VolumeInfo};
+use snapsync_model::{
+    Context, Error, Monitor, Promotions, Provider, Result, Role, Side, SnapshotInfo, Standing, VolumeInfo,
+};
 use snapsync_snapshot::{Volume, name_is_free};
 use snapsync_stream::wire::{Digest, End, Header, ManifestHead};
 use snapsync_stream::{Arrivals, Held, Limit, Sent, receive};
@@ -29,6 +31,8 @@ use uuid::Uuid;
 pub(crate) struct Opening {
     pub(crate) lineage: Uuid,
     pub(crate) epoch: u64,
+    /// How that epoch came to be.
+    pub(crate) promotions: Promotions,
     pub(crate) care: Care,
     /// Its own, if it is on this machine: further channels may come in there.
     pub(crate) store: Option<Spot>,
@@ -138,7 +142,7 @@ pub(crate) struct Local<'a> {
     /// This round has staged something: what it failed to bring is its own.
     has_begun: bool,
     /// The snapshot that is made, and the epoch that its delta is of.
-    under_way: Option<(SnapshotInfo, u64)>,
+    under_way: Option<(SnapshotInfo, u64, Promotions)>,
     /// The last one that began to be made.
     begun: Option<Uuid>,
 }
@@ -207,7 +211,7 @@ impl<'a> Local<'a> {
         take(self.incoming()?, arrivals, seed, self.monitor)
     }
 
-    fn make(&mut self, lineage: Uuid, epoch: u64) -> Result<Volume> {
+    fn make(&mut self, lineage: Uuid, epoch: u64, promotions: Promotions) -> Result<Volume> {
         self.target.expect_reachable()?;
         let root = match self.target.found.take() {
             Some(Found::Directory(root)) => root,
@@ -218,7 +222,8 @@ impl<'a> Local<'a> {
             }
             None => return Err(out_of_turn("it has been made")),
         };
-        let volume = Volume::init_in(root, Role::Standby, lineage, epoch)?;
+        let mut volume = Volume::init_in(root, Role::Standby, lineage, epoch)?;
+        volume.join_lineage(lineage, epoch, promotions)?;
         self.made.store = Some(volume.clone());
         Ok(volume)
     }
@@ -254,7 +259,7 @@ impl<'a> Local<'a> {
         let volume = self.volume()?;
         let (snapshots, info) = (volume.line()?, volume.info());
         let show = info.path.display();
-        is_of(&info, header.lineage, header.epoch)?;
+        is_of(volume, header.lineage, header.epoch, &header.promotions)?;
         let name = &header.snapshot.name;
         if snapshots.iter().any(|s| s.id == header.snapshot.id) {
             return Err(Error::refused(
@@ -286,8 +291,9 @@ pub(crate) fn can_be_kept(root: &Root, read_only: bool) -> Result<()> {
     ))
 }
 
-/// Only the primary of its lineage may feed a standby, and none that was replaced.
-fn is_of(standby: &VolumeInfo, lineage: Option<Uuid>, epoch: u64) -> Result<()> {
+/// Only the primary of its lineage may feed a standby, and none that was replaced: who says that it was promoted shows it.
+fn is_of(volume: &Volume, lineage: Option<Uuid>, epoch: u64, promotions: &Promotions) -> Result<()> {
+    let standby = volume.info();
     let show = standby.path.display();
     if lineage != Some(standby.lineage) {
         return Err(Error::refused(
@@ -295,18 +301,40 @@ fn is_of(standby: &VolumeInfo, lineage: Option<Uuid>, epoch: u64) -> Result<()> 
             "name its own standby, or receive it --as-snapshot",
         ));
     }
-    if epoch < standby.epoch {
-        return Err(Error::refused(
-            format!("this delta is of epoch {epoch}, and {show} is in epoch {}", standby.epoch),
+    let what = format!("this delta is of epoch {epoch}, and {show} is in epoch {}", standby.epoch);
+    match promotions.standing(epoch, volume.promotions(), standby.epoch) {
+        Standing::Shown => Ok(()),
+        Standing::Behind => Err(Error::refused(
+            what,
             "it comes from a primary that was replaced since: take it from the new one",
-        ));
+        )),
+        Standing::Unshown => Err(Error::refused(
+            format!("{what}: nothing shows the promotions between them"),
+            format!("if its primary was promoted, `snapsync rejoin {show} NEW` follows that one"),
+        )),
+        Standing::Forked => Err(Error::refused(
+            format!("{what}, and another volume was promoted than the one that {show} follows"),
+            format!(
+                "two standbys were promoted apart: `snapsync rejoin {show} NEW` follows the one that goes on"
+            ),
+        )),
     }
-    Ok(())
+}
+
+/// How the epoch of a lineage that a standby is to join came to be: as far as that is told, it makes sense.
+fn can_begin(epoch: u64, promotions: &Promotions) -> Result<()> {
+    if promotions.lead_to(epoch) {
+        return Ok(());
+    }
+    Err(Error::integrity(
+        format!("the primary says that it is of epoch {epoch}, and its promotions do not lead there"),
+        "use the same snapsync on both sides; if it is the same, something changes what it sends",
+    ))
 }
 
 /// What a header says of its snapshot can be written into a store.
 fn is_sound(snapshot: &SnapshotInfo, newest: Option<&SnapshotInfo>) -> Result<()> {
-    let after = newest.map_or(0, |newest| newest.sequence + 1);
+    let after = newest.map_or(0, |newest| newest.sequence.saturating_add(1));
     let has_time = snapshot.created.parse::<jiff::Timestamp>().is_ok();
     if !(after..1 << 48).contains(&snapshot.sequence)
         || snapshot.aside
@@ -341,6 +369,7 @@ impl StandbyEnd for Local<'_> {
             lineage: volume.map(|volume| volume.info().lineage).filter(|lineage| !lineage.is_nil()),
             role: volume.map(|volume| volume.info().role),
             epoch: volume.map(|volume| volume.info().epoch),
+            promotions: volume.map(|volume| volume.promotions().clone()).unwrap_or_default(),
             pending: journal.map(|journal| journal.snapshot.id),
             volume: volume.map(|volume| volume.info().id),
             filesystem: self.target.filesystem(),
@@ -349,19 +378,20 @@ impl StandbyEnd for Local<'_> {
     }
 
     fn open(&mut self, opening: Opening) -> Result<State> {
-        let Opening { lineage, epoch, care, .. } = opening;
+        let Opening { lineage, epoch, promotions, care, .. } = opening;
+        can_begin(epoch, &promotions)?;
         self.expect_own(Some(lineage))?;
         let mut volume = match self.target.volume.take() {
             Some(volume) => volume,
-            None => self.make(lineage, epoch)?,
+            None => self.make(lineage, epoch, promotions.clone())?,
         };
         self.lock = Some(volume.lock()?);
         volume.reload()?;
         place::expect_standby(&volume.path().to_string_lossy(), volume.info().role)?;
         if volume.info().lineage.is_nil() {
-            volume.join_lineage(lineage, epoch)?;
+            volume.join_lineage(lineage, epoch, promotions.clone())?;
         }
-        is_of(&volume.info(), Some(lineage), epoch)?;
+        is_of(&volume, Some(lineage), epoch, &promotions)?;
         let recovered = recover(&mut volume, self.monitor)?;
         let newest = volume.line()?.pop();
         if newest.is_none() && !snapsync_snapshot::is_vacant_in(volume.root())? {
@@ -397,7 +427,8 @@ impl StandbyEnd for Local<'_> {
         let newest = volume.line()?.pop();
         volume.unseal()?;
         let room = Room::of(volume, newest.as_ref());
-        let under_way = (offer.header.snapshot.clone(), offer.header.epoch);
+        let Header { snapshot, epoch, promotions, .. } = offer.header;
+        let under_way = (snapshot.clone(), *epoch, promotions.clone());
         let spare = offer.spare.clone();
         let mut free = || match &spare {
             Some(Spare { keep, needed }) if !keep.is_empty() => {
@@ -419,7 +450,7 @@ impl StandbyEnd for Local<'_> {
 
     fn commit(&mut self) -> Result<SnapshotInfo> {
         let (incoming, info) = (self.incoming.take(), self.under_way.take());
-        let (Some(mut incoming), Some((info, epoch))) = (incoming, info) else {
+        let (Some(mut incoming), Some((info, epoch, promotions))) = (incoming, info) else {
             return Err(out_of_turn("no delta has begun"));
         };
         incoming.seal()?;
@@ -429,7 +460,7 @@ impl StandbyEnd for Local<'_> {
         let monitor = self.monitor;
         let volume = self.volume()?;
         let mut taken = finish(volume, &info, base, monitor)?;
-        volume.follow_epoch(epoch)?;
+        volume.follow_epoch(epoch, promotions)?;
         if let (Some(entries), Some(bytes)) = (info.entries, info.bytes) {
             volume.record_counts(&mut taken, entries, bytes)?;
         }

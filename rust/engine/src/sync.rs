@@ -16,8 +16,10 @@ use crate::{Reach, Travel};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use snapsync_apply::Loss;
-use snapsync_model::{Context, Counters, Counts, Error, Monitor, Result, Role, SnapshotInfo, Stage, Subset};
-use snapsync_snapshot::{Replaced, Request, Scrub, Standby, Volume, name_is_free};
+use snapsync_model::{
+    Context, Counters, Counts, Error, Monitor, Result, Role, SnapshotInfo, Stage, Standing, Subset,
+};
+use snapsync_snapshot::{Claim, Request, Scrub, Standby, Volume, name_is_free};
 use snapsync_stream::wire::write_head;
 use snapsync_sys::Root;
 use std::collections::BTreeSet;
@@ -119,8 +121,22 @@ fn local(
     drive(source, &mut standby, options, Rights::OWNER, monitor)
 }
 
-/// The primary's half of a round, for whatever standby.
+/// The primary's half of a round, for whatever standby. A failure is told to it.
 pub(crate) fn drive(
+    source: Root,
+    standby: &mut dyn StandbyEnd,
+    options: &Options,
+    rights: Rights,
+    monitor: &Monitor,
+) -> Result<Synced> {
+    let result = begin(source, standby, options, rights, monitor);
+    if let Err(error) = &result {
+        standby.failed(error, Uuid::nil());
+    }
+    result
+}
+
+fn begin(
     source: Root,
     standby: &mut dyn StandbyEnd,
     options: &Options,
@@ -138,7 +154,7 @@ pub(crate) fn drive(
         ));
     }
     let looked = standby.look(primary.as_ref().map(|volume| volume.info().lineage))?;
-    let primary = fence(primary, &looked)?;
+    let primary = fence(primary, &looked, rights)?;
     known::is_standby_of(&looked, source.path(), primary.as_ref())?;
     if !options.new_standby {
         known::is_there(&looked, primary.as_ref())?;
@@ -157,28 +173,31 @@ pub(crate) fn drive(
     let unlike = BTreeSet::new();
     let mut round = Driver { primary, standby, looked, unlike, mended: 0, options, rights, monitor, started };
     let result = round.run(subset);
-    if let Err(error) = &result {
-        round.standby.failed(error, Uuid::nil());
+    if result.is_err() {
         made.unmake();
     }
     result
 }
 
-/// A primary that was replaced feeds nobody any more, and remembers it.
-fn fence(primary: Option<Volume>, looked: &Looked) -> Result<Option<Volume>> {
+/// Who says that it is of a later epoch is not fed, and that is remembered of it. It may be true, and it may be a lie: what
+/// becomes of the other standbys is not for this one to say.
+fn fence(primary: Option<Volume>, looked: &Looked, rights: Rights) -> Result<Option<Volume>> {
     let Some(mut volume) = primary else { return Ok(None) };
     let info = volume.info();
-    if looked.lineage == Some(info.lineage)
-        && let Some(epoch) = looked.epoch.filter(|epoch| *epoch > info.epoch)
-    {
-        let _lock = volume.lock()?;
-        volume.reload()?;
-        volume.note_replaced(Replaced { epoch, path: looked.path.clone() })?;
+    let Some(epoch) =
+        looked.epoch.filter(|epoch| looked.lineage == Some(info.lineage) && *epoch > info.epoch)
+    else {
+        return Ok(Some(volume));
+    };
+    let standing = looked.promotions.standing(epoch, volume.promotions(), info.epoch);
+    let at = jiff::Timestamp::now().to_string();
+    let claim = Claim { epoch, shown: standing == Standing::Shown, at };
+    let _lock = volume.lock()?;
+    volume.reload()?;
+    if let Some((id, standby)) = known::at(&volume, looked).filter(|_| !rights.only_reads) {
+        volume.remember_standby(id, Standby { claim: Some(claim.clone()), ..standby })?;
     }
-    match volume.replaced() {
-        Some(replaced) => Err(place::was_replaced(&volume, replaced)),
-        None => Ok(Some(volume)),
-    }
+    Err(place::was_replaced(&volume, &looked.path, &claim))
 }
 
 /// A name that is taken is that of the snapshot whose delta goes on.
@@ -221,7 +240,13 @@ impl Driver<'_> {
         let mut recovered = recover(&mut self.primary, self.monitor)?;
         let info = self.primary.info();
         let store = Some(self.primary.store());
-        let opening = Opening { lineage: info.lineage, epoch: info.epoch, care: self.options.care, store };
+        let opening = Opening {
+            lineage: info.lineage,
+            epoch: info.epoch,
+            promotions: self.primary.promotions().clone(),
+            care: self.options.care,
+            store,
+        };
         let mut state = self.standby.open(opening)?;
         self.rights.expect_known(&self.primary, &state, &self.looked.path)?;
         recovered.append(&mut state.recovered);
@@ -384,8 +409,8 @@ impl Driver<'_> {
             count(&*sides.target)?
         } else if let Some((entries, bytes)) = base.and_then(|base| base.entries.zip(base.bytes)) {
             (
-                (entries + counts.created).saturating_sub(counts.deleted),
-                (bytes + counts.bytes_added).saturating_sub(counts.bytes_removed),
+                entries.saturating_add(counts.created).saturating_sub(counts.deleted),
+                bytes.saturating_add(counts.bytes_added).saturating_sub(counts.bytes_removed),
             )
         } else {
             return Ok(());
@@ -456,6 +481,7 @@ impl Driver<'_> {
             scrub: Some(scrub),
             secret: known.and_then(|known| known.secret.clone()),
             reads: self.rights.only_reads,
+            claim: None,
         };
         if self.options.new_standby && self.rights.replaces {
             known::replace(&mut self.primary, state.volume.id, &standby, self.monitor)?;

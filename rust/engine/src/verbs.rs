@@ -3,7 +3,7 @@
 use crate::hold::{holds, is_free};
 use crate::place::{self, existing_directory, open_directory};
 use crate::recover::{recover, unfinished};
-use crate::report::{Deleted, Initialised, Listed, StandbyStatus, Status, Taken};
+use crate::report::{Deleted, Initialised, Listed, Replaced, StandbyStatus, Status, Taken};
 use crate::standby::can_be_kept;
 use snapsync_model::{Error, Monitor, Result, Role, SnapshotInfo, Stage};
 use snapsync_snapshot::{Request, Volume, is_vacant_in, name_is_free};
@@ -118,7 +118,10 @@ pub fn status(path: &Path) -> Result<Status> {
         at: standby.at.clone(),
         lag: lag(standby.snapshot),
         scrub: standby.scrub.as_ref().map(crate::report::ScrubStatus::of),
+        claim: standby.claim.clone(),
     });
+    let claims = volume.standbys().values().filter_map(|standby| standby.claim.as_ref().zip(Some(standby)));
+    let replaced = claims.max_by_key(|(claim, _)| claim.epoch);
     Ok(Status {
         verb: "status",
         volume: volume.info(),
@@ -128,7 +131,7 @@ pub fn status(path: &Path) -> Result<Status> {
         standbys: standbys.collect(),
         holds: holds(&volume)?,
         latest: snapshots.last().cloned(),
-        replaced: volume.replaced().cloned(),
+        replaced: replaced.map(|(claim, at)| Replaced { epoch: claim.epoch, path: at.path.clone() }),
         read_only: volume.is_read_only(),
     })
 }

@@ -1,6 +1,8 @@
 //! One error type for the workspace: its variants are what a caller can do about it, which is also what
-//! the exit codes say. Messages name what was attempted and on which path; the cause is the source.
+//! the exit codes say. Messages name what was attempted and on which path; the cause is the source. What is shown of them
+//! is printable, whatever names and peers put into them.
 
+use crate::printable;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -9,28 +11,28 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The system refused: exit 1.
-    #[error("cannot {action} {}", .path.display())]
+    #[error("cannot {action} {}", printable(&.path.to_string_lossy()))]
     Io { action: &'static str, path: PathBuf, source: io::Error },
     /// The request makes no sense: exit 2.
-    #[error("{what}")]
+    #[error("{}", printable(.what))]
     Usage { what: String, advice: String },
     /// Going on could destroy data: exit 3.
-    #[error("{what}")]
+    #[error("{}", printable(.what))]
     Refused { what: String, advice: String },
     /// There is no room for it: exit 3.
-    #[error("{what}")]
+    #[error("{}", printable(.what))]
     NoSpace { what: String, advice: String },
     /// Something is not what its checksum or format says: exit 4.
-    #[error("{what}")]
+    #[error("{}", printable(.what))]
     Integrity { what: String, advice: String },
     /// Stopped on request; the next command heals: exit 5.
     #[error("interrupted")]
     Interrupted,
     /// The other end is gone, or what it sent has no end; what has arrived is kept: exit 5.
-    #[error("{what}")]
+    #[error("{}", printable(.what))]
     Cut { what: String, advice: String },
     /// Any other failure: exit 1.
-    #[error("{what}")]
+    #[error("{}", printable(.what))]
     Failed { what: String, advice: String },
 }
 
@@ -78,7 +80,7 @@ impl Error {
             | Error::NoSpace { advice, .. }
             | Error::Integrity { advice, .. }
             | Error::Cut { advice, .. }
-            | Error::Failed { advice, .. } => advice.clone(),
+            | Error::Failed { advice, .. } => printable(advice).into_owned(),
             Error::Interrupted => "run the same command again: it heals what was left and goes on".into(),
             Error::Io { source, .. } => io_advice(source).into(),
         }
@@ -103,8 +105,8 @@ impl Error {
 pub fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     match text.rsplit_once(" (os error ") {
-        Some((words, _)) => words.to_owned(),
-        None => text,
+        Some((words, _)) => printable(words).into_owned(),
+        None => printable(&text).into_owned(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a long run tells its watcher, and how the watcher stops it.
 
-use crate::{Error, Result, locked};
+use crate::{Error, Result, locked, printable};
 use serde::Serialize;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
@@ -144,7 +144,7 @@ impl Monitor {
 
     pub fn note(&self, note: impl Into<String>) {
         let mut notes = locked(&self.notes);
-        let note = note.into();
+        let note = printable(&note.into()).into_owned();
         if !notes.contains(&note) {
             notes.push(note);
         }

@@ -43,9 +43,9 @@ pub use pool::PoolSnapshot;
 pub use received::{Base, Shelf, Work, can_be_a_name, identity_of};
 pub use restoring::{REPLACEMENT, Restoring, clear_replacement, restoring};
 pub use scrubbed::Scrub;
-pub use standbys::{Standby, TakenFor};
+pub use standbys::{Claim, Standby, TakenFor};
 pub use take::Request;
-pub use volume::{Replaced, Volume, is_vacant, is_vacant_in, name_is_free};
+pub use volume::{Volume, is_vacant, is_vacant_in, name_is_free};
 
 /// What this version writes and reads.
 pub const STORE_FORMAT: u32 = 6;

@@ -26,6 +26,19 @@ pub struct Standby {
     /// Its client may only read: what is taken for it goes when it needs that no more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reads: bool,
+    /// It says that another primary was promoted: it is not fed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<Claim>,
+}
+
+/// The epoch that a standby was of when it was met, which is higher than its primary's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    pub epoch: u64,
+    /// It shows promotions that follow those of the primary. Anybody who knows those can make up further ones.
+    pub shown: bool,
+    /// RFC 3339: when it was met.
+    pub at: String,
 }
 
 /// For whom a round has taken a snapshot.

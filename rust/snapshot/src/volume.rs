@@ -7,7 +7,8 @@ use crate::{CloneRecord, STORE_FORMAT, Standby};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use snapsync_model::{
-    Context, Error, Monitor, Origin, Provider, RelPath, Result, Role, Side, SnapshotInfo, Subset, VolumeInfo,
+    Context, Error, Monitor, Origin, Promotions, Provider, RelPath, Result, Role, Side, SnapshotInfo, Subset,
+    VolumeInfo,
 };
 use snapsync_sys::{Entry, FileSystem, Lock, Root, Spot, btrfs, fault, is_locked, read_dir, stat_of};
 use snapsync_walk::{STORE, Tree, locked_away};
@@ -18,14 +19,6 @@ use std::path::Path;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// What a primary knows of the one that was promoted in its stead.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Replaced {
-    pub epoch: u64,
-    /// Where it was met, or a standby that follows it.
-    pub path: String,
-}
-
 /// `volume.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -33,6 +26,9 @@ pub(crate) struct Record {
     id: Uuid,
     lineage: Uuid,
     epoch: u64,
+    /// How that epoch came to be, as far as is known.
+    #[serde(default, skip_serializing_if = "Promotions::is_empty")]
+    promotions: Promotions,
     role: Role,
     provider: Provider,
     /// Never given twice, even when snapshots are deleted.
@@ -53,8 +49,6 @@ pub(crate) struct Record {
     /// That of the newest snapshot, and so of the next where no other is asked for.
     #[serde(default, skip_serializing_if = "Subset::is_everything")]
     subset: Subset,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    replaced: Option<Replaced>,
     /// While it is a standby, its tree is read-only between rounds.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     read_only: bool,
@@ -166,6 +160,7 @@ impl Volume {
             id: Uuid::new_v4(),
             lineage,
             epoch,
+            promotions: Promotions::default(),
             role,
             provider: if subvolume { Provider::Btrfs } else { Provider::Pool },
             next_sequence: 0,
@@ -175,7 +170,6 @@ impl Volume {
             secret: None,
             holds: BTreeMap::new(),
             subset: Subset::default(),
-            replaced: None,
             read_only: false,
             clones: Clones::new(),
             doubted: std::collections::BTreeSet::new(),
@@ -284,12 +278,17 @@ impl Volume {
         self.save()
     }
 
+    /// How its epoch came to be.
+    pub fn promotions(&self) -> &Promotions {
+        &self.record.promotions
+    }
+
     /// Its primary was promoted: deltas of an older epoch are refused from now on.
-    pub fn follow_epoch(&mut self, epoch: u64) -> Result<()> {
+    pub fn follow_epoch(&mut self, epoch: u64, promotions: Promotions) -> Result<()> {
         if epoch <= self.record.epoch {
             return Ok(());
         }
-        self.record.epoch = epoch;
+        (self.record.epoch, self.record.promotions) = (epoch, promotions);
         self.save()
     }
 
@@ -306,37 +305,30 @@ impl Volume {
         self.save()
     }
 
-    pub fn replaced(&self) -> Option<&Replaced> {
-        self.record.replaced.as_ref()
-    }
-
-    /// Another primary of this lineage was met, with a higher epoch.
-    pub fn note_replaced(&mut self, replaced: Replaced) -> Result<()> {
-        self.record.replaced = Some(replaced);
-        self.save()
-    }
-
-    /// Makes a standby the primary of a new epoch.
-    pub fn become_primary(&mut self) -> Result<()> {
+    /// Makes a standby that holds the snapshot `after` the primary of a new epoch.
+    pub fn become_primary(&mut self, after: Uuid) -> Result<()> {
+        let at = jiff::Timestamp::now().to_string();
+        let Record { epoch, id, .. } = self.record;
+        let raised = self.record.promotions.promoted(epoch, Uuid::new_v4(), id, after, at)?;
         self.unseal()?;
-        self.record.epoch += 1;
+        (self.record.epoch, self.record.promotions) = raised;
         self.record.role = Role::Primary;
         self.forget_standbys();
         self.save()
     }
 
     /// Makes a primary a standby in the epoch of the primary that it is to follow.
-    pub fn become_standby(&mut self, epoch: u64) -> Result<()> {
-        self.record.epoch = epoch;
+    pub fn become_standby(&mut self, epoch: u64, promotions: Promotions) -> Result<()> {
+        (self.record.epoch, self.record.promotions) = (epoch, promotions);
         self.record.role = Role::Standby;
-        self.record.replaced = None;
         self.forget_standbys();
         self.save()
     }
 
     /// Makes a standby that has followed nobody yet one of this lineage.
-    pub fn join_lineage(&mut self, lineage: Uuid, epoch: u64) -> Result<()> {
+    pub fn join_lineage(&mut self, lineage: Uuid, epoch: u64, promotions: Promotions) -> Result<()> {
         (self.record.lineage, self.record.epoch) = (lineage, epoch);
+        self.record.promotions = promotions;
         self.save()
     }
 
@@ -510,7 +502,7 @@ impl Volume {
 
     /// What a snapshot that was taken says of the next one.
     pub(crate) fn note_taken(&mut self, info: &SnapshotInfo) -> Result<()> {
-        self.record.next_sequence = self.record.next_sequence.max(info.sequence + 1);
+        self.record.next_sequence = self.record.next_sequence.max(after(info.sequence, self.path())?);
         self.record.subset.clone_from(&info.subset);
         self.save()
     }
@@ -518,7 +510,7 @@ impl Volume {
     /// A number for the objects of one pool snapshot, never given again.
     pub(crate) fn claim_round(&mut self) -> Result<u64> {
         let round = self.record.next_round;
-        self.record.next_round += 1;
+        self.record.next_round = after(round, self.path())?;
         self.save()?;
         Ok(round)
     }
@@ -566,6 +558,16 @@ fn is_none(path: &Path) -> Error {
         format!("{} is not a volume: it has no store", path.display()),
         "make it one with `snapsync snapshot` or `snapsync sync`",
     )
+}
+
+/// The number after one that a file or a peer has told.
+fn after(number: u64, volume: &Path) -> Result<u64> {
+    number.checked_add(1).ok_or_else(|| {
+        Error::integrity(
+            format!("there is no number after {number} for a snapshot of {}", volume.display()),
+            "its store says so, and is damaged: restore it from a backup, or make the volume anew",
+        )
+    })
 }
 
 /// Whether there may be a store that cannot be seen.

@@ -2,7 +2,7 @@
 
 use crate::codec::Codec;
 use serde::{Deserialize, Serialize};
-use snapsync_model::{Context, Counts, Error, Identity, Origin, Result, SnapshotInfo};
+use snapsync_model::{Context, Counts, Error, Identity, Origin, Promotions, Result, SnapshotInfo};
 use std::io::{self, Read, Write};
 use std::path::Path;
 use uuid::Uuid;
@@ -30,6 +30,9 @@ pub struct Header {
     pub volume: Option<Uuid>,
     pub lineage: Option<Uuid>,
     pub epoch: u64,
+    /// How that epoch came to be.
+    #[serde(default, skip_serializing_if = "Promotions::is_empty")]
+    pub promotions: Promotions,
     pub filesystem: String,
     pub totals: Totals,
     pub software: String,

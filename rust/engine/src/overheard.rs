@@ -1,0 +1,142 @@
+//! What ssh and the other end say on their standard error: shown line by line, each with who said it, and not without end.
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use snapsync_model::printable_bytes;
+use std::io::{self, Read, Write};
+use std::process::ChildStderr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
+
+/// Bytes that are shown of one process, and of one line.
+const SHOWN: usize = 64 << 10;
+const LINE: usize = 1000;
+/// Nothing more is waited for so long once the process is gone: a master of ssh keeps its end open.
+const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+
+/// Listens until dropped, and then to what is there.
+pub(crate) struct Overheard {
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Overheard {
+    pub(crate) fn of(stderr: ChildStderr, whom: String) -> Overheard {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&is_over);
+        let listen = move || listen(stderr, Lines::new(whom, io::stderr()), &told);
+        let thread = std::thread::Builder::new().name("overheard".into()).spawn(listen).ok();
+        Overheard { is_over, thread }
+    }
+}
+
+impl Drop for Overheard {
+    fn drop(&mut self) {
+        self.is_over.store(true, Relaxed);
+        // What it said is shown before what this end makes of it.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+fn listen(mut stderr: ChildStderr, mut lines: Lines<impl Write>, is_over: &AtomicBool) {
+    let mut buffer = [0; 4096];
+    loop {
+        let was_over = is_over.load(Relaxed);
+        let mut fds = [PollFd::new(&stderr, PollFlags::IN)];
+        match poll(&mut fds, Some(&TICK)) {
+            // What is there is heard to its end, unless that has none.
+            Ok(0) if was_over => break,
+            Ok(0) | Err(rustix::io::Errno::INTR) => continue,
+            Ok(_) => {}
+            Err(_) => break,
+        }
+        match stderr.read(&mut buffer) {
+            Ok(count @ 1..) => lines.take(&buffer[..count]),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Ok(_) | Err(_) => break,
+        }
+        if was_over && lines.left == 0 {
+            break;
+        }
+    }
+    lines.end();
+}
+
+/// Lines of somebody else, as they may be shown.
+struct Lines<W> {
+    whom: String,
+    to: W,
+    line: Vec<u8>,
+    left: usize,
+}
+
+impl<W: Write> Lines<W> {
+    fn new(whom: String, to: W) -> Lines<W> {
+        Lines { whom, to, line: Vec::new(), left: SHOWN }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        for byte in bytes.iter().take(self.left) {
+            match byte {
+                b'\n' | b'\r' => self.put(),
+                _ => self.line.push(*byte),
+            }
+            if self.line.len() >= LINE {
+                self.put();
+            }
+        }
+        if self.left > 0 && bytes.len() >= self.left {
+            self.put();
+            self.line.extend(b"(it says more, which is not shown)");
+            self.put();
+        }
+        self.left = self.left.saturating_sub(bytes.len());
+    }
+
+    fn end(&mut self) {
+        if self.left > 0 {
+            self.put();
+        }
+    }
+
+    fn put(&mut self) {
+        if !self.line.is_empty() {
+            // Where nobody can be told, nobody is.
+            let _ = writeln!(self.to, "{}: {}", self.whom, printable_bytes(&self.line));
+            self.line.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(said: &[&[u8]]) -> String {
+        let mut lines = Lines::new("there".into(), Vec::new());
+        said.iter().for_each(|piece| lines.take(piece));
+        lines.end();
+        String::from_utf8(lines.to).unwrap()
+    }
+
+    #[test]
+    fn each_line_is_marked_and_printable() {
+        assert_eq!(
+            shown(&[b"on", b"e\r\ntwo\x1b]0;x\x07", b"\xff"]),
+            "there: one\nthere: two\\x1b]0;x\\x07\\xff\n"
+        );
+    }
+
+    #[test]
+    fn what_has_no_end_is_cut() {
+        let said = shown(&[&[b'x'; 4096][..]; 1000]);
+        assert!(
+            said.len() < SHOWN + 100 * "there: \n".len() && said.lines().all(|line| line.len() <= LINE + 7)
+        );
+        assert!(
+            said.ends_with("there: (it says more, which is not shown)\n"),
+            "{}",
+            &said[said.len() - 99..]
+        );
+    }
+}
