@@ -35,7 +35,7 @@ fn read(path: &Path) {
     let changes: Vec<Change> = reader.map(|row| row.expect("it was vetted")).collect();
     changes.iter().for_each(ask);
     let rows = Rows::open(path).expect("it was vetted");
-    let makes_sense = snapsync_apply::fuzz_vet(path, &Monitor::default()).is_ok();
+    let makes_sense = snapsync_apply::fuzz_vet(&path.to_path_buf(), &Monitor::default()).is_ok();
     for change in changes.iter().take(64) {
         let found = rows.find(change.ino).expect("it was vetted");
         // Only where the rows are sorted is every one of them found.

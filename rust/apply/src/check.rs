@@ -35,6 +35,8 @@ pub(crate) struct Check<'a, 'r> {
     rehearsal: &'a mut Rehearsal<'r>,
     /// Directories of the base that do not take everything.
     special: HashMap<u64, (RelPath, Traits)>,
+    /// Where names fold: the store, which may be named in other ways as well.
+    store: Option<Stat>,
     /// What all of it takes.
     pub(crate) need: Need,
 }
@@ -48,7 +50,10 @@ impl<'a, 'r> Check<'a, 'r> {
         (rehearsal, need): (&'a mut Rehearsal<'r>, Need),
     ) -> Result<Check<'a, 'r>> {
         let top = stat_of(root.fd()).context("read the attributes of", root.path())?;
-        Ok(Check { root, top, places, limits, dated, rehearsal, special: HashMap::new(), need })
+        let store = RelPath::root().join(b".snapsync")?;
+        let store = traits_of(root.fd()).folds.then(|| root.entry(&store)?.stat()).transpose();
+        let (store, special) = (store.ok().flatten(), HashMap::new());
+        Ok(Check { root, top, places, limits, dated, rehearsal, special, store, need })
     }
 
     /// Refuses when a path is not what the base says, or is and cannot be changed. What is found there is noted in `touched`.
@@ -60,6 +65,9 @@ impl<'a, 'r> Check<'a, 'r> {
             // The root is there also where its row is new.
             let top = (change.ino == ROOT).then(RelPath::root);
             let found = change.old_path.clone().or(top).map_or(Ok(None), |path| find(self.root, &path))?;
+            if change.old_path.as_ref().is_some_and(|path| self.is_in_store(path)) {
+                return Err(self.rehearsal.refuse(&change, "it is in the store, under another name"));
+            }
             let stat = found.as_ref().map(|(_, stat)| stat);
             touched.row(&change, stat.filter(|_| change.old_path.is_some()))?;
             self.rehearsal.count_names(&change, stat);
@@ -87,6 +95,14 @@ impl<'a, 'r> Check<'a, 'r> {
         }
         self.rehearsal.links()?;
         drift.refuse(self.root)
+    }
+
+    fn is_in_store(&self, path: &RelPath) -> bool {
+        let Some(store) = &self.store else { return false };
+        let first = path.as_bytes().split(|byte| *byte == b'/').next().unwrap_or_default();
+        let first = RelPath::new(first).ok();
+        let found = first.and_then(|first| self.root.entry(&first).and_then(|entry| entry.stat()).ok());
+        found.is_some_and(|stat| !path.is_root() && (stat.dev, stat.ino) == (store.dev, store.ino))
     }
 
     /// A directory that is there: whether it can go, and what may come to it.

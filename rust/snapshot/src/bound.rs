@@ -59,7 +59,7 @@ pub fn hold(root: Root) -> Result<Root> {
     let name = RelPath::new(STORE.as_bytes())?;
     let directory = match root.open_at(&name, flags, Mode::empty()) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(root),
-        Err(e) => return Err(misplaced(e, &show)),
+        Err(e) => return Err(misplaced(&root, &name, e)),
         Ok(directory) => directory,
     };
     if traits_of(root.fd()).folds && !is_named(&root)? {
@@ -105,7 +105,7 @@ pub(crate) fn store_in(root: &Root) -> Result<Option<Root>> {
     let show = root.show(&below);
     match root.open_at(&below, flags, Mode::empty()) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(misplaced(e, &show)),
+        Err(e) => Err(misplaced(root, &below, e)),
         Ok(directory) => {
             let above = root.open_at(&RelPath::new(STORE.as_bytes())?, flags, Mode::empty());
             let above = above.and_then(stat_of).context("read the attributes of", &show)?;
@@ -119,9 +119,12 @@ pub(crate) fn store_in(root: &Root) -> Result<Option<Root>> {
     }
 }
 
-fn misplaced(error: io::Error, show: &Path) -> Error {
+fn misplaced(root: &Root, at: &RelPath, error: io::Error) -> Error {
+    let show = root.show(at);
+    let is_link = || root.entry(at).and_then(|entry| entry.stat()).is_ok_and(|it| it.kind == Kind::Symlink);
     let why = match Errno::from_io_error(&error) {
         Some(Errno::LOOP) => "is a link",
+        Some(Errno::NOTDIR) if is_link() => "is a link",
         Some(Errno::NOTDIR) => "is no directory",
         Some(Errno::XDEV) => "is a mount",
         _ => return Err::<(), _>(error).context("open", show).unwrap_err(),

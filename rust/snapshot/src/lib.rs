@@ -25,6 +25,7 @@ mod hidden;
 mod merge;
 mod missing;
 mod objects;
+mod opening;
 mod pool;
 mod received;
 mod restoring;
@@ -39,13 +40,14 @@ pub use clones::{CloneRecord, Mark};
 pub use find::{Found, Proof, find_at};
 pub use follow::Delta;
 pub use objects::UNSETTLED;
+pub use opening::{is_vacant, is_vacant_in};
 pub use pool::PoolSnapshot;
 pub use received::{Base, Shelf, Work, can_be_a_name, identity_of};
 pub use restoring::{REPLACEMENT, Restoring, clear_replacement, restoring};
 pub use scrubbed::Scrub;
 pub use standbys::{Claim, Standby, TakenFor};
 pub use take::Request;
-pub use volume::{Volume, is_vacant, is_vacant_in, name_is_free};
+pub use volume::{Volume, name_is_free};
 
 /// What this version writes and reads.
 pub const STORE_FORMAT: u32 = 6;

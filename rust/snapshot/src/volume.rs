@@ -1,19 +1,18 @@
 //! A volume and the records in its store.
 
-use crate::bound::{Bound, hold, hold_or_make, is_of_another, look_through, store_in};
+use crate::bound::Bound;
 use crate::clones::Clones;
+use crate::opening::{is_none, read_record};
 use crate::standbys::TakenFor;
 use crate::{CloneRecord, STORE_FORMAT, Standby};
-use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use snapsync_model::{
-    Context, Error, Monitor, Origin, Promotions, Provider, RelPath, Result, Role, Side, SnapshotInfo, Subset,
+    Context, Error, Monitor, Origin, Promotions, Provider, Result, Role, Side, SnapshotInfo, Subset,
     VolumeInfo,
 };
-use snapsync_sys::{Entry, FileSystem, Lock, Root, Spot, btrfs, fault, is_locked, read_dir, stat_of};
-use snapsync_walk::{STORE, Tree, locked_away};
+use snapsync_sys::{FileSystem, Lock, Root, Spot, btrfs};
+use snapsync_walk::{STORE, Tree};
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -60,109 +59,19 @@ pub(crate) struct Record {
     doubted: std::collections::BTreeSet<u64>,
     /// The directory that this is the store of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    root: Option<Bound>,
+    pub(crate) root: Option<Bound>,
 }
 
-/// Only what every format has, to tell a newer one.
-#[derive(Deserialize)]
-struct Format {
-    format: u32,
-}
-
-/// Its root and its store are opened once: whatever is done with it is done beneath them, and nothing is looked for again.
-#[derive(Clone, Debug)]
-pub struct Volume {
-    /// Holds its `.snapsync`.
-    root: Arc<Root>,
-    store: Arc<Root>,
-    pub(crate) record: Record,
-    filesystem: FileSystem,
-}
-
-impl Volume {
-    /// None where the directory has no store.
-    pub fn find(path: &Path) -> Result<Option<Volume>> {
-        match Root::open(path) {
-            Err(Error::Io { source, .. })
-                if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
-            {
-                Ok(None)
-            }
-            root => Volume::find_in(root?),
-        }
-    }
-
-    /// The same of a directory that is open.
-    pub fn find_in(root: Root) -> Result<Option<Volume>> {
-        let Some(found) = Volume::find_any(root)? else { return Ok(None) };
-        match (&found.record.root, Bound::of(&found.root)?) {
-            (Some(known), Some(now)) if !known.is(&now) => Err(is_of_another(&found.root)),
-            _ => Ok(Some(found)),
-        }
-    }
-
-    /// The same, whichever directory its store belongs to.
-    fn find_any(root: Root) -> Result<Option<Volume>> {
-        let root = hold(root)?;
-        let Some(store) = store_in(&root)?.map(Arc::new) else {
-            return if is_locked_away(&root) { Err(locked_away(root.path())) } else { Ok(None) };
-        };
-        let Some(record) = read_record(&Spot::top(store.clone()))? else { return Ok(None) };
-        let filesystem = filesystem_of(&root)?;
-        Ok(Some(Volume { root: Arc::new(root), store, record, filesystem }))
-    }
-
-    pub fn open(path: &Path) -> Result<Volume> {
-        Volume::open_in(Root::open(path)?)
-    }
-
-    /// The same of a directory that is open.
-    pub fn open_in(root: Root) -> Result<Volume> {
-        let again = root.again()?;
-        if let Some(found) = Volume::find_in(root)? {
-            return Ok(found);
-        }
-        Volume::expect_own_store(&again)?;
-        Err(is_none(again.path()))
-    }
-
-    /// Makes the store that lies in a directory its own, where it was moved, copied or restored to it. Refuses one that holds
-    /// what somebody else could have put there.
-    pub fn adopt(path: &Path) -> Result<Volume> {
-        let mut found = Volume::find_any(Root::open(path)?)?.ok_or_else(|| is_none(path))?;
-        let _lock = found.lock()?;
-        look_through(&found.own())?;
-        found.record = read_record(&found.store())?.ok_or_else(|| is_none(path))?;
-        found.save()?;
-        Ok(found)
-    }
-
-    /// Gives a directory a store. A store that a crash left half made is completed. The directory's own
-    /// modification time stays what it was.
-    pub fn init(path: &Path, role: Role, lineage: Uuid, epoch: u64) -> Result<Volume> {
-        Volume::init_in(Root::open(path)?, role, lineage, epoch)
-    }
-
-    /// The same of a directory that is open.
-    pub fn init_in(root: Root, role: Role, lineage: Uuid, epoch: u64) -> Result<Volume> {
-        let root = hold(root)?;
-        let path = root.path().to_path_buf();
-        crate::restoring::none_in(&root)?;
-        Volume::expect_own_store(&root)?;
-        let filesystem = filesystem_of(&root)?;
-        let subvolume = btrfs::is_subvolume(root.fd()).context("read the subvolume of", &path)?;
-        let top = Entry::from_open(root.fd().try_clone_to_owned().context("open", &path)?);
-        let before = top.stat().context("read the attributes of", &path)?;
-        // Where its time could not be put back, nothing is made in it.
-        top.set_mtime(before.attributes.mtime).context("set the time of", &path)?;
-        let record = Record {
+impl Record {
+    pub(crate) fn new(role: Role, lineage: Uuid, epoch: u64, provider: Provider) -> Record {
+        Record {
             format: STORE_FORMAT,
             id: Uuid::new_v4(),
             lineage,
             epoch,
             promotions: Promotions::default(),
             role,
-            provider: if subvolume { Provider::Btrfs } else { Provider::Pool },
+            provider,
             next_sequence: 0,
             next_round: 1,
             standbys: BTreeMap::new(),
@@ -174,39 +83,21 @@ impl Volume {
             clones: Clones::new(),
             doubted: std::collections::BTreeSet::new(),
             root: None,
-        };
-        let (root, store) = make_store(root, subvolume)?;
-        let mut volume = Volume { root: Arc::new(root), store: Arc::new(store), record, filesystem };
-        let _lock = volume.lock()?;
-        if read_record(&volume.store())?.is_some() {
-            return Err(Error::refused(
-                format!("another command has just made {} a volume", path.display()),
-                "run this again",
-            ));
         }
-        top.set_time(&before.attributes).context("set the time of", &path)?;
-        fault::point("init.store");
-        volume.save()?;
-        Ok(volume)
     }
+}
 
-    /// Takes away a store that holds no snapshot, as if it had never been made.
-    pub fn remove_store(self) -> Result<()> {
-        let dir = self.own();
-        let top = Entry::from_open(self.root.fd().try_clone_to_owned().context("open", self.path())?);
-        let before = top.stat().context("read the attributes of", self.path())?;
-        if self.record.provider == Provider::Btrfs {
-            let parent = dir.directory().context("open", dir.show())?;
-            btrfs::delete_subvolume(parent, OsStr::new("store"))
-                .context("delete the subvolume", dir.show())?;
-        }
-        for entry in dir.list().context("list", dir.show())? {
-            dir.join(&entry.name).remove_tree().context("remove", dir.show())?;
-        }
-        dir.remove_dir().context("remove", dir.show())?;
-        top.set_time(&before.attributes).context("set the time of", self.path())
-    }
+/// Its root and its store are opened once: whatever is done with it is done beneath them, and nothing is looked for again.
+#[derive(Clone, Debug)]
+pub struct Volume {
+    /// Holds its `.snapsync`.
+    pub(crate) root: Arc<Root>,
+    pub(crate) store: Arc<Root>,
+    pub(crate) record: Record,
+    pub(crate) filesystem: FileSystem,
+}
 
+impl Volume {
     pub fn info(&self) -> VolumeInfo {
         VolumeInfo {
             path: self.path().to_path_buf(),
@@ -527,39 +418,6 @@ impl Volume {
     }
 }
 
-fn filesystem_of(root: &Root) -> Result<FileSystem> {
-    snapsync_sys::filesystem(root.fd()).context("read the file system of", root.path())
-}
-
-fn make_store(root: Root, subvolume: bool) -> Result<(Root, Root)> {
-    let root = hold_or_make(root)?;
-    let own = RelPath::new(STORE.as_bytes())?;
-    let dir = root.open_at(&own, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
-    let dir = dir.context("open", root.show(&own))?;
-    let store = own.join(b"store")?;
-    let is_there = root.entry(&store).is_ok();
-    if subvolume && !is_there {
-        btrfs::create_subvolume(&dir, OsStr::new("store"))
-            .context("create the subvolume", root.show(&store))?;
-    } else if !is_there {
-        root.create_dir(&store, 0o700).context("create the directory", root.show(&store))?;
-    }
-    let made = store_in(&root)?.map(Arc::new).ok_or_else(|| is_none(root.path()))?;
-    for name in ["snapshots", "pool"] {
-        let dir = Spot::top(made.clone()).join(name);
-        dir.ensure_dir().context("create the directory", dir.show())?;
-    }
-    let made = made.again()?;
-    Ok((root, made))
-}
-
-fn is_none(path: &Path) -> Error {
-    Error::usage(
-        format!("{} is not a volume: it has no store", path.display()),
-        "make it one with `snapsync snapshot` or `snapsync sync`",
-    )
-}
-
 /// The number after one that a file or a peer has told.
 fn after(number: u64, volume: &Path) -> Result<u64> {
     number.checked_add(1).ok_or_else(|| {
@@ -570,56 +428,11 @@ fn after(number: u64, volume: &Path) -> Result<u64> {
     })
 }
 
-/// Whether there may be a store that cannot be seen.
-fn is_locked_away(root: &Root) -> bool {
-    stat_of(root.fd()).is_ok_and(|top| top.encrypted) && is_locked(root.fd()).unwrap_or(false)
-}
-
-/// None where there is no record.
-fn read_record(store: &Spot) -> Result<Option<Record>> {
-    let file = store.join("volume.json");
-    let Some(text) = file.read_if_there().context("read", file.show())? else { return Ok(None) };
-    let found: Format = serde_json::from_slice(&text).map_err(|e| unreadable(&file, &e))?;
-    if found.format > STORE_FORMAT {
-        return Err(Error::refused(
-            format!(
-                "the store of {} has format {}, and this version knows formats up to {STORE_FORMAT}",
-                store.show().ancestors().nth(2).unwrap_or(&store.show()).display(),
-                found.format
-            ),
-            "use the newer snapsync that made it",
-        ));
-    }
-    serde_json::from_slice(&text).map(Some).map_err(|e| unreadable(&file, &e))
-}
-
-fn unreadable(file: &Spot, error: &serde_json::Error) -> Error {
+pub(crate) fn unreadable(file: &Spot, error: &serde_json::Error) -> Error {
     Error::integrity(
         format!("cannot understand {}: {error}", file.show().display()),
         "the store is damaged: restore that file from a backup, or make the volume anew",
     )
-}
-
-/// Whether a directory holds nothing: a store without a record, which a crash can leave, and the empty
-/// `lost+found` of a new file system do not count.
-pub fn is_vacant(path: &Path) -> Result<bool> {
-    is_vacant_in(&Root::open(path)?)
-}
-
-/// The same of one that is open.
-pub fn is_vacant_in(root: &Root) -> Result<bool> {
-    let list = |path: &RelPath| {
-        let dir = root.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
-        dir.and_then(read_dir)
-    };
-    for entry in list(&RelPath::root()).context("read the directory", root.path())? {
-        let empty_dir = || list(&RelPath::new(&entry.name).unwrap_or_default()).is_ok_and(|d| d.is_empty());
-        let is_lost_found = *entry.name == *b"lost+found" && empty_dir();
-        if *entry.name != *STORE.as_bytes() && !is_lost_found {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 /// Whether a name can be given to a snapshot: one that cannot be taken for a path, a number or a word.

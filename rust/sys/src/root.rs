@@ -1,8 +1,8 @@
 //! Paths beneath a directory: nothing here can leave it, whatever symlinks or mounts lie on the way.
 
-use crate::Entry;
 use crate::directory::across_projects;
 use crate::mounts::{Underneath, mounts_beneath};
+use crate::{Entry, stat_of};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use snapsync_model::{Context, RelPath, Result};
@@ -109,6 +109,12 @@ impl Root {
     /// It holds a directory of its own.
     pub fn holds(&self) -> bool {
         self.held.is_some()
+    }
+
+    /// Device and number of what it holds, by which that is known under every name.
+    pub fn held(&self) -> Option<((u32, u32), u64)> {
+        let stat = stat_of(&self.held.as_ref()?.fd).ok()?;
+        Some((stat.dev, stat.ino))
     }
 
     /// The same, and beneath it nothing is seen that is mounted inside, now or later, but what lies underneath: a file system

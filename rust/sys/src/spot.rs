@@ -310,6 +310,11 @@ impl Spot {
             Some(Errno::LOOP) => self.refused("is a link, or lies behind one"),
             Some(Errno::XDEV) => self.refused("is a mount, or lies in one"),
             Some(Errno::NXIO) => self.refused("is no file"),
+            Some(Errno::NOTDIR) => match self.stat() {
+                Ok(stat) if stat.kind == Kind::Symlink => self.refused("is a link"),
+                Ok(_) => self.refused("is no directory"),
+                Err(_) => error,
+            },
             _ => error,
         }
     }

@@ -113,6 +113,7 @@ impl Tree {
             foreign: Mutex::default(),
             hidden: Mutex::default(),
             stores: Mutex::default(),
+            held: root.held(),
             too_long: Mutex::default(),
             encrypted: Mutex::default(),
             failed: Mutex::default(),
@@ -316,6 +317,8 @@ struct Walk<'a> {
     hidden: Mutex<HashSet<Link>>,
     /// Stores below the root.
     stores: Mutex<Vec<RelPath>>,
+    /// The root's own: whoever owns the root may have given it another name meanwhile.
+    held: Option<((u32, u32), u64)>,
     /// What has a longer path than is followed.
     too_long: Mutex<Vec<RelPath>>,
     /// Directories that are encrypted, in ones that are not.
@@ -489,6 +492,10 @@ impl Walk<'_> {
                 self.root.show(path).join(OsStr::from_bytes(&entry.name)),
             )?,
         };
+        if self.held == Some((stat.dev, stat.ino)) {
+            locked(&self.stores).push(path.join(&entry.name)?);
+            return Ok(None);
+        }
         if self.matcher.leaves_out(path, &entry.name, stat.kind == Kind::Directory)? {
             return Ok(None);
         }

@@ -1,0 +1,210 @@
+//! How a volume is found, made and unmade: always in a directory that is open.
+
+use crate::STORE_FORMAT;
+use crate::bound::{Bound, hold, hold_or_make, is_of_another, look_through, store_in};
+use crate::volume::{Record, Volume, unreadable};
+use rustix::fs::{Mode, OFlags};
+use serde::Deserialize;
+use snapsync_model::{Context, Error, Provider, RelPath, Result, Role};
+use snapsync_sys::{Entry, FileSystem, Root, Spot, btrfs, fault, is_locked, read_dir, stat_of};
+use snapsync_walk::{STORE, locked_away};
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// Only what every format has, to tell a newer one.
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
+}
+
+impl Volume {
+    /// None where the directory has no store.
+    pub fn find(path: &Path) -> Result<Option<Volume>> {
+        match Root::open(path) {
+            Err(Error::Io { source, .. })
+                if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+            {
+                Ok(None)
+            }
+            root => Volume::find_in(root?),
+        }
+    }
+
+    /// The same of a directory that is open.
+    pub fn find_in(root: Root) -> Result<Option<Volume>> {
+        let Some(found) = Volume::find_any(root)? else { return Ok(None) };
+        match (&found.record.root, Bound::of(&found.root)?) {
+            (Some(known), Some(now)) if !known.is(&now) => Err(is_of_another(&found.root)),
+            _ => Ok(Some(found)),
+        }
+    }
+
+    /// The same, whichever directory its store belongs to.
+    fn find_any(root: Root) -> Result<Option<Volume>> {
+        let root = hold(root)?;
+        let Some(store) = store_in(&root)?.map(Arc::new) else {
+            return if is_locked_away(&root) { Err(locked_away(root.path())) } else { Ok(None) };
+        };
+        let Some(record) = read_record(&Spot::top(store.clone()))? else { return Ok(None) };
+        let filesystem = filesystem_of(&root)?;
+        Ok(Some(Volume { root: Arc::new(root), store, record, filesystem }))
+    }
+
+    pub fn open(path: &Path) -> Result<Volume> {
+        Volume::open_in(Root::open(path)?)
+    }
+
+    /// The same of a directory that is open.
+    pub fn open_in(root: Root) -> Result<Volume> {
+        let again = root.again()?;
+        if let Some(found) = Volume::find_in(root)? {
+            return Ok(found);
+        }
+        Volume::expect_own_store(&again)?;
+        Err(is_none(again.path()))
+    }
+
+    /// Makes the store that lies in a directory its own, where it was moved, copied or restored to it. Refuses one that holds
+    /// what somebody else could have put there.
+    pub fn adopt(path: &Path) -> Result<Volume> {
+        let mut found = Volume::find_any(Root::open(path)?)?.ok_or_else(|| is_none(path))?;
+        let _lock = found.lock()?;
+        look_through(&found.own())?;
+        found.record = read_record(&found.store())?.ok_or_else(|| is_none(path))?;
+        found.save()?;
+        Ok(found)
+    }
+
+    /// Gives a directory a store. A store that a crash left half made is completed. The directory's own
+    /// modification time stays what it was.
+    pub fn init(path: &Path, role: Role, lineage: Uuid, epoch: u64) -> Result<Volume> {
+        Volume::init_in(Root::open(path)?, role, lineage, epoch)
+    }
+
+    /// The same of a directory that is open.
+    pub fn init_in(root: Root, role: Role, lineage: Uuid, epoch: u64) -> Result<Volume> {
+        let root = hold(root)?;
+        let path = root.path().to_path_buf();
+        crate::restoring::none_in(&root)?;
+        Volume::expect_own_store(&root)?;
+        let filesystem = filesystem_of(&root)?;
+        let subvolume = btrfs::is_subvolume(root.fd()).context("read the subvolume of", &path)?;
+        let top = Entry::from_open(root.fd().try_clone_to_owned().context("open", &path)?);
+        let before = top.stat().context("read the attributes of", &path)?;
+        // Where its time could not be put back, nothing is made in it.
+        top.set_mtime(before.attributes.mtime).context("set the time of", &path)?;
+        let provider = if subvolume { Provider::Btrfs } else { Provider::Pool };
+        let record = Record::new(role, lineage, epoch, provider);
+        let (root, store) = make_store(root, subvolume)?;
+        let mut volume = Volume { root: Arc::new(root), store: Arc::new(store), record, filesystem };
+        let _lock = volume.lock()?;
+        if read_record(&volume.store())?.is_some() {
+            return Err(Error::refused(
+                format!("another command has just made {} a volume", path.display()),
+                "run this again",
+            ));
+        }
+        top.set_time(&before.attributes).context("set the time of", &path)?;
+        fault::point("init.store");
+        volume.save()?;
+        Ok(volume)
+    }
+
+    /// Takes away a store that holds no snapshot, as if it had never been made.
+    pub fn remove_store(self) -> Result<()> {
+        let dir = self.own();
+        let top = Entry::from_open(self.root.fd().try_clone_to_owned().context("open", self.path())?);
+        let before = top.stat().context("read the attributes of", self.path())?;
+        if self.info().provider == Provider::Btrfs {
+            let parent = dir.directory().context("open", dir.show())?;
+            btrfs::delete_subvolume(parent, OsStr::new("store"))
+                .context("delete the subvolume", dir.show())?;
+        }
+        for entry in dir.list().context("list", dir.show())? {
+            dir.join(&entry.name).remove_tree().context("remove", dir.show())?;
+        }
+        dir.remove_dir().context("remove", dir.show())?;
+        top.set_time(&before.attributes).context("set the time of", self.path())
+    }
+}
+
+fn filesystem_of(root: &Root) -> Result<FileSystem> {
+    snapsync_sys::filesystem(root.fd()).context("read the file system of", root.path())
+}
+
+fn make_store(root: Root, subvolume: bool) -> Result<(Root, Root)> {
+    let root = hold_or_make(root)?;
+    let own = RelPath::new(STORE.as_bytes())?;
+    let dir = root.open_at(&own, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
+    let dir = dir.context("open", root.show(&own))?;
+    let store = own.join(b"store")?;
+    let is_there = root.entry(&store).is_ok();
+    if subvolume && !is_there {
+        btrfs::create_subvolume(&dir, OsStr::new("store"))
+            .context("create the subvolume", root.show(&store))?;
+    } else if !is_there {
+        root.create_dir(&store, 0o700).context("create the directory", root.show(&store))?;
+    }
+    let made = store_in(&root)?.map(Arc::new).ok_or_else(|| is_none(root.path()))?;
+    for name in ["snapshots", "pool"] {
+        let dir = Spot::top(made.clone()).join(name);
+        dir.ensure_dir().context("create the directory", dir.show())?;
+    }
+    let made = made.again()?;
+    Ok((root, made))
+}
+
+pub(crate) fn is_none(path: &Path) -> Error {
+    Error::usage(
+        format!("{} is not a volume: it has no store", path.display()),
+        "make it one with `snapsync snapshot` or `snapsync sync`",
+    )
+}
+
+/// Whether there may be a store that cannot be seen.
+fn is_locked_away(root: &Root) -> bool {
+    stat_of(root.fd()).is_ok_and(|top| top.encrypted) && is_locked(root.fd()).unwrap_or(false)
+}
+
+/// None where there is no record.
+pub(crate) fn read_record(store: &Spot) -> Result<Option<Record>> {
+    let file = store.join("volume.json");
+    let Some(text) = file.read_if_there().context("read", file.show())? else { return Ok(None) };
+    let found: Format = serde_json::from_slice(&text).map_err(|e| unreadable(&file, &e))?;
+    if found.format > STORE_FORMAT {
+        return Err(Error::refused(
+            format!(
+                "the store of {} has format {}, and this version knows formats up to {STORE_FORMAT}",
+                store.show().ancestors().nth(2).unwrap_or(&store.show()).display(),
+                found.format
+            ),
+            "use the newer snapsync that made it",
+        ));
+    }
+    serde_json::from_slice(&text).map(Some).map_err(|e| unreadable(&file, &e))
+}
+
+/// Whether a directory holds nothing: a store without a record, which a crash can leave, and the empty
+/// `lost+found` of a new file system do not count.
+pub fn is_vacant(path: &Path) -> Result<bool> {
+    is_vacant_in(&Root::open(path)?)
+}
+
+/// The same of one that is open.
+pub fn is_vacant_in(root: &Root) -> Result<bool> {
+    let list = |path: &RelPath| {
+        let dir = root.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
+        dir.and_then(read_dir)
+    };
+    for entry in list(&RelPath::root()).context("read the directory", root.path())? {
+        let empty_dir = || list(&RelPath::new(&entry.name).unwrap_or_default()).is_ok_and(|d| d.is_empty());
+        let is_lost_found = *entry.name == *b"lost+found" && empty_dir();
+        if *entry.name != *STORE.as_bytes() && !is_lost_found {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
