@@ -115,7 +115,8 @@ impl Spot {
     }
 
     pub fn parent(&self) -> io::Result<(OwnedFd, &OsStr)> {
-        self.root.parent(&self.rel)
+        let above = self.above();
+        self.root.parent(&self.rel).map_err(|error| above.as_ref().unwrap_or(self).told(error))
     }
 
     /// Opens a file for reading.
@@ -209,7 +210,8 @@ impl Spot {
     }
 
     pub fn create_dir(&self) -> io::Result<()> {
-        self.root.create_dir(&self.rel, 0o700)
+        let (dir, name) = self.parent()?;
+        Ok(rustix::fs::mkdirat(dir, name, Mode::RWXU)?)
     }
 
     /// The same where it may be there.
