@@ -344,7 +344,8 @@ def test_every_fault_point_is_passed_by_these_tests(place: Place, tmp_path: Path
         done("rejoin", pair.source, pair.target, env=env)
         done("switch", pair.target, pair.source, env=env)
     # Those of a receive beside other snapshots are passed, and killed at, by rust/snapshot/tests/received.rs.
-    # Those of a restore by test_restore_to.py, of a clone by test_clones.py, of the way back by test_undo.py.
-    others = ("receive.", "restore.", "clone.", "undo.")
+    # Those of a restore by test_restore_to.py, of a clone by test_clones.py, of browse by test_shelves.py.
+    # Those of the way back by test_undo.py.
+    others = ("receive.", "restore.", "browse.", "clone.", "undo.")
     points = {point for point in native.fault_points() if not point.startswith(others)}
     assert points <= set(passed(trace))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -223,3 +224,35 @@ def test_only_the_clone_itself_is_deleted(place: Place, kind: str) -> None:
     run("delete", f"{volume}@mine", "-q")
     assert (home / "mine/precious").read_text() == "as it was"
     assert (home / "away/file").read_text() == "content"
+
+
+# --- browse ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("exists", [False, True], ids=["absent", "empty"])
+def test_a_snapshot_is_mounted_on_the_directory_that_was_looked_at(
+    place: Place, volume: Path, tmp_path: Path, exists: bool
+) -> None:
+    home, elsewhere = of_somebody(place("ext4")), tmp_path / "elsewhere"
+    (home / "between").mkdir()
+    (elsewhere / "look").mkdir(parents=True)
+    if exists:
+        (home / "between/look").mkdir()
+    words = ("browse", f"{volume}@one", home / "between/look", "--foreground")
+    process = start(*words, "-q", env={"SNAPSYNC_FAULT": "browse.opened:1=stop"})
+    state, at = Path(f"/proc/{process.pid}/status"), home / "moved/look"
+    try:
+        wait_until(lambda: process.poll() is not None or "State:\tT" in state.read_text())
+        (home / "between").rename(home / "moved")
+        (home / "between").symlink_to(elsewhere)
+        process.send_signal(signal.SIGCONT)
+        wait_until(lambda: (at / "file").exists() or process.poll() not in (None, 0))
+        assert (at / "file").read_text() == "content"
+        assert not os.path.ismount(elsewhere / "look")
+        process.terminate()
+        process.communicate(timeout=60)
+        assert not os.path.ismount(elsewhere / "look")
+    finally:
+        process.kill()
+        subprocess.run(["umount", at], capture_output=True)
+    assert list((elsewhere / "look").iterdir()) == []

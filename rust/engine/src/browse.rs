@@ -3,9 +3,11 @@
 use crate::place;
 use crate::report::Browsed;
 use crate::restore_to::named;
-use snapsync_browse::Mount;
+use snapsync_browse::{Mount, Point};
 use snapsync_model::{Context, Error, Monitor, Result, Stage};
 use snapsync_snapshot::Volume;
+use snapsync_sys::{Root, fault, read_dir};
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -14,23 +16,26 @@ use std::time::Instant;
 pub fn browse(address: &Path, at: &Path, monitor: &Monitor) -> Result<(Browsed, Mount)> {
     let started = Instant::now();
     let (volume, snapshot) = named(address)?;
-    let (at, exists) = mount_point(at, &volume)?;
+    let at = mount_point(at, &volume)?;
     monitor.start(Stage::Compare, 0);
-    let made = Made::new(&at, exists)?;
+    let name = at.path.file_name().unwrap_or_default();
+    let made = Made::new(&at.above, name, at.directory)?;
+    fault::point("browse.opened");
+    let point = Point::new(&at.above, name, made.directory.again()?)?;
     let bound = match volume.tree_of(&snapshot).filter(|_| snapshot.subset.is_everything()) {
-        Some(tree) => Mount::bind(&tree.tree()?.own_path(), &at)?,
+        Some(tree) => Mount::bind(tree.tree()?.fd(), &point)?,
         None => None,
     };
     let mount = match bound {
         Some(mount) => mount,
-        None => Mount::serve(volume.open_snapshot(&snapshot, monitor)?, &at, monitor)?,
+        None => Mount::serve(volume.open_snapshot(&snapshot, monitor)?, &point, monitor)?,
     };
     made.keep();
     let browsed = Browsed {
         verb: "browse",
         volume: volume.info(),
         snapshot,
-        path: at,
+        path: at.path,
         served: mount.is_served(),
         notes: monitor.take_notes(),
         seconds: started.elapsed().as_secs_f64(),
@@ -38,7 +43,15 @@ pub fn browse(address: &Path, at: &Path, monitor: &Monitor) -> Result<(Browsed, 
     Ok((browsed, mount))
 }
 
-fn mount_point(path: &Path, volume: &Volume) -> Result<(PathBuf, bool)> {
+/// Where it is to be mounted: what is open here is what it is mounted on, whatever takes the names.
+struct MountPoint {
+    path: PathBuf,
+    above: Root,
+    /// None where there is none yet.
+    directory: Option<Root>,
+}
+
+fn mount_point(path: &Path, volume: &Volume) -> Result<MountPoint> {
     if path.symlink_metadata().is_err_and(|e| e.kind() == io::ErrorKind::NotConnected) {
         let show = path.display();
         return Err(Error::refused(
@@ -54,33 +67,39 @@ fn mount_point(path: &Path, volume: &Volume) -> Result<(PathBuf, bool)> {
     if path.starts_with(volume.path().join(snapsync_walk::STORE)) {
         return occupied("it is in the store of the volume");
     }
-    if exists && std::fs::read_dir(&path).context("read", &path)?.next().is_some() {
+    let above = Root::open_straight(place::parent(&path)?)?;
+    let directory = if exists { Some(Root::open_straight(&path)?) } else { None };
+    if let Some(directory) = &directory
+        && !read_dir(directory.fd()).context("read", &path)?.is_empty()
+    {
         return occupied("it is not empty");
     }
-    Ok((path, exists))
+    Ok(MountPoint { path, above, directory })
 }
 
-/// A directory that goes again unless something gets mounted on it.
-struct Made<'a>(Option<&'a Path>);
+/// A directory that goes again, where it was made, unless something gets mounted on it.
+struct Made<'a> {
+    above: Option<(&'a Root, &'a OsStr)>,
+    directory: Root,
+}
 
 impl<'a> Made<'a> {
-    fn new(path: &'a Path, exists: bool) -> Result<Made<'a>> {
-        if exists {
-            return Ok(Made(None));
+    fn new(above: &'a Root, name: &'a OsStr, directory: Option<Root>) -> Result<Made<'a>> {
+        match directory {
+            Some(directory) => Ok(Made { above: None, directory }),
+            None => Ok(Made { above: Some((above, name)), directory: above.make_directory(name)? }),
         }
-        std::fs::create_dir(path).context("create the directory", path)?;
-        Ok(Made(Some(path)))
     }
 
     fn keep(mut self) {
-        self.0 = None;
+        self.above = None;
     }
 }
 
 impl Drop for Made<'_> {
     fn drop(&mut self) {
-        if let Some(path) = self.0 {
-            let _ = std::fs::remove_dir(path);
+        if let Some((above, name)) = self.above {
+            let _ = rustix::fs::unlinkat(above.fd(), name, rustix::fs::AtFlags::REMOVEDIR);
         }
     }
 }

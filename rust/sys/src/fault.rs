@@ -68,6 +68,7 @@ const NAMES: &[&str] = &[
     "restore.done",
     "restore.put",
     "clone.made",
+    "browse.opened",
     "receive.tree",
     "receive.made",
     "receive.stripped",

@@ -43,7 +43,7 @@ pub use fs::{
     FileSystem, can_share, compresses, filesystem, filesystem_uuid, identity, supports_reflinks, swap_files,
     swap_names,
 };
-pub use mounts::mounts_beneath;
+pub use mounts::{mounts_beneath, read_only_view};
 pub use private::{create_private_dir, create_private_file};
 pub use root::{Parents, Root, is_leased};
 pub use rustix::fs::Access;

@@ -19,6 +19,38 @@ struct MountAttributes {
 }
 
 const PRIVATE: u64 = 1 << 18;
+/// MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV.
+const GUARDED: u64 = 1 | 2 | 4;
+
+/// A directory once more, as a mount that nothing can be written through, to be attached somewhere. Needs CAP_SYS_ADMIN.
+pub fn read_only_view(directory: impl AsFd) -> io::Result<OwnedFd> {
+    let mount = copy_of(directory)?;
+    set_attributes(&mount, GUARDED)?;
+    Ok(mount)
+}
+
+fn copy_of(directory: impl AsFd) -> io::Result<OwnedFd> {
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    Ok(open_tree(directory, "", flags)?)
+}
+
+/// What is mounted elsewhere is not seen in it from now on.
+fn set_attributes(mount: &OwnedFd, set: u64) -> io::Result<()> {
+    let wanted = MountAttributes { set, clear: 0, propagation: PRIVATE, user_namespace: 0 };
+    // SAFETY: mount_setattr(2) reads a string and a struct mount_attr of the size that is told, and writes nothing.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const wanted,
+            size_of::<MountAttributes>(),
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
 
 /// A directory as it is without what is mounted inside it.
 #[derive(Debug)]
@@ -31,22 +63,9 @@ pub(crate) struct Underneath {
 impl Underneath {
     /// By a mount of its own, which nobody else sees. Needs CAP_SYS_ADMIN.
     pub(crate) fn of(directory: impl AsFd) -> io::Result<Underneath> {
-        let flags =
-            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-        let mount = open_tree(&directory, "", flags)?;
-        let private = MountAttributes { set: 0, clear: 0, propagation: PRIVATE, user_namespace: 0 };
-        // SAFETY: mount_setattr(2) reads a string and a struct mount_attr of the size that is told, and writes nothing. What
-        // is mounted later would be seen where it fails, which every walk notices.
-        unsafe {
-            libc::syscall(
-                libc::SYS_mount_setattr,
-                mount.as_raw_fd(),
-                c"".as_ptr(),
-                libc::AT_EMPTY_PATH,
-                &raw const private,
-                size_of::<MountAttributes>(),
-            )
-        };
+        let mount = copy_of(directory)?;
+        // What is mounted later would be seen where this fails, which every walk notices.
+        let _ = set_attributes(&mount, 0);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = openat(&mount, ".", flags, Mode::empty())?;
         Ok(Underneath { directory, _mount: mount })
