@@ -1,7 +1,7 @@
 //! Who may do what with a file while it changes: no more than before, and no more than after.
 
 use snapsync_model::{Attributes, Change, Kind};
-use snapsync_sys::acl;
+use snapsync_sys::{PROTECTIVE, acl};
 
 /// Who may do what with it is not what it was.
 pub(crate) fn changes(change: &Change) -> bool {
@@ -20,13 +20,18 @@ pub(crate) enum Meanwhile {
     Narrowed { kept: u32, gets: u32 },
 }
 
-/// None where it may stay as it is. `moves` says that directories move, `lists` that the access list becomes another.
+/// None where it stays as it is. `moves` says that directories move, `lists` that the access list becomes another.
 pub(crate) fn meanwhile(change: &Change, moves: bool, lists: bool) -> Option<Meanwhile> {
+    if change.flags.deleted {
+        return change.old.filter(|old| old.flags & PROTECTIVE != 0).map(|_| Meanwhile::Taken);
+    }
     let (old, new) = change.old.zip(change.new)?;
     if !change.survives() || change.kind == Kind::Symlink {
         return None;
     }
-    if old.uid != new.uid || is_elsewhere(change, moves) {
+    // What its flags allow nobody is not to be had while they are off.
+    let is_protected = (old.flags | new.flags) & PROTECTIVE != 0;
+    if old.uid != new.uid || is_protected || is_elsewhere(change, moves) {
         return Some(Meanwhile::Taken);
     }
     // With bytes of its own it is another program.
@@ -36,7 +41,18 @@ pub(crate) fn meanwhile(change: &Change, moves: bool, lists: bool) -> Option<Mea
     let kept = old.mode & new.mode & (class | set_id);
     // Sticky takes rights away.
     let gets = (old.mode | new.mode) & 0o1000;
-    Some(Meanwhile::Narrowed { kept, gets }).filter(|_| old.mode != kept | gets)
+    Some(Meanwhile::Narrowed { kept, gets })
+}
+
+/// Of something that is this process's alone.
+pub(crate) fn taken(kind: Kind, attributes: &Attributes) -> Attributes {
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    Attributes { mode: rights_to_work(kind), uid, gid, ..*attributes }
+}
+
+/// What the commit itself needs.
+pub(crate) fn rights_to_work(kind: Kind) -> u32 {
+    if kind == Kind::Directory { 0o700 } else { 0o600 }
 }
 
 /// What can be read of it changes, and so do the directories that one gets to it by.
@@ -48,7 +64,13 @@ fn is_elsewhere(change: &Change, moves: bool) -> bool {
 
 /// Whether it may be that nobody can use it meanwhile as before or after.
 pub(crate) fn is_narrowed(change: &Change, moves: bool) -> bool {
-    changes(change) || meanwhile(change, moves, change.flags.xattrs).is_some()
+    let old = change.old.map_or(0, |old| old.mode);
+    let is_other = match meanwhile(change, moves, change.flags.xattrs) {
+        None => false,
+        Some(Meanwhile::Taken) => true,
+        Some(Meanwhile::Narrowed { kept, gets }) => old != kept | gets,
+    };
+    changes(change) || is_other
 }
 
 /// The access list becomes another than the one it has.
@@ -119,11 +141,14 @@ mod tests {
     fn what_changes_and_moves_is_nobodys() {
         let same = change((0o644, 1, 1), (0o644, 1, 1));
         let written = moves_data(same.clone(), true);
-        assert_eq!(meanwhile(&same, true, false), None);
+        assert!(!is_narrowed(&same, true));
         assert_eq!(meanwhile(&written, true, false), Some(Meanwhile::Taken));
         let name = snapsync_model::Link { parent: 2, name: b"f"[..].into() };
         let linked = Change { links_added: vec![name], ..written };
         assert_eq!(meanwhile(&linked, false, false), Some(Meanwhile::Taken));
+        let mut fixed = change((0o666, 1, 1), (0o666, 1, 1));
+        fixed.new = fixed.new.map(|new| Attributes { flags: PROTECTIVE, ..new });
+        assert_eq!(meanwhile(&fixed, false, false), Some(Meanwhile::Taken));
     }
 
     #[test]
@@ -144,6 +169,6 @@ mod tests {
             Some(vec![Xattr { name: acl::ACCESS.into(), value: list.clone().into_boxed_slice() }]);
         let meanwhile = |now: Option<&[u8]>| meanwhile(&with_list, false, changes_list(&with_list, now));
         assert_eq!(meanwhile(None), Some(Meanwhile::Narrowed { kept: 0o600, gets: 0 }));
-        assert_eq!(meanwhile(Some(&list)), None);
+        assert_eq!(meanwhile(Some(&list)), Some(Meanwhile::Narrowed { kept: 0o640, gets: 0 }));
     }
 }

@@ -80,10 +80,10 @@ impl Incoming<'_> {
         self.step("commit.cleared")?;
         self.each_row(is_protected, |_, change| {
             let Some((path, new)) = change.path.as_ref().zip(change.new) else { return Ok(()) };
-            let entry = self.root.entry(path);
-            let protected = entry
-                .and_then(|entry| open_for_flags(&entry))
-                .and_then(|file| attributes::set_flags(file, new.flags, &self.journal.limits));
+            if change.only_lends() {
+                return Ok(());
+            }
+            let protected = self.root.entry(path).and_then(|entry| self.set_wholly(&entry, change, &new));
             protected.and_then(|()| fault::step("commit.protected")).context("protect", self.root.show(path))
         })?;
         self.sync()
@@ -321,16 +321,21 @@ impl Incoming<'_> {
 
     fn set_row(&self, change: &Change, path: &RelPath) -> io::Result<()> {
         let Some(new) = change.new else { return Ok(()) };
-        let is_dir = change.kind == Kind::Directory;
-        if !(change.survives() || is_dir) || change.only_lends() {
+        if !(change.survives() || change.kind == Kind::Directory) || change.only_lends() {
             return Ok(());
         }
-        let entry = self.root.entry(path)?;
+        let flags = new.flags & !attributes::PROTECTIVE;
+        let new = if flags == new.flags { new } else { access::taken(change.kind, &new) };
+        self.set_wholly(&self.root.entry(path)?, change, &Attributes { flags, ..new })
+    }
+
+    fn set_wholly(&self, entry: &Entry, change: &Change, new: &Attributes) -> io::Result<()> {
+        let is_dir = change.kind == Kind::Directory;
         let has_flags = matches!(change.kind, Kind::File | Kind::Directory);
-        let is_plain = |a: Attributes| (a.flags, a.rare) == (0, Rare::default());
-        let was_plain = change.old.is_none_or(is_plain);
-        let flags = if has_flags && (!is_plain(new) || !was_plain || (is_dir && change.flags.created)) {
-            Some(open_for_flags(&entry)?)
+        let is_plain = |a: &Attributes| (a.flags, a.rare) == (0, Rare::default());
+        let was_plain = change.new.iter().chain(&change.old).all(is_plain);
+        let flags = if has_flags && (!was_plain || (is_dir && change.flags.created)) {
+            Some(open_for_flags(entry)?)
         } else {
             None
         };
@@ -338,10 +343,10 @@ impl Incoming<'_> {
             // A replay finds what it has protected itself.
             attributes::loosen(file)?;
         }
-        attributes::set(&entry, change.kind, &new, change.xattrs.as_deref(), &self.journal.limits)?;
+        attributes::set(entry, change.kind, new, change.xattrs.as_deref(), &self.journal.limits)?;
         let Some(file) = flags else { return Ok(()) };
         attributes::set_rare(&file, new.rare, &self.journal.limits)?;
-        attributes::set_flags(file, new.flags & !attributes::PROTECTIVE, &self.journal.limits)
+        attributes::set_flags(file, new.flags, &self.journal.limits)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::attributes::RarePart;
 use rustix::fs::{Mode, OFlags, openat, symlinkat};
 use serde::{Deserialize, Serialize};
 use snapsync_model::{Attributes, Change, Context, Error, Kind, Rare, RelPath, Result, Xattr};
-use snapsync_sys::{Entry, Root, flag_names, make_node, remove_tree};
+use snapsync_sys::{Entry, Root, acl, flag_names, make_node, remove_tree};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -185,6 +185,9 @@ impl<'a> Rehearsal<'a> {
         if !owner {
             self.limits.owner = true;
             self.lose("owner and group", change);
+            if new.mode & 0o6000 != 0 && change.kind != Kind::Symlink {
+                self.lose("set-user-id and set-group-id, which go with owner and group", change);
+            }
         }
         if bits != 0 && change.kind != Kind::Symlink {
             self.limits.mode |= bits;
@@ -230,13 +233,16 @@ impl<'a> Rehearsal<'a> {
     }
 
     fn xattrs(&mut self, change: &Change, xattrs: &[Xattr]) -> Result<()> {
-        let mode = change.new.map_or(0, |new| new.mode);
+        let new = change.new.unwrap_or_default();
+        let mode = new.mode;
         for xattr in xattrs {
             let class = xattr_class(&xattr.name);
             let beside = self.beside(change, xattr, mode);
             if !self.xattr(change.kind, &class, beside.as_ref().unwrap_or(xattr))? {
                 self.limits.xattrs.insert(class.clone());
                 self.lose(&format!("extended attribute {class}"), change);
+            } else if *xattr.name == *acl::CAPABILITIES && !self.tried(change.kind, &new)?.0 {
+                self.lose("capabilities, which go with owner and group", change);
             }
         }
         if change.flags.created { self.together(change, &[], xattrs) } else { Ok(()) }
@@ -402,13 +408,15 @@ impl<'a> Rehearsal<'a> {
 }
 
 /// Owner and mode as the commit sets them: whether the first is there then, and which bits of the second are not. Where
-/// permissions are none of the file system's own, no bit is.
+/// permissions are none of the file system's own, no bit is. Set-id bits go with the owner, and are not tried without.
 fn try_permissions(entry: &Entry, new: &Attributes) -> io::Result<(bool, u32)> {
     let set = entry.set_owner(new.uid, new.gid);
-    // What counts is what is there afterwards.
-    let _ = entry.set_mode(new.mode);
-    let now = entry.stat()?.attributes;
-    let bits = now.mode ^ new.mode;
+    // What counts is what is there afterwards: groups and modes may be dropped without a word.
+    let given = entry.stat()?.attributes;
+    let is_given = set.is_ok() && (given.uid, given.gid) == (new.uid, new.gid);
+    let wanted = if is_given { new.mode } else { new.mode & 0o1777 };
+    let _ = entry.set_mode(wanted);
+    let bits = entry.stat()?.attributes.mode ^ wanted;
     let all = if bits & 0o777 != 0 { 0o7777 } else { bits };
-    Ok((set.is_ok() && (now.uid, now.gid) == (new.uid, new.gid), all))
+    Ok((is_given, all))
 }

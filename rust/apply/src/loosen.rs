@@ -61,7 +61,7 @@ impl Incoming<'_> {
         if !(is_dir || (change.kind == Kind::File && !change.flags.deleted)) {
             return Ok(());
         }
-        let (mode, wanted) = (entry.stat()?.attributes.mode, rights_to_work(change.kind));
+        let (mode, wanted) = (entry.stat()?.attributes.mode, access::rights_to_work(change.kind));
         if mode & wanted != wanted && !entry.allows(access_to(change.kind)) {
             entry.set_mode(mode | wanted)?;
         }
@@ -119,26 +119,21 @@ fn narrow(entry: &Entry, change: &Change, meanwhile: Option<Meanwhile>) -> io::R
             if mode != now.attributes.mode {
                 tolerate(entry.set_mode(mode), true)?;
             }
-            Ok(true)
+            Ok(mode != now.attributes.mode)
         }
     }
 }
 
 /// Makes something this process's alone.
 fn take(entry: &Entry, kind: Kind) -> io::Result<()> {
-    let mode = rights_to_work(kind);
-    tolerate(entry.set_mode(mode), true)?;
-    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let now = entry.stat()?.attributes;
-    if now.uid != uid {
+    let wanted = access::taken(kind, &now);
+    tolerate(entry.set_mode(wanted.mode), true)?;
+    if now.uid != wanted.uid {
         // Who cannot give things away has what is his own.
-        tolerate(entry.set_owner(uid, gid), true)?;
+        tolerate(entry.set_owner(wanted.uid, wanted.gid), true)?;
         // Its owner may have set it again until now.
-        tolerate(entry.set_mode(mode), true)?;
+        tolerate(entry.set_mode(wanted.mode), true)?;
     }
     Ok(())
-}
-
-fn rights_to_work(kind: Kind) -> u32 {
-    if kind == Kind::Directory { 0o700 } else { 0o600 }
 }

@@ -12,7 +12,7 @@ use snapsync_manifest::ManifestReader;
 use snapsync_model::{
     Attributes, BLOCK, Change, Context, Error, Kind, ROOT, Range, Rare, RelPath, Result, SegmentKind, Xattr,
 };
-use snapsync_sys::{Entry, NOCOW, Stat, fault, filesystem, layout, set_flags_of};
+use snapsync_sys::{Entry, NOCOW, PROTECTIVE, Stat, fault, filesystem, layout, set_flags_of};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::PathBuf;
@@ -158,7 +158,9 @@ impl Incoming<'_> {
         if let Some((flags, rare)) = self.all_flags(change, &entry)? {
             attributes = Attributes { flags, rare, ..attributes };
         }
-        let is_set = change.survives() && change.flags.any();
+        // Who takes it takes its capabilities too.
+        let is_taken = change.old.is_some_and(|old| old.flags & PROTECTIVE != 0);
+        let is_set = change.survives() && change.flags.any() || is_taken;
         let xattrs = if is_set { Some(entry.xattrs()?) } else { None };
         let changes_data = change.survives() && change.kind == Kind::File && change.flags.data;
         let data = if changes_data {

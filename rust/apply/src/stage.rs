@@ -1,6 +1,5 @@
 //! The first half of an apply: everything is written beside the tree, nothing in it.
 
-use crate::attributes;
 use crate::check::Check;
 use crate::journal::{Journal, Phase};
 use crate::limits::{Limits, Loss, Rehearsal};
@@ -10,6 +9,7 @@ use crate::received::{self, Notes, Received};
 use crate::sources::Sources;
 use crate::touched::{self, Recorder};
 use crate::vet::vet;
+use crate::{access, attributes};
 use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags, openat};
 use snapsync_manifest::{Brief, ManifestReader, Rows};
@@ -341,6 +341,9 @@ impl<'a> Incoming<'a> {
 
     fn set_attributes(&self, entry: &Entry, change: &Change) -> io::Result<()> {
         let new = change.new.unwrap_or_default();
+        let is_protected = new.flags & attributes::PROTECTIVE != 0;
+        // Where its flags will keep others from it, they are kept from it until then.
+        let new = if is_protected { access::taken(change.kind, &new) } else { new };
         attributes::set(entry, change.kind, &new, change.xattrs.as_deref(), &self.journal.limits)
     }
 

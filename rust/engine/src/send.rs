@@ -69,7 +69,7 @@ pub fn send(
         }
         (Some(path), _) => {
             let temporary = crate::diff::temporary_beside(path);
-            let file = File::create(&temporary).context("create", &temporary)?;
+            let file = snapsync_sys::create_private_file(&temporary).context("create", &temporary)?;
             let written = write(file.into(), path, &head, &manifest, &sides, travel, monitor);
             let kept = written.and_then(|sent| crate::diff::keep(&temporary, path).map(|()| sent));
             kept.inspect_err(|_| {

@@ -48,6 +48,10 @@ pub fn access_list(xattrs: &[Xattr]) -> Option<&[u8]> {
     xattrs.iter().find(|xattr| *xattr.name == *ACCESS).map(|xattr| &*xattr.value)
 }
 
+pub fn has_capabilities(xattrs: &[Xattr]) -> bool {
+    xattrs.iter().any(|xattr| *xattr.name == *CAPABILITIES)
+}
+
 /// The permission bits that a list gives its file; None where it is none.
 pub fn mode_of(list: &[u8]) -> Option<u32> {
     let rules = rules(list)?;

@@ -9,6 +9,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use snapsync_model::{Attributes, Kind, Rare, Xattr, ns_of};
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -240,9 +241,14 @@ impl Entry {
         if changes_owner {
             self.give(kind, &now, new, is_lost)?;
         }
-        let mut mode = new.mode;
+        let (mut mode, mut xattrs) = (new.mode, xattrs.map(Cow::Borrowed));
+        if !self.has_owner_of(new, xattrs.as_deref())? {
+            // What they would make of a program is another's.
+            mode &= 0o1777;
+            xattrs = xattrs.map(without_capabilities);
+        }
         let mut changes_mode = changes_owner || now.mode != mode;
-        if let Some(xattrs) = xattrs {
+        if let Some(xattrs) = xattrs.as_deref() {
             changes_mode |= self.set_xattrs(&acl::all_beside(xattrs, mode), is_lost)?;
             if let Some(list) = acl::access_list(xattrs)
                 && self.access_list()?.is_none()
@@ -255,6 +261,16 @@ impl Entry {
             tolerate(self.set_mode(mode), is_lost(Part::Mode))?;
         }
         tolerate(self.set_time(new), is_lost(Part::Time))
+    }
+
+    /// Whether it has the owner and group that go with set-id bits and capabilities, if it is to have such.
+    fn has_owner_of(&self, new: &Attributes, xattrs: Option<&[Xattr]>) -> io::Result<bool> {
+        let has_rights = new.mode & 0o6000 != 0 || xattrs.is_some_and(acl::has_capabilities);
+        if !has_rights {
+            return Ok(true);
+        }
+        let now = self.stat()?.attributes;
+        Ok((now.uid, now.gid) == (new.uid, new.gid))
     }
 
     /// Who gets it may do no more with it at once than in the end, and nobody runs a program of his in another's name.
@@ -323,6 +339,11 @@ impl Entry {
     fn proc_path(&self) -> String {
         format!("/proc/self/fd/{}", self.fd.as_raw_fd())
     }
+}
+
+fn without_capabilities(xattrs: Cow<'_, [Xattr]>) -> Cow<'_, [Xattr]> {
+    let kept = xattrs.iter().filter(|xattr| *xattr.name != *acl::CAPABILITIES);
+    Cow::Owned(kept.cloned().collect())
 }
 
 /// By how much room an extended attribute takes more than it did.
