@@ -57,6 +57,15 @@ class Standby:
         nothing: dict[str, Any] = {"newest": None, "pending": None, "recovered": [], "join": None}
         return self.wire.ask({"opened": {"volume": info} | nothing | state})
 
+    def take(self, snapshot: dict[str, Any]) -> Any:
+        """All of a delta that has begun, as `snapshot`; what the primary says last."""
+        self.wire.pass_delta()
+        self.wire.tell({"begun": {"losses": [], "held": {"runs": [], "parts": {}}, "kept": 0}})
+        self.wire.pass_frames()
+        assert self.wire.hear() == "commit"
+        said = self.wire.ask({"committed": {"snapshot": snapshot, "notes": []}})
+        return self.wire.ask("kept") if "secret" in said else said
+
     def fail(self, needed: bool) -> None:
         self.wire.pass_delta()
         self.wire.tell({"failed": {"exit_code": 1, "what": "no", "advice": "", "needed": needed}})

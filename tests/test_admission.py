@@ -298,10 +298,12 @@ def test_the_socket_of_a_round_is_its_users_alone(pair: Pair, waiting: tuple[lia
     sockets = store(pair.target) / "join"
     status = sockets.stat()
     assert (stat.S_IMODE(status.st_mode), status.st_uid) == (0o700, os.geteuid())
-    (socket,) = sockets.iterdir()
-    assert socket.name == token
+    (own,) = sockets.iterdir()
+    assert own.name == token
+    socket = own / "socket"
     # Somebody else connects to it all the same, where every directory lets him.
-    for directory in (sockets, sockets.parent, sockets.parent.parent):
+    directories = (own, sockets, sockets.parent, sockets.parent.parent)
+    for directory in directories:
         directory.chmod(0o711)
     socket.chmod(0o777)
     connect = (
@@ -323,7 +325,7 @@ def test_the_socket_of_a_round_is_its_users_alone(pair: Pair, waiting: tuple[lia
         assert join(wire, pair.target.name, token) == "ready"
     stranger.kill()
     stranger.wait()
-    for directory in (sockets, sockets.parent, sockets.parent.parent):
+    for directory in directories[1:]:
         directory.chmod(0o700)
 
 

@@ -151,6 +151,44 @@ def test_old_snapshots_go_where_the_administrator_lets_them(
     assert not set(before[:2]) & set(names(primary))
 
 
+@pytest.mark.parametrize("kind", ["btrfs", "xfs"])
+def test_who_may_only_read_keeps_nobody_waiting(primary: Path, place: Place) -> None:
+    """However long its client takes: the owner goes on meanwhile, and so does its round then."""
+    other = place.absent("xfs")
+    with talking("--read-only") as wire:
+        standby = Standby(wire, primary)
+        assert "begin" in standby.open(str(uuid.uuid4()))
+        lent = snapshots(primary)[-1]
+        done("snapshot", primary, "--name", "meanwhile")
+        done("sync", primary, other, "--keep-last", "1")
+        with talking("--read-only") as second:
+            also = Standby(second, primary)
+            assert "begin" in also.open(str(uuid.uuid4()))
+            assert lent["name"] in names(primary), "it is being sent"
+            also.fail(needed=False)
+        done("recover", primary)
+        assert "done" in standby.take(lent)
+    assert names(primary)[0] == lent["name"], "the base of a standby"
+    assert len(record(primary)["standbys"]) == 2
+    assert not any((store(primary) / "reading").iterdir())
+    assert_same(primary, other)
+
+
+@pytest.mark.parametrize("kind", ["xfs"])
+def test_no_client_puts_its_standby_in_the_place_of_another(primary: Path, place: Place) -> None:
+    other = place.absent("xfs")
+    done("sync", primary, other)
+    known = record(primary)["standbys"]
+    ((_, standby_before),) = known.items()
+    for options in (("--read-only",), ("--restrict-to", str(primary.parent))):
+        with talking(*options) as wire:
+            standby = Standby(wire, primary, new_standby=True)
+            looked = {key: standby_before[key] for key in ("path", "filesystem")}
+            assert "begin" in standby.open(str(uuid.uuid4()), looked=looked)
+            assert "done" in standby.take(snapshots(primary)[-1])
+        assert known.items() <= record(primary)["standbys"].items()
+
+
 # --- who lies ---------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ use crate::protocol::{Answer, Wire};
 use crate::receive::BUFFER;
 use crate::secret::random;
 use snapsync_model::{Context, Error, Monitor, Result};
+use snapsync_snapshot::Alive;
 use snapsync_stream::{Arrivals, Channel, Limit, Outlet};
 use snapsync_sys::Spot;
 use std::io::{self, BufReader, BufWriter};
@@ -16,8 +17,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// The directory of a store where sockets are, each by its token.
+/// Where a store has the sockets, each in a directory that is called as its token.
 const SOCKETS: &str = "join";
+const SOCKET: &str = "socket";
 /// How long a channel that was announced may take to come.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -26,6 +28,7 @@ pub(crate) struct Gathering {
     /// None once all have come: nobody else gets in.
     listener: Option<UnixListener>,
     socket: Spot,
+    _directory: Alive,
     token: Uuid,
     expected: usize,
     /// Those that have come, for every delta of the round: none says anything between two.
@@ -35,12 +38,18 @@ pub(crate) struct Gathering {
 impl Gathering {
     pub(crate) fn new(store: &Spot, expected: usize) -> Result<Gathering> {
         let token = Uuid::from_bytes(random()?);
-        let sockets = store.join(SOCKETS);
-        sockets.ensure_dir().context("create the directory", sockets.show())?;
-        let socket = sockets.join(token.to_string());
+        let directory = Alive::make(&store.join(SOCKETS), &token.to_string())?;
+        let socket = directory.dir().join(SOCKET);
         let listener = at(&socket, |path| UnixListener::bind(path)).context("listen at", socket.show())?;
         listener.set_nonblocking(true).context("listen at", socket.show())?;
-        Ok(Gathering { listener: Some(listener), socket, token, expected, come: Vec::new() })
+        Ok(Gathering {
+            listener: Some(listener),
+            socket,
+            _directory: directory,
+            token,
+            expected,
+            come: Vec::new(),
+        })
     }
 
     pub(crate) fn token(&self) -> Uuid {
@@ -137,7 +146,7 @@ fn outlet<'a>(
 
 /// Hands on what comes over the wire to the round that waits in `store`, and back, until one end is done.
 pub(crate) fn relay(store: &Spot, token: Uuid, wire: &mut Wire<'_>, monitor: &Monitor) -> Result<()> {
-    let path = store.join(SOCKETS).join(token.to_string());
+    let path = store.join(SOCKETS).join(token.to_string()).join(SOCKET);
     let socket = at(&path, |path| UnixStream::connect(path)).ok().filter(is_ours).ok_or_else(nobody_waits)?;
     let path = path.show();
     wire.tell(&Answer::Ready)?;

@@ -1,9 +1,10 @@
 //! What is known and is not there: a disk that is not mounted must not be taken for a place to begin anew.
 
-use crate::place::expect_standby;
+use crate::place::{expect_standby, was_replaced};
+use crate::rights::Rights;
 use serde::{Deserialize, Serialize};
-use snapsync_model::{Error, Monitor, Promotions, Result, Role};
-use snapsync_snapshot::{Standby, Volume};
+use snapsync_model::{Error, Monitor, Promotions, Result, Role, Standing};
+use snapsync_snapshot::{Claim, Standby, Volume};
 use std::collections::BTreeMap;
 use std::path::Path;
 use uuid::Uuid;
@@ -69,6 +70,27 @@ pub(crate) fn without_source(target: &Path, error: Error) -> Error {
         }
         _ => error,
     }
+}
+
+/// Who says that it is of a later epoch is not fed, and that is remembered of it. It may be true, and it may be a lie: what
+/// becomes of the other standbys is not for this one to say.
+pub(crate) fn fence(primary: Option<Volume>, looked: &Looked, rights: Rights) -> Result<Option<Volume>> {
+    let Some(mut volume) = primary else { return Ok(None) };
+    let info = volume.info();
+    let Some(epoch) =
+        looked.epoch.filter(|epoch| looked.lineage == Some(info.lineage) && *epoch > info.epoch)
+    else {
+        return Ok(Some(volume));
+    };
+    let standing = looked.promotions.standing(epoch, volume.promotions(), info.epoch);
+    let now = jiff::Timestamp::now().to_string();
+    let claim = Claim { epoch, shown: standing == Standing::Shown, at: now };
+    let _lock = volume.lock()?;
+    volume.reload()?;
+    if let Some((id, standby)) = at(&volume, looked).filter(|_| !rights.only_reads) {
+        volume.remember_standby(id, Standby { claim: Some(claim.clone()), ..standby })?;
+    }
+    Err(was_replaced(&volume, &looked.path, &claim))
 }
 
 /// Where a standby is known there is one.

@@ -2,29 +2,45 @@
 
 use snapsync_manifest::Header as ManifestHeader;
 use snapsync_model::{Context, Counts, Identity, Result, Side, SnapshotInfo};
-use snapsync_snapshot::Volume;
+use snapsync_snapshot::{Alive, Volume};
 use snapsync_stream::wire::{Header, ManifestHead, VERSION, software};
 use snapsync_sys::{Named, Spot};
+use uuid::Uuid;
 
 /// Where the primary keeps a manifest while its delta travels.
-pub(crate) struct Outgoing(Spot);
+pub(crate) enum Outgoing {
+    /// The lock of the volume is held.
+    Only(Spot),
+    /// Others may work on the volume meanwhile.
+    Beside(Alive),
+}
 
 impl Outgoing {
     pub(crate) fn make(primary: &Volume) -> Result<Outgoing> {
         let dir = primary.outgoing();
         dir.create_dir().context("create the directory", dir.show())?;
-        Ok(Outgoing(dir))
+        Ok(Outgoing::Only(dir))
+    }
+
+    /// For who lets the lock go while the snapshot is read.
+    pub(crate) fn beside(primary: &Volume, snapshot: Uuid) -> Result<Outgoing> {
+        primary.read_out(snapshot).map(Outgoing::Beside)
     }
 
     pub(crate) fn manifest(&self) -> Spot {
-        self.0.join("manifest.arrow")
+        match self {
+            Outgoing::Only(dir) => dir.join("manifest.arrow"),
+            Outgoing::Beside(alive) => alive.dir().join("manifest.arrow"),
+        }
     }
 }
 
 impl Drop for Outgoing {
     fn drop(&mut self) {
-        // What stays is removed by the next command.
-        let _ = self.0.remove_tree();
+        if let Outgoing::Only(dir) = self {
+            // What stays is removed by the next command.
+            let _ = dir.remove_tree();
+        }
     }
 }
 

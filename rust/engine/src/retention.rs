@@ -154,6 +154,9 @@ fn plan(volume: &Volume, keep: &Keep, needed: &[Uuid]) -> Result<(Vec<SnapshotIn
 }
 
 fn why_lent(volume: &Volume, snapshot: &SnapshotInfo) -> Vec<String> {
+    if volume.read_by_others().contains(&snapshot.id) {
+        return vec!["it is being sent".to_owned()];
+    }
     let standby = volume.taken_for(snapshot.id).and_then(|by| volume.standbys().get(&by.standby));
     standby.map(|standby| format!("taken for the standby {}", standby.path)).into_iter().collect()
 }

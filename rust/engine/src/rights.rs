@@ -87,45 +87,60 @@ impl Rights {
                     ),
                 ))
             }
-            None if self.only_reads
-                && primary.standbys().values().filter(|known| known.reads).count() >= MOST_READERS =>
-            {
-                Err(only_read(
-                    &format!("{source} has {MOST_READERS} standbys of clients like this one"),
-                    "ask its administrator to `snapsync release` those that are gone",
-                ))
-            }
-            None => Ok(()),
+            None => self.expect_room(primary),
         }
+    }
+
+    /// For one more standby.
+    fn expect_room(self, primary: &Volume) -> Result<()> {
+        let readers = || primary.standbys().values().filter(|known| known.reads).count();
+        if !self.only_reads || (readers() < MOST_READERS && primary.read_by_others().len() < MOST_READERS) {
+            return Ok(());
+        }
+        Err(only_read(
+            &format!("{} has {MOST_READERS} standbys of clients like this one", primary.path().display()),
+            "ask its administrator to `snapsync release` those that are gone",
+        ))
+    }
+
+    /// Whether a round's standby may be remembered: others may have come since it began.
+    pub(crate) fn expect_place(self, primary: &Volume, standby: Uuid) -> Result<()> {
+        if primary.standbys().contains_key(&standby) { Ok(()) } else { self.expect_room(primary) }
     }
 
     /// Takes the round's snapshot.
     pub(crate) fn take(
         self,
         primary: &mut Volume,
-        standby: Uuid,
+        state: &State,
         request: Request,
         monitor: &Monitor,
     ) -> Result<SnapshotInfo> {
+        let standby = state.volume.id;
         if self.only_reads {
-            take_back(primary, standby, monitor)?;
+            // What it has is its base, though nobody may have come to remember that.
+            take_back(primary, standby, state.newest.as_ref().map(|newest| newest.id), monitor)?;
         }
         primary.take_for(TakenFor { standby, lent: self.only_reads }, request, monitor)
     }
 
     /// Deletes what was lent for this standby before and is not its base any more.
     pub(crate) fn settle(self, primary: &mut Volume, standby: Uuid, monitor: &Monitor) -> Result<()> {
-        if self.only_reads { take_back(primary, standby, monitor) } else { Ok(()) }
+        if self.only_reads { take_back(primary, standby, None, monitor) } else { Ok(()) }
     }
 }
 
 /// Deletes what was lent to this standby, or to one that is not known, and what nobody needs.
-fn take_back(primary: &mut Volume, standby: Uuid, monitor: &Monitor) -> Result<()> {
+fn take_back(primary: &mut Volume, standby: Uuid, base: Option<Uuid>, monitor: &Monitor) -> Result<()> {
     let held = holds(primary)?;
+    let read = primary.read_by_others();
     let is_back = |snapshot: &SnapshotInfo| {
-        primary.taken_for(snapshot.id).is_some_and(|by| {
-            by.lent && (by.standby == standby || !primary.standbys().contains_key(&by.standby))
-        }) && held.iter().all(|hold| hold.snapshot != snapshot.id)
+        let is_used = base == Some(snapshot.id) || read.contains(&snapshot.id);
+        !is_used
+            && primary.taken_for(snapshot.id).is_some_and(|by| {
+                by.lent && (by.standby == standby || !primary.standbys().contains_key(&by.standby))
+            })
+            && held.iter().all(|hold| hold.snapshot != snapshot.id)
     };
     let back: Vec<SnapshotInfo> = primary.line()?.into_iter().filter(is_back).collect();
     back.iter().try_for_each(|snapshot| primary.delete(snapshot, monitor))

@@ -335,19 +335,20 @@ impl Found {
     }
 }
 
-/// Reads the share that is due, of files that are in `snapshot` on both sides.
+/// Reads the share that is due, of files that are in `snapshot` on both sides; also tells which the primary's next snapshot
+/// is to read again.
 pub(crate) fn scrub(
-    primary: &mut Volume,
+    primary: &Volume,
     standby: &mut dyn StandbyEnd,
     snapshot: &SnapshotInfo,
     scrubbing: Scrubbing,
     state: &mut Scrub,
     monitor: &Monitor,
-) -> Result<Scrubbed> {
+) -> Result<(Scrubbed, BTreeSet<u64>)> {
     let mut report = Scrubbed::default();
     let due = state.due(scrubbing.period);
     if due < (1 << 64) / u128::from(OFTEN) {
-        return Ok(report.at(state));
+        return Ok((report.at(state), BTreeSet::new()));
     }
     let own = Primary::open(primary, snapshot, monitor)?;
     let share = choose(&*own.side, state, due, scrubbing.limit.max(CHUNK), monitor)?;
@@ -375,9 +376,9 @@ pub(crate) fn scrub(
     state.bytes += report.bytes;
     state.differences += report.difference_count;
     state.advance(next.0, due, scrubbing.period, next.1);
-    remember(primary, &share.chosen, &found, state)?;
+    remember(&share.chosen, &found, state);
     report.differences = found.told;
-    Ok(report.at(state))
+    Ok((report.at(state), found.doubted))
 }
 
 /// Both sides of some files.
@@ -391,9 +392,9 @@ fn compare(own: &Primary<'_>, standby: &mut dyn StandbyEnd, step: &[Chosen]) -> 
     Ok(looked.into_iter().zip(theirs).collect())
 }
 
-/// What the next round brings again, and what the primary's next snapshot reads again. Nothing is brought of a file that
+/// What the next round brings again. Nothing is brought of a file that
 /// cannot be read.
-fn remember(primary: &mut Volume, chosen: &[Chosen], found: &Found, state: &mut Scrub) -> Result<()> {
+fn remember(chosen: &[Chosen], found: &Found, state: &mut Scrub) {
     let again = |chosen: &&Chosen| {
         found.unlike.contains(&chosen.inode.ino) && !found.lost.contains(&chosen.inode.ino)
     };
@@ -401,5 +402,4 @@ fn remember(primary: &mut Volume, chosen: &[Chosen], found: &Found, state: &mut 
         let path = String::from_utf8_lossy(&chosen.piece.path).into_owned();
         state.pending.insert(chosen.inode.ino, path);
     }
-    primary.doubt(primary.doubted().union(&found.doubted).copied().collect())
 }

@@ -16,15 +16,14 @@ use crate::{Reach, Travel};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use snapsync_apply::Loss;
-use snapsync_model::{
-    Context, Counters, Counts, Error, Monitor, Result, Role, SnapshotInfo, Stage, Standing, Subset,
-};
-use snapsync_snapshot::{Claim, Request, Scrub, Standby, Volume, name_is_free};
+use snapsync_model::{Context, Counters, Counts, Error, Monitor, Result, Role, SnapshotInfo, Stage, Subset};
+use snapsync_snapshot::{Request, Scrub, Standby, Volume, name_is_free};
+use snapsync_stream::PATIENCE;
 use snapsync_stream::wire::write_head;
-use snapsync_sys::Root;
+use snapsync_sys::{Lock, Root};
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
@@ -154,7 +153,7 @@ fn begin(
         ));
     }
     let looked = standby.look(primary.as_ref().map(|volume| volume.info().lineage))?;
-    let primary = fence(primary, &looked, rights)?;
+    let primary = known::fence(primary, &looked, rights)?;
     known::is_standby_of(&looked, source.path(), primary.as_ref())?;
     if !options.new_standby {
         known::is_there(&looked, primary.as_ref())?;
@@ -171,33 +170,15 @@ fn begin(
         }
     };
     let unlike = BTreeSet::new();
-    let mut round = Driver { primary, standby, looked, unlike, mended: 0, options, rights, monitor, started };
+    let lock = None;
+    let mut round =
+        Driver { primary, lock, standby, looked, unlike, mended: 0, options, rights, monitor, started };
     let result = round.run(subset);
     if result.is_err() {
+        round.lock = None;
         made.unmake();
     }
     result
-}
-
-/// Who says that it is of a later epoch is not fed, and that is remembered of it. It may be true, and it may be a lie: what
-/// becomes of the other standbys is not for this one to say.
-fn fence(primary: Option<Volume>, looked: &Looked, rights: Rights) -> Result<Option<Volume>> {
-    let Some(mut volume) = primary else { return Ok(None) };
-    let info = volume.info();
-    let Some(epoch) =
-        looked.epoch.filter(|epoch| looked.lineage == Some(info.lineage) && *epoch > info.epoch)
-    else {
-        return Ok(Some(volume));
-    };
-    let standing = looked.promotions.standing(epoch, volume.promotions(), info.epoch);
-    let at = jiff::Timestamp::now().to_string();
-    let claim = Claim { epoch, shown: standing == Standing::Shown, at };
-    let _lock = volume.lock()?;
-    volume.reload()?;
-    if let Some((id, standby)) = known::at(&volume, looked).filter(|_| !rights.only_reads) {
-        volume.remember_standby(id, Standby { claim: Some(claim.clone()), ..standby })?;
-    }
-    Err(place::was_replaced(&volume, &looked.path, &claim))
 }
 
 /// A name that is taken is that of the snapshot whose delta goes on.
@@ -210,6 +191,8 @@ fn name_can_be_given(primary: Option<&Volume>, looked: &Looked, options: &Option
 
 struct Driver<'a> {
     primary: Volume,
+    /// Of the primary. Who only reads has it while something is written there, and never waits for its client with it.
+    lock: Option<Lock>,
     standby: &'a mut dyn StandbyEnd,
     looked: Looked,
     /// Files that differed when they were read again, and travel whole.
@@ -234,20 +217,11 @@ struct Brought {
 
 impl Driver<'_> {
     fn run(&mut self, subset: Option<Subset>) -> Result<Synced> {
-        let _lock = self.primary.lock()?;
-        self.primary.reload()?;
+        let opened = if self.rights.only_reads { Some(self.open()?) } else { None };
+        self.hold()?;
         self.rights.expect_finished(&self.primary)?;
         let mut recovered = recover(&mut self.primary, self.monitor)?;
-        let info = self.primary.info();
-        let store = Some(self.primary.store());
-        let opening = Opening {
-            lineage: info.lineage,
-            epoch: info.epoch,
-            promotions: self.primary.promotions().clone(),
-            care: self.options.care,
-            store,
-        };
-        let mut state = self.standby.open(opening)?;
+        let mut state = opened.map_or_else(|| self.open(), Ok)?;
         self.rights.expect_known(&self.primary, &state, &self.looked.path)?;
         recovered.append(&mut state.recovered);
         self.unlike = self.known(&state).map(|scrub| scrub.pending.into_keys().collect()).unwrap_or_default();
@@ -279,14 +253,55 @@ impl Driver<'_> {
             let brought = self.bring_old(base.as_ref(), snapshot)?;
             return self.finish(&state, base, brought, recovered, earlier);
         }
+        self.hold()?;
         self.monitor.start(Stage::Snapshot, 0);
         let before = self.primary.subset().clone();
         let request = Request::New { name: self.options.name.clone(), subset };
-        let snapshot = self.rights.take(&mut self.primary, state.volume.id, request, self.monitor)?;
+        let snapshot = self.rights.take(&mut self.primary, &state, request, self.monitor)?;
         let brought = self.bring_or_undo(&state, base.as_ref(), snapshot, Some(before))?;
-        // The snapshot has read them.
-        self.primary.doubt(BTreeSet::new())?;
+        if !self.rights.only_reads {
+            // The snapshot has read them, and stays.
+            self.primary.doubt(BTreeSet::new())?;
+        }
         self.finish(&state, base, brought, recovered, earlier)
+    }
+
+    fn open(&mut self) -> Result<State> {
+        let info = self.primary.info();
+        let store = Some(self.primary.store());
+        self.standby.open(Opening {
+            lineage: info.lineage,
+            epoch: info.epoch,
+            promotions: self.primary.promotions().clone(),
+            care: self.options.care,
+            store,
+        })
+    }
+
+    /// Keeps others from the primary, and knows what they have changed. Who only reads may have to wait for them.
+    fn hold(&mut self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.lock.is_none() {
+            match self.primary.lock() {
+                Ok(lock) => {
+                    self.primary.reload()?;
+                    self.lock = Some(lock);
+                }
+                Err(error) if !self.rights.only_reads || Instant::now() > deadline => return Err(error),
+                Err(_) => {
+                    self.monitor.check()?;
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Before the standby is waited for.
+    fn let_go(&mut self) {
+        if self.rights.only_reads {
+            self.lock = None;
+        }
     }
 
     /// The standby's newest snapshot, which its tree holds; the primary must have it too.
@@ -342,7 +357,7 @@ impl Driver<'_> {
         let result = self.bring(base, snapshot);
         if let Err(error) = &result {
             let needed = self.standby.failed(error, id.id);
-            if !needed && may_undo(&self.primary, id.id, state.volume.id) {
+            if !needed && self.hold().is_ok() && may_undo(&self.primary, id.id, state.volume.id) {
                 // Not the monitor of the round: it may have been told to stop.
                 let _ = self.primary.delete(&id, &Monitor::default());
                 let _ = subset.map(|subset| self.primary.restore_subset(subset));
@@ -356,7 +371,12 @@ impl Driver<'_> {
         let monitor = self.monitor;
         monitor.start(Stage::Compare, 0);
         let sides = Sides::of_volume(&self.primary, base, &snapshot, monitor)?.with_all_of(&self.unlike)?;
-        let outgoing = Outgoing::make(&self.primary)?;
+        let outgoing = if self.rights.only_reads {
+            Outgoing::beside(&self.primary, snapshot.id)?
+        } else {
+            Outgoing::make(&self.primary)?
+        };
+        self.let_go();
         let manifest = outgoing.manifest();
         let counts = sides.write_manifest(&manifest, &header(&self.primary, base, &snapshot), monitor)?;
         let tree = self.primary.tree_of(&snapshot).map(|tree| tree.tree()).transpose()?;
@@ -471,6 +491,8 @@ impl Driver<'_> {
     }
 
     fn note(&mut self, state: &State, snapshot: &SnapshotInfo, scrub: Scrub) -> Result<()> {
+        self.hold()?;
+        self.rights.expect_place(&self.primary, state.volume.id)?;
         let known = self.primary.standbys().get(&state.volume.id);
         let standby = Standby {
             path: self.looked.path.clone(),
@@ -496,7 +518,9 @@ impl Driver<'_> {
             return Ok(());
         }
         let secret = Secret::new()?;
+        self.let_go();
         self.standby.keep_secret(&secret)?;
+        self.hold()?;
         known.secret = Some(secret.hash());
         self.primary.remember_standby(state.volume.id, known)
     }
@@ -509,9 +533,12 @@ impl Driver<'_> {
         let mut scrub = self.known(state).unwrap_or_else(Scrub::begin);
         let before = scrub.clone();
         let (scrubbing, monitor) = (self.options.scrub, self.monitor);
-        let report = scrub::scrub(&mut self.primary, self.standby, snapshot, scrubbing, &mut scrub, monitor)?;
+        self.let_go();
+        let (report, doubted) =
+            scrub::scrub(&self.primary, self.standby, snapshot, scrubbing, &mut scrub, monitor)?;
         if scrub != before {
             self.note(state, snapshot, scrub)?;
+            self.primary.doubt(self.primary.doubted().union(&doubted).copied().collect())?;
         }
         Ok(report)
     }
@@ -528,6 +555,7 @@ impl Driver<'_> {
             return Ok(Vec::new());
         }
         let needed = self.needed();
+        self.let_go();
         let there = self.standby.prune(keep, &needed);
         let there = self.unless_bearable(&self.looked.path, there)?;
         if !self.rights.prunes {
@@ -536,6 +564,7 @@ impl Driver<'_> {
                 .note(format!("{show} keeps its old snapshots: its server lets no client delete any"));
             return Ok(there);
         }
+        self.hold()?;
         let here = retention::apply(&mut self.primary, keep, &needed, self.monitor);
         let mut pruned =
             self.unless_bearable(&self.primary.path().to_string_lossy(), here.map(|done| done.0))?;

@@ -13,6 +13,7 @@
 //!
 //! A shelf is a directory of snapshots that were received as plain directories: `received.rs`.
 
+mod alive;
 mod bases;
 mod bound;
 mod clones;
@@ -35,6 +36,7 @@ mod standbys;
 mod take;
 mod volume;
 
+pub use alive::Alive;
 pub use bound::hold;
 pub use clones::{CloneRecord, Mark};
 pub use find::{Found, Proof, find_at};

@@ -405,7 +405,8 @@ impl Volume {
     fn clear_transfers(&self) {
         let _ = self.outgoing().remove_tree();
         let store = self.store();
-        let _ = store.join("join").remove_tree();
+        crate::alive::clear(&store.join("join"));
+        self.clear_readings();
         // An older version had its sockets beside it.
         for entry in store.list().into_iter().flatten().filter(|entry| entry.name.starts_with(b"join-")) {
             let _ = store.join(&entry.name).remove_file();
