@@ -16,7 +16,7 @@ use std::hash::{BuildHasher, RandomState};
 
 /// What the paths and ranges that are kept in memory may take, whatever the manifest, and for each of its bytes. Text
 /// that is like itself is packed ten times as small, hardly more.
-const MEMORY: u64 = 64 << 20;
+const MEMORY: u64 = 256 << 20;
 const MEMORY_FOR_BYTE: u64 = 64;
 /// Of a map's entry.
 const ENTRY: u64 = 64;
@@ -31,7 +31,7 @@ pub fn vet(manifest: &dyn Named, monitor: &Monitor) -> Result<()> {
     let size =
         manifest.open().and_then(|file| file.metadata()).context("read the size of", manifest.show())?.len();
     let mut memory = Memory(MEMORY.saturating_add(size.saturating_mul(MEMORY_FOR_BYTE)));
-    let (mut order, mut directories) = (Order::default(), Directories::default());
+    let (mut order, mut directories) = (Order::default(), Directories::new());
     let mut sources = Sources::default();
     rows.each(|change| {
         row::vet(change)?;
@@ -125,31 +125,55 @@ impl Order {
     }
 }
 
+/// Of the path of a directory, kept in its stead: trees that are deep have long ones. Nobody outside knows the keys.
+type Mark = u128;
+
+struct Marks([RandomState; 2]);
+
+impl Marks {
+    fn of(&self, path: &[u8]) -> Mark {
+        let [a, b] = self.0.each_ref().map(|keys| keys.hash_one(path));
+        u128::from(a) << 64 | u128::from(b)
+    }
+}
+
 /// Where the directories that have a row are, in the base and in the target.
-#[derive(Default)]
 struct Directories {
-    old: HashMap<u64, RelPath>,
-    new: HashMap<u64, RelPath>,
+    marks: Marks,
+    old: HashMap<u64, Mark>,
+    new: HashMap<u64, Mark>,
     /// What becomes of the directory at a path of the base; None where it goes.
-    becomes: HashMap<RelPath, Option<RelPath>>,
+    becomes: HashMap<Mark, Option<Mark>>,
     created: HashSet<u64>,
 }
 
 impl Directories {
+    fn new() -> Directories {
+        Directories {
+            marks: Marks([RandomState::new(), RandomState::new()]),
+            old: HashMap::new(),
+            new: HashMap::new(),
+            becomes: HashMap::new(),
+            created: HashSet::new(),
+        }
+    }
+
     fn add(&mut self, change: &Change, memory: &mut Memory) -> Attempt {
         if change.kind != Kind::Directory {
             return Ok(());
         }
-        if let Some(path) = &change.old_path {
-            memory.take(2 * path.as_bytes().len())?;
-            self.old.insert(change.ino, path.clone());
-            if self.becomes.insert(path.clone(), change.path.clone()).is_some() {
+        let mark = |path: &Option<RelPath>| path.as_ref().map(|path| self.marks.of(path.as_bytes()));
+        let (old, new) = (mark(&change.old_path), mark(&change.path));
+        if let Some(old) = old {
+            memory.take(2 * size_of::<Mark>())?;
+            self.old.insert(change.ino, old);
+            if self.becomes.insert(old, new).is_some() {
                 return Err("another directory was at its path");
             }
         }
-        if let Some(path) = &change.path {
-            memory.take(2 * path.as_bytes().len())?;
-            self.new.insert(change.ino, path.clone());
+        if let Some(new) = new {
+            memory.take(2 * size_of::<Mark>())?;
+            self.new.insert(change.ino, new);
         }
         if change.flags.created {
             self.created.insert(change.ino);
@@ -159,50 +183,69 @@ impl Directories {
 
     /// Its paths are the ones of its names. The commit keeps the paths of all that come and go in memory.
     fn place(&self, change: &Change, memory: &mut Memory) -> Attempt {
+        let length = |path: &Option<RelPath>| path.as_ref().map_or(0, |path| path.as_bytes().len());
         for link in &change.links_removed {
-            memory.take(self.old_path(link)?.as_bytes().len())?;
+            self.old_parent(link)?;
+            memory.take(length(&change.old_path))?;
         }
         for link in change.links_added.iter().filter(|link| !self.created.contains(&link.parent)) {
-            memory.take(self.new_path(link)?.as_bytes().len())?;
+            self.new_parent(link)?;
+            memory.take(length(&change.path))?;
         }
-        let first = |links: &[Link], path: fn(&Self, &Link) -> Attempt<RelPath>| {
-            links.first().map(|link| path(self, link)).transpose()
-        };
-        let (old, new) = match &change.old_path {
-            Some(old) if keeps_a_name(change) => (Some(old.clone()), Some(self.moved(old)?)),
-            _ => (first(&change.links_removed, Self::old_path)?, first(&change.links_added, Self::new_path)?),
-        };
-        if (&old, &new) != (&change.old_path, &change.path) && change.ino != ROOT {
-            return Err("its path is not the one of its name");
-        }
-        Ok(())
-    }
-
-    fn old_path(&self, link: &Link) -> Attempt<RelPath> {
-        let parent = self.old.get(&link.parent).ok_or("a name goes from what is no directory of the base")?;
-        parent.join(&link.name).map_err(|_| "a name is none")
-    }
-
-    fn new_path(&self, link: &Link) -> Attempt<RelPath> {
-        let parent =
-            self.new.get(&link.parent).ok_or("a name comes to what is no directory of the target")?;
-        parent.join(&link.name).map_err(|_| "a name is none")
-    }
-
-    /// Where a path of the base is in the target, if its own name stays: every directory above it that moves has a row.
-    fn moved(&self, path: &RelPath) -> Attempt<RelPath> {
-        let mut rest = Vec::new();
-        let mut above = path.clone();
-        while let Some((parent, name)) = above.split() {
-            rest.push(name.to_vec());
-            if let Some(becomes) = self.becomes.get(&parent) {
-                let becomes = becomes.as_ref().ok_or("it stays in a directory that goes")?;
-                let join = |path: RelPath, name: &Vec<u8>| path.join(name).map_err(|_| "a name is none");
-                return rest.iter().rev().try_fold(becomes.clone(), join);
+        let agrees = match &change.old_path {
+            Some(old) if keeps_a_name(change) => match &change.path {
+                Some(new) => self.is_moved(old, new)?,
+                None => false,
+            },
+            _ => {
+                self.is_of(&change.old_path, &change.links_removed, Self::old_parent)?
+                    && self.is_of(&change.path, &change.links_added, Self::new_parent)?
             }
-            above = parent;
+        };
+        if agrees || change.ino == ROOT { Ok(()) } else { Err("its path is not the one of its name") }
+    }
+
+    fn old_parent(&self, link: &Link) -> Attempt<Mark> {
+        self.old.get(&link.parent).copied().ok_or("a name goes from what is no directory of the base")
+    }
+
+    fn new_parent(&self, link: &Link) -> Attempt<Mark> {
+        self.new.get(&link.parent).copied().ok_or("a name comes to what is no directory of the target")
+    }
+
+    /// Whether a path is the one of the first of these names.
+    fn is_of(
+        &self,
+        path: &Option<RelPath>,
+        links: &[Link],
+        parent: fn(&Self, &Link) -> Attempt<Mark>,
+    ) -> Attempt<bool> {
+        let split = path.as_ref().map(|path| path.split());
+        Ok(match (split, links.first()) {
+            (None, None) => true,
+            (Some(Some((above, name))), Some(link)) => {
+                *name == *link.name && self.marks.of(above.as_bytes()) == parent(self, link)?
+            }
+            _ => false,
+        })
+    }
+
+    /// Whether what keeps its own name at a path of the base is there in the target: every directory above it that moves has
+    /// a row.
+    fn is_moved(&self, old: &RelPath, new: &RelPath) -> Attempt<bool> {
+        let (old, new) = (old.as_bytes(), new.as_bytes());
+        let mut end = old.len();
+        while end > 0 {
+            end = old[..end].iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+            let Some(becomes) = self.becomes.get(&self.marks.of(&old[..end])) else { continue };
+            let becomes = becomes.ok_or("it stays in a directory that goes")?;
+            let rest = old[end..].strip_prefix(b"/").unwrap_or(&old[end..]);
+            let Some(above) = new.strip_suffix(rest) else { return Ok(false) };
+            // The root is above without a slash.
+            let above = if above.is_empty() { Some(above) } else { above.strip_suffix(b"/") };
+            return Ok(above.is_some_and(|above| self.marks.of(above) == becomes));
         }
-        Ok(path.clone())
+        Ok(old == new)
     }
 }
 
@@ -215,27 +258,30 @@ fn keeps_a_name(change: &Change) -> bool {
 /// these a part is looked at at a time, so that memory has a bound.
 fn names(rows: &Rows<'_>, directories: &Directories, names: u64, memory: &mut Memory) -> Result<()> {
     let parts = names.div_ceil(NAMES);
-    let hash = [RandomState::new(), RandomState::new()];
+    let keys = [RandomState::new(), RandomState::new()];
     for part in 0..parts {
         let mut seen: HashSet<u128> = HashSet::new();
         rows.each(|change| {
             if part == 0 {
                 directories.place(change, memory)?;
             }
-            let mut add = |is_new: bool, path: &RelPath| {
-                let [a, b] = hash.each_ref().map(|hash| hash.hash_one((is_new, path)));
+            let mut add = |is_new: bool, above: Mark, name: &[u8]| {
+                let [a, b] = keys.each_ref().map(|keys| keys.hash_one((is_new, above, name)));
                 let is_first = a % parts != part || seen.insert(u128::from(a) << 64 | u128::from(b));
                 if is_first { Ok(()) } else { Err("one of its names is another's as well") }
             };
             for link in &change.links_removed {
-                add(false, &directories.old_path(link)?)?;
+                add(false, directories.old_parent(link)?, &link.name)?;
             }
             for link in &change.links_added {
-                add(true, &directories.new_path(link)?)?;
+                add(true, directories.new_parent(link)?, &link.name)?;
             }
             if keeps_a_name(change) {
-                change.old_path.iter().try_for_each(|path| add(false, path))?;
-                change.path.iter().try_for_each(|path| add(true, path))?;
+                for (is_new, path) in [(false, &change.old_path), (true, &change.path)] {
+                    if let Some((above, name)) = path.as_ref().and_then(RelPath::split) {
+                        add(is_new, directories.marks.of(above.as_bytes()), name)?;
+                    }
+                }
             }
             Ok(())
         })?;

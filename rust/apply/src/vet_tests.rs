@@ -320,7 +320,7 @@ fn names_that_lead_elsewhere_are_refused() {
             *find(rows, 25) = renamed(25, Kind::File, (".snapsync/x", 24, "x"), ("rescued", ROOT, "rescued"));
         }),
         ("deep beyond sense", |rows| {
-            let long = "d/".repeat(20_000) + "f";
+            let long = "d/".repeat(40_000) + "f";
             *find(rows, 23) = kept(23, Kind::File, &long, &long);
         }),
     ]);
