@@ -8,6 +8,7 @@ use fuser::{
 };
 use rustix::fs::SeekFrom;
 use snapsync_model::{Details, Error, Inode, Kind, Side, locked};
+use snapsync_sys::acl;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -27,11 +28,13 @@ pub(crate) struct Served {
     index: Index,
     files: Mutex<HashMap<u64, Arc<File>>>,
     next: AtomicU64,
+    /// The kernel judges by access lists too.
+    has_lists: bool,
 }
 
 impl Served {
     pub(crate) fn new(side: Box<dyn Side>, index: Index) -> Served {
-        Served { side, index, files: Mutex::default(), next: AtomicU64::new(1) }
+        Served { side, index, files: Mutex::default(), next: AtomicU64::new(1), has_lists: false }
     }
 
     fn inode(&self, ino: INodeNo) -> Result<&Inode, Errno> {
@@ -57,13 +60,25 @@ impl Served {
             ctime: time(inode.ctime.into()),
             crtime: SystemTime::UNIX_EPOCH,
             kind: kind(inode.kind),
-            perm: told.mode as u16,
+            perm: self.mode(inode) as u16,
             nlink: self.index.nlink(inode),
             uid: told.uid,
             gid: told.gid,
             rdev: told.rdev as u32,
             blksize: BLOCK,
             flags: 0,
+        }
+    }
+
+    /// Where the kernel does not know lists, nobody may do more than the list of a file lets him.
+    fn mode(&self, inode: &Inode) -> u32 {
+        let mode = inode.attributes.mode;
+        if self.has_lists || inode.kind == Kind::Symlink {
+            return mode;
+        }
+        match self.side.details(inode) {
+            Ok(details) => acl::access_list(&details.xattrs).map_or(mode, |list| acl::without(list, mode)),
+            Err(_) => mode & 0o700,
         }
     }
 
@@ -105,8 +120,7 @@ impl Served {
 
 impl Filesystem for Served {
     fn init(&mut self, _asks: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        // A kernel without them goes without: then it judges by mode alone.
-        let _ = config.add_capabilities(InitFlags::FUSE_POSIX_ACL);
+        self.has_lists = config.add_capabilities(InitFlags::FUSE_POSIX_ACL).is_ok();
         let _ = config.add_capabilities(InitFlags::FUSE_CACHE_SYMLINKS);
         Ok(())
     }

@@ -245,7 +245,7 @@ impl Entry {
         if !self.has_owner_of(new, xattrs.as_deref())? {
             // What they would make of a program is another's.
             mode &= 0o1777;
-            xattrs = xattrs.map(without_capabilities);
+            xattrs = xattrs.map(|xattrs| Cow::Owned(without_capabilities(&xattrs)));
         }
         let mut changes_mode = changes_owner || now.mode != mode;
         if let Some(xattrs) = xattrs.as_deref() {
@@ -341,9 +341,8 @@ impl Entry {
     }
 }
 
-fn without_capabilities(xattrs: Cow<'_, [Xattr]>) -> Cow<'_, [Xattr]> {
-    let kept = xattrs.iter().filter(|xattr| *xattr.name != *acl::CAPABILITIES);
-    Cow::Owned(kept.cloned().collect())
+fn without_capabilities(xattrs: &[Xattr]) -> Vec<Xattr> {
+    xattrs.iter().filter(|xattr| *xattr.name != *acl::CAPABILITIES).cloned().collect()
 }
 
 /// By how much room an extended attribute takes more than it did.

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -163,7 +163,8 @@ fn unprotect(file: impl AsFd) {
 /// Writes a whole file so that a crash leaves the old one or the new one.
 pub fn write_file(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = dir.join(format!("{name}.new"));
-    let mut file = File::create(&temporary)?;
+    let mut how = File::options();
+    let mut file = how.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&temporary, dir.join(name))?;
@@ -203,7 +204,7 @@ impl Lock {
     }
 
     fn file(path: &Path) -> io::Result<File> {
-        File::options().read(true).write(true).create(true).truncate(false).open(path)
+        File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
     }
 
     /// None when another holds it.

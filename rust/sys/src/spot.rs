@@ -30,7 +30,7 @@ impl Named for Path {
     fn create(&self) -> io::Result<File> {
         match std::fs::remove_file(self) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => File::options().read(true).write(true).create_new(true).open(self),
+            _ => crate::create_private_file(self),
         }
     }
 
