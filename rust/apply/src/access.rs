@@ -1,6 +1,6 @@
 //! Who may do what with a file while it changes: no more than before, and no more than after.
 
-use snapsync_model::{Attributes, Change, Kind};
+use snapsync_model::{Attributes, Change, Kind, Xattr};
 use snapsync_sys::{PROTECTIVE, acl};
 
 /// Who may do what with it is not what it was.
@@ -9,6 +9,15 @@ pub(crate) fn changes(change: &Change) -> bool {
     change.survives()
         && change.kind != Kind::Symlink
         && (change.flags.xattrs || who(change.old) != who(change.new))
+}
+
+/// Who runs it gets rights of its owner, its group or its own.
+pub(crate) fn lends_rights(change: &Change) -> bool {
+    let has_capabilities = |xattr: &Xattr| &*xattr.name == acl::CAPABILITIES;
+    change.kind == Kind::File
+        && change.survives()
+        && (change.new.is_some_and(|new| new.mode & 0o6000 != 0)
+            || change.xattrs.iter().flatten().any(has_capabilities))
 }
 
 /// Owner and mode of an inode while it is neither what it was nor what it will be.
@@ -90,7 +99,7 @@ pub(crate) fn loses_capabilities(change: &Change) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use snapsync_model::{ChangeFlags, RelPath, Xattr};
+    use snapsync_model::{ChangeFlags, RelPath};
 
     fn change(old: (u32, u32, u32), new: (u32, u32, u32)) -> Change {
         let side = |(mode, uid, gid)| Some(Attributes { mode, uid, gid, ..Attributes::default() });

@@ -1,10 +1,10 @@
 //! The second half of an apply: the stage becomes the tree. Every step can be done again after a crash.
 
-use crate::check::is_lost_and_found;
 use crate::clear::clear;
 use crate::journal::Phase;
-use crate::names::{Attach, Detach, Places, attaches, detaches, held, staged_top};
+use crate::names::Places;
 use crate::stage::Incoming;
+use crate::touched::{Known, Row};
 use crate::{access, attributes};
 use rustix::fs::OFlags;
 use snapsync_manifest::Brief;
@@ -28,6 +28,7 @@ impl Incoming<'_> {
     }
 
     fn forward(&mut self) -> Result<()> {
+        self.learn()?;
         let rows = self.manifest_reader()?.counts()?.rows;
         self.monitor.start(Stage::Commit, rows);
         match self.journal.phase {
@@ -61,6 +62,7 @@ impl Incoming<'_> {
             }
             self.step("commit.detached")?;
         }
+        self.sweep_trash(&places)?;
         self.attach(&places)?;
         self.step("commit.attached")?;
         if self.move_data(&places)? {
@@ -78,12 +80,16 @@ impl Incoming<'_> {
         self.step("commit.settling")?;
         clear(&self.root, self.journal.snapshot.id)?;
         self.step("commit.cleared")?;
-        self.each_row(is_protected, |_, change| {
+        self.each_known(is_protected, |Row { change, known }| {
             let Some((path, new)) = change.path.as_ref().zip(change.new) else { return Ok(()) };
             if change.only_lends() {
                 return Ok(());
             }
-            let protected = self.root.entry(path).and_then(|entry| self.set_wholly(&entry, change, &new));
+            let Some(entry) = self.look_for(path, known)? else {
+                self.monitor.note(self.exchanged(path).sentence());
+                return Ok(());
+            };
+            let protected = self.set_wholly(&entry, change, &new);
             protected.and_then(|()| fault::step("commit.protected")).context("protect", self.root.show(path))
         })?;
         self.sync()
@@ -98,129 +104,16 @@ impl Incoming<'_> {
         sync_filesystem(self.root.fd()).context("sync the file system of", self.root.path())
     }
 
-    /// Whether any name was there to be detached.
-    fn detach(&self, places: &Places) -> Result<bool> {
-        let detaches = detaches(&self.manifest(), places)?;
-        for detach in &detaches {
-            let detached = self.detach_one(detach).and_then(|()| fault::step("commit.detach"));
-            detached.context("detach", self.root.show(detach.path()))?;
-        }
-        Ok(!detaches.is_empty())
-    }
-
-    /// Nothing is attached before all of this is done, so a name that is gone was detached before.
-    fn detach_one(&self, detach: &Detach) -> io::Result<()> {
-        let (from, kept) = (detach.path(), self.kept(detach).map_err(io::Error::other)?);
-        let result = match detach {
-            Detach::Hold { .. } | Detach::Trash { .. } => self.root.rename_to_new(from, &kept),
-            Detach::Anchor { .. } => self.root.link(from, &kept),
-        };
-        match (result, detach) {
-            (Err(e), _) if is_gone(&e) => Ok(()),
-            (Err(e), Detach::Anchor { .. }) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            // Older builds anchored what is moved now.
-            (Err(e), Detach::Hold { .. }) if e.kind() == io::ErrorKind::AlreadyExists => {
-                if self.is_same(from, &kept)? { self.root.unlink(from) } else { Err(e) }
-            }
-            (other, _) => other,
-        }
-    }
-
-    /// Where in the stage a name that goes is.
-    pub(crate) fn kept(&self, detach: &Detach) -> Result<RelPath> {
-        match detach {
-            Detach::Hold { ino, at, .. } => self.staged(&held(*ino, *at)),
-            Detach::Anchor { ino, .. } => self.staged(&held(*ino, 0)),
-            Detach::Trash { ino, at, .. } => self.staged(&format!("trash/{ino}-{at}")),
-        }
-    }
-
-    pub(crate) fn is_same(&self, one: &RelPath, other: &RelPath) -> io::Result<bool> {
-        Ok(self.root.entry(one)?.stat()?.ino == self.root.entry(other)?.stat()?.ino)
-    }
-
-    fn attach(&self, places: &Places) -> Result<()> {
-        for attach in attaches(&self.manifest(), places)? {
-            self.attach_one(&attach)?;
-            fault::step("commit.attach").context("attach", self.root.show(attach.path()))?;
-        }
-        Ok(())
-    }
-
-    fn attach_one(&self, attach: &Attach) -> Result<()> {
-        let (to, from) = (attach.path(), self.source(attach)?);
-        let result = match attach {
-            Attach::New { .. } | Attach::Move { at: 0, .. } => self.move_in(&from, to),
-            Attach::Move { ino, .. } => match self.move_in(&from, to) {
-                // Older builds hold one name of each inode.
-                Err(e) if is_gone(&e) => self.link_in(&self.staged(&held(*ino, 0))?, to),
-                other => other,
-            },
-            Attach::Link { .. } => self.link_in(&from, to),
-        };
-        match result {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(Error::refused(
-                format!("{} appeared while a delta was committed", self.root.show(to).display()),
-                "move it away, and run the command again",
-            )),
-            other => other.context("attach", self.root.show(to)),
-        }
-    }
-
-    /// Where in the stage a name that comes is until then.
-    pub(crate) fn source(&self, attach: &Attach) -> Result<RelPath> {
-        match attach {
-            Attach::New { ino, at, .. } => self.staged(&format!("new/{}", staged_top(*ino, *at))),
-            Attach::Move { ino, at, .. } => self.staged(&held(*ino, *at)),
-            Attach::Link { ino, .. } => self.staged(&held(*ino, 0)),
-        }
-    }
-
-    fn move_in(&self, from: &RelPath, to: &RelPath) -> io::Result<()> {
-        match self.root.rename_to_new(from, to) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && is_lost_and_found(&self.root, to) => {
-                self.root.rename_to_new(to, &self.lost_and_found().map_err(io::Error::other)?)?;
-                self.root.rename_to_new(from, to)
-            }
-            // Attached before a crash, by itself or with what it is in.
-            Err(e) if e.kind() == io::ErrorKind::NotFound && self.root.entry(to).is_ok() => Ok(()),
-            // Linked by an older build, which kept what is held.
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && self.is_same(from, to)? => {
-                self.root.unlink(from)
-            }
-            other => other,
-        }
-    }
-
-    /// Where the one that makes way goes.
-    pub(crate) fn lost_and_found(&self) -> Result<RelPath> {
-        self.staged("trash/lost+found")
-    }
-
-    fn link_in(&self, from: &RelPath, to: &RelPath) -> io::Result<()> {
-        match self.root.link(from, to) {
-            // Linked before a crash that came when nothing had to be held any more.
-            Err(e) if e.kind() == io::ErrorKind::NotFound && self.root.entry(to).is_ok() => Ok(()),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                if self.is_same(from, to)? {
-                    Ok(())
-                } else {
-                    Err(e)
-                }
-            }
-            other => other,
-        }
-    }
-
     /// Moves changed ranges from the stage into their files; whether others may use some of those then.
     fn move_data(&self, places: &Places) -> Result<bool> {
         let opens = AtomicBool::new(false);
         let changes_data = |row: &Brief| {
             row.kind == Kind::File && row.flags.data && !row.flags.created && !row.flags.deleted
         };
-        self.each_row(changes_data, |_, change| {
+        self.each_known(changes_data, |Row { change, known }| {
             let path = change.path.clone().unwrap_or_default();
-            let moved = self.move_ranges(change, &path).and_then(|()| fault::step("commit.data"));
+            let entry = self.entry_of(&path, known)?;
+            let moved = self.move_ranges(change, &entry).and_then(|()| fault::step("commit.data"));
             moved.context("write", self.root.show(&path))?;
             opens.fetch_or(places.opens() || access::is_narrowed(change, places.moves()), Relaxed);
             Ok(())
@@ -228,9 +121,9 @@ impl Incoming<'_> {
         Ok(opens.into_inner())
     }
 
-    fn move_ranges(&self, change: &Change, path: &RelPath) -> io::Result<()> {
+    fn move_ranges(&self, change: &Change, entry: &Entry) -> io::Result<()> {
         let size = change.new.map_or(0, |a| a.size);
-        let file = self.open_loosened(path)?;
+        let file = open_loosened(entry)?;
         if file.metadata()?.len() != size {
             file.set_len(size)?;
         }
@@ -288,17 +181,6 @@ impl Incoming<'_> {
         snapsync_sys::copy_range(staged, offset, length, file, offset)
     }
 
-    /// Opens for writing; a replay may find the file as protected as it is to be in the end.
-    pub(crate) fn open_loosened(&self, path: &RelPath) -> io::Result<File> {
-        match self.root.write(path) {
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-                attributes::loosen(&open_for_flags(&self.root.entry(path)?)?)?;
-                self.root.write(path)
-            }
-            other => other,
-        }
-    }
-
     /// Attributes of everything that was not made with them: what was there before, and directories, whose times
     /// every attach has changed. Whether any of them is to be protected.
     fn set_all_attributes(&self) -> Result<bool> {
@@ -310,23 +192,31 @@ impl Incoming<'_> {
             self.monitor.advance(u64::from(!is_set));
             is_set
         };
-        self.each_row(is_set, |_, change| {
-            let Some(path) = &change.path else { return Ok(()) };
-            let set = self.set_row(change, path).and_then(|()| fault::step("commit.attributes"));
+        self.each_known(is_set, |row| {
+            let Some(path) = &row.change.path else { return Ok(()) };
+            self.set_row(row, path)?;
             self.monitor.advance(1);
-            set.context("set the attributes of", self.root.show(path))
+            fault::step("commit.attributes").context("set the attributes of", self.root.show(path))
         })?;
         Ok(are_to_be_protected.into_inner())
     }
 
-    fn set_row(&self, change: &Change, path: &RelPath) -> io::Result<()> {
+    fn set_row(&self, Row { change, known }: &Row, path: &RelPath) -> Result<()> {
         let Some(new) = change.new else { return Ok(()) };
         if !(change.survives() || change.kind == Kind::Directory) || change.only_lends() {
             return Ok(());
         }
         let flags = new.flags & !attributes::PROTECTIVE;
         let new = if flags == new.flags { new } else { access::taken(change.kind, &new) };
-        self.set_wholly(&self.root.entry(path)?, change, &Attributes { flags, ..new })
+        let entry = self.entry_of(path, known)?;
+        let expects_names = access::lends_rights(change);
+        if expects_names {
+            self.expect_names(change, known, &entry, path)?;
+        }
+        let set = self.set_wholly(&entry, change, &Attributes { flags, ..new });
+        set.context("set the attributes of", self.root.show(path))?;
+        // Now nobody can make another name of it who could before.
+        if expects_names { self.expect_names(change, known, &entry, path) } else { Ok(()) }
     }
 
     fn set_wholly(&self, entry: &Entry, change: &Change, new: &Attributes) -> io::Result<()> {
@@ -347,6 +237,33 @@ impl Incoming<'_> {
         let Some(file) = flags else { return Ok(()) };
         attributes::set_rare(&file, new.rare, &self.journal.limits)?;
         attributes::set_flags(file, new.flags, &self.journal.limits)
+    }
+
+    /// What runs with the rights of its owner or group has no name that somebody gave it since it was checked: it would
+    /// outlive the file.
+    fn expect_names(&self, change: &Change, known: &Known, entry: &Entry, path: &RelPath) -> Result<()> {
+        let Some(links) = known.links() else { return Ok(()) };
+        // Those that go are in the stage until the end.
+        let comes = change.links_added.len().saturating_sub(change.links_removed.len());
+        let stat = entry.stat().context("read the attributes of", self.root.show(path))?;
+        if u64::from(stat.nlink) <= u64::from(links) + comes as u64 {
+            return Ok(());
+        }
+        Err(Error::refused(
+            format!("{} was given another name since it was checked", self.root.show(path).display()),
+            "remove that name (`find -inum` finds it), and run the command again",
+        ))
+    }
+}
+
+/// Opens for writing; a replay may find the file as protected as it is to be in the end.
+pub(crate) fn open_loosened(entry: &Entry) -> io::Result<File> {
+    match entry.open(OFlags::RDWR) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            attributes::loosen(&open_for_flags(entry)?)?;
+            entry.open(OFlags::RDWR)
+        }
+        other => other,
     }
 }
 

@@ -43,6 +43,9 @@ pub struct Journal {
     /// The stage holds what the commit overwrites. Older builds did not save it.
     #[serde(default)]
     pub saved: bool,
+    /// The stage says which inodes were checked and staged. Older builds did not note it.
+    #[serde(default)]
+    pub known: bool,
 }
 
 impl Journal {

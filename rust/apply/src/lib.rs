@@ -13,6 +13,7 @@
 //! 5. what went is removed, and then what is to be immutable is made so: a further name of it may be among that.
 
 mod access;
+mod aside;
 mod attributes;
 mod check;
 mod clear;
@@ -20,6 +21,7 @@ mod commit;
 mod journal;
 mod limits;
 mod loosen;
+mod moves;
 mod names;
 mod need;
 mod received;
@@ -33,6 +35,7 @@ mod touched;
 mod undo;
 mod vet;
 
+pub use aside::set_aside;
 pub use attributes::RarePart;
 pub use clear::{clear, discard};
 pub use journal::{Journal, Phase};

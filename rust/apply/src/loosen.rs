@@ -3,10 +3,11 @@
 
 use crate::access::{self, Meanwhile};
 use crate::attributes;
-use crate::commit::{access_to, is_gone, open_for_flags};
+use crate::commit::{access_to, open_for_flags};
 use crate::names::Places;
-use crate::save::{Saved, is_saved};
+use crate::save::is_saved;
 use crate::stage::Incoming;
+use crate::touched::Row;
 use snapsync_model::{Change, Context, Kind, RelPath, Result};
 use snapsync_sys::{Entry, acl, tolerate};
 use std::io;
@@ -21,17 +22,15 @@ impl Incoming<'_> {
         if self.journal.base.is_none() {
             self.close_root()?;
         }
-        self.each_row(
+        self.each_known(
             |row| !row.flags.created,
-            |_, change| {
+            |Row { change, known }| {
                 let (Some(path), Some(old)) = (&change.old_path, change.old) else { return Ok(()) };
                 if change.only_lends() {
                     return Ok(());
                 }
-                let entry = match self.root.entry(path) {
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-                    other => other.context("open", self.root.show(path))?,
-                };
+                // What has gone, or is another, is met again by the steps that need it.
+                let Some(entry) = self.look_for(path, known)? else { return Ok(()) };
                 if old.flags & attributes::LOOSENED != 0 {
                     open_for_flags(&entry)
                         .and_then(|f| attributes::loosen(&f))
@@ -73,32 +72,21 @@ impl Incoming<'_> {
         if self.journal.base.is_none() {
             self.close_root()?;
         }
+        if !self.journal.known {
+            return Ok(());
+        }
         self.each_saved(
             |change| is_saved(change) && access::is_narrowed(change, places.moves()),
-            |change, saved| {
+            |Row { change, known }, saved| {
                 let before = saved.xattrs.as_deref().and_then(acl::access_list);
                 let lists = access::changes_list(change, before);
                 let meanwhile = access::meanwhile(change, places.moves(), lists);
                 change.path.iter().chain(&change.old_path).try_for_each(|path| {
-                    let narrowed = self.narrow_at(path, change, saved, meanwhile);
-                    narrowed.context("narrow", self.root.show(path))
+                    let Some(entry) = self.look_for(path, known)? else { return Ok(()) };
+                    narrow(&entry, change, meanwhile).map(drop).context("narrow", self.root.show(path))
                 })
             },
         )
-    }
-
-    fn narrow_at(
-        &self,
-        path: &RelPath,
-        change: &Change,
-        saved: &Saved,
-        meanwhile: Option<Meanwhile>,
-    ) -> io::Result<()> {
-        let entry = match self.root.entry(path) {
-            Err(e) if is_gone(&e) => return Ok(()),
-            other => other?,
-        };
-        if saved.is(&entry.stat()?) { narrow(&entry, change, meanwhile).map(drop) } else { Ok(()) }
     }
 }
 

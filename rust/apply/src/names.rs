@@ -9,8 +9,8 @@ use std::collections::{HashMap, HashSet};
 /// Where the directories of a manifest are in the base and in the target.
 #[derive(Default)]
 pub(crate) struct Places {
-    old: HashMap<u64, RelPath>,
-    new: HashMap<u64, RelPath>,
+    old: HashMap<u64, Directory>,
+    new: HashMap<u64, Directory>,
     /// New directories, with their names in the target.
     created: HashMap<u64, Link>,
     deleted: HashSet<u64>,
@@ -18,24 +18,31 @@ pub(crate) struct Places {
     opens: bool,
 }
 
+/// A directory, and the row that speaks of it.
+pub(crate) struct Directory {
+    pub(crate) path: RelPath,
+    pub(crate) row: u64,
+}
+
 impl Places {
     pub(crate) fn read(manifest: &Spot) -> Result<Places> {
         let mut places = Places::default();
-        for change in ManifestReader::open(manifest)?.only(|row| row.kind == Kind::Directory) {
-            places.add(&change?);
+        for row in ManifestReader::open(manifest)?.only(|row| row.kind == Kind::Directory).numbered() {
+            let (row, change) = row?;
+            places.add(row, &change);
         }
         Ok(places)
     }
 
-    fn add(&mut self, change: &Change) {
+    fn add(&mut self, row: u64, change: &Change) {
         if change.kind != Kind::Directory {
             return;
         }
         if let Some(path) = &change.old_path {
-            self.old.insert(change.ino, path.clone());
+            self.old.insert(change.ino, Directory { path: path.clone(), row });
         }
         if let Some(path) = &change.path {
-            self.new.insert(change.ino, path.clone());
+            self.new.insert(change.ino, Directory { path: path.clone(), row });
         }
         // The root is always there, and has no name.
         if let (true, Some(link)) = (change.flags.created, change.links_added.first()) {
@@ -75,11 +82,15 @@ impl Places {
 
     /// Where a name was, and where one comes to be.
     pub(crate) fn old_path(&self, link: &Link) -> Result<RelPath> {
-        self.old.get(&link.parent).ok_or_else(|| unanchored(link))?.join(&link.name)
+        self.old.get(&link.parent).ok_or_else(|| unanchored(link))?.path.join(&link.name)
     }
 
-    pub(crate) fn new_path(&self, link: &Link) -> Result<RelPath> {
-        self.new.get(&link.parent).ok_or_else(|| unanchored(link))?.join(&link.name)
+    fn old_place(&self, link: &Link) -> Result<Name> {
+        Name::of(self.old.get(&link.parent), link)
+    }
+
+    fn new_place(&self, link: &Link) -> Result<Name> {
+        Name::of(self.new.get(&link.parent), link)
     }
 
     /// Where the name number `at` of a new inode is staged, below `new/`: in its new directory, or under a name
@@ -110,7 +121,21 @@ impl Places {
 
     /// Where a directory was in the base, if it was.
     pub(crate) fn old_directory(&self, ino: u64) -> Option<&RelPath> {
-        self.old.get(&ino)
+        self.old.get(&ino).map(|directory| &directory.path)
+    }
+}
+
+/// A name of the base or the target as a path, and the row of the directory that it is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Name {
+    pub(crate) path: RelPath,
+    pub(crate) parent: u64,
+}
+
+impl Name {
+    fn of(directory: Option<&Directory>, link: &Link) -> Result<Name> {
+        let Directory { path, row } = directory.ok_or_else(|| unanchored(link))?;
+        Ok(Name { path: path.join(&link.name)?, parent: *row })
     }
 }
 
@@ -130,41 +155,53 @@ pub(crate) fn staged_top(ino: u64, at: usize) -> String {
     format!("{ino}-{at}")
 }
 
-/// A name that goes. Nothing is removed before the tree is the new one.
+/// A name that goes, of what a row speaks of. Nothing is removed before the tree is the new one.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Detach {
+pub(crate) struct Detach {
+    pub(crate) from: Name,
+    pub(crate) row: u64,
+    pub(crate) ino: u64,
+    pub(crate) to: Goes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Goes {
     /// Name number `at` of an inode that gets as many new ones: it is moved to `held/`.
-    Hold { from: RelPath, ino: u64, at: usize },
+    Hold { at: usize },
     /// An inode that loses no name and gets some: a link in `held/` is where they come from.
-    Anchor { from: RelPath, ino: u64 },
+    Anchor,
     /// Name number `at` of what goes, or of what has another one: it is moved to `trash/`, with all that is in it.
-    Trash { from: RelPath, ino: u64, at: usize },
+    Trash { at: usize },
 }
 
 impl Detach {
     pub(crate) fn path(&self) -> &RelPath {
-        match self {
-            Detach::Hold { from, .. } | Detach::Anchor { from, .. } | Detach::Trash { from, .. } => from,
-        }
+        &self.from.path
     }
 }
 
-/// A name that comes.
+/// A name that comes, of what a row speaks of.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Attach {
+pub(crate) struct Attach {
+    pub(crate) to: Name,
+    pub(crate) row: u64,
+    pub(crate) ino: u64,
+    pub(crate) from: Comes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Comes {
     /// Staged under `new/`, with all that is in it.
-    New { ino: u64, at: usize, to: RelPath },
+    New { at: usize },
     /// Name number `at` of what is in `held/`.
-    Move { ino: u64, at: usize, to: RelPath },
+    Move { at: usize },
     /// One more name of what is in `held/`.
-    Link { ino: u64, to: RelPath },
+    Link,
 }
 
 impl Attach {
     pub(crate) fn path(&self) -> &RelPath {
-        match self {
-            Attach::New { to, .. } | Attach::Move { to, .. } | Attach::Link { to, .. } => to,
-        }
+        &self.to.path
     }
 }
 
@@ -177,29 +214,32 @@ pub(crate) fn held(ino: u64, at: usize) -> String {
 pub(crate) fn detaches(manifest: &Spot, places: &Places) -> Result<Vec<Detach>> {
     let mut all = Vec::new();
     let loses_names = |row: &Brief| row.removed > 0 || (row.added > 0 && !row.flags.created);
-    for change in ManifestReader::open(manifest)?.only(loses_names) {
-        detach_row(&change?, places, &mut all)?;
+    for row in ManifestReader::open(manifest)?.only(loses_names).numbered() {
+        let (row, change) = row?;
+        detach_row(row, &change, places, &mut all)?;
     }
     all.sort_by_key(|d| std::cmp::Reverse(d.path().depth()));
     Ok(all)
 }
 
-fn detach_row(change: &Change, places: &Places, all: &mut Vec<Detach>) -> Result<()> {
+fn detach_row(row: u64, change: &Change, places: &Places, all: &mut Vec<Detach>) -> Result<()> {
     let ino = change.ino;
     // As many names as come are moved, so that an inode never has more than before or after.
     let moved = if change.survives() { change.links_added.len() } else { 0 };
     if moved > 0 && change.links_removed.is_empty() {
-        all.push(Detach::Anchor { from: change.old_path.clone().unwrap_or_default(), ino });
+        // It is found, and loses nothing: which directory it is in is all the same.
+        let from = Name { path: change.old_path.clone().unwrap_or_default(), parent: row };
+        all.push(Detach { from, row, ino, to: Goes::Anchor });
     }
     let (inside, outside): (Vec<&Link>, Vec<&Link>) =
         change.links_removed.iter().partition(|link| places.is_deleted(link.parent));
     let apart = outside.len();
     for (at, link) in outside.into_iter().chain(inside).enumerate() {
-        let from = places.old_path(link)?;
+        let from = places.old_place(link)?;
         if at < moved {
-            all.push(Detach::Hold { from, ino, at });
+            all.push(Detach { from, row, ino, to: Goes::Hold { at } });
         } else if at < apart {
-            all.push(Detach::Trash { from, ino, at });
+            all.push(Detach { from, row, ino, to: Goes::Trash { at } });
         }
         // Any other goes with its directory.
     }
@@ -209,31 +249,33 @@ fn detach_row(change: &Change, places: &Places, all: &mut Vec<Detach>) -> Result
 /// All names that come, parents first.
 pub(crate) fn attaches(manifest: &Spot, places: &Places) -> Result<Vec<Attach>> {
     let mut all = Vec::new();
-    for change in ManifestReader::open(manifest)?.only(|row| row.added > 0 && !places.comes_along(row)) {
-        attach_row(&change?, places, &mut all)?;
+    let comes = |row: &Brief| row.added > 0 && !places.comes_along(row);
+    for row in ManifestReader::open(manifest)?.only(comes).numbered() {
+        let (row, change) = row?;
+        attach_row(row, &change, places, &mut all)?;
     }
     all.sort_by_key(|a| a.path().depth());
     Ok(all)
 }
 
-fn attach_row(change: &Change, places: &Places, all: &mut Vec<Attach>) -> Result<()> {
-    let mut names = Vec::new();
+fn attach_row(row: u64, change: &Change, places: &Places, all: &mut Vec<Attach>) -> Result<()> {
+    let (ino, mut names) = (change.ino, Vec::new());
     for (at, link) in change.links_added.iter().enumerate() {
         // Inside a new directory it comes along with it.
         if !(change.flags.created && places.is_created(link.parent)) {
-            names.push((at, places.new_path(link)?));
+            names.push((at, places.new_place(link)?));
         }
     }
     if change.flags.created {
-        all.extend(names.into_iter().map(|(at, to)| Attach::New { ino: change.ino, at, to }));
+        all.extend(names.into_iter().map(|(at, to)| Attach { to, row, ino, from: Comes::New { at } }));
         return Ok(());
     }
     // The first that is held comes last, deepest as it is: until then links are made from it.
-    names.sort_by_key(|(_, to)| to.depth());
+    names.sort_by_key(|(_, to)| to.path.depth());
     let moved = change.links_removed.len().max(1);
-    for (left, (_, to)) in (0..names.len()).rev().zip(names) {
-        let (ino, at) = (change.ino, left);
-        all.push(if at < moved { Attach::Move { ino, at, to } } else { Attach::Link { ino, to } });
+    for (at, (_, to)) in (0..names.len()).rev().zip(names) {
+        let from = if at < moved { Comes::Move { at } } else { Comes::Link };
+        all.push(Attach { to, row, ino, from });
     }
     Ok(())
 }
@@ -274,7 +316,7 @@ mod tests {
 
     fn places(rows: &[&Change]) -> Places {
         let mut places = Places::default();
-        rows.iter().for_each(|row| places.add(row));
+        rows.iter().zip(0..).for_each(|(change, row)| places.add(row, change));
         places
     }
 
@@ -289,13 +331,14 @@ mod tests {
         let root = row(ROOT, Kind::Directory, Some("."), Some("."));
         let places = places(&[&root, &gone]);
         let mut all = Vec::new();
-        [&gone, &inside, &moved].iter().for_each(|row| detach_row(row, &places, &mut all).unwrap());
-        let path = |p: &str| RelPath::new(p.as_bytes()).unwrap();
+        let rows = [(1, &gone), (2, &inside), (3, &moved)];
+        rows.into_iter().for_each(|(row, change)| detach_row(row, change, &places, &mut all).unwrap());
+        let name = |p: &str, parent| Name { path: RelPath::new(p.as_bytes()).unwrap(), parent };
         assert_eq!(
             all,
             [
-                Detach::Trash { from: path("d"), ino: 7, at: 0 },
-                Detach::Hold { from: path("d/m"), ino: 9, at: 0 }
+                Detach { from: name("d", 0), row: 1, ino: 7, to: Goes::Trash { at: 0 } },
+                Detach { from: name("d/m", 1), row: 3, ino: 9, to: Goes::Hold { at: 0 } }
             ]
         );
     }
@@ -306,29 +349,27 @@ mod tests {
         let names = |names: &[&str]| names.iter().map(|name| link(ROOT, name)).collect::<Vec<_>>();
         let root = row(ROOT, Kind::Directory, Some("."), Some("."));
         let places = places(&[&root]);
-        let path = |p: &str| RelPath::new(p.as_bytes()).unwrap();
         let plan = |removed: &[&str], added: &[&str]| {
             let mut change = row(9, Kind::File, Some("kept"), Some("kept"));
             (change.links_removed, change.links_added) = (names(removed), names(added));
             let (mut going, mut coming) = (Vec::new(), Vec::new());
-            detach_row(&change, &places, &mut going).unwrap();
-            attach_row(&change, &places, &mut coming).unwrap();
+            detach_row(1, &change, &places, &mut going).unwrap();
+            attach_row(1, &change, &places, &mut coming).unwrap();
+            let show = |name: &Name| name.path.display().into_owned();
+            let going: Vec<_> = going.iter().map(|d| (show(&d.from), d.to)).collect();
+            let coming: Vec<_> = coming.iter().map(|a| (show(&a.to), a.from)).collect();
             (going, coming)
         };
-        let anchor = Detach::Anchor { from: path("kept"), ino: 9 };
-        let last = |to: &str| Attach::Move { ino: 9, at: 0, to: path(to) };
-        assert_eq!(
-            plan(&[], &["x", "y"]),
-            (vec![anchor], vec![Attach::Link { ino: 9, to: path("x") }, last("y")])
-        );
-        let hold = |from: &str, at| Detach::Hold { from: path(from), ino: 9, at };
-        let trash = Detach::Trash { from: path("b"), ino: 9, at: 1 };
-        assert_eq!(plan(&["a", "b"], &["x"]), (vec![hold("a", 0), trash], vec![last("x")]));
-        let first = Attach::Move { ino: 9, at: 1, to: path("x") };
-        assert_eq!(
-            plan(&["a", "b"], &["x", "y"]),
-            (vec![hold("a", 0), hold("b", 1)], vec![first, last("y")])
-        );
+        let (a, b, kept, x, y) = ("a".into(), "b".into(), "kept".into(), "x".into(), "y".into());
+        let two =
+            |x: &String, y: &String, first| vec![(x.clone(), first), (y.clone(), Comes::Move { at: 0 })];
+        assert_eq!(plan(&[], &["x", "y"]), (vec![(kept, Goes::Anchor)], two(&x, &y, Comes::Link)));
+        let hold = |name: &String, at| (name.clone(), Goes::Hold { at });
+        let one = vec![(x.clone(), Comes::Move { at: 0 })];
+        let trash: (String, Goes) = (b, Goes::Trash { at: 1 });
+        assert_eq!(plan(&["a", "b"], &["x"]), (vec![hold(&a, 0), trash.clone()], one));
+        let both = two(&x, &y, Comes::Move { at: 1 });
+        assert_eq!(plan(&["a", "b"], &["x", "y"]), (vec![hold(&a, 0), hold(&trash.0, 1)], both));
     }
 
     #[test]

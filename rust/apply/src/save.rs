@@ -5,14 +5,14 @@
 
 use crate::commit::open_for_flags;
 use crate::stage::{Incoming, next_chunk};
+use crate::touched::Row;
 use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
-use snapsync_manifest::ManifestReader;
 use snapsync_model::{
     Attributes, BLOCK, Change, Context, Error, Kind, ROOT, Range, Rare, RelPath, Result, SegmentKind, Xattr,
 };
-use snapsync_sys::{Entry, NOCOW, PROTECTIVE, Stat, fault, filesystem, layout, set_flags_of};
+use snapsync_sys::{Entry, NOCOW, PROTECTIVE, fault, filesystem, layout, set_flags_of};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::PathBuf;
@@ -30,9 +30,6 @@ const BALLAST_BYTES: u64 = 128 << 10;
 pub(crate) struct Saved {
     /// The manifest's number.
     ino: u64,
-    /// This file system's number and birth time. Older builds did not keep them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    inode: Option<(u64, u64)>,
     pub(crate) attributes: Attributes,
     /// None where the commit sets none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,13 +45,6 @@ pub(crate) struct SavedData {
     /// What of it was data, and what was preallocated; the rest were holes.
     pub(crate) data: Vec<Range>,
     pub(crate) unwritten: Vec<Range>,
-}
-
-impl Saved {
-    /// It is this inode's.
-    pub(crate) fn is(&self, stat: &Stat) -> bool {
-        self.inode == Some((stat.ino, stat.generation))
-    }
 }
 
 /// Rows of which something is saved.
@@ -77,7 +67,7 @@ impl Incoming<'_> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
         let file = self.root.open_at(&path, flags, Mode::from_raw_mode(0o600)).context("create", &show)?;
         let mut lines = BufWriter::new(File::from(file));
-        let mut rows = self.manifest_reader()?.only(|row| !row.flags.created);
+        let mut rows = self.known_rows(|row| !row.flags.created)?;
         let mut is_whole = true;
         loop {
             let chunk = next_chunk(&mut rows)?;
@@ -86,10 +76,10 @@ impl Incoming<'_> {
             }
             let saved: Vec<Option<Vec<u8>>> = chunk
                 .par_iter()
-                .filter(|change| is_saved(change))
-                .map(|change| {
+                .filter(|row| is_saved(&row.change))
+                .map(|row| {
                     self.monitor.check()?;
-                    self.save_row(change).context("save what is to change of", change.display_path())
+                    self.save_row(row)
                 })
                 .collect::<Result<_>>()?;
             for line in saved {
@@ -112,14 +102,8 @@ impl Incoming<'_> {
         let save = || {
             let entry = self.root.entry(&RelPath::root())?;
             let (stat, xattrs) = (entry.stat()?, Some(entry.xattrs()?));
-            let inode = Some((stat.ino, stat.generation));
-            let line = serde_json::to_vec(&Saved {
-                ino: ROOT,
-                inode,
-                attributes: stat.attributes,
-                xattrs,
-                data: None,
-            })?;
+            let saved = Saved { ino: ROOT, attributes: stat.attributes, xattrs, data: None };
+            let line = serde_json::to_vec(&saved)?;
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
             File::from(self.root.open_at(&path, flags, Mode::from_raw_mode(0o600))?).write_all(&line)
         };
@@ -149,13 +133,16 @@ impl Incoming<'_> {
         self.remove_staged(&path).context("remove", self.root.show(&path))
     }
 
-    fn save_row(&self, change: &Change) -> io::Result<Option<Vec<u8>>> {
-        fault::step("save.row")?;
+    fn save_row(&self, Row { change, known }: &Row) -> Result<Option<Vec<u8>>> {
         let path = change.old_path.clone().unwrap_or_default();
-        let entry = self.root.entry(&path)?;
-        let stat = entry.stat()?;
-        let (mut attributes, inode) = (stat.attributes, Some((stat.ino, stat.generation)));
-        if let Some((flags, rare)) = self.all_flags(change, &entry)? {
+        let entry = self.entry_of(&path, known)?;
+        let saved = fault::step("save.row").and_then(|()| self.save_entry(change, &entry));
+        saved.context("save what is to change of", change.display_path())
+    }
+
+    fn save_entry(&self, change: &Change, entry: &Entry) -> io::Result<Option<Vec<u8>>> {
+        let mut attributes = entry.stat()?.attributes;
+        if let Some((flags, rare)) = self.all_flags(change, entry)? {
             attributes = Attributes { flags, rare, ..attributes };
         }
         // Who takes it takes its capabilities too.
@@ -164,14 +151,14 @@ impl Incoming<'_> {
         let xattrs = if is_set { Some(entry.xattrs()?) } else { None };
         let changes_data = change.survives() && change.kind == Kind::File && change.flags.data;
         let data = if changes_data {
-            match self.save_data(change, &path, &attributes) {
+            match self.save_data(change, entry, &attributes) {
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
                 other => Some(other?),
             }
         } else {
             None
         };
-        let mut line = serde_json::to_vec(&Saved { ino: change.ino, inode, attributes, xattrs, data })?;
+        let mut line = serde_json::to_vec(&Saved { ino: change.ino, attributes, xattrs, data })?;
         line.push(b'\n');
         Ok(Some(line))
     }
@@ -193,8 +180,8 @@ impl Incoming<'_> {
         }
     }
 
-    fn save_data(&self, change: &Change, path: &RelPath, was: &Attributes) -> io::Result<SavedData> {
-        let file = self.root.read(path)?;
+    fn save_data(&self, change: &Change, entry: &Entry, was: &Attributes) -> io::Result<SavedData> {
+        let file = entry.read()?;
         let filesystem = filesystem(&file)?;
         let touched = touched(change, was.size, filesystem.block_size.max(BLOCK));
         let layout = layout(&file, was.size, filesystem)?;
@@ -231,24 +218,24 @@ impl Incoming<'_> {
     pub(crate) fn each_saved(
         &self,
         wanted: impl Fn(&Change) -> bool + Sync,
-        act: impl Fn(&Change, &Saved) -> Result<()> + Sync,
+        act: impl Fn(&Row, &Saved) -> Result<()> + Sync,
     ) -> Result<()> {
         let mut lines = Lines::open(self)?;
-        let mut rows = ManifestReader::open(&self.manifest())?.only(|row| !row.flags.created);
+        let mut rows = self.known_rows(|row| !row.flags.created)?;
         loop {
             let chunk = next_chunk(&mut rows)?;
             if chunk.is_empty() {
                 return Ok(());
             }
-            let known = chunk.into_iter().filter(is_saved).map(|change| {
-                let saved = lines.next(&change)?;
-                Ok((change, saved))
+            let saved = chunk.into_iter().filter(|row| is_saved(&row.change)).map(|row| {
+                let saved = lines.next(&row.change)?;
+                Ok((row, saved))
             });
-            let known: Vec<(Change, Saved)> = known.collect::<Result<_>>()?;
-            known
+            let saved: Vec<(Row, Saved)> = saved.collect::<Result<_>>()?;
+            saved
                 .par_iter()
-                .filter(|(change, _)| wanted(change))
-                .try_for_each(|(change, saved)| act(change, saved))?;
+                .filter(|(row, _)| wanted(&row.change))
+                .try_for_each(|(row, saved)| act(row, saved))?;
         }
     }
 }

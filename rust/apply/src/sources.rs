@@ -1,17 +1,16 @@
 //! Where the data of clones is: the manifest names it by inode, and the receiver finds it by path.
 
 use snapsync_manifest::ManifestReader;
-use snapsync_model::{Change, End, Kind, RelPath, Result};
+use snapsync_model::{Change, End, Error, Kind, RelPath, Result};
 use snapsync_sys::Spot;
 use std::collections::{BTreeSet, HashMap};
-use std::io;
 
 /// The rows that clones take data from.
 #[derive(Default)]
 pub(crate) struct Sources {
     are_needed: bool,
-    /// Paths in the base.
-    base: HashMap<u64, RelPath>,
+    /// Paths in the base, and places in the manifest.
+    base: HashMap<u64, (RelPath, u64)>,
     /// Rows whose data comes with the delta.
     delta: HashMap<u64, Change>,
 }
@@ -33,10 +32,10 @@ impl Sources {
         if !are_needed {
             return Ok(sources);
         }
-        for change in ManifestReader::open(manifest)?.only(|row| row.kind == Kind::File) {
-            let change = change?;
+        for change in ManifestReader::open(manifest)?.only(|row| row.kind == Kind::File).numbered() {
+            let (row, change) = change?;
             if let Some(path) = change.old_path.clone().filter(|_| base.contains(&change.ino)) {
-                sources.base.insert(change.ino, path);
+                sources.base.insert(change.ino, (path, row));
             }
             if !change.flags.deleted && delta.contains(&change.ino) {
                 // Its extents and names are not needed: only where its stage is.
@@ -51,15 +50,18 @@ impl Sources {
         !self.are_needed
     }
 
-    pub(crate) fn in_base(&self, ino: u64) -> io::Result<&RelPath> {
+    pub(crate) fn in_base(&self, ino: u64) -> Result<&(RelPath, u64)> {
         self.base.get(&ino).ok_or_else(|| missing(ino))
     }
 
-    pub(crate) fn in_delta(&self, ino: u64) -> io::Result<&Change> {
+    pub(crate) fn in_delta(&self, ino: u64) -> Result<&Change> {
         self.delta.get(&ino).ok_or_else(|| missing(ino))
     }
 }
 
-fn missing(ino: u64) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("inode {ino}, whose data it shares, has no row"))
+fn missing(ino: u64) -> Error {
+    Error::integrity(
+        format!("inode {ino}, whose data a clone shares, has no row in the manifest"),
+        "the manifest is damaged: make it again from its snapshots",
+    )
 }

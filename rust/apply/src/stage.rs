@@ -7,20 +7,21 @@ use crate::names::Places;
 use crate::need::Need;
 use crate::received::{self, Notes, Received};
 use crate::sources::Sources;
-use crate::touched::{self, Recorder};
+use crate::touched::{self, Knowledge, Recorder};
 use crate::vet::vet;
 use crate::{access, attributes};
 use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags, openat};
 use snapsync_manifest::{Brief, ManifestReader, Rows};
 use snapsync_model::{
-    Attributes, Change, Context, End, Error, Kind, Monitor, Op, Range, RelPath, Result, SnapshotInfo,
+    Attributes, Change, Context, End, Error, Extent, Kind, Monitor, Op, Range, RelPath, Result, SnapshotInfo,
 };
 use snapsync_stream::{Held, Sink, Taker};
 use snapsync_sys::{
     Entry, Parents, Root, Spot, clear_flags_of, fault, make_node, preallocate, supports_reflinks,
     sync_filesystem,
 };
+use std::borrow::Borrow;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -29,11 +30,11 @@ use uuid::Uuid;
 
 pub(crate) const INCOMING: &str = ".snapsync/incoming";
 pub(crate) const MANIFEST: &str = "manifest.arrow";
-const CHUNK: usize = 4096;
+pub(crate) const CHUNK: usize = 4096;
 /// Extents and names of these rows, after which there are enough of them; an extended attribute counts for many.
 const PARTS: usize = 65_536;
 /// Rows that one thread stages with one memory of the last directory.
-const SIDE_BY_SIDE: usize = 64;
+pub(crate) const SIDE_BY_SIDE: usize = 64;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -58,6 +59,8 @@ pub struct Incoming<'a> {
     places: Places,
     pub(crate) received: Received,
     need: Need,
+    /// What the check saw, once it is whole.
+    pub(crate) knowledge: Option<Knowledge>,
     /// A cut run of the same delta has left some of it.
     goes_on: bool,
 }
@@ -74,7 +77,8 @@ impl<'a> Incoming<'a> {
         let (base, base_name) = base.map_or((None, None), |(id, name)| (Some(id), name));
         let limits = Limits::default();
         let phase = Phase::Staging;
-        let journal = Journal { phase, snapshot, base, base_name, limits, manifest: None, saved: false };
+        let journal =
+            Journal { phase, snapshot, base, base_name, limits, manifest: None, saved: false, known: false };
         journal.save(store)?;
         let incoming = Incoming::open(root, store, journal, monitor)?;
         incoming.make_stage().context("make the stage in", root.path())?;
@@ -101,6 +105,7 @@ impl<'a> Incoming<'a> {
             monitor,
             received: Received::default(),
             need: Need::default(),
+            knowledge: None,
             goes_on: false,
         })
     }
@@ -396,33 +401,43 @@ impl<'a> Incoming<'a> {
         self.each_row(
             |row| row.has_clones,
             |parents, change| {
-                self.clone_into(parents, change, &sources)
-                    .context("stage the data of", change.display_path())?;
+                self.clone_into(parents, change, &sources)?;
                 fault::point("stage.clone");
                 Ok(())
             },
         )
     }
 
-    fn clone_into(&self, parents: &mut Parents<'_>, change: &Change, sources: &Sources) -> io::Result<()> {
-        let path = self.data_path(change).map_err(io::Error::other)?;
+    fn clone_into(&self, parents: &mut Parents<'_>, change: &Change, sources: &Sources) -> Result<()> {
+        let show = || change.display_path();
+        let path = self.data_path(change)?;
         let file = if change.data_bytes() > 0 {
-            self.root.write(&path)?
+            self.root.write(&path)
         } else {
-            self.create_partial(parents, change, &path)?
+            self.create_partial(parents, change, &path)
         };
+        let file = file.context("stage the data of", show())?;
         for extent in change.extents.iter().filter(|e| e.op == Op::Clone) {
-            self.monitor.check().map_err(io::Error::other)?;
-            let Some(source) = extent.source else { return Err(io::ErrorKind::InvalidData.into()) };
-            let from = match source.end {
-                End::Base => self.root.read(sources.in_base(source.ino)?)?,
-                End::Target => self
-                    .root
-                    .read(&self.data_path(sources.in_delta(source.ino)?).map_err(io::Error::other)?)?,
-            };
-            share(&from, source.offset, extent.length, &file, extent.offset)?;
+            self.monitor.check()?;
+            let from = self.source_of(extent, sources)?;
+            let offset = extent.source.map_or(0, |source| source.offset);
+            share(&from, offset, extent.length, &file, extent.offset).context("stage the data of", show())?;
         }
-        if change.flags.created { self.complete(file, change) } else { Ok(()) }
+        let done = if change.flags.created { self.complete(file, change) } else { Ok(()) };
+        done.context("stage the data of", show())
+    }
+
+    /// What a clone takes its data from: what the check saw, or what is staged.
+    fn source_of(&self, extent: &Extent, sources: &Sources) -> Result<File> {
+        let source = extent.source.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData));
+        let source = source.context("find the data for", self.stage().show())?;
+        if source.end == End::Target {
+            let path = self.data_path(sources.in_delta(source.ino)?)?;
+            return self.root.read(&path).context("open", self.root.show(&path));
+        }
+        let (path, row) = sources.in_base(source.ino)?;
+        let entry = self.entry_of(path, &self.known(*row)?)?;
+        entry.read().context("open", self.root.show(path))
     }
 
     /// Ends staging: everything the manifest names is there and on the disk, and so is what the commit will overwrite.
@@ -437,8 +452,11 @@ impl<'a> Incoming<'a> {
                 "run the command again",
             ));
         }
+        self.journal.known = true;
+        self.learn()?;
         self.clones()?;
         self.further_names()?;
+        self.note_staged()?;
         self.journal.saved = self.save()?;
         fault::point("save.done");
         sync_filesystem(self.root.fd()).context("sync the file system of", self.root.path())?;
@@ -540,13 +558,14 @@ fn unasked(change: &Change, range: Range) -> Error {
 }
 
 /// Some rows to be looked at side by side: fewer where they are large.
-pub(crate) fn next_chunk(rows: &mut impl Iterator<Item = Result<Change>>) -> Result<Vec<Change>> {
+pub(crate) fn next_chunk<R: Borrow<Change>>(rows: &mut impl Iterator<Item = Result<R>>) -> Result<Vec<R>> {
     let (mut chunk, mut parts) = (Vec::new(), 0);
     while chunk.len() < CHUNK && parts < PARTS {
-        let Some(change) = rows.next().transpose()? else { break };
+        let Some(row) = rows.next().transpose()? else { break };
+        let change = row.borrow();
         parts += change.extents.len() + change.links_added.len() + change.links_removed.len();
         parts += change.xattrs.as_ref().map_or(0, |xattrs| 64 * xattrs.len());
-        chunk.push(change);
+        chunk.push(row);
     }
     Ok(chunk)
 }

@@ -1,17 +1,16 @@
 //! The way back of a commit: from wherever it has come to, the tree becomes again what it was. Every step can be done
 //! again after a crash, and until the last one the commit can go on instead.
 
-use crate::check::is_lost_and_found;
-use crate::commit::{access_to, is_gone, open_for_flags};
+use crate::commit::{access_to, is_gone, open_for_flags, open_loosened};
 use crate::journal::Phase;
-use crate::names::{Attach, Detach, Places, attaches, detaches};
+use crate::moves::{TRIES, is_taken};
+use crate::names::{Attach, Comes, Detach, Goes, Places, attaches, detaches};
 use crate::save::{Saved, SavedData, gaps, is_saved};
 use crate::stage::Incoming;
-use crate::strays::unknown;
+use crate::touched::{Known, Row};
 use crate::{access, attributes};
-use snapsync_model::{Change, Context, Error, Kind, Link, Range, Rare, RelPath, Result, Stage};
-use snapsync_sys::{fault, preallocate};
-use std::collections::HashSet;
+use snapsync_model::{Change, Context, Error, Kind, Range, Rare, RelPath, Result, Stage};
+use snapsync_sys::{Entry, fault, preallocate};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -51,16 +50,9 @@ impl Incoming<'_> {
             ));
         }
         self.monitor.start(Stage::Recover, 0);
+        self.learn()?;
         let places = Places::read(&self.manifest())?;
         let detaches = detaches(&self.manifest(), &places)?;
-        // Nothing is attached before all is detached: until then another directory may have the name of a new one.
-        let is_attached = match self.journal.phase {
-            Phase::Committing => detaches.is_empty(),
-            phase => phase != Phase::Returning,
-        };
-        if is_attached {
-            self.expect_no_strays()?;
-        }
         self.give_ballast()?;
         match self.journal.phase {
             Phase::Committing if !detaches.is_empty() => self.set_phase(Phase::Returning)?,
@@ -73,6 +65,8 @@ impl Incoming<'_> {
         self.step("undo.loosened")?;
         if self.journal.phase == Phase::Undoing {
             self.take_out(&places)?;
+            // What somebody else has put into new directories would go with them.
+            self.sweep_new(&places)?;
             self.sync()?;
             self.set_phase(Phase::Returning)?;
         }
@@ -89,50 +83,28 @@ impl Incoming<'_> {
         self.step("undo.done")
     }
 
-    /// What somebody else has put into new directories would go with them.
-    fn expect_no_strays(&self) -> Result<()> {
-        let mut known: HashSet<Link> = HashSet::new();
-        for change in self.manifest_reader()?.only(|row| row.added > 0) {
-            known.extend(change?.links_added);
-        }
-        for change in self.manifest_reader()?.only(|row| row.flags.created && row.kind == Kind::Directory) {
-            let change = change?;
-            let Some(path) = change.path.as_ref().filter(|path| !path.is_root()) else { continue };
-            if let Some(stray) = unknown(&self.root, path, change.ino, &known)?.first() {
-                return Err(Error::refused(
-                    format!(
-                        "{} appeared in a directory that goes with the commit",
-                        self.root.show(stray).display()
-                    ),
-                    "move it elsewhere, and run `snapsync recover` with or without --back",
-                ));
-            }
-        }
-        Ok(())
-    }
-
     /// Takes off what keeps entries from being moved and written, wherever they are now. Those above come first.
     fn loosen_all(&self) -> Result<()> {
         let mut directories = Vec::new();
-        for change in self.manifest_reader()?.only(|row| row.kind == Kind::Directory) {
-            let change = change?;
-            directories.extend(change.path.into_iter().chain(change.old_path));
+        for row in self.known_rows(|row| row.kind == Kind::Directory)? {
+            let Row { change, known } = row?;
+            directories.extend(change.path.into_iter().chain(change.old_path).map(|path| (path, known)));
         }
-        directories.sort_by_key(RelPath::depth);
-        directories.iter().try_for_each(|path| self.loosen_at(path, true))?;
-        self.each_row(
+        directories.sort_by_key(|(path, _)| path.depth());
+        directories.iter().try_for_each(|(path, known)| self.loosen_at(path, known, true))?;
+        self.each_known(
             |row| row.kind == Kind::File,
-            |_, change| {
+            |Row { change, known }| {
                 let mut paths = change.path.iter().chain(&change.old_path);
-                paths.try_for_each(|path| self.loosen_at(path, change.survives()))
+                paths.try_for_each(|path| self.loosen_at(path, known, change.survives()))
             },
         )
     }
 
     /// `is_opened`: more is done with it than to move its names.
-    fn loosen_at(&self, path: &RelPath, is_opened: bool) -> Result<()> {
-        let loosen = || {
-            let entry = self.root.entry(path)?;
+    fn loosen_at(&self, path: &RelPath, known: &Known, is_opened: bool) -> Result<()> {
+        let Some(entry) = self.look_for(path, known)? else { return Ok(()) };
+        let loosen = || -> io::Result<()> {
             let stat = entry.stat()?;
             if !matches!(stat.kind, Kind::File | Kind::Directory) {
                 return Ok(());
@@ -146,66 +118,85 @@ impl Incoming<'_> {
             }
             Ok(())
         };
-        match loosen() {
-            Err(e) if is_gone(&e) => Ok(()),
-            other => other.context("unprotect", self.root.show(path)),
-        }
+        loosen().context("unprotect", self.root.show(path))
     }
 
     /// Takes out what was attached, deepest first.
     fn take_out(&self, places: &Places) -> Result<()> {
         for attach in attaches(&self.manifest(), places)?.iter().rev() {
-            let (to, from) = (attach.path(), self.source(attach)?);
-            let is_there = self.root.entry(&from).is_ok();
-            let taken = match attach {
-                Attach::New { .. } | Attach::Move { .. } if is_there => Ok(()),
-                Attach::New { .. } | Attach::Move { .. } => self.root.rename_to_new(to, &from),
-                Attach::Link { .. } => match self.is_same(&from, to) {
-                    Ok(true) => self.root.unlink(to),
-                    other => other.map(drop),
-                },
-            };
-            let taken = taken.or_else(|e| if is_gone(&e) { Ok(()) } else { Err(e) });
-            taken.and_then(|()| fault::step("undo.attached")).context("take out", self.root.show(to))?;
+            self.take_out_one(attach)?;
+            fault::step("undo.attached").context("take out", self.root.show(attach.path()))?;
         }
         Ok(())
     }
 
+    /// What is not there any more, or is another, stays where it is.
+    fn take_out_one(&self, attach: &Attach) -> Result<()> {
+        let (to, source, known) = (attach.path(), self.source(attach)?, self.known(attach.row)?);
+        let is_there = self.root.entry(&source).is_ok();
+        let from = match attach.from {
+            Comes::Link => self.staged("trash/link")?,
+            _ if is_there => return Ok(()),
+            _ => source,
+        };
+        if self.look_for(to, &known)?.is_none() {
+            return Ok(());
+        }
+        let staged = self.root.place(&from).context("open the stage of", self.root.show(to))?;
+        let taken = self.root.place(to).and_then(|place| place.rename_to_new(&staged));
+        match taken {
+            Err(e) if is_gone(&e) => return Ok(()),
+            other => other.context("take out", self.root.show(to))?,
+        }
+        if self.look_for(&from, &known)?.is_none() {
+            // Exchanged in that moment.
+            return self.keep_aside(&staged, to);
+        }
+        let is_link = attach.from == Comes::Link;
+        (if is_link { staged.unlink() } else { Ok(()) }).context("take out", self.root.show(to))
+    }
+
     /// Puts back the names that went, those above first.
     fn put_back(&self, detaches: &[Detach]) -> Result<()> {
-        let back = |from: &RelPath, to: &RelPath| match self.root.rename_to_new(from, to) {
-            // It never went, or is back already.
-            Err(e) if is_gone(&e) => Ok(()),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && is_lost_and_found(&self.root, to) => {
-                self.root.exchange(from, to)
-            }
-            other => other,
-        };
         for detach in detaches.iter().rev() {
-            let (from, kept) = (detach.path(), self.kept(detach)?);
-            let done = match detach {
-                Detach::Hold { .. } | Detach::Trash { .. } => back(&kept, from),
-                Detach::Anchor { .. } => match self.root.unlink(&kept) {
-                    Err(e) if is_gone(&e) => Ok(()),
-                    other => other,
-                },
-            };
-            match done.and_then(|()| fault::step("undo.detached")) {
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                    return Err(Error::refused(
-                        format!("{} appeared while a delta was committed", self.root.show(from).display()),
-                        "move it away, and run `snapsync recover` with --back",
-                    ));
-                }
-                other => other.context("put back", self.root.show(from))?,
-            }
+            self.put_back_one(detach)?;
+            fault::step("undo.detached").context("put back", self.root.show(detach.path()))?;
         }
         let made_way = self.lost_and_found()?;
-        let place = RelPath::new(b"lost+found")?;
         if self.root.entry(&made_way).is_ok() {
-            back(&made_way, &place).context("put back", self.root.show(&place))?;
+            let place = RelPath::new(b"lost+found")?;
+            let back = self.root.rename_to_new(&made_way, &place);
+            // Somebody has made another.
+            let back = back.or_else(|e| if is_taken(&e) { Ok(()) } else { Err(e) });
+            back.context("put back", self.root.show(&place))?;
         }
         Ok(())
+    }
+
+    fn put_back_one(&self, detach: &Detach) -> Result<()> {
+        let (to, from) = (detach.path(), self.kept(detach)?);
+        let show = self.root.show(to);
+        let kept = self.root.place(&from).context("open the stage of", &show)?;
+        if detach.to == Goes::Anchor {
+            return match kept.unlink() {
+                Err(e) if is_gone(&e) => Ok(()),
+                other => other.context("put back", show),
+            };
+        }
+        if kept.entry().is_err() {
+            // It never went, or is back already.
+            return Ok(());
+        }
+        for _ in 0..TRIES {
+            let Ok(place) = self.place_of(&detach.from) else { break };
+            match kept.rename_to_new(&place) {
+                Err(e) if is_taken(&e) => self.clear_place(&place, to)?,
+                Err(e) if is_gone(&e) => break,
+                other => return other.context("put back", show),
+            }
+        }
+        // Its directory is gone, or its place cannot be kept free. A snapshot has it, and the stage goes: so it stays here.
+        self.keep_aside(&kept, to)
     }
 
     /// Whether others may use some of it then.
@@ -213,24 +204,38 @@ impl Incoming<'_> {
         let opens = AtomicBool::new(false);
         self.each_saved(
             |change| change.flags.data,
-            |change, saved| {
+            |Row { change, known }, saved| {
                 let (Some(path), Some(data)) = (&change.old_path, &saved.data) else { return Ok(()) };
-                let done = self.put_back_ranges(change, path, saved.attributes.size, data);
+                let Some(entry) = self.still(path, known)? else { return Ok(()) };
+                let done = self.put_back_ranges(change, &entry, saved.attributes.size, data);
                 opens.fetch_or(places.opens() || access::is_narrowed(change, places.moves()), Relaxed);
-                self.unless_gone(done.and_then(|()| fault::step("undo.data")), "write", path)
+                done.and_then(|()| fault::step("undo.data")).context("write", self.root.show(path))
             },
         )?;
         Ok(opens.into_inner())
     }
 
+    /// What somebody else has removed or exchanged meanwhile keeps nothing from going back.
+    fn still(&self, path: &RelPath, known: &Known) -> Result<Option<Entry>> {
+        let found = self.look_for(path, known)?;
+        if found.is_none() {
+            let path = self.root.show(path);
+            self.monitor.note(format!(
+                "{} was removed or exchanged by somebody else while a commit was undone",
+                path.display()
+            ));
+        }
+        Ok(found)
+    }
+
     fn put_back_ranges(
         &self,
         change: &Change,
-        path: &RelPath,
+        entry: &Entry,
         size: u64,
         saved: &SavedData,
     ) -> io::Result<()> {
-        let file = self.open_loosened(path)?;
+        let file = open_loosened(entry)?;
         let reaches_end = saved.touched.last().is_some_and(|range| range.end() == u64::MAX);
         if reaches_end {
             // Also to give back what is preallocated beyond it.
@@ -262,11 +267,12 @@ impl Incoming<'_> {
         for directories in [false, true] {
             self.each_saved(
                 |change| (change.kind == Kind::Directory) == directories && is_saved(change),
-                |change, saved| {
+                |Row { change, known }, saved| {
                     let Some(path) = &change.old_path else { return Ok(()) };
-                    let done = self.put_back_row(change, path, saved);
+                    let Some(entry) = self.still(path, known)? else { return Ok(()) };
+                    let done = self.put_back_row(change, &entry, saved);
                     let done = done.and_then(|()| fault::step("undo.attributes"));
-                    self.unless_gone(done, "set the attributes of", path)
+                    done.context("set the attributes of", self.root.show(path))
                 },
             )?;
         }
@@ -284,42 +290,24 @@ impl Incoming<'_> {
         set.context("set the attributes of", self.root.path())
     }
 
-    fn put_back_row(&self, change: &Change, path: &RelPath, saved: &Saved) -> io::Result<()> {
-        let entry = self.root.entry(path)?;
+    fn put_back_row(&self, change: &Change, entry: &Entry, saved: &Saved) -> io::Result<()> {
         let now = entry.stat()?;
-        if now.kind != change.kind {
-            return Err(io::ErrorKind::NotFound.into());
-        }
         let was = &saved.attributes;
         let has_flags = matches!(change.kind, Kind::File | Kind::Directory);
         let told = change.new.map_or(0, |new| new.flags) | was.flags | now.attributes.flags;
         let has_rare = [change.new.unwrap_or_default().rare, was.rare] != [Rare::default(); 2];
-        let file = if has_flags && (told != 0 || has_rare) { Some(open_for_flags(&entry)?) } else { None };
+        let file = if has_flags && (told != 0 || has_rare) { Some(open_for_flags(entry)?) } else { None };
         let is_same = now.attributes.bare() == was.bare()
             && saved
                 .xattrs
                 .as_ref()
                 .map_or(Ok(true), |xattrs| Ok::<_, io::Error>(*xattrs == entry.xattrs()?))?;
         if !is_same {
-            attributes::set(&entry, change.kind, was, saved.xattrs.as_deref(), &self.journal.limits)?;
+            attributes::set(entry, change.kind, was, saved.xattrs.as_deref(), &self.journal.limits)?;
         }
         let Some(file) = file else { return Ok(()) };
         attributes::set_rare(&file, was.rare, &self.journal.limits)?;
         attributes::set_flags(file, was.flags, &self.journal.limits)
-    }
-
-    /// What somebody else has removed meanwhile keeps nothing from going back.
-    fn unless_gone(&self, done: io::Result<()>, action: &'static str, path: &RelPath) -> Result<()> {
-        match done {
-            Err(e) if is_gone(&e) => {
-                self.monitor.note(format!(
-                    "{} was removed by somebody else while a commit was undone",
-                    self.root.show(path).display()
-                ));
-                Ok(())
-            }
-            other => other.context(action, self.root.show(path)),
-        }
     }
 }
 

@@ -28,6 +28,7 @@ mod pruned;
 mod receive;
 mod recover;
 mod remote;
+mod replacement;
 mod report;
 mod restore;
 mod restore_paths;

@@ -6,14 +6,14 @@
 use crate::Terms;
 use crate::pruned::{above, outermost, within};
 use crate::recover::recover;
+use crate::replacement::{Checked, Replacement};
 use crate::report::RestoredPaths;
 use crate::restore_to::{Content, Landing, named};
 use snapsync_model::{Context, Error, Kind, Monitor, RelPath, Result, SnapshotInfo, Stage, Subset};
 use snapsync_snapshot::{Request, Volume};
-use snapsync_sys::{Entry, Root, Spot, fault, sync_filesystem};
+use snapsync_sys::Root;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
 /// Makes `paths` what they are in a snapshot, after a snapshot of what they are now.
@@ -39,11 +39,13 @@ pub fn restore_paths(
     let content = Content::new(&source, snapshot, &paths, monitor)?;
     let root = volume.root().clone();
     paths.iter().try_for_each(|path| can_be_replaced(&root, path, volume.subset()))?;
+    let look = |path| Checked::of(&root, path).context("look at", root.show(path));
+    let checked: Vec<Checked> = outermost(&paths).iter().map(look).collect::<Result<_>>()?;
     monitor.start(Stage::Snapshot, 0);
     let before = keep(&mut volume, monitor)?;
     let stage = Replacement::make(&volume)?;
     let filled = Landing::made(stage.root.again()?).fill(&content, terms, monitor)?;
-    stage.put(&root, &outermost(&paths))?;
+    stage.put(&root, &checked, content.snapshot.id, monitor)?;
     Ok(RestoredPaths {
         verb: "restore",
         volume: volume.info(),
@@ -108,85 +110,4 @@ fn in_the_way(root: &Root, path: &RelPath, why: &str) -> Error {
         format!("{} {why}", root.show(path).display()),
         "move it away, or restore elsewhere with --to",
     )
-}
-
-/// What paths are made of before they take their places.
-pub(crate) struct Replacement {
-    root: Root,
-    below: RelPath,
-}
-
-impl Replacement {
-    /// Beneath what the next command clears.
-    fn make(volume: &Volume) -> Result<Replacement> {
-        let below = RelPath::new(snapsync_snapshot::REPLACEMENT.as_bytes())?;
-        let spot = Spot::new(volume.root().clone(), below.clone());
-        for dir in spot.above().iter().chain([&spot]) {
-            dir.ensure_dir().context("create the directory", dir.show())?;
-        }
-        Ok(Replacement { root: spot.tree()?, below })
-    }
-
-    fn staged(&self, path: &RelPath) -> Result<RelPath> {
-        RelPath::new(&[self.below.as_bytes(), b"/", path.as_bytes()].concat())
-    }
-
-    /// Each path is put where it belongs, with the directories above it that are not there any more.
-    fn put(self, root: &Arc<Root>, paths: &[RelPath]) -> Result<()> {
-        for path in paths {
-            let is_there = |dir: &RelPath| root.entry(dir).is_ok();
-            let missing = above(path).filter(|dir| !dir.is_root()).take_while(|dir| !is_there(dir)).last();
-            let top = missing.unwrap_or_else(|| path.clone());
-            self.replace(root, &top).context("restore", root.show(&top))?;
-            fault::point("restore.put");
-        }
-        sync_filesystem(root.fd()).context("sync the file system of", root.path())?;
-        snapsync_snapshot::clear_replacement(root).map(drop)
-    }
-
-    fn replace(&self, root: &Root, path: &RelPath) -> io::Result<()> {
-        let staged = self.staged(path).map_err(io::Error::other)?;
-        let flags = loosen(root, &staged)?;
-        let dated = match root.entry(&staged) {
-            // A directory above it that was missing has brought it along.
-            Err(e) if is_absent(&e) && root.entry(path).is_ok() => return Ok(()),
-            other => other?.stat()?.attributes,
-        };
-        match root.rename_to_new(&staged, path) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                loosen(root, path)?;
-                root.exchange(&staged, path)?;
-            }
-            other => other?,
-        }
-        // A directory that gets another parent may get another time by that.
-        root.entry(path)?.set_time(&dated)?;
-        flags.map_or(Ok(()), |flags| protect(root, path, flags))
-    }
-}
-
-/// Takes off what keeps an entry from being renamed, and says what it was.
-fn loosen(root: &Root, path: &RelPath) -> io::Result<Option<u32>> {
-    let entry = match root.entry(path) {
-        Err(e) if is_absent(&e) => return Ok(None),
-        other => other?,
-    };
-    if !matches!(entry.stat()?.kind, Kind::File | Kind::Directory) {
-        return Ok(None);
-    }
-    let file = open(&entry)?;
-    let flags = snapsync_sys::flags_of(&file)?;
-    if flags & snapsync_sys::PROTECTIVE == 0 {
-        return Ok(None);
-    }
-    snapsync_sys::set_flags_of(&file, flags & !snapsync_sys::PROTECTIVE)?;
-    Ok(Some(flags))
-}
-
-fn protect(root: &Root, path: &RelPath, flags: u32) -> io::Result<()> {
-    snapsync_sys::set_flags_of(open(&root.entry(path)?)?, flags)
-}
-
-fn open(entry: &Entry) -> io::Result<std::fs::File> {
-    entry.open(rustix::fs::OFlags::RDONLY)
 }

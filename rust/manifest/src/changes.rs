@@ -435,13 +435,16 @@ fn fill_in_totals(mut file: File, counts: &Counts, batches: u64) -> std::io::Res
 /// The changes of a manifest, in order.
 pub struct ManifestReader {
     file: BatchReader,
-    rows: std::vec::IntoIter<Change>,
+    /// Those of a batch that are still to come, each with its place among all rows.
+    rows: std::vec::IntoIter<(u64, Change)>,
+    /// Rows of the batches that were read.
+    read: u64,
 }
 
 impl ManifestReader {
     pub fn open(file: &(impl Named + ?Sized)) -> Result<ManifestReader> {
         let file = BatchReader::open(file, &schema(&Header::default()), NEWER)?;
-        Ok(ManifestReader { file, rows: Vec::new().into_iter() })
+        Ok(ManifestReader { file, rows: Vec::new().into_iter(), read: 0 })
     }
 
     pub fn header(&self) -> Result<Header> {
@@ -480,22 +483,36 @@ impl ManifestReader {
         &mut self,
         wanted: impl Fn(&Brief) -> bool + Sync,
     ) -> Option<Result<Vec<Change>>> {
-        let batch = self.file.next_batch()?;
-        Some(batch.and_then(|batch| changes_of(&batch, wanted).map_err(|why| self.damaged(why))))
+        let rows = self.next_numbered(wanted)?;
+        Some(rows.map(|rows| rows.into_iter().map(|(_, change)| change).collect()))
+    }
+
+    fn next_numbered(
+        &mut self,
+        wanted: impl Fn(&Brief) -> bool + Sync,
+    ) -> Option<Result<Vec<(u64, Change)>>> {
+        let batch = match self.file.next_batch()? {
+            Ok(batch) => batch,
+            Err(e) => return Some(Err(e)),
+        };
+        let first = self.read;
+        self.read += batch.num_rows() as u64;
+        Some(changes_of(&batch, first, wanted).map_err(|why| self.damaged(why)))
     }
 
     /// The rows of the batch number `at`.
     pub(crate) fn rows_at(&mut self, at: usize) -> Result<Vec<Change>> {
         let batch = self.file.batch_at(at)?;
-        changes_of(&batch, |_| true).map_err(|why| self.damaged(why))
+        let rows = changes_of(&batch, 0, |_| true).map_err(|why| self.damaged(why))?;
+        Ok(rows.into_iter().map(|(_, change)| change).collect())
     }
 
-    fn next_wanted(&mut self, wanted: impl Fn(&Brief) -> bool + Sync) -> Option<Result<Change>> {
+    fn next_wanted(&mut self, wanted: impl Fn(&Brief) -> bool + Sync) -> Option<Result<(u64, Change)>> {
         loop {
-            if let Some(change) = self.rows.next() {
-                return Some(Ok(change));
+            if let Some(row) = self.rows.next() {
+                return Some(Ok(row));
             }
-            match self.next_rows(&wanted)? {
+            match self.next_numbered(&wanted)? {
                 Ok(rows) => self.rows = rows.into_iter(),
                 Err(e) => return Some(Err(e)),
             }
@@ -515,7 +532,7 @@ impl Iterator for ManifestReader {
     type Item = Result<Change>;
 
     fn next(&mut self) -> Option<Result<Change>> {
-        self.next_wanted(|_| true)
+        self.next_wanted(|_| true).map(without_number)
     }
 }
 
@@ -529,8 +546,19 @@ impl<F: Fn(&Brief) -> bool + Sync> Iterator for Only<F> {
     type Item = Result<Change>;
 
     fn next(&mut self) -> Option<Result<Change>> {
-        self.reader.next_wanted(&self.wanted)
+        self.reader.next_wanted(&self.wanted).map(without_number)
     }
+}
+
+impl<F: Fn(&Brief) -> bool + Sync> Only<F> {
+    /// Each with its place among all rows of the manifest.
+    pub fn numbered(mut self) -> impl Iterator<Item = Result<(u64, Change)>> {
+        std::iter::from_fn(move || self.reader.next_wanted(&self.wanted))
+    }
+}
+
+fn without_number(row: Result<(u64, Change)>) -> Result<Change> {
+    row.map(|(_, change)| change)
 }
 
 /// What a row tells at little cost, and by which it may be passed over.
@@ -660,13 +688,16 @@ impl<'a> View<'a> {
     }
 }
 
+/// `first` is the place of the batch's first row.
 fn changes_of(
     batch: &RecordBatch,
+    first: u64,
     wanted: impl Fn(&Brief) -> bool + Sync,
-) -> Result<Vec<Change>, &'static str> {
+) -> Result<Vec<(u64, Change)>, &'static str> {
     let view = View::of(batch);
+    let numbered = |row: usize| view.change(row).map(|change| (first + row as u64, change));
     let change = |row| match view.brief(row) {
-        Ok(brief) => wanted(&brief).then(|| view.change(row)),
+        Ok(brief) => wanted(&brief).then(|| numbered(row)),
         Err(why) => Some(Err(why)),
     };
     (0..batch.num_rows()).into_par_iter().with_min_len(SIDE_BY_SIDE).filter_map(change).collect()

@@ -118,6 +118,10 @@ impl Entry {
         self.fd.as_fd()
     }
 
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
     pub fn stat(&self) -> io::Result<Stat> {
         stat_of(&self.fd)
     }
@@ -130,6 +134,14 @@ impl Entry {
         match open(OFlags::NONBLOCK) {
             Err(Errno::WOULDBLOCK) if self.stat()?.kind == Kind::File => Ok(open(OFlags::empty())?.into()),
             other => Ok(other?.into()),
+        }
+    }
+
+    /// Opens it for reading, and leaves its access time alone where that is allowed.
+    pub fn read(&self) -> io::Result<File> {
+        match self.open(OFlags::RDONLY | OFlags::NOATIME) {
+            Err(e) if e.raw_os_error() == Some(libc::EPERM) => self.open(OFlags::RDONLY),
+            other => other,
         }
     }
 

@@ -17,6 +17,7 @@ mod flags;
 mod fs;
 mod ioctl;
 mod mounts;
+mod place;
 mod private;
 mod root;
 mod spot;
@@ -44,10 +45,11 @@ pub use fs::{
     swap_names,
 };
 pub use mounts::{mounts_beneath, read_only_view};
+pub use place::Place;
 pub use private::{create_private_dir, create_private_file};
 pub use root::{Parents, Root, is_leased};
 pub use rustix::fs::Access;
 pub use spot::{Named, Spot, is_own};
 pub use subvolumes::subvolumes_known_as;
-pub use times::{Times, has_stable_numbers, may_be_written, mounting};
+pub use times::{Times, has_lasting_identity, has_stable_numbers, may_be_written, mounting};
 pub use trust::{Cause, Doubt, open_trusted};

@@ -1,9 +1,8 @@
 //! Paths beneath a directory: nothing here can leave it, whatever symlinks or mounts lie on the way.
 
-use crate::directory::across_projects;
 use crate::mounts::{Underneath, mounts_beneath};
-use crate::{Entry, stat_of};
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, openat2};
+use crate::{Entry, Place, stat_of};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use snapsync_model::{Context, RelPath, Result};
 use std::ffi::OsStr;
@@ -227,56 +226,33 @@ impl Root {
         Ok(rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(mode))?)
     }
 
+    /// A name, and the directory that it is in at this moment.
+    pub fn place<'a>(&self, rel: &'a RelPath) -> io::Result<Place<'a>> {
+        let (dir, name) = self.parent(rel)?;
+        Ok(Place::new(dir, name))
+    }
+
     pub fn rename(&self, from: &RelPath, to: &RelPath) -> io::Result<()> {
-        let (from_dir, from_name) = self.parent(from)?;
-        let (to_dir, to_name) = self.parent(to)?;
-        Ok(across_projects(&from_dir, from_name, &to_dir, &|| {
-            rustix::fs::renameat(&from_dir, from_name, &to_dir, to_name)
-        })?)
+        self.place(from)?.rename(&self.place(to)?)
     }
 
     /// Renames, and never over something that is there.
     pub fn rename_to_new(&self, from: &RelPath, to: &RelPath) -> io::Result<()> {
-        let (from_dir, from_name) = self.parent(from)?;
-        let (to_dir, to_name) = self.parent(to)?;
-        let flags = rustix::fs::RenameFlags::NOREPLACE;
-        let renamed = across_projects(&from_dir, from_name, &to_dir, &|| {
-            rustix::fs::renameat_with(&from_dir, from_name, &to_dir, to_name, flags)
-        });
-        match renamed {
-            // A file system that cannot promise it: look first.
-            Err(Errno::INVAL | Errno::NOSYS) => match Entry::at(&to_dir, to_name) {
-                Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
-                Err(_) => Ok(rustix::fs::renameat(from_dir, from_name, to_dir, to_name)?),
-            },
-            other => Ok(other?),
-        }
+        self.place(from)?.rename_to_new(&self.place(to)?)
     }
 
     /// Two entries take each other's place, in one step.
     pub fn exchange(&self, one: &RelPath, other: &RelPath) -> io::Result<()> {
-        let (one_dir, one_name) = self.parent(one)?;
-        let (other_dir, other_name) = self.parent(other)?;
-        let flags = rustix::fs::RenameFlags::EXCHANGE;
-        let exchange = || rustix::fs::renameat_with(&one_dir, one_name, &other_dir, other_name, flags);
-        // Either may be the one that a project keeps out.
-        Ok(across_projects(&one_dir, one_name, &other_dir, &|| {
-            across_projects(&other_dir, other_name, &one_dir, &exchange)
-        })?)
+        self.place(one)?.exchange(&self.place(other)?)
     }
 
     pub fn link(&self, from: &RelPath, to: &RelPath) -> io::Result<()> {
-        let (from_dir, from_name) = self.parent(from)?;
-        let (to_dir, to_name) = self.parent(to)?;
-        Ok(across_projects(&from_dir, from_name, &to_dir, &|| {
-            rustix::fs::linkat(&from_dir, from_name, &to_dir, to_name, AtFlags::empty())
-        })?)
+        self.place(from)?.link(&self.place(to)?)
     }
 
     /// Removes a name that is not a directory.
     pub fn unlink(&self, rel: &RelPath) -> io::Result<()> {
-        let (dir, name) = self.parent(rel)?;
-        Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?)
+        self.place(rel)?.unlink()
     }
 }
 

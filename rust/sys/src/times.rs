@@ -160,12 +160,19 @@ impl Drop for Map {
 /// File systems that number inodes as they come to see them.
 const UNNUMBERED: &[u64] = &[0x4d44, 0x2011_bab0];
 const FUSE: u64 = 0x6573_5546;
+const OVERLAY: u64 = 0x794c_7630;
 
 /// Whether the numbers of inodes stay theirs. What runs outside the kernel shows that by birth times alone, which
 /// go with numbers that it keeps.
 pub fn has_stable_numbers(fd: impl AsFd, filesystem: FileSystem) -> io::Result<bool> {
     let has_birth = stat_of(fd)?.generation != 0;
     Ok(!UNNUMBERED.contains(&filesystem.magic) && (has_birth || filesystem.magic != FUSE))
+}
+
+/// Whether an inode is known by its number and its birth time for as long as it is there. What is in a lower layer gets
+/// another birth time when it is copied up, and may get another number.
+pub fn has_lasting_identity(fd: impl AsFd, filesystem: FileSystem) -> io::Result<bool> {
+    Ok(filesystem.magic != OVERLAY && has_stable_numbers(fd, filesystem)?)
 }
 
 /// Whether somebody may have the file open or mapped for writing, as seen from one that is open for reading alone: a write that

@@ -1,0 +1,70 @@
+//! A name in a directory that is open: whoever exchanges directories meanwhile, what is done is done in that one.
+
+use crate::Entry;
+use crate::directory::across_projects;
+use rustix::fs::{AtFlags, RenameFlags, linkat, renameat, renameat_with, unlinkat};
+use rustix::io::Errno;
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+#[derive(Debug)]
+pub struct Place<'a> {
+    dir: OwnedFd,
+    name: &'a OsStr,
+}
+
+impl<'a> Place<'a> {
+    /// `name` must be a single name.
+    pub fn new(dir: OwnedFd, name: &'a OsStr) -> Place<'a> {
+        Place { dir, name }
+    }
+
+    pub fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// What is there now, link or not.
+    pub fn entry(&self) -> io::Result<Entry> {
+        Entry::at(&self.dir, self.name)
+    }
+
+    pub fn rename(&self, to: &Place<'_>) -> io::Result<()> {
+        let rename = || renameat(&self.dir, self.name, &to.dir, to.name);
+        Ok(across_projects(&self.dir, self.name, &to.dir, &rename)?)
+    }
+
+    /// Renames, and never over something that is there.
+    pub fn rename_to_new(&self, to: &Place<'_>) -> io::Result<()> {
+        let flags = RenameFlags::NOREPLACE;
+        let rename = || renameat_with(&self.dir, self.name, &to.dir, to.name, flags);
+        match across_projects(&self.dir, self.name, &to.dir, &rename) {
+            // A file system that cannot promise it: look first.
+            Err(Errno::INVAL | Errno::NOSYS) => match to.entry() {
+                Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+                Err(_) => Ok(renameat(&self.dir, self.name, &to.dir, to.name)?),
+            },
+            other => Ok(other?),
+        }
+    }
+
+    /// Two entries take each other's place, in one step.
+    pub fn exchange(&self, other: &Place<'_>) -> io::Result<()> {
+        let flags = RenameFlags::EXCHANGE;
+        let exchange = || renameat_with(&self.dir, self.name, &other.dir, other.name, flags);
+        // Either may be the one that a project keeps out.
+        Ok(across_projects(&self.dir, self.name, &other.dir, &|| {
+            across_projects(&other.dir, other.name, &self.dir, &exchange)
+        })?)
+    }
+
+    pub fn link(&self, to: &Place<'_>) -> io::Result<()> {
+        let link = || linkat(&self.dir, self.name, &to.dir, to.name, AtFlags::empty());
+        Ok(across_projects(&self.dir, self.name, &to.dir, &link)?)
+    }
+
+    /// Removes a name that is not a directory.
+    pub fn unlink(&self) -> io::Result<()> {
+        Ok(unlinkat(&self.dir, self.name, AtFlags::empty())?)
+    }
+}
