@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
@@ -90,7 +91,9 @@ class Scene:
         (home / "deep" / "inner").chmod(0o4711 if odd else 0o644)
         (home / "link").unlink()
         (home / "link").symlink_to(f"{self.turn}")
-        for gone, come in (("gone", "fresh"), ("dead", "born")) if odd else (("fresh", "gone"), ("born", "dead")):
+        for gone, come in (
+            (("gone", "fresh"), ("dead", "born")) if odd else (("fresh", "gone"), ("born", "dead"))
+        ):
             for name in (gone, come):
                 path = home / name
                 if path.is_dir():
@@ -166,7 +169,17 @@ class Scene:
         assert len(found) >= self.his, "a file of the user's was destroyed"
 
 
-EXCHANGES = ["file", "directory", "link", "link to a directory", "fifo", "another", "gone", "appears", "hard link"]
+EXCHANGES = [
+    "file",
+    "directory",
+    "link",
+    "link to a directory",
+    "fifo",
+    "another",
+    "gone",
+    "appears",
+    "hard link",
+]
 
 
 def cues(calls: int, rng: random.Random) -> list[int]:
@@ -210,3 +223,59 @@ def test_names_that_are_exchanged_during_a_round(
             ran = on_cue(act, "sync", pair.source, pair.target, "-q")
             scene.assert_safe(outside)
             settle(scene, ran)
+
+
+@pytest.mark.parametrize("kinds", KINDS, ids="-".join)
+@pytest.mark.parametrize("exchange", ["file", "link", "appears"])
+def test_names_that_are_exchanged_while_a_killed_commit_waits(
+    place: Place, subtests: pytest.Subtests, kinds: tuple[str, str], exchange: str
+) -> None:
+    scene = Scene.make(place, kinds)
+    pair, outside = scene.pair, freeze(scene.outside)
+    for point in (
+        "commit.marked:1",
+        "commit.detach:2",
+        "commit.detached:1",
+        "commit.attach:2",
+        "commit.data:1",
+    ):
+        for verb in ("recover", "recover --back"):
+            with subtests.test(point=point, verb=verb):
+                scene.change()
+                killed = run("sync", pair.source, pair.target, "-q", env={"SNAPSYNC_FAULT": point})
+                assert killed.code == -signal.SIGKILL, killed
+                scene.exchange(exchange, *NAMES)
+                ran = run(*verb.split()[:1], pair.target, *verb.split()[1:], "-q")
+                scene.assert_safe(outside)
+                settle(scene, Cues(ran))
+
+
+@pytest.mark.parametrize("kind", ["btrfs", "xfs", "ext4"])
+@pytest.mark.parametrize("exchange", ["file", "directory", "link to a directory", "appears"])
+def test_names_that_are_exchanged_while_paths_are_restored(
+    place: Place, subtests: pytest.Subtests, kind: str, exchange: str
+) -> None:
+    scene, rng = Scene.make(place, ("xfs", kind)), random.Random(f"{SEED} {kind} {exchange}")
+    pair, outside = scene.pair, freeze(scene.outside)
+    done("promote", pair.target)
+    scene.pair = Pair(pair.target, pair.target)
+    paths = ["home/tool", "home/dir", "home/deep/inner", "home/note"]
+
+    def words() -> list[object]:
+        scene.change()
+        return ["restore", f"{pair.target}@0", *(pair.target / path for path in paths), "-q"]
+
+    calls = len(on_cue(lambda _, __: None, *words()).calls)
+    for cue in cues(calls, rng):
+        names = rng.sample(["tool", "dir", "deep", "note"], rng.choice([1, 4]))
+        with subtests.test(cue=cue, names=names):
+            command = words()
+
+            def act(number: int, _: str, cue: int = cue, names: list[str] = names) -> None:
+                if number == cue:
+                    scene.exchange(exchange, *names)
+
+            ran = on_cue(act, *command)
+            scene.assert_safe(outside)
+            assert ran.ran.code in (0, 2, 3), ran.ran
+            assert run(*command).code == 0
