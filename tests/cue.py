@@ -1,8 +1,9 @@
 """A tree whose names are exchanged on cue, between two system calls of a command.
 
-A filter that the command is started with reports each of its calls on files before the kernel carries it out
-(`seccomp_unotify(2)`): the command waits while the test changes the tree as the user of its choice, and goes on. So whatever
-lies between a look and the act that follows from it is met, and met at will: the cue is the number of a call.
+A filter that the command is started with reports each of its calls on files before the kernel carries
+it out (`seccomp_unotify(2)`): the command waits while the test changes the tree as the user of its choice,
+and goes on. So whatever lies between a look and the act that follows from it is met, and met at will: the
+cue is the number of a call.
 """
 
 from __future__ import annotations
@@ -96,8 +97,8 @@ def on_cue(
     env: Mapping[str, object] | None = None,
     wrap: tuple[str, ...] = (),
 ) -> Cues:
-    """Runs `snapsync ARGS`; before each of its calls from its first look beneath a directory on calls `act` with the
-    number and the name of the call."""
+    """Runs `snapsync ARGS`; before each of its calls from its first look beneath a directory on calls `act`
+    with the number and the name of the call."""
     words = tuple(str(arg) for arg in args)
     told, tell = os.pipe()
     heard, hear = os.pipe()
@@ -194,8 +195,7 @@ class _Supervisor:
 
 
 class User:
-    """An ordinary user beside the command: calls a function of the test's in a process of its own, which has no
-    privileges."""
+    """An ordinary user beside the command: what he does runs in a process of its own, without privileges."""
 
     def __init__(self, uid: int = 65534) -> None:
         self.uid = uid

@@ -1,8 +1,9 @@
 """What is changed is what was checked, whoever exchanges names between any two system calls.
 
-An ordinary user who owns a directory of a volume exchanges its names while root's snapsync works there: at every call, or at
-some of them from a seed. Nothing of his comes to be root's, and nothing outside is touched, his files are kept, and
-the volume is at the old snapshot or the new one. `SNAPSYNC_SWAPS=all` tries each call, `SNAPSYNC_SWAPS=N` so many.
+An ordinary user who owns a directory of a volume exchanges its names while root's snapsync works there: at
+every call, or at some of them from a seed. Nothing of his comes to be root's, nothing outside is touched, his
+files are kept, and the volume is at the old snapshot or the new one. `SNAPSYNC_SWAPS=all` tries each call,
+`SNAPSYNC_SWAPS=N` so many.
 """
 
 from __future__ import annotations
@@ -148,7 +149,7 @@ class Scene:
         os.close(fd)
 
     def all_of_his(self) -> Iterator[tuple[Path, os.stat_result]]:
-        """What he made in this turn, in the tree and where it is kept aside; not what a snapshot has of it."""
+        """What he made in this turn, in the tree and where it is kept aside; not what snapshots have."""
         for above, below, names in os.walk(self.pair.target):
             if above.endswith("/.snapsync"):
                 below.remove("store")
