@@ -57,7 +57,7 @@ def stopped(*words: object, at: str) -> Callable[[], int]:
 
 def link(own: Path, elsewhere: Path) -> str:
     own.symlink_to(elsewhere)
-    return "no directory"
+    return "a store lies in the directory it belongs to"
 
 
 def anothers(own: Path, elsewhere: Path) -> str:

@@ -94,8 +94,9 @@ def test_a_directory_where_others_touch_only_what_is_theirs_is_no_harm(folder: P
 def test_an_ordinary_user_reads_what_is_his_or_roots(folder: Path) -> None:
     nobody = as_nobody()
     file = folder / "deep/er/config.toml"
-    for directory in (folder, folder.parent, folder.parent.parent):
-        directory.chmod(0o755)
+    for directory in (folder, *folder.parents):
+        if directory.stat().st_mode & 0o777 == 0o700:
+            directory.chmod(0o755)
     words = ("service", "install", "--user", "--dry-run", "--config", file)
     assert run(*words, wrap=nobody).code == 0
     os.chown(file, 65534, -1)
