@@ -213,6 +213,7 @@ def test_root_sends_to_a_standby_of_an_ordinary_user(
     assert "owner and group" in lost
     assert any("capability" in what for what in lost), lost
     assert (home / "copy/file").read_text() == "content"
+    assert (home / "copy/setuid").stat().st_mode & 0o7000 == 0
     ran = run("sync", source, client.at("strict"), "--strict", "-q", *client.options)
     assert_told(ran, codes=(3,))
     assert not (home / "strict").exists()
