@@ -163,7 +163,12 @@ def reads(file: Thing) -> Iterator[Fact]:
 
 
 def writes(file: Thing) -> Iterator[Fact]:
-    os.close(os.open(file.path, os.O_WRONLY))
+    try:
+        os.close(os.open(file.path, os.O_WRONLY))
+    except OSError as error:
+        # He might, but for somebody who runs it at this moment.
+        if error.errno != errno.ETXTBSY:
+            raise
     yield "overwrites", *file.content
 
 
