@@ -6,6 +6,7 @@ way. RULES is a list in JSON, and the first rule for a message holds:
     {"when": KIND, "set": {"a.b": VALUE}}    that field of the message is another
     {"when": KIND, "instead": [MESSAGE…]}    these come in its stead
     {"when": KIND, "also": [MESSAGE…]}       and these behind it
+    {"when": KIND, "bomb": NAME}             one of BOMBS is in it
 
 "say" with any of them is a list of texts, each with how often it is put on standard error, and
 "times" how often the rule holds.
@@ -27,6 +28,12 @@ from liar import GREETING, Packets
 from machine import command
 
 Rule = dict[str, Any]
+DEPTH = 100
+BOMBS: dict[str, Any] = {
+    "deep": json.loads("[" * DEPTH + "]" * DEPTH),
+    "full": [[]] * 600_000,
+    "long": "x" * 100_000,
+}
 
 
 def between(*rules: Rule) -> tuple[str, ...]:
@@ -64,11 +71,13 @@ class Liar:
             for text, count in rule.get("say", []):
                 sys.stderr.write(text * count)
             for path, value in rule.get("set", {}).items():
-                *above, last = path.split(".")
+                *above, last = path.removeprefix(f"{kind}.").split(".")
                 place = message[kind]
                 for name in above:
                     place = place[name]
                 place[last] = value
+            if "bomb" in rule:
+                message[kind]["more"] = BOMBS[rule["bomb"]]
             return [*rule.get("instead", [message]), *rule.get("also", [])]
         return [message]
 

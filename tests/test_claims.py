@@ -232,3 +232,152 @@ def test_names_in_a_hostile_tree_do_not_reach_a_terminal(pair: Pair) -> None:
     assert ran.code == 3
     assert is_plain(ran.err)
     assert "a\\x1b[31m\\u202e\\nb" in ran.err
+
+
+# --- what was done ----------------------------------------------------------------------------
+
+ELSE = "9483410d-a82f-44c2-84f8-089f3de11592"
+"""The id of nothing that is there."""
+LIES = [
+    {"when": "committed", "set": {"committed.snapshot.id": ELSE}},
+    {"when": "committed", "set": {"committed.snapshot.sequence": 77}},
+    {"when": "committed", "set": {"committed.snapshot.name": "another"}},
+    {"when": "begun", "also": [{"committed": {}}]},
+    {"when": "opened", "set": {"opened.volume.id": ELSE}},
+    {"when": "opened", "set": {"opened.volume.lineage": ELSE}},
+    {"when": "opened", "set": {"opened.volume.role": "primary"}},
+]
+
+
+@ON
+@pytest.mark.parametrize("lie", LIES, ids=str)
+def test_a_standby_holds_what_it_was_brought_and_nothing_else(
+    pair: Pair, kinds: tuple[str, str], lie: dict[str, Any]
+) -> None:
+    """What the primary knows of it stays what it was."""
+    bulk(pair.source, 5)
+    done("sync", pair.source, f"there:{pair.target}", *between())
+    before = known(pair.source)["standbys"]
+    (pair.source / "more").write_text("more")
+    ran = ours(run("sync", "-q", pair.source, f"there:{pair.target}", *between(lie)))
+    assert_told(ran, codes=(4,))
+    assert known(pair.source)["standbys"] == before
+    done("sync", pair.source, f"there:{pair.target}", *between())
+    assert_same(pair.source, pair.target)
+
+
+def test_a_snapshot_that_a_standby_says_it_has_is_not_remembered(pair: Pair) -> None:
+    bulk(pair.source, 5)
+    done("sync", pair.source, f"there:{pair.target}", *between())
+    held = known(pair.source)["standbys"]
+    newer = done("snapshot", pair.source)["snapshot"]
+    lie = {"when": "opened", "set": {"opened.newest": newer}}
+    report = done("sync", pair.source, f"there:{pair.target}", "--snap", "latest", *between(lie))
+    assert any("already" in note for note in report["notes"])
+    assert [standby["snapshot"] for standby in known(pair.source)["standbys"].values()] == [
+        standby["snapshot"] for standby in held.values()
+    ]
+
+
+def report_of(source: Path) -> dict[str, Any]:
+    """What a primary could say of a round."""
+    return {
+        "verb": "sync",
+        "primary": status(source)["volume"],
+        "snapshot": snapshots(source)[-1],
+        "notes": [],
+    }
+
+
+@ON
+@pytest.mark.parametrize("when", ["look", "open", "begin"])
+def test_a_round_is_not_done_where_nothing_was_committed(
+    pair: Pair, kinds: tuple[str, str], when: str
+) -> None:
+    bulk(pair.source, 5)
+    pair.sync()
+    before, count = freeze(pair.target), len(snapshots(pair.target))
+    (pair.source / "more").write_text("more")
+    lie = {"when": when, "instead": [{"done": {"report": report_of(pair.source)}}]}
+    ran = ours(run("sync", "-q", f"there:{pair.source}", pair.target, *between(lie)))
+    assert_told(ran, codes=(4,))
+    assert_same(before, pair.target)
+    assert len(snapshots(pair.target)) == count
+
+
+@ON
+def test_a_pulled_round_is_told_by_the_end_that_saw_it(pair: Pair, kinds: tuple[str, str]) -> None:
+    bulk(pair.source, 5)
+    pair.sync()
+    fill(pair.source / "more", 0, 10_000, 1)
+    lies = {
+        "snapshot": {"id": ELSE, "name": EVIL},
+        "data_bytes": 1 << 62,
+        "standby": {"path": "/elsewhere"},
+        "losses": [{"what": EVIL, "count": 1 << 63, "example": ""}],
+        "notes": [f"{number} {EVIL}" for number in range(150)],
+        "scrub": {"files": 1, "differences": [{"path": EVIL, "what": EVIL}] * 50},
+    }
+    lie = {"when": "done", "set": {f"done.report.{name}": value for name, value in lies.items()}}
+    ran = run("sync", "--json", f"there:{pair.source}", pair.target, *between(lie))
+    assert ran.code == 4, "files that are said to differ"
+    report = json.loads(ran.out)
+    assert_same(pair.source, pair.target)
+    assert report["snapshot"]["id"] == snapshots(pair.target)[-1]["id"]
+    assert report["data_bytes"] == 10_000
+    assert report["standby"]["path"] == str(pair.target)
+    assert report["losses"] == []
+    assert report["claimed"] == {"by": "there", "what": ["counters", "primary", "scrub"]}
+    assert report["notes"]
+    assert all(note.startswith("there: ") for note in report["notes"])
+    assert len(report["notes"]) <= 100
+    assert len(report["scrub"]["differences"]) <= 20
+    assert is_plain(json.dumps(report["notes"], ensure_ascii=False))
+    assert is_plain(ran.err)
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [
+        {"when": "begin", "instead": [{"prune": {"keep": {"last": 1}, "needed": []}}]},
+        {"when": "look", "also": [{"look": {"lineage": None}}] * 3},
+        {"when": "open", "instead": ["commit"]},
+        {"when": "begin", "instead": [{"scrub": {"pieces": []}}]},
+    ],
+    ids=str,
+)
+def test_a_round_has_an_order(pair: Pair, asks: dict[str, Any]) -> None:
+    bulk(pair.source, 5)
+    pair.sync()
+    before, count = freeze(pair.target), len(snapshots(pair.target))
+    (pair.source / "more").write_text("more")
+    ran = ours(run("sync", "-q", f"there:{pair.source}", pair.target, *between(asks)))
+    assert_told(ran, codes=(4,))
+    assert_same(before, pair.target)
+    assert len(snapshots(pair.target)) == count
+
+
+@ON
+def test_options_come_from_the_end_that_began_the_round(pair: Pair, kinds: tuple[str, str]) -> None:
+    """A primary says how it wants a round: changes by hand stay, and so does the tree."""
+    bulk(pair.source, 5)
+    pair.sync()
+    (pair.target / "by hand").write_text("mine")
+    before = freeze(pair.target)
+    fill(pair.source / "by hand", 0, 10, 1)
+    care = {"check": False, "discard_drift": True, "read_only": True}
+    lie = {"when": "open", "set": {"open.care": care}}
+    ran = ours(run("sync", "-q", f"there:{pair.source}", pair.target, *between(lie)))
+    assert_told(ran, "changed", codes=(3,))
+    assert_same(before, pair.target)
+    assert not status(pair.target)["read_only"]
+    assert not any(snap.get("aside") for snap in snapshots(pair.target))
+
+
+def test_a_message_that_is_too_deep_or_too_full_is_refused(pair: Pair) -> None:
+    bulk(pair.source, 5)
+    for lie in ("deep", "full", "long"):
+        ran = ours(
+            run("sync", "-q", pair.source, f"there:{pair.target}", *between({"when": "looked", "bomb": lie}))
+        )
+        assert_told(ran, codes=(4,))

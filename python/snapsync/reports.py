@@ -234,13 +234,21 @@ class Lag(Record):
     scrub: ScrubStatus | None = None
 
 
+class Claimed(Record):
+    """What of a report is the word of the other end, by the names of its fields, and who that is."""
+
+    by: str
+    what: tuple[str, ...]
+
+
 class SyncReport(Report):
     """One round of sync.
 
     `base` is None in the first round. `data_bytes` moved, `kept_bytes` of them with an earlier round that
     was cut; the tree holds `tree_bytes` in `tree_entries`. With `unchanged` the standby's tree was not
     written. What was changed there by hand, and discarded, is in the snapshot `set_aside`. `scrub` is what
-    was read again, None from an older snapsync.
+    was read again, None from an older snapsync. What the other end of a round has told, and this one could
+    not see, is named in `claimed`.
     """
 
     verb = "sync"
@@ -262,6 +270,7 @@ class SyncReport(Report):
     counters: Counters
     seconds: float
     scrub: Scrubbed | None = None
+    claimed: Claimed | None = None
 
 
 class SendReport(Report):

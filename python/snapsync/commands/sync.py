@@ -112,7 +112,9 @@ def summary(report: SyncReport) -> Iterator[str]:
         yield f"  pruned {', '.join(map(render.snapshot, report.pruned))}"
     yield from render.losses(report.losses)
     if report.scrub:
-        yield from scrubbed(report.scrub)
+        is_told = report.claimed is not None and "scrub" in report.claimed.what
+        says = f", says {render.name(report.claimed.by)}" if report.claimed and is_told else ""
+        yield from (f"{line}{says}" for line in scrubbed(report.scrub))
 
 
 def scrubbed(scrub: Scrubbed) -> Iterator[str]:

@@ -102,7 +102,7 @@ impl<'a> Far<'a> {
             }
             Answer::Digested { entries, notes } if entries == self.entries && entries > 0 => {
                 let host = self.name.display();
-                notes.into_iter().for_each(|note| self.monitor.note(format!("{host}: {note}")));
+                notes.into_iter().take(100).for_each(|note| self.monitor.note(format!("{host}: {note}")));
                 self.peer.take().into_iter().for_each(|peer| peer.end(self.monitor));
                 Ok(Vec::new())
             }

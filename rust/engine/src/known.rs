@@ -3,11 +3,15 @@
 use crate::place::{expect_standby, was_replaced};
 use crate::rights::Rights;
 use serde::{Deserialize, Serialize};
-use snapsync_model::{Error, Monitor, Promotions, Result, Role, Standing};
+use snapsync_model::{Error, Monitor, Promotions, Result, Role, Standing, printable_within};
 use snapsync_snapshot::{Claim, Standby, Volume};
 use std::collections::BTreeMap;
 use std::path::Path;
 use uuid::Uuid;
+
+/// Bytes of a path, and of a file system's name, that are remembered.
+const LONGEST_PATH: usize = 4096;
+const LONGEST_NAME: usize = 100;
 
 /// What is at the place where a standby is or is to be, found without writing anything.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -36,6 +40,15 @@ pub(crate) struct Looked {
 }
 
 impl Looked {
+    /// As far as it can be remembered.
+    pub(crate) fn bounded(self) -> Looked {
+        Looked {
+            path: printable_within(&self.path, LONGEST_PATH),
+            filesystem: self.filesystem.map(|filesystem| printable_within(&filesystem, LONGEST_NAME)),
+            ..self
+        }
+    }
+
     pub(crate) fn expect_reachable(&self) -> Result<()> {
         self.lacks.clone().map_or(Ok(()), |lacks| Err(Error::usage(lacks, "check the path")))
     }

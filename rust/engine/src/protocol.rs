@@ -7,6 +7,7 @@ use crate::known::Looked;
 use crate::receive::BUFFER;
 use crate::retention::Keep;
 use crate::roles::{Deed, Outcome};
+use crate::screen::screened;
 use crate::scrub::{Piece, Seen};
 use crate::secret::Secret;
 use crate::standby::{Begun, Spare, State};
@@ -14,7 +15,7 @@ use crate::{Care, Options, Travel};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use snapsync_model::{Context, Error, Monitor, Promotions, Result, SnapshotInfo};
+use snapsync_model::{Context, Error, Monitor, Promotions, Result, SnapshotInfo, printable_within};
 use snapsync_stream::wire::{fill, lift};
 use snapsync_stream::{Arrivals, Channel, Fate, Heart, Limit, Link, Outlet};
 use std::io::{BufReader, BufWriter, Read, Write};
@@ -30,6 +31,8 @@ const GREETING: &[u8] = b"snapsync protocol ";
 const VERSION: u32 = 3;
 /// The last version whose messages do not travel in packets.
 const WITHOUT_PACKETS: u32 = 1;
+/// Bytes that are shown of a sentence.
+const WORDS: usize = 4000;
 /// What is shown of something that is no greeting.
 const SHOWN: usize = 100;
 pub(crate) const LONGEST: u32 = 4 << 20;
@@ -149,6 +152,19 @@ pub(crate) enum Answer {
     Failed(Failure),
 }
 
+/// What can be heard.
+pub(crate) trait Message: DeserializeOwned {
+    /// Its text is for this end to work with; else it is for people, and is made printable.
+    const IS_EXACT: bool = false;
+}
+
+impl Message for Hello {}
+impl Message for Ask {}
+impl Message for Answer {}
+impl Message for Request {
+    const IS_EXACT: bool = true;
+}
+
 /// An error as it travels.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Failure {
@@ -168,7 +184,8 @@ impl Failure {
     /// The same error, told by `whom`.
     pub(crate) fn into_error(self, whom: &Path) -> Error {
         let Failure { exit_code, what, advice, .. } = self;
-        let what = format!("{}: {what}", whom.display());
+        let what = format!("{}: {}", whom.display(), printable_within(&what, WORDS));
+        let advice = printable_within(&advice, WORDS);
         match exit_code {
             2 => Error::Usage { what, advice },
             3 => Error::Refused { what, advice },
@@ -310,7 +327,8 @@ impl<'a> Wire<'a> {
     /// Says who it is, where that can be heard.
     fn speaks_another(&mut self, version: u32) -> Error {
         let hello = if version == WITHOUT_PACKETS { self.hear::<Hello>().ok() } else { None };
-        let theirs = hello.map_or("another snapsync".to_owned(), |hello| hello.software);
+        let theirs =
+            hello.map_or("another snapsync".to_owned(), |hello| printable_within(&hello.software, SHOWN));
         let (peer, ours) = (self.peer.display(), snapsync_stream::wire::software());
         let older = if version < VERSION { self.peer.display().to_string() } else { "this end".to_owned() };
         Error::failed(
@@ -352,7 +370,7 @@ impl<'a> Wire<'a> {
         Ok(())
     }
 
-    pub(crate) fn hear<T: DeserializeOwned>(&mut self) -> Result<T> {
+    pub(crate) fn hear<T: Message>(&mut self) -> Result<T> {
         let message = hear(&mut self.from, &self.peer)?;
         self.from.get_mut().step();
         Ok(message)
@@ -371,7 +389,7 @@ impl<'a> Wire<'a> {
 }
 
 /// Reads one message. No more is allocated than has come.
-pub(crate) fn hear<T: DeserializeOwned>(from: &mut impl Read, peer: &Path) -> Result<T> {
+pub(crate) fn hear<T: Message>(from: &mut impl Read, peer: &Path) -> Result<T> {
     let mut length = [0; 4];
     fill(from, &mut length, peer)?;
     let length = u32::from_le_bytes(length);
@@ -380,7 +398,8 @@ pub(crate) fn hear<T: DeserializeOwned>(from: &mut impl Read, peer: &Path) -> Re
     }
     let mut text = vec![0; length as usize];
     fill(from, &mut text, peer)?;
-    serde_json::from_slice(&text).map_err(|e| nonsense(peer, &format!("a message that makes no sense, {e}")))
+    let text = screened(text, T::IS_EXACT).map_err(|what| nonsense(peer, what))?;
+    serde_json::from_str(&text).map_err(|e| nonsense(peer, &format!("a message that makes no sense, {e}")))
 }
 
 pub(crate) fn nonsense(peer: &Path, what: &str) -> Error {

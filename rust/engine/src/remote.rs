@@ -1,11 +1,12 @@
 //! A round with a volume on another machine, where a second snapsync is started over the user's own `ssh`.
 
 use crate::Terms;
-use crate::attend::{Pruning, attend, out_of_turn};
+use crate::attend::{Wishes, attend, out_of_turn};
 use crate::child::Process;
 use crate::join::Gathering;
 use crate::known::Looked;
 use crate::protocol::{Answer, Ask, Request, Wire};
+use crate::pulled::Pulled;
 use crate::report::Synced;
 use crate::retention::Keep;
 use crate::rights::Rights;
@@ -16,8 +17,7 @@ use crate::staging::{hex, is_cut, with_data, workers};
 use crate::standby::{Begun, Data, Local, Offer, Opening, Pending, StandbyEnd, State};
 use crate::sync::drive;
 use crate::{Options, Travel, trust};
-use serde_json::value::RawValue;
-use snapsync_model::{Error, Monitor, Result, SnapshotInfo};
+use snapsync_model::{Error, Monitor, Result, SnapshotInfo, printable};
 use snapsync_stream::wire::{lift, write_head};
 use snapsync_stream::{Arrivals, Fate, Limit, Link, Outlet, PATIENCE, Sent, send};
 use snapsync_sys::Spot;
@@ -27,7 +27,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// How another machine is reached.
@@ -71,6 +71,8 @@ impl Reach {
 }
 
 const MOST_CHANNELS: usize = 64;
+/// Notes, losses and the like that are taken from one answer.
+const MOST_TOLD: usize = 100;
 /// Who has failed says so within this time.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -327,32 +329,22 @@ pub(crate) fn pull(
     travel: &Travel,
     reach: &Reach,
     monitor: &Monitor,
-) -> Result<Box<RawValue>> {
+) -> Result<Synced> {
+    let started = Instant::now();
     let mut standby = Local::new(target, None, monitor)?;
     let mut peer = Peer::start(&source.host, reach, monitor)?;
-    let keep = options.keep.clone();
-    let (options, travel, channels) = (options.clone(), travel.clone(), reach.channels);
-    peer.ask(&Request::Pull { source: source.path.clone(), options, travel, channels })?;
+    let (theirs, travel, channels) = (options.clone(), travel.clone(), reach.channels);
+    peer.ask(&Request::Pull { source: source.path.clone(), options: theirs, travel, channels })?;
     let further = Further::Open { address: source, reach, peers: Vec::new() };
-    // How much history goes is for this end to say: the other may not be trusted with it.
-    let pruning = if keep.is_empty() { Pruning::Never } else { Pruning::Own(keep) };
-    let attended = attend(&mut peer.wire, &mut standby, further, pruning, monitor);
+    let attended = attend(&mut peer.wire, &mut standby, further, Wishes::Own(options), monitor);
     if attended.as_ref().err().is_none_or(|error| !is_cut(error)) {
         // After a failure, too: it takes away what was for this round alone.
         peer.end(monitor);
     }
-    let report = attended?;
-    Ok(named(report, source, &standby.target().path))
-}
-
-/// The report of the other end, with both paths as they are from here.
-fn named(report: Box<RawValue>, source: &Address, target: &Path) -> Box<RawValue> {
-    let patched = serde_json::from_str(report.get()).and_then(|mut value: serde_json::Value| {
-        value["primary"]["path"] = source.show().into();
-        value["standby"]["path"] = target.to_string_lossy().into();
-        serde_json::value::to_raw_value(&value)
-    });
-    patched.unwrap_or(report)
+    let (seen, report) = attended?;
+    let (host, report) = (Path::new(&source.host), &*report);
+    let named = options.snap.as_ref().and_then(|snap| standby.find(snap));
+    Pulled { seen, report, source: source.show(), host, options, named, started }.report(monitor)
 }
 
 /// A standby at the other end of a channel.
@@ -365,6 +357,7 @@ pub(crate) struct Remote<'w, 'a> {
     pending: Option<Pending>,
     /// Frames are under way: no message can be put between them.
     is_sending: bool,
+    /// What it answers may be a lie, and the snapshot be there.
     has_asked_to_commit: bool,
 }
 
@@ -444,7 +437,7 @@ impl<'w, 'a> Remote<'w, 'a> {
 impl StandbyEnd for Remote<'_, '_> {
     fn look(&mut self, lineage: Option<Uuid>) -> Result<Looked> {
         match self.ask(&Ask::Look { lineage })? {
-            Answer::Looked(looked) => Ok(Looked { path: self.there(&looked.path), ..looked }),
+            Answer::Looked(looked) => Ok(Looked { path: self.there(&looked.path), ..looked }.bounded()),
             _ => Err(out_of_turn(self.wire)),
         }
     }
@@ -456,6 +449,7 @@ impl StandbyEnd for Remote<'_, '_> {
             Answer::Opened(mut state) => {
                 self.further.open(state.join, self.wire.link(), self.monitor)?;
                 state.volume.path = self.there(&state.volume.path.to_string_lossy()).into();
+                state.recovered.truncate(MOST_TOLD);
                 self.pending.clone_from(&state.pending);
                 Ok(*state)
             }
@@ -464,10 +458,15 @@ impl StandbyEnd for Remote<'_, '_> {
     }
 
     fn begin(&mut self, offer: Offer<'_>) -> Result<Begun> {
+        self.has_asked_to_commit = false;
         let offered = self.offer(&offer);
         offered.map_err(|e| self.explained(e))?;
         match self.wire.hear_answer()? {
-            Answer::Begun(begun) => Ok(*begun),
+            Answer::Begun(mut begun) => {
+                begun.losses.truncate(MOST_TOLD);
+                begun.pruned.truncate(MOST_TOLD);
+                Ok(*begun)
+            }
             _ => Err(out_of_turn(self.wire)),
         }
     }
@@ -490,8 +489,11 @@ impl StandbyEnd for Remote<'_, '_> {
         self.has_asked_to_commit = true;
         match self.ask(&Ask::Commit)? {
             Answer::Committed { snapshot, notes } => {
-                self.has_asked_to_commit = false;
-                notes.into_iter().for_each(|note| self.monitor.note(note));
+                let whom = self.wire.peer.display();
+                notes
+                    .into_iter()
+                    .take(MOST_TOLD)
+                    .for_each(|note| self.monitor.note(format!("{whom}: {note}")));
                 Ok(*snapshot)
             }
             _ => Err(out_of_turn(self.wire)),
@@ -516,10 +518,17 @@ impl StandbyEnd for Remote<'_, '_> {
 
     fn prune(&mut self, keep: &Keep, needed: &[Uuid]) -> Result<Vec<SnapshotInfo>> {
         match self.ask(&Ask::Prune { keep: keep.clone(), needed: needed.to_vec() })? {
-            Answer::Pruned(pruned) => Ok(pruned),
+            Answer::Pruned(mut pruned) => {
+                pruned.truncate(MOST_TOLD);
+                Ok(pruned)
+            }
             Answer::Unpruned(failure) => Err(failure.into_error(&self.wire.peer)),
             _ => Err(out_of_turn(self.wire)),
         }
+    }
+
+    fn tells(&self) -> Option<String> {
+        Some(printable(&self.wire.peer.to_string_lossy()).into_owned())
     }
 
     fn failed(&mut self, error: &Error, _snapshot: Uuid) -> bool {

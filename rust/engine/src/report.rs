@@ -1,6 +1,6 @@
 //! What each verb tells when it is done; the JSON of the command line.
 
-use crate::sync::Round;
+use crate::scrub;
 use serde::{Deserialize, Serialize, Serializer};
 use snapsync_apply::Loss;
 use snapsync_model::{Counters, Counts, SnapshotInfo, VolumeInfo, path_as_json};
@@ -35,10 +35,20 @@ pub struct Synced {
     pub unchanged: bool,
     pub counters: Counters,
     pub seconds: f64,
+    /// What this end has not seen itself.
+    pub claimed: Option<Claimed>,
+}
+
+/// What of a report the other end of a round has told, and this one could not see.
+#[derive(Debug, Serialize)]
+pub struct Claimed {
+    pub by: String,
+    pub what: Vec<&'static str>,
 }
 
 /// What a round has read again of what both sides have in common, and what it brought again.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Scrubbed {
     pub files: u64,
     /// On each side.
@@ -53,6 +63,16 @@ pub struct Scrubbed {
 }
 
 impl Scrubbed {
+    /// As another end has told it, which may have no end.
+    pub(crate) fn bounded(mut self) -> Scrubbed {
+        self.differences.truncate(scrub::TOLD);
+        self.difference_count = self.difference_count.max(self.differences.len() as u64);
+        Scrubbed {
+            all_since: self.all_since.filter(|since| since.parse::<jiff::Timestamp>().is_ok()),
+            ..self
+        }
+    }
+
     pub(crate) fn at(mut self, state: &Scrub) -> Scrubbed {
         self.all_since = Some(moment(state.all_since()));
         self
@@ -60,7 +80,7 @@ impl Scrubbed {
 }
 
 /// A file that is not the same on both sides, and what is wrong with it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Unlike {
     pub path: String,
     pub what: String,
@@ -539,7 +559,7 @@ pub struct Rejoined {
     pub back: Changes,
     pub recovered: Vec<String>,
     pub notes: Vec<String>,
-    pub round: Round,
+    pub round: Synced,
     pub seconds: f64,
 }
 
@@ -563,7 +583,7 @@ pub struct Switched {
     pub verb: &'static str,
     /// None where an interrupted switch had done that already.
     pub promoted: Option<Promoted>,
-    pub round: Round,
+    pub round: Synced,
     pub notes: Vec<String>,
     pub seconds: f64,
 }

@@ -8,7 +8,7 @@ use crate::recover::{give_up, recover};
 use crate::remote::{Address, Reach, perform_there};
 use crate::report::{Demoted, Followed, Preview, Promoted, Rejoined, Switched};
 use crate::sync::STRICT;
-use crate::sync::{Options, Round, sync};
+use crate::sync::{Options, sync};
 use crate::{Care, Travel};
 use serde::{Deserialize, Serialize};
 use snapsync_apply::Journal;
@@ -510,7 +510,7 @@ fn hand_over(
 ) -> Result<()> {
     let options = Options { care: Care { check: true, ..Care::default() }, ..Options::default() };
     for _ in 0..TRIES {
-        let newest = sync(primary, standby, &options, travel, reach, monitor)?.snapshot()?;
+        let newest = sync(primary, standby, &options, travel, reach, monitor)?.snapshot.id;
         match from.perform(Deed::Demote { newest }, reach, monitor)? {
             Outcome::Demoted(demoted) if demoted.done => return Ok(()),
             Outcome::Demoted(_) => {}
@@ -531,27 +531,4 @@ fn without_primary(old: &Path, error: &Error) -> Error {
         old.display()
     );
     Error::refused(error.sentence(), advice)
-}
-
-impl Round {
-    /// The id of the snapshot that the round brought.
-    fn snapshot(&self) -> Result<Uuid> {
-        match self {
-            Round::Here(synced) => Ok(synced.snapshot.id),
-            Round::There(report) => {
-                #[derive(Deserialize)]
-                struct Brought {
-                    snapshot: Id,
-                }
-                #[derive(Deserialize)]
-                struct Id {
-                    id: Uuid,
-                }
-                let brought: Result<Brought, _> = serde_json::from_str(report.get());
-                brought.map(|brought| brought.snapshot.id).map_err(|e| {
-                    Error::integrity(format!("the report of the round makes no sense: {e}"), "run this again")
-                })
-            }
-        }
-    }
 }

@@ -32,7 +32,7 @@ const PATHS: usize = 256 << 10;
 /// Differences after which a round stops to look for more: each is remembered.
 const TOO_MANY: usize = 1000;
 /// Differences that are told.
-const TOLD: usize = 20;
+pub(crate) const TOLD: usize = 20;
 
 /// How much each round reads again.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -49,6 +49,17 @@ pub(crate) struct Piece {
     path: Vec<u8>,
     size: u64,
     range: Range,
+}
+
+impl Piece {
+    pub(crate) fn length(&self) -> u64 {
+        self.range.length
+    }
+
+    /// It lies in the file that it is of.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.range.offset.checked_add(self.range.length).is_some_and(|end| end <= self.size)
+    }
 }
 
 /// What one side has there.

@@ -1,7 +1,7 @@
 //! The end that another snapsync starts, over ssh or as an administrator's forced command: it speaks on its standard
 //! input and output, and may be kept to one directory and one direction.
 
-use crate::attend::{Pruning, attend};
+use crate::attend::{Wishes, attend};
 use crate::beneath::Reach;
 use crate::digest::Reading;
 use crate::join::{nobody_waits, relay};
@@ -117,8 +117,8 @@ fn push<'a>(
     monitor: &'a Monitor,
 ) -> Result<()> {
     wire.tell(&Answer::Ready)?;
-    let pruning = if gate.prunes() { Pruning::AsAsked } else { Pruning::Never };
-    attend(wire, &mut standby, Further::wait(channels), pruning, monitor).map(drop)
+    let wishes = Wishes::Asked { prunes: gate.prunes() };
+    attend(wire, &mut standby, Further::wait(channels), wishes, monitor).map(drop)
 }
 
 fn pull<'a>(

@@ -123,6 +123,8 @@ pub(crate) trait StandbyEnd {
     fn scrub(&mut self, pieces: &[Piece], meanwhile: &mut dyn FnMut() -> Result<()>) -> Result<Vec<Seen>>;
     /// Deletes all but what is to be kept, and what is `needed`.
     fn prune(&mut self, keep: &Keep, needed: &[Uuid]) -> Result<Vec<SnapshotInfo>>;
+    /// Who it is that tells of itself, where this process does not see what it does.
+    fn tells(&self) -> Option<String>;
     /// After a failure: whether it may still make this snapshot without the primary, or go on with it.
     fn failed(&mut self, error: &Error, snapshot: Uuid) -> bool;
 }
@@ -189,10 +191,6 @@ impl<'a> Local<'a> {
         if is_own { Ok(()) } else { Err(place::not_own(called)) }
     }
 
-    pub(crate) fn target(&self) -> &Target {
-        &self.target
-    }
-
     fn volume(&mut self) -> Result<&mut Volume> {
         self.volume.as_mut().ok_or_else(|| out_of_turn("the volume is not open"))
     }
@@ -204,6 +202,16 @@ impl<'a> Local<'a> {
 
     pub(crate) fn incoming(&self) -> Result<&Incoming<'a>> {
         self.incoming.as_ref().ok_or_else(|| out_of_turn("no delta has begun"))
+    }
+
+    /// A snapshot of it, by whatever names one.
+    pub(crate) fn find(&self, snapshot: &str) -> Option<SnapshotInfo> {
+        self.volume.as_ref()?.find_snapshot(snapshot).ok()
+    }
+
+    /// What its tree holds.
+    pub(crate) fn newest(&mut self) -> Result<Option<SnapshotInfo>> {
+        Ok(self.volume()?.line()?.pop())
     }
 
     /// Takes the frames of the delta that has begun from channels, where another process reads the data.
@@ -481,6 +489,10 @@ impl StandbyEnd for Local<'_> {
     fn prune(&mut self, keep: &Keep, needed: &[Uuid]) -> Result<Vec<SnapshotInfo>> {
         let monitor = self.monitor;
         retention::apply(self.volume()?, keep, needed, monitor).map(|(pruned, _)| pruned)
+    }
+
+    fn tells(&self) -> Option<String> {
+        None
     }
 
     fn failed(&mut self, error: &Error, snapshot: Uuid) -> bool {

@@ -5,7 +5,7 @@ use crate::outgoing::{Outgoing, announce, copy, count, header, volume_head};
 use crate::place;
 use crate::recover::recover;
 use crate::remote::{Address, pull, push};
-use crate::report::{Scrubbed, Synced};
+use crate::report::{Claimed, Scrubbed, Synced};
 use crate::retention::{self, Keep};
 use crate::rights::{Rights, may_undo};
 use crate::scrub::{self, Scrubbing};
@@ -13,10 +13,10 @@ use crate::secret::Secret;
 use crate::sides::Sides;
 use crate::standby::{Begun, Data, Local, Made, Offer, Opening, Spare, StandbyEnd, State};
 use crate::{Reach, Travel};
-use serde::Serialize;
-use serde_json::value::RawValue;
 use snapsync_apply::Loss;
-use snapsync_model::{Context, Counters, Counts, Error, Monitor, Result, Role, SnapshotInfo, Stage, Subset};
+use snapsync_model::{
+    Context, Counters, Counts, Error, Monitor, Result, Role, SnapshotInfo, Stage, Subset, printable,
+};
 use snapsync_snapshot::{Request, Scrub, Standby, Volume, name_is_free};
 use snapsync_stream::PATIENCE;
 use snapsync_stream::wire::write_head;
@@ -64,6 +64,9 @@ pub struct Terms {
     pub no_space_check: bool,
 }
 
+/// What a standby at the other end tells of a round.
+const CLAIMED: [&str; 5] = ["losses", "pruned", "recovered", "set_aside", "standby"];
+
 pub(crate) const STRICT: Terms = Terms { strict: true, no_space_check: false };
 
 /// What is done about changes to a standby by hand, and against them.
@@ -78,14 +81,6 @@ pub struct Care {
     pub read_only: Option<bool>,
 }
 
-/// What a round came to: told by this end, or by the other, where the primary is there.
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-pub enum Round {
-    Here(Box<Synced>),
-    There(Box<RawValue>),
-}
-
 /// Brings `target` in step with `source`. The first round makes both volumes. Either may be `[user@]host:PATH`.
 pub fn sync(
     source: &Path,
@@ -94,12 +89,11 @@ pub fn sync(
     travel: &Travel,
     reach: &Reach,
     monitor: &Monitor,
-) -> Result<Round> {
-    let here = |report| Round::Here(Box::new(report));
+) -> Result<Synced> {
     match (Address::parse(source)?, Address::parse(target)?) {
-        (None, None) => local(source, target, options, travel, monitor).map(here),
-        (None, Some(target)) => push(source, &target, options, travel, reach, monitor).map(here),
-        (Some(source), None) => pull(&source, target, options, travel, reach, monitor).map(Round::There),
+        (None, None) => local(source, target, options, travel, monitor),
+        (None, Some(target)) => push(source, &target, options, travel, reach, monitor),
+        (Some(source), None) => pull(&source, target, options, travel, reach, monitor),
         (Some(_), Some(_)) => Err(Error::usage(
             "both source and target are on other machines",
             "run snapsync on one of the two",
@@ -222,6 +216,7 @@ impl Driver<'_> {
         self.rights.expect_finished(&self.primary)?;
         let mut recovered = recover(&mut self.primary, self.monitor)?;
         let mut state = opened.map_or_else(|| self.open(), Ok)?;
+        self.is_who_was_met(&state)?;
         self.rights.expect_known(&self.primary, &state, &self.looked.path)?;
         recovered.append(&mut state.recovered);
         self.unlike = self.known(&state).map(|scrub| scrub.pending.into_keys().collect()).unwrap_or_default();
@@ -302,6 +297,22 @@ impl Driver<'_> {
         if self.rights.only_reads {
             self.lock = None;
         }
+    }
+
+    /// A standby of this lineage, and the one that was looked at.
+    fn is_who_was_met(&self, state: &State) -> Result<()> {
+        let is_met = self.looked.volume.is_none_or(|id| id == state.volume.id);
+        if is_met
+            && state.volume.lineage == self.primary.info().lineage
+            && state.volume.role == Role::Standby
+            && state.volume.id != self.primary.info().id
+        {
+            return Ok(());
+        }
+        Err(Error::integrity(
+            format!("{} opened another volume than it showed", self.looked.path),
+            "use the same snapsync on both sides; if it is the same, something changes what it sends",
+        ))
     }
 
     /// The standby's newest snapshot, which its tree holds; the primary must have it too.
@@ -410,7 +421,7 @@ impl Driver<'_> {
         self.standby.transfer(data)?;
         // What the standby does with it for itself does not count.
         let counters = monitor.counters();
-        self.standby.commit()?;
+        is_the_same(&self.standby.commit()?, &snapshot, &self.looked.path)?;
         Ok(Brought { snapshot, counts, counters, begun, has_come: true })
     }
 
@@ -473,6 +484,7 @@ impl Driver<'_> {
             scrub,
             counters,
             seconds: self.started.elapsed().as_secs_f64(),
+            claimed: self.standby.tells().map(|by| Claimed { by, what: CLAIMED.to_vec() }),
         })
     }
 
@@ -487,7 +499,21 @@ impl Driver<'_> {
             self.mended += self.unlike.len() as u64;
             std::mem::take(&mut self.unlike).iter().for_each(|ino| _ = scrub.pending.remove(ino));
         }
+        if !brought.has_come
+            && self.standby.tells().is_some()
+            && !self.is_known_to_hold(state, &brought.snapshot)
+        {
+            self.monitor.note(format!(
+                "{} says that it holds snapshot {} already: nothing was sent",
+                self.looked.path, brought.snapshot.name
+            ));
+            return Ok(());
+        }
         self.note(state, &brought.snapshot, scrub)
+    }
+
+    fn is_known_to_hold(&self, state: &State, snapshot: &SnapshotInfo) -> bool {
+        self.primary.standbys().get(&state.volume.id).is_some_and(|known| known.snapshot == snapshot.id)
     }
 
     fn note(&mut self, state: &State, snapshot: &SnapshotInfo, scrub: Scrub) -> Result<()> {
@@ -527,7 +553,7 @@ impl Driver<'_> {
 
     /// Reads a share of what both sides have again.
     fn scrub(&mut self, state: &State, snapshot: &SnapshotInfo) -> Result<Scrubbed> {
-        if self.options.scrub.period == 0 {
+        if self.options.scrub.period == 0 || !self.is_known_to_hold(state, snapshot) {
             return Ok(Scrubbed::default());
         }
         let mut scrub = self.known(state).unwrap_or_else(Scrub::begin);
@@ -585,11 +611,22 @@ impl Driver<'_> {
     }
 }
 
+/// The standby has the snapshot that was brought, and no other.
+fn is_the_same(held: &SnapshotInfo, brought: &SnapshotInfo, standby: &str) -> Result<()> {
+    if (held.id, held.sequence) == (brought.id, brought.sequence) && held.name == printable(&brought.name) {
+        return Ok(());
+    }
+    Err(Error::integrity(
+        format!("{standby} says that it holds snapshot {}, and was brought {}", held.name, brought.name),
+        "use the same snapsync on both sides; if it is the same, something changes what it sends",
+    ))
+}
+
 /// The losses of two deltas as those of one.
-fn together(mut losses: Vec<Loss>, more: Vec<Loss>) -> Vec<Loss> {
+pub(crate) fn together(mut losses: Vec<Loss>, more: Vec<Loss>) -> Vec<Loss> {
     for loss in more {
         match losses.iter_mut().find(|known| known.what == loss.what) {
-            Some(known) => known.count += loss.count,
+            Some(known) => known.count = known.count.saturating_add(loss.count),
             None => losses.push(loss),
         }
     }

@@ -1,7 +1,7 @@
 //! What a long run tells its watcher, and how the watcher stops it.
 
 use crate::{Error, Result, locked, printable};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 
@@ -59,7 +59,8 @@ impl Stage {
 }
 
 /// How much was looked at. Equal input gives equal counters, whatever the number of threads.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Counters {
     /// Entries of directories, items of trees and rows of tables.
     pub visited: u64,

@@ -4,6 +4,10 @@ use crate::{STORE, pattern};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use snapsync_model::{Error, RelPath, Result, Subset};
 
+/// Patterns of a subset, and bytes of them: each takes some kilobytes of memory, and others may have written them.
+const MOST: usize = 4096;
+const LARGEST: usize = 128 << 10;
+
 /// A subset's patterns, ready to be asked from the root down: what is below a directory that is left out is never
 /// asked for.
 #[derive(Debug)]
@@ -13,6 +17,12 @@ impl Matcher {
     pub fn new(subset: &Subset) -> Result<Matcher> {
         if subset.is_everything() {
             return Ok(Matcher(None));
+        }
+        let patterns = subset.exclude.iter().chain(&subset.include);
+        let bytes: usize = patterns.clone().map(String::len).sum();
+        if bytes > LARGEST || patterns.count() > MOST {
+            let what = format!("more than {MOST} patterns, or {LARGEST} bytes of them, are too many");
+            return Err(Error::usage(what, "name directories instead of what is in them"));
         }
         let mut builder = GitignoreBuilder::new("");
         let excludes = subset.exclude.iter().map(|pattern| (pattern, false));
