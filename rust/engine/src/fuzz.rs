@@ -1,8 +1,8 @@
 //! What the fuzzer in `fuzz/` reaches of the protocol. Nothing of it is in the product.
 
 use crate::digest::{Reading, Record};
-use crate::protocol::{Answer, Ask, Failure, Hello, Request, hear};
-use serde::{Serialize, de::DeserializeOwned};
+use crate::protocol::{Answer, Ask, Failure, Hello, Message, Request, hear};
+use serde::Serialize;
 use snapsync_model::{Attributes, Change, ChangeFlags, Extent, Kind, Op, Range};
 use snapsync_stream::Held;
 use std::path::Path;
@@ -42,7 +42,7 @@ fn hear_all(bytes: &[u8]) {
 }
 
 /// Until something is no message. Each can be told on as it was understood.
-fn each<T: Serialize + DeserializeOwned>(mut from: &[u8], look: impl Fn(T)) {
+fn each<T: Serialize + Message>(mut from: &[u8], look: impl Fn(T)) {
     let peer = Path::new("fuzz");
     while let Ok(message) = hear::<T>(&mut from, peer) {
         let told = serde_json::to_vec(&message).expect("what was heard can be told");
