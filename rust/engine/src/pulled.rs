@@ -11,6 +11,7 @@ use snapsync_apply::Loss;
 use snapsync_model::{Counters, Counts, Error, Monitor, Result, SnapshotInfo, VolumeInfo};
 use std::path::Path;
 use std::time::Instant;
+use uuid::Uuid;
 
 /// What is believed to be of use of a list that the other end tells.
 const MOST: usize = 100;
@@ -121,7 +122,7 @@ fn last(
     options: &Options,
     host: &Path,
 ) -> Result<Came> {
-    let came = came.into_iter().last().or_else(|| held(state, named?)).ok_or_else(|| undone(host))?;
+    let came = came.into_iter().last().or_else(|| held(state, named?.id)).ok_or_else(|| undone(host))?;
     let SnapshotInfo { name, subset, .. } = &came.snapshot;
     let is_named = options.name.as_ref().is_none_or(|asked| asked == name);
     let is_part = subset::asked(options)?.is_none_or(|asked| asked == *subset);
@@ -132,9 +133,9 @@ fn last(
 }
 
 /// The snapshot that was asked for, if the standby held it already: as this end knows it.
-fn held(state: &State, named: SnapshotInfo) -> Option<Came> {
+fn held(state: &State, named: Uuid) -> Option<Came> {
     let newest = state.newest.clone()?;
-    (named.id == newest.id).then(|| Came {
+    (named == newest.id).then(|| Came {
         base: Some(newest.clone()),
         snapshot: newest,
         counts: Counts::default(),

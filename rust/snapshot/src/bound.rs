@@ -152,7 +152,8 @@ fn owned(directory: impl AsFd, show: &Path) -> Result<u32> {
 
 /// An access list that lets others write shows in the group's bits of the mode.
 fn expect_own(directory: &OwnedFd, show: &Path) -> Result<()> {
-    if owned(directory, show)? & 0o022 == 0 {
+    let mode = owned(directory, show)?;
+    if mode & 0o022 == 0 || !keeps_modes(directory, mode).context("set the mode of", show)? {
         return Ok(());
     }
     let show = show.display();
@@ -160,6 +161,23 @@ fn expect_own(directory: &OwnedFd, show: &Path) -> Result<()> {
         format!("others may write in {show}, and could have put anything into it"),
         format!("look at what is in it, then `chmod 700 {show}`"),
     ))
+}
+
+/// Whether a mode that is set stays: else who may write is for whoever mounts the file system to say.
+fn keeps_modes(directory: &OwnedFd, mode: u32) -> io::Result<bool> {
+    let is_closed = match rustix::fs::fchmod(directory, Mode::RWXU) {
+        Ok(()) => stat_of(directory)?.attributes.mode & 0o077 == 0,
+        // The owner may set a mode wherever there are modes; others learn nothing of that.
+        Err(Errno::PERM) => {
+            return Ok(stat_of(directory)?.attributes.uid != rustix::process::geteuid().as_raw());
+        }
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => false,
+        Err(e) => return Err(e.into()),
+    };
+    if is_closed {
+        rustix::fs::fchmod(directory, Mode::from_raw_mode(mode & 0o7777))?;
+    }
+    Ok(is_closed)
 }
 
 /// Refuses a store with anything in it that is not a file or a directory of its owner, but for the trees of its snapshots,
