@@ -387,7 +387,10 @@ impl StandbyEnd for Local<'_> {
 
     fn open(&mut self, opening: Opening) -> Result<State> {
         let Opening { lineage, epoch, promotions, care, .. } = opening;
-        can_begin(epoch, &promotions)?;
+        let follows = |volume: &Volume| !volume.info().lineage.is_nil();
+        if !self.target.volume.as_ref().is_some_and(follows) {
+            can_begin(epoch, &promotions)?;
+        }
         self.expect_own(Some(lineage))?;
         let mut volume = match self.target.volume.take() {
             Some(volume) => volume,
