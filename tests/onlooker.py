@@ -7,7 +7,6 @@ what moves carries its own along.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import pickle
@@ -153,8 +152,14 @@ def acts_on(file: Thing) -> Iterator[Fact]:
     if file.mode & 0o111:
         attempts.append(lambda: runs(file))
     for attempt in attempts:
-        with contextlib.suppress(PermissionError):
+        try:
             yield from attempt()
+        except PermissionError:
+            pass
+        except OSError as error:
+            # What lies in a read-only subvolume is nobody's to write.
+            if error.errno != errno.EROFS:
+                raise
 
 
 def reads(file: Thing) -> Iterator[Fact]:
