@@ -376,15 +376,15 @@ def some_rounds(pair: Pair) -> None:
 
 
 def remove_inodes(pair: Pair, stage: Path) -> None:
-    (stage / "inodes").unlink()
+    (stage / "known").unlink()
 
 
 def cut_inodes(pair: Pair, stage: Path) -> None:
-    os.truncate(stage / "inodes", 16)
+    os.truncate(stage / "known", 32)
 
 
 def cut_inodes_amid(pair: Pair, stage: Path) -> None:
-    os.truncate(stage / "inodes", 20)
+    os.truncate(stage / "known", 40)
 
 
 def remove_the_last_table(pair: Pair, stage: Path) -> None:

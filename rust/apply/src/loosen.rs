@@ -113,7 +113,7 @@ fn narrow(entry: &Entry, change: &Change, meanwhile: Option<Meanwhile>) -> io::R
 }
 
 /// Makes something this process's alone.
-fn take(entry: &Entry, kind: Kind) -> io::Result<()> {
+pub(crate) fn take(entry: &Entry, kind: Kind) -> io::Result<()> {
     let now = entry.stat()?.attributes;
     let wanted = access::taken(kind, &now);
     tolerate(entry.set_mode(wanted.mode), true)?;

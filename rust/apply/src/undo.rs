@@ -3,6 +3,7 @@
 
 use crate::commit::{access_to, is_gone, open_for_flags, open_loosened};
 use crate::journal::Phase;
+use crate::loosen::take;
 use crate::moves::{TRIES, is_taken};
 use crate::names::{Attach, Comes, Detach, Goes, Places, attaches, detaches};
 use crate::save::{Saved, SavedData, gaps, is_saved};
@@ -111,6 +112,8 @@ impl Incoming<'_> {
             }
             if stat.attributes.flags & attributes::PROTECTIVE != 0 {
                 attributes::loosen(&open_for_flags(&entry)?)?;
+                // Nothing but that flag may have kept others out.
+                take(&entry, stat.kind)?;
             }
             let wanted = if stat.kind == Kind::Directory { 0o700 } else { 0o600 };
             if is_opened && stat.attributes.mode & wanted != wanted && !entry.allows(access_to(stat.kind)) {
