@@ -230,8 +230,8 @@ def test_what_appears_in_the_way_is_kept_aside(place: Place, kinds: tuple[str, s
     with meanwhile(pair, "commit.detached", 1, "nothing was changed"):
         gone = next(path for path in before.entries if not (pair.target / os.fsdecode(path)).exists())
         (pair.target / os.fsdecode(gone)).write_text("nor this")
-        set_flags(pair.target / "turn/a", worlds.IMMUTABLE)
-    set_flags(pair.target / "turn/a", 0)
+        set_flags(pair.target / "turn", worlds.IMMUTABLE)
+    set_flags(pair.target / "turn", 0)
     assert_same(before, pair.target)
     assert "nor this" in [path.read_text() for path in pair.target.glob(".snapsync/aside/*/1/*")]
     shutil.rmtree(pair.target / ".snapsync/aside")
