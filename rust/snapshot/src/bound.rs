@@ -127,7 +127,7 @@ fn misplaced(root: &Root, at: &RelPath, error: io::Error) -> Error {
         Some(Errno::NOTDIR) if is_link() => "is a link",
         Some(Errno::NOTDIR) => "is no directory",
         Some(Errno::XDEV) => "is a mount",
-        _ => return Err::<(), _>(error).context("open", show).unwrap_err(),
+        _ => return Error::Io { action: "open", path: show, source: error },
     };
     Error::refused(
         format!("{} {why}: a store lies in the directory it belongs to", show.display()),
@@ -163,10 +163,12 @@ fn expect_own(directory: &OwnedFd, show: &Path) -> Result<()> {
     ))
 }
 
-/// Whether a mode that is set stays: else who may write is for whoever mounts the file system to say.
+/// Whether a mode that is set stays: else who may write is for whoever mounts the file system to say. It is tried with a bit
+/// that lets nobody in or out: whoever is stopped in between must not leave a directory that looks as if it had been closed.
 fn keeps_modes(directory: &OwnedFd, mode: u32) -> io::Result<bool> {
-    let is_closed = match rustix::fs::fchmod(directory, Mode::RWXU) {
-        Ok(()) => stat_of(directory)?.attributes.mode & 0o077 == 0,
+    let other = (mode & 0o7777) ^ 0o1000;
+    let is_kept = match rustix::fs::fchmod(directory, Mode::from_raw_mode(other)) {
+        Ok(()) => stat_of(directory)?.attributes.mode & 0o7777 == other,
         // The owner may set a mode wherever there are modes; others learn nothing of that.
         Err(Errno::PERM) => {
             return Ok(stat_of(directory)?.attributes.uid != rustix::process::geteuid().as_raw());
@@ -174,10 +176,10 @@ fn keeps_modes(directory: &OwnedFd, mode: u32) -> io::Result<bool> {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => false,
         Err(e) => return Err(e.into()),
     };
-    if is_closed {
+    if is_kept {
         rustix::fs::fchmod(directory, Mode::from_raw_mode(mode & 0o7777))?;
     }
-    Ok(is_closed)
+    Ok(is_kept)
 }
 
 /// Refuses a store with anything in it that is not a file or a directory of its owner, but for the trees of its snapshots,
