@@ -8,7 +8,7 @@ use crate::touched::Known;
 use snapsync_manifest::{Brief, ManifestReader};
 use snapsync_model::{Change, Context, Error, Kind, Link, RelPath, Result};
 use snapsync_sys::{Place, Root, read_dir, stat_at};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -108,12 +108,12 @@ impl Incoming<'_> {
         if all.is_empty() {
             return Ok(());
         }
-        let directories: HashMap<u64, ()> = all.iter().map(|swept| (swept.ino, ())).collect();
+        let directories: HashSet<u64> = all.iter().map(|swept| swept.ino).collect();
         let mut known: HashMap<Link, u64> = HashMap::new();
         for row in ManifestReader::open(&self.manifest())?.only(|_| true).numbered() {
             let (row, change) = row?;
             let (true, links) = names(&change) else { continue };
-            let inside = links.iter().filter(|link| directories.contains_key(&link.parent));
+            let inside = links.iter().filter(|link| directories.contains(&link.parent));
             known.extend(inside.map(|link| (link.clone(), row)));
         }
         all.iter().try_for_each(|swept| self.sweep_one(swept, &known))

@@ -2,6 +2,7 @@
 
 use crate::Options;
 use crate::protocol::nonsense;
+use crate::remote::MOST_TOLD;
 use crate::report::{Claimed, Scrubbed, Synced};
 use crate::standby::State;
 use crate::{subset, sync};
@@ -12,9 +13,6 @@ use snapsync_model::{Counters, Counts, Error, Monitor, Result, SnapshotInfo, Vol
 use std::path::Path;
 use std::time::Instant;
 use uuid::Uuid;
-
-/// What is believed to be of use of a list that the other end tells.
-const MOST: usize = 100;
 
 /// A delta that was committed here.
 #[derive(Debug)]
@@ -82,7 +80,7 @@ impl Pulled<'_> {
         theirs(&host, told.notes, &mut notes);
         theirs(&host, told.recovered, &mut recovered);
         let is_new = |theirs: &SnapshotInfo| pruned.iter().all(|own| own.id != theirs.id);
-        let more: Vec<_> = told.pruned.into_iter().filter(is_new).take(MOST).collect();
+        let more: Vec<_> = told.pruned.into_iter().filter(is_new).take(MOST_TOLD).collect();
         pruned.extend(more);
         Ok(Synced {
             verb: "sync",
@@ -151,7 +149,7 @@ fn undone(host: &Path) -> Error {
 /// Adds what the other end tells and this one does not know. It may have been told some of it by this one.
 fn theirs(host: &str, told: Vec<String>, own: &mut Vec<String>) {
     let known = own.len();
-    for text in told.into_iter().take(MOST) {
+    for text in told.into_iter().take(MOST_TOLD) {
         if !own[..known].iter().any(|own| text.ends_with(own.as_str())) {
             own.push(format!("{host}: {text}"));
         }

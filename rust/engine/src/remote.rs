@@ -72,7 +72,7 @@ impl Reach {
 
 const MOST_CHANNELS: usize = 64;
 /// Notes, losses and the like that are taken from one answer.
-const MOST_TOLD: usize = 100;
+pub(crate) const MOST_TOLD: usize = 100;
 /// Who has failed says so within this time.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 

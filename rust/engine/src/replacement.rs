@@ -41,12 +41,8 @@ impl Checked {
     }
 
     fn has_parent(&self, dir: &RelPath, now: &Stat) -> bool {
-        self.above.iter().any(|(path, was)| path == dir && is_same(was, now))
+        self.above.iter().any(|(path, was)| path == dir && was.is_same_inode(now))
     }
-}
-
-fn is_same(one: &Stat, other: &Stat) -> bool {
-    (one.dev, one.ino, one.generation, one.kind) == (other.dev, other.ino, other.generation, other.kind)
 }
 
 pub(crate) struct Replacement {
@@ -121,7 +117,7 @@ impl Replacement {
             let known = checked.found.filter(|_| *path == checked.path);
             let there = place.entry().and_then(|entry| Ok((entry.stat()?, entry)));
             if let (Ok((stat, entry)), Some(known)) = (there, known)
-                && is_same(&stat, &known)
+                && stat.is_same_inode(&known)
             {
                 loosen(&entry)?;
             }
@@ -144,7 +140,7 @@ impl Replacement {
         (id, monitor): (Uuid, &Monitor),
     ) -> Result<()> {
         let now = from.entry().and_then(|entry| entry.stat()).context("look at", root.show(staged))?;
-        let known = checked.found.filter(|known| *path == checked.path && is_same(known, &now));
+        let known = checked.found.filter(|known| *path == checked.path && known.is_same_inode(&now));
         let is_kept = match known {
             None => false,
             Some(_) if now.kind == Kind::Directory => !has_newer(root, staged, checked.at)?,

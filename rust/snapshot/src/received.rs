@@ -155,8 +155,7 @@ impl Place {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(self.above.fd(), name, flags, Mode::empty()).context("open", &self.path)?;
         let now = stat_of(&fd).context("read the attributes of", &self.path)?;
-        let mut is_it =
-            (now.dev, now.ino, now.generation) == (self.stat.dev, self.stat.ino, self.stat.generation);
+        let mut is_it = now.is_same_inode(&self.stat);
         if let Some(seen) = self.subvolume {
             let now = btrfs::subvolume(&fd).context("read the subvolume of", &self.path)?;
             is_it = now.uuid == seen.uuid;

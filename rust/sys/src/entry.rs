@@ -36,6 +36,14 @@ pub struct Stat {
     pub encrypted: bool,
 }
 
+impl Stat {
+    /// Whether both are looks at one inode: a number alone may have been given again.
+    pub fn is_same_inode(&self, other: &Stat) -> bool {
+        let identity = |stat: &Stat| (stat.dev, stat.ino, stat.generation, stat.kind);
+        identity(self) == identity(other)
+    }
+}
+
 pub fn stat_at(dir: impl AsFd, name: &OsStr) -> io::Result<Stat> {
     stat_with(dir, name, AtFlags::SYMLINK_NOFOLLOW)
 }
