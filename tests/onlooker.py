@@ -117,7 +117,7 @@ def found_by(child: int, told: int) -> list[Fact]:
     return list(found[0])
 
 
-RAN: dict[Fact, Fact] = {}
+RAN: dict[Fact, tuple[int, int, int]] = {}
 """Whom programs made of people who ran them: one with the same owner and bits makes the same."""
 
 
@@ -194,26 +194,33 @@ def runs(program: Thing) -> Iterator[Fact]:
         return
     tail, found = program.content[0], os.stat(program.path)
     how = (os.geteuid(), found.st_mode, found.st_uid, found.st_gid, program.content[2], found.st_dev)
-    if how not in RAN:
-        ran = started(program.path)
-        told = dict(line.split(":", 1) for line in ran.stdout.splitlines() if ":" in line)
-        uid, gid = int(told["Uid"].split()[1]), int(told["Gid"].split()[1])
-        RAN[how] = uid, gid, int(told["CapEff"], 16)
     yield "runs", tail
-    if RAN[how] != (os.geteuid(), os.getegid(), 0):
-        yield "runs as another", tail, *RAN[how]
+    made = RAN.get(how) or started(program.path)
+    if made is None:
+        # The command itself writes it: he would be this, were it closed.
+        uid = found.st_uid if found.st_mode & stat.S_ISUID else os.geteuid()
+        gid = found.st_gid if found.st_mode & stat.S_ISGID else os.getegid()
+        made = uid, gid, int(program.content[2])
+    else:
+        RAN[how] = made
+    if made != (os.geteuid(), os.getegid(), 0):
+        yield "runs as another", tail, *made
 
 
-def started(program: str) -> subprocess.CompletedProcess[str]:
+def started(program: str) -> tuple[int, int, int] | None:
+    """User, group and capabilities of who runs it; None where it is kept open to be written."""
     for _ in range(100):
         try:
-            return subprocess.run([program, "/proc/self/status"], capture_output=True, text=True)
+            ran = subprocess.run([program, "/proc/self/status"], capture_output=True, text=True)
         except OSError as error:
-            # Another of the people has it open to write at this moment.
+            # Another of the people has it open at this moment.
             if error.errno != errno.ETXTBSY:
                 raise
             time.sleep(0.01)
-    raise TimeoutError(program)
+            continue
+        told = dict(line.split(":", 1) for line in ran.stdout.splitlines() if ":" in line)
+        return int(told["Uid"].split()[1]), int(told["Gid"].split()[1]), int(told["CapEff"], 16)
+    return None
 
 
 # --- looking at every moment -------------------------------------------------------------------
@@ -248,9 +255,12 @@ class Watched:
 def watch(
     root: Path, *args: object, faults: tuple[str, ...] = (), umask: int = 0o022, wrap: tuple[str, ...] = ()
 ) -> Watched:
-    """Runs `snapsync ARGS`, and looks at `root` whenever it passes a fault point."""
+    """Runs `snapsync ARGS`, and looks at `root` whenever it passes a fault point.
+
+    It works on one thing at a time: another thread that passes a point would stop it between two calls that
+    the kernel does not join, as those for the mode and the flag of what is to be immutable."""
     stops = [f"{point}:{n}=stop" for point in POINTS for n in range(1, PASSES + 1)]
-    env = environment({"SNAPSYNC_FAULT": ",".join([*faults, *stops])})
+    env = environment({"SNAPSYNC_FAULT": ",".join([*faults, *stops]), "RAYON_NUM_THREADS": "1"})
     with tempfile.TemporaryFile("w+") as err:
         process = subprocess.Popen(
             [*wrap, *command(), *map(str, args), "-q"],

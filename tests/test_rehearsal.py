@@ -417,6 +417,7 @@ def test_a_directory_of_a_lower_layer_is_found_before_anything_changes(
         missing("overlay file systems")
     try:
         pair = Pair(source, merged / "standby")
+        done("recover", pair.target, "--adopt")
         churn(source)
         ran = run("sync", pair.source, pair.target, "-q")
         assert_told(ran, "old", "lower layer", codes=(3,))

@@ -362,7 +362,7 @@ def test_a_store_from_before_there_were_subsets_is_of_everything(tree: Pair) -> 
         file.write_text(json.dumps(record | {"format": 1}))
     assert patterns(tree.source) == ([], [])
     sync(tree, "--exclude", "/docs")
-    assert json.loads((store(tree.target) / "volume.json").read_text())["format"] == 5
+    assert json.loads((store(tree.target) / "volume.json").read_text())["format"] == 6
 
 
 # --- strays on the standby ----------------------------------------------------------------------

@@ -7,10 +7,13 @@ use std::process::ChildStderr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Bytes that are shown of one process, and of one line.
-const SHOWN: usize = 64 << 10;
+const SHOWN: usize = 16 << 10;
 const LINE: usize = 1000;
+/// Between two looks at what is not shown any more.
+const PAUSE: Duration = Duration::from_millis(20);
 /// Nothing more is waited for so long once the process is gone: a master of ssh keeps its end open.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 
@@ -39,7 +42,7 @@ impl Drop for Overheard {
 }
 
 fn listen(mut stderr: ChildStderr, mut lines: Lines<impl Write>, is_over: &AtomicBool) {
-    let mut buffer = [0; 4096];
+    let mut buffer = vec![0; 64 << 10];
     loop {
         let was_over = is_over.load(Relaxed);
         let mut fds = [PollFd::new(&stderr, PollFlags::IN)];
@@ -55,8 +58,12 @@ fn listen(mut stderr: ChildStderr, mut lines: Lines<impl Write>, is_over: &Atomi
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Ok(_) | Err(_) => break,
         }
-        if was_over && lines.left == 0 {
-            break;
+        if lines.left == 0 {
+            if was_over {
+                break;
+            }
+            // To listen to one who shouts is no work: a round that does nothing else stands still.
+            std::thread::sleep(PAUSE);
         }
     }
     lines.end();

@@ -87,6 +87,17 @@ impl Volume {
         self.record.taken_for.get(&snapshot).copied()
     }
 
+    /// A snapshot that is deleted was taken for nobody. On a full disk the next one that is taken says so.
+    pub(crate) fn forget_taken(&mut self, snapshot: Uuid) -> Result<()> {
+        if self.record.taken_for.remove(&snapshot).is_none() {
+            return Ok(());
+        }
+        match self.save() {
+            Err(error) if error.is_full() => Ok(()),
+            other => other,
+        }
+    }
+
     /// What this standby shows its primary, to be known again.
     pub fn secret(&self) -> Option<&str> {
         self.record.secret.as_deref()

@@ -252,6 +252,7 @@ impl Volume {
         snapshots.sync().context("sync", snapshots.show())?;
         fault::point("delete.unlisted");
         self.finish_delete(info.id, &doomed)?;
+        self.forget_taken(info.id)?;
         match self.point_latest() {
             // It names the newest, which hardly ever goes; the next snapshot writes it.
             Err(error) if error.is_full() => Ok(()),
