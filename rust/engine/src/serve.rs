@@ -22,7 +22,6 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use uuid::Uuid;
 
 /// What the other end may ask for.
@@ -43,9 +42,19 @@ pub fn serve(gate: &Gate, monitor: &Monitor) -> Result<i32> {
     let [from, to] = standard_streams()?;
     let peer = std::env::var("SSH_CONNECTION").ok().and_then(|c| c.split(' ').next().map(PathBuf::from));
     let peer = peer.unwrap_or_else(|| PathBuf::from("client"));
-    let mut wire = Wire::new(from, to, peer, PATIENCE, Fate::default(), monitor)?;
+    let wire = Wire::new(from, to, peer, PATIENCE, Fate::default(), monitor)?;
     // Before the client has said anything.
     let reach = Reach::new(gate.restrict_to.as_deref());
+    serve_over(wire, gate, reach, monitor)
+}
+
+/// The same over any channel.
+pub(crate) fn serve_over<'a>(
+    mut wire: Wire<'a>,
+    gate: &Gate,
+    reach: Result<Reach>,
+    monitor: &'a Monitor,
+) -> Result<i32> {
     let heard = wire.greet_back().and_then(|()| wire.hear());
     match heard.and_then(|request| answer(&mut wire, request, gate, &reach?, monitor)) {
         Ok(()) => Ok(0),
@@ -160,21 +169,13 @@ fn digest(wire: &mut Wire<'_>, place: &Place, reading: Reading, monitor: &Monito
 
 /// While it reads a volume it does not listen.
 fn while_wanted<T>(link: &Link, monitor: &Monitor, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let is_done = AtomicBool::new(false);
+    let (done, working) = io::pipe().context("talk to", "client")?;
     std::thread::scope(|scope| {
-        scope.spawn(|| notice_the_end(link, monitor, &is_done));
-        let _done = AtEnd(&is_done);
+        scope.spawn(move || notice_the_end(link, monitor, &done));
+        // Closed when the work is done, also where it panics.
+        let _working = working;
         work()
     })
-}
-
-/// Says that the work is done, also where it panics.
-struct AtEnd<'a>(&'a AtomicBool);
-
-impl Drop for AtEnd<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
-    }
 }
 
 fn perform_for(wire: &mut Wire<'_>, gate: &Gate, volume: Root, deed: Deed, monitor: &Monitor) -> Result<()> {
@@ -184,16 +185,15 @@ fn perform_for(wire: &mut Wire<'_>, gate: &Gate, volume: Root, deed: Deed, monit
 }
 
 /// Stops the work when nobody is at the other end any more.
-fn notice_the_end(link: &Link, monitor: &Monitor, is_done: &AtomicBool) {
+fn notice_the_end(link: &Link, monitor: &Monitor, done: &io::PipeReader) {
     let mut watch = Watch::new(link);
-    let stdin = io::stdin();
     let tick = rustix::event::Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
-    while !is_done.load(Relaxed) {
-        let mut fds = [PollFd::new(&stdin, PollFlags::RDHUP)];
-        let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::RDHUP;
+    let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::RDHUP;
+    loop {
+        let mut fds = [PollFd::new(link, PollFlags::RDHUP), PollFd::new(done, PollFlags::empty())];
         match poll(&mut fds, Some(&tick)) {
-            Ok(n) if n > 0 && fds[0].revents().intersects(gone) => return monitor.cancel(),
-            Ok(_) if watch.is_silent() => return monitor.cancel(),
+            Ok(_) if fds[1].revents().intersects(gone) => return,
+            Ok(_) if fds[0].revents().intersects(gone) || watch.is_silent() => return monitor.cancel(),
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(_) => return,
         }

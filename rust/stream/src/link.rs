@@ -125,7 +125,7 @@ impl Link {
     }
 
     /// Writes a packet as a whole, if there is room for it now.
-    pub(crate) fn put(&self, packet: &[u8]) -> io::Result<bool> {
+    pub fn put(&self, packet: &[u8]) -> io::Result<bool> {
         let mut written = locked(&self.written);
         self.put_locked(packet, &mut written)
     }
@@ -181,6 +181,13 @@ impl Link {
                 Err(broken) => broken.into_inner().0,
             };
         }
+    }
+}
+
+/// What it hears by, to wait for.
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.from.as_fd()
     }
 }
 

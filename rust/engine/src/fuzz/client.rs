@@ -1,0 +1,129 @@
+//! A client that lies, at a server that is none: it may ask for anything, in any turn, and is one half of a round.
+
+use super::lies::{PATHS, Seen};
+use super::peer::{Peer, Said, between, kind_of};
+use super::primary::Primary;
+use super::script::Script;
+use super::standby::Standby;
+use super::world::{BEYOND, Facts, HIDDEN, World, within};
+use crate::beneath::Reach;
+use crate::serve::{Gate, serve_over};
+use crate::{Options, Travel};
+use serde_json::{Value, json};
+
+/// Rounds of one run: what the first leaves behind is for the next.
+const MOST: usize = 3;
+
+/// The script says what the server lets its clients do, what it is asked for first, and how that goes on.
+pub fn client(bytes: &[u8]) {
+    within(|world| {
+        let mut script = Script::new(bytes);
+        let gate = gate(world, script.byte());
+        let rounds = 1 + usize::from(script.byte()) % MOST;
+        let (mut seen, mut heard) = (Seen::default(), Vec::new());
+        for _ in 0..rounds {
+            script.again();
+            let first = script.byte();
+            let lie = |peer: &mut Peer<'_, '_, '_>| speak(world, peer, first);
+            // Without restrictions, too, nothing else of this machine is reached.
+            let reach = Reach::new(Some(&world.inside()));
+            let _ = between(
+                |wire, monitor| serve_over(wire, &gate, reach, monitor),
+                &mut script,
+                &mut seen,
+                &mut heard,
+                lie,
+            );
+        }
+        expect(world, &gate, rounds, &heard)
+    });
+}
+
+fn gate(world: &World, byte: u8) -> Gate {
+    Gate {
+        restrict_to: (byte % 4 == 3).then(|| world.inside()),
+        read_only: byte % 4 == 1,
+        receive_only: byte % 4 == 2,
+        allow_prune: byte & 4 != 0,
+    }
+}
+
+fn speak(world: &World, peer: &mut Peer<'_, '_, '_>, first: u8) {
+    if peer.wire.greet().is_err() {
+        return;
+    }
+    let all = requests(world);
+    loop {
+        let kind = match peer.say(&all[usize::from(first) % all.len()], &all) {
+            Said::Over => return,
+            Said::Otherwise => continue,
+            Said::As(kind) => kind,
+        };
+        if peer.hear().is_none_or(|answer| kind_of(&answer) == "failed") {
+            return;
+        }
+        return match kind.as_str() {
+            "push" => Primary::new(world).act(peer),
+            "pull" => Standby::new(world, first % 2 == 1).act(peer),
+            _ => peer.hear_all(),
+        };
+    }
+}
+
+fn requests(world: &World) -> Vec<Value> {
+    let World { lineage, standby, first, second, .. } = world;
+    let push = |target: &str| json!({ "push": { "target": target.as_bytes(), "channels": 1 } });
+    let travel = Travel { compression: snapsync_stream::Compression::None, limit: None };
+    let pull = json!({ "pull": {
+        "source": b"primary".as_slice(),
+        "options": Options::default(),
+        "travel": travel,
+        "channels": 1,
+    } });
+    let deed = |volume: &str, deed: Value| json!({ "do": { "volume": volume.as_bytes(), "deed": deed } });
+    let digest = |place: &str| json!({ "digest": { "place": place.as_bytes(), "reading": "all", "lineage": lineage } });
+    let follow = json!({ "follow": { "epoch": 2, "promotions": [], "line": [first.id, second.id] } });
+    let promote = json!({ "promote": { "name": "mine", "on_drift": "discard", "standbys": {} } });
+    let mut all = vec![
+        push("standby"),
+        pull.clone(),
+        push("fresh"),
+        pull,
+        digest("primary"),
+        digest("standby"),
+        deed("primary", json!("describe")),
+        deed("primary", json!({ "demote": { "newest": second.id } })),
+        deed("primary", follow),
+        deed("standby", promote),
+        json!({ "join": { "volume": b"primary".as_slice(), "token": standby } }),
+    ];
+    all.extend(PATHS.iter().flat_map(|path| [push(path), digest(path), deed(path, json!("describe"))]));
+    all
+}
+
+fn expect(world: &World, gate: &Gate, rounds: usize, heard: &[u8]) -> Facts {
+    let now = world.facts();
+    let is_narrow = gate.restrict_to.is_some() || gate.read_only || gate.receive_only;
+    world.expect_sound(&now, !is_narrow);
+    expect_untold(heard, BEYOND);
+    if gate.read_only {
+        world.expect_untouched(&now, &["standby", "other", "hidden", "plain", "fresh"]);
+        world.expect_same_tree(&now, "primary");
+        world.expect_only_read(&now, rounds);
+    }
+    if gate.receive_only {
+        world.expect_untouched(&now, &["primary", "other", "hidden", "plain"]);
+        expect_untold(heard, HIDDEN);
+        world.strangers().iter().for_each(|stranger| expect_untold(heard, stranger));
+    }
+    if is_narrow && !gate.allow_prune {
+        assert!(world.has(&now, &[world.first.clone(), world.second.clone()], "primary"));
+        assert!(world.has(&now, &[world.first.clone()], "standby"));
+    }
+    now
+}
+
+fn expect_untold(heard: &[u8], secret: &str) {
+    let told = heard.windows(secret.len()).any(|bytes| bytes == secret.as_bytes());
+    assert!(!told, "{secret:?} was told");
+}

@@ -1,0 +1,113 @@
+//! A primary's half of a round that is not what it says.
+
+use super::delta::Told;
+use super::peer::{Peer, Said, kind_of};
+use super::world::World;
+use serde_json::{Value, json};
+
+/// What is asked, in this order.
+const TURNS: [&str; 8] = ["look", "open", "begin", "commit", "secret", "scrub", "prune", "done"];
+
+pub(super) struct Primary<'w> {
+    world: &'w World,
+    turn: usize,
+    /// The newest snapshot of the standby, as it says.
+    newest: Option<Value>,
+}
+
+impl<'w> Primary<'w> {
+    pub(super) fn new(world: &'w World) -> Primary<'w> {
+        Primary { world, turn: 0, newest: None }
+    }
+
+    /// Asks until one end has enough.
+    pub(super) fn act(&mut self, peer: &mut Peer<'_, '_, '_>) {
+        let all: Vec<Value> = TURNS.iter().map(|kind| self.ask(kind)).chain(self.answers()).collect();
+        while let Some(kind) = TURNS.get(self.turn) {
+            let in_turn = self.ask(kind);
+            let said = peer.say(&in_turn, &all);
+            self.turn += 1;
+            let answer = match said {
+                Said::Over => return,
+                Said::Otherwise => continue,
+                Said::As(kind) if kind == "done" => return peer.hear_all(),
+                Said::As(kind) if kind == "begin" => self.begin(peer),
+                Said::As(_) => peer.hear(),
+            };
+            match answer {
+                Some(answer) if kind_of(&answer) != "failed" => self.note(&answer),
+                _ => return,
+            }
+        }
+    }
+
+    /// What it is told decides which delta is next.
+    fn note(&mut self, answer: &Value) {
+        if let Some(state) = answer.get("opened") {
+            self.newest = state.get("newest").filter(|newest| !newest.is_null()).cloned();
+            let is_last = self.id() == Some(&json!(self.world.second.id));
+            if is_last {
+                self.turn = TURNS.len() - 1;
+            }
+        }
+    }
+
+    fn id(&self) -> Option<&Value> {
+        self.newest.as_ref().and_then(|newest| newest.get("id"))
+    }
+
+    fn begin(&self, peer: &mut Peer<'_, '_, '_>) -> Option<Value> {
+        let delta = if self.newest.is_some() { self.world.next() } else { self.world.whole() };
+        let lie = peer.in_delta.take();
+        let Told { head, frames } = delta.told(lie, peer.seen, &self.world.scratch());
+        peer.put(&head);
+        let answer = peer.hear()?;
+        if kind_of(&answer) == "begun" {
+            peer.put(&frames);
+        }
+        Some(answer)
+    }
+
+    fn ask(&self, kind: &str) -> Value {
+        let World { lineage, secret, first, .. } = self.world;
+        match kind {
+            "look" => json!({ "look": { "lineage": lineage } }),
+            "open" => json!({ "open": {
+                "lineage": lineage,
+                "epoch": 1,
+                "promotions": [],
+                "join": null,
+                "care": { "check": false, "discard_drift": false, "read_only": null },
+            } }),
+            "begin" => json!({ "begin": {
+                "strict": false,
+                "has_manifest": false,
+                "no_space_check": false,
+                "spare": { "keep": { "last": 1 }, "needed": [] },
+            } }),
+            "secret" => json!({ "secret": { "secret": secret } }),
+            "scrub" => json!({ "scrub": { "pieces": [
+                { "path": b"a".as_slice(), "size": 5000, "range": { "offset": 0, "length": 5000 } },
+                { "path": b"dir/../.snapsync/volume.json".as_slice(), "size": 1, "range": { "offset": 0, "length": 1 } },
+            ] } }),
+            "prune" => json!({ "prune": { "keep": { "last": 1 }, "needed": [first.id] } }),
+            "done" => json!({ "done": { "report": { "verb": "sync", "primary": self.world.info() } } }),
+            other => json!(other),
+        }
+    }
+
+    /// What only a standby says, and what the head of a lineage that was promoted would.
+    fn answers(&self) -> Vec<Value> {
+        let World { lineage, standby, first, .. } = self.world;
+        let promotion = json!({
+            "id": standby,
+            "epoch": 2,
+            "before": null,
+            "volume": standby,
+            "after": first.id,
+            "at": "2026-01-01T00:00:00Z",
+        });
+        let open = |epoch: u64| json!({ "open": { "lineage": lineage, "epoch": epoch, "promotions": [promotion], "join": standby } });
+        vec![json!("ready"), json!("kept"), json!({ "pruned": [first] }), open(2), open(3)]
+    }
+}

@@ -1,0 +1,118 @@
+//! A server that lies, or the host of a standby or a primary: the product is the client, and its volumes are its own.
+
+use super::lies::Seen;
+use super::peer::{Peer, between};
+use super::primary::Primary;
+use super::script::Script;
+use super::standby::Standby;
+use super::world::within;
+use crate::attend::{Wishes, attend};
+use crate::protocol::{Answer, Request, Wire};
+use crate::pulled::Pulled;
+use crate::remote::{Further, Remote};
+use crate::report::Synced;
+use crate::rights::Rights;
+use crate::standby::Local;
+use crate::sync::drive;
+use crate::{Keep, Options, Scrubbing, Travel, place};
+use serde_json::json;
+use snapsync_model::{Error, Monitor, Result};
+use std::path::Path;
+use std::time::Instant;
+
+/// The script says which half of a round the server is, what is asked of it, and how it answers.
+pub fn server(bytes: &[u8]) {
+    within(|world| {
+        let mut script = Script::new(bytes);
+        let (half, options) = (script.byte(), options(script.byte()));
+        let (mut seen, mut heard) = (Seen::default(), Vec::new());
+        if half % 2 == 0 {
+            let mut standby = Standby::new(world, half & 2 == 0);
+            let lie = |peer: &mut Peer<'_, '_, '_>| begin(peer, |peer| standby.act(peer));
+            let source = world.at("primary");
+            let done = between(|w, m| push(&source, w, &options, m), &mut script, &mut seen, &mut heard, lie);
+            let (now, round) = (world.facts(), standby.round);
+            world.expect_sound(&now, false);
+            world.expect_untouched(&now, &["standby", "other", "hidden", "plain", "fresh"]);
+            world.expect_same_tree(&now, "primary");
+            world.expect_only_seen(&now, &round.asked);
+            assert!(done.is_err() || round.is_committed, "a round is done that nobody committed");
+            if options.keep.is_empty() {
+                assert!(world.has(&now, &[world.first.clone(), world.second.clone()], "primary"));
+            }
+            now
+        } else {
+            let target = world.at(if half & 2 == 0 { "standby" } else { "fresh" });
+            let lie = |peer: &mut Peer<'_, '_, '_>| begin(peer, |peer| Primary::new(world).act(peer));
+            let _ = between(|w, m| pull(&target, w, &options, m), &mut script, &mut seen, &mut heard, lie);
+            let now = world.facts();
+            world.expect_sound(&now, false);
+            world.expect_untouched(&now, &["primary", "other", "hidden", "plain"]);
+            if options.keep.is_empty() {
+                assert!(world.has(&now, &[world.first.clone()], "standby"));
+            }
+            now
+        }
+    });
+}
+
+fn begin(peer: &mut Peer<'_, '_, '_>, act: impl FnOnce(&mut Peer<'_, '_, '_>)) {
+    if peer.wire.greet_back().is_ok() && peer.hear().is_some() {
+        peer.say(&json!("ready"), &[json!("ready"), json!("kept"), json!({ "pruned": [] })]);
+        act(peer);
+    }
+}
+
+fn options(byte: u8) -> Options {
+    let is = |bit: u8| byte & 1 << bit != 0;
+    let last = |count| Keep { last: Some(count), ..Keep::default() };
+    Options {
+        name: is(0).then(|| "mine".to_owned()),
+        keep: if is(1) { last(1) } else { Keep::default() },
+        strict: is(2),
+        scrub: if is(3) { Scrubbing { period: 1, limit: 1 << 20 } } else { Scrubbing::default() },
+        new_standby: is(4),
+        care: crate::Care { check: is(5), discard_drift: is(6), read_only: None },
+        snap: (is(7) && !is(0)).then(|| "second".to_owned()),
+        ..Options::default()
+    }
+}
+
+fn ask(wire: &mut Wire<'_>, request: &Request) -> Result<()> {
+    wire.greet()?;
+    wire.tell(request)?;
+    match wire.hear_answer()? {
+        Answer::Ready => Ok(()),
+        _ => Err(Error::failed("it is not ready", "")),
+    }
+}
+
+fn push<'a>(source: &Path, mut wire: Wire<'a>, options: &Options, monitor: &'a Monitor) -> Result<Synced> {
+    let source = place::open_directory(source)?;
+    ask(&mut wire, &Request::Push { target: b"standby".to_vec(), channels: 1 })?;
+    let travel = travel();
+    let mut standby = Remote::new(&mut wire, &travel, Further::wait(1), monitor);
+    let report = drive(source, &mut standby, options, Rights::OWNER, monitor)?;
+    standby.done(&report)?;
+    Ok(report)
+}
+
+fn pull<'a>(target: &Path, mut wire: Wire<'a>, options: &Options, monitor: &'a Monitor) -> Result<Synced> {
+    let started = Instant::now();
+    let mut standby = Local::new(target, None, monitor)?;
+    let request = Request::Pull {
+        source: b"primary".to_vec(),
+        options: options.clone(),
+        travel: travel(),
+        channels: 1,
+    };
+    ask(&mut wire, &request)?;
+    let attended = attend(&mut wire, &mut standby, Further::wait(1), Wishes::Own(options), monitor);
+    let (seen, report) = attended?;
+    let (host, source) = (Path::new("peer"), "peer:primary".to_owned());
+    Pulled { seen, report: &report, source, host, options, named: None, started }.report(monitor)
+}
+
+fn travel() -> Travel {
+    Travel { compression: snapsync_stream::Compression::None, limit: None }
+}
