@@ -18,7 +18,7 @@ from remote import Server
 from test_config import Jobs
 from worlds import fill
 
-from snapsync import standing
+from snapsync.jobs import lag
 
 
 def steps(ran: Ran, **names: object) -> None:
@@ -201,9 +201,9 @@ def test_an_ipv6_address_keeps_its_brackets(jobs: Jobs, pair: Pair, server: Serv
         )
     ran = run("status", "--config", jobs.file, "--json", env=jobs.env)
     assert all(job["lag"]["seconds"] is not None for job in ran.json["jobs"][1:])
-    assert standing._is_at("::1:/srv/x", "[::1]:/srv/x"), "as older volumes know it"
-    assert standing._is_at("root@[fe80::1]:/home/x", "root@[fe80::1]:x")
-    assert not standing._is_at("[::1]:/srv/x", "[::2]:/srv/x")
+    assert lag._is_at("::1:/srv/x", "[::1]:/srv/x"), "as older volumes know it"
+    assert lag._is_at("root@[fe80::1]:/home/x", "root@[fe80::1]:x")
+    assert not lag._is_at("[::1]:/srv/x", "[::2]:/srv/x")
     done("release", pair.source, "--standby", target)
 
 

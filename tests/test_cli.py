@@ -220,7 +220,7 @@ def test_status_tells_how_far_the_standby_is_behind(synced: Pair) -> None:
 
 def imported(*args: object) -> set[str]:
     """The modules that one run of the command imports."""
-    script = "import sys; from snapsync.cli import run; run(sys.argv[1:]); print(*sys.modules)"
+    script = "import sys; from snapsync.cli.main import run; run(sys.argv[1:]); print(*sys.modules)"
     ran = subprocess.run(
         [sys.executable, "-c", script, *map(str, args)],
         capture_output=True,

@@ -34,9 +34,9 @@ from oracle import assert_same
 from remote import Server
 from worlds import fill
 
-from snapsync import config, state
-from snapsync.commands.run import arguments
 from snapsync.errors import UsageError
+from snapsync.jobs import config, state
+from snapsync.jobs.runner import arguments
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EVERY_KEY = """

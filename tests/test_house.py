@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shutil
@@ -137,8 +138,115 @@ def test_a_module_knows_the_variables_of_faults_only_where_it_has_places_for_the
 
 
 def test_the_commands_ask_for_no_variables_but_those_that_are_documented() -> None:
-    manual = (ROOT / "python/snapsync/commands/app.py").read_text()
+    manual = (ROOT / "python/snapsync/cli/commands/run.py").read_text()
     for path in (ROOT / "python").rglob("*.py"):
         for name in re.findall(r"environ(?:\.get)?[\[(]\"(\w+)\"", path.read_text()):
             # A terminal is asked about by everybody; only a build with faults obeys the other one.
             assert name in ("TERM", "SNAPSYNC_DEBUG") or name in manual, f"{path} asks for {name}"
+
+
+# --- the Python package ---------------------------------------------------------------------------
+
+PACKAGE = ROOT / "python/snapsync"
+
+# Each line is a level: a module imports from lines above its own, and from none of its own line. A name is
+# that of a module, or of a package: then it stands for all modules in it that are not named by themselves.
+PYTHON_LEVELS = """
+    _native declare record types units
+    errors reports.base
+    options reports.values
+    reports.comparisons reports.restores reports.rounds reports.snapshots
+    manifest render reports.roles
+    api.checks
+    api.comparisons api.restores api.roles api.rounds api.snapshots
+    volume
+    jobs.child jobs.own jobs.reports
+    jobs.config
+    jobs.state
+    jobs.lag jobs.prometheus jobs.runner
+    cli.arguments cli.monitoring cli.progress cli.summaries cli.terminal
+    cli.output
+    cli.parse.verbs
+    cli.commands
+    cli.parse.full cli.parse.plain
+    cli.main
+    __main__
+"""
+# The verbs are found by looking into their package: whoever does that names none of them.
+FOUND_BY_NAME = {("cli.parse.verbs", "cli.commands")}
+
+
+def python_modules() -> dict[str, ast.Module]:
+    """The package's modules by name, but for those that only hold others."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py*")):
+        if path.suffix in (".py", ".pyi") and path.name != "__init__.py":
+            name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+            found[name] = ast.parse(path.read_text())
+    return found
+
+
+def python_imports(tree: ast.Module, modules: set[str]) -> set[str]:
+    """What of the package a module imports: anywhere in it, and also for types alone."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are absolute"
+            of = node.module or ""
+            inside = of == "snapsync" or of.startswith("snapsync.")
+            whole = {f"{of}.{alias.name}" for alias in node.names} if inside else set()
+            found |= {name if name.removeprefix("snapsync.") in modules else of for name in whole}
+    return {name.removeprefix("snapsync.") for name in found if name.startswith("snapsync.")}
+
+
+def python_level(module: str) -> int:
+    """The line that a module, or the package that it is in, stands in."""
+    lines = [line.split() for line in PYTHON_LEVELS.strip().splitlines()]
+    while module:
+        for level, line in enumerate(lines):
+            if module in line:
+                return level
+        module = module.rpartition(".")[0]
+    return -1
+
+
+def test_python_modules_import_from_below_only() -> None:
+    trees = python_modules()
+    homeless = [name for name in trees if python_level(name) < 0]
+    assert not homeless, f"in no line of PYTHON_LEVELS: {homeless}"
+    wrong = [
+        f"{name} imports {other}"
+        for name, tree in trees.items()
+        for other in python_imports(tree, {*trees, "cli.commands"})
+        if python_level(other) >= python_level(name) and (name, other) not in FOUND_BY_NAME
+    ]
+    assert not wrong, wrong
+
+
+def test_packages_that_hold_others_have_no_code_of_their_own() -> None:
+    for path in PACKAGE.glob("*/**/__init__.py"):
+        assert len(ast.parse(path.read_text()).body) == 1, f"{path} is more than a docstring"
+
+
+def test_every_room_of_the_python_package_is_there() -> None:
+    modules = set(python_modules()) | {"cli.commands"}
+    assert set(PYTHON_LEVELS.split()) <= modules
+
+
+def test_jobs_print_nothing_and_only_the_command_line_does() -> None:
+    for name, tree in python_modules().items():
+        calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        prints = [call for call in calls if isinstance(call, ast.Name) and call.id == "print"]
+        assert not prints or name.startswith("cli."), f"{name} prints"
+
+
+def test_python_files_and_functions_are_short() -> None:
+    for name, tree in python_modules().items():
+        ends = [node.end_lineno or 0 for node in ast.walk(tree) if isinstance(node, ast.stmt)]
+        assert max(ends) <= 400, f"{name} is too long"
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef):
+                length = (node.end_lineno or 0) - node.lineno + 1
+                assert length <= 60, f"{name}.{node.name} is too long"

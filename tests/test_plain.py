@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import random
 from typing import Any, get_args
 
@@ -10,11 +9,12 @@ import pytest
 import typer
 from typer.exceptions import TyperException
 
-from snapsync.commands.app import verbs
-from snapsync.commands.parser import group
-from snapsync.commands.plain import understand
+from snapsync.cli.parse.full import command
+from snapsync.cli.parse.plain import understand
+from snapsync.cli.parse.verbs import Verb, find, names
 
-GROUP = group()
+VERBS: dict[str, Verb] = {name: found for name in names() if (found := find(name))}
+COMMANDS = {name: command(name, verb) for name, verb in VERBS.items()}
 VALUES = (
     "a",
     "a b",
@@ -39,20 +39,19 @@ VALUES = (
 
 def typers(verb: str, words: list[str]) -> dict[str, Any] | None:
     """What typer gives to the verb's function, without what is as it is by default; None where it refuses."""
-    function, command = verbs[verb].function, GROUP.commands[verb]
     try:
-        with command.make_context(verb, list(words)) as context:
+        with COMMANDS[verb].make_context(verb, list(words)) as context:
             given = dict(context.params)
     except (TyperException, typer.Exit):
         return None
-    defaults = {name: p.default for name, p in inspect.signature(function).parameters.items()}
+    defaults = {name: p.default for name, p in VERBS[verb].parameters().items()}
     return {name: value for name, value in given.items() if value != defaults[name] and value not in ((), [])}
 
 
 def spellings(verb: str) -> list[str]:
     """Every option of a verb, and some that are none of its own."""
     found = ["--help", "-h", "--nonsense", "-z", "--js"]
-    for parameter in GROUP.commands[verb].params:
+    for parameter in COMMANDS[verb].params:
         found += [*parameter.opts, *parameter.secondary_opts] if parameter.param_type_name == "option" else []
     return found
 
@@ -72,24 +71,25 @@ def line(verb: str, chance: random.Random) -> list[str]:
     return words
 
 
-@pytest.mark.parametrize("verb", sorted(verbs))
+@pytest.mark.parametrize("verb", sorted(VERBS))
 def test_what_is_understood_is_what_typer_understands(verb: str) -> None:
     chance = random.Random(verb)
-    function, understood = verbs[verb].function, 0
-    defaults = {name: p.default for name, p in inspect.signature(function).parameters.items()}
+    parameters, understood = VERBS[verb].parameters(), 0
+    defaults = {name: p.default for name, p in parameters.items()}
     for _ in range(1500):
         words = line(verb, chance)
-        given = understand(function, words)
+        given = understand(VERBS[verb], words)
         if given is not None:
             understood += 1
             told = {name: value for name, value in given.items() if value != defaults[name] and value != []}
             assert told == typers(verb, words), words
-            assert all(type(value) in get_args_of(function, name) for name, value in told.items()), words
+            assert all(type(value) in get_args_of(parameters[name].kind) for name, value in told.items()), (
+                words
+            )
     assert understood > 20 or verb == "service"  # its action is one of two words
 
 
-def get_args_of(function: Any, name: str) -> tuple[Any, ...]:
-    kind = function.__annotations__[name].__origin__
+def get_args_of(kind: Any) -> tuple[Any, ...]:
     kinds = get_args(kind) or (kind,)
     return tuple({*kinds, list} if list[str] in (kind, *kinds) else kinds) + concrete(kinds)
 
@@ -115,5 +115,5 @@ def concrete(kinds: tuple[Any, ...]) -> tuple[type, ...]:
     ],
 )
 def test_usual_lines_are_plain(verb: str, words: list[str]) -> None:
-    assert understand(verbs[verb].function, words) is not None
+    assert understand(VERBS[verb], words) is not None
     assert typers(verb, words) is not None

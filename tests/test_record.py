@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from snapsync import reports
 from snapsync.record import Record
+from snapsync.reports import snapshots as reports
 
 
 class Point(Record):

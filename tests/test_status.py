@@ -16,8 +16,9 @@ from remote import Server
 from test_config import Jobs
 from worlds import fill
 
-from snapsync import Volume, render, standing
-from snapsync.reports import Lag
+from snapsync import Volume, render
+from snapsync.cli import monitoring
+from snapsync.reports.values import Lag
 
 
 @pytest.fixture
@@ -198,13 +199,13 @@ def test_what_cannot_be_told_is_unknown(jobs: Jobs, place: Place, tmp_path: Path
     ],
 )
 def test_the_verdict_is_that_of_the_worst(lags: list[Lag], verdict: str) -> None:
-    assert standing.worst(standing.judge(each, 900) for each in lags).name == verdict
-    assert standing.plugin_line(lags, 900).startswith(f"SNAPSYNC {verdict} - ")
+    assert monitoring.worst(monitoring.judge(each, 900) for each in lags).name == verdict
+    assert monitoring.plugin_line(lags, 900).startswith(f"SNAPSYNC {verdict} - ")
 
 
 def test_a_plugins_line_is_one_line_with_one_bar_whatever_the_names(tmp_path: Path) -> None:
     odd = [lag(1, "a | b\nc", name="x'y|=\n"), lag(2)]
-    line = standing.plugin_line(odd, 900)
+    line = monitoring.plugin_line(odd, 900)
     assert "\n" not in line
     assert line.count("|") == 1
     assert line.split(" | ")[1] == "'x_y__\\n'=1s;;900 'web'=2s;;900"
@@ -275,5 +276,5 @@ def test_a_file_of_metrics_that_cannot_be_written_is_told(jobs: Jobs, synced: Pa
 
 
 def test_ages_are_told_in_words() -> None:
-    assert standing.behind(lag(243)) == f"{render.seconds(243)} old, up to date"
-    assert standing.behind(lag(None)) == "age unknown, up to date"
+    assert monitoring.behind(lag(243)) == f"{render.seconds(243)} old, up to date"
+    assert monitoring.behind(lag(None)) == "age unknown, up to date"

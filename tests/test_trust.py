@@ -16,10 +16,11 @@ from oracle import assert_same
 from prometheus_client.parser import text_string_to_metric_families
 from remote import Server
 
-from snapsync import config, own, prometheus, standing
-from snapsync.commands import service
+from snapsync.cli import monitoring
+from snapsync.cli.commands import service
 from snapsync.errors import UsageError
-from snapsync.reports import Lag
+from snapsync.jobs import config, own, prometheus, state
+from snapsync.reports.values import Lag
 
 SOMEBODY = 4711
 JOB = '[job.web]\nsource = "/a"\ntarget = "/b"\nperiod = "15m"\n'
@@ -272,7 +273,7 @@ ODD = ['q"uo\\te', "line\nend", "b\udcffad", "pi|pe=1;'x", "tab\t\x1b[2J", "é\u
 def test_a_metric_holds_any_name(tmp_path: Path, name: str) -> None:
     file = tmp_path / "snapsync.prom"
     file.symlink_to(tmp_path / "elsewhere")
-    prometheus.write(file, [Lag(name, name, f"/mnt/{name}", 3, 5.0)], [], standing.state.now())
+    prometheus.write(file, [Lag(name, name, f"/mnt/{name}", 3, 5.0)], [], state.now())
     assert file.stat().st_mode & 0o777 == 0o644
     assert not file.is_symlink()
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
@@ -285,7 +286,7 @@ def test_a_metric_holds_any_name(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ODD)
 def test_a_plugins_answer_is_one_line_with_numbers_of_its_own(name: str) -> None:
     lag = Lag(name, name, name, 3, 5.0, problem=f"it | {name}")
-    line = standing.plugin_line([lag], 60)
+    line = monitoring.plugin_line([lag], 60)
     assert line.isprintable()
     text, numbers = line.split("|")
     assert text.startswith("SNAPSYNC WARNING - ")

@@ -1,5 +1,5 @@
 """`python -m snapsync` is the command."""
 
-from snapsync.cli import main
+from snapsync.cli.main import main
 
 main()

@@ -2,12 +2,12 @@
 
 Every function releases the GIL while it works, calls `progress` on the caller's thread about ten times a
 second, and raises KeyboardInterrupt after Ctrl-C once it has stopped in a state that the next call heals.
-`jobs=0` means all cores.
+`jobs=0` means all cores. Groups of options come whole, as dictionaries; `snapsync.options` declares them.
 """
 
 import builtins
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, final
+from typing import Any, Final, final
 
 __all__ = [
     "IntegrityError",
@@ -66,28 +66,11 @@ class InterruptedRound(SnapsyncError): ...
 def sync(
     source: str,
     target: str,
+    options: dict[str, Any],
     *,
-    name: str | None = None,
-    snap: str | None = None,
-    keep: Mapping[str, int] = ...,
-    strict: bool = False,
-    no_space_check: bool = False,
-    exclude: Sequence[str] = ...,
-    include: Sequence[str] = ...,
-    everything: bool = False,
-    check: bool = False,
-    discard_drift: bool = False,
-    read_only: bool | None = None,
-    new_standby: bool = False,
-    scrub: int = 0,
-    scrub_limit: int = 0,
-    compress: str = "zstd:1",
-    bwlimit: int | None = None,
-    rsh: Sequence[str] | None = None,
-    remote_path: str = "snapsync",
-    ssh_options: Sequence[str] = ...,
-    timeout: int = 60,
-    channels: int = 1,
+    keep: Mapping[str, int],
+    transfer: dict[str, Any],
+    ssh: dict[str, Any],
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...
@@ -113,13 +96,8 @@ def rejoin(
     old: str,
     new: str,
     *,
-    compress: str = "zstd:1",
-    bwlimit: int | None = None,
-    rsh: Sequence[str] | None = None,
-    remote_path: str = "snapsync",
-    ssh_options: Sequence[str] = ...,
-    timeout: int = 60,
-    channels: int = 1,
+    transfer: dict[str, Any],
+    ssh: dict[str, Any],
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...
@@ -128,10 +106,7 @@ def rejoin_preview(
     new: str,
     output: str,
     *,
-    rsh: Sequence[str] | None = None,
-    remote_path: str = "snapsync",
-    ssh_options: Sequence[str] = ...,
-    timeout: int = 60,
+    ssh: dict[str, Any],
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...
@@ -139,13 +114,8 @@ def switch(
     primary: str,
     standby: str,
     *,
-    compress: str = "zstd:1",
-    bwlimit: int | None = None,
-    rsh: Sequence[str] | None = None,
-    remote_path: str = "snapsync",
-    ssh_options: Sequence[str] = ...,
-    timeout: int = 60,
-    channels: int = 1,
+    transfer: dict[str, Any],
+    ssh: dict[str, Any],
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...
@@ -153,8 +123,7 @@ def restore(
     address: str,
     *,
     name: str | None = None,
-    strict: bool = False,
-    no_space_check: bool = False,
+    target: dict[str, Any],
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...
@@ -172,8 +141,7 @@ def send(
     output: str | None = None,
     *,
     name: str | None = None,
-    compress: str = "zstd:1",
-    bwlimit: int | None = None,
+    transfer: dict[str, Any],
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...
@@ -181,10 +149,8 @@ def receive(
     volume: str,
     delta: str | None = None,
     *,
-    strict: bool = False,
-    no_space_check: bool = False,
-    check: bool = False,
-    discard_drift: bool = False,
+    target: dict[str, Any],
+    drift: dict[str, Any],
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...
@@ -193,8 +159,7 @@ def receive_as_snapshot(
     delta: str | None = None,
     *,
     name: str | None = None,
-    strict: bool = False,
-    no_space_check: bool = False,
+    target: dict[str, Any],
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...
@@ -226,10 +191,7 @@ def verify(
     quick: bool = False,
     sample: float | None = None,
     seed: int | None = None,
-    rsh: Sequence[str] | None = None,
-    remote_path: str = "snapsync",
-    ssh_options: Sequence[str] = ...,
-    timeout: int = 60,
+    ssh: dict[str, Any] | None = None,
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...
@@ -242,8 +204,7 @@ def restore_to(
     paths: Sequence[str],
     to: str,
     *,
-    strict: bool = False,
-    no_space_check: bool = False,
+    target: dict[str, Any],
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...
@@ -251,8 +212,7 @@ def restore_paths(
     snapshot: str,
     paths: Sequence[str],
     *,
-    strict: bool = False,
-    no_space_check: bool = False,
+    target: dict[str, Any],
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...
@@ -261,8 +221,7 @@ def clone(
     to: str,
     *,
     name: str | None = None,
-    strict: bool = False,
-    no_space_check: bool = False,
+    target: dict[str, Any],
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...

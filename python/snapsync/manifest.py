@@ -19,9 +19,9 @@ from zlib import crc32
 
 import pyarrow as pa
 
-from snapsync.api import AnyPath
 from snapsync.errors import IntegrityError, RefusedError, UsageError, told
-from snapsync.reports import Changes, Counters
+from snapsync.reports.values import Changes, Counters
+from snapsync.types import AnyPath
 
 FORMAT = 2
 _MAGIC = b"ARROW1"

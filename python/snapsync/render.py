@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
-from snapsync.reports import Changes, Hold, Loss, Snapshot, Subset
+from snapsync.reports.values import Changes, Hold, Loss, Snapshot, Subset
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 

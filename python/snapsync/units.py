@@ -1,4 +1,4 @@
-"""Durations and rates as people write them: 15m, 1h30m, 10M."""
+"""Durations, rates and commands as people write them: 15m, 1h30m, 10M, ssh -p 2222."""
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -25,3 +25,10 @@ def rate(text: str) -> int:
     if not 0 < bytes_a_second < 1 << 63:
         raise ValueError(f"{text!r} is no number of bytes")
     return bytes_a_second
+
+
+def words(command: str) -> list[str]:
+    """The words of a command, as a shell takes them. Raises ValueError for one that cannot be understood."""
+    import shlex
+
+    return shlex.split(command)

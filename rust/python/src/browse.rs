@@ -8,9 +8,14 @@ use std::time::{Duration, Instant};
 
 const TICK: Duration = Duration::from_millis(50);
 
+pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Mounted>()?;
+    module.add_function(wrap_pyfunction!(browse, module)?)
+}
+
 /// What is mounted: unmounted by `close`, or when it goes.
 #[pyclass]
-pub(crate) struct Mounted(Option<Mount>);
+struct Mounted(Option<Mount>);
 
 #[pymethods]
 impl Mounted {
@@ -41,7 +46,7 @@ impl Mounted {
 
 #[pyfunction]
 #[pyo3(signature = (snapshot, at, *, jobs=0, progress=None))]
-pub(crate) fn browse(
+fn browse(
     py: Python<'_>,
     snapshot: PathBuf,
     at: PathBuf,

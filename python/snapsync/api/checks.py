@@ -1,0 +1,51 @@
+"""What is checked before the native half is called: keywords, and texts that have to be UTF-8."""
+
+from collections.abc import Mapping, Sequence
+
+from snapsync.declare import options
+from snapsync.errors import UsageError, told
+from snapsync.reports.values import Snapshot
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def keywords(verb: str, group: "Any", given: "Mapping[str, Any]") -> None:
+    """Raise TypeError, as Python does, for a keyword that is no option of the group."""
+    for unknown in given.keys() - options(group).keys():
+        raise TypeError(f"{verb}() got an unexpected keyword argument {unknown!r}")
+
+
+def name(text: str | None) -> str | None:
+    """The same name, which holds no bytes that are not UTF-8."""
+    if text is not None and not _is_utf8(text):
+        message = f"{text!r} cannot be the name of a snapshot: it is not UTF-8"
+        raise told(UsageError(message), message, "choose a name that is text")
+    return text
+
+
+def key(snap: str | int | Snapshot) -> str:
+    """What a snapshot of a volume is known by."""
+    return snap.id if isinstance(snap, Snapshot) else str(name(str(snap)))
+
+
+def reason(text: str) -> str:
+    """The same reason, which holds no bytes that are not UTF-8."""
+    if not _is_utf8(text):
+        message = f"cannot keep the reason {text!r}: it is not UTF-8"
+        raise told(UsageError(message), message, "give a reason that is text")
+    return text
+
+
+def patterns(texts: Sequence[str]) -> Sequence[str]:
+    """The same patterns, none of which holds bytes that are not UTF-8."""
+    for text in texts:
+        if not _is_utf8(text):
+            message = f"cannot understand the pattern {text!r}: it is not UTF-8"
+            raise told(UsageError(message), message, "name such entries with `*` or `?`")
+    return texts
+
+
+def _is_utf8(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)

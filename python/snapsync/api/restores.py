@@ -1,0 +1,193 @@
+"""Snapshots brought back, in place or elsewhere, copied, mounted and looked into."""
+
+import os
+from collections.abc import Sequence
+
+from snapsync import _native
+from snapsync.api import checks
+from snapsync.declare import Unpack, pick
+from snapsync.errors import UsageError, told
+from snapsync.options import RestoreOptions, TargetOptions
+from snapsync.reports.restores import (
+    BrowseReport,
+    CloneReport,
+    DeleteCloneReport,
+    RestorePathsReport,
+    RestoreReport,
+    RestoreToReport,
+    VersionsReport,
+)
+from snapsync.reports.values import Version
+from snapsync.types import AnyPath, Progress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def restore(
+    address: AnyPath,
+    *,
+    name: str | None = None,
+    progress: Progress | None = None,
+    **options: Unpack[RestoreOptions],
+) -> RestoreReport:
+    """Make a primary's tree what VOLUME@SNAP holds; what it held before is kept as a snapshot.
+
+    Raises RefusedError on a standby, and where the snapshot was taken with other patterns.
+    """
+    checks.keywords("restore", RestoreOptions, options)
+    text = _native.restore(
+        os.fsdecode(address),
+        name=checks.name(name),
+        target=pick(TargetOptions, options),
+        jobs=options.get("jobs", 0),
+        progress=progress,
+    )
+    return RestoreReport.from_json(text)
+
+
+def restore_to(
+    snapshot: AnyPath,
+    to: AnyPath,
+    paths: Sequence[AnyPath] = (),
+    *,
+    progress: Progress | None = None,
+    **options: Unpack[RestoreOptions],
+) -> RestoreToReport:
+    """Make the absent or empty directory `to` hold `snapshot` (VOLUME@SNAP), or only `paths` of it.
+
+    Where both are on one file system that can, files share the blocks of the snapshot's. `strict` refuses
+    where `to` cannot hold everything.
+
+    Raises UsageError for a path that the snapshot does not have, RefusedError where `to` is not empty.
+    """
+    checks.keywords("restore_to", RestoreOptions, options)
+    text = _native.restore_to(
+        os.fsdecode(snapshot),
+        [os.fsdecode(path) for path in paths],
+        os.fsdecode(to),
+        target=pick(TargetOptions, options),
+        jobs=options.get("jobs", 0),
+        progress=progress,
+    )
+    return RestoreToReport.from_json(text)
+
+
+def clone(
+    snapshot: AnyPath,
+    to: AnyPath,
+    *,
+    name: str | None = None,
+    progress: Progress | None = None,
+    **options: Unpack[RestoreOptions],
+) -> CloneReport:
+    """Make the absent or empty directory `to` a writable copy of `snapshot` (VOLUME@SNAP).
+
+    On Btrfs, on the volume's own file system, it is instant. `name` is what the clone is called, by default
+    as `to` is.
+    """
+    checks.keywords("clone", RestoreOptions, options)
+    text = _native.clone(
+        os.fsdecode(snapshot),
+        os.fsdecode(to),
+        name=checks.name(name),
+        target=pick(TargetOptions, options),
+        jobs=options.get("jobs", 0),
+        progress=progress,
+    )
+    return CloneReport.from_json(text)
+
+
+def delete_clone(volume: AnyPath, name: str) -> DeleteCloneReport | None:
+    """Delete a clone with its directory; None where no clone of `volume` has that name."""
+    text = _native.delete_clone(os.fsdecode(volume), name)
+    return None if text == "null" else DeleteCloneReport.from_json(text)
+
+
+class Browsing:
+    """A snapshot that is mounted; leaving its context unmounts it."""
+
+    def __init__(self, report: BrowseReport, mounted: "_native.Mounted") -> None:
+        from pathlib import Path
+
+        self.report = report
+        self.path = Path(report.path)
+        self._mounted = mounted
+
+    def __enter__(self) -> "Path":
+        """The directory it is mounted on."""
+        return self.path
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Unmount it. Who still has a file open there may finish, as long as this process lives."""
+        self._mounted.close()
+
+    def leave(self) -> None:
+        """Leave it mounted; what this process serves ends with it."""
+        self._mounted.leave()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long for somebody else to unmount what is served, and tell whether that is so."""
+        return self._mounted.wait(seconds)
+
+
+def browse(
+    snapshot: AnyPath, directory: AnyPath, *, jobs: int = 0, progress: Progress | None = None
+) -> Browsing:
+    """Mount `snapshot` (VOLUME@SNAP) read-only on `directory`, which is empty or absent.
+
+    A Btrfs snapshot gets a second place in the tree, as root; any other is served through FUSE by this
+    process.
+    """
+    text, mounted = _native.browse(
+        os.fsdecode(snapshot), os.fsdecode(directory), jobs=jobs, progress=progress
+    )
+    return Browsing(BrowseReport.from_json(text), mounted)
+
+
+def versions(file: AnyPath, *, progress: Progress | None = None) -> VersionsReport:
+    """Each version of `file` that the snapshots of its volume hold; it need not exist any more.
+
+    Versions differ in content, kind or link target. Raises UsageError where nothing ever was at that path.
+    """
+    return VersionsReport.from_json(_native.versions(os.fsdecode(file), progress=progress))
+
+
+def restore_version(
+    report: VersionsReport, version: Version, to: AnyPath | None = None, *, progress: Progress | None = None
+) -> RestorePathsReport | RestoreToReport:
+    """Put a version back in place, after a snapshot of what is there, or make the absent file `to` of it."""
+    if not version.snapshots:
+        message = f"version {version.number} of {report.path} is the file as it is, and in no snapshot"
+        raise told(UsageError(message), message, "name another version, or copy the file")
+    snapshot = f"{report.volume.path}@{version.snapshots[-1].id}"
+    if to is None:
+        return restore_paths(snapshot, [report.path], progress=progress)
+    text = _native.restore_file(snapshot, report.path, os.fsdecode(to), progress=progress)
+    return RestoreToReport.from_json(text)
+
+
+def restore_paths(
+    snapshot: AnyPath,
+    paths: Sequence[AnyPath],
+    *,
+    progress: Progress | None = None,
+    **options: Unpack[RestoreOptions],
+) -> RestorePathsReport:
+    """Make `paths` of a primary what they are in `snapshot`; its state before is kept as a snapshot.
+
+    Raises UsageError for a path that the snapshot does not have, RefusedError on a standby.
+    """
+    checks.keywords("restore_paths", RestoreOptions, options)
+    text = _native.restore_paths(
+        os.fsdecode(snapshot),
+        [os.fsdecode(path) for path in paths],
+        target=pick(TargetOptions, options),
+        jobs=options.get("jobs", 0),
+        progress=progress,
+    )
+    return RestorePathsReport.from_json(text)

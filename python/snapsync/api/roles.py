@@ -1,0 +1,114 @@
+"""Which volume is primary, and what an interrupted command left in one."""
+
+import os
+
+from snapsync import _native
+from snapsync.api import checks
+from snapsync.declare import Unpack, pick
+from snapsync.options import ChannelOptions, RoleOptions, SshOptions, TransferOptions, VerifyOptions
+from snapsync.reports.roles import PreviewReport, PromoteReport, RecoverReport, RejoinReport, SwitchReport
+from snapsync.types import AnyPath, Progress
+
+
+def recover(
+    volume: AnyPath,
+    *,
+    back: bool = False,
+    adopt: bool = False,
+    jobs: int = 0,
+    progress: Progress | None = None,
+) -> RecoverReport:
+    """Finish what an interrupted command left in `volume`, or with `back` make it what it was before.
+
+    With `adopt` a store that was moved, copied or restored to it belongs to it from then on.
+    Raises RefusedError where there is no way back any more, or somebody else may have written in the store.
+    """
+    text = _native.recover(os.fsdecode(volume), back=back, adopt=adopt, jobs=jobs, progress=progress)
+    return RecoverReport.from_json(text)
+
+
+def promote(
+    volume: AnyPath,
+    *,
+    name: str | None = None,
+    discard_drift: bool = False,
+    accept_drift: bool = False,
+    jobs: int = 0,
+    progress: Progress | None = None,
+) -> PromoteReport:
+    """Make the standby `volume` the primary of a new epoch, and take its first snapshot, `name`.
+
+    Raises RefusedError where it was changed by hand since its newest snapshot: `discard_drift` keeps that as
+    a snapshot and goes back, `accept_drift` goes on with it.
+    """
+    text = _native.promote(
+        os.fsdecode(volume),
+        name=checks.name(name),
+        discard_drift=discard_drift,
+        accept_drift=accept_drift,
+        jobs=jobs,
+        progress=progress,
+    )
+    return PromoteReport.from_json(text)
+
+
+def rejoin(
+    old: AnyPath, new: AnyPath, *, progress: Progress | None = None, **options: Unpack[RoleOptions]
+) -> RejoinReport:
+    """Make `old` a standby of the primary `new`, back from the newest snapshot that both have.
+
+    What `old` has of its own since then is kept as snapshots of it. The options are those of `sync`:
+    `compress`, `bwlimit`, `rsh`, `remote_path`, `ssh_options`, `timeout`, `channels` and `jobs`.
+
+    Raises RefusedError where they have no snapshot in common, or `new` is no primary of their lineage.
+    """
+    checks.keywords("rejoin", RoleOptions, options)
+    text = _native.rejoin(
+        os.fsdecode(old),
+        os.fsdecode(new),
+        transfer=pick(TransferOptions, options),
+        ssh=pick(ChannelOptions, options),
+        jobs=options.get("jobs", 0),
+        progress=progress,
+    )
+    return RejoinReport.from_json(text)
+
+
+def preview_rejoin(
+    old: AnyPath,
+    new: AnyPath,
+    output: AnyPath,
+    *,
+    progress: Progress | None = None,
+    **options: Unpack[VerifyOptions],
+) -> PreviewReport:
+    """Tell what `rejoin` would leave behind, and write it as a manifest to the file `output`."""
+    checks.keywords("preview_rejoin", VerifyOptions, options)
+    text = _native.rejoin_preview(
+        os.fsdecode(old),
+        os.fsdecode(new),
+        os.fsdecode(output),
+        ssh=pick(SshOptions, options),
+        jobs=options.get("jobs", 0),
+        progress=progress,
+    )
+    return PreviewReport.from_json(text)
+
+
+def switch(
+    primary: AnyPath, standby: AnyPath, *, progress: Progress | None = None, **options: Unpack[RoleOptions]
+) -> SwitchReport:
+    """Let a primary and its standby change roles after a last round. The options are those of `rejoin`.
+
+    Raises RefusedError where the primary is still being written to: nothing has changed roles then.
+    """
+    checks.keywords("switch", RoleOptions, options)
+    text = _native.switch(
+        os.fsdecode(primary),
+        os.fsdecode(standby),
+        transfer=pick(TransferOptions, options),
+        ssh=pick(ChannelOptions, options),
+        jobs=options.get("jobs", 0),
+        progress=progress,
+    )
+    return SwitchReport.from_json(text)

@@ -1,0 +1,76 @@
+"""The snapshots of one volume: taken, listed, held, and deleted; and where the volume stands."""
+
+import os
+from collections.abc import Mapping
+
+from snapsync import _native
+from snapsync.api import checks
+from snapsync.reports.roles import InitReport
+from snapsync.reports.snapshots import (
+    DeleteReport,
+    HoldReport,
+    ListReport,
+    PruneReport,
+    ReleaseReport,
+    SnapshotReport,
+    StatusReport,
+)
+from snapsync.reports.values import Snapshot
+from snapsync.types import AnyPath, Progress
+
+
+def init(volume: AnyPath, *, read_only: bool | None = None) -> InitReport:
+    """Make a directory a volume, or say how one is kept."""
+    return InitReport.from_json(_native.init(os.fsdecode(volume), read_only=read_only))
+
+
+def snapshot(
+    volume: AnyPath, name: str | None = None, *, jobs: int = 0, progress: Progress | None = None
+) -> SnapshotReport:
+    """Take a snapshot of `volume`; see `Volume.snapshot`."""
+    text = _native.snapshot(os.fsdecode(volume), name=checks.name(name), jobs=jobs, progress=progress)
+    return SnapshotReport.from_json(text)
+
+
+def list_(volume: AnyPath) -> ListReport:
+    """The snapshots of `volume`, oldest first, what holds them, and their clones."""
+    return ListReport.from_json(_native.list(os.fsdecode(volume)))
+
+
+def delete(volume: AnyPath, snap: str | int | Snapshot) -> DeleteReport:
+    """Delete one snapshot of `volume`; see `Volume.delete`."""
+    return DeleteReport.from_json(_native.delete(os.fsdecode(volume), checks.key(snap)))
+
+
+def hold(volume: AnyPath, snap: str | int | Snapshot, reason: str = "") -> HoldReport:
+    """Keep a snapshot of `volume` from being deleted and pruned until it is released."""
+    text = _native.hold(os.fsdecode(volume), checks.key(snap), checks.reason(reason))
+    return HoldReport.from_json(text)
+
+
+def release(volume: AnyPath, snap: str | int | Snapshot) -> ReleaseReport:
+    """Let a snapshot of `volume` go that is held by hand. Raises UsageError where it is not."""
+    return ReleaseReport.from_json(_native.release(os.fsdecode(volume), checks.key(snap)))
+
+
+def forget_standby(volume: AnyPath, standby: AnyPath) -> ReleaseReport:
+    """Forget a standby of `volume` that is gone, by its path or id, so that its base need not stay for it."""
+    known = os.fsencode(standby).decode("utf-8", "replace")  # as it was written down
+    return ReleaseReport.from_json(_native.forget_standby(os.fsdecode(volume), known))
+
+
+def prune(volume: AnyPath, keep: Mapping[str, int], *, dry_run: bool = False) -> PruneReport:
+    """Delete the snapshots of `volume` that nothing keeps; with `dry_run` only say which.
+
+    `keep` counts by name: `last` keeps so many of the newest ones; `hourly`, `daily`, `weekly`, `monthly` and
+    `yearly` keep the newest one of each such period (UTC) that has any, for as many of the latest periods.
+    What any of them keeps stays, and so do the newest one, what is held, and the bases of standbys.
+
+    Raises UsageError where `keep` is empty, or keeps none of something.
+    """
+    return PruneReport.from_json(_native.prune(os.fsdecode(volume), keep, dry_run=dry_run))
+
+
+def status(volume: AnyPath) -> StatusReport:
+    """The role of `volume`, its snapshots, its standbys and their lag, and what is unfinished."""
+    return StatusReport.from_json(_native.status(os.fsdecode(volume)))

@@ -1,0 +1,38 @@
+"""What more than one verb takes: arguments and options that are no part of a group."""
+
+from snapsync.declare import Annotated, Argument, Option
+from snapsync.errors import UsageError, told
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def path(text: str) -> "Path":
+    """The path of a file that was given."""
+    from pathlib import Path
+
+    return Path(text)
+
+
+VolumeArgument = Annotated[str, Argument(metavar="VOLUME", help="The root directory of a volume.")]
+ConfigFile = Annotated[
+    "Path | None",
+    Option("--config", read=path, metavar="FILE", help="Read only this configuration."),
+]
+
+
+def split(address: str, verb: str) -> tuple[str, str]:
+    """VOLUME and SNAP; a path may hold an @ itself, so the last one counts."""
+    volume, at, snap = address.rpartition("@")
+    if not (at and volume and snap):
+        message = f"cannot {verb} {address}: it does not name a snapshot"
+        raise told(
+            UsageError(message),
+            message,
+            "write VOLUME@SNAP; `snapsync list VOLUME` shows the snapshots",
+        )
+    if snap.encode(errors="ignore").decode() != snap:
+        message = f"cannot {verb} {address}: a name that is not UTF-8 is no snapshot's"
+        raise told(UsageError(message), message, "`snapsync list VOLUME` shows the snapshots")
+    return volume, snap

@@ -1,0 +1,224 @@
+"""`snapsync demo`: the whole cycle on a throw-away volume, explained as it goes."""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from snapsync import render
+from snapsync.api import comparisons, rounds
+from snapsync.cli.output import Output
+from snapsync.cli.parse.verbs import verb
+from snapsync.cli.summaries import change_line, round_summary, verdict
+from snapsync.declare import Annotated, Option, Unpack
+from snapsync.errors import ExitCode, SnapsyncError
+from snapsync.options import JobsOptions
+from snapsync.reports.base import Report
+from snapsync.reports.comparisons import VerifyReport
+from snapsync.reports.rounds import SyncReport
+from snapsync.volume import Volume
+
+_MIB = 1 << 20
+_BTRFS_ROOT_INODE = 256  # every Btrfs subvolume's root directory has this inode number
+
+
+class DemoReport(Report):
+    """The rounds of the demo and the proof at its end. `kept`: the directory is still there."""
+
+    verb = "demo"
+    directory: str
+    provider: str
+    filesystem: str
+    rounds: tuple[SyncReport, ...]
+    proof: VerifyReport
+    kept: bool
+    seconds: float
+
+
+@verb(place=270, examples=["snapsync demo", "snapsync demo --keep"])
+def demo(
+    output: Output,
+    keep: Annotated[bool, Option("--keep", help="Keep the volumes, to look around in them.")] = False,
+    **options: Unpack[JobsOptions],
+) -> int:
+    """Show the whole cycle on a throw-away volume.
+
+    Explained as it goes, in a directory made in the current one and removed at the end. Needs no root,
+    and about 40 MiB of space.
+    """
+    started = time.monotonic()
+    directory = Path(tempfile.mkdtemp(prefix="snapsync-demo-", dir=Path.cwd()))
+    try:
+        rounds, proof = _Cycle(output, directory, options.get("jobs", 0)).run()
+    finally:
+        kept = keep or not _remove(directory)
+    report = DemoReport(
+        directory=str(directory),
+        provider=rounds[0].primary.provider,
+        filesystem=rounds[0].primary.filesystem,
+        rounds=rounds,
+        proof=proof,
+        kept=kept,
+        seconds=time.monotonic() - started,
+    )
+    output.say()
+    output.summary(report, _closing(report, keep=keep))
+    return ExitCode.DONE if proof.equal else ExitCode.INTEGRITY
+
+
+def _closing(report: DemoReport, *, keep: bool) -> Iterator[str]:
+    outcome = "Both sides are equal" if report.proof.equal else "THE SIDES DIFFER"
+    yield f"{outcome}. The demo took {render.seconds(report.seconds)}."
+    place = render.name(report.directory)
+    if keep:
+        yield f"The volumes are in {place}."
+    elif report.kept:
+        yield f"Could not remove all of {place}: on Btrfs, delete the subvolumes below it as root."
+    else:
+        yield f"{place} is removed again."
+
+
+class _Cycle:
+    """One pass through the cycle: each method is a scene that says what it does and does it."""
+
+    def __init__(self, output: Output, directory: Path, jobs: int) -> None:
+        self.output = output
+        self.directory = directory
+        self.primary = directory / "primary"
+        self.standby = directory / "standby"
+        self.jobs = jobs
+
+    def run(self) -> tuple[tuple[SyncReport, ...], VerifyReport]:
+        self.make_primary()
+        first = self.sync("monday", "The first round restores the whole tree into the standby.")
+        self.edit()
+        self.show_changes()
+        second = self.sync("tuesday", "The second round moves those changes and nothing else.")
+        proof = self.verify()
+        third = self.sync("wednesday", "A round with nothing changed leaves the standby's tree alone.")
+        self.show_snapshots()
+        return (first, second, third), proof
+
+    def make_primary(self) -> None:
+        self.scene("A primary", f"A volume with a few files is made in {render.name(str(self.primary))}.")
+        if not _make_subvolume(self.primary):
+            # A plain standby to match, so that removing it again asks for no privilege.
+            self.primary.mkdir()
+            self.standby.mkdir()
+        _fill(self.primary)
+
+    def edit(self) -> None:
+        self.scene("Life goes on", "The primary changes:")
+        self.tell(_edit(self.primary))
+
+    def show_changes(self) -> None:
+        command = "snapsync diff primary@monday primary@tuesday-noon"
+        self.scene("What changed", "A snapshot is taken and compared with the one before.", command)
+        Volume(self.primary).snapshot("tuesday-noon", jobs=self.jobs)
+        base, target = f"{self.primary}@monday", f"{self.primary}@tuesday-noon"
+        with comparisons.diff(base, target, jobs=self.jobs) as manifest:
+            self.tell(map(change_line, manifest.changes()))
+
+    def sync(self, name: str, text: str) -> SyncReport:
+        self.scene("Sync", text, f"snapsync sync primary standby --name {name}")
+        report = rounds.sync(self.primary, self.standby, name=name, jobs=self.jobs)
+        self.tell(round_summary(report))
+        return report
+
+    def verify(self) -> VerifyReport:
+        text = "Every byte and every attribute of both sides is read and compared."
+        self.scene("Proof", text, "snapsync verify primary standby")
+        report = comparisons.verify(self.primary, self.standby, jobs=self.jobs)
+        self.tell(verdict(report))
+        return report
+
+    def show_snapshots(self) -> None:
+        text = "The standby has its own snapshots, with the same ids as the primary's."
+        self.scene("Ready to take over", text, "snapsync list standby")
+        snapshots = Volume(self.standby).snapshots()
+        self.tell(f"{render.snapshot(snap)}  {snap.id}" for snap in snapshots)
+
+    def scene(self, title: str, text: str, command: str = "") -> None:
+        self.output.say(f"\n== {title}\n{text}")
+        if command:
+            self.output.say(f"  $ {command}")
+
+    def tell(self, lines: Iterable[str]) -> None:
+        """Say indented lines, with paths as the commands show them: beneath the demo's directory."""
+        for line in lines:
+            self.output.say(f"    {line.replace(f'{render.name(str(self.directory))}/', '')}")
+
+
+def _fill(root: Path) -> None:
+    """Letters, photos, a sparse disk image, a link of each kind: 7 MiB of data, 67 MiB of size."""
+    import random
+
+    noise = random.Random(0)
+    for folder in ("letters", "photos", "empty"):
+        (root / folder).mkdir()
+    for number in range(20):
+        (root / "letters" / f"{number:02}.txt").write_text(f"Letter {number}\n" * 50)
+    for number in range(3):
+        (root / "photos" / f"{number}.raw").write_bytes(noise.randbytes(_MIB))
+    (root / "disk.img").write_bytes(noise.randbytes(4 * _MIB))
+    os.truncate(root / "disk.img", 64 * _MIB)
+    (root / "newest").symlink_to("letters/19.txt")
+    (root / "letters" / "favourite.txt").hardlink_to(root / "letters" / "00.txt")
+
+
+def _edit(root: Path) -> Iterator[str]:
+    """Change the tree, saying each change just after it is made."""
+    (root / "photos").rename(root / "pictures")
+    yield "renamed    photos to pictures, with everything in it"
+    (root / "first.txt").hardlink_to(root / "letters" / "01.txt")
+    yield "linked     first.txt to letters/01.txt"
+    (root / "letters" / "02.txt").unlink()
+    yield "deleted    letters/02.txt"
+    with (root / "disk.img").open("r+b") as image:
+        image.seek(2 * _MIB)
+        image.write(b"\x01" * 4096)
+        image.seek(48 * _MIB)
+        image.write(b"\x02" * 4096)
+    yield "overwrote  4 KiB of disk.img, and wrote 4 KiB into its hole"
+    (root / "letters" / "20.txt").write_text("Letter 20\n")
+    yield "created    letters/20.txt"
+    (root / "letters" / "03.txt").chmod(0o600)
+    yield "chmod      letters/03.txt to 0600"
+
+
+def _make_subvolume(path: Path) -> bool:
+    """Make a Btrfs subvolume where that is possible and can be undone, which takes root."""
+    return os.geteuid() == 0 and _btrfs("create", path)
+
+
+def _btrfs(verb: str, *paths: Path) -> bool:
+    import subprocess
+
+    program = shutil.which("btrfs")
+    if program is None:
+        return False
+    command = [program, "subvolume", verb, *map(str, paths)]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def _remove(directory: Path) -> bool:
+    """Remove the demo's directory, whatever it holds by now; True when nothing is left."""
+    for name in ("standby", "primary"):
+        _delete_snapshots(Volume(directory / name))
+    shutil.rmtree(directory, ignore_errors=True)
+    if directory.exists():  # read-only snapshots: Btrfs wants them deleted as subvolumes
+        walk = os.walk(directory, topdown=False)
+        paths = [Path(path) for path, _, _ in walk if os.stat(path).st_ino == _BTRFS_ROOT_INODE]
+        _btrfs("delete", *paths)
+        shutil.rmtree(directory, ignore_errors=True)
+    return not directory.exists()
+
+
+def _delete_snapshots(volume: Volume) -> None:
+    with suppress(SnapsyncError, OSError):
+        for snap in volume.snapshots():
+            with suppress(SnapsyncError, OSError):
+                volume.delete(snap)

@@ -1,0 +1,74 @@
+"""`snapsync diff`: the set of changes between two snapshots, as lines or as an Arrow file."""
+
+from snapsync import render
+from snapsync.api import comparisons
+from snapsync.cli.output import Output
+from snapsync.cli.parse.verbs import verb
+from snapsync.cli.summaries import change_lines
+from snapsync.declare import Annotated, Argument, Option, Unpack
+from snapsync.errors import ExitCode
+from snapsync.options import JobsOptions
+from snapsync.reports.comparisons import DiffReport
+
+
+@verb(
+    place=200,
+    examples=[
+        "snapsync diff /srv/data@monday /srv/data@latest",
+        "snapsync diff /srv/data@3 /srv/data@4 -o changes.arrow",
+        "snapsync diff /srv/data@latest /srv/data --json",
+    ],
+)
+def diff(
+    output: Output,
+    base: Annotated[str, Argument(metavar="BASE", help="The older side: VOLUME@SNAP or a directory.")],
+    target: Annotated[str, Argument(metavar="TARGET", help="The newer side: VOLUME@SNAP or a directory.")],
+    file: Annotated[
+        str | None,
+        Option("--output", "-o", metavar="FILE.arrow", help="Write the manifest there."),
+    ] = None,
+    **options: Unpack[JobsOptions],
+) -> int:
+    """Show what changed from BASE to TARGET.
+
+    One line for each changed inode, in the order of their numbers. With --output only totals are shown, and
+    the changes are written to an Arrow file, which pyarrow, polars, duckdb and `snapsync inspect` read; it
+    takes the place of a file of that name.
+
+    Between snapshots what did not change is not read. Against a directory that is in use every file is read
+    on both sides: take a snapshot first.
+    """
+    jobs = options.get("jobs", 0)
+    if file is not None:
+        report = _write(output, base, target, file, jobs=jobs)
+        output.summary(report, [_totals(report), f"  written to {render.name(file)}"])
+        return ExitCode.DONE
+    if output.as_json or output.quiet:  # no line for each change
+        report = _write(output, base, target, None, jobs=jobs)
+        output.summary(report, ())
+    else:
+        report = _show(output, base, target, jobs=jobs)
+    output.note(_totals(report))
+    return ExitCode.DONE
+
+
+def _show(output: Output, base: str, target: str, *, jobs: int) -> DiffReport:
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory(prefix="snapsync-") as directory:
+        path = f"{directory}/manifest.arrow"
+        report = _write(output, base, target, path, jobs=jobs)
+        output.summary(report, change_lines(path))
+    return report
+
+
+def _totals(report: DiffReport) -> str:
+    took = render.seconds(report.seconds)
+    return f"{render.changes(report.changes)}; {render.size(report.data_bytes)} of data, in {took}"
+
+
+def _write(output: Output, base: str, target: str, file: str | None, *, jobs: int) -> DiffReport:
+    with output.progress() as progress:
+        report = comparisons.write_manifest(base, target, file, jobs=jobs, progress=progress)
+    output.notes(report.notes)
+    return report

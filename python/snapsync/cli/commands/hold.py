@@ -1,0 +1,28 @@
+"""`snapsync hold`: a snapshot stays until it is released."""
+
+from snapsync import render
+from snapsync.api import snapshots
+from snapsync.cli.arguments import split
+from snapsync.cli.output import Output
+from snapsync.cli.parse.verbs import verb
+from snapsync.declare import Annotated, Argument, Option
+from snapsync.errors import ExitCode
+
+
+@verb(place=180, examples=["snapsync hold /srv/data@monday --reason 'before the audit'"])
+def hold(
+    output: Output,
+    address: Annotated[str, Argument(metavar="VOLUME@SNAP", help="The snapshot to hold.")],
+    reason: Annotated[str, Option("--reason", metavar="TEXT", help="Why, for whoever asks.")] = "",
+) -> int:
+    """Keep a snapshot from being deleted.
+
+    Neither `delete` nor `prune` nor a sync that keeps only some removes it until it is released. That counts
+    for this VOLUME: its standbys hold their own.
+    """
+    volume, snap = split(address, "hold")
+    report = snapshots.hold(volume, snap, reason)
+    why = f": {render.name(reason)}" if reason else ""
+    held = f"{render.snapshot(report.snapshot)} of {render.name(report.volume.path)}"
+    output.summary(report, [f"holding {held}{why}"])
+    return ExitCode.DONE

@@ -1,0 +1,30 @@
+"""`snapsync init`: a directory becomes a volume, or one is kept in another way."""
+
+from collections.abc import Iterator
+
+from snapsync import render
+from snapsync.api import snapshots
+from snapsync.cli.arguments import VolumeArgument
+from snapsync.cli.output import Output
+from snapsync.cli.parse.verbs import verb
+from snapsync.errors import ExitCode
+from snapsync.options import ReadOnly
+from snapsync.reports.roles import InitReport
+
+
+@verb(place=80, examples=["snapsync init /srv/data", "snapsync init /mnt/standby --read-only"])
+def init(output: Output, volume: VolumeArgument, read_only: ReadOnly = None) -> int:
+    """Make a directory a volume, or say how one is kept.
+
+    A directory becomes a primary, as with the first `snapshot` or `sync`; with --read-only an empty Btrfs
+    subvolume becomes a standby, of whichever primary is synced to it first.
+    """
+    report = snapshots.init(volume, read_only=read_only)
+    output.healed(report.recovered)
+    output.summary(report, _lines(report))
+    return ExitCode.DONE
+
+
+def _lines(report: InitReport) -> Iterator[str]:
+    sealed = ", read-only between rounds" if report.read_only and report.volume.role == "standby" else ""
+    yield f"{render.name(report.volume.path)}: {report.volume.role}{sealed}"

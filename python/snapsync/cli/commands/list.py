@@ -1,0 +1,71 @@
+"""`snapsync list`: the snapshots of a volume."""
+
+from collections.abc import Iterator
+
+from snapsync import render
+from snapsync.api import snapshots
+from snapsync.cli.arguments import VolumeArgument
+from snapsync.cli.output import Output
+from snapsync.cli.parse.verbs import verb
+from snapsync.errors import ExitCode
+from snapsync.reports.snapshots import ListReport
+from snapsync.reports.values import Clone, Snapshot
+
+_HEADINGS = (">number", "name", "taken", ">entries", ">size", "id")
+
+
+@verb(place=110, examples=["snapsync list /srv/data", "snapsync list /srv/data --quiet"])
+def list_(output: Output, volume: VolumeArgument) -> int:
+    """List the snapshots of VOLUME, and their clones.
+
+    Oldest first; with --quiet only their names.
+    """
+    report = snapshots.list_(volume)
+    output.result(report, _names(report) if output.quiet else _table(report))
+    return ExitCode.DONE
+
+
+def _names(report: ListReport) -> Iterator[str]:
+    return (render.name(snap.name) for snap in report.snapshots)
+
+
+def _table(report: ListReport) -> Iterator[str]:
+    held = render.count(len(report.snapshots), "snapshot")
+    yield f"{render.name(report.volume.path)}: {held}"
+    if report.snapshots:
+        more = {"subset": _subsets(report), "held": _held(report)}
+        more = {heading: cells for heading, cells in more.items() if any(cells)}
+        rows = ((*_row(snap), *rest) for snap, *rest in zip(report.snapshots, *more.values(), strict=True))
+        yield from render.table((*_HEADINGS, *more), rows)
+    if report.clones:
+        yield render.count(len(report.clones), "clone")
+        yield from render.table(("name", "of", "made", "path"), map(_clone_row, report.clones))
+
+
+def _subsets(report: ListReport) -> list[str]:
+    if not any(snap.subset for snap in report.snapshots):
+        return []
+    return [render.subset(snap.subset) for snap in report.snapshots]
+
+
+def _held(report: ListReport) -> list[str]:
+    return [
+        "; ".join(render.hold(hold) for hold in report.holds if hold.snapshot == snap.id)
+        for snap in report.snapshots
+    ]
+
+
+def _row(snap: Snapshot) -> tuple[str, ...]:
+    return (
+        "aside" if snap.aside else str(snap.sequence),
+        snap.name,
+        render.moment(snap.created),
+        "" if snap.entries is None else f"{snap.entries:,}",
+        "" if snap.bytes is None else render.size(snap.bytes),
+        snap.id,
+    )
+
+
+def _clone_row(clone: Clone) -> tuple[str, ...]:
+    path = clone.path if clone.exists else f"{clone.path} (gone)"
+    return (clone.name, clone.of, render.moment(clone.at), path)

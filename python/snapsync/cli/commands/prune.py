@@ -1,0 +1,51 @@
+"""`snapsync prune`: delete what nothing keeps."""
+
+from collections.abc import Iterator
+
+from snapsync import render
+from snapsync.api import snapshots
+from snapsync.cli.arguments import VolumeArgument
+from snapsync.cli.output import Output
+from snapsync.cli.parse.verbs import verb
+from snapsync.declare import Annotated, Option, Unpack
+from snapsync.errors import ExitCode
+from snapsync.options import KeepOptions, counts
+from snapsync.reports.snapshots import PruneReport
+
+
+class PruneOptions(KeepOptions, total=False):
+    """What stays, and whether anything goes at all."""
+
+    dry_run: Annotated[bool, Option("--dry-run", "-n", help="Only say what would go.")]
+
+
+@verb(
+    place=170,
+    examples=[
+        "snapsync prune /srv/data --keep-last 10 --keep-hourly 24 --keep-daily 14 --dry-run",
+        "snapsync prune /mnt/standby --keep-weekly 8 --keep-monthly 12 --keep-yearly 10",
+    ],
+)
+def prune(output: Output, volume: VolumeArgument, **options: Unpack[PruneOptions]) -> int:
+    """Delete the snapshots of VOLUME that nothing keeps.
+
+    What any of the --keep options keeps stays. So do the newest snapshot, those that are held, and what
+    standbys go on from. Weeks begin on Monday.
+    """
+    report = snapshots.prune(volume, counts(options), dry_run=options.get("dry_run", False))
+    output.notes(report.notes)
+    output.summary(report, _lines(report))
+    return ExitCode.DONE
+
+
+def _lines(report: PruneReport) -> Iterator[str]:
+    went = render.count(len(report.pruned), "snapshot")
+    path = render.name(report.volume.path)
+    yield f"{path}: {went} {'would go' if report.dry_run else 'pruned'}, {len(report.kept):,} kept"
+    if report.dry_run:
+        for snap in report.pruned:
+            yield f"  would go  {render.snapshot(snap)} of {render.moment(snap.created)}"
+        for kept in report.kept:
+            yield f"  stays     {render.snapshot(kept.snapshot)}: {render.name(', '.join(kept.why))}"
+    elif report.pruned:
+        yield f"  pruned {', '.join(map(render.snapshot, report.pruned))}"

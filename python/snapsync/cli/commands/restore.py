@@ -1,0 +1,77 @@
+"""`snapsync restore`: a snapshot, or paths of it, elsewhere or in place."""
+
+from collections.abc import Iterator
+
+from snapsync import render
+from snapsync.api import restores
+from snapsync.cli.output import Output
+from snapsync.cli.parse.verbs import verb
+from snapsync.cli.summaries import restored_in_place, restored_to
+from snapsync.declare import Annotated, Argument, Option, Unpack
+from snapsync.errors import ExitCode, UsageError, told
+from snapsync.options import Name, RestoreOptions
+from snapsync.reports.restores import RestoreReport
+
+
+@verb(
+    place=130,
+    examples=[
+        "snapsync restore /srv/data@monday",
+        "snapsync restore /srv/data@monday --to /mnt/new",
+        "snapsync restore /srv/data@monday etc/fstab home/ann --to /tmp/found",
+        "snapsync restore /srv/data@monday etc/fstab",
+    ],
+)
+def restore(
+    output: Output,
+    address: Annotated[str, Argument(metavar="VOLUME@SNAP", help="The snapshot to restore from.")],
+    paths: Annotated[
+        list[str] | None,
+        Argument(metavar="[PATH]...", help="Only these, from the root of VOLUME, or absolute in it."),
+    ] = None,
+    to: Annotated[
+        str | None,
+        Option("--to", metavar="DIR", help="Restore there: DIR is absent or empty."),
+    ] = None,
+    name: Name = None,
+    **options: Unpack[RestoreOptions],
+) -> int:
+    """Bring back a snapshot, or some paths of it.
+
+    With --to DIR becomes an ordinary directory that holds the snapshot, or the PATHs and the directories
+    above them. Where it is on the file system of VOLUME and that can share blocks, data is not copied.
+
+    Without --to VOLUME holds again what the snapshot holds, or each PATH becomes what it was; only what
+    differs is written. What VOLUME held before is kept as a snapshot first. What a whole volume holds then is
+    one too, which its standbys get with their next round.
+    """
+    if name is not None and (to is not None or paths):
+        message = "--name is for the snapshot of a whole volume that was restored"
+        raise told(UsageError(message), message, "leave it out with --to and with paths")
+    with output.progress() as progress:
+        if to is not None:
+            made = restores.restore_to(address, to, paths or (), progress=progress, **options)
+        elif paths:
+            in_place = restores.restore_paths(address, paths, progress=progress, **options)
+        else:
+            whole = restores.restore(address, name=name, progress=progress, **options)
+    if to is not None:
+        output.notes(made.notes)
+        output.summary(made, restored_to(made))
+    elif paths:
+        output.notes((*in_place.recovered, *in_place.notes))
+        output.summary(in_place, restored_in_place(in_place))
+    else:
+        output.healed(whole.recovered)
+        output.notes(whole.notes)
+        output.summary(whole, _restored_whole(whole))
+    return ExitCode.DONE
+
+
+def _restored_whole(report: RestoreReport) -> Iterator[str]:
+    """What was restored, in lines."""
+    yield f"{render.name(report.volume.path)} holds {render.snapshot(report.source)} again"
+    yield f"  {render.changes(report.changes)}"
+    yield f"  wrote {render.size(report.data_bytes)}, in {render.seconds(report.seconds)}"
+    yield f"  it held {render.snapshot(report.before)} before, and is {render.snapshot(report.snapshot)} now"
+    yield from render.losses(report.losses)

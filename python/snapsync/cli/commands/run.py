@@ -1,0 +1,86 @@
+"""`snapsync run`: the jobs of the configuration that are due."""
+
+from collections.abc import Iterator
+
+from snapsync import render
+from snapsync.cli.arguments import ConfigFile
+from snapsync.cli.output import Output
+from snapsync.cli.parse.verbs import verb
+from snapsync.declare import Annotated, Argument, Option
+from snapsync.errors import UsageError, told
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from snapsync.jobs.reports import JobRun, RunReport
+
+
+@verb(place=250, examples=["snapsync run", "snapsync run web mail", "snapsync run --now --parallel 4"])
+def run(
+    output: Output,
+    jobs: Annotated[list[str] | None, Argument(metavar="JOB", help="Jobs to run now, due or not.")] = None,
+    now: Annotated[bool, Option("--now", "--all", help="Run every job, due or not.")] = False,
+    config: ConfigFile = None,
+    parallel: Annotated[
+        int, Option("--parallel", min=1, max=64, metavar="N", help="Jobs at the same time.")
+    ] = 2,
+) -> int:
+    """Run the jobs of the configuration that are due.
+
+    A job is due when its period has passed since the start of its last good run; one without a period runs
+    only when it is named, or with --now. Each is a `snapsync sync` of its own: one that fails does not stop
+    the others. The exit code is the highest one of them.
+
+    The configuration is read from /etc/snapsync/config.toml and $XDG_CONFIG_HOME/snapsync/config.toml
+    (~/.config without it), each key of the second over the first. It is TOML:
+
+    \b
+      [defaults]
+      keep = { last = 10, hourly = 24, daily = 14, weekly = 8, monthly = 12 }
+
+    \b
+      [job.web]
+      source = "/srv/web"
+      target = "root@backup:/standby/web"
+      period = "15m"
+
+    Other keys are exclude, include, strict, no_space_check, check, read_only, scrub, scrub_limit, compress,
+    bwlimit, rsh, remote_path, channels, timeout and ssh_options: the options of `snapsync sync`. `exclude =
+    []` leaves nothing out any more. A job that fails again is tried after a minute, two, four, up to its
+    period; one whose disk is not mounted is refused, and goes on when it is. What the standby goes without
+    is told by `snapsync status`. What became of each job is kept in /var/lib/snapsync for root, else in
+    $XDG_STATE_HOME/snapsync, or where SNAPSYNC_STATE_DIR says. Under sudo HOME and the XDG variables do not
+    count. Files that others can write are refused: the configuration, and what rsh and ssh_options name.
+    """
+    if jobs and now:
+        message = "either some jobs are to run, or all of them"
+        raise told(UsageError(message), message, "name the jobs, or use --now")
+    from snapsync.jobs import runner
+    from snapsync.jobs.config import load
+
+    found = load(config)
+    if not found.jobs:
+        message = f"there is no job in {' and '.join(map(str, found.files))}"
+        raise told(UsageError(message), message, "write a table [job.NAME] with source, target and period")
+    asked = found.named(jobs or ()) or list(found.jobs.values())
+    only_due = not (jobs or now)
+    report = runner.run(asked, parallel=parallel, only_due=only_due, note=output.note)
+    output.summary(report, _lines(report))
+    return report.exit_code
+
+
+def _lines(report: "RunReport") -> Iterator[str]:
+    for job in report.jobs:
+        yield f"{job.job}: {_line(job)}"
+
+
+def _line(job: "JobRun") -> str:
+    if job.outcome == "waiting":
+        return f"not due before {render.moment(job.due)}" if job.due else "runs only when it is named"
+    if job.error is not None:
+        return f"failed with exit code {job.exit_code}"
+    moved = "nothing changed" if job.unchanged else f"moved {render.size(job.data_bytes or 0)}"
+    differ = f", {render.count(job.differences, 'file differs', 'files differ')}" if job.differences else ""
+    lost = f", with losses in {render.entries(sum(loss.count for loss in job.losses))}" if job.losses else ""
+    return (
+        f"snapshot {render.name(job.snapshot or '')}, {moved}{differ}, in {render.seconds(job.seconds)}{lost}"
+    )

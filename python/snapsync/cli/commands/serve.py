@@ -1,0 +1,77 @@
+"""`snapsync serve`: the other end of a sync from another host."""
+
+import sys
+
+from snapsync import _native
+from snapsync.cli.arguments import path
+from snapsync.cli.output import Output, on_terminal, take_stdout
+from snapsync.cli.parse.verbs import verb
+from snapsync.declare import Annotated, Option, Unpack
+from snapsync.errors import ExitCode, UsageError, told
+from snapsync.options import JobsOptions
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@verb(
+    place=90,
+    examples=[
+        "snapsync serve --restrict-to /backup --receive-only",
+        'command="snapsync serve --restrict-to /backup --receive-only",restrict ssh-ed25519 AAAA...',
+    ],
+)
+def serve(
+    output: Output,
+    restrict_to: Annotated[
+        "Path | None",
+        Option(
+            "--restrict-to",
+            read=path,
+            metavar="DIR",
+            help="Only volumes beneath DIR; relative paths begin there.",
+        ),
+    ] = None,
+    read_only: Annotated[
+        bool,
+        Option(
+            "--read-only",
+            help="Only send from volumes, and change nothing in them but one snapshot for each standby.",
+        ),
+    ] = False,
+    receive_only: Annotated[
+        bool, Option("--receive-only", help="Only receive into volumes, and verify standbys.")
+    ] = False,
+    allow_prune: Annotated[
+        bool,
+        Option(
+            "--allow-prune",
+            help="With any of the others: let clients delete old snapshots (sync --keep-…).",
+        ),
+    ] = False,
+    **options: Unpack[JobsOptions],
+) -> int:
+    """Be the other end of a sync or a verify from another host.
+
+    `snapsync sync` and `verify` start this over ssh; it speaks on stdin and stdout, and ends with its client.
+    As a forced command in authorized_keys it keeps a key to one directory and one direction. Sending a volume
+    takes a snapshot of it. With --read-only that goes once its standby has a newer one, and clients set no
+    name, no pattern and no rule for old snapshots; nor do they make a volume of a directory that is none.
+    """
+    del output  # whatever is said belongs to the client
+    if on_terminal(sys.stdin):
+        message = "nobody can talk to this from a terminal"
+        raise told(UsageError(message), message, "`snapsync sync` starts it on the other host by itself")
+    if read_only and receive_only:
+        message = "a server that neither sends nor receives serves nobody"
+        raise told(UsageError(message), message, "give --read-only or --receive-only")
+    take_stdout("peer")
+    code = _native.serve(
+        restrict_to=None if restrict_to is None else str(restrict_to),
+        read_only=read_only,
+        receive_only=receive_only,
+        allow_prune=allow_prune,
+        **options,
+    )
+    return ExitCode(int(code))

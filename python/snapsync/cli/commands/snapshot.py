@@ -1,0 +1,36 @@
+"""`snapsync snapshot`: take one."""
+
+from collections.abc import Iterator
+
+from snapsync import render
+from snapsync.api import snapshots
+from snapsync.cli.arguments import VolumeArgument
+from snapsync.cli.output import Output
+from snapsync.cli.parse.verbs import verb
+from snapsync.declare import Unpack
+from snapsync.errors import ExitCode
+from snapsync.options import JobsOptions, Name
+from snapsync.reports.snapshots import SnapshotReport
+
+
+@verb(
+    place=100, examples=["snapsync snapshot /srv/data", "snapsync snapshot /srv/data --name before-upgrade"]
+)
+def snapshot(
+    output: Output, volume: VolumeArgument, name: Name = None, **options: Unpack[JobsOptions]
+) -> int:
+    """Take a snapshot of VOLUME.
+
+    On Btrfs it is instant; elsewhere only files that changed since the last snapshot are cloned or copied.
+    """
+    with output.progress() as progress:
+        report = snapshots.snapshot(volume, name, progress=progress, **options)
+    output.notes(report.notes)
+    output.summary(report, _summary(report))
+    return ExitCode.DONE
+
+
+def _summary(report: SnapshotReport) -> Iterator[str]:
+    taken = render.snapshot(report.snapshot)
+    path = render.name(report.volume.path)
+    yield f"{taken} of {path}, in {render.seconds(report.seconds)}"

@@ -1,0 +1,218 @@
+"""`snapsync status`: where a volume stands, or all jobs."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from snapsync import render, units
+from snapsync.cli.arguments import ConfigFile, path
+from snapsync.cli.output import Output, print_failure
+from snapsync.cli.parse.verbs import verb
+from snapsync.declare import Annotated, Argument, Option
+from snapsync.errors import ExitCode, SnapsyncError, describe, told
+from snapsync.reports.snapshots import StatusReport
+from snapsync.reports.values import Lag, ScrubStatus, Standby
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from snapsync.jobs.reports import JobsReport, JobStatus
+
+
+@verb(
+    place=240,
+    examples=[
+        "snapsync status /srv/data",
+        "snapsync status --json",
+        "snapsync status --max-lag 15m --prometheus /var/lib/node_exporter/snapsync.prom",
+    ],
+)
+def status(
+    output: Output,
+    volume: Annotated[
+        str | None,
+        Argument(metavar="VOLUME", help="The root directory of a volume; all jobs without it."),
+    ] = None,
+    config: ConfigFile = None,
+    max_lag: Annotated[
+        int | None,
+        Option(
+            "--max-lag",
+            read=units.duration,
+            metavar="TIME",
+            help="Judge: standbys may be so old, as in 90s, 15m, 1h30m or 1d; see above.",
+        ),
+    ] = None,
+    prometheus: Annotated[
+        "Path | None",
+        Option(
+            "--prometheus", read=path, metavar="FILE", help="Write metrics there, for a textfile collector."
+        ),
+    ] = None,
+) -> int:
+    """Show where VOLUME stands, or all jobs of the configuration.
+
+    Role, epoch, snapshots and what holds them, how far standbys lag behind, and what is unfinished. Of a
+    volume on another machine it tells what is known here.
+
+    A standby is as old as the newest snapshot that it holds. With --max-lag this is a monitoring plugin: one
+    line tells the verdict, and the exit code is that of such plugins, not those of other verbs: 0 ok,
+    1 warning (young enough, but the last round failed or something is missing), 2 critical (older than TIME),
+    3 unknown (how old cannot be told, as before the first round). Critical counts over unknown, and that over
+    warning.
+    """
+    try:
+        return _status(output, volume, config, max_lag, prometheus)
+    except (SnapsyncError, OSError) as error:
+        if max_lag is None:
+            raise
+        from snapsync.cli.monitoring import Verdict, plugin_words
+
+        # Monitoring takes every exit code for a verdict, and this is none but the last.
+        failure = describe(error)
+        if output.as_json:
+            print_failure(failure, as_json=True)
+        else:
+            print(plugin_words(Verdict.UNKNOWN, failure.message))
+        return Verdict.UNKNOWN
+
+
+def _status(
+    output: Output,
+    volume: str | None,
+    config: "Path | None",
+    max_lag: int | None,
+    prometheus: "Path | None",
+) -> int:
+    from dataclasses import replace
+
+    from snapsync.cli import monitoring
+
+    report, lags, jobs = _look(volume, config)
+    if prometheus is not None:
+        _write_metrics(prometheus, lags, jobs)
+    if max_lag is None:
+        output.result(report, _lines(report) if isinstance(report, StatusReport) else _jobs(jobs))
+        return ExitCode.DONE
+    verdict = monitoring.worst(monitoring.judge(lag, max_lag) for lag in lags)
+    judged = replace(report, verdict=verdict.name.lower())
+    output.result(judged, [monitoring.plugin_line(lags, max_lag)])
+    return verdict
+
+
+def _look(
+    volume: str | None, config: "Path | None"
+) -> "tuple[StatusReport | JobsReport, Sequence[Lag], list[JobStatus]]":
+    """The report on a volume or on all jobs, and what it says of standbys and jobs."""
+    from snapsync.jobs import lag, state
+    from snapsync.jobs.config import load
+    from snapsync.jobs.reports import JobsReport
+
+    if volume is not None:
+        report = lag.volume(volume, state.now())
+        return report, report.lags, []
+    jobs = lag.jobs(load(config), state.now())
+    return JobsReport(tuple(jobs)), [job.lag for job in jobs], jobs
+
+
+def _write_metrics(file: "Path", lags: Sequence[Lag], jobs: "list[JobStatus]") -> None:
+    from snapsync.jobs import prometheus, state
+
+    try:
+        prometheus.write(file, lags, jobs, state.now())
+    except OSError as error:
+        message = f"cannot write the metrics to {file}: {error.strerror}"
+        raise told(error, message, "name a file in a directory that is there") from None
+
+
+def _jobs(jobs: "Iterable[JobStatus]") -> Iterator[str]:
+    from snapsync.cli.monitoring import behind
+
+    for job in jobs:
+        lost = f", with losses in {render.entries(job.lag.lost)}" if job.lag.lost else ""
+        yield f"{job.job}: {behind(job.lag)}{lost}"
+        good = "never" if job.good is None else f"{render.moment(job.good)}, moved {_moved(job.lag)}"
+        yield f"  last good  {good}"
+        for side, place, report in (
+            ("source", job.lag.source, job.source),
+            ("target", job.lag.target, job.target),
+        ):
+            yield f"  {side}     {render.name(place or '')}{_side(report)}"
+        for problem in job.problems:
+            yield f"  problem    {render.name(problem)}"
+        for loss in job.losses:
+            times = f"{loss.count:,} times, for example {render.name(loss.example)}"
+            yield f"  lost       {render.name(loss.what)}: {times}"
+        for note in job.notes:
+            yield f"  note       {render.name(note)}"
+
+
+def _moved(lag: Lag) -> str:
+    return "an unknown amount" if lag.bytes is None else render.size(lag.bytes)
+
+
+def _side(report: StatusReport | None) -> str:
+    if report is None:
+        return ""
+    words = [report.volume.role, f"epoch {report.volume.epoch}", render.count(report.snapshots, "snapshot")]
+    held = len({hold.snapshot for hold in report.holds})
+    words += [f"{held} held"] if held else []
+    words += [f"unfinished: {_unfinished(report)}"] if report.unfinished else []
+    return f": {', '.join(words)}"
+
+
+def _lines(report: StatusReport) -> Iterator[str]:
+    volume = report.volume
+    yield f"{render.name(volume.path)}: {volume.role}"
+    yield f"  volume     {volume.id}"
+    yield f"  lineage    {volume.lineage}, epoch {volume.epoch}"
+    yield f"  provider   {volume.provider}, on {volume.filesystem}"
+    yield f"  subset     {render.subset(volume.subset)}"
+    yield f"  snapshots  {report.snapshots:,}{_latest(report)}"
+    if report.replaced:
+        by = report.replaced
+        says = f"says {render.name(by.path)}: if so, rejoin that one"
+        yield f"  replaced   by a primary of epoch {by.epoch}, {says}"
+    if report.read_only:
+        yield "  read-only  between rounds, while it is a standby"
+    yield f"  unfinished {_unfinished(report)}"
+    if report.busy:
+        yield "  busy       another command holds the volume"
+    problems = [lag.problem for lag in report.lags] if report.volume.role == "primary" else []
+    for standby, problem in zip(report.standbys, problems, strict=False):
+        yield f"  standby    {_standby(standby)}{f'; {render.name(problem)}' if problem else ''}"
+        if standby.scrub:
+            yield f"  scrub      {_scrub(standby.scrub)}"
+    for hold in report.holds:
+        if hold.standby is None:
+            yield f"  held       {render.name(hold.name)}, {render.hold(hold)}"
+
+
+def _latest(report: StatusReport) -> str:
+    if report.latest is None:
+        return ""
+    return f", latest {render.snapshot(report.latest)} of {render.moment(report.latest.created)}"
+
+
+def _unfinished(report: StatusReport) -> str:
+    if report.unfinished is None:
+        return "nothing"
+    left = f"{report.unfinished.phase} of snapshot {report.unfinished.snapshot}"
+    back = ", `snapsync recover --back` takes it back" if report.unfinished.can_go_back else ""
+    return f"{render.name(left)}; the next sync or `snapsync recover` finishes or discards it{back}"
+
+
+def _scrub(scrub: ScrubStatus) -> str:
+    words = f"everything read since {render.moment(scrub.all_since)}"
+    if scrub.bytes:
+        words += f", {render.size(scrub.bytes)} again so far"
+    if scrub.differences:
+        words += f"; {render.count(scrub.differences, 'file')} differed"
+    if scrub.pending:
+        shown = ", ".join(map(render.name, scrub.pending[:3]))
+        words += f", {len(scrub.pending):,} until the next round: {shown}"
+    return words
+
+
+def _standby(standby: Standby) -> str:
+    behind = f"{render.count(standby.lag, 'snapshot')} behind" if standby.lag else "up to date"
+    return f"{render.name(standby.path)}: {behind}, at {render.name(standby.name)}"

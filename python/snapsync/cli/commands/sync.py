@@ -1,0 +1,64 @@
+"""`snapsync sync`: one round."""
+
+from snapsync import render
+from snapsync.api import rounds
+from snapsync.cli.output import Output
+from snapsync.cli.parse.verbs import verb
+from snapsync.cli.summaries import round_summary
+from snapsync.declare import Annotated, Argument, Unpack
+from snapsync.errors import ExitCode
+from snapsync.options import SyncOptions
+
+
+@verb(
+    place=10,
+    examples=[
+        "snapsync sync /srv/data /mnt/standby",
+        "snapsync sync /srv/data /mnt/standby --name monday",
+        "snapsync sync /srv/data /mnt/standby --keep-last 10 --keep-daily 14 --keep-monthly 12",
+        "snapsync sync /srv/data root@backup:/mnt/standby",
+        "snapsync sync /srv/data /mnt/standby --exclude '*.tmp' --exclude '/cache/*' --include /cache/keep",
+    ],
+)
+def sync(
+    output: Output,
+    source: Annotated[str, Argument(metavar="SOURCE", help="The primary: a directory or a volume.")],
+    target: Annotated[
+        str,
+        Argument(metavar="TARGET", help="The standby: absent or empty in the first round."),
+    ],
+    **options: Unpack[SyncOptions],
+) -> int:
+    """Bring TARGET in step with SOURCE.
+
+    One of them may be [user@]host:PATH: snapsync then runs on that host too, over your own ssh.
+
+    One round: snapshot SOURCE, apply its changes to TARGET, snapshot TARGET. The first round restores the
+    whole tree. What an earlier, interrupted run left is healed first: whatever is killed, and whenever,
+    after the next command TARGET holds the old snapshot or the new one.
+
+    Patterns are SOURCE's and kept for later rounds, to whichever TARGET. Given again, they take the place of
+    all that were kept; what they leave out from then on is deleted from every standby of SOURCE at its next
+    round, and what they no longer leave out is created there.
+
+    A standby that was changed by hand is refused before anything is applied: on Btrfs whatever was changed,
+    elsewhere where the round would touch it, or anywhere with --check.
+
+    A standby that is known at TARGET and is not there, as when its disk is not mounted, is not made anew:
+    the round is refused without --new-standby.
+
+    Each round reads again, on both sides, a share of the files that are believed unchanged. Those that differ
+    are named, the round exits with 4, and the next one brings them again.
+
+    With any --keep option, the snapshots on both sides that none of them keeps are deleted after the round,
+    but for held ones and bases of standbys, as `snapsync prune` does on one volume.
+    """
+    with output.progress() as progress:
+        report = rounds.sync(source, target, progress=progress, **options)
+    output.healed(report.recovered)
+    output.notes(report.notes)
+    if report.set_aside:
+        output.note(f"what was changed by hand is kept as {render.snapshot(report.set_aside)}")
+    output.summary(report, round_summary(report))
+    differs = report.scrub and report.scrub.difference_count
+    return ExitCode.INTEGRITY if differs else ExitCode.DONE

@@ -1,0 +1,165 @@
+"""How far standbys are behind."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from snapsync import render
+from snapsync.api import snapshots as api
+from snapsync.errors import SnapsyncError, describe
+from snapsync.jobs import state
+from snapsync.jobs.config import Config, Job, is_remote
+from snapsync.jobs.reports import JobStatus
+from snapsync.reports.snapshots import StatusReport
+from snapsync.reports.values import Lag, Loss, ScrubStatus, Snapshot, Standby
+
+
+def volume(path: str, now: datetime) -> StatusReport:
+    """A volume with the lags of its standbys, or its own."""
+    report = api.status(path)
+    if report.volume.role == "standby":
+        own = Lag(path, None, path, None, _age(report.latest, now))
+        return replace(report, lags=(own,))
+    snapshots = _line(path)
+    lags = [
+        _with_scrub(
+            _since(standby.path, path, standby.path, standby.snapshot, standby.at, snapshots, now), standby
+        )
+        for standby in report.standbys
+    ]
+    return replace(report, lags=tuple(map(_if_there, lags)))
+
+
+def _if_there(lag: Lag) -> Lag:
+    """What is known of a standby on this machine is not all there is to see."""
+    if lag.target is None or is_remote(lag.target) or state.has_store(lag.target):
+        return lag
+    return replace(lag, problem="it is not there: is its file system mounted?")
+
+
+def _with_scrub(lag: Lag, standby: Standby) -> Lag:
+    """With what was read again of a standby, and with its trouble."""
+    problems = [*_claims(standby), *_differs(standby.scrub)]
+    return replace(lag, scrub=standby.scrub, problem="; ".join(problems) or None)
+
+
+def _claims(standby: Standby | None) -> list[str]:
+    if standby is None or standby.claim is None:
+        return []
+    return [f"it says that it is of epoch {standby.claim.epoch}, and is not fed"]
+
+
+def _differs(scrub: ScrubStatus | None) -> list[str]:
+    if scrub is None or not scrub.pending:
+        return []
+    files = render.count(len(scrub.pending), "file differs", "files differ")
+    return [f"{files} from the primary's until the next round, such as {scrub.pending[0]}"]
+
+
+def _standby_of(job: Job, source: StatusReport, target: StatusReport | None) -> Standby | None:
+    """What the primary of a job knows of its standby."""
+    here = [
+        standby
+        for standby in source.standbys
+        if (standby.volume == target.volume.id if target else _is_at(standby.path, job.target))
+    ]
+    return max(here, key=lambda standby: standby.at) if here else None
+
+
+def jobs(found: Config, now: datetime) -> list[JobStatus]:
+    """Where each job stands. What cannot be looked at is told with its job."""
+    known = state.runs()
+    return [_job(job, state.of(job, known), now) for job in found.jobs.values()]
+
+
+def _job(job: Job, run: state.Run | None, now: datetime) -> JobStatus:
+    problems: list[str] = []
+    source, target = (_look(place, now, problems) for place in (job.source, job.target))
+    if source and source.volume.role == "standby":
+        problems.append(f"{job.source} is not the primary any more")
+    if run and run.error:
+        problems.append(f"the last round failed: {run.error}")
+    lag = _lag(job, source, target, now)
+    if lag.seconds is None and not problems:
+        problems.append("no round has ended well yet")
+    moved = run.data_bytes if run else None
+    standby = _standby_of(job, source, target) if source else None
+    scrub = standby.scrub if standby else None
+    problems += [*_claims(standby), *_differs(scrub)]
+    losses = tuple(Loss(**loss) for loss in run.losses) if run else ()
+    lost = sum(loss.count for loss in losses)
+    lag = replace(lag, bytes=moved, problem="; ".join(problems) or None, lost=lost, scrub=scrub)
+    good, notes = (run.good, run.notes) if run else (None, ())
+    return JobStatus(job.name, source, target, good, lag, tuple(problems), losses, notes)
+
+
+def _look(place: str, now: datetime, problems: list[str]) -> StatusReport | None:
+    if is_remote(place):
+        return None
+    try:
+        return volume(place, now)
+    except (SnapsyncError, OSError) as error:
+        problems.append(describe(error).message)
+        return None
+
+
+def _lag(job: Job, source: StatusReport | None, target: StatusReport | None, now: datetime) -> Lag:
+    """By what the standby holds; where that is elsewhere, by what the primary knows of it."""
+    where = (job.name, job.source, job.target)
+    if target is None and not is_remote(job.target):
+        return Lag(*where, None, None)
+    if source is None:
+        return Lag(*where, None, _age(target.latest, now) if target else None)
+    if target is None:
+        known = zip(source.standbys, source.lags, strict=False)
+        here = [(standby.at, lag) for standby, lag in known if _is_at(standby.path, job.target)]
+        if not here:
+            return Lag(*where, None, None)
+        # The last of those that were made there one after the other.
+        _, lag = max(here, key=lambda found: found[0])
+        return replace(lag, name=job.name, source=job.source, target=job.target)
+    if target.latest is None:
+        return Lag(*where, None, None)
+    held = target.latest
+    return _since(*where, held.id, held.created, _line(job.source), now)
+
+
+def _line(path: str) -> list[Snapshot]:
+    """The snapshots of a volume that standbys follow."""
+    return [snap for snap in api.list_(path).snapshots if not snap.aside]
+
+
+def _is_at(known: str, place: str) -> bool:
+    """Whether what is known as `host:/whole/path` is at a place that may be relative to somewhere there."""
+    (host, path), (known_host, known_path) = (_apart(place), _apart(known))
+    return host == known_host and (known_path == path or known_path.endswith(f"/{path}"))
+
+
+def _apart(place: str) -> tuple[str, str]:
+    """The host and the path of `[user@]host:PATH`. Older volumes know IPv6 addresses without brackets."""
+    bracketed = re.fullmatch(r"((?:[^@/]*@)?)\[([^]/]*)\]:(.*)", place, re.DOTALL)
+    if bracketed:
+        return bracketed[1] + bracketed[2], bracketed[3].rstrip("/")
+    host, _, path = place.partition(":" if place.split("/", 1)[0].count(":") == 1 else ":/")
+    return host, (path if place[len(host) : len(host) + 2] != ":/" else f"/{path.lstrip('/')}").rstrip("/")
+
+
+def _since(
+    name: str,
+    source: str,
+    target: str,
+    held: str,
+    at: datetime,
+    snapshots: Sequence[Snapshot],
+    now: datetime,
+) -> Lag:
+    """The lag of a standby that holds the snapshot `held`, and has since `at`."""
+    place = next((place for place, snap in enumerate(snapshots) if snap.id == held), None)
+    if place is None:
+        return Lag(name, source, target, len(snapshots), (now - at).total_seconds())
+    return Lag(name, source, target, len(snapshots) - 1 - place, _age(snapshots[place], now))
+
+
+def _age(snap: Snapshot | None, now: datetime) -> float | None:
+    return None if snap is None else (now - snap.created).total_seconds()

@@ -1,0 +1,68 @@
+"""What Prometheus is told: a text file for the textfile collector of its node exporter."""
+
+import os
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+from snapsync.jobs import state
+from snapsync.jobs.reports import JobStatus
+from snapsync.reports.values import Lag
+
+_LABELS = ("name", "source", "target")
+
+
+def write(file: Path, lags: Iterable[Lag], jobs: Iterable[JobStatus], now: datetime) -> None:
+    """Replace `file` as a whole, for everybody to read. What is not known has no sample."""
+    registry = CollectorRegistry()
+
+    def gauge(name: str, help_: str, labels: tuple[str, ...] = _LABELS) -> Gauge:
+        return Gauge(f"snapsync_{name}", help_, labels, registry=registry)
+
+    lag_seconds = gauge("lag_seconds", "Age of the snapshot that the standby holds.")
+    lag_snapshots = gauge("lag_snapshots", "Snapshots that the primary has taken since.")
+    problem = gauge("problem", "1 where something is wrong or cannot be looked at.")
+    moved = gauge("last_round_bytes", "Bytes of data that the last good round moved.")
+    lost = gauge("lost_entries", "Entries that the standby goes without something of.")
+    read = gauge("scrubbed_bytes", "Bytes that were read again on each side so far.")
+    differences = gauge("scrub_differences", "Files that were found to differ so far.")
+    pending = gauge("scrub_pending_files", "Files that differ until the next round.")
+    since = gauge("scrub_all_since_timestamp_seconds", "Everything was read again since then.")
+    for lag in lags:
+        labels = _labels(lag)
+        problem.labels(*labels).set(lag.problem is not None)
+        lost.labels(*labels).set(lag.lost)
+        for metric, value in ((lag_seconds, lag.seconds), (lag_snapshots, lag.snapshots), (moved, lag.bytes)):
+            if value is not None:
+                metric.labels(*labels).set(value)
+        if lag.scrub is not None:
+            read.labels(*labels).set(lag.scrub.bytes)
+            differences.labels(*labels).set(lag.scrub.differences)
+            pending.labels(*labels).set(len(lag.scrub.pending))
+            since.labels(*labels).set(lag.scrub.all_since.timestamp())
+    good = gauge("last_good_round_timestamp_seconds", "When the last good round began.")
+    noted = gauge("notes", "What the last good round had to say.")
+    of_side = (*_LABELS, "side")
+    epoch = gauge("epoch", "Promotions in the lineage of the volume.", of_side)
+    held = gauge("held_snapshots", "Snapshots that are held, by hand or for standbys.", of_side)
+    unfinished = gauge("unfinished", "1 where a round was cut short.", of_side)
+    for job in jobs:
+        labels = _labels(job.lag, job.job)
+        if job.good is not None:
+            good.labels(*labels).set(job.good.timestamp())
+            noted.labels(*labels).set(len(job.notes))
+        for side, report in (("source", job.source), ("target", job.target)):
+            if report is not None:
+                epoch.labels(*labels, side).set(report.volume.epoch)
+                held.labels(*labels, side).set(len({hold.snapshot for hold in report.holds}))
+                unfinished.labels(*labels, side).set(report.unfinished is not None)
+    gauge("status_timestamp_seconds", "When this was written.", ()).set(now.timestamp())
+    state.write(file, generate_latest(registry).decode())
+
+
+def _labels(lag: Lag, name: str | None = None) -> list[str]:
+    """Names and places, which may be of any bytes, as text."""
+    texts = (lag.name if name is None else name, lag.source or "", lag.target or "")
+    return [os.fsencode(text).decode("utf-8", "backslashreplace") for text in texts]

@@ -1,0 +1,82 @@
+"""What `run`, `status` and `service` answer about the jobs of the configuration."""
+
+from datetime import datetime
+
+from snapsync.record import Record
+from snapsync.reports.base import Report
+from snapsync.reports.snapshots import StatusReport
+from snapsync.reports.values import Lag, Loss
+
+
+class JobRun(Record):
+    """What came of one job: `outcome` is done, failed or waiting (not due before `due`).
+
+    `exit_code` is that of its round, and `advice` goes with `error`; `snapshot`, `data_bytes`, `unchanged`
+    and `losses` are of a good one. One that found `differences` is done, with exit code 4.
+    """
+
+    job: str
+    source: str
+    target: str
+    outcome: str
+    exit_code: int
+    seconds: float
+    due: datetime | None = None
+    snapshot: str | None = None
+    data_bytes: int | None = None
+    unchanged: bool | None = None
+    notes: tuple[str, ...] = ()
+    error: str | None = None
+    advice: str = ""
+    losses: tuple[Loss, ...] = ()
+    differences: int = 0
+
+
+class RunReport(Report):
+    """What came of each job, in the order of the configuration. `exit_code` is the highest of theirs."""
+
+    verb = "run"
+    jobs: tuple[JobRun, ...]
+    exit_code: int
+
+
+class JobStatus(Record):
+    """Where a job stands. `source` and `target` are None where they are elsewhere, or cannot be looked at.
+
+    `good` is when its last good round began, and `notes` what that had to say; `losses` is what the standby
+    goes without. `problems` says what cannot be looked at, and how the last round failed.
+    """
+
+    job: str
+    source: StatusReport | None
+    target: StatusReport | None
+    good: datetime | None
+    lag: Lag
+    problems: tuple[str, ...]
+    losses: tuple[Loss, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class JobsReport(Report):
+    """Where all jobs of the configuration stand; `verdict` is the worst of them where it was asked for."""
+
+    verb = "status"
+    jobs: tuple[JobStatus, ...]
+    verdict: str | None = None
+
+
+class Unit(Record):
+    """A unit of systemd: its file, and what is in it (None where it was removed)."""
+
+    path: str
+    text: str | None
+
+
+class ServiceReport(Report):
+    """Units that were written or removed, or would be (`dry_run`), and the commands that come next."""
+
+    verb = "service"
+    action: str
+    units: tuple[Unit, ...]
+    commands: tuple[str, ...]
+    dry_run: bool

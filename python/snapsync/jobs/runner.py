@@ -1,0 +1,224 @@
+"""Running the jobs of the configuration that are due."""
+
+import json
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import timedelta
+from threading import BoundedSemaphore, Lock
+from time import monotonic
+from typing import Any
+
+from snapsync import render
+from snapsync.declare import Option, options
+from snapsync.errors import ExitCode, IntegrityError, describe
+from snapsync.jobs import state
+from snapsync.jobs.child import Child
+from snapsync.jobs.config import Job, is_remote
+from snapsync.jobs.reports import JobRun, RunReport
+from snapsync.options import ChannelOptions, SyncOptions
+from snapsync.reports.values import Loss
+
+# A job that stands still is ended after this many times its time-out: a round has given up waiting by then.
+_STILL_FOR = 800
+
+
+def run(asked: Sequence[Job], *, parallel: int, only_due: bool, note: Callable[[str], None]) -> RunReport:
+    """Run the jobs that were asked for, or those of them that are due. `note` is told what a log needs."""
+    known, at = state.runs(), state.now()
+    due = [job for job in asked if not only_due or state.is_due(job, known, at)]
+    outcomes = _Runner(parallel, note).run(due)
+    ran = [outcomes.get(job.name) or _waiting(job, known) for job in asked]
+    return RunReport(tuple(ran), max((job.exit_code for job in ran), default=0))
+
+
+def arguments(job: Job) -> list[str]:
+    """The options of the `snapsync sync` that a job is."""
+    is_local = not (is_remote(job.source) or is_remote(job.target))
+    words = [f"--keep-{period}={count}" for period, count in (job.keep or {}).items()]
+    for name, (_, option) in options(SyncOptions).items():
+        if name in job.options and not (is_local and name in options(ChannelOptions)):
+            words += _spelled(option, job.options[name])
+    words += ["--everything"] if job.exclude == () else []
+    return [*words, "--", job.source, job.target]
+
+
+def _spelled(option: Option, value: object) -> list[str]:
+    """An option with its value as it is typed."""
+    on, _, off = option.names[0].partition("/")
+    if isinstance(value, bool):
+        return [on] if value else [off] if off else []
+    values = value if isinstance(value, tuple) else (value,)
+    return [word for one in values for word in ([f"{on}={one}"] if on.startswith("--") else [on, one])]
+
+
+class _Runner:
+    """Runs jobs, each in a process of its own: what one does to its process, the others do not feel.
+
+    One that stands still, because it waits for another machine or for a disk, keeps no other from running.
+    """
+
+    def __init__(self, parallel: int, note: Callable[[str], None]) -> None:
+        self._tell = note
+        self._slots = BoundedSemaphore(parallel)
+        self._lock = Lock()
+        self._places: defaultdict[str, Lock] = defaultdict(Lock)
+        self._running: list[Child] = []
+        self._is_stopped = False
+
+    def run(self, jobs: Sequence[Job]) -> dict[str, JobRun]:
+        """Run them all; what came of each, by name. Told to stop, it stops them and waits for their end."""
+        with ThreadPoolExecutor(max(len(jobs), 1)) as pool:
+            futures = {job.name: pool.submit(self._job, job) for job in jobs}
+            try:
+                return {name: future.result() for name, future in futures.items()}
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                self._stop()
+                raise
+
+    def _stop(self) -> None:
+        with self._lock:
+            self._is_stopped = True
+            for child in self._running:
+                child.terminate()
+
+    def _job(self, job: Job) -> JobRun:
+        source, target = _whole(job.source), _whole(job.target)
+        with ExitStack() as held, ExitStack() as yielded:
+            # Jobs of one volume wait for each other: it would keep the second waiting. In one order, so that
+            # none waits for one that waits for it. A standby has one round at a time.
+            for place in sorted({source, target}):
+                with self._lock:
+                    lock = self._places[place]
+                (held if place == target else yielded).enter_context(lock)
+            yielded.enter_context(self._slots)
+            return self._round(job, yielded.close)
+
+    def _round(self, job: Job, give_way: Callable[[], None]) -> JobRun:
+        at, started = state.now(), monotonic()
+        lost = _not_there(job)
+        self._note(lambda: state.attempted(job, at))
+        code, out, err = lost or self._sync(job, give_way)
+        outcome = _outcome(job, code, out, err, monotonic() - started)
+        if outcome.error is None:
+            report = json.loads(out)
+            # What differs is nowhere else told where the primary is on another machine.
+            report["notes"] += [outcome.advice] if outcome.differences else []
+            self._note(lambda: state.succeeded(job, at, report))
+        else:
+            self._note(lambda: state.failed(job, at, str(outcome.error)))
+        for line in _told(outcome):
+            self._tell(f"{job.name}: {line}")
+        return outcome
+
+    def _note(self, write: Callable[[], None]) -> None:
+        """A round is not undone because nobody could write it down; then it runs again the sooner."""
+        try:
+            write()
+        except (OSError, IntegrityError) as error:
+            self._tell(f"cannot keep what became of a job: {describe(error).message}")
+
+    def _sync(self, job: Job, give_way: Callable[[], None]) -> tuple[int, str, str]:
+        # Not from the directory that this was started in: whatever is called snapsync there is not this.
+        command = [sys.executable, "-P", "-m", "snapsync", "sync", "--json", "--quiet", *arguments(job)]
+        with self._lock:
+            if self._is_stopped:
+                return ExitCode.INTERRUPTED, "", "interrupted before it began"
+            child = Child(command)
+            self._running.append(child)
+        code, out, err = child.wait(give_way, _STILL_FOR * job.timeout)
+        with self._lock:
+            self._running.remove(child)
+        if code is None:
+            message = "it stood still for too long, and was ended"
+            advice = "see whether both file systems answer, and try it by hand"
+            return ExitCode.FAILED, json.dumps({"error": {"message": message, "advice": advice}}), ""
+        return code, out, err
+
+
+def _not_there(job: Job) -> tuple[int, str, str] | None:
+    """The refusal of a job that has had a volume on this machine where there is none now; None for others.
+
+    An empty mount point is no place to begin anew.
+    """
+    run = state.of(job, state.runs())
+    for side, place in (("source", job.source), ("target", job.target)):
+        if run is None or run.good is None or is_remote(place) or state.has_store(place):
+            continue
+        message = f"the {side} {place} was a volume in the last good round, and is none now"
+        advice = (
+            "mount its file system, and the job goes on by itself; if it is gone, "
+            f"`snapsync sync {job.source} {job.target} --new-standby` begins anew"
+        )
+        return ExitCode.REFUSED, json.dumps({"error": {"message": message, "advice": advice}}), ""
+    return None
+
+
+def _whole(place: str) -> str:
+    return place if is_remote(place) else os.path.realpath(place)
+
+
+def _outcome(job: Job, code: int, out: str, err: str, seconds: float) -> JobRun:
+    """What a round that ended so came to."""
+    where = (job.name, job.source, job.target)
+    answer = _answer(out)
+    if code in (ExitCode.DONE, ExitCode.INTEGRITY) and "snapshot" in answer:
+        scrub = answer.get("scrub") or {}
+        found = scrub.get("difference_count", 0)
+        return JobRun(
+            *where,
+            "done",
+            code,
+            seconds,
+            snapshot=answer["snapshot"]["name"],
+            data_bytes=answer["data_bytes"],
+            unchanged=answer["unchanged"],
+            notes=tuple(answer["recovered"]) + tuple(answer["notes"]),
+            losses=tuple(Loss(**loss) for loss in answer["losses"]),
+            differences=found,
+            advice=_differing(scrub) if found else "",
+        )
+    error = answer.get("error", {})
+    last_words = err.strip().splitlines()[-1:] or [f"its process ended with {code}, and no word"]
+    message = error.get("message") or last_words[0]
+    # A signal that killed it is no exit code.
+    code = code if code > 0 else ExitCode.FAILED
+    return JobRun(*where, "failed", code, seconds, error=message, advice=error.get("advice", ""))
+
+
+def _differing(scrub: dict[str, Any]) -> str:
+    """What a round that is done found to differ."""
+    files = render.count(scrub["difference_count"], "file is", "files are")
+    shown = ", ".join(render.name(unlike["path"]) for unlike in scrub["differences"][:3])
+    return f"{files} not the same on both sides, and travel again with the next round: {shown}"
+
+
+def _answer(out: str) -> dict[str, Any]:
+    try:
+        answer = json.loads(out)
+    except ValueError:
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _waiting(job: Job, known: Mapping[str, state.Run]) -> JobRun:
+    run = state.of(job, known)
+    if run is not None and run.failures > 1:
+        due = state.due(job, run, run.attempt)
+    else:
+        due = run.good + timedelta(seconds=job.period) if run and run.good and job.period else None
+    return JobRun(job.name, job.source, job.target, "waiting", 0, 0.0, due=due)
+
+
+def _told(outcome: JobRun) -> Iterator[str]:
+    """What a reader of the log needs beyond the summary."""
+    yield from outcome.notes
+    yield from (line.strip() for line in render.losses(outcome.losses))
+    if outcome.error is not None:
+        yield outcome.error
+    if outcome.advice:
+        yield from outcome.advice.splitlines()

@@ -1,0 +1,236 @@
+"""What became of each job: when it last ran, and how that ended."""
+
+import fcntl
+import json
+import os
+import secrets
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from snapsync import _native
+from snapsync.errors import IntegrityError, RefusedError, UsageError, told
+from snapsync.jobs import own
+from snapsync.jobs.config import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The runs of one job. `good` is when the last good one began: the standby is what the primary was then.
+
+    `snapshot`, `data_bytes`, `seconds` and `notes` are of that run, `losses` is what the standby goes without
+    since then or an earlier one; `error` is that of the last attempt, None where it was good, and `failures`
+    how many have failed since.
+    """
+
+    source: str
+    target: str
+    attempt: datetime
+    good: datetime | None = None
+    snapshot: str | None = None
+    data_bytes: int | None = None
+    seconds: float | None = None
+    error: str | None = None
+    failures: int = 0
+    losses: tuple[Mapping[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def age(self, now: datetime) -> float | None:
+        """Seconds since the last good run began."""
+        return None if self.good is None else (now - self.good).total_seconds()
+
+
+def home() -> Path:
+    """The directory where state is kept."""
+    named = os.environ.get("SNAPSYNC_STATE_DIR")
+    if named:
+        return Path(named)
+    if os.geteuid() == 0:
+        return Path("/var/lib/snapsync")
+    his = own.state_home()
+    if his is None:
+        message = "there is no directory to keep the state of jobs in: this user has no home"
+        raise told(UsageError(message), message, "name one in SNAPSYNC_STATE_DIR")
+    return his / "snapsync"
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def runs() -> dict[str, Run]:
+    """What is known of each job, by name."""
+    file = home() / "jobs.json"
+    try:
+        with _open() as directory:
+            content = json.loads(_read(directory, file.name))
+        return {name: _run(known) for name, known in content["jobs"].items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        message = f"cannot understand {file}: {error}"
+        advice = "remove it: every job then runs as if for the first time"
+        raise told(IntegrityError(message), message, advice) from None
+
+
+def of(job: Job, known: Mapping[str, Run]) -> Run | None:
+    """What is known of a job, if it was about the same two places."""
+    run = known.get(job.name)
+    return run if run and (run.source, run.target) == (job.source, job.target) else None
+
+
+def due(job: Job, run: Run | None, at: datetime) -> datetime | None:
+    """When a job is due: None where that is only when it is named.
+
+    That is when its period has passed since the last good run; timers are not exact, so nearly is enough. One
+    that fails is tried again at once, then after a minute, two, four: not at its full cost each time.
+    """
+    if job.period is None:
+        return None
+    if run is None:
+        return at
+    if run.failures > 1:
+        delay = min(job.period, 60 * 2 ** min(run.failures - 2, 20))
+        return run.attempt + timedelta(seconds=delay)
+    if run.good is None:
+        return at
+    return run.good + timedelta(seconds=job.period - min(30, job.period / 10))
+
+
+def is_due(job: Job, known: Mapping[str, Run], at: datetime) -> bool:
+    """Whether it is time for a job. A clock that was put back says nothing."""
+    run = of(job, known)
+    when = due(job, run, at)
+    if when is None:
+        return False
+    since = (run.attempt if run.failures > 1 else run.good or at) if run else at
+    return when <= at or since > at
+
+
+def attempted(job: Job, at: datetime) -> None:
+    """Note that a job begins."""
+    _note(job, attempt=at)
+
+
+def succeeded(job: Job, at: datetime, report: Mapping[str, Any]) -> None:
+    """Note what a good round came to."""
+    _note(
+        job,
+        attempt=at,
+        good=at,
+        error=None,
+        failures=0,
+        losses=_losses(job, report),
+        notes=(*report["recovered"], *report["notes"]),
+        snapshot=str(report["snapshot"]["name"]),
+        data_bytes=int(report["data_bytes"]),
+        seconds=float(report["seconds"]),
+    )
+
+
+def failed(job: Job, at: datetime, error: str) -> None:
+    """Note why a round failed."""
+    run = of(job, runs())
+    _note(job, attempt=at, error=error, failures=(run.failures if run else 0) + 1)
+
+
+def _losses(job: Job, report: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """What the standby goes without: also what an earlier round could not bring, unless all came anew."""
+    run = of(job, runs()) if report["base"] else None
+    known = {loss["what"]: loss for loss in run.losses} if run else {}
+    for loss in report["losses"]:
+        before = known.get(loss["what"], loss)
+        known[loss["what"]] = {**loss, "count": max(loss["count"], before["count"])}
+    return tuple(known.values())
+
+
+def _note(job: Job, **what: Any) -> None:
+    with _locked() as directory:
+        known = runs()
+        before = of(job, known) or Run(job.source, job.target, what["attempt"])
+        known[job.name] = replace(before, **what)
+        jobs = {name: asdict(run) for name, run in known.items()}
+        text = json.dumps({"format": 2, "jobs": jobs}, default=datetime.isoformat, indent=1)
+        _write(directory, "jobs.json", text, 0o600)
+
+
+@contextmanager
+def _locked() -> Iterator[int]:
+    home().mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _open() as directory:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with open(os.open("lock", flags, 0o600, dir_fd=directory), "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield directory
+
+
+@contextmanager
+def _open() -> Iterator[int]:
+    """The directory of the state, if nobody else can write in it: its files are found beneath it."""
+    place = home()
+    directory = _native.trusted("the state directory", str(place))
+    try:
+        mode = os.fstat(directory).st_mode
+        if not stat.S_ISDIR(mode) or mode & 0o022:
+            message = f"{place} cannot keep the state of jobs: others can write in it, or it is no directory"
+            raise told(
+                RefusedError(message), message, f"`chmod 0700 {place}`, or name another in SNAPSYNC_STATE_DIR"
+            )
+        yield directory
+    finally:
+        os.close(directory)
+
+
+def _read(directory: int, name: str) -> bytes:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with open(os.open(name, flags, dir_fd=directory), "rb") as file:
+        return file.read()
+
+
+def write(file: Path, text: str, mode: int = 0o644) -> None:
+    """Replace a file as a whole: whoever reads it sees the old text or the new."""
+    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _write(directory, file.name, text, mode)
+    finally:
+        os.close(directory)
+
+
+def _write(directory: int, name: str, text: str, mode: int) -> None:
+    """The new file is private until it is whole, and nothing that is there already is written to."""
+    temporary = f".{name}-{secrets.token_hex(8)}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    handle = os.open(temporary, flags, 0o600, dir_fd=directory)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as out:
+            out.write(text)
+            out.flush()
+            os.fchmod(out.fileno(), mode)
+            os.fsync(out.fileno())
+        os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        os.unlink(temporary, dir_fd=directory)
+        raise
+
+
+def has_store(place: str) -> bool:
+    """Whether a place on this machine is a volume still."""
+    try:
+        return stat.S_ISDIR(os.stat(os.path.join(place, ".snapsync")).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # that the round tells
+        return True
+
+
+def _run(known: dict[str, Any]) -> Run:
+    moments: dict[str, Any] = {
+        key: datetime.fromisoformat(known[key]) for key in ("attempt", "good") if known.get(key)
+    }
+    lists: dict[str, Any] = {key: tuple(known[key]) for key in ("losses", "notes") if key in known}
+    names = {field.name for field in fields(Run)}
+    return Run(**{key: value for key, value in known.items() if key in names} | moments | lists)

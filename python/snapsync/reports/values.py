@@ -1,0 +1,264 @@
+"""What reports are made of: volumes, snapshots, counts, losses, standbys and what holds them."""
+
+from datetime import datetime
+
+from snapsync.record import Record
+
+
+class Subset(Record):
+    """Which part of a volume is replicated: gitignore patterns of what is left out and what is brought back.
+
+    Without any it is everything.
+    """
+
+    exclude: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether anything is left out."""
+        return bool(self.exclude)
+
+
+class Snapshot(Record):
+    """The immutable state of a volume at one moment.
+
+    `sequence` counts from 0 along the lineage, `parent` is the id of the snapshot before it. `entries`
+    and `bytes` describe the tree; they are None where nobody counted (Btrfs). `subset` is what of the
+    volume it is of. Kept `aside` is what was there before the volume went back to an older snapshot.
+    """
+
+    id: str
+    name: str
+    sequence: int
+    parent: str | None
+    created: datetime
+    provider: str
+    entries: int | None
+    bytes: int | None
+    subset: Subset = Subset()
+    aside: bool = False
+
+
+class VolumeInfo(Record):
+    """A volume as it stands. `role` is primary or standby, `provider` btrfs or pool.
+
+    `subset` is what its next snapshot is of.
+    """
+
+    path: str
+    id: str
+    lineage: str
+    epoch: int
+    role: str
+    provider: str
+    filesystem: str
+    subset: Subset = Subset()
+
+
+class Changes(Record):
+    """How many inodes changed, by kind of change; `rows` is the number of rows of the manifest."""
+
+    created: int
+    changed: int
+    renamed: int
+    deleted: int
+    rows: int
+
+
+class Counters(Record):
+    """How much was looked at. The same for the same snapshots, whatever the number of threads.
+
+    `visited`: entries of directories, items of trees or rows of tables. `bytes_read` were read from files, to
+    compare them and to send them. `ghosts`: runs of bytes that moved and stayed the same, which are not sent.
+    """
+
+    visited: int
+    inodes_compared: int
+    extents_compared: int
+    bytes_read: int
+    bytes_sent: int
+    ghosts: int
+    ghost_bytes: int
+
+
+class Loss(Record):
+    """Something that the standby's file system cannot hold: what, how often, and one path."""
+
+    what: str
+    count: int
+    example: str
+
+
+class Difference(Record):
+    """One difference that verify found: at which path, in what, and the value on each side."""
+
+    path: str
+    what: str
+    a: str
+    b: str
+
+
+class Unfinished(Record):
+    """A round that was cut short in `phase`; the next command finishes or discards it.
+
+    Where it `can_go_back`, `snapsync recover --back` makes the tree what it was before.
+    """
+
+    phase: str
+    snapshot: str
+    can_go_back: bool
+
+
+class ScrubStatus(Record):
+    """What was read again of a standby and its primary so far: `files` and `bytes`, on each side.
+
+    `differences` were found in all; those files whose paths are `pending` travel again with the next round.
+    Everything was read since `all_since`.
+    """
+
+    files: int
+    bytes: int
+    differences: int
+    pending: tuple[str, ...]
+    all_since: datetime
+
+
+class Claim(Record):
+    """The epoch that a standby said it is of, higher than its primary's. `shown`: with promotions to it."""
+
+    epoch: int
+    shown: bool
+    at: datetime
+
+
+class Standby(Record):
+    """A standby that the primary knows: the snapshot it holds, since when, how many it is behind.
+
+    One with a `claim` is not fed.
+    """
+
+    volume: str
+    path: str
+    snapshot: str
+    name: str
+    at: datetime
+    lag: int
+    scrub: ScrubStatus | None = None
+    claim: Claim | None = None
+
+
+class Unlike(Record):
+    """A file that was found to differ between primary and standby, and what is wrong with it."""
+
+    path: str
+    what: str
+
+
+class Scrubbed(Record):
+    """The share of the unchanged files that a round has read again: `files` and `bytes`, on each side.
+
+    `differences` names some of the `difference_count` files that differ: the next round brings them again.
+    `mended` were brought again by this one. Everything was read since `all_since` (None: nothing is).
+    """
+
+    files: int
+    bytes: int
+    mended: int
+    difference_count: int
+    differences: tuple[Unlike, ...]
+    all_since: datetime | None
+
+
+class Hold(Record):
+    """Why a snapshot may not go: `standby` goes on from it, or, None, it is held by hand for `reason`."""
+
+    snapshot: str
+    name: str
+    reason: str
+    standby: str | None
+
+
+class Kept(Record):
+    """A snapshot that stays, and each rule and hold that keeps it: newest, last, hourly, …, or a sentence."""
+
+    snapshot: Snapshot
+    why: tuple[str, ...]
+
+
+class Lag(Record):
+    """How far a standby is behind: the snapshots that its primary has taken since its newest one, and the
+    seconds since that was taken.
+
+    `bytes` is what the newest good round moved, `lost` the number of entries that the standby goes without
+    something of. None is what is not known; `problem` says why, or what is wrong.
+    """
+
+    name: str
+    source: str | None
+    target: str | None
+    snapshots: int | None
+    seconds: float | None
+    bytes: int | None = None
+    problem: str | None = None
+    lost: int = 0
+    scrub: ScrubStatus | None = None
+
+
+class Claimed(Record):
+    """What of a report is the word of the other end, by the names of its fields, and who that is."""
+
+    by: str
+    what: tuple[str, ...]
+
+
+class Clone(Record):
+    """A writable copy of the snapshot with id `snapshot`, which is or was called `of`.
+
+    `exists`: the directory at `path` still is this clone.
+    """
+
+    name: str
+    path: str
+    snapshot: str
+    of: str
+    at: datetime
+    exists: bool
+
+
+class Version(Record):
+    """What a file was in `snapshots`, and is now if it is `live`; the oldest has the number 1.
+
+    `mtime` is in nanoseconds since 1970, `target` what a link points at. `content` is a path where a file's
+    bytes can be read for as long as it has that version.
+    """
+
+    number: int
+    kind: str
+    size: int
+    mtime: int
+    target: str | None
+    content: str
+    snapshots: tuple[Snapshot, ...]
+    live: bool
+
+
+class Mended(Record):
+    """What a standby that was mended had before: the first of its `difference_count` differences.
+
+    `changes` and `data_bytes` came from the primary. What was changed by hand is in `set_aside`.
+    """
+
+    difference_count: int
+    differences: tuple[Difference, ...]
+    changes: Changes
+    data_bytes: int
+    losses: tuple[Loss, ...]
+    set_aside: Snapshot | None
+    recovered: tuple[str, ...]
+
+
+class Replaced(Record):
+    """The standby at `path` says that it is of `epoch`: the highest that any of them claims."""
+
+    epoch: int
+    path: str

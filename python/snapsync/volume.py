@@ -1,0 +1,77 @@
+"""A volume, as an object of Python."""
+
+import os
+from collections.abc import Mapping
+
+from snapsync.api import restores, snapshots
+from snapsync.errors import UsageError, told
+from snapsync.reports.snapshots import HoldReport, PruneReport, ReleaseReport, StatusReport
+from snapsync.reports.values import Clone, Snapshot
+from snapsync.types import AnyPath, Progress
+
+
+class Volume:
+    """A directory tree under snapsync's care. Making one of these touches nothing on disk."""
+
+    def __init__(self, path: AnyPath) -> None:
+        from pathlib import Path
+
+        self.path = Path(os.fsdecode(path))
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"Volume({str(self.path)!r})"
+
+    def snapshot(
+        self, name: str | None = None, *, jobs: int = 0, progress: Progress | None = None
+    ) -> Snapshot:
+        """Take a snapshot now; a directory that is not a volume yet becomes a primary.
+
+        Raises RefusedError on a standby: its snapshots come from its primary.
+        """
+        return snapshots.snapshot(self, name, jobs=jobs, progress=progress).snapshot
+
+    def snapshots(self) -> list[Snapshot]:
+        """The volume's snapshots, oldest first."""
+        return list(snapshots.list_(self).snapshots)
+
+    def delete(self, snap: str | int | Snapshot) -> Snapshot:
+        """Delete one snapshot, in any order, and return what it was.
+
+        Raises RefusedError where it is held, or a standby still needs it as its base.
+        """
+        return snapshots.delete(self, snap).deleted
+
+    def prune(self, keep: Mapping[str, int], *, dry_run: bool = False) -> PruneReport:
+        """Delete what `keep` does not keep; see `prune`."""
+        return snapshots.prune(self, keep, dry_run=dry_run)
+
+    def hold(self, snap: str | int | Snapshot, reason: str = "") -> HoldReport:
+        """Keep a snapshot from being deleted and pruned until it is released."""
+        return snapshots.hold(self, snap, reason)
+
+    def release(self, snap: str | int | Snapshot) -> ReleaseReport:
+        """Let a snapshot go that is held by hand. Raises UsageError where it is not."""
+        return snapshots.release(self, snap)
+
+    def forget_standby(self, standby: AnyPath) -> ReleaseReport:
+        """Forget a standby that is gone, by its path or id, so that its base need not stay for it."""
+        return snapshots.forget_standby(self, standby)
+
+    def clones(self) -> list[Clone]:
+        """The writable copies of this volume's snapshots, by name."""
+        return list(snapshots.list_(self).clones)
+
+    def delete_clone(self, name: str) -> Clone:
+        """Delete a clone with its directory, if that still is it, and return what it was."""
+        report = restores.delete_clone(self, name)
+        if report is None:
+            message = f"{self.path} has no clone {name!r}"
+            raise told(UsageError(message), message, "Volume.clones() tells which it has")
+        return report.clone
+
+    def status(self) -> StatusReport:
+        """Role, snapshots, standbys and their lag, and what is unfinished."""
+        return snapshots.status(self)

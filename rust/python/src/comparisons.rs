@@ -1,0 +1,74 @@
+//! Two sides compared, and what a delta holds.
+
+use crate::options::reach;
+use crate::watch::{Progress, watched};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use snapsync_engine::{Reading, with_jobs};
+use std::path::PathBuf;
+
+pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(diff, module)?)?;
+    module.add_function(wrap_pyfunction!(verify, module)?)?;
+    module.add_function(wrap_pyfunction!(verify_and_mend, module)?)?;
+    module.add_function(wrap_pyfunction!(inspect_delta, module)?)?;
+    Ok(())
+}
+
+#[pyfunction]
+#[pyo3(signature = (base, target, output=None, *, jobs=0, progress=None))]
+fn diff(
+    py: Python<'_>,
+    base: PathBuf,
+    target: PathBuf,
+    output: Option<PathBuf>,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    watched(py, progress, move |monitor| {
+        with_jobs(jobs, || snapsync_engine::diff(&base, &target, output.as_deref(), monitor))
+    })
+}
+
+#[pyfunction]
+#[pyo3(signature = (
+    a, b, *, quick=false, sample=None, seed=None, ssh=None, jobs=0, progress=None,
+))]
+#[allow(clippy::too_many_arguments)]
+fn verify(
+    py: Python<'_>,
+    a: PathBuf,
+    b: PathBuf,
+    quick: bool,
+    sample: Option<f64>,
+    seed: Option<u64>,
+    ssh: Option<&Bound<'_, PyDict>>,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    let reach = reach(ssh)?;
+    watched(py, progress, move |monitor| {
+        let reading = Reading::new(quick, sample, seed)?;
+        with_jobs(jobs, || snapsync_engine::verify(&a, &b, reading, &reach, monitor))
+    })
+}
+
+#[pyfunction]
+#[pyo3(signature = (primary, standby, *, discard_drift=false, jobs=0, progress=None))]
+fn verify_and_mend(
+    py: Python<'_>,
+    primary: PathBuf,
+    standby: PathBuf,
+    discard_drift: bool,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    watched(py, progress, move |monitor| {
+        with_jobs(jobs, || snapsync_engine::verify_and_mend(&primary, &standby, discard_drift, monitor))
+    })
+}
+
+#[pyfunction]
+fn inspect_delta(py: Python<'_>, file: PathBuf, manifest: PathBuf) -> PyResult<String> {
+    watched(py, None, move |monitor| snapsync_engine::inspect_delta(&file, &manifest, monitor))
+}

@@ -1,0 +1,95 @@
+//! Groups of options as Python hands them over: whole, each a dictionary by name.
+//!
+//! What is in a group is declared in `options.py`, and once more by the engine's type of that group. Nothing here
+//! knows an option of a round by its name.
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyString};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use snapsync_engine::{Compression, Reach, Result, Terms, Travel};
+use std::time::Duration;
+
+/// How data travels, in the words of Python.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Transfer {
+    compress: String,
+    bwlimit: Option<u64>,
+}
+
+impl Transfer {
+    pub(crate) fn read(given: &Bound<'_, PyDict>) -> PyResult<Transfer> {
+        read(given)
+    }
+
+    pub(crate) fn travel(&self) -> Result<Travel> {
+        Ok(Travel { compression: Compression::parse(&self.compress)?, limit: self.bwlimit })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ssh {
+    rsh: Vec<String>,
+    remote_path: String,
+    ssh_options: Vec<String>,
+    timeout: u64,
+    #[serde(default = "one")]
+    channels: usize,
+}
+
+fn one() -> usize {
+    1
+}
+
+/// How another machine is reached; in the usual way where nothing is said.
+pub(crate) fn reach(given: Option<&Bound<'_, PyDict>>) -> PyResult<Reach> {
+    let Some(given) = given else { return Ok(Reach::default()) };
+    let Ssh { rsh, remote_path, ssh_options, timeout, channels } = read(given)?;
+    Ok(Reach { rsh, remote_path, options: ssh_options, patience: Duration::from_secs(timeout), channels })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Target {
+    strict: bool,
+    no_space_check: bool,
+}
+
+/// What a target must be like.
+pub(crate) fn terms(given: &Bound<'_, PyDict>) -> PyResult<Terms> {
+    let Target { strict, no_space_check } = read(given)?;
+    Ok(Terms { strict, no_space_check })
+}
+
+/// The engine's type of a group.
+pub(crate) fn read<T: DeserializeOwned>(given: &Bound<'_, PyDict>) -> PyResult<T> {
+    serde_json::from_value(value(given)?).map_err(|error| PyTypeError::new_err(format!("options: {error}")))
+}
+
+fn value(given: &Bound<'_, PyAny>) -> PyResult<Value> {
+    if given.is_none() {
+        return Ok(Value::Null);
+    }
+    if given.is_instance_of::<PyBool>() {
+        return Ok(Value::Bool(given.extract()?));
+    }
+    if given.is_instance_of::<PyInt>() {
+        return given.extract::<i64>().map(Value::from).or_else(|_| Ok(Value::from(given.extract::<u64>()?)));
+    }
+    if given.is_instance_of::<PyFloat>() {
+        return Ok(Value::from(given.extract::<f64>()?));
+    }
+    if given.is_instance_of::<PyString>() {
+        return Ok(Value::String(given.extract()?));
+    }
+    if let Ok(group) = given.cast::<PyDict>() {
+        let entries = group.iter().map(|(name, given)| Ok((name.extract()?, value(&given)?)));
+        return Ok(Value::Object(entries.collect::<PyResult<Map<_, _>>>()?));
+    }
+    let items = given.try_iter()?.map(|item| value(&item?));
+    Ok(Value::Array(items.collect::<PyResult<_>>()?))
+}

@@ -1,0 +1,110 @@
+//! Snapshots brought back, in place or elsewhere, and copied; and the versions of one file.
+
+use crate::options::terms;
+use crate::watch::{Progress, watched};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use snapsync_engine::with_jobs;
+use std::path::PathBuf;
+
+pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(restore, module)?)?;
+    module.add_function(wrap_pyfunction!(restore_to, module)?)?;
+    module.add_function(wrap_pyfunction!(restore_paths, module)?)?;
+    module.add_function(wrap_pyfunction!(restore_file, module)?)?;
+    module.add_function(wrap_pyfunction!(clone, module)?)?;
+    module.add_function(wrap_pyfunction!(delete_clone, module)?)?;
+    module.add_function(wrap_pyfunction!(versions, module)?)?;
+    Ok(())
+}
+
+#[pyfunction]
+#[pyo3(signature = (address, *, name=None, target, jobs=0, progress=None))]
+fn restore(
+    py: Python<'_>,
+    address: PathBuf,
+    name: Option<String>,
+    target: &Bound<'_, PyDict>,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    let terms = terms(target)?;
+    watched(py, progress, move |monitor| {
+        with_jobs(jobs, || snapsync_engine::restore(&address, name, terms, monitor))
+    })
+}
+
+#[pyfunction]
+#[pyo3(signature = (snapshot, paths, to, *, target, jobs=0, progress=None))]
+#[allow(clippy::too_many_arguments)]
+fn restore_to(
+    py: Python<'_>,
+    snapshot: PathBuf,
+    paths: Vec<PathBuf>,
+    to: PathBuf,
+    target: &Bound<'_, PyDict>,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    let terms = terms(target)?;
+    watched(py, progress, move |monitor| {
+        with_jobs(jobs, || snapsync_engine::restore_to(&snapshot, &paths, &to, terms, monitor))
+    })
+}
+
+#[pyfunction]
+#[pyo3(signature = (snapshot, paths, *, target, jobs=0, progress=None))]
+fn restore_paths(
+    py: Python<'_>,
+    snapshot: PathBuf,
+    paths: Vec<PathBuf>,
+    target: &Bound<'_, PyDict>,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    let terms = terms(target)?;
+    watched(py, progress, move |monitor| {
+        with_jobs(jobs, || snapsync_engine::restore_paths(&snapshot, &paths, terms, monitor))
+    })
+}
+
+#[pyfunction]
+#[pyo3(signature = (snapshot, path, to, *, progress=None))]
+fn restore_file(
+    py: Python<'_>,
+    snapshot: PathBuf,
+    path: PathBuf,
+    to: PathBuf,
+    progress: Progress,
+) -> PyResult<String> {
+    watched(py, progress, move |monitor| snapsync_engine::restore_file(&snapshot, &path, &to, monitor))
+}
+
+#[pyfunction]
+#[pyo3(signature = (snapshot, to, *, name=None, target, jobs=0, progress=None))]
+#[allow(clippy::too_many_arguments)]
+fn clone(
+    py: Python<'_>,
+    snapshot: PathBuf,
+    to: PathBuf,
+    name: Option<String>,
+    target: &Bound<'_, PyDict>,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    let terms = terms(target)?;
+    watched(py, progress, move |monitor| {
+        with_jobs(jobs, || snapsync_engine::clone(&snapshot, &to, name, terms, monitor))
+    })
+}
+
+#[pyfunction]
+fn delete_clone(py: Python<'_>, volume: PathBuf, name: String) -> PyResult<String> {
+    watched(py, None, move |monitor| snapsync_engine::delete_clone(&volume, &name, monitor))
+}
+
+#[pyfunction]
+#[pyo3(signature = (file, *, progress=None))]
+fn versions(py: Python<'_>, file: PathBuf, progress: Progress) -> PyResult<String> {
+    watched(py, progress, move |monitor| snapsync_engine::versions(&file, monitor))
+}

@@ -1,0 +1,124 @@
+//! Which volume is primary, and what an interrupted command left in one.
+
+use crate::options::{Transfer, reach};
+use crate::watch::{Progress, watched};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use snapsync_engine::{OnDrift, with_jobs};
+use std::path::PathBuf;
+
+pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(init, module)?)?;
+    module.add_function(wrap_pyfunction!(recover, module)?)?;
+    module.add_function(wrap_pyfunction!(promote, module)?)?;
+    module.add_function(wrap_pyfunction!(rejoin, module)?)?;
+    module.add_function(wrap_pyfunction!(rejoin_preview, module)?)?;
+    module.add_function(wrap_pyfunction!(switch, module)?)?;
+    Ok(())
+}
+
+#[pyfunction]
+#[pyo3(signature = (volume, *, read_only=None))]
+fn init(py: Python<'_>, volume: PathBuf, read_only: Option<bool>) -> PyResult<String> {
+    watched(py, None, move |monitor| snapsync_engine::init(&volume, read_only, monitor))
+}
+
+#[pyfunction]
+#[pyo3(signature = (volume, *, back=false, adopt=false, jobs=0, progress=None))]
+fn recover(
+    py: Python<'_>,
+    volume: PathBuf,
+    back: bool,
+    adopt: bool,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    watched(py, progress, move |monitor| {
+        with_jobs(jobs, || snapsync_engine::recover_volume(&volume, back, adopt, monitor))
+    })
+}
+
+#[pyfunction]
+#[pyo3(signature = (volume, *, name=None, discard_drift=false, accept_drift=false, jobs=0, progress=None))]
+fn promote(
+    py: Python<'_>,
+    volume: PathBuf,
+    name: Option<String>,
+    discard_drift: bool,
+    accept_drift: bool,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    let on_drift = match (discard_drift, accept_drift) {
+        (true, _) => OnDrift::Discard,
+        (_, true) => OnDrift::Accept,
+        _ => OnDrift::Refuse,
+    };
+    watched(py, progress, move |monitor| {
+        with_jobs(jobs, || snapsync_engine::promote(&volume, name, on_drift, monitor))
+    })
+}
+
+#[pyfunction]
+#[pyo3(signature = (
+    old, new, *, transfer, ssh, jobs=0, progress=None,
+))]
+#[allow(clippy::too_many_arguments)]
+fn rejoin(
+    py: Python<'_>,
+    old: PathBuf,
+    new: PathBuf,
+    transfer: &Bound<'_, PyDict>,
+    ssh: &Bound<'_, PyDict>,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    let reach = reach(Some(ssh))?;
+    let transfer = Transfer::read(transfer)?;
+    watched(py, progress, move |monitor| {
+        let travel = transfer.travel()?;
+        with_jobs(jobs, || snapsync_engine::rejoin(&old, &new, &travel, &reach, monitor))
+    })
+}
+
+#[pyfunction]
+#[pyo3(signature = (
+    old, new, output, *, ssh, jobs=0, progress=None,
+))]
+#[allow(clippy::too_many_arguments)]
+fn rejoin_preview(
+    py: Python<'_>,
+    old: PathBuf,
+    new: PathBuf,
+    output: PathBuf,
+    ssh: &Bound<'_, PyDict>,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    let reach = reach(Some(ssh))?;
+    watched(py, progress, move |monitor| {
+        with_jobs(jobs, || snapsync_engine::rejoin_preview(&old, &new, &output, &reach, monitor))
+    })
+}
+
+#[pyfunction]
+#[pyo3(signature = (
+    primary, standby, *, transfer, ssh, jobs=0, progress=None,
+))]
+#[allow(clippy::too_many_arguments)]
+fn switch(
+    py: Python<'_>,
+    primary: PathBuf,
+    standby: PathBuf,
+    transfer: &Bound<'_, PyDict>,
+    ssh: &Bound<'_, PyDict>,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    let reach = reach(Some(ssh))?;
+    let transfer = Transfer::read(transfer)?;
+    watched(py, progress, move |monitor| {
+        let travel = transfer.travel()?;
+        with_jobs(jobs, || snapsync_engine::switch(&primary, &standby, &travel, &reach, monitor))
+    })
+}

@@ -1,0 +1,121 @@
+//! A round, in one step or as a delta that is sent and received; and the other end of one.
+
+use crate::options::{Transfer, reach, read, terms};
+use crate::watch::{Progress, watched};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use snapsync_engine::{Care, Gate, Keep, Options, with_jobs};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(sync, module)?)?;
+    module.add_function(wrap_pyfunction!(send, module)?)?;
+    module.add_function(wrap_pyfunction!(receive, module)?)?;
+    module.add_function(wrap_pyfunction!(receive_as_snapshot, module)?)?;
+    module.add_function(wrap_pyfunction!(serve, module)?)?;
+    Ok(())
+}
+
+#[pyfunction]
+#[pyo3(signature = (source, target, options, *, keep, transfer, ssh, jobs=0, progress=None))]
+#[allow(clippy::too_many_arguments)]
+fn sync(
+    py: Python<'_>,
+    source: PathBuf,
+    target: PathBuf,
+    options: &Bound<'_, PyDict>,
+    keep: BTreeMap<String, i64>,
+    transfer: &Bound<'_, PyDict>,
+    ssh: &Bound<'_, PyDict>,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    let mut options: Options = read(options)?;
+    let (transfer, reach) = (Transfer::read(transfer)?, reach(Some(ssh))?);
+    watched(py, progress, move |monitor| {
+        options.keep = Keep::by_name(keep)?;
+        let travel = transfer.travel()?;
+        with_jobs(jobs, || snapsync_engine::sync(&source, &target, &options, &travel, &reach, monitor))
+    })
+}
+
+#[pyfunction]
+#[pyo3(signature = (
+    snapshot, bases, output=None, *, name=None, transfer, jobs=0, progress=None,
+))]
+#[allow(clippy::too_many_arguments)]
+fn send(
+    py: Python<'_>,
+    snapshot: PathBuf,
+    bases: Vec<PathBuf>,
+    output: Option<PathBuf>,
+    name: Option<String>,
+    transfer: &Bound<'_, PyDict>,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    let transfer = Transfer::read(transfer)?;
+    watched(py, progress, move |monitor| {
+        let travel = transfer.travel()?;
+        with_jobs(jobs, || {
+            snapsync_engine::send(&snapshot, &bases, output.as_deref(), name, &travel, monitor)
+        })
+    })
+}
+
+#[pyfunction]
+#[pyo3(signature = (
+    volume, delta=None, *, target, drift, jobs=0, progress=None,
+))]
+#[allow(clippy::too_many_arguments)]
+fn receive(
+    py: Python<'_>,
+    volume: PathBuf,
+    delta: Option<PathBuf>,
+    target: &Bound<'_, PyDict>,
+    drift: &Bound<'_, PyDict>,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    let care: Care = read(drift)?;
+    let terms = terms(target)?;
+    watched(py, progress, move |monitor| {
+        with_jobs(jobs, || snapsync_engine::receive(&volume, delta.as_deref(), terms, care, monitor))
+    })
+}
+
+#[pyfunction]
+#[pyo3(signature = (directory, delta=None, *, name=None, target, jobs=0, progress=None))]
+#[allow(clippy::too_many_arguments)]
+fn receive_as_snapshot(
+    py: Python<'_>,
+    directory: PathBuf,
+    delta: Option<PathBuf>,
+    name: Option<String>,
+    target: &Bound<'_, PyDict>,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    let terms = terms(target)?;
+    watched(py, progress, move |monitor| {
+        with_jobs(jobs, || {
+            snapsync_engine::receive_as_snapshot(&directory, delta.as_deref(), name, terms, monitor)
+        })
+    })
+}
+
+#[pyfunction]
+#[pyo3(signature = (*, restrict_to=None, read_only=false, receive_only=false, allow_prune=false, jobs=0))]
+fn serve(
+    py: Python<'_>,
+    restrict_to: Option<PathBuf>,
+    read_only: bool,
+    receive_only: bool,
+    allow_prune: bool,
+    jobs: usize,
+) -> PyResult<String> {
+    // The JSON of the exit code.
+    let gate = Gate { restrict_to, read_only, receive_only, allow_prune };
+    watched(py, None, move |monitor| with_jobs(jobs, || snapsync_engine::serve(&gate, monitor)))
+}
