@@ -88,12 +88,12 @@ def describe(error: BaseException) -> Failure:
 
 
 def debugging() -> bool:
-    """Whether a developer asked for tracebacks, of a build that is no release."""
+    """Whether to print a traceback: a developer asked for it, and this is not a release."""
     return os.environ.get("SNAPSYNC_DEBUG", "") not in ("", "0") and bool(fault_points())
 
 
 def _place(error: BaseException) -> str:
-    """The line that it came from, as there is no traceback to look at."""
+    """The line of code that raised the error, because no traceback is printed."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -93,9 +93,9 @@ class Manifest:
     ) -> None:
         self.path = os.fsdecode(path)
         self.notes = notes
-        """What there was to say while the changes were found."""
+        """Notes that were made while the changes were found."""
         self.counters = counters
-        """What was looked at to find them; None for a file that was opened."""
+        """How much was looked at to find the changes; None for a file that was only opened."""
         if owned is not None:
             self._remove = weakref.finalize(self, shutil.rmtree, owned, ignore_errors=True)
         self._file = _open(self.path)
@@ -196,7 +196,7 @@ class Manifest:
         return Totals(*values)
 
     def _check_columns(self) -> None:
-        """A reader that knows fewer columns than the writer reads on; one that misses any does not."""
+        """Check that all columns that are read here are there; others may be there too."""
         found = {field.name: field.type for field in self.schema}
         change = found["change"]
         flags = {field.name: field.type for field in change} if pa.types.is_struct(change) else {}
@@ -219,7 +219,7 @@ def _open(path: str) -> Any:
 
 @contextmanager
 def _reading(path: str) -> Iterator[None]:
-    """Around everything that looks at the file's content, which may be any bytes."""
+    """Turn any error while the content is read into one that says so: the file may hold any bytes."""
     try:
         yield
     except (pa.ArrowException, OSError, ValueError, LookupError, OverflowError) as error:

@@ -1,4 +1,4 @@
-"""Frozen dataclasses that are made quickly: to import the usual ones took longer than a round."""
+"""Frozen dataclasses that load quickly: importing `dataclasses` takes longer than a whole round."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,12 +11,12 @@ else:
 
 
 class _Fields:
-    """What makes a class a dataclass, made when somebody asks for it."""
+    """The fields of a dataclass, made only when somebody asks for them."""
 
     def __get__(self, _: object, owner: "type[Record]") -> "Any":
         from dataclasses import dataclass
 
-        dataclass(init=False, repr=False, eq=False)(owner)  # puts its own in the place of this
+        dataclass(init=False, repr=False, eq=False)(owner)  # replaces this attribute by its own
         return owner.__dataclass_fields__
 
 
@@ -70,7 +70,7 @@ class Record:
 
 
 def plain(value: "Any") -> "Any":
-    """A record as a dictionary, and what is in it likewise."""
+    """A record as a dictionary, with the records in it as dictionaries too."""
     if isinstance(value, Record):
         return {name: plain(getattr(value, name)) for name in value._names}
     return tuple(plain(item) for item in value) if isinstance(value, tuple) else value

@@ -28,7 +28,7 @@ def entries(number: int) -> str:
 
 
 def amount(done: int, total: int, unit: str) -> str:
-    """How many bytes or entries are done, and of how many where that is known (not 0)."""
+    """How many bytes or entries are done, and out of how many; a total of 0 is not known."""
     form = size if unit == "bytes" else entries
     if not total:
         return form(done)
@@ -50,7 +50,7 @@ def moment(time: datetime) -> str:
 
 
 def name(text: str) -> str:
-    """A name as a terminal can take it: bytes that are not UTF-8 and control characters are escaped."""
+    """A name that is safe to print: bytes that are not UTF-8 and control characters are escaped."""
     return text if text.isprintable() else "".join(map(_printable, text))
 
 

@@ -123,15 +123,15 @@ class Browsing:
         self.close()
 
     def close(self) -> None:
-        """Unmount it. Who still has a file open there may finish, as long as this process lives."""
+        """Unmount it. Files that are still open there can be read as long as this process runs."""
         self._mounted.close()
 
     def leave(self) -> None:
-        """Leave it mounted; what this process serves ends with it."""
+        """Leave it mounted. If this process serves it, it ends with the process."""
         self._mounted.leave()
 
     def wait(self, seconds: float) -> bool:
-        """Wait so long for somebody else to unmount what is served, and tell whether that is so."""
+        """Wait so many seconds for somebody else to unmount it, and return whether it is unmounted."""
         return self._mounted.wait(seconds)
 
 

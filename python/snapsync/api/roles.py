@@ -6,8 +6,20 @@ from snapsync import _native
 from snapsync.api import checks
 from snapsync.declare import Unpack, pick
 from snapsync.options import ChannelOptions, RoleOptions, SshOptions, TransferOptions, VerifyOptions
-from snapsync.reports.roles import PreviewReport, PromoteReport, RecoverReport, RejoinReport, SwitchReport
+from snapsync.reports.roles import (
+    InitReport,
+    PreviewReport,
+    PromoteReport,
+    RecoverReport,
+    RejoinReport,
+    SwitchReport,
+)
 from snapsync.types import AnyPath, Progress
+
+
+def init(volume: AnyPath, *, read_only: bool | None = None) -> InitReport:
+    """Make a directory a volume, or say how one is kept."""
+    return InitReport.from_json(_native.init(os.fsdecode(volume), read_only=read_only))
 
 
 def recover(

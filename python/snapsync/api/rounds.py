@@ -82,7 +82,7 @@ def sync(
     )
     try:
         return SyncReport.from_json(text)
-    except (KeyError, TypeError, ValueError, AttributeError):  # the other machine has written it
+    except (KeyError, TypeError, ValueError, AttributeError):  # another machine may have written it
         message = f"{os.fsdecode(source)} sent a report that makes no sense"
         advice = "the round is done: `snapsync status` tells what came of it"
         raise told(IntegrityError(message), message, advice) from None

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 from snapsync import _native
 from snapsync.api import checks
-from snapsync.reports.roles import InitReport
 from snapsync.reports.snapshots import (
     DeleteReport,
     HoldReport,
@@ -17,11 +16,6 @@ from snapsync.reports.snapshots import (
 )
 from snapsync.reports.values import Snapshot
 from snapsync.types import AnyPath, Progress
-
-
-def init(volume: AnyPath, *, read_only: bool | None = None) -> InitReport:
-    """Make a directory a volume, or say how one is kept."""
-    return InitReport.from_json(_native.init(os.fsdecode(volume), read_only=read_only))
 
 
 def snapshot(

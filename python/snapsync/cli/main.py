@@ -14,12 +14,12 @@ _STOPPING = (signal.SIGTERM, signal.SIGHUP)
 
 def main() -> None:
     """Run the command line and leave with the exit code of the contract."""
-    gc.set_threshold(50_000)  # what is imported stays: looking through it over and over is a tenth of a start
+    gc.set_threshold(50_000)  # imported modules stay: collecting garbage among them is a tenth of a start
     for number in _STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, _interrupt)
     code = run(sys.argv[1:])
-    gc.freeze()  # nor is it looked through on the way out
+    gc.freeze()  # nor are they collected at the end
     sys.exit(code)
 
 
@@ -27,7 +27,7 @@ def run(arguments: list[str]) -> int:
     """Run one command and return its exit code. No exception leaves here but SystemExit."""
     try:
         return _invoke(arguments)
-    except BrokenPipeError:  # the reader of stdout had enough
+    except BrokenPipeError:  # the reader of stdout closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     except (Exception, KeyboardInterrupt) as error:
@@ -39,7 +39,7 @@ def _invoke(arguments: list[str]) -> int:
 
     code = _verb(arguments)
     with writing():
-        print(end="", flush=True)  # a full disk shows here, and not when Python exits
+        print(end="", flush=True)  # a full disk is noticed here, and not when Python exits
     return code
 
 
@@ -64,7 +64,7 @@ def _verb(arguments: list[str]) -> int:
 
 def _fail(error: BaseException, *, as_json: bool) -> int:
     """Tell what went wrong and return its exit code."""
-    if isinstance(error, KeyboardInterrupt):  # a second one must not break the last words
+    if isinstance(error, KeyboardInterrupt):  # a second interrupt must not cut the message off
         for number in (signal.SIGINT, *_STOPPING):
             signal.signal(number, signal.SIG_IGN)
     from snapsync.cli.output import print_failure

@@ -20,7 +20,7 @@ _BY_WEIGHT = (Verdict.CRITICAL, Verdict.UNKNOWN, Verdict.WARNING, Verdict.OK)
 
 
 def judge(lag: Lag, most: int) -> Verdict:
-    """Critical is what is too old; what is young enough and in trouble is worth a warning."""
+    """A lag that is too long is critical; a problem without such a lag is a warning."""
     if lag.seconds is None:
         return Verdict.UNKNOWN
     if lag.seconds > most:
@@ -29,7 +29,7 @@ def judge(lag: Lag, most: int) -> Verdict:
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """The one that somebody needs to hear of first; unknown where there is none."""
+    """The most urgent of several verdicts; unknown if there is none."""
     return min(verdicts, key=_BY_WEIGHT.index, default=Verdict.UNKNOWN)
 
 
@@ -45,7 +45,7 @@ def plugin_line(lags: Sequence[Lag], most: int) -> str:
 
 
 def plugin_words(verdict: Verdict, told: str) -> str:
-    """In one line, and without the sign that numbers follow."""
+    """One line of output, without the `|` that would begin its numbers."""
     return f"SNAPSYNC {verdict.name} - {render.name(told)}".replace("|", "/")
 
 
@@ -64,7 +64,7 @@ def _words(lag: Lag) -> str:
 
 
 def behind(lag: Lag) -> str:
-    """How far, in words: 4 min 3 s old, 1 snapshot behind."""
+    """A lag in words: 4 min 3 s old, 1 snapshot behind."""
     age = "age unknown" if lag.seconds is None else f"{render.seconds(max(0.0, lag.seconds))} old"
     if lag.snapshots is None:
         return age

@@ -1,4 +1,4 @@
-"""Progress where no terminal is: one line on stderr when a stage has ended."""
+"""Progress without a terminal: one line on stderr at the end of each stage."""
 
 import sys
 import time
@@ -32,7 +32,7 @@ class _Lines:
         self._amount = render.amount(done, 0, unit)
 
     def finish(self) -> None:
-        """Say what the stage under way came to."""
+        """Print the result of the current stage."""
         if self._stage:
             took = render.seconds(time.monotonic() - self._started)
             print(f"snapsync: {self._stage}: {self._amount} in {took}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What more than one verb says: lines about rounds, changes, restores, and differences."""
+"""Summaries that more than one verb prints: of rounds, changes, restores and differences."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def round_summary(report: SyncReport) -> Iterator[str]:
-    """What the round did, in lines."""
+    """What a round did."""
     sides = f"{render.name(report.primary.path)} -> {render.name(report.standby.path)}"
     tree = f"{render.size(report.tree_bytes)} in {render.entries(report.tree_entries)}"
     took = render.seconds(report.seconds)
@@ -37,7 +37,7 @@ def round_summary(report: SyncReport) -> Iterator[str]:
 
 
 def _scrubbed(scrub: Scrubbed) -> Iterator[str]:
-    """What was read again, what differs, and what becomes of it."""
+    """What a round read again, which files differ, and what happens to them."""
     if scrub.mended:
         yield f"  brought {render.count(scrub.mended, 'file')} again that were found to differ"
     if scrub.files:
@@ -74,7 +74,7 @@ def change_lines(path: str) -> Iterator[str]:
 
 
 def restored_to(report: RestoreToReport) -> Iterator[str]:
-    """What was made elsewhere, in lines."""
+    """What was restored to another directory."""
     what = render.count(len(report.paths), "path") + " of " if report.paths else ""
     yield f"{what}{render.snapshot(report.snapshot)} -> {render.name(report.to)}"
     yield _brought(report)
@@ -82,7 +82,7 @@ def restored_to(report: RestoreToReport) -> Iterator[str]:
 
 
 def restored_in_place(report: RestorePathsReport) -> Iterator[str]:
-    """What was made in place, in lines."""
+    """What was restored in place."""
     volume = render.name(report.volume.path)
     for path in report.paths:
         yield f"{render.name(path)} of {volume} is that of {render.snapshot(report.snapshot)}"

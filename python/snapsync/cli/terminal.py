@@ -1,4 +1,4 @@
-"""What only a terminal gets. The one module that imports rich."""
+"""Progress bars and tables for a terminal. No other module imports rich."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -50,7 +50,7 @@ class _Bars:
         )
 
     def finish(self) -> None:
-        """Fill the bar of the stage that is under way: it has ended."""
+        """Fill the bar of the current stage, which has ended."""
         if self._task is not None:
             done = max(self._progress.tasks[self._task].completed, 1)
             self._progress.update(self._task, total=done, completed=done)

@@ -1,4 +1,4 @@
-"""A process that is watched: what it says is kept within bounds, and that it stands still is noticed."""
+"""A child process that is watched: its output is limited, and it is noticed when it stands still."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ _TO_DIE = 10.0
 
 
 class Child:
-    """A process with both of its outputs caught."""
+    """A process whose standard output and standard error are captured."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._process = subprocess.Popen(
@@ -47,7 +47,7 @@ class Child:
         """
         code = self._watch(on_still, longest)
         for reader in self._readers:
-            # Whoever has inherited its outputs may keep them open.
+            # Other processes may have inherited its outputs, and keep them open.
             reader.join(STILL)
         out, err = (b"".join(kept).decode("utf-8", "surrogateescape") for kept in (self._out, self._err))
         return code, out, err

@@ -1,4 +1,4 @@
-"""The configuration: which primaries are kept in step with which standbys, how often, and how.
+"""The configuration says which primaries are kept in step with which standbys, how often, and how.
 
 A file is TOML: a table `[job.NAME]` for each job, and `[defaults]` with keys for all of them. Every key is
 checked in the file that it stands in, so that each mistake is told with its place.
@@ -68,13 +68,13 @@ def is_remote(place: str) -> bool:
 
 
 def places() -> tuple[Path, ...]:
-    """Where configurations are looked for; each key of a later one counts over the earlier."""
+    """The files that are read; a key in a later file overrides the same key in an earlier one."""
     home = own.config_home()
     return Path("/etc/snapsync/config.toml"), *([home / "snapsync/config.toml"] if home else [])
 
 
 def load(file: Path | None = None) -> Config:
-    """Read the configuration: that file, or those of `places` that are there."""
+    """Read the configuration from `file`, or else from those of `places` that exist."""
     files = (file,) if file else tuple(path for path in places() if path.exists())
     if not files:
         message = f"there is no configuration: neither {' nor '.join(map(str, places()))}"
@@ -109,7 +109,7 @@ def _job(file: Path, name: str, keys: dict[str, Any]) -> Job:
 
 
 class _File:
-    """One file, and what is wrong in it."""
+    """One configuration file. Its methods raise UsageError for what is wrong in it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -137,13 +137,13 @@ class _File:
         raise told(UsageError(message), message, "a job is a table [job.NAME] of keys")
 
     def is_name(self, name: str) -> None:
-        """A job's name is a word of a command line and of a metric."""
+        """Check the name of a job, which appears in command lines and in metrics."""
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", name):
             message = f"{self.path}: {name!r} cannot be the name of a job"
             raise told(UsageError(message), message, "use at most 64 letters, digits, `_`, `.` and `-`")
 
     def keys(self, where: str, given: dict[str, Any]) -> dict[str, Any]:
-        """The keys of one table, understood."""
+        """The values of one table by key, checked and converted."""
         understood = {}
         for key, value in given.items():
             if key not in _KEYS:
@@ -174,7 +174,7 @@ def _files(files: tuple[Path, ...]) -> str:
 
 
 class _Bad(Exception):
-    """A value that its key cannot have."""
+    """A value that is not allowed for its key."""
 
     def __init__(self, value: object, advice: str) -> None:
         shown = "is a table" if isinstance(value, dict) else f"cannot be {_toml(value)}"
@@ -192,7 +192,7 @@ def _text(value: object) -> str:
 
 
 def _words(value: object) -> str:
-    """A piece of a command line."""
+    """Check a text that becomes part of a command line."""
     if any(unicodedata.category(character) == "Cc" for character in _text(value)):
         raise _Bad(value, "write it without line ends and other control characters")
     return _text(value)
@@ -302,7 +302,7 @@ _KINDS: dict[Any, Callable[[object], object]] = {
     str | None: _text,
     Sequence[str]: _texts,
 }
-"""What a value may be by the type of its option, where nothing more is said of it."""
+"""How a value is checked by the type of its option, unless _MORE names the option."""
 
 _MORE: dict[str, Callable[[object], object]] = {
     "scrub": _scrub,

@@ -16,7 +16,7 @@ from snapsync.reports.values import Lag, Loss, ScrubStatus, Snapshot, Standby
 
 
 def volume(path: str, now: datetime) -> StatusReport:
-    """A volume with the lags of its standbys, or its own."""
+    """The status of a volume: a primary with the lag of each standby, a standby with its own."""
     report = api.status(path)
     if report.volume.role == "standby":
         own = Lag(path, None, path, None, _age(report.latest, now))
@@ -32,14 +32,14 @@ def volume(path: str, now: datetime) -> StatusReport:
 
 
 def _if_there(lag: Lag) -> Lag:
-    """What is known of a standby on this machine is not all there is to see."""
+    """Add a problem if the standby should be on this machine, and there is no volume."""
     if lag.target is None or is_remote(lag.target) or state.has_store(lag.target):
         return lag
     return replace(lag, problem="it is not there: is its file system mounted?")
 
 
 def _with_scrub(lag: Lag, standby: Standby) -> Lag:
-    """With what was read again of a standby, and with its trouble."""
+    """Add the scrub of a standby, and the problems that its primary knows of."""
     problems = [*_claims(standby), *_differs(standby.scrub)]
     return replace(lag, scrub=standby.scrub, problem="; ".join(problems) or None)
 
@@ -58,7 +58,7 @@ def _differs(scrub: ScrubStatus | None) -> list[str]:
 
 
 def _standby_of(job: Job, source: StatusReport, target: StatusReport | None) -> Standby | None:
-    """What the primary of a job knows of its standby."""
+    """The standby of a job, as its primary has recorded it."""
     here = [
         standby
         for standby in source.standbys
@@ -68,7 +68,7 @@ def _standby_of(job: Job, source: StatusReport, target: StatusReport | None) -> 
 
 
 def jobs(found: Config, now: datetime) -> list[JobStatus]:
-    """Where each job stands. What cannot be looked at is told with its job."""
+    """The status of each job. A side that cannot be read is a problem of that job."""
     known = state.runs()
     return [_job(job, state.of(job, known), now) for job in found.jobs.values()]
 
@@ -105,7 +105,7 @@ def _look(place: str, now: datetime, problems: list[str]) -> StatusReport | None
 
 
 def _lag(job: Job, source: StatusReport | None, target: StatusReport | None, now: datetime) -> Lag:
-    """By what the standby holds; where that is elsewhere, by what the primary knows of it."""
+    """The lag by what the standby holds or, if it is on another machine, by what the primary recorded."""
     where = (job.name, job.source, job.target)
     if target is None and not is_remote(job.target):
         return Lag(*where, None, None)
@@ -116,7 +116,7 @@ def _lag(job: Job, source: StatusReport | None, target: StatusReport | None, now
         here = [(standby.at, lag) for standby, lag in known if _is_at(standby.path, job.target)]
         if not here:
             return Lag(*where, None, None)
-        # The last of those that were made there one after the other.
+        # Several standbys may have been made at one place, one after the other: the last one counts.
         _, lag = max(here, key=lambda found: found[0])
         return replace(lag, name=job.name, source=job.source, target=job.target)
     if target.latest is None:
@@ -126,12 +126,12 @@ def _lag(job: Job, source: StatusReport | None, target: StatusReport | None, now
 
 
 def _line(path: str) -> list[Snapshot]:
-    """The snapshots of a volume that standbys follow."""
+    """The snapshots of a volume without those that were kept aside: standbys follow only these."""
     return [snap for snap in api.list_(path).snapshots if not snap.aside]
 
 
 def _is_at(known: str, place: str) -> bool:
-    """Whether what is known as `host:/whole/path` is at a place that may be relative to somewhere there."""
+    """Whether `host:/whole/path` is the same place as `place`, whose path may be relative on that host."""
     (host, path), (known_host, known_path) = (_apart(place), _apart(known))
     return host == known_host and (known_path == path or known_path.endswith(f"/{path}"))
 
@@ -154,7 +154,7 @@ def _since(
     snapshots: Sequence[Snapshot],
     now: datetime,
 ) -> Lag:
-    """The lag of a standby that holds the snapshot `held`, and has since `at`."""
+    """The lag of a standby that has held the snapshot `held` since `at`."""
     place = next((place for place, snap in enumerate(snapshots) if snap.id == held), None)
     if place is None:
         return Lag(name, source, target, len(snapshots), (now - at).total_seconds())

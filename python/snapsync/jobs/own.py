@@ -1,4 +1,4 @@
-"""What is the runner's own: his directories, and files that nobody else can have written."""
+"""The directories of the user who runs this, and files that no other user can have written."""
 
 import os
 import pwd
@@ -8,7 +8,7 @@ from snapsync import _native
 
 
 def home() -> Path | None:
-    """The home of who runs this. In HOME sudo may leave that of who started it, which does not count."""
+    """The home of the user who runs this. Under sudo HOME may be that of another user, and is ignored."""
     told = os.environ.get("HOME")
     if told and _is_own(Path(told)):
         return Path(told)
@@ -19,17 +19,17 @@ def home() -> Path | None:
 
 
 def config_home() -> Path | None:
-    """Where his programs look for their configuration."""
+    """The directory in which this user's programs look for their configuration."""
     return _directory(os.environ.get("XDG_CONFIG_HOME"), ".config")
 
 
 def state_home() -> Path | None:
-    """Where his programs keep what they have to remember."""
+    """The directory in which this user's programs keep their state."""
     return _directory(os.environ.get("XDG_STATE_HOME"), ".local/state")
 
 
 def expand(path: str) -> str:
-    """A path in which a leading `~/` is his home; `~name` is that of another user."""
+    """Replace a leading `~/` by this user's home, and `~name/` by that of another user."""
     at = home()
     if at is not None and (path == "~" or path.startswith("~/")):
         return str(at) + path[1:]
@@ -37,7 +37,7 @@ def expand(path: str) -> str:
 
 
 def read(what: str, path: Path) -> bytes:
-    """The content of a file that nobody else can have written. `what` names it in a refusal."""
+    """Read a file, and refuse it if another user can have written it. `what` names it in the refusal."""
     with open(_native.trusted(what, str(path)), "rb") as file:
         return file.read()
 
@@ -50,7 +50,7 @@ def _directory(told: str | None, usual: str) -> Path | None:
 
 
 def _is_own(place: Path) -> bool:
-    """Whether a variable can mean it: under sudo none counts."""
+    """Whether a directory named by a variable belongs to this user. Under sudo no variable counts."""
     if not place.is_absolute() or "SUDO_USER" in os.environ:
         return False
     there = next((above for above in (place, *place.parents) if above.exists()), None)

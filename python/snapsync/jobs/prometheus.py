@@ -15,7 +15,7 @@ _LABELS = ("name", "source", "target")
 
 
 def write(file: Path, lags: Iterable[Lag], jobs: Iterable[JobStatus], now: datetime) -> None:
-    """Replace `file` as a whole, for everybody to read. What is not known has no sample."""
+    """Replace `file` atomically; everybody may read it. A value that is not known has no sample."""
     registry = CollectorRegistry()
 
     def gauge(name: str, help_: str, labels: tuple[str, ...] = _LABELS) -> Gauge:
@@ -63,6 +63,6 @@ def write(file: Path, lags: Iterable[Lag], jobs: Iterable[JobStatus], now: datet
 
 
 def _labels(lag: Lag, name: str | None = None) -> list[str]:
-    """Names and places, which may be of any bytes, as text."""
+    """The labels of a metric as valid text: names and paths may contain any bytes."""
     texts = (lag.name if name is None else name, lag.source or "", lag.target or "")
     return [os.fsencode(text).decode("utf-8", "backslashreplace") for text in texts]

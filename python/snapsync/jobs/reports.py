@@ -9,7 +9,7 @@ from snapsync.reports.values import Lag, Loss
 
 
 class JobRun(Record):
-    """What came of one job: `outcome` is done, failed or waiting (not due before `due`).
+    """The result of one job: `outcome` is done, failed or waiting (not due before `due`).
 
     `exit_code` is that of its round, and `advice` goes with `error`; `snapshot`, `data_bytes`, `unchanged`
     and `losses` are of a good one. One that found `differences` is done, with exit code 4.
@@ -33,7 +33,7 @@ class JobRun(Record):
 
 
 class RunReport(Report):
-    """What came of each job, in the order of the configuration. `exit_code` is the highest of theirs."""
+    """The result of each job, in the order of the configuration. `exit_code` is the highest of theirs."""
 
     verb = "run"
     jobs: tuple[JobRun, ...]
@@ -41,7 +41,7 @@ class RunReport(Report):
 
 
 class JobStatus(Record):
-    """Where a job stands. `source` and `target` are None where they are elsewhere, or cannot be looked at.
+    """The status of a job. `source` and `target` are None if they are on another machine or cannot be read.
 
     `good` is when its last good round began, and `notes` what that had to say; `losses` is what the standby
     goes without. `problems` says what cannot be looked at, and how the last round failed.
@@ -58,7 +58,7 @@ class JobStatus(Record):
 
 
 class JobsReport(Report):
-    """Where all jobs of the configuration stand; `verdict` is the worst of them where it was asked for."""
+    """The status of all jobs of the configuration; `verdict` is the worst of theirs, if it was asked for."""
 
     verb = "status"
     jobs: tuple[JobStatus, ...]

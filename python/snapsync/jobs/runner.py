@@ -36,7 +36,7 @@ def run(asked: Sequence[Job], *, parallel: int, only_due: bool, note: Callable[[
 
 
 def arguments(job: Job) -> list[str]:
-    """The options of the `snapsync sync` that a job is."""
+    """The arguments of the `snapsync sync` that runs a job."""
     is_local = not (is_remote(job.source) or is_remote(job.target))
     words = [f"--keep-{period}={count}" for period, count in (job.keep or {}).items()]
     for name, (_, option) in options(SyncOptions).items():
@@ -47,7 +47,7 @@ def arguments(job: Job) -> list[str]:
 
 
 def _spelled(option: Option, value: object) -> list[str]:
-    """An option with its value as it is typed."""
+    """The words of a command line that give an option this value."""
     on, _, off = option.names[0].partition("/")
     if isinstance(value, bool):
         return [on] if value else [off] if off else []
@@ -56,7 +56,7 @@ def _spelled(option: Option, value: object) -> list[str]:
 
 
 class _Runner:
-    """Runs jobs, each in a process of its own: what one does to its process, the others do not feel.
+    """Runs jobs, each in a process of its own: a crash of one does not affect the others.
 
     One that stands still, because it waits for another machine or for a disk, keeps no other from running.
     """
@@ -70,7 +70,7 @@ class _Runner:
         self._is_stopped = False
 
     def run(self, jobs: Sequence[Job]) -> dict[str, JobRun]:
-        """Run them all; what came of each, by name. Told to stop, it stops them and waits for their end."""
+        """Run all jobs and return their results by name. An interrupt stops them, and waits for their end."""
         with ThreadPoolExecutor(max(len(jobs), 1)) as pool:
             futures = {job.name: pool.submit(self._job, job) for job in jobs}
             try:
@@ -89,8 +89,8 @@ class _Runner:
     def _job(self, job: Job) -> JobRun:
         source, target = _whole(job.source), _whole(job.target)
         with ExitStack() as held, ExitStack() as yielded:
-            # Jobs of one volume wait for each other: it would keep the second waiting. In one order, so that
-            # none waits for one that waits for it. A standby has one round at a time.
+            # Jobs of one volume run one after the other, because its lock would keep the second one
+            # waiting. The locks are taken in one order, so that no two jobs wait for each other.
             for place in sorted({source, target}):
                 with self._lock:
                     lock = self._places[place]
@@ -106,7 +106,7 @@ class _Runner:
         outcome = _outcome(job, code, out, err, monotonic() - started)
         if outcome.error is None:
             report = json.loads(out)
-            # What differs is nowhere else told where the primary is on another machine.
+            # If the primary is on another machine, nothing else on this one records which files differ.
             report["notes"] += [outcome.advice] if outcome.differences else []
             self._note(lambda: state.succeeded(job, at, report))
         else:
@@ -116,14 +116,14 @@ class _Runner:
         return outcome
 
     def _note(self, write: Callable[[], None]) -> None:
-        """A round is not undone because nobody could write it down; then it runs again the sooner."""
+        """Record something of a job. If that fails the round still counts; the job runs again earlier."""
         try:
             write()
         except (OSError, IntegrityError) as error:
             self._tell(f"cannot keep what became of a job: {describe(error).message}")
 
     def _sync(self, job: Job, give_way: Callable[[], None]) -> tuple[int, str, str]:
-        # Not from the directory that this was started in: whatever is called snapsync there is not this.
+        # -P: a directory named snapsync where this was started is not the program.
         command = [sys.executable, "-P", "-m", "snapsync", "sync", "--json", "--quiet", *arguments(job)]
         with self._lock:
             if self._is_stopped:
@@ -141,7 +141,7 @@ class _Runner:
 
 
 def _not_there(job: Job) -> tuple[int, str, str] | None:
-    """The refusal of a job that has had a volume on this machine where there is none now; None for others.
+    """The refusal of a job one of whose volumes on this machine is missing; None if none is.
 
     An empty mount point is no place to begin anew.
     """
@@ -163,7 +163,7 @@ def _whole(place: str) -> str:
 
 
 def _outcome(job: Job, code: int, out: str, err: str, seconds: float) -> JobRun:
-    """What a round that ended so came to."""
+    """The result of a job whose process ended with this exit code and output."""
     where = (job.name, job.source, job.target)
     answer = _answer(out)
     if code in (ExitCode.DONE, ExitCode.INTEGRITY) and "snapshot" in answer:
@@ -185,13 +185,13 @@ def _outcome(job: Job, code: int, out: str, err: str, seconds: float) -> JobRun:
     error = answer.get("error", {})
     last_words = err.strip().splitlines()[-1:] or [f"its process ended with {code}, and no word"]
     message = error.get("message") or last_words[0]
-    # A signal that killed it is no exit code.
+    # A negative code is the signal that killed the process.
     code = code if code > 0 else ExitCode.FAILED
     return JobRun(*where, "failed", code, seconds, error=message, advice=error.get("advice", ""))
 
 
 def _differing(scrub: dict[str, Any]) -> str:
-    """What a round that is done found to differ."""
+    """A sentence about the files that a finished round found to differ."""
     files = render.count(scrub["difference_count"], "file is", "files are")
     shown = ", ".join(render.name(unlike["path"]) for unlike in scrub["differences"][:3])
     return f"{files} not the same on both sides, and travel again with the next round: {shown}"

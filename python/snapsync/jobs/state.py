@@ -1,4 +1,4 @@
-"""What became of each job: when it last ran, and how that ended."""
+"""The recorded state of each job: when it last ran, and how that run ended."""
 
 import fcntl
 import json
@@ -20,7 +20,7 @@ from snapsync.jobs.config import Job
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The runs of one job. `good` is when the last good one began: the standby is what the primary was then.
+    """The runs of one job. `good` is when the last good run began: the standby is what the primary was then.
 
     `snapshot`, `data_bytes`, `seconds` and `notes` are of that run, `losses` is what the standby goes without
     since then or an earlier one; `error` is that of the last attempt, None where it was good, and `failures`
@@ -63,7 +63,7 @@ def now() -> datetime:
 
 
 def runs() -> dict[str, Run]:
-    """What is known of each job, by name."""
+    """The recorded state of each job, by name."""
     file = home() / "jobs.json"
     try:
         with _open() as directory:
@@ -78,13 +78,13 @@ def runs() -> dict[str, Run]:
 
 
 def of(job: Job, known: Mapping[str, Run]) -> Run | None:
-    """What is known of a job, if it was about the same two places."""
+    """The recorded state of a job, unless it was about another source or target."""
     run = known.get(job.name)
     return run if run and (run.source, run.target) == (job.source, job.target) else None
 
 
 def due(job: Job, run: Run | None, at: datetime) -> datetime | None:
-    """When a job is due: None where that is only when it is named.
+    """When a job is due; None for a job that runs only when it is named.
 
     That is when its period has passed since the last good run; timers are not exact, so nearly is enough. One
     that fails is tried again at once, then after a minute, two, four: not at its full cost each time.
@@ -102,7 +102,7 @@ def due(job: Job, run: Run | None, at: datetime) -> datetime | None:
 
 
 def is_due(job: Job, known: Mapping[str, Run], at: datetime) -> bool:
-    """Whether it is time for a job. A clock that was put back says nothing."""
+    """Whether it is time for a job. If the clock was put back, it is."""
     run = of(job, known)
     when = due(job, run, at)
     if when is None:
@@ -112,12 +112,12 @@ def is_due(job: Job, known: Mapping[str, Run], at: datetime) -> bool:
 
 
 def attempted(job: Job, at: datetime) -> None:
-    """Note that a job begins."""
+    """Record that a job begins."""
     _note(job, attempt=at)
 
 
 def succeeded(job: Job, at: datetime, report: Mapping[str, Any]) -> None:
-    """Note what a good round came to."""
+    """Record the result of a good round."""
     _note(
         job,
         attempt=at,
@@ -133,13 +133,13 @@ def succeeded(job: Job, at: datetime, report: Mapping[str, Any]) -> None:
 
 
 def failed(job: Job, at: datetime, error: str) -> None:
-    """Note why a round failed."""
+    """Record why a round failed."""
     run = of(job, runs())
     _note(job, attempt=at, error=error, failures=(run.failures if run else 0) + 1)
 
 
 def _losses(job: Job, report: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
-    """What the standby goes without: also what an earlier round could not bring, unless all came anew."""
+    """What the standby lacks: also what earlier rounds could not bring, unless this one brought all."""
     run = of(job, runs()) if report["base"] else None
     known = {loss["what"]: loss for loss in run.losses} if run else {}
     for loss in report["losses"]:
@@ -170,7 +170,7 @@ def _locked() -> Iterator[int]:
 
 @contextmanager
 def _open() -> Iterator[int]:
-    """The directory of the state, if nobody else can write in it: its files are found beneath it."""
+    """Open the directory of the state, and refuse it if others can write in it."""
     place = home()
     directory = _native.trusted("the state directory", str(place))
     try:
@@ -192,7 +192,7 @@ def _read(directory: int, name: str) -> bytes:
 
 
 def write(file: Path, text: str, mode: int = 0o644) -> None:
-    """Replace a file as a whole: whoever reads it sees the old text or the new."""
+    """Replace a file atomically: a reader sees the old text or the new one."""
     directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         _write(directory, file.name, text, mode)
@@ -201,7 +201,7 @@ def write(file: Path, text: str, mode: int = 0o644) -> None:
 
 
 def _write(directory: int, name: str, text: str, mode: int) -> None:
-    """The new file is private until it is whole, and nothing that is there already is written to."""
+    """Write a new private file, and rename it when it is complete: no existing file is written to."""
     temporary = f".{name}-{secrets.token_hex(8)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     handle = os.open(temporary, flags, 0o600, dir_fd=directory)
@@ -218,12 +218,12 @@ def _write(directory: int, name: str, text: str, mode: int) -> None:
 
 
 def has_store(place: str) -> bool:
-    """Whether a place on this machine is a volume still."""
+    """Whether there is still a volume at a place on this machine."""
     try:
         return stat.S_ISDIR(os.stat(os.path.join(place, ".snapsync")).st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except OSError:  # that the round tells
+    except OSError:  # the round will report it
         return True
 
 

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -49,8 +48,10 @@ def demo(
     Explained as it goes, in a directory made in the current one and removed at the end. Needs no root,
     and about 40 MiB of space.
     """
+    from tempfile import mkdtemp
+
     started = time.monotonic()
-    directory = Path(tempfile.mkdtemp(prefix="snapsync-demo-", dir=Path.cwd()))
+    directory = Path(mkdtemp(prefix="snapsync-demo-", dir=Path.cwd()))
     try:
         rounds, proof = _Cycle(output, directory, options.get("jobs", 0)).run()
     finally:

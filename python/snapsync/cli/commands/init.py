@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from snapsync import render
-from snapsync.api import snapshots
+from snapsync.api import roles
 from snapsync.cli.arguments import VolumeArgument
 from snapsync.cli.output import Output
 from snapsync.cli.parse.verbs import verb
@@ -19,7 +19,7 @@ def init(output: Output, volume: VolumeArgument, read_only: ReadOnly = None) -> 
     A directory becomes a primary, as with the first `snapshot` or `sync`; with --read-only an empty Btrfs
     subvolume becomes a standby, of whichever primary is synced to it first.
     """
-    report = snapshots.init(volume, read_only=read_only)
+    report = roles.init(volume, read_only=read_only)
     output.healed(report.recovered)
     output.summary(report, _lines(report))
     return ExitCode.DONE

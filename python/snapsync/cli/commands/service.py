@@ -15,10 +15,11 @@ from snapsync.cli.output import Output
 from snapsync.cli.parse.verbs import verb
 from snapsync.declare import Annotated, Argument, Option
 from snapsync.errors import ExitCode, RefusedError, UsageError, told
-from snapsync.jobs import own
-from snapsync.jobs.config import Config, is_remote, load
 from snapsync.jobs.reports import ServiceReport, Unit
-from snapsync.jobs.state import write
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from snapsync.jobs.config import Config
 
 _MARK = "# Written by `snapsync service install`, which replaces it."
 _SERVICE, _TIMER = "snapsync.service", "snapsync.timer"
@@ -66,6 +67,8 @@ def service(
     user; a standby on this machine has to be the user's own, and goes without owners, devices and what else
     only root can set.
     """
+    from snapsync.jobs.config import load
+
     if run_as is not None:
         _is_user(run_as, user=user)
     home = _home(user) if directory is None else directory.absolute()
@@ -78,7 +81,7 @@ def service(
     return ExitCode.DONE
 
 
-def units(found: Config, *, user: bool, config: Path | None, run_as: str | None = None) -> dict[str, str]:
+def units(found: "Config", *, user: bool, config: Path | None, run_as: str | None = None) -> dict[str, str]:
     """The text of each unit by its name."""
     periods = [job.period for job in found.jobs.values() if job.period]
     if not periods:
@@ -166,8 +169,10 @@ WantedBy=timers.target
 """
 
 
-def _openings(found: Config) -> Iterator[str]:
+def _openings(found: "Config") -> Iterator[str]:
     """What jobs need of the places that are closed otherwise."""
+    from snapsync.jobs.config import is_remote
+
     places = [Path(p) for job in found.jobs.values() for p in (job.source, job.target) if not is_remote(p)]
     closed = [Path(path) for path in ("/usr", "/boot", "/efi", "/etc")]
     for place in sorted({place for place in places if any(top in place.parents for top in closed)}):
@@ -229,6 +234,8 @@ def _is_safe(program: str) -> None:
 def _home(user: bool) -> Path:
     if not user:
         return Path("/etc/systemd/system")
+    from snapsync.jobs import own
+
     his = own.config_home()
     if his is None:
         message = "this user has no home for units"
@@ -237,6 +244,8 @@ def _home(user: bool) -> Path:
 
 
 def _install(home: Path, texts: dict[str, str], *, user: bool, dry_run: bool) -> ServiceReport:
+    from snapsync.jobs.state import write
+
     for name in texts:
         _is_own(home / name)
     if not dry_run:
