@@ -179,6 +179,29 @@ def test_root_restores_to_the_directory_that_it_looked_at(
     assert (home / "moved/new").stat().st_uid == volume.stat().st_uid
 
 
+@pytest.mark.parametrize("over", ["above", "work"])
+def test_a_version_goes_to_the_directory_that_was_looked_at(
+    place: Place, volume: Path, tmp_path: Path, over: str
+) -> None:
+    """Who owns that directory puts a link in its place, or in that of what the file is made in."""
+    home, elsewhere = of_somebody(place("ext4")), tmp_path / "elsewhere"
+    (home / "between").mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "file").write_text("precious")
+    (elsewhere / "tree").symlink_to(".")
+    go_on = stopped(
+        "versions", volume / "file", "--restore", 1, "--to", home / "between/new", at="restore.done"
+    )
+    at = next((home / "between").iterdir()) if over == "work" else home / "between"
+    at.rename(home / "moved")
+    at.symlink_to(elsewhere)
+    assert go_on() == (1 if over == "work" else 0)
+    assert sorted(os.listdir(elsewhere)) == ["file", "tree"]
+    assert (elsewhere / "file").read_text() == "precious"
+    where = home / ("between" if over == "work" else "moved")
+    assert (where / "new").read_text() == "content"
+
+
 @pytest.mark.parametrize("kind", ["xfs", "ext4"])
 @pytest.mark.parametrize("put", [link, anothers, open_to_all])
 def test_root_restores_into_no_work_area_of_somebody_else(

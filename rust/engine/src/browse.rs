@@ -2,7 +2,7 @@
 
 use crate::place;
 use crate::report::Browsed;
-use crate::restore_to::named;
+use crate::restore_to::{is_in_store, named};
 use snapsync_browse::{Mount, Point};
 use snapsync_model::{Context, Error, Monitor, Result, Stage};
 use snapsync_snapshot::Volume;
@@ -64,7 +64,7 @@ fn mount_point(path: &Path, volume: &Volume) -> Result<MountPoint> {
         let what = format!("cannot mount a snapshot on {}: {why}", path.display());
         Err(Error::refused(what, "name an absent or empty directory"))
     };
-    if path.starts_with(volume.path().join(snapsync_walk::STORE)) {
+    if is_in_store(&path, volume) {
         return occupied("it is in the store of the volume");
     }
     let above = Root::open_straight(place::parent(&path)?)?;

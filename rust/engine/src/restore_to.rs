@@ -41,10 +41,21 @@ pub fn restore_to(
     terms: Terms,
     monitor: &Monitor,
 ) -> Result<RestoredTo> {
+    restore_into(address, paths, &|volume| Landing::find(to, volume), terms, monitor)
+}
+
+/// The same in a directory that is found once the volume is.
+pub(crate) fn restore_into(
+    address: &Path,
+    paths: &[PathBuf],
+    find: &dyn Fn(&Volume) -> Result<Landing>,
+    terms: Terms,
+    monitor: &Monitor,
+) -> Result<RestoredTo> {
     let started = Instant::now();
     let (volume, snapshot) = named(address)?;
     let paths = within(volume.path(), paths)?;
-    let landing = Landing::find(to, &volume)?;
+    let landing = find(&volume)?;
     monitor.start(Stage::Compare, 0);
     let content = Content::new(&volume, snapshot, &paths, monitor)?;
     let filled = landing.fill(&content, terms, monitor)?;
@@ -122,6 +133,10 @@ fn id_of(snapshot: &SnapshotInfo, paths: &[RelPath]) -> Uuid {
     Uuid::from_bytes(std::array::from_fn(|at| hash[at]))
 }
 
+pub(crate) fn is_in_store(path: &Path, volume: &Volume) -> bool {
+    path.starts_with(volume.path().join(snapsync_walk::STORE))
+}
+
 /// What filling a directory came to.
 pub(crate) struct Filled {
     pub(crate) counts: Counts,
@@ -153,7 +168,7 @@ impl Landing {
             let what = format!("cannot restore to {}: {why}", path.display());
             Err(Error::refused(what, "name an absent or empty directory"))
         };
-        if path.starts_with(source.path().join(snapsync_walk::STORE)) {
+        if is_in_store(&path, source) {
             return occupied("it is in the store of the volume");
         }
         if volume.is_some() {

@@ -2,15 +2,21 @@
 
 use crate::Terms;
 use crate::digest::{Digest, content};
+use crate::place;
 use crate::pruned::relative;
 use crate::report::{RestoredTo, Version, Versions};
-use crate::restore_to::restore_to;
+use crate::restore_to::{Landing, is_in_store, restore_into};
+use rustix::fs::{AtFlags, unlinkat};
 use snapsync_model::{Context, Error, Kind, Monitor, Range, RelPath, Result, SnapshotInfo};
 use snapsync_snapshot::{Found, Proof, Volume, find_at};
+use snapsync_sys::{Place, Root, remove_all_in};
 use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
+use uuid::Uuid;
 
 /// A version and what of it was found, for comparisons.
 struct Known {
@@ -65,20 +71,46 @@ pub fn versions(file: &Path, monitor: &Monitor) -> Result<Versions> {
 
 /// Makes `to`, where nothing is, what a path is in a snapshot.
 pub fn restore_file(address: &Path, path: &Path, to: &Path, monitor: &Monitor) -> Result<RestoredTo> {
-    let above = to.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let occupied =
         || Error::refused(format!("{} is there already", to.display()), "name a file that is not there yet");
-    let name = to.file_name().ok_or_else(occupied)?;
     if to.symlink_metadata().is_ok() {
         return Err(occupied());
     }
-    let made = tempfile::Builder::new().prefix(".snapsync-").tempdir_in(above);
-    let made = made.context("make a directory in", above)?;
-    let mut report = restore_to(address, &[path.to_path_buf()], made.path(), Terms::default(), monitor)?;
-    let from = made.path().join(&report.paths[0]);
-    let flags = rustix::fs::RenameFlags::NOREPLACE;
-    rustix::fs::renameat_with(rustix::fs::CWD, from, rustix::fs::CWD, to, flags).context("make", to)?;
-    report.to = above.canonicalize().context("find", above)?.join(name);
+    let place::Found::Nothing { above, name } = place::find(to)? else { return Err(occupied()) };
+    let work = OsString::from(format!(".snapsync-{}", Uuid::new_v4()));
+    // Nobody else gets into it, whatever the tree in it is like; whoever may write above it can only move it away.
+    let made = above.make_directory(&work)?;
+    let done = restored_in(&made, address, path, (&above, &name), monitor);
+    let removed =
+        remove_all_in(made.fd()).and_then(|()| Ok(unlinkat(above.fd(), &work, AtFlags::REMOVEDIR)?));
+    let report = done?;
+    removed.context("remove", made.path())?;
+    Ok(report)
+}
+
+/// Makes a path of a snapshot in a directory, and then another name of it.
+fn restored_in(
+    made: &Root,
+    address: &Path,
+    path: &Path,
+    (above, name): (&Root, &OsStr),
+    monitor: &Monitor,
+) -> Result<RestoredTo> {
+    let to = above.path().join(name);
+    let tree = made.make_directory(OsStr::new("tree"))?;
+    let find = |volume: &Volume| {
+        if is_in_store(&to, volume) {
+            let what = format!("{} is in the store of the volume", to.display());
+            return Err(Error::refused(what, "name a file elsewhere"));
+        }
+        Ok(Landing::made(tree.again()?))
+    };
+    let mut report = restore_into(address, &[path.to_path_buf()], &find, Terms::default(), monitor)?;
+    let from = RelPath::new(report.paths[0].as_os_str().as_bytes())?;
+    let above = above.fd().try_clone_to_owned().context("make", &to)?;
+    let moved = tree.place(&from).and_then(|from| from.rename_to_new(&Place::new(above, name)));
+    moved.context("make", &to)?;
+    report.to = to;
     Ok(report)
 }
 

@@ -5,7 +5,7 @@ use crate::restoring::strip;
 use rustix::fs::AtFlags;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use snapsync_model::{Context, Error, Provider, Result, SnapshotInfo, Subset};
-use snapsync_sys::{Entry, Root, btrfs, read_dir, remove_tree};
+use snapsync_sys::{Entry, Root, btrfs, remove_all_in};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -83,9 +83,7 @@ impl CloneRecord {
             return btrfs::delete_subvolume(above.fd(), name).context("delete the subvolume", &self.path);
         }
         // In what was looked at; another that has its name by now is not removed, unless it is empty.
-        for entry in read_dir(root.fd()).context("list", &self.path)? {
-            remove_tree(root.fd(), OsStr::from_bytes(&entry.name)).context("remove", &self.path)?;
-        }
+        remove_all_in(root.fd()).context("remove", &self.path)?;
         rustix::fs::unlinkat(above.fd(), name, AtFlags::REMOVEDIR).context("remove", &self.path)
     }
 }

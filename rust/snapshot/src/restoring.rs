@@ -3,11 +3,10 @@
 use crate::bound::hold_or_make;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use snapsync_model::{Attributes, Context, Error, RelPath, Result};
-use snapsync_sys::{Access, Entry, Lock, Root, Spot, fault, read_dir, remove_tree};
+use snapsync_sys::{Access, Entry, Lock, Root, Spot, fault, read_dir, remove_all_in, remove_tree};
 use snapsync_walk::STORE;
 use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -122,9 +121,7 @@ fn remove_own(root: &Root) -> io::Result<()> {
     }
     let own = RelPath::new(STORE.as_bytes()).map_err(io::Error::other)?;
     let dir = root.open_at(&own, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
-    for entry in read_dir(&dir)? {
-        remove_tree(&dir, OsStr::from_bytes(&entry.name))?;
-    }
+    remove_all_in(&dir)?;
     Ok(rustix::fs::unlinkat(root.fd(), STORE, AtFlags::REMOVEDIR)?)
 }
 

@@ -88,6 +88,12 @@ pub fn remove_tree(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
     }
 }
 
+/// The same of all that is in an open directory, whatever has its name by now.
+pub fn remove_all_in(dir: impl AsFd) -> io::Result<()> {
+    let entries = read_dir(openat(&dir, ".", DIRECTORY, Mode::empty())?)?;
+    entries.iter().try_for_each(|entry| remove_tree(&dir, OsStr::from_bytes(&entry.name)))
+}
+
 /// How many directories went or came up.
 fn remove_below(
     top: BorrowedFd<'_>,

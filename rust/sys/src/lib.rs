@@ -34,7 +34,8 @@ pub use directory::{Traits, fold_names_in, inherit_from, tell_names_apart_in, tr
 pub use encryption::is_locked;
 pub use entry::{Entry, Part, Stat, make_node, stat_at, stat_of, tolerate, xattrs_of};
 pub use files::{
-    DirEntry, Lock, make_dir_durable, read_dir, reclaim, remove_tree, sync_filesystem, write_file,
+    DirEntry, Lock, make_dir_durable, read_dir, reclaim, remove_all_in, remove_tree, sync_filesystem,
+    write_file,
 };
 pub use flags::{
     APPEND, COW_EXTENT_SIZE, EXTENT_SIZE, IMMUTABLE, NOCOW, PROJECT_INHERIT, PROTECTIVE, REPLICATED_FLAGS,
