@@ -197,3 +197,24 @@ def test_a_protected_root_is_what_was_received(place: Place) -> None:
     # An immutable root keeps a subvolume from being deleted.
     sh("btrfs", "property", "set", "-ts", one, "ro", "false")
     sh("chattr", "-i", one)
+
+
+@pytest.mark.parametrize("owner", [4711, 0])
+def test_what_others_can_have_marked_is_no_base(place: Place, owner: int) -> None:
+    """Whoever owns a subvolume says what it was received as: on the file system, and on a shelf beside."""
+    source, home, shelf = place("btrfs"), place("btrfs"), place("btrfs")
+    fill(source / "file", 0, 20_000, 1)
+    one = freeze_subvolume(source, home / "one")
+    fill(source / "file", 0, 100, 2)
+    two = freeze_subvolume(source, place.absent("btrfs"))
+    delta = send(two, "--base", one).content
+    os.chown(home, owner, owner)
+    ran = deliver(delta, "--as-snapshot", shelf, "--quiet")
+    if owner == 0:
+        assert ran.code == 0, ran
+        assert_same(two, shelf / two.name)
+        return
+    assert_told(ran, "others may write where it lies", codes=(3,))
+    (home / ".snapsync").mkdir(mode=0o700)
+    assert_told(deliver(delta, "--as-snapshot", shelf, "--quiet"), "others may write", codes=(3,))
+    assert not (shelf / two.name).exists()

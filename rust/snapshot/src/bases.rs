@@ -5,10 +5,12 @@ use crate::received::{
     Base, Place, Record, Shelf, is_changed, is_constant, mark_of, own_origin, records, shelf_at,
 };
 use rustix::io::Errno;
+use rustix::process::geteuid;
 use snapsync_model::{Context, Error, Identity, Result};
-use snapsync_sys::{Root, read_dir, subvolumes_known_as};
+use snapsync_sys::{Root, is_own, read_dir, stat_of, subvolumes_known_as};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 
 /// A search for one base.
@@ -70,6 +72,11 @@ impl<'a> Bases<'a> {
             for path in known {
                 let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { continue };
                 let above = shelf_at(above)?;
+                // Who owns a subvolume marks it as what he likes.
+                if !is_closed_to_others(&above)? {
+                    self.refusal.get_or_insert(is_anybodys(&path));
+                    continue;
+                }
                 let place = Place::at(&above, name)?.filter(|place| place.subvolume.is_some());
                 if let Some(found) = self.among(place.as_slice(), &above)? {
                     return Ok(Some(found));
@@ -88,7 +95,8 @@ impl<'a> Bases<'a> {
         let own = shelf.path().file_name().map(OsStr::as_bytes);
         for entry in beside.iter().filter(|entry| Some(&*entry.name) != own && entry.is_dir != Some(false)) {
             let Some(other) = shelf.beside(&above, &entry.name)? else { continue };
-            if other.is_on(shelf)?
+            if is_closed_to_others(&other.root)?
+                && other.is_on(shelf)?
                 && let Some(found) = self.among(&other.places()?, &other.root)?
             {
                 return Ok(Some(found));
@@ -96,6 +104,23 @@ impl<'a> Bases<'a> {
         }
         Ok(None)
     }
+}
+
+/// Nobody else can have put there what is in a directory. An ordinary user's group may be his alone.
+fn is_closed_to_others(dir: &Root) -> Result<bool> {
+    let stat = stat_of(dir.fd()).context("read the attributes of", dir.path())?;
+    let others = if geteuid().is_root() { 0o022 } else { 0o002 };
+    Ok(is_own(&stat) && stat.attributes.mode & others == 0)
+}
+
+fn is_anybodys(path: &Path) -> Error {
+    Error::refused(
+        format!(
+            "{} says that it is the base of this delta, and others may write where it lies",
+            path.display()
+        ),
+        "receive the base first, or move it to where nobody else can write",
+    )
 }
 
 /// What a directory of a shelf says it is.
