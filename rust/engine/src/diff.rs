@@ -4,9 +4,11 @@ use crate::outgoing::header;
 use crate::place::Place;
 use crate::report::Diff;
 use crate::sides::Sides;
+use rustix::fs::CWD;
 use snapsync_manifest::Header;
-use snapsync_model::{Context, Counts, Error, Monitor, Result, SnapshotInfo, Stage};
+use snapsync_model::{Context, Counts, Error, Kind, Monitor, Result, SnapshotInfo, Stage};
 use snapsync_snapshot::Volume;
+use snapsync_sys::{Stat, is_own, stat_at};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -76,6 +78,15 @@ fn count(sides: &Sides, head: &Header, monitor: &Monitor) -> Result<Counts> {
 
 /// The file that is to be replaced or made; None for a device, a pipe or anything else that is only written to.
 pub(crate) fn file_of(output: &Path) -> Result<Option<PathBuf>> {
+    let leads_on = |stat: &Stat| matches!(stat.kind, Kind::Symlink | Kind::Fifo);
+    let named = stat_at(CWD, output.as_os_str()).ok();
+    if let Some(stat) = named.filter(|stat| leads_on(stat) && !is_own(stat)) {
+        let (show, kind, uid) = (output.display(), stat.kind.name(), stat.attributes.uid);
+        return Err(Error::refused(
+            format!("{show} is a {kind} of user {uid}: what is written there goes where he likes"),
+            "remove it, or name another file",
+        ));
+    }
     match output.metadata() {
         Ok(found) if found.is_file() => output.canonicalize().map(Some).context("find", output),
         Ok(_) => Ok(None),

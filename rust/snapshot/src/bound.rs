@@ -8,12 +8,13 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use snapsync_model::{Context, Error, Kind, RelPath, Result};
-use snapsync_sys::btrfs::{ROOT_INODE, is_subvolume};
+use snapsync_sys::btrfs::{ROOT_INODE, is_subvolume, subvolume};
 use snapsync_sys::{Root, Spot, filesystem_uuid, has_stable_numbers, is_own, read_dir, stat_of, traits_of};
 use snapsync_walk::STORE;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use uuid::Uuid;
 
 /// Where the store of a volume is, below its root.
 const BELOW: &str = ".snapsync/store";
@@ -24,6 +25,10 @@ pub(crate) struct Bound {
     /// Of the file system, where it tells that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     filesystem: Option<String>,
+    /// The subvolume that it lies in, where it is none itself. Whoever owns one can make another of it, in which all has the
+    /// same numbers and birth times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    within: Option<Uuid>,
     #[serde(flatten)]
     mark: Mark,
 }
@@ -36,13 +41,16 @@ impl Bound {
         let filesystem = snapsync_sys::filesystem(root.fd()).context("read the file system of", show)?;
         let is_stable = has_stable_numbers(root.fd(), filesystem).context("read the attributes of", show)?;
         let is_known = mark.subvolume.is_some() || (mark.birth != 0 && is_stable);
-        Ok(is_known.then(|| Bound { filesystem: filesystem_uuid(root.fd()), mark }))
+        let around = || subvolume(root.fd()).ok().map(|around| Uuid::from_bytes(around.uuid));
+        let within = if mark.subvolume.is_some() { None } else { around() };
+        Ok(is_known.then(|| Bound { filesystem: filesystem_uuid(root.fd()), within, mark }))
     }
 
     /// A kernel that does not tell a file system from others says nothing against it.
     pub(crate) fn is(&self, other: &Bound) -> bool {
-        let is_other = |(one, other): (&String, &String)| one != other;
-        let are_others = self.filesystem.as_ref().zip(other.filesystem.as_ref()).is_some_and(is_other);
+        let filesystems = self.filesystem.as_ref().zip(other.filesystem.as_ref());
+        let are_others = filesystems.is_some_and(|(one, other)| one != other)
+            || self.within.zip(other.within).is_some_and(|(one, other)| one != other);
         // A subvolume is its UUID: it may have been sent to another file system with it.
         if self.mark.subvolume.is_some() {
             self.mark.subvolume == other.mark.subvolume
