@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from delta import parse
 from machine import Place, assert_told, done, run, store
+from talking import talking
 from transfer import deliver, delivered, send
 
 HIDDEN = [
@@ -94,3 +95,30 @@ def test_one_of_an_older_version_is_shown_as_text_and_can_be_deleted(
             assert done("list", volume)["snapshots"][0]["name"] == name
     done("delete", f"{volume}@0")
     assert done("list", volume)["snapshots"] == []
+
+
+def test_a_directory_hides_no_snapshot(volume: Path, place: Place, subtests: pytest.Subtests) -> None:
+    """Whoever may make one beside a volume would say what its snapshots hold."""
+    done("snapshot", volume, "--name", "monday")
+    forged = volume.with_name(f"{volume.name}@monday")
+    forged.mkdir()
+    (forged / "file").write_text("forged")
+    to = place.absent("ext4")
+    for verb in (
+        ("send", forged, "-o", to),
+        ("diff", forged, volume),
+        ("verify", forged, volume),
+        ("restore", forged, "--to", to),
+        ("clone", forged, to),
+    ):
+        with subtests.test(verb[0]):
+            assert_told(run(*verb, "-q"), "is a directory, and a snapshot", codes=(2,))
+            assert not to.exists()
+    restriction = ("--restrict-to", str(volume.parent), "--read-only")
+    with talking(*restriction) as wire:
+        answer = wire.ask(
+            {"digest": {"place": list(forged.name.encode()), "reading": "all", "lineage": None}}
+        )
+        assert "and a snapshot" in answer["failed"]["what"]
+    assert run("verify", f"{forged}/.", f"{forged}/.", "-q").code == 0
+    done("diff", f"{volume}@0", volume)

@@ -272,6 +272,22 @@ def test_a_copy_of_a_store_belongs_to_nobody_until_it_is_adopted(place: Place, k
     verified(f"{copy}@two", f"{volume}@two")
 
 
+def test_a_copy_of_the_subvolume_around_a_volume_is_another(place: Place) -> None:
+    """Who owns that subvolume can make one, in which all has the same numbers and birth times."""
+    around, copy = place("btrfs"), place.absent("btrfs")
+    (around / "volume").mkdir()
+    (around / "volume" / "f").write_text("content")
+    done("snapshot", around / "volume")
+    for path in (around, around / "volume"):
+        os.chown(path, USER, USER)
+    sh("btrfs", "-q", "subvolume", "snapshot", around, copy)
+    for verb in ("list", "status", "snapshot"):
+        assert_refused(run(verb, copy / "volume"), "belongs to another directory")
+    done("recover", copy / "volume", "--adopt")
+    done("snapshot", copy / "volume")
+    done("snapshot", around / "volume")
+
+
 @KINDS
 def test_a_store_keeps_its_directory_under_another_name(place: Place, kind: str) -> None:
     volume = volume_in(place, kind)
@@ -384,3 +400,32 @@ def test_where_names_fold_only_the_very_name_is_a_store(place: Place, mount: Cal
     ran = run("list", volume)
     assert ran.code == 2, ran
     assert "is not a volume" in ran.err, ran
+
+
+@pytest.mark.parametrize("special", ["link", "fifo"])
+@pytest.mark.parametrize("verb", ["send", "diff"])
+def test_what_others_put_where_a_file_is_to_be_written_leads_nowhere(
+    place: Place, special: str, verb: str
+) -> None:
+    volume, other, open_to_all = place("ext4"), place("ext4"), place("ext4")
+    (volume / "f").write_text("content")
+    done("snapshot", volume, "--name", "one")
+    open_to_all.chmod(0o1777)
+    (other / "precious").write_text("precious")
+    name = open_to_all / "out"
+    if special == "link":
+        name.symlink_to(other / "precious")
+    else:
+        os.mkfifo(name)
+    os.chown(name, USER, USER, follow_symlinks=False)
+    reader = os.open(name, os.O_RDONLY | os.O_NONBLOCK)
+    words = ("send", f"{volume}@one") if verb == "send" else ("diff", other, f"{volume}@one")
+    ran = run(*words, "-o", name, "-q")
+    assert_refused(ran, f"of user {USER}")
+    assert os.read(reader, 100) == (b"precious" if special == "link" else b"")
+    os.close(reader)
+    os.chown(name, 0, 0, follow_symlinks=False)
+    if special == "link":
+        done(*words, "-o", name)
+        assert name.is_symlink()
+        assert (other / "precious").read_bytes() != b"precious"

@@ -53,11 +53,13 @@ impl Reach {
     /// A directory, or a snapshot of a volume.
     pub(crate) fn place(&self, text: &[u8]) -> Result<Place> {
         let whole = self.directory(text);
-        match split_at_sign(Path::new(OsStr::from_bytes(text))) {
-            Some((volume, snapshot)) if whole.is_err() => {
-                Place::snapshot(self.directory(volume.as_os_str().as_bytes())?, &snapshot)
-            }
-            _ => whole.map(Place::Directory),
+        let Some((volume, snapshot)) = split_at_sign(Path::new(OsStr::from_bytes(text))) else {
+            return whole.map(Place::Directory);
+        };
+        match (whole, self.directory(volume.as_os_str().as_bytes())) {
+            (Err(_), volume) => Place::snapshot(volume?, &snapshot),
+            (Ok(whole), Ok(volume)) => Place::directory(whole, volume, &snapshot),
+            (Ok(whole), Err(_)) => Ok(Place::Directory(whole)),
         }
     }
 

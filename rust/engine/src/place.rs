@@ -21,14 +21,30 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    /// A directory of that very name comes first: `@` is a usual name on Btrfs.
+    /// A directory of that very name comes first: `@` is a usual name on Btrfs. It hides no snapshot: others may have made it.
     pub(crate) fn parse(text: &Path) -> Result<Place> {
         match split_at_sign(text) {
             Some((volume, snapshot)) if volume.is_dir() && !text.is_dir() => {
                 Place::snapshot(open_directory(volume)?, &snapshot)
             }
+            Some((volume, snapshot)) if volume.is_dir() => {
+                Place::directory(open_directory(text)?, open_directory(volume)?, &snapshot)
+            }
             _ => open_directory(text).map(Place::Directory),
         }
+    }
+
+    /// A directory beside a volume, with the name of a snapshot of that, if it has no such.
+    pub(crate) fn directory(named: Root, beside: Root, snapshot: &str) -> Result<Place> {
+        let volume = Volume::find_in(beside).ok().flatten();
+        let Some(hidden) = volume.filter(|volume| volume.find_snapshot(snapshot).is_ok()) else {
+            return Ok(Place::Directory(named));
+        };
+        let (show, volume) = (named.path().display(), hidden.path().display());
+        Err(Error::usage(
+            format!("{show} is a directory, and a snapshot of {volume} as well"),
+            format!("name the directory as {show}/., or the snapshot by its number or id"),
+        ))
     }
 
     pub(crate) fn snapshot(volume: Root, name: &str) -> Result<Place> {
