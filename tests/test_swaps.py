@@ -1,211 +1,28 @@
 """What is changed is what was checked, whoever exchanges names between any two system calls.
 
 An ordinary user who owns a directory of a volume exchanges its names while root's snapsync works there: at
-every call, or at some of them from a seed. Nothing of his comes to be root's, nothing outside is touched, his
-files are kept, and the volume is at the old snapshot or the new one. `SNAPSYNC_SWAPS=all` tries each call,
-`SNAPSYNC_SWAPS=N` so many.
+every call, or at some of them from a seed (tests/scene.py). Nothing of his comes to be root's, nothing
+outside is touched or copied to where he reads it, his files are kept, and the volume is at the old snapshot
+or the new one.
 """
 
 from __future__ import annotations
 
 import os
-import random
+import shutil
 import signal
-import stat
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from cue import Cues, User, on_cue
-from machine import Pair, Place, done, run, status
-from oracle import Picture, assert_same, freeze, same
+from cue import Cues
+from machine import Pair, Place, done, run, snapshots, status, store
+from oracle import assert_same, freeze
+from scene import EXCHANGES, NAMES, USER, Scene, chance, settle, tried
 
 KINDS = [("xfs", "btrfs"), ("btrfs", "xfs"), ("xfs", "ext4")]
-SEED = int(os.environ.get("SNAPSYNC_SWAPS_SEED", "1"))
-HOW_MANY = os.environ.get("SNAPSYNC_SWAPS", "6")
-USER = 65534
-MINE = b"written by an ordinary user in turn %d, and his"
 
-NAMES = ["tool", "note", "gone", "old", "new", "dir", "dead", "link", "fresh", "given", "many", "deep"]
-"""Whatever a round touches in the user's directory."""
-
-
-@dataclass
-class Scene:
-    """A pair of volumes with a directory that belongs to an ordinary user, and what lies outside of both."""
-
-    pair: Pair
-    outside: Path
-    turn: int = 0
-    his: int = 0
-    user: User = field(default_factory=User)
-
-    @classmethod
-    def make(cls, place: Place, kinds: tuple[str, str]) -> Scene:
-        pair, outside = Pair.make(place, kinds), place(kinds[1])
-        (outside / "secret").write_bytes(b"root's own" * 1000)
-        (outside / "secret").chmod(0o600)
-        (outside / "d").mkdir(mode=0o700)
-        (outside / "d/inner").write_text("root's, too")
-        outside.chmod(0o755)
-        scene = cls(pair, outside)
-        home = pair.source / "home"
-        home.mkdir()
-        for name in ("tool", "gone", "old", "given", "many"):
-            (home / name).write_bytes(name.encode() * 1000)
-        (home / "note").write_bytes(bytes(200_000))
-        for name in ("dir", "dead", "deep"):
-            (home / name).mkdir()
-            (home / name / "inner").write_text(name)
-        (home / "link").symlink_to("tool")
-        for name in (".", "note", "given", "deep", "deep/inner"):
-            os.chown(home / name, USER, USER)
-        pair.source.chmod(0o755)
-        for above in pair.target.parents:
-            above.chmod(above.stat().st_mode | 0o111)
-        pair.sync()
-        assert scene.user.does(lambda: os.listdir(scene.home)), "he does not get there"
-        return scene
-
-    @property
-    def home(self) -> Path:
-        return self.pair.target / "home"
-
-    def change(self) -> None:
-        """What root does on the primary: each sort of change that a commit knows, there and back."""
-        self.turn, self.his = self.turn + 1, 0
-        home, odd = self.pair.source / "home", self.turn % 2
-        (home / "tool").chmod(0o4755 if odd else 0o755)
-        os.chown(home / "given", *((0, 0) if odd else (USER, USER)))
-        (home / "given").chmod(0o6711 if odd else 0o644)
-        with (home / "note").open("r+b") as file:
-            file.write(b"%d" % self.turn * 1000)
-            file.seek(100_000)
-            file.write(b"%d" % self.turn * 70_000)
-        names = [("old", "new"), ("many", "dir/many")]
-        for here, there in names:
-            (home / (here if odd else there)).rename(home / (there if odd else here))
-        (home / "dir").chmod(0o700 if odd else 0o755)
-        (home / "dir" / f"{self.turn}").write_text(f"{self.turn}")
-        (home / "deep" / "inner").chmod(0o4711 if odd else 0o644)
-        (home / "link").unlink()
-        (home / "link").symlink_to(f"{self.turn}")
-        for gone, come in (
-            (("gone", "fresh"), ("dead", "born")) if odd else (("fresh", "gone"), ("born", "dead"))
-        ):
-            for name in (gone, come):
-                path = home / name
-                if path.is_dir():
-                    (path / "inner").unlink()
-                    path.rmdir()
-                elif path.exists():
-                    path.unlink()
-            (home / come).mkdir()
-            (home / come / "inner").write_text(f"{self.turn}")
-
-    # --- what the user does ---
-
-    def exchange(self, kind: str, *names: str) -> None:
-        """Puts something of his own in the place of names in his directory."""
-
-        def each() -> None:
-            for name in names:
-                with suppress(OSError):
-                    at, aside = self.home / name, self.home / f".was-{name}-{self.turn}"
-                    self.own(at) if kind == "appears" else self.replace(kind, at, aside)
-
-        self.user.does(each)
-        self.his = len(list(self.all_of_his()))
-
-    def replace(self, kind: str, at: Path, aside: Path) -> None:
-        at.rename(aside)
-        if kind == "file":
-            self.own(at)
-        elif kind == "directory":
-            at.mkdir(mode=0o700)
-            self.own(at / "inner")
-        elif kind == "link":
-            at.symlink_to(self.outside / "secret")
-        elif kind == "link to a directory":
-            at.symlink_to(self.outside / "d")
-        elif kind == "fifo":
-            os.mkfifo(at)
-        elif kind == "another":
-            (self.home / "note").rename(at)
-        elif kind == "hard link":
-            os.link(aside, at)
-        else:
-            assert kind == "gone"
-
-    @property
-    def mine(self) -> bytes:
-        return MINE % self.turn
-
-    def own(self, path: Path) -> None:
-        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        os.write(fd, self.mine)
-        os.close(fd)
-
-    def all_of_his(self) -> Iterator[tuple[Path, os.stat_result]]:
-        """What he made in this turn, in the tree and where it is kept aside; not what snapshots have."""
-        for above, below, names in os.walk(self.pair.target):
-            if above.endswith("/.snapsync") and "store" in below:
-                below.remove("store")
-            for name in names:
-                path = Path(above, name)
-                found = path.lstat()
-                if stat.S_ISREG(found.st_mode) and path.read_bytes() == self.mine:
-                    yield path, found
-
-    # --- what must be true then ---
-
-    def assert_safe(self, before: Picture) -> None:
-        assert_same(self.outside, before)
-        found = list(self.all_of_his())
-        for path, status_ in found:
-            assert status_.st_uid == USER, f"{path} is another's now"
-            assert stat.S_IMODE(status_.st_mode) == 0o600, f"{path}: {status_.st_mode:o}"
-        assert len(found) >= self.his or self.is_in_a_snapshot(), "a file of the user's was destroyed"
-
-    def is_in_a_snapshot(self) -> bool:
-        """What he made before a restore looked is in the snapshot that it takes first."""
-        store = self.pair.target / ".snapsync/store"
-        files = (path for path in store.rglob("*") if path.is_file() and not path.is_symlink())
-        return any(self.mine in path.read_bytes() for path in files)
-
-
-EXCHANGES = [
-    "file",
-    "directory",
-    "link",
-    "link to a directory",
-    "fifo",
-    "another",
-    "gone",
-    "appears",
-    "hard link",
-]
-
-
-def cues(calls: int, rng: random.Random) -> list[int]:
-    if HOW_MANY == "all":
-        return list(range(calls))
-    return sorted(rng.sample(range(calls), min(calls, int(HOW_MANY))))
-
-
-def settle(scene: Scene, ran: Cues) -> None:
-    """The volume is at one of two snapshots, and rounds go on."""
-    pair = scene.pair
-    assert ran.ran.code in (0, 3), ran.ran
-    assert status(pair.target)["unfinished"] is None, ran.ran
-    last = run("sync", pair.source, pair.target, "--check", "--discard-drift", "-q")
-    assert last.code == 0, (ran.ran, last)
-    if not same(pair.source, pair.target):
-        # On Btrfs what came between the commit and its snapshot is in that.
-        done("verify", "--repair", pair.source, pair.target, "--discard-drift")
-    assert_same(pair.source, pair.target)
+KILLED = ["commit.marked:1", "commit.detach:2", "commit.detached:1", "commit.attach:2", "commit.data:1"]
+"""Where a commit waits to be finished or taken back."""
 
 
 @pytest.mark.parametrize("kinds", KINDS, ids="-".join)
@@ -213,23 +30,178 @@ def settle(scene: Scene, ran: Cues) -> None:
 def test_names_that_are_exchanged_during_a_round(
     place: Place, subtests: pytest.Subtests, kinds: tuple[str, str], exchange: str
 ) -> None:
-    scene, rng = Scene.make(place, kinds), random.Random(f"{SEED} {kinds} {exchange}")
-    pair, outside = scene.pair, freeze(scene.outside)
-    scene.change()
-    calls = len(on_cue(lambda _, __: None, "sync", pair.source, pair.target, "-q").calls)
-    assert_same(pair.source, pair.target)
-    for cue in cues(calls, rng):
-        names = rng.sample(NAMES, rng.choice([1, 3, len(NAMES)]))
-        with subtests.test(cue=cue, names=names):
-            scene.change()
+    scene = Scene.make(place, kinds)
+    pair = scene.pair
 
-            def act(number: int, _: str, cue: int = cue, names: list[str] = names) -> None:
-                if number == cue:
-                    scene.exchange(exchange, *names)
+    def words() -> list[object]:
+        scene.change()
+        return ["sync", pair.source, pair.target, "-q"]
 
-            ran = on_cue(act, "sync", pair.source, pair.target, "-q")
-            scene.assert_safe(outside)
-            settle(scene, ran)
+    rng = chance(kinds, exchange)
+    tried(scene, subtests, rng, words, lambda ran: settle(scene, ran), exchanges=[exchange])
+
+
+@pytest.mark.parametrize("kinds", KINDS, ids="-".join)
+def test_names_that_are_exchanged_while_drift_is_discarded(
+    place: Place, subtests: pytest.Subtests, kinds: tuple[str, str]
+) -> None:
+    scene = Scene.make(place, kinds)
+
+    def words() -> list[object]:
+        scene.change()
+        by_hand(scene.home)
+        return ["sync", scene.pair.source, scene.pair.target, "--discard-drift", "-q"]
+
+    tried(
+        scene,
+        subtests,
+        chance(kinds, "drift"),
+        words,
+        lambda ran: settle(scene, ran),
+        names=[*NAMES, "by-hand"],
+    )
+
+
+def by_hand(home: Path) -> None:
+    """What an administrator does to a standby, and should not."""
+    (home / "tool").write_text("by hand")
+    (home / "shadow").unlink()
+    (home / "dir/by-hand").mkdir(exist_ok=True)
+    (home / "deep").chmod(0o700)
+    (home / "given").rename(home / "by-hand")
+
+
+@pytest.mark.parametrize("kinds", KINDS[:2], ids="-".join)
+def test_names_that_are_exchanged_while_an_old_primary_rejoins(
+    place: Place, subtests: pytest.Subtests, kinds: tuple[str, str]
+) -> None:
+    scene = Scene.make(place, kinds)
+
+    def words() -> list[object]:
+        """After both went on, each as a primary; each of them is the old one in its turn."""
+        pair = scene.pair
+        done("promote", pair.target, "--discard-drift")
+        scene.pair = Pair(pair.target, pair.source)
+        scene.moves_to(pair.source)
+        by_hand(scene.home)
+        scene.change()
+        return ["rejoin", pair.source, pair.target, "-q"]
+
+    def settled(ran: Cues) -> None:
+        pair = scene.pair
+        assert status(pair.target)["unfinished"] is None, ran.ran
+        if status(pair.target)["volume"]["role"] == "primary":
+            assert ran.ran.code == 3, ran.ran
+            done("rejoin", pair.target, pair.source)
+        settle(scene, ran)
+
+    tried(scene, subtests, chance(kinds, "rejoin"), words, settled, names=[*NAMES, "by-hand"])
+
+
+@pytest.mark.parametrize("kinds", [("xfs", "btrfs"), ("ext4", "xfs")], ids="-".join)
+def test_names_that_are_exchanged_while_a_standby_is_repaired(
+    place: Place, subtests: pytest.Subtests, kinds: tuple[str, str]
+) -> None:
+    scene = Scene.make(place, kinds)
+    pair = scene.pair
+    rotten: dict[Path, bytes] = {}
+
+    def words() -> list[object]:
+        """After bytes of the primary's snapshot were changed behind its back: the standby has others then."""
+        scene.change()
+        pair.sync()
+        files = (
+            path for path in (pair.source / "home").rglob("*") if path.is_file() and not path.is_symlink()
+        )
+        contents = {path.read_bytes() for path in files}
+        for held in store(pair.source).glob("pool/*/*/*"):
+            content = held.read_bytes()
+            if content in contents:
+                rotten[held] = content
+                held.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        return ["verify", "--repair", pair.source, pair.target, "-q"]
+
+    def settled(ran: Cues) -> None:
+        assert ran.ran.code in (0, 3, 4), ran.ran
+        assert status(pair.target)["unfinished"] is None, ran.ran
+        for held, content in rotten.items():
+            held.write_bytes(content)
+        rotten.clear()
+        done("verify", "--repair", pair.source, pair.target, "--discard-drift")
+        assert_same(pair.source, pair.target)
+
+    tried(scene, subtests, chance(kinds, "repair"), words, settled)
+
+
+@pytest.mark.parametrize("kinds", KINDS[1:], ids="-".join)
+def test_names_that_are_exchanged_while_a_delta_is_received(
+    place: Place, subtests: pytest.Subtests, kinds: tuple[str, str], tmp_path: Path
+) -> None:
+    scene = Scene.make(place, kinds)
+    pair = scene.pair
+
+    def words() -> list[object]:
+        scene.change()
+        done("snapshot", pair.source)
+        base = snapshots(pair.target)[-1]["id"]
+        done(
+            "send",
+            "--base",
+            f"{pair.source}@{base}",
+            f"{pair.source}@latest",
+            "-o",
+            tmp_path / f"{scene.turn}",
+        )
+        return ["receive", pair.target, "-i", tmp_path / f"{scene.turn}", "-q"]
+
+    tried(scene, subtests, chance(kinds, "receive"), words, lambda ran: settle(scene, ran))
+
+
+@pytest.mark.parametrize("kinds", KINDS[:2], ids="-".join)
+def test_names_that_are_exchanged_during_a_promotion(
+    place: Place, subtests: pytest.Subtests, kinds: tuple[str, str]
+) -> None:
+    scene, rng = Scene.make(place, kinds), chance(kinds, "promote")
+
+    def words() -> list[object]:
+        """After a round that was killed, which a promotion finishes."""
+        scene.begin_again()
+        scene.change()
+        kill_a_round(scene.pair, rng.choice(KILLED))
+        return ["promote", scene.pair.target, "-q"]
+
+    def settled(ran: Cues) -> None:
+        pair = scene.pair
+        assert ran.ran.code in (0, 3), ran.ran
+        assert status(pair.target)["unfinished"] is None, ran.ran
+        if status(pair.target)["volume"]["role"] == "standby":
+            done("promote", pair.target, "--discard-drift")
+        done("rejoin", pair.source, pair.target)
+        scene.pair = Pair(pair.target, pair.source)
+        scene.moves_to(pair.source)
+        settle(scene, ran)
+
+    tried(scene, subtests, rng, words, settled)
+
+
+def kill_a_round(pair: Pair, point: str) -> None:
+    killed = run("sync", pair.source, pair.target, "-q", env={"SNAPSYNC_FAULT": point})
+    assert killed.code == -signal.SIGKILL, killed
+
+
+@pytest.mark.parametrize("kinds", KINDS, ids="-".join)
+@pytest.mark.parametrize("verb", [["recover"], ["recover", "--back"]], ids="".join)
+def test_names_that_are_exchanged_during_a_recovery(
+    place: Place, subtests: pytest.Subtests, kinds: tuple[str, str], verb: list[str]
+) -> None:
+    scene, rng = Scene.make(place, kinds), chance(kinds, verb)
+
+    def words() -> list[object]:
+        scene.change()
+        kill_a_round(scene.pair, rng.choice(KILLED))
+        return [*verb, scene.pair.target, "-q"]
+
+    tried(scene, subtests, rng, words, lambda ran: settle(scene, ran))
 
 
 @pytest.mark.parametrize("kinds", KINDS, ids="-".join)
@@ -239,18 +211,11 @@ def test_names_that_are_exchanged_while_a_killed_commit_waits(
 ) -> None:
     scene = Scene.make(place, kinds)
     pair, outside = scene.pair, freeze(scene.outside)
-    for point in (
-        "commit.marked:1",
-        "commit.detach:2",
-        "commit.detached:1",
-        "commit.attach:2",
-        "commit.data:1",
-    ):
+    for point in KILLED:
         for verb in ("recover", "recover --back"):
             with subtests.test(point=point, verb=verb):
                 scene.change()
-                killed = run("sync", pair.source, pair.target, "-q", env={"SNAPSYNC_FAULT": point})
-                assert killed.code == -signal.SIGKILL, killed
+                kill_a_round(pair, point)
                 scene.exchange(exchange, *NAMES)
                 ran = run(*verb.split()[:1], pair.target, *verb.split()[1:], "-q")
                 scene.assert_safe(outside)
@@ -262,11 +227,10 @@ def test_names_that_are_exchanged_while_a_killed_commit_waits(
 def test_names_that_are_exchanged_while_paths_are_restored(
     place: Place, subtests: pytest.Subtests, kind: str, exchange: str
 ) -> None:
-    scene, rng = Scene.make(place, ("xfs", kind)), random.Random(f"{SEED} {kind} {exchange}")
-    pair, outside = scene.pair, freeze(scene.outside)
+    scene = Scene.make(place, ("xfs", kind))
+    pair = scene.pair
     done("promote", pair.target)
-    scene.pair = Pair(pair.target, pair.target)
-    paths = ["home/tool", "home/dir", "home/deep/inner", "home/note"]
+    paths = [pair.target / "home" / path for path in ("tool", "dir", "deep/inner", "note")]
 
     def words() -> list[object]:
         """After changes of root's own."""
@@ -276,20 +240,140 @@ def test_names_that_are_exchanged_while_paths_are_restored(
         with (scene.home / "note").open("r+b") as file:
             file.write(b"%d" % scene.turn * 1000)
         (scene.home / "deep/inner").write_text(f"{scene.turn}")
-        return ["restore", f"{pair.target}@0", *(pair.target / path for path in paths), "-q"]
+        return ["restore", f"{pair.target}@0", *paths, "-q"]
 
-    calls = len(on_cue(lambda _, __: None, *words()).calls)
-    for cue in cues(calls, rng):
-        names = rng.sample(["tool", "dir", "deep", "note"], rng.choice([1, 4]))
-        with subtests.test(cue=cue, names=names):
-            command = words()
+    def settled(ran: Cues) -> None:
+        assert ran.ran.code in (0, 1, 2, 3), ran.ran
+        done("restore", f"{pair.target}@0", pair.target / "home")
+        assert_same(pair.source / "home", pair.target / "home")
 
-            def act(number: int, _: str, cue: int = cue, names: list[str] = names) -> None:
-                if number == cue:
-                    scene.exchange(exchange, *names)
+    rng, names = chance(kind, exchange), ["tool", "dir", "deep", "note"]
+    tried(scene, subtests, rng, words, settled, names, [exchange])
 
-            ran = on_cue(act, *command)
-            scene.assert_safe(outside)
-            assert ran.ran.code in (0, 1, 2, 3), ran.ran
-            done("restore", f"{pair.target}@0", pair.target / "home")
-            assert_same(pair.source / "home", pair.target / "home")
+
+@pytest.mark.parametrize("kinds", [("btrfs", "xfs"), ("xfs", "btrfs"), ("ext4", "xfs")], ids="-".join)
+def test_names_that_are_exchanged_while_a_volume_is_restored(
+    place: Place, subtests: pytest.Subtests, kinds: tuple[str, str]
+) -> None:
+    scene = Scene.make(place, kinds)
+    pair, was = scene.pair, freeze(scene.pair.source)
+    scene.moves_to(pair.source)
+
+    def words() -> list[object]:
+        scene.change()
+        return ["restore", f"{pair.source}@0", "-q"]
+
+    def settled(ran: Cues) -> None:
+        assert ran.ran.code in (0, 3), ran.ran
+        assert status(pair.source)["unfinished"] is None, ran.ran
+        scene.begin_again()
+        assert_same(was, pair.source)
+        pair.sync()
+
+    tried(scene, subtests, chance(kinds, "restore"), words, settled)
+
+
+@pytest.mark.parametrize("kind", ["xfs", "ext4"])
+def test_names_that_are_exchanged_while_a_snapshot_is_taken(
+    place: Place, subtests: pytest.Subtests, kind: str
+) -> None:
+    """It has nothing but what was in the tree, each with what was its own."""
+    scene = Scene.make(place, (kind, "xfs"))
+    pair = scene.pair
+    scene.moves_to(pair.source)
+
+    def words() -> list[object]:
+        scene.change()
+        return ["snapshot", pair.source, "-q"]
+
+    def settled(ran: Cues) -> None:
+        assert ran.ran.code == 0, ran.ran
+        there = place.absent("xfs")
+        done("restore", f"{pair.source}@latest", "--to", there)
+        scene.tree = there
+        scene.assert_private()
+        for path, found in scene.all_of_his():
+            assert (found.st_uid, found.st_mode & 0o7777) == (USER, 0o600), path
+        scene.tree = pair.source
+        pair.sync()
+        scene.begin_again()
+
+    tried(scene, subtests, chance(kind, "snapshot"), words, settled)
+
+
+@pytest.mark.parametrize("kind", ["btrfs", "xfs", "ext4"])
+def test_names_that_are_exchanged_while_snapshots_are_deleted(
+    place: Place, subtests: pytest.Subtests, kind: str
+) -> None:
+    """By a user who owns the volume's root, and so can exchange its store."""
+    scene, rng = Scene.make(place, (kind, kind)), chance(kind, "delete")
+    volume = scene.tree = scene.yard = place(kind)
+    os.chown(volume, USER, USER)
+    done("snapshot", volume)
+    # What he may put there as a link looks like it.
+    shutil.rmtree(scene.outside / "d")
+    shutil.copytree(volume / ".snapsync", scene.outside / "d", symlinks=True)
+
+    def words() -> list[object]:
+        scene.turn, scene.his = scene.turn + 1, 0
+        for half in ("a", "b"):
+            (volume / "file").write_text(f"{scene.turn}{half}")
+            done("snapshot", volume, "--name", f"{scene.turn}{half}")
+        prune = ["prune", volume, "--keep-last", "1", "-q"]
+        return rng.choice([prune, ["delete", f"{volume}@{scene.turn}a", "-q"]])
+
+    def settled(ran: Cues) -> None:
+        assert ran.ran.code in (0, 2, 3), ran.ran
+        own, aside = volume / ".snapsync", volume / f".was-.snapsync-{scene.turn}"
+        if aside.exists():
+            if own.is_dir() and not own.is_symlink():
+                shutil.rmtree(own)
+            own.unlink(missing_ok=True)
+            aside.rename(own)
+        there = place.absent(kind)
+        done("restore", f"{volume}@latest", "--to", there)
+        assert (there / "file").read_text() == f"{scene.turn}b"
+
+    tried(scene, subtests, rng, words, settled, [".snapsync"])
+
+
+@pytest.mark.parametrize("kind", ["btrfs", "xfs", "ext4"])
+@pytest.mark.parametrize("verb", ["restore", "restore into", "clone", "receive", "receive base"])
+def test_names_that_are_exchanged_where_a_tree_comes_to(
+    place: Place, subtests: pytest.Subtests, kind: str, verb: str, tmp_path: Path
+) -> None:
+    """In a directory of an ordinary user."""
+    scene = Scene.make(place, (kind, "xfs"))
+    source = scene.pair.source
+    names = ["new", "note", "base", "home", ".snapsync"]
+
+    def words() -> list[object]:
+        scene.change()
+        done("snapshot", source)
+        scene.tree = scene.yard = place(kind)
+        (scene.tree / "note").touch()
+        for his in (scene.tree, scene.tree / "note"):
+            os.chown(his, USER, USER)
+        new, latest = scene.tree / "new", f"{source}@latest"
+        if verb.startswith("receive"):
+            base = f"{source}@{snapshots(source)[-2]['id']}"
+            done("send", base, "-o", tmp_path / "base")
+            done("send", "--base", base, latest, "-o", tmp_path / "new")
+            done("receive", "--as-snapshot", scene.tree, "-i", tmp_path / "base", "--name", "base")
+            scene.yard = scene.tree / ("base/home" if verb.endswith("base") else "")
+            return ["receive", "--as-snapshot", scene.tree, "-i", tmp_path / "new", "--name", "new", "-q"]
+        if verb == "clone":
+            return ["clone", latest, new, "--name", f"c{scene.turn}", "-q"]
+        if verb.endswith("into"):
+            new.mkdir()
+            os.chown(new, USER, USER)
+            scene.yard = new
+        return ["restore", latest, "--to", new, "-q"]
+
+    def settled(ran: Cues) -> None:
+        # He may have taken away what it was to be made of.
+        assert ran.ran.code in (0, 1, 3), ran.ran
+        if scene.turn == 1:
+            assert_same(source, scene.tree / "new")
+
+    tried(scene, subtests, chance(kind, verb), words, settled, names if verb != "receive base" else NAMES)

@@ -746,8 +746,10 @@ impl Work<'_> {
                 area.create_dir(&RelPath::new(TREE.as_bytes())?, 0o777)
                     .context("create the directory", &show)?;
                 if let Some(base) = base {
-                    copy_tree(&base.root, tree.tree()?, self.monitor)?;
+                    let copied = copy_tree(&base.root, tree.tree()?, self.monitor);
+                    // What was exchanged there may have kept it from being copied at all.
                     self.expect_unchanged(base)?;
+                    copied?;
                 }
             }
         }
