@@ -235,6 +235,22 @@ def test_every_room_of_the_python_package_is_there() -> None:
     assert set(PYTHON_LEVELS.split()) <= modules
 
 
+def test_what_the_package_loads_by_name_is_what_type_checkers_see() -> None:
+    (checked, loaded) = next(
+        (node.body, node.orelse)
+        for node in ast.parse((PACKAGE / "__init__.py").read_text()).body
+        if isinstance(node, ast.If)
+    )
+    seen = {
+        (str(node.module).removeprefix("snapsync."), alias.asname)
+        for node in checked
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    homes = next(ast.literal_eval(node.value) for node in loaded if isinstance(node, ast.Assign))
+    assert seen == {(home, name) for home, names in homes.items() for name in names.split()}
+
+
 def test_jobs_print_nothing_and_only_the_command_line_does() -> None:
     for name, tree in python_modules().items():
         calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]

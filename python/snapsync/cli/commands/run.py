@@ -6,8 +6,9 @@ from snapsync import render
 from snapsync.cli.arguments import ConfigFile
 from snapsync.cli.output import Output
 from snapsync.cli.parse.verbs import verb
-from snapsync.declare import Annotated, Argument, Option
+from snapsync.declare import Annotated, Argument, Option, options
 from snapsync.errors import UsageError, told
+from snapsync.options import SyncOptions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,13 +44,12 @@ def run(
       target = "root@backup:/standby/web"
       period = "15m"
 
-    Other keys are exclude, include, strict, no_space_check, check, read_only, scrub, scrub_limit, compress,
-    bwlimit, rsh, remote_path, channels, timeout and ssh_options: the options of `snapsync sync`. `exclude =
-    []` leaves nothing out any more. A job that fails again is tried after a minute, two, four, up to its
-    period; one whose disk is not mounted is refused, and goes on when it is. What the standby goes without
-    is told by `snapsync status`. What became of each job is kept in /var/lib/snapsync for root, else in
-    $XDG_STATE_HOME/snapsync, or where SNAPSYNC_STATE_DIR says. Under sudo HOME and the XDG variables do not
-    count. Files that others can write are refused: the configuration, and what rsh and ssh_options name.
+    Other keys are {keys}: the options of `snapsync sync`. `exclude = []` leaves nothing out any more. A job
+    that fails again is tried after a minute, two, four, up to its period; one whose disk is not mounted is
+    refused, and goes on when it is. What the standby goes without is told by `snapsync status`. What became
+    of each job is kept in /var/lib/snapsync for root, else in $XDG_STATE_HOME/snapsync, or where
+    SNAPSYNC_STATE_DIR says. Under sudo HOME and the XDG variables do not count. Files that others can write
+    are refused: the configuration, and what rsh and ssh_options name.
     """
     if jobs and now:
         message = "either some jobs are to run, or all of them"
@@ -66,6 +66,15 @@ def run(
     report = runner.run(asked, parallel=parallel, only_due=only_due, note=output.note)
     output.summary(report, _lines(report))
     return report.exit_code
+
+
+def _keys() -> str:
+    """The keys of a job that are options of `sync`, as a sentence names them."""
+    *others, last = (name for name, (_, option) in options(SyncOptions).items() if not option.once)
+    return f"{', '.join(others)} and {last}"
+
+
+run.__doc__ = str(run.__doc__).replace("{keys}", _keys())
 
 
 def _lines(report: "RunReport") -> Iterator[str]:
