@@ -8,7 +8,7 @@ from snapsync.record import Record
 class Subset(Record):
     """Which part of a volume is replicated: gitignore patterns of what is left out and what is brought back.
 
-    Without any it is everything.
+    Without patterns the whole volume is replicated.
     """
 
     exclude: tuple[str, ...] = ()
@@ -23,8 +23,8 @@ class Snapshot(Record):
     """The immutable state of a volume at one moment.
 
     `sequence` counts from 0 along the lineage, `parent` is the id of the snapshot before it. `entries`
-    and `bytes` describe the tree; they are None where nobody counted (Btrfs). `subset` is what of the
-    volume it is of. Kept `aside` is what was there before the volume went back to an older snapshot.
+    and `bytes` describe the tree; they are None where nobody counted (Btrfs). `subset` is the
+    part of the volume that it holds. A snapshot is `aside` if the volume went back to an older one since.
     """
 
     id: str
@@ -42,7 +42,7 @@ class Snapshot(Record):
 class VolumeInfo(Record):
     """A volume as it stands. `role` is primary or standby, `provider` btrfs or pool.
 
-    `subset` is what its next snapshot is of.
+    `subset` is the part of it that its next snapshot holds.
     """
 
     path: str
@@ -66,7 +66,7 @@ class Changes(Record):
 
 
 class Counters(Record):
-    """How much was looked at. The same for the same snapshots, whatever the number of threads.
+    """How much was looked at. It is the same for the same snapshots, whatever the number of threads.
 
     `visited`: entries of directories, items of trees or rows of tables. `bytes_read` were read from files, to
     compare them and to send them. `ghosts`: runs of bytes that moved and stayed the same, which are not sent.
@@ -110,9 +110,9 @@ class Unfinished(Record):
 
 
 class ScrubStatus(Record):
-    """What was read again of a standby and its primary so far: `files` and `bytes`, on each side.
+    """How much of a standby and its primary was read again so far: `files` and `bytes`, on each side.
 
-    `differences` were found in all; those files whose paths are `pending` travel again with the next round.
+    `differences` counts all that were found; the files in `pending` travel again with the next round.
     Everything was read since `all_since`.
     """
 
@@ -124,7 +124,7 @@ class ScrubStatus(Record):
 
 
 class Claim(Record):
-    """The epoch that a standby said it is of, higher than its primary's. `shown`: with promotions to it."""
+    """The epoch that a standby claims, higher than its primary's. `shown`: it has shown the promotions to it."""
 
     epoch: int
     shown: bool
@@ -132,9 +132,9 @@ class Claim(Record):
 
 
 class Standby(Record):
-    """A standby that the primary knows: the snapshot it holds, since when, how many it is behind.
+    """A standby that the primary knows: the snapshot it holds, since when, and how many it is behind.
 
-    One with a `claim` is not fed.
+    A standby with a `claim` gets no rounds.
     """
 
     volume: str
@@ -170,7 +170,7 @@ class Scrubbed(Record):
 
 
 class Hold(Record):
-    """Why a snapshot may not go: `standby` goes on from it, or, None, it is held by hand for `reason`."""
+    """Why a snapshot is not deleted: `standby` needs it as its base or, if None, it is held for `reason`."""
 
     snapshot: str
     name: str

@@ -57,7 +57,7 @@ def _stay(output: Output, address: str, directory: str, jobs: int) -> int:
 
 
 def _let_go() -> None:
-    """Nobody waits for more words, and no file system is kept busy by where this was started."""
+    """Close the outputs, for which nobody waits any more, and leave the directory that this was started in."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (1, 2):
         os.dup2(nowhere, stream)

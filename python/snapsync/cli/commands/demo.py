@@ -106,7 +106,7 @@ class _Cycle:
     def make_primary(self) -> None:
         self.scene("A primary", f"A volume with a few files is made in {render.name(str(self.primary))}.")
         if not _make_subvolume(self.primary):
-            # A plain standby to match, so that removing it again asks for no privilege.
+            # The standby is a plain directory too: to remove a subvolume again takes a privilege.
             self.primary.mkdir()
             self.standby.mkdir()
         _fill(self.primary)

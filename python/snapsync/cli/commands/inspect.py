@@ -77,7 +77,7 @@ def _is_delta(file: str) -> bool:
         with open(file, "rb") as start:
             return start.read(8) == b"\x89SNSD\r\n\x1a"
     except OSError:
-        return False  # told by whoever reads it next
+        return False  # the next one to read the file reports it
 
 
 def _report(path: str, top: int, file: str, delta: Delta | None) -> InspectReport:

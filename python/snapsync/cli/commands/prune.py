@@ -14,7 +14,7 @@ from snapsync.reports.snapshots import PruneReport
 
 
 class PruneOptions(KeepOptions, total=False):
-    """What stays, and whether anything goes at all."""
+    """Which snapshots stay, and whether any is deleted at all."""
 
     dry_run: Annotated[bool, Option("--dry-run", "-n", help="Only say what would go.")]
 

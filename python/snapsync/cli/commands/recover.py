@@ -41,7 +41,7 @@ def recover(
 
 
 def summary(report: RecoverReport) -> Iterator[str]:
-    """What was done, and what the volume holds now, in lines."""
+    """What was done, and what the volume holds now."""
     holds = "is empty" if report.latest is None else f"is at {render.snapshot(report.latest)}"
     yield f"{render.name(report.volume.path)} {holds}"
     for done in report.recovered or ("nothing was to be done",):

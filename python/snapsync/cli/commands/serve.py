@@ -59,7 +59,7 @@ def serve(
     takes a snapshot of it. With --read-only that goes once its standby has a newer one, and clients set no
     name, no pattern and no rule for old snapshots; nor do they make a volume of a directory that is none.
     """
-    del output  # whatever is said belongs to the client
+    del output  # the client prints whatever there is to say
     if on_terminal(sys.stdin):
         message = "nobody can talk to this from a terminal"
         raise told(UsageError(message), message, "`snapsync sync` starts it on the other host by itself")

@@ -170,13 +170,13 @@ WantedBy=timers.target
 
 
 def _openings(found: "Config") -> Iterator[str]:
-    """What jobs need of the places that are closed otherwise."""
+    """The settings that open, of the places that the sandbox closes, those that jobs need."""
     from snapsync.jobs.config import is_remote
 
     places = [Path(p) for job in found.jobs.values() for p in (job.source, job.target) if not is_remote(p)]
     closed = [Path(path) for path in ("/usr", "/boot", "/efi", "/etc")]
     for place in sorted({place for place in places if any(top in place.parents for top in closed)}):
-        # A target that is yet to be made is made in the directory above.
+        # A target that does not exist yet is made in the directory above it.
         for opened in (place, place.parent):
             yield f"ReadWritePaths={_quoted(f'-{opened}')}"
     shared = [Path("/tmp"), Path("/var/tmp")]
@@ -185,7 +185,7 @@ def _openings(found: "Config") -> Iterator[str]:
 
 
 def _quoted(word: str) -> str:
-    """A word as systemd reads it. Of what would end the line, or is no text, nothing can be made."""
+    """A word in the syntax of systemd. A word that would end the line, or is no text, is refused."""
     if not word.isprintable():
         message = (
             f"{word!r} cannot be written into a unit: it has characters that are not seen, or is no UTF-8"
@@ -199,12 +199,12 @@ def _quoted(word: str) -> str:
 
 
 def _argument(word: str) -> str:
-    """A further word of a command line: other than in its first, and in paths, variables are put in there."""
+    """A word of a command line after the first: only in these systemd replaces variables."""
     return _quoted(word.replace("$", "$$"))
 
 
 def _program() -> str:
-    """The command that this is."""
+    """The path of the command snapsync."""
     own = Path(sys.argv[0]).absolute()
     program = str(own) if own.name == "snapsync" and os.access(own, os.X_OK) else shutil.which("snapsync")
     if program is None:
@@ -226,7 +226,7 @@ def _is_user(name: str, *, user: bool) -> None:
 
 
 def _is_safe(program: str) -> None:
-    """What root's service runs is nobody else's to change: the command, its Python, and this package."""
+    """Refuse a service of root's whose command, Python or package another user can change."""
     for part in (program, sys.executable, str(Path(str(snapsync.__file__)).parent)):
         os.close(_native.trusted("the program", part))
 
@@ -273,7 +273,7 @@ def _uninstall(home: Path, *, user: bool, dry_run: bool) -> ServiceReport:
 
 
 def _is_own(file: Path) -> bool:
-    """Whether it is there; one that somebody else wrote is left alone."""
+    """Whether a unit is there. One that was not written by this command is refused."""
     try:
         text = file.read_text("utf-8", "replace")
     except FileNotFoundError:

@@ -67,7 +67,7 @@ def status(
             raise
         from snapsync.cli.monitoring import Verdict, plugin_words
 
-        # Monitoring takes every exit code for a verdict, and this is none but the last.
+        # Monitoring takes every exit code for a verdict, and the only right one for a failure is UNKNOWN.
         failure = describe(error)
         if output.as_json:
             print_failure(failure, as_json=True)

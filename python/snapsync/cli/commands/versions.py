@@ -121,7 +121,7 @@ def _modified(version: Version) -> str:
 
 
 def _diff(report: VersionsReport, number: int, other: int | None) -> Iterator[str]:
-    """Unified, as far as both are text."""
+    """A unified diff, if both versions are text."""
     old = _numbered(report, number)
     if other is not None:
         new: Version | None = _numbered(report, other)
@@ -142,7 +142,7 @@ def _diff(report: VersionsReport, number: int, other: int | None) -> Iterator[st
 
 
 def _lines(version: Version | None) -> list[str] | None:
-    """None for what is no text. What is not there has no lines."""
+    """The lines of a version; None if it is not text, and no lines if there is no such version."""
     if version is None:
         return []
     if version.kind != "file":

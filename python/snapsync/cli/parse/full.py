@@ -1,4 +1,4 @@
-"""The whole command line, with help and mistakes, by typer; see the page in this package."""
+"""Reading any command line by typer, with help and mistakes; the page in this package explains it."""
 
 from collections.abc import Callable
 from inspect import Parameter as Signed
@@ -35,7 +35,7 @@ def group() -> TyperGroup:
 
 
 class _Verbs(TyperGroup):
-    """The verbs, each made a command of typer's when it is asked for."""
+    """The verbs; each becomes a command of typer's only when it is asked for."""
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in self.commands:
@@ -53,7 +53,7 @@ class _Verbs(TyperGroup):
 
 
 def _app(**how: Any) -> typer.Typer:
-    # Without rich: typer would load it for help and errors, which plain text serves as well.
+    # Without rich, which typer would load to print help and errors.
     return typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False, **how)
 
 
@@ -135,7 +135,7 @@ def snapsync(
 
 
 def _refuse(error: Exception) -> NoReturn:
-    """Put what typer says about the arguments into our words."""
+    """Turn what typer says about a mistake into a UsageError."""
     said: str = getattr(error, "format_message", error.__str__)().rstrip(".")
     message = said[:1].lower() + said[1:]
     context = getattr(error, "ctx", None)

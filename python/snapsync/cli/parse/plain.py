@@ -1,4 +1,4 @@
-"""Command lines as most are written, understood without typer; see the page in this package."""
+"""Reading the usual command lines without typer; the page in this package explains it."""
 
 from collections.abc import Iterator, Sequence
 from types import NoneType
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class _NotPlainError(Exception):
-    """A line, or a declaration, that is typer's to understand."""
+    """A line that has to be read by typer."""
 
 
 def understand(verb: Verb, words: Sequence[str]) -> "dict[str, Any] | None":
@@ -79,7 +79,7 @@ class _Line:
             self._give(name, _value(parameter, value))
 
     def _place(self, free: list[str]) -> None:
-        """What is no option, in the order of its declaration; the last may take all that is left."""
+        """Give the words that are no options to the arguments in their order; the last may take all the rest."""
         for name in self.positions:
             parameter = self.parameters[name]
             if list[str] in choices(parameter.kind):

@@ -25,7 +25,7 @@ class Parameter(Record):
 
 
 class Verb(Record):
-    """A function that does what a verb says, and what is told about it."""
+    """A function that does the work of a verb, with the examples and the place in its help."""
 
     function: Callable[..., int]
     epilog: str
@@ -43,7 +43,7 @@ class Verb(Record):
         return found | {name: _parameter(*declared) for name, declared in options(OutputOptions).items()}
 
     def run(self, given: "dict[str, Any]") -> int:
-        """Do it with what was given on the command line, and return the exit code."""
+        """Call the function with what was given on the command line, and return the exit code."""
         output = Output(as_json=given.pop("as_json", False), quiet=given.pop("quiet", False))
         parameters = self.parameters()
         values = {name: _read(parameters[name].info, value) for name, value in given.items()}
@@ -88,12 +88,12 @@ def names() -> list[str]:
 
 
 def choices(kind: "Any") -> "tuple[Any, ...]":
-    """What a type allows: of `str | None` a text or nothing."""
+    """The alternatives of a type: of `str | None` these are `str` and `None`."""
     return kind.__args__ if isinstance(kind, UnionType) else (kind,)
 
 
 def _parameter(kind: "Any", info: Option | Argument, default: "Any" = None) -> Parameter:
-    """As it is on the command line, where what is `read` is a text."""
+    """The type and default on the command line, where a value that is `read` is still a text."""
     if isinstance(info, Option) and default is None:
         default = info.default
     if info.read is not None:
