@@ -24,7 +24,7 @@ class Snapshot(Record):
 
     `sequence` counts from 0 along the lineage, `parent` is the id of the snapshot before it. `entries`
     and `bytes` describe the tree; they are None where nobody counted (Btrfs). `subset` is the
-    part of the volume that it holds. A snapshot is `aside` if the volume went back to an older one since.
+    part of the volume that it holds. A snapshot is `aside` if the volume has gone back to an older one since.
     """
 
     id: str
@@ -124,7 +124,7 @@ class ScrubStatus(Record):
 
 
 class Claim(Record):
-    """The epoch that a standby claims, higher than its primary's. `shown`: it has shown the promotions to it."""
+    """The epoch that a standby claims, higher than its primary's. `shown`: with the promotions to it."""
 
     epoch: int
     shown: bool

@@ -57,7 +57,7 @@ def _stay(output: Output, address: str, directory: str, jobs: int) -> int:
 
 
 def _let_go() -> None:
-    """Close the outputs, for which nobody waits any more, and leave the directory that this was started in."""
+    """Close the outputs, for which nobody waits any more, and leave the current directory."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (1, 2):
         os.dup2(nowhere, stream)

@@ -79,7 +79,7 @@ class _Line:
             self._give(name, _value(parameter, value))
 
     def _place(self, free: list[str]) -> None:
-        """Give the words that are no options to the arguments in their order; the last may take all the rest."""
+        """Give the words that are no options to the arguments in order; the last may take all the rest."""
         for name in self.positions:
             parameter = self.parameters[name]
             if list[str] in choices(parameter.kind):
