@@ -315,14 +315,16 @@ def test_a_volume_that_another_command_holds_is_refused(source: Path, target: Pa
     done("sync", source, target)
     (source / "new").touch()
     held = source if side == "source" else target
+    # A round waits a minute for its primary.
+    words = ("sync", source, target) if side == "target" else ("snapshot", source)
     with (store(held) / "lock").open("r+b") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        refused("sync", source, target, sides=(source, target), words=("another",))
+        refused(*words, sides=(source, target), words=("another",))
         assert done("status", held)["busy"]
     done("sync", source, target)
 
 
-def test_a_running_round_holds_both_volumes(place: Place, tmp_path: Path) -> None:
+def test_a_running_round_holds_its_standby_and_not_its_primary(place: Place, tmp_path: Path) -> None:
     pair = Pair.make(place, ("xfs", "xfs"))
     for number in range(4):
         (pair.source / f"{number}").write_bytes(os.urandom(40 * MIB))
@@ -330,9 +332,10 @@ def test_a_running_round_holds_both_volumes(place: Place, tmp_path: Path) -> Non
     (pair.source / "more").write_bytes(os.urandom(100 * MIB))
     trace = tmp_path / "trace"
     with stopped_at("stage.begin", trace, "sync", pair.source, pair.target, "--quiet") as process:
-        for side in (pair.source, pair.target):
-            assert_told(run("snapshot", side, "--quiet"), "another", codes=(3,))
-            assert done("status", side)["busy"]
+        assert_told(run("snapshot", pair.target, "--quiet"), "another", codes=(3,))
+        assert done("status", pair.target)["busy"]
+        assert not done("status", pair.source)["busy"]
+        done("snapshot", pair.source)
         assert_told(run("sync", pair.source, pair.target, "--quiet"), "another", codes=(3,))
         process.send_signal(signal.SIGCONT)
         assert process.wait() == 0

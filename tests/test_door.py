@@ -16,7 +16,7 @@ from typing import Any
 
 import holder
 import pytest
-from machine import MIB, Pair, assert_told, run, start, wait_until
+from machine import MIB, Pair, assert_told, done, run, snapshots, start, status, wait_until
 from oracle import assert_same
 from remote import descendants, is_gone
 from worlds import fill
@@ -83,7 +83,14 @@ def is_done(states: Path, job: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("stage", "habit"), [("started", "is silent"), ("asked", "is alive"), ("greeted", "shouts")]
+    ("stage", "habit"),
+    [
+        ("started", "is silent"),
+        ("opened", "is alive"),
+        ("begun", "says a little"),
+        ("commit", "is alive"),
+        ("greeted", "shouts"),
+    ],
 )
 def test_hosts_that_say_nothing_keep_no_other_job_from_running(
     pair: Pair, tmp_path: Path, stage: str, habit: str
@@ -95,3 +102,40 @@ def test_hosts_that_say_nothing_keep_no_other_job_from_running(
     with running(tmp_path, {**bad, "good": (pair.source, str(pair.target), "")}) as (_, states):
         wait_until(lambda: is_done(states, "good"), 40)
     assert_same(pair.source, pair.target)
+
+
+def test_a_round_that_waits_for_its_standby_does_not_hold_the_lock_of_the_primary(pair: Pair) -> None:
+    """But what it sends cannot be deleted meanwhile."""
+    fill(pair.source / "file", 0, 10_000, 1)
+    pair.sync()
+    process = start(
+        "sync", pair.source, "there:/there", *held("commit", "is alive"), "--quiet", "--name", "sent"
+    )
+    try:
+        wait_until(lambda: [s["name"] for s in snapshots(pair.source)][-1:] == ["sent"])
+        wait_until(lambda: not status(pair.source)["busy"])
+        assert_told(run("delete", f"{pair.source}@sent"), "is being sent to a standby", codes=(3,))
+        pair.sync("--keep-last", "1")
+        done("snapshot", pair.source)
+        assert "sent" in [snapshot["name"] for snapshot in snapshots(pair.source)]
+    finally:
+        below = descendants(process.pid)
+        process.terminate()
+        process.communicate(timeout=60)
+    wait_until(lambda: all(map(is_gone, below)), 20)
+    fill(pair.source / "file", 0, 10_000, 2)
+    pair.sync()
+    done("delete", f"{pair.source}@sent")
+    assert not any((pair.source / ".snapsync" / "store" / "reading").iterdir())
+
+
+def test_two_rounds_of_a_primary_at_once_wait_for_each_other(pair: Pair) -> None:
+    fill(pair.source / "file", 0, 10_000, 1)
+    pair.sync()
+    others = [pair.target.with_name(f"{pair.target.name}-{n}") for n in range(3)]
+    processes = [start("sync", pair.source, other, "--quiet") for other in others]
+    for process in processes:
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, (out, err)
+    for other in others:
+        assert_same(pair.source, other)

@@ -53,7 +53,7 @@ pub(crate) fn turn_between(
 
 fn attempt(volume: &mut Volume, sides: &Sides, turn: &Turn<'_>, monitor: &Monitor) -> Result<Turned> {
     let Turn { base, to, result, terms } = *turn;
-    let outgoing = Outgoing::make(volume)?;
+    let outgoing = Outgoing::make(volume, to, Some(base))?;
     let manifest = outgoing.manifest();
     let counts = sides.write_manifest(&manifest, &header(volume, Some(base), result), monitor)?;
     let head = volume_head(volume, Some(base), result, &counts);

@@ -40,7 +40,7 @@ pub(crate) fn find(
 
 fn compare(volume: &Volume, newest: &SnapshotInfo, probe: &SnapshotInfo, monitor: &Monitor) -> Result<Drift> {
     let sides = Sides::between(volume, newest, probe, monitor)?;
-    let outgoing = Outgoing::make(volume)?;
+    let outgoing = Outgoing::make(volume, probe, Some(newest))?;
     let manifest = outgoing.manifest();
     sides.write_manifest(&manifest, &header(volume, Some(newest), probe), monitor)?;
     let mut drift = Drift { probe: probe.clone(), shown: Vec::new(), paths: 0 };

@@ -5,42 +5,23 @@ use snapsync_model::{Context, Counts, Identity, Result, Side, SnapshotInfo};
 use snapsync_snapshot::{Alive, Volume};
 use snapsync_stream::wire::{Header, ManifestHead, VERSION, software};
 use snapsync_sys::{Named, Spot};
-use uuid::Uuid;
 
-/// Where the primary keeps a manifest while its delta travels.
-pub(crate) enum Outgoing {
-    /// The lock of the volume is held.
-    Only(Spot),
-    /// Others may work on the volume meanwhile.
-    Beside(Alive),
-}
+/// Where a volume keeps the manifest of a delta that is under way, and what keeps others from deleting what is read: they may
+/// work on the volume meanwhile.
+pub(crate) struct Outgoing(Alive);
 
 impl Outgoing {
-    pub(crate) fn make(primary: &Volume) -> Result<Outgoing> {
-        let dir = primary.outgoing();
-        dir.create_dir().context("create the directory", dir.show())?;
-        Ok(Outgoing::Only(dir))
-    }
-
-    /// For who lets the lock go while the snapshot is read.
-    pub(crate) fn beside(primary: &Volume, snapshot: Uuid) -> Result<Outgoing> {
-        primary.read_out(snapshot).map(Outgoing::Beside)
+    /// The caller holds the volume's lock.
+    pub(crate) fn make(
+        primary: &Volume,
+        snapshot: &SnapshotInfo,
+        base: Option<&SnapshotInfo>,
+    ) -> Result<Outgoing> {
+        primary.read_out(snapshot.id, base.map(|base| base.id)).map(Outgoing)
     }
 
     pub(crate) fn manifest(&self) -> Spot {
-        match self {
-            Outgoing::Only(dir) => dir.join("manifest.arrow"),
-            Outgoing::Beside(alive) => alive.dir().join("manifest.arrow"),
-        }
-    }
-}
-
-impl Drop for Outgoing {
-    fn drop(&mut self) {
-        if let Outgoing::Only(dir) = self {
-            // What stays is removed by the next command.
-            let _ = dir.remove_tree();
-        }
+        self.0.dir().join("manifest.arrow")
     }
 }
 

@@ -133,7 +133,7 @@ fn plan(volume: &Volume, keep: &Keep, needed: &[Uuid]) -> Result<(Vec<SnapshotIn
     // What is kept aside is nobody's to prune.
     let is_lent = |s: &SnapshotInfo| volume.taken_for(s.id).is_some_and(|by| by.lent);
     let (lent, snapshots): (Vec<_>, Vec<_>) = volume.line()?.into_iter().partition(is_lent);
-    let holds = holds(volume)?;
+    let (holds, read) = (holds(volume)?, volume.read_by_others());
     let (mut pruned, mut kept) = (Vec::new(), Vec::new());
     let mut reasons = keep.reasons(&snapshots);
     // Who only reads has no say in what stays: no rule counts these. They go when their standbys need them no more.
@@ -143,6 +143,9 @@ fn plan(volume: &Volume, keep: &Keep, needed: &[Uuid]) -> Result<(Vec<SnapshotIn
         why.extend(holds.iter().filter(|hold| hold.snapshot == snapshot.id).map(|hold| hold.why()));
         if needed.contains(&snapshot.id) {
             why.push("another standby needs it as its base".to_owned());
+        }
+        if read.iter().any(|(id, base)| *id == snapshot.id || *base == Some(snapshot.id)) {
+            why.push("it is being sent to a standby".to_owned());
         }
         if why.is_empty() {
             pruned.push(snapshot);
@@ -154,9 +157,6 @@ fn plan(volume: &Volume, keep: &Keep, needed: &[Uuid]) -> Result<(Vec<SnapshotIn
 }
 
 fn why_lent(volume: &Volume, snapshot: &SnapshotInfo) -> Vec<String> {
-    if volume.read_by_others().contains(&snapshot.id) {
-        return vec!["it is being sent".to_owned()];
-    }
     let standby = volume.taken_for(snapshot.id).and_then(|by| volume.standbys().get(&by.standby));
     standby.map(|standby| format!("taken for the standby {}", standby.path)).into_iter().collect()
 }

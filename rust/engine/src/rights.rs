@@ -87,14 +87,18 @@ impl Rights {
                     ),
                 ))
             }
-            None => self.expect_room(primary),
+            None => {
+                let is_lent = |id| primary.taken_for(id).is_some_and(|by| by.lent);
+                let reading = primary.read_by_others().into_iter().filter(|(read, _)| is_lent(*read));
+                self.expect_room(primary, reading.count())
+            }
         }
     }
 
-    /// For one more standby.
-    fn expect_room(self, primary: &Volume) -> Result<()> {
+    /// For one more standby; `coming` of them are not known yet.
+    fn expect_room(self, primary: &Volume, coming: usize) -> Result<()> {
         let readers = || primary.standbys().values().filter(|known| known.reads).count();
-        if !self.only_reads || (readers() < MOST_READERS && primary.read_by_others().len() < MOST_READERS) {
+        if !self.only_reads || (readers() < MOST_READERS && coming < MOST_READERS) {
             return Ok(());
         }
         Err(only_read(
@@ -105,7 +109,7 @@ impl Rights {
 
     /// Whether a round's standby may be remembered: others may have come since it began.
     pub(crate) fn expect_place(self, primary: &Volume, standby: Uuid) -> Result<()> {
-        if primary.standbys().contains_key(&standby) { Ok(()) } else { self.expect_room(primary) }
+        if primary.standbys().contains_key(&standby) { Ok(()) } else { self.expect_room(primary, 0) }
     }
 
     /// Takes the round's snapshot.
@@ -133,9 +137,8 @@ impl Rights {
 /// Deletes what was lent to this standby, or to one that is not known, and what nobody needs.
 fn take_back(primary: &mut Volume, standby: Uuid, base: Option<Uuid>, monitor: &Monitor) -> Result<()> {
     let held = holds(primary)?;
-    let read = primary.read_by_others();
     let is_back = |snapshot: &SnapshotInfo| {
-        let is_used = base == Some(snapshot.id) || read.contains(&snapshot.id);
+        let is_used = base == Some(snapshot.id) || primary.is_read(snapshot.id);
         !is_used
             && primary.taken_for(snapshot.id).is_some_and(|by| {
                 by.lent && (by.standby == standby || !primary.standbys().contains_key(&by.standby))

@@ -545,6 +545,8 @@ impl Made {
     pub(crate) fn unmake(self) {
         // The failure itself is what people need to hear of; what is left is found vacant by the next round.
         if let Some(volume) = self.store {
+            // Another command may have come to use it.
+            let Ok(_lock) = volume.lock() else { return };
             let untouched = Journal::load(&volume.store()).is_ok_and(|j| j.is_none());
             if !untouched || volume.snapshots().is_ok_and(|s| !s.is_empty()) {
                 return;

@@ -1,5 +1,8 @@
 //! One round: the primary's snapshot, the changes since the newest common one, their data, the standby's snapshot.
 
+mod noted;
+mod primary;
+
 use crate::known::{self, Looked};
 use crate::outgoing::{Outgoing, announce, copy, count, header, volume_head};
 use crate::place;
@@ -8,22 +11,21 @@ use crate::remote::{Address, pull, push};
 use crate::report::{Claimed, Scrubbed, Synced};
 use crate::retention::{self, Keep};
 use crate::rights::{Rights, may_undo};
-use crate::scrub::{self, Scrubbing};
-use crate::secret::Secret;
+use crate::scrub::Scrubbing;
 use crate::sides::Sides;
 use crate::standby::{Begun, Data, Local, Made, Offer, Opening, Spare, StandbyEnd, State};
 use crate::{Reach, Travel};
+use primary::{LONG, Primary, SHORT};
 use snapsync_apply::Loss;
 use snapsync_model::{
     Context, Counters, Counts, Error, Monitor, Result, Role, SnapshotInfo, Stage, Subset, printable,
 };
-use snapsync_snapshot::{Request, Scrub, Standby, Volume, name_is_free};
-use snapsync_stream::PATIENCE;
+use snapsync_snapshot::{Request, Volume, name_is_free};
 use snapsync_stream::wire::write_head;
-use snapsync_sys::{Lock, Root};
+use snapsync_sys::Root;
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use uuid::Uuid;
 
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
@@ -163,13 +165,22 @@ fn begin(
             volume
         }
     };
-    let unlike = BTreeSet::new();
-    let lock = None;
-    let mut round =
-        Driver { primary, lock, standby, looked, unlike, mended: 0, options, rights, monitor, started };
+    let (primary, unlike) = (Primary::new(primary), BTreeSet::new());
+    let mut round = Driver {
+        primary,
+        standby,
+        looked,
+        noted: None,
+        unlike,
+        mended: 0,
+        options,
+        rights,
+        monitor,
+        started,
+    };
     let result = round.run(subset);
+    drop(round);
     if result.is_err() {
-        round.lock = None;
         made.unmake();
     }
     result
@@ -184,11 +195,11 @@ fn name_can_be_given(primary: Option<&Volume>, looked: &Looked, options: &Option
 }
 
 struct Driver<'a> {
-    primary: Volume,
-    /// Of the primary. Who only reads has it while something is written there, and never waits for its client with it.
-    lock: Option<Lock>,
+    primary: Primary,
     standby: &'a mut dyn StandbyEnd,
     looked: Looked,
+    /// What the primary remembers that the standby holds, as far as this round knows.
+    noted: Option<Uuid>,
     /// Files that differed when they were read again, and travel whole.
     unlike: BTreeSet<u64>,
     /// How many of them have travelled.
@@ -205,19 +216,19 @@ struct Brought {
     counts: Counts,
     counters: Counters,
     begun: Begun,
-    /// False where the standby had it already.
-    has_come: bool,
+    /// Keeps it until the standby is remembered. None where that had it already.
+    outgoing: Option<Outgoing>,
 }
 
 impl Driver<'_> {
     fn run(&mut self, subset: Option<Subset>) -> Result<Synced> {
-        let opened = if self.rights.only_reads { Some(self.open()?) } else { None };
-        self.hold()?;
-        self.rights.expect_finished(&self.primary)?;
-        let mut recovered = recover(&mut self.primary, self.monitor)?;
-        let mut state = opened.map_or_else(|| self.open(), Ok)?;
+        self.primary.hold(SHORT, self.monitor)?;
+        let mut recovered = self.recover()?;
+        let mut state = self.open()?;
         self.is_who_was_met(&state)?;
+        recovered.append(&mut self.recover()?);
         self.rights.expect_known(&self.primary, &state, &self.looked.path)?;
+        self.noted = self.primary.standbys().get(&state.volume.id).map(|known| known.snapshot);
         recovered.append(&mut state.recovered);
         self.unlike = self.known(&state).map(|scrub| scrub.pending.into_keys().collect()).unwrap_or_default();
         let mut base = self.common_base(&state)?;
@@ -248,20 +259,30 @@ impl Driver<'_> {
             let brought = self.bring_old(base.as_ref(), snapshot)?;
             return self.finish(&state, base, brought, recovered, earlier);
         }
-        self.hold()?;
+        recovered.append(&mut self.recover()?);
         self.monitor.start(Stage::Snapshot, 0);
-        let before = self.primary.subset().clone();
+        let (before, doubted) = (self.primary.subset().clone(), self.primary.doubted().clone());
         let request = Request::New { name: self.options.name.clone(), subset };
         let snapshot = self.rights.take(&mut self.primary, &state, request, self.monitor)?;
         let brought = self.bring_or_undo(&state, base.as_ref(), snapshot, Some(before))?;
         if !self.rights.only_reads {
             // The snapshot has read them, and stays.
-            self.primary.doubt(BTreeSet::new())?;
+            self.primary.hold(LONG, self.monitor)?;
+            let left = self.primary.doubted() - &doubted;
+            self.primary.doubt(left)?;
         }
         self.finish(&state, base, brought, recovered, earlier)
     }
 
+    /// With the lock; others may have had it, and may have been killed.
+    fn recover(&mut self) -> Result<Vec<String>> {
+        self.primary.hold(LONG, self.monitor)?;
+        self.rights.expect_finished(&self.primary)?;
+        recover(&mut self.primary, self.monitor)
+    }
+
     fn open(&mut self) -> Result<State> {
+        self.primary.let_go();
         let info = self.primary.info();
         let store = Some(self.primary.store());
         self.standby.open(Opening {
@@ -271,32 +292,6 @@ impl Driver<'_> {
             care: self.options.care,
             store,
         })
-    }
-
-    /// Keeps others from the primary, and knows what they have changed. Who only reads may have to wait for them.
-    fn hold(&mut self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        while self.lock.is_none() {
-            match self.primary.lock() {
-                Ok(lock) => {
-                    self.primary.reload()?;
-                    self.lock = Some(lock);
-                }
-                Err(error) if !self.rights.only_reads || Instant::now() > deadline => return Err(error),
-                Err(_) => {
-                    self.monitor.check()?;
-                    std::thread::sleep(Duration::from_millis(50));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Before the standby is waited for.
-    fn let_go(&mut self) {
-        if self.rights.only_reads {
-            self.lock = None;
-        }
     }
 
     /// A standby of this lineage, and the one that was looked at.
@@ -344,7 +339,7 @@ impl Driver<'_> {
     fn bring_old(&mut self, base: Option<&SnapshotInfo>, snapshot: SnapshotInfo) -> Result<Brought> {
         if base.is_some_and(|base| base.id == snapshot.id) {
             let (counts, counters) = (Counts::default(), self.monitor.counters());
-            return Ok(Brought { snapshot, counts, counters, begun: Begun::default(), has_come: false });
+            return Ok(Brought { snapshot, counts, counters, begun: Begun::default(), outgoing: None });
         }
         if snapshot.aside || base.is_some_and(|base| base.sequence > snapshot.sequence) {
             return Err(Error::refused(
@@ -367,11 +362,24 @@ impl Driver<'_> {
         let id = snapshot.clone();
         let result = self.bring(base, snapshot);
         if let Err(error) = &result {
+            self.primary.let_go();
             let needed = self.standby.failed(error, id.id);
-            if !needed && self.hold().is_ok() && may_undo(&self.primary, id.id, state.volume.id) {
-                // Not the monitor of the round: it may have been told to stop.
-                let _ = self.primary.delete(&id, &Monitor::default());
+            // Not the monitor of the round: it may have been told to stop.
+            let monitor = Monitor::default();
+            // Where another keeps the lock, it stays.
+            if !needed
+                && self.primary.hold(SHORT, &monitor).is_ok()
+                && may_undo(&self.primary, id.id, state.volume.id)
+                && self.primary.delete(&id, &monitor).is_ok()
+            {
+                // Another may have taken one since, which has that subset.
+                let is_last = |line: Vec<SnapshotInfo>| line.last().is_none_or(|s| s.sequence < id.sequence);
+                let subset = subset.filter(|_| self.primary.line().is_ok_and(is_last));
                 let _ = subset.map(|subset| self.primary.restore_subset(subset));
+            }
+            if !matches!(error.exit_code(), 5) {
+                // What was taken away from under the round says less than that.
+                self.primary.expect_unchanged()?;
             }
         }
         result
@@ -382,12 +390,7 @@ impl Driver<'_> {
         let monitor = self.monitor;
         monitor.start(Stage::Compare, 0);
         let sides = Sides::of_volume(&self.primary, base, &snapshot, monitor)?.with_all_of(&self.unlike)?;
-        let outgoing = if self.rights.only_reads {
-            Outgoing::beside(&self.primary, snapshot.id)?
-        } else {
-            Outgoing::make(&self.primary)?
-        };
-        self.let_go();
+        let outgoing = Outgoing::make(&self.primary, &snapshot, base)?;
         let manifest = outgoing.manifest();
         let counts = sides.write_manifest(&manifest, &header(&self.primary, base, &snapshot), monitor)?;
         let tree = self.primary.tree_of(&snapshot).map(|tree| tree.tree()).transpose()?;
@@ -407,6 +410,7 @@ impl Driver<'_> {
         let seed =
             [write_head(&mut std::io::sink(), &head).context("describe", manifest.show())?, announced.digest];
         let spare = Spare { keep: self.options.keep.clone(), needed: self.needed() };
+        self.primary.let_go();
         let begun = self.standby.begin(Offer {
             header: &head,
             manifest: announced,
@@ -419,10 +423,11 @@ impl Driver<'_> {
         monitor.advance(begun.kept);
         let data = Data { manifest: &manifest, side: &*sides.target, held: &begun.held, seed };
         self.standby.transfer(data)?;
+        self.primary.expect_unchanged()?;
         // What the standby does with it for itself does not count.
         let counters = monitor.counters();
         is_the_same(&self.standby.commit()?, &snapshot, &self.looked.path)?;
-        Ok(Brought { snapshot, counts, counters, begun, has_come: true })
+        Ok(Brought { snapshot, counts, counters, begun, outgoing: Some(outgoing) })
     }
 
     /// Notes how large the snapshot is, from its walk or from its base's and what changed.
@@ -458,9 +463,12 @@ impl Driver<'_> {
         earlier: Begun,
     ) -> Result<Synced> {
         self.remember(state, &brought)?;
+        let Brought { snapshot, counts, counters, begun, outgoing } = brought;
+        // It is the base of a standby that is known now, and nobody deletes that either.
+        drop(outgoing);
         self.make_known(state)?;
+        self.primary.hold(LONG, self.monitor)?;
         self.rights.settle(&mut self.primary, state.volume.id, self.monitor)?;
-        let Brought { snapshot, counts, counters, begun, .. } = brought;
         let scrub = Scrubbed { mended: self.mended, ..self.scrub(state, &snapshot)? };
         let mut pruned = begun.pruned.clone();
         pruned.extend(self.prune()?);
@@ -488,87 +496,6 @@ impl Driver<'_> {
         })
     }
 
-    /// What is known of scrubs of this standby.
-    fn known(&self, state: &State) -> Option<Scrub> {
-        self.primary.standbys().get(&state.volume.id).and_then(|standby| standby.scrub.clone())
-    }
-
-    fn remember(&mut self, state: &State, brought: &Brought) -> Result<()> {
-        let mut scrub = self.known(state).unwrap_or_else(Scrub::begin);
-        if brought.has_come {
-            self.mended += self.unlike.len() as u64;
-            std::mem::take(&mut self.unlike).iter().for_each(|ino| _ = scrub.pending.remove(ino));
-        }
-        if !brought.has_come
-            && self.standby.tells().is_some()
-            && !self.is_known_to_hold(state, &brought.snapshot)
-        {
-            self.monitor.note(format!(
-                "{} says that it holds snapshot {} already: nothing was sent",
-                self.looked.path, brought.snapshot.name
-            ));
-            return Ok(());
-        }
-        self.note(state, &brought.snapshot, scrub)
-    }
-
-    fn is_known_to_hold(&self, state: &State, snapshot: &SnapshotInfo) -> bool {
-        self.primary.standbys().get(&state.volume.id).is_some_and(|known| known.snapshot == snapshot.id)
-    }
-
-    fn note(&mut self, state: &State, snapshot: &SnapshotInfo, scrub: Scrub) -> Result<()> {
-        self.hold()?;
-        self.rights.expect_place(&self.primary, state.volume.id)?;
-        let known = self.primary.standbys().get(&state.volume.id);
-        let standby = Standby {
-            path: self.looked.path.clone(),
-            snapshot: snapshot.id,
-            name: snapshot.name.clone(),
-            at: jiff::Timestamp::now().to_string(),
-            filesystem: self.looked.filesystem.clone(),
-            scrub: Some(scrub),
-            secret: known.and_then(|known| known.secret.clone()),
-            reads: self.rights.only_reads,
-            claim: None,
-        };
-        if self.options.new_standby && self.rights.replaces {
-            known::replace(&mut self.primary, state.volume.id, &standby, self.monitor)?;
-        }
-        self.primary.remember_standby(state.volume.id, standby)
-    }
-
-    /// Gives a standby that is new, or was known by an older version, a secret. The standby has it first.
-    fn make_known(&mut self, state: &State) -> Result<()> {
-        let Some(mut known) = self.primary.standbys().get(&state.volume.id).cloned() else { return Ok(()) };
-        if known.secret.is_some() {
-            return Ok(());
-        }
-        let secret = Secret::new()?;
-        self.let_go();
-        self.standby.keep_secret(&secret)?;
-        self.hold()?;
-        known.secret = Some(secret.hash());
-        self.primary.remember_standby(state.volume.id, known)
-    }
-
-    /// Reads a share of what both sides have again.
-    fn scrub(&mut self, state: &State, snapshot: &SnapshotInfo) -> Result<Scrubbed> {
-        if self.options.scrub.period == 0 || !self.is_known_to_hold(state, snapshot) {
-            return Ok(Scrubbed::default());
-        }
-        let mut scrub = self.known(state).unwrap_or_else(Scrub::begin);
-        let before = scrub.clone();
-        let (scrubbing, monitor) = (self.options.scrub, self.monitor);
-        self.let_go();
-        let (report, doubted) =
-            scrub::scrub(&self.primary, self.standby, snapshot, scrubbing, &mut scrub, monitor)?;
-        if scrub != before {
-            self.note(state, snapshot, scrub)?;
-            self.primary.doubt(self.primary.doubted().union(&doubted).copied().collect())?;
-        }
-        Ok(report)
-    }
-
     /// What standbys need as their base.
     fn needed(&self) -> Vec<Uuid> {
         self.primary.standbys().values().map(|s| s.snapshot).collect()
@@ -581,7 +508,7 @@ impl Driver<'_> {
             return Ok(Vec::new());
         }
         let needed = self.needed();
-        self.let_go();
+        self.primary.let_go();
         let there = self.standby.prune(keep, &needed);
         let there = self.unless_bearable(&self.looked.path, there)?;
         if !self.rights.prunes {
@@ -590,7 +517,8 @@ impl Driver<'_> {
                 .note(format!("{show} keeps its old snapshots: its server lets no client delete any"));
             return Ok(there);
         }
-        self.hold()?;
+        self.primary.hold(LONG, self.monitor)?;
+        let needed = self.needed();
         let here = retention::apply(&mut self.primary, keep, &needed, self.monitor);
         let mut pruned =
             self.unless_bearable(&self.primary.path().to_string_lossy(), here.map(|done| done.0))?;

@@ -1,9 +1,13 @@
 //! Directories of a store that are their maker's for as long as that runs, whoever works on the volume meanwhile.
 
 use crate::Volume;
-use snapsync_model::{Context, Error, Result};
+use snapsync_model::{Context, Error, Result, SnapshotInfo};
 use snapsync_sys::{Lock, Spot};
+use std::io;
 use uuid::Uuid;
+
+/// Others who clear what was left, as its maker begins, come so often at most.
+const TRIES: usize = 100;
 
 /// Goes with its maker, or with the next command that works on the volume.
 #[derive(Debug)]
@@ -16,14 +20,30 @@ impl Alive {
     pub fn make(above: &Spot, name: &str) -> Result<Alive> {
         above.ensure_dir().context("create the directory", above.show())?;
         let dir = above.join(name);
-        dir.create_dir().context("create the directory", dir.show())?;
-        let lock = dir.join("lock").try_lock().context("lock", dir.show())?;
-        let lock = lock.ok_or_else(|| Error::failed(format!("{} is taken", dir.show().display()), ""))?;
-        Ok(Alive { dir, _lock: lock })
+        for _ in 0..TRIES {
+            if let Some(lock) = locked(&dir)? {
+                return Ok(Alive { dir, _lock: lock });
+            }
+        }
+        Err(Error::failed(format!("{} is taken away again and again", dir.show().display()), ""))
     }
 
     pub fn dir(&self) -> &Spot {
         &self.dir
+    }
+}
+
+/// Until it is locked, others may take it for one that was left: they have locked it then, and removed it.
+fn locked(dir: &Spot) -> Result<Option<Lock>> {
+    dir.ensure_dir().context("create the directory", dir.show())?;
+    let file = dir.join("lock");
+    match file.lock() {
+        Ok(lock) => Ok(Some(lock).filter(|lock| lock.is_of(&file))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => {
+            let _ = dir.remove_tree();
+            Err(e).context("lock", dir.show())
+        }
     }
 }
 
@@ -33,8 +53,12 @@ impl Drop for Alive {
     }
 }
 
+/// What cannot be told counts as alive. Whoever only looks makes and changes nothing.
 fn is_alive(dir: &Spot) -> bool {
-    matches!(dir.join("lock").try_lock(), Ok(None))
+    match dir.join("lock").is_locked() {
+        Err(e) => e.kind() != io::ErrorKind::NotFound,
+        Ok(is_locked) => is_locked,
+    }
 }
 
 fn inside(above: &Spot) -> Vec<(String, Spot)> {
@@ -43,11 +67,14 @@ fn inside(above: &Spot) -> Vec<(String, Spot)> {
     named.map(|name| (name.clone(), above.join(name))).collect()
 }
 
-/// Removes what makers have left that do not run any more.
+/// Removes what makers have left that do not run any more: with its lock, so that none begins in it meanwhile.
 pub(crate) fn clear(above: &Spot) {
-    inside(above).iter().filter(|(_, dir)| !is_alive(dir)).for_each(|(_, dir)| {
-        let _ = dir.remove_tree();
-    });
+    for (_, dir) in inside(above) {
+        let lock = dir.join("lock").try_lock();
+        if !matches!(lock, Ok(None)) {
+            let _ = dir.remove_tree();
+        }
+    }
 }
 
 impl Volume {
@@ -55,18 +82,41 @@ impl Volume {
         self.store().join("reading")
     }
 
-    /// From now on this snapshot is read by somebody who does not hold the lock. The caller does.
-    pub fn read_out(&self, snapshot: Uuid) -> Result<Alive> {
-        Alive::make(&self.readings(), &format!("{snapshot}.{}", Uuid::new_v4()))
+    /// From now on this snapshot, and what it is compared with, are read by somebody who may not hold the lock. The caller
+    /// does.
+    pub fn read_out(&self, snapshot: Uuid, base: Option<Uuid>) -> Result<Alive> {
+        let base = base.map(|base| format!("{base}.")).unwrap_or_default();
+        Alive::make(&self.readings(), &format!("{snapshot}.{base}{}", Uuid::new_v4()))
     }
 
-    /// Which snapshots are read so; one may be several times.
-    pub fn read_by_others(&self) -> Vec<Uuid> {
+    /// What is read so, each time with what it is compared with.
+    pub fn read_by_others(&self) -> Vec<(Uuid, Option<Uuid>)> {
         let alive = inside(&self.readings()).into_iter().filter(|(_, dir)| is_alive(dir));
-        alive.filter_map(|(name, _)| name.split_once('.')?.0.parse().ok()).collect()
+        alive.filter_map(|(name, _)| parts(&name)).collect()
+    }
+
+    pub fn is_read(&self, snapshot: Uuid) -> bool {
+        self.read_by_others().iter().any(|(read, base)| *read == snapshot || *base == Some(snapshot))
+    }
+
+    /// Refuses to delete what is being sent.
+    pub(crate) fn expect_unread(&self, info: &SnapshotInfo) -> Result<()> {
+        if !self.is_read(info.id) {
+            return Ok(());
+        }
+        Err(Error::refused(
+            format!("snapshot {} of {} is being sent to a standby", info.name, self.path().display()),
+            "wait until that round has ended, then run this again",
+        ))
     }
 
     pub(crate) fn clear_readings(&self) {
         clear(&self.readings());
     }
+}
+
+fn parts(name: &str) -> Option<(Uuid, Option<Uuid>)> {
+    let (snapshot, rest) = name.split_once('.')?;
+    let base = rest.split_once('.').map(|(base, _)| base.parse()).transpose().ok()?;
+    Some((snapshot.parse().ok()?, base))
 }

@@ -223,6 +223,7 @@ impl Volume {
 
     /// Deletes a snapshot and frees what no other uses. The caller holds the lock.
     pub fn delete(&mut self, info: &SnapshotInfo, monitor: &Monitor) -> Result<()> {
+        self.expect_unread(info)?;
         let dir = self.dir_of(info.id);
         fault::point("delete.begin");
         if info.provider == Provider::Pool {
@@ -402,13 +403,13 @@ impl Volume {
         Ok(done)
     }
 
-    /// What a transfer that was killed has left: nobody else works on the volume now.
+    /// What a transfer that was killed has left. Others may be under way.
     fn clear_transfers(&self) {
-        let _ = self.outgoing().remove_tree();
         let store = self.store();
         crate::alive::clear(&store.join("join"));
         self.clear_readings();
-        // An older version had its sockets beside it.
+        // Older versions had these.
+        let _ = store.join("outgoing").remove_tree();
         for entry in store.list().into_iter().flatten().filter(|entry| entry.name.starts_with(b"join-")) {
             let _ = store.join(&entry.name).remove_file();
         }

@@ -16,7 +16,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
+
+/// For so long those have a lock who only look whether another has it.
+const GLANCE: Duration = Duration::from_millis(100);
 
 /// `volume.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -135,18 +139,35 @@ impl Volume {
 
     /// Keeps every other command that writes away, until dropped.
     pub fn lock(&self) -> Result<Lock> {
-        let file = self.store().join("lock");
-        file.try_lock().context("lock", file.show())?.ok_or_else(|| {
-            Error::refused(
-                format!("another command is working on {}", self.path().display()),
-                "wait until it has ended, then run this again",
-            )
-        })
+        self.lock_within(GLANCE, &Monitor::default())
+    }
+
+    /// The same, and waits for so long for another to give it back.
+    pub fn lock_within(&self, patience: Duration, monitor: &Monitor) -> Result<Lock> {
+        let (file, deadline) = (self.store().join("lock"), Instant::now() + patience);
+        loop {
+            if let Some(lock) = file.try_lock().context("lock", file.show())? {
+                return Ok(lock);
+            }
+            monitor.check()?;
+            if Instant::now() >= deadline {
+                return Err(self.is_held(&file));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn is_held(&self, lock: &Spot) -> Error {
+        let who = lock.locked_by().map(|who| format!(": {who}")).unwrap_or_default();
+        Error::refused(
+            format!("another command is working on {}{who}", self.path().display()),
+            "wait until it has ended, then run this again",
+        )
     }
 
     /// Whether another command holds the lock.
     pub fn is_busy(&self) -> bool {
-        matches!(self.store().join("lock").try_lock(), Ok(None))
+        self.store().join("lock").is_locked().unwrap_or(false)
     }
 
     /// What changed since it was opened, by a command that held the lock before. The caller holds it now: a store that is of
@@ -154,6 +175,12 @@ impl Volume {
     pub fn reload(&mut self) -> Result<()> {
         self.record = read_record(&self.store())?.ok_or_else(|| is_none(self.path()))?;
         if self.record.root.is_none() && Bound::of(&self.root)?.is_some() { self.save() } else { Ok(()) }
+    }
+
+    /// What it is by now: who has the lock may make it another at once.
+    pub fn info_now(&self) -> Result<VolumeInfo> {
+        let record = read_record(&self.store())?.ok_or_else(|| is_none(self.path()))?;
+        Ok(Volume { record, ..self.clone() }.info())
     }
 
     pub fn subset(&self) -> &Subset {
@@ -338,11 +365,6 @@ impl Volume {
 
     pub(crate) fn dir_of(&self, id: Uuid) -> Spot {
         self.store().join("snapshots").join(id.to_string())
-    }
-
-    /// Where manifests are while their deltas travel; removed with all that is in it by the next command.
-    pub fn outgoing(&self) -> Spot {
-        self.store().join("outgoing")
     }
 
     /// Who a snapshot's subvolume is to `btrfs send`.

@@ -226,6 +226,14 @@ impl Lock {
         }
     }
 
+    /// Whether one holds it who keeps all others away. Those who ask do not keep each other away.
+    pub(crate) fn is_held(file: &File) -> io::Result<bool> {
+        match rustix::fs::flock(file, FlockOperation::NonBlockingLockShared) {
+            Err(Errno::WOULDBLOCK) => Ok(true),
+            other => other.map(|()| false).map_err(io::Error::from),
+        }
+    }
+
     /// Whether the file at `path` is the one that is locked: it may have been removed in between, and made again.
     pub fn is_at(&self, path: &Path) -> bool {
         let identity = |found: io::Result<std::fs::Metadata>| found.map(|m| (m.dev(), m.ino())).ok();

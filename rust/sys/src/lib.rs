@@ -15,6 +15,7 @@ pub mod fault;
 mod files;
 mod flags;
 mod fs;
+mod holder;
 mod ioctl;
 mod mounts;
 mod place;

@@ -1,7 +1,7 @@
 //! A path beneath a directory that is open, and what lies there: a store is read and written through these and nothing else.
 
 use crate::files::Lock;
-use crate::{DirEntry, Root, Stat, read_dir, remove_tree, stat_of};
+use crate::{DirEntry, Root, Stat, holder, read_dir, remove_tree, stat_of};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use snapsync_model::{Error, Kind, RelPath};
@@ -294,6 +294,16 @@ impl Spot {
     /// None when another holds it.
     pub fn try_lock(&self) -> io::Result<Option<Lock>> {
         Lock::attempt(self.open_or_create(OFlags::RDWR)?)
+    }
+
+    /// Whether another holds it. Nothing is made and nothing is changed.
+    pub fn is_locked(&self) -> io::Result<bool> {
+        Lock::is_held(&self.open()?)
+    }
+
+    /// Who holds it, in words.
+    pub fn locked_by(&self) -> Option<String> {
+        holder::of(&self.open().ok()?)
     }
 
     fn expect(&self, stat: &Stat, kind: Kind) -> io::Result<()> {
