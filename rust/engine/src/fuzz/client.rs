@@ -88,7 +88,7 @@ fn requests(world: &World) -> Vec<Value> {
         push("standby"),
         pull.clone(),
         push("fresh"),
-        pull,
+        pull.clone(),
         digest("primary"),
         digest("standby"),
         deed("primary", json!("describe")),
@@ -98,6 +98,12 @@ fn requests(world: &World) -> Vec<Value> {
         json!({ "join": { "volume": b"primary".as_slice(), "token": standby } }),
     ];
     all.extend(PATHS.iter().flat_map(|path| [push(path), digest(path), deed(path, json!("describe"))]));
+    let mut more = pull;
+    more["pull"]["options"]["exclude"] = json!(["/big"]);
+    more["pull"]["options"]["name"] = json!("mine");
+    more["pull"]["options"]["keep"]["last"] = json!(1);
+    more["pull"]["options"]["new_standby"] = json!(true);
+    all.push(more);
     all
 }
 

@@ -34,6 +34,8 @@ pub(super) struct Peer<'p, 'b, 'a> {
     pub(super) heard: &'p mut Vec<u8>,
     /// What makes the other end impatient, while it is there.
     other: &'p OnceLock<Weak<Link>>,
+    /// What was said last.
+    pub(super) told: Value,
     /// Values that the next message has otherwise.
     lies: Vec<(u8, u8)>,
     /// The lie in the next delta.
@@ -68,7 +70,16 @@ pub(super) fn between<T: Send>(
             product(wire, &monitor)
         });
         let wire = wire(from, to, &monitor);
-        let mut peer = Peer { wire, script, seen, heard, other: &other, lies: Vec::new(), in_delta: None };
+        let mut peer = Peer {
+            wire,
+            script,
+            seen,
+            heard,
+            other: &other,
+            told: Value::Null,
+            lies: Vec::new(),
+            in_delta: None,
+        };
         lie(&mut peer);
         drop(peer);
         there.join().expect("it does not panic")
@@ -138,7 +149,10 @@ impl Peer<'_, '_, '_> {
         match step.manner {
             Manner::Cut => Said::Over,
             Manner::Long | Manner::Short | Manner::Endless => Said::Otherwise,
-            _ => Said::As(kind_of(message)),
+            _ => {
+                self.told = told;
+                Said::As(kind_of(message))
+            }
         }
     }
 

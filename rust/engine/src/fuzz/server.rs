@@ -35,7 +35,7 @@ pub fn server(bytes: &[u8]) {
             world.expect_sound(&now, false);
             world.expect_untouched(&now, &["standby", "other", "hidden", "plain", "fresh"]);
             world.expect_same_tree(&now, "primary");
-            world.expect_only_seen(&now, &round.asked);
+            world.expect_only_seen(&now, &round);
             assert!(done.is_err() || round.is_committed, "a round is done that nobody committed");
             if options.keep.is_empty() {
                 assert!(world.has(&now, &[world.first.clone(), world.second.clone()], "primary"));

@@ -15,6 +15,8 @@ pub(super) struct Round {
     pub(super) asked: Vec<Uuid>,
     /// One of those was said to be committed.
     pub(super) is_committed: bool,
+    /// It knew what only the standby that is known knows.
+    pub(super) has_shown: bool,
 }
 
 pub(super) struct Standby<'w> {
@@ -46,7 +48,13 @@ impl<'w> Standby<'w> {
             match peer.say(&in_turn, &all) {
                 Said::Over => return,
                 Said::As(kind) if kind == "begun" => self.is_whole = take_frames(peer).is_some(),
-                Said::As(kind) if kind == "committed" => self.round.is_committed = self.is_whole,
+                Said::As(kind) if kind == "committed" => {
+                    let told = peer.told["committed"]["snapshot"]["id"].as_str().map(str::to_lowercase);
+                    self.round.is_committed |= self.is_whole && told == self.id().map(|id| id.to_string());
+                }
+                Said::As(kind) if kind == "opened" => {
+                    self.round.has_shown |= peer.told["opened"]["secret"] == json!(self.world.secret);
+                }
                 Said::As(_) | Said::Otherwise => {}
             }
         }

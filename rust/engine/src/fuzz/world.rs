@@ -2,6 +2,7 @@
 //! whoever spoke.
 
 use super::delta::Delta;
+use super::standby::Round;
 use crate::recover::recover;
 use crate::{Options, Reach, Reading, Travel, snapshot, sync, verify};
 use serde_json::Value;
@@ -20,7 +21,7 @@ use uuid::Uuid;
 /// What a server may work on lies in here.
 const INSIDE: &str = "in";
 /// What has this in it, in a name or in what it holds, is told to nobody who may not know it.
-pub(super) const HIDDEN: &str = "hidden";
+pub(super) const HIDDEN: &str = "hidden-name";
 pub(super) const BEYOND: &str = "beyond";
 
 /// What there is, and what is beside the directory that servers are kept to.
@@ -293,15 +294,19 @@ impl World {
     }
 
     /// A primary that was answered counts nothing that it has not sent, and nobody else's word.
-    pub(super) fn expect_only_seen(&self, now: &Facts, asked: &[Uuid]) {
+    pub(super) fn expect_only_seen(&self, now: &Facts, round: &Round) {
         let (was, is) = (&self.before.volumes["primary"], &now.volumes["primary"]);
         assert_eq!((was.epoch, was.role, &was.promotions), (is.epoch, is.role, &is.promotions));
         for (id, standby) in &is.standbys {
             let before = was.standbys.get(id).map(|standby| standby.snapshot);
             assert!(
-                before == Some(standby.snapshot) || asked.contains(&standby.snapshot),
+                before == Some(standby.snapshot) || round.asked.contains(&standby.snapshot),
                 "{id} counts as at {}, which it was not sent",
                 standby.name
+            );
+            assert!(
+                *id != self.standby || round.has_shown || before == Some(standby.snapshot),
+                "who does not know its secret counts as {id}"
             );
         }
     }
