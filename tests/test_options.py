@@ -83,6 +83,27 @@ def test_an_unknown_keyword_is_refused_as_python_does(tmp_path: Path) -> None:
         snapsync.receive(tmp_path / "a", **wrong)
 
 
+@pytest.mark.parametrize("name", ["exclude", "exclude_from", "include", "rsh", "ssh_options"])
+def test_one_text_is_not_taken_for_its_letters(name: str, tmp_path: Path) -> None:
+    """As one pattern for each letter `exclude="*.tmp"` would leave out everything."""
+    one: Any = {name: "*.tmp"}
+    with pytest.raises(TypeError):
+        snapsync.sync(tmp_path / "a", tmp_path / "b", **one)
+    assert not (tmp_path / "a").exists()
+
+
+def test_numbers_may_be_whatever_python_takes_for_one(tmp_path: Path) -> None:
+    class Number:
+        def __index__(self) -> int:
+            return 7
+
+    number: Any = Number()
+    with pytest.raises(snapsync.UsageError, match="does not exist"):
+        snapsync.sync(tmp_path / "a", tmp_path / "b", timeout=number, bwlimit=1 << 63)
+    with pytest.raises(OverflowError):
+        snapsync.sync(tmp_path / "a", tmp_path / "b", bwlimit=1 << 64)
+
+
 def test_every_option_that_a_job_may_have_is_one_that_sync_takes_back() -> None:
     """What a job is given is typed on a command line, and read there as it was."""
     given: dict[str, Any] = {}

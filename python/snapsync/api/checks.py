@@ -38,9 +38,16 @@ def reason(text: str) -> str:
     return text
 
 
-def patterns(texts: Sequence[str]) -> Sequence[str]:
+def several(option: str, texts: Sequence[str]) -> Sequence[str]:
+    """The same texts, which are not a single one: that would be taken for as many as it has letters."""
+    if isinstance(texts, str):
+        raise TypeError(f"{option} is a sequence of texts, and not one text")
+    return texts
+
+
+def patterns(option: str, texts: Sequence[str]) -> Sequence[str]:
     """The same patterns, none of which holds bytes that are not UTF-8."""
-    for text in texts:
+    for text in several(option, texts):
         if not _is_utf8(text):
             message = f"cannot understand the pattern {text!r}: it is not UTF-8"
             raise told(UsageError(message), message, "name such entries with `*` or `?`")

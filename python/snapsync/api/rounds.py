@@ -93,9 +93,11 @@ def _round(options: SyncOptions) -> "dict[str, Any]":
     checks.name(options.get("name"))
     checks.name(options.get("snap"))
     subset = pick(SubsetOptions, options)
-    from_files = [pattern for file in subset.pop("exclude_from") for pattern in _patterns_in(file)]
-    subset["exclude"] = checks.patterns([*from_files, *subset["exclude"]])
-    checks.patterns(subset["include"])
+    files = checks.several("exclude_from", subset.pop("exclude_from"))
+    from_files = [pattern for file in files for pattern in _patterns_in(file)]
+    excluded = checks.several("exclude", subset["exclude"])
+    subset["exclude"] = checks.patterns("exclude", [*from_files, *excluded])
+    checks.patterns("include", subset["include"])
     scrub = pick(ScrubOptions, options)
     return {
         **pick(SnapshotOptions, options),

@@ -77,7 +77,7 @@ fn value(given: &Bound<'_, PyAny>) -> PyResult<Value> {
     if given.is_instance_of::<PyBool>() {
         return Ok(Value::Bool(given.extract()?));
     }
-    if given.is_instance_of::<PyInt>() {
+    if given.is_instance_of::<PyInt>() || given.hasattr("__index__")? {
         return given.extract::<i64>().map(Value::from).or_else(|_| Ok(Value::from(given.extract::<u64>()?)));
     }
     if given.is_instance_of::<PyFloat>() {
