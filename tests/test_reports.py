@@ -58,7 +58,7 @@ def answers() -> Iterator[tuple[str, str, type[Record]]]:
                 body = re.search(rf"\nfn {native}\(.*?\n}}", border, re.DOTALL)
                 called = re.search(r"snapsync_engine::(\w+)\(", body[0]) if body else None
                 assert called, f"the native function {native} calls nothing of the engine"
-                head = re.search(rf"pub fn {called[1]}\((?:[^{{]|\n)*?-> Result<(.*?)> \{{", engine)
+                head = re.search(rf"\npub fn {called[1]}\((?:[^{{]|\n)*?-> Result<(.*?)> \{{", engine)
                 assert head, f"{called[1]} is not in the engine"
                 answer = re.sub(r"^(?:Option<|\()|[,>].*$", "", head[1])
                 yield native, answer, getattr(module, str(report and report[1]))
