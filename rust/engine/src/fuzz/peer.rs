@@ -135,7 +135,7 @@ impl Peer<'_, '_, '_> {
             Manner::HungUp => return Said::Over,
             Manner::Silent => return self.keep_silent(),
             Manner::Cut => (length, &text[..cut]),
-            Manner::Long => (length + u32::from(step.value), &text[..]),
+            Manner::Long => (length + 1 + u32::from(step.value), &text[..]),
             Manner::Short => (cut as u32, &text[..]),
             Manner::Endless => (u32::MAX - u32::from(step.value), &text[..]),
             Manner::Garbage => return self.garbage(step),
