@@ -315,7 +315,8 @@ fn around(segment: &Segment, from: u64, to: u64, block: u64) -> (u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use snapsync_model::{Placed, Range};
+    use snapsync_model::Placed;
+    use snapsync_model::Range;
     use std::io::Write;
 
     fn data(offset: u64, length: u64) -> Placed {

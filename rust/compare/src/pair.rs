@@ -1,7 +1,8 @@
 //! One inode as both sides have it.
 
+use crate::data;
 use crate::share::{self, Own, Shares};
-use crate::{TICK, Trust, data};
+use crate::trust::{TICK, Trust};
 use snapsync_model::{
     Attributes, Change, ChangeFlags, Counters, Details, Extent, Inode, Inodes, Kind, Layout, Link, Monitor,
     Op, ROOT, RelPath, Result, SegmentKind, Side, locked,

@@ -1,65 +1,8 @@
 //! A row of the manifest: one inode that differs between two snapshots.
 
-use crate::{BLOCK, Details, Kind, Link, Range, Rare, RelPath, Xattr, hole_at_end};
-use serde::{Deserialize, Serialize};
-
-/// What every inode has. For anything but a file, size is 0.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attributes {
-    /// Bytes.
-    pub size: u64,
-    /// Permission bits with set-id and sticky: 0o7777.
-    pub mode: u32,
-    pub uid: u32,
-    pub gid: u32,
-    pub rdev: u64,
-    /// Modification time in ns since 1970.
-    pub mtime: i64,
-    /// The second of a time that 64 bits of ns do not reach, else 0. `mtime` is then one that they just reach, with the
-    /// ns within that second.
-    #[serde(default)]
-    pub far_second: i64,
-    /// Inode flags (`FS_*_FL`).
-    pub flags: u32,
-    #[serde(default)]
-    pub rare: Rare,
-}
-
-impl Attributes {
-    /// As one look at an inode tells them.
-    pub fn bare(self) -> Attributes {
-        Attributes { flags: 0, rare: Rare::default(), ..self }
-    }
-
-    /// With what it costs an open to learn.
-    pub fn with(self, details: &Details) -> Attributes {
-        Attributes { flags: details.flags, rare: details.rare, ..self }
-    }
-
-    /// The modification time in ns since 1970, however far.
-    pub fn time(&self) -> i128 {
-        match self.far_second {
-            0 => self.mtime.into(),
-            far => i128::from(far) * 1_000_000_000 + i128::from(self.mtime.rem_euclid(1_000_000_000)),
-        }
-    }
-
-    /// The same with another modification time, of at most 64 bits of seconds.
-    pub fn at_time(self, time: i128) -> Attributes {
-        let (mtime, far_second) =
-            ns_of(time.div_euclid(1_000_000_000) as i64, time.rem_euclid(1_000_000_000) as u32);
-        Attributes { mtime, far_second, ..self }
-    }
-}
-
-/// A time as ns since 1970 and, where they do not reach it, its second.
-pub fn ns_of(second: i64, ns: u32) -> (i64, i64) {
-    const REACH: i64 = i64::MAX / 1_000_000_000 - 1;
-    match second.checked_mul(1_000_000_000).and_then(|sum| sum.checked_add(ns.into())) {
-        Some(sum) => (sum, 0),
-        None => (second.clamp(-REACH, REACH) * 1_000_000_000 + i64::from(ns), second),
-    }
-}
+use crate::extent::{BLOCK, Range, hole_at_end};
+use crate::inode::{Attributes, Kind, Link, Xattr};
+use crate::path::RelPath;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ChangeFlags {

@@ -2,7 +2,7 @@
 //! the exit codes say. Messages name what was attempted and on which path; the cause is the source. What is shown of them
 //! is printable, whatever names and peers put into them.
 
-use crate::printable;
+use crate::printable::printable;
 use std::io;
 use std::path::{Path, PathBuf};
 

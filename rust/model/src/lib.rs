@@ -15,11 +15,11 @@ mod side;
 mod snapshot;
 mod subset;
 
-pub use change::{Attributes, Change, ChangeFlags, Counts, End, Extent, Op, Source, ns_of};
+pub use change::{Change, ChangeFlags, Counts, End, Extent, Op, Source};
 pub use error::{Context, Error, Result, reason};
 pub use extent::{Address, BLOCK, LARGEST_BLOCK, Layout, Placed, Range, Segment, SegmentKind, hole_at_end};
 pub use identity::{Identity, Origin};
-pub use inode::{Details, Inode, Kind, Link, Look, ROOT, Rare, Seen, Xattr};
+pub use inode::{Attributes, Details, Inode, Kind, Link, Look, ROOT, Rare, Seen, Xattr, ns_of};
 pub use monitor::{Counters, Monitor, Stage};
 pub use mutex::{locked, unlocked};
 pub use name::{can_name_directory, can_name_snapshot};

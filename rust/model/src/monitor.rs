@@ -1,6 +1,8 @@
 //! What a long run tells its watcher, and how the watcher stops it.
 
-use crate::{Error, Result, locked, printable};
+use crate::error::{Error, Result};
+use crate::mutex::locked;
+use crate::printable::printable;
 use serde::{Deserialize, Serialize};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};

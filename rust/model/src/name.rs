@@ -1,6 +1,6 @@
 //! Names that a snapshot can be given, whoever gives them.
 
-use crate::is_printable;
+use crate::printable::is_printable;
 
 /// As a directory: it is seen as what it is, and is taken for no path and no option.
 pub fn can_name_directory(name: &str) -> bool {

@@ -1,6 +1,6 @@
 //! A path below a root: it cannot climb out, be absolute or hold a NUL.
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

@@ -1,6 +1,6 @@
 //! How an epoch came to be: by promotions, each of which names the one before. A number alone is a claim.
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

@@ -1,6 +1,9 @@
 //! One side of a comparison: a snapshot, or a directory as it is.
 
-use crate::{Address, Details, Error, Inode, Kind, Layout, Link, ROOT, RelPath, Result};
+use crate::error::{Error, Result};
+use crate::extent::{Address, Layout};
+use crate::inode::{Details, Inode, Kind, Link, ROOT};
+use crate::path::RelPath;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 

@@ -1,6 +1,6 @@
 //! Volumes and snapshots as their stores describe them.
 
-use crate::Subset;
+use crate::subset::Subset;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use std::os::unix::ffi::OsStrExt;

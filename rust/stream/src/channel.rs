@@ -224,7 +224,8 @@ impl Limit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link::{Fate, Heart};
+    use crate::link::Fate;
+    use crate::link::Heart;
     use std::os::fd::AsFd;
 
     /// Reads from somebody who writes `bytes` again and again, at once, and gives it up after 720 ms.

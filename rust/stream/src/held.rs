@@ -100,7 +100,9 @@ fn left_of(range: Range, parts: &[(u64, u64)]) -> Vec<Range> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use snapsync_model::{ChangeFlags, Extent, Kind};
+    use snapsync_model::ChangeFlags;
+    use snapsync_model::Extent;
+    use snapsync_model::Kind;
 
     pub(crate) fn change(ino: u64, extents: &[(u64, u64)]) -> Change {
         let extent = |(offset, length): &(u64, u64)| Extent {

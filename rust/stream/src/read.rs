@@ -1,7 +1,8 @@
 //! The data that a manifest names, read in parallel, hashed, and handed on.
 
+use crate::budget::{Budget, Permit};
+use crate::held::Held;
 use crate::wire::Digest;
-use crate::{Budget, Held, Permit};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use snapsync_model::{
     Change, Context, Counters, Error, Inode, Inodes, Monitor, Range, Result, Side, locked, unlocked,

@@ -1,8 +1,8 @@
 //! Frames from channels: read by one thread a channel, unpacked and verified by others.
 
+use crate::budget::{Budget, Permit};
 use crate::codec::{Codec, Decompressor};
 use crate::wire::{Digest, End, FrameHead, Record, Sum, damaged, fill};
-use crate::{Budget, Permit};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use snapsync_model::{Error, Monitor, Range, Result, locked, unlocked};
 use std::io::Read;
@@ -54,7 +54,7 @@ pub fn receive<'a>(
         locked(&failed).get_or_insert(error);
     };
     let total = Mutex::new(End { frames: 0, bytes: 0, digest: [0; 32] });
-    let budget = Budget::new(crate::MEMORY);
+    let budget = Budget::new(crate::budget::MEMORY);
     std::thread::scope(|scope| {
         let (give, take) = bounded::<Packed>(4 * jobs.max(1));
         for _ in 0..jobs.max(1) {

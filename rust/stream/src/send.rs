@@ -1,8 +1,10 @@
 //! Frames onto channels: compressed by those who have read them, written by one thread a channel.
 
-use crate::codec::{Codec, Compressor};
+use crate::budget::{Budget, Permit};
+use crate::codec::{Codec, Compression, Compressor};
+use crate::held::Held;
+use crate::read::{Frame, run};
 use crate::wire::{Digest, FrameHead, Sum, lift};
-use crate::{Budget, Compression, Frame, Held, Permit, run};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use snapsync_model::{Change, Context, Error, Monitor, Result, Side, locked, unlocked};
 use std::io::Write;
@@ -44,7 +46,7 @@ pub fn send(
 ) -> Result<Sent> {
     let failed = Mutex::new(None::<Error>);
     let sent = Mutex::new(Sent::default());
-    let budget = Budget::new(crate::MEMORY);
+    let budget = Budget::new(crate::budget::MEMORY);
     std::thread::scope(|scope| {
         // What is packed is bounded by the budget; this only keeps workers from waiting for each other.
         let (give, take) = bounded::<Packed>(4 * jobs.max(1));
@@ -79,7 +81,7 @@ fn pack<'a>(
     compression: Compression,
     give: &'a Sender<Packed>,
     failed: &'a Mutex<Option<Error>>,
-) -> crate::Sink<'a> {
+) -> crate::read::Sink<'a> {
     let mut compressor = Compressor::new(compression);
     Box::new(move |frame| {
         let compressor = match &mut compressor {

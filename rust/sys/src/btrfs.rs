@@ -1,4 +1,5 @@
 //! Btrfs subvolumes. Structures and numbers are those of the kernel's `include/uapi/linux/btrfs.h`.
+//! It is longer than other files: the size of each structure is asserted where its call is written.
 
 use crate::ioctl;
 use rustix::fs::{Mode, OFlags, openat};
@@ -47,7 +48,7 @@ struct Volume {
 
 /// Whether `fd` is the root of a subvolume.
 pub fn is_subvolume(fd: impl AsFd) -> io::Result<bool> {
-    if crate::filesystem(&fd)?.magic != crate::FileSystem::BTRFS {
+    if crate::fs::filesystem(&fd)?.magic != crate::fs::FileSystem::BTRFS {
         return Ok(false);
     }
     let stat = rustix::fs::fstat(fd)?;
@@ -93,7 +94,7 @@ pub fn delete_subvolume(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
             let subvolume = openat(&dir, name, flags, Mode::empty())?;
             set_read_only(&subvolume, false)?;
             drop(subvolume);
-            crate::remove_tree(dir, name)
+            crate::files::remove_tree(dir, name)
         }
         other => other.map(|_| ()),
     }
@@ -452,8 +453,8 @@ pub fn inode_item(item: &[u8]) -> Option<InodeItem> {
             },
             mtime: time(136)?.0,
             far_second: time(136)?.1,
-            flags: flag(IMMUTABLE, crate::IMMUTABLE)
-                | flag(APPEND, crate::APPEND)
+            flags: flag(IMMUTABLE, crate::flags::IMMUTABLE)
+                | flag(APPEND, crate::flags::APPEND)
                 | flag(NODUMP, crate::flags::NODUMP),
             rare: Rare::default(),
         },

@@ -1,7 +1,8 @@
 //! The bytes of files: where they lie, and how they move without being read.
 
 use crate::attributes::FsXattr;
-use crate::{FileSystem, ioctl};
+use crate::fs::FileSystem;
+use crate::ioctl;
 use rustix::fs::{Advice, FallocateFlags, SeekFrom, fadvise, fallocate, seek};
 use snapsync_model::{Address, Layout, Placed, Range};
 use std::fs::File;

@@ -1,7 +1,7 @@
 //! What some directories do with the names and the entries that come to them, and others do not.
 
-use crate::Entry;
 use crate::attributes::{FsXattr, all_flags, set_all_flags};
+use crate::entry::Entry;
 use crate::flags::{CASEFOLD, PROJECT_INHERIT};
 use rustix::fs::OFlags;
 use snapsync_model::Kind;

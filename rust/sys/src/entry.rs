@@ -1,8 +1,8 @@
 //! One file, directory, link or device, held by a descriptor; its attributes, read and set.
 
+use crate::acl;
 use crate::flags::{APPEND, IMMUTABLE, NODUMP};
-use crate::fs::FileSystem;
-use crate::{acl, filesystem};
+use crate::fs::{FileSystem, filesystem};
 use rustix::fs::{
     Access, AtFlags, FileType, Gid, Mode, OFlags, StatxFlags, Timespec, Timestamps, Uid, XattrFlags, chownat,
     mknodat, openat, statx, utimensat,
@@ -459,4 +459,10 @@ fn grow(read: impl Fn(&mut [u8]) -> io::Result<usize>) -> io::Result<Vec<u8>> {
             Err(e) => return Err(e),
         }
     }
+}
+
+/// It belongs to root, or to whoever runs this.
+pub fn is_own(stat: &Stat) -> bool {
+    let uid = stat.attributes.uid;
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
 }

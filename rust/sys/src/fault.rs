@@ -4,12 +4,12 @@
 //!
 //! Only a build with the feature `faults` obeys, or even knows these variables: that of `make build`, and of no release.
 
-use std::io;
-
 #[cfg(feature = "faults")]
 mod plan;
+
 #[cfg(feature = "faults")]
-use plan::fails_at;
+use crate::fault::plan::fails_at;
+use std::io;
 
 /// Every place that this build can be stopped at.
 pub const POINTS: &[&str] = if cfg!(feature = "faults") { NAMES } else { &[] };

@@ -1,6 +1,6 @@
 //! Directories, locks, and what makes a write last.
 
-use crate::{APPEND, IMMUTABLE, flags};
+use crate::flags::{self, APPEND, IMMUTABLE};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RawDir, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -196,7 +196,7 @@ pub fn reclaim(fd: impl AsFd) -> io::Result<()> {
 
 /// Held until dropped, or until the process ends however it ends.
 #[derive(Debug)]
-pub struct Lock(File);
+pub struct Lock(pub(crate) File);
 
 impl Lock {
     /// Waits for as long as another holds it: only for what is never held for long.
@@ -239,13 +239,6 @@ impl Lock {
         let identity = |found: io::Result<std::fs::Metadata>| found.map(|m| (m.dev(), m.ino())).ok();
         let own = identity(self.0.metadata());
         own.is_some() && own == identity(std::fs::symlink_metadata(path))
-    }
-
-    /// The same of a spot.
-    pub fn is_of(&self, spot: &crate::Spot) -> bool {
-        let identity = |found: io::Result<crate::Stat>| found.map(|stat| (stat.dev, stat.ino)).ok();
-        let own = identity(crate::stat_of(&self.0));
-        own.is_some() && own == identity(spot.stat())
     }
 }
 

@@ -1,14 +1,10 @@
 //! Which file system a path is on, and what it can do.
 
 use crate::ioctl;
-use crate::mounts::unescaped;
-use rustix::fs::{Mode, OFlags, StatVfsMountFlags, fstatfs, fstatvfs, openat};
+use rustix::fs::{StatVfsMountFlags, fstatfs, fstatvfs};
 use snapsync_model::LARGEST_BLOCK;
-use std::ffi::OsString;
-use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::io;
+use std::os::fd::AsFd;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileSystem {
@@ -97,53 +93,4 @@ pub fn filesystem_uuid(fd: impl AsFd) -> Option<String> {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Device and number of each file that the system swaps to.
-pub fn swap_files() -> io::Result<Vec<((u32, u32), u64)>> {
-    let stats = swap_names()?.into_iter();
-    Ok(stats
-        .filter_map(|name| crate::stat_at(rustix::fs::CWD, name.as_os_str()).ok())
-        .map(|stat| (stat.dev, stat.ino))
-        .collect())
-}
-
-/// Each file that the system swaps to.
-pub fn swap_names() -> io::Result<Vec<PathBuf>> {
-    let swaps = match std::fs::read("/proc/swaps") {
-        // A kernel without swap, or a system that hides it.
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => Vec::new(),
-        other => other?,
-    };
-    let names = swaps.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').next());
-    let files = names.map(unescaped).filter(|name| name.first() == Some(&b'/'));
-    Ok(files.map(|name| PathBuf::from(OsString::from_vec(name))).collect())
-}
-
-/// Whether two files in `dir` can share blocks; asked by doing it.
-pub fn supports_reflinks(dir: impl AsFd) -> bool {
-    temporary(&dir).is_ok_and(|from| can_share(from, dir))
-}
-
-/// Whether a file in `dir` can share the blocks of `from`; asked by doing it.
-pub fn can_share(from: impl AsFd, dir: impl AsFd) -> bool {
-    temporary(dir).is_ok_and(|to| crate::data::clone_file(from, to).is_ok())
-}
-
-/// Whether what is written in `dir` takes less space than it has bytes where it repeats itself; asked by doing it.
-pub fn compresses(dir: impl AsFd) -> bool {
-    let bytes = b"snapsync ".repeat(32 << 10);
-    let tried = || {
-        let mut file = std::fs::File::from(temporary(dir)?);
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        crate::data::is_compressed(&file, bytes.len() as u64)
-    };
-    tried().unwrap_or(false)
-}
-
-/// A file without a name, gone with its descriptor.
-fn temporary(dir: impl AsFd) -> io::Result<OwnedFd> {
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    Ok(openat(dir, ".", flags, Mode::RUSR | Mode::WUSR)?)
 }

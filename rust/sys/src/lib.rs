@@ -21,6 +21,7 @@ mod mounts;
 mod place;
 mod private;
 mod root;
+mod sharing;
 mod spot;
 mod step;
 mod subvolumes;
@@ -33,7 +34,7 @@ pub use data::{
 };
 pub use directory::{Traits, fold_names_in, inherit_from, tell_names_apart_in, traits_of};
 pub use encryption::is_locked;
-pub use entry::{Entry, Part, Stat, make_node, stat_at, stat_of, tolerate, xattrs_of};
+pub use entry::{Entry, Part, Stat, is_own, make_node, stat_at, stat_of, tolerate, xattrs_of};
 pub use files::{
     DirEntry, Lock, make_dir_durable, read_dir, reclaim, remove_all_in, remove_tree, sync_filesystem,
     write_file,
@@ -42,16 +43,15 @@ pub use flags::{
     APPEND, COW_EXTENT_SIZE, EXTENT_SIZE, IMMUTABLE, NOCOW, PROJECT_INHERIT, PROTECTIVE, REPLICATED_FLAGS,
     SET_FLAGS, XFLAGS, clear_flags_of, flag_names, flags_of, rare_of, set_flags_of, set_rare_of,
 };
-pub use fs::{
-    FileSystem, can_share, compresses, filesystem, filesystem_uuid, identity, supports_reflinks, swap_files,
-    swap_names,
-};
+pub use fs::{FileSystem, filesystem, filesystem_uuid, identity};
 pub use mounts::{mounts_beneath, read_only_view};
 pub use place::Place;
 pub use private::{create_private_dir, create_private_file};
 pub use root::{Parents, Root, is_leased};
-pub use rustix::fs::Access;
-pub use spot::{Named, Spot, is_own};
+pub use sharing::{can_share, compresses, supports_reflinks, swap_files, swap_names};
+pub use spot::{Named, Spot};
 pub use subvolumes::subvolumes_known_as;
 pub use times::{Times, has_lasting_identity, has_stable_numbers, may_be_written, mounting};
 pub use trust::{Cause, Doubt, open_trusted};
+
+pub use rustix::fs::Access;

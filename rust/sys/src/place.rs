@@ -1,7 +1,7 @@
 //! A name in a directory that is open: whoever exchanges directories meanwhile, what is done is done in that one.
 
-use crate::Entry;
 use crate::directory::across_projects;
+use crate::entry::Entry;
 use rustix::fs::{AtFlags, RenameFlags, linkat, renameat, renameat_with, unlinkat};
 use rustix::io::Errno;
 use std::ffi::OsStr;

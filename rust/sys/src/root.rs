@@ -1,7 +1,8 @@
 //! Paths beneath a directory: nothing here can leave it, whatever symlinks or mounts lie on the way.
 
+use crate::entry::{Entry, stat_of};
 use crate::mounts::{Underneath, mounts_beneath};
-use crate::{Entry, Place, stat_of};
+use crate::place::Place;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use snapsync_model::{Context, RelPath, Result};
@@ -70,8 +71,8 @@ impl Root {
         let path = self.path.join(name);
         rustix::fs::mkdirat(self.fd(), name, Mode::RWXU).context("create the directory", &path)?;
         let made = self.directory_in(name)?;
-        let stat = crate::stat_of(made.fd()).context("read the attributes of", &path)?;
-        if crate::is_own(&stat) && stat.attributes.mode & 0o7077 == 0 {
+        let stat = crate::entry::stat_of(made.fd()).context("read the attributes of", &path)?;
+        if crate::entry::is_own(&stat) && stat.attributes.mode & 0o7077 == 0 {
             return Ok(made);
         }
         Err(snapsync_model::Error::refused(

@@ -1,7 +1,9 @@
 //! A path beneath a directory that is open, and what lies there: a store is read and written through these and nothing else.
 
-use crate::files::Lock;
-use crate::{DirEntry, Root, Stat, holder, read_dir, remove_tree, stat_of};
+use crate::entry::{Stat, is_own, stat_of};
+use crate::files::{DirEntry, Lock, read_dir, remove_tree};
+use crate::holder;
+use crate::root::Root;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use snapsync_model::{Error, Kind, RelPath};
@@ -30,7 +32,7 @@ impl Named for Path {
     fn create(&self) -> io::Result<File> {
         match std::fs::remove_file(self) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => crate::create_private_file(self),
+            _ => crate::private::create_private_file(self),
         }
     }
 
@@ -342,8 +344,11 @@ impl Spot {
     }
 }
 
-/// It belongs to root, or to whoever runs this.
-pub fn is_own(stat: &Stat) -> bool {
-    let uid = stat.attributes.uid;
-    uid == 0 || uid == rustix::process::geteuid().as_raw()
+impl Lock {
+    /// The same of a spot.
+    pub fn is_of(&self, spot: &Spot) -> bool {
+        let identity = |found: io::Result<crate::entry::Stat>| found.map(|stat| (stat.dev, stat.ino)).ok();
+        let own = identity(crate::entry::stat_of(&self.0));
+        own.is_some() && own == identity(spot.stat())
+    }
 }

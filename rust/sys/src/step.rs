@@ -1,7 +1,7 @@
 //! The way down from a directory, one name at a time.
 
-use crate::Root;
 use crate::mounts::owner_of_mount;
+use crate::root::Root;
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, openat2, statat};
 use rustix::io::Errno;
 use std::ffi::OsStr;

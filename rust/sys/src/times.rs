@@ -1,7 +1,8 @@
 //! What the times of a file system prove: measured on a throw-away file, and asked of a file that is read.
 
+use crate::btrfs;
+use crate::entry::stat_of;
 use crate::fs::FileSystem;
-use crate::{btrfs, stat_of};
 use rustix::fs::{
     Mode, OFlags, StatxFlags, Timespec, Timestamps, fstat, futimens, major, minor, openat, statx,
 };

@@ -1,0 +1,131 @@
+//! What is mounted on a directory.
+
+use crate::filesystem::Served;
+use crate::index::Index;
+use crate::point::{Attached, Point};
+use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, unmount,
+};
+use snapsync_model::{Context, Monitor, Result, Side};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+/// What is mounted on a directory; it is unmounted when this goes.
+pub struct Mount {
+    place: Place,
+    session: Option<BackgroundSession>,
+    is_left: bool,
+}
+
+enum Place {
+    /// By this process, on the directory that it has opened.
+    Own(Attached),
+    /// By fusermount, which finds it by its path, and looks whose it is.
+    Helped(std::path::PathBuf),
+}
+
+impl Mount {
+    /// Shows the directory `tree` at `point` as well. None without the privilege.
+    pub fn bind(tree: impl AsFd, point: &Point) -> Result<Option<Mount>> {
+        let view = match snapsync_sys::read_only_view(tree) {
+            Err(e) if Errno::from_io_error(&e) == Some(Errno::PERM) => return Ok(None),
+            other => other.context("mount a snapshot on", point.path())?,
+        };
+        let attached = point.attach(&view).context("mount a snapshot on", point.path())?;
+        Ok(Some(Mount { place: Place::Own(attached), session: None, is_left: false }))
+    }
+
+    /// Serves `side` at `point`.
+    pub fn serve(side: Box<dyn Side>, point: &Point, monitor: &Monitor) -> Result<Mount> {
+        let index = Index::new(&*side, monitor)?;
+        let served = Served::new(side, index);
+        let path = point.path();
+        let (session, place) = match made().context("mount a snapshot on", path)? {
+            Some((device, mount)) => {
+                let session =
+                    Session::from_fd(served, device, config().acl, config()).and_then(Session::spawn);
+                let session = session.context("mount a snapshot on", path)?;
+                let attached = point.attach(&mount).context("mount a snapshot on", path)?;
+                (session, Place::Own(attached))
+            }
+            None => {
+                let session = fuser::spawn_mount(served, path, &config());
+                (session.context("mount a snapshot on", path)?, Place::Helped(path.to_path_buf()))
+            }
+        };
+        Ok(Mount { place, session: Some(session), is_left: false })
+    }
+
+    /// Whether it goes away with this process.
+    pub fn is_served(&self) -> bool {
+        self.session.is_some()
+    }
+
+    /// Whether somebody has unmounted what is served.
+    pub fn has_ended(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.guard.is_finished())
+    }
+
+    /// Leaves it mounted when this goes; what is served ends with the process all the same.
+    pub fn leave(&mut self) {
+        self.is_left = true;
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if self.is_left || self.has_ended() {
+            return;
+        }
+        // A session unmounts itself where this may not. Whoever still reads there may finish.
+        let _ = match &self.place {
+            Place::Own(attached) => attached.detach(),
+            Place::Helped(path) => unmount(path, UnmountFlags::DETACH).map_err(io::Error::from),
+        };
+    }
+}
+
+/// A new mount that is attached nowhere, and the device that it asks. None without the privilege.
+fn made() -> io::Result<Option<(OwnedFd, OwnedFd)>> {
+    let context = match fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC) {
+        Err(Errno::PERM) => return Ok(None),
+        other => other?,
+    };
+    let device = open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    let number = device.as_raw_fd().to_string();
+    let options = [("source", "snapsync"), ("subtype", "snapsync"), ("fd", &number), ("rootmode", "40000")];
+    for (key, value) in options.into_iter().chain([("user_id", "0"), ("group_id", "0")]) {
+        fsconfig_set_string(&context, key, value)?;
+    }
+    // The kernel judges by owner and mode.
+    for flag in ["ro", "default_permissions", "allow_other"] {
+        fsconfig_set_flag(&context, flag)?;
+    }
+    fsconfig_create(&context)?;
+    let guarded = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NOATIME;
+    Ok(Some((device, fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, guarded)?)))
+}
+
+fn config() -> Config {
+    let mut config = Config::default();
+    config.mount_options = vec![
+        MountOption::FSName("snapsync".to_owned()),
+        MountOption::Subtype("snapsync".to_owned()),
+        MountOption::RO,
+        MountOption::NoDev,
+        MountOption::NoSuid,
+        MountOption::NoAtime,
+        MountOption::DefaultPermissions,
+    ];
+    // The kernel judges by owner and mode; only root may let others in.
+    config.acl = if rustix::process::geteuid().is_root() { SessionACL::All } else { SessionACL::Owner };
+    config.n_threads = Some(std::thread::available_parallelism().map_or(1, |n| n.get().min(4)));
+    config
+}
