@@ -1,6 +1,7 @@
 //! What lies in a tree and in no snapshot of it.
 
-use crate::{Matcher, STORE};
+use crate::names::STORE;
+use crate::subset::Matcher;
 use rustix::fs::{Mode, OFlags};
 use snapsync_model::{Context, Kind, RelPath, Result, Subset};
 use snapsync_sys::{Root, btrfs, stat_at};

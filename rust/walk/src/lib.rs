@@ -1,20 +1,26 @@
 //! A directory tree to inodes, sorted by number: one parallel walk that opens directories and nothing else.
 
+mod details;
+mod foreign;
 mod left_out;
 mod listing;
 mod moves;
+mod names;
+mod pass;
 mod pattern;
 mod relabel;
 mod search;
+mod searched;
 mod subset;
 mod tree;
 
+pub use details::{details_of, details_of_open, layout_of};
+pub use foreign::{locked_away, note_mounts, note_stores};
 pub use left_out::left_out;
 pub use listing::Listing;
 pub use moves::Moves;
+pub use names::{STORE, is_too_long};
 pub use relabel::relabel_by_path;
 pub use search::candidates;
 pub use subset::Matcher;
-pub use tree::{
-    STORE, Tree, details_of, details_of_open, is_too_long, layout_of, locked_away, note_mounts, note_stores,
-};
+pub use tree::Tree;

@@ -302,7 +302,14 @@ fn cannot_read(source: io::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use snapsync_model::{Attributes, Details, Kind, Link, ROOT, Range, Rare, Xattr};
+    use snapsync_model::Attributes;
+    use snapsync_model::Details;
+    use snapsync_model::Kind;
+    use snapsync_model::Link;
+    use snapsync_model::ROOT;
+    use snapsync_model::Range;
+    use snapsync_model::Rare;
+    use snapsync_model::Xattr;
     use std::collections::BTreeMap;
 
     /// Numbers that look random, from one.

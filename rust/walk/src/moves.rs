@@ -4,8 +4,7 @@
 //! directories that have another are read again, until none has: then there was a moment at which all names were as they were
 //! read. Where that moment does not come, what was seen is looked for where it was seen.
 
-use crate::Listing;
-use crate::listing::Recorder;
+use crate::listing::{Listing, Recorder};
 use rayon::prelude::*;
 use snapsync_model::{Directories, Inode, Kind, Link, ROOT, RelPath, Result, locked};
 use snapsync_sys::{DirEntry, Root, Stat, read_dir, stat_of};

@@ -1,7 +1,7 @@
 //! Identity by path, for two trees whose inode numbers have nothing to do with each other.
 
-use crate::Tree;
 use crate::listing::Recorder;
+use crate::tree::Tree;
 use snapsync_model::{Directories, Inode, Kind, ROOT, RelPath, Result, Side};
 use std::collections::{HashMap, HashSet};
 

@@ -1,6 +1,7 @@
 //! Tells which entries a subset leaves out.
 
-use crate::{STORE, pattern};
+use crate::names::STORE;
+use crate::pattern;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use snapsync_model::{Error, RelPath, Result, Subset};
 

@@ -1,0 +1,77 @@
+//! What was not walked, and the notes that say so.
+
+use crate::subset::Matcher;
+use snapsync_model::{Error, LONGEST_PATH, Monitor, RelPath, Result};
+use std::path::Path;
+
+/// How much of a path without end is told.
+const SHOWN: usize = 100;
+/// Entries of a directory that are held at a time.
+pub(crate) const SOME: usize = 4096;
+
+/// Says once what is left out, and that what lies under it was taken from the last snapshot.
+pub(crate) fn note_foreign(paths: Vec<RelPath>, kept: usize, monitor: &Monitor) {
+    let Some(shown) = shown(paths) else { return };
+    let under = match kept {
+        0 => String::new(),
+        _ => format!(
+            "; {kept} entries under what is mounted are kept as they were, as only root can look at them"
+        ),
+    };
+    monitor.note(format!(
+        "not replicated, because on another file system or in a nested subvolume: {shown}{under}"
+    ));
+}
+
+/// Says once what is mounted in a tree of which what lies underneath is looked at.
+pub fn note_mounts(mounts: &[RelPath], matcher: &Matcher, monitor: &Monitor) -> Result<()> {
+    let mut spoken_of = Vec::new();
+    for mount in mounts {
+        if matcher.left_out_on(mount, true)?.is_none() {
+            spoken_of.push(mount.clone());
+        }
+    }
+    if let Some(shown) = shown(spoken_of) {
+        monitor.note(format!("what is mounted at {shown} is not replicated; what lies under it is"));
+    }
+    Ok(())
+}
+
+/// The same of stores inside the tree.
+pub fn note_stores(paths: Vec<RelPath>, monitor: &Monitor) {
+    if let Some(shown) = shown(paths) {
+        monitor.note(format!("not replicated, because it is the store of another volume: {shown}"));
+    }
+}
+
+/// The same of what lies too deep.
+pub(crate) fn note_too_long(paths: Vec<RelPath>, monitor: &Monitor) {
+    let count = paths.len();
+    let Some(first) = paths.into_iter().min() else { return };
+    let start = String::from_utf8_lossy(&first.as_bytes()[..SHOWN]).into_owned();
+    monitor.note(format!(
+        "not replicated, because their paths have more than {LONGEST_PATH} bytes: {count} entries below {start}..."
+    ));
+}
+
+/// The same of directories that the file system encrypts.
+pub(crate) fn note_encrypted(paths: Vec<RelPath>, monitor: &Monitor) {
+    if let Some(shown) = shown(paths) {
+        monitor.note(format!("encrypted here, and in a copy only where its own directory is: {shown}"));
+    }
+}
+
+/// Names that are told in a locked directory are those on the disk, and nothing in it can be read.
+pub fn locked_away(path: &Path) -> Error {
+    Error::refused(
+        format!("cannot read {}: it is encrypted, and its key is not there", path.display()),
+        "unlock it, as with `fscrypt unlock`, or leave it out with --exclude",
+    )
+}
+
+/// One path, and how many more there are.
+fn shown(mut paths: Vec<RelPath>) -> Option<String> {
+    paths.sort_unstable();
+    let others = if paths.len() > 1 { format!(" and {} more", paths.len() - 1) } else { String::new() };
+    paths.first().map(|first| format!("{}{others}", first.display()))
+}
