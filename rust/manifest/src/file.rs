@@ -4,8 +4,7 @@ use arrow_array::RecordBatch;
 use arrow_ipc::CompressionType;
 use arrow_ipc::reader::FileReader;
 use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
-use arrow_schema::ArrowError;
-use arrow_schema::{Schema, SchemaRef};
+use arrow_schema::{ArrowError, Schema, SchemaRef};
 use snapsync_model::{Context, Error, Result};
 use snapsync_sys::Named;
 use std::fs::File;
@@ -147,3 +146,9 @@ pub(crate) fn damaged(path: &Path, why: &str) -> Error {
         "make it again from its source; if it is part of a store, verify the volume",
     )
 }
+
+/// Rows of a record batch, and list items after which a batch ends early: what bounds memory.
+pub(crate) const BATCH_ROWS: usize = 8192;
+pub(crate) const BATCH_ITEMS: usize = 65_536;
+/// Likewise the bytes of its names, paths and values.
+pub(crate) const BATCH_BYTES: usize = 32 << 20;

@@ -6,20 +6,15 @@
 mod changes;
 mod column;
 mod file;
-mod layers;
-mod rows;
 mod table;
 mod vet;
 
-pub use changes::{Brief, Header, ManifestReader, ManifestWriter};
-pub use layers::{Entries, FILES, NextTable, Rows as TableRows, Table, gone, identity, is_gone, same_table};
-pub use rows::Rows;
-use table::TableWriter;
-pub use table::{TableBatch, TableInfo, TableReader, TableView};
+pub use changes::lookup::Rows;
+pub use changes::read::{Brief, ManifestReader};
+pub use changes::schema::Header;
+pub use changes::write::ManifestWriter;
+pub use table::file::{TableBatch, TableInfo, TableReader, TableView};
+pub use table::layers::{
+    Entries, FILES, NextTable, Rows as TableRows, Table, gone, identity, is_gone, same_table,
+};
 pub use vet::vet;
-
-/// Rows of a record batch, and list items after which a batch ends early: what bounds memory.
-const BATCH_ROWS: usize = 8192;
-const BATCH_ITEMS: usize = 65_536;
-/// Likewise the bytes of its names, paths and values.
-const BATCH_BYTES: usize = 32 << 20;

@@ -4,9 +4,11 @@
 //! What it decompresses needs no look of its own: it unpacks each buffer at once into the length that is claimed
 //! for it, which is bounded here, and refuses another length.
 
-use crate::changes::{FORMAT, OLDER, columns_of_changes, columns_of_older_changes};
-use crate::file::damaged;
-use crate::{BATCH_ITEMS, BATCH_ROWS, ManifestReader};
+use crate::changes::read::ManifestReader;
+use crate::changes::schema::{
+    FORMAT, MOST_EXTENTS, MOST_LINKS, MOST_XATTRS, OLDER, columns_of_changes, columns_of_older_changes,
+};
+use crate::file::{BATCH_ITEMS, BATCH_ROWS, damaged};
 use arrow_ipc::{
     Block, Buffer, CompressionType, FieldNode, Footer, KeyValue, MessageHeader, MetadataVersion, RecordBatch,
     root_as_footer, root_as_message,
@@ -21,10 +23,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The bytes of one batch when they are unpacked, and what its block may take in the file.
 pub(crate) const MOST_BYTES: u64 = 512 << 20;
-/// Of one row: extents, names, extended attributes. The kernel lists at most 64 KiB of names of the last.
-pub(crate) const MOST_EXTENTS: usize = 4 << 20;
-pub(crate) const MOST_LINKS: usize = 1 << 20;
-pub(crate) const MOST_XATTRS: usize = 1 << 16;
 
 const MAGIC: &[u8; 6] = b"ARROW1";
 /// Of the end of the file: the length of the footer, and the magic.

@@ -1,6 +1,6 @@
 //! The rows of a manifest in any order: what a frame that has arrived is of.
 
-use crate::ManifestReader;
+use crate::changes::read::ManifestReader;
 use snapsync_model::{Change, Result, locked};
 use snapsync_sys::Named;
 use std::collections::VecDeque;

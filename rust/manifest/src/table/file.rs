@@ -4,8 +4,7 @@ use crate::column::{
     self, Columns, append_links, append_ranges, append_xattrs, bytes_at, kind_at, link_list, links_are,
     links_at, list_of, range_list, ranges_at, timestamp, timestamp_builder, xattr_list, xattrs_at,
 };
-use crate::file::{BatchReader, BatchWriter};
-use crate::{BATCH_ITEMS, BATCH_ROWS};
+use crate::file::{BATCH_ITEMS, BATCH_ROWS, BatchReader, BatchWriter};
 use arrow_array::builder::{
     BinaryBuilder, BooleanBuilder, StringBuilder, StructBuilder, TimestampNanosecondBuilder, UInt32Builder,
     UInt64Builder,

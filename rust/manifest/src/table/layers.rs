@@ -3,9 +3,9 @@
 //! same whole table are compared by their patches alone.
 
 use crate::file::damaged;
-use crate::table::VERSION;
-use crate::table::{ColumnsReader, SomeColumns};
-use crate::{TableBatch, TableInfo, TableReader, TableView, TableWriter};
+use crate::table::file::{
+    ColumnsReader, SomeColumns, TableBatch, TableInfo, TableReader, TableView, TableWriter, VERSION,
+};
 use rayon::prelude::*;
 use snapsync_model::{
     Attributes, Context, Directories, Error, Inode, Inodes, Kind, Link, Look, ROOT, Result,

@@ -1,0 +1,4 @@
+//! The inode table of a pool snapshot.
+
+pub(crate) mod file;
+pub(crate) mod layers;
