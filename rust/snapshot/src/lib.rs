@@ -11,45 +11,27 @@
 //!     pool/ROUND/…/OBJECT                    pool: the data of files, shared by snapshots
 //! ```
 //!
-//! A shelf is a directory of snapshots that were received as plain directories: `received.rs`.
+//! A shelf is a directory of snapshots that were received as plain directories: `received/`.
 
-mod alive;
-mod bases;
-mod bound;
-mod clones;
-mod copy;
-mod differing;
-mod find;
-mod follow;
-mod ground;
-mod hidden;
-mod merge;
-mod missing;
-mod objects;
-mod opening;
 mod pool;
 mod received;
-mod restoring;
-mod scan;
-mod scrubbed;
-mod standbys;
-mod take;
+mod snapshots;
+mod store;
 mod volume;
 
-pub use alive::Alive;
-pub use bound::hold;
-pub use clones::{CloneRecord, Mark};
-pub use find::{Found, Proof, find_at};
-pub use follow::Delta;
-pub use objects::UNSETTLED;
-pub use opening::{is_vacant, is_vacant_in};
-pub use pool::PoolSnapshot;
-pub use received::{Base, Shelf, Work, can_be_a_name, identity_of};
-pub use restoring::{REPLACEMENT, Restoring, clear_replacement, restoring};
-pub use scrubbed::Scrub;
-pub use standbys::{Claim, Standby, TakenFor};
-pub use take::Request;
-pub use volume::{Volume, name_is_free};
-
-/// What this version writes and reads.
-pub const STORE_FORMAT: u32 = 6;
+pub use pool::follow::Delta;
+pub use pool::objects::UNSETTLED;
+pub use pool::snapshot::PoolSnapshot;
+pub use received::identity::{Base, identity_of};
+pub use received::shelf::{Shelf, can_be_a_name};
+pub use received::work::Work;
+pub use snapshots::find::{Found, Proof, find_at};
+pub use snapshots::take::Request;
+pub use store::bound::hold;
+pub use store::mark::Mark;
+pub use store::restoring::{REPLACEMENT, Restoring, clear_replacement, restoring};
+pub use volume::alive::Alive;
+pub use volume::handle::{Volume, name_is_free};
+pub use volume::opening::{is_vacant, is_vacant_in};
+pub use volume::record::{Claim, CloneRecord, STORE_FORMAT, Standby, TakenFor};
+pub use volume::scrubbed::Scrub;

@@ -1,6 +1,6 @@
 //! A directory that a snapshot is restored to: until it is finished, `.snapsync/restore-ID` in it says so.
 
-use crate::bound::hold_or_make;
+use crate::store::bound::hold_or_make;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use snapsync_model::{Attributes, Context, Error, RelPath, Result};
 use snapsync_sys::{Access, Entry, Lock, Root, Spot, fault, read_dir, remove_all_in, remove_tree};

@@ -1,7 +1,7 @@
 //! The objects of a pool, the data of one file each, and how a file is read into one and its row.
 
-use crate::Volume;
-use crate::ground::Ground;
+use crate::pool::ground::Ground;
+use crate::volume::handle::Volume;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use snapsync_model::{
@@ -404,4 +404,24 @@ fn equal(a: &File, b: &File, ranges: &[Range]) -> io::Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// Inodes, and the sum of their files' sizes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) entries: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Counts {
+    pub(crate) fn remove(&mut self, inode: &Inode) {
+        self.entries = self.entries.saturating_sub(1);
+        let bytes = if inode.kind == Kind::File { inode.attributes.size } else { 0 };
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    pub(crate) fn add(&mut self, inode: &Inode) {
+        self.entries += 1;
+        self.bytes += if inode.kind == Kind::File { inode.attributes.size } else { 0 };
+    }
 }

@@ -1,47 +1,20 @@
 //! The pool provider: a snapshot is an inode table, and one object (`objects.rs`) for the data of each file that changed
 //! since the table before. A row that did not change points at the object it had.
 
-use crate::ground::Ground;
-use crate::objects::{Objects, Old, TRIES, UNSETTLED, is_absent, is_held, object_at, round_dir};
-use crate::{Volume, hidden, scan};
+use crate::pool::ground::Ground;
+use crate::pool::objects::{Counts, Objects, Old, TRIES, UNSETTLED, is_absent, is_held, round_dir};
+use crate::pool::{hidden, scan};
+use crate::volume::handle::Volume;
 use rayon::prelude::*;
-use rustix::fs::makedev;
 use snapsync_manifest::{NextTable, Table, TableView, gone, is_gone};
-use snapsync_model::{
-    Context, Details, Directories, Error, Inode, Inodes, Kind, Layout, Link, Monitor, RelPath, Result, Side,
-    Subset,
-};
-use snapsync_sys::{FileSystem, Spot, btrfs, sync_filesystem};
+use snapsync_model::{Context, Directories, Inode, Kind, Link, Monitor, RelPath, Result, Subset};
+use snapsync_sys::{Spot, sync_filesystem};
 use snapsync_walk::{Listing, Moves, Tree, relabel_by_path};
 use std::collections::{BTreeSet, HashSet};
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Batches of a table that are in memory at a time.
 const SIDE_BY_SIDE: usize = 8;
-
-/// Inodes, and the sum of their files' sizes.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Counts {
-    pub(crate) entries: u64,
-    pub(crate) bytes: u64,
-}
-
-impl Counts {
-    pub(crate) fn remove(&mut self, inode: &Inode) {
-        self.entries = self.entries.saturating_sub(1);
-        let bytes = if inode.kind == Kind::File { inode.attributes.size } else { 0 };
-        self.bytes = self.bytes.saturating_sub(bytes);
-    }
-
-    pub(crate) fn add(&mut self, inode: &Inode) {
-        self.entries += 1;
-        self.bytes += if inode.kind == Kind::File { inode.attributes.size } else { 0 };
-    }
-}
 
 /// Writes the table of `subset` of the volume's tree as it is now to `dir`, and the objects it needs.
 pub(crate) fn take(
@@ -295,109 +268,4 @@ impl Take<'_> {
 fn beside_patch(inode: Inode, last: Option<&Table>) -> Found {
     let row = last.and_then(|last| last.patched(inode.ino)).filter(|row| !is_gone(row));
     Found::Walked(inode, row.cloned())
-}
-
-/// A pool snapshot, open for reading.
-pub struct PoolSnapshot {
-    pub(crate) table: Table,
-    pool: Spot,
-    filesystem: FileSystem,
-    space: Option<u128>,
-    /// Read when a path is asked for.
-    directories: OnceLock<Directories>,
-    /// What `inodes` gives, if that is not everything.
-    pub(crate) listed: Option<Vec<Inode>>,
-}
-
-impl PoolSnapshot {
-    /// The one whose store directory is `dir`.
-    pub(crate) fn open(dir: &Spot, pool: Spot, filesystem: FileSystem) -> Result<PoolSnapshot> {
-        let space = if filesystem.shares_blocks() {
-            let (major, minor) = pool.stat().context("read the attributes of", pool.show())?.dev;
-            Some(u128::from(makedev(major, minor)))
-        } else {
-            None
-        };
-        let (table, directories) = (Table::open(dir)?, OnceLock::new());
-        Ok(PoolSnapshot { table, pool, filesystem, space, directories, listed: None })
-    }
-
-    fn directories(&self) -> Result<&Directories> {
-        if let Some(directories) = self.directories.get() {
-            return Ok(directories);
-        }
-        let directories = self.table.directories()?;
-        Ok(self.directories.get_or_init(|| directories))
-    }
-}
-
-/// Exact for compressed extents too, where the tree may be searched.
-fn object_layout(object: &File, size: u64, filesystem: FileSystem) -> io::Result<Layout> {
-    if filesystem.magic == FileSystem::BTRFS {
-        match btrfs::layout(object, object.metadata()?.ino(), size, 0) {
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
-            other => return other,
-        }
-    }
-    snapsync_sys::layout(object, size, filesystem)
-}
-
-impl Side for PoolSnapshot {
-    fn inodes(&self) -> Result<Inodes<'_>> {
-        match &self.listed {
-            Some(listed) => Ok(Box::new(listed.iter().cloned().map(Ok))),
-            None => self.everything(),
-        }
-    }
-
-    fn everything(&self) -> Result<Inodes<'_>> {
-        Ok(Box::new(self.table.rows()?))
-    }
-
-    fn pick(&self, inos: &BTreeSet<u64>) -> Result<Vec<Inode>> {
-        self.table.pick(inos)
-    }
-
-    fn path_of(&self, link: &Link) -> Result<RelPath> {
-        self.directories()?.path(link)
-    }
-
-    fn details(&self, inode: &Inode) -> Result<Details> {
-        Ok(inode.details.as_deref().cloned().unwrap_or_default())
-    }
-
-    fn open(&self, inode: &Inode) -> Result<File> {
-        // A file without bytes has no object.
-        if inode.object == 0 {
-            return File::open("/dev/null").context("open", "/dev/null");
-        }
-        let object = object_at(&self.pool, inode.object);
-        let path = object.show();
-        object.open().map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Error::integrity(
-                format!("{} is gone from the store: it was deleted by hand, or the file system was damaged", path.display()),
-                "a file of each snapshot that had it is lost here: take it from the other side, and delete those \
-                 snapshots",
-            ),
-            _ => Err::<(), _>(error).context("open", &path).unwrap_err(),
-        })
-    }
-
-    fn layout(&self, inode: &Inode, file: &File) -> Result<Layout> {
-        let size = inode.attributes.size;
-        let unwritten = inode.details.as_ref().map_or(&[][..], |d| &d.unwritten);
-        if inode.object == 0 {
-            return Ok(Layout::new(size, &[], unwritten));
-        }
-        // Clones lose preallocation on some file systems: the table knows where it was.
-        let stored = object_layout(file, size, self.filesystem)
-            .context("read the extents of", object_at(&self.pool, inode.object).show())?;
-        // An object shares everything with its file: what it shares with others was asked when it was taken.
-        Ok(stored.with(inode.shared, unwritten))
-    }
-
-    /// Objects are never written again, and both sides hold theirs.
-    fn space(&self) -> Option<u128> {
-        self.space
-    }
 }

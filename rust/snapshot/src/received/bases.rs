@@ -1,13 +1,14 @@
 //! Where the base of a delta is: on the shelf that receives it, elsewhere on the same Btrfs file system, where `btrfs receive`
 //! finds it as well, or on a shelf beside.
 
-use crate::received::{
-    Base, Place, Record, Shelf, is_changed, is_constant, mark_of, own_origin, records, shelf_at,
+use crate::received::identity::{
+    Base, Place, Record, is_changed, is_constant, mark_of, own_origin, records, shelf_at,
 };
+use crate::received::shelf::Shelf;
 use rustix::io::Errno;
 use rustix::process::geteuid;
 use snapsync_model::{Context, Error, Identity, Result};
-use snapsync_sys::{Root, is_own, read_dir, stat_of, subvolumes_known_as};
+use snapsync_sys::{Root, is_own, read_dir, stat_of, subvolumes_known_as, sync_filesystem};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -179,5 +180,17 @@ impl Claim<'_> {
             return refuse("it is another state of the same subvolume, which was changed in between");
         }
         Ok(root)
+    }
+}
+
+impl Shelf {
+    /// The directory that holds the snapshot `wanted`: here, elsewhere on a Btrfs file system, or on a shelf beside this one.
+    /// Refused where there is one that was it, and is not any more.
+    pub fn find(&self, wanted: &Identity) -> Result<Option<Base>> {
+        if self.is_btrfs {
+            // What is still in memory changes a subvolume once more when it is written out.
+            sync_filesystem(self.root.fd()).context("sync the file system of", self.path())?;
+        }
+        Bases::new(wanted).find(self)
     }
 }

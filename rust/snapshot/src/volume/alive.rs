@@ -1,6 +1,6 @@
 //! Directories of a store that are their maker's for as long as that runs, whoever works on the volume meanwhile.
 
-use crate::Volume;
+use crate::volume::handle::Volume;
 use snapsync_model::{Context, Error, Result, SnapshotInfo};
 use snapsync_sys::{Lock, Spot};
 use std::io;

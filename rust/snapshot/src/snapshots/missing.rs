@@ -1,6 +1,6 @@
 //! What somebody has taken from a store by hand, or left behind elsewhere: told as what it is.
 
-use crate::Volume;
+use crate::volume::handle::Volume;
 use snapsync_model::{Context, Error, Kind, Provider, RelPath, Result, Role, SnapshotInfo};
 use snapsync_sys::{Root, Spot, swap_names};
 use snapsync_walk::STORE;

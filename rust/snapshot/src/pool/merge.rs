@@ -1,8 +1,7 @@
 //! The next table of a volume from its last one and what was touched since. Whatever does not fit is told: then the tree is
 //! walked, and a table is never a guess.
 
-use crate::objects::{Objects, Old, UNSETTLED, is_absent, is_held};
-use crate::pool::Counts;
+use crate::pool::objects::{Counts, Objects, Old, UNSETTLED, is_absent, is_held};
 use rayon::prelude::*;
 use snapsync_manifest::{NextTable, Table, gone};
 use snapsync_model::{Error, Inode, Kind, Link, RelPath, Result, Seen, SnapshotInfo};

@@ -1,40 +1,15 @@
 //! Writable copies of snapshots, which lie outside the store: who they are is written down, to delete no other.
 
-use crate::Volume;
-use crate::restoring::strip;
+use crate::store::mark::{Mark, split};
+use crate::store::restoring::strip;
+use crate::volume::handle::Volume;
+use crate::volume::record::CloneRecord;
 use rustix::fs::AtFlags;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use snapsync_model::{Context, Error, Provider, Result, SnapshotInfo, Subset};
-use snapsync_sys::{Entry, Root, btrfs, remove_all_in};
-use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use snapsync_sys::{Root, btrfs, remove_all_in};
+use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
-use uuid::Uuid;
-
-/// A subvolume is its UUID. Any other directory is its inode number and birth time: device numbers change with mounts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark {
-    pub subvolume: Option<Uuid>,
-    pub inode: u64,
-    pub birth: u64,
-}
-
-/// What a volume knows of a clone of one of its snapshots.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CloneRecord {
-    #[serde(serialize_with = "write_path", deserialize_with = "read_path")]
-    pub path: PathBuf,
-    pub snapshot: Uuid,
-    /// The snapshot's name, which may be gone.
-    pub of: String,
-    /// RFC 3339.
-    pub at: String,
-    pub mark: Mark,
-}
-
-pub(crate) type Clones = BTreeMap<String, CloneRecord>;
+use std::path::Path;
 
 impl CloneRecord {
     pub fn of(path: &Path, mark: Mark, snapshot: &SnapshotInfo) -> CloneRecord {
@@ -88,26 +63,6 @@ impl CloneRecord {
     }
 }
 
-impl Mark {
-    pub fn of(root: &Root) -> Result<Mark> {
-        let path = root.path();
-        let subvolume = if btrfs::is_subvolume(root.fd()).context("read the subvolume of", path)? {
-            let found = btrfs::subvolume(root.fd()).context("read the subvolume of", path)?;
-            Some(Uuid::from_bytes(found.uuid))
-        } else {
-            None
-        };
-        let top = Entry::from_open(root.fd().try_clone_to_owned().context("open", path)?);
-        let stat = top.stat().context("read the attributes of", path)?;
-        Ok(Mark { subvolume, inode: stat.ino, birth: stat.generation })
-    }
-}
-
-fn split(path: &Path) -> Result<(Root, &OsStr)> {
-    let nameless = || Error::usage(format!("{} has no name", path.display()), "name another directory");
-    Ok((Root::open(path.parent().ok_or_else(nameless)?)?, path.file_name().ok_or_else(nameless)?))
-}
-
 /// Where a clone is until it is ready to be seen.
 const WORK: &str = "clone";
 
@@ -155,27 +110,4 @@ impl Volume {
         btrfs::delete_subvolume(dir, OsStr::new(WORK)).context("delete the subvolume", store.show())?;
         Ok(true)
     }
-}
-
-/// A path in JSON, of whatever bytes: text, or their numbers.
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum AnyPath {
-    Text(String),
-    Bytes(Vec<u8>),
-}
-
-fn write_path<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
-    let any = match path.to_str() {
-        Some(text) => AnyPath::Text(text.to_owned()),
-        None => AnyPath::Bytes(path.as_os_str().as_bytes().to_vec()),
-    };
-    any.serialize(serializer)
-}
-
-fn read_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
-    Ok(match AnyPath::deserialize(deserializer)? {
-        AnyPath::Text(text) => text.into(),
-        AnyPath::Bytes(bytes) => OsString::from_vec(bytes).into(),
-    })
 }

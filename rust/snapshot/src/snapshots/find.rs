@@ -1,7 +1,7 @@
 //! One path in a snapshot, without opening all of it.
 
-use crate::objects::object_at;
-use crate::volume::Volume;
+use crate::pool::objects::object_at;
+use crate::volume::handle::Volume;
 use snapsync_manifest::{Table, identity};
 use snapsync_model::{
     Address, Attributes, Context, Inode, Kind, Link, Provider, ROOT, Range, RelPath, Result, SnapshotInfo,

@@ -3,7 +3,7 @@
 //! Who owns a volume's directory may put anything there under that name, or exchange it between two system calls. So it is
 //! opened without following a link or entering a mount, what was opened is looked at, and all that follows is done beneath it.
 
-use crate::Mark;
+use crate::store::mark::Mark;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,9 @@
 //! Taking and deleting snapshots, and clearing what an interrupted take or delete left.
 
-use crate::volume::{Volume, name_is_free};
-use crate::{Delta, follow, objects, pool};
+use crate::pool::follow::{self, Delta};
+use crate::pool::{objects, take};
+use crate::volume::handle::{Volume, name_is_free};
+use crate::volume::record::TakenFor;
 use snapsync_manifest::{FILES, Table};
 use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, SnapshotInfo, Subset};
 use snapsync_sys::{Spot, btrfs, fault, mounts_beneath, sync_filesystem};
@@ -48,7 +50,7 @@ impl Volume {
             note_mounts(&mounts, &Matcher::new(&info.subset)?, monitor)?;
         }
         self.take_with(info, is_synced, |volume, subset, round, dir| {
-            pool::take(volume, subset, round, dir, monitor)
+            take::take(volume, subset, round, dir, monitor)
         })
     }
 
@@ -83,7 +85,7 @@ impl Volume {
             subset: self.subset().clone(),
             aside: true,
         };
-        self.make(info, false, |volume, subset, round, dir| pool::take(volume, subset, round, dir, monitor))
+        self.make(info, false, |volume, subset, round, dir| take::take(volume, subset, round, dir, monitor))
     }
 
     /// A name after the time that no snapshot has yet.
@@ -117,7 +119,7 @@ impl Volume {
         &mut self,
         info: SnapshotInfo,
         is_synced: bool,
-        table: impl FnOnce(&Volume, &Subset, u64, &Spot) -> Result<pool::Counts>,
+        table: impl FnOnce(&Volume, &Subset, u64, &Spot) -> Result<objects::Counts>,
     ) -> Result<SnapshotInfo> {
         let info = self.make(info, is_synced, table)?;
         self.note_taken(&info)?;
@@ -134,7 +136,7 @@ impl Volume {
         &mut self,
         mut info: SnapshotInfo,
         is_synced: bool,
-        table: impl FnOnce(&Volume, &Subset, u64, &Spot) -> Result<pool::Counts>,
+        table: impl FnOnce(&Volume, &Subset, u64, &Spot) -> Result<objects::Counts>,
     ) -> Result<SnapshotInfo> {
         let dir = self.dir_of(info.id);
         dir.create_dir().context("create the directory", dir.show())?;
@@ -380,7 +382,7 @@ impl Volume {
         if self.clear_clone()? {
             done.push("removed a clone that was not completed".to_owned());
         }
-        if crate::clear_replacement(self.root())? {
+        if crate::store::restoring::clear_replacement(self.root())? {
             done.push("removed what a restore of paths has left".to_owned());
         }
         let snapshots = self.store().join("snapshots");
@@ -406,7 +408,7 @@ impl Volume {
     /// What a transfer that was killed has left. Others may be under way.
     fn clear_transfers(&self) {
         let store = self.store();
-        crate::alive::clear(&store.join("join"));
+        crate::volume::alive::clear(&store.join("join"));
         self.clear_readings();
         // Older versions had these.
         let _ = store.join("outgoing").remove_tree();
@@ -487,4 +489,15 @@ fn unused_name(prefix: &str, now: &jiff::Timestamp, taken: &[SnapshotInfo]) -> S
     let name = format!("{prefix}{}", now.strftime("%Y%m%dT%H%M%SZ"));
     let candidates = std::iter::once(name.clone()).chain((2..).map(|n| format!("{name}-{n}")));
     candidates.into_iter().find(|c| taken.iter().all(|s| s.name != *c)).unwrap_or(name)
+}
+
+impl Volume {
+    /// Takes a snapshot that a standby is to have. The caller holds the lock.
+    pub fn take_for(&mut self, by: TakenFor, request: Request, monitor: &Monitor) -> Result<SnapshotInfo> {
+        let info = self.describe(request)?;
+        let there = self.snapshots()?;
+        self.record.taken_for.retain(|id, _| there.iter().any(|snapshot| snapshot.id == *id));
+        self.record.taken_for.insert(info.id, by);
+        self.take_described(info, false, monitor)
+    }
 }

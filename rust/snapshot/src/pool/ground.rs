@@ -1,6 +1,6 @@
 //! What the file system of a pool volume proves of its files: measured before each snapshot, never told by a name alone.
 
-use crate::Volume;
+use crate::volume::handle::Volume;
 use snapsync_manifest::TableInfo;
 use snapsync_model::{Context, Monitor, Result, Role};
 use snapsync_sys::{Root, Times, has_stable_numbers, mounting, stat_of};

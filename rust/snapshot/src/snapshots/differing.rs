@@ -1,7 +1,8 @@
 //! Two pool snapshots of a volume, each listing only what may differ between them: snapshots that have their whole table in
 //! common differ in their patches alone.
 
-use crate::{PoolSnapshot, Volume};
+use crate::pool::snapshot::PoolSnapshot;
+use crate::volume::handle::Volume;
 use snapsync_manifest::Table;
 use snapsync_model::{Inode, Kind, Link, Provider, ROOT, Result, SnapshotInfo};
 use std::cmp::Ordering;

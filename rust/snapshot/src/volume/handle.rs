@@ -1,17 +1,12 @@
 //! A volume and the records in its store.
 
-use crate::bound::Bound;
-use crate::clones::Clones;
-use crate::opening::{is_none, read_record};
-use crate::standbys::TakenFor;
-use crate::{CloneRecord, STORE_FORMAT, Standby};
-use serde::{Deserialize, Serialize};
+use crate::store::bound::Bound;
+use crate::volume::record::{CloneRecord, Record, STORE_FORMAT, is_none, read_record, unreadable};
 use snapsync_model::{
-    Context, Error, Monitor, Origin, Promotions, Provider, Result, Role, Side, SnapshotInfo, Subset,
-    VolumeInfo,
+    Context, Error, Monitor, Origin, Promotions, Provider, Result, Role, SnapshotInfo, Subset, VolumeInfo,
 };
 use snapsync_sys::{FileSystem, Lock, Root, Spot, btrfs};
-use snapsync_walk::{STORE, Tree};
+use snapsync_walk::STORE;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
@@ -21,75 +16,6 @@ use uuid::Uuid;
 
 /// For so long those have a lock who only look whether another has it.
 const GLANCE: Duration = Duration::from_millis(100);
-
-/// `volume.json`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Record {
-    format: u32,
-    id: Uuid,
-    lineage: Uuid,
-    epoch: u64,
-    /// How that epoch came to be, as far as is known.
-    #[serde(default, skip_serializing_if = "Promotions::is_empty")]
-    promotions: Promotions,
-    role: Role,
-    provider: Provider,
-    /// Never given twice, even when snapshots are deleted.
-    next_sequence: u64,
-    /// Each pool snapshot puts its objects in a directory of its own, never used twice.
-    next_round: u64,
-    #[serde(default)]
-    pub(crate) standbys: BTreeMap<Uuid, Standby>,
-    /// Snapshots that rounds took, until their standbys have them or do not need them any more.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) taken_for: BTreeMap<Uuid, TakenFor>,
-    /// What its primary knows this standby by, in hexadecimal.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) secret: Option<String>,
-    /// Snapshots that somebody wants to stay, and why.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    holds: BTreeMap<Uuid, String>,
-    /// That of the newest snapshot, and so of the next where no other is asked for.
-    #[serde(default, skip_serializing_if = "Subset::is_everything")]
-    subset: Subset,
-    /// While it is a standby, its tree is read-only between rounds.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    read_only: bool,
-    /// By name.
-    #[serde(default, skip_serializing_if = "Clones::is_empty")]
-    clones: Clones,
-    /// Inodes whose rows are not to be believed: their bytes changed, and nothing else told it.
-    #[serde(default, skip_serializing_if = "std::collections::BTreeSet::is_empty")]
-    doubted: std::collections::BTreeSet<u64>,
-    /// The directory that this is the store of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) root: Option<Bound>,
-}
-
-impl Record {
-    pub(crate) fn new(role: Role, lineage: Uuid, epoch: u64, provider: Provider) -> Record {
-        Record {
-            format: STORE_FORMAT,
-            id: Uuid::new_v4(),
-            lineage,
-            epoch,
-            promotions: Promotions::default(),
-            role,
-            provider,
-            next_sequence: 0,
-            next_round: 1,
-            standbys: BTreeMap::new(),
-            taken_for: BTreeMap::new(),
-            secret: None,
-            holds: BTreeMap::new(),
-            subset: Subset::default(),
-            read_only: false,
-            clones: Clones::new(),
-            doubted: std::collections::BTreeSet::new(),
-            root: None,
-        }
-    }
-}
 
 /// Its root and its store are opened once: whatever is done with it is done beneath them, and nothing is looked for again.
 #[derive(Clone, Debug)]
@@ -369,29 +295,12 @@ impl Volume {
 
     /// Who a snapshot's subvolume is to `btrfs send`.
     pub fn origin_of(&self, info: &SnapshotInfo) -> Option<Origin> {
-        crate::received::identity_in(&self.tree_of(info)?.tree().ok()?).ok()??.origin
+        crate::received::identity::identity_in(&self.tree_of(info)?.tree().ok()?).ok()??.origin
     }
 
     /// The directory that holds a snapshot's tree, where it is one.
     pub fn tree_of(&self, info: &SnapshotInfo) -> Option<Spot> {
         (info.provider == Provider::Btrfs).then(|| self.dir_of(info.id).join("tree"))
-    }
-
-    /// Opens a snapshot to be compared or read.
-    pub fn open_snapshot(&self, info: &SnapshotInfo, monitor: &Monitor) -> Result<Box<dyn Side>> {
-        self.expect_there(info)?;
-        let dir = self.dir_of(info.id);
-        Ok(match info.provider {
-            Provider::Btrfs => {
-                Box::new(Tree::of(dir.join("tree").tree()?.underneath()?, &info.subset, monitor)?)
-            }
-            Provider::Pool => Box::new(self.open_pool(info)?),
-        })
-    }
-
-    pub(crate) fn open_pool(&self, info: &SnapshotInfo) -> Result<crate::PoolSnapshot> {
-        self.expect_there(info)?;
-        crate::PoolSnapshot::open(&self.dir_of(info.id), self.store().join("pool"), self.filesystem)
     }
 
     pub(crate) fn record_snapshot(&self, info: &SnapshotInfo) -> Result<()> {
@@ -448,13 +357,6 @@ fn after(number: u64, volume: &Path) -> Result<u64> {
             "its store says so, and is damaged: restore it from a backup, or make the volume anew",
         )
     })
-}
-
-pub(crate) fn unreadable(file: &Spot, error: &serde_json::Error) -> Error {
-    Error::integrity(
-        format!("cannot understand {}: {error}", file.show().display()),
-        "the store is damaged: restore that file from a backup, or make the volume anew",
-    )
 }
 
 /// Whether a name can be given to a snapshot: one that cannot be taken for a path, a number or a word.

@@ -7,11 +7,10 @@
 //! tells; and while the file system stays mounted: what repairs it, or mounts it elsewhere, may change it in other ways.
 //! Else, and wherever anything does not fit, there is a walk.
 
-use crate::Volume;
-use crate::ground::Ground;
-use crate::merge::{Attempt, Merge, Stop, Touched, Vanished, counts_of, misfit};
-use crate::objects::{self, Objects};
-use crate::pool::Counts;
+use crate::pool::ground::Ground;
+use crate::pool::merge::{Attempt, Merge, Stop, Touched, Vanished, counts_of, misfit};
+use crate::pool::objects::{self, Counts, Objects};
+use crate::volume::handle::Volume;
 use rayon::prelude::*;
 use snapsync_manifest::{Entries, NextTable, Table, is_gone};
 use snapsync_model::{

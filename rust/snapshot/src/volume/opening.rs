@@ -1,10 +1,9 @@
 //! How a volume is found, made and unmade: always in a directory that is open.
 
-use crate::STORE_FORMAT;
-use crate::bound::{Bound, hold, hold_or_make, is_of_another, look_through, store_in};
-use crate::volume::{Record, Volume, unreadable};
+use crate::store::bound::{Bound, hold, hold_or_make, is_of_another, look_through, store_in};
+use crate::volume::handle::Volume;
+use crate::volume::record::{Record, is_none, read_record};
 use rustix::fs::{Mode, OFlags};
-use serde::Deserialize;
 use snapsync_model::{Context, Error, Provider, RelPath, Result, Role};
 use snapsync_sys::{Entry, FileSystem, Root, Spot, btrfs, fault, is_locked, read_dir, stat_of};
 use snapsync_walk::{STORE, locked_away};
@@ -13,12 +12,6 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use uuid::Uuid;
-
-/// Only what every format has, to tell a newer one.
-#[derive(Deserialize)]
-struct Format {
-    format: u32,
-}
 
 impl Volume {
     /// None where the directory has no store.
@@ -88,7 +81,7 @@ impl Volume {
     pub fn init_in(root: Root, role: Role, lineage: Uuid, epoch: u64) -> Result<Volume> {
         let root = hold(root)?;
         let path = root.path().to_path_buf();
-        crate::restoring::none_in(&root)?;
+        crate::store::restoring::none_in(&root)?;
         Volume::expect_own_store(&root)?;
         let filesystem = filesystem_of(&root)?;
         let subvolume = btrfs::is_subvolume(root.fd()).context("read the subvolume of", &path)?;
@@ -157,34 +150,9 @@ fn make_store(root: Root, subvolume: bool) -> Result<(Root, Root)> {
     Ok((root, made))
 }
 
-pub(crate) fn is_none(path: &Path) -> Error {
-    Error::usage(
-        format!("{} is not a volume: it has no store", path.display()),
-        "make it one with `snapsync snapshot` or `snapsync sync`",
-    )
-}
-
 /// Whether there may be a store that cannot be seen.
 fn is_locked_away(root: &Root) -> bool {
     stat_of(root.fd()).is_ok_and(|top| top.encrypted) && is_locked(root.fd()).unwrap_or(false)
-}
-
-/// None where there is no record.
-pub(crate) fn read_record(store: &Spot) -> Result<Option<Record>> {
-    let file = store.join("volume.json");
-    let Some(text) = file.read_if_there().context("read", file.show())? else { return Ok(None) };
-    let found: Format = serde_json::from_slice(&text).map_err(|e| unreadable(&file, &e))?;
-    if found.format > STORE_FORMAT {
-        return Err(Error::refused(
-            format!(
-                "the store of {} has format {}, and this version knows formats up to {STORE_FORMAT}",
-                store.show().ancestors().nth(2).unwrap_or(&store.show()).display(),
-                found.format
-            ),
-            "use the newer snapsync that made it",
-        ));
-    }
-    serde_json::from_slice(&text).map(Some).map_err(|e| unreadable(&file, &e))
 }
 
 /// Whether a directory holds nothing: a store without a record, which a crash can leave, and the empty

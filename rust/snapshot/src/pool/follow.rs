@@ -2,11 +2,11 @@
 //! names is looked at, so that the cost of file-system access follows the change. Where anything does not fit, the
 //! tree is walked instead: a table is never a guess.
 
-use crate::Volume;
-use crate::ground::{Ground, is_numbered};
-use crate::merge::{Attempt, Merge, Stop, Touched, Vanished, counts_of, misfit};
-use crate::objects::{Objects, remove_round};
-use crate::pool::{self, Counts};
+use crate::pool::ground::{Ground, is_numbered};
+use crate::pool::merge::{Attempt, Merge, Stop, Touched, Vanished, counts_of, misfit};
+use crate::pool::objects::{Counts, Objects, remove_round};
+use crate::pool::take;
+use crate::volume::handle::Volume;
 use rayon::prelude::*;
 use snapsync_manifest::{FILES, ManifestReader, NextTable, Table, TableInfo, same_table};
 use snapsync_model::{Change, Context, Inode, Kind, Link, Monitor, ROOT, RelPath, Result, Seen, Subset};
@@ -38,7 +38,7 @@ pub(crate) fn take(
 ) -> Result<Counts> {
     if !is_numbered(volume.root(), volume)? {
         // The table's numbers are not the tree's.
-        return pool::take(volume, subset, round, dir, monitor);
+        return take::take(volume, subset, round, dir, monitor);
     }
     let attempt = match delta {
         Ok(delta) => attempt(volume, round, dir, delta, monitor),
@@ -50,7 +50,7 @@ pub(crate) fn take(
         Err(Stop::Misfit(why)) => {
             monitor.note(format!("{} was walked for its snapshot: {why}", volume.path().display()));
             remove_round(&volume.store().join("pool"), round)?;
-            pool::take(volume, subset, round, dir, monitor)
+            take::take(volume, subset, round, dir, monitor)
         }
     }
 }

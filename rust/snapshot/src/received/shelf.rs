@@ -1,0 +1,179 @@
+//! Snapshots that were received as plain directories, side by side in one directory: its shelf. What is known of them is
+//! kept beside them, never in them.
+//!
+//! ```text
+//! DIR/NAME                           a snapshot: a read-only subvolume on Btrfs, elsewhere a directory
+//! DIR/.snapsync/received/ID.json     which snapshot that is, and which directory holds it
+//! DIR/.snapsync/limits.json          what the file system could not hold of them
+//! DIR/.snapsync/receiving/lock       flock(2): held for a moment by who looks for what is unfinished, or begins
+//! DIR/.snapsync/receiving/ID/        one that is on its way
+//!     lock                           flock(2)
+//!     tree                           the base, or nothing yet; then the snapshot
+//!     made                           the tree was made wholly, and from which base; written last
+//!     root.json                      what the tree's root is to be given back when it is published
+//! ```
+//!
+//! A snapshot is published by one rename of its tree. A subvolume cannot be moved once it is read-only, so that comes
+//! after the rename; the next command does it where a crash came between.
+
+use crate::received::area::{LOCK, MADE, RootState, lock_area, make_private, remove_area};
+use crate::received::identity::{Place, Record, TREE, held_if_own, receiving, record_of};
+use crate::store::bound::{hold, hold_or_make};
+use rustix::fs::{Mode, OFlags};
+use snapsync_model::{Context, Error, RelPath, Result};
+use snapsync_sys::{
+    FileSystem, PROTECTIVE, Root, Spot, btrfs, read_dir, set_flags_of, stat_at, sync_filesystem,
+};
+use snapsync_walk::STORE;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A directory that snapshots are received in, each a directory in it.
+#[derive(Debug)]
+pub struct Shelf {
+    /// Holds its `.snapsync`, if it has one.
+    pub(crate) root: Arc<Root>,
+    pub(crate) is_btrfs: bool,
+}
+
+impl Shelf {
+    /// Opens a directory, and finishes what a crash kept from being finished in it.
+    pub fn open(dir: &Path) -> Result<Shelf> {
+        let dir = dir.canonicalize().context("find", dir)?;
+        let root = hold(Root::open_straight(&dir)?)?;
+        let filesystem = snapsync_sys::filesystem(root.fd()).context("read the file system of", &dir)?;
+        let shelf = Shelf { root: Arc::new(root), is_btrfs: filesystem.magic == FileSystem::BTRFS };
+        shelf.heal()?;
+        Ok(shelf)
+    }
+
+    pub fn path(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// Another one, which is not written to. None where it is no shelf, or another user's.
+    pub(crate) fn beside(&self, above: &Root, name: &[u8]) -> Result<Option<Shelf>> {
+        let (name, flags) = (RelPath::new(name)?, OFlags::RDONLY | OFlags::DIRECTORY);
+        let Ok(fd) = above.open_at(&name, flags, Mode::empty()) else { return Ok(None) };
+        let root = held_if_own(Root::of(fd, above.show(&name)))?;
+        Ok(root.holds().then(|| Shelf { root: Arc::new(root), is_btrfs: self.is_btrfs }))
+    }
+
+    /// Both are on one file system.
+    pub(crate) fn is_on(&self, other: &Shelf) -> Result<bool> {
+        let id = |shelf: &Shelf| -> io::Result<u128> {
+            if snapsync_sys::filesystem(shelf.root.fd())?.magic == FileSystem::BTRFS {
+                return btrfs::filesystem_id(shelf.root.fd());
+            }
+            let (major, minor) = stat_at(shelf.root.fd(), OsStr::new("."))?.dev;
+            Ok(u128::from(major) << 32 | u128::from(minor))
+        };
+        let ids = id(self).and_then(|one| Ok((one, id(other)?)));
+        ids.map(|(one, other)| one == other).context("read the file system of", self.path())
+    }
+
+    /// The directories that may be snapshots, by name.
+    pub(crate) fn places(&self) -> Result<Vec<Place>> {
+        let mut found = Vec::new();
+        // Opened anew: a directory is read on from where it was read to.
+        let dir = self.root.open_at(&RelPath::root(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
+        for entry in dir.and_then(read_dir).context("read the directory", self.path())? {
+            if *entry.name != *STORE.as_bytes() && entry.is_dir != Some(false) {
+                found.extend(Place::at(&self.root, OsStr::from_bytes(&entry.name))?);
+            }
+        }
+        found.retain(|place| place.subvolume.is_some() == self.is_btrfs);
+        found.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(found)
+    }
+
+    /// The directory that a record speaks of, whatever its name is now.
+    pub(super) fn place_of(&self, record: &Record) -> Result<Option<Place>> {
+        Ok(self.places()?.into_iter().find(|place| place.is_of(record)))
+    }
+
+    /// Whether a snapshot can be published under a name.
+    pub fn name_is_free(&self, name: &str) -> Result<()> {
+        can_be_a_name(name)?;
+        match stat_at(self.root.fd(), OsStr::new(name)) {
+            Ok(_) => Err(self.is_taken(name)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e).context("look for", self.path().join(name)),
+        }
+    }
+
+    pub(super) fn is_taken(&self, name: &str) -> Error {
+        Error::refused(
+            format!("{} is there already", self.path().join(name).display()),
+            "choose another name, or move that away first",
+        )
+    }
+
+    /// Finishes snapshots that were renamed to their place and no more, and clears what holds no whole tree. A receive
+    /// that was interrupted later stays for the next one to take up. What this user cannot write to is left alone.
+    fn heal(&self) -> Result<()> {
+        let dir = receiving(&self.root);
+        if !self.root.holds() || !dir.is_there() {
+            return Ok(());
+        }
+        let Ok(_lock) = dir.join(LOCK).lock() else { return Ok(()) };
+        for entry in dir.list().context("list", dir.show())? {
+            let id = std::str::from_utf8(&entry.name).ok().and_then(|name| name.parse().ok());
+            let Some(id) = id else { continue };
+            let area = dir.join(&entry.name);
+            let Ok(Some(_lock)) = lock_area(&area) else { continue };
+            if area.join(TREE).is_there() {
+                if !area.join(MADE).is_there() {
+                    remove_area(&area)?;
+                }
+                continue;
+            }
+            if let Some(record) = record_of(&self.root, id)?
+                && let Some(place) = self.place_of(&record)?
+            {
+                self.settle(&place.open()?, &area)?;
+            }
+            remove_area(&area)?;
+        }
+        Ok(())
+    }
+
+    /// The last step of publishing: nothing in the snapshot changes from here on.
+    pub(super) fn settle(&self, root: &Root, area: &Spot) -> Result<()> {
+        let snapshot = root.path();
+        if let Some(state) = RootState::load(area)?
+            && state.flags & PROTECTIVE != 0
+            && !(self.is_btrfs && btrfs::is_read_only(root.fd()).context("read the flags of", snapshot)?)
+        {
+            set_flags_of(root.fd(), state.flags).context("set the flags of", snapshot)?;
+        }
+        if self.is_btrfs {
+            btrfs::set_read_only(root.fd(), true).context("make read-only", snapshot)?;
+        }
+        sync_filesystem(root.fd()).context("sync the file system of", snapshot)
+    }
+
+    /// With a `.snapsync` of this user.
+    pub(super) fn held(&self) -> Result<Arc<Root>> {
+        if self.root.holds() {
+            return Ok(self.root.clone());
+        }
+        let root = Arc::new(hold_or_make(self.root.again()?)?);
+        make_private(&Spot::top(root.clone()).join(STORE))?;
+        Ok(root)
+    }
+}
+
+/// Whether a snapshot can be a directory of this name.
+pub fn can_be_a_name(name: &str) -> Result<()> {
+    if !snapsync_model::can_name_directory(name) {
+        return Err(Error::usage(
+            format!("{name:?} cannot be the name of a directory for a snapshot"),
+            "use at most 255 bytes of characters that are seen, without `/`, and no `-` or `.` in front",
+        ));
+    }
+    Ok(())
+}

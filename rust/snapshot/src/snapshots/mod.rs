@@ -1,0 +1,8 @@
+//! The snapshots of a volume, by either provider.
+
+mod clones;
+mod differing;
+pub(crate) mod find;
+mod missing;
+mod open;
+pub(crate) mod take;

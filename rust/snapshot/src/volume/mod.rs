@@ -1,0 +1,8 @@
+//! A volume: what it remembers, how it is opened and locked.
+
+pub(crate) mod alive;
+pub(crate) mod handle;
+pub(crate) mod opening;
+pub(crate) mod record;
+pub(crate) mod scrubbed;
+mod standbys;

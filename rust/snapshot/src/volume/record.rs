@@ -1,0 +1,205 @@
+//! What a volume remembers of itself.
+
+use crate::store::bound::Bound;
+use crate::store::mark::Mark;
+use crate::volume::scrubbed::Scrub;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use snapsync_model::{Context, Error, Promotions, Provider, Result, Role, Subset};
+use snapsync_sys::Spot;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+
+/// What a volume knows of a clone of one of its snapshots.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloneRecord {
+    #[serde(serialize_with = "write_path", deserialize_with = "read_path")]
+    pub path: PathBuf,
+    pub snapshot: Uuid,
+    /// The snapshot's name, which may be gone.
+    pub of: String,
+    /// RFC 3339.
+    pub at: String,
+    pub mark: Mark,
+}
+
+pub(crate) type Clones = BTreeMap<String, CloneRecord>;
+
+/// A path in JSON, of whatever bytes: text, or their numbers.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum AnyPath {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+fn write_path<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    let any = match path.to_str() {
+        Some(text) => AnyPath::Text(text.to_owned()),
+        None => AnyPath::Bytes(path.as_os_str().as_bytes().to_vec()),
+    };
+    any.serialize(serializer)
+}
+
+fn read_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    Ok(match AnyPath::deserialize(deserializer)? {
+        AnyPath::Text(text) => text.into(),
+        AnyPath::Bytes(bytes) => OsString::from_vec(bytes).into(),
+    })
+}
+
+/// Only what every format has, to tell a newer one.
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
+}
+
+pub(crate) fn is_none(path: &Path) -> Error {
+    Error::usage(
+        format!("{} is not a volume: it has no store", path.display()),
+        "make it one with `snapsync snapshot` or `snapsync sync`",
+    )
+}
+
+/// None where there is no record.
+pub(crate) fn read_record(store: &Spot) -> Result<Option<Record>> {
+    let file = store.join("volume.json");
+    let Some(text) = file.read_if_there().context("read", file.show())? else { return Ok(None) };
+    let found: Format = serde_json::from_slice(&text).map_err(|e| unreadable(&file, &e))?;
+    if found.format > STORE_FORMAT {
+        return Err(Error::refused(
+            format!(
+                "the store of {} has format {}, and this version knows formats up to {STORE_FORMAT}",
+                store.show().ancestors().nth(2).unwrap_or(&store.show()).display(),
+                found.format
+            ),
+            "use the newer snapsync that made it",
+        ));
+    }
+    serde_json::from_slice(&text).map(Some).map_err(|e| unreadable(&file, &e))
+}
+
+/// What a primary knows of one of its standbys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standby {
+    pub path: String,
+    pub snapshot: Uuid,
+    pub name: String,
+    /// RFC 3339: when it got that snapshot.
+    pub at: String,
+    /// The file system that it is on, where that says which it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filesystem: Option<String>,
+    /// None until the next round, where an older version knew it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scrub: Option<Scrub>,
+    /// BLAKE3 of the secret that it was given, in hexadecimal. None until the next round, where an older version knew it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+    /// Its client may only read: what is taken for it goes when it needs that no more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reads: bool,
+    /// It says that another primary was promoted: it is not fed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<Claim>,
+}
+
+/// The epoch that a standby was of when it was met, which is higher than its primary's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    pub epoch: u64,
+    /// It shows promotions that follow those of the primary. Anybody who knows those can make up further ones.
+    pub shown: bool,
+    /// RFC 3339: when it was met.
+    pub at: String,
+}
+
+/// For whom a round has taken a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakenFor {
+    pub standby: Uuid,
+    /// It is no part of the history that the volume's owner keeps.
+    #[serde(default)]
+    pub lent: bool,
+}
+
+/// `volume.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(super) format: u32,
+    pub(super) id: Uuid,
+    pub(super) lineage: Uuid,
+    pub(super) epoch: u64,
+    /// How that epoch came to be, as far as is known.
+    #[serde(default, skip_serializing_if = "Promotions::is_empty")]
+    pub(super) promotions: Promotions,
+    pub(super) role: Role,
+    pub(super) provider: Provider,
+    /// Never given twice, even when snapshots are deleted.
+    pub(super) next_sequence: u64,
+    /// Each pool snapshot puts its objects in a directory of its own, never used twice.
+    pub(super) next_round: u64,
+    #[serde(default)]
+    pub(crate) standbys: BTreeMap<Uuid, Standby>,
+    /// Snapshots that rounds took, until their standbys have them or do not need them any more.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) taken_for: BTreeMap<Uuid, TakenFor>,
+    /// What its primary knows this standby by, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) secret: Option<String>,
+    /// Snapshots that somebody wants to stay, and why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) holds: BTreeMap<Uuid, String>,
+    /// That of the newest snapshot, and so of the next where no other is asked for.
+    #[serde(default, skip_serializing_if = "Subset::is_everything")]
+    pub(super) subset: Subset,
+    /// While it is a standby, its tree is read-only between rounds.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) read_only: bool,
+    /// By name.
+    #[serde(default, skip_serializing_if = "Clones::is_empty")]
+    pub(super) clones: Clones,
+    /// Inodes whose rows are not to be believed: their bytes changed, and nothing else told it.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeSet::is_empty")]
+    pub(super) doubted: std::collections::BTreeSet<u64>,
+    /// The directory that this is the store of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) root: Option<Bound>,
+}
+
+impl Record {
+    pub(crate) fn new(role: Role, lineage: Uuid, epoch: u64, provider: Provider) -> Record {
+        Record {
+            format: STORE_FORMAT,
+            id: Uuid::new_v4(),
+            lineage,
+            epoch,
+            promotions: Promotions::default(),
+            role,
+            provider,
+            next_sequence: 0,
+            next_round: 1,
+            standbys: BTreeMap::new(),
+            taken_for: BTreeMap::new(),
+            secret: None,
+            holds: BTreeMap::new(),
+            subset: Subset::default(),
+            read_only: false,
+            clones: Clones::new(),
+            doubted: std::collections::BTreeSet::new(),
+            root: None,
+        }
+    }
+}
+
+pub(crate) fn unreadable(file: &Spot, error: &serde_json::Error) -> Error {
+    Error::integrity(
+        format!("cannot understand {}: {error}", file.show().display()),
+        "the store is damaged: restore that file from a backup, or make the volume anew",
+    )
+}
+
+/// What this version writes and reads.
+pub const STORE_FORMAT: u32 = 6;
