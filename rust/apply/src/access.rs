@@ -99,7 +99,8 @@ pub(crate) fn loses_capabilities(change: &Change) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use snapsync_model::{ChangeFlags, RelPath};
+    use snapsync_model::ChangeFlags;
+    use snapsync_model::RelPath;
 
     fn change(old: (u32, u32, u32), new: (u32, u32, u32)) -> Change {
         let side = |(mode, uid, gid)| Some(Attributes { mode, uid, gid, ..Attributes::default() });

@@ -1,17 +1,12 @@
 //! Owner, mode, extended attributes, times and flags, as far as the target holds them.
 
-use crate::Limits;
-use crate::limits::{are_large, xattr_class};
+use crate::limits::{Limits, RarePart, are_large, xattr_class};
 use snapsync_model::{Attributes, Kind, Rare, Xattr};
-use snapsync_sys::{
-    COW_EXTENT_SIZE, EXTENT_SIZE, Entry, PROJECT_INHERIT, Part, flags_of, rare_of, set_flags_of, set_rare_of,
-    tolerate,
-};
+pub(crate) use snapsync_sys::PROTECTIVE;
+use snapsync_sys::{Entry, PROJECT_INHERIT, Part, flags_of, rare_of, set_flags_of, set_rare_of, tolerate};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-
-pub(crate) use snapsync_sys::PROTECTIVE;
 
 /// Flags that keep names from coming or going: off while a commit is under way.
 pub(crate) const LOOSENED: u32 = PROTECTIVE | PROJECT_INHERIT;
@@ -52,46 +47,6 @@ pub(crate) fn set_rare(file: impl AsFd, wanted: Rare, limits: &Limits) -> io::Re
         }
     }
     Ok(())
-}
-
-/// What a target may hold without the others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RarePart {
-    Project,
-    ExtentSize,
-    CowExtentSize,
-    OtherFlags,
-}
-
-impl RarePart {
-    pub(crate) const ALL: [RarePart; 4] =
-        [RarePart::Project, RarePart::ExtentSize, RarePart::CowExtentSize, RarePart::OtherFlags];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            RarePart::Project => "project",
-            RarePart::ExtentSize => "extent size",
-            RarePart::CowExtentSize => "extent size of copies of shared data",
-            RarePart::OtherFlags => "XFS flags",
-        }
-    }
-
-    /// `wanted` in this part, in all others `now`.
-    pub(crate) fn of(self, wanted: Rare, now: Rare) -> Rare {
-        let flags = |which: u32| (now.xflags & !which) | (wanted.xflags & which);
-        match self {
-            RarePart::Project => Rare { project: wanted.project, ..now },
-            RarePart::ExtentSize => {
-                Rare { xflags: flags(EXTENT_SIZE), extent_size: wanted.extent_size, ..now }
-            }
-            RarePart::CowExtentSize => {
-                let cow_extent_size = wanted.cow_extent_size;
-                Rare { xflags: flags(COW_EXTENT_SIZE), cow_extent_size, ..now }
-            }
-            RarePart::OtherFlags => Rare { xflags: flags(!(EXTENT_SIZE | COW_EXTENT_SIZE)), ..now },
-        }
-    }
 }
 
 /// Takes off what protects an inode, or binds what comes into a directory to its project.

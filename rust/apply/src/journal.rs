@@ -1,6 +1,6 @@
 //! How far an apply has come; replaced as a whole at every step.
 
-use crate::Limits;
+use crate::limits::Limits;
 use serde::{Deserialize, Serialize};
 use snapsync_model::{Context, Error, Result, SnapshotInfo};
 use snapsync_sys::Spot;

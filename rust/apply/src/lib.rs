@@ -13,36 +13,25 @@
 //! 5. what went is removed, and then what is to be immutable is made so: a further name of it may be among that.
 
 mod access;
-mod aside;
 mod attributes;
 mod check;
-mod clear;
 mod commit;
 mod journal;
+mod known;
+mod layout;
 mod limits;
-mod loosen;
-mod moves;
 mod names;
-mod need;
-mod received;
-mod row;
-mod save;
-mod share;
-mod sources;
 mod stage;
-mod strays;
-mod touched;
-mod undo;
 mod vet;
 
-pub use aside::set_aside;
-pub use attributes::RarePart;
-pub use clear::{clear, discard};
+pub use commit::aside::set_aside;
 pub use journal::{Journal, Phase};
-pub use limits::{Limits, Loss};
-pub use received::{has_received, is_intact};
-pub use stage::{Incoming, Report};
-pub use touched::{Applied, applied};
+pub use layout::{clear, discard};
+pub use limits::{Limits, Loss, RarePart};
+pub use stage::incoming::Incoming;
+pub use stage::intact::{has_received, is_intact};
+pub use stage::prepare::Report;
+pub use stage::touched::{Applied, applied};
 #[cfg(fuzzing)]
 #[doc(hidden)]
-pub use vet::vet as fuzz_vet;
+pub use vet::manifest::vet as fuzz_vet;

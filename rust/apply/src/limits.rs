@@ -1,25 +1,92 @@
-//! What the target cannot hold, found by trying it on throw-away files before any data moves.
+//! What a target can hold, and what goes without: found by a rehearsal, and remembered with the stage.
 
-mod directories;
-mod existing;
-mod links;
-mod memory;
-pub(crate) mod names;
-mod values;
-
-use crate::attributes::RarePart;
-use rustix::fs::{Mode, OFlags, openat, symlinkat};
 use serde::{Deserialize, Serialize};
-use snapsync_model::{Attributes, Change, Context, Error, Kind, Rare, RelPath, Result, Xattr};
-use snapsync_sys::{Entry, Root, acl, flag_names, make_node, remove_tree};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ffi::OsStr;
-use std::fs::File;
-use std::hash::{BuildHasher, RandomState};
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use values::Times;
+use snapsync_model::{Context, Error, Rare, Result, Xattr};
+use snapsync_sys::{COW_EXTENT_SIZE, EXTENT_SIZE, Spot};
+use std::collections::BTreeSet;
+
+const FILE: &str = "limits.json";
+
+impl Limits {
+    /// None before the first round.
+    pub fn remembered(store: &Spot) -> Result<Limits> {
+        let file = store.join(FILE);
+        let text = file.read_if_there().context("read", file.show())?;
+        text.map_or_else(|| Ok(Limits::default()), |text| serde_json::from_slice(&text))
+            .map_err(|e| damaged(&file, &e))
+    }
+
+    /// Adds these to what is remembered.
+    pub fn remember(&self, store: &Spot) -> Result<()> {
+        let before = Limits::remembered(store)?;
+        let all = self.clone().and(before.clone());
+        if all == before {
+            return Ok(());
+        }
+        let text = serde_json::to_vec_pretty(&all).map_err(|e| damaged(store, &e))?;
+        store.write_file(FILE, &text).context("write what cannot be held to", store.show())
+    }
+
+    /// What either cannot hold.
+    pub(crate) fn and(mut self, other: Limits) -> Limits {
+        self.owner |= other.owner;
+        self.mode |= other.mode;
+        self.mtime |= other.mtime;
+        self.access_lists |= other.access_lists;
+        self.rare.extend(other.rare);
+        self.flags |= other.flags;
+        self.xattrs.extend(other.xattrs);
+        self.large_xattrs |= other.large_xattrs;
+        self
+    }
+}
+
+fn damaged(file: &Spot, error: &serde_json::Error) -> Error {
+    Error::integrity(
+        format!("cannot understand {}: {error}", file.show().display()),
+        "delete that file: what the volume cannot hold is found again, and may once be told as a change by hand",
+    )
+}
+
+/// What a target may hold without the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RarePart {
+    Project,
+    ExtentSize,
+    CowExtentSize,
+    OtherFlags,
+}
+
+impl RarePart {
+    pub(crate) const ALL: [RarePart; 4] =
+        [RarePart::Project, RarePart::ExtentSize, RarePart::CowExtentSize, RarePart::OtherFlags];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            RarePart::Project => "project",
+            RarePart::ExtentSize => "extent size",
+            RarePart::CowExtentSize => "extent size of copies of shared data",
+            RarePart::OtherFlags => "XFS flags",
+        }
+    }
+
+    /// `wanted` in this part, in all others `now`.
+    pub(crate) fn of(self, wanted: Rare, now: Rare) -> Rare {
+        let flags = |which: u32| (now.xflags & !which) | (wanted.xflags & which);
+        match self {
+            RarePart::Project => Rare { project: wanted.project, ..now },
+            RarePart::ExtentSize => {
+                Rare { xflags: flags(EXTENT_SIZE), extent_size: wanted.extent_size, ..now }
+            }
+            RarePart::CowExtentSize => {
+                let cow_extent_size = wanted.cow_extent_size;
+                Rare { xflags: flags(COW_EXTENT_SIZE), cow_extent_size, ..now }
+            }
+            RarePart::OtherFlags => Rare { xflags: flags(!(EXTENT_SIZE | COW_EXTENT_SIZE)), ..now },
+        }
+    }
+}
 
 /// Kinds of information that are left out on this target.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,9 +124,6 @@ pub struct Loss {
 const LARGE: usize = 256;
 const KEPT_BY: usize = 16;
 
-/// Values of extended attributes whose fate is not tried out again.
-const REMEMBERED: usize = 65_536;
-
 /// Not sure to fit.
 pub(crate) fn are_large(xattrs: &[Xattr]) -> bool {
     xattrs.iter().map(|x| KEPT_BY + x.name.len() + x.value.len()).sum::<usize>() > LARGE
@@ -74,349 +138,4 @@ pub(crate) fn xattr_class(name: &[u8]) -> String {
         Some((space @ ("user" | "trusted"), _)) => format!("{space}.*"),
         _ => name.into_owned(),
     }
-}
-
-/// Tries out what manifests ask for, in a directory of its own in the stage.
-pub(crate) struct Rehearsal<'a> {
-    root: &'a Root,
-    at: RelPath,
-    dir: OwnedFd,
-    limits: Limits,
-    losses: BTreeMap<String, Loss>,
-    /// By owner, group and mode of a directory or anything else: whether the owner holds, and the bits that do not.
-    permissions: HashMap<(bool, u32, u32, u32), (bool, u32)>,
-    /// Whether what belongs to this user and group can be changed.
-    owned: HashMap<(u32, u32), bool>,
-    flags: HashMap<(bool, u32), bool>,
-    /// By class, and by the hash of the value where it counts.
-    xattrs: HashMap<(Kind, String, u64), bool>,
-    /// By what all of them are, and were.
-    together: HashMap<(Kind, u64), bool>,
-    hash: RandomState,
-    rare: HashMap<(bool, Rare), bool>,
-    times: Times,
-    longest_link: usize,
-    largest_file: u64,
-    kinds: BTreeSet<Kind>,
-    /// Device and number of what the system swaps to.
-    swaps: Option<Vec<((u32, u32), u64)>>,
-    names: names::Names,
-    links: links::Links,
-    /// Whether something of a kind may come to a directory that has a project.
-    projects: HashMap<(u64, Kind), bool>,
-}
-
-impl<'a> Rehearsal<'a> {
-    pub(crate) fn new(root: &'a Root, dir: &RelPath) -> Result<Rehearsal<'a>> {
-        // A cut run has left one.
-        let (stage, name) = root.parent(dir).context("open the stage of", root.path())?;
-        remove_tree(stage, name).context("remove", root.show(dir))?;
-        root.create_dir(dir, 0o700).context("create the directory", root.show(dir))?;
-        let opened = root.directory(dir).context("open the directory", root.show(dir))?;
-        let mut rehearsal = Rehearsal {
-            root,
-            at: dir.clone(),
-            dir: opened,
-            limits: Limits::default(),
-            losses: BTreeMap::new(),
-            permissions: HashMap::new(),
-            owned: HashMap::new(),
-            flags: HashMap::new(),
-            xattrs: HashMap::new(),
-            together: HashMap::new(),
-            hash: RandomState::new(),
-            rare: HashMap::new(),
-            times: Times::default(),
-            longest_link: 0,
-            largest_file: 0,
-            kinds: BTreeSet::new(),
-            swaps: None,
-            names: names::Names::default(),
-            links: links::Links::default(),
-            projects: HashMap::new(),
-        };
-        // Also where no row asks for one: the base may have had some.
-        rehearsal.limits.access_lists = !rehearsal.holds_access_lists()?;
-        Ok(rehearsal)
-    }
-
-    /// Finds what one row would lose.
-    pub(crate) fn row(&mut self, change: &Change) -> Result<()> {
-        let Some(new) = change.new.as_ref().filter(|_| !change.only_lends()) else { return Ok(()) };
-        let created = change.flags.created;
-        // Also for what did not change: the commit sets it again.
-        self.attributes(change, new)?;
-        if let Some(xattrs) = &change.xattrs {
-            self.xattrs(change, xattrs)?;
-        }
-        self.names(change)?;
-        if created {
-            self.content(change, new)?;
-        }
-        if change.kind == Kind::File && (created || change.flags.data) {
-            self.extent(change, new)
-        } else {
-            Ok(())
-        }
-    }
-
-    fn attributes(&mut self, change: &Change, new: &Attributes) -> Result<()> {
-        self.permissions(change, new)?;
-        let is_dir = change.kind == Kind::Directory;
-        let bits = (0..32).map(|n| 1_u32 << n).filter(|bit| new.flags & bit != 0);
-        for bit in bits {
-            if !self.flag(is_dir, bit)? {
-                self.limits.flags |= bit;
-                self.lose(&format!("inode flag {}", flag_names(bit)), change);
-            }
-        }
-        // Each by itself is held, but perhaps not with the others.
-        let together = new.flags & !self.limits.flags;
-        if together.count_ones() > 1 && !self.flag(is_dir, together)? {
-            self.limits.flags |= together;
-            self.lose(&format!("inode flags {} together", flag_names(together)), change);
-        }
-        self.rare(is_dir, change, new.rare)?;
-        self.time(change, new)
-    }
-
-    fn permissions(&mut self, change: &Change, new: &Attributes) -> Result<()> {
-        let (owner, bits) = self.tried(change.kind, new)?;
-        if !owner {
-            self.limits.owner = true;
-            self.lose("owner and group", change);
-            if new.mode & 0o6000 != 0 && change.kind != Kind::Symlink {
-                self.lose("set-user-id and set-group-id, which go with owner and group", change);
-            }
-        }
-        if bits != 0 && change.kind != Kind::Symlink {
-            self.limits.mode |= bits;
-            self.lose("mode", change);
-        }
-        Ok(())
-    }
-
-    /// What of an owner and a mode that were to be there before cannot be: a limit of earlier rounds, whether they noted it or
-    /// not.
-    pub(crate) fn went_without(&mut self, kind: Kind, old: &Attributes) -> Result<Limits> {
-        let (owner, bits) = self.tried(kind, old)?;
-        self.limits.owner |= !owner;
-        self.limits.mode |= bits;
-        Ok(Limits { owner: !owner, mode: bits, ..Limits::default() })
-    }
-
-    /// Whether the owner holds, and the bits of the mode that do not.
-    fn tried(&mut self, kind: Kind, attributes: &Attributes) -> Result<(bool, u32)> {
-        let key = (kind == Kind::Directory, attributes.uid, attributes.gid, attributes.mode);
-        if let Some(known) = self.permissions.get(&key) {
-            return Ok(*known);
-        }
-        let kind = if key.0 { Kind::Directory } else { Kind::File };
-        let found = self.with_probe(kind, |entry| try_permissions(entry, attributes))?;
-        self.permissions.insert(key, found);
-        Ok(found)
-    }
-
-    fn flag(&mut self, is_dir: bool, flags: u32) -> Result<bool> {
-        if let Some(known) = self.flags.get(&(is_dir, flags)) {
-            return Ok(*known);
-        }
-        let attempt = |file: &File| {
-            let held = snapsync_sys::set_flags_of(file, flags).is_ok();
-            // What it does hold must not keep the probe from being removed.
-            let cleared = snapsync_sys::set_flags_of(file, 0);
-            Ok(held && cleared.is_ok())
-        };
-        let held = if is_dir { self.with_dir(attempt)? } else { self.with_file(attempt)? };
-        self.flags.insert((is_dir, flags), held);
-        Ok(held)
-    }
-
-    fn xattrs(&mut self, change: &Change, xattrs: &[Xattr]) -> Result<()> {
-        let new = change.new.unwrap_or_default();
-        let mode = new.mode;
-        for xattr in xattrs {
-            let class = xattr_class(&xattr.name);
-            let beside = self.beside(change, xattr, mode);
-            if !self.xattr(change.kind, &class, beside.as_ref().unwrap_or(xattr))? {
-                self.limits.xattrs.insert(class.clone());
-                self.lose(&format!("extended attribute {class}"), change);
-            } else if *xattr.name == *acl::CAPABILITIES && !self.tried(change.kind, &new)?.0 {
-                self.lose("capabilities, which go with owner and group", change);
-            }
-        }
-        if change.flags.created { self.together(change, &[], xattrs) } else { Ok(()) }
-    }
-
-    /// All of them on one inode, which has had others, in the way of the commit.
-    fn together(&mut self, change: &Change, old: &[Xattr], new: &[Xattr]) -> Result<()> {
-        if !are_large(old) && !are_large(new) {
-            return Ok(());
-        }
-        let wanted: Vec<Xattr> =
-            new.iter().filter(|x| !self.limits.xattrs.contains(&xattr_class(&x.name))).cloned().collect();
-        let shape = |xattrs: &[Xattr]| -> Vec<(Box<[u8]>, usize)> {
-            xattrs.iter().map(|x| (x.name.clone(), x.value.len())).collect()
-        };
-        let key = (change.kind, self.hash.hash_one((shape(old), shape(&wanted))));
-        let held = match self.together.get(&key) {
-            Some(known) => *known,
-            None => {
-                let held = self.with_probe(change.kind, |entry| {
-                    entry.set_xattrs(old, &|_| true)?;
-                    Ok(entry.set_xattrs(&wanted, &|_| false).is_ok())
-                })?;
-                if self.together.len() < REMEMBERED {
-                    self.together.insert(key, held);
-                }
-                held
-            }
-        };
-        if !held {
-            self.limits.large_xattrs = true;
-            self.lose("extended attributes that are too large together", change);
-        }
-        Ok(())
-    }
-
-    fn xattr(&mut self, kind: Kind, class: &str, xattr: &Xattr) -> Result<bool> {
-        // What the system understands it also judges by the value: an access list may be none.
-        let is_free = class.ends_with(".*");
-        let value = if is_free { 0 } else { self.hash.hash_one(&xattr.value) };
-        let key = (kind, class.to_owned(), value);
-        if let Some(known) = self.xattrs.get(&key) {
-            return Ok(*known);
-        }
-        // A large value fails for its size; whether the class is held at all is a question of a small one.
-        let small = if is_free { &xattr.value[..xattr.value.len().min(64)] } else { &xattr.value };
-        let held = self.with_probe(kind, |entry| Ok(entry.set_xattr(&xattr.name, small).is_ok()))?;
-        if self.xattrs.len() < REMEMBERED {
-            self.xattrs.insert(key, held);
-        }
-        Ok(held)
-    }
-
-    /// What cannot be left out: the row cannot be made at all.
-    fn content(&mut self, change: &Change, new: &Attributes) -> Result<()> {
-        match (change.kind, &change.symlink_target) {
-            (Kind::Symlink, Some(target)) if target.len() > self.longest_link => {
-                self.longest_link = target.len();
-                self.try_symlink(target).map_err(|e| self.impossible(change, "a symbolic link this long", &e))
-            }
-            (Kind::CharDevice | Kind::BlockDevice | Kind::Socket | Kind::Fifo, _)
-                if self.kinds.insert(change.kind) =>
-            {
-                self.make_node(change.kind, new.rdev)
-                    .map_err(|e| self.impossible(change, change.kind.name(), &e))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// How far a file reaches: with its size, and what is preallocated or given back beyond it.
-    fn extent(&mut self, change: &Change, new: &Attributes) -> Result<()> {
-        let end = change.extents.last().map_or(0, |last| last.offset + last.length).max(new.size);
-        if end <= self.largest_file {
-            return Ok(());
-        }
-        self.largest_file = end;
-        let grown = self.with_file(|file| Ok(file.set_len(end)))?;
-        grown.map_err(|e| self.impossible(change, "a file this large", &e))
-    }
-
-    fn impossible(&self, change: &Change, what: &str, error: &io::Error) -> Error {
-        Error::refused(
-            format!("{} cannot hold {}: {what} ({error})", self.root.path().display(), change.display_path()),
-            match change.kind {
-                Kind::CharDevice | Kind::BlockDevice => {
-                    "use a target that can, or leave that entry out; as root, devices can be made"
-                }
-                _ => "use a target that can, or rename that entry, or leave it out (--exclude)",
-            },
-        )
-    }
-
-    fn lose(&mut self, what: &str, change: &Change) {
-        let loss = self.losses.entry(what.to_owned()).or_insert_with(|| Loss {
-            what: what.to_owned(),
-            count: 0,
-            example: change.display_path(),
-        });
-        loss.count += 1;
-    }
-
-    /// What the rows that were looked at would lose.
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.limits
-    }
-
-    pub(crate) fn finish(self) -> (Limits, Vec<Loss>) {
-        (self.limits, self.losses.into_values().collect())
-    }
-
-    fn with_probe<T>(&self, kind: Kind, attempt: impl FnOnce(&Entry) -> io::Result<T>) -> Result<T> {
-        match kind {
-            Kind::Directory => self.with_dir(|file| attempt(&Entry::from_open(file.try_clone()?))),
-            Kind::File => self.with_file(|file| attempt(&Entry::from_open(file.try_clone()?))),
-            Kind::Symlink => self.with_made(|dir, name| Ok(symlinkat("x", dir, name)?), attempt),
-            other => self.with_made(|dir, name| make_node(dir, name, other, 0), attempt),
-        }
-    }
-
-    fn with_file<T>(&self, attempt: impl FnOnce(&File) -> io::Result<T>) -> Result<T> {
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
-        self.scratch(|dir, name| attempt(&File::from(openat(dir, name, flags, Mode::from_raw_mode(0o600))?)))
-    }
-
-    fn with_dir<T>(&self, attempt: impl FnOnce(&File) -> io::Result<T>) -> Result<T> {
-        self.scratch(|dir, name| {
-            rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o700))?;
-            attempt(&File::from(openat(dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?))
-        })
-    }
-
-    fn with_made<T>(
-        &self,
-        make: impl FnOnce(BorrowedFd<'_>, &OsStr) -> io::Result<()>,
-        attempt: impl FnOnce(&Entry) -> io::Result<T>,
-    ) -> Result<T> {
-        self.scratch(|dir, name| {
-            make(dir, name)?;
-            attempt(&Entry::at(dir, name)?)
-        })
-    }
-
-    fn try_symlink(&self, target: &[u8]) -> io::Result<()> {
-        let made = symlinkat(OsStr::from_bytes(target), &self.dir, "link");
-        let _ = rustix::fs::unlinkat(&self.dir, "link", rustix::fs::AtFlags::empty());
-        Ok(made?)
-    }
-
-    fn make_node(&self, kind: Kind, rdev: u64) -> io::Result<()> {
-        let made = make_node(self.dir.as_fd(), OsStr::new("node"), kind, rdev);
-        let _ = rustix::fs::unlinkat(&self.dir, "node", rustix::fs::AtFlags::empty());
-        made
-    }
-
-    fn scratch<T>(&self, attempt: impl FnOnce(BorrowedFd<'_>, &OsStr) -> io::Result<T>) -> Result<T> {
-        let name = OsStr::new("probe");
-        remove_tree(&self.dir, name).context("remove a probe in", self.root.path())?;
-        let result = attempt(self.dir.as_fd(), name);
-        remove_tree(&self.dir, name).context("remove a probe in", self.root.path())?;
-        result.context("try out what can be held by", self.root.path())
-    }
-}
-
-/// Owner and mode as the commit sets them: whether the first is there then, and which bits of the second are not. Where
-/// permissions are none of the file system's own, no bit is. Set-id bits go with the owner, and are not tried without.
-fn try_permissions(entry: &Entry, new: &Attributes) -> io::Result<(bool, u32)> {
-    let set = entry.set_owner(new.uid, new.gid);
-    // What counts is what is there afterwards: groups and modes may be dropped without a word.
-    let given = entry.stat()?.attributes;
-    let is_given = set.is_ok() && (given.uid, given.gid) == (new.uid, new.gid);
-    let wanted = if is_given { new.mode } else { new.mode & 0o1777 };
-    let _ = entry.set_mode(wanted);
-    let bits = entry.stat()?.attributes.mode ^ wanted;
-    let all = if bits & 0o777 != 0 { 0o7777 } else { bits };
-    Ok((is_given, all))
 }

@@ -283,7 +283,9 @@ fn attach_row(row: u64, change: &Change, places: &Places, all: &mut Vec<Attach>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use snapsync_model::{Attributes, ChangeFlags, ROOT};
+    use snapsync_model::Attributes;
+    use snapsync_model::ChangeFlags;
+    use snapsync_model::ROOT;
 
     fn link(parent: u64, name: &str) -> Link {
         Link { parent, name: name.as_bytes().into() }

@@ -1,11 +1,11 @@
 //! Names go from the tree to the stage, and come from there. Whoever exchanges names meanwhile: what was moved is looked at
 //! where nobody else gets at it, and comes only to the directory that was checked.
 
-use crate::check::is_lost_and_found;
-use crate::commit::is_gone;
+use crate::check::drift::is_lost_and_found;
+use crate::commit::forward::is_gone;
+use crate::known::Known;
 use crate::names::{Attach, Comes, Detach, Goes, Name, Places, attaches, detaches, held, staged_top};
-use crate::stage::Incoming;
-use crate::touched::Known;
+use crate::stage::incoming::Incoming;
 use snapsync_model::{Context, Error, RelPath, Result};
 use snapsync_sys::{Place, fault};
 use std::ffi::OsStr;

@@ -1,105 +1,24 @@
-//! A manifest may come from outside and lie. Here it is proved that what its rows say makes sense, each for itself and
-//! all together, before anything is staged: staging and commit rely on it. Whether it fits the tree is looked at
-//! after that, by `check`.
-//!
-//! The paths of a row must be the ones that its names and the rows of its parents give. Each is longer than the path of
-//! its directory, so that a tree whose paths agree has neither cycles nor places outside of it.
+//! Whether the names of a manifest make a tree.
 
-use crate::row;
-use snapsync_manifest::ManifestReader;
-use snapsync_model::{
-    Change, Context, Counts, End, Error, Kind, Link, Monitor, Op, ROOT, RelPath, Result, Source,
-};
-use snapsync_sys::Named;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use crate::vet::claim::{Attempt, Memory, NAMES, Rows};
+use snapsync_model::{Change, Counts, Kind, Link, ROOT, RelPath, Result};
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
-
-/// What the paths and ranges that are kept in memory may take, whatever the manifest, and for each of its bytes. Text
-/// that is like itself is packed ten times as small, hardly more.
-const MEMORY: u64 = 256 << 20;
-const MEMORY_FOR_BYTE: u64 = 64;
-/// Of a map's entry.
-const ENTRY: u64 = 64;
-/// Names that are held against each other at a time.
-const NAMES: u64 = 2 << 20;
-
-pub(crate) type Attempt<T = ()> = std::result::Result<T, &'static str>;
-
-/// Proves that a manifest is in itself consistent.
-pub fn vet(manifest: &dyn Named, monitor: &Monitor) -> Result<()> {
-    let rows = Rows { manifest, monitor };
-    let size =
-        manifest.open().and_then(|file| file.metadata()).context("read the size of", manifest.show())?.len();
-    let mut memory = Memory(MEMORY.saturating_add(size.saturating_mul(MEMORY_FOR_BYTE)));
-    let (mut order, mut directories) = (Order::default(), Directories::new());
-    let mut sources = Sources::default();
-    rows.each(|change| {
-        row::vet(change)?;
-        order.next(change)?;
-        sources.ask(change);
-        directories.add(change, &mut memory)
-    })?;
-    let reader = ManifestReader::open(manifest)?;
-    if !order.are(&reader.counts()?) {
-        return Err(lie("its totals", "they are not those of its rows"));
-    }
-    names(&rows, &directories, order.names, &mut memory)?;
-    if sources.are_asked_for() {
-        rows.each(|change| sources.answer(change, &mut memory))?;
-        rows.each(|change| sources.check(change))?;
-    }
-    Ok(())
-}
-
-fn lie(what: &str, why: &str) -> Error {
-    Error::integrity(
-        format!("the manifest makes no sense for {what}: {why}"),
-        "it is damaged or hostile, and nothing was changed: make the delta again from its snapshots",
-    )
-}
-
-struct Rows<'a> {
-    manifest: &'a dyn Named,
-    monitor: &'a Monitor,
-}
-
-impl Rows<'_> {
-    fn each(&self, mut act: impl FnMut(&Change) -> Attempt) -> Result<()> {
-        for change in ManifestReader::open(self.manifest)? {
-            self.monitor.check()?;
-            let change = change?;
-            act(&change).map_err(|why| lie(&format!("{:?}", change.display_path()), why))?;
-        }
-        Ok(())
-    }
-}
-
-/// Counts down what may be kept.
-struct Memory(u64);
-
-impl Memory {
-    fn take(&mut self, bytes: usize) -> Attempt {
-        let bytes = ENTRY + bytes as u64;
-        self.0 =
-            self.0.checked_sub(bytes).ok_or("its directories and names are longer than any manifest's")?;
-        Ok(())
-    }
-}
 
 /// One row after the other.
 #[derive(Default)]
-struct Order {
+pub(super) struct Order {
     /// Number of the last row, and whether it is deleted.
     last: Option<(u64, bool)>,
     /// Nothing was there before: the root is new.
     is_full: bool,
     counts: Counts,
     /// At most this many names are in all rows.
-    names: u64,
+    pub(super) names: u64,
 }
 
 impl Order {
-    fn next(&mut self, change: &Change) -> Attempt {
+    pub(super) fn next(&mut self, change: &Change) -> Attempt {
         let again = (change.ino, true);
         let follows = match self.last {
             None => true,
@@ -119,7 +38,7 @@ impl Order {
         Ok(())
     }
 
-    fn are(&self, told: &Counts) -> bool {
+    pub(super) fn are(&self, told: &Counts) -> bool {
         let numbers = |c: &Counts| (c.rows, c.created, c.changed, c.renamed, c.deleted, c.data_bytes);
         numbers(&self.counts) == numbers(told)
     }
@@ -138,7 +57,7 @@ impl Marks {
 }
 
 /// Where the directories that have a row are, in the base and in the target.
-struct Directories {
+pub(super) struct Directories {
     marks: Marks,
     old: HashMap<u64, Mark>,
     new: HashMap<u64, Mark>,
@@ -148,7 +67,7 @@ struct Directories {
 }
 
 impl Directories {
-    fn new() -> Directories {
+    pub(super) fn new() -> Directories {
         Directories {
             marks: Marks([RandomState::new(), RandomState::new()]),
             old: HashMap::new(),
@@ -158,7 +77,7 @@ impl Directories {
         }
     }
 
-    fn add(&mut self, change: &Change, memory: &mut Memory) -> Attempt {
+    pub(super) fn add(&mut self, change: &Change, memory: &mut Memory) -> Attempt {
         if change.kind != Kind::Directory {
             return Ok(());
         }
@@ -256,7 +175,12 @@ fn keeps_a_name(change: &Change) -> bool {
 
 /// Every path is the one of a name; and no name goes twice, comes twice, or goes from one row and stays in another. Of
 /// these a part is looked at at a time, so that memory has a bound.
-fn names(rows: &Rows<'_>, directories: &Directories, names: u64, memory: &mut Memory) -> Result<()> {
+pub(super) fn names(
+    rows: &Rows<'_>,
+    directories: &Directories,
+    names: u64,
+    memory: &mut Memory,
+) -> Result<()> {
     let parts = names.div_ceil(NAMES);
     let keys = [RandomState::new(), RandomState::new()];
     for part in 0..parts {
@@ -288,74 +212,3 @@ fn names(rows: &Rows<'_>, directories: &Directories, names: u64, memory: &mut Me
     }
     Ok(())
 }
-
-/// What clones take their bytes from.
-#[derive(Default)]
-struct Sources {
-    base_asked: BTreeSet<u64>,
-    target_asked: BTreeSet<u64>,
-    /// Sizes in the base.
-    base: BTreeMap<u64, u64>,
-    /// Data that travels, as start and end.
-    target: BTreeMap<u64, Vec<(u64, u64)>>,
-}
-
-impl Sources {
-    fn ask(&mut self, change: &Change) {
-        for source in change.extents.iter().filter_map(|extent| extent.source) {
-            match source.end {
-                End::Base => self.base_asked.insert(source.ino),
-                End::Target => self.target_asked.insert(source.ino),
-            };
-        }
-    }
-
-    fn are_asked_for(&self) -> bool {
-        !self.base_asked.is_empty() || !self.target_asked.is_empty()
-    }
-
-    fn answer(&mut self, change: &Change, memory: &mut Memory) -> Attempt {
-        if change.kind != Kind::File {
-            return Ok(());
-        }
-        if let Some(old) = change.old.filter(|_| self.base_asked.contains(&change.ino)) {
-            self.base.insert(change.ino, old.size);
-        }
-        if change.flags.deleted || !self.target_asked.contains(&change.ino) {
-            return Ok(());
-        }
-        let mut ranges: Vec<(u64, u64)> = Vec::new();
-        for extent in change.extents.iter().filter(|extent| extent.op == Op::Data) {
-            match ranges.last_mut() {
-                Some(last) if last.1 == extent.offset => last.1 += extent.length,
-                _ => ranges.push((extent.offset, extent.offset + extent.length)),
-            }
-        }
-        memory.take(ranges.len() * size_of::<(u64, u64)>())?;
-        self.target.insert(change.ino, ranges);
-        Ok(())
-    }
-
-    fn check(&self, change: &Change) -> Attempt {
-        let sources = change.extents.iter().filter_map(|extent| Some((extent.source?, extent.length)));
-        for (source, length) in sources {
-            if !self.holds(source, source.offset.saturating_add(length)) {
-                return Err("it clones what is not there");
-            }
-        }
-        Ok(())
-    }
-
-    fn holds(&self, source: Source, end: u64) -> bool {
-        if source.end == End::Base {
-            return self.base.get(&source.ino).is_some_and(|size| end <= *size);
-        }
-        let ranges = self.target.get(&source.ino).map_or(&[][..], |ranges| ranges);
-        let at = ranges.partition_point(|range| range.1 <= source.offset);
-        ranges.get(at).is_some_and(|range| range.0 <= source.offset && end <= range.1)
-    }
-}
-
-#[cfg(test)]
-#[path = "vet_tests.rs"]
-mod tests;

@@ -3,9 +3,10 @@
 //! `saved/rows` has a line of JSON for each row of the manifest that had an inode in the base, in its order; `saved/INODE`
 //! has the bytes that will be overwritten in place, at their offsets. What goes needs no copy: it is only renamed.
 
-use crate::commit::open_for_flags;
-use crate::stage::{Incoming, next_chunk};
-use crate::touched::Row;
+use crate::commit::forward::open_for_flags;
+use crate::known::Row;
+use crate::stage::incoming::Incoming;
+use crate::stage::rows::next_chunk;
 use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,5 @@
-//! Removing the stage, or what of it only the commit needed.
+//! Names in the stage, and how it is cleared.
 
-use crate::stage::{INCOMING, incoming};
 use rustix::fs::AtFlags;
 use snapsync_model::{Context, RelPath, Result};
 use snapsync_sys::{Root, remove_tree};
@@ -34,4 +33,12 @@ pub fn discard(root: &Root, snapshot: Uuid) -> Result<()> {
         let _ = rustix::fs::unlinkat(above, name, AtFlags::REMOVEDIR);
     }
     Ok(())
+}
+
+pub(crate) const INCOMING: &str = ".snapsync/incoming";
+pub(crate) const MANIFEST: &str = "manifest.arrow";
+
+/// Where stages are, below a volume.
+pub(crate) fn incoming() -> Result<RelPath> {
+    RelPath::new(INCOMING.as_bytes())
 }

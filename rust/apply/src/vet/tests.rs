@@ -1,6 +1,9 @@
-use super::*;
+use crate::vet::manifest::vet;
 use snapsync_manifest::{Header, ManifestWriter, vet as vet_file};
-use snapsync_model::{Attributes, ChangeFlags, Extent, Rare, Xattr};
+use snapsync_model::{
+    Attributes, Change, ChangeFlags, End, Error, Extent, Kind, Link, Monitor, Op, ROOT, Rare, RelPath,
+    Result, Source, Xattr,
+};
 
 fn path(text: &str) -> Option<RelPath> {
     Some(RelPath::new(text.as_bytes()).unwrap())

@@ -1,6 +1,6 @@
 //! Directories that are there: whether they can be moved, and whether what comes to them may.
 
-use super::Rehearsal;
+use crate::check::rehearsal::trial::Rehearsal;
 use rustix::fs::{Mode, OFlags, mkdirat, openat, renameat, symlinkat};
 use rustix::io::Errno;
 use snapsync_model::{Change, Context, Error, Kind, Link, RelPath, Result};

@@ -1,10 +1,9 @@
 //! Names that the target does not hold, or takes for another that is in the same directory.
 
-use super::Rehearsal;
+use crate::check::rehearsal::trial::Rehearsal;
 use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use snapsync_model::{Change, Context, Error, Link, Result};
 use snapsync_sys::{fold_names_in, read_dir, stat_at};
-use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,17 +15,6 @@ const REASONS: [&[u8]; 6] = [b"x.", b"x ", b" x", b"NUL", b"com1.txt", b"ABC.TXT
 const LENGTH: usize = 255;
 /// Of three bytes.
 const WIDE: &str = "\u{4e00}";
-
-/// What is known of the target's names.
-#[derive(Default)]
-pub(super) struct Names {
-    /// It holds every name; None where nobody asked yet.
-    holds_all: Option<bool>,
-    /// It takes names for the same that differ in case or in how their letters are composed.
-    folds: Option<bool>,
-    /// Directories in which names were tried side by side.
-    made: HashSet<Vec<u8>>,
-}
 
 impl Rehearsal<'_> {
     /// The names that a row brings.

@@ -1,10 +1,10 @@
 //! The second half of an apply: the stage becomes the tree. Every step can be done again after a crash.
 
-use crate::clear::clear;
 use crate::journal::Phase;
+use crate::known::{Known, Row};
+use crate::layout::clear;
 use crate::names::Places;
-use crate::stage::Incoming;
-use crate::touched::{Known, Row};
+use crate::stage::incoming::Incoming;
 use crate::{access, attributes};
 use rustix::fs::OFlags;
 use snapsync_manifest::Brief;

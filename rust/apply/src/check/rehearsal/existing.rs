@@ -1,6 +1,6 @@
 //! What is there already and changes with the commit: whether this process may do to it what the commit does.
 
-use super::Rehearsal;
+use crate::check::rehearsal::trial::Rehearsal;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use snapsync_model::{Change, Context, Error, Kind, Result};

@@ -1,6 +1,6 @@
 //! Data that is on the target's file system already, and stays where it is.
 
-use crate::stage::Incoming;
+use crate::stage::incoming::Incoming;
 use snapsync_model::{Change, Context, Op, Result};
 use snapsync_sys::{Parents, fault};
 use std::fs::File;

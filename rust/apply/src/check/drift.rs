@@ -1,12 +1,13 @@
 //! Before anything is staged: is the tree still the base?
 
 use crate::attributes::PROTECTIVE;
-use crate::limits::names::real_name;
-use crate::limits::{Limits, Rehearsal};
+use crate::check::rehearsal::names::real_name;
+use crate::check::rehearsal::trial::Rehearsal;
+use crate::check::space::Need;
+use crate::check::strays::{is_absent, strays};
+use crate::known::Recorder;
+use crate::limits::Limits;
 use crate::names::Places;
-use crate::need::Need;
-use crate::strays::{is_absent, strays};
-use crate::touched::Recorder;
 use rustix::fs::OFlags;
 use snapsync_manifest::{Brief, ManifestReader};
 use snapsync_model::{Attributes, Change, Context, Error, Kind, Link, ROOT, RelPath, Result};

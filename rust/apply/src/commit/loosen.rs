@@ -3,11 +3,11 @@
 
 use crate::access::{self, Meanwhile};
 use crate::attributes;
-use crate::commit::{access_to, open_for_flags};
+use crate::commit::forward::{access_to, open_for_flags};
+use crate::commit::save::is_saved;
+use crate::known::Row;
 use crate::names::Places;
-use crate::save::is_saved;
-use crate::stage::Incoming;
-use crate::touched::Row;
+use crate::stage::incoming::Incoming;
 use snapsync_model::{Change, Context, Kind, RelPath, Result};
 use snapsync_sys::{Entry, acl, tolerate};
 use std::io;

@@ -4,25 +4,19 @@
 //! `received` in the stage has 52 bytes for each frame: inode, offset (u64), length (u32), little endian, and the BLAKE3
 //! of the bytes. It proves nothing by itself: what it names is read again before it is believed.
 
-use crate::journal::Journal;
-use crate::stage::{INCOMING, Incoming, MANIFEST, next_chunk};
-use rayon::prelude::*;
 use rustix::fs::OFlags;
-use snapsync_model::{Change, Context, Kind, Op, Range, Result, locked};
+use snapsync_model::{Change, Context, Op, Range, Result, locked};
 use snapsync_stream::Held;
-use snapsync_stream::wire::LARGEST_FRAME;
-use snapsync_sys::{Root, Spot};
+use snapsync_sys::Spot;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
-use uuid::Uuid;
 
 pub(crate) const FILE: &str = "received";
-const ENTRY: usize = 52;
+pub(super) const ENTRY: usize = 52;
 /// Frames and bytes that a worker stages before it writes down what they were: for each small file by itself that would
 /// cost as much as the file. A kill forgets the last of them.
 const UNWRITTEN: usize = 64;
@@ -175,11 +169,11 @@ fn take_out(ranges: &mut Ranges, range: Range) -> u64 {
     taken
 }
 
-struct Entry {
+pub(super) struct Entry {
     ino: u64,
-    offset: u64,
-    length: u32,
-    hash: [u8; 32],
+    pub(super) offset: u64,
+    pub(super) length: u32,
+    pub(super) hash: [u8; 32],
 }
 
 impl Entry {
@@ -202,29 +196,12 @@ impl Entry {
         }
     }
 
-    fn range(&self) -> Range {
+    pub(super) fn range(&self) -> Range {
         Range { offset: self.offset, length: self.length.into() }
     }
 }
 
-/// Whether the stage of a snapshot says that it has any data.
-pub fn has_received(root: &Arc<Root>, snapshot: Uuid) -> bool {
-    let log = Spot::top(root.clone()).join(format!("{INCOMING}/{snapshot}/{FILE}"));
-    log.stat().is_ok_and(|log| log.attributes.size >= ENTRY as u64)
-}
-
-/// Whether the manifest in the stage still is the one that the journal tells: only then it is read.
-pub fn is_intact(root: &Arc<Root>, journal: &Journal) -> Result<bool> {
-    let Some(digest) = &journal.manifest else { return Ok(true) };
-    let manifest = Spot::top(root.clone()).join(format!("{INCOMING}/{}/{MANIFEST}", journal.snapshot.id));
-    let mut hasher = blake3::Hasher::new();
-    match manifest.open().and_then(|mut file| io::copy(&mut file, &mut hasher)) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        read => read.map(|_| hasher.finalize().to_hex().as_str() == digest).context("read", manifest.show()),
-    }
-}
-
-fn read_log(stage: &Spot) -> Result<HashMap<u64, Vec<Entry>>> {
+pub(super) fn read_log(stage: &Spot) -> Result<HashMap<u64, Vec<Entry>>> {
     let file = stage.join(FILE);
     let bytes = file.read_if_there().context("read", file.show())?.unwrap_or_default();
     let mut log: HashMap<u64, Vec<Entry>> = HashMap::new();
@@ -236,78 +213,9 @@ fn read_log(stage: &Spot) -> Result<HashMap<u64, Vec<Entry>>> {
     Ok(log)
 }
 
-impl Incoming<'_> {
-    /// Takes up what a cut run left in the stage: data that still is what it was stays, and all else goes.
-    pub(crate) fn take_up(&mut self) -> Result<()> {
-        let log = read_log(&self.stage())?;
-        let mut follows_whole = false;
-        let mut rows = self.manifest_reader()?;
-        loop {
-            let chunk = next_chunk(&mut rows)?;
-            if chunk.is_empty() {
-                break;
-            }
-            let kept = chunk.par_iter().map(|change| {
-                self.monitor.check()?;
-                let entries = log.get(&change.ino).map_or(&[][..], |entries| entries);
-                self.keep_verified(change, entries).context("take up", change.display_path())
-            });
-            let kept: Vec<Vec<Range>> = kept.collect::<Result<_>>()?;
-            for (change, ranges) in chunk.iter().zip(kept) {
-                if change.data_bytes() > 0 {
-                    follows_whole = self.received.hold(change, &ranges, follows_whole);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn keep_verified(&self, change: &Change, entries: &[Entry]) -> io::Result<Vec<Range>> {
-        if change.flags.deleted || (change.flags.created && change.kind == Kind::Directory) {
-            return Ok(Vec::new());
-        }
-        if change.flags.created {
-            for at in 1..change.links_added.len() {
-                self.remove_staged(&self.staged_new(change, at).map_err(io::Error::other)?)?;
-            }
-        }
-        let path = self.data_path(change).map_err(io::Error::other)?;
-        let has_data = change.kind == Kind::File && change.data_bytes() > 0;
-        let file = if has_data { self.root.write(&path).ok() } else { None };
-        let kept = match &file {
-            Some(file) => verified(file, change, entries),
-            None => Vec::new(),
-        };
-        let bytes: u64 = kept.iter().map(|r| r.length).sum();
-        if let Some(file) = file.as_ref().filter(|_| bytes > 0 && change.flags.created) {
-            clear_gaps(file, change, &kept)?;
-        }
-        match file.filter(|_| bytes > 0) {
-            None => self.remove_staged(&path)?,
-            // A crash may have come between its last data and its attributes.
-            Some(file) if bytes == change.data_bytes() && change.flags.created && !change.has_clones() => {
-                self.complete(file, change)?;
-            }
-            Some(_) => {}
-        }
-        Ok(kept)
-    }
-
-    pub(crate) fn remove_staged(&self, path: &snapsync_model::RelPath) -> io::Result<()> {
-        match self.root.unlink(path) {
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(()),
-            Err(e) if e.kind() == io::ErrorKind::IsADirectory => {
-                let (dir, name) = self.root.parent(path)?;
-                snapsync_sys::remove_tree(dir, name)
-            }
-            other => other,
-        }
-    }
-}
-
 impl Received {
     /// Notes what of the next row with data is there; whether all is.
-    fn hold(&mut self, change: &Change, ranges: &[Range], follows_whole: bool) -> bool {
+    pub(super) fn hold(&mut self, change: &Change, ranges: &[Range], follows_whole: bool) -> bool {
         self.held.push(change, ranges, follows_whole);
         let bytes: u64 = ranges.iter().map(|r| r.length).sum();
         *self.bytes.get_mut() += bytes;
@@ -318,43 +226,6 @@ impl Received {
         }
         is_whole
     }
-}
-
-/// Leaves nothing in a new file but what was verified.
-fn clear_gaps(file: &File, change: &Change, kept: &[Range]) -> io::Result<()> {
-    let size = change.new.map_or(0, |a| a.size);
-    file.set_len(size)?;
-    let mut at = 0;
-    for range in kept.iter().chain([&Range { offset: size, length: 0 }]) {
-        if range.offset > at {
-            snapsync_sys::discard_range(file, at, range.offset - at)?;
-        }
-        at = range.end();
-    }
-    Ok(())
-}
-
-/// The ranges whose bytes are in `file` as they came, sorted and apart.
-fn verified(file: &File, change: &Change, entries: &[Entry]) -> Vec<Range> {
-    let sound = |entry: &&Entry| {
-        if !(1..=LARGEST_FRAME).contains(&entry.length) {
-            return false;
-        }
-        let mut bytes = vec![0; entry.length as usize];
-        change.names_data(entry.range())
-            && file.read_exact_at(&mut bytes, entry.offset).is_ok()
-            && *blake3::hash(&bytes).as_bytes() == entry.hash
-    };
-    let mut found: Vec<Range> = entries.iter().filter(sound).map(Entry::range).collect();
-    found.sort_unstable();
-    let mut ranges: Vec<Range> = Vec::new();
-    for range in found {
-        match ranges.last_mut().filter(|last| last.end() >= range.offset) {
-            Some(last) => last.length = last.length.max(range.end() - last.offset),
-            None => ranges.push(range),
-        }
-    }
-    ranges
 }
 
 #[cfg(test)]

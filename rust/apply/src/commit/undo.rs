@@ -1,14 +1,14 @@
 //! The way back of a commit: from wherever it has come to, the tree becomes again what it was. Every step can be done
 //! again after a crash, and until the last one the commit can go on instead.
 
-use crate::commit::{access_to, is_gone, open_for_flags, open_loosened};
+use crate::commit::forward::{access_to, is_gone, open_for_flags, open_loosened};
+use crate::commit::loosen::take;
+use crate::commit::moves::{TRIES, is_taken};
+use crate::commit::save::{Saved, SavedData, gaps, is_saved};
 use crate::journal::Phase;
-use crate::loosen::take;
-use crate::moves::{TRIES, is_taken};
+use crate::known::{Known, Row};
 use crate::names::{Attach, Comes, Detach, Goes, Places, attaches, detaches};
-use crate::save::{Saved, SavedData, gaps, is_saved};
-use crate::stage::Incoming;
-use crate::touched::{Known, Row};
+use crate::stage::incoming::Incoming;
 use crate::{access, attributes};
 use snapsync_model::{Change, Context, Error, Kind, Range, Rare, RelPath, Result, Stage};
 use snapsync_sys::{Entry, fault, preallocate};

@@ -1,45 +1,10 @@
 //! Times, projects, hints and access lists: whether the target holds a value, which is known of some from others.
 
-use super::{REMEMBERED, Rehearsal};
-use crate::attributes::RarePart;
+use crate::check::rehearsal::trial::{REMEMBERED, Rehearsal};
+use crate::limits::RarePart;
 use snapsync_model::{Attributes, Change, Rare, Result, Xattr};
 use snapsync_sys::{Entry, acl, set_rare_of};
-use std::cell::OnceCell;
 use std::fs::File;
-
-/// Which times the target holds, as far as it was tried.
-#[derive(Default)]
-pub(super) struct Times {
-    /// The ns that its times are whole multiples of; 0 where it keeps none.
-    grain: OnceCell<i128>,
-    /// From the first to the last that is held.
-    held: Option<(i128, i128)>,
-    /// The nearest that are not, before and after.
-    before: Option<i128>,
-    after: Option<i128>,
-}
-
-impl Times {
-    fn held(&self, time: i128) -> Option<bool> {
-        if self.held.is_some_and(|(first, last)| (first..=last).contains(&time)) {
-            return Some(true);
-        }
-        let is_out =
-            self.before.is_some_and(|before| time <= before) || self.after.is_some_and(|after| time >= after);
-        is_out.then_some(false)
-    }
-
-    fn learn(&mut self, time: i128, held: bool) {
-        if held {
-            let (first, last) = self.held.unwrap_or((time, time));
-            self.held = Some((first.min(time), last.max(time)));
-        } else if time < 0 {
-            self.before = Some(self.before.map_or(time, |before| before.max(time)));
-        } else {
-            self.after = Some(self.after.map_or(time, |after| after.min(time)));
-        }
-    }
-}
 
 impl Rehearsal<'_> {
     pub(super) fn time(&mut self, change: &Change, new: &Attributes) -> Result<()> {

@@ -1,6 +1,6 @@
 //! What must hold for every row of a manifest, whatever the others say.
 
-use crate::vet::Attempt;
+use crate::vet::claim::Attempt;
 use snapsync_model::{Attributes, Change, ChangeFlags, Kind, LONGEST_PATH, Link, ROOT, Rare, RelPath, Xattr};
 use snapsync_sys::{NOCOW, REPLICATED_FLAGS, XFLAGS};
 

@@ -1,10 +1,10 @@
 //! What somebody put where a commit works, after it was checked: it is nobody's to destroy. It is moved to
 //! `.snapsync/aside/ID/NUMBER/`, under the name that it had, and stays there when the stage goes.
 
+use crate::check::strays::is_absent;
+use crate::known::Known;
 use crate::names::Places;
-use crate::stage::Incoming;
-use crate::strays::is_absent;
-use crate::touched::Known;
+use crate::stage::incoming::Incoming;
 use snapsync_manifest::{Brief, ManifestReader};
 use snapsync_model::{Change, Context, Error, Kind, Link, RelPath, Result};
 use snapsync_sys::{Place, Root, read_dir, stat_at};

@@ -1,26 +1,13 @@
 //! How many names a file can have, and how many directories can be in one.
 
-use super::Rehearsal;
+use crate::check::rehearsal::trial::Rehearsal;
 use rustix::fs::{AtFlags, Mode, OFlags, linkat, mkdirat, openat};
 use snapsync_model::{Change, Error, Kind, Link, Result};
 use snapsync_sys::Stat;
-use std::collections::HashMap;
 use std::io;
 
 /// So many directories in one are no burden anywhere.
 const DIRECTORIES: u64 = 16_000;
-
-/// The most that the rows ask for.
-#[derive(Default)]
-pub(super) struct Links {
-    /// Names of one file, and a path of it.
-    names: u64,
-    /// How long these are.
-    length: usize,
-    example: String,
-    /// Directories that come to each, and are there.
-    directories: HashMap<u64, i64>,
-}
 
 impl Rehearsal<'_> {
     /// `stat` is of what is there already. At no moment has an inode more names than before or after.

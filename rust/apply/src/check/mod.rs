@@ -1,0 +1,6 @@
+//! What is looked at before anything is staged: drift, room, and what the target can hold.
+
+pub(crate) mod drift;
+pub(crate) mod rehearsal;
+pub(crate) mod space;
+pub(crate) mod strays;

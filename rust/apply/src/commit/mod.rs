@@ -1,0 +1,8 @@
+//! The stage to the tree, and back.
+
+pub(crate) mod aside;
+mod forward;
+mod loosen;
+mod moves;
+mod save;
+mod undo;

@@ -1,0 +1,130 @@
+//! New entries, in final form under `new/`.
+
+use crate::stage::incoming::Incoming;
+use crate::{access, attributes};
+use rustix::fs::{Mode, OFlags, openat};
+use snapsync_manifest::Brief;
+use snapsync_model::{Attributes, Change, Context, Kind, Op, RelPath, Result};
+use snapsync_sys::{Entry, Parents, fault, make_node, preallocate};
+use std::fs::File;
+use std::io;
+
+impl<'a> Incoming<'a> {
+    /// Stages all new entries that no frame brings: directories, links, devices, files that are all holes.
+    pub fn entries(&self) -> Result<()> {
+        let is_directory = |row: &Brief| row.flags.created && row.kind == Kind::Directory;
+        self.each_row(is_directory, |_, change| {
+            let is_root = change.path.as_ref().is_none_or(RelPath::is_root);
+            if is_root { Ok(()) } else { self.directory(change) }
+        })?;
+        let is_bare = |row: &Brief| {
+            let by_others = row.kind == Kind::File && (row.data_bytes > 0 || row.has_clones);
+            row.flags.created && row.kind != Kind::Directory && !by_others
+        };
+        self.each_row(is_bare, |parents, change| self.entry(parents, change))
+    }
+
+    fn directory(&self, change: &Change) -> Result<()> {
+        let path = self.staged_new(change, 0)?;
+        self.make_directory(&path).context("stage the directory", change.display_path())?;
+        fault::point("stage.directory");
+        Ok(())
+    }
+
+    /// Makes a directory and those above it, one after the other: a manifest may go deeper than a stack. Owner and mode
+    /// come with the commit, when everything is in it.
+    fn make_directory(&self, path: &RelPath) -> io::Result<()> {
+        let mut missing = vec![path.clone()];
+        while let Some(path) = missing.last() {
+            match (self.root.create_dir(path, 0o700), path.split()) {
+                (Err(e), Some((above, _))) if e.kind() == io::ErrorKind::NotFound => missing.push(above),
+                (Err(e), _) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+                _ => {
+                    missing.pop();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&self, parents: &mut Parents<'_>, change: &Change) -> Result<()> {
+        self.monitor.check()?;
+        self.make_entry(parents, change).context("stage", change.display_path())?;
+        fault::point("stage.entry");
+        Ok(())
+    }
+
+    fn make_entry(&self, parents: &mut Parents<'_>, change: &Change) -> io::Result<()> {
+        if change.kind == Kind::File {
+            let file = self.create(parents, change)?;
+            return self.complete(file, change);
+        }
+        let path = self.staged_new(change, 0).map_err(io::Error::other)?;
+        let (dir, name) = parents.of(&path)?;
+        match &change.symlink_target {
+            Some(target) => rustix::fs::symlinkat(&**target, dir, name)?,
+            None => make_node(dir, name, change.kind, change.new.map_or(0, |a| a.rdev))?,
+        }
+        self.set_attributes(&Entry::at(dir, name)?, change)
+    }
+
+    /// An empty file with its flags, some of which can only be set while it is empty.
+    pub(crate) fn create(&self, parents: &mut Parents<'_>, change: &Change) -> io::Result<File> {
+        let path = self.staged_new(change, 0).map_err(io::Error::other)?;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let (dir, name) = parents.of(&path)?;
+        // Nobody else gets into the stage: most files can have their mode from the start.
+        let mode = change.new.map_or(0o600, |a| a.mode & 0o777 | 0o600);
+        let file = File::from(openat(dir, name, flags, Mode::from_raw_mode(mode))?);
+        let Attributes { flags, rare, size, .. } = change.new.unwrap_or_default();
+        attributes::set_rare(&file, rare, &self.journal.limits)?;
+        attributes::set_flags(&file, flags & !attributes::PROTECTIVE, &self.journal.limits)?;
+        if !is_written_at_once(change, size) {
+            // With its size first: a write beyond the end makes some file systems reserve more than is asked for,
+            // and what is reserved before a hole stays.
+            file.set_len(size)?;
+        }
+        Ok(file)
+    }
+
+    /// Preallocation and attributes of a new file that has its data.
+    pub(crate) fn complete(&self, file: File, change: &Change) -> io::Result<()> {
+        for extent in change.extents.iter().filter(|e| e.op == Op::Unwritten) {
+            preallocate(&file, extent.offset, extent.length)?;
+        }
+        if let Some(hole) = change.cut_hole(self.block) {
+            snapsync_sys::discard_range(&file, hole.offset, hole.length)?;
+        }
+        self.set_attributes(&Entry::from_open(file), change)
+    }
+
+    fn set_attributes(&self, entry: &Entry, change: &Change) -> io::Result<()> {
+        let new = change.new.unwrap_or_default();
+        let is_protected = new.flags & attributes::PROTECTIVE != 0;
+        // Where its flags will keep others from it, they are kept from it until then.
+        let new = if is_protected { access::taken(change.kind, &new) } else { new };
+        attributes::set(entry, change.kind, &new, change.xattrs.as_deref(), &self.journal.limits)
+    }
+
+    /// The second and later names of new files.
+    pub(super) fn further_names(&self) -> Result<()> {
+        for change in self.manifest_reader()?.only(|row| row.flags.created && row.added > 1) {
+            let change = change?;
+            for at in 1..change.links_added.len() {
+                let (first, to) = (self.staged_new(&change, 0)?, self.staged_new(&change, at)?);
+                self.root.link(&first, &to).context("stage a further name of", change.display_path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One frame brings the whole file from its first byte to its last.
+fn is_written_at_once(change: &Change, size: u64) -> bool {
+    match &change.extents[..] {
+        [only] => {
+            only.op == Op::Data && only.offset == 0 && only.length == size && size <= snapsync_stream::FRAME
+        }
+        all => all.is_empty() && size == 0,
+    }
+}

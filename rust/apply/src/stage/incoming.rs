@@ -1,0 +1,164 @@
+//! The first half of an apply: everything is written beside the tree, nothing in it.
+
+use crate::check::space::Need;
+use crate::journal::{Journal, Phase};
+use crate::known::Knowledge;
+use crate::layout::{INCOMING, MANIFEST, incoming};
+use crate::limits::Limits;
+use crate::names::Places;
+use crate::stage::received::Received;
+use rustix::fs::{Mode, OFlags};
+use snapsync_manifest::ManifestReader;
+use snapsync_model::{Change, Context, Monitor, Range, RelPath, Result, SnapshotInfo};
+use snapsync_sys::{Entry, Root, Spot, clear_flags_of, fault};
+use std::io;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// A delta on its way into a volume.
+pub struct Incoming<'a> {
+    pub(crate) root: Arc<Root>,
+    pub(crate) store: Spot,
+    pub(crate) journal: Journal,
+    pub(crate) monitor: &'a Monitor,
+    /// Bytes of a block of the target.
+    pub(crate) block: u64,
+    /// Below the root.
+    dir: String,
+    /// Known once the manifest is there.
+    pub(super) places: Places,
+    pub(crate) received: Received,
+    pub(super) need: Need,
+    /// What the check saw, once it is whole.
+    pub(crate) knowledge: Option<Knowledge>,
+    /// A cut run of the same delta has left some of it.
+    pub(super) goes_on: bool,
+}
+
+impl<'a> Incoming<'a> {
+    /// Makes the stage for the delta from `base` to `snapshot`, and a journal that says so.
+    pub fn begin(
+        root: &Arc<Root>,
+        store: &Spot,
+        snapshot: SnapshotInfo,
+        base: Option<(Uuid, Option<String>)>,
+        monitor: &'a Monitor,
+    ) -> Result<Incoming<'a>> {
+        let (base, base_name) = base.map_or((None, None), |(id, name)| (Some(id), name));
+        let limits = Limits::default();
+        let phase = Phase::Staging;
+        let journal =
+            Journal { phase, snapshot, base, base_name, limits, manifest: None, saved: false, known: false };
+        journal.save(store)?;
+        let incoming = Incoming::open(root, store, journal, monitor)?;
+        incoming.make_stage().context("make the stage in", root.path())?;
+        fault::point("stage.begin");
+        Ok(incoming)
+    }
+
+    /// An apply that was interrupted, as its journal tells.
+    pub fn open(
+        root: &Arc<Root>,
+        store: &Spot,
+        journal: Journal,
+        monitor: &'a Monitor,
+    ) -> Result<Incoming<'a>> {
+        let filesystem =
+            snapsync_sys::filesystem(root.fd()).context("read the file system of", root.path())?;
+        Ok(Incoming {
+            root: root.clone(),
+            block: filesystem.block_size,
+            store: store.clone(),
+            dir: format!("{INCOMING}/{}", journal.snapshot.id),
+            places: Places::default(),
+            journal,
+            monitor,
+            received: Received::default(),
+            need: Need::default(),
+            knowledge: None,
+            goes_on: false,
+        })
+    }
+
+    /// The same where only staging has begun: what is there, and is what it should be, is kept.
+    pub fn go_on(
+        root: &Arc<Root>,
+        store: &Spot,
+        journal: Journal,
+        monitor: &'a Monitor,
+    ) -> Result<Incoming<'a>> {
+        Ok(Incoming { goes_on: true, ..Incoming::open(root, store, journal, monitor)? })
+    }
+
+    fn make_stage(&self) -> io::Result<()> {
+        let incoming = incoming().map_err(io::Error::other)?;
+        for dir in incoming.split().map(|(above, _)| above).iter().chain([&incoming]) {
+            match self.root.create_dir(dir, 0o700) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+                _ => {}
+            }
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        // What is staged must not inherit from the tree's root: default ACLs, set-group-id, flags.
+        let dir = Entry::from_open(self.root.open_at(&incoming, flags, Mode::empty())?);
+        snapsync_sys::tell_names_apart_in(dir.fd());
+        for xattr in dir.xattrs()?.iter().filter(|x| x.name.starts_with(b"system.posix_acl")) {
+            dir.remove_xattr(&xattr.name)?;
+        }
+        clear_flags_of(dir.fd())?;
+        dir.set_mode(0o700)?;
+        for part in ["", "/new", "/data", "/held", "/trash"] {
+            let part = RelPath::new(format!("{}{part}", self.dir).as_bytes()).map_err(io::Error::other)?;
+            self.root.create_dir(&part, 0o700)?;
+        }
+        Ok(())
+    }
+
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
+    pub fn base(&self) -> Option<Uuid> {
+        self.journal.base
+    }
+
+    /// Whether all of a range of an inode's data was there when this run began.
+    pub fn holds(&self, ino: u64, range: Range) -> bool {
+        self.received.holds(ino, range)
+    }
+
+    /// Where the manifest is to be written before anything else.
+    pub fn manifest(&self) -> Spot {
+        self.stage().join(MANIFEST)
+    }
+
+    /// The manifest is whole: from now on the same delta can go on where this one is cut.
+    pub fn keep(&mut self, manifest_digest: &str) -> Result<()> {
+        self.journal.manifest = Some(manifest_digest.to_owned());
+        self.journal.save(&self.store)
+    }
+
+    pub(crate) fn stage(&self) -> Spot {
+        Spot::top(self.root.clone()).join(&self.dir)
+    }
+
+    pub(crate) fn manifest_reader(&self) -> Result<ManifestReader> {
+        ManifestReader::open(&self.manifest())
+    }
+
+    /// A path in the stage.
+    pub(crate) fn staged(&self, part: &str) -> Result<RelPath> {
+        RelPath::new(format!("{}/{part}", self.dir).as_bytes())
+    }
+
+    /// Where the name number `at` of a new entry is staged.
+    pub(crate) fn staged_new(&self, change: &Change, at: usize) -> Result<RelPath> {
+        let below = self.places.staged(change, at)?;
+        RelPath::new(&[self.dir.as_bytes(), b"/new/", below.as_bytes()].concat())
+    }
+
+    pub(crate) fn set_phase(&mut self, phase: Phase) -> Result<()> {
+        self.journal.phase = phase;
+        self.journal.save(&self.store)
+    }
+}

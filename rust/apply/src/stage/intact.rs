@@ -1,0 +1,27 @@
+//! What of a stage is there, before anybody works on it.
+
+use crate::journal::Journal;
+use crate::layout::{INCOMING, MANIFEST};
+use crate::stage::received::{ENTRY, FILE};
+use snapsync_model::{Context, Result};
+use snapsync_sys::{Root, Spot};
+use std::io;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// Whether the stage of a snapshot says that it has any data.
+pub fn has_received(root: &Arc<Root>, snapshot: Uuid) -> bool {
+    let log = Spot::top(root.clone()).join(format!("{INCOMING}/{snapshot}/{FILE}"));
+    log.stat().is_ok_and(|log| log.attributes.size >= ENTRY as u64)
+}
+
+/// Whether the manifest in the stage still is the one that the journal tells: only then it is read.
+pub fn is_intact(root: &Arc<Root>, journal: &Journal) -> Result<bool> {
+    let Some(digest) = &journal.manifest else { return Ok(true) };
+    let manifest = Spot::top(root.clone()).join(format!("{INCOMING}/{}/{MANIFEST}", journal.snapshot.id));
+    let mut hasher = blake3::Hasher::new();
+    match manifest.open().and_then(|mut file| io::copy(&mut file, &mut hasher)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        read => read.map(|_| hasher.finalize().to_hex().as_str() == digest).context("read", manifest.show()),
+    }
+}

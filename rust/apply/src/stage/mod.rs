@@ -1,0 +1,14 @@
+//! A delta, staged.
+
+mod clones;
+mod entries;
+mod frames;
+pub(crate) mod incoming;
+pub(crate) mod intact;
+pub(crate) mod prepare;
+mod received;
+mod resume;
+pub(crate) mod rows;
+mod share;
+mod sources;
+pub(crate) mod touched;

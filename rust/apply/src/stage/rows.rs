@@ -1,0 +1,48 @@
+//! The rows of a manifest, some at a time.
+
+use crate::stage::incoming::Incoming;
+use rayon::prelude::*;
+use snapsync_manifest::Brief;
+use snapsync_model::{Change, Result};
+use snapsync_sys::Parents;
+use std::borrow::Borrow;
+
+pub(crate) const CHUNK: usize = 4096;
+/// Extents and names of these rows, after which there are enough of them; an extended attribute counts for many.
+const PARTS: usize = 65_536;
+/// Rows that one thread stages with one memory of the last directory.
+pub(crate) const SIDE_BY_SIDE: usize = 64;
+
+impl<'a> Incoming<'a> {
+    /// Calls `act` for every row that is wanted, in parallel.
+    pub(crate) fn each_row(
+        &self,
+        wanted: impl Fn(&Brief) -> bool + Sync,
+        act: impl Fn(&mut Parents<'_>, &Change) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let mut rows = self.manifest_reader()?.only(wanted);
+        loop {
+            let chunk = next_chunk(&mut rows)?;
+            if chunk.is_empty() {
+                return Ok(());
+            }
+            chunk.par_chunks(SIDE_BY_SIDE).try_for_each(|changes| {
+                let mut parents = Parents::new(&self.root);
+                changes.iter().try_for_each(|change| act(&mut parents, change))
+            })?;
+        }
+    }
+}
+
+/// Some rows to be looked at side by side: fewer where they are large.
+pub(crate) fn next_chunk<R: Borrow<Change>>(rows: &mut impl Iterator<Item = Result<R>>) -> Result<Vec<R>> {
+    let (mut chunk, mut parts) = (Vec::new(), 0);
+    while chunk.len() < CHUNK && parts < PARTS {
+        let Some(row) = rows.next().transpose()? else { break };
+        let change = row.borrow();
+        parts += change.extents.len() + change.links_added.len() + change.links_removed.len();
+        parts += change.xattrs.as_ref().map_or(0, |xattrs| 64 * xattrs.len());
+        chunk.push(row);
+    }
+    Ok(chunk)
+}

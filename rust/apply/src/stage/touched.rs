@@ -1,0 +1,148 @@
+//! What a commit touches: looked at while it is staged, and told to the snapshot after it.
+
+use crate::check::strays::is_absent;
+use crate::known::{FILE, Knowledge, Known, Row, What};
+use crate::layout::{INCOMING, MANIFEST};
+use crate::stage::incoming::Incoming;
+use crate::stage::rows::{CHUNK, SIDE_BY_SIDE, next_chunk};
+use rayon::prelude::*;
+use snapsync_manifest::Brief;
+use snapsync_model::{Change, Context, Error, RelPath, Result, Seen};
+use snapsync_sys::{Entry, Parents, Root, Spot, Stat, stat_at};
+use std::fs::File;
+use std::io::{self, Read};
+use std::sync::Arc;
+use uuid::Uuid;
+
+impl Incoming<'_> {
+    /// Opens what is known, where the build that staged it noted it.
+    pub(crate) fn learn(&mut self) -> Result<()> {
+        if self.journal.known && self.knowledge.is_none() {
+            self.knowledge = Some(Knowledge::open(&self.root, &self.staged(FILE)?)?);
+        }
+        Ok(())
+    }
+
+    /// Notes which inodes were made in the stage, when all are there.
+    pub(crate) fn note_staged(&self) -> Result<()> {
+        let Some(knowledge) = &self.knowledge else { return Ok(()) };
+        let mut rows = self.manifest_reader()?.only(|row| row.flags.created).numbered();
+        loop {
+            let chunk: Vec<(u64, Change)> = rows.by_ref().take(CHUNK).collect::<Result<_>>()?;
+            if chunk.is_empty() {
+                break;
+            }
+            chunk.par_chunks(SIDE_BY_SIDE).try_for_each(|rows| {
+                let mut parents = Parents::new(&self.root);
+                rows.iter().try_for_each(|(row, change)| {
+                    if change.path.as_ref().is_some_and(RelPath::is_root) {
+                        return Ok(());
+                    }
+                    let path = self.staged_new(change, 0)?;
+                    let noted = parents.of(&path).and_then(|(dir, name)| stat_at(dir, name));
+                    let noted = noted.and_then(|stat| knowledge.set(*row, Known::of(&stat, What::Staged)));
+                    noted.context("note what was staged of", change.display_path())
+                })
+            })?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn known(&self, row: u64) -> Result<Known> {
+        let Some(knowledge) = &self.knowledge else {
+            return Ok(Known { what: What::Untold, ..Known::default() });
+        };
+        knowledge.at(row).context("read what was checked in", self.root.show(&self.staged(FILE)?))
+    }
+
+    /// Whether an entry is what a row speaks of.
+    pub(crate) fn is_known(&self, known: &Known, stat: &Stat) -> bool {
+        let Some(Knowledge { dev, is_exact, .. }) = &self.knowledge else { return true };
+        if !is_exact {
+            return known.kind.is_none_or(|kind| kind == stat.kind);
+        }
+        let is = (stat.dev, stat.ino, stat.generation, Some(stat.kind));
+        known.what != What::Nothing && (*dev, known.ino, known.generation, known.kind) == is
+    }
+
+    /// What is at `path`, if it is what the row speaks of.
+    pub(crate) fn look_for(&self, path: &RelPath, known: &Known) -> Result<Option<Entry>> {
+        let found = self.root.entry(path).and_then(|entry| entry.stat().map(|stat| (entry, stat)));
+        match found {
+            Err(e) if is_absent(&e) => Ok(None),
+            Err(e) => Err(e).context("read the attributes of", self.root.show(path)),
+            Ok((entry, stat)) => Ok((path.is_root() || self.is_known(known, &stat)).then_some(entry)),
+        }
+    }
+
+    /// The same where nothing else will do.
+    pub(crate) fn entry_of(&self, path: &RelPath, known: &Known) -> Result<Entry> {
+        self.look_for(path, known)?.ok_or_else(|| self.exchanged(path))
+    }
+
+    /// What is not any more what the check saw.
+    pub(crate) fn exchanged(&self, path: &RelPath) -> Error {
+        Error::refused(
+            format!("{} was exchanged or removed since it was checked", self.root.show(path).display()),
+            "run the command again: it says what was changed by hand, and how to go on",
+        )
+    }
+
+    /// Calls `act` for every row that is wanted, in parallel.
+    pub(crate) fn each_known(
+        &self,
+        wanted: impl Fn(&Brief) -> bool + Sync,
+        act: impl Fn(&Row) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let mut rows = self.known_rows(wanted)?;
+        loop {
+            let chunk = next_chunk(&mut rows)?;
+            if chunk.is_empty() {
+                return Ok(());
+            }
+            chunk.par_iter().try_for_each(&act)?;
+        }
+    }
+
+    pub(crate) fn known_rows(
+        &self,
+        wanted: impl Fn(&Brief) -> bool + Sync,
+    ) -> Result<impl Iterator<Item = Result<Row>>> {
+        let rows = self.manifest_reader()?.only(wanted).numbered();
+        Ok(rows.map(|row| {
+            let (row, change) = row?;
+            Ok(Row { change, known: self.known(row)? })
+        }))
+    }
+}
+
+/// What was applied, as the stage still tells.
+pub struct Applied {
+    pub manifest: Spot,
+    /// One for each row of the manifest; None for what was created.
+    pub seen: Vec<Option<Seen>>,
+}
+
+/// None where the stage does not have it, or not whole.
+pub fn applied(root: &Arc<Root>, snapshot: Uuid) -> Result<Option<Applied>> {
+    let part = |name: &str| RelPath::new(format!("{INCOMING}/{snapshot}/{name}").as_bytes());
+    let (manifest, known) = (part(MANIFEST)?, part(FILE)?);
+    let bytes = match (root.entry(&manifest), root.read(&known)) {
+        (Err(e), _) | (_, Err(e)) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        (_, file) => file.and_then(read_whole).context("read", root.show(&known))?,
+    };
+    let manifest = Spot::new(root.clone(), manifest);
+    let (rows, rest) = bytes.as_chunks();
+    let seen = |row| {
+        let Known { ino, ctime, what, .. } = Known::from_bytes(row);
+        (what == What::Checked).then_some(Seen { ino, ctime })
+    };
+    let seen = rows.iter().map(seen).collect();
+    Ok(rest.is_empty().then_some(Applied { manifest, seen }))
+}
+
+fn read_whole(mut file: File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
