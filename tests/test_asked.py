@@ -80,14 +80,21 @@ def words(text: str) -> set[str]:
 
 
 def test_each_field_of_a_request_is_in_the_table_and_tried() -> None:
-    asked = fields("protocol.rs", "enum Request")
+    asked = fields("remote/messages.rs", "enum Request")
     assert {"target", "options", "token", "deed", "reading"} <= asked, "the search finds too little"
-    options, travel = fields("sync.rs", "pub struct Options"), fields("send.rs", "pub struct Travel")
+    options, travel = fields("options.rs", "pub struct Options"), fields("options.rs", "pub struct Travel")
     assert options == set(OPTIONS)
     assert travel == set(TRAVEL)
     named = set().union(*(words(row[0]) for row in rows()))
     assert asked | options <= named
-    half = fields("protocol.rs", "enum Ask") - {"lineage", "epoch", "promotions", "join", "secret", "report"}
+    half = fields("remote/messages.rs", "enum Ask") - {
+        "lineage",
+        "epoch",
+        "promotions",
+        "join",
+        "secret",
+        "report",
+    }
     assert half - {"has_manifest"} == set(PUSHED), (
         "what a primary's half asks is about its standby, and tried"
     )

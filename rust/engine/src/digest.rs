@@ -381,6 +381,10 @@ impl<'b> Bytes<'b> {
     }
 }
 
+pub(crate) fn hex(digest: &Digest) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,6 @@
 //! What a standby is known by: its primary makes it, the standby keeps it and shows it, and the primary remembers a hash.
 
-use crate::staging::hex;
+use crate::digest::hex;
 use serde::{Deserialize, Serialize};
 use snapsync_model::{Error, Result};
 use std::fmt;

@@ -1,14 +1,15 @@
 //! A client that lies, at a server that is none: it may ask for anything, in any turn, and is one half of a round.
 
-use super::lies::{PATHS, Seen};
-use super::peer::{Peer, Said, between, kind_of};
-use super::primary::Primary;
-use super::script::Script;
-use super::standby::Standby;
-use super::world::{BEYOND, Facts, HIDDEN, World, within};
-use crate::beneath::Reach;
-use crate::serve::{Gate, serve_over};
-use crate::{Options, Travel};
+use crate::fuzz::lies::{PATHS, Seen};
+use crate::fuzz::peer::{Peer, Said, between, kind_of};
+use crate::fuzz::primary::Primary;
+use crate::fuzz::script::Script;
+use crate::fuzz::standby::Standby;
+use crate::fuzz::world::{BEYOND, Facts, HIDDEN, World, within};
+use crate::location::beneath::Reach;
+use crate::options::{Options, Travel};
+use crate::remote::gate::Gate;
+use crate::remote::server::serve_over;
 use serde_json::{Value, json};
 
 /// Rounds of one run: what the first leaves behind is for the next.

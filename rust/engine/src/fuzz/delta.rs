@@ -1,8 +1,9 @@
 //! Deltas of the volumes that are lied about, as they really are, and as somebody makes them up.
 
-use super::lies::{Seen, alter};
-use super::script::Move;
-use crate::{Travel, send};
+use crate::fuzz::lies::{Seen, alter};
+use crate::fuzz::script::Move;
+use crate::options::Travel;
+use crate::verbs::send::send;
 use snapsync_manifest::{ManifestReader, ManifestWriter};
 use snapsync_model::{Change, Extent, Link, Monitor, Op, RelPath};
 use snapsync_stream::Compression;

@@ -1,7 +1,8 @@
 //! What the fuzzer in `fuzz/` reaches of the protocol. Nothing of it is in the product.
 
 use crate::digest::{Reading, Record};
-use crate::protocol::{Answer, Ask, Failure, Hello, Message, Request, hear};
+use crate::remote::messages::{Answer, Ask, Failure, Hello, Message, Request};
+use crate::remote::wire::hear;
 use serde::Serialize;
 use snapsync_model::{Attributes, Change, ChangeFlags, Extent, Kind, Op, Range};
 use snapsync_stream::Held;

@@ -1,8 +1,9 @@
 //! The end that lies. It speaks by the product's own wire, and says on it what its script wants.
 
-use super::lies::{Seen, alter};
-use super::script::{Manner, Move, Script};
-use crate::protocol::{Message, Wire};
+use crate::fuzz::lies::{Seen, alter};
+use crate::fuzz::script::{Manner, Move, Script};
+use crate::remote::messages::Message;
+use crate::remote::wire::Wire;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use snapsync_model::Monitor;

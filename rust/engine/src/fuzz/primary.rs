@@ -1,8 +1,8 @@
 //! A primary's half of a round that is not what it says.
 
-use super::delta::Told;
-use super::peer::{Peer, Said, kind_of};
-use super::world::World;
+use crate::fuzz::delta::Told;
+use crate::fuzz::peer::{Peer, Said, kind_of};
+use crate::fuzz::world::World;
 use serde_json::{Value, json};
 
 /// What is asked, in this order.

@@ -1,20 +1,24 @@
 //! A server that lies, or the host of a standby or a primary: the product is the client, and its volumes are its own.
 
-use super::lies::Seen;
-use super::peer::{Peer, between};
-use super::primary::Primary;
-use super::script::Script;
-use super::standby::Standby;
-use super::world::within;
-use crate::attend::{Wishes, attend};
-use crate::protocol::{Answer, Request, Wire};
-use crate::pulled::Pulled;
-use crate::remote::{Further, Remote};
-use crate::report::Synced;
-use crate::rights::Rights;
-use crate::standby::Local;
-use crate::sync::drive;
-use crate::{Keep, Options, Scrubbing, Travel, place};
+use crate::fuzz::lies::Seen;
+use crate::fuzz::peer::{Peer, between};
+use crate::fuzz::primary::Primary;
+use crate::fuzz::script::Script;
+use crate::fuzz::standby::Standby;
+use crate::fuzz::world::within;
+use crate::keep::Keep;
+use crate::location::directory;
+use crate::options::{Options, Scrubbing, Travel};
+use crate::remote::channels::Further;
+use crate::remote::messages::{Answer, Request};
+use crate::remote::pulled::Pulled;
+use crate::remote::standby_client::Remote;
+use crate::remote::standby_server::{Wishes, attend};
+use crate::remote::wire::Wire;
+use crate::report::rounds::Synced;
+use crate::round::primary::drive;
+use crate::round::rights::Rights;
+use crate::round::standby::Local;
 use serde_json::json;
 use snapsync_model::{Error, Monitor, Result};
 use std::path::Path;
@@ -72,7 +76,7 @@ fn options(byte: u8) -> Options {
         strict: is(2),
         scrub: if is(3) { Scrubbing { period: 1, limit: 1 << 20 } } else { Scrubbing::default() },
         new_standby: is(4),
-        care: crate::Care { check: is(5), discard_drift: is(6), read_only: None },
+        care: crate::options::Care { check: is(5), discard_drift: is(6), read_only: None },
         snap: (is(7) && !is(0)).then(|| "second".to_owned()),
         ..Options::default()
     }
@@ -88,7 +92,7 @@ fn ask(wire: &mut Wire<'_>, request: &Request) -> Result<()> {
 }
 
 fn push<'a>(source: &Path, mut wire: Wire<'a>, options: &Options, monitor: &'a Monitor) -> Result<Synced> {
-    let source = place::open_directory(source)?;
+    let source = directory::open_directory(source)?;
     ask(&mut wire, &Request::Push { target: b"standby".to_vec(), channels: 1 })?;
     let travel = travel();
     let mut standby = Remote::new(&mut wire, &travel, Further::wait(1), monitor);

@@ -1,23 +1,12 @@
 //! A standby's half of a round that is not what it says.
 
-use super::peer::{Peer, Said, kind_of};
-use super::world::World;
+use crate::fuzz::peer::{Peer, Said, kind_of};
+use crate::fuzz::world::{Round, World};
 use serde_json::{Value, json};
 use snapsync_stream::wire::{ManifestHead, Record, read_head};
 use std::io::{self, Read};
 use std::path::Path;
 use uuid::Uuid;
-
-/// What was seen of the round, however it was answered.
-#[derive(Debug, Default)]
-pub(super) struct Round {
-    /// Snapshots that came whole, and were asked to be committed then.
-    pub(super) asked: Vec<Uuid>,
-    /// One of those was said to be committed.
-    pub(super) is_committed: bool,
-    /// It knew what only the standby that is known knows.
-    pub(super) has_shown: bool,
-}
 
 pub(super) struct Standby<'w> {
     world: &'w World,

@@ -1,10 +1,13 @@
 //! Volumes that are lied about: made once, and made anew where something changed them; and what must hold of them
 //! whoever spoke.
 
-use super::delta::Delta;
-use super::standby::Round;
-use crate::recover::recover;
-use crate::{Options, Reach, Reading, Travel, snapshot, sync, verify};
+use crate::digest::Reading;
+use crate::fuzz::delta::Delta;
+use crate::options::{Options, Reach, Travel};
+use crate::verbs::snapshot::snapshot;
+use crate::verbs::sync::sync;
+use crate::verbs::verify::verify;
+use crate::volume::recovery::recover;
 use serde_json::Value;
 use snapsync_model::{Monitor, Promotions, Role, SnapshotInfo};
 use snapsync_snapshot::{Standby, Volume};
@@ -366,4 +369,15 @@ fn print(path: &Path, to: &mut Vec<Print>, is_root: bool) {
         let entries = entries.filter(|entry| !is_root || entry.file_name() != STORE);
         entries.for_each(|entry| print(&entry.path(), to, false));
     }
+}
+
+/// What was seen of the round, however it was answered.
+#[derive(Debug, Default)]
+pub(super) struct Round {
+    /// Snapshots that came whole, and were asked to be committed then.
+    pub(super) asked: Vec<Uuid>,
+    /// One of those was said to be committed.
+    pub(super) is_committed: bool,
+    /// It knew what only the standby that is known knows.
+    pub(super) has_shown: bool,
 }

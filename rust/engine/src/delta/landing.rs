@@ -1,0 +1,359 @@
+//! A snapshot, or some of its paths, on its way into a directory that is no volume.
+//!
+//! It is a first round of sync without a volume at its end: a whole delta is staged in the directory's `.snapsync`, which is all that
+//! is there before the commit, and which is gone when the directory is what the snapshot is.
+
+use crate::delta::outgoing::{announce, copy, header, volume_head};
+use crate::delta::pruned::Pruned;
+use crate::delta::sides::Sides;
+use crate::delta::staging::{Offer, Room, begin, is_cut, nothing, with_data, workers};
+use crate::location::inside::is_in_store;
+use crate::location::{directory, target};
+use crate::options::Terms;
+use rayon::prelude::*;
+use snapsync_apply::{Incoming, Journal, Loss, Phase, discard};
+use snapsync_manifest::ManifestReader;
+use snapsync_model::{
+    Change, Counts, Error, Inodes, Kind, Monitor, RelPath, Result, Side, SnapshotInfo, Stage,
+};
+use snapsync_snapshot::{Restoring, Volume, hold, is_vacant_in, restoring};
+use snapsync_stream::{Budget, Held, MEMORY, run};
+use snapsync_sys::{Parents, Root, Spot, can_share, fault};
+use std::collections::VecDeque;
+use std::iter::Peekable;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use uuid::Uuid;
+
+/// Rows whose data is shared side by side.
+const CHUNK: usize = 1024;
+/// Files of which one must be able to share its blocks: some are of a sort that cannot.
+const TRIED: usize = 16;
+
+/// What a directory is to hold.
+pub(crate) struct Content<'a> {
+    volume: &'a Volume,
+    pub(crate) snapshot: SnapshotInfo,
+    sides: Sides,
+    /// The same for the same paths of the same snapshot.
+    id: Uuid,
+}
+
+impl<'a> Content<'a> {
+    pub(crate) fn new(
+        volume: &'a Volume,
+        snapshot: SnapshotInfo,
+        paths: &[RelPath],
+        monitor: &Monitor,
+    ) -> Result<Content<'a>> {
+        let side = volume.open_snapshot(&snapshot, monitor)?;
+        let id = id_of(&snapshot, paths);
+        if paths.iter().all(RelPath::is_root) {
+            return Ok(Content { volume, snapshot, sides: Sides::of_side(side), id });
+        }
+        let pruned = Pruned::new(side, paths);
+        if let Some(path) = pruned.missing()? {
+            return Err(Error::usage(
+                format!(
+                    "snapshot {} of {} has no {}",
+                    snapshot.name,
+                    volume.path().display(),
+                    path.display()
+                ),
+                "name paths as they were in that snapshot; `snapsync versions FILE` shows which have a file",
+            ));
+        }
+        Ok(Content { volume, snapshot, sides: Sides::of_side(Box::new(pruned)), id })
+    }
+}
+
+fn id_of(snapshot: &SnapshotInfo, paths: &[RelPath]) -> Uuid {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(snapshot.id.as_bytes());
+    for path in paths {
+        hasher.update(path.as_bytes()).update(b"\0");
+    }
+    let hash = *hasher.finalize().as_bytes();
+    Uuid::from_bytes(std::array::from_fn(|at| hash[at]))
+}
+
+/// What filling a directory came to.
+pub(crate) struct Filled {
+    pub(crate) counts: Counts,
+    pub(crate) shared: u64,
+    pub(crate) losses: Vec<Loss>,
+    /// The directory.
+    pub(crate) root: Arc<Root>,
+}
+
+/// The directory that is restored to.
+pub(crate) struct Landing {
+    pub(crate) path: PathBuf,
+    /// What it is in, or will be; None where it is known to be there.
+    above: Option<Root>,
+    /// None where there is none yet.
+    root: Option<Root>,
+}
+
+impl Landing {
+    /// One that was just made, and is this command's alone.
+    pub(crate) fn made(root: Root) -> Landing {
+        Landing { path: root.path().to_path_buf(), above: None, root: Some(root) }
+    }
+
+    /// Looks without writing anything.
+    pub(crate) fn find(path: &Path, source: &Volume) -> Result<Landing> {
+        let target::Target { path, volume, exists, .. } = target::target_of(path)?;
+        let occupied = |why: &str| {
+            let what = format!("cannot restore to {}: {why}", path.display());
+            Err(Error::refused(what, "name an absent or empty directory"))
+        };
+        if is_in_store(&path, source) {
+            return occupied("it is in the store of the volume");
+        }
+        if volume.is_some() {
+            return occupied("it is a volume");
+        }
+        // From here on both are these, whatever takes their names.
+        let above = Root::open_straight(directory::parent(&path)?)?;
+        let root = if exists { Some(hold(Root::open_straight(&path)?)?) } else { None };
+        if let Some(root) = &root
+            && restoring(root)?.is_none()
+            && !is_vacant_in(root)?
+        {
+            return occupied("it is not empty");
+        }
+        match &root {
+            Some(root) => directory::writable(root)?,
+            None => directory::writable(&Root::open(directory::parent(&path)?)?)?,
+        }
+        Ok(Landing { path, above: Some(above), root })
+    }
+
+    /// What it is in, to put a whole tree there under its name.
+    pub(crate) fn above(&self) -> Option<&Root> {
+        self.above.as_ref()
+    }
+
+    /// Goes on where a run that was killed has ended, if it was for the same.
+    pub(crate) fn fill(&self, content: &Content<'_>, terms: Terms, monitor: &Monitor) -> Result<Filled> {
+        let made = self.above.as_ref().filter(|_| self.root.is_none());
+        let name = self.path.file_name().unwrap_or_default();
+        let root = match (&self.root, made) {
+            (None, Some(above)) => above.make_directory(name)?,
+            (Some(root), _) => root.again()?,
+            (None, None) => Root::open_straight(&self.path)?,
+        };
+        let filled = self.begin(root, content).and_then(|work| {
+            let filled = self.bring(&work, content, terms, monitor);
+            match &filled {
+                Ok(_) => work.finish()?,
+                Err(error) if !is_cut(error) && !has_begun(&work)? => work.finish()?,
+                Err(_) => {}
+            }
+            filled
+        });
+        if let (Err(_), Some(above)) = (&filled, made) {
+            // Only if nothing is in it: what was cut goes on there.
+            let _ = rustix::fs::unlinkat(above.fd(), name, rustix::fs::AtFlags::REMOVEDIR);
+        }
+        filled
+    }
+
+    /// What another restore has only staged is cleared.
+    fn begin(&self, root: Root, content: &Content<'_>) -> Result<Restoring> {
+        let root = hold(root)?;
+        let left = restoring(&root)?;
+        let vacant = is_vacant_in(&root)?;
+        if left != Some(content.id) && !vacant {
+            return Err(Error::refused(
+                format!("{} holds another restore that was not finished", self.path.display()),
+                "run that one again, or empty the directory with its .snapsync",
+            ));
+        }
+        let work = Restoring::begin(root, content.id)?;
+        if left != Some(content.id) {
+            work.clear()?;
+        }
+        work.mark()?;
+        Ok(work)
+    }
+
+    fn bring(
+        &self,
+        work: &Restoring,
+        content: &Content<'_>,
+        terms: Terms,
+        monitor: &Monitor,
+    ) -> Result<Filled> {
+        let (root, store) = (work.root(), work.store());
+        let manifest = store.join("manifest.arrow");
+        let (mut losses, mut shared) = (Vec::new(), 0);
+        match Journal::load(&store)?.filter(|journal| journal.phase != Phase::Staging) {
+            Some(journal) if journal.phase != Phase::Applied => {
+                Incoming::open(root, &store, journal, monitor)?.commit()?;
+            }
+            Some(_) => {}
+            // All is done but the last of the clearing.
+            None if !is_vacant_in(root)? => {
+                return Ok(Filled { counts: Counts::default(), shared, losses, root: root.clone() });
+            }
+            None => {
+                let stage = Staging { root, store: &store, manifest: &manifest, content, monitor };
+                (losses, shared) = stage.run(terms)?;
+            }
+        }
+        let counts = ManifestReader::open(&manifest)?.counts()?;
+        discard(root, content.id)?;
+        Ok(Filled { counts, shared, losses, root: root.clone() })
+    }
+}
+
+/// Whether the tree was touched.
+fn has_begun(work: &Restoring) -> Result<bool> {
+    Ok(Journal::load(&work.store())?.is_some_and(|journal| journal.phase != Phase::Staging))
+}
+
+struct Staging<'a> {
+    root: &'a Arc<Root>,
+    store: &'a Spot,
+    manifest: &'a Spot,
+    content: &'a Content<'a>,
+    monitor: &'a Monitor,
+}
+
+impl Staging<'_> {
+    /// What is lost, and how many bytes are shared.
+    fn run(&self, terms: Terms) -> Result<(Vec<Loss>, u64)> {
+        let Content { volume, snapshot, sides, id } = self.content;
+        let snapshot = &SnapshotInfo { id: *id, ..snapshot.clone() };
+        let counts = self.write_manifest(snapshot)?;
+        let head = volume_head(volume, None, snapshot, &counts);
+        let shares = shares(&*sides.target, self.root)?;
+        let room = Room {
+            root: self.root.clone(),
+            store: self.store.clone(),
+            copies: false,
+            strays: false,
+            shares,
+            base: None,
+        };
+        let offer = Offer {
+            header: &head,
+            manifest: announce(self.manifest)?,
+            terms,
+            file: self.manifest,
+            spare: None,
+            fetch: &mut |to| copy(self.manifest, to),
+        };
+        let (mut incoming, begun) = begin(&room, offer, &mut nothing, self.monitor)?;
+        self.monitor.start(Stage::Stage, counts.data_bytes);
+        self.monitor.advance(begun.kept);
+        let shared = self.transfer(&incoming, &begun.held, shares)?;
+        incoming.seal()?;
+        incoming.commit()?;
+        Ok((begun.losses, shared))
+    }
+
+    fn write_manifest(&self, snapshot: &SnapshotInfo) -> Result<Counts> {
+        let Content { volume, sides, .. } = self.content;
+        let counts = sides.write_manifest(self.manifest, &header(volume, None, snapshot), self.monitor)?;
+        fault::point("restore.manifest");
+        Ok(counts)
+    }
+
+    fn transfer(&self, incoming: &Incoming<'_>, held: &Held, shares: bool) -> Result<u64> {
+        let side = &*self.content.sides.target;
+        let budget = Budget::new(MEMORY);
+        let (monitor, sink) = (self.monitor, || incoming.sink());
+        if !shares {
+            run(with_data(self.manifest)?, side, held, workers(), &budget, monitor, &sink)?;
+            return Ok(0);
+        }
+        let (rows, shared) = (ManifestReader::open(self.manifest)?, AtomicU64::new(0));
+        let inodes = side.inodes()?.peekable();
+        let rows =
+            Sharing { rows, inodes, side, incoming, held, monitor, shared: &shared, left: VecDeque::new() };
+        run(rows, side, held, workers(), &budget, monitor, &sink)?;
+        Ok(shared.into_inner())
+    }
+}
+
+/// Whether files in `dir` can share blocks with those of a side.
+fn shares(side: &dyn Side, dir: &Root) -> Result<bool> {
+    let has_data = |inode: &Result<_>| {
+        inode.as_ref().map_or(true, |i: &snapsync_model::Inode| i.kind == Kind::File && i.attributes.size > 0)
+    };
+    for inode in side.inodes()?.filter(has_data).take(TRIED) {
+        if can_share(side.open(&inode?)?, dir.fd()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Shares the data of rows where it can, and passes the others on.
+struct Sharing<'a> {
+    rows: ManifestReader,
+    inodes: Peekable<Inodes<'a>>,
+    side: &'a dyn Side,
+    incoming: &'a Incoming<'a>,
+    held: &'a Held,
+    monitor: &'a Monitor,
+    shared: &'a AtomicU64,
+    left: VecDeque<Change>,
+}
+
+impl Sharing<'_> {
+    fn refill(&mut self) -> Result<bool> {
+        let mut chunk = Vec::new();
+        while chunk.len() < CHUNK {
+            let Some(change) = self.rows.next().transpose()? else { break };
+            if self.held.left(&change).is_empty() {
+                continue;
+            }
+            let earlier = |i: &Result<snapsync_model::Inode>| i.as_ref().is_ok_and(|i| i.ino < change.ino);
+            while self.inodes.next_if(earlier).is_some() {}
+            let inode = self.inodes.next_if(|i| i.as_ref().map_or(true, |i| i.ino == change.ino));
+            chunk.push((change, inode.transpose()?));
+        }
+        let is_more = !chunk.is_empty();
+        let (side, incoming, monitor) = (self.side, self.incoming, self.monitor);
+        let shared = chunk.into_par_iter().map_init(
+            || Parents::new(incoming.root()),
+            |parents, (change, inode)| {
+                monitor.check()?;
+                let Some(inode) = inode else { return Ok(Some(change)) };
+                if !incoming.share(parents, &change, &side.open(&inode)?)? {
+                    return Ok(Some(change));
+                }
+                self.shared.fetch_add(change.data_bytes(), Relaxed);
+                monitor.advance(change.data_bytes());
+                Ok(None)
+            },
+        );
+        let left: Vec<Result<Option<Change>>> = shared.collect();
+        for change in left {
+            self.left.extend(change?);
+        }
+        Ok(is_more)
+    }
+}
+
+impl Iterator for Sharing<'_> {
+    type Item = Result<Change>;
+
+    fn next(&mut self) -> Option<Result<Change>> {
+        loop {
+            if let Some(change) = self.left.pop_front() {
+                return Some(Ok(change));
+            }
+            match self.refill() {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}

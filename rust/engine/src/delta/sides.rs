@@ -1,0 +1,237 @@
+//! The two sides of a comparison, opened in the way that costs least, and what is proven by how they were opened.
+
+use crate::delta::widened::Widened;
+use crate::location::place::{Opened, Place};
+use snapsync_compare::{Trust, changes};
+use snapsync_manifest::{Header, ManifestReader, ManifestWriter};
+use snapsync_model::{Change, Counts, Error, Monitor, Provider, Result, Side, SnapshotInfo, Subset};
+use snapsync_snapshot::Volume;
+use snapsync_sys::{Named, Root, btrfs};
+use snapsync_walk::{Tree, candidates, relabel_by_path};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// A directory, and the part of it that counts.
+type Part = (Root, Subset);
+
+pub(crate) struct Sides {
+    base: Option<Box<dyn Side>>,
+    pub(crate) target: Box<dyn Side>,
+    trust: Trust,
+    /// The target lists all its inodes, not only those that may differ.
+    pub(crate) target_is_whole: bool,
+    /// Files that travel whole, whether they differ or not.
+    again: BTreeSet<u64>,
+}
+
+impl Sides {
+    /// Two snapshots of one volume, or all of the first.
+    pub(crate) fn of_volume(
+        volume: &Volume,
+        base: Option<&SnapshotInfo>,
+        target: &SnapshotInfo,
+        monitor: &Monitor,
+    ) -> Result<Sides> {
+        if let Some(base) = base.filter(|base| base.entries.is_some())
+            && let Some(found) = Sides::searched_in(volume, base, target, monitor)?
+        {
+            return Ok(found);
+        }
+        Sides::walked(volume, base, target, monitor)
+    }
+
+    /// Two snapshots of one volume, where nobody needs to know how large they are.
+    pub(crate) fn between(
+        volume: &Volume,
+        base: &SnapshotInfo,
+        target: &SnapshotInfo,
+        monitor: &Monitor,
+    ) -> Result<Sides> {
+        match Sides::searched_in(volume, base, target, monitor)? {
+            Some(found) => Ok(found),
+            None => Sides::walked(volume, Some(base), target, monitor),
+        }
+    }
+
+    fn searched_in(
+        volume: &Volume,
+        base: &SnapshotInfo,
+        target: &SnapshotInfo,
+        monitor: &Monitor,
+    ) -> Result<Option<Sides>> {
+        [base, target].into_iter().try_for_each(|snapshot| volume.expect_there(snapshot))?;
+        if let Some((base, target)) = volume.differing(base, target)? {
+            return Ok(Some(Sides {
+                base: Some(Box::new(base)),
+                target: Box::new(target),
+                trust: Trust::Objects,
+                target_is_whole: false,
+                again: BTreeSet::new(),
+            }));
+        }
+        let (Some(from), Some(to)) = (volume.tree_of(base), volume.tree_of(target)) else { return Ok(None) };
+        Sides::searched(&(from.tree()?, base.subset.clone()), &(to.tree()?, target.subset.clone()), monitor)
+    }
+
+    fn walked(
+        volume: &Volume,
+        base: Option<&SnapshotInfo>,
+        target: &SnapshotInfo,
+        monitor: &Monitor,
+    ) -> Result<Sides> {
+        Ok(Sides {
+            base: base.map(|info| volume.open_snapshot(info, monitor)).transpose()?,
+            target: volume.open_snapshot(target, monitor)?,
+            trust: trust(volume, base)?,
+            target_is_whole: true,
+            again: BTreeSet::new(),
+        })
+    }
+
+    /// The same, but files of which everything travels, whether they differ or not.
+    pub(crate) fn with_all_of(self, again: &BTreeSet<u64>) -> Result<Sides> {
+        let base = self.base.map(|base| Widened::by(base, again)).transpose()?;
+        Ok(Sides { base, target: Widened::by(self.target, again)?, again: again.clone(), ..self })
+    }
+
+    /// What people have named.
+    pub(crate) fn of_places(old: &Place, new: &Place, monitor: &Monitor) -> Result<Sides> {
+        if let (Place::Snapshot(base), Place::Snapshot(target)) = (old, new)
+            && old.pool().is_some_and(|pool| Some(pool) == new.pool())
+            && let Some(found) = Sides::searched_in(&base.0, &base.1, &target.1, monitor)?
+        {
+            return Ok(found);
+        }
+        if let (Some(from), Some(to)) = (old.tree(monitor)?, new.tree(monitor)?)
+            && let Some(found) = Sides::searched(&from, &to, monitor)?
+        {
+            return Ok(found);
+        }
+        let mut opened = (old.open(monitor)?, new.open(monitor)?);
+        let trust = identify(old, new, &mut opened)?;
+        let (base, target) = (opened.0.into_side(), opened.1.into_side());
+        let comparable = base.space().is_some() && base.space() == target.space();
+        if trust == Trust::Nothing && !comparable {
+            monitor.note("every file is read on both sides: they are not snapshots that share blocks");
+        }
+        Ok(Sides { base: Some(base), target, trust, target_is_whole: true, again: BTreeSet::new() })
+    }
+
+    /// All of one, with nothing to compare it to.
+    pub(crate) fn whole(place: &Place, monitor: &Monitor) -> Result<Sides> {
+        let target = place.open(monitor)?.into_side();
+        Ok(Sides::of_side(target))
+    }
+
+    pub(crate) fn of_side(target: Box<dyn Side>) -> Sides {
+        Sides { base: None, target, trust: Trust::Nothing, target_is_whole: true, again: BTreeSet::new() }
+    }
+
+    /// Whatever is found may differ, so nothing is trusted.
+    fn searched(from: &Part, to: &Part, monitor: &Monitor) -> Result<Option<Sides>> {
+        if from.1 != to.1 {
+            monitor.note("both snapshots are walked whole: their patterns differ");
+            return Ok(None);
+        }
+        let found = candidates(&from.0, &to.0, &to.1, monitor)?;
+        Ok(found.map(|(old, new)| Sides {
+            base: Some(Box::new(old)),
+            target: Box::new(new),
+            trust: Trust::Nothing,
+            target_is_whole: false,
+            again: BTreeSet::new(),
+        }))
+    }
+
+    pub(crate) fn write_manifest(
+        &self,
+        manifest: &dyn Named,
+        header: &Header,
+        monitor: &Monitor,
+    ) -> Result<Counts> {
+        let mut writer = ManifestWriter::create(manifest, header)?;
+        let write = &mut |change: Change| writer.write(&change);
+        let references =
+            changes(self.base.as_deref(), &*self.target, self.trust, &self.again, monitor, write)?;
+        let counts = writer.finish()?;
+        if references.is_empty() { Ok(counts) } else { insert(manifest, header, references) }
+    }
+}
+
+/// Puts the rows that others refer to between these, where they have none. The old file is read on while the new one has its
+/// name already.
+fn insert(manifest: &dyn Named, header: &Header, references: Vec<Change>) -> Result<Counts> {
+    let rows = ManifestReader::open(manifest)?;
+    let mut writer = ManifestWriter::create(manifest, header)?;
+    let mut references = references.into_iter().peekable();
+    for change in rows {
+        let change = change?;
+        while let Some(row) = references.next_if(|row| row.ino < change.ino) {
+            writer.write(&row)?;
+        }
+        references.next_if(|row| row.ino == change.ino);
+        writer.write(&change)?;
+    }
+    references.try_for_each(|row| writer.write(&row))?;
+    writer.finish()
+}
+
+/// What proves an inode the same between two snapshots of a volume that are listed whole.
+fn trust(volume: &Volume, base: Option<&SnapshotInfo>) -> Result<Trust> {
+    let Some(base) = base else { return Ok(Trust::Nothing) };
+    Ok(match volume.info().provider {
+        Provider::Pool => Trust::Objects,
+        Provider::Btrfs => Trust::Times { before: taken(base)? },
+    })
+}
+
+/// When it began to be taken, in ns since 1970.
+fn taken(snapshot: &SnapshotInfo) -> Result<i64> {
+    let time: jiff::Timestamp = snapshot.created.parse().map_err(|e| {
+        Error::integrity(
+            format!("snapshot {} has no proper time: {e}", snapshot.name),
+            "delete that snapshot",
+        )
+    })?;
+    Ok(time.as_nanosecond() as i64)
+}
+
+/// Decides what makes an inode the same on both sides, and what proves it unchanged.
+fn identify(old: &Place, new: &Place, opened: &mut (Opened, Opened)) -> Result<Trust> {
+    if let (Place::Snapshot(base), Place::Snapshot(target)) = (old, new)
+        && base.0.info().id == target.0.info().id
+    {
+        return trust(&base.0, Some(&base.1));
+    }
+    let live = |volume: &Path, directory: &Path| directory.canonicalize().ok() == volume.canonicalize().ok();
+    match (old, new) {
+        (Place::Snapshot(named), Place::Directory(dir)) | (Place::Directory(dir), Place::Snapshot(named))
+            if live(named.0.path(), dir.path()) =>
+        {
+            return Ok(Trust::Nothing);
+        }
+        _ => {}
+    }
+    match opened {
+        (Opened::Tree(a), Opened::Tree(b)) if a.shares_numbers_with(b) => Ok(subvolume_trust(a, b)),
+        (reference, Opened::Tree(tree)) => relabel_by_path(reference.side(), tree).map(|()| Trust::Nothing),
+        (Opened::Tree(tree), reference) => relabel_by_path(reference.side(), tree).map(|()| Trust::Nothing),
+        _ => Err(Error::usage(
+            "snapshots of two volumes have no inode numbers in common",
+            "compare them with `snapsync verify`, or name directories",
+        )),
+    }
+}
+
+/// Two read-only snapshots of one subvolume keep times and numbers; anything else is read.
+fn subvolume_trust(a: &Tree, b: &Tree) -> Trust {
+    let info = |tree: &Tree| btrfs::subvolume(tree.root().fd()).ok();
+    match (info(a), info(b)) {
+        (Some(a), Some(b))
+            if a.read_only && b.read_only && a.parent_uuid == b.parent_uuid && a.parent_uuid != [0; 16] =>
+        {
+            Trust::Times { before: a.created_at.min(b.created_at) }
+        }
+        _ => Trust::Nothing,
+    }
+}

@@ -1,0 +1,272 @@
+//! Where a delta is staged, and how that begins: whether it can be, and goes on from what a cut run has left.
+
+use crate::digest::hex;
+use crate::keep::Keep;
+use crate::options::Terms;
+use serde::{Deserialize, Serialize};
+use snapsync_apply::{Incoming, Journal, Loss, Phase, discard, is_intact};
+use snapsync_manifest::{ManifestReader, Rows};
+use snapsync_model::{Change, Context, Error, Monitor, Provider, Result, Side, SnapshotInfo};
+use snapsync_snapshot::Volume;
+use snapsync_stream::wire::{Digest, End, Header, ManifestHead, lift};
+use snapsync_stream::{Arrivals, Budget, Held, Limit, MEMORY, Sent, Sink, receive, run};
+use snapsync_sys::{Named, Root, Spot, supports_reflinks};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// Some file systems give what was deleted back a while after.
+const PATIENCE: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Deletes old snapshots that may go where there is no room, and says which went.
+pub(crate) type Free<'f> = &'f mut dyn FnMut() -> Result<Vec<SnapshotInfo>>;
+
+/// None may go.
+pub(crate) fn nothing() -> Result<Vec<SnapshotInfo>> {
+    Ok(Vec::new())
+}
+
+/// A failure after which the same delta can go on.
+pub(crate) fn is_cut(error: &Error) -> bool {
+    error.exit_code() == 5
+}
+
+/// Reading waits for the disk: more workers than cores keep it busy.
+pub(crate) fn workers() -> usize {
+    2 * rayon::current_num_threads()
+}
+
+/// Where a delta is staged.
+pub(crate) struct Room {
+    /// Holds its `.snapsync`.
+    pub(crate) root: Arc<Root>,
+    pub(crate) store: Spot,
+    /// A snapshot of it copies data.
+    pub(crate) copies: bool,
+    /// It may hold entries that no snapshot has.
+    pub(crate) strays: bool,
+    /// The data is on its file system, and is shared.
+    pub(crate) shares: bool,
+    /// What the snapshot that it holds is called.
+    pub(crate) base: Option<String>,
+}
+
+impl Room {
+    /// That of a volume whose tree is `base`.
+    pub(crate) fn of(volume: &Volume, base: Option<&SnapshotInfo>) -> Room {
+        Room {
+            root: volume.root().clone(),
+            store: volume.store(),
+            copies: copies(volume),
+            // What was outside the base may have come and gone, and given directories other times.
+            strays: base.is_some_and(|base| !base.subset.is_everything()),
+            // A standby that shared blocks with its primary would be lost with them.
+            shares: false,
+            base: base.map(|base| base.name.clone()),
+        }
+    }
+}
+
+/// The rows of a manifest whose data travels.
+pub(crate) fn with_data(manifest: &dyn Named) -> Result<impl Iterator<Item = Result<Change>> + Send + use<>> {
+    Ok(ManifestReader::open(manifest)?.only(|row| row.data_bytes > 0))
+}
+
+/// Brings data that this process can read into the stage.
+pub(crate) fn fill(
+    incoming: &Incoming<'_>,
+    data: &Data<'_>,
+    limit: Option<&Limit>,
+    monitor: &Monitor,
+) -> Result<Sent> {
+    let make_sink = || -> Sink<'_> {
+        let mut sink = incoming.sink();
+        let Some(limit) = limit else { return sink };
+        Box::new(move |frame| {
+            let waited = limit.wait(frame.bytes.len() as u64, monitor);
+            waited.map_err(|e| lift(e, "write", incoming.root().path()))?;
+            sink(frame)
+        })
+    };
+    let counts = ManifestReader::open(data.manifest)?.counts()?;
+    let budget = Budget::new(MEMORY);
+    run(with_data(data.manifest)?, data.side, data.held, workers(), &budget, monitor, &make_sink)?;
+    Ok(Sent { frames: 0, raw: counts.data_bytes, stored: counts.data_bytes })
+}
+
+/// Stages what needs no data, or takes up what a cut run of the same delta has left.
+pub(crate) fn begin<'a>(
+    room: &Room,
+    offer: Offer<'_>,
+    free: Free<'_>,
+    monitor: &'a Monitor,
+) -> Result<(Incoming<'a>, Begun)> {
+    let digest = hex(&offer.manifest.digest);
+    let header = offer.header;
+    let base = header.base.map(|base| base.id);
+    let left = Journal::load(&room.store)?;
+    let same = |journal: &Journal| {
+        journal.snapshot.id == header.snapshot.id
+            && journal.base == base
+            && journal.manifest.as_ref() == Some(&digest)
+    };
+    let (mut incoming, resumed) = match left {
+        Some(journal)
+            if journal.phase == Phase::Staging && same(&journal) && is_intact(&room.root, &journal)? =>
+        {
+            (Incoming::go_on(&room.root, &room.store, journal, monitor)?, true)
+        }
+        left => {
+            if let Some(journal) = left {
+                monitor.note(format!("discarded what was staged of snapshot {}", journal.snapshot.name));
+                give_up(&room.root, &room.store, &journal)?;
+            }
+            let snapshot = header.snapshot.clone();
+            let base = base.map(|id| (id, room.base.clone()));
+            (Incoming::begin(&room.root, &room.store, snapshot, base, monitor)?, false)
+        }
+    };
+    let error = match prepare(&mut incoming, room, offer, (&digest, resumed), free, monitor) {
+        Ok(begun) => return Ok((incoming, begun)),
+        Err(error) => error,
+    };
+    // Some file systems do not remove what is still open.
+    drop(incoming);
+    if !is_cut(&error)
+        && let Ok(Some(journal)) = Journal::load(&room.store)
+    {
+        let _ = give_up(&room.root, &room.store, &journal);
+    }
+    Err(error)
+}
+
+fn prepare(
+    incoming: &mut Incoming<'_>,
+    room: &Room,
+    offer: Offer<'_>,
+    (digest, resumed): (&str, bool),
+    free: Free<'_>,
+    monitor: &Monitor,
+) -> Result<Begun> {
+    let Offer { header, manifest, terms, fetch, .. } = offer;
+    if !resumed {
+        if !terms.no_space_check {
+            has_room(room, manifest.length)?;
+        }
+        fetch(&incoming.manifest())?;
+        incoming.keep(digest)?;
+    }
+    let found = ManifestReader::open(&incoming.manifest())?.counts()?;
+    if header.totals != (&found).into() {
+        return Err(Error::integrity("the delta's header and manifest differ", "send it again"));
+    }
+    let report = incoming.prepare(room.copies, room.strays, room.shares)?;
+    if terms.strict && !report.losses.is_empty() {
+        return Err(too_strict(room.root.path(), &report.losses));
+    }
+    let pruned = if terms.no_space_check { Vec::new() } else { make_room(incoming, free, monitor)? };
+    incoming.entries()?;
+    Ok(Begun { losses: report.losses, held: report.held, kept: report.kept, pruned })
+}
+
+/// Old snapshots go where there is no room, if they may.
+fn make_room(incoming: &Incoming<'_>, free: Free<'_>, monitor: &Monitor) -> Result<Vec<SnapshotInfo>> {
+    let pruned = match incoming.has_room(false) {
+        Err(Error::NoSpace { .. }) => free()?,
+        other => return other.map(|()| Vec::new()),
+    };
+    let until = Instant::now() + PATIENCE;
+    while !pruned.is_empty() && incoming.has_room(false).is_err() && Instant::now() < until {
+        monitor.check()?;
+        let root = incoming.root();
+        snapsync_sys::reclaim(root.fd()).context("sync the file system of", root.path())?;
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    incoming.has_room(true).map(|()| pruned)
+}
+
+fn has_room(room: &Room, manifest: u64) -> Result<()> {
+    let (root, path) = (&room.root, room.root.path());
+    let free = snapsync_sys::filesystem(root.fd()).context("read the file system of", path)?.available;
+    if manifest <= free {
+        return Ok(());
+    }
+    Err(Error::NoSpace {
+        what: format!("{} has {free} bytes free, and the manifest alone takes {manifest}", path.display()),
+        advice: "free space there, or name a larger target".to_owned(),
+    })
+}
+
+fn too_strict(path: &Path, losses: &[Loss]) -> Error {
+    let list: Vec<String> = losses.iter().map(|l| format!("{} ({} entries)", l.what, l.count)).collect();
+    Error::refused(
+        format!("{} cannot hold: {}", path.display(), list.join("; ")),
+        "leave out --strict to go without, or name a target that can",
+    )
+}
+
+/// Whether the standby's own snapshot copies data.
+fn copies(standby: &Volume) -> bool {
+    let store = standby.store().directory();
+    standby.info().provider == Provider::Pool && !store.is_ok_and(supports_reflinks)
+}
+
+/// Throws away what is staged: the tree was not touched.
+pub(crate) fn give_up(root: &Root, store: &Spot, journal: &Journal) -> Result<()> {
+    discard(root, journal.snapshot.id)?;
+    Journal::remove(store)
+}
+
+/// The standby has checked a manifest and staged all that needs no data.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Begun {
+    pub(crate) losses: Vec<Loss>,
+    /// Data that it has already, and how many bytes.
+    pub(crate) held: Held,
+    pub(crate) kept: u64,
+    /// Old snapshots that made room.
+    #[serde(default)]
+    pub(crate) pruned: Vec<SnapshotInfo>,
+}
+
+/// A delta that is about to come: its manifest lies in a file, or comes over a channel.
+pub(crate) struct Offer<'a> {
+    pub(crate) header: &'a Header,
+    pub(crate) manifest: ManifestHead,
+    pub(crate) terms: Terms,
+    /// Where the manifest lies already, if it is on this machine.
+    pub(crate) file: &'a dyn Named,
+    /// Puts the manifest where it is told; only asked where it is not there yet.
+    pub(crate) fetch: &'a mut dyn FnMut(&Spot) -> Result<()>,
+    /// What may be deleted where there is no room: all but this.
+    pub(crate) spare: Option<Spare>,
+}
+
+/// What stays of the snapshots of a standby.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Spare {
+    pub(crate) keep: Keep,
+    pub(crate) needed: Vec<Uuid>,
+}
+
+/// The data of a delta, where it can be read.
+pub(crate) struct Data<'a> {
+    pub(crate) manifest: &'a dyn Named,
+    pub(crate) side: &'a dyn Side,
+    pub(crate) held: &'a Held,
+    pub(crate) seed: [Digest; 2],
+}
+
+/// Takes the frames of a delta that has begun.
+pub(crate) fn take(
+    incoming: &Incoming<'_>,
+    arrivals: Vec<Arrivals<'_>>,
+    seed: [Digest; 2],
+    monitor: &Monitor,
+) -> Result<End> {
+    let rows = Rows::open(&incoming.manifest())?;
+    let skip = |ino, range| incoming.holds(ino, range);
+    receive(arrivals, seed, workers(), monitor, &skip, &|| incoming.taker(&rows))
+}

@@ -1,0 +1,141 @@
+//! What a client names, opened once. All that follows works on the directory that is open, and nothing is looked up again.
+
+use crate::location::place::{Place, split_at_sign};
+use crate::location::target::{self, Found, Target};
+use snapsync_model::{Context, Error, Result};
+use snapsync_sys::Root;
+use snapsync_walk::STORE;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+/// Where a client may name anything.
+pub(crate) enum Reach {
+    Anywhere,
+    /// Beneath a directory that was opened when the server started.
+    Beneath {
+        root: Root,
+        /// As its administrator wrote it: clients may name it so.
+        named: PathBuf,
+    },
+}
+
+impl Reach {
+    pub(crate) fn new(restrict_to: Option<&Path>) -> Result<Reach> {
+        let Some(path) = restrict_to else { return Ok(Reach::Anywhere) };
+        let named = std::path::absolute(path).context("find the path of", path)?;
+        let root = Root::open(&path.canonicalize().context("find", path)?)?;
+        Ok(Reach::Beneath { root, named })
+    }
+
+    pub(crate) fn directory(&self, text: &[u8]) -> Result<Root> {
+        match self.find(text)? {
+            Found::Directory(root) => Ok(root),
+            Found::Nothing { .. } => Err(match self {
+                Reach::Anywhere => Error::usage(
+                    format!("{} does not exist", Path::new(OsStr::from_bytes(text)).display()),
+                    "check the path",
+                ),
+                Reach::Beneath { .. } => outside(text),
+            }),
+        }
+    }
+
+    /// A standby, or where one is to be.
+    pub(crate) fn target(&self, text: &[u8]) -> Result<Target> {
+        let target = match self {
+            Reach::Anywhere => target::target(&path_of(text)?, None)?,
+            Reach::Beneath { .. } => Target::of(self.find(text)?)?.judged()?,
+        };
+        if is_in_store(&target.path) { Err(outside(text)) } else { Ok(target) }
+    }
+
+    /// A directory, or a snapshot of a volume.
+    pub(crate) fn place(&self, text: &[u8]) -> Result<Place> {
+        let whole = self.directory(text);
+        let Some((volume, snapshot)) = split_at_sign(Path::new(OsStr::from_bytes(text))) else {
+            return whole.map(Place::Directory);
+        };
+        match (whole, self.directory(volume.as_os_str().as_bytes())) {
+            (Err(_), volume) => Place::snapshot(volume?, &snapshot),
+            (Ok(whole), Ok(volume)) => Place::directory(whole, volume, &snapshot),
+            (Ok(whole), Err(_)) => Ok(Place::Directory(whole)),
+        }
+    }
+
+    fn find(&self, text: &[u8]) -> Result<Found> {
+        let Reach::Beneath { root, named } = self else {
+            let found = target::find(&path_of(text)?)?;
+            let (Found::Directory(root) | Found::Nothing { above: root, .. }) = &found;
+            return if is_in_store(root.path()) { Err(outside(text)) } else { Ok(found) };
+        };
+        let names = names(text, root, named).ok_or_else(|| outside(text))?;
+        descend(root, &names)?.ok_or_else(|| outside(text))
+    }
+}
+
+/// From name to name, each opened in the one before: no link is followed, and no way leads through a volume. None where
+/// there is none: what is there must not tell by how it fails.
+fn descend(root: &Root, names: &[&OsStr]) -> Result<Option<Found>> {
+    let mut here = root.again()?;
+    for (at, name) in names.iter().enumerate() {
+        // What lies in a volume is that volume's.
+        if here.has(OsStr::new(STORE)).unwrap_or(true) {
+            return Ok(None);
+        }
+        here = match here.step(name) {
+            Ok(below) => below,
+            Err(e) if e.kind() == io::ErrorKind::NotFound && at + 1 == names.len() => {
+                return Ok(Some(Found::Nothing { above: here, name: (*name).to_owned() }));
+            }
+            Err(_) => return Ok(None),
+        };
+    }
+    Ok(Some(Found::Directory(here)))
+}
+
+/// The names that lead from `root` to what a client means; None where it means something else.
+fn names<'t>(text: &'t [u8], root: &Root, named: &Path) -> Option<Vec<&'t OsStr>> {
+    let text = Path::new(OsStr::from_bytes(text));
+    let below = if text.is_absolute() {
+        text.strip_prefix(named).or_else(|_| text.strip_prefix(root.path())).ok()?
+    } else {
+        text
+    };
+    let parts = below.components().filter(|part| *part != Component::CurDir);
+    let names: Vec<&OsStr> = parts
+        .map(|part| match part {
+            Component::Normal(name) if name != STORE => Some(name),
+            _ => None,
+        })
+        .collect::<Option<_>>()?;
+    // To a client that is where its user is at home, and that is nowhere here.
+    if names.first().is_some_and(|first| *first == "~") { None } else { Some(names) }
+}
+
+/// As somebody means it who logs in here.
+fn path_of(text: &[u8]) -> Result<PathBuf> {
+    let text = Path::new(OsStr::from_bytes(text));
+    let path = match text.strip_prefix("~") {
+        Ok(below) => home()?.join(below),
+        Err(_) => text.to_path_buf(),
+    };
+    Ok(if path.as_os_str().is_empty() { PathBuf::from(".") } else { path })
+}
+
+fn home() -> Result<PathBuf> {
+    std::env::home_dir().ok_or_else(|| Error::usage("there is no home directory", "write the whole path"))
+}
+
+fn is_in_store(path: &Path) -> bool {
+    path.components().any(|part| part.as_os_str() == STORE)
+}
+
+fn outside(text: &[u8]) -> Error {
+    Error::refused(
+        format!("{} is not for this server to work on", Path::new(OsStr::from_bytes(text)).display()),
+        "name a volume beneath what it was restricted to, without `..` and links, and none that lies in another; see whether the \
+         directory above it is there, and its disk mounted; or ask its administrator",
+    )
+}

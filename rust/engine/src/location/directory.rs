@@ -1,0 +1,109 @@
+//! Directories that are there, and how they lie to each other.
+
+use rustix::fs::{Access, AtFlags};
+use snapsync_model::{Context, Error, Result};
+use snapsync_sys::Root;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// The canonical path of a directory that must be there and readable.
+pub(crate) fn existing_directory(path: &Path) -> Result<PathBuf> {
+    let show = path.display();
+    let found = path.canonicalize().map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => Error::usage(format!("{show} does not exist"), "check the path"),
+        _ => Error::usage(format!("cannot reach {show}: {e}"), "check the path and your permissions"),
+    })?;
+    if !found.is_dir() {
+        return Err(Error::usage(format!("{show} is not a directory"), "name a directory"));
+    }
+    match std::fs::read_dir(&found) {
+        Err(e) => Err(Error::usage(format!("cannot read {show}: {e}"), "run as root, or as its owner")),
+        Ok(_) => Ok(found),
+    }
+}
+
+/// The same, opened. Whatever takes its name later is not looked at.
+pub(crate) fn open_directory(path: &Path) -> Result<Root> {
+    Root::open(&existing_directory(path)?)
+}
+
+/// A target must not be in its source, even where it is not there yet.
+pub(crate) fn not_inside(target: &Path, source: &Path) -> Result<()> {
+    let named = std::path::absolute(target).context("find the path of", target)?;
+    if named.starts_with(source) && named != source {
+        return Err(is_inside(&named, source));
+    }
+    Ok(())
+}
+
+/// Without links and `..` as far as it is there; what follows is not there, and has none.
+pub(crate) fn resolved(path: &Path) -> Result<PathBuf> {
+    let whole = std::path::absolute(path).context("find the path of", path)?;
+    let there = whole.ancestors().find(|above| above.symlink_metadata().is_ok()).unwrap_or(Path::new("/"));
+    let rest = whole.strip_prefix(there).unwrap_or(Path::new(""));
+    if rest.components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
+        return Err(Error::usage(format!("{} does not exist", path.display()), "check the path"));
+    }
+    let there = there.canonicalize().context("find", there)?;
+    // A name joined to nothing would end in a slash, and a file is not found by that.
+    Ok(if rest.as_os_str().is_empty() { there } else { there.join(rest) })
+}
+
+pub(crate) fn parent(path: &Path) -> Result<&Path> {
+    path.parent().ok_or_else(|| Error::usage("the root directory cannot be made", "name another target"))
+}
+
+const APART: &str = "name two directories that lie apart";
+
+fn is_inside(inner: &Path, outer: &Path) -> Error {
+    Error::usage(format!("{} is inside {}", inner.display(), outer.display()), APART)
+}
+
+/// Neither may be in the other, by whatever name or mount it is reached.
+pub(super) fn apart(source: &Path, target: &Path) -> Result<()> {
+    let same = |a: &Path, b: &Path| {
+        let id = |path: &Path| path.metadata().map(|m| (m.dev(), m.ino())).ok();
+        id(a).is_some() && id(a) == id(b)
+    };
+    if source == target || same(source, target) {
+        return Err(Error::usage(format!("{} is both source and target", source.display()), APART));
+    }
+    let inside = |inner: &Path, outer: &Path| {
+        inner.ancestors().skip(1).any(|above| above == outer || same(above, outer))
+    };
+    for (inner, outer) in [(target, source), (source, target)] {
+        if inside(inner, outer) {
+            return Err(is_inside(inner, outer));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn writable(root: &Root) -> Result<()> {
+    writable_at(root, ".")
+}
+
+pub(super) fn writable_at(root: &Root, name: &str) -> Result<()> {
+    let path = &if name == "." { root.path().to_path_buf() } else { root.path().join(name) };
+    let filesystem = snapsync_sys::filesystem(root.fd()).context("read the file system of", path)?;
+    if filesystem.read_only {
+        return Err(Error::refused(
+            format!("cannot write to {}: its file system is read-only", path.display()),
+            "mount it read-write: a store is kept inside each volume",
+        ));
+    }
+    rustix::fs::accessat(root.fd(), name, Access::WRITE_OK, AtFlags::empty()).map_err(|e| {
+        if e == rustix::io::Errno::ROFS {
+            let show = path.display();
+            return Error::refused(
+                format!("cannot write to {show}: it is a read-only subvolume, and a store is kept inside each volume"),
+                format!(
+                    "`btrfs property set -f {show} ro false` makes it writable; as it is, `snapsync send {show}` \
+                     sends it to `snapsync receive --as-snapshot DIR`"
+                ),
+            );
+        }
+        Error::usage(format!("cannot write to {}: {e}", path.display()), "run as root, or as its owner")
+    })
+}

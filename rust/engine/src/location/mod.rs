@@ -1,0 +1,8 @@
+//! What people name on the command line, checked before anything is touched.
+
+pub(crate) mod address;
+pub(crate) mod beneath;
+pub(crate) mod directory;
+pub(crate) mod inside;
+pub(crate) mod place;
+pub(crate) mod target;

@@ -1,0 +1,162 @@
+//! A place to read from: a directory, or a snapshot of a volume.
+
+use crate::location::directory::open_directory;
+use snapsync_model::{
+    Context, Error, Identity, Monitor, Provider, Result, Side, SnapshotInfo, Subset, VolumeInfo,
+};
+use snapsync_snapshot::Volume;
+use snapsync_sys::Root;
+use snapsync_walk::Tree;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// `VOLUME@SNAP`, or a directory.
+pub(crate) enum Place {
+    Snapshot(Box<(Volume, SnapshotInfo)>),
+    Directory(Root),
+}
+
+impl Place {
+    /// A directory of that very name comes first: `@` is a usual name on Btrfs. It hides no snapshot: others may have made it.
+    pub(crate) fn parse(text: &Path) -> Result<Place> {
+        match split_at_sign(text) {
+            Some((volume, snapshot)) if volume.is_dir() && !text.is_dir() => {
+                Place::snapshot(open_directory(volume)?, &snapshot)
+            }
+            Some((volume, snapshot)) if volume.is_dir() => {
+                Place::directory(open_directory(text)?, open_directory(volume)?, &snapshot)
+            }
+            _ => open_directory(text).map(Place::Directory),
+        }
+    }
+
+    /// A directory beside a volume, with the name of a snapshot of that, if it has no such.
+    pub(crate) fn directory(named: Root, beside: Root, snapshot: &str) -> Result<Place> {
+        let volume = Volume::find_in(beside).ok().flatten();
+        let Some(hidden) = volume.filter(|volume| volume.find_snapshot(snapshot).is_ok()) else {
+            return Ok(Place::Directory(named));
+        };
+        let (show, volume) = (named.path().display(), hidden.path().display());
+        Err(Error::usage(
+            format!("{show} is a directory, and a snapshot of {volume} as well"),
+            format!("name the directory as {show}/., or the snapshot by its number or id"),
+        ))
+    }
+
+    pub(crate) fn snapshot(volume: Root, name: &str) -> Result<Place> {
+        let volume = Volume::open_in(volume)?;
+        let snapshot = volume.find_snapshot(name)?;
+        Ok(Place::Snapshot(Box::new((volume, snapshot))))
+    }
+
+    /// The volume that it is of, or is.
+    pub(crate) fn volume(&self) -> Result<Option<VolumeInfo>> {
+        Ok(match self {
+            Place::Snapshot(named) => Some(named.0.info()),
+            Place::Directory(root) => Volume::find_in(root.again()?)?.map(|volume| volume.info()),
+        })
+    }
+
+    /// Whose pool holds the objects that its rows point at. A copy of a volume has the id of the first, and not its pool.
+    pub(crate) fn pool(&self) -> Option<&Path> {
+        match self {
+            Place::Snapshot(named) if named.1.provider == Provider::Pool => Some(named.0.path()),
+            _ => None,
+        }
+    }
+
+    /// The directory that holds it, where it is one, and the part of it that counts.
+    pub(crate) fn tree(&self, monitor: &Monitor) -> Result<Option<(Root, Subset)>> {
+        Ok(match self {
+            Place::Snapshot(named) => match named.0.tree_of(&named.1) {
+                Some(tree) => Some((tree.tree()?, named.1.subset.clone())),
+                None => None,
+            },
+            Place::Directory(root) => Some((root.again()?, subset_of(root, monitor)?)),
+        })
+    }
+
+    pub(crate) fn open(&self, monitor: &Monitor) -> Result<Opened> {
+        Ok(match self {
+            Place::Snapshot(named) => Opened::Snapshot(named.0.open_snapshot(&named.1, monitor)?),
+            Place::Directory(root) => {
+                let subset = subset_of(root, monitor)?;
+                Opened::Tree(Box::new(Tree::of(root.underneath()?, &subset, monitor)?))
+            }
+        })
+    }
+}
+
+/// What is replicated of a directory that is a volume; of any other, all of it.
+fn subset_of(root: &Root, monitor: &Monitor) -> Result<Subset> {
+    match Volume::find_in(root.again()?) {
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+            let show = root.path().display();
+            monitor.note(format!("cannot read the store of {show}: all of its tree is compared"));
+            Ok(Subset::default())
+        }
+        found => Ok(found?.map(|volume| volume.subset().clone()).unwrap_or_default()),
+    }
+}
+
+pub(crate) fn split_at_sign(text: &Path) -> Option<(&Path, String)> {
+    let bytes = text.as_os_str().as_bytes();
+    let at = bytes.iter().rposition(|b| *b == b'@').filter(|at| *at > 0)?;
+    let name = String::from_utf8_lossy(&bytes[at + 1..]).into_owned();
+    Some((Path::new(OsStr::from_bytes(&bytes[..at])), name))
+}
+
+pub(crate) enum Opened {
+    Snapshot(Box<dyn Side>),
+    Tree(Box<Tree>),
+}
+
+impl Opened {
+    pub(crate) fn side(&self) -> &dyn Side {
+        match self {
+            Opened::Snapshot(side) => &**side,
+            Opened::Tree(tree) => &**tree,
+        }
+    }
+
+    pub(crate) fn into_side(self) -> Box<dyn Side> {
+        match self {
+            Opened::Snapshot(side) => side,
+            Opened::Tree(tree) => tree,
+        }
+    }
+}
+
+/// The volume and snapshot that `VOLUME@SNAP` names.
+pub(crate) fn named(address: &Path) -> Result<(Volume, SnapshotInfo)> {
+    match Place::parse(address)? {
+        Place::Snapshot(named) => Ok(*named),
+        Place::Directory(path) => Err(Error::usage(
+            format!("{} is a directory, not a snapshot", path.path().display()),
+            "write VOLUME@SNAP; `snapsync list VOLUME` shows the snapshots",
+        )),
+    }
+}
+
+/// A snapshot that no store describes.
+pub(crate) fn describe(path: &Path, identity: &Identity) -> Result<SnapshotInfo> {
+    let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
+        Error::usage(format!("{} has no name that is text", path.display()), "give it one with --name")
+    })?;
+    let modified = path.metadata().and_then(|m| m.modified()).context("read the attributes of", path)?;
+    let created = jiff::Timestamp::try_from(modified).unwrap_or_default();
+    Ok(SnapshotInfo {
+        id: identity.id,
+        name: name.to_owned(),
+        sequence: 0,
+        parent: None,
+        created: created.to_string(),
+        provider: if identity.origin.is_some() { Provider::Btrfs } else { Provider::Pool },
+        entries: None,
+        bytes: None,
+        subset: Subset::default(),
+        aside: false,
+    })
+}

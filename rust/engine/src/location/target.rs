@@ -1,0 +1,127 @@
+//! A place to write to, which need not be there yet.
+
+use crate::location::directory::{apart, open_directory, resolved, writable, writable_at};
+use snapsync_model::{Error, Result};
+use snapsync_snapshot::{Volume, is_vacant_in};
+use snapsync_sys::Root;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// What has a name, opened once.
+pub(crate) enum Found {
+    Directory(Root),
+    /// Nothing, in a directory where it can be made.
+    Nothing {
+        above: Root,
+        name: OsString,
+    },
+}
+
+/// Where a standby is, or is to be.
+pub(crate) struct Target {
+    pub(crate) path: PathBuf,
+    pub(crate) volume: Option<Volume>,
+    pub(crate) exists: bool,
+    /// None where it cannot be made.
+    pub(crate) found: Option<Found>,
+    /// Why it cannot be made: there is not even the directory above it.
+    pub(crate) lacks: Option<String>,
+}
+
+impl Target {
+    pub(crate) fn of(found: Found) -> Result<Target> {
+        let (path, volume, exists) = match &found {
+            Found::Directory(root) => (root.path().to_path_buf(), Volume::find_in(root.again()?)?, true),
+            Found::Nothing { above, name } => (above.path().join(name), None, false),
+        };
+        Ok(Target { path, volume, exists, found: Some(found), lacks: None })
+    }
+
+    /// A standby, or where one is to be, so far as that can be judged without writing anything.
+    pub(crate) fn judged(self) -> Result<Target> {
+        match &self.found {
+            Some(Found::Directory(root)) if self.volume.is_none() => {
+                Volume::expect_own_store(root)?;
+                writable(root)?;
+                if !is_vacant_in(root)? {
+                    return Err(Error::refused(
+                        format!("{} is not empty and is not a standby", self.path.display()),
+                        "name an empty or absent directory, or move what is in it away",
+                    ));
+                }
+            }
+            Some(Found::Directory(root)) if !self.volume.as_ref().is_some_and(Volume::is_read_only) => {
+                writable(root)?;
+            }
+            Some(Found::Nothing { above, .. }) => writable(above)?,
+            _ => {}
+        }
+        Ok(self)
+    }
+
+    /// Which file system it is on, or would be.
+    pub(crate) fn filesystem(&self) -> Option<String> {
+        match &self.found {
+            Some(Found::Directory(root)) => snapsync_sys::identity(root.fd()),
+            Some(Found::Nothing { above, .. }) => snapsync_sys::identity(above.fd()),
+            None => {
+                let above = self.path.ancestors().find(|above| above.is_dir())?;
+                std::fs::File::open(above).ok().and_then(snapsync_sys::identity)
+            }
+        }
+    }
+
+    pub(crate) fn expect_reachable(&self) -> Result<()> {
+        self.lacks.clone().map_or(Ok(()), |lacks| Err(Error::usage(lacks, "check the path")))
+    }
+}
+
+/// A primary, or what is to become one, so far as it can be judged without writing anything.
+pub(crate) fn source(root: &Root) -> Result<Option<Volume>> {
+    let primary = Volume::find_in(root.again()?)?;
+    match &primary {
+        Some(volume) => volume.expect_primary("sync from")?,
+        None => Volume::expect_own_store(root)?,
+    }
+    // Of a tree that belongs to others, the store is written to and nothing else.
+    writable_at(root, if primary.is_some() { snapsync_walk::STORE } else { "." })?;
+    Ok(primary)
+}
+
+/// A standby, or where one is to be, as far as that; and apart from a source on the same machine.
+pub(crate) fn target(path: &Path, source: Option<&Path>) -> Result<Target> {
+    let target = match target_of(path) {
+        // It may be known what was there: whoever asks is to hear of that first.
+        Err(error) if error.exit_code() == 2 && above(path).symlink_metadata().is_err() => {
+            let path = resolved(path)?;
+            Target { path, volume: None, exists: false, found: None, lacks: Some(error.sentence()) }
+        }
+        found => found?,
+    };
+    if let Some(source) = source {
+        apart(source, &target.path)?;
+    }
+    target.judged()
+}
+
+pub(crate) fn target_of(path: &Path) -> Result<Target> {
+    Target::of(find(path)?)
+}
+
+/// What a path leads to.
+pub(crate) fn find(path: &Path) -> Result<Found> {
+    if path.symlink_metadata().is_ok() {
+        return open_directory(path).map(Found::Directory);
+    }
+    let name = path.file_name().ok_or_else(|| {
+        Error::usage(
+            format!("{} is no name for a new directory", path.display()),
+            "name a directory to be made",
+        )
+    })?;
+    Ok(Found::Nothing { above: open_directory(above(path))?, name: name.to_owned() })
+}
+
+fn above(path: &Path) -> &Path {
+    path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}

@@ -1,0 +1,65 @@
+//! Further channels of a round, from either end.
+
+use crate::location::address::Address;
+use crate::options::Reach;
+use crate::remote::relay::Gathering;
+use crate::remote::ssh::{MOST_CHANNELS, Peer};
+use snapsync_model::{Monitor, Result};
+use snapsync_stream::{Arrivals, Limit, Link, Outlet};
+use snapsync_sys::Spot;
+use std::path::Path;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// Further channels of a round.
+pub(crate) enum Further<'f, 'a> {
+    /// The other end opens them, and they come in at the store of the volume here.
+    Wait { count: usize, gathering: Option<Gathering> },
+    /// This end starts a process for each.
+    Open { address: &'f Address, reach: &'f Reach, peers: Vec<Peer<'a>> },
+}
+
+impl<'a> Further<'_, 'a> {
+    pub(crate) fn wait(channels: usize) -> Further<'static, 'a> {
+        Further::Wait { count: channels.clamp(1, MOST_CHANNELS) - 1, gathering: None }
+    }
+
+    /// Where they come in, if they come in here.
+    pub(crate) fn announce(&mut self, store: Option<Spot>) -> Result<Option<Uuid>> {
+        let Further::Wait { count: count @ 1.., gathering } = self else { return Ok(None) };
+        let Some(store) = store else { return Ok(None) };
+        let waiting = gathering.insert(Gathering::new(&store, *count)?);
+        Ok(Some(waiting.token()))
+    }
+
+    /// Opens them where the other end waits.
+    pub(crate) fn open(&mut self, token: Option<Uuid>, first: &Link, monitor: &'a Monitor) -> Result<()> {
+        if let (Further::Open { address, reach, peers }, Some(token)) = (self, token) {
+            for _ in 1..reach.channels {
+                peers.push(Peer::join(address, reach, token, first.fate(), monitor)?);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn arrivals(&mut self, name: &Path, monitor: &'a Monitor) -> Result<Vec<Arrivals<'_>>> {
+        match self {
+            Further::Wait { gathering: Some(gathering), .. } => gathering.arrivals(name, monitor),
+            Further::Wait { .. } => Ok(Vec::new()),
+            Further::Open { peers, .. } => Ok(peers.iter_mut().map(|peer| peer.wire.arrivals()).collect()),
+        }
+    }
+
+    pub(super) fn outlets(
+        &mut self,
+        name: &Path,
+        limit: Option<&Arc<Limit>>,
+        monitor: &'a Monitor,
+    ) -> Result<Vec<Outlet<'_>>> {
+        match self {
+            Further::Wait { gathering: Some(gathering), .. } => gathering.outlets(name, limit, monitor),
+            Further::Wait { .. } => Ok(Vec::new()),
+            Further::Open { peers, .. } => Ok(peers.iter_mut().map(|peer| peer.wire.outlet(limit)).collect()),
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! A round with a volume on another machine.
+
+use crate::delta::staging::is_cut;
+use crate::location::address::Address;
+use crate::options::{Options, Reach, Travel};
+use crate::remote::channels::Further;
+use crate::remote::messages::Request;
+use crate::remote::pulled::Pulled;
+use crate::remote::ssh::Peer;
+use crate::remote::standby_client::Remote;
+use crate::remote::standby_server::{Wishes, attend};
+use crate::report::rounds::Synced;
+use crate::round::primary::drive;
+use crate::round::rights::Rights;
+use crate::round::standby::Local;
+use snapsync_model::{Monitor, Result};
+use std::path::Path;
+use std::time::Instant;
+
+/// Brings the standby at `target` in step with the primary here.
+pub(crate) fn push(
+    source: &Path,
+    target: &Address,
+    options: &Options,
+    travel: &Travel,
+    reach: &Reach,
+    monitor: &Monitor,
+) -> Result<Synced> {
+    let source = crate::location::directory::open_directory(source)?;
+    let mut peer = Peer::start(&target.host, reach, monitor)?;
+    peer.ask(&Request::Push { target: target.path.clone(), channels: reach.channels })?;
+    let further = Further::Open { address: target, reach, peers: Vec::new() };
+    let mut standby = Remote::new(&mut peer.wire, travel, further, monitor);
+    let report = drive(source, &mut standby, options, Rights::OWNER, monitor)?;
+    standby.done(&report)?;
+    peer.end(monitor);
+    Ok(report)
+}
+
+/// Brings the standby here in step with the primary at `source`.
+pub(crate) fn pull(
+    source: &Address,
+    target: &Path,
+    options: &Options,
+    travel: &Travel,
+    reach: &Reach,
+    monitor: &Monitor,
+) -> Result<Synced> {
+    let started = Instant::now();
+    let mut standby = Local::new(target, None, monitor)?;
+    let mut peer = Peer::start(&source.host, reach, monitor)?;
+    let (theirs, travel, channels) = (options.clone(), travel.clone(), reach.channels);
+    peer.ask(&Request::Pull { source: source.path.clone(), options: theirs, travel, channels })?;
+    let further = Further::Open { address: source, reach, peers: Vec::new() };
+    let attended = attend(&mut peer.wire, &mut standby, further, Wishes::Own(options), monitor);
+    if attended.as_ref().err().is_none_or(|error| !is_cut(error)) {
+        // After a failure, too: it takes away what was for this round alone.
+        peer.end(monitor);
+    }
+    let (seen, report) = attended?;
+    let (host, report) = (Path::new(&source.host), &*report);
+    let named = options.snap.as_ref().and_then(|snap| standby.find(snap));
+    Pulled { seen, report, source: source.show(), host, options, named, started }.report(monitor)
+}

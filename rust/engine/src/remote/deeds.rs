@@ -1,0 +1,98 @@
+//! What a volume does for a change of roles, here or where it is.
+
+use crate::location::address::Address;
+use crate::location::directory::existing_directory;
+use crate::options::Reach;
+use crate::remote::messages::{Answer, Request};
+use crate::remote::ssh::Peer;
+use crate::remote::wire::out_of_turn;
+use crate::volume::roles::{Deed, Described, Outcome, perform};
+use snapsync_model::{Error, Monitor, Result, VolumeInfo};
+use std::path::{Path, PathBuf};
+
+// --- verbs ------------------------------------------------------------------------------------
+
+/// A volume, wherever it is.
+pub(crate) enum End {
+    Here(PathBuf),
+    There(Address),
+}
+
+impl End {
+    pub(crate) fn parse(path: &Path) -> Result<End> {
+        Ok(match Address::parse(path)? {
+            Some(address) => End::There(address),
+            None => End::Here(existing_directory(path)?),
+        })
+    }
+
+    pub(crate) fn perform(&self, deed: Deed, reach: &Reach, monitor: &Monitor) -> Result<Outcome> {
+        match self {
+            End::Here(path) => perform(path, deed, monitor),
+            End::There(address) => perform_there(address, deed, reach, monitor),
+        }
+    }
+
+    pub(crate) fn describe(&self, reach: &Reach, monitor: &Monitor) -> Result<Described> {
+        match self.perform(Deed::Describe, reach, monitor)? {
+            Outcome::Described(described) => Ok(*described),
+            other => Err(strange(&other)),
+        }
+    }
+
+    /// As it is named from here.
+    pub(crate) fn path(&self) -> PathBuf {
+        match self {
+            End::Here(path) => path.clone(),
+            End::There(address) => address.show().into(),
+        }
+    }
+}
+
+/// Has the snapsync on another machine do something with a volume there.
+pub(crate) fn perform_there(
+    address: &Address,
+    deed: Deed,
+    reach: &Reach,
+    monitor: &Monitor,
+) -> Result<Outcome> {
+    let mut peer = Peer::start(&address.host, reach, monitor)?;
+    peer.wire.tell(&Request::Do { volume: address.path.clone(), deed })?;
+    match peer.wire.hear_answer()? {
+        Answer::Did(outcome) => {
+            peer.end(monitor);
+            Ok(*outcome)
+        }
+        _ => Err(out_of_turn(&peer.wire)),
+    }
+}
+
+pub(crate) fn strange(outcome: &Outcome) -> Error {
+    Error::integrity(
+        format!("the other end did something else than it was asked: {outcome:?}"),
+        "use the same snapsync on both sides",
+    )
+}
+
+pub(crate) fn ends(one: &Path, other: &Path) -> Result<(End, End)> {
+    match (End::parse(one)?, End::parse(other)?) {
+        (End::There(_), End::There(_)) => {
+            Err(Error::usage("both volumes are on other machines", "run snapsync on one of the two"))
+        }
+        both => Ok(both),
+    }
+}
+
+pub(crate) fn same_lineage(a: (&Path, &VolumeInfo), b: (&Path, &VolumeInfo)) -> Result<()> {
+    if a.1.id == b.1.id {
+        let what = format!("{} and {} are one volume", a.0.display(), b.0.display());
+        return Err(Error::usage(what, "name two"));
+    }
+    if a.1.lineage == b.1.lineage {
+        return Ok(());
+    }
+    Err(Error::refused(
+        format!("{} and {} never were primary and standby of each other", a.0.display(), b.0.display()),
+        "name two volumes of one lineage: `snapsync status` shows it",
+    ))
+}

@@ -1,0 +1,148 @@
+//! The records of a tree on another machine: asked for here, and made there. Only they travel, never what files hold.
+
+use crate::delta::incoming::nonsense;
+use crate::digest::{Listing, Near, Reading, Record};
+use crate::location::address::Address;
+use crate::location::place::Place;
+use crate::options::Reach;
+use crate::remote::messages::{Answer, DIGEST, LONGEST, Request};
+use crate::remote::ssh::Peer;
+use crate::remote::wire::{Wire, out_of_turn};
+use snapsync_model::{Error, Monitor, RelPath, Result};
+use snapsync_stream::wire::{fill, lift};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+
+/// Bytes of records in one message, about.
+const BLOCK: usize = 1 << 18;
+
+/// Tells a client all of a tree that it may read.
+pub(crate) fn tell(wire: &mut Wire<'_>, place: &Place, reading: Reading, monitor: &Monitor) -> Result<()> {
+    let opened = place.open(monitor)?;
+    let listing = Listing::read(opened.side())?;
+    let mut near = Near::new(&listing, reading, false, monitor);
+    let mut block = Vec::new();
+    loop {
+        let records = near.more()?;
+        for record in &records {
+            record.write(&mut block);
+            if block.len() >= BLOCK {
+                tell_block(wire, &mut block)?;
+            }
+        }
+        tell_block(wire, &mut block)?;
+        if records.is_empty() {
+            let entries = listing.len() as u64;
+            return wire.tell(&Answer::Digested { entries, notes: monitor.take_notes() });
+        }
+    }
+}
+
+fn tell_block(wire: &mut Wire<'_>, block: &mut Vec<u8>) -> Result<()> {
+    if block.is_empty() {
+        return Ok(());
+    }
+    let length = u32::try_from(block.len()).ok().filter(|length| *length <= LONGEST);
+    let length = length.ok_or_else(|| Error::failed("the path of an entry is too long to be told", ""))?;
+    wire.tell(&Answer::Records { length })?;
+    let mut put = || wire.to.write_all(block).and_then(|()| wire.to.flush());
+    put().map_err(|e| lift(e, "write to", &wire.peer))?;
+    block.clear();
+    Ok(())
+}
+
+/// A side on another machine. What it says is not trusted to make sense.
+pub(crate) struct Far<'a> {
+    /// None once it has told everything.
+    peer: Option<Peer<'a>>,
+    /// For messages.
+    name: PathBuf,
+    reading: Reading,
+    last: Option<RelPath>,
+    entries: u64,
+    monitor: &'a Monitor,
+}
+
+impl<'a> Far<'a> {
+    pub(crate) fn ask(
+        address: &Address,
+        reach: &Reach,
+        reading: Reading,
+        lineage: Option<Uuid>,
+        monitor: &'a Monitor,
+    ) -> Result<Far<'a>> {
+        let mut peer = Peer::start(&address.host, reach, monitor)?;
+        if !peer.features.iter().any(|feature| feature == DIGEST) {
+            return Err(Error::failed(
+                format!(
+                    "cannot verify on {}: the snapsync there is older and does not know how",
+                    address.host
+                ),
+                "install the same version there",
+            ));
+        }
+        let name = peer.wire.peer.clone();
+        let place = address.path.clone();
+        peer.ask(&Request::Digest { place, reading, lineage })
+            .map_err(|error| told_of_a_cut(error, &name))?;
+        Ok(Far { peer: Some(peer), name, reading, last: None, entries: 0, monitor })
+    }
+
+    /// The next records; none at the end.
+    pub(crate) fn more(&mut self) -> Result<Vec<Record>> {
+        self.next().map_err(|error| told_of_a_cut(error, &self.name))
+    }
+
+    fn next(&mut self) -> Result<Vec<Record>> {
+        let Some(peer) = &mut self.peer else { return Ok(Vec::new()) };
+        match peer.wire.hear_answer()? {
+            Answer::Records { length } if (1..=LONGEST).contains(&length) => {
+                let mut block = vec![0; length as usize];
+                fill(&mut peer.wire.from, &mut block, &peer.wire.peer)?;
+                self.records(&block)
+            }
+            Answer::Digested { entries, notes } if entries == self.entries && entries > 0 => {
+                let host = self.name.display();
+                notes.into_iter().take(100).for_each(|note| self.monitor.note(format!("{host}: {note}")));
+                self.peer.take().into_iter().for_each(|peer| peer.end(self.monitor));
+                Ok(Vec::new())
+            }
+            Answer::Digested { .. } => {
+                Err(nonsense(&peer.wire.peer, "another number of records than it says"))
+            }
+            _ => Err(out_of_turn(&peer.wire)),
+        }
+    }
+
+    fn records(&mut self, mut block: &[u8]) -> Result<Vec<Record>> {
+        let mut records = Vec::new();
+        while !block.is_empty() {
+            let Some((record, rest)) = Record::read(block, self.reading) else {
+                return Err(self.strange("a record of its tree that makes no sense"));
+            };
+            if self.last.as_ref().is_some_and(|last| *last >= record.path) {
+                return Err(self.strange("its tree out of order"));
+            }
+            self.last = Some(record.path.clone());
+            records.push(record);
+            block = rest;
+        }
+        self.entries += records.len() as u64;
+        Ok(records)
+    }
+
+    fn strange(&self, what: &str) -> Error {
+        nonsense(&self.name, what)
+    }
+}
+
+fn told_of_a_cut(error: Error, name: &Path) -> Error {
+    match error {
+        Error::Cut { .. } => Error::Cut {
+            what: format!("{} was gone before it had told all of its tree", name.display()),
+            advice: "nothing is left behind there or here: run the same command again".to_owned(),
+        },
+        other => other,
+    }
+}

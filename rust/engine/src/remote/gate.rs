@@ -1,0 +1,37 @@
+//! What an administrator allows those who come.
+
+use crate::round::rights::Rights;
+use snapsync_model::Error;
+use std::path::PathBuf;
+
+/// What the other end may ask for.
+#[derive(Clone, Debug, Default)]
+pub struct Gate {
+    /// Volumes lie beneath this directory.
+    pub restrict_to: Option<PathBuf>,
+    /// Volumes are only sent from.
+    pub read_only: bool,
+    /// Volumes are only received into.
+    pub receive_only: bool,
+    /// Old snapshots may be deleted, also where anything is restricted.
+    pub allow_prune: bool,
+}
+
+pub(super) fn forbidden(what: &str, option: &str) -> Error {
+    Error::refused(format!("this server {what}: it was started with {option}"), "ask its administrator")
+}
+
+impl Gate {
+    pub(super) fn is_narrow(&self) -> bool {
+        self.restrict_to.is_some() || self.read_only || self.receive_only
+    }
+
+    pub(super) fn prunes(&self) -> bool {
+        !self.is_narrow() || self.allow_prune
+    }
+
+    /// What a round may change here, where the primary is.
+    pub(super) fn rights(&self) -> Rights {
+        Rights { prunes: self.prunes(), replaces: !self.is_narrow(), only_reads: self.read_only }
+    }
+}

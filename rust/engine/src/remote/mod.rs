@@ -1,0 +1,19 @@
+//! The same steps over a channel.
+
+pub(crate) mod channels;
+mod child;
+pub(crate) mod client;
+pub(crate) mod deeds;
+pub(crate) mod digests;
+pub(crate) mod gate;
+pub(crate) mod messages;
+mod overheard;
+pub(crate) mod pulled;
+mod relay;
+mod screen;
+pub(crate) mod server;
+mod ssh;
+pub(crate) mod standby_client;
+pub(crate) mod standby_server;
+pub(crate) mod trust;
+pub(crate) mod wire;

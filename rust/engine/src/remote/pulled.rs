@@ -1,0 +1,157 @@
+//! A round whose primary is at the other end, as this end has seen it. What only the other end knows is told as its claim.
+
+use crate::delta::incoming::nonsense;
+use crate::options::{self, Options};
+use crate::remote::messages::MOST_TOLD;
+use crate::report::rounds::{Claimed, Scrubbed, Synced};
+use crate::round::primary;
+use crate::round::steps::State;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use snapsync_apply::Loss;
+use snapsync_model::{Counters, Counts, Error, Monitor, Result, SnapshotInfo, VolumeInfo};
+use std::path::Path;
+use std::time::Instant;
+use uuid::Uuid;
+
+/// A delta that was committed here.
+#[derive(Debug)]
+pub(crate) struct Came {
+    pub(crate) base: Option<SnapshotInfo>,
+    pub(crate) snapshot: SnapshotInfo,
+    pub(crate) counts: Counts,
+    pub(crate) kept: u64,
+    pub(crate) losses: Vec<Loss>,
+}
+
+/// All that this end has done in a round.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// As it was opened.
+    pub(crate) state: Option<State>,
+    pub(crate) came: Vec<Came>,
+    pub(crate) pruned: Vec<SnapshotInfo>,
+    pub(crate) notes: Vec<String>,
+}
+
+/// What the report of the other end is taken for.
+#[derive(Deserialize)]
+struct Told {
+    primary: VolumeInfo,
+    #[serde(default)]
+    notes: Vec<String>,
+    #[serde(default)]
+    recovered: Vec<String>,
+    #[serde(default)]
+    pruned: Vec<SnapshotInfo>,
+    #[serde(default)]
+    scrub: Scrubbed,
+    #[serde(default)]
+    counters: Counters,
+}
+
+/// A round that the other end says is done.
+pub(crate) struct Pulled<'r> {
+    pub(crate) seen: Seen,
+    pub(crate) report: &'r RawValue,
+    /// The primary as it is named here.
+    pub(crate) source: String,
+    pub(crate) host: &'r Path,
+    pub(crate) options: &'r Options,
+    /// The snapshot that was asked for by name, if it is here.
+    pub(crate) named: Option<SnapshotInfo>,
+    pub(crate) started: Instant,
+}
+
+impl Pulled<'_> {
+    /// Its report, if what was asked for is here.
+    pub(crate) fn report(self, monitor: &Monitor) -> Result<Synced> {
+        let host = self.host.to_string_lossy().into_owned();
+        let told: Told = serde_json::from_str(self.report.get())
+            .map_err(|_| nonsense(self.host, "a report of the round that makes no sense"))?;
+        let Seen { state, came, mut pruned, mut notes } = self.seen;
+        let state = state.ok_or_else(|| undone(self.host))?;
+        let (kept, losses) = came.iter().fold((0_u64, Vec::new()), |(kept, losses), came| {
+            (kept.saturating_add(came.kept), primary::together(losses, came.losses.clone()))
+        });
+        let Came { base, snapshot, counts, .. } = last(came, &state, self.named, self.options, self.host)?;
+        notes.extend(monitor.take_notes());
+        let mut recovered = state.recovered.clone();
+        theirs(&host, told.notes, &mut notes);
+        theirs(&host, told.recovered, &mut recovered);
+        let is_new = |theirs: &SnapshotInfo| pruned.iter().all(|own| own.id != theirs.id);
+        let more: Vec<_> = told.pruned.into_iter().filter(is_new).take(MOST_TOLD).collect();
+        pruned.extend(more);
+        Ok(Synced {
+            verb: "sync",
+            primary: VolumeInfo {
+                path: self.source.into(),
+                lineage: state.volume.lineage,
+                subset: snapshot.subset.clone(),
+                ..told.primary
+            },
+            standby: state.volume,
+            set_aside: state.set_aside,
+            base,
+            unchanged: counts.rows == 0,
+            changes: counts,
+            data_bytes: counts.data_bytes,
+            kept_bytes: kept,
+            tree_bytes: snapshot.bytes.unwrap_or(0),
+            tree_entries: snapshot.entries.unwrap_or(0),
+            snapshot,
+            losses,
+            notes,
+            recovered,
+            pruned,
+            scrub: told.scrub.bounded(),
+            counters: told.counters,
+            seconds: self.started.elapsed().as_secs_f64(),
+            claimed: Some(Claimed { by: host, what: vec!["counters", "primary", "scrub"] }),
+        })
+    }
+}
+
+/// The delta that the round was for; where the standby had the snapshot before, that came with none.
+fn last(
+    came: Vec<Came>,
+    state: &State,
+    named: Option<SnapshotInfo>,
+    options: &Options,
+    host: &Path,
+) -> Result<Came> {
+    let came = came.into_iter().last().or_else(|| held(state, named?.id)).ok_or_else(|| undone(host))?;
+    let SnapshotInfo { name, subset, .. } = &came.snapshot;
+    let is_named = options.name.as_ref().is_none_or(|asked| asked == name);
+    let is_part = options::asked(options)?.is_none_or(|asked| asked == *subset);
+    if is_named && is_part {
+        return Ok(came);
+    }
+    Err(nonsense(host, "another snapshot than it was asked for"))
+}
+
+/// The snapshot that was asked for, if the standby held it already: as this end knows it.
+fn held(state: &State, named: Uuid) -> Option<Came> {
+    let newest = state.newest.clone()?;
+    (named == newest.id).then(|| Came {
+        base: Some(newest.clone()),
+        snapshot: newest,
+        counts: Counts::default(),
+        kept: 0,
+        losses: Vec::new(),
+    })
+}
+
+fn undone(host: &Path) -> Error {
+    nonsense(host, "that the round is done, and nothing was committed here")
+}
+
+/// Adds what the other end tells and this one does not know. It may have been told some of it by this one.
+fn theirs(host: &str, told: Vec<String>, own: &mut Vec<String>) {
+    let known = own.len();
+    for text in told.into_iter().take(MOST_TOLD) {
+        if !own[..known].iter().any(|own| text.ends_with(own.as_str())) {
+            own.push(format!("{host}: {text}"));
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! The end that another snapsync starts, over ssh or as an administrator's forced command: it speaks on its standard
+//! input and output, and may be kept to one directory and one direction.
+
+use crate::digest::Reading;
+use crate::location::beneath::Reach;
+use crate::location::place::Place;
+use crate::options::{Options, Travel};
+use crate::remote::channels::Further;
+use crate::remote::digests;
+use crate::remote::gate::{Gate, forbidden};
+use crate::remote::messages::{Answer, Request};
+use crate::remote::relay::{nobody_waits, relay};
+use crate::remote::standby_client::Remote;
+use crate::remote::standby_server::{Wishes, attend};
+use crate::remote::wire::Wire;
+use crate::round::primary::drive;
+use crate::round::rights::Rights;
+use crate::round::standby::Local;
+use crate::volume::roles::{Deed, perform_in};
+use crate::volume::standing;
+use rustix::event::{PollFd, PollFlags, poll};
+use snapsync_model::{Context, Error, Monitor, Result};
+use snapsync_snapshot::Volume;
+use snapsync_stream::{Fate, Link, PATIENCE, Watch};
+use snapsync_sys::Root;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// Serves one client, until it is done or gone. The exit code: a failure that the client was told is its to tell.
+pub fn serve(gate: &Gate, monitor: &Monitor) -> Result<i32> {
+    let [from, to] = standard_streams()?;
+    let peer = std::env::var("SSH_CONNECTION").ok().and_then(|c| c.split(' ').next().map(PathBuf::from));
+    let peer = peer.unwrap_or_else(|| PathBuf::from("client"));
+    let wire = Wire::new(from, to, peer, PATIENCE, Fate::default(), monitor)?;
+    // Before the client has said anything.
+    let reach = Reach::new(gate.restrict_to.as_deref());
+    serve_over(wire, gate, reach, monitor)
+}
+
+/// The same over any channel.
+pub(crate) fn serve_over<'a>(
+    mut wire: Wire<'a>,
+    gate: &Gate,
+    reach: Result<Reach>,
+    monitor: &'a Monitor,
+) -> Result<i32> {
+    let heard = wire.greet_back().and_then(|()| wire.hear());
+    match heard.and_then(|request| answer(&mut wire, request, gate, &reach?, monitor)) {
+        Ok(()) => Ok(0),
+        Err(error) if wire.fail(&error, false) => Ok(error.exit_code()),
+        Err(error) => Err(error),
+    }
+}
+
+fn answer<'a>(
+    wire: &mut Wire<'a>,
+    request: Request,
+    gate: &Gate,
+    reach: &Reach,
+    monitor: &'a Monitor,
+) -> Result<()> {
+    match request {
+        Request::Push { .. } if gate.read_only => Err(forbidden("receives nothing", "--read-only")),
+        Request::Push { target, channels } => {
+            let standby = standby(gate, reach, &target, monitor)?;
+            push(wire, gate, standby, channels, monitor)
+        }
+        Request::Pull { .. } if gate.receive_only => Err(forbidden("sends nothing", "--receive-only")),
+        Request::Pull { source, options, travel, channels } => {
+            let source = reach.directory(&source)?;
+            pull(wire, source, gate.rights(), &options, &travel, channels, monitor)
+        }
+        Request::Join { volume, token } => {
+            let volume = reach.directory(&volume).and_then(Volume::open_in).map_err(|_| nobody_waits())?;
+            relay(&volume.store(), token, wire, monitor)
+        }
+        // Whoever may only send or receive may not say who is primary.
+        Request::Do { deed, .. }
+            if gate.receive_only || (gate.is_narrow() && !matches!(deed, Deed::Describe)) =>
+        {
+            Err(Error::refused(
+                "this server does not let its clients change roles",
+                "run promote, rejoin or switch on that machine, or ask its administrator",
+            ))
+        }
+        Request::Do { volume, deed } => perform_for(wire, gate, reach.directory(&volume)?, deed, monitor),
+        Request::Digest { place: called, reading, lineage } => {
+            let place = read_place(gate, reach, &called, lineage)?;
+            digest(wire, &place, reading, monitor)
+        }
+    }
+}
+
+fn standard_streams() -> Result<[OwnedFd; 2]> {
+    let from = io::stdin().as_fd().try_clone_to_owned().context("open", "standard input")?;
+    let to = io::stdout().as_fd().try_clone_to_owned().context("open", "standard output")?;
+    Ok([from, to])
+}
+
+/// Where a client's standby is, or is to be.
+fn standby<'a>(gate: &Gate, reach: &Reach, target: &[u8], monitor: &'a Monitor) -> Result<Local<'a>> {
+    let found = reach.target(target).map(|target| Local::at(target, monitor));
+    if !gate.receive_only {
+        return found;
+    }
+    let called = String::from_utf8_lossy(target).into_owned();
+    found.map_err(|_| standing::not_own(&called)).map(|standby| standby.discreet(called))
+}
+
+fn push<'a>(
+    wire: &mut Wire<'a>,
+    gate: &Gate,
+    mut standby: Local<'a>,
+    channels: usize,
+    monitor: &'a Monitor,
+) -> Result<()> {
+    wire.tell(&Answer::Ready)?;
+    let wishes = Wishes::Asked { prunes: gate.prunes() };
+    attend(wire, &mut standby, Further::wait(channels), wishes, monitor).map(drop)
+}
+
+fn pull<'a>(
+    wire: &mut Wire<'a>,
+    source: Root,
+    rights: Rights,
+    options: &Options,
+    travel: &Travel,
+    channels: usize,
+    monitor: &'a Monitor,
+) -> Result<()> {
+    wire.tell(&Answer::Ready)?;
+    let link = Arc::clone(wire.link());
+    while_wanted(&link, monitor, || {
+        let mut standby = Remote::new(wire, travel, Further::wait(channels), monitor);
+        let result = drive(source, &mut standby, options, rights, monitor);
+        result.and_then(|report| standby.done(&report))
+    })
+}
+
+/// Verifying is reading; but who may only feed standbys learns of nothing but those that are its own.
+fn read_place(gate: &Gate, reach: &Reach, called: &[u8], lineage: Option<Uuid>) -> Result<Place> {
+    let place = reach.place(called);
+    if !gate.receive_only {
+        return place;
+    }
+    let is_own = |place: &Place| {
+        let volume = place.volume();
+        volume.is_ok_and(|volume| volume.is_some_and(|volume| standing::is_fed_by(&volume, lineage)))
+    };
+    place.ok().filter(is_own).ok_or_else(|| standing::not_own(&String::from_utf8_lossy(called)))
+}
+
+fn digest(wire: &mut Wire<'_>, place: &Place, reading: Reading, monitor: &Monitor) -> Result<()> {
+    wire.tell(&Answer::Ready)?;
+    let link = Arc::clone(wire.link());
+    while_wanted(&link, monitor, || digests::tell(wire, place, reading, monitor))
+}
+
+/// While it reads a volume it does not listen.
+fn while_wanted<T>(link: &Link, monitor: &Monitor, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let (done, working) = io::pipe().context("talk to", "client")?;
+    std::thread::scope(|scope| {
+        scope.spawn(move || notice_the_end(link, monitor, &done));
+        // Closed when the work is done, also where it panics.
+        let _working = working;
+        work()
+    })
+}
+
+fn perform_for(wire: &mut Wire<'_>, gate: &Gate, volume: Root, deed: Deed, monitor: &Monitor) -> Result<()> {
+    let outcome = while_wanted(wire.link(), monitor, || perform_in(volume, deed, monitor))?;
+    let outcome = if gate.is_narrow() { outcome.without_standbys() } else { outcome };
+    wire.tell(&Answer::Did(Box::new(outcome)))
+}
+
+/// Stops the work when nobody is at the other end any more.
+fn notice_the_end(link: &Link, monitor: &Monitor, done: &io::PipeReader) {
+    let mut watch = Watch::new(link);
+    let tick = rustix::event::Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+    let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::RDHUP;
+    loop {
+        let mut fds = [PollFd::new(link, PollFlags::RDHUP), PollFd::new(done, PollFlags::empty())];
+        match poll(&mut fds, Some(&tick)) {
+            Ok(_) if fds[1].revents().intersects(gone) => return,
+            Ok(_) if fds[0].revents().intersects(gone) || watch.is_silent() => return monitor.cancel(),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! A second snapsync on another machine, started over the user's own `ssh`.
+
+use crate::location::address::Address;
+use crate::options::Reach;
+use crate::remote::child::Process;
+use crate::remote::messages::{Answer, Request};
+use crate::remote::trust;
+use crate::remote::wire::{Wire, out_of_turn};
+use snapsync_model::{Error, Monitor, Result};
+use snapsync_stream::Fate;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+use uuid::Uuid;
+
+pub(super) const MOST_CHANNELS: usize = 64;
+
+/// A snapsync on another machine, started for one request.
+pub(crate) struct Peer<'a> {
+    pub(crate) wire: Wire<'a>,
+    /// What it can do beyond the protocol's first version.
+    pub(crate) features: Vec<String>,
+    child: Process,
+}
+
+impl<'a> Peer<'a> {
+    pub(crate) fn start(host: &str, reach: &Reach, monitor: &'a Monitor) -> Result<Peer<'a>> {
+        Peer::start_with(host, reach, Fate::default(), monitor)
+    }
+
+    fn start_with(host: &str, reach: &Reach, fate: Fate, monitor: &'a Monitor) -> Result<Peer<'a>> {
+        let (program, arguments) = reach
+            .rsh
+            .split_first()
+            .ok_or_else(|| Error::usage("--rsh names no command", "use --rsh ssh, or leave it out"))?;
+        let options = reach.ssh_options();
+        trust::files_named_in(arguments)?;
+        trust::files_named_in(&options)?;
+        let options = options.iter().flat_map(|option| ["-o", option]);
+        let mut command = Command::new(trust::program(program)?);
+        command
+            .arg0(program)
+            .args(arguments)
+            .args(options)
+            .arg(host)
+            .arg(format!("{} serve", reach.remote_path));
+        let (child, to, from) = Process::start(command, host)?;
+        let wire = Wire::new(from, to, PathBuf::from(host), reach.patience, fate, monitor)?;
+        let mut peer = Peer { wire, features: Vec::new(), child };
+        match peer.wire.greet() {
+            Ok(hello) => Ok(Peer { features: hello.features, ..peer }),
+            Err(Error::Cut { .. }) if peer.has_ended() => Err(peer.did_not_start(program, reach, monitor)),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// It is gone by itself, and not given up.
+    fn has_ended(&self) -> bool {
+        !self.wire.link().is_gone()
+    }
+
+    fn did_not_start(&mut self, program: &str, reach: &Reach, monitor: &Monitor) -> Error {
+        let host = self.wire.peer.display();
+        match self.child.wait(monitor) {
+            Some(255) => Error::failed(
+                format!("cannot connect to {host}"),
+                format!("see what {program} said, and try `{program} {host} true`"),
+            ),
+            code => Error::failed(
+                format!(
+                    "`{} serve` does not start on {host} (exit code {})",
+                    reach.remote_path,
+                    code.map_or("none".to_owned(), |code| code.to_string())
+                ),
+                "install snapsync there, or say where it is with --remote-path",
+            ),
+        }
+    }
+
+    pub(crate) fn ask(&mut self, request: &Request) -> Result<()> {
+        self.wire.tell(request)?;
+        match self.wire.hear_answer()? {
+            Answer::Ready => Ok(()),
+            _ => Err(out_of_turn(&self.wire)),
+        }
+    }
+
+    /// Lets it end by itself after a round that is done.
+    pub(crate) fn end(self, monitor: &Monitor) {
+        let Peer { child, wire, .. } = self;
+        drop(wire);
+        let _ = child.wait(monitor);
+    }
+
+    /// Another channel to the round that `token` is of.
+    pub(super) fn join(
+        address: &Address,
+        reach: &Reach,
+        token: Uuid,
+        fate: Fate,
+        monitor: &'a Monitor,
+    ) -> Result<Peer<'a>> {
+        let mut peer = Peer::start_with(&address.host, reach, fate, monitor)?;
+        peer.ask(&Request::Join { volume: address.path.clone(), token })?;
+        Ok(peer)
+    }
+}

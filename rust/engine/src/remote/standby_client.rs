@@ -1,0 +1,218 @@
+//! The standby's half of a round, asked for over a channel.
+
+use crate::delta::staging::{Begun, Data, Offer, is_cut, with_data, workers};
+use crate::digest::hex;
+use crate::keep::Keep;
+use crate::location::address::shown;
+use crate::options::{Terms, Travel};
+use crate::remote::channels::Further;
+use crate::remote::messages::{Answer, Ask, MOST_TOLD};
+use crate::remote::wire::{Wire, out_of_turn};
+use crate::report::rounds::Synced;
+use crate::round::steps::{Looked, Opening, Pending, StandbyEnd, State};
+use crate::secret::Secret;
+use crate::volume::pieces::{Piece, Seen};
+use snapsync_model::{Error, Monitor, Result, SnapshotInfo, printable};
+use snapsync_stream::wire::{lift, write_head};
+use snapsync_stream::{Limit, Sent, send};
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Who has failed says so within this time.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// A standby at the other end of a channel.
+pub(crate) struct Remote<'w, 'a> {
+    wire: &'w mut Wire<'a>,
+    travel: &'w Travel,
+    further: Further<'w, 'a>,
+    monitor: &'a Monitor,
+    limit: Option<Arc<Limit>>,
+    pending: Option<Pending>,
+    /// Frames are under way: no message can be put between them.
+    is_sending: bool,
+    /// What it answers may be a lie, and the snapshot be there.
+    has_asked_to_commit: bool,
+}
+
+impl<'w, 'a> Remote<'w, 'a> {
+    pub(crate) fn new(
+        wire: &'w mut Wire<'a>,
+        travel: &'w Travel,
+        further: Further<'w, 'a>,
+        monitor: &'a Monitor,
+    ) -> Remote<'w, 'a> {
+        Remote {
+            wire,
+            travel,
+            further,
+            monitor,
+            limit: travel.limit.map(Limit::new),
+            pending: None,
+            is_sending: false,
+            has_asked_to_commit: false,
+        }
+    }
+
+    fn ask(&mut self, ask: &Ask) -> Result<Answer> {
+        self.wire.tell(ask)?;
+        self.wire.hear_answer()
+    }
+
+    /// Ends the round with its report, which the other end may need.
+    pub(crate) fn done(&mut self, report: &Synced) -> Result<()> {
+        let report = serde_json::value::to_raw_value(report)
+            .map_err(|e| Error::failed(format!("cannot tell the report: {e}"), ""))?;
+        self.wire.tell(&Ask::Done { report })
+    }
+
+    fn there(&self, path: &str) -> String {
+        shown(&self.wire.peer.to_string_lossy(), path)
+    }
+
+    fn offer(&mut self, offer: &Offer<'_>) -> Result<()> {
+        let has_manifest = self.pending.as_ref().is_some_and(|pending| {
+            pending.snapshot == offer.header.snapshot.id
+                && pending.base == offer.header.base.map(|base| base.id)
+                && pending.manifest == hex(&offer.manifest.digest)
+        });
+        let Terms { strict, no_space_check } = offer.terms;
+        let spare = offer.spare.clone().filter(|spare| !spare.keep.is_empty());
+        self.wire.tell(&Ask::Begin { strict, has_manifest, no_space_check, spare })?;
+        self.wire.to.get_mut().limit(self.limit.as_ref());
+        let to = &mut self.wire.to;
+        let mut put = || {
+            write_head(to, offer.header)?;
+            to.write_all(&offer.manifest.to_bytes())?;
+            if !has_manifest {
+                std::io::copy(&mut offer.file.open()?, to)?;
+            }
+            to.flush()
+        };
+        put().map_err(|e| lift(e, "write to", &self.wire.peer))
+    }
+
+    /// The other end may have said why it is gone.
+    fn explained(&mut self, error: Error) -> Error {
+        match error {
+            // It may also wait for what does not come any more: this end is not to wait for it in turn.
+            Error::Cut { .. } => {
+                self.wire.from.get_mut().hurry(LAST_WORDS);
+                match self.wire.hear_answer() {
+                    Err(told) if self.wire.is_needed.is_some() => told,
+                    _ => error,
+                }
+            }
+            other => other,
+        }
+    }
+}
+
+impl StandbyEnd for Remote<'_, '_> {
+    fn look(&mut self, lineage: Option<Uuid>) -> Result<Looked> {
+        match self.ask(&Ask::Look { lineage })? {
+            Answer::Looked(looked) => Ok(Looked { path: self.there(&looked.path), ..looked }.bounded()),
+            _ => Err(out_of_turn(self.wire)),
+        }
+    }
+
+    fn open(&mut self, opening: Opening) -> Result<State> {
+        let Opening { lineage, epoch, promotions, care, store } = opening;
+        let join = self.further.announce(store)?;
+        match self.ask(&Ask::Open { lineage, epoch, promotions, join, care })? {
+            Answer::Opened(mut state) => {
+                self.further.open(state.join, self.wire.link(), self.monitor)?;
+                state.volume.path = self.there(&state.volume.path.to_string_lossy()).into();
+                state.recovered.truncate(MOST_TOLD);
+                self.pending.clone_from(&state.pending);
+                Ok(*state)
+            }
+            _ => Err(out_of_turn(self.wire)),
+        }
+    }
+
+    fn begin(&mut self, offer: Offer<'_>) -> Result<Begun> {
+        self.has_asked_to_commit = false;
+        let offered = self.offer(&offer);
+        offered.map_err(|e| self.explained(e))?;
+        match self.wire.hear_answer()? {
+            Answer::Begun(mut begun) => {
+                begun.losses.truncate(MOST_TOLD);
+                begun.pruned.truncate(MOST_TOLD);
+                Ok(*begun)
+            }
+            _ => Err(out_of_turn(self.wire)),
+        }
+    }
+
+    fn transfer(&mut self, data: Data<'_>) -> Result<Sent> {
+        self.is_sending = true;
+        let rows = with_data(data.manifest)?;
+        let peer = self.wire.peer.clone();
+        let mut outlets = vec![self.wire.outlet(self.limit.as_ref())];
+        outlets.extend(self.further.outlets(&peer, self.limit.as_ref(), self.monitor)?);
+        let (side, held, seed) = (data.side, data.held, data.seed);
+        let compression = self.travel.compression;
+        let sent = send(rows, side, held, seed, outlets, compression, workers(), self.monitor);
+        let sent = sent.map_err(|e| self.explained(e))?;
+        self.is_sending = false;
+        Ok(sent)
+    }
+
+    fn commit(&mut self) -> Result<SnapshotInfo> {
+        self.has_asked_to_commit = true;
+        match self.ask(&Ask::Commit)? {
+            Answer::Committed { snapshot, notes } => {
+                let whom = self.wire.peer.display();
+                notes
+                    .into_iter()
+                    .take(MOST_TOLD)
+                    .for_each(|note| self.monitor.note(format!("{whom}: {note}")));
+                Ok(*snapshot)
+            }
+            _ => Err(out_of_turn(self.wire)),
+        }
+    }
+
+    fn keep_secret(&mut self, secret: &Secret) -> Result<()> {
+        match self.ask(&Ask::Secret { secret: secret.clone() })? {
+            Answer::Kept => Ok(()),
+            _ => Err(out_of_turn(self.wire)),
+        }
+    }
+
+    fn scrub(&mut self, pieces: &[Piece], meanwhile: &mut dyn FnMut() -> Result<()>) -> Result<Vec<Seen>> {
+        self.wire.tell(&Ask::Scrub { pieces: pieces.to_vec() })?;
+        meanwhile()?;
+        match self.wire.hear_answer()? {
+            Answer::Scrubbed(seen) if seen.len() == pieces.len() => Ok(seen),
+            _ => Err(out_of_turn(self.wire)),
+        }
+    }
+
+    fn prune(&mut self, keep: &Keep, needed: &[Uuid]) -> Result<Vec<SnapshotInfo>> {
+        match self.ask(&Ask::Prune { keep: keep.clone(), needed: needed.to_vec() })? {
+            Answer::Pruned(mut pruned) => {
+                pruned.truncate(MOST_TOLD);
+                Ok(pruned)
+            }
+            Answer::Unpruned(failure) => Err(failure.into_error(&self.wire.peer)),
+            _ => Err(out_of_turn(self.wire)),
+        }
+    }
+
+    fn tells(&self) -> Option<String> {
+        Some(printable(&self.wire.peer.to_string_lossy()).into_owned())
+    }
+
+    fn failed(&mut self, error: &Error, _snapshot: Uuid) -> bool {
+        if !self.is_sending {
+            self.wire.fail(error, false);
+        }
+        // Where it has not said: it may have a part of it, or have been about to make it when it was heard of last.
+        let may_be = self.has_asked_to_commit || (self.is_sending && is_cut(error));
+        self.wire.is_needed.unwrap_or(may_be)
+    }
+}

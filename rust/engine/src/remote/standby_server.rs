@@ -1,0 +1,249 @@
+//! The standby's half of a round whose primary is at the other end of a channel.
+
+use crate::delta::incoming::{Delta, nonsense};
+use crate::delta::staging::{Offer, Spare};
+use crate::keep::Keep;
+use crate::options::{Options, Terms};
+use crate::remote::channels::Further;
+use crate::remote::messages::{Answer, Ask, Failure};
+use crate::remote::pulled::{Came, Seen};
+use crate::remote::wire::Wire;
+use crate::round::standby::Local;
+use crate::round::steps::{Opening, StandbyEnd};
+use crate::volume::pieces::Piece;
+use crate::volume::retention;
+use serde_json::value::RawValue;
+use snapsync_manifest::ManifestReader;
+use snapsync_model::{Error, Monitor, Result, Stage};
+use uuid::Uuid;
+
+/// Whose wishes count in a round.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Wishes<'o> {
+    /// Those of the primary's end, which has begun it; but old snapshots go only where it may have them deleted.
+    Asked { prunes: bool },
+    /// Those of this end, which has begun it, whatever the other one asks.
+    Own(&'o Options),
+}
+
+/// Deltas of one round: one that was cut, and the new one.
+const MOST_DELTAS: usize = 2;
+/// Files, and bytes of them, that are read again at most where this end does not say it.
+const MOST_FILES: usize = 1 << 20;
+/// What a round reads again beyond its limit at most.
+const SLACK: u64 = 1 << 28;
+
+/// Answers until the round is done; what was done, and the other end's report. A failure here is told to it as well.
+pub(crate) fn attend<'a>(
+    wire: &mut Wire<'a>,
+    standby: &mut Local<'a>,
+    further: Further<'_, 'a>,
+    wishes: Wishes<'_>,
+    monitor: &'a Monitor,
+) -> Result<(Seen, Box<RawValue>)> {
+    let seen = Seen::default();
+    let (begun, turns) = (None, Turns::default());
+    let mut attending = Attending { wire, standby, further, wishes, seen, begun, turns, monitor };
+    loop {
+        let result = attending.next();
+        match result {
+            Ok(None) => {}
+            Ok(Some(report)) => return Ok((attending.seen, report)),
+            Err(error) => {
+                let needed = attending.standby.failed(&error, Uuid::nil());
+                attending.wire.fail(&error, needed);
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// How often something was asked.
+#[derive(Debug, Default)]
+struct Turns {
+    looks: usize,
+    secrets: usize,
+    prunes: usize,
+    files: usize,
+    bytes: u64,
+}
+
+struct Attending<'r, 'f, 'o, 'a> {
+    wire: &'r mut Wire<'a>,
+    standby: &'r mut Local<'a>,
+    further: Further<'f, 'a>,
+    wishes: Wishes<'o>,
+    seen: Seen,
+    /// What came, and is not committed.
+    begun: Option<Came>,
+    turns: Turns,
+    monitor: &'a Monitor,
+}
+
+impl Attending<'_, '_, '_, '_> {
+    fn next(&mut self) -> Result<Option<Box<RawValue>>> {
+        let ask = self.wire.hear()?;
+        if !self.is_in_turn(&ask) {
+            return Err(nonsense(&self.wire.peer, "a request out of turn"));
+        }
+        match ask {
+            Ask::Look { lineage } => {
+                let looked = self.standby.look(lineage)?;
+                self.wire.tell(&Answer::Looked(looked))?;
+            }
+            Ask::Open { lineage, epoch, promotions, join, care } => {
+                let care = if let Wishes::Own(options) = self.wishes { options.care } else { care };
+                self.open(Opening { lineage, epoch, promotions, care, store: None }, join)?;
+            }
+            Ask::Begin { strict, has_manifest, no_space_check, spare } => {
+                self.begin(self.terms(strict, no_space_check), has_manifest, spare)?;
+            }
+            Ask::Commit => self.commit()?,
+            Ask::Secret { secret } if secret.is_sound() => {
+                self.standby.keep_secret(&secret)?;
+                self.wire.tell(&Answer::Kept)?;
+            }
+            Ask::Secret { .. } => return Err(nonsense(&self.wire.peer, "a secret that is none")),
+            Ask::Scrub { pieces } => {
+                self.monitor.start(Stage::Scrub, 0);
+                // What it would do meanwhile is done at the other end.
+                let seen = self.standby.scrub(&pieces, &mut || Ok(()))?;
+                self.wire.tell(&Answer::Scrubbed(seen))?;
+            }
+            Ask::Prune { keep, needed } => self.prune(keep, &needed)?,
+            Ask::Failed(failure) => return Err(failure.into_error(&self.wire.peer)),
+            Ask::Done { report } => return Ok(Some(report)),
+        }
+        Ok(None)
+    }
+
+    /// A round has an order and an end.
+    fn is_in_turn(&mut self, ask: &Ask) -> bool {
+        let is_open = self.seen.state.is_some();
+        let is_between = is_open && self.begun.is_none();
+        let turns = &mut self.turns;
+        let first = |count: &mut usize| {
+            *count += 1;
+            *count == 1
+        };
+        match ask {
+            Ask::Look { .. } => !is_open && first(&mut turns.looks),
+            Ask::Open { .. } => !is_open,
+            Ask::Begin { .. } => is_between && self.seen.came.len() < MOST_DELTAS,
+            Ask::Commit => self.begun.is_some(),
+            Ask::Secret { .. } => is_between && first(&mut turns.secrets),
+            Ask::Prune { .. } => is_between && first(&mut turns.prunes),
+            Ask::Scrub { pieces } => is_between && turns.may_scrub(pieces, self.wishes),
+            Ask::Failed(_) => true,
+            Ask::Done { .. } => is_between,
+        }
+    }
+
+    /// What a target must be like.
+    fn terms(&self, strict: bool, no_space_check: bool) -> Terms {
+        match self.wishes {
+            Wishes::Own(own) => Terms { strict: own.strict, no_space_check: own.no_space_check },
+            Wishes::Asked { .. } => Terms { strict, no_space_check },
+        }
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        let snapshot = self.standby.commit()?;
+        let notes = self.monitor.take_notes();
+        self.seen.notes.extend(notes.iter().cloned());
+        let came = self.begun.take().map(|came| Came { snapshot: snapshot.clone(), ..came });
+        self.seen.came.extend(came);
+        self.wire.tell(&Answer::Committed { snapshot: Box::new(snapshot), notes })
+    }
+
+    fn prune(&mut self, keep: Keep, needed: &[Uuid]) -> Result<()> {
+        let pruned = self.may_prune(keep).and_then(|keep| self.standby.prune(&keep, needed));
+        let answer = match pruned {
+            Ok(pruned) => {
+                self.seen.pruned.extend(pruned.iter().cloned());
+                Answer::Pruned(pruned)
+            }
+            Err(error) if retention::is_bearable(&error) => Answer::Unpruned(Failure::of(&error, false)),
+            Err(error) => return Err(error),
+        };
+        self.wire.tell(&answer)
+    }
+
+    fn open(&mut self, opening: Opening, join: Option<Uuid>) -> Result<()> {
+        let mut state = self.standby.open(opening)?;
+        self.seen.state = Some(state.clone());
+        self.further.open(join, self.wire.link(), self.monitor)?;
+        state.join = self.further.announce(self.standby.store())?;
+        // Paths that are not text would not come through.
+        state.volume.path = state.volume.path.to_string_lossy().into_owned().into();
+        self.wire.tell(&Answer::Opened(Box::new(state)))
+    }
+
+    /// What is kept, where the other end wants to keep `keep`: what this end allows.
+    fn may_prune(&self, keep: Keep) -> Result<Keep> {
+        if keep.is_empty() || keep.check().is_err() || self.seen.came.is_empty() {
+            return Err(nonsense(&self.wire.peer, "a request to delete what the standby holds"));
+        }
+        match self.wishes {
+            Wishes::Asked { prunes: true } => Ok(keep),
+            Wishes::Own(own) if !own.keep.is_empty() => Ok(own.keep.clone()),
+            Wishes::Asked { .. } | Wishes::Own(_) => Err(Error::refused(
+                "it does not let this client delete any",
+                "its administrator can prune there, or start its server with --allow-prune",
+            )),
+        }
+    }
+
+    /// What stays where old snapshots are to make room: what this end allows.
+    fn may_spare(&self, spare: Spare) -> Option<Spare> {
+        match self.wishes {
+            Wishes::Asked { prunes: true } => Some(spare).filter(|spare| spare.keep.check().is_ok()),
+            Wishes::Own(own) if !own.keep.is_empty() => Some(Spare { keep: own.keep.clone(), ..spare }),
+            Wishes::Asked { .. } | Wishes::Own(_) => None,
+        }
+    }
+
+    fn begin(&mut self, terms: Terms, has_manifest: bool, spare: Option<Spare>) -> Result<()> {
+        let spare = spare.and_then(|spare| self.may_spare(spare));
+        let Wire { from, peer, .. } = &mut *self.wire;
+        let mut delta = Delta::read(from, peer.clone())?;
+        let standby = &mut *self.standby;
+        let mut begun = delta.offer(terms, has_manifest, |offer| standby.begin(Offer { spare, ..offer }))?;
+        let (seed, total) = (delta.seed(), delta.header.totals.data_bytes);
+        let counts = ManifestReader::open(&standby.incoming()?.manifest())?.counts()?;
+        self.begun = Some(Came {
+            base: standby.newest()?,
+            snapshot: delta.header.snapshot.clone(),
+            counts,
+            kept: begun.kept,
+            losses: begun.losses.clone(),
+        });
+        self.seen.pruned.extend(begun.pruned.iter().cloned());
+        begun.held = begun.held.told();
+        self.monitor.start(Stage::Receive, total);
+        self.monitor.advance(begun.kept);
+        self.wire.tell(&Answer::Begun(Box::new(begun)))?;
+        let peer = self.wire.peer.clone();
+        let mut arrivals = vec![self.wire.arrivals()];
+        arrivals.extend(self.further.arrivals(&peer, self.monitor)?);
+        self.standby.take(arrivals, seed)?;
+        Ok(())
+    }
+}
+
+impl Turns {
+    /// Whether so much may be read again, for who reads the same there.
+    fn may_scrub(&mut self, pieces: &[Piece], wishes: Wishes<'_>) -> bool {
+        let limit = match wishes {
+            Wishes::Own(own) if own.scrub.period == 0 => return false,
+            Wishes::Own(own) => own.scrub.limit.saturating_add(SLACK),
+            Wishes::Asked { .. } => u64::MAX,
+        };
+        self.files = self.files.saturating_add(pieces.len());
+        self.bytes = pieces.iter().fold(self.bytes, |bytes, piece| bytes.saturating_add(piece.length()));
+        !pieces.is_empty()
+            && self.files <= MOST_FILES
+            && self.bytes <= limit
+            && pieces.iter().all(Piece::is_sound)
+    }
+}

@@ -1,0 +1,145 @@
+//! What is told of a volume, its role and its standbys.
+
+use crate::report::checks::Changes;
+use crate::report::rounds::{ScrubStatus, Synced};
+use crate::report::snapshots::Hold;
+use serde::{Deserialize, Serialize};
+use snapsync_model::{SnapshotInfo, VolumeInfo, path_as_json};
+use snapsync_snapshot::Claim;
+use std::path::PathBuf;
+
+#[derive(Debug, Serialize)]
+pub struct Unfinished {
+    pub phase: String,
+    /// `recover --back` makes the tree what it was.
+    pub can_go_back: bool,
+    pub snapshot: String,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Recovered {
+    pub verb: &'static str,
+    pub volume: VolumeInfo,
+    /// What the tree holds, unless something is still unfinished.
+    pub latest: Option<SnapshotInfo>,
+    pub unfinished: Option<Unfinished>,
+    pub recovered: Vec<String>,
+    pub notes: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct StandbyStatus {
+    pub volume: String,
+    pub path: String,
+    pub snapshot: String,
+    pub name: String,
+    pub at: String,
+    /// Snapshots that the primary has taken since.
+    pub lag: u64,
+    /// None where no round has told yet.
+    pub scrub: Option<ScrubStatus>,
+    /// It says that it is of a later epoch, and is not fed.
+    pub claim: Option<Claim>,
+}
+
+/// The highest epoch that any standby claims.
+#[derive(Debug, Serialize)]
+pub struct Replaced {
+    pub epoch: u64,
+    pub path: String,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Status {
+    pub verb: &'static str,
+    pub volume: VolumeInfo,
+    pub snapshots: u64,
+    pub latest: Option<SnapshotInfo>,
+    pub unfinished: Option<Unfinished>,
+    pub busy: bool,
+    pub standbys: Vec<StandbyStatus>,
+    pub holds: Vec<Hold>,
+    /// What standbys say of one that was promoted in the stead of this one.
+    pub replaced: Option<Replaced>,
+    /// As a standby its tree is read-only between rounds.
+    pub read_only: bool,
+}
+
+/// A standby that became the primary.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Promoted {
+    pub verb: String,
+    pub volume: VolumeInfo,
+    /// The last snapshot that came from the old primary, and the first of the new one.
+    pub newest: SnapshotInfo,
+    pub snapshot: SnapshotInfo,
+    /// Changes by hand, which were kept as this snapshot.
+    pub set_aside: Option<SnapshotInfo>,
+    pub recovered: Vec<String>,
+    pub notes: Vec<String>,
+}
+
+/// A volume that went back to a snapshot it has in common with a primary.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Followed {
+    pub volume: VolumeInfo,
+    pub common: SnapshotInfo,
+    pub left: Vec<SnapshotInfo>,
+    pub changes: Changes,
+    pub recovered: Vec<String>,
+    pub notes: Vec<String>,
+}
+
+/// A primary that became a standby, if nothing was written to it meanwhile.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Demoted {
+    pub volume: VolumeInfo,
+    pub done: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Rejoined {
+    pub verb: &'static str,
+    pub common: SnapshotInfo,
+    /// What the old primary had of its own: snapshots that are kept aside.
+    pub left: Vec<SnapshotInfo>,
+    /// What was undone to go back to the common snapshot.
+    pub back: Changes,
+    pub recovered: Vec<String>,
+    pub notes: Vec<String>,
+    pub round: Synced,
+    pub seconds: f64,
+}
+
+/// What a volume would leave behind.
+#[derive(Debug, Serialize)]
+pub struct Preview {
+    pub verb: &'static str,
+    pub volume: VolumeInfo,
+    pub common: SnapshotInfo,
+    pub left: Vec<SnapshotInfo>,
+    pub changes: Changes,
+    pub data_bytes: u64,
+    #[serde(serialize_with = "path_as_json")]
+    pub output: PathBuf,
+    pub recovered: Vec<String>,
+    pub notes: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Switched {
+    pub verb: &'static str,
+    /// None where an interrupted switch had done that already.
+    pub promoted: Option<Promoted>,
+    pub round: Synced,
+    pub notes: Vec<String>,
+    pub seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Initialised {
+    pub verb: &'static str,
+    pub volume: VolumeInfo,
+    pub read_only: bool,
+    pub recovered: Vec<String>,
+}

@@ -1,0 +1,140 @@
+//! What is known and is not there: a disk that is not mounted must not be taken for a place to begin anew.
+
+use crate::round::rights::Rights;
+use crate::round::steps::Looked;
+use crate::volume::standing::{expect_standby, was_replaced};
+use snapsync_model::{Error, Monitor, Result, Role, Standing};
+use snapsync_snapshot::{Claim, Standby, Volume};
+use std::collections::BTreeMap;
+use std::path::Path;
+use uuid::Uuid;
+
+/// Who is found at the target may be fed by this primary.
+pub(crate) fn is_standby_of(target: &Looked, source: &Path, primary: Option<&Volume>) -> Result<()> {
+    target.role.map_or(Ok(()), |role| expect_standby(&target.path, role))?;
+    let Some(lineage) = target.lineage else { return Ok(()) };
+    match primary {
+        Some(primary) if primary.info().lineage == lineage => Ok(()),
+        Some(_) => Err(Error::refused(
+            format!("{} is the standby of another volume", target.path),
+            "name its own primary as the source, or another target",
+        )),
+        None => Err(Error::refused(
+            format!("{} is no volume, and {} is the standby of one", source.display(), target.path),
+            "mount the file system of its primary, if that was here; else name its primary as the source, or \
+             another target",
+        )),
+    }
+}
+
+/// The source is not there at all: what would have been its standby may tell that one was.
+pub(crate) fn without_source(target: &Path, error: Error) -> Error {
+    match Volume::find(target) {
+        Ok(Some(volume)) if volume.info().role == Role::Standby && !volume.info().lineage.is_nil() => {
+            Error::refused(
+                format!("{}, and {} is the standby of a volume", error.sentence(), target.display()),
+                "mount the file system of its primary, or name where that is",
+            )
+        }
+        _ => error,
+    }
+}
+
+/// Who says that it is of a later epoch is not fed, and that is remembered of it. It may be true, and it may be a lie: what
+/// becomes of the other standbys is not for this one to say.
+pub(crate) fn fence(primary: Option<Volume>, looked: &Looked, rights: Rights) -> Result<Option<Volume>> {
+    let Some(mut volume) = primary else { return Ok(None) };
+    let info = volume.info();
+    let Some(epoch) =
+        looked.epoch.filter(|epoch| looked.lineage == Some(info.lineage) && *epoch > info.epoch)
+    else {
+        return Ok(Some(volume));
+    };
+    let standing = looked.promotions.standing(epoch, volume.promotions(), info.epoch);
+    let now = jiff::Timestamp::now().to_string();
+    let claim = Claim { epoch, shown: standing == Standing::Shown, at: now };
+    let _lock = volume.lock()?;
+    volume.reload()?;
+    if let Some((id, standby)) = at(&volume, looked).filter(|_| !rights.only_reads) {
+        volume.remember_standby(id, Standby { claim: Some(claim.clone()), ..standby })?;
+    }
+    Err(was_replaced(&volume, &looked.path, &claim))
+}
+
+/// Where a standby is known there is one.
+pub(crate) fn is_there(looked: &Looked, primary: Option<&Volume>) -> Result<()> {
+    let Some(primary) = primary.filter(|_| looked.volume.is_none()) else { return Ok(()) };
+    let known = |standby: &&Standby| is_same_place(&standby.path, &looked.path);
+    let Some(standby) = primary.standbys().values().filter(known).max_by_key(|standby| &standby.at) else {
+        return Ok(());
+    };
+    let is_other =
+        standby.filesystem.as_ref().zip(looked.filesystem.as_ref()).is_some_and(|(known, now)| known != now);
+    let why = if is_other {
+        "the file system there now is another than the one that it is on"
+    } else {
+        "its file system is not mounted, or it was moved or deleted"
+    };
+    let (source, path, name) = (primary.path().display(), &standby.path, &standby.name);
+    Err(Error::refused(
+        format!("the standby {path} is known, at snapshot {name}, and is not there: {why}"),
+        format!(
+            "mount it and run this again; if it is gone, --new-standby begins a new one there, and \
+             `snapsync release {source} --standby {path}` forgets it"
+        ),
+    ))
+}
+
+/// The refusal of a command that names a standby which is known and not there; else the error as it is.
+pub(crate) fn explained(standbys: &BTreeMap<Uuid, Standby>, path: &Path, error: Error) -> Error {
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let is_known = |standby: &Standby| is_same_place(&standby.path, &whole.to_string_lossy());
+    if error.exit_code() != 2 || !standbys.values().any(is_known) {
+        return error;
+    }
+    Error::refused(
+        format!("the standby {} is known and is not there: {}", path.display(), error.sentence()),
+        "mount its file system and run this again",
+    )
+}
+
+/// Two names of one place, whoever logs in there.
+fn is_same_place(one: &str, other: &str) -> bool {
+    let without_user = |place: &str| match place.split_once(':') {
+        Some((host, path)) if !host.contains('/') => {
+            format!("{}:{path}", host.rsplit('@').next().unwrap_or(host).to_lowercase())
+        }
+        _ => place.to_owned(),
+    };
+    one == other || without_user(one) == without_user(other)
+}
+
+/// The standby that is met, if it is known to be at that place.
+pub(crate) fn at(primary: &Volume, met: &Looked) -> Option<(Uuid, Standby)> {
+    let id = met.volume?;
+    let known = primary.standbys().get(&id).filter(|standby| is_same_place(&standby.path, &met.path))?;
+    Some((id, known.clone()))
+}
+
+/// A new standby takes the place of the one that was known there, unless that may be on a disk that comes back.
+pub(crate) fn replace(primary: &mut Volume, id: Uuid, new: &Standby, monitor: &Monitor) -> Result<()> {
+    let before: Vec<(Uuid, Option<String>)> = primary
+        .standbys()
+        .iter()
+        .filter(|(known, standby)| **known != id && is_same_place(&standby.path, &new.path))
+        .map(|(known, standby)| (*known, standby.filesystem.clone()))
+        .collect();
+    for (known, filesystem) in before {
+        if filesystem.is_some() && filesystem == new.filesystem {
+            primary.forget_standby(known)?;
+        } else {
+            let source = primary.path().display();
+            monitor.note(format!(
+                "the standby that was at {} before stays known: `snapsync release {source} --standby {known}` \
+                 forgets it",
+                new.path
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! What the primary remembers of the standby that a round has fed.
+
+use crate::report::rounds::Scrubbed;
+use crate::round::held::LONG;
+use crate::round::primary::{Brought, Driver};
+use crate::round::steps::State;
+use crate::round::{known, scrub};
+use crate::secret::Secret;
+use snapsync_model::{Result, SnapshotInfo};
+use snapsync_snapshot::{Scrub, Standby};
+
+impl Driver<'_> {
+    /// What is known of scrubs of this standby.
+    pub(super) fn known(&self, state: &State) -> Option<Scrub> {
+        self.primary.standbys().get(&state.volume.id).and_then(|standby| standby.scrub.clone())
+    }
+
+    pub(super) fn remember(&mut self, state: &State, brought: &Brought) -> Result<()> {
+        self.primary.hold(LONG, self.monitor)?;
+        let mut scrub = self.known(state).unwrap_or_else(Scrub::begin);
+        if brought.outgoing.is_some() {
+            self.mended += self.unlike.len() as u64;
+            std::mem::take(&mut self.unlike).iter().for_each(|ino| _ = scrub.pending.remove(ino));
+        }
+        if brought.outgoing.is_none()
+            && self.standby.tells().is_some()
+            && !self.is_known_to_hold(state, &brought.snapshot)
+        {
+            self.monitor.note(format!(
+                "{} says that it holds snapshot {} already: nothing was sent",
+                self.looked.path, brought.snapshot.name
+            ));
+            return Ok(());
+        }
+        self.note(state, &brought.snapshot, scrub)
+    }
+
+    fn is_known_to_hold(&self, state: &State, snapshot: &SnapshotInfo) -> bool {
+        self.primary.standbys().get(&state.volume.id).is_some_and(|known| known.snapshot == snapshot.id)
+    }
+
+    fn note(&mut self, state: &State, snapshot: &SnapshotInfo, scrub: Scrub) -> Result<()> {
+        self.primary.hold(LONG, self.monitor)?;
+        self.primary.find_snapshot(&snapshot.id.to_string())?;
+        self.rights.expect_place(&self.primary, state.volume.id)?;
+        let known = self.primary.standbys().get(&state.volume.id);
+        if known.is_some_and(|known| self.noted.is_some_and(|noted| noted != known.snapshot)) {
+            // Its host let go of it, and another round has brought it more.
+            return Ok(());
+        }
+        let standby = Standby {
+            path: self.looked.path.clone(),
+            snapshot: snapshot.id,
+            name: snapshot.name.clone(),
+            at: jiff::Timestamp::now().to_string(),
+            filesystem: self.looked.filesystem.clone(),
+            scrub: Some(scrub),
+            secret: known.and_then(|known| known.secret.clone()),
+            reads: self.rights.only_reads,
+            claim: None,
+        };
+        if self.options.new_standby && self.rights.replaces {
+            known::replace(&mut self.primary, state.volume.id, &standby, self.monitor)?;
+        }
+        self.noted = Some(snapshot.id);
+        self.primary.remember_standby(state.volume.id, standby)
+    }
+
+    /// Gives a standby that is new, or was known by an older version, a secret. The standby has it first.
+    pub(super) fn make_known(&mut self, state: &State) -> Result<()> {
+        let id = state.volume.id;
+        if self.primary.standbys().get(&id).is_none_or(|known| known.secret.is_some()) {
+            return Ok(());
+        }
+        let secret = Secret::new()?;
+        self.primary.let_go();
+        self.standby.keep_secret(&secret)?;
+        self.primary.hold(LONG, self.monitor)?;
+        let Some(known) = self.primary.standbys().get(&id).cloned() else { return Ok(()) };
+        self.primary.remember_standby(id, Standby { secret: Some(secret.hash()), ..known })
+    }
+
+    /// Reads a share of what both sides have again.
+    pub(super) fn scrub(&mut self, state: &State, snapshot: &SnapshotInfo) -> Result<Scrubbed> {
+        if self.options.scrub.period == 0 || !self.is_known_to_hold(state, snapshot) {
+            return Ok(Scrubbed::default());
+        }
+        let mut scrub = self.known(state).unwrap_or_else(Scrub::begin);
+        let before = scrub.clone();
+        let (scrubbing, monitor) = (self.options.scrub, self.monitor);
+        // A full disk takes none: it is read all the same.
+        let _reading = self.primary.read_out(snapshot.id, None).ok();
+        self.primary.let_go();
+        let (report, doubted) =
+            scrub::scrub(&self.primary, self.standby, snapshot, scrubbing, &mut scrub, monitor)?;
+        if scrub != before {
+            self.note(state, snapshot, scrub)?;
+            let all = self.primary.doubted().union(&doubted).copied().collect();
+            self.primary.doubt(all)?;
+        }
+        Ok(report)
+    }
+}

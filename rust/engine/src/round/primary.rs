@@ -1,0 +1,473 @@
+//! One round: the primary's snapshot, the changes since the newest common one, their data, the standby's snapshot.
+
+use crate::delta::outgoing::{Outgoing, announce, copy, count, header, volume_head};
+use crate::delta::sides::Sides;
+use crate::delta::staging::{Begun, Data, Offer, Spare};
+use crate::location::target;
+use crate::options::{Options, Terms};
+use crate::report::rounds::{Claimed, Scrubbed, Synced};
+use crate::round::held::{LONG, Primary, SHORT};
+use crate::round::known;
+use crate::round::rights::{Rights, may_undo};
+use crate::round::steps::{Looked, Opening, StandbyEnd, State};
+use crate::volume::made::Made;
+use crate::volume::recovery::recover;
+use crate::volume::retention;
+use snapsync_apply::Loss;
+use snapsync_model::{
+    Context, Counters, Counts, Error, Monitor, Result, Role, SnapshotInfo, Stage, Subset, printable,
+};
+use snapsync_snapshot::{Request, Volume, name_is_free};
+use snapsync_stream::wire::write_head;
+use snapsync_sys::Root;
+use std::collections::BTreeSet;
+use std::time::Instant;
+use uuid::Uuid;
+
+/// What a standby at the other end tells of a round.
+const CLAIMED: [&str; 5] = ["losses", "pruned", "recovered", "set_aside", "standby"];
+
+/// The primary's half of a round, for whatever standby. A failure is told to it.
+pub(crate) fn drive(
+    source: Root,
+    standby: &mut dyn StandbyEnd,
+    options: &Options,
+    rights: Rights,
+    monitor: &Monitor,
+) -> Result<Synced> {
+    let result = begin(source, standby, options, rights, monitor);
+    if let Err(error) = &result {
+        standby.failed(error, Uuid::nil());
+    }
+    result
+}
+
+fn begin(
+    source: Root,
+    standby: &mut dyn StandbyEnd,
+    options: &Options,
+    rights: Rights,
+    monitor: &Monitor,
+) -> Result<Synced> {
+    let started = Instant::now();
+    let primary = target::source(&source)?;
+    let subset = rights.subset(options, source.path(), primary.as_ref())?;
+    options.keep.check()?;
+    if options.snap.is_some() && (options.name.is_some() || subset.is_some()) {
+        return Err(Error::usage(
+            "a snapshot that is there already has its name and its patterns",
+            "leave out --name and the patterns, or --snap",
+        ));
+    }
+    let looked = standby.look(primary.as_ref().map(|volume| volume.info().lineage))?;
+    let primary = known::fence(primary, &looked, rights)?;
+    known::is_standby_of(&looked, source.path(), primary.as_ref())?;
+    if !options.new_standby {
+        known::is_there(&looked, primary.as_ref())?;
+    }
+    looked.expect_reachable()?;
+    name_can_be_given(primary.as_ref(), &looked, options)?;
+    let mut made = Made::default();
+    let primary = match primary {
+        Some(volume) => volume,
+        None => {
+            let volume = Volume::init_in(source, Role::Primary, Uuid::new_v4(), 1)?;
+            made.store = Some(volume.clone());
+            volume
+        }
+    };
+    let (primary, unlike) = (Primary::new(primary), BTreeSet::new());
+    let mut round = Driver {
+        primary,
+        standby,
+        looked,
+        noted: None,
+        unlike,
+        mended: 0,
+        options,
+        rights,
+        monitor,
+        started,
+    };
+    let result = round.run(subset);
+    drop(round);
+    if result.is_err() {
+        made.unmake();
+    }
+    result
+}
+
+/// A name that is taken is that of the snapshot whose delta goes on.
+fn name_can_be_given(primary: Option<&Volume>, looked: &Looked, options: &Options) -> Result<()> {
+    let Some(name) = &options.name else { return Ok(()) };
+    let mut taken = primary.map_or_else(|| Ok(Vec::new()), Volume::snapshots)?;
+    taken.retain(|snapshot| looked.pending != Some(snapshot.id));
+    name_is_free(name, &taken)
+}
+
+pub(super) struct Driver<'a> {
+    pub(super) primary: Primary,
+    pub(super) standby: &'a mut dyn StandbyEnd,
+    pub(super) looked: Looked,
+    /// What the primary remembers that the standby holds, as far as this round knows.
+    pub(super) noted: Option<Uuid>,
+    /// Files that differed when they were read again, and travel whole.
+    pub(super) unlike: BTreeSet<u64>,
+    /// How many of them have travelled.
+    pub(super) mended: u64,
+    pub(super) options: &'a Options,
+    pub(super) rights: Rights,
+    pub(super) monitor: &'a Monitor,
+    started: Instant,
+}
+
+/// What bringing one snapshot to the standby came to.
+pub(super) struct Brought {
+    pub(super) snapshot: SnapshotInfo,
+    counts: Counts,
+    counters: Counters,
+    begun: Begun,
+    /// Keeps it until the standby is remembered. None where that had it already.
+    pub(super) outgoing: Option<Outgoing>,
+}
+
+impl Driver<'_> {
+    fn run(&mut self, subset: Option<Subset>) -> Result<Synced> {
+        self.primary.hold(SHORT, self.monitor)?;
+        let mut recovered = self.recover()?;
+        let mut state = self.open()?;
+        self.is_who_was_met(&state)?;
+        recovered.append(&mut self.recover()?);
+        self.rights.expect_known(&self.primary, &state, &self.looked.path)?;
+        self.noted = self.primary.standbys().get(&state.volume.id).map(|known| known.snapshot);
+        recovered.append(&mut state.recovered);
+        self.unlike = self.known(&state).map(|scrub| scrub.pending.into_keys().collect()).unwrap_or_default();
+        let mut base = self.common_base(&state)?;
+        base.iter().try_for_each(|base| self.primary.expect_there(base))?;
+        let mut earlier = Begun::default();
+        if let Some(snapshot) = self.cut_before(&state, base.as_ref())? {
+            let was_asked_for = self.options.name.as_ref() == Some(&snapshot.name);
+            if was_asked_for && subset.as_ref().is_some_and(|subset| *subset != snapshot.subset) {
+                return Err(Error::refused(
+                    format!(
+                        "snapshot {} was taken with other patterns, and its transfer was cut",
+                        snapshot.name
+                    ),
+                    "choose another --name, or leave the patterns out",
+                ));
+            }
+            let brought = self.bring_or_undo(&state, base.as_ref(), snapshot, None)?;
+            if was_asked_for {
+                return self.finish(&state, base, brought, recovered, earlier);
+            }
+            recovered.push(format!("finished the transfer of snapshot {}", brought.snapshot.name));
+            self.remember(&state, &brought)?;
+            earlier = brought.begun;
+            base = Some(brought.snapshot);
+        }
+        if let Some(name) = &self.options.snap {
+            let snapshot = self.primary.find_snapshot(name)?;
+            let brought = self.bring_old(base.as_ref(), snapshot)?;
+            return self.finish(&state, base, brought, recovered, earlier);
+        }
+        recovered.append(&mut self.recover()?);
+        self.monitor.start(Stage::Snapshot, 0);
+        let (before, doubted) = (self.primary.subset().clone(), self.primary.doubted().clone());
+        let request = Request::New { name: self.options.name.clone(), subset };
+        let snapshot = self.rights.take(&mut self.primary, &state, request, self.monitor)?;
+        let brought = self.bring_or_undo(&state, base.as_ref(), snapshot, Some(before))?;
+        if !self.rights.only_reads {
+            // The snapshot has read them, and stays.
+            self.primary.hold(LONG, self.monitor)?;
+            let left = self.primary.doubted() - &doubted;
+            self.primary.doubt(left)?;
+        }
+        self.finish(&state, base, brought, recovered, earlier)
+    }
+
+    /// With the lock; others may have had it, and may have been killed.
+    fn recover(&mut self) -> Result<Vec<String>> {
+        self.primary.hold(LONG, self.monitor)?;
+        self.rights.expect_finished(&self.primary)?;
+        recover(&mut self.primary, self.monitor)
+    }
+
+    fn open(&mut self) -> Result<State> {
+        self.primary.let_go();
+        let info = self.primary.info();
+        let store = Some(self.primary.store());
+        self.standby.open(Opening {
+            lineage: info.lineage,
+            epoch: info.epoch,
+            promotions: self.primary.promotions().clone(),
+            care: self.options.care,
+            store,
+        })
+    }
+
+    /// A standby of this lineage, and the one that was looked at.
+    fn is_who_was_met(&self, state: &State) -> Result<()> {
+        let is_met = self.looked.volume.is_none_or(|id| id == state.volume.id);
+        if is_met
+            && state.volume.lineage == self.primary.info().lineage
+            && state.volume.role == Role::Standby
+            && state.volume.id != self.primary.info().id
+        {
+            return Ok(());
+        }
+        Err(Error::integrity(
+            format!("{} opened another volume than it showed", self.looked.path),
+            "use the same snapsync on both sides; if it is the same, something changes what it sends",
+        ))
+    }
+
+    /// The standby's newest snapshot, which its tree holds; the primary must have it too.
+    fn common_base(&self, state: &State) -> Result<Option<SnapshotInfo>> {
+        let Some(newest) = &state.newest else { return Ok(None) };
+        let common = self.primary.line()?.into_iter().find(|s| s.id == newest.id);
+        common.map(Some).ok_or_else(|| {
+            let (source, target) = (self.primary.path().display(), &self.looked.path);
+            Error::refused(
+                format!("{source} does not have snapshot {}, the newest of {target}", newest.name),
+                format!(
+                    "if they have an older one in common, `snapsync rejoin {target} {source}` goes back to it; \
+                     without any only a new standby can follow: name an empty target"
+                ),
+            )
+        })
+    }
+
+    /// The snapshot whose delta the standby holds a part of, if that delta can go on.
+    fn cut_before(&self, state: &State, base: Option<&SnapshotInfo>) -> Result<Option<SnapshotInfo>> {
+        let Some(pending) = &state.pending else { return Ok(None) };
+        if pending.base != base.map(|base| base.id) {
+            return Ok(None);
+        }
+        Ok(self.primary.line()?.into_iter().find(|s| s.id == pending.snapshot))
+    }
+
+    /// Makes the standby hold a snapshot that the primary has had before. It may hold it already.
+    fn bring_old(&mut self, base: Option<&SnapshotInfo>, snapshot: SnapshotInfo) -> Result<Brought> {
+        if base.is_some_and(|base| base.id == snapshot.id) {
+            let (counts, counters) = (Counts::default(), self.monitor.counters());
+            return Ok(Brought { snapshot, counts, counters, begun: Begun::default(), outgoing: None });
+        }
+        if snapshot.aside || base.is_some_and(|base| base.sequence > snapshot.sequence) {
+            return Err(Error::refused(
+                format!("{} cannot go on to snapshot {} from what it holds", self.looked.path, snapshot.name),
+                "name a newer one; `snapsync list` shows them",
+            ));
+        }
+        self.bring(base, snapshot)
+    }
+
+    /// After a failure that left the standby where it was, the primary's new snapshot has no purpose, and neither has
+    /// its subset. A delta that was cut goes on with the snapshot.
+    fn bring_or_undo(
+        &mut self,
+        state: &State,
+        base: Option<&SnapshotInfo>,
+        snapshot: SnapshotInfo,
+        subset: Option<Subset>,
+    ) -> Result<Brought> {
+        let id = snapshot.clone();
+        let result = self.bring(base, snapshot);
+        if let Err(error) = &result {
+            self.primary.let_go();
+            let needed = self.standby.failed(error, id.id);
+            // Not the monitor of the round: it may have been told to stop.
+            let monitor = Monitor::default();
+            // Where another keeps the lock, it stays.
+            if !needed
+                && self.primary.hold(SHORT, &monitor).is_ok()
+                && may_undo(&self.primary, id.id, state.volume.id)
+                && self.primary.delete(&id, &monitor).is_ok()
+            {
+                // Another may have taken one since, which has that subset.
+                let is_last = |line: Vec<SnapshotInfo>| line.last().is_none_or(|s| s.sequence < id.sequence);
+                let subset = subset.filter(|_| self.primary.line().is_ok_and(is_last));
+                let _ = subset.map(|subset| self.primary.restore_subset(subset));
+            }
+            if !matches!(error.exit_code(), 5) {
+                // What was taken away from under the round says less than that.
+                self.primary.expect_unchanged()?;
+            }
+        }
+        result
+    }
+
+    /// Makes the standby hold `snapshot`.
+    fn bring(&mut self, base: Option<&SnapshotInfo>, mut snapshot: SnapshotInfo) -> Result<Brought> {
+        let monitor = self.monitor;
+        monitor.start(Stage::Compare, 0);
+        let sides = Sides::of_volume(&self.primary, base, &snapshot, monitor)?.with_all_of(&self.unlike)?;
+        let outgoing = Outgoing::make(&self.primary, &snapshot, base)?;
+        let manifest = outgoing.manifest();
+        let counts = sides.write_manifest(&manifest, &header(&self.primary, base, &snapshot), monitor)?;
+        let tree = self.primary.tree_of(&snapshot).map(|tree| tree.tree()).transpose()?;
+        let tree = tree.as_ref().unwrap_or_else(|| self.primary.root());
+        crate::delta::became::tell(tree, &manifest, self.options.strict, monitor)?;
+        self.count(base, &mut snapshot, &sides, &counts)?;
+        let head = volume_head(&self.primary, base, &snapshot, &counts);
+        if snapshot.entries == Some(1)
+            && let Some(base) = base.filter(|base| base.entries.is_some_and(|entries| entries > 1))
+        {
+            let (source, name) = (self.primary.path().display(), &base.name);
+            monitor.note(format!(
+                "{source} is empty now, and so is its standby: snapshot {name} has what was there"
+            ));
+        }
+        let announced = announce(&manifest)?;
+        let seed =
+            [write_head(&mut std::io::sink(), &head).context("describe", manifest.show())?, announced.digest];
+        let spare = Spare { keep: self.options.keep.clone(), needed: self.needed() };
+        self.primary.let_go();
+        let begun = self.standby.begin(Offer {
+            header: &head,
+            manifest: announced,
+            terms: Terms { strict: self.options.strict, no_space_check: self.options.no_space_check },
+            spare: Some(spare),
+            file: &manifest,
+            fetch: &mut |to| copy(&manifest, to),
+        })?;
+        monitor.start(Stage::Stage, counts.data_bytes);
+        monitor.advance(begun.kept);
+        let data = Data { manifest: &manifest, side: &*sides.target, held: &begun.held, seed };
+        self.standby.transfer(data)?;
+        self.primary.expect_unchanged()?;
+        // What the standby does with it for itself does not count.
+        let counters = monitor.counters();
+        is_the_same(&self.standby.commit()?, &snapshot, &self.looked.path)?;
+        Ok(Brought { snapshot, counts, counters, begun, outgoing: Some(outgoing) })
+    }
+
+    /// Notes how large the snapshot is, from its walk or from its base's and what changed.
+    fn count(
+        &self,
+        base: Option<&SnapshotInfo>,
+        snapshot: &mut SnapshotInfo,
+        sides: &Sides,
+        counts: &Counts,
+    ) -> Result<()> {
+        if snapshot.entries.is_some() {
+            return Ok(());
+        }
+        let (entries, bytes) = if sides.target_is_whole {
+            count(&*sides.target)?
+        } else if let Some((entries, bytes)) = base.and_then(|base| base.entries.zip(base.bytes)) {
+            (
+                entries.saturating_add(counts.created).saturating_sub(counts.deleted),
+                bytes.saturating_add(counts.bytes_added).saturating_sub(counts.bytes_removed),
+            )
+        } else {
+            return Ok(());
+        };
+        self.primary.record_counts(snapshot, entries, bytes)
+    }
+
+    fn finish(
+        &mut self,
+        state: &State,
+        base: Option<SnapshotInfo>,
+        brought: Brought,
+        recovered: Vec<String>,
+        earlier: Begun,
+    ) -> Result<Synced> {
+        self.remember(state, &brought)?;
+        let Brought { snapshot, counts, counters, begun, outgoing } = brought;
+        // It is the base of a standby that is known now, and nobody deletes that either.
+        drop(outgoing);
+        self.make_known(state)?;
+        self.primary.hold(LONG, self.monitor)?;
+        self.rights.settle(&mut self.primary, state.volume.id, self.monitor)?;
+        let scrub = Scrubbed { mended: self.mended, ..self.scrub(state, &snapshot)? };
+        let mut pruned = begun.pruned.clone();
+        pruned.extend(self.prune()?);
+        Ok(Synced {
+            verb: "sync",
+            primary: self.primary.info(),
+            standby: state.volume.clone(),
+            set_aside: state.set_aside.clone(),
+            base,
+            unchanged: counts.rows == 0,
+            changes: counts,
+            data_bytes: counts.data_bytes,
+            kept_bytes: earlier.kept.saturating_add(begun.kept),
+            tree_bytes: snapshot.bytes.unwrap_or(0),
+            tree_entries: snapshot.entries.unwrap_or(0),
+            snapshot,
+            losses: together(earlier.losses, begun.losses),
+            notes: self.monitor.take_notes(),
+            recovered,
+            pruned,
+            scrub,
+            counters,
+            seconds: self.started.elapsed().as_secs_f64(),
+            claimed: self.standby.tells().map(|by| Claimed { by, what: CLAIMED.to_vec() }),
+        })
+    }
+
+    /// What standbys need as their base.
+    fn needed(&self) -> Vec<Uuid> {
+        self.primary.standbys().values().map(|s| s.snapshot).collect()
+    }
+
+    /// Deletes on both sides what is not to be kept; what is the base of any standby stays.
+    fn prune(&mut self) -> Result<Vec<SnapshotInfo>> {
+        let keep = &self.options.keep;
+        if keep.is_empty() {
+            return Ok(Vec::new());
+        }
+        let needed = self.needed();
+        self.primary.let_go();
+        let there = self.standby.prune(keep, &needed);
+        let there = self.unless_bearable(&self.looked.path, there)?;
+        if !self.rights.prunes {
+            let show = self.primary.path().display();
+            self.monitor
+                .note(format!("{show} keeps its old snapshots: its server lets no client delete any"));
+            return Ok(there);
+        }
+        self.primary.hold(LONG, self.monitor)?;
+        let needed = self.needed();
+        let here = retention::apply(&mut self.primary, keep, &needed, self.monitor);
+        let mut pruned =
+            self.unless_bearable(&self.primary.path().to_string_lossy(), here.map(|done| done.0))?;
+        pruned.extend(there);
+        Ok(pruned)
+    }
+
+    /// The round is good where old snapshots stay: that is worth a word, and no more.
+    fn unless_bearable(&self, path: &str, pruned: Result<Vec<SnapshotInfo>>) -> Result<Vec<SnapshotInfo>> {
+        pruned.or_else(|error| {
+            if !retention::is_bearable(&error) {
+                return Err(error);
+            }
+            let (why, advice) = (error.sentence(), error.advice());
+            self.monitor.note(format!("{path} keeps its old snapshots: {why} ({advice})"));
+            Ok(Vec::new())
+        })
+    }
+}
+
+/// The standby has the snapshot that was brought, and no other.
+fn is_the_same(held: &SnapshotInfo, brought: &SnapshotInfo, standby: &str) -> Result<()> {
+    if (held.id, held.sequence) == (brought.id, brought.sequence) && held.name == printable(&brought.name) {
+        return Ok(());
+    }
+    Err(Error::integrity(
+        format!("{standby} says that it holds snapshot {}, and was brought {}", held.name, brought.name),
+        "use the same snapsync on both sides; if it is the same, something changes what it sends",
+    ))
+}
+
+/// The losses of two deltas as those of one.
+pub(crate) fn together(mut losses: Vec<Loss>, more: Vec<Loss>) -> Vec<Loss> {
+    for loss in more {
+        match losses.iter_mut().find(|known| known.what == loss.what) {
+            Some(known) => known.count = known.count.saturating_add(loss.count),
+            None => losses.push(loss),
+        }
+    }
+    losses
+}

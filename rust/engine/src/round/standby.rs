@@ -1,0 +1,402 @@
+//! The standby's half of a round. The primary's half asks for its steps in their order, whether both are in one
+//! process or a channel lies between.
+
+use crate::delta::staging::{Begun, Data, Offer, Room, Spare, begin, fill, give_up, is_cut, take};
+use crate::keep::Keep;
+use crate::location::target::{self, Found, Target};
+use crate::options::Care;
+use crate::round::steps::{Looked, Opening, Pending, StandbyEnd, State};
+use crate::secret::Secret;
+use crate::volume::made::{Made, can_be_kept, make_target};
+use crate::volume::pieces::{self, Piece, Seen};
+use crate::volume::recovery::{can_go_on, finish, recover};
+use crate::volume::{drift, retention, standing};
+use snapsync_apply::{Incoming, Journal, Phase};
+use snapsync_model::{Error, Monitor, Promotions, Provider, Result, Role, SnapshotInfo, Standing};
+use snapsync_snapshot::{Volume, name_is_free};
+use snapsync_stream::wire::{Digest, End, Header};
+use snapsync_stream::{Arrivals, Limit, Sent};
+use snapsync_sys::{Lock, Spot, btrfs};
+use std::path::Path;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// A standby that this process works on.
+pub(crate) struct Local<'a> {
+    target: Target,
+    /// What its client calls it, where that is to learn of no other volume.
+    called: Option<String>,
+    monitor: &'a Monitor,
+    volume: Option<Volume>,
+    made: Made,
+    lock: Option<Lock>,
+    incoming: Option<Incoming<'a>>,
+    /// Of what this process itself brings.
+    limit: Option<Arc<Limit>>,
+    /// This round has staged something: what it failed to bring is its own.
+    has_begun: bool,
+    /// The snapshot that is made, and the epoch that its delta is of.
+    under_way: Option<(SnapshotInfo, u64, Promotions)>,
+    /// The last one that began to be made.
+    begun: Option<Uuid>,
+}
+
+impl<'a> Local<'a> {
+    /// `source` is where the primary is, if that is on this machine.
+    pub(crate) fn new(path: &Path, source: Option<&Path>, monitor: &'a Monitor) -> Result<Local<'a>> {
+        Ok(Local::at(target::target(path, source)?, monitor))
+    }
+
+    /// Where somebody has found it already.
+    pub(crate) fn at(target: Target, monitor: &'a Monitor) -> Local<'a> {
+        Local {
+            target,
+            called: None,
+            monitor,
+            volume: None,
+            made: Made::default(),
+            lock: None,
+            incoming: None,
+            limit: None,
+            has_begun: false,
+            under_way: None,
+            begun: None,
+        }
+    }
+
+    /// It takes so many bytes a second at most.
+    pub(crate) fn limited(self, rate: Option<u64>) -> Local<'a> {
+        Local { limit: rate.map(Limit::new), ..self }
+    }
+
+    /// Says the same of whatever its client may not feed, and of whatever is not there.
+    pub(crate) fn discreet(self, called: String) -> Local<'a> {
+        Local { called: Some(called), ..self }
+    }
+
+    fn expect_own(&self, lineage: Option<Uuid>) -> Result<()> {
+        let Some(called) = &self.called else { return Ok(()) };
+        let is_own = match &self.target.volume {
+            None => self.target.lacks.is_none(),
+            Some(volume) => standing::is_fed_by(&volume.info(), lineage) || volume.info().lineage.is_nil(),
+        };
+        if is_own { Ok(()) } else { Err(standing::not_own(called)) }
+    }
+
+    fn volume(&mut self) -> Result<&mut Volume> {
+        self.volume.as_mut().ok_or_else(|| out_of_turn("the volume is not open"))
+    }
+
+    /// Of the volume, once it is open.
+    pub(crate) fn store(&self) -> Option<Spot> {
+        self.volume.as_ref().map(Volume::store)
+    }
+
+    pub(crate) fn incoming(&self) -> Result<&Incoming<'a>> {
+        self.incoming.as_ref().ok_or_else(|| out_of_turn("no delta has begun"))
+    }
+
+    /// A snapshot of it, by whatever names one.
+    pub(crate) fn find(&self, snapshot: &str) -> Option<SnapshotInfo> {
+        self.volume.as_ref()?.find_snapshot(snapshot).ok()
+    }
+
+    /// What its tree holds.
+    pub(crate) fn newest(&mut self) -> Result<Option<SnapshotInfo>> {
+        Ok(self.volume()?.line()?.pop())
+    }
+
+    /// Takes the frames of the delta that has begun from channels, where another process reads the data.
+    pub(crate) fn take(&mut self, arrivals: Vec<Arrivals<'_>>, seed: [Digest; 2]) -> Result<End> {
+        take(self.incoming()?, arrivals, seed, self.monitor)
+    }
+
+    fn make(&mut self, lineage: Uuid, epoch: u64, promotions: Promotions) -> Result<Volume> {
+        self.target.expect_reachable()?;
+        let root = match self.target.found.take() {
+            Some(Found::Directory(root)) => root,
+            Some(Found::Nothing { above, name }) => {
+                let root = make_target(&above, &name)?;
+                self.made.directory = Some((above, name));
+                root
+            }
+            None => return Err(out_of_turn("it has been made")),
+        };
+        let mut volume = Volume::init_in(root, Role::Standby, lineage, epoch)?;
+        volume.join_lineage(lineage, epoch, promotions)?;
+        self.made.store = Some(volume.clone());
+        Ok(volume)
+    }
+
+    /// Takes away what was made for a round that came to nothing.
+    fn unmake(&mut self) {
+        self.lock = None;
+        std::mem::take(&mut self.made).unmake();
+    }
+
+    /// On Btrfs what was written since is known at no cost; elsewhere each path is looked at before it is touched.
+    fn look_for_drift(
+        &self,
+        volume: &mut Volume,
+        newest: &SnapshotInfo,
+        care: Care,
+    ) -> Result<Option<SnapshotInfo>> {
+        let is_cheap = volume.info().provider == Provider::Btrfs && btrfs::may_search(volume.root().fd());
+        if !(is_cheap || care.check || care.discard_drift) {
+            return Ok(None);
+        }
+        match drift::find(volume, newest, "drift-", self.monitor)? {
+            None => Ok(None),
+            Some(drift) if care.discard_drift => {
+                drift.discard(volume, newest, self.monitor).map(|(kept, _)| Some(kept))
+            }
+            Some(drift) => drift.refuse(volume, DRIFT),
+        }
+    }
+
+    /// A snapshot with a header's id can be taken here after its base.
+    fn expect_base(&mut self, header: &Header) -> Result<()> {
+        let volume = self.volume()?;
+        let (snapshots, info) = (volume.line()?, volume.info());
+        let show = info.path.display();
+        is_of(volume, header.lineage, header.epoch, &header.promotions)?;
+        let name = &header.snapshot.name;
+        if snapshots.iter().any(|s| s.id == header.snapshot.id) {
+            return Err(Error::refused(
+                format!("{show} has snapshot {name} already"),
+                "there is nothing to do; send a newer one",
+            ));
+        }
+        let newest = snapshots.last();
+        if newest.map(|s| s.id) != header.base.map(|base| base.id) {
+            let holds = newest.map_or("no snapshot yet".to_owned(), |s| format!("snapshot {}", s.name));
+            return Err(Error::refused(
+                format!("the delta to {name} does not start from what {show} holds, {holds}"),
+                "send the one whose base that is (`snapsync list` shows the snapshots)",
+            ));
+        }
+        is_sound(&header.snapshot, newest)
+    }
+}
+
+/// Only the primary of its lineage may feed a standby, and none that was replaced: who says that it was promoted shows it.
+fn is_of(volume: &Volume, lineage: Option<Uuid>, epoch: u64, promotions: &Promotions) -> Result<()> {
+    let standby = volume.info();
+    let show = standby.path.display();
+    if lineage != Some(standby.lineage) {
+        return Err(Error::refused(
+            format!("this delta is of another volume than the one that {show} is a standby of"),
+            "name its own standby, or receive it --as-snapshot",
+        ));
+    }
+    let what = format!("this delta is of epoch {epoch}, and {show} is in epoch {}", standby.epoch);
+    match promotions.standing(epoch, volume.promotions(), standby.epoch) {
+        Standing::Shown => Ok(()),
+        Standing::Behind => Err(Error::refused(
+            what,
+            "it comes from a primary that was replaced since: take it from the new one",
+        )),
+        Standing::Unshown => Err(Error::refused(
+            format!("{what}: nothing shows the promotions between them"),
+            format!("if its primary was promoted, `snapsync rejoin {show} NEW` follows that one"),
+        )),
+        Standing::Forked => Err(Error::refused(
+            format!("{what}, and another volume was promoted than the one that {show} follows"),
+            format!(
+                "two standbys were promoted apart: `snapsync rejoin {show} NEW` follows the one that goes on"
+            ),
+        )),
+    }
+}
+
+/// How the epoch of a lineage that a standby is to join came to be: as far as that is told, it makes sense.
+fn can_begin(epoch: u64, promotions: &Promotions) -> Result<()> {
+    if promotions.lead_to(epoch) {
+        return Ok(());
+    }
+    Err(Error::integrity(
+        format!("the primary says that it is of epoch {epoch}, and its promotions do not lead there"),
+        "use the same snapsync on both sides; if it is the same, something changes what it sends",
+    ))
+}
+
+/// What a header says of its snapshot can be written into a store.
+fn is_sound(snapshot: &SnapshotInfo, newest: Option<&SnapshotInfo>) -> Result<()> {
+    let after = newest.map_or(0, |newest| newest.sequence.saturating_add(1));
+    let has_time = snapshot.created.parse::<jiff::Timestamp>().is_ok();
+    if !(after..1 << 48).contains(&snapshot.sequence)
+        || snapshot.aside
+        || !has_time
+        || name_is_free(&snapshot.name, &[]).is_err()
+    {
+        return Err(Error::integrity(
+            format!("the delta's snapshot {:?} has no proper name, time or number", snapshot.name),
+            "send one that has; an older version may have given a name that none can have any more",
+        ));
+    }
+    snapsync_walk::Matcher::new(&snapshot.subset).map(drop)
+}
+
+/// What to do about changes by hand.
+const DRIFT: &str = "sync with --discard-drift keeps them as a snapshot and goes back first";
+
+fn out_of_turn(why: &str) -> Error {
+    Error::integrity(
+        format!("the other end speaks out of turn: {why}"),
+        "use the same snapsync on both sides",
+    )
+}
+
+impl StandbyEnd for Local<'_> {
+    fn look(&mut self, lineage: Option<Uuid>) -> Result<Looked> {
+        self.expect_own(lineage)?;
+        let volume = self.target.volume.as_ref();
+        let journal = volume.map_or(Ok(None), |volume| Journal::load(&volume.store()))?;
+        Ok(Looked {
+            path: self.target.path.to_string_lossy().into_owned(),
+            lineage: volume.map(|volume| volume.info().lineage).filter(|lineage| !lineage.is_nil()),
+            role: volume.map(|volume| volume.info().role),
+            epoch: volume.map(|volume| volume.info().epoch),
+            promotions: volume.map(|volume| volume.promotions().clone()).unwrap_or_default(),
+            pending: journal.map(|journal| journal.snapshot.id),
+            volume: volume.map(|volume| volume.info().id),
+            filesystem: self.target.filesystem(),
+            lacks: self.target.lacks.clone(),
+        })
+    }
+
+    fn open(&mut self, opening: Opening) -> Result<State> {
+        let Opening { lineage, epoch, promotions, care, .. } = opening;
+        let follows = |volume: &Volume| !volume.info().lineage.is_nil();
+        if !self.target.volume.as_ref().is_some_and(follows) {
+            can_begin(epoch, &promotions)?;
+        }
+        self.expect_own(Some(lineage))?;
+        let mut volume = match self.target.volume.take() {
+            Some(volume) => volume,
+            None => self.make(lineage, epoch, promotions.clone())?,
+        };
+        self.lock = Some(volume.lock()?);
+        volume.reload()?;
+        standing::expect_standby(&volume.path().to_string_lossy(), volume.info().role)?;
+        if volume.info().lineage.is_nil() {
+            volume.join_lineage(lineage, epoch, promotions.clone())?;
+        }
+        is_of(&volume, Some(lineage), epoch, &promotions)?;
+        let recovered = recover(&mut volume, self.monitor)?;
+        let newest = volume.line()?.pop();
+        if newest.is_none() && !snapsync_snapshot::is_vacant_in(volume.root())? {
+            return Err(Error::refused(
+                format!("{} has no snapshot yet and is not empty", volume.path().display()),
+                "move what is in it away, or name another target",
+            ));
+        }
+        let set_aside = match &newest {
+            Some(newest) => self.look_for_drift(&mut volume, newest, care)?,
+            None => None,
+        };
+        if let Some(read_only) = care.read_only {
+            can_be_kept(volume.root(), read_only)?;
+            volume.set_read_only(read_only)?;
+        }
+        let pending = Journal::load(&volume.store())?.map(|journal| Pending {
+            snapshot: journal.snapshot.id,
+            base: journal.base,
+            manifest: journal.manifest.unwrap_or_default(),
+        });
+        let secret = volume.secret().map(Secret::kept);
+        let state =
+            State { volume: volume.info(), newest, pending, recovered, set_aside, join: None, secret };
+        self.volume = Some(volume);
+        Ok(state)
+    }
+
+    fn begin(&mut self, offer: Offer<'_>) -> Result<Begun> {
+        self.expect_base(offer.header)?;
+        let monitor = self.monitor;
+        let volume = self.volume()?;
+        let newest = volume.line()?.pop();
+        volume.unseal()?;
+        let room = Room::of(volume, newest.as_ref());
+        let Header { snapshot, epoch, promotions, .. } = offer.header;
+        let under_way = (snapshot.clone(), *epoch, promotions.clone());
+        let spare = offer.spare.clone();
+        let mut free = || match &spare {
+            Some(Spare { keep, needed }) if !keep.is_empty() => {
+                retention::apply(volume, keep, needed, monitor).map(|(pruned, _)| pruned)
+            }
+            _ => Ok(Vec::new()),
+        };
+        let (incoming, begun) = begin(&room, offer, &mut free, monitor)?;
+        self.incoming = Some(incoming);
+        self.begun = Some(under_way.0.id);
+        self.under_way = Some(under_way);
+        self.has_begun = true;
+        Ok(begun)
+    }
+
+    fn transfer(&mut self, data: Data<'_>) -> Result<Sent> {
+        fill(self.incoming()?, &data, self.limit.as_deref(), self.monitor)
+    }
+
+    fn commit(&mut self) -> Result<SnapshotInfo> {
+        let (incoming, info) = (self.incoming.take(), self.under_way.take());
+        let (Some(mut incoming), Some((info, epoch, promotions))) = (incoming, info) else {
+            return Err(out_of_turn("no delta has begun"));
+        };
+        incoming.seal()?;
+        incoming.commit()?;
+        let base = incoming.base();
+        drop(incoming);
+        let monitor = self.monitor;
+        let volume = self.volume()?;
+        let mut taken = finish(volume, &info, base, monitor)?;
+        volume.follow_epoch(epoch, promotions)?;
+        if let (Some(entries), Some(bytes)) = (info.entries, info.bytes) {
+            volume.record_counts(&mut taken, entries, bytes)?;
+        }
+        volume.seal()?;
+        Ok(taken)
+    }
+
+    fn keep_secret(&mut self, secret: &Secret) -> Result<()> {
+        self.volume()?.keep_secret(secret.text().to_owned())
+    }
+
+    fn scrub(&mut self, pieces: &[Piece], meanwhile: &mut dyn FnMut() -> Result<()>) -> Result<Vec<Seen>> {
+        meanwhile()?;
+        let monitor = self.monitor;
+        pieces::read(self.volume()?, pieces, monitor)
+    }
+
+    fn prune(&mut self, keep: &Keep, needed: &[Uuid]) -> Result<Vec<SnapshotInfo>> {
+        let monitor = self.monitor;
+        retention::apply(self.volume()?, keep, needed, monitor).map(|(pruned, _)| pruned)
+    }
+
+    fn tells(&self) -> Option<String> {
+        None
+    }
+
+    fn failed(&mut self, error: &Error, snapshot: Uuid) -> bool {
+        self.incoming = None;
+        let Some(volume) = &self.volume else {
+            self.unmake();
+            return false;
+        };
+        if let Ok(Some(journal)) = Journal::load(&volume.store())
+            && self.has_begun
+            && journal.phase == Phase::Staging
+            && !(is_cut(error) && can_go_on(volume, &journal))
+        {
+            let _ = give_up(volume.root(), &volume.store(), &journal);
+        }
+        let _ = volume.seal();
+        let has = |id: Uuid| volume.find_snapshot(&id.to_string()).is_ok();
+        let needed = !matches!(Journal::load(&volume.store()), Ok(None))
+            || has(snapshot)
+            || self.begun.is_some_and(has);
+        self.unmake();
+        needed
+    }
+}

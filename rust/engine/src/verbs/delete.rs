@@ -1,0 +1,38 @@
+//! A snapshot goes.
+
+use crate::location::directory::existing_directory;
+use crate::report::snapshots::Deleted;
+use crate::volume::holds::is_free;
+use crate::volume::recovery::recover;
+use snapsync_model::{Error, Monitor, Result, Role, SnapshotInfo};
+use snapsync_snapshot::Volume;
+use std::path::Path;
+
+/// Deletes a snapshot that nobody holds.
+pub fn delete(path: &Path, name: &str, monitor: &Monitor) -> Result<Deleted> {
+    let mut volume = Volume::open(&existing_directory(path)?)?;
+    volume.find_snapshot(name)?;
+    let _lock = volume.lock()?;
+    volume.reload()?;
+    recover(&mut volume, monitor)?;
+    let info = volume.find_snapshot(name)?;
+    is_not_needed(&volume, &info)?;
+    volume.delete(&info, monitor)?;
+    Ok(Deleted { verb: "delete", volume: volume.info(), deleted: info })
+}
+
+fn is_not_needed(volume: &Volume, info: &SnapshotInfo) -> Result<()> {
+    if volume.missing(info).is_some() {
+        return Ok(());
+    }
+    is_free(volume, info)?;
+    let is_newest = volume.line()?.last().is_some_and(|s| s.id == info.id);
+    if volume.info().role == Role::Standby && is_newest {
+        let path = volume.path().display();
+        return Err(Error::refused(
+            format!("cannot delete snapshot {} of {path}: it is what this standby holds", info.name),
+            "sync first, so that a newer snapshot takes its place",
+        ));
+    }
+    Ok(())
+}

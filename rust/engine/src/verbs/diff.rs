@@ -1,0 +1,76 @@
+//! The changes between two snapshots or directories, as a manifest.
+
+use crate::delta::outgoing::header;
+use crate::delta::output_file::{file_of, keep, temporary_beside};
+use crate::delta::sides::Sides;
+use crate::location::place::Place;
+use crate::report::rounds::Diff;
+use snapsync_manifest::Header;
+use snapsync_model::{Context, Counts, Error, Monitor, Result, SnapshotInfo, Stage};
+use snapsync_snapshot::Volume;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Writes the manifest of the changes from `base` to `target` to `output`; without one they are only counted.
+pub fn diff(base: &Path, target: &Path, output: Option<&Path>, monitor: &Monitor) -> Result<Diff> {
+    let started = Instant::now();
+    let (old, new) = (Place::parse(base)?, Place::parse(target)?);
+    monitor.start(Stage::Compare, 0);
+    let sides = Sides::of_places(&old, &new, monitor)?;
+    let head = match (&old, &new) {
+        (Place::Snapshot(base), Place::Snapshot(target)) if base.0.info().id == target.0.info().id => {
+            header(&base.0, Some(&base.1), &target.1)
+        }
+        _ => Header { created: jiff::Timestamp::now().to_string(), ..Header::default() },
+    };
+    let (output, counts) = match output {
+        Some(output) => {
+            write(&sides, &head, output, monitor).map(|(output, counts)| (Some(output), counts))?
+        }
+        None => (None, count(&sides, &head, monitor)?),
+    };
+    Ok(Diff {
+        verb: "diff",
+        base: base.to_path_buf(),
+        target: target.to_path_buf(),
+        output,
+        changes: counts,
+        data_bytes: counts.data_bytes,
+        notes: monitor.take_notes(),
+        counters: monitor.counters(),
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+/// The same between two snapshots of a volume.
+pub(crate) fn of_volume(
+    volume: &Volume,
+    base: &SnapshotInfo,
+    target: &SnapshotInfo,
+    output: &Path,
+    monitor: &Monitor,
+) -> Result<Counts> {
+    monitor.start(Stage::Compare, 0);
+    let sides = Sides::between(volume, base, target, monitor)?;
+    write(&sides, &header(volume, Some(base), target), output, monitor).map(|(_, counts)| counts)
+}
+
+fn write(sides: &Sides, head: &Header, output: &Path, monitor: &Monitor) -> Result<(PathBuf, Counts)> {
+    let output = file_of(output)?.ok_or_else(|| {
+        let what = format!("{} is no file", output.display());
+        Error::usage(what, "a manifest is written in more than one place: name a file")
+    })?;
+    // A failure must not leave half a manifest under the name that was asked for.
+    let temporary = temporary_beside(&output);
+    let written = sides.write_manifest(&temporary, head, monitor);
+    let counts = written.and_then(|counts| keep(&temporary, &output).map(|()| counts)).inspect_err(|_| {
+        let _ = std::fs::remove_file(&temporary);
+    })?;
+    Ok((output, counts))
+}
+
+/// What a manifest would say in all, which nobody wants to have.
+fn count(sides: &Sides, head: &Header, monitor: &Monitor) -> Result<Counts> {
+    let dir = tempfile::tempdir().context("create a directory in", std::env::temp_dir())?;
+    sides.write_manifest(&dir.path().join("manifest.arrow"), head, monitor)
+}

@@ -1,0 +1,72 @@
+//! Snapshots are held, and let go.
+
+use crate::location::directory::existing_directory;
+use crate::report::snapshots::{Held, Released};
+use snapsync_model::{Error, Result};
+use snapsync_snapshot::{Standby, Volume};
+use std::path::Path;
+use uuid::Uuid;
+
+/// Keeps a snapshot from being deleted or pruned until it is released. Held again it has the new reason.
+pub fn hold(path: &Path, name: &str, reason: &str) -> Result<Held> {
+    let mut volume = Volume::open(&existing_directory(path)?)?;
+    let _lock = volume.lock()?;
+    volume.reload()?;
+    let snapshot = volume.find_snapshot(name)?;
+    volume.hold(snapshot.id, reason.to_owned())?;
+    Ok(Held { verb: "hold", volume: volume.info(), snapshot, reason: reason.to_owned() })
+}
+
+/// Lets a snapshot go that was held by hand.
+pub fn release(path: &Path, name: &str) -> Result<Released> {
+    let mut volume = Volume::open(&existing_directory(path)?)?;
+    let _lock = volume.lock()?;
+    volume.reload()?;
+    let snapshot = volume.find_snapshot(name)?;
+    let Some(reason) = volume.release(snapshot.id)? else {
+        return Err(Error::usage(
+            format!("snapshot {} of {} is not held by hand", snapshot.name, volume.path().display()),
+            format!("`snapsync list {}` shows what is held, and why", volume.path().display()),
+        ));
+    };
+    let volume = volume.info();
+    Ok(Released { verb: "release", volume, snapshot: Some(snapshot), reason, standby: None })
+}
+
+/// Forgets a standby that is gone, by its path or id: the snapshot it was to go on from is free.
+pub fn forget_standby(path: &Path, standby: &str) -> Result<Released> {
+    let mut volume = Volume::open(&existing_directory(path)?)?;
+    let _lock = volume.lock()?;
+    volume.reload()?;
+    let id = which_standby(&volume, standby)?;
+    let forgotten = volume.forget_standby(id)?;
+    let snapshot = forgotten.as_ref().and_then(|standby| {
+        volume.snapshots().ok()?.into_iter().find(|snapshot| snapshot.id == standby.snapshot)
+    });
+    let standby = forgotten.map(|standby| standby.path);
+    let (volume, reason) = (volume.info(), String::new());
+    Ok(Released { verb: "release", volume, snapshot, reason, standby })
+}
+
+fn which_standby(volume: &Volume, wanted: &str) -> Result<Uuid> {
+    let is_meant = |id: &Uuid, standby: &Standby| {
+        let full = std::path::absolute(wanted).ok();
+        id.to_string() == wanted
+            || standby.path == wanted
+            || full.as_deref().is_some_and(|full| full == Path::new(&standby.path))
+    };
+    let found: Vec<Uuid> =
+        volume.standbys().iter().filter(|(id, standby)| is_meant(id, standby)).map(|(id, _)| *id).collect();
+    let path = volume.path().display();
+    match found.as_slice() {
+        [id] => Ok(*id),
+        [] => Err(Error::usage(
+            format!("{path} knows no standby {wanted:?}"),
+            format!("`snapsync status {path}` shows those it knows"),
+        )),
+        several => Err(Error::usage(
+            format!("{path} knows {} standbys at {wanted:?}, one made after the other", several.len()),
+            format!("name the one by its id: `snapsync status {path} --json` shows them"),
+        )),
+    }
+}

@@ -1,0 +1,39 @@
+//! A volume is made.
+
+use crate::location::directory::existing_directory;
+use crate::report::volumes::Initialised;
+use crate::volume::made::can_be_kept;
+use crate::volume::recovery::recover;
+use snapsync_model::{Error, Monitor, Result, Role};
+use snapsync_snapshot::{Volume, is_vacant_in};
+use snapsync_sys::Root;
+use std::path::Path;
+use uuid::Uuid;
+
+/// Makes a directory a volume, or changes how one is kept. With `read_only` a directory that is none yet is to be a
+/// standby: of whichever primary is synced to it first.
+pub fn init(path: &Path, read_only: Option<bool>, monitor: &Monitor) -> Result<Initialised> {
+    let path = existing_directory(path)?;
+    let root = Root::open(&path)?;
+    can_be_kept(&root, read_only == Some(true))?;
+    let mut volume = match Volume::find_in(root.again()?)? {
+        Some(volume) => volume,
+        None if read_only == Some(true) => {
+            if !is_vacant_in(&root)? {
+                return Err(Error::refused(
+                    format!("{} is not empty, and a standby begins empty", path.display()),
+                    "name an empty directory; a primary is made without --read-only",
+                ));
+            }
+            Volume::init_in(root, Role::Standby, Uuid::nil(), 1)?
+        }
+        None => Volume::init_in(root, Role::Primary, Uuid::new_v4(), 1)?,
+    };
+    let _lock = volume.lock()?;
+    volume.reload()?;
+    let recovered = recover(&mut volume, monitor)?;
+    if let Some(read_only) = read_only {
+        volume.set_read_only(read_only)?;
+    }
+    Ok(Initialised { verb: "init", volume: volume.info(), read_only: volume.is_read_only(), recovered })
+}

@@ -1,0 +1,132 @@
+//! A standby, mended from its primary: whatever differs from the newest snapshot that both have, by content and metadata, is
+//! brought again, by the same stage and commit as a delta, and that snapshot of the standby is taken again in its place.
+
+use crate::delta::sides::Sides;
+use crate::digest::Reading;
+use crate::location::address::Address;
+use crate::location::place::Place;
+use crate::location::{directory, target};
+use crate::options::{Reach, Terms};
+use crate::report::checks::{Mended, Verified};
+use crate::verbs::verify::verify;
+use crate::volume::recovery::recover;
+use crate::volume::rewind::{Turn, turn_between};
+use crate::volume::{drift, standing};
+use snapsync_model::{Error, Monitor, Result, SnapshotInfo};
+use snapsync_snapshot::{Standby, Volume};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Proves that the standby holds what its primary's snapshot holds, and makes it so where it does not. What was changed by
+/// hand is kept as a snapshot where `discard_drift` says that it may go, and refused else.
+pub fn verify_and_mend(
+    primary: &Path,
+    standby: &Path,
+    discard_drift: bool,
+    monitor: &Monitor,
+) -> Result<Verified> {
+    let started = Instant::now();
+    let (mut primary, mut standby) = (open(primary)?, open(standby)?);
+    target::source(primary.root())?;
+    target::target(standby.path(), Some(primary.path()))?;
+    let _locks = (primary.lock()?, standby.lock()?);
+    primary.reload()?;
+    standby.reload()?;
+    let mut recovered = recover(&mut primary, monitor)?;
+    recovered.append(&mut recover(&mut standby, monitor)?);
+    let (theirs, own) = common(&primary, &standby)?;
+    let set_aside = match drift::find(&mut standby, &own, "drift-", monitor)? {
+        None => None,
+        Some(drift) if discard_drift => Some(drift.discard(&mut standby, &own, monitor)?.0),
+        Some(drift) => return drift.refuse(&standby, DRIFT),
+    };
+    let (a, b) = (address(&primary, &theirs), standby.path().to_path_buf());
+    let look = || verify(&a, &b, Reading::All, &Reach::default(), monitor);
+    let found = look()?;
+    let mut mended = Mended { set_aside, recovered, ..Mended::default() };
+    let mut report = if found.equal {
+        found
+    } else {
+        mended.bring(&primary, &theirs, &mut standby, &own, monitor)?;
+        (mended.difference_count, mended.differences) = (found.difference_count, found.differences);
+        let again = look()?;
+        Verified { notes: [found.notes, again.notes.clone()].concat(), ..again }
+    };
+    forget(&mut primary, &standby)?;
+    report.mended = Some(mended);
+    report.seconds = started.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+/// What to do about changes by hand.
+const DRIFT: &str = "with --discard-drift they are kept as a snapshot, and the standby goes back first";
+
+fn open(path: &Path) -> Result<Volume> {
+    if Address::parse(path)?.is_some() {
+        return Err(Error::usage(
+            format!("{} is on another machine, and only what is on this one is mended here", path.display()),
+            "rounds mend a standby over ssh: `snapsync sync` with a short --scrub finds what differs, and the next brings it",
+        ));
+    }
+    Volume::open(&directory::existing_directory(path)?)
+}
+
+/// The standby's newest snapshot, as each of them has it.
+fn common(primary: &Volume, standby: &Volume) -> Result<(SnapshotInfo, SnapshotInfo)> {
+    let (p, s) = (primary.info(), standby.info());
+    let (show, of) = (s.path.display(), p.path.display());
+    standing::expect_standby(&show.to_string(), s.role)?;
+    if p.lineage != s.lineage || p.epoch < s.epoch {
+        return Err(Error::refused(
+            format!("{show} is not a standby of {of}"),
+            "name a standby after its own primary",
+        ));
+    }
+    let newest = standby.line()?.pop();
+    let of_both =
+        newest.and_then(|own| Some((primary.line().ok()?.into_iter().find(|s| s.id == own.id)?, own)));
+    of_both.ok_or_else(|| {
+        Error::refused(
+            format!("{of} does not have the newest snapshot of {show}"),
+            format!("`snapsync rejoin {show} {of}` goes back to one that both have"),
+        )
+    })
+}
+
+fn address(volume: &Volume, snapshot: &SnapshotInfo) -> PathBuf {
+    let mut address = OsString::from(volume.path());
+    address.push(format!("@{}", snapshot.id));
+    address.into()
+}
+
+impl Mended {
+    /// Makes the standby's tree what the primary's snapshot is.
+    fn bring(
+        &mut self,
+        primary: &Volume,
+        theirs: &SnapshotInfo,
+        standby: &mut Volume,
+        own: &SnapshotInfo,
+        monitor: &Monitor,
+    ) -> Result<()> {
+        let old = Place::Directory(standby.root().again()?);
+        let new = Place::Snapshot(Box::new((primary.clone(), theirs.clone())));
+        let sides = Sides::of_places(&old, &new, monitor)?;
+        let turn = Turn { base: own, to: own, result: own, terms: Terms::default() };
+        let turned = turn_between(standby, &sides, &turn, monitor)?;
+        (self.changes, self.data_bytes) = (turned.counts, turned.counts.data_bytes);
+        self.losses = turned.losses;
+        Ok(())
+    }
+}
+
+/// What scrubs had found is brought with the rest.
+fn forget(primary: &mut Volume, standby: &Volume) -> Result<()> {
+    let Some(mut known) = primary.standbys().get(&standby.info().id).cloned() else { return Ok(()) };
+    match &mut known {
+        Standby { scrub: Some(scrub), .. } if !scrub.pending.is_empty() => scrub.pending.clear(),
+        _ => return Ok(()),
+    }
+    primary.remember_standby(standby.info().id, known)
+}

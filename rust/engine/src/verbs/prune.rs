@@ -1,0 +1,34 @@
+//! Snapshots that no rule keeps go.
+
+use crate::keep::Keep;
+use crate::location::directory::existing_directory;
+use crate::report::snapshots::Pruned;
+use crate::volume::recovery::recover;
+use crate::volume::retention::{apply, plan};
+use snapsync_model::{Error, Monitor, Result};
+use snapsync_snapshot::Volume;
+use std::path::Path;
+
+/// Deletes the snapshots of a volume that nothing keeps, or only says which.
+pub fn prune(path: &Path, keep: &Keep, dry_run: bool, monitor: &Monitor) -> Result<Pruned> {
+    keep.check()?;
+    if keep.is_empty() {
+        return Err(Error::usage(
+            format!("cannot prune {}: nothing says which snapshots to keep", path.display()),
+            "say how many, as in --keep-last 10 --keep-daily 14",
+        ));
+    }
+    let mut volume = Volume::open(&existing_directory(path)?)?;
+    let (pruned, kept) = if dry_run {
+        plan(&volume, keep, &[])?
+    } else {
+        let _lock = volume.lock()?;
+        volume.reload()?;
+        recover(&mut volume, monitor)?;
+        apply(&mut volume, keep, &[], monitor)?
+    };
+    for stays in kept.iter().filter(|kept| !kept.by_rule) {
+        monitor.note(format!("snapshot {} stays: {}", stays.snapshot.name, stays.why.join("; ")));
+    }
+    Ok(Pruned { verb: "prune", volume: volume.info(), dry_run, pruned, kept, notes: monitor.take_notes() })
+}

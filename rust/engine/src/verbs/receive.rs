@@ -1,0 +1,74 @@
+//! A delta from a file or a pipe, into the standby that it is for.
+
+use crate::delta::incoming::Delta;
+use crate::options::{Care, Terms};
+use crate::report::rounds::Received;
+use crate::round::standby::Local;
+use crate::round::steps::{Opening, StandbyEnd};
+use snapsync_manifest::ManifestReader;
+use snapsync_model::{Error, Monitor, Result, Stage};
+use snapsync_stream::Channel;
+use std::io::BufReader;
+use std::path::Path;
+use std::time::Instant;
+
+/// Applies the delta in `input`, standard input without one, to the standby at `volume`.
+pub fn receive(
+    volume: &Path,
+    input: Option<&Path>,
+    terms: Terms,
+    care: Care,
+    monitor: &Monitor,
+) -> Result<Received> {
+    let started = Instant::now();
+    let mut delta = Delta::open(input, monitor)?;
+    let mut standby = Local::new(volume, None, monitor)?;
+    let result = apply(&mut delta, &mut standby, terms, care, started, monitor);
+    if let Err(error) = &result {
+        standby.failed(error, delta.header.snapshot.id);
+    }
+    result
+}
+
+fn apply(
+    delta: &mut Delta<BufReader<Channel<'_>>>,
+    standby: &mut Local<'_>,
+    terms: Terms,
+    care: Care,
+    started: Instant,
+    monitor: &Monitor,
+) -> Result<Received> {
+    let header = delta.header.clone();
+    let lineage = header.lineage.ok_or_else(|| {
+        Error::refused(
+            format!("{} is of a snapshot that belongs to no volume", delta.name.display()),
+            "receive it with --as-snapshot DIR",
+        )
+    })?;
+    let promotions = header.promotions.clone();
+    let state = standby.open(Opening { lineage, epoch: header.epoch, promotions, care, store: None })?;
+    let begun = delta.offer(terms, false, |offer| standby.begin(offer))?;
+    let counts = ManifestReader::open(&standby.incoming()?.manifest())?.counts()?;
+    monitor.start(Stage::Receive, counts.data_bytes);
+    monitor.advance(begun.kept);
+    let seed = delta.seed();
+    standby.take(vec![delta.frames()], seed)?;
+    delta.expect_end()?;
+    let snapshot = standby.commit()?;
+    Ok(Received {
+        verb: "receive",
+        standby: Some(state.volume),
+        path: None,
+        base: state.newest,
+        snapshot,
+        changes: counts,
+        data_bytes: counts.data_bytes,
+        kept_bytes: begun.kept,
+        losses: begun.losses,
+        notes: monitor.take_notes(),
+        recovered: state.recovered,
+        set_aside: state.set_aside,
+        counters: monitor.counters(),
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}

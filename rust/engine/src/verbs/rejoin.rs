@@ -1,0 +1,105 @@
+//! An old primary becomes a standby of the new one.
+
+use crate::options::{Options, Reach, Travel};
+use crate::remote::deeds::{End, ends, same_lineage, strange};
+use crate::report::volumes::{Preview, Rejoined};
+use crate::verbs::sync::sync;
+use crate::volume::recovery::recover;
+use crate::volume::roles::{Deed, Outcome, common};
+use snapsync_model::{Error, Monitor, Result, Role, VolumeInfo};
+use snapsync_snapshot::Volume;
+use std::path::Path;
+use std::time::Instant;
+use uuid::Uuid;
+
+/// Makes `old` a standby of `new`: what it has of its own is kept as snapshots, it goes back to the newest snapshot
+/// they have in common, and gets all that `new` has since.
+pub fn rejoin(old: &Path, new: &Path, travel: &Travel, reach: &Reach, monitor: &Monitor) -> Result<Rejoined> {
+    let started = Instant::now();
+    let (old_end, new_end) = ends(old, new)?;
+    let theirs = new_end.describe(reach, monitor)?;
+    let ours = old_end.describe(reach, monitor)?;
+    can_follow(&old_end.path(), &ours.volume, &new_end.path(), &theirs.volume)?;
+    let line = theirs.line.iter().map(|snapshot| snapshot.id).collect();
+    let (epoch, promotions) = (theirs.volume.epoch, theirs.promotions);
+    let followed = match old_end.perform(Deed::Follow { epoch, promotions, line }, reach, monitor)? {
+        Outcome::Followed(followed) => *followed,
+        other => return Err(strange(&other)),
+    };
+    let round = sync(new, old, &Options::default(), travel, reach, monitor)?;
+    let mut notes = followed.notes;
+    notes.extend(monitor.take_notes());
+    Ok(Rejoined {
+        verb: "rejoin",
+        common: followed.common,
+        left: followed.left,
+        back: followed.changes,
+        recovered: followed.recovered,
+        notes,
+        round,
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+fn can_follow(old: &Path, ours: &VolumeInfo, new: &Path, theirs: &VolumeInfo) -> Result<()> {
+    same_lineage((old, ours), (new, theirs))?;
+    if theirs.role != Role::Primary {
+        return Err(Error::refused(
+            format!("{} is a standby: nobody can follow it", new.display()),
+            "promote it first, or name the primary",
+        ));
+    }
+    if ours.epoch > theirs.epoch {
+        return Err(Error::refused(
+            format!(
+                "{} is of epoch {}, and {} only of epoch {}",
+                old.display(),
+                ours.epoch,
+                new.display(),
+                theirs.epoch
+            ),
+            "the one with the higher epoch goes on: name them the other way round",
+        ));
+    }
+    Ok(())
+}
+
+/// What `old` would leave behind if it followed `new`, written to the manifest `output`. Nothing changes.
+pub fn rejoin_preview(
+    old: &Path,
+    new: &Path,
+    output: &Path,
+    reach: &Reach,
+    monitor: &Monitor,
+) -> Result<Preview> {
+    let (old_end, new_end) = ends(old, new)?;
+    let End::Here(path) = &old_end else {
+        return Err(Error::usage(
+            format!("{} is on another machine", old.display()),
+            "run the preview there",
+        ));
+    };
+    let theirs = new_end.describe(reach, monitor)?;
+    let mut volume = Volume::open(path)?;
+    can_follow(path, &volume.info(), &new_end.path(), &theirs.volume)?;
+    let _lock = volume.lock()?;
+    volume.reload()?;
+    let recovered = recover(&mut volume, monitor)?;
+    let line: Vec<Uuid> = theirs.line.iter().map(|snapshot| snapshot.id).collect();
+    let (common, left) = common(&volume, &line)?;
+    let probe = volume.probe("left-", monitor)?;
+    let written = crate::verbs::diff::of_volume(&volume, &common, &probe, output, monitor);
+    volume.drop_probe(&probe)?;
+    let changes = written?;
+    Ok(Preview {
+        verb: "rejoin",
+        volume: volume.info(),
+        common,
+        left,
+        changes,
+        data_bytes: changes.data_bytes,
+        output: output.to_path_buf(),
+        recovered,
+        notes: monitor.take_notes(),
+    })
+}

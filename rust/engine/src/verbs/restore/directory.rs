@@ -1,0 +1,53 @@
+//! A snapshot, or some of its paths, into an absent or empty directory.
+
+use crate::delta::landing::{Content, Landing};
+use crate::location::inside::within;
+use crate::location::place::named;
+use crate::options::Terms;
+use crate::report::snapshots::RestoredTo;
+use snapsync_model::{Monitor, Result, Stage};
+use snapsync_snapshot::Volume;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Makes the directory `to` hold a snapshot, or only `paths` of it and the directories above them.
+pub fn restore_to(
+    address: &Path,
+    paths: &[PathBuf],
+    to: &Path,
+    terms: Terms,
+    monitor: &Monitor,
+) -> Result<RestoredTo> {
+    restore_into(address, paths, &|volume| Landing::find(to, volume), terms, monitor)
+}
+
+/// The same in a directory that is found once the volume is.
+pub(crate) fn restore_into(
+    address: &Path,
+    paths: &[PathBuf],
+    find: &dyn Fn(&Volume) -> Result<Landing>,
+    terms: Terms,
+    monitor: &Monitor,
+) -> Result<RestoredTo> {
+    let started = Instant::now();
+    let (volume, snapshot) = named(address)?;
+    let paths = within(volume.path(), paths)?;
+    let landing = find(&volume)?;
+    monitor.start(Stage::Compare, 0);
+    let content = Content::new(&volume, snapshot, &paths, monitor)?;
+    let filled = landing.fill(&content, terms, monitor)?;
+    Ok(RestoredTo {
+        verb: "restore",
+        volume: volume.info(),
+        snapshot: content.snapshot,
+        paths: paths.iter().map(|path| path.as_path().to_path_buf()).collect(),
+        to: landing.path,
+        changes: filled.counts,
+        data_bytes: filled.counts.data_bytes,
+        shared_bytes: filled.shared,
+        losses: filled.losses,
+        notes: monitor.take_notes(),
+        counters: monitor.counters(),
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}

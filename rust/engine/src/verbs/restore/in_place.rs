@@ -1,0 +1,56 @@
+//! A volume's tree as one of its snapshots has it, in place.
+
+use crate::location::place::Place;
+use crate::options::Terms;
+use crate::report::snapshots::Restored;
+use crate::volume::recovery::recover;
+use crate::volume::rewind::{Turn, turn};
+use snapsync_model::{Error, Monitor, Result, Stage};
+use snapsync_snapshot::{Request, name_is_free};
+use std::path::Path;
+use std::time::Instant;
+
+/// Makes the tree of a primary what `VOLUME@SNAP` holds: only the difference is written. The state before is kept as
+/// a snapshot, and the state after is one.
+pub fn restore(address: &Path, name: Option<String>, terms: Terms, monitor: &Monitor) -> Result<Restored> {
+    let started = Instant::now();
+    let Place::Snapshot(named) = Place::parse(address)? else {
+        return Err(Error::usage(format!("{} names no snapshot", address.display()), "write VOLUME@SNAP"));
+    };
+    let (mut volume, from) = *named;
+    let _lock = volume.lock()?;
+    volume.reload()?;
+    let recovered = recover(&mut volume, monitor)?;
+    volume.expect_primary("restore")?;
+    let from = volume.find_snapshot(&from.id.to_string())?;
+    if from.subset != *volume.subset() {
+        return Err(Error::refused(
+            format!(
+                "snapshot {} was taken with other patterns than {} has now",
+                from.name,
+                volume.path().display()
+            ),
+            "what it does not hold would be deleted: restore it elsewhere with --to DIR",
+        ));
+    }
+    name.iter().try_for_each(|name| volume.snapshots().and_then(|taken| name_is_free(name, &taken)))?;
+    monitor.start(Stage::Snapshot, 0);
+    let kept = volume.unused_name("before-restore-")?;
+    let before = volume.take(Request::New { name: Some(kept), subset: None }, monitor)?;
+    let result = volume.describe(Request::New { name, subset: None })?;
+    let turned = turn(&mut volume, &Turn { base: &before, to: &from, result: &result, terms }, monitor)?;
+    Ok(Restored {
+        verb: "restore",
+        volume: volume.info(),
+        source: from,
+        before,
+        snapshot: turned.snapshot,
+        changes: turned.counts,
+        data_bytes: turned.counts.data_bytes,
+        losses: turned.losses,
+        recovered,
+        notes: monitor.take_notes(),
+        counters: monitor.counters(),
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}

@@ -1,0 +1,114 @@
+//! Some paths of a primary, made what they are in a snapshot.
+//!
+//! They are restored to a directory beneath `.snapsync/incoming`, and take the places of what is there one by one: a path
+//! is the old one or the new one whenever it is looked at, and stays so if the command is killed.
+
+use crate::delta::landing::{Content, Landing};
+use crate::location::inside::{above, outermost, within};
+use crate::location::place::named;
+use crate::options::Terms;
+use crate::report::snapshots::RestoredPaths;
+use crate::volume::recovery::recover;
+use crate::volume::replacement::{Checked, Replacement};
+use snapsync_model::{Context, Error, Kind, Monitor, RelPath, Result, SnapshotInfo, Stage, Subset};
+use snapsync_snapshot::{Request, Volume};
+use snapsync_sys::Root;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Makes `paths` what they are in a snapshot, after a snapshot of what they are now.
+pub fn restore_paths(
+    address: &Path,
+    paths: &[PathBuf],
+    terms: Terms,
+    monitor: &Monitor,
+) -> Result<RestoredPaths> {
+    let started = Instant::now();
+    let (mut volume, snapshot) = named(address)?;
+    volume.expect_primary("restore paths of")?;
+    let paths = within(volume.path(), paths)?;
+    if paths.is_empty() || paths.iter().any(RelPath::is_root) {
+        return Err(Error::usage("no path is named", "name paths inside the volume, or use --to"));
+    }
+    let _lock = volume.lock()?;
+    volume.reload()?;
+    let recovered = recover(&mut volume, monitor)?;
+    volume.expect_primary("restore paths of")?;
+    monitor.start(Stage::Compare, 0);
+    let source = volume.clone();
+    let content = Content::new(&source, snapshot, &paths, monitor)?;
+    let root = volume.root().clone();
+    paths.iter().try_for_each(|path| can_be_replaced(&root, path, volume.subset()))?;
+    let look = |path| Checked::of(&root, path).context("look at", root.show(path));
+    let checked: Vec<Checked> = outermost(&paths).iter().map(look).collect::<Result<_>>()?;
+    monitor.start(Stage::Snapshot, 0);
+    let before = keep(&mut volume, monitor)?;
+    let stage = Replacement::make(&volume)?;
+    let filled = Landing::made(stage.root.again()?).fill(&content, terms, monitor)?;
+    stage.put(&root, &checked, content.snapshot.id, monitor)?;
+    Ok(RestoredPaths {
+        verb: "restore",
+        volume: volume.info(),
+        snapshot: content.snapshot,
+        before,
+        paths: paths.iter().map(|path| path.as_path().to_path_buf()).collect(),
+        changes: filled.counts,
+        data_bytes: filled.counts.data_bytes,
+        shared_bytes: filled.shared,
+        losses: filled.losses,
+        notes: monitor.take_notes(),
+        recovered,
+        counters: monitor.counters(),
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+/// A snapshot of what is about to be replaced.
+pub(crate) fn keep(volume: &mut Volume, monitor: &Monitor) -> Result<SnapshotInfo> {
+    let name = Some(volume.unused_name("before-restore-")?);
+    volume.take(Request::New { name, subset: None }, monitor)
+}
+
+/// Nothing that is there may be lost: all of it must be in the snapshot that is taken before.
+fn can_be_replaced(root: &Root, path: &RelPath, subset: &Subset) -> Result<()> {
+    for dir in above(path).filter(|dir| !dir.is_root()) {
+        match root.entry(&dir).and_then(|entry| entry.stat()) {
+            Ok(stat) if stat.kind != Kind::Directory => {
+                return Err(in_the_way(root, &dir, "is no directory"));
+            }
+            Err(e) if !is_absent(&e) => return Err(unreachable(root, &dir, e)),
+            _ => {}
+        }
+    }
+    match root.entry(path).and_then(|entry| entry.stat()) {
+        Err(e) if is_absent(&e) => Ok(()),
+        Err(e) => Err(unreachable(root, path, e)),
+        Ok(stat) => all_is_kept(root, path, stat.kind == Kind::Directory, subset),
+    }
+}
+
+fn all_is_kept(root: &Root, path: &RelPath, is_dir: bool, subset: &Subset) -> Result<()> {
+    let left_out = snapsync_walk::left_out(root, path, is_dir, subset)?;
+    left_out.map_or(Ok(()), |inner| Err(in_the_way(root, &inner, "is in no snapshot, and would be lost")))
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+}
+
+fn unreachable(root: &Root, path: &RelPath, error: io::Error) -> Error {
+    use rustix::io::Errno;
+    match Errno::from_io_error(&error) {
+        // A link or a mount on the way: what lies behind it is not the volume's.
+        Some(Errno::LOOP | Errno::XDEV | Errno::NOTDIR) => in_the_way(root, path, "leads out of the volume"),
+        _ => Error::Io { action: "open", path: root.show(path), source: error },
+    }
+}
+
+fn in_the_way(root: &Root, path: &RelPath, why: &str) -> Error {
+    Error::refused(
+        format!("{} {why}", root.show(path).display()),
+        "move it away, or restore elsewhere with --to",
+    )
+}

@@ -1,0 +1,203 @@
+//! A snapshot as a delta, in a file or a pipe.
+
+use crate::delta::incoming::BUFFER;
+use crate::delta::outgoing::{announce, header, volume_head};
+use crate::delta::sides::Sides;
+use crate::delta::staging::{with_data, workers};
+use crate::location::place::{Place, describe};
+use crate::options::Travel;
+use crate::report::rounds::Sent;
+use snapsync_manifest::Header as ManifestHeader;
+use snapsync_model::{Context, Counts, Error, Identity, Monitor, Promotions, Result, SnapshotInfo, Stage};
+use snapsync_snapshot::{can_be_a_name, identity_of};
+use snapsync_stream::wire::{Header, VERSION, lift, software, write_head};
+use snapsync_stream::{Channel, Held, Limit, Outlet};
+use snapsync_sys::{Named, Root};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// A snapshot that can be sent, or that a delta can start from.
+struct Sendable {
+    place: Place,
+    info: SnapshotInfo,
+    identity: Identity,
+}
+
+/// Sends `snapshot`, as what changed since the nearest of `bases` or whole without any, to `output` or standard output.
+pub fn send(
+    snapshot: &Path,
+    bases: &[PathBuf],
+    output: Option<&Path>,
+    name: Option<String>,
+    travel: &Travel,
+    monitor: &Monitor,
+) -> Result<Sent> {
+    let started = Instant::now();
+    let mut target = Sendable::find(snapshot)?;
+    if let Some(name) = name {
+        can_be_a_name(&name)?;
+        target.info.name = name;
+    }
+    let bases = bases.iter().map(|path| Sendable::find(path)).collect::<Result<Vec<_>>>()?;
+    let base = nearest(&target, bases, monitor);
+    monitor.start(Stage::Compare, 0);
+    let dir = tempfile::tempdir().context("make a temporary directory in", std::env::temp_dir())?;
+    let manifest = dir.path().join("manifest.arrow");
+    let (sides, head) = open(base.as_ref(), &target, monitor)?;
+    let counts = sides.write_manifest(&manifest, &head, monitor)?;
+    if let Some((tree, _)) = target.place.tree(monitor)? {
+        crate::delta::became::tell(&tree, &manifest, false, monitor)?;
+    }
+    let head = delta_head(base.as_ref(), &target, &counts);
+    let file = output.map(crate::delta::output_file::file_of).transpose()?.flatten();
+    let sent = match (file.as_deref(), output) {
+        (None, Some(path)) => {
+            let to = File::options().write(true).open(path).context("open", path)?;
+            write(to.into(), path, &head, &manifest, &sides, travel, monitor)?
+        }
+        (Some(path), _) => {
+            let temporary = crate::delta::output_file::temporary_beside(path);
+            let file = snapsync_sys::create_private_file(&temporary).context("create", &temporary)?;
+            let written = write(file.into(), path, &head, &manifest, &sides, travel, monitor);
+            let kept =
+                written.and_then(|sent| crate::delta::output_file::keep(&temporary, path).map(|()| sent));
+            kept.inspect_err(|_| {
+                let _ = std::fs::remove_file(&temporary);
+            })?
+        }
+        (None, None) => {
+            let name = Path::new("standard output");
+            let stdout = io::stdout().as_fd().try_clone_to_owned().context("open", name)?;
+            write(stdout, name, &head, &manifest, &sides, travel, monitor)?
+        }
+    };
+    Ok(Sent {
+        verb: "send",
+        snapshot: target.info,
+        base: base.map(|base| base.info),
+        output: output.map(Path::to_path_buf),
+        changes: counts,
+        data_bytes: counts.data_bytes,
+        frames: sent.frames,
+        stored_bytes: sent.stored,
+        notes: monitor.take_notes(),
+        counters: monitor.counters(),
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+fn write(
+    to: OwnedFd,
+    name: &Path,
+    head: &Header,
+    manifest: &dyn Named,
+    sides: &Sides,
+    travel: &Travel,
+    monitor: &Monitor,
+) -> Result<snapsync_stream::Sent> {
+    let mut channel = Channel::new(to, monitor).context("write", name)?;
+    channel.limit(travel.limit.map(Limit::new).as_ref());
+    let mut to = BufWriter::with_capacity(BUFFER, channel);
+    let announced = announce(manifest)?;
+    let mut put = || {
+        let digest = write_head(&mut to, head)?;
+        to.write_all(&announced.to_bytes())?;
+        io::copy(&mut manifest.open()?, &mut to)?;
+        io::Result::Ok(digest)
+    };
+    let seed = [put().map_err(|e| lift(e, "write", name))?, announced.digest];
+    monitor.start(Stage::Send, head.totals.data_bytes);
+    let rows = with_data(manifest)?;
+    let outlets = vec![Outlet { to: Box::new(to), name: name.to_path_buf() }];
+    let held = Held::default();
+    let target = &*sides.target;
+    snapsync_stream::send(rows, target, &held, seed, outlets, travel.compression, workers(), monitor)
+}
+
+impl Sendable {
+    fn find(text: &Path) -> Result<Sendable> {
+        let place = Place::parse(text)?;
+        let (info, identity) = match &place {
+            Place::Snapshot(named) => {
+                let (volume, info) = &**named;
+                (info.clone(), Identity { id: info.id, origin: volume.origin_of(info) })
+            }
+            Place::Directory(root) => {
+                let path = root.path();
+                let identity = identity_of(path)?.ok_or_else(|| not_a_snapshot(path))?;
+                (describe(path, &identity)?, identity)
+            }
+        };
+        Ok(Sendable { place, info, identity })
+    }
+}
+
+fn not_a_snapshot(path: &Path) -> Error {
+    Error::usage(
+        format!("{} is not a snapshot: it could change while it is sent", path.display()),
+        "name VOLUME@SNAP, a read-only Btrfs subvolume, or what `receive --as-snapshot` has made",
+    )
+}
+
+/// The base that was taken last: least has changed since.
+fn nearest(target: &Sendable, mut bases: Vec<Sendable>, monitor: &Monitor) -> Option<Sendable> {
+    let age = |base: &Sendable| (base.info.sequence, base.identity.origin.map_or(0, |o| o.transid));
+    bases.sort_by_key(age);
+    let newest = bases.pop()?;
+    if !bases.is_empty() {
+        let (newest, target) = (&newest.info.name, &target.info.name);
+        monitor.note(format!("{target} is sent as what changed since {newest}, the newest of the bases"));
+    }
+    Some(newest)
+}
+
+fn open(base: Option<&Sendable>, target: &Sendable, monitor: &Monitor) -> Result<(Sides, ManifestHeader)> {
+    if let (Place::Snapshot(to), Some(Place::Snapshot(from))) = (&target.place, base.map(|b| &b.place))
+        && to.0.info().id == from.0.info().id
+    {
+        let sides = Sides::of_volume(&to.0, Some(&from.1), &to.1, monitor)?;
+        return Ok((sides, header(&to.0, Some(&from.1), &to.1)));
+    }
+    let sides = match base {
+        Some(base) => Sides::of_places(&base.place, &target.place, monitor)?,
+        None => Sides::whole(&target.place, monitor)?,
+    };
+    let head = match &target.place {
+        Place::Snapshot(to) => header(&to.0, base.map(|base| &base.info), &to.1),
+        Place::Directory(_) => ManifestHeader {
+            base: base.map(|base| base.info.id.to_string()).unwrap_or_default(),
+            target: target.info.id.to_string(),
+            created: target.info.created.clone(),
+            ..ManifestHeader::default()
+        },
+    };
+    Ok((sides, head))
+}
+
+fn delta_head(base: Option<&Sendable>, target: &Sendable, counts: &Counts) -> Header {
+    let identity = base.map(|base| base.identity);
+    let filesystem = |root: &Root| {
+        snapsync_sys::filesystem(root.fd()).map(snapsync_sys::FileSystem::name).unwrap_or_default()
+    };
+    match &target.place {
+        Place::Snapshot(named) => {
+            Header { base: identity, ..volume_head(&named.0, None, &target.info, counts) }
+        }
+        Place::Directory(root) => Header {
+            version: VERSION,
+            snapshot: SnapshotInfo { parent: identity.map(|base| base.id), ..target.info.clone() },
+            origin: target.identity.origin,
+            base: identity,
+            volume: None,
+            lineage: None,
+            epoch: 0,
+            promotions: Promotions::default(),
+            filesystem: filesystem(root),
+            totals: counts.into(),
+            software: software(),
+        },
+    }
+}

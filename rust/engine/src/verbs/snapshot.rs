@@ -1,0 +1,39 @@
+//! A snapshot, taken by itself.
+
+use crate::location::directory::open_directory;
+use crate::location::target;
+use crate::report::snapshots::Taken;
+use crate::volume::recovery::recover;
+use snapsync_model::{Monitor, Result, Role, Stage};
+use snapsync_snapshot::{Request, Volume, name_is_free};
+use std::path::Path;
+use std::time::Instant;
+use uuid::Uuid;
+
+/// Takes a snapshot; a directory without a store becomes a primary.
+pub fn snapshot(path: &Path, name: Option<String>, monitor: &Monitor) -> Result<Taken> {
+    let started = Instant::now();
+    let root = open_directory(path)?;
+    let found = Volume::find_in(root.again()?)?;
+    let taken = found.as_ref().map_or_else(|| Ok(Vec::new()), Volume::snapshots)?;
+    name.iter().try_for_each(|name| name_is_free(name, &taken))?;
+    let mut volume = match found {
+        Some(volume) => volume,
+        None => {
+            target::source(&root).and_then(|_| Volume::init_in(root, Role::Primary, Uuid::new_v4(), 1))?
+        }
+    };
+    let _lock = volume.lock()?;
+    volume.reload()?;
+    recover(&mut volume, monitor)?;
+    volume.expect_primary("take a snapshot of")?;
+    monitor.start(Stage::Snapshot, 0);
+    let snapshot = volume.take(Request::New { name, subset: None }, monitor)?;
+    Ok(Taken {
+        verb: "snapshot",
+        volume: volume.info(),
+        snapshot,
+        notes: monitor.take_notes(),
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}

@@ -1,0 +1,44 @@
+//! How a volume stands.
+
+use crate::location::directory::existing_directory;
+use crate::report::volumes::{Replaced, StandbyStatus, Status};
+use crate::volume::holds::holds;
+use crate::volume::recovery::unfinished;
+use snapsync_model::Result;
+use snapsync_snapshot::Volume;
+use std::path::Path;
+use uuid::Uuid;
+
+/// Reads only: what is unfinished stays so.
+pub fn status(path: &Path) -> Result<Status> {
+    let volume = Volume::open(&existing_directory(path)?)?;
+    let snapshots = volume.line()?;
+    let lag = |id: Uuid| {
+        let at = snapshots.iter().position(|s| s.id == id);
+        at.map_or(snapshots.len(), |at| snapshots.len() - 1 - at) as u64
+    };
+    let standbys = volume.standbys().iter().map(|(id, standby)| StandbyStatus {
+        volume: id.to_string(),
+        path: standby.path.clone(),
+        snapshot: standby.snapshot.to_string(),
+        name: standby.name.clone(),
+        at: standby.at.clone(),
+        lag: lag(standby.snapshot),
+        scrub: standby.scrub.as_ref().map(crate::report::rounds::ScrubStatus::of),
+        claim: standby.claim.clone(),
+    });
+    let claims = volume.standbys().values().filter_map(|standby| standby.claim.as_ref().zip(Some(standby)));
+    let replaced = claims.max_by_key(|(claim, _)| claim.epoch);
+    Ok(Status {
+        verb: "status",
+        volume: volume.info(),
+        snapshots: snapshots.len() as u64,
+        unfinished: unfinished(&volume)?,
+        busy: volume.is_busy(),
+        standbys: standbys.collect(),
+        holds: holds(&volume)?,
+        latest: snapshots.last().cloned(),
+        replaced: replaced.map(|(claim, at)| Replaced { epoch: claim.epoch, path: at.path.clone() }),
+        read_only: volume.is_read_only(),
+    })
+}

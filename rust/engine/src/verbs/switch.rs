@@ -1,0 +1,112 @@
+//! Primary and standby change places.
+
+use crate::options::{Care, OnDrift, Options, Reach, Travel};
+use crate::remote::deeds::{End, ends, same_lineage, strange};
+use crate::report::volumes::Switched;
+use crate::round::known;
+use crate::verbs::sync::sync;
+use crate::volume::roles::{Deed, Described, Outcome};
+use snapsync_model::{Error, Monitor, Result, Role};
+use std::path::Path;
+use std::time::Instant;
+
+/// Rounds after which a primary that is still written to is left what it is.
+const TRIES: usize = 3;
+
+/// Changes the roles of a primary and its standby, with no change lost.
+pub fn switch(
+    primary: &Path,
+    standby: &Path,
+    travel: &Travel,
+    reach: &Reach,
+    monitor: &Monitor,
+) -> Result<Switched> {
+    let started = Instant::now();
+    let (from, to) = named(primary, standby, reach, monitor)?;
+    let ours = from.describe(reach, monitor)?;
+    let theirs = to.describe(reach, monitor);
+    let theirs = theirs.map_err(|error| known::explained(&ours.standbys, &to.path(), error))?;
+    same_lineage((&from.path(), &ours.volume), (&to.path(), &theirs.volume))?;
+    let newest = |described: &Described| described.line.last().map(|snapshot| snapshot.id);
+    let mut promoted = None;
+    match (ours.volume.role, theirs.volume.role) {
+        // A switch that was interrupted goes on.
+        (Role::Standby, Role::Primary) => {}
+        (Role::Standby, Role::Standby) if newest(&ours) == newest(&theirs) => {}
+        (Role::Primary, Role::Standby) => {
+            hand_over(primary, standby, &from, travel, reach, monitor)?;
+        }
+        _ => {
+            return Err(Error::refused(
+                format!("{} is not the primary of {}", primary.display(), standby.display()),
+                "name the primary first; `snapsync status` tells which it is",
+            ));
+        }
+    }
+    if theirs.volume.role == Role::Standby {
+        let mut standbys = ours.standbys;
+        standbys.remove(&theirs.volume.id);
+        let deed = Deed::Promote { name: None, on_drift: OnDrift::Refuse, standbys };
+        match to.perform(deed, reach, monitor) {
+            Ok(Outcome::Promoted(done)) => promoted = Some(*done),
+            Ok(other) => return Err(strange(&other)),
+            Err(error) => return Err(without_primary(&from.path(), &error)),
+        }
+    }
+    let round = sync(standby, primary, &Options::default(), travel, reach, monitor)?;
+    Ok(Switched {
+        verb: "switch",
+        promoted,
+        round,
+        notes: monitor.take_notes(),
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+/// Both ends; a standby that is not there may be known to its primary.
+fn named(primary: &Path, standby: &Path, reach: &Reach, monitor: &Monitor) -> Result<(End, End)> {
+    let is_far = |path| matches!(End::parse(path), Ok(End::There(_)));
+    let ask = || End::parse(primary).and_then(|end| end.describe(reach, monitor));
+    ends(primary, standby).map_err(|error| {
+        // Two other machines are a mistake, whatever they know.
+        let ours = if is_far(primary) && is_far(standby) { None } else { ask().ok() };
+        match ours {
+            Some(ours) => known::explained(&ours.standbys, standby, error),
+            None => error,
+        }
+    })
+}
+
+/// Brings the standby all that the primary has, until nothing is written in between; the primary is a standby then.
+fn hand_over(
+    primary: &Path,
+    standby: &Path,
+    from: &End,
+    travel: &Travel,
+    reach: &Reach,
+    monitor: &Monitor,
+) -> Result<()> {
+    let options = Options { care: Care { check: true, ..Care::default() }, ..Options::default() };
+    for _ in 0..TRIES {
+        let newest = sync(primary, standby, &options, travel, reach, monitor)?.snapshot.id;
+        match from.perform(Deed::Demote { newest }, reach, monitor)? {
+            Outcome::Demoted(demoted) if demoted.done => return Ok(()),
+            Outcome::Demoted(_) => {}
+            other => return Err(strange(&other)),
+        }
+    }
+    Err(Error::refused(
+        format!("{} is still being written to", primary.display()),
+        "stop what writes to it, and run this again: nothing has changed roles",
+    ))
+}
+
+fn without_primary(old: &Path, error: &Error) -> Error {
+    let told = error.advice();
+    let advice = format!(
+        "{told}{}both are standbys now: run this again, or `snapsync promote {}` makes that one the primary again",
+        if told.is_empty() { "" } else { "; " },
+        old.display()
+    );
+    Error::refused(error.sentence(), advice)
+}

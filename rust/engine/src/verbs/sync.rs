@@ -1,0 +1,46 @@
+//! One round, here or with a volume on another machine.
+
+use crate::location::address::Address;
+use crate::location::directory;
+use crate::options::{Options, Reach, Travel};
+use crate::remote::client::{pull, push};
+use crate::report::rounds::Synced;
+use crate::round::known;
+use crate::round::primary::drive;
+use crate::round::rights::Rights;
+use crate::round::standby::Local;
+use snapsync_model::{Error, Monitor, Result};
+use std::path::Path;
+
+/// Brings `target` in step with `source`. The first round makes both volumes. Either may be `[user@]host:PATH`.
+pub fn sync(
+    source: &Path,
+    target: &Path,
+    options: &Options,
+    travel: &Travel,
+    reach: &Reach,
+    monitor: &Monitor,
+) -> Result<Synced> {
+    match (Address::parse(source)?, Address::parse(target)?) {
+        (None, None) => local(source, target, options, travel, monitor),
+        (None, Some(target)) => push(source, &target, options, travel, reach, monitor),
+        (Some(source), None) => pull(&source, target, options, travel, reach, monitor),
+        (Some(_), Some(_)) => Err(Error::usage(
+            "both source and target are on other machines",
+            "run snapsync on one of the two",
+        )),
+    }
+}
+
+fn local(
+    source: &Path,
+    target: &Path,
+    options: &Options,
+    travel: &Travel,
+    monitor: &Monitor,
+) -> Result<Synced> {
+    let source = directory::open_directory(source).map_err(|error| known::without_source(target, error))?;
+    directory::not_inside(target, source.path())?;
+    let mut standby = Local::new(target, Some(source.path()), monitor)?.limited(travel.limit);
+    drive(source, &mut standby, options, Rights::OWNER, monitor)
+}

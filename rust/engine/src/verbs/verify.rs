@@ -1,0 +1,428 @@
+//! Proof that two trees hold the same: every entry, by content and metadata. Each side tells what it holds, and what
+//! they tell is merged by path.
+
+use crate::digest::{BATCH, Body, Digest, Listing, Near, READ, Reading, Record, Runs, UNREADABLE};
+use crate::location::address::Address;
+use crate::location::place::{Opened, Place};
+use crate::options::Reach;
+use crate::remote::digests::Far;
+use crate::report::checks::{Difference, Verified};
+use rayon::prelude::*;
+use snapsync_model::{
+    Attributes, Context, Error, Inode, Kind, Layout, Monitor, Range, RelPath, Result, Stage,
+};
+use std::cmp::Ordering;
+use std::collections::VecDeque;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::Instant;
+use uuid::Uuid;
+
+/// Differences told; more are counted.
+const TOLD: usize = 1000;
+
+/// Compares two volumes, snapshots or directories, of which each may be on another machine.
+pub fn verify(a: &Path, b: &Path, reading: Reading, reach: &Reach, monitor: &Monitor) -> Result<Verified> {
+    let started = Instant::now();
+    let named = (Named::parse(a)?, Named::parse(b)?);
+    monitor.start(Stage::Verify, 0);
+    // Another machine looks at its tree while this one does.
+    let ask = |one: &Named, other: &Named| one.ask(reach, reading, other.lineage(), monitor);
+    let far = (ask(&named.0, &named.1)?, ask(&named.1, &named.0)?);
+    let opened = (named.0.open(monitor)?, named.1.open(monitor)?);
+    let listing = (list(opened.0.as_ref())?, list(opened.1.as_ref())?);
+    let counted = listing.0.as_ref().or(listing.1.as_ref());
+    monitor.start(Stage::Verify, counted.map_or(0, Listing::len) as u64);
+    let near =
+        |listing| Near::new(listing, reading, counted.is_some_and(|one| std::ptr::eq(one, listing)), monitor);
+    let mut left = Feed::new(listing.0.as_ref().map(near), far.0);
+    let mut right = Feed::new(listing.1.as_ref().map(near), far.1);
+    let both = listing.0.as_ref().zip(listing.1.as_ref());
+    let pools = (named.0.pool(), named.1.pool());
+    let both = both.map(|(a, b)| Both { a, b, is_one_pool: pools.0.is_some() && pools.0 == pools.1 });
+    let mut found =
+        Found { both, monitor, lost_and_found: None, doubtful: Vec::new(), report: report(a, b, reading) };
+    merge(&mut left, &mut right, &mut found)?;
+    found.settle()?;
+    if found.lost_and_found.is_some() {
+        monitor.note("an empty lost+found, which the file system made, is on one side only");
+    }
+    let mut report = found.report;
+    report.differences.sort_by(|x, y| (&x.path, &x.what).cmp(&(&y.path, &y.what)));
+    report.equal = report.difference_count == 0;
+    report.notes = monitor.take_notes();
+    report.seconds = started.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+fn report(a: &Path, b: &Path, reading: Reading) -> Verified {
+    Verified {
+        verb: "verify",
+        a: a.to_path_buf(),
+        b: b.to_path_buf(),
+        equal: false,
+        entries: 0,
+        bytes: 0,
+        mode: reading.name(),
+        seed: reading.seed(),
+        read_entries: 0,
+        unproven: 0,
+        unproven_bytes: 0,
+        difference_count: 0,
+        differences: Vec::new(),
+        notes: Vec::new(),
+        mended: None,
+        seconds: 0.0,
+    }
+}
+
+fn list(opened: Option<&Opened>) -> Result<Option<Listing<'_>>> {
+    opened.map(|opened| Listing::read(opened.side())).transpose()
+}
+
+/// What people name: here, or on another machine.
+enum Named {
+    Here(Place),
+    There(Address),
+}
+
+impl Named {
+    fn parse(text: &Path) -> Result<Named> {
+        match Address::parse(text)? {
+            Some(address) => Ok(Named::There(address)),
+            None => Place::parse(text).map(Named::Here),
+        }
+    }
+
+    /// That of the volume here: it may be what the other side tells by.
+    fn lineage(&self) -> Option<Uuid> {
+        match self {
+            Named::Here(place) => place.volume().ok().flatten().map(|volume| volume.lineage),
+            Named::There(_) => None,
+        }
+    }
+
+    fn ask<'a>(
+        &self,
+        reach: &Reach,
+        reading: Reading,
+        lineage: Option<Uuid>,
+        monitor: &'a Monitor,
+    ) -> Result<Option<Far<'a>>> {
+        match self {
+            Named::Here(_) => Ok(None),
+            Named::There(address) => Far::ask(address, reach, reading, lineage, monitor).map(Some),
+        }
+    }
+
+    fn open(&self, monitor: &Monitor) -> Result<Option<Opened>> {
+        match self {
+            Named::Here(place) => place.open(monitor).map(Some),
+            Named::There(_) => Ok(None),
+        }
+    }
+
+    fn pool(&self) -> Option<&Path> {
+        match self {
+            Named::Here(place) => place.pool(),
+            Named::There(_) => None,
+        }
+    }
+}
+
+/// The records of a side, a batch ahead of where they are compared.
+struct Feed<'a> {
+    near: Option<Near<'a>>,
+    far: Option<Far<'a>>,
+    ahead: VecDeque<Record>,
+    has_ended: bool,
+}
+
+impl<'a> Feed<'a> {
+    fn new(near: Option<Near<'a>>, far: Option<Far<'a>>) -> Feed<'a> {
+        Feed { near, far, ahead: VecDeque::new(), has_ended: false }
+    }
+
+    fn more(&mut self) -> Result<Vec<Record>> {
+        match (&mut self.near, &mut self.far) {
+            (Some(near), _) => near.more(),
+            (_, Some(far)) => far.more(),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    fn is_short(&self) -> bool {
+        self.ahead.is_empty() && !self.has_ended
+    }
+
+    fn fill(&mut self, monitor: &Monitor) -> Result<()> {
+        if self.ahead.len() < BATCH && !self.has_ended {
+            // What fails here need not be waited for elsewhere.
+            let more = self.more().inspect_err(|_| monitor.cancel())?;
+            self.has_ended = more.is_empty();
+            self.ahead.extend(more);
+        }
+        Ok(())
+    }
+}
+
+/// Both sides read at the same time.
+fn fill<'a>(a: &mut Feed<'a>, b: &mut Feed<'a>, monitor: &Monitor) -> Result<()> {
+    let both = if a.far.is_some() || b.far.is_some() {
+        // To wait for another machine takes no thread away from the work here.
+        let (far, other) = if a.far.is_some() { (a, b) } else { (b, a) };
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| far.fill(monitor));
+            let filled = other.fill(monitor);
+            (filled, waiting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        })
+    } else {
+        rayon::join(|| a.fill(monitor), || b.fill(monitor))
+    };
+    match both {
+        // It was told to stop because the other one failed.
+        (Err(Error::Interrupted), Err(error)) | (Err(error), _) => Err(error),
+        (Ok(()), other) => other,
+    }
+}
+
+fn merge<'a>(a: &mut Feed<'a>, b: &mut Feed<'a>, found: &mut Found<'_>) -> Result<()> {
+    loop {
+        while a.is_short() || b.is_short() {
+            fill(a, b, found.monitor)?;
+        }
+        let order = match (a.ahead.front(), b.ahead.front()) {
+            (None, None) => return Ok(()),
+            (Some(x), Some(y)) => x.path.cmp(&y.path),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+        };
+        let x = if order.is_le() { a.ahead.pop_front() } else { None };
+        let y = if order.is_ge() { b.ahead.pop_front() } else { None };
+        found.report.entries += u64::from(x.is_some());
+        match (x, y) {
+            (Some(x), Some(y)) => found.entry(&x, &y)?,
+            (x, y) => {
+                x.iter().for_each(|x| found.one_sided(x, "present", "missing"));
+                y.iter().for_each(|y| found.one_sided(y, "missing", "present"));
+            }
+        }
+    }
+}
+
+/// Both sides, where both are here.
+struct Both<'a> {
+    a: &'a Listing<'a>,
+    b: &'a Listing<'a>,
+    is_one_pool: bool,
+}
+
+impl Both<'_> {
+    fn inodes(&self, path: &RelPath) -> Option<(&Inode, &Inode)> {
+        Some((self.a.find(path)?, self.b.find(path)?))
+    }
+
+    fn proves_anything(&self) -> bool {
+        self.is_one_pool || (self.a.side.space().is_some() && self.a.side.space() == self.b.side.space())
+    }
+
+    /// Whether two files of one size hold the same by where it lies.
+    fn proves(&self, path: &RelPath) -> Result<bool> {
+        let Some((x, y)) = self.inodes(path) else { return Ok(false) };
+        if self.is_one_pool && x.object == y.object && x.object != 0 {
+            return Ok(true);
+        }
+        if self.a.side.space().is_none() || self.a.side.space() != self.b.side.space() {
+            return Ok(false);
+        }
+        let layout = |listing: &Listing<'_>, inode| listing.side.layout(inode, &listing.side.open(inode)?);
+        Ok(lies_at_the_same_place(&layout(self.a, x)?, &layout(self.b, y)?))
+    }
+
+    /// The first byte that differs, if it still does.
+    fn first_difference(&self, path: &RelPath, monitor: &Monitor) -> Result<Option<u64>> {
+        let Some((x, y)) = self.inodes(path) else { return Ok(None) };
+        let size = x.attributes.size;
+        let (x, y) = (self.a.side.open(x)?, self.b.side.open(y)?);
+        let (mut left, mut right) = (vec![0; READ.min(size as usize)], vec![0; READ.min(size as usize)]);
+        let mut found = None;
+        let all = Range { offset: 0, length: size };
+        for run in Runs::of(&x, all).chain(Runs::of(&y, all)) {
+            monitor.check()?;
+            let run = run.context("read", path.as_path())?;
+            if found.is_some_and(|found| found <= run.offset) {
+                continue;
+            }
+            let (left, right) = (&mut left[..run.length as usize], &mut right[..run.length as usize]);
+            x.read_exact_at(left, run.offset).context("read", path.as_path())?;
+            y.read_exact_at(right, run.offset).context("read", path.as_path())?;
+            if let Some(first) = left.iter().zip(right).position(|(x, y)| x != y) {
+                found = Some(run.offset + first as u64);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Holes and preallocation read as zeros wherever they are; of data every address must be known.
+fn lies_at_the_same_place(x: &Layout, y: &Layout) -> bool {
+    let data = |layout: &Layout| layout.placed().iter().map(|p| (p.range, p.address)).collect::<Vec<_>>();
+    let (x, y) = (data(x), data(y));
+    x.iter().all(|(_, address)| address.is_some()) && x == y
+}
+
+struct Found<'a> {
+    both: Option<Both<'a>>,
+    monitor: &'a Monitor,
+    /// A new ext4 has this directory of itself: on one side only it counts once something is in it.
+    lost_and_found: Option<RelPath>,
+    /// Files that were not read, and may be proven otherwise.
+    doubtful: Vec<(RelPath, u64)>,
+    report: Verified,
+}
+
+impl Found<'_> {
+    fn add(&mut self, path: &RelPath, what: &str, a: &dyn ToString, b: &dyn ToString) {
+        self.report.difference_count += 1;
+        if self.report.differences.len() < TOLD {
+            self.report.differences.push(Difference {
+                path: path.display().into_owned(),
+                what: what.to_owned(),
+                a: a.to_string(),
+                b: b.to_string(),
+            });
+        }
+    }
+
+    fn one_sided(&mut self, record: &Record, a: &str, b: &str) {
+        let path = record.path.as_bytes();
+        if path == b"lost+found" && record.kind == Kind::Directory {
+            self.lost_and_found = Some(record.path.clone());
+            return;
+        }
+        if path.starts_with(b"lost+found/")
+            && let Some(above) = self.lost_and_found.take()
+        {
+            self.add(&above, "entry", &a, &b);
+        }
+        self.add(&record.path, "entry", &a, &b);
+    }
+
+    fn entry(&mut self, a: &Record, b: &Record) -> Result<()> {
+        let path = &a.path;
+        if a.kind != b.kind {
+            self.add(path, "kind", &a.kind.name(), &b.kind.name());
+            return Ok(());
+        }
+        if a.first != b.first {
+            let show = |name: &Option<RelPath>| {
+                name.as_ref().map_or("nothing else".to_owned(), |n| n.display().into_owned())
+            };
+            self.add(path, "hard link to", &show(&a.first), &show(&b.first));
+        }
+        // Other names are the same inode, which is compared once.
+        let (Some(x), Some(y)) = (&a.body, &b.body) else { return Ok(()) };
+        self.attributes(path, a.kind, x, y);
+        if a.kind == Kind::File && x.attributes.size == y.attributes.size {
+            self.content(path, x, y)?;
+        }
+        Ok(())
+    }
+
+    fn attributes(&mut self, path: &RelPath, kind: Kind, a: &Body, b: &Body) {
+        let (x, y) = (&a.attributes, &b.attributes);
+        if kind == Kind::File && x.size != y.size {
+            self.add(path, "size", &x.size, &y.size);
+        }
+        if x.mode != y.mode && kind != Kind::Symlink {
+            self.add(path, "mode", &format!("{:04o}", x.mode), &format!("{:04o}", y.mode));
+        }
+        let pairs = [
+            ("uid", i128::from(x.uid), i128::from(y.uid)),
+            ("gid", i128::from(x.gid), i128::from(y.gid)),
+            ("device", i128::from(x.rdev), i128::from(y.rdev)),
+            ("mtime (ns)", x.time(), y.time()),
+            ("project", x.rare.project.into(), y.rare.project.into()),
+            ("extent size", x.rare.extent_size.into(), y.rare.extent_size.into()),
+            ("copied extent size", x.rare.cow_extent_size.into(), y.rare.cow_extent_size.into()),
+        ];
+        pairs.iter().filter(|(_, p, q)| p != q).for_each(|(what, p, q)| self.add(path, what, p, q));
+        if x.flags != y.flags {
+            self.add(path, "inode flags", &flags_shown(x.flags), &flags_shown(y.flags));
+        }
+        if x.rare.xflags != y.rare.xflags {
+            let show = |attributes: &Attributes| format!("{:#x}", attributes.rare.xflags);
+            self.add(path, "XFS flags", &show(x), &show(y));
+        }
+        if a.symlink_target != b.symlink_target {
+            let show = |body: &Body| String::from_utf8_lossy(&body.symlink_target).into_owned();
+            self.add(path, "symlink target", &show(a), &show(b));
+        }
+        if a.xattrs != b.xattrs {
+            self.add(path, "extended attributes", &only_in(a, b), &only_in(b, a));
+        }
+    }
+
+    fn content(&mut self, path: &RelPath, x: &Body, y: &Body) -> Result<()> {
+        let size = x.attributes.size;
+        match (&x.content, &y.content) {
+            (Some(p), Some(q)) => {
+                self.report.read_entries += 1;
+                if p == q && *p != UNREADABLE {
+                    self.report.bytes += size;
+                } else {
+                    let (a, b) = self.where_content_differs(path)?;
+                    let show = |digest: &Digest, what: String| {
+                        if *digest == UNREADABLE { "cannot be read".to_owned() } else { what }
+                    };
+                    self.add(path, "content", &show(p, a), &show(q, b.to_owned()));
+                }
+            }
+            _ if size > 0 => self.doubtful.push((path.clone(), size)),
+            _ => {}
+        }
+        if self.doubtful.len() >= BATCH { self.settle() } else { Ok(()) }
+    }
+
+    fn where_content_differs(&self, path: &RelPath) -> Result<(String, &'static str)> {
+        let byte = match &self.both {
+            // Nobody is told of more.
+            Some(both) if self.report.differences.len() < TOLD => {
+                match both.first_difference(path, self.monitor) {
+                    // Told by the digest.
+                    Err(Error::Io { .. }) => None,
+                    other => other?,
+                }
+            }
+            _ => None,
+        };
+        Ok((byte.map_or("differs".to_owned(), |byte| format!("at byte {byte}")), "differs"))
+    }
+
+    /// Counts the files that nothing proves the same.
+    fn settle(&mut self) -> Result<()> {
+        let mut doubtful = std::mem::take(&mut self.doubtful);
+        if let Some(both) = self.both.as_ref().filter(|both| both.proves_anything()) {
+            let proven: Vec<bool> = doubtful
+                .par_iter()
+                .map(|(path, _)| self.monitor.check().and_then(|()| both.proves(path)))
+                .collect::<Result<_>>()?;
+            let mut proven = proven.into_iter();
+            doubtful.retain(|_| !proven.next().unwrap_or_default());
+        }
+        self.report.unproven += doubtful.len() as u64;
+        self.report.unproven_bytes += doubtful.iter().map(|(_, size)| size).sum::<u64>();
+        Ok(())
+    }
+}
+
+/// As `lsattr` shows them.
+fn flags_shown(flags: u32) -> String {
+    if flags == 0 { "none".to_owned() } else { snapsync_sys::flag_names(flags) }
+}
+
+/// The names of what `body` has, and the other has not or with another value.
+fn only_in(body: &Body, other: &Body) -> String {
+    let differing = body.xattrs.iter().filter(|xattr| !other.xattrs.contains(xattr));
+    differing.map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,232 @@
+//! Every version of one file that snapshots hold.
+
+use crate::delta::landing::Landing;
+use crate::digest::{Digest, content};
+use crate::location::inside::{is_in_store, relative};
+use crate::location::target;
+use crate::options::Terms;
+use crate::report::snapshots::{RestoredTo, Version, Versions};
+use crate::verbs::restore::directory::restore_into;
+use rustix::fs::{AtFlags, unlinkat};
+use snapsync_model::{Context, Error, Kind, Monitor, Range, RelPath, Result, SnapshotInfo};
+use snapsync_snapshot::{Found, Proof, Volume, find_at};
+use snapsync_sys::{Place, Root, remove_all_in};
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+use uuid::Uuid;
+
+/// A version and what of it was found, for comparisons.
+struct Known {
+    found: Found,
+    digest: Option<Digest>,
+    proofs: Vec<Proof>,
+    snapshots: Vec<SnapshotInfo>,
+    is_live: bool,
+}
+
+/// The versions of a file that is or was in a volume, the oldest first.
+pub fn versions(file: &Path, monitor: &Monitor) -> Result<Versions> {
+    let started = Instant::now();
+    let (volume, path) = place_of(file)?;
+    let mut history = History { known: Vec::new(), monitor };
+    let mut tables: HashMap<((u32, u32), u64), Option<Found>> = HashMap::new();
+    for snapshot in volume.snapshots()? {
+        monitor.check()?;
+        let table = volume.table_of(&snapshot).stat().map(|stat| (stat.dev, stat.ino)).ok();
+        let found = match table.and_then(|table| tables.get(&table)) {
+            Some(found) => found.clone(),
+            None => volume.look_up(&snapshot, &path)?,
+        };
+        if let Some(table) = table {
+            tables.insert(table, found.clone());
+        }
+        if let Some(found) = found {
+            history.add(&found)?.snapshots.push(snapshot);
+        }
+    }
+    let live = find_at(&Arc::new(volume.root().underneath()?), &path)?;
+    let exists = live.is_some();
+    if let Some(found) = live {
+        history.add(&found)?.is_live = true;
+    }
+    if history.known.is_empty() {
+        return Err(Error::usage(
+            format!("{} is not in {}, and in none of its snapshots", path.display(), volume.path().display()),
+            "check the path; it need not exist any more, but must have",
+        ));
+    }
+    Ok(Versions {
+        verb: "versions",
+        volume: volume.info(),
+        path: path.as_path().to_path_buf(),
+        exists,
+        versions: history.known.into_iter().zip(1..).map(|(known, number)| known.told(number)).collect(),
+        notes: monitor.take_notes(),
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+/// Makes `to`, where nothing is, what a path is in a snapshot.
+pub fn restore_file(address: &Path, path: &Path, to: &Path, monitor: &Monitor) -> Result<RestoredTo> {
+    let occupied =
+        || Error::refused(format!("{} is there already", to.display()), "name a file that is not there yet");
+    if to.symlink_metadata().is_ok() {
+        return Err(occupied());
+    }
+    let target::Found::Nothing { above, name } = target::find(to)? else { return Err(occupied()) };
+    let work = OsString::from(format!(".snapsync-{}", Uuid::new_v4()));
+    // Nobody else gets into it, whatever the tree in it is like; whoever may write above it can only move it away.
+    let made = above.make_directory(&work)?;
+    let done = restored_in(&made, address, path, (&above, &name), monitor);
+    let removed =
+        remove_all_in(made.fd()).and_then(|()| Ok(unlinkat(above.fd(), &work, AtFlags::REMOVEDIR)?));
+    let report = done?;
+    removed.context("remove", made.path())?;
+    Ok(report)
+}
+
+/// Makes a path of a snapshot in a directory, and then another name of it.
+fn restored_in(
+    made: &Root,
+    address: &Path,
+    path: &Path,
+    (above, name): (&Root, &OsStr),
+    monitor: &Monitor,
+) -> Result<RestoredTo> {
+    let to = above.path().join(name);
+    let tree = made.make_directory(OsStr::new("tree"))?;
+    let find = |volume: &Volume| {
+        if is_in_store(&to, volume) {
+            let what = format!("{} is in the store of the volume", to.display());
+            return Err(Error::refused(what, "name a file elsewhere"));
+        }
+        Ok(Landing::made(tree.again()?))
+    };
+    let mut report = restore_into(address, &[path.to_path_buf()], &find, Terms::default(), monitor)?;
+    let from = RelPath::new(report.paths[0].as_os_str().as_bytes())?;
+    let above = above.fd().try_clone_to_owned().context("make", &to)?;
+    let moved = tree.place(&from).and_then(|from| from.rename_to_new(&Place::new(above, name)));
+    moved.context("make", &to)?;
+    report.to = to;
+    Ok(report)
+}
+
+/// The volume that a file is or was in, and its path there.
+fn place_of(file: &Path) -> Result<(Volume, RelPath)> {
+    let named = std::path::absolute(file).context("find the path of", file)?;
+    let path = match (named.parent().map(Path::canonicalize), named.file_name()) {
+        (Some(Ok(above)), Some(name)) => above.join(name),
+        _ => named,
+    };
+    for above in path.ancestors().skip(1) {
+        let Some(volume) = Volume::find(above)? else { continue };
+        let above = above.canonicalize().context("find", above)?;
+        let path = relative(volume.path(), &path)?;
+        let is_stored = path.as_bytes().split(|b| *b == b'/').next() == Some(b".snapsync");
+        if is_stored {
+            return Err(Error::usage(
+                format!("{} is in the store of {}", file.display(), above.display()),
+                "name a file of the volume itself",
+            ));
+        }
+        return Ok((volume, path));
+    }
+    Err(Error::usage(
+        format!("{} is in no volume", file.display()),
+        "name a file beneath a directory that has snapshots",
+    ))
+}
+
+struct History<'a> {
+    known: Vec<Known>,
+    monitor: &'a Monitor,
+}
+
+impl History<'_> {
+    /// The version that is found, which may be known already.
+    fn add(&mut self, found: &Found) -> Result<&mut Known> {
+        let proven = self.known.iter().position(|known| known.is_proven(found));
+        let at = match proven {
+            Some(at) => Some(at),
+            None => self.equal(found)?,
+        };
+        let at = at.unwrap_or(self.known.len());
+        if at == self.known.len() {
+            let (proofs, snapshots) = (Vec::new(), Vec::new());
+            self.known.push(Known { found: found.clone(), digest: None, proofs, snapshots, is_live: false });
+        }
+        let known = &mut self.known[at];
+        if !known.proofs.contains(&found.proof) {
+            known.proofs.push(found.proof.clone());
+        }
+        Ok(known)
+    }
+
+    /// Files are read once each, and only if another has the same size.
+    fn equal(&mut self, found: &Found) -> Result<Option<usize>> {
+        let mut digest = None;
+        for (at, known) in self.known.iter_mut().enumerate() {
+            if !known.looks_like(found) {
+                continue;
+            }
+            if found.kind != Kind::File || found.attributes.size == 0 {
+                return Ok(Some(at));
+            }
+            let theirs = match known.digest {
+                Some(digest) => digest,
+                None => *known.digest.insert(digest_of(&known.found, self.monitor)?),
+            };
+            let own = match digest {
+                Some(digest) => digest,
+                None => *digest.insert(digest_of(found, self.monitor)?),
+            };
+            if own == theirs {
+                return Ok(Some(at));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Known {
+    /// By everything but the bytes.
+    fn looks_like(&self, found: &Found) -> bool {
+        let told = |f: &Found| (f.kind, f.target.clone(), f.attributes.rdev, size_of(f));
+        told(&self.found) == told(found)
+    }
+
+    /// An object that was not needed proves nothing, and neither does the state of anything but a file.
+    fn is_proven(&self, found: &Found) -> bool {
+        self.looks_like(found)
+            && !matches!(found.proof, Proof::Object(0) | Proof::None)
+            && self.proofs.contains(&found.proof)
+    }
+
+    fn told(self, number: u64) -> Version {
+        Version {
+            number,
+            kind: self.found.kind.name(),
+            size: size_of(&self.found),
+            mtime: self.found.attributes.mtime,
+            content: if self.found.kind == Kind::File { self.found.content() } else { PathBuf::new() },
+            target: self.found.target.map(|target| String::from_utf8_lossy(&target).into_owned()),
+            snapshots: self.snapshots,
+            live: self.is_live,
+        }
+    }
+}
+
+/// That of a directory says nothing.
+fn size_of(found: &Found) -> u64 {
+    if found.kind == Kind::File { found.attributes.size } else { 0 }
+}
+
+fn digest_of(found: &Found, monitor: &Monitor) -> Result<Digest> {
+    let path = found.content();
+    let file = found.open().context("open", &path)?;
+    content(&file, &path, Range { offset: 0, length: size_of(found) }, monitor)
+}

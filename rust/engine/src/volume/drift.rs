@@ -1,0 +1,116 @@
+//! Whether a volume's tree is still what its newest snapshot holds.
+
+use crate::delta::outgoing::{Outgoing, header};
+use crate::delta::sides::Sides;
+use crate::options::STRICT;
+use crate::volume::rewind::{Turn, Turned, turn};
+use snapsync_manifest::ManifestReader;
+use snapsync_model::{Attributes, Change, Error, Kind, Monitor, Result, SnapshotInfo, Stage};
+use snapsync_snapshot::Volume;
+
+/// Paths told in one message.
+const SHOWN: usize = 5;
+
+/// What a volume's tree holds beyond its newest snapshot, in a probe that is to be kept or dropped.
+pub(crate) struct Drift {
+    pub(crate) probe: SnapshotInfo,
+    shown: Vec<String>,
+    paths: usize,
+}
+
+/// Compares the whole tree with `newest`. On Btrfs the cost follows what was written since; elsewhere it is a walk.
+/// `prefix` begins the name of what may be kept. The caller holds the lock.
+pub(crate) fn find(
+    volume: &mut Volume,
+    newest: &SnapshotInfo,
+    prefix: &str,
+    monitor: &Monitor,
+) -> Result<Option<Drift>> {
+    monitor.start(Stage::Compare, 0);
+    let probe = volume.probe(prefix, monitor)?;
+    let found = compare(volume, newest, &probe, monitor);
+    match found {
+        Ok(found) if found.paths > 0 => Ok(Some(found)),
+        other => {
+            volume.drop_probe(&probe)?;
+            other.map(|_| None)
+        }
+    }
+}
+
+fn compare(volume: &Volume, newest: &SnapshotInfo, probe: &SnapshotInfo, monitor: &Monitor) -> Result<Drift> {
+    let sides = Sides::between(volume, newest, probe, monitor)?;
+    let outgoing = Outgoing::make(volume, probe, Some(newest))?;
+    let manifest = outgoing.manifest();
+    sides.write_manifest(&manifest, &header(volume, Some(newest), probe), monitor)?;
+    let mut drift = Drift { probe: probe.clone(), shown: Vec::new(), paths: 0 };
+    let has_strays = !newest.subset.is_everything();
+    for change in ManifestReader::open(&manifest)? {
+        let change = change?;
+        if !(change.only_lends() || (has_strays && is_only_dated(&change))) {
+            drift.add(&change);
+        }
+    }
+    Ok(drift)
+}
+
+/// Entries that no snapshot has come and go in it.
+fn is_only_dated(change: &Change) -> bool {
+    let undated = |side: Option<Attributes>| side.map(|a| Attributes { mtime: 0, far_second: 0, ..a });
+    change.kind == Kind::Directory
+        && change.links_added.is_empty()
+        && change.links_removed.is_empty()
+        && !change.flags.xattrs
+        && change.survives()
+        && undated(change.old) == undated(change.new)
+}
+
+impl Drift {
+    fn add(&mut self, change: &Change) {
+        self.paths += 1;
+        if self.paths > SHOWN {
+            return;
+        }
+        let what = match change.flags {
+            flags if flags.created => "new",
+            flags if flags.deleted => "missing",
+            flags if flags.data => "modified",
+            flags if flags.renamed => "renamed",
+            _ => "other attributes",
+        };
+        self.shown.push(format!("{} ({what})", change.display_path()));
+    }
+
+    /// Some of the paths, and how many more.
+    fn paths(&self) -> String {
+        let more = self.paths - self.shown.len();
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!("{}{more}", self.shown.join(", "))
+    }
+
+    /// Leaves everything as it is, and says why.
+    pub(crate) fn refuse<T>(self, volume: &Volume, advice: &str) -> Result<T> {
+        volume.drop_probe(&self.probe)?;
+        Err(Error::refused(
+            format!(
+                "{} was changed by hand since its newest snapshot: {}",
+                volume.path().display(),
+                self.paths()
+            ),
+            advice,
+        ))
+    }
+
+    /// Keeps what was changed as a snapshot, and makes the tree `newest` again.
+    pub(crate) fn discard(
+        self,
+        volume: &mut Volume,
+        newest: &SnapshotInfo,
+        monitor: &Monitor,
+    ) -> Result<(SnapshotInfo, Turned)> {
+        volume.keep(&self.probe)?;
+        let turned =
+            turn(volume, &Turn { base: &self.probe, to: newest, result: newest, terms: STRICT }, monitor)?;
+        Ok((self.probe, turned))
+    }
+}

@@ -1,0 +1,71 @@
+//! What a round has made from nothing, and takes away again.
+
+use rustix::fs::{AtFlags, Mode};
+use snapsync_apply::Journal;
+use snapsync_model::{Context, Error, Result};
+use snapsync_snapshot::Volume;
+use snapsync_sys::{Root, btrfs};
+use std::ffi::{OsStr, OsString};
+
+/// Only a subvolume can be read-only between rounds.
+pub(crate) fn can_be_kept(root: &Root, read_only: bool) -> Result<()> {
+    let path = root.path();
+    if !read_only || btrfs::is_subvolume(root.fd()).context("read the subvolume of", path)? {
+        return Ok(());
+    }
+    Err(Error::usage(
+        format!("{} is not a Btrfs subvolume: it cannot be made read-only", path.display()),
+        "leave out --read-only",
+    ))
+}
+
+/// What a round has made from nothing, and takes away again when it fails before anything is in it.
+#[derive(Default)]
+pub(crate) struct Made {
+    pub(crate) store: Option<Volume>,
+    /// What it lies in, and its name there.
+    pub(crate) directory: Option<(Root, OsString)>,
+}
+
+impl Made {
+    pub(crate) fn unmake(self) {
+        // The failure itself is what people need to hear of; what is left is found vacant by the next round.
+        if let Some(volume) = self.store {
+            // Another command may have come to use it.
+            let Ok(_lock) = volume.lock() else { return };
+            let untouched = Journal::load(&volume.store()).is_ok_and(|j| j.is_none());
+            if !untouched || volume.snapshots().is_ok_and(|s| !s.is_empty()) {
+                return;
+            }
+            let _ = volume.remove_store();
+        }
+        if let Some((above, name)) = self.directory {
+            let _ = remove_made_directory(&above, &name);
+        }
+    }
+}
+
+fn remove_made_directory(above: &Root, name: &OsStr) -> Result<()> {
+    let show = above.path().join(name);
+    let made = above.step(name).context("open", &show)?;
+    let is_subvolume = btrfs::is_subvolume(made.fd()).unwrap_or(false);
+    if !snapsync_sys::read_dir(made.fd()).context("list", &show)?.is_empty() {
+        return Ok(());
+    }
+    if is_subvolume {
+        return btrfs::delete_subvolume(above.fd(), name).context("delete the subvolume", show);
+    }
+    rustix::fs::unlinkat(above.fd(), name, AtFlags::REMOVEDIR).context("remove", show)
+}
+
+/// A subvolume where the file system has them. Nobody else may look into it until its first commit says who may.
+pub(crate) fn make_target(above: &Root, name: &OsStr) -> Result<Root> {
+    let show = above.path().join(name);
+    let filesystem = snapsync_sys::filesystem(above.fd()).context("read the file system of", above.path())?;
+    if filesystem.name() == "btrfs" {
+        btrfs::create_subvolume(above.fd(), name).context("create the subvolume", &show)?;
+    } else {
+        rustix::fs::mkdirat(above.fd(), name, Mode::RWXU).context("create the directory", &show)?;
+    }
+    above.step(name).context("open the directory", show)
+}

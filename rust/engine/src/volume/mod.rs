@@ -1,0 +1,12 @@
+//! What one volume does by itself.
+
+pub(crate) mod drift;
+pub(crate) mod holds;
+pub(crate) mod made;
+pub(crate) mod pieces;
+pub(crate) mod recovery;
+pub(crate) mod replacement;
+pub(crate) mod retention;
+pub(crate) mod rewind;
+pub(crate) mod roles;
+pub(crate) mod standing;

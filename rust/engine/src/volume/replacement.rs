@@ -1,0 +1,221 @@
+//! What paths of a primary are made of before they take their places there, and how they take them: in the directories
+//! that were checked, and nothing that came since the snapshot before is removed with what they replace.
+
+use crate::location::inside::above;
+use rustix::fs::OFlags;
+use rustix::time::{ClockId, clock_gettime};
+use snapsync_apply::set_aside;
+use snapsync_model::{Context, Error, Kind, Monitor, RelPath, Result};
+use snapsync_snapshot::Volume;
+use snapsync_sys::{Entry, Place, Root, Spot, Stat, fault, read_dir, sync_filesystem};
+use std::io;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// How often what appears in the place of a path is exchanged with it.
+const TRIES: usize = 100;
+
+/// A path that is to be replaced, as it was before the snapshot that keeps it.
+pub(crate) struct Checked {
+    path: RelPath,
+    found: Option<Stat>,
+    /// The directories above it that are there.
+    above: Vec<(RelPath, Stat)>,
+    /// Before it was looked at, by the clock that the file system goes by.
+    at: i64,
+}
+
+impl Checked {
+    pub(crate) fn of(root: &Root, path: &RelPath) -> io::Result<Checked> {
+        let at = clock_gettime(ClockId::RealtimeCoarse);
+        let look = |path: &RelPath| match root.entry(path).and_then(|entry| entry.stat()) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => other.map(Some),
+        };
+        let mut dirs = Vec::new();
+        for dir in above(path) {
+            dirs.extend(look(&dir)?.map(|stat| (dir, stat)));
+        }
+        let at = at.tv_sec * 1_000_000_000 + at.tv_nsec;
+        Ok(Checked { path: path.clone(), found: look(path)?, above: dirs, at })
+    }
+
+    fn has_parent(&self, dir: &RelPath, now: &Stat) -> bool {
+        self.above.iter().any(|(path, was)| path == dir && was.is_same_inode(now))
+    }
+}
+
+pub(crate) struct Replacement {
+    pub(crate) root: Root,
+    below: RelPath,
+}
+
+impl Replacement {
+    /// Beneath what the next command clears.
+    pub(crate) fn make(volume: &Volume) -> Result<Replacement> {
+        let below = RelPath::new(snapsync_snapshot::REPLACEMENT.as_bytes())?;
+        let spot = Spot::new(volume.root().clone(), below.clone());
+        for dir in spot.above().iter().chain([&spot]) {
+            dir.ensure_dir().context("create the directory", dir.show())?;
+        }
+        Ok(Replacement { root: spot.tree()?, below })
+    }
+
+    fn staged(&self, path: &RelPath) -> Result<RelPath> {
+        RelPath::new(&[self.below.as_bytes(), b"/", path.as_bytes()].concat())
+    }
+
+    /// Each path is put where it belongs, with the directories above it that are not there any more.
+    pub(crate) fn put(self, root: &Arc<Root>, paths: &[Checked], id: Uuid, monitor: &Monitor) -> Result<()> {
+        for checked in paths {
+            let path = &checked.path;
+            let is_there = |dir: &RelPath| root.entry(dir).is_ok();
+            let missing = above(path).filter(|dir| !dir.is_root()).take_while(|dir| !is_there(dir)).last();
+            let top = missing.unwrap_or_else(|| path.clone());
+            self.replace(root, &top, checked, (id, monitor))?;
+            fault::point("restore.put");
+        }
+        sync_filesystem(root.fd()).context("sync the file system of", root.path())?;
+        snapsync_snapshot::clear_replacement(root).map(drop)
+    }
+
+    fn replace(&self, root: &Root, path: &RelPath, checked: &Checked, aside: (Uuid, &Monitor)) -> Result<()> {
+        let (show, staged) = (root.show(path), self.staged(path)?);
+        let entry = match root.entry(&staged) {
+            // A directory above it that was missing has brought it along.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && root.entry(path).is_ok() => return Ok(()),
+            other => other.context("restore", &show)?,
+        };
+        let flags = loosen(&entry).context("restore", &show)?;
+        let dated = entry.stat().context("restore", &show)?.attributes;
+        let from = root.place(&staged).context("restore", &show)?;
+        let place = place_in(root, path, checked)?;
+        if self.take_place(&from, &place, path, checked).context("restore", &show)? {
+            self.keep_changes(root, (path, &staged), &from, checked, aside)?;
+        }
+        // A directory that gets another parent may get another time by that.
+        entry.set_time(&dated).context("restore", &show)?;
+        let protect = flags.map_or(Ok(()), |flags| snapsync_sys::set_flags_of(open(&entry)?, flags));
+        protect.context("restore", show)
+    }
+
+    /// Whether something was there.
+    fn take_place(
+        &self,
+        from: &Place<'_>,
+        place: &Place<'_>,
+        path: &RelPath,
+        checked: &Checked,
+    ) -> io::Result<bool> {
+        let is_taken = |e: &io::Error| e.kind() == io::ErrorKind::AlreadyExists;
+        let mut failed = io::Error::from(io::ErrorKind::AlreadyExists);
+        for _ in 0..TRIES {
+            match from.rename_to_new(place) {
+                Err(e) if is_taken(&e) => {}
+                other => return other.map(|()| false),
+            }
+            let known = checked.found.filter(|_| *path == checked.path);
+            let there = place.entry().and_then(|entry| Ok((entry.stat()?, entry)));
+            if let (Ok((stat, entry)), Some(known)) = (there, known)
+                && stat.is_same_inode(&known)
+            {
+                loosen(&entry)?;
+            }
+            match from.exchange(place) {
+                // It has just gone.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => failed = e,
+                other => return other.map(|()| true),
+            }
+        }
+        Err(failed)
+    }
+
+    /// What came out of the place of a path goes with the stage, if the snapshot before has all of it.
+    fn keep_changes(
+        &self,
+        root: &Root,
+        (path, staged): (&RelPath, &RelPath),
+        from: &Place<'_>,
+        checked: &Checked,
+        (id, monitor): (Uuid, &Monitor),
+    ) -> Result<()> {
+        let now = from.entry().and_then(|entry| entry.stat()).context("look at", root.show(staged))?;
+        let known = checked.found.filter(|known| *path == checked.path && known.is_same_inode(&now));
+        let is_kept = match known {
+            None => false,
+            Some(_) if now.kind == Kind::Directory => !has_newer(root, staged, checked.at)?,
+            Some(known) => {
+                let of = |stat: &Stat| (stat.attributes.size, stat.attributes.time());
+                of(&known) == of(&now)
+            }
+        };
+        if is_kept {
+            return Ok(());
+        }
+        if let Some(kept) = set_aside(root, id, from, path)? {
+            monitor.note(format!(
+                "{} was changed while it was restored: what was there is kept as {}",
+                root.show(path).display(),
+                root.show(&kept).display()
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The name in the very directory that was checked.
+fn place_in<'p>(root: &Root, path: &'p RelPath, checked: &Checked) -> Result<Place<'p>> {
+    let show = root.show(path);
+    let (dir, name) = root.parent(path).context("restore", &show)?;
+    let stat = snapsync_sys::stat_of(&dir).context("restore", &show)?;
+    let above = path.split().map_or_else(RelPath::root, |(above, _)| above);
+    if above.is_root() || checked.has_parent(&above, &stat) {
+        return Ok(Place::new(dir, name));
+    }
+    Err(Error::refused(
+        format!("{} was exchanged while paths in it were restored", root.show(&above).display()),
+        "run the command again",
+    ))
+}
+
+/// Whether anything below a directory changed since then.
+fn has_newer(root: &Root, dir: &RelPath, then: i64) -> Result<bool> {
+    let mut dirs = vec![dir.clone()];
+    while let Some(dir) = dirs.pop() {
+        let show = root.show(&dir);
+        let file = root.read(&dir).context("open the directory", &show)?;
+        for entry in read_dir(&file).context("read the directory", &show)? {
+            let path = dir.join(&entry.name)?;
+            let stat = match root.entry(&path).and_then(|entry| entry.stat()) {
+                // Of a user who has it open, and goes on.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(true),
+                other => other.context("look at", &show)?,
+            };
+            if stat.ctime >= then {
+                return Ok(true);
+            }
+            if stat.kind == Kind::Directory {
+                dirs.push(path);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// Takes off what keeps an entry from being renamed, and says what it was.
+fn loosen(entry: &Entry) -> io::Result<Option<u32>> {
+    if !matches!(entry.stat()?.kind, Kind::File | Kind::Directory) {
+        return Ok(None);
+    }
+    let file = open(entry)?;
+    let flags = snapsync_sys::flags_of(&file)?;
+    if flags & snapsync_sys::PROTECTIVE == 0 {
+        return Ok(None);
+    }
+    snapsync_sys::set_flags_of(&file, flags & !snapsync_sys::PROTECTIVE)?;
+    Ok(Some(flags))
+}
+
+fn open(entry: &Entry) -> io::Result<std::fs::File> {
+    entry.open(OFlags::RDONLY)
+}

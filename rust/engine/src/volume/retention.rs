@@ -1,0 +1,61 @@
+//! Which snapshots stay: by the calendar, because somebody holds them, and because a standby needs them.
+
+use crate::keep::Keep;
+use crate::report::snapshots::Kept;
+use crate::volume::holds::holds;
+use snapsync_model::{Error, Monitor, Result, SnapshotInfo};
+use snapsync_snapshot::Volume;
+use uuid::Uuid;
+
+/// What goes and what stays, and why. `needed` is what standbys elsewhere need.
+pub(crate) fn plan(volume: &Volume, keep: &Keep, needed: &[Uuid]) -> Result<(Vec<SnapshotInfo>, Vec<Kept>)> {
+    // What is kept aside is nobody's to prune.
+    let is_lent = |s: &SnapshotInfo| volume.taken_for(s.id).is_some_and(|by| by.lent);
+    let (lent, snapshots): (Vec<_>, Vec<_>) = volume.line()?.into_iter().partition(is_lent);
+    let (holds, read) = (holds(volume)?, volume.read_by_others());
+    let (mut pruned, mut kept) = (Vec::new(), Vec::new());
+    let mut reasons = keep.reasons(&snapshots);
+    // Who only reads has no say in what stays: no rule counts these. They go when their standbys need them no more.
+    reasons.extend(lent.iter().map(|snapshot| why_lent(volume, snapshot)));
+    for (snapshot, mut why) in snapshots.into_iter().chain(lent).zip(reasons) {
+        let by_rule = !why.is_empty();
+        why.extend(holds.iter().filter(|hold| hold.snapshot == snapshot.id).map(|hold| hold.why()));
+        if needed.contains(&snapshot.id) {
+            why.push("another standby needs it as its base".to_owned());
+        }
+        if read.iter().any(|(id, base)| *id == snapshot.id || *base == Some(snapshot.id)) {
+            why.push("it is being sent to a standby".to_owned());
+        }
+        if why.is_empty() {
+            pruned.push(snapshot);
+        } else {
+            kept.push(Kept { snapshot, why, by_rule });
+        }
+    }
+    Ok((pruned, kept))
+}
+
+fn why_lent(volume: &Volume, snapshot: &SnapshotInfo) -> Vec<String> {
+    let standby = volume.taken_for(snapshot.id).and_then(|by| volume.standbys().get(&by.standby));
+    standby.map(|standby| format!("taken for the standby {}", standby.path)).into_iter().collect()
+}
+
+/// A round is good though what is old stays: neither side then is anything but longer.
+pub(crate) fn is_bearable(error: &Error) -> bool {
+    matches!(error.exit_code(), 1..=3)
+}
+
+/// Deletes what nothing keeps. The caller holds the lock.
+pub(crate) fn apply(
+    volume: &mut Volume,
+    keep: &Keep,
+    needed: &[Uuid],
+    monitor: &Monitor,
+) -> Result<(Vec<SnapshotInfo>, Vec<Kept>)> {
+    let (pruned, kept) = plan(volume, keep, needed)?;
+    for info in &pruned {
+        monitor.check()?;
+        volume.delete(info, monitor)?;
+    }
+    Ok((pruned, kept))
+}

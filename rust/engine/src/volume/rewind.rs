@@ -1,0 +1,81 @@
+//! A volume's tree, made what one of its own snapshots holds: by the same stage and commit as a delta's, with nothing
+//! written but the difference.
+
+use crate::delta::outgoing::{Outgoing, announce, copy, header, volume_head};
+use crate::delta::sides::Sides;
+use crate::delta::staging::{Data, Offer, Room, begin, fill, give_up, nothing};
+use crate::options::Terms;
+use crate::volume::recovery::finish;
+use snapsync_apply::{Journal, Loss, Phase};
+use snapsync_model::{Counts, Monitor, Result, SnapshotInfo, Stage};
+use snapsync_snapshot::Volume;
+
+pub(crate) struct Turned {
+    pub(crate) snapshot: SnapshotInfo,
+    pub(crate) counts: Counts,
+    pub(crate) losses: Vec<Loss>,
+}
+
+/// What the tree holds now, what it is to hold, and which snapshot it is then: `to` itself where the volume goes
+/// back to it, or a new one of the same.
+pub(crate) struct Turn<'a> {
+    pub(crate) base: &'a SnapshotInfo,
+    pub(crate) to: &'a SnapshotInfo,
+    pub(crate) result: &'a SnapshotInfo,
+    pub(crate) terms: Terms,
+}
+
+/// The caller holds the lock.
+pub(crate) fn turn(volume: &mut Volume, turn: &Turn<'_>, monitor: &Monitor) -> Result<Turned> {
+    monitor.start(Stage::Compare, 0);
+    let sides = Sides::between(volume, turn.base, turn.to, monitor)?;
+    turn_between(volume, &sides, turn, monitor)
+}
+
+/// The same, where what the tree holds and is to hold is told by other means than two snapshots of the volume.
+pub(crate) fn turn_between(
+    volume: &mut Volume,
+    sides: &Sides,
+    turn: &Turn<'_>,
+    monitor: &Monitor,
+) -> Result<Turned> {
+    let result = attempt(volume, sides, turn, monitor);
+    if result.is_err()
+        && let Ok(Some(journal)) = Journal::load(&volume.store())
+        && journal.phase == Phase::Staging
+    {
+        let _ = give_up(volume.root(), &volume.store(), &journal);
+    }
+    volume.seal()?;
+    result
+}
+
+fn attempt(volume: &mut Volume, sides: &Sides, turn: &Turn<'_>, monitor: &Monitor) -> Result<Turned> {
+    let Turn { base, to, result, terms } = *turn;
+    let outgoing = Outgoing::make(volume, to, Some(base))?;
+    let manifest = outgoing.manifest();
+    let counts = sides.write_manifest(&manifest, &header(volume, Some(base), result), monitor)?;
+    let head = volume_head(volume, Some(base), result, &counts);
+    volume.unseal()?;
+    let offer = Offer {
+        header: &head,
+        manifest: announce(&manifest)?,
+        terms,
+        file: &manifest,
+        spare: None,
+        fetch: &mut |to| copy(&manifest, to),
+    };
+    let (mut incoming, begun) = begin(&Room::of(volume, Some(base)), offer, &mut nothing, monitor)?;
+    monitor.start(Stage::Stage, counts.data_bytes);
+    let data =
+        Data { manifest: &manifest, side: &*sides.target, held: &begun.held, seed: Default::default() };
+    fill(&incoming, &data, None, monitor)?;
+    incoming.seal()?;
+    incoming.commit()?;
+    drop(incoming);
+    let mut snapshot = finish(volume, result, Some(base.id), monitor)?;
+    if let (Some(entries), Some(bytes)) = (to.entries, to.bytes) {
+        volume.record_counts(&mut snapshot, entries, bytes)?;
+    }
+    Ok(Turned { snapshot, counts, losses: begun.losses })
+}

@@ -1,0 +1,248 @@
+//! What one volume does by itself to change its role.
+
+use crate::delta::staging::give_up;
+use crate::location::directory::open_directory;
+use crate::options::{OnDrift, STRICT};
+use crate::report::volumes::{Demoted, Followed, Promoted};
+use crate::volume::drift::{self, Drift};
+use crate::volume::recovery::recover;
+use crate::volume::rewind::{Turn, turn};
+use serde::{Deserialize, Serialize};
+use snapsync_apply::Journal;
+use snapsync_model::{Counts, Error, Monitor, Promotions, Result, Role, SnapshotInfo, Stage, VolumeInfo};
+use snapsync_snapshot::{Request, Standby, Volume};
+use snapsync_sys::{Root, fault};
+use std::collections::BTreeMap;
+use std::path::Path;
+use uuid::Uuid;
+
+/// What one volume can be asked to do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Deed {
+    Describe,
+    /// Go back to the newest of these snapshots, and become a standby in this epoch.
+    Follow {
+        epoch: u64,
+        #[serde(default)]
+        promotions: Promotions,
+        line: Vec<Uuid>,
+    },
+    /// Become a standby if the tree still holds this snapshot.
+    Demote {
+        newest: Uuid,
+    },
+    /// Become the primary of a new epoch, which knows these standbys.
+    Promote {
+        name: Option<String>,
+        on_drift: OnDrift,
+        standbys: BTreeMap<Uuid, Standby>,
+    },
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Described {
+    pub(crate) volume: VolumeInfo,
+    pub(crate) line: Vec<SnapshotInfo>,
+    #[serde(default)]
+    pub(crate) promotions: Promotions,
+    pub(crate) standbys: BTreeMap<Uuid, Standby>,
+}
+
+/// What came of a deed.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Outcome {
+    Described(Box<Described>),
+    Followed(Box<Followed>),
+    Demoted(Box<Demoted>),
+    Promoted(Box<Promoted>),
+}
+
+impl Outcome {
+    /// Whom a primary feeds is not for everybody who may read it.
+    pub(crate) fn without_standbys(mut self) -> Outcome {
+        if let Outcome::Described(described) = &mut self {
+            described.standbys.clear();
+        }
+        self
+    }
+}
+
+/// Does a deed with a volume on this machine.
+pub(crate) fn perform(path: &Path, deed: Deed, monitor: &Monitor) -> Result<Outcome> {
+    perform_in(open_directory(path)?, deed, monitor)
+}
+
+/// The same in a directory that is open.
+pub(crate) fn perform_in(root: Root, deed: Deed, monitor: &Monitor) -> Result<Outcome> {
+    let mut volume = Volume::open_in(root)?;
+    if let Deed::Describe = deed {
+        let (info, line) = (shown(&volume), volume.line()?);
+        let (standbys, promotions) = (volume.standbys().clone(), volume.promotions().clone());
+        return Ok(Outcome::Described(Box::new(Described { volume: info, line, promotions, standbys })));
+    }
+    let _lock = volume.lock()?;
+    volume.reload()?;
+    match deed {
+        Deed::Describe => unreachable!("answered without the lock"),
+        Deed::Follow { epoch, promotions, line } => follow(&mut volume, epoch, promotions, &line, monitor)
+            .map(|followed| Outcome::Followed(Box::new(followed))),
+        Deed::Demote { newest } => {
+            demote(&mut volume, newest, monitor).map(|demoted| Outcome::Demoted(Box::new(demoted)))
+        }
+        Deed::Promote { name, on_drift, standbys } => {
+            promote_volume(&mut volume, name, on_drift, standbys, monitor)
+                .map(|promoted| Outcome::Promoted(Box::new(promoted)))
+        }
+    }
+}
+
+/// Paths that are not text would not come through a channel.
+fn shown(volume: &Volume) -> VolumeInfo {
+    let mut info = volume.info();
+    info.path = info.path.to_string_lossy().into_owned().into();
+    info
+}
+
+/// Finishes or throws away what an earlier command left, also what could go on.
+fn recover_wholly(volume: &mut Volume, monitor: &Monitor) -> Result<Vec<String>> {
+    let mut done = recover(volume, monitor)?;
+    if let Some(journal) = Journal::load(&volume.store())? {
+        volume.unseal()?;
+        give_up(volume.root(), &volume.store(), &journal)?;
+        done.push(format!("discarded the part of snapshot {} that had arrived", journal.snapshot.name));
+    }
+    Ok(done)
+}
+
+fn newest_of(volume: &Volume) -> Result<SnapshotInfo> {
+    volume.line()?.pop().ok_or_else(|| {
+        Error::refused(
+            format!("{} has no snapshot yet", volume.path().display()),
+            "there is nothing in it to go on from: sync to it first",
+        )
+    })
+}
+
+// --- deeds ------------------------------------------------------------------------------------
+
+fn promote_volume(
+    volume: &mut Volume,
+    name: Option<String>,
+    on_drift: OnDrift,
+    standbys: BTreeMap<Uuid, Standby>,
+    monitor: &Monitor,
+) -> Result<Promoted> {
+    if volume.info().role == Role::Primary {
+        return Err(Error::refused(
+            format!("{} is a primary already, of epoch {}", volume.path().display(), volume.info().epoch),
+            "to make it the standby of another, use `snapsync rejoin`",
+        ));
+    }
+    if let Some(name) = &name {
+        snapsync_snapshot::name_is_free(name, &volume.snapshots()?)?;
+    }
+    let recovered = recover_wholly(volume, monitor)?;
+    let newest = newest_of(volume)?;
+    let set_aside = match (drift::find(volume, &newest, "drift-", monitor)?, on_drift) {
+        (None, _) => None,
+        (Some(drift), OnDrift::Refuse) => return drift.refuse(volume, CHOOSE),
+        (Some(drift), OnDrift::Discard) => Some(drift.discard(volume, &newest, monitor)?.0),
+        (Some(drift), OnDrift::Accept) => {
+            monitor.note("the standby was changed by hand, and goes on with those changes");
+            volume.drop_probe(&drift.probe)?;
+            None
+        }
+    };
+    fault::point("promote.checked");
+    volume.become_primary(newest.id)?;
+    fault::point("promote.raised");
+    standbys.into_iter().try_for_each(|(id, standby)| volume.remember_standby(id, standby))?;
+    monitor.start(Stage::Snapshot, 0);
+    let snapshot = volume.take(Request::New { name, subset: None }, monitor)?;
+    let notes = monitor.take_notes();
+    Ok(Promoted {
+        verb: "promote".into(),
+        volume: shown(volume),
+        newest,
+        snapshot,
+        set_aside,
+        recovered,
+        notes,
+    })
+}
+
+const CHOOSE: &str =
+    "--discard-drift keeps them as a snapshot and goes back first; --accept-drift goes on with them";
+
+fn demote(volume: &mut Volume, newest: Uuid, monitor: &Monitor) -> Result<Demoted> {
+    recover_wholly(volume, monitor)?;
+    volume.expect_primary("switch from")?;
+    let last = newest_of(volume)?;
+    let drift = drift::find(volume, &last, "left-", monitor)?;
+    let is_still = last.id == newest && drift.is_none();
+    drift.map_or(Ok(()), |drift| volume.drop_probe(&drift.probe))?;
+    if is_still {
+        let epoch = volume.info().epoch;
+        volume.become_standby(epoch, volume.promotions().clone())?;
+        fault::point("switch.demoted");
+    }
+    Ok(Demoted { volume: shown(volume), done: is_still })
+}
+
+/// Which of two volumes goes on is for people to say: one that was promoted apart is followed like any other.
+fn follow(
+    volume: &mut Volume,
+    epoch: u64,
+    promotions: Promotions,
+    theirs: &[Uuid],
+    monitor: &Monitor,
+) -> Result<Followed> {
+    if epoch < volume.info().epoch || !promotions.lead_to(epoch) {
+        return Err(Error::refused(
+            format!(
+                "{} is of epoch {}, and cannot follow a primary whose promotions lead to none that is later",
+                volume.path().display(),
+                volume.info().epoch
+            ),
+            "the one with the higher epoch goes on",
+        ));
+    }
+    let recovered = recover_wholly(volume, monitor)?;
+    let (common, after) = common(volume, theirs)?;
+    let newest = after.last().unwrap_or(&common).clone();
+    let drift = drift::find(volume, &newest, "left-", monitor)?;
+    let mut left = after.clone();
+    let mut now = newest;
+    if let Some(Drift { probe, .. }) = &drift {
+        volume.keep(probe)?;
+        left.push(probe.clone());
+        now = probe.clone();
+    }
+    after.iter().try_for_each(|snapshot| volume.set_aside(snapshot))?;
+    let mut changes = Counts::default();
+    if !left.is_empty() {
+        let back = Turn { base: &now, to: &common, result: &common, terms: STRICT };
+        changes = turn(volume, &back, monitor)?.counts;
+    }
+    fault::point("rejoin.back");
+    volume.become_standby(epoch, promotions)?;
+    volume.seal()?;
+    fault::point("rejoin.standby");
+    left.iter_mut().for_each(|snapshot| snapshot.aside = true);
+    Ok(Followed { volume: shown(volume), common, left, changes, recovered, notes: monitor.take_notes() })
+}
+
+/// The newest snapshot of the line that another volume has too, and those after it.
+pub(crate) fn common(volume: &Volume, theirs: &[Uuid]) -> Result<(SnapshotInfo, Vec<SnapshotInfo>)> {
+    let mut line = volume.line()?;
+    let at = line.iter().rposition(|snapshot| theirs.contains(&snapshot.id)).ok_or_else(|| {
+        Error::refused(
+            format!("{} has no snapshot in common with the new primary", volume.path().display()),
+            "only a new standby can follow: sync to an empty target",
+        )
+    })?;
+    let after = line.split_off(at + 1);
+    line.pop().map(|common| (common, after)).ok_or_else(|| Error::failed("there is no such snapshot", ""))
+}
