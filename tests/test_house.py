@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from machine import missing
+from rust_paths import Module, modules_of, only_lists, refers_to
 
 ROOT = Path(__file__).parents[1]
 
@@ -143,6 +144,303 @@ def test_the_commands_ask_for_no_variables_but_those_that_are_documented() -> No
         for name in re.findall(r"environ(?:\.get)?[\[(]\"(\w+)\"", path.read_text()):
             # A terminal is asked about by everybody; only a build with faults obeys the other one.
             assert name in ("TERM", "SNAPSYNC_DEBUG") or name in manual, f"{path} asks for {name}"
+
+
+# --- the rooms of each crate ------------------------------------------------------------------------
+
+# Of each folder of sources what is in it, files and rooms. Each line is a level: a file imports from lines
+# above its own, and from none of its own line. A room behind a file of its name lies below that file.
+RUST_LEVELS = {
+    "model": """
+        extent identity mutex printable subset
+        error inode name snapshot
+        monitor path promotion
+        change side
+    """,
+    "sys": """
+        acl fault holder ioctl mounts private trust
+        attributes encryption fs xfs
+        data flags
+        entry files
+        btrfs directory sharing
+        place subvolumes times
+        root
+        spot step
+    """,
+    "sys/fault": """
+        plan
+    """,
+    "manifest": """
+        column file
+        changes table
+        vet
+    """,
+    "manifest/changes": """
+        attributes
+        schema
+        read write
+        lookup
+    """,
+    "manifest/table": """
+        file
+        layers
+    """,
+    "walk": """
+        details listing names pattern
+        moves subset
+        foreign left_out searched
+        pass
+        tree
+        relabel search
+    """,
+    "snapshot": """
+        store
+        received
+        volume
+        pool
+        snapshots
+    """,
+    "snapshot/store": """
+        mark
+        bound
+        restoring
+    """,
+    "snapshot/received": """
+        copy identity
+        area
+        shelf
+        bases
+        work
+    """,
+    "snapshot/volume": """
+        scrubbed
+        record
+        handle
+        alive opening standbys
+    """,
+    "snapshot/pool": """
+        ground hidden
+        objects
+        merge snapshot
+        scan
+        take
+        follow
+    """,
+    "snapshot/snapshots": """
+        find missing open
+        differing take
+        clones
+    """,
+    "compare": """
+        share trust
+        data
+        pair
+        changes
+    """,
+    "stream": """
+        budget codec held link
+        channel wire
+        read receive
+        send
+    """,
+    "apply": """
+        access layout limits
+        attributes journal names
+        known
+        check vet
+        stage
+        commit
+    """,
+    "apply/check": """
+        space strays
+        rehearsal
+        drift
+    """,
+    "apply/check/rehearsal": """
+        tried
+        trial
+        directories existing links names values
+    """,
+    "apply/stage": """
+        received sources
+        incoming intact
+        rows
+        clones entries frames resume share touched
+        prepare
+    """,
+    "apply/commit": """
+        aside forward
+        moves save
+        loosen
+        undo
+    """,
+    "apply/vet": """
+        claim
+        paths row sources
+        manifest
+        tests
+    """,
+    "browse": """
+        index point
+        filesystem
+        mount
+    """,
+    "engine": """
+        digest jobs keep report
+        options secret
+        location
+        delta
+        volume
+        round
+        remote
+        verbs
+        fuzz
+    """,
+    "engine/report": """
+        checks
+        rounds snapshots
+        volumes
+    """,
+    "engine/location": """
+        address directory
+        inside target
+        place
+        beneath
+    """,
+    "engine/delta": """
+        became outgoing output_file pruned widened
+        sides staging
+        incoming landing
+    """,
+    "engine/volume": """
+        holds made pieces recovery replacement standing
+        retention rewind
+        drift
+        roles
+    """,
+    "engine/round": """
+        held steps
+        rights scrub standby
+        known
+        primary
+        noted
+    """,
+    "engine/remote": """
+        overheard screen trust
+        child messages
+        wire
+        relay ssh
+        channels deeds digests pulled
+        gate standby_client standby_server
+        client
+        server
+    """,
+    "engine/verbs": """
+        browse clone delete diff hold init inspect promote prune receive receive_as_snapshot \
+            recover restore send snapshot status sync verify
+        list mend rejoin switch versions
+    """,
+    "engine/fuzz": """
+        lies messages script
+        delta peer
+        world
+        primary standby
+        client server
+    """,
+    "engine/verbs/restore": """
+        directory in_place paths
+    """,
+    "python": """
+        error options
+        watch
+        browse comparisons restores roles rounds snapshots
+        native
+    """,
+}
+
+
+def rust_modules(crate: str) -> dict[Module, Path]:
+    return modules_of(ROOT / "rust" / crate / "src")
+
+
+def rust_level(crate: str, module: Module) -> int:
+    """The line that a file or a room stands in, of the table of its folder."""
+    lines = RUST_LEVELS.get("/".join((crate, *module[:-1])), "").strip().splitlines()
+    return next((level for level, line in enumerate(lines) if module[-1] in line.split()), -1)
+
+
+def may_import(crate: str, modules: dict[Module, Path], module: Module, other: Module) -> bool:
+    """Whether it is a file that lies below, and not the root or a room."""
+    parted = next((n for n, (a, b) in enumerate(zip(module, other, strict=False)) if a != b), None)
+    if parted is None:
+        # One lies in the other: a file in front of a room knows it, and nothing in it knows the front.
+        return len(other) > len(module)
+    here, there = module[: parted + 1], other[: parted + 1]
+    is_file = modules[other].name not in ("lib.rs", "mod.rs")
+    return is_file and rust_level(crate, there) < rust_level(crate, here)
+
+
+@pytest.mark.parametrize("crate", LEVELS)
+def test_every_file_of_a_crate_is_in_a_room_and_every_room_is_there(crate: str) -> None:
+    modules = rust_modules(crate)
+    homeless = [path for module, path in modules.items() if module and rust_level(crate, module) < 0]
+    assert not homeless, f"in no line of RUST_LEVELS: {homeless}"
+    folders = {name: text.split() for name, text in RUST_LEVELS.items() if name.split("/")[0] == crate}
+    named = {(*folder.split("/")[1:], name) for folder, names in folders.items() for name in names}
+    assert named == set(modules) - {()}
+
+
+@pytest.mark.parametrize("crate", LEVELS)
+def test_rust_files_import_from_below_only(crate: str) -> None:
+    modules = rust_modules(crate)
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {'::'.join(('crate', *other))}"
+        for module, path in modules.items()
+        for other in (refers_to(module, path.read_text(), modules) if module else ())
+        if not may_import(crate, modules, module, other)
+    ]
+    assert not wrong, wrong
+
+
+@pytest.mark.parametrize("crate", LEVELS)
+def test_roots_and_rooms_list_what_is_in_them_and_nothing_more(crate: str) -> None:
+    for path in rust_modules(crate).values():
+        assert path.name not in ("lib.rs", "mod.rs") or only_lists(path), f"{path} has code of its own"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "use crate::verbs::sync::sync;",
+        "use crate::{keep::Keep, round::{self, known::{at, fence}, primary}};",
+        "use crate::Options;",
+        "use crate::report;",
+        "fn f() { crate::verbs::sync::sync() }",
+        "fn f() { super::super::verbs::sync::sync() }",
+        "#[cfg(test)]\nmod tests {\n    use super::super::recovery::recover;\n}",
+    ],
+)
+def test_a_wrong_import_is_seen_however_it_is_written(written: str) -> None:
+    """In a file of `volume`: from a level above, from its own, through the root or a room."""
+    modules, here = rust_modules("engine"), ("volume", "holds")
+    assert any(not may_import("engine", modules, here, other) for other in refers_to(here, written, modules))
+
+
+def test_what_only_looks_like_an_import_is_none() -> None:
+    text = (
+        "//! See `crate::verbs::sync`.\n"
+        'const A: &str = "use crate::verbs::sync;";\n'
+        "mod tests {\n    use super::*;\n    use std::fmt::{self, Debug};\n}\n"
+    )
+    assert refers_to(("volume", "holds"), text, rust_modules("engine")) == set()
+
+
+def test_rust_files_are_short_or_say_why_not() -> None:
+    for crate in LEVELS:
+        for path in (ROOT / "rust" / crate / "src").rglob("*.rs"):
+            text = path.read_text()
+            is_told = "longer than other files" in text.partition("\nuse ")[0]
+            assert text.count("\n") <= 600 or is_told, f"{path} is too long"
 
 
 # --- the Python package ---------------------------------------------------------------------------
