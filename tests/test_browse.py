@@ -232,3 +232,13 @@ def test_python_browses_for_as_long_as_it_wants(place: Place, kind: str) -> None
         assert_same(held, tree, ignore=UNSEEN)
         assert at.is_mount()
     assert not at.is_mount()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_that_is_browsed_runs_as_another_or_is_a_device(place: Place, look: Look, kind: str) -> None:
+    volume = place(kind)
+    fill(volume / "file", 0, 1_000, 1)
+    done("snapshot", volume, "--name", "one")
+    at = look(f"{volume}@one")
+    options = sh("findmnt", "-no", "OPTIONS", "--mountpoint", at).strip().split(",")
+    assert {"ro", "nosuid", "nodev"} <= set(options)

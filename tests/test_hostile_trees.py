@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from machine import Pair, Place, command, done, need, sh, status, wait_until
-from oracle import assert_same
-from worlds import fill
+from machine import Pair, Place, assert_told, command, done, need, run, sh, status, wait_until
+from oracle import assert_same, freeze
+from worlds import fill, punch, reflink, truncate, write
 
 LEASES = Path(__file__).with_name("leases.py")
 BREAK_TIME = Path("/proc/sys/fs/lease-break-time")
@@ -129,11 +130,12 @@ def pair_notes(pair: Pair) -> str:
 
 
 @pytest.mark.parametrize("kind", ["btrfs", "xfs", "ext4"])
-@pytest.mark.parametrize(("depth", "name"), [(1200, "d"), (150, "n" * 240)], ids=["deep", "long"])
+@pytest.mark.parametrize(("depth", "name"), [(8000, "d"), (150, "n" * 240)], ids=["deep", "long"])
 def test_trees_deeper_than_paths_can_be_told_are_like_any_other(
     place: Place, kind: str, depth: int, name: str
 ) -> None:
     pair = Pair.make(place, (kind, kind))
+    began = time.monotonic()
     bottom = nested(pair.source, depth, name)
     (Path("/proc/self/fd") / str(bottom) / "file").write_text("one")
     done("sync", pair.source, pair.target)
@@ -149,6 +151,8 @@ def test_trees_deeper_than_paths_can_be_told_are_like_any_other(
     done("sync", pair.source, pair.target)
     done("verify", pair.source, pair.target)
     assert [entry for entry in os.listdir(pair.target) if entry != ".snapsync"] == []
+    # With the square of the depth it takes minutes.
+    assert time.monotonic() - began < 90
 
 
 def nested(top: Path, depth: int, name: str) -> int:
@@ -160,3 +164,89 @@ def nested(top: Path, depth: int, name: str) -> int:
         os.close(at)
         at = inner
     return at
+
+
+@pytest.mark.parametrize("kind", ["btrfs", "xfs", "ext4"])
+def test_a_program_that_runs_on_a_standby_is_named_and_keeps_only_changes_of_itself(
+    place: Place, kind: str
+) -> None:
+    pair = Pair.make(place, (kind, kind))
+    programs = [pair.source / name for name in ("changed", "replaced", "removed", "dressed")]
+    for program in programs:
+        shutil.copy("/bin/sleep", program)
+    pair.sync()
+    running = [subprocess.Popen([pair.target / program.name, "60"]) for program in programs]
+    try:
+        fill(pair.source / "new", 0, 1_000, 1)
+        shutil.copy("/bin/true", pair.source / "new-one")
+        (pair.source / "new-one").rename(pair.source / "replaced")
+        (pair.source / "removed").unlink()
+        (pair.source / "dressed").chmod(0o700)
+        pair.sync()
+        fill(pair.source / "changed", 20_000, 1_000, 1)
+        before = freeze(pair.target)
+        ran = run("sync", pair.source, pair.target)
+        assert_told(ran, "changed", "somebody runs it", "fuser", codes=(3,))
+        assert freeze(pair.target) == before
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    pair.sync()
+
+
+@pytest.mark.parametrize("kind", ["btrfs", "xfs"])
+def test_files_of_eight_exbibytes_are_like_any_other(place: Place, kind: str) -> None:
+    pair = Pair.make(place, (kind, kind))
+    files = [pair.source / f"file{n}" for n in range(3)]
+    for file in files:
+        truncate(file, (1 << 63) - 1)
+        write(file, 5, b"begin")
+        write(file, (1 << 63) - 11, b"end")
+    done("sync", pair.source, pair.target)
+    write(files[0], 1 << 62, b"middle")
+    files[1].unlink()
+    done("sync", pair.source, pair.target)
+    done("verify", pair.source, pair.target)
+    done("restore", f"{pair.source}@latest", "--to", place(kind) / "r")
+    truncate(files[0], 100)
+    done("sync", pair.source, pair.target)
+    done("verify", pair.source, pair.target)
+
+
+@pytest.mark.parametrize("kind", ["btrfs", "xfs"])
+def test_a_copy_of_a_file_in_thousands_of_pieces_is_found_without_asking_for_each(
+    place: Place, kind: str
+) -> None:
+    pair = Pair.make(place, (kind, kind))
+    file = pair.source / "file"
+    fill(file, 0, 3000 * 8192, 1)
+    os.sync()
+    for piece in range(3000):
+        punch(file, piece * 8192 + 4096, 4096)
+    pair.sync()
+    reflink(pair.source / "copy", file)
+    began = time.monotonic()
+    report = done("sync", pair.source, pair.target)
+    assert time.monotonic() - began < 20
+    assert report["data_bytes"] == 0
+    done("verify", pair.source, pair.target)
+
+
+@pytest.mark.parametrize(("kind", "names"), [("btrfs", 60_000), ("xfs", 70_000), ("ext4", 64_000)])
+def test_a_file_with_as_many_names_as_there_can_be_is_like_any_other(
+    place: Place, kind: str, names: int
+) -> None:
+    pair = Pair.make(place, (kind, kind))
+    folder = pair.source / "folder"
+    folder.mkdir()
+    fill(folder / "0", 0, 1_000, 1)
+    for number in range(1, names):
+        os.link(folder / "0", folder / str(number))
+    done("sync", pair.source, pair.target)
+    (folder / "1").rename(pair.source / "moved")
+    (folder / "2").unlink()
+    fill(folder / "0", 0, 1_000, 2)
+    done("sync", pair.source, pair.target)
+    assert (pair.target / "moved").stat().st_nlink == names - 1
+    done("verify", pair.source, pair.target)

@@ -154,11 +154,11 @@ RUST_LEVELS = {
     "model": """
         extent identity mutex printable subset
         error inode name snapshot
-        monitor path promotion
+        monitor path promotion unread
         change side
     """,
     "sys": """
-        acl fault holder ioctl mounts private trust
+        acl fault holder ioctl mounts private trust ways
         attributes encryption fs xfs
         data flags
         entry files

@@ -4,7 +4,7 @@ use crate::pair::{self, Pair, Pairs, Row};
 use crate::share::{Fresh, Shares};
 use crate::trust::Trust;
 use rayon::prelude::*;
-use snapsync_model::{Change, Counters, Inode, Link, Monitor, Result, Side, locked};
+use snapsync_model::{Change, Counters, Inode, Link, Monitor, Result, Side, Unread, locked};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Mutex;
 
@@ -37,7 +37,7 @@ pub fn changes(
         places: Mutex::default(),
         monitor,
     };
-    let (mut fresh, mut rows_read) = (Fresh::default(), 0);
+    let (mut fresh, mut rows_read, unread) = (Fresh::default(), 0, Unread::default());
     let mut pairs = Pairs::new(base, target)?;
     loop {
         let mut chunk = Vec::with_capacity(CHUNK);
@@ -53,6 +53,7 @@ pub fn changes(
         }
         if chunk.is_empty() {
             // Of a table; a tree has counted its own when it was walked or searched.
+            unread.finish()?;
             let visited = if trust == Trust::Objects { rows_read } else { 0 };
             monitor.count(Counters { visited, ..Counters::default() });
             return references(&look);
@@ -61,7 +62,7 @@ pub fn changes(
         let rows: Vec<Result<Vec<Row>>> =
             chunk.par_iter().map(|(pair, anchor)| look.changes(pair, *anchor)).collect();
         for rows in rows {
-            for Row { mut change, layout } in rows? {
+            for Row { mut change, layout } in unread.take(rows)?.unwrap_or_default() {
                 if let Some(layout) = layout {
                     fresh.deduplicate(&mut change, &layout);
                 }

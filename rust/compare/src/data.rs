@@ -111,7 +111,9 @@ impl Both<'_> {
             return Ok(());
         }
         let mut at = from;
-        for piece in self.shares.split(segment, (from, to), Some(&self.own))? {
+        for piece in
+            self.shares.split(segment, (from, to), Some(&self.own), (&self.own.last, self.monitor))?
+        {
             let until = at + piece.length;
             match (piece.source, old) {
                 (None, Some(old)) => {

@@ -1,7 +1,7 @@
 //! One inode as both sides have it.
 
 use crate::data;
-use crate::share::{self, Own, Shares};
+use crate::share::{self, Last, Own, Shares};
 use crate::trust::{TICK, Trust};
 use snapsync_model::{
     Attributes, Change, ChangeFlags, Counters, Details, Extent, Inode, Inodes, Kind, Layout, Link, Monitor,
@@ -223,7 +223,7 @@ impl Look<'_> {
         }
         let file = self.target.open(inode)?;
         let layout = self.target.layout(inode, &file)?;
-        let mut extents = Vec::new();
+        let (mut extents, last) = (Vec::new(), Last::default());
         for segment in layout.segments() {
             let mut at = segment.offset;
             match segment.kind {
@@ -232,7 +232,12 @@ impl Look<'_> {
                     extents.push(data::extent(segment.offset, segment.length, Op::Unwritten));
                 }
                 SegmentKind::Data => {
-                    for piece in self.shares.split(segment, (segment.offset, segment.end()), None)? {
+                    for piece in self.shares.split(
+                        segment,
+                        (segment.offset, segment.end()),
+                        None,
+                        (&last, self.monitor),
+                    )? {
                         share::push(&mut extents, at, piece.length, piece.source);
                         at += piece.length;
                     }

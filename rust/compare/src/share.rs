@@ -1,13 +1,20 @@
 //! Data that the receiver has already: in the base under another name or at another place, or in this very delta.
 
 use snapsync_model::{
-    Address, Change, End, Extent, Layout, Op, Placed, Result, Segment, Side, Source, locked,
+    Address, Change, End, Extent, Layout, Monitor, Op, Placed, Result, Segment, Side, Source, locked,
 };
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 /// Shorter runs of new data are not remembered: a delta full of them would take more memory than it saves bytes.
 const WORTH: u64 = 64 << 10;
+
+/// To ask who shares a block takes the kernel a time that grows with the pieces its extent is in, and there may be
+/// 100,000: so much time is spent on answers that take `SLOW`, and then what is shared with such extents travels as data.
+const PATIENCE: Duration = Duration::from_secs(20);
+const SLOW: Duration = Duration::from_millis(2);
 
 /// Runs of addresses that do not overlap: length, inode and offset in it of each.
 #[derive(Debug, Default)]
@@ -73,6 +80,21 @@ pub(crate) struct Shares<'a> {
     whole: OnceLock<Index>,
     /// Inodes of the base that clones come from.
     used: Mutex<BTreeSet<u64>>,
+    /// What slow answers have taken.
+    waited: Mutex<Duration>,
+}
+
+/// Where the base has the piece before: what follows a piece is mostly there too.
+#[derive(Default)]
+pub(crate) struct Last(RefCell<Option<Arc<Index>>>);
+
+impl Last {
+    fn at(&self, address: Address) -> Option<Run> {
+        match self.0.borrow().as_ref()?.at(address) {
+            Run::Unknown { .. } => None,
+            known => Some(known),
+        }
+    }
 }
 
 impl<'a> Shares<'a> {
@@ -84,35 +106,40 @@ impl<'a> Shares<'a> {
             files: Mutex::default(),
             whole: OnceLock::new(),
             used: Mutex::default(),
+            waited: Mutex::default(),
         }
     }
 
     #[cfg(test)]
     pub(crate) fn none() -> Shares<'static> {
         let (files, whole, used) = (Mutex::default(), OnceLock::new(), Mutex::default());
-        Shares { base: None, but: BTreeSet::new(), files, whole, used }
+        Shares { base: None, but: BTreeSet::new(), files, whole, used, waited: Mutex::default() }
     }
 
     pub(crate) fn used(&self) -> BTreeSet<u64> {
         locked(&self.used).clone()
     }
 
-    /// Splits `from..to` of a segment by where the base has it. `own` is the same file in the base.
+    /// Splits `from..to` of a segment by where the base has it. `own` is the same file in the base; `last` is of this file.
     pub(crate) fn split(
         &self,
         segment: &Segment,
         (from, to): (u64, u64),
         own: Option<&Own<'_>>,
+        (last, monitor): (&Last, &Monitor),
     ) -> Result<Vec<Piece>> {
         let (Some(base), Some(_), true) = (self.base, segment.address, segment.shared) else {
             return Ok(vec![Piece { length: to - from, source: None }]);
         };
         let (mut pieces, mut at) = (Vec::new(), from);
         while let Some(address) = segment.address_at(at).filter(|_| at < to) {
-            let run = match own.map(|own| own.index().at(address)) {
-                Some(known @ Run::Known { .. }) => known,
-                Some(Run::Unknown { length }) => self.elsewhere(base, address, length)?,
-                None => self.elsewhere(base, address, u64::MAX)?,
+            monitor.check()?;
+            let run = match own.map_or(Run::Unknown { length: u64::MAX }, |own| own.index().at(address)) {
+                Run::Unknown { length } => match last.at(address) {
+                    Some(known) => shorten(known, length),
+                    None => self.elsewhere(base, address, length, (last, monitor))?,
+                },
+                known => known,
             };
             let (length, source) = match run {
                 Run::Known { ino, length, .. } if self.but.contains(&ino) => (length, None),
@@ -129,14 +156,34 @@ impl<'a> Shares<'a> {
         Ok(pieces)
     }
 
-    fn elsewhere(&self, base: &dyn Side, address: Address, within: u64) -> Result<Run> {
-        let Some(owners) = base.owners(address)? else {
+    fn elsewhere(
+        &self,
+        base: &dyn Side,
+        address: Address,
+        within: u64,
+        (last, monitor): (&Last, &Monitor),
+    ) -> Result<Run> {
+        let mut unknown = within;
+        if *locked(&self.waited) > PATIENCE {
+            monitor.note("some shared data travels: it is in so many pieces that finding it takes too long");
+            return Ok(Run::Unknown { length: unknown });
+        }
+        let started = Instant::now();
+        let owners = base.owners(address)?;
+        let took = started.elapsed();
+        if took > SLOW {
+            *locked(&self.waited) += took;
+        }
+        let Some(owners) = owners else {
             return Ok(shorten(self.whole(base)?.at(address), within));
         };
-        let mut unknown = within;
         for ino in owners {
-            match self.file(base, ino)?.at(address) {
-                known @ Run::Known { .. } => return Ok(shorten(known, within)),
+            let file = self.file(base, ino)?;
+            match file.at(address) {
+                known @ Run::Known { .. } => {
+                    *last.0.borrow_mut() = Some(file);
+                    return Ok(shorten(known, within));
+                }
                 Run::Unknown { length } => unknown = unknown.min(length),
             }
         }
@@ -182,11 +229,12 @@ pub(crate) struct Own<'a> {
     ino: u64,
     layout: &'a Layout,
     index: OnceLock<Index>,
+    pub(crate) last: Last,
 }
 
 impl<'a> Own<'a> {
     pub(crate) fn new(ino: u64, layout: &'a Layout) -> Own<'a> {
-        Own { ino, layout, index: OnceLock::new() }
+        Own { ino, layout, index: OnceLock::new(), last: Last::default() }
     }
 
     fn index(&self) -> &Index {

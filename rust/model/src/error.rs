@@ -13,6 +13,9 @@ pub enum Error {
     /// The system refused: exit 1.
     #[error("cannot {action} {}", printable(&.path.to_string_lossy()))]
     Io { action: &'static str, path: PathBuf, source: io::Error },
+    /// Some of a tree cannot be read, the first of it at `path`: exit 1.
+    #[error("{}", printable(.what))]
+    Unread { what: String, advice: String, path: PathBuf, source: io::Error },
     /// The request makes no sense: exit 2.
     #[error("{}", printable(.what))]
     Usage { what: String, advice: String },
@@ -56,7 +59,7 @@ impl Error {
     /// The process exit code of the contract.
     pub fn exit_code(&self) -> i32 {
         match self {
-            Error::Io { .. } | Error::Failed { .. } => 1,
+            Error::Io { .. } | Error::Unread { .. } | Error::Failed { .. } => 1,
             Error::Usage { .. } => 2,
             Error::Refused { .. } | Error::NoSpace { .. } => 3,
             Error::Integrity { .. } => 4,
@@ -80,6 +83,7 @@ impl Error {
             | Error::NoSpace { advice, .. }
             | Error::Integrity { advice, .. }
             | Error::Cut { advice, .. }
+            | Error::Unread { advice, .. }
             | Error::Failed { advice, .. } => printable(advice).into_owned(),
             Error::Interrupted => "run the same command again: it heals what was left and goes on".into(),
             Error::Io { source, .. } => io_advice(source).into(),
@@ -95,11 +99,19 @@ impl Error {
     /// The error number of the system where there is one.
     pub fn errno(&self) -> Option<i32> {
         match self {
-            Error::Io { source, .. } => source.raw_os_error(),
+            Error::Io { source, .. } | Error::Unread { source, .. } => source.raw_os_error(),
             _ => None,
         }
     }
+
+    /// It is about one entry, which cannot be read; that others cannot either does not follow.
+    pub fn is_unreadable(&self) -> bool {
+        self.errno().is_some_and(|number| UNREADABLE.contains(&number))
+    }
 }
+
+/// EPERM, EIO, EACCES, ETXTBSY, ENODATA, EBADMSG, ESTALE, EUCLEAN, EREMOTEIO, ENOKEY.
+const UNREADABLE: [i32; 10] = [1, 5, 13, 26, 61, 74, 116, 117, 121, 126];
 
 /// The system's words, without the number that Rust adds.
 pub fn reason(error: &io::Error) -> String {

@@ -14,6 +14,7 @@ mod promotion;
 mod side;
 mod snapshot;
 mod subset;
+mod unread;
 
 pub use change::{Change, ChangeFlags, Counts, End, Extent, Op, Source};
 pub use error::{Context, Error, Result, reason};
@@ -29,3 +30,4 @@ pub use promotion::{MOST_EPOCHS, Promotion, Promotions, Standing};
 pub use side::{Directories, Inodes, Side};
 pub use snapshot::{Provider, Role, SnapshotInfo, VolumeInfo, path_as_json};
 pub use subset::Subset;
+pub use unread::Unread;

@@ -3,9 +3,11 @@
 use crate::error::{Error, Result};
 use crate::extent::{Address, Layout};
 use crate::inode::{Details, Inode, Kind, Link, ROOT};
+use crate::mutex::locked;
 use crate::path::RelPath;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub type Inodes<'a> = Box<dyn Iterator<Item = Result<Inode>> + Send + 'a>;
 
@@ -60,10 +62,51 @@ pub trait Side: Send + Sync {
 
 /// The name of every directory of a tree: enough to make the path of anything in it.
 #[derive(Clone, Debug, Default)]
-pub struct Directories(HashMap<u64, Link>);
+pub struct Directories {
+    links: HashMap<u64, Link>,
+    deep: Deep,
+}
 
 /// Deeper than any tree a kernel can walk.
 const DEEPEST: usize = 1 << 20;
+/// So many levels of a path are always put together anew.
+const LEVELS: usize = 256;
+/// Bytes of paths that are kept.
+const MEMORY: usize = 8 << 20;
+
+/// Paths of some directories that lie deep: to put together the path of each entry from its first name on would take a time
+/// that grows with the square of the depth.
+#[derive(Debug, Default)]
+struct Deep(Mutex<(HashMap<u64, Arc<[u8]>>, usize)>);
+
+impl Clone for Deep {
+    fn clone(&self) -> Deep {
+        Deep::default()
+    }
+}
+
+impl Deep {
+    fn get(&self, ino: u64) -> Option<Arc<[u8]>> {
+        locked(&self.0).0.get(&ino).cloned()
+    }
+
+    fn keep(&self, ino: u64, path: &[u8]) {
+        let (known, bytes) = &mut *locked(&self.0);
+        *bytes += path.len();
+        if *bytes > MEMORY {
+            known.clear();
+            *bytes = path.len();
+        }
+        known.insert(ino, path.into());
+    }
+
+    fn forget(&mut self) {
+        let known = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if !known.0.is_empty() {
+            *known = Default::default();
+        }
+    }
+}
 
 impl Directories {
     pub fn add(&mut self, inode: &Inode) {
@@ -73,43 +116,66 @@ impl Directories {
     }
 
     pub fn insert(&mut self, ino: u64, link: Link) {
-        self.0.insert(ino, link);
+        self.deep.forget();
+        self.links.insert(ino, link);
     }
 
     pub fn remove(&mut self, ino: u64) {
-        self.0.remove(&ino);
+        self.deep.forget();
+        self.links.remove(&ino);
     }
 
     /// Forgets where the directories in some others are.
     pub fn remove_in(&mut self, parents: &HashSet<u64>) {
-        self.0.retain(|_, link| !parents.contains(&link.parent));
+        self.deep.forget();
+        self.links.retain(|_, link| !parents.contains(&link.parent));
     }
 
     /// The name of a directory other than the root.
     pub fn link(&self, ino: u64) -> Option<&Link> {
-        self.0.get(&ino)
+        self.links.get(&ino)
     }
 
     pub fn contains(&self, ino: u64) -> bool {
-        ino == ROOT || self.0.contains_key(&ino)
+        ino == ROOT || self.links.contains_key(&ino)
     }
 
     /// The path of the entry that `link` names.
     pub fn path(&self, link: &Link) -> Result<RelPath> {
         let mut names = vec![&link.name[..]];
-        let mut at = link.parent;
+        let (mut at, mut known, mut kept) = (link.parent, None, Vec::new());
         while at != ROOT {
-            let above = self.0.get(&at).filter(|_| names.len() < DEEPEST).ok_or_else(|| orphan(at))?;
+            if names.len() >= LEVELS {
+                known = self.deep.get(at);
+                if known.is_some() {
+                    break;
+                }
+                if names.len().is_multiple_of(LEVELS) {
+                    kept.push((at, names.len()));
+                }
+            }
+            let above = self.links.get(&at).filter(|_| names.len() < DEEPEST).ok_or_else(|| orphan(at))?;
             names.push(&above.name);
             at = above.parent;
         }
-        names.reverse();
-        RelPath::new(&names.join(&b'/'))
+        // Not for each path one beside the last.
+        kept.retain(|(_, below)| names.len() - below >= LEVELS);
+        let mut path = known.map_or_else(Vec::new, |known| known.to_vec());
+        for left in (0..names.len()).rev() {
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(names[left]);
+            if kept.last().is_some_and(|(_, below)| *below == left) {
+                kept.pop().iter().for_each(|(ino, _)| self.deep.keep(*ino, &path));
+            }
+        }
+        RelPath::new(&path)
     }
 
     /// The path of a directory by its number.
     pub fn path_of(&self, ino: u64) -> Result<RelPath> {
-        match self.0.get(&ino) {
+        match self.links.get(&ino) {
             Some(link) => self.path(link),
             None if ino == ROOT => Ok(RelPath::root()),
             None => Err(orphan(ino)),
@@ -122,4 +188,34 @@ fn orphan(ino: u64) -> Error {
         format!("directory {ino} has no place in its tree"),
         "the snapshot's table is damaged: delete that snapshot and take another",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(parent: u64, name: &str) -> Link {
+        Link { parent, name: name.as_bytes().into() }
+    }
+
+    #[test]
+    fn paths_of_what_lies_deep_are_like_others_and_change_with_what_is_above() {
+        let mut directories = Directories::default();
+        let deepest = 3 * LEVELS as u64 + 7;
+        for ino in 1..=deepest {
+            directories.insert(ino, link(ino - 1, &format!("n{ino}")));
+        }
+        let names = |first: &str, to: u64| {
+            let rest = (2..=to).map(|ino| format!("/n{ino}")).collect::<String>();
+            RelPath::new(format!("{first}{rest}/file").as_bytes()).unwrap()
+        };
+        for first in ["n1", "other"] {
+            directories.insert(1, link(ROOT, first));
+            for ino in (1..=deepest).rev().step_by(5).chain((1..=deepest).step_by(5)) {
+                assert_eq!(directories.path(&link(ino, "file")).unwrap(), names(first, ino), "{ino}");
+            }
+        }
+        directories.remove(2);
+        assert!(directories.path(&link(deepest, "file")).is_err());
+    }
 }

@@ -24,7 +24,7 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
 pub(crate) fn to_python(py: Python<'_>, error: &Error) -> PyErr {
     let message = error.sentence();
     let exception = match error {
-        Error::Io { path, source, .. } => match source.raw_os_error() {
+        Error::Io { path, source, .. } | Error::Unread { path, source, .. } => match source.raw_os_error() {
             Some(number) => PyOSError::new_err((number, reason(source), path.clone())),
             None => PyOSError::new_err(message.clone()),
         },

@@ -5,7 +5,7 @@ use crate::held::Held;
 use crate::wire::Digest;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use snapsync_model::{
-    Change, Context, Counters, Error, Inode, Inodes, Monitor, Range, Result, Side, locked, unlocked,
+    Change, Context, Counters, Error, Inode, Inodes, Monitor, Range, Result, Side, Unread, locked, unlocked,
 };
 use std::collections::VecDeque;
 use std::fs::File;
@@ -57,7 +57,7 @@ impl Piece {
 }
 
 /// Reads the data of `rows` that is not `held` from `side` with `jobs` workers, each with a sink of its own, within
-/// `budget`. Frames come in no order. The first failure stops everything.
+/// `budget`. Frames come in no order. The first failure stops everything, but what cannot be read, which fails it at the end.
 pub fn run<'a>(
     rows: impl Iterator<Item = Result<Change>> + Send,
     side: &dyn Side,
@@ -67,7 +67,8 @@ pub fn run<'a>(
     monitor: &Monitor,
     make_sink: &(dyn Fn() -> Sink<'a> + Sync),
 ) -> Result<()> {
-    let reader = Reader { side, files: (OPEN / jobs.max(1)).clamp(1, ERRAND), budget, monitor };
+    let (files, unread) = ((OPEN / jobs.max(1)).clamp(1, ERRAND), &Unread::default());
+    let reader = Reader { side, files, budget, unread, monitor };
     let (give, take) = bounded::<Vec<Piece>>(QUEUE);
     let failed = Mutex::new(None);
     let fail = |error: Error| {
@@ -84,7 +85,7 @@ pub fn run<'a>(
         feed(rows, side, held, &give).unwrap_or_else(&fail);
         drop(give);
     });
-    unlocked(failed).map_or(Ok(()), Err)
+    unlocked(failed).map_or_else(|| unread.finish(), Err)
 }
 
 /// Joins the rows with the inodes of the target, both sorted, and cuts their data into pieces, the small ones together.
@@ -185,6 +186,7 @@ struct Reader<'a> {
     /// How many files one worker holds open.
     files: usize,
     budget: &'a Arc<Budget>,
+    unread: &'a Unread,
     monitor: &'a Monitor,
 }
 
@@ -199,7 +201,9 @@ impl Reader<'_> {
                     errand = more.map_or_else(VecDeque::new, VecDeque::from);
                 }
                 let Some(piece) = errand.pop_front() else { break };
-                ahead.add(self.side.open(&piece.inode)?, piece);
+                if let Some(file) = self.unread.take(self.side.open(&piece.inode))? {
+                    ahead.add(file, piece);
+                }
             }
             let Some((file, piece)) = ahead.next() else { return Ok(()) };
             for range in &piece.ranges {
@@ -222,7 +226,11 @@ impl Reader<'_> {
             let length = FRAME.min(range.end() - at);
             let permit = self.budget.take(2 * length);
             bytes.resize(length as usize, 0);
-            file.read_exact_at(&mut bytes, at).context("read", change.display_path())?;
+            let read = file.read_exact_at(&mut bytes, at).context("read", change.display_path());
+            if self.unread.take(read)?.is_none() {
+                // Nor is what follows in it looked for.
+                return Ok(bytes);
+            }
             let hash = *blake3::hash(&bytes).as_bytes();
             self.monitor.count(Counters { bytes_read: length, bytes_sent: length, ..Counters::default() });
             bytes = sink(Frame { change: change.clone(), offset: at, bytes, hash, permit })?;

@@ -27,6 +27,7 @@ mod step;
 mod subvolumes;
 mod times;
 mod trust;
+mod ways;
 pub mod xfs;
 
 pub use data::{

@@ -3,6 +3,7 @@
 use crate::entry::{Entry, stat_of};
 use crate::mounts::{Underneath, mounts_beneath};
 use crate::place::Place;
+use crate::ways::{Way, Ways};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use snapsync_model::{Context, RelPath, Result};
@@ -13,9 +14,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
-/// The kernel takes paths of at most 4,096 bytes; longer ones are walked in pieces.
-const PIECE: usize = 4000;
+/// The kernel takes paths of at most 4,096 bytes; longer ones are walked in pieces, whose ends may be remembered.
+const PIECE: usize = 1024;
 
 /// How often the kernel may be unsure of a path.
 const UNSURE: u32 = 20;
@@ -30,6 +32,8 @@ pub struct Root {
     mounts: Vec<RelPath>,
     /// A directory in it that was opened once: whatever takes its name later is not looked at.
     held: Option<Held>,
+    /// Directories that lead to what lies deep in it.
+    ways: Option<Ways>,
 }
 
 #[derive(Clone, Debug)]
@@ -92,7 +96,7 @@ impl Root {
 
     /// One that is open already.
     pub fn of(fd: OwnedFd, path: PathBuf) -> Root {
-        Root { fd, path, underneath: None, mounts: Vec::new(), held: None }
+        Root { fd, path, underneath: None, mounts: Vec::new(), held: None, ways: None }
     }
 
     /// The same directory once more.
@@ -104,6 +108,21 @@ impl Root {
     /// What is named `name` in it is this directory from now on.
     pub fn holding(self, name: &[u8], directory: OwnedFd) -> Root {
         Root { held: Some(Held { name: name.into(), fd: Arc::new(directory) }), ..self }
+    }
+
+    /// What lies deep in it is found through directories that were open a moment ago. Who renames any in it by other means
+    /// than `rename_to_new` calls `forget_ways`.
+    pub fn knowing_ways(self) -> Root {
+        Root { ways: Some(Ways::default()), ..self }
+    }
+
+    pub fn forget_ways(&self) {
+        self.ways.iter().for_each(Ways::forget);
+    }
+
+    /// After this was renamed, or came.
+    pub fn forget_ways_through(&self, path: &RelPath) {
+        self.ways.iter().for_each(|ways| ways.forget_below(path.as_bytes()));
     }
 
     /// It holds a directory of its own.
@@ -168,18 +187,31 @@ impl Root {
     /// Opens `rel` with any flags; a symlink at its end is opened only with `PATH | NOFOLLOW`.
     pub fn open_at(&self, rel: &RelPath, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
         let held = self.held.as_ref().and_then(|held| Some((held.fd.as_fd(), held.rest(rel.as_bytes())?)));
-        let (top, mut rest) = held.unwrap_or_else(|| (self.fd(), rel.as_bytes()));
+        let (top, rest) = held.unwrap_or_else(|| (self.fd(), rel.as_bytes()));
         if rest.is_empty() {
             return Ok(rustix::fs::openat(top, ".", flags | OFlags::CLOEXEC, mode)?);
         }
-        let mut dir: Option<OwnedFd> = None;
-        while rest.len() > PIECE {
-            let cut = rest[..PIECE].iter().rposition(|b| *b == b'/').ok_or(Errno::NAMETOOLONG)?;
-            let above = dir.as_ref().map_or(top, AsFd::as_fd);
-            dir = Some(resolve(above, &rest[..cut], OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?);
-            rest = &rest[cut + 1..];
+        let started = Instant::now();
+        let (whole, before) = (rest, rel.as_bytes().len() - rest.len());
+        let path_to = |end: usize| &rel.as_bytes()[..before + end];
+        let mut way: Option<Way> = None;
+        let ends = ends(whole)?;
+        let known = ends.iter().rposition(|end| {
+            way = self.ways.as_ref().and_then(|ways| ways.get(path_to(*end)));
+            way.is_some()
+        });
+        let mut at = known.map_or(0, |known| ends[known] + 1);
+        for end in &ends[known.map_or(0, |known| known + 1)..] {
+            let above = way.as_ref().map_or(top, |way| way.fd.as_fd());
+            let fd = resolve(above, &whole[at..*end], OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
+            let next = match &way {
+                Some(way) => way.further(fd),
+                None => Way::new(fd, started),
+            };
+            self.ways.iter().for_each(|ways| ways.keep(path_to(*end), &next));
+            (way, at) = (Some(next), end + 1);
         }
-        resolve(dir.as_ref().map_or(top, AsFd::as_fd), rest, flags, mode)
+        resolve(way.as_ref().map_or(top, |way| way.fd.as_fd()), &whole[at..], flags, mode)
     }
 
     pub fn directory(&self, rel: &RelPath) -> io::Result<OwnedFd> {
@@ -239,7 +271,9 @@ impl Root {
 
     /// Renames, and never over something that is there.
     pub fn rename_to_new(&self, from: &RelPath, to: &RelPath) -> io::Result<()> {
-        self.place(from)?.rename_to_new(&self.place(to)?)
+        let renamed = self.place(from)?.rename_to_new(&self.place(to)?);
+        self.forget_ways_through(from);
+        renamed
     }
 
     /// Two entries take each other's place, in one step.
@@ -260,6 +294,17 @@ impl Root {
 /// Somebody holds a lease on a file, and was asked to give it back.
 pub fn is_leased(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EWOULDBLOCK)
+}
+
+/// Where the pieces of a path end, but the last.
+fn ends(path: &[u8]) -> io::Result<Vec<usize>> {
+    let (mut ends, mut from) = (Vec::new(), 0);
+    while path.len() - from > PIECE {
+        let cut = path[from..from + PIECE].iter().rposition(|b| *b == b'/').ok_or(Errno::NAMETOOLONG)?;
+        ends.push(from + cut);
+        from += cut + 1;
+    }
+    Ok(ends)
 }
 
 fn resolve(dir: BorrowedFd<'_>, path: &[u8], flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {

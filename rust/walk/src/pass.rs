@@ -7,7 +7,7 @@ use crate::names::{STORE, is_too_long};
 use crate::subset::Matcher;
 use rustix::fs::{Mode, OFlags, openat};
 use snapsync_model::{
-    Context, Directories, Error, Inode, Kind, Link, Monitor, ROOT, RelPath, Result, locked,
+    Context, Directories, Error, Inode, Kind, Link, Monitor, ROOT, RelPath, Result, Unread, locked,
 };
 use snapsync_sys::{DirEntry, Root, Stat, is_locked, read_dir, stat_at};
 use std::collections::HashSet;
@@ -45,6 +45,7 @@ pub(crate) struct Walk<'a> {
     pub(crate) too_long: Mutex<Vec<RelPath>>,
     /// Directories that are encrypted, in ones that are not.
     pub(crate) encrypted: Mutex<Vec<RelPath>>,
+    pub(crate) unread: Unread,
     pub(crate) failed: Mutex<Option<Error>>,
 }
 
@@ -123,7 +124,7 @@ impl Walk<'_> {
                 }
             }
         });
-        if let Err(error) = result {
+        if let Err(error) = result.or_else(|error| self.unread.note(error)) {
             locked(&self.failed).get_or_insert(error);
         }
     }
@@ -163,7 +164,8 @@ impl Walk<'_> {
                 self.store(path, entry.is_dir)?;
                 continue;
             }
-            let Some((inode, begins_encrypted)) = self.entry(dir, ino, entry, path)? else { continue };
+            let entry = self.unread.take(self.entry(dir, ino, entry, path))?;
+            let Some((inode, begins_encrypted)) = entry.flatten() else { continue };
             if let (Kind::Directory, [link]) = (inode.kind, &inode.links[..]) {
                 let (dir, path) = (dir.clone(), path.join(&link.name)?);
                 if begins_encrypted && !is_encrypted {

@@ -78,7 +78,7 @@ pub(crate) struct Half {
 
 impl Half {
     pub(crate) fn open(root: &Root, subset: &Subset) -> Result<Half> {
-        let (root, path) = (root.again()?, root.path());
+        let (root, path) = (root.again()?.knowing_ways(), root.path());
         let filesystem = snapsync_sys::filesystem(root.fd()).context("read the file system of", path)?;
         let top = stat_at(root.fd(), OsStr::new(".")).context("read the attributes of", path)?;
         let is_subvolume = filesystem.magic == FileSystem::BTRFS && top.ino == ROOT_INODE;

@@ -84,6 +84,7 @@ impl Tree {
         monitor: &Monitor,
         remembered: &dyn Fn(&HashSet<Link>) -> Result<Vec<Inode>>,
     ) -> Result<Tree> {
+        let root = root.knowing_ways();
         let path = root.path();
         let filesystem = snapsync_sys::filesystem(root.fd()).context("read the file system of", path)?;
         let top = stat_at(root.fd(), OsStr::new(".")).context("read the attributes of", path)?;
@@ -108,6 +109,7 @@ impl Tree {
             held: root.held(),
             too_long: Mutex::default(),
             encrypted: Mutex::default(),
+            unread: Unread::default(),
             failed: Mutex::default(),
         };
         walk.found.add(&[walk.inode(&top, None)])?;
@@ -118,6 +120,7 @@ impl Tree {
         } else {
             walk.passes()?
         };
+        walk.unread.finish()?;
         let mut foreign = unlocked(walk.foreign);
         foreign.sort_unstable();
         foreign.dedup();
@@ -248,3 +251,4 @@ impl Side for Tree {
         }
     }
 }
+    unread: Unread,

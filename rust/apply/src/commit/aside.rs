@@ -36,6 +36,7 @@ pub fn set_aside(root: &Root, id: Uuid, from: &Place<'_>, was: &RelPath) -> Resu
     };
     let kept = dir.join(name)?;
     let moved = root.place(&kept).and_then(|to| from.rename_to_new(&to));
+    root.forget_ways_through(was);
     match moved {
         Ok(()) => Ok(Some(kept)),
         Err(e) => {

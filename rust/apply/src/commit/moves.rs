@@ -79,11 +79,12 @@ impl Incoming<'_> {
         let known = self.known(attach.row)?;
         for _ in 0..TRIES {
             let place = self.place_of(&attach.to)?;
-            let from = self.root.place(&from).context("open the stage of", self.root.show(to))?;
+            let staged = self.root.place(&from).context("open the stage of", self.root.show(to))?;
             let come = match attach.from {
-                Comes::New { .. } | Comes::Move { .. } => from.rename_to_new(&place),
-                Comes::Link => from.link(&place),
+                Comes::New { .. } | Comes::Move { .. } => staged.rename_to_new(&place),
+                Comes::Link => staged.link(&place),
             };
+            self.root.forget_ways_through(&from);
             match come {
                 // Before a crash, by itself or with what it is in, and nothing had to be held any more.
                 Err(e) if is_gone(&e) && self.look_for(to, &known)?.is_some() => return Ok(()),

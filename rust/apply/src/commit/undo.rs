@@ -128,6 +128,7 @@ impl Incoming<'_> {
     fn take_out(&self, places: &Places) -> Result<()> {
         for attach in attaches(&self.manifest(), places)?.iter().rev() {
             self.take_out_one(attach)?;
+            self.root.forget_ways();
             fault::step("undo.attached").context("take out", self.root.show(attach.path()))?;
         }
         Ok(())
@@ -163,6 +164,7 @@ impl Incoming<'_> {
     fn put_back(&self, detaches: &[Detach]) -> Result<()> {
         for detach in detaches.iter().rev() {
             self.put_back_one(detach)?;
+            self.root.forget_ways();
             fault::step("undo.detached").context("put back", self.root.show(detach.path()))?;
         }
         let made_way = self.lost_and_found()?;

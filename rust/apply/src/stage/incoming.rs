@@ -66,7 +66,7 @@ impl<'a> Incoming<'a> {
         let filesystem =
             snapsync_sys::filesystem(root.fd()).context("read the file system of", root.path())?;
         Ok(Incoming {
-            root: root.clone(),
+            root: Arc::new(root.again()?.knowing_ways()),
             block: filesystem.block_size,
             store: store.clone(),
             dir: format!("{INCOMING}/{}", journal.snapshot.id),

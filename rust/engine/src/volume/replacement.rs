@@ -29,7 +29,7 @@ impl Checked {
     pub(crate) fn of(root: &Root, path: &RelPath) -> io::Result<Checked> {
         let at = clock_gettime(ClockId::RealtimeCoarse);
         let look = |path: &RelPath| match root.entry(path).and_then(|entry| entry.stat()) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) if leads_elsewhere(&e) => Ok(None),
             other => other.map(Some),
         };
         let mut dirs = Vec::new();
@@ -166,16 +166,29 @@ impl Replacement {
 /// The name in the very directory that was checked.
 fn place_in<'p>(root: &Root, path: &'p RelPath, checked: &Checked) -> Result<Place<'p>> {
     let show = root.show(path);
-    let (dir, name) = root.parent(path).context("restore", &show)?;
-    let stat = snapsync_sys::stat_of(&dir).context("restore", &show)?;
     let above = path.split().map_or_else(RelPath::root, |(above, _)| above);
+    let exchanged = || {
+        Error::refused(
+            format!("{} was exchanged while paths in it were restored", root.show(&above).display()),
+            "look what is there now, then run the command again",
+        )
+    };
+    let (dir, name) = match root.parent(path) {
+        // Something else has its name: a file, a link, a mount; or it is gone.
+        Err(e) if leads_elsewhere(&e) => return Err(exchanged()),
+        other => other.context("restore", &show)?,
+    };
+    let stat = snapsync_sys::stat_of(&dir).context("restore", &show)?;
     if above.is_root() || checked.has_parent(&above, &stat) {
         return Ok(Place::new(dir, name));
     }
-    Err(Error::refused(
-        format!("{} was exchanged while paths in it were restored", root.show(&above).display()),
-        "run the command again",
-    ))
+    Err(exchanged())
+}
+
+fn leads_elsewhere(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let elsewhere = [Errno::NOTDIR, Errno::NOENT, Errno::LOOP, Errno::XDEV];
+    Errno::from_io_error(error).is_some_and(|errno| elsewhere.contains(&errno))
 }
 
 /// Whether anything below a directory changed since then.

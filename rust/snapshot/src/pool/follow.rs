@@ -72,7 +72,7 @@ fn attempt(volume: &Volume, round: u64, dir: &Spot, delta: Delta, monitor: &Moni
     }
     // Before anything is looked at.
     let walk_started = jiff::Timestamp::now().as_nanosecond() as i64;
-    let root = volume.root().underneath()?;
+    let root = volume.root().underneath()?.knowing_ways();
     let ground = Ground::of(volume, &root, walk_started)?;
     let rows = look(&root, delta, monitor)?;
     let merge = merge_of(&table, rows)?;

@@ -6,7 +6,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use snapsync_model::{
     Context, Counters, Error, Inode, Kind, Layout, Link, Monitor, ROOT, Range, RelPath, Result, Segment,
-    SegmentKind, locked,
+    SegmentKind, Unread, locked,
 };
 use snapsync_sys::{FileSystem, Root, Spot, Stat, fault, is_leased, may_be_written, stat_at, stat_of, xfs};
 use snapsync_walk::{details_of, details_of_open, layout_of};
@@ -93,6 +93,7 @@ pub(crate) struct Objects<'a> {
     pub(crate) has_lost_way: AtomicBool,
     /// Whoever holds a lease on a file is waited for.
     is_patient: AtomicBool,
+    pub(crate) unread: Unread,
     pub(crate) monitor: &'a Monitor,
 }
 
@@ -142,6 +143,7 @@ impl<'a> Objects<'a> {
             unsettled: ground.unsettled,
             has_lost_way: AtomicBool::new(false),
             is_patient: AtomicBool::new(false),
+            unread: Unread::default(),
             monitor,
         }
     }

@@ -55,6 +55,11 @@ pub(crate) fn take(
             sync_filesystem(root.fd()).context("sync the file system of", volume.path())?;
             Ok(Some(counts))
         }
+        // A walk finds whatever else cannot be read.
+        Err(Stop::Failed(error)) if error.is_unreadable() => {
+            objects::remove_round(&volume.store().join("pool"), round)?;
+            Ok(None)
+        }
         Err(Stop::Failed(error)) => Err(error),
         Err(Stop::Misfit(why)) => {
             monitor.note(format!("{} was walked for its snapshot: {why}", volume.path().display()));

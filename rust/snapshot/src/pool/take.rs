@@ -26,7 +26,7 @@ pub(crate) fn take(
 ) -> Result<Counts> {
     let started = jiff::Timestamp::now().as_nanosecond() as i64;
     let pool = volume.store().join("pool");
-    let root = volume.root().underneath()?;
+    let root = volume.root().underneath()?.knowing_ways();
     let ground = Ground::of(volume, &root, started)?;
     // A writer through a memory map leaves no new change time until its pages are written out.
     sync_filesystem(root.fd()).context("sync the file system of", volume.path())?;
@@ -61,6 +61,7 @@ pub(crate) fn take(
     };
     let mut next = NextTable::create(dir, last.as_ref(), ground.info())?;
     let counts = take.write(&inodes, last.as_ref(), &mut next)?;
+    take.objects.unread.finish()?;
     take.note_kept();
     let is_sure = !take.objects.has_lost_way.load(Relaxed);
     next.finish(complete.filter(|_| is_sure))?;
@@ -174,7 +175,7 @@ impl Take<'_> {
         };
         for row in rows {
             // What was waited for is done, or has failed.
-            let Row::Done(row) = row? else { continue };
+            let Some(Row::Done(row)) = self.objects.unread.take(row)? else { continue };
             if !is_gone(&row) {
                 counts.add(&row);
             }

@@ -19,6 +19,14 @@ use uuid::Uuid;
 /// Where the store of a volume is, below its root.
 const BELOW: &str = ".snapsync/store";
 
+/// In `.snapsync`: what others had put in the way of a commit. It is not ours to remove.
+pub(crate) const ASIDE: &[u8] = b"aside";
+
+/// A directory stays where it holds something.
+pub(crate) fn if_in_use(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::DirectoryNotEmpty { Ok(()) } else { Err(error) }
+}
+
 /// The root of a volume as its store knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Bound {

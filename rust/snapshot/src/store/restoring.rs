@@ -1,12 +1,13 @@
 //! A directory that a snapshot is restored to: until it is finished, `.snapsync/restore-ID` in it says so.
 
-use crate::store::bound::hold_or_make;
+use crate::store::bound::{ASIDE, hold_or_make, if_in_use};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use snapsync_model::{Attributes, Context, Error, RelPath, Result};
-use snapsync_sys::{Access, Entry, Lock, Root, Spot, fault, read_dir, remove_all_in, remove_tree};
+use snapsync_sys::{Access, Entry, Lock, Root, Spot, fault, read_dir, remove_tree};
 use snapsync_walk::STORE;
 use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -91,7 +92,9 @@ impl Restoring {
 
     fn remove_all_but(&self, kept: &[u8]) -> Result<()> {
         let own = self.own();
-        for entry in own.list().context("list", own.show())?.iter().filter(|entry| *entry.name != *kept) {
+        for entry in
+            own.list().context("list", own.show())?.iter().filter(|e| *e.name != *kept && *e.name != *ASIDE)
+        {
             own.join(&entry.name).remove_tree().context("remove", own.show())?;
         }
         Ok(())
@@ -121,8 +124,10 @@ fn remove_own(root: &Root) -> io::Result<()> {
     }
     let own = RelPath::new(STORE.as_bytes()).map_err(io::Error::other)?;
     let dir = root.open_at(&own, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
-    remove_all_in(&dir)?;
-    Ok(rustix::fs::unlinkat(root.fd(), STORE, AtFlags::REMOVEDIR)?)
+    for entry in read_dir(&dir)?.iter().filter(|entry| *entry.name != *ASIDE) {
+        remove_tree(&dir, OsStr::from_bytes(&entry.name))?;
+    }
+    rustix::fs::unlinkat(root.fd(), STORE, AtFlags::REMOVEDIR).map_err(io::Error::from).or_else(if_in_use)
 }
 
 /// What of a directory keeps entries from being removed from it, or changes with them.

@@ -1,6 +1,8 @@
 //! How a volume is found, made and unmade: always in a directory that is open.
 
-use crate::store::bound::{Bound, hold, hold_or_make, is_of_another, look_through, store_in};
+use crate::store::bound::{
+    ASIDE, Bound, hold, hold_or_make, if_in_use, is_of_another, look_through, store_in,
+};
 use crate::volume::handle::Volume;
 use crate::volume::record::{Record, is_none, read_record};
 use rustix::fs::{Mode, OFlags};
@@ -116,10 +118,10 @@ impl Volume {
             btrfs::delete_subvolume(parent, OsStr::new("store"))
                 .context("delete the subvolume", dir.show())?;
         }
-        for entry in dir.list().context("list", dir.show())? {
+        for entry in dir.list().context("list", dir.show())?.iter().filter(|entry| *entry.name != *ASIDE) {
             dir.join(&entry.name).remove_tree().context("remove", dir.show())?;
         }
-        dir.remove_dir().context("remove", dir.show())?;
+        dir.remove_dir().or_else(if_in_use).context("remove", dir.show())?;
         top.set_time(&before.attributes).context("set the time of", self.path())
     }
 }

@@ -5,6 +5,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use snapsync_model::{Change, Context, Error, Kind, Result};
 use snapsync_sys::{Entry, PROTECTIVE, Stat, swap_files};
+use std::io::ErrorKind;
 
 impl Rehearsal<'_> {
     /// Refuses what the commit could not change.
@@ -35,6 +36,10 @@ impl Rehearsal<'_> {
         // What its mode forbids its owner, the commit allows him.
         let is_written = change.survives() && change.flags.data && protective == 0;
         match is_written.then(|| entry.open(OFlags::RDWR)) {
+            Some(Err(e)) if e.kind() == ErrorKind::ExecutableFileBusy => Err(self.refuse(
+                change,
+                "somebody runs it (`fuser` names the processes; end them, or mount a standby noexec)",
+            )),
             Some(Err(e)) if e.raw_os_error() != Some(Errno::ACCESS.raw_os_error()) => {
                 Err(self.refuse(change, &format!("it cannot be written to ({e})")))
             }

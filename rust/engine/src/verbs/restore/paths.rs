@@ -81,6 +81,18 @@ fn can_be_replaced(root: &Root, path: &RelPath, subset: &Subset) -> Result<()> {
             _ => {}
         }
     }
+    let parent = above(path).find_map(|dir| root.read(&dir).ok().map(|open| (dir, open)));
+    if let Some((dir, open)) = parent
+        && snapsync_sys::flags_of(&open).is_ok_and(|flags| flags & snapsync_sys::PROTECTIVE != 0)
+    {
+        return Err(Error::refused(
+            format!(
+                "{} is immutable or append-only: nothing in it can be replaced",
+                root.show(&dir).display()
+            ),
+            "take that off with `chattr -ia` and set it again afterwards, or restore elsewhere with --to",
+        ));
+    }
     match root.entry(path).and_then(|entry| entry.stat()) {
         Err(e) if is_absent(&e) => Ok(()),
         Err(e) => Err(unreachable(root, path, e)),
