@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from cue import on_cue
 from machine import Pair, Place, assert_told, command, done, need, run, sh, status, wait_until
 from oracle import assert_same, freeze
 from worlds import fill, punch, reflink, truncate, write
@@ -250,3 +251,25 @@ def test_a_file_with_as_many_names_as_there_can_be_is_like_any_other(
     done("sync", pair.source, pair.target)
     assert (pair.target / "moved").stat().st_nlink == names - 1
     done("verify", pair.source, pair.target)
+
+
+def test_what_appeared_in_the_way_of_a_first_round_outlives_its_store(place: Place) -> None:
+    pair = Pair.make(place, ("xfs", "ext4"))
+    fill(pair.source / "file", 0, 1_000, 1)
+    pair.target.mkdir(exist_ok=True)
+    done_once: list[int] = []
+
+    def act(number: int, call: str) -> None:
+        if call.startswith("renameat") and not done_once:
+            done_once.append(number)
+            (pair.target / "file").write_text("somebody's own")
+
+    fault = {"SNAPSYNC_FAULT": "commit.attributes:1=fail"}
+    ran = on_cue(act, "sync", pair.source, pair.target, env=fault).ran
+    assert done_once
+    assert ran.code != 0
+    kept = [path for path in pair.target.rglob("file") if path.read_text() == "somebody's own"]
+    assert len(kept) == 1
+    if kept[0] != pair.target / "file":
+        pair.sync()
+        assert kept[0].read_text() == "somebody's own"

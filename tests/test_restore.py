@@ -8,7 +8,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from machine import Pair, Place, assert_told, done, passed, run, snapshots, status, verified
+from cue import on_cue
+from machine import Pair, Place, assert_told, done, passed, run, sh, snapshots, status, verified
 from oracle import Picture, assert_same, differences, freeze
 from test_crash import assert_tidy
 from test_roles import restored
@@ -141,3 +142,42 @@ def test_a_restore_leaves_alone_what_no_snapshot_holds(place: Place, kind: str) 
     assert (volume / "keep.own").read_bytes() == b"mine"
     assert not (volume / "bad").exists()
     assert status(volume)["volume"]["role"] == "primary"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_path_whose_directory_became_something_else_is_refused(place: Place, kind: str) -> None:
+    volume = place(kind)
+    (volume / "dir").mkdir()
+    fill(volume / "dir/file", 0, 1_000, 1)
+    done("snapshot", volume, "--name", "one")
+    fill(volume / "dir/file", 0, 1_000, 2)
+
+    def act(_: int, __: str) -> None:
+        if (volume / ".snapsync/incoming/restore/dir/file").exists() and (volume / "dir").is_dir():
+            (volume / "dir").rename(volume / "moved")
+            (volume / "dir").write_text("a file")
+
+    assert_told(on_cue(act, "restore", f"{volume}@one", volume / "dir/file").ran, "was exchanged", codes=(3,))
+    assert (volume / "dir").read_text() == "a file"
+    ran = run("restore", f"{volume}@one", volume / "dir/file")
+    assert_told(ran, "dir", codes=(3,))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_path_in_an_immutable_directory_is_refused_before_anything_is_done(place: Place, kind: str) -> None:
+    volume = place(kind)
+    (volume / "dir").mkdir()
+    fill(volume / "dir/file", 0, 1_000, 1)
+    done("snapshot", volume, "--name", "one")
+    fill(volume / "dir/file", 0, 1_000, 2)
+    sh("chattr", "+i", volume / "dir")
+    try:
+        before, taken = freeze(volume), snapshots(volume)
+        assert_told(run("restore", f"{volume}@one", volume / "dir/file"), "dir", "chattr", codes=(3,))
+        assert (freeze(volume), snapshots(volume)) == (before, taken)
+    finally:
+        sh("chattr", "-i", volume / "dir")
+    done("restore", f"{volume}@one", volume / "dir/file")
+    # What is immutable itself is replaced.
+    sh("chattr", "+i", volume / "dir/file")
+    done("restore", f"{volume}@one", volume / "dir/file")

@@ -29,7 +29,7 @@ pub(crate) fn copy_tree(from: &Root, to: Root, monitor: &Monitor) -> Result<()> 
     let tree = Tree::of(from.underneath()?, &Subset::default(), monitor)?;
     let filesystem = tree.filesystem();
     let (from, inodes, directories, _) = tree.into_inodes();
-    let copy = Copy { from, to, filesystem, directories, monitor };
+    let copy = Copy { from, to: to.knowing_ways(), filesystem, directories, monitor };
     let levels = copy.levels(&inodes)?;
     copy.make_directories(&levels)?;
     let protected = copy.make_entries(&inodes)?;
