@@ -251,4 +251,3 @@ impl Side for Tree {
         }
     }
 }
-    unread: Unread,
