@@ -157,7 +157,9 @@ def test_a_path_whose_directory_became_something_else_is_refused(place: Place, k
             (volume / "dir").rename(volume / "moved")
             (volume / "dir").write_text("a file")
 
-    assert_told(on_cue(act, "restore", f"{volume}@one", volume / "dir/file").ran, "was exchanged", codes=(3,))
+    assert_told(
+        on_cue(act, "restore", f"{volume}@one", volume / "dir/file", "-q").ran, "was exchanged", codes=(3,)
+    )
     assert (volume / "dir").read_text() == "a file"
     ran = run("restore", f"{volume}@one", volume / "dir/file")
     assert_told(ran, "dir", codes=(3,))

@@ -41,13 +41,17 @@ def test_all_that_cannot_be_read_is_named_and_can_be_left_out(place: Place, kind
     pair.sync()
     before = freeze(pair.target)
     fill(pair.source / "file", 0, 10_000, 2)
-    shut = hidden(pair.source)
+    hidden(pair.source)
     wrap = capless()
     ran = run("sync", pair.source, pair.target, wrap=wrap)
     # Where names cannot be followed, nothing is told of what they are; data is read when all names are known.
-    walked = [shut["closed"], shut["listed/inner"]]
-    assert_all_named(ran, *walked)
+    assert_all_named(ran, "/closed:", "/listed:")
     assert freeze(pair.target) == before
+    if kind == "btrfs":
+        # Without the right to remove it the snapshot that could not be read stays until root's next round.
+        pair.source.joinpath("listed/inner").unlink()
+        done("sync", pair.source, pair.target)
+        return
     without = ["--exclude", "/closed", "--exclude", "/listed"]
     ran = run("sync", pair.source, pair.target, *without, wrap=wrap)
     assert_all_named(ran, "shut/file")

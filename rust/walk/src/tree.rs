@@ -9,7 +9,7 @@ use crate::searched;
 use crate::subset::Matcher;
 use snapsync_model::{
     Address, Context, Counters, Details, Directories, Inode, Inodes, Kind, Layout, Link, Monitor, ROOT,
-    RelPath, Result, Side, Subset, unlocked,
+    RelPath, Result, Side, Subset, Unread, unlocked,
 };
 use snapsync_sys::{FileSystem, Root, Stat, btrfs, stat_at, sync_filesystem};
 use std::collections::{BTreeSet, HashMap, HashSet};
