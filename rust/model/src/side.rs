@@ -77,7 +77,13 @@ const MEMORY: usize = 8 << 20;
 /// Paths of some directories that lie deep: to put together the path of each entry from its first name on would take a time
 /// that grows with the square of the depth.
 #[derive(Debug, Default)]
-struct Deep(Mutex<(HashMap<u64, Arc<[u8]>>, usize)>);
+struct Deep(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    paths: HashMap<u64, Arc<[u8]>>,
+    bytes: usize,
+}
 
 impl Clone for Deep {
     fn clone(&self) -> Deep {
@@ -87,23 +93,22 @@ impl Clone for Deep {
 
 impl Deep {
     fn get(&self, ino: u64) -> Option<Arc<[u8]>> {
-        locked(&self.0).0.get(&ino).cloned()
+        locked(&self.0).paths.get(&ino).cloned()
     }
 
     fn keep(&self, ino: u64, path: &[u8]) {
-        let (known, bytes) = &mut *locked(&self.0);
-        *bytes += path.len();
-        if *bytes > MEMORY {
-            known.clear();
-            *bytes = path.len();
+        let mut kept = locked(&self.0);
+        kept.bytes += path.len();
+        if kept.bytes > MEMORY {
+            *kept = Kept { bytes: path.len(), ..Kept::default() };
         }
-        known.insert(ino, path.into());
+        kept.paths.insert(ino, path.into());
     }
 
     fn forget(&mut self) {
-        let known = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if !known.0.is_empty() {
-            *known = Default::default();
+        let kept = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if !kept.paths.is_empty() {
+            *kept = Kept::default();
         }
     }
 }
