@@ -121,10 +121,13 @@ def test_a_diff_is_that_of_the_two_texts(place: Place) -> None:
         file.write_text(text)
         take(volume, name)
     file.write_text("0\n1\n2\n3\n")
-    assert run("versions", file, "--diff", 1, 2).out.splitlines()[3:] == [" 1", " 2", "-3", "+three", " "]
+    assert run("versions", file, "--diff", 1, 2).out.splitlines()[3:] == [" 1", " 2", "-3", "+three"]
     assert run("versions", file, "--diff", 1).out.splitlines()[3:4] == ["+0"]
     assert "-three" in done("versions", file, "--diff", 2)["diff"]
     assert run("versions", file, "--diff", 1, 1).out == ""
+    file.write_text("1\n2\n3")
+    cut = ["-3", "+3", "\\ No newline at end of file"]
+    assert run("versions", file, "--diff", 1).out.splitlines()[5:] == cut
     file.write_bytes(b"\0")
     assert run("versions", file, "--diff", 1).out == "binary files differ\n"
     for wrong in (("--diff", 9), ("--restore", 9), ("--to", "x"), (3,), ("--diff", 1, "--restore", 1)):

@@ -96,7 +96,7 @@ def losses(lost: Iterable[Loss]) -> Iterator[str]:
     for number, loss in enumerate(lost):
         if number == 0:
             yield "  the target's file system cannot hold:"
-        yield f"    {name(loss.what)}: {loss.count:,} times, for example {name(loss.example)}"
+        yield f"    {name(loss.what)}: {count(loss.count, 'time', 'times')}, for example {name(loss.example)}"
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

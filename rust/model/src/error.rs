@@ -125,7 +125,7 @@ pub fn reason(error: &io::Error) -> String {
 fn io_advice(error: &io::Error) -> &'static str {
     use io::ErrorKind::*;
     match error.kind() {
-        PermissionDenied => "run as root, or as the owner of both sides",
+        PermissionDenied => "run as root, or as the owner of what is named",
         StorageFull | QuotaExceeded => "free space there and run the same command again",
         ReadOnlyFilesystem => "mount it read-write, or name another target",
         IsADirectory | NotADirectory | AlreadyExists => {

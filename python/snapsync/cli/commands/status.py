@@ -140,7 +140,7 @@ def _jobs(jobs: "Iterable[JobStatus]") -> Iterator[str]:
         for problem in job.problems:
             yield f"  problem    {render.name(problem)}"
         for loss in job.losses:
-            times = f"{loss.count:,} times, for example {render.name(loss.example)}"
+            times = f"{render.count(loss.count, 'time')}, for example {render.name(loss.example)}"
             yield f"  lost       {render.name(loss.what)}: {times}"
         for note in job.notes:
             yield f"  note       {render.name(note)}"

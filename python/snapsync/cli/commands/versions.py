@@ -137,21 +137,24 @@ def _diff(report: VersionsReport, number: int, other: int | None) -> Iterator[st
     labels = f"{path} (version {number})", f"{path} ({named})"
     from difflib import unified_diff
 
-    for line in unified_diff(texts[0], texts[1], *labels, lineterm=""):
-        yield render.name(line)
+    for line in unified_diff(texts[0], texts[1], *labels):
+        yield render.name(line.removesuffix("\n"))
+        if not line.endswith("\n"):
+            yield "\\ No newline at end of file"
 
 
 def _lines(version: Version | None) -> list[str] | None:
-    """The lines of a version; None if it is not text, and no lines if there is no such version."""
+    """The lines of a version, each with its end; None if it is not text, and none if there is no version."""
     if version is None:
         return []
     if version.kind != "file":
-        return [f"{version.kind} {version.target or ''}".rstrip()]
+        return [f"{version.kind} {version.target or ''}".rstrip() + "\n"]
     with open(version.content, "rb") as file:
         content = file.read()
     if b"\0" in content:
         return None
     try:
-        return content.decode().split("\n") if content else []
+        *lines, last = content.decode().split("\n")
     except UnicodeDecodeError:
         return None
+    return [f"{line}\n" for line in lines] + ([last] if last else [])

@@ -243,7 +243,7 @@ impl Drift {
                 root.path().display(),
                 self.shown.join(", ")
             ),
-            "put those paths back as they were, or copy them elsewhere and restore them from the newest snapshot",
+            "sync with --discard-drift keeps the changes as a snapshot and goes back first; or put those paths back as they were",
         ))
     }
 }
