@@ -1,5 +1,5 @@
-//! The limit for a first round of small files: what the bare system calls take that read each file, create it elsewhere and
-//! give it mode and time, one after the other. `bare SOURCE TARGET`.
+//! The limit for a first round of small files: what the bare system calls take that read each file, create it
+//! elsewhere and give it mode and time, one after the other. `bare SOURCE TARGET`.
 
 use std::fs::{self, File, FileTimes};
 use std::io::{self, Error, Write};

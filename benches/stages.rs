@@ -1,5 +1,5 @@
-//! How fast each stage is by itself, on 10,000 small files in the directory for temporary files: `make bench-stages`.
-//! What a round comes to, beside other tools, is measured by `bench.py`.
+//! How fast each stage is by itself, on 10,000 small files in the directory for temporary files: `make
+//! bench-stages`. What a round comes to, beside other tools, is measured by `bench.py`.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use snapsync_apply::Incoming;

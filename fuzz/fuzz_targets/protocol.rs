@@ -1,4 +1,5 @@
-//! The messages of the two ends of a round. What is looked at lies in the engine, which shows nobody its messages.
+//! The messages of the two ends of a round. What is looked at lies in the engine, which shows nobody its
+//! messages.
 
 #![no_main]
 

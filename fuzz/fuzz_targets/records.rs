@@ -1,5 +1,5 @@
-//! The records behind the manifest. The first byte says whether digests, lengths and the end are put right before, so
-//! that what lies behind them is reached.
+//! The records behind the manifest. The first byte says whether digests, lengths and the end are put right
+//! before, so that what lies behind them is reached.
 
 #![no_main]
 

@@ -1,4 +1,5 @@
-//! A server that lies at every message, to the real primary or standby that is its client. The engine has both ends.
+//! A server that lies at every message, to the real primary or standby that is its client. The engine has
+//! both ends.
 
 #![no_main]
 

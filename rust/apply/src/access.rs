@@ -29,7 +29,8 @@ pub(crate) enum Meanwhile {
     Narrowed { kept: u32, gets: u32 },
 }
 
-/// None where it stays as it is. `moves` says that directories move, `lists` that the access list becomes another.
+/// None where it stays as it is. `moves` says that directories move, `lists` that the access list becomes
+/// another.
 pub(crate) fn meanwhile(change: &Change, moves: bool, lists: bool) -> Option<Meanwhile> {
     if change.flags.deleted {
         return change.old.filter(|old| old.flags & PROTECTIVE != 0).map(|_| Meanwhile::Taken);

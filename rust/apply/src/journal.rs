@@ -13,7 +13,8 @@ const FILE: &str = "journal.json";
 pub enum Phase {
     /// Nothing of the tree was touched: what is staged can be thrown away.
     Staging,
-    /// Everything is staged, verified and durable, and what will be lost is saved: the commit goes on from here.
+    /// Everything is staged, verified and durable, and what will be lost is saved: the commit goes on from
+    /// here.
     Committing,
     /// All names that go are gone; none that come are there before this.
     Detached,
@@ -37,7 +38,8 @@ pub struct Journal {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_name: Option<String>,
     pub limits: Limits,
-    /// BLAKE3 of the manifest, in hexadecimal, once it is whole in the stage: only the same delta goes on from there.
+    /// BLAKE3 of the manifest, in hexadecimal, once it is whole in the stage: only the same delta goes on
+    /// from there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<String>,
     /// The stage holds what the commit overwrites. Older builds did not save it.

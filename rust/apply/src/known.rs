@@ -1,10 +1,10 @@
-//! Which inodes of this volume the rows of a manifest speak of, noted before the commit changes any: the manifest's
-//! numbers are those of the primary, what is deleted can be asked for its own only while it is there, and what the commit
-//! changes must be what the check saw, whoever has exchanged names since.
+//! Which inodes of this volume the rows of a manifest speak of, noted before the commit changes any: the
+//! manifest's numbers are those of the primary, what is deleted can be asked for its own only while it is
+//! there, and what the commit changes must be what the check saw, whoever has exchanged names since.
 //!
-//! `known` in the stage has 32 bytes for each row of the manifest, in its order, little endian: number, change time,
-//! birth time, and in one word whether it was checked (1) or is staged (2), its kind and its links.
-//! Rows of new inodes are filled in when those are staged.
+//! `known` in the stage has 32 bytes for each row of the manifest, in its order, little endian: number,
+//! change time, birth time, and in one word whether it was checked (1) or is staged (2), its kind and its
+//! links. Rows of new inodes are filled in when those are staged.
 
 use rustix::fs::{Mode, OFlags};
 use snapsync_model::{Change, Context, Kind, ROOT, RelPath, Result};

@@ -7,7 +7,8 @@ use std::ffi::OsStr;
 use std::io;
 use uuid::Uuid;
 
-/// Removes what only the commit needed, once the tree is the new one: what goes may be further names of what is there.
+/// Removes what only the commit needed, once the tree is the new one: what goes may be further names of what
+/// is there.
 pub fn clear(root: &Root, snapshot: Uuid) -> Result<()> {
     let stage = RelPath::new(format!("{INCOMING}/{snapshot}").as_bytes())?;
     let dir = match root.directory(&stage) {

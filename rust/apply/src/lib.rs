@@ -1,16 +1,17 @@
 //! Frames to a stage, and the stage to the tree: all of a delta, or nothing.
 //!
-//! Staging writes only below `.snapsync/incoming/ID/`: new entries in final form under `new/`, whole directories
-//! with all that is in them, and changed ranges of existing files under `data/` at their offsets. Once everything is there, verified and
-//! on the disk, and what the commit will overwrite is kept there too, the journal says so; from then on the commit is
-//! replayed until it is done, however often it is killed, or undone where it cannot go on. Each of its steps can be done
-//! again:
+//! Staging writes only below `.snapsync/incoming/ID/`: new entries in final form under `new/`, whole
+//! directories with all that is in them, and changed ranges of existing files under `data/` at their offsets.
+//! Once everything is there, verified and on the disk, and what the commit will overwrite is kept there too,
+//! the journal says so; from then on the commit is replayed until it is done, however often it is killed, or
+//! undone where it cannot go on. Each of its steps can be done again:
 //!
 //! 1. detach, deepest first: names that go are moved to `held/`, where others come for them, and to `trash/`;
 //! 2. attach, parents first: names that come, from `new/` and `held/`;
 //! 3. data: changed ranges move into their files;
 //! 4. attributes, flags and the times of directories;
-//! 5. what went is removed, and then what is to be immutable is made so: a further name of it may be among that.
+//! 5. what went is removed, and then what is to be immutable is made so: a further name of it may be among
+//!    that.
 
 mod access;
 mod attributes;

@@ -120,7 +120,8 @@ pub struct Loss {
     pub example: String,
 }
 
-/// More than this many bytes of extended attributes on one inode may not fit everywhere, with what keeps each.
+/// More than this many bytes of extended attributes on one inode may not fit everywhere, with what keeps
+/// each.
 const LARGE: usize = 256;
 const KEPT_BY: usize = 16;
 

@@ -93,9 +93,9 @@ impl Places {
         Name::of(self.new.get(&link.parent), link)
     }
 
-    /// Where the name number `at` of a new inode is staged, below `new/`: in its new directory, or under a name
-    /// of its own where that directory is an old one. A stage in the image of the target would need stand-ins for
-    /// old directories, and they would be in the way when those move.
+    /// Where the name number `at` of a new inode is staged, below `new/`: in its new directory, or under a
+    /// name of its own where that directory is an old one. A stage in the image of the target would need
+    /// stand-ins for old directories, and they would be in the way when those move.
     pub(crate) fn staged(&self, change: &Change, at: usize) -> Result<RelPath> {
         let Some(link) = change.links_added.get(at) else {
             return Err(Error::integrity(
@@ -170,7 +170,8 @@ pub(crate) enum Goes {
     Hold { at: usize },
     /// An inode that loses no name and gets some: a link in `held/` is where they come from.
     Anchor,
-    /// Name number `at` of what goes, or of what has another one: it is moved to `trash/`, with all that is in it.
+    /// Name number `at` of what goes, or of what has another one: it is moved to `trash/`, with all that is
+    /// in it.
     Trash { at: usize },
 }
 

@@ -1,4 +1,5 @@
-//! The directory that something is mounted on: opened once, so that nothing is mounted on what takes its name.
+//! The directory that something is mounted on: opened once, so that nothing is mounted on what takes its
+//! name.
 
 use rustix::fs::{Mode, OFlags, fstat, openat};
 use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};

@@ -12,11 +12,12 @@ use std::sync::Mutex;
 const CHUNK: usize = 1024;
 
 /// Calls `emit` with every change from `base` to `target`, in order. Without a base everything is created.
-/// The changes do not depend on the number of threads. Of files in `again` everything is a change: what the receiver has
-/// of them is not to be believed.
+/// The changes do not depend on the number of threads. Of files in `again` everything is a change: what the
+/// receiver has of them is not to be believed.
 ///
-/// Returns, in order, a row for each inode that others refer to, files that clones come from and directories: those that
-/// have no change of their own are to be put between the others, so that every reference has a place.
+/// Returns, in order, a row for each inode that others refer to, files that clones come from and directories:
+/// those that have no change of their own are to be put between the others, so that every reference has a
+/// place.
 pub fn changes(
     base: Option<&dyn Side>,
     target: &dyn Side,
@@ -93,8 +94,8 @@ fn references(look: &pair::Look<'_>) -> Result<Vec<Change>> {
 /// Directories that matter for the names of others.
 #[derive(Default)]
 struct Parents {
-    /// Their number was used again for another directory: what was in the one is not in the other, whatever the
-    /// names say.
+    /// Their number was used again for another directory: what was in the one is not in the other, whatever
+    /// the names say.
     replaced: HashSet<u64>,
     /// A name is added to or removed from them: each has a row, that the names have a place.
     anchors: HashSet<u64>,

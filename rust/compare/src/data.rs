@@ -35,8 +35,8 @@ pub(crate) struct Both<'a> {
 }
 
 impl Both<'_> {
-    /// What turns `base` into `target`: addresses are compared first, and bytes are read wherever both hold data and
-    /// their addresses prove nothing. Sizes are told elsewhere.
+    /// What turns `base` into `target`: addresses are compared first, and bytes are read wherever both hold
+    /// data and their addresses prove nothing. Sizes are told elsewhere.
     pub(crate) fn differences(&self, path: &Path) -> Result<Vec<Extent>> {
         let (mut found, mut ahead) = (Found::default(), Ahead { pieces: self.pieces(), bytes: 0 });
         let (base, target) = (self.base, self.target);
@@ -161,8 +161,8 @@ impl Piece<'_> {
     }
 }
 
-/// Has short pieces on their way before they are read: each by itself would be waited for, while the kernel reads ahead
-/// in long ones by itself.
+/// Has short pieces on their way before they are read: each by itself would be waited for, while the kernel
+/// reads ahead in long ones by itself.
 struct Ahead<P> {
     pieces: P,
     /// Of what is on its way.
@@ -250,8 +250,8 @@ impl Found {
         self.ghost = Some(at + length);
     }
 
-    /// To preallocate beyond the end, some file systems write the block that the end cuts; and to give back what is there,
-    /// all of that block must be given back. So it is told as well.
+    /// To preallocate beyond the end, some file systems write the block that the end cuts; and to give back
+    /// what is there, all of that block must be given back. So it is told as well.
     fn keep_end(&mut self, target: Laid<'_>) {
         let size = target.size;
         let is_beyond =
@@ -276,8 +276,8 @@ impl Found {
         self.extents.splice(first..first + told, [extent(from, to - from, op)]);
     }
 
-    /// Preallocation beyond the end that the target no longer has. Some file systems can only give back all of it: then
-    /// what the target still has there is told as well.
+    /// Preallocation beyond the end that the target no longer has. Some file systems can only give back all
+    /// of it: then what the target still has there is told as well.
     fn add_lost_tail(&mut self, base: &Layout, target: Laid<'_>) {
         let tail = target.layout.tail();
         let lost = base.segments().iter().filter(|s| s.kind == SegmentKind::Unwritten && s.end() > tail);

@@ -301,8 +301,9 @@ impl Look<'_> {
             new: Some(is),
             old: Some(was),
             symlink_target: new.symlink_target,
-            // Writing to a file, or giving it to another, takes its capabilities away; its mode and its access list are one
-            // thing; and what a target cannot hold is told each time. So they are told whether they changed or not.
+            // Writing to a file, or giving it to another, takes its capabilities away; its mode and its
+            // access list are one thing; and what a target cannot hold is told each time. So they are told
+            // whether they changed or not.
             xattrs: (xattrs_changed || !new.xattrs.is_empty()).then_some(new.xattrs),
             extents,
         };
@@ -353,8 +354,8 @@ fn is_empty(inode: &Inode) -> bool {
     inode.kind != Kind::File || (inode.attributes.size == 0 && inode.blocks == 0)
 }
 
-/// A link's target is fixed; whether a file is copied on write, and in how large pieces it is allocated, is decided while it
-/// is empty: a standby can only make such an inode anew.
+/// A link's target is fixed; whether a file is copied on write, and in how large pieces it is allocated, is
+/// decided while it is empty: a standby can only make such an inode anew.
 fn cannot_become(kind: Kind, old: &Details, new: &Details) -> bool {
     let placed = |details: &Details| (details.flags & NOCOW, details.rare.extent_size);
     old.symlink_target != new.symlink_target || (kind == Kind::File && placed(old) != placed(new))

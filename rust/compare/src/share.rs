@@ -1,4 +1,5 @@
-//! Data that the receiver has already: in the base under another name or at another place, or in this very delta.
+//! Data that the receiver has already: in the base under another name or at another place, or in this very
+//! delta.
 
 use snapsync_model::{
     Address, Change, End, Extent, Layout, Monitor, Op, Placed, Result, Segment, Side, Source, locked,
@@ -8,11 +9,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-/// Shorter runs of new data are not remembered: a delta full of them would take more memory than it saves bytes.
+/// Shorter runs of new data are not remembered: a delta full of them would take more memory than it saves
+/// bytes.
 const WORTH: u64 = 64 << 10;
 
-/// To ask who shares a block takes the kernel a time that grows with the pieces its extent is in, and there may be
-/// 100,000: so much time is spent on answers that take `SLOW`, and then what is shared with such extents travels as data.
+/// To ask who shares a block takes the kernel a time that grows with the pieces its extent is in, and there
+/// may be 100,000: so much time is spent on answers that take `SLOW`, and then what is shared with such
+/// extents travels as data.
 const PATIENCE: Duration = Duration::from_secs(20);
 const SLOW: Duration = Duration::from_millis(2);
 
@@ -120,7 +123,8 @@ impl<'a> Shares<'a> {
         locked(&self.used).clone()
     }
 
-    /// Splits `from..to` of a segment by where the base has it. `own` is the same file in the base; `last` is of this file.
+    /// Splits `from..to` of a segment by where the base has it. `own` is the same file in the base; `last` is
+    /// of this file.
     pub(crate) fn split(
         &self,
         segment: &Segment,

@@ -1,5 +1,5 @@
-//! What one side says of its tree so that it can be compared: a record for each name, sorted by path. Of a file's
-//! content it has a digest only, and so the two sides may be on two machines.
+//! What one side says of its tree so that it can be compared: a record for each name, sorted by path. Of a
+//! file's content it has a digest only, and so the two sides may be on two machines.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -37,7 +37,8 @@ pub enum Reading {
     },
 }
 
-/// The golden section of the circle. However regular the seeds, arcs that are so far apart leave no gap for long.
+/// The golden section of the circle. However regular the seeds, arcs that are so far apart leave no gap for
+/// long.
 const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 
 impl Reading {
@@ -186,8 +187,8 @@ fn unreadable(error: Error) -> Result<Digest> {
     if error.errno() == Some(rustix::io::Errno::IO.raw_os_error()) { Ok(UNREADABLE) } else { Err(error) }
 }
 
-/// The digest of what a file holds in a range that begins with a chunk: of each chunk that is not all zeros, its offset and its bytes. So holes need not be
-/// read, and where they lie makes no difference.
+/// The digest of what a file holds in a range that begins with a chunk: of each chunk that is not all zeros,
+/// its offset and its bytes. So holes need not be read, and where they lie makes no difference.
 pub(crate) fn content(file: &File, path: &Path, range: Range, monitor: &Monitor) -> Result<Digest> {
     let mut hasher = blake3::Hasher::new();
     let mut bytes = vec![0; READ.min(range.length as usize)];

@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use snapsync_model::{Error, Result, SnapshotInfo};
 use std::collections::BTreeMap;
 
-/// How many snapshots stay: the newest ones, and of each hour, day, ISO week, month and year (UTC) that has any
-/// the newest one, for as many of them. Without any number everything stays, and the newest one always does.
+/// How many snapshots stay: the newest ones, and of each hour, day, ISO week, month and year (UTC) that has
+/// any the newest one, for as many of them. Without any number everything stays, and the newest one always
+/// does.
 ///
 /// What a newer version keeps by may not be passed over: less would stay than was asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

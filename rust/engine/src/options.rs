@@ -115,7 +115,8 @@ impl Default for Reach {
 }
 
 impl Reach {
-    /// What ssh is told beyond its own configuration: the first of two options counts, so that the user's comes first.
+    /// What ssh is told beyond its own configuration: the first of two options counts, so that the user's
+    /// comes first.
     pub(crate) fn ssh_options(&self) -> Vec<String> {
         let mut options = self.options.clone();
         if self.rsh == Reach::default().rsh {
@@ -128,8 +129,8 @@ impl Reach {
     }
 }
 
-/// None where nothing is asked for: the volume's own stays. Patterns that cannot be understood are found here,
-/// before anything is touched.
+/// None where nothing is asked for: the volume's own stays. Patterns that cannot be understood are found
+/// here, before anything is touched.
 pub(crate) fn asked(options: &Options) -> Result<Option<Subset>> {
     let subset = Subset { exclude: options.exclude.clone(), include: options.include.clone() };
     match (options.everything, subset.is_everything()) {

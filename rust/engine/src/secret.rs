@@ -1,4 +1,5 @@
-//! What a standby is known by: its primary makes it, the standby keeps it and shows it, and the primary remembers a hash.
+//! What a standby is known by: its primary makes it, the standby keeps it and shows it, and the primary
+//! remembers a hash.
 
 use crate::digest::hex;
 use serde::{Deserialize, Serialize};

@@ -57,7 +57,8 @@ pub(crate) struct BatchReader {
 }
 
 impl BatchReader {
-    /// Refuses a file whose columns are not those of `schema`; of an older version the last `newer` are missing.
+    /// Refuses a file whose columns are not those of `schema`; of an older version the last `newer` are
+    /// missing.
     pub(crate) fn open(file: &(impl Named + ?Sized), schema: &Schema, newer: usize) -> Result<BatchReader> {
         BatchReader::open_some(file, schema, newer, None)
     }

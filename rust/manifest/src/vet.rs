@@ -1,8 +1,8 @@
-//! A change manifest of unknown origin. The Arrow reader trusts what a file says of itself where that costs it only
-//! a panic or an allocation: so everything that it takes for granted is looked at before.
+//! A change manifest of unknown origin. The Arrow reader trusts what a file says of itself where that costs
+//! it only a panic or an allocation: so everything that it takes for granted is looked at before.
 //!
-//! What it decompresses needs no look of its own: it unpacks each buffer at once into the length that is claimed
-//! for it, which is bounded here, and refuses another length.
+//! What it decompresses needs no look of its own: it unpacks each buffer at once into the length that is
+//! claimed for it, which is bounded here, and refuses another length.
 
 use crate::changes::read::ManifestReader;
 use crate::changes::schema::{
@@ -65,8 +65,8 @@ impl From<io::Error> for Stop {
 
 type Attempt<T> = std::result::Result<T, Stop>;
 
-/// Proves that a file of unknown origin is a change manifest that can be read: without a panic, in bounded memory,
-/// and with sound values in every row. What the rows say together is not looked at.
+/// Proves that a file of unknown origin is a change manifest that can be read: without a panic, in bounded
+/// memory, and with sound values in every row. What the rows say together is not looked at.
 pub fn vet(manifest: &(impl Named + ?Sized)) -> Result<()> {
     let path = &*manifest.show();
     let file = manifest.open().context("open", path)?;
@@ -123,7 +123,8 @@ fn footer_bytes(file: &File, size: u64) -> Attempt<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The schema is compared before it is copied: parts of a flatbuffer may be shared, and grow when they are copied.
+/// The schema is compared before it is copied: parts of a flatbuffer may be shared, and grow when they are
+/// copied.
 fn look_at_footer(footer: &Footer<'_>, fields: &Fields) -> Attempt<()> {
     if footer.version() != MetadataVersion::V5 {
         return Err("its version of Arrow is another one".into());

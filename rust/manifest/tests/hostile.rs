@@ -1,4 +1,5 @@
-//! Files that are no manifests, and manifests that were tampered with: a word about what is wrong, and nothing else.
+//! Files that are no manifests, and manifests that were tampered with: a word about what is wrong, and
+//! nothing else.
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::UInt64Type;

@@ -154,15 +154,15 @@ impl Change {
         self.extents.iter().any(|e| e.op == Op::Hole && (e.offset >= size || e.end() > tail))
     }
 
-    /// Of a new file: the hole that its end cuts, if preallocation beyond can have written it. Some file systems do,
-    /// which have blocks of `block` bytes.
+    /// Of a new file: the hole that its end cuts, if preallocation beyond can have written it. Some file
+    /// systems do, which have blocks of `block` bytes.
     pub fn cut_hole(&self, block: u64) -> Option<Range> {
         self.beyond_end().next()?;
         hole_at_end(self.new.map_or(0, |a| a.size), block, self.extents.iter().map(Extent::range))
     }
 
-    /// What is to be given back for the extent number `at`, a hole: a file may end within a block, and only a whole one
-    /// is given back. Nothing else that the row names lies in it.
+    /// What is to be given back for the extent number `at`, a hole: a file may end within a block, and only a
+    /// whole one is given back. Nothing else that the row names lies in it.
     pub fn hole(&self, at: usize, block: u64) -> Range {
         let (size, hole) = (self.new.map_or(0, |a| a.size), self.extents[at].range());
         if hole.end() != size {
@@ -206,7 +206,8 @@ pub struct Counts {
     pub deleted: u64,
     #[serde(skip)]
     pub data_bytes: u64,
-    /// Bytes of files that the target has and the base has not, and the other way; sizes, not what is allocated.
+    /// Bytes of files that the target has and the base has not, and the other way; sizes, not what is
+    /// allocated.
     #[serde(skip)]
     pub bytes_added: u64,
     #[serde(skip)]

@@ -1,6 +1,6 @@
-//! One error type for the workspace: its variants are what a caller can do about it, which is also what
-//! the exit codes say. Messages name what was attempted and on which path; the cause is the source. What is shown of them
-//! is printable, whatever names and peers put into them.
+//! One error type for the workspace: its variants are what a caller can do about it, which is also what the
+//! exit codes say. Messages name what was attempted and on which path; the cause is the source. What is shown
+//! of them is printable, whatever names and peers put into them.
 
 use crate::printable::printable;
 use std::io;

@@ -15,15 +15,16 @@ impl Range {
     }
 }
 
-/// Data is compared in pieces of this size, whatever blocks the file system has: smaller ones would cost more rows
-/// than they save bytes.
+/// Data is compared in pieces of this size, whatever blocks the file system has: smaller ones would cost more
+/// rows than they save bytes.
 pub const BLOCK: u64 = 4096;
 
-/// No file system that the kernel mounts has larger blocks. It gives back whole ones only, and those of the target may
-/// be larger than the source's: so holes are told with what of them lies around what changed.
+/// No file system that the kernel mounts has larger blocks. It gives back whole ones only, and those of the
+/// target may be larger than the source's: so holes are told with what of them lies around what changed.
 pub const LARGEST_BLOCK: u64 = 64 << 10;
 
-/// Where bytes live. On one file system, and while both files hold on to them, equal addresses are equal bytes.
+/// Where bytes live. On one file system, and while both files hold on to them, equal addresses are equal
+/// bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address {
     /// The compressed extent that they are packed in; 0 for bytes that lie as they are.
@@ -86,8 +87,9 @@ impl Segment {
     }
 }
 
-/// What of the block that the end of a file cuts is a hole, and reaches the end: up to the end of the block, or to
-/// what is preallocated there. `covered` is all that is no hole, sorted; the file system has blocks of `block` bytes.
+/// What of the block that the end of a file cuts is a hole, and reaches the end: up to the end of the block,
+/// or to what is preallocated there. `covered` is all that is no hole, sorted; the file system has blocks of
+/// `block` bytes.
 pub fn hole_at_end(size: u64, block: u64, covered: impl IntoIterator<Item = Range>) -> Option<Range> {
     let (mut start, mut end) = (size / block * block, size.next_multiple_of(block));
     for range in covered {
@@ -135,7 +137,8 @@ impl Layout {
         &self.segments
     }
 
-    /// Where the file ends, or else the last block of its data: what is preallocated beyond can only begin here.
+    /// Where the file ends, or else the last block of its data: what is preallocated beyond can only begin
+    /// here.
     pub fn tail(&self) -> u64 {
         self.tail
     }

@@ -3,15 +3,16 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// The Btrfs subvolume that a snapshot first was, as `btrfs send` tells it: a subvolume that was received passes on the
-/// UUID and transaction it was received with, any other its own. So a snapshot keeps its origin over any number of hops.
+/// The Btrfs subvolume that a snapshot first was, as `btrfs send` tells it: a subvolume that was received
+/// passes on the UUID and transaction it was received with, any other its own. So a snapshot keeps its origin
+/// over any number of hops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Origin {
     pub uuid: Uuid,
     /// The transaction of its last change, or 0 where none is known.
     pub transid: u64,
-    /// It was changed since it was made, by nothing that changed what it holds: a deduplication, a relocation. Whatever
-    /// transaction it was known by before, it was the same.
+    /// It was changed since it was made, by nothing that changed what it holds: a deduplication, a
+    /// relocation. Whatever transaction it was known by before, it was the same.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub constant: bool,
 }

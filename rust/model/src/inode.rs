@@ -180,8 +180,8 @@ pub struct Attributes {
     pub rdev: u64,
     /// Modification time in ns since 1970.
     pub mtime: i64,
-    /// The second of a time that 64 bits of ns do not reach, else 0. `mtime` is then one that they just reach, with the
-    /// ns within that second.
+    /// The second of a time that 64 bits of ns do not reach, else 0. `mtime` is then one that they just
+    /// reach, with the ns within that second.
     #[serde(default)]
     pub far_second: i64,
     /// Inode flags (`FS_*_FL`).

@@ -116,8 +116,8 @@ impl Monitor {
         self.done.fetch_add(by, Relaxed);
     }
 
-    /// The stages that came and went since this was last asked, then the one that lasts: each with what is done
-    /// and the total.
+    /// The stages that came and went since this was last asked, then the one that lasts: each with what is
+    /// done and the total.
     pub fn take_states(&self) -> Vec<(Stage, u64, u64)> {
         let mut missed = locked(&self.missed);
         missed.pop();

@@ -1,9 +1,11 @@
-//! Text for people, whoever it comes from: what could move a cursor, turn the line round or hide is shown by its number.
+//! Text for people, whoever it comes from: what could move a cursor, turn the line round or hide is shown by
+//! its number.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Characters that are seen as something else than they are, or not at all: they join, turn or hide others, or end a line.
+/// Characters that are seen as something else than they are, or not at all: they join, turn or hide others,
+/// or end a line.
 const HIDDEN: [(u32, u32); 28] = [
     (0x00, 0x1f),
     (0x7f, 0x9f),
@@ -42,8 +44,8 @@ pub fn is_printable(character: char) -> bool {
     HIDDEN.get(at).is_none_or(|(first, _)| number < *first)
 }
 
-/// As it can be shown in a line of a terminal or a journal, written as Python's `unicode_escape` has it: `\n`, `\x1b`,
-/// `\u202e`. What has been made printable stays as it is.
+/// As it can be shown in a line of a terminal or a journal, written as Python's `unicode_escape` has it:
+/// `\n`, `\x1b`, `\u202e`. What has been made printable stays as it is.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if text.chars().all(is_printable) {
         return Cow::Borrowed(text);

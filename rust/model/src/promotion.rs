@@ -26,7 +26,8 @@ pub struct Promotion {
     pub at: String,
 }
 
-/// The last promotions of a lineage, oldest first: none in its first epoch, or where an older version made all.
+/// The last promotions of a lineage, oldest first: none in its first epoch, or where an older version made
+/// all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Promotions(Vec<Promotion>);

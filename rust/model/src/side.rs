@@ -13,7 +13,8 @@ pub type Inodes<'a> = Box<dyn Iterator<Item = Result<Inode>> + Send + 'a>;
 
 /// A tree whose inodes can be listed in order of number, and opened.
 pub trait Side: Send + Sync {
-    /// Inodes sorted by number, each once: every one, or all that may differ from the other side. May be asked for again.
+    /// Inodes sorted by number, each once: every one, or all that may differ from the other side. May be
+    /// asked for again.
     fn inodes(&self) -> Result<Inodes<'_>>;
 
     /// Every inode, of a side that lists only some.
@@ -41,8 +42,8 @@ pub trait Side: Send + Sync {
         }
     }
 
-    /// What the addresses in this side's layouts belong to, where they hold for as long as it is looked at: data at
-    /// the same address of the same space is the same. None where only bytes prove anything.
+    /// What the addresses in this side's layouts belong to, where they hold for as long as it is looked at:
+    /// data at the same address of the same space is the same. None where only bytes prove anything.
     fn space(&self) -> Option<u128> {
         None
     }
@@ -74,8 +75,8 @@ const LEVELS: usize = 256;
 /// Bytes of paths that are kept.
 const MEMORY: usize = 8 << 20;
 
-/// Paths of some directories that lie deep: to put together the path of each entry from its first name on would take a time
-/// that grows with the square of the depth.
+/// Paths of some directories that lie deep: to put together the path of each entry from its first name on
+/// would take a time that grows with the square of the depth.
 #[derive(Debug, Default)]
 struct Deep(Mutex<Kept>);
 

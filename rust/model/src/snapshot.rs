@@ -60,13 +60,14 @@ pub struct SnapshotInfo {
     /// What of the volume the snapshot is of. On Btrfs its directory holds the rest too.
     #[serde(default, skip_serializing_if = "Subset::is_everything")]
     pub subset: Subset,
-    /// It was kept when the volume went back to an older one: no later snapshot follows it, and no delta leads to it.
+    /// It was kept when the volume went back to an older one: no later snapshot follows it, and no delta
+    /// leads to it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub aside: bool,
 }
 
-/// A path as a JSON string from which Python gets its bytes back: a byte that is not UTF-8 is written as the lone
-/// surrogate U+DC80 to U+DCFF that `os.fsdecode` makes of it (PEP 383). Only for `serde_json`.
+/// A path as a JSON string from which Python gets its bytes back: a byte that is not UTF-8 is written as the
+/// lone surrogate U+DC80 to U+DCFF that `os.fsdecode` makes of it (PEP 383). Only for `serde_json`.
 pub fn path_as_json<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     let mut text = String::from("\"");
     for chunk in path.as_os_str().as_bytes().utf8_chunks() {

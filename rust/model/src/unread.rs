@@ -1,5 +1,5 @@
-//! What of a tree cannot be read. Nothing is known of it, so nothing may be made of it; but whoever is to mend that
-//! is to hear of all of it at once, not of one entry a round.
+//! What of a tree cannot be read. Nothing is known of it, so nothing may be made of it; but whoever is to
+//! mend that is to hear of all of it at once, not of one entry a round.
 
 use crate::error::{Error, Result};
 use crate::mutex::locked;

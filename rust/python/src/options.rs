@@ -1,7 +1,7 @@
 //! Groups of options as Python hands them over: whole, each a dictionary by name.
 //!
-//! What is in a group is declared in `options.py`, and once more by the engine's type of that group. Nothing here
-//! knows an option of a round by its name.
+//! What is in a group is declared in `options.py`, and once more by the engine's type of that group. Nothing
+//! here knows an option of a round by its name.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;

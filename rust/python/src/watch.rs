@@ -26,8 +26,8 @@ pub(crate) fn json(report: &impl Serialize) -> PyResult<String> {
     serde_json::to_string(report).map_err(|e| PyRuntimeError::new_err(format!("cannot tell the result: {e}")))
 }
 
-/// Runs `work` without the GIL. An exception from a signal handler or from `progress` stops the work where that is
-/// safe, and is raised once it has stopped.
+/// Runs `work` without the GIL. An exception from a signal handler or from `progress` stops the work where
+/// that is safe, and is raised once it has stopped.
 pub(crate) fn awaited<T: Send>(
     py: Python<'_>,
     progress: Progress,

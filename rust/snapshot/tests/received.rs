@@ -1,4 +1,5 @@
-//! Snapshots received as plain directories, on whatever file system `TMPDIR` is; on Btrfs as root, with subvolumes.
+//! Snapshots received as plain directories, on whatever file system `TMPDIR` is; on Btrfs as root, with
+//! subvolumes.
 
 use snapsync_model::{Error, Identity, Kind, Monitor, Origin};
 use snapsync_snapshot::{Base, Shelf, Work, identity_of};

@@ -1,4 +1,5 @@
-//! What a stream may hold in memory, on either end: whoever wants to hold more waits until something is let go.
+//! What a stream may hold in memory, on either end: whoever wants to hold more waits until something is let
+//! go.
 
 use snapsync_model::locked;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

@@ -190,7 +190,8 @@ impl Write for Channel<'_> {
     }
 }
 
-/// Bytes a second that all channels of a stream, or all workers of a round on one machine, may write together.
+/// Bytes a second that all channels of a stream, or all workers of a round on one machine, may write
+/// together.
 pub struct Limit {
     rate: u64,
     /// When what was let through so far is due.

@@ -1,7 +1,8 @@
 //! Changes to frames and back: the data that a manifest names is read in parallel, and travels in no order.
 //!
-//! `run` reads it and hands it on, which is all that two volumes on one machine need. `send` puts it on channels, pipes
-//! or files, in the bytes that `wire` knows; `receive` takes it from there. Both ends hold no more than a `Budget`.
+//! `run` reads it and hands it on, which is all that two volumes on one machine need. `send` puts it on
+//! channels, pipes or files, in the bytes that `wire` knows; `receive` takes it from there. Both ends hold no
+//! more than a `Budget`.
 
 mod budget;
 mod channel;

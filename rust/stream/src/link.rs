@@ -1,8 +1,8 @@
 //! Both directions of a channel to a process that may be far away, and may be gone without a word.
 //!
-//! What is written travels in packets: two bytes of length, and as many of payload. A packet without payload says no
-//! more than that this end is alive; a thread puts one between the others when nothing was written for a while. Who
-//! hears nothing at all for the time that both agreed on gives the other end up.
+//! What is written travels in packets: two bytes of length, and as many of payload. A packet without payload
+//! says no more than that this end is alive; a thread puts one between the others when nothing was written
+//! for a while. Who hears nothing at all for the time that both agreed on gives the other end up.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionread;
@@ -19,15 +19,16 @@ use std::time::{Duration, Instant};
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// An end that has nothing to say says so at least this often.
 const BEAT: Duration = Duration::from_secs(10);
-/// An end that shows that it is there, and brings nothing on, is waited for this many times as long: 12 hours instead of a
-/// minute. It may be at work on a large tree for that long, and a limit there has to be.
+/// An end that shows that it is there, and brings nothing on, is waited for this many times as long: 12 hours
+/// instead of a minute. It may be at work on a large tree for that long, and a limit there has to be.
 const AT_WORK: u32 = 720;
 /// So much has to come or go while it is waited for, or a whole message, to count as going on.
 pub(crate) const STEP: u64 = 1 << 16;
 /// Bytes before the payload of a packet.
 pub(crate) const HEAD: usize = 2;
 
-/// Whether the other end is given up: one for all channels of a round, because none is of use without the others.
+/// Whether the other end is given up: one for all channels of a round, because none is of use without the
+/// others.
 pub type Fate = Arc<AtomicBool>;
 
 /// What both directions of a channel know of each other.

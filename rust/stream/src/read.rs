@@ -17,8 +17,8 @@ use std::sync::{Arc, Mutex};
 pub const FRAME: u64 = 1 << 20;
 /// Bytes that one worker reads of one file at a time: a large file is read by many.
 const PIECE: u64 = 8 << 20;
-/// Small files that one worker reads one after the other: they are mostly of one directory, which only one at a time
-/// can write to at the target.
+/// Small files that one worker reads one after the other: they are mostly of one directory, which only one at
+/// a time can write to at the target.
 const ERRAND: usize = 64;
 /// Files that all workers together hold open: most processes may have 1,024.
 const OPEN: usize = 256;
@@ -56,8 +56,9 @@ impl Piece {
     }
 }
 
-/// Reads the data of `rows` that is not `held` from `side` with `jobs` workers, each with a sink of its own, within
-/// `budget`. Frames come in no order. The first failure stops everything, but what cannot be read, which fails it at the end.
+/// Reads the data of `rows` that is not `held` from `side` with `jobs` workers, each with a sink of its own,
+/// within `budget`. Frames come in no order. The first failure stops everything, but what cannot be read,
+/// which fails it at the end.
 pub fn run<'a>(
     rows: impl Iterator<Item = Result<Change>> + Send,
     side: &dyn Side,
@@ -88,7 +89,8 @@ pub fn run<'a>(
     unlocked(failed).map_or_else(|| unread.finish(), Err)
 }
 
-/// Joins the rows with the inodes of the target, both sorted, and cuts their data into pieces, the small ones together.
+/// Joins the rows with the inodes of the target, both sorted, and cuts their data into pieces, the small ones
+/// together.
 fn feed(
     rows: impl Iterator<Item = Result<Change>>,
     side: &dyn Side,
@@ -156,8 +158,8 @@ fn pieces(left: &[Range]) -> Vec<Vec<Range>> {
     pieces
 }
 
-/// What one worker will read next, with its data on the way: what a snapshot holds is in no cache, and to wait for each
-/// small file by itself takes longer than all else that is done with it.
+/// What one worker will read next, with its data on the way: what a snapshot holds is in no cache, and to
+/// wait for each small file by itself takes longer than all else that is done with it.
 #[derive(Default)]
 struct Ahead {
     files: VecDeque<(File, Piece)>,

@@ -39,8 +39,8 @@ struct Packed {
     permit: Permit,
 }
 
-/// Takes frames until the end record of every channel; how many bytes of data they hold. `skip` says which need not be
-/// looked at. The first failure stops everything.
+/// Takes frames until the end record of every channel; how many bytes of data they hold. `skip` says which
+/// need not be looked at. The first failure stops everything.
 pub fn receive<'a>(
     arrivals: Vec<Arrivals<'_>>,
     seed: [Digest; 2],

@@ -32,7 +32,8 @@ struct Packed {
     _permit: Permit,
 }
 
-/// Sends the data of `rows` that is not `held`, and the end record on every channel. `seed` are the digests of head and manifest.
+/// Sends the data of `rows` that is not `held`, and the end record on every channel. `seed` are the digests
+/// of head and manifest.
 #[allow(clippy::too_many_arguments)]
 pub fn send(
     rows: impl Iterator<Item = Result<Change>> + Send,

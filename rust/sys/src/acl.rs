@@ -1,5 +1,6 @@
-//! POSIX access lists, in the form in which the kernel gives and takes them. Mode and list are one thing: who sets the list
-//! sets the mode, and the other way round. Only a crash, or a mounting without lists, leaves two that differ on the disk.
+//! POSIX access lists, in the form in which the kernel gives and takes them. Mode and list are one thing: who
+//! sets the list sets the mode, and the other way round. Only a crash, or a mounting without lists, leaves
+//! two that differ on the disk.
 
 use snapsync_model::Xattr;
 use std::borrow::Cow;
@@ -60,7 +61,8 @@ pub fn mode_of(list: &[u8]) -> Option<u32> {
     Some(u32::from(owner) << 6 | u32::from(group) << 3 | u32::from(others))
 }
 
-/// The list nearest to this one that can stand beside `mode`: the mode counts, and nobody may more than either says.
+/// The list nearest to this one that can stand beside `mode`: the mode counts, and nobody may more than
+/// either says.
 pub fn beside(list: &[u8], mode: u32) -> Vec<u8> {
     let (Some(now), Some(mut rules)) = (mode_of(list), rules(list)) else { return list.to_vec() };
     if now == mode & 0o777 {
@@ -94,7 +96,8 @@ pub(crate) fn all_beside(xattrs: &[Xattr], mode: u32) -> Cow<'_, [Xattr]> {
     Cow::Owned(xattrs.iter().map(fitted).collect())
 }
 
-/// `mode` for a file that cannot have the list: its group and all others may no more than the list lets any of them.
+/// `mode` for a file that cannot have the list: its group and all others may no more than the list lets any
+/// of them.
 pub fn without(list: &[u8], mode: u32) -> u32 {
     let Some(rules) = rules(list) else { return mode };
     let least = |tags: u16| {

@@ -82,8 +82,8 @@ fn snapshot_with(flags: u64, of: impl AsFd, dir: impl AsFd, name: &OsStr) -> io:
     Ok(())
 }
 
-/// Deletes the subvolume `dir/name`. Where that takes a privilege this user has not, it is emptied and removed
-/// as a directory.
+/// Deletes the subvolume `dir/name`. Where that takes a privilege this user has not, it is emptied and
+/// removed as a directory.
 pub fn delete_subvolume(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
     let mut request = Volume { fd: 0, name: [0; 4088] };
     put_name(&mut request.name, name)?;
@@ -163,7 +163,8 @@ pub fn subvolume(fd: impl AsFd) -> io::Result<Subvolume> {
     let mut info: SubvolumeInfo = unsafe { std::mem::zeroed() };
     // SAFETY: GET_SUBVOL_INFO writes a struct btrfs_ioctl_get_subvol_info_args of 504 bytes.
     unsafe { ioctl::call(fd, GET_SUBVOL_INFO, &mut info) }?;
-    // struct btrfs_ioctl_timespec is a u64 and a padded u32. There are four: change, creation, sending, receiving.
+    // struct btrfs_ioctl_timespec is a u64 and a padded u32. There are four: change, creation, sending,
+    // receiving.
     let time = |at: usize| {
         let seconds = (info.times[2 * at] as i64).saturating_mul(1_000_000_000);
         seconds.saturating_add((info.times[2 * at + 1] & 0xffff_ffff) as i64)
@@ -194,8 +195,9 @@ struct ReceivedRequest {
     reserved: [u64; 16],
 }
 
-/// Marks the writable subvolume whose root is `fd` as received: `btrfs send` and `btrfs receive` then know it by `uuid`.
-/// What changes in it later, be it only data that gets its place, is changed after it was received: sync first.
+/// Marks the writable subvolume whose root is `fd` as received: `btrfs send` and `btrfs receive` then know it
+/// by `uuid`. What changes in it later, be it only data that gets its place, is changed after it was
+/// received: sync first.
 pub fn set_received(fd: impl AsFd, uuid: [u8; 16], stransid: u64) -> io::Result<()> {
     let mut request = ReceivedRequest {
         uuid,
@@ -211,9 +213,9 @@ pub fn set_received(fd: impl AsFd, uuid: [u8; 16], stransid: u64) -> io::Result<
     Ok(())
 }
 
-/// Whether something in the read-only subvolume whose root is `fd` was changed since a transaction at a time. Its last
-/// transaction alone does not tell: data that is still in memory then gets its place later, and what is deduplicated
-/// another. Needs CAP_SYS_ADMIN where that transaction is later.
+/// Whether something in the read-only subvolume whose root is `fd` was changed since a transaction at a time.
+/// Its last transaction alone does not tell: data that is still in memory then gets its place later, and what
+/// is deduplicated another. Needs CAP_SYS_ADMIN where that transaction is later.
 pub fn is_changed_since(fd: impl AsFd, subvolume: &Subvolume, transid: u64, at: i64) -> io::Result<bool> {
     if subvolume.changed <= transid {
         return Ok(false);
@@ -368,8 +370,8 @@ impl Search {
                 (last.objectid, last.kind, last.offset);
             (request.min_transid, request.nr_items) = (since, u32::MAX);
             request.buf_size = SEARCH_ROOM as u64;
-            // SAFETY: TREE_SEARCH_V2 reads the key, and writes it back and at most `buf_size` bytes behind it,
-            // which is the size of `buf`. All of them are plain bytes.
+            // SAFETY: TREE_SEARCH_V2 reads the key, and writes it back and at most `buf_size` bytes behind
+            // it, which is the size of `buf`. All of them are plain bytes.
             unsafe { ioctl::call(&fd, TREE_SEARCH_V2, request) }?;
             if request.nr_items == 0 {
                 return Ok(count);
@@ -494,10 +496,10 @@ pub fn directory_item(item: &[u8]) -> Option<DirectoryItem> {
     Some(DirectoryItem { name: item.get(30..30 + length)?.into(), inode })
 }
 
-/// Data, holes and preallocation of a file of `size` bytes, from the extent items of its subvolume's tree (`struct
-/// btrfs_file_extent_item`), which tell pieces of a compressed extent apart as FIEMAP does not. Extents that were
-/// written up to transaction `since` count as shared: an older snapshot may hold them. Only for a read-only
-/// subvolume: what is still in memory is not in the tree. Needs CAP_SYS_ADMIN.
+/// Data, holes and preallocation of a file of `size` bytes, from the extent items of its subvolume's tree
+/// (`struct btrfs_file_extent_item`), which tell pieces of a compressed extent apart as FIEMAP does not.
+/// Extents that were written up to transaction `since` count as shared: an older snapshot may hold them. Only
+/// for a read-only subvolume: what is still in memory is not in the tree. Needs CAP_SYS_ADMIN.
 pub fn layout(fd: impl AsFd, ino: u64, size: u64, since: u64) -> io::Result<Layout> {
     let (mut data, mut unwritten) = (Vec::new(), Vec::new());
     let mut visit = |key: Key, item: &[u8]| {

@@ -20,7 +20,8 @@ const EXTENT_LAST: u32 = 0x1;
 const EXTENT_ENCODED: u32 = 0x8;
 const EXTENT_UNWRITTEN: u32 = 0x800;
 const EXTENT_SHARED: u32 = 0x2000;
-/// Unknown, delayed, encoded, encrypted, not aligned, inline, tail, merged: the address is none, or that of more.
+/// Unknown, delayed, encoded, encrypted, not aligned, inline, tail, merged: the address is none, or that of
+/// more.
 const EXTENT_INEXACT: u32 = 0x2 | 0x4 | 0x8 | 0x80 | 0x100 | 0x200 | 0x400 | 0x1000;
 const XFLAG_REALTIME: u32 = 0x1;
 const XFLAG_PREALLOC: u32 = 0x2;
@@ -60,7 +61,8 @@ pub fn layout(file: &File, size: u64, filesystem: FileSystem) -> io::Result<Layo
         }
         Err(e) => return Err(e),
     };
-    // XFS reserves space beyond the end of files that grow. Only a file that was preallocated on purpose says so.
+    // XFS reserves space beyond the end of files that grow. Only a file that was preallocated on purpose says
+    // so.
     let xflags = if filesystem.magic == FileSystem::XFS { FsXattr::of(file)?.xflags } else { XFLAG_PREALLOC };
     let keeps_tail = xflags & XFLAG_PREALLOC != 0;
     // A realtime device numbers its blocks by itself.
@@ -115,8 +117,8 @@ fn data_by_seeking(file: &File, size: u64) -> io::Result<Vec<Range>> {
     Ok(ranges)
 }
 
-/// The next run of data of a file of `size` bytes from `at` on, as far as its holes can be told; None where only a hole
-/// is left. What lies between reads as zeros.
+/// The next run of data of a file of `size` bytes from `at` on, as far as its holes can be told; None where
+/// only a hole is left. What lies between reads as zeros.
 pub fn next_data(file: &File, at: u64, size: u64) -> io::Result<Option<Range>> {
     if at >= size {
         return Ok(None);
@@ -202,8 +204,8 @@ fn write_zeros(file: &File, offset: u64, length: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Reserves blocks without writing them; the size stays. It is an optimisation: a file system without it gets a hole,
-/// which reads the same.
+/// Reserves blocks without writing them; the size stays. It is an optimisation: a file system without it gets
+/// a hole, which reads the same.
 pub fn preallocate(file: &File, offset: u64, length: u64) -> io::Result<()> {
     match fallocate(file, FallocateFlags::KEEP_SIZE, offset, length) {
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),

@@ -107,14 +107,15 @@ fn attributes(entry: &Entry) -> io::Result<FileAttributes> {
 
 fn call(number: libc::c_long, entry: &Entry, attributes: *mut FileAttributes) -> io::Result<()> {
     let fd = entry.fd().as_raw_fd();
-    // SAFETY: both calls take a descriptor, a path that ends with NUL, a struct file_attr that lives and its size.
+    // SAFETY: both calls take a descriptor, a path that ends with NUL, a struct file_attr that lives and its
+    // size.
     let result =
         unsafe { libc::syscall(number, fd, c"".as_ptr(), attributes, FILE_ATTRIBUTES, libc::AT_EMPTY_PATH) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Does what puts the entry `name` of `dir` into the directory `to`. A directory that gives its project to what is made in it
-/// takes nothing of another: then the entry is of that project for as long as it takes.
+/// Does what puts the entry `name` of `dir` into the directory `to`. A directory that gives its project to
+/// what is made in it takes nothing of another: then the entry is of that project for as long as it takes.
 pub(crate) fn across_projects(
     dir: impl AsFd,
     name: &OsStr,

@@ -31,7 +31,8 @@ struct KeyStatus {
     rest: [u32; 15],
 }
 
-/// Whether the key of an encrypted directory is not there: its names are then told as what they are on the disk.
+/// Whether the key of an encrypted directory is not there: its names are then told as what they are on the
+/// disk.
 pub fn is_locked(dir: impl AsFd) -> io::Result<bool> {
     let mut policy = Policy { size: 24, policy: [0; 24] };
     // SAFETY: GET_POLICY_EX reads a size and writes at most as many bytes behind it.

@@ -134,9 +134,9 @@ impl Entry {
         stat_of(&self.fd)
     }
 
-    /// Opens the very thing this entry holds. Only for files and directories: a fifo would wait for its
-    /// other end, and a device might act. Whoever holds a lease on a file is waited for: the kernel gives him no more than
-    /// `/proc/sys/fs/lease-break-time`, and while this waits nobody gets another.
+    /// Opens the very thing this entry holds. Only for files and directories: a fifo would wait for its other
+    /// end, and a device might act. Whoever holds a lease on a file is waited for: the kernel gives him no
+    /// more than `/proc/sys/fs/lease-break-time`, and while this waits nobody gets another.
     pub fn open(&self, flags: OFlags) -> io::Result<File> {
         let open = |more| rustix::fs::open(self.proc_path(), flags | OFlags::CLOEXEC | more, Mode::empty());
         match open(OFlags::NONBLOCK) {
@@ -158,8 +158,9 @@ impl Entry {
         rustix::fs::accessat(rustix::fs::CWD, self.proc_path(), access, AtFlags::EACCESS).is_ok()
     }
 
-    /// Whether this process may change attributes that only its owner may: the kernel asks the same before it spares the
-    /// access time. None where that cannot be asked without opening what must not be opened, or may not be read.
+    /// Whether this process may change attributes that only its owner may: the kernel asks the same before it
+    /// spares the access time. None where that cannot be asked without opening what must not be opened, or
+    /// may not be read.
     pub fn is_owned(&self, kind: Kind) -> Option<bool> {
         if !matches!(kind, Kind::File | Kind::Directory) {
             return None;
@@ -245,10 +246,10 @@ impl Entry {
         }
     }
 
-    /// Sets everything but inode flags, in the order in which nothing undoes what was set before, and at no moment allows
-    /// more than in the end: a change of owner takes away set-id bits and capabilities, and the access list sets the mode.
-    /// Extended attributes that are not wanted are removed; None leaves them alone.
-    /// `is_lost` says of each part whether it is no failure when it cannot be set.
+    /// Sets everything but inode flags, in the order in which nothing undoes what was set before, and at no
+    /// moment allows more than in the end: a change of owner takes away set-id bits and capabilities, and the
+    /// access list sets the mode. Extended attributes that are not wanted are removed; None leaves them
+    /// alone. `is_lost` says of each part whether it is no failure when it cannot be set.
     pub fn set_attributes(
         &self,
         kind: Kind,
@@ -293,7 +294,8 @@ impl Entry {
         Ok((now.uid, now.gid) == (new.uid, new.gid))
     }
 
-    /// Who gets it may do no more with it at once than in the end, and nobody runs a program of his in another's name.
+    /// Who gets it may do no more with it at once than in the end, and nobody runs a program of his in
+    /// another's name.
     fn give(
         &self,
         kind: Kind,
@@ -314,8 +316,9 @@ impl Entry {
         tolerate(given, is_lost(Part::Owner))
     }
 
-    /// Some file systems have one block for all of them: what gets smaller makes room for what grows, and where that is not
-    /// enough, all that people name go first. Whether the access list changed, and the mode with it.
+    /// Some file systems have one block for all of them: what gets smaller makes room for what grows, and
+    /// where that is not enough, all that people name go first. Whether the access list changed, and the mode
+    /// with it.
     pub fn set_xattrs(&self, wanted: &[Xattr], is_lost: &dyn Fn(Part<'_>) -> bool) -> io::Result<bool> {
         let before = self.access_list()?;
         let changes = before.as_deref() != acl::access_list(wanted);
@@ -433,7 +436,8 @@ fn read_xattrs(
     Ok(xattrs)
 }
 
-/// XFS shows each access list a second time, under a name of its own. Elsewhere that is a name like any other.
+/// XFS shows each access list a second time, under a name of its own. Elsewhere that is a name like any
+/// other.
 fn is_made_up(file: impl AsFd, name: &[u8]) -> bool {
     matches!(name, b"trusted.SGI_ACL_FILE" | b"trusted.SGI_ACL_DEFAULT")
         && filesystem(file).is_ok_and(|found| found.magic == FileSystem::XFS)

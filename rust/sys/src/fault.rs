@@ -1,8 +1,9 @@
-//! Places where a test can kill the process, or make a step fail. `SNAPSYNC_FAULT=name:n` kills it at the n-th time it
-//! passes the place of that name, `name:n=fail` fails there as if the system did not permit it; several are separated by
-//! commas. `SNAPSYNC_FAULT_TRACE=FILE` writes every place passed, a line each.
+//! Places where a test can kill the process, or make a step fail. `SNAPSYNC_FAULT=name:n` kills it at the
+//! n-th time it passes the place of that name, `name:n=fail` fails there as if the system did not permit it;
+//! several are separated by commas. `SNAPSYNC_FAULT_TRACE=FILE` writes every place passed, a line each.
 //!
-//! Only a build with the feature `faults` obeys, or even knows these variables: that of `make build`, and of no release.
+//! Only a build with the feature `faults` obeys, or even knows these variables: that of `make build`, and of
+//! no release.
 
 #[cfg(feature = "faults")]
 mod plan;

@@ -50,14 +50,15 @@ const OPEN: usize = 64;
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// How often what comes back is removed again, and how long it is waited for in between. File systems in user space give
-/// a file that was just closed another name when it is removed, until they have heard that it is closed; and for as
-/// long as somebody has it open.
+/// How often what comes back is removed again, and how long it is waited for in between. File systems in user
+/// space give a file that was just closed another name when it is removed, until they have heard that it is
+/// closed; and for as long as somebody has it open.
 const TRIES: usize = 50;
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Removes the entry `name` of `dir` with all below it; nothing there is no error. Immutable and append-only
-/// entries give way. Nested subvolumes are left to the caller: they fail the removal, and so does what comes back.
+/// entries give way. Nested subvolumes are left to the caller: they fail the removal, and so does what comes
+/// back.
 pub fn remove_tree(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
     let dir = dir.as_fd();
     let Some(top) = remove_or_open(dir, name)? else { return Ok(()) };
@@ -234,7 +235,8 @@ impl Lock {
         }
     }
 
-    /// Whether the file at `path` is the one that is locked: it may have been removed in between, and made again.
+    /// Whether the file at `path` is the one that is locked: it may have been removed in between, and made
+    /// again.
     pub fn is_at(&self, path: &Path) -> bool {
         let identity = |found: io::Result<std::fs::Metadata>| found.map(|m| (m.dev(), m.ino())).ok();
         let own = identity(self.0.metadata());

@@ -18,9 +18,9 @@ pub const PROJECT_INHERIT: u32 = 0x2000_0000;
 const VERITY: u32 = 0x0010_0000;
 pub(crate) const CASEFOLD: u32 = 0x4000_0000;
 
-/// Inode flags that people set, by the letters of `chattr` and `lsattr`. Left out is what says how a file system keeps
-/// things: encrypted, by extents, in the inode; and "do not compress", which Btrfs sets by itself when a file turned out not to
-/// get smaller.
+/// Inode flags that people set, by the letters of `chattr` and `lsattr`. Left out is what says how a file
+/// system keeps things: encrypted, by extents, in the inode; and "do not compress", which Btrfs sets by
+/// itself when a file turned out not to get smaller.
 const NAMES: &[(u32, char)] = &[
     (0x01, 's'),
     (0x02, 'u'),
@@ -50,7 +50,8 @@ pub const REPLICATED_FLAGS: u32 = {
     all
 };
 
-/// What is seen and told, and cannot be set by flag: a sealed file, and names that mean the same in either case.
+/// What is seen and told, and cannot be set by flag: a sealed file, and names that mean the same in either
+/// case.
 const TOLD_ONLY: u32 = VERITY | CASEFOLD;
 /// Those that can be set.
 pub const SET_FLAGS: u32 = REPLICATED_FLAGS & !TOLD_ONLY;
@@ -89,8 +90,8 @@ pub fn set_flags_of(file: impl AsFd, flags: u32) -> io::Result<()> {
 /// `extent_size` counts for a file, or for what is made in a directory.
 pub const EXTENT_SIZE: u32 = 0x0800 | 0x1000;
 pub const COW_EXTENT_SIZE: u32 = 0x0001_0000;
-/// Besides these: no symbolic links, no defragmentation, allocated as a stream. What says on which device a file lies
-/// is the file system's own.
+/// Besides these: no symbolic links, no defragmentation, allocated as a stream. What says on which device a
+/// file lies is the file system's own.
 pub const XFLAGS: u32 = EXTENT_SIZE | COW_EXTENT_SIZE | 0x0400 | 0x2000 | 0x4000;
 
 impl From<FsXattr> for Rare {

@@ -78,7 +78,8 @@ pub fn identity(fd: impl AsFd) -> Option<String> {
     if let Some(uuid) = filesystem_uuid(&fd) {
         return Some(uuid);
     }
-    // Older kernels: these two make the number that statfs(2) tells from their own, others from that of the device.
+    // Older kernels: these two make the number that statfs(2) tells from their own, others from that of the
+    // device.
     let is_own = filesystem(&fd).is_ok_and(|fs| matches!(fs.magic, FileSystem::BTRFS | FileSystem::EXT4));
     fstatvfs(&fd).ok().filter(|_| is_own).map(|stat| hex(&stat.f_fsid.to_be_bytes()))
 }

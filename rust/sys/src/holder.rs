@@ -11,7 +11,8 @@ pub(crate) fn of(file: &File) -> Option<String> {
     Some(format!("{} (process {pid})", command_of(pid)?))
 }
 
-/// `1: FLOCK  ADVISORY  WRITE 4711 00:2f:5678 0 EOF`; the numbers of the device are not those that stat(2) tells on Btrfs.
+/// `1: FLOCK  ADVISORY  WRITE 4711 00:2f:5678 0 EOF`; the numbers of the device are not those that stat(2)
+/// tells on Btrfs.
 fn pid_of<'a>(line: &'a str, locked: &Metadata) -> Option<&'a str> {
     let mut words = line.split_whitespace().skip(1);
     let (kind, pid, place) = (words.next()?, words.nth(2)?, words.next()?);

@@ -22,7 +22,8 @@ const PRIVATE: u64 = 1 << 18;
 /// MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV.
 const GUARDED: u64 = 1 | 2 | 4;
 
-/// A directory once more, as a mount that nothing can be written through, to be attached somewhere. Needs CAP_SYS_ADMIN.
+/// A directory once more, as a mount that nothing can be written through, to be attached somewhere. Needs
+/// CAP_SYS_ADMIN.
 pub fn read_only_view(directory: impl AsFd) -> io::Result<OwnedFd> {
     let mount = copy_of(directory)?;
     set_attributes(&mount, GUARDED)?;
@@ -38,7 +39,8 @@ fn copy_of(directory: impl AsFd) -> io::Result<OwnedFd> {
 /// What is mounted elsewhere is not seen in it from now on.
 fn set_attributes(mount: &OwnedFd, set: u64) -> io::Result<()> {
     let wanted = MountAttributes { set, clear: 0, propagation: PRIVATE, user_namespace: 0 };
-    // SAFETY: mount_setattr(2) reads a string and a struct mount_attr of the size that is told, and writes nothing.
+    // SAFETY: mount_setattr(2) reads a string and a struct mount_attr of the size that is told, and writes
+    // nothing.
     let done = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
@@ -72,7 +74,8 @@ impl Underneath {
     }
 }
 
-/// Where something is mounted in the directory at `path` or below it, but not in what is mounted there: sorted.
+/// Where something is mounted in the directory at `path` or below it, but not in what is mounted there:
+/// sorted.
 pub fn mounts_beneath(path: &Path) -> io::Result<Vec<RelPath>> {
     let path = std::fs::canonicalize(path)?;
     Ok(beneath(&path, &std::fs::read("/proc/self/mountinfo")?))

@@ -1,4 +1,5 @@
-//! A name in a directory that is open: whoever exchanges directories meanwhile, what is done is done in that one.
+//! A name in a directory that is open: whoever exchanges directories meanwhile, what is done is done in that
+//! one.
 
 use crate::directory::across_projects;
 use crate::entry::Entry;

@@ -1,4 +1,5 @@
-//! What is made for its maker alone: from its first moment on, whatever the umask, and whatever its directory would give it.
+//! What is made for its maker alone: from its first moment on, whatever the umask, and whatever its directory
+//! would give it.
 
 use std::fs::File;
 use std::io;
@@ -14,8 +15,8 @@ pub fn create_private_file(path: &Path) -> io::Result<File> {
     File::options().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// Does what makes something with whatever mode the umask allows. That is the whole process's: a thread that has one of its
-/// own does it.
+/// Does what makes something with whatever mode the umask allows. That is the whole process's: a thread that
+/// has one of its own does it.
 pub(crate) fn with_no_rights_for_others(make: impl FnOnce() -> io::Result<()> + Send) -> io::Result<()> {
     let alone = || {
         // SAFETY: it takes a number. From here on this thread shares its umask with no other.

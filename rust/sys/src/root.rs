@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The kernel takes paths of at most 4,096 bytes; longer ones are walked in pieces, whose ends may be remembered.
+/// The kernel takes paths of at most 4,096 bytes; longer ones are walked in pieces, whose ends may be
+/// remembered.
 const PIECE: usize = 1024;
 
 /// How often the kernel may be unsure of a path.
@@ -61,7 +62,8 @@ impl Root {
         Ok(Root::of(fd, path.to_path_buf()))
     }
 
-    /// Opens a directory by a path that has no links: one that appeared in it since it was looked at is refused.
+    /// Opens a directory by a path that has no links: one that appeared in it since it was looked at is
+    /// refused.
     pub fn open_straight(path: &Path) -> Result<Root> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let how = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
@@ -70,7 +72,8 @@ impl Root {
         Ok(Root::of(fd, path.to_path_buf()))
     }
 
-    /// Makes the directory `name` in it, for this user alone, and opens that one: not what may have taken its name.
+    /// Makes the directory `name` in it, for this user alone, and opens that one: not what may have taken its
+    /// name.
     pub fn make_directory(&self, name: &OsStr) -> Result<Root> {
         let path = self.path.join(name);
         rustix::fs::mkdirat(self.fd(), name, Mode::RWXU).context("create the directory", &path)?;
@@ -110,8 +113,8 @@ impl Root {
         Root { held: Some(Held { name: name.into(), fd: Arc::new(directory) }), ..self }
     }
 
-    /// What lies deep in it is found through directories that were open a moment ago. Who renames any in it by other means
-    /// than `rename_to_new` calls `forget_ways`.
+    /// What lies deep in it is found through directories that were open a moment ago. Who renames any in it
+    /// by other means than `rename_to_new` calls `forget_ways`.
     pub fn knowing_ways(self) -> Root {
         Root { ways: Some(Ways::default()), ..self }
     }
@@ -136,8 +139,9 @@ impl Root {
         Some((stat.dev, stat.ino))
     }
 
-    /// The same, and beneath it nothing is seen that is mounted inside, now or later, but what lies underneath: a file system
-    /// of an ordinary user may never answer. Without the privilege that takes mounts stay in the way.
+    /// The same, and beneath it nothing is seen that is mounted inside, now or later, but what lies
+    /// underneath: a file system of an ordinary user may never answer. Without the privilege that takes
+    /// mounts stay in the way.
     pub fn open_underneath(path: &Path) -> Result<Root> {
         Root::open(path)?.underneath()
     }
@@ -229,7 +233,8 @@ impl Root {
         Ok(Entry::from_path_fd(self.open_at(rel, OFlags::PATH, Mode::empty())?))
     }
 
-    /// Opens a file for reading without touching its access time where that is allowed. Waits for whoever holds a lease on it.
+    /// Opens a file for reading without touching its access time where that is allowed. Waits for whoever
+    /// holds a lease on it.
     pub fn read(&self, rel: &RelPath) -> io::Result<File> {
         match self.read_now(rel) {
             Err(e) if is_leased(&e) => self.entry(rel)?.open(OFlags::RDONLY),
@@ -318,7 +323,8 @@ fn resolve(dir: BorrowedFd<'_>, path: &[u8], flags: OFlags, mode: Mode) -> io::R
     loop {
         match openat2(dir, OsStr::from_bytes(path), flags, mode, how) {
             Err(Errno::INTR) => {}
-            // A rename somewhere made the kernel unsure: it asks to be asked again. Or somebody holds a lease.
+            // A rename somewhere made the kernel unsure: it asks to be asked again. Or somebody holds a
+            // lease.
             Err(Errno::AGAIN) if unsure < UNSURE => unsure += 1,
             other => return Ok(other?),
         }

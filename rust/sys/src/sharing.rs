@@ -39,7 +39,8 @@ pub fn can_share(from: impl AsFd, dir: impl AsFd) -> bool {
     temporary(dir).is_ok_and(|to| crate::data::clone_file(from, to).is_ok())
 }
 
-/// Whether what is written in `dir` takes less space than it has bytes where it repeats itself; asked by doing it.
+/// Whether what is written in `dir` takes less space than it has bytes where it repeats itself; asked by
+/// doing it.
 pub fn compresses(dir: impl AsFd) -> bool {
     let bytes = b"snapsync ".repeat(32 << 10);
     let tried = || {

@@ -1,4 +1,5 @@
-//! A path beneath a directory that is open, and what lies there: a store is read and written through these and nothing else.
+//! A path beneath a directory that is open, and what lies there: a store is read and written through these
+//! and nothing else.
 
 use crate::entry::{Stat, is_own, stat_of};
 use crate::files::{DirEntry, Lock, read_dir, remove_tree};
@@ -69,8 +70,8 @@ impl Named for Spot {
     }
 }
 
-/// Nothing on the way to it is a link or a mount, and what is opened there is a file or a directory of whoever runs this, or
-/// of root.
+/// Nothing on the way to it is a link or a mount, and what is opened there is a file or a directory of
+/// whoever runs this, or of root.
 #[derive(Clone, Debug)]
 pub struct Spot {
     root: Arc<Root>,

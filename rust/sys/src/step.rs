@@ -9,8 +9,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 impl Root {
-    /// Opens a directory in this one. It may be what is mounted there, but by nobody else than root or who runs this: what
-    /// such a file system shows is its owner's to say, and may change at any moment.
+    /// Opens a directory in this one. It may be what is mounted there, but by nobody else than root or who
+    /// runs this: what such a file system shows is its owner's to say, and may change at any moment.
     pub fn step(&self, name: &OsStr) -> io::Result<Root> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;

@@ -24,8 +24,8 @@ struct InodeLookup {
     path: [u8; 4080],
 }
 
-/// Where the subvolumes are that were received with `uuid`, or have it, on the file system of `fd`, so far as they can be reached
-/// through a mount; each once. Needs CAP_SYS_ADMIN.
+/// Where the subvolumes are that were received with `uuid`, or have it, on the file system of `fd`, so far as
+/// they can be reached through a mount; each once. Needs CAP_SYS_ADMIN.
 pub fn subvolumes_known_as(fd: impl AsFd, uuid: [u8; 16]) -> io::Result<Vec<PathBuf>> {
     let filesystem = filesystem_id(&fd)?;
     let mut trees = trees(&fd, RECEIVED, uuid)?;

@@ -21,8 +21,8 @@ const F_SETSIG: i32 = 10;
 /// A time in the past, in seconds since 1970.
 const PAST: i64 = 981_173_106;
 
-/// File systems on which others write where this kernel does not see it, or that put together times which they do not keep.
-/// Nothing that is measured here and now shows that. All others are measured.
+/// File systems on which others write where this kernel does not see it, or that put together times which
+/// they do not keep. Nothing that is measured here and now shows that. All others are measured.
 const UNSURE: &[u64] = &[
     0x6573_5546, // FUSE
     0x6969,      // NFS
@@ -121,7 +121,8 @@ fn set_past(file: &File) -> io::Result<()> {
     Ok(futimens(file, &Timestamps { last_access: past, last_modification: past })?)
 }
 
-/// Whether a store through a memory map leaves a time, also the second one to a page, after the first is on its way to the disk.
+/// Whether a store through a memory map leaves a time, also the second one to a page, after the first is on
+/// its way to the disk.
 fn maps_are_told(file: &File) -> io::Result<bool> {
     file.write_all_at(&[1; 4096], 0)?;
     let Some(map) = Map::of(file) else { return Ok(true) };
@@ -146,7 +147,8 @@ impl Map {
     }
 
     fn store(&self, value: u8) {
-        // SAFETY: the page is mapped for writing until this is dropped, and the file has it whole: nobody else knows it.
+        // SAFETY: the page is mapped for writing until this is dropped, and the file has it whole: nobody
+        // else knows it.
         unsafe { self.0.cast::<u8>().write_volatile(value) };
     }
 }
@@ -163,25 +165,27 @@ const UNNUMBERED: &[u64] = &[0x4d44, 0x2011_bab0];
 const FUSE: u64 = 0x6573_5546;
 const OVERLAY: u64 = 0x794c_7630;
 
-/// Whether the numbers of inodes stay theirs. What runs outside the kernel shows that by birth times alone, which
-/// go with numbers that it keeps.
+/// Whether the numbers of inodes stay theirs. What runs outside the kernel shows that by birth times alone,
+/// which go with numbers that it keeps.
 pub fn has_stable_numbers(fd: impl AsFd, filesystem: FileSystem) -> io::Result<bool> {
     let has_birth = stat_of(fd)?.generation != 0;
     Ok(!UNNUMBERED.contains(&filesystem.magic) && (has_birth || filesystem.magic != FUSE))
 }
 
-/// Whether an inode is known by its number and its birth time for as long as it is there. What is in a lower layer gets
-/// another birth time when it is copied up, and may get another number.
+/// Whether an inode is known by its number and its birth time for as long as it is there. What is in a lower
+/// layer gets another birth time when it is copied up, and may get another number.
 pub fn has_lasting_identity(fd: impl AsFd, filesystem: FileSystem) -> io::Result<bool> {
     Ok(filesystem.magic != OVERLAY && has_stable_numbers(fd, filesystem)?)
 }
 
-/// Whether somebody may have the file open or mapped for writing, as seen from one that is open for reading alone: a write that
-/// has begun goes on under the time at which it did. Where that cannot be asked, somebody may.
+/// Whether somebody may have the file open or mapped for writing, as seen from one that is open for reading
+/// alone: a write that has begun goes on under the time at which it did. Where that cannot be asked, somebody
+/// may.
 pub fn may_be_written(file: &File) -> bool {
     let fd = file.as_raw_fd();
-    // SAFETY: numbers alone. A lease is not given while the file is open for writing; whoever opens it in the moment until
-    // it is given back waits for that, and the kernel tells us so by a signal, of which this one does nothing.
+    // SAFETY: numbers alone. A lease is not given while the file is open for writing; whoever opens it in the
+    // moment until it is given back waits for that, and the kernel tells us so by a signal, of which this one
+    // does nothing.
     unsafe {
         libc::fcntl(fd, F_SETSIG, libc::SIGURG);
         let is_free = libc::fcntl(fd, libc::F_SETLEASE, libc::F_RDLCK) == 0;

@@ -28,9 +28,9 @@ pub enum Cause {
 /// As many links as the kernel follows.
 const MOST_LINKS: usize = 40;
 
-/// Opens what `path` leads to, if everything on the way belongs to root or to who runs this, and no other may write to it:
-/// each directory, each link, and the file itself, which is looked at by its descriptor. Others may write in a directory
-/// where they cannot touch what is not theirs, such as `/tmp`.
+/// Opens what `path` leads to, if everything on the way belongs to root or to who runs this, and no other may
+/// write to it: each directory, each link, and the file itself, which is looked at by its descriptor. Others
+/// may write in a directory where they cannot touch what is not theirs, such as `/tmp`.
 pub fn open_trusted(path: &Path, flags: OFlags) -> io::Result<Result<OwnedFd, Doubt>> {
     let mut way = Way::from_top()?;
     if let Some(doubt) = way.doubt.take() {

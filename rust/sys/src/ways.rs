@@ -1,5 +1,6 @@
-//! Ways into deep trees. The kernel resolves a path name by name, so that to open each entry of a tree by its path takes
-//! a time that grows with the square of its depth. Here the directories on the way are kept open for a moment.
+//! Ways into deep trees. The kernel resolves a path name by name, so that to open each entry of a tree by its
+//! path takes a time that grows with the square of its depth. Here the directories on the way are kept open
+//! for a moment.
 
 use snapsync_model::locked;
 use std::collections::HashMap;
@@ -9,8 +10,8 @@ use std::time::{Duration, Instant};
 
 /// Directories that are held open: a path of the greatest length leads through fewer.
 const MOST: usize = 128;
-/// What others rename is noticed after this: a path may lead to where a directory was a moment ago, as if it had been
-/// opened then.
+/// What others rename is noticed after this: a path may lead to where a directory was a moment ago, as if it
+/// had been opened then.
 const FRESH: Duration = Duration::from_millis(100);
 
 /// Directories by their paths.

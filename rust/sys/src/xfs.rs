@@ -1,4 +1,5 @@
-//! XFS: its inodes, many at a time. Structures and numbers are those of the kernel's `fs/xfs/libxfs/xfs_fs.h`.
+//! XFS: its inodes, many at a time. Structures and numbers are those of the kernel's
+//! `fs/xfs/libxfs/xfs_fs.h`.
 
 use crate::ioctl;
 use snapsync_model::{Attributes, Kind, Look, ns_of};
@@ -72,8 +73,8 @@ impl Default for BulkStat {
 }
 
 impl BulkStat {
-    /// Calls `act` for each inode from `first` to `last`, in order, with its count of names. Does not take them to be
-    /// entries of anything: some may be removed and still open.
+    /// Calls `act` for each inode from `first` to `last`, in order, with its count of names. Does not take
+    /// them to be entries of anything: some may be removed and still open.
     pub fn each(
         &mut self,
         fd: impl AsFd,
@@ -85,8 +86,8 @@ impl BulkStat {
         while next <= last {
             let wanted = (last - next).saturating_add(1).min(MOST as u64) as u32;
             self.0.head = Head { ino: next, wanted, ..Head::default() };
-            // SAFETY: BULKSTAT writes a struct xfs_bulkstat_req with at most as many records as are wanted, and all
-            // of them are numbers.
+            // SAFETY: BULKSTAT writes a struct xfs_bulkstat_req with at most as many records as are wanted,
+            // and all of them are numbers.
             unsafe { ioctl::call(&fd, BULKSTAT, &mut *self.0) }?;
             let Some(found) = self.0.records.get(..self.0.head.found as usize) else { break };
             let Some(latest) = found.last() else { break };

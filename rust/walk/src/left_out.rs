@@ -9,8 +9,8 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 
-/// The first of a path and what is beneath it that a snapshot of `subset` does not hold: one that patterns leave out, a mount,
-/// a subvolume, a store.
+/// The first of a path and what is beneath it that a snapshot of `subset` does not hold: one that patterns
+/// leave out, a mount, a subvolume, a store.
 pub fn left_out(root: &Root, path: &RelPath, is_dir: bool, subset: &Subset) -> Result<Option<RelPath>> {
     let matcher = Matcher::new(subset)?;
     if let Some(at) = matcher.left_out_on(path, is_dir)? {

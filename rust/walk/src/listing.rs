@@ -1,5 +1,5 @@
-//! Inodes sorted by number, in memory that does not grow with them: in runs of bytes, each sorted by itself, that go to a
-//! temporary file where there are many.
+//! Inodes sorted by number, in memory that does not grow with them: in runs of bytes, each sorted by itself,
+//! that go to a temporary file where there are many.
 
 use rayon::prelude::*;
 use snapsync_model::{Context, Directories, Error, Inode, Result, locked, unlocked};
@@ -215,7 +215,8 @@ impl Listing {
         Ok(picked.collect::<Result<Vec<_>>>()?.concat())
     }
 
-    /// Numbers that cut all inodes into parts, each up to and with one of them. The last is the highest of all numbers.
+    /// Numbers that cut all inodes into parts, each up to and with one of them. The last is the highest of
+    /// all numbers.
     pub fn cuts(&self) -> Vec<u64> {
         let mut known: Vec<u64> =
             self.runs.iter().flat_map(|run| run.index.iter().map(|(ino, _)| *ino)).collect();

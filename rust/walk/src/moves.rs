@@ -1,8 +1,9 @@
 //! Names that move while a tree is walked.
 //!
-//! Each directory was read when it had a change time, and while that is the same its names are the same. So after the walk
-//! directories that have another are read again, until none has: then there was a moment at which all names were as they were
-//! read. Where that moment does not come, what was seen is looked for where it was seen.
+//! Each directory was read when it had a change time, and while that is the same its names are the same. So
+//! after the walk directories that have another are read again, until none has: then there was a moment at
+//! which all names were as they were read. Where that moment does not come, what was seen is looked for where
+//! it was seen.
 
 use crate::listing::{Listing, Recorder};
 use rayon::prelude::*;
@@ -210,7 +211,8 @@ impl Passes<'_> {
     }
 }
 
-/// An inode, and where it was seen: all names with the pass that has found them, and those in restless directories.
+/// An inode, and where it was seen: all names with the pass that has found them, and those in restless
+/// directories.
 struct Seen {
     inode: Inode,
     at: Vec<(u32, Link)>,

@@ -2,8 +2,8 @@
 
 use snapsync_model::LONGEST_PATH;
 
-/// The store's name at a volume's root. Nothing of this name is part of a tree, at whatever depth: a store that was
-/// replicated would make a second volume with the identity of the first.
+/// The store's name at a volume's root. Nothing of this name is part of a tree, at whatever depth: a store
+/// that was replicated would make a second volume with the identity of the first.
 pub const STORE: &str = ".snapsync";
 
 /// Whether an entry has a longer path than is followed, by that of its directory.

@@ -75,7 +75,8 @@ impl Walk<'_> {
         std::mem::take(&mut self.found).finish()
     }
 
-    /// Reads directories that have changed again until none has. Gives what each pass has found, and whether some still have.
+    /// Reads directories that have changed again until none has. Gives what each pass has found, and whether
+    /// some still have.
     pub(crate) fn passes(&mut self) -> Result<(Vec<Listing>, bool)> {
         let mut found = vec![self.taken()?];
         for pass in 1..=PASSES {
@@ -108,7 +109,8 @@ impl Walk<'_> {
             // Not held while its descendants are read: a deep tree would use up all descriptors.
             drop(parent);
             match dir {
-                // Gone since its parent was read, or something else there (ENOTDIR, ELOOP): a tree in use changes.
+                // Gone since its parent was read, or something else there (ENOTDIR, ELOOP): a tree in use
+                // changes.
                 Err(Error::Io { source, .. })
                     if source.kind() == io::ErrorKind::NotFound
                         || matches!(source.raw_os_error(), Some(20 | 40)) =>

@@ -1,5 +1,5 @@
-//! A gitignore pattern as a line for the `ignore` crate, which reads some things otherwise than git does: braces
-//! are alternatives to it, and its classes know no escapes and match a slash.
+//! A gitignore pattern as a line for the `ignore` crate, which reads some things otherwise than git does:
+//! braces are alternatives to it, and its classes know no escapes and match a slash.
 
 use std::collections::BTreeSet;
 use std::iter::Peekable;
@@ -21,7 +21,8 @@ pub(crate) fn line(pattern: &str, include: bool) -> Result<String, &'static str>
     if matches!(body, "" | "/") {
         return Err("it names nothing");
     }
-    // Without a slash but at its end it names entries anywhere; said here, for a class may bring in another slash.
+    // Without a slash but at its end it names entries anywhere; said here, for a class may bring in another
+    // slash.
     let anywhere = !body.strip_suffix('/').unwrap_or(body).contains('/');
     let line = [if negated { "!" } else { "" }, if anywhere { "**/" } else { "" }, &translated(body)?];
     Ok(line.concat())

@@ -5,8 +5,8 @@ use crate::tree::Tree;
 use snapsync_model::{Directories, Inode, Kind, ROOT, RelPath, Result, Side};
 use std::collections::{HashMap, HashSet};
 
-/// Gives the inodes of `tree` the numbers that `reference` has at the same path, where the kind is the same, and
-/// unused numbers elsewhere.
+/// Gives the inodes of `tree` the numbers that `reference` has at the same path, where the kind is the same,
+/// and unused numbers elsewhere.
 pub fn relabel_by_path(reference: &dyn Side, tree: &mut Tree) -> Result<()> {
     let known = Known::read(reference)?;
     let mut next = known.last + 1;

@@ -1,5 +1,5 @@
-//! What changed between two states of one Btrfs subvolume: a search of both trees for what was written since they
-//! parted. No directory is walked, so the cost follows the change and not the tree.
+//! What changed between two states of one Btrfs subvolume: a search of both trees for what was written since
+//! they parted. No directory is walked, so the cost follows the change and not the tree.
 
 use crate::foreign::{note_foreign, note_stores, note_too_long};
 use crate::listing::Listing;
@@ -9,14 +9,14 @@ use snapsync_model::{Context, Counters, Monitor, Result, Subset};
 use snapsync_sys::{Root, sync_filesystem};
 use std::collections::HashSet;
 
-/// Both trees, as far as `subset` has them, with only those inodes that may differ: all others are the same. None
-/// where the trees cannot be searched, or where a search would prove nothing; the note says which.
+/// Both trees, as far as `subset` has them, with only those inodes that may differ: all others are the same.
+/// None where the trees cannot be searched, or where a search would prove nothing; the note says which.
 ///
-/// Correct because a search leaves out only nodes older than the transaction in which the two states parted: such a
-/// node in either tree was part of the state they have in common. An item that differs lies, in at least one of
-/// them, in a newer node; and every change of an inode's names, attributes or data changes its inode item too. The
-/// transaction itself belongs to what is searched: in it, after the tree was copied, the kernel changes the directory
-/// that a snapshot is put in.
+/// Correct because a search leaves out only nodes older than the transaction in which the two states parted:
+/// such a node in either tree was part of the state they have in common. An item that differs lies, in at
+/// least one of them, in a newer node; and every change of an inode's names, attributes or data changes its
+/// inode item too. The transaction itself belongs to what is searched: in it, after the tree was copied, the
+/// kernel changes the directory that a snapshot is put in.
 pub fn candidates(
     base: &Root,
     target: &Root,

@@ -182,7 +182,8 @@ impl Half {
         Ok(is_store || is_left_out)
     }
 
-    /// Learns the way from the root to a directory; false where that leads through what is left out, or nowhere.
+    /// Learns the way from the root to a directory; false where that leads through what is left out, or
+    /// nowhere.
     fn place(&mut self, directory: u64) -> Result<bool> {
         let mut way = Vec::new();
         let mut at = directory;
@@ -236,7 +237,8 @@ impl Half {
     }
 }
 
-/// An inode of a subvolume with all its names; None where it has none or is not there. Tells how many items it has.
+/// An inode of a subvolume with all its names; None where it has none or is not there. Tells how many items
+/// it has.
 fn load(search: &mut Search, fd: BorrowedFd<'_>, number: u64) -> io::Result<(Option<Inode>, u64)> {
     let (mut found, mut links) = (None, Vec::new());
     let visited = search.each(fd, Key::of(number, INODE_ITEM..=INODE_EXTREF), 0, &mut |key, item| {

@@ -5,12 +5,13 @@ use crate::pattern;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use snapsync_model::{Error, RelPath, Result, Subset};
 
-/// Patterns of a subset, and bytes of them: each takes some kilobytes of memory, and others may have written them.
+/// Patterns of a subset, and bytes of them: each takes some kilobytes of memory, and others may have written
+/// them.
 const MOST: usize = 4096;
 const LARGEST: usize = 128 << 10;
 
-/// A subset's patterns, ready to be asked from the root down: what is below a directory that is left out is never
-/// asked for.
+/// A subset's patterns, ready to be asked from the root down: what is below a directory that is left out is
+/// never asked for.
 #[derive(Debug)]
 pub struct Matcher(Option<Gitignore>);
 

@@ -65,8 +65,9 @@ impl Pinned {
 }
 
 impl Tree {
-    /// Walks what `subset` holds of everything below `path`, on all threads. What is mounted there is left out, and what lies
-    /// under it is not where that can be seen; nested subvolumes and stores are left out. Each is noted once.
+    /// Walks what `subset` holds of everything below `path`, on all threads. What is mounted there is left
+    /// out, and what lies under it is not where that can be seen; nested subvolumes and stores are left out.
+    /// Each is noted once.
     pub fn walk(path: &Path, subset: &Subset, monitor: &Monitor) -> Result<Tree> {
         Tree::of(Root::open_underneath(path)?, subset, monitor)
     }
@@ -162,7 +163,8 @@ impl Tree {
         })
     }
 
-    /// Inode numbers mean the same here and there: both are states of one tree, as two snapshots of a volume are.
+    /// Inode numbers mean the same here and there: both are states of one tree, as two snapshots of a volume
+    /// are.
     pub fn shares_numbers_with(&self, other: &Tree) -> bool {
         let identity = |tree: &Tree| (tree.top.ino, tree.top.generation);
         identity(self) == identity(other) && self.top.generation != 0

@@ -57,7 +57,8 @@ impl<'a, 'r> Check<'a, 'r> {
         Ok(Check { root, top, places, limits, dated, rehearsal, special, store, need })
     }
 
-    /// Refuses when a path is not what the base says, or is and cannot be changed. What is found there is noted in `touched`.
+    /// Refuses when a path is not what the base says, or is and cannot be changed. What is found there is
+    /// noted in `touched`.
     pub(crate) fn tree(&mut self, manifest: &Spot, touched: &mut Recorder) -> Result<()> {
         let mut drift = Drift::default();
         let mut removed: HashSet<Link> = HashSet::new();
@@ -197,14 +198,16 @@ impl<'a, 'r> Check<'a, 'r> {
         Ok(what)
     }
 
-    /// The time is the old one, or what the target made of it, or the old one is what a coarser source made of it.
+    /// The time is the old one, or what the target made of it, or the old one is what a coarser source made
+    /// of it.
     fn is_time(&self, now: &Attributes, old: &Attributes) -> Result<bool> {
         let (now, then) = (now.time(), old.time());
         Ok(is_cut_to(now, then) || self.rehearsal.kept_time(old)?.is_none_or(|kept| kept == now))
     }
 }
 
-/// A primary that took over on a file system of coarse times knows less of them than its old primary still has.
+/// A primary that took over on a file system of coarse times knows less of them than its old primary still
+/// has.
 fn is_cut_to(now: i128, then: i128) -> bool {
     let whole = GRAINS.into_iter().rev().find(|grain| then.rem_euclid(*grain) == 0).unwrap_or(1);
     now - now.rem_euclid(whole) == then
@@ -255,8 +258,8 @@ fn find(root: &Root, path: &RelPath) -> Result<Option<(Entry, Stat)>> {
     }
 }
 
-/// A name that goes, and is there, but not for the inode that is said to lose it: to remove it could fail when it is
-/// too late, or take something else.
+/// A name that goes, and is there, but not for the inode that is said to lose it: to remove it could fail
+/// when it is too late, or take something else.
 fn of_another(root: &Root, change: &Change, stat: Option<&Stat>, places: &Places) -> Result<Option<RelPath>> {
     let Some(stat) = stat else { return Ok(None) };
     for link in &change.links_removed {
@@ -272,8 +275,8 @@ fn of_another(root: &Root, change: &Change, stat: Option<&Stat>, places: &Places
     Ok(None)
 }
 
-/// What the base does not protect cannot be taken away or changed if it is protected; and whether a file is copied
-/// on write cannot be changed either.
+/// What the base does not protect cannot be taken away or changed if it is protected; and whether a file is
+/// copied on write cannot be changed either.
 fn is_protected_otherwise(
     root: &Root,
     change: &Change,

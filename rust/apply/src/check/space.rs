@@ -21,7 +21,8 @@ pub(crate) struct Need {
 impl Need {
     /// What a row takes, whose file is there as `stat` says.
     pub(crate) fn add(&mut self, change: &Change, stat: Option<&Stat>) {
-        // Claims of a manifest from outside may be larger than all numbers together: they need not be exact then.
+        // Claims of a manifest from outside may be larger than all numbers together: they need not be exact
+        // then.
         let blocks = |bytes: u64| bytes.div_ceil(self.block).saturating_mul(self.block);
         let bytes_of = |takes_space: &dyn Fn(Op) -> bool| {
             let extents = change.extents.iter().filter(|e| takes_space(e.op));

@@ -16,7 +16,8 @@ use uuid::Uuid;
 
 const DIR: &str = ".snapsync/aside";
 
-/// Moves an entry out of the way for good, and says where it is; None where it has gone by itself. `was` is where it was.
+/// Moves an entry out of the way for good, and says where it is; None where it has gone by itself. `was` is
+/// where it was.
 pub fn set_aside(root: &Root, id: Uuid, from: &Place<'_>, was: &RelPath) -> Result<Option<RelPath>> {
     let (aside, own) = (RelPath::new(DIR.as_bytes())?, RelPath::new(format!("{DIR}/{id}").as_bytes())?);
     let (_, name) = was.split().ok_or_else(|| Error::failed("the root cannot be moved", ""))?;
@@ -67,7 +68,8 @@ impl Incoming<'_> {
         Ok(())
     }
 
-    /// Directories that go were moved to the stage with all that is in them: what nobody knew of does not go with them.
+    /// Directories that go were moved to the stage with all that is in them: what nobody knew of does not go
+    /// with them.
     pub(crate) fn sweep_trash(&self, places: &Places) -> Result<()> {
         let is_gone = |row: &Brief| row.flags.deleted && row.kind == Kind::Directory;
         let mut gone = Vec::new();

@@ -18,8 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 const SHARE: u64 = 64 << 10;
 
 impl Incoming<'_> {
-    /// Goes on from wherever the journal says, until the tree is the target. Where that cannot be, the tree is made
-    /// again what it was, and the journal says that what is staged can be thrown away.
+    /// Goes on from wherever the journal says, until the tree is the target. Where that cannot be, the tree
+    /// is made again what it was, and the journal says that what is staged can be thrown away.
     pub fn commit(&mut self) -> Result<()> {
         match self.forward() {
             Err(cause) if self.journal.can_go_back() => Err(self.go_back(&cause)),
@@ -74,8 +74,8 @@ impl Incoming<'_> {
         if are_to_be_protected { self.set_phase(Phase::Settling) } else { Ok(()) }
     }
 
-    /// A further name of a file that is to be immutable cannot be removed later without taking that off the file: what
-    /// goes is removed before anything is protected.
+    /// A further name of a file that is to be immutable cannot be removed later without taking that off the
+    /// file: what goes is removed before anything is protected.
     fn settle(&mut self) -> Result<()> {
         self.step("commit.settling")?;
         clear(&self.root, self.journal.snapshot.id)?;
@@ -128,7 +128,8 @@ impl Incoming<'_> {
             file.set_len(size)?;
         }
         if change.loses_tail() {
-            // Setting the size it has gives back what is preallocated beyond it, where holes cannot be made there.
+            // Setting the size it has gives back what is preallocated beyond it, where holes cannot be made
+            // there.
             file.set_len(size)?;
         }
         let staged = if change.data_bytes() > 0 || change.has_clones() {
@@ -181,8 +182,8 @@ impl Incoming<'_> {
         snapsync_sys::copy_range(staged, offset, length, file, offset)
     }
 
-    /// Attributes of everything that was not made with them: what was there before, and directories, whose times
-    /// every attach has changed. Whether any of them is to be protected.
+    /// Attributes of everything that was not made with them: what was there before, and directories, whose
+    /// times every attach has changed. Whether any of them is to be protected.
     fn set_all_attributes(&self) -> Result<bool> {
         let are_to_be_protected = AtomicBool::new(false);
         // Whatever else is new was made with its attributes.
@@ -239,8 +240,8 @@ impl Incoming<'_> {
         attributes::set_flags(file, new.flags, &self.journal.limits)
     }
 
-    /// What runs with the rights of its owner or group has no name that somebody gave it since it was checked: it would
-    /// outlive the file.
+    /// What runs with the rights of its owner or group has no name that somebody gave it since it was
+    /// checked: it would outlive the file.
     fn expect_names(&self, change: &Change, known: &Known, entry: &Entry, path: &RelPath) -> Result<()> {
         let Some(links) = known.links() else { return Ok(()) };
         // Those that go are in the stage until the end.

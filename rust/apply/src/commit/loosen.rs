@@ -1,5 +1,5 @@
-//! What a commit changes is first made so that it can be changed, and that nobody may do more with it meanwhile than
-//! before and after. Its way back begins in the same way.
+//! What a commit changes is first made so that it can be changed, and that nobody may do more with it
+//! meanwhile than before and after. Its way back begins in the same way.
 
 use crate::access::{self, Meanwhile};
 use crate::attributes;
@@ -14,9 +14,9 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 impl Incoming<'_> {
-    /// Takes off what would keep the commit from changing an inode: immutable and append-only flags, and for an ordinary user
-    /// the lack of write permission. And nobody may do more with what changes than before and after; whether that takes
-    /// rights away.
+    /// Takes off what would keep the commit from changing an inode: immutable and append-only flags, and for
+    /// an ordinary user the lack of write permission. And nobody may do more with what changes than before
+    /// and after; whether that takes rights away.
     pub(crate) fn loosen(&self, places: &Places) -> Result<bool> {
         let narrows = AtomicBool::new(self.journal.base.is_none());
         if self.journal.base.is_none() {
@@ -67,7 +67,8 @@ impl Incoming<'_> {
         Ok(())
     }
 
-    /// The same for the way back, wherever things are by now: as little may be done with what becomes again what it was.
+    /// The same for the way back, wherever things are by now: as little may be done with what becomes again
+    /// what it was.
     pub(crate) fn narrow_all(&self, places: &Places) -> Result<()> {
         if self.journal.base.is_none() {
             self.close_root()?;

@@ -1,5 +1,5 @@
-//! Names go from the tree to the stage, and come from there. Whoever exchanges names meanwhile: what was moved is looked at
-//! where nobody else gets at it, and comes only to the directory that was checked.
+//! Names go from the tree to the stage, and come from there. Whoever exchanges names meanwhile: what was
+//! moved is looked at where nobody else gets at it, and comes only to the directory that was checked.
 
 use crate::check::drift::is_lost_and_found;
 use crate::commit::forward::is_gone;
@@ -26,8 +26,8 @@ impl Incoming<'_> {
         Ok(!detaches.is_empty())
     }
 
-    /// Nothing is attached before all of this is done, so a name that is in the stage was detached before, and what has its
-    /// place now came later.
+    /// Nothing is attached before all of this is done, so a name that is in the stage was detached before,
+    /// and what has its place now came later.
     fn detach_one(&self, detach: &Detach) -> Result<()> {
         let (from, kept) = (detach.path(), self.kept(detach)?);
         let moved = match detach.to {

@@ -1,7 +1,8 @@
 //! What a commit will lose is kept in the stage before anything is overwritten, so that it can be undone.
 //!
-//! `saved/rows` has a line of JSON for each row of the manifest that had an inode in the base, in its order; `saved/INODE`
-//! has the bytes that will be overwritten in place, at their offsets. What goes needs no copy: it is only renamed.
+//! `saved/rows` has a line of JSON for each row of the manifest that had an inode in the base, in its order;
+//! `saved/INODE` has the bytes that will be overwritten in place, at their offsets. What goes needs no copy:
+//! it is only renamed.
 
 use crate::commit::forward::open_for_flags;
 use crate::known::Row;

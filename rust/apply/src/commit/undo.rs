@@ -1,5 +1,5 @@
-//! The way back of a commit: from wherever it has come to, the tree becomes again what it was. Every step can be done
-//! again after a crash, and until the last one the commit can go on instead.
+//! The way back of a commit: from wherever it has come to, the tree becomes again what it was. Every step can
+//! be done again after a crash, and until the last one the commit can go on instead.
 
 use crate::commit::forward::{access_to, is_gone, open_for_flags, open_loosened};
 use crate::commit::loosen::take;
@@ -38,7 +38,8 @@ impl Incoming<'_> {
         }
     }
 
-    /// Makes the tree what it was before the commit. The journal then says that what is staged can be thrown away.
+    /// Makes the tree what it was before the commit. The journal then says that what is staged can be thrown
+    /// away.
     pub fn undo(&mut self) -> Result<()> {
         if !self.journal.can_go_back() {
             return Err(Error::refused(
@@ -84,7 +85,8 @@ impl Incoming<'_> {
         self.step("undo.done")
     }
 
-    /// Takes off what keeps entries from being moved and written, wherever they are now. Those above come first.
+    /// Takes off what keeps entries from being moved and written, wherever they are now. Those above come
+    /// first.
     fn loosen_all(&self) -> Result<()> {
         let mut directories = Vec::new();
         for row in self.known_rows(|row| row.kind == Kind::Directory)? {
@@ -200,7 +202,8 @@ impl Incoming<'_> {
                 other => return other.context("put back", show),
             }
         }
-        // Its directory is gone, or its place cannot be kept free. A snapshot has it, and the stage goes: so it stays here.
+        // Its directory is gone, or its place cannot be kept free. A snapshot has it, and the stage goes: so
+        // it stays here.
         self.keep_aside(&kept, to)
     }
 

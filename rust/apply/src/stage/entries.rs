@@ -31,8 +31,8 @@ impl<'a> Incoming<'a> {
         Ok(())
     }
 
-    /// Makes a directory and those above it, one after the other: a manifest may go deeper than a stack. Owner and mode
-    /// come with the commit, when everything is in it.
+    /// Makes a directory and those above it, one after the other: a manifest may go deeper than a stack.
+    /// Owner and mode come with the commit, when everything is in it.
     fn make_directory(&self, path: &RelPath) -> io::Result<()> {
         let mut missing = vec![path.clone()];
         while let Some(path) = missing.last() {
@@ -80,8 +80,8 @@ impl<'a> Incoming<'a> {
         attributes::set_rare(&file, rare, &self.journal.limits)?;
         attributes::set_flags(&file, flags & !attributes::PROTECTIVE, &self.journal.limits)?;
         if !is_written_at_once(change, size) {
-            // With its size first: a write beyond the end makes some file systems reserve more than is asked for,
-            // and what is reserved before a hole stays.
+            // With its size first: a write beyond the end makes some file systems reserve more than is asked
+            // for, and what is reserved before a hole stays.
             file.set_len(size)?;
         }
         Ok(file)

@@ -24,9 +24,10 @@ pub struct Report {
 }
 
 impl<'a> Incoming<'a> {
-    /// Looks before anything is staged: what the target cannot hold, whether it is still the base, and what room it
-    /// takes. `copies` says that the standby's snapshot will copy data, `strays` that entries outside the base may
-    /// come and go on the standby, and give their directories other times, `shares` that data takes no space.
+    /// Looks before anything is staged: what the target cannot hold, whether it is still the base, and what
+    /// room it takes. `copies` says that the standby's snapshot will copy data, `strays` that entries outside
+    /// the base may come and go on the standby, and give their directories other times, `shares` that data
+    /// takes no space.
     pub fn prepare(&mut self, copies: bool, strays: bool, shares: bool) -> Result<Report> {
         fault::point("stage.manifest");
         vet(&self.manifest(), self.monitor)?;
@@ -56,8 +57,8 @@ impl<'a> Incoming<'a> {
         Ok(Report { losses, held: self.received.held().clone(), kept })
     }
 
-    /// Refuses where there is no room for what was prepared. What a cut run has left has its space; with `packed` it
-    /// may take less, where data is compressed.
+    /// Refuses where there is no room for what was prepared. What a cut run has left has its space; with
+    /// `packed` it may take less, where data is compressed.
     pub fn has_room(&self, packed: bool) -> Result<()> {
         self.need.check(&self.root, self.received.bytes(), packed, self.monitor)
     }
@@ -74,8 +75,8 @@ impl<'a> Incoming<'a> {
         Ok(())
     }
 
-    /// Ends staging: everything the manifest names is there and on the disk, and so is what the commit will overwrite.
-    /// From here on it goes through, or back.
+    /// Ends staging: everything the manifest names is there and on the disk, and so is what the commit will
+    /// overwrite. From here on it goes through, or back.
     pub fn seal(&mut self) -> Result<()> {
         self.monitor.check()?;
         let expected = self.manifest_reader()?.counts()?.data_bytes;

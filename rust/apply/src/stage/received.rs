@@ -1,8 +1,8 @@
-//! Which data of a delta has arrived: nothing twice, nothing that was not asked for, and after a cut nothing that is
-//! not what it was when it came.
+//! Which data of a delta has arrived: nothing twice, nothing that was not asked for, and after a cut nothing
+//! that is not what it was when it came.
 //!
-//! `received` in the stage has 52 bytes for each frame: inode, offset (u64), length (u32), little endian, and the BLAKE3
-//! of the bytes. It proves nothing by itself: what it names is read again before it is believed.
+//! `received` in the stage has 52 bytes for each frame: inode, offset (u64), length (u32), little endian, and
+//! the BLAKE3 of the bytes. It proves nothing by itself: what it names is read again before it is believed.
 
 use rustix::fs::OFlags;
 use snapsync_model::{Change, Context, Op, Range, Result, locked};
@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 pub(crate) const FILE: &str = "received";
 pub(super) const ENTRY: usize = 52;
-/// Frames and bytes that a worker stages before it writes down what they were: for each small file by itself that would
-/// cost as much as the file. A kill forgets the last of them.
+/// Frames and bytes that a worker stages before it writes down what they were: for each small file by itself
+/// that would cost as much as the file. A kill forgets the last of them.
 const UNWRITTEN: usize = 64;
 const UNWRITTEN_BYTES: u64 = 1 << 20;
 
@@ -92,8 +92,8 @@ impl Received {
         Some(made)
     }
 
-    /// How much of a range is new, and whether nothing is missing any more; None where some of it came in this run
-    /// already.
+    /// How much of a range is new, and whether nothing is missing any more; None where some of it came in
+    /// this run already.
     pub(crate) fn arrived(&self, ino: u64, range: Range) -> Option<(u64, bool)> {
         let mut missing = locked(&self.missing);
         let left = missing.get_mut(&ino)?;

@@ -8,7 +8,8 @@ use snapsync_sys::Parents;
 use std::borrow::Borrow;
 
 pub(crate) const CHUNK: usize = 4096;
-/// Extents and names of these rows, after which there are enough of them; an extended attribute counts for many.
+/// Extents and names of these rows, after which there are enough of them; an extended attribute counts for
+/// many.
 const PARTS: usize = 65_536;
 /// Rows that one thread stages with one memory of the last directory.
 pub(crate) const SIDE_BY_SIDE: usize = 64;

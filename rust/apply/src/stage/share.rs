@@ -7,7 +7,8 @@ use std::fs::File;
 use std::io;
 
 impl Incoming<'_> {
-    /// Stages all data of a new file as blocks of `from`. False where that cannot be: it is to be copied then.
+    /// Stages all data of a new file as blocks of `from`. False where that cannot be: it is to be copied
+    /// then.
     pub fn share(&self, parents: &mut Parents<'_>, change: &Change, from: &File) -> Result<bool> {
         if !change.flags.created || self.received.held().left(change).is_empty() {
             return Ok(false);

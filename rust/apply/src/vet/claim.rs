@@ -4,8 +4,8 @@ use snapsync_manifest::ManifestReader;
 use snapsync_model::{Change, Error, Monitor, Result};
 use snapsync_sys::Named;
 
-/// What the paths and ranges that are kept in memory may take, whatever the manifest, and for each of its bytes. Text
-/// that is like itself is packed ten times as small, hardly more.
+/// What the paths and ranges that are kept in memory may take, whatever the manifest, and for each of its
+/// bytes. Text that is like itself is packed ten times as small, hardly more.
 pub(super) const MEMORY: u64 = 256 << 20;
 pub(super) const MEMORY_FOR_BYTE: u64 = 64;
 /// Of a map's entry.

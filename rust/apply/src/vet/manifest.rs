@@ -1,9 +1,9 @@
-//! A manifest may come from outside and lie. Here it is proved that what its rows say makes sense, each for itself and
-//! all together, before anything is staged: staging and commit rely on it. Whether it fits the tree is looked at
-//! after that, by `check`.
+//! A manifest may come from outside and lie. Here it is proved that what its rows say makes sense, each for
+//! itself and all together, before anything is staged: staging and commit rely on it. Whether it fits the
+//! tree is looked at after that, by `check`.
 //!
-//! The paths of a row must be the ones that its names and the rows of its parents give. Each is longer than the path of
-//! its directory, so that a tree whose paths agree has neither cycles nor places outside of it.
+//! The paths of a row must be the ones that its names and the rows of its parents give. Each is longer than
+//! the path of its directory, so that a tree whose paths agree has neither cycles nor places outside of it.
 
 use crate::vet::claim::{MEMORY, MEMORY_FOR_BYTE, Memory, Rows, lie};
 use crate::vet::paths::{Directories, Order, names};

@@ -44,7 +44,8 @@ impl Order {
     }
 }
 
-/// Of the path of a directory, kept in its stead: trees that are deep have long ones. Nobody outside knows the keys.
+/// Of the path of a directory, kept in its stead: trees that are deep have long ones. Nobody outside knows
+/// the keys.
 type Mark = u128;
 
 struct Marks([RandomState; 2]);
@@ -149,8 +150,8 @@ impl Directories {
         })
     }
 
-    /// Whether what keeps its own name at a path of the base is there in the target: every directory above it that moves has
-    /// a row.
+    /// Whether what keeps its own name at a path of the base is there in the target: every directory above it
+    /// that moves has a row.
     fn is_moved(&self, old: &RelPath, new: &RelPath) -> Attempt<bool> {
         let (old, new) = (old.as_bytes(), new.as_bytes());
         let mut end = old.len();
@@ -173,8 +174,8 @@ fn keeps_a_name(change: &Change) -> bool {
     change.survives() && change.nlink_old as usize > change.links_removed.len()
 }
 
-/// Every path is the one of a name; and no name goes twice, comes twice, or goes from one row and stays in another. Of
-/// these a part is looked at at a time, so that memory has a bound.
+/// Every path is the one of a name; and no name goes twice, comes twice, or goes from one row and stays in
+/// another. Of these a part is looked at at a time, so that memory has a bound.
 pub(super) fn names(
     rows: &Rows<'_>,
     directories: &Directories,

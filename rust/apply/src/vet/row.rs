@@ -9,8 +9,8 @@ const NAME: usize = 255;
 const LINK_TARGET: usize = 4095;
 const XATTR_NAME: usize = 255;
 const XATTR_VALUE: usize = 64 << 10;
-/// What snapsync keeps at the root of a volume. Nothing of this name comes to a tree, at whatever depth; below the root
-/// it may go, from where an older version brought it.
+/// What snapsync keeps at the root of a volume. Nothing of this name comes to a tree, at whatever depth;
+/// below the root it may go, from where an older version brought it.
 const STORE: &[u8] = b".snapsync";
 
 pub(crate) fn vet(change: &Change) -> Attempt {

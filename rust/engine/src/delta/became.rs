@@ -1,5 +1,6 @@
-//! Directories that have become subvolumes. What a subvolume holds is not replicated, so what the directory held goes from
-//! the standby as if it had been deleted, though it may all be there still: that is said of each.
+//! Directories that have become subvolumes. What a subvolume holds is not replicated, so what the directory
+//! held goes from the standby as if it had been deleted, though it may all be there still: that is said of
+//! each.
 
 use snapsync_manifest::ManifestReader;
 use snapsync_model::{Context, Error, Kind, Monitor, RelPath, Result};
@@ -8,7 +9,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-/// Tells of directories that `manifest` deletes where the tree, its target, has a subvolume now. `strict` refuses them.
+/// Tells of directories that `manifest` deletes where the tree, its target, has a subvolume now. `strict`
+/// refuses them.
 pub(crate) fn tell(root: &Root, manifest: &dyn Named, strict: bool, monitor: &Monitor) -> Result<()> {
     let filesystem = snapsync_sys::filesystem(root.fd()).context("read the file system of", root.path())?;
     if filesystem.magic != FileSystem::BTRFS {

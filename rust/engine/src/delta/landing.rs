@@ -1,7 +1,8 @@
 //! A snapshot, or some of its paths, on its way into a directory that is no volume.
 //!
-//! It is a first round of sync without a volume at its end: a whole delta is staged in the directory's `.snapsync`, which is all that
-//! is there before the commit, and which is gone when the directory is what the snapshot is.
+//! It is a first round of sync without a volume at its end: a whole delta is staged in the directory's
+//! `.snapsync`, which is all that is there before the commit, and which is gone when the directory is what
+//! the snapshot is.
 
 use crate::delta::outgoing::{announce, copy, header, volume_head};
 use crate::delta::pruned::Pruned;

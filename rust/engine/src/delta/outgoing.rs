@@ -6,8 +6,8 @@ use snapsync_snapshot::{Alive, Volume};
 use snapsync_stream::wire::{Header, ManifestHead, VERSION, software};
 use snapsync_sys::{Named, Spot};
 
-/// Where a volume keeps the manifest of a delta that is under way, and what keeps others from deleting what is read: they may
-/// work on the volume meanwhile.
+/// Where a volume keeps the manifest of a delta that is under way, and what keeps others from deleting what
+/// is read: they may work on the volume meanwhile.
 pub(crate) struct Outgoing(Alive);
 
 impl Outgoing {

@@ -5,7 +5,8 @@ use snapsync_model::{Context, Error, Kind, Result};
 use snapsync_sys::{Stat, is_own, stat_at};
 use std::path::{Path, PathBuf};
 
-/// The file that is to be replaced or made; None for a device, a pipe or anything else that is only written to.
+/// The file that is to be replaced or made; None for a device, a pipe or anything else that is only written
+/// to.
 pub(crate) fn file_of(output: &Path) -> Result<Option<PathBuf>> {
     let leads_on = |stat: &Stat| matches!(stat.kind, Kind::Symlink | Kind::Fifo);
     let named = stat_at(CWD, output.as_os_str()).ok();

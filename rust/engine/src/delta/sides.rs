@@ -1,4 +1,5 @@
-//! The two sides of a comparison, opened in the way that costs least, and what is proven by how they were opened.
+//! The two sides of a comparison, opened in the way that costs least, and what is proven by how they were
+//! opened.
 
 use crate::delta::widened::Widened;
 use crate::location::place::{Opened, Place};
@@ -158,8 +159,8 @@ impl Sides {
     }
 }
 
-/// Puts the rows that others refer to between these, where they have none. The old file is read on while the new one has its
-/// name already.
+/// Puts the rows that others refer to between these, where they have none. The old file is read on while the
+/// new one has its name already.
 fn insert(manifest: &dyn Named, header: &Header, references: Vec<Change>) -> Result<Counts> {
     let rows = ManifestReader::open(manifest)?;
     let mut writer = ManifestWriter::create(manifest, header)?;

@@ -1,4 +1,5 @@
-//! A client that lies, at a server that is none: it may ask for anything, in any turn, and is one half of a round.
+//! A client that lies, at a server that is none: it may ask for anything, in any turn, and is one half of a
+//! round.
 
 use crate::fuzz::lies::{PATHS, Seen};
 use crate::fuzz::peer::{Peer, Said, between, kind_of};

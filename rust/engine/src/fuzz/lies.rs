@@ -1,4 +1,5 @@
-//! Other values in messages: those of other fields, of what was heard before, and such as nobody means well by.
+//! Other values in messages: those of other fields, of what was heard before, and such as nobody means well
+//! by.
 
 use serde_json::{Value, json};
 use uuid::Uuid;

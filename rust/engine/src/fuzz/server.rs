@@ -1,4 +1,5 @@
-//! A server that lies, or the host of a standby or a primary: the product is the client, and its volumes are its own.
+//! A server that lies, or the host of a standby or a primary: the product is the client, and its volumes are
+//! its own.
 
 use crate::fuzz::lies::Seen;
 use crate::fuzz::peer::{Peer, between};

@@ -1,5 +1,5 @@
-//! Volumes that are lied about: made once, and made anew where something changed them; and what must hold of them
-//! whoever spoke.
+//! Volumes that are lied about: made once, and made anew where something changed them; and what must hold of
+//! them whoever spoke.
 
 use crate::digest::Reading;
 use crate::fuzz::delta::Delta;
@@ -34,7 +34,8 @@ thread_local! {
     static WORLD: RefCell<Option<World>> = const { RefCell::new(None) };
 }
 
-/// A primary and its standby, which has all but its newest snapshot, and others that are none of a liar's business.
+/// A primary and its standby, which has all but its newest snapshot, and others that are none of a liar's
+/// business.
 pub(super) struct World {
     base: PathBuf,
     pub(super) lineage: Uuid,

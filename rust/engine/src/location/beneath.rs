@@ -1,4 +1,5 @@
-//! What a client names, opened once. All that follows works on the directory that is open, and nothing is looked up again.
+//! What a client names, opened once. All that follows works on the directory that is open, and nothing is
+//! looked up again.
 
 use crate::location::place::{Place, split_at_sign};
 use crate::location::target::{self, Found, Target};
@@ -75,8 +76,8 @@ impl Reach {
     }
 }
 
-/// From name to name, each opened in the one before: no link is followed, and no way leads through a volume. None where
-/// there is none: what is there must not tell by how it fails.
+/// From name to name, each opened in the one before: no link is followed, and no way leads through a volume.
+/// None where there is none: what is there must not tell by how it fails.
 fn descend(root: &Root, names: &[&OsStr]) -> Result<Option<Found>> {
     let mut here = root.again()?;
     for (at, name) in names.iter().enumerate() {

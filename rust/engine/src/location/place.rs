@@ -19,7 +19,8 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    /// A directory of that very name comes first: `@` is a usual name on Btrfs. It hides no snapshot: others may have made it.
+    /// A directory of that very name comes first: `@` is a usual name on Btrfs. It hides no snapshot: others
+    /// may have made it.
     pub(crate) fn parse(text: &Path) -> Result<Place> {
         match split_at_sign(text) {
             Some((volume, snapshot)) if volume.is_dir() && !text.is_dir() => {
@@ -59,7 +60,8 @@ impl Place {
         })
     }
 
-    /// Whose pool holds the objects that its rows point at. A copy of a volume has the id of the first, and not its pool.
+    /// Whose pool holds the objects that its rows point at. A copy of a volume has the id of the first, and
+    /// not its pool.
     pub(crate) fn pool(&self) -> Option<&Path> {
         match self {
             Place::Snapshot(named) if named.1.provider == Provider::Pool => Some(named.0.path()),

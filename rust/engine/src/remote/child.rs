@@ -20,7 +20,8 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts it, with pipes to its input and from its output. What it says of itself is shown as `whom`'s words.
+    /// Starts it, with pipes to its input and from its output. What it says of itself is shown as `whom`'s
+    /// words.
     pub(crate) fn start(mut command: Command, whom: &str) -> Result<(Process, ChildStdin, ChildStdout)> {
         let program = command.get_program().to_owned();
         // Where somebody may be asked for a password, it stays in the group that may read the terminal.
@@ -42,8 +43,8 @@ impl Process {
         i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
     }
 
-    /// Waits until it ends by itself, but no longer than makes sense: its exit code. It stays to be waited for, so that its
-    /// number is no other's.
+    /// Waits until it ends by itself, but no longer than makes sense: its exit code. It stays to be waited
+    /// for, so that its number is no other's.
     pub(crate) fn wait(&self, monitor: &Monitor) -> Option<i32> {
         let deadline = Instant::now() + TO_END;
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;

@@ -1,4 +1,5 @@
-//! The records of a tree on another machine: asked for here, and made there. Only they travel, never what files hold.
+//! The records of a tree on another machine: asked for here, and made there. Only they travel, never what
+//! files hold.
 
 use crate::delta::incoming::nonsense;
 use crate::digest::{Listing, Near, Reading, Record};

@@ -21,8 +21,8 @@ use uuid::Uuid;
 const WORDS: usize = 4000;
 
 pub(crate) const LONGEST: u32 = 4 << 20;
-/// The feature of an end that answers `Request::Digest`. Before the 2, digests were of all bytes of a file, and records told
-/// less of an inode.
+/// The feature of an end that answers `Request::Digest`. Before the 2, digests were of all bytes of a file,
+/// and records told less of an inode.
 pub(crate) const DIGEST: &str = "digest 2";
 
 /// Who speaks, and what it can do beyond the protocol's first version.
@@ -75,8 +75,8 @@ pub(crate) enum Ask {
         #[serde(default)]
         care: Care,
     },
-    /// Head and manifest of a delta follow, the manifest's bytes only if they are not there from a cut round; after the
-    /// answer the frames, and the end.
+    /// Head and manifest of a delta follow, the manifest's bytes only if they are not there from a cut round;
+    /// after the answer the frames, and the end.
     Begin {
         strict: bool,
         has_manifest: bool,

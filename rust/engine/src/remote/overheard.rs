@@ -1,4 +1,5 @@
-//! What ssh and the other end say on their standard error: shown line by line, each with who said it, and not without end.
+//! What ssh and the other end say on their standard error: shown line by line, each with who said it, and not
+//! without end.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use snapsync_model::printable_bytes;

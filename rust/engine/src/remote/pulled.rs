@@ -1,4 +1,5 @@
-//! A round whose primary is at the other end, as this end has seen it. What only the other end knows is told as its claim.
+//! A round whose primary is at the other end, as this end has seen it. What only the other end knows is told
+//! as its claim.
 
 use crate::delta::incoming::nonsense;
 use crate::options::{self, Options};

@@ -1,5 +1,6 @@
-//! Further channels of a round: each comes in through a process of its own, and is handed on to the one that works on
-//! the volume over a socket in the volume's store. Who joins must know the round's token, and run as the same user.
+//! Further channels of a round: each comes in through a process of its own, and is handed on to the one that
+//! works on the volume over a socket in the volume's store. Who joins must know the round's token, and run as
+//! the same user.
 
 use crate::delta::incoming::BUFFER;
 use crate::remote::messages::Answer;

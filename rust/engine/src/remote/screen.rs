@@ -1,5 +1,5 @@
-//! What a message may be before it is understood: so deep, so long, and text that can be shown. A peer's words lead to
-//! errors, notes, reports and stores, and none of those has to ask what is in them.
+//! What a message may be before it is understood: so deep, so long, and text that can be shown. A peer's
+//! words lead to errors, notes, reports and stores, and none of those has to ask what is in them.
 
 use snapsync_model::{is_printable, printable};
 
@@ -23,7 +23,8 @@ pub(crate) fn screened(message: Vec<u8>, exact: bool) -> Result<String, Refusal>
     bounded(&text).map(|_| text)
 }
 
-/// Whether there is nothing in it that could be unprintable. Outside of strings JSON takes no such characters.
+/// Whether there is nothing in it that could be unprintable. Outside of strings JSON takes no such
+/// characters.
 fn bounded(text: &str) -> Result<bool, Refusal> {
     let (mut depth, mut values, mut length) = (0_usize, 1_usize, None);
     let (mut is_escaped, mut is_plain) = (false, true);

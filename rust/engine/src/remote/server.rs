@@ -1,5 +1,5 @@
-//! The end that another snapsync starts, over ssh or as an administrator's forced command: it speaks on its standard
-//! input and output, and may be kept to one directory and one direction.
+//! The end that another snapsync starts, over ssh or as an administrator's forced command: it speaks on its
+//! standard input and output, and may be kept to one directory and one direction.
 
 use crate::digest::Reading;
 use crate::location::beneath::Reach;
@@ -29,7 +29,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// Serves one client, until it is done or gone. The exit code: a failure that the client was told is its to tell.
+/// Serves one client, until it is done or gone. The exit code: a failure that the client was told is its to
+/// tell.
 pub fn serve(gate: &Gate, monitor: &Monitor) -> Result<i32> {
     let [from, to] = standard_streams()?;
     let peer = std::env::var("SSH_CONNECTION").ok().and_then(|c| c.split(' ').next().map(PathBuf::from));

@@ -211,7 +211,8 @@ impl StandbyEnd for Remote<'_, '_> {
         if !self.is_sending {
             self.wire.fail(error, false);
         }
-        // Where it has not said: it may have a part of it, or have been about to make it when it was heard of last.
+        // Where it has not said: it may have a part of it, or have been about to make it when it was heard of
+        // last.
         let may_be = self.has_asked_to_commit || (self.is_sending && is_cut(error));
         self.wire.is_needed.unwrap_or(may_be)
     }

@@ -20,7 +20,8 @@ use uuid::Uuid;
 /// Whose wishes count in a round.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Wishes<'o> {
-    /// Those of the primary's end, which has begun it; but old snapshots go only where it may have them deleted.
+    /// Those of the primary's end, which has begun it; but old snapshots go only where it may have them
+    /// deleted.
     Asked { prunes: bool },
     /// Those of this end, which has begun it, whatever the other one asks.
     Own(&'o Options),
@@ -33,7 +34,8 @@ const MOST_FILES: usize = 1 << 20;
 /// What a round reads again beyond its limit at most.
 const SLACK: u64 = 1 << 28;
 
-/// Answers until the round is done; what was done, and the other end's report. A failure here is told to it as well.
+/// Answers until the round is done; what was done, and the other end's report. A failure here is told to it
+/// as well.
 pub(crate) fn attend<'a>(
     wire: &mut Wire<'a>,
     standby: &mut Local<'a>,

@@ -1,5 +1,5 @@
-//! What somebody who can write a file can make its reader do: files that say what is run, and as whom, are read only where
-//! that is nobody else.
+//! What somebody who can write a file can make its reader do: files that say what is run, and as whom, are
+//! read only where that is nobody else.
 
 use rustix::fs::OFlags;
 use snapsync_model::{Context, Error, Result};

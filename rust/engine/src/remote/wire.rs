@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The first bytes of either end, so that whatever else a remote shell prints is not taken for an answer. The number of
-/// the protocol and the end of the line follow.
+/// The first bytes of either end, so that whatever else a remote shell prints is not taken for an answer. The
+/// number of the protocol and the end of the line follow.
 const GREETING: &[u8] = b"snapsync protocol ";
 const VERSION: u32 = 3;
 /// The last version whose messages do not travel in packets.

@@ -31,7 +31,8 @@ pub struct Verified {
     pub seed: Option<u64>,
     /// Files that were read on both sides.
     pub read_entries: u64,
-    /// Files of one size and time whose content was neither read nor proven by where it lies, and their bytes.
+    /// Files of one size and time whose content was neither read nor proven by where it lies, and their
+    /// bytes.
     pub unproven: u64,
     pub unproven_bytes: u64,
     pub difference_count: u64,

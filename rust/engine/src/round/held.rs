@@ -1,5 +1,5 @@
-//! The primary of a round. Its lock is held while the round works there, and never while the standby is waited for, which may
-//! be slow or never answer.
+//! The primary of a round. Its lock is held while the round works there, and never while the standby is
+//! waited for, which may be slow or never answer.
 
 use snapsync_model::{Error, Monitor, Result, VolumeInfo};
 use snapsync_snapshot::Volume;

@@ -40,8 +40,8 @@ pub(crate) fn without_source(target: &Path, error: Error) -> Error {
     }
 }
 
-/// Who says that it is of a later epoch is not fed, and that is remembered of it. It may be true, and it may be a lie: what
-/// becomes of the other standbys is not for this one to say.
+/// Who says that it is of a later epoch is not fed, and that is remembered of it. It may be true, and it may
+/// be a lie: what becomes of the other standbys is not for this one to say.
 pub(crate) fn fence(primary: Option<Volume>, looked: &Looked, rights: Rights) -> Result<Option<Volume>> {
     let Some(mut volume) = primary else { return Ok(None) };
     let info = volume.info();
@@ -116,7 +116,8 @@ pub(crate) fn at(primary: &Volume, met: &Looked) -> Option<(Uuid, Standby)> {
     Some((id, known.clone()))
 }
 
-/// A new standby takes the place of the one that was known there, unless that may be on a disk that comes back.
+/// A new standby takes the place of the one that was known there, unless that may be on a disk that comes
+/// back.
 pub(crate) fn replace(primary: &mut Volume, id: Uuid, new: &Standby, monitor: &Monitor) -> Result<()> {
     let before: Vec<(Uuid, Option<String>)> = primary
         .standbys()

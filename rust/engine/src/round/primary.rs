@@ -1,4 +1,5 @@
-//! One round: the primary's snapshot, the changes since the newest common one, their data, the standby's snapshot.
+//! One round: the primary's snapshot, the changes since the newest common one, their data, the standby's
+//! snapshot.
 
 use crate::delta::outgoing::{Outgoing, announce, copy, count, header, volume_head};
 use crate::delta::sides::Sides;
@@ -261,8 +262,8 @@ impl Driver<'_> {
         self.bring(base, snapshot)
     }
 
-    /// After a failure that left the standby where it was, the primary's new snapshot has no purpose, and neither has
-    /// its subset. A delta that was cut goes on with the snapshot.
+    /// After a failure that left the standby where it was, the primary's new snapshot has no purpose, and
+    /// neither has its subset. A delta that was cut goes on with the snapshot.
     fn bring_or_undo(
         &mut self,
         state: &State,

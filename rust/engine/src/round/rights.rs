@@ -149,7 +149,8 @@ fn take_back(primary: &mut Volume, standby: Uuid, base: Option<Uuid>, monitor: &
     back.iter().try_for_each(|snapshot| primary.delete(snapshot, monitor))
 }
 
-/// A round that came to nothing deletes its snapshot, and no other: it may be told what it likes of one that was cut.
+/// A round that came to nothing deletes its snapshot, and no other: it may be told what it likes of one that
+/// was cut.
 pub(crate) fn may_undo(primary: &Volume, snapshot: Uuid, standby: Uuid) -> bool {
     primary.taken_for(snapshot).is_some_and(|by| by.standby == standby)
         && holds(primary).is_ok_and(|held| held.iter().all(|hold| hold.snapshot != snapshot))

@@ -1,7 +1,8 @@
-//! The net under all that is believed unchanged: each round reads a share of the files again, on both sides, and compares
-//! their digests. Files are taken in the order of the circle that `digest` spreads their paths over, from where the last
-//! round stopped, so that all come round in the period if there are rounds; and no round reads more than its limit. What
-//! differs is remembered with the standby and travels whole with the next round.
+//! The net under all that is believed unchanged: each round reads a share of the files again, on both sides,
+//! and compares their digests. Files are taken in the order of the circle that `digest` spreads their paths
+//! over, from where the last round stopped, so that all come round in the period if there are rounds; and no
+//! round reads more than its limit. What differs is remembered with the standby and travels whole with the
+//! next round.
 
 use crate::digest::{CHUNK, Digest, content, place_of};
 use crate::options::Scrubbing;
@@ -154,7 +155,8 @@ impl Share {
     }
 }
 
-/// What the primary has: in its snapshot, and in its tree where that did not change since by all that it tells.
+/// What the primary has: in its snapshot, and in its tree where that did not change since by all that it
+/// tells.
 struct Own {
     snapshot: Seen,
     live: Option<Digest>,
@@ -250,8 +252,8 @@ impl Found {
     }
 }
 
-/// Reads the share that is due, of files that are in `snapshot` on both sides; also tells which the primary's next snapshot
-/// is to read again.
+/// Reads the share that is due, of files that are in `snapshot` on both sides; also tells which the primary's
+/// next snapshot is to read again.
 pub(crate) fn scrub(
     primary: &Volume,
     standby: &mut dyn StandbyEnd,

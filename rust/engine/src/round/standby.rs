@@ -1,5 +1,5 @@
-//! The standby's half of a round. The primary's half asks for its steps in their order, whether both are in one
-//! process or a channel lies between.
+//! The standby's half of a round. The primary's half asks for its steps in their order, whether both are in
+//! one process or a channel lies between.
 
 use crate::delta::staging::{Begun, Data, Offer, Room, Spare, begin, fill, give_up, is_cut, take};
 use crate::keep::Keep;
@@ -134,7 +134,8 @@ impl<'a> Local<'a> {
         std::mem::take(&mut self.made).unmake();
     }
 
-    /// On Btrfs what was written since is known at no cost; elsewhere each path is looked at before it is touched.
+    /// On Btrfs what was written since is known at no cost; elsewhere each path is looked at before it is
+    /// touched.
     fn look_for_drift(
         &self,
         volume: &mut Volume,
@@ -179,7 +180,8 @@ impl<'a> Local<'a> {
     }
 }
 
-/// Only the primary of its lineage may feed a standby, and none that was replaced: who says that it was promoted shows it.
+/// Only the primary of its lineage may feed a standby, and none that was replaced: who says that it was
+/// promoted shows it.
 fn is_of(volume: &Volume, lineage: Option<Uuid>, epoch: u64, promotions: &Promotions) -> Result<()> {
     let standby = volume.info();
     let show = standby.path.display();

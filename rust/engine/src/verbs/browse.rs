@@ -13,7 +13,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Mounts a snapshot read-only on the directory `at`, which is empty or absent. It is unmounted when the mount goes.
+/// Mounts a snapshot read-only on the directory `at`, which is empty or absent. It is unmounted when the
+/// mount goes.
 pub fn browse(address: &Path, at: &Path, monitor: &Monitor) -> Result<(Browsed, Mount)> {
     let started = Instant::now();
     let (volume, snapshot) = named(address)?;

@@ -11,7 +11,8 @@ use snapsync_snapshot::{CloneRecord, Mark, Volume, name_is_free};
 use std::path::Path;
 use std::time::Instant;
 
-/// Makes the absent or empty directory `to` a copy of a snapshot that may be written to, and remembers it as `name`.
+/// Makes the absent or empty directory `to` a copy of a snapshot that may be written to, and remembers it as
+/// `name`.
 pub fn clone(
     address: &Path,
     to: &Path,

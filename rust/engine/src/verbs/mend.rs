@@ -1,5 +1,6 @@
-//! A standby, mended from its primary: whatever differs from the newest snapshot that both have, by content and metadata, is
-//! brought again, by the same stage and commit as a delta, and that snapshot of the standby is taken again in its place.
+//! A standby, mended from its primary: whatever differs from the newest snapshot that both have, by content
+//! and metadata, is brought again, by the same stage and commit as a delta, and that snapshot of the standby
+//! is taken again in its place.
 
 use crate::delta::sides::Sides;
 use crate::digest::Reading;
@@ -18,8 +19,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Proves that the standby holds what its primary's snapshot holds, and makes it so where it does not. What was changed by
-/// hand is kept as a snapshot where `discard_drift` says that it may go, and refused else.
+/// Proves that the standby holds what its primary's snapshot holds, and makes it so where it does not. What
+/// was changed by hand is kept as a snapshot where `discard_drift` says that it may go, and refused else.
 pub fn verify_and_mend(
     primary: &Path,
     standby: &Path,

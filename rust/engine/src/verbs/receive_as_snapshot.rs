@@ -16,7 +16,8 @@ use std::io::BufReader;
 use std::path::Path;
 use std::time::Instant;
 
-/// Makes a snapshot in `dir` from the delta in `input`, standard input without one, and the base that it asks for.
+/// Makes a snapshot in `dir` from the delta in `input`, standard input without one, and the base that it asks
+/// for.
 pub fn receive_as_snapshot(
     dir: &Path,
     input: Option<&Path>,

@@ -8,8 +8,8 @@ use snapsync_model::{Error, Monitor, Result, Stage};
 use snapsync_snapshot::Volume;
 use std::path::Path;
 
-/// Heals a volume and does nothing else: forwards, or `back` to the snapshot before. With `adopt` a store that was moved to
-/// the directory belongs to it from then on.
+/// Heals a volume and does nothing else: forwards, or `back` to the snapshot before. With `adopt` a store
+/// that was moved to the directory belongs to it from then on.
 pub fn recover_volume(path: &Path, back: bool, adopt: bool, monitor: &Monitor) -> Result<Recovered> {
     let path = existing_directory(path)?;
     let mut volume = if adopt { Volume::adopt(&path)? } else { Volume::open(&path)? };

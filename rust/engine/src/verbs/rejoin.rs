@@ -12,8 +12,8 @@ use std::path::Path;
 use std::time::Instant;
 use uuid::Uuid;
 
-/// Makes `old` a standby of `new`: what it has of its own is kept as snapshots, it goes back to the newest snapshot
-/// they have in common, and gets all that `new` has since.
+/// Makes `old` a standby of `new`: what it has of its own is kept as snapshots, it goes back to the newest
+/// snapshot they have in common, and gets all that `new` has since.
 pub fn rejoin(old: &Path, new: &Path, travel: &Travel, reach: &Reach, monitor: &Monitor) -> Result<Rejoined> {
     let started = Instant::now();
     let (old_end, new_end) = ends(old, new)?;

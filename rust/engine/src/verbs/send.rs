@@ -26,7 +26,8 @@ struct Sendable {
     identity: Identity,
 }
 
-/// Sends `snapshot`, as what changed since the nearest of `bases` or whole without any, to `output` or standard output.
+/// Sends `snapshot`, as what changed since the nearest of `bases` or whole without any, to `output` or
+/// standard output.
 pub fn send(
     snapshot: &Path,
     bases: &[PathBuf],

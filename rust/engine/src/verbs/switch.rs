@@ -77,7 +77,8 @@ fn named(primary: &Path, standby: &Path, reach: &Reach, monitor: &Monitor) -> Re
     })
 }
 
-/// Brings the standby all that the primary has, until nothing is written in between; the primary is a standby then.
+/// Brings the standby all that the primary has, until nothing is written in between; the primary is a standby
+/// then.
 fn hand_over(
     primary: &Path,
     standby: &Path,

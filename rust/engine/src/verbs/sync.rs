@@ -12,7 +12,8 @@ use crate::round::standby::Local;
 use snapsync_model::{Error, Monitor, Result};
 use std::path::Path;
 
-/// Brings `target` in step with `source`. The first round makes both volumes. Either may be `[user@]host:PATH`.
+/// Brings `target` in step with `source`. The first round makes both volumes. Either may be
+/// `[user@]host:PATH`.
 pub fn sync(
     source: &Path,
     target: &Path,

@@ -1,5 +1,5 @@
-//! Proof that two trees hold the same: every entry, by content and metadata. Each side tells what it holds, and what
-//! they tell is merged by path.
+//! Proof that two trees hold the same: every entry, by content and metadata. Each side tells what it holds,
+//! and what they tell is merged by path.
 
 use crate::digest::{BATCH, Body, Digest, Listing, Near, READ, Reading, Record, Runs, UNREADABLE};
 use crate::location::address::Address;

@@ -79,7 +79,8 @@ pub fn restore_file(address: &Path, path: &Path, to: &Path, monitor: &Monitor) -
     }
     let target::Found::Nothing { above, name } = target::find(to)? else { return Err(occupied()) };
     let work = OsString::from(format!(".snapsync-{}", Uuid::new_v4()));
-    // Nobody else gets into it, whatever the tree in it is like; whoever may write above it can only move it away.
+    // Nobody else gets into it, whatever the tree in it is like; whoever may write above it can only move it
+    // away.
     let made = above.make_directory(&work)?;
     let done = restored_in(&made, address, path, (&above, &name), monitor);
     let removed =

@@ -18,8 +18,8 @@ pub(crate) struct Drift {
     paths: usize,
 }
 
-/// Compares the whole tree with `newest`. On Btrfs the cost follows what was written since; elsewhere it is a walk.
-/// `prefix` begins the name of what may be kept. The caller holds the lock.
+/// Compares the whole tree with `newest`. On Btrfs the cost follows what was written since; elsewhere it is a
+/// walk. `prefix` begins the name of what may be kept. The caller holds the lock.
 pub(crate) fn find(
     volume: &mut Volume,
     newest: &SnapshotInfo,

@@ -37,7 +37,8 @@ impl Made {
             if !untouched || volume.snapshots().is_ok_and(|s| !s.is_empty()) {
                 return;
             }
-            // From here on it is no volume. Some FUSE file systems keep an open file, and with it its directory.
+            // From here on it is no volume. Some FUSE file systems keep an open file, and with it its
+            // directory.
             let _ = volume.store().join("volume.json").remove_file();
             drop(lock);
             let _ = volume.remove_store();
@@ -61,7 +62,8 @@ fn remove_made_directory(above: &Root, name: &OsStr) -> Result<()> {
     rustix::fs::unlinkat(above.fd(), name, AtFlags::REMOVEDIR).context("remove", show)
 }
 
-/// A subvolume where the file system has them. Nobody else may look into it until its first commit says who may.
+/// A subvolume where the file system has them. Nobody else may look into it until its first commit says who
+/// may.
 pub(crate) fn make_target(above: &Root, name: &OsStr) -> Result<Root> {
     let show = above.path().join(name);
     let filesystem = snapsync_sys::filesystem(above.fd()).context("read the file system of", above.path())?;

@@ -62,7 +62,8 @@ pub(crate) fn read(volume: &Volume, pieces: &[Piece], monitor: &Monitor) -> Resu
     pieces.par_iter().with_max_len(1).map(look).collect()
 }
 
-/// Opens a file. Where somebody holds a lease, all are asked for theirs first, so that their times run side by side.
+/// Opens a file. Where somebody holds a lease, all are asked for theirs first, so that their times run side
+/// by side.
 fn read_of(root: &Root, pieces: &[Piece], path: &RelPath, has_asked: &Once) -> io::Result<File> {
     let ask = || {
         let paths = pieces.iter().filter_map(|piece| RelPath::new(&piece.path).ok());

@@ -90,8 +90,8 @@ fn phase_name(phase: Phase) -> &'static str {
     }
 }
 
-/// Data of a cut delta has arrived, and the same delta can be told. What a volume makes of its own snapshots is made
-/// anew.
+/// Data of a cut delta has arrived, and the same delta can be told. What a volume makes of its own snapshots
+/// is made anew.
 pub(crate) fn can_go_on(volume: &Volume, journal: &Journal) -> bool {
     let is_own = volume.info().role == Role::Primary || has_snapshot(volume, journal.snapshot.id);
     !is_own

@@ -1,5 +1,6 @@
-//! What paths of a primary are made of before they take their places there, and how they take them: in the directories
-//! that were checked, and nothing that came since the snapshot before is removed with what they replace.
+//! What paths of a primary are made of before they take their places there, and how they take them: in the
+//! directories that were checked, and nothing that came since the snapshot before is removed with what they
+//! replace.
 
 use crate::location::inside::above;
 use rustix::fs::OFlags;

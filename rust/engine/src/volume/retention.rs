@@ -15,7 +15,8 @@ pub(crate) fn plan(volume: &Volume, keep: &Keep, needed: &[Uuid]) -> Result<(Vec
     let (holds, read) = (holds(volume)?, volume.read_by_others());
     let (mut pruned, mut kept) = (Vec::new(), Vec::new());
     let mut reasons = keep.reasons(&snapshots);
-    // Who only reads has no say in what stays: no rule counts these. They go when their standbys need them no more.
+    // Who only reads has no say in what stays: no rule counts these. They go when their standbys need them no
+    // more.
     reasons.extend(lent.iter().map(|snapshot| why_lent(volume, snapshot)));
     for (snapshot, mut why) in snapshots.into_iter().chain(lent).zip(reasons) {
         let by_rule = !why.is_empty();

@@ -1,5 +1,5 @@
-//! A volume's tree, made what one of its own snapshots holds: by the same stage and commit as a delta's, with nothing
-//! written but the difference.
+//! A volume's tree, made what one of its own snapshots holds: by the same stage and commit as a delta's, with
+//! nothing written but the difference.
 
 use crate::delta::outgoing::{Outgoing, announce, copy, header, volume_head};
 use crate::delta::sides::Sides;
@@ -16,8 +16,8 @@ pub(crate) struct Turned {
     pub(crate) losses: Vec<Loss>,
 }
 
-/// What the tree holds now, what it is to hold, and which snapshot it is then: `to` itself where the volume goes
-/// back to it, or a new one of the same.
+/// What the tree holds now, what it is to hold, and which snapshot it is then: `to` itself where the volume
+/// goes back to it, or a new one of the same.
 pub(crate) struct Turn<'a> {
     pub(crate) base: &'a SnapshotInfo,
     pub(crate) to: &'a SnapshotInfo,
@@ -32,7 +32,8 @@ pub(crate) fn turn(volume: &mut Volume, turn: &Turn<'_>, monitor: &Monitor) -> R
     turn_between(volume, &sides, turn, monitor)
 }
 
-/// The same, where what the tree holds and is to hold is told by other means than two snapshots of the volume.
+/// The same, where what the tree holds and is to hold is told by other means than two snapshots of the
+/// volume.
 pub(crate) fn turn_between(
     volume: &mut Volume,
     sides: &Sides,

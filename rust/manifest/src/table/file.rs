@@ -32,10 +32,11 @@ pub struct TableInfo {
     pub walk_started: i64,
     /// Which whole table it is, or is a patch of; None for one of version 1, which has no patch.
     pub whole: Option<Uuid>,
-    /// That nothing of the tree is missing, and that each directory was read when it already had its change time; and as
-    /// what the file system was mounted then.
+    /// That nothing of the tree is missing, and that each directory was read when it already had its change
+    /// time; and as what the file system was mounted then.
     pub complete: Option<String>,
-    /// As what the file system was mounted when its rows were last held against the files, if their times prove anything.
+    /// As what the file system was mounted when its rows were last held against the files, if their times
+    /// prove anything.
     pub mounting: Option<String>,
     /// Of its format: version 3 keeps all that `Attributes` have.
     pub version: u32,

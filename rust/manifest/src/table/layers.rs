@@ -1,6 +1,6 @@
-//! The inode table of a snapshot as it lies in its directory: a whole one, which snapshots share while little changes, and a
-//! patch of its own, the rows that differ from it. So a round writes as much as has changed, and two snapshots with the
-//! same whole table are compared by their patches alone.
+//! The inode table of a snapshot as it lies in its directory: a whole one, which snapshots share while little
+//! changes, and a patch of its own, the rows that differ from it. So a round writes as much as has changed,
+//! and two snapshots with the same whole table are compared by their patches alone.
 
 use crate::file::damaged;
 use crate::table::file::{
@@ -200,7 +200,8 @@ impl Table {
         Ok((directories, entries))
     }
 
-    /// What a look at each inode of a batch of the whole table finds if its row still stands; of those in the patch nothing.
+    /// What a look at each inode of a batch of the whole table finds if its row still stands; of those in the
+    /// patch nothing.
     pub fn looks_at(&self, at: usize) -> Result<Vec<Look>> {
         let path = self.dir.join(WHOLE);
         let looks = ColumnsReader::looks(&path)?.batch_at(at)?.looks();
@@ -291,8 +292,8 @@ pub struct NextTable<'a> {
 }
 
 impl<'a> NextTable<'a> {
-    /// With a last one, only the rows that differ from its whole table are to be written, and those that are gone.
-    /// `info` is what it says of itself, but which whole table it is.
+    /// With a last one, only the rows that differ from its whole table are to be written, and those that are
+    /// gone. `info` is what it says of itself, but which whole table it is.
     pub fn create(dir: &'a Spot, last: Option<&'a Table>, info: TableInfo) -> Result<NextTable<'a>> {
         let last = last.filter(|last| last.info.is_current());
         let whole = last.and_then(|last| last.info.whole).unwrap_or_else(Uuid::new_v4);

@@ -1,6 +1,6 @@
-//! A standby's snapshot after an apply: the last table and the manifest make the next one. Only what the manifest
-//! names is looked at, so that the cost of file-system access follows the change. Where anything does not fit, the
-//! tree is walked instead: a table is never a guess.
+//! A standby's snapshot after an apply: the last table and the manifest make the next one. Only what the
+//! manifest names is looked at, so that the cost of file-system access follows the change. Where anything
+//! does not fit, the tree is walked instead: a table is never a guess.
 
 use crate::pool::ground::{Ground, is_numbered};
 use crate::pool::merge::{Attempt, Merge, Stop, Touched, Vanished, counts_of, misfit};

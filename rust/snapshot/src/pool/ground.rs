@@ -1,4 +1,5 @@
-//! What the file system of a pool volume proves of its files: measured before each snapshot, never told by a name alone.
+//! What the file system of a pool volume proves of its files: measured before each snapshot, never told by a
+//! name alone.
 
 use crate::volume::handle::Volume;
 use snapsync_manifest::TableInfo;
@@ -53,8 +54,8 @@ impl Ground {
             monitor.note(format!("the bytes of all files of {path} are compared in each round: {doubt}"));
             return i64::MIN;
         }
-        // What was written just before a crash may be there without its times; a standby is written by its commits, which
-        // end with a sync.
+        // What was written just before a crash may be there without its times; a standby is written by its
+        // commits, which end with a sync.
         if !self.is_standby && (self.mounting.is_none() || self.mounting != last.mounting) {
             monitor.note(format!(
                 "all files of {path} are compared once with the snapshot before, because the file system was mounted anew: \

@@ -4,7 +4,8 @@ use snapsync_manifest::Table;
 use snapsync_model::{Inode, Link, ROOT, Result};
 use std::collections::HashSet;
 
-/// The rows of `last` with names that are `hidden`, or lie in a directory that is; each with these names alone.
+/// The rows of `last` with names that are `hidden`, or lie in a directory that is; each with these names
+/// alone.
 pub(crate) fn rows(last: Option<&Table>, hidden: &HashSet<Link>) -> Result<Vec<Inode>> {
     let Some(last) = last else { return Ok(Vec::new()) };
     let directories = last.directories()?;

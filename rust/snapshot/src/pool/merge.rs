@@ -1,5 +1,5 @@
-//! The next table of a volume from its last one and what was touched since. Whatever does not fit is told: then the tree is
-//! walked, and a table is never a guess.
+//! The next table of a volume from its last one and what was touched since. Whatever does not fit is told:
+//! then the tree is walked, and a table is never a guess.
 
 use crate::pool::objects::{Counts, Objects, Old, UNSETTLED, is_absent, is_held};
 use rayon::prelude::*;

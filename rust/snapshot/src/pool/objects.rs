@@ -97,7 +97,8 @@ pub(crate) struct Objects<'a> {
     pub(crate) monitor: &'a Monitor,
 }
 
-/// Numbers of new objects. Each thread fills directories of its own: in one directory they would wait for each other.
+/// Numbers of new objects. Each thread fills directories of its own: in one directory they would wait for
+/// each other.
 struct Numbers {
     next_dir: AtomicU64,
     /// The next number of each thread.
@@ -148,8 +149,8 @@ impl<'a> Objects<'a> {
         }
     }
 
-    /// Does again what could not be done because somebody held a lease, and waits for him. All were asked for theirs by then,
-    /// so that their times run side by side.
+    /// Does again what could not be done because somebody held a lease, and waits for him. All were asked for
+    /// theirs by then, so that their times run side by side.
     pub(crate) fn patiently<T>(&self, again: impl FnOnce() -> T) -> T {
         self.is_patient.store(true, Relaxed);
         let done = again();
@@ -176,8 +177,8 @@ impl<'a> Objects<'a> {
         Ok(inode)
     }
 
-    /// Whether what was not found at `path` was in its directory and is not any more: then that has another change time than
-    /// when it was read. Else some directory above it was moved.
+    /// Whether what was not found at `path` was in its directory and is not any more: then that has another
+    /// change time than when it was read. Else some directory above it was moved.
     pub(crate) fn is_removed(&self, path: &RelPath, walked: &Inode) -> bool {
         match &walked.links[..] {
             [link] => is_removed(self.root, path, link, walked.ino),
@@ -235,7 +236,8 @@ impl<'a> Objects<'a> {
         Ok(last.unwrap_or_else(|| walked.clone()))
     }
 
-    /// Names may have been given to others since the walk. Overlay file systems have numbers of their own for each layer.
+    /// Names may have been given to others since the walk. Overlay file systems have numbers of their own for
+    /// each layer.
     fn is_it(&self, stat: &Stat, walked: &Inode) -> bool {
         if !self.is_numbered {
             return stat.kind == walked.kind;
@@ -369,7 +371,8 @@ impl<'a> Objects<'a> {
     }
 }
 
-/// It is not where it was, or something is in its way: a file that has the name of a directory, a link, a mount.
+/// It is not where it was, or something is in its way: a file that has the name of a directory, a link, a
+/// mount.
 pub(crate) fn is_absent(error: &Error) -> bool {
     matches!(error.errno(), Some(2 | 20 | 40 | 18))
 }

@@ -1,11 +1,12 @@
-//! The next table of a volume on XFS without a walk: the file system tells of all inodes in bulk whether they are as the
-//! last table says, and only what differs is looked at, and only directories that differ are read.
+//! The next table of a volume on XFS without a walk: the file system tells of all inodes in bulk whether they
+//! are as the last table says, and only what differs is looked at, and only directories that differ are read.
 //!
-//! Correct because every change of an inode changes its change time, and every change of a name that of its directory:
-//! whoever has a new name is in a directory that differs, though it need not differ itself, as when two names are exchanged.
-//! That holds against a table of all there was, whose directories were read when they already had the change time it
-//! tells; and while the file system stays mounted: what repairs it, or mounts it elsewhere, may change it in other ways.
-//! Else, and wherever anything does not fit, there is a walk.
+//! Correct because every change of an inode changes its change time, and every change of a name that of its
+//! directory: whoever has a new name is in a directory that differs, though it need not differ itself, as
+//! when two names are exchanged. That holds against a table of all there was, whose directories were read
+//! when they already had the change time it tells; and while the file system stays mounted: what repairs it,
+//! or mounts it elsewhere, may change it in other ways. Else, and wherever anything does not fit, there is a
+//! walk.
 
 use crate::pool::ground::Ground;
 use crate::pool::merge::{Attempt, Merge, Stop, Touched, Vanished, counts_of, misfit};
@@ -277,7 +278,8 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// Of directories that have come into another one those that are to be read: not what was there and is as it was.
+    /// Of directories that have come into another one those that are to be read: not what was there and is as
+    /// it was.
     fn unread_among(&mut self, mut came: Vec<u64>, last: &Table) -> Attempt<Vec<u64>> {
         let unknown: BTreeSet<u64> = came.iter().filter(|ino| !self.old.contains_key(ino)).copied().collect();
         for row in last.pick(&unknown)? {

@@ -1,5 +1,5 @@
-//! The pool provider: a snapshot is an inode table, and one object (`objects.rs`) for the data of each file that changed
-//! since the table before. A row that did not change points at the object it had.
+//! The pool provider: a snapshot is an inode table, and one object (`objects.rs`) for the data of each file
+//! that changed since the table before. A row that did not change points at the object it had.
 
 use crate::pool::ground::Ground;
 use crate::pool::objects::{Counts, Objects, Old, TRIES, UNSETTLED, is_absent, is_held, round_dir};

@@ -100,7 +100,8 @@ pub(super) fn make_own(dir: OwnedFd) -> io::Result<()> {
     entry.set_mode(0o700)
 }
 
-/// Empties the working area. The marker goes first: without it nothing that is left is taken for a whole tree.
+/// Empties the working area. The marker goes first: without it nothing that is left is taken for a whole
+/// tree.
 pub(super) fn clear(area: &Spot) -> Result<()> {
     let show = area.show();
     area.join(MADE).remove_file().context("remove", &show)?;

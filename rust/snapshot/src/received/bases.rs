@@ -1,5 +1,5 @@
-//! Where the base of a delta is: on the shelf that receives it, elsewhere on the same Btrfs file system, where `btrfs receive`
-//! finds it as well, or on a shelf beside.
+//! Where the base of a delta is: on the shelf that receives it, elsewhere on the same Btrfs file system,
+//! where `btrfs receive` finds it as well, or on a shelf beside.
 
 use crate::received::identity::{
     Base, Place, Record, is_changed, is_constant, mark_of, own_origin, records, shelf_at,
@@ -184,8 +184,8 @@ impl Claim<'_> {
 }
 
 impl Shelf {
-    /// The directory that holds the snapshot `wanted`: here, elsewhere on a Btrfs file system, or on a shelf beside this one.
-    /// Refused where there is one that was it, and is not any more.
+    /// The directory that holds the snapshot `wanted`: here, elsewhere on a Btrfs file system, or on a shelf
+    /// beside this one. Refused where there is one that was it, and is not any more.
     pub fn find(&self, wanted: &Identity) -> Result<Option<Base>> {
         if self.is_btrfs {
             // What is still in memory changes a subvolume once more when it is written out.

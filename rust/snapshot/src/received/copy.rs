@@ -1,5 +1,5 @@
-//! A copy of a tree that shares its blocks with it, for file systems without snapshots: everything is kept but inode
-//! numbers and the times that cannot be set. What `.snapsync` at the root holds is left out.
+//! A copy of a tree that shares its blocks with it, for file systems without snapshots: everything is kept
+//! but inode numbers and the times that cannot be set. What `.snapsync` at the root holds is left out.
 
 use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags, openat, symlinkat};
@@ -24,7 +24,8 @@ const SIDE_BY_SIDE: usize = 64;
 /// Inodes that are in memory.
 const AT_ONCE: usize = 4096;
 
-/// Makes the empty directory `to` hold what `from` holds. Mounts and subvolumes in `from` are left out, and noted.
+/// Makes the empty directory `to` hold what `from` holds. Mounts and subvolumes in `from` are left out, and
+/// noted.
 pub(crate) fn copy_tree(from: &Root, to: Root, monitor: &Monitor) -> Result<()> {
     let tree = Tree::of(from.underneath()?, &Subset::default(), monitor)?;
     let filesystem = tree.filesystem();
@@ -165,7 +166,8 @@ impl Copy<'_> {
         file.and_then(|file| set_flags(&file, flags)).context("set the flags of", self.to.show(path))
     }
 
-    /// Deepest first: an ordinary user may not be able to reach below a directory that has its own mode again.
+    /// Deepest first: an ordinary user may not be able to reach below a directory that has its own mode
+    /// again.
     fn finish_directories(&self, levels: &[(RelPath, Inode)]) -> Result<()> {
         for level in levels.chunk_by(|a, b| a.0.depth() == b.0.depth()).rev() {
             self.monitor.check()?;

@@ -147,8 +147,8 @@ pub(super) fn subvolume_at(dir: &Root, name: &OsStr) -> Result<Option<Subvolume>
     btrfs::subvolume(&fd).map(Some).context("read the subvolume of", &path)
 }
 
-/// Which snapshot a directory is: one that was received, or any read-only Btrfs subvolume. None for anything else: what
-/// can be written to is no snapshot.
+/// Which snapshot a directory is: one that was received, or any read-only Btrfs subvolume. None for anything
+/// else: what can be written to is no snapshot.
 pub fn identity_of(path: &Path) -> Result<Option<Identity>> {
     let path = path.canonicalize().context("find", path)?;
     let root = Root::open(&path)?;
@@ -218,8 +218,8 @@ pub(crate) fn own_origin(subvolume: &Subvolume) -> Origin {
     Origin { uuid: Uuid::from_bytes(subvolume.uuid), transid: subvolume.changed, constant: false }
 }
 
-/// Whether only what a subvolume lies on was changed since it was made, and nothing that it holds. Not where that cannot be
-/// found out.
+/// Whether only what a subvolume lies on was changed since it was made, and nothing that it holds. Not where
+/// that cannot be found out.
 pub(crate) fn is_constant(root: &Root, subvolume: &Subvolume) -> bool {
     let is_changed =
         || btrfs::is_changed_since(root.fd(), subvolume, subvolume.created, subvolume.created_at);

@@ -1,5 +1,5 @@
-//! Snapshots that were received as plain directories, side by side in one directory: its shelf. What is known of them is
-//! kept beside them, never in them.
+//! Snapshots that were received as plain directories, side by side in one directory: its shelf. What is known
+//! of them is kept beside them, never in them.
 //!
 //! ```text
 //! DIR/NAME                           a snapshot: a read-only subvolume on Btrfs, elsewhere a directory
@@ -13,8 +13,8 @@
 //!     root.json                      what the tree's root is to be given back when it is published
 //! ```
 //!
-//! A snapshot is published by one rename of its tree. A subvolume cannot be moved once it is read-only, so that comes
-//! after the rename; the next command does it where a crash came between.
+//! A snapshot is published by one rename of its tree. A subvolume cannot be moved once it is read-only, so
+//! that comes after the rename; the next command does it where a crash came between.
 
 use crate::received::area::{LOCK, MADE, RootState, lock_area, make_private, remove_area};
 use crate::received::identity::{Place, Record, TREE, held_if_own, receiving, record_of};
@@ -112,8 +112,9 @@ impl Shelf {
         )
     }
 
-    /// Finishes snapshots that were renamed to their place and no more, and clears what holds no whole tree. A receive
-    /// that was interrupted later stays for the next one to take up. What this user cannot write to is left alone.
+    /// Finishes snapshots that were renamed to their place and no more, and clears what holds no whole tree.
+    /// A receive that was interrupted later stays for the next one to take up. What this user cannot write to
+    /// is left alone.
     fn heal(&self) -> Result<()> {
         let dir = receiving(&self.root);
         if !self.root.holds() || !dir.is_there() {

@@ -20,9 +20,9 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 impl Shelf {
-    /// Gets ready to make `snapshot` from `base`: a working area with a tree that is as the base, or empty. It is kept
-    /// from any other command until it is dropped. What an interrupted receive of the same snapshot from the same base
-    /// left is taken up again.
+    /// Gets ready to make `snapshot` from `base`: a working area with a tree that is as the base, or empty.
+    /// It is kept from any other command until it is dropped. What an interrupted receive of the same
+    /// snapshot from the same base left is taken up again.
     pub fn begin<'a>(
         &'a self,
         snapshot: &Identity,
@@ -156,8 +156,8 @@ impl Work<'_> {
         }
     }
 
-    /// Gives the tree an empty `.snapsync`, and leaves its root as it was. A snapshot of a volume has one with an empty
-    /// stub of the store.
+    /// Gives the tree an empty `.snapsync`, and leaves its root as it was. A snapshot of a volume has one
+    /// with an empty stub of the store.
     fn add_store(&self) -> io::Result<()> {
         let tree = self.area.join(TREE).tree().map_err(io::Error::other)?;
         let state = RootState::of(tree.fd())?;
@@ -194,7 +194,8 @@ impl Work<'_> {
         Ok(self.shelf.path().join(name))
     }
 
-    /// Takes everything from the tree that is not the snapshot's, and marks it on Btrfs. Everything is on the disk then.
+    /// Takes everything from the tree that is not the snapshot's, and marks it on Btrfs. Everything is on the
+    /// disk then.
     fn strip(&self, tree: &Root) -> Result<()> {
         let show = tree.path();
         let state = match RootState::load(&self.area)? {

@@ -1,4 +1,5 @@
-//! Writable copies of snapshots, which lie outside the store: who they are is written down, to delete no other.
+//! Writable copies of snapshots, which lie outside the store: who they are is written down, to delete no
+//! other.
 
 use crate::store::mark::{Mark, split};
 use crate::store::restoring::strip;
@@ -67,8 +68,8 @@ impl CloneRecord {
 const WORK: &str = "clone";
 
 impl Volume {
-    /// Makes `name` in `above`, which is absent or empty, a writable snapshot of a snapshot's tree. None where that cannot be.
-    /// The caller holds the lock.
+    /// Makes `name` in `above`, which is absent or empty, a writable snapshot of a snapshot's tree. None
+    /// where that cannot be. The caller holds the lock.
     pub fn clone_tree(&self, info: &SnapshotInfo, above: &Root, name: &OsStr) -> Result<Option<Mark>> {
         if info.provider != Provider::Btrfs || !info.subset.is_everything() {
             return Ok(None);

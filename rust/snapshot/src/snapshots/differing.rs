@@ -1,5 +1,5 @@
-//! Two pool snapshots of a volume, each listing only what may differ between them: snapshots that have their whole table in
-//! common differ in their patches alone.
+//! Two pool snapshots of a volume, each listing only what may differ between them: snapshots that have their
+//! whole table in common differ in their patches alone.
 
 use crate::pool::snapshot::PoolSnapshot;
 use crate::volume::handle::Volume;
@@ -47,7 +47,8 @@ fn lists(base: &Table, target: &Table) -> Result<Option<Lists>> {
             return Ok(None);
         }
         let is_replaced = |was: &Inode, is: &Inode| (was.generation, was.kind) != (is.generation, is.kind);
-        // A name that another inode has taken over is both removed and added, though the list of names is the same.
+        // A name that another inode has taken over is both removed and added, though the list of names is the
+        // same.
         if links(was) != links(is) || was.zip(is).is_some_and(|(was, is)| is_replaced(was, is)) {
             parents.extend(links(was).iter().chain(links(is)).map(|link| link.parent));
         }

@@ -86,7 +86,8 @@ impl Volume {
     }
 }
 
-/// Times prove nothing: a write that was under way when a snapshot was taken goes on under the time at which it began.
+/// Times prove nothing: a write that was under way when a snapshot was taken goes on under the time at which
+/// it began.
 fn places(root: &Root, path: &RelPath, found: &Found) -> Proof {
     let size = found.attributes.size;
     if found.kind != Kind::File || size == 0 {

@@ -18,7 +18,8 @@ use uuid::Uuid;
 /// Which snapshot to take.
 #[derive(Clone, Debug)]
 pub enum Request {
-    /// The next of this volume; without a name it is named after the time. A subset is the volume's from then on.
+    /// The next of this volume; without a name it is named after the time. A subset is the volume's from then
+    /// on.
     New { name: Option<String>, subset: Option<Subset> },
     /// The same snapshot as another volume has, of a tree that was made the same.
     Same(SnapshotInfo),
@@ -68,8 +69,8 @@ impl Volume {
         })
     }
 
-    /// Takes a snapshot of the tree as it is that nothing lists until it is kept, and that the next command removes.
-    /// What it is compared to is the newest of the line. The caller holds the lock.
+    /// Takes a snapshot of the tree as it is that nothing lists until it is kept, and that the next command
+    /// removes. What it is compared to is the newest of the line. The caller holds the lock.
     pub fn probe(&mut self, prefix: &str, monitor: &Monitor) -> Result<SnapshotInfo> {
         let (taken, now) = (self.snapshots()?, jiff::Timestamp::now());
         let newest = taken.iter().rfind(|snapshot| !snapshot.aside);
@@ -190,7 +191,8 @@ impl Volume {
     fn take_btrfs(&self, dir: &Spot, name: &str, is_synced: bool) -> Result<()> {
         let (volume, into) = (self.root(), dir.directory().context("open the directory", dir.show())?);
         if !is_synced {
-            // What the snapshot's own transaction holds is searched in every comparison with it: this leaves little.
+            // What the snapshot's own transaction holds is searched in every comparison with it: this leaves
+            // little.
             sync_filesystem(volume.fd()).context("sync the file system of", self.path())?;
         }
         btrfs::create_snapshot(volume.fd(), into, OsStr::new(name))
@@ -263,8 +265,8 @@ impl Volume {
         }
     }
 
-    /// Takes a snapshot again after the tree went back to it: what was made anew has other inodes, by which later
-    /// snapshots are compared with this one. `delta` says how it went. The caller holds the lock.
+    /// Takes a snapshot again after the tree went back to it: what was made anew has other inodes, by which
+    /// later snapshots are compared with this one. `delta` says how it went. The caller holds the lock.
     pub fn take_again(
         &mut self,
         info: &SnapshotInfo,
@@ -444,8 +446,8 @@ fn remove_file(spot: &Spot) -> Result<()> {
     spot.remove_file().context("remove", spot.show())
 }
 
-/// Puts the files of a table in the place of others. The first is the last step back: once it is away from `again`,
-/// the rest follows, now or after a crash.
+/// Puts the files of a table in the place of others. The first is the last step back: once it is away from
+/// `again`, the rest follows, now or after a crash.
 fn replace_files(again: &Spot, dir: &Spot) -> Result<()> {
     for file in FILES {
         let (from, to) = (again.join(file), dir.join(file));

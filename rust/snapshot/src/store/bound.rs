@@ -1,7 +1,9 @@
-//! `.snapsync` of a directory and the store in it: opened once, beneath the directory, and looked at before it is believed.
+//! `.snapsync` of a directory and the store in it: opened once, beneath the directory, and looked at before
+//! it is believed.
 //!
-//! Who owns a volume's directory may put anything there under that name, or exchange it between two system calls. So it is
-//! opened without following a link or entering a mount, what was opened is looked at, and all that follows is done beneath it.
+//! Who owns a volume's directory may put anything there under that name, or exchange it between two system
+//! calls. So it is opened without following a link or entering a mount, what was opened is looked at, and all
+//! that follows is done beneath it.
 
 use crate::store::mark::Mark;
 use rustix::fs::{Mode, OFlags};
@@ -33,8 +35,8 @@ pub(crate) struct Bound {
     /// Of the file system, where it tells that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     filesystem: Option<String>,
-    /// The subvolume that it lies in, where it is none itself. Whoever owns one can make another of it, in which all has the
-    /// same numbers and birth times.
+    /// The subvolume that it lies in, where it is none itself. Whoever owns one can make another of it, in
+    /// which all has the same numbers and birth times.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     within: Option<Uuid>,
     #[serde(flatten)]
@@ -179,8 +181,9 @@ fn expect_own(directory: &OwnedFd, show: &Path) -> Result<()> {
     ))
 }
 
-/// Whether a mode that is set stays: else who may write is for whoever mounts the file system to say. It is tried with a bit
-/// that lets nobody in or out: whoever is stopped in between must not leave a directory that looks as if it had been closed.
+/// Whether a mode that is set stays: else who may write is for whoever mounts the file system to say. It is
+/// tried with a bit that lets nobody in or out: whoever is stopped in between must not leave a directory that
+/// looks as if it had been closed.
 fn keeps_modes(directory: &OwnedFd, mode: u32) -> io::Result<bool> {
     let other = (mode & 0o7777) ^ 0o1000;
     let is_kept = match rustix::fs::fchmod(directory, Mode::from_raw_mode(other)) {
@@ -198,8 +201,8 @@ fn keeps_modes(directory: &OwnedFd, mode: u32) -> io::Result<bool> {
     Ok(is_kept)
 }
 
-/// Refuses a store with anything in it that is not a file or a directory of its owner, but for the trees of its snapshots,
-/// which are subvolumes, and the link that names the newest.
+/// Refuses a store with anything in it that is not a file or a directory of its owner, but for the trees of
+/// its snapshots, which are subvolumes, and the link that names the newest.
 pub(crate) fn look_through(own: &Spot) -> Result<()> {
     let store = own.join("store");
     let mut waiting = vec![own.clone()];

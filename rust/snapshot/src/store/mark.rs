@@ -7,7 +7,8 @@ use std::ffi::OsStr;
 use std::path::Path;
 use uuid::Uuid;
 
-/// A subvolume is its UUID. Any other directory is its inode number and birth time: device numbers change with mounts.
+/// A subvolume is its UUID. Any other directory is its inode number and birth time: device numbers change
+/// with mounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
     pub subvolume: Option<Uuid>,

@@ -1,4 +1,5 @@
-//! Directories of a store that are their maker's for as long as that runs, whoever works on the volume meanwhile.
+//! Directories of a store that are their maker's for as long as that runs, whoever works on the volume
+//! meanwhile.
 
 use crate::volume::handle::Volume;
 use snapsync_model::{Context, Error, Result, SnapshotInfo};
@@ -67,7 +68,8 @@ fn inside(above: &Spot) -> Vec<(String, Spot)> {
     named.map(|name| (name.clone(), above.join(name))).collect()
 }
 
-/// Removes what makers have left that do not run any more: with its lock, so that none begins in it meanwhile.
+/// Removes what makers have left that do not run any more: with its lock, so that none begins in it
+/// meanwhile.
 pub(crate) fn clear(above: &Spot) {
     for (_, dir) in inside(above) {
         let lock = dir.join("lock").try_lock();
@@ -82,8 +84,8 @@ impl Volume {
         self.store().join("reading")
     }
 
-    /// From now on this snapshot, and what it is compared with, are read by somebody who may not hold the lock. The caller
-    /// does.
+    /// From now on this snapshot, and what it is compared with, are read by somebody who may not hold the
+    /// lock. The caller does.
     pub fn read_out(&self, snapshot: Uuid, base: Option<Uuid>) -> Result<Alive> {
         let base = base.map(|base| format!("{base}.")).unwrap_or_default();
         Alive::make(&self.readings(), &format!("{snapshot}.{base}{}", Uuid::new_v4()))

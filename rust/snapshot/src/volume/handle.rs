@@ -17,7 +17,8 @@ use uuid::Uuid;
 /// For so long those have a lock who only look whether another has it.
 const GLANCE: Duration = Duration::from_millis(100);
 
-/// Its root and its store are opened once: whatever is done with it is done beneath them, and nothing is looked for again.
+/// Its root and its store are opened once: whatever is done with it is done beneath them, and nothing is
+/// looked for again.
 #[derive(Clone, Debug)]
 pub struct Volume {
     /// Holds its `.snapsync`.
@@ -96,8 +97,8 @@ impl Volume {
         self.store().join("lock").is_locked().unwrap_or(false)
     }
 
-    /// What changed since it was opened, by a command that held the lock before. The caller holds it now: a store that is of
-    /// no directory yet is of this one from then on.
+    /// What changed since it was opened, by a command that held the lock before. The caller holds it now: a
+    /// store that is of no directory yet is of this one from then on.
     pub fn reload(&mut self) -> Result<()> {
         self.record = read_record(&self.store())?.ok_or_else(|| is_none(self.path()))?;
         if self.record.root.is_none() && Bound::of(&self.root)?.is_some() { self.save() } else { Ok(()) }

@@ -62,8 +62,8 @@ impl Volume {
         Err(is_none(again.path()))
     }
 
-    /// Makes the store that lies in a directory its own, where it was moved, copied or restored to it. Refuses one that holds
-    /// what somebody else could have put there.
+    /// Makes the store that lies in a directory its own, where it was moved, copied or restored to it.
+    /// Refuses one that holds what somebody else could have put there.
     pub fn adopt(path: &Path) -> Result<Volume> {
         let mut found = Volume::find_any(Root::open(path)?)?.ok_or_else(|| is_none(path))?;
         let _lock = found.lock()?;

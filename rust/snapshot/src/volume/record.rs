@@ -95,7 +95,8 @@ pub struct Standby {
     /// None until the next round, where an older version knew it last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scrub: Option<Scrub>,
-    /// BLAKE3 of the secret that it was given, in hexadecimal. None until the next round, where an older version knew it.
+    /// BLAKE3 of the secret that it was given, in hexadecimal. None until the next round, where an older
+    /// version knew it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,
     /// Its client may only read: what is taken for it goes when it needs that no more.
@@ -110,7 +111,8 @@ pub struct Standby {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     pub epoch: u64,
-    /// It shows promotions that follow those of the primary. Anybody who knows those can make up further ones.
+    /// It shows promotions that follow those of the primary. Anybody who knows those can make up further
+    /// ones.
     pub shown: bool,
     /// RFC 3339: when it was met.
     pub at: String,

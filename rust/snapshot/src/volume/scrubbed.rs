@@ -8,8 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const PARTS: usize = 16;
 const PART: u64 = 1 << 60;
 
-/// Paths are spread over a circle by their hash, and its files are read one after the other. Times are seconds since
-/// 1970.
+/// Paths are spread over a circle by their hash, and its files are read one after the other. Times are
+/// seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scrub {
     /// What lies here on the circle is next.
@@ -30,13 +30,15 @@ pub struct Scrub {
     /// Files that were found to differ, all in all.
     #[serde(default)]
     pub differences: u64,
-    /// Files that did, by their inode numbers on the primary, until a round has brought them again. Paths are for people.
+    /// Files that did, by their inode numbers on the primary, until a round has brought them again. Paths are
+    /// for people.
     #[serde(default)]
     pub pending: BTreeMap<u64, String>,
 }
 
 impl Scrub {
-    /// That of a standby that was just made: every byte of it was read on the one side and written on the other.
+    /// That of a standby that was just made: every byte of it was read on the one side and written on the
+    /// other.
     pub fn begin() -> Scrub {
         let now = now();
         Scrub {
@@ -72,8 +74,8 @@ impl Scrub {
         (since << 64).checked_div(u128::from(period)).unwrap_or_default().min(1 << 64)
     }
 
-    /// Goes on by so much of the circle, of what was `due`, into a file of which `offset` bytes were read. What is left
-    /// stays due.
+    /// Goes on by so much of the circle, of what was `due`, into a file of which `offset` bytes were read.
+    /// What is left stays due.
     pub fn advance(&mut self, by: u128, due: u128, period: u64, offset: u64) {
         let now = now();
         let from = self.until.max(now.saturating_sub(period));

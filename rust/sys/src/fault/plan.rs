@@ -70,7 +70,8 @@ fn pass(plan: &Plan, name: &'static str) -> bool {
             let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::KILL);
             std::thread::park();
         }
-        // SAFETY: `raise` takes a number. It stops this thread before it returns, which `kill` does not promise.
+        // SAFETY: `raise` takes a number. It stops this thread before it returns, which `kill` does not
+        // promise.
         Act::Stop => drop(unsafe { libc::raise(libc::SIGSTOP) }),
     }
     false

@@ -13,8 +13,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 const FULL: &str = "full";
 
 impl Rehearsal<'_> {
-    /// Refuses a directory that cannot be moved out of its place: something is mounted on it, or it is of a lower layer. It is
-    /// moved to where a full one is, which fails as well, but later.
+    /// Refuses a directory that cannot be moved out of its place: something is mounted on it, or it is of a
+    /// lower layer. It is moved to where a full one is, which fails as well, but later.
     pub(crate) fn moves(&mut self, change: &Change, path: &RelPath) -> Result<()> {
         self.make_full().context("try out what can be held by", self.root.path())?;
         let (dir, name) = self.root.parent(path).context("open", self.root.show(path))?;

@@ -9,7 +9,8 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-/// Names that some file systems refuse or change, each for another reason; the first has every byte that a name can have.
+/// Names that some file systems refuse or change, each for another reason; the first has every byte that a
+/// name can have.
 const REASONS: [&[u8]; 6] = [b"x.", b"x ", b" x", b"NUL", b"com1.txt", b"ABC.TXT"];
 /// As long as names are anywhere.
 const LENGTH: usize = 255;
@@ -47,8 +48,8 @@ impl Rehearsal<'_> {
         Ok(folds)
     }
 
-    /// Tries a name in a directory where all others are that come to its directory with it. `folded` says that this one folds
-    /// names though others need not.
+    /// Tries a name in a directory where all others are that come to its directory with it. `folded` says
+    /// that this one folds names though others need not.
     pub(crate) fn beside_others(&mut self, change: &Change, link: &Link, folded: bool) -> Result<()> {
         let at = format!("names-{}{}", link.parent, if folded { "-folded" } else { "" });
         let at = OsStr::from_bytes(at.as_bytes());

@@ -23,7 +23,8 @@ pub(crate) struct Rehearsal<'a> {
     pub(super) dir: OwnedFd,
     pub(super) limits: Limits,
     losses: BTreeMap<String, Loss>,
-    /// By owner, group and mode of a directory or anything else: whether the owner holds, and the bits that do not.
+    /// By owner, group and mode of a directory or anything else: whether the owner holds, and the bits that
+    /// do not.
     permissions: HashMap<(bool, u32, u32, u32), (bool, u32)>,
     /// Whether what belongs to this user and group can be changed.
     pub(super) owned: HashMap<(u32, u32), bool>,
@@ -136,8 +137,8 @@ impl<'a> Rehearsal<'a> {
         Ok(())
     }
 
-    /// What of an owner and a mode that were to be there before cannot be: a limit of earlier rounds, whether they noted it or
-    /// not.
+    /// What of an owner and a mode that were to be there before cannot be: a limit of earlier rounds, whether
+    /// they noted it or not.
     pub(crate) fn went_without(&mut self, kind: Kind, old: &Attributes) -> Result<Limits> {
         let (owner, bits) = self.tried(kind, old)?;
         self.limits.owner |= !owner;
@@ -351,8 +352,9 @@ impl<'a> Rehearsal<'a> {
     }
 }
 
-/// Owner and mode as the commit sets them: whether the first is there then, and which bits of the second are not. Where
-/// permissions are none of the file system's own, no bit is. Set-id bits go with the owner, and are not tried without.
+/// Owner and mode as the commit sets them: whether the first is there then, and which bits of the second are
+/// not. Where permissions are none of the file system's own, no bit is. Set-id bits go with the owner, and
+/// are not tried without.
 fn try_permissions(entry: &Entry, new: &Attributes) -> io::Result<(bool, u32)> {
     let set = entry.set_owner(new.uid, new.gid);
     // What counts is what is there afterwards: groups and modes may be dropped without a word.

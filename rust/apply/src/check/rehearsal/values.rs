@@ -1,4 +1,5 @@
-//! Times, projects, hints and access lists: whether the target holds a value, which is known of some from others.
+//! Times, projects, hints and access lists: whether the target holds a value, which is known of some from
+//! others.
 
 use crate::check::rehearsal::trial::{REMEMBERED, Rehearsal};
 use crate::limits::RarePart;
@@ -84,7 +85,8 @@ impl Rehearsal<'_> {
         Ok(held)
     }
 
-    /// What can stand beside the mode, of an access list that cannot: mode and list were caught between two changes.
+    /// What can stand beside the mode, of an access list that cannot: mode and list were caught between two
+    /// changes.
     pub(super) fn beside(&mut self, change: &Change, xattr: &Xattr, mode: u32) -> Option<Xattr> {
         let differs = *xattr.name == *acl::ACCESS && acl::mode_of(&xattr.value)? != mode & 0o777;
         differs.then(|| {

@@ -10,8 +10,8 @@ use snapsync_snapshot::{Request, name_is_free};
 use std::path::Path;
 use std::time::Instant;
 
-/// Makes the tree of a primary what `VOLUME@SNAP` holds: only the difference is written. The state before is kept as
-/// a snapshot, and the state after is one.
+/// Makes the tree of a primary what `VOLUME@SNAP` holds: only the difference is written. The state before is
+/// kept as a snapshot, and the state after is one.
 pub fn restore(address: &Path, name: Option<String>, terms: Terms, monitor: &Monitor) -> Result<Restored> {
     let started = Instant::now();
     let Place::Snapshot(named) = Place::parse(address)? else {

@@ -1,7 +1,7 @@
 //! Some paths of a primary, made what they are in a snapshot.
 //!
-//! They are restored to a directory beneath `.snapsync/incoming`, and take the places of what is there one by one: a path
-//! is the old one or the new one whenever it is looked at, and stays so if the command is killed.
+//! They are restored to a directory beneath `.snapsync/incoming`, and take the places of what is there one by
+//! one: a path is the old one or the new one whenever it is looked at, and stays so if the command is killed.
 
 use crate::delta::landing::{Content, Landing};
 use crate::location::inside::{above, outermost, within};
