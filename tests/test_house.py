@@ -441,6 +441,7 @@ def test_rust_files_are_short_or_say_why_not() -> None:
             text = path.read_text()
             is_told = "longer than other files" in text.partition("\nuse ")[0]
             assert text.count("\n") <= 600 or is_told, f"{path} is too long"
+            assert max(map(len, text.splitlines()), default=0) <= 110, f"{path} is too wide"
 
 
 # --- the Python package ---------------------------------------------------------------------------

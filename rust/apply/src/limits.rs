@@ -44,7 +44,8 @@ impl Limits {
 fn damaged(file: &Spot, error: &serde_json::Error) -> Error {
     Error::integrity(
         format!("cannot understand {}: {error}", file.show().display()),
-        "delete that file: what the volume cannot hold is found again, and may once be told as a change by hand",
+        "delete that file: what the volume cannot hold is found again, and may once be told as a change by \
+         hand",
     )
 }
 

@@ -7,7 +7,7 @@
 //!     volume.json  lock  journal.json
 //!     snapshots/ID/snapshot.json             written last: without it the snapshot does not exist
 //!     snapshots/ID/tree                      btrfs: a read-only subvolume
-//!     snapshots/ID/table.arrow, patch.arrow  pool: the inode table, which snapshots share, and what differs from it
+//!     snapshots/ID/table.arrow, patch.arrow  pool: the inode table, which snapshots share, and its patch
 //!     pool/ROUND/…/OBJECT                    pool: the data of files, shared by snapshots
 //! ```
 //!

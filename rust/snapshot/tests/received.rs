@@ -594,7 +594,8 @@ fn a_snapshot_of_a_volume_gives_no_store_to_what_is_made_from_it() {
     if !can_send(&world) {
         return;
     }
-    let script = "btrfs -q subvolume create v; mkdir v/.snapsync; btrfs -q subvolume create v/.snapsync/store; \
+    let script = "btrfs -q subvolume create v; mkdir v/.snapsync; btrfs -q subvolume create \
+        v/.snapsync/store; \
                   ln -s store v/.snapsync/latest; echo hi >v/f; touch -d 2020-01-01 v; \
                   btrfs -q subvolume snapshot -r v base";
     shell(&world, script);

@@ -101,7 +101,8 @@ impl Link {
         self.give_up();
         Err(io::Error::other(Error::Cut {
             what: format!("{} is there, and has said nothing for {} s", self.name, waited.as_secs()),
-            advice: "see what it is doing, and run the same command again: what has arrived is kept, and it goes on from \
+            advice: "see what it is doing, and run the same command again: what has arrived is kept, and it \
+                goes on from \
                      there; --timeout waits for longer"
                 .to_owned(),
         }))

@@ -158,7 +158,8 @@ mod tests {
 
     #[test]
     fn who_serves_a_mount_is_told() {
-        let table = b"36 35 98:0 / /a rw - ext4 /dev/x rw,user_id=7x\n40 35 0:50 / /b rw - fuse.x x rw,user_id=1000,group_id=5\n";
+        let table = b"36 35 98:0 / /a rw - ext4 /dev/x rw,user_id=7x\n40 35 0:50 / /b rw - fuse.x x \
+            rw,user_id=1000,group_id=5\n";
         assert_eq!([36, 40, 4].map(|number| owner_in(table, number)), [None, Some(1000), None]);
     }
 

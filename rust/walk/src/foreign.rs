@@ -50,7 +50,8 @@ pub(crate) fn note_too_long(paths: Vec<RelPath>, monitor: &Monitor) {
     let Some(first) = paths.into_iter().min() else { return };
     let start = String::from_utf8_lossy(&first.as_bytes()[..SHOWN]).into_owned();
     monitor.note(format!(
-        "not replicated, because their paths have more than {LONGEST_PATH} bytes: {count} entries below {start}..."
+        "not replicated, because their paths have more than {LONGEST_PATH} bytes: {count} entries below \
+         {start}..."
     ));
 }
 

@@ -246,7 +246,8 @@ impl Drift {
                 root.path().display(),
                 self.shown.join(", ")
             ),
-            "sync with --discard-drift keeps the changes as a snapshot and goes back first; or put those paths back as they were",
+            "sync with --discard-drift keeps the changes as a snapshot and goes back first; or put those \
+             paths back as they were",
         ))
     }
 }

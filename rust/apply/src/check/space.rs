@@ -64,12 +64,14 @@ impl Need {
         let free = filesystem.available;
         if bytes > free && packed && snapsync_sys::compresses(root.fd()) {
             monitor.note(format!(
-                "{show} has {free} bytes free, and this round {bytes}: it may fit, because data is compressed there"
+                "{show} has {free} bytes free, and this round {bytes}: it may fit, because data is \
+                 compressed there"
             ));
         } else if bytes > free {
             return Err(no_space(
                 format!("{show} has {free} bytes free, and this round needs {bytes}"),
-                "free space there, delete old snapshots of it, or name a larger target; --no-space-check tries it",
+                "free space there, delete old snapshots of it, or name a larger target; --no-space-check \
+                 tries it",
             ));
         }
         match filesystem.inodes_available {

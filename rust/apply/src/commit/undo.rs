@@ -31,7 +31,8 @@ impl Incoming<'_> {
                 cause,
                 format!("{}; and the way back failed: {}", cause.sentence(), error.sentence()),
                 format!(
-                    "{show} is between two snapshots: when the cause is mended, `snapsync recover {show}` goes on \
+                    "{show} is between two snapshots: when the cause is mended, `snapsync recover {show}` \
+                     goes on \
                      to the new one, and `snapsync recover {show} --back` to the old one"
                 ),
             ),

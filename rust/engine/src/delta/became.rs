@@ -20,7 +20,8 @@ pub(crate) fn tell(root: &Root, manifest: &dyn Named, strict: bool, monitor: &Mo
     for (path, entries) in lost.iter().filter(|(_, entries)| **entries > 0) {
         let noun = if *entries == 1 { "entry" } else { "entries" };
         let what = format!(
-            "{} was a directory and is a subvolume now, which is not replicated: what it held, {entries} {noun}, is \
+            "{} was a directory and is a subvolume now, which is not replicated: what it held, {entries} \
+             {noun}, is \
              deleted from the standby and stays in its earlier snapshots",
             path.display()
         );

@@ -83,7 +83,10 @@ fn requests(world: &World) -> Vec<Value> {
         "channels": 1,
     } });
     let deed = |volume: &str, deed: Value| json!({ "do": { "volume": volume.as_bytes(), "deed": deed } });
-    let digest = |place: &str| json!({ "digest": { "place": place.as_bytes(), "reading": "all", "lineage": lineage } });
+    let digest = |place: &str| {
+        let place = place.as_bytes();
+        json!({ "digest": { "place": place, "reading": "all", "lineage": lineage } })
+    };
     let follow = json!({ "follow": { "epoch": 2, "promotions": [], "line": [first.id, second.id] } });
     let promote = json!({ "promote": { "name": "mine", "on_drift": "discard", "standbys": {} } });
     let mut all = vec![

@@ -88,7 +88,11 @@ impl<'w> Primary<'w> {
             "secret" => json!({ "secret": { "secret": secret } }),
             "scrub" => json!({ "scrub": { "pieces": [
                 { "path": b"a".as_slice(), "size": 5000, "range": { "offset": 0, "length": 5000 } },
-                { "path": b"dir/../.snapsync/volume.json".as_slice(), "size": 1, "range": { "offset": 0, "length": 1 } },
+                {
+                    "path": b"dir/../.snapsync/volume.json".as_slice(),
+                    "size": 1,
+                    "range": { "offset": 0, "length": 1 },
+                },
             ] } }),
             "prune" => json!({ "prune": { "keep": { "last": 1 }, "needed": [first.id] } }),
             "done" => json!({ "done": { "report": { "verb": "sync", "primary": self.world.info() } } }),
@@ -107,7 +111,10 @@ impl<'w> Primary<'w> {
             "after": first.id,
             "at": "2026-01-01T00:00:00Z",
         });
-        let open = |epoch: u64| json!({ "open": { "lineage": lineage, "epoch": epoch, "promotions": [promotion], "join": standby } });
+        let open = |epoch: u64| {
+            let own = [&promotion];
+            json!({ "open": { "lineage": lineage, "epoch": epoch, "promotions": own, "join": standby } })
+        };
         vec![json!("ready"), json!("kept"), json!({ "pruned": [first] }), open(2), open(3)]
     }
 }

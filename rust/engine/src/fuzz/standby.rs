@@ -80,7 +80,8 @@ impl<'w> Standby<'w> {
             } }),
             "open" => self.opened(id, &secret),
             "begin" => {
-                json!({ "begun": { "losses": [], "held": { "runs": [], "parts": {} }, "kept": 0, "pruned": [] } })
+                let held = json!({ "runs": [], "parts": {} });
+                json!({ "begun": { "losses": [], "held": held, "kept": 0, "pruned": [] } })
             }
             "commit" => json!({ "committed": { "snapshot": self.snapshot, "notes": ["so"] } }),
             "secret" => json!("kept"),

@@ -97,9 +97,13 @@ pub(super) fn writable_at(root: &Root, name: &str) -> Result<()> {
         if e == rustix::io::Errno::ROFS {
             let show = path.display();
             return Error::refused(
-                format!("cannot write to {show}: it is a read-only subvolume, and a store is kept inside each volume"),
                 format!(
-                    "`btrfs property set -f {show} ro false` makes it writable; as it is, `snapsync send {show}` \
+                    "cannot write to {show}: it is a read-only subvolume, and a store is kept inside \
+                    each volume"
+                ),
+                format!(
+                    "`btrfs property set -f {show} ro false` makes it writable; as it is, `snapsync send \
+                     {show}` \
                      sends it to `snapsync receive --as-snapshot DIR`"
                 ),
             );

@@ -180,7 +180,8 @@ impl<'a> Wire<'a> {
                 self.peer.display(),
                 String::from_utf8_lossy(&text)
             ),
-            "nothing that its shell runs at login may print anything; and the same protocol is needed on both sides",
+            "nothing that its shell runs at login may print anything; and the same protocol is needed on \
+             both sides",
         )
     }
 

@@ -131,7 +131,8 @@ pub(crate) fn replace(primary: &mut Volume, id: Uuid, new: &Standby, monitor: &M
         } else {
             let source = primary.path().display();
             monitor.note(format!(
-                "the standby that was at {} before stays known: `snapsync release {source} --standby {known}` \
+                "the standby that was at {} before stays known: `snapsync release {source} --standby \
+                 {known}` \
                  forgets it",
                 new.path
             ));

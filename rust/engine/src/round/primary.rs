@@ -231,7 +231,8 @@ impl Driver<'_> {
             Error::refused(
                 format!("{source} does not have snapshot {}, the newest of {target}", newest.name),
                 format!(
-                    "if they have an older one in common, `snapsync rejoin {target} {source}` goes back to it; \
+                    "if they have an older one in common, `snapsync rejoin {target} {source}` goes back to \
+                     it; \
                      without any only a new standby can follow: name an empty target"
                 ),
             )

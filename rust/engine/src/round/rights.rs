@@ -81,7 +81,8 @@ impl Rights {
                         known.path
                     ),
                     format!(
-                        "if it is a copy, name an empty target; if its store was restored from a backup, `snapsync \
+                        "if it is a copy, name an empty target; if its store was restored from a backup, \
+                         `snapsync \
                          release {source} --standby {}` where the primary is lets it begin anew",
                         state.volume.id
                     ),

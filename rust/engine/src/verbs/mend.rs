@@ -67,7 +67,8 @@ fn open(path: &Path) -> Result<Volume> {
     if Address::parse(path)?.is_some() {
         return Err(Error::usage(
             format!("{} is on another machine, and only what is on this one is mended here", path.display()),
-            "rounds mend a standby over ssh: `snapsync sync` with a short --scrub finds what differs, and the next brings it",
+            "rounds mend a standby over ssh: `snapsync sync` with a short --scrub finds what differs, and \
+             the next brings it",
         ));
     }
     Volume::open(&directory::existing_directory(path)?)

@@ -105,7 +105,8 @@ fn hand_over(
 fn without_primary(old: &Path, error: &Error) -> Error {
     let told = error.advice();
     let advice = format!(
-        "{told}{}both are standbys now: run this again, or `snapsync promote {}` makes that one the primary again",
+        "{told}{}both are standbys now: run this again, or `snapsync promote {}` makes that one the primary \
+         again",
         if told.is_empty() { "" } else { "; " },
         old.display()
     );

@@ -10,13 +10,16 @@ pub(crate) fn was_replaced(volume: &Volume, path: &str, by: &Claim) -> Error {
     let shown = if *shown { "" } else { ", and does not show how that came to be" };
     Error::refused(
         format!(
-            "{path} is not fed: it says that {show} was replaced, which is of epoch {}, and that it is of epoch \
+            "{path} is not fed: it says that {show} was replaced, which is of epoch {}, and that it is of \
+             epoch \
              {epoch} itself{shown}",
             volume.info().epoch
         ),
         format!(
-            "if another was promoted, `snapsync rejoin {show} NEW`, where NEW is the primary of epoch {epoch}, makes \
-             it a standby again and keeps what it has of its own; --preview shows that. If none was, {path} is not to \
+            "if another was promoted, `snapsync rejoin {show} NEW`, where NEW is the primary of epoch \
+             {epoch}, makes \
+             it a standby again and keeps what it has of its own; --preview shows that. If none was, {path} \
+             is not to \
              be trusted"
         ),
     )
@@ -31,7 +34,8 @@ pub(crate) fn is_fed_by(standby: &VolumeInfo, lineage: Option<Uuid>) -> bool {
 pub(crate) fn not_own(called: &str) -> Error {
     Error::refused(
         format!("{called} is nothing that this client may feed or verify"),
-        "name the standby of your volume, or a new directory in one that is there; or ask the server's administrator",
+        "name the standby of your volume, or a new directory in one that is there; or ask the server's \
+         administrator",
     )
 }
 

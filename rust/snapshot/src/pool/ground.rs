@@ -58,7 +58,8 @@ impl Ground {
         // commits, which end with a sync.
         if !self.is_standby && (self.mounting.is_none() || self.mounting != last.mounting) {
             monitor.note(format!(
-                "all files of {path} are compared once with the snapshot before, because the file system was mounted anew: \
+                "all files of {path} are compared once with the snapshot before, because the file system was \
+                 mounted anew: \
                  nothing proves that it was unmounted cleanly"
             ));
             return i64::MIN;

@@ -91,8 +91,13 @@ impl Side for PoolSnapshot {
         let path = object.show();
         object.open().map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Error::integrity(
-                format!("{} is gone from the store: it was deleted by hand, or the file system was damaged", path.display()),
-                "a file of each snapshot that had it is lost here: take it from the other side, and delete those \
+                format!(
+                    "{} is gone from the store: it was deleted by hand, or the file system was \
+                    damaged",
+                    path.display()
+                ),
+                "a file of each snapshot that had it is lost here: take it from the other side, and delete \
+                 those \
                  snapshots",
             ),
             _ => Err::<(), _>(error).context("open", &path).unwrap_err(),

@@ -252,7 +252,8 @@ impl Take<'_> {
         let kept = self.kept.load(Relaxed);
         if kept > 0 {
             self.objects.monitor.note(format!(
-                "{kept} entries moved each time they were looked for: the snapshot has them as the one before it"
+                "{kept} entries moved each time they were looked for: the snapshot has them as the one \
+                 before it"
             ));
         }
     }

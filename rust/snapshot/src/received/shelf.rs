@@ -5,7 +5,7 @@
 //! DIR/NAME                           a snapshot: a read-only subvolume on Btrfs, elsewhere a directory
 //! DIR/.snapsync/received/ID.json     which snapshot that is, and which directory holds it
 //! DIR/.snapsync/limits.json          what the file system could not hold of them
-//! DIR/.snapsync/receiving/lock       flock(2): held for a moment by who looks for what is unfinished, or begins
+//! DIR/.snapsync/receiving/lock       flock(2): for a moment, by who looks for what is unfinished, or begins
 //! DIR/.snapsync/receiving/ID/        one that is on its way
 //!     lock                           flock(2)
 //!     tree                           the base, or nothing yet; then the snapshot

@@ -26,7 +26,8 @@ impl Volume {
             "then a round with --discard-drift goes on from an older one".to_owned()
         } else {
             format!(
-                "where it was the newest that a standby has, `snapsync rejoin STANDBY {path}` then takes that \
+                "where it was the newest that a standby has, `snapsync rejoin STANDBY {path}` then takes \
+                 that \
                  back to an older one which both have"
             )
         };
@@ -47,12 +48,15 @@ impl Volume {
         let store = store.display();
         Err(Error::refused(
             format!(
-                "{show} is a snapshot that was put in the place of a volume, and the volume's store is still in \
+                "{show} is a snapshot that was put in the place of a volume, and the volume's store is still \
+                 in \
                  the subvolume that was there before"
             ),
             format!(
-                "`rmdir {store}`, then `mv OLD/{STORE}/store {store}`, where OLD is what that subvolume is called \
-                 now, and `snapsync recover {show} --adopt`; if it is gone, `rm -r {show}/{STORE}` makes this an \
+                "`rmdir {store}`, then `mv OLD/{STORE}/store {store}`, where OLD is what that subvolume is \
+                 called \
+                 now, and `snapsync recover {show} --adopt`; if it is gone, `rm -r {show}/{STORE}` makes \
+                 this an \
                  ordinary directory, which begins anew"
             ),
         ))
@@ -69,7 +73,8 @@ impl Volume {
         Error::refused(
             format!("cannot take a snapshot of {path}: the system swaps to {file}"),
             format!(
-                "`swapoff {file}` until the round is done, or for good move it to a subvolume of its own, which \
+                "`swapoff {file}` until the round is done, or for good move it to a subvolume of its own, \
+                 which \
                  snapshots leave out"
             ),
         )

@@ -162,7 +162,8 @@ fn owned(directory: impl AsFd, show: &Path) -> Result<u32> {
     Err(Error::refused(
         format!("{show} belongs to user {}, who could have written anything into it", stat.attributes.uid),
         format!(
-            "run this as that user; or, if you know how it came there, give it with all that is in it to the user who \
+            "run this as that user; or, if you know how it came there, give it with all that is in it to the \
+             user who \
              runs snapsync (`chown -hR USER {show}`), and `snapsync recover VOLUME --adopt`"
         ),
     ))
@@ -229,10 +230,12 @@ pub(crate) fn is_of_another(root: &Root) -> Error {
     let show = root.path().display();
     Error::refused(
         format!(
-            "the store in {show} belongs to another directory: it was moved, copied or restored to where it is"
+            "the store in {show} belongs to another directory: it was moved, copied or restored to where it \
+             is"
         ),
         format!(
-            "if that was you, and {show} is to go on with it, `snapsync recover {show} --adopt`; else `rm -r {show}/{STORE}` \
+            "if that was you, and {show} is to go on with it, `snapsync recover {show} --adopt`; else `rm -r \
+             {show}/{STORE}` \
              makes it an ordinary directory again"
         ),
     )

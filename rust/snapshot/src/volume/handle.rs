@@ -365,7 +365,8 @@ pub fn name_is_free(name: &str, taken: &[SnapshotInfo]) -> Result<()> {
     if !snapsync_model::can_name_snapshot(name) {
         return Err(Error::usage(
             format!("{name:?} cannot be the name of a snapshot"),
-            "use at most 200 bytes of characters that are seen, without `/` or `@`; not only digits, not `latest`, and no \
+            "use at most 200 bytes of characters that are seen, without `/` or `@`; not only digits, not \
+             `latest`, and no \
              `-` or `.` in front",
         ));
     }
