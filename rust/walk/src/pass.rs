@@ -49,6 +49,39 @@ pub(crate) struct Walk<'a> {
     pub(crate) failed: Mutex<Option<Error>>,
 }
 
+impl<'a> Walk<'a> {
+    /// A first pass through everything.
+    pub(crate) fn begin(
+        root: &'a Root,
+        top: Stat,
+        matcher: Matcher,
+        monitor: &'a Monitor,
+    ) -> Result<Walk<'a>> {
+        let walk = Walk {
+            root,
+            top,
+            matcher,
+            monitor,
+            pass: 0,
+            found: Recorder::default(),
+            read: Mutex::default(),
+            named: Mutex::default(),
+            directories: Mutex::default(),
+            foreign: Mutex::default(),
+            hidden: Mutex::default(),
+            stores: Mutex::default(),
+            held: root.held(),
+            too_long: Mutex::default(),
+            encrypted: Mutex::default(),
+            unread: Unread::default(),
+            failed: Mutex::default(),
+        };
+        walk.found.add(&[walk.inode(&top, None)])?;
+        walk.read_from(&[ROOT])?;
+        Ok(walk)
+    }
+}
+
 impl Walk<'_> {
     /// Reads these directories, and all that are found in them and were not read.
     pub(crate) fn read_from(&self, inos: &[u64]) -> Result<()> {

@@ -2,14 +2,14 @@
 
 use crate::details::{details_of, layout_of};
 use crate::foreign::{note_encrypted, note_foreign, note_mounts, note_stores, note_too_long};
-use crate::listing::{Listing, Recorder};
+use crate::listing::Listing;
 use crate::moves::{Moves, Passes};
 use crate::pass::Walk;
 use crate::searched;
 use crate::subset::Matcher;
 use snapsync_model::{
-    Address, Context, Counters, Details, Directories, Inode, Inodes, Kind, Layout, Link, Monitor, ROOT,
-    RelPath, Result, Side, Subset, Unread, unlocked,
+    Address, Context, Counters, Details, Directories, Inode, Inodes, Kind, Layout, Link, Monitor, RelPath,
+    Result, Side, Subset, unlocked,
 };
 use snapsync_sys::{FileSystem, Root, Stat, btrfs, stat_at, sync_filesystem};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -18,7 +18,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// The inodes of a directory tree, as they were when it was walked.
 #[derive(Debug)]
@@ -64,6 +64,17 @@ impl Pinned {
     }
 }
 
+/// What was known of what is hidden by mounts, but for what has come out from under one: that is met elsewhere.
+fn under_mounts(
+    hidden: &HashSet<Link>,
+    directories: &Directories,
+    remembered: &dyn Fn(&HashSet<Link>) -> Result<Vec<Inode>>,
+) -> Result<Vec<Inode>> {
+    let mut kept = if hidden.is_empty() { Vec::new() } else { remembered(hidden)? };
+    kept.retain(|inode| inode.kind != Kind::Directory || !directories.contains(inode.ino));
+    Ok(kept)
+}
+
 impl Tree {
     /// Walks what `subset` holds of everything below `path`, on all threads. What is mounted there is left
     /// out, and what lies under it is not where that can be seen; nested subvolumes and stores are left out.
@@ -94,27 +105,7 @@ impl Tree {
             // One that was made read-only after it was written may have data that has no place yet.
             sync_filesystem(root.fd()).context("sync the file system of", path)?;
         }
-        let mut walk = Walk {
-            root: &root,
-            top,
-            matcher: Matcher::new(subset)?,
-            monitor,
-            pass: 0,
-            found: Recorder::default(),
-            read: Mutex::default(),
-            named: Mutex::default(),
-            directories: Mutex::default(),
-            foreign: Mutex::default(),
-            hidden: Mutex::default(),
-            stores: Mutex::default(),
-            held: root.held(),
-            too_long: Mutex::default(),
-            encrypted: Mutex::default(),
-            unread: Unread::default(),
-            failed: Mutex::default(),
-        };
-        walk.found.add(&[walk.inode(&top, None)])?;
-        walk.read_from(&[ROOT])?;
+        let mut walk = Walk::begin(&root, top, Matcher::new(subset)?, monitor)?;
         let (inodes, is_restless) = if pinned.is_some() {
             // Nothing moves in it.
             (vec![walk.taken()?], false)
@@ -140,10 +131,7 @@ impl Tree {
                 Passes { root: &root, read: &read, listings, is_restless }.joined(&mut directories)?
             }
         };
-        let hidden = unlocked(walk.hidden);
-        let mut kept = if hidden.is_empty() { Vec::new() } else { remembered(&hidden)? };
-        // What has come out from under a mount is met elsewhere.
-        kept.retain(|inode| inode.kind != Kind::Directory || !directories.contains(inode.ino));
+        let kept = under_mounts(&unlocked(walk.hidden), &directories, remembered)?;
         note_foreign(foreign, kept.len(), monitor);
         let inodes = if kept.is_empty() { inodes } else { inodes.with(kept, &mut directories)? };
         let directories = Arc::new(directories);

@@ -4,6 +4,7 @@ use crate::delta::incoming::BUFFER;
 use crate::delta::outgoing::{announce, header, volume_head};
 use crate::delta::sides::Sides;
 use crate::delta::staging::{with_data, workers};
+use crate::delta::{became, output_file};
 use crate::location::place::{Place, describe};
 use crate::options::Travel;
 use crate::report::rounds::Sent;
@@ -50,31 +51,10 @@ pub fn send(
     let (sides, head) = open(base.as_ref(), &target, monitor)?;
     let counts = sides.write_manifest(&manifest, &head, monitor)?;
     if let Some((tree, _)) = target.place.tree(monitor)? {
-        crate::delta::became::tell(&tree, &manifest, false, monitor)?;
+        became::tell(&tree, &manifest, false, monitor)?;
     }
     let head = delta_head(base.as_ref(), &target, &counts);
-    let file = output.map(crate::delta::output_file::file_of).transpose()?.flatten();
-    let sent = match (file.as_deref(), output) {
-        (None, Some(path)) => {
-            let to = File::options().write(true).open(path).context("open", path)?;
-            write(to.into(), path, &head, &manifest, &sides, travel, monitor)?
-        }
-        (Some(path), _) => {
-            let temporary = crate::delta::output_file::temporary_beside(path);
-            let file = snapsync_sys::create_private_file(&temporary).context("create", &temporary)?;
-            let written = write(file.into(), path, &head, &manifest, &sides, travel, monitor);
-            let kept =
-                written.and_then(|sent| crate::delta::output_file::keep(&temporary, path).map(|()| sent));
-            kept.inspect_err(|_| {
-                let _ = std::fs::remove_file(&temporary);
-            })?
-        }
-        (None, None) => {
-            let name = Path::new("standard output");
-            let stdout = io::stdout().as_fd().try_clone_to_owned().context("open", name)?;
-            write(stdout, name, &head, &manifest, &sides, travel, monitor)?
-        }
-    };
+    let sent = deliver(output, &head, &manifest, &sides, travel, monitor)?;
     Ok(Sent {
         verb: "send",
         snapshot: target.info,
@@ -88,6 +68,38 @@ pub fn send(
         counters: monitor.counters(),
         seconds: started.elapsed().as_secs_f64(),
     })
+}
+
+/// Puts the delta where it is to go. A file is there when all of it is.
+fn deliver(
+    output: Option<&Path>,
+    head: &Header,
+    manifest: &dyn Named,
+    sides: &Sides,
+    travel: &Travel,
+    monitor: &Monitor,
+) -> Result<snapsync_stream::Sent> {
+    let file = output.map(output_file::file_of).transpose()?.flatten();
+    match (file.as_deref(), output) {
+        (None, Some(path)) => {
+            let to = File::options().write(true).open(path).context("open", path)?;
+            write(to.into(), path, head, manifest, sides, travel, monitor)
+        }
+        (Some(path), _) => {
+            let temporary = output_file::temporary_beside(path);
+            let file = snapsync_sys::create_private_file(&temporary).context("create", &temporary)?;
+            let written = write(file.into(), path, head, manifest, sides, travel, monitor);
+            let kept = written.and_then(|sent| output_file::keep(&temporary, path).map(|()| sent));
+            kept.inspect_err(|_| {
+                let _ = std::fs::remove_file(&temporary);
+            })
+        }
+        (None, None) => {
+            let name = Path::new("standard output");
+            let stdout = io::stdout().as_fd().try_clone_to_owned().context("open", name)?;
+            write(stdout, name, head, manifest, sides, travel, monitor)
+        }
+    }
 }
 
 fn write(
