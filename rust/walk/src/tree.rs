@@ -64,7 +64,8 @@ impl Pinned {
     }
 }
 
-/// What was known of what is hidden by mounts, but for what has come out from under one: that is met elsewhere.
+/// What was known of what is hidden by mounts, but for what has come out from under one: that is met
+/// elsewhere.
 fn under_mounts(
     hidden: &HashSet<Link>,
     directories: &Directories,
