@@ -174,13 +174,13 @@ impl World {
 
     /// What brings an empty standby to the first snapshot.
     pub(super) fn whole(&self) -> &Delta {
-        self.whole.get_or_init(|| Delta::of(&self.at("primary@first"), None, &self.scratch()))
+        self.whole.get_or_init(|| Delta::of(&self.at("primary@0"), None, &self.scratch()))
     }
 
     /// What brings it on to the second.
     pub(super) fn next(&self) -> &Delta {
-        let base = self.at("primary@first");
-        self.next.get_or_init(|| Delta::of(&self.at("primary@second"), Some(base), &self.scratch()))
+        let base = self.at("primary@0");
+        self.next.get_or_init(|| Delta::of(&self.at("primary@1"), Some(base), &self.scratch()))
     }
 
     pub(super) fn inside(&self) -> PathBuf {
