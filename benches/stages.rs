@@ -5,7 +5,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use snapsync_apply::Incoming;
 use snapsync_benches::grow;
 use snapsync_compare::{Trust, changes};
-use snapsync_manifest::{Header, ManifestReader, ManifestWriter};
+use snapsync_manifest::{ManifestHeader, ManifestReader, ManifestWriter};
 use snapsync_model::{Change, Monitor, Provider, Result, Side, SnapshotInfo, Subset};
 use snapsync_stream::{Arrivals, Budget, Compression, Held, MEMORY, Outlet, receive, run, send};
 use snapsync_sys::{Root, Spot};
@@ -33,7 +33,8 @@ impl Scene {
         let root = home.path().join("tree");
         std::fs::create_dir(&root).and_then(|()| grow(&root, FILES)).expect("files to walk");
         let scene = Scene { tree: walk(&root), home };
-        let mut writer = ManifestWriter::create(&scene.manifest(), &Header::default()).expect("a manifest");
+        let mut writer =
+            ManifestWriter::create(&scene.manifest(), &ManifestHeader::default()).expect("a manifest");
         compare(&scene.tree, None, Trust::Nothing, &mut |change| writer.write(&change));
         writer.finish().expect("a manifest");
         scene

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -252,7 +253,7 @@ RUST_LEVELS = {
         commit
     """,
     "apply/check": """
-        space strays
+        space unlisted
         rehearsal
         drift
     """,
@@ -330,7 +331,7 @@ RUST_LEVELS = {
         child messages
         wire
         relay ssh
-        channels deeds digests pulled
+        channels digests pulled roles
         gate standby_client standby_server
         client
         server
@@ -442,6 +443,14 @@ def test_rust_files_are_short_or_say_why_not() -> None:
             is_told = "longer than other files" in text.partition("\nuse ")[0]
             assert text.count("\n") <= 600 or is_told, f"{path} is too long"
             assert max(map(len, text.splitlines()), default=0) <= 110, f"{path} is too wide"
+
+
+def test_no_public_type_has_the_name_of_another() -> None:
+    declared = re.compile(r"^\s*pub (?:struct|enum|union|trait|type) (\w+)", re.MULTILINE)
+    sources = [path.read_text() for crate in LEVELS for path in (ROOT / "rust" / crate / "src").rglob("*.rs")]
+    found = Counter(name for text in sources for name in declared.findall(text))
+    assert found["Volume"] == 1
+    assert [name for name, times in found.items() if times > 1] == []
 
 
 # --- the Python package ---------------------------------------------------------------------------

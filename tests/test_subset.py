@@ -365,7 +365,7 @@ def test_a_store_from_before_there_were_subsets_is_of_everything(tree: Pair) -> 
     assert json.loads((store(tree.target) / "volume.json").read_text())["format"] == 6
 
 
-# --- strays on the standby ----------------------------------------------------------------------
+# --- unlisted entries of the standby -------------------------------------------------------------
 
 
 @all_kinds

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use snapsync_stream::wire::{Header, MAGIC, ManifestHead, VERSION, read_head, write_head};
+use snapsync_stream::wire::{DeltaHead, MAGIC, ManifestHead, VERSION, read_head, write_head};
 use std::path::Path;
 
 /// Of what comes before the header, and of the digest behind it.
@@ -25,7 +25,7 @@ fn read(bytes: &[u8]) {
         let written = write_head(&mut again, &header).expect("what could be read can be written");
         let (back, read) = read_head(&mut &again[..], name).expect("what was written can be read");
         // Written as this version writes it, whichever it was read from.
-        assert_eq!((back, read), (Header { version: VERSION, ..header }, written));
+        assert_eq!((back, read), (DeltaHead { version: VERSION, ..header }, written));
         assert_eq!(digest, bytes[bytes.len() - from.len() - DIGEST..][..DIGEST]);
     }
     if let Ok(manifest) = ManifestHead::read(&mut from, name) {

@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use snapsync_manifest::{ManifestReader, Rows, vet};
+use snapsync_manifest::{ChangeRows, ManifestReader, vet};
 use snapsync_model::{Change, Monitor, Op, Range};
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -34,7 +34,7 @@ fn read(path: &Path) {
     reader.counts().expect("it was vetted");
     let changes: Vec<Change> = reader.map(|row| row.expect("it was vetted")).collect();
     changes.iter().for_each(ask);
-    let rows = Rows::open(path).expect("it was vetted");
+    let rows = ChangeRows::open(path).expect("it was vetted");
     let makes_sense = snapsync_apply::fuzz_vet(&path.to_path_buf(), &Monitor::default()).is_ok();
     for change in changes.iter().take(64) {
         let found = rows.find(change.ino).expect("it was vetted");

@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use snapsync_model::Monitor;
-use snapsync_stream::wire::{End, LARGEST_FRAME, Record, Sum};
+use snapsync_stream::wire::{DeltaEnd, LARGEST_FRAME, Record, Sum};
 use snapsync_stream::{Arrivals, Taker, receive};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -77,7 +77,7 @@ fn repair(mut bytes: &[u8]) -> Vec<u8> {
         bytes = rest;
     }
     // Of an end that is there, whatever it says.
-    let end: End = sum.end();
+    let end: DeltaEnd = sum.end();
     repaired.extend(if bytes.first() == Some(&b'E') { end.to_bytes().to_vec() } else { bytes.to_vec() });
     repaired
 }

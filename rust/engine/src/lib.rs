@@ -21,15 +21,15 @@ mod volume;
 pub use digest::Reading;
 pub use jobs::with_jobs;
 pub use keep::Keep;
-pub use options::{Care, OnDrift, Options, Reach, Scrubbing, Terms, Travel};
+pub use options::{DriftOptions, OnDrift, Options, Scrubbing, SshOptions, Terms, TransferOptions};
 pub use remote::gate::Gate;
 pub use remote::server::serve;
 pub use remote::trust::trusted;
 pub use report::checks::{Changes, Difference, Mended, Verified};
 pub use report::rounds::{Claimed, Diff, Inspected, Received, ScrubStatus, Scrubbed, Sent, Synced, Unlike};
 pub use report::snapshots::{
-    Browsed, CloneInfo, Cloned, Deleted, Held, Hold, Kept, Listed, Pruned, Released, Restored, RestoredPaths,
-    RestoredTo, Taken, Unlisted, Version, Versions,
+    Browsed, CloneInfo, Cloned, Deleted, HeldSnapshot, Hold, Kept, Listed, Pruned, Released, Restored,
+    RestoredPaths, RestoredTo, Taken, Unlisted, Version, Versions,
 };
 pub use report::volumes::{
     Initialised, Preview, Promoted, Recovered, Rejoined, StandbyStatus, Status, Switched, Unfinished,

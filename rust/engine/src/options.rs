@@ -28,7 +28,7 @@ pub struct Options {
     /// All of it again.
     pub everything: bool,
     #[serde(default)]
-    pub care: Care,
+    pub care: DriftOptions,
     /// Begin anew where a standby is known that is not there any more.
     #[serde(default)]
     pub new_standby: bool,
@@ -49,7 +49,7 @@ pub(crate) const STRICT: Terms = Terms { strict: true, no_space_check: false };
 
 /// What is done about changes to a standby by hand, and against them.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
-pub struct Care {
+pub struct DriftOptions {
     /// Compare all of its tree first, not only what the delta touches.
     pub check: bool,
     /// Keep the changes as a snapshot, and go back to the newest of the line.
@@ -82,7 +82,7 @@ pub enum OnDrift {
 
 /// How a delta travels.
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
-pub struct Travel {
+pub struct TransferOptions {
     pub compression: Compression,
     /// Bytes a second; as many as there can be without it.
     pub limit: Option<u64>,
@@ -90,7 +90,7 @@ pub struct Travel {
 
 /// How another machine is reached.
 #[derive(Clone, Debug)]
-pub struct Reach {
+pub struct SshOptions {
     /// The command that runs another on a host, and its arguments.
     pub rsh: Vec<String>,
     /// What snapsync is called there, as its shell understands it.
@@ -102,9 +102,9 @@ pub struct Reach {
     pub channels: usize,
 }
 
-impl Default for Reach {
+impl Default for SshOptions {
     fn default() -> Self {
-        Reach {
+        SshOptions {
             rsh: vec!["ssh".into()],
             remote_path: "snapsync".into(),
             options: Vec::new(),
@@ -114,12 +114,12 @@ impl Default for Reach {
     }
 }
 
-impl Reach {
+impl SshOptions {
     /// What ssh is told beyond its own configuration: the first of two options counts, so that the user's
     /// comes first.
     pub(crate) fn ssh_options(&self) -> Vec<String> {
         let mut options = self.options.clone();
-        if self.rsh == Reach::default().rsh {
+        if self.rsh == SshOptions::default().rsh {
             let seconds = self.patience.as_secs().max(3);
             options.push(format!("ConnectTimeout={seconds}"));
             options.push(format!("ServerAliveInterval={}", seconds / 3));

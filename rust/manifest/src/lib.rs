@@ -9,12 +9,10 @@ mod file;
 mod table;
 mod vet;
 
-pub use changes::lookup::Rows;
+pub use changes::lookup::ChangeRows;
 pub use changes::read::{Brief, ManifestReader};
-pub use changes::schema::Header;
+pub use changes::schema::ManifestHeader;
 pub use changes::write::ManifestWriter;
 pub use table::file::{TableBatch, TableInfo, TableReader, TableView};
-pub use table::layers::{
-    Entries, FILES, NextTable, Rows as TableRows, Table, gone, identity, is_gone, same_table,
-};
+pub use table::layers::{Entries, FILES, NextTable, Table, TableRows, gone, identity, is_gone, same_table};
 pub use vet::vet;

@@ -9,7 +9,7 @@ use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
 use arrow_ipc::{CompressionType, root_as_footer, root_as_message};
 use arrow_schema::{Field, Schema};
 use rustix::process::{Resource, Rlimit, setrlimit};
-use snapsync_manifest::{Header, ManifestReader, ManifestWriter, vet};
+use snapsync_manifest::{ManifestHeader, ManifestReader, ManifestWriter, vet};
 use snapsync_model::{
     Attributes, Change, ChangeFlags, End, Error, Extent, Kind, Link, Op, RelPath, Result, Source, Xattr,
 };
@@ -90,7 +90,7 @@ fn row(ino: u64) -> Change {
 }
 
 fn write(path: &Path, rows: impl Iterator<Item = Change>) {
-    let mut writer = ManifestWriter::create(path, &Header::default()).unwrap();
+    let mut writer = ManifestWriter::create(path, &ManifestHeader::default()).unwrap();
     rows.for_each(|row| writer.write(&row).unwrap());
     writer.finish().unwrap();
 }

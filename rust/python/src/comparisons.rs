@@ -1,6 +1,6 @@
 //! Two sides compared, and what a delta holds.
 
-use crate::options::reach;
+use crate::options::ssh_options;
 use crate::watch::{Progress, watched};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -46,10 +46,10 @@ fn verify(
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
-    let reach = reach(ssh)?;
+    let ssh = ssh_options(ssh)?;
     watched(py, progress, move |monitor| {
         let reading = Reading::new(quick, sample, seed)?;
-        with_jobs(jobs, || snapsync_engine::verify(&a, &b, reading, &reach, monitor))
+        with_jobs(jobs, || snapsync_engine::verify(&a, &b, reading, &ssh, monitor))
     })
 }
 

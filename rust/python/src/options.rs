@@ -9,7 +9,7 @@ use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyString};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use snapsync_engine::{Compression, Reach, Result, Terms, Travel};
+use snapsync_engine::{Compression, Result, SshOptions, Terms, TransferOptions};
 use std::time::Duration;
 
 /// How data travels, in the words of Python.
@@ -25,8 +25,8 @@ impl Transfer {
         read(given)
     }
 
-    pub(crate) fn travel(&self) -> Result<Travel> {
-        Ok(Travel { compression: Compression::parse(&self.compress)?, limit: self.bwlimit })
+    pub(crate) fn transfer(&self) -> Result<TransferOptions> {
+        Ok(TransferOptions { compression: Compression::parse(&self.compress)?, limit: self.bwlimit })
     }
 }
 
@@ -46,10 +46,16 @@ fn one() -> usize {
 }
 
 /// How another machine is reached; in the usual way where nothing is said.
-pub(crate) fn reach(given: Option<&Bound<'_, PyDict>>) -> PyResult<Reach> {
-    let Some(given) = given else { return Ok(Reach::default()) };
+pub(crate) fn ssh_options(given: Option<&Bound<'_, PyDict>>) -> PyResult<SshOptions> {
+    let Some(given) = given else { return Ok(SshOptions::default()) };
     let Ssh { rsh, remote_path, ssh_options, timeout, channels } = read(given)?;
-    Ok(Reach { rsh, remote_path, options: ssh_options, patience: Duration::from_secs(timeout), channels })
+    Ok(SshOptions {
+        rsh,
+        remote_path,
+        options: ssh_options,
+        patience: Duration::from_secs(timeout),
+        channels,
+    })
 }
 
 #[derive(Deserialize)]

@@ -1,6 +1,6 @@
 //! Which volume is primary, and what an interrupted command left in one.
 
-use crate::options::{Transfer, reach};
+use crate::options::{Transfer, ssh_options};
 use crate::watch::{Progress, watched};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -73,11 +73,11 @@ fn rejoin(
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
-    let reach = reach(Some(ssh))?;
+    let ssh = ssh_options(Some(ssh))?;
     let transfer = Transfer::read(transfer)?;
     watched(py, progress, move |monitor| {
-        let travel = transfer.travel()?;
-        with_jobs(jobs, || snapsync_engine::rejoin(&old, &new, &travel, &reach, monitor))
+        let transfer = transfer.transfer()?;
+        with_jobs(jobs, || snapsync_engine::rejoin(&old, &new, &transfer, &ssh, monitor))
     })
 }
 
@@ -95,9 +95,9 @@ fn rejoin_preview(
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
-    let reach = reach(Some(ssh))?;
+    let ssh = ssh_options(Some(ssh))?;
     watched(py, progress, move |monitor| {
-        with_jobs(jobs, || snapsync_engine::rejoin_preview(&old, &new, &output, &reach, monitor))
+        with_jobs(jobs, || snapsync_engine::rejoin_preview(&old, &new, &output, &ssh, monitor))
     })
 }
 
@@ -115,10 +115,10 @@ fn switch(
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
-    let reach = reach(Some(ssh))?;
+    let ssh = ssh_options(Some(ssh))?;
     let transfer = Transfer::read(transfer)?;
     watched(py, progress, move |monitor| {
-        let travel = transfer.travel()?;
-        with_jobs(jobs, || snapsync_engine::switch(&primary, &standby, &travel, &reach, monitor))
+        let transfer = transfer.transfer()?;
+        with_jobs(jobs, || snapsync_engine::switch(&primary, &standby, &transfer, &ssh, monitor))
     })
 }

@@ -1,10 +1,10 @@
 //! A round, in one step or as a delta that is sent and received; and the other end of one.
 
-use crate::options::{Transfer, reach, read, terms};
+use crate::options::{Transfer, read, ssh_options, terms};
 use crate::watch::{Progress, watched};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use snapsync_engine::{Care, Gate, Keep, Options, with_jobs};
+use snapsync_engine::{DriftOptions, Gate, Keep, Options, with_jobs};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -32,11 +32,11 @@ fn sync(
     progress: Progress,
 ) -> PyResult<String> {
     let mut options: Options = read(options)?;
-    let (transfer, reach) = (Transfer::read(transfer)?, reach(Some(ssh))?);
+    let (transfer, ssh) = (Transfer::read(transfer)?, ssh_options(Some(ssh))?);
     watched(py, progress, move |monitor| {
         options.keep = Keep::by_name(keep)?;
-        let travel = transfer.travel()?;
-        with_jobs(jobs, || snapsync_engine::sync(&source, &target, &options, &travel, &reach, monitor))
+        let transfer = transfer.transfer()?;
+        with_jobs(jobs, || snapsync_engine::sync(&source, &target, &options, &transfer, &ssh, monitor))
     })
 }
 
@@ -57,9 +57,9 @@ fn send(
 ) -> PyResult<String> {
     let transfer = Transfer::read(transfer)?;
     watched(py, progress, move |monitor| {
-        let travel = transfer.travel()?;
+        let transfer = transfer.transfer()?;
         with_jobs(jobs, || {
-            snapsync_engine::send(&snapshot, &bases, output.as_deref(), name, &travel, monitor)
+            snapsync_engine::send(&snapshot, &bases, output.as_deref(), name, &transfer, monitor)
         })
     })
 }
@@ -78,7 +78,7 @@ fn receive(
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
-    let care: Care = read(drift)?;
+    let care: DriftOptions = read(drift)?;
     let terms = terms(target)?;
     watched(py, progress, move |monitor| {
         with_jobs(jobs, || snapsync_engine::receive(&volume, delta.as_deref(), terms, care, monitor))

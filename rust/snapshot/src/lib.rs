@@ -23,7 +23,7 @@ pub use pool::follow::Delta;
 pub use pool::objects::UNSETTLED;
 pub use pool::snapshot::PoolSnapshot;
 pub use received::identity::{Base, identity_of};
-pub use received::shelf::{Shelf, can_be_a_name};
+pub use received::shelf::{ReceivedDirectory, can_be_a_name};
 pub use received::work::Work;
 pub use snapshots::find::{Found, Proof, find_at};
 pub use snapshots::take::Request;

@@ -2,7 +2,7 @@
 //! subvolumes.
 
 use snapsync_model::{Error, Identity, Kind, Monitor, Origin};
-use snapsync_snapshot::{Base, Shelf, Work, identity_of};
+use snapsync_snapshot::{Base, ReceivedDirectory, Work, identity_of};
 use snapsync_sys::{APPEND, Entry, FileSystem, IMMUTABLE, btrfs};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -37,8 +37,8 @@ impl World {
         snapsync_sys::filesystem(dir).unwrap().magic == FileSystem::BTRFS
     }
 
-    fn shelf(&self) -> Shelf {
-        Shelf::open(self.path()).unwrap()
+    fn shelf(&self) -> ReceivedDirectory {
+        ReceivedDirectory::open(self.path()).unwrap()
     }
 
     /// Publishes a full snapshot whose tree `fill` makes.
@@ -66,12 +66,12 @@ impl World {
     }
 }
 
-fn found(shelf: &Shelf, wanted: &Identity) -> Option<PathBuf> {
+fn found(shelf: &ReceivedDirectory, wanted: &Identity) -> Option<PathBuf> {
     shelf.find(wanted).unwrap().map(|base| base.path().to_path_buf())
 }
 
 /// As the base of what is received next.
-fn base_at(shelf: &Shelf, path: &Path) -> Option<Base> {
+fn base_at(shelf: &ReceivedDirectory, path: &Path) -> Option<Base> {
     let identity = identity_of(path).unwrap().expect("a snapshot");
     Some(shelf.find(&identity).unwrap().expect("it is there"))
 }
@@ -452,7 +452,7 @@ const CHILD: &str = "SNAPSYNC_TEST_SHELF";
 #[test]
 fn child() {
     let Some(dir) = std::env::var_os(CHILD) else { return };
-    let (shelf, monitor) = (Shelf::open(Path::new(&dir)).unwrap(), Monitor::default());
+    let (shelf, monitor) = (ReceivedDirectory::open(Path::new(&dir)).unwrap(), Monitor::default());
     let base = shelf.find(&identity(1)).unwrap();
     let work = shelf.begin(&identity(2), base, &monitor).unwrap();
     apply(&work);
@@ -560,7 +560,7 @@ fn what_btrfs_received_is_a_base_though_its_data_was_written_out_later() {
         is_late
     });
     assert!(is_late, "data is written out after a subvolume was marked");
-    let shelf = Shelf::open(&there).unwrap();
+    let shelf = ReceivedDirectory::open(&there).unwrap();
     let path = found(&shelf, &one).unwrap();
     assert_eq!(identity_of(&path).unwrap(), Some(one));
     let work = shelf.begin(&identity(7), base_at(&shelf, &path), &world.monitor).unwrap();

@@ -1,6 +1,6 @@
 //! A pipe, socket or file that one end of a stream holds: waiting for the other end can be stopped.
 
-use crate::link::{HEAD, Link, STEP, Unpacker, Watch, is_ready};
+use crate::link::{Connection, HEAD, STEP, Unpacker, Watch, is_ready};
 use rustix::event::PollFlags;
 use rustix::fs::{FileType, fstat};
 use snapsync_model::{Monitor, locked};
@@ -24,7 +24,7 @@ pub struct Channel<'a> {
     limit: Option<Arc<Limit>>,
     deadline: Option<Instant>,
     /// What it shares with the other direction, where both lead to one process.
-    link: Option<Arc<Link>>,
+    link: Option<Arc<Connection>>,
     unpacker: Option<Unpacker>,
     /// How long the other end was waited for since the last step, and what has come or gone meanwhile.
     waited: Cell<Duration>,
@@ -50,7 +50,11 @@ impl<'a> Channel<'a> {
     }
 
     /// One direction of a link: the other end is not waited for without end.
-    pub fn of(link: &Arc<Link>, fd: impl Into<OwnedFd>, monitor: &'a Monitor) -> io::Result<Channel<'a>> {
+    pub fn of(
+        link: &Arc<Connection>,
+        fd: impl Into<OwnedFd>,
+        monitor: &'a Monitor,
+    ) -> io::Result<Channel<'a>> {
         Ok(Channel { link: Some(Arc::clone(link)), can_block: true, ..Channel::new(fd, monitor)? })
     }
 
@@ -103,7 +107,7 @@ impl<'a> Channel<'a> {
     }
 
     /// Writes some of it as one packet.
-    fn put(&self, link: &Link, bytes: &[u8]) -> io::Result<usize> {
+    fn put(&self, link: &Connection, bytes: &[u8]) -> io::Result<usize> {
         let mut packet = [0; PIPE_BUF];
         let count = bytes.len().min(PIPE_BUF - HEAD);
         packet[..HEAD].copy_from_slice(&(count as u16).to_le_bytes());

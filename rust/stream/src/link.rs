@@ -32,7 +32,7 @@ pub(crate) const HEAD: usize = 2;
 pub type Fate = Arc<AtomicBool>;
 
 /// What both directions of a channel know of each other.
-pub struct Link {
+pub struct Connection {
     from: File,
     to: File,
     /// Who is at the other end, for messages.
@@ -48,7 +48,7 @@ pub struct Link {
     changed: Condvar,
 }
 
-impl Link {
+impl Connection {
     /// From now on what is written travels in packets, and silence is broken.
     pub fn speak_in_packets(&self) {
         self.has_packets.store(true, Relaxed);
@@ -187,7 +187,7 @@ impl Link {
 }
 
 /// What it hears by, to wait for.
-impl AsFd for Link {
+impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.from.as_fd()
     }
@@ -195,13 +195,13 @@ impl AsFd for Link {
 
 /// Tells from what comes, without reading it, whether anybody is there.
 pub struct Watch<'l> {
-    link: &'l Link,
+    link: &'l Connection,
     come: u64,
     since: Instant,
 }
 
 impl<'l> Watch<'l> {
-    pub fn new(link: &'l Link) -> Watch<'l> {
+    pub fn new(link: &'l Connection) -> Watch<'l> {
         Watch { link, come: link.come(), since: Instant::now() }
     }
 
@@ -220,7 +220,7 @@ impl<'l> Watch<'l> {
 
 /// Says that this end is alive, until dropped.
 pub struct Heart {
-    link: Arc<Link>,
+    link: Arc<Connection>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -232,7 +232,7 @@ impl Heart {
         patience: Duration,
         fate: Fate,
     ) -> io::Result<Heart> {
-        let link = Arc::new(Link {
+        let link = Arc::new(Connection {
             from: from.try_clone_to_owned()?.into(),
             to: to.try_clone_to_owned()?.into(),
             name,
@@ -251,7 +251,7 @@ impl Heart {
         Ok(Heart { link, thread: Some(thread) })
     }
 
-    pub fn link(&self) -> &Arc<Link> {
+    pub fn link(&self) -> &Arc<Connection> {
         &self.link
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::budget::{Budget, Permit};
 use crate::codec::{Codec, Decompressor};
-use crate::wire::{Digest, End, FrameHead, Record, Sum, damaged, fill};
+use crate::wire::{DeltaEnd, Digest, FrameHead, Record, Sum, damaged, fill};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use snapsync_model::{Error, Monitor, Range, Result, locked, unlocked};
 use std::io::Read;
@@ -48,12 +48,12 @@ pub fn receive<'a>(
     monitor: &Monitor,
     skip: &(dyn Fn(u64, Range) -> bool + Sync),
     make_taker: &(dyn Fn() -> Taker<'a> + Sync),
-) -> Result<End> {
+) -> Result<DeltaEnd> {
     let failed = Mutex::new(None::<Error>);
     let fail = |error: Error| {
         locked(&failed).get_or_insert(error);
     };
-    let total = Mutex::new(End { frames: 0, bytes: 0, digest: [0; 32] });
+    let total = Mutex::new(DeltaEnd { frames: 0, bytes: 0, digest: [0; 32] });
     let budget = Budget::new(crate::budget::MEMORY);
     std::thread::scope(|scope| {
         let (give, take) = bounded::<Packed>(4 * jobs.max(1));
@@ -88,7 +88,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn read(&self, mut arrivals: Arrivals<'_>, seed: [Digest; 2], give: &Sender<Packed>) -> Result<End> {
+    fn read(&self, mut arrivals: Arrivals<'_>, seed: [Digest; 2], give: &Sender<Packed>) -> Result<DeltaEnd> {
         let (from, name) = (&mut arrivals.from, &arrivals.name);
         let mut sum = Sum::new(seed[0], seed[1]);
         loop {

@@ -19,7 +19,7 @@ pub struct Outlet<'a> {
 
 /// What went over all channels together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sent {
+pub struct Transferred {
     pub frames: u64,
     /// Bytes of data, and what they were when they travelled.
     pub raw: u64,
@@ -44,9 +44,9 @@ pub fn send(
     compression: Compression,
     jobs: usize,
     monitor: &Monitor,
-) -> Result<Sent> {
+) -> Result<Transferred> {
     let failed = Mutex::new(None::<Error>);
-    let sent = Mutex::new(Sent::default());
+    let sent = Mutex::new(Transferred::default());
     let budget = Budget::new(crate::budget::MEMORY);
     std::thread::scope(|scope| {
         // What is packed is bounded by the budget; this only keeps workers from waiting for each other.
@@ -69,8 +69,8 @@ pub fn send(
     unlocked(failed).map_or_else(|| Ok(*locked(&sent)), Err)
 }
 
-impl Sent {
-    fn add(&mut self, more: Sent) {
+impl Transferred {
+    fn add(&mut self, more: Transferred) {
         self.frames += more.frames;
         self.raw += more.raw;
         self.stored += more.stored;
@@ -120,9 +120,9 @@ fn write(
     take: &Receiver<Packed>,
     seed: [Digest; 2],
     failed: &Mutex<Option<Error>>,
-) -> Result<Sent> {
+) -> Result<Transferred> {
     let mut sum = Sum::new(seed[0], seed[1]);
-    let mut sent = Sent::default();
+    let mut sent = Transferred::default();
     let mut put = |bytes: &[u8]| outlet.to.write_all(bytes).map_err(|e| lift(e, "write", &outlet.name));
     for packed in take {
         if locked(failed).is_some() {
@@ -131,7 +131,7 @@ fn write(
         put(&packed.head.to_bytes())?;
         put(&packed.payload)?;
         sum.add(&packed.head);
-        sent.add(Sent { frames: 1, raw: packed.head.raw.into(), stored: packed.head.stored.into() });
+        sent.add(Transferred { frames: 1, raw: packed.head.raw.into(), stored: packed.head.stored.into() });
     }
     // The feeder is done, or has failed: only the first may look like an end.
     if locked(failed).is_none() {

@@ -19,7 +19,7 @@ pub type Digest = [u8; 32];
 
 /// What a delta is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Header {
+pub struct DeltaHead {
     /// Of the format; it stands before the rest.
     #[serde(skip)]
     pub version: u32,
@@ -38,7 +38,7 @@ pub struct Header {
     pub software: String,
 }
 
-impl Header {
+impl DeltaHead {
     pub fn identity(&self) -> Identity {
         Identity { id: self.snapshot.id, origin: self.origin }
     }
@@ -104,7 +104,7 @@ pub struct FrameHead {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct End {
+pub struct DeltaEnd {
     pub frames: u64,
     pub bytes: u64,
     pub digest: Digest,
@@ -113,7 +113,7 @@ pub struct End {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record {
     Frame(FrameHead),
-    End(End),
+    End(DeltaEnd),
 }
 
 /// What the frames of one stream come to; the end record tells it.
@@ -137,17 +137,17 @@ impl Sum {
         self.of_heads.iter_mut().zip(digest.as_bytes()).for_each(|(sum, byte)| *sum ^= byte);
     }
 
-    pub fn end(&self) -> End {
+    pub fn end(&self) -> DeltaEnd {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.seed[0]).update(&self.seed[1]);
         hasher.update(&self.frames.to_le_bytes()).update(&self.bytes.to_le_bytes());
         let digest = *hasher.update(&self.of_heads).finalize().as_bytes();
-        End { frames: self.frames, bytes: self.bytes, digest }
+        DeltaEnd { frames: self.frames, bytes: self.bytes, digest }
     }
 }
 
 /// Writes the head; its digest.
-pub fn write_head(to: &mut impl Write, header: &Header) -> io::Result<Digest> {
+pub fn write_head(to: &mut impl Write, header: &DeltaHead) -> io::Result<Digest> {
     let json = serde_json::to_vec(header)?;
     let length = u32::try_from(json.len()).ok().filter(|length| *length <= LARGEST_HEADER);
     let length = length.ok_or_else(|| io::Error::other("the header is too large"))?;
@@ -164,7 +164,7 @@ pub fn write_head(to: &mut impl Write, header: &Header) -> io::Result<Digest> {
 }
 
 /// Reads the head from `name`, which is for messages; and its digest.
-pub fn read_head(from: &mut impl Read, name: &Path) -> Result<(Header, Digest)> {
+pub fn read_head(from: &mut impl Read, name: &Path) -> Result<(DeltaHead, Digest)> {
     let mut start = [0; 32];
     for at in 0..MAGIC.len() {
         fill(from, &mut start[at..=at], name)?;
@@ -189,9 +189,9 @@ pub fn read_head(from: &mut impl Read, name: &Path) -> Result<(Header, Digest)> 
     if *blake3::Hasher::new().update(&start).update(&json).finalize().as_bytes() != digest {
         return Err(damaged(name, "its head is not what its digest says"));
     }
-    let header: Header =
+    let header: DeltaHead =
         serde_json::from_slice(&json).map_err(|e| damaged(name, &format!("its header: {e}")))?;
-    Ok((Header { version, ..header }, digest))
+    Ok((DeltaHead { version, ..header }, digest))
 }
 
 impl ManifestHead {
@@ -247,7 +247,7 @@ impl FrameHead {
     }
 }
 
-impl End {
+impl DeltaEnd {
     pub fn to_bytes(self) -> [u8; 56] {
         let mut bytes = [0; 56];
         bytes[0] = b'E';
@@ -257,8 +257,9 @@ impl End {
         bytes
     }
 
-    fn parse(bytes: &[u8; 56]) -> Option<End> {
-        let end = End { frames: u64_at(bytes, 8), bytes: u64_at(bytes, 16), digest: digest_at(bytes, 24) };
+    fn parse(bytes: &[u8; 56]) -> Option<DeltaEnd> {
+        let end =
+            DeltaEnd { frames: u64_at(bytes, 8), bytes: u64_at(bytes, 16), digest: digest_at(bytes, 24) };
         (end.to_bytes() == *bytes).then_some(end)
     }
 }
@@ -274,7 +275,7 @@ impl Record {
             }
             b'E' => {
                 fill(from, &mut bytes[1..56], name)?;
-                bytes.first_chunk().and_then(End::parse).map(Record::End)
+                bytes.first_chunk().and_then(DeltaEnd::parse).map(Record::End)
             }
             _ => None,
         };
@@ -346,7 +347,7 @@ mod tests {
 
     #[test]
     fn records_come_back_from_their_bytes() {
-        let end = End { frames: 3, bytes: 12_288, digest: [9; 32] };
+        let end = DeltaEnd { frames: 3, bytes: 12_288, digest: [9; 32] };
         assert_eq!(read(&frame().to_bytes()).unwrap(), Record::Frame(frame()));
         assert_eq!(read(&end.to_bytes()).unwrap(), Record::End(end));
     }

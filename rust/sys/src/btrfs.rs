@@ -125,12 +125,12 @@ pub struct Subvolume {
     /// When it was created, in ns since 1970.
     pub created_at: i64,
     /// Where it was received, what it was marked with then.
-    pub received: Option<Received>,
+    pub received: Option<ReceivedIdentity>,
 }
 
 /// The mark of a subvolume that was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Received {
+pub struct ReceivedIdentity {
     /// The subvolume that was sent, and the transaction of its last change there.
     pub uuid: [u8; 16],
     pub sent: u64,
@@ -169,8 +169,12 @@ pub fn subvolume(fd: impl AsFd) -> io::Result<Subvolume> {
         let seconds = (info.times[2 * at] as i64).saturating_mul(1_000_000_000);
         seconds.saturating_add((info.times[2 * at + 1] & 0xffff_ffff) as i64)
     };
-    let received =
-        Received { uuid: info.received_uuid, sent: info.stransid, transid: info.rtransid, at: time(3) };
+    let received = ReceivedIdentity {
+        uuid: info.received_uuid,
+        sent: info.stransid,
+        transid: info.rtransid,
+        at: time(3),
+    };
     Ok(Subvolume {
         tree: info.treeid,
         uuid: info.uuid,

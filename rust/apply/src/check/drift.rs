@@ -4,7 +4,7 @@ use crate::attributes::PROTECTIVE;
 use crate::check::rehearsal::names::real_name;
 use crate::check::rehearsal::trial::Rehearsal;
 use crate::check::space::Need;
-use crate::check::strays::{is_absent, strays};
+use crate::check::unlisted::{is_absent, unlisted};
 use crate::known::Recorder;
 use crate::limits::Limits;
 use crate::names::Places;
@@ -86,7 +86,7 @@ impl<'a, 'r> Check<'a, 'r> {
         let may_meet = |row: &Brief| row.flags.deleted || (row.added > 0 && !places.comes_along(row));
         for change in ManifestReader::open(manifest)?.only(may_meet) {
             let change = change?;
-            for path in strays(self.root, &change, &removed)? {
+            for path in unlisted(self.root, &change, &removed)? {
                 drift.add(&path, "not in the snapshot");
             }
             for link in &change.links_added {

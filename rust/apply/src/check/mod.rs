@@ -3,4 +3,4 @@
 pub(crate) mod drift;
 pub(crate) mod rehearsal;
 pub(crate) mod space;
-pub(crate) mod strays;
+pub(crate) mod unlisted;

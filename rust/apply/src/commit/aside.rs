@@ -1,7 +1,7 @@
 //! What somebody put where a commit works, after it was checked: it is nobody's to destroy. It is moved to
 //! `.snapsync/aside/ID/NUMBER/`, under the name that it had, and stays there when the stage goes.
 
-use crate::check::strays::is_absent;
+use crate::check::unlisted::is_absent;
 use crate::known::Known;
 use crate::names::Places;
 use crate::stage::incoming::Incoming;

@@ -3,7 +3,7 @@
 use crate::stage::incoming::Incoming;
 use crate::stage::received::Notes;
 use rustix::fs::{Mode, OFlags};
-use snapsync_manifest::Rows;
+use snapsync_manifest::ChangeRows;
 use snapsync_model::{Change, Context, Error, Range, RelPath, Result};
 use snapsync_stream::{Sink, Taker};
 use snapsync_sys::{Parents, fault};
@@ -22,7 +22,7 @@ impl<'a> Incoming<'a> {
     }
 
     /// The same for frames that name their file by its inode alone, and may lie; they are verified.
-    pub fn taker<'t>(&'t self, rows: &'t Rows) -> Taker<'t> {
+    pub fn taker<'t>(&'t self, rows: &'t ChangeRows) -> Taker<'t> {
         let mut worker = Worker::of(self);
         Box::new(move |arrived| {
             let change = rows.find(arrived.ino)?.ok_or_else(|| {

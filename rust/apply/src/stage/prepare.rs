@@ -25,10 +25,10 @@ pub struct Report {
 
 impl<'a> Incoming<'a> {
     /// Looks before anything is staged: what the target cannot hold, whether it is still the base, and what
-    /// room it takes. `copies` says that the standby's snapshot will copy data, `strays` that entries outside
-    /// the base may come and go on the standby, and give their directories other times, `shares` that data
-    /// takes no space.
-    pub fn prepare(&mut self, copies: bool, strays: bool, shares: bool) -> Result<Report> {
+    /// room it takes. `copies` says that the standby's snapshot will copy data, `unlisted` that entries
+    /// outside the base may come and go on the standby, and give their directories other times, `shares`
+    /// that data takes no space.
+    pub fn prepare(&mut self, copies: bool, unlisted: bool, shares: bool) -> Result<Report> {
         fault::point("stage.manifest");
         vet(&self.manifest(), self.monitor)?;
         let mut rehearsal = Rehearsal::new(&self.root, &self.staged("probe")?)?;
@@ -43,7 +43,7 @@ impl<'a> Incoming<'a> {
         let lost = rehearsal.limits().clone().and(Limits::remembered(&self.store)?);
         let saves = !supports_reflinks(self.root.fd());
         let need = Need { copies, shares, saves, block: self.block, ..Need::default() };
-        let mut check = Check::new(&self.root, &self.places, lost, !strays, (&mut rehearsal, need))?;
+        let mut check = Check::new(&self.root, &self.places, lost, !unlisted, (&mut rehearsal, need))?;
         check.tree(&self.manifest(), &mut touched)?;
         self.need = check.need;
         let (limits, losses) = rehearsal.finish();

@@ -1,6 +1,6 @@
 //! What a commit touches: looked at while it is staged, and told to the snapshot after it.
 
-use crate::check::strays::is_absent;
+use crate::check::unlisted::is_absent;
 use crate::known::{FILE, Knowledge, Known, Row, What};
 use crate::layout::{INCOMING, MANIFEST};
 use crate::stage::incoming::Incoming;

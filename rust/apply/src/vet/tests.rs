@@ -1,5 +1,5 @@
 use crate::vet::manifest::vet;
-use snapsync_manifest::{Header, ManifestWriter, vet as vet_file};
+use snapsync_manifest::{ManifestHeader, ManifestWriter, vet as vet_file};
 use snapsync_model::{
     Attributes, Change, ChangeFlags, End, Error, Extent, Kind, Link, Monitor, Op, ROOT, Rare, RelPath,
     Result, Source, Xattr,
@@ -134,7 +134,7 @@ fn honest() -> Vec<Change> {
 fn check(rows: &[Change]) -> Result<()> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("manifest.arrow");
-    let mut writer = ManifestWriter::create(&path, &Header::default()).unwrap();
+    let mut writer = ManifestWriter::create(&path, &ManifestHeader::default()).unwrap();
     rows.iter().for_each(|row| writer.write(row).unwrap());
     writer.finish().unwrap();
     vet_file(&path)?;
@@ -461,7 +461,7 @@ fn data_beyond_counting_is_refused() {
 fn totals_that_are_not_those_of_the_rows_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("manifest.arrow");
-    let mut writer = ManifestWriter::create(&file, &Header::default()).unwrap();
+    let mut writer = ManifestWriter::create(&file, &ManifestHeader::default()).unwrap();
     honest().iter().for_each(|row| writer.write(row).unwrap());
     writer.finish().unwrap();
     let bytes = std::fs::read(&file).unwrap();

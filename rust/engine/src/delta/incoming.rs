@@ -1,10 +1,10 @@
 //! A delta as it is read from a file, a pipe or a channel.
 
-use crate::delta::staging::Offer;
+use crate::delta::staging::IncomingDelta;
 use crate::options::Terms;
 use rustix::fs::OFlags;
 use snapsync_model::{Context, Error, Monitor, Result};
-use snapsync_stream::wire::{Digest, Header, ManifestHead, fill, read_head};
+use snapsync_stream::wire::{DeltaHead, Digest, ManifestHead, fill, read_head};
 use snapsync_stream::{Arrivals, Channel};
 use snapsync_sys::{Named, Spot};
 use std::fs::File;
@@ -27,7 +27,7 @@ pub(crate) const BUFFER: usize = 1 << 18;
 pub(crate) struct Delta<R> {
     from: R,
     pub(crate) name: PathBuf,
-    pub(crate) header: Header,
+    pub(crate) header: DeltaHead,
     head: Digest,
     manifest: ManifestHead,
 }
@@ -66,7 +66,7 @@ impl<R: Read + Send> Delta<R> {
         &mut self,
         terms: Terms,
         has_manifest: bool,
-        take: impl FnOnce(Offer<'_>) -> Result<T>,
+        take: impl FnOnce(IncomingDelta<'_>) -> Result<T>,
     ) -> Result<T> {
         let mut is_fetched = false;
         let manifest = self.manifest;
@@ -79,7 +79,7 @@ impl<R: Read + Send> Delta<R> {
             fetch(from, manifest, to, name)
         };
         let (file, fetch) = (&PathBuf::new(), &mut fetch);
-        let taken = take(Offer { header, manifest, terms, file, fetch, spare: None })?;
+        let taken = take(IncomingDelta { header, manifest, terms, file, fetch, spare: None })?;
         if !is_fetched && !has_manifest {
             self.pass_manifest()?;
         }

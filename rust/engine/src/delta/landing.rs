@@ -7,7 +7,7 @@
 use crate::delta::outgoing::{announce, copy, header, volume_head};
 use crate::delta::pruned::Pruned;
 use crate::delta::sides::Sides;
-use crate::delta::staging::{Offer, Room, begin, is_cut, nothing, with_data, workers};
+use crate::delta::staging::{IncomingDelta, StageTarget, begin, is_cut, nothing, with_data, workers};
 use crate::location::inside::is_in_store;
 use crate::location::{directory, target};
 use crate::options::Terms;
@@ -89,7 +89,7 @@ pub(crate) struct Filled {
 }
 
 /// The directory that is restored to.
-pub(crate) struct Landing {
+pub(crate) struct RestoreTarget {
     pub(crate) path: PathBuf,
     /// What it is in, or will be; None where it is known to be there.
     above: Option<Root>,
@@ -97,14 +97,14 @@ pub(crate) struct Landing {
     root: Option<Root>,
 }
 
-impl Landing {
+impl RestoreTarget {
     /// One that was just made, and is this command's alone.
-    pub(crate) fn made(root: Root) -> Landing {
-        Landing { path: root.path().to_path_buf(), above: None, root: Some(root) }
+    pub(crate) fn made(root: Root) -> RestoreTarget {
+        RestoreTarget { path: root.path().to_path_buf(), above: None, root: Some(root) }
     }
 
     /// Looks without writing anything.
-    pub(crate) fn find(path: &Path, source: &Volume) -> Result<Landing> {
+    pub(crate) fn find(path: &Path, source: &Volume) -> Result<RestoreTarget> {
         let target::Target { path, volume, exists, .. } = target::target_of(path)?;
         let occupied = |why: &str| {
             let what = format!("cannot restore to {}: {why}", path.display());
@@ -129,7 +129,7 @@ impl Landing {
             Some(root) => directory::writable(root)?,
             None => directory::writable(&Root::open(directory::parent(&path)?)?)?,
         }
-        Ok(Landing { path, above: Some(above), root })
+        Ok(RestoreTarget { path, above: Some(above), root })
     }
 
     /// What it is in, to put a whole tree there under its name.
@@ -232,15 +232,15 @@ impl Staging<'_> {
         let counts = self.write_manifest(snapshot)?;
         let head = volume_head(volume, None, snapshot, &counts);
         let shares = shares(&*sides.target, self.root)?;
-        let room = Room {
+        let room = StageTarget {
             root: self.root.clone(),
             store: self.store.clone(),
             copies: false,
-            strays: false,
+            unlisted: false,
             shares,
             base: None,
         };
-        let offer = Offer {
+        let offer = IncomingDelta {
             header: &head,
             manifest: announce(self.manifest)?,
             terms,

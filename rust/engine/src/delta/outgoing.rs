@@ -1,9 +1,9 @@
 //! What a delta says of itself before its data travels.
 
-use snapsync_manifest::Header as ManifestHeader;
+use snapsync_manifest::ManifestHeader;
 use snapsync_model::{Context, Counts, Identity, Result, Side, SnapshotInfo};
 use snapsync_snapshot::{Alive, Volume};
-use snapsync_stream::wire::{Header, ManifestHead, VERSION, software};
+use snapsync_stream::wire::{DeltaHead, ManifestHead, VERSION, software};
 use snapsync_sys::{Named, Spot};
 
 /// Where a volume keeps the manifest of a delta that is under way, and what keeps others from deleting what
@@ -54,10 +54,10 @@ pub(crate) fn volume_head(
     base: Option<&SnapshotInfo>,
     snapshot: &SnapshotInfo,
     counts: &Counts,
-) -> Header {
+) -> DeltaHead {
     let info = volume.info();
     let identity = |snapshot: &SnapshotInfo| Identity { id: snapshot.id, origin: volume.origin_of(snapshot) };
-    Header {
+    DeltaHead {
         version: VERSION,
         snapshot: snapshot.clone(),
         origin: volume.origin_of(snapshot),

@@ -4,7 +4,7 @@
 use crate::delta::widened::Widened;
 use crate::location::place::{Opened, Place};
 use snapsync_compare::{Trust, changes};
-use snapsync_manifest::{Header, ManifestReader, ManifestWriter};
+use snapsync_manifest::{ManifestHeader, ManifestReader, ManifestWriter};
 use snapsync_model::{Change, Counts, Error, Monitor, Provider, Result, Side, SnapshotInfo, Subset};
 use snapsync_snapshot::Volume;
 use snapsync_sys::{Named, Root, btrfs};
@@ -147,7 +147,7 @@ impl Sides {
     pub(crate) fn write_manifest(
         &self,
         manifest: &dyn Named,
-        header: &Header,
+        header: &ManifestHeader,
         monitor: &Monitor,
     ) -> Result<Counts> {
         let mut writer = ManifestWriter::create(manifest, header)?;
@@ -161,7 +161,7 @@ impl Sides {
 
 /// Puts the rows that others refer to between these, where they have none. The old file is read on while the
 /// new one has its name already.
-fn insert(manifest: &dyn Named, header: &Header, references: Vec<Change>) -> Result<Counts> {
+fn insert(manifest: &dyn Named, header: &ManifestHeader, references: Vec<Change>) -> Result<Counts> {
     let rows = ManifestReader::open(manifest)?;
     let mut writer = ManifestWriter::create(manifest, header)?;
     let mut references = references.into_iter().peekable();

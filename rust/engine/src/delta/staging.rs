@@ -5,11 +5,11 @@ use crate::keep::Keep;
 use crate::options::Terms;
 use serde::{Deserialize, Serialize};
 use snapsync_apply::{Incoming, Journal, Loss, Phase, discard, is_intact};
-use snapsync_manifest::{ManifestReader, Rows};
+use snapsync_manifest::{ChangeRows, ManifestReader};
 use snapsync_model::{Change, Context, Error, Monitor, Provider, Result, Side, SnapshotInfo};
 use snapsync_snapshot::Volume;
-use snapsync_stream::wire::{Digest, End, Header, ManifestHead, lift};
-use snapsync_stream::{Arrivals, Budget, Held, Limit, MEMORY, Sent, Sink, receive, run};
+use snapsync_stream::wire::{DeltaEnd, DeltaHead, Digest, ManifestHead, lift};
+use snapsync_stream::{Arrivals, Budget, Held, Limit, MEMORY, Sink, Transferred, receive, run};
 use snapsync_sys::{Named, Root, Spot, supports_reflinks};
 use std::path::Path;
 use std::sync::Arc;
@@ -39,29 +39,29 @@ pub(crate) fn workers() -> usize {
 }
 
 /// Where a delta is staged.
-pub(crate) struct Room {
+pub(crate) struct StageTarget {
     /// Holds its `.snapsync`.
     pub(crate) root: Arc<Root>,
     pub(crate) store: Spot,
     /// A snapshot of it copies data.
     pub(crate) copies: bool,
     /// It may hold entries that no snapshot has.
-    pub(crate) strays: bool,
+    pub(crate) unlisted: bool,
     /// The data is on its file system, and is shared.
     pub(crate) shares: bool,
     /// What the snapshot that it holds is called.
     pub(crate) base: Option<String>,
 }
 
-impl Room {
+impl StageTarget {
     /// That of a volume whose tree is `base`.
-    pub(crate) fn of(volume: &Volume, base: Option<&SnapshotInfo>) -> Room {
-        Room {
+    pub(crate) fn of(volume: &Volume, base: Option<&SnapshotInfo>) -> StageTarget {
+        StageTarget {
             root: volume.root().clone(),
             store: volume.store(),
             copies: copies(volume),
             // What was outside the base may have come and gone, and given directories other times.
-            strays: base.is_some_and(|base| !base.subset.is_everything()),
+            unlisted: base.is_some_and(|base| !base.subset.is_everything()),
             // A standby that shared blocks with its primary would be lost with them.
             shares: false,
             base: base.map(|base| base.name.clone()),
@@ -80,7 +80,7 @@ pub(crate) fn fill(
     data: &Data<'_>,
     limit: Option<&Limit>,
     monitor: &Monitor,
-) -> Result<Sent> {
+) -> Result<Transferred> {
     let make_sink = || -> Sink<'_> {
         let mut sink = incoming.sink();
         let Some(limit) = limit else { return sink };
@@ -93,16 +93,16 @@ pub(crate) fn fill(
     let counts = ManifestReader::open(data.manifest)?.counts()?;
     let budget = Budget::new(MEMORY);
     run(with_data(data.manifest)?, data.side, data.held, workers(), &budget, monitor, &make_sink)?;
-    Ok(Sent { frames: 0, raw: counts.data_bytes, stored: counts.data_bytes })
+    Ok(Transferred { frames: 0, raw: counts.data_bytes, stored: counts.data_bytes })
 }
 
 /// Stages what needs no data, or takes up what a cut run of the same delta has left.
 pub(crate) fn begin<'a>(
-    room: &Room,
-    offer: Offer<'_>,
+    room: &StageTarget,
+    offer: IncomingDelta<'_>,
     free: Free<'_>,
     monitor: &'a Monitor,
-) -> Result<(Incoming<'a>, Begun)> {
+) -> Result<(Incoming<'a>, StageReport)> {
     let digest = hex(&offer.manifest.digest);
     let header = offer.header;
     let base = header.base.map(|base| base.id);
@@ -144,13 +144,13 @@ pub(crate) fn begin<'a>(
 
 fn prepare(
     incoming: &mut Incoming<'_>,
-    room: &Room,
-    offer: Offer<'_>,
+    room: &StageTarget,
+    offer: IncomingDelta<'_>,
     (digest, resumed): (&str, bool),
     free: Free<'_>,
     monitor: &Monitor,
-) -> Result<Begun> {
-    let Offer { header, manifest, terms, fetch, .. } = offer;
+) -> Result<StageReport> {
+    let IncomingDelta { header, manifest, terms, fetch, .. } = offer;
     if !resumed {
         if !terms.no_space_check {
             has_room(room, manifest.length)?;
@@ -162,13 +162,13 @@ fn prepare(
     if header.totals != (&found).into() {
         return Err(Error::integrity("the delta's header and manifest differ", "send it again"));
     }
-    let report = incoming.prepare(room.copies, room.strays, room.shares)?;
+    let report = incoming.prepare(room.copies, room.unlisted, room.shares)?;
     if terms.strict && !report.losses.is_empty() {
         return Err(too_strict(room.root.path(), &report.losses));
     }
     let pruned = if terms.no_space_check { Vec::new() } else { make_room(incoming, free, monitor)? };
     incoming.entries()?;
-    Ok(Begun { losses: report.losses, held: report.held, kept: report.kept, pruned })
+    Ok(StageReport { losses: report.losses, held: report.held, kept: report.kept, pruned })
 }
 
 /// Old snapshots go where there is no room, if they may.
@@ -187,7 +187,7 @@ fn make_room(incoming: &Incoming<'_>, free: Free<'_>, monitor: &Monitor) -> Resu
     incoming.has_room(true).map(|()| pruned)
 }
 
-fn has_room(room: &Room, manifest: u64) -> Result<()> {
+fn has_room(room: &StageTarget, manifest: u64) -> Result<()> {
     let (root, path) = (&room.root, room.root.path());
     let free = snapsync_sys::filesystem(root.fd()).context("read the file system of", path)?.available;
     if manifest <= free {
@@ -221,7 +221,7 @@ pub(crate) fn give_up(root: &Root, store: &Spot, journal: &Journal) -> Result<()
 
 /// The standby has checked a manifest and staged all that needs no data.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Begun {
+pub(crate) struct StageReport {
     pub(crate) losses: Vec<Loss>,
     /// Data that it has already, and how many bytes.
     pub(crate) held: Held,
@@ -232,8 +232,8 @@ pub(crate) struct Begun {
 }
 
 /// A delta that is about to come: its manifest lies in a file, or comes over a channel.
-pub(crate) struct Offer<'a> {
-    pub(crate) header: &'a Header,
+pub(crate) struct IncomingDelta<'a> {
+    pub(crate) header: &'a DeltaHead,
     pub(crate) manifest: ManifestHead,
     pub(crate) terms: Terms,
     /// Where the manifest lies already, if it is on this machine.
@@ -265,8 +265,8 @@ pub(crate) fn take(
     arrivals: Vec<Arrivals<'_>>,
     seed: [Digest; 2],
     monitor: &Monitor,
-) -> Result<End> {
-    let rows = Rows::open(&incoming.manifest())?;
+) -> Result<DeltaEnd> {
+    let rows = ChangeRows::open(&incoming.manifest())?;
     let skip = |ino, range| incoming.holds(ino, range);
     receive(arrivals, seed, workers(), monitor, &skip, &|| incoming.taker(&rows))
 }

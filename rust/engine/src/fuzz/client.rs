@@ -7,8 +7,8 @@ use crate::fuzz::primary::Primary;
 use crate::fuzz::script::Script;
 use crate::fuzz::standby::Standby;
 use crate::fuzz::world::{BEYOND, Facts, HIDDEN, World, within};
-use crate::location::beneath::Reach;
-use crate::options::{Options, Travel};
+use crate::location::beneath::Admission;
+use crate::options::{Options, TransferOptions};
 use crate::remote::gate::Gate;
 use crate::remote::server::serve_over;
 use serde_json::{Value, json};
@@ -28,9 +28,9 @@ pub fn client(bytes: &[u8]) {
             let first = script.byte();
             let lie = |peer: &mut Peer<'_, '_, '_>| speak(world, peer, first);
             // Without restrictions, too, nothing else of this machine is reached.
-            let reach = Reach::new(Some(&world.inside()));
+            let admission = Admission::new(Some(&world.inside()));
             let _ = between(
-                |wire, monitor| serve_over(wire, &gate, reach, monitor),
+                |wire, monitor| serve_over(wire, &gate, admission, monitor),
                 &mut script,
                 &mut seen,
                 &mut heard,
@@ -75,14 +75,14 @@ fn speak(world: &World, peer: &mut Peer<'_, '_, '_>, first: u8) {
 fn requests(world: &World) -> Vec<Value> {
     let World { lineage, standby, first, second, .. } = world;
     let push = |target: &str| json!({ "push": { "target": target.as_bytes(), "channels": 1 } });
-    let travel = Travel { compression: snapsync_stream::Compression::None, limit: None };
+    let transfer = TransferOptions { compression: snapsync_stream::Compression::None, limit: None };
     let pull = json!({ "pull": {
         "source": b"primary".as_slice(),
         "options": Options::default(),
-        "travel": travel,
+        "travel": transfer,
         "channels": 1,
     } });
-    let deed = |volume: &str, deed: Value| json!({ "do": { "volume": volume.as_bytes(), "deed": deed } });
+    let role = |volume: &str, role: Value| json!({ "do": { "volume": volume.as_bytes(), "deed": role } });
     let digest = |place: &str| {
         let place = place.as_bytes();
         json!({ "digest": { "place": place, "reading": "all", "lineage": lineage } })
@@ -96,13 +96,13 @@ fn requests(world: &World) -> Vec<Value> {
         pull.clone(),
         digest("primary"),
         digest("standby"),
-        deed("primary", json!("describe")),
-        deed("primary", json!({ "demote": { "newest": second.id } })),
-        deed("primary", follow),
-        deed("standby", promote),
+        role("primary", json!("describe")),
+        role("primary", json!({ "demote": { "newest": second.id } })),
+        role("primary", follow),
+        role("standby", promote),
         json!({ "join": { "volume": b"primary".as_slice(), "token": standby } }),
     ];
-    all.extend(PATHS.iter().flat_map(|path| [push(path), digest(path), deed(path, json!("describe"))]));
+    all.extend(PATHS.iter().flat_map(|path| [push(path), digest(path), role(path, json!("describe"))]));
     let mut more = pull;
     more["pull"]["options"]["exclude"] = json!(["/big"]);
     more["pull"]["options"]["name"] = json!("mine");

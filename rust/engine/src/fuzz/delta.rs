@@ -2,20 +2,20 @@
 
 use crate::fuzz::lies::{Seen, alter};
 use crate::fuzz::script::Move;
-use crate::options::Travel;
+use crate::options::TransferOptions;
 use crate::verbs::send::send;
 use snapsync_manifest::{ManifestReader, ManifestWriter};
 use snapsync_model::{Change, Extent, Link, Monitor, Op, RelPath};
 use snapsync_stream::Compression;
 use snapsync_stream::wire::{
-    Digest, FrameHead, Header, MAGIC, ManifestHead, Record, Sum, VERSION, read_head,
+    DeltaHead, Digest, FrameHead, MAGIC, ManifestHead, Record, Sum, VERSION, read_head,
 };
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// One that was made by who may.
 pub(super) struct Delta {
-    pub(super) header: Header,
+    pub(super) header: DeltaHead,
     manifest: Vec<u8>,
     frames: Vec<(FrameHead, Vec<u8>)>,
 }
@@ -29,9 +29,10 @@ pub(super) struct Told {
 impl Delta {
     /// What is sent of `snapshot`, from `base` on; it passes through a file in `dir`.
     pub(super) fn of(snapshot: &Path, base: Option<PathBuf>, dir: &Path) -> Delta {
-        let (file, travel) = (dir.join("delta"), Travel { compression: Compression::None, limit: None });
+        let (file, transfer) =
+            (dir.join("delta"), TransferOptions { compression: Compression::None, limit: None });
         let bases: Vec<PathBuf> = base.into_iter().collect();
-        send(snapshot, &bases, Some(&file), None, &travel, &Monitor::default()).expect("it can be sent");
+        send(snapshot, &bases, Some(&file), None, &transfer, &Monitor::default()).expect("it can be sent");
         let bytes = std::fs::read(&file).expect("it was sent");
         std::fs::remove_file(&file).expect("it was sent");
         let from = &mut bytes.as_slice();

@@ -7,7 +7,7 @@ use crate::remote::wire::Wire;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use snapsync_model::Monitor;
-use snapsync_stream::{Fate, Link};
+use snapsync_stream::{Connection, Fate};
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, Weak};
@@ -34,7 +34,7 @@ pub(super) struct Peer<'p, 'b, 'a> {
     /// All that the other end told: text, and what files hold.
     pub(super) heard: &'p mut Vec<u8>,
     /// What makes the other end impatient, while it is there.
-    other: &'p OnceLock<Weak<Link>>,
+    other: &'p OnceLock<Weak<Connection>>,
     /// What was said last.
     pub(super) told: Value,
     /// Values that the next message has otherwise.

@@ -9,12 +9,12 @@ use crate::fuzz::standby::Standby;
 use crate::fuzz::world::within;
 use crate::keep::Keep;
 use crate::location::directory;
-use crate::options::{Options, Scrubbing, Travel};
-use crate::remote::channels::Further;
+use crate::options::{Options, Scrubbing, TransferOptions};
+use crate::remote::channels::Channels;
 use crate::remote::messages::{Answer, Request};
 use crate::remote::pulled::Pulled;
 use crate::remote::standby_client::Remote;
-use crate::remote::standby_server::{Wishes, attend};
+use crate::remote::standby_server::{Wishes, serve_standby};
 use crate::remote::wire::Wire;
 use crate::report::rounds::Synced;
 use crate::round::primary::drive;
@@ -77,7 +77,7 @@ fn options(byte: u8) -> Options {
         strict: is(2),
         scrub: if is(3) { Scrubbing { period: 1, limit: 1 << 20 } } else { Scrubbing::default() },
         new_standby: is(4),
-        care: crate::options::Care { check: is(5), discard_drift: is(6), read_only: None },
+        care: crate::options::DriftOptions { check: is(5), discard_drift: is(6), read_only: None },
         snap: (is(7) && !is(0)).then(|| "second".to_owned()),
         ..Options::default()
     }
@@ -95,8 +95,8 @@ fn ask(wire: &mut Wire<'_>, request: &Request) -> Result<()> {
 fn push<'a>(source: &Path, mut wire: Wire<'a>, options: &Options, monitor: &'a Monitor) -> Result<Synced> {
     let source = directory::open_directory(source)?;
     ask(&mut wire, &Request::Push { target: b"standby".to_vec(), channels: 1 })?;
-    let travel = travel();
-    let mut standby = Remote::new(&mut wire, &travel, Further::wait(1), monitor);
+    let transfer = transfer();
+    let mut standby = Remote::new(&mut wire, &transfer, Channels::wait(1), monitor);
     let report = drive(source, &mut standby, options, Rights::OWNER, monitor)?;
     standby.done(&report)?;
     Ok(report)
@@ -108,16 +108,16 @@ fn pull<'a>(target: &Path, mut wire: Wire<'a>, options: &Options, monitor: &'a M
     let request = Request::Pull {
         source: b"primary".to_vec(),
         options: options.clone(),
-        travel: travel(),
+        transfer: transfer(),
         channels: 1,
     };
     ask(&mut wire, &request)?;
-    let attended = attend(&mut wire, &mut standby, Further::wait(1), Wishes::Own(options), monitor);
+    let attended = serve_standby(&mut wire, &mut standby, Channels::wait(1), Wishes::Own(options), monitor);
     let (seen, report) = attended?;
     let (host, source) = (Path::new("peer"), "peer:primary".to_owned());
     Pulled { seen, report: &report, source, host, options, named: None, started }.report(monitor)
 }
 
-fn travel() -> Travel {
-    Travel { compression: snapsync_stream::Compression::None, limit: None }
+fn transfer() -> TransferOptions {
+    TransferOptions { compression: snapsync_stream::Compression::None, limit: None }
 }

@@ -3,7 +3,7 @@
 
 use crate::digest::Reading;
 use crate::fuzz::delta::Delta;
-use crate::options::{Options, Reach, Travel};
+use crate::options::{Options, SshOptions, TransferOptions};
 use crate::verbs::snapshot::snapshot;
 use crate::verbs::sync::sync;
 use crate::verbs::verify::verify;
@@ -263,8 +263,8 @@ impl World {
         };
         if state.role == Role::Standby {
             let snapshot = PathBuf::from(format!("{}@{}", path.display(), newest.id));
-            let found =
-                verify(&path, &snapshot, Reading::All, &Reach::default(), &monitor).expect("both are there");
+            let found = verify(&path, &snapshot, Reading::All, &SshOptions::default(), &monitor)
+                .expect("both are there");
             assert!(found.equal, "{name} is not its snapshot {}: {:?}", newest.name, found.differences);
         }
     }
@@ -350,8 +350,8 @@ impl State {
 
 fn bring(source: &Path, target: &Path, name: &str) -> SnapshotInfo {
     let options = Options { name: Some(name.to_owned()), ..Options::default() };
-    let (travel, reach) = (Travel::default(), Reach::default());
-    let done = sync(source, target, &options, &travel, &reach, &Monitor::default());
+    let (transfer, ssh) = (TransferOptions::default(), SshOptions::default());
+    let done = sync(source, target, &options, &transfer, &ssh, &Monitor::default());
     done.expect("a round of who tells the truth").snapshot
 }
 

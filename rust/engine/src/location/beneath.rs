@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 /// Where a client may name anything.
-pub(crate) enum Reach {
+pub(crate) enum Admission {
     Anywhere,
     /// Beneath a directory that was opened when the server started.
     Beneath {
@@ -22,23 +22,23 @@ pub(crate) enum Reach {
     },
 }
 
-impl Reach {
-    pub(crate) fn new(restrict_to: Option<&Path>) -> Result<Reach> {
-        let Some(path) = restrict_to else { return Ok(Reach::Anywhere) };
+impl Admission {
+    pub(crate) fn new(restrict_to: Option<&Path>) -> Result<Admission> {
+        let Some(path) = restrict_to else { return Ok(Admission::Anywhere) };
         let named = std::path::absolute(path).context("find the path of", path)?;
         let root = Root::open(&path.canonicalize().context("find", path)?)?;
-        Ok(Reach::Beneath { root, named })
+        Ok(Admission::Beneath { root, named })
     }
 
     pub(crate) fn directory(&self, text: &[u8]) -> Result<Root> {
         match self.find(text)? {
             Found::Directory(root) => Ok(root),
             Found::Nothing { .. } => Err(match self {
-                Reach::Anywhere => Error::usage(
+                Admission::Anywhere => Error::usage(
                     format!("{} does not exist", Path::new(OsStr::from_bytes(text)).display()),
                     "check the path",
                 ),
-                Reach::Beneath { .. } => outside(text),
+                Admission::Beneath { .. } => outside(text),
             }),
         }
     }
@@ -46,8 +46,8 @@ impl Reach {
     /// A standby, or where one is to be.
     pub(crate) fn target(&self, text: &[u8]) -> Result<Target> {
         let target = match self {
-            Reach::Anywhere => target::target(&path_of(text)?, None)?,
-            Reach::Beneath { .. } => Target::of(self.find(text)?)?.judged()?,
+            Admission::Anywhere => target::target(&path_of(text)?, None)?,
+            Admission::Beneath { .. } => Target::of(self.find(text)?)?.judged()?,
         };
         if is_in_store(&target.path) { Err(outside(text)) } else { Ok(target) }
     }
@@ -66,7 +66,7 @@ impl Reach {
     }
 
     fn find(&self, text: &[u8]) -> Result<Found> {
-        let Reach::Beneath { root, named } = self else {
+        let Admission::Beneath { root, named } = self else {
             let found = target::find(&path_of(text)?)?;
             let (Found::Directory(root) | Found::Nothing { above: root, .. }) = &found;
             return if is_in_store(root.path()) { Err(outside(text)) } else { Ok(found) };

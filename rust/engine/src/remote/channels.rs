@@ -1,42 +1,47 @@
 //! Further channels of a round, from either end.
 
 use crate::location::address::Address;
-use crate::options::Reach;
+use crate::options::SshOptions;
 use crate::remote::relay::Gathering;
 use crate::remote::ssh::{MOST_CHANNELS, Peer};
 use snapsync_model::{Monitor, Result};
-use snapsync_stream::{Arrivals, Limit, Link, Outlet};
+use snapsync_stream::{Arrivals, Connection, Limit, Outlet};
 use snapsync_sys::Spot;
 use std::path::Path;
 use std::sync::Arc;
 use uuid::Uuid;
 
 /// Further channels of a round.
-pub(crate) enum Further<'f, 'a> {
+pub(crate) enum Channels<'f, 'a> {
     /// The other end opens them, and they come in at the store of the volume here.
     Wait { count: usize, gathering: Option<Gathering> },
     /// This end starts a process for each.
-    Open { address: &'f Address, reach: &'f Reach, peers: Vec<Peer<'a>> },
+    Open { address: &'f Address, ssh: &'f SshOptions, peers: Vec<Peer<'a>> },
 }
 
-impl<'a> Further<'_, 'a> {
-    pub(crate) fn wait(channels: usize) -> Further<'static, 'a> {
-        Further::Wait { count: channels.clamp(1, MOST_CHANNELS) - 1, gathering: None }
+impl<'a> Channels<'_, 'a> {
+    pub(crate) fn wait(channels: usize) -> Channels<'static, 'a> {
+        Channels::Wait { count: channels.clamp(1, MOST_CHANNELS) - 1, gathering: None }
     }
 
     /// Where they come in, if they come in here.
     pub(crate) fn announce(&mut self, store: Option<Spot>) -> Result<Option<Uuid>> {
-        let Further::Wait { count: count @ 1.., gathering } = self else { return Ok(None) };
+        let Channels::Wait { count: count @ 1.., gathering } = self else { return Ok(None) };
         let Some(store) = store else { return Ok(None) };
         let waiting = gathering.insert(Gathering::new(&store, *count)?);
         Ok(Some(waiting.token()))
     }
 
     /// Opens them where the other end waits.
-    pub(crate) fn open(&mut self, token: Option<Uuid>, first: &Link, monitor: &'a Monitor) -> Result<()> {
-        if let (Further::Open { address, reach, peers }, Some(token)) = (self, token) {
-            for _ in 1..reach.channels {
-                peers.push(Peer::join(address, reach, token, first.fate(), monitor)?);
+    pub(crate) fn open(
+        &mut self,
+        token: Option<Uuid>,
+        first: &Connection,
+        monitor: &'a Monitor,
+    ) -> Result<()> {
+        if let (Channels::Open { address, ssh, peers }, Some(token)) = (self, token) {
+            for _ in 1..ssh.channels {
+                peers.push(Peer::join(address, ssh, token, first.fate(), monitor)?);
             }
         }
         Ok(())
@@ -44,9 +49,9 @@ impl<'a> Further<'_, 'a> {
 
     pub(crate) fn arrivals(&mut self, name: &Path, monitor: &'a Monitor) -> Result<Vec<Arrivals<'_>>> {
         match self {
-            Further::Wait { gathering: Some(gathering), .. } => gathering.arrivals(name, monitor),
-            Further::Wait { .. } => Ok(Vec::new()),
-            Further::Open { peers, .. } => Ok(peers.iter_mut().map(|peer| peer.wire.arrivals()).collect()),
+            Channels::Wait { gathering: Some(gathering), .. } => gathering.arrivals(name, monitor),
+            Channels::Wait { .. } => Ok(Vec::new()),
+            Channels::Open { peers, .. } => Ok(peers.iter_mut().map(|peer| peer.wire.arrivals()).collect()),
         }
     }
 
@@ -57,9 +62,11 @@ impl<'a> Further<'_, 'a> {
         monitor: &'a Monitor,
     ) -> Result<Vec<Outlet<'_>>> {
         match self {
-            Further::Wait { gathering: Some(gathering), .. } => gathering.outlets(name, limit, monitor),
-            Further::Wait { .. } => Ok(Vec::new()),
-            Further::Open { peers, .. } => Ok(peers.iter_mut().map(|peer| peer.wire.outlet(limit)).collect()),
+            Channels::Wait { gathering: Some(gathering), .. } => gathering.outlets(name, limit, monitor),
+            Channels::Wait { .. } => Ok(Vec::new()),
+            Channels::Open { peers, .. } => {
+                Ok(peers.iter_mut().map(|peer| peer.wire.outlet(limit)).collect())
+            }
         }
     }
 }

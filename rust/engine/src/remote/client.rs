@@ -2,13 +2,13 @@
 
 use crate::delta::staging::is_cut;
 use crate::location::address::Address;
-use crate::options::{Options, Reach, Travel};
-use crate::remote::channels::Further;
+use crate::options::{Options, SshOptions, TransferOptions};
+use crate::remote::channels::Channels;
 use crate::remote::messages::Request;
 use crate::remote::pulled::Pulled;
 use crate::remote::ssh::Peer;
 use crate::remote::standby_client::Remote;
-use crate::remote::standby_server::{Wishes, attend};
+use crate::remote::standby_server::{Wishes, serve_standby};
 use crate::report::rounds::Synced;
 use crate::round::primary::drive;
 use crate::round::rights::Rights;
@@ -22,15 +22,15 @@ pub(crate) fn push(
     source: &Path,
     target: &Address,
     options: &Options,
-    travel: &Travel,
-    reach: &Reach,
+    transfer: &TransferOptions,
+    ssh: &SshOptions,
     monitor: &Monitor,
 ) -> Result<Synced> {
     let source = crate::location::directory::open_directory(source)?;
-    let mut peer = Peer::start(&target.host, reach, monitor)?;
-    peer.ask(&Request::Push { target: target.path.clone(), channels: reach.channels })?;
-    let further = Further::Open { address: target, reach, peers: Vec::new() };
-    let mut standby = Remote::new(&mut peer.wire, travel, further, monitor);
+    let mut peer = Peer::start(&target.host, ssh, monitor)?;
+    peer.ask(&Request::Push { target: target.path.clone(), channels: ssh.channels })?;
+    let further = Channels::Open { address: target, ssh, peers: Vec::new() };
+    let mut standby = Remote::new(&mut peer.wire, transfer, further, monitor);
     let report = drive(source, &mut standby, options, Rights::OWNER, monitor)?;
     standby.done(&report)?;
     peer.end(monitor);
@@ -42,17 +42,17 @@ pub(crate) fn pull(
     source: &Address,
     target: &Path,
     options: &Options,
-    travel: &Travel,
-    reach: &Reach,
+    transfer: &TransferOptions,
+    ssh: &SshOptions,
     monitor: &Monitor,
 ) -> Result<Synced> {
     let started = Instant::now();
     let mut standby = Local::new(target, None, monitor)?;
-    let mut peer = Peer::start(&source.host, reach, monitor)?;
-    let (theirs, travel, channels) = (options.clone(), travel.clone(), reach.channels);
-    peer.ask(&Request::Pull { source: source.path.clone(), options: theirs, travel, channels })?;
-    let further = Further::Open { address: source, reach, peers: Vec::new() };
-    let attended = attend(&mut peer.wire, &mut standby, further, Wishes::Own(options), monitor);
+    let mut peer = Peer::start(&source.host, ssh, monitor)?;
+    let (theirs, transfer, channels) = (options.clone(), transfer.clone(), ssh.channels);
+    peer.ask(&Request::Pull { source: source.path.clone(), options: theirs, transfer, channels })?;
+    let further = Channels::Open { address: source, ssh, peers: Vec::new() };
+    let attended = serve_standby(&mut peer.wire, &mut standby, further, Wishes::Own(options), monitor);
     if attended.as_ref().err().is_none_or(|error| !is_cut(error)) {
         // After a failure, too: it takes away what was for this round alone.
         peer.end(monitor);

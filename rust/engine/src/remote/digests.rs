@@ -5,7 +5,7 @@ use crate::delta::incoming::nonsense;
 use crate::digest::{Listing, Near, Reading, Record};
 use crate::location::address::Address;
 use crate::location::place::Place;
-use crate::options::Reach;
+use crate::options::SshOptions;
 use crate::remote::messages::{Answer, DIGEST, LONGEST, Request};
 use crate::remote::ssh::Peer;
 use crate::remote::wire::{Wire, out_of_turn};
@@ -54,7 +54,7 @@ fn tell_block(wire: &mut Wire<'_>, block: &mut Vec<u8>) -> Result<()> {
 }
 
 /// A side on another machine. What it says is not trusted to make sense.
-pub(crate) struct Far<'a> {
+pub(crate) struct RemoteDigests<'a> {
     /// None once it has told everything.
     peer: Option<Peer<'a>>,
     /// For messages.
@@ -65,15 +65,15 @@ pub(crate) struct Far<'a> {
     monitor: &'a Monitor,
 }
 
-impl<'a> Far<'a> {
+impl<'a> RemoteDigests<'a> {
     pub(crate) fn ask(
         address: &Address,
-        reach: &Reach,
+        ssh: &SshOptions,
         reading: Reading,
         lineage: Option<Uuid>,
         monitor: &'a Monitor,
-    ) -> Result<Far<'a>> {
-        let mut peer = Peer::start(&address.host, reach, monitor)?;
+    ) -> Result<RemoteDigests<'a>> {
+        let mut peer = Peer::start(&address.host, ssh, monitor)?;
         if !peer.features.iter().any(|feature| feature == DIGEST) {
             return Err(Error::failed(
                 format!(
@@ -87,7 +87,7 @@ impl<'a> Far<'a> {
         let place = address.path.clone();
         peer.ask(&Request::Digest { place, reading, lineage })
             .map_err(|error| told_of_a_cut(error, &name))?;
-        Ok(Far { peer: Some(peer), name, reading, last: None, entries: 0, monitor })
+        Ok(RemoteDigests { peer: Some(peer), name, reading, last: None, entries: 0, monitor })
     }
 
     /// The next records; none at the end.

@@ -2,14 +2,14 @@
 //!
 //! The primary's half asks and the standby's half answers, whichever of the two started the other.
 
-use crate::delta::staging::{Begun, Spare};
+use crate::delta::staging::{Spare, StageReport};
 use crate::digest::Reading;
 use crate::keep::Keep;
-use crate::options::{Care, Options, Travel};
-use crate::round::steps::{Looked, State};
+use crate::options::{DriftOptions, Options, TransferOptions};
+use crate::round::steps::{StandbyInfo, State};
 use crate::secret::Secret;
 use crate::volume::pieces::{Piece, Seen};
-use crate::volume::roles::{Deed, Outcome};
+use crate::volume::roles::{RoleReply, RoleRequest};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -42,11 +42,21 @@ pub(crate) enum Request {
     /// Be the standby's half of a round.
     Push { target: Vec<u8>, channels: usize },
     /// Be the primary's half.
-    Pull { source: Vec<u8>, options: Options, travel: Travel, channels: usize },
+    Pull {
+        source: Vec<u8>,
+        options: Options,
+        #[serde(rename = "travel")]
+        transfer: TransferOptions,
+        channels: usize,
+    },
     /// Be a further channel of the round that works on this volume.
     Join { volume: Vec<u8>, token: Uuid },
     /// Do something with one volume.
-    Do { volume: Vec<u8>, deed: Deed },
+    Do {
+        volume: Vec<u8>,
+        #[serde(rename = "deed")]
+        request: RoleRequest,
+    },
     /// Tell what a directory or `VOLUME@SNAP` holds; `lineage` is that of the volume it is compared with.
     Digest {
         place: Vec<u8>,
@@ -73,7 +83,7 @@ pub(crate) enum Ask {
         promotions: Promotions,
         join: Option<Uuid>,
         #[serde(default)]
-        care: Care,
+        care: DriftOptions,
     },
     /// Head and manifest of a delta follow, the manifest's bytes only if they are not there from a cut round;
     /// after the answer the frames, and the end.
@@ -111,9 +121,9 @@ pub(crate) enum Ask {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Answer {
     Ready,
-    Looked(Looked),
+    Looked(StandbyInfo),
     Opened(Box<State>),
-    Begun(Box<Begun>),
+    Begun(Box<StageReport>),
     Committed {
         snapshot: Box<SnapshotInfo>,
         notes: Vec<String>,
@@ -124,7 +134,7 @@ pub(crate) enum Answer {
     Pruned(Vec<SnapshotInfo>),
     /// All of them stay, and why.
     Unpruned(Failure),
-    Did(Box<Outcome>),
+    Did(Box<RoleReply>),
     /// So many bytes of records follow.
     Records {
         length: u32,

@@ -3,13 +3,13 @@
 pub(crate) mod channels;
 mod child;
 pub(crate) mod client;
-pub(crate) mod deeds;
 pub(crate) mod digests;
 pub(crate) mod gate;
 pub(crate) mod messages;
 mod overheard;
 pub(crate) mod pulled;
 mod relay;
+pub(crate) mod roles;
 mod screen;
 pub(crate) mod server;
 mod ssh;

@@ -2,26 +2,26 @@
 //! standard input and output, and may be kept to one directory and one direction.
 
 use crate::digest::Reading;
-use crate::location::beneath::Reach;
+use crate::location::beneath::Admission;
 use crate::location::place::Place;
-use crate::options::{Options, Travel};
-use crate::remote::channels::Further;
+use crate::options::{Options, TransferOptions};
+use crate::remote::channels::Channels;
 use crate::remote::digests;
 use crate::remote::gate::{Gate, forbidden};
 use crate::remote::messages::{Answer, Request};
 use crate::remote::relay::{nobody_waits, relay};
 use crate::remote::standby_client::Remote;
-use crate::remote::standby_server::{Wishes, attend};
+use crate::remote::standby_server::{Wishes, serve_standby};
 use crate::remote::wire::Wire;
 use crate::round::primary::drive;
 use crate::round::rights::Rights;
 use crate::round::standby::Local;
-use crate::volume::roles::{Deed, perform_in};
+use crate::volume::roles::{RoleRequest, perform_in};
 use crate::volume::standing;
 use rustix::event::{PollFd, PollFlags, poll};
 use snapsync_model::{Context, Error, Monitor, Result};
 use snapsync_snapshot::Volume;
-use snapsync_stream::{Fate, Link, PATIENCE, Watch};
+use snapsync_stream::{Connection, Fate, PATIENCE, Watch};
 use snapsync_sys::Root;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -37,19 +37,19 @@ pub fn serve(gate: &Gate, monitor: &Monitor) -> Result<i32> {
     let peer = peer.unwrap_or_else(|| PathBuf::from("client"));
     let wire = Wire::new(from, to, peer, PATIENCE, Fate::default(), monitor)?;
     // Before the client has said anything.
-    let reach = Reach::new(gate.restrict_to.as_deref());
-    serve_over(wire, gate, reach, monitor)
+    let admission = Admission::new(gate.restrict_to.as_deref());
+    serve_over(wire, gate, admission, monitor)
 }
 
 /// The same over any channel.
 pub(crate) fn serve_over<'a>(
     mut wire: Wire<'a>,
     gate: &Gate,
-    reach: Result<Reach>,
+    admission: Result<Admission>,
     monitor: &'a Monitor,
 ) -> Result<i32> {
     let heard = wire.greet_back().and_then(|()| wire.hear());
-    match heard.and_then(|request| answer(&mut wire, request, gate, &reach?, monitor)) {
+    match heard.and_then(|request| answer(&mut wire, request, gate, &admission?, monitor)) {
         Ok(()) => Ok(0),
         Err(error) if wire.fail(&error, false) => Ok(error.exit_code()),
         Err(error) => Err(error),
@@ -60,36 +60,39 @@ fn answer<'a>(
     wire: &mut Wire<'a>,
     request: Request,
     gate: &Gate,
-    reach: &Reach,
+    admission: &Admission,
     monitor: &'a Monitor,
 ) -> Result<()> {
     match request {
         Request::Push { .. } if gate.read_only => Err(forbidden("receives nothing", "--read-only")),
         Request::Push { target, channels } => {
-            let standby = standby(gate, reach, &target, monitor)?;
+            let standby = standby(gate, admission, &target, monitor)?;
             push(wire, gate, standby, channels, monitor)
         }
         Request::Pull { .. } if gate.receive_only => Err(forbidden("sends nothing", "--receive-only")),
-        Request::Pull { source, options, travel, channels } => {
-            let source = reach.directory(&source)?;
-            pull(wire, source, gate.rights(), &options, &travel, channels, monitor)
+        Request::Pull { source, options, transfer, channels } => {
+            let source = admission.directory(&source)?;
+            pull(wire, source, gate.rights(), &options, &transfer, channels, monitor)
         }
         Request::Join { volume, token } => {
-            let volume = reach.directory(&volume).and_then(Volume::open_in).map_err(|_| nobody_waits())?;
+            let volume =
+                admission.directory(&volume).and_then(Volume::open_in).map_err(|_| nobody_waits())?;
             relay(&volume.store(), token, wire, monitor)
         }
         // Whoever may only send or receive may not say who is primary.
-        Request::Do { deed, .. }
-            if gate.receive_only || (gate.is_narrow() && !matches!(deed, Deed::Describe)) =>
+        Request::Do { request, .. }
+            if gate.receive_only || (gate.is_narrow() && !matches!(request, RoleRequest::Describe)) =>
         {
             Err(Error::refused(
                 "this server does not let its clients change roles",
                 "run promote, rejoin or switch on that machine, or ask its administrator",
             ))
         }
-        Request::Do { volume, deed } => perform_for(wire, gate, reach.directory(&volume)?, deed, monitor),
+        Request::Do { volume, request } => {
+            perform_for(wire, gate, admission.directory(&volume)?, request, monitor)
+        }
         Request::Digest { place: called, reading, lineage } => {
-            let place = read_place(gate, reach, &called, lineage)?;
+            let place = read_place(gate, admission, &called, lineage)?;
             digest(wire, &place, reading, monitor)
         }
     }
@@ -102,8 +105,8 @@ fn standard_streams() -> Result<[OwnedFd; 2]> {
 }
 
 /// Where a client's standby is, or is to be.
-fn standby<'a>(gate: &Gate, reach: &Reach, target: &[u8], monitor: &'a Monitor) -> Result<Local<'a>> {
-    let found = reach.target(target).map(|target| Local::at(target, monitor));
+fn standby<'a>(gate: &Gate, admission: &Admission, target: &[u8], monitor: &'a Monitor) -> Result<Local<'a>> {
+    let found = admission.target(target).map(|target| Local::at(target, monitor));
     if !gate.receive_only {
         return found;
     }
@@ -120,7 +123,7 @@ fn push<'a>(
 ) -> Result<()> {
     wire.tell(&Answer::Ready)?;
     let wishes = Wishes::Asked { prunes: gate.prunes() };
-    attend(wire, &mut standby, Further::wait(channels), wishes, monitor).map(drop)
+    serve_standby(wire, &mut standby, Channels::wait(channels), wishes, monitor).map(drop)
 }
 
 fn pull<'a>(
@@ -128,22 +131,22 @@ fn pull<'a>(
     source: Root,
     rights: Rights,
     options: &Options,
-    travel: &Travel,
+    transfer: &TransferOptions,
     channels: usize,
     monitor: &'a Monitor,
 ) -> Result<()> {
     wire.tell(&Answer::Ready)?;
     let link = Arc::clone(wire.link());
     while_wanted(&link, monitor, || {
-        let mut standby = Remote::new(wire, travel, Further::wait(channels), monitor);
+        let mut standby = Remote::new(wire, transfer, Channels::wait(channels), monitor);
         let result = drive(source, &mut standby, options, rights, monitor);
         result.and_then(|report| standby.done(&report))
     })
 }
 
 /// Verifying is reading; but who may only feed standbys learns of nothing but those that are its own.
-fn read_place(gate: &Gate, reach: &Reach, called: &[u8], lineage: Option<Uuid>) -> Result<Place> {
-    let place = reach.place(called);
+fn read_place(gate: &Gate, admission: &Admission, called: &[u8], lineage: Option<Uuid>) -> Result<Place> {
+    let place = admission.place(called);
     if !gate.receive_only {
         return place;
     }
@@ -161,7 +164,7 @@ fn digest(wire: &mut Wire<'_>, place: &Place, reading: Reading, monitor: &Monito
 }
 
 /// While it reads a volume it does not listen.
-fn while_wanted<T>(link: &Link, monitor: &Monitor, work: impl FnOnce() -> Result<T>) -> Result<T> {
+fn while_wanted<T>(link: &Connection, monitor: &Monitor, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let (done, working) = io::pipe().context("talk to", "client")?;
     std::thread::scope(|scope| {
         scope.spawn(move || notice_the_end(link, monitor, &done));
@@ -171,14 +174,20 @@ fn while_wanted<T>(link: &Link, monitor: &Monitor, work: impl FnOnce() -> Result
     })
 }
 
-fn perform_for(wire: &mut Wire<'_>, gate: &Gate, volume: Root, deed: Deed, monitor: &Monitor) -> Result<()> {
-    let outcome = while_wanted(wire.link(), monitor, || perform_in(volume, deed, monitor))?;
+fn perform_for(
+    wire: &mut Wire<'_>,
+    gate: &Gate,
+    volume: Root,
+    request: RoleRequest,
+    monitor: &Monitor,
+) -> Result<()> {
+    let outcome = while_wanted(wire.link(), monitor, || perform_in(volume, request, monitor))?;
     let outcome = if gate.is_narrow() { outcome.without_standbys() } else { outcome };
     wire.tell(&Answer::Did(Box::new(outcome)))
 }
 
 /// Stops the work when nobody is at the other end any more.
-fn notice_the_end(link: &Link, monitor: &Monitor, done: &io::PipeReader) {
+fn notice_the_end(link: &Connection, monitor: &Monitor, done: &io::PipeReader) {
     let mut watch = Watch::new(link);
     let tick = rustix::event::Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
     let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::RDHUP;

@@ -1,7 +1,7 @@
 //! A second snapsync on another machine, started over the user's own `ssh`.
 
 use crate::location::address::Address;
-use crate::options::Reach;
+use crate::options::SshOptions;
 use crate::remote::child::Process;
 use crate::remote::messages::{Answer, Request};
 use crate::remote::trust;
@@ -24,16 +24,16 @@ pub(crate) struct Peer<'a> {
 }
 
 impl<'a> Peer<'a> {
-    pub(crate) fn start(host: &str, reach: &Reach, monitor: &'a Monitor) -> Result<Peer<'a>> {
-        Peer::start_with(host, reach, Fate::default(), monitor)
+    pub(crate) fn start(host: &str, ssh: &SshOptions, monitor: &'a Monitor) -> Result<Peer<'a>> {
+        Peer::start_with(host, ssh, Fate::default(), monitor)
     }
 
-    fn start_with(host: &str, reach: &Reach, fate: Fate, monitor: &'a Monitor) -> Result<Peer<'a>> {
-        let (program, arguments) = reach
+    fn start_with(host: &str, ssh: &SshOptions, fate: Fate, monitor: &'a Monitor) -> Result<Peer<'a>> {
+        let (program, arguments) = ssh
             .rsh
             .split_first()
             .ok_or_else(|| Error::usage("--rsh names no command", "use --rsh ssh, or leave it out"))?;
-        let options = reach.ssh_options();
+        let options = ssh.ssh_options();
         trust::files_named_in(arguments)?;
         trust::files_named_in(&options)?;
         let options = options.iter().flat_map(|option| ["-o", option]);
@@ -43,13 +43,13 @@ impl<'a> Peer<'a> {
             .args(arguments)
             .args(options)
             .arg(host)
-            .arg(format!("{} serve", reach.remote_path));
+            .arg(format!("{} serve", ssh.remote_path));
         let (child, to, from) = Process::start(command, host)?;
-        let wire = Wire::new(from, to, PathBuf::from(host), reach.patience, fate, monitor)?;
+        let wire = Wire::new(from, to, PathBuf::from(host), ssh.patience, fate, monitor)?;
         let mut peer = Peer { wire, features: Vec::new(), child };
         match peer.wire.greet() {
             Ok(hello) => Ok(Peer { features: hello.features, ..peer }),
-            Err(Error::Cut { .. }) if peer.has_ended() => Err(peer.did_not_start(program, reach, monitor)),
+            Err(Error::Cut { .. }) if peer.has_ended() => Err(peer.did_not_start(program, ssh, monitor)),
             Err(other) => Err(other),
         }
     }
@@ -59,7 +59,7 @@ impl<'a> Peer<'a> {
         !self.wire.link().is_gone()
     }
 
-    fn did_not_start(&mut self, program: &str, reach: &Reach, monitor: &Monitor) -> Error {
+    fn did_not_start(&mut self, program: &str, ssh: &SshOptions, monitor: &Monitor) -> Error {
         let host = self.wire.peer.display();
         match self.child.wait(monitor) {
             Some(255) => Error::failed(
@@ -69,7 +69,7 @@ impl<'a> Peer<'a> {
             code => Error::failed(
                 format!(
                     "`{} serve` does not start on {host} (exit code {})",
-                    reach.remote_path,
+                    ssh.remote_path,
                     code.map_or("none".to_owned(), |code| code.to_string())
                 ),
                 "install snapsync there, or say where it is with --remote-path",
@@ -95,12 +95,12 @@ impl<'a> Peer<'a> {
     /// Another channel to the round that `token` is of.
     pub(super) fn join(
         address: &Address,
-        reach: &Reach,
+        ssh: &SshOptions,
         token: Uuid,
         fate: Fate,
         monitor: &'a Monitor,
     ) -> Result<Peer<'a>> {
-        let mut peer = Peer::start_with(&address.host, reach, fate, monitor)?;
+        let mut peer = Peer::start_with(&address.host, ssh, fate, monitor)?;
         peer.ask(&Request::Join { volume: address.path.clone(), token })?;
         Ok(peer)
     }

@@ -1,20 +1,20 @@
 //! The standby's half of a round, asked for over a channel.
 
-use crate::delta::staging::{Begun, Data, Offer, is_cut, with_data, workers};
+use crate::delta::staging::{Data, IncomingDelta, StageReport, is_cut, with_data, workers};
 use crate::digest::hex;
 use crate::keep::Keep;
 use crate::location::address::shown;
-use crate::options::{Terms, Travel};
-use crate::remote::channels::Further;
+use crate::options::{Terms, TransferOptions};
+use crate::remote::channels::Channels;
 use crate::remote::messages::{Answer, Ask, MOST_TOLD};
 use crate::remote::wire::{Wire, out_of_turn};
 use crate::report::rounds::Synced;
-use crate::round::steps::{Looked, Opening, Pending, StandbyEnd, State};
+use crate::round::steps::{OpenRequest, Pending, StandbyEnd, StandbyInfo, State};
 use crate::secret::Secret;
 use crate::volume::pieces::{Piece, Seen};
 use snapsync_model::{Error, Monitor, Result, SnapshotInfo, printable};
 use snapsync_stream::wire::{lift, write_head};
-use snapsync_stream::{Limit, Sent, send};
+use snapsync_stream::{Limit, Transferred, send};
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,8 +26,8 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// A standby at the other end of a channel.
 pub(crate) struct Remote<'w, 'a> {
     wire: &'w mut Wire<'a>,
-    travel: &'w Travel,
-    further: Further<'w, 'a>,
+    transfer: &'w TransferOptions,
+    further: Channels<'w, 'a>,
     monitor: &'a Monitor,
     limit: Option<Arc<Limit>>,
     pending: Option<Pending>,
@@ -40,16 +40,16 @@ pub(crate) struct Remote<'w, 'a> {
 impl<'w, 'a> Remote<'w, 'a> {
     pub(crate) fn new(
         wire: &'w mut Wire<'a>,
-        travel: &'w Travel,
-        further: Further<'w, 'a>,
+        transfer: &'w TransferOptions,
+        further: Channels<'w, 'a>,
         monitor: &'a Monitor,
     ) -> Remote<'w, 'a> {
         Remote {
             wire,
-            travel,
+            transfer,
             further,
             monitor,
-            limit: travel.limit.map(Limit::new),
+            limit: transfer.limit.map(Limit::new),
             pending: None,
             is_sending: false,
             has_asked_to_commit: false,
@@ -72,7 +72,7 @@ impl<'w, 'a> Remote<'w, 'a> {
         shown(&self.wire.peer.to_string_lossy(), path)
     }
 
-    fn offer(&mut self, offer: &Offer<'_>) -> Result<()> {
+    fn offer(&mut self, offer: &IncomingDelta<'_>) -> Result<()> {
         let has_manifest = self.pending.as_ref().is_some_and(|pending| {
             pending.snapshot == offer.header.snapshot.id
                 && pending.base == offer.header.base.map(|base| base.id)
@@ -111,15 +111,15 @@ impl<'w, 'a> Remote<'w, 'a> {
 }
 
 impl StandbyEnd for Remote<'_, '_> {
-    fn look(&mut self, lineage: Option<Uuid>) -> Result<Looked> {
+    fn look(&mut self, lineage: Option<Uuid>) -> Result<StandbyInfo> {
         match self.ask(&Ask::Look { lineage })? {
-            Answer::Looked(looked) => Ok(Looked { path: self.there(&looked.path), ..looked }.bounded()),
+            Answer::Looked(looked) => Ok(StandbyInfo { path: self.there(&looked.path), ..looked }.bounded()),
             _ => Err(out_of_turn(self.wire)),
         }
     }
 
-    fn open(&mut self, opening: Opening) -> Result<State> {
-        let Opening { lineage, epoch, promotions, care, store } = opening;
+    fn open(&mut self, opening: OpenRequest) -> Result<State> {
+        let OpenRequest { lineage, epoch, promotions, care, store } = opening;
         let join = self.further.announce(store)?;
         match self.ask(&Ask::Open { lineage, epoch, promotions, join, care })? {
             Answer::Opened(mut state) => {
@@ -133,7 +133,7 @@ impl StandbyEnd for Remote<'_, '_> {
         }
     }
 
-    fn begin(&mut self, offer: Offer<'_>) -> Result<Begun> {
+    fn begin(&mut self, offer: IncomingDelta<'_>) -> Result<StageReport> {
         self.has_asked_to_commit = false;
         let offered = self.offer(&offer);
         offered.map_err(|e| self.explained(e))?;
@@ -147,14 +147,14 @@ impl StandbyEnd for Remote<'_, '_> {
         }
     }
 
-    fn transfer(&mut self, data: Data<'_>) -> Result<Sent> {
+    fn transfer(&mut self, data: Data<'_>) -> Result<Transferred> {
         self.is_sending = true;
         let rows = with_data(data.manifest)?;
         let peer = self.wire.peer.clone();
         let mut outlets = vec![self.wire.outlet(self.limit.as_ref())];
         outlets.extend(self.further.outlets(&peer, self.limit.as_ref(), self.monitor)?);
         let (side, held, seed) = (data.side, data.held, data.seed);
-        let compression = self.travel.compression;
+        let compression = self.transfer.compression;
         let sent = send(rows, side, held, seed, outlets, compression, workers(), self.monitor);
         let sent = sent.map_err(|e| self.explained(e))?;
         self.is_sending = false;

@@ -1,15 +1,15 @@
 //! The standby's half of a round whose primary is at the other end of a channel.
 
 use crate::delta::incoming::{Delta, nonsense};
-use crate::delta::staging::{Offer, Spare};
+use crate::delta::staging::{IncomingDelta, Spare};
 use crate::keep::Keep;
 use crate::options::{Options, Terms};
-use crate::remote::channels::Further;
+use crate::remote::channels::Channels;
 use crate::remote::messages::{Answer, Ask, Failure};
 use crate::remote::pulled::{Came, Seen};
 use crate::remote::wire::Wire;
 use crate::round::standby::Local;
-use crate::round::steps::{Opening, StandbyEnd};
+use crate::round::steps::{OpenRequest, StandbyEnd};
 use crate::volume::pieces::Piece;
 use crate::volume::retention;
 use serde_json::value::RawValue;
@@ -36,10 +36,10 @@ const SLACK: u64 = 1 << 28;
 
 /// Answers until the round is done; what was done, and the other end's report. A failure here is told to it
 /// as well.
-pub(crate) fn attend<'a>(
+pub(crate) fn serve_standby<'a>(
     wire: &mut Wire<'a>,
     standby: &mut Local<'a>,
-    further: Further<'_, 'a>,
+    further: Channels<'_, 'a>,
     wishes: Wishes<'_>,
     monitor: &'a Monitor,
 ) -> Result<(Seen, Box<RawValue>)> {
@@ -73,7 +73,7 @@ struct Turns {
 struct Attending<'r, 'f, 'o, 'a> {
     wire: &'r mut Wire<'a>,
     standby: &'r mut Local<'a>,
-    further: Further<'f, 'a>,
+    further: Channels<'f, 'a>,
     wishes: Wishes<'o>,
     seen: Seen,
     /// What came, and is not committed.
@@ -95,7 +95,7 @@ impl Attending<'_, '_, '_, '_> {
             }
             Ask::Open { lineage, epoch, promotions, join, care } => {
                 let care = if let Wishes::Own(options) = self.wishes { options.care } else { care };
-                self.open(Opening { lineage, epoch, promotions, care, store: None }, join)?;
+                self.open(OpenRequest { lineage, epoch, promotions, care, store: None }, join)?;
             }
             Ask::Begin { strict, has_manifest, no_space_check, spare } => {
                 self.begin(self.terms(strict, no_space_check), has_manifest, spare)?;
@@ -171,7 +171,7 @@ impl Attending<'_, '_, '_, '_> {
         self.wire.tell(&answer)
     }
 
-    fn open(&mut self, opening: Opening, join: Option<Uuid>) -> Result<()> {
+    fn open(&mut self, opening: OpenRequest, join: Option<Uuid>) -> Result<()> {
         let mut state = self.standby.open(opening)?;
         self.seen.state = Some(state.clone());
         self.further.open(join, self.wire.link(), self.monitor)?;
@@ -210,7 +210,8 @@ impl Attending<'_, '_, '_, '_> {
         let Wire { from, peer, .. } = &mut *self.wire;
         let mut delta = Delta::read(from, peer.clone())?;
         let standby = &mut *self.standby;
-        let mut begun = delta.offer(terms, has_manifest, |offer| standby.begin(Offer { spare, ..offer }))?;
+        let mut begun =
+            delta.offer(terms, has_manifest, |offer| standby.begin(IncomingDelta { spare, ..offer }))?;
         let (seed, total) = (delta.seed(), delta.header.totals.data_bytes);
         let counts = ManifestReader::open(&standby.incoming()?.manifest())?.counts()?;
         self.begun = Some(Came {

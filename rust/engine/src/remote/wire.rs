@@ -6,7 +6,7 @@ use crate::remote::screen::screened;
 use serde::Serialize;
 use snapsync_model::{Context, Error, Monitor, Result, printable_within};
 use snapsync_stream::wire::{fill, lift};
-use snapsync_stream::{Arrivals, Channel, Fate, Heart, Limit, Link, Outlet};
+use snapsync_stream::{Arrivals, Channel, Connection, Fate, Heart, Limit, Outlet};
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -63,7 +63,7 @@ impl<'a> Wire<'a> {
         })
     }
 
-    pub(crate) fn link(&self) -> &Arc<Link> {
+    pub(crate) fn link(&self) -> &Arc<Connection> {
         self.heart.link()
     }
 

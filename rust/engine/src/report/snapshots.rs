@@ -101,7 +101,7 @@ pub struct Hold {
 }
 
 #[derive(Debug, Serialize)]
-pub struct Held {
+pub struct HeldSnapshot {
     pub verb: &'static str,
     pub volume: VolumeInfo,
     pub snapshot: SnapshotInfo,

@@ -1,7 +1,7 @@
 //! What is known and is not there: a disk that is not mounted must not be taken for a place to begin anew.
 
 use crate::round::rights::Rights;
-use crate::round::steps::Looked;
+use crate::round::steps::StandbyInfo;
 use crate::volume::standing::{expect_standby, was_replaced};
 use snapsync_model::{Error, Monitor, Result, Role, Standing};
 use snapsync_snapshot::{Claim, Standby, Volume};
@@ -10,7 +10,7 @@ use std::path::Path;
 use uuid::Uuid;
 
 /// Who is found at the target may be fed by this primary.
-pub(crate) fn is_standby_of(target: &Looked, source: &Path, primary: Option<&Volume>) -> Result<()> {
+pub(crate) fn is_standby_of(target: &StandbyInfo, source: &Path, primary: Option<&Volume>) -> Result<()> {
     target.role.map_or(Ok(()), |role| expect_standby(&target.path, role))?;
     let Some(lineage) = target.lineage else { return Ok(()) };
     match primary {
@@ -42,7 +42,7 @@ pub(crate) fn without_source(target: &Path, error: Error) -> Error {
 
 /// Who says that it is of a later epoch is not fed, and that is remembered of it. It may be true, and it may
 /// be a lie: what becomes of the other standbys is not for this one to say.
-pub(crate) fn fence(primary: Option<Volume>, looked: &Looked, rights: Rights) -> Result<Option<Volume>> {
+pub(crate) fn fence(primary: Option<Volume>, looked: &StandbyInfo, rights: Rights) -> Result<Option<Volume>> {
     let Some(mut volume) = primary else { return Ok(None) };
     let info = volume.info();
     let Some(epoch) =
@@ -62,7 +62,7 @@ pub(crate) fn fence(primary: Option<Volume>, looked: &Looked, rights: Rights) ->
 }
 
 /// Where a standby is known there is one.
-pub(crate) fn is_there(looked: &Looked, primary: Option<&Volume>) -> Result<()> {
+pub(crate) fn is_there(looked: &StandbyInfo, primary: Option<&Volume>) -> Result<()> {
     let Some(primary) = primary.filter(|_| looked.volume.is_none()) else { return Ok(()) };
     let known = |standby: &&Standby| is_same_place(&standby.path, &looked.path);
     let Some(standby) = primary.standbys().values().filter(known).max_by_key(|standby| &standby.at) else {
@@ -110,7 +110,7 @@ fn is_same_place(one: &str, other: &str) -> bool {
 }
 
 /// The standby that is met, if it is known to be at that place.
-pub(crate) fn at(primary: &Volume, met: &Looked) -> Option<(Uuid, Standby)> {
+pub(crate) fn at(primary: &Volume, met: &StandbyInfo) -> Option<(Uuid, Standby)> {
     let id = met.volume?;
     let known = primary.standbys().get(&id).filter(|standby| is_same_place(&standby.path, &met.path))?;
     Some((id, known.clone()))

@@ -3,14 +3,14 @@
 
 use crate::delta::outgoing::{Outgoing, announce, copy, count, header, volume_head};
 use crate::delta::sides::Sides;
-use crate::delta::staging::{Begun, Data, Offer, Spare};
+use crate::delta::staging::{Data, IncomingDelta, Spare, StageReport};
 use crate::location::target;
 use crate::options::{Options, Terms};
 use crate::report::rounds::{Claimed, Scrubbed, Synced};
 use crate::round::held::{LONG, Primary, SHORT};
 use crate::round::known;
 use crate::round::rights::{Rights, may_undo};
-use crate::round::steps::{Looked, Opening, StandbyEnd, State};
+use crate::round::steps::{OpenRequest, StandbyEnd, StandbyInfo, State};
 use crate::volume::made::Made;
 use crate::volume::recovery::recover;
 use crate::volume::retention;
@@ -99,7 +99,7 @@ fn begin(
 }
 
 /// A name that is taken is that of the snapshot whose delta goes on.
-fn name_can_be_given(primary: Option<&Volume>, looked: &Looked, options: &Options) -> Result<()> {
+fn name_can_be_given(primary: Option<&Volume>, looked: &StandbyInfo, options: &Options) -> Result<()> {
     let Some(name) = &options.name else { return Ok(()) };
     let mut taken = primary.map_or_else(|| Ok(Vec::new()), Volume::snapshots)?;
     taken.retain(|snapshot| looked.pending != Some(snapshot.id));
@@ -109,7 +109,7 @@ fn name_can_be_given(primary: Option<&Volume>, looked: &Looked, options: &Option
 pub(super) struct Driver<'a> {
     pub(super) primary: Primary,
     pub(super) standby: &'a mut dyn StandbyEnd,
-    pub(super) looked: Looked,
+    pub(super) looked: StandbyInfo,
     /// What the primary remembers that the standby holds, as far as this round knows.
     pub(super) noted: Option<Uuid>,
     /// Files that differed when they were read again, and travel whole.
@@ -127,7 +127,7 @@ pub(super) struct Brought {
     pub(super) snapshot: SnapshotInfo,
     counts: Counts,
     counters: Counters,
-    begun: Begun,
+    begun: StageReport,
     /// Keeps it until the standby is remembered. None where that had it already.
     pub(super) outgoing: Option<Outgoing>,
 }
@@ -145,7 +145,7 @@ impl Driver<'_> {
         self.unlike = self.known(&state).map(|scrub| scrub.pending.into_keys().collect()).unwrap_or_default();
         let mut base = self.common_base(&state)?;
         base.iter().try_for_each(|base| self.primary.expect_there(base))?;
-        let mut earlier = Begun::default();
+        let mut earlier = StageReport::default();
         if let Some(snapshot) = self.cut_before(&state, base.as_ref())? {
             let was_asked_for = self.options.name.as_ref() == Some(&snapshot.name);
             if was_asked_for && subset.as_ref().is_some_and(|subset| *subset != snapshot.subset) {
@@ -197,7 +197,7 @@ impl Driver<'_> {
         self.primary.let_go();
         let info = self.primary.info();
         let store = Some(self.primary.store());
-        self.standby.open(Opening {
+        self.standby.open(OpenRequest {
             lineage: info.lineage,
             epoch: info.epoch,
             promotions: self.primary.promotions().clone(),
@@ -252,7 +252,7 @@ impl Driver<'_> {
     fn bring_old(&mut self, base: Option<&SnapshotInfo>, snapshot: SnapshotInfo) -> Result<Brought> {
         if base.is_some_and(|base| base.id == snapshot.id) {
             let (counts, counters) = (Counts::default(), self.monitor.counters());
-            return Ok(Brought { snapshot, counts, counters, begun: Begun::default(), outgoing: None });
+            return Ok(Brought { snapshot, counts, counters, begun: StageReport::default(), outgoing: None });
         }
         if snapshot.aside || base.is_some_and(|base| base.sequence > snapshot.sequence) {
             return Err(Error::refused(
@@ -324,7 +324,7 @@ impl Driver<'_> {
             [write_head(&mut std::io::sink(), &head).context("describe", manifest.show())?, announced.digest];
         let spare = Spare { keep: self.options.keep.clone(), needed: self.needed() };
         self.primary.let_go();
-        let begun = self.standby.begin(Offer {
+        let begun = self.standby.begin(IncomingDelta {
             header: &head,
             manifest: announced,
             terms: Terms { strict: self.options.strict, no_space_check: self.options.no_space_check },
@@ -373,7 +373,7 @@ impl Driver<'_> {
         base: Option<SnapshotInfo>,
         brought: Brought,
         recovered: Vec<String>,
-        earlier: Begun,
+        earlier: StageReport,
     ) -> Result<Synced> {
         self.remember(state, &brought)?;
         let Brought { snapshot, counts, counters, begun, outgoing } = brought;

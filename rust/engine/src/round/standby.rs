@@ -1,11 +1,13 @@
 //! The standby's half of a round. The primary's half asks for its steps in their order, whether both are in
 //! one process or a channel lies between.
 
-use crate::delta::staging::{Begun, Data, Offer, Room, Spare, begin, fill, give_up, is_cut, take};
+use crate::delta::staging::{
+    Data, IncomingDelta, Spare, StageReport, StageTarget, begin, fill, give_up, is_cut, take,
+};
 use crate::keep::Keep;
 use crate::location::target::{self, Found, Target};
-use crate::options::Care;
-use crate::round::steps::{Looked, Opening, Pending, StandbyEnd, State};
+use crate::options::DriftOptions;
+use crate::round::steps::{OpenRequest, Pending, StandbyEnd, StandbyInfo, State};
 use crate::secret::Secret;
 use crate::volume::made::{Made, can_be_kept, make_target};
 use crate::volume::pieces::{self, Piece, Seen};
@@ -14,8 +16,8 @@ use crate::volume::{drift, retention, standing};
 use snapsync_apply::{Incoming, Journal, Phase};
 use snapsync_model::{Error, Monitor, Promotions, Provider, Result, Role, SnapshotInfo, Standing};
 use snapsync_snapshot::{Volume, name_is_free};
-use snapsync_stream::wire::{Digest, End, Header};
-use snapsync_stream::{Arrivals, Limit, Sent};
+use snapsync_stream::wire::{DeltaEnd, DeltaHead, Digest};
+use snapsync_stream::{Arrivals, Limit, Transferred};
 use snapsync_sys::{Lock, Spot, btrfs};
 use std::path::Path;
 use std::sync::Arc;
@@ -107,7 +109,7 @@ impl<'a> Local<'a> {
     }
 
     /// Takes the frames of the delta that has begun from channels, where another process reads the data.
-    pub(crate) fn take(&mut self, arrivals: Vec<Arrivals<'_>>, seed: [Digest; 2]) -> Result<End> {
+    pub(crate) fn take(&mut self, arrivals: Vec<Arrivals<'_>>, seed: [Digest; 2]) -> Result<DeltaEnd> {
         take(self.incoming()?, arrivals, seed, self.monitor)
     }
 
@@ -140,7 +142,7 @@ impl<'a> Local<'a> {
         &self,
         volume: &mut Volume,
         newest: &SnapshotInfo,
-        care: Care,
+        care: DriftOptions,
     ) -> Result<Option<SnapshotInfo>> {
         let is_cheap = volume.info().provider == Provider::Btrfs && btrfs::may_search(volume.root().fd());
         if !(is_cheap || care.check || care.discard_drift) {
@@ -156,7 +158,7 @@ impl<'a> Local<'a> {
     }
 
     /// A snapshot with a header's id can be taken here after its base.
-    fn expect_base(&mut self, header: &Header) -> Result<()> {
+    fn expect_base(&mut self, header: &DeltaHead) -> Result<()> {
         let volume = self.volume()?;
         let (snapshots, info) = (volume.line()?, volume.info());
         let show = info.path.display();
@@ -250,11 +252,11 @@ fn out_of_turn(why: &str) -> Error {
 }
 
 impl StandbyEnd for Local<'_> {
-    fn look(&mut self, lineage: Option<Uuid>) -> Result<Looked> {
+    fn look(&mut self, lineage: Option<Uuid>) -> Result<StandbyInfo> {
         self.expect_own(lineage)?;
         let volume = self.target.volume.as_ref();
         let journal = volume.map_or(Ok(None), |volume| Journal::load(&volume.store()))?;
-        Ok(Looked {
+        Ok(StandbyInfo {
             path: self.target.path.to_string_lossy().into_owned(),
             lineage: volume.map(|volume| volume.info().lineage).filter(|lineage| !lineage.is_nil()),
             role: volume.map(|volume| volume.info().role),
@@ -267,8 +269,8 @@ impl StandbyEnd for Local<'_> {
         })
     }
 
-    fn open(&mut self, opening: Opening) -> Result<State> {
-        let Opening { lineage, epoch, promotions, care, .. } = opening;
+    fn open(&mut self, opening: OpenRequest) -> Result<State> {
+        let OpenRequest { lineage, epoch, promotions, care, .. } = opening;
         let follows = |volume: &Volume| !volume.info().lineage.is_nil();
         if !self.target.volume.as_ref().is_some_and(follows) {
             can_begin(epoch, &promotions)?;
@@ -313,14 +315,14 @@ impl StandbyEnd for Local<'_> {
         Ok(state)
     }
 
-    fn begin(&mut self, offer: Offer<'_>) -> Result<Begun> {
+    fn begin(&mut self, offer: IncomingDelta<'_>) -> Result<StageReport> {
         self.expect_base(offer.header)?;
         let monitor = self.monitor;
         let volume = self.volume()?;
         let newest = volume.line()?.pop();
         volume.unseal()?;
-        let room = Room::of(volume, newest.as_ref());
-        let Header { snapshot, epoch, promotions, .. } = offer.header;
+        let room = StageTarget::of(volume, newest.as_ref());
+        let DeltaHead { snapshot, epoch, promotions, .. } = offer.header;
         let under_way = (snapshot.clone(), *epoch, promotions.clone());
         let spare = offer.spare.clone();
         let mut free = || match &spare {
@@ -337,7 +339,7 @@ impl StandbyEnd for Local<'_> {
         Ok(begun)
     }
 
-    fn transfer(&mut self, data: Data<'_>) -> Result<Sent> {
+    fn transfer(&mut self, data: Data<'_>) -> Result<Transferred> {
         fill(self.incoming()?, &data, self.limit.as_deref(), self.monitor)
     }
 

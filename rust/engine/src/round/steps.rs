@@ -1,13 +1,13 @@
 //! The steps of a round, and what the two halves tell each other.
 
-use crate::delta::staging::{Begun, Data, Offer};
+use crate::delta::staging::{Data, IncomingDelta, StageReport};
 use crate::keep::Keep;
-use crate::options::Care;
+use crate::options::DriftOptions;
 use crate::secret::Secret;
 use crate::volume::pieces::{Piece, Seen};
 use serde::{Deserialize, Serialize};
 use snapsync_model::{Error, Promotions, Result, Role, SnapshotInfo, VolumeInfo, printable_within};
-use snapsync_stream::Sent;
+use snapsync_stream::Transferred;
 use snapsync_sys::Spot;
 use uuid::Uuid;
 
@@ -17,7 +17,7 @@ const LONGEST_NAME: usize = 100;
 
 /// What is at the place where a standby is or is to be, found without writing anything.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Looked {
+pub(crate) struct StandbyInfo {
     /// For people, and for the primary to remember it by.
     pub(crate) path: String,
     /// None where there is no volume yet.
@@ -41,10 +41,10 @@ pub(crate) struct Looked {
     pub(crate) lacks: Option<String>,
 }
 
-impl Looked {
+impl StandbyInfo {
     /// As far as it can be remembered.
-    pub(crate) fn bounded(self) -> Looked {
-        Looked {
+    pub(crate) fn bounded(self) -> StandbyInfo {
+        StandbyInfo {
             path: printable_within(&self.path, LONGEST_PATH),
             filesystem: self.filesystem.map(|filesystem| printable_within(&filesystem, LONGEST_NAME)),
             ..self
@@ -58,12 +58,12 @@ impl Looked {
 
 /// The primary that begins a round, and how careful it is.
 #[derive(Clone, Debug)]
-pub(crate) struct Opening {
+pub(crate) struct OpenRequest {
     pub(crate) lineage: Uuid,
     pub(crate) epoch: u64,
     /// How that epoch came to be.
     pub(crate) promotions: Promotions,
-    pub(crate) care: Care,
+    pub(crate) care: DriftOptions,
     /// Its own, if it is on this machine: further channels may come in there.
     pub(crate) store: Option<Spot>,
 }
@@ -99,12 +99,12 @@ pub(crate) struct Pending {
 /// What the primary's half asks of the standby's, in this order.
 pub(crate) trait StandbyEnd {
     /// `lineage` is the primary's, if that is a volume.
-    fn look(&mut self, lineage: Option<Uuid>) -> Result<Looked>;
+    fn look(&mut self, lineage: Option<Uuid>) -> Result<StandbyInfo>;
     /// Makes the volume where there is none.
-    fn open(&mut self, opening: Opening) -> Result<State>;
-    fn begin(&mut self, offer: Offer<'_>) -> Result<Begun>;
+    fn open(&mut self, opening: OpenRequest) -> Result<State>;
+    fn begin(&mut self, offer: IncomingDelta<'_>) -> Result<StageReport>;
     /// Brings the data into the stage.
-    fn transfer(&mut self, data: Data<'_>) -> Result<Sent>;
+    fn transfer(&mut self, data: Data<'_>) -> Result<Transferred>;
     /// Applies what is staged, and takes the standby's snapshot.
     fn commit(&mut self) -> Result<SnapshotInfo>;
     /// Is known by this from now on.

@@ -1,6 +1,6 @@
 //! Writable copies of snapshots.
 
-use crate::delta::landing::{Content, Landing};
+use crate::delta::landing::{Content, RestoreTarget};
 use crate::location::directory::existing_directory;
 use crate::location::place::named;
 use crate::options::Terms;
@@ -27,7 +27,7 @@ pub fn clone(
     volume.reload()?;
     recover(&mut volume, monitor)?;
     can_be_given(&volume, &name)?;
-    let landing = Landing::find(to, &volume)?;
+    let landing = RestoreTarget::find(to, &volume)?;
     monitor.start(Stage::Compare, 0);
     let mut cloned = Cloned {
         verb: "clone",

@@ -5,7 +5,7 @@ use crate::delta::output_file::{file_of, keep, temporary_beside};
 use crate::delta::sides::Sides;
 use crate::location::place::Place;
 use crate::report::rounds::Diff;
-use snapsync_manifest::Header;
+use snapsync_manifest::ManifestHeader;
 use snapsync_model::{Context, Counts, Error, Monitor, Result, SnapshotInfo, Stage};
 use snapsync_snapshot::Volume;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub fn diff(base: &Path, target: &Path, output: Option<&Path>, monitor: &Monitor
         (Place::Snapshot(base), Place::Snapshot(target)) if base.0.info().id == target.0.info().id => {
             header(&base.0, Some(&base.1), &target.1)
         }
-        _ => Header { created: jiff::Timestamp::now().to_string(), ..Header::default() },
+        _ => ManifestHeader { created: jiff::Timestamp::now().to_string(), ..ManifestHeader::default() },
     };
     let (output, counts) = match output {
         Some(output) => {
@@ -55,7 +55,12 @@ pub(crate) fn of_volume(
     write(&sides, &header(volume, Some(base), target), output, monitor).map(|(_, counts)| counts)
 }
 
-fn write(sides: &Sides, head: &Header, output: &Path, monitor: &Monitor) -> Result<(PathBuf, Counts)> {
+fn write(
+    sides: &Sides,
+    head: &ManifestHeader,
+    output: &Path,
+    monitor: &Monitor,
+) -> Result<(PathBuf, Counts)> {
     let output = file_of(output)?.ok_or_else(|| {
         let what = format!("{} is no file", output.display());
         Error::usage(what, "a manifest is written in more than one place: name a file")
@@ -70,7 +75,7 @@ fn write(sides: &Sides, head: &Header, output: &Path, monitor: &Monitor) -> Resu
 }
 
 /// What a manifest would say in all, which nobody wants to have.
-fn count(sides: &Sides, head: &Header, monitor: &Monitor) -> Result<Counts> {
+fn count(sides: &Sides, head: &ManifestHeader, monitor: &Monitor) -> Result<Counts> {
     let dir = tempfile::tempdir().context("create a directory in", std::env::temp_dir())?;
     sides.write_manifest(&dir.path().join("manifest.arrow"), head, monitor)
 }

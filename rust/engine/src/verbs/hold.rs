@@ -1,20 +1,20 @@
 //! Snapshots are held, and let go.
 
 use crate::location::directory::existing_directory;
-use crate::report::snapshots::{Held, Released};
+use crate::report::snapshots::{HeldSnapshot, Released};
 use snapsync_model::{Error, Result};
 use snapsync_snapshot::{Standby, Volume};
 use std::path::Path;
 use uuid::Uuid;
 
 /// Keeps a snapshot from being deleted or pruned until it is released. Held again it has the new reason.
-pub fn hold(path: &Path, name: &str, reason: &str) -> Result<Held> {
+pub fn hold(path: &Path, name: &str, reason: &str) -> Result<HeldSnapshot> {
     let mut volume = Volume::open(&existing_directory(path)?)?;
     let _lock = volume.lock()?;
     volume.reload()?;
     let snapshot = volume.find_snapshot(name)?;
     volume.hold(snapshot.id, reason.to_owned())?;
-    Ok(Held { verb: "hold", volume: volume.info(), snapshot, reason: reason.to_owned() })
+    Ok(HeldSnapshot { verb: "hold", volume: volume.info(), snapshot, reason: reason.to_owned() })
 }
 
 /// Lets a snapshot go that was held by hand.

@@ -3,7 +3,7 @@
 use crate::delta::incoming::{BUFFER, fetch};
 use crate::report::rounds::Inspected;
 use snapsync_model::{Context, Error, Monitor, Result};
-use snapsync_stream::wire::{Header, ManifestHead, Record, Sum, read_head};
+use snapsync_stream::wire::{DeltaHead, ManifestHead, Record, Sum, read_head};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
@@ -55,7 +55,7 @@ fn is_followed(from: &mut impl Read, file: &Path) -> Result<bool> {
     Ok(from.read(&mut [0]).context("read", file)? > 0)
 }
 
-fn report(header: Header, sum: &Sum, stored: u64, complete: bool) -> Inspected {
+fn report(header: DeltaHead, sum: &Sum, stored: u64, complete: bool) -> Inspected {
     Inspected {
         version: header.version,
         snapshot: header.snapshot,

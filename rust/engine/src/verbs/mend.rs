@@ -7,11 +7,11 @@ use crate::digest::Reading;
 use crate::location::address::Address;
 use crate::location::place::Place;
 use crate::location::{directory, target};
-use crate::options::{Reach, Terms};
+use crate::options::{SshOptions, Terms};
 use crate::report::checks::{Mended, Verified};
 use crate::verbs::verify::verify;
 use crate::volume::recovery::recover;
-use crate::volume::rewind::{Turn, turn_between};
+use crate::volume::rewind::{Rewind, rewind_between};
 use crate::volume::{drift, standing};
 use snapsync_model::{Error, Monitor, Result, SnapshotInfo};
 use snapsync_snapshot::{Standby, Volume};
@@ -43,7 +43,7 @@ pub fn verify_and_mend(
         Some(drift) => return drift.refuse(&standby, DRIFT),
     };
     let (a, b) = (address(&primary, &theirs), standby.path().to_path_buf());
-    let look = || verify(&a, &b, Reading::All, &Reach::default(), monitor);
+    let look = || verify(&a, &b, Reading::All, &SshOptions::default(), monitor);
     let found = look()?;
     let mut mended = Mended { set_aside, recovered, ..Mended::default() };
     let mut report = if found.equal {
@@ -115,8 +115,8 @@ impl Mended {
         let old = Place::Directory(standby.root().again()?);
         let new = Place::Snapshot(Box::new((primary.clone(), theirs.clone())));
         let sides = Sides::of_places(&old, &new, monitor)?;
-        let turn = Turn { base: own, to: own, result: own, terms: Terms::default() };
-        let turned = turn_between(standby, &sides, &turn, monitor)?;
+        let turn = Rewind { base: own, to: own, result: own, terms: Terms::default() };
+        let turned = rewind_between(standby, &sides, &turn, monitor)?;
         (self.changes, self.data_bytes) = (turned.counts, turned.counts.data_bytes);
         self.losses = turned.losses;
         Ok(())

@@ -1,10 +1,10 @@
 //! A delta from a file or a pipe, into the standby that it is for.
 
 use crate::delta::incoming::Delta;
-use crate::options::{Care, Terms};
+use crate::options::{DriftOptions, Terms};
 use crate::report::rounds::Received;
 use crate::round::standby::Local;
-use crate::round::steps::{Opening, StandbyEnd};
+use crate::round::steps::{OpenRequest, StandbyEnd};
 use snapsync_manifest::ManifestReader;
 use snapsync_model::{Error, Monitor, Result, Stage};
 use snapsync_stream::Channel;
@@ -17,7 +17,7 @@ pub fn receive(
     volume: &Path,
     input: Option<&Path>,
     terms: Terms,
-    care: Care,
+    care: DriftOptions,
     monitor: &Monitor,
 ) -> Result<Received> {
     let started = Instant::now();
@@ -34,7 +34,7 @@ fn apply(
     delta: &mut Delta<BufReader<Channel<'_>>>,
     standby: &mut Local<'_>,
     terms: Terms,
-    care: Care,
+    care: DriftOptions,
     started: Instant,
     monitor: &Monitor,
 ) -> Result<Received> {
@@ -46,7 +46,7 @@ fn apply(
         )
     })?;
     let promotions = header.promotions.clone();
-    let state = standby.open(Opening { lineage, epoch: header.epoch, promotions, care, store: None })?;
+    let state = standby.open(OpenRequest { lineage, epoch: header.epoch, promotions, care, store: None })?;
     let begun = delta.offer(terms, false, |offer| standby.begin(offer))?;
     let counts = ManifestReader::open(&standby.incoming()?.manifest())?.counts()?;
     monitor.start(Stage::Receive, counts.data_bytes);

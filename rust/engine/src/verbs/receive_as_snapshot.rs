@@ -1,7 +1,7 @@
 //! A delta into a directory of snapshots, as one more of them: what `btrfs receive` does, on any file system.
 
 use crate::delta::incoming::Delta;
-use crate::delta::staging::{Room, begin, is_cut, nothing, take, workers};
+use crate::delta::staging::{StageTarget, begin, is_cut, nothing, take, workers};
 use crate::digest::hex;
 use crate::location::directory::existing_directory;
 use crate::location::place::describe;
@@ -10,7 +10,7 @@ use crate::report::rounds::Received;
 use snapsync_apply::{Incoming, Journal, Limits, Loss, Phase, is_intact};
 use snapsync_manifest::ManifestReader;
 use snapsync_model::{Error, Monitor, Result, SnapshotInfo, Stage};
-use snapsync_snapshot::{Base, Shelf, Volume, Work, can_be_a_name};
+use snapsync_snapshot::{Base, ReceivedDirectory, Volume, Work, can_be_a_name};
 use snapsync_stream::{Channel, receive};
 use std::io::BufReader;
 use std::path::Path;
@@ -34,7 +34,7 @@ pub fn receive_as_snapshot(
         ));
     }
     let mut delta = Delta::open(input, monitor)?;
-    let shelf = Shelf::open(&dir)?;
+    let shelf = ReceivedDirectory::open(&dir)?;
     let mut snapshot = delta.header.snapshot.clone();
     if name.is_none() && can_be_a_name(&snapshot.name).is_err() {
         return Err(Error::integrity(
@@ -77,7 +77,7 @@ pub fn receive_as_snapshot(
 
 type Input<'a> = Delta<BufReader<Channel<'a>>>;
 
-fn base_of(shelf: &Shelf, delta: &Input<'_>) -> Result<Option<(Base, SnapshotInfo)>> {
+fn base_of(shelf: &ReceivedDirectory, delta: &Input<'_>) -> Result<Option<(Base, SnapshotInfo)>> {
     let Some(wanted) = &delta.header.base else { return Ok(None) };
     let Some(base) = shelf.find(wanted)? else {
         return Err(Error::refused(
@@ -109,11 +109,11 @@ fn bring(work: &mut Work<'_>, delta: &mut Input<'_>, terms: Terms, monitor: &Mon
         }
         work.start_over()?;
     }
-    let room = Room {
+    let room = StageTarget {
         root: work.root()?,
         store: work.store().clone(),
         copies: false,
-        strays: false,
+        unlisted: false,
         shares: false,
         base: None,
     };

@@ -1,11 +1,11 @@
 //! An old primary becomes a standby of the new one.
 
-use crate::options::{Options, Reach, Travel};
-use crate::remote::deeds::{End, ends, same_lineage, strange};
+use crate::options::{Options, SshOptions, TransferOptions};
+use crate::remote::roles::{End, ends, same_lineage, strange};
 use crate::report::volumes::{Preview, Rejoined};
 use crate::verbs::sync::sync;
 use crate::volume::recovery::recover;
-use crate::volume::roles::{Deed, Outcome, common};
+use crate::volume::roles::{RoleReply, RoleRequest, common};
 use snapsync_model::{Error, Monitor, Result, Role, VolumeInfo};
 use snapsync_snapshot::Volume;
 use std::path::Path;
@@ -14,19 +14,25 @@ use uuid::Uuid;
 
 /// Makes `old` a standby of `new`: what it has of its own is kept as snapshots, it goes back to the newest
 /// snapshot they have in common, and gets all that `new` has since.
-pub fn rejoin(old: &Path, new: &Path, travel: &Travel, reach: &Reach, monitor: &Monitor) -> Result<Rejoined> {
+pub fn rejoin(
+    old: &Path,
+    new: &Path,
+    transfer: &TransferOptions,
+    ssh: &SshOptions,
+    monitor: &Monitor,
+) -> Result<Rejoined> {
     let started = Instant::now();
     let (old_end, new_end) = ends(old, new)?;
-    let theirs = new_end.describe(reach, monitor)?;
-    let ours = old_end.describe(reach, monitor)?;
+    let theirs = new_end.describe(ssh, monitor)?;
+    let ours = old_end.describe(ssh, monitor)?;
     can_follow(&old_end.path(), &ours.volume, &new_end.path(), &theirs.volume)?;
     let line = theirs.line.iter().map(|snapshot| snapshot.id).collect();
     let (epoch, promotions) = (theirs.volume.epoch, theirs.promotions);
-    let followed = match old_end.perform(Deed::Follow { epoch, promotions, line }, reach, monitor)? {
-        Outcome::Followed(followed) => *followed,
+    let followed = match old_end.perform(RoleRequest::Follow { epoch, promotions, line }, ssh, monitor)? {
+        RoleReply::Followed(followed) => *followed,
         other => return Err(strange(&other)),
     };
-    let round = sync(new, old, &Options::default(), travel, reach, monitor)?;
+    let round = sync(new, old, &Options::default(), transfer, ssh, monitor)?;
     let mut notes = followed.notes;
     notes.extend(monitor.take_notes());
     Ok(Rejoined {
@@ -69,7 +75,7 @@ pub fn rejoin_preview(
     old: &Path,
     new: &Path,
     output: &Path,
-    reach: &Reach,
+    ssh: &SshOptions,
     monitor: &Monitor,
 ) -> Result<Preview> {
     let (old_end, new_end) = ends(old, new)?;
@@ -79,7 +85,7 @@ pub fn rejoin_preview(
             "run the preview there",
         ));
     };
-    let theirs = new_end.describe(reach, monitor)?;
+    let theirs = new_end.describe(ssh, monitor)?;
     let mut volume = Volume::open(path)?;
     can_follow(path, &volume.info(), &new_end.path(), &theirs.volume)?;
     let _lock = volume.lock()?;

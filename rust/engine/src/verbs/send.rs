@@ -6,12 +6,12 @@ use crate::delta::sides::Sides;
 use crate::delta::staging::{with_data, workers};
 use crate::delta::{became, output_file};
 use crate::location::place::{Place, describe};
-use crate::options::Travel;
+use crate::options::TransferOptions;
 use crate::report::rounds::Sent;
-use snapsync_manifest::Header as ManifestHeader;
+use snapsync_manifest::ManifestHeader;
 use snapsync_model::{Context, Counts, Error, Identity, Monitor, Promotions, Result, SnapshotInfo, Stage};
 use snapsync_snapshot::{can_be_a_name, identity_of};
-use snapsync_stream::wire::{Header, VERSION, lift, software, write_head};
+use snapsync_stream::wire::{DeltaHead, VERSION, lift, software, write_head};
 use snapsync_stream::{Channel, Held, Limit, Outlet};
 use snapsync_sys::{Named, Root};
 use std::fs::File;
@@ -34,7 +34,7 @@ pub fn send(
     bases: &[PathBuf],
     output: Option<&Path>,
     name: Option<String>,
-    travel: &Travel,
+    transfer: &TransferOptions,
     monitor: &Monitor,
 ) -> Result<Sent> {
     let started = Instant::now();
@@ -54,7 +54,7 @@ pub fn send(
         became::tell(&tree, &manifest, false, monitor)?;
     }
     let head = delta_head(base.as_ref(), &target, &counts);
-    let sent = deliver(output, &head, &manifest, &sides, travel, monitor)?;
+    let sent = deliver(output, &head, &manifest, &sides, transfer, monitor)?;
     Ok(Sent {
         verb: "send",
         snapshot: target.info,
@@ -73,22 +73,22 @@ pub fn send(
 /// Puts the delta where it is to go. A file is there when all of it is.
 fn deliver(
     output: Option<&Path>,
-    head: &Header,
+    head: &DeltaHead,
     manifest: &dyn Named,
     sides: &Sides,
-    travel: &Travel,
+    transfer: &TransferOptions,
     monitor: &Monitor,
-) -> Result<snapsync_stream::Sent> {
+) -> Result<snapsync_stream::Transferred> {
     let file = output.map(output_file::file_of).transpose()?.flatten();
     match (file.as_deref(), output) {
         (None, Some(path)) => {
             let to = File::options().write(true).open(path).context("open", path)?;
-            write(to.into(), path, head, manifest, sides, travel, monitor)
+            write(to.into(), path, head, manifest, sides, transfer, monitor)
         }
         (Some(path), _) => {
             let temporary = output_file::temporary_beside(path);
             let file = snapsync_sys::create_private_file(&temporary).context("create", &temporary)?;
-            let written = write(file.into(), path, head, manifest, sides, travel, monitor);
+            let written = write(file.into(), path, head, manifest, sides, transfer, monitor);
             let kept = written.and_then(|sent| output_file::keep(&temporary, path).map(|()| sent));
             kept.inspect_err(|_| {
                 let _ = std::fs::remove_file(&temporary);
@@ -97,7 +97,7 @@ fn deliver(
         (None, None) => {
             let name = Path::new("standard output");
             let stdout = io::stdout().as_fd().try_clone_to_owned().context("open", name)?;
-            write(stdout, name, head, manifest, sides, travel, monitor)
+            write(stdout, name, head, manifest, sides, transfer, monitor)
         }
     }
 }
@@ -105,14 +105,14 @@ fn deliver(
 fn write(
     to: OwnedFd,
     name: &Path,
-    head: &Header,
+    head: &DeltaHead,
     manifest: &dyn Named,
     sides: &Sides,
-    travel: &Travel,
+    transfer: &TransferOptions,
     monitor: &Monitor,
-) -> Result<snapsync_stream::Sent> {
+) -> Result<snapsync_stream::Transferred> {
     let mut channel = Channel::new(to, monitor).context("write", name)?;
-    channel.limit(travel.limit.map(Limit::new).as_ref());
+    channel.limit(transfer.limit.map(Limit::new).as_ref());
     let mut to = BufWriter::with_capacity(BUFFER, channel);
     let announced = announce(manifest)?;
     let mut put = || {
@@ -127,7 +127,7 @@ fn write(
     let outlets = vec![Outlet { to: Box::new(to), name: name.to_path_buf() }];
     let held = Held::default();
     let target = &*sides.target;
-    snapsync_stream::send(rows, target, &held, seed, outlets, travel.compression, workers(), monitor)
+    snapsync_stream::send(rows, target, &held, seed, outlets, transfer.compression, workers(), monitor)
 }
 
 impl Sendable {
@@ -190,16 +190,16 @@ fn open(base: Option<&Sendable>, target: &Sendable, monitor: &Monitor) -> Result
     Ok((sides, head))
 }
 
-fn delta_head(base: Option<&Sendable>, target: &Sendable, counts: &Counts) -> Header {
+fn delta_head(base: Option<&Sendable>, target: &Sendable, counts: &Counts) -> DeltaHead {
     let identity = base.map(|base| base.identity);
     let filesystem = |root: &Root| {
         snapsync_sys::filesystem(root.fd()).map(snapsync_sys::FileSystem::name).unwrap_or_default()
     };
     match &target.place {
         Place::Snapshot(named) => {
-            Header { base: identity, ..volume_head(&named.0, None, &target.info, counts) }
+            DeltaHead { base: identity, ..volume_head(&named.0, None, &target.info, counts) }
         }
-        Place::Directory(root) => Header {
+        Place::Directory(root) => DeltaHead {
             version: VERSION,
             snapshot: SnapshotInfo { parent: identity.map(|base| base.id), ..target.info.clone() },
             origin: target.identity.origin,

@@ -1,11 +1,11 @@
 //! Primary and standby change places.
 
-use crate::options::{Care, OnDrift, Options, Reach, Travel};
-use crate::remote::deeds::{End, ends, same_lineage, strange};
+use crate::options::{DriftOptions, OnDrift, Options, SshOptions, TransferOptions};
+use crate::remote::roles::{End, ends, same_lineage, strange};
 use crate::report::volumes::Switched;
 use crate::round::known;
 use crate::verbs::sync::sync;
-use crate::volume::roles::{Deed, Described, Outcome};
+use crate::volume::roles::{Described, RoleReply, RoleRequest};
 use snapsync_model::{Error, Monitor, Result, Role};
 use std::path::Path;
 use std::time::Instant;
@@ -17,14 +17,14 @@ const TRIES: usize = 3;
 pub fn switch(
     primary: &Path,
     standby: &Path,
-    travel: &Travel,
-    reach: &Reach,
+    transfer: &TransferOptions,
+    ssh: &SshOptions,
     monitor: &Monitor,
 ) -> Result<Switched> {
     let started = Instant::now();
-    let (from, to) = named(primary, standby, reach, monitor)?;
-    let ours = from.describe(reach, monitor)?;
-    let theirs = to.describe(reach, monitor);
+    let (from, to) = named(primary, standby, ssh, monitor)?;
+    let ours = from.describe(ssh, monitor)?;
+    let theirs = to.describe(ssh, monitor);
     let theirs = theirs.map_err(|error| known::explained(&ours.standbys, &to.path(), error))?;
     same_lineage((&from.path(), &ours.volume), (&to.path(), &theirs.volume))?;
     let newest = |described: &Described| described.line.last().map(|snapshot| snapshot.id);
@@ -34,7 +34,7 @@ pub fn switch(
         (Role::Standby, Role::Primary) => {}
         (Role::Standby, Role::Standby) if newest(&ours) == newest(&theirs) => {}
         (Role::Primary, Role::Standby) => {
-            hand_over(primary, standby, &from, travel, reach, monitor)?;
+            hand_over(primary, standby, &from, transfer, ssh, monitor)?;
         }
         _ => {
             return Err(Error::refused(
@@ -46,14 +46,14 @@ pub fn switch(
     if theirs.volume.role == Role::Standby {
         let mut standbys = ours.standbys;
         standbys.remove(&theirs.volume.id);
-        let deed = Deed::Promote { name: None, on_drift: OnDrift::Refuse, standbys };
-        match to.perform(deed, reach, monitor) {
-            Ok(Outcome::Promoted(done)) => promoted = Some(*done),
+        let request = RoleRequest::Promote { name: None, on_drift: OnDrift::Refuse, standbys };
+        match to.perform(request, ssh, monitor) {
+            Ok(RoleReply::Promoted(done)) => promoted = Some(*done),
             Ok(other) => return Err(strange(&other)),
             Err(error) => return Err(without_primary(&from.path(), &error)),
         }
     }
-    let round = sync(standby, primary, &Options::default(), travel, reach, monitor)?;
+    let round = sync(standby, primary, &Options::default(), transfer, ssh, monitor)?;
     Ok(Switched {
         verb: "switch",
         promoted,
@@ -64,9 +64,9 @@ pub fn switch(
 }
 
 /// Both ends; a standby that is not there may be known to its primary.
-fn named(primary: &Path, standby: &Path, reach: &Reach, monitor: &Monitor) -> Result<(End, End)> {
+fn named(primary: &Path, standby: &Path, ssh: &SshOptions, monitor: &Monitor) -> Result<(End, End)> {
     let is_far = |path| matches!(End::parse(path), Ok(End::There(_)));
-    let ask = || End::parse(primary).and_then(|end| end.describe(reach, monitor));
+    let ask = || End::parse(primary).and_then(|end| end.describe(ssh, monitor));
     ends(primary, standby).map_err(|error| {
         // Two other machines are a mistake, whatever they know.
         let ours = if is_far(primary) && is_far(standby) { None } else { ask().ok() };
@@ -83,16 +83,17 @@ fn hand_over(
     primary: &Path,
     standby: &Path,
     from: &End,
-    travel: &Travel,
-    reach: &Reach,
+    transfer: &TransferOptions,
+    ssh: &SshOptions,
     monitor: &Monitor,
 ) -> Result<()> {
-    let options = Options { care: Care { check: true, ..Care::default() }, ..Options::default() };
+    let options =
+        Options { care: DriftOptions { check: true, ..DriftOptions::default() }, ..Options::default() };
     for _ in 0..TRIES {
-        let newest = sync(primary, standby, &options, travel, reach, monitor)?.snapshot.id;
-        match from.perform(Deed::Demote { newest }, reach, monitor)? {
-            Outcome::Demoted(demoted) if demoted.done => return Ok(()),
-            Outcome::Demoted(_) => {}
+        let newest = sync(primary, standby, &options, transfer, ssh, monitor)?.snapshot.id;
+        match from.perform(RoleRequest::Demote { newest }, ssh, monitor)? {
+            RoleReply::Demoted(demoted) if demoted.done => return Ok(()),
+            RoleReply::Demoted(_) => {}
             other => return Err(strange(&other)),
         }
     }

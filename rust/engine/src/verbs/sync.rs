@@ -2,7 +2,7 @@
 
 use crate::location::address::Address;
 use crate::location::directory;
-use crate::options::{Options, Reach, Travel};
+use crate::options::{Options, SshOptions, TransferOptions};
 use crate::remote::client::{pull, push};
 use crate::report::rounds::Synced;
 use crate::round::known;
@@ -18,14 +18,14 @@ pub fn sync(
     source: &Path,
     target: &Path,
     options: &Options,
-    travel: &Travel,
-    reach: &Reach,
+    transfer: &TransferOptions,
+    ssh: &SshOptions,
     monitor: &Monitor,
 ) -> Result<Synced> {
     match (Address::parse(source)?, Address::parse(target)?) {
-        (None, None) => local(source, target, options, travel, monitor),
-        (None, Some(target)) => push(source, &target, options, travel, reach, monitor),
-        (Some(source), None) => pull(&source, target, options, travel, reach, monitor),
+        (None, None) => local(source, target, options, transfer, monitor),
+        (None, Some(target)) => push(source, &target, options, transfer, ssh, monitor),
+        (Some(source), None) => pull(&source, target, options, transfer, ssh, monitor),
         (Some(_), Some(_)) => Err(Error::usage(
             "both source and target are on other machines",
             "run snapsync on one of the two",
@@ -37,11 +37,11 @@ fn local(
     source: &Path,
     target: &Path,
     options: &Options,
-    travel: &Travel,
+    transfer: &TransferOptions,
     monitor: &Monitor,
 ) -> Result<Synced> {
     let source = directory::open_directory(source).map_err(|error| known::without_source(target, error))?;
     directory::not_inside(target, source.path())?;
-    let mut standby = Local::new(target, Some(source.path()), monitor)?.limited(travel.limit);
+    let mut standby = Local::new(target, Some(source.path()), monitor)?.limited(transfer.limit);
     drive(source, &mut standby, options, Rights::OWNER, monitor)
 }

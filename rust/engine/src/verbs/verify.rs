@@ -4,8 +4,8 @@
 use crate::digest::{BATCH, Body, Digest, Listing, Near, READ, Reading, Record, Runs, UNREADABLE};
 use crate::location::address::Address;
 use crate::location::place::{Opened, Place};
-use crate::options::Reach;
-use crate::remote::digests::Far;
+use crate::options::SshOptions;
+use crate::remote::digests::RemoteDigests;
 use crate::report::checks::{Difference, Verified};
 use rayon::prelude::*;
 use snapsync_model::{
@@ -22,12 +22,12 @@ use uuid::Uuid;
 const TOLD: usize = 1000;
 
 /// Compares two volumes, snapshots or directories, of which each may be on another machine.
-pub fn verify(a: &Path, b: &Path, reading: Reading, reach: &Reach, monitor: &Monitor) -> Result<Verified> {
+pub fn verify(a: &Path, b: &Path, reading: Reading, ssh: &SshOptions, monitor: &Monitor) -> Result<Verified> {
     let started = Instant::now();
     let named = (Named::parse(a)?, Named::parse(b)?);
     monitor.start(Stage::Verify, 0);
     // Another machine looks at its tree while this one does.
-    let ask = |one: &Named, other: &Named| one.ask(reach, reading, other.lineage(), monitor);
+    let ask = |one: &Named, other: &Named| one.ask(ssh, reading, other.lineage(), monitor);
     let far = (ask(&named.0, &named.1)?, ask(&named.1, &named.0)?);
     let opened = (named.0.open(monitor)?, named.1.open(monitor)?);
     let listing = (list(opened.0.as_ref())?, list(opened.1.as_ref())?);
@@ -104,14 +104,14 @@ impl Named {
 
     fn ask<'a>(
         &self,
-        reach: &Reach,
+        ssh: &SshOptions,
         reading: Reading,
         lineage: Option<Uuid>,
         monitor: &'a Monitor,
-    ) -> Result<Option<Far<'a>>> {
+    ) -> Result<Option<RemoteDigests<'a>>> {
         match self {
             Named::Here(_) => Ok(None),
-            Named::There(address) => Far::ask(address, reach, reading, lineage, monitor).map(Some),
+            Named::There(address) => RemoteDigests::ask(address, ssh, reading, lineage, monitor).map(Some),
         }
     }
 
@@ -133,13 +133,13 @@ impl Named {
 /// The records of a side, a batch ahead of where they are compared.
 struct Feed<'a> {
     near: Option<Near<'a>>,
-    far: Option<Far<'a>>,
+    far: Option<RemoteDigests<'a>>,
     ahead: VecDeque<Record>,
     has_ended: bool,
 }
 
 impl<'a> Feed<'a> {
-    fn new(near: Option<Near<'a>>, far: Option<Far<'a>>) -> Feed<'a> {
+    fn new(near: Option<Near<'a>>, far: Option<RemoteDigests<'a>>) -> Feed<'a> {
         Feed { near, far, ahead: VecDeque::new(), has_ended: false }
     }
 

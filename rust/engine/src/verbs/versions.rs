@@ -1,6 +1,6 @@
 //! Every version of one file that snapshots hold.
 
-use crate::delta::landing::Landing;
+use crate::delta::landing::RestoreTarget;
 use crate::digest::{Digest, content};
 use crate::location::inside::{is_in_store, relative};
 use crate::location::target;
@@ -105,7 +105,7 @@ fn restored_in(
             let what = format!("{} is in the store of the volume", to.display());
             return Err(Error::refused(what, "name a file elsewhere"));
         }
-        Ok(Landing::made(tree.again()?))
+        Ok(RestoreTarget::made(tree.again()?))
     };
     let mut report = restore_into(address, &[path.to_path_buf()], &find, Terms::default(), monitor)?;
     let from = RelPath::new(report.paths[0].as_os_str().as_bytes())?;

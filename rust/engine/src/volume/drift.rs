@@ -3,7 +3,7 @@
 use crate::delta::outgoing::{Outgoing, header};
 use crate::delta::sides::Sides;
 use crate::options::STRICT;
-use crate::volume::rewind::{Turn, Turned, turn};
+use crate::volume::rewind::{Rewind, Rewound, rewind};
 use snapsync_manifest::ManifestReader;
 use snapsync_model::{Attributes, Change, Error, Kind, Monitor, Result, SnapshotInfo, Stage};
 use snapsync_snapshot::Volume;
@@ -107,10 +107,13 @@ impl Drift {
         volume: &mut Volume,
         newest: &SnapshotInfo,
         monitor: &Monitor,
-    ) -> Result<(SnapshotInfo, Turned)> {
+    ) -> Result<(SnapshotInfo, Rewound)> {
         volume.keep(&self.probe)?;
-        let turned =
-            turn(volume, &Turn { base: &self.probe, to: newest, result: newest, terms: STRICT }, monitor)?;
+        let turned = rewind(
+            volume,
+            &Rewind { base: &self.probe, to: newest, result: newest, terms: STRICT },
+            monitor,
+        )?;
         Ok((self.probe, turned))
     }
 }

@@ -3,14 +3,14 @@
 
 use crate::delta::outgoing::{Outgoing, announce, copy, header, volume_head};
 use crate::delta::sides::Sides;
-use crate::delta::staging::{Data, Offer, Room, begin, fill, give_up, nothing};
+use crate::delta::staging::{Data, IncomingDelta, StageTarget, begin, fill, give_up, nothing};
 use crate::options::Terms;
 use crate::volume::recovery::finish;
 use snapsync_apply::{Journal, Loss, Phase};
 use snapsync_model::{Counts, Monitor, Result, SnapshotInfo, Stage};
 use snapsync_snapshot::Volume;
 
-pub(crate) struct Turned {
+pub(crate) struct Rewound {
     pub(crate) snapshot: SnapshotInfo,
     pub(crate) counts: Counts,
     pub(crate) losses: Vec<Loss>,
@@ -18,7 +18,7 @@ pub(crate) struct Turned {
 
 /// What the tree holds now, what it is to hold, and which snapshot it is then: `to` itself where the volume
 /// goes back to it, or a new one of the same.
-pub(crate) struct Turn<'a> {
+pub(crate) struct Rewind<'a> {
     pub(crate) base: &'a SnapshotInfo,
     pub(crate) to: &'a SnapshotInfo,
     pub(crate) result: &'a SnapshotInfo,
@@ -26,20 +26,20 @@ pub(crate) struct Turn<'a> {
 }
 
 /// The caller holds the lock.
-pub(crate) fn turn(volume: &mut Volume, turn: &Turn<'_>, monitor: &Monitor) -> Result<Turned> {
+pub(crate) fn rewind(volume: &mut Volume, turn: &Rewind<'_>, monitor: &Monitor) -> Result<Rewound> {
     monitor.start(Stage::Compare, 0);
     let sides = Sides::between(volume, turn.base, turn.to, monitor)?;
-    turn_between(volume, &sides, turn, monitor)
+    rewind_between(volume, &sides, turn, monitor)
 }
 
 /// The same, where what the tree holds and is to hold is told by other means than two snapshots of the
 /// volume.
-pub(crate) fn turn_between(
+pub(crate) fn rewind_between(
     volume: &mut Volume,
     sides: &Sides,
-    turn: &Turn<'_>,
+    turn: &Rewind<'_>,
     monitor: &Monitor,
-) -> Result<Turned> {
+) -> Result<Rewound> {
     let result = attempt(volume, sides, turn, monitor);
     if result.is_err()
         && let Ok(Some(journal)) = Journal::load(&volume.store())
@@ -51,14 +51,14 @@ pub(crate) fn turn_between(
     result
 }
 
-fn attempt(volume: &mut Volume, sides: &Sides, turn: &Turn<'_>, monitor: &Monitor) -> Result<Turned> {
-    let Turn { base, to, result, terms } = *turn;
+fn attempt(volume: &mut Volume, sides: &Sides, turn: &Rewind<'_>, monitor: &Monitor) -> Result<Rewound> {
+    let Rewind { base, to, result, terms } = *turn;
     let outgoing = Outgoing::make(volume, to, Some(base))?;
     let manifest = outgoing.manifest();
     let counts = sides.write_manifest(&manifest, &header(volume, Some(base), result), monitor)?;
     let head = volume_head(volume, Some(base), result, &counts);
     volume.unseal()?;
-    let offer = Offer {
+    let offer = IncomingDelta {
         header: &head,
         manifest: announce(&manifest)?,
         terms,
@@ -66,7 +66,7 @@ fn attempt(volume: &mut Volume, sides: &Sides, turn: &Turn<'_>, monitor: &Monito
         spare: None,
         fetch: &mut |to| copy(&manifest, to),
     };
-    let (mut incoming, begun) = begin(&Room::of(volume, Some(base)), offer, &mut nothing, monitor)?;
+    let (mut incoming, begun) = begin(&StageTarget::of(volume, Some(base)), offer, &mut nothing, monitor)?;
     monitor.start(Stage::Stage, counts.data_bytes);
     let data =
         Data { manifest: &manifest, side: &*sides.target, held: &begun.held, seed: Default::default() };
@@ -78,5 +78,5 @@ fn attempt(volume: &mut Volume, sides: &Sides, turn: &Turn<'_>, monitor: &Monito
     if let (Some(entries), Some(bytes)) = (to.entries, to.bytes) {
         volume.record_counts(&mut snapshot, entries, bytes)?;
     }
-    Ok(Turned { snapshot, counts, losses: begun.losses })
+    Ok(Rewound { snapshot, counts, losses: begun.losses })
 }

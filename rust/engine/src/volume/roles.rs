@@ -6,7 +6,7 @@ use crate::options::{OnDrift, STRICT};
 use crate::report::volumes::{Demoted, Followed, Promoted};
 use crate::volume::drift::{self, Drift};
 use crate::volume::recovery::recover;
-use crate::volume::rewind::{Turn, turn};
+use crate::volume::rewind::{Rewind, rewind};
 use serde::{Deserialize, Serialize};
 use snapsync_apply::Journal;
 use snapsync_model::{Counts, Error, Monitor, Promotions, Result, Role, SnapshotInfo, Stage, VolumeInfo};
@@ -19,7 +19,7 @@ use uuid::Uuid;
 /// What one volume can be asked to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Deed {
+pub(crate) enum RoleRequest {
     Describe,
     /// Go back to the newest of these snapshots, and become a standby in this epoch.
     Follow {
@@ -52,17 +52,17 @@ pub(crate) struct Described {
 /// What came of a deed.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Outcome {
+pub(crate) enum RoleReply {
     Described(Box<Described>),
     Followed(Box<Followed>),
     Demoted(Box<Demoted>),
     Promoted(Box<Promoted>),
 }
 
-impl Outcome {
+impl RoleReply {
     /// Whom a primary feeds is not for everybody who may read it.
-    pub(crate) fn without_standbys(mut self) -> Outcome {
-        if let Outcome::Described(described) = &mut self {
+    pub(crate) fn without_standbys(mut self) -> RoleReply {
+        if let RoleReply::Described(described) = &mut self {
             described.standbys.clear();
         }
         self
@@ -70,30 +70,32 @@ impl Outcome {
 }
 
 /// Does a deed with a volume on this machine.
-pub(crate) fn perform(path: &Path, deed: Deed, monitor: &Monitor) -> Result<Outcome> {
-    perform_in(open_directory(path)?, deed, monitor)
+pub(crate) fn perform(path: &Path, request: RoleRequest, monitor: &Monitor) -> Result<RoleReply> {
+    perform_in(open_directory(path)?, request, monitor)
 }
 
 /// The same in a directory that is open.
-pub(crate) fn perform_in(root: Root, deed: Deed, monitor: &Monitor) -> Result<Outcome> {
+pub(crate) fn perform_in(root: Root, request: RoleRequest, monitor: &Monitor) -> Result<RoleReply> {
     let mut volume = Volume::open_in(root)?;
-    if let Deed::Describe = deed {
+    if let RoleRequest::Describe = request {
         let (info, line) = (shown(&volume), volume.line()?);
         let (standbys, promotions) = (volume.standbys().clone(), volume.promotions().clone());
-        return Ok(Outcome::Described(Box::new(Described { volume: info, line, promotions, standbys })));
+        return Ok(RoleReply::Described(Box::new(Described { volume: info, line, promotions, standbys })));
     }
     let _lock = volume.lock()?;
     volume.reload()?;
-    match deed {
-        Deed::Describe => unreachable!("answered without the lock"),
-        Deed::Follow { epoch, promotions, line } => follow(&mut volume, epoch, promotions, &line, monitor)
-            .map(|followed| Outcome::Followed(Box::new(followed))),
-        Deed::Demote { newest } => {
-            demote(&mut volume, newest, monitor).map(|demoted| Outcome::Demoted(Box::new(demoted)))
+    match request {
+        RoleRequest::Describe => unreachable!("answered without the lock"),
+        RoleRequest::Follow { epoch, promotions, line } => {
+            follow(&mut volume, epoch, promotions, &line, monitor)
+                .map(|followed| RoleReply::Followed(Box::new(followed)))
         }
-        Deed::Promote { name, on_drift, standbys } => {
+        RoleRequest::Demote { newest } => {
+            demote(&mut volume, newest, monitor).map(|demoted| RoleReply::Demoted(Box::new(demoted)))
+        }
+        RoleRequest::Promote { name, on_drift, standbys } => {
             promote_volume(&mut volume, name, on_drift, standbys, monitor)
-                .map(|promoted| Outcome::Promoted(Box::new(promoted)))
+                .map(|promoted| RoleReply::Promoted(Box::new(promoted)))
         }
     }
 }
@@ -223,8 +225,8 @@ fn follow(
     after.iter().try_for_each(|snapshot| volume.set_aside(snapshot))?;
     let mut changes = Counts::default();
     if !left.is_empty() {
-        let back = Turn { base: &now, to: &common, result: &common, terms: STRICT };
-        changes = turn(volume, &back, monitor)?.counts;
+        let back = Rewind { base: &now, to: &common, result: &common, terms: STRICT };
+        changes = rewind(volume, &back, monitor)?.counts;
     }
     fault::point("rejoin.back");
     volume.become_standby(epoch, promotions)?;

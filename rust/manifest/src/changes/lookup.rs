@@ -12,7 +12,7 @@ const KEPT: usize = 4;
 type Batch = Arc<Vec<Arc<Change>>>;
 
 /// Finds rows by inode.
-pub struct Rows {
+pub struct ChangeRows {
     /// The last inode of each batch.
     last: Vec<u64>,
     open: Mutex<Open>,
@@ -23,15 +23,15 @@ struct Open {
     recent: VecDeque<(usize, Batch)>,
 }
 
-impl Rows {
-    pub fn open(manifest: &(impl Named + ?Sized)) -> Result<Rows> {
+impl ChangeRows {
+    pub fn open(manifest: &(impl Named + ?Sized)) -> Result<ChangeRows> {
         let mut reader = ManifestReader::open(manifest)?;
         let mut last: Vec<u64> = Vec::new();
         while let Some(batch) = reader.next_rows(|_| true) {
             let before = last.last().copied().unwrap_or(0);
             last.push(batch?.last().map_or(before, |change| change.ino));
         }
-        Ok(Rows { last, open: Mutex::new(Open { reader, recent: VecDeque::new() }) })
+        Ok(ChangeRows { last, open: Mutex::new(Open { reader, recent: VecDeque::new() }) })
     }
 
     /// The row of an inode that the target has.

@@ -1,6 +1,6 @@
 //! A manifest, read.
 
-use crate::changes::schema::{Header, MOST_EXTENTS, MOST_LINKS, MOST_XATTRS, NEWER, schema};
+use crate::changes::schema::{MOST_EXTENTS, MOST_LINKS, MOST_XATTRS, ManifestHeader, NEWER, schema};
 use crate::column::{self, At, Columns, bytes_at, items_at, kind_at, links_at, optional, xattrs_at};
 use crate::file::BatchReader;
 use arrow_array::cast::AsArray;
@@ -29,14 +29,14 @@ pub struct ManifestReader {
 
 impl ManifestReader {
     pub fn open(file: &(impl Named + ?Sized)) -> Result<ManifestReader> {
-        let file = BatchReader::open(file, &schema(&Header::default()), NEWER)?;
+        let file = BatchReader::open(file, &schema(&ManifestHeader::default()), NEWER)?;
         Ok(ManifestReader { file, rows: Vec::new().into_iter(), read: 0 })
     }
 
-    pub fn header(&self) -> Result<Header> {
+    pub fn header(&self) -> Result<ManifestHeader> {
         let schema = self.file.schema();
         let text = |key: &str| schema.metadata().get(&format!("snapsync.{key}")).cloned().unwrap_or_default();
-        Ok(Header {
+        Ok(ManifestHeader {
             base: text("base"),
             target: text("target"),
             volume: text("volume"),

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 /// What the manifest is about; kept in its schema's metadata.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Header {
+pub struct ManifestHeader {
     /// Snapshot ids; empty where a side is a plain directory or there is no base.
     pub base: String,
     pub target: String,
@@ -51,7 +51,7 @@ pub(super) fn extent_fields() -> Fields {
     .into()
 }
 
-pub(super) fn schema(header: &Header) -> Schema {
+pub(super) fn schema(header: &ManifestHeader) -> Schema {
     Schema::new(columns_of_changes()).with_metadata(metadata(header))
 }
 
@@ -92,7 +92,7 @@ pub(crate) fn columns_of_older_changes() -> Fields {
     fields[..fields.len() - NEWER].into()
 }
 
-fn metadata(header: &Header) -> HashMap<String, String> {
+fn metadata(header: &ManifestHeader) -> HashMap<String, String> {
     let mut metadata = HashMap::from([
         ("snapsync.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
         ("snapsync.format".to_owned(), FORMAT.to_owned()),

@@ -1,7 +1,7 @@
 //! A manifest is written once, in batches; its totals are filled in at the end.
 
 use crate::changes::attributes::AttributeBuilders;
-use crate::changes::schema::{DIGITS, Header, extent_fields, flag_fields, placeholder, schema};
+use crate::changes::schema::{DIGITS, ManifestHeader, extent_fields, flag_fields, placeholder, schema};
 use crate::column::{self, append_links, append_xattrs, field, link_list, struct_list, xattr_list};
 use crate::file::{BATCH_BYTES, BATCH_ITEMS, BATCH_ROWS, BatchWriter};
 use arrow_array::builder::{
@@ -198,7 +198,7 @@ pub struct ManifestWriter {
 }
 
 impl ManifestWriter {
-    pub fn create(file: &(impl Named + ?Sized), header: &Header) -> Result<ManifestWriter> {
+    pub fn create(file: &(impl Named + ?Sized), header: &ManifestHeader) -> Result<ManifestWriter> {
         let schema = Arc::new(schema(header));
         let file = BatchWriter::create(file, &schema, CompressionType::ZSTD)?;
         Ok(ManifestWriter { file, schema, builders: Builders::new(), counts: Counts::default(), batches: 0 })

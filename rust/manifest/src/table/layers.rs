@@ -98,8 +98,8 @@ impl Table {
     }
 
     /// Every inode, in order.
-    pub fn rows(&self) -> Result<Rows<'_>> {
-        Ok(Rows::of(self.whole()?, Box::new(self.patch.iter().cloned().map(Ok))))
+    pub fn rows(&self) -> Result<TableRows<'_>> {
+        Ok(TableRows::of(self.whole()?, Box::new(self.patch.iter().cloned().map(Ok))))
     }
 
     /// What the patch says of an inode: the row that counts, or that it is gone.
@@ -223,18 +223,18 @@ impl Table {
 }
 
 /// The rows of a whole table with its patch.
-pub struct Rows<'a> {
+pub struct TableRows<'a> {
     whole: Peekable<TableReader>,
     patch: Peekable<Inodes<'a>>,
 }
 
-impl<'a> Rows<'a> {
-    fn of(whole: TableReader, patch: Inodes<'a>) -> Rows<'a> {
-        Rows { whole: whole.peekable(), patch: patch.peekable() }
+impl<'a> TableRows<'a> {
+    fn of(whole: TableReader, patch: Inodes<'a>) -> TableRows<'a> {
+        TableRows { whole: whole.peekable(), patch: patch.peekable() }
     }
 }
 
-impl Iterator for Rows<'_> {
+impl Iterator for TableRows<'_> {
     type Item = Result<Inode>;
 
     fn next(&mut self) -> Option<Result<Inode>> {
@@ -333,7 +333,7 @@ impl<'a> NextTable<'a> {
 fn merge(last: &Table, dir: &Spot, info: TableInfo, complete: Option<&str>) -> Result<()> {
     let patch = TableReader::open(&dir.join(PATCH))?;
     let mut next = NextTable::create(dir, None, info)?;
-    for row in Rows::of(last.whole()?, Box::new(patch)) {
+    for row in TableRows::of(last.whole()?, Box::new(patch)) {
         next.write(&row?)?;
     }
     next.finish(complete)

@@ -4,7 +4,7 @@
 use crate::received::identity::{
     Base, Place, Record, is_changed, is_constant, mark_of, own_origin, records, shelf_at,
 };
-use crate::received::shelf::Shelf;
+use crate::received::shelf::ReceivedDirectory;
 use rustix::io::Errno;
 use rustix::process::geteuid;
 use snapsync_model::{Context, Error, Identity, Result};
@@ -26,7 +26,7 @@ impl<'a> Bases<'a> {
         Bases { wanted, refusal: None }
     }
 
-    pub(crate) fn find(mut self, shelf: &Shelf) -> Result<Option<Base>> {
+    pub(crate) fn find(mut self, shelf: &ReceivedDirectory) -> Result<Option<Base>> {
         let mut found = self.among(&shelf.places()?, &shelf.root)?;
         // Who changed what lies here is to know it, though the base may be kept elsewhere as well.
         if let Some(refusal) = self.refusal.take().filter(|_| found.is_none()) {
@@ -62,7 +62,7 @@ impl<'a> Bases<'a> {
         Ok(None)
     }
 
-    fn on_file_system(&mut self, shelf: &Shelf) -> Result<Option<Base>> {
+    fn on_file_system(&mut self, shelf: &ReceivedDirectory) -> Result<Option<Base>> {
         let uuids = [Some(self.wanted.mark().uuid), Some(self.wanted.id)];
         for uuid in uuids.into_iter().flatten() {
             let known = match subvolumes_known_as(shelf.root.fd(), uuid.into_bytes()) {
@@ -88,7 +88,7 @@ impl<'a> Bases<'a> {
     }
 
     /// Another user's shelf may say anything of what it holds.
-    fn on_shelves_beside(&mut self, shelf: &Shelf) -> Result<Option<Base>> {
+    fn on_shelves_beside(&mut self, shelf: &ReceivedDirectory) -> Result<Option<Base>> {
         let Some(above) = shelf.path().parent() else { return Ok(None) };
         let Ok(above) = Root::open(above) else { return Ok(None) };
         let Ok(mut beside) = read_dir(above.fd()) else { return Ok(None) };
@@ -183,7 +183,7 @@ impl Claim<'_> {
     }
 }
 
-impl Shelf {
+impl ReceivedDirectory {
     /// The directory that holds the snapshot `wanted`: here, elsewhere on a Btrfs file system, or on a shelf
     /// beside this one. Refused where there is one that was it, and is not any more.
     pub fn find(&self, wanted: &Identity) -> Result<Option<Base>> {

@@ -33,19 +33,20 @@ use std::sync::Arc;
 
 /// A directory that snapshots are received in, each a directory in it.
 #[derive(Debug)]
-pub struct Shelf {
+pub struct ReceivedDirectory {
     /// Holds its `.snapsync`, if it has one.
     pub(crate) root: Arc<Root>,
     pub(crate) is_btrfs: bool,
 }
 
-impl Shelf {
+impl ReceivedDirectory {
     /// Opens a directory, and finishes what a crash kept from being finished in it.
-    pub fn open(dir: &Path) -> Result<Shelf> {
+    pub fn open(dir: &Path) -> Result<ReceivedDirectory> {
         let dir = dir.canonicalize().context("find", dir)?;
         let root = hold(Root::open_straight(&dir)?)?;
         let filesystem = snapsync_sys::filesystem(root.fd()).context("read the file system of", &dir)?;
-        let shelf = Shelf { root: Arc::new(root), is_btrfs: filesystem.magic == FileSystem::BTRFS };
+        let shelf =
+            ReceivedDirectory { root: Arc::new(root), is_btrfs: filesystem.magic == FileSystem::BTRFS };
         shelf.heal()?;
         Ok(shelf)
     }
@@ -55,16 +56,16 @@ impl Shelf {
     }
 
     /// Another one, which is not written to. None where it is no shelf, or another user's.
-    pub(crate) fn beside(&self, above: &Root, name: &[u8]) -> Result<Option<Shelf>> {
+    pub(crate) fn beside(&self, above: &Root, name: &[u8]) -> Result<Option<ReceivedDirectory>> {
         let (name, flags) = (RelPath::new(name)?, OFlags::RDONLY | OFlags::DIRECTORY);
         let Ok(fd) = above.open_at(&name, flags, Mode::empty()) else { return Ok(None) };
         let root = held_if_own(Root::of(fd, above.show(&name)))?;
-        Ok(root.holds().then(|| Shelf { root: Arc::new(root), is_btrfs: self.is_btrfs }))
+        Ok(root.holds().then(|| ReceivedDirectory { root: Arc::new(root), is_btrfs: self.is_btrfs }))
     }
 
     /// Both are on one file system.
-    pub(crate) fn is_on(&self, other: &Shelf) -> Result<bool> {
-        let id = |shelf: &Shelf| -> io::Result<u128> {
+    pub(crate) fn is_on(&self, other: &ReceivedDirectory) -> Result<bool> {
+        let id = |shelf: &ReceivedDirectory| -> io::Result<u128> {
             if snapsync_sys::filesystem(shelf.root.fd())?.magic == FileSystem::BTRFS {
                 return btrfs::filesystem_id(shelf.root.fd());
             }

@@ -5,7 +5,7 @@ use crate::received::area::{
 };
 use crate::received::copy::copy_tree;
 use crate::received::identity::{Base, FORMAT, Record, State, TREE, received, record_of};
-use crate::received::shelf::Shelf;
+use crate::received::shelf::ReceivedDirectory;
 use crate::store::bound::hold;
 use rustix::fs::{Mode, OFlags};
 use snapsync_model::{Context, Error, Identity, Monitor, RelPath, Result};
@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use uuid::Uuid;
 
-impl Shelf {
+impl ReceivedDirectory {
     /// Gets ready to make `snapshot` from `base`: a working area with a tree that is as the base, or empty.
     /// It is kept from any other command until it is dropped. What an interrupted receive of the same
     /// snapshot from the same base left is taken up again.
@@ -56,7 +56,7 @@ impl Shelf {
 
 /// A snapshot on its way to a shelf. Dropping it leaves the working area for a later `begin`.
 pub struct Work<'a> {
-    shelf: &'a Shelf,
+    shelf: &'a ReceivedDirectory,
     /// The shelf's directory, with its `.snapsync`.
     held: Arc<Root>,
     id: Uuid,

@@ -1,6 +1,6 @@
 //! A snapshot, or some of its paths, into an absent or empty directory.
 
-use crate::delta::landing::{Content, Landing};
+use crate::delta::landing::{Content, RestoreTarget};
 use crate::location::inside::within;
 use crate::location::place::named;
 use crate::options::Terms;
@@ -18,14 +18,14 @@ pub fn restore_to(
     terms: Terms,
     monitor: &Monitor,
 ) -> Result<RestoredTo> {
-    restore_into(address, paths, &|volume| Landing::find(to, volume), terms, monitor)
+    restore_into(address, paths, &|volume| RestoreTarget::find(to, volume), terms, monitor)
 }
 
 /// The same in a directory that is found once the volume is.
 pub(crate) fn restore_into(
     address: &Path,
     paths: &[PathBuf],
-    find: &dyn Fn(&Volume) -> Result<Landing>,
+    find: &dyn Fn(&Volume) -> Result<RestoreTarget>,
     terms: Terms,
     monitor: &Monitor,
 ) -> Result<RestoredTo> {

@@ -4,7 +4,7 @@ use crate::location::place::Place;
 use crate::options::Terms;
 use crate::report::snapshots::Restored;
 use crate::volume::recovery::recover;
-use crate::volume::rewind::{Turn, turn};
+use crate::volume::rewind::{Rewind, rewind};
 use snapsync_model::{Error, Monitor, Result, Stage};
 use snapsync_snapshot::{Request, name_is_free};
 use std::path::Path;
@@ -38,7 +38,7 @@ pub fn restore(address: &Path, name: Option<String>, terms: Terms, monitor: &Mon
     let kept = volume.unused_name("before-restore-")?;
     let before = volume.take(Request::New { name: Some(kept), subset: None }, monitor)?;
     let result = volume.describe(Request::New { name, subset: None })?;
-    let turned = turn(&mut volume, &Turn { base: &before, to: &from, result: &result, terms }, monitor)?;
+    let turned = rewind(&mut volume, &Rewind { base: &before, to: &from, result: &result, terms }, monitor)?;
     Ok(Restored {
         verb: "restore",
         volume: volume.info(),

@@ -3,7 +3,7 @@
 //! They are restored to a directory beneath `.snapsync/incoming`, and take the places of what is there one by
 //! one: a path is the old one or the new one whenever it is looked at, and stays so if the command is killed.
 
-use crate::delta::landing::{Content, Landing};
+use crate::delta::landing::{Content, RestoreTarget};
 use crate::location::inside::{above, outermost, within};
 use crate::location::place::named;
 use crate::options::Terms;
@@ -45,7 +45,7 @@ pub fn restore_paths(
     monitor.start(Stage::Snapshot, 0);
     let before = keep(&mut volume, monitor)?;
     let stage = Replacement::make(&volume)?;
-    let filled = Landing::made(stage.root.again()?).fill(&content, terms, monitor)?;
+    let filled = RestoreTarget::made(stage.root.again()?).fill(&content, terms, monitor)?;
     stage.put(&root, &checked, content.snapshot.id, monitor)?;
     Ok(RestoredPaths {
         verb: "restore",

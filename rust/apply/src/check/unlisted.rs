@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::io;
 
 /// The entries of a directory that the manifest deletes which are no names it removes: they would go with it.
-pub(crate) fn strays(root: &Root, change: &Change, removed: &HashSet<Link>) -> Result<Vec<RelPath>> {
+pub(crate) fn unlisted(root: &Root, change: &Change, removed: &HashSet<Link>) -> Result<Vec<RelPath>> {
     let (true, Kind::Directory, Some(path)) = (change.flags.deleted, change.kind, &change.old_path) else {
         return Ok(Vec::new());
     };

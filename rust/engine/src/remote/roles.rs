@@ -2,11 +2,11 @@
 
 use crate::location::address::Address;
 use crate::location::directory::existing_directory;
-use crate::options::Reach;
+use crate::options::SshOptions;
 use crate::remote::messages::{Answer, Request};
 use crate::remote::ssh::Peer;
 use crate::remote::wire::out_of_turn;
-use crate::volume::roles::{Deed, Described, Outcome, perform};
+use crate::volume::roles::{Described, RoleReply, RoleRequest, perform};
 use snapsync_model::{Error, Monitor, Result, VolumeInfo};
 use std::path::{Path, PathBuf};
 
@@ -26,16 +26,21 @@ impl End {
         })
     }
 
-    pub(crate) fn perform(&self, deed: Deed, reach: &Reach, monitor: &Monitor) -> Result<Outcome> {
+    pub(crate) fn perform(
+        &self,
+        request: RoleRequest,
+        ssh: &SshOptions,
+        monitor: &Monitor,
+    ) -> Result<RoleReply> {
         match self {
-            End::Here(path) => perform(path, deed, monitor),
-            End::There(address) => perform_there(address, deed, reach, monitor),
+            End::Here(path) => perform(path, request, monitor),
+            End::There(address) => perform_there(address, request, ssh, monitor),
         }
     }
 
-    pub(crate) fn describe(&self, reach: &Reach, monitor: &Monitor) -> Result<Described> {
-        match self.perform(Deed::Describe, reach, monitor)? {
-            Outcome::Described(described) => Ok(*described),
+    pub(crate) fn describe(&self, ssh: &SshOptions, monitor: &Monitor) -> Result<Described> {
+        match self.perform(RoleRequest::Describe, ssh, monitor)? {
+            RoleReply::Described(described) => Ok(*described),
             other => Err(strange(&other)),
         }
     }
@@ -52,12 +57,12 @@ impl End {
 /// Has the snapsync on another machine do something with a volume there.
 pub(crate) fn perform_there(
     address: &Address,
-    deed: Deed,
-    reach: &Reach,
+    request: RoleRequest,
+    ssh: &SshOptions,
     monitor: &Monitor,
-) -> Result<Outcome> {
-    let mut peer = Peer::start(&address.host, reach, monitor)?;
-    peer.wire.tell(&Request::Do { volume: address.path.clone(), deed })?;
+) -> Result<RoleReply> {
+    let mut peer = Peer::start(&address.host, ssh, monitor)?;
+    peer.wire.tell(&Request::Do { volume: address.path.clone(), request })?;
     match peer.wire.hear_answer()? {
         Answer::Did(outcome) => {
             peer.end(monitor);
@@ -67,7 +72,7 @@ pub(crate) fn perform_there(
     }
 }
 
-pub(crate) fn strange(outcome: &Outcome) -> Error {
+pub(crate) fn strange(outcome: &RoleReply) -> Error {
     Error::integrity(
         format!("the other end did something else than it was asked: {outcome:?}"),
         "use the same snapsync on both sides",
