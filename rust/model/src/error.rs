@@ -28,6 +28,9 @@ pub enum Error {
     /// Something is not what its checksum or format says: exit 4.
     #[error("{}", printable(.what))]
     Integrity { what: String, advice: String },
+    /// Bytes that a snapshot had are not there any more: exit 4.
+    #[error("{}", printable(.what))]
+    Lost { what: String, advice: String },
     /// Stopped on request; the next command heals: exit 5.
     #[error("interrupted")]
     Interrupted,
@@ -62,7 +65,7 @@ impl Error {
             Error::Io { .. } | Error::Unread { .. } | Error::Failed { .. } => 1,
             Error::Usage { .. } => 2,
             Error::Refused { .. } | Error::NoSpace { .. } => 3,
-            Error::Integrity { .. } => 4,
+            Error::Integrity { .. } | Error::Lost { .. } => 4,
             Error::Interrupted | Error::Cut { .. } => 5,
         }
     }
@@ -82,6 +85,7 @@ impl Error {
             | Error::Refused { advice, .. }
             | Error::NoSpace { advice, .. }
             | Error::Integrity { advice, .. }
+            | Error::Lost { advice, .. }
             | Error::Cut { advice, .. }
             | Error::Unread { advice, .. }
             | Error::Failed { advice, .. } => printable(advice).into_owned(),

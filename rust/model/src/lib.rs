@@ -8,6 +8,7 @@ mod inode;
 mod monitor;
 mod mutex;
 mod name;
+mod object;
 mod path;
 mod printable;
 mod promotion;
@@ -24,6 +25,7 @@ pub use inode::{Attributes, Details, Inode, Kind, Link, Look, ROOT, Rare, Seen, 
 pub use monitor::{Counters, Monitor, Stage};
 pub use mutex::{locked, unlocked};
 pub use name::{can_name_directory, can_name_snapshot};
+pub use object::{OBJECTS_PER_DIRECTORY, ROUND_SHIFT, object_path};
 pub use path::{LONGEST_PATH, RelPath};
 pub use printable::{is_printable, printable, printable_bytes, printable_within};
 pub use promotion::{MOST_EPOCHS, Promotion, Promotions, Standing};

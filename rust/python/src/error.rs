@@ -30,7 +30,7 @@ pub(crate) fn to_python(py: Python<'_>, error: &Error) -> PyErr {
         },
         Error::Usage { .. } => UsageError::new_err(message.clone()),
         Error::Refused { .. } | Error::NoSpace { .. } => RefusedError::new_err(message.clone()),
-        Error::Integrity { .. } => IntegrityError::new_err(message.clone()),
+        Error::Integrity { .. } | Error::Lost { .. } => IntegrityError::new_err(message.clone()),
         Error::Interrupted | Error::Cut { .. } => InterruptedRound::new_err(message.clone()),
         Error::Failed { .. } => SnapsyncError::new_err(message.clone()),
     };

@@ -5,8 +5,8 @@ use crate::volume::handle::Volume;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use snapsync_model::{
-    Context, Counters, Error, Inode, Kind, Layout, Link, Monitor, ROOT, Range, RelPath, Result, Segment,
-    SegmentKind, Unread, locked,
+    Context, Counters, Error, Inode, Kind, Layout, Link, Monitor, OBJECTS_PER_DIRECTORY, ROOT, ROUND_SHIFT,
+    Range, RelPath, Result, Segment, SegmentKind, Unread, locked, object_path,
 };
 use snapsync_sys::{FileSystem, Root, Spot, Stat, fault, is_leased, may_be_written, stat_at, stat_of, xfs};
 use snapsync_walk::{details_of, details_of_open, layout_of};
@@ -18,9 +18,6 @@ use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-/// An object's number is its round and its place in it.
-const ROUND_SHIFT: u32 = 40;
-const OBJECTS_PER_DIR: u64 = 4096;
 /// How often a file that changes while it is read is read again.
 pub(crate) const TRIES: u32 = 5;
 
@@ -29,8 +26,7 @@ pub(crate) fn round_dir(pool: &Spot, round: u64) -> Spot {
 }
 
 pub(crate) fn object_at(pool: &Spot, object: u64) -> Spot {
-    let (round, number) = (object >> ROUND_SHIFT, object & ((1 << ROUND_SHIFT) - 1));
-    pool.join(format!("{round}/{}/{number}", number / OBJECTS_PER_DIR))
+    pool.join(object_path(object))
 }
 
 pub(crate) fn remove_objects(pool: &Spot, objects: impl Iterator<Item = u64>) -> Result<()> {
@@ -116,8 +112,8 @@ impl Numbers {
         let outside = self.next.len() - 1;
         let mut next =
             locked(&self.next[rayon::current_thread_index().map_or(outside, |at| at.min(outside))]);
-        if next.is_multiple_of(OBJECTS_PER_DIR) {
-            *next = self.next_dir.fetch_add(1, Relaxed) * OBJECTS_PER_DIR;
+        if next.is_multiple_of(OBJECTS_PER_DIRECTORY) {
+            *next = self.next_dir.fetch_add(1, Relaxed) * OBJECTS_PER_DIRECTORY;
         }
         *next += 1;
         *next - 1
