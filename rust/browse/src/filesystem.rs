@@ -7,7 +7,7 @@ use fuser::{
     ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
 use rustix::fs::SeekFrom;
-use snapsync_model::{Details, Error, Inode, Kind, Side, locked};
+use snapsync_model::{Details, Error, Inode, Kind, Side, locked, read_still};
 use snapsync_sys::acl;
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -45,8 +45,20 @@ impl Served {
         self.side.details(self.inode(ino)?).map_err(unreadable)
     }
 
-    fn file(&self, handle: FileHandle) -> Result<Arc<File>, Errno> {
-        locked(&self.files).get(&handle.0).cloned().ok_or(Errno::EBADF)
+    /// What `read` makes of a file that is open, wherever its bytes are by now.
+    fn look<T>(
+        &self,
+        ino: INodeNo,
+        handle: FileHandle,
+        read: impl Fn(&File) -> io::Result<T>,
+    ) -> Result<T, Errno> {
+        let opened = locked(&self.files).get(&handle.0).cloned().ok_or(Errno::EBADF)?;
+        let mut file = opened.clone();
+        let found = read_still(&*self.side, self.inode(ino)?, &mut file, |file| Ok(read(file)));
+        if !Arc::ptr_eq(&opened, &file) {
+            locked(&self.files).entry(handle.0).and_modify(|held| *held = file);
+        }
+        Ok(found.map_err(unreadable)??)
     }
 
     fn attributes(&self, inode: &Inode) -> FileAttr {
@@ -89,14 +101,14 @@ impl Served {
         Ok(FileHandle(handle))
     }
 
-    fn seek(&self, handle: FileHandle, offset: i64, whence: i32) -> Result<i64, Errno> {
+    fn seek(&self, ino: INodeNo, handle: FileHandle, offset: i64, whence: i32) -> Result<i64, Errno> {
         let at = u64::try_from(offset).map_err(|_| Errno::EINVAL)?;
         let from = match whence {
             3 => SeekFrom::Data(at),
             4 => SeekFrom::Hole(at),
             _ => return Err(Errno::EINVAL),
         };
-        let found = rustix::fs::seek(&*self.file(handle)?, from).map_err(io::Error::from)?;
+        let found = self.look(ino, handle, |file| Ok(rustix::fs::seek(file, from)?))?;
         Ok(found as i64)
     }
 
@@ -156,7 +168,7 @@ impl Filesystem for Served {
     fn read(
         &self,
         _asks: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         handle: FileHandle,
         offset: u64,
         size: u32,
@@ -164,7 +176,7 @@ impl Filesystem for Served {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let read = self.file(handle).and_then(|file| Ok(read_at(&file, offset, size)?));
+        let read = self.look(ino, handle, |file| read_at(file, offset, size));
         match read {
             Ok(bytes) => reply.data(&bytes),
             Err(e) => reply.error(e),
@@ -174,13 +186,13 @@ impl Filesystem for Served {
     fn lseek(
         &self,
         _asks: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         handle: FileHandle,
         offset: i64,
         whence: i32,
         reply: ReplyLseek,
     ) {
-        match self.seek(handle, offset, whence) {
+        match self.seek(ino, handle, offset, whence) {
             Ok(at) => reply.offset(at),
             Err(e) => reply.error(e),
         }

@@ -4,8 +4,8 @@ use crate::data;
 use crate::share::{self, Last, Own, Shares};
 use crate::trust::{TICK, Trust};
 use snapsync_model::{
-    Attributes, Change, ChangeFlags, Counters, Details, Extent, Inode, Inodes, Kind, Layout, Link, Monitor,
-    Op, ROOT, RelPath, Result, SegmentKind, Side, locked,
+    Attributes, Change, ChangeFlags, Counters, Details, Error, Extent, Inode, Inodes, Kind, Layout, Link,
+    Monitor, Op, ROOT, RelPath, Result, SegmentKind, Side, locked, read_still,
 };
 use std::collections::{BTreeSet, HashSet};
 use std::iter::Peekable;
@@ -13,6 +13,8 @@ use std::sync::Mutex;
 
 /// The disk does not give what is there.
 const EIO: i32 = 5;
+/// A commit may save elsewhere what is being read in the tree: then it is there the second time.
+const ATTEMPTS: usize = 2;
 /// `FS_NOCOW_FL`.
 const NOCOW: u32 = 0x0080_0000;
 
@@ -197,8 +199,7 @@ impl Look<'_> {
 
     /// Everything of a file that the receiver has, and is not to believe.
     fn all(&self, inode: &Inode) -> Result<(Vec<Extent>, Option<Layout>)> {
-        let file = self.target.open(inode)?;
-        let layout = self.target.layout(inode, &file)?;
+        let layout = self.layout(inode)?;
         let op = |kind| match kind {
             SegmentKind::Data => Op::Data,
             SegmentKind::Hole => Op::Hole,
@@ -221,8 +222,7 @@ impl Look<'_> {
         if inode.attributes.size == 0 && inode.blocks == 0 {
             return Ok((Vec::new(), None));
         }
-        let file = self.target.open(inode)?;
-        let layout = self.target.layout(inode, &file)?;
+        let layout = self.layout(inode)?;
         let (mut extents, last) = (Vec::new(), Last::default());
         for segment in layout.segments() {
             let mut at = segment.offset;
@@ -245,6 +245,12 @@ impl Look<'_> {
             }
         }
         Ok((extents, self.with_addresses(layout)))
+    }
+
+    /// Where the target has the data of a file.
+    fn layout(&self, inode: &Inode) -> Result<Layout> {
+        let mut file = self.target.open(inode)?;
+        read_still(self.target, inode, &mut file, |file| self.target.layout(inode, file))
     }
 
     fn with_addresses(&self, layout: Layout) -> Option<Layout> {
@@ -328,6 +334,25 @@ impl Look<'_> {
         if is_empty(base) && is_empty(target) {
             return Ok((Vec::new(), None));
         }
+        for _ in 0..ATTEMPTS {
+            match self.differences(side, base, target) {
+                Err(Error::Lost { .. }) => {}
+                // What the base has there cannot be read; if the target cannot, that is told when its data is.
+                Err(e) if e.errno() == Some(EIO) => break,
+                other => return other,
+            }
+        }
+        // What the base had is lost: whatever the receiver has of it is overwritten. If the target had, this
+        // says so.
+        self.all(target)
+    }
+
+    fn differences(
+        &self,
+        side: &dyn Side,
+        base: &Inode,
+        target: &Inode,
+    ) -> Result<(Vec<Extent>, Option<Layout>)> {
         let (from, to) = (side.open(base)?, self.target.open(target)?);
         let (from_layout, to_layout) = (side.layout(base, &from)?, self.target.layout(target, &to)?);
         let show = self.target.path(target)?;
@@ -340,11 +365,10 @@ impl Look<'_> {
             monitor: self.monitor,
         }
         .differences(show.as_path());
-        let extents = match extents {
-            // What the base has there cannot be read; if the target cannot, that is told when its data is.
-            Err(e) if e.errno() == Some(EIO) => return self.all(target),
-            other => other?,
-        };
+        // First, as what is no more there could not be read either.
+        side.holds_still(base, &from)?;
+        self.target.holds_still(target, &to)?;
+        let extents = extents?;
         Ok((extents, self.with_addresses(to_layout)))
     }
 }

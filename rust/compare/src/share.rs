@@ -2,7 +2,8 @@
 //! delta.
 
 use snapsync_model::{
-    Address, Change, End, Extent, Layout, Monitor, Op, Placed, Result, Segment, Side, Source, locked,
+    Address, Change, End, Error, Extent, Inode, Layout, Monitor, Op, Placed, Result, Segment, Side, Source,
+    locked, read_still,
 };
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -199,7 +200,7 @@ impl<'a> Shares<'a> {
             return Ok(known.clone());
         }
         let index = match base.pick(&BTreeSet::from([ino]))?.first() {
-            Some(inode) => Index::of(ino, &base.layout(inode, &base.open(inode)?)?),
+            Some(inode) => layout(base, inode)?.map_or_else(Index::default, |layout| Index::of(ino, &layout)),
             None => Index::default(),
         };
         Ok(locked(&self.files).entry(ino).or_insert(Arc::new(index)).clone())
@@ -213,11 +214,22 @@ impl<'a> Shares<'a> {
         for inode in base.everything()? {
             let inode = inode?;
             if inode.object != 0 && inode.attributes.size >= WORTH {
-                let layout = base.layout(&inode, &base.open(&inode)?)?;
-                layout.placed().iter().for_each(|placed| index.add(inode.ino, placed));
+                let placed = layout(base, &inode)?.map_or_else(Vec::new, |layout| layout.placed());
+                placed.iter().for_each(|placed| index.add(inode.ino, placed));
             }
         }
         Ok(self.whole.get_or_init(|| index))
+    }
+}
+
+/// Where the base has the data of a file; None where it has lost it, so that nothing is taken from there.
+fn layout(base: &dyn Side, inode: &Inode) -> Result<Option<Layout>> {
+    let found = base
+        .open(inode)
+        .and_then(|mut file| read_still(base, inode, &mut file, |file| base.layout(inode, file)));
+    match found {
+        Err(Error::Lost { .. }) => Ok(None),
+        other => other.map(Some),
     }
 }
 

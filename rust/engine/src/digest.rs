@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use snapsync_model::{
     Attributes, Context, Details, Error, Inode, Kind, Monitor, ROOT, Range, Rare, RelPath, Result, Side,
+    read_still,
 };
 use std::collections::HashMap;
 use std::fs::File;
@@ -21,7 +22,8 @@ pub(crate) const CHUNK: u64 = 64 << 10;
 static ZEROS: [u8; CHUNK as usize] = [0; CHUNK as usize];
 
 pub(crate) type Digest = [u8; 32];
-/// In the place of the digest of what the disk does not give: it is like nothing, itself included.
+/// In the place of the digest of what the disk does not give, or the snapshot has lost: it is like nothing,
+/// itself included.
 pub(crate) const UNREADABLE: Digest = [0; 32];
 
 /// Which files are read. Both sides choose the same ones, as they go by nothing but the path.
@@ -173,18 +175,26 @@ impl<'a> Listing<'a> {
             xattrs.into_iter().map(|xattr| (xattr.name, blake3::hash(&xattr.value).into())).collect();
         let content = match inode.kind {
             Kind::File if reading.wants(path, attributes.size) => {
-                let range = Range { offset: 0, length: attributes.size };
-                Some(content(&self.side.open(inode)?, path.as_path(), range, monitor).or_else(unreadable)?)
+                Some(self.content(path, inode, monitor).or_else(unreadable)?)
             }
             _ => None,
         };
         Ok(Body { attributes, symlink_target: symlink_target.unwrap_or_default(), xattrs, content })
     }
+
+    fn content(&self, path: &RelPath, inode: &Inode, monitor: &Monitor) -> Result<Digest> {
+        let range = Range { offset: 0, length: inode.attributes.size };
+        let mut file = self.side.open(inode)?;
+        read_still(self.side, inode, &mut file, |file| content(file, path.as_path(), range, monitor))
+    }
 }
 
-/// That a disk fails is what a comparison is to find, and no reason to end it.
+/// That a disk fails, or that a snapshot has lost bytes, is what a comparison is to find, and no reason to end
+/// it.
 fn unreadable(error: Error) -> Result<Digest> {
-    if error.errno() == Some(rustix::io::Errno::IO.raw_os_error()) { Ok(UNREADABLE) } else { Err(error) }
+    let is_lost = matches!(error, Error::Lost { .. });
+    let is_failing = error.errno() == Some(rustix::io::Errno::IO.raw_os_error());
+    if is_lost || is_failing { Ok(UNREADABLE) } else { Err(error) }
 }
 
 /// The digest of what a file holds in a range that begins with a chunk: of each chunk that is not all zeros,

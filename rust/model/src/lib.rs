@@ -29,7 +29,7 @@ pub use object::{OBJECTS_PER_DIRECTORY, ROUND_SHIFT, object_path};
 pub use path::{LONGEST_PATH, RelPath};
 pub use printable::{is_printable, printable, printable_bytes, printable_within};
 pub use promotion::{MOST_EPOCHS, Promotion, Promotions, Standing};
-pub use side::{Directories, Inodes, Side};
+pub use side::{Directories, Inodes, Side, read_still};
 pub use snapshot::{Provider, Role, SnapshotInfo, VolumeInfo, path_as_json};
 pub use subset::Subset;
 pub use unread::Unread;

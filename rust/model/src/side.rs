@@ -5,6 +5,7 @@ use crate::extent::{Address, Layout};
 use crate::inode::{Details, Inode, Kind, Link, ROOT};
 use crate::mutex::locked;
 use crate::path::RelPath;
+use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,6 +31,13 @@ pub trait Side: Send + Sync {
 
     /// The data of a file, for reading.
     fn open(&self, inode: &Inode) -> Result<File>;
+
+    /// What was read of `file`, opened by `open`, is the inode's: asked after reading, where the bytes of a
+    /// snapshot may lie in a tree that changes. Fails with `Error::Lost` where it may not be.
+    fn holds_still(&self, inode: &Inode, file: &File) -> Result<()> {
+        let _ = (inode, file);
+        Ok(())
+    }
 
     /// Where `file`, opened by `open`, holds data.
     fn layout(&self, inode: &Inode, file: &File) -> Result<Layout>;
@@ -59,6 +67,25 @@ pub trait Side: Send + Sync {
         let wanted = |inode: &Result<Inode>| inode.as_ref().map_or(true, |i| inos.contains(&i.ino));
         self.inodes()?.filter(wanted).collect()
     }
+}
+
+/// What `read` makes of the data of an inode; once more where that went elsewhere under its hands, as when a
+/// commit saves what it is about to change. `file` is where the data is, before and after.
+pub fn read_still<T, F: Borrow<File> + From<File>>(
+    side: &dyn Side,
+    inode: &Inode,
+    file: &mut F,
+    mut read: impl FnMut(&File) -> Result<T>,
+) -> Result<T> {
+    let found = read((*file).borrow());
+    match side.holds_still(inode, (*file).borrow()) {
+        Ok(()) => return found,
+        Err(Error::Lost { .. }) => *file = side.open(inode)?.into(),
+        Err(error) => return Err(error),
+    }
+    // Nor is it an answer that what is there now could not be read.
+    let found = read((*file).borrow());
+    side.holds_still(inode, (*file).borrow()).and(found)
 }
 
 /// The name of every directory of a tree: enough to make the path of anything in it.

@@ -5,7 +5,8 @@ use crate::held::Held;
 use crate::wire::Digest;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use snapsync_model::{
-    Change, Context, Counters, Error, Inode, Inodes, Monitor, Range, Result, Side, Unread, locked, unlocked,
+    Change, Context, Counters, Error, Inode, Inodes, Monitor, Range, Result, Side, Unread, locked,
+    read_still, unlocked,
 };
 use std::collections::VecDeque;
 use std::fs::File;
@@ -207,17 +208,17 @@ impl Reader<'_> {
                     ahead.add(file, piece);
                 }
             }
-            let Some((file, piece)) = ahead.next() else { return Ok(()) };
+            let Some((mut file, piece)) = ahead.next() else { return Ok(()) };
             for range in &piece.ranges {
-                memory = self.read(&file, &piece.change, *range, memory, &mut sink)?;
+                memory = self.read(&mut file, &piece, *range, memory, &mut sink)?;
             }
         }
     }
 
     fn read(
         &self,
-        file: &File,
-        change: &Arc<Change>,
+        file: &mut File,
+        Piece { change, inode, .. }: &Piece,
         range: Range,
         mut bytes: Vec<u8>,
         sink: &mut Sink<'_>,
@@ -228,7 +229,9 @@ impl Reader<'_> {
             let length = FRAME.min(range.end() - at);
             let permit = self.budget.take(2 * length);
             bytes.resize(length as usize, 0);
-            let read = file.read_exact_at(&mut bytes, at).context("read", change.display_path());
+            let read = read_still(self.side, inode, file, |file| {
+                file.read_exact_at(&mut bytes, at).context("read", change.display_path())
+            });
             if self.unread.take(read)?.is_none() {
                 // Nor is what follows in it looked for.
                 return Ok(bytes);

@@ -7,9 +7,15 @@ use std::fs::File;
 use std::io;
 
 impl Incoming<'_> {
-    /// Stages all data of a new file as blocks of `from`. False where that cannot be: it is to be copied
-    /// then.
-    pub fn share(&self, parents: &mut Parents<'_>, change: &Change, from: &File) -> Result<bool> {
+    /// Stages all data of a new file as blocks of `from`, which holds still if `is_still` says so afterwards.
+    /// False where that cannot be: it is to be copied then.
+    pub fn share(
+        &self,
+        parents: &mut Parents<'_>,
+        change: &Change,
+        from: &File,
+        is_still: impl FnOnce() -> bool,
+    ) -> Result<bool> {
         if !change.flags.created || self.received.held().left(change).is_empty() {
             return Ok(false);
         }
@@ -18,7 +24,7 @@ impl Incoming<'_> {
         }
         let show = || change.display_path();
         let file = self.create(parents, change).context("stage", show())?;
-        if share_ranges(change, from, &file).is_err() {
+        if share_ranges(change, from, &file).is_err() || !is_still() {
             drop(file);
             let path = self.data_path(change)?;
             self.remove_staged(&path).context("remove", self.root.show(&path))?;

@@ -326,7 +326,9 @@ impl Sharing<'_> {
             |parents, (change, inode)| {
                 monitor.check()?;
                 let Some(inode) = inode else { return Ok(Some(change)) };
-                if !incoming.share(parents, &change, &side.open(&inode)?)? {
+                let file = side.open(&inode)?;
+                let is_still = || side.holds_still(&inode, &file).is_ok();
+                if !incoming.share(parents, &change, &file, is_still)? {
                     return Ok(Some(change));
                 }
                 self.shared.fetch_add(change.data_bytes(), Relaxed);

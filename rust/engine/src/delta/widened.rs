@@ -53,6 +53,10 @@ impl Side for Widened {
         self.side.open(inode)
     }
 
+    fn holds_still(&self, inode: &Inode, file: &File) -> Result<()> {
+        self.side.holds_still(inode, file)
+    }
+
     fn layout(&self, inode: &Inode, file: &File) -> Result<Layout> {
         self.side.layout(inode, file)
     }

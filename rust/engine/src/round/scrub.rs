@@ -11,7 +11,7 @@ use crate::round::steps::StandbyEnd;
 use crate::volume::pieces::{Piece, Seen, seen};
 use rayon::prelude::*;
 use snapsync_model::{
-    Error, Inode, Kind, Monitor, Provider, Range, RelPath, Result, Side, SnapshotInfo, Stage,
+    Error, Inode, Kind, Monitor, Provider, Range, RelPath, Result, Side, SnapshotInfo, Stage, read_still,
 };
 use snapsync_snapshot::{Scrub, UNSETTLED, Volume};
 use snapsync_sys::{Root, stat_of};
@@ -158,7 +158,8 @@ impl Share {
 /// What the primary has: in its snapshot, and in its tree where that did not change since by all that it
 /// tells.
 struct Own {
-    snapshot: Seen,
+    /// None where the tree had it, which changed since: the next snapshot reads it anyway.
+    snapshot: Option<Seen>,
     live: Option<Digest>,
 }
 
@@ -179,9 +180,14 @@ impl<'a> Primary<'a> {
 
     fn look(&self, chosen: &Chosen) -> Result<Own> {
         let path = RelPath::new(&chosen.piece.path)?;
-        let snapshot = match self.side.open(&chosen.inode) {
-            Ok(file) => seen(&file, &path, chosen.piece.range, self.monitor)?,
-            Err(Error::Io { source, .. }) => Seen::Lacks(snapsync_model::reason(&source)),
+        let (inode, range) = (&chosen.inode, chosen.piece.range);
+        let found = self.side.open(inode).and_then(|mut file| {
+            read_still(&*self.side, inode, &mut file, |file| seen(file, &path, range, self.monitor))
+        });
+        let snapshot = match found {
+            Ok(seen) => Some(seen),
+            Err(Error::Io { source, .. }) => Some(Seen::Lacks(snapsync_model::reason(&source))),
+            Err(Error::Lost { .. }) => None,
             Err(other) => return Err(other),
         };
         self.monitor.advance(chosen.piece.range.length);
@@ -229,7 +235,8 @@ struct Found {
 impl Found {
     fn add(&mut self, chosen: &Chosen, own: &Own, theirs: &Seen) {
         let (ino, live) = (chosen.inode.ino, own.live.map(Seen::Holds));
-        let what = match (&own.snapshot, &live, theirs) {
+        let Some(snapshot) = &own.snapshot else { return };
+        let what = match (snapshot, &live, theirs) {
             (Seen::Lacks(why), None, _) => {
                 self.lost.insert(ino);
                 format!("the primary's snapshot cannot be read: {why}")
@@ -242,7 +249,7 @@ impl Found {
             (own, _, theirs) if own != theirs => "other bytes on the standby".to_owned(),
             _ => return,
         };
-        if live.as_ref().is_some_and(|live| *live != own.snapshot) {
+        if live.as_ref().is_some_and(|live| live != snapshot) {
             self.doubted.insert(ino);
         }
         if self.unlike.insert(ino) && self.told.len() < TOLD {

@@ -13,6 +13,7 @@ use snapsync_model::{
 };
 use std::cmp::Ordering;
 use std::collections::VecDeque;
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Instant;
@@ -235,14 +236,23 @@ impl Both<'_> {
         if self.a.side.space().is_none() || self.a.side.space() != self.b.side.space() {
             return Ok(false);
         }
-        let layout = |listing: &Listing<'_>, inode| listing.side.layout(inode, &listing.side.open(inode)?);
-        Ok(lies_at_the_same_place(&layout(self.a, x)?, &layout(self.b, y)?))
+        // Both stay open until it is known that neither changed, so that no block is given to another.
+        let (p, q) = (self.a.side.open(x)?, self.b.side.open(y)?);
+        let is_same = lies_at_the_same_place(&self.a.side.layout(x, &p)?, &self.b.side.layout(y, &q)?);
+        self.hold_still((x, &p), (y, &q))?;
+        Ok(is_same)
+    }
+
+    fn hold_still(&self, x: (&Inode, &File), y: (&Inode, &File)) -> Result<()> {
+        self.a.side.holds_still(x.0, x.1)?;
+        self.b.side.holds_still(y.0, y.1)
     }
 
     /// The first byte that differs, if it still does.
     fn first_difference(&self, path: &RelPath, monitor: &Monitor) -> Result<Option<u64>> {
         let Some((x, y)) = self.inodes(path) else { return Ok(None) };
         let size = x.attributes.size;
+        let inodes = (x, y);
         let (x, y) = (self.a.side.open(x)?, self.b.side.open(y)?);
         let (mut left, mut right) = (vec![0; READ.min(size as usize)], vec![0; READ.min(size as usize)]);
         let mut found = None;
@@ -260,6 +270,7 @@ impl Both<'_> {
                 found = Some(run.offset + first as u64);
             }
         }
+        self.hold_still((inodes.0, &x), (inodes.1, &y))?;
         Ok(found)
     }
 }
@@ -390,7 +401,7 @@ impl Found<'_> {
             Some(both) if self.report.differences.len() < TOLD => {
                 match both.first_difference(path, self.monitor) {
                     // Told by the digest.
-                    Err(Error::Io { .. }) => None,
+                    Err(Error::Io { .. } | Error::Lost { .. }) => None,
                     other => other?,
                 }
             }
@@ -405,7 +416,10 @@ impl Found<'_> {
         if let Some(both) = self.both.as_ref().filter(|both| both.proves_anything()) {
             let proven: Vec<bool> = doubtful
                 .par_iter()
-                .map(|(path, _)| self.monitor.check().and_then(|()| both.proves(path)))
+                .map(|(path, _)| match self.monitor.check().and_then(|()| both.proves(path)) {
+                    Err(Error::Lost { .. }) => Ok(false),
+                    other => other,
+                })
                 .collect::<Result<_>>()?;
             let mut proven = proven.into_iter();
             doubtful.retain(|_| !proven.next().unwrap_or_default());
