@@ -185,6 +185,7 @@ RUST_LEVELS = {
     "manifest/table": """
         file
         layers
+        find
     """,
     "walk": """
         details listing names pattern
@@ -221,7 +222,7 @@ RUST_LEVELS = {
     """,
     "snapshot/pool": """
         ground hidden
-        objects
+        in_tree objects
         merge snapshot
         scan
         take
@@ -229,7 +230,9 @@ RUST_LEVELS = {
     """,
     "snapshot/snapshots": """
         find missing open
-        differing take
+        differing
+        keep
+        take
         clones
     """,
     "compare": """

@@ -14,5 +14,6 @@ pub use changes::read::{Brief, ManifestReader};
 pub use changes::schema::ManifestHeader;
 pub use changes::write::ManifestWriter;
 pub use table::file::{TableBatch, TableInfo, TableReader, TableView};
+pub use table::find::Finder;
 pub use table::layers::{Entries, FILES, NextTable, Table, TableRows, gone, identity, is_gone, same_table};
 pub use vet::vet;

@@ -26,6 +26,7 @@ pub use received::identity::{Base, identity_of};
 pub use received::shelf::{ReceivedDirectory, can_be_a_name};
 pub use received::work::Work;
 pub use snapshots::find::{Found, Proof, find_at};
+pub use snapshots::keep::KeptBytes;
 pub use snapshots::take::Request;
 pub use store::bound::hold;
 pub use store::mark::Mark;

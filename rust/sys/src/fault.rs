@@ -61,6 +61,7 @@ const NAMES: &[&str] = &[
     "delete.begin",
     "delete.unlisted",
     "promote.checked",
+    "promote.kept",
     "promote.raised",
     "switch.demoted",
     "rejoin.back",

@@ -6,11 +6,11 @@ use crate::options::Terms;
 use serde::{Deserialize, Serialize};
 use snapsync_apply::{Incoming, Journal, Loss, Phase, discard, is_intact};
 use snapsync_manifest::{ChangeRows, ManifestReader};
-use snapsync_model::{Change, Context, Error, Monitor, Provider, Result, Side, SnapshotInfo};
+use snapsync_model::{Change, Context, Error, Monitor, Result, Side, SnapshotInfo};
 use snapsync_snapshot::Volume;
 use snapsync_stream::wire::{DeltaEnd, DeltaHead, Digest, ManifestHead, lift};
 use snapsync_stream::{Arrivals, Budget, Held, Limit, MEMORY, Sink, Transferred, receive, run};
-use snapsync_sys::{Named, Root, Spot, supports_reflinks};
+use snapsync_sys::{Named, Root, Spot};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -55,17 +55,17 @@ pub(crate) struct StageTarget {
 
 impl StageTarget {
     /// That of a volume whose tree is `base`.
-    pub(crate) fn of(volume: &Volume, base: Option<&SnapshotInfo>) -> StageTarget {
-        StageTarget {
+    pub(crate) fn of(volume: &Volume, base: Option<&SnapshotInfo>) -> Result<StageTarget> {
+        Ok(StageTarget {
             root: volume.root().clone(),
             store: volume.store(),
-            copies: copies(volume),
+            copies: volume.copies_for_snapshots()?,
             // What was outside the base may have come and gone, and given directories other times.
             unlisted: base.is_some_and(|base| !base.subset.is_everything()),
             // A standby that shared blocks with its primary would be lost with them.
             shares: false,
             base: base.map(|base| base.name.clone()),
-        }
+        })
     }
 }
 
@@ -205,12 +205,6 @@ fn too_strict(path: &Path, losses: &[Loss]) -> Error {
         format!("{} cannot hold: {}", path.display(), list.join("; ")),
         "leave out --strict to go without, or name a target that can",
     )
-}
-
-/// Whether the standby's own snapshot copies data.
-fn copies(standby: &Volume) -> bool {
-    let store = standby.store().directory();
-    standby.info().provider == Provider::Pool && !store.is_ok_and(supports_reflinks)
 }
 
 /// Throws away what is staged: the tree was not touched.

@@ -321,7 +321,7 @@ impl StandbyEnd for Local<'_> {
         let volume = self.volume()?;
         let newest = volume.line()?.pop();
         volume.unseal()?;
-        let room = StageTarget::of(volume, newest.as_ref());
+        let room = StageTarget::of(volume, newest.as_ref())?;
         let DeltaHead { snapshot, epoch, promotions, .. } = offer.header;
         let under_way = (snapshot.clone(), *epoch, promotions.clone());
         let spare = offer.spare.clone();

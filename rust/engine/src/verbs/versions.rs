@@ -177,15 +177,13 @@ impl History<'_> {
             if found.kind != Kind::File || found.attributes.size == 0 {
                 return Ok(Some(at));
             }
-            let theirs = match known.digest {
-                Some(digest) => digest,
-                None => *known.digest.insert(digest_of(&known.found, self.monitor)?),
-            };
-            let own = match digest {
-                Some(digest) => digest,
-                None => *digest.insert(digest_of(found, self.monitor)?),
-            };
-            if own == theirs {
+            if known.digest.is_none() {
+                known.digest = digest_of(&known.found, self.monitor)?;
+            }
+            if known.digest.is_some() && digest.is_none() {
+                digest = digest_of(found, self.monitor)?;
+            }
+            if digest.is_some() && digest == known.digest {
                 return Ok(Some(at));
             }
         }
@@ -226,8 +224,13 @@ fn size_of(found: &Found) -> u64 {
     if found.kind == Kind::File { found.attributes.size } else { 0 }
 }
 
-fn digest_of(found: &Found, monitor: &Monitor) -> Result<Digest> {
-    let path = found.content();
-    let file = found.open().context("open", &path)?;
-    content(&file, &path, Range { offset: 0, length: size_of(found) }, monitor)
+/// None where the bytes are lost.
+fn digest_of(found: &Found, monitor: &Monitor) -> Result<Option<Digest>> {
+    let whole = Range { offset: 0, length: size_of(found) };
+    let file = match found.open() {
+        Err(Error::Lost { .. }) => return Ok(None),
+        file => file?,
+    };
+    let digest = content(&file, &found.content(), whole, monitor)?;
+    found.holds_still(&file).map(|()| Some(digest))
 }

@@ -66,7 +66,7 @@ fn attempt(volume: &mut Volume, sides: &Sides, turn: &Rewind<'_>, monitor: &Moni
         spare: None,
         fetch: &mut |to| copy(&manifest, to),
     };
-    let (mut incoming, begun) = begin(&StageTarget::of(volume, Some(base)), offer, &mut nothing, monitor)?;
+    let (mut incoming, begun) = begin(&StageTarget::of(volume, Some(base))?, offer, &mut nothing, monitor)?;
     monitor.start(Stage::Stage, counts.data_bytes);
     let data =
         Data { manifest: &manifest, side: &*sides.target, held: &begun.held, seed: Default::default() };

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use snapsync_apply::Journal;
 use snapsync_model::{Counts, Error, Monitor, Promotions, Result, Role, SnapshotInfo, Stage, VolumeInfo};
 use snapsync_snapshot::{Request, Standby, Volume};
-use snapsync_sys::{Root, fault};
+use snapsync_sys::{Root, fault, supports_reflinks};
 use std::collections::BTreeMap;
 use std::path::Path;
 use uuid::Uuid;
@@ -158,6 +158,7 @@ fn promote_volume(
         }
     };
     fault::point("promote.checked");
+    keep_bytes(volume, &newest, monitor)?;
     volume.become_primary(newest.id)?;
     fault::point("promote.raised");
     standbys.into_iter().try_for_each(|(id, standby)| volume.remember_standby(id, standby))?;
@@ -173,6 +174,31 @@ fn promote_volume(
         recovered,
         notes,
     })
+}
+
+/// From now on others write to the tree, where snapshots have bytes: where blocks can be shared, they get
+/// objects that hold on to them.
+fn keep_bytes(volume: &mut Volume, newest: &SnapshotInfo, monitor: &Monitor) -> Result<()> {
+    if !volume.is_partly_in_tree() {
+        return Ok(());
+    }
+    let path = volume.path().display().to_string();
+    if !volume.store().directory().is_ok_and(supports_reflinks) {
+        monitor.note(format!(
+            "{path} has one copy of its data: its snapshots lose the bytes of files that change from now on, \
+             and its other standbys keep them"
+        ));
+        return Ok(());
+    }
+    monitor.start(Stage::Snapshot, 0);
+    let kept = volume.keep_bytes(newest, monitor)?;
+    fault::point("promote.kept");
+    if kept.lost > 0 {
+        let lost = kept.lost;
+        monitor
+            .note(format!("{lost} files of snapshot {} were changed by hand, and lost there", newest.name));
+    }
+    volume.note_all_kept()
 }
 
 const CHOOSE: &str =

@@ -1,4 +1,5 @@
 //! The inode table of a pool snapshot.
 
 pub(crate) mod file;
+pub(crate) mod find;
 pub(crate) mod layers;

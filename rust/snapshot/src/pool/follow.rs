@@ -70,10 +70,8 @@ fn attempt(volume: &Volume, round: u64, dir: &Spot, delta: Delta, monitor: &Moni
     if !table.info().is_current() {
         return misfit("the table to start from is of an older version");
     }
-    // Before anything is looked at.
-    let walk_started = jiff::Timestamp::now().as_nanosecond() as i64;
     let root = volume.root().underneath()?.knowing_ways();
-    let ground = Ground::of(volume, &root, walk_started)?;
+    let ground = Ground::of(volume, &root)?;
     let rows = look(&root, delta, monitor)?;
     let merge = merge_of(&table, rows)?;
     let objects = Objects::new(volume, &root, round, &ground, monitor);

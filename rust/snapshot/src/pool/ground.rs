@@ -5,6 +5,7 @@ use crate::volume::handle::Volume;
 use snapsync_manifest::TableInfo;
 use snapsync_model::{Context, Monitor, Result, Role};
 use snapsync_sys::{Root, Times, has_stable_numbers, mounting, stat_of};
+use std::time::Duration;
 
 pub(crate) fn is_numbered(root: &Root, volume: &Volume) -> Result<bool> {
     has_stable_numbers(root.fd(), volume.filesystem()).context("read the attributes of", root.path())
@@ -21,24 +22,52 @@ pub(crate) struct Ground {
     times: Times,
     /// As what it is mounted.
     pub(crate) mounting: Option<String>,
+    /// What the last table describes was written by commits alone.
     is_standby: bool,
+    /// The tree keeps the bytes until a commit changes them, and its times tell when somebody else does: an
+    /// object has its file only from then on.
+    pub(crate) is_in_tree: bool,
 }
 
 impl Ground {
-    /// `started` is when the tree begins to be looked at.
-    pub(crate) fn of(volume: &Volume, root: &Root, started: i64) -> Result<Ground> {
+    /// The tree is not looked at before this returns.
+    pub(crate) fn of(volume: &Volume, root: &Root) -> Result<Ground> {
+        let ground = Ground::of_all(volume, root)?;
+        if !ground.leaves_bytes_in_tree(volume) {
+            return Ok(ground);
+        }
+        // What was committed just now has a change time that no later change can have again.
+        std::thread::sleep(Duration::from_nanos(ground.times.grain.unsigned_abs()));
+        Ok(Ground { is_in_tree: true, ..ground }.from_now_on())
+    }
+
+    /// The same for a snapshot that is to hold all that it has by itself.
+    pub(crate) fn of_all(volume: &Volume, root: &Root) -> Result<Ground> {
         let store = volume.store();
         let times = store.directory().and_then(|dir| Times::measure(dir, volume.filesystem()));
         let times = times.context("measure the times of the file system of", store.show())?;
-        Ok(Ground {
-            unsettled: started.saturating_sub(times.grain),
+        let ground = Ground {
+            unsettled: 0,
             dev: stat_of(root.fd()).context("read the attributes of", root.path())?.dev,
             is_numbered: is_numbered(root, volume)?,
-            started,
+            started: 0,
             times,
             mounting: mounting(root.in_own_mount()),
-            is_standby: volume.info().role == Role::Standby,
-        })
+            is_standby: volume.info().role == Role::Standby || volume.has_just_been_promoted,
+            is_in_tree: false,
+        };
+        Ok(ground.from_now_on())
+    }
+
+    /// Only commits write there, and its times tell where that is not so.
+    pub(crate) fn leaves_bytes_in_tree(&self, volume: &Volume) -> bool {
+        let is_proof = self.times.doubt.is_none() && self.mounting.is_some();
+        volume.info().role == Role::Standby && self.is_numbered && is_proof
+    }
+
+    fn from_now_on(self) -> Ground {
+        let started = jiff::Timestamp::now().as_nanosecond() as i64;
+        Ground { started, unsettled: started.saturating_sub(self.times.grain), ..self }
     }
 
     /// What a table says of itself whose rows were all held against the files.

@@ -1,8 +1,9 @@
 //! Snapshots as inode tables and clones of changed files.
 
 pub(crate) mod follow;
-mod ground;
+pub(crate) mod ground;
 mod hidden;
+pub(crate) mod in_tree;
 mod merge;
 pub(crate) mod objects;
 mod scan;

@@ -85,6 +85,8 @@ pub(crate) struct Objects<'a> {
     numbers: Numbers,
     /// Change times from here on may be given again.
     unsettled: i64,
+    /// The tree keeps the bytes of what is settled.
+    is_in_tree: bool,
     /// Something was not found at its path, though its name was not removed.
     pub(crate) has_lost_way: AtomicBool,
     /// Whoever holds a lease on a file is waited for.
@@ -138,6 +140,7 @@ impl<'a> Objects<'a> {
             round,
             numbers: Numbers::new(),
             unsettled: ground.unsettled,
+            is_in_tree: ground.is_in_tree,
             has_lost_way: AtomicBool::new(false),
             is_patient: AtomicBool::new(false),
             unread: Unread::default(),
@@ -214,7 +217,8 @@ impl<'a> Objects<'a> {
                 _ => details_of(self.root, path, walked.kind)?,
             };
             if walked.kind == Kind::File {
-                let data = self.data(path, &held, &inode, old)?;
+                let is_kept = !self.is_in_tree || is_written || inode.ctime >= self.unsettled;
+                let data = self.data(path, &held, &inode, old, is_kept)?;
                 (details.unwritten, inode.object, inode.shared) = (data.unwritten, data.object, data.shared);
             }
             inode.attributes = inode.attributes.with(&details);
@@ -257,8 +261,9 @@ impl<'a> Objects<'a> {
         }
     }
 
-    /// The object that holds the bytes is the old one where they are the same.
-    fn data(&self, path: &RelPath, file: &File, inode: &Inode, old: Old<'_>) -> Result<Data> {
+    /// The object that holds the bytes is the old one where they are the same. A new one `is_kept`, or is
+    /// only a number while the tree has the bytes.
+    fn data(&self, path: &RelPath, file: &File, inode: &Inode, old: Old<'_>, is_kept: bool) -> Result<Data> {
         let show = || self.root.show(path);
         if let Old::Same(old) = old {
             let unwritten = old.details.as_ref().map_or_else(Vec::new, |d| d.unwritten.clone());
@@ -279,8 +284,12 @@ impl<'a> Objects<'a> {
         }
         let shared = self.is_shared(&layout, old.row()).context("read the extents of", show())?;
         let object = (self.round << ROUND_SHIFT) | self.numbers.next();
-        self.store(file, &layout, inode.attributes.size, object).context("copy to the pool", show())?;
-        fault::point("snapshot.object");
+        if is_kept {
+            let size = inode.attributes.size;
+            store(file, &layout, size, &object_at(&self.pool, object), self.monitor)
+                .context("copy to the pool", show())?;
+            fault::point("snapshot.object");
+        }
         Ok(Data { unwritten, object, shared })
     }
 
@@ -290,7 +299,7 @@ impl<'a> Objects<'a> {
             return Ok(false);
         }
         let Some(old) = old.filter(|old| old.object != 0) else { return Ok(true) };
-        let object = object_at(&self.pool, old.object).open()?;
+        let Some(object) = open_object(&self.pool, old.object)? else { return Ok(true) };
         let held = snapsync_sys::layout(&object, old.attributes.size, self.filesystem)?;
         let is_own = |s: &Segment| {
             let at = held.segments().partition_point(|h| h.end() <= s.offset);
@@ -307,7 +316,8 @@ impl<'a> Objects<'a> {
         if old.object == 0 || times(inode) != times(old) {
             return Ok(false);
         }
-        let object = object_at(&self.pool, old.object).open()?;
+        // Nothing proves what the tree had.
+        let Some(object) = open_object(&self.pool, old.object)? else { return Ok(false) };
         let stored = snapsync_sys::layout(&object, inode.attributes.size, self.filesystem)?;
         let data = layout.ranges(SegmentKind::Data);
         if data != stored.ranges(SegmentKind::Data) {
@@ -332,39 +342,53 @@ impl<'a> Objects<'a> {
         }
     }
 
-    fn store(&self, file: &File, layout: &Layout, size: u64, object: u64) -> io::Result<()> {
-        let spot = object_at(&self.pool, object);
-        let target = match spot.create_new() {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let above = spot.above().into_iter();
-                above
-                    .flat_map(|dir| dir.above().into_iter().chain([dir]))
-                    .try_for_each(|dir| dir.ensure_dir())?;
-                spot.create_new()?
-            }
-            other => other?,
-        };
-        if snapsync_sys::clone_file(file, &target).is_ok() {
-            return Ok(());
-        }
-        target.set_len(size)?;
-        for range in layout.ranges(SegmentKind::Data) {
-            match snapsync_sys::copy_range(file, range.offset, range.length, &target, range.offset) {
-                // Cut meanwhile, which its times tell: it is read again.
-                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => break,
-                other => other?,
-            }
-            self.monitor.count(Counters { bytes_read: range.length, ..Counters::default() });
-        }
-        Ok(())
-    }
-
     /// Drops the object of a try that did not hold; what it leaves on failure goes with its round.
     fn forget(&self, object: u64, old: Option<&Inode>) {
         if object != 0 && old.is_none_or(|old| old.object != object) {
             let _ = object_at(&self.pool, object).remove_file();
         }
     }
+}
+
+/// The file of an object; None where it has none.
+pub(crate) fn open_object(pool: &Spot, object: u64) -> io::Result<Option<File>> {
+    match object_at(pool, object).open() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        file => file.map(Some),
+    }
+}
+
+/// Makes the file of an object, which shares the blocks of another where it can.
+pub(crate) fn store(
+    file: &File,
+    layout: &Layout,
+    size: u64,
+    spot: &Spot,
+    monitor: &Monitor,
+) -> io::Result<()> {
+    let target = match spot.create_new() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let above = spot.above().into_iter();
+            above
+                .flat_map(|dir| dir.above().into_iter().chain([dir]))
+                .try_for_each(|dir| dir.ensure_dir())?;
+            spot.create_new()?
+        }
+        other => other?,
+    };
+    if snapsync_sys::clone_file(file, &target).is_ok() {
+        return Ok(());
+    }
+    target.set_len(size)?;
+    for range in layout.ranges(SegmentKind::Data) {
+        match snapsync_sys::copy_range(file, range.offset, range.length, &target, range.offset) {
+            // Cut meanwhile, which its times tell: it is read again.
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => break,
+            other => other?,
+        }
+        monitor.count(Counters { bytes_read: range.length, ..Counters::default() });
+    }
+    Ok(())
 }
 
 /// It is not where it was, or something is in its way: a file that has the name of a directory, a link, a

@@ -1,41 +1,112 @@
 //! A pool snapshot as a side: an inode table with its objects.
 
-use crate::pool::objects::object_at;
+use crate::pool::in_tree::InTree;
+use crate::pool::objects::{object_at, open_object};
+use crate::volume::handle::Volume;
 use rustix::fs::makedev;
 use snapsync_manifest::Table;
 use snapsync_model::{
-    Context, Details, Directories, Error, Inode, Inodes, Layout, Link, RelPath, Result, Side,
+    Context, Details, Directories, Error, Inode, Inodes, Layout, Link, RelPath, Result, Side, locked,
 };
-use snapsync_sys::{FileSystem, Spot, btrfs};
+use snapsync_sys::{FileSystem, Spot, btrfs, stat_of};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::sync::OnceLock;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// A pool snapshot, open for reading.
 pub struct PoolSnapshot {
     pub(crate) table: Table,
+    volume: Volume,
     pool: Spot,
-    filesystem: FileSystem,
     space: Option<u128>,
     /// Read when a path is asked for.
     directories: OnceLock<Directories>,
+    /// Looked for when bytes have no object.
+    tree: Mutex<Option<Arc<InTree>>>,
     /// What `inodes` gives, if that is not everything.
     pub(crate) listed: Option<Vec<Inode>>,
 }
 
 impl PoolSnapshot {
     /// The one whose store directory is `dir`.
-    pub(crate) fn open(dir: &Spot, pool: Spot, filesystem: FileSystem) -> Result<PoolSnapshot> {
-        let space = if filesystem.shares_blocks() {
+    pub(crate) fn open(dir: &Spot, volume: &Volume) -> Result<PoolSnapshot> {
+        let pool = volume.store().join("pool");
+        let space = if volume.filesystem().shares_blocks() {
             let (major, minor) = pool.stat().context("read the attributes of", pool.show())?.dev;
             Some(u128::from(makedev(major, minor)))
         } else {
             None
         };
-        let (table, directories) = (Table::open(dir)?, OnceLock::new());
-        Ok(PoolSnapshot { table, pool, filesystem, space, directories, listed: None })
+        Ok(PoolSnapshot {
+            table: Table::open(dir)?,
+            volume: volume.clone(),
+            pool,
+            space,
+            directories: OnceLock::new(),
+            tree: Mutex::default(),
+            listed: None,
+        })
+    }
+
+    /// The bytes of a file: its object, or what the tree has of it; None where they are lost.
+    pub(crate) fn bytes(&self, inode: &Inode) -> Result<Option<File>> {
+        let object = || {
+            let path = || self.object(inode).show();
+            open_object(&self.pool, inode.object).context("open", path())
+        };
+        // What a commit changes meanwhile has an object first.
+        for again in [false, true] {
+            if let Some(file) = object()? {
+                return Ok(Some(file));
+            }
+            let Some(tree) = self.tree(again)? else { return Ok(None) };
+            if let Some(file) = tree.open(inode)? {
+                return Ok(Some(file));
+            }
+        }
+        object()
+    }
+
+    /// Where the bytes of a file are, for people.
+    pub(crate) fn place_of(&self, inode: &Inode) -> PathBuf {
+        let object = self.object(inode);
+        let tree = || self.tree(false).ok()??.path(inode).ok()?;
+        match inode.object {
+            0 => PathBuf::from("/dev/null"),
+            _ if object.is_there() => object.show(),
+            _ => tree().unwrap_or_else(|| object.show()),
+        }
+    }
+
+    pub(crate) fn object(&self, inode: &Inode) -> Spot {
+        object_at(&self.pool, inode.object)
+    }
+
+    fn tree(&self, again: bool) -> Result<Option<Arc<InTree>>> {
+        if !self.volume.is_partly_in_tree() {
+            return Ok(None);
+        }
+        let mut tree = locked(&self.tree);
+        if again || tree.is_none() {
+            *tree = InTree::of(&self.volume)?.map(Arc::new);
+        }
+        Ok(tree.clone())
+    }
+
+    fn lost(&self, inode: &Inode) -> Error {
+        let shown =
+            self.path(inode).map_or_else(|_| format!("inode {}", inode.ino), |p| p.display().to_string());
+        let volume = self.volume.path().display();
+        Error::Lost {
+            what: format!("the bytes of {shown} in a snapshot of {volume} are lost"),
+            advice:
+                "they were changed in the tree, or removed from the store, by hand: take the file from the \
+                     other side, and delete the snapshots that had it"
+                    .to_owned(),
+        }
     }
 
     fn directories(&self) -> Result<&Directories> {
@@ -45,6 +116,11 @@ impl PoolSnapshot {
         let directories = self.table.directories()?;
         Ok(self.directories.get_or_init(|| directories))
     }
+}
+
+fn is_same(object: &Spot, file: &File) -> bool {
+    let (there, here) = (object.stat(), stat_of(file));
+    there.is_ok_and(|there| here.is_ok_and(|here| (there.dev, there.ino) == (here.dev, here.ino)))
 }
 
 /// Exact for compressed extents too, where the tree may be searched.
@@ -87,21 +163,26 @@ impl Side for PoolSnapshot {
         if inode.object == 0 {
             return File::open("/dev/null").context("open", "/dev/null");
         }
-        let object = object_at(&self.pool, inode.object);
-        let path = object.show();
-        object.open().map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Error::integrity(
-                format!(
-                    "{} is gone from the store: it was deleted by hand, or the file system was \
-                    damaged",
-                    path.display()
-                ),
-                "a file of each snapshot that had it is lost here: take it from the other side, and delete \
-                 those \
-                 snapshots",
-            ),
-            _ => Err::<(), _>(error).context("open", &path).unwrap_err(),
-        })
+        self.bytes(inode)?.ok_or_else(|| self.lost(inode))
+    }
+
+    fn holds_still(&self, inode: &Inode, file: &File) -> Result<()> {
+        // Who has read from objects alone has not asked for the tree.
+        if locked(&self.tree).is_none() || inode.object == 0 {
+            return Ok(());
+        }
+        for again in [false, true] {
+            if let Some(tree) = self.tree(again)?
+                && tree.holds(inode, file)?
+            {
+                return Ok(());
+            }
+            // A commit may have made it the object.
+            if is_same(&self.object(inode), file) {
+                return Ok(());
+            }
+        }
+        Err(self.lost(inode))
     }
 
     fn layout(&self, inode: &Inode, file: &File) -> Result<Layout> {
@@ -111,8 +192,8 @@ impl Side for PoolSnapshot {
             return Ok(Layout::new(size, &[], unwritten));
         }
         // Clones lose preallocation on some file systems: the table knows where it was.
-        let stored = object_layout(file, size, self.filesystem)
-            .context("read the extents of", object_at(&self.pool, inode.object).show())?;
+        let stored = object_layout(file, size, self.volume.filesystem())
+            .context("read the extents of", self.object(inode).show())?;
         // An object shares everything with its file: what it shares with others was asked when it was taken.
         Ok(stored.with(inode.shared, unwritten))
     }

@@ -8,7 +8,7 @@ use crate::volume::handle::Volume;
 use rayon::prelude::*;
 use snapsync_manifest::{NextTable, Table, TableView, gone, is_gone};
 use snapsync_model::{Context, Directories, Inode, Kind, Link, Monitor, RelPath, Result, Subset};
-use snapsync_sys::{Spot, sync_filesystem};
+use snapsync_sys::{Root, Spot, sync_filesystem};
 use snapsync_walk::{Listing, Moves, Tree, relabel_by_path};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -16,7 +16,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// Batches of a table that are in memory at a time.
 const SIDE_BY_SIDE: usize = 8;
 
-/// Writes the table of `subset` of the volume's tree as it is now to `dir`, and the objects it needs.
+/// Writes the table of `subset` of the volume's tree as it is now to `dir`, and the objects it needs: where
+/// the tree is a standby's, and others leave it alone, only for what is not settled yet.
 pub(crate) fn take(
     volume: &Volume,
     subset: &Subset,
@@ -24,10 +25,33 @@ pub(crate) fn take(
     dir: &Spot,
     monitor: &Monitor,
 ) -> Result<Counts> {
-    let started = jiff::Timestamp::now().as_nanosecond() as i64;
-    let pool = volume.store().join("pool");
     let root = volume.root().underneath()?.knowing_ways();
-    let ground = Ground::of(volume, &root, started)?;
+    let ground = Ground::of(volume, &root)?;
+    take_on(volume, root, ground, subset, (round, dir), monitor)
+}
+
+/// The same with an object for whatever differs from the snapshot before.
+pub(crate) fn take_whole(
+    volume: &Volume,
+    subset: &Subset,
+    round: u64,
+    dir: &Spot,
+    monitor: &Monitor,
+) -> Result<Counts> {
+    let root = volume.root().underneath()?.knowing_ways();
+    let ground = Ground::of_all(volume, &root)?;
+    take_on(volume, root, ground, subset, (round, dir), monitor)
+}
+
+fn take_on(
+    volume: &Volume,
+    root: Root,
+    ground: Ground,
+    subset: &Subset,
+    (round, dir): (u64, &Spot),
+    monitor: &Monitor,
+) -> Result<Counts> {
+    let pool = volume.store().join("pool");
     // A writer through a memory map leaves no new change time until its pages are written out.
     sync_filesystem(root.fd()).context("sync the file system of", volume.path())?;
     let line = volume.line()?;

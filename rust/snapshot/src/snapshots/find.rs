@@ -1,10 +1,11 @@
 //! One path in a snapshot, without opening all of it.
 
-use crate::pool::objects::object_at;
+use crate::pool::snapshot::PoolSnapshot;
 use crate::volume::handle::Volume;
 use snapsync_manifest::{Table, identity};
 use snapsync_model::{
-    Address, Attributes, Context, Inode, Kind, Link, Provider, ROOT, Range, RelPath, Result, SnapshotInfo,
+    Address, Attributes, Context, Inode, Kind, Link, Provider, ROOT, Range, RelPath, Result, Side,
+    SnapshotInfo,
 };
 use snapsync_sys::{Root, Spot, btrfs};
 use std::fs::File;
@@ -25,25 +26,45 @@ pub enum Proof {
 }
 
 /// What is at a path.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Found {
     pub kind: Kind,
     pub attributes: Attributes,
     pub target: Option<Box<[u8]>>,
     pub proof: Proof,
-    /// Where the bytes of a file are, if it has any.
-    content: Option<Spot>,
+    content: Content,
+}
+
+/// Where the bytes of a file are.
+#[derive(Clone)]
+enum Content {
+    Spot(Spot),
+    Row(Arc<PoolSnapshot>, Box<Inode>),
 }
 
 impl Found {
     /// Where the bytes of a file are: for people.
     pub fn content(&self) -> PathBuf {
-        self.content.as_ref().map_or_else(|| PathBuf::from("/dev/null"), Spot::show)
+        match &self.content {
+            Content::Spot(spot) => spot.show(),
+            Content::Row(snapshot, inode) => snapshot.place_of(inode),
+        }
     }
 
     /// The bytes of a file.
-    pub fn open(&self) -> io::Result<File> {
-        self.content.as_ref().map_or_else(|| File::open("/dev/null"), Spot::open_in_tree)
+    pub fn open(&self) -> Result<File> {
+        match &self.content {
+            Content::Spot(spot) => spot.open_in_tree().context("open", spot.show()),
+            Content::Row(snapshot, inode) => snapshot.open(inode),
+        }
+    }
+
+    /// Fails where what was read of it may be other bytes.
+    pub fn holds_still(&self, file: &File) -> Result<()> {
+        match &self.content {
+            Content::Spot(_) => Ok(()),
+            Content::Row(snapshot, inode) => snapshot.holds_still(inode, file),
+        }
     }
 }
 
@@ -60,8 +81,8 @@ impl Volume {
                 if found.is_some() && is_left_out()?.is_some() { Ok(None) } else { Ok(found) }
             }
             Provider::Pool => {
-                let found = row_of(&Table::open(&self.dir_of(info.id))?, path)?;
-                Ok(found.map(|inode| self.of_row(inode)))
+                let snapshot = Arc::new(self.open_pool(info)?);
+                Ok(row_of(&snapshot.table, path)?.map(|inode| Found::of_row(&snapshot, inode)))
             }
         }
     }
@@ -70,18 +91,16 @@ impl Volume {
     pub fn table_of(&self, info: &SnapshotInfo) -> Spot {
         identity(&self.dir_of(info.id))
     }
+}
 
-    fn of_row(&self, inode: Inode) -> Found {
-        let content = match inode.object {
-            0 => None,
-            object => Some(object_at(&self.store().join("pool"), object)),
-        };
+impl Found {
+    fn of_row(snapshot: &Arc<PoolSnapshot>, inode: Inode) -> Found {
         Found {
             kind: inode.kind,
             attributes: inode.attributes,
-            target: inode.details.and_then(|details| details.symlink_target),
+            target: inode.details.as_ref().and_then(|details| details.symlink_target.clone()),
             proof: Proof::Object(inode.object),
-            content,
+            content: Content::Row(snapshot.clone(), Box::new(inode)),
         }
     }
 }
@@ -119,7 +138,7 @@ pub fn find_at(root: &Arc<Root>, path: &RelPath) -> Result<Option<Found>> {
         attributes: stat.attributes,
         target,
         proof: Proof::None,
-        content: Some(Spot::new(root.clone(), path.clone())),
+        content: Content::Spot(Spot::new(root.clone(), path.clone())),
     }))
 }
 

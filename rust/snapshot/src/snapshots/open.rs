@@ -19,10 +19,6 @@ impl Volume {
 
     pub(crate) fn open_pool(&self, info: &SnapshotInfo) -> Result<crate::pool::snapshot::PoolSnapshot> {
         self.expect_there(info)?;
-        crate::pool::snapshot::PoolSnapshot::open(
-            &self.dir_of(info.id),
-            self.store().join("pool"),
-            self.filesystem,
-        )
+        crate::pool::snapshot::PoolSnapshot::open(&self.dir_of(info.id), self)
     }
 }

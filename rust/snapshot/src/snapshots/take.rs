@@ -86,7 +86,9 @@ impl Volume {
             subset: self.subset().clone(),
             aside: true,
         };
-        self.make(info, false, |volume, subset, round, dir| take::take(volume, subset, round, dir, monitor))
+        self.make(info, false, |volume, subset, round, dir| {
+            take::take_whole(volume, subset, round, dir, monitor)
+        })
     }
 
     /// A name after the time that no snapshot has yet.
@@ -229,6 +231,9 @@ impl Volume {
     pub fn delete(&mut self, info: &SnapshotInfo, monitor: &Monitor) -> Result<()> {
         self.expect_unread(info)?;
         let dir = self.dir_of(info.id);
+        if self.is_partly_in_tree() && self.line()?.last().is_some_and(|last| last.id == info.id) {
+            self.keep_before_newest_goes(info, monitor)?;
+        }
         fault::point("delete.begin");
         if info.provider == Provider::Pool {
             // Told before the snapshot is unlisted: nothing that is taken later can come to use these.

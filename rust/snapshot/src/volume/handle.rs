@@ -26,6 +26,8 @@ pub struct Volume {
     pub(crate) store: Arc<Root>,
     pub(crate) record: Record,
     pub(crate) filesystem: FileSystem,
+    /// By this command: nobody else has written to its tree since its last snapshot.
+    pub(crate) has_just_been_promoted: bool,
 }
 
 impl Volume {
@@ -110,6 +112,11 @@ impl Volume {
         Ok(Volume { record, ..self.clone() }.info())
     }
 
+    /// Whether some snapshots may have bytes that only the tree holds.
+    pub fn is_partly_in_tree(&self) -> bool {
+        self.record.partly_in_tree
+    }
+
     pub fn subset(&self) -> &Subset {
         &self.record.subset
     }
@@ -158,6 +165,7 @@ impl Volume {
         self.unseal()?;
         (self.record.epoch, self.record.promotions) = raised;
         self.record.role = Role::Primary;
+        self.has_just_been_promoted = true;
         self.forget_standbys();
         self.save()
     }
@@ -334,6 +342,7 @@ impl Volume {
     pub(crate) fn claim_round(&mut self) -> Result<u64> {
         let round = self.record.next_round;
         self.record.next_round = after(round, self.path())?;
+        self.record.partly_in_tree |= self.record.role == Role::Standby;
         self.save()?;
         Ok(round)
     }

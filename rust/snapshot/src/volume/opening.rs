@@ -45,7 +45,8 @@ impl Volume {
         };
         let Some(record) = read_record(&Spot::top(store.clone()))? else { return Ok(None) };
         let filesystem = filesystem_of(&root)?;
-        Ok(Some(Volume { root: Arc::new(root), store, record, filesystem }))
+        let root = Arc::new(root);
+        Ok(Some(Volume { root, store, record, filesystem, has_just_been_promoted: false }))
     }
 
     pub fn open(path: &Path) -> Result<Volume> {
@@ -94,7 +95,8 @@ impl Volume {
         let provider = if subvolume { Provider::Btrfs } else { Provider::Pool };
         let record = Record::new(role, lineage, epoch, provider);
         let (root, store) = make_store(root, subvolume)?;
-        let mut volume = Volume { root: Arc::new(root), store: Arc::new(store), record, filesystem };
+        let (root, store) = (Arc::new(root), Arc::new(store));
+        let mut volume = Volume { root, store, record, filesystem, has_just_been_promoted: false };
         let _lock = volume.lock()?;
         if read_record(&volume.store())?.is_some() {
             return Err(Error::refused(

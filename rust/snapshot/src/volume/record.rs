@@ -166,6 +166,10 @@ pub(crate) struct Record {
     /// Inodes whose rows are not to be believed: their bytes changed, and nothing else told it.
     #[serde(default, skip_serializing_if = "std::collections::BTreeSet::is_empty")]
     pub(super) doubted: std::collections::BTreeSet<u64>,
+    /// Some snapshots have bytes in the tree alone: a standby's since its first, and those of a primary that was
+    /// promoted where no blocks are shared.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) partly_in_tree: bool,
     /// The directory that this is the store of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) root: Option<Bound>,
@@ -191,6 +195,7 @@ impl Record {
             read_only: false,
             clones: Clones::new(),
             doubted: std::collections::BTreeSet::new(),
+            partly_in_tree: false,
             root: None,
         }
     }

@@ -1,0 +1,116 @@
+//! Objects for bytes that only the tree has: made before others may write there, and before the table goes
+//! that says where they are.
+
+use crate::pool::ground::Ground;
+use crate::pool::objects::{object_at, store};
+use crate::pool::snapshot::PoolSnapshot;
+use crate::volume::handle::Volume;
+use rayon::prelude::*;
+use snapsync_manifest::Table;
+use snapsync_model::{
+    Context, Error, Inode, Kind, Monitor, Provider, Result, Side, SnapshotInfo, object_path,
+};
+use snapsync_sys::{supports_reflinks, sync_filesystem};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use uuid::Uuid;
+
+const CHUNK: usize = 4096;
+
+/// What became of the files that had no object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeptBytes {
+    pub files: u64,
+    /// Files whose bytes neither the pool nor the tree has.
+    pub lost: u64,
+}
+
+impl Volume {
+    /// Makes the objects that a snapshot lacks, as long as the tree has their bytes.
+    pub fn keep_bytes(&self, info: &SnapshotInfo, monitor: &Monitor) -> Result<KeptBytes> {
+        let snapshot = self.open_pool(info)?;
+        let rows = snapshot.table.rows()?;
+        self.keep_rows(&snapshot, rows, monitor)
+    }
+
+    /// Whether its next snapshot copies data, where no blocks can be shared.
+    pub fn copies_for_snapshots(&self) -> Result<bool> {
+        let root = self.root().underneath()?;
+        Ok(self.info().provider == Provider::Pool
+            && !self.store().directory().is_ok_and(supports_reflinks)
+            && !Ground::of_all(self, &root)?.leaves_bytes_in_tree(self))
+    }
+
+    /// The objects of some inodes of a pool snapshot, by number, with the change time at which the tree has the
+    /// bytes of each.
+    pub fn objects_of(&self, snapshot: Uuid, inos: &BTreeSet<u64>) -> Result<HashMap<u64, (u64, i64)>> {
+        let rows = Table::open(&self.dir_of(snapshot))?.pick(inos)?;
+        let rows = rows.into_iter().filter(|row| row.object != 0);
+        Ok(rows.map(|row| (row.ino, (row.object, row.ctime))).collect())
+    }
+
+    /// All snapshots have their bytes in the pool.
+    pub fn note_all_kept(&mut self) -> Result<()> {
+        self.record.partly_in_tree = false;
+        self.save()
+    }
+
+    /// The same for what the newest snapshot alone says where it is, before that goes.
+    pub(crate) fn keep_before_newest_goes(&self, newest: &SnapshotInfo, monitor: &Monitor) -> Result<()> {
+        let mut line = self.line()?;
+        line.retain(|info| info.id != newest.id && info.provider == newest.provider);
+        let Some(next) = line.last() else { return Ok(()) };
+        if let Some((before, _)) = self.differing(next, newest)? {
+            let rows = before.inodes()?;
+            self.keep_rows(&before, rows, monitor)?;
+            return Ok(());
+        }
+        self.keep_bytes(next, monitor).map(drop)
+    }
+
+    fn keep_rows(
+        &self,
+        snapshot: &PoolSnapshot,
+        mut rows: impl Iterator<Item = Result<Inode>>,
+        monitor: &Monitor,
+    ) -> Result<KeptBytes> {
+        let (files, lost) = (AtomicU64::new(0), AtomicU64::new(0));
+        loop {
+            monitor.check()?;
+            let chunk: Vec<Inode> = rows.by_ref().take(CHUNK).collect::<Result<_>>()?;
+            if chunk.is_empty() {
+                break;
+            }
+            let only_in_tree = chunk.par_iter().filter(|row| snapshot.is_without_object(row));
+            only_in_tree.try_for_each(|row| match keep(self, snapshot, row, monitor) {
+                Err(Error::Lost { .. }) => Ok(_ = lost.fetch_add(1, Relaxed)),
+                kept => kept.map(|()| _ = files.fetch_add(1, Relaxed)),
+            })?;
+        }
+        sync_filesystem(self.root().fd()).context("sync the file system of", self.path())?;
+        Ok(KeptBytes { files: files.into_inner(), lost: lost.into_inner() })
+    }
+}
+
+/// The object appears with all of its bytes, or not at all.
+fn keep(volume: &Volume, snapshot: &PoolSnapshot, row: &Inode, monitor: &Monitor) -> Result<()> {
+    let pool = volume.store().join("pool");
+    let object = object_at(&pool, row.object);
+    let fresh = pool.join(format!("{}.new", object_path(row.object)));
+    let file = snapshot.open(row)?;
+    let layout = snapshot.layout(row, &file)?;
+    fresh.remove_file().context("remove", fresh.show())?;
+    store(&file, &layout, row.attributes.size, &fresh, monitor).context("copy to the pool", fresh.show())?;
+    if let Err(error) = snapshot.holds_still(row, &file) {
+        fresh.remove_file().context("remove", fresh.show())?;
+        return Err(error);
+    }
+    fresh.rename(&object).context("copy to the pool", object.show())
+}
+
+impl PoolSnapshot {
+    /// Whether a row names an object that has no file.
+    pub(crate) fn is_without_object(&self, row: &Inode) -> bool {
+        row.kind == Kind::File && row.object != 0 && !self.object(row).is_there()
+    }
+}
