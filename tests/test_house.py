@@ -269,14 +269,14 @@ RUST_LEVELS = {
         received sources
         incoming intact
         rows
-        clones entries frames resume share touched
+        clones entries frames objects resume share touched
         prepare
     """,
     "apply/commit": """
         aside forward
         moves save
         loosen
-        undo
+        displace undo
     """,
     "apply/vet": """
         claim

@@ -48,6 +48,9 @@ pub struct Journal {
     /// The stage says which inodes were checked and staged. Older builds did not note it.
     #[serde(default)]
     pub known: bool,
+    /// The stage says which objects are to hold what the commit takes away.
+    #[serde(default)]
+    pub displaces: bool,
 }
 
 impl Journal {

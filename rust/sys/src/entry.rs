@@ -359,7 +359,7 @@ impl Entry {
         Ok(true)
     }
 
-    fn proc_path(&self) -> String {
+    pub(crate) fn proc_path(&self) -> String {
         format!("/proc/self/fd/{}", self.fd.as_raw_fd())
     }
 }

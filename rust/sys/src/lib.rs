@@ -52,7 +52,9 @@ pub use root::{Parents, Root, is_leased};
 pub use sharing::{can_share, compresses, supports_reflinks, swap_files, swap_names};
 pub use spot::{Named, Spot};
 pub use subvolumes::subvolumes_known_as;
-pub use times::{Times, has_lasting_identity, has_stable_numbers, may_be_written, mounting};
+pub use times::{
+    Lease, Times, has_lasting_identity, has_stable_numbers, hold_still, may_be_written, mounting,
+};
 pub use trust::{Cause, Doubt, open_trusted};
 
 pub use rustix::fs::Access;

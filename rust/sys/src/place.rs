@@ -3,7 +3,7 @@
 
 use crate::directory::across_projects;
 use crate::entry::Entry;
-use rustix::fs::{AtFlags, RenameFlags, linkat, renameat, renameat_with, unlinkat};
+use rustix::fs::{AtFlags, CWD, RenameFlags, linkat, renameat, renameat_with, unlinkat};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::io;
@@ -62,6 +62,11 @@ impl<'a> Place<'a> {
     pub fn link(&self, to: &Place<'_>) -> io::Result<()> {
         let link = || linkat(&self.dir, self.name, &to.dir, to.name, AtFlags::empty());
         Ok(across_projects(&self.dir, self.name, &to.dir, &link)?)
+    }
+
+    /// Gives this name to what an entry holds, wherever that is by now; never over something that is there.
+    pub fn link_entry(&self, entry: &Entry) -> io::Result<()> {
+        Ok(linkat(CWD, entry.proc_path(), &self.dir, self.name, AtFlags::SYMLINK_FOLLOW)?)
     }
 
     /// Removes a name that is not a directory.

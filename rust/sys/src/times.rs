@@ -182,15 +182,31 @@ pub fn has_lasting_identity(fd: impl AsFd, filesystem: FileSystem) -> io::Result
 /// alone: a write that has begun goes on under the time at which it did. Where that cannot be asked, somebody
 /// may.
 pub fn may_be_written(file: &File) -> bool {
-    let fd = file.as_raw_fd();
-    // SAFETY: numbers alone. A lease is not given while the file is open for writing; whoever opens it in the
-    // moment until it is given back waits for that, and the kernel tells us so by a signal, of which this one
-    // does nothing.
-    unsafe {
-        libc::fcntl(fd, F_SETSIG, libc::SIGURG);
-        let is_free = libc::fcntl(fd, libc::F_SETLEASE, libc::F_RDLCK) == 0;
-        libc::fcntl(fd, libc::F_SETLEASE, libc::F_UNLCK);
-        !is_free
+    hold_still(file).is_none()
+}
+
+/// While it is held, whoever opens the file for writing waits, or is told to come again.
+#[derive(Debug)]
+pub struct Lease<'a>(&'a File);
+
+/// A lease on a file that is open for reading alone; None where somebody may have it open or mapped for
+/// writing.
+pub fn hold_still(file: &File) -> Option<Lease<'_>> {
+    let lease = Lease(file);
+    // SAFETY: numbers alone. A lease is not given while the file is open for writing; whoever opens it until
+    // it is given back waits for that, and the kernel tells us so by a signal, of which this one does
+    // nothing.
+    let is_free = unsafe {
+        libc::fcntl(file.as_raw_fd(), F_SETSIG, libc::SIGURG);
+        libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) == 0
+    };
+    is_free.then_some(lease)
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        // SAFETY: numbers alone.
+        unsafe { libc::fcntl(self.0.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) };
     }
 }
 

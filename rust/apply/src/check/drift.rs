@@ -208,7 +208,7 @@ impl<'a, 'r> Check<'a, 'r> {
 
 /// A primary that took over on a file system of coarse times knows less of them than its old primary still
 /// has.
-fn is_cut_to(now: i128, then: i128) -> bool {
+pub(crate) fn is_cut_to(now: i128, then: i128) -> bool {
     let whole = GRAINS.into_iter().rev().find(|grain| then.rem_euclid(*grain) == 0).unwrap_or(1);
     now - now.rem_euclid(whole) == then
 }

@@ -1,6 +1,6 @@
 //! Before anything is staged: is there room?
 
-use snapsync_model::{Change, Context, Error, Monitor, Op, Result};
+use snapsync_model::{Change, Context, Error, Kind, Monitor, Op, Result};
 use snapsync_sys::{Root, Stat};
 
 /// Bytes and inodes that staging, commit and the standby's snapshot will take.
@@ -12,6 +12,9 @@ pub(crate) struct Need {
     pub(crate) shares: bool,
     /// What is overwritten is copied before: blocks cannot be shared.
     pub(crate) saves: bool,
+    /// What older snapshots find in the tree, and is overwritten there, gets an inode of its own before, and
+    /// is copied where blocks cannot be shared.
+    pub(crate) displaces: bool,
     /// Bytes of a block.
     pub(crate) block: u64,
     pub(crate) bytes: u64,
@@ -29,7 +32,8 @@ impl Need {
             extents.fold(0, |sum: u64, e| sum.saturating_add(blocks(e.length)))
         };
         // Where blocks cannot be shared, clones are copies.
-        let staged = bytes_of(&|op| (op == Op::Data && !self.shares) || (self.copies && op == Op::Clone));
+        let copies_clones = self.copies || (self.displaces && self.saves);
+        let staged = bytes_of(&|op| (op == Op::Data && !self.shares) || (copies_clones && op == Op::Clone));
         let reserved = bytes_of(&|op| op == Op::Unwritten);
         let copied = if self.copies && change.flags.created {
             staged
@@ -45,6 +49,20 @@ impl Need {
         self.inodes += u64::from(change.flags.created);
         if self.saves && change.survives() && change.flags.data {
             self.save(change, stat.map_or(0, |stat| stat.blocks.saturating_mul(512)));
+        }
+        if let Some(stat) = stat.filter(|_| self.displaces && change.kind == Kind::File) {
+            self.displace(change, stat);
+        }
+    }
+
+    /// What goes takes nothing, but for a file that has names elsewhere.
+    fn displace(&mut self, change: &Change, stat: &Stat) {
+        let stays = change.survives() && change.flags.data;
+        let has_others = change.flags.deleted && stat.nlink as usize > change.links_removed.len();
+        if stays || has_others {
+            self.inodes += 1;
+            let held = if self.saves { stat.blocks.saturating_mul(512) } else { 0 };
+            self.bytes = self.bytes.saturating_add(held);
         }
     }
 

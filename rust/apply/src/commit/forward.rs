@@ -50,6 +50,8 @@ impl Incoming<'_> {
     fn change_tree(&mut self) -> Result<()> {
         let places = Places::read(&self.manifest())?;
         if self.journal.phase == Phase::Committing {
+            self.displace()?;
+            self.step("commit.displaced")?;
             let narrows = self.loosen(&places)?;
             self.step("commit.loosened")?;
             // Where no name is to go, all that follows can be done again from here.

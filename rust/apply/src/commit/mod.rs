@@ -1,6 +1,7 @@
 //! The stage to the tree, and back.
 
 pub(crate) mod aside;
+mod displace;
 mod forward;
 mod loosen;
 mod moves;

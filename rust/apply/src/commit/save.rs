@@ -148,7 +148,8 @@ impl Incoming<'_> {
             attributes = Attributes { flags, rare, ..attributes };
         }
         // Who takes it takes its capabilities too.
-        let is_taken = change.old.is_some_and(|old| old.flags & PROTECTIVE != 0);
+        let is_displaced = self.journal.displaces && change.flags.deleted && change.kind == Kind::File;
+        let is_taken = change.old.is_some_and(|old| old.flags & PROTECTIVE != 0) || is_displaced;
         let is_set = change.survives() && change.flags.any() || is_taken;
         let xattrs = if is_set { Some(entry.xattrs()?) } else { None };
         let changes_data = change.survives() && change.kind == Kind::File && change.flags.data;

@@ -75,6 +75,8 @@ impl Incoming<'_> {
         }
         self.step("undo.returning")?;
         self.put_back(&detaches)?;
+        self.take_back_objects()?;
+        self.step("undo.displaced")?;
         if self.put_back_data(&places)? {
             // Who may read it now could not read what was there before.
             self.sync()?;

@@ -33,6 +33,8 @@ pub struct Incoming<'a> {
     pub(crate) knowledge: Option<Knowledge>,
     /// A cut run of the same delta has left some of it.
     pub(super) goes_on: bool,
+    /// It was staged in this run: nothing came between that and its commit.
+    pub(crate) is_fresh: bool,
 }
 
 impl<'a> Incoming<'a> {
@@ -47,8 +49,9 @@ impl<'a> Incoming<'a> {
         let (base, base_name) = base.map_or((None, None), |(id, name)| (Some(id), name));
         let limits = Limits::default();
         let phase = Phase::Staging;
+        let (saved, known, displaces) = (false, false, false);
         let journal =
-            Journal { phase, snapshot, base, base_name, limits, manifest: None, saved: false, known: false };
+            Journal { phase, snapshot, base, base_name, limits, manifest: None, saved, known, displaces };
         journal.save(store)?;
         let incoming = Incoming::open(root, store, journal, monitor)?;
         incoming.make_stage().context("make the stage in", root.path())?;
@@ -77,6 +80,7 @@ impl<'a> Incoming<'a> {
             need: Need::default(),
             knowledge: None,
             goes_on: false,
+            is_fresh: false,
         })
     }
 

@@ -5,6 +5,7 @@ mod entries;
 mod frames;
 pub(crate) mod incoming;
 pub(crate) mod intact;
+pub(crate) mod objects;
 pub(crate) mod prepare;
 mod received;
 mod resume;

@@ -42,7 +42,8 @@ impl<'a> Incoming<'a> {
         let mut touched = Recorder::create(&self.root, &self.staged(known::FILE)?)?;
         let lost = rehearsal.limits().clone().and(Limits::remembered(&self.store)?);
         let saves = !supports_reflinks(self.root.fd());
-        let need = Need { copies, shares, saves, block: self.block, ..Need::default() };
+        let displaces = self.need.displaces;
+        let need = Need { copies, shares, saves, displaces, block: self.block, ..Need::default() };
         let mut check = Check::new(&self.root, &self.places, lost, !unlisted, (&mut rehearsal, need))?;
         check.tree(&self.manifest(), &mut touched)?;
         self.need = check.need;
@@ -94,11 +95,14 @@ impl<'a> Incoming<'a> {
         self.note_staged()?;
         self.journal.saved = self.save()?;
         fault::point("save.done");
+        self.copy_displaced()?;
+        fault::point("displace.done");
         sync_filesystem(self.root.fd()).context("sync the file system of", self.root.path())?;
         self.journal.limits.remember(&self.store)?;
         fault::point("stage.done");
         self.set_phase(Phase::Committing)?;
         fault::point("commit.marked");
+        self.is_fresh = true;
         Ok(())
     }
 }

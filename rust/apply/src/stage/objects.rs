@@ -1,0 +1,151 @@
+//! What a commit takes from the tree, and older snapshots find nowhere else: each such file has an object,
+//! which is to hold its bytes from then on.
+//!
+//! `objects` in the stage has 8 bytes for each row of the manifest, in its order, little endian: the number
+//! of the object, 0 where nothing is to be kept.
+
+use crate::known::{Row, What};
+use crate::stage::incoming::Incoming;
+use crate::stage::rows::{CHUNK, next_chunk};
+use rayon::prelude::*;
+use rustix::fs::{Mode, OFlags};
+use snapsync_manifest::Brief;
+use snapsync_model::{Change, Context, Kind, RelPath, Result, object_path};
+use snapsync_sys::Entry;
+use std::borrow::Borrow;
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+const FILE: &str = "objects";
+const POOL: &str = ".snapsync/store/pool";
+const BYTES: usize = size_of::<u64>();
+
+/// Answers, for numbers of inodes of this volume, with the object and the change time that the base's table
+/// has for each.
+pub type FindObjects<'a> = dyn FnMut(&BTreeSet<u64>) -> Result<HashMap<u64, (u64, i64)>> + 'a;
+
+/// A file whose bytes are about to be lost.
+pub(crate) struct Displaced {
+    /// Its place in the manifest.
+    pub(crate) at: u64,
+    pub(crate) row: Row,
+    /// Where its object is to be.
+    pub(crate) object: RelPath,
+}
+
+impl Borrow<Change> for Displaced {
+    fn borrow(&self) -> &Change {
+        &self.row.change
+    }
+}
+
+impl Incoming<'_> {
+    /// Older snapshots find their bytes in the tree, and the commit is to keep for them what it takes away:
+    /// room is counted for that.
+    pub fn will_displace(&mut self) {
+        self.need.displaces = true;
+    }
+
+    /// Notes which objects are to hold what the commit takes away, once all data is there. What is not any
+    /// more what the table says must not come to hold its number.
+    pub fn displaces(&mut self, find: &mut FindObjects<'_>) -> Result<()> {
+        self.journal.known = true;
+        self.learn()?;
+        // Else nothing tells the file of the table from another.
+        if !self.knowledge.as_ref().is_some_and(|knowledge| knowledge.is_exact) {
+            return Ok(());
+        }
+        let path = self.staged(FILE)?;
+        let show = self.root.show(&path);
+        self.remove_staged(&path).context("remove", &show)?;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
+        let file = self.root.open_at(&path, flags, Mode::from_raw_mode(0o600)).map(File::from);
+        let file = file.context("create", &show)?;
+        let rows = self.manifest_reader()?.counts()?.rows;
+        file.set_len(rows * BYTES as u64).context("write", &show)?;
+        let mut rows = self.manifest_reader()?.only(loses_bytes).numbered();
+        loop {
+            self.monitor.check()?;
+            let chunk: Vec<u64> = rows.by_ref().take(CHUNK).map(|row| Ok(row?.0)).collect::<Result<_>>()?;
+            if chunk.is_empty() {
+                break;
+            }
+            for (at, object) in self.to_be_kept(&chunk, find)? {
+                file.write_all_at(&object.to_le_bytes(), at * BYTES as u64).context("write", &show)?;
+            }
+        }
+        self.journal.displaces = true;
+        Ok(())
+    }
+
+    /// Of these rows those with an object that is not there yet, and its number.
+    fn to_be_kept(&self, rows: &[u64], find: &mut FindObjects<'_>) -> Result<Vec<(u64, u64)>> {
+        let known = rows.iter().map(|row| Ok((*row, self.known(*row)?))).collect::<Result<Vec<_>>>()?;
+        let checked: Vec<_> = known.into_iter().filter(|(_, known)| known.what == What::Checked).collect();
+        let found = find(&checked.iter().map(|(_, known)| known.ino).collect())?;
+        let mut kept = Vec::new();
+        for (row, known) in checked {
+            let Some((object, ctime)) = found.get(&known.ino).copied() else { continue };
+            if object == 0 || ctime != known.ctime {
+                continue;
+            }
+            let path = pool_path(object)?;
+            if self.object(&path).context("open", self.root.show(&path))?.is_none() {
+                kept.push((row, object));
+            }
+        }
+        Ok(kept)
+    }
+
+    /// What lies in an object's place.
+    pub(crate) fn object(&self, object: &RelPath) -> io::Result<Option<Entry>> {
+        match self.root.entry(object) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// Calls `act` for each file whose bytes are to be kept, in parallel.
+    pub(crate) fn each_displaced(&self, act: impl Fn(&Displaced) -> Result<()> + Sync) -> Result<()> {
+        if !self.journal.displaces {
+            return Ok(());
+        }
+        let path = self.staged(FILE)?;
+        let numbers = self.root.read(&path).context("open", self.root.show(&path))?;
+        let number = |row: u64| -> io::Result<u64> {
+            let mut bytes = [0; BYTES];
+            numbers.read_exact_at(&mut bytes, row * BYTES as u64)?;
+            Ok(u64::from_le_bytes(bytes))
+        };
+        let rows = self.manifest_reader()?.only(loses_bytes).numbered();
+        let displaced = |row: Result<(u64, Change)>| {
+            let (at, change) = row?;
+            match number(at).context("read", self.root.show(&path))? {
+                0 => Ok(None),
+                object => {
+                    let known = self.known(at)?;
+                    Ok(Some(Displaced { at, row: Row { change, known }, object: pool_path(object)? }))
+                }
+            }
+        };
+        let mut rows = rows.filter_map(|row| displaced(row).transpose());
+        loop {
+            let chunk = next_chunk(&mut rows)?;
+            if chunk.is_empty() {
+                return Ok(());
+            }
+            chunk.par_iter().try_for_each(&act)?;
+        }
+    }
+}
+
+fn loses_bytes(row: &Brief) -> bool {
+    row.kind == Kind::File && (row.flags.deleted || (row.flags.data && !row.flags.created))
+}
+
+/// Where an object of the volume's pool is.
+fn pool_path(object: u64) -> Result<RelPath> {
+    RelPath::new(format!("{POOL}/{}", object_path(object)).as_bytes())
+}

@@ -1,0 +1,468 @@
+//! What a commit takes from the tree is in the objects of older snapshots afterwards, and nowhere twice; and
+//! the way back leaves none that the tree could change. On whatever file system `TMPDIR` is.
+
+use snapsync_apply::{Incoming, Journal, Phase, clear, discard};
+use snapsync_manifest::{ManifestHeader, ManifestReader, ManifestWriter};
+use snapsync_model::{
+    Attributes, Change, ChangeFlags, Extent, Kind, Link, Monitor, Op, Provider, ROOT, RelPath, Result,
+    SnapshotInfo, Subset,
+};
+use snapsync_stream::{Budget, Frame};
+use snapsync_sys::{Root, Spot, Stat, stat_at};
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use tempfile::TempDir;
+use uuid::Uuid;
+
+/// The directory that a process of its own works in, and what it does there.
+const WHERE: &str = "DISPLACE_WHERE";
+const DOES: &str = "DISPLACE_DOES";
+const NEW: &[u8] = b"what the next snapshot has";
+const ROUND: u64 = 7 << 40;
+const ODD: &[u8] = b"odd\xff\nname";
+
+/// Files of the base, and whether each goes, is overwritten, or stays.
+const GONE: [&str; 8] = ["single", "same", "sub/double", "gone/a", "gone/deep/b", "handmade", "odd", "fixed"];
+
+struct World {
+    /// None in a process that only works here.
+    around: Option<TempDir>,
+    dir: PathBuf,
+    root: Arc<Root>,
+    monitor: Monitor,
+}
+
+/// What is at each path: bytes, mode, owner, links and time, of all that is no store.
+type Tree = BTreeMap<Vec<u8>, (Option<Vec<u8>>, u32, u32, u64, i64, i64)>;
+
+/// Objects and change times by the numbers of inodes.
+type Table = HashMap<u64, (u64, i64)>;
+
+impl World {
+    fn new() -> World {
+        let around = tempfile::tempdir().unwrap();
+        let dir = around.path().join("tree");
+        for made in [".snapsync/store/pool", "sub", "gone/deep"] {
+            fs::create_dir_all(dir.join(made)).unwrap();
+        }
+        for name in GONE {
+            fs::write(at(&dir, name), bytes_of(name)).unwrap();
+        }
+        for name in ["changed", "kept"] {
+            fs::write(dir.join(name), bytes_of(name)).unwrap();
+        }
+        fs::hard_link(dir.join("sub/double"), dir.join("again")).unwrap();
+        fs::hard_link(dir.join("handmade"), around.path().join("outside")).unwrap();
+        fs::set_permissions(dir.join("single"), fs::Permissions::from_mode(0o4755)).unwrap();
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(dir.join("gone/a"), Some(1234), Some(5678)).unwrap();
+            let fixed = File::open(dir.join("fixed")).unwrap();
+            // Not every file system has it.
+            let _ = snapsync_sys::set_flags_of(fixed, snapsync_sys::IMMUTABLE);
+        }
+        let mut world = World::at(&dir);
+        world.around = Some(around);
+        world
+    }
+
+    fn at(dir: &Path) -> World {
+        let root = Arc::new(Root::open(dir).unwrap());
+        World { around: None, dir: dir.to_path_buf(), root, monitor: Monitor::default() }
+    }
+
+    fn store(&self) -> Spot {
+        Spot::top(self.root.clone()).join(".snapsync/store")
+    }
+
+    fn journal(&self) -> Journal {
+        Journal::load(&self.store()).unwrap().expect("a commit has begun")
+    }
+
+    fn stat(&self, name: &str) -> Stat {
+        stat_at(rustix::fs::CWD, at(&self.dir, name).as_os_str()).unwrap()
+    }
+
+    /// The rows of the delta: all that `GONE` names goes, another file takes the name of one of them, and one
+    /// changes in place.
+    fn changes(&self) -> Vec<Change> {
+        let mut rows = vec![self.row("", &[], &[])];
+        rows.push(self.row("sub", &[], &[]));
+        rows.push(self.row("gone", &[], &["gone"]));
+        rows.push(self.row("gone/deep", &[], &["gone/deep"]));
+        for name in GONE {
+            let names: &[&str] = if name == "sub/double" { &[name, "again"] } else { &[name] };
+            rows.push(self.row(name, &[], names));
+        }
+        let mut changed = self.row("changed", &[], &[]);
+        let old = changed.old.unwrap();
+        changed.new = Some(Attributes { size: NEW.len() as u64, mtime: old.mtime - 1_000_000_000, ..old });
+        changed.flags = ChangeFlags { data: true, attributes: true, ..ChangeFlags::default() };
+        changed.extents = vec![new_data()];
+        rows.push(changed);
+        let mut same = self.row("same", &["same"], &[]);
+        same.ino = 1 << 60;
+        same.new = same.old.take().map(|old| Attributes { size: NEW.len() as u64, ..old });
+        (same.old_path, same.nlink_old, same.extents) = (None, 0, vec![new_data()]);
+        rows.push(same);
+        rows.sort_by_key(|row| row.ino);
+        rows
+    }
+
+    fn row(&self, name: &str, added: &[&str], removed: &[&str]) -> Change {
+        let stat = self.stat(name);
+        let attributes = Attributes { flags: stat.attributes.flags & 0x30, ..stat.attributes };
+        let path = RelPath::new(named(name)).unwrap();
+        let is_gone = !removed.is_empty();
+        let link = |name: &&str| {
+            let (above, last) = name.rsplit_once('/').unwrap_or(("", name));
+            let parent = if above.is_empty() { ROOT } else { self.stat(above).ino };
+            Link { parent, name: named(last).into() }
+        };
+        let count =
+            if stat.kind == Kind::Directory { 1 } else { added.len().max(removed.len()).max(1) } as u32;
+        let count = if path.is_root() { 0 } else { count };
+        Change {
+            ino: if path.is_root() { ROOT } else { stat.ino },
+            generation: 0,
+            kind: stat.kind,
+            flags: ChangeFlags { created: !added.is_empty(), deleted: is_gone, ..ChangeFlags::default() },
+            path: (!is_gone).then(|| path.clone()),
+            old_path: Some(path),
+            links_added: added.iter().map(link).collect(),
+            links_removed: removed.iter().map(link).collect(),
+            nlink: if is_gone { 0 } else { count },
+            nlink_old: count,
+            new: (!is_gone).then_some(attributes),
+            old: Some(attributes),
+            symlink_target: None,
+            xattrs: (!added.is_empty()).then(Vec::new),
+            extents: Vec::new(),
+        }
+    }
+
+    fn snapshot() -> SnapshotInfo {
+        SnapshotInfo {
+            id: Uuid::from_u128(8),
+            name: "next".to_owned(),
+            sequence: 1,
+            parent: None,
+            created: "2026-11-26T12:00:00Z".to_owned(),
+            provider: Provider::Pool,
+            entries: None,
+            bytes: None,
+            subset: Subset::default(),
+            aside: false,
+        }
+    }
+
+    /// All but the commit.
+    fn stage(&self) -> Result<Incoming<'_>> {
+        self.stage_with(&self.table(), || ())
+    }
+
+    /// The same. Between the arrival of the data and the seal `meanwhile` is done.
+    fn stage_with(&self, table: &Table, meanwhile: impl FnOnce()) -> Result<Incoming<'_>> {
+        let changes = self.changes();
+        let base = Some((Uuid::from_u128(7), None));
+        let mut incoming =
+            Incoming::begin(&self.root, &self.store(), World::snapshot(), base, &self.monitor)?;
+        let mut writer = ManifestWriter::create(&incoming.manifest(), &ManifestHeader::default())?;
+        changes.iter().try_for_each(|row| writer.write(row))?;
+        writer.finish()?;
+        incoming.will_displace();
+        incoming.prepare(false, true, false)?;
+        incoming.entries()?;
+        let mut sink = incoming.sink();
+        for change in ManifestReader::open(&incoming.manifest())? {
+            let change = change?;
+            if change.data_bytes() > 0 {
+                let permit = Arc::new(Budget::new(1 << 20)).take(1);
+                let hash = *blake3::hash(NEW).as_bytes();
+                sink(Frame { change: Arc::new(change), offset: 0, bytes: NEW.to_vec(), hash, permit })?;
+            }
+        }
+        drop(sink);
+        incoming.displaces(&mut |asked| {
+            Ok(asked.iter().filter_map(|ino| Some((*ino, *table.get(ino)?))).collect())
+        })?;
+        meanwhile();
+        incoming.seal()?;
+        Ok(incoming)
+    }
+
+    /// What the table of the base says.
+    fn table(&self) -> Table {
+        let names = GONE.iter().chain(&["changed", "kept"]);
+        let stats = names.map(|name| (object(name), self.stat(name)));
+        stats.map(|(object, stat)| (stat.ino, (object, stat.ctime))).collect()
+    }
+
+    fn object(&self, name: &str) -> PathBuf {
+        self.dir.join(".snapsync/store/pool").join(snapsync_model::object_path(object(name)))
+    }
+
+    /// What follows a commit.
+    fn finish(&self) {
+        clear(&self.root, World::snapshot().id).unwrap();
+        discard(&self.root, World::snapshot().id).unwrap();
+        Journal::remove(&self.store()).unwrap();
+    }
+
+    fn tree(&self) -> Tree {
+        let mut tree = Tree::new();
+        walk(&self.dir, &self.dir, &mut tree);
+        tree
+    }
+
+    /// Runs `action` here in a process of its own, which stops where `fault` says.
+    fn apart(&self, action: &str, fault: &str) -> std::process::ExitStatus {
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child"])
+            .env(WHERE, &self.dir)
+            .env(DOES, action)
+            .env("SNAPSYNC_FAULT", fault)
+            .env("RAYON_NUM_THREADS", "1")
+            .output()
+            .unwrap()
+            .status
+    }
+
+    /// The bytes of all that went or was overwritten are in the objects, this process's alone.
+    fn assert_displaced(&self) {
+        for name in GONE.iter().chain(&["changed"]) {
+            let object = self.object(name);
+            assert_eq!(fs::read(&object).unwrap(), bytes_of(name), "{name}");
+            let found = fs::metadata(&object).unwrap();
+            assert_eq!((found.mode() & 0o7777, found.nlink()), (0o600, 1), "{name}");
+            assert_eq!(found.uid(), rustix::process::geteuid().as_raw(), "{name}");
+        }
+        assert!(!self.object("kept").exists());
+    }
+
+    /// No object can change with what is in the tree.
+    fn assert_apart(&self) {
+        for name in GONE.iter().chain(&["changed"]) {
+            let (Ok(object), here) = (fs::metadata(self.object(name)), self.stat(name)) else { continue };
+            assert_eq!((object.nlink(), object.ino() == here.ino), (1, false), "{name}");
+            assert_eq!(fs::read(self.object(name)).unwrap(), bytes_of(name), "{name}");
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if self.around.is_some() {
+            let fixed = File::open(self.dir.join("fixed"));
+            let _ = fixed.map(|fixed| snapsync_sys::set_flags_of(fixed, 0));
+        }
+    }
+}
+
+/// One has a name that is no text.
+fn named(name: &str) -> &[u8] {
+    if name == "odd" { ODD } else { name.as_bytes() }
+}
+
+fn at(dir: &Path, name: &str) -> PathBuf {
+    dir.join(OsStr::from_bytes(named(name)))
+}
+
+fn bytes_of(name: &str) -> Vec<u8> {
+    format!("what {name} held before\n").repeat(1000).into_bytes()
+}
+
+fn object(name: &str) -> u64 {
+    let number = GONE.iter().chain(&["changed", "kept"]).position(|other| *other == name).unwrap();
+    // Of two directories.
+    ROUND + 4094 + number as u64
+}
+
+fn new_data() -> Extent {
+    Extent { offset: 0, length: NEW.len() as u64, op: Op::Data, source: None, checksum: None }
+}
+
+fn walk(top: &Path, dir: &Path, tree: &mut Tree) {
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        let (path, found) = (entry.path(), entry.metadata().unwrap());
+        if entry.file_name() == ".snapsync" {
+            continue;
+        }
+        let bytes = if found.is_dir() { None } else { Some(fs::read(&path).unwrap()) };
+        let rel = path.strip_prefix(top).unwrap().as_os_str().as_bytes().to_vec();
+        let times = if found.is_dir() { (0, 0) } else { (found.mtime(), found.mtime_nsec()) };
+        tree.insert(rel, (bytes, found.mode(), found.uid(), found.nlink(), times.0, times.1));
+        if found.is_dir() {
+            walk(top, &path, tree);
+        }
+    }
+}
+
+/// What the tree is after the commit.
+fn after(mut tree: Tree) -> Tree {
+    tree.retain(|path, _| {
+        let is = |name: &str| named(name) == path.as_slice();
+        !(path.starts_with(b"gone") || is("again") || GONE.iter().any(|name| is(name)))
+    });
+    tree
+}
+
+fn assert_new(world: &World, before: &Tree) {
+    let mut tree = world.tree();
+    assert_eq!(tree.remove(&b"same"[..]).unwrap().0.unwrap(), NEW);
+    let mut wanted = after(before.clone());
+    for tree in [&mut tree, &mut wanted] {
+        let changed = tree.get_mut(&b"changed"[..]).unwrap();
+        changed.0 = changed.0.take().filter(|bytes| bytes != NEW).or(Some(bytes_of("changed")));
+        changed.4 = 0;
+    }
+    assert_eq!(fs::read(world.dir.join("changed")).unwrap(), NEW);
+    assert_eq!(tree, wanted);
+}
+
+#[test]
+fn child() {
+    let Some(dir) = std::env::var_os(WHERE) else { return };
+    let world = World::at(Path::new(&dir));
+    let done = match std::env::var(DOES).unwrap().as_str() {
+        "apply" => world.stage().and_then(|mut incoming| incoming.commit()),
+        "undo" => Incoming::open(&world.root, &world.store(), world.journal(), &world.monitor)
+            .and_then(|mut incoming| incoming.undo()),
+        _ => Incoming::open(&world.root, &world.store(), world.journal(), &world.monitor)
+            .and_then(|mut incoming| incoming.commit()),
+    };
+    done.unwrap();
+}
+
+#[test]
+fn what_goes_becomes_its_object_and_what_is_overwritten_is_copied() {
+    let world = World::new();
+    let (before, inodes) = (world.tree(), GONE.map(|name| world.stat(name).ino));
+    world.stage().unwrap().commit().unwrap();
+    world.finish();
+    assert_new(&world, &before);
+    world.assert_displaced();
+    for (name, ino) in GONE.iter().zip(inodes) {
+        let is_same = fs::metadata(world.object(name)).unwrap().ino() == ino;
+        // What has another name outside can change there.
+        assert_eq!(is_same, *name != "handmade", "{name}");
+    }
+    let outside = world.dir.with_file_name("outside");
+    assert_eq!(fs::read(&outside).unwrap(), bytes_of("handmade"));
+    assert_eq!(fs::metadata(&outside).unwrap().mode() & 0o777, 0o644);
+}
+
+#[test]
+fn what_is_not_what_the_table_says_does_not_get_its_number() {
+    let world = World::new();
+    let written = world.dir.join("single");
+    let open = File::options().write(true).open(world.dir.join("gone/a")).unwrap();
+    let incoming = world.stage_with(&world.table(), || {
+        let found = fs::metadata(&written).unwrap();
+        fs::write(&written, bytes_of("SINGLE")).unwrap();
+        File::options().write(true).open(&written).unwrap().set_modified(found.modified().unwrap()).unwrap();
+    });
+    incoming.unwrap().commit().unwrap();
+    world.finish();
+    assert!(!world.object("single").exists());
+    // Who may write to it still has the file, and the object is another.
+    let ino = open.metadata().unwrap().ino();
+    assert_ne!(fs::metadata(world.object("gone/a")).unwrap().ino(), ino);
+    assert_eq!(fs::read(world.object("gone/a")).unwrap(), bytes_of("gone/a"));
+}
+
+#[test]
+fn an_object_that_is_there_stays_and_one_of_another_time_is_not_made() {
+    let world = World::new();
+    let there = world.object("single");
+    fs::create_dir_all(there.parent().unwrap()).unwrap();
+    fs::write(&there, "there").unwrap();
+    let table = world.table();
+    for name in ["changed", "again"] {
+        fs::set_permissions(world.dir.join(name), fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    world.stage_with(&table, || ()).unwrap().commit().unwrap();
+    world.finish();
+    assert_eq!(fs::read(&there).unwrap(), b"there");
+    assert!(!world.object("changed").exists() && !world.object("sub/double").exists());
+    assert!(world.object("same").exists());
+}
+
+/// Every place that a commit passes, of those that come after the first write of the stage.
+const PLACES: [&str; 14] = [
+    "save.done:1",
+    "displace.row:1",
+    "displace.done:1",
+    "commit.marked:1",
+    "commit.displace:1",
+    "commit.displace:5",
+    "commit.displace:9",
+    "commit.displaced:1",
+    "commit.loosened:1",
+    "commit.detach:3",
+    "commit.detached:1",
+    "commit.attached:1",
+    "commit.data:1",
+    "commit.attributes:1",
+];
+
+#[test]
+fn a_stop_anywhere_goes_on_to_the_new_tree_or_back_to_the_old_one() {
+    for place in PLACES {
+        for back in [false, true] {
+            let world = World::new();
+            let before = world.tree();
+            assert_eq!(world.apart("apply", place).signal(), Some(9), "{place}");
+            let journal = world.journal();
+            let open = |journal| Incoming::open(&world.root, &world.store(), journal, &world.monitor);
+            if journal.phase == Phase::Staging {
+                world.finish();
+                assert_eq!(world.tree(), before, "{place}");
+                assert!(GONE.iter().all(|name| !world.object(name).exists()), "{place}");
+                continue;
+            }
+            if back {
+                open(journal).unwrap().undo().unwrap();
+                world.finish();
+                assert_eq!(world.tree(), before, "{place}");
+                world.assert_apart();
+                // And the next try keeps it all.
+                world.stage().unwrap().commit().unwrap();
+            } else {
+                open(journal).unwrap().commit().unwrap();
+            }
+            world.finish();
+            assert_new(&world, &before);
+            world.assert_displaced();
+        }
+    }
+}
+
+#[test]
+fn a_way_back_that_is_stopped_goes_on_or_is_turned() {
+    let places = ["undo.begin:1", "undo.detached:2", "undo.displaced:1", "undo.data:1", "undo.attributes:3"];
+    for place in places {
+        for turned in [false, true] {
+            let world = World::new();
+            let before = world.tree();
+            assert_eq!(world.apart("apply", "commit.attributes:1").signal(), Some(9), "{place}");
+            assert_eq!(world.apart("undo", place).signal(), Some(9), "{place}");
+            let action = if turned { "commit" } else { "undo" };
+            assert!(world.apart(action, "").success(), "{place}, {action}");
+            world.finish();
+            if turned {
+                assert_new(&world, &before);
+                world.assert_displaced();
+            } else {
+                assert_eq!(world.tree(), before, "{place}");
+                world.assert_apart();
+            }
+        }
+    }
+}
