@@ -230,7 +230,7 @@ RUST_LEVELS = {
     """,
     "snapshot/snapshots": """
         find missing open
-        differing
+        differing garbage
         keep
         take
         clones

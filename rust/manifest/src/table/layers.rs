@@ -169,6 +169,20 @@ impl Table {
         Ok(())
     }
 
+    /// The objects of rows that another table has otherwise, or not at all.
+    pub fn objects_not_in(&self, other: &Table) -> Result<BTreeSet<u64>> {
+        let mut objects = BTreeSet::new();
+        if !self.shares_whole_with(other) {
+            self.each_object(|object| _ = objects.insert(object))?;
+            other.each_object(|object| _ = objects.remove(&object))?;
+            return Ok(objects);
+        }
+        let inos: BTreeSet<u64> = self.patch.iter().chain(&other.patch).map(|row| row.ino).collect();
+        objects.extend(self.pick(&inos)?.into_iter().map(|row| row.object).filter(|object| *object != 0));
+        other.pick(&inos)?.iter().for_each(|row| _ = objects.remove(&row.object));
+        Ok(objects)
+    }
+
     pub fn directories(&self) -> Result<Directories> {
         Ok(self.directories_and_entries(&HashSet::new())?.0)
     }

@@ -3,6 +3,7 @@
 mod clones;
 mod differing;
 pub(crate) mod find;
+mod garbage;
 pub(crate) mod keep;
 mod missing;
 mod open;

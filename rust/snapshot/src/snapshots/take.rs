@@ -335,22 +335,6 @@ impl Volume {
         again.remove_tree().context("remove", again.show())
     }
 
-    /// Objects that no other snapshot has than the one whose table is in `dir`.
-    fn unshared_objects(&self, id: Uuid, dir: &Spot, monitor: &Monitor) -> Result<BTreeSet<u64>> {
-        let mut garbage = BTreeSet::new();
-        if !dir.join("table.arrow").is_there() {
-            // What it alone had is not known any more, and stays.
-            return Ok(garbage);
-        }
-        Table::open(dir)?.each_object(|object| _ = garbage.insert(object))?;
-        for other in self.snapshots()?.iter().filter(|s| s.id != id && s.provider == Provider::Pool) {
-            monitor.check()?;
-            self.expect_there(other)?;
-            Table::open(&self.dir_of(other.id))?.each_object(|object| _ = garbage.remove(&object))?;
-        }
-        Ok(garbage)
-    }
-
     fn finish_delete(&self, id: Uuid, doomed: &Spot) -> Result<()> {
         let pool = self.store().join("pool");
         if doomed.join("garbage").is_there() {
