@@ -1,5 +1,5 @@
-//! Data that the receiver has already: in the base under another name or at another place, or in this very
-//! delta.
+//! Finds data that the receiver already has: in the base, under another name or at another offset, or in this
+//! very delta.
 
 use snapsync_model::{
     Address, Change, End, Extent, Layout, Monitor, Op, Placed, Result, Segment, Side, Source, locked,
@@ -9,8 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-/// Shorter runs of new data are not remembered: a delta full of them would take more memory than it saves
-/// bytes.
+/// Shorter runs of new data are not remembered: many of them would take more memory than they save bytes.
 const WORTH: u64 = 64 << 10;
 
 /// To ask who shares a block takes the kernel a time that grows with the pieces its extent is in, and there
@@ -19,7 +18,7 @@ const WORTH: u64 = 64 << 10;
 const PATIENCE: Duration = Duration::from_secs(20);
 const SLOW: Duration = Duration::from_millis(2);
 
-/// Runs of addresses that do not overlap: length, inode and offset in it of each.
+/// Runs of addresses that do not overlap: for each, its length, inode and offset in that inode.
 #[derive(Debug, Default)]
 struct Index(BTreeMap<Address, (u64, u64, u64)>);
 
@@ -36,7 +35,7 @@ impl Index {
         index
     }
 
-    /// What is known of `address`, and for how many bytes that holds.
+    /// What is known about `address`, and for how many bytes that holds.
     fn at(&self, address: Address) -> Run {
         if let Some((start, (length, ino, offset))) = self.0.range(..=address).next_back()
             && start.extent == address.extent
@@ -49,7 +48,7 @@ impl Index {
         Run::Unknown { length: next.map_or(u64::MAX, |(start, _)| start.offset - address.offset) }
     }
 
-    /// Remembers what is not known yet.
+    /// Adds what is not known yet.
     fn add(&mut self, ino: u64, placed: &Placed) {
         let Some(address) = placed.address else { return };
         let mut done = 0;
@@ -67,27 +66,27 @@ impl Index {
     }
 }
 
-/// A run of a segment, and where the base has it.
+/// A part of a segment, and where the base has it.
 pub(crate) struct Piece {
     pub(crate) length: u64,
     pub(crate) source: Option<Source>,
 }
 
-/// Looks data up in the base. What it finds does not depend on what was looked up before.
+/// Looks up data in the base. The results do not depend on earlier lookups.
 pub(crate) struct Shares<'a> {
     base: Option<&'a dyn Side>,
-    /// Inodes from which nothing is taken.
+    /// Inodes that data is not taken from.
     but: BTreeSet<u64>,
     files: Mutex<HashMap<u64, Arc<Index>>>,
-    /// Of every file of the base, for a side that cannot tell who holds an address.
+    /// The index of all files of the base, for a side that cannot tell the owners of an address.
     whole: OnceLock<Index>,
-    /// Inodes of the base that clones come from.
+    /// The inodes of the base that clones come from.
     used: Mutex<BTreeSet<u64>>,
     /// What slow answers have taken.
     waited: Mutex<Duration>,
 }
 
-/// Where the base has the piece before: what follows a piece is mostly there too.
+/// Where the base has the previous piece: the next one is usually there too.
 #[derive(Default)]
 pub(crate) struct Last(RefCell<Option<Arc<Index>>>);
 
@@ -123,8 +122,8 @@ impl<'a> Shares<'a> {
         locked(&self.used).clone()
     }
 
-    /// Splits `from..to` of a segment by where the base has it. `own` is the same file in the base; `last` is
-    /// of this file.
+    /// Splits `from..to` of a segment by where the base has it. `own` is the same file in the base; `last`
+    /// belongs to this file.
     pub(crate) fn split(
         &self,
         segment: &Segment,
@@ -228,7 +227,7 @@ fn shorten(run: Run, most: u64) -> Run {
     }
 }
 
-/// A file as the base has it, indexed when it is asked.
+/// A file of the base, indexed on first use.
 pub(crate) struct Own<'a> {
     ino: u64,
     layout: &'a Layout,
@@ -246,7 +245,8 @@ impl<'a> Own<'a> {
     }
 }
 
-/// The new data of a delta, in the order of its rows: what comes a second time is a clone of the first.
+/// The new data of a delta in the order of its rows. Data that appears a second time becomes a clone of the
+/// first.
 #[derive(Default)]
 pub(crate) struct Fresh(Index);
 
@@ -296,7 +296,7 @@ impl Fresh {
     }
 }
 
-/// Adds data, or a clone where there is a source, to the end of a list; joined with what it goes on from.
+/// Appends data, or a clone if there is a source, and joins it with the last extent if it continues that.
 pub(crate) fn push(out: &mut Vec<Extent>, offset: u64, length: u64, source: Option<Source>) {
     let op = if source.is_some() { Op::Clone } else { Op::Data };
     if let Some(last) = out.last_mut()

@@ -1,4 +1,4 @@
-//! The words of snapsync as types: inodes, extents, changes, snapshots, errors. No I/O happens here.
+//! The words of snapsync as types: inodes, extents, changes, snapshots, errors. Nothing here does I/O.
 
 mod change;
 mod error;
