@@ -14,7 +14,7 @@ const CHUNK: usize = 1024;
 /// Calls `emit` with every change from `base` to `target`, in order. Without a base everything is created.
 /// The changes do not depend on the number of threads. Files in `again` count as changed as a whole, because
 /// the receiver's copies cannot be trusted.
-/// receiver has of them is not to be believed.
+///
 /// Returns, in order, a row for each inode that other rows refer to: files that clones come from, and
 /// directories. Those without changes of their own must be inserted between the emitted rows, so that every
 /// reference leads to a row.
@@ -60,6 +60,7 @@ pub fn changes(
             return references(&look);
         }
         monitor.check()?;
+        look.shares.start_chunk();
         let rows: Vec<Result<Vec<Row>>> =
             chunk.par_iter().map(|(pair, anchor)| look.changes(pair, *anchor)).collect();
         for rows in rows {

@@ -27,7 +27,7 @@ pub use name::{can_name_directory, can_name_snapshot};
 pub use path::{LONGEST_PATH, RelPath};
 pub use printable::{is_printable, printable, printable_bytes, printable_within};
 pub use promotion::{MOST_EPOCHS, Promotion, Promotions, Standing};
-pub use side::{Directories, Inodes, Side};
+pub use side::{Directories, Inodes, Owners, Side};
 pub use snapshot::{Provider, Role, SnapshotInfo, VolumeInfo, path_as_json};
 pub use subset::Subset;
 pub use unread::Unread;

@@ -48,8 +48,8 @@ pub trait Side: Send + Sync {
         None
     }
 
-    /// The numbers of files that may hold data at `address`, sorted; None if there is no way to tell.
-    fn owners(&self, address: Address) -> Result<Option<Vec<u64>>> {
+    /// The files that may hold data at `address`; None if there is no way to tell.
+    fn owners(&self, address: Address) -> Result<Option<Owners>> {
         let _ = address;
         Ok(None)
     }
@@ -59,6 +59,16 @@ pub trait Side: Send + Sync {
         let wanted = |inode: &Result<Inode>| inode.as_ref().map_or(true, |i| inos.contains(&i.ino));
         self.inodes()?.filter(wanted).collect()
     }
+}
+
+/// The files that hold data at an address.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Owners {
+    /// Their inode numbers, sorted.
+    pub inos: Vec<u64>,
+    /// The number of pieces that this side's files hold of the extent at the address: the time for finding the
+    /// owners grows with it.
+    pub pieces: u64,
 }
 
 /// The names of all directories of a tree, enough to build the path of anything in it.

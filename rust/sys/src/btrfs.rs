@@ -4,7 +4,7 @@
 
 use crate::ioctl;
 use rustix::fs::{Mode, OFlags, openat};
-use snapsync_model::{Address, Attributes, Kind, Layout, Link, Placed, Range, Rare, ns_of};
+use snapsync_model::{Address, Attributes, Kind, Layout, Link, Owners, Placed, Range, Rare, ns_of};
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -20,6 +20,7 @@ const SET_RECEIVED_SUBVOL: u64 = 0xc0c8_9425;
 const FS_INFO: u64 = 0x8400_941f;
 const TREE_SEARCH_V2: u64 = 0xc070_9411;
 const LOGICAL_INO_V2: u64 = 0xc038_943b;
+const IGNORE_OFFSET: u64 = 1;
 const RDONLY: u64 = 2;
 /// The inode number of the root directory of every subvolume.
 pub const ROOT_INODE: u64 = 256;
@@ -566,9 +567,19 @@ struct LogicalIno {
     inodes: u64,
 }
 
-/// The inodes, sorted, whose data is at `address` in the subvolume with the tree `tree`. Needs CAP_SYS_ADMIN.
-pub fn owners(fd: impl AsFd, address: Address, tree: u64) -> io::Result<Vec<u64>> {
+/// The files whose data is at `address` in the subvolume with the tree `tree`. Needs CAP_SYS_ADMIN.
+pub fn owners(fd: impl AsFd, address: Address, tree: u64) -> io::Result<Owners> {
     let logical = if address.extent == 0 { address.offset } else { address.extent & !0xff };
+    let pieces = references(&fd, logical, IGNORE_OFFSET, tree)?.len() as u64;
+    let mut inos: Vec<u64> = references(&fd, logical, 0, tree)?;
+    inos.sort_unstable();
+    inos.dedup();
+    Ok(Owners { inos, pieces })
+}
+
+/// The inode number for each reference to the extent at `logical` from the tree `tree`: for those to this very
+/// block, or with `IGNORE_OFFSET` for all.
+fn references(fd: impl AsFd, logical: u64, flags: u64, tree: u64) -> io::Result<Vec<u64>> {
     let mut room = 8 << 10;
     loop {
         // struct btrfs_data_container: four u32, then three u64 for each inode.
@@ -577,7 +588,7 @@ pub fn owners(fd: impl AsFd, address: Address, tree: u64) -> io::Result<Vec<u64>
             logical,
             size: (room * 8) as u64,
             reserved: [0; 3],
-            flags: 0,
+            flags,
             inodes: found.as_mut_ptr() as u64,
         };
         // SAFETY: LOGICAL_INO_V2 reads a struct btrfs_ioctl_logical_ino_args of 56 bytes and writes at most
@@ -592,10 +603,7 @@ pub fn owners(fd: impl AsFd, address: Address, tree: u64) -> io::Result<Vec<u64>
             continue;
         }
         let triples = found[2..].chunks_exact(3).take(values as usize / 3);
-        let mut inodes: Vec<u64> = triples.filter(|t| t[2] == tree).map(|t| t[0]).collect();
-        inodes.sort_unstable();
-        inodes.dedup();
-        return Ok(inodes);
+        return Ok(triples.filter(|t| t[2] == tree).map(|t| t[0]).collect());
     }
 }
 

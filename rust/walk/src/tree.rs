@@ -8,8 +8,8 @@ use crate::pass::Walk;
 use crate::searched;
 use crate::subset::Matcher;
 use snapsync_model::{
-    Address, Context, Counters, Details, Directories, Inode, Inodes, Kind, Layout, Link, Monitor, RelPath,
-    Result, Side, Subset, unlocked,
+    Address, Context, Counters, Details, Directories, Inode, Inodes, Kind, Layout, Link, Monitor, Owners,
+    RelPath, Result, Side, Subset, unlocked,
 };
 use snapsync_sys::{FileSystem, Root, Stat, btrfs, stat_at, sync_filesystem};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -226,7 +226,7 @@ impl Side for Tree {
         self.pinned.map(|pinned| pinned.filesystem)
     }
 
-    fn owners(&self, address: Address) -> Result<Option<Vec<u64>>> {
+    fn owners(&self, address: Address) -> Result<Option<Owners>> {
         let Some(pinned) = self.pinned.filter(|_| !self.is_relabeled) else { return Ok(None) };
         match btrfs::owners(self.root.fd(), address, pinned.tree) {
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(None),
