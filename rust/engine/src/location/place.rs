@@ -19,8 +19,8 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    /// A directory with exactly that name comes first, because `@` is common in names on Btrfs. Unless it
-    /// hides a snapshot: others may have made it.
+    /// A directory with exactly that name comes first, because `@` is common in names on Btrfs. It is refused
+    /// if it hides a snapshot, because others may have made it.
     pub(crate) fn parse(text: &Path) -> Result<Place> {
         match split_at_sign(text) {
             Some((volume, snapshot)) if volume.is_dir() && !text.is_dir() => {
@@ -33,7 +33,7 @@ impl Place {
         }
     }
 
-    /// A directory beside a volume that is named like `VOLUME@SNAP`, unless the volume has such a snapshot.
+    /// A directory beside a volume that is named like `VOLUME@SNAP`. Fails if the volume has such a snapshot.
     pub(crate) fn directory(named: Root, beside: Root, snapshot: &str) -> Result<Place> {
         let volume = Volume::find_in(beside).ok().flatten();
         let Some(hidden) = volume.filter(|volume| volume.find_snapshot(snapshot).is_ok()) else {
