@@ -1,5 +1,5 @@
 //! Btrfs subvolumes. Structures and numbers are those of the kernel's `include/uapi/linux/btrfs.h`.
-//! This file is longer than others because each call stands beside its structure, whose size is asserted
+//! It is longer than other files because each call stands beside its structure, whose size is asserted
 //! there.
 
 use crate::ioctl;
