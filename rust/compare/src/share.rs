@@ -14,8 +14,8 @@ const WORTH: u64 = 64 << 10;
 
 /// Finding the owners of a block takes the kernel a time that grows with the number of pieces that its extent
 /// is in, which may be 100,000. So the pieces of extents in more than `FEW` are counted, and when a file or a
-/// delta has used up its share, the rest of its shared data travels. The count does not depend on the speed of
-/// the machine or the number of threads: equal input gives an equal manifest.
+/// delta has used up its share, the rest of its shared data travels. The count does not depend on the speed
+/// of the machine or the number of threads: equal input gives an equal manifest.
 const FEW: u64 = 1_000;
 const MOST_IN_FILE: u64 = 1 << 18;
 const MOST_IN_DELTA: u64 = 1 << 22;
@@ -122,7 +122,8 @@ impl<'a> Shares<'a> {
         }
     }
 
-    /// Called before files are compared side by side: what one of them may count must not depend on the others.
+    /// Called before files are compared in parallel: what one of them may count must not depend on the
+    /// others.
     pub(crate) fn start_chunk(&self) {
         let left = MOST_IN_DELTA.saturating_sub(self.counted.load(Ordering::Relaxed));
         self.allowed.store(left.min(MOST_IN_FILE), Ordering::Relaxed);

@@ -66,8 +66,8 @@ pub trait Side: Send + Sync {
 pub struct Owners {
     /// Their inode numbers, sorted.
     pub inos: Vec<u64>,
-    /// The number of pieces that this side's files hold of the extent at the address: the time for finding the
-    /// owners grows with it.
+    /// The number of pieces that this side's files hold of the extent at the address: the time for finding
+    /// the owners grows with it.
     pub pieces: u64,
 }
 

@@ -577,8 +577,8 @@ pub fn owners(fd: impl AsFd, address: Address, tree: u64) -> io::Result<Owners> 
     Ok(Owners { inos, pieces })
 }
 
-/// The inode number for each reference to the extent at `logical` from the tree `tree`: for those to this very
-/// block, or with `IGNORE_OFFSET` for all.
+/// The inode number for each reference to the extent at `logical` from the tree `tree`: for references to
+/// this very block, or with `IGNORE_OFFSET` for all.
 fn references(fd: impl AsFd, logical: u64, flags: u64, tree: u64) -> io::Result<Vec<u64>> {
     let mut room = 8 << 10;
     loop {
