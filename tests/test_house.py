@@ -217,6 +217,7 @@ RUST_LEVELS = {
         scrubbed
         record
         handle
+        locked
         alive opening standbys
     """,
     "snapshot/pool": """
@@ -230,7 +231,7 @@ RUST_LEVELS = {
     "snapshot/snapshots": """
         find missing open
         differing take
-        clones
+        clones recovery
     """,
     "compare": """
         share trust

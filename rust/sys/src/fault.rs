@@ -18,6 +18,7 @@ pub const POINTS: &[&str] = if cfg!(feature = "faults") { NAMES } else { &[] };
 /// In the order in which a round passes them, then the places of other verbs.
 const NAMES: &[&str] = &[
     "init.store",
+    "init.undone",
     "snapshot.begin",
     "snapshot.object",
     "snapshot.table",

@@ -2,7 +2,7 @@
 
 use snapsync_manifest::ManifestHeader;
 use snapsync_model::{Context, Counts, Identity, Result, Side, SnapshotInfo};
-use snapsync_snapshot::{Alive, Volume};
+use snapsync_snapshot::{Alive, LockedVolume, Volume};
 use snapsync_stream::wire::{DeltaHead, ManifestHead, VERSION, software};
 use snapsync_sys::{Named, Spot};
 
@@ -11,9 +11,8 @@ use snapsync_sys::{Named, Spot};
 pub(crate) struct Outgoing(Alive);
 
 impl Outgoing {
-    /// The caller holds the volume's lock.
     pub(crate) fn make(
-        primary: &Volume,
+        primary: &LockedVolume,
         snapshot: &SnapshotInfo,
         base: Option<&SnapshotInfo>,
     ) -> Result<Outgoing> {

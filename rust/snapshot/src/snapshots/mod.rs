@@ -5,4 +5,5 @@ mod differing;
 pub(crate) mod find;
 mod missing;
 mod open;
+mod recovery;
 pub(crate) mod take;
