@@ -242,6 +242,25 @@ def test_a_killed_first_round_leaves_nothing_or_everything(
             assert_tidy(pair.target)
 
 
+@pytest.mark.parametrize("kinds", PAIRS, ids="-".join)
+def test_a_first_round_that_is_killed_while_it_takes_away_what_it_made_is_no_hindrance(
+    place: Place, kinds: tuple[str, str]
+) -> None:
+    """A store without its record is none: the next round completes it. First goes the standby's."""
+    for hit in (1, 2):
+        pair = Primed.fresh(place, kinds, synced=False).pair
+        whole = freeze(pair.source)
+        faults = f"commit.attached:1=fail,init.undone:{hit}"
+        assert run("sync", pair.source, pair.target, env={"SNAPSYNC_FAULT": faults}).code == -signal.SIGKILL
+        undone = pair.target if hit == 1 else pair.source
+        assert store(undone).is_dir()
+        assert "is not a volume" in run("status", undone).err
+        pair.sync()
+        assert_same(whole, pair.target, root_mtime=False)
+        assert_tidy(pair.source)
+        assert_tidy(pair.target)
+
+
 @pytest.mark.parametrize("point", ["commit.marked", "commit.attach", "commit.attributes"])
 def test_a_crash_while_healing_heals_too(place: Place, tmp_path: Path, point: str) -> None:
     """Killed again and again, at each point that healing passes."""
@@ -345,7 +364,7 @@ def test_every_fault_point_is_passed_by_these_tests(place: Place, tmp_path: Path
         done("switch", pair.target, pair.source, env=env)
     # Those of a receive beside other snapshots are passed, and killed at, by rust/snapshot/tests/received.rs.
     # Those of a restore by test_restore_to.py, of a clone by test_clones.py, of browse by test_shelves.py.
-    # Those of the way back by test_undo.py.
-    others = ("receive.", "restore.", "browse.", "clone.", "undo.")
+    # Those of the way back by test_undo.py, that of a store which is taken away by a test above.
+    others = ("receive.", "restore.", "browse.", "clone.", "undo.", "init.undone")
     points = {point for point in native.fault_points() if not point.startswith(others)}
     assert points <= set(passed(trace))

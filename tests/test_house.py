@@ -218,6 +218,7 @@ RUST_LEVELS = {
         scrubbed
         record
         handle
+        locked
         alive opening standbys
     """,
     "snapshot/pool": """
@@ -233,7 +234,7 @@ RUST_LEVELS = {
         differing garbage
         keep
         take
-        clones
+        clones recovery
     """,
     "compare": """
         share trust

@@ -1,9 +1,9 @@
-//! Who may do what with a file while it changes: no more than before, and no more than after.
+//! The rights to a file while it changes: nobody has more of them than before, or more than after.
 
 use snapsync_model::{Attributes, Change, Kind, Xattr};
 use snapsync_sys::{PROTECTIVE, acl};
 
-/// Who may do what with it is not what it was.
+/// Whether the row changes who may use the file.
 pub(crate) fn changes(change: &Change) -> bool {
     let who = |side: Option<Attributes>| side.map(|a| (a.mode, a.uid, a.gid));
     change.survives()
@@ -11,7 +11,7 @@ pub(crate) fn changes(change: &Change) -> bool {
         && (change.flags.xattrs || who(change.old) != who(change.new))
 }
 
-/// Who runs it gets rights of its owner, its group or its own.
+/// Whether running the file gives rights of its owner, its group, or its capabilities.
 pub(crate) fn lends_rights(change: &Change) -> bool {
     let has_capabilities = |xattr: &Xattr| &*xattr.name == acl::CAPABILITIES;
     change.kind == Kind::File
@@ -20,17 +20,16 @@ pub(crate) fn lends_rights(change: &Change) -> bool {
             || change.xattrs.iter().flatten().any(has_capabilities))
 }
 
-/// Owner and mode of an inode while it is neither what it was nor what it will be.
+/// The owner and mode of an inode between its old and its new state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meanwhile {
-    /// It is this process's alone: an owner could open it again.
+    /// It belongs to this process alone: an owner could open it again.
     Taken,
     /// The bits that its mode keeps, and those that it gets.
     Narrowed { kept: u32, gets: u32 },
 }
 
-/// None where it stays as it is. `moves` says that directories move, `lists` that the access list becomes
-/// another.
+/// None if it stays as it is. `moves` says that directories move, `lists` that the access list changes.
 pub(crate) fn meanwhile(change: &Change, moves: bool, lists: bool) -> Option<Meanwhile> {
     if change.flags.deleted {
         return change.old.filter(|old| old.flags & PROTECTIVE != 0).map(|_| Meanwhile::Taken);
@@ -39,40 +38,40 @@ pub(crate) fn meanwhile(change: &Change, moves: bool, lists: bool) -> Option<Mea
     if !change.survives() || change.kind == Kind::Symlink {
         return None;
     }
-    // What its flags allow nobody is not to be had while they are off.
+    // While flags are cleared, nobody may get what they forbid.
     let is_protected = (old.flags | new.flags) & PROTECTIVE != 0;
     if old.uid != new.uid || is_protected || is_elsewhere(change, moves) {
         return Some(Meanwhile::Taken);
     }
-    // With bytes of its own it is another program.
+    // With other bytes it is another program.
     let set_id = if change.flags.data || old.gid != new.gid { 0 } else { 0o6000 };
-    // Who is of the group, or in the list, may be another.
+    // The members of the group or of the list may change.
     let class = if lists || old.gid != new.gid { 0o700 } else { 0o777 };
     let kept = old.mode & new.mode & (class | set_id);
-    // Sticky takes rights away.
+    // The sticky bit takes rights away.
     let gets = (old.mode | new.mode) & 0o1000;
     Some(Meanwhile::Narrowed { kept, gets })
 }
 
-/// Of something that is this process's alone.
+/// The attributes of something that belongs to this process alone.
 pub(crate) fn taken(kind: Kind, attributes: &Attributes) -> Attributes {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     Attributes { mode: rights_to_work(kind), uid, gid, ..*attributes }
 }
 
-/// What the commit itself needs.
+/// The rights that the commit itself needs.
 pub(crate) fn rights_to_work(kind: Kind) -> u32 {
     if kind == Kind::Directory { 0o700 } else { 0o600 }
 }
 
-/// What can be read of it changes, and so do the directories that one gets to it by.
+/// Whether the readable content changes, or the directories that lead to it.
 fn is_elsewhere(change: &Change, moves: bool) -> bool {
     let flags = change.flags;
     let has_names = !(change.links_added.is_empty() && change.links_removed.is_empty());
     change.kind != Kind::Directory && (flags.data || flags.xattrs) && (moves || has_names)
 }
 
-/// Whether it may be that nobody can use it meanwhile as before or after.
+/// Whether somebody may be unable to use it meanwhile who can before or after.
 pub(crate) fn is_narrowed(change: &Change, moves: bool) -> bool {
     let old = change.old.map_or(0, |old| old.mode);
     let is_other = match meanwhile(change, moves, change.flags.xattrs) {
@@ -83,14 +82,14 @@ pub(crate) fn is_narrowed(change: &Change, moves: bool) -> bool {
     changes(change) || is_other
 }
 
-/// The access list becomes another than the one it has.
+/// Whether the access list changes.
 pub(crate) fn changes_list(change: &Change, now: Option<&[u8]>) -> bool {
     let mode = change.new.map_or(0, |new| new.mode);
     let wanted = change.xattrs.as_deref().and_then(acl::access_list).map(|list| acl::beside(list, mode));
     change.flags.xattrs && now != wanted.as_deref()
 }
 
-/// It may be a program with capabilities, and becomes another.
+/// Whether it may be a program with capabilities that becomes another.
 pub(crate) fn loses_capabilities(change: &Change) -> bool {
     let flags = change.flags;
     let is_other = flags.data || flags.xattrs || changes(change);

@@ -1,4 +1,4 @@
-//! Owner, mode, extended attributes, times and flags, as far as the target holds them.
+//! Sets owner, mode, extended attributes, times and flags as far as the target holds them.
 
 use crate::limits::{Limits, RarePart, are_large, xattr_class};
 use snapsync_model::{Attributes, Kind, Rare, Xattr};
@@ -8,10 +8,10 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 
-/// Flags that keep names from coming or going: off while a commit is under way.
+/// Flags that prevent changes of names. They are cleared during a commit.
 pub(crate) const LOOSENED: u32 = PROTECTIVE | PROJECT_INHERIT;
 
-/// Sets everything but flags.
+/// Sets everything except flags.
 pub(crate) fn set(
     entry: &Entry,
     kind: Kind,
@@ -28,7 +28,7 @@ pub(crate) fn set(
     })
 }
 
-/// Sets the inode flags of a file or directory to `wanted`, but for those the target does not hold.
+/// Sets the inode flags of a file or directory to `wanted`, except those that the target does not hold.
 pub(crate) fn set_flags(file: impl AsFd, wanted: u32, limits: &Limits) -> io::Result<()> {
     let wanted = wanted & !limits.flags;
     if flags_of(&file)? == wanted { Ok(()) } else { tolerate(set_flags_of(file, wanted), limits.flags != 0) }
@@ -49,7 +49,7 @@ pub(crate) fn set_rare(file: impl AsFd, wanted: Rare, limits: &Limits) -> io::Re
     Ok(())
 }
 
-/// Takes off what protects an inode, or binds what comes into a directory to its project.
+/// Clears flags that protect an inode or bind new entries of a directory to its project.
 pub(crate) fn loosen(file: &File) -> io::Result<()> {
     let flags = flags_of(file)?;
     if flags & LOOSENED == 0 { Ok(()) } else { set_flags_of(file, flags & !LOOSENED) }

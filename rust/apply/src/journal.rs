@@ -1,4 +1,4 @@
-//! How far an apply has come; replaced as a whole at every step.
+//! Records how far an apply has come. The file is replaced as a whole at every step.
 
 use crate::limits::Limits;
 use serde::{Deserialize, Serialize};
@@ -11,41 +11,41 @@ const FILE: &str = "journal.json";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// Nothing of the tree was touched: what is staged can be thrown away.
+    /// The tree is untouched, and the stage can be removed.
     Staging,
-    /// Everything is staged, verified and durable, and what will be lost is saved: the commit goes on from
+    /// Everything is staged, verified and durable, and what will be lost is saved: the commit continues from
     /// here.
     Committing,
-    /// All names that go are gone; none that come are there before this.
+    /// All names to be removed are gone, and no new name is there yet.
     Detached,
-    /// The tree is the new one but for flags that protect it, and there is no way back any more.
+    /// The tree is the new one except for protective flags, and there is no way back any more.
     Settling,
-    /// The tree is the new one; only the standby's snapshot is missing.
+    /// The tree is the new one, and only the standby's snapshot is missing.
     Applied,
-    /// The way back: names that came are taken out again.
+    /// On the way back: new names are taken out again.
     Undoing,
-    /// None of them is there any more: what went comes back.
+    /// On the way back: all new names are out, and removed names come back.
     Returning,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Journal {
     pub phase: Phase,
-    /// The snapshot that the tree is to become, and the one it comes from.
+    /// The snapshot that the tree becomes, and its base.
     pub snapshot: SnapshotInfo,
     pub base: Option<Uuid>,
-    /// What the base is called.
+    /// The name of the base.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_name: Option<String>,
     pub limits: Limits,
-    /// BLAKE3 of the manifest, in hexadecimal, once it is whole in the stage: only the same delta goes on
-    /// from there.
+    /// BLAKE3 of the manifest in hexadecimal, once the whole manifest is in the stage. Only the same delta
+    /// can resume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<String>,
-    /// The stage holds what the commit overwrites. Older builds did not save it.
+    /// Whether the stage holds what the commit overwrites. Older builds did not save it.
     #[serde(default)]
     pub saved: bool,
-    /// The stage says which inodes were checked and staged. Older builds did not note it.
+    /// Whether the stage lists the inodes that were checked and staged. Older builds did not note them.
     #[serde(default)]
     pub known: bool,
     /// The stage says which objects are to hold what the commit takes away.
@@ -54,14 +54,14 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// The tree may be between two snapshots, and can become the older one again.
+    /// Whether the tree may be between two snapshots and can become the older one again.
     pub fn can_go_back(&self) -> bool {
         let is_between =
             matches!(self.phase, Phase::Committing | Phase::Detached | Phase::Undoing | Phase::Returning);
         is_between && self.saved
     }
 
-    /// It was on its way back when it was stopped.
+    /// Whether it was on its way back when it was stopped.
     pub fn goes_back(&self) -> bool {
         matches!(self.phase, Phase::Undoing | Phase::Returning)
     }
@@ -72,7 +72,7 @@ impl Journal {
         serde_json::from_slice(&text).map(Some).map_err(|e| damaged(&file, &e))
     }
 
-    /// On the disk when this returns.
+    /// Writes it; it is on the disk when this returns.
     pub fn save(&self, store: &Spot) -> Result<()> {
         let text = serde_json::to_vec_pretty(self).map_err(|e| damaged(store, &e))?;
         store.write_file(FILE, &text).context("write the journal in", store.show())

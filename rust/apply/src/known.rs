@@ -1,10 +1,10 @@
-//! Which inodes of this volume the rows of a manifest speak of, noted before the commit changes any: the
-//! manifest's numbers are those of the primary, what is deleted can be asked for its own only while it is
-//! there, and what the commit changes must be what the check saw, whoever has exchanged names since.
+//! The inodes of this volume that the rows of a manifest refer to, noted before the commit changes any: the
+//! manifest has the primary's numbers, a deleted inode can be identified only while it exists, and the commit
+//! must change exactly what the check saw, even if somebody exchanges names.
 //!
-//! `known` in the stage has 32 bytes for each row of the manifest, in its order, little endian: number,
-//! change time, birth time, and in one word whether it was checked (1) or is staged (2), its kind and its
-//! links. Rows of new inodes are filled in when those are staged.
+//! `known` in the stage has 32 bytes for each row of the manifest, in the same order and little-endian:
+//! number, change time, birth time, and one word with whether it was checked (1) or staged (2), its kind and
+//! its links. Rows of new inodes are filled in when those are staged.
 
 use rustix::fs::{Mode, OFlags};
 use snapsync_model::{Change, Context, Kind, ROOT, RelPath, Result};
@@ -19,7 +19,7 @@ use std::path::PathBuf;
 pub(crate) const FILE: &str = "known";
 const BYTES: usize = 32;
 
-/// What a row of the manifest speaks of here.
+/// The inode of this volume that a row of the manifest refers to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Known {
     pub(crate) ino: u64,
@@ -33,18 +33,18 @@ pub(crate) struct Known {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum What {
-    /// It was nowhere.
+    /// It did not exist.
     #[default]
     Nothing,
-    /// In the tree when it was checked.
+    /// It was in the tree during the check.
     Checked,
-    /// New, and in the stage.
+    /// It is new, and in the stage.
     Staged,
     /// Older builds did not note it.
     Untold,
 }
 
-/// A row of the manifest, and what it speaks of here.
+/// A row of the manifest, and the inode it refers to here.
 pub(crate) struct Row {
     pub(crate) change: Change,
     pub(crate) known: Known,
@@ -62,7 +62,7 @@ impl Known {
         Known { ino, ctime, generation, links, kind: Some(kind), what }
     }
 
-    /// How many names it had.
+    /// The number of names that it had.
     pub(crate) fn links(&self) -> Option<u32> {
         matches!(self.what, What::Checked | What::Staged).then_some(self.links)
     }
@@ -95,7 +95,7 @@ impl Known {
     }
 }
 
-/// Writes the file. The seal makes it durable with the rest of the stage.
+/// Writes the file. The seal makes it durable together with the rest of the stage.
 pub(crate) struct Recorder {
     file: BufWriter<File>,
     path: PathBuf,
@@ -113,7 +113,7 @@ impl Recorder {
     }
 
     pub(crate) fn row(&mut self, change: &Change, stat: Option<&Stat>) -> Result<()> {
-        // Numbers of another device mean something else.
+        // Numbers on another device mean something else.
         let stat = stat.filter(|stat| stat.dev == self.top.dev);
         let mut known = stat.map_or(Known::default(), |stat| Known::of(stat, What::Checked));
         if stat.is_some() && change.old_path.as_ref().is_some_and(RelPath::is_root) {
@@ -127,11 +127,11 @@ impl Recorder {
     }
 }
 
-/// The file, when all its rows are written.
+/// The file, once all its rows are written.
 pub(crate) struct Knowledge {
     file: File,
     pub(crate) dev: (u32, u32),
-    /// Inodes keep their numbers and birth times; else only the kind of an entry tells it from another.
+    /// Whether inodes keep their numbers and birth times; otherwise entries are identified only by kind.
     pub(crate) is_exact: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Names in the stage, and how it is cleared.
+//! Names in the stage, and how the stage is cleared.
 
 use rustix::fs::AtFlags;
 use snapsync_model::{Context, RelPath, Result};
@@ -7,8 +7,8 @@ use std::ffi::OsStr;
 use std::io;
 use uuid::Uuid;
 
-/// Removes what only the commit needed, once the tree is the new one: what goes may be further names of what
-/// is there.
+/// Removes what only the commit needed once the tree is the new one. Removed files may be further names of
+/// existing files.
 pub fn clear(root: &Root, snapshot: Uuid) -> Result<()> {
     let stage = RelPath::new(format!("{INCOMING}/{snapshot}").as_bytes())?;
     let dir = match root.directory(&stage) {
@@ -20,7 +20,7 @@ pub fn clear(root: &Root, snapshot: Uuid) -> Result<()> {
     })
 }
 
-/// Removes the stage of a delta, whatever state it is in.
+/// Removes the stage of a delta in any state.
 pub fn discard(root: &Root, snapshot: Uuid) -> Result<()> {
     let incoming = incoming()?;
     let dir = match root.directory(&incoming) {
@@ -29,7 +29,7 @@ pub fn discard(root: &Root, snapshot: Uuid) -> Result<()> {
     };
     let name = snapshot.to_string();
     remove_tree(&dir, OsStr::new(&name)).context("remove the stage in", root.show(&incoming))?;
-    // Gone with the last stage, so that snapshots do not hold it.
+    // The directory goes with the last stage, so that snapshots do not hold it.
     if let Ok((above, name)) = root.parent(&incoming) {
         let _ = rustix::fs::unlinkat(above, name, AtFlags::REMOVEDIR);
     }
@@ -39,7 +39,7 @@ pub fn discard(root: &Root, snapshot: Uuid) -> Result<()> {
 pub(crate) const INCOMING: &str = ".snapsync/incoming";
 pub(crate) const MANIFEST: &str = "manifest.arrow";
 
-/// Where stages are, below a volume.
+/// The directory of all stages in a volume.
 pub(crate) fn incoming() -> Result<RelPath> {
     RelPath::new(INCOMING.as_bytes())
 }

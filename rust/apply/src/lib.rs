@@ -1,19 +1,18 @@
-//! Frames to a stage, and the stage to the tree: all of a delta, or nothing.
+//! Writes frames to a stage, and moves the stage to the tree: all of a delta, or nothing.
 //!
 //! Staging writes only below `.snapsync/incoming/ID/`: new entries in final form under `new/`, whole
-//! directories with all that is in them, and changed ranges of existing files under `data/` at their offsets.
-//! Once everything is there, verified and on the disk, and what the commit will overwrite is kept there too,
-//! the journal says so; from then on the commit is replayed until it is done, however often it is killed, or
-//! undone where it cannot go on. Each of its steps can be done again:
+//! directories with their content, and changed ranges of existing files under `data/` at their offsets. The
+//! journal records when everything is there, verified and on the disk, together with the data that the commit
+//! will overwrite. From then on the commit is repeated until it is done, however often it is killed, or
+//! undone if it cannot go on. Each of its steps can be repeated:
 //!
-//! 1. displace: what older snapshots find nowhere but in the tree, and is about to go or to be overwritten,
-//!    comes to its object in the pool;
-//! 2. detach, deepest first: names that go are moved to `held/`, where others come for them, and to `trash/`;
-//! 3. attach, parents first: names that come, from `new/` and `held/`;
-//! 4. data: changed ranges move into their files;
+//! 1. displace: what older snapshots find only in the tree, and what is about to go or to be overwritten, comes
+//!    to its object in the pool;
+//! 2. detach, deepest first: removed names are moved to `trash/`, or to `held/` if their inodes get new names;
+//! 3. attach, parents first: new names come from `new/` and `held/`;
+//! 4. data: changed ranges are moved to their files;
 //! 5. attributes, flags and the times of directories;
-//! 6. what went is removed, and then what is to be immutable is made so: a further name of it may be among
-//!    that.
+//! 6. removal of what was detached, and then protection of immutable files, which may have lost a name.
 
 mod access;
 mod attributes;

@@ -1,4 +1,4 @@
-//! What a target can hold, and what goes without: found by a rehearsal, and remembered with the stage.
+//! What a target cannot hold: found by a rehearsal, and remembered in the store.
 
 use serde::{Deserialize, Serialize};
 use snapsync_model::{Context, Error, Rare, Result, Xattr};
@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 const FILE: &str = "limits.json";
 
 impl Limits {
-    /// None before the first round.
+    /// The remembered limits; none before the first round.
     pub fn remembered(store: &Spot) -> Result<Limits> {
         let file = store.join(FILE);
         let text = file.read_if_there().context("read", file.show())?;
@@ -16,7 +16,7 @@ impl Limits {
             .map_err(|e| damaged(&file, &e))
     }
 
-    /// Adds these to what is remembered.
+    /// Adds these to the remembered limits.
     pub fn remember(&self, store: &Spot) -> Result<()> {
         let before = Limits::remembered(store)?;
         let all = self.clone().and(before.clone());
@@ -27,7 +27,7 @@ impl Limits {
         store.write_file(FILE, &text).context("write what cannot be held to", store.show())
     }
 
-    /// What either cannot hold.
+    /// The limits of both together.
     pub(crate) fn and(mut self, other: Limits) -> Limits {
         self.owner |= other.owner;
         self.mode |= other.mode;
@@ -49,7 +49,7 @@ fn damaged(file: &Spot, error: &serde_json::Error) -> Error {
     )
 }
 
-/// What a target may hold without the others.
+/// Parts that a target may hold independently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RarePart {
@@ -72,7 +72,7 @@ impl RarePart {
         }
     }
 
-    /// `wanted` in this part, in all others `now`.
+    /// `now`, with this part from `wanted`.
     pub(crate) fn of(self, wanted: Rare, now: Rare) -> Rare {
         let flags = |which: u32| (now.xflags & !which) | (wanted.xflags & which);
         match self {
@@ -89,31 +89,31 @@ impl RarePart {
     }
 }
 
-/// Kinds of information that are left out on this target.
+/// The kinds of information that are left out on this target.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Files cannot be given to others.
+    /// Owners cannot be changed.
     pub owner: bool,
-    /// Bits of modes that it does not keep.
+    /// Mode bits that it does not keep.
     #[serde(default)]
     pub mode: u32,
-    /// Times outside its range, or finer than it keeps, become others.
+    /// Times outside its range, or with finer fractions, are changed.
     pub mtime: bool,
-    /// It has no access lists: modes are narrowed to what these allow.
+    /// It has no access lists, so modes are narrowed to what these allow.
     #[serde(default)]
     pub access_lists: bool,
-    /// Projects and hints: some values that were asked for, if not all.
+    /// Projects and hints of which at least some values are not held.
     #[serde(default)]
     pub rare: BTreeSet<RarePart>,
-    /// Inode flags it does not know.
+    /// Inode flags that it does not know.
     pub flags: u32,
-    /// Namespaces of extended attributes it refuses, or single names where the system decides by name.
+    /// Namespaces of extended attributes that it refuses, or single names if the system decides by name.
     pub xattrs: BTreeSet<String>,
     /// Extended attributes of some files are too large.
     pub large_xattrs: bool,
 }
 
-/// One kind of information that is lost, how many files lose it, and one of them.
+/// One kind of lost information, the number of files that lose it, and one of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loss {
     pub what: String,
@@ -121,21 +121,21 @@ pub struct Loss {
     pub example: String,
 }
 
-/// More than this many bytes of extended attributes on one inode may not fit everywhere, with what keeps
-/// each.
+/// More bytes of extended attributes than this on one inode, with the overhead of each, may not fit
+/// everywhere.
 const LARGE: usize = 256;
 const KEPT_BY: usize = 16;
 
-/// Not sure to fit.
+/// Whether they may not fit.
 pub(crate) fn are_large(xattrs: &[Xattr]) -> bool {
     xattrs.iter().map(|x| KEPT_BY + x.name.len() + x.value.len()).sum::<usize>() > LARGE
 }
 
-/// The class that a file system or a privilege decides about.
+/// The class of names for which a file system or a privilege decides.
 pub(crate) fn xattr_class(name: &[u8]) -> String {
     let name = String::from_utf8_lossy(name);
     match name.split_once('.') {
-        // On XFS these are its access lists.
+        // These are access lists on XFS.
         Some(("trusted", rest)) if rest.starts_with("SGI_ACL_") => name.into_owned(),
         Some((space @ ("user" | "trusted"), _)) => format!("{space}.*"),
         _ => name.into_owned(),

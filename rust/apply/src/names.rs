@@ -1,4 +1,4 @@
-//! Which names go and which come: the manifest's links as paths.
+//! The names that are removed and added: the manifest's links as paths.
 
 use crate::access;
 use snapsync_manifest::{Brief, ManifestReader};
@@ -6,7 +6,7 @@ use snapsync_model::{Change, Error, Kind, Link, RelPath, Result};
 use snapsync_sys::Spot;
 use std::collections::{HashMap, HashSet};
 
-/// Where the directories of a manifest are in the base and in the target.
+/// The paths of a manifest's directories in the base and in the target.
 #[derive(Default)]
 pub(crate) struct Places {
     old: HashMap<u64, Directory>,
@@ -18,7 +18,7 @@ pub(crate) struct Places {
     opens: bool,
 }
 
-/// A directory, and the row that speaks of it.
+/// A directory, and its row.
 pub(crate) struct Directory {
     pub(crate) path: RelPath,
     pub(crate) row: u64,
@@ -44,7 +44,7 @@ impl Places {
         if let Some(path) = &change.path {
             self.new.insert(change.ino, Directory { path: path.clone(), row });
         }
-        // The root is always there, and has no name.
+        // The root always exists and has no name.
         if let (true, Some(link)) = (change.flags.created, change.links_added.first()) {
             self.created.insert(change.ino, link.clone());
         }
@@ -56,17 +56,17 @@ impl Places {
         self.opens |= access::changes(change);
     }
 
-    /// Some directory that lives on is elsewhere then, with all that is in it.
+    /// Whether a directory that survives is moved with its content.
     pub(crate) fn moves(&self) -> bool {
         self.moves
     }
 
-    /// Some directory lets in others than before.
+    /// Whether the rights to a directory change.
     pub(crate) fn opens(&self) -> bool {
         self.opens
     }
 
-    /// Its one name comes along with a new directory.
+    /// Whether its only name is in a new directory and is staged with it.
     pub(crate) fn comes_along(&self, row: &Brief) -> bool {
         row.flags.created && row.added == 1 && row.parent.is_some_and(|parent| self.is_created(parent))
     }
@@ -75,12 +75,12 @@ impl Places {
         self.created.contains_key(&ino)
     }
 
-    /// The directory existed in the base and does not in the target, though its number may.
+    /// Whether the directory existed in the base but not in the target. Its number may exist again.
     pub(crate) fn is_deleted(&self, ino: u64) -> bool {
         self.deleted.contains(&ino)
     }
 
-    /// Where a name was, and where one comes to be.
+    /// The old path of a removed name, and the new path of an added one.
     pub(crate) fn old_path(&self, link: &Link) -> Result<RelPath> {
         self.old.get(&link.parent).ok_or_else(|| unanchored(link))?.path.join(&link.name)
     }
@@ -93,9 +93,9 @@ impl Places {
         Name::of(self.new.get(&link.parent), link)
     }
 
-    /// Where the name number `at` of a new inode is staged, below `new/`: in its new directory, or under a
-    /// name of its own where that directory is an old one. A stage in the image of the target would need
-    /// stand-ins for old directories, and they would be in the way when those move.
+    /// The path below `new/` where name number `at` of a new inode is staged: in its new directory, or under
+    /// a name of its own if the directory is an old one. A stage in the image of the target would need
+    /// stand-ins for old directories, which would be in the way when those move.
     pub(crate) fn staged(&self, change: &Change, at: usize) -> Result<RelPath> {
         let Some(link) = change.links_added.get(at) else {
             return Err(Error::integrity(
@@ -119,13 +119,13 @@ impl Places {
         RelPath::new(&names.join(&b'/'))
     }
 
-    /// Where a directory was in the base, if it was.
+    /// The path of a directory in the base, if it existed there.
     pub(crate) fn old_directory(&self, ino: u64) -> Option<&RelPath> {
         self.old.get(&ino).map(|directory| &directory.path)
     }
 }
 
-/// A name of the base or the target as a path, and the row of the directory that it is in.
+/// A name of the base or the target as a path, and the row of its directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Name {
     pub(crate) path: RelPath,
@@ -155,7 +155,7 @@ pub(crate) fn staged_top(ino: u64, at: usize) -> String {
     format!("{ino}-{at}")
 }
 
-/// A name that goes, of what a row speaks of. Nothing is removed before the tree is the new one.
+/// A removed name of a row's inode. Nothing is deleted before the tree is the new one.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Detach {
     pub(crate) from: Name,
@@ -166,12 +166,12 @@ pub(crate) struct Detach {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Goes {
-    /// Name number `at` of an inode that gets as many new ones: it is moved to `held/`.
+    /// Name number `at` of an inode that gets as many new ones is moved to `held/`.
     Hold { at: usize },
-    /// An inode that loses no name and gets some: a link in `held/` is where they come from.
+    /// An inode loses no name and gets some: a link in `held/` is their source.
     Anchor,
-    /// Name number `at` of what goes, or of what has another one: it is moved to `trash/`, with all that is
-    /// in it.
+    /// Name number `at` of a deleted inode, or of one that keeps another name, is moved to `trash/` with its
+    /// content.
     Trash { at: usize },
 }
 
@@ -181,7 +181,7 @@ impl Detach {
     }
 }
 
-/// A name that comes, of what a row speaks of.
+/// An added name of a row's inode.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Attach {
     pub(crate) to: Name,
@@ -192,11 +192,11 @@ pub(crate) struct Attach {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Comes {
-    /// Staged under `new/`, with all that is in it.
+    /// It is staged under `new/` with its content.
     New { at: usize },
-    /// Name number `at` of what is in `held/`.
+    /// It is name number `at` of the inode in `held/`.
     Move { at: usize },
-    /// One more name of what is in `held/`.
+    /// It is a further name of the inode in `held/`.
     Link,
 }
 
@@ -206,12 +206,12 @@ impl Attach {
     }
 }
 
-/// The name number `at` of an inode in `held/`.
+/// Name number `at` of an inode in `held/`.
 pub(crate) fn held(ino: u64, at: usize) -> String {
     if at == 0 { format!("held/{ino}") } else { format!("held/{ino}-{at}") }
 }
 
-/// All names that go, deepest first: while one is detached, everything above it is still in its old place.
+/// All removed names, deepest first: when one is detached, everything above it is still in its old place.
 pub(crate) fn detaches(manifest: &Spot, places: &Places) -> Result<Vec<Detach>> {
     let mut all = Vec::new();
     let loses_names = |row: &Brief| row.removed > 0 || (row.added > 0 && !row.flags.created);
@@ -225,10 +225,10 @@ pub(crate) fn detaches(manifest: &Spot, places: &Places) -> Result<Vec<Detach>> 
 
 fn detach_row(row: u64, change: &Change, places: &Places, all: &mut Vec<Detach>) -> Result<()> {
     let ino = change.ino;
-    // As many names as come are moved, so that an inode never has more than before or after.
+    // As many names are moved as are added, so that an inode never has more than before or after.
     let moved = if change.survives() { change.links_added.len() } else { 0 };
     if moved > 0 && change.links_removed.is_empty() {
-        // It is found, and loses nothing: which directory it is in is all the same.
+        // It is only looked up and loses nothing, so its directory does not matter.
         let from = Name { path: change.old_path.clone().unwrap_or_default(), parent: row };
         all.push(Detach { from, row, ino, to: Goes::Anchor });
     }
@@ -242,12 +242,12 @@ fn detach_row(row: u64, change: &Change, places: &Places, all: &mut Vec<Detach>)
         } else if at < apart {
             all.push(Detach { from, row, ino, to: Goes::Trash { at } });
         }
-        // Any other goes with its directory.
+        // All others go with their directories.
     }
     Ok(())
 }
 
-/// All names that come, parents first.
+/// All added names, parents first.
 pub(crate) fn attaches(manifest: &Spot, places: &Places) -> Result<Vec<Attach>> {
     let mut all = Vec::new();
     let comes = |row: &Brief| row.added > 0 && !places.comes_along(row);
@@ -262,7 +262,7 @@ pub(crate) fn attaches(manifest: &Spot, places: &Places) -> Result<Vec<Attach>> 
 fn attach_row(row: u64, change: &Change, places: &Places, all: &mut Vec<Attach>) -> Result<()> {
     let (ino, mut names) = (change.ino, Vec::new());
     for (at, link) in change.links_added.iter().enumerate() {
-        // Inside a new directory it comes along with it.
+        // A name inside a new directory is staged with it.
         if !(change.flags.created && places.is_created(link.parent)) {
             names.push((at, places.new_place(link)?));
         }
@@ -271,7 +271,7 @@ fn attach_row(row: u64, change: &Change, places: &Places, all: &mut Vec<Attach>)
         all.extend(names.into_iter().map(|(at, to)| Attach { to, row, ino, from: Comes::New { at } }));
         return Ok(());
     }
-    // The first that is held comes last, deepest as it is: until then links are made from it.
+    // The first held name is attached last, because it is the deepest; links are made from it until then.
     names.sort_by_key(|(_, to)| to.path.depth());
     let moved = change.links_removed.len().max(1);
     for (at, (_, to)) in (0..names.len()).rev().zip(names) {
@@ -346,7 +346,7 @@ mod tests {
         );
     }
 
-    /// At no moment has the inode more names than before or after.
+    /// An inode never has more names than before or after.
     #[test]
     fn names_move_where_others_come_and_the_deepest_ends_what_is_held() {
         let names = |names: &[&str]| names.iter().map(|name| link(ROOT, name)).collect::<Vec<_>>();

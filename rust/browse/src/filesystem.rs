@@ -1,4 +1,4 @@
-//! Answers what the kernel asks of a file system that never changes.
+//! Answers the kernel's requests for a file system that never changes.
 
 use crate::index::Index;
 use fuser::{
@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-/// What the kernel learnt holds for as long as it is mounted.
+/// The kernel may cache answers for as long as the file system is mounted.
 const FOREVER: Duration = Duration::from_secs(1 << 30);
 const BLOCK: u32 = 4096;
 
@@ -28,7 +28,7 @@ pub(crate) struct Served {
     index: Index,
     files: Mutex<HashMap<u64, Arc<File>>>,
     next: AtomicU64,
-    /// The kernel judges by access lists too.
+    /// Whether the kernel checks access lists too.
     has_lists: bool,
 }
 
@@ -82,7 +82,8 @@ impl Served {
         }
     }
 
-    /// Where the kernel does not know lists, nobody may do more than the list of a file lets him.
+    /// The mode to report. If the kernel does not check access lists, the mode gives nobody more rights than
+    /// the list does.
     fn mode(&self, inode: &Inode) -> u32 {
         let mode = inode.attributes.mode;
         if self.has_lists || inode.kind == Kind::Symlink {
@@ -112,7 +113,7 @@ impl Served {
         Ok(found as i64)
     }
 
-    /// Names with a zero after each. Those that only root may read are told to nobody else.
+    /// The attribute names with a zero byte after each. Names that only root may read are shown only to root.
     fn xattr_names(&self, ino: INodeNo, asks: &Request) -> Result<Vec<u8>, Errno> {
         let mut names = Vec::new();
         for xattr in self.details(ino)?.xattrs {
@@ -251,7 +252,7 @@ impl Filesystem for Served {
     }
 }
 
-/// 0 asks how much there is.
+/// Replies with a value, or with its size if `size` is 0.
 fn sized(told: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
     match told {
         Ok(bytes) if size == 0 => reply.size(bytes.len() as u32),
@@ -261,7 +262,7 @@ fn sized(told: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
     }
 }
 
-/// All of what is asked, or what there is before the end.
+/// Reads all bytes that were asked for, or those before the end.
 fn read_at(file: &File, offset: u64, size: u32) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; size as usize];
     let mut read = 0;
@@ -277,7 +278,7 @@ fn read_at(file: &File, offset: u64, size: u32) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The root is 1 to the kernel, and 0 here.
+/// The root has number 1 for the kernel and 0 here.
 fn ours(ino: INodeNo) -> u64 {
     ino.0.wrapping_sub(1)
 }
@@ -286,7 +287,7 @@ fn theirs(ino: u64) -> INodeNo {
     INodeNo(ino.wrapping_add(1))
 }
 
-/// Whatever is missing behind a snapshot is not the reader's mistake.
+/// The error for data missing from a snapshot, which is not the reader's mistake.
 fn unreadable(_: Error) -> Errno {
     Errno::EIO
 }

@@ -1,9 +1,9 @@
-//! What a side lists by number, found by name.
+//! An index that finds the inodes of a side by name.
 
 use snapsync_model::{Error, Inode, Kind, Monitor, ROOT, Result, Side};
 use std::collections::HashMap;
 
-/// How often, in inodes, somebody may have pressed Ctrl-C.
+/// The number of inodes between two checks for Ctrl-C.
 const CHECKED: usize = 4096;
 
 pub(crate) struct Entry {
@@ -11,7 +11,7 @@ pub(crate) struct Entry {
     pub(crate) ino: u64,
 }
 
-/// Every inode of a side, and what each directory holds, sorted by name.
+/// All inodes of a side, and the entries of each directory sorted by name.
 pub(crate) struct Index {
     inodes: HashMap<u64, Inode>,
     directories: HashMap<u64, Vec<Entry>>,
@@ -57,7 +57,7 @@ impl Index {
         self.inodes.get(&ino)
     }
 
-    /// What a directory holds.
+    /// The entries of a directory.
     pub(crate) fn entries(&self, ino: u64) -> &[Entry] {
         self.directories.get(&ino).map_or(&[], |entries| &entries[..])
     }
@@ -68,12 +68,13 @@ impl Index {
         self.get(entries[at].ino)
     }
 
-    /// The directory above a directory; the root's is itself.
+    /// The parent of a directory; the root is its own parent.
     pub(crate) fn parent(&self, ino: u64) -> u64 {
         self.get(ino).and_then(|inode| inode.links.first()).map_or(ROOT, |link| link.parent)
     }
 
-    /// As `stat` counts them: a directory's are its own, its name, and those of the directories in it.
+    /// The link count as `stat` reports it: for a directory its own entry, its name, and one for each
+    /// subdirectory.
     pub(crate) fn nlink(&self, inode: &Inode) -> u32 {
         if inode.kind != Kind::Directory {
             return inode.links.len() as u32;

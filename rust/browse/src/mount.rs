@@ -1,4 +1,4 @@
-//! What is mounted on a directory.
+//! Mounts a snapshot on a directory.
 
 use crate::filesystem::Served;
 use crate::index::Index;
@@ -14,7 +14,7 @@ use snapsync_model::{Context, Monitor, Result, Side};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-/// What is mounted on a directory; it is unmounted when this goes.
+/// A mount on a directory, which is unmounted when this is dropped.
 pub struct Mount {
     place: Place,
     session: Option<BackgroundSession>,
@@ -22,14 +22,14 @@ pub struct Mount {
 }
 
 enum Place {
-    /// By this process, on the directory that it has opened.
+    /// Mounted by this process, on the directory that it has opened.
     Own(Attached),
-    /// By fusermount, which finds it by its path, and looks whose it is.
+    /// Mounted by fusermount, which takes a path and checks its owner.
     Helped(std::path::PathBuf),
 }
 
 impl Mount {
-    /// Shows the directory `tree` at `point` as well. None without the privilege.
+    /// Mounts the directory `tree` at `point` as well. None without the privilege.
     pub fn bind(tree: impl AsFd, point: &Point) -> Result<Option<Mount>> {
         let view = match snapsync_sys::read_only_view(tree) {
             Err(e) if Errno::from_io_error(&e) == Some(Errno::PERM) => return Ok(None),
@@ -60,17 +60,17 @@ impl Mount {
         Ok(Mount { place, session: Some(session), is_left: false })
     }
 
-    /// Whether it goes away with this process.
+    /// Whether the mount ends with this process.
     pub fn is_served(&self) -> bool {
         self.session.is_some()
     }
 
-    /// Whether somebody has unmounted what is served.
+    /// Whether somebody has unmounted a served file system.
     pub fn has_ended(&self) -> bool {
         self.session.as_ref().is_some_and(|session| session.guard.is_finished())
     }
 
-    /// Leaves it mounted when this goes; what is served ends with the process all the same.
+    /// Keeps the mount when this is dropped. A served file system still ends with the process.
     pub fn leave(&mut self) {
         self.is_left = true;
     }
@@ -81,7 +81,7 @@ impl Drop for Mount {
         if self.is_left || self.has_ended() {
             return;
         }
-        // A session unmounts itself where this may not. Whoever still reads there may finish.
+        // If this process may not unmount, the session does. Readers may finish.
         let _ = match &self.place {
             Place::Own(attached) => attached.detach(),
             Place::Helped(path) => unmount(path, UnmountFlags::DETACH).map_err(io::Error::from),
@@ -89,7 +89,7 @@ impl Drop for Mount {
     }
 }
 
-/// A new mount that is attached nowhere, and the device that it asks. None without the privilege.
+/// A new FUSE mount that is not attached yet, and its device. None without the privilege.
 fn made() -> io::Result<Option<(OwnedFd, OwnedFd)>> {
     let context = match fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC) {
         Err(Errno::PERM) => return Ok(None),
@@ -101,7 +101,7 @@ fn made() -> io::Result<Option<(OwnedFd, OwnedFd)>> {
     for (key, value) in options.into_iter().chain([("user_id", "0"), ("group_id", "0")]) {
         fsconfig_set_string(&context, key, value)?;
     }
-    // The kernel judges by owner and mode.
+    // The kernel checks owner and mode.
     for flag in ["ro", "default_permissions", "allow_other"] {
         fsconfig_set_flag(&context, flag)?;
     }
@@ -124,7 +124,7 @@ fn config() -> Config {
         MountOption::NoAtime,
         MountOption::DefaultPermissions,
     ];
-    // The kernel judges by owner and mode; only root may let others in.
+    // The kernel checks owner and mode; only root may let others in.
     config.acl = if rustix::process::geteuid().is_root() { SessionACL::All } else { SessionACL::Owner };
     config.n_threads = Some(std::thread::available_parallelism().map_or(1, |n| n.get().min(4)));
     config

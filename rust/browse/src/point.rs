@@ -1,4 +1,4 @@
-//! The directory that something is mounted on: opened once, so that nothing is mounted on what takes its
+//! The mount point: the directory is opened once, so that nothing is mounted on another one that takes its
 //! name.
 
 use rustix::fs::{Mode, OFlags, fstat, openat};
@@ -17,7 +17,7 @@ pub struct Point {
 }
 
 impl Point {
-    /// The directory `name` in `above`, which is `directory`.
+    /// The mount point `name` in `above`, which is `directory`.
     pub fn new(above: &Root, name: &OsStr, directory: Root) -> Result<Point> {
         let fd = above.fd().try_clone_to_owned().context("open the directory", above.path())?;
         Ok(Point { above: fd, name: name.to_owned(), directory })
@@ -39,7 +39,7 @@ impl Point {
     }
 }
 
-/// What was mounted. It is not held open: it would be busy for whoever unmounts it.
+/// An attached mount. It is not held open, because it would then be busy for whoever unmounts it.
 pub(crate) struct Attached {
     above: OwnedFd,
     name: OsString,
@@ -47,7 +47,7 @@ pub(crate) struct Attached {
 }
 
 impl Attached {
-    /// Unmounts it, if it still is what is to be seen there.
+    /// Unmounts it if it is still the top mount at its place.
     pub(crate) fn detach(&self) -> io::Result<()> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let top = openat(&self.above, &self.name, flags, Mode::empty())?;

@@ -8,16 +8,16 @@ use snapsync_model::{Change, Counters, Inode, Link, Monitor, Result, Side, Unrea
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Mutex;
 
-/// How many inodes are looked at side by side.
+/// How many inodes are compared in parallel.
 const CHUNK: usize = 1024;
 
 /// Calls `emit` with every change from `base` to `target`, in order. Without a base everything is created.
-/// The changes do not depend on the number of threads. Of files in `again` everything is a change: what the
-/// receiver has of them is not to be believed.
+/// The changes do not depend on the number of threads. Files in `again` count as changed as a whole, because
+/// the receiver's copies cannot be trusted.
 ///
-/// Returns, in order, a row for each inode that others refer to, files that clones come from and directories:
-/// those that have no change of their own are to be put between the others, so that every reference has a
-/// place.
+/// Returns, in order, a row for each inode that other rows refer to: files that clones come from, and
+/// directories. Those without changes of their own must be inserted between the emitted rows, so that every
+/// reference leads to a row.
 pub fn changes(
     base: Option<&dyn Side>,
     target: &dyn Side,
@@ -53,13 +53,14 @@ pub fn changes(
             }
         }
         if chunk.is_empty() {
-            // Of a table; a tree has counted its own when it was walked or searched.
+            // Relevant for a table; a tree counted unreadable entries while it was walked or searched.
             unread.finish()?;
             let visited = if trust == Trust::Objects { rows_read } else { 0 };
             monitor.count(Counters { visited, ..Counters::default() });
             return references(&look);
         }
         monitor.check()?;
+        look.shares.start_chunk();
         let rows: Vec<Result<Vec<Row>>> =
             chunk.par_iter().map(|(pair, anchor)| look.changes(pair, *anchor)).collect();
         for rows in rows {
@@ -82,7 +83,7 @@ fn references(look: &pair::Look<'_>) -> Result<Vec<Change>> {
     for inode in base.pick(&used)? {
         while targets.next_if(|t| t.ino < inode.ino).is_some() {}
         let target = targets.next_if(|t| t.ino == inode.ino);
-        // One that is gone, or another by now, has rows of its own.
+        // An inode that is gone, or replaced by now, has rows of its own.
         let pair = Pair { base: Some(inode), target };
         if !pair.is_replaced() {
             rows.extend(look.reference(&pair)?);
@@ -91,13 +92,13 @@ fn references(look: &pair::Look<'_>) -> Result<Vec<Change>> {
     Ok(rows)
 }
 
-/// Directories that matter for the names of others.
+/// Directories that affect the names of others.
 #[derive(Default)]
 struct Parents {
-    /// Their number was used again for another directory: what was in the one is not in the other, whatever
-    /// the names say.
+    /// Directories whose number was reused for another directory: entries of the old one are not in the new
+    /// one, even if their names say so.
     replaced: HashSet<u64>,
-    /// A name is added to or removed from them: each has a row, that the names have a place.
+    /// Directories in which names are added or removed. Each has a row, so that those names have a place.
     anchors: HashSet<u64>,
 }
 
@@ -130,7 +131,7 @@ impl Parents {
         }
     }
 
-    /// Some of these names are in a directory that has the number of another.
+    /// Whether some of these names are in a directory whose number was reused.
     fn took(&self, links: &[Link]) -> bool {
         !self.replaced.is_empty() && links.iter().any(|link| self.replaced.contains(&link.parent))
     }

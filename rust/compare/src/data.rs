@@ -1,4 +1,4 @@
-//! The bytes of one file on both sides.
+//! Compares the data of one file on both sides.
 
 use crate::share::{self, Own, Shares};
 use snapsync_model::{
@@ -27,7 +27,7 @@ pub(crate) fn extent(offset: u64, length: u64, op: Op) -> Extent {
 pub(crate) struct Both<'a> {
     pub(crate) base: Laid<'a>,
     pub(crate) target: Laid<'a>,
-    /// Equal addresses are equal bytes.
+    /// Whether equal addresses prove equal bytes.
     pub(crate) comparable: bool,
     pub(crate) shares: &'a Shares<'a>,
     pub(crate) own: Own<'a>,
@@ -35,14 +35,15 @@ pub(crate) struct Both<'a> {
 }
 
 impl Both<'_> {
-    /// What turns `base` into `target`: addresses are compared first, and bytes are read wherever both hold
-    /// data and their addresses prove nothing. Sizes are told elsewhere.
+    /// The extents that turn `base` into `target`: addresses are compared first, and bytes are read where
+    /// both sides hold data and the addresses prove nothing. The change of the size itself is recorded
+    /// elsewhere.
     pub(crate) fn differences(&self, path: &Path) -> Result<Vec<Extent>> {
         let (mut found, mut ahead) = (Found::default(), Ahead { pieces: self.pieces(), bytes: 0 });
         let (base, target) = (self.base, self.target);
-        // A change of size can cost a file what is preallocated beyond its end.
+        // A change of size can remove preallocation beyond the end of the file.
         let kept_below = if base.size == target.size { u64::MAX } else { base.size.min(target.size) };
-        // To move the end of a file into or out of a block, some file systems write that block.
+        // When the end of a file moves into or out of a block, some file systems write that block.
         let (end_moves, end_before) = (base.size != target.size, base.size.min(target.size));
         let written = |from: u64, to: u64, block: u64| {
             let edge = end_before / block * block;
@@ -79,7 +80,7 @@ impl Both<'_> {
         Ok(found.extents)
     }
 
-    /// The target's segments, cut where the base's begin and end.
+    /// The target's segments, split where the base's begin and end.
     fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
         let base = self.base.layout;
         self.target.layout.segments().iter().flat_map(move |segment| {
@@ -98,7 +99,7 @@ impl Both<'_> {
         new.is_some() && piece.old().flatten() == new
     }
 
-    /// Both have data there, which may differ.
+    /// Whether both sides hold data here that may differ.
     fn is_read(&self, piece: &Piece<'_>) -> bool {
         piece.segment.kind == SegmentKind::Data && piece.old().is_some() && !self.is_same(piece)
     }
@@ -127,7 +128,7 @@ impl Both<'_> {
         Ok(())
     }
 
-    /// Finds the blocks that differ. Those that do not are ghosts where they have `moved`.
+    /// Finds the blocks that differ. Equal ones are ghosts if `moved` is set.
     fn read(&self, from: u64, to: u64, moved: bool, found: &mut Found) -> io::Result<()> {
         let mut old = vec![0; READ.min(to - from) as usize];
         let mut new = old.clone();
@@ -144,33 +145,33 @@ impl Both<'_> {
     }
 }
 
-/// A part of one segment of the target that is in one segment of the base.
+/// A part of one segment of the target that lies within one segment of the base.
 struct Piece<'a> {
     segment: &'a Segment,
     from: u64,
     to: u64,
-    /// What the base has there, and where; None past its end.
+    /// The kind of the base's segment there, and its address; None past the end.
     kind: Option<SegmentKind>,
     address: Option<Address>,
 }
 
 impl Piece<'_> {
-    /// Where the base has data as well: its address, if it has one.
+    /// The base's address if it has data here too: Some(None) if that data has no address.
     fn old(&self) -> Option<Option<Address>> {
         (self.kind == Some(SegmentKind::Data)).then_some(self.address)
     }
 }
 
-/// Has short pieces on their way before they are read: each by itself would be waited for, while the kernel
-/// reads ahead in long ones by itself.
+/// Starts reading short pieces before they are needed. In long ones the kernel reads ahead by itself, but it
+/// would wait for each short one.
 struct Ahead<P> {
     pieces: P,
-    /// Of what is on its way.
+    /// The bytes of the pieces that are being read ahead.
     bytes: u64,
 }
 
 impl<'a, P: Iterator<Item = Piece<'a>>> Ahead<P> {
-    /// After the next `done` bytes.
+    /// Called after the next `done` bytes.
     fn go_on(&mut self, both: &Both<'_>, done: u64) {
         while self.bytes < READ + done {
             let Some(piece) = self.pieces.by_ref().find(|piece| both.is_read(piece)) else { break };
@@ -185,7 +186,7 @@ impl<'a, P: Iterator<Item = Piece<'a>>> Ahead<P> {
     }
 }
 
-/// What lies at `at` with its address, and where that ends; None past the end.
+/// The kind and address of what is at `at`, and where it ends; None past the end.
 fn lies_at(layout: &Layout, at: u64) -> (Option<SegmentKind>, Option<Address>, u64) {
     let segments = layout.segments();
     let next = segments.partition_point(|s| s.end() <= at);
@@ -200,7 +201,7 @@ fn lies_at(layout: &Layout, at: u64) -> (Option<SegmentKind>, Option<Address>, u
 struct Found {
     extents: Vec<Extent>,
     counters: Counters,
-    /// Where the last ghost ends.
+    /// The end of the last ghost.
     ghost: Option<u64>,
 }
 
@@ -215,7 +216,7 @@ impl Found {
         }
     }
 
-    /// With what lies around it in the same hole, as far as one block of the target may reach.
+    /// Adds a hole with what lies around it in the same segment, as far as one block of the target may reach.
     fn add_hole(&mut self, hole: &Segment, from: u64, to: u64) {
         let (from, to) = around(hole, from, to, LARGEST_BLOCK);
         match self.extents.last_mut() {
@@ -250,8 +251,8 @@ impl Found {
         self.ghost = Some(at + length);
     }
 
-    /// To preallocate beyond the end, some file systems write the block that the end cuts; and to give back
-    /// what is there, all of that block must be given back. So it is told as well.
+    /// To preallocate beyond the end, some file systems write the block that the end cuts, and to remove such
+    /// preallocation, that whole block must be punched. So the block is included.
     fn keep_end(&mut self, target: Laid<'_>) {
         let size = target.size;
         let is_beyond =
@@ -267,7 +268,7 @@ impl Found {
             return;
         }
         let (mut from, mut to) = around(last, size - 1, size, block);
-        // What is told of the same segment is of the same kind.
+        // Extents within the same segment have the same kind.
         let first = self.extents.partition_point(|e| e.end() <= from);
         let told = self.extents[first..].partition_point(|e| e.offset < to);
         for e in &self.extents[first..first + told] {
@@ -276,8 +277,8 @@ impl Found {
         self.extents.splice(first..first + told, [extent(from, to - from, op)]);
     }
 
-    /// Preallocation beyond the end that the target no longer has. Some file systems can only give back all
-    /// of it: then what the target still has there is told as well.
+    /// Adds preallocation beyond the end that the target no longer has. Some file systems can only remove all
+    /// of it, so what the target still has there is included.
     fn add_lost_tail(&mut self, base: &Layout, target: Laid<'_>) {
         let tail = target.layout.tail();
         let lost = base.segments().iter().filter(|s| s.kind == SegmentKind::Unwritten && s.end() > tail);
@@ -309,7 +310,7 @@ impl Found {
     }
 }
 
-/// A range and what of its segment lies around it, as far as one block of so many bytes may reach.
+/// A range with what lies around it in its segment, as far as one block of `block` bytes may reach.
 fn around(segment: &Segment, from: u64, to: u64, block: u64) -> (u64, u64) {
     ((from / block * block).max(segment.offset), to.next_multiple_of(block).min(segment.end()))
 }
@@ -452,7 +453,7 @@ mod tests {
     fn equal_addresses_are_not_read_and_others_are() {
         let old = Layout::new(3 * 4096, &[at(0, 3 * 4096, 8192)], &[]);
         let new = Layout::new(3 * 4096, &[at(0, 4096, 8192), at(4096, 8192, 1 << 20)], &[]);
-        // The bytes at the equal address are different ones here, to show that nobody looks at them.
+        // The bytes at the equal address differ here, to show that they are not read.
         assert_eq!(rows((&[1; 3 * 4096], &old), (&[2; 3 * 4096], &new)), [(4096, 8192, Op::Data)]);
         let unaddressed = Layout::new(3 * 4096, &[data(0, 3 * 4096)], &[]);
         assert_eq!(

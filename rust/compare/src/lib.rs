@@ -1,5 +1,5 @@
-//! Two sides to the set of changes between them: a merge of two sorted lists of inodes, then a close look at
-//! each that may differ.
+//! Computes the set of changes between two sides: merges two sorted lists of inodes, then compares each pair
+//! that may differ.
 
 mod changes;
 mod data;

@@ -1,4 +1,4 @@
-//! One inode as both sides have it.
+//! Compares one inode between both sides.
 
 use crate::data;
 use crate::share::{self, Last, Own, Shares};
@@ -11,7 +11,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::iter::Peekable;
 use std::sync::Mutex;
 
-/// The disk does not give what is there.
+/// The error of a disk that cannot read a block.
 const EIO: i32 = 5;
 /// A commit may save elsewhere what is being read in the tree: then it is there the second time.
 const ATTEMPTS: usize = 2;
@@ -28,7 +28,7 @@ impl Pair {
         self.base.as_ref().or(self.target.as_ref()).map_or(ROOT, |i| i.ino)
     }
 
-    /// The number is the same, the inode is not: it was freed and used again.
+    /// Whether the number was freed and reused for another inode.
     pub(crate) fn is_replaced(&self) -> bool {
         match (&self.base, &self.target) {
             (Some(b), Some(t)) => {
@@ -41,13 +41,13 @@ impl Pair {
         }
     }
 
-    /// It is a directory on both sides.
+    /// Whether it is a directory on both sides.
     pub(crate) fn is_directory(&self) -> bool {
         let is = |inode: &Option<Inode>| inode.as_ref().is_some_and(|i| i.kind == Kind::Directory);
         is(&self.base) && is(&self.target)
     }
 
-    /// Names removed and added. A name in a directory that was replaced is both.
+    /// The names removed and added. A name in a replaced directory counts as both.
     pub(crate) fn link_changes(&self, replaced: &HashSet<u64>) -> (Vec<Link>, Vec<Link>) {
         let old = self.base.as_ref().map_or(&[][..], |i| &i.links);
         let new = self.target.as_ref().map_or(&[][..], |i| &i.links);
@@ -62,7 +62,7 @@ impl Pair {
     }
 }
 
-/// The merge of both sides by number.
+/// Merges both sides by inode number.
 pub(crate) struct Pairs<'a> {
     base: Peekable<Inodes<'a>>,
     target: Peekable<Inodes<'a>>,
@@ -96,28 +96,28 @@ impl Iterator for Pairs<'_> {
     }
 }
 
-/// Looks closely at pairs.
+/// Compares pairs.
 pub(crate) struct Look<'a> {
     pub(crate) base: Option<&'a dyn Side>,
     pub(crate) target: &'a dyn Side,
     pub(crate) trust: Trust,
-    /// Files of which everything is a change.
+    /// Files that count as changed as a whole.
     pub(crate) again: &'a BTreeSet<u64>,
     pub(crate) shares: Shares<'a>,
     pub(crate) replaced: &'a HashSet<u64>,
-    /// Directories that must have a row, as was found while others were made.
+    /// Directories that must have a row, as found while other rows were made.
     pub(crate) places: Mutex<BTreeSet<u64>>,
     pub(crate) monitor: &'a Monitor,
 }
 
-/// A change, and where the target has the data of its file if addresses count there.
+/// A change, and the target's layout of the file if addresses are comparable.
 pub(crate) struct Row {
     pub(crate) change: Change,
     pub(crate) layout: Option<Layout>,
 }
 
 impl Look<'_> {
-    /// Proven the same without opening anything.
+    /// Whether the pair is proven equal without opening anything.
     pub(crate) fn is_plainly_same(&self, pair: &Pair) -> bool {
         let (Some(base), Some(target)) = (&pair.base, &pair.target) else { return false };
         match self.trust {
@@ -126,14 +126,15 @@ impl Look<'_> {
                 base == target && base.ctime < before.saturating_sub(TICK) && is_empty(base)
             }
             Trust::Objects => {
-                // The change time and the count of blocks are the file system's own affair.
+                // The change time and the number of blocks depend on the file system only.
                 let same = |i: &Inode| (i.generation, i.kind, i.attributes, i.object);
                 same(base) == same(target) && base.links == target.links && base.details == target.details
             }
         }
     }
 
-    /// No row, one, or two where a number was used again: the deleted one first. An anchor always has one.
+    /// The changes of a pair: none, one, or, if a number was reused, two with the deleted one first. An
+    /// anchor always has one.
     pub(crate) fn changes(&self, pair: &Pair, anchor: bool) -> Result<Vec<Row>> {
         self.monitor.check()?;
         let bare = |change| Row { change, layout: None };
@@ -146,7 +147,7 @@ impl Look<'_> {
                 let is_replaced = pair.is_replaced();
                 if is_replaced || cannot_become(base.kind, &old, &new) {
                     if !is_replaced {
-                        // Its names seemed to stay: where they are may have no row.
+                        // Its names seemed unchanged, so their directories may have no row.
                         let parents = base.links.iter().chain(&target.links).map(|link| link.parent);
                         locked(&self.places).extend(parents);
                     }
@@ -159,7 +160,7 @@ impl Look<'_> {
         }
     }
 
-    /// The row of an inode that others refer to.
+    /// The row of an inode that other rows refer to.
     pub(crate) fn reference(&self, pair: &Pair) -> Result<Option<Change>> {
         let (Some(base), Some(target), Some(side)) = (&pair.base, &pair.target, self.base) else {
             return Ok(None);
@@ -197,7 +198,7 @@ impl Look<'_> {
         inode.kind == Kind::File && self.again.contains(&inode.ino)
     }
 
-    /// Everything of a file that the receiver has, and is not to believe.
+    /// All of a file that the receiver has but whose copy cannot be trusted.
     fn all(&self, inode: &Inode) -> Result<(Vec<Extent>, Option<Layout>)> {
         let layout = self.layout(inode)?;
         let op = |kind| match kind {
@@ -217,7 +218,7 @@ impl Look<'_> {
         Ok((extents, self.with_addresses(layout)))
     }
 
-    /// Everything of a new file but its holes.
+    /// All of a new file except its holes.
     fn whole(&self, inode: &Inode) -> Result<(Vec<Extent>, Option<Layout>)> {
         if inode.attributes.size == 0 && inode.blocks == 0 {
             return Ok((Vec::new(), None));
@@ -307,9 +308,9 @@ impl Look<'_> {
             new: Some(is),
             old: Some(was),
             symlink_target: new.symlink_target,
-            // Writing to a file, or giving it to another, takes its capabilities away; its mode and its
-            // access list are one thing; and what a target cannot hold is told each time. So they are told
-            // whether they changed or not.
+            // They are sent even if they did not change: writing to a file or changing its owner removes its
+            // capabilities, its mode and access list depend on each other, and a target reports each time
+            // what it cannot hold.
             xattrs: (xattrs_changed || !new.xattrs.is_empty()).then_some(new.xattrs),
             extents,
         };
@@ -373,13 +374,13 @@ impl Look<'_> {
     }
 }
 
-/// It has no data: it is no file, or one that nothing is allocated for.
+/// Whether it has no data: it is not a file, or nothing is allocated for it.
 fn is_empty(inode: &Inode) -> bool {
     inode.kind != Kind::File || (inode.attributes.size == 0 && inode.blocks == 0)
 }
 
-/// A link's target is fixed; whether a file is copied on write, and in how large pieces it is allocated, is
-/// decided while it is empty: a standby can only make such an inode anew.
+/// Whether a standby can only make the inode anew: a link's target cannot change, and a file's copy-on-write
+/// mode and extent size can only be set while it is empty.
 fn cannot_become(kind: Kind, old: &Details, new: &Details) -> bool {
     let placed = |details: &Details| (details.flags & NOCOW, details.rare.extent_size);
     old.symlink_target != new.symlink_target || (kind == Kind::File && placed(old) != placed(new))
@@ -413,7 +414,7 @@ fn attributes(inode: &Inode, details: &Details) -> Attributes {
     Attributes { size, ..inode.attributes.with(details) }
 }
 
-/// The name it goes by on each side: one that stayed, where one did.
+/// The name on each side; one that stayed, if there is one.
 fn kept_name<'a>(
     base: &'a Inode,
     target: &'a Inode,

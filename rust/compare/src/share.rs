@@ -1,26 +1,27 @@
-//! Data that the receiver has already: in the base under another name or at another place, or in this very
-//! delta.
+//! Finds data that the receiver already has: in the base, under another name or at another offset, or in this
+//! very delta.
 
 use snapsync_model::{
     Address, Change, End, Error, Extent, Inode, Layout, Monitor, Op, Placed, Result, Segment, Side, Source,
     locked, read_still,
 };
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
 
-/// Shorter runs of new data are not remembered: a delta full of them would take more memory than it saves
-/// bytes.
+/// Shorter runs of new data are not remembered: many of them would take more memory than they save bytes.
 const WORTH: u64 = 64 << 10;
 
-/// To ask who shares a block takes the kernel a time that grows with the pieces its extent is in, and there
-/// may be 100,000: so much time is spent on answers that take `SLOW`, and then what is shared with such
-/// extents travels as data.
-const PATIENCE: Duration = Duration::from_secs(20);
-const SLOW: Duration = Duration::from_millis(2);
+/// Finding the owners of a block takes the kernel a time that grows with the number of pieces that its extent
+/// is in, which may be 100,000. So the pieces of extents in more than `FEW` are counted, and when a file or a
+/// delta has used up its share, the rest of its shared data travels. The count does not depend on the speed
+/// of the machine or the number of threads: equal input gives an equal manifest.
+const FEW: u64 = 1_000;
+const MOST_IN_FILE: u64 = 1 << 18;
+const MOST_IN_DELTA: u64 = 1 << 22;
 
-/// Runs of addresses that do not overlap: length, inode and offset in it of each.
+/// Runs of addresses that do not overlap: for each, its length, inode and offset in that inode.
 #[derive(Debug, Default)]
 struct Index(BTreeMap<Address, (u64, u64, u64)>);
 
@@ -37,7 +38,7 @@ impl Index {
         index
     }
 
-    /// What is known of `address`, and for how many bytes that holds.
+    /// What is known about `address`, and for how many bytes that holds.
     fn at(&self, address: Address) -> Run {
         if let Some((start, (length, ino, offset))) = self.0.range(..=address).next_back()
             && start.extent == address.extent
@@ -50,7 +51,7 @@ impl Index {
         Run::Unknown { length: next.map_or(u64::MAX, |(start, _)| start.offset - address.offset) }
     }
 
-    /// Remembers what is not known yet.
+    /// Adds what is not known yet.
     fn add(&mut self, ino: u64, placed: &Placed) {
         let Some(address) = placed.address else { return };
         let mut done = 0;
@@ -68,33 +69,40 @@ impl Index {
     }
 }
 
-/// A run of a segment, and where the base has it.
+/// A part of a segment, and where the base has it.
 pub(crate) struct Piece {
     pub(crate) length: u64,
     pub(crate) source: Option<Source>,
 }
 
-/// Looks data up in the base. What it finds does not depend on what was looked up before.
+/// Looks up data in the base. The results do not depend on earlier lookups.
 pub(crate) struct Shares<'a> {
     base: Option<&'a dyn Side>,
-    /// Inodes from which nothing is taken.
+    /// Inodes that data is not taken from.
     but: BTreeSet<u64>,
     files: Mutex<HashMap<u64, Arc<Index>>>,
-    /// Of every file of the base, for a side that cannot tell who holds an address.
+    /// The index of all files of the base, for a side that cannot tell the owners of an address.
     whole: OnceLock<Index>,
-    /// Inodes of the base that clones come from.
+    /// The inodes of the base that clones come from.
     used: Mutex<BTreeSet<u64>>,
-    /// What slow answers have taken.
-    waited: Mutex<Duration>,
+    /// The pieces of extents that lookups have counted.
+    counted: AtomicU64,
+    /// The pieces that a file of this chunk may count.
+    allowed: AtomicU64,
 }
 
-/// Where the base has the piece before: what follows a piece is mostly there too.
+/// What lookups for one file remember.
 #[derive(Default)]
-pub(crate) struct Last(RefCell<Option<Arc<Index>>>);
+pub(crate) struct Last {
+    /// Where the base has the previous piece: the next one is usually there too.
+    index: RefCell<Option<Arc<Index>>>,
+    /// The pieces of extents that they have counted.
+    counted: Cell<u64>,
+}
 
 impl Last {
     fn at(&self, address: Address) -> Option<Run> {
-        match self.0.borrow().as_ref()?.at(address) {
+        match self.index.borrow().as_ref()?.at(address) {
             Run::Unknown { .. } => None,
             known => Some(known),
         }
@@ -110,22 +118,37 @@ impl<'a> Shares<'a> {
             files: Mutex::default(),
             whole: OnceLock::new(),
             used: Mutex::default(),
-            waited: Mutex::default(),
+            counted: AtomicU64::new(0),
+            allowed: AtomicU64::new(MOST_IN_FILE),
         }
+    }
+
+    /// Called before files are compared in parallel: what one of them may count must not depend on the
+    /// others.
+    pub(crate) fn start_chunk(&self) {
+        let left = MOST_IN_DELTA.saturating_sub(self.counted.load(Ordering::Relaxed));
+        self.allowed.store(left.min(MOST_IN_FILE), Ordering::Relaxed);
     }
 
     #[cfg(test)]
     pub(crate) fn none() -> Shares<'static> {
-        let (files, whole, used) = (Mutex::default(), OnceLock::new(), Mutex::default());
-        Shares { base: None, but: BTreeSet::new(), files, whole, used, waited: Mutex::default() }
+        Shares {
+            base: None,
+            but: BTreeSet::new(),
+            files: Mutex::default(),
+            whole: OnceLock::new(),
+            used: Mutex::default(),
+            counted: AtomicU64::new(0),
+            allowed: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn used(&self) -> BTreeSet<u64> {
         locked(&self.used).clone()
     }
 
-    /// Splits `from..to` of a segment by where the base has it. `own` is the same file in the base; `last` is
-    /// of this file.
+    /// Splits `from..to` of a segment by where the base has it. `own` is the same file in the base; `last`
+    /// belongs to this file.
     pub(crate) fn split(
         &self,
         segment: &Segment,
@@ -169,24 +192,24 @@ impl<'a> Shares<'a> {
         (last, monitor): (&Last, &Monitor),
     ) -> Result<Run> {
         let mut unknown = within;
-        if *locked(&self.waited) > PATIENCE {
-            monitor.note("some shared data travels: it is in so many pieces that finding it takes too long");
+        if last.counted.get() >= self.allowed.load(Ordering::Relaxed) {
+            monitor.note(
+                "some shared data travels: it is in so many pieces that finding it would take too long",
+            );
             return Ok(Run::Unknown { length: unknown });
         }
-        let started = Instant::now();
-        let owners = base.owners(address)?;
-        let took = started.elapsed();
-        if took > SLOW {
-            *locked(&self.waited) += took;
-        }
-        let Some(owners) = owners else {
+        let Some(owners) = base.owners(address)? else {
             return Ok(shorten(self.whole(base)?.at(address), within));
         };
-        for ino in owners {
+        if owners.pieces > FEW {
+            last.counted.update(|counted| counted + owners.pieces);
+            self.counted.fetch_add(owners.pieces, Ordering::Relaxed);
+        }
+        for ino in owners.inos {
             let file = self.file(base, ino)?;
             match file.at(address) {
                 known @ Run::Known { .. } => {
-                    *last.0.borrow_mut() = Some(file);
+                    *last.index.borrow_mut() = Some(file);
                     return Ok(shorten(known, within));
                 }
                 Run::Unknown { length } => unknown = unknown.min(length),
@@ -240,7 +263,7 @@ fn shorten(run: Run, most: u64) -> Run {
     }
 }
 
-/// A file as the base has it, indexed when it is asked.
+/// A file of the base, indexed on first use.
 pub(crate) struct Own<'a> {
     ino: u64,
     layout: &'a Layout,
@@ -258,7 +281,8 @@ impl<'a> Own<'a> {
     }
 }
 
-/// The new data of a delta, in the order of its rows: what comes a second time is a clone of the first.
+/// The new data of a delta in the order of its rows. Data that appears a second time becomes a clone of the
+/// first.
 #[derive(Default)]
 pub(crate) struct Fresh(Index);
 
@@ -308,7 +332,7 @@ impl Fresh {
     }
 }
 
-/// Adds data, or a clone where there is a source, to the end of a list; joined with what it goes on from.
+/// Appends data, or a clone if there is a source, and joins it with the last extent if it continues that.
 pub(crate) fn push(out: &mut Vec<Extent>, offset: u64, length: u64, source: Option<Source>) {
     let op = if source.is_some() { Op::Clone } else { Op::Data };
     if let Some(last) = out.last_mut()
@@ -325,7 +349,8 @@ pub(crate) fn push(out: &mut Vec<Extent>, offset: u64, length: u64, source: Opti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use snapsync_model::Range;
+    use snapsync_model::{Details, Inode, Inodes, Link, Owners, Range, RelPath, SegmentKind};
+    use std::fs::File;
 
     fn placed(offset: u64, length: u64, start: u64) -> Placed {
         let address = Some(Address { extent: 0, offset: start });
@@ -358,6 +383,60 @@ mod tests {
         assert!(matches!(index.at(Address { extent: 4097, offset: 50 }), Run::Known { length: 50, .. }));
         assert!(matches!(index.at(Address { extent: 8193, offset: 50 }), Run::Unknown { .. }));
         assert!(matches!(index.at(Address { extent: 0, offset: 50 }), Run::Unknown { .. }));
+    }
+
+    /// A base with extents in very many pieces, none of which is at the address that is looked up.
+    #[derive(Default)]
+    struct Shattered {
+        lookups: AtomicU64,
+    }
+
+    impl Side for Shattered {
+        fn inodes(&self) -> Result<Inodes<'_>> {
+            Ok(Box::new(std::iter::empty()))
+        }
+        fn path_of(&self, _: &Link) -> Result<RelPath> {
+            unreachable!()
+        }
+        fn details(&self, _: &Inode) -> Result<Details> {
+            unreachable!()
+        }
+        fn open(&self, _: &Inode) -> Result<File> {
+            unreachable!()
+        }
+        fn layout(&self, _: &Inode, _: &File) -> Result<Layout> {
+            unreachable!()
+        }
+        fn space(&self) -> Option<u128> {
+            Some(1)
+        }
+        fn owners(&self, _: Address) -> Result<Option<Owners>> {
+            self.lookups.fetch_add(1, Ordering::Relaxed);
+            Ok(Some(Owners { inos: vec![7], pieces: 1 << 16 }))
+        }
+    }
+
+    #[test]
+    fn how_long_shared_data_is_looked_for_is_a_matter_of_counted_pieces_and_of_no_clock() {
+        let base = Shattered::default();
+        let (shares, monitor) = (Shares::new(Some(&base), &base, &BTreeSet::new()), Monitor::default());
+        let look_up_a_file = || {
+            let (before, last) = (base.lookups.load(Ordering::Relaxed), Last::default());
+            for offset in (0..100).map(|block| block * 8192) {
+                let address = Some(Address { extent: 0, offset });
+                let segment =
+                    Segment { offset, length: 4096, kind: SegmentKind::Data, address, shared: true };
+                shares.split(&segment, (offset, offset + 4096), None, (&last, &monitor)).unwrap();
+            }
+            base.lookups.load(Ordering::Relaxed) - before
+        };
+        shares.start_chunk();
+        assert_eq!((0..10).map(|_| look_up_a_file()).collect::<Vec<_>>(), [4; 10]);
+        assert_eq!(monitor.take_notes().len(), 1);
+        shares.start_chunk();
+        assert_eq!((0..7).map(|_| look_up_a_file()).collect::<Vec<_>>(), [4; 7]);
+        shares.start_chunk();
+        assert_eq!(look_up_a_file(), 0);
     }
 
     #[test]

@@ -1,18 +1,18 @@
-//! What proves that an inode is the same on both sides.
+//! What proves that an inode is equal on both sides.
 
-/// What proves, without opening it, that an inode is the same on both sides.
+/// What proves that an inode is equal on both sides without opening it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// Both sides are pool snapshots of one volume: the tables hold everything, and the same object is the
+    /// Both sides are pool snapshots of one volume: the tables hold everything, and the same object means the
     /// same data.
     Objects,
-    /// Both sides are snapshots of one subvolume: equal attributes prove it for a change time clearly older
-    /// than `before` (ns since 1970), when the base was taken; of files all but the data, which a write that
-    /// was under way then goes on changing under the time at which it began.
+    /// Both sides are snapshots of one subvolume. Equal attributes prove equality if the change time is
+    /// clearly older than `before`, the time of the base in ns since 1970. For files they do not prove it for
+    /// the data, because a write in progress continues under the time at which it began.
     Times { before: i64 },
-    /// Nothing does: everything is read.
+    /// Nothing does; everything is read.
     Nothing,
 }
 
-/// A change within one clock tick keeps its time; and clocks differ a little between what is compared.
+/// A second change within one clock tick keeps the time, and the clocks involved differ a little.
 pub(crate) const TICK: i64 = 100_000_000;

@@ -1,5 +1,5 @@
-//! What one side says of its tree so that it can be compared: a record for each name, sorted by path. Of a
-//! file's content it has a digest only, and so the two sides may be on two machines.
+//! The records of a tree by which two sides are compared: one for each name, sorted by path. A record has
+//! only a digest of a file's content, so the two sides may be on two machines.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -14,37 +14,37 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Records that are made at a time: large files among them are read side by side.
+/// The number of records that are made at a time; large files among them are read in parallel.
 pub(crate) const BATCH: usize = 4096;
 pub(crate) const READ: usize = 1 << 18;
-/// Content is hashed in chunks of so many bytes.
+/// Content is hashed in chunks of this many bytes.
 pub(crate) const CHUNK: u64 = 64 << 10;
 static ZEROS: [u8; CHUNK as usize] = [0; CHUNK as usize];
 
 pub(crate) type Digest = [u8; 32];
-/// In the place of the digest of what the disk does not give, or the snapshot has lost: it is like nothing,
-/// itself included.
+/// Stands for the digest of content that the disk cannot read, or that the snapshot has lost. It equals nothing,
+/// not even itself.
 pub(crate) const UNREADABLE: Digest = [0; 32];
 
-/// Which files are read. Both sides choose the same ones, as they go by nothing but the path.
+/// Which files are read. The choice depends only on the path, so both sides choose the same files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reading {
     All,
     Nothing,
-    /// Paths are spread over a circle; those on an arc of this width are read. The seed says where it begins.
+    /// Paths are spread over a circle, and those on an arc of this width are read. The seed sets the start of
+    /// the arc.
     Share {
         seed: u64,
         width: u64,
     },
 }
 
-/// The golden section of the circle. However regular the seeds, arcs that are so far apart leave no gap for
-/// long.
+/// The golden section of the circle. Even for regular seeds, arcs at this distance soon leave no gap.
 const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 
 impl Reading {
-    /// `sample` is in percent; without a seed it is the time in seconds.
+    /// `sample` is in percent. The default seed is the time in seconds.
     pub fn new(quick: bool, sample: Option<f64>, seed: Option<u64>) -> Result<Reading> {
         match (quick, sample) {
             (true, Some(_)) => {
@@ -54,7 +54,7 @@ impl Reading {
             (false, None) => Ok(Reading::All),
             (false, Some(percent)) if percent > 0.0 && percent <= 100.0 => {
                 let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-                // Casts of floats stop at the largest number: all of the circle.
+                // Casts of floats saturate at the largest number, which is the whole circle.
                 let width = (percent / 100.0 * 2_f64.powi(64)) as u64;
                 Ok(Reading::Share { seed: seed.unwrap_or_else(now), width })
             }
@@ -80,7 +80,7 @@ impl Reading {
         }
     }
 
-    /// Whether the file of that first name is read. One without bytes has nothing to read.
+    /// Whether the file with that first name is read. An empty file has nothing to read.
     fn wants(self, path: &RelPath, size: u64) -> bool {
         size > 0
             && match self {
@@ -93,7 +93,7 @@ impl Reading {
     }
 }
 
-/// Where a path is on the circle.
+/// The position of a path on the circle.
 pub(crate) fn place_of(path: &RelPath) -> u64 {
     let hash = blake3::hash(path.as_bytes());
     u64::from_le_bytes(std::array::from_fn(|at| hash.as_bytes()[at]))
@@ -104,24 +104,24 @@ pub(crate) fn place_of(path: &RelPath) -> u64 {
 pub(crate) struct Record {
     pub(crate) path: RelPath,
     pub(crate) kind: Kind,
-    /// The first of its names, where its inode has several.
+    /// The first of its names if the inode has several.
     pub(crate) first: Option<RelPath>,
-    /// The inode, once: at the first of its names.
+    /// The inode, only at the first of its names.
     pub(crate) body: Option<Body>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Body {
     pub(crate) attributes: Attributes,
-    /// Empty for anything but a link.
+    /// Empty for anything but a symbolic link.
     pub(crate) symlink_target: Box<[u8]>,
     /// Names and digests of values.
     pub(crate) xattrs: Vec<(Box<[u8]>, Digest)>,
-    /// Of a file that was read.
+    /// Set for a file that was read.
     pub(crate) content: Option<Digest>,
 }
 
-/// A side by path: every name, with its inode and the first of that inode's names.
+/// A side in order of paths: every name, with its inode and the first of that inode's names.
 pub(crate) struct Listing<'a> {
     pub(crate) side: &'a dyn Side,
     inodes: Vec<Inode>,
@@ -189,16 +189,15 @@ impl<'a> Listing<'a> {
     }
 }
 
-/// That a disk fails, or that a snapshot has lost bytes, is what a comparison is to find, and no reason to end
-/// it.
+/// A failing disk, or bytes that a snapshot has lost, are a result of the comparison, and must not end it.
 fn unreadable(error: Error) -> Result<Digest> {
     let is_lost = matches!(error, Error::Lost { .. });
     let is_failing = error.errno() == Some(rustix::io::Errno::IO.raw_os_error());
     if is_lost || is_failing { Ok(UNREADABLE) } else { Err(error) }
 }
 
-/// The digest of what a file holds in a range that begins with a chunk: of each chunk that is not all zeros,
-/// its offset and its bytes. So holes need not be read, and where they lie makes no difference.
+/// The digest of a file's content in a range that begins with a chunk. It covers the offset and the bytes of
+/// each chunk that is not all zeros, so holes need not be read, and their places make no difference.
 pub(crate) fn content(file: &File, path: &Path, range: Range, monitor: &Monitor) -> Result<Digest> {
     let mut hasher = blake3::Hasher::new();
     let mut bytes = vec![0; READ.min(range.length as usize)];
@@ -213,13 +212,13 @@ pub(crate) fn content(file: &File, path: &Path, range: Range, monitor: &Monitor)
         }
     }
     if file.metadata().context("read the size of", path)?.len() < range.end() {
-        // What was cut off would pass for zeros.
+        // A shortened file would otherwise look like one with zeros.
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof)).context("read", path);
     }
     Ok(hasher.finalize().into())
 }
 
-/// What of a file may hold anything but zeros: whole chunks, at most `READ` bytes at a time.
+/// The parts of a file that may hold anything but zeros: whole chunks, at most `READ` bytes at a time.
 pub(crate) struct Runs<'a> {
     file: &'a File,
     size: u64,
@@ -255,7 +254,7 @@ impl Iterator for Runs<'_> {
 pub(crate) struct Near<'a> {
     listing: &'a Listing<'a>,
     reading: Reading,
-    /// What it has made counts as progress.
+    /// Whether its records count as progress.
     is_counted: bool,
     monitor: &'a Monitor,
     made: usize,
@@ -271,7 +270,7 @@ impl<'a> Near<'a> {
         Near { listing, reading, is_counted, monitor, made: 0 }
     }
 
-    /// The next records; none at the end.
+    /// The next records; empty at the end.
     pub(crate) fn more(&mut self) -> Result<Vec<Record>> {
         let paths = &self.listing.paths[self.made..];
         let batch = &paths[..paths.len().min(BATCH)];
@@ -286,7 +285,7 @@ impl<'a> Near<'a> {
 }
 
 impl Record {
-    /// As docs/format.md has it.
+    /// Writes the record in the format of docs/format.md.
     pub(crate) fn write(&self, to: &mut Vec<u8>) {
         put(to, self.path.as_bytes());
         to.push((self.kind.mode_bits() >> 12) as u8);
@@ -312,7 +311,7 @@ impl Record {
         to.extend(body.content.iter().flatten());
     }
 
-    /// The first record of what a peer has sent, and the rest of it; None where it makes no sense.
+    /// The first record of a peer's bytes, and the rest of them; None if they are not valid.
     pub(crate) fn read(from: &[u8], reading: Reading) -> Option<(Record, &[u8])> {
         let mut from = Bytes(from);
         let path = RelPath::new(from.run()?).ok()?;
@@ -345,7 +344,7 @@ impl Body {
         let attributes = Attributes { size, mode, uid, gid, rdev, mtime, far_second, flags, rare };
         let symlink_target: Box<[u8]> = from.run()?.into();
         let count = u32::from_le_bytes(from.array()?);
-        // Nothing is allocated for what is only announced.
+        // Nothing is allocated for a mere announcement.
         let mut xattrs = Vec::new();
         for _ in 0..count {
             xattrs.push((from.run()?.into(), from.array()?));
@@ -365,7 +364,7 @@ fn put(to: &mut Vec<u8>, bytes: &[u8]) {
     to.extend(bytes);
 }
 
-/// What is left of bytes from outside.
+/// The remaining bytes of untrusted input.
 struct Bytes<'b>(&'b [u8]);
 
 impl<'b> Bytes<'b> {
@@ -383,7 +382,7 @@ impl<'b> Bytes<'b> {
         Some(numbers)
     }
 
-    /// A length, and as many bytes.
+    /// A length, followed by as many bytes.
     fn run(&mut self) -> Option<&'b [u8]> {
         let length = u32::from_le_bytes(self.array()?);
         let (run, rest) = self.0.split_at_checked(length as usize)?;
@@ -456,7 +455,7 @@ mod tests {
         for lie in lies {
             assert_eq!(Record::read(&bytes(&lie), Reading::All), None, "{lie:?}");
         }
-        // What was to be read was not, or the other way round.
+        // A file is read that should not be, or the other way round.
         assert_eq!(Record::read(&bytes(named), Reading::Nothing), None);
     }
 

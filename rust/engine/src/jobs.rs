@@ -1,10 +1,10 @@
-//! Threads.
+//! Thread pools.
 
 pub use snapsync_model::{Error, Result};
 
 const MOST_JOBS: usize = 1024;
 
-/// Runs `work` with a thread pool of `jobs` threads; 0 takes one a core.
+/// Runs `work` with a pool of `jobs` threads; 0 means one per core.
 pub fn with_jobs<T: Send>(jobs: usize, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     if jobs > MOST_JOBS {
         let what = format!("{jobs} threads are too many: they would wait for each other");

@@ -1,4 +1,4 @@
-//! Which snapshots the calendar keeps.
+//! Calendar rules for keeping snapshots.
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -6,11 +6,10 @@ use serde::{Deserialize, Serialize};
 use snapsync_model::{Error, Result, SnapshotInfo};
 use std::collections::BTreeMap;
 
-/// How many snapshots stay: the newest ones, and of each hour, day, ISO week, month and year (UTC) that has
-/// any the newest one, for as many of them. Without any number everything stays, and the newest one always
-/// does.
+/// How many snapshots are kept: the newest ones, and the newest of each of the last hours, days, ISO weeks,
+/// months and years (UTC) that have any. Without any number all snapshots are kept; the newest one always is.
 ///
-/// What a newer version keeps by may not be passed over: less would stay than was asked for.
+/// Unknown rules of a newer version are refused: ignoring them would delete more than was asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Keep {
@@ -22,11 +21,11 @@ pub struct Keep {
     pub yearly: Option<usize>,
 }
 
-/// Equal for two moments of one period, and greater for a later one.
+/// Equal for two moments of one period, and greater for later ones.
 type Period = (i16, i16, i8);
 
 impl Keep {
-    /// From numbers by their names, as they are typed.
+    /// Reads counts by the names of their rules, as users type them.
     pub fn by_name(counts: impl IntoIterator<Item = (String, i64)>) -> Result<Keep> {
         let mut keep = Keep::default();
         for (name, count) in counts {
@@ -50,7 +49,7 @@ impl Keep {
         Ok(keep)
     }
 
-    /// Nobody means to keep none of something.
+    /// Refuses rules that keep nothing at all.
     pub fn check(&self) -> Result<()> {
         match self.rules().iter().find(|(_, count)| *count == Some(0)) {
             Some((name, _)) => Err(Error::usage(
@@ -76,7 +75,7 @@ impl Keep {
         ]
     }
 
-    /// The rules by which each of these snapshots stays, oldest first; none for one that goes.
+    /// The rules that keep each of these snapshots, oldest first; empty for one that is deleted.
     pub(crate) fn reasons(&self, snapshots: &[SnapshotInfo]) -> Vec<Vec<String>> {
         let mut why = vec![Vec::new(); snapshots.len()];
         why.iter_mut().next_back().into_iter().for_each(|why| why.push("newest".to_owned()));
@@ -87,7 +86,7 @@ impl Keep {
                 why.iter_mut().rev().take(count).for_each(|why| why.push(name.to_owned()));
                 continue;
             }
-            // The newest of a period takes the place of those before it.
+            // The newest of a period replaces earlier ones.
             let newest: BTreeMap<Period, usize> = moments
                 .iter()
                 .enumerate()
@@ -106,7 +105,7 @@ impl Keep {
     }
 }
 
-/// When a snapshot was taken; a primary elsewhere may have written anything.
+/// When a snapshot was taken; a primary elsewhere may have written anything here.
 fn moment(info: &SnapshotInfo) -> Option<DateTime> {
     info.created.parse().ok().map(|at| TimeZone::UTC.to_datetime(at))
 }
@@ -162,7 +161,7 @@ mod tests {
 
     #[test]
     fn weeks_begin_on_monday_and_belong_to_their_iso_year() {
-        // Thursday 31 December 2026 to Monday 4 January 2027: week 53 ends on the Sunday.
+        // From Thursday, 31 December 2026, to Monday, 4 January 2027: week 53 ends on the Sunday.
         let days = ["2026-12-31T12:00:00Z", "2027-01-03T12:00:00Z", "2027-01-04T00:00:00Z"];
         assert_eq!(stay(&Keep { weekly: Some(9), ..Keep::default() }, &days), [1, 2]);
     }

@@ -1,6 +1,6 @@
-//! The verbs, and what they are made of, from the ground up: what people ask for and are told (`options`,
-//! `keep`, `report`, `digest`, `location`), `delta`, `volume`, `round`, `remote`, `verbs`. A file imports
-//! only from below its own level; ARCHITECTURE.md has the map, and `tests/test_house.py` holds it.
+//! The verbs and their parts, from the ground up: requests and reports (`options`, `keep`, `report`,
+//! `digest`, `location`), `delta`, `volume`, `round`, `remote`, `verbs`. A file imports only from levels
+//! below its own; ARCHITECTURE.md has the map, and `tests/test_house.py` checks it.
 
 mod delta;
 mod digest;

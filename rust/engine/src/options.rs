@@ -1,4 +1,4 @@
-//! What people ask for, a group of options a type.
+//! The options of requests, with a type for each group.
 
 use crate::keep::Keep;
 use serde::{Deserialize, Serialize};
@@ -9,9 +9,9 @@ use std::time::Duration;
 
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Options {
-    /// Name of the new snapshot; after the time without one.
+    /// The name of the new snapshot; by default the time.
     pub name: Option<String>,
-    /// No new snapshot: this one of the primary is brought to the standby.
+    /// Sends this snapshot of the primary instead of a new one.
     #[serde(default)]
     pub snap: Option<String>,
     /// Snapshots to keep on each side.
@@ -19,42 +19,42 @@ pub struct Options {
     pub keep: Keep,
     /// Refuse a target that cannot hold everything.
     pub strict: bool,
-    /// Do not look whether there is room.
+    /// Skips the check for free space.
     #[serde(default)]
     pub no_space_check: bool,
-    /// Which part of the volume is replicated from now on; what it was without any.
+    /// The subset that is replicated from now on; by default it stays as it was.
     pub exclude: Vec<String>,
     pub include: Vec<String>,
-    /// All of it again.
+    /// Replicates everything again.
     pub everything: bool,
     #[serde(default)]
     pub care: DriftOptions,
-    /// Begin anew where a standby is known that is not there any more.
+    /// Begins anew if the known standby does not exist any more.
     #[serde(default)]
     pub new_standby: bool,
     #[serde(default)]
     pub scrub: Scrubbing,
 }
 
-/// What a target must be like.
+/// Requirements for a target.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Terms {
-    /// It can hold everything.
+    /// It must hold everything.
     pub strict: bool,
-    /// It may be too small, as far as can be told beforehand.
+    /// It may turn out to be too small.
     pub no_space_check: bool,
 }
 
 pub(crate) const STRICT: Terms = Terms { strict: true, no_space_check: false };
 
-/// What is done about changes to a standby by hand, and against them.
+/// How changes to a standby by hand are treated and prevented.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct DriftOptions {
-    /// Compare all of its tree first, not only what the delta touches.
+    /// Compares the whole tree first, not only what the delta touches.
     pub check: bool,
-    /// Keep the changes as a snapshot, and go back to the newest of the line.
+    /// Keeps the changes as a snapshot and goes back to the newest snapshot of the line.
     pub discard_drift: bool,
-    /// From now on its tree is read-only between rounds, or is not; None leaves that as it is.
+    /// Whether the tree is read-only between rounds from now on; None leaves this as it is.
     #[serde(default)]
     pub read_only: Option<bool>,
 }
@@ -62,42 +62,42 @@ pub struct DriftOptions {
 /// How much each round reads again.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Scrubbing {
-    /// Seconds in which everything is to come round; 0 for never.
+    /// The seconds within which everything is read once; 0 for never.
     pub period: u64,
-    /// Bytes that a round reads at most, on each side.
+    /// The most bytes that a round reads on each side.
     pub limit: u64,
 }
 
-/// What becomes of changes that were made to a standby by hand.
+/// What happens to changes that were made to a standby by hand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnDrift {
     #[default]
     Refuse,
-    /// They are kept as a snapshot, and the tree goes back.
+    /// They are kept as a snapshot, and the tree is restored.
     Discard,
-    /// The tree goes on as it is.
+    /// The tree stays as it is.
     Accept,
 }
 
-/// How a delta travels.
+/// How a delta is sent.
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct TransferOptions {
     pub compression: Compression,
-    /// Bytes a second; as many as there can be without it.
+    /// Bytes a second; unlimited by default.
     pub limit: Option<u64>,
 }
 
 /// How another machine is reached.
 #[derive(Clone, Debug)]
 pub struct SshOptions {
-    /// The command that runs another on a host, and its arguments.
+    /// The command that runs another command on a host, with its arguments.
     pub rsh: Vec<String>,
-    /// What snapsync is called there, as its shell understands it.
+    /// The snapsync command on the other machine, in the syntax of its shell.
     pub remote_path: String,
-    /// Each is given as `-o OPTION`.
+    /// Each is passed as `-o OPTION`.
     pub options: Vec<String>,
-    /// How long without a byte from there before it is given up.
+    /// How long the other end may be silent before it is given up.
     pub patience: Duration,
     pub channels: usize,
 }
@@ -115,8 +115,8 @@ impl Default for SshOptions {
 }
 
 impl SshOptions {
-    /// What ssh is told beyond its own configuration: the first of two options counts, so that the user's
-    /// comes first.
+    /// The options for ssh beyond its own configuration. The first of two equal options counts, so the user's
+    /// come first.
     pub(crate) fn ssh_options(&self) -> Vec<String> {
         let mut options = self.options.clone();
         if self.rsh == SshOptions::default().rsh {
@@ -129,7 +129,8 @@ impl SshOptions {
     }
 }
 
-/// None where nothing is asked for: the volume's own stays. Patterns that cannot be understood are found
+/// The requested subset; None if nothing is requested and the volume's own stays. Invalid patterns are found
+/// here, before anything is touched.
 /// here, before anything is touched.
 pub(crate) fn asked(options: &Options) -> Result<Option<Subset>> {
     let subset = Subset { exclude: options.exclude.clone(), include: options.include.clone() };

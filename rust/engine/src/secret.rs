@@ -1,5 +1,5 @@
-//! What a standby is known by: its primary makes it, the standby keeps it and shows it, and the primary
-//! remembers a hash.
+//! The secret that identifies a standby: the primary makes it, the standby keeps and shows it, and the
+//! primary remembers its hash.
 
 use crate::digest::hex;
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ impl Secret {
         Secret(text.to_owned())
     }
 
-    /// One that a primary made: another would only fill its standby's store.
+    /// Whether a primary could have made it: anything else would only fill the standby's store.
     pub(crate) fn is_sound(&self) -> bool {
         self.0.len() == 64 && self.0.bytes().all(|byte| byte.is_ascii_hexdigit())
     }
@@ -33,20 +33,20 @@ impl Secret {
         blake3::hash(self.0.as_bytes()).to_hex().to_string()
     }
 
-    /// Takes as long whatever is wrong.
+    /// Compares in constant time.
     pub(crate) fn has_hash(&self, hash: &str) -> bool {
         blake3::Hash::from_hex(hash).is_ok_and(|hash| hash == blake3::hash(self.0.as_bytes()))
     }
 }
 
-/// It is shown to nobody.
+/// Debug output must not contain the secret.
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret")
     }
 }
 
-/// From the kernel; before it has enough of them it waits.
+/// Random bytes from the kernel. Early after boot this may wait.
 pub(crate) fn random<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
     let mut filled = 0;

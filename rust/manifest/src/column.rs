@@ -1,4 +1,4 @@
-//! Columns that both files have, to and from the model.
+//! Columns that both kinds of files have, converted from and to the model.
 
 use arrow_array::builder::{
     ArrayBuilder, BinaryBuilder, Int64Builder, ListBuilder, StructBuilder, TimestampNanosecondBuilder,
@@ -40,7 +40,7 @@ pub(crate) fn range_fields() -> Fields {
     vec![Field::new("offset", DataType::UInt64, false), Field::new("length", DataType::UInt64, false)].into()
 }
 
-/// What few inodes have. Null for all others.
+/// Attributes that few inodes have. Null for all others.
 pub(crate) fn rare_fields() -> Fields {
     let number = |name| Field::new(name, DataType::UInt32, false);
     vec![
@@ -69,7 +69,7 @@ pub(crate) fn append_rare(builder: &mut StructBuilder, far_second: i64, rare: Ra
     builder.append((far_second, rare) != (0, Rare::default()));
 }
 
-/// The attributes with what the column says of the row; as they are where there is no such column.
+/// The attributes with the column's values added; unchanged if there is no such column.
 pub(crate) fn with_rare(column: Option<&StructArray>, row: usize, attributes: Attributes) -> Attributes {
     let Some(column) = column.filter(|column| column.is_valid(row)) else { return attributes };
     let number = |at: usize| column.column(at).as_primitive::<UInt32Type>().value(row);
@@ -81,7 +81,7 @@ pub(crate) fn with_rare(column: Option<&StructArray>, row: usize, attributes: At
 
 pub(crate) type StructList = ListBuilder<StructBuilder>;
 
-/// A builder of lists of structs whose item is not nullable.
+/// A builder for lists of structs whose items are not nullable.
 pub(crate) fn struct_list(fields: Fields, builders: Vec<Box<dyn ArrayBuilder>>) -> StructList {
     let item = Field::new("item", DataType::Struct(fields.clone()), false);
     ListBuilder::new(StructBuilder::new(fields, builders)).with_field(item)
@@ -99,7 +99,7 @@ pub(crate) fn range_list() -> StructList {
     struct_list(range_fields(), vec![Box::new(UInt64Builder::new()), Box::new(UInt64Builder::new())])
 }
 
-/// The builder of field `at`: its type is fixed by the functions above.
+/// The builder of field `at`; the functions above fix its type.
 pub(crate) fn field<T: ArrayBuilder>(builder: &mut StructBuilder, at: usize) -> &mut T {
     builder.field_builder(at).expect("the field has the builder it was made with")
 }
@@ -170,7 +170,7 @@ impl<'a> Columns<'a> {
         self.column(name).as_list::<i32>()
     }
 
-    /// None in a file of a version that did not have it.
+    /// None in a file of a version without this column.
     pub(crate) fn perhaps(&self, name: &str) -> Option<&'a StructArray> {
         self.0.column_by_name(name).map(|column| column.as_struct())
     }
@@ -184,7 +184,7 @@ pub(crate) fn optional<T>(array: &dyn Array, row: usize, value: impl FnOnce() ->
     (!array.is_null(row)).then(value)
 }
 
-/// A number where it is not null.
+/// Reads a value unless it is null.
 pub(crate) trait At<T> {
     fn at(&self, row: usize) -> Option<T>;
 }
@@ -203,7 +203,7 @@ pub(crate) fn kind_at(array: &arrow_array::StringArray, row: usize) -> Option<Ki
     Kind::from_name(array.value(row))
 }
 
-/// Which of the list's items a row has. `value(row)` would make an array of them, for every row anew.
+/// The range of list items that belong to a row. `value(row)` would build a new array for every row.
 pub(crate) fn items_at(list: &List, row: usize) -> (std::ops::Range<usize>, &StructArray) {
     let offsets = list.value_offsets();
     (offsets[row] as usize..offsets[row + 1] as usize, list.values().as_struct())

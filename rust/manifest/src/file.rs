@@ -1,4 +1,5 @@
-//! Arrow IPC files as both kinds use them: batch by batch, with text metadata, and damage told as such.
+//! Arrow IPC files as used for both kinds: read batch by batch, with text metadata, and with clear errors for
+//! damage.
 
 use arrow_array::RecordBatch;
 use arrow_ipc::CompressionType;
@@ -37,7 +38,7 @@ impl BatchWriter {
         self.writer.write(batch).map_err(|e| failed("write", &self.path, &e))
     }
 
-    /// Says in the file's footer what was not known when it was begun.
+    /// Adds metadata to the file's footer that was unknown at the start.
     pub(crate) fn note(&mut self, key: &str, value: &str) {
         self.writer.write_metadata(key, value);
     }
@@ -57,13 +58,13 @@ pub(crate) struct BatchReader {
 }
 
 impl BatchReader {
-    /// Refuses a file whose columns are not those of `schema`; of an older version the last `newer` are
-    /// missing.
+    /// Opens a file whose columns are those of `schema`; files of an older version lack the last `newer`
+    /// columns.
     pub(crate) fn open(file: &(impl Named + ?Sized), schema: &Schema, newer: usize) -> Result<BatchReader> {
         BatchReader::open_some(file, schema, newer, None)
     }
 
-    /// Reads only some columns, by their place in the schema.
+    /// Reads only some columns, given by their positions in the schema.
     pub(crate) fn open_some(
         file: &(impl Named + ?Sized),
         schema: &Schema,
@@ -79,7 +80,7 @@ impl BatchReader {
         let reader = open(None)?;
         let found = reader.schema();
         let all = schema.fields();
-        // Names, types, and where nulls may be.
+        // Compares names, types and nullability.
         let is_known = found.fields() == all || found.fields()[..] == all[..all.len().saturating_sub(newer)];
         if !is_known {
             return Err(damaged(path, "its columns are not the ones of this version"));
@@ -117,7 +118,7 @@ impl BatchReader {
         self.reader.num_batches()
     }
 
-    /// The batch number `at`; the ones after it come next.
+    /// Reads batch number `at`; the batches after it come next.
     pub(crate) fn batch_at(&mut self, at: usize) -> Result<RecordBatch> {
         self.reader.set_index(at).map_err(|e| damaged(&self.path, &e.to_string()))?;
         self.next_batch().unwrap_or_else(|| Err(damaged(&self.path, "a batch of it is gone")))
@@ -148,8 +149,8 @@ pub(crate) fn damaged(path: &Path, why: &str) -> Error {
     )
 }
 
-/// Rows of a record batch, and list items after which a batch ends early: what bounds memory.
+/// The rows of a record batch, and the list items after which it ends early; both bound memory.
 pub(crate) const BATCH_ROWS: usize = 8192;
 pub(crate) const BATCH_ITEMS: usize = 65_536;
-/// Likewise the bytes of its names, paths and values.
+/// The bytes of names, paths and values after which a batch ends early.
 pub(crate) const BATCH_BYTES: usize = 32 << 20;

@@ -1,8 +1,8 @@
-//! A change manifest of unknown origin. The Arrow reader trusts what a file says of itself where that costs
-//! it only a panic or an allocation: so everything that it takes for granted is looked at before.
+//! Checks a change manifest of unknown origin. The Arrow reader trusts a file wherever a lie costs only a
+//! panic or an allocation, so everything that it relies on is checked before.
 //!
-//! What it decompresses needs no look of its own: it unpacks each buffer at once into the length that is
-//! claimed for it, which is bounded here, and refuses another length.
+//! Decompression needs no check of its own: it unpacks each buffer at once into the length claimed for it,
+//! which is bounded here, and refuses any other length.
 
 use crate::changes::read::ManifestReader;
 use crate::changes::schema::{
@@ -21,28 +21,28 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// The bytes of one batch when they are unpacked, and what its block may take in the file.
+/// The most bytes of one batch, unpacked or in the file.
 pub(crate) const MOST_BYTES: u64 = 512 << 20;
 
 const MAGIC: &[u8; 6] = b"ARROW1";
-/// Of the end of the file: the length of the footer, and the magic.
+/// The end of the file: the length of the footer, and the magic.
 const TAIL: u64 = 10;
-/// A batch takes 24 bytes of it.
+/// The largest footer; each batch takes 24 bytes of it.
 const MOST_FOOTER: u64 = 32 << 20;
-/// What says where the columns of a batch are.
+/// The largest description of where the columns of a batch are.
 const MOST_MESSAGE: u64 = 64 << 10;
-/// Of the texts in the schema.
+/// The most bytes of text in the schema.
 const MOST_METADATA: usize = 64 << 10;
 const MOST_KEYS: usize = 64;
-/// Marks a message of today's format; its length follows.
+/// Marks a message of the current format; its length follows.
 const CONTINUATION: [u8; 4] = [0xff; 4];
-/// Before the bytes of a buffer: how long they are when they are unpacked, or that they are not packed.
+/// The bytes before a buffer, which give its unpacked length or say that it is not packed.
 const PREFIX: u64 = 8;
 const STORED: i64 = -1;
-/// Where an item of a list or a text begins.
+/// The size of the offset where an item of a list or a text begins.
 const OFFSET: u64 = 4;
 
-/// Why a file is not looked at any further.
+/// Why the check of a file stops.
 enum Stop {
     Damaged(&'static str),
     Failed(io::Error),
@@ -65,8 +65,8 @@ impl From<io::Error> for Stop {
 
 type Attempt<T> = std::result::Result<T, Stop>;
 
-/// Proves that a file of unknown origin is a change manifest that can be read: without a panic, in bounded
-/// memory, and with sound values in every row. What the rows say together is not looked at.
+/// Proves that a file of unknown origin is a change manifest that can be read without a panic, in bounded
+/// memory, and with sound values in every row. Whether the rows agree with each other is not checked.
 pub fn vet(manifest: &(impl Named + ?Sized)) -> Result<()> {
     let path = &*manifest.show();
     let file = manifest.open().context("open", path)?;
@@ -74,7 +74,7 @@ pub fn vet(manifest: &(impl Named + ?Sized)) -> Result<()> {
         Stop::Damaged(why) => damaged(path, why),
         Stop::Failed(source) => Error::Io { action: "read", path: path.to_path_buf(), source },
     })?;
-    // Nothing is known that would make it panic by now; but it is not our code.
+    // No file is known that makes it panic after these checks, but the reader is not our code.
     catch_unwind(AssertUnwindSafe(|| read(manifest)))
         .unwrap_or_else(|_| Err(damaged(path, "the Arrow reader gave up on it")))
 }
@@ -123,8 +123,8 @@ fn footer_bytes(file: &File, size: u64) -> Attempt<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The schema is compared before it is copied: parts of a flatbuffer may be shared, and grow when they are
-/// copied.
+/// The schema is compared before it is copied, because parts of a flatbuffer may be shared, and a copy
+/// multiplies them.
 fn look_at_footer(footer: &Footer<'_>, fields: &Fields) -> Attempt<()> {
     if footer.version() != MetadataVersion::V5 {
         return Err("its version of Arrow is another one".into());
@@ -149,7 +149,8 @@ fn look_at_footer(footer: &Footer<'_>, fields: &Fields) -> Attempt<()> {
     Ok(())
 }
 
-/// In everything that has no bound of its own. What is left of the types is compared when the file is opened.
+/// Compares everything that has no limit of its own. The rest of the types is compared when the file is
+/// opened.
 fn is_like(found: arrow_ipc::Field<'_>, field: &Field) -> bool {
     let below = children(field);
     let children = found.children();
@@ -169,7 +170,7 @@ fn children(field: &Field) -> Vec<&Field> {
     }
 }
 
-/// Blocks follow each other, so that no byte is unpacked twice. Returns where this one ends.
+/// Blocks must follow each other, so that no byte is unpacked twice. Returns where this one ends.
 fn look_at_block(file: &File, block: &Block, (at, end): (u64, u64), fields: &Fields) -> Attempt<u64> {
     let number = |value: i64| u64::try_from(value).map_err(|_| "a batch has no proper place");
     let (offset, body) = (number(block.offset())?, number(block.bodyLength())?);
@@ -223,10 +224,10 @@ fn look_at_batch(file: &File, batch: &RecordBatch<'_>, body: (u64, u64), fields:
     Ok(())
 }
 
-/// How many values each column and each list of a batch has.
+/// The number of values of each column and each list of a batch.
 struct Shapes<'n, N> {
     nodes: &'n mut N,
-    /// Of each buffer that the columns so far have: the bytes of one value. Arrow panics where some are left.
+    /// For each buffer of the columns so far, the bytes of one value. Arrow panics if some are left over.
     widths: Vec<u64>,
 }
 
@@ -277,7 +278,7 @@ impl<'a, N: Iterator<Item = &'a FieldNode>> Shapes<'_, N> {
     }
 }
 
-/// What one row may have, on top of what a batch is ended for.
+/// The most items of one row, in addition to those after which a batch ends.
 fn most_items(name: &str) -> usize {
     match name {
         "extents" => MOST_EXTENTS,
@@ -286,7 +287,7 @@ fn most_items(name: &str) -> usize {
     }
 }
 
-/// Buffers follow each other as well. Returns how long this one is when it is unpacked.
+/// Buffers must follow each other too. Returns the unpacked length of this one.
 fn look_at_buffer(file: &File, buffer: &Buffer, (from, body): (u64, u64), at: &mut u64) -> Attempt<u64> {
     let wrong = "a buffer has no proper place";
     let offset = u64::try_from(buffer.offset()).map_err(|_| wrong)?;

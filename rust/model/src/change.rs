@@ -8,7 +8,7 @@ use crate::path::RelPath;
 pub struct ChangeFlags {
     pub created: bool,
     pub deleted: bool,
-    /// It is the same inode under another name or in another directory.
+    /// The inode has another name or lies in another directory.
     pub renamed: bool,
     pub data: bool,
     pub attributes: bool,
@@ -51,7 +51,7 @@ impl Op {
     }
 }
 
-/// Which snapshot of a delta.
+/// A snapshot of a delta: the base or the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum End {
     Base,
@@ -85,7 +85,7 @@ pub struct Extent {
     pub offset: u64,
     pub length: u64,
     pub op: Op,
-    /// For a clone.
+    /// Set for a clone only.
     pub source: Option<Source>,
     /// BLAKE3 of the bytes where they were read when the manifest was made.
     pub checksum: Option<[u8; 32]>,
@@ -107,13 +107,13 @@ pub struct Change {
     pub generation: u64,
     pub kind: Kind,
     pub flags: ChangeFlags,
-    /// Where it is in the target; None when deleted.
+    /// The path in the target; None when the inode was deleted.
     pub path: Option<RelPath>,
-    /// Where it was in the base; None when created.
+    /// The path in the base; None when the inode was created.
     pub old_path: Option<RelPath>,
     pub links_added: Vec<Link>,
     pub links_removed: Vec<Link>,
-    /// How many names it has in the target and had in the base.
+    /// The number of names in the target and in the base.
     pub nlink: u32,
     pub nlink_old: u32,
     pub new: Option<Attributes>,
@@ -121,7 +121,7 @@ pub struct Change {
     pub symlink_target: Option<Box<[u8]>>,
     /// All xattrs of the target; None when they did not change.
     pub xattrs: Option<Vec<Xattr>>,
-    /// Sorted, without overlap. For a created file: everything but holes.
+    /// Sorted and without overlap. For a created file they cover everything but holes.
     pub extents: Vec<Extent>,
 }
 
@@ -131,7 +131,7 @@ impl Change {
         self.extents.iter().filter(|e| e.op == Op::Data).map(|e| e.length).sum()
     }
 
-    /// Whether the bytes of `range` are to travel, as one run.
+    /// Whether the row names `range` as one run of data.
     pub fn names_data(&self, range: Range) -> bool {
         let at = self.extents.partition_point(|e| e.offset <= range.offset);
         let extent = at.checked_sub(1).and_then(|at| self.extents.get(at)).filter(|e| e.op == Op::Data);
@@ -140,29 +140,29 @@ impl Change {
         })
     }
 
-    /// Preallocation that lies wholly beyond the end.
+    /// The preallocated extents that lie wholly beyond the end of the file.
     pub fn beyond_end(&self) -> impl Iterator<Item = &Extent> {
         let size = self.new.map_or(0, |a| a.size);
         self.extents.iter().filter(move |e| e.op == Op::Unwritten && e.offset > size)
     }
 
-    /// Less is preallocated beyond the end than was: the extents then say all that still is.
+    /// Whether the file loses preallocation beyond its end. The extents then list all that remains.
     pub fn loses_tail(&self) -> bool {
         let size = self.new.map_or(0, |a| a.size);
-        // Older versions told a hole that the end cuts up to the end of its block.
+        // Older versions extended a hole that the end of the file cuts to the end of its block.
         let tail = size.next_multiple_of(BLOCK);
         self.extents.iter().any(|e| e.op == Op::Hole && (e.offset >= size || e.end() > tail))
     }
 
-    /// Of a new file: the hole that its end cuts, if preallocation beyond can have written it. Some file
-    /// systems do, which have blocks of `block` bytes.
+    /// The hole in the block that the end of a new file cuts, if preallocation beyond the end may have
+    /// written to it: some file systems with blocks of `block` bytes do that.
     pub fn cut_hole(&self, block: u64) -> Option<Range> {
         self.beyond_end().next()?;
         hole_at_end(self.new.map_or(0, |a| a.size), block, self.extents.iter().map(Extent::range))
     }
 
-    /// What is to be given back for the extent number `at`, a hole: a file may end within a block, and only a
-    /// whole one is given back. Nothing else that the row names lies in it.
+    /// The range to punch for extent number `at`, a hole. A file may end within a block and only whole blocks
+    /// can be punched, so the range is widened; the row names nothing else in it.
     pub fn hole(&self, at: usize, block: u64) -> Range {
         let (size, hole) = (self.new.map_or(0, |a| a.size), self.extents[at].range());
         if hole.end() != size {
@@ -174,22 +174,22 @@ impl Change {
         Range { offset: hole.offset, length: end - hole.offset }
     }
 
-    /// Some of it is there already, elsewhere.
+    /// Whether the receiver already has some of the bytes elsewhere.
     pub fn has_clones(&self) -> bool {
         self.extents.iter().any(|e| e.op == Op::Clone)
     }
 
-    /// A file without any change, which has a row because others take data from it.
+    /// Whether this file did not change and has a row only because other files take data from it.
     pub fn only_lends(&self) -> bool {
         self.kind != Kind::Directory && !self.flags.any()
     }
 
-    /// It exists on both sides.
+    /// Whether the inode exists on both sides.
     pub fn survives(&self) -> bool {
         !self.flags.created && !self.flags.deleted
     }
 
-    /// The path a person would look for.
+    /// The path to show to people.
     pub fn display_path(&self) -> String {
         let path = self.path.as_ref().or(self.old_path.as_ref());
         path.map_or_else(|| ".".to_owned(), |p| p.display().into_owned())
@@ -206,8 +206,8 @@ pub struct Counts {
     pub deleted: u64,
     #[serde(skip)]
     pub data_bytes: u64,
-    /// Bytes of files that the target has and the base has not, and the other way; sizes, not what is
-    /// allocated.
+    /// Sizes (not allocated bytes) of the files that only the target has, and of those that only the base
+    /// has.
     #[serde(skip)]
     pub bytes_added: u64,
     #[serde(skip)]
@@ -223,7 +223,7 @@ impl Counts {
         self.renamed += u64::from(flags.renamed);
         let content = flags.data || flags.attributes || flags.xattrs || flags.links;
         self.changed += u64::from(change.survives() && content);
-        // Sparse files can claim more together than there is.
+        // Sparse files together can claim more than 64 bits.
         self.data_bytes = self.data_bytes.saturating_add(change.data_bytes());
         if change.kind == Kind::File {
             self.bytes_added = self.bytes_added.saturating_add(change.new.map_or(0, |a| a.size));

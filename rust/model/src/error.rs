@@ -1,6 +1,6 @@
-//! One error type for the workspace: its variants are what a caller can do about it, which is also what the
-//! exit codes say. Messages name what was attempted and on which path; the cause is the source. What is shown
-//! of them is printable, whatever names and peers put into them.
+//! The error type of the workspace. Its variants say what a caller can do, which the exit codes say too. A
+//! message names the action and the path, and the cause is the source. Whatever names and peers put into a
+//! message is made printable before it is shown.
 
 use crate::printable::printable;
 use std::io;
@@ -13,7 +13,7 @@ pub enum Error {
     /// The system refused: exit 1.
     #[error("cannot {action} {}", printable(&.path.to_string_lossy()))]
     Io { action: &'static str, path: PathBuf, source: io::Error },
-    /// Some of a tree cannot be read, the first of it at `path`: exit 1.
+    /// Parts of a tree cannot be read; `path` is the first of them: exit 1.
     #[error("{}", printable(.what))]
     Unread { what: String, advice: String, path: PathBuf, source: io::Error },
     /// The request makes no sense: exit 2.
@@ -22,7 +22,7 @@ pub enum Error {
     /// Going on could destroy data: exit 3.
     #[error("{}", printable(.what))]
     Refused { what: String, advice: String },
-    /// There is no room for it: exit 3.
+    /// The space does not suffice: exit 3.
     #[error("{}", printable(.what))]
     NoSpace { what: String, advice: String },
     /// Something is not what its checksum or format says: exit 4.
@@ -31,10 +31,10 @@ pub enum Error {
     /// Bytes that a snapshot had are not there any more: exit 4.
     #[error("{}", printable(.what))]
     Lost { what: String, advice: String },
-    /// Stopped on request; the next command heals: exit 5.
+    /// The run was stopped on request, and the next command goes on: exit 5.
     #[error("interrupted")]
     Interrupted,
-    /// The other end is gone, or what it sent has no end; what has arrived is kept: exit 5.
+    /// The other end is gone or sent an unfinished stream; what has arrived is kept: exit 5.
     #[error("{}", printable(.what))]
     Cut { what: String, advice: String },
     /// Any other failure: exit 1.
@@ -78,7 +78,7 @@ impl Error {
         }
     }
 
-    /// What the reader can do next; empty where there is nothing to say.
+    /// What the reader can do next; empty if there is no advice.
     pub fn advice(&self) -> String {
         match self {
             Error::Usage { advice, .. }
@@ -94,13 +94,13 @@ impl Error {
         }
     }
 
-    /// The disk is full, or as much of it as this user may fill.
+    /// Whether the disk, or this user's share of it, is full.
     pub fn is_full(&self) -> bool {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
         matches!(self, Error::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
     }
 
-    /// The error number of the system where there is one.
+    /// The system's error number, if there is one.
     pub fn errno(&self) -> Option<i32> {
         match self {
             Error::Io { source, .. } | Error::Unread { source, .. } => source.raw_os_error(),
@@ -108,7 +108,7 @@ impl Error {
         }
     }
 
-    /// It is about one entry, which cannot be read; that others cannot either does not follow.
+    /// Whether a single entry cannot be read, which says nothing about other entries.
     pub fn is_unreadable(&self) -> bool {
         self.errno().is_some_and(|number| UNREADABLE.contains(&number))
     }
@@ -117,7 +117,7 @@ impl Error {
 /// EPERM, EIO, EACCES, ETXTBSY, ENODATA, EBADMSG, ESTALE, EUCLEAN, EREMOTEIO, ENOKEY.
 const UNREADABLE: [i32; 10] = [1, 5, 13, 26, 61, 74, 116, 117, 121, 126];
 
-/// The system's words, without the number that Rust adds.
+/// The system's message without the number that Rust appends.
 pub fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     match text.rsplit_once(" (os error ") {
@@ -140,7 +140,7 @@ fn io_advice(error: &io::Error) -> &'static str {
     }
 }
 
-/// Adds what was attempted and where to a system error.
+/// Adds the attempted action and its path to a system error.
 pub trait Context<T> {
     fn context(self, action: &'static str, path: impl AsRef<Path>) -> Result<T>;
 }
@@ -148,7 +148,7 @@ pub trait Context<T> {
 impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
     fn context(self, action: &'static str, path: impl AsRef<Path>) -> Result<T> {
         self.map_err(|e| {
-            // What says already what it is about needs no more words.
+            // Messages that already name their subject need no more words.
             let other = |source| Error::Io { action, path: path.as_ref().to_path_buf(), source };
             e.into().downcast().unwrap_or_else(other)
         })

@@ -1,4 +1,4 @@
-//! Where the bytes of a file are, and where there are none.
+//! Which ranges of a file hold data, and at which addresses.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,21 +15,21 @@ impl Range {
     }
 }
 
-/// Data is compared in pieces of this size, whatever blocks the file system has: smaller ones would cost more
-/// rows than they save bytes.
+/// Data is compared in pieces of this size, whatever the block size of the file system. Smaller pieces would
+/// cost more in rows than they save in bytes.
 pub const BLOCK: u64 = 4096;
 
-/// No file system that the kernel mounts has larger blocks. It gives back whole ones only, and those of the
-/// target may be larger than the source's: so holes are told with what of them lies around what changed.
+/// The largest block size of all file systems that the kernel mounts. Only whole blocks can be punched, and
+/// the target's blocks may be larger than the source's, so a row tells a hole beyond the part that changed.
 pub const LARGEST_BLOCK: u64 = 64 << 10;
 
-/// Where bytes live. On one file system, and while both files hold on to them, equal addresses are equal
-/// bytes.
+/// The place where bytes live. Equal addresses on one file system mean equal bytes while both files hold on
+/// to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address {
-    /// The compressed extent that they are packed in; 0 for bytes that lie as they are.
+    /// The compressed extent that holds the bytes; 0 for uncompressed data.
     pub extent: u64,
-    /// On the device, or within the unpacked extent.
+    /// The offset on the device, or within the uncompressed extent.
     pub offset: u64,
 }
 
@@ -39,12 +39,12 @@ impl Address {
     }
 }
 
-/// Data of a file, and where it lives if that is known exactly.
+/// A run of data, with its address if that is known exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Placed {
     pub range: Range,
     pub address: Option<Address>,
-    /// The file system says that other files hold it as well.
+    /// Whether the file system says that other files hold the data as well.
     pub shared: bool,
 }
 
@@ -66,7 +66,7 @@ pub struct Segment {
     pub offset: u64,
     pub length: u64,
     pub kind: SegmentKind,
-    /// Of its first byte. Only data has one.
+    /// The address of the first byte. Only data has one.
     pub address: Option<Address>,
     pub shared: bool,
 }
@@ -76,7 +76,7 @@ impl Segment {
         self.offset + self.length
     }
 
-    /// The address of the byte at `at`, which lies within.
+    /// The address of the byte at `at`, which lies within the segment.
     pub fn address_at(&self, at: u64) -> Option<Address> {
         self.address.map(|address| address.plus(at - self.offset))
     }
@@ -87,9 +87,9 @@ impl Segment {
     }
 }
 
-/// What of the block that the end of a file cuts is a hole, and reaches the end: up to the end of the block,
-/// or to what is preallocated there. `covered` is all that is no hole, sorted; the file system has blocks of
-/// `block` bytes.
+/// The hole in the block that the end of the file cuts, if it reaches the end of the file. It goes up to the
+/// end of the block, or to the preallocation there. `covered` is everything that is not a hole, sorted;
+/// blocks have `block` bytes.
 pub fn hole_at_end(size: u64, block: u64, covered: impl IntoIterator<Item = Range>) -> Option<Range> {
     let (mut start, mut end) = (size / block * block, size.next_multiple_of(block));
     for range in covered {
@@ -110,7 +110,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Everything that is neither data nor unwritten is a hole. Both lists are sorted; where they
+    /// Makes holes of everything that is neither data nor unwritten. Both lists are sorted; where they
     /// overlap, unwritten wins.
     pub fn new(size: u64, data: &[Placed], unwritten: &[Range]) -> Layout {
         let tail = data.last().map_or(size, |last| last.range.end().max(size));
@@ -125,7 +125,7 @@ impl Layout {
         layout
     }
 
-    /// The same data, but for what is known of it otherwise.
+    /// The same data with another `shared` flag and other unwritten ranges.
     pub fn with(&self, shared: bool, unwritten: &[Range]) -> Layout {
         let size = self.segments.iter().filter(|s| s.kind != SegmentKind::Unwritten).map(Segment::end).max();
         let placed = self.placed().into_iter().map(|placed| Placed { shared, ..placed });
@@ -137,13 +137,12 @@ impl Layout {
         &self.segments
     }
 
-    /// Where the file ends, or else the last block of its data: what is preallocated beyond can only begin
-    /// here.
+    /// The end of the file or of its last block of data: preallocation beyond the end can only begin here.
     pub fn tail(&self) -> u64 {
         self.tail
     }
 
-    /// Where one kind is, joined whatever the addresses.
+    /// The ranges of one kind, joined where they touch, whatever their addresses.
     pub fn ranges(&self, kind: SegmentKind) -> Vec<Range> {
         let mut ranges: Vec<Range> = Vec::new();
         for segment in self.segments.iter().filter(|s| s.kind == kind) {
@@ -155,7 +154,7 @@ impl Layout {
         ranges
     }
 
-    /// The data, with its addresses.
+    /// The runs of data, with their addresses.
     pub fn placed(&self) -> Vec<Placed> {
         let data = self.segments.iter().filter(|s| s.kind == SegmentKind::Data);
         data.map(|s| Placed {

@@ -1,23 +1,23 @@
-//! Which snapshot a directory holds, wherever it has got to.
+//! Tells which snapshot a directory holds, even after it was copied or moved.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// The Btrfs subvolume that a snapshot first was, as `btrfs send` tells it: a subvolume that was received
-/// passes on the UUID and transaction it was received with, any other its own. So a snapshot keeps its origin
-/// over any number of hops.
+/// The Btrfs subvolume that first held a snapshot, in the terms of `btrfs send`: a received subvolume passes
+/// on the UUID and transaction that it was received with, any other passes on its own. So a snapshot keeps
+/// its origin over any number of hops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Origin {
     pub uuid: Uuid,
-    /// The transaction of its last change, or 0 where none is known.
+    /// The transaction of its last change; 0 if unknown.
     pub transid: u64,
-    /// It was changed since it was made, by nothing that changed what it holds: a deduplication, a
-    /// relocation. Whatever transaction it was known by before, it was the same.
+    /// It was changed since it was made, but only in ways that keep the content, like deduplication or
+    /// relocation. Every transaction it was known by stands for the same content.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub constant: bool,
 }
 
-/// A snapshot on its way between machines: its id, and its origin where it has been a subvolume.
+/// A snapshot as other machines know it: its id, and its origin if it was ever a subvolume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Identity {
     pub id: Uuid,
@@ -25,12 +25,12 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// What a subvolume is that nothing else is known of.
+    /// The identity of a subvolume of which only the origin is known.
     pub fn of_origin(origin: Origin) -> Identity {
         Identity { id: origin.uuid, origin: Some(origin) }
     }
 
-    /// The same snapshot, or another state of the same subvolume.
+    /// Whether both are the same snapshot, or states of the same subvolume.
     pub fn matches(&self, other: &Identity) -> bool {
         let named = |a: &Identity, b: &Identity| b.origin.is_some_and(|origin| a.id == origin.uuid);
         let same_origin = match (self.origin, other.origin) {
@@ -40,7 +40,7 @@ impl Identity {
         self.id == other.id || same_origin || named(self, other) || named(other, self)
     }
 
-    /// Of two that match: the subvolume was changed between one and the other.
+    /// For two identities that match: whether the subvolume was changed between them.
     pub fn is_another_state_of(&self, other: &Identity) -> bool {
         match (self.origin, other.origin) {
             (Some(a), Some(b)) => {
@@ -51,7 +51,7 @@ impl Identity {
         }
     }
 
-    /// What a subvolume that was received is marked with, for `btrfs send` and `btrfs receive` to know it by.
+    /// The mark that a received subvolume gets, by which `btrfs send` and `btrfs receive` know it.
     pub fn mark(&self) -> Origin {
         self.origin.unwrap_or(Origin { uuid: self.id, transid: 0, constant: false })
     }

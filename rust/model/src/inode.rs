@@ -3,7 +3,7 @@
 use crate::extent::Range;
 use serde::{Deserialize, Serialize};
 
-/// The number of a tree's root directory, whatever the file system calls it: no file system uses 0.
+/// The number of a tree's root directory here. No file system uses 0.
 pub const ROOT: u64 = 0;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -18,7 +18,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// From the type bits of `st_mode`.
+    /// The kind for the type bits of `st_mode`.
     pub fn from_mode(mode: u32) -> Option<Kind> {
         Some(match mode & 0o170_000 {
             0o100_000 => Kind::File,
@@ -65,8 +65,8 @@ impl Kind {
     }
 }
 
-/// An inode of a standby as it was seen before a commit: enough to find it in the table of then, and to tell
-/// whether it still was what that table says.
+/// An inode of a standby as seen before a commit: enough to find it in the table of that time, and to tell
+/// whether it still matched the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
     pub ino: u64,
@@ -86,42 +86,43 @@ pub struct Xattr {
     pub value: Box<[u8]>,
 }
 
-/// What few inodes have: all 0 for most.
+/// Attributes that few inodes have; all 0 for most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Rare {
-    /// Whose quota it counts for.
+    /// The project whose quota the inode counts for.
     pub project: u32,
-    /// `FS_XFLAG_*` for which there is no `FS_*_FL`.
+    /// `FS_XFLAG_*` bits that have no `FS_*_FL` equivalent.
     pub xflags: u32,
-    /// In how large pieces it is to be allocated, and copied where it was shared, in bytes.
+    /// The extent size hint, or the copy-on-write extent size hint, in bytes.
     pub extent_size: u32,
     pub cow_extent_size: u32,
 }
 
-/// What costs an open to learn: read only for inodes that may have changed.
+/// Details that can only be learned by opening the inode. They are read only for inodes that may have
+/// changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Details {
-    /// Inode flags (`FS_*_FL`) that are replicated; the rest are masked out.
+    /// The replicated inode flags (`FS_*_FL`); all others are masked out.
     pub flags: u32,
     pub rare: Rare,
     /// Sorted by name.
     pub xattrs: Vec<Xattr>,
-    /// What a symbolic link points at.
+    /// The target of a symbolic link.
     pub symlink_target: Option<Box<[u8]>>,
-    /// Preallocated ranges: they read as zeros. Sorted, apart from each other.
+    /// Preallocated ranges, which read as zeros. Sorted and apart from each other.
     pub unwritten: Vec<Range>,
 }
 
-/// What one look at an inode tells, its names aside: two of the same are of an inode that did not change.
+/// What one stat of an inode tells, without its names. Two equal looks mean that the inode did not change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Look {
     pub ino: u64,
     pub generation: u64,
     pub kind: Kind,
-    /// Without flags, and without the number of a device: that of an inode never changes.
+    /// The attributes without flags and without a device number, which never changes.
     pub attributes: Attributes,
     pub ctime: i64,
-    /// 0 for what is no file.
+    /// 0 for anything but a file.
     pub blocks: u64,
 }
 
@@ -147,31 +148,31 @@ impl From<&Inode> for Look {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inode {
-    /// `ROOT` for the root, else the file system's number.
+    /// `ROOT` for the root, otherwise the file system's number.
     pub ino: u64,
-    /// Tells apart two files that had the same number one after the other: the birth time in ns where the
-    /// file system keeps one, else 0.
+    /// Distinguishes successive files with the same number: the birth time in ns if the file system keeps
+    /// one, otherwise 0.
     pub generation: u64,
     pub kind: Kind,
     /// `flags` in here is 0 until `details` are known.
     pub attributes: Attributes,
     /// Change time in ns since 1970; compared for inequality, never for order.
     pub ctime: i64,
-    /// Blocks of 512 bytes it occupies.
+    /// The blocks of 512 bytes that the inode occupies.
     pub blocks: u64,
     /// Its names within the tree, sorted; none for the root.
     pub links: Vec<Link>,
     pub details: Option<Box<Details>>,
-    /// The pool object that holds its data; 0 for none.
+    /// The pool object that holds the data; 0 for none.
     pub object: u64,
-    /// When its object was taken, some of its data was that of other files as well.
+    /// Whether other files shared some of the data when the object was made.
     pub shared: bool,
 }
 
-/// What every inode has. For anything but a file, size is 0.
+/// Attributes that every inode has. The size of anything but a file is 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attributes {
-    /// Bytes.
+    /// In bytes.
     pub size: u64,
     /// Permission bits with set-id and sticky: 0o7777.
     pub mode: u32,
@@ -180,8 +181,8 @@ pub struct Attributes {
     pub rdev: u64,
     /// Modification time in ns since 1970.
     pub mtime: i64,
-    /// The second of a time that 64 bits of ns do not reach, else 0. `mtime` is then one that they just
-    /// reach, with the ns within that second.
+    /// The second of a time that 64 bits of ns cannot express, otherwise 0. `mtime` is then the nearest time
+    /// they can express with the ns within that second.
     #[serde(default)]
     pub far_second: i64,
     /// Inode flags (`FS_*_FL`).
@@ -191,17 +192,17 @@ pub struct Attributes {
 }
 
 impl Attributes {
-    /// As one look at an inode tells them.
+    /// The attributes as one stat of an inode tells them.
     pub fn bare(self) -> Attributes {
         Attributes { flags: 0, rare: Rare::default(), ..self }
     }
 
-    /// With what it costs an open to learn.
+    /// Adds what can only be learned by opening the inode.
     pub fn with(self, details: &Details) -> Attributes {
         Attributes { flags: details.flags, rare: details.rare, ..self }
     }
 
-    /// The modification time in ns since 1970, however far.
+    /// The modification time in ns since 1970, of any size.
     pub fn time(&self) -> i128 {
         match self.far_second {
             0 => self.mtime.into(),
@@ -209,7 +210,7 @@ impl Attributes {
         }
     }
 
-    /// The same with another modification time, of at most 64 bits of seconds.
+    /// The same attributes with another modification time, of at most 64 bits of seconds.
     pub fn at_time(self, time: i128) -> Attributes {
         let (mtime, far_second) =
             ns_of(time.div_euclid(1_000_000_000) as i64, time.rem_euclid(1_000_000_000) as u32);
@@ -217,7 +218,7 @@ impl Attributes {
     }
 }
 
-/// A time as ns since 1970 and, where they do not reach it, its second.
+/// A time as ns since 1970 and, if 64 bits cannot express it, its second.
 pub fn ns_of(second: i64, ns: u32) -> (i64, i64) {
     const REACH: i64 = i64::MAX / 1_000_000_000 - 1;
     match second.checked_mul(1_000_000_000).and_then(|sum| sum.checked_add(ns.into())) {

@@ -1,4 +1,4 @@
-//! The words of snapsync as types: inodes, extents, changes, snapshots, errors. No I/O happens here.
+//! The words of snapsync as types: inodes, extents, changes, snapshots, errors. Nothing here does I/O.
 
 mod change;
 mod error;
@@ -29,7 +29,7 @@ pub use object::{OBJECTS_PER_DIRECTORY, ROUND_SHIFT, object_path};
 pub use path::{LONGEST_PATH, RelPath};
 pub use printable::{is_printable, printable, printable_bytes, printable_within};
 pub use promotion::{MOST_EPOCHS, Promotion, Promotions, Standing};
-pub use side::{Directories, Inodes, Side, read_still};
+pub use side::{Directories, Inodes, Owners, Side, read_still};
 pub use snapshot::{Provider, Role, SnapshotInfo, VolumeInfo, path_as_json};
 pub use subset::Subset;
 pub use unread::Unread;

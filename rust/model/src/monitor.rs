@@ -1,4 +1,4 @@
-//! What a long run tells its watcher, and how the watcher stops it.
+//! How a long run reports progress, and how its watcher stops it.
 
 use crate::error::{Error, Result};
 use crate::mutex::locked;
@@ -51,7 +51,7 @@ impl Stage {
         }
     }
 
-    /// What `done` and `total` count.
+    /// The unit of `done` and `total`.
     pub fn unit(self) -> &'static str {
         match self {
             Stage::Stage | Stage::Send | Stage::Receive | Stage::Scrub => "bytes",
@@ -60,11 +60,11 @@ impl Stage {
     }
 }
 
-/// How much was looked at. Equal input gives equal counters, whatever the number of threads.
+/// Counts of what was examined. Equal input gives equal counts, whatever the number of threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counters {
-    /// Entries of directories, items of trees and rows of tables.
+    /// Directory entries, tree items and table rows.
     pub visited: u64,
     pub inodes_compared: u64,
     /// Pairs of extents whose addresses or bytes were compared.
@@ -72,7 +72,7 @@ pub struct Counters {
     /// Bytes read from files, to compare them and to send them.
     pub bytes_read: u64,
     pub bytes_sent: u64,
-    /// Runs of bytes at another address that are the same.
+    /// Runs of bytes that are equal at different addresses.
     pub ghosts: u64,
     pub ghost_bytes: u64,
 }
@@ -89,21 +89,22 @@ impl std::ops::AddAssign for Counters {
     }
 }
 
-/// Shared by all threads of one run. Notes are what people should know though nothing failed.
+/// The state that all threads of one run share. Notes tell people what they should know though nothing
+/// failed.
 #[derive(Default)]
 pub struct Monitor {
     stage: AtomicU8,
     done: AtomicU64,
     total: AtomicU64,
     cancelled: AtomicBool,
-    /// Stages that were left again before anybody asked.
+    /// Stages that ended before anybody asked.
     missed: Mutex<Vec<Stage>>,
     notes: Mutex<Vec<String>>,
     counters: Mutex<Counters>,
 }
 
 impl Monitor {
-    /// Starts a stage; `total` is 0 where it is not known.
+    /// Starts a stage; `total` is 0 if it is unknown.
     pub fn start(&self, stage: Stage, total: u64) {
         let mut missed = locked(&self.missed);
         missed.push(stage);
@@ -116,8 +117,8 @@ impl Monitor {
         self.done.fetch_add(by, Relaxed);
     }
 
-    /// The stages that came and went since this was last asked, then the one that lasts: each with what is
-    /// done and the total.
+    /// The stages that came and went since the last call, then the current one; each with what is done and
+    /// the total.
     pub fn take_states(&self) -> Vec<(Stage, u64, u64)> {
         let mut missed = locked(&self.missed);
         missed.pop();
@@ -131,12 +132,12 @@ impl Monitor {
         self.cancelled.store(true, Relaxed);
     }
 
-    /// To be asked between small pieces of work, wherever stopping is safe.
+    /// Fails if the run was stopped. Called between small pieces of work, wherever stopping is safe.
     pub fn check(&self) -> Result<()> {
         if self.cancelled.load(Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
     }
 
-    /// Adds what one piece of work looked at.
+    /// Adds the counts of one piece of work.
     pub fn count(&self, more: Counters) {
         *locked(&self.counters) += more;
     }
@@ -153,7 +154,7 @@ impl Monitor {
         }
     }
 
-    /// In a stable order, whatever the threads did.
+    /// The notes in a stable order, whatever the threads did.
     pub fn take_notes(&self) -> Vec<String> {
         let mut notes = std::mem::take(&mut *locked(&self.notes));
         notes.sort();

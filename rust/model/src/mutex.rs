@@ -1,5 +1,5 @@
-//! Mutexes whose poison does not matter: a thread that panics ends the run, and what is behind these is a
-//! list or a count that is whole at every moment.
+//! Mutexes that ignore poison: a thread that panics ends the run, and these mutexes protect lists and counts
+//! that are complete at every moment.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

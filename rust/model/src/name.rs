@@ -1,15 +1,15 @@
-//! Names that a snapshot can be given, whoever gives them.
+//! Which names a snapshot may have.
 
 use crate::printable::is_printable;
 
-/// As a directory: it is seen as what it is, and is taken for no path and no option.
+/// Whether `name` may name a directory: it is printable, and cannot be taken for a path or an option.
 pub fn can_name_directory(name: &str) -> bool {
     (1..=255).contains(&name.len())
         && !name.starts_with(['-', '.'])
         && name.chars().all(|character| character != '/' && is_printable(character))
 }
 
-/// In a volume, where snapshots are asked for by number and by word as well, after an `@`.
+/// Whether `name` may name a snapshot of a volume, where numbers and words after an `@` mean snapshots too.
 pub fn can_name_snapshot(name: &str) -> bool {
     can_name_directory(name)
         && name.len() <= 200

@@ -1,4 +1,4 @@
-//! A path below a root: it cannot climb out, be absolute or hold a NUL.
+//! A path below a root: it cannot climb out of it, be absolute, or contain a NUL.
 
 use crate::error::{Error, Result};
 use std::borrow::Cow;
@@ -6,10 +6,12 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Paths are not followed without end: what has a longer one is left out. Trees so deep are nobody's work.
+/// The longest path that is followed. Entries with longer paths are left out; nobody works with trees that
+/// deep.
 pub const LONGEST_PATH: usize = 64 << 10;
 
-/// Names joined by `/`, as bytes; empty for the root itself. No name is empty, `.` or `..`, or holds a NUL.
+/// Names joined by `/`, as bytes; empty for the root itself. No name is empty, `.` or `..`, or contains a
+/// NUL.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RelPath(Vec<u8>);
 
@@ -18,7 +20,7 @@ impl RelPath {
         RelPath(Vec::new())
     }
 
-    /// `.` and the empty string are the root.
+    /// `.` and the empty string mean the root.
     pub fn new(bytes: &[u8]) -> Result<Self> {
         if bytes.is_empty() || bytes == b"." {
             return Ok(Self::root());
@@ -65,12 +67,12 @@ impl RelPath {
         })
     }
 
-    /// How many names it has: 0 for the root.
+    /// The number of names; 0 for the root.
     pub fn depth(&self) -> usize {
         if self.is_root() { 0 } else { 1 + self.0.iter().filter(|b| **b == b'/').count() }
     }
 
-    /// For people: `.` for the root, replacement characters where a name is not UTF-8.
+    /// The path as text for people: `.` for the root, replacement characters where a name is not UTF-8.
     pub fn display(&self) -> Cow<'_, str> {
         if self.is_root() { Cow::Borrowed(".") } else { String::from_utf8_lossy(&self.0) }
     }

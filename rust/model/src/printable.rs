@@ -1,11 +1,11 @@
-//! Text for people, whoever it comes from: what could move a cursor, turn the line round or hide is shown by
-//! its number.
+//! Makes text from anywhere safe to show: characters that could move a cursor, reverse the line or hide text
+//! are shown by their numbers.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Characters that are seen as something else than they are, or not at all: they join, turn or hide others,
-/// or end a line.
+/// Characters that look like something else or like nothing: they join, reverse or hide others, or end a
+/// line.
 const HIDDEN: [(u32, u32); 28] = [
     (0x00, 0x1f),
     (0x7f, 0x9f),
@@ -44,8 +44,8 @@ pub fn is_printable(character: char) -> bool {
     HIDDEN.get(at).is_none_or(|(first, _)| number < *first)
 }
 
-/// As it can be shown in a line of a terminal or a journal, written as Python's `unicode_escape` has it:
-/// `\n`, `\x1b`, `\u202e`. What has been made printable stays as it is.
+/// The text as it can be shown on one line of a terminal or a journal, escaped like Python's
+/// `unicode_escape`: `\n`, `\x1b`, `\u202e`. Printable text stays as it is.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if text.chars().all(is_printable) {
         return Cow::Borrowed(text);
@@ -55,7 +55,7 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// The same, and no longer than so many bytes, of text that may have any length.
+/// `printable`, cut to at most `most` bytes; the text may have any length.
 pub fn printable_within(text: &str, most: usize) -> String {
     let mut shown = String::new();
     for character in text.chars() {
@@ -70,7 +70,7 @@ pub fn printable_within(text: &str, most: usize) -> String {
     shown
 }
 
-/// Of bytes that may be no text at all.
+/// `printable` for bytes that may not be text.
 pub fn printable_bytes(bytes: &[u8]) -> String {
     let mut shown = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -93,7 +93,7 @@ fn show(character: char, to: &mut String) {
 }
 
 fn put(to: &mut String, what: std::fmt::Arguments<'_>) {
-    // A string takes everything.
+    // Writing to a string cannot fail.
     let _ = to.write_fmt(what);
 }
 

@@ -1,47 +1,47 @@
-//! How an epoch came to be: by promotions, each of which names the one before. A number alone is a claim.
+//! The promotions that led to an epoch. Each names the one before it, because a number alone proves nothing.
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Promotions that are kept and told: whoever was away for more of them begins anew.
+/// The number of promotions that are kept and sent. A volume that missed more of them begins anew.
 const MOST: usize = 1024;
-/// No lineage has so many: what is above was made up.
+/// No real lineage has so many epochs; a higher number was made up.
 pub const MOST_EPOCHS: u64 = 1 << 48;
-/// RFC 3339 with nanoseconds is shorter.
+/// RFC 3339 with nanoseconds is shorter than this.
 const LONGEST_TIME: usize = 40;
 
 /// A standby that became a primary.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Promotion {
     pub id: Uuid,
-    /// The one that began with it.
+    /// The epoch that began with this promotion.
     pub epoch: u64,
-    /// The promotion before; None where nothing is known of any.
+    /// The promotion before; None if none is known.
     pub before: Option<Uuid>,
     pub volume: Uuid,
-    /// The snapshot that it held.
+    /// The snapshot that the standby held when it was promoted.
     pub after: Uuid,
     /// RFC 3339, UTC.
     pub at: String,
 }
 
-/// The last promotions of a lineage, oldest first: none in its first epoch, or where an older version made
-/// all.
+/// The last promotions of a lineage, oldest first. Empty in its first epoch, or if an older version made all
+/// of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Promotions(Vec<Promotion>);
 
-/// How the promotions that one end shows go with those that the other knows.
+/// How the promotions that one end shows relate to those that the other end knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// They are the same as far as both go, and show each step from there.
+    /// They agree as far as both go, and show every step after that.
     Shown,
-    /// Of an earlier epoch.
+    /// They belong to an earlier epoch.
     Behind,
-    /// A later epoch, and not how it came to be.
+    /// The epoch is later, but the promotions do not show how it came to be.
     Unshown,
-    /// Another volume was promoted than the one that is known.
+    /// Another volume was promoted than the one known here.
     Forked,
 }
 
@@ -50,7 +50,7 @@ impl Promotions {
         self.0.is_empty()
     }
 
-    /// With another promotion of a volume that is of `epoch`; the new epoch is that of the last.
+    /// Adds a promotion of a volume that is in `epoch`; the last promotion's epoch is the new one.
     pub fn promoted(
         &self,
         epoch: u64,
@@ -72,7 +72,7 @@ impl Promotions {
         Ok((next, Promotions(all)))
     }
 
-    /// Each follows the one before, and the last one began `epoch`.
+    /// Whether each promotion follows the one before and the last one began `epoch`.
     pub fn lead_to(&self, epoch: u64) -> bool {
         let follows = |pair: &[Promotion]| {
             pair[0].epoch.checked_add(1) == Some(pair[1].epoch) && pair[1].before == Some(pair[0].id)
@@ -84,7 +84,7 @@ impl Promotions {
             && self.0.iter().all(|promotion| promotion.at.len() <= LONGEST_TIME)
     }
 
-    /// How these, which are to have led to `epoch`, go with `own`, which led to `own_epoch`.
+    /// Compares these, which should have led to `epoch`, with `own`, which led to `own_epoch`.
     pub fn standing(&self, epoch: u64, own: &Promotions, own_epoch: u64) -> Standing {
         let at = |epoch: u64| self.0.iter().find(|promotion| promotion.epoch == epoch);
         if epoch < own_epoch {
@@ -96,7 +96,7 @@ impl Promotions {
         if own.0.iter().any(|own| at(own.epoch).is_some_and(|shown| shown != own)) {
             return Standing::Forked;
         }
-        // Of the same epoch nothing is to be shown.
+        // An equal epoch needs no proof.
         if epoch == own_epoch {
             return Standing::Shown;
         }
@@ -116,7 +116,7 @@ mod tests {
         Uuid::from_u128(number)
     }
 
-    /// A lineage that began in `start`, promoted so many times, by these.
+    /// A lineage that began in `start`, and the promotions made by the volumes in `by`.
     fn led(start: u64, by: &[u128]) -> (u64, Promotions) {
         by.iter().fold((start, Promotions::default()), |(epoch, all), by| {
             all.promoted(epoch, id(*by), id(100 + by), id(0), "2026-11-26T10:00:00Z".into()).unwrap()
@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(standing(&(3, Promotions::default()), &own), Standing::Unshown);
         assert_eq!(standing(&(4, led(1, &[1, 2]).1), &own), Standing::Unshown);
         assert_eq!(standing(&(u64::MAX, Promotions::default()), &own), Standing::Unshown);
-        // It begins after the last one that is known.
+        // These begin after the last promotion that `own` knows.
         assert_eq!(standing(&led(3, &[4, 5]), &own), Standing::Unshown);
         let mut torn = led(1, &[1, 2, 3]);
         torn.1.0.remove(1);

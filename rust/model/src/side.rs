@@ -1,4 +1,4 @@
-//! One side of a comparison: a snapshot, or a directory as it is.
+//! One side of a comparison: a snapshot, or a directory in its present state.
 
 use crate::error::{Error, Result};
 use crate::extent::{Address, Layout};
@@ -14,11 +14,11 @@ pub type Inodes<'a> = Box<dyn Iterator<Item = Result<Inode>> + Send + 'a>;
 
 /// A tree whose inodes can be listed in order of number, and opened.
 pub trait Side: Send + Sync {
-    /// Inodes sorted by number, each once: every one, or all that may differ from the other side. May be
-    /// asked for again.
+    /// The inodes sorted by number, each once: all of them, or all that may differ from the other side. Can
+    /// be called again.
     fn inodes(&self) -> Result<Inodes<'_>>;
 
-    /// Every inode, of a side that lists only some.
+    /// Every inode, even if `inodes` lists only some.
     fn everything(&self) -> Result<Inodes<'_>> {
         self.inodes()
     }
@@ -26,7 +26,7 @@ pub trait Side: Send + Sync {
     /// The path of the entry that `link` names.
     fn path_of(&self, link: &Link) -> Result<RelPath>;
 
-    /// What costs an open to learn; the inode's own where it has them already.
+    /// What can only be learned by opening the inode; copied from `inode` if it is there.
     fn details(&self, inode: &Inode) -> Result<Details>;
 
     /// The data of a file, for reading.
@@ -50,19 +50,19 @@ pub trait Side: Send + Sync {
         }
     }
 
-    /// What the addresses in this side's layouts belong to, where they hold for as long as it is looked at:
-    /// data at the same address of the same space is the same. None where only bytes prove anything.
+    /// Identifies what the addresses in this side's layouts belong to, if they stay valid while it is
+    /// examined: equal addresses in equal spaces mean equal data. None if only the bytes prove anything.
     fn space(&self) -> Option<u128> {
         None
     }
 
-    /// The numbers of files that may hold data at `address`, sorted; None where nothing tells.
-    fn owners(&self, address: Address) -> Result<Option<Vec<u64>>> {
+    /// The files that may hold data at `address`; None if there is no way to tell.
+    fn owners(&self, address: Address) -> Result<Option<Owners>> {
         let _ = address;
         Ok(None)
     }
 
-    /// Those of these inodes that are there, sorted, whether or not `inodes` lists them.
+    /// Those of these inodes that exist, sorted, whether or not `inodes` lists them.
     fn pick(&self, inos: &BTreeSet<u64>) -> Result<Vec<Inode>> {
         let wanted = |inode: &Result<Inode>| inode.as_ref().map_or(true, |i| inos.contains(&i.ino));
         self.inodes()?.filter(wanted).collect()
@@ -88,22 +88,32 @@ pub fn read_still<T, F: Borrow<File> + From<File>>(
     side.holds_still(inode, (*file).borrow()).and(found)
 }
 
-/// The name of every directory of a tree: enough to make the path of anything in it.
+/// The files that hold data at an address.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Owners {
+    /// Their inode numbers, sorted.
+    pub inos: Vec<u64>,
+    /// The number of pieces that this side's files hold of the extent at the address: the time for finding
+    /// the owners grows with it.
+    pub pieces: u64,
+}
+
+/// The names of all directories of a tree, enough to build the path of anything in it.
 #[derive(Clone, Debug, Default)]
 pub struct Directories {
     links: HashMap<u64, Link>,
     deep: Deep,
 }
 
-/// Deeper than any tree a kernel can walk.
+/// More levels than any tree that a kernel can walk.
 const DEEPEST: usize = 1 << 20;
-/// So many levels of a path are always put together anew.
+/// The last levels of a path, which are always put together anew.
 const LEVELS: usize = 256;
-/// Bytes of paths that are kept.
+/// How many bytes of paths are kept.
 const MEMORY: usize = 8 << 20;
 
-/// Paths of some directories that lie deep: to put together the path of each entry from its first name on
-/// would take a time that grows with the square of the depth.
+/// Paths of some deep directories. Building the path of each entry from its first name on would take time
+/// that grows with the square of the depth.
 #[derive(Debug, Default)]
 struct Deep(Mutex<Kept>);
 
@@ -158,7 +168,7 @@ impl Directories {
         self.links.remove(&ino);
     }
 
-    /// Forgets where the directories in some others are.
+    /// Forgets the directories that lie in any of `parents`.
     pub fn remove_in(&mut self, parents: &HashSet<u64>) {
         self.deep.forget();
         self.links.retain(|_, link| !parents.contains(&link.parent));
@@ -191,7 +201,7 @@ impl Directories {
             names.push(&above.name);
             at = above.parent;
         }
-        // Not for each path one beside the last.
+        // Paths that lie close together are not all kept.
         kept.retain(|(_, below)| names.len() - below >= LEVELS);
         let mut path = known.map_or_else(Vec::new, |known| known.to_vec());
         for left in (0..names.len()).rev() {

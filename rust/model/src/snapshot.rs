@@ -40,7 +40,7 @@ pub struct VolumeInfo {
     pub role: Role,
     pub provider: Provider,
     pub filesystem: String,
-    /// What the next snapshot holds.
+    /// The subset that the next snapshot holds.
     pub subset: Subset,
 }
 
@@ -54,20 +54,20 @@ pub struct SnapshotInfo {
     /// RFC 3339, UTC.
     pub created: String,
     pub provider: Provider,
-    /// Inodes in the tree and the sum of their files' sizes, where they were counted.
+    /// The number of inodes and the sum of the files' sizes, if they were counted.
     pub entries: Option<u64>,
     pub bytes: Option<u64>,
-    /// What of the volume the snapshot is of. On Btrfs its directory holds the rest too.
+    /// The part of the volume that the snapshot holds. On Btrfs its directory holds the rest too.
     #[serde(default, skip_serializing_if = "Subset::is_everything")]
     pub subset: Subset,
-    /// It was kept when the volume went back to an older one: no later snapshot follows it, and no delta
-    /// leads to it.
+    /// Whether it was kept aside when the volume went back to an older one: no later snapshot follows it, and
+    /// no delta leads to it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub aside: bool,
 }
 
-/// A path as a JSON string from which Python gets its bytes back: a byte that is not UTF-8 is written as the
-/// lone surrogate U+DC80 to U+DCFF that `os.fsdecode` makes of it (PEP 383). Only for `serde_json`.
+/// Writes a path as a JSON string from which Python gets its bytes back: a byte that is not UTF-8 becomes the
+/// lone surrogate U+DC80 to U+DCFF that `os.fsdecode` makes of it (PEP 383). Works with `serde_json` only.
 pub fn path_as_json<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     let mut text = String::from("\"");
     for chunk in path.as_os_str().as_bytes().utf8_chunks() {

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Patterns in gitignore syntax, rooted at the volume's root: what they leave out, and then what they bring
-/// back. Each name of a file is judged by itself.
+/// Patterns in gitignore syntax, rooted at the volume's root: what is left out, and what is then brought
+/// back. Each name of a file is judged separately.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Subset {

@@ -1,5 +1,5 @@
-//! What of a tree cannot be read. Nothing is known of it, so nothing may be made of it; but whoever is to
-//! mend that is to hear of all of it at once, not of one entry a round.
+//! Collects the entries of a tree that cannot be read. Nothing may be concluded about them, and whoever
+//! repairs the tree needs to see all of them at once rather than one a round.
 
 use crate::error::{Error, Result};
 use crate::mutex::locked;
@@ -7,17 +7,17 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-/// After so many nothing more is looked at: each may take a disk its time.
+/// After this many failures the run stops: each of them may take a disk long.
 const ENOUGH: usize = 100;
-/// So many are named.
+/// The number of entries that the message names.
 const NAMED: usize = 20;
 
-/// Collects what several threads could not read.
+/// Collects the errors of several threads.
 #[derive(Default)]
 pub struct Unread(Mutex<BTreeMap<PathBuf, Error>>);
 
 impl Unread {
-    /// Goes on without what cannot be read; fails for every other reason, and when that was enough.
+    /// Records an unreadable entry. Fails for every other error, and when there are `ENOUGH`.
     pub fn note(&self, error: Error) -> Result<()> {
         let path = match &error {
             Error::Io { path, .. } if error.is_unreadable() => path.clone(),
@@ -28,12 +28,12 @@ impl Unread {
         if found.len() < ENOUGH { Ok(()) } else { Err(told(std::mem::take(&mut found))) }
     }
 
-    /// The same of what was to be read.
+    /// The value, or None for an entry that cannot be read.
     pub fn take<T>(&self, result: Result<T>) -> Result<Option<T>> {
         result.map(Some).or_else(|error| self.note(error).map(|()| None))
     }
 
-    /// Fails if there was anything, and names it.
+    /// Fails if anything was unreadable, and names it.
     pub fn finish(&self) -> Result<()> {
         let found = std::mem::take(&mut *locked(&self.0));
         if found.is_empty() { Ok(()) } else { Err(told(found)) }

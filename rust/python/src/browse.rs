@@ -1,4 +1,4 @@
-//! A mounted snapshot, held by Python.
+//! A mounted snapshot that Python holds.
 
 use crate::watch::{Progress, awaited, json};
 use pyo3::prelude::*;
@@ -13,13 +13,13 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(browse, module)?)
 }
 
-/// What is mounted: unmounted by `close`, or when it goes.
+/// The mount, which ends with `close` or when this is dropped.
 #[pyclass]
 struct Mounted(Option<Mount>);
 
 #[pymethods]
 impl Mounted {
-    /// Waits until somebody has unmounted what is served, and tells whether that is so.
+    /// Waits until somebody has unmounted a served file system, and returns whether that happened.
     fn wait(&self, py: Python<'_>, seconds: f64) -> bool {
         let Some(mount) = &self.0 else { return true };
         let end = Instant::now() + Duration::try_from_secs_f64(seconds).unwrap_or_default();
@@ -36,7 +36,7 @@ impl Mounted {
         py.detach(|| drop(mount));
     }
 
-    /// It stays mounted when this goes.
+    /// Keeps the mount when this is dropped.
     fn leave(&mut self) {
         if let Some(mount) = &mut self.0 {
             mount.leave();

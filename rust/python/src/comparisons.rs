@@ -1,4 +1,4 @@
-//! Two sides compared, and what a delta holds.
+//! Compares two sides, and inspects deltas.
 
 use crate::options::ssh_options;
 use crate::watch::{Progress, watched};

@@ -20,7 +20,8 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("InterruptedRound", py.get_type::<InterruptedRound>())
 }
 
-/// I/O errors become `OSError`, which picks its own subclass by number; the rest is under `SnapsyncError`.
+/// I/O errors become `OSError`, which chooses its own subclass by number; all others are subclasses of
+/// `SnapsyncError`.
 pub(crate) fn to_python(py: Python<'_>, error: &Error) -> PyErr {
     let message = error.sentence();
     let exception = match error {

@@ -1,9 +1,9 @@
-//! `snapsync._native`: converts arguments, releases the GIL, maps errors. Nothing else.
+//! `snapsync._native` converts arguments, releases the GIL and maps errors. It does nothing else.
 //!
-//! Results are JSON texts: the reports of the engine, as the command line prints them. The verbs are here by
-//! families, as they are in `snapsync.api` and `snapsync.reports`.
+//! Results are JSON: the reports of the engine, as the command line prints them. The verbs are in the same
+//! families as in `snapsync.api` and `snapsync.reports`.
 
-// PyO3 hands arguments over by value.
+// PyO3 passes arguments by value.
 #![allow(clippy::needless_pass_by_value)]
 
 mod browse;

@@ -1,18 +1,18 @@
-//! The module itself: all families of verbs, and what belongs to none.
+//! The module itself: all families of verbs, and the functions that belong to none.
 
 use crate::{browse, comparisons, error, restores, roles, rounds, snapshots};
 use pyo3::prelude::*;
 use std::os::fd::IntoRawFd;
 use std::path::PathBuf;
 
-/// A descriptor of a file or directory that nobody but root and this user can have made what it is.
+/// A descriptor of a file or directory that nobody but root and this user can have written.
 #[pyfunction]
 fn trusted(py: Python<'_>, what: &str, path: PathBuf) -> PyResult<i32> {
     let opened = snapsync_engine::trusted(what, &path);
     opened.map(IntoRawFd::into_raw_fd).map_err(|error| error::to_python(py, &error))
 }
 
-/// Names of the places where a test can kill the process: none in a release.
+/// The names of the places where a test can kill the process; none in a release.
 #[pyfunction]
 fn fault_points() -> Vec<&'static str> {
     snapsync_engine::FAULT_POINTS.to_vec()

@@ -1,7 +1,7 @@
-//! Groups of options as Python hands them over: whole, each a dictionary by name.
+//! Groups of options, which Python passes whole, each as a dictionary.
 //!
-//! What is in a group is declared in `options.py`, and once more by the engine's type of that group. Nothing
-//! here knows an option of a round by its name.
+//! A group is declared in `options.py` and in the engine's type of that group. Nothing here knows a single
+//! option of a round by name.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use snapsync_engine::{Compression, Result, SshOptions, Terms, TransferOptions};
 use std::time::Duration;
 
-/// How data travels, in the words of Python.
+/// How data is sent, in Python's terms.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Transfer {
@@ -45,7 +45,7 @@ fn one() -> usize {
     1
 }
 
-/// How another machine is reached; in the usual way where nothing is said.
+/// How another machine is reached; by default in the usual way.
 pub(crate) fn ssh_options(given: Option<&Bound<'_, PyDict>>) -> PyResult<SshOptions> {
     let Some(given) = given else { return Ok(SshOptions::default()) };
     let Ssh { rsh, remote_path, ssh_options, timeout, channels } = read(given)?;
@@ -65,7 +65,7 @@ struct Target {
     no_space_check: bool,
 }
 
-/// What a target must be like.
+/// The requirements for a target.
 pub(crate) fn terms(given: &Bound<'_, PyDict>) -> PyResult<Terms> {
     let Target { strict, no_space_check } = read(given)?;
     Ok(Terms { strict, no_space_check })

@@ -1,4 +1,4 @@
-//! Snapshots brought back, in place or elsewhere, and copied; and the versions of one file.
+//! Restores and clones snapshots, and lists the versions of one file.
 
 use crate::options::terms;
 use crate::watch::{Progress, watched};

@@ -1,4 +1,4 @@
-//! Which volume is primary, and what an interrupted command left in one.
+//! Changes roles, and recovers from interrupted commands.
 
 use crate::options::{Transfer, ssh_options};
 use crate::watch::{Progress, watched};

@@ -1,4 +1,4 @@
-//! A round, in one step or as a delta that is sent and received; and the other end of one.
+//! Runs a round, in one step or as a delta that is sent and received, and serves the other end of one.
 
 use crate::options::{Transfer, read, ssh_options, terms};
 use crate::watch::{Progress, watched};
@@ -115,7 +115,7 @@ fn serve(
     allow_prune: bool,
     jobs: usize,
 ) -> PyResult<String> {
-    // The JSON of the exit code.
+    // The value in JSON is the exit code.
     let gate = Gate { restrict_to, read_only, receive_only, allow_prune };
     watched(py, None, move |monitor| with_jobs(jobs, || snapsync_engine::serve(&gate, monitor)))
 }

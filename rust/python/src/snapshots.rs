@@ -1,4 +1,4 @@
-//! The snapshots of one volume, and where it stands.
+//! The snapshots and the state of one volume.
 
 use crate::watch::{Progress, watched};
 use pyo3::prelude::*;

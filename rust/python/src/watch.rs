@@ -1,5 +1,5 @@
-//! A long run, watched: the engine works on a thread of its own, and the caller's thread reports progress and
-//! hears Ctrl-C.
+//! Watches a long run: the engine works on a thread of its own, while the caller's thread reports progress
+//! and handles Ctrl-C.
 
 use crate::error::to_python;
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
@@ -13,7 +13,7 @@ pub(crate) type Progress = Option<Py<PyAny>>;
 
 const TICK: Duration = Duration::from_millis(100);
 
-/// Runs `work` as `awaited` does and returns its report as JSON.
+/// Runs `work` like `awaited`, and returns its report as JSON.
 pub(crate) fn watched<T: Serialize + Send>(
     py: Python<'_>,
     progress: Progress,
@@ -26,8 +26,8 @@ pub(crate) fn json(report: &impl Serialize) -> PyResult<String> {
     serde_json::to_string(report).map_err(|e| PyRuntimeError::new_err(format!("cannot tell the result: {e}")))
 }
 
-/// Runs `work` without the GIL. An exception from a signal handler or from `progress` stops the work where
-/// that is safe, and is raised once it has stopped.
+/// Runs `work` without the GIL. An exception from a signal handler or from `progress` stops the work at a
+/// safe point, and is raised once it has stopped.
 pub(crate) fn awaited<T: Send>(
     py: Python<'_>,
     progress: Progress,
@@ -37,13 +37,13 @@ pub(crate) fn awaited<T: Send>(
     let (done, ready) = bounded(1);
     let (result, raised) = std::thread::scope(|scope| {
         let monitor = &monitor;
-        // The thread owns its end: should it panic, nobody waits for it.
+        // The thread owns its end, so nobody waits for it if it panics.
         let worker = scope.spawn(move || {
-            // The receiver is only gone when this result is not wanted any more.
+            // The receiver is gone only if this result is not wanted any more.
             let _ = done.send(work(monitor));
         });
         let outcome = wait(py, &ready, monitor, progress.as_ref());
-        // A panic was told where it happened; here it is an exception like any other.
+        // The panic was reported where it happened; here it becomes an exception.
         let _ = worker.join();
         outcome
     })?;

@@ -1,10 +1,9 @@
-//! What a stream may hold in memory, on either end: whoever wants to hold more waits until something is let
-//! go.
+//! Bounds the memory of one end of a stream: whoever wants to hold more waits until something is released.
 
 use snapsync_model::locked;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-/// Bytes of data that one end holds at most, by default.
+/// The default for the most bytes of data that one end holds.
 pub const MEMORY: u64 = 64 << 20;
 
 pub struct Budget {
@@ -15,7 +14,7 @@ pub struct Budget {
 
 struct State {
     free: u64,
-    /// How many wait for more to be free.
+    /// How many threads wait for free memory.
     waiting: usize,
 }
 
@@ -28,7 +27,7 @@ impl Budget {
         })
     }
 
-    /// Waits until so many bytes may be held. More than there are counts as all of them.
+    /// Waits until this many bytes may be held. More than the whole budget counts as the whole budget.
     pub fn take(self: &Arc<Self>, bytes: u64) -> Permit {
         let bytes = bytes.min(self.total);
         let mut state = locked(&self.state);
@@ -43,14 +42,14 @@ impl Budget {
     }
 }
 
-/// The right to hold some bytes, given back when it is dropped.
+/// The right to hold some bytes, which is returned when this is dropped.
 pub struct Permit {
     budget: Arc<Budget>,
     bytes: u64,
 }
 
 impl Permit {
-    /// Gives back what is more than `bytes`.
+    /// Returns everything beyond `bytes`.
     pub fn shrink(&mut self, bytes: u64) {
         let back = self.bytes.saturating_sub(bytes);
         self.bytes -= back;

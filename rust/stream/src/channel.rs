@@ -1,4 +1,4 @@
-//! A pipe, socket or file that one end of a stream holds: waiting for the other end can be stopped.
+//! A pipe, socket or file that one end of a stream holds. Waiting for the other end can be stopped.
 
 use crate::link::{Connection, HEAD, STEP, Unpacker, Watch, is_ready};
 use rustix::event::PollFlags;
@@ -11,9 +11,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// After a wait of this long somebody may want to stop.
+/// The longest wait between two checks for a stop.
 const TICK: Duration = Duration::from_millis(100);
-/// What a pipe that can be written to takes without waiting (PIPE_BUF).
+/// The number of bytes that a writable pipe takes without blocking (PIPE_BUF).
 const PIPE_BUF: usize = 4096;
 
 /// One direction of a channel.
@@ -23,10 +23,11 @@ pub struct Channel<'a> {
     can_block: bool,
     limit: Option<Arc<Limit>>,
     deadline: Option<Instant>,
-    /// What it shares with the other direction, where both lead to one process.
+    /// The state shared with the other direction if both lead to the same process.
     link: Option<Arc<Connection>>,
     unpacker: Option<Unpacker>,
-    /// How long the other end was waited for since the last step, and what has come or gone meanwhile.
+    /// The time spent waiting for the other end since the last step, and the bytes that came or went
+    /// meanwhile.
     waited: Cell<Duration>,
     moved: u64,
 }
@@ -49,7 +50,7 @@ impl<'a> Channel<'a> {
         })
     }
 
-    /// One direction of a link: the other end is not waited for without end.
+    /// One direction of a connection, on which waiting for the other end has a limit.
     pub fn of(
         link: &Arc<Connection>,
         fd: impl Into<OwnedFd>,
@@ -58,17 +59,17 @@ impl<'a> Channel<'a> {
         Ok(Channel { link: Some(Arc::clone(link)), can_block: true, ..Channel::new(fd, monitor)? })
     }
 
-    /// From now on writes no more than the limit lets through.
+    /// Limits the rate of writes from now on.
     pub fn limit(&mut self, limit: Option<&Arc<Limit>>) {
         self.limit = limit.cloned();
     }
 
-    /// From now on waits no longer than so long.
+    /// Waits no longer than `patience` from now on.
     pub fn hurry(&mut self, patience: Duration) {
         self.deadline = Some(Instant::now() + patience);
     }
 
-    /// A whole message has come or gone.
+    /// Records that a whole message has come or gone.
     pub fn step(&mut self) {
         self.waited.set(Duration::ZERO);
         self.moved = 0;
@@ -92,13 +93,13 @@ impl<'a> Channel<'a> {
             }
             let is_ready = is_ready(self.file.as_fd(), what, TICK)?;
             self.waited.set(waited + began.elapsed());
-            // What is there may be no more than a sign of life.
+            // What has arrived may be only a sign of life.
             self.link.iter().try_for_each(|link| link.expect_within(self.waited.get()))?;
             if is_ready {
                 return Ok(());
             }
             match (&self.link, &mut watch) {
-                // It may be busy, and still there.
+                // The other end may be busy but still there.
                 (_, Some(watch)) if what == PollFlags::OUT => watch.is_alive()?,
                 (Some(link), _) => link.expect_since(began)?,
                 _ => {}
@@ -106,7 +107,7 @@ impl<'a> Channel<'a> {
         }
     }
 
-    /// Writes some of it as one packet.
+    /// Writes some of the bytes as one packet.
     fn put(&self, link: &Connection, bytes: &[u8]) -> io::Result<usize> {
         let mut packet = [0; PIPE_BUF];
         let count = bytes.len().min(PIPE_BUF - HEAD);
@@ -194,11 +195,11 @@ impl Write for Channel<'_> {
     }
 }
 
-/// Bytes a second that all channels of a stream, or all workers of a round on one machine, may write
+/// The bytes a second that all channels of a stream, or all workers of a round on one machine, may write
 /// together.
 pub struct Limit {
     rate: u64,
-    /// When what was let through so far is due.
+    /// When everything written so far will have been due.
     due: Mutex<Instant>,
 }
 
@@ -207,11 +208,11 @@ impl Limit {
         Arc::new(Limit { rate: rate.max(1), due: Mutex::new(Instant::now()) })
     }
 
-    /// Waits until so many more bytes may go.
+    /// Waits until this many more bytes may be written.
     pub fn wait(&self, bytes: u64, monitor: &Monitor) -> io::Result<()> {
         let until = {
             let mut due = locked(&self.due);
-            // Time that passed unused is not saved up beyond a tick.
+            // Unused time is not saved up beyond one tick.
             let start = (*due).max(Instant::now().checked_sub(TICK).unwrap_or(*due));
             *due = start + Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / self.rate);
             start
@@ -233,7 +234,7 @@ mod tests {
     use crate::link::Heart;
     use std::os::fd::AsFd;
 
-    /// Reads from somebody who writes `bytes` again and again, at once, and gives it up after 720 ms.
+    /// Reads from a writer that repeats `bytes` without pause; patience ends after 720 ms.
     fn held_by(bytes: &'static [u8]) -> (String, Duration) {
         let ((from, mut theirs), (_there, to)) = (io::pipe().unwrap(), io::pipe().unwrap());
         let heart = Heart::new(
@@ -258,7 +259,7 @@ mod tests {
                 Ok(_) => {}
                 Err(error) => break error.to_string(),
             }
-            // What is read takes no time here: it is what is waited for that counts.
+            // Reading takes no time in this test; only waiting counts.
             channel.waited.set(channel.waited.get() + Duration::from_millis(1));
         };
         (error, began.elapsed())

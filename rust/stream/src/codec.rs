@@ -1,15 +1,15 @@
-//! How the bytes of a frame travel: compressed where that makes them fewer.
+//! The encoding of a frame's bytes: compressed if that makes them fewer.
 
 use snapsync_model::{Error, Result};
 use std::io;
 
-/// Holds any frame, and bounds what a decoder takes.
+/// Large enough for any frame, and limits the memory of a decoder.
 const WINDOW_LOG: u32 = 22;
-/// Pieces of a frame that are tried before all of it is compressed, and bytes of each.
+/// How many samples of a frame are compressed before all of it is, and the bytes of each.
 const SAMPLES: usize = 4;
 const SAMPLE: usize = 4 << 10;
 
-/// What `--compress` asks for.
+/// The values of `--compress`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Compression {
     None,
@@ -17,14 +17,14 @@ pub enum Compression {
 }
 
 impl Default for Compression {
-    /// The fastest of the levels that zstd counts as normal.
+    /// The fastest of zstd's normal levels.
     fn default() -> Self {
         Compression::Zstd(1)
     }
 }
 
 impl Compression {
-    /// `none`, or `zstd:LEVEL`.
+    /// Parses `none` or `zstd:LEVEL`.
     pub fn parse(text: &str) -> Result<Compression> {
         if text == "none" {
             return Ok(Compression::None);
@@ -64,12 +64,12 @@ impl Compressor {
     pub(crate) fn new(compression: Compression) -> io::Result<Compressor> {
         let Compression::Zstd(level) = compression else { return Ok(Compressor(None)) };
         let mut compressor = zstd::bulk::Compressor::new(level)?;
-        // Levels above 19 would take a larger window, which a receiver does not accept.
+        // Levels above 19 would use a larger window, which receivers refuse.
         compressor.set_parameter(zstd::zstd_safe::CParameter::WindowLog(WINDOW_LOG))?;
         Ok(Compressor(Some(compressor)))
     }
 
-    /// None where storing them is as good: that is guessed from some pieces of a large frame.
+    /// None if storing them is as good, which samples of a large frame predict.
     pub(crate) fn compress(&mut self, raw: &[u8]) -> io::Result<Option<Vec<u8>>> {
         let Some(compressor) = &mut self.0 else { return Ok(None) };
         if raw.len() > 4 * SAMPLES * SAMPLE && !is_worth_it(compressor, raw)? {
@@ -86,7 +86,7 @@ fn is_worth_it(compressor: &mut zstd::bulk::Compressor<'_>, raw: &[u8]) -> io::R
     for at in (0..SAMPLES).map(|n| n * step) {
         sample.extend_from_slice(&raw[at..at + SAMPLE]);
     }
-    // What is compressed already gains nothing, and random bytes grow.
+    // Compressed data gains nothing, and random bytes grow.
     Ok(compressor.compress(&sample)?.len() < sample.len() - sample.len() / 32)
 }
 
@@ -100,12 +100,12 @@ impl Decompressor {
         Ok(Decompressor(decompressor))
     }
 
-    /// Exactly `length` bytes, or None: it never makes more than those.
+    /// Exactly `length` bytes, or None. Never produces more.
     pub(crate) fn decompress(&mut self, codec: Codec, stored: Vec<u8>, length: usize) -> Option<Vec<u8>> {
         let raw = match codec {
             Codec::Stored => stored,
             Codec::Zstd => {
-                // One frame and nothing behind it.
+                // There must be one frame and nothing behind it.
                 let first = zstd::zstd_safe::find_frame_compressed_size(&stored).ok()?;
                 (first == stored.len()).then_some(())?;
                 self.0.decompress(&stored, length).ok()?

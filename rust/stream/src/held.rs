@@ -1,18 +1,18 @@
-//! What the receiver has of a delta already: it says so, and the sender leaves that out.
+//! The data of a delta that the receiver already has: it tells the sender, which leaves that out.
 
 use serde::{Deserialize, Serialize};
 use snapsync_model::{Change, Op, Range};
 use std::collections::BTreeMap;
 
-/// Runs and ranges told at most: what is held beyond that is sent again.
+/// The most runs and ranges in one message; held data beyond that is sent again.
 const MOST: usize = 16_384;
 
-/// Data of rows, named by inode. It can only take away from what a manifest names.
+/// Held data, by the inodes of rows. It can only reduce what a manifest names.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
-    /// First and last inode, sorted: every row from one to the other has all of its data.
+    /// First and last inode of each run, sorted: all rows within have all their data.
     runs: Vec<(u64, u64)>,
-    /// Offset and length, sorted, of rows that have some.
+    /// Offset and length, sorted, for rows that have some of their data.
     parts: BTreeMap<u64, Vec<(u64, u64)>>,
 }
 
@@ -21,7 +21,7 @@ impl Held {
         self.runs.is_empty() && self.parts.is_empty()
     }
 
-    /// The next row with data, in order of inode: `ranges` of it, sorted and apart, are held.
+    /// Adds the next row with data, in order of inode; `ranges` of it, sorted and apart, are held.
     pub fn push(&mut self, change: &Change, ranges: &[Range], follows_whole: bool) {
         let held: u64 = ranges.iter().map(|r| r.length).sum();
         if held == change.data_bytes() {
@@ -34,7 +34,7 @@ impl Held {
         }
     }
 
-    /// As much of it as one message holds.
+    /// As much of it as fits into one message.
     pub fn told(&self) -> Held {
         let mut room = MOST.saturating_sub(self.runs.len());
         let fits = |ranges: &[(u64, u64)]| {
@@ -54,7 +54,7 @@ impl Held {
         self.runs.get(at).is_some_and(|run| run.0 <= ino)
     }
 
-    /// How much of a range of a row's data is held.
+    /// How many bytes of a range of a row's data are held.
     pub fn bytes_in(&self, ino: u64, range: Range) -> u64 {
         if self.is_whole(ino) {
             return range.length;
@@ -77,7 +77,7 @@ impl Held {
     }
 }
 
-/// What of `range` is in none of `parts`, which a liar may have put in any order and size.
+/// The parts of `range` outside all `parts`, which a hostile peer may have put in any order and size.
 fn left_of(range: Range, parts: &[(u64, u64)]) -> Vec<Range> {
     let mut left = Vec::new();
     let mut at = range.offset;

@@ -1,8 +1,9 @@
-//! Changes to frames and back: the data that a manifest names is read in parallel, and travels in no order.
+//! Turns changes into frames and back: the data that a manifest names is read in parallel and sent in no
+//! order.
 //!
-//! `run` reads it and hands it on, which is all that two volumes on one machine need. `send` puts it on
-//! channels, pipes or files, in the bytes that `wire` knows; `receive` takes it from there. Both ends hold no
-//! more than a `Budget`.
+//! `run` reads the data and hands it on, which is all that two volumes on one machine need. `send` writes it
+//! to channels (pipes or files) in the format of `wire`; `receive` reads it from there. The memory of both
+//! ends is limited by a `Budget`.
 
 mod budget;
 mod channel;

@@ -1,8 +1,8 @@
-//! Both directions of a channel to a process that may be far away, and may be gone without a word.
+//! Both directions of a channel to a process that may be far away and may vanish silently.
 //!
-//! What is written travels in packets: two bytes of length, and as many of payload. A packet without payload
-//! says no more than that this end is alive; a thread puts one between the others when nothing was written
-//! for a while. Who hears nothing at all for the time that both agreed on gives the other end up.
+//! Everything written is sent in packets: a length of two bytes, then the payload. An empty packet only says
+//! that this end is alive; a thread sends one when nothing was written for a while. An end that hears nothing
+//! for the agreed time gives the other end up.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionread;
@@ -15,32 +15,32 @@ use std::sync::{Arc, Condvar, Mutex, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long an end waits for a byte from the other where nobody says otherwise.
+/// How long an end waits for a byte from the other by default.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-/// An end that has nothing to say says so at least this often.
+/// An idle end sends a sign of life at least this often.
 const BEAT: Duration = Duration::from_secs(10);
-/// An end that shows that it is there, and brings nothing on, is waited for this many times as long: 12 hours
-/// instead of a minute. It may be at work on a large tree for that long, and a limit there has to be.
+/// An end that is alive but makes no progress is waited for this many times longer: 12 hours instead of a
+/// minute. It may be working on a large tree, but there has to be a limit.
 const AT_WORK: u32 = 720;
-/// So much has to come or go while it is waited for, or a whole message, to count as going on.
+/// The number of bytes, other than a whole message, that counts as progress.
 pub(crate) const STEP: u64 = 1 << 16;
-/// Bytes before the payload of a packet.
+/// The bytes before the payload of a packet.
 pub(crate) const HEAD: usize = 2;
 
-/// Whether the other end is given up: one for all channels of a round, because none is of use without the
+/// Whether the other end is given up. All channels of a round share one, because none is useful without the
 /// others.
 pub type Fate = Arc<AtomicBool>;
 
-/// What both directions of a channel know of each other.
+/// The state that both directions of a channel share.
 pub struct Connection {
     from: File,
     to: File,
-    /// Who is at the other end, for messages.
+    /// The name of the other end for messages.
     name: String,
     patience: AtomicU64,
-    /// Bytes that were read.
+    /// The number of bytes read.
     heard: AtomicU64,
-    /// When something was written last; whoever holds it may write.
+    /// When something was last written. Whoever holds the lock may write.
     written: Mutex<Instant>,
     has_packets: AtomicBool,
     is_gone: Fate,
@@ -49,7 +49,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// From now on what is written travels in packets, and silence is broken.
+    /// From now on, writes packets and signs of life.
     pub fn speak_in_packets(&self) {
         self.has_packets.store(true, Relaxed);
         self.changed.notify_all();
@@ -72,7 +72,7 @@ impl Connection {
         Arc::clone(&self.is_gone)
     }
 
-    /// The other end is not waited for any more.
+    /// Gives the other end up.
     pub fn give_up(&self) {
         self.is_gone.store(true, Relaxed);
     }
@@ -85,7 +85,7 @@ impl Connection {
         if self.is_gone() { Err(io::Error::other(self.silent())) } else { Ok(()) }
     }
 
-    /// Gives up an end that was not heard of for so long.
+    /// Fails if the other end was silent since then for too long.
     pub(crate) fn expect_since(&self, since: Instant) -> io::Result<()> {
         if since.elapsed() >= self.patience() {
             self.give_up();
@@ -93,7 +93,7 @@ impl Connection {
         self.check()
     }
 
-    /// Gives up an end that was waited for so long without a step.
+    /// Fails if the other end was waited for too long without progress.
     pub(crate) fn expect_within(&self, waited: Duration) -> io::Result<()> {
         if waited < self.patience() * AT_WORK {
             return Ok(());
@@ -121,12 +121,12 @@ impl Connection {
         self.heard.fetch_add(bytes as u64, Relaxed);
     }
 
-    /// Bytes that have come, read or not: where they become more, somebody is there.
+    /// The bytes that have arrived, read or not: if their number grows, the other end is alive.
     fn come(&self) -> u64 {
         self.heard.load(Relaxed) + ioctl_fionread(&self.from).unwrap_or(0)
     }
 
-    /// Writes a packet as a whole, if there is room for it now.
+    /// Writes a whole packet if there is space for it now.
     pub fn put(&self, packet: &[u8]) -> io::Result<bool> {
         let mut written = locked(&self.written);
         self.put_locked(packet, &mut written)
@@ -146,7 +146,7 @@ impl Connection {
                     if rest.len() == packet.len() {
                         return Ok(false);
                     }
-                    // Half a packet is out: nothing else may come before the rest of it.
+                    // Half of the packet is written, so nothing else may be written before the rest.
                     self.expect_since(began)?;
                     is_ready(self.to.as_fd(), PollFlags::OUT, Duration::from_millis(100))?;
                 }
@@ -157,16 +157,16 @@ impl Connection {
         Ok(true)
     }
 
-    /// Breaks a silence that has lasted.
+    /// Sends a sign of life if nothing was written for `after`.
     fn beat(&self, after: Duration) {
         let mut written = match self.written.try_lock() {
             Ok(written) => written,
             Err(TryLockError::Poisoned(broken)) => broken.into_inner(),
-            // Somebody is writing.
+            // Another thread is writing.
             Err(TryLockError::WouldBlock) => return,
         };
         if written.elapsed() >= after {
-            // An end that cannot be written to is for those to notice that wait for it.
+            // Whoever waits for the other end will notice that it cannot be written to.
             let _ = self.put_locked(&[0; HEAD], &mut written);
         }
     }
@@ -186,14 +186,14 @@ impl Connection {
     }
 }
 
-/// What it hears by, to wait for.
+/// The descriptor that it reads from, to wait for it.
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.from.as_fd()
     }
 }
 
-/// Tells from what comes, without reading it, whether anybody is there.
+/// Notices without reading whether the other end is alive.
 pub struct Watch<'l> {
     link: &'l Connection,
     come: u64,
@@ -218,7 +218,7 @@ impl<'l> Watch<'l> {
     }
 }
 
-/// Says that this end is alive, until dropped.
+/// Sends signs of life until it is dropped.
 pub struct Heart {
     link: Arc<Connection>,
     thread: Option<JoinHandle<()>>,
@@ -264,7 +264,7 @@ impl Drop for Heart {
     }
 }
 
-/// Waits for no longer than `patience` until a descriptor is ready.
+/// Waits at most `patience` until a descriptor is ready.
 pub(crate) fn is_ready(fd: BorrowedFd<'_>, what: PollFlags, patience: Duration) -> io::Result<bool> {
     let tick = Timespec { tv_sec: 0, tv_nsec: patience.subsec_nanos().into() };
     match poll(&mut [PollFd::from_borrowed_fd(fd, what)], Some(&tick)) {
@@ -274,12 +274,12 @@ pub(crate) fn is_ready(fd: BorrowedFd<'_>, what: PollFlags, patience: Duration) 
     }
 }
 
-/// The payload of packets as it comes.
+/// Extracts the payload of packets as it arrives.
 pub(crate) struct Unpacker {
     raw: Vec<u8>,
     at: usize,
     end: usize,
-    /// Bytes of the packet that has begun.
+    /// The bytes left of the current packet.
     left: usize,
 }
 
@@ -288,7 +288,7 @@ impl Unpacker {
         Unpacker { raw: vec![0; 1 << 16], at: 0, end: 0, left: 0 }
     }
 
-    /// What is there of the payload; none where more has to come first.
+    /// Copies the payload that is there; returns 0 if more must arrive first.
     pub(crate) fn take(&mut self, bytes: &mut [u8]) -> usize {
         while self.left == 0 {
             let Some(head) = self.raw[self.at..self.end].first_chunk::<HEAD>() else { return 0 };
@@ -301,7 +301,7 @@ impl Unpacker {
         count
     }
 
-    /// Reads more; 0 at the end.
+    /// Reads more; 0 means the end.
     pub(crate) fn fill(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
         self.raw.copy_within(self.at..self.end, 0);
         (self.at, self.end) = (0, self.end - self.at);

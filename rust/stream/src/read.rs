@@ -1,4 +1,4 @@
-//! The data that a manifest names, read in parallel, hashed, and handed on.
+//! Reads the data that a manifest names in parallel, hashes it, and hands it on.
 
 use crate::budget::{Budget, Permit};
 use crate::held::Held;
@@ -14,16 +14,16 @@ use std::iter::Peekable;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 
-/// Bytes of a frame at most.
+/// The most bytes of a frame.
 pub const FRAME: u64 = 1 << 20;
-/// Bytes that one worker reads of one file at a time: a large file is read by many.
+/// The bytes that one worker reads of a file at a time: a large file is read by many workers.
 const PIECE: u64 = 8 << 20;
-/// Small files that one worker reads one after the other: they are mostly of one directory, which only one at
-/// a time can write to at the target.
+/// The number of small files that one worker reads in a row. They are mostly in one directory, which only one
+/// thread can write to at a time at the target.
 const ERRAND: usize = 64;
-/// Files that all workers together hold open: most processes may have 1,024.
+/// The number of files that all workers together hold open. Most processes may have 1,024.
 const OPEN: usize = 256;
-/// Errands that wait for a worker.
+/// The number of errands that wait for a worker.
 const QUEUE: usize = 16;
 
 /// A run of bytes of one changed file.
@@ -32,7 +32,7 @@ pub struct Frame {
     pub offset: u64,
     pub bytes: Vec<u8>,
     pub hash: Digest,
-    /// For the bytes, and as many again.
+    /// The permit for these bytes, and for as many again.
     pub permit: Permit,
 }
 
@@ -42,7 +42,7 @@ impl Frame {
     }
 }
 
-/// What takes the frames of one worker, and gives back memory for the bytes of the next.
+/// Takes the frames of one worker, and returns a buffer for the next bytes.
 pub type Sink<'a> = Box<dyn FnMut(Frame) -> Result<Vec<u8>> + 'a>;
 
 struct Piece {
@@ -57,9 +57,9 @@ impl Piece {
     }
 }
 
-/// Reads the data of `rows` that is not `held` from `side` with `jobs` workers, each with a sink of its own,
-/// within `budget`. Frames come in no order. The first failure stops everything, but what cannot be read,
-/// which fails it at the end.
+/// Reads the data of `rows` that is not `held` from `side` with `jobs` workers within `budget`. Each worker
+/// has its own sink, and frames come in no order. The first failure stops everything, except unreadable
+/// files, which make it fail at the end.
 pub fn run<'a>(
     rows: impl Iterator<Item = Result<Change>> + Send,
     side: &dyn Side,
@@ -82,7 +82,7 @@ pub fn run<'a>(
             let fail = &fail;
             scope.spawn(move || reader.work(&take, make_sink()).unwrap_or_else(fail));
         }
-        // Without workers left, nobody would take what is given: the feeder must notice.
+        // If all workers end, nobody takes errands any more, and the feeder must notice.
         drop(take);
         feed(rows, side, held, &give).unwrap_or_else(&fail);
         drop(give);
@@ -90,8 +90,8 @@ pub fn run<'a>(
     unlocked(failed).map_or_else(|| unread.finish(), Err)
 }
 
-/// Joins the rows with the inodes of the target, both sorted, and cuts their data into pieces, the small ones
-/// together.
+/// Joins the rows with the inodes of the target, both sorted, and divides their data into errands, with small
+/// files together.
 fn feed(
     rows: impl Iterator<Item = Result<Change>>,
     side: &dyn Side,
@@ -115,13 +115,13 @@ fn feed(
             if errand.len() == ERRAND || bytes >= FRAME {
                 bytes = 0;
                 if give.send(std::mem::take(&mut errand)).is_err() {
-                    // All workers have failed, and said why.
+                    // All workers have failed and reported why.
                     return Ok(());
                 }
             }
         }
     }
-    // Who fails says why.
+    // A failed worker reports why.
     let _ = give.send(errand);
     Ok(())
 }
@@ -159,8 +159,8 @@ fn pieces(left: &[Range]) -> Vec<Vec<Range>> {
     pieces
 }
 
-/// What one worker will read next, with its data on the way: what a snapshot holds is in no cache, and to
-/// wait for each small file by itself takes longer than all else that is done with it.
+/// The files that one worker will read next, with their data requested already: a snapshot's data is in no
+/// cache, and waiting for each small file would take longer than everything else.
 #[derive(Default)]
 struct Ahead {
     files: VecDeque<(File, Piece)>,
@@ -186,7 +186,7 @@ impl Ahead {
 #[derive(Clone, Copy)]
 struct Reader<'a> {
     side: &'a dyn Side,
-    /// How many files one worker holds open.
+    /// The number of files that one worker holds open.
     files: usize,
     budget: &'a Arc<Budget>,
     unread: &'a Unread,
@@ -199,7 +199,7 @@ impl Reader<'_> {
         loop {
             while ahead.files.len() < self.files && ahead.bytes < PIECE {
                 if errand.is_empty() {
-                    // Only who has nothing to do waits for more.
+                    // Only an idle worker waits for more.
                     let more = if ahead.files.is_empty() { take.recv().ok() } else { take.try_recv().ok() };
                     errand = more.map_or_else(VecDeque::new, VecDeque::from);
                 }
@@ -233,7 +233,7 @@ impl Reader<'_> {
                 file.read_exact_at(&mut bytes, at).context("read", change.display_path())
             });
             if self.unread.take(read)?.is_none() {
-                // Nor is what follows in it looked for.
+                // Data beyond the end is not looked for.
                 return Ok(bytes);
             }
             let hash = *blake3::hash(&bytes).as_bytes();

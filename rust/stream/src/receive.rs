@@ -1,4 +1,4 @@
-//! Frames from channels: read by one thread a channel, unpacked and verified by others.
+//! Receives frames from channels: one thread per channel reads, others decompress and verify.
 
 use crate::budget::{Budget, Permit};
 use crate::codec::{Codec, Decompressor};
@@ -15,7 +15,7 @@ pub struct Arrivals<'a> {
     pub name: PathBuf,
 }
 
-/// A frame whose bytes are what its digest says. Which file they are of is for the receiver to look up.
+/// A frame whose bytes match its digest. The receiver must still look up the file it belongs to.
 pub struct Arrived {
     pub ino: u64,
     pub offset: u64,
@@ -30,7 +30,7 @@ impl Arrived {
     }
 }
 
-/// What takes the frames of one worker.
+/// Takes the frames of one worker.
 pub type Taker<'a> = Box<dyn FnMut(Arrived) -> Result<()> + 'a>;
 
 struct Packed {
@@ -39,8 +39,8 @@ struct Packed {
     permit: Permit,
 }
 
-/// Takes frames until the end record of every channel; how many bytes of data they hold. `skip` says which
-/// need not be looked at. The first failure stops everything.
+/// Takes frames up to the end record of every channel, and returns the number of their bytes. `skip` names
+/// the frames that can be passed over. The first failure stops everything.
 pub fn receive<'a>(
     arrivals: Vec<Arrivals<'_>>,
     seed: [Digest; 2],
@@ -111,7 +111,7 @@ impl Reader<'_> {
             let mut payload = vec![0; head.stored as usize];
             fill(from, &mut payload, name)?;
             if give.send(Packed { head, payload, permit }).is_err() {
-                // All workers have failed, and said why.
+                // All workers have failed and reported why.
                 return Ok(sum.end());
             }
         }

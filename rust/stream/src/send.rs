@@ -1,4 +1,4 @@
-//! Frames onto channels: compressed by those who have read them, written by one thread a channel.
+//! Sends frames over channels: the readers compress them, and one thread per channel writes.
 
 use crate::budget::{Budget, Permit};
 use crate::codec::{Codec, Compression, Compressor};
@@ -17,11 +17,11 @@ pub struct Outlet<'a> {
     pub name: PathBuf,
 }
 
-/// What went over all channels together.
+/// The totals of all channels together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Transferred {
     pub frames: u64,
-    /// Bytes of data, and what they were when they travelled.
+    /// Bytes of data, and their size as sent.
     pub raw: u64,
     pub stored: u64,
 }
@@ -32,7 +32,7 @@ struct Packed {
     _permit: Permit,
 }
 
-/// Sends the data of `rows` that is not `held`, and the end record on every channel. `seed` are the digests
+/// Sends the data of `rows` that is not `held`, and the end record on every channel. `seed` holds the digests
 /// of head and manifest.
 #[allow(clippy::too_many_arguments)]
 pub fn send(
@@ -49,7 +49,7 @@ pub fn send(
     let sent = Mutex::new(Transferred::default());
     let budget = Budget::new(crate::budget::MEMORY);
     std::thread::scope(|scope| {
-        // What is packed is bounded by the budget; this only keeps workers from waiting for each other.
+        // The budget limits what is packed; this only keeps workers from waiting for each other.
         let (give, take) = bounded::<Packed>(4 * jobs.max(1));
         for outlet in outlets {
             let (take, failed, sent) = (take.clone(), &failed, &sent);
@@ -77,7 +77,7 @@ impl Transferred {
     }
 }
 
-/// One worker's sink.
+/// The sink of one worker.
 fn pack<'a>(
     compression: Compression,
     give: &'a Sender<Packed>,
@@ -90,7 +90,7 @@ fn pack<'a>(
             Err(e) => return Err(Error::failed(format!("cannot compress: {e}"), "use --compress none")),
         };
         if locked(failed).is_some() {
-            // Who failed has said why.
+            // The failed thread reported why.
             return Err(Error::Interrupted);
         }
         let (packed, memory) = pack_one(compressor, frame)?;
@@ -99,7 +99,7 @@ fn pack<'a>(
     })
 }
 
-/// With memory for another frame.
+/// Packs a frame, and returns its buffer for another.
 fn pack_one(compressor: &mut Compressor, frame: Frame) -> Result<(Packed, Vec<u8>)> {
     let compressed = compressor.compress(&frame.bytes).context("compress", frame.change.display_path())?;
     let raw = frame.bytes.len() as u32;

@@ -1,4 +1,4 @@
-//! The bytes of a delta, as docs/format.md has them: head, manifest, frames, end.
+//! The format of a delta as in docs/format.md: head, manifest, frames, end.
 
 use crate::codec::Codec;
 use serde::{Deserialize, Serialize};
@@ -9,28 +9,28 @@ use uuid::Uuid;
 
 pub const MAGIC: [u8; 8] = *b"\x89SNSD\r\n\x1a";
 pub const VERSION: u32 = 2;
-/// That of the first builds, whose manifests tell less of an inode.
+/// The version of the first builds, whose manifests tell less about an inode.
 const OLDEST: u32 = 1;
-/// Bytes of a frame before it is compressed, at most.
+/// The most bytes of a frame before compression.
 pub const LARGEST_FRAME: u32 = 4 << 20;
 const LARGEST_HEADER: u32 = 1 << 20;
 
 pub type Digest = [u8; 32];
 
-/// What a delta is about.
+/// The description of a delta.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeltaHead {
-    /// Of the format; it stands before the rest.
+    /// The version of the format, which stands before the rest.
     #[serde(skip)]
     pub version: u32,
     pub snapshot: SnapshotInfo,
     pub origin: Option<Origin>,
     pub base: Option<Identity>,
-    /// None, None and 0 where the snapshot belongs to no volume.
+    /// None, None and 0 if the snapshot belongs to no volume.
     pub volume: Option<Uuid>,
     pub lineage: Option<Uuid>,
     pub epoch: u64,
-    /// How that epoch came to be.
+    /// The promotions that led to that epoch.
     #[serde(default, skip_serializing_if = "Promotions::is_empty")]
     pub promotions: Promotions,
     pub filesystem: String,
@@ -44,7 +44,7 @@ impl DeltaHead {
     }
 }
 
-/// What the manifest counts, before it is there.
+/// The totals of the manifest, sent before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     pub rows: u64,
@@ -86,7 +86,7 @@ pub fn software() -> String {
     format!("snapsync {}", env!("CARGO_PKG_VERSION"))
 }
 
-/// The manifest as it is announced.
+/// The announcement of the manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ManifestHead {
     pub length: u64,
@@ -116,7 +116,7 @@ pub enum Record {
     End(DeltaEnd),
 }
 
-/// What the frames of one stream come to; the end record tells it.
+/// The totals of the frames of one stream, as the end record tells them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sum {
     seed: [Digest; 2],
@@ -146,7 +146,7 @@ impl Sum {
     }
 }
 
-/// Writes the head; its digest.
+/// Writes the head, and returns its digest.
 pub fn write_head(to: &mut impl Write, header: &DeltaHead) -> io::Result<Digest> {
     let json = serde_json::to_vec(header)?;
     let length = u32::try_from(json.len()).ok().filter(|length| *length <= LARGEST_HEADER);
@@ -163,7 +163,7 @@ pub fn write_head(to: &mut impl Write, header: &DeltaHead) -> io::Result<Digest>
     Ok(digest)
 }
 
-/// Reads the head from `name`, which is for messages; and its digest.
+/// Reads the head and its digest; `name` is for messages.
 pub fn read_head(from: &mut impl Read, name: &Path) -> Result<(DeltaHead, Digest)> {
     let mut start = [0; 32];
     for at in 0..MAGIC.len() {
@@ -226,7 +226,7 @@ impl FrameHead {
         bytes
     }
 
-    /// None where a field has a value that it may not have.
+    /// None if a field has a forbidden value.
     fn parse(bytes: &[u8; 64]) -> Option<FrameHead> {
         let head = FrameHead {
             codec: Codec::from_number(bytes[1])?,
@@ -283,7 +283,7 @@ impl Record {
     }
 }
 
-/// Reads as much as there is room for; where there is less, the delta was cut.
+/// Fills `bytes`; if the input ends first, the delta was cut.
 pub fn fill(from: &mut impl Read, bytes: &mut [u8], name: &Path) -> Result<()> {
     from.read_exact(bytes).map_err(|e| match e.kind() {
         io::ErrorKind::UnexpectedEof => cut(name),
@@ -291,7 +291,7 @@ pub fn fill(from: &mut impl Read, bytes: &mut [u8], name: &Path) -> Result<()> {
     })
 }
 
-/// The error of the workspace that an I/O error carries, else itself with what was attempted.
+/// The workspace's error inside an I/O error, otherwise the I/O error with its action.
 pub fn lift(error: io::Error, action: &'static str, name: &Path) -> Error {
     match error.downcast::<Error>() {
         Ok(ours) => ours,

@@ -1,18 +1,17 @@
-//! POSIX access lists, in the form in which the kernel gives and takes them. Mode and list are one thing: who
-//! sets the list sets the mode, and the other way round. Only a crash, or a mounting without lists, leaves
-//! two that differ on the disk.
+//! POSIX access lists in the form that the kernel reads and writes. Setting the list sets the mode, and the
+//! other way round. Only a crash, or mounting without lists, leaves two on the disk that differ.
 
 use snapsync_model::Xattr;
 use std::borrow::Cow;
 
-/// The list that counts; that of what is made in a directory is another.
+/// The list that applies to the file itself. New entries of a directory get another one.
 pub const ACCESS: &[u8] = b"system.posix_acl_access";
 
-/// What a program may do that its user may not.
+/// The capabilities of a program beyond those of its user.
 pub const CAPABILITIES: &[u8] = b"security.capability";
 
 const VERSION: [u8; 4] = [2, 0, 0, 0];
-/// What mode 0600 alone would be as a list.
+/// Mode 0600 as a list.
 pub const SMALLEST: &[u8] = &[
     2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 4, 0, 0, 0, 255, 255, 255, 255, 32, 0, 0, 0, 255, 255, 255,
     255,
@@ -31,7 +30,7 @@ struct Rule {
     id: [u8; 4],
 }
 
-/// None where it is none.
+/// The entries of a list; None if it is not valid.
 fn rules(list: &[u8]) -> Option<Vec<Rule>> {
     let (rules, rest) = list.strip_prefix(&VERSION)?.as_chunks::<8>();
     let rule = |bytes: &[u8; 8]| {
@@ -53,7 +52,7 @@ pub fn has_capabilities(xattrs: &[Xattr]) -> bool {
     xattrs.iter().any(|xattr| *xattr.name == *CAPABILITIES)
 }
 
-/// The permission bits that a list gives its file; None where it is none.
+/// The permission bits that a list gives its file; None if it is not valid.
 pub fn mode_of(list: &[u8]) -> Option<u32> {
     let rules = rules(list)?;
     let group = rights_of(&rules, MASK).or_else(|| rights_of(&rules, OWNING_GROUP))?;
@@ -61,8 +60,7 @@ pub fn mode_of(list: &[u8]) -> Option<u32> {
     Some(u32::from(owner) << 6 | u32::from(group) << 3 | u32::from(others))
 }
 
-/// The list nearest to this one that can stand beside `mode`: the mode counts, and nobody may more than
-/// either says.
+/// The list nearest to this one that goes with `mode`: nobody gets more rights than both of them give.
 pub fn beside(list: &[u8], mode: u32) -> Vec<u8> {
     let (Some(now), Some(mut rules)) = (mode_of(list), rules(list)) else { return list.to_vec() };
     if now == mode & 0o777 {
@@ -83,7 +81,7 @@ pub fn beside(list: &[u8], mode: u32) -> Vec<u8> {
     [VERSION.to_vec(), rules.into_iter().flat_map(bytes).collect()].concat()
 }
 
-/// Extended attributes with the list that can stand beside `mode`.
+/// The extended attributes, with a list that goes with `mode`.
 pub(crate) fn all_beside(xattrs: &[Xattr], mode: u32) -> Cow<'_, [Xattr]> {
     let fits = access_list(xattrs).and_then(mode_of).is_none_or(|of_list| of_list == mode & 0o777);
     if fits {
@@ -96,8 +94,8 @@ pub(crate) fn all_beside(xattrs: &[Xattr], mode: u32) -> Cow<'_, [Xattr]> {
     Cow::Owned(xattrs.iter().map(fitted).collect())
 }
 
-/// `mode` for a file that cannot have the list: its group and all others may no more than the list lets any
-/// of them.
+/// `mode` for a file that cannot have the list: its group and all others get no more rights than the list
+/// gives any of them.
 pub fn without(list: &[u8], mode: u32) -> u32 {
     let Some(rules) = rules(list) else { return mode };
     let least = |tags: u16| {

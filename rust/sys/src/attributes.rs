@@ -1,4 +1,4 @@
-//! What an inode has besides its mode, as the kernel tells and takes it: flags, and `struct fsxattr`.
+//! Attributes of an inode besides its mode, in the kernel's form: flags, and `struct fsxattr`.
 
 use crate::ioctl;
 use std::io;
@@ -9,7 +9,7 @@ const FS_IOC_SETFLAGS: u64 = 0x4008_6602;
 const FS_IOC_FSGETXATTR: u64 = 0x801c_581f;
 const FS_IOC_FSSETXATTR: u64 = 0x401c_5820;
 
-/// All inode flags, also those that are the file system's own.
+/// All inode flags, including those that the file system sets itself.
 pub(crate) fn all_flags(fd: impl AsFd) -> io::Result<u32> {
     let mut flags: libc::c_long = 0;
     // SAFETY: FS_IOC_GETFLAGS writes an int, though its number says long.

@@ -1,9 +1,10 @@
 //! Btrfs subvolumes. Structures and numbers are those of the kernel's `include/uapi/linux/btrfs.h`.
-//! It is longer than other files: the size of each structure is asserted where its call is written.
+//! It is longer than other files because each call stands beside its structure, whose size is asserted
+//! there.
 
 use crate::ioctl;
 use rustix::fs::{Mode, OFlags, openat};
-use snapsync_model::{Address, Attributes, Kind, Layout, Link, Placed, Range, Rare, ns_of};
+use snapsync_model::{Address, Attributes, Kind, Layout, Link, Owners, Placed, Range, Rare, ns_of};
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -19,10 +20,11 @@ const SET_RECEIVED_SUBVOL: u64 = 0xc0c8_9425;
 const FS_INFO: u64 = 0x8400_941f;
 const TREE_SEARCH_V2: u64 = 0xc070_9411;
 const LOGICAL_INO_V2: u64 = 0xc038_943b;
+const IGNORE_OFFSET: u64 = 1;
 const RDONLY: u64 = 2;
-/// The root directory of every subvolume has this number.
+/// The inode number of the root directory of every subvolume.
 pub const ROOT_INODE: u64 = 256;
-/// Numbers above this are the file system's own.
+/// The file system itself uses the numbers above this.
 const LAST_INODE: u64 = u64::MAX - 255;
 
 pub const INODE_ITEM: u32 = 1;
@@ -55,7 +57,7 @@ pub fn is_subvolume(fd: impl AsFd) -> io::Result<bool> {
     Ok(stat.st_ino == ROOT_INODE)
 }
 
-/// For this user alone.
+/// Creates a subvolume that only this user can enter.
 pub fn create_subvolume(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
     let (mut request, dir) = (volume_v2(0, 0, name)?, dir.as_fd());
     crate::private::with_no_rights_for_others(|| {
@@ -65,12 +67,12 @@ pub fn create_subvolume(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
     })
 }
 
-/// A read-only snapshot of the subvolume `of` as `dir/name`. On the disk when this returns.
+/// Makes the read-only snapshot `dir/name` of the subvolume `of`. It is on the disk when this returns.
 pub fn create_snapshot(of: impl AsFd, dir: impl AsFd, name: &OsStr) -> io::Result<()> {
     snapshot_with(RDONLY, of, dir, name)
 }
 
-/// The same, but writable.
+/// The same, but makes a writable snapshot.
 pub fn create_writable_snapshot(of: impl AsFd, dir: impl AsFd, name: &OsStr) -> io::Result<()> {
     snapshot_with(0, of, dir, name)
 }
@@ -82,8 +84,8 @@ fn snapshot_with(flags: u64, of: impl AsFd, dir: impl AsFd, name: &OsStr) -> io:
     Ok(())
 }
 
-/// Deletes the subvolume `dir/name`. Where that takes a privilege this user has not, it is emptied and
-/// removed as a directory.
+/// Deletes the subvolume `dir/name`. Without the privilege for that, it empties the subvolume and removes it
+/// as a directory.
 pub fn delete_subvolume(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
     let mut request = Volume { fd: 0, name: [0; 4088] };
     put_name(&mut request.name, name)?;
@@ -110,7 +112,7 @@ pub fn set_read_only(subvolume: impl AsFd, read_only: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Who a subvolume is and when it last changed.
+/// The identity of a subvolume and the time of its last change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subvolume {
     /// The tree that holds it.
@@ -119,22 +121,22 @@ pub struct Subvolume {
     /// The subvolume it was made from; zeros for none.
     pub parent_uuid: [u8; 16],
     pub read_only: bool,
-    /// Transaction of its last change, and of its creation.
+    /// The transaction of the last change.
     pub changed: u64,
     pub created: u64,
     /// When it was created, in ns since 1970.
     pub created_at: i64,
-    /// Where it was received, what it was marked with then.
+    /// The mark of a subvolume that was received.
     pub received: Option<ReceivedIdentity>,
 }
 
 /// The mark of a subvolume that was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReceivedIdentity {
-    /// The subvolume that was sent, and the transaction of its last change there.
+    /// The subvolume that was sent, and the transaction of its last change on the sender.
     pub uuid: [u8; 16],
     pub sent: u64,
-    /// The transaction in which it was marked, and when that was in ns since 1970.
+    /// The transaction in which it was marked, and the time of that in ns since 1970.
     pub transid: u64,
     pub at: i64,
 }
@@ -163,8 +165,8 @@ pub fn subvolume(fd: impl AsFd) -> io::Result<Subvolume> {
     let mut info: SubvolumeInfo = unsafe { std::mem::zeroed() };
     // SAFETY: GET_SUBVOL_INFO writes a struct btrfs_ioctl_get_subvol_info_args of 504 bytes.
     unsafe { ioctl::call(fd, GET_SUBVOL_INFO, &mut info) }?;
-    // struct btrfs_ioctl_timespec is a u64 and a padded u32. There are four: change, creation, sending,
-    // receiving.
+    // struct btrfs_ioctl_timespec is a u64 and a padded u32. There are four: of the change, creation, sending
+    // and receiving.
     let time = |at: usize| {
         let seconds = (info.times[2 * at] as i64).saturating_mul(1_000_000_000);
         seconds.saturating_add((info.times[2 * at + 1] & 0xffff_ffff) as i64)
@@ -199,9 +201,9 @@ struct ReceivedRequest {
     reserved: [u64; 16],
 }
 
-/// Marks the writable subvolume whose root is `fd` as received: `btrfs send` and `btrfs receive` then know it
-/// by `uuid`. What changes in it later, be it only data that gets its place, is changed after it was
-/// received: sync first.
+/// Marks the writable subvolume whose root is `fd` as received, so that `btrfs send` and `btrfs receive` know
+/// it by `uuid`. Any later change counts as made after that, even the writing of data from memory, so sync
+/// first.
 pub fn set_received(fd: impl AsFd, uuid: [u8; 16], stransid: u64) -> io::Result<()> {
     let mut request = ReceivedRequest {
         uuid,
@@ -217,9 +219,9 @@ pub fn set_received(fd: impl AsFd, uuid: [u8; 16], stransid: u64) -> io::Result<
     Ok(())
 }
 
-/// Whether something in the read-only subvolume whose root is `fd` was changed since a transaction at a time.
-/// Its last transaction alone does not tell: data that is still in memory then gets its place later, and what
-/// is deduplicated another. Needs CAP_SYS_ADMIN where that transaction is later.
+/// Whether anything in the read-only subvolume whose root is `fd` changed after a transaction at a given
+/// time. A later last transaction alone does not prove it: writing out data from memory and deduplication
+/// also change the tree. Needs CAP_SYS_ADMIN if the last transaction is later.
 pub fn is_changed_since(fd: impl AsFd, subvolume: &Subvolume, transid: u64, at: i64) -> io::Result<bool> {
     if subvolume.changed <= transid {
         return Ok(false);
@@ -244,7 +246,7 @@ struct FsInfo {
     rest: [u64; 124],
 }
 
-/// The file system that `fd` is on, whichever of its subvolumes that is in.
+/// The id of the file system that `fd` is on; all its subvolumes have the same.
 pub fn filesystem_id(fd: impl AsFd) -> io::Result<u128> {
     let mut info = FsInfo { max_id: 0, num_devices: 0, fsid: [0; 16], rest: [0; 124] };
     // SAFETY: FS_INFO writes a struct btrfs_ioctl_fs_info_args of 1,024 bytes.
@@ -260,7 +262,7 @@ pub fn is_read_only(fd: impl AsFd) -> io::Result<bool> {
     Ok(flags & RDONLY != 0)
 }
 
-/// Where an item stands in a tree; the order of the fields is the order of items.
+/// The position of an item in a tree. Items are ordered by these fields in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     pub objectid: u64,
@@ -269,13 +271,13 @@ pub struct Key {
 }
 
 impl Key {
-    /// Every item of one inode between two kinds, both included.
+    /// The bounds of all items of one inode between two types, both included.
     pub fn of(ino: u64, kinds: std::ops::RangeInclusive<u32>) -> (Key, Key) {
         let first = Key { objectid: ino, kind: *kinds.start(), offset: 0 };
         (first, Key { objectid: ino, kind: *kinds.end(), offset: u64::MAX })
     }
 
-    /// Every item of every inode.
+    /// The bounds of all items of every inode.
     pub fn all() -> (Key, Key) {
         let first = Key { objectid: ROOT_INODE, kind: 0, offset: 0 };
         (first, Key { objectid: LAST_INODE, kind: 255, offset: u64::MAX })
@@ -292,7 +294,7 @@ impl Key {
     }
 }
 
-/// `struct btrfs_ioctl_search_args_v2` and room for what it finds.
+/// `struct btrfs_ioctl_search_args_v2` and the buffer for its results.
 #[repr(C)]
 struct SearchRequest {
     tree: u64,
@@ -311,14 +313,14 @@ struct SearchRequest {
     buf: [u8; SEARCH_ROOM],
 }
 
-/// More than the largest node.
+/// Larger than the largest node.
 const SEARCH_ROOM: usize = 80 << 10;
 const ITEM_HEADER: usize = 32;
 
 /// Searches in the tree of the subvolume that a file is in. Needs CAP_SYS_ADMIN.
 pub struct Search(Box<SearchRequest>);
 
-/// The trees of all trees, and of all UUIDs.
+/// The trees that list all trees and all UUIDs.
 pub(crate) const ROOT_TREE: u64 = 1;
 pub(crate) const UUID_TREE: u64 = 9;
 
@@ -343,7 +345,7 @@ impl Default for Search {
     }
 }
 
-/// Whether this process may search in trees; asked by doing it.
+/// Whether this process may search trees; found out by trying.
 pub fn may_search(fd: impl AsFd) -> bool {
     Search::default().each(fd, Key::of(ROOT_INODE, 0..=0), 0, &mut |_, _| Ok(())).is_ok()
 }
@@ -356,8 +358,8 @@ impl Search {
         search
     }
 
-    /// Calls `visit` with key and content of every item between two keys, both included, that lies in a node
-    /// written in transaction `since` or later. Returns how many there were.
+    /// Calls `visit` with the key and content of each item between two keys, both included, that lies in a
+    /// node written in transaction `since` or later. Returns their number.
     pub fn each(
         &mut self,
         fd: impl AsFd,
@@ -405,7 +407,7 @@ fn item_at<'a>(buffer: &'a [u8], at: &mut usize) -> Option<(Key, &'a [u8])> {
     Some((key, content))
 }
 
-/// Little-endian numbers in an item; None beyond its end.
+/// A little-endian number in an item; None beyond the end of the item.
 pub fn u64_at(item: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(item.get(at..at + 8)?.try_into().ok()?))
 }
@@ -423,7 +425,7 @@ pub fn u16_at(item: &[u8], at: usize) -> Option<u16> {
 pub struct InodeItem {
     /// The transaction that changed it last.
     pub changed: u64,
-    /// None for what is no file of any kind.
+    /// None if it is no kind of file.
     pub kind: Option<Kind>,
     /// Birth time in ns since 1970.
     pub generation: u64,
@@ -432,7 +434,7 @@ pub struct InodeItem {
     pub blocks: u64,
 }
 
-/// None where the item is too short.
+/// None if the item is too short.
 pub fn inode_item(item: &[u8]) -> Option<InodeItem> {
     const IMMUTABLE: u64 = 1 << 6;
     const APPEND: u64 = 1 << 7;
@@ -451,7 +453,7 @@ pub fn inode_item(item: &[u8]) -> Option<InodeItem> {
             mode: mode & 0o7777,
             uid: u32_at(item, 44)?,
             gid: u32_at(item, 48)?,
-            // The kernel's own form: 20 bits of minor number, the major above them.
+            // The kernel's own encoding: 20 bits for the minor number, the major number above them.
             rdev: if is_device {
                 rustix::fs::makedev((rdev >> 20) as u32, (rdev & 0xf_ffff) as u32)
             } else {
@@ -474,7 +476,7 @@ pub fn names(key: Key, item: &[u8]) -> Option<Vec<Link>> {
     let is_ref = key.kind == INODE_REF;
     let (mut at, mut found) = (0, Vec::new());
     while at < item.len() {
-        // struct btrfs_inode_ref, or struct btrfs_inode_extref, which tells the parent itself.
+        // struct btrfs_inode_ref, or struct btrfs_inode_extref, which contains the parent.
         let parent = if is_ref { key.offset } else { u64_at(item, at)? };
         let header = if is_ref { 10 } else { 18 };
         let length = usize::from(u16_at(item, at + header - 2)?);
@@ -500,10 +502,10 @@ pub fn directory_item(item: &[u8]) -> Option<DirectoryItem> {
     Some(DirectoryItem { name: item.get(30..30 + length)?.into(), inode })
 }
 
-/// Data, holes and preallocation of a file of `size` bytes, from the extent items of its subvolume's tree
-/// (`struct btrfs_file_extent_item`), which tell pieces of a compressed extent apart as FIEMAP does not.
-/// Extents that were written up to transaction `since` count as shared: an older snapshot may hold them. Only
-/// for a read-only subvolume: what is still in memory is not in the tree. Needs CAP_SYS_ADMIN.
+/// The data, holes and preallocation of a file of `size` bytes, from the extent items of its subvolume's tree
+/// (`struct btrfs_file_extent_item`), which tell pieces of a compressed extent apart, unlike FIEMAP. Extents
+/// written up to transaction `since` count as shared, because an older snapshot may hold them. Only for
+/// read-only subvolumes, because the tree lacks data that is still in memory. Needs CAP_SYS_ADMIN.
 pub fn layout(fd: impl AsFd, ino: u64, size: u64, since: u64) -> io::Result<Layout> {
     let (mut data, mut unwritten) = (Vec::new(), Vec::new());
     let mut visit = |key: Key, item: &[u8]| {
@@ -520,7 +522,7 @@ pub fn layout(fd: impl AsFd, ino: u64, size: u64, since: u64) -> io::Result<Layo
 }
 
 thread_local! {
-    /// Its room is not made anew for each file.
+    /// The buffer is reused, not allocated for each file.
     static SEARCH: std::cell::RefCell<Search> = std::cell::RefCell::default();
 }
 
@@ -544,7 +546,7 @@ fn file_extent(at: u64, item: &[u8], since: u64) -> Option<FileExtent> {
     let range = Range { offset: at, length: u64_at(item, 45)? };
     let address = match (compression, other) {
         (0, 0) => Some(Address { extent: 0, offset: start + offset }),
-        // The kind of compression as well, in bits that a start never has.
+        // The address also includes the compression type, in bits that are always 0 in a start.
         (_, 0) => Some(Address { extent: start | u64::from(compression), offset }),
         _ => None,
     };
@@ -565,18 +567,28 @@ struct LogicalIno {
     inodes: u64,
 }
 
-/// Inodes whose data is at `address`, in the subvolume whose tree is `tree`: sorted. Needs CAP_SYS_ADMIN.
-pub fn owners(fd: impl AsFd, address: Address, tree: u64) -> io::Result<Vec<u64>> {
+/// The files whose data is at `address` in the subvolume with the tree `tree`. Needs CAP_SYS_ADMIN.
+pub fn owners(fd: impl AsFd, address: Address, tree: u64) -> io::Result<Owners> {
     let logical = if address.extent == 0 { address.offset } else { address.extent & !0xff };
+    let pieces = references(&fd, logical, IGNORE_OFFSET, tree)?.len() as u64;
+    let mut inos: Vec<u64> = references(&fd, logical, 0, tree)?;
+    inos.sort_unstable();
+    inos.dedup();
+    Ok(Owners { inos, pieces })
+}
+
+/// The inode number for each reference to the extent at `logical` from the tree `tree`: for references to
+/// this very block, or with `IGNORE_OFFSET` for all.
+fn references(fd: impl AsFd, logical: u64, flags: u64, tree: u64) -> io::Result<Vec<u64>> {
     let mut room = 8 << 10;
     loop {
-        // struct btrfs_data_container: four u32, then u64s, three for each inode.
+        // struct btrfs_data_container: four u32, then three u64 for each inode.
         let mut found = vec![0_u64; room];
         let mut request = LogicalIno {
             logical,
             size: (room * 8) as u64,
             reserved: [0; 3],
-            flags: 0,
+            flags,
             inodes: found.as_mut_ptr() as u64,
         };
         // SAFETY: LOGICAL_INO_V2 reads a struct btrfs_ioctl_logical_ino_args of 56 bytes and writes at most
@@ -591,10 +603,7 @@ pub fn owners(fd: impl AsFd, address: Address, tree: u64) -> io::Result<Vec<u64>
             continue;
         }
         let triples = found[2..].chunks_exact(3).take(values as usize / 3);
-        let mut inodes: Vec<u64> = triples.filter(|t| t[2] == tree).map(|t| t[0]).collect();
-        inodes.sort_unstable();
-        inodes.dedup();
-        return Ok(inodes);
+        return Ok(triples.filter(|t| t[2] == tree).map(|t| t[0]).collect());
     }
 }
 

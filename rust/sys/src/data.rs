@@ -1,4 +1,4 @@
-//! The bytes of files: where they lie, and how they move without being read.
+//! Where the bytes of files lie, and how to copy or share them without reading them.
 
 use crate::attributes::FsXattr;
 use crate::fs::FileSystem;
@@ -20,8 +20,8 @@ const EXTENT_LAST: u32 = 0x1;
 const EXTENT_ENCODED: u32 = 0x8;
 const EXTENT_UNWRITTEN: u32 = 0x800;
 const EXTENT_SHARED: u32 = 0x2000;
-/// Unknown, delayed, encoded, encrypted, not aligned, inline, tail, merged: the address is none, or that of
-/// more.
+/// Unknown, delayed, encoded, encrypted, not aligned, inline, tail, merged: such an extent has no address, or
+/// shares it with others.
 const EXTENT_INEXACT: u32 = 0x2 | 0x4 | 0x8 | 0x80 | 0x100 | 0x200 | 0x400 | 0x1000;
 const XFLAG_REALTIME: u32 = 0x1;
 const XFLAG_PREALLOC: u32 = 0x2;
@@ -49,9 +49,9 @@ struct Fiemap {
     extents: [FiemapExtent; BATCH],
 }
 
-/// Data, holes and preallocation of a file of `size` bytes. What is still in memory is written out first:
-/// bytes over a preallocated range look unwritten until then. Addresses are told where the file system
-/// shares blocks and says exactly which.
+/// The data, holes and preallocation of a file of `size` bytes. Data in memory is written out first, because
+/// written bytes over a preallocated range look unwritten until then. Has addresses if the file system shares
+/// blocks and gives exact ones.
 pub fn layout(file: &File, size: u64, filesystem: FileSystem) -> io::Result<Layout> {
     let extents = match fiemap(file) {
         Ok(extents) => extents,
@@ -61,11 +61,10 @@ pub fn layout(file: &File, size: u64, filesystem: FileSystem) -> io::Result<Layo
         }
         Err(e) => return Err(e),
     };
-    // XFS reserves space beyond the end of files that grow. Only a file that was preallocated on purpose says
-    // so.
+    // XFS also reserves space beyond the end of growing files. Only deliberate preallocation sets the flag.
     let xflags = if filesystem.magic == FileSystem::XFS { FsXattr::of(file)?.xflags } else { XFLAG_PREALLOC };
     let keeps_tail = xflags & XFLAG_PREALLOC != 0;
-    // A realtime device numbers its blocks by itself.
+    // A realtime device has block numbers of its own.
     let has_addresses = filesystem.shares_blocks() && xflags & XFLAG_REALTIME == 0;
     let (mut data, mut unwritten) = (Vec::new(), Vec::new());
     for extent in extents {
@@ -117,8 +116,8 @@ fn data_by_seeking(file: &File, size: u64) -> io::Result<Vec<Range>> {
     Ok(ranges)
 }
 
-/// The next run of data of a file of `size` bytes from `at` on, as far as its holes can be told; None where
-/// only a hole is left. What lies between reads as zeros.
+/// The next run of data of a file of `size` bytes from `at` on; None if only a hole is left. What lies
+/// between reads as zeros. A file system that does not report holes counts as all data.
 pub fn next_data(file: &File, at: u64, size: u64) -> io::Result<Option<Range>> {
     if at >= size {
         return Ok(None);
@@ -126,7 +125,7 @@ pub fn next_data(file: &File, at: u64, size: u64) -> io::Result<Option<Range>> {
     let start = match seek(file, SeekFrom::Data(at)) {
         Ok(start) => start,
         Err(rustix::io::Errno::NXIO) => return Ok(None),
-        // Cannot tell holes: all of it is data.
+        // The file system does not report holes, so all of it is data.
         Err(rustix::io::Errno::INVAL) => at,
         Err(e) => return Err(e.into()),
     };
@@ -134,13 +133,13 @@ pub fn next_data(file: &File, at: u64, size: u64) -> io::Result<Option<Range>> {
     Ok((start < end).then(|| Range { offset: start, length: end - start }))
 }
 
-/// Whether it lies in fewer blocks than it has bytes, or packed.
+/// Whether the file occupies at most half as many blocks as it has bytes, or holds encoded extents.
 pub(crate) fn is_compressed(file: &File, size: u64) -> io::Result<bool> {
     let is_packed = |extents: Vec<FiemapExtent>| extents.iter().any(|e| e.flags & EXTENT_ENCODED != 0);
     Ok(file.metadata()?.blocks() * 512 <= size / 2 || fiemap(file).is_ok_and(is_packed))
 }
 
-/// Makes `to` share all blocks of `from`. Both must be on one file system that can.
+/// Makes `to` share all blocks of `from`. Both must be on one file system that supports it.
 pub fn clone_file(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
     // SAFETY: FICLONE takes the descriptor of the source by value.
     let result = unsafe { libc::ioctl(to.as_fd().as_raw_fd(), FICLONE as _, from.as_fd().as_raw_fd()) };
@@ -155,7 +154,7 @@ struct CloneRange {
     to_offset: u64,
 }
 
-/// Shares one range. Offsets and length are whole blocks, but for a range that ends where `from` ends.
+/// Shares one range. Offsets and length must be whole blocks, unless the range ends where `from` ends.
 pub fn clone_range(from: &File, from_offset: u64, length: u64, to: &File, to_offset: u64) -> io::Result<()> {
     let mut request = CloneRange { from: i64::from(from.as_raw_fd()), from_offset, length, to_offset };
     // SAFETY: FICLONERANGE reads a struct file_clone_range of 32 bytes.
@@ -163,9 +162,9 @@ pub fn clone_range(from: &File, from_offset: u64, length: u64, to: &File, to_off
     Ok(())
 }
 
-/// Has the kernel begin to read a range that will be asked for.
+/// Asks the kernel to start reading a range that will be needed.
 pub fn read_ahead(file: &File, offset: u64, length: u64) {
-    // Only advice: where it is not taken, the read waits.
+    // This is only advice: without it, the read takes longer.
     let _ = fadvise(file, offset, NonZeroU64::new(length), Advice::WillNeed);
 }
 
@@ -182,7 +181,7 @@ pub fn copy_range(from: &File, from_offset: u64, length: u64, to: &File, to_offs
     Ok(())
 }
 
-/// Gives a range back: it becomes a hole. Where the file system cannot, zeros are written.
+/// Turns a range into a hole. Writes zeros if the file system cannot do that.
 pub fn discard_range(file: &File, offset: u64, length: u64) -> io::Result<()> {
     let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     match fallocate(file, how, offset, length) {
@@ -191,7 +190,7 @@ pub fn discard_range(file: &File, offset: u64, length: u64) -> io::Result<()> {
     }
 }
 
-/// Beyond the end there is nothing that zeros could take the place of.
+/// Writes nothing beyond the end of the file.
 fn write_zeros(file: &File, offset: u64, length: u64) -> io::Result<()> {
     let length = length.min(file.metadata()?.len().saturating_sub(offset));
     let zeros = vec![0; length.min(1 << 20) as usize];
@@ -204,8 +203,8 @@ fn write_zeros(file: &File, offset: u64, length: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Reserves blocks without writing them; the size stays. It is an optimisation: a file system without it gets
-/// a hole, which reads the same.
+/// Reserves blocks without writing them and keeps the size. This is an optimisation: a file system that
+/// cannot do it gets a hole, which reads the same.
 pub fn preallocate(file: &File, offset: u64, length: u64) -> io::Result<()> {
     match fallocate(file, FallocateFlags::KEEP_SIZE, offset, length) {
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),

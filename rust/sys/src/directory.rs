@@ -1,4 +1,4 @@
-//! What some directories do with the names and the entries that come to them, and others do not.
+//! Properties of directories that affect the names and entries put into them.
 
 use crate::attributes::{FsXattr, all_flags, set_all_flags};
 use crate::entry::Entry;
@@ -11,18 +11,18 @@ use std::os::fd::{AsFd, AsRawFd};
 
 const ENCRYPT: u32 = 0x800;
 
-/// `struct file_attr` is of this size in its first version.
+/// The size of the first version of `struct file_attr`.
 const FILE_ATTRIBUTES: usize = 24;
 const SYS_FILE_GETATTR: libc::c_long = 468;
 const SYS_FILE_SETATTR: libc::c_long = 469;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traits {
-    /// Nothing comes to it that is not encrypted by the same key.
+    /// It accepts only entries that are encrypted with the same key.
     pub encrypts: bool,
-    /// Names that differ in case alone are one name.
+    /// Names that differ only in case are the same name.
     pub folds: bool,
-    /// What is made in it counts for its project, and nothing of another project comes to it.
+    /// New entries get its project, and entries of other projects are refused.
     pub inherits: bool,
 }
 
@@ -32,7 +32,7 @@ impl Traits {
     }
 }
 
-/// None of them where the file system has no such thing.
+/// The traits of a directory; none set if the file system has no such thing.
 pub fn traits_of(dir: impl AsFd) -> Traits {
     let flags = all_flags(dir).unwrap_or(0);
     Traits {
@@ -42,23 +42,23 @@ pub fn traits_of(dir: impl AsFd) -> Traits {
     }
 }
 
-/// Makes an empty directory fold names.
+/// Makes an empty directory ignore the case of names.
 pub fn fold_names_in(dir: impl AsFd) -> io::Result<()> {
     let now = all_flags(&dir)?;
     set_all_flags(dir, now | CASEFOLD)
 }
 
-/// Makes an empty directory tell names apart, if the one above it does not.
+/// Makes an empty directory distinguish case, if the directory above does not.
 pub fn tell_names_apart_in(dir: impl AsFd) {
     if let Ok(now) = all_flags(&dir)
         && now & CASEFOLD != 0
     {
-        // Where it cannot be, what that means is found when names are tried.
+        // If this fails, trying the names shows what that means.
         let _ = set_all_flags(&dir, now & !CASEFOLD);
     }
 }
 
-/// Gives what is made in a directory to the project of another.
+/// Makes new entries of a directory inherit the project of another.
 pub fn inherit_from(dir: &Entry, other: &Entry) -> io::Result<()> {
     set_project(dir, project(other)?)?;
     let file = dir.open(OFlags::RDONLY)?;
@@ -81,7 +81,7 @@ fn is_openable(entry: &Entry) -> io::Result<bool> {
     Ok(matches!(entry.stat()?.kind, Kind::File | Kind::Directory))
 }
 
-/// Whose quota an entry counts for.
+/// The project whose quota an entry counts for.
 pub(crate) fn project(entry: &Entry) -> io::Result<u32> {
     if !is_openable(entry)? {
         return Ok(attributes(entry)?.project);
@@ -98,7 +98,7 @@ pub(crate) fn set_project(entry: &Entry, project: u32) -> io::Result<()> {
     FsXattr { project, ..FsXattr::of(&file)? }.set(&file)
 }
 
-/// Of what cannot be opened.
+/// The attributes of an entry that cannot be opened.
 fn attributes(entry: &Entry) -> io::Result<FileAttributes> {
     let mut found = FileAttributes::default();
     call(SYS_FILE_GETATTR, entry, &raw mut found)?;
@@ -114,8 +114,8 @@ fn call(number: libc::c_long, entry: &Entry, attributes: *mut FileAttributes) ->
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Does what puts the entry `name` of `dir` into the directory `to`. A directory that gives its project to
-/// what is made in it takes nothing of another: then the entry is of that project for as long as it takes.
+/// Runs `act`, which moves the entry `name` of `dir` into the directory `to`. A directory with project
+/// inheritance refuses entries of other projects, so the entry gets the directory's project meanwhile.
 pub(crate) fn across_projects(
     dir: impl AsFd,
     name: &OsStr,
@@ -137,7 +137,7 @@ pub(crate) fn across_projects(
     };
     let (entry, own) = attempt().map_err(|_| refused)?;
     let done = act();
-    // Where it stays in the other, it counts for that one's quota and is whole.
+    // If this fails, the entry is complete but counts for the other project's quota.
     let _ = set_project(&entry, own);
     done
 }

@@ -13,7 +13,7 @@ const DESCRIPTOR: u32 = 1;
 const IDENTIFIER: u32 = 2;
 const PRESENT: u32 = 2;
 
-/// `struct fscrypt_get_policy_ex_arg` with room for either version of a policy.
+/// `struct fscrypt_get_policy_ex_arg` with space for either version of a policy.
 #[repr(C)]
 struct Policy {
     size: u64,
@@ -31,13 +31,12 @@ struct KeyStatus {
     rest: [u32; 15],
 }
 
-/// Whether the key of an encrypted directory is not there: its names are then told as what they are on the
-/// disk.
+/// Whether the key of an encrypted directory is missing. Its names are then listed in encrypted form.
 pub fn is_locked(dir: impl AsFd) -> io::Result<bool> {
     let mut policy = Policy { size: 24, policy: [0; 24] };
     // SAFETY: GET_POLICY_EX reads a size and writes at most as many bytes behind it.
     match unsafe { ioctl::call(&dir, GET_POLICY_EX, &mut policy) } {
-        // Not encrypted, or not in a way that has keys.
+        // The directory is not encrypted, or not in a way that uses keys.
         Err(e)
             if matches!(Errno::from_io_error(&e), Some(Errno::NODATA | Errno::NOTTY | Errno::OPNOTSUPP)) =>
         {
@@ -60,7 +59,7 @@ pub fn is_locked(dir: impl AsFd) -> io::Result<bool> {
     Ok(status.status != PRESENT && !(is_first && has_key_of_its_own(dir)))
 }
 
-/// Keys of the first version may be those of the process alone. Who has none cannot make a file.
+/// Keys of the first version may belong to this process only. Without the key no file can be created.
 fn has_key_of_its_own(dir: impl AsFd) -> bool {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let made = openat(dir, ".", flags, Mode::RUSR | Mode::WUSR);

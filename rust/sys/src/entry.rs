@@ -1,4 +1,4 @@
-//! One file, directory, link or device, held by a descriptor; its attributes, read and set.
+//! One file, directory, link or device, held by a descriptor, and its attributes.
 
 use crate::acl;
 use crate::flags::{APPEND, IMMUTABLE, NODUMP};
@@ -24,20 +24,20 @@ pub struct Stat {
     pub dev: (u32, u32),
     pub mount: u64,
     pub ino: u64,
-    /// Birth time in ns, 0 where the file system keeps none.
+    /// The birth time in ns; 0 if the file system keeps none.
     pub generation: u64,
     pub kind: Kind,
-    /// `flags` holds only those that `statx` tells: immutable, append-only, no-dump.
+    /// `flags` holds only those that `statx` reports: immutable, append-only, no-dump.
     pub attributes: Attributes,
     pub ctime: i64,
     pub nlink: u32,
     pub blocks: u64,
-    /// The file system encrypts it.
+    /// Whether the file system encrypts it.
     pub encrypted: bool,
 }
 
 impl Stat {
-    /// Whether both are looks at one inode: a number alone may have been given again.
+    /// Whether both describe the same inode: the number alone may have been reused.
     pub fn is_same_inode(&self, other: &Stat) -> bool {
         let identity = |stat: &Stat| (stat.dev, stat.ino, stat.generation, stat.kind);
         identity(self) == identity(other)
@@ -48,7 +48,7 @@ pub fn stat_at(dir: impl AsFd, name: &OsStr) -> io::Result<Stat> {
     stat_with(dir, name, AtFlags::SYMLINK_NOFOLLOW)
 }
 
-/// What a descriptor holds, open or not.
+/// The attributes of what a descriptor holds, also if it is an `O_PATH` one.
 pub fn stat_of(fd: impl AsFd) -> io::Result<Stat> {
     stat_with(fd, OsStr::new(""), AtFlags::EMPTY_PATH)
 }
@@ -86,12 +86,12 @@ fn stat_with(dir: impl AsFd, name: &OsStr, at: AtFlags) -> io::Result<Stat> {
     })
 }
 
-/// The bits of `stx_attributes` have the values of the flags they speak of.
+/// The bits of `stx_attributes` have the same values as the corresponding flags.
 fn flags_from_statx(bits: u64) -> u32 {
     bits as u32 & (IMMUTABLE | APPEND | NODUMP)
 }
 
-/// What a target may be unable to hold.
+/// An attribute that a target may be unable to hold.
 #[derive(Clone, Copy, Debug)]
 pub enum Part<'a> {
     Owner,
@@ -100,7 +100,7 @@ pub enum Part<'a> {
     Xattr(&'a Xattr),
 }
 
-/// Held by an `O_PATH` descriptor, or by an open one where there is one already.
+/// An inode held by an `O_PATH` descriptor, or by one that was open already.
 #[derive(Debug)]
 pub struct Entry {
     fd: OwnedFd,
@@ -116,7 +116,7 @@ impl Entry {
         Entry { fd: file.into(), open: true }
     }
 
-    /// The entry `name` of `dir` itself, link or not. `name` must be a single name.
+    /// The entry `name` of `dir` itself, without following a link. `name` must be a single name.
     pub fn at(dir: impl AsFd, name: &OsStr) -> io::Result<Entry> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(Entry::from_path_fd(openat(dir, name, flags, Mode::empty())?))
@@ -134,9 +134,9 @@ impl Entry {
         stat_of(&self.fd)
     }
 
-    /// Opens the very thing this entry holds. Only for files and directories: a fifo would wait for its other
-    /// end, and a device might act. Whoever holds a lease on a file is waited for: the kernel gives him no
-    /// more than `/proc/sys/fs/lease-break-time`, and while this waits nobody gets another.
+    /// Opens exactly the inode that this entry holds. Only for files and directories: opening a fifo would
+    /// wait for its other end, and opening a device might act on it. Waits for the holder of a lease, to whom
+    /// the kernel gives at most `/proc/sys/fs/lease-break-time`; nobody gets a new lease meanwhile.
     pub fn open(&self, flags: OFlags) -> io::Result<File> {
         let open = |more| rustix::fs::open(self.proc_path(), flags | OFlags::CLOEXEC | more, Mode::empty());
         match open(OFlags::NONBLOCK) {
@@ -145,7 +145,7 @@ impl Entry {
         }
     }
 
-    /// Opens it for reading, and leaves its access time alone where that is allowed.
+    /// Opens it for reading, without changing its access time if that is allowed.
     pub fn read(&self) -> io::Result<File> {
         match self.open(OFlags::RDONLY | OFlags::NOATIME) {
             Err(e) if e.raw_os_error() == Some(libc::EPERM) => self.open(OFlags::RDONLY),
@@ -153,14 +153,14 @@ impl Entry {
         }
     }
 
-    /// Whether this process may do it, by mode, access lists and privileges; without doing it.
+    /// Whether mode, access lists and privileges permit this access; nothing is opened.
     pub fn allows(&self, access: Access) -> bool {
         rustix::fs::accessat(rustix::fs::CWD, self.proc_path(), access, AtFlags::EACCESS).is_ok()
     }
 
-    /// Whether this process may change attributes that only its owner may: the kernel asks the same before it
-    /// spares the access time. None where that cannot be asked without opening what must not be opened, or
-    /// may not be read.
+    /// Whether this process may change attributes that only the owner may change: the kernel asks the same
+    /// question before it leaves an access time unchanged. None if finding out would mean opening something
+    /// that must not be opened or may not be read.
     pub fn is_owned(&self, kind: Kind) -> Option<bool> {
         if !matches!(kind, Kind::File | Kind::Directory) {
             return None;
@@ -177,22 +177,22 @@ impl Entry {
         Ok(chownat(&self.fd, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?)
     }
 
-    /// Not for symlinks, whose mode is fixed.
+    /// Not for symlinks, whose mode cannot be changed.
     pub fn set_mode(&self, mode: u32) -> io::Result<()> {
         let mode = Mode::from_raw_mode(mode);
         if self.open {
             return Ok(rustix::fs::fchmod(&self.fd, mode)?);
         }
-        // An O_PATH descriptor cannot be changed itself; its name under /proc is the thing it holds.
+        // An O_PATH descriptor cannot be changed itself, but its name under /proc leads to the inode.
         Ok(rustix::fs::chmod(self.proc_path(), mode)?)
     }
 
-    /// Modification time in ns since 1970; the access time is left alone.
+    /// Sets the modification time in ns since 1970 and leaves the access time alone.
     pub fn set_mtime(&self, mtime: i64) -> io::Result<()> {
         self.set_time(&Attributes { mtime, ..Attributes::default() })
     }
 
-    /// The modification time of `attributes`.
+    /// Sets the modification time of `attributes`.
     pub fn set_time(&self, attributes: &Attributes) -> io::Result<()> {
         let (time, billion) = (attributes.time(), 1_000_000_000);
         let omit = Timespec { tv_sec: 0, tv_nsec: i64::from(libc::UTIME_OMIT as i32) };
@@ -205,7 +205,8 @@ impl Entry {
         set(omit)?;
         let now = statx(&self.fd, "", AtFlags::EMPTY_PATH, StatxFlags::ATIME | StatxFlags::MTIME)?;
         if (now.stx_mtime.tv_sec, i64::from(now.stx_mtime.tv_nsec)) != (time.tv_sec, time.tv_nsec) {
-            // Not held so exactly; or on some FUSE file systems not set at all without the access time.
+            // The file system keeps less precise times, or, as some FUSE file systems, sets none without the
+            // access time.
             let last = Timespec { tv_sec: now.stx_atime.tv_sec, tv_nsec: now.stx_atime.tv_nsec.into() };
             set(last)?;
         }
@@ -236,7 +237,7 @@ impl Entry {
         Ok(rustix::fs::removexattr(self.proc_path(), OsStr::from_bytes(name))?)
     }
 
-    /// Who may do what with it; None for no list, or where there are none.
+    /// The access list; None if there is none or the file system has no lists.
     pub fn access_list(&self) -> io::Result<Option<Vec<u8>>> {
         let path = self.proc_path();
         let name = OsStr::from_bytes(acl::ACCESS);
@@ -246,10 +247,10 @@ impl Entry {
         }
     }
 
-    /// Sets everything but inode flags, in the order in which nothing undoes what was set before, and at no
-    /// moment allows more than in the end: a change of owner takes away set-id bits and capabilities, and the
-    /// access list sets the mode. Extended attributes that are not wanted are removed; None leaves them
-    /// alone. `is_lost` says of each part whether it is no failure when it cannot be set.
+    /// Sets everything except inode flags, in an order in which no step undoes an earlier one and no moment
+    /// permits more than the end: a change of owner clears set-id bits and capabilities, and the access list
+    /// sets the mode. Removes unwanted extended attributes; with None, leaves them alone. `is_lost` says
+    /// whether a part that cannot be set is an announced loss.
     pub fn set_attributes(
         &self,
         kind: Kind,
@@ -264,7 +265,7 @@ impl Entry {
         }
         let (mut mode, mut xattrs) = (new.mode, xattrs.map(Cow::Borrowed));
         if !self.has_owner_of(new, xattrs.as_deref())? {
-            // What they would make of a program is another's.
+            // Set-id bits would make the program run as another user.
             mode &= 0o1777;
             xattrs = xattrs.map(|xattrs| Cow::Owned(without_capabilities(&xattrs)));
         }
@@ -284,7 +285,7 @@ impl Entry {
         tolerate(self.set_time(new), is_lost(Part::Time))
     }
 
-    /// Whether it has the owner and group that go with set-id bits and capabilities, if it is to have such.
+    /// Whether the owner and group are those that the set-id bits and capabilities need, if there are any.
     fn has_owner_of(&self, new: &Attributes, xattrs: Option<&[Xattr]>) -> io::Result<bool> {
         let has_rights = new.mode & 0o6000 != 0 || xattrs.is_some_and(acl::has_capabilities);
         if !has_rights {
@@ -294,8 +295,8 @@ impl Entry {
         Ok((now.uid, now.gid) == (new.uid, new.gid))
     }
 
-    /// Who gets it may do no more with it at once than in the end, and nobody runs a program of his in
-    /// another's name.
+    /// Changes owner and group. The new owner gets no more rights at any moment than in the end, and nobody
+    /// can run one of his programs in another's name.
     fn give(
         &self,
         kind: Kind,
@@ -310,20 +311,20 @@ impl Entry {
         }
         let given = self.set_owner(new.uid, new.gid);
         if is_shut && given.is_err() {
-            // What is still to be set may take the rights of an owner.
+            // Later steps may need the rights of an owner.
             tolerate(self.set_mode(now.mode & 0o700), is_lost(Part::Mode))?;
         }
         tolerate(given, is_lost(Part::Owner))
     }
 
-    /// Some file systems have one block for all of them: what gets smaller makes room for what grows, and
-    /// where that is not enough, all that people name go first. Whether the access list changed, and the mode
-    /// with it.
+    /// Sets the extended attributes, and returns whether the access list changed, and with it the mode. Some
+    /// file systems keep all attributes in one block, so values that shrink are set first; if that is not
+    /// enough, all those whose names users choose are removed first.
     pub fn set_xattrs(&self, wanted: &[Xattr], is_lost: &dyn Fn(Part<'_>) -> bool) -> io::Result<bool> {
         let before = self.access_list()?;
         let changes = before.as_deref() != acl::access_list(wanted);
         if changes && before.is_some() {
-            // Without the list, its mask would become the rights of the group.
+            // Without the list, its mask would become the group's rights.
             self.set_mode(self.stat()?.attributes.mode & 0o700)?;
         }
         if self.put_xattrs(wanted, is_lost, true)? {
@@ -336,7 +337,7 @@ impl Entry {
         Ok(changes)
     }
 
-    /// False where it stopped for want of room, if it is to stop there.
+    /// Returns false if `stops` is set and space ran out.
     fn put_xattrs(
         &self,
         wanted: &[Xattr],
@@ -345,7 +346,7 @@ impl Entry {
     ) -> io::Result<bool> {
         let now = self.xattrs()?;
         for old in now.iter().filter(|old| wanted.iter().all(|w| w.name != old.name)) {
-            // The system's own labels cannot be taken off.
+            // Labels of the system cannot be removed.
             tolerate(self.remove_xattr(&old.name), true)?;
         }
         let mut changed: Vec<&Xattr> = wanted.iter().filter(|x| !now.contains(x)).collect();
@@ -368,23 +369,23 @@ fn without_capabilities(xattrs: &[Xattr]) -> Vec<Xattr> {
     xattrs.iter().filter(|xattr| *xattr.name != *acl::CAPABILITIES).cloned().collect()
 }
 
-/// By how much room an extended attribute takes more than it did.
+/// How many bytes more an extended attribute takes than before.
 fn growth(now: &[Xattr], wanted: &Xattr) -> i64 {
     let size = |xattr: &Xattr| (xattr.name.len() + xattr.value.len()) as i64;
     size(wanted) - now.iter().find(|now| now.name == wanted.name).map_or(0, size)
 }
 
-/// The system gives it no meaning: without it nobody may do more or less.
+/// Whether users choose the name. The system gives it no meaning, so removing it gives nobody more rights.
 fn is_named_freely(name: &[u8]) -> bool {
     name.starts_with(b"user.") || name.starts_with(b"trusted.")
 }
 
-/// There is no room for an extended attribute in its inode.
+/// Whether the inode has no space for another extended attribute.
 fn is_full(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::E2BIG | libc::EDQUOT))
 }
 
-/// A loss that was announced is no failure; a broken or read-only disk is one.
+/// Ignores the failure of an announced loss, but not of a broken or read-only disk.
 pub fn tolerate(result: io::Result<()>, announced: bool) -> io::Result<()> {
     match result {
         Err(e) if announced && !matches!(e.raw_os_error(), Some(libc::EIO | libc::EROFS)) => {
@@ -395,7 +396,7 @@ pub fn tolerate(result: io::Result<()>, announced: bool) -> io::Result<()> {
     }
 }
 
-/// A fifo, socket or device.
+/// Creates a fifo, socket or device.
 pub fn make_node(dir: impl AsFd, name: &OsStr, kind: Kind, rdev: u64) -> io::Result<()> {
     let kind = FileType::from_raw_mode(kind.mode_bits());
     Ok(mknodat(dir, name, kind, Mode::from_raw_mode(0o600), rdev)?)
@@ -423,9 +424,9 @@ fn read_xattrs(
     for name in names.split(|b| *b == 0).filter(|name| !name.is_empty() && !is_made_up(&file, name)) {
         match grow(|buffer: &mut [u8]| get(OsStr::from_bytes(name), buffer)) {
             Ok(value) => xattrs.push(Xattr { name: name.into(), value: value.into() }),
-            // Listed but gone.
+            // The attribute was removed after it was listed.
             Err(e) if e.raw_os_error() == Some(libc::ENODATA) => {}
-            // Kept, and not told as it is mounted now: access lists, say.
+            // It is kept on the disk but not available with these mount options, like access lists.
             Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => {
                 xattrs.push(Xattr { name: name.into(), value: Box::default() });
             }
@@ -436,19 +437,18 @@ fn read_xattrs(
     Ok(xattrs)
 }
 
-/// XFS shows each access list a second time, under a name of its own. Elsewhere that is a name like any
-/// other.
+/// XFS shows each access list a second time under a name of its own. Elsewhere that name is an ordinary one.
 fn is_made_up(file: impl AsFd, name: &[u8]) -> bool {
     matches!(name, b"trusted.SGI_ACL_FILE" | b"trusted.SGI_ACL_DEFAULT")
         && filesystem(file).is_ok_and(|found| found.magic == FileSystem::XFS)
 }
 
-/// That there is a value is all that is known of it.
+/// Whether only the existence of a value is known.
 fn is_untold(name: &[u8], value: &[u8]) -> bool {
     value.is_empty() && name.starts_with(b"system.")
 }
 
-/// Most lists and values are short: try a small buffer, then the size that is asked for.
+/// Most lists and values are short, so try a small buffer first, then the size that is needed.
 fn grow(read: impl Fn(&mut [u8]) -> io::Result<usize>) -> io::Result<Vec<u8>> {
     let mut buffer = vec![0; 256];
     loop {
@@ -465,7 +465,7 @@ fn grow(read: impl Fn(&mut [u8]) -> io::Result<usize>) -> io::Result<Vec<u8>> {
     }
 }
 
-/// It belongs to root, or to whoever runs this.
+/// Whether it belongs to root or to the user of this process.
 pub fn is_own(stat: &Stat) -> bool {
     let uid = stat.attributes.uid;
     uid == 0 || uid == rustix::process::geteuid().as_raw()

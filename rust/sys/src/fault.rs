@@ -1,9 +1,9 @@
 //! Places where a test can kill the process, or make a step fail. `SNAPSYNC_FAULT=name:n` kills it at the
-//! n-th time it passes the place of that name, `name:n=fail` fails there as if the system did not permit it;
-//! several are separated by commas. `SNAPSYNC_FAULT_TRACE=FILE` writes every place passed, a line each.
+//! n-th time it passes the place of that name; `name:n=fail` makes the step fail as if it were not permitted.
+//! Several are separated by commas. `SNAPSYNC_FAULT_TRACE=FILE` writes a line for every place passed.
 //!
-//! Only a build with the feature `faults` obeys, or even knows these variables: that of `make build`, and of
-//! no release.
+//! Only a build with the feature `faults` knows these variables. `make build` makes such a build, and no
+//! release is one.
 
 #[cfg(feature = "faults")]
 mod plan;
@@ -12,12 +12,13 @@ mod plan;
 use crate::fault::plan::fails_at;
 use std::io;
 
-/// Every place that this build can be stopped at.
+/// All places that this build can be stopped at.
 pub const POINTS: &[&str] = if cfg!(feature = "faults") { NAMES } else { &[] };
 
-/// In the order a round passes them; then those of other verbs.
+/// In the order in which a round passes them, then the places of other verbs.
 const NAMES: &[&str] = &[
     "init.store",
+    "init.undone",
     "snapshot.begin",
     "snapshot.object",
     "snapshot.table",
@@ -84,7 +85,7 @@ const NAMES: &[&str] = &[
     "receive.settled",
 ];
 
-/// Marks a place.
+/// Marks a place where a test can kill the process.
 pub fn point(name: &'static str) {
     debug_assert!(NAMES.contains(&name), "{name} is not listed");
     let _ = fails_at(name);

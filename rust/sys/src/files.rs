@@ -1,4 +1,4 @@
-//! Directories, locks, and what makes a write last.
+//! Reading and removing directories, locks, and durable writes.
 
 use crate::flags::{self, APPEND, IMMUTABLE};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RawDir, openat, renameat, unlinkat};
@@ -17,18 +17,18 @@ use std::time::Duration;
 pub struct DirEntry {
     pub name: Box<[u8]>,
     pub ino: u64,
-    /// None where the file system does not say.
+    /// None if the file system does not say.
     pub is_dir: Option<bool>,
 }
 
-/// The entries of an open directory but `.` and `..`, in its own order.
+/// The entries of an open directory except `.` and `..`, in the file system's order.
 pub fn read_dir(dir: impl AsFd) -> io::Result<Vec<DirEntry>> {
     let mut buffer = [MaybeUninit::uninit(); 32 * 1024];
     let mut iterator = RawDir::new(dir, &mut buffer);
     let mut entries = Vec::new();
     while let Some(entry) = iterator.next() {
         let entry = match entry {
-            // Removed since it was opened.
+            // The directory was removed after it was opened.
             Err(rustix::io::Errno::NOENT) => break,
             other => other?,
         };
@@ -45,27 +45,26 @@ pub fn read_dir(dir: impl AsFd) -> io::Result<Vec<DirEntry>> {
     Ok(entries)
 }
 
-/// How many directories are open at a time while a tree is removed.
+/// The number of directories that are open at once while a tree is removed.
 const OPEN: usize = 64;
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// How often what comes back is removed again, and how long it is waited for in between. File systems in user
-/// space give a file that was just closed another name when it is removed, until they have heard that it is
-/// closed; and for as long as somebody has it open.
+/// How often entries that come back are removed again, and how long to wait in between. File systems in user
+/// space rename a removed file while somebody has it open, and until they hear that it was closed.
 const TRIES: usize = 50;
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Removes the entry `name` of `dir` with all below it; nothing there is no error. Immutable and append-only
-/// entries give way. Nested subvolumes are left to the caller: they fail the removal, and so does what comes
-/// back.
+/// Removes the entry `name` of `dir` and everything below it; succeeds if there is nothing. Clears immutable
+/// and append-only flags. Fails for nested subvolumes, which the caller removes, and for entries that keep
+/// coming back.
 pub fn remove_tree(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
     let dir = dir.as_fd();
     let Some(top) = remove_or_open(dir, name)? else { return Ok(()) };
-    // What lies deeper than can be open at a time comes up and has its turn again.
+    // Directories that lie too deep to be open at once are moved up and removed later.
     let mut stalled = 0;
     loop {
-        // Whatever was read through a descriptor before is not read again.
+        // A new descriptor, because one that was read to its end lists nothing.
         let entries = read_dir(openat(&top, ".", DIRECTORY, Mode::empty())?)?;
         if entries.is_empty() {
             match unlinkat(dir, name, AtFlags::REMOVEDIR) {
@@ -89,13 +88,13 @@ pub fn remove_tree(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
     }
 }
 
-/// The same of all that is in an open directory, whatever has its name by now.
+/// Removes everything in an open directory, even if the directory has another name by now.
 pub fn remove_all_in(dir: impl AsFd) -> io::Result<()> {
     let entries = read_dir(openat(&dir, ".", DIRECTORY, Mode::empty())?)?;
     entries.iter().try_for_each(|entry| remove_tree(&dir, OsStr::from_bytes(&entry.name)))
 }
 
-/// How many directories went or came up.
+/// Returns how many directories were removed or moved up.
 fn remove_below(
     top: BorrowedFd<'_>,
     dir: BorrowedFd<'_>,
@@ -113,13 +112,13 @@ fn remove_below(
         removed += remove_below(top, child.as_fd(), &entry, depth + 1)?;
     }
     match unlinkat(dir, name, AtFlags::REMOVEDIR) {
-        // Something came back: it has its turn again.
+        // Something came back, so the loop tries again.
         Err(Errno::NOTEMPTY) => Ok(removed),
         other => other.map(|()| removed + 1).map_err(io::Error::from),
     }
 }
 
-/// Under any name that is free there: its number most likely is one.
+/// Moves a directory to `top` under a free name: most likely its number is one.
 fn move_up(dir: BorrowedFd<'_>, entry: &DirEntry, top: BorrowedFd<'_>) -> io::Result<()> {
     let mut number = entry.ino;
     loop {
@@ -130,13 +129,13 @@ fn move_up(dir: BorrowedFd<'_>, entry: &DirEntry, top: BorrowedFd<'_>) -> io::Re
     }
 }
 
-/// Removes what is no directory; None where nothing is left.
+/// Removes anything but a directory, which it opens; None if nothing is left.
 fn remove_or_open(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<OwnedFd>> {
     match unlinkat(dir, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(None),
         Err(Errno::ISDIR) => {}
         Err(Errno::PERM | Errno::ACCESS) => {
-            // It may be a directory, or something protected by its flags.
+            // It may be a directory, or protected by its flags.
             loosen(dir, name);
             match unlinkat(dir, name, AtFlags::empty()) {
                 Ok(()) => return Ok(None),
@@ -162,7 +161,7 @@ fn unprotect(file: impl AsFd) {
     if let Ok(flags) = flags::flags_of(&file)
         && flags & (IMMUTABLE | APPEND) != 0
     {
-        // The removal that follows reports what could not be loosened.
+        // If this fails, the following removal reports it.
         let _ = flags::set_flags_of(&file, flags & !(IMMUTABLE | APPEND));
     }
 }
@@ -182,12 +181,12 @@ pub fn make_dir_durable(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Everything written to the file system of `fd` so far is on its disk when this returns.
+/// Writes everything in memory of the file system of `fd` to its disk.
 pub fn sync_filesystem(fd: impl AsFd) -> io::Result<()> {
     Ok(rustix::fs::syncfs(fd)?)
 }
 
-/// Has the file system give back what was deleted, which some do a while after.
+/// Makes the file system free deleted space now, which some do only later.
 pub fn reclaim(fd: impl AsFd) -> io::Result<()> {
     const BTRFS_IOC_SYNC: u64 = 0x9408;
     // SAFETY: BTRFS_IOC_SYNC takes no argument.
@@ -195,12 +194,12 @@ pub fn reclaim(fd: impl AsFd) -> io::Result<()> {
     if woken == 0 { Ok(()) } else { sync_filesystem(fd) }
 }
 
-/// Held until dropped, or until the process ends however it ends.
+/// A lock that is held until it is dropped or the process ends.
 #[derive(Debug)]
 pub struct Lock(pub(crate) File);
 
 impl Lock {
-    /// Waits for as long as another holds it: only for what is never held for long.
+    /// Waits while another process holds the lock. Only for locks that nobody holds for long.
     pub fn exclusive(path: &Path) -> io::Result<Lock> {
         Lock::wait(Lock::file(path)?)
     }
@@ -214,7 +213,7 @@ impl Lock {
         File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
     }
 
-    /// None when another holds it.
+    /// Returns None if another process holds the lock.
     pub fn try_exclusive(path: &Path) -> io::Result<Option<Lock>> {
         Lock::attempt(Lock::file(path)?)
     }
@@ -227,7 +226,7 @@ impl Lock {
         }
     }
 
-    /// Whether one holds it who keeps all others away. Those who ask do not keep each other away.
+    /// Whether another process holds the lock exclusively. Askers do not block each other.
     pub(crate) fn is_held(file: &File) -> io::Result<bool> {
         match rustix::fs::flock(file, FlockOperation::NonBlockingLockShared) {
             Err(Errno::WOULDBLOCK) => Ok(true),
@@ -235,8 +234,7 @@ impl Lock {
         }
     }
 
-    /// Whether the file at `path` is the one that is locked: it may have been removed in between, and made
-    /// again.
+    /// Whether the file at `path` is the locked one: it may have been removed and created again meanwhile.
     pub fn is_at(&self, path: &Path) -> bool {
         let identity = |found: io::Result<std::fs::Metadata>| found.map(|m| (m.dev(), m.ino())).ok();
         let own = identity(self.0.metadata());

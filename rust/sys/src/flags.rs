@@ -1,4 +1,4 @@
-//! Inode flags, projects and hints of how to allocate: what `chattr` and `xfs_io` set.
+//! Inode flags, projects and allocation hints, as `chattr` and `xfs_io` set them.
 
 use crate::attributes::{FsXattr, all_flags, set_all_flags};
 use snapsync_model::Rare;
@@ -7,20 +7,20 @@ use std::os::fd::AsFd;
 
 pub const IMMUTABLE: u32 = 0x10;
 pub const APPEND: u32 = 0x20;
-/// Flags that keep anything else from being done to an inode: cleared first, set last.
+/// Flags that prevent other changes to an inode. They are cleared first and set last.
 pub const PROTECTIVE: u32 = IMMUTABLE | APPEND;
 pub(crate) const NODUMP: u32 = 0x40;
 const COMPRESS: u32 = 0x04;
 const NOCOMPRESS: u32 = 0x400;
 pub const NOCOW: u32 = 0x0080_0000;
-/// Of a directory: what comes into it must be of its project, and what is made in it is.
+/// Set on a directory: new entries get its project, and entries of other projects are refused.
 pub const PROJECT_INHERIT: u32 = 0x2000_0000;
 const VERITY: u32 = 0x0010_0000;
 pub(crate) const CASEFOLD: u32 = 0x4000_0000;
 
-/// Inode flags that people set, by the letters of `chattr` and `lsattr`. Left out is what says how a file
-/// system keeps things: encrypted, by extents, in the inode; and "do not compress", which Btrfs sets by
-/// itself when a file turned out not to get smaller.
+/// The inode flags that users set, with the letters of `chattr` and `lsattr`. Flags that say how the file
+/// system stores a file are left out: encrypted, by extents, in the inode; so is "do not compress", which
+/// Btrfs sets by itself on files that do not shrink.
 const NAMES: &[(u32, char)] = &[
     (0x01, 's'),
     (0x02, 'u'),
@@ -50,18 +50,17 @@ pub const REPLICATED_FLAGS: u32 = {
     all
 };
 
-/// What is seen and told, and cannot be set by flag: a sealed file, and names that mean the same in either
-/// case.
+/// Flags that are reported but cannot be set as flags: fs-verity, and case folding.
 const TOLD_ONLY: u32 = VERITY | CASEFOLD;
-/// Those that can be set.
+/// The flags that can be set.
 pub const SET_FLAGS: u32 = REPLICATED_FLAGS & !TOLD_ONLY;
 
-/// The letters of flags.
+/// The letters of the flags.
 pub fn flag_names(flags: u32) -> String {
     NAMES.iter().filter(|(bit, _)| flags & bit != 0).map(|(_, letter)| *letter).collect()
 }
 
-/// Inode flags; none where the file system has no such thing.
+/// The inode flags; 0 if the file system has none.
 pub fn flags_of(file: impl AsFd) -> io::Result<u32> {
     match all_flags(file) {
         Ok(flags) => Ok(flags & REPLICATED_FLAGS),
@@ -70,28 +69,28 @@ pub fn flags_of(file: impl AsFd) -> io::Result<u32> {
     }
 }
 
-/// Sets the replicated flags to `flags` and leaves the file system's own as they are.
+/// Sets the replicated flags to `flags` and leaves those of the file system as they are.
 pub fn set_flags_of(file: impl AsFd, flags: u32) -> io::Result<()> {
     let now = all_flags(&file)?;
     let mut wanted = (now & !SET_FLAGS) | (flags & SET_FLAGS);
     if flags & COMPRESS != 0 {
-        // Btrfs refuses both.
+        // Btrfs refuses the two together.
         wanted &= !NOCOMPRESS;
     }
     if wanted != now {
         set_all_flags(&file, wanted)?;
     }
-    // Some file systems take a flag they do not keep: what counts is what is there afterwards.
+    // Some file systems accept a flag that they do not keep, so check what is there afterwards.
     let now = flags_of(&file)?;
     let is_held = now & SET_FLAGS == flags & SET_FLAGS && flags & TOLD_ONLY & !now == 0;
     if is_held { Ok(()) } else { Err(io::ErrorKind::Unsupported.into()) }
 }
 
-/// `extent_size` counts for a file, or for what is made in a directory.
+/// `extent_size` applies to a file, or to the new entries of a directory.
 pub const EXTENT_SIZE: u32 = 0x0800 | 0x1000;
 pub const COW_EXTENT_SIZE: u32 = 0x0001_0000;
-/// Besides these: no symbolic links, no defragmentation, allocated as a stream. What says on which device a
-/// file lies is the file system's own.
+/// Besides these: no symbolic links, no defragmentation, stream allocation. The device that a file lies on is
+/// the file system's own business.
 pub const XFLAGS: u32 = EXTENT_SIZE | COW_EXTENT_SIZE | 0x0400 | 0x2000 | 0x4000;
 
 impl From<FsXattr> for Rare {
@@ -106,7 +105,7 @@ impl From<FsXattr> for Rare {
     }
 }
 
-/// Project and hints; nothing where the file system has no such thing.
+/// The project and hints; nothing if the file system has none.
 pub fn rare_of(file: impl AsFd) -> io::Result<Rare> {
     match FsXattr::of(file) {
         Ok(found) => Ok(found.into()),
@@ -115,7 +114,7 @@ pub fn rare_of(file: impl AsFd) -> io::Result<Rare> {
     }
 }
 
-/// The size of a file's extents can only be set while it has none.
+/// The extent size of a file can only be set while the file has no extents.
 pub fn set_rare_of(file: impl AsFd, rare: Rare) -> io::Result<()> {
     let now = FsXattr::of(&file)?;
     if Rare::from(now) == rare {
@@ -132,7 +131,7 @@ pub fn set_rare_of(file: impl AsFd, rare: Rare) -> io::Result<()> {
     if rare_of(&file)? == rare { Ok(()) } else { Err(io::ErrorKind::Unsupported.into()) }
 }
 
-/// Takes off a directory what is made in it would inherit by flags, or be kept out by.
+/// Clears the flags of a directory that new entries would inherit, or that would keep entries out.
 pub fn clear_flags_of(directory: impl AsFd) -> io::Result<()> {
     if flags_of(&directory)? & SET_FLAGS != 0 {
         set_flags_of(&directory, flags_of(&directory)? & TOLD_ONLY)?;

@@ -1,4 +1,4 @@
-//! Which file system a path is on, and what it can do.
+//! The file system that a path is on, and its properties.
 
 use crate::ioctl;
 use rustix::fs::{StatVfsMountFlags, fstatfs, fstatvfs};
@@ -8,13 +8,13 @@ use std::os::fd::AsFd;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileSystem {
-    /// The number `statfs` gives it.
+    /// Its number in `statfs`.
     pub magic: u64,
-    /// Bytes that this user may still write.
+    /// The bytes that this user may still write.
     pub available: u64,
     pub inodes_available: Option<u64>,
     pub read_only: bool,
-    /// Files have their bytes in blocks of this size.
+    /// The size of the blocks that hold the data of files.
     pub block_size: u64,
 }
 
@@ -42,7 +42,8 @@ impl FileSystem {
         known.map_or_else(|| format!("{:#x}", self.magic), |(_, name)| (*name).to_owned())
     }
 
-    /// Files can share blocks, and it tells which: by its addresses two files can be compared.
+    /// Whether files can share blocks and the file system reports exact addresses, so that files can be
+    /// compared by them.
     pub fn shares_blocks(self) -> bool {
         matches!(self.magic, FileSystem::BTRFS | FileSystem::XFS)
     }
@@ -52,13 +53,13 @@ pub fn filesystem(fd: impl AsFd) -> io::Result<FileSystem> {
     let stat = fstatfs(&fd)?;
     let flags = fstatvfs(&fd)?.f_flag;
     Ok(FileSystem {
-        // The kernel's numbers are 32 bits wide, whatever the type of the field.
+        // The kernel's numbers have 32 bits, whatever the type of the field.
         magic: u64::from(stat.f_type as u32),
         available: stat.f_bavail.saturating_mul(stat.f_bsize as u64),
-        // Btrfs makes inodes as it goes and counts none.
+        // Btrfs creates inodes as needed and reports no count.
         inodes_available: (stat.f_files > 0).then_some(stat.f_ffree),
         read_only: flags.contains(StatVfsMountFlags::RDONLY),
-        // What else it tells as a block is what it likes to be asked for.
+        // The other block size that it reports is a hint for the size of reads and writes.
         block_size: (stat.f_frsize as u64).clamp(512, LARGEST_BLOCK).next_power_of_two(),
     })
 }
@@ -70,21 +71,21 @@ struct Uuid {
     bytes: [u8; 16],
 }
 
-/// FS_IOC_GETFSUUID, of Linux 6.9.
+/// FS_IOC_GETFSUUID, since Linux 6.9.
 const GET_UUID: u64 = 0x8011_1500;
 
-/// What tells a file system from every other, wherever it is mounted; None where it does not say.
+/// Identifies a file system wherever it is mounted; None if nothing reliable is reported.
 pub fn identity(fd: impl AsFd) -> Option<String> {
     if let Some(uuid) = filesystem_uuid(&fd) {
         return Some(uuid);
     }
-    // Older kernels: these two make the number that statfs(2) tells from their own, others from that of the
-    // device.
+    // On older kernels these two derive the number in statfs(2) from their UUID, others from the device
+    // number.
     let is_own = filesystem(&fd).is_ok_and(|fs| matches!(fs.magic, FileSystem::BTRFS | FileSystem::EXT4));
     fstatvfs(&fd).ok().filter(|_| is_own).map(|stat| hex(&stat.f_fsid.to_be_bytes()))
 }
 
-/// What a file system was given when it was made; None where it, or the kernel, does not say.
+/// The UUID of a file system; None if the file system or the kernel does not report it.
 pub fn filesystem_uuid(fd: impl AsFd) -> Option<String> {
     let mut uuid = Uuid::default();
     // SAFETY: the kernel writes one struct fsuuid2, which this is.

@@ -1,9 +1,9 @@
-//! Who holds a lock, as the kernel tells it: nothing is written down that could be out of date.
+//! Finds the holder of a lock by asking the kernel. Nothing is written down, so nothing can be out of date.
 
 use std::fs::{File, Metadata, metadata, read_dir, read_to_string};
 use std::os::unix::fs::MetadataExt;
 
-/// The command and its process id, where they can be told.
+/// The command and process id of the holder, if they can be found.
 pub(crate) fn of(file: &File) -> Option<String> {
     let locked = file.metadata().ok()?;
     let locks = read_to_string("/proc/locks").ok()?;
@@ -11,8 +11,8 @@ pub(crate) fn of(file: &File) -> Option<String> {
     Some(format!("{} (process {pid})", command_of(pid)?))
 }
 
-/// `1: FLOCK  ADVISORY  WRITE 4711 00:2f:5678 0 EOF`; the numbers of the device are not those that stat(2)
-/// tells on Btrfs.
+/// Parses `1: FLOCK  ADVISORY  WRITE 4711 00:2f:5678 0 EOF`. On Btrfs its device numbers differ from those of
+/// stat(2).
 fn pid_of<'a>(line: &'a str, locked: &Metadata) -> Option<&'a str> {
     let mut words = line.split_whitespace().skip(1);
     let (kind, pid, place) = (words.next()?, words.nth(2)?, words.next()?);
@@ -26,7 +26,7 @@ fn has_open(pid: &str, locked: &Metadata) -> bool {
     open.any(|entry| metadata(entry.path()).is_ok_and(|found| identity(&found) == identity(locked)))
 }
 
-/// `snapsync` with its verb; of another program only the name.
+/// `snapsync` with its verb; for another program only the name.
 fn command_of(pid: &str) -> Option<String> {
     let line = read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
     let mut words = line.split('\0').skip_while(|word| word.rsplit('/').next() != Some("snapsync")).skip(1);

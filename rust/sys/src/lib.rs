@@ -1,7 +1,7 @@
-//! System calls, and the only place for `unsafe`: what the crates of the field lack is written here by hand.
+//! System calls, and the only place for `unsafe`: it covers what established crates lack.
 //!
-//! `Root` opens paths beneath a directory and nowhere else; `Entry` is one thing found there, held by a
-//! descriptor, whose attributes are read and set without ever following a link.
+//! `Root` opens paths beneath a directory and nowhere else. `Entry` holds one inode found there by a
+//! descriptor, and reads and sets its attributes without following a link.
 #![allow(unsafe_code)]
 
 pub mod acl;

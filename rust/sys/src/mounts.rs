@@ -1,4 +1,4 @@
-//! What is mounted inside a directory, and a look at what lies underneath.
+//! Mounts inside a directory, and access to what lies underneath them.
 
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::mount::{OpenTreeFlags, open_tree};
@@ -22,8 +22,7 @@ const PRIVATE: u64 = 1 << 18;
 /// MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV.
 const GUARDED: u64 = 1 | 2 | 4;
 
-/// A directory once more, as a mount that nothing can be written through, to be attached somewhere. Needs
-/// CAP_SYS_ADMIN.
+/// A detached read-only mount of a directory, to be attached somewhere. Needs CAP_SYS_ADMIN.
 pub fn read_only_view(directory: impl AsFd) -> io::Result<OwnedFd> {
     let mount = copy_of(directory)?;
     set_attributes(&mount, GUARDED)?;
@@ -36,7 +35,7 @@ fn copy_of(directory: impl AsFd) -> io::Result<OwnedFd> {
     Ok(open_tree(directory, "", flags)?)
 }
 
-/// What is mounted elsewhere is not seen in it from now on.
+/// Mounts made elsewhere are not propagated to it from now on.
 fn set_attributes(mount: &OwnedFd, set: u64) -> io::Result<()> {
     let wanted = MountAttributes { set, clear: 0, propagation: PRIVATE, user_namespace: 0 };
     // SAFETY: mount_setattr(2) reads a string and a struct mount_attr of the size that is told, and writes
@@ -54,19 +53,19 @@ fn set_attributes(mount: &OwnedFd, set: u64) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// A directory as it is without what is mounted inside it.
+/// A directory without anything that is mounted inside it.
 #[derive(Debug)]
 pub(crate) struct Underneath {
     pub(crate) directory: OwnedFd,
-    /// It lasts as long as this.
+    /// The view lasts as long as this descriptor.
     _mount: OwnedFd,
 }
 
 impl Underneath {
-    /// By a mount of its own, which nobody else sees. Needs CAP_SYS_ADMIN.
+    /// Makes a mount of its own that nobody else sees. Needs CAP_SYS_ADMIN.
     pub(crate) fn of(directory: impl AsFd) -> io::Result<Underneath> {
         let mount = copy_of(directory)?;
-        // What is mounted later would be seen where this fails, which every walk notices.
+        // If this fails, later mounts become visible, and every walk notices them.
         let _ = set_attributes(&mount, 0);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = openat(&mount, ".", flags, Mode::empty())?;
@@ -74,8 +73,8 @@ impl Underneath {
     }
 }
 
-/// Where something is mounted in the directory at `path` or below it, but not in what is mounted there:
-/// sorted.
+/// The sorted paths in the directory at `path` where something is mounted, without mounts inside other
+/// mounts.
 pub fn mounts_beneath(path: &Path) -> io::Result<Vec<RelPath>> {
     let path = std::fs::canonicalize(path)?;
     Ok(beneath(&path, &std::fs::read("/proc/self/mountinfo")?))
@@ -87,7 +86,7 @@ fn beneath(path: &Path, table: &[u8]) -> Vec<RelPath> {
         RelPath::new(below.as_os_str().as_bytes()).ok().filter(|below| !below.is_root())
     };
     let mut found: Vec<RelPath> = mounts_of(table).filter_map(below).collect();
-    // What is in another comes just after it: there may be thousands.
+    // A mount inside another comes just after it. There may be thousands.
     found.sort_unstable_by(|one, other| one.as_path().cmp(other.as_path()));
     found.dedup_by(|one, outer| one.as_path().starts_with(outer.as_path()));
     found.sort_unstable();
@@ -96,19 +95,19 @@ fn beneath(path: &Path, table: &[u8]) -> Vec<RelPath> {
 
 /// A line of the table of mounts.
 pub(crate) struct Mount {
-    /// The kind of its file system.
+    /// The type of its file system.
     pub(crate) kind: Vec<u8>,
-    /// Which directory of the file system it shows.
+    /// The directory of the file system that it shows.
     pub(crate) root: PathBuf,
     pub(crate) point: PathBuf,
 }
 
-/// What is mounted where this process can see it.
+/// The mounts that this process can see.
 pub(crate) fn mounts() -> io::Result<Vec<Mount>> {
     Ok(mounts_of(&std::fs::read("/proc/self/mountinfo")?).collect())
 }
 
-/// See proc_pid_mountinfo(5).
+/// See proc_pid_mountinfo(5) for the format.
 fn mounts_of(table: &[u8]) -> impl Iterator<Item = Mount> {
     table.split(|byte| *byte == b'\n').filter_map(|line| {
         let mut fields = line.split(|byte| *byte == b' ').skip(3);
@@ -119,7 +118,7 @@ fn mounts_of(table: &[u8]) -> impl Iterator<Item = Mount> {
     })
 }
 
-/// The user who mounted something, where a file system tells: one that a program of theirs serves.
+/// The user who mounted a FUSE file system, if that is reported.
 pub(crate) fn owner_of_mount(number: u64) -> io::Result<Option<u32>> {
     Ok(owner_in(&std::fs::read("/proc/self/mountinfo")?, number))
 }
@@ -137,7 +136,7 @@ fn owner_in(table: &[u8], number: u64) -> Option<u32> {
     std::str::from_utf8(user).ok()?.parse().ok()
 }
 
-/// White space and backslashes are written as three octal digits.
+/// Decodes white space and backslashes, which are written as three octal digits.
 pub(crate) fn unescaped(field: &[u8]) -> Vec<u8> {
     let mut parts = field.split(|byte| *byte == b'\\');
     let mut plain = parts.next().unwrap_or_default().to_vec();

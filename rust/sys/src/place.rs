@@ -1,5 +1,5 @@
-//! A name in a directory that is open: whoever exchanges directories meanwhile, what is done is done in that
-//! one.
+//! A name in an open directory. Every action happens in that directory, even if somebody exchanges
+//! directories meanwhile.
 
 use crate::directory::across_projects;
 use crate::entry::Entry;
@@ -25,7 +25,7 @@ impl<'a> Place<'a> {
         self.dir.as_fd()
     }
 
-    /// What is there now, link or not.
+    /// The entry that has the name now, without following a link.
     pub fn entry(&self) -> io::Result<Entry> {
         Entry::at(&self.dir, self.name)
     }
@@ -35,12 +35,12 @@ impl<'a> Place<'a> {
         Ok(across_projects(&self.dir, self.name, &to.dir, &rename)?)
     }
 
-    /// Renames, and never over something that is there.
+    /// Renames, but never over something that exists.
     pub fn rename_to_new(&self, to: &Place<'_>) -> io::Result<()> {
         let flags = RenameFlags::NOREPLACE;
         let rename = || renameat_with(&self.dir, self.name, &to.dir, to.name, flags);
         match across_projects(&self.dir, self.name, &to.dir, &rename) {
-            // A file system that cannot promise it: look first.
+            // The file system cannot guarantee it, so look first.
             Err(Errno::INVAL | Errno::NOSYS) => match to.entry() {
                 Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
                 Err(_) => Ok(renameat(&self.dir, self.name, &to.dir, to.name)?),
@@ -49,11 +49,11 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// Two entries take each other's place, in one step.
+    /// Exchanges two entries in one step.
     pub fn exchange(&self, other: &Place<'_>) -> io::Result<()> {
         let flags = RenameFlags::EXCHANGE;
         let exchange = || renameat_with(&self.dir, self.name, &other.dir, other.name, flags);
-        // Either may be the one that a project keeps out.
+        // A project may keep out either of them.
         Ok(across_projects(&self.dir, self.name, &other.dir, &|| {
             across_projects(&other.dir, other.name, &self.dir, &exchange)
         })?)

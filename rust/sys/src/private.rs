@@ -1,5 +1,5 @@
-//! What is made for its maker alone: from its first moment on, whatever the umask, and whatever its directory
-//! would give it.
+//! Files that are private to the user from the moment they are made, whatever the umask and their directory
+//! say.
 
 use std::fs::File;
 use std::io;
@@ -10,13 +10,13 @@ pub fn create_private_dir(path: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().mode(0o700).create(path)
 }
 
-/// Fails where something has that name.
+/// Fails if the name exists.
 pub fn create_private_file(path: &Path) -> io::Result<File> {
     File::options().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// Does what makes something with whatever mode the umask allows. That is the whole process's: a thread that
-/// has one of its own does it.
+/// Runs `make` with umask 077. The umask belongs to the whole process, so a thread with a umask of its own
+/// does it.
 pub(crate) fn with_no_rights_for_others(make: impl FnOnce() -> io::Result<()> + Send) -> io::Result<()> {
     let alone = || {
         // SAFETY: it takes a number. From here on this thread shares its umask with no other.

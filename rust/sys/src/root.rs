@@ -1,4 +1,4 @@
-//! Paths beneath a directory: nothing here can leave it, whatever symlinks or mounts lie on the way.
+//! Paths beneath a directory. Nothing here can leave it, whatever symlinks or mounts lie on the way.
 
 use crate::entry::{Entry, stat_of};
 use crate::mounts::{Underneath, mounts_beneath};
@@ -16,11 +16,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The kernel takes paths of at most 4,096 bytes; longer ones are walked in pieces, whose ends may be
-/// remembered.
+/// The kernel accepts paths of at most 4,096 bytes. Longer ones are resolved in pieces, whose directories may
+/// be kept open.
 const PIECE: usize = 1024;
 
-/// How often the kernel may be unsure of a path.
+/// How often the kernel may return EAGAIN for a path.
 const UNSURE: u32 = 20;
 
 /// A directory that paths are resolved beneath.
@@ -29,11 +29,11 @@ pub struct Root {
     fd: OwnedFd,
     path: PathBuf,
     underneath: Option<Underneath>,
-    /// Where something is mounted inside it, if that was asked.
+    /// The mount points inside it, if they were asked for.
     mounts: Vec<RelPath>,
-    /// A directory in it that was opened once: whatever takes its name later is not looked at.
+    /// A directory inside that stays open, so that nothing can take its place under its name.
     held: Option<Held>,
-    /// Directories that lead to what lies deep in it.
+    /// Open directories that lead to deep paths.
     ways: Option<Ways>,
 }
 
@@ -44,7 +44,7 @@ struct Held {
 }
 
 impl Held {
-    /// What of `path` lies in it.
+    /// The part of `path` below the held directory.
     fn rest<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
         match path.strip_prefix(&*self.name)? {
             [] => Some(&[]),
@@ -55,15 +55,14 @@ impl Held {
 }
 
 impl Root {
-    /// Opens a directory the caller trusts: symlinks in `path` itself are followed.
+    /// Opens a trusted directory: symlinks in `path` itself are followed.
     pub fn open(path: &Path) -> Result<Root> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty()).context("open the directory", path)?;
         Ok(Root::of(fd, path.to_path_buf()))
     }
 
-    /// Opens a directory by a path that has no links: one that appeared in it since it was looked at is
-    /// refused.
+    /// Opens a directory by a path without symlinks. Fails if one appeared after the path was checked.
     pub fn open_straight(path: &Path) -> Result<Root> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let how = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
@@ -72,8 +71,8 @@ impl Root {
         Ok(Root::of(fd, path.to_path_buf()))
     }
 
-    /// Makes the directory `name` in it, for this user alone, and opens that one: not what may have taken its
-    /// name.
+    /// Makes the directory `name` inside, private to this user, and opens exactly that one, not one that took
+    /// its name.
     pub fn make_directory(&self, name: &OsStr) -> Result<Root> {
         let path = self.path.join(name);
         rustix::fs::mkdirat(self.fd(), name, Mode::RWXU).context("create the directory", &path)?;
@@ -88,7 +87,7 @@ impl Root {
         ))
     }
 
-    /// The directory `name` in it, which is no link.
+    /// The directory `name` inside. Fails for a link.
     pub fn directory_in(&self, name: &OsStr) -> Result<Root> {
         let path = self.path.join(name);
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -97,24 +96,24 @@ impl Root {
         Ok(Root::of(fd, path))
     }
 
-    /// One that is open already.
+    /// Uses a directory that is open already.
     pub fn of(fd: OwnedFd, path: PathBuf) -> Root {
         Root { fd, path, underneath: None, mounts: Vec::new(), held: None, ways: None }
     }
 
-    /// The same directory once more.
+    /// Opens the same directory again.
     pub fn again(&self) -> Result<Root> {
         let fd = self.fd.try_clone().context("open the directory", &self.path)?;
         Ok(Root { held: self.held.clone(), ..Root::of(fd, self.path.clone()) })
     }
 
-    /// What is named `name` in it is this directory from now on.
+    /// From now on the name `name` inside means this directory.
     pub fn holding(self, name: &[u8], directory: OwnedFd) -> Root {
         Root { held: Some(Held { name: name.into(), fd: Arc::new(directory) }), ..self }
     }
 
-    /// What lies deep in it is found through directories that were open a moment ago. Who renames any in it
-    /// by other means than `rename_to_new` calls `forget_ways`.
+    /// Keeps directories open for a moment to resolve deep paths faster. A caller who renames directories
+    /// except by `rename_to_new` must call `forget_ways`.
     pub fn knowing_ways(self) -> Root {
         Root { ways: Some(Ways::default()), ..self }
     }
@@ -123,30 +122,29 @@ impl Root {
         self.ways.iter().for_each(Ways::forget);
     }
 
-    /// After this was renamed, or came.
+    /// Call this after `path` was renamed or created.
     pub fn forget_ways_through(&self, path: &RelPath) {
         self.ways.iter().for_each(|ways| ways.forget_below(path.as_bytes()));
     }
 
-    /// It holds a directory of its own.
+    /// Whether it holds a directory open inside.
     pub fn holds(&self) -> bool {
         self.held.is_some()
     }
 
-    /// Device and number of what it holds, by which that is known under every name.
+    /// Device and inode number of the held directory, which identify it under every name.
     pub fn held(&self) -> Option<((u32, u32), u64)> {
         let stat = stat_of(&self.held.as_ref()?.fd).ok()?;
         Some((stat.dev, stat.ino))
     }
 
-    /// The same, and beneath it nothing is seen that is mounted inside, now or later, but what lies
-    /// underneath: a file system of an ordinary user may never answer. Without the privilege that takes
-    /// mounts stay in the way.
+    /// Opens a directory without the mounts inside it, present or future: a file system of an ordinary user
+    /// may never answer. Without the necessary privilege the mounts stay.
     pub fn open_underneath(path: &Path) -> Result<Root> {
         Root::open(path)?.underneath()
     }
 
-    /// The same of one that is open.
+    /// The same for a directory that is open already.
     pub fn underneath(&self) -> Result<Root> {
         let mut root = self.again()?;
         root.mounts = mounts_beneath(&self.own_path()).context("read what is mounted in", &self.path)?;
@@ -154,32 +152,32 @@ impl Root {
         Ok(root)
     }
 
-    /// The directory as it is in the file system's own mount.
+    /// The directory as seen in the file system's own mount.
     pub fn in_own_mount(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
-    /// A path of this very directory, wherever it is by now: for what takes nothing but paths.
+    /// A path under /proc to exactly this directory, for calls that accept only paths.
     pub fn own_path(&self) -> PathBuf {
         format!("/proc/self/fd/{}", self.fd.as_raw_fd()).into()
     }
 
-    /// Where something is mounted inside it, if it was opened underneath.
+    /// The mount points inside it, if it was opened underneath.
     pub fn mounts(&self) -> &[RelPath] {
         &self.mounts
     }
 
-    /// Nothing is mounted beneath it that could be seen.
+    /// Whether no mount inside can be seen.
     pub fn is_bare(&self) -> bool {
         self.mounts.is_empty() || self.underneath.is_some()
     }
 
-    /// The path it was opened with: for messages.
+    /// The path that it was opened with, for messages.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The path of `rel` for messages.
+    /// The path of `rel`, for messages.
     pub fn show(&self, rel: &RelPath) -> PathBuf {
         self.path.join(rel.as_path())
     }
@@ -188,7 +186,7 @@ impl Root {
         self.underneath.as_ref().map_or(&self.fd, |underneath| &underneath.directory).as_fd()
     }
 
-    /// Opens `rel` with any flags; a symlink at its end is opened only with `PATH | NOFOLLOW`.
+    /// Opens `rel` with any flags. A symlink at its end needs `PATH | NOFOLLOW`.
     pub fn open_at(&self, rel: &RelPath, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
         let held = self.held.as_ref().and_then(|held| Some((held.fd.as_fd(), held.rest(rel.as_bytes())?)));
         let (top, rest) = held.unwrap_or_else(|| (self.fd(), rel.as_bytes()));
@@ -228,13 +226,13 @@ impl Root {
         Ok((self.directory(&dir)?, name))
     }
 
-    /// Whatever is at `rel`, link or not.
+    /// The entry at `rel`, without following a link.
     pub fn entry(&self, rel: &RelPath) -> io::Result<Entry> {
         Ok(Entry::from_path_fd(self.open_at(rel, OFlags::PATH, Mode::empty())?))
     }
 
-    /// Opens a file for reading without touching its access time where that is allowed. Waits for whoever
-    /// holds a lease on it.
+    /// Opens a file for reading, without changing its access time if that is allowed. Waits for the holder of
+    /// a lease.
     pub fn read(&self, rel: &RelPath) -> io::Result<File> {
         match self.read_now(rel) {
             Err(e) if is_leased(&e) => self.entry(rel)?.open(OFlags::RDONLY),
@@ -242,7 +240,7 @@ impl Root {
         }
     }
 
-    /// The same, without waiting: a lease is asked for, and its holder may take his time (`is_leased`).
+    /// The same without waiting: asks for the lease, and fails while its holder keeps it (`is_leased`).
     pub fn read_now(&self, rel: &RelPath) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK;
         match self.open_at(rel, flags | OFlags::NOATIME, Mode::empty()) {
@@ -264,7 +262,7 @@ impl Root {
         Ok(rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(mode))?)
     }
 
-    /// A name, and the directory that it is in at this moment.
+    /// The name at `rel` in the directory that holds it now.
     pub fn place<'a>(&self, rel: &'a RelPath) -> io::Result<Place<'a>> {
         let (dir, name) = self.parent(rel)?;
         Ok(Place::new(dir, name))
@@ -274,14 +272,14 @@ impl Root {
         self.place(from)?.rename(&self.place(to)?)
     }
 
-    /// Renames, and never over something that is there.
+    /// Renames, but never over something that exists.
     pub fn rename_to_new(&self, from: &RelPath, to: &RelPath) -> io::Result<()> {
         let renamed = self.place(from)?.rename_to_new(&self.place(to)?);
         self.forget_ways_through(from);
         renamed
     }
 
-    /// Two entries take each other's place, in one step.
+    /// Exchanges two entries in one step.
     pub fn exchange(&self, one: &RelPath, other: &RelPath) -> io::Result<()> {
         self.place(one)?.exchange(&self.place(other)?)
     }
@@ -296,12 +294,12 @@ impl Root {
     }
 }
 
-/// Somebody holds a lease on a file, and was asked to give it back.
+/// Whether the error means that somebody holds a lease on the file and was asked to give it back.
 pub fn is_leased(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EWOULDBLOCK)
 }
 
-/// Where the pieces of a path end, but the last.
+/// The offsets where the pieces of a path end, except the last.
 fn ends(path: &[u8]) -> io::Result<Vec<usize>> {
     let (mut ends, mut from) = (Vec::new(), 0);
     while path.len() - from > PIECE {
@@ -318,12 +316,12 @@ fn resolve(dir: BorrowedFd<'_>, path: &[u8], flags: OFlags, mode: Mode) -> io::R
         | ResolveFlags::NO_SYMLINKS
         | ResolveFlags::NO_MAGICLINKS
         | ResolveFlags::NO_XDEV;
-    // A symlink at the end is wanted itself, and NO_SYMLINKS lets it through with PATH | NOFOLLOW.
+    // The symlink itself is wanted, and NO_SYMLINKS lets it through with PATH | NOFOLLOW.
     let mut unsure = 0;
     loop {
         match openat2(dir, OsStr::from_bytes(path), flags, mode, how) {
             Err(Errno::INTR) => {}
-            // A rename somewhere made the kernel unsure: it asks to be asked again. Or somebody holds a
+            // A concurrent rename made the kernel unsure, so it wants to be asked again. Or somebody holds a
             // lease.
             Err(Errno::AGAIN) if unsure < UNSURE => unsure += 1,
             other => return Ok(other?),
@@ -336,8 +334,8 @@ fn split(rel: &RelPath) -> io::Result<(RelPath, &OsStr)> {
     Ok((dir, OsStr::from_bytes(name)))
 }
 
-/// Remembers the last directory it resolved: for a thread that makes many entries side by side, while
-/// nobody renames directories.
+/// Remembers the last directory it resolved, for a thread that makes many entries side by side. Nobody may
+/// rename directories meanwhile.
 pub struct Parents<'a> {
     root: &'a Root,
     last: Option<(RelPath, OwnedFd)>,

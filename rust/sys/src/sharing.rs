@@ -1,4 +1,4 @@
-//! Whether a file system shares blocks, and where memory is swapped to.
+//! Whether a file system shares or compresses blocks, and which files the system swaps to.
 
 use crate::mounts::unescaped;
 use rustix::fs::{Mode, OFlags, openat};
@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-/// Device and number of each file that the system swaps to.
+/// Device and inode number of each file that the system swaps to.
 pub fn swap_files() -> io::Result<Vec<((u32, u32), u64)>> {
     let stats = swap_names()?.into_iter();
     Ok(stats
@@ -17,10 +17,10 @@ pub fn swap_files() -> io::Result<Vec<((u32, u32), u64)>> {
         .collect())
 }
 
-/// Each file that the system swaps to.
+/// The path of each file that the system swaps to.
 pub fn swap_names() -> io::Result<Vec<PathBuf>> {
     let swaps = match std::fs::read("/proc/swaps") {
-        // A kernel without swap, or a system that hides it.
+        // The kernel has no swap, or the system hides it.
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => Vec::new(),
         other => other?,
     };
@@ -29,18 +29,17 @@ pub fn swap_names() -> io::Result<Vec<PathBuf>> {
     Ok(files.map(|name| PathBuf::from(OsString::from_vec(name))).collect())
 }
 
-/// Whether two files in `dir` can share blocks; asked by doing it.
+/// Whether two files in `dir` can share blocks; found out by trying.
 pub fn supports_reflinks(dir: impl AsFd) -> bool {
     temporary(&dir).is_ok_and(|from| can_share(from, dir))
 }
 
-/// Whether a file in `dir` can share the blocks of `from`; asked by doing it.
+/// Whether a file in `dir` can share the blocks of `from`; found out by trying.
 pub fn can_share(from: impl AsFd, dir: impl AsFd) -> bool {
     temporary(dir).is_ok_and(|to| crate::data::clone_file(from, to).is_ok())
 }
 
-/// Whether what is written in `dir` takes less space than it has bytes where it repeats itself; asked by
-/// doing it.
+/// Whether repetitive data in `dir` takes less space than it has bytes; found out by trying.
 pub fn compresses(dir: impl AsFd) -> bool {
     let bytes = b"snapsync ".repeat(32 << 10);
     let tried = || {
@@ -52,7 +51,7 @@ pub fn compresses(dir: impl AsFd) -> bool {
     tried().unwrap_or(false)
 }
 
-/// A file without a name, gone with its descriptor.
+/// A file without a name, which disappears with its descriptor.
 fn temporary(dir: impl AsFd) -> io::Result<OwnedFd> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     Ok(openat(dir, ".", flags, Mode::RUSR | Mode::WUSR)?)

@@ -1,5 +1,4 @@
-//! A path beneath a directory that is open, and what lies there: a store is read and written through these
-//! and nothing else.
+//! A path beneath an open directory. Stores are read and written only through this type.
 
 use crate::entry::{Stat, is_own, stat_of};
 use crate::files::{DirEntry, Lock, read_dir, remove_tree};
@@ -16,12 +15,12 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A file that is named by its path, or by a spot.
+/// A file that is named by a path or a `Spot`.
 pub trait Named {
     fn open(&self) -> io::Result<File>;
-    /// A new file in the place of what has the name, to be written and read.
+    /// Creates a file for reading and writing, and replaces any old one.
     fn create(&self) -> io::Result<File>;
-    /// Its path for messages.
+    /// The path for messages.
     fn show(&self) -> Cow<'_, Path>;
 }
 
@@ -70,8 +69,8 @@ impl Named for Spot {
     }
 }
 
-/// Nothing on the way to it is a link or a mount, and what is opened there is a file or a directory of
-/// whoever runs this, or of root.
+/// A path beneath a root. Nothing on the way may be a link or a mount, and only files and directories of this
+/// user or of root are opened.
 #[derive(Clone, Debug)]
 pub struct Spot {
     root: Arc<Root>,
@@ -83,12 +82,12 @@ impl Spot {
         Spot { root, rel }
     }
 
-    /// The directory itself.
+    /// The root directory itself.
     pub fn top(root: Arc<Root>) -> Spot {
         Spot { root, rel: RelPath::root() }
     }
 
-    /// What has this name, or this path, in it. It must be one: only such are given.
+    /// The spot with this name or path below. The path must be valid; callers pass only such.
     pub fn join(&self, below: impl AsRef<[u8]>) -> Spot {
         let slash: &[u8] = if self.rel.is_root() { b"" } else { b"/" };
         let bytes = [self.rel.as_bytes(), slash, below.as_ref()].concat();
@@ -106,12 +105,12 @@ impl Spot {
         &self.rel
     }
 
-    /// Its path for messages, and for nothing else.
+    /// The path, only for messages.
     pub fn show(&self) -> PathBuf {
         self.root.show(&self.rel)
     }
 
-    /// The directory that it lies in; None for the top.
+    /// The directory that contains it; None for the root.
     pub fn above(&self) -> Option<Spot> {
         let (above, _) = self.rel.split()?;
         Some(Spot { root: self.root.clone(), rel: above })
@@ -134,7 +133,7 @@ impl Spot {
         Ok(file)
     }
 
-    /// The same of what lies in a tree, and may be anybody's.
+    /// Opens a file for reading that lies in a tree and may belong to anybody.
     pub fn open_in_tree(&self) -> io::Result<File> {
         self.root.read(&self.rel)
     }
@@ -145,7 +144,7 @@ impl Spot {
         Ok(bytes)
     }
 
-    /// The same of what may be gone.
+    /// The content of the file, or None if it does not exist.
     pub fn read_if_there(&self) -> io::Result<Option<Vec<u8>>> {
         match self.read() {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -153,20 +152,20 @@ impl Spot {
         }
     }
 
-    /// A new file, of which nobody else has the name or the content; there must be none.
+    /// Creates a file that only this process knows. Fails if the name exists.
     pub fn create_new(&self) -> io::Result<File> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
         let made = self.root.open_at(&self.rel, flags, Mode::RUSR | Mode::WUSR);
         made.map(File::from).map_err(|error| self.told(error))
     }
 
-    /// The same in the place of whatever has the name.
+    /// Creates a file, and replaces any old one.
     pub fn create(&self) -> io::Result<File> {
         self.remove_file()?;
         self.create_new()
     }
 
-    /// A file that may be there, with its end where it is.
+    /// Opens a file, or creates it, without changing its content.
     pub fn open_or_create(&self, flags: OFlags) -> io::Result<File> {
         match self.file(flags) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -175,13 +174,13 @@ impl Spot {
         let made =
             self.root.open_at(&self.rel, flags | OFlags::CREATE | OFlags::EXCL, Mode::RUSR | Mode::WUSR);
         match made {
-            // Another was quicker.
+            // Another process created it first.
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => self.file(flags),
             other => other.map(File::from),
         }
     }
 
-    /// Writes the file `name` in it whole, so that a crash leaves the old one or the new one.
+    /// Writes the whole file `name` in this directory, so that a crash leaves the old one or the new one.
     pub fn write_file(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let temporary = self.join(format!("{name}.new"));
         let mut file = temporary.create()?;
@@ -200,7 +199,7 @@ impl Spot {
         Ok(directory)
     }
 
-    /// The tree of whatever owner that lies here.
+    /// Opens the tree at this spot, whatever its owner.
     pub fn tree(&self) -> snapsync_model::Result<Root> {
         use snapsync_model::Context;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
@@ -217,7 +216,7 @@ impl Spot {
         Ok(rustix::fs::mkdirat(dir, name, Mode::RWXU)?)
     }
 
-    /// The same where it may be there.
+    /// Makes the directory unless it exists.
     pub fn ensure_dir(&self) -> io::Result<()> {
         match self.create_dir() {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => self.directory().map(drop),
@@ -225,17 +224,17 @@ impl Spot {
         }
     }
 
-    /// On the disk is what is in this directory, and under which names.
+    /// Writes the entries of this directory to the disk.
     pub fn sync(&self) -> io::Result<()> {
         Ok(rustix::fs::fsync(self.directory()?)?)
     }
 
-    /// What is here, link or not.
+    /// The attributes of what is here, without following a link.
     pub fn stat(&self) -> io::Result<Stat> {
         self.root.entry(&self.rel)?.stat()
     }
 
-    /// The same; None for nothing.
+    /// The attributes; None if nothing is here.
     pub fn stat_if_there(&self) -> io::Result<Option<Stat>> {
         match self.stat() {
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
@@ -247,7 +246,7 @@ impl Spot {
         self.stat().is_ok()
     }
 
-    /// Removes what is no directory and may be gone.
+    /// Removes anything but a directory; succeeds if nothing is here.
     pub fn remove_file(&self) -> io::Result<()> {
         match self.root.unlink(&self.rel) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -260,7 +259,7 @@ impl Spot {
         Ok(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?)
     }
 
-    /// With all that is in it; it may be gone.
+    /// Removes it with everything in it; succeeds if nothing is here.
     pub fn remove_tree(&self) -> io::Result<()> {
         let (dir, name) = self.parent()?;
         remove_tree(dir, name)
@@ -271,40 +270,40 @@ impl Spot {
         Ok(rustix::fs::renameat(from_dir, from, to_dir, to)?)
     }
 
-    /// Both take each other's place, in one step.
+    /// Exchanges two entries in one step.
     pub fn exchange(&self, other: &Spot) -> io::Result<()> {
         let ((one_dir, one), (other_dir, other)) = (self.parent()?, other.parent()?);
         Ok(rustix::fs::renameat_with(one_dir, one, other_dir, other, RenameFlags::EXCHANGE)?)
     }
 
-    /// A link that nothing here follows.
+    /// Creates a symbolic link, which nothing here follows.
     pub fn create_link(&self, target: &Path) -> io::Result<()> {
         let (dir, name) = self.parent()?;
         Ok(rustix::fs::symlinkat(target, dir, name)?)
     }
 
-    /// One more name of the same file.
+    /// Gives the file another name.
     pub fn link(&self, to: &Spot) -> io::Result<()> {
         let ((from_dir, from), (to_dir, to)) = (self.parent()?, to.parent()?);
         Ok(rustix::fs::linkat(from_dir, from, to_dir, to, AtFlags::empty())?)
     }
 
-    /// Waits for as long as another holds it: only for what is never held for long.
+    /// Waits while another process holds the lock. Only for locks that nobody holds for long.
     pub fn lock(&self) -> io::Result<Lock> {
         Lock::wait(self.open_or_create(OFlags::RDWR)?)
     }
 
-    /// None when another holds it.
+    /// Returns None if another process holds the lock.
     pub fn try_lock(&self) -> io::Result<Option<Lock>> {
         Lock::attempt(self.open_or_create(OFlags::RDWR)?)
     }
 
-    /// Whether another holds it. Nothing is made and nothing is changed.
+    /// Whether another process holds the lock. Creates and changes nothing.
     pub fn is_locked(&self) -> io::Result<bool> {
         Lock::is_held(&self.open()?)
     }
 
-    /// Who holds it, in words.
+    /// Describes the holder of the lock.
     pub fn locked_by(&self) -> Option<String> {
         holder::of(&self.open().ok()?)
     }
@@ -319,7 +318,7 @@ impl Spot {
         }
     }
 
-    /// Why something could not be opened, where that is no failure of the system.
+    /// Explains an open that failed because of these rules and not because of the system.
     fn told(&self, error: io::Error) -> io::Error {
         match Errno::from_io_error(&error) {
             Some(Errno::LOOP) => self.refused("is a link, or lies behind one"),
@@ -346,7 +345,7 @@ impl Spot {
 }
 
 impl Lock {
-    /// The same of a spot.
+    /// Whether the lock is held on the file at this spot.
     pub fn is_of(&self, spot: &Spot) -> bool {
         let identity = |found: io::Result<crate::entry::Stat>| found.map(|stat| (stat.dev, stat.ino)).ok();
         let own = identity(crate::entry::stat_of(&self.0));

@@ -1,4 +1,4 @@
-//! The way down from a directory, one name at a time.
+//! Opens directories on the way down, one name at a time.
 
 use crate::mounts::owner_of_mount;
 use crate::root::Root;
@@ -9,14 +9,14 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 impl Root {
-    /// Opens a directory in this one. It may be what is mounted there, but by nobody else than root or who
-    /// runs this: what such a file system shows is its owner's to say, and may change at any moment.
+    /// Opens a directory in this one. It may be a mount, but only of root or of this user: the owner of such
+    /// a file system decides what it shows, and may change it at any moment.
     pub fn step(&self, name: &OsStr) -> io::Result<Root> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let fd = loop {
             match openat2(self.fd(), name, flags, Mode::empty(), how) {
-                // A rename somewhere made the kernel unsure: it asks to be asked again.
+                // A concurrent rename made the kernel unsure, so it wants to be asked again.
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 other => break other?,
             }
@@ -29,7 +29,7 @@ impl Root {
         Ok(Root::of(fd, self.path().join(name)))
     }
 
-    /// Whether anything in it has this name, be it a link.
+    /// Whether it contains an entry with this name, links included.
     pub fn has(&self, name: &OsStr) -> io::Result<bool> {
         match statat(self.fd(), name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(_) => Ok(true),

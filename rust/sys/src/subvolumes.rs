@@ -1,4 +1,4 @@
-//! Subvolumes of a Btrfs file system by their UUIDs, as `btrfs receive` finds them.
+//! Finds subvolumes of a Btrfs file system by their UUIDs, as `btrfs receive` does.
 
 use crate::btrfs::{Key, ROOT_TREE, Search, UUID_TREE, filesystem_id, subvolume, u16_at, u64_at};
 use crate::ioctl;
@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 const INO_LOOKUP: u64 = 0xd000_9412;
-/// The subvolume that holds all others.
+/// The top-level subvolume, which contains all others.
 const TOP: u64 = 5;
 const ROOT_BACKREF: u32 = 144;
 const OWN: u32 = 251;
@@ -24,8 +24,8 @@ struct InodeLookup {
     path: [u8; 4080],
 }
 
-/// Where the subvolumes are that were received with `uuid`, or have it, on the file system of `fd`, so far as
-/// they can be reached through a mount; each once. Needs CAP_SYS_ADMIN.
+/// The paths of the subvolumes on the file system of `fd` that have `uuid` or were received with it, each
+/// once, if a mount leads to them. Needs CAP_SYS_ADMIN.
 pub fn subvolumes_known_as(fd: impl AsFd, uuid: [u8; 16]) -> io::Result<Vec<PathBuf>> {
     let filesystem = filesystem_id(&fd)?;
     let mut trees = trees(&fd, RECEIVED, uuid)?;
@@ -33,7 +33,7 @@ pub fn subvolumes_known_as(fd: impl AsFd, uuid: [u8; 16]) -> io::Result<Vec<Path
     let mut found = Vec::new();
     for tree in trees {
         let places = path_of(&fd, tree)?.map_or_else(|| Ok(Vec::new()), |path| reached(&path))?;
-        // Another file system may have something at that path, and something else may be mounted over it.
+        // Another file system, or another mount over it, may be at that path.
         let is_it = |place: &PathBuf| {
             let dir = File::open(place)?;
             io::Result::Ok(filesystem_id(&dir)? == filesystem && subvolume(&dir)?.tree == tree)
@@ -43,7 +43,7 @@ pub fn subvolumes_known_as(fd: impl AsFd, uuid: [u8; 16]) -> io::Result<Vec<Path
     Ok(found)
 }
 
-/// The numbers of the trees that the tree of UUIDs has for one.
+/// The trees that the UUID tree lists for one UUID.
 fn trees(fd: impl AsFd, kind: u32, uuid: [u8; 16]) -> io::Result<Vec<u64>> {
     let halves = (u64_at(&uuid, 0), u64_at(&uuid, 8));
     let (Some(objectid), Some(offset)) = halves else { return Ok(Vec::new()) };
@@ -56,7 +56,8 @@ fn trees(fd: impl AsFd, kind: u32, uuid: [u8; 16]) -> io::Result<Vec<u64>> {
     Ok(found)
 }
 
-/// The path of a subvolume from the one that holds all; None for what has none, as when it is being deleted.
+/// The path of a subvolume from the top-level one; None if it has none, for example while it is being
+/// deleted.
 fn path_of(fd: impl AsFd, mut tree: u64) -> io::Result<Option<PathBuf>> {
     let mut names = Vec::new();
     while tree != TOP {
@@ -65,7 +66,7 @@ fn path_of(fd: impl AsFd, mut tree: u64) -> io::Result<Option<PathBuf>> {
         // SAFETY: INO_LOOKUP reads and writes a struct btrfs_ioctl_ino_lookup_args of 4,096 bytes.
         unsafe { ioctl::call(&fd, INO_LOOKUP, &mut request) }?;
         let length = request.path.iter().position(|byte| *byte == 0).unwrap_or(0);
-        // It ends with a slash, where it is not empty.
+        // It ends with a slash unless it is empty.
         names.push([&request.path[..length], &name].concat());
         tree = parent;
     }
@@ -73,7 +74,7 @@ fn path_of(fd: impl AsFd, mut tree: u64) -> io::Result<Option<PathBuf>> {
     Ok(Some(PathBuf::from(OsStr::from_bytes(&[b"/", &names.join(&b'/')[..]].concat()))))
 }
 
-/// In which directory of which tree a subvolume is, and its name there: `struct btrfs_root_ref`.
+/// The tree and the directory that hold a subvolume, and its name there: `struct btrfs_root_ref`.
 fn place(fd: impl AsFd, tree: u64) -> io::Result<Option<(u64, u64, Vec<u8>)>> {
     let key = |offset| Key { objectid: tree, kind: ROOT_BACKREF, offset };
     let mut found = None;
@@ -85,7 +86,7 @@ fn place(fd: impl AsFd, tree: u64) -> io::Result<Option<(u64, u64, Vec<u8>)>> {
     Ok(found)
 }
 
-/// What a path of the file system may be called where that is mounted: told of every Btrfs.
+/// The possible paths of a file system's path where it is mounted, on every Btrfs.
 fn reached(path: &Path) -> io::Result<Vec<PathBuf>> {
     let beneath = |mount: Mount| Some(mount.point.join(path.strip_prefix(&mount.root).ok()?));
     Ok(mounts()?.into_iter().filter(|mount| mount.kind == b"btrfs").filter_map(beneath).collect())

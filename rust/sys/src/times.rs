@@ -1,4 +1,4 @@
-//! What the times of a file system prove: measured on a throw-away file, and asked of a file that is read.
+//! What the times of a file system prove: measured on a temporary file, and checked on a file that is read.
 
 use crate::btrfs;
 use crate::entry::stat_of;
@@ -15,14 +15,14 @@ use std::path::Path;
 use std::time::Duration;
 
 const SECOND: i64 = 1_000_000_000;
-/// Longer than a tick of any kernel's clock, and than the times of Btrfs stand still.
+/// Longer than a clock tick of any kernel, and than the time for which times of Btrfs stay the same.
 const TICK: i64 = 100_000_000;
 const F_SETSIG: i32 = 10;
 /// A time in the past, in seconds since 1970.
 const PAST: i64 = 981_173_106;
 
-/// File systems on which others write where this kernel does not see it, or that put together times which
-/// they do not keep. Nothing that is measured here and now shows that. All others are measured.
+/// File systems on which others may write unseen by this kernel, or which invent times that they do not keep.
+/// No local measurement can show that. All others are measured.
 const UNSURE: &[u64] = &[
     0x6573_5546, // FUSE
     0x6969,      // NFS
@@ -42,17 +42,17 @@ const UNSURE: &[u64] = &[
     0x2011_bab0, // exFAT
 ];
 
-/// What change times tell on a file system.
+/// How reliable change times are on a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times {
-    /// For how long after a change another one may get the same time, in ns.
+    /// The time after a change, in ns, within which another change may get the same time.
     pub grain: i64,
-    /// Why a change need not leave a new change time at all.
+    /// Why a change may not set a new change time at all.
     pub doubt: Option<&'static str>,
 }
 
 impl Times {
-    /// Measures those of the file system that `dir` is on, with a file in it that is gone afterwards.
+    /// Measures the file system that `dir` is on, with a temporary file.
     pub fn measure(dir: impl AsFd, filesystem: FileSystem) -> io::Result<Times> {
         if UNSURE.contains(&filesystem.magic) {
             let doubt = Some("others may write there unseen, or times are not kept");
@@ -71,7 +71,7 @@ impl Times {
     }
 }
 
-/// A file without a name, or with one where there are none without.
+/// A file without a name, or with one if the file system needs that.
 struct Probe<'a> {
     file: File,
     named: Option<(std::os::fd::BorrowedFd<'a>, String)>,
@@ -97,7 +97,7 @@ impl Drop for Probe<'_> {
     }
 }
 
-/// One second may stand for the one after it as well.
+/// A whole second may also stand for the next one.
 fn grain(file: &File) -> io::Result<i64> {
     for _ in 0..4 {
         set_past(file)?;
@@ -121,8 +121,8 @@ fn set_past(file: &File) -> io::Result<()> {
     Ok(futimens(file, &Timestamps { last_access: past, last_modification: past })?)
 }
 
-/// Whether a store through a memory map leaves a time, also the second one to a page, after the first is on
-/// its way to the disk.
+/// Whether a store through a memory map updates the time, also a second store to the same page after the
+/// first is on its way to the disk.
 fn maps_are_told(file: &File) -> io::Result<bool> {
     file.write_all_at(&[1; 4096], 0)?;
     let Some(map) = Map::of(file) else { return Ok(true) };
@@ -134,11 +134,11 @@ fn maps_are_told(file: &File) -> io::Result<bool> {
     Ok(file.metadata()?.mtime() != PAST)
 }
 
-/// The first page of a file.
+/// The first page of a file, mapped.
 struct Map(*mut libc::c_void);
 
 impl Map {
-    /// None where files cannot be mapped for writing.
+    /// None if files cannot be mapped for writing.
     fn of(file: &File) -> Option<Map> {
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
         // SAFETY: a new mapping, at no address of ours.
@@ -160,27 +160,26 @@ impl Drop for Map {
     }
 }
 
-/// File systems that number inodes as they come to see them.
+/// File systems that assign inode numbers only in memory.
 const UNNUMBERED: &[u64] = &[0x4d44, 0x2011_bab0];
 const FUSE: u64 = 0x6573_5546;
 const OVERLAY: u64 = 0x794c_7630;
 
-/// Whether the numbers of inodes stay theirs. What runs outside the kernel shows that by birth times alone,
-/// which go with numbers that it keeps.
+/// Whether inode numbers are permanent. From outside the kernel only birth times show that: they go with
+/// numbers that are kept.
 pub fn has_stable_numbers(fd: impl AsFd, filesystem: FileSystem) -> io::Result<bool> {
     let has_birth = stat_of(fd)?.generation != 0;
     Ok(!UNNUMBERED.contains(&filesystem.magic) && (has_birth || filesystem.magic != FUSE))
 }
 
-/// Whether an inode is known by its number and its birth time for as long as it is there. What is in a lower
-/// layer gets another birth time when it is copied up, and may get another number.
+/// Whether number and birth time identify an inode for as long as it exists. In an overlay, a file of a lower
+/// layer gets another birth time, and perhaps another number, when it is copied up.
 pub fn has_lasting_identity(fd: impl AsFd, filesystem: FileSystem) -> io::Result<bool> {
     Ok(filesystem.magic != OVERLAY && has_stable_numbers(fd, filesystem)?)
 }
 
-/// Whether somebody may have the file open or mapped for writing, as seen from one that is open for reading
-/// alone: a write that has begun goes on under the time at which it did. Where that cannot be asked, somebody
-/// may.
+/// Whether somebody may have the file open or mapped for writing; `file` must be open for reading only. A
+/// write keeps the time at which it began. Returns true if there is no way to ask.
 pub fn may_be_written(file: &File) -> bool {
     hold_still(file).is_none()
 }
@@ -210,18 +209,19 @@ impl Drop for Lease<'_> {
     }
 }
 
-/// Tells apart each time that the file system of `fd` was mounted: never two as one, at worst one as two.
+/// Identifies one mounting of the file system of `fd`: two mountings never get the same value, but one may
+/// get two.
 pub fn mounting(fd: impl AsFd) -> Option<String> {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let number = match shown(&fd) {
-        // Made when it is mounted, with a number that no other gets until the machine is started again.
+        // The kernel creates this directory at the mounting, with a number that is unique until it restarts.
         Some(ino) => ino.to_string(),
         None => format!("mount {}", unique_mount(&fd)?),
     };
     Some(format!("{}/{number}", boot.trim()))
 }
 
-/// The number of the directory in which the kernel shows a mounted file system, where it does.
+/// The inode number of the directory under /sys that shows a mounted file system, if there is one.
 fn shown(fd: impl AsFd) -> Option<u64> {
     let number = |path: &Path| std::fs::metadata(path).map(|found| found.ino()).ok();
     let device = fstat(&fd).ok()?.st_dev;
@@ -240,7 +240,7 @@ fn uuid_text(id: u128) -> String {
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
-/// No other mount gets this number until the machine is started again. Takes Linux 6.8.
+/// The number of the mount, unique until the kernel restarts. Needs Linux 6.8.
 fn unique_mount(fd: impl AsFd) -> Option<u64> {
     let unique = StatxFlags::from_bits_retain(0x4000);
     let stat = statx(fd, "", rustix::fs::AtFlags::EMPTY_PATH, unique).ok()?;

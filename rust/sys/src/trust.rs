@@ -1,4 +1,4 @@
-//! Files that nobody but root and who runs this could have written, or have put where they are.
+//! Opens files that only root or this user could have written or placed.
 
 use rustix::fs::{Mode, OFlags, Stat, fstat, open, openat, readlinkat};
 use rustix::io::Errno;
@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
-/// Why a path is not to be believed: what on it, and whose it is or who may write there.
+/// Why a path is not trusted: the part of it, and its owner or who may write there.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Doubt {
     pub path: PathBuf,
@@ -21,16 +21,16 @@ pub struct Doubt {
 pub enum Cause {
     /// It belongs to this user.
     Owner(u32),
-    /// Others may write there: the mode.
+    /// Others may write there; this is its mode.
     Mode(u32),
 }
 
-/// As many links as the kernel follows.
+/// The number of links that the kernel follows too.
 const MOST_LINKS: usize = 40;
 
-/// Opens what `path` leads to, if everything on the way belongs to root or to who runs this, and no other may
-/// write to it: each directory, each link, and the file itself, which is looked at by its descriptor. Others
-/// may write in a directory where they cannot touch what is not theirs, such as `/tmp`.
+/// Opens what `path` leads to if everything on the way belongs to root or this user, and nobody else may
+/// write to it: each directory, each link, and the file itself, which is checked by its descriptor. Others
+/// may write in a directory with the sticky bit, such as `/tmp`.
 pub fn open_trusted(path: &Path, flags: OFlags) -> io::Result<Result<OwnedFd, Doubt>> {
     let mut way = Way::from_top()?;
     if let Some(doubt) = way.doubt.take() {
@@ -78,7 +78,7 @@ fn components(path: &Path) -> VecDeque<OsString> {
     path.components().filter_map(named).collect()
 }
 
-/// The directories from the top to where one is.
+/// The open directories from the top to the current one.
 struct Way {
     directories: Vec<(OwnedFd, PathBuf)>,
     doubt: Option<Doubt>,
@@ -103,7 +103,7 @@ impl Way {
         self.directories.push((fd, path));
     }
 
-    /// Above the top is the top.
+    /// The directory above the top is the top.
     fn leave(&mut self) {
         self.directories.truncate(self.directories.len().max(2) - 1);
     }
@@ -112,9 +112,9 @@ impl Way {
         self.directories.truncate(1);
     }
 
-    /// Opens what was looked at.
+    /// Opens exactly the inode that was checked.
     fn open(&self, name: &OsStr, seen: &Stat, flags: OFlags) -> io::Result<OwnedFd> {
-        // A fifo or a terminal keeps nobody waiting.
+        // Opening a fifo or a terminal does not block.
         let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let fd = openat(self.directory(), name, flags, Mode::empty())?;
         let stat = fstat(&fd)?;
@@ -129,7 +129,7 @@ impl Way {
 fn doubt_of(stat: &Stat, path: &Path) -> Option<Doubt> {
     let kind = stat.st_mode & libc::S_IFMT;
     let others_write = match kind {
-        // A link is what it was made as, and a device is not what is behind it.
+        // A link cannot be rewritten, and the mode of a device is not that of its data.
         libc::S_IFREG => stat.st_mode & 0o022 != 0,
         libc::S_IFDIR => stat.st_mode & 0o022 != 0 && stat.st_mode & libc::S_ISVTX == 0,
         _ => false,

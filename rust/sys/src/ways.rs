@@ -1,6 +1,5 @@
-//! Ways into deep trees. The kernel resolves a path name by name, so that to open each entry of a tree by its
-//! path takes a time that grows with the square of its depth. Here the directories on the way are kept open
-//! for a moment.
+//! Keeps directories open for a moment to speed up deep trees. The kernel resolves a path name by name, so
+//! opening every entry of a tree by path would take time that grows with the square of its depth.
 
 use snapsync_model::locked;
 use std::collections::HashMap;
@@ -8,30 +7,30 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// Directories that are held open: a path of the greatest length leads through fewer.
+/// The number of directories that are kept open. The longest path leads through fewer.
 const MOST: usize = 128;
-/// What others rename is noticed after this: a path may lead to where a directory was a moment ago, as if it
-/// had been opened then.
+/// Renames by others are noticed after this time. Until then a path may lead to where a directory was a
+/// moment ago, as if it had been opened then.
 const FRESH: Duration = Duration::from_millis(100);
 
-/// Directories by their paths.
+/// Open directories by their paths.
 #[derive(Debug, Default)]
 pub(crate) struct Ways(Mutex<HashMap<Box<[u8]>, Way>>);
 
 #[derive(Clone, Debug)]
 pub(crate) struct Way {
     pub(crate) fd: Arc<OwnedFd>,
-    /// When the first name of its path was looked for.
+    /// When the first name of its path was looked up.
     since: Instant,
 }
 
 impl Way {
-    /// The first one, which was looked for then.
+    /// The first directory of a path, looked up at `since`.
     pub(crate) fn new(fd: OwnedFd, since: Instant) -> Way {
         Way { fd: Arc::new(fd), since }
     }
 
-    /// One that was found through this one.
+    /// A directory that was found through this one.
     pub(crate) fn further(&self, fd: OwnedFd) -> Way {
         Way { fd: Arc::new(fd), since: self.since }
     }
@@ -54,7 +53,7 @@ impl Ways {
         locked(&self.0).clear();
     }
 
-    /// After an entry was renamed: what it holds is elsewhere.
+    /// Call this after an entry was renamed: everything below it has moved.
     pub(crate) fn forget_below(&self, path: &[u8]) {
         let is_below =
             |known: &[u8]| known.strip_prefix(path).is_some_and(|rest| matches!(rest, [] | [b'/', ..]));

@@ -1,4 +1,4 @@
-//! XFS: its inodes, many at a time. Structures and numbers are those of the kernel's
+//! Reads many inodes of XFS at once. Structures and numbers are those of the kernel's
 //! `fs/xfs/libxfs/xfs_fs.h`.
 
 use crate::ioctl;
@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 const BULKSTAT: u64 = 0x8040_587f;
-/// Inodes that one call tells of at most.
+/// The largest number of inodes in one call.
 const MOST: usize = 512;
 
 #[repr(C)]
@@ -63,7 +63,7 @@ struct Request {
     records: [Record; MOST],
 }
 
-/// Asks for the attributes of inodes by number. Takes CAP_SYS_ADMIN.
+/// Reads the attributes of inodes by number. Needs CAP_SYS_ADMIN.
 pub struct BulkStat(Box<Request>);
 
 impl Default for BulkStat {
@@ -73,8 +73,8 @@ impl Default for BulkStat {
 }
 
 impl BulkStat {
-    /// Calls `act` for each inode from `first` to `last`, in order, with its count of names. Does not take
-    /// them to be entries of anything: some may be removed and still open.
+    /// Calls `act` for each inode from `first` to `last`, in order, with its link count. Not every inode has
+    /// a name: some are removed and still open.
     pub fn each(
         &mut self,
         fd: impl AsFd,
@@ -102,7 +102,7 @@ impl BulkStat {
     }
 }
 
-/// Whether an inode has a name, wherever that is.
+/// Whether an inode has any name.
 pub fn is_named(fd: impl AsFd, ino: u64, generation: u64) -> io::Result<bool> {
     let mut is_named = false;
     BulkStat::default().each(fd, ino, ino, |look, nlink| {

@@ -1,16 +1,16 @@
-//! What is read of one inode.
+//! Reads the details of one inode.
 
 use snapsync_model::{Context, Details, Inode, Kind, Layout, RelPath, Result};
 use snapsync_sys::{FileSystem, Root, flags_of, rare_of, xattrs_of};
 use std::fs::File;
 use std::io;
 
-/// Flags, extended attributes and link target of what is at `path`.
+/// The flags, extended attributes and link target of the inode at `path`.
 pub fn details_of(root: &Root, path: &RelPath, kind: Kind) -> Result<Details> {
     read_details(root, path, kind).context("read the attributes of", root.show(path))
 }
 
-/// The same of a file or directory that is open for reading.
+/// The same for a file or directory that is open for reading.
 pub fn details_of_open(file: &File) -> io::Result<Details> {
     Ok(Details {
         flags: flags_of(file)?,
@@ -32,7 +32,7 @@ fn read_details(root: &Root, path: &RelPath, kind: Kind) -> io::Result<Details> 
     }
 }
 
-/// Where `file` holds data; asks nothing of the file system for a file that occupies nothing.
+/// Where `file` holds data. Does not ask the file system about a file that occupies no blocks.
 pub fn layout_of(file: &File, inode: &Inode, filesystem: FileSystem) -> io::Result<Layout> {
     if inode.attributes.size == 0 && inode.blocks == 0 {
         return Ok(Layout::default());

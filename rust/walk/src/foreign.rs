@@ -1,15 +1,15 @@
-//! What was not walked, and the notes that say so.
+//! Entries that were not walked, and the notes about them.
 
 use crate::subset::Matcher;
 use snapsync_model::{Error, LONGEST_PATH, Monitor, RelPath, Result};
 use std::path::Path;
 
-/// How much of a path without end is told.
+/// How many bytes of an overlong path are shown.
 const SHOWN: usize = 100;
-/// Entries of a directory that are held at a time.
+/// The number of directory entries that are held at a time.
 pub(crate) const SOME: usize = 4096;
 
-/// Says once what is left out, and that what lies under it was taken from the last snapshot.
+/// Notes the entries that are left out, and that what lies under them was copied from the last snapshot.
 pub(crate) fn note_foreign(paths: Vec<RelPath>, kept: usize, monitor: &Monitor) {
     let Some(shown) = shown(paths) else { return };
     let under = match kept {
@@ -23,7 +23,7 @@ pub(crate) fn note_foreign(paths: Vec<RelPath>, kept: usize, monitor: &Monitor) 
     ));
 }
 
-/// Says once what is mounted in a tree of which what lies underneath is looked at.
+/// Notes the mounts in a tree that is walked underneath them.
 pub fn note_mounts(mounts: &[RelPath], matcher: &Matcher, monitor: &Monitor) -> Result<()> {
     let mut spoken_of = Vec::new();
     for mount in mounts {
@@ -37,14 +37,14 @@ pub fn note_mounts(mounts: &[RelPath], matcher: &Matcher, monitor: &Monitor) -> 
     Ok(())
 }
 
-/// The same of stores inside the tree.
+/// Notes the stores inside the tree.
 pub fn note_stores(paths: Vec<RelPath>, monitor: &Monitor) {
     if let Some(shown) = shown(paths) {
         monitor.note(format!("not replicated, because it is the store of another volume: {shown}"));
     }
 }
 
-/// The same of what lies too deep.
+/// Notes the entries whose paths are too long.
 pub(crate) fn note_too_long(paths: Vec<RelPath>, monitor: &Monitor) {
     let count = paths.len();
     let Some(first) = paths.into_iter().min() else { return };
@@ -55,14 +55,14 @@ pub(crate) fn note_too_long(paths: Vec<RelPath>, monitor: &Monitor) {
     ));
 }
 
-/// The same of directories that the file system encrypts.
+/// Notes the directories that the file system encrypts.
 pub(crate) fn note_encrypted(paths: Vec<RelPath>, monitor: &Monitor) {
     if let Some(shown) = shown(paths) {
         monitor.note(format!("encrypted here, and in a copy only where its own directory is: {shown}"));
     }
 }
 
-/// Names that are told in a locked directory are those on the disk, and nothing in it can be read.
+/// The error for a locked directory: its names are listed in encrypted form, and nothing in it can be read.
 pub fn locked_away(path: &Path) -> Error {
     Error::refused(
         format!("cannot read {}: it is encrypted, and its key is not there", path.display()),
@@ -70,7 +70,7 @@ pub fn locked_away(path: &Path) -> Error {
     )
 }
 
-/// One path, and how many more there are.
+/// The first path, and how many more there are.
 fn shown(mut paths: Vec<RelPath>) -> Option<String> {
     paths.sort_unstable();
     let others = if paths.len() > 1 { format!(" and {} more", paths.len() - 1) } else { String::new() };

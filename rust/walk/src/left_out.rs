@@ -1,4 +1,4 @@
-//! What lies in a tree and in no snapshot of it.
+//! Finds what lies in a tree but in no snapshot of it.
 
 use crate::names::STORE;
 use crate::subset::Matcher;
@@ -9,8 +9,8 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 
-/// The first of a path and what is beneath it that a snapshot of `subset` does not hold: one that patterns
-/// leave out, a mount, a subvolume, a store.
+/// The first of `path` and the entries beneath it that a snapshot of `subset` does not hold: it is excluded
+/// by patterns, a mount, a subvolume, or a store.
 pub fn left_out(root: &Root, path: &RelPath, is_dir: bool, subset: &Subset) -> Result<Option<RelPath>> {
     let matcher = Matcher::new(subset)?;
     if let Some(at) = matcher.left_out_on(path, is_dir)? {

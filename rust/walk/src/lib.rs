@@ -1,4 +1,4 @@
-//! A directory tree to inodes, sorted by number: one parallel walk that opens directories and nothing else.
+//! Lists the inodes of a directory tree, sorted by number: one parallel walk that opens only directories.
 
 mod details;
 mod foreign;

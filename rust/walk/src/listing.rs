@@ -1,5 +1,5 @@
-//! Inodes sorted by number, in memory that does not grow with them: in runs of bytes, each sorted by itself,
-//! that go to a temporary file where there are many.
+//! Inodes sorted by number, in bounded memory: they are encoded into sorted runs, which go to a temporary
+//! file when there are many.
 
 use rayon::prelude::*;
 use snapsync_model::{Context, Directories, Error, Inode, Result, locked, unlocked};
@@ -9,18 +9,18 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 
-/// Entries of a run.
+/// The number of entries of a run.
 const RUN: usize = 1 << 16;
-/// Bytes of runs that stay in memory.
+/// The number of bytes of runs that stay in memory.
 const MEMORY: usize = 32 << 20;
-/// Of so many entries of a run, the place of one is known.
+/// The index knows the place of every STEP-th entry of a run.
 const STEP: usize = 64;
-/// Inodes that are decoded together, about.
+/// About how many inodes are decoded together.
 const PART: usize = 4096;
-/// Parts that are decoded side by side.
+/// The number of parts that are decoded in parallel.
 const SIDE_BY_SIDE: usize = 4;
 
-/// Takes inodes in any order, from many threads: each as often as it has names, with one of them.
+/// Takes inodes in any order from many threads: each once per name, with that name.
 pub(crate) struct Recorder {
     run: usize,
     memory: usize,
@@ -34,7 +34,7 @@ struct Filling {
     entries: Vec<Entry>,
 }
 
-/// Where the bytes of an inode are.
+/// Where the bytes of an inode are in a run.
 struct Entry {
     ino: u64,
     from: usize,
@@ -90,7 +90,7 @@ impl Recorder {
             }
             let at = kept.in_file;
             kept.in_file += length as u64;
-            // Others may write theirs meanwhile.
+            // The lock is released, so that other threads can write their runs meanwhile.
             let file = kept.file.as_ref().map(File::try_clone).transpose()?;
             drop(kept);
             file.map_or(Ok(()), |file| file.write_all_at(&bytes, at))?;
@@ -126,7 +126,7 @@ impl Filling {
         self.entries.extend(more.entries.into_iter().map(moved));
     }
 
-    /// Its bytes in order, with the number and place of some.
+    /// The bytes of the run in order, and the numbers and places of some entries.
     fn sorted(mut self) -> (Vec<u8>, Vec<(u64, usize)>) {
         self.entries.sort_by_key(|entry| entry.ino);
         let mut bytes = Vec::with_capacity(self.bytes.len());
@@ -159,7 +159,7 @@ struct Run {
 #[derive(Debug)]
 enum Place {
     Memory(Vec<u8>),
-    /// From here on in the file.
+    /// The run begins at this offset of the file.
     Disk(u64),
 }
 
@@ -170,7 +170,7 @@ impl Listing {
         recorder.finish()
     }
 
-    /// The same with more, of which some may be further names of what is there.
+    /// The same listing with more entries, some of which may be further names of inodes in it.
     pub(crate) fn with(self, more: Vec<Inode>, directories: &mut Directories) -> Result<Listing> {
         more.iter().for_each(|inode| directories.add(inode));
         let recorder = Recorder::default();
@@ -180,7 +180,7 @@ impl Listing {
         recorder.finish()
     }
 
-    /// How many names there are.
+    /// The number of names.
     pub fn entries(&self) -> u64 {
         self.entries
     }
@@ -199,7 +199,7 @@ impl Listing {
         })
     }
 
-    /// Those of these inodes that are there, sorted.
+    /// Those of these inodes that exist, sorted.
     pub fn pick(&self, inos: &BTreeSet<u64>) -> Result<Vec<Inode>> {
         let cuts = self.cuts();
         let picked = (0..cuts.len()).into_par_iter().map(|at| {
@@ -215,8 +215,8 @@ impl Listing {
         Ok(picked.collect::<Result<Vec<_>>>()?.concat())
     }
 
-    /// Numbers that cut all inodes into parts, each up to and with one of them. The last is the highest of
-    /// all numbers.
+    /// Numbers that divide all inodes into parts; each number is the last of its part. The last one is the
+    /// highest possible number.
     pub fn cuts(&self) -> Vec<u64> {
         let mut known: Vec<u64> =
             self.runs.iter().flat_map(|run| run.index.iter().map(|(ino, _)| *ino)).collect();
@@ -233,7 +233,7 @@ impl Listing {
         for run in &self.runs {
             run.read(self.file.as_ref(), after, through, &mut found).map_err(cannot_read)?;
         }
-        // Each run is sorted already, which a stable sort makes use of.
+        // Each run is sorted already, which speeds up a stable sort.
         found.sort_by(|a, b| (a.ino, &a.links).cmp(&(b.ino, &b.links)));
         found.dedup_by(|next, kept| {
             let same = next.ino == kept.ino;
@@ -259,7 +259,7 @@ impl Run {
         found: &mut Vec<Inode>,
     ) -> io::Result<()> {
         let place = |at: usize| self.index.get(at).map_or(self.length, |(_, place)| *place);
-        // The last known one that comes before all that are wanted, and the first that comes after.
+        // The last indexed entry before all that are wanted, and the first one after them.
         let first = self.index.partition_point(|(ino, _)| after.is_some_and(|after| *ino <= after));
         let end = self.index.partition_point(|(ino, _)| *ino <= through);
         let (from, to) = (place(first.saturating_sub(1)), place(end));
@@ -313,7 +313,7 @@ mod tests {
     use snapsync_model::Xattr;
     use std::collections::BTreeMap;
 
-    /// Numbers that look random, from one.
+    /// Pseudo-random numbers from a seed.
     fn scramble(seed: u64) -> u64 {
         let mut x = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
         x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -353,7 +353,7 @@ mod tests {
         }
     }
 
-    /// Names of inodes in any order, some of which have several; and what they come to.
+    /// Names of inodes in any order, some with several names, and the inodes that they should give.
     fn names(count: u64) -> (Vec<Inode>, BTreeMap<u64, Inode>) {
         let mut all = vec![inode(ROOT)];
         let mut model = BTreeMap::from([(ROOT, inode(ROOT))]);
@@ -377,7 +377,7 @@ mod tests {
     fn what_was_added_comes_back_sorted_with_all_its_names_wherever_it_was_kept() {
         let (all, model) = names(30_000);
         for (run, memory) in [(1 << 20, 1 << 30), (1000, 1 << 30), (1000, 500_000), (777, 0), (1, 0)] {
-            // A run of one entry is a directory's share at least: a hundred here.
+            // A run holds at least one directory's share of entries: a hundred here.
             let listing = listed(&all, run, memory);
             let back: Vec<Inode> = listing.iter().collect::<Result<_>>().unwrap();
             assert!(back.iter().eq(model.values()), "runs of {run}, {memory} bytes in memory");

@@ -1,9 +1,9 @@
-//! Names that move while a tree is walked.
+//! Handles names that move while a tree is walked.
 //!
-//! Each directory was read when it had a change time, and while that is the same its names are the same. So
-//! after the walk directories that have another are read again, until none has: then there was a moment at
-//! which all names were as they were read. Where that moment does not come, what was seen is looked for where
-//! it was seen.
+//! As long as the change time of a directory stays the same, its names do too. So after the walk, directories
+//! whose change time differs are read again until there are none: then there was a moment at which all names
+//! were as they were read. If that moment does not come, each moved inode is looked up at the places where it
+//! was seen.
 
 use crate::listing::{Listing, Recorder};
 use rayon::prelude::*;
@@ -13,21 +13,21 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// How often what is seen is looked for again where it was seen.
+/// How often a moved inode is looked up again at the places where it was seen.
 const TRIES: usize = 8;
-/// How often directories that changed are read again to find one inode that is not where it was.
+/// How often changed directories are read again to find one moved inode.
 const SEARCHES: u32 = 20;
-/// And for how long in one snapshot.
+/// The longest time that these searches take in one snapshot.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// The change time of a directory before it was read, and in which pass that was.
+/// For each directory, its change time before it was read, and the pass in which that was.
 pub(crate) type Read = HashMap<u64, (i64, u32)>;
 
-/// Directories that have another change time than when they were read.
+/// The directories whose change time differs from that before they were read.
 pub(crate) fn changed(root: &Root, read: &Read, directories: &Directories) -> Vec<u64> {
     let is_changed = |(ino, (ctime, _)): &(&u64, &(i64, u32))| {
         let Ok(path) = path_of(directories, **ino) else { return false };
-        // One that is not there is in another directory now, which has changed.
+        // A missing one has moved to another directory, which has changed too.
         root.entry(&path)
             .and_then(|entry| entry.stat())
             .is_ok_and(|stat| is_numbered(&stat, **ino) && stat.ctime != *ctime)
@@ -44,7 +44,7 @@ fn is_numbered(stat: &Stat, ino: u64) -> bool {
     ino == ROOT || stat.ino == ino
 }
 
-/// Forgets directories that were in those that were read in this pass, and are not any more.
+/// Forgets the directories that this pass no longer found in the directories it read.
 pub(crate) fn forget_lost(read: &mut Read, directories: &mut Directories, named: &HashSet<u64>, pass: u32) {
     let is_lost = |ino: &u64| {
         let parent = directories.link(*ino).and_then(|link| read.get(&link.parent));
@@ -57,22 +57,22 @@ pub(crate) fn forget_lost(read: &mut Read, directories: &mut Directories, named:
     }
 }
 
-/// What was found in several passes, of which the later ones count where directories were read again.
+/// The results of several passes. For a directory that was read again, the later pass counts.
 pub(crate) struct Passes<'a> {
     pub(crate) root: &'a Root,
     pub(crate) read: &'a Read,
     pub(crate) listings: Vec<Listing>,
-    /// Some directories had changed again after the last pass.
+    /// Whether some directories had changed again after the last pass.
     pub(crate) is_restless: bool,
 }
 
 impl Passes<'_> {
-    /// All of them as one listing.
+    /// Joins all passes to one listing.
     pub(crate) fn joined(mut self, directories: &mut Directories) -> Result<(Listing, Places)> {
         let mut moved = self.moved()?;
         let mut used: HashSet<Link> = HashSet::new();
         let mut order: Vec<&mut Seen> = moved.values_mut().collect();
-        // Paths of others lead through directories.
+        // Directories come first, because the paths of other inodes lead through them.
         order.sort_by_key(|seen| (seen.inode.kind != Kind::Directory, seen.inode.ino));
         for seen in &mut order {
             seen.inode.links = self.valid(seen);
@@ -104,7 +104,7 @@ impl Passes<'_> {
         Ok((recorder.finish()?, if self.is_restless { places } else { Places::default() }))
     }
 
-    /// Whatever was seen in a directory that was read more than once, or only in a later pass.
+    /// Everything seen in a directory that was read more than once, or only in a later pass.
     fn moved(&self) -> Result<HashMap<u64, Seen>> {
         let mut moved: HashMap<u64, Seen> = HashMap::new();
         for (pass, listing) in self.listings.iter().enumerate() {
@@ -119,11 +119,11 @@ impl Passes<'_> {
                 let seen = moved.entry(inode.ino).or_insert_with(|| Seen::new(inode.clone()));
                 seen.at.extend(links.iter().map(|link| (pass as u32, link.clone())));
                 seen.places.extend(links);
-                // As it was when it was looked at last.
+                // The last look at the inode counts.
                 seen.inode = inode;
             }
         }
-        // Names in directories that were read once belong to it as well.
+        // Its names in directories that were read only once count too.
         for inode in self.listings[0].iter() {
             let inode = inode?;
             if let Some(seen) = moved.get_mut(&inode.ino) {
@@ -139,7 +139,7 @@ impl Passes<'_> {
         Ok(moved)
     }
 
-    /// The names that the last reading of their directories has shown.
+    /// The names that the last reading of their directories showed.
     fn valid(&self, seen: &Seen) -> Vec<Link> {
         let is_last =
             |(pass, link): &&(u32, Link)| self.read.get(&link.parent).is_some_and(|(_, at)| at == pass);
@@ -149,7 +149,7 @@ impl Passes<'_> {
         links
     }
 
-    /// Of something that moves: where it is now, under as many names as it has.
+    /// Looks up an inode that moves: where it is now, under as many names as it has.
     fn settle(&self, seen: &mut Seen, used: &mut HashSet<Link>, directories: &mut Directories) {
         let is_directory = seen.inode.kind == Kind::Directory;
         if seen.inode.links.len() == 1 {
@@ -177,7 +177,7 @@ impl Passes<'_> {
                 break;
             }
         }
-        // It was there, and is perhaps still, where nobody looks at the right moment.
+        // It was there, and perhaps still is, but no look came at the right moment.
         if links.is_empty() {
             links.extend(candidates.iter().rev().find(|link| !used.contains(link)).cloned());
         }
@@ -188,7 +188,7 @@ impl Passes<'_> {
         seen.inode.links = links;
     }
 
-    /// Directories that the root leads to.
+    /// The directories that can be reached from the root.
     fn reachable(&self, directories: &Directories, moved: &HashMap<u64, Seen>) -> HashSet<u64> {
         let mut known: HashMap<u64, bool> = HashMap::from([(ROOT, true)]);
         let all = self.read.keys().chain(moved.keys());
@@ -211,8 +211,8 @@ impl Passes<'_> {
     }
 }
 
-/// An inode, and where it was seen: all names with the pass that has found them, and those in restless
-/// directories.
+/// An inode with the names under which it was seen: all of them with their passes, and those in directories
+/// that kept changing.
 struct Seen {
     inode: Inode,
     at: Vec<(u32, Link)>,
@@ -225,7 +225,7 @@ impl Seen {
     }
 }
 
-/// Of each inode that moves, under which names it was seen.
+/// For each moving inode, the names under which it was seen.
 pub(crate) type Places = HashMap<u64, Vec<Link>>;
 
 fn put(recorder: &Recorder, inode: Inode) -> Result<()> {
@@ -244,7 +244,7 @@ fn is_it(stat: &Stat, inode: &Inode) -> bool {
     (stat.ino, stat.generation, stat.kind) == (inode.ino, inode.generation, inode.kind)
 }
 
-/// Finds what is not where a walk has found it.
+/// Finds inodes that are not where the walk found them.
 #[derive(Debug)]
 pub struct Moves {
     state: Mutex<State>,
@@ -256,7 +256,7 @@ struct State {
     read: Read,
     directories: Arc<Directories>,
     places: Places,
-    /// In searches.
+    /// The time spent on searches.
     spent: Duration,
 }
 
@@ -265,12 +265,12 @@ impl Moves {
         Moves { state: Mutex::new(State { read, directories, places, spent: Duration::ZERO }), is_restless }
     }
 
-    /// Names were still moving when the walk was done.
+    /// Whether names were still moving when the walk ended.
     pub fn is_restless(&self) -> bool {
         self.is_restless
     }
 
-    /// Where an inode of the walk is now; None where it is not to be found.
+    /// Where an inode of the walk is now; None if it cannot be found.
     pub fn find(&self, root: &Root, inode: &Inode) -> Option<RelPath> {
         let mut state = locked(&self.state);
         for _ in 0..SEARCHES {
@@ -290,7 +290,7 @@ impl Moves {
 
 impl State {
     fn seen(&self, root: &Root, inode: &Inode) -> Option<RelPath> {
-        // What did not move by itself may have moved with a directory above it.
+        // An inode that did not move itself may have moved with a directory above it.
         let places = self.places.get(&inode.ino).into_iter().flatten().chain(&inode.links);
         let is_there =
             |link: &&Link| look(root, &self.directories, link).is_some_and(|stat| is_it(&stat, inode));
@@ -298,7 +298,7 @@ impl State {
         self.directories.path(link).ok()
     }
 
-    /// Reads directories that have changed again; false where there are none.
+    /// Reads the directories that have changed again; false if there are none.
     fn search(&mut self, root: &Root) -> bool {
         let mut waiting = changed(root, &self.read, &self.directories);
         let is_changed = !waiting.is_empty();

@@ -1,4 +1,4 @@
-//! One walk over a tree, and another where something moved meanwhile.
+//! One walk over a tree, and further passes over the directories that changed meanwhile.
 
 use crate::foreign::{SOME, locked_away};
 use crate::listing::{Listing, Recorder};
@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex};
 
-/// How often directories that changed meanwhile are read again.
+/// The number of passes over directories that changed meanwhile.
 const PASSES: u32 = 5;
 
 pub(crate) struct Walk<'a> {
@@ -26,31 +26,31 @@ pub(crate) struct Walk<'a> {
     pub(crate) top: Stat,
     pub(crate) matcher: Matcher,
     pub(crate) monitor: &'a Monitor,
-    /// How often directories that changed were read again.
+    /// The number of this pass; 0 for the first.
     pub(crate) pass: u32,
     pub(crate) found: Recorder,
     pub(crate) read: Mutex<Read>,
-    /// Directories that were found in this pass.
+    /// The directories that were found in this pass.
     pub(crate) named: Mutex<HashSet<u64>>,
     pub(crate) directories: Mutex<Directories>,
     /// Entries on other file systems.
     pub(crate) foreign: Mutex<Vec<RelPath>>,
-    /// Those of them that something is mounted on.
+    /// Those of them that are mount points.
     pub(crate) hidden: Mutex<HashSet<Link>>,
     /// Stores below the root.
     pub(crate) stores: Mutex<Vec<RelPath>>,
-    /// The root's own: whoever owns the root may have given it another name meanwhile.
+    /// The store of the root itself, which the owner of the root may have renamed meanwhile.
     pub(crate) held: Option<((u32, u32), u64)>,
-    /// What has a longer path than is followed.
+    /// Entries with longer paths than those that are followed.
     pub(crate) too_long: Mutex<Vec<RelPath>>,
-    /// Directories that are encrypted, in ones that are not.
+    /// Encrypted directories whose parents are not encrypted.
     pub(crate) encrypted: Mutex<Vec<RelPath>>,
     pub(crate) unread: Unread,
     pub(crate) failed: Mutex<Option<Error>>,
 }
 
 impl<'a> Walk<'a> {
-    /// A first pass through everything.
+    /// The first pass, through the whole tree.
     pub(crate) fn begin(
         root: &'a Root,
         top: Stat,
@@ -83,14 +83,14 @@ impl<'a> Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Reads these directories, and all that are found in them and were not read.
+    /// Reads these directories, and everything below that was not read before.
     pub(crate) fn read_from(&self, inos: &[u64]) -> Result<()> {
         rayon::scope(|scope| {
             for ino in inos {
                 let known = locked(&self.directories);
                 let path = if *ino == ROOT { Ok(RelPath::root()) } else { known.path_of(*ino) };
                 drop(known);
-                // It may have moved in this pass, and is read where it is, or is gone.
+                // It may have moved in this pass, and is then read where it is now; or it is gone.
                 let Ok(path) = path else { continue };
                 let above = path.split().map_or(RelPath::root(), |(above, _)| above);
                 let Ok(parent) = self.root.directory(&above) else { continue };
@@ -103,13 +103,13 @@ impl Walk<'_> {
         }
     }
 
-    /// What this pass has found.
+    /// The inodes that this pass has found.
     pub(crate) fn taken(&mut self) -> Result<Listing> {
         std::mem::take(&mut self.found).finish()
     }
 
-    /// Reads directories that have changed again until none has. Gives what each pass has found, and whether
-    /// some still have.
+    /// Reads changed directories again until there are none. Returns what each pass has found, and whether
+    /// some directories are still changing.
     pub(crate) fn passes(&mut self) -> Result<(Vec<Listing>, bool)> {
         let mut found = vec![self.taken()?];
         for pass in 1..=PASSES {
@@ -131,7 +131,8 @@ impl Walk<'_> {
         Ok((found, true))
     }
 
-    /// Reads the directory at `path`, an entry of `parent` (the root: `parent` itself), and spawns its own.
+    /// Reads the directory at `path`, an entry of `parent` (for the root, `parent` itself), and spawns its
+    /// subdirectories.
     fn directory<'s>(&'s self, scope: &rayon::Scope<'s>, parent: Arc<OwnedFd>, ino: u64, path: &RelPath) {
         if locked(&self.failed).is_some() {
             return;
@@ -139,11 +140,11 @@ impl Walk<'_> {
         let result = self.monitor.check().and_then(|()| {
             let name = path.split().map_or(&b"."[..], |(_, name)| name);
             let dir = open_directory(&parent, name).context("open the directory", self.root.show(path));
-            // Not held while its descendants are read: a deep tree would use up all descriptors.
+            // It is closed while the descendants are read: a deep tree would use up all descriptors.
             drop(parent);
             match dir {
-                // Gone since its parent was read, or something else there (ENOTDIR, ELOOP): a tree in use
-                // changes.
+                // It was removed since its parent was read, or something else is there now (ENOTDIR, ELOOP):
+                // a tree in use changes.
                 Err(Error::Io { source, .. })
                     if source.kind() == io::ErrorKind::NotFound
                         || matches!(source.raw_os_error(), Some(20 | 40)) =>
@@ -164,10 +165,10 @@ impl Walk<'_> {
         }
     }
 
-    /// Notes as what it is read; None if it was read already, or is another directory by now.
+    /// Records a directory before it is read; None if it was read already, or is another directory by now.
     fn begins(&self, dir: &OwnedFd, ino: u64) -> io::Result<Option<Stat>> {
         let stat = stat_at(dir, OsStr::new("."))?;
-        // Without birth times numbers need not be identity.
+        // Without birth times, numbers do not prove identity.
         if ino != ROOT && self.number(&stat) != ino && stat.generation != 0 {
             return Ok(None);
         }
@@ -218,7 +219,7 @@ impl Walk<'_> {
         self.found(&found)
     }
 
-    /// Leaves out what has a store's name; speaks of it only below the root.
+    /// Whether an entry is left out because it has a store's name. Stores below the root are noted.
     fn store(&self, above: &RelPath, is_dir: Option<bool>) -> Result<()> {
         let name = STORE.as_bytes();
         if !above.is_root() && !self.matcher.leaves_out(above, name, is_dir.unwrap_or(true))? {
@@ -275,7 +276,8 @@ impl Walk<'_> {
     }
 
     fn number(&self, stat: &Stat) -> u64 {
-        // Overlay file systems give files the device of their layer, and numbers that are only unique there.
+        // Overlay file systems give files the device of their layer, and numbers that are unique only within
+        // it.
         let layer = if stat.dev == self.top.dev { 0 } else { u64::from(stat.dev.1) << 48 };
         stat.ino ^ layer
     }

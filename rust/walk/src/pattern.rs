@@ -1,5 +1,5 @@
-//! A gitignore pattern as a line for the `ignore` crate, which reads some things otherwise than git does:
-//! braces are alternatives to it, and its classes know no escapes and match a slash.
+//! Translates a gitignore pattern for the `ignore` crate, which reads some patterns differently from git: it
+//! takes braces for alternatives, and its classes have no escapes and match a slash.
 
 use std::collections::BTreeSet;
 use std::iter::Peekable;
@@ -7,7 +7,7 @@ use std::str::Chars;
 
 const UNCLOSED: &str = "a class is not closed: `]` is missing";
 
-/// The line that does what git does with `pattern`; with `include` the opposite of that.
+/// The line with which the crate does what git does with `pattern`, or the opposite if `include` is set.
 pub(crate) fn line(pattern: &str, include: bool) -> Result<String, &'static str> {
     let (negated, body) = match pattern.strip_prefix('!') {
         Some(_) if include => return Err("what is to be included cannot begin with `!`"),
@@ -21,14 +21,14 @@ pub(crate) fn line(pattern: &str, include: bool) -> Result<String, &'static str>
     if matches!(body, "" | "/") {
         return Err("it names nothing");
     }
-    // Without a slash but at its end it names entries anywhere; said here, for a class may bring in another
-    // slash.
+    // A pattern without a slash, except at its end, matches at any depth. That must be decided here, because
+    // translating a class may add a slash.
     let anywhere = !body.strip_suffix('/').unwrap_or(body).contains('/');
     let line = [if negated { "!" } else { "" }, if anywhere { "**/" } else { "" }, &translated(body)?];
     Ok(line.concat())
 }
 
-/// Without the spaces at the end, but for one that a backslash keeps.
+/// The pattern without trailing spaces, unless a backslash protects one.
 fn trimmed(body: &str) -> &str {
     let bare = body.trim_end_matches(' ');
     let backslashes = bare.len() - bare.trim_end_matches('\\').len();
@@ -46,7 +46,7 @@ fn translated(body: &str) -> Result<String, &'static str> {
             }
             '{' | '}' => line.extend(['\\', c]),
             '[' => class(&mut rest, &mut line)?,
-            // More than two in a row are two.
+            // More than two stars in a row mean the same as two.
             '*' => {
                 let more = rest.next_if_eq(&'*').is_some();
                 line.push_str(if more { "**" } else { "*" });
@@ -58,12 +58,12 @@ fn translated(body: &str) -> Result<String, &'static str> {
     Ok(line)
 }
 
-/// Translates a class, whose opening bracket was read.
+/// Translates a class, after its opening bracket was read.
 fn class(rest: &mut Peekable<Chars<'_>>, line: &mut String) -> Result<(), &'static str> {
     let negated = rest.next_if(|c| matches!(c, '!' | '^')).is_some();
     let mut set = members(rest)?;
     if negated {
-        // `]` is a member only at the start, `-` at the end.
+        // `]` is a literal member only at the start, `-` only at the end.
         let (bracket, dash) = (set.remove(&']'), set.remove(&'-'));
         set.insert('/');
         line.push_str(if bracket { "[!]" } else { "[!" });
@@ -80,10 +80,10 @@ fn class(rest: &mut Peekable<Chars<'_>>, line: &mut String) -> Result<(), &'stat
     Ok(())
 }
 
-/// The characters of a class, up to and with its closing bracket.
+/// The characters of a class, up to and including its closing bracket.
 fn members(rest: &mut Peekable<Chars<'_>>) -> Result<BTreeSet<char>, &'static str> {
     let mut set = BTreeSet::new();
-    // What a dash would make the start of a range.
+    // The character that a following dash would make the start of a range.
     let mut last = None;
     for at in 0.. {
         let c = rest.next().ok_or(UNCLOSED)?;

@@ -1,12 +1,12 @@
-//! Identity by path, for two trees whose inode numbers have nothing to do with each other.
+//! Identifies inodes by path, for two trees with unrelated inode numbers.
 
 use crate::listing::Recorder;
 use crate::tree::Tree;
 use snapsync_model::{Directories, Inode, Kind, ROOT, RelPath, Result, Side};
 use std::collections::{HashMap, HashSet};
 
-/// Gives the inodes of `tree` the numbers that `reference` has at the same path, where the kind is the same,
-/// and unused numbers elsewhere.
+/// Gives each inode of `tree` the number that `reference` has at the same path if the kind is the same,
+/// otherwise an unused number.
 pub fn relabel_by_path(reference: &dyn Side, tree: &mut Tree) -> Result<()> {
     let known = Known::read(reference)?;
     let mut next = known.last + 1;

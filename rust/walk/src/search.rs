@@ -1,5 +1,6 @@
-//! What changed between two states of one Btrfs subvolume: a search of both trees for what was written since
-//! they parted. No directory is walked, so the cost follows the change and not the tree.
+//! Finds the changes between two states of one Btrfs subvolume by searching both trees for what was written
+//! since they parted. No directory is walked, so the cost depends on the changes and not on the size of the
+//! tree.
 
 use crate::foreign::{note_foreign, note_stores, note_too_long};
 use crate::listing::Listing;
@@ -9,14 +10,14 @@ use snapsync_model::{Context, Counters, Monitor, Result, Subset};
 use snapsync_sys::{Root, sync_filesystem};
 use std::collections::HashSet;
 
-/// Both trees, as far as `subset` has them, with only those inodes that may differ: all others are the same.
-/// None where the trees cannot be searched, or where a search would prove nothing; the note says which.
+/// Both trees within `subset`, with only those inodes that may differ; all others are equal. None if the
+/// trees cannot be searched, or if a search would prove nothing; a note says which.
 ///
-/// Correct because a search leaves out only nodes older than the transaction in which the two states parted:
-/// such a node in either tree was part of the state they have in common. An item that differs lies, in at
-/// least one of them, in a newer node; and every change of an inode's names, attributes or data changes its
-/// inode item too. The transaction itself belongs to what is searched: in it, after the tree was copied, the
-/// kernel changes the directory that a snapshot is put in.
+/// This is correct because a search skips only nodes older than the transaction in which the two states
+/// parted: such a node, in either tree, was part of their common state. An item that differs lies in a newer
+/// node in at least one of the trees, and every change of an inode's names, attributes or data changes its
+/// inode item too. The parting transaction itself is searched as well, because after copying the tree the
+/// kernel changes the directory that a new snapshot is put in.
 pub fn candidates(
     base: &Root,
     target: &Root,
@@ -30,7 +31,7 @@ pub fn candidates(
         }
         return Ok(None);
     };
-    // A subvolume that was made read-only after it was written may have parts that are not in its tree yet.
+    // A subvolume that was made read-only after it was written may have data that is not in its tree yet.
     sync_filesystem(new.root.fd()).context("sync the file system of", target.path())?;
     match find(&mut old, &mut new, parted, monitor) {
         Err(e) if e.errno() == Some(rustix::io::Errno::PERM.raw_os_error()) => {
@@ -57,7 +58,8 @@ pub fn candidates(
     }
 }
 
-/// False where what did not change may enter or leave the subset, or a store, with a directory that did.
+/// Loads what differs. False if unchanged inodes may enter or leave the subset, or a store, together with a
+/// changed directory.
 fn find(old: &mut Half, new: &mut Half, parted: u64, monitor: &Monitor) -> Result<bool> {
     let mut wanted = old.changed_since(parted)?;
     wanted.append(&mut new.changed_since(parted)?);
@@ -77,7 +79,7 @@ fn find(old: &mut Half, new: &mut Half, parted: u64, monitor: &Monitor) -> Resul
             return Ok(false);
         }
         if was.is_directory || is.is_directory {
-            // Whoever lost or got a name here may have been removed, and has no item to be found by.
+            // An inode that lost or got a name here may have been removed, and then no item leads to it.
             let had = if was.is_directory { old.entries(ino)? } else { Entries::new() };
             let has = if is.is_directory { new.entries(ino)? } else { Entries::new() };
             wanted.extend(had.symmetric_difference(&has).filter_map(|(_, child)| *child));

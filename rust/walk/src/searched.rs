@@ -1,4 +1,4 @@
-//! One Btrfs tree, of which inodes are loaded as they are asked for.
+//! One Btrfs tree whose inodes are loaded when they are needed.
 
 use crate::names::{STORE, is_too_long};
 use crate::subset::Matcher;
@@ -10,16 +10,16 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-/// The entries of a directory: the number of each; None for a subvolume.
+/// The entries of a directory with their inode numbers; None for a subvolume.
 pub(crate) type Entries = BTreeSet<(Box<[u8]>, Option<u64>)>;
 
-/// Those of these inodes that a subvolume has in a subset.
+/// Those of these inodes that a subvolume holds within a subset.
 pub(crate) fn pick(root: &Root, subset: &Subset, inos: &BTreeSet<u64>) -> Result<Vec<Inode>> {
     let mut half = Half::open(root, subset)?;
     for ino in inos {
         half.load(if *ino == ROOT { ROOT_INODE } else { *ino })?;
     }
-    // By number, and that of the root is the lowest.
+    // They are ordered by number, and the root has the lowest.
     Ok(half.inodes.into_values().collect())
 }
 
@@ -30,7 +30,7 @@ pub(crate) fn path_of(root: &Root, subset: &Subset, link: &Link) -> Result<RelPa
     half.directories.path(link)
 }
 
-/// The transaction in which two read-only subvolumes went different ways; None where they never were one.
+/// The transaction in which two read-only subvolumes parted; None if they were never one.
 fn parted(a: &Subvolume, b: &Subvolume) -> Option<u64> {
     const NONE: [u8; 16] = [0; 16];
     if !(a.read_only && b.read_only) {
@@ -46,12 +46,12 @@ fn parted(a: &Subvolume, b: &Subvolume) -> Option<u64> {
     }
 }
 
-/// What a tree has of a number.
+/// What a tree holds for an inode number.
 #[derive(Default)]
 pub(crate) struct Loaded {
-    /// It is a directory of the subset.
+    /// Whether it is a directory within the subset.
     pub(crate) is_directory: bool,
-    /// The name of a directory, whether or not it is in the subset.
+    /// The name of a directory, also if it is outside the subset.
     pub(crate) place: Option<Link>,
 }
 
@@ -67,12 +67,12 @@ pub(crate) struct Half {
     pub(crate) directories: Directories,
     matcher: Matcher,
     pub(crate) has_patterns: bool,
-    /// Directories that are left out, or without a place in the tree.
+    /// Directories that are left out or cannot be reached from the root.
     hidden: HashSet<u64>,
     pub(crate) foreign: Vec<RelPath>,
-    /// What has a store's name below the root.
+    /// Entries below the root with a store's name.
     pub(crate) stores: BTreeSet<RelPath>,
-    /// What has a longer path than is followed.
+    /// Entries with longer paths than those that are followed.
     pub(crate) too_long: BTreeSet<RelPath>,
 }
 
@@ -116,13 +116,13 @@ impl Half {
         result.context("search the tree of", self.root.path())
     }
 
-    /// The inodes whose item was changed in a transaction or after it.
+    /// The inodes whose item was changed in `transaction` or later.
     pub(crate) fn changed_since(&mut self, transaction: u64) -> Result<BTreeSet<u64>> {
         let mut found = BTreeSet::new();
         let visited = self.search.each(self.root.fd(), Key::all(), transaction, &mut |key, item| {
             if key.kind == INODE_ITEM {
                 let inode = btrfs::inode_item(item).ok_or(io::ErrorKind::InvalidData)?;
-                // Others are in the same node as one that changed.
+                // The node also holds items of inodes that did not change.
                 if inode.changed >= transaction {
                     found.insert(key.objectid);
                 }
@@ -133,7 +133,7 @@ impl Half {
         Ok(found)
     }
 
-    /// Takes in an inode, if it is there.
+    /// Loads an inode if it exists.
     pub(crate) fn load(&mut self, number: u64) -> Result<Loaded> {
         let loaded = load(&mut self.search, self.root.fd(), number);
         let (inode, visited) = self.show(loaded)?;
@@ -149,7 +149,7 @@ impl Half {
         }
         inode.links = links;
         if inode.links.is_empty() && inode.ino != ROOT {
-            // Left out, or removed and still open.
+            // It is left out, or was removed while it was open.
             return Ok(Loaded { is_directory: false, place });
         }
         self.directories.add(&inode);
@@ -157,14 +157,14 @@ impl Half {
         Ok(Loaded { is_directory, place })
     }
 
-    /// How many bytes the path of a link's directory has.
+    /// The length of the path of a link's directory.
     fn length(&self, link: &Link) -> usize {
         let above = |link: &&Link| self.directories.link(link.parent);
         let way = std::iter::successors(above(&link), above);
         way.map(|link| link.name.len() + 1).sum()
     }
 
-    /// Whether an entry of a directory that is not left out is.
+    /// Whether an entry of a directory within the subset is left out.
     fn leaves_out(&mut self, link: &Link, is_directory: bool) -> Result<bool> {
         if is_too_long(self.length(link), &link.name) {
             self.too_long.insert(self.directories.path_of(link.parent)?.join(&link.name)?);
@@ -182,8 +182,8 @@ impl Half {
         Ok(is_store || is_left_out)
     }
 
-    /// Learns the way from the root to a directory; false where that leads through what is left out, or
-    /// nowhere.
+    /// Finds the way from the root to a directory; false if there is none, or if it leads through what is
+    /// left out.
     fn place(&mut self, directory: u64) -> Result<bool> {
         let mut way = Vec::new();
         let mut at = directory;
@@ -237,8 +237,8 @@ impl Half {
     }
 }
 
-/// An inode of a subvolume with all its names; None where it has none or is not there. Tells how many items
-/// it has.
+/// An inode of a subvolume with all its names, and the number of its items; None if it has no names or does
+/// not exist.
 fn load(search: &mut Search, fd: BorrowedFd<'_>, number: u64) -> io::Result<(Option<Inode>, u64)> {
     let (mut found, mut links) = (None, Vec::new());
     let visited = search.each(fd, Key::of(number, INODE_ITEM..=INODE_EXTREF), 0, &mut |key, item| {

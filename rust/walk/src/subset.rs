@@ -1,17 +1,17 @@
-//! Tells which entries a subset leaves out.
+//! Decides which entries a subset leaves out.
 
 use crate::names::STORE;
 use crate::pattern;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use snapsync_model::{Error, RelPath, Result, Subset};
 
-/// Patterns of a subset, and bytes of them: each takes some kilobytes of memory, and others may have written
-/// them.
+/// The largest number of patterns of a subset, and of their bytes: each takes kilobytes of memory, and they
+/// may come from others.
 const MOST: usize = 4096;
 const LARGEST: usize = 128 << 10;
 
-/// A subset's patterns, ready to be asked from the root down: what is below a directory that is left out is
-/// never asked for.
+/// The compiled patterns of a subset. They are applied from the root down: nothing below an excluded
+/// directory is ever asked for.
 #[derive(Debug)]
 pub struct Matcher(Option<Gitignore>);
 
@@ -37,13 +37,13 @@ impl Matcher {
         Ok(Matcher(Some(built)))
     }
 
-    /// Whether the entry `name` of a directory that is part of the subset is not.
+    /// Whether the entry `name` of a directory within the subset is left out.
     pub(crate) fn leaves_out(&self, directory: &RelPath, name: &[u8], is_dir: bool) -> Result<bool> {
         let Some(patterns) = &self.0 else { return Ok(false) };
         Ok(patterns.matched(directory.join(name)?.as_path(), is_dir).is_ignore())
     }
 
-    /// The first of a path and the directories on the way to it that is no part of the subset.
+    /// The first of the directories on the way to `path`, and `path` itself, that is left out.
     pub(crate) fn left_out_on(&self, path: &RelPath, is_dir: bool) -> Result<Option<RelPath>> {
         for at in ancestors(path) {
             if let Some((above, name)) = at.split()
@@ -56,7 +56,7 @@ impl Matcher {
     }
 }
 
-/// A path and those it is in, the outermost first.
+/// The ancestors of a path and the path itself, outermost first.
 fn ancestors(path: &RelPath) -> Vec<RelPath> {
     let up = |path: &RelPath| path.split().map(|(above, _)| above);
     let mut found: Vec<_> = std::iter::successors(Some(path.clone()), up).collect();

@@ -8,8 +8,8 @@ use crate::pass::Walk;
 use crate::searched;
 use crate::subset::Matcher;
 use snapsync_model::{
-    Address, Context, Counters, Details, Directories, Inode, Inodes, Kind, Layout, Link, Monitor, RelPath,
-    Result, Side, Subset, unlocked,
+    Address, Context, Counters, Details, Directories, Inode, Inodes, Kind, Layout, Link, Monitor, Owners,
+    RelPath, Result, Side, Subset, unlocked,
 };
 use snapsync_sys::{FileSystem, Root, Stat, btrfs, stat_at, sync_filesystem};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -20,7 +20,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The inodes of a directory tree, as they were when it was walked.
+/// The inodes of a directory tree at the time of a walk.
 #[derive(Debug)]
 pub struct Tree {
     pub(crate) root: Root,
@@ -29,28 +29,28 @@ pub struct Tree {
     pub(crate) inodes: Listing,
     pub(crate) directories: Arc<Directories>,
     pub(crate) pinned: Option<Pinned>,
-    /// The numbers of its inodes are not the file system's.
+    /// Whether its inode numbers are not those of the file system.
     pub(crate) is_relabeled: bool,
-    /// Nothing was left out of it.
+    /// Whether nothing was left out of it.
     pub(crate) is_whole: bool,
-    /// Finds what moves after it was walked.
+    /// Finds inodes that moved after they were walked.
     pub(crate) moves: Option<Moves>,
-    /// How it was searched, if not all inodes are there.
+    /// How it was searched, if it holds only some inodes.
     pub(crate) searched: Option<Searched>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Searched {
-    /// The transaction up to which what is written may also be in the tree it is compared with.
+    /// Data written up to this transaction may also be in the tree it is compared with.
     pub(crate) parted: u64,
     pub(crate) subset: Subset,
 }
 
-/// A read-only subvolume: what it holds stays where it is.
+/// A read-only subvolume, whose data stays at its addresses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pinned {
     filesystem: u128,
-    /// The number of its tree.
+    /// The number of its Btrfs tree.
     tree: u64,
 }
 
@@ -64,8 +64,8 @@ impl Pinned {
     }
 }
 
-/// What was known of what is hidden by mounts, but for what has come out from under one: that is met
-/// elsewhere.
+/// What was remembered about entries hidden by mounts, except those that are no longer under one: the walk
+/// has met them.
 fn under_mounts(
     hidden: &HashSet<Link>,
     directories: &Directories,
@@ -77,20 +77,19 @@ fn under_mounts(
 }
 
 impl Tree {
-    /// Walks what `subset` holds of everything below `path`, on all threads. What is mounted there is left
-    /// out, and what lies under it is not where that can be seen; nested subvolumes and stores are left out.
-    /// Each is noted once.
+    /// Walks everything below `path` that `subset` holds, on all threads. Leaves out mounts, nested
+    /// subvolumes and stores, and also what lies under a mount unless it can be seen there. Each of these is
+    /// noted once.
     pub fn walk(path: &Path, subset: &Subset, monitor: &Monitor) -> Result<Tree> {
         Tree::of(Root::open_underneath(path)?, subset, monitor)
     }
 
-    /// The same of a directory that is open.
+    /// The same for a directory that is open.
     pub fn of(root: Root, subset: &Subset, monitor: &Monitor) -> Result<Tree> {
         Tree::walk_in(root, subset, monitor, &|_| Ok(Vec::new()))
     }
 
-    /// `remembered` is asked what was known of what is hidden by mounts: it is taken to
-    /// be there still.
+    /// `remembered` returns what was known of the entries that mounts hide; they are assumed to be unchanged.
     pub fn walk_in(
         root: Root,
         subset: &Subset,
@@ -103,7 +102,7 @@ impl Tree {
         let top = stat_at(root.fd(), OsStr::new(".")).context("read the attributes of", path)?;
         let pinned = Pinned::of(&root);
         if pinned.is_some() {
-            // One that was made read-only after it was written may have data that has no place yet.
+            // A subvolume that was made read-only after it was written may have data without addresses.
             sync_filesystem(root.fd()).context("sync the file system of", path)?;
         }
         let mut walk = Walk::begin(&root, top, Matcher::new(subset)?, monitor)?;
@@ -152,14 +151,14 @@ impl Tree {
         })
     }
 
-    /// Inode numbers mean the same here and there: both are states of one tree, as two snapshots of a volume
-    /// are.
+    /// Whether inode numbers mean the same in both: they are states of one tree, like two snapshots of a
+    /// volume.
     pub fn shares_numbers_with(&self, other: &Tree) -> bool {
         let identity = |tree: &Tree| (tree.top.ino, tree.top.generation);
         identity(self) == identity(other) && self.top.generation != 0
     }
 
-    /// Whether it has everything that lies in the directory.
+    /// Whether it holds everything in the directory.
     pub fn is_whole(&self) -> bool {
         self.is_whole
     }
@@ -176,7 +175,7 @@ impl Tree {
         &self.root
     }
 
-    /// The walked inodes themselves, for a caller that fills them in.
+    /// Its parts, for a caller that fills in the inodes.
     pub fn into_inodes(self) -> (Root, Listing, Arc<Directories>, Option<Moves>) {
         (self.root, self.inodes, self.directories, self.moves)
     }
@@ -211,11 +210,11 @@ impl Side for Tree {
         let path = Side::path(self, inode)?;
         let show = || self.root.show(&path);
         if self.pinned.is_some() {
-            // Its own number: trees that are compared by path have been given others.
+            // The file system's own number: relabelled trees have others.
             let since = self.searched.as_ref().map_or(u64::MAX, |searched| searched.parted);
             let number = file.metadata().context("read the attributes of", show())?.ino();
             match btrfs::layout(file, number, inode.attributes.size, since) {
-                // What FIEMAP says of compressed extents has no address, and is read.
+                // FIEMAP reports no exact address for compressed extents, so they are read.
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
                 other => return other.context("read the extents of", show()),
             }
@@ -227,7 +226,7 @@ impl Side for Tree {
         self.pinned.map(|pinned| pinned.filesystem)
     }
 
-    fn owners(&self, address: Address) -> Result<Option<Vec<u64>>> {
+    fn owners(&self, address: Address) -> Result<Option<Owners>> {
         let Some(pinned) = self.pinned.filter(|_| !self.is_relabeled) else { return Ok(None) };
         match btrfs::owners(self.root.fd(), address, pinned.tree) {
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(None),

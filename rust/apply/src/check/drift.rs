@@ -1,4 +1,4 @@
-//! Before anything is staged: is the tree still the base?
+//! Checks before staging whether the tree is still the base.
 
 use crate::attributes::PROTECTIVE;
 use crate::check::rehearsal::names::real_name;
@@ -15,30 +15,30 @@ use snapsync_sys::{Entry, NOCOW, Root, Spot, Stat, Traits, flags_of, stat_of, tr
 use std::collections::{HashMap, HashSet};
 use std::io;
 
-/// Paths told in one message.
+/// The number of paths in one message.
 const SHOWN: usize = 5;
-/// What a target may have been unable to hold.
+/// A difference that the limits of a target may explain.
 const OTHER_MODE: &str = "of another mode";
 const OTHER_OWNER: &str = "of another owner";
 
-/// Steps in which file systems keep times, in nanoseconds.
+/// The steps in which file systems keep times, in nanoseconds.
 const GRAINS: [i128; 5] = [1, 100, 1_000, 1_000_000, 1_000_000_000];
 
-/// Looks at every path that a manifest touches.
+/// Checks every path that a manifest touches.
 pub(crate) struct Check<'a, 'r> {
     root: &'a Root,
     top: Stat,
     places: &'a Places,
-    /// What the target does not hold, in this round or any before.
+    /// Everything that the target does not hold, in this round or an earlier one.
     limits: Limits,
-    /// Directories have their times from the base alone.
+    /// Whether directories must still have the times of the base.
     dated: bool,
     rehearsal: &'a mut Rehearsal<'r>,
-    /// Directories of the base that do not take everything.
+    /// Directories of the base that do not accept every entry.
     special: HashMap<u64, (RelPath, Traits)>,
-    /// Where names fold: the store, which may be named in other ways as well.
+    /// Set if names fold: the store, which may then have other names as well.
     store: Option<Stat>,
-    /// What all of it takes.
+    /// The space that the changes need.
     pub(crate) need: Need,
 }
 
@@ -57,14 +57,13 @@ impl<'a, 'r> Check<'a, 'r> {
         Ok(Check { root, top, places, limits, dated, rehearsal, special, store, need })
     }
 
-    /// Refuses when a path is not what the base says, or is and cannot be changed. What is found there is
-    /// noted in `touched`.
+    /// Refuses if a path differs from the base or cannot be changed. Notes in `touched` what is found there.
     pub(crate) fn tree(&mut self, manifest: &Spot, touched: &mut Recorder) -> Result<()> {
         let mut drift = Drift::default();
         let mut removed: HashSet<Link> = HashSet::new();
         for change in ManifestReader::open(manifest)? {
             let change = change?;
-            // The root is there also where its row is new.
+            // The root exists even if its row is new.
             let top = (change.ino == ROOT).then(RelPath::root);
             let found = change.old_path.clone().or(top).map_or(Ok(None), |path| find(self.root, &path))?;
             if change.old_path.as_ref().is_some_and(|path| self.is_in_store(path)) {
@@ -107,7 +106,7 @@ impl<'a, 'r> Check<'a, 'r> {
         found.is_some_and(|stat| !path.is_root() && (stat.dev, stat.ino) == (store.dev, store.ino))
     }
 
-    /// A directory that is there: whether it can go, and what may come to it.
+    /// Checks an existing directory: whether it can go, and what may be put into it.
     fn directory(&mut self, change: &Change, entry: &Entry, stat: &Stat) -> Result<()> {
         if change.kind != Kind::Directory {
             return Ok(());
@@ -124,7 +123,7 @@ impl<'a, 'r> Check<'a, 'r> {
         if change.links_removed.iter().any(goes) { self.rehearsal.moves(change, &path) } else { Ok(()) }
     }
 
-    /// A name that comes: what is in its way.
+    /// Checks a new name: what is in its way.
     fn name(&mut self, change: &Change, link: &Link, removed: &HashSet<Link>) -> Result<Option<RelPath>> {
         if self.places.is_created(link.parent) {
             return Ok(None);
@@ -135,7 +134,7 @@ impl<'a, 'r> Check<'a, 'r> {
         self.in_the_way(change, link, removed)
     }
 
-    /// What was changed by hand about a row.
+    /// The differences between a row and what is found, made by hand.
     fn row(
         &mut self,
         change: &Change,
@@ -158,7 +157,7 @@ impl<'a, 'r> Check<'a, 'r> {
         Ok(what.map(|what| (path, what)))
     }
 
-    /// What is there already under a name that comes.
+    /// Whether something already has a name that will be added.
     fn in_the_way(&self, change: &Change, link: &Link, removed: &HashSet<Link>) -> Result<Option<RelPath>> {
         if removed.contains(link) {
             return Ok(None);
@@ -198,28 +197,28 @@ impl<'a, 'r> Check<'a, 'r> {
         Ok(what)
     }
 
-    /// The time is the old one, or what the target made of it, or the old one is what a coarser source made
-    /// of it.
+    /// Whether the time is the old one, or the old one as the target rounds it, or one that a coarser source
+    /// rounded to the old one.
     fn is_time(&self, now: &Attributes, old: &Attributes) -> Result<bool> {
         let (now, then) = (now.time(), old.time());
         Ok(is_cut_to(now, then) || self.rehearsal.kept_time(old)?.is_none_or(|kept| kept == now))
     }
 }
 
-/// A primary that took over on a file system of coarse times knows less of them than its old primary still
-/// has.
+/// Whether `then` is `now` rounded to coarser times: a primary that took over on a file system with coarse
+/// times knows less of them than its old primary still has.
 pub(crate) fn is_cut_to(now: i128, then: i128) -> bool {
     let whole = GRAINS.into_iter().rev().find(|grain| then.rem_euclid(*grain) == 0).unwrap_or(1);
     now - now.rem_euclid(whole) == then
 }
 
-/// A file without the access list that it should have may be narrower.
+/// Whether the mode differs. A file without its access list may have a narrower mode.
 fn has_other_mode(now: u32, old: u32, limits: &Limits) -> bool {
     let narrowed = if limits.access_lists { old & !now & 0o077 } else { 0 };
     (now ^ old) & mode_bits(limits) & !narrowed != 0
 }
 
-/// Paths that are not what the base says.
+/// Paths that differ from the base.
 #[derive(Default)]
 struct Drift {
     shown: Vec<String>,
@@ -259,8 +258,8 @@ fn find(root: &Root, path: &RelPath) -> Result<Option<(Entry, Stat)>> {
     }
 }
 
-/// A name that goes, and is there, but not for the inode that is said to lose it: to remove it could fail
-/// when it is too late, or take something else.
+/// Whether a name that will be removed exists but belongs to another inode: removing it could fail too late,
+/// or destroy something else.
 fn of_another(root: &Root, change: &Change, stat: Option<&Stat>, places: &Places) -> Result<Option<RelPath>> {
     let Some(stat) = stat else { return Ok(None) };
     for link in &change.links_removed {
@@ -276,8 +275,8 @@ fn of_another(root: &Root, change: &Change, stat: Option<&Stat>, places: &Places
     Ok(None)
 }
 
-/// What the base does not protect cannot be taken away or changed if it is protected; and whether a file is
-/// copied on write cannot be changed either.
+/// Whether something is protected that the base does not protect, which could not be removed or changed; or
+/// whether its copy-on-write mode differs, which cannot be changed either.
 fn is_protected_otherwise(
     root: &Root,
     change: &Change,
@@ -291,7 +290,7 @@ fn is_protected_otherwise(
     if stat.attributes.flags & !old.flags & PROTECTIVE != 0 {
         return Ok(Some("protected by inode flags"));
     }
-    // The commit sets flags only where there are some. Without them there is nothing to open the file for.
+    // The commit sets flags only if there are any; otherwise the file need not be opened.
     let has_flags = (old.flags | change.new.map_or(0, |new| new.flags)) & !limits.flags != 0;
     if change.kind != Kind::File || !change.survives() || !has_flags || limits.flags & NOCOW != 0 {
         return Ok(None);
@@ -301,17 +300,17 @@ fn is_protected_otherwise(
     Ok(((now ^ old.flags) & NOCOW != 0).then_some("copied on write otherwise"))
 }
 
-/// Who is not the owner cannot always set the set-id bits.
+/// Only the owner can always set the set-id bits.
 fn mode_bits(limits: &Limits) -> u32 {
     (if limits.owner { 0o777 } else { 0o7777 }) & !limits.mode
 }
 
-/// Something else is mounted at a path, or on the way there.
+/// Whether something is mounted at a path, or on the way to it.
 fn is_mount(root: &Root, path: &RelPath) -> bool {
     root.entry(path).is_err_and(|e| e.kind() == io::ErrorKind::CrossesDevices)
 }
 
-/// A new ext4 comes with this directory: while it is empty it makes way.
+/// A new ext4 has this directory. While it is empty it may be replaced.
 pub(crate) fn is_lost_and_found(root: &Root, path: &RelPath) -> bool {
     path.as_bytes() == b"lost+found"
         && root

@@ -1,4 +1,4 @@
-//! What is looked at before anything is staged: drift, room, and what the target can hold.
+//! Checks before staging: drift, space, and what the target can hold.
 
 pub(crate) mod drift;
 pub(crate) mod rehearsal;

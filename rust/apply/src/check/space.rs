@@ -1,44 +1,43 @@
-//! Before anything is staged: is there room?
+//! Checks before staging whether the space suffices.
 
 use snapsync_model::{Change, Context, Error, Kind, Monitor, Op, Result};
 use snapsync_sys::{Root, Stat};
 
-/// Bytes and inodes that staging, commit and the standby's snapshot will take.
+/// The bytes and inodes that staging, commit and the standby's snapshot take.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Need {
-    /// The standby's snapshot and the commit copy data where they cannot share it.
+    /// Whether the standby's snapshot and the commit copy data that they cannot share.
     pub(crate) copies: bool,
-    /// The data is on this file system already, and stays where it is.
+    /// Whether the data is already on this file system and stays where it is.
     pub(crate) shares: bool,
-    /// What is overwritten is copied before: blocks cannot be shared.
+    /// Whether overwritten data is copied first, because blocks cannot be shared.
     pub(crate) saves: bool,
-    /// What older snapshots find in the tree, and is overwritten there, gets an inode of its own before, and
+    /// Whether what older snapshots find in the tree gets an inode of its own before it is overwritten there. It
     /// is copied where blocks cannot be shared.
     pub(crate) displaces: bool,
-    /// Bytes of a block.
+    /// The bytes of a block.
     pub(crate) block: u64,
     pub(crate) bytes: u64,
     pub(crate) inodes: u64,
 }
 
 impl Need {
-    /// What a row takes, whose file is there as `stat` says.
+    /// Adds what a row takes; `stat` is of its existing file.
     pub(crate) fn add(&mut self, change: &Change, stat: Option<&Stat>) {
-        // Claims of a manifest from outside may be larger than all numbers together: they need not be exact
-        // then.
+        // A hostile manifest may claim more than 64 bits hold; the sum need not be exact then.
         let blocks = |bytes: u64| bytes.div_ceil(self.block).saturating_mul(self.block);
         let bytes_of = |takes_space: &dyn Fn(Op) -> bool| {
             let extents = change.extents.iter().filter(|e| takes_space(e.op));
             extents.fold(0, |sum: u64, e| sum.saturating_add(blocks(e.length)))
         };
-        // Where blocks cannot be shared, clones are copies.
+        // If blocks cannot be shared, clones are copies.
         let copies_clones = self.copies || (self.displaces && self.saves);
         let staged = bytes_of(&|op| (op == Op::Data && !self.shares) || (copies_clones && op == Op::Clone));
         let reserved = bytes_of(&|op| op == Op::Unwritten);
         let copied = if self.copies && change.flags.created {
             staged
         } else if self.copies && change.flags.data {
-            // The ranges go into the file, and the snapshot copies what of the file is no hole then.
+            // The ranges go into the file, and the snapshot copies everything in it that is not a hole.
             let held = stat.map_or(u64::MAX, |stat| stat.blocks.saturating_mul(512));
             let size = blocks(change.new.map_or(0, |a| a.size));
             staged.saturating_add(size.min(held.saturating_add(staged)))
@@ -66,7 +65,7 @@ impl Need {
         }
     }
 
-    /// What a row overwrites is copied before, at most what it takes now.
+    /// Adds the copy of what a row overwrites, which is at most what the file takes now.
     fn save(&mut self, change: &Change, taken: u64) {
         let (old, new) = (change.old.map_or(0, |a| a.size), change.new.map_or(0, |a| a.size));
         let cut = old.saturating_sub(new);
@@ -74,7 +73,8 @@ impl Need {
         self.bytes = self.bytes.saturating_add(touched.min(taken));
     }
 
-    /// Refuses where there is no room. `kept` bytes are taken already. With `packed` data may shrink there.
+    /// Refuses if the space does not suffice. `kept` bytes are taken already. With `packed`, data may shrink
+    /// there.
     pub(crate) fn check(&self, root: &Root, kept: u64, packed: bool, monitor: &Monitor) -> Result<()> {
         let (bytes, show) = (self.bytes.saturating_sub(kept), root.path().display());
         let filesystem =

@@ -1,5 +1,5 @@
-//! What somebody put where a commit works, after it was checked: it is nobody's to destroy. It is moved to
-//! `.snapsync/aside/ID/NUMBER/`, under the name that it had, and stays there when the stage goes.
+//! Entries that somebody put in the way of a commit after the check. They must not be destroyed, so they are
+//! moved to `.snapsync/aside/ID/NUMBER/` under their names, and stay there when the stage is removed.
 
 use crate::check::unlisted::is_absent;
 use crate::known::Known;
@@ -16,8 +16,8 @@ use uuid::Uuid;
 
 const DIR: &str = ".snapsync/aside";
 
-/// Moves an entry out of the way for good, and says where it is; None where it has gone by itself. `was` is
-/// where it was.
+/// Moves an entry out of the way for good, and returns its new path; None if it disappeared by itself. `was`
+/// is its old path.
 pub fn set_aside(root: &Root, id: Uuid, from: &Place<'_>, was: &RelPath) -> Result<Option<RelPath>> {
     let (aside, own) = (RelPath::new(DIR.as_bytes())?, RelPath::new(format!("{DIR}/{id}").as_bytes())?);
     let (_, name) = was.split().ok_or_else(|| Error::failed("the root cannot be moved", ""))?;
@@ -48,7 +48,7 @@ pub fn set_aside(root: &Root, id: Uuid, from: &Place<'_>, was: &RelPath) -> Resu
     }
 }
 
-/// A directory in the stage, and where it is or was in the tree.
+/// A directory in the stage, and its place in the tree.
 struct Swept {
     ino: u64,
     staged: RelPath,
@@ -56,7 +56,7 @@ struct Swept {
 }
 
 impl Incoming<'_> {
-    /// Keeps what is not the commit's own, and says so.
+    /// Keeps an entry that is not the commit's own, and reports it.
     pub(crate) fn keep_aside(&self, from: &Place<'_>, was: &RelPath) -> Result<()> {
         if let Some(kept) = set_aside(&self.root, self.journal.snapshot.id, from, was)? {
             self.monitor.note(format!(
@@ -68,8 +68,8 @@ impl Incoming<'_> {
         Ok(())
     }
 
-    /// Directories that go were moved to the stage with all that is in them: what nobody knew of does not go
-    /// with them.
+    /// Directories that are removed were moved to the stage with their whole content: unknown entries in them
+    /// are kept.
     pub(crate) fn sweep_trash(&self, places: &Places) -> Result<()> {
         let is_gone = |row: &Brief| row.flags.deleted && row.kind == Kind::Directory;
         let mut gone = Vec::new();
@@ -93,7 +93,7 @@ impl Incoming<'_> {
         self.sweep(&swept, |change| (change.flags.deleted || change.survives(), &change.links_removed))
     }
 
-    /// The same of new directories that were taken out of the tree.
+    /// The same for new directories that were taken out of the tree again.
     pub(crate) fn sweep_new(&self, places: &Places) -> Result<()> {
         let is_new = |row: &Brief| row.flags.created && row.kind == Kind::Directory;
         let mut swept = Vec::new();

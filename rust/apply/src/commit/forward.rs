@@ -1,4 +1,4 @@
-//! The second half of an apply: the stage becomes the tree. Every step can be done again after a crash.
+//! The second half of an apply: the stage becomes the tree. Every step can be repeated after a crash.
 
 use crate::journal::Phase;
 use crate::known::{Known, Row};
@@ -14,12 +14,12 @@ use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-/// Shorter ranges are copied: sharing costs a transaction each.
+/// Shorter ranges are copied, because sharing costs a transaction each.
 const SHARE: u64 = 64 << 10;
 
 impl Incoming<'_> {
-    /// Goes on from wherever the journal says, until the tree is the target. Where that cannot be, the tree
-    /// is made again what it was, and the journal says that what is staged can be thrown away.
+    /// Continues from the journal's phase until the tree is the target. If that fails, restores the tree and
+    /// marks the stage in the journal as ready to be removed.
     pub fn commit(&mut self) -> Result<()> {
         match self.forward() {
             Err(cause) if self.journal.can_go_back() => Err(self.go_back(&cause)),
@@ -32,7 +32,7 @@ impl Incoming<'_> {
         let rows = self.manifest_reader()?.counts()?.rows;
         self.monitor.start(Stage::Commit, rows);
         match self.journal.phase {
-            // What was put back goes again, and what was taken out comes again.
+            // Names that were put back are removed again, and names that were taken out are added again.
             Phase::Undoing => self.set_phase(Phase::Detached)?,
             Phase::Returning => self.set_phase(Phase::Committing)?,
             _ => {}
@@ -54,12 +54,12 @@ impl Incoming<'_> {
             self.step("commit.displaced")?;
             let narrows = self.loosen(&places)?;
             self.step("commit.loosened")?;
-            // Where no name is to go, all that follows can be done again from here.
+            // If no name is removed, everything that follows can be repeated from here.
             if self.detach(&places)? {
                 self.sync()?;
                 self.set_phase(Phase::Detached)?;
             } else if narrows {
-                // Before what only some may read is where others could.
+                // Protected data must not reach the disk after others get access to it.
                 self.sync()?;
             }
             self.step("commit.detached")?;
@@ -68,7 +68,7 @@ impl Incoming<'_> {
         self.attach(&places)?;
         self.step("commit.attached")?;
         if self.move_data(&places)? {
-            // Who may read it now could not read what was there before.
+            // Those who may read it now could not read the old content.
             self.sync()?;
         }
         let are_to_be_protected = self.set_all_attributes()?;
@@ -76,8 +76,8 @@ impl Incoming<'_> {
         if are_to_be_protected { self.set_phase(Phase::Settling) } else { Ok(()) }
     }
 
-    /// A further name of a file that is to be immutable cannot be removed later without taking that off the
-    /// file: what goes is removed before anything is protected.
+    /// An immutable file cannot lose a name without clearing the flag, so everything is removed before
+    /// anything is protected.
     fn settle(&mut self) -> Result<()> {
         self.step("commit.settling")?;
         clear(&self.root, self.journal.snapshot.id)?;
@@ -97,7 +97,7 @@ impl Incoming<'_> {
         self.sync()
     }
 
-    /// Where a test can make it fail.
+    /// A step that a test can make fail.
     pub(crate) fn step(&self, name: &'static str) -> Result<()> {
         fault::step(name).context("go on with the commit in", self.root.path())
     }
@@ -106,7 +106,8 @@ impl Incoming<'_> {
         sync_filesystem(self.root.fd()).context("sync the file system of", self.root.path())
     }
 
-    /// Moves changed ranges from the stage into their files; whether others may use some of those then.
+    /// Moves changed ranges from the stage to their files. Returns whether others may use some of those
+    /// afterwards.
     fn move_data(&self, places: &Places) -> Result<bool> {
         let opens = AtomicBool::new(false);
         let changes_data = |row: &Brief| {
@@ -130,8 +131,8 @@ impl Incoming<'_> {
             file.set_len(size)?;
         }
         if change.loses_tail() {
-            // Setting the size it has gives back what is preallocated beyond it, where holes cannot be made
-            // there.
+            // Setting the current size removes preallocation beyond it on file systems that cannot punch
+            // holes there.
             file.set_len(size)?;
         }
         let staged = if change.data_bytes() > 0 || change.has_clones() {
@@ -173,7 +174,7 @@ impl Incoming<'_> {
         snapsync_sys::copy_range(staged, range.offset, range.length, file, range.offset)
     }
 
-    /// The same without taking space, however short it is, where blocks can be shared.
+    /// The same without using space if blocks can be shared, however short the range is.
     pub(crate) fn share_range(&self, staged: &File, file: &File, range: Range, size: u64) -> io::Result<()> {
         let Range { offset, length } = range;
         let is_whole = |at: u64| at.is_multiple_of(self.block);
@@ -184,11 +185,11 @@ impl Incoming<'_> {
         snapsync_sys::copy_range(staged, offset, length, file, offset)
     }
 
-    /// Attributes of everything that was not made with them: what was there before, and directories, whose
-    /// times every attach has changed. Whether any of them is to be protected.
+    /// Sets the attributes of everything that did not get them when it was made: existing entries, and
+    /// directories, whose times every attach has changed. Returns whether any of them must be protected.
     fn set_all_attributes(&self) -> Result<bool> {
         let are_to_be_protected = AtomicBool::new(false);
-        // Whatever else is new was made with its attributes.
+        // All other new entries were made with their attributes.
         let is_set = |row: &Brief| {
             are_to_be_protected.fetch_or(is_protected(row), Relaxed);
             let is_set = !row.flags.created || row.kind == Kind::Directory;
@@ -218,7 +219,7 @@ impl Incoming<'_> {
         }
         let set = self.set_wholly(&entry, change, &Attributes { flags, ..new });
         set.context("set the attributes of", self.root.show(path))?;
-        // Now nobody can make another name of it who could before.
+        // From now on nobody can make another name of it who could before.
         if expects_names { self.expect_names(change, known, &entry, path) } else { Ok(()) }
     }
 
@@ -233,7 +234,7 @@ impl Incoming<'_> {
             None
         };
         if let Some(file) = &flags {
-            // A replay finds what it has protected itself.
+            // When repeated, the step finds files that it has protected itself.
             attributes::loosen(file)?;
         }
         attributes::set(entry, change.kind, new, change.xattrs.as_deref(), &self.journal.limits)?;
@@ -242,11 +243,11 @@ impl Incoming<'_> {
         attributes::set_flags(file, new.flags, &self.journal.limits)
     }
 
-    /// What runs with the rights of its owner or group has no name that somebody gave it since it was
-    /// checked: it would outlive the file.
+    /// Checks that a file that runs with rights of its owner or group got no further name since the check:
+    /// that name would outlive the file.
     fn expect_names(&self, change: &Change, known: &Known, entry: &Entry, path: &RelPath) -> Result<()> {
         let Some(links) = known.links() else { return Ok(()) };
-        // Those that go are in the stage until the end.
+        // Names to be removed are in the stage until the end.
         let comes = change.links_added.len().saturating_sub(change.links_removed.len());
         let stat = entry.stat().context("read the attributes of", self.root.show(path))?;
         if u64::from(stat.nlink) <= u64::from(links) + comes as u64 {
@@ -259,7 +260,7 @@ impl Incoming<'_> {
     }
 }
 
-/// Opens for writing; a replay may find the file as protected as it is to be in the end.
+/// Opens for writing; when repeated, the step may find the file protected already.
 pub(crate) fn open_loosened(entry: &Entry) -> io::Result<File> {
     match entry.open(OFlags::RDWR) {
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
@@ -270,7 +271,7 @@ pub(crate) fn open_loosened(entry: &Entry) -> io::Result<File> {
     }
 }
 
-/// What the commit does with what was there.
+/// The access that the commit needs to an existing entry.
 pub(crate) fn access_to(kind: Kind) -> Access {
     let to_all = Access::READ_OK | Access::WRITE_OK;
     if kind == Kind::Directory { to_all | Access::EXEC_OK } else { to_all }
@@ -280,7 +281,7 @@ fn is_protected(row: &Brief) -> bool {
     !row.flags.deleted && row.inode_flags & attributes::PROTECTIVE != 0
 }
 
-/// Opened before its mode may forbid it.
+/// Opens it before its new mode may forbid that.
 pub(crate) fn open_for_flags(entry: &Entry) -> io::Result<File> {
     entry.open(OFlags::RDONLY)
 }

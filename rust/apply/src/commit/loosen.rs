@@ -1,5 +1,5 @@
-//! What a commit changes is first made so that it can be changed, and that nobody may do more with it
-//! meanwhile than before and after. Its way back begins in the same way.
+//! Prepares everything that a commit changes: it is made changeable, and meanwhile nobody has more rights to
+//! it than before or after. The way back begins in the same way.
 
 use crate::access::{self, Meanwhile};
 use crate::attributes;
@@ -14,9 +14,9 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 impl Incoming<'_> {
-    /// Takes off what would keep the commit from changing an inode: immutable and append-only flags, and for
-    /// an ordinary user the lack of write permission. And nobody may do more with what changes than before
-    /// and after; whether that takes rights away.
+    /// Removes what would keep the commit from changing an inode: immutable and append-only flags and, for an
+    /// ordinary user, missing write permission. Nobody gets more rights to it than before or after. Returns
+    /// whether that takes rights away.
     pub(crate) fn loosen(&self, places: &Places) -> Result<bool> {
         let narrows = AtomicBool::new(self.journal.base.is_none());
         if self.journal.base.is_none() {
@@ -29,7 +29,7 @@ impl Incoming<'_> {
                 if change.only_lends() {
                     return Ok(());
                 }
-                // What has gone, or is another, is met again by the steps that need it.
+                // Later steps notice an entry that is gone or was replaced.
                 let Some(entry) = self.look_for(path, known)? else { return Ok(()) };
                 if old.flags & attributes::LOOSENED != 0 {
                     open_for_flags(&entry)
@@ -48,13 +48,13 @@ impl Incoming<'_> {
         Ok(narrows.into_inner())
     }
 
-    /// A directory that becomes the root of a tree lets in nobody until all is there.
+    /// Closes a directory that becomes the root of a tree until everything is in it.
     fn close_root(&self) -> Result<()> {
         let root = self.root.entry(&RelPath::root());
         root.and_then(|root| take(&root, Kind::Directory)).context("close", self.root.path())
     }
 
-    /// What is deleted goes with its name, whoever it belongs to.
+    /// A deleted file only loses its name, whoever owns it.
     fn open_for_work(&self, entry: &Entry, change: &Change) -> io::Result<()> {
         let is_dir = change.kind == Kind::Directory;
         if !(is_dir || (change.kind == Kind::File && !change.flags.deleted)) {
@@ -67,8 +67,7 @@ impl Incoming<'_> {
         Ok(())
     }
 
-    /// The same for the way back, wherever things are by now: as little may be done with what becomes again
-    /// what it was.
+    /// The same for the way back, wherever entries are by now: everything that is restored is narrowed again.
     pub(crate) fn narrow_all(&self, places: &Places) -> Result<()> {
         if self.journal.base.is_none() {
             self.close_root()?;
@@ -91,7 +90,7 @@ impl Incoming<'_> {
     }
 }
 
-/// Whether that takes rights away. Where there are no modes, nobody is kept out by them.
+/// Returns whether that takes rights away. If the file system has no modes, they protect nothing.
 fn narrow(entry: &Entry, change: &Change, meanwhile: Option<Meanwhile>) -> io::Result<bool> {
     let now = entry.stat()?;
     if now.kind != change.kind {
@@ -113,15 +112,15 @@ fn narrow(entry: &Entry, change: &Change, meanwhile: Option<Meanwhile>) -> io::R
     }
 }
 
-/// Makes something this process's alone.
+/// Makes something belong to this process alone.
 pub(crate) fn take(entry: &Entry, kind: Kind) -> io::Result<()> {
     let now = entry.stat()?.attributes;
     let wanted = access::taken(kind, &now);
     tolerate(entry.set_mode(wanted.mode), true)?;
     if now.uid != wanted.uid {
-        // Who cannot give things away has what is his own.
+        // A user who cannot change owners already owns it.
         tolerate(entry.set_owner(wanted.uid, wanted.gid), true)?;
-        // Its owner may have set it again until now.
+        // Its owner may have changed the mode again before.
         tolerate(entry.set_mode(wanted.mode), true)?;
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! The stage to the tree, and back.
+//! Moves the stage to the tree, and back.
 
 pub(crate) mod aside;
 mod displace;

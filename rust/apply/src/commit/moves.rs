@@ -1,5 +1,5 @@
-//! Names go from the tree to the stage, and come from there. Whoever exchanges names meanwhile: what was
-//! moved is looked at where nobody else gets at it, and comes only to the directory that was checked.
+//! Moves names between the tree and the stage. Others may exchange names meanwhile, so a moved entry is
+//! checked where nobody else can reach it, and is put only into the directory that was checked.
 
 use crate::check::drift::is_lost_and_found;
 use crate::commit::forward::is_gone;
@@ -12,11 +12,11 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 
-/// How often a name that appears again is kept aside, before the commit goes back.
+/// How often a name that appears again is kept aside before the commit goes back.
 pub(crate) const TRIES: usize = 100;
 
 impl Incoming<'_> {
-    /// Whether any name was there to be detached.
+    /// Returns whether any name was there to be detached.
     pub(crate) fn detach(&self, places: &Places) -> Result<bool> {
         let detaches = detaches(&self.manifest(), places)?;
         for detach in &detaches {
@@ -26,8 +26,8 @@ impl Incoming<'_> {
         Ok(!detaches.is_empty())
     }
 
-    /// Nothing is attached before all of this is done, so a name that is in the stage was detached before,
-    /// and what has its place now came later.
+    /// Nothing is attached before all names are detached. So a name in the stage was detached before, and an
+    /// entry in its old place is a later one.
     fn detach_one(&self, detach: &Detach) -> Result<()> {
         let (from, kept) = (detach.path(), self.kept(detach)?);
         let moved = match detach.to {
@@ -36,7 +36,7 @@ impl Incoming<'_> {
         };
         match moved {
             Err(e) if is_gone(&e) && !self.journal.known => return Ok(()),
-            // Older builds anchored what is moved now.
+            // Older builds anchored entries that are moved now.
             Err(e) if is_taken(&e) && !self.journal.known && detach.to != Goes::Anchor => {
                 let is_same = self.is_same(from, &kept).context("detach", self.root.show(from))?;
                 let done = if is_same { self.root.unlink(from) } else { Err(e) };
@@ -48,12 +48,12 @@ impl Incoming<'_> {
         if self.look_for(&kept, &self.known(detach.row)?)?.is_some() {
             return Ok(());
         }
-        // The way back would do it, where there is one.
+        // The way back does the same if there is one.
         let _ = self.root.rename_to_new(&kept, from);
         Err(self.exchanged(from))
     }
 
-    /// Where in the stage a name that goes is.
+    /// The path of a removed name in the stage.
     pub(crate) fn kept(&self, detach: &Detach) -> Result<RelPath> {
         match detach.to {
             Goes::Hold { at } => self.staged(&held(detach.ino, at)),
@@ -86,10 +86,11 @@ impl Incoming<'_> {
             };
             self.root.forget_ways_through(&from);
             match come {
-                // Before a crash, by itself or with what it is in, and nothing had to be held any more.
+                // It was attached before a crash, alone or with its directory, and nothing else needed the
+                // held entry.
                 Err(e) if is_gone(&e) && self.look_for(to, &known)?.is_some() => return Ok(()),
                 Err(e) if is_gone(&e) => return self.attach_as_before(attach),
-                // Before a crash, too; older builds kept what is held.
+                // This also happened before a crash; older builds kept held entries.
                 Err(e) if is_taken(&e) && self.is_there_too(attach, &place, &known)? => return Ok(()),
                 Err(e) if is_taken(&e) => self.clear_place(&place, to)?,
                 other => return other.context("attach", self.root.show(to)),
@@ -110,7 +111,7 @@ impl Incoming<'_> {
         Err(self.exchanged(attach.path()))
     }
 
-    /// Whether what is to come is there already, and still in the stage.
+    /// Whether the new name exists already while the entry is still in the stage.
     fn is_there_too(&self, attach: &Attach, place: &Place<'_>, known: &Known) -> Result<bool> {
         let from = self.source(attach)?;
         let is_same = || -> io::Result<bool> {
@@ -122,7 +123,7 @@ impl Incoming<'_> {
             Ok(is_same)
         };
         match is_same() {
-            // It has just gone.
+            // It was removed just now.
             Err(e) if is_gone(&e) => Ok(false),
             other => other.context("attach", self.root.show(attach.path())),
         }
@@ -137,7 +138,7 @@ impl Incoming<'_> {
         moved.context("make way for", self.root.show(path))
     }
 
-    /// Where a name belongs: in the very directory that was checked, or was made here.
+    /// The place of a name, in exactly the directory that was checked or made here.
     pub(crate) fn place_of<'n>(&self, name: &'n Name) -> Result<Place<'n>> {
         let Some((above, last)) = name.path.split() else {
             return Err(Error::failed("the root has no name", "make the manifest again from its snapshots"));
@@ -147,7 +148,7 @@ impl Incoming<'_> {
         Ok(Place::new(parent.into_fd(), OsStr::from_bytes(last)))
     }
 
-    /// Where in the stage a name that comes is until then.
+    /// The path in the stage of a name that will be attached.
     pub(crate) fn source(&self, attach: &Attach) -> Result<RelPath> {
         match attach.from {
             Comes::New { at } => self.staged(&format!("new/{}", staged_top(attach.ino, at))),
@@ -156,7 +157,7 @@ impl Incoming<'_> {
         }
     }
 
-    /// Where the one that makes way goes.
+    /// The new place of a `lost+found` that is moved away.
     pub(crate) fn lost_and_found(&self) -> Result<RelPath> {
         self.staged("trash/lost+found")
     }

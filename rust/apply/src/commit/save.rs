@@ -1,8 +1,9 @@
-//! What a commit will lose is kept in the stage before anything is overwritten, so that it can be undone.
+//! Saves what a commit will destroy in the stage before anything is overwritten, so that the commit can be
+//! undone.
 //!
-//! `saved/rows` has a line of JSON for each row of the manifest that had an inode in the base, in its order;
-//! `saved/INODE` has the bytes that will be overwritten in place, at their offsets. What goes needs no copy:
-//! it is only renamed.
+//! `saved/rows` has a line of JSON for each row of the manifest that had an inode in the base, in the same
+//! order. `saved/INODE` has the bytes that will be overwritten in place, at their offsets. Removed entries
+//! need no copy, because they are only renamed.
 
 use crate::commit::forward::open_for_flags;
 use crate::known::Row;
@@ -21,19 +22,19 @@ use std::path::PathBuf;
 
 pub(crate) const DIR: &str = "saved";
 const ROWS: &str = "saved/rows";
-/// A directory that becomes the root of a tree, as it was.
+/// The old attributes of a directory that becomes the root of a tree.
 const TOP: &str = "saved/root";
-/// On a full disk the way back needs some space for itself.
+/// On a full disk the way back needs some space, which this file keeps free.
 const BALLAST: &str = "saved/ballast";
 const BALLAST_BYTES: u64 = 128 << 10;
 
 /// An inode as it was before the commit.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Saved {
-    /// The manifest's number.
+    /// The inode number in the manifest.
     ino: u64,
     pub(crate) attributes: Attributes,
-    /// None where the commit sets none.
+    /// None if the commit sets none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) xattrs: Option<Vec<Xattr>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -42,24 +43,24 @@ pub(crate) struct Saved {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SavedData {
-    /// What the commit touches; the last may have no end.
+    /// The ranges that the commit touches; the last may be open-ended.
     pub(crate) touched: Vec<Range>,
-    /// What of it was data, and what was preallocated; the rest were holes.
+    /// Which of these ranges were data, and which were preallocated; the rest were holes.
     pub(crate) data: Vec<Range>,
     pub(crate) unwritten: Vec<Range>,
 }
 
-/// Rows of which something is saved.
+/// Whether something of this row is saved.
 pub(crate) fn is_saved(change: &Change) -> bool {
     !change.flags.created && !change.only_lends()
 }
 
 impl Incoming<'_> {
-    /// Whether everything could be saved: of a file that its owner may not read nothing can be.
+    /// Returns whether everything could be saved: a file that its owner may not read cannot.
     pub(crate) fn save(&self) -> Result<bool> {
         let dir = self.staged(DIR)?;
         let make = || {
-            // A run that was cut left one.
+            // An interrupted run may have left one.
             self.remove_staged(&dir)?;
             self.root.create_dir(&dir, 0o700)
         };
@@ -112,7 +113,7 @@ impl Incoming<'_> {
         save().context("save the attributes of the root in", self.root.show(&path))
     }
 
-    /// None where it was the root of a tree already, or an older build began.
+    /// None if it was the root of a tree already, or an older build began.
     pub(crate) fn saved_root(&self) -> Result<Option<Saved>> {
         let path = self.staged(TOP)?;
         let text = match self.root.read(&path) {
@@ -147,7 +148,7 @@ impl Incoming<'_> {
         if let Some((flags, rare)) = self.all_flags(change, entry)? {
             attributes = Attributes { flags, rare, ..attributes };
         }
-        // Who takes it takes its capabilities too.
+        // Changing the owner removes the capabilities too.
         let is_displaced = self.journal.displaces && change.flags.deleted && change.kind == Kind::File;
         let is_taken = change.old.is_some_and(|old| old.flags & PROTECTIVE != 0) || is_displaced;
         let is_set = change.survives() && change.flags.any() || is_taken;
@@ -166,7 +167,7 @@ impl Incoming<'_> {
         Ok(Some(line))
     }
 
-    /// Flags, project and hints that a look does not tell, where the commit may set any.
+    /// Flags, project and hints, which stat does not tell, if the commit may change any.
     fn all_flags(&self, change: &Change, entry: &Entry) -> io::Result<Option<(u32, Rare)>> {
         let told = change.old.iter().chain(&change.new).fold(0, |all, a| all | a.flags);
         let has_rare = change.old.iter().chain(&change.new).any(|a| a.rare != Rare::default());
@@ -205,19 +206,19 @@ impl Incoming<'_> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
         let file = File::from(self.root.open_at(&path, flags, Mode::from_raw_mode(0o600))?);
         if was.flags & NOCOW != 0 {
-            // Only files that are alike in it can share blocks; else they are copied.
+            // Files can share blocks only if this flag is equal; otherwise they are copied.
             let _ = set_flags_of(&file, NOCOW);
         }
         file.set_len(was.size)?;
         Ok(file)
     }
 
-    /// Where the bytes are that a row overwrites.
+    /// The path of the saved bytes of a row.
     pub(crate) fn saved(&self, change: &Change) -> Result<RelPath> {
         self.staged(&format!("{DIR}/{}", change.ino))
     }
 
-    /// Calls `act` for every row of which something was saved, in parallel.
+    /// Calls `act` in parallel for every row of which something was saved.
     pub(crate) fn each_saved(
         &self,
         wanted: impl Fn(&Change) -> bool + Sync,
@@ -269,7 +270,7 @@ impl Lines {
     }
 }
 
-/// What the commit may touch of a file's bytes and blocks, in whole blocks and without overlap.
+/// The bytes of a file that the commit may touch, in whole blocks and without overlap.
 fn touched(change: &Change, size: u64, block: u64) -> Vec<Range> {
     let new_size = change.new.map_or(0, |a| a.size);
     let is_cut = new_size != size || change.loses_tail() || change.beyond_end().next().is_some();
@@ -290,7 +291,7 @@ fn touched(change: &Change, size: u64, block: u64) -> Vec<Range> {
     joined.into_iter().map(|(start, end)| Range { offset: start, length: end - start }).collect()
 }
 
-/// What lies in ranges of both lists.
+/// The intersection of two lists of ranges.
 fn common(one: &[Range], other: &[Range]) -> Vec<Range> {
     let (mut found, mut at) = (Vec::new(), 0);
     for range in one {
@@ -303,7 +304,7 @@ fn common(one: &[Range], other: &[Range]) -> Vec<Range> {
     found
 }
 
-/// What of `whole` is in none of the others, which are sorted.
+/// The parts of `whole` outside all others, which are sorted.
 pub(crate) fn gaps(whole: Range, others: &[&[Range]]) -> Vec<Range> {
     let mut taken: Vec<Range> = others.iter().flat_map(|ranges| common(&[whole], ranges)).collect();
     taken.sort_unstable();

@@ -1,5 +1,5 @@
-//! The way back of a commit: from wherever it has come to, the tree becomes again what it was. Every step can
-//! be done again after a crash, and until the last one the commit can go on instead.
+//! The way back of a commit: restores the old tree from whatever state the commit is in. Every step can be
+//! repeated after a crash, and until the last one the commit can go on instead.
 
 use crate::commit::forward::{access_to, is_gone, open_for_flags, open_loosened};
 use crate::commit::loosen::take;
@@ -16,7 +16,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 impl Incoming<'_> {
-    /// Goes back after a failure; what is to be said then.
+    /// Goes back after a failure, and returns the error to report.
     pub(crate) fn go_back(&mut self, cause: &Error) -> Error {
         let show = self.root.path().display().to_string();
         let at = self.journal.base_name.as_ref().map_or_else(
@@ -39,8 +39,7 @@ impl Incoming<'_> {
         }
     }
 
-    /// Makes the tree what it was before the commit. The journal then says that what is staged can be thrown
-    /// away.
+    /// Restores the tree as it was before the commit. The journal then says that the stage can be removed.
     pub fn undo(&mut self) -> Result<()> {
         if !self.journal.can_go_back() {
             return Err(Error::refused(
@@ -68,7 +67,7 @@ impl Incoming<'_> {
         self.step("undo.loosened")?;
         if self.journal.phase == Phase::Undoing {
             self.take_out(&places)?;
-            // What somebody else has put into new directories would go with them.
+            // Entries that others put into new directories are kept.
             self.sweep_new(&places)?;
             self.sync()?;
             self.set_phase(Phase::Returning)?;
@@ -78,7 +77,7 @@ impl Incoming<'_> {
         self.take_back_objects()?;
         self.step("undo.displaced")?;
         if self.put_back_data(&places)? {
-            // Who may read it now could not read what was there before.
+            // Those who may read it now could not read the new content.
             self.sync()?;
         }
         self.put_back_attributes()?;
@@ -88,8 +87,7 @@ impl Incoming<'_> {
         self.step("undo.done")
     }
 
-    /// Takes off what keeps entries from being moved and written, wherever they are now. Those above come
-    /// first.
+    /// Clears what keeps entries from being moved and written, wherever they are now, parents first.
     fn loosen_all(&self) -> Result<()> {
         let mut directories = Vec::new();
         for row in self.known_rows(|row| row.kind == Kind::Directory)? {
@@ -107,7 +105,7 @@ impl Incoming<'_> {
         )
     }
 
-    /// `is_opened`: more is done with it than to move its names.
+    /// With `is_opened`, more is done to the entry than moving its names.
     fn loosen_at(&self, path: &RelPath, known: &Known, is_opened: bool) -> Result<()> {
         let Some(entry) = self.look_for(path, known)? else { return Ok(()) };
         let loosen = || -> io::Result<()> {
@@ -117,7 +115,7 @@ impl Incoming<'_> {
             }
             if stat.attributes.flags & attributes::PROTECTIVE != 0 {
                 attributes::loosen(&open_for_flags(&entry)?)?;
-                // Nothing but that flag may have kept others out.
+                // The flag may have been the only thing that kept others out.
                 take(&entry, stat.kind)?;
             }
             let wanted = if stat.kind == Kind::Directory { 0o700 } else { 0o600 };
@@ -129,7 +127,7 @@ impl Incoming<'_> {
         loosen().context("unprotect", self.root.show(path))
     }
 
-    /// Takes out what was attached, deepest first.
+    /// Takes attached names out again, deepest first.
     fn take_out(&self, places: &Places) -> Result<()> {
         for attach in attaches(&self.manifest(), places)?.iter().rev() {
             self.take_out_one(attach)?;
@@ -139,7 +137,7 @@ impl Incoming<'_> {
         Ok(())
     }
 
-    /// What is not there any more, or is another, stays where it is.
+    /// An entry that is gone or was replaced stays as it is.
     fn take_out_one(&self, attach: &Attach) -> Result<()> {
         let (to, source, known) = (attach.path(), self.source(attach)?, self.known(attach.row)?);
         let is_there = self.root.entry(&source).is_ok();
@@ -158,14 +156,14 @@ impl Incoming<'_> {
             other => other.context("take out", self.root.show(to))?,
         }
         if self.look_for(&from, &known)?.is_none() {
-            // Exchanged in that moment.
+            // It was exchanged in that moment.
             return self.keep_aside(&staged, to);
         }
         let is_link = attach.from == Comes::Link;
         (if is_link { staged.unlink() } else { Ok(()) }).context("take out", self.root.show(to))
     }
 
-    /// Puts back the names that went, those above first.
+    /// Puts removed names back, parents first.
     fn put_back(&self, detaches: &[Detach]) -> Result<()> {
         for detach in detaches.iter().rev() {
             self.put_back_one(detach)?;
@@ -194,7 +192,7 @@ impl Incoming<'_> {
             };
         }
         if kept.entry().is_err() {
-            // It never went, or is back already.
+            // It was never removed, or is back already.
             return Ok(());
         }
         for _ in 0..TRIES {
@@ -205,12 +203,12 @@ impl Incoming<'_> {
                 other => return other.context("put back", show),
             }
         }
-        // Its directory is gone, or its place cannot be kept free. A snapshot has it, and the stage goes: so
-        // it stays here.
+        // Its directory is gone, or its place cannot be kept free. The stage will be removed, but a snapshot
+        // has the entry, so it is kept aside here.
         self.keep_aside(&kept, to)
     }
 
-    /// Whether others may use some of it then.
+    /// Returns whether others may use some of the data afterwards.
     fn put_back_data(&self, places: &Places) -> Result<bool> {
         let opens = AtomicBool::new(false);
         self.each_saved(
@@ -226,7 +224,7 @@ impl Incoming<'_> {
         Ok(opens.into_inner())
     }
 
-    /// What somebody else has removed or exchanged meanwhile keeps nothing from going back.
+    /// Finds an entry; None if somebody removed or exchanged it, which must not stop the way back.
     fn still(&self, path: &RelPath, known: &Known) -> Result<Option<Entry>> {
         let found = self.look_for(path, known)?;
         if found.is_none() {
@@ -249,7 +247,7 @@ impl Incoming<'_> {
         let file = open_loosened(entry)?;
         let reaches_end = saved.touched.last().is_some_and(|range| range.end() == u64::MAX);
         if reaches_end {
-            // Also to give back what is preallocated beyond it.
+            // This also removes preallocation beyond the end.
             file.set_len(size)?;
         }
         let end = size.next_multiple_of(snapsync_sys::filesystem(&file)?.block_size.max(1));
@@ -273,7 +271,7 @@ impl Incoming<'_> {
         Ok(())
     }
 
-    /// Those of directories last: each entry that comes back gives its directory another time.
+    /// Directories come last, because each entry put back changes the time of its directory.
     fn put_back_attributes(&self) -> Result<()> {
         for directories in [false, true] {
             self.each_saved(
@@ -290,7 +288,7 @@ impl Incoming<'_> {
         self.put_back_root()
     }
 
-    /// Where it was none before.
+    /// Restores a directory that was no root of a tree before.
     fn put_back_root(&self) -> Result<()> {
         let Some(saved) = self.saved_root()? else { return Ok(()) };
         let root = self.root.entry(&RelPath::root());
@@ -322,7 +320,7 @@ impl Incoming<'_> {
     }
 }
 
-/// The same kind of error, with more to say.
+/// The same kind of error with a longer message.
 fn with_cause(cause: &Error, what: String, advice: String) -> Error {
     match cause {
         Error::Refused { .. } => Error::refused(what, advice),

@@ -1,4 +1,4 @@
-//! Data that comes from other files, of the tree or of the stage.
+//! Stages data that comes from other files of the tree or the stage.
 
 use crate::stage::incoming::Incoming;
 use crate::stage::sources::Sources;
@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 
 impl<'a> Incoming<'a> {
-    /// Stages what is a clone of other data, which is in the tree, as the base left it, or in the stage.
+    /// Stages clones of data that is in the tree, as the base left it, or in the stage.
     pub(super) fn clones(&self) -> Result<()> {
         let sources = Sources::read(&self.manifest())?;
         if sources.is_empty() {
@@ -43,7 +43,7 @@ impl<'a> Incoming<'a> {
         done.context("stage the data of", show())
     }
 
-    /// What a clone takes its data from: what the check saw, or what is staged.
+    /// The file that a clone takes its data from: the one that the check saw, or a staged one.
     fn source_of(&self, extent: &Extent, sources: &Sources) -> Result<File> {
         let source = extent.source.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData));
         let source = source.context("find the data for", self.stage().show())?;
@@ -57,7 +57,7 @@ impl<'a> Incoming<'a> {
     }
 }
 
-/// Makes a range share the blocks of another, or copies it where that cannot be.
+/// Makes a range share the blocks of another, or copies it if that fails.
 fn share(from: &File, from_offset: u64, length: u64, to: &File, to_offset: u64) -> io::Result<()> {
     if from.metadata()?.len() < from_offset.saturating_add(length) {
         return Err(io::ErrorKind::UnexpectedEof.into());

@@ -1,4 +1,4 @@
-//! New entries, in final form under `new/`.
+//! Stages new entries in final form under `new/`.
 
 use crate::stage::incoming::Incoming;
 use crate::{access, attributes};
@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io;
 
 impl<'a> Incoming<'a> {
-    /// Stages all new entries that no frame brings: directories, links, devices, files that are all holes.
+    /// Stages all new entries that no frame brings: directories, links, devices, and files without data.
     pub fn entries(&self) -> Result<()> {
         let is_directory = |row: &Brief| row.flags.created && row.kind == Kind::Directory;
         self.each_row(is_directory, |_, change| {
@@ -31,8 +31,8 @@ impl<'a> Incoming<'a> {
         Ok(())
     }
 
-    /// Makes a directory and those above it, one after the other: a manifest may go deeper than a stack.
-    /// Owner and mode come with the commit, when everything is in it.
+    /// Makes a directory and its parents in a loop: a manifest may be deeper than the stack allows. The
+    /// commit sets owner and mode when everything is in it.
     fn make_directory(&self, path: &RelPath) -> io::Result<()> {
         let mut missing = vec![path.clone()];
         while let Some(path) = missing.last() {
@@ -68,26 +68,26 @@ impl<'a> Incoming<'a> {
         self.set_attributes(&Entry::at(dir, name)?, change)
     }
 
-    /// An empty file with its flags, some of which can only be set while it is empty.
+    /// Creates an empty file with its flags, some of which can be set only while it is empty.
     pub(crate) fn create(&self, parents: &mut Parents<'_>, change: &Change) -> io::Result<File> {
         let path = self.staged_new(change, 0).map_err(io::Error::other)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let (dir, name) = parents.of(&path)?;
-        // Nobody else gets into the stage: most files can have their mode from the start.
+        // Nobody else can enter the stage, so most files can have their mode from the start.
         let mode = change.new.map_or(0o600, |a| a.mode & 0o777 | 0o600);
         let file = File::from(openat(dir, name, flags, Mode::from_raw_mode(mode))?);
         let Attributes { flags, rare, size, .. } = change.new.unwrap_or_default();
         attributes::set_rare(&file, rare, &self.journal.limits)?;
         attributes::set_flags(&file, flags & !attributes::PROTECTIVE, &self.journal.limits)?;
         if !is_written_at_once(change, size) {
-            // With its size first: a write beyond the end makes some file systems reserve more than is asked
-            // for, and what is reserved before a hole stays.
+            // The size comes first: a write beyond the end makes some file systems reserve extra space, and
+            // what is reserved before a hole stays.
             file.set_len(size)?;
         }
         Ok(file)
     }
 
-    /// Preallocation and attributes of a new file that has its data.
+    /// Sets preallocation and attributes of a new file that has its data.
     pub(crate) fn complete(&self, file: File, change: &Change) -> io::Result<()> {
         for extent in change.extents.iter().filter(|e| e.op == Op::Unwritten) {
             preallocate(&file, extent.offset, extent.length)?;
@@ -101,12 +101,12 @@ impl<'a> Incoming<'a> {
     fn set_attributes(&self, entry: &Entry, change: &Change) -> io::Result<()> {
         let new = change.new.unwrap_or_default();
         let is_protected = new.flags & attributes::PROTECTIVE != 0;
-        // Where its flags will keep others from it, they are kept from it until then.
+        // If its flags will protect it from others, so must its mode until then.
         let new = if is_protected { access::taken(change.kind, &new) } else { new };
         attributes::set(entry, change.kind, &new, change.xattrs.as_deref(), &self.journal.limits)
     }
 
-    /// The second and later names of new files.
+    /// Links the second and later names of new files.
     pub(super) fn further_names(&self) -> Result<()> {
         for change in self.manifest_reader()?.only(|row| row.flags.created && row.added > 1) {
             let change = change?;
@@ -119,7 +119,7 @@ impl<'a> Incoming<'a> {
     }
 }
 
-/// One frame brings the whole file from its first byte to its last.
+/// Whether one frame brings the whole file.
 fn is_written_at_once(change: &Change, size: u64) -> bool {
     match &change.extents[..] {
         [only] => {

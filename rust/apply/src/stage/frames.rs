@@ -1,4 +1,4 @@
-//! Frames of data, written where they belong.
+//! Writes frames of data to their places in the stage.
 
 use crate::stage::incoming::Incoming;
 use crate::stage::received::Notes;
@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 impl<'a> Incoming<'a> {
-    /// What takes the frames of one worker.
+    /// A sink for the frames of one worker.
     pub fn sink(&self) -> Sink<'_> {
         let mut worker = Worker::of(self);
         Box::new(move |frame| {
@@ -21,7 +21,7 @@ impl<'a> Incoming<'a> {
         })
     }
 
-    /// The same for frames that name their file by its inode alone, and may lie; they are verified.
+    /// The same for verified frames that name their file only by inode, and may lie about it.
     pub fn taker<'t>(&'t self, rows: &'t ChangeRows) -> Taker<'t> {
         let mut worker = Worker::of(self);
         Box::new(move |arrived| {
@@ -52,18 +52,18 @@ impl<'a> Incoming<'a> {
         }
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
         let file = File::from(self.root.open_at(path, flags, Mode::from_raw_mode(0o600))?);
-        // A range can be shared up to the end of its file only where both end at the same byte.
+        // A range can be shared up to the end of its file only if both files end at the same byte.
         file.set_len(change.new.map_or(0, |a| a.size))?;
         Ok(file)
     }
 }
 
-/// One of those that stage data side by side.
+/// One of the workers that stage data in parallel.
 struct Worker<'a> {
     incoming: &'a Incoming<'a>,
     parents: Parents<'a>,
     notes: Notes<'a>,
-    /// What takes parts of the file of this number.
+    /// The open file of this number, which takes parts of its data.
     open: Option<(u64, File)>,
 }
 
@@ -73,13 +73,13 @@ impl<'a> Worker<'a> {
         Worker { incoming, parents, notes, open: None }
     }
 
-    /// Stages a run of bytes, and notes that it is there.
+    /// Stages a run of bytes, and records that it is there.
     fn put(&mut self, change: &Change, range: Range, bytes: &[u8], hash: &[u8; 32]) -> Result<()> {
         if !change.names_data(range) {
             return Err(unasked(change, range));
         }
         let new = match self.write(change, range, bytes) {
-            // What is whole already is not made again.
+            // A complete file is not made again.
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(unasked(change, range)),
             other => other.context("stage the data of", change.display_path())?,
         };
@@ -89,7 +89,7 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// How many of the bytes are new; None where some came before.
+    /// The number of new bytes; None if some arrived before.
     fn write(&mut self, change: &Change, range: Range, bytes: &[u8]) -> io::Result<Option<u64>> {
         let (incoming, received) = (self.incoming, &self.incoming.received);
         let is_whole = range.length == change.data_bytes();
@@ -110,7 +110,7 @@ impl<'a> Worker<'a> {
         Ok(Some(new))
     }
 
-    /// The file that takes the parts of another.
+    /// The staged file that takes parts of another file's data.
     fn partial(&mut self, change: &Change) -> io::Result<File> {
         if let Some((_, file)) = self.open.take().filter(|(ino, _)| *ino == change.ino) {
             return Ok(file);

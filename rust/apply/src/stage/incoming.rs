@@ -15,30 +15,30 @@ use std::io;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// A delta on its way into a volume.
+/// A delta that is being written to a volume.
 pub struct Incoming<'a> {
     pub(crate) root: Arc<Root>,
     pub(crate) store: Spot,
     pub(crate) journal: Journal,
     pub(crate) monitor: &'a Monitor,
-    /// Bytes of a block of the target.
+    /// The block size of the target.
     pub(crate) block: u64,
-    /// Below the root.
+    /// The path of the stage below the root.
     dir: String,
     /// Known once the manifest is there.
     pub(super) places: Places,
     pub(crate) received: Received,
     pub(super) need: Need,
-    /// What the check saw, once it is whole.
+    /// What the check saw, once the file is complete.
     pub(crate) knowledge: Option<Knowledge>,
-    /// A cut run of the same delta has left some of it.
+    /// Whether an interrupted run of the same delta left some of it.
     pub(super) goes_on: bool,
     /// It was staged in this run: nothing came between that and its commit.
     pub(crate) is_fresh: bool,
 }
 
 impl<'a> Incoming<'a> {
-    /// Makes the stage for the delta from `base` to `snapshot`, and a journal that says so.
+    /// Makes the stage for the delta from `base` to `snapshot`, and a journal that records it.
     pub fn begin(
         root: &Arc<Root>,
         store: &Spot,
@@ -59,7 +59,7 @@ impl<'a> Incoming<'a> {
         Ok(incoming)
     }
 
-    /// An apply that was interrupted, as its journal tells.
+    /// Opens an interrupted apply, as its journal describes it.
     pub fn open(
         root: &Arc<Root>,
         store: &Spot,
@@ -84,7 +84,7 @@ impl<'a> Incoming<'a> {
         })
     }
 
-    /// The same where only staging has begun: what is there, and is what it should be, is kept.
+    /// Resumes an apply that was still staging: everything that is there and still verifies is kept.
     pub fn go_on(
         root: &Arc<Root>,
         store: &Spot,
@@ -103,7 +103,7 @@ impl<'a> Incoming<'a> {
             }
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        // What is staged must not inherit from the tree's root: default ACLs, set-group-id, flags.
+        // Staged entries must not inherit anything from the tree's root: default ACLs, set-group-id, flags.
         let dir = Entry::from_open(self.root.open_at(&incoming, flags, Mode::empty())?);
         snapsync_sys::tell_names_apart_in(dir.fd());
         for xattr in dir.xattrs()?.iter().filter(|x| x.name.starts_with(b"system.posix_acl")) {
@@ -131,12 +131,12 @@ impl<'a> Incoming<'a> {
         self.received.holds(ino, range)
     }
 
-    /// Where the manifest is to be written before anything else.
+    /// The path to which the manifest is written before anything else.
     pub fn manifest(&self) -> Spot {
         self.stage().join(MANIFEST)
     }
 
-    /// The manifest is whole: from now on the same delta can go on where this one is cut.
+    /// Records that the manifest is complete: from now on the same delta can resume.
     pub fn keep(&mut self, manifest_digest: &str) -> Result<()> {
         self.journal.manifest = Some(manifest_digest.to_owned());
         self.journal.save(&self.store)
@@ -155,7 +155,7 @@ impl<'a> Incoming<'a> {
         RelPath::new(format!("{}/{part}", self.dir).as_bytes())
     }
 
-    /// Where the name number `at` of a new entry is staged.
+    /// The path where name number `at` of a new entry is staged.
     pub(crate) fn staged_new(&self, change: &Change, at: usize) -> Result<RelPath> {
         let below = self.places.staged(change, at)?;
         RelPath::new(&[self.dir.as_bytes(), b"/new/", below.as_bytes()].concat())

@@ -1,4 +1,4 @@
-//! What of a stage is there, before anybody works on it.
+//! Checks an existing stage before anybody works on it.
 
 use crate::journal::Journal;
 use crate::layout::{INCOMING, MANIFEST};
@@ -9,13 +9,13 @@ use std::io;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// Whether the stage of a snapshot says that it has any data.
+/// Whether the stage of a snapshot claims to have any data.
 pub fn has_received(root: &Arc<Root>, snapshot: Uuid) -> bool {
     let log = Spot::top(root.clone()).join(format!("{INCOMING}/{snapshot}/{FILE}"));
     log.stat().is_ok_and(|log| log.attributes.size >= ENTRY as u64)
 }
 
-/// Whether the manifest in the stage still is the one that the journal tells: only then it is read.
+/// Whether the manifest in the stage still is the one in the journal; it is read only then.
 pub fn is_intact(root: &Arc<Root>, journal: &Journal) -> Result<bool> {
     let Some(digest) = &journal.manifest else { return Ok(true) };
     let manifest = Spot::top(root.clone()).join(format!("{INCOMING}/{}/{MANIFEST}", journal.snapshot.id));

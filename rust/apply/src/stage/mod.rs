@@ -1,4 +1,4 @@
-//! A delta, staged.
+//! The stage of a delta.
 
 mod clones;
 mod entries;

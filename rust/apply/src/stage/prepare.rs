@@ -1,4 +1,4 @@
-//! A stage from its beginning to its seal.
+//! The steps of staging, from the checks to the seal.
 
 use crate::check::drift::Check;
 use crate::check::rehearsal::trial::Rehearsal;
@@ -18,16 +18,16 @@ use snapsync_sys::{Entry, fault, supports_reflinks, sync_filesystem};
 pub struct Report {
     /// What the target cannot hold.
     pub losses: Vec<Loss>,
-    /// Data that a cut run has left in the stage, and how many bytes.
+    /// The data that an interrupted run left in the stage, and its number of bytes.
     pub held: Held,
     pub kept: u64,
 }
 
 impl<'a> Incoming<'a> {
-    /// Looks before anything is staged: what the target cannot hold, whether it is still the base, and what
-    /// room it takes. `copies` says that the standby's snapshot will copy data, `unlisted` that entries
-    /// outside the base may come and go on the standby, and give their directories other times, `shares`
-    /// that data takes no space.
+    /// Checks before staging what the target cannot hold, whether it is still the base, and how much space is
+    /// needed. `copies` says that the standby's snapshot will copy data; `unlisted` that entries outside the
+    /// base may come and go on the standby and change the times of their directories; `shares` that data
+    /// takes no space.
     pub fn prepare(&mut self, copies: bool, unlisted: bool, shares: bool) -> Result<Report> {
         fault::point("stage.manifest");
         vet(&self.manifest(), self.monitor)?;
@@ -58,13 +58,13 @@ impl<'a> Incoming<'a> {
         Ok(Report { losses, held: self.received.held().clone(), kept })
     }
 
-    /// Refuses where there is no room for what was prepared. What a cut run has left has its space; with
-    /// `packed` it may take less, where data is compressed.
+    /// Refuses if there is not enough space. Data of an interrupted run has its space already. With `packed`,
+    /// compression may make data smaller.
     pub fn has_room(&self, packed: bool) -> Result<()> {
         self.need.check(&self.root, self.received.bytes(), packed, self.monitor)
     }
 
-    /// What was put in the place of the stage's own files is no hindrance.
+    /// Removes whatever was put in the place of the stage's own files.
     fn clear_the_way(&self) -> Result<()> {
         for file in [known::FILE, received::FILE] {
             let path = self.staged(file)?;
@@ -76,8 +76,8 @@ impl<'a> Incoming<'a> {
         Ok(())
     }
 
-    /// Ends staging: everything the manifest names is there and on the disk, and so is what the commit will
-    /// overwrite. From here on it goes through, or back.
+    /// Ends staging: everything that the manifest names is on the disk, and so is what the commit will
+    /// overwrite. From here on the commit is completed or undone.
     pub fn seal(&mut self) -> Result<()> {
         self.monitor.check()?;
         let expected = self.manifest_reader()?.counts()?.data_bytes;

@@ -1,8 +1,8 @@
-//! Which data of a delta has arrived: nothing twice, nothing that was not asked for, and after a cut nothing
-//! that is not what it was when it came.
+//! Records which data of a delta has arrived: nothing is accepted twice or unasked, and after an interruption
+//! only data that still verifies counts.
 //!
-//! `received` in the stage has 52 bytes for each frame: inode, offset (u64), length (u32), little endian, and
-//! the BLAKE3 of the bytes. It proves nothing by itself: what it names is read again before it is believed.
+//! `received` in the stage has 52 bytes for each frame: inode, offset (u64), length (u32), little-endian, and
+//! the BLAKE3 of the bytes. It proves nothing by itself: what it names is read again and verified.
 
 use rustix::fs::OFlags;
 use snapsync_model::{Change, Context, Op, Range, Result, locked};
@@ -17,19 +17,19 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 pub(crate) const FILE: &str = "received";
 pub(super) const ENTRY: usize = 52;
-/// Frames and bytes that a worker stages before it writes down what they were: for each small file by itself
-/// that would cost as much as the file. A kill forgets the last of them.
+/// The frames and bytes that a worker stages before it records them. Recording each small file would cost as
+/// much as the file. A kill loses the last records.
 const UNWRITTEN: usize = 64;
 const UNWRITTEN_BYTES: u64 = 1 << 20;
 
-/// Offsets and ends, apart from each other.
+/// Offsets and ends of ranges apart from each other.
 type Ranges = BTreeMap<u64, u64>;
 
 #[derive(Default)]
 pub(crate) struct Received {
-    /// What files that have some of their data still wait for.
+    /// The missing ranges of files that have some of their data.
     missing: Mutex<HashMap<u64, Ranges>>,
-    /// What was there when this run began.
+    /// The data that was there when this run began.
     held: Held,
     bytes: AtomicU64,
     log: Option<(File, PathBuf)>,
@@ -43,12 +43,12 @@ impl Received {
         Ok(())
     }
 
-    /// What one worker writes down.
+    /// The records of one worker.
     pub(crate) fn notes(&self) -> Notes<'_> {
         Notes { received: self, entries: Vec::new(), bytes: 0 }
     }
 
-    /// Data that is there without having come: it is shared again after a cut.
+    /// Counts data that did not travel: it is shared again after an interruption.
     pub(crate) fn share(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Relaxed);
     }
@@ -69,12 +69,12 @@ impl Received {
         !locked(&self.missing).is_empty()
     }
 
-    /// Whether a cut run left some of this file.
+    /// Whether an interrupted run left some of this file.
     pub(crate) fn has_begun(&self, ino: u64) -> bool {
         !self.held.is_empty() && locked(&self.missing).contains_key(&ino)
     }
 
-    /// What `create` makes, for the first frame of a file with several; None for the later ones.
+    /// Calls `create` for the first frame of a file with several; None for later ones.
     pub(crate) fn begin<T>(
         &self,
         change: &Change,
@@ -92,8 +92,8 @@ impl Received {
         Some(made)
     }
 
-    /// How much of a range is new, and whether nothing is missing any more; None where some of it came in
-    /// this run already.
+    /// The number of new bytes in a range, and whether the file is complete now; None if some of the range
+    /// arrived in this run already.
     pub(crate) fn arrived(&self, ino: u64, range: Range) -> Option<(u64, bool)> {
         let mut missing = locked(&self.missing);
         let left = missing.get_mut(&ino)?;
@@ -109,17 +109,17 @@ impl Received {
     }
 }
 
-/// What one worker has staged.
+/// The records of what one worker has staged.
 pub(crate) struct Notes<'a> {
     received: &'a Received,
-    /// Not written yet.
+    /// Records that are not written yet.
     entries: Vec<u8>,
-    /// Of data, that they speak of.
+    /// The bytes of data in those records.
     bytes: u64,
 }
 
 impl Notes<'_> {
-    /// Notes what was staged, `new` bytes of which count.
+    /// Records a staged range, `new` bytes of which count.
     pub(crate) fn add(&mut self, ino: u64, range: Range, new: u64, hash: &[u8; 32]) -> Result<()> {
         self.received.bytes.fetch_add(new, Relaxed);
         let entry = Entry { ino, offset: range.offset, length: range.length as u32, hash: *hash };
@@ -144,12 +144,12 @@ impl Notes<'_> {
 
 impl Drop for Notes<'_> {
     fn drop(&mut self) {
-        // Whoever goes on without them brings the same data again.
+        // Without these records the next run gets the same data again.
         let _ = self.write();
     }
 }
 
-/// Removes a range from others; how many bytes of it were there.
+/// Removes a range from others, and returns how many bytes of it were there.
 fn take_out(ranges: &mut Ranges, range: Range) -> u64 {
     let (start, end) = (range.offset, range.end());
     let before = ranges.range(..start).next_back().map(|(from, to)| (*from, *to));
@@ -205,7 +205,7 @@ pub(super) fn read_log(stage: &Spot) -> Result<HashMap<u64, Vec<Entry>>> {
     let file = stage.join(FILE);
     let bytes = file.read_if_there().context("read", file.show())?.unwrap_or_default();
     let mut log: HashMap<u64, Vec<Entry>> = HashMap::new();
-    // What a crash cut off at the end is no entry.
+    // An incomplete entry at the end was cut by a crash.
     for bytes in bytes.as_chunks().0 {
         let entry = Entry::from_bytes(bytes);
         log.entry(entry.ino).or_default().push(entry);
@@ -214,7 +214,7 @@ pub(super) fn read_log(stage: &Spot) -> Result<HashMap<u64, Vec<Entry>>> {
 }
 
 impl Received {
-    /// Notes what of the next row with data is there; whether all is.
+    /// Records which data of the next row is there, and returns whether all of it is.
     pub(super) fn hold(&mut self, change: &Change, ranges: &[Range], follows_whole: bool) -> bool {
         self.held.push(change, ranges, follows_whole);
         let bytes: u64 = ranges.iter().map(|r| r.length).sum();

@@ -1,4 +1,4 @@
-//! A stage that goes on from where it was cut.
+//! Resumes an interrupted stage.
 
 use crate::stage::incoming::Incoming;
 use crate::stage::received::{Entry, read_log};
@@ -11,7 +11,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 impl Incoming<'_> {
-    /// Takes up what a cut run left in the stage: data that still is what it was stays, and all else goes.
+    /// Takes over what an interrupted run left in the stage: data that still verifies stays, and everything
+    /// else is removed.
     pub(crate) fn take_up(&mut self) -> Result<()> {
         let log = read_log(&self.stage())?;
         let mut follows_whole = false;
@@ -58,7 +59,7 @@ impl Incoming<'_> {
         }
         match file.filter(|_| bytes > 0) {
             None => self.remove_staged(&path)?,
-            // A crash may have come between its last data and its attributes.
+            // A crash may have come between the last data and the attributes.
             Some(file) if bytes == change.data_bytes() && change.flags.created && !change.has_clones() => {
                 self.complete(file, change)?;
             }
@@ -79,7 +80,7 @@ impl Incoming<'_> {
     }
 }
 
-/// Leaves nothing in a new file but what was verified.
+/// Clears everything in a new file except verified data.
 fn clear_gaps(file: &File, change: &Change, kept: &[Range]) -> io::Result<()> {
     let size = change.new.map_or(0, |a| a.size);
     file.set_len(size)?;
@@ -93,7 +94,7 @@ fn clear_gaps(file: &File, change: &Change, kept: &[Range]) -> io::Result<()> {
     Ok(())
 }
 
-/// The ranges whose bytes are in `file` as they came, sorted and apart.
+/// The ranges of `file` whose bytes still match their records, sorted and apart.
 fn verified(file: &File, change: &Change, entries: &[Entry]) -> Vec<Range> {
     let sound = |entry: &&Entry| {
         if !(1..=LARGEST_FRAME).contains(&entry.length) {

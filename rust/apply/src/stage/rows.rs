@@ -1,4 +1,4 @@
-//! The rows of a manifest, some at a time.
+//! Reads the rows of a manifest in chunks.
 
 use crate::stage::incoming::Incoming;
 use rayon::prelude::*;
@@ -8,14 +8,13 @@ use snapsync_sys::Parents;
 use std::borrow::Borrow;
 
 pub(crate) const CHUNK: usize = 4096;
-/// Extents and names of these rows, after which there are enough of them; an extended attribute counts for
-/// many.
+/// A chunk ends after this many extents and names; an extended attribute counts as many.
 const PARTS: usize = 65_536;
-/// Rows that one thread stages with one memory of the last directory.
+/// The number of rows that one thread stages while it remembers the last directory.
 pub(crate) const SIDE_BY_SIDE: usize = 64;
 
 impl<'a> Incoming<'a> {
-    /// Calls `act` for every row that is wanted, in parallel.
+    /// Calls `act` in parallel for every row that is wanted.
     pub(crate) fn each_row(
         &self,
         wanted: impl Fn(&Brief) -> bool + Sync,
@@ -35,7 +34,7 @@ impl<'a> Incoming<'a> {
     }
 }
 
-/// Some rows to be looked at side by side: fewer where they are large.
+/// The next rows to be handled in parallel: fewer if they are large.
 pub(crate) fn next_chunk<R: Borrow<Change>>(rows: &mut impl Iterator<Item = Result<R>>) -> Result<Vec<R>> {
     let (mut chunk, mut parts) = (Vec::new(), 0);
     while chunk.len() < CHUNK && parts < PARTS {

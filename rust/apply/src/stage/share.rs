@@ -1,4 +1,4 @@
-//! Data that is on the target's file system already, and stays where it is.
+//! Stages data that is already on the target's file system by sharing it.
 
 use crate::stage::incoming::Incoming;
 use snapsync_model::{Change, Context, Op, Result};
@@ -7,8 +7,8 @@ use std::fs::File;
 use std::io;
 
 impl Incoming<'_> {
-    /// Stages all data of a new file as blocks of `from`, which holds still if `is_still` says so afterwards.
-    /// False where that cannot be: it is to be copied then.
+    /// Stages all data of a new file as shared blocks of `from`, which holds still if `is_still` says so
+    /// afterwards. False if that is impossible and the data must be copied.
     pub fn share(
         &self,
         parents: &mut Parents<'_>,

@@ -1,4 +1,4 @@
-//! Where the data of clones is: the manifest names it by inode, and the receiver finds it by path.
+//! Finds the sources of clones: the manifest names them by inode, and the receiver needs paths.
 
 use snapsync_manifest::ManifestReader;
 use snapsync_model::{Change, End, Error, Kind, RelPath, Result};
@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 #[derive(Default)]
 pub(crate) struct Sources {
     are_needed: bool,
-    /// Paths in the base, and places in the manifest.
+    /// Their paths in the base, and their positions in the manifest.
     base: HashMap<u64, (RelPath, u64)>,
     /// Rows whose data comes with the delta.
     delta: HashMap<u64, Change>,
@@ -38,14 +38,14 @@ impl Sources {
                 sources.base.insert(change.ino, (path, row));
             }
             if !change.flags.deleted && delta.contains(&change.ino) {
-                // Its extents and names are not needed: only where its stage is.
+                // Its extents and names are not needed, only its place in the stage.
                 sources.delta.insert(change.ino, Change { extents: Vec::new(), xattrs: None, ..change });
             }
         }
         Ok(sources)
     }
 
-    /// No row takes data from another.
+    /// Whether no row takes data from another.
     pub(crate) fn is_empty(&self) -> bool {
         !self.are_needed
     }

@@ -1,4 +1,4 @@
-//! What a commit touches: looked at while it is staged, and told to the snapshot after it.
+//! The inodes that a commit touches: recorded during staging, and reported to the following snapshot.
 
 use crate::check::unlisted::is_absent;
 use crate::known::{FILE, Knowledge, Known, Row, What};
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 impl Incoming<'_> {
-    /// Opens what is known, where the build that staged it noted it.
+    /// Opens the recorded inodes, if the build that staged them recorded any.
     pub(crate) fn learn(&mut self) -> Result<()> {
         if self.journal.known && self.knowledge.is_none() {
             self.knowledge = Some(Knowledge::open(&self.root, &self.staged(FILE)?)?);
@@ -23,7 +23,7 @@ impl Incoming<'_> {
         Ok(())
     }
 
-    /// Notes which inodes were made in the stage, when all are there.
+    /// Records the inodes that were made in the stage, once all are there.
     pub(crate) fn note_staged(&self) -> Result<()> {
         let Some(knowledge) = &self.knowledge else { return Ok(()) };
         let mut rows = self.manifest_reader()?.only(|row| row.flags.created).numbered();
@@ -55,7 +55,7 @@ impl Incoming<'_> {
         knowledge.at(row).context("read what was checked in", self.root.show(&self.staged(FILE)?))
     }
 
-    /// Whether an entry is what a row speaks of.
+    /// Whether an entry is the inode that a row refers to.
     pub(crate) fn is_known(&self, known: &Known, stat: &Stat) -> bool {
         let Some(Knowledge { dev, is_exact, .. }) = &self.knowledge else { return true };
         if !is_exact {
@@ -65,7 +65,7 @@ impl Incoming<'_> {
         known.what != What::Nothing && (*dev, known.ino, known.generation, known.kind) == is
     }
 
-    /// What is at `path`, if it is what the row speaks of.
+    /// The entry at `path`, if it is the one that the row refers to.
     pub(crate) fn look_for(&self, path: &RelPath, known: &Known) -> Result<Option<Entry>> {
         let found = self.root.entry(path).and_then(|entry| entry.stat().map(|stat| (entry, stat)));
         match found {
@@ -75,12 +75,12 @@ impl Incoming<'_> {
         }
     }
 
-    /// The same where nothing else will do.
+    /// The same, but fails for any other entry.
     pub(crate) fn entry_of(&self, path: &RelPath, known: &Known) -> Result<Entry> {
         self.look_for(path, known)?.ok_or_else(|| self.exchanged(path))
     }
 
-    /// What is not any more what the check saw.
+    /// The error for an entry that is not the one that the check saw.
     pub(crate) fn exchanged(&self, path: &RelPath) -> Error {
         Error::refused(
             format!("{} was exchanged or removed since it was checked", self.root.show(path).display()),
@@ -88,7 +88,7 @@ impl Incoming<'_> {
         )
     }
 
-    /// Calls `act` for every row that is wanted, in parallel.
+    /// Calls `act` in parallel for every row that is wanted.
     pub(crate) fn each_known(
         &self,
         wanted: impl Fn(&Brief) -> bool + Sync,
@@ -116,14 +116,14 @@ impl Incoming<'_> {
     }
 }
 
-/// What was applied, as the stage still tells.
+/// The applied delta, as the stage still describes it.
 pub struct Applied {
     pub manifest: Spot,
-    /// One for each row of the manifest; None for what was created.
+    /// One for each row of the manifest; None for created inodes.
     pub seen: Vec<Option<Seen>>,
 }
 
-/// None where the stage does not have it, or not whole.
+/// None if the stage does not have it, or not completely.
 pub fn applied(root: &Arc<Root>, snapshot: Uuid) -> Result<Option<Applied>> {
     let part = |name: &str| RelPath::new(format!("{INCOMING}/{snapshot}/{name}").as_bytes());
     let (manifest, known) = (part(MANIFEST)?, part(FILE)?);

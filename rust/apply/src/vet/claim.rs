@@ -1,16 +1,16 @@
-//! What a manifest says, and how much of it is remembered while it is looked at.
+//! The claims of a manifest, and the memory for remembering them.
 
 use snapsync_manifest::ManifestReader;
 use snapsync_model::{Change, Error, Monitor, Result};
 use snapsync_sys::Named;
 
-/// What the paths and ranges that are kept in memory may take, whatever the manifest, and for each of its
-/// bytes. Text that is like itself is packed ten times as small, hardly more.
+/// The memory for paths and ranges of any manifest, and for each of its bytes: repetitive text is hardly ever
+/// compressed more than ten times.
 pub(super) const MEMORY: u64 = 256 << 20;
 pub(super) const MEMORY_FOR_BYTE: u64 = 64;
-/// Of a map's entry.
+/// The overhead of a map's entry.
 const ENTRY: u64 = 64;
-/// Names that are held against each other at a time.
+/// The number of names that are compared at a time.
 pub(super) const NAMES: u64 = 2 << 20;
 
 pub(crate) type Attempt<T = ()> = std::result::Result<T, &'static str>;
@@ -38,7 +38,7 @@ impl Rows<'_> {
     }
 }
 
-/// Counts down what may be kept.
+/// Counts down the memory that is left.
 pub(super) struct Memory(pub(super) u64);
 
 impl Memory {

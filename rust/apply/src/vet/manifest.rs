@@ -1,9 +1,9 @@
-//! A manifest may come from outside and lie. Here it is proved that what its rows say makes sense, each for
-//! itself and all together, before anything is staged: staging and commit rely on it. Whether it fits the
-//! tree is looked at after that, by `check`.
+//! Checks manifests that may come from outside and lie: proves that each row is sound, and that all rows
+//! agree, before anything is staged. Staging and commit rely on it. `check` then compares the manifest with
+//! the tree.
 //!
-//! The paths of a row must be the ones that its names and the rows of its parents give. Each is longer than
-//! the path of its directory, so that a tree whose paths agree has neither cycles nor places outside of it.
+//! The paths of a row must be the ones that its names and its parents' rows give. Each path is longer than
+//! that of its directory, so a tree whose paths agree has no cycles and no places outside.
 
 use crate::vet::claim::{MEMORY, MEMORY_FOR_BYTE, Memory, Rows, lie};
 use crate::vet::paths::{Directories, Order, names};
@@ -13,7 +13,7 @@ use snapsync_manifest::ManifestReader;
 use snapsync_model::{Context, Monitor, Result};
 use snapsync_sys::Named;
 
-/// Proves that a manifest is in itself consistent.
+/// Proves that a manifest is consistent in itself.
 pub fn vet(manifest: &dyn Named, monitor: &Monitor) -> Result<()> {
     let rows = Rows { manifest, monitor };
     let size =

@@ -1,4 +1,4 @@
-//! Whether a manifest can be true, before anything believes it.
+//! Checks whether a manifest can be true, before anything relies on it.
 
 mod claim;
 pub(crate) mod manifest;

@@ -1,19 +1,19 @@
-//! Whether the names of a manifest make a tree.
+//! Checks whether the names of a manifest form a tree.
 
 use crate::vet::claim::{Attempt, Memory, NAMES, Rows};
 use snapsync_model::{Change, Counts, Kind, Link, ROOT, RelPath, Result};
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
-/// One row after the other.
+/// Checks the order of rows.
 #[derive(Default)]
 pub(super) struct Order {
-    /// Number of the last row, and whether it is deleted.
+    /// The number of the last row, and whether it is deleted.
     last: Option<(u64, bool)>,
-    /// Nothing was there before: the root is new.
+    /// Whether nothing existed before, so that the root is new.
     is_full: bool,
     counts: Counts,
-    /// At most this many names are in all rows.
+    /// An upper bound for the number of names in all rows.
     pub(super) names: u64,
 }
 
@@ -44,8 +44,8 @@ impl Order {
     }
 }
 
-/// Of the path of a directory, kept in its stead: trees that are deep have long ones. Nobody outside knows
-/// the keys.
+/// A keyed hash that stands for the path of a directory, because deep trees have long paths. Nobody outside
+/// knows the keys.
 type Mark = u128;
 
 struct Marks([RandomState; 2]);
@@ -57,12 +57,12 @@ impl Marks {
     }
 }
 
-/// Where the directories that have a row are, in the base and in the target.
+/// The paths, in base and target, of the directories that have a row.
 pub(super) struct Directories {
     marks: Marks,
     old: HashMap<u64, Mark>,
     new: HashMap<u64, Mark>,
-    /// What becomes of the directory at a path of the base; None where it goes.
+    /// The new path of the directory at a path of the base; None if it is removed.
     becomes: HashMap<Mark, Option<Mark>>,
     created: HashSet<u64>,
 }
@@ -101,7 +101,8 @@ impl Directories {
         Ok(())
     }
 
-    /// Its paths are the ones of its names. The commit keeps the paths of all that come and go in memory.
+    /// Checks that a directory's paths match its names. The commit keeps the paths of added and removed names
+    /// in memory.
     fn place(&self, change: &Change, memory: &mut Memory) -> Attempt {
         let length = |path: &Option<RelPath>| path.as_ref().map_or(0, |path| path.as_bytes().len());
         for link in &change.links_removed {
@@ -133,7 +134,7 @@ impl Directories {
         self.new.get(&link.parent).copied().ok_or("a name comes to what is no directory of the target")
     }
 
-    /// Whether a path is the one of the first of these names.
+    /// Whether a path belongs to the first of these names.
     fn is_of(
         &self,
         path: &Option<RelPath>,
@@ -150,8 +151,8 @@ impl Directories {
         })
     }
 
-    /// Whether what keeps its own name at a path of the base is there in the target: every directory above it
-    /// that moves has a row.
+    /// Whether something that keeps its name at a path of the base is at the right path in the target: every
+    /// moved directory above it has a row.
     fn is_moved(&self, old: &RelPath, new: &RelPath) -> Attempt<bool> {
         let (old, new) = (old.as_bytes(), new.as_bytes());
         let mut end = old.len();
@@ -161,7 +162,7 @@ impl Directories {
             let becomes = becomes.ok_or("it stays in a directory that goes")?;
             let rest = old[end..].strip_prefix(b"/").unwrap_or(&old[end..]);
             let Some(above) = new.strip_suffix(rest) else { return Ok(false) };
-            // The root is above without a slash.
+            // The root is stored without a slash.
             let above = if above.is_empty() { Some(above) } else { above.strip_suffix(b"/") };
             return Ok(above.is_some_and(|above| self.marks.of(above) == becomes));
         }
@@ -169,13 +170,13 @@ impl Directories {
     }
 }
 
-/// A surviving inode has a name that neither comes nor goes: the path it is found by.
+/// Whether a surviving inode has a name that is neither added nor removed: the path that it is found by.
 fn keeps_a_name(change: &Change) -> bool {
     change.survives() && change.nlink_old as usize > change.links_removed.len()
 }
 
-/// Every path is the one of a name; and no name goes twice, comes twice, or goes from one row and stays in
-/// another. Of these a part is looked at at a time, so that memory has a bound.
+/// Checks that every path belongs to a name, and that no name is removed twice, added twice, or removed by
+/// one row and kept by another. A part of the names is checked at a time, to limit memory.
 pub(super) fn names(
     rows: &Rows<'_>,
     directories: &Directories,

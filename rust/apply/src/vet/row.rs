@@ -1,16 +1,16 @@
-//! What must hold for every row of a manifest, whatever the others say.
+//! Rules that every row of a manifest must meet by itself.
 
 use crate::vet::claim::Attempt;
 use snapsync_model::{Attributes, Change, ChangeFlags, Kind, LONGEST_PATH, Link, ROOT, Rare, RelPath, Xattr};
 use snapsync_sys::{NOCOW, REPLICATED_FLAGS, XFLAGS};
 
-/// The kernel's limits: of a name, of what a link points at, and of an extended attribute.
+/// The kernel's limits for a name, a link's target, and an extended attribute.
 const NAME: usize = 255;
 const LINK_TARGET: usize = 4095;
 const XATTR_NAME: usize = 255;
 const XATTR_VALUE: usize = 64 << 10;
-/// What snapsync keeps at the root of a volume. Nothing of this name comes to a tree, at whatever depth;
-/// below the root it may go, from where an older version brought it.
+/// The name of the store at the root of a volume. No row may add it, at any depth; below the root it may be
+/// removed, because older versions brought it there.
 const STORE: &[u8] = b".snapsync";
 
 pub(crate) fn vet(change: &Change) -> Attempt {
@@ -47,7 +47,8 @@ fn paths(change: &Change) -> Attempt {
     Ok(())
 }
 
-/// The flags say what the rest of the row says as well. Which sides it has is sound already.
+/// Checks that the flags agree with the rest of the row. Whether the right sides are present was checked
+/// before.
 fn flags(change: &Change) -> Attempt {
     let (created, deleted) = (change.flags.created, change.flags.deleted);
     let wanted = match (change.old, change.new) {
@@ -59,7 +60,7 @@ fn flags(change: &Change) -> Attempt {
                 links: added != removed,
                 attributes: sizeless(old) != sizeless(new),
                 data: change.kind == Kind::File && (!change.extents.is_empty() || old.size != new.size),
-                // Some are told though they did not change.
+                // Some are sent though they did not change.
                 xattrs: change.flags.xattrs && change.xattrs.is_some(),
                 ..ChangeFlags::default()
             }
@@ -131,7 +132,7 @@ fn attributes(kind: Kind, attributes: &Attributes) -> Attempt {
     Ok(())
 }
 
-/// What only some kinds have.
+/// Checks what only some kinds have.
 fn content(change: &Change) -> Attempt {
     let target = change.symlink_target.as_deref();
     if target.is_some() != (change.kind == Kind::Symlink && !change.flags.deleted) {

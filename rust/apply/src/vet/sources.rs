@@ -1,17 +1,17 @@
-//! Whether what a manifest clones from is there.
+//! Checks whether the sources of a manifest's clones exist.
 
 use crate::vet::claim::{Attempt, Memory};
 use snapsync_model::{Change, End, Kind, Op, Source};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What clones take their bytes from.
+/// The data that clones take their bytes from.
 #[derive(Default)]
 pub(super) struct Sources {
     base_asked: BTreeSet<u64>,
     target_asked: BTreeSet<u64>,
-    /// Sizes in the base.
+    /// The sizes of files in the base.
     base: BTreeMap<u64, u64>,
-    /// Data that travels, as start and end.
+    /// Data that travels, as starts and ends.
     target: BTreeMap<u64, Vec<(u64, u64)>>,
 }
 

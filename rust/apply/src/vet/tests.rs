@@ -88,7 +88,7 @@ fn extent(offset: u64, length: u64, op: Op, source: Option<(End, u64, u64)>) -> 
     Extent { offset, length, op, source, checksum: None }
 }
 
-/// Everything that a true manifest can hold; the numbers say which row is which in the lies below.
+/// One of everything that a true manifest can hold; the numbers tell the rows that the lies below change.
 fn honest() -> Vec<Change> {
     use Kind::*;
     let mut file = created(11, File, "new/file", &[(10, "file"), (ROOT, "other name")]);
@@ -125,7 +125,7 @@ fn honest() -> Vec<Change> {
         deleted(24, Directory, "gone", &[(ROOT, "gone")]),
         gone_here,
         deleted(26, File, "gone/with it", &[(24, "with it")]),
-        // A number that was used again, for a name that was used again.
+        // A reused number, for a reused name.
         deleted(30, File, "again", &[(ROOT, "again"), (19, "again too")]),
         created(30, Directory, "again", &[(ROOT, "again")]),
     ]
@@ -147,7 +147,7 @@ fn find(rows: &mut [Change], ino: u64) -> &mut Change {
 
 type Lie = fn(&mut Vec<Change>);
 
-/// Each of these is refused, and as what it is.
+/// Checks that each of these is refused, and with the right message.
 fn refuse(lies: &[(&str, Lie)]) {
     for (what, lie) in lies {
         let mut rows = honest();
@@ -498,7 +498,7 @@ impl Random {
     }
 }
 
-/// One or two values of a row become others.
+/// Changes one or two values of a row.
 fn tamper(rows: &mut Vec<Change>, random: &mut Random) {
     let at = random.below(rows.len() as u64) as usize;
     let other = rows[random.below(rows.len() as u64) as usize].clone();

@@ -1,6 +1,5 @@
-//! Directories that have become subvolumes. What a subvolume holds is not replicated, so what the directory
-//! held goes from the standby as if it had been deleted, though it may all be there still: that is said of
-//! each.
+//! Reports directories that became subvolumes. The content of a subvolume is not replicated, so it is deleted
+//! on the standby though it may still exist here.
 
 use snapsync_manifest::ManifestReader;
 use snapsync_model::{Context, Error, Kind, Monitor, RelPath, Result};
@@ -9,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-/// Tells of directories that `manifest` deletes where the tree, its target, has a subvolume now. `strict`
+/// Reports directories that `manifest` deletes and that are subvolumes in its target, the tree. `strict`
 /// refuses them.
 pub(crate) fn tell(root: &Root, manifest: &dyn Named, strict: bool, monitor: &Monitor) -> Result<()> {
     let filesystem = snapsync_sys::filesystem(root.fd()).context("read the file system of", root.path())?;
@@ -34,7 +33,7 @@ pub(crate) fn tell(root: &Root, manifest: &dyn Named, strict: bool, monitor: &Mo
     Ok(())
 }
 
-/// The outermost directories that became subvolumes, with how many entries in each are deleted.
+/// The outermost directories that became subvolumes, with the number of entries deleted in each.
 fn lost(root: &Root, manifest: &dyn Named) -> Result<BTreeMap<RelPath, u64>> {
     let mut lost = BTreeMap::new();
     for change in ManifestReader::open(manifest)?.only(|row| row.flags.deleted && row.kind == Kind::Directory)
@@ -60,7 +59,7 @@ fn lost(root: &Root, manifest: &dyn Named) -> Result<BTreeMap<RelPath, u64>> {
     Ok(lost)
 }
 
-/// A snapshot shows an empty directory on a device of its own in the place of each.
+/// A snapshot shows each as an empty directory with a device number of its own.
 fn is_subvolume(root: &Root, path: &RelPath) -> Result<bool> {
     let Some((above, name)) = path.split() else { return Ok(false) };
     let Ok(dir) = root.directory(&above) else { return Ok(false) };

@@ -1,4 +1,4 @@
-//! A delta as it is read from a file, a pipe or a channel.
+//! Reads a delta from a file, a pipe or a channel.
 
 use crate::delta::staging::IncomingDelta;
 use crate::options::Terms;
@@ -20,10 +20,10 @@ pub(crate) fn nonsense(peer: &Path, what: &str) -> Error {
     )
 }
 
-/// Bytes taken from a pipe at a time.
+/// The number of bytes read from a pipe at a time.
 pub(crate) const BUFFER: usize = 1 << 18;
 
-/// A delta as it comes, read as far as its manifest.
+/// A delta that is read up to its manifest.
 pub(crate) struct Delta<R> {
     from: R,
     pub(crate) name: PathBuf,
@@ -35,7 +35,7 @@ pub(crate) struct Delta<R> {
 impl<'a> Delta<BufReader<Channel<'a>>> {
     pub(crate) fn open(input: Option<&Path>, monitor: &'a Monitor) -> Result<Self> {
         let (file, name) = match input {
-            // A named pipe that nobody writes to yet must not keep this from being stopped.
+            // Opening a named pipe without a writer must not block.
             Some(path) => {
                 let file = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path);
                 (file.context("open", path)?.into(), path.to_path_buf())
@@ -61,7 +61,8 @@ impl<R: Read + Send> Delta<R> {
         [self.head, self.manifest.digest]
     }
 
-    /// Offers it to what receives it. `has_manifest`: the receiver has the manifest, and it does not come.
+    /// Offers it to its receiver. With `has_manifest` the receiver has the manifest already, and it is not
+    /// sent.
     pub(crate) fn offer<T>(
         &mut self,
         terms: Terms,
@@ -90,7 +91,7 @@ impl<R: Read + Send> Delta<R> {
         self.manifest.digest
     }
 
-    /// Goes on behind a manifest that is there already.
+    /// Continues after a manifest that is there already.
     pub(crate) fn pass_manifest(&mut self) -> Result<()> {
         let passed = io::copy(&mut self.from.by_ref().take(self.manifest.length), &mut io::sink());
         passed.map(drop).map_err(|e| snapsync_stream::wire::lift(e, "read", &self.name))
@@ -100,7 +101,7 @@ impl<R: Read + Send> Delta<R> {
         Arrivals { from: Box::new(&mut self.from), name: self.name.clone() }
     }
 
-    /// Nothing may follow: it would be something that the digests do not cover.
+    /// Nothing may follow, because the digests would not cover it.
     pub(crate) fn expect_end(&mut self) -> Result<()> {
         match self.from.read(&mut [0]) {
             Ok(0) => Ok(()),
@@ -113,7 +114,7 @@ impl<R: Read + Send> Delta<R> {
     }
 }
 
-/// Writes the manifest that comes next to a file, if it is what was announced and can be read without harm.
+/// Writes the following manifest to a file, if it matches its announcement and can be read safely.
 pub(crate) fn fetch(
     from: &mut impl Read,
     manifest: ManifestHead,

@@ -1,8 +1,7 @@
-//! A snapshot, or some of its paths, on its way into a directory that is no volume.
+//! Restores a snapshot, or some of its paths, into a directory that is not a volume.
 //!
-//! It is a first round of sync without a volume at its end: a whole delta is staged in the directory's
-//! `.snapsync`, which is all that is there before the commit, and which is gone when the directory is what
-//! the snapshot is.
+//! This is a first round without a volume at its end: a whole delta is staged in the directory's `.snapsync`,
+//! which is all that exists before the commit, and which is removed when the directory holds the content.
 
 use crate::delta::outgoing::{announce, copy, header, volume_head};
 use crate::delta::pruned::Pruned;
@@ -27,17 +26,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use uuid::Uuid;
 
-/// Rows whose data is shared side by side.
+/// The number of rows whose data is shared in parallel.
 const CHUNK: usize = 1024;
-/// Files of which one must be able to share its blocks: some are of a sort that cannot.
+/// The number of files of which at least one must be able to share its blocks: some kinds cannot.
 const TRIED: usize = 16;
 
-/// What a directory is to hold.
+/// The content of the restored directory.
 pub(crate) struct Content<'a> {
     volume: &'a Volume,
     pub(crate) snapshot: SnapshotInfo,
     sides: Sides,
-    /// The same for the same paths of the same snapshot.
+    /// Equal for the same paths of the same snapshot.
     id: Uuid,
 }
 
@@ -79,7 +78,7 @@ fn id_of(snapshot: &SnapshotInfo, paths: &[RelPath]) -> Uuid {
     Uuid::from_bytes(std::array::from_fn(|at| hash[at]))
 }
 
-/// What filling a directory came to.
+/// The result of filling a directory.
 pub(crate) struct Filled {
     pub(crate) counts: Counts,
     pub(crate) shared: u64,
@@ -88,22 +87,22 @@ pub(crate) struct Filled {
     pub(crate) root: Arc<Root>,
 }
 
-/// The directory that is restored to.
+/// The directory to restore into.
 pub(crate) struct RestoreTarget {
     pub(crate) path: PathBuf,
-    /// What it is in, or will be; None where it is known to be there.
+    /// The parent directory; None if the target is known to exist.
     above: Option<Root>,
-    /// None where there is none yet.
+    /// None if it does not exist yet.
     root: Option<Root>,
 }
 
 impl RestoreTarget {
-    /// One that was just made, and is this command's alone.
+    /// A directory that was made just now, and that only this command uses.
     pub(crate) fn made(root: Root) -> RestoreTarget {
         RestoreTarget { path: root.path().to_path_buf(), above: None, root: Some(root) }
     }
 
-    /// Looks without writing anything.
+    /// Examines the target without writing anything.
     pub(crate) fn find(path: &Path, source: &Volume) -> Result<RestoreTarget> {
         let target::Target { path, volume, exists, .. } = target::target_of(path)?;
         let occupied = |why: &str| {
@@ -116,7 +115,7 @@ impl RestoreTarget {
         if volume.is_some() {
             return occupied("it is a volume");
         }
-        // From here on both are these, whatever takes their names.
+        // From here on these descriptors count, even if something else takes their names.
         let above = Root::open_straight(directory::parent(&path)?)?;
         let root = if exists { Some(hold(Root::open_straight(&path)?)?) } else { None };
         if let Some(root) = &root
@@ -132,12 +131,12 @@ impl RestoreTarget {
         Ok(RestoreTarget { path, above: Some(above), root })
     }
 
-    /// What it is in, to put a whole tree there under its name.
+    /// The parent directory, in which a whole tree gets its name.
     pub(crate) fn above(&self) -> Option<&Root> {
         self.above.as_ref()
     }
 
-    /// Goes on where a run that was killed has ended, if it was for the same.
+    /// Fills the directory, or resumes an interrupted run with the same content.
     pub(crate) fn fill(&self, content: &Content<'_>, terms: Terms, monitor: &Monitor) -> Result<Filled> {
         let made = self.above.as_ref().filter(|_| self.root.is_none());
         let name = self.path.file_name().unwrap_or_default();
@@ -156,13 +155,13 @@ impl RestoreTarget {
             filled
         });
         if let (Err(_), Some(above)) = (&filled, made) {
-            // Only if nothing is in it: what was cut goes on there.
+            // This succeeds only if it is empty: an interrupted run can be resumed.
             let _ = rustix::fs::unlinkat(above.fd(), name, rustix::fs::AtFlags::REMOVEDIR);
         }
         filled
     }
 
-    /// What another restore has only staged is cleared.
+    /// Removes what another restore has only staged.
     fn begin(&self, root: Root, content: &Content<'_>) -> Result<Restoring> {
         let root = hold(root)?;
         let left = restoring(&root)?;
@@ -196,7 +195,7 @@ impl RestoreTarget {
                 Incoming::open(root, &store, journal, monitor)?.commit()?;
             }
             Some(_) => {}
-            // All is done but the last of the clearing.
+            // Only the end of the cleanup is missing.
             None if !is_vacant_in(root)? => {
                 return Ok(Filled { counts: Counts::default(), shared, losses, root: root.clone() });
             }
@@ -225,7 +224,7 @@ struct Staging<'a> {
 }
 
 impl Staging<'_> {
-    /// What is lost, and how many bytes are shared.
+    /// Returns the losses and the number of shared bytes.
     fn run(&self, terms: Terms) -> Result<(Vec<Loss>, u64)> {
         let Content { volume, snapshot, sides, id } = self.content;
         let snapshot = &SnapshotInfo { id: *id, ..snapshot.clone() };
@@ -281,7 +280,7 @@ impl Staging<'_> {
     }
 }
 
-/// Whether files in `dir` can share blocks with those of a side.
+/// Whether files in `dir` can share blocks with files of a side.
 fn shares(side: &dyn Side, dir: &Root) -> Result<bool> {
     let has_data = |inode: &Result<_>| {
         inode.as_ref().map_or(true, |i: &snapsync_model::Inode| i.kind == Kind::File && i.attributes.size > 0)
@@ -294,7 +293,7 @@ fn shares(side: &dyn Side, dir: &Root) -> Result<bool> {
     Ok(false)
 }
 
-/// Shares the data of rows where it can, and passes the others on.
+/// Shares the data of rows if possible, and passes on the other rows.
 struct Sharing<'a> {
     rows: ManifestReader,
     inodes: Peekable<Inodes<'a>>,

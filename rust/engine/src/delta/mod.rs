@@ -1,4 +1,4 @@
-//! The changes between two sides, on their way out and in.
+//! Deltas between two sides, sent and received.
 
 pub(crate) mod became;
 pub(crate) mod incoming;

@@ -1,19 +1,18 @@
-//! What a delta says of itself before its data travels.
+//! Prepares a delta: its manifest, and its head.
 
 use snapsync_manifest::ManifestHeader;
 use snapsync_model::{Context, Counts, Identity, Result, Side, SnapshotInfo};
-use snapsync_snapshot::{Alive, Volume};
+use snapsync_snapshot::{Alive, LockedVolume, Volume};
 use snapsync_stream::wire::{DeltaHead, ManifestHead, VERSION, software};
 use snapsync_sys::{Named, Spot};
 
-/// Where a volume keeps the manifest of a delta that is under way, and what keeps others from deleting what
+/// The manifest of an outgoing delta in the volume's store, and the mark that keeps others from deleting what
 /// is read: they may work on the volume meanwhile.
 pub(crate) struct Outgoing(Alive);
 
 impl Outgoing {
-    /// The caller holds the volume's lock.
     pub(crate) fn make(
-        primary: &Volume,
+        primary: &LockedVolume,
         snapshot: &SnapshotInfo,
         base: Option<&SnapshotInfo>,
     ) -> Result<Outgoing> {
@@ -25,7 +24,7 @@ impl Outgoing {
     }
 }
 
-/// The manifest as the receiver is told of it.
+/// The manifest's announcement to the receiver.
 pub(crate) fn announce(manifest: &dyn Named) -> Result<ManifestHead> {
     let mut hasher = blake3::Hasher::new();
     let mut file = manifest.open().context("open", manifest.show())?;
@@ -33,7 +32,7 @@ pub(crate) fn announce(manifest: &dyn Named) -> Result<ManifestHead> {
     Ok(ManifestHead { length, digest: *hasher.finalize().as_bytes() })
 }
 
-/// Puts a manifest into a stage.
+/// Copies a manifest into a stage.
 pub(crate) fn copy(manifest: &Spot, to: &Spot) -> Result<()> {
     let mut from = manifest.open().context("open", manifest.show())?;
     let mut file = to.create().context("create", to.show())?;
@@ -72,7 +71,7 @@ pub(crate) fn volume_head(
     }
 }
 
-/// The same in the manifest's own words.
+/// The same for the manifest's metadata.
 pub(crate) fn header(volume: &Volume, base: Option<&SnapshotInfo>, target: &SnapshotInfo) -> ManifestHeader {
     let info = volume.info();
     ManifestHeader {

@@ -1,12 +1,11 @@
-//! A file that is written beside its name, and takes it when it is whole.
+//! A file that is written beside its final name and renamed when it is complete.
 
 use rustix::fs::CWD;
 use snapsync_model::{Context, Error, Kind, Result};
 use snapsync_sys::{Stat, is_own, stat_at};
 use std::path::{Path, PathBuf};
 
-/// The file that is to be replaced or made; None for a device, a pipe or anything else that is only written
-/// to.
+/// The file to be replaced or created; None for a device, a pipe or anything else that is only written to.
 pub(crate) fn file_of(output: &Path) -> Result<Option<PathBuf>> {
     let leads_on = |stat: &Stat| matches!(stat.kind, Kind::Symlink | Kind::Fifo);
     let named = stat_at(CWD, output.as_os_str()).ok();
@@ -24,12 +23,12 @@ pub(crate) fn file_of(output: &Path) -> Result<Option<PathBuf>> {
             let what = format!("{} is a link to nothing", output.display());
             Err(Error::usage(what, "remove it, or name a file"))
         }
-        // What is wrong with its directory is told when it is made.
+        // Problems with its directory show when it is created.
         Err(_) => Ok(Some(output.to_path_buf())),
     }
 }
 
-/// Where a file is written before it gets its name.
+/// The path where a file is written before it gets its name.
 pub(crate) fn temporary_beside(output: &Path) -> PathBuf {
     let mut name = output.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{}.new", std::process::id()));

@@ -1,4 +1,4 @@
-//! A side without all but some paths, and the directories above them.
+//! A side reduced to some paths and the directories above them.
 
 use crate::location::inside::above;
 use snapsync_model::{Details, Inode, Inodes, Kind, Layout, Link, RelPath, Result, Side};

@@ -1,5 +1,4 @@
-//! The two sides of a comparison, opened in the way that costs least, and what is proven by how they were
-//! opened.
+//! Opens the two sides of a comparison in the cheapest way, and determines what that proves.
 
 use crate::delta::widened::Widened;
 use crate::location::place::{Opened, Place};
@@ -12,21 +11,21 @@ use snapsync_walk::{Tree, candidates, relabel_by_path};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// A directory, and the part of it that counts.
+/// A directory, and the subset of it that counts.
 type Part = (Root, Subset);
 
 pub(crate) struct Sides {
     base: Option<Box<dyn Side>>,
     pub(crate) target: Box<dyn Side>,
     trust: Trust,
-    /// The target lists all its inodes, not only those that may differ.
+    /// Whether the target lists all its inodes, not only those that may differ.
     pub(crate) target_is_whole: bool,
-    /// Files that travel whole, whether they differ or not.
+    /// Files that are sent whole, whether they differ or not.
     again: BTreeSet<u64>,
 }
 
 impl Sides {
-    /// Two snapshots of one volume, or all of the first.
+    /// Two snapshots of one volume, or the whole of the first.
     pub(crate) fn of_volume(
         volume: &Volume,
         base: Option<&SnapshotInfo>,
@@ -41,7 +40,7 @@ impl Sides {
         Sides::walked(volume, base, target, monitor)
     }
 
-    /// Two snapshots of one volume, where nobody needs to know how large they are.
+    /// Two snapshots of one volume whose sizes nobody needs.
     pub(crate) fn between(
         volume: &Volume,
         base: &SnapshotInfo,
@@ -89,13 +88,13 @@ impl Sides {
         })
     }
 
-    /// The same, but files of which everything travels, whether they differ or not.
+    /// The same, with files that are sent whole, whether they differ or not.
     pub(crate) fn with_all_of(self, again: &BTreeSet<u64>) -> Result<Sides> {
         let base = self.base.map(|base| Widened::by(base, again)).transpose()?;
         Ok(Sides { base, target: Widened::by(self.target, again)?, again: again.clone(), ..self })
     }
 
-    /// What people have named.
+    /// Opens the sides that the user named.
     pub(crate) fn of_places(old: &Place, new: &Place, monitor: &Monitor) -> Result<Sides> {
         if let (Place::Snapshot(base), Place::Snapshot(target)) = (old, new)
             && old.pool().is_some_and(|pool| Some(pool) == new.pool())
@@ -118,7 +117,7 @@ impl Sides {
         Ok(Sides { base: Some(base), target, trust, target_is_whole: true, again: BTreeSet::new() })
     }
 
-    /// All of one, with nothing to compare it to.
+    /// The whole of one side, compared with nothing.
     pub(crate) fn whole(place: &Place, monitor: &Monitor) -> Result<Sides> {
         let target = place.open(monitor)?.into_side();
         Ok(Sides::of_side(target))
@@ -128,7 +127,7 @@ impl Sides {
         Sides { base: None, target, trust: Trust::Nothing, target_is_whole: true, again: BTreeSet::new() }
     }
 
-    /// Whatever is found may differ, so nothing is trusted.
+    /// Everything that is found may differ, so nothing is trusted.
     fn searched(from: &Part, to: &Part, monitor: &Monitor) -> Result<Option<Sides>> {
         if from.1 != to.1 {
             monitor.note("both snapshots are walked whole: their patterns differ");
@@ -159,8 +158,8 @@ impl Sides {
     }
 }
 
-/// Puts the rows that others refer to between these, where they have none. The old file is read on while the
-/// new one has its name already.
+/// Inserts the rows that other rows refer to unless they are present. The old file is still read while the
+/// new one already has its name.
 fn insert(manifest: &dyn Named, header: &ManifestHeader, references: Vec<Change>) -> Result<Counts> {
     let rows = ManifestReader::open(manifest)?;
     let mut writer = ManifestWriter::create(manifest, header)?;
@@ -177,7 +176,7 @@ fn insert(manifest: &dyn Named, header: &ManifestHeader, references: Vec<Change>
     writer.finish()
 }
 
-/// What proves an inode the same between two snapshots of a volume that are listed whole.
+/// What proves that an inode is equal in two snapshots of a volume that are listed whole.
 fn trust(volume: &Volume, base: Option<&SnapshotInfo>) -> Result<Trust> {
     let Some(base) = base else { return Ok(Trust::Nothing) };
     Ok(match volume.info().provider {
@@ -186,7 +185,7 @@ fn trust(volume: &Volume, base: Option<&SnapshotInfo>) -> Result<Trust> {
     })
 }
 
-/// When it began to be taken, in ns since 1970.
+/// When the snapshot began to be taken, in ns since 1970.
 fn taken(snapshot: &SnapshotInfo) -> Result<i64> {
     let time: jiff::Timestamp = snapshot.created.parse().map_err(|e| {
         Error::integrity(
@@ -197,7 +196,7 @@ fn taken(snapshot: &SnapshotInfo) -> Result<i64> {
     Ok(time.as_nanosecond() as i64)
 }
 
-/// Decides what makes an inode the same on both sides, and what proves it unchanged.
+/// Decides how inodes are identified on both sides, and what proves them unchanged.
 fn identify(old: &Place, new: &Place, opened: &mut (Opened, Opened)) -> Result<Trust> {
     if let (Place::Snapshot(base), Place::Snapshot(target)) = (old, new)
         && base.0.info().id == target.0.info().id
@@ -224,7 +223,7 @@ fn identify(old: &Place, new: &Place, opened: &mut (Opened, Opened)) -> Result<T
     }
 }
 
-/// Two read-only snapshots of one subvolume keep times and numbers; anything else is read.
+/// Two read-only snapshots of one subvolume keep times and numbers; everything else is read.
 fn subvolume_trust(a: &Tree, b: &Tree) -> Trust {
     let info = |tree: &Tree| btrfs::subvolume(tree.root().fd()).ok();
     match (info(a), info(b)) {

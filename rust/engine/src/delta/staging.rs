@@ -1,4 +1,4 @@
-//! Where a delta is staged, and how that begins: whether it can be, and goes on from what a cut run has left.
+//! Stages a delta, or resumes an interrupted stage.
 
 use crate::digest::hex;
 use crate::keep::Keep;
@@ -16,53 +16,53 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// Some file systems give what was deleted back a while after.
+/// Some file systems free deleted space only after a while.
 const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// Deletes old snapshots that may go where there is no room, and says which went.
+/// Deletes old snapshots to make space if that is allowed, and returns those that were deleted.
 pub(crate) type Free<'f> = &'f mut dyn FnMut() -> Result<Vec<SnapshotInfo>>;
 
-/// None may go.
+/// Deletes none.
 pub(crate) fn nothing() -> Result<Vec<SnapshotInfo>> {
     Ok(Vec::new())
 }
 
-/// A failure after which the same delta can go on.
+/// Whether the same delta can be resumed after this failure.
 pub(crate) fn is_cut(error: &Error) -> bool {
     error.exit_code() == 5
 }
 
-/// Reading waits for the disk: more workers than cores keep it busy.
+/// Reading waits for the disk, so more workers than cores keep it busy.
 pub(crate) fn workers() -> usize {
     2 * rayon::current_num_threads()
 }
 
-/// Where a delta is staged.
+/// The place where a delta is staged.
 pub(crate) struct StageTarget {
-    /// Holds its `.snapsync`.
+    /// The root of the `.snapsync` that contains the stage.
     pub(crate) root: Arc<Root>,
     pub(crate) store: Spot,
-    /// A snapshot of it copies data.
+    /// Whether a snapshot of it copies data.
     pub(crate) copies: bool,
-    /// It may hold entries that no snapshot has.
+    /// Whether it may hold entries that no snapshot has.
     pub(crate) unlisted: bool,
-    /// The data is on its file system, and is shared.
+    /// Whether the data is on its file system and is shared.
     pub(crate) shares: bool,
-    /// What the snapshot that it holds is called.
+    /// The name of the snapshot that it holds.
     pub(crate) base: Option<String>,
 }
 
 impl StageTarget {
-    /// That of a volume whose tree is `base`.
+    /// The stage of a volume whose tree is `base`.
     pub(crate) fn of(volume: &Volume, base: Option<&SnapshotInfo>) -> Result<StageTarget> {
         Ok(StageTarget {
             root: volume.root().clone(),
             store: volume.store(),
             copies: volume.copies_for_snapshots()?,
-            // What was outside the base may have come and gone, and given directories other times.
+            // Entries outside the base may have come and gone, and changed the times of directories.
             unlisted: base.is_some_and(|base| !base.subset.is_everything()),
-            // A standby that shared blocks with its primary would be lost with them.
+            // A standby that shared blocks with its primary would be lost together with it.
             shares: false,
             base: base.map(|base| base.name.clone()),
         })
@@ -74,7 +74,7 @@ pub(crate) fn with_data(manifest: &dyn Named) -> Result<impl Iterator<Item = Res
     Ok(ManifestReader::open(manifest)?.only(|row| row.data_bytes > 0))
 }
 
-/// Brings data that this process can read into the stage.
+/// Copies data that this process can read into the stage.
 pub(crate) fn fill(
     incoming: &Incoming<'_>,
     data: &Data<'_>,
@@ -96,7 +96,7 @@ pub(crate) fn fill(
     Ok(Transferred { frames: 0, raw: counts.data_bytes, stored: counts.data_bytes })
 }
 
-/// Stages what needs no data, or takes up what a cut run of the same delta has left.
+/// Stages everything that needs no data, or resumes an interrupted run of the same delta.
 pub(crate) fn begin<'a>(
     room: &StageTarget,
     offer: IncomingDelta<'_>,
@@ -132,7 +132,7 @@ pub(crate) fn begin<'a>(
         Ok(begun) => return Ok((incoming, begun)),
         Err(error) => error,
     };
-    // Some file systems do not remove what is still open.
+    // Some file systems do not remove files that are still open.
     drop(incoming);
     if !is_cut(&error)
         && let Ok(Some(journal)) = Journal::load(&room.store)
@@ -171,7 +171,7 @@ fn prepare(
     Ok(StageReport { losses: report.losses, held: report.held, kept: report.kept, pruned })
 }
 
-/// Old snapshots go where there is no room, if they may.
+/// Deletes old snapshots, if allowed, until there is enough space.
 fn make_room(incoming: &Incoming<'_>, free: Free<'_>, monitor: &Monitor) -> Result<Vec<SnapshotInfo>> {
     let pruned = match incoming.has_room(false) {
         Err(Error::NoSpace { .. }) => free()?,
@@ -207,45 +207,45 @@ fn too_strict(path: &Path, losses: &[Loss]) -> Error {
     )
 }
 
-/// Throws away what is staged: the tree was not touched.
+/// Removes the stage; the tree was not touched.
 pub(crate) fn give_up(root: &Root, store: &Spot, journal: &Journal) -> Result<()> {
     discard(root, journal.snapshot.id)?;
     Journal::remove(store)
 }
 
-/// The standby has checked a manifest and staged all that needs no data.
+/// What the standby reports after checking a manifest and staging everything that needs no data.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct StageReport {
     pub(crate) losses: Vec<Loss>,
-    /// Data that it has already, and how many bytes.
+    /// Data that it has already, and its number of bytes.
     pub(crate) held: Held,
     pub(crate) kept: u64,
-    /// Old snapshots that made room.
+    /// Old snapshots that were deleted to make space.
     #[serde(default)]
     pub(crate) pruned: Vec<SnapshotInfo>,
 }
 
-/// A delta that is about to come: its manifest lies in a file, or comes over a channel.
+/// A delta that is about to arrive; its manifest is in a file or comes over a channel.
 pub(crate) struct IncomingDelta<'a> {
     pub(crate) header: &'a DeltaHead,
     pub(crate) manifest: ManifestHead,
     pub(crate) terms: Terms,
-    /// Where the manifest lies already, if it is on this machine.
+    /// The manifest's file, if it is on this machine.
     pub(crate) file: &'a dyn Named,
-    /// Puts the manifest where it is told; only asked where it is not there yet.
+    /// Writes the manifest to the given place; called only if it is not there yet.
     pub(crate) fetch: &'a mut dyn FnMut(&Spot) -> Result<()>,
-    /// What may be deleted where there is no room: all but this.
+    /// What may be deleted to make space: everything except this.
     pub(crate) spare: Option<Spare>,
 }
 
-/// What stays of the snapshots of a standby.
+/// The snapshots of a standby that must be kept.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Spare {
     pub(crate) keep: Keep,
     pub(crate) needed: Vec<Uuid>,
 }
 
-/// The data of a delta, where it can be read.
+/// The readable data of a delta.
 pub(crate) struct Data<'a> {
     pub(crate) manifest: &'a dyn Named,
     pub(crate) side: &'a dyn Side,

@@ -1,12 +1,12 @@
-//! A side that lists some inodes more than those that may differ.
+//! A side that lists some inodes in addition to those that may differ.
 
-use snapsync_model::{Address, Details, Inode, Inodes, Layout, Link, RelPath, Result, Side};
+use snapsync_model::{Address, Details, Inode, Inodes, Layout, Link, Owners, RelPath, Result, Side};
 use std::collections::BTreeSet;
 use std::fs::File;
 
 pub(crate) struct Widened {
     side: Box<dyn Side>,
-    /// Sorted.
+    /// Sorted by number.
     more: Vec<Inode>,
 }
 
@@ -65,7 +65,7 @@ impl Side for Widened {
         self.side.space()
     }
 
-    fn owners(&self, address: Address) -> Result<Option<Vec<u64>>> {
+    fn owners(&self, address: Address) -> Result<Option<Owners>> {
         self.side.owners(address)
     }
 

@@ -7,7 +7,7 @@ use crate::options::{Options, SshOptions, TransferOptions};
 use crate::verbs::snapshot::snapshot;
 use crate::verbs::sync::sync;
 use crate::verbs::verify::verify;
-use crate::volume::recovery::recover;
+use crate::volume::recovery;
 use serde_json::Value;
 use snapsync_model::{Monitor, Promotions, Role, SnapshotInfo};
 use snapsync_snapshot::{Standby, Volume};
@@ -251,8 +251,8 @@ impl World {
     /// It can be healed, and a standby's tree is its newest snapshot.
     fn expect_whole(&self, name: &str, state: &State) {
         let (path, monitor) = (self.at(name), Monitor::default());
-        let mut volume = Volume::open(&path).expect("it is a volume");
-        recover(&mut volume, &monitor).expect("it can be healed");
+        let volume = Volume::open(&path).expect("it is a volume");
+        let (volume, _) = recovery::lock(&volume, &monitor).expect("it can be healed");
         let Some(newest) = volume.line().expect("it is a volume").pop() else {
             assert_eq!(
                 fs::read_dir(&path).expect("it is there").count(),

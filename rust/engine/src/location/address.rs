@@ -11,7 +11,7 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    /// None for a path on this machine.
+    /// Returns None for a path on this machine.
     pub(crate) fn parse(text: &Path) -> Result<Option<Address>> {
         let bytes = text.as_os_str().as_bytes();
         is_no_url(text)?;
@@ -35,7 +35,7 @@ impl Address {
     }
 }
 
-/// `host:PATH` as it can be named again: an IPv6 address is in brackets.
+/// `host:PATH` in a form that can be used again: an IPv6 address is in brackets.
 pub(crate) fn shown(host: &str, path: &str) -> String {
     match host.rsplit_once('@').map_or(("", host), |(user, host)| (user, host)) {
         (_, address) if !address.contains(':') => format!("{host}:{path}"),
@@ -44,7 +44,8 @@ pub(crate) fn shown(host: &str, path: &str) -> String {
     }
 }
 
-/// Other programs take `ssh://[user@]host[:port]/path`, and what is before the first colon is no host then.
+/// Refuses `ssh://[user@]host[:port]/path`, which other programs accept: the part before its first colon is
+/// not a host.
 fn is_no_url(text: &Path) -> Result<()> {
     let whole = text.to_string_lossy();
     let Some((scheme, rest)) = whole.split_once("://") else { return Ok(()) };

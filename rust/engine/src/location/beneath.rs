@@ -1,5 +1,5 @@
-//! What a client names, opened once. All that follows works on the directory that is open, and nothing is
-//! looked up again.
+//! Opens the paths that a client names. Everything later works on the open directory, and nothing is looked
+//! up again.
 
 use crate::location::place::{Place, split_at_sign};
 use crate::location::target::{self, Found, Target};
@@ -11,13 +11,13 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-/// Where a client may name anything.
+/// The places that a client may name.
 pub(crate) enum Admission {
     Anywhere,
-    /// Beneath a directory that was opened when the server started.
+    /// Only places beneath a directory that was opened when the server started.
     Beneath {
         root: Root,
-        /// As its administrator wrote it: clients may name it so.
+        /// The path as the administrator wrote it, which clients may use.
         named: PathBuf,
     },
 }
@@ -43,7 +43,7 @@ impl Admission {
         }
     }
 
-    /// A standby, or where one is to be.
+    /// A standby, or the place for a new one.
     pub(crate) fn target(&self, text: &[u8]) -> Result<Target> {
         let target = match self {
             Admission::Anywhere => target::target(&path_of(text)?, None)?,
@@ -76,12 +76,12 @@ impl Admission {
     }
 }
 
-/// From name to name, each opened in the one before: no link is followed, and no way leads through a volume.
-/// None where there is none: what is there must not tell by how it fails.
+/// Opens one name after the other, each in the directory before: no link is followed, and no path leads
+/// through a volume. Every failure gives None, so that it does not reveal what exists.
 fn descend(root: &Root, names: &[&OsStr]) -> Result<Option<Found>> {
     let mut here = root.again()?;
     for (at, name) in names.iter().enumerate() {
-        // What lies in a volume is that volume's.
+        // The content of a volume belongs to that volume.
         if here.has(OsStr::new(STORE)).unwrap_or(true) {
             return Ok(None);
         }
@@ -96,7 +96,7 @@ fn descend(root: &Root, names: &[&OsStr]) -> Result<Option<Found>> {
     Ok(Some(Found::Directory(here)))
 }
 
-/// The names that lead from `root` to what a client means; None where it means something else.
+/// The names that lead from `root` to the place a client means; None if it is elsewhere.
 fn names<'t>(text: &'t [u8], root: &Root, named: &Path) -> Option<Vec<&'t OsStr>> {
     let text = Path::new(OsStr::from_bytes(text));
     let below = if text.is_absolute() {
@@ -111,11 +111,11 @@ fn names<'t>(text: &'t [u8], root: &Root, named: &Path) -> Option<Vec<&'t OsStr>
             _ => None,
         })
         .collect::<Option<_>>()?;
-    // To a client that is where its user is at home, and that is nowhere here.
+    // `~` means the home directory of the client's user, which does not exist here.
     if names.first().is_some_and(|first| *first == "~") { None } else { Some(names) }
 }
 
-/// As somebody means it who logs in here.
+/// The path as a user who logs in here means it.
 fn path_of(text: &[u8]) -> Result<PathBuf> {
     let text = Path::new(OsStr::from_bytes(text));
     let path = match text.strip_prefix("~") {

@@ -1,4 +1,4 @@
-//! Directories that are there, and how they lie to each other.
+//! Existing directories, and how they lie to each other.
 
 use rustix::fs::{Access, AtFlags};
 use snapsync_model::{Context, Error, Result};
@@ -23,12 +23,12 @@ pub(crate) fn existing_directory(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The same, opened. Whatever takes its name later is not looked at.
+/// The same, opened. Nothing that takes its name later matters.
 pub(crate) fn open_directory(path: &Path) -> Result<Root> {
     Root::open(&existing_directory(path)?)
 }
 
-/// A target must not be in its source, even where it is not there yet.
+/// A target must not be inside its source, even if it does not exist yet.
 pub(crate) fn not_inside(target: &Path, source: &Path) -> Result<()> {
     let named = std::path::absolute(target).context("find the path of", target)?;
     if named.starts_with(source) && named != source {
@@ -37,7 +37,7 @@ pub(crate) fn not_inside(target: &Path, source: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Without links and `..` as far as it is there; what follows is not there, and has none.
+/// The path without links and `..` as far as it exists; the rest does not exist and has none.
 pub(crate) fn resolved(path: &Path) -> Result<PathBuf> {
     let whole = std::path::absolute(path).context("find the path of", path)?;
     let there = whole.ancestors().find(|above| above.symlink_metadata().is_ok()).unwrap_or(Path::new("/"));
@@ -46,7 +46,7 @@ pub(crate) fn resolved(path: &Path) -> Result<PathBuf> {
         return Err(Error::usage(format!("{} does not exist", path.display()), "check the path"));
     }
     let there = there.canonicalize().context("find", there)?;
-    // A name joined to nothing would end in a slash, and a file is not found by that.
+    // Joining an empty name would add a slash at the end, and no file is found with that.
     Ok(if rest.as_os_str().is_empty() { there } else { there.join(rest) })
 }
 
@@ -60,7 +60,7 @@ fn is_inside(inner: &Path, outer: &Path) -> Error {
     Error::usage(format!("{} is inside {}", inner.display(), outer.display()), APART)
 }
 
-/// Neither may be in the other, by whatever name or mount it is reached.
+/// Neither may be inside the other, whatever names or mounts lead to them.
 pub(super) fn apart(source: &Path, target: &Path) -> Result<()> {
     let same = |a: &Path, b: &Path| {
         let id = |path: &Path| path.metadata().map(|m| (m.dev(), m.ino())).ok();

@@ -7,24 +7,24 @@ use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
-/// The directories that a path is in, the root last.
+/// The directories above a path, the root last.
 pub(crate) fn above(path: &RelPath) -> impl Iterator<Item = RelPath> + use<> {
     std::iter::successors(path.split().map(|(dir, _)| dir), |dir| dir.split().map(|(dir, _)| dir))
 }
 
-/// Paths as people name them, in a volume; each once.
+/// Paths as users name them in a volume; each once.
 pub(crate) fn within<P: AsRef<Path>>(volume: &Path, paths: &[P]) -> Result<Vec<RelPath>> {
     let found = paths.iter().map(|path| relative(volume, path.as_ref()));
     Ok(found.collect::<Result<BTreeSet<_>>>()?.into_iter().collect())
 }
 
-/// Those that are not in another.
+/// The paths that are not inside another one.
 pub(crate) fn outermost(paths: &[RelPath]) -> Vec<RelPath> {
     let inner = |path: &RelPath| above(path).any(|above| paths.contains(&above));
     paths.iter().filter(|path| !inner(path)).cloned().collect()
 }
 
-/// From the volume's root, or absolute and inside it.
+/// The path below the root: it is given relative to the root, or absolute and inside the volume.
 pub(crate) fn relative(volume: &Path, path: &Path) -> Result<RelPath> {
     let outside = || {
         Error::usage(
@@ -45,7 +45,7 @@ pub(crate) fn relative(volume: &Path, path: &Path) -> Result<RelPath> {
     Ok(found)
 }
 
-/// By whatever name the volume is reached.
+/// The path below the volume, by whatever name the volume is reached.
 fn inside(volume: &Path, path: &Path) -> Option<std::path::PathBuf> {
     let is_volume = |above: &&Path| existing_directory(above).is_ok_and(|above| above == volume);
     let top = if path.starts_with(volume) { Some(volume) } else { path.ancestors().find(is_volume) };

@@ -1,4 +1,4 @@
-//! What people name on the command line, checked before anything is touched.
+//! The places that users name, checked before anything is touched.
 
 pub(crate) mod address;
 pub(crate) mod beneath;

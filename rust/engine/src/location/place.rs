@@ -19,8 +19,8 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    /// A directory of that very name comes first: `@` is a usual name on Btrfs. It hides no snapshot: others
-    /// may have made it.
+    /// A directory with exactly that name comes first, because `@` is common in names on Btrfs. It is refused
+    /// if it hides a snapshot, because others may have made it.
     pub(crate) fn parse(text: &Path) -> Result<Place> {
         match split_at_sign(text) {
             Some((volume, snapshot)) if volume.is_dir() && !text.is_dir() => {
@@ -33,7 +33,7 @@ impl Place {
         }
     }
 
-    /// A directory beside a volume, with the name of a snapshot of that, if it has no such.
+    /// A directory beside a volume that is named like `VOLUME@SNAP`. Fails if the volume has such a snapshot.
     pub(crate) fn directory(named: Root, beside: Root, snapshot: &str) -> Result<Place> {
         let volume = Volume::find_in(beside).ok().flatten();
         let Some(hidden) = volume.filter(|volume| volume.find_snapshot(snapshot).is_ok()) else {
@@ -52,7 +52,7 @@ impl Place {
         Ok(Place::Snapshot(Box::new((volume, snapshot))))
     }
 
-    /// The volume that it is of, or is.
+    /// The volume that it belongs to, or is.
     pub(crate) fn volume(&self) -> Result<Option<VolumeInfo>> {
         Ok(match self {
             Place::Snapshot(named) => Some(named.0.info()),
@@ -60,8 +60,8 @@ impl Place {
         })
     }
 
-    /// Whose pool holds the objects that its rows point at. A copy of a volume has the id of the first, and
-    /// not its pool.
+    /// The volume whose pool holds the objects of its rows. A copy of a volume has the same id but not its
+    /// pool.
     pub(crate) fn pool(&self) -> Option<&Path> {
         match self {
             Place::Snapshot(named) if named.1.provider == Provider::Pool => Some(named.0.path()),
@@ -69,7 +69,7 @@ impl Place {
         }
     }
 
-    /// The directory that holds it, where it is one, and the part of it that counts.
+    /// The directory that holds it, if it is one, and the subset of it that counts.
     pub(crate) fn tree(&self, monitor: &Monitor) -> Result<Option<(Root, Subset)>> {
         Ok(match self {
             Place::Snapshot(named) => match named.0.tree_of(&named.1) {
@@ -91,7 +91,7 @@ impl Place {
     }
 }
 
-/// What is replicated of a directory that is a volume; of any other, all of it.
+/// The replicated part of a directory that is a volume; all of any other.
 fn subset_of(root: &Root, monitor: &Monitor) -> Result<Subset> {
     match Volume::find_in(root.again()?) {
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
@@ -131,7 +131,7 @@ impl Opened {
     }
 }
 
-/// The volume and snapshot that `VOLUME@SNAP` names.
+/// The volume and the snapshot that `VOLUME@SNAP` names.
 pub(crate) fn named(address: &Path) -> Result<(Volume, SnapshotInfo)> {
     match Place::parse(address)? {
         Place::Snapshot(named) => Ok(*named),
@@ -142,7 +142,7 @@ pub(crate) fn named(address: &Path) -> Result<(Volume, SnapshotInfo)> {
     }
 }
 
-/// A snapshot that no store describes.
+/// Describes a snapshot that no store describes.
 pub(crate) fn describe(path: &Path, identity: &Identity) -> Result<SnapshotInfo> {
     let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
         Error::usage(format!("{} has no name that is text", path.display()), "give it one with --name")

@@ -1,4 +1,4 @@
-//! A place to write to, which need not be there yet.
+//! A place to write to, which may not exist yet.
 
 use crate::location::directory::{apart, open_directory, resolved, writable, writable_at};
 use snapsync_model::{Error, Result};
@@ -7,24 +7,24 @@ use snapsync_sys::Root;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// What has a name, opened once.
+/// What exists under a name, opened once.
 pub(crate) enum Found {
     Directory(Root),
-    /// Nothing, in a directory where it can be made.
+    /// Nothing exists, but it can be created in this directory.
     Nothing {
         above: Root,
         name: OsString,
     },
 }
 
-/// Where a standby is, or is to be.
+/// The place of an existing or a new standby.
 pub(crate) struct Target {
     pub(crate) path: PathBuf,
     pub(crate) volume: Option<Volume>,
     pub(crate) exists: bool,
-    /// None where it cannot be made.
+    /// None if it cannot be created.
     pub(crate) found: Option<Found>,
-    /// Why it cannot be made: there is not even the directory above it.
+    /// Why it cannot be created: even the parent directory is missing.
     pub(crate) lacks: Option<String>,
 }
 
@@ -37,7 +37,7 @@ impl Target {
         Ok(Target { path, volume, exists, found: Some(found), lacks: None })
     }
 
-    /// A standby, or where one is to be, so far as that can be judged without writing anything.
+    /// Checks it as the place of a standby, as far as possible without writing anything.
     pub(crate) fn judged(self) -> Result<Target> {
         match &self.found {
             Some(Found::Directory(root)) if self.volume.is_none() => {
@@ -59,7 +59,7 @@ impl Target {
         Ok(self)
     }
 
-    /// Which file system it is on, or would be.
+    /// The identity of the file system that it is on, or would be on.
     pub(crate) fn filesystem(&self) -> Option<String> {
         match &self.found {
             Some(Found::Directory(root)) => snapsync_sys::identity(root.fd()),
@@ -76,22 +76,22 @@ impl Target {
     }
 }
 
-/// A primary, or what is to become one, so far as it can be judged without writing anything.
+/// An existing or a new primary, checked as far as possible without writing anything.
 pub(crate) fn source(root: &Root) -> Result<Option<Volume>> {
     let primary = Volume::find_in(root.again()?)?;
     match &primary {
         Some(volume) => volume.expect_primary("sync from")?,
         None => Volume::expect_own_store(root)?,
     }
-    // Of a tree that belongs to others, the store is written to and nothing else.
+    // In a tree that belongs to others, only the store is written to.
     writable_at(root, if primary.is_some() { snapsync_walk::STORE } else { "." })?;
     Ok(primary)
 }
 
-/// A standby, or where one is to be, as far as that; and apart from a source on the same machine.
+/// The place of a standby, checked in the same way. It must lie apart from a source on the same machine.
 pub(crate) fn target(path: &Path, source: Option<&Path>) -> Result<Target> {
     let target = match target_of(path) {
-        // It may be known what was there: whoever asks is to hear of that first.
+        // Something may be known about what was there: the caller must hear of that first.
         Err(error) if error.exit_code() == 2 && above(path).symlink_metadata().is_err() => {
             let path = resolved(path)?;
             Target { path, volume: None, exists: false, found: None, lacks: Some(error.sentence()) }
@@ -108,7 +108,7 @@ pub(crate) fn target_of(path: &Path) -> Result<Target> {
     Target::of(find(path)?)
 }
 
-/// What a path leads to.
+/// Opens what a path leads to.
 pub(crate) fn find(path: &Path) -> Result<Found> {
     if path.symlink_metadata().is_ok() {
         return open_directory(path).map(Found::Directory);

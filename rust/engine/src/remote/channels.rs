@@ -1,4 +1,4 @@
-//! Further channels of a round, from either end.
+//! The further channels of a round, on either end.
 
 use crate::location::address::Address;
 use crate::options::SshOptions;
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 /// Further channels of a round.
 pub(crate) enum Channels<'f, 'a> {
-    /// The other end opens them, and they come in at the store of the volume here.
+    /// The other end opens them, and they arrive through the store of the local volume.
     Wait { count: usize, gathering: Option<Gathering> },
     /// This end starts a process for each.
     Open { address: &'f Address, ssh: &'f SshOptions, peers: Vec<Peer<'a>> },
@@ -24,7 +24,7 @@ impl<'a> Channels<'_, 'a> {
         Channels::Wait { count: channels.clamp(1, MOST_CHANNELS) - 1, gathering: None }
     }
 
-    /// Where they come in, if they come in here.
+    /// Announces where they arrive, if they arrive here.
     pub(crate) fn announce(&mut self, store: Option<Spot>) -> Result<Option<Uuid>> {
         let Channels::Wait { count: count @ 1.., gathering } = self else { return Ok(None) };
         let Some(store) = store else { return Ok(None) };
@@ -32,7 +32,7 @@ impl<'a> Channels<'_, 'a> {
         Ok(Some(waiting.token()))
     }
 
-    /// Opens them where the other end waits.
+    /// Opens them if the other end waits for them.
     pub(crate) fn open(
         &mut self,
         token: Option<Uuid>,

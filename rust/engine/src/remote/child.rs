@@ -1,4 +1,4 @@
-//! The process that leads to another machine, and what it starts in turn: none of them outlives the command.
+//! The process that leads to another machine, and its children: none of them outlives the command.
 
 use crate::remote::overheard::Overheard;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
@@ -7,24 +7,24 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// What has nothing more to say ends within this time.
+/// The time within which a process with nothing left to do ends.
 const TO_END: Duration = Duration::from_secs(10);
 
-/// Ends with its owner.
+/// A process that ends with its owner.
 pub(crate) struct Process {
     child: Child,
-    /// It leads a process group of its own.
+    /// Whether it leads a process group of its own.
     leads: bool,
-    /// Ends after it.
+    /// Stops listening after the process has ended.
     _overheard: Option<Overheard>,
 }
 
 impl Process {
-    /// Starts it, with pipes to its input and from its output. What it says of itself is shown as `whom`'s
+    /// Starts it with pipes for its input and output. Its standard error is shown as the words of `whom`.
     /// words.
     pub(crate) fn start(mut command: Command, whom: &str) -> Result<(Process, ChildStdin, ChildStdout)> {
         let program = command.get_program().to_owned();
-        // Where somebody may be asked for a password, it stays in the group that may read the terminal.
+        // If it may ask for a password, it stays in the group that may read the terminal.
         let leads = std::fs::File::open("/dev/tty").is_err();
         if leads {
             command.process_group(0);
@@ -43,8 +43,8 @@ impl Process {
         i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
     }
 
-    /// Waits until it ends by itself, but no longer than makes sense: its exit code. It stays to be waited
-    /// for, so that its number is no other's.
+    /// Waits a reasonable time until it ends by itself, and returns its exit code. It is not reaped yet, so
+    /// that no other process gets its number.
     pub(crate) fn wait(&self, monitor: &Monitor) -> Option<i32> {
         let deadline = Instant::now() + TO_END;
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
@@ -62,7 +62,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if let (true, Some(pid)) = (self.leads, self.pid()) {
-            // What it has started may be there, though it has ended itself.
+            // Its children may still exist though it has ended.
             let _ = kill_process_group(pid, Signal::KILL);
         }
         let _ = self.child.kill();

@@ -1,4 +1,4 @@
-//! A round with a volume on another machine.
+//! Runs a round with a volume on another machine.
 
 use crate::delta::staging::is_cut;
 use crate::location::address::Address;
@@ -54,7 +54,7 @@ pub(crate) fn pull(
     let further = Channels::Open { address: source, ssh, peers: Vec::new() };
     let attended = serve_standby(&mut peer.wire, &mut standby, further, Wishes::Own(options), monitor);
     if attended.as_ref().err().is_none_or(|error| !is_cut(error)) {
-        // After a failure, too: it takes away what was for this round alone.
+        // This is done after a failure too, because the other end removes temporary files.
         peer.end(monitor);
     }
     let (seen, report) = attended?;

@@ -1,5 +1,5 @@
-//! The records of a tree on another machine: asked for here, and made there. Only they travel, never what
-//! files hold.
+//! Compares with a tree on another machine: only the records of its names are sent, never the content of
+//! files.
 
 use crate::delta::incoming::nonsense;
 use crate::digest::{Listing, Near, Reading, Record};
@@ -15,10 +15,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
-/// Bytes of records in one message, about.
+/// The approximate number of bytes of records in one message.
 const BLOCK: usize = 1 << 18;
 
-/// Tells a client all of a tree that it may read.
+/// Sends a client the records of a tree that it may read.
 pub(crate) fn tell(wire: &mut Wire<'_>, place: &Place, reading: Reading, monitor: &Monitor) -> Result<()> {
     let opened = place.open(monitor)?;
     let listing = Listing::read(opened.side())?;
@@ -53,11 +53,11 @@ fn tell_block(wire: &mut Wire<'_>, block: &mut Vec<u8>) -> Result<()> {
     Ok(())
 }
 
-/// A side on another machine. What it says is not trusted to make sense.
+/// A side on another machine. Its records may be nonsense.
 pub(crate) struct RemoteDigests<'a> {
-    /// None once it has told everything.
+    /// None once it has sent everything.
     peer: Option<Peer<'a>>,
-    /// For messages.
+    /// The name for messages.
     name: PathBuf,
     reading: Reading,
     last: Option<RelPath>,
@@ -90,7 +90,7 @@ impl<'a> RemoteDigests<'a> {
         Ok(RemoteDigests { peer: Some(peer), name, reading, last: None, entries: 0, monitor })
     }
 
-    /// The next records; none at the end.
+    /// The next records; empty at the end.
     pub(crate) fn more(&mut self) -> Result<Vec<Record>> {
         self.next().map_err(|error| told_of_a_cut(error, &self.name))
     }

@@ -1,4 +1,4 @@
-//! What an administrator allows those who come.
+//! What an administrator allows clients to do.
 
 use crate::round::rights::Rights;
 use snapsync_model::Error;
@@ -7,13 +7,13 @@ use std::path::PathBuf;
 /// What the other end may ask for.
 #[derive(Clone, Debug, Default)]
 pub struct Gate {
-    /// Volumes lie beneath this directory.
+    /// Only volumes beneath this directory.
     pub restrict_to: Option<PathBuf>,
-    /// Volumes are only sent from.
+    /// Volumes may only be sent.
     pub read_only: bool,
-    /// Volumes are only received into.
+    /// Volumes may only be received.
     pub receive_only: bool,
-    /// Old snapshots may be deleted, also where anything is restricted.
+    /// Old snapshots may be deleted, even if something else is restricted.
     pub allow_prune: bool,
 }
 
@@ -30,7 +30,7 @@ impl Gate {
         !self.is_narrow() || self.allow_prune
     }
 
-    /// What a round may change here, where the primary is.
+    /// What a round may change here if the primary is here.
     pub(super) fn rights(&self) -> Rights {
         Rights { prunes: self.prunes(), replaces: !self.is_narrow(), only_reads: self.read_only }
     }

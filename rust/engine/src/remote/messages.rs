@@ -1,6 +1,6 @@
-//! What two snapsyncs say to each other over a channel; docs/format.md has every message.
+//! The messages of the protocol; docs/format.md describes each of them.
 //!
-//! The primary's half asks and the standby's half answers, whichever of the two started the other.
+//! The primary's half asks and the standby's half answers, whichever of them started the other.
 
 use crate::delta::staging::{Spare, StageReport};
 use crate::digest::Reading;
@@ -17,31 +17,31 @@ use snapsync_model::{Error, Promotions, SnapshotInfo, printable_within};
 use std::path::Path;
 use uuid::Uuid;
 
-/// Bytes that are shown of a sentence.
+/// The number of bytes of a message to people that are shown.
 const WORDS: usize = 4000;
 
 pub(crate) const LONGEST: u32 = 4 << 20;
-/// The feature of an end that answers `Request::Digest`. Before the 2, digests were of all bytes of a file,
-/// and records told less of an inode.
+/// The feature of an end that answers `Request::Digest`. Earlier versions hashed all bytes of a file and had
+/// less in a record.
 pub(crate) const DIGEST: &str = "digest 2";
 
-/// Who speaks, and what it can do beyond the protocol's first version.
+/// The greeting: who speaks, and its features beyond the first version of the protocol.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Hello {
     pub(crate) software: String,
     pub(crate) features: Vec<String>,
-    /// Seconds without a byte after which the end that started the other gives up; both then do.
+    /// The seconds of silence after which both ends give up, as the end that started the other sets them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) patience: Option<u64>,
 }
 
-/// What the end that was started is asked for first. Paths are bytes.
+/// The first request to the end that was started. Paths are bytes.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Request {
-    /// Be the standby's half of a round.
+    /// Run the standby's half of a round.
     Push { target: Vec<u8>, channels: usize },
-    /// Be the primary's half.
+    /// Run the primary's half of a round.
     Pull {
         source: Vec<u8>,
         options: Options,
@@ -49,7 +49,7 @@ pub(crate) enum Request {
         transfer: TransferOptions,
         channels: usize,
     },
-    /// Be a further channel of the round that works on this volume.
+    /// Serve as a further channel of the round that works on this volume.
     Join { volume: Vec<u8>, token: Uuid },
     /// Do something with one volume.
     Do {
@@ -57,7 +57,7 @@ pub(crate) enum Request {
         #[serde(rename = "deed")]
         request: RoleRequest,
     },
-    /// Tell what a directory or `VOLUME@SNAP` holds; `lineage` is that of the volume it is compared with.
+    /// Send the records of a directory or `VOLUME@SNAP`; `lineage` is that of the volume it is compared with.
     Digest {
         place: Vec<u8>,
         reading: Reading,
@@ -66,16 +66,16 @@ pub(crate) enum Request {
     },
 }
 
-/// What the primary's half asks.
+/// Questions of the primary's half.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Ask {
-    /// What the standby is like. Who may learn of nothing else is told if it is of this lineage.
+    /// Describe the standby. Restricted clients get an answer only if it has this lineage.
     Look {
         #[serde(default)]
         lineage: Option<Uuid>,
     },
-    /// `join`: where further channels come in at the primary's end.
+    /// `join` says where further channels connect at the primary's end.
     Open {
         lineage: Uuid,
         epoch: u64,
@@ -85,8 +85,8 @@ pub(crate) enum Ask {
         #[serde(default)]
         care: DriftOptions,
     },
-    /// Head and manifest of a delta follow, the manifest's bytes only if they are not there from a cut round;
-    /// after the answer the frames, and the end.
+    /// Head and manifest of a delta follow; the manifest's bytes only if they are not there from an
+    /// interrupted round. After the answer come the frames and the end.
     Begin {
         strict: bool,
         has_manifest: bool,
@@ -96,11 +96,11 @@ pub(crate) enum Ask {
         spare: Option<Spare>,
     },
     Commit,
-    /// Show this in the rounds to come.
+    /// Show this secret in later rounds.
     Secret {
         secret: Secret,
     },
-    /// Bytes of files that the standby has, once it is open.
+    /// Read bytes of files that the standby has, once it is open.
     Scrub {
         pieces: Vec<Piece>,
     },
@@ -108,7 +108,7 @@ pub(crate) enum Ask {
         keep: Keep,
         needed: Vec<Uuid>,
     },
-    /// The round has failed at the primary's end; told as an answer is.
+    /// The round has failed at the primary's end.
     Failed(Failure),
     /// The round is done, and this is its report.
     Done {
@@ -116,7 +116,7 @@ pub(crate) enum Ask {
     },
 }
 
-/// What the standby's half answers.
+/// Answers of the standby's half.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Answer {
@@ -129,17 +129,17 @@ pub(crate) enum Answer {
         notes: Vec<String>,
     },
     Kept,
-    /// One for each piece.
+    /// One result for each piece.
     Scrubbed(Vec<Seen>),
     Pruned(Vec<SnapshotInfo>),
-    /// All of them stay, and why.
+    /// All of them were kept, for this reason.
     Unpruned(Failure),
     Did(Box<RoleReply>),
-    /// So many bytes of records follow.
+    /// This many bytes of records follow.
     Records {
         length: u32,
     },
-    /// That was all of the tree.
+    /// The tree is complete.
     Digested {
         entries: u64,
         notes: Vec<String>,
@@ -147,9 +147,9 @@ pub(crate) enum Answer {
     Failed(Failure),
 }
 
-/// What can be heard.
+/// A message that can be received.
 pub(crate) trait Message: DeserializeOwned {
-    /// Its text is for this end to work with; else it is for people, and is made printable.
+    /// Whether this end works with its text. Other text is for people and is made printable.
     const IS_EXACT: bool = false;
 }
 
@@ -160,13 +160,13 @@ impl Message for Request {
     const IS_EXACT: bool = true;
 }
 
-/// An error as it travels.
+/// An error in transmissible form.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Failure {
     exit_code: i32,
     what: String,
     advice: String,
-    /// The standby goes on with the snapshot by itself, or from what it has of it.
+    /// The standby continues the snapshot by itself, or needs it to resume.
     #[serde(default)]
     pub(super) needed: bool,
 }
@@ -176,7 +176,7 @@ impl Failure {
         Failure { exit_code: error.exit_code(), what: error.sentence(), advice: error.advice(), needed }
     }
 
-    /// The same error, told by `whom`.
+    /// The same error, reported by `whom`.
     pub(crate) fn into_error(self, whom: &Path) -> Error {
         let Failure { exit_code, what, advice, .. } = self;
         let what = format!("{}: {}", whom.display(), printable_within(&what, WORDS));
@@ -191,5 +191,5 @@ impl Failure {
     }
 }
 
-/// Notes, losses and the like that are taken from one answer.
+/// The most notes, losses and the like that are taken from one answer.
 pub(crate) const MOST_TOLD: usize = 100;

@@ -1,4 +1,4 @@
-//! The same steps over a channel.
+//! The steps of a round over a channel.
 
 pub(crate) mod channels;
 mod child;

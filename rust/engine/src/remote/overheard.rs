@@ -1,5 +1,5 @@
-//! What ssh and the other end say on their standard error: shown line by line, each with who said it, and not
-//! without end.
+//! Shows the standard error of ssh and of the other end line by line, with the name of the speaker, up to a
+//! limit.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use snapsync_model::printable_bytes;
@@ -10,15 +10,15 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Bytes that are shown of one process, and of one line.
+/// The most bytes that are shown of one process, and of one line.
 const SHOWN: usize = 16 << 10;
 const LINE: usize = 1000;
-/// Between two looks at what is not shown any more.
+/// The pause between two reads of output that is not shown any more.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Nothing more is waited for so long once the process is gone: a master of ssh keeps its end open.
+/// How long to wait for more once the process has ended: a master of ssh keeps the pipe open.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 
-/// Listens until dropped, and then to what is there.
+/// Listens until it is dropped, and then reads what is left.
 pub(crate) struct Overheard {
     is_over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -37,7 +37,7 @@ impl Overheard {
 impl Drop for Overheard {
     fn drop(&mut self) {
         self.is_over.store(true, Relaxed);
-        // What it said is shown before what this end makes of it.
+        // Its output is shown before this end's message about it.
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }
@@ -48,7 +48,7 @@ fn listen(mut stderr: ChildStderr, mut lines: Lines<impl Write>, is_over: &Atomi
         let was_over = is_over.load(Relaxed);
         let mut fds = [PollFd::new(&stderr, PollFlags::IN)];
         match poll(&mut fds, Some(&TICK)) {
-            // What is there is heard to its end, unless that has none.
+            // The rest is read to its end, unless it has none.
             Ok(0) if was_over => break,
             Ok(0) | Err(rustix::io::Errno::INTR) => continue,
             Ok(_) => {}
@@ -63,14 +63,14 @@ fn listen(mut stderr: ChildStderr, mut lines: Lines<impl Write>, is_over: &Atomi
             if was_over {
                 break;
             }
-            // To listen to one who shouts is no work: a round that does nothing else stands still.
+            // Reading from a noisy peer is not progress: a round that does nothing else counts as stuck.
             std::thread::sleep(PAUSE);
         }
     }
     lines.end();
 }
 
-/// Lines of somebody else, as they may be shown.
+/// Lines of another process in printable form.
 struct Lines<W> {
     whom: String,
     to: W,
@@ -109,7 +109,7 @@ impl<W: Write> Lines<W> {
 
     fn put(&mut self) {
         if !self.line.is_empty() {
-            // Where nobody can be told, nobody is.
+            // If standard error cannot be written, nobody is told.
             let _ = writeln!(self.to, "{}: {}", self.whom, printable_bytes(&self.line));
             self.line.clear();
         }

@@ -1,5 +1,5 @@
-//! A round whose primary is at the other end, as this end has seen it. What only the other end knows is told
-//! as its claim.
+//! A round whose primary is at the other end, as this end has seen it. Whatever only the other end knows is
+//! reported as its claim.
 
 use crate::delta::incoming::nonsense;
 use crate::options::{self, Options};
@@ -25,17 +25,17 @@ pub(crate) struct Came {
     pub(crate) losses: Vec<Loss>,
 }
 
-/// All that this end has done in a round.
+/// Everything that this end has done in a round.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    /// As it was opened.
+    /// The state when it was opened.
     pub(crate) state: Option<State>,
     pub(crate) came: Vec<Came>,
     pub(crate) pruned: Vec<SnapshotInfo>,
     pub(crate) notes: Vec<String>,
 }
 
-/// What the report of the other end is taken for.
+/// What is taken from the other end's report.
 #[derive(Deserialize)]
 struct Told {
     primary: VolumeInfo,
@@ -51,11 +51,11 @@ struct Told {
     counters: Counters,
 }
 
-/// A round that the other end says is done.
+/// A round that the other end reports as done.
 pub(crate) struct Pulled<'r> {
     pub(crate) seen: Seen,
     pub(crate) report: &'r RawValue,
-    /// The primary as it is named here.
+    /// The primary's address as it was given here.
     pub(crate) source: String,
     pub(crate) host: &'r Path,
     pub(crate) options: &'r Options,
@@ -65,7 +65,7 @@ pub(crate) struct Pulled<'r> {
 }
 
 impl Pulled<'_> {
-    /// Its report, if what was asked for is here.
+    /// The report of the round, if what was asked for is here.
     pub(crate) fn report(self, monitor: &Monitor) -> Result<Synced> {
         let host = self.host.to_string_lossy().into_owned();
         let told: Told = serde_json::from_str(self.report.get())
@@ -113,7 +113,7 @@ impl Pulled<'_> {
     }
 }
 
-/// The delta that the round was for; where the standby had the snapshot before, that came with none.
+/// The delta of the round. If the standby already had the snapshot, there was none.
 fn last(
     came: Vec<Came>,
     state: &State,
@@ -131,7 +131,7 @@ fn last(
     Err(nonsense(host, "another snapshot than it was asked for"))
 }
 
-/// The snapshot that was asked for, if the standby held it already: as this end knows it.
+/// The snapshot that was asked for if the standby already held it, as this end knows it.
 fn held(state: &State, named: Uuid) -> Option<Came> {
     let newest = state.newest.clone()?;
     (named == newest.id).then(|| Came {
@@ -147,7 +147,7 @@ fn undone(host: &Path) -> Error {
     nonsense(host, "that the round is done, and nothing was committed here")
 }
 
-/// Adds what the other end tells and this one does not know. It may have been told some of it by this one.
+/// Adds what only the other end tells. It may have heard some of it from this end.
 fn theirs(host: &str, told: Vec<String>, own: &mut Vec<String>) {
     let known = own.len();
     for text in told.into_iter().take(MOST_TOLD) {

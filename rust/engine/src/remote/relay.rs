@@ -1,6 +1,6 @@
-//! Further channels of a round: each comes in through a process of its own, and is handed on to the one that
-//! works on the volume over a socket in the volume's store. Who joins must know the round's token, and run as
-//! the same user.
+//! Relays the further channels of a round: each arrives in a process of its own, which passes its bytes to
+//! the process that works on the volume through a socket in the volume's store. A channel must present the
+//! round's token, and its process must run as the same user.
 
 use crate::delta::incoming::BUFFER;
 use crate::remote::messages::Answer;
@@ -19,21 +19,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// Where a store has the sockets, each in a directory that is called as its token.
+/// The directory in a store that contains the sockets, each in a directory named by its token.
 const SOCKETS: &str = "join";
 const SOCKET: &str = "socket";
-/// How long a channel that was announced may take to come. A fuzzer's does not come.
+/// How long to wait for an announced channel. A fuzzer's never comes.
 const PATIENCE: Duration = if cfg!(fuzzing) { Duration::from_millis(50) } else { Duration::from_secs(60) };
 
-/// Waits for channels that were announced. The socket goes when this does.
+/// Waits for announced channels. The socket is removed when this is dropped.
 pub(crate) struct Gathering {
-    /// None once all have come: nobody else gets in.
+    /// None once all have arrived, so that nobody else gets in.
     listener: Option<UnixListener>,
     socket: Spot,
     _directory: Alive,
     token: Uuid,
     expected: usize,
-    /// Those that have come, for every delta of the round: none says anything between two.
+    /// The channels that have arrived, for every delta of the round: they are silent between two deltas.
     come: Vec<UnixStream>,
 }
 
@@ -81,7 +81,7 @@ impl Gathering {
             .context("join", self.socket.show())
     }
 
-    /// Who has come, if anybody has.
+    /// The next channel, if one has arrived.
     fn next(&self) -> io::Result<Option<UnixStream>> {
         let Some(listener) = &self.listener else { return Ok(None) };
         match listener.accept() {
@@ -123,7 +123,7 @@ impl Drop for Gathering {
     }
 }
 
-/// Whether the process at the other end is of the user who runs this.
+/// Whether the process at the other end runs as the same user.
 fn is_ours(stream: &UnixStream) -> bool {
     rustix::net::sockopt::socket_peercred(stream).is_ok_and(|peer| peer.uid == rustix::process::geteuid())
 }
@@ -146,7 +146,7 @@ fn outlet<'a>(
     Ok(Outlet { to: Box::new(to), name: peer.to_path_buf() })
 }
 
-/// Hands on what comes over the wire to the round that waits in `store`, and back, until one end is done.
+/// Relays the wire to the round that waits in `store`, in both directions, until one end is done.
 pub(crate) fn relay(store: &Spot, token: Uuid, wire: &mut Wire<'_>, monitor: &Monitor) -> Result<()> {
     let path = store.join(SOCKETS).join(token.to_string()).join(SOCKET);
     let socket = at(&path, |path| UnixStream::connect(path)).ok().filter(is_ours).ok_or_else(nobody_waits)?;
@@ -157,7 +157,7 @@ pub(crate) fn relay(store: &Spot, token: Uuid, wire: &mut Wire<'_>, monitor: &Mo
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let _ = io::copy(from, &mut &socket);
-            // The round reads to its end record: what it lacks it tells itself.
+            // The round reads up to its end record, and reports itself if anything is missing.
             let _ = socket.shutdown(Shutdown::Write);
         });
         let mut back = || {
@@ -170,12 +170,12 @@ pub(crate) fn relay(store: &Spot, token: Uuid, wire: &mut Wire<'_>, monitor: &Mo
     })
 }
 
-/// The same whatever is wrong.
+/// The same error whatever the reason.
 pub(crate) fn nobody_waits() -> Error {
     Error::refused("no round waits for this channel", "run the same command again")
 }
 
-/// The path of a socket is 108 bytes at most: it is named by its directory's descriptor.
+/// The path of a socket has at most 108 bytes, so it is addressed through its directory's descriptor.
 fn at<T>(socket: &Spot, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     let (above, name) = socket.parent()?;
     act(&Path::new(&format!("/proc/self/fd/{}", above.as_raw_fd())).join(name))

@@ -1,4 +1,4 @@
-//! What a volume does for a change of roles, here or where it is.
+//! What a volume does when roles change, here or on another machine.
 
 use crate::location::address::Address;
 use crate::location::directory::existing_directory;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 // --- verbs ------------------------------------------------------------------------------------
 
-/// A volume, wherever it is.
+/// A volume on any machine.
 pub(crate) enum End {
     Here(PathBuf),
     There(Address),
@@ -45,7 +45,7 @@ impl End {
         }
     }
 
-    /// As it is named from here.
+    /// Its address as seen from here.
     pub(crate) fn path(&self) -> PathBuf {
         match self {
             End::Here(path) => path.clone(),
@@ -54,7 +54,7 @@ impl End {
     }
 }
 
-/// Has the snapsync on another machine do something with a volume there.
+/// Asks the snapsync on another machine to do something with a volume there.
 pub(crate) fn perform_there(
     address: &Address,
     request: RoleRequest,

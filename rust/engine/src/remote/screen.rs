@@ -1,18 +1,18 @@
-//! What a message may be before it is understood: so deep, so long, and text that can be shown. A peer's
-//! words lead to errors, notes, reports and stores, and none of those has to ask what is in them.
+//! Checks a message before it is parsed: its depth, its length, and that its text can be shown. A peer's
+//! words end up in errors, notes, reports and stores, and none of those need to check them again.
 
 use snapsync_model::{is_printable, printable};
 
-/// Brackets in brackets, and bytes of one string.
+/// The deepest nesting, and the most bytes of one string.
 const DEEPEST: usize = 24;
 const LONGEST: usize = 64 << 10;
-/// Values in one message: each takes more memory than it has bytes.
+/// The most values in one message: each takes more memory than it has bytes.
 const MOST: usize = 1 << 19;
 
 /// Why a message is refused.
 pub(crate) type Refusal = &'static str;
 
-/// The same message with printable text in it; `exact` leaves that as it is, and only looks.
+/// The same message with printable text; with `exact` it is only checked.
 pub(crate) fn screened(message: Vec<u8>, exact: bool) -> Result<String, Refusal> {
     let text = String::from_utf8(message).map_err(|_| "a message that is no text")?;
     let needs_none = bounded(&text)?;
@@ -23,7 +23,8 @@ pub(crate) fn screened(message: Vec<u8>, exact: bool) -> Result<String, Refusal>
     bounded(&text).map(|_| text)
 }
 
-/// Whether there is nothing in it that could be unprintable. Outside of strings JSON takes no such
+/// Whether it contains nothing that could be unprintable. JSON does not allow such characters outside
+/// strings.
 /// characters.
 fn bounded(text: &str) -> Result<bool, Refusal> {
     let (mut depth, mut values, mut length) = (0_usize, 1_usize, None);
@@ -59,7 +60,7 @@ fn shown(text: &str) -> String {
         to.push_str(plain);
         let (character, length) = unescaped(from);
         match character {
-            // White space between the values of a message is none of their text.
+            // White space between the values of a message is not part of their text.
             Some('\n' | '\r' | '\t') if length == 1 => to.push_str(&from[..1]),
             Some(character) if !is_printable(character) => {
                 let mut buffer = [0; 4];
@@ -73,7 +74,8 @@ fn shown(text: &str) -> String {
     to
 }
 
-/// The first character, and how many bytes it is written in. None where there is none: then it is as it is.
+/// The first character, and the number of bytes it is written in. None for an invalid escape, which is left
+/// as it is.
 fn unescaped(text: &str) -> (Option<char>, usize) {
     let mut characters = text.chars();
     match (characters.next(), characters.next()) {

@@ -1,5 +1,5 @@
-//! The end that another snapsync starts, over ssh or as an administrator's forced command: it speaks on its
-//! standard input and output, and may be kept to one directory and one direction.
+//! The server that another snapsync starts, over ssh or as an administrator's forced command. It speaks on
+//! standard input and output, and may be restricted to one directory and one direction.
 
 use crate::digest::Reading;
 use crate::location::beneath::Admission;
@@ -29,14 +29,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// Serves one client, until it is done or gone. The exit code: a failure that the client was told is its to
-/// tell.
+/// Serves one client until it is done or gone, and returns the exit code. The client itself reports a failure
+/// that it was told.
 pub fn serve(gate: &Gate, monitor: &Monitor) -> Result<i32> {
     let [from, to] = standard_streams()?;
     let peer = std::env::var("SSH_CONNECTION").ok().and_then(|c| c.split(' ').next().map(PathBuf::from));
     let peer = peer.unwrap_or_else(|| PathBuf::from("client"));
     let wire = Wire::new(from, to, peer, PATIENCE, Fate::default(), monitor)?;
-    // Before the client has said anything.
+    // This happens before the client can say anything.
     let admission = Admission::new(gate.restrict_to.as_deref());
     serve_over(wire, gate, admission, monitor)
 }
@@ -79,7 +79,7 @@ fn answer<'a>(
                 admission.directory(&volume).and_then(Volume::open_in).map_err(|_| nobody_waits())?;
             relay(&volume.store(), token, wire, monitor)
         }
-        // Whoever may only send or receive may not say who is primary.
+        // A client that may only send or receive may not change roles.
         Request::Do { request, .. }
             if gate.receive_only || (gate.is_narrow() && !matches!(request, RoleRequest::Describe)) =>
         {
@@ -104,7 +104,7 @@ fn standard_streams() -> Result<[OwnedFd; 2]> {
     Ok([from, to])
 }
 
-/// Where a client's standby is, or is to be.
+/// The place of a client's standby.
 fn standby<'a>(gate: &Gate, admission: &Admission, target: &[u8], monitor: &'a Monitor) -> Result<Local<'a>> {
     let found = admission.target(target).map(|target| Local::at(target, monitor));
     if !gate.receive_only {
@@ -144,7 +144,7 @@ fn pull<'a>(
     })
 }
 
-/// Verifying is reading; but who may only feed standbys learns of nothing but those that are its own.
+/// Verifying only reads, but a client that may only feed standbys must not learn about any but its own.
 fn read_place(gate: &Gate, admission: &Admission, called: &[u8], lineage: Option<Uuid>) -> Result<Place> {
     let place = admission.place(called);
     if !gate.receive_only {
@@ -163,12 +163,12 @@ fn digest(wire: &mut Wire<'_>, place: &Place, reading: Reading, monitor: &Monito
     while_wanted(&link, monitor, || digests::tell(wire, place, reading, monitor))
 }
 
-/// While it reads a volume it does not listen.
+/// While it reads a volume it does not listen to the client.
 fn while_wanted<T>(link: &Connection, monitor: &Monitor, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let (done, working) = io::pipe().context("talk to", "client")?;
     std::thread::scope(|scope| {
         scope.spawn(move || notice_the_end(link, monitor, &done));
-        // Closed when the work is done, also where it panics.
+        // It is closed when the work is done, even by a panic.
         let _working = working;
         work()
     })
@@ -186,7 +186,7 @@ fn perform_for(
     wire.tell(&Answer::Did(Box::new(outcome)))
 }
 
-/// Stops the work when nobody is at the other end any more.
+/// Stops the work when the other end is gone.
 fn notice_the_end(link: &Connection, monitor: &Monitor, done: &io::PipeReader) {
     let mut watch = Watch::new(link);
     let tick = rustix::event::Timespec { tv_sec: 0, tv_nsec: 200_000_000 };

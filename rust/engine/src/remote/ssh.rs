@@ -1,4 +1,4 @@
-//! A second snapsync on another machine, started over the user's own `ssh`.
+//! Starts a second snapsync on another machine over the user's own `ssh`.
 
 use crate::location::address::Address;
 use crate::options::SshOptions;
@@ -15,10 +15,10 @@ use uuid::Uuid;
 
 pub(super) const MOST_CHANNELS: usize = 64;
 
-/// A snapsync on another machine, started for one request.
+/// A snapsync on another machine that was started for one request.
 pub(crate) struct Peer<'a> {
     pub(crate) wire: Wire<'a>,
-    /// What it can do beyond the protocol's first version.
+    /// Its features beyond the first version of the protocol.
     pub(crate) features: Vec<String>,
     child: Process,
 }
@@ -54,7 +54,7 @@ impl<'a> Peer<'a> {
         }
     }
 
-    /// It is gone by itself, and not given up.
+    /// Whether it ended by itself and was not given up.
     fn has_ended(&self) -> bool {
         !self.wire.link().is_gone()
     }
@@ -92,7 +92,7 @@ impl<'a> Peer<'a> {
         let _ = child.wait(monitor);
     }
 
-    /// Another channel to the round that `token` is of.
+    /// Opens another channel of the round with this `token`.
     pub(super) fn join(
         address: &Address,
         ssh: &SshOptions,

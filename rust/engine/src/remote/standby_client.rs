@@ -1,4 +1,4 @@
-//! The standby's half of a round, asked for over a channel.
+//! Asks for the steps of the standby's half of a round over a channel.
 
 use crate::delta::staging::{Data, IncomingDelta, StageReport, is_cut, with_data, workers};
 use crate::digest::hex;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
-/// Who has failed says so within this time.
+/// A peer that has failed says so within this time.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// A standby at the other end of a channel.
@@ -31,9 +31,9 @@ pub(crate) struct Remote<'w, 'a> {
     monitor: &'a Monitor,
     limit: Option<Arc<Limit>>,
     pending: Option<Pending>,
-    /// Frames are under way: no message can be put between them.
+    /// Frames are being sent, and no message may come between them.
     is_sending: bool,
-    /// What it answers may be a lie, and the snapshot be there.
+    /// Its answer to a commit may be a lie, and the snapshot may exist.
     has_asked_to_commit: bool,
 }
 
@@ -94,10 +94,11 @@ impl<'w, 'a> Remote<'w, 'a> {
         put().map_err(|e| lift(e, "write to", &self.wire.peer))
     }
 
-    /// The other end may have said why it is gone.
+    /// Replaces the error by the reason that the other end may have given.
     fn explained(&mut self, error: Error) -> Error {
         match error {
-            // It may also wait for what does not come any more: this end is not to wait for it in turn.
+            // The other end may be waiting for something that does not come any more; this end must not wait
+            // too.
             Error::Cut { .. } => {
                 self.wire.from.get_mut().hurry(LAST_WORDS);
                 match self.wire.hear_answer() {
@@ -211,8 +212,8 @@ impl StandbyEnd for Remote<'_, '_> {
         if !self.is_sending {
             self.wire.fail(error, false);
         }
-        // Where it has not said: it may have a part of it, or have been about to make it when it was heard of
-        // last.
+        // Without an answer it may have a part of the delta, or may have been committing it when it was last
+        // heard.
         let may_be = self.has_asked_to_commit || (self.is_sending && is_cut(error));
         self.wire.is_needed.unwrap_or(may_be)
     }

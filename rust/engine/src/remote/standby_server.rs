@@ -1,4 +1,4 @@
-//! The standby's half of a round whose primary is at the other end of a channel.
+//! Serves the standby's half of a round whose primary is at the other end of a channel.
 
 use crate::delta::incoming::{Delta, nonsense};
 use crate::delta::staging::{IncomingDelta, Spare};
@@ -17,25 +17,25 @@ use snapsync_manifest::ManifestReader;
 use snapsync_model::{Error, Monitor, Result, Stage};
 use uuid::Uuid;
 
-/// Whose wishes count in a round.
+/// Whose options count in a round.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Wishes<'o> {
-    /// Those of the primary's end, which has begun it; but old snapshots go only where it may have them
-    /// deleted.
+    /// Those of the primary's end, which started the round. It may delete old snapshots only if `prunes`
+    /// allows it.
     Asked { prunes: bool },
-    /// Those of this end, which has begun it, whatever the other one asks.
+    /// Those of this end, which started the round, whatever the other end asks for.
     Own(&'o Options),
 }
 
-/// Deltas of one round: one that was cut, and the new one.
+/// The deltas of one round: an interrupted one, and the new one.
 const MOST_DELTAS: usize = 2;
-/// Files, and bytes of them, that are read again at most where this end does not say it.
+/// The most files, and bytes of them, that are read again if this end sets no limit.
 const MOST_FILES: usize = 1 << 20;
-/// What a round reads again beyond its limit at most.
+/// The most bytes that a round reads again beyond its limit.
 const SLACK: u64 = 1 << 28;
 
-/// Answers until the round is done; what was done, and the other end's report. A failure here is told to it
-/// as well.
+/// Answers until the round is done; returns what was done, and the other end's report. A failure here is sent
+/// to the other end too.
 pub(crate) fn serve_standby<'a>(
     wire: &mut Wire<'a>,
     standby: &mut Local<'a>,
@@ -60,7 +60,7 @@ pub(crate) fn serve_standby<'a>(
     }
 }
 
-/// How often something was asked.
+/// Counts the questions of each kind.
 #[derive(Debug, Default)]
 struct Turns {
     looks: usize,
@@ -76,7 +76,7 @@ struct Attending<'r, 'f, 'o, 'a> {
     further: Channels<'f, 'a>,
     wishes: Wishes<'o>,
     seen: Seen,
-    /// What came, and is not committed.
+    /// The delta that has arrived but is not committed.
     begun: Option<Came>,
     turns: Turns,
     monitor: &'a Monitor,
@@ -108,7 +108,7 @@ impl Attending<'_, '_, '_, '_> {
             Ask::Secret { .. } => return Err(nonsense(&self.wire.peer, "a secret that is none")),
             Ask::Scrub { pieces } => {
                 self.monitor.start(Stage::Scrub, 0);
-                // What it would do meanwhile is done at the other end.
+                // The other end does the work that could be done meanwhile.
                 let seen = self.standby.scrub(&pieces, &mut || Ok(()))?;
                 self.wire.tell(&Answer::Scrubbed(seen))?;
             }
@@ -119,7 +119,7 @@ impl Attending<'_, '_, '_, '_> {
         Ok(None)
     }
 
-    /// A round has an order and an end.
+    /// Whether a question comes in the right order, and not too often.
     fn is_in_turn(&mut self, ask: &Ask) -> bool {
         let is_open = self.seen.state.is_some();
         let is_between = is_open && self.begun.is_none();
@@ -141,7 +141,7 @@ impl Attending<'_, '_, '_, '_> {
         }
     }
 
-    /// What a target must be like.
+    /// The requirements for a target.
     fn terms(&self, strict: bool, no_space_check: bool) -> Terms {
         match self.wishes {
             Wishes::Own(own) => Terms { strict: own.strict, no_space_check: own.no_space_check },
@@ -176,12 +176,12 @@ impl Attending<'_, '_, '_, '_> {
         self.seen.state = Some(state.clone());
         self.further.open(join, self.wire.link(), self.monitor)?;
         state.join = self.further.announce(self.standby.store())?;
-        // Paths that are not text would not come through.
+        // Paths that are not UTF-8 cannot be sent as text.
         state.volume.path = state.volume.path.to_string_lossy().into_owned().into();
         self.wire.tell(&Answer::Opened(Box::new(state)))
     }
 
-    /// What is kept, where the other end wants to keep `keep`: what this end allows.
+    /// The rules to keep by, of which the other end asks for `keep`, as far as this end allows them.
     fn may_prune(&self, keep: Keep) -> Result<Keep> {
         if keep.is_empty() || keep.check().is_err() || self.seen.came.is_empty() {
             return Err(nonsense(&self.wire.peer, "a request to delete what the standby holds"));
@@ -196,7 +196,7 @@ impl Attending<'_, '_, '_, '_> {
         }
     }
 
-    /// What stays where old snapshots are to make room: what this end allows.
+    /// What is kept when old snapshots make space, as far as this end allows deleting any.
     fn may_spare(&self, spare: Spare) -> Option<Spare> {
         match self.wishes {
             Wishes::Asked { prunes: true } => Some(spare).filter(|spare| spare.keep.check().is_ok()),
@@ -235,7 +235,7 @@ impl Attending<'_, '_, '_, '_> {
 }
 
 impl Turns {
-    /// Whether so much may be read again, for who reads the same there.
+    /// Whether these pieces may be read again; the other end reads the same ones.
     fn may_scrub(&mut self, pieces: &[Piece], wishes: Wishes<'_>) -> bool {
         let limit = match wishes {
             Wishes::Own(own) if own.scrub.period == 0 => return false,

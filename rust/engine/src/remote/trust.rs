@@ -1,5 +1,5 @@
-//! What somebody who can write a file can make its reader do: files that say what is run, and as whom, are
-//! read only where that is nobody else.
+//! Checks files that decide what is run, and as whom: they are read only if nobody but root and this user can
+//! write them.
 
 use rustix::fs::OFlags;
 use snapsync_model::{Context, Error, Result};
@@ -8,12 +8,12 @@ use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-/// Opens a file, or a directory to look for files in. `what` names it in messages, as in "the configuration".
+/// Opens a file or a directory of files. `what` names it in messages, as in "the configuration".
 pub fn trusted(what: &str, path: &Path) -> Result<OwnedFd> {
     believed(what, path, OFlags::RDONLY)?.context("open", path)
 }
 
-/// The program of a command, as the path that it is started by.
+/// The path of a command's program.
 pub(crate) fn program(name: &str) -> Result<PathBuf> {
     let path = found(name).ok_or_else(|| {
         Error::usage(
@@ -25,18 +25,18 @@ pub(crate) fn program(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Files that the words of a command name: identities, configurations, scripts.
+/// Checks the files that the words of a command name: identities, configurations, scripts.
 pub(crate) fn files_named_in(words: &[String]) -> Result<()> {
     let pieces = words.iter().flat_map(|word| word.split(['=', ' ', '\t', ',', '"', '\'']));
     for piece in pieces {
-        // As in `-i/root/key`.
+        // For example in `-i/root/key`.
         let path = match piece.as_bytes() {
             [b'/', ..] => piece,
             [b'-', letter, b'/', ..] if letter.is_ascii_alphabetic() => &piece[2..],
             _ => continue,
         };
         match believed("the file", Path::new(path), OFlags::PATH)? {
-            // What is to be made of it, the command itself says.
+            // The command itself reports a missing file.
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
             other => drop(other.context("look at", path)?),
         }
@@ -71,7 +71,7 @@ fn refusal(what: &str, path: &Path, doubt: &Doubt) -> Error {
     Error::refused(format!("{what} {path} is not to be relied on: {why}"), advice)
 }
 
-/// What the name of a program leads to.
+/// The file that the name of a program leads to.
 fn found(name: &str) -> Option<PathBuf> {
     if name.contains('/') {
         return Some(PathBuf::from(name));

@@ -1,4 +1,4 @@
-//! A channel that carries messages, and how both ends greet each other.
+//! A channel for messages, and the greeting of both ends.
 
 use crate::delta::incoming::{BUFFER, nonsense};
 use crate::remote::messages::{Answer, DIGEST, Failure, Hello, LONGEST, Message, Request};
@@ -13,28 +13,28 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The first bytes of either end, so that whatever else a remote shell prints is not taken for an answer. The
-/// number of the protocol and the end of the line follow.
+/// The first bytes from either end, so that no other output of a remote shell is taken for an answer. The
+/// protocol number and the end of the line follow.
 const GREETING: &[u8] = b"snapsync protocol ";
 const VERSION: u32 = 3;
-/// The last version whose messages do not travel in packets.
+/// The last version of the protocol whose messages are not in packets.
 const WITHOUT_PACKETS: u32 = 1;
 
-/// What is shown of something that is no greeting.
+/// The bytes that are shown of something that is not a greeting.
 const SHOWN: usize = 100;
 
 fn hello(patience: Option<u64>) -> Hello {
     Hello { software: snapsync_stream::wire::software(), features: vec![DIGEST.to_owned()], patience }
 }
 
-/// A channel that messages and deltas go over.
+/// A channel for messages and deltas.
 pub(crate) struct Wire<'a> {
     pub(crate) from: BufReader<Channel<'a>>,
     pub(crate) to: BufWriter<Channel<'a>>,
-    /// Who is at the other end, for messages.
+    /// The name of the other end for messages.
     pub(crate) peer: PathBuf,
     has_failed: bool,
-    /// What the other end has said of the snapshot when it failed.
+    /// What the other end said about the snapshot when it failed.
     pub(crate) is_needed: Option<bool>,
     /// Ends after both directions.
     heart: Heart,
@@ -67,27 +67,27 @@ impl<'a> Wire<'a> {
         self.heart.link()
     }
 
-    /// Tells a failure, once; whether the other end has been told.
+    /// Reports a failure once; returns whether the other end was told.
     pub(crate) fn fail(&mut self, error: &Error, needed: bool) -> bool {
         if !self.has_failed {
-            // Where it has failed itself, or is gone, nobody listens.
+            // If the other end has failed itself or is gone, nobody listens.
             self.has_failed = self.tell(&Answer::Failed(Failure::of(error, needed))).is_ok();
         }
         self.has_failed
     }
 
-    /// What comes as frames.
+    /// The channel on which frames arrive.
     pub(crate) fn arrivals(&mut self) -> Arrivals<'_> {
         Arrivals { from: Box::new(&mut self.from), name: self.peer.clone() }
     }
 
-    /// Where frames go.
+    /// The channel on which frames are sent.
     pub(crate) fn outlet(&mut self, limit: Option<&Arc<Limit>>) -> Outlet<'_> {
         self.to.get_mut().limit(limit);
         Outlet { to: Box::new(&mut self.to), name: self.peer.clone() }
     }
 
-    /// Both ends say who they are before anything else: first the one that has started the other.
+    /// Exchanges the greetings; the end that started the other is first.
     pub(crate) fn greet(&mut self) -> Result<Hello> {
         self.say_version(VERSION)?;
         let version = self.hear_version()?;
@@ -108,7 +108,7 @@ impl<'a> Wire<'a> {
         if version != VERSION {
             let error = self.speaks_another(version);
             if version == WITHOUT_PACKETS && self.fail(&error, false) {
-                // It is to have asked before it finds nobody there.
+                // Its request is read before it finds nobody there.
                 let _ = self.hear::<Request>();
             }
             return Err(error);
@@ -131,7 +131,7 @@ impl<'a> Wire<'a> {
         put().map_err(|e| lift(e, "write to", &self.peer))
     }
 
-    /// No byte more is read: what follows may be in packets.
+    /// Reads no byte more, because the rest may be in packets.
     fn hear_version(&mut self) -> Result<u32> {
         let mut line = Vec::new();
         loop {
@@ -151,7 +151,7 @@ impl<'a> Wire<'a> {
         }
     }
 
-    /// Says who it is, where that can be heard.
+    /// The error for another version; tells it to the other end too, if that understands it.
     fn speaks_another(&mut self, version: u32) -> Error {
         let hello = if version == WITHOUT_PACKETS { self.hear::<Hello>().ok() } else { None };
         let theirs =
@@ -170,7 +170,7 @@ impl<'a> Wire<'a> {
     fn strange(&mut self, start: &[u8]) -> Error {
         let mut text = start.to_vec();
         let mut more = [0; SHOWN];
-        // Only what is there already.
+        // Only bytes that have already arrived are read.
         self.from.get_mut().hurry(Duration::from_millis(100));
         let count = self.from.get_mut().read(&mut more).unwrap_or(0);
         text.extend(&more[..count]);
@@ -204,7 +204,7 @@ impl<'a> Wire<'a> {
         Ok(message)
     }
 
-    /// Waits for an answer; a failure at the other end is one here.
+    /// Waits for an answer; a failure at the other end becomes an error here.
     pub(crate) fn hear_answer(&mut self) -> Result<Answer> {
         match self.hear()? {
             Answer::Failed(failure) => {
@@ -216,7 +216,7 @@ impl<'a> Wire<'a> {
     }
 }
 
-/// Reads one message. No more is allocated than has come.
+/// Reads one message. Allocates no more than has arrived.
 pub(crate) fn hear<T: Message>(from: &mut impl Read, peer: &Path) -> Result<T> {
     let mut length = [0; 4];
     fill(from, &mut length, peer)?;
@@ -230,7 +230,7 @@ pub(crate) fn hear<T: Message>(from: &mut impl Read, peer: &Path) -> Result<T> {
     serde_json::from_str(&text).map_err(|e| nonsense(peer, &format!("a message that makes no sense, {e}")))
 }
 
-/// An answer to another question than was asked.
+/// The error for an answer to another question.
 pub(crate) fn out_of_turn(wire: &Wire<'_>) -> Error {
     nonsense(&wire.peer, "an answer to another question")
 }

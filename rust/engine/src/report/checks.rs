@@ -1,4 +1,4 @@
-//! What is told of a comparison by content.
+//! Reports of comparisons by content.
 
 use serde::Serialize;
 use snapsync_apply::Loss;
@@ -24,20 +24,20 @@ pub struct Verified {
     pub b: PathBuf,
     pub equal: bool,
     pub entries: u64,
-    /// Bytes of files that were read and found equal.
+    /// The bytes of files that were read and found equal.
     pub bytes: u64,
-    /// What was to be read: full, quick or sample; and which share of it.
+    /// What should be read (full, quick or sample), and how much of it.
     pub mode: &'static str,
     pub seed: Option<u64>,
-    /// Files that were read on both sides.
+    /// The number of files that were read on both sides.
     pub read_entries: u64,
-    /// Files of one size and time whose content was neither read nor proven by where it lies, and their
-    /// bytes.
+    /// The files with equal size and time whose content was neither read nor proven equal by its address, and
+    /// their bytes.
     pub unproven: u64,
     pub unproven_bytes: u64,
     pub difference_count: u64,
     pub differences: Vec<Difference>,
-    /// What a standby that was to be mended had before; None where none was.
+    /// What a repaired standby had before; None if nothing was repaired.
     pub mended: Option<Mended>,
     pub notes: Vec<String>,
     pub seconds: f64,
@@ -45,13 +45,13 @@ pub struct Verified {
 
 #[derive(Debug, Default, Serialize)]
 pub struct Mended {
-    /// Before.
+    /// The number of differences before.
     pub difference_count: u64,
     pub differences: Vec<Difference>,
     pub changes: Changes,
     pub data_bytes: u64,
     pub losses: Vec<Loss>,
-    /// Changes by hand, which were kept as this snapshot.
+    /// The snapshot that keeps changes made by hand.
     pub set_aside: Option<SnapshotInfo>,
     pub recovered: Vec<String>,
 }

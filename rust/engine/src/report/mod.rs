@@ -1,4 +1,4 @@
-//! What each verb tells when it is done; the JSON of the command line.
+//! The results of the verbs, as JSON on the command line.
 
 pub(crate) mod checks;
 pub(crate) mod rounds;

@@ -1,4 +1,4 @@
-//! What is told of what travels: rounds, deltas, differences.
+//! Reports of rounds, deltas and differences.
 
 use crate::report::checks::Changes;
 use serde::{Deserialize, Serialize, Serializer};
@@ -15,16 +15,16 @@ pub struct Synced {
     pub base: Option<SnapshotInfo>,
     pub snapshot: SnapshotInfo,
     pub changes: Changes,
-    /// Bytes that moved, and what the whole tree holds.
+    /// The bytes that were sent, and those of the whole tree.
     pub data_bytes: u64,
-    /// Bytes of data that a cut round had brought before.
+    /// The bytes of data that an interrupted round had already brought.
     pub kept_bytes: u64,
     pub tree_bytes: u64,
     pub tree_entries: u64,
     pub losses: Vec<Loss>,
     pub notes: Vec<String>,
     pub recovered: Vec<String>,
-    /// Changes by hand to the standby, which were kept as this snapshot.
+    /// The snapshot that keeps changes made to the standby by hand.
     pub set_aside: Option<SnapshotInfo>,
     pub pruned: Vec<SnapshotInfo>,
     pub scrub: Scrubbed,
@@ -35,31 +35,31 @@ pub struct Synced {
     pub claimed: Option<Claimed>,
 }
 
-/// What of a report the other end of a round has told, and this one could not see.
+/// The parts of a report that only the other end of a round could see.
 #[derive(Debug, Serialize)]
 pub struct Claimed {
     pub by: String,
     pub what: Vec<&'static str>,
 }
 
-/// What a round has read again of what both sides have in common, and what it brought again.
+/// What a round has read again of data that both sides have, and what it sent again.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Scrubbed {
     pub files: u64,
     /// On each side.
     pub bytes: u64,
-    /// Files that earlier rounds found to differ, and this one brought again.
+    /// The files that earlier rounds found different, and that this one sent again.
     pub mended: u64,
     pub difference_count: u64,
-    /// Some of them.
+    /// Some of the differences.
     pub differences: Vec<Unlike>,
-    /// Everything was read since then: RFC 3339.
+    /// Everything was read since then, in RFC 3339.
     pub all_since: Option<String>,
 }
 
 impl Scrubbed {
-    /// As another end has told it, which may have no end.
+    /// Limits a report from another end, which may be of any size.
     pub(crate) fn bounded(mut self) -> Scrubbed {
         self.differences.truncate(TOLD);
         self.difference_count = self.difference_count.max(self.differences.len() as u64);
@@ -75,20 +75,20 @@ impl Scrubbed {
     }
 }
 
-/// A file that is not the same on both sides, and what is wrong with it.
+/// A file that differs between both sides, and the reason.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Unlike {
     pub path: String,
     pub what: String,
 }
 
-/// A standby's scrubs, as its primary knows them.
+/// The scrubs of a standby, as its primary knows them.
 #[derive(Debug, Serialize)]
 pub struct ScrubStatus {
     pub files: u64,
     pub bytes: u64,
     pub differences: u64,
-    /// Paths that the next round brings again.
+    /// The paths that the next round sends again.
     pub pending: Vec<String>,
     pub all_since: String,
 }
@@ -136,7 +136,7 @@ pub struct Sent {
     pub changes: Changes,
     pub data_bytes: u64,
     pub frames: u64,
-    /// What the data came to when it travelled.
+    /// The size of the data as it was sent.
     pub stored_bytes: u64,
     pub notes: Vec<String>,
     pub counters: Counters,
@@ -146,7 +146,7 @@ pub struct Sent {
 #[derive(Debug, Serialize)]
 pub struct Received {
     pub verb: &'static str,
-    /// The volume that it was applied to, or the path of the snapshot that it was received as.
+    /// The volume that it was applied to, or the path of the received snapshot.
     pub standby: Option<VolumeInfo>,
     #[serde(serialize_with = "optional_path_as_json")]
     pub path: Option<PathBuf>,
@@ -154,7 +154,7 @@ pub struct Received {
     pub snapshot: SnapshotInfo,
     pub changes: Changes,
     pub data_bytes: u64,
-    /// Bytes of data that a cut receive had brought before.
+    /// The bytes of data that an interrupted receive had already brought.
     pub kept_bytes: u64,
     pub losses: Vec<Loss>,
     pub notes: Vec<String>,
@@ -164,7 +164,7 @@ pub struct Received {
     pub seconds: f64,
 }
 
-/// What a delta says of itself, and what its frames come to.
+/// The description in a delta's head, and the totals of its frames.
 #[derive(Debug, Serialize)]
 pub struct Inspected {
     pub version: u32,
@@ -178,7 +178,7 @@ pub struct Inspected {
     pub frames: u64,
     pub raw_bytes: u64,
     pub stored_bytes: u64,
-    /// It has its end, and the frames are those that this counts.
+    /// Whether it has its end, and all frames that the end record counts.
     pub complete: bool,
 }
 
@@ -189,5 +189,5 @@ fn optional_path_as_json<S: Serializer>(path: &Option<PathBuf>, serializer: S) -
     }
 }
 
-/// Differences that are told.
+/// The most differences that are listed.
 pub(crate) const TOLD: usize = 20;

@@ -1,4 +1,4 @@
-//! What is told of snapshots, and of what is made from them.
+//! Reports about snapshots, and about what is made from them.
 
 use crate::report::checks::Changes;
 use serde::{Serialize, Serializer};
@@ -35,7 +35,7 @@ pub struct CloneInfo {
     pub snapshot: String,
     pub of: String,
     pub at: String,
-    /// The directory at its path still is it.
+    /// Whether the directory at its path still is the clone.
     pub exists: bool,
     #[serde(skip)]
     pub(crate) record: CloneRecord,
@@ -61,7 +61,7 @@ pub struct Cloned {
     pub volume: VolumeInfo,
     pub snapshot: SnapshotInfo,
     pub clone: Option<CloneInfo>,
-    /// It is a snapshot itself: nothing was copied, and nothing looked at.
+    /// It is a snapshot itself: nothing was copied or examined.
     pub instant: bool,
     pub data_bytes: u64,
     pub shared_bytes: u64,
@@ -77,13 +77,13 @@ pub struct Browsed {
     pub volume: VolumeInfo,
     pub snapshot: SnapshotInfo,
     pub path: PathBuf,
-    /// A process answers for it, and it goes when that one ends.
+    /// Whether a process serves it, so that it ends with that process.
     pub served: bool,
     pub notes: Vec<String>,
     pub seconds: f64,
 }
 
-/// A clone that was deleted; if it did not exist any more, only what was known of it.
+/// A deleted clone; if it did not exist any more, only its record was deleted.
 #[derive(Debug, Serialize)]
 pub struct Unlisted {
     pub verb: &'static str,
@@ -91,7 +91,8 @@ pub struct Unlisted {
     pub clone: CloneInfo,
 }
 
-/// Why a snapshot may not go: a standby goes on from it, or somebody said so, perhaps with a reason.
+/// Why a snapshot may not be deleted: a standby continues from it, or a user holds it, perhaps for a given
+/// reason.
 #[derive(Debug, Serialize)]
 pub struct Hold {
     pub snapshot: Uuid,
@@ -112,7 +113,7 @@ pub struct HeldSnapshot {
 pub struct Released {
     pub verb: &'static str,
     pub volume: VolumeInfo,
-    /// None where it was the base of a standby and is gone.
+    /// None if it was the base of a standby and does not exist any more.
     pub snapshot: Option<SnapshotInfo>,
     pub reason: String,
     /// The standby that was forgotten.
@@ -123,7 +124,7 @@ pub struct Released {
 pub struct Kept {
     pub snapshot: SnapshotInfo,
     pub why: Vec<String>,
-    /// Not only because it is held.
+    /// Whether a rule keeps it, and not only a hold.
     #[serde(skip)]
     pub(crate) by_rule: bool,
 }
@@ -132,7 +133,7 @@ pub struct Kept {
 pub struct Pruned {
     pub verb: &'static str,
     pub volume: VolumeInfo,
-    /// Nothing was deleted: `pruned` is what would have been.
+    /// Nothing was deleted: `pruned` lists what would have been.
     pub dry_run: bool,
     pub pruned: Vec<SnapshotInfo>,
     pub kept: Vec<Kept>,
@@ -151,14 +152,14 @@ pub struct RestoredTo {
     pub verb: &'static str,
     pub volume: VolumeInfo,
     pub snapshot: SnapshotInfo,
-    /// From the volume's root; none for all of it.
+    /// Relative to the volume's root; empty for everything.
     #[serde(serialize_with = "paths_as_json")]
     pub paths: Vec<PathBuf>,
     #[serde(serialize_with = "path_as_json")]
     pub to: PathBuf,
     pub changes: Changes,
     pub data_bytes: u64,
-    /// Bytes of it that take no space: they are those of the snapshot.
+    /// Its bytes that take no space because they are shared with the snapshot.
     pub shared_bytes: u64,
     pub losses: Vec<Loss>,
     pub notes: Vec<String>,
@@ -171,7 +172,7 @@ pub struct RestoredPaths {
     pub verb: &'static str,
     pub volume: VolumeInfo,
     pub snapshot: SnapshotInfo,
-    /// What they were is in it.
+    /// The snapshot that holds their old content.
     pub before: SnapshotInfo,
     #[serde(serialize_with = "paths_as_json")]
     pub paths: Vec<PathBuf>,
@@ -197,7 +198,7 @@ impl Serialize for AsJson<'_> {
     }
 }
 
-/// What a file was, or is.
+/// A present or past version of a file.
 #[derive(Debug, Serialize)]
 pub struct Version {
     pub number: u64,
@@ -205,13 +206,13 @@ pub struct Version {
     pub size: u64,
     /// In ns since 1970.
     pub mtime: i64,
-    /// What a link points at, as far as it is text.
+    /// The target of a symbolic link, if it is text.
     pub target: Option<String>,
-    /// Where a file's bytes can be read.
+    /// The path where a file's bytes can be read.
     #[serde(serialize_with = "path_as_json")]
     pub content: PathBuf,
     pub snapshots: Vec<SnapshotInfo>,
-    /// It is what the file is now.
+    /// Whether it is the present version.
     pub live: bool,
 }
 
@@ -231,7 +232,7 @@ pub struct Versions {
 pub struct Restored {
     pub verb: &'static str,
     pub volume: VolumeInfo,
-    /// What the tree holds again, what it held before, and the snapshot of it now.
+    /// The restored snapshot, the one before it, and the new one.
     pub source: SnapshotInfo,
     pub before: SnapshotInfo,
     pub snapshot: SnapshotInfo,

@@ -1,4 +1,4 @@
-//! What is told of a volume, its role and its standbys.
+//! Reports about a volume, its role and its standbys.
 
 use crate::report::checks::Changes;
 use crate::report::rounds::{ScrubStatus, Synced};
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 #[derive(Debug, Serialize)]
 pub struct Unfinished {
     pub phase: String,
-    /// `recover --back` makes the tree what it was.
+    /// Whether `recover --back` can restore the old tree.
     pub can_go_back: bool,
     pub snapshot: String,
 }
@@ -20,7 +20,7 @@ pub struct Unfinished {
 pub struct Recovered {
     pub verb: &'static str,
     pub volume: VolumeInfo,
-    /// What the tree holds, unless something is still unfinished.
+    /// The snapshot in the tree, unless something is still unfinished.
     pub latest: Option<SnapshotInfo>,
     pub unfinished: Option<Unfinished>,
     pub recovered: Vec<String>,
@@ -34,11 +34,11 @@ pub struct StandbyStatus {
     pub snapshot: String,
     pub name: String,
     pub at: String,
-    /// Snapshots that the primary has taken since.
+    /// The number of snapshots that the primary has taken since.
     pub lag: u64,
-    /// None where no round has told yet.
+    /// None if no round has reported yet.
     pub scrub: Option<ScrubStatus>,
-    /// It says that it is of a later epoch, and is not fed.
+    /// Its claim to be in a later epoch, which keeps it from being fed.
     pub claim: Option<Claim>,
 }
 
@@ -59,9 +59,9 @@ pub struct Status {
     pub busy: bool,
     pub standbys: Vec<StandbyStatus>,
     pub holds: Vec<Hold>,
-    /// What standbys say of one that was promoted in the stead of this one.
+    /// What standbys say about a volume that was promoted in its place.
     pub replaced: Option<Replaced>,
-    /// As a standby its tree is read-only between rounds.
+    /// Whether its tree is read-only between rounds while it is a standby.
     pub read_only: bool,
 }
 
@@ -70,16 +70,16 @@ pub struct Status {
 pub struct Promoted {
     pub verb: String,
     pub volume: VolumeInfo,
-    /// The last snapshot that came from the old primary, and the first of the new one.
+    /// The last snapshot from the old primary, and the first of the new one.
     pub newest: SnapshotInfo,
     pub snapshot: SnapshotInfo,
-    /// Changes by hand, which were kept as this snapshot.
+    /// The snapshot that keeps changes made by hand.
     pub set_aside: Option<SnapshotInfo>,
     pub recovered: Vec<String>,
     pub notes: Vec<String>,
 }
 
-/// A volume that went back to a snapshot it has in common with a primary.
+/// A volume that went back to a snapshot that it shares with a primary.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Followed {
     pub volume: VolumeInfo,
@@ -101,9 +101,9 @@ pub struct Demoted {
 pub struct Rejoined {
     pub verb: &'static str,
     pub common: SnapshotInfo,
-    /// What the old primary had of its own: snapshots that are kept aside.
+    /// The old primary's own snapshots, which are kept aside.
     pub left: Vec<SnapshotInfo>,
-    /// What was undone to go back to the common snapshot.
+    /// The changes that were undone to go back to the common snapshot.
     pub back: Changes,
     pub recovered: Vec<String>,
     pub notes: Vec<String>,
@@ -129,7 +129,7 @@ pub struct Preview {
 #[derive(Debug, Serialize)]
 pub struct Switched {
     pub verb: &'static str,
-    /// None where an interrupted switch had done that already.
+    /// None if an interrupted switch had already done it.
     pub promoted: Option<Promoted>,
     pub round: Synced,
     pub notes: Vec<String>,

@@ -2,9 +2,8 @@
 //! waited for, which may be slow or never answer.
 
 use snapsync_model::{Error, Monitor, Result, VolumeInfo};
-use snapsync_snapshot::Volume;
-use snapsync_sys::Lock;
-use std::ops::{Deref, DerefMut};
+use snapsync_snapshot::{LockedVolume, Volume};
+use std::ops::Deref;
 use std::time::Duration;
 
 /// How long a round waits for another command that works on its primary: one whose period meets its own, say.
@@ -13,8 +12,9 @@ pub(super) const SHORT: Duration = Duration::from_secs(60);
 pub(super) const LONG: Duration = Duration::from_secs(12 * 3600);
 
 pub(super) struct Primary {
+    /// As it was when its lock was let go last.
     volume: Volume,
-    lock: Option<Lock>,
+    locked: Option<LockedVolume>,
     /// As the round met it.
     met: VolumeInfo,
 }
@@ -22,28 +22,31 @@ pub(super) struct Primary {
 impl Primary {
     pub(super) fn new(volume: Volume) -> Primary {
         let met = volume.info();
-        Primary { volume, lock: None, met }
+        Primary { volume, locked: None, met }
     }
 
     /// Keeps others from it, and knows what they have changed.
-    pub(super) fn hold(&mut self, patience: Duration, monitor: &Monitor) -> Result<()> {
-        if self.lock.is_some() {
-            return Ok(());
-        }
-        let lock = self.volume.lock_within(patience, monitor)?;
-        self.volume.reload()?;
-        self.expect_met(&self.volume.info())?;
-        self.lock = Some(lock);
-        Ok(())
+    pub(super) fn hold(&mut self, patience: Duration, monitor: &Monitor) -> Result<&mut LockedVolume> {
+        let locked = match self.locked.take() {
+            Some(locked) => locked,
+            None => {
+                let locked = self.volume.lock_within(patience, monitor)?;
+                self.expect_met(&locked.info())?;
+                locked
+            }
+        };
+        Ok(self.locked.insert(locked))
     }
 
     pub(super) fn let_go(&mut self) {
-        self.lock = None;
+        if let Some(locked) = self.locked.take() {
+            self.volume = locked.unlock();
+        }
     }
 
     /// Whether the round may go on, for all that is known without the lock.
     pub(super) fn expect_unchanged(&self) -> Result<()> {
-        self.expect_met(&self.volume.info_now()?)
+        self.expect_met(&self.info_now()?)
     }
 
     fn expect_met(&self, now: &VolumeInfo) -> Result<()> {
@@ -62,12 +65,6 @@ impl Deref for Primary {
     type Target = Volume;
 
     fn deref(&self) -> &Volume {
-        &self.volume
-    }
-}
-
-impl DerefMut for Primary {
-    fn deref_mut(&mut self) -> &mut Volume {
-        &mut self.volume
+        self.locked.as_deref().unwrap_or(&self.volume)
     }
 }

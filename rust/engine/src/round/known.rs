@@ -4,7 +4,7 @@ use crate::round::rights::Rights;
 use crate::round::steps::StandbyInfo;
 use crate::volume::standing::{expect_standby, was_replaced};
 use snapsync_model::{Error, Monitor, Result, Role, Standing};
-use snapsync_snapshot::{Claim, Standby, Volume};
+use snapsync_snapshot::{Claim, LockedVolume, Standby, Volume};
 use std::collections::BTreeMap;
 use std::path::Path;
 use uuid::Uuid;
@@ -43,7 +43,7 @@ pub(crate) fn without_source(target: &Path, error: Error) -> Error {
 /// Who says that it is of a later epoch is not fed, and that is remembered of it. It may be true, and it may
 /// be a lie: what becomes of the other standbys is not for this one to say.
 pub(crate) fn fence(primary: Option<Volume>, looked: &StandbyInfo, rights: Rights) -> Result<Option<Volume>> {
-    let Some(mut volume) = primary else { return Ok(None) };
+    let Some(volume) = primary else { return Ok(None) };
     let info = volume.info();
     let Some(epoch) =
         looked.epoch.filter(|epoch| looked.lineage == Some(info.lineage) && *epoch > info.epoch)
@@ -53,8 +53,7 @@ pub(crate) fn fence(primary: Option<Volume>, looked: &StandbyInfo, rights: Right
     let standing = looked.promotions.standing(epoch, volume.promotions(), info.epoch);
     let now = jiff::Timestamp::now().to_string();
     let claim = Claim { epoch, shown: standing == Standing::Shown, at: now };
-    let _lock = volume.lock()?;
-    volume.reload()?;
+    let mut volume = volume.lock()?;
     if let Some((id, standby)) = at(&volume, looked).filter(|_| !rights.only_reads) {
         volume.remember_standby(id, Standby { claim: Some(claim.clone()), ..standby })?;
     }
@@ -118,7 +117,7 @@ pub(crate) fn at(primary: &Volume, met: &StandbyInfo) -> Option<(Uuid, Standby)>
 
 /// A new standby takes the place of the one that was known there, unless that may be on a disk that comes
 /// back.
-pub(crate) fn replace(primary: &mut Volume, id: Uuid, new: &Standby, monitor: &Monitor) -> Result<()> {
+pub(crate) fn replace(primary: &mut LockedVolume, id: Uuid, new: &Standby, monitor: &Monitor) -> Result<()> {
     let before: Vec<(Uuid, Option<String>)> = primary
         .standbys()
         .iter()

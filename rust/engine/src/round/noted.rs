@@ -40,10 +40,10 @@ impl Driver<'_> {
     }
 
     fn note(&mut self, state: &State, snapshot: &SnapshotInfo, scrub: Scrub) -> Result<()> {
-        self.primary.hold(LONG, self.monitor)?;
-        self.primary.find_snapshot(&snapshot.id.to_string())?;
-        self.rights.expect_place(&self.primary, state.volume.id)?;
-        let known = self.primary.standbys().get(&state.volume.id);
+        let primary = self.primary.hold(LONG, self.monitor)?;
+        primary.find_snapshot(&snapshot.id.to_string())?;
+        self.rights.expect_place(primary, state.volume.id)?;
+        let known = primary.standbys().get(&state.volume.id);
         if known.is_some_and(|known| self.noted.is_some_and(|noted| noted != known.snapshot)) {
             // Its host let go of it, and another round has brought it more.
             return Ok(());
@@ -60,10 +60,10 @@ impl Driver<'_> {
             claim: None,
         };
         if self.options.new_standby && self.rights.replaces {
-            known::replace(&mut self.primary, state.volume.id, &standby, self.monitor)?;
+            known::replace(primary, state.volume.id, &standby, self.monitor)?;
         }
         self.noted = Some(snapshot.id);
-        self.primary.remember_standby(state.volume.id, standby)
+        primary.remember_standby(state.volume.id, standby)
     }
 
     /// Gives a standby that is new, or was known by an older version, a secret. The standby has it first.
@@ -75,9 +75,9 @@ impl Driver<'_> {
         let secret = Secret::new()?;
         self.primary.let_go();
         self.standby.keep_secret(&secret)?;
-        self.primary.hold(LONG, self.monitor)?;
-        let Some(known) = self.primary.standbys().get(&id).cloned() else { return Ok(()) };
-        self.primary.remember_standby(id, Standby { secret: Some(secret.hash()), ..known })
+        let primary = self.primary.hold(LONG, self.monitor)?;
+        let Some(known) = primary.standbys().get(&id).cloned() else { return Ok(()) };
+        primary.remember_standby(id, Standby { secret: Some(secret.hash()), ..known })
     }
 
     /// Reads a share of what both sides have again.
@@ -89,14 +89,14 @@ impl Driver<'_> {
         let before = scrub.clone();
         let (scrubbing, monitor) = (self.options.scrub, self.monitor);
         // A full disk takes none: it is read all the same.
-        let _reading = self.primary.read_out(snapshot.id, None).ok();
+        let _reading = self.primary.hold(LONG, monitor)?.read_out(snapshot.id, None).ok();
         self.primary.let_go();
         let (report, doubted) =
             scrub::scrub(&self.primary, self.standby, snapshot, scrubbing, &mut scrub, monitor)?;
         if scrub != before {
             self.note(state, snapshot, scrub)?;
-            let all = self.primary.doubted().union(&doubted).copied().collect();
-            self.primary.doubt(all)?;
+            let primary = self.primary.hold(LONG, monitor)?;
+            primary.doubt(primary.doubted().union(&doubted).copied().collect())?;
         }
         Ok(report)
     }

@@ -18,7 +18,7 @@ use snapsync_apply::Loss;
 use snapsync_model::{
     Context, Counters, Counts, Error, Monitor, Result, Role, SnapshotInfo, Stage, Subset, printable,
 };
-use snapsync_snapshot::{Request, Volume, name_is_free};
+use snapsync_snapshot::{LockedVolume, Request, Volume, name_is_free};
 use snapsync_stream::wire::write_head;
 use snapsync_sys::Root;
 use std::collections::BTreeSet;
@@ -175,22 +175,22 @@ impl Driver<'_> {
         self.monitor.start(Stage::Snapshot, 0);
         let (before, doubted) = (self.primary.subset().clone(), self.primary.doubted().clone());
         let request = Request::New { name: self.options.name.clone(), subset };
-        let snapshot = self.rights.take(&mut self.primary, &state, request, self.monitor)?;
+        let primary = self.primary.hold(LONG, self.monitor)?;
+        let snapshot = self.rights.take(primary, &state, request, self.monitor)?;
         let brought = self.bring_or_undo(&state, base.as_ref(), snapshot, Some(before))?;
         if !self.rights.only_reads {
             // The snapshot has read them, and stays.
-            self.primary.hold(LONG, self.monitor)?;
-            let left = self.primary.doubted() - &doubted;
-            self.primary.doubt(left)?;
+            let primary = self.primary.hold(LONG, self.monitor)?;
+            primary.doubt(primary.doubted() - &doubted)?;
         }
         self.finish(&state, base, brought, recovered, earlier)
     }
 
-    /// With the lock; others may have had it, and may have been killed.
+    /// Others may have had the lock, and may have been killed.
     fn recover(&mut self) -> Result<Vec<String>> {
-        self.primary.hold(LONG, self.monitor)?;
-        self.rights.expect_finished(&self.primary)?;
-        recover(&mut self.primary, self.monitor)
+        let primary = self.primary.hold(LONG, self.monitor)?;
+        self.rights.expect_finished(primary)?;
+        recover(primary, self.monitor)
     }
 
     fn open(&mut self) -> Result<State> {
@@ -281,14 +281,14 @@ impl Driver<'_> {
             let monitor = Monitor::default();
             // Where another keeps the lock, it stays.
             if !needed
-                && self.primary.hold(SHORT, &monitor).is_ok()
-                && may_undo(&self.primary, id.id, state.volume.id)
-                && self.primary.delete(&id, &monitor).is_ok()
+                && let Ok(primary) = self.primary.hold(SHORT, &monitor)
+                && may_undo(primary, id.id, state.volume.id)
+                && primary.delete(&id, &monitor).is_ok()
             {
                 // Another may have taken one since, which has that subset.
                 let is_last = |line: Vec<SnapshotInfo>| line.last().is_none_or(|s| s.sequence < id.sequence);
-                let subset = subset.filter(|_| self.primary.line().is_ok_and(is_last));
-                let _ = subset.map(|subset| self.primary.restore_subset(subset));
+                let subset = subset.filter(|_| primary.line().is_ok_and(is_last));
+                let _ = subset.map(|subset| primary.restore_subset(subset));
             }
             if !matches!(error.exit_code(), 5) {
                 // What was taken away from under the round says less than that.
@@ -301,20 +301,21 @@ impl Driver<'_> {
     /// Makes the standby hold `snapshot`.
     fn bring(&mut self, base: Option<&SnapshotInfo>, mut snapshot: SnapshotInfo) -> Result<Brought> {
         let monitor = self.monitor;
+        let primary = self.primary.hold(LONG, monitor)?;
         monitor.start(Stage::Compare, 0);
-        let sides = Sides::of_volume(&self.primary, base, &snapshot, monitor)?.with_all_of(&self.unlike)?;
-        let outgoing = Outgoing::make(&self.primary, &snapshot, base)?;
+        let sides = Sides::of_volume(primary, base, &snapshot, monitor)?.with_all_of(&self.unlike)?;
+        let outgoing = Outgoing::make(primary, &snapshot, base)?;
         let manifest = outgoing.manifest();
-        let counts = sides.write_manifest(&manifest, &header(&self.primary, base, &snapshot), monitor)?;
-        let tree = self.primary.tree_of(&snapshot).map(|tree| tree.tree()).transpose()?;
-        let tree = tree.as_ref().unwrap_or_else(|| self.primary.root());
+        let counts = sides.write_manifest(&manifest, &header(primary, base, &snapshot), monitor)?;
+        let tree = primary.tree_of(&snapshot).map(|tree| tree.tree()).transpose()?;
+        let tree = tree.as_ref().unwrap_or_else(|| primary.root());
         crate::delta::became::tell(tree, &manifest, self.options.strict, monitor)?;
-        self.count(base, &mut snapshot, &sides, &counts)?;
-        let head = volume_head(&self.primary, base, &snapshot, &counts);
+        note_size(primary, base, &mut snapshot, &sides, &counts)?;
+        let head = volume_head(primary, base, &snapshot, &counts);
         if snapshot.entries == Some(1)
             && let Some(base) = base.filter(|base| base.entries.is_some_and(|entries| entries > 1))
         {
-            let (source, name) = (self.primary.path().display(), &base.name);
+            let (source, name) = (primary.path().display(), &base.name);
             monitor.note(format!(
                 "{source} is empty now, and so is its standby: snapshot {name} has what was there"
             ));
@@ -322,7 +323,7 @@ impl Driver<'_> {
         let announced = announce(&manifest)?;
         let seed =
             [write_head(&mut std::io::sink(), &head).context("describe", manifest.show())?, announced.digest];
-        let spare = Spare { keep: self.options.keep.clone(), needed: self.needed() };
+        let spare = Spare { keep: self.options.keep.clone(), needed: bases(primary) };
         self.primary.let_go();
         let begun = self.standby.begin(IncomingDelta {
             header: &head,
@@ -343,30 +344,6 @@ impl Driver<'_> {
         Ok(Brought { snapshot, counts, counters, begun, outgoing: Some(outgoing) })
     }
 
-    /// Notes how large the snapshot is, from its walk or from its base's and what changed.
-    fn count(
-        &self,
-        base: Option<&SnapshotInfo>,
-        snapshot: &mut SnapshotInfo,
-        sides: &Sides,
-        counts: &Counts,
-    ) -> Result<()> {
-        if snapshot.entries.is_some() {
-            return Ok(());
-        }
-        let (entries, bytes) = if sides.target_is_whole {
-            count(&*sides.target)?
-        } else if let Some((entries, bytes)) = base.and_then(|base| base.entries.zip(base.bytes)) {
-            (
-                entries.saturating_add(counts.created).saturating_sub(counts.deleted),
-                bytes.saturating_add(counts.bytes_added).saturating_sub(counts.bytes_removed),
-            )
-        } else {
-            return Ok(());
-        };
-        self.primary.record_counts(snapshot, entries, bytes)
-    }
-
     fn finish(
         &mut self,
         state: &State,
@@ -380,8 +357,8 @@ impl Driver<'_> {
         // It is the base of a standby that is known now, and nobody deletes that either.
         drop(outgoing);
         self.make_known(state)?;
-        self.primary.hold(LONG, self.monitor)?;
-        self.rights.settle(&mut self.primary, state.volume.id, self.monitor)?;
+        let primary = self.primary.hold(LONG, self.monitor)?;
+        self.rights.settle(primary, state.volume.id, self.monitor)?;
         let scrub = Scrubbed { mended: self.mended, ..self.scrub(state, &snapshot)? };
         let mut pruned = begun.pruned.clone();
         pruned.extend(self.prune()?);
@@ -409,18 +386,13 @@ impl Driver<'_> {
         })
     }
 
-    /// What standbys need as their base.
-    fn needed(&self) -> Vec<Uuid> {
-        self.primary.standbys().values().map(|s| s.snapshot).collect()
-    }
-
     /// Deletes on both sides what is not to be kept; what is the base of any standby stays.
     fn prune(&mut self) -> Result<Vec<SnapshotInfo>> {
         let keep = &self.options.keep;
         if keep.is_empty() {
             return Ok(Vec::new());
         }
-        let needed = self.needed();
+        let needed = bases(&self.primary);
         self.primary.let_go();
         let there = self.standby.prune(keep, &needed);
         let there = self.unless_bearable(&self.looked.path, there)?;
@@ -430,9 +402,8 @@ impl Driver<'_> {
                 .note(format!("{show} keeps its old snapshots: its server lets no client delete any"));
             return Ok(there);
         }
-        self.primary.hold(LONG, self.monitor)?;
-        let needed = self.needed();
-        let here = retention::apply(&mut self.primary, keep, &needed, self.monitor);
+        let primary = self.primary.hold(LONG, self.monitor)?;
+        let here = retention::apply(primary, keep, &bases(primary), self.monitor);
         let mut pruned =
             self.unless_bearable(&self.primary.path().to_string_lossy(), here.map(|done| done.0))?;
         pruned.extend(there);
@@ -450,6 +421,35 @@ impl Driver<'_> {
             Ok(Vec::new())
         })
     }
+}
+
+/// Notes how large the snapshot is, from its walk or from its base's and what changed.
+fn note_size(
+    primary: &LockedVolume,
+    base: Option<&SnapshotInfo>,
+    snapshot: &mut SnapshotInfo,
+    sides: &Sides,
+    counts: &Counts,
+) -> Result<()> {
+    if snapshot.entries.is_some() {
+        return Ok(());
+    }
+    let (entries, bytes) = if sides.target_is_whole {
+        count(&*sides.target)?
+    } else if let Some((entries, bytes)) = base.and_then(|base| base.entries.zip(base.bytes)) {
+        (
+            entries.saturating_add(counts.created).saturating_sub(counts.deleted),
+            bytes.saturating_add(counts.bytes_added).saturating_sub(counts.bytes_removed),
+        )
+    } else {
+        return Ok(());
+    };
+    primary.record_counts(snapshot, entries, bytes)
+}
+
+/// What standbys need as their base.
+fn bases(primary: &Volume) -> Vec<Uuid> {
+    primary.standbys().values().map(|s| s.snapshot).collect()
 }
 
 /// The standby has the snapshot that was brought, and no other.

@@ -5,7 +5,7 @@ use crate::round::steps::State;
 use crate::volume::holds::holds;
 use snapsync_apply::Journal;
 use snapsync_model::{Error, Monitor, Result, SnapshotInfo, Subset};
-use snapsync_snapshot::{Request, TakenFor, Volume};
+use snapsync_snapshot::{LockedVolume, Request, TakenFor, Volume};
 use std::path::Path;
 use uuid::Uuid;
 
@@ -116,7 +116,7 @@ impl Rights {
     /// Takes the round's snapshot.
     pub(crate) fn take(
         self,
-        primary: &mut Volume,
+        primary: &mut LockedVolume,
         state: &State,
         request: Request,
         monitor: &Monitor,
@@ -130,13 +130,13 @@ impl Rights {
     }
 
     /// Deletes what was lent for this standby before and is not its base any more.
-    pub(crate) fn settle(self, primary: &mut Volume, standby: Uuid, monitor: &Monitor) -> Result<()> {
+    pub(crate) fn settle(self, primary: &mut LockedVolume, standby: Uuid, monitor: &Monitor) -> Result<()> {
         if self.only_reads { take_back(primary, standby, None, monitor) } else { Ok(()) }
     }
 }
 
 /// Deletes what was lent to this standby, or to one that is not known, and what nobody needs.
-fn take_back(primary: &mut Volume, standby: Uuid, base: Option<Uuid>, monitor: &Monitor) -> Result<()> {
+fn take_back(primary: &mut LockedVolume, standby: Uuid, base: Option<Uuid>, monitor: &Monitor) -> Result<()> {
     let held = holds(primary)?;
     let is_back = |snapshot: &SnapshotInfo| {
         let is_used = base == Some(snapshot.id) || primary.is_read(snapshot.id);

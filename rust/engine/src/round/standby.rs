@@ -15,10 +15,10 @@ use crate::volume::recovery::{can_go_on, finish, recover};
 use crate::volume::{drift, retention, standing};
 use snapsync_apply::{Incoming, Journal, Phase};
 use snapsync_model::{Error, Monitor, Promotions, Provider, Result, Role, SnapshotInfo, Standing};
-use snapsync_snapshot::{Volume, name_is_free};
+use snapsync_snapshot::{LockedVolume, Volume, name_is_free};
 use snapsync_stream::wire::{DeltaEnd, DeltaHead, Digest};
 use snapsync_stream::{Arrivals, Limit, Transferred};
-use snapsync_sys::{Lock, Spot, btrfs};
+use snapsync_sys::{Spot, btrfs};
 use std::path::Path;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -29,9 +29,8 @@ pub(crate) struct Local<'a> {
     /// What its client calls it, where that is to learn of no other volume.
     called: Option<String>,
     monitor: &'a Monitor,
-    volume: Option<Volume>,
+    volume: Option<LockedVolume>,
     made: Made,
-    lock: Option<Lock>,
     incoming: Option<Incoming<'a>>,
     /// Of what this process itself brings.
     limit: Option<Arc<Limit>>,
@@ -57,7 +56,6 @@ impl<'a> Local<'a> {
             monitor,
             volume: None,
             made: Made::default(),
-            lock: None,
             incoming: None,
             limit: None,
             has_begun: false,
@@ -85,13 +83,13 @@ impl<'a> Local<'a> {
         if is_own { Ok(()) } else { Err(standing::not_own(called)) }
     }
 
-    fn volume(&mut self) -> Result<&mut Volume> {
+    fn volume(&mut self) -> Result<&mut LockedVolume> {
         self.volume.as_mut().ok_or_else(|| out_of_turn("the volume is not open"))
     }
 
     /// Of the volume, once it is open.
     pub(crate) fn store(&self) -> Option<Spot> {
-        self.volume.as_ref().map(Volume::store)
+        self.volume.as_ref().map(|volume| volume.store())
     }
 
     pub(crate) fn incoming(&self) -> Result<&Incoming<'a>> {
@@ -113,7 +111,7 @@ impl<'a> Local<'a> {
         take(self.incoming()?, arrivals, seed, self.monitor)
     }
 
-    fn make(&mut self, lineage: Uuid, epoch: u64, promotions: Promotions) -> Result<Volume> {
+    fn make(&mut self, lineage: Uuid, epoch: u64, promotions: Promotions) -> Result<LockedVolume> {
         self.target.expect_reachable()?;
         let root = match self.target.found.take() {
             Some(Found::Directory(root)) => root,
@@ -124,15 +122,16 @@ impl<'a> Local<'a> {
             }
             None => return Err(out_of_turn("it has been made")),
         };
-        let mut volume = Volume::init_in(root, Role::Standby, lineage, epoch)?;
+        let made = Volume::init_in(root, Role::Standby, lineage, epoch)?;
+        let made = self.made.store.insert(made);
+        let mut volume = made.lock()?;
         volume.join_lineage(lineage, epoch, promotions)?;
-        self.made.store = Some(volume.clone());
         Ok(volume)
     }
 
     /// Takes away what was made for a round that came to nothing.
     fn unmake(&mut self) {
-        self.lock = None;
+        self.volume = None;
         std::mem::take(&mut self.made).unmake();
     }
 
@@ -140,7 +139,7 @@ impl<'a> Local<'a> {
     /// touched.
     fn look_for_drift(
         &self,
-        volume: &mut Volume,
+        volume: &mut LockedVolume,
         newest: &SnapshotInfo,
         care: DriftOptions,
     ) -> Result<Option<SnapshotInfo>> {
@@ -277,11 +276,9 @@ impl StandbyEnd for Local<'_> {
         }
         self.expect_own(Some(lineage))?;
         let mut volume = match self.target.volume.take() {
-            Some(volume) => volume,
+            Some(volume) => volume.lock()?,
             None => self.make(lineage, epoch, promotions.clone())?,
         };
-        self.lock = Some(volume.lock()?);
-        volume.reload()?;
         standing::expect_standby(&volume.path().to_string_lossy(), volume.info().role)?;
         if volume.info().lineage.is_nil() {
             volume.join_lineage(lineage, epoch, promotions.clone())?;

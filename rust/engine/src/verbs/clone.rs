@@ -5,7 +5,7 @@ use crate::location::directory::existing_directory;
 use crate::location::place::named;
 use crate::options::Terms;
 use crate::report::snapshots::{CloneInfo, Cloned, Unlisted};
-use crate::volume::recovery::recover;
+use crate::volume::recovery;
 use snapsync_model::{Error, Monitor, Result, Stage};
 use snapsync_snapshot::{CloneRecord, Mark, Volume, name_is_free};
 use std::path::Path;
@@ -21,11 +21,9 @@ pub fn clone(
     monitor: &Monitor,
 ) -> Result<Cloned> {
     let started = Instant::now();
-    let (mut volume, snapshot) = named(address)?;
+    let (volume, snapshot) = named(address)?;
     let name = name_for(&volume, to, name)?;
-    let _lock = volume.lock()?;
-    volume.reload()?;
-    recover(&mut volume, monitor)?;
+    let (mut volume, _) = recovery::lock(&volume, monitor)?;
     can_be_given(&volume, &name)?;
     let landing = RestoreTarget::find(to, &volume)?;
     monitor.start(Stage::Compare, 0);
@@ -91,13 +89,11 @@ pub(crate) fn clones(volume: &Volume) -> Result<Vec<CloneInfo>> {
 
 /// Deletes the clone `name` with its directory; None where no clone has that name.
 pub fn delete_clone(path: &Path, name: &str, monitor: &Monitor) -> Result<Option<Unlisted>> {
-    let mut volume = Volume::open(&existing_directory(path)?)?;
+    let volume = Volume::open(&existing_directory(path)?)?;
     if !volume.clones().contains_key(name) {
         return Ok(None);
     }
-    let _lock = volume.lock()?;
-    volume.reload()?;
-    recover(&mut volume, monitor)?;
+    let (mut volume, _) = recovery::lock(&volume, monitor)?;
     if volume.snapshots()?.iter().any(|snapshot| snapshot.name == name) {
         return Err(Error::usage(
             format!("{name:?} is a snapshot and a clone of {}", volume.path().display()),

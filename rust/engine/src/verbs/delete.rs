@@ -3,18 +3,16 @@
 use crate::location::directory::existing_directory;
 use crate::report::snapshots::Deleted;
 use crate::volume::holds::is_free;
-use crate::volume::recovery::recover;
+use crate::volume::recovery;
 use snapsync_model::{Error, Monitor, Result, Role, SnapshotInfo};
 use snapsync_snapshot::Volume;
 use std::path::Path;
 
 /// Deletes a snapshot that nobody holds.
 pub fn delete(path: &Path, name: &str, monitor: &Monitor) -> Result<Deleted> {
-    let mut volume = Volume::open(&existing_directory(path)?)?;
+    let volume = Volume::open(&existing_directory(path)?)?;
     volume.find_snapshot(name)?;
-    let _lock = volume.lock()?;
-    volume.reload()?;
-    recover(&mut volume, monitor)?;
+    let (mut volume, _) = recovery::lock(&volume, monitor)?;
     let info = volume.find_snapshot(name)?;
     is_not_needed(&volume, &info)?;
     volume.delete(&info, monitor)?;

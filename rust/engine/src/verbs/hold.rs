@@ -9,9 +9,7 @@ use uuid::Uuid;
 
 /// Keeps a snapshot from being deleted or pruned until it is released. Held again it has the new reason.
 pub fn hold(path: &Path, name: &str, reason: &str) -> Result<HeldSnapshot> {
-    let mut volume = Volume::open(&existing_directory(path)?)?;
-    let _lock = volume.lock()?;
-    volume.reload()?;
+    let mut volume = Volume::open(&existing_directory(path)?)?.lock()?;
     let snapshot = volume.find_snapshot(name)?;
     volume.hold(snapshot.id, reason.to_owned())?;
     Ok(HeldSnapshot { verb: "hold", volume: volume.info(), snapshot, reason: reason.to_owned() })
@@ -19,9 +17,7 @@ pub fn hold(path: &Path, name: &str, reason: &str) -> Result<HeldSnapshot> {
 
 /// Lets a snapshot go that was held by hand.
 pub fn release(path: &Path, name: &str) -> Result<Released> {
-    let mut volume = Volume::open(&existing_directory(path)?)?;
-    let _lock = volume.lock()?;
-    volume.reload()?;
+    let mut volume = Volume::open(&existing_directory(path)?)?.lock()?;
     let snapshot = volume.find_snapshot(name)?;
     let Some(reason) = volume.release(snapshot.id)? else {
         return Err(Error::usage(
@@ -35,9 +31,7 @@ pub fn release(path: &Path, name: &str) -> Result<Released> {
 
 /// Forgets a standby that is gone, by its path or id: the snapshot it was to go on from is free.
 pub fn forget_standby(path: &Path, standby: &str) -> Result<Released> {
-    let mut volume = Volume::open(&existing_directory(path)?)?;
-    let _lock = volume.lock()?;
-    volume.reload()?;
+    let mut volume = Volume::open(&existing_directory(path)?)?.lock()?;
     let id = which_standby(&volume, standby)?;
     let forgotten = volume.forget_standby(id)?;
     let snapshot = forgotten.as_ref().and_then(|standby| {

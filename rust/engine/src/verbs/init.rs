@@ -3,7 +3,7 @@
 use crate::location::directory::existing_directory;
 use crate::report::volumes::Initialised;
 use crate::volume::made::can_be_kept;
-use crate::volume::recovery::recover;
+use crate::volume::recovery;
 use snapsync_model::{Error, Monitor, Result, Role};
 use snapsync_snapshot::{Volume, is_vacant_in};
 use snapsync_sys::Root;
@@ -16,7 +16,7 @@ pub fn init(path: &Path, read_only: Option<bool>, monitor: &Monitor) -> Result<I
     let path = existing_directory(path)?;
     let root = Root::open(&path)?;
     can_be_kept(&root, read_only == Some(true))?;
-    let mut volume = match Volume::find_in(root.again()?)? {
+    let volume = match Volume::find_in(root.again()?)? {
         Some(volume) => volume,
         None if read_only == Some(true) => {
             if !is_vacant_in(&root)? {
@@ -29,9 +29,7 @@ pub fn init(path: &Path, read_only: Option<bool>, monitor: &Monitor) -> Result<I
         }
         None => Volume::init_in(root, Role::Primary, Uuid::new_v4(), 1)?,
     };
-    let _lock = volume.lock()?;
-    volume.reload()?;
-    let recovered = recover(&mut volume, monitor)?;
+    let (mut volume, recovered) = recovery::lock(&volume, monitor)?;
     if let Some(read_only) = read_only {
         volume.set_read_only(read_only)?;
     }

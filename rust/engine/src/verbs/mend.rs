@@ -14,7 +14,7 @@ use crate::volume::recovery::recover;
 use crate::volume::rewind::{Rewind, rewind_between};
 use crate::volume::{drift, standing};
 use snapsync_model::{Error, Monitor, Result, SnapshotInfo};
-use snapsync_snapshot::{Standby, Volume};
+use snapsync_snapshot::{LockedVolume, Standby, Volume};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -28,12 +28,10 @@ pub fn verify_and_mend(
     monitor: &Monitor,
 ) -> Result<Verified> {
     let started = Instant::now();
-    let (mut primary, mut standby) = (open(primary)?, open(standby)?);
+    let (primary, standby) = (open(primary)?, open(standby)?);
     target::source(primary.root())?;
     target::target(standby.path(), Some(primary.path()))?;
-    let _locks = (primary.lock()?, standby.lock()?);
-    primary.reload()?;
-    standby.reload()?;
+    let (mut primary, mut standby) = (primary.lock()?, standby.lock()?);
     let mut recovered = recover(&mut primary, monitor)?;
     recovered.append(&mut recover(&mut standby, monitor)?);
     let (theirs, own) = common(&primary, &standby)?;
@@ -108,7 +106,7 @@ impl Mended {
         &mut self,
         primary: &Volume,
         theirs: &SnapshotInfo,
-        standby: &mut Volume,
+        standby: &mut LockedVolume,
         own: &SnapshotInfo,
         monitor: &Monitor,
     ) -> Result<()> {
@@ -124,7 +122,7 @@ impl Mended {
 }
 
 /// What scrubs had found is brought with the rest.
-fn forget(primary: &mut Volume, standby: &Volume) -> Result<()> {
+fn forget(primary: &mut LockedVolume, standby: &Volume) -> Result<()> {
     let Some(mut known) = primary.standbys().get(&standby.info().id).cloned() else { return Ok(()) };
     match &mut known {
         Standby { scrub: Some(scrub), .. } if !scrub.pending.is_empty() => scrub.pending.clear(),

@@ -3,7 +3,7 @@
 use crate::keep::Keep;
 use crate::location::directory::existing_directory;
 use crate::report::snapshots::Pruned;
-use crate::volume::recovery::recover;
+use crate::volume::recovery;
 use crate::volume::retention::{apply, plan};
 use snapsync_model::{Error, Monitor, Result};
 use snapsync_snapshot::Volume;
@@ -18,13 +18,11 @@ pub fn prune(path: &Path, keep: &Keep, dry_run: bool, monitor: &Monitor) -> Resu
             "say how many, as in --keep-last 10 --keep-daily 14",
         ));
     }
-    let mut volume = Volume::open(&existing_directory(path)?)?;
+    let volume = Volume::open(&existing_directory(path)?)?;
     let (pruned, kept) = if dry_run {
         plan(&volume, keep, &[])?
     } else {
-        let _lock = volume.lock()?;
-        volume.reload()?;
-        recover(&mut volume, monitor)?;
+        let (mut volume, _) = recovery::lock(&volume, monitor)?;
         apply(&mut volume, keep, &[], monitor)?
     };
     for stays in kept.iter().filter(|kept| !kept.by_rule) {

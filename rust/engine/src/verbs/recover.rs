@@ -12,15 +12,13 @@ use std::path::Path;
 /// that was moved to the directory belongs to it from then on.
 pub fn recover_volume(path: &Path, back: bool, adopt: bool, monitor: &Monitor) -> Result<Recovered> {
     let path = existing_directory(path)?;
-    let mut volume = if adopt { Volume::adopt(&path)? } else { Volume::open(&path)? };
-    let _lock = volume.lock()?;
-    volume.reload()?;
+    let mut volume = if adopt { Volume::adopt(&path)? } else { Volume::open(&path)? }.lock()?;
     monitor.start(Stage::Recover, 0);
     let mut recovered = Vec::new();
     if adopt {
         recovered.push("adopted the store that lies in it".to_owned());
     }
-    recovered.append(&mut volume.recover()?);
+    recovered.append(&mut volume.recovered());
     let journal = Journal::load(&volume.store())?;
     if let Some(journal) = &journal {
         recovered.extend(match (journal.phase, back) {

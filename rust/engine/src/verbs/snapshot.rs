@@ -3,7 +3,7 @@
 use crate::location::directory::open_directory;
 use crate::location::target;
 use crate::report::snapshots::Taken;
-use crate::volume::recovery::recover;
+use crate::volume::recovery;
 use snapsync_model::{Monitor, Result, Role, Stage};
 use snapsync_snapshot::{Request, Volume, name_is_free};
 use std::path::Path;
@@ -17,15 +17,13 @@ pub fn snapshot(path: &Path, name: Option<String>, monitor: &Monitor) -> Result<
     let found = Volume::find_in(root.again()?)?;
     let taken = found.as_ref().map_or_else(|| Ok(Vec::new()), Volume::snapshots)?;
     name.iter().try_for_each(|name| name_is_free(name, &taken))?;
-    let mut volume = match found {
+    let volume = match found {
         Some(volume) => volume,
         None => {
             target::source(&root).and_then(|_| Volume::init_in(root, Role::Primary, Uuid::new_v4(), 1))?
         }
     };
-    let _lock = volume.lock()?;
-    volume.reload()?;
-    recover(&mut volume, monitor)?;
+    let (mut volume, _) = recovery::lock(&volume, monitor)?;
     volume.expect_primary("take a snapshot of")?;
     monitor.start(Stage::Snapshot, 0);
     let snapshot = volume.take(Request::New { name, subset: None }, monitor)?;

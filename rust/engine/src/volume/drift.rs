@@ -6,7 +6,7 @@ use crate::options::STRICT;
 use crate::volume::rewind::{Rewind, Rewound, rewind};
 use snapsync_manifest::ManifestReader;
 use snapsync_model::{Attributes, Change, Error, Kind, Monitor, Result, SnapshotInfo, Stage};
-use snapsync_snapshot::Volume;
+use snapsync_snapshot::LockedVolume;
 
 /// Paths told in one message.
 const SHOWN: usize = 5;
@@ -19,9 +19,9 @@ pub(crate) struct Drift {
 }
 
 /// Compares the whole tree with `newest`. On Btrfs the cost follows what was written since; elsewhere it is a
-/// walk. `prefix` begins the name of what may be kept. The caller holds the lock.
+/// walk. `prefix` begins the name of what may be kept.
 pub(crate) fn find(
-    volume: &mut Volume,
+    volume: &mut LockedVolume,
     newest: &SnapshotInfo,
     prefix: &str,
     monitor: &Monitor,
@@ -38,7 +38,12 @@ pub(crate) fn find(
     }
 }
 
-fn compare(volume: &Volume, newest: &SnapshotInfo, probe: &SnapshotInfo, monitor: &Monitor) -> Result<Drift> {
+fn compare(
+    volume: &LockedVolume,
+    newest: &SnapshotInfo,
+    probe: &SnapshotInfo,
+    monitor: &Monitor,
+) -> Result<Drift> {
     let sides = Sides::between(volume, newest, probe, monitor)?;
     let outgoing = Outgoing::make(volume, probe, Some(newest))?;
     let manifest = outgoing.manifest();
@@ -89,7 +94,7 @@ impl Drift {
     }
 
     /// Leaves everything as it is, and says why.
-    pub(crate) fn refuse<T>(self, volume: &Volume, advice: &str) -> Result<T> {
+    pub(crate) fn refuse<T>(self, volume: &LockedVolume, advice: &str) -> Result<T> {
         volume.drop_probe(&self.probe)?;
         Err(Error::refused(
             format!(
@@ -104,7 +109,7 @@ impl Drift {
     /// Keeps what was changed as a snapshot, and makes the tree `newest` again.
     pub(crate) fn discard(
         self,
-        volume: &mut Volume,
+        volume: &mut LockedVolume,
         newest: &SnapshotInfo,
         monitor: &Monitor,
     ) -> Result<(SnapshotInfo, Rewound)> {

@@ -32,15 +32,11 @@ impl Made {
         // The failure itself is what people need to hear of; what is left is found vacant by the next round.
         if let Some(volume) = self.store {
             // Another command may have come to use it.
-            let Ok(lock) = volume.lock() else { return };
+            let Ok(volume) = volume.lock() else { return };
             let untouched = Journal::load(&volume.store()).is_ok_and(|j| j.is_none());
             if !untouched || volume.snapshots().is_ok_and(|s| !s.is_empty()) {
                 return;
             }
-            // From here on it is no volume. Some FUSE file systems keep an open file, and with it its
-            // directory.
-            let _ = volume.store().join("volume.json").remove_file();
-            drop(lock);
             let _ = volume.remove_store();
         }
         if let Some((above, name)) = self.directory {

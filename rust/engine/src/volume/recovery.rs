@@ -4,14 +4,22 @@ use crate::delta::staging::give_up;
 use crate::report::volumes::Unfinished;
 use snapsync_apply::{Incoming, Journal, Phase, applied, clear, discard, has_received, is_intact};
 use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, SnapshotInfo, Stage};
-use snapsync_snapshot::{Delta, Request, Volume};
+use snapsync_snapshot::{Delta, LockedVolume, Request, Volume};
 use snapsync_sys::fault;
 use uuid::Uuid;
 
-/// Says what it did. The caller holds the lock.
-pub(crate) fn recover(volume: &mut Volume, monitor: &Monitor) -> Result<Vec<String>> {
+/// Keeps other commands from a volume, and ends what an interrupted one began; a cut delta may go on. Says
+/// what it did.
+pub(crate) fn lock(volume: &Volume, monitor: &Monitor) -> Result<(LockedVolume, Vec<String>)> {
+    let mut volume = volume.lock()?;
+    let done = recover(&mut volume, monitor)?;
+    Ok((volume, done))
+}
+
+/// The same of one that is locked.
+pub(crate) fn recover(volume: &mut LockedVolume, monitor: &Monitor) -> Result<Vec<String>> {
     monitor.start(Stage::Recover, 0);
-    let mut done = volume.recover()?;
+    let mut done = volume.recovered();
     let Some(journal) = Journal::load(&volume.store())? else { return Ok(done) };
     done.extend(match journal.phase {
         // The same delta goes on from what is staged, and any other discards it.
@@ -27,7 +35,7 @@ pub(crate) fn recover(volume: &mut Volume, monitor: &Monitor) -> Result<Vec<Stri
 }
 
 /// Finishes a commit. Where that cannot be, and there is a way back, the tree is what it was.
-pub(crate) fn go_on(volume: &mut Volume, journal: &Journal, monitor: &Monitor) -> Result<String> {
+pub(crate) fn go_on(volume: &mut LockedVolume, journal: &Journal, monitor: &Monitor) -> Result<String> {
     volume.unseal()?;
     if journal.phase != Phase::Applied {
         expect_intact(volume, journal)?;
@@ -39,7 +47,7 @@ pub(crate) fn go_on(volume: &mut Volume, journal: &Journal, monitor: &Monitor) -
 }
 
 /// After a commit that failed: whether its tree went back, and nothing of it is left.
-pub(crate) fn is_back(volume: &mut Volume) -> Result<bool> {
+pub(crate) fn is_back(volume: &mut LockedVolume) -> Result<bool> {
     let back = Journal::load(&volume.store())?.filter(|journal| journal.phase == Phase::Staging);
     if let Some(journal) = &back {
         give_up(volume.root(), &volume.store(), journal)?;
@@ -48,7 +56,7 @@ pub(crate) fn is_back(volume: &mut Volume) -> Result<bool> {
     Ok(back.is_some())
 }
 
-pub(crate) fn take_back(volume: &mut Volume, journal: &Journal, monitor: &Monitor) -> Result<String> {
+pub(crate) fn take_back(volume: &mut LockedVolume, journal: &Journal, monitor: &Monitor) -> Result<String> {
     volume.unseal()?;
     expect_intact(volume, journal)?;
     let mut incoming = Incoming::open(volume.root(), &volume.store(), journal.clone(), monitor)?;
@@ -62,7 +70,7 @@ pub(crate) fn take_back(volume: &mut Volume, journal: &Journal, monitor: &Monito
     Ok(format!("took back the commit of snapshot {}", journal.snapshot.name))
 }
 
-pub(crate) fn throw_away(volume: &mut Volume, journal: &Journal) -> Result<String> {
+pub(crate) fn throw_away(volume: &mut LockedVolume, journal: &Journal) -> Result<String> {
     volume.unseal()?;
     give_up(volume.root(), &volume.store(), journal)?;
     volume.seal()?;
@@ -116,7 +124,7 @@ fn expect_intact(volume: &Volume, journal: &Journal) -> Result<()> {
 
 /// The tree is the new one: takes the standby's snapshot, clears the stage and closes the journal.
 pub(crate) fn finish(
-    volume: &mut Volume,
+    volume: &mut LockedVolume,
     info: &SnapshotInfo,
     base: Option<Uuid>,
     monitor: &Monitor,
@@ -150,7 +158,12 @@ fn has_snapshot(volume: &Volume, id: Uuid) -> bool {
 }
 
 /// Where the tree went back to a snapshot from one that was kept aside, or was mended, it is taken again.
-fn went_back(volume: &mut Volume, to: &SnapshotInfo, from: Option<Uuid>, monitor: &Monitor) -> Result<()> {
+fn went_back(
+    volume: &mut LockedVolume,
+    to: &SnapshotInfo,
+    from: Option<Uuid>,
+    monitor: &Monitor,
+) -> Result<()> {
     let is_other = volume.snapshots()?.iter().any(|s| Some(s.id) == from && (s.aside || s.id == to.id));
     let (true, Some(from)) = (is_other, from) else { return Ok(()) };
     let delta = match volume.info().provider {
@@ -173,7 +186,7 @@ fn how(volume: &Volume, to: &SnapshotInfo, base: Uuid) -> Result<Result<Delta, &
 
 /// From the last table and the stage where there are such.
 fn take(
-    volume: &mut Volume,
+    volume: &mut LockedVolume,
     info: &SnapshotInfo,
     base: Option<Uuid>,
     monitor: &Monitor,

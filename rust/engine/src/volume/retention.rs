@@ -4,7 +4,7 @@ use crate::keep::Keep;
 use crate::report::snapshots::Kept;
 use crate::volume::holds::holds;
 use snapsync_model::{Error, Monitor, Result, SnapshotInfo};
-use snapsync_snapshot::Volume;
+use snapsync_snapshot::{LockedVolume, Volume};
 use uuid::Uuid;
 
 /// What goes and what stays, and why. `needed` is what standbys elsewhere need.
@@ -46,9 +46,9 @@ pub(crate) fn is_bearable(error: &Error) -> bool {
     matches!(error.exit_code(), 1..=3)
 }
 
-/// Deletes what nothing keeps. The caller holds the lock.
+/// Deletes what nothing keeps.
 pub(crate) fn apply(
-    volume: &mut Volume,
+    volume: &mut LockedVolume,
     keep: &Keep,
     needed: &[Uuid],
     monitor: &Monitor,

@@ -8,7 +8,7 @@ use crate::options::Terms;
 use crate::volume::recovery::finish;
 use snapsync_apply::{Journal, Loss, Phase};
 use snapsync_model::{Counts, Monitor, Result, SnapshotInfo, Stage};
-use snapsync_snapshot::Volume;
+use snapsync_snapshot::LockedVolume;
 
 pub(crate) struct Rewound {
     pub(crate) snapshot: SnapshotInfo,
@@ -25,8 +25,7 @@ pub(crate) struct Rewind<'a> {
     pub(crate) terms: Terms,
 }
 
-/// The caller holds the lock.
-pub(crate) fn rewind(volume: &mut Volume, turn: &Rewind<'_>, monitor: &Monitor) -> Result<Rewound> {
+pub(crate) fn rewind(volume: &mut LockedVolume, turn: &Rewind<'_>, monitor: &Monitor) -> Result<Rewound> {
     monitor.start(Stage::Compare, 0);
     let sides = Sides::between(volume, turn.base, turn.to, monitor)?;
     rewind_between(volume, &sides, turn, monitor)
@@ -35,7 +34,7 @@ pub(crate) fn rewind(volume: &mut Volume, turn: &Rewind<'_>, monitor: &Monitor) 
 /// The same, where what the tree holds and is to hold is told by other means than two snapshots of the
 /// volume.
 pub(crate) fn rewind_between(
-    volume: &mut Volume,
+    volume: &mut LockedVolume,
     sides: &Sides,
     turn: &Rewind<'_>,
     monitor: &Monitor,
@@ -51,7 +50,12 @@ pub(crate) fn rewind_between(
     result
 }
 
-fn attempt(volume: &mut Volume, sides: &Sides, turn: &Rewind<'_>, monitor: &Monitor) -> Result<Rewound> {
+fn attempt(
+    volume: &mut LockedVolume,
+    sides: &Sides,
+    turn: &Rewind<'_>,
+    monitor: &Monitor,
+) -> Result<Rewound> {
     let Rewind { base, to, result, terms } = *turn;
     let outgoing = Outgoing::make(volume, to, Some(base))?;
     let manifest = outgoing.manifest();

@@ -10,7 +10,7 @@ use crate::volume::rewind::{Rewind, rewind};
 use serde::{Deserialize, Serialize};
 use snapsync_apply::Journal;
 use snapsync_model::{Counts, Error, Monitor, Promotions, Result, Role, SnapshotInfo, Stage, VolumeInfo};
-use snapsync_snapshot::{Request, Standby, Volume};
+use snapsync_snapshot::{LockedVolume, Request, Standby, Volume};
 use snapsync_sys::{Root, fault, supports_reflinks};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -76,14 +76,13 @@ pub(crate) fn perform(path: &Path, request: RoleRequest, monitor: &Monitor) -> R
 
 /// The same in a directory that is open.
 pub(crate) fn perform_in(root: Root, request: RoleRequest, monitor: &Monitor) -> Result<RoleReply> {
-    let mut volume = Volume::open_in(root)?;
+    let volume = Volume::open_in(root)?;
     if let RoleRequest::Describe = request {
         let (info, line) = (shown(&volume), volume.line()?);
         let (standbys, promotions) = (volume.standbys().clone(), volume.promotions().clone());
         return Ok(RoleReply::Described(Box::new(Described { volume: info, line, promotions, standbys })));
     }
-    let _lock = volume.lock()?;
-    volume.reload()?;
+    let mut volume = volume.lock()?;
     match request {
         RoleRequest::Describe => unreachable!("answered without the lock"),
         RoleRequest::Follow { epoch, promotions, line } => {
@@ -108,7 +107,7 @@ fn shown(volume: &Volume) -> VolumeInfo {
 }
 
 /// Finishes or throws away what an earlier command left, also what could go on.
-fn recover_wholly(volume: &mut Volume, monitor: &Monitor) -> Result<Vec<String>> {
+fn recover_wholly(volume: &mut LockedVolume, monitor: &Monitor) -> Result<Vec<String>> {
     let mut done = recover(volume, monitor)?;
     if let Some(journal) = Journal::load(&volume.store())? {
         volume.unseal()?;
@@ -130,7 +129,7 @@ fn newest_of(volume: &Volume) -> Result<SnapshotInfo> {
 // --- deeds ------------------------------------------------------------------------------------
 
 fn promote_volume(
-    volume: &mut Volume,
+    volume: &mut LockedVolume,
     name: Option<String>,
     on_drift: OnDrift,
     standbys: BTreeMap<Uuid, Standby>,
@@ -178,7 +177,7 @@ fn promote_volume(
 
 /// From now on others write to the tree, where snapshots have bytes: where blocks can be shared, they get
 /// objects that hold on to them.
-fn keep_bytes(volume: &mut Volume, newest: &SnapshotInfo, monitor: &Monitor) -> Result<()> {
+fn keep_bytes(volume: &mut LockedVolume, newest: &SnapshotInfo, monitor: &Monitor) -> Result<()> {
     if !volume.is_partly_in_tree() {
         return Ok(());
     }
@@ -204,7 +203,7 @@ fn keep_bytes(volume: &mut Volume, newest: &SnapshotInfo, monitor: &Monitor) -> 
 const CHOOSE: &str =
     "--discard-drift keeps them as a snapshot and goes back first; --accept-drift goes on with them";
 
-fn demote(volume: &mut Volume, newest: Uuid, monitor: &Monitor) -> Result<Demoted> {
+fn demote(volume: &mut LockedVolume, newest: Uuid, monitor: &Monitor) -> Result<Demoted> {
     recover_wholly(volume, monitor)?;
     volume.expect_primary("switch from")?;
     let last = newest_of(volume)?;
@@ -221,7 +220,7 @@ fn demote(volume: &mut Volume, newest: Uuid, monitor: &Monitor) -> Result<Demote
 
 /// Which of two volumes goes on is for people to say: one that was promoted apart is followed like any other.
 fn follow(
-    volume: &mut Volume,
+    volume: &mut LockedVolume,
     epoch: u64,
     promotions: Promotions,
     theirs: &[Uuid],

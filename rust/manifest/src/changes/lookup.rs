@@ -1,4 +1,4 @@
-//! The rows of a manifest in any order: what a frame that has arrived is of.
+//! Finds the rows of a manifest in any order, for the frames that arrive.
 
 use crate::changes::read::ManifestReader;
 use snapsync_model::{Change, Result, locked};
@@ -6,7 +6,7 @@ use snapsync_sys::Named;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-/// Batches kept in memory: frames come nearly in the order of the rows.
+/// The number of batches in memory: frames arrive nearly in the order of the rows.
 const KEPT: usize = 4;
 
 type Batch = Arc<Vec<Arc<Change>>>;
@@ -37,7 +37,7 @@ impl ChangeRows {
     /// The row of an inode that the target has.
     pub fn find(&self, ino: u64) -> Result<Option<Arc<Change>>> {
         let first = self.last.partition_point(|last| *last < ino);
-        // A number that was freed and used again has two rows, which may be in two batches.
+        // A reused number has two rows, which may be in two batches.
         for at in first..self.last.len().min(first + 2) {
             let batch = self.batch(at)?;
             let from = batch.partition_point(|change| change.ino < ino);

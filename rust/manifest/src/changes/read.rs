@@ -1,4 +1,4 @@
-//! A manifest, read.
+//! Reads a manifest.
 
 use crate::changes::schema::{MOST_EXTENTS, MOST_LINKS, MOST_XATTRS, ManifestHeader, NEWER, schema};
 use crate::column::{self, At, Columns, bytes_at, items_at, kind_at, links_at, optional, xattrs_at};
@@ -15,15 +15,15 @@ use snapsync_model::{
 };
 use snapsync_sys::Named;
 
-/// Rows that one thread decodes at least.
+/// The least number of rows that one thread decodes.
 const SIDE_BY_SIDE: usize = 256;
 
 /// The changes of a manifest, in order.
 pub struct ManifestReader {
     file: BatchReader,
-    /// Those of a batch that are still to come, each with its place among all rows.
+    /// The remaining rows of the current batch, each with its position among all rows.
     rows: std::vec::IntoIter<(u64, Change)>,
-    /// Rows of the batches that were read.
+    /// The number of rows of the batches that were read.
     read: u64,
 }
 
@@ -59,12 +59,12 @@ impl ManifestReader {
         })
     }
 
-    /// Only the changes that are wanted; the rest of other rows is passed over unread.
+    /// Only the changes that are wanted; other rows are skipped without decoding them fully.
     pub fn only<F: Fn(&Brief) -> bool + Sync>(self, wanted: F) -> Only<F> {
         Only { reader: self, wanted }
     }
 
-    /// The rows of the next batch, beside those that the iterator has begun with.
+    /// The rows of the next batch, without those of the batch that the iterator is in.
     pub(crate) fn next_rows(
         &mut self,
         wanted: impl Fn(&Brief) -> bool + Sync,
@@ -86,7 +86,7 @@ impl ManifestReader {
         Some(changes_of(&batch, first, wanted).map_err(|why| self.damaged(why)))
     }
 
-    /// The rows of the batch number `at`.
+    /// The rows of batch number `at`.
     pub(crate) fn rows_at(&mut self, at: usize) -> Result<Vec<Change>> {
         let batch = self.file.batch_at(at)?;
         let rows = changes_of(&batch, 0, |_| true).map_err(|why| self.damaged(why))?;
@@ -137,7 +137,7 @@ impl<F: Fn(&Brief) -> bool + Sync> Iterator for Only<F> {
 }
 
 impl<F: Fn(&Brief) -> bool + Sync> Only<F> {
-    /// Each with its place among all rows of the manifest.
+    /// Each row with its position among all rows of the manifest.
     pub fn numbered(mut self) -> impl Iterator<Item = Result<(u64, Change)>> {
         std::iter::from_fn(move || self.reader.next_wanted(&self.wanted))
     }
@@ -147,23 +147,23 @@ fn without_number(row: Result<(u64, Change)>) -> Result<Change> {
     row.map(|(_, change)| change)
 }
 
-/// What a row tells at little cost, and by which it may be passed over.
+/// What can be decoded cheaply to decide whether a row is wanted.
 #[derive(Clone, Copy, Debug)]
 pub struct Brief {
     pub kind: Kind,
     pub flags: ChangeFlags,
     pub data_bytes: u64,
     pub has_clones: bool,
-    /// How many names come, and how many go.
+    /// The number of names that are added, and of those that are removed.
     pub added: usize,
     pub removed: usize,
-    /// The directory of the first name that comes.
+    /// The directory of the first added name.
     pub parent: Option<u64>,
-    /// `FS_*_FL` in the target.
+    /// The inode flags (`FS_*_FL`) in the target.
     pub inode_flags: u32,
 }
 
-/// The columns of one batch, found once for all of its rows.
+/// The columns of one batch, looked up once for all rows.
 struct View<'a> {
     ino: &'a UInt64Array,
     generation: &'a UInt64Array,
@@ -183,7 +183,7 @@ struct View<'a> {
     data_bytes: &'a UInt64Array,
 }
 
-/// A path's text and, where that is not all of it, its bytes.
+/// A path as text, and its bytes if the text does not tell them.
 struct PathView<'a> {
     text: &'a StringArray,
     raw: &'a BinaryArray,
@@ -274,7 +274,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// `first` is the place of the batch's first row.
+/// `first` is the position of the batch's first row.
 fn changes_of(
     batch: &RecordBatch,
     first: u64,
@@ -289,7 +289,7 @@ fn changes_of(
     (0..batch.num_rows()).into_par_iter().with_min_len(SIDE_BY_SIDE).filter_map(change).collect()
 }
 
-/// What every later stage relies on, whoever wrote the file.
+/// Checks what every later stage relies on, whoever wrote the file.
 fn is_sound(change: &Change) -> Result<(), &'static str> {
     let flags = change.flags;
     if flags.created && flags.deleted {
@@ -341,7 +341,7 @@ impl PathView<'_> {
     fn at(&self, row: usize) -> Result<Option<RelPath>, &'static str> {
         let text = optional(self.text, row, || self.text.value(row));
         let raw = optional(self.raw, row, || self.raw.value(row));
-        // Or people would be shown another path than the one that counts.
+        // Otherwise people would see another path than the one that counts.
         if raw.is_some_and(|raw| {
             std::str::from_utf8(raw).is_ok() || text != Some(&*String::from_utf8_lossy(raw))
         }) {
@@ -367,7 +367,7 @@ impl<'a> AttributesView<'a> {
         }
     }
 
-    /// All of them, or none.
+    /// Either all attributes are present, or none.
     fn at(&self, row: usize) -> Result<Option<Attributes>, &'static str> {
         let numbers = (self.size.at(row), self.rdev.at(row), self.mtime.at(row));
         let words = (self.mode.at(row), self.uid.at(row), self.gid.at(row), self.flags.at(row));
@@ -391,7 +391,7 @@ fn extents_at(list: &column::List, row: usize) -> Option<Vec<Extent>> {
     let inodes = items.column(4).as_primitive::<UInt64Type>();
     let source_offsets = items.column(5).as_primitive::<UInt64Type>();
     let checksums = items.column(6).as_fixed_size_binary();
-    // The inner option: no source. The outer one: none of ours.
+    // The inner option: no source. The outer one: the kind of source is unknown.
     let source = |i| match (optional(ends, i, || ends.value(i)), inodes.at(i), source_offsets.at(i)) {
         (Some(end), Some(ino), Some(offset)) => Some(Some(Source { end: End::from_name(end)?, ino, offset })),
         (None, None, None) => Some(None),

@@ -1,4 +1,4 @@
-//! What a manifest has: its columns, its metadata and what they hold at most.
+//! The columns and metadata of a manifest, and their limits.
 
 use crate::changes::attributes::AttributeBuilders;
 use crate::column::{self, list_of};
@@ -8,7 +8,7 @@ use std::collections::HashMap;
 /// What the manifest is about; kept in its schema's metadata.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ManifestHeader {
-    /// Snapshot ids; empty where a side is a plain directory or there is no base.
+    /// The snapshot ids; empty for a plain directory or a missing base.
     pub base: String,
     pub target: String,
     pub volume: String,
@@ -19,15 +19,15 @@ pub struct ManifestHeader {
 }
 
 pub(crate) const FORMAT: &str = "2";
-/// What older builds wrote, which lacks the last columns.
+/// The version of older builds, which lacks the last columns.
 pub(crate) const OLDER: &str = "1";
 pub(super) const NEWER: usize = 2;
 const FLAGS: [&str; 7] = ["created", "deleted", "renamed", "data", "attributes", "xattrs", "links"];
 const TOTALS: [&str; 6] =
     ["rows", "created_count", "changed_count", "renamed_count", "deleted_count", "data_bytes"];
 
-/// Totals are known only at the end, and the schema stands at the start: room is kept for them as this many
-/// digits, recognisable and filled in when they are known.
+/// Totals are known only at the end, but the schema stands at the start. Each total is first written as this
+/// many recognisable digits, which are replaced later.
 pub(super) const DIGITS: usize = 20;
 
 pub(super) fn placeholder(at: usize) -> String {
@@ -108,7 +108,8 @@ fn metadata(header: &ManifestHeader) -> HashMap<String, String> {
     metadata
 }
 
-/// Of one row: extents, names, extended attributes. The kernel lists at most 64 KiB of names of the last.
+/// The most extents, names and extended attributes of one row. The kernel lists at most 64 KiB of attribute
+/// names.
 pub(crate) const MOST_EXTENTS: usize = 4 << 20;
 pub(crate) const MOST_LINKS: usize = 1 << 20;
 pub(crate) const MOST_XATTRS: usize = 1 << 16;

@@ -1,4 +1,4 @@
-//! A manifest is written once, in batches; its totals are filled in at the end.
+//! Writes a manifest once, in batches; its totals are filled in at the end.
 
 use crate::changes::attributes::AttributeBuilders;
 use crate::changes::schema::{DIGITS, ManifestHeader, extent_fields, flag_fields, placeholder, schema};
@@ -17,7 +17,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
 
-/// A path for people, and its bytes where they are not UTF-8.
+/// A path as text, and its bytes if they are not UTF-8.
 struct PathBuilders {
     text: StringBuilder,
     raw: BinaryBuilder,
@@ -54,7 +54,7 @@ struct Builders {
     data_bytes: UInt64Builder,
     rare: StructBuilder,
     rare_old: StructBuilder,
-    /// Of names, paths and values.
+    /// The bytes of names, paths and values.
     bytes: usize,
 }
 
@@ -157,7 +157,7 @@ impl Builders {
     }
 }
 
-/// What is as long as it likes.
+/// The bytes of the values that have no fixed size.
 fn bytes_of(change: &Change) -> usize {
     let paths = [&change.path, &change.old_path].into_iter().flatten().map(|path| path.as_bytes().len());
     let names = change.links_added.iter().chain(&change.links_removed).map(|link| link.name.len());
@@ -188,7 +188,7 @@ fn append_extents(list: &mut column::StructList, extents: &[Extent]) {
     list.append(true);
 }
 
-/// Writes changes, which must come sorted by inode, a deleted one before a created one.
+/// Writes changes, which must come sorted by inode, with a deleted one before a created one.
 pub struct ManifestWriter {
     file: BatchWriter,
     schema: Arc<Schema>,
@@ -215,7 +215,7 @@ impl ManifestWriter {
         self.file.write(&self.builders.finish(&self.schema))
     }
 
-    /// On the disk when this returns.
+    /// Finishes the file, which is on the disk when this returns.
     pub fn finish(mut self) -> Result<Counts> {
         self.end_batch()?;
         let (file, path) = self.file.finish()?;
@@ -224,7 +224,7 @@ impl ManifestWriter {
     }
 }
 
-/// The schema stands near both ends of the file: within this many bytes.
+/// The schema stands within this many bytes of both ends of the file.
 const ENDS: u64 = 1 << 16;
 
 fn fill_in_totals(mut file: File, counts: &Counts, batches: u64) -> std::io::Result<()> {

@@ -22,35 +22,34 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// Rows that one thread decodes at least.
+/// The least number of rows that one thread decodes.
 const SIDE_BY_SIDE: usize = 256;
 
-/// What a table says of itself.
+/// The metadata of a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TableInfo {
     /// When the walk that made it began, in ns since 1970.
     pub walk_started: i64,
-    /// Which whole table it is, or is a patch of; None for one of version 1, which has no patch.
+    /// The whole table that this is, or that this is a patch of; None for version 1, which has no patches.
     pub whole: Option<Uuid>,
-    /// That nothing of the tree is missing, and that each directory was read when it already had its change
-    /// time; and as what the file system was mounted then.
+    /// Set if nothing of the tree is missing and each directory was read after its change time was taken. The
+    /// value identifies the mounting of the file system.
     pub complete: Option<String>,
-    /// As what the file system was mounted when its rows were last held against the files, if their times
-    /// prove anything.
+    /// The mounting during which the rows were last compared with the files, if their times prove anything.
     pub mounting: Option<String>,
-    /// Of its format: version 3 keeps all that `Attributes` have.
+    /// The version of the format. Version 3 keeps everything that `Attributes` has.
     pub version: u32,
 }
 
 impl TableInfo {
-    /// The next table can go on from its rows as they are.
+    /// Whether the next table can start from these rows as they are.
     pub fn is_current(&self) -> bool {
         self.whole.is_some() && self.version == VERSION
     }
 }
 
 pub(crate) const VERSION: u32 = 3;
-/// Columns that version 2 does not have.
+/// The number of columns that version 2 lacks.
 const NEWER: usize = 1;
 
 const TABLE: &str = "snapsync.table";
@@ -208,7 +207,7 @@ pub struct TableWriter {
 impl TableWriter {
     pub fn create(file: &(impl Named + ?Sized), info: &TableInfo) -> Result<TableWriter> {
         let schema = Arc::new(schema(info));
-        // Read many times, and mostly shared by many snapshots: speed counts for more than size.
+        // It is read often and mostly shared by many snapshots, so speed matters more than size.
         let file = BatchWriter::create(file, &schema, CompressionType::LZ4_FRAME)?;
         Ok(TableWriter { file, schema, builders: Builders::new() })
     }
@@ -221,7 +220,7 @@ impl TableWriter {
         Ok(())
     }
 
-    /// On the disk when this returns.
+    /// Finishes the table, which is on the disk when this returns.
     pub fn finish(mut self, complete: Option<&str>) -> Result<()> {
         self.file.write(&self.builders.finish(&self.schema))?;
         if let Some(complete) = complete {
@@ -252,7 +251,7 @@ impl TableReader {
         let whole = schema.metadata().get(WHOLE).map(|text| text.parse()).transpose();
         let whole = whole.map_err(|_| self.file.damaged("snapsync.whole is no table's id"))?;
         let version = self.file.number(TABLE)?.try_into().unwrap_or(0);
-        // What an older one says is not all that there is to say of an inode.
+        // An older version does not tell everything about an inode.
         let complete = self.file.noted(COMPLETE).filter(|_| version == VERSION).cloned();
         let mounting = schema.metadata().get(MOUNTING).filter(|text| !text.is_empty()).cloned();
         Ok(TableInfo { walk_started, whole, complete, mounting, version })
@@ -295,13 +294,13 @@ impl Iterator for TableReader {
     }
 }
 
-/// Some columns of a table: numbers with names and kinds, with objects, or alone.
+/// Some columns of a table: numbers with names and kinds, numbers with objects, or only numbers.
 pub(crate) struct ColumnsReader(BatchReader);
 
-/// Where these columns are in the schema.
+/// The positions of these columns in the schema.
 const INODE: usize = 0;
 const KIND: usize = 2;
-/// Number, generation, kind, size, mode, owner, times, blocks and what few have.
+/// Number, generation, kind, size, mode, owner, times, blocks and the rare attributes.
 const LOOK: [usize; 11] = [INODE, 1, KIND, 3, 4, 5, 6, 8, 9, 10, 18];
 const LINKS: usize = 12;
 const OBJECT: usize = 16;
@@ -318,13 +317,13 @@ impl ColumnsReader {
         BatchReader::open_some(file, &schema, NEWER, Some(&[INODE, OBJECT])).map(ColumnsReader)
     }
 
-    /// What a look at an inode tells.
+    /// The columns that one stat of an inode tells.
     pub(crate) fn looks(file: &(impl Named + ?Sized)) -> Result<ColumnsReader> {
         let schema = schema(&TableInfo::default());
         BatchReader::open_some(file, &schema, NEWER, Some(&LOOK)).map(ColumnsReader)
     }
 
-    /// The numbers alone.
+    /// Only the numbers.
     pub(crate) fn numbers(file: &(impl Named + ?Sized)) -> Result<ColumnsReader> {
         let schema = schema(&TableInfo::default());
         BatchReader::open_some(file, &schema, NEWER, Some(&[INODE])).map(ColumnsReader)
@@ -350,7 +349,7 @@ impl SomeColumns {
         Columns(&self.0).u64("object").values()
     }
 
-    /// None if the kind of one is none of ours.
+    /// None if a kind is unknown.
     pub(crate) fn looks(&self) -> Option<Vec<Look>> {
         let columns = Columns(&self.0);
         let (generation, kind, size) = (columns.u64("generation"), columns.text("kind"), columns.u64("size"));
@@ -373,7 +372,7 @@ impl SomeColumns {
         self.numbers().iter().enumerate().map(look).collect()
     }
 
-    /// Calls `act` with number, kind, parent and name of every link of every row.
+    /// Calls `act` with number, kind, parent and name of every link in every row.
     pub(crate) fn each(&self, mut act: impl FnMut(u64, &str, u64, &[u8])) {
         let columns = Columns(&self.0);
         let (kinds, links) = (columns.text("kind"), columns.list("links"));
@@ -414,7 +413,7 @@ impl TableBatch {
     }
 }
 
-/// The columns of some rows, found once for all of them.
+/// The columns of some rows, looked up once for all of them.
 pub struct TableView<'a> {
     ino: &'a UInt64Array,
     generation: &'a UInt64Array,
@@ -451,7 +450,7 @@ impl TableView<'_> {
         self.ino.values()
     }
 
-    /// None if its kind is none of ours.
+    /// None if its kind is unknown.
     pub fn inode(&self, row: usize) -> Option<Inode> {
         let attributes = self.attributes(row);
         Some(Inode {
@@ -488,7 +487,7 @@ impl TableView<'_> {
         column::with_rare(self.rare, row, attributes)
     }
 
-    /// Whether a walk that finds this finds what the row says: all but details and object.
+    /// Whether a walked inode matches the row in everything but details and object.
     pub fn says(&self, row: usize, walked: &Inode) -> bool {
         self.ino.value(row) == walked.ino
             && self.generation.value(row) == walked.generation

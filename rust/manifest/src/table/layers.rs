@@ -1,6 +1,6 @@
-//! The inode table of a snapshot as it lies in its directory: a whole one, which snapshots share while little
-//! changes, and a patch of its own, the rows that differ from it. So a round writes as much as has changed,
-//! and two snapshots with the same whole table are compared by their patches alone.
+//! The inode table of a snapshot on the disk: a whole table, which snapshots share while little changes, and
+//! a patch with the rows that differ from it. So a round writes only what changed, and two snapshots with the
+//! same whole table are compared by their patches alone.
 
 use crate::file::damaged;
 use crate::table::file::{
@@ -17,26 +17,27 @@ use uuid::Uuid;
 
 const WHOLE: &str = "table.arrow";
 const PATCH: &str = "patch.arrow";
-/// A patch has at most as many rows, or this many for each batch of the whole table: a sixteenth of all.
+/// A patch has at most this many rows, or this many for each batch of the whole table, which is a sixteenth
+/// of all rows.
 const LEAST: u64 = 256;
 const FOR_BATCH: u64 = 512;
 
-/// The files of a table, which are replaced in this order.
+/// The files of a table, in the order in which they are replaced.
 pub const FILES: [&str; 2] = [WHOLE, PATCH];
 
-/// What a file must be the same of for the table to be the same one.
+/// The file whose inode identifies this table.
 pub fn identity(dir: &Spot) -> Spot {
     let patch = dir.join(PATCH);
     if patch.is_there() { patch } else { dir.join(WHOLE) }
 }
 
-/// The names in a directory, and the number that each stands for.
+/// The names in a directory and the inode numbers they stand for.
 pub type Entries = BTreeMap<Box<[u8]>, u64>;
 
 pub struct Table {
     dir: Spot,
     info: TableInfo,
-    /// Sorted. A row without names, other than the root's, says that the inode is gone.
+    /// Sorted by number. A row without names, except the root's, says that the inode is gone.
     patch: Vec<Inode>,
 }
 
@@ -92,7 +93,7 @@ impl Table {
         rows.inode(row).ok_or_else(|| damaged(&self.dir.join(WHOLE).show(), "a kind is unknown"))
     }
 
-    /// They differ in their patches alone.
+    /// Whether the two tables differ only in their patches.
     pub fn shares_whole_with(&self, other: &Table) -> bool {
         self.info.whole.is_some() && self.info.whole == other.info.whole
     }
@@ -102,12 +103,12 @@ impl Table {
         Ok(TableRows::of(self.whole()?, Box::new(self.patch.iter().cloned().map(Ok))))
     }
 
-    /// What the patch says of an inode: the row that counts, or that it is gone.
+    /// The patch's row for an inode: either its current row, or one that says it is gone.
     pub fn patched(&self, ino: u64) -> Option<&Inode> {
         self.patch.binary_search_by_key(&ino, |row| row.ino).ok().map(|at| &self.patch[at])
     }
 
-    /// Those of these inodes that are there, sorted.
+    /// Those of these inodes that exist, sorted.
     pub fn pick(&self, inos: &BTreeSet<u64>) -> Result<Vec<Inode>> {
         let (patched, others): (Vec<u64>, Vec<u64>) =
             inos.iter().partition(|ino| self.patched(**ino).is_some());
@@ -138,7 +139,7 @@ impl Table {
         Ok(picked.into_iter().flatten().collect())
     }
 
-    /// An inode of which some name, told with its directory, is looked for.
+    /// Finds an inode by one of its names and the directory of that name.
     pub fn find_link(&self, wanted: impl Fn(u64, u64, &[u8]) -> bool + Sync) -> Result<Option<u64>> {
         let has = |row: &&Inode| row.links.iter().any(|link| wanted(row.ino, link.parent, &link.name));
         if let Some(row) = self.patch.iter().find(has) {
@@ -187,7 +188,7 @@ impl Table {
         Ok(self.directories_and_entries(&HashSet::new())?.0)
     }
 
-    /// All directories, and the entries that some of them have.
+    /// All directories, and the entries of those in `of`.
     pub fn directories_and_entries(&self, of: &HashSet<u64>) -> Result<(Directories, HashMap<u64, Entries>)> {
         let found: Vec<Vec<(u64, Link, bool)>> = self.each_batch_of_names(|names| {
             let mut found = Vec::new();
@@ -214,8 +215,8 @@ impl Table {
         Ok((directories, entries))
     }
 
-    /// What a look at each inode of a batch of the whole table finds if its row still stands; of those in the
-    /// patch nothing.
+    /// The looks at the inodes of one batch of the whole table, by which their rows can be checked. Leaves
+    /// out the inodes of the patch.
     pub fn looks_at(&self, at: usize) -> Result<Vec<Look>> {
         let path = self.dir.join(WHOLE);
         let looks = ColumnsReader::looks(&path)?.batch_at(at)?.looks();
@@ -224,7 +225,7 @@ impl Table {
         Ok(looks)
     }
 
-    /// Of the whole table.
+    /// The number of batches of the whole table.
     pub fn batches(&self) -> Result<usize> {
         Ok(self.whole()?.batches())
     }
@@ -236,7 +237,7 @@ impl Table {
     }
 }
 
-/// The rows of a whole table with its patch.
+/// The rows of a whole table with its patch applied.
 pub struct TableRows<'a> {
     whole: Peekable<TableReader>,
     patch: Peekable<Inodes<'a>>,
@@ -276,7 +277,7 @@ impl Iterator for TableRows<'_> {
     }
 }
 
-/// A row of a patch that says that an inode is not there any more.
+/// A row of a patch that says that an inode is gone.
 pub fn gone(ino: u64) -> Inode {
     Inode {
         ino,
@@ -296,7 +297,7 @@ pub fn is_gone(row: &Inode) -> bool {
     row.ino != ROOT && row.links.is_empty()
 }
 
-/// The next table of a volume, as it is written.
+/// The next table of a volume, while it is being written.
 pub struct NextTable<'a> {
     dir: &'a Spot,
     last: Option<&'a Table>,
@@ -306,13 +307,13 @@ pub struct NextTable<'a> {
 }
 
 impl<'a> NextTable<'a> {
-    /// With a last one, only the rows that differ from its whole table are to be written, and those that are
-    /// gone. `info` is what it says of itself, but which whole table it is.
+    /// With a last table, only the rows that differ from its whole table, and those that are gone, need to be
+    /// written. `info` is the table's metadata, except which whole table it is.
     pub fn create(dir: &'a Spot, last: Option<&'a Table>, info: TableInfo) -> Result<NextTable<'a>> {
         let last = last.filter(|last| last.info.is_current());
         let whole = last.and_then(|last| last.info.whole).unwrap_or_else(Uuid::new_v4);
         let info = TableInfo { whole: Some(whole), complete: None, version: VERSION, ..info };
-        // Never into a file that is there: it may be other snapshots' as well.
+        // Existing files are never overwritten, because other snapshots may share them.
         let writer = TableWriter::create(&dir.join(if last.is_some() { PATCH } else { WHOLE }), &info)?;
         Ok(NextTable { dir, last, writer, info, rows: 0 })
     }
@@ -326,7 +327,7 @@ impl<'a> NextTable<'a> {
         self.writer.write(row)
     }
 
-    /// On the disk when this returns. `complete` is what the table says of itself.
+    /// Finishes the table, which is on the disk when this returns. `complete` goes into its metadata.
     pub fn finish(self, complete: Option<&str>) -> Result<()> {
         let (whole, patch) = (self.dir.join(WHOLE), self.dir.join(PATCH));
         let Some(last) = self.last else {
@@ -335,7 +336,7 @@ impl<'a> NextTable<'a> {
         };
         self.writer.finish(complete)?;
         let most = LEAST.max(last.whole()?.batches() as u64 * FOR_BATCH);
-        // A file has no end of names.
+        // The number of links of a file is limited.
         if self.rows <= most && last.dir.join(WHOLE).link(&whole).is_ok() {
             return Ok(());
         }
@@ -343,7 +344,7 @@ impl<'a> NextTable<'a> {
     }
 }
 
-/// Writes what `last` and a patch that grew too large come to as a whole table of its own.
+/// Writes `last` with a patch that grew too large as a new whole table.
 fn merge(last: &Table, dir: &Spot, info: TableInfo, complete: Option<&str>) -> Result<()> {
     let patch = TableReader::open(&dir.join(PATCH))?;
     let mut next = NextTable::create(dir, None, info)?;
@@ -353,11 +354,11 @@ fn merge(last: &Table, dir: &Spot, info: TableInfo, complete: Option<&str>) -> R
     next.finish(complete)
 }
 
-/// The same table again: nothing changed. The files are the same ones.
+/// Makes the same table again by linking its files, because nothing changed.
 pub fn same_table(last: &Spot, dir: &Spot) -> Result<()> {
     for file in FILES.iter().filter(|file| last.join(file).is_there()) {
         let (from, to) = (last.join(file), dir.join(file));
-        // A file has no end of names.
+        // The number of links of a file is limited.
         if from.link(&to).is_err() {
             copy(&from, &to).context("copy the table to", to.show())?;
         }
@@ -383,7 +384,7 @@ mod tests {
         Spot::top(std::sync::Arc::new(snapsync_sys::Root::open(home.path()).unwrap()))
     }
 
-    /// Numbers that look random, from one.
+    /// Pseudo-random numbers from a seed.
     fn scramble(seed: u64) -> u64 {
         let mut x = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
         x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

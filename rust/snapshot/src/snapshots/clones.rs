@@ -4,6 +4,7 @@
 use crate::store::mark::{Mark, split};
 use crate::store::restoring::strip;
 use crate::volume::handle::Volume;
+use crate::volume::locked::LockedVolume;
 use crate::volume::record::CloneRecord;
 use rustix::fs::AtFlags;
 use snapsync_model::{Context, Error, Provider, Result, SnapshotInfo, Subset};
@@ -68,8 +69,21 @@ impl CloneRecord {
 const WORK: &str = "clone";
 
 impl Volume {
+    /// `delete` takes either.
+    pub(crate) fn is_no_clone(&self, name: &str) -> Result<()> {
+        match self.clones().get(name) {
+            None => Ok(()),
+            Some(clone) => Err(Error::usage(
+                format!("there is a clone named {name:?} already: {}", clone.path.display()),
+                "choose another name, or delete that clone first",
+            )),
+        }
+    }
+}
+
+impl LockedVolume {
     /// Makes `name` in `above`, which is absent or empty, a writable snapshot of a snapshot's tree. None
-    /// where that cannot be. The caller holds the lock.
+    /// where that cannot be.
     pub fn clone_tree(&self, info: &SnapshotInfo, above: &Root, name: &OsStr) -> Result<Option<Mark>> {
         if info.provider != Provider::Btrfs || !info.subset.is_everything() {
             return Ok(None);
@@ -88,17 +102,6 @@ impl Volume {
         // Over an empty directory as well; never to another file system or over a mount.
         let is_moved = rustix::fs::renameat(into, WORK, above.fd(), name).is_ok();
         if is_moved { Ok(Some(mark)) } else { self.clear_clone().map(|_| None) }
-    }
-
-    /// `delete` takes either.
-    pub(crate) fn is_no_clone(&self, name: &str) -> Result<()> {
-        match self.clones().get(name) {
-            None => Ok(()),
-            Some(clone) => Err(Error::usage(
-                format!("there is a clone named {name:?} already: {}", clone.path.display()),
-                "choose another name, or delete that clone first",
-            )),
-        }
     }
 
     /// Removes what a clone that was killed has left; whether there was something.

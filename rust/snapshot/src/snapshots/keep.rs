@@ -5,6 +5,7 @@ use crate::pool::ground::Ground;
 use crate::pool::objects::{object_at, store};
 use crate::pool::snapshot::PoolSnapshot;
 use crate::volume::handle::Volume;
+use crate::volume::locked::LockedVolume;
 use rayon::prelude::*;
 use snapsync_manifest::Table;
 use snapsync_model::{
@@ -26,13 +27,6 @@ pub struct KeptBytes {
 }
 
 impl Volume {
-    /// Makes the objects that a snapshot lacks, as long as the tree has their bytes.
-    pub fn keep_bytes(&self, info: &SnapshotInfo, monitor: &Monitor) -> Result<KeptBytes> {
-        let snapshot = self.open_pool(info)?;
-        let rows = snapshot.table.rows()?;
-        self.keep_rows(&snapshot, rows, monitor)
-    }
-
     /// Whether its next snapshot copies data, where no blocks can be shared.
     pub fn copies_for_snapshots(&self) -> Result<bool> {
         let root = self.root().underneath()?;
@@ -48,11 +42,14 @@ impl Volume {
         let rows = rows.into_iter().filter(|row| row.object != 0);
         Ok(rows.map(|row| (row.ino, (row.object, row.ctime))).collect())
     }
+}
 
-    /// All snapshots have their bytes in the pool.
-    pub fn note_all_kept(&mut self) -> Result<()> {
-        self.record.partly_in_tree = false;
-        self.save()
+impl LockedVolume {
+    /// Makes the objects that a snapshot lacks, as long as the tree has their bytes.
+    pub fn keep_bytes(&self, info: &SnapshotInfo, monitor: &Monitor) -> Result<KeptBytes> {
+        let snapshot = self.open_pool(info)?;
+        let rows = snapshot.table.rows()?;
+        self.keep_rows(&snapshot, rows, monitor)
     }
 
     /// The same for what the newest snapshot alone says where it is, before that goes.

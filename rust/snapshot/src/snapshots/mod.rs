@@ -7,4 +7,5 @@ mod garbage;
 pub(crate) mod keep;
 mod missing;
 mod open;
+mod recovery;
 pub(crate) mod take;

@@ -1,8 +1,9 @@
-//! Taking and deleting snapshots, and clearing what an interrupted take or delete left.
+//! Taking and deleting snapshots.
 
 use crate::pool::follow::{self, Delta};
 use crate::pool::{objects, take};
 use crate::volume::handle::{Volume, name_is_free};
+use crate::volume::locked::LockedVolume;
 use crate::volume::record::TakenFor;
 use snapsync_manifest::{FILES, Table};
 use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, SnapshotInfo, Subset};
@@ -11,7 +12,6 @@ use snapsync_walk::{Matcher, note_mounts};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use uuid::Uuid;
 
@@ -26,12 +26,12 @@ pub enum Request {
 }
 
 /// Until it is deleted wholly, a snapshot's directory has this ending.
-const DELETING: &str = "deleting";
+pub(super) const DELETING: &str = "deleting";
 /// In a snapshot's directory, where it is taken again.
-const AGAIN: &str = "again";
+pub(super) const AGAIN: &str = "again";
 
-impl Volume {
-    /// Takes a snapshot. The caller holds the lock.
+impl LockedVolume {
+    /// Takes a snapshot.
     pub fn take(&mut self, request: Request, monitor: &Monitor) -> Result<SnapshotInfo> {
         // An apply ends with a sync: there is nothing that a second one would write.
         let is_synced = matches!(request, Request::Same(_));
@@ -39,7 +39,7 @@ impl Volume {
         self.take_described(info, is_synced, monitor)
     }
 
-    pub(crate) fn take_described(
+    fn take_described(
         &mut self,
         info: SnapshotInfo,
         is_synced: bool,
@@ -55,8 +55,15 @@ impl Volume {
         })
     }
 
+    /// Takes a snapshot that a standby is to have.
+    pub fn take_for(&mut self, by: TakenFor, request: Request, monitor: &Monitor) -> Result<SnapshotInfo> {
+        let info = self.describe(request)?;
+        self.note_taken_for(info.id, by)?;
+        self.take_described(info, false, monitor)
+    }
+
     /// Takes the snapshot that another volume has, after the changes since the last one were applied. `delta`
-    /// says how the tree came to be, or why that is not known. The caller holds the lock.
+    /// says how the tree came to be, or why that is not known.
     pub fn follow(
         &mut self,
         info: SnapshotInfo,
@@ -70,7 +77,7 @@ impl Volume {
     }
 
     /// Takes a snapshot of the tree as it is that nothing lists until it is kept, and that the next command
-    /// removes. What it is compared to is the newest of the line. The caller holds the lock.
+    /// removes. What it is compared to is the newest of the line.
     pub fn probe(&mut self, prefix: &str, monitor: &Monitor) -> Result<SnapshotInfo> {
         let (taken, now) = (self.snapshots()?, jiff::Timestamp::now());
         let newest = taken.iter().rfind(|snapshot| !snapshot.aside);
@@ -89,11 +96,6 @@ impl Volume {
         self.make(info, false, |volume, subset, round, dir| {
             take::take_whole(volume, subset, round, dir, monitor)
         })
-    }
-
-    /// A name after the time that no snapshot has yet.
-    pub fn unused_name(&self, prefix: &str) -> Result<String> {
-        Ok(unused_name(prefix, &jiff::Timestamp::now(), &self.snapshots()?))
     }
 
     /// Lists a probe as a snapshot that was kept aside.
@@ -157,39 +159,6 @@ impl Volume {
         Ok(info)
     }
 
-    /// Who the next snapshot of the line is to be.
-    pub fn describe(&self, request: Request) -> Result<SnapshotInfo> {
-        let provider = self.info().provider;
-        let (name, subset) = match request {
-            Request::Same(info) => {
-                return Ok(SnapshotInfo { provider, entries: None, bytes: None, aside: false, ..info });
-            }
-            Request::New { name, subset } => (name, subset),
-        };
-        let taken = self.snapshots()?;
-        let now = jiff::Timestamp::now();
-        let name = match name {
-            Some(name) => {
-                name_is_free(&name, &taken)?;
-                self.is_no_clone(&name)?;
-                name
-            }
-            None => unused_name("", &now, &taken),
-        };
-        Ok(SnapshotInfo {
-            id: Uuid::new_v4(),
-            name,
-            sequence: self.next_sequence(),
-            parent: taken.iter().rfind(|s| !s.aside).map(|s| s.id),
-            created: now.to_string(),
-            provider,
-            entries: None,
-            bytes: None,
-            subset: subset.unwrap_or_else(|| self.subset().clone()),
-            aside: false,
-        })
-    }
-
     fn take_btrfs(&self, dir: &Spot, name: &str, is_synced: bool) -> Result<()> {
         let (volume, into) = (self.root(), dir.directory().context("open the directory", dir.show())?);
         if !is_synced {
@@ -203,7 +172,7 @@ impl Volume {
     }
 
     /// Makes `.snapsync/latest` the newest snapshot where snapshots are directories.
-    fn point_latest(&self) -> Result<()> {
+    pub(super) fn point_latest(&self) -> Result<()> {
         if self.info().provider != Provider::Btrfs {
             return Ok(());
         }
@@ -227,7 +196,7 @@ impl Volume {
         }
     }
 
-    /// Deletes a snapshot and frees what no other uses. The caller holds the lock.
+    /// Deletes a snapshot and frees what no other uses.
     pub fn delete(&mut self, info: &SnapshotInfo, monitor: &Monitor) -> Result<()> {
         self.expect_unread(info)?;
         let dir = self.dir_of(info.id);
@@ -271,7 +240,7 @@ impl Volume {
     }
 
     /// Takes a snapshot again after the tree went back to it: what was made anew has other inodes, by which
-    /// later snapshots are compared with this one. `delta` says how it went. The caller holds the lock.
+    /// later snapshots are compared with this one. `delta` says how it went.
     pub fn take_again(
         &mut self,
         info: &SnapshotInfo,
@@ -319,7 +288,7 @@ impl Volume {
     }
 
     /// After a snapshot was taken again, or was about to be.
-    fn settle(&self, dir: &Spot) -> Result<()> {
+    pub(super) fn settle(&self, dir: &Spot) -> Result<()> {
         let again = dir.join(AGAIN);
         if self.info().provider == Provider::Btrfs {
             return delete_subvolume(dir, AGAIN);
@@ -335,7 +304,7 @@ impl Volume {
         again.remove_tree().context("remove", again.show())
     }
 
-    fn finish_delete(&self, id: Uuid, doomed: &Spot) -> Result<()> {
+    pub(super) fn finish_delete(&self, id: Uuid, doomed: &Spot) -> Result<()> {
         let pool = self.store().join("pool");
         if doomed.join("garbage").is_there() {
             remove_garbage(&pool, doomed)?;
@@ -359,55 +328,15 @@ impl Volume {
     }
 
     /// No complete snapshot can use the objects of a round that was not completed.
-    fn remove_incomplete(&self, dir: &Spot) -> Result<()> {
+    pub(super) fn remove_incomplete(&self, dir: &Spot) -> Result<()> {
         if let Some(round) = read_round(dir) {
             objects::remove_round(&self.store().join("pool"), round)?;
         }
         self.remove_snapshot_dir(dir)
     }
+}
 
-    /// Clears what an interrupted take or delete left. Says what it did. The caller holds the lock.
-    pub fn recover(&mut self) -> Result<Vec<String>> {
-        let mut done = Vec::new();
-        self.clear_transfers();
-        if self.clear_clone()? {
-            done.push("removed a clone that was not completed".to_owned());
-        }
-        if crate::store::restoring::clear_replacement(self.root())? {
-            done.push("removed what a restore of paths has left".to_owned());
-        }
-        let snapshots = self.store().join("snapshots");
-        for entry in snapshots.list().context("list", snapshots.show())? {
-            let dir = snapshots.join(&entry.name);
-            let is_doomed = entry.name.ends_with(format!(".{DELETING}").as_bytes());
-            if is_doomed || dir.join("deleted.json").is_there() {
-                self.finish_delete(named(&entry.name), &dir)?;
-                done.push("finished deleting a snapshot".to_owned());
-            } else if !dir.join("snapshot.json").is_there() {
-                self.remove_incomplete(&dir)?;
-                done.push("removed a snapshot that was not completed".to_owned());
-            } else if dir.join(AGAIN).is_there() {
-                self.settle(&dir)?;
-            }
-        }
-        if !done.is_empty() {
-            self.point_latest()?;
-        }
-        Ok(done)
-    }
-
-    /// What a transfer that was killed has left. Others may be under way.
-    fn clear_transfers(&self) {
-        let store = self.store();
-        crate::volume::alive::clear(&store.join("join"));
-        self.clear_readings();
-        // Older versions had these.
-        let _ = store.join("outgoing").remove_tree();
-        for entry in store.list().into_iter().flatten().filter(|entry| entry.name.starts_with(b"join-")) {
-            let _ = store.join(&entry.name).remove_file();
-        }
-    }
-
+impl Volume {
     /// A standby's snapshots come from its primary alone.
     pub fn expect_primary(&self, verb: &str) -> Result<()> {
         if self.info().role == Role::Primary {
@@ -417,6 +346,44 @@ impl Volume {
             format!("cannot {verb} {}: it is a standby", self.path().display()),
             "name its primary instead",
         ))
+    }
+
+    /// Who the next snapshot of the line is to be.
+    pub fn describe(&self, request: Request) -> Result<SnapshotInfo> {
+        let provider = self.info().provider;
+        let (name, subset) = match request {
+            Request::Same(info) => {
+                return Ok(SnapshotInfo { provider, entries: None, bytes: None, aside: false, ..info });
+            }
+            Request::New { name, subset } => (name, subset),
+        };
+        let taken = self.snapshots()?;
+        let now = jiff::Timestamp::now();
+        let name = match name {
+            Some(name) => {
+                name_is_free(&name, &taken)?;
+                self.is_no_clone(&name)?;
+                name
+            }
+            None => unused_name("", &now, &taken),
+        };
+        Ok(SnapshotInfo {
+            id: Uuid::new_v4(),
+            name,
+            sequence: self.next_sequence(),
+            parent: taken.iter().rfind(|s| !s.aside).map(|s| s.id),
+            created: now.to_string(),
+            provider,
+            entries: None,
+            bytes: None,
+            subset: subset.unwrap_or_else(|| self.subset().clone()),
+            aside: false,
+        })
+    }
+
+    /// A name after the time that no snapshot has yet.
+    pub fn unused_name(&self, prefix: &str) -> Result<String> {
+        Ok(unused_name(prefix, &jiff::Timestamp::now(), &self.snapshots()?))
     }
 }
 
@@ -466,12 +433,6 @@ fn remove_garbage(pool: &Spot, dir: &Spot) -> Result<()> {
     objects::remove_objects(pool, text.lines().filter_map(|line| line.parse().ok()))
 }
 
-/// The snapshot that a directory is of; none where its name says nothing.
-fn named(name: &[u8]) -> Uuid {
-    let id = Path::new(OsStr::from_bytes(name)).file_stem().and_then(OsStr::to_str);
-    id.and_then(|id| id.parse().ok()).unwrap_or_default()
-}
-
 fn read_round(dir: &Spot) -> Option<u64> {
     String::from_utf8(dir.join("round").read().ok()?).ok()?.parse().ok()
 }
@@ -480,15 +441,4 @@ fn unused_name(prefix: &str, now: &jiff::Timestamp, taken: &[SnapshotInfo]) -> S
     let name = format!("{prefix}{}", now.strftime("%Y%m%dT%H%M%SZ"));
     let candidates = std::iter::once(name.clone()).chain((2..).map(|n| format!("{name}-{n}")));
     candidates.into_iter().find(|c| taken.iter().all(|s| s.name != *c)).unwrap_or(name)
-}
-
-impl Volume {
-    /// Takes a snapshot that a standby is to have. The caller holds the lock.
-    pub fn take_for(&mut self, by: TakenFor, request: Request, monitor: &Monitor) -> Result<SnapshotInfo> {
-        let info = self.describe(request)?;
-        let there = self.snapshots()?;
-        self.record.taken_for.retain(|id, _| there.iter().any(|snapshot| snapshot.id == *id));
-        self.record.taken_for.insert(info.id, by);
-        self.take_described(info, false, monitor)
-    }
 }

@@ -2,6 +2,7 @@
 //! meanwhile.
 
 use crate::volume::handle::Volume;
+use crate::volume::locked::LockedVolume;
 use snapsync_model::{Context, Error, Result, SnapshotInfo};
 use snapsync_sys::{Lock, Spot};
 use std::io;
@@ -84,13 +85,6 @@ impl Volume {
         self.store().join("reading")
     }
 
-    /// From now on this snapshot, and what it is compared with, are read by somebody who may not hold the
-    /// lock. The caller does.
-    pub fn read_out(&self, snapshot: Uuid, base: Option<Uuid>) -> Result<Alive> {
-        let base = base.map(|base| format!("{base}.")).unwrap_or_default();
-        Alive::make(&self.readings(), &format!("{snapshot}.{base}{}", Uuid::new_v4()))
-    }
-
     /// What is read so, each time with what it is compared with.
     pub fn read_by_others(&self) -> Vec<(Uuid, Option<Uuid>)> {
         let alive = inside(&self.readings()).into_iter().filter(|(_, dir)| is_alive(dir));
@@ -110,6 +104,15 @@ impl Volume {
             format!("snapshot {} of {} is being sent to a standby", info.name, self.path().display()),
             "wait until that round has ended, then run this again",
         ))
+    }
+}
+
+impl LockedVolume {
+    /// From now on this snapshot, and what it is compared with, are read by somebody who need not hold the
+    /// lock.
+    pub fn read_out(&self, snapshot: Uuid, base: Option<Uuid>) -> Result<Alive> {
+        let base = base.map(|base| format!("{base}.")).unwrap_or_default();
+        Alive::make(&self.readings(), &format!("{snapshot}.{base}{}", Uuid::new_v4()))
     }
 
     pub(crate) fn clear_readings(&self) {

@@ -4,9 +4,10 @@ use crate::store::bound::{
     ASIDE, Bound, hold, hold_or_make, if_in_use, is_of_another, look_through, store_in,
 };
 use crate::volume::handle::Volume;
-use crate::volume::record::{Record, is_none, read_record};
+use crate::volume::locked::{GLANCE, LockedVolume};
+use crate::volume::record::{RECORD, Record, is_none, read_record};
 use rustix::fs::{Mode, OFlags};
-use snapsync_model::{Context, Error, Provider, RelPath, Result, Role};
+use snapsync_model::{Context, Error, Monitor, Provider, RelPath, Result, Role};
 use snapsync_sys::{Entry, FileSystem, Root, Spot, btrfs, fault, is_locked, read_dir, stat_of};
 use snapsync_walk::{STORE, locked_away};
 use std::ffi::OsStr;
@@ -66,12 +67,13 @@ impl Volume {
     /// Makes the store that lies in a directory its own, where it was moved, copied or restored to it.
     /// Refuses one that holds what somebody else could have put there.
     pub fn adopt(path: &Path) -> Result<Volume> {
-        let mut found = Volume::find_any(Root::open(path)?)?.ok_or_else(|| is_none(path))?;
-        let _lock = found.lock()?;
+        let found = Volume::find_any(Root::open(path)?)?.ok_or_else(|| is_none(path))?;
+        let lock = found.take_lock(GLANCE, &Monitor::default())?;
         look_through(&found.own())?;
-        found.record = read_record(&found.store())?.ok_or_else(|| is_none(path))?;
-        found.save()?;
-        Ok(found)
+        let record = read_record(&found.store())?.ok_or_else(|| is_none(path))?;
+        let mut adopted = LockedVolume::of(Volume { record, ..found }, lock);
+        adopted.save()?;
+        Ok(adopted.unlock())
     }
 
     /// Gives a directory a store. A store that a crash left half made is completed. The directory's own
@@ -96,8 +98,9 @@ impl Volume {
         let record = Record::new(role, lineage, epoch, provider);
         let (root, store) = make_store(root, subvolume)?;
         let (root, store) = (Arc::new(root), Arc::new(store));
-        let mut volume = Volume { root, store, record, filesystem, has_just_been_promoted: false };
-        let _lock = volume.lock()?;
+        let volume = Volume { root, store, record, filesystem, has_just_been_promoted: false };
+        let lock = volume.take_lock(GLANCE, &Monitor::default())?;
+        let mut volume = LockedVolume::of(volume, lock);
         if read_record(&volume.store())?.is_some() {
             return Err(Error::refused(
                 format!("another command has just made {} a volume", path.display()),
@@ -107,11 +110,24 @@ impl Volume {
         top.set_time(&before.attributes).context("set the time of", &path)?;
         fault::point("init.store");
         volume.save()?;
-        Ok(volume)
+        Ok(volume.unlock())
     }
+}
 
+impl LockedVolume {
     /// Takes away a store that holds no snapshot, as if it had never been made.
     pub fn remove_store(self) -> Result<()> {
+        // From here on it is no volume: what is left is completed by whoever makes it one again.
+        let record = self.store().join(RECORD);
+        record.remove_file().context("remove", record.show())?;
+        fault::point("init.undone");
+        // Some FUSE file systems keep an open file, and with it its directory.
+        self.unlock().remove_unrecorded()
+    }
+}
+
+impl Volume {
+    fn remove_unrecorded(self) -> Result<()> {
         let dir = self.own();
         let top = Entry::from_open(self.root.fd().try_clone_to_owned().context("open", self.path())?);
         let before = top.stat().context("read the attributes of", self.path())?;

@@ -63,9 +63,12 @@ pub(crate) fn is_none(path: &Path) -> Error {
     )
 }
 
+/// In a volume's store: without it the directory is no volume.
+pub(crate) const RECORD: &str = "volume.json";
+
 /// None where there is no record.
 pub(crate) fn read_record(store: &Spot) -> Result<Option<Record>> {
-    let file = store.join("volume.json");
+    let file = store.join(RECORD);
     let Some(text) = file.read_if_there().context("read", file.show())? else { return Ok(None) };
     let found: Format = serde_json::from_slice(&text).map_err(|e| unreadable(&file, &e))?;
     if found.format > STORE_FORMAT {
@@ -144,13 +147,13 @@ pub(crate) struct Record {
     /// Each pool snapshot puts its objects in a directory of its own, never used twice.
     pub(super) next_round: u64,
     #[serde(default)]
-    pub(crate) standbys: BTreeMap<Uuid, Standby>,
+    pub(super) standbys: BTreeMap<Uuid, Standby>,
     /// Snapshots that rounds took, until their standbys have them or do not need them any more.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) taken_for: BTreeMap<Uuid, TakenFor>,
+    pub(super) taken_for: BTreeMap<Uuid, TakenFor>,
     /// What its primary knows this standby by, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) secret: Option<String>,
+    pub(super) secret: Option<String>,
     /// Snapshots that somebody wants to stay, and why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) holds: BTreeMap<Uuid, String>,
@@ -172,7 +175,7 @@ pub(crate) struct Record {
     pub(crate) partly_in_tree: bool,
     /// The directory that this is the store of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) root: Option<Bound>,
+    pub(super) root: Option<Bound>,
 }
 
 impl Record {
@@ -198,6 +201,11 @@ impl Record {
             partly_in_tree: false,
             root: None,
         }
+    }
+
+    pub(super) fn forget_standbys(&mut self) {
+        self.standbys.clear();
+        self.taken_for.clear();
     }
 }
 

@@ -1,4 +1,4 @@
-//! What `SNAPSYNC_FAULT` asks for: in this build, tests may kill the process at its places.
+//! Parses `SNAPSYNC_FAULT`: in this build, tests may kill the process at its places.
 
 use rustix::process::Signal;
 use snapsync_model::locked;
@@ -48,7 +48,7 @@ static PLAN: LazyLock<Option<Plan>> = LazyLock::new(|| {
     (!faults.is_empty() || trace.is_some()).then(|| Plan { faults, trace, hits: Mutex::default() })
 });
 
-/// Whether the step at this place is to fail. Costs one load where no test asked for anything.
+/// Whether the step at this place should fail. Costs one load if no test asked for anything.
 pub fn fails_at(name: &'static str) -> bool {
     PLAN.as_ref().is_some_and(|plan| pass(plan, name))
 }

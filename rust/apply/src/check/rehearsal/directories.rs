@@ -1,4 +1,4 @@
-//! Directories that are there: whether they can be moved, and whether what comes to them may.
+//! Existing directories: whether they can be moved, and whether they accept new entries.
 
 use crate::check::rehearsal::trial::Rehearsal;
 use rustix::fs::{Mode, OFlags, mkdirat, openat, renameat, symlinkat};
@@ -9,12 +9,12 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// A directory that can be no other's place: it is not empty.
+/// A directory that no other can replace, because it is not empty.
 const FULL: &str = "full";
 
 impl Rehearsal<'_> {
-    /// Refuses a directory that cannot be moved out of its place: something is mounted on it, or it is of a
-    /// lower layer. It is moved to where a full one is, which fails as well, but later.
+    /// Refuses a directory that cannot be moved, because it is a mount point or lies in a lower layer. The
+    /// trial moves it onto a full directory, which always fails, but with another error.
     pub(crate) fn moves(&mut self, change: &Change, path: &RelPath) -> Result<()> {
         self.make_full().context("try out what can be held by", self.root.path())?;
         let (dir, name) = self.root.parent(path).context("open", self.root.show(path))?;
@@ -37,7 +37,7 @@ impl Rehearsal<'_> {
         Ok(())
     }
 
-    /// Refuses what may not come to a directory that has such traits.
+    /// Refuses an entry that a directory with such traits does not accept.
     pub(crate) fn comes_to(&mut self, change: &Change, link: &Link, to: &(RelPath, Traits)) -> Result<()> {
         let (path, traits) = to;
         if traits.encrypts && !traits_of(&self.dir).encrypts {
@@ -83,7 +83,7 @@ impl Rehearsal<'_> {
     }
 }
 
-/// Something of a kind.
+/// Makes something of this kind.
 fn make(dir: BorrowedFd<'_>, name: &OsStr, kind: Kind) -> io::Result<()> {
     match kind {
         Kind::File => {

@@ -1,4 +1,4 @@
-//! What is there already and changes with the commit: whether this process may do to it what the commit does.
+//! Existing entries that the commit changes: whether this process may do that.
 
 use crate::check::rehearsal::trial::Rehearsal;
 use rustix::fs::OFlags;
@@ -8,7 +8,7 @@ use snapsync_sys::{Entry, PROTECTIVE, Stat, swap_files};
 use std::io::ErrorKind;
 
 impl Rehearsal<'_> {
-    /// Refuses what the commit could not change.
+    /// Refuses an entry that the commit could not change.
     pub(crate) fn existing(&mut self, change: &Change, entry: &Entry, stat: &Stat) -> Result<()> {
         let goes_with_its_name = change.flags.deleted && change.kind != Kind::Directory;
         if change.only_lends() || stat.kind != change.kind {
@@ -33,7 +33,7 @@ impl Rehearsal<'_> {
         if self.swaps()?.contains(&(stat.dev, stat.ino)) {
             return Err(self.refuse(change, "the system swaps to it (swapoff ends that)"));
         }
-        // What its mode forbids its owner, the commit allows him.
+        // The commit gives an owner the rights that the mode denies him.
         let is_written = change.survives() && change.flags.data && protective == 0;
         match is_written.then(|| entry.open(OFlags::RDWR)) {
             Some(Err(e)) if e.kind() == ErrorKind::ExecutableFileBusy => Err(self.refuse(
@@ -47,7 +47,7 @@ impl Rehearsal<'_> {
         }
     }
 
-    /// What only an owner may do, this process may do to what belongs to this user and group.
+    /// Whether this process may change what belongs to this user and group as its owner may.
     fn is_owned(&mut self, kind: Kind, entry: &Entry, stat: &Stat) -> Result<bool> {
         let key = (stat.attributes.uid, stat.attributes.gid);
         if key.0 == rustix::process::geteuid().as_raw() {

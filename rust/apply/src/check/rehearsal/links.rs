@@ -1,4 +1,4 @@
-//! How many names a file can have, and how many directories can be in one.
+//! How many names a file can have, and how many subdirectories a directory can have.
 
 use crate::check::rehearsal::trial::Rehearsal;
 use rustix::fs::{AtFlags, Mode, OFlags, linkat, mkdirat, openat};
@@ -6,11 +6,12 @@ use snapsync_model::{Change, Error, Kind, Link, Result};
 use snapsync_sys::Stat;
 use std::io;
 
-/// So many directories in one are no burden anywhere.
+/// A number of subdirectories that every file system supports.
 const DIRECTORIES: u64 = 16_000;
 
 impl Rehearsal<'_> {
-    /// `stat` is of what is there already. At no moment has an inode more names than before or after.
+    /// Counts the names of a row. `stat` is of the existing entry. An inode never has more names than before
+    /// or after.
     pub(crate) fn count_names(&mut self, change: &Change, stat: Option<&Stat>) {
         let (added, removed) = (change.links_added.len() as u64, change.links_removed.len() as u64);
         if change.kind == Kind::Directory {
@@ -19,7 +20,7 @@ impl Rehearsal<'_> {
                     *self.links.directories.entry(*parent).or_default() += by;
                 }
             }
-            // Where directories count as names of the one above, two are its own.
+            // If subdirectories count as links, two links are the directory's own.
             let is_there = stat.filter(|_| change.survives()).map_or(0, |stat| i64::from(stat.nlink) - 2);
             if is_there > 0 {
                 *self.links.directories.entry(change.ino).or_default() += is_there;
@@ -36,13 +37,13 @@ impl Rehearsal<'_> {
         }
     }
 
-    /// Tries as many as the rows ask for.
+    /// Tries as many names as the rows ask for.
     pub(crate) fn links(&self) -> Result<()> {
         let wanted = self.links.names;
         if wanted > 1 {
             let made = self.with_dir(|dir| {
                 openat(dir, "f", OFlags::CREATE | OFlags::WRONLY, Mode::from_raw_mode(0o600))?;
-                // Some keep the names with the inode.
+                // Some file systems keep the names in the inode.
                 let name = |at: u64| format!("{at:0width$}", width = self.links.length);
                 let link = |at: u64| linkat(dir, "f", dir, name(at), AtFlags::empty());
                 Ok((1..wanted).try_for_each(|at| link(at).map_err(|e| (at, io::Error::from(e)))))

@@ -1,4 +1,4 @@
-//! Trying what a commit will do, on throw-away files in the stage.
+//! Tries the steps of a commit on temporary files in the stage.
 
 mod directories;
 mod existing;

@@ -1,4 +1,4 @@
-//! Names that the target does not hold, or takes for another that is in the same directory.
+//! Names that the target does not hold, or takes for another name in the same directory.
 
 use crate::check::rehearsal::trial::Rehearsal;
 use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
@@ -9,16 +9,16 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-/// Names that some file systems refuse or change, each for another reason; the first has every byte that a
-/// name can have.
+/// Names that file systems refuse or change for different reasons. The first contains every byte that a name
+/// can have.
 const REASONS: [&[u8]; 6] = [b"x.", b"x ", b" x", b"NUL", b"com1.txt", b"ABC.TXT"];
-/// As long as names are anywhere.
+/// The longest name on any file system.
 const LENGTH: usize = 255;
-/// Of three bytes.
+/// A character of three bytes.
 const WIDE: &str = "\u{4e00}";
 
 impl Rehearsal<'_> {
-    /// The names that a row brings.
+    /// Tries the names that a row adds.
     pub(super) fn names(&mut self, change: &Change) -> Result<()> {
         for link in &change.links_added {
             if !is_plain(&link.name) && !self.holds_all_names()? {
@@ -32,7 +32,7 @@ impl Rehearsal<'_> {
         Ok(())
     }
 
-    /// Whether one name finds another; in all directories that are made like the stage.
+    /// Whether one name finds another, in directories that are made like the stage.
     pub(crate) fn folds(&mut self) -> Result<bool> {
         if let Some(known) = self.names.folds {
             return Ok(known);
@@ -48,8 +48,8 @@ impl Rehearsal<'_> {
         Ok(folds)
     }
 
-    /// Tries a name in a directory where all others are that come to its directory with it. `folded` says
-    /// that this one folds names though others need not.
+    /// Tries a name in a directory together with the other names that are added to its directory. `folded`
+    /// says that this directory folds names though others may not.
     pub(crate) fn beside_others(&mut self, change: &Change, link: &Link, folded: bool) -> Result<()> {
         let at = format!("names-{}{}", link.parent, if folded { "-folded" } else { "" });
         let at = OsStr::from_bytes(at.as_bytes());
@@ -74,7 +74,7 @@ impl Rehearsal<'_> {
         }
     }
 
-    /// Of two names in a directory that are one there.
+    /// The error for two names in a directory that the target takes for one.
     pub(crate) fn taken_for(&self, change: &Change, other: &[u8]) -> Error {
         Error::refused(
             format!(
@@ -112,7 +112,7 @@ impl Rehearsal<'_> {
         }))
     }
 
-    /// What is found while there is a file of that name, or why there is none.
+    /// Calls `look` while there is a file of that name; or returns why it cannot be made.
     fn with_name<T>(
         &self,
         name: &[u8],
@@ -129,7 +129,7 @@ impl Rehearsal<'_> {
     }
 }
 
-/// Every file system holds it.
+/// Whether every file system holds it.
 fn is_plain(name: &[u8]) -> bool {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     let stem = name.split(|byte| *byte == b'.').next().unwrap_or_default().to_ascii_uppercase();
@@ -146,7 +146,7 @@ fn create(dir: impl AsFd, name: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// The name under which a directory lists what is found under this one.
+/// The name that a directory lists for the entry found under `name`.
 pub(crate) fn real_name(dir: impl AsFd, name: &[u8]) -> Option<Box<[u8]>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let ino_of = |name: &[u8]| stat_at(&dir, OsStr::from_bytes(name)).ok().map(|stat| stat.ino);
@@ -154,7 +154,7 @@ pub(crate) fn real_name(dir: impl AsFd, name: &[u8]) -> Option<Box<[u8]>> {
     let listed = read_dir(openat(&dir, ".", flags, Mode::empty()).ok()?).ok()?;
     let listed: Vec<Box<[u8]>> = listed.into_iter().map(|entry| entry.name).collect();
     let find = |is_it: &dyn Fn(&[u8]) -> bool| listed.iter().find(|listed| is_it(listed)).cloned();
-    // Some give an inode a number for each name that it is found by.
+    // Some file systems give an inode another number for each name that finds it.
     let folded = |name: &[u8]| String::from_utf8_lossy(name).to_lowercase();
     find(&|listed| *listed == *name)
         .or_else(|| find(&|listed| ino_of(listed) == Some(ino)))

@@ -1,4 +1,4 @@
-//! What the target cannot hold, found by trying it on throw-away files before any data moves.
+//! Finds what the target cannot hold by trying it on temporary files before any data moves.
 
 use crate::check::rehearsal::tried::{self, Times};
 use crate::limits::{Limits, Loss, are_large, xattr_class};
@@ -13,25 +13,25 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-/// Values of extended attributes whose fate is not tried out again.
+/// The number of tried values of extended attributes that are remembered.
 pub(super) const REMEMBERED: usize = 65_536;
 
-/// Tries out what manifests ask for, in a directory of its own in the stage.
+/// Tries what manifests ask for, in a directory of its own in the stage.
 pub(crate) struct Rehearsal<'a> {
     pub(super) root: &'a Root,
     pub(super) at: RelPath,
     pub(super) dir: OwnedFd,
     pub(super) limits: Limits,
     losses: BTreeMap<String, Loss>,
-    /// By owner, group and mode of a directory or anything else: whether the owner holds, and the bits that
-    /// do not.
+    /// For each kind of entry (directory or not), owner, group and mode: whether the owner can be set, and
+    /// the mode bits that cannot.
     permissions: HashMap<(bool, u32, u32, u32), (bool, u32)>,
-    /// Whether what belongs to this user and group can be changed.
+    /// Whether entries of this user and group can be changed.
     pub(super) owned: HashMap<(u32, u32), bool>,
     flags: HashMap<(bool, u32), bool>,
-    /// By class, and by the hash of the value where it counts.
+    /// Results by class, and by the hash of the value if it matters.
     xattrs: HashMap<(Kind, String, u64), bool>,
-    /// By what all of them are, and were.
+    /// Results by the set of all attributes, new and old.
     together: HashMap<(Kind, u64), bool>,
     hash: RandomState,
     pub(super) rare: HashMap<(bool, Rare), bool>,
@@ -39,17 +39,17 @@ pub(crate) struct Rehearsal<'a> {
     longest_link: usize,
     largest_file: u64,
     kinds: BTreeSet<Kind>,
-    /// Device and number of what the system swaps to.
+    /// Device and inode number of the files that the system swaps to.
     pub(super) swaps: Option<Vec<((u32, u32), u64)>>,
     pub(super) names: tried::Names,
     pub(super) links: tried::Links,
-    /// Whether something of a kind may come to a directory that has a project.
+    /// Whether something of this kind may be put into a directory with this project.
     pub(super) projects: HashMap<(u64, Kind), bool>,
 }
 
 impl<'a> Rehearsal<'a> {
     pub(crate) fn new(root: &'a Root, dir: &RelPath) -> Result<Rehearsal<'a>> {
-        // A cut run has left one.
+        // An interrupted run may have left one.
         let (stage, name) = root.parent(dir).context("open the stage of", root.path())?;
         remove_tree(stage, name).context("remove", root.show(dir))?;
         root.create_dir(dir, 0o700).context("create the directory", root.show(dir))?;
@@ -76,7 +76,7 @@ impl<'a> Rehearsal<'a> {
             links: tried::Links::default(),
             projects: HashMap::new(),
         };
-        // Also where no row asks for one: the base may have had some.
+        // This is tried even if no row has one: the base may have had some.
         rehearsal.limits.access_lists = !rehearsal.holds_access_lists()?;
         Ok(rehearsal)
     }
@@ -85,7 +85,7 @@ impl<'a> Rehearsal<'a> {
     pub(crate) fn row(&mut self, change: &Change) -> Result<()> {
         let Some(new) = change.new.as_ref().filter(|_| !change.only_lends()) else { return Ok(()) };
         let created = change.flags.created;
-        // Also for what did not change: the commit sets it again.
+        // Attributes that did not change are tried too, because the commit sets them again.
         self.attributes(change, new)?;
         if let Some(xattrs) = &change.xattrs {
             self.xattrs(change, xattrs)?;
@@ -111,7 +111,7 @@ impl<'a> Rehearsal<'a> {
                 self.lose(&format!("inode flag {}", flag_names(bit)), change);
             }
         }
-        // Each by itself is held, but perhaps not with the others.
+        // Each is held alone, but perhaps not together with the others.
         let together = new.flags & !self.limits.flags;
         if together.count_ones() > 1 && !self.flag(is_dir, together)? {
             self.limits.flags |= together;
@@ -137,8 +137,8 @@ impl<'a> Rehearsal<'a> {
         Ok(())
     }
 
-    /// What of an owner and a mode that were to be there before cannot be: a limit of earlier rounds, whether
-    /// they noted it or not.
+    /// Records which parts of the old owner and mode could not be set: that was a limit in earlier rounds,
+    /// whether they noted it or not.
     pub(crate) fn went_without(&mut self, kind: Kind, old: &Attributes) -> Result<Limits> {
         let (owner, bits) = self.tried(kind, old)?;
         self.limits.owner |= !owner;
@@ -146,7 +146,7 @@ impl<'a> Rehearsal<'a> {
         Ok(Limits { owner: !owner, mode: bits, ..Limits::default() })
     }
 
-    /// Whether the owner holds, and the bits of the mode that do not.
+    /// Whether the owner can be set, and the mode bits that cannot.
     fn tried(&mut self, kind: Kind, attributes: &Attributes) -> Result<(bool, u32)> {
         let key = (kind == Kind::Directory, attributes.uid, attributes.gid, attributes.mode);
         if let Some(known) = self.permissions.get(&key) {
@@ -164,7 +164,7 @@ impl<'a> Rehearsal<'a> {
         }
         let attempt = |file: &File| {
             let held = snapsync_sys::set_flags_of(file, flags).is_ok();
-            // What it does hold must not keep the probe from being removed.
+            // Flags that were set must not keep the trial file from being removed.
             let cleared = snapsync_sys::set_flags_of(file, 0);
             Ok(held && cleared.is_ok())
         };
@@ -189,7 +189,7 @@ impl<'a> Rehearsal<'a> {
         if change.flags.created { self.together(change, &[], xattrs) } else { Ok(()) }
     }
 
-    /// All of them on one inode, which has had others, in the way of the commit.
+    /// Tries all attributes on one inode that had others before, in the order of the commit.
     pub(super) fn together(&mut self, change: &Change, old: &[Xattr], new: &[Xattr]) -> Result<()> {
         if !are_large(old) && !are_large(new) {
             return Ok(());
@@ -221,14 +221,14 @@ impl<'a> Rehearsal<'a> {
     }
 
     fn xattr(&mut self, kind: Kind, class: &str, xattr: &Xattr) -> Result<bool> {
-        // What the system understands it also judges by the value: an access list may be none.
+        // The system also judges the values of attributes that it understands: an access list may be invalid.
         let is_free = class.ends_with(".*");
         let value = if is_free { 0 } else { self.hash.hash_one(&xattr.value) };
         let key = (kind, class.to_owned(), value);
         if let Some(known) = self.xattrs.get(&key) {
             return Ok(*known);
         }
-        // A large value fails for its size; whether the class is held at all is a question of a small one.
+        // A large value fails because of its size, so a small one shows whether the class is held.
         let small = if is_free { &xattr.value[..xattr.value.len().min(64)] } else { &xattr.value };
         let held = self.with_probe(kind, |entry| Ok(entry.set_xattr(&xattr.name, small).is_ok()))?;
         if self.xattrs.len() < REMEMBERED {
@@ -237,7 +237,7 @@ impl<'a> Rehearsal<'a> {
         Ok(held)
     }
 
-    /// What cannot be left out: the row cannot be made at all.
+    /// Tries what cannot be left out: without it the row cannot be made at all.
     fn content(&mut self, change: &Change, new: &Attributes) -> Result<()> {
         match (change.kind, &change.symlink_target) {
             (Kind::Symlink, Some(target)) if target.len() > self.longest_link => {
@@ -254,7 +254,7 @@ impl<'a> Rehearsal<'a> {
         }
     }
 
-    /// How far a file reaches: with its size, and what is preallocated or given back beyond it.
+    /// Tries the extent of a file: its size, and what is preallocated or punched beyond it.
     fn extent(&mut self, change: &Change, new: &Attributes) -> Result<()> {
         let end = change.extents.last().map_or(0, |last| last.offset + last.length).max(new.size);
         if end <= self.largest_file {
@@ -286,7 +286,7 @@ impl<'a> Rehearsal<'a> {
         loss.count += 1;
     }
 
-    /// What the rows that were looked at would lose.
+    /// Everything that the rows so far would lose.
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -352,12 +352,12 @@ impl<'a> Rehearsal<'a> {
     }
 }
 
-/// Owner and mode as the commit sets them: whether the first is there then, and which bits of the second are
-/// not. Where permissions are none of the file system's own, no bit is. Set-id bits go with the owner, and
-/// are not tried without.
+/// Sets owner and mode as the commit does, and returns whether the owner was set, and which mode bits were
+/// not. If the file system has no permissions, no bit counts. Set-id bits need the owner and are not tried
+/// without it.
 fn try_permissions(entry: &Entry, new: &Attributes) -> io::Result<(bool, u32)> {
     let set = entry.set_owner(new.uid, new.gid);
-    // What counts is what is there afterwards: groups and modes may be dropped without a word.
+    // Compare what is there afterwards: groups and modes may be dropped silently.
     let given = entry.stat()?.attributes;
     let is_given = set.is_ok() && (given.uid, given.gid) == (new.uid, new.gid);
     let wanted = if is_given { new.mode } else { new.mode & 0o1777 };

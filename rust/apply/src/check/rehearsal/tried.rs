@@ -1,39 +1,39 @@
-//! What a rehearsal has tried already, and how that went.
+//! What a rehearsal has tried, and the results.
 
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 
-/// The most that the rows ask for.
+/// The highest numbers that the rows ask for.
 #[derive(Default)]
 pub(super) struct Links {
-    /// Names of one file, and a path of it.
+    /// The most names of one file, and a path of it.
     pub(super) names: u64,
-    /// How long these are.
+    /// The length of these names.
     pub(super) length: usize,
     pub(super) example: String,
-    /// Directories that come to each, and are there.
+    /// The change in the number of subdirectories of each directory, and the existing ones.
     pub(super) directories: HashMap<u64, i64>,
 }
 
-/// What is known of the target's names.
+/// What is known about the target's names.
 #[derive(Default)]
 pub(super) struct Names {
-    /// It holds every name; None where nobody asked yet.
+    /// Whether it holds every name; None if not tried yet.
     pub(super) holds_all: Option<bool>,
-    /// It takes names for the same that differ in case or in how their letters are composed.
+    /// Whether it treats names as equal that differ in case or in the composition of letters.
     pub(super) folds: Option<bool>,
     /// Directories in which names were tried side by side.
     pub(super) made: HashSet<Vec<u8>>,
 }
 
-/// Which times the target holds, as far as it was tried.
+/// The times that the target holds, as far as they were tried.
 #[derive(Default)]
 pub(super) struct Times {
-    /// The ns that its times are whole multiples of; 0 where it keeps none.
+    /// Times are multiples of this many ns; 0 if it keeps none.
     pub(super) grain: OnceCell<i128>,
-    /// From the first to the last that is held.
+    /// The first and the last time that is held.
     held: Option<(i128, i128)>,
-    /// The nearest that are not, before and after.
+    /// The nearest times before and after that are not held.
     before: Option<i128>,
     after: Option<i128>,
 }

@@ -1,4 +1,4 @@
-//! Times, projects, hints and access lists: whether the target holds a value, which is known of some from
+//! Times, projects, hints and access lists: whether the target holds a value, which some values tell of
 //! others.
 
 use crate::check::rehearsal::trial::{REMEMBERED, Rehearsal};
@@ -35,7 +35,7 @@ impl Rehearsal<'_> {
         Ok(())
     }
 
-    /// What the target makes of a time; None where it keeps none.
+    /// The time that the target keeps for this one; None if it keeps none.
     pub(crate) fn kept_time(&self, wanted: &Attributes) -> Result<Option<i128>> {
         if self.grain()? == 0 { Ok(None) } else { self.try_time(wanted) }
     }
@@ -49,7 +49,7 @@ impl Rehearsal<'_> {
     }
 
     fn grain(&self) -> Result<i128> {
-        // An odd second, whose parts differ from each other at every power of ten.
+        // An odd second with a fraction that differs at every power of ten.
         const FINE: i128 = 1_600_000_001_987_654_321;
         if let Some(grain) = self.times.grain.get() {
             return Ok(*grain);
@@ -72,7 +72,7 @@ impl Rehearsal<'_> {
     }
 
     fn holds_rare(&mut self, is_dir: bool, wanted: Rare) -> Result<bool> {
-        // One project is like another.
+        // One project stands for all.
         let wanted = Rare { project: wanted.project.min(1), ..wanted };
         if let Some(known) = self.rare.get(&(is_dir, wanted)) {
             return Ok(*known);
@@ -85,8 +85,7 @@ impl Rehearsal<'_> {
         Ok(held)
     }
 
-    /// What can stand beside the mode, of an access list that cannot: mode and list were caught between two
-    /// changes.
+    /// The access list that goes with the mode, for one that does not: the two were read between two changes.
     pub(super) fn beside(&mut self, change: &Change, xattr: &Xattr, mode: u32) -> Option<Xattr> {
         let differs = *xattr.name == *acl::ACCESS && acl::mode_of(&xattr.value)? != mode & 0o777;
         differs.then(|| {
@@ -95,7 +94,7 @@ impl Rehearsal<'_> {
         })
     }
 
-    /// Whether there are access lists at all.
+    /// Whether the target has access lists at all.
     pub(super) fn holds_access_lists(&self) -> Result<bool> {
         self.with_file(|file| {
             Ok(Entry::from_open(file.try_clone()?).set_xattr(acl::ACCESS, acl::SMALLEST).is_ok())

@@ -3,7 +3,7 @@
 use crate::location::place::Place;
 use crate::options::Terms;
 use crate::report::snapshots::Restored;
-use crate::volume::recovery::recover;
+use crate::volume::recovery;
 use crate::volume::rewind::{Rewind, rewind};
 use snapsync_model::{Error, Monitor, Result, Stage};
 use snapsync_snapshot::{Request, name_is_free};
@@ -17,10 +17,8 @@ pub fn restore(address: &Path, name: Option<String>, terms: Terms, monitor: &Mon
     let Place::Snapshot(named) = Place::parse(address)? else {
         return Err(Error::usage(format!("{} names no snapshot", address.display()), "write VOLUME@SNAP"));
     };
-    let (mut volume, from) = *named;
-    let _lock = volume.lock()?;
-    volume.reload()?;
-    let recovered = recover(&mut volume, monitor)?;
+    let (volume, from) = *named;
+    let (mut volume, recovered) = recovery::lock(&volume, monitor)?;
     volume.expect_primary("restore")?;
     let from = volume.find_snapshot(&from.id.to_string())?;
     if from.subset != *volume.subset() {

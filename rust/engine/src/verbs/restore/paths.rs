@@ -8,10 +8,10 @@ use crate::location::inside::{above, outermost, within};
 use crate::location::place::named;
 use crate::options::Terms;
 use crate::report::snapshots::RestoredPaths;
-use crate::volume::recovery::recover;
+use crate::volume::recovery;
 use crate::volume::replacement::{Checked, Replacement};
 use snapsync_model::{Context, Error, Kind, Monitor, RelPath, Result, SnapshotInfo, Stage, Subset};
-use snapsync_snapshot::{Request, Volume};
+use snapsync_snapshot::{LockedVolume, Request};
 use snapsync_sys::Root;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,15 +25,13 @@ pub fn restore_paths(
     monitor: &Monitor,
 ) -> Result<RestoredPaths> {
     let started = Instant::now();
-    let (mut volume, snapshot) = named(address)?;
+    let (volume, snapshot) = named(address)?;
     volume.expect_primary("restore paths of")?;
     let paths = within(volume.path(), paths)?;
     if paths.is_empty() || paths.iter().any(RelPath::is_root) {
         return Err(Error::usage("no path is named", "name paths inside the volume, or use --to"));
     }
-    let _lock = volume.lock()?;
-    volume.reload()?;
-    let recovered = recover(&mut volume, monitor)?;
+    let (mut volume, recovered) = recovery::lock(&volume, monitor)?;
     volume.expect_primary("restore paths of")?;
     monitor.start(Stage::Compare, 0);
     let source = volume.clone();
@@ -65,7 +63,7 @@ pub fn restore_paths(
 }
 
 /// A snapshot of what is about to be replaced.
-pub(crate) fn keep(volume: &mut Volume, monitor: &Monitor) -> Result<SnapshotInfo> {
+pub(crate) fn keep(volume: &mut LockedVolume, monitor: &Monitor) -> Result<SnapshotInfo> {
     let name = Some(volume.unused_name("before-restore-")?);
     volume.take(Request::New { name, subset: None }, monitor)
 }

@@ -1,0 +1,78 @@
+//! Locking a volume, and clearing what an interrupted command left in its store.
+
+use crate::snapshots::take::{AGAIN, DELETING};
+use crate::store::restoring::clear_replacement;
+use crate::volume::alive::clear;
+use crate::volume::handle::Volume;
+use crate::volume::locked::{GLANCE, LockedVolume};
+use snapsync_model::{Context, Monitor, Result};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+use uuid::Uuid;
+
+impl Volume {
+    /// Keeps every other command that writes away.
+    pub fn lock(&self) -> Result<LockedVolume> {
+        self.lock_within(GLANCE, &Monitor::default())
+    }
+
+    /// The same, and waits for so long for another to give it back.
+    pub fn lock_within(&self, patience: Duration, monitor: &Monitor) -> Result<LockedVolume> {
+        let mut locked = LockedVolume::reloaded(self, patience, monitor)?;
+        let done = locked.recover()?;
+        locked.note_recovered(done);
+        Ok(locked)
+    }
+}
+
+impl LockedVolume {
+    /// Clears what an interrupted take or delete left. Says what it did.
+    fn recover(&mut self) -> Result<Vec<String>> {
+        let mut done = Vec::new();
+        self.clear_transfers();
+        if self.clear_clone()? {
+            done.push("removed a clone that was not completed".to_owned());
+        }
+        if clear_replacement(self.root())? {
+            done.push("removed what a restore of paths has left".to_owned());
+        }
+        let snapshots = self.store().join("snapshots");
+        for entry in snapshots.list().context("list", snapshots.show())? {
+            let dir = snapshots.join(&entry.name);
+            let is_doomed = entry.name.ends_with(format!(".{DELETING}").as_bytes());
+            if is_doomed || dir.join("deleted.json").is_there() {
+                self.finish_delete(named(&entry.name), &dir)?;
+                done.push("finished deleting a snapshot".to_owned());
+            } else if !dir.join("snapshot.json").is_there() {
+                self.remove_incomplete(&dir)?;
+                done.push("removed a snapshot that was not completed".to_owned());
+            } else if dir.join(AGAIN).is_there() {
+                self.settle(&dir)?;
+            }
+        }
+        if !done.is_empty() {
+            self.point_latest()?;
+        }
+        Ok(done)
+    }
+
+    /// What a transfer that was killed has left. Others may be under way.
+    fn clear_transfers(&self) {
+        let store = self.store();
+        clear(&store.join("join"));
+        self.clear_readings();
+        // Older versions had these.
+        let _ = store.join("outgoing").remove_tree();
+        for entry in store.list().into_iter().flatten().filter(|entry| entry.name.starts_with(b"join-")) {
+            let _ = store.join(&entry.name).remove_file();
+        }
+    }
+}
+
+/// The snapshot that a directory is of; none where its name says nothing.
+fn named(name: &[u8]) -> Uuid {
+    let id = Path::new(OsStr::from_bytes(name)).file_stem().and_then(OsStr::to_str);
+    id.and_then(|id| id.parse().ok()).unwrap_or_default()
+}

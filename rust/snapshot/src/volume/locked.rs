@@ -1,0 +1,263 @@
+//! A volume that no other command works on meanwhile: only such a one can be changed.
+
+use crate::store::bound::Bound;
+use crate::volume::handle::Volume;
+use crate::volume::record::{CloneRecord, RECORD, Record, STORE_FORMAT, is_none, read_record, unreadable};
+use snapsync_model::{Context, Error, Monitor, Promotions, Provider, Result, Role, SnapshotInfo, Subset};
+use snapsync_sys::{Lock, Spot, btrfs};
+use std::collections::BTreeSet;
+use std::ops::Deref;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// For so long those have a lock who only look whether another has it.
+pub(crate) const GLANCE: Duration = Duration::from_millis(100);
+
+/// A volume whose lock is held, whose record is what the command before has left, and whose store holds
+/// nothing that an interrupted one left half done. `Volume::lock` makes one; dropped, it is free.
+#[derive(Debug)]
+pub struct LockedVolume {
+    volume: Volume,
+    _lock: Lock,
+    recovered: Vec<String>,
+}
+
+impl Deref for LockedVolume {
+    type Target = Volume;
+
+    fn deref(&self) -> &Volume {
+        &self.volume
+    }
+}
+
+impl Volume {
+    /// Waits for so long for another command to give the lock back.
+    pub(super) fn take_lock(&self, patience: Duration, monitor: &Monitor) -> Result<Lock> {
+        let (file, deadline) = (self.store().join("lock"), Instant::now() + patience);
+        loop {
+            if let Some(lock) = file.try_lock().context("lock", file.show())? {
+                return Ok(lock);
+            }
+            monitor.check()?;
+            if Instant::now() >= deadline {
+                return Err(self.is_held(&file));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn is_held(&self, lock: &Spot) -> Error {
+        let who = lock.locked_by().map(|who| format!(": {who}")).unwrap_or_default();
+        Error::refused(
+            format!("another command is working on {}{who}", self.path().display()),
+            "wait until it has ended, then run this again",
+        )
+    }
+
+    /// Whether another command has the lock.
+    pub fn is_busy(&self) -> bool {
+        self.store().join("lock").is_locked().unwrap_or(false)
+    }
+}
+
+impl LockedVolume {
+    pub(super) fn of(volume: Volume, lock: Lock) -> LockedVolume {
+        LockedVolume { volume, _lock: lock, recovered: Vec::new() }
+    }
+
+    /// With what others have changed since the volume was opened, and before anything is cleared. A store
+    /// that is of no directory yet is of this one from then on.
+    pub(crate) fn reloaded(volume: &Volume, patience: Duration, monitor: &Monitor) -> Result<LockedVolume> {
+        let lock = volume.take_lock(patience, monitor)?;
+        let record = read_record(&volume.store())?.ok_or_else(|| is_none(volume.path()))?;
+        let mut locked = LockedVolume::of(Volume { record, ..volume.clone() }, lock);
+        if locked.record.root.is_none() && Bound::of(locked.root())?.is_some() {
+            locked.save()?;
+        }
+        Ok(locked)
+    }
+
+    pub(crate) fn note_recovered(&mut self, done: Vec<String>) {
+        self.recovered = done;
+    }
+
+    /// What an interrupted command had left and was cleared when the lock was taken; told once.
+    pub fn recovered(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.recovered)
+    }
+
+    /// Gives the lock back.
+    pub fn unlock(self) -> Volume {
+        self.volume
+    }
+
+    pub(super) fn record_mut(&mut self) -> &mut Record {
+        &mut self.volume.record
+    }
+
+    pub(crate) fn save(&mut self) -> Result<()> {
+        let store = self.store();
+        // An older version cannot know all that this one writes.
+        self.volume.record.format = STORE_FORMAT;
+        if let Some(now) = Bound::of(&self.volume.root)? {
+            self.volume.record.root = Some(now);
+        }
+        let text = serde_json::to_vec_pretty(&self.volume.record).map_err(|e| unreadable(&store, &e))?;
+        store.write_file(RECORD, &text).context("write the record of", store.show())
+    }
+
+    /// Goes back to the subset from before a snapshot that is no more.
+    pub fn restore_subset(&mut self, subset: Subset) -> Result<()> {
+        if self.record.subset == subset {
+            return Ok(());
+        }
+        self.volume.record.subset = subset;
+        self.save()
+    }
+
+    /// Its primary was promoted: deltas of an older epoch are refused from now on.
+    pub fn follow_epoch(&mut self, epoch: u64, promotions: Promotions) -> Result<()> {
+        if epoch <= self.record.epoch {
+            return Ok(());
+        }
+        (self.volume.record.epoch, self.volume.record.promotions) = (epoch, promotions);
+        self.save()
+    }
+
+    pub fn doubt(&mut self, doubted: BTreeSet<u64>) -> Result<()> {
+        if self.record.doubted == doubted {
+            return Ok(());
+        }
+        self.volume.record.doubted = doubted;
+        self.save()
+    }
+
+    /// Makes a standby that holds the snapshot `after` the primary of a new epoch.
+    pub fn become_primary(&mut self, after: Uuid) -> Result<()> {
+        let at = jiff::Timestamp::now().to_string();
+        let Record { epoch, id, .. } = self.record;
+        let raised = self.record.promotions.promoted(epoch, Uuid::new_v4(), id, after, at)?;
+        self.unseal()?;
+        (self.volume.record.epoch, self.volume.record.promotions) = raised;
+        self.volume.record.role = Role::Primary;
+        self.volume.has_just_been_promoted = true;
+        self.volume.record.forget_standbys();
+        self.save()
+    }
+
+    /// Makes a primary a standby in the epoch of the primary that it is to follow.
+    pub fn become_standby(&mut self, epoch: u64, promotions: Promotions) -> Result<()> {
+        (self.volume.record.epoch, self.volume.record.promotions) = (epoch, promotions);
+        self.volume.record.role = Role::Standby;
+        self.volume.record.forget_standbys();
+        self.save()
+    }
+
+    /// Makes a standby that has followed nobody yet one of this lineage.
+    pub fn join_lineage(&mut self, lineage: Uuid, epoch: u64, promotions: Promotions) -> Result<()> {
+        (self.volume.record.lineage, self.volume.record.epoch) = (lineage, epoch);
+        self.volume.record.promotions = promotions;
+        self.save()
+    }
+
+    /// Whether a standby's tree is to be read-only between rounds.
+    pub fn set_read_only(&mut self, read_only: bool) -> Result<()> {
+        self.volume.record.read_only = read_only;
+        self.save()?;
+        if read_only { self.seal() } else { self.unseal() }
+    }
+
+    /// Makes a standby's tree read-only if it is to be, until `unseal`.
+    pub fn seal(&self) -> Result<()> {
+        let is_sealed = self.record.read_only && self.record.role == Role::Standby;
+        if is_sealed { self.make_read_only(true) } else { Ok(()) }
+    }
+
+    /// Makes the tree writable, where it was read-only between rounds.
+    pub fn unseal(&self) -> Result<()> {
+        self.make_read_only(false)
+    }
+
+    fn make_read_only(&self, read_only: bool) -> Result<()> {
+        if self.record.provider != Provider::Btrfs {
+            return Ok(());
+        }
+        let (root, path) = (&self.root, self.path());
+        let is = btrfs::is_read_only(root.fd()).context("read the flags of", path)?;
+        if is == read_only {
+            return Ok(());
+        }
+        let action = if read_only { "make read-only" } else { "make writable" };
+        btrfs::set_read_only(root.fd(), read_only).context(action, path)
+    }
+
+    pub fn remember_clone(&mut self, name: &str, clone: CloneRecord) -> Result<()> {
+        self.volume.record.clones.insert(name.to_owned(), clone);
+        self.save()
+    }
+
+    pub fn forget_clone(&mut self, name: &str) -> Result<()> {
+        self.volume.record.clones.remove(name);
+        self.save()
+    }
+
+    pub fn hold(&mut self, id: Uuid, reason: String) -> Result<()> {
+        self.volume.record.holds.insert(id, reason);
+        self.save()
+    }
+
+    /// Why it was held, if it was.
+    pub fn release(&mut self, id: Uuid) -> Result<Option<String>> {
+        let reason = self.volume.record.holds.remove(&id);
+        self.save()?;
+        Ok(reason)
+    }
+
+    pub(crate) fn record_snapshot(&self, info: &SnapshotInfo) -> Result<()> {
+        let dir = self.dir_of(info.id);
+        let text = serde_json::to_vec_pretty(info).map_err(|e| unreadable(&dir, &e))?;
+        dir.write_file("snapshot.json", &text).context("record the snapshot in", dir.show())
+    }
+
+    /// Adds what a walk counted to a snapshot's record.
+    pub fn record_counts(&self, info: &mut SnapshotInfo, entries: u64, bytes: u64) -> Result<()> {
+        if (info.entries, info.bytes) == (Some(entries), Some(bytes)) {
+            return Ok(());
+        }
+        (info.entries, info.bytes) = (Some(entries), Some(bytes));
+        self.record_snapshot(info)
+    }
+
+    /// What a snapshot that was taken says of the next one.
+    pub(crate) fn note_taken(&mut self, info: &SnapshotInfo) -> Result<()> {
+        self.volume.record.next_sequence = self.record.next_sequence.max(after(info.sequence, self.path())?);
+        self.volume.record.subset.clone_from(&info.subset);
+        self.save()
+    }
+
+    /// All snapshots have their bytes in the pool.
+    pub fn note_all_kept(&mut self) -> Result<()> {
+        self.volume.record.partly_in_tree = false;
+        self.save()
+    }
+
+    /// A number for the objects of one pool snapshot, never given again.
+    pub(crate) fn claim_round(&mut self) -> Result<u64> {
+        let round = self.record.next_round;
+        self.volume.record.next_round = after(round, self.path())?;
+        self.volume.record.partly_in_tree |= self.volume.record.role == Role::Standby;
+        self.save()?;
+        Ok(round)
+    }
+}
+
+/// The number after one that a file or a peer has told.
+fn after(number: u64, volume: &Path) -> Result<u64> {
+    number.checked_add(1).ok_or_else(|| {
+        Error::integrity(
+            format!("there is no number after {number} for a snapshot of {}", volume.display()),
+            "its store says so, and is damaged: restore it from a backup, or make the volume anew",
+        )
+    })
+}
