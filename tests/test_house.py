@@ -231,7 +231,7 @@ RUST_LEVELS = {
     "snapshot/snapshots": """
         find missing open
         differing
-        keep
+        keep lost
         take
         clones
     """,
@@ -312,12 +312,12 @@ RUST_LEVELS = {
         beneath
     """,
     "engine/delta": """
-        became outgoing output_file pruned widened
+        became hidden outgoing output_file pruned widened
         sides staging
         incoming landing
     """,
     "engine/volume": """
-        holds made pieces recovery replacement standing
+        holds lost made pieces recovery replacement standing
         retention rewind
         drift
         roles

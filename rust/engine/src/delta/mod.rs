@@ -1,6 +1,7 @@
 //! The changes between two sides, on their way out and in.
 
 pub(crate) mod became;
+mod hidden;
 pub(crate) mod incoming;
 pub(crate) mod landing;
 pub(crate) mod outgoing;

@@ -4,6 +4,7 @@ mod clones;
 mod differing;
 pub(crate) mod find;
 pub(crate) mod keep;
+mod lost;
 mod missing;
 mod open;
 pub(crate) mod take;
