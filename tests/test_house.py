@@ -232,7 +232,7 @@ RUST_LEVELS = {
     "snapshot/snapshots": """
         find missing open
         differing garbage
-        keep
+        keep lost
         take
         clones recovery
     """,
@@ -313,12 +313,12 @@ RUST_LEVELS = {
         beneath
     """,
     "engine/delta": """
-        became outgoing output_file pruned widened
+        became hidden outgoing output_file pruned widened
         sides staging
         incoming landing
     """,
     "engine/volume": """
-        holds made pieces recovery replacement standing
+        holds lost made pieces recovery replacement standing
         retention rewind
         drift
         roles

@@ -1,6 +1,7 @@
 //! Deltas between two sides, sent and received.
 
 pub(crate) mod became;
+mod hidden;
 pub(crate) mod incoming;
 pub(crate) mod landing;
 pub(crate) mod outgoing;

@@ -1,10 +1,13 @@
 //! Opens the two sides of a comparison in the cheapest way, and determines what that proves.
 
+use crate::delta::hidden::Hidden;
 use crate::delta::widened::Widened;
 use crate::location::place::{Opened, Place};
 use snapsync_compare::{Trust, changes};
 use snapsync_manifest::{ManifestHeader, ManifestReader, ManifestWriter};
-use snapsync_model::{Change, Counts, Error, Monitor, Provider, Result, Side, SnapshotInfo, Subset};
+use snapsync_model::{
+    Change, Counts, End, Error, Inode, Monitor, Provider, Result, Side, SnapshotInfo, Subset,
+};
 use snapsync_snapshot::Volume;
 use snapsync_sys::{Named, Root, btrfs};
 use snapsync_walk::{Tree, candidates, relabel_by_path};
@@ -92,6 +95,26 @@ impl Sides {
     pub(crate) fn with_all_of(self, again: &BTreeSet<u64>) -> Result<Sides> {
         let base = self.base.map(|base| Widened::by(base, again)).transpose()?;
         Ok(Sides { base, target: Widened::by(self.target, again)?, again: again.clone(), ..self })
+    }
+
+    /// The same as if one of them did not have some files. Their directories are listed, as names come to
+    /// them or go.
+    pub(crate) fn without(self, end: End, rows: &[Inode]) -> Result<Sides> {
+        if rows.is_empty() {
+            return Ok(self);
+        }
+        let Some(base) = self.base else { return Ok(self) };
+        let target = self.target;
+        let inos: BTreeSet<u64> = rows.iter().map(|row| row.ino).collect();
+        let others = if end == End::Base { target.pick(&inos)? } else { base.pick(&inos)? };
+        let links = rows.iter().chain(&others).flat_map(|row| &row.links);
+        let listed = &inos | &links.map(|link| link.parent).collect();
+        let (base, target) = (Widened::by(base, &listed)?, Widened::by(target, &listed)?);
+        let (base, target): (Box<dyn Side>, Box<dyn Side>) = match end {
+            End::Base => (Box::new(Hidden { side: base, inos }), target),
+            End::Target => (base, Box::new(Hidden { side: target, inos })),
+        };
+        Ok(Sides { base: Some(base), target, ..self })
     }
 
     /// Opens the sides that the user named.

@@ -11,12 +11,14 @@ use crate::round::held::{LONG, Primary, SHORT};
 use crate::round::known;
 use crate::round::rights::{Rights, may_undo};
 use crate::round::steps::{OpenRequest, StandbyEnd, StandbyInfo, State};
+use crate::volume::lost::{self, LostPaths};
 use crate::volume::made::Made;
 use crate::volume::recovery::recover;
 use crate::volume::retention;
 use snapsync_apply::Loss;
 use snapsync_model::{
-    Context, Counters, Counts, Error, Monitor, Result, Role, SnapshotInfo, Stage, Subset, printable,
+    Context, Counters, Counts, End, Error, Inode, Monitor, Result, Role, SnapshotInfo, Stage, Subset,
+    printable,
 };
 use snapsync_snapshot::{LockedVolume, Request, Volume, name_is_free};
 use snapsync_stream::wire::write_head;
@@ -84,6 +86,7 @@ fn begin(
         looked,
         noted: None,
         unlike,
+        lost: None,
         mended: 0,
         options,
         rights,
@@ -114,6 +117,8 @@ pub(super) struct Driver<'a> {
     pub(super) noted: Option<Uuid>,
     /// Files that differed when they were read again, and travel whole.
     pub(super) unlike: BTreeSet<u64>,
+    /// Files that a snapshot has on the primary, and the standby has lost.
+    lost: Option<(Uuid, LostPaths)>,
     /// How many of them have travelled.
     pub(super) mended: u64,
     pub(super) options: &'a Options,
@@ -142,6 +147,7 @@ impl Driver<'_> {
         self.rights.expect_known(&self.primary, &state, &self.looked.path)?;
         self.noted = self.primary.standbys().get(&state.volume.id).map(|known| known.snapshot);
         recovered.append(&mut state.recovered);
+        self.lost = state.newest.as_ref().map(|newest| (newest.id, state.lost.clone()));
         self.unlike = self.known(&state).map(|scrub| scrub.pending.into_keys().collect()).unwrap_or_default();
         let mut base = self.common_base(&state)?;
         base.iter().try_for_each(|base| self.primary.expect_there(base))?;
@@ -251,6 +257,12 @@ impl Driver<'_> {
     /// Makes the standby hold a snapshot that the primary has had before. It may hold it already.
     fn bring_old(&mut self, base: Option<&SnapshotInfo>, snapshot: SnapshotInfo) -> Result<Brought> {
         if base.is_some_and(|base| base.id == snapshot.id) {
+            if !self.lost(base)?.is_empty() {
+                return Err(Error::refused(
+                    format!("only a new snapshot brings {} what it has lost", self.looked.path),
+                    "sync without --snap",
+                ));
+            }
             let (counts, counters) = (Counts::default(), self.monitor.counters());
             return Ok(Brought { snapshot, counts, counters, begun: StageReport::default(), outgoing: None });
         }
@@ -301,16 +313,20 @@ impl Driver<'_> {
     /// Makes the standby hold `snapshot`.
     fn bring(&mut self, base: Option<&SnapshotInfo>, mut snapshot: SnapshotInfo) -> Result<Brought> {
         let monitor = self.monitor;
+        let lost = self.lost(base)?;
         let primary = self.primary.hold(LONG, monitor)?;
         monitor.start(Stage::Compare, 0);
-        let sides = Sides::of_volume(primary, base, &snapshot, monitor)?.with_all_of(&self.unlike)?;
+        let sides = Sides::of_volume(primary, base, &snapshot, monitor)?
+            .with_all_of(&self.unlike)?
+            .without(End::Base, &lost)?;
         let outgoing = Outgoing::make(primary, &snapshot, base)?;
         let manifest = outgoing.manifest();
         let counts = sides.write_manifest(&manifest, &header(primary, base, &snapshot), monitor)?;
         let tree = primary.tree_of(&snapshot).map(|tree| tree.tree()).transpose()?;
         let tree = tree.as_ref().unwrap_or_else(|| primary.root());
         crate::delta::became::tell(tree, &manifest, self.options.strict, monitor)?;
-        note_size(primary, base, &mut snapshot, &sides, &counts)?;
+        let there = base.map(|base| without(base, &lost));
+        note_size(primary, there.as_ref(), &mut snapshot, &sides, &counts)?;
         let head = volume_head(primary, base, &snapshot, &counts);
         if snapshot.entries == Some(1)
             && let Some(base) = base.filter(|base| base.entries.is_some_and(|entries| entries > 1))
@@ -342,6 +358,18 @@ impl Driver<'_> {
         let counters = monitor.counters();
         is_the_same(&self.standby.commit()?, &snapshot, &self.looked.path)?;
         Ok(Brought { snapshot, counts, counters, begun, outgoing: Some(outgoing) })
+    }
+
+    /// What the standby lacks of the base: it travels as if it were new.
+    fn lost(&self, base: Option<&SnapshotInfo>) -> Result<Vec<Inode>> {
+        let (Some(base), Some((of, lost))) = (base, &self.lost) else { return Ok(Vec::new()) };
+        if lost.is_empty() || *of != base.id {
+            return Ok(Vec::new());
+        }
+        let rows = lost::named(&self.primary, base, &lost.paths(), self.monitor)?;
+        let path = &self.looked.path;
+        self.monitor.note(format!("{path} has lost what {} files held: they are brought again", rows.len()));
+        Ok(rows)
     }
 
     fn finish(
@@ -450,6 +478,16 @@ fn note_size(
 /// What standbys need as their base.
 fn bases(primary: &Volume) -> Vec<Uuid> {
     primary.standbys().values().map(|s| s.snapshot).collect()
+}
+
+/// A snapshot as if it did not have some files.
+fn without(snapshot: &SnapshotInfo, rows: &[Inode]) -> SnapshotInfo {
+    let less = |all: u64, part: u64| all.saturating_sub(part);
+    SnapshotInfo {
+        entries: snapshot.entries.map(|entries| less(entries, rows.len() as u64)),
+        bytes: snapshot.bytes.map(|bytes| less(bytes, rows.iter().map(|row| row.attributes.size).sum())),
+        ..snapshot.clone()
+    }
 }
 
 /// The standby has the snapshot that was brought, and no other.

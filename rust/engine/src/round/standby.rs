@@ -9,6 +9,7 @@ use crate::location::target::{self, Found, Target};
 use crate::options::DriftOptions;
 use crate::round::steps::{OpenRequest, Pending, StandbyEnd, StandbyInfo, State};
 use crate::secret::Secret;
+use crate::volume::lost::LostPaths;
 use crate::volume::made::{Made, can_be_kept, make_target};
 use crate::volume::pieces::{self, Piece, Seen};
 use crate::volume::recovery::{can_go_on, finish, recover};
@@ -306,8 +307,12 @@ impl StandbyEnd for Local<'_> {
             manifest: journal.manifest.unwrap_or_default(),
         });
         let secret = volume.secret().map(Secret::kept);
-        let state =
-            State { volume: volume.info(), newest, pending, recovered, set_aside, join: None, secret };
+        let lost = match &newest {
+            Some(newest) => LostPaths::absent(&volume, newest, self.monitor)?,
+            None => LostPaths::default(),
+        };
+        let info = volume.info();
+        let state = State { volume: info, newest, pending, recovered, set_aside, lost, join: None, secret };
         self.volume = Some(volume);
         Ok(state)
     }
@@ -352,6 +357,7 @@ impl StandbyEnd for Local<'_> {
         let monitor = self.monitor;
         let volume = self.volume()?;
         let mut taken = finish(volume, &info, base, monitor)?;
+        volume.forget_absent()?;
         volume.follow_epoch(epoch, promotions)?;
         if let (Some(entries), Some(bytes)) = (info.entries, info.bytes) {
             volume.record_counts(&mut taken, entries, bytes)?;

@@ -4,6 +4,7 @@ use crate::delta::staging::{Data, IncomingDelta, StageReport};
 use crate::keep::Keep;
 use crate::options::DriftOptions;
 use crate::secret::Secret;
+use crate::volume::lost::LostPaths;
 use crate::volume::pieces::{Piece, Seen};
 use serde::{Deserialize, Serialize};
 use snapsync_model::{Error, Promotions, Result, Role, SnapshotInfo, VolumeInfo, printable_within};
@@ -80,6 +81,9 @@ pub(crate) struct State {
     /// Changes by hand that were kept as this snapshot.
     #[serde(default)]
     pub(crate) set_aside: Option<SnapshotInfo>,
+    /// Files of `newest` that its tree does not have: their bytes were lost, and the round is to bring them.
+    #[serde(default, skip_serializing_if = "LostPaths::is_empty")]
+    pub(crate) lost: LostPaths,
     /// Where further channels of this round come in.
     pub(crate) join: Option<Uuid>,
     /// What its primary has given it, to be known again.

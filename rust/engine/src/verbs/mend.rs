@@ -35,10 +35,17 @@ pub fn verify_and_mend(
     let mut recovered = recover(&mut primary, monitor)?;
     recovered.append(&mut recover(&mut standby, monitor)?);
     let (theirs, own) = common(&primary, &standby)?;
-    let set_aside = match drift::find(&mut standby, &own, "drift-", monitor)? {
-        None => None,
-        Some(drift) if discard_drift => Some(drift.discard(&mut standby, &own, monitor)?.0),
-        Some(drift) => return drift.refuse(&standby, DRIFT),
+    let (set_aside, now) = match drift::find(&mut standby, &own, "drift-", monitor)? {
+        None => (None, own.clone()),
+        Some(drift) if !discard_drift => return drift.refuse(&standby, DRIFT),
+        Some(drift) if standby.lost_in(&own, &drift.probe)?.is_empty() => {
+            (Some(drift.discard(&mut standby, &own, monitor)?.0), own.clone())
+        }
+        // It cannot go back by itself: all comes from the primary.
+        Some(drift) => {
+            standby.keep(&drift.probe)?;
+            (Some(drift.probe.clone()), drift.probe)
+        }
     };
     let (a, b) = (address(&primary, &theirs), standby.path().to_path_buf());
     let look = || verify(&a, &b, Reading::All, &SshOptions::default(), monitor);
@@ -47,7 +54,8 @@ pub fn verify_and_mend(
     let mut report = if found.equal {
         found
     } else {
-        mended.bring(&primary, &theirs, &mut standby, &own, monitor)?;
+        mended.bring((&primary, &theirs), &mut standby, (&now, &own), monitor)?;
+        standby.forget_absent()?;
         (mended.difference_count, mended.differences) = (found.difference_count, found.differences);
         let again = look()?;
         Verified { notes: [found.notes, again.notes.clone()].concat(), ..again }
@@ -101,19 +109,18 @@ fn address(volume: &Volume, snapshot: &SnapshotInfo) -> PathBuf {
 }
 
 impl Mended {
-    /// Makes the standby's tree what the primary's snapshot is.
+    /// Makes the standby's tree, which is what `now` says, what the primary's snapshot is.
     fn bring(
         &mut self,
-        primary: &Volume,
-        theirs: &SnapshotInfo,
+        (primary, theirs): (&Volume, &SnapshotInfo),
         standby: &mut LockedVolume,
-        own: &SnapshotInfo,
+        (now, own): (&SnapshotInfo, &SnapshotInfo),
         monitor: &Monitor,
     ) -> Result<()> {
         let old = Place::Directory(standby.root().again()?);
         let new = Place::Snapshot(Box::new((primary.clone(), theirs.clone())));
         let sides = Sides::of_places(&old, &new, monitor)?;
-        let turn = Rewind { base: own, to: own, result: own, terms: Terms::default() };
+        let turn = Rewind { base: now, to: own, result: own, terms: Terms::default() };
         let turned = rewind_between(standby, &sides, &turn, monitor)?;
         (self.changes, self.data_bytes) = (turned.counts, turned.counts.data_bytes);
         self.losses = turned.losses;

@@ -47,6 +47,15 @@ fn apply(
     })?;
     let promotions = header.promotions.clone();
     let state = standby.open(OpenRequest { lineage, epoch: header.epoch, promotions, care, store: None })?;
+    if !state.lost.is_empty() {
+        return Err(Error::refused(
+            format!(
+                "files of {} have lost what they held, and only their primary has it",
+                state.volume.path.display()
+            ),
+            "sync from the primary: such a round brings them",
+        ));
+    }
     let begun = delta.offer(terms, false, |offer| standby.begin(offer))?;
     let counts = ManifestReader::open(&standby.incoming()?.manifest())?.counts()?;
     monitor.start(Stage::Receive, counts.data_bytes);

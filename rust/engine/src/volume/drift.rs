@@ -3,9 +3,10 @@
 use crate::delta::outgoing::{Outgoing, header};
 use crate::delta::sides::Sides;
 use crate::options::STRICT;
-use crate::volume::rewind::{Rewind, Rewound, rewind};
+use crate::volume::lost;
+use crate::volume::rewind::{Rewind, Rewound, rewind_without};
 use snapsync_manifest::ManifestReader;
-use snapsync_model::{Attributes, Change, Error, Kind, Monitor, Result, SnapshotInfo, Stage};
+use snapsync_model::{Attributes, Change, End, Error, Inode, Kind, Monitor, Result, SnapshotInfo, Stage};
 use snapsync_snapshot::LockedVolume;
 
 /// Paths told in one message.
@@ -44,7 +45,9 @@ fn compare(
     probe: &SnapshotInfo,
     monitor: &Monitor,
 ) -> Result<Drift> {
-    let sides = Sides::between(volume, newest, probe, monitor)?;
+    // What is still to be brought was not changed by hand again.
+    let absent = volume.absent_files(newest)?;
+    let sides = Sides::between(volume, newest, probe, monitor)?.without(End::Base, &absent)?;
     let outgoing = Outgoing::make(volume, probe, Some(newest))?;
     let manifest = outgoing.manifest();
     sides.write_manifest(&manifest, &header(volume, Some(newest), probe), monitor)?;
@@ -57,6 +60,22 @@ fn compare(
         }
     }
     Ok(drift)
+}
+
+/// There is nobody to bring files that a volume has lost.
+pub(crate) fn cannot_go_back(
+    volume: &LockedVolume,
+    newest: &SnapshotInfo,
+    lost: &[Inode],
+    monitor: &Monitor,
+) -> Error {
+    let show = volume.path().display();
+    let files = lost::shown(volume, newest, lost, monitor).unwrap_or_default();
+    Error::refused(
+        format!("{show} cannot be what snapshot {} was: it has lost the bytes of {files}", newest.name),
+        "--accept-drift goes on with the tree as it is; a round with --discard-drift brings them from the \
+         primary if that is still there",
+    )
 }
 
 /// Entries that no snapshot has come and go in it.
@@ -106,19 +125,39 @@ impl Drift {
         ))
     }
 
-    /// Keeps what was changed as a snapshot, and makes the tree `newest` again.
+    /// Keeps what was changed as a snapshot, and makes the tree `newest` again, but for files whose bytes are
+    /// lost: the primary is to bring those.
     pub(crate) fn discard(
         self,
         volume: &mut LockedVolume,
         newest: &SnapshotInfo,
         monitor: &Monitor,
     ) -> Result<(SnapshotInfo, Rewound)> {
+        let lost = match lost::find(volume, newest, &self.probe, monitor) {
+            Ok(lost) => lost,
+            Err(error) => {
+                volume.drop_probe(&self.probe)?;
+                return Err(error);
+            }
+        };
         volume.keep(&self.probe)?;
-        let turned = rewind(
-            volume,
-            &Rewind { base: &self.probe, to: newest, result: newest, terms: STRICT },
-            monitor,
-        )?;
+        let turn = Rewind { base: &self.probe, to: newest, result: newest, terms: STRICT };
+        let turned = rewind_without(volume, &turn, &lost, monitor)?;
         Ok((self.probe, turned))
+    }
+
+    /// The same where no primary brings anything: refused where something is lost.
+    pub(crate) fn discard_alone(
+        self,
+        volume: &mut LockedVolume,
+        newest: &SnapshotInfo,
+        monitor: &Monitor,
+    ) -> Result<(SnapshotInfo, Rewound)> {
+        let lost = volume.lost_in(newest, &self.probe)?;
+        if lost.is_empty() {
+            return self.discard(volume, newest, monitor);
+        }
+        volume.drop_probe(&self.probe)?;
+        Err(cannot_go_back(volume, newest, &lost, monitor))
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod drift;
 pub(crate) mod holds;
+pub(crate) mod lost;
 pub(crate) mod made;
 pub(crate) mod pieces;
 pub(crate) mod recovery;

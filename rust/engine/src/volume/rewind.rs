@@ -7,7 +7,7 @@ use crate::delta::staging::{Data, IncomingDelta, StageTarget, begin, fill, give_
 use crate::options::Terms;
 use crate::volume::recovery::finish;
 use snapsync_apply::{Journal, Loss, Phase};
-use snapsync_model::{Counts, Monitor, Result, SnapshotInfo, Stage};
+use snapsync_model::{Counts, End, Inode, Monitor, Result, SnapshotInfo, Stage};
 use snapsync_snapshot::LockedVolume;
 
 pub(crate) struct Rewound {
@@ -28,6 +28,19 @@ pub(crate) struct Rewind<'a> {
 pub(crate) fn rewind(volume: &mut LockedVolume, turn: &Rewind<'_>, monitor: &Monitor) -> Result<Rewound> {
     monitor.start(Stage::Compare, 0);
     let sides = Sides::between(volume, turn.base, turn.to, monitor)?;
+    rewind_between(volume, &sides, turn, monitor)
+}
+
+/// The same for a standby that its primary feeds afterwards: that brings the files whose bytes are `lost`.
+pub(crate) fn rewind_without(
+    volume: &mut LockedVolume,
+    turn: &Rewind<'_>,
+    lost: &[Inode],
+    monitor: &Monitor,
+) -> Result<Rewound> {
+    monitor.start(Stage::Compare, 0);
+    let sides = Sides::between(volume, turn.base, turn.to, monitor)?.without(End::Target, lost)?;
+    volume.remember_absent(turn.to, lost)?;
     rewind_between(volume, &sides, turn, monitor)
 }
 

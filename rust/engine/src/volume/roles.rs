@@ -4,9 +4,10 @@ use crate::delta::staging::give_up;
 use crate::location::directory::open_directory;
 use crate::options::{OnDrift, STRICT};
 use crate::report::volumes::{Demoted, Followed, Promoted};
-use crate::volume::drift::{self, Drift};
+use crate::volume::drift::{self, Drift, cannot_go_back};
+use crate::volume::lost;
 use crate::volume::recovery::recover;
-use crate::volume::rewind::{Rewind, rewind};
+use crate::volume::rewind::{Rewind, rewind_without};
 use serde::{Deserialize, Serialize};
 use snapsync_apply::Journal;
 use snapsync_model::{Counts, Error, Monitor, Promotions, Result, Role, SnapshotInfo, Stage, VolumeInfo};
@@ -146,10 +147,14 @@ fn promote_volume(
     }
     let recovered = recover_wholly(volume, monitor)?;
     let newest = newest_of(volume)?;
+    let absent = volume.absent_files(&newest)?;
+    if !absent.is_empty() && on_drift != OnDrift::Accept {
+        return Err(cannot_go_back(volume, &newest, &absent, monitor));
+    }
     let set_aside = match (drift::find(volume, &newest, "drift-", monitor)?, on_drift) {
         (None, _) => None,
         (Some(drift), OnDrift::Refuse) => return drift.refuse(volume, CHOOSE),
-        (Some(drift), OnDrift::Discard) => Some(drift.discard(volume, &newest, monitor)?.0),
+        (Some(drift), OnDrift::Discard) => Some(drift.discard_alone(volume, &newest, monitor)?.0),
         (Some(drift), OnDrift::Accept) => {
             monitor.note("the standby was changed by hand, and goes on with those changes");
             volume.drop_probe(&drift.probe)?;
@@ -243,15 +248,19 @@ fn follow(
     let mut left = after.clone();
     let mut now = newest;
     if let Some(Drift { probe, .. }) = &drift {
+        now = probe.clone();
+    }
+    let absent = volume.absent_files(&common)?;
+    let lost = if now.id == common.id { absent } else { lost::find(volume, &common, &now, monitor)? };
+    if let Some(Drift { probe, .. }) = &drift {
         volume.keep(probe)?;
         left.push(probe.clone());
-        now = probe.clone();
     }
     after.iter().try_for_each(|snapshot| volume.set_aside(snapshot))?;
     let mut changes = Counts::default();
     if !left.is_empty() {
         let back = Rewind { base: &now, to: &common, result: &common, terms: STRICT };
-        changes = rewind(volume, &back, monitor)?.counts;
+        changes = rewind_without(volume, &back, &lost, monitor)?.counts;
     }
     fault::point("rejoin.back");
     volume.become_standby(epoch, promotions)?;

@@ -63,7 +63,11 @@ fn attempt(volume: &Volume, round: u64, dir: &Spot, delta: Delta, monitor: &Moni
         return misfit("the table to start from is gone");
     };
     let table = Table::open(&last)?;
-    if delta.seen.is_empty() && ManifestReader::open(&delta.manifest)?.counts()?.rows == 0 {
+    let absent = volume.absent_rows(delta.base, &table)?;
+    if absent.is_empty()
+        && delta.seen.is_empty()
+        && ManifestReader::open(&delta.manifest)?.counts()?.rows == 0
+    {
         same_table(&last, dir)?;
         return Ok(counts_of(base, &table)?);
     }
@@ -73,7 +77,7 @@ fn attempt(volume: &Volume, round: u64, dir: &Spot, delta: Delta, monitor: &Moni
     let root = volume.root().underneath()?.knowing_ways();
     let ground = Ground::of(volume, &root)?;
     let rows = look(&root, delta, monitor)?;
-    let merge = merge_of(&table, rows)?;
+    let merge = merge_of(&table, rows, absent)?;
     let objects = Objects::new(volume, &root, round, &ground, monitor);
     // The rows that no row of the manifest names were held against their files then, and are not now.
     let info = TableInfo { mounting: table.info().mounting.clone(), ..ground.info() };
@@ -204,8 +208,8 @@ impl Touched {
     }
 }
 
-/// Puts what the manifest speaks of into the last table.
-fn merge_of(last: &Table, rows: Vec<Row>) -> Attempt<Merge<'_>> {
+/// Puts what the manifest speaks of into the last table, without rows of what was absent from the tree.
+fn merge_of(last: &Table, rows: Vec<Row>, absent: Vec<Inode>) -> Attempt<Merge<'_>> {
     let directories = Directories::of(&rows);
     let (mut were, mut deleted, mut touched) = (BTreeSet::new(), HashSet::new(), Vec::new());
     for row in rows {
@@ -217,6 +221,7 @@ fn merge_of(last: &Table, rows: Vec<Row>) -> Attempt<Merge<'_>> {
         }
         touched.extend(Touched::of(row, &directories)?);
     }
+    were.extend(absent.iter().map(|row| row.ino));
     let mut asked = were.clone();
     asked.extend(touched.iter().map(|t| t.inode.ino));
     let mut old: HashMap<u64, Inode> =

@@ -5,6 +5,7 @@ mod differing;
 pub(crate) mod find;
 mod garbage;
 pub(crate) mod keep;
+mod lost;
 mod missing;
 mod open;
 mod recovery;

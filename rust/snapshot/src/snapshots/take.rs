@@ -2,6 +2,7 @@
 
 use crate::pool::follow::{self, Delta};
 use crate::pool::{objects, take};
+use crate::snapshots::lost::replace_files;
 use crate::volume::handle::{Volume, name_is_free};
 use crate::volume::locked::LockedVolume;
 use crate::volume::record::TakenFor;
@@ -11,7 +12,6 @@ use snapsync_sys::{Spot, btrfs, fault, mounts_beneath, sync_filesystem};
 use snapsync_walk::{Matcher, note_mounts};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::io;
 use std::path::Path;
 use uuid::Uuid;
 
@@ -199,6 +199,7 @@ impl LockedVolume {
     /// Deletes a snapshot and frees what no other uses.
     pub fn delete(&mut self, info: &SnapshotInfo, monitor: &Monitor) -> Result<()> {
         self.expect_unread(info)?;
+        self.expect_nothing_absent(info)?;
         let dir = self.dir_of(info.id);
         if self.is_partly_in_tree() && self.line()?.last().is_some_and(|last| last.id == info.id) {
             self.keep_before_newest_goes(info, monitor)?;
@@ -278,6 +279,7 @@ impl LockedVolume {
         let round = self.claim_round()?;
         write(&again, "round", round.to_string().as_bytes())?;
         follow::take(self, &info.subset, round, &again, delta, monitor)?;
+        self.put_absent(info, &dir, &again)?;
         fault::point("again.made");
         let mut garbage = self.unshared_objects(info.id, &dir, monitor)?;
         Table::open(&again)?.each_object(|object| _ = garbage.remove(&object))?;
@@ -400,24 +402,6 @@ fn write(dir: &Spot, name: &str, bytes: &[u8]) -> Result<()> {
 /// Removes a file that may be gone.
 fn remove_file(spot: &Spot) -> Result<()> {
     spot.remove_file().context("remove", spot.show())
-}
-
-/// Puts the files of a table in the place of others. The first is the last step back: once it is away from
-/// `again`, the rest follows, now or after a crash.
-fn replace_files(again: &Spot, dir: &Spot) -> Result<()> {
-    for file in FILES {
-        let (from, to) = (again.join(file), dir.join(file));
-        let ino = |spot: &Spot| spot.stat().map(|stat| stat.ino);
-        match (ino(&from), ino(&to)) {
-            (Err(e), _) if e.kind() == io::ErrorKind::NotFound => continue,
-            // To rename one name of a file to another of its names does nothing.
-            (Ok(one), Ok(other)) if one == other => remove_file(&from)?,
-            _ => from.rename(&to).context("replace", to.show())?,
-        }
-        again.sync().context("sync", again.show())?;
-        dir.sync().context("sync", dir.show())?;
-    }
-    Ok(())
 }
 
 fn write_garbage(dir: &Spot, objects: &BTreeSet<u64>) -> Result<()> {

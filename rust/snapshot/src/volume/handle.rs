@@ -1,6 +1,6 @@
 //! A volume and the records in its store.
 
-use crate::volume::record::{CloneRecord, Record, is_none, read_record, unreadable};
+use crate::volume::record::{Absent, CloneRecord, Record, is_none, read_record, unreadable};
 use snapsync_model::{
     Context, Error, Origin, Promotions, Provider, Result, SnapshotInfo, Subset, VolumeInfo,
 };
@@ -65,6 +65,10 @@ impl Volume {
     pub fn info_now(&self) -> Result<VolumeInfo> {
         let record = read_record(&self.store())?.ok_or_else(|| is_none(self.path()))?;
         Ok(Volume { record, ..self.clone() }.info())
+    }
+
+    pub(crate) fn absent(&self) -> Option<&Absent> {
+        self.record.absent.as_ref()
     }
 
     /// Whether some snapshots may have bytes that only the tree holds.

@@ -2,7 +2,9 @@
 
 use crate::store::bound::Bound;
 use crate::volume::handle::Volume;
-use crate::volume::record::{CloneRecord, RECORD, Record, STORE_FORMAT, is_none, read_record, unreadable};
+use crate::volume::record::{
+    Absent, CloneRecord, RECORD, Record, STORE_FORMAT, is_none, read_record, unreadable,
+};
 use snapsync_model::{Context, Error, Monitor, Promotions, Provider, Result, Role, SnapshotInfo, Subset};
 use snapsync_sys::{Lock, Spot, btrfs};
 use std::collections::BTreeSet;
@@ -233,6 +235,15 @@ impl LockedVolume {
     pub(crate) fn note_taken(&mut self, info: &SnapshotInfo) -> Result<()> {
         self.volume.record.next_sequence = self.record.next_sequence.max(after(info.sequence, self.path())?);
         self.volume.record.subset.clone_from(&info.subset);
+        self.save()
+    }
+
+    /// Which files of its newest snapshot the tree does not have.
+    pub(crate) fn set_absent(&mut self, absent: Option<Absent>) -> Result<()> {
+        if self.record.absent == absent {
+            return Ok(());
+        }
+        self.volume.record.absent = absent;
         self.save()
     }
 

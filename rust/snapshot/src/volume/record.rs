@@ -6,7 +6,7 @@ use crate::volume::scrubbed::Scrub;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use snapsync_model::{Context, Error, Promotions, Provider, Result, Role, Subset};
 use snapsync_sys::Spot;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -130,6 +130,14 @@ pub struct TakenFor {
     pub lent: bool,
 }
 
+/// Files of a snapshot that are not in the tree, though it went back to that: their bytes were lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Absent {
+    pub(crate) snapshot: Uuid,
+    /// By which their rows are known.
+    pub(crate) objects: BTreeSet<u64>,
+}
+
 /// `volume.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -167,8 +175,11 @@ pub(crate) struct Record {
     #[serde(default, skip_serializing_if = "Clones::is_empty")]
     pub(super) clones: Clones,
     /// Inodes whose rows are not to be believed: their bytes changed, and nothing else told it.
-    #[serde(default, skip_serializing_if = "std::collections::BTreeSet::is_empty")]
-    pub(super) doubted: std::collections::BTreeSet<u64>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) doubted: BTreeSet<u64>,
+    /// Files of the newest snapshot that the tree does not have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) absent: Option<Absent>,
     /// Some snapshots have bytes in the tree alone: a standby's since its first, and those of a primary that was
     /// promoted where no blocks are shared.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -197,7 +208,8 @@ impl Record {
             subset: Subset::default(),
             read_only: false,
             clones: Clones::new(),
-            doubted: std::collections::BTreeSet::new(),
+            doubted: BTreeSet::new(),
+            absent: None,
             partly_in_tree: false,
             root: None,
         }

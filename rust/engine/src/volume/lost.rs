@@ -1,0 +1,115 @@
+//! Files whose bytes a volume has lost, so that another is to bring them.
+
+use serde::{Deserialize, Serialize};
+use snapsync_model::{Error, Inode, Kind, Monitor, RelPath, Result, Side, SnapshotInfo};
+use snapsync_snapshot::Volume;
+use std::collections::{BTreeSet, HashSet};
+
+/// Bytes of all the paths that a standby tells its primary of.
+const MOST: usize = 1_000_000;
+/// Paths told in one message.
+const SHOWN: usize = 5;
+
+/// Paths in hexadecimal: names need not be text.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct LostPaths(Vec<String>);
+
+impl LostPaths {
+    /// The names of files that are absent from the tree of a volume.
+    pub(crate) fn absent(volume: &Volume, newest: &SnapshotInfo, monitor: &Monitor) -> Result<LostPaths> {
+        let rows = volume.absent_files(newest)?;
+        if rows.is_empty() {
+            return Ok(LostPaths::default());
+        }
+        let paths = paths(&*volume.open_snapshot(newest, monitor)?, &rows)?;
+        Ok(LostPaths(paths.iter().map(|path| hex(path.as_bytes())).collect()))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What makes sense of it, as far as it is believed.
+    pub(crate) fn paths(&self) -> BTreeSet<RelPath> {
+        let mut left = MOST;
+        let fits = |text: &&String| {
+            left = left.saturating_sub(text.len() / 2);
+            left > 0
+        };
+        let path = |text: &String| RelPath::new(&bytes(text)?).ok();
+        self.0.iter().take_while(fits).filter_map(path).collect()
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn bytes(hex: &str) -> Option<Vec<u8>> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16).map(|digit| digit as u8);
+    let pairs = hex.as_bytes().chunks(2);
+    pairs.map(|pair| Some(digit(&pair[0])? << 4 | digit(pair.get(1)?)?)).collect()
+}
+
+fn paths(side: &dyn Side, rows: &[Inode]) -> Result<Vec<RelPath>> {
+    rows.iter().flat_map(|row| &row.links).map(|link| side.path_of(link)).collect()
+}
+
+/// Some of the files, and how many more.
+pub(crate) fn shown(volume: &Volume, of: &SnapshotInfo, rows: &[Inode], monitor: &Monitor) -> Result<String> {
+    let few = &rows[..rows.len().min(SHOWN)];
+    let paths = paths(&*volume.open_snapshot(of, monitor)?, few)?;
+    let paths: Vec<String> = paths.iter().map(|path| path.display().into_owned()).collect();
+    let more = rows.len() - few.len();
+    Ok(paths.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() })
+}
+
+/// The files of `to` whose bytes are lost where the tree holds `now`. They must be few enough to be told.
+pub(crate) fn find(
+    volume: &Volume,
+    to: &SnapshotInfo,
+    now: &SnapshotInfo,
+    monitor: &Monitor,
+) -> Result<Vec<Inode>> {
+    let rows = volume.lost_in(to, now)?;
+    if rows.is_empty() {
+        return Ok(rows);
+    }
+    let names = paths(&*volume.open_snapshot(to, monitor)?, &rows)?;
+    if names.iter().map(|path| path.as_bytes().len() + 1).sum::<usize>() < MOST {
+        return Ok(rows);
+    }
+    let show = volume.path().display();
+    Err(Error::refused(
+        format!(
+            "the bytes of {} files that snapshot {} of {show} had are lost, which is more than a round brings: {}",
+            rows.len(),
+            to.name,
+            shown(volume, to, &rows, monitor)?
+        ),
+        format!("`snapsync verify --repair PRIMARY {show} --discard-drift` brings them, or a new standby"),
+    ))
+}
+
+/// The rows of files that go by these paths in a snapshot of the primary, which may know none of them.
+pub(crate) fn named(
+    primary: &Volume,
+    snapshot: &SnapshotInfo,
+    paths: &BTreeSet<RelPath>,
+    monitor: &Monitor,
+) -> Result<Vec<Inode>> {
+    let side = primary.open_snapshot(snapshot, monitor)?;
+    let names: HashSet<&[u8]> =
+        paths.iter().filter_map(|path| path.as_bytes().rsplit(|b| *b == b'/').next()).collect();
+    let mut rows = Vec::new();
+    for inode in side.everything()? {
+        let inode = inode?;
+        let may = inode.kind == Kind::File && inode.links.iter().any(|link| names.contains(&*link.name));
+        let is = |link| side.path_of(link).is_ok_and(|path| paths.contains(&path));
+        if may && inode.links.iter().any(is) {
+            rows.push(inode);
+        }
+    }
+    Ok(rows)
+}
