@@ -9,7 +9,7 @@ use crate::location::target::{self, Found, Target};
 use crate::options::DriftOptions;
 use crate::round::steps::{OpenRequest, Pending, StandbyEnd, StandbyInfo, State};
 use crate::secret::Secret;
-use crate::volume::made::{Made, can_be_kept, make_target};
+use crate::volume::made::{Made, can_be_kept, make_target, tell_what_it_lies_in};
 use crate::volume::pieces::{self, Piece, Seen};
 use crate::volume::recovery::{can_go_on, finish, recover};
 use crate::volume::{drift, retention, standing};
@@ -122,6 +122,7 @@ impl<'a> Local<'a> {
             }
             None => return Err(out_of_turn("it has been made")),
         };
+        tell_what_it_lies_in(&root, self.monitor);
         let made = Volume::init_in(root, Role::Standby, lineage, epoch)?;
         let made = self.made.store.insert(made);
         let mut volume = made.lock()?;
