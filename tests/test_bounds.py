@@ -85,6 +85,30 @@ def test_a_store_is_left_out_at_every_depth_and_said_once(pair: Pair) -> None:
     assert stores_in(to) == []
 
 
+@pytest.mark.parametrize("kind", ["btrfs", "xfs"])
+def test_a_new_volume_says_once_that_it_lies_in_another(place: Place, kind: str) -> None:
+    outer, elsewhere = place(kind), place("ext4")
+    done("snapshot", outer)
+    for name in ("one", "two", "three"):
+        write(outer / name / "file", name)
+    news = (
+        ("init", outer / "one"),
+        ("snapshot", outer / "two"),
+        ("sync", outer / "three", elsewhere / "a"),
+        ("init", outer / "one/below"),
+    )
+    (outer / "one/below").mkdir()
+    for words in news:
+        (note,) = said(done(*words), "lies in the volume")
+        assert str(words[1]) in note
+        assert said(done(*words), "lies in the volume") == []
+    (apart := elsewhere / "b").mkdir()
+    # On Btrfs that is a subvolume, and no part of the tree around it.
+    told = said(done("sync", apart, outer / "four"), f"{outer / 'four'} lies in the volume {outer}")
+    assert len(told) == (kind == "xfs")
+    assert done("init", apart)["notes"] == []
+
+
 @pytest.mark.parametrize("kinds", PAIRS)
 def test_what_gets_the_name_of_a_store_goes_and_what_loses_it_comes(pair: Pair) -> None:
     write(pair.source / "a/.snapsync/deep/er/file", "1")

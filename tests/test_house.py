@@ -307,7 +307,8 @@ RUST_LEVELS = {
         volumes
     """,
     "engine/location": """
-        address directory
+        text
+        directory
         inside target
         place
         beneath
@@ -358,7 +359,7 @@ RUST_LEVELS = {
     "python": """
         error options
         watch
-        browse comparisons restores roles rounds snapshots
+        browse comparisons location restores roles rounds snapshots
         native
     """,
 }

@@ -264,7 +264,7 @@ def test_who_may_only_receive_feeds_and_verifies_its_own(feeder: Feeder) -> None
         assert ran.code == 0, ran
     assert feeder.verify("own@latest", f"{feeder.source}@latest").json["equal"]
     for ran in (feeder.push("theirs"), feeder.verify("theirs")):
-        assert refused(ran) == f"{HOST}: theirs {NOT_OWN}"
+        assert refused(ran) == f"{HOST}:theirs {NOT_OWN}"
 
 
 @pytest.mark.parametrize("kind", ["xfs"])

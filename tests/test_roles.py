@@ -382,6 +382,27 @@ def test_a_killed_switch_goes_on(
             assert_tidy(ready.target)
 
 
+def test_a_switch_names_the_primary_first(pair: Pair, place: Place) -> None:
+    """The other way round nothing is changed, and the right order is told."""
+    third = place.absent("xfs")
+    (pair.source / "file").write_bytes(b"1")
+    pair.sync()
+    done("sync", pair.source, third, "--snap", "latest")
+
+    def refused(standby: Path, primary: Path) -> None:
+        (primary / "file").write_bytes(b"2")
+        before = [(role(volume), snapshots(volume)) for volume in (standby, primary)]
+        ran = run("switch", "-q", standby, primary)
+        assert_told(ran, f"`snapsync switch {primary} {standby}`", codes=(3,))
+        assert [(role(volume), snapshots(volume)) for volume in (standby, primary)] == before
+
+    refused(pair.target, pair.source)
+    done("switch", pair.source, pair.target)
+    refused(pair.source, pair.target)
+    done("sync", pair.target, third)
+    refused(third, pair.target)
+
+
 def test_a_primary_that_is_written_to_is_not_switched(pair: Pair, tmp_path: Path) -> None:
     import threading
 

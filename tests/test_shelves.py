@@ -113,6 +113,13 @@ def test_root_receives_in_a_directory_of_an_ordinary_user(place: Place, delta: P
     assert (shelf / "monday/file").read_text() == "content"
 
 
+def test_who_names_no_directory_is_told_to_make_it(place: Place, delta: Path) -> None:
+    absent = place("xfs") / "absent"
+    ran = run("receive", "--as-snapshot", absent, "-i", delta, "-q")
+    assert_told(ran, f"{absent} does not exist", "make that directory first", codes=(2,))
+    assert not absent.exists()
+
+
 # --- what is exchanged meanwhile ------------------------------------------------------------------
 
 

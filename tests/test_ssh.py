@@ -427,8 +427,34 @@ def test_the_remote_side_says_why_it_refuses(place: Place, client: Client) -> No
     (pair.target / "precious").write_text("mine")
     before = touch_marks(pair.target)
     ran = run("sync", pair.source, client.at(pair.target), *client.options, "--quiet")
-    assert_told_of(ran, str(pair.target), codes=(3,))
+    assert_told_of(ran, client.at(pair.target), codes=(3,))
     assert touch_marks(pair.target) == before
+
+
+def test_whatever_the_other_end_tells_names_it_and_the_path(place: Place, client: Client) -> None:
+    here, there = place("xfs"), place("xfs")
+    done("snapshot", here)
+    missing, plain = client.at(there / "missing"), client.at(there)
+    for words in (
+        ("sync", missing, there.with_name("new")),
+        ("sync", here, f"{missing}/below"),
+        ("verify", here, missing),
+        ("verify", here, f"{plain}@none"),
+        ("switch", here, plain),
+        ("switch", plain, here),
+        ("rejoin", here, plain),
+        ("rejoin", missing, here),
+    ):
+        ran = run(*words, *client.options, "--quiet")
+        assert_told_of(ran, f"snapsync: {client.at(there)}", codes=(2,))
+
+
+def test_the_way_to_try_a_connection_has_the_options_of_the_command(place: Place, client: Client) -> None:
+    (source := place("xfs")).joinpath("file").touch()
+    options = ("-o", "Port=1", "-o", "ProxyCommand=exec false")
+    ran = run("sync", source, client.at("/x"), *client.options, *options, "--quiet")
+    told = f"`{client.rsh} -o Port=1 -o 'ProxyCommand=exec false' {HOST} true`"
+    assert_told_of(ran, told, codes=(1,))
 
 
 @pytest.mark.parametrize("way", WAYS)

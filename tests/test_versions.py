@@ -150,3 +150,8 @@ def test_what_patterns_leave_out_is_in_no_snapshot(place: Place) -> None:
     done("sync", volume, standby, "--name", "all")
     done("sync", volume, standby, "--name", "part", "--exclude", "*.log")
     assert told(file) == [(1, ["all"], True)]
+
+
+def test_a_volume_is_no_file_of_itself(volume: Path) -> None:
+    take(volume, "a")
+    assert_told(run("versions", volume), f"{volume} is a volume itself", "a file in it", codes=(2,))

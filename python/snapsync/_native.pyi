@@ -12,6 +12,7 @@ from typing import Any, Final, final
 __all__ = [
     "IntegrityError",
     "InterruptedRound",
+    "Location",
     "Mounted",
     "RefusedError",
     "SnapsyncError",
@@ -62,6 +63,31 @@ class UsageError(SnapsyncError): ...
 class RefusedError(SnapsyncError): ...
 class IntegrityError(SnapsyncError): ...
 class InterruptedRound(SnapsyncError): ...
+
+@final
+class Location:
+    """What people call a place, taken apart as the verbs do it. Making one touches nothing on disk.
+
+    Raises UsageError for a URL, and for what may be a mistake; `known` takes whatever a volume has recorded.
+    """
+
+    def __new__(cls, text: str) -> Location: ...
+    @staticmethod
+    def known(text: str) -> Location: ...
+    @property
+    def host(self) -> str | None:
+        """`[user@]host`, an IPv6 address in brackets; None for this machine."""
+
+    @property
+    def path(self) -> str:
+        """What lies between the host and the snapshot."""
+
+    @property
+    def snapshot(self) -> str | None:
+        """What follows the last `@` of the last name, which may as well be part of that name."""
+
+    def is_at(self, place: Location) -> bool:
+        """Whether `place`, whose path may be relative to a home on its host, names this place."""
 
 def sync(
     source: str,

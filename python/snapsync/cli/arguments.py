@@ -1,5 +1,6 @@
 """What more than one verb takes: arguments and options that are no part of a group."""
 
+from snapsync._native import Location
 from snapsync.declare import Annotated, Argument, Option
 from snapsync.errors import UsageError, told
 
@@ -23,9 +24,13 @@ ConfigFile = Annotated[
 
 
 def split(address: str, verb: str) -> tuple[str, str]:
-    """VOLUME and SNAP; a path may hold an @ itself, so the last one counts."""
-    volume, at, snap = address.rpartition("@")
-    if not (at and volume and snap):
+    """VOLUME and SNAP of a volume on this machine."""
+    location = Location(address)
+    if location.host is not None:
+        message = f"cannot {verb} {address}: it is on another machine"
+        raise told(UsageError(message), message, f"run `snapsync {verb}` there")
+    snap = location.snapshot
+    if snap is None:
         message = f"cannot {verb} {address}: it does not name a snapshot"
         raise told(
             UsageError(message),
@@ -35,4 +40,4 @@ def split(address: str, verb: str) -> tuple[str, str]:
     if snap.encode(errors="ignore").decode() != snap:
         message = f"cannot {verb} {address}: a name that is not UTF-8 is no snapshot's"
         raise told(UsageError(message), message, "`snapsync list VOLUME` shows the snapshots")
-    return volume, snap
+    return location.path, snap

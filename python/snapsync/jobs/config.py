@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from snapsync import units
+from snapsync._native import Location
 from snapsync.declare import defaults, options
 from snapsync.errors import UsageError, told
 from snapsync.jobs import own
@@ -63,8 +64,8 @@ class Config:
 
 
 def is_remote(place: str) -> bool:
-    """Whether a place is `[user@]host:PATH`: a path has no colon before its first slash."""
-    return ":" in place.split("/", 1)[0]
+    """Whether a place is `[user@]host:PATH`."""
+    return Location.known(place).host is not None
 
 
 def places() -> tuple[Path, ...]:
@@ -200,9 +201,11 @@ def _words(value: object) -> str:
 
 def _place(value: object) -> str:
     place = _text(value)
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", place):
-        raise _Bad(value, 'write [user@]host:PATH, a port as ssh_options = ["Port=2222"], or a whole path')
-    if is_remote(place):
+    try:
+        location = Location(place)
+    except UsageError as error:
+        raise _Bad(value, f"{error.advice}; options of ssh are `ssh_options` in a job") from None
+    if location.host is not None:
         return place
     place = own.expand(place)
     if not place.startswith("/"):

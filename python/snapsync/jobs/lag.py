@@ -1,11 +1,11 @@
 """How far standbys are behind."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from snapsync import render
+from snapsync._native import Location
 from snapsync.api import snapshots as api
 from snapsync.errors import SnapsyncError, describe
 from snapsync.jobs import state
@@ -132,17 +132,7 @@ def _line(path: str) -> list[Snapshot]:
 
 def _is_at(known: str, place: str) -> bool:
     """Whether `host:/whole/path` is the same place as `place`, whose path may be relative on that host."""
-    (host, path), (known_host, known_path) = (_apart(place), _apart(known))
-    return host == known_host and (known_path == path or known_path.endswith(f"/{path}"))
-
-
-def _apart(place: str) -> tuple[str, str]:
-    """The host and the path of `[user@]host:PATH`. Older volumes know IPv6 addresses without brackets."""
-    bracketed = re.fullmatch(r"((?:[^@/]*@)?)\[([^]/]*)\]:(.*)", place, re.DOTALL)
-    if bracketed:
-        return bracketed[1] + bracketed[2], bracketed[3].rstrip("/")
-    host, _, path = place.partition(":" if place.split("/", 1)[0].count(":") == 1 else ":/")
-    return host, (path if place[len(host) : len(host) + 2] != ":/" else f"/{path.lstrip('/')}").rstrip("/")
+    return Location.known(known).is_at(Location.known(place))
 
 
 def _since(

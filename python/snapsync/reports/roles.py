@@ -12,6 +12,7 @@ class InitReport(Report):
     volume: VolumeInfo
     read_only: bool
     recovered: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 class RecoverReport(Report):

@@ -21,6 +21,7 @@ mod volume;
 pub use digest::Reading;
 pub use jobs::with_jobs;
 pub use keep::Keep;
+pub use location::text::Location;
 pub use options::{DriftOptions, OnDrift, Options, Scrubbing, SshOptions, Terms, TransferOptions};
 pub use remote::gate::Gate;
 pub use remote::server::serve;

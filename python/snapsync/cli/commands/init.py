@@ -21,6 +21,7 @@ def init(output: Output, volume: VolumeArgument, read_only: ReadOnly = None) -> 
     """
     report = roles.init(volume, read_only=read_only)
     output.healed(report.recovered)
+    output.notes(report.notes)
     output.summary(report, _lines(report))
     return ExitCode.DONE
 

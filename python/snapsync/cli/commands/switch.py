@@ -24,7 +24,7 @@ def switch(
 
     A last round brings STANDBY all that PRIMARY holds; then PRIMARY is a standby, and STANDBY the primary.
     Stop what writes to PRIMARY first: where it is still written to after a few rounds nothing is switched.
-    Interrupted, the same command goes on. One of them may be [user@]host:PATH.
+    Interrupted, the same command goes on. The other order is refused. One of them may be [user@]host:PATH.
     """
     with output.progress() as progress:
         report = roles.switch(primary, standby, progress=progress, **options)

@@ -235,6 +235,7 @@ impl Staging<'_> {
             root: self.root.clone(),
             store: self.store.clone(),
             copies: false,
+            displaces: false,
             unlisted: false,
             shares,
             base: None,

@@ -45,6 +45,8 @@ pub(crate) struct StageTarget {
     pub(crate) store: Spot,
     /// Whether a snapshot of it copies data.
     pub(crate) copies: bool,
+    /// Whether older snapshots find bytes in the tree.
+    pub(crate) displaces: bool,
     /// Whether it may hold entries that no snapshot has.
     pub(crate) unlisted: bool,
     /// Whether the data is on its file system and is shared.
@@ -60,6 +62,7 @@ impl StageTarget {
             root: volume.root().clone(),
             store: volume.store(),
             copies: volume.copies_for_snapshots()?,
+            displaces: volume.is_partly_in_tree(),
             // Entries outside the base may have come and gone, and changed the times of directories.
             unlisted: base.is_some_and(|base| !base.subset.is_everything()),
             // A standby that shared blocks with its primary would be lost together with it.
@@ -162,6 +165,9 @@ fn prepare(
     if header.totals != (&found).into() {
         return Err(Error::integrity("the delta's header and manifest differ", "send it again"));
     }
+    if room.displaces {
+        incoming.will_displace();
+    }
     let report = incoming.prepare(room.copies, room.unlisted, room.shares)?;
     if terms.strict && !report.losses.is_empty() {
         return Err(too_strict(room.root.path(), &report.losses));
@@ -169,6 +175,15 @@ fn prepare(
     let pruned = if terms.no_space_check { Vec::new() } else { make_room(incoming, free, monitor)? };
     incoming.entries()?;
     Ok(StageReport { losses: report.losses, held: report.held, kept: report.kept, pruned })
+}
+
+/// Notes what the commit is to keep for older snapshots, which find it in the tree.
+pub(crate) fn displaces(volume: &Volume, incoming: &mut Incoming<'_>) -> Result<()> {
+    let base = incoming.base().filter(|_| volume.is_partly_in_tree());
+    match base.filter(|base| volume.has_table(*base)) {
+        Some(base) => incoming.displaces(&mut |inos| volume.objects_of(base, inos)),
+        None => Ok(()),
+    }
 }
 
 /// Deletes old snapshots, if allowed, until there is enough space.

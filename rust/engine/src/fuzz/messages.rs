@@ -58,7 +58,7 @@ fn framed(text: &[u8]) -> Vec<u8> {
 }
 
 fn fail(failure: Failure) {
-    let error = failure.into_error(Path::new("fuzz"));
+    let error = failure.into_error(Path::new("fuzz"), Path::new("about"));
     assert!((1..=5).contains(&error.exit_code()) && !error.sentence().is_empty());
 }
 

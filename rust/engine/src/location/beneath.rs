@@ -1,8 +1,9 @@
 //! Opens the paths that a client names. Everything later works on the open directory, and nothing is looked
 //! up again.
 
-use crate::location::place::{Place, split_at_sign};
+use crate::location::place::Place;
 use crate::location::target::{self, Found, Target};
+use crate::location::text::Location;
 use snapsync_model::{Context, Error, Result};
 use snapsync_sys::Root;
 use snapsync_walk::STORE;
@@ -55,9 +56,9 @@ impl Admission {
     /// A directory, or a snapshot of a volume.
     pub(crate) fn place(&self, text: &[u8]) -> Result<Place> {
         let whole = self.directory(text);
-        let Some((volume, snapshot)) = split_at_sign(Path::new(OsStr::from_bytes(text))) else {
-            return whole.map(Place::Directory);
-        };
+        let Location { path: volume, snapshot, .. } = Location::here(Path::new(OsStr::from_bytes(text)));
+        let Some(snapshot) = snapshot else { return whole.map(Place::Directory) };
+        let snapshot = snapshot.to_string_lossy();
         match (whole, self.directory(volume.as_os_str().as_bytes())) {
             (Err(_), volume) => Place::snapshot(volume?, &snapshot),
             (Ok(whole), Ok(volume)) => Place::directory(whole, volume, &snapshot),
@@ -118,11 +119,7 @@ fn names<'t>(text: &'t [u8], root: &Root, named: &Path) -> Option<Vec<&'t OsStr>
 /// The path as a user who logs in here means it.
 fn path_of(text: &[u8]) -> Result<PathBuf> {
     let text = Path::new(OsStr::from_bytes(text));
-    let path = match text.strip_prefix("~") {
-        Ok(below) => home()?.join(below),
-        Err(_) => text.to_path_buf(),
-    };
-    Ok(if path.as_os_str().is_empty() { PathBuf::from(".") } else { path })
+    text.strip_prefix("~").map_or_else(|_| Ok(text.to_path_buf()), |below| Ok(home()?.join(below)))
 }
 
 fn home() -> Result<PathBuf> {

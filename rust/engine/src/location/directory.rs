@@ -1,5 +1,6 @@
 //! Existing directories, and how they lie to each other.
 
+use crate::location::text::Location;
 use rustix::fs::{Access, AtFlags};
 use snapsync_model::{Context, Error, Result};
 use snapsync_sys::Root;
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 pub(crate) fn existing_directory(path: &Path) -> Result<PathBuf> {
     let show = path.display();
     let found = path.canonicalize().map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => Error::usage(format!("{show} does not exist"), "check the path"),
+        io::ErrorKind::NotFound => is_not_here(path),
         _ => Error::usage(format!("cannot reach {show}: {e}"), "check the path and your permissions"),
     })?;
     if !found.is_dir() {
@@ -21,6 +22,24 @@ pub(crate) fn existing_directory(path: &Path) -> Result<PathBuf> {
         Err(e) => Err(Error::usage(format!("cannot read {show}: {e}"), "run as root, or as its owner")),
         Ok(_) => Ok(found),
     }
+}
+
+/// What it is called may say why.
+fn is_not_here(path: &Path) -> Error {
+    match Location::parse(path) {
+        Ok(location) if location.host.is_some() => is_elsewhere(&location),
+        Ok(_) => Error::usage(format!("{} does not exist", path.display()), "check the path"),
+        Err(error) => error,
+    }
+}
+
+/// Where only what is on this machine will do.
+pub(crate) fn is_elsewhere(location: &Location) -> Error {
+    Error::usage(
+        format!("{location} is on another machine"),
+        "run this command there: only sync, verify, rejoin and switch reach another machine; ./ goes before \
+         a name with a colon",
+    )
 }
 
 /// The same, opened. Nothing that takes its name later matters.

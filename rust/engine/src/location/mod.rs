@@ -1,8 +1,8 @@
 //! The places that users name, checked before anything is touched.
 
-pub(crate) mod address;
 pub(crate) mod beneath;
 pub(crate) mod directory;
 pub(crate) mod inside;
 pub(crate) mod place;
 pub(crate) mod target;
+pub(crate) mod text;

@@ -1,15 +1,14 @@
 //! A place to read from: a directory, or a snapshot of a volume.
 
-use crate::location::directory::open_directory;
+use crate::location::directory::{is_elsewhere, open_directory};
+use crate::location::text::Location;
 use snapsync_model::{
     Context, Error, Identity, Monitor, Provider, Result, Side, SnapshotInfo, Subset, VolumeInfo,
 };
 use snapsync_snapshot::Volume;
 use snapsync_sys::Root;
 use snapsync_walk::Tree;
-use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// `VOLUME@SNAP`, or a directory.
@@ -22,14 +21,21 @@ impl Place {
     /// A directory with exactly that name comes first, because `@` is common in names on Btrfs. It is refused
     /// if it hides a snapshot, because others may have made it.
     pub(crate) fn parse(text: &Path) -> Result<Place> {
-        match split_at_sign(text) {
-            Some((volume, snapshot)) if volume.is_dir() && !text.is_dir() => {
-                Place::snapshot(open_directory(volume)?, &snapshot)
+        let location = Location::parse(text)?;
+        if location.host.is_some() { Err(is_elsewhere(&location)) } else { Place::at(&location) }
+    }
+
+    /// On this machine.
+    pub(crate) fn at(location: &Location) -> Result<Place> {
+        let (volume, whole) = (&location.path, &location.whole());
+        match &location.snapshot {
+            Some(snapshot) if volume.is_dir() && !whole.is_dir() => {
+                Place::snapshot(open_directory(volume)?, &snapshot.to_string_lossy())
             }
-            Some((volume, snapshot)) if volume.is_dir() => {
-                Place::directory(open_directory(text)?, open_directory(volume)?, &snapshot)
+            Some(snapshot) if volume.is_dir() => {
+                Place::directory(open_directory(whole)?, open_directory(volume)?, &snapshot.to_string_lossy())
             }
-            _ => open_directory(text).map(Place::Directory),
+            _ => open_directory(whole).map(Place::Directory),
         }
     }
 
@@ -101,13 +107,6 @@ fn subset_of(root: &Root, monitor: &Monitor) -> Result<Subset> {
         }
         found => Ok(found?.map(|volume| volume.subset().clone()).unwrap_or_default()),
     }
-}
-
-pub(crate) fn split_at_sign(text: &Path) -> Option<(&Path, String)> {
-    let bytes = text.as_os_str().as_bytes();
-    let at = bytes.iter().rposition(|b| *b == b'@').filter(|at| *at > 0)?;
-    let name = String::from_utf8_lossy(&bytes[at + 1..]).into_owned();
-    Some((Path::new(OsStr::from_bytes(&bytes[..at])), name))
 }
 
 pub(crate) enum Opened {

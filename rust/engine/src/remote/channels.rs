@@ -1,6 +1,6 @@
 //! The further channels of a round, on either end.
 
-use crate::location::address::Address;
+use crate::location::text::Address;
 use crate::options::SshOptions;
 use crate::remote::relay::Gathering;
 use crate::remote::ssh::{MOST_CHANNELS, Peer};

@@ -1,7 +1,7 @@
 //! Runs a round with a volume on another machine.
 
 use crate::delta::staging::is_cut;
-use crate::location::address::Address;
+use crate::location::text::Address;
 use crate::options::{Options, SshOptions, TransferOptions};
 use crate::remote::channels::Channels;
 use crate::remote::messages::Request;
@@ -27,7 +27,7 @@ pub(crate) fn push(
     monitor: &Monitor,
 ) -> Result<Synced> {
     let source = crate::location::directory::open_directory(source)?;
-    let mut peer = Peer::start(&target.host, ssh, monitor)?;
+    let mut peer = Peer::start(target, ssh, monitor)?;
     peer.ask(&Request::Push { target: target.path.clone(), channels: ssh.channels })?;
     let further = Channels::Open { address: target, ssh, peers: Vec::new() };
     let mut standby = Remote::new(&mut peer.wire, transfer, further, monitor);
@@ -48,7 +48,7 @@ pub(crate) fn pull(
 ) -> Result<Synced> {
     let started = Instant::now();
     let mut standby = Local::new(target, None, monitor)?;
-    let mut peer = Peer::start(&source.host, ssh, monitor)?;
+    let mut peer = Peer::start(source, ssh, monitor)?;
     let (theirs, transfer, channels) = (options.clone(), transfer.clone(), ssh.channels);
     peer.ask(&Request::Pull { source: source.path.clone(), options: theirs, transfer, channels })?;
     let further = Channels::Open { address: source, ssh, peers: Vec::new() };
@@ -58,7 +58,8 @@ pub(crate) fn pull(
         peer.end(monitor);
     }
     let (seen, report) = attended?;
-    let (host, report) = (Path::new(&source.host), &*report);
+    let (host, report) = (&source.host.to_string(), &*report);
     let named = options.snap.as_ref().and_then(|snap| standby.find(snap));
-    Pulled { seen, report, source: source.show(), host, options, named, started }.report(monitor)
+    Pulled { seen, report, source: source.to_string(), host: Path::new(host), options, named, started }
+        .report(monitor)
 }

@@ -3,8 +3,8 @@
 
 use crate::delta::incoming::nonsense;
 use crate::digest::{Listing, Near, Reading, Record};
-use crate::location::address::Address;
 use crate::location::place::Place;
+use crate::location::text::Address;
 use crate::options::SshOptions;
 use crate::remote::messages::{Answer, DIGEST, LONGEST, Request};
 use crate::remote::ssh::Peer;
@@ -73,7 +73,7 @@ impl<'a> RemoteDigests<'a> {
         lineage: Option<Uuid>,
         monitor: &'a Monitor,
     ) -> Result<RemoteDigests<'a>> {
-        let mut peer = Peer::start(&address.host, ssh, monitor)?;
+        let mut peer = Peer::start(address, ssh, monitor)?;
         if !peer.features.iter().any(|feature| feature == DIGEST) {
             return Err(Error::failed(
                 format!(

@@ -176,10 +176,10 @@ impl Failure {
         Failure { exit_code: error.exit_code(), what: error.sentence(), advice: error.advice(), needed }
     }
 
-    /// The same error, reported by `whom`.
-    pub(crate) fn into_error(self, whom: &Path) -> Error {
+    /// The same error, reported by `whom`, who was asked to work on the path `about`.
+    pub(crate) fn into_error(self, whom: &Path, about: &Path) -> Error {
         let Failure { exit_code, what, advice, .. } = self;
-        let what = format!("{}: {}", whom.display(), printable_within(&what, WORDS));
+        let what = named(&printable_within(&what, WORDS), whom, about);
         let advice = printable_within(&advice, WORDS);
         match exit_code {
             2 => Error::Usage { what, advice },
@@ -188,6 +188,20 @@ impl Failure {
             5 => Error::Cut { what, advice },
             _ => Error::Failed { what, advice },
         }
+    }
+}
+
+/// What `whom` tells, who was asked to work on the path `about`. Where it begins with a path there, that is
+/// named once.
+pub(crate) fn named(what: &str, whom: &Path, about: &Path) -> String {
+    let (whom, about) = (whom.display(), about.to_string_lossy());
+    let after = what.strip_prefix(&*about).filter(|_| !about.is_empty());
+    if what.starts_with('/') || after.is_some_and(|rest| rest.starts_with([' ', '/', ':'])) {
+        format!("{whom}:{what}")
+    } else if about.is_empty() {
+        format!("{whom}: {what}")
+    } else {
+        format!("{whom}:{about}: {what}")
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a volume does when roles change, here or on another machine.
 
-use crate::location::address::Address;
 use crate::location::directory::existing_directory;
+use crate::location::text::{Address, Location};
 use crate::options::SshOptions;
 use crate::remote::messages::{Answer, Request};
 use crate::remote::ssh::Peer;
@@ -20,7 +20,7 @@ pub(crate) enum End {
 
 impl End {
     pub(crate) fn parse(path: &Path) -> Result<End> {
-        Ok(match Address::parse(path)? {
+        Ok(match Location::parse(path)?.there() {
             Some(address) => End::There(address),
             None => End::Here(existing_directory(path)?),
         })
@@ -49,7 +49,7 @@ impl End {
     pub(crate) fn path(&self) -> PathBuf {
         match self {
             End::Here(path) => path.clone(),
-            End::There(address) => address.show().into(),
+            End::There(address) => address.to_string().into(),
         }
     }
 }
@@ -61,7 +61,7 @@ pub(crate) fn perform_there(
     ssh: &SshOptions,
     monitor: &Monitor,
 ) -> Result<RoleReply> {
-    let mut peer = Peer::start(&address.host, ssh, monitor)?;
+    let mut peer = Peer::start(address, ssh, monitor)?;
     peer.wire.tell(&Request::Do { volume: address.path.clone(), request })?;
     match peer.wire.hear_answer()? {
         Answer::Did(outcome) => {

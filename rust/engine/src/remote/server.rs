@@ -4,6 +4,7 @@
 use crate::digest::Reading;
 use crate::location::beneath::Admission;
 use crate::location::place::Place;
+use crate::location::text::Host;
 use crate::options::{Options, TransferOptions};
 use crate::remote::channels::Channels;
 use crate::remote::digests;
@@ -25,7 +26,6 @@ use snapsync_stream::{Connection, Fate, PATIENCE, Watch};
 use snapsync_sys::Root;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -33,8 +33,9 @@ use uuid::Uuid;
 /// that it was told.
 pub fn serve(gate: &Gate, monitor: &Monitor) -> Result<i32> {
     let [from, to] = standard_streams()?;
-    let peer = std::env::var("SSH_CONNECTION").ok().and_then(|c| c.split(' ').next().map(PathBuf::from));
-    let peer = peer.unwrap_or_else(|| PathBuf::from("client"));
+    let address = std::env::var("SSH_CONNECTION").ok();
+    let address = address.as_deref().and_then(|connection| connection.split(' ').next());
+    let peer = Host::called(address.unwrap_or("client")).to_string().into();
     let wire = Wire::new(from, to, peer, PATIENCE, Fate::default(), monitor)?;
     // This happens before the client can say anything.
     let admission = Admission::new(gate.restrict_to.as_deref());

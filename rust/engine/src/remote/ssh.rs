@@ -1,6 +1,6 @@
 //! Starts a second snapsync on another machine over the user's own `ssh`.
 
-use crate::location::address::Address;
+use crate::location::text::{Address, Host};
 use crate::options::SshOptions;
 use crate::remote::child::Process;
 use crate::remote::messages::{Answer, Request};
@@ -8,8 +8,10 @@ use crate::remote::trust;
 use crate::remote::wire::{Wire, out_of_turn};
 use snapsync_model::{Error, Monitor, Result};
 use snapsync_stream::Fate;
+use std::borrow::Cow;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::Command;
 use uuid::Uuid;
 
@@ -24,11 +26,11 @@ pub(crate) struct Peer<'a> {
 }
 
 impl<'a> Peer<'a> {
-    pub(crate) fn start(host: &str, ssh: &SshOptions, monitor: &'a Monitor) -> Result<Peer<'a>> {
-        Peer::start_with(host, ssh, Fate::default(), monitor)
+    pub(crate) fn start(address: &Address, ssh: &SshOptions, monitor: &'a Monitor) -> Result<Peer<'a>> {
+        Peer::start_with(address, ssh, Fate::default(), monitor)
     }
 
-    fn start_with(host: &str, ssh: &SshOptions, fate: Fate, monitor: &'a Monitor) -> Result<Peer<'a>> {
+    fn start_with(address: &Address, ssh: &SshOptions, fate: Fate, monitor: &'a Monitor) -> Result<Peer<'a>> {
         let (program, arguments) = ssh
             .rsh
             .split_first()
@@ -42,14 +44,18 @@ impl<'a> Peer<'a> {
             .arg0(program)
             .args(arguments)
             .args(options)
-            .arg(host)
+            .arg(address.host.for_ssh())
             .arg(format!("{} serve", ssh.remote_path));
-        let (child, to, from) = Process::start(command, host)?;
-        let wire = Wire::new(from, to, PathBuf::from(host), ssh.patience, fate, monitor)?;
+        let host = address.host.to_string();
+        let (child, to, from) = Process::start(command, &host)?;
+        let mut wire = Wire::new(from, to, host.into(), ssh.patience, fate, monitor)?;
+        OsStr::from_bytes(&address.path).clone_into(wire.about.as_mut_os_string());
         let mut peer = Peer { wire, features: Vec::new(), child };
         match peer.wire.greet() {
             Ok(hello) => Ok(Peer { features: hello.features, ..peer }),
-            Err(Error::Cut { .. }) if peer.has_ended() => Err(peer.did_not_start(program, ssh, monitor)),
+            Err(Error::Cut { .. }) if peer.has_ended() => {
+                Err(peer.did_not_start(&address.host, ssh, monitor))
+            }
             Err(other) => Err(other),
         }
     }
@@ -59,12 +65,11 @@ impl<'a> Peer<'a> {
         !self.wire.link().is_gone()
     }
 
-    fn did_not_start(&mut self, program: &str, ssh: &SshOptions, monitor: &Monitor) -> Error {
-        let host = self.wire.peer.display();
+    fn did_not_start(&mut self, host: &Host, ssh: &SshOptions, monitor: &Monitor) -> Error {
         match self.child.wait(monitor) {
             Some(255) => Error::failed(
                 format!("cannot connect to {host}"),
-                format!("see what {program} said, and try `{program} {host} true`"),
+                format!("see what {} said, and try `{}`", ssh.rsh[0], by_hand(host, ssh)),
             ),
             code => Error::failed(
                 format!(
@@ -100,8 +105,25 @@ impl<'a> Peer<'a> {
         fate: Fate,
         monitor: &'a Monitor,
     ) -> Result<Peer<'a>> {
-        let mut peer = Peer::start_with(&address.host, ssh, fate, monitor)?;
+        let mut peer = Peer::start_with(address, ssh, fate, monitor)?;
         peer.ask(&Request::Join { volume: address.path.clone(), token })?;
         Ok(peer)
     }
+}
+
+/// What reaches that host without snapsync, for a shell.
+fn by_hand(host: &Host, ssh: &SshOptions) -> String {
+    let host = host.for_ssh();
+    let options = ssh.options.iter().flat_map(|option| ["-o", option]);
+    let words = ssh.rsh.iter().map(String::as_str).chain(options).chain([host.as_str(), "true"]);
+    words.map(quoted).collect::<Vec<_>>().join(" ")
+}
+
+/// As a shell takes it for one word.
+fn quoted(word: &str) -> Cow<'_, str> {
+    let is_plain = |c: char| c.is_alphanumeric() || "%+,-./:=@_~[]".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.into();
+    }
+    format!("'{}'", word.replace('\'', r"'\''")).into()
 }

@@ -3,10 +3,9 @@
 use crate::delta::staging::{Data, IncomingDelta, StageReport, is_cut, with_data, workers};
 use crate::digest::hex;
 use crate::keep::Keep;
-use crate::location::address::shown;
 use crate::options::{Terms, TransferOptions};
 use crate::remote::channels::Channels;
-use crate::remote::messages::{Answer, Ask, MOST_TOLD};
+use crate::remote::messages::{Answer, Ask, MOST_TOLD, named};
 use crate::remote::wire::{Wire, out_of_turn};
 use crate::report::rounds::Synced;
 use crate::round::steps::{OpenRequest, Pending, StandbyEnd, StandbyInfo, State};
@@ -69,7 +68,7 @@ impl<'w, 'a> Remote<'w, 'a> {
     }
 
     fn there(&self, path: &str) -> String {
-        shown(&self.wire.peer.to_string_lossy(), path)
+        format!("{}:{path}", self.wire.peer.display())
     }
 
     fn offer(&mut self, offer: &IncomingDelta<'_>) -> Result<()> {
@@ -114,7 +113,10 @@ impl<'w, 'a> Remote<'w, 'a> {
 impl StandbyEnd for Remote<'_, '_> {
     fn look(&mut self, lineage: Option<Uuid>) -> Result<StandbyInfo> {
         match self.ask(&Ask::Look { lineage })? {
-            Answer::Looked(looked) => Ok(StandbyInfo { path: self.there(&looked.path), ..looked }.bounded()),
+            Answer::Looked(looked) => {
+                let lacks = looked.lacks.as_ref().map(|what| named(what, &self.wire.peer, &self.wire.about));
+                Ok(StandbyInfo { path: self.there(&looked.path), lacks, ..looked }.bounded())
+            }
             _ => Err(out_of_turn(self.wire)),
         }
     }
@@ -199,7 +201,7 @@ impl StandbyEnd for Remote<'_, '_> {
                 pruned.truncate(MOST_TOLD);
                 Ok(pruned)
             }
-            Answer::Unpruned(failure) => Err(failure.into_error(&self.wire.peer)),
+            Answer::Unpruned(failure) => Err(self.wire.told(failure)),
             _ => Err(out_of_turn(self.wire)),
         }
     }

@@ -113,7 +113,7 @@ impl Attending<'_, '_, '_, '_> {
                 self.wire.tell(&Answer::Scrubbed(seen))?;
             }
             Ask::Prune { keep, needed } => self.prune(keep, &needed)?,
-            Ask::Failed(failure) => return Err(failure.into_error(&self.wire.peer)),
+            Ask::Failed(failure) => return Err(self.wire.told(failure)),
             Ask::Done { report } => return Ok(Some(report)),
         }
         Ok(None)

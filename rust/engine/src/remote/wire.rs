@@ -33,6 +33,8 @@ pub(crate) struct Wire<'a> {
     pub(crate) to: BufWriter<Channel<'a>>,
     /// The name of the other end for messages.
     pub(crate) peer: PathBuf,
+    /// What it was asked to work on, as it is called there.
+    pub(crate) about: PathBuf,
     has_failed: bool,
     /// What the other end said about the snapshot when it failed.
     pub(crate) is_needed: Option<bool>,
@@ -57,6 +59,7 @@ impl<'a> Wire<'a> {
             from: BufReader::with_capacity(BUFFER, channel(from)?),
             to: BufWriter::with_capacity(BUFFER, channel(to)?),
             peer,
+            about: PathBuf::new(),
             has_failed: false,
             is_needed: None,
             heart,
@@ -204,12 +207,17 @@ impl<'a> Wire<'a> {
         Ok(message)
     }
 
+    /// A failure at the other end, as an error here.
+    pub(crate) fn told(&self, failure: Failure) -> Error {
+        failure.into_error(&self.peer, &self.about)
+    }
+
     /// Waits for an answer; a failure at the other end becomes an error here.
     pub(crate) fn hear_answer(&mut self) -> Result<Answer> {
         match self.hear()? {
             Answer::Failed(failure) => {
                 self.is_needed = Some(failure.needed);
-                Err(failure.into_error(&self.peer))
+                Err(self.told(failure))
             }
             answer => Ok(answer),
         }

@@ -142,4 +142,5 @@ pub struct Initialised {
     pub volume: VolumeInfo,
     pub read_only: bool,
     pub recovered: Vec<String>,
+    pub notes: Vec<String>,
 }

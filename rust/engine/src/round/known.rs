@@ -1,5 +1,6 @@
 //! What is known and is not there: a disk that is not mounted must not be taken for a place to begin anew.
 
+use crate::location::text::Location;
 use crate::round::rights::Rights;
 use crate::round::steps::StandbyInfo;
 use crate::volume::standing::{expect_standby, was_replaced};
@@ -86,8 +87,11 @@ pub(crate) fn is_there(looked: &StandbyInfo, primary: Option<&Volume>) -> Result
 
 /// The refusal of a command that names a standby which is known and not there; else the error as it is.
 pub(crate) fn explained(standbys: &BTreeMap<Uuid, Standby>, path: &Path, error: Error) -> Error {
-    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
-    let is_known = |standby: &Standby| is_same_place(&standby.path, &whole.to_string_lossy());
+    let mut place = Location::known(path);
+    if place.host.is_none() {
+        place = Location::here(&std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()));
+    }
+    let is_known = |standby: &Standby| Location::known(Path::new(&standby.path)).is_at(&place);
     if error.exit_code() != 2 || !standbys.values().any(is_known) {
         return error;
     }
@@ -98,14 +102,8 @@ pub(crate) fn explained(standbys: &BTreeMap<Uuid, Standby>, path: &Path, error: 
 }
 
 /// Two names of one place, whoever logs in there.
-fn is_same_place(one: &str, other: &str) -> bool {
-    let without_user = |place: &str| match place.split_once(':') {
-        Some((host, path)) if !host.contains('/') => {
-            format!("{}:{path}", host.rsplit('@').next().unwrap_or(host).to_lowercase())
-        }
-        _ => place.to_owned(),
-    };
-    one == other || without_user(one) == without_user(other)
+fn is_same_place(known: &str, other: &str) -> bool {
+    Location::known(Path::new(known)).is_at(&Location::known(Path::new(other)))
 }
 
 /// The standby that is met, if it is known to be at that place.

@@ -12,7 +12,7 @@ use crate::round::known;
 use crate::round::rights::{Rights, may_undo};
 use crate::round::steps::{OpenRequest, StandbyEnd, StandbyInfo, State};
 use crate::volume::lost::{self, LostPaths};
-use crate::volume::made::Made;
+use crate::volume::made::{Made, tell_what_it_lies_in};
 use crate::volume::recovery::recover;
 use crate::volume::retention;
 use snapsync_apply::Loss;
@@ -74,6 +74,7 @@ fn begin(
     let primary = match primary {
         Some(volume) => volume,
         None => {
+            tell_what_it_lies_in(&source, monitor);
             let volume = Volume::init_in(source, Role::Primary, Uuid::new_v4(), 1)?;
             made.store = Some(volume.clone());
             volume

@@ -2,7 +2,7 @@
 //! one process or a channel lies between.
 
 use crate::delta::staging::{
-    Data, IncomingDelta, Spare, StageReport, StageTarget, begin, fill, give_up, is_cut, take,
+    Data, IncomingDelta, Spare, StageReport, StageTarget, begin, displaces, fill, give_up, is_cut, take,
 };
 use crate::keep::Keep;
 use crate::location::target::{self, Found, Target};
@@ -10,7 +10,7 @@ use crate::options::DriftOptions;
 use crate::round::steps::{OpenRequest, Pending, StandbyEnd, StandbyInfo, State};
 use crate::secret::Secret;
 use crate::volume::lost::LostPaths;
-use crate::volume::made::{Made, can_be_kept, make_target};
+use crate::volume::made::{Made, can_be_kept, make_target, tell_what_it_lies_in};
 use crate::volume::pieces::{self, Piece, Seen};
 use crate::volume::recovery::{can_go_on, finish, recover};
 use crate::volume::{drift, retention, standing};
@@ -123,6 +123,7 @@ impl<'a> Local<'a> {
             }
             None => return Err(out_of_turn("it has been made")),
         };
+        tell_what_it_lies_in(&root, self.monitor);
         let made = Volume::init_in(root, Role::Standby, lineage, epoch)?;
         let made = self.made.store.insert(made);
         let mut volume = made.lock()?;
@@ -350,6 +351,7 @@ impl StandbyEnd for Local<'_> {
         let (Some(mut incoming), Some((info, epoch, promotions))) = (incoming, info) else {
             return Err(out_of_turn("no delta has begun"));
         };
+        displaces(self.volume()?, &mut incoming)?;
         incoming.seal()?;
         incoming.commit()?;
         let base = incoming.base();

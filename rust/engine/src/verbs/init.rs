@@ -2,7 +2,7 @@
 
 use crate::location::directory::existing_directory;
 use crate::report::volumes::Initialised;
-use crate::volume::made::can_be_kept;
+use crate::volume::made::{can_be_kept, tell_what_it_lies_in};
 use crate::volume::recovery;
 use snapsync_model::{Error, Monitor, Result, Role};
 use snapsync_snapshot::{Volume, is_vacant_in};
@@ -16,7 +16,11 @@ pub fn init(path: &Path, read_only: Option<bool>, monitor: &Monitor) -> Result<I
     let path = existing_directory(path)?;
     let root = Root::open(&path)?;
     can_be_kept(&root, read_only == Some(true))?;
-    let volume = match Volume::find_in(root.again()?)? {
+    let found = Volume::find_in(root.again()?)?;
+    if found.is_none() {
+        tell_what_it_lies_in(&root, monitor);
+    }
+    let volume = match found {
         Some(volume) => volume,
         None if read_only == Some(true) => {
             if !is_vacant_in(&root)? {
@@ -33,5 +37,6 @@ pub fn init(path: &Path, read_only: Option<bool>, monitor: &Monitor) -> Result<I
     if let Some(read_only) = read_only {
         volume.set_read_only(read_only)?;
     }
-    Ok(Initialised { verb: "init", volume: volume.info(), read_only: volume.is_read_only(), recovered })
+    let (volume, read_only) = (volume.info(), volume.is_read_only());
+    Ok(Initialised { verb: "init", volume, read_only, recovered, notes: monitor.take_notes() })
 }

@@ -4,8 +4,8 @@
 
 use crate::delta::sides::Sides;
 use crate::digest::Reading;
-use crate::location::address::Address;
 use crate::location::place::Place;
+use crate::location::text::Location;
 use crate::location::{directory, target};
 use crate::options::{SshOptions, Terms};
 use crate::report::checks::{Mended, Verified};
@@ -70,7 +70,7 @@ pub fn verify_and_mend(
 const DRIFT: &str = "with --discard-drift they are kept as a snapshot, and the standby goes back first";
 
 fn open(path: &Path) -> Result<Volume> {
-    if Address::parse(path)?.is_some() {
+    if Location::parse(path)?.host.is_some() {
         return Err(Error::usage(
             format!("{} is on another machine, and only what is on this one is mended here", path.display()),
             "rounds mend a standby over ssh: `snapsync sync` with a short --scrub finds what differs, and \

@@ -12,7 +12,7 @@ use snapsync_manifest::ManifestReader;
 use snapsync_model::{Error, Monitor, Result, SnapshotInfo, Stage};
 use snapsync_snapshot::{Base, ReceivedDirectory, Volume, Work, can_be_a_name};
 use snapsync_stream::{Channel, receive};
-use std::io::BufReader;
+use std::io::{BufReader, ErrorKind};
 use std::path::Path;
 use std::time::Instant;
 
@@ -26,6 +26,12 @@ pub fn receive_as_snapshot(
     monitor: &Monitor,
 ) -> Result<Received> {
     let started = Instant::now();
+    if dir.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+        return Err(Error::usage(
+            format!("{} does not exist", dir.display()),
+            "make that directory first: what is received becomes a new one in it",
+        ));
+    }
     let dir = existing_directory(dir)?;
     if Volume::find(&dir)?.is_some() {
         return Err(Error::refused(
@@ -113,6 +119,7 @@ fn bring(work: &mut Work<'_>, delta: &mut Input<'_>, terms: Terms, monitor: &Mon
         root: work.root()?,
         store: work.store().clone(),
         copies: false,
+        displaces: false,
         unlisted: false,
         shares: false,
         base: None,

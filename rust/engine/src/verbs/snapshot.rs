@@ -3,6 +3,7 @@
 use crate::location::directory::open_directory;
 use crate::location::target;
 use crate::report::snapshots::Taken;
+use crate::volume::made::tell_what_it_lies_in;
 use crate::volume::recovery;
 use snapsync_model::{Monitor, Result, Role, Stage};
 use snapsync_snapshot::{Request, Volume, name_is_free};
@@ -20,7 +21,9 @@ pub fn snapshot(path: &Path, name: Option<String>, monitor: &Monitor) -> Result<
     let volume = match found {
         Some(volume) => volume,
         None => {
-            target::source(&root).and_then(|_| Volume::init_in(root, Role::Primary, Uuid::new_v4(), 1))?
+            target::source(&root)?;
+            tell_what_it_lies_in(&root, monitor);
+            Volume::init_in(root, Role::Primary, Uuid::new_v4(), 1)?
         }
     };
     let (mut volume, _) = recovery::lock(&volume, monitor)?;

@@ -31,7 +31,14 @@ pub fn switch(
     let mut promoted = None;
     match (ours.volume.role, theirs.volume.role) {
         // A switch that was interrupted goes on.
-        (Role::Standby, Role::Primary) => {}
+        (Role::Standby, Role::Primary) if is_unfinished(&ours, &theirs) => {}
+        (Role::Standby, Role::Primary) => {
+            let (first, second) = (primary.display(), standby.display());
+            return Err(Error::refused(
+                format!("{first} is a standby, and {second} is its primary"),
+                format!("the primary comes first: `snapsync switch {second} {first}`"),
+            ));
+        }
         (Role::Standby, Role::Standby) if newest(&ours) == newest(&theirs) => {}
         (Role::Primary, Role::Standby) => {
             hand_over(primary, standby, &from, transfer, ssh, monitor)?;
@@ -61,6 +68,12 @@ pub fn switch(
         notes: monitor.take_notes(),
         seconds: started.elapsed().as_secs_f64(),
     })
+}
+
+/// The standby that was promoted has not fed the old primary yet, which it knows as its standby from then on.
+fn is_unfinished(old: &Described, new: &Described) -> bool {
+    let was_promoted = new.volume.epoch > 1;
+    was_promoted && !new.standbys.contains_key(&old.volume.id)
 }
 
 /// Both ends; a standby that is not there may be known to its primary.

@@ -1,7 +1,7 @@
 //! One round, here or with a volume on another machine.
 
-use crate::location::address::Address;
 use crate::location::directory;
+use crate::location::text::Location;
 use crate::options::{Options, SshOptions, TransferOptions};
 use crate::remote::client::{pull, push};
 use crate::report::rounds::Synced;
@@ -22,7 +22,7 @@ pub fn sync(
     ssh: &SshOptions,
     monitor: &Monitor,
 ) -> Result<Synced> {
-    match (Address::parse(source)?, Address::parse(target)?) {
+    match (Location::parse(source)?.there(), Location::parse(target)?.there()) {
         (None, None) => local(source, target, options, transfer, monitor),
         (None, Some(target)) => push(source, &target, options, transfer, ssh, monitor),
         (Some(source), None) => pull(&source, target, options, transfer, ssh, monitor),

@@ -2,8 +2,8 @@
 //! and what they tell is merged by path.
 
 use crate::digest::{BATCH, Body, Digest, Listing, Near, READ, Reading, Record, Runs, UNREADABLE};
-use crate::location::address::Address;
 use crate::location::place::{Opened, Place};
+use crate::location::text::{Address, Location};
 use crate::options::SshOptions;
 use crate::remote::digests::RemoteDigests;
 use crate::report::checks::{Difference, Verified};
@@ -89,10 +89,8 @@ enum Named {
 
 impl Named {
     fn parse(text: &Path) -> Result<Named> {
-        match Address::parse(text)? {
-            Some(address) => Ok(Named::There(address)),
-            None => Place::parse(text).map(Named::Here),
-        }
+        let location = Location::parse(text)?;
+        location.there().map_or_else(|| Place::at(&location).map(Named::Here), |far| Ok(Named::There(far)))
     }
 
     /// That of the volume here: it may be what the other side tells by.

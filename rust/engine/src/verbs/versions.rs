@@ -136,6 +136,12 @@ fn place_of(file: &Path) -> Result<(Volume, RelPath)> {
         }
         return Ok((volume, path));
     }
+    if Volume::find(&path)?.is_some() {
+        return Err(Error::usage(
+            format!("{} is a volume itself", file.display()),
+            format!("name a file in it; `snapsync list {}` shows its snapshots", file.display()),
+        ));
+    }
     Err(Error::usage(
         format!("{} is in no volume", file.display()),
         "name a file beneath a directory that has snapshots",

@@ -2,10 +2,12 @@
 
 use rustix::fs::{AtFlags, Mode};
 use snapsync_apply::Journal;
-use snapsync_model::{Context, Error, Result};
+use snapsync_model::{Context, Error, Monitor, Result};
 use snapsync_snapshot::Volume;
 use snapsync_sys::{Root, btrfs};
 use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// Only a subvolume can be read-only between rounds.
 pub(crate) fn can_be_kept(root: &Root, read_only: bool) -> Result<()> {
@@ -17,6 +19,21 @@ pub(crate) fn can_be_kept(root: &Root, read_only: bool) -> Result<()> {
         format!("{} is not a Btrfs subvolume: it cannot be made read-only", path.display()),
         "leave out --read-only",
     ))
+}
+
+/// Says of a new volume that it is part of the tree of another, which is seldom meant.
+pub(crate) fn tell_what_it_lies_in(root: &Root, monitor: &Monitor) {
+    let on = |path: &Path| path.metadata().map(|found| found.dev()).ok();
+    let (path, device) = (root.path(), on(root.path()));
+    let is_around =
+        |above: &&Path| on(above) == device && Volume::find(above).is_ok_and(|found| found.is_some());
+    if let Some(outer) = path.ancestors().skip(1).find(is_around) {
+        let (path, outer) = (path.display(), outer.display());
+        monitor.note(format!(
+            "{path} lies in the volume {outer}, and is a volume of its own now: snapshots of {outer} hold \
+             what is in it, but not its snapshots"
+        ));
+    }
 }
 
 /// What a round has made from nothing, and takes away again when it fails before anything is in it.

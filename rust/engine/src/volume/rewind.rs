@@ -3,7 +3,7 @@
 
 use crate::delta::outgoing::{Outgoing, announce, copy, header, volume_head};
 use crate::delta::sides::Sides;
-use crate::delta::staging::{Data, IncomingDelta, StageTarget, begin, fill, give_up, nothing};
+use crate::delta::staging::{Data, IncomingDelta, StageTarget, begin, displaces, fill, give_up, nothing};
 use crate::options::Terms;
 use crate::volume::recovery::finish;
 use snapsync_apply::{Journal, Loss, Phase};
@@ -88,6 +88,7 @@ fn attempt(
     let data =
         Data { manifest: &manifest, side: &*sides.target, held: &begun.held, seed: Default::default() };
     fill(&incoming, &data, None, monitor)?;
+    displaces(volume, &mut incoming)?;
     incoming.seal()?;
     incoming.commit()?;
     drop(incoming);

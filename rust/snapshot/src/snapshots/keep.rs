@@ -7,7 +7,7 @@ use crate::pool::snapshot::PoolSnapshot;
 use crate::volume::handle::Volume;
 use crate::volume::locked::LockedVolume;
 use rayon::prelude::*;
-use snapsync_manifest::Table;
+use snapsync_manifest::{FILES, Table};
 use snapsync_model::{
     Context, Error, Inode, Kind, Monitor, Provider, Result, Side, SnapshotInfo, object_path,
 };
@@ -33,6 +33,11 @@ impl Volume {
         Ok(self.info().provider == Provider::Pool
             && !self.store().directory().is_ok_and(supports_reflinks)
             && !Ground::of_all(self, &root)?.leaves_bytes_in_tree(self))
+    }
+
+    /// Whether a snapshot has a table: those on Btrfs have none.
+    pub fn has_table(&self, snapshot: Uuid) -> bool {
+        self.dir_of(snapshot).join(FILES[0]).is_there()
     }
 
     /// The objects of some inodes of a pool snapshot, by number, with the change time at which the tree has the

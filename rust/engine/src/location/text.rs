@@ -1,0 +1,357 @@
+//! Where something is, as people write it: `PATH`, `VOLUME@SNAP`, and either of them after `[user@]host:`.
+//!
+//! This is about texts only. Whether a directory has a name that looks like a snapshot of a volume is seen
+//! where it is opened.
+
+use snapsync_model::{Error, Result};
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// A machine, and who logs in there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    user: Option<String>,
+    /// Without the brackets of an IPv6 address.
+    name: String,
+}
+
+impl Host {
+    /// A machine that is known by its name or address.
+    pub(crate) fn called(name: &str) -> Host {
+        Host { user: None, name: name.to_owned() }
+    }
+
+    /// Returns None where `ssh` would take it for something else than a machine.
+    fn parse(text: &[u8]) -> Option<Host> {
+        let text = std::str::from_utf8(text).ok()?;
+        let (user, name) = text.rsplit_once('@').map_or((None, text), |(user, name)| (Some(user), name));
+        let inner = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+        let name = inner.unwrap_or(name);
+        let is_word = |word: &str| {
+            let strange = |c: char| c.is_whitespace() || c.is_control() || "[]".contains(c);
+            !word.is_empty() && !word.starts_with('-') && !word.contains(strange)
+        };
+        (is_word(name) && user.is_none_or(is_word))
+            .then(|| Host { user: user.map(str::to_owned), name: name.to_owned() })
+    }
+
+    /// As `ssh` takes it, which knows no brackets.
+    pub(crate) fn for_ssh(&self) -> String {
+        match &self.user {
+            Some(user) => format!("{user}@{}", self.name),
+            None => self.name.clone(),
+        }
+    }
+
+    fn is_same_machine(&self, other: &Host) -> bool {
+        self.name.to_lowercase() == other.name.to_lowercase()
+    }
+}
+
+/// As it is written: an IPv6 address is in brackets.
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.user.iter().try_for_each(|user| write!(f, "{user}@"))?;
+        if self.name.contains(':') { write!(f, "[{}]", self.name) } else { f.write_str(&self.name) }
+    }
+}
+
+/// Where something is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Location {
+    /// None for this machine.
+    pub host: Option<Host>,
+    /// Up to the snapshot.
+    pub path: PathBuf,
+    /// What follows the last `@` of the last name.
+    pub snapshot: Option<OsString>,
+}
+
+impl Location {
+    /// Refuses what a typing mistake may have made: a host that is none, or nothing after one.
+    pub fn parse(text: &Path) -> Result<Location> {
+        is_no_url(text)?;
+        let bytes = text.as_os_str().as_bytes();
+        let Some(colon) = end_of_host(bytes) else { return Ok(Location::here(text)) };
+        let wrong = |what: &str, advice: String| {
+            Err(Error::usage(format!("`{}` is no place: {what}", text.display()), advice))
+        };
+        if let Some((host, path)) = without_brackets(bytes) {
+            let path = OsStr::from_bytes(path).display();
+            return wrong("an IPv6 address is in brackets", format!("write {host}:{path}"));
+        }
+        let Some(host) = Host::parse(&bytes[..colon]) else {
+            return wrong(
+                "it names no host",
+                "write [user@]host:PATH, an IPv6 address in brackets, or ./PATH for a name with a colon"
+                    .into(),
+            );
+        };
+        match &bytes[colon + 1..] {
+            [] => wrong(
+                "it names no directory",
+                format!("write {host}:PATH; {host}:. is the home directory there"),
+            ),
+            [b':', ..] => {
+                wrong("it has two colons", format!("write {host}:PATH; ./ goes before a name with a colon"))
+            }
+            path => Ok(Location { host: Some(host), ..Location::here(Path::new(OsStr::from_bytes(path))) }),
+        }
+    }
+
+    /// On this machine, with whatever colons.
+    pub(crate) fn here(path: &Path) -> Location {
+        let bytes = path.as_os_str().as_bytes();
+        let name = bytes.iter().rposition(|b| *b == b'/').map_or(0, |slash| slash + 1);
+        let at = bytes[name..].iter().rposition(|b| *b == b'@').map(|at| name + at);
+        let (path, snapshot) = match at.filter(|at| *at > 0 && at + 1 < bytes.len()) {
+            Some(at) => (&bytes[..at], Some(OsStr::from_bytes(&bytes[at + 1..]).to_owned())),
+            None => (bytes, None),
+        };
+        Location { host: None, path: OsStr::from_bytes(path).into(), snapshot }
+    }
+
+    /// What a volume has written down. Older ones know IPv6 addresses without brackets.
+    pub fn known(text: &Path) -> Location {
+        let Ok(location) = Location::parse(text) else {
+            let bytes = text.as_os_str().as_bytes();
+            return match without_brackets(bytes) {
+                Some((host, path)) => {
+                    Location { host: Some(host), ..Location::here(Path::new(OsStr::from_bytes(path))) }
+                }
+                None => Location::here(text),
+            };
+        };
+        location
+    }
+
+    /// All that follows the host: what a directory may be called.
+    pub fn whole(&self) -> PathBuf {
+        let mut whole = self.path.clone().into_os_string();
+        if let Some(snapshot) = &self.snapshot {
+            whole.push("@");
+            whole.push(snapshot);
+        }
+        whole.into()
+    }
+
+    /// What is asked for on another machine, if it is there.
+    pub(crate) fn there(&self) -> Option<Address> {
+        let host = self.host.clone()?;
+        Some(Address { host, path: self.whole().into_os_string().into_vec() })
+    }
+
+    /// Whether `place` may be a name of this place, whoever logs in there. A path of `place` may be relative
+    /// to a home, and then it is that of one user.
+    pub fn is_at(&self, place: &Location) -> bool {
+        let (known, path) = (tidy(&self.whole()), tidy(&place.whole()));
+        match (&self.host, &place.host) {
+            (None, None) => known == path,
+            (Some(one), Some(other)) if one.is_same_machine(other) => {
+                let path = path.strip_prefix("~").or_else(|_| path.strip_prefix(".")).unwrap_or(&path);
+                known == path || (one.user == other.user && path.is_relative() && known.ends_with(path))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// As it can be written again; bytes that are not text are replaced.
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.host.iter().try_for_each(|host| write!(f, "{host}:"))?;
+        self.whole().display().fmt(f)
+    }
+}
+
+/// A place on another machine, as it is asked for there.
+#[derive(Clone, Debug)]
+pub(crate) struct Address {
+    pub(crate) host: Host,
+    pub(crate) path: Vec<u8>,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, String::from_utf8_lossy(&self.path))
+    }
+}
+
+/// Where the colon after a host is: before the first slash, and after an address in brackets.
+fn end_of_host(bytes: &[u8]) -> Option<usize> {
+    let head = bytes.split(|b| *b == b'/').next().unwrap_or_default();
+    let first = head.iter().position(|b| *b == b':')?;
+    let open = head[..first].iter().position(|b| *b == b'[');
+    let open = open.filter(|at| *at == 0 || head[at - 1] == b'@');
+    let after = open.and_then(|open| Some(open + head[open..].iter().position(|b| *b == b']')? + 1));
+    Some(after.filter(|after| head.get(*after) == Some(&b':')).unwrap_or(first))
+}
+
+/// The host and the path of `[user@]host:PATH`, where that host is an IPv6 address without its brackets.
+fn without_brackets(bytes: &[u8]) -> Option<(Host, &[u8])> {
+    let head = bytes.split(|b| *b == b'/').next().unwrap_or_default();
+    let colon = head.iter().rposition(|b| *b == b':')?;
+    let host = Host::parse(&head[..colon])?;
+    let address = host.name.split('%').next().unwrap_or_default();
+    let is_bare = head[..colon].last() != Some(&b']') && address.parse::<Ipv6Addr>().is_ok();
+    is_bare.then(|| (host, &bytes[colon + 1..]))
+}
+
+/// Without what makes no difference: slashes at its end, several of them, dots.
+fn tidy(path: &Path) -> PathBuf {
+    path.components().collect()
+}
+
+/// Refuses `ssh://[user@]host[:port]/path`, which other programs accept: the part before its first colon is
+/// not a host.
+fn is_no_url(text: &Path) -> Result<()> {
+    let whole = text.to_string_lossy();
+    let Some((scheme, rest)) = whole.split_once("://") else { return Ok(()) };
+    let is_word = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+.-".contains(c));
+    if !is_word {
+        return Ok(());
+    }
+    let (place, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let port = place.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
+    let (host, port) =
+        port.map_or((place, String::new()), |(host, port)| (host, format!(" with `-o Port={port}`")));
+    Err(Error::usage(
+        format!("{whole} is no place that snapsync understands"),
+        match scheme {
+            "ssh" | "sftp" | "scp" => format!("write it as {host}:/{path}{port}"),
+            "file" => format!("write the path alone: /{path}"),
+            _ => format!("write [user@]host:PATH, or ./{whole} for a directory of that name"),
+        },
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &[u8]) -> Result<Location> {
+        Location::parse(Path::new(OsStr::from_bytes(text)))
+    }
+
+    /// Written again with all its bytes, which `Display` does not have.
+    fn written(location: &Location) -> Vec<u8> {
+        let host = location.host.as_ref().map_or(String::new(), |host| format!("{host}:"));
+        [host.as_bytes(), location.whole().as_os_str().as_bytes()].concat()
+    }
+
+    fn apart(text: &str) -> (Option<String>, String, Option<String>) {
+        let Location { host, path, snapshot } = parse(text.as_bytes()).unwrap();
+        let shown = |text: OsString| text.into_string().unwrap();
+        (host.map(|host| host.to_string()), shown(path.into()), snapshot.map(shown))
+    }
+
+    #[test]
+    fn each_way_to_write_a_place_is_understood() {
+        for (text, host, path, snapshot) in [
+            ("/srv/data", None, "/srv/data", None),
+            ("./a:b", None, "./a:b", None),
+            ("a/b:c", None, "a/b:c", None),
+            ("@", None, "@", None),
+            ("@x", None, "@x", None),
+            ("x@", None, "x@", None),
+            ("/mnt/@", None, "/mnt/@", None),
+            ("/mnt/@/home", None, "/mnt/@/home", None),
+            ("v@one@two", None, "v@one", Some("two")),
+            ("v/@one", None, "v/", Some("one")),
+            ("root@host", None, "root", Some("host")),
+            ("host:p", Some("host"), "p", None),
+            ("host:v@s", Some("host"), "v", Some("s")),
+            ("host:a:b@c", Some("host"), "a:b", Some("c")),
+            ("u@h.example:/srv/x", Some("u@h.example"), "/srv/x", None),
+            ("one@two@h:x", Some("one@two@h"), "x", None),
+            ("[::1]:p", Some("[::1]"), "p", None),
+            ("[::1]:v@s", Some("[::1]"), "v", Some("s")),
+            ("[host]:p", Some("host"), "p", None),
+            ("u@[fe80::1%eth0]:/p", Some("u@[fe80::1%eth0]"), "/p", None),
+        ] {
+            let told = (host.map(str::to_owned), path.to_owned(), snapshot.map(str::to_owned));
+            assert_eq!(apart(text), told, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_a_mistake_is_refused_with_the_right_spelling() {
+        for (text, advice) in [
+            ("host:", "host:."),
+            ("u@[::1]:", "u@[::1]:."),
+            ("host::module", "write host:PATH"),
+            ("::1:/srv/x", "write [::1]:/srv/x"),
+            ("u@fe80::1%eth0:x", "write u@[fe80::1%eth0]:x"),
+            ("[::1", "in brackets"),
+            ("[::1]", "in brackets"),
+            ("[::1]x:p", "in brackets"),
+            ("[12:30] notes", "./PATH"),
+            ("a[1]:x", "./PATH"),
+            (":x", "./PATH"),
+            ("u@:x", "./PATH"),
+            ("@h:x", "./PATH"),
+            ("-oProxyCommand=x:y", "./PATH"),
+            ("u@-F:y", "./PATH"),
+            ("my notes: all", "./PATH"),
+            ("ssh://host:2222/x", "host:/x with `-o Port=2222`"),
+            ("ssh://u@host/x", "u@host:/x"),
+        ] {
+            let error = parse(text.as_bytes()).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{text}");
+            assert!(error.advice().contains(advice), "{text}: {}", error.advice());
+        }
+    }
+
+    #[test]
+    fn what_is_understood_is_the_same_when_it_is_written_and_read_again() {
+        let pieces: [&[u8]; 16] = [
+            b"a", b"host", b"@", b"@", b":", b":", b"/", b".", b"[", b"]", b"[::1]", b"%eth0", b"~", b" ",
+            b"-", b"\xff",
+        ];
+        let (mut state, mut far, mut near) = (0x2545_f491_4f6c_dd1d_u64, 0, 0);
+        for _ in 0..200_000 {
+            let mut next = |below: usize| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state % below as u64) as usize
+            };
+            let text = (0..next(9)).flat_map(|_| pieces[next(pieces.len())]).copied().collect::<Vec<u8>>();
+            let Ok(location) = parse(&text) else { continue };
+            let again = written(&location);
+            assert_eq!(parse(&again).unwrap(), location, "{}", text.escape_ascii());
+            // A name in needless brackets loses them.
+            assert!(again == text || text.contains(&b'['), "{}", text.escape_ascii());
+            let count = if location.host.is_some() { &mut far } else { &mut near };
+            *count += 1;
+        }
+        assert!(far > 5_000 && near > 5_000, "{far} and {near} of them are too few");
+    }
+
+    #[test]
+    fn a_place_is_known_by_whatever_name() {
+        let known = |text: &str| Location::known(Path::new(text));
+        for (one, other, is_same) in [
+            ("/srv/x", "/srv//x/", true),
+            ("/srv/x", "host:/srv/x", false),
+            ("/a:/b", "/a:/c", false),
+            ("u@host:/srv/x", "HOST:/srv/x", true),
+            ("host:/srv/x", "host:/srv/y", false),
+            ("host:/srv/x", "other:/srv/x", false),
+            ("::1:/srv/x", "[::1]:/srv/x", true),
+            ("u@fe80::1:/srv/x", "u@[fe80::1]:x", true),
+            ("[::1]:/srv/x", "[::2]:/srv/x", false),
+            ("host:/home/u/x", "host:x", true),
+            ("host:/home/u/x", "host:~/x", true),
+            ("host:/home/u/x", "host:./x", true),
+            ("host:/home/u/ax", "host:x", false),
+            ("v@host:/home/v/x", "u@host:x", false),
+        ] {
+            assert_eq!(known(one).is_at(&known(other)), is_same, "{one} and {other}");
+        }
+    }
+}
