@@ -4,14 +4,15 @@
 use snapsync_apply::{Incoming, Journal, Phase, clear, discard};
 use snapsync_manifest::{ManifestHeader, ManifestReader, ManifestWriter};
 use snapsync_model::{
-    Attributes, Change, ChangeFlags, Extent, Kind, Link, Monitor, Op, Provider, ROOT, RelPath, Result,
-    SnapshotInfo, Subset,
+    Attributes, Change, ChangeFlags, Extent, Kind, Link, Monitor, Op, Provider, ROOT, Rare, RelPath, Result,
+    SnapshotInfo, Subset, Xattr,
 };
 use snapsync_stream::{Budget, Frame};
-use snapsync_sys::{Root, Spot, Stat, stat_at};
+use snapsync_sys::{Entry, Root, Spot, Stat, acl, stat_at};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
@@ -28,7 +29,15 @@ const NEW: &[u8] = b"what the next snapshot has";
 const ROUND: u64 = 7 << 40;
 const ODD: &[u8] = b"odd\xff\nname";
 
-/// Files of the base, and whether each goes, is overwritten, or stays.
+/// May be bound to any port.
+const CAPABILITY: &[u8] = &[1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+/// Its owner may all, user 77 may read and write, and everybody may read.
+const LIST: &[u8] = &[
+    2, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 2, 0, 6, 0, 77, 0, 0, 0, 4, 0, 4, 0, 255, 255, 255, 255, 16,
+    0, 6, 0, 255, 255, 255, 255, 32, 0, 4, 0, 255, 255, 255, 255,
+];
+
+/// Files of the base that go.
 const GONE: [&str; 8] = ["single", "same", "sub/double", "gone/a", "gone/deep/b", "handmade", "odd", "fixed"];
 
 struct World {
@@ -39,8 +48,18 @@ struct World {
     monitor: Monitor,
 }
 
-/// What is at each path: bytes, mode, owner, links and time, of all that is no store.
-type Tree = BTreeMap<Vec<u8>, (Option<Vec<u8>>, u32, u32, u64, i64, i64)>;
+/// What is at each path that is not in the store.
+type Tree = BTreeMap<Vec<u8>, Seen>;
+
+#[derive(Clone, Debug, PartialEq)]
+struct Seen {
+    bytes: Option<Vec<u8>>,
+    mode: u32,
+    owner: (u32, u32),
+    links: u64,
+    time: i64,
+    xattrs: Vec<Xattr>,
+}
 
 /// Objects and change times by the numbers of inodes.
 type Table = HashMap<u64, (u64, i64)>;
@@ -63,8 +82,10 @@ impl World {
         fs::set_permissions(dir.join("single"), fs::Permissions::from_mode(0o4755)).unwrap();
         if rustix::process::geteuid().is_root() {
             std::os::unix::fs::chown(dir.join("gone/a"), Some(1234), Some(5678)).unwrap();
+            // Not every file system has these.
+            let _ = entry_at(&dir.join("gone/a")).set_xattr(acl::CAPABILITIES, CAPABILITY);
+            let _ = entry_at(&dir.join("single")).set_xattr(acl::ACCESS, LIST);
             let fixed = File::open(dir.join("fixed")).unwrap();
-            // Not every file system has it.
             let _ = snapsync_sys::set_flags_of(fixed, snapsync_sys::IMMUTABLE);
         }
         let mut world = World::at(&dir);
@@ -242,6 +263,8 @@ impl World {
             let found = fs::metadata(&object).unwrap();
             assert_eq!((found.mode() & 0o7777, found.nlink()), (0o600, 1), "{name}");
             assert_eq!(found.uid(), rustix::process::geteuid().as_raw(), "{name}");
+            let lets_in = [acl::ACCESS, acl::CAPABILITIES];
+            assert!(entry_at(&object).xattrs().unwrap().iter().all(|x| !lets_in.contains(&&*x.name)));
         }
         assert!(!self.object("kept").exists());
     }
@@ -263,6 +286,10 @@ impl Drop for World {
             let _ = fixed.map(|fixed| snapsync_sys::set_flags_of(fixed, 0));
         }
     }
+}
+
+fn entry_at(path: &Path) -> Entry {
+    Entry::at(rustix::fs::CWD, path.as_os_str()).unwrap()
 }
 
 /// One has a name that is no text.
@@ -294,10 +321,15 @@ fn walk(top: &Path, dir: &Path, tree: &mut Tree) {
         if entry.file_name() == ".snapsync" {
             continue;
         }
-        let bytes = if found.is_dir() { None } else { Some(fs::read(&path).unwrap()) };
-        let rel = path.strip_prefix(top).unwrap().as_os_str().as_bytes().to_vec();
-        let times = if found.is_dir() { (0, 0) } else { (found.mtime(), found.mtime_nsec()) };
-        tree.insert(rel, (bytes, found.mode(), found.uid(), found.nlink(), times.0, times.1));
+        let seen = Seen {
+            bytes: (!found.is_dir()).then(|| fs::read(&path).unwrap()),
+            mode: found.mode(),
+            owner: (found.uid(), found.gid()),
+            links: found.nlink(),
+            time: if found.is_dir() { 0 } else { found.mtime() * 1_000_000_000 + found.mtime_nsec() },
+            xattrs: entry_at(&path).xattrs().unwrap(),
+        };
+        tree.insert(path.strip_prefix(top).unwrap().as_os_str().as_bytes().to_vec(), seen);
         if found.is_dir() {
             walk(top, &path, tree);
         }
@@ -315,14 +347,10 @@ fn after(mut tree: Tree) -> Tree {
 
 fn assert_new(world: &World, before: &Tree) {
     let mut tree = world.tree();
-    assert_eq!(tree.remove(&b"same"[..]).unwrap().0.unwrap(), NEW);
+    assert_eq!(tree.remove(&b"same"[..]).unwrap().bytes.unwrap(), NEW);
     let mut wanted = after(before.clone());
-    for tree in [&mut tree, &mut wanted] {
-        let changed = tree.get_mut(&b"changed"[..]).unwrap();
-        changed.0 = changed.0.take().filter(|bytes| bytes != NEW).or(Some(bytes_of("changed")));
-        changed.4 = 0;
-    }
-    assert_eq!(fs::read(world.dir.join("changed")).unwrap(), NEW);
+    let changed = wanted.get_mut(&b"changed"[..]).unwrap();
+    (changed.bytes, changed.time) = (Some(NEW.to_vec()), changed.time - 1_000_000_000);
     assert_eq!(tree, wanted);
 }
 
@@ -394,6 +422,51 @@ fn an_object_that_is_there_stays_and_one_of_another_time_is_not_made() {
     assert!(world.object("same").exists());
 }
 
+#[test]
+fn what_gets_other_names_or_writers_after_the_seal_is_copied_still() {
+    let world = World::new();
+    let mut incoming = world.stage().unwrap();
+    let (link, ino) = (world.dir.with_file_name("late"), world.stat("single").ino);
+    fs::hard_link(world.dir.join("same"), &link).unwrap();
+    let open = File::options().append(true).open(world.dir.join("single")).unwrap();
+    incoming.commit().unwrap();
+    world.finish();
+    (&open).write_all(b"more").unwrap();
+    fs::write(&link, "other").unwrap();
+    assert_ne!(fs::metadata(world.object("single")).unwrap().ino(), ino);
+    // A link changes the time by which the file was known: nothing says any more that it holds what it did.
+    assert!(!world.object("same").exists());
+    assert_eq!(fs::read(world.object("single")).unwrap(), bytes_of("single"));
+}
+
+/// Of an ordinary user it takes the mode first.
+#[test]
+fn what_its_owner_may_not_read_is_kept_too() {
+    let world = World::new();
+    fs::set_permissions(world.dir.join("single"), fs::Permissions::from_mode(0)).unwrap();
+    world.stage().unwrap().commit().unwrap();
+    world.finish();
+    world.assert_displaced();
+}
+
+/// A pool may be in a project of its own, which takes nothing of another.
+#[test]
+fn a_directory_of_another_project_takes_objects_too() {
+    let world = World::new();
+    let dir = world.object("single").with_file_name("");
+    fs::create_dir_all(&dir).unwrap();
+    let open = File::open(&dir).unwrap();
+    let project = Rare { project: 9, ..Rare::default() };
+    let is_set = snapsync_sys::set_rare_of(&open, project).is_ok()
+        && snapsync_sys::set_flags_of(&open, snapsync_sys::PROJECT_INHERIT).is_ok();
+    let before = world.tree();
+    world.stage().unwrap().commit().unwrap();
+    world.finish();
+    assert_new(&world, &before);
+    world.assert_displaced();
+    assert!(!is_set || snapsync_sys::flags_of(&open).unwrap() & snapsync_sys::PROJECT_INHERIT == 0);
+}
+
 /// Every place that a commit passes, of those that come after the first write of the stage.
 const PLACES: [&str; 14] = [
     "save.done:1",
@@ -441,6 +514,24 @@ fn a_stop_anywhere_goes_on_to_the_new_tree_or_back_to_the_old_one() {
             assert_new(&world, &before);
             world.assert_displaced();
         }
+    }
+}
+
+/// What fails, fails after what was displaced before it.
+#[test]
+fn a_commit_that_fails_takes_back_what_it_displaced() {
+    for fault in ["commit.displace:4", "commit.displaced:1", "commit.detach:5", "commit.attributes:2"] {
+        let world = World::new();
+        let before = world.tree();
+        assert_eq!(world.apart("apply", &format!("{fault}=fail")).code(), Some(101), "{fault}");
+        assert_eq!(world.journal().phase, Phase::Staging, "{fault}");
+        world.finish();
+        assert_eq!(world.tree(), before, "{fault}");
+        world.assert_apart();
+        world.stage().unwrap().commit().unwrap();
+        world.finish();
+        assert_new(&world, &before);
+        world.assert_displaced();
     }
 }
 

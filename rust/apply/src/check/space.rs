@@ -105,3 +105,52 @@ impl Need {
 fn no_space(what: String, advice: &str) -> Error {
     Error::NoSpace { what, advice: advice.to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use snapsync_model::{Attributes, ChangeFlags, Link};
+
+    fn stat() -> Stat {
+        let here = snapsync_sys::stat_at(rustix::fs::CWD, std::ffi::OsStr::new(".")).unwrap();
+        Stat { kind: Kind::File, nlink: 1, blocks: 16, ..here }
+    }
+
+    fn change(flags: ChangeFlags) -> Change {
+        let side = Some(Attributes { size: 8000, ..Attributes::default() });
+        let link = Link { parent: 0, name: b"f"[..].into() };
+        Change {
+            ino: 5,
+            generation: 0,
+            kind: Kind::File,
+            flags,
+            path: None,
+            old_path: None,
+            links_added: Vec::new(),
+            links_removed: if flags.deleted { vec![link] } else { Vec::new() },
+            nlink: 1,
+            nlink_old: 1,
+            new: side.filter(|_| !flags.deleted),
+            old: side,
+            symlink_target: None,
+            xattrs: None,
+            extents: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_displaced_takes_an_inode_and_where_blocks_are_not_shared_its_bytes() {
+        let taken = |saves, flags, stat: Stat| {
+            let mut need = Need { displaces: true, saves, block: 4096, ..Need::default() };
+            need.add(&change(flags), Some(&stat));
+            (need.bytes, need.inodes)
+        };
+        let data = ChangeFlags { data: true, ..ChangeFlags::default() };
+        let deleted = ChangeFlags { deleted: true, ..ChangeFlags::default() };
+        assert_eq!((taken(true, data, stat()), taken(false, data, stat())), ((8192, 1), (0, 1)));
+        // What goes is its own object, unless it has names that do not go.
+        assert_eq!(taken(true, deleted, stat()), (0, 0));
+        assert_eq!(taken(true, deleted, Stat { nlink: 2, ..stat() }), (8192, 1));
+        assert_eq!(taken(true, ChangeFlags::default(), stat()), (0, 0));
+    }
+}
