@@ -273,7 +273,8 @@ RUST_LEVELS = {
         prepare
     """,
     "apply/commit": """
-        aside forward
+        aside returned
+        forward
         moves save
         loosen
         displace undo
