@@ -274,7 +274,8 @@ RUST_LEVELS = {
         prepare
     """,
     "apply/commit": """
-        aside forward
+        aside returned
+        forward
         moves save
         loosen
         displace undo

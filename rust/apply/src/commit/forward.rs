@@ -1,5 +1,6 @@
 //! The second half of an apply: the stage becomes the tree. Every step can be repeated after a crash.
 
+use crate::commit::returned::TakeAgain;
 use crate::journal::Phase;
 use crate::known::{Known, Row};
 use crate::layout::clear;
@@ -21,8 +22,14 @@ impl Incoming<'_> {
     /// Continues from the journal's phase until the tree is the target. If that fails, restores the tree and
     /// marks the stage in the journal as ready to be removed.
     pub fn commit(&mut self) -> Result<()> {
+        self.commit_or(&mut |_| Ok(()))
+    }
+
+    /// The same for a volume whose snapshots have bytes in the tree: where that is the old one again, its
+    /// snapshot is to be taken again before that is said.
+    pub fn commit_or(&mut self, take_again: &mut TakeAgain<'_>) -> Result<()> {
         match self.forward() {
-            Err(cause) if self.journal.can_go_back() => Err(self.go_back(&cause)),
+            Err(cause) if self.journal.can_go_back() => Err(self.go_back(&cause, take_again)),
             done => done,
         }
     }

@@ -5,5 +5,6 @@ mod displace;
 mod forward;
 mod loosen;
 mod moves;
+pub(crate) mod returned;
 mod save;
 mod undo;

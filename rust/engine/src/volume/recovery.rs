@@ -2,7 +2,7 @@
 
 use crate::delta::staging::give_up;
 use crate::report::volumes::Unfinished;
-use snapsync_apply::{Incoming, Journal, Phase, applied, clear, discard, has_received, is_intact};
+use snapsync_apply::{Applied, Incoming, Journal, Phase, applied, clear, discard, has_received, is_intact};
 use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, SnapshotInfo, Stage};
 use snapsync_snapshot::{Delta, LockedVolume, Request, Volume};
 use snapsync_sys::fault;
@@ -39,11 +39,36 @@ pub(crate) fn go_on(volume: &mut LockedVolume, journal: &Journal, monitor: &Moni
     volume.unseal()?;
     if journal.phase != Phase::Applied {
         expect_intact(volume, journal)?;
-        Incoming::open(volume.root(), &volume.store(), journal.clone(), monitor)?.commit()?;
+        let mut incoming = Incoming::open(volume.root(), &volume.store(), journal.clone(), monitor)?;
+        commit(volume, &mut incoming, monitor)?;
     }
     finish(volume, &journal.snapshot, journal.base, monitor)?;
     volume.seal()?;
     Ok(format!("finished the commit of snapshot {}", journal.snapshot.name))
+}
+
+/// Commits what is staged. Where the tree goes back instead, the snapshot that it is again is taken again: what
+/// the commit has touched has other change times.
+pub(crate) fn commit(
+    volume: &mut LockedVolume,
+    incoming: &mut Incoming<'_>,
+    monitor: &Monitor,
+) -> Result<()> {
+    let base = incoming.base();
+    incoming.commit_or(&mut |back| take_base_again(volume, base, back, monitor))
+}
+
+fn take_base_again(
+    volume: &mut LockedVolume,
+    base: Option<Uuid>,
+    back: Applied,
+    monitor: &Monitor,
+) -> Result<()> {
+    let base = base.filter(|base| volume.has_table(*base));
+    let base = volume.snapshots()?.into_iter().find(|snapshot| Some(snapshot.id) == base);
+    let Some(base) = base else { return Ok(()) };
+    let delta = Delta { base: base.id, manifest: back.manifest, seen: back.seen };
+    volume.take_again(&base, Ok(delta), monitor)
 }
 
 /// After a commit that failed: whether its tree went back, and nothing of it is left.
@@ -60,7 +85,7 @@ pub(crate) fn take_back(volume: &mut LockedVolume, journal: &Journal, monitor: &
     volume.unseal()?;
     expect_intact(volume, journal)?;
     let mut incoming = Incoming::open(volume.root(), &volume.store(), journal.clone(), monitor)?;
-    let undone = incoming.undo();
+    let undone = incoming.undo_and(&mut |back| take_base_again(volume, journal.base, back, monitor));
     drop(incoming);
     if undone.is_ok() {
         give_up(volume.root(), &volume.store(), journal)?;

@@ -5,7 +5,7 @@ use crate::delta::outgoing::{Outgoing, announce, copy, header, volume_head};
 use crate::delta::sides::Sides;
 use crate::delta::staging::{Data, IncomingDelta, StageTarget, begin, displaces, fill, give_up, nothing};
 use crate::options::Terms;
-use crate::volume::recovery::finish;
+use crate::volume::recovery::{commit, finish};
 use snapsync_apply::{Journal, Loss, Phase};
 use snapsync_model::{Counts, End, Inode, Monitor, Result, SnapshotInfo, Stage};
 use snapsync_snapshot::LockedVolume;
@@ -90,7 +90,7 @@ fn attempt(
     fill(&incoming, &data, None, monitor)?;
     displaces(volume, &mut incoming)?;
     incoming.seal()?;
-    incoming.commit()?;
+    commit(volume, &mut incoming, monitor)?;
     drop(incoming);
     let mut snapshot = finish(volume, result, Some(base.id), monitor)?;
     if let (Some(entries), Some(bytes)) = (to.entries, to.bytes) {
