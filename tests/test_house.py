@@ -197,8 +197,7 @@ RUST_LEVELS = {
     "snapshot": """
         store
         received
-        volume
-        pool
+        pool volume
         snapshots
     """,
     "snapshot/store": """
@@ -221,6 +220,7 @@ RUST_LEVELS = {
         alive opening standbys
     """,
     "snapshot/pool": """
+        store
         ground hidden
         objects
         merge snapshot

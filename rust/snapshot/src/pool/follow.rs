@@ -5,8 +5,8 @@
 use crate::pool::ground::{Ground, is_numbered};
 use crate::pool::merge::{Attempt, Merge, Stop, Touched, Vanished, counts_of, misfit};
 use crate::pool::objects::{Counts, Objects, remove_round};
+use crate::pool::store::PoolStore;
 use crate::pool::take;
-use crate::volume::handle::Volume;
 use rayon::prelude::*;
 use snapsync_manifest::{FILES, ManifestReader, NextTable, Table, TableInfo, same_table};
 use snapsync_model::{Change, Context, Inode, Kind, Link, Monitor, ROOT, RelPath, Result, Seen, Subset};
@@ -29,42 +29,40 @@ const CHUNK: usize = 4096;
 
 /// Writes the table of the volume's tree to `dir`, from the table before where that can be.
 pub(crate) fn take(
-    volume: &Volume,
+    store: &PoolStore,
     subset: &Subset,
     round: u64,
     dir: &Spot,
     delta: Result<Delta, &str>,
     monitor: &Monitor,
 ) -> Result<Counts> {
-    if !is_numbered(volume.root(), volume)? {
+    if !is_numbered(&store.root, store.filesystem)? {
         // The table's numbers are not the tree's.
-        return take::take(volume, subset, round, dir, monitor);
+        return take::take(store, subset, round, dir, monitor);
     }
     let attempt = match delta {
-        Ok(delta) => attempt(volume, round, dir, delta, monitor),
+        Ok(delta) => attempt(store, round, dir, delta, monitor),
         Err(why) => misfit(why),
     };
     match attempt {
         Ok(counts) => Ok(counts),
         Err(Stop::Failed(error)) => Err(error),
         Err(Stop::Misfit(why)) => {
-            monitor.note(format!("{} was walked for its snapshot: {why}", volume.path().display()));
-            remove_round(&volume.store().join("pool"), round)?;
-            take::take(volume, subset, round, dir, monitor)
+            monitor.note(format!("{} was walked for its snapshot: {why}", store.path().display()));
+            remove_round(&store.pool(), round)?;
+            take::take(store, subset, round, dir, monitor)
         }
     }
 }
 
-fn attempt(volume: &Volume, round: u64, dir: &Spot, delta: Delta, monitor: &Monitor) -> Attempt<Counts> {
-    let snapshots = volume.snapshots()?;
-    let last = volume.dir_of(delta.base);
-    let Some(base) = snapshots.iter().find(|s| s.id == delta.base).filter(|_| last.join(FILES[0]).is_there())
-    else {
+fn attempt(store: &PoolStore, round: u64, dir: &Spot, delta: Delta, monitor: &Monitor) -> Attempt<Counts> {
+    let listed = store.snapshots.iter().find(|(info, _)| info.id == delta.base);
+    let Some((base, last)) = listed.filter(|(_, dir)| dir.join(FILES[0]).is_there()) else {
         return misfit("the table to start from is gone");
     };
-    let table = Table::open(&last)?;
+    let table = Table::open(last)?;
     if delta.seen.is_empty() && ManifestReader::open(&delta.manifest)?.counts()?.rows == 0 {
-        same_table(&last, dir)?;
+        same_table(last, dir)?;
         return Ok(counts_of(base, &table)?);
     }
     if !table.info().is_current() {
@@ -72,18 +70,18 @@ fn attempt(volume: &Volume, round: u64, dir: &Spot, delta: Delta, monitor: &Moni
     }
     // Before anything is looked at.
     let walk_started = jiff::Timestamp::now().as_nanosecond() as i64;
-    let root = volume.root().underneath()?.knowing_ways();
-    let ground = Ground::of(volume, &root, walk_started)?;
+    let root = store.root.underneath()?.knowing_ways();
+    let ground = Ground::of(store, &root, walk_started)?;
     let rows = look(&root, delta, monitor)?;
     let merge = merge_of(&table, rows)?;
-    let objects = Objects::new(volume, &root, round, &ground, monitor);
+    let objects = Objects::new(store, &root, round, &ground, monitor);
     // The rows that no row of the manifest names were held against their files then, and are not now.
     let info = TableInfo { mounting: table.info().mounting.clone(), ..ground.info() };
     let mut next = NextTable::create(dir, Some(&table), info)?;
     let counts = merge.write(&objects, &mut next, counts_of(base, &table)?)?;
     // Directories were looked at without being read.
     next.finish(None)?;
-    sync_filesystem(root.fd()).context("sync the file system of", volume.path())?;
+    sync_filesystem(root.fd()).context("sync the file system of", store.path())?;
     Ok(counts)
 }
 

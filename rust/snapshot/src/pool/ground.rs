@@ -1,13 +1,13 @@
 //! What the file system of a pool volume proves of its files: measured before each snapshot, never told by a
 //! name alone.
 
-use crate::volume::handle::Volume;
+use crate::pool::store::PoolStore;
 use snapsync_manifest::TableInfo;
-use snapsync_model::{Context, Monitor, Result, Role};
-use snapsync_sys::{Root, Times, has_stable_numbers, mounting, stat_of};
+use snapsync_model::{Context, Monitor, Result};
+use snapsync_sys::{FileSystem, Root, Times, has_stable_numbers, mounting, stat_of};
 
-pub(crate) fn is_numbered(root: &Root, volume: &Volume) -> Result<bool> {
-    has_stable_numbers(root.fd(), volume.filesystem()).context("read the attributes of", root.path())
+pub(crate) fn is_numbered(root: &Root, filesystem: FileSystem) -> Result<bool> {
+    has_stable_numbers(root.fd(), filesystem).context("read the attributes of", root.path())
 }
 
 /// The file system of a volume, as it is mounted now.
@@ -26,18 +26,17 @@ pub(crate) struct Ground {
 
 impl Ground {
     /// `started` is when the tree begins to be looked at.
-    pub(crate) fn of(volume: &Volume, root: &Root, started: i64) -> Result<Ground> {
-        let store = volume.store();
-        let times = store.directory().and_then(|dir| Times::measure(dir, volume.filesystem()));
-        let times = times.context("measure the times of the file system of", store.show())?;
+    pub(crate) fn of(store: &PoolStore, root: &Root, started: i64) -> Result<Ground> {
+        let times = store.dir.directory().and_then(|dir| Times::measure(dir, store.filesystem));
+        let times = times.context("measure the times of the file system of", store.dir.show())?;
         Ok(Ground {
             unsettled: started.saturating_sub(times.grain),
             dev: stat_of(root.fd()).context("read the attributes of", root.path())?.dev,
-            is_numbered: is_numbered(root, volume)?,
+            is_numbered: is_numbered(root, store.filesystem)?,
             started,
             times,
             mounting: mounting(root.in_own_mount()),
-            is_standby: volume.info().role == Role::Standby,
+            is_standby: store.is_standby,
         })
     }
 
@@ -48,8 +47,8 @@ impl Ground {
     }
 
     /// Rows of a table with change times before this stand where the file has the same. Says why none do.
-    pub(crate) fn settled_before(&self, last: &TableInfo, volume: &Volume, monitor: &Monitor) -> i64 {
-        let path = volume.path().display();
+    pub(crate) fn settled_before(&self, last: &TableInfo, store: &PoolStore, monitor: &Monitor) -> i64 {
+        let path = store.path().display();
         if let Some(doubt) = self.times.doubt {
             monitor.note(format!("the bytes of all files of {path} are compared in each round: {doubt}"));
             return i64::MIN;

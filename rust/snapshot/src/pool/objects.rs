@@ -1,7 +1,7 @@
 //! The objects of a pool, the data of one file each, and how a file is read into one and its row.
 
 use crate::pool::ground::Ground;
-use crate::volume::handle::Volume;
+use crate::pool::store::PoolStore;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use snapsync_model::{
@@ -126,19 +126,18 @@ impl Numbers {
 
 impl<'a> Objects<'a> {
     pub(crate) fn new(
-        volume: &Volume,
+        store: &PoolStore,
         root: &'a Root,
         round: u64,
         ground: &Ground,
         monitor: &'a Monitor,
     ) -> Self {
-        let (filesystem, pool) = (volume.filesystem(), volume.store().join("pool"));
         Objects {
             root,
             dev: ground.dev,
             is_numbered: ground.is_numbered,
-            filesystem,
-            pool,
+            filesystem: store.filesystem,
+            pool: store.pool(),
             round,
             numbers: Numbers::new(),
             unsettled: ground.unsettled,

@@ -11,7 +11,7 @@
 use crate::pool::ground::Ground;
 use crate::pool::merge::{Attempt, Merge, Stop, Touched, Vanished, counts_of, misfit};
 use crate::pool::objects::{self, Counts, Objects};
-use crate::volume::handle::Volume;
+use crate::pool::store::PoolStore;
 use rayon::prelude::*;
 use snapsync_manifest::{Entries, NextTable, Table, is_gone};
 use snapsync_model::{
@@ -39,7 +39,7 @@ const FEW: u64 = 4;
 
 /// Writes the table of the volume's tree to `dir`, from the last one; None where the tree is to be walked.
 pub(crate) fn take(
-    volume: &Volume,
+    store: &PoolStore,
     last: (&SnapshotInfo, &Table),
     root: &Root,
     round: u64,
@@ -47,32 +47,32 @@ pub(crate) fn take(
     ground: &Ground,
     monitor: &Monitor,
 ) -> Result<Option<Counts>> {
-    let Some(complete) = is_possible(volume, root, last.1, ground) else { return Ok(None) };
-    let objects = Objects::new(volume, root, round, ground, monitor);
+    let Some(complete) = is_possible(store, root, last.1, ground) else { return Ok(None) };
+    let objects = Objects::new(store, root, round, ground, monitor);
     let next = NextTable::create(dir, Some(last.1), ground.info())?;
-    match attempt(&objects, root, last, volume.doubted(), next, &complete) {
+    match attempt(&objects, root, last, &store.doubted, next, &complete) {
         Ok(counts) => {
             note_mounts(root.mounts(), &Matcher::new(&Subset::default())?, monitor)?;
-            sync_filesystem(root.fd()).context("sync the file system of", volume.path())?;
+            sync_filesystem(root.fd()).context("sync the file system of", store.path())?;
             Ok(Some(counts))
         }
         // A walk finds whatever else cannot be read.
         Err(Stop::Failed(error)) if error.is_unreadable() => {
-            objects::remove_round(&volume.store().join("pool"), round)?;
+            objects::remove_round(&store.pool(), round)?;
             Ok(None)
         }
         Err(Stop::Failed(error)) => Err(error),
         Err(Stop::Misfit(why)) => {
-            monitor.note(format!("{} was walked for its snapshot: {why}", volume.path().display()));
-            objects::remove_round(&volume.store().join("pool"), round)?;
+            monitor.note(format!("{} was walked for its snapshot: {why}", store.path().display()));
+            objects::remove_round(&store.pool(), round)?;
             Ok(None)
         }
     }
 }
 
 /// As what the file system is mounted, if a scan proves anything.
-fn is_possible(volume: &Volume, root: &Root, last: &Table, ground: &Ground) -> Option<String> {
-    if volume.filesystem().magic != FileSystem::XFS || !root.is_bare() {
+fn is_possible(store: &PoolStore, root: &Root, last: &Table, ground: &Ground) -> Option<String> {
+    if store.filesystem.magic != FileSystem::XFS || !root.is_bare() {
         return None;
     }
     let mounting = ground.mounting.clone().filter(|now| last.info().complete.as_ref() == Some(now))?;

@@ -3,8 +3,9 @@
 
 use crate::pool::ground::Ground;
 use crate::pool::objects::{Counts, Objects, Old, TRIES, UNSETTLED, is_absent, is_held, round_dir};
+use crate::pool::snapshot::PoolSnapshot;
+use crate::pool::store::PoolStore;
 use crate::pool::{hidden, scan};
-use crate::volume::handle::Volume;
 use rayon::prelude::*;
 use snapsync_manifest::{NextTable, Table, TableView, gone, is_gone};
 use snapsync_model::{Context, Directories, Inode, Kind, Link, Monitor, RelPath, Result, Subset};
@@ -18,46 +19,45 @@ const SIDE_BY_SIDE: usize = 8;
 
 /// Writes the table of `subset` of the volume's tree as it is now to `dir`, and the objects it needs.
 pub(crate) fn take(
-    volume: &Volume,
+    store: &PoolStore,
     subset: &Subset,
     round: u64,
     dir: &Spot,
     monitor: &Monitor,
 ) -> Result<Counts> {
     let started = jiff::Timestamp::now().as_nanosecond() as i64;
-    let pool = volume.store().join("pool");
-    let root = volume.root().underneath()?.knowing_ways();
-    let ground = Ground::of(volume, &root, started)?;
+    let pool = store.pool();
+    let root = store.root.underneath()?.knowing_ways();
+    let ground = Ground::of(store, &root, started)?;
     // A writer through a memory map leaves no new change time until its pages are written out.
-    sync_filesystem(root.fd()).context("sync the file system of", volume.path())?;
-    let line = volume.line()?;
-    let there = line.last().filter(|info| volume.missing(info).is_none());
-    let last = there.map(|info| Table::open(&volume.dir_of(info.id))).transpose()?;
-    if let (Some(base), Some(last)) = (line.last(), &last)
+    sync_filesystem(root.fd()).context("sync the file system of", store.path())?;
+    let newest = store.newest();
+    let last = newest.map(|(_, dir)| Table::open(dir)).transpose()?;
+    if let (Some((base, _)), Some(last)) = (newest, &last)
         && subset.is_everything()
         && base.subset.is_everything()
-        && let Some(counts) = scan::take(volume, (base, last), &root, round, dir, &ground, monitor)?
+        && let Some(counts) = scan::take(store, (base, last), &root, round, dir, &ground, monitor)?
     {
         return Ok(counts);
     }
     let remembered = |hidden: &HashSet<Link>| hidden::rows(last.as_ref(), hidden);
     let mut tree = Tree::walk_in(root, subset, monitor, &remembered)?;
-    if let Some(info) = there.filter(|_| !ground.is_numbered) {
-        relabel_by_path(&volume.open_pool(info)?, &mut tree)?;
+    if let Some((_, dir)) = newest.filter(|_| !ground.is_numbered) {
+        relabel_by_path(&PoolSnapshot::open(dir, pool.clone(), store.filesystem)?, &mut tree)?;
     }
     let complete = ground.mounting.as_deref().filter(|_| tree.is_whole());
     let dir_of_round = round_dir(&pool, round);
     dir_of_round.create_dir().context("create the directory", dir_of_round.show())?;
     let (root, inodes, directories, moves) = tree.into_inodes();
     let take = Take {
-        objects: Objects::new(volume, &root, round, &ground, monitor),
+        objects: Objects::new(store, &root, round, &ground, monitor),
         directories: &directories,
         moves: moves.as_ref(),
         kept: AtomicU64::new(0),
         settled_before: last
             .as_ref()
-            .map_or(i64::MAX, |last| ground.settled_before(last.info(), volume, monitor)),
-        doubted: volume.doubted(),
+            .map_or(i64::MAX, |last| ground.settled_before(last.info(), store, monitor)),
+        doubted: &store.doubted,
     };
     let mut next = NextTable::create(dir, last.as_ref(), ground.info())?;
     let counts = take.write(&inodes, last.as_ref(), &mut next)?;
@@ -65,7 +65,7 @@ pub(crate) fn take(
     take.note_kept();
     let is_sure = !take.objects.has_lost_way.load(Relaxed);
     next.finish(complete.filter(|_| is_sure))?;
-    sync_filesystem(root.fd()).context("sync the file system of", volume.path())?;
+    sync_filesystem(root.fd()).context("sync the file system of", store.path())?;
     Ok(counts)
 }
 

@@ -1,7 +1,9 @@
 //! Snapshots, opened as sides.
 
+use crate::pool::snapshot::PoolSnapshot;
+use crate::pool::store::PoolStore;
 use crate::volume::handle::Volume;
-use snapsync_model::{Monitor, Provider, Result, Side, SnapshotInfo};
+use snapsync_model::{Monitor, Provider, Result, Role, Side, SnapshotInfo};
 use snapsync_walk::Tree;
 
 impl Volume {
@@ -17,12 +19,24 @@ impl Volume {
         })
     }
 
-    pub(crate) fn open_pool(&self, info: &SnapshotInfo) -> Result<crate::pool::snapshot::PoolSnapshot> {
+    /// What the pool is to know of it.
+    pub(super) fn as_pool_store(&self) -> Result<PoolStore> {
+        let with_dir = |info: SnapshotInfo| {
+            let dir = self.dir_of(info.id);
+            (info, dir)
+        };
+        Ok(PoolStore {
+            root: self.root().clone(),
+            dir: self.store(),
+            filesystem: self.filesystem(),
+            is_standby: self.info().role == Role::Standby,
+            doubted: self.doubted().clone(),
+            snapshots: self.snapshots()?.into_iter().map(with_dir).collect(),
+        })
+    }
+
+    pub(crate) fn open_pool(&self, info: &SnapshotInfo) -> Result<PoolSnapshot> {
         self.expect_there(info)?;
-        crate::pool::snapshot::PoolSnapshot::open(
-            &self.dir_of(info.id),
-            self.store().join("pool"),
-            self.filesystem,
-        )
+        PoolSnapshot::open(&self.dir_of(info.id), self.store().join("pool"), self.filesystem)
     }
 }

@@ -1,6 +1,7 @@
 //! Taking and deleting snapshots.
 
 use crate::pool::follow::{self, Delta};
+use crate::pool::store::PoolStore;
 use crate::pool::{objects, take};
 use crate::volume::handle::{Volume, name_is_free};
 use crate::volume::locked::LockedVolume;
@@ -50,8 +51,8 @@ impl LockedVolume {
                 mounts_beneath(&self.root().own_path()).context("read what is mounted in", self.path())?;
             note_mounts(&mounts, &Matcher::new(&info.subset)?, monitor)?;
         }
-        self.take_with(info, is_synced, |volume, subset, round, dir| {
-            take::take(volume, subset, round, dir, monitor)
+        self.take_with(info, is_synced, |store, subset, round, dir| {
+            take::take(store, subset, round, dir, monitor)
         })
     }
 
@@ -71,8 +72,8 @@ impl LockedVolume {
         monitor: &Monitor,
     ) -> Result<SnapshotInfo> {
         let info = self.describe(Request::Same(info))?;
-        self.take_with(info, true, |volume, subset, round, dir| {
-            follow::take(volume, subset, round, dir, delta, monitor)
+        self.take_with(info, true, |store, subset, round, dir| {
+            follow::take(store, subset, round, dir, delta, monitor)
         })
     }
 
@@ -93,7 +94,7 @@ impl LockedVolume {
             subset: self.subset().clone(),
             aside: true,
         };
-        self.make(info, false, |volume, subset, round, dir| take::take(volume, subset, round, dir, monitor))
+        self.make(info, false, |store, subset, round, dir| take::take(store, subset, round, dir, monitor))
     }
 
     /// Lists a probe as a snapshot that was kept aside.
@@ -122,7 +123,7 @@ impl LockedVolume {
         &mut self,
         info: SnapshotInfo,
         is_synced: bool,
-        table: impl FnOnce(&Volume, &Subset, u64, &Spot) -> Result<objects::Counts>,
+        table: impl FnOnce(&PoolStore, &Subset, u64, &Spot) -> Result<objects::Counts>,
     ) -> Result<SnapshotInfo> {
         let info = self.make(info, is_synced, table)?;
         self.note_taken(&info)?;
@@ -139,7 +140,7 @@ impl LockedVolume {
         &mut self,
         mut info: SnapshotInfo,
         is_synced: bool,
-        table: impl FnOnce(&Volume, &Subset, u64, &Spot) -> Result<objects::Counts>,
+        table: impl FnOnce(&PoolStore, &Subset, u64, &Spot) -> Result<objects::Counts>,
     ) -> Result<SnapshotInfo> {
         let dir = self.dir_of(info.id);
         dir.create_dir().context("create the directory", dir.show())?;
@@ -149,7 +150,7 @@ impl LockedVolume {
             Provider::Pool => {
                 let round = self.claim_round()?;
                 write(&dir, "round", round.to_string().as_bytes())?;
-                let counts = table(self, &info.subset, round, &dir)?;
+                let counts = table(&self.as_pool_store()?, &info.subset, round, &dir)?;
                 (info.entries, info.bytes) = (Some(counts.entries), Some(counts.bytes));
             }
         }
@@ -272,7 +273,7 @@ impl LockedVolume {
         again.create_dir().context("create the directory", again.show())?;
         let round = self.claim_round()?;
         write(&again, "round", round.to_string().as_bytes())?;
-        follow::take(self, &info.subset, round, &again, delta, monitor)?;
+        follow::take(&self.as_pool_store()?, &info.subset, round, &again, delta, monitor)?;
         fault::point("again.made");
         let mut garbage = self.unshared_objects(info.id, &dir, monitor)?;
         Table::open(&again)?.each_object(|object| _ = garbage.remove(&object))?;
