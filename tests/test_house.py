@@ -153,13 +153,13 @@ def test_the_commands_ask_for_no_variables_but_those_that_are_documented() -> No
 # above its own, and from none of its own line. A room behind a file of its name lies below that file.
 RUST_LEVELS = {
     "model": """
-        extent identity mutex printable subset
+        amount extent identity mutex printable subset
         error inode name snapshot
         monitor path promotion unread
         change side
     """,
     "sys": """
-        acl fault holder ioctl mounts private trust ways
+        acl fault holder ioctl mounts private rights trust ways
         attributes encryption fs xfs
         data flags
         entry files

@@ -57,7 +57,7 @@ impl Reading {
                 Ok(Reading::Share { seed: seed.unwrap_or_else(now), width })
             }
             (false, Some(percent)) => Err(Error::usage(
-                format!("{percent} % is no share of the files"),
+                format!("{percent} % is not a share of the files"),
                 "give --sample more than 0 and at most 100 percent, as in --sample 5%",
             )),
         }

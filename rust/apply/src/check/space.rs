@@ -1,6 +1,6 @@
 //! Checks before staging whether the space suffices.
 
-use snapsync_model::{Change, Context, Error, Monitor, Op, Result};
+use snapsync_model::{Change, Context, Error, Monitor, Op, Result, count, size};
 use snapsync_sys::{Root, Stat};
 
 /// The bytes and inodes that staging, commit and the standby's snapshot take.
@@ -64,19 +64,24 @@ impl Need {
         let free = filesystem.available;
         if bytes > free && packed && snapsync_sys::compresses(root.fd()) {
             monitor.note(format!(
-                "{show} has {free} bytes free, and this round {bytes}: it may fit, because data is \
-                 compressed there"
+                "{show} has {} free, and this round needs {}: it may fit, because data is compressed there",
+                size(free),
+                size(bytes)
             ));
         } else if bytes > free {
             return Err(no_space(
-                format!("{show} has {free} bytes free, and this round needs {bytes}"),
+                format!("{show} has {} free, and this round needs {}", size(free), size(bytes)),
                 "free space there, delete old snapshots of it, or name a larger target; --no-space-check \
                  tries it",
             ));
         }
         match filesystem.inodes_available {
             Some(free) if free < self.inodes => Err(no_space(
-                format!("{show} has space for {free} more inodes, and this round needs {}", self.inodes),
+                format!(
+                    "{show} has {} left, and this round needs {}",
+                    count(free, "inode", "inodes"),
+                    self.inodes
+                ),
                 "delete files or old snapshots there, or name a larger target; --no-space-check tries it",
             )),
             _ => Ok(()),

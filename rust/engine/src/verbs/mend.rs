@@ -40,7 +40,7 @@ pub fn verify_and_mend(
         Some(drift) if discard_drift => Some(drift.discard(&mut standby, &own, monitor)?.0),
         Some(drift) => return drift.refuse(&standby, DRIFT),
     };
-    let (a, b) = (address(&primary, &theirs), standby.path().to_path_buf());
+    let (a, b) = (at(&primary, &theirs.id.to_string()), standby.path().to_path_buf());
     let look = || verify(&a, &b, Reading::All, &SshOptions::default(), monitor);
     let found = look()?;
     let mut mended = Mended { set_aside, recovered, ..Mended::default() };
@@ -53,6 +53,7 @@ pub fn verify_and_mend(
         Verified { notes: [found.notes, again.notes.clone()].concat(), ..again }
     };
     forget(&mut primary, &standby)?;
+    report.a = at(&primary, &theirs.name);
     report.mended = Some(mended);
     report.seconds = started.elapsed().as_secs_f64();
     Ok(report)
@@ -94,9 +95,9 @@ fn common(primary: &Volume, standby: &Volume) -> Result<(SnapshotInfo, SnapshotI
     })
 }
 
-fn address(volume: &Volume, snapshot: &SnapshotInfo) -> PathBuf {
+fn at(volume: &Volume, snapshot: &str) -> PathBuf {
     let mut address = OsString::from(volume.path());
-    address.push(format!("@{}", snapshot.id));
+    address.push(format!("@{snapshot}"));
     address.into()
 }
 

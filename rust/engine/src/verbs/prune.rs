@@ -25,7 +25,8 @@ pub fn prune(path: &Path, keep: &Keep, dry_run: bool, monitor: &Monitor) -> Resu
         let (mut volume, _) = recovery::lock(&volume, monitor)?;
         apply(&mut volume, keep, &[], monitor)?
     };
-    for stays in kept.iter().filter(|kept| !kept.by_rule) {
+    // A dry run lists all that stay.
+    for stays in kept.iter().filter(|kept| !dry_run && !kept.by_rule) {
         monitor.note(format!("snapshot {} stays: {}", stays.snapshot.name, stays.why.join("; ")));
     }
     Ok(Pruned { verb: "prune", volume: volume.info(), dry_run, pruned, kept, notes: monitor.take_notes() })
