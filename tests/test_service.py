@@ -169,7 +169,9 @@ def test_a_user_who_may_read_everything_keeps_a_standby_of_his_own(
     assert owners(target) == {SENDER}
     (source / "closed/new").write_text("new")
     text = run("sync", source, target, wrap=sender).out
-    assert "may not set" in text and "takes CAP_CHOWN" in text and "cannot hold" not in text
+    assert "may not set" in text
+    assert "takes CAP_CHOWN" in text
+    assert "cannot hold" not in text
     # Nothing of the tree itself is another one's now.
     assert (source / "closed").stat().st_uid == 5001
 
