@@ -92,7 +92,7 @@ def changes(found: Changes) -> str:
 
 
 def losses(lost: Iterable[Loss]) -> Iterator[str]:
-    """What the target goes without, in lines: for want of a right, or because its file system cannot hold it."""
+    """What the target goes without, in lines: for want of a right, or because it cannot hold it."""
     lost = tuple(lost)
     yield from _losses("the target's file system cannot hold:", (loss for loss in lost if not loss.right))
     yield from _losses("whoever writes the target may not set:", (loss for loss in lost if loss.right))
