@@ -15,19 +15,20 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use uuid::Uuid;
 
-/// How the tree came to be what it is.
+/// How the tree came to its present state.
 pub struct Delta {
-    /// The snapshot of this volume that it was before.
+    /// The snapshot of this volume that the tree held before.
     pub base: Uuid,
-    /// What was applied since. Its inode numbers are those of another volume.
+    /// The manifest that was applied since. Its inode numbers are those of another volume.
     pub manifest: Spot,
-    /// Which inodes of this volume the rows of the manifest spoke of, in their order; None for a new one.
+    /// The inodes of this volume that the rows of the manifest referred to, in their order; None for a new
+    /// one.
     pub seen: Vec<Option<Seen>>,
 }
 
 const CHUNK: usize = 4096;
 
-/// Writes the table of the volume's tree to `dir`, from the table before where that can be.
+/// Writes the table of the volume's tree to `dir`, from the table before if possible.
 pub(crate) fn take(
     store: &PoolStore,
     subset: &Subset,
@@ -37,7 +38,7 @@ pub(crate) fn take(
     monitor: &Monitor,
 ) -> Result<Counts> {
     if !is_numbered(&store.root, store.filesystem)? {
-        // The table's numbers are not the tree's.
+        // The numbers in the table are not those of the tree.
         return take::take(store, subset, round, dir, monitor);
     }
     let attempt = match delta {
@@ -75,11 +76,11 @@ fn attempt(store: &PoolStore, round: u64, dir: &Spot, delta: Delta, monitor: &Mo
     let rows = look(&root, delta, monitor)?;
     let merge = merge_of(&table, rows)?;
     let objects = Objects::new(store, &root, round, &ground, monitor);
-    // The rows that no row of the manifest names were held against their files then, and are not now.
+    // The rows that the manifest does not name were checked against their files then, and are not now.
     let info = TableInfo { mounting: table.info().mounting.clone(), ..ground.info() };
     let mut next = NextTable::create(dir, Some(&table), info)?;
     let counts = merge.write(&objects, &mut next, counts_of(base, &table)?)?;
-    // Directories were looked at without being read.
+    // Directories were examined without being read.
     next.finish(None)?;
     sync_filesystem(root.fd()).context("sync the file system of", store.path())?;
     Ok(counts)
@@ -89,11 +90,11 @@ fn attempt(store: &PoolStore, round: u64, dir: &Spot, delta: Delta, monitor: &Mo
 struct Row {
     change: Change,
     was: Option<Seen>,
-    /// Without links yet; None where it is gone.
+    /// Without links yet; None if the inode is gone.
     is: Option<Inode>,
 }
 
-/// Finds what every row of the manifest speaks of.
+/// Finds the inode that every row of the manifest refers to.
 fn look(root: &Root, delta: Delta, monitor: &Monitor) -> Attempt<Vec<Row>> {
     let top = stat_at(root.fd(), OsStr::new(".")).context("read the attributes of", root.path())?;
     let mut changes = ManifestReader::open(&delta.manifest)?;
@@ -101,7 +102,7 @@ fn look(root: &Root, delta: Delta, monitor: &Monitor) -> Attempt<Vec<Row>> {
     let mut rows = Vec::new();
     loop {
         monitor.check()?;
-        // The rest is not needed, and may be large.
+        // The rest is not needed and may be large.
         let bare =
             |change: Change| Change { extents: Vec::new(), xattrs: None, symlink_target: None, ..change };
         let chunk: Vec<Change> =
@@ -143,7 +144,7 @@ fn inode_at(root: &Root, top: &Stat, path: &RelPath, kind: Kind) -> Attempt<Inod
         }
         other => other.context("read the attributes of", root.show(path))?,
     };
-    // Numbers of another device mean something else.
+    // Numbers on another device mean something else.
     if stat.kind != kind || stat.dev != top.dev {
         return misfit(format!("{} is something else", path.display()));
     }
@@ -161,7 +162,7 @@ fn inode_at(root: &Root, top: &Stat, path: &RelPath, kind: Kind) -> Attempt<Inod
     })
 }
 
-/// What a number of the other volume is here, for directories.
+/// The directories of this volume for the numbers of the other volume.
 #[derive(Default)]
 struct Directories {
     was: HashMap<u64, u64>,
@@ -204,7 +205,7 @@ impl Touched {
     }
 }
 
-/// Puts what the manifest speaks of into the last table.
+/// Merges the rows of the manifest into the last table.
 fn merge_of(last: &Table, rows: Vec<Row>) -> Attempt<Merge<'_>> {
     let directories = Directories::of(&rows);
     let (mut were, mut deleted, mut touched) = (BTreeSet::new(), HashSet::new(), Vec::new());

@@ -1,5 +1,5 @@
-//! What the file system of a pool volume proves of its files: measured before each snapshot, never told by a
-//! name alone.
+//! Determines what the file system of a pool volume proves about its files: measured before each snapshot,
+//! never derived from a name alone.
 
 use crate::pool::store::PoolStore;
 use snapsync_manifest::TableInfo;
@@ -10,22 +10,22 @@ pub(crate) fn is_numbered(root: &Root, filesystem: FileSystem) -> Result<bool> {
     has_stable_numbers(root.fd(), filesystem).context("read the attributes of", root.path())
 }
 
-/// The file system of a volume, as it is mounted now.
+/// The file system of a volume in its present mounting.
 pub(crate) struct Ground {
-    /// Change times from here on may be given again, in ns since 1970.
+    /// Change times from here on may be used again, in ns since 1970.
     pub(crate) unsettled: i64,
     pub(crate) dev: (u32, u32),
-    /// Inodes are known by their numbers; else by their paths.
+    /// Whether inodes are identified by number; otherwise by path.
     pub(crate) is_numbered: bool,
     started: i64,
     times: Times,
-    /// As what it is mounted.
+    /// The identity of the mounting.
     pub(crate) mounting: Option<String>,
     is_standby: bool,
 }
 
 impl Ground {
-    /// `started` is when the tree begins to be looked at.
+    /// `started` is when the examination of the tree begins.
     pub(crate) fn of(store: &PoolStore, root: &Root, started: i64) -> Result<Ground> {
         let times = store.dir.directory().and_then(|dir| Times::measure(dir, store.filesystem));
         let times = times.context("measure the times of the file system of", store.dir.show())?;
@@ -40,20 +40,21 @@ impl Ground {
         })
     }
 
-    /// What a table says of itself whose rows were all held against the files.
+    /// The metadata of a table whose rows were all checked against the files.
     pub(crate) fn info(&self) -> TableInfo {
         let mounting = self.mounting.clone().filter(|_| self.times.doubt.is_none());
         TableInfo { walk_started: self.started, mounting, ..TableInfo::default() }
     }
 
-    /// Rows of a table with change times before this stand where the file has the same. Says why none do.
+    /// Rows of a table with change times before this are valid if the file has the same one. Notes the reason
+    /// if none are.
     pub(crate) fn settled_before(&self, last: &TableInfo, store: &PoolStore, monitor: &Monitor) -> i64 {
         let path = store.path().display();
         if let Some(doubt) = self.times.doubt {
             monitor.note(format!("the bytes of all files of {path} are compared in each round: {doubt}"));
             return i64::MIN;
         }
-        // What was written just before a crash may be there without its times; a standby is written by its
+        // Data written just before a crash may be there without its times. A standby is written only by
         // commits, which end with a sync.
         if !self.is_standby && (self.mounting.is_none() || self.mounting != last.mounting) {
             monitor.note(format!(
@@ -63,7 +64,7 @@ impl Ground {
             ));
             return i64::MIN;
         }
-        // What an older version kept is not all that there is to an inode.
+        // An older version did not keep everything about an inode.
         if last.is_current() { i64::MAX } else { i64::MIN }
     }
 }

@@ -19,14 +19,14 @@ pub struct PoolSnapshot {
     pool: Spot,
     filesystem: FileSystem,
     space: Option<u128>,
-    /// Read when a path is asked for.
+    /// Read when a path is first asked for.
     directories: OnceLock<Directories>,
-    /// What `inodes` gives, if that is not everything.
+    /// The result of `inodes`, if that is not everything.
     pub(crate) listed: Option<Vec<Inode>>,
 }
 
 impl PoolSnapshot {
-    /// The one whose store directory is `dir`.
+    /// Opens the snapshot in the store directory `dir`.
     pub(crate) fn open(dir: &Spot, pool: Spot, filesystem: FileSystem) -> Result<PoolSnapshot> {
         let space = if filesystem.shares_blocks() {
             let (major, minor) = pool.stat().context("read the attributes of", pool.show())?.dev;
@@ -47,7 +47,7 @@ impl PoolSnapshot {
     }
 }
 
-/// Exact for compressed extents too, where the tree may be searched.
+/// Also exact for compressed extents if the tree may be searched.
 fn object_layout(object: &File, size: u64, filesystem: FileSystem) -> io::Result<Layout> {
     if filesystem.magic == FileSystem::BTRFS {
         match btrfs::layout(object, object.metadata()?.ino(), size, 0) {
@@ -83,7 +83,7 @@ impl Side for PoolSnapshot {
     }
 
     fn open(&self, inode: &Inode) -> Result<File> {
-        // A file without bytes has no object.
+        // An empty file has no object.
         if inode.object == 0 {
             return File::open("/dev/null").context("open", "/dev/null");
         }
@@ -110,14 +110,15 @@ impl Side for PoolSnapshot {
         if inode.object == 0 {
             return Ok(Layout::new(size, &[], unwritten));
         }
-        // Clones lose preallocation on some file systems: the table knows where it was.
+        // Clones lose preallocation on some file systems; the table has the ranges.
         let stored = object_layout(file, size, self.filesystem)
             .context("read the extents of", object_at(&self.pool, inode.object).show())?;
-        // An object shares everything with its file: what it shares with others was asked when it was taken.
+        // An object shares everything with its file. What it shares with others was recorded when it was
+        // made.
         Ok(stored.with(inode.shared, unwritten))
     }
 
-    /// Objects are never written again, and both sides hold theirs.
+    /// Objects are never rewritten, and both sides keep theirs.
     fn space(&self) -> Option<u128> {
         self.space
     }

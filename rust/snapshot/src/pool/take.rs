@@ -14,10 +14,10 @@ use snapsync_walk::{Listing, Moves, Tree, relabel_by_path};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Batches of a table that are in memory at a time.
+/// The number of batches of a table that are in memory at a time.
 const SIDE_BY_SIDE: usize = 8;
 
-/// Writes the table of `subset` of the volume's tree as it is now to `dir`, and the objects it needs.
+/// Writes the table of `subset` of the volume's present tree to `dir`, and the objects that it needs.
 pub(crate) fn take(
     store: &PoolStore,
     subset: &Subset,
@@ -29,7 +29,7 @@ pub(crate) fn take(
     let pool = store.pool();
     let root = store.root.underneath()?.knowing_ways();
     let ground = Ground::of(store, &root, started)?;
-    // A writer through a memory map leaves no new change time until its pages are written out.
+    // A write through a memory map sets no new change time until its pages are written out.
     sync_filesystem(root.fd()).context("sync the file system of", store.path())?;
     let newest = store.newest();
     let last = newest.map(|(_, dir)| Table::open(dir)).transpose()?;
@@ -73,22 +73,22 @@ struct Take<'a> {
     objects: Objects<'a>,
     directories: &'a Directories,
     moves: Option<&'a Moves>,
-    /// Entries that moved whenever they were looked for.
+    /// Entries that moved each time they were looked up.
     kept: AtomicU64,
     settled_before: i64,
     doubted: &'a BTreeSet<u64>,
 }
 
-/// An inode that the row of the last whole table does not tell all of.
+/// An inode whose row in the last whole table is not enough.
 enum Found {
     Gone(u64),
-    /// As the last table says, where a new whole one is written.
+    /// It is unchanged, and a new whole table is written.
     Same(Inode),
-    /// As it was walked, and what the last table says of it.
+    /// The walked inode, and its row in the last table.
     Walked(Inode, Option<Inode>),
 }
 
-/// What becomes of an inode that was walked.
+/// The result for a walked inode.
 enum Row {
     Done(Inode),
     /// Somebody holds a lease on it.
@@ -130,7 +130,7 @@ impl Take<'_> {
         Ok(counts)
     }
 
-    /// Holds what was walked against rows of the last whole table. Most are the same, and only counted.
+    /// Compares walked inodes with rows of the last whole table. Most are equal and only counted.
     fn join(&self, rows: &TableView<'_>, last: &Table, inodes: Vec<Inode>) -> Result<(Vec<Found>, Counts)> {
         let stands = last.info().is_current();
         let (mut found, mut counts) = (Vec::new(), Counts::default());
@@ -174,7 +174,7 @@ impl Take<'_> {
             rows
         };
         for row in rows {
-            // What was waited for is done, or has failed.
+            // What had to wait is done by now, or has failed.
             let Some(Row::Done(row)) = self.objects.unread.take(row)? else { continue };
             if !is_gone(&row) {
                 counts.add(&row);
@@ -184,7 +184,7 @@ impl Take<'_> {
         Ok(())
     }
 
-    /// The walked inode with its details and object, or that it is gone.
+    /// The walked inode with its details and object, or the fact that it is gone.
     fn row(&self, inode: Inode, old: Option<Inode>) -> Result<Row> {
         let ino = inode.ino;
         let done =
@@ -211,7 +211,7 @@ impl Take<'_> {
         }
     }
 
-    /// Where it was found, or where it has moved to since.
+    /// Reads it where it was found, or where it has moved to since.
     fn read(&self, path: &RelPath, inode: &Inode, old: Option<&Inode>) -> Result<Option<Inode>> {
         let mut path = path.clone();
         for _ in 0..TRIES {
@@ -227,7 +227,7 @@ impl Take<'_> {
         Ok(None)
     }
 
-    /// The row of what is not where it was found; None if it is gone.
+    /// The row of an inode that is not where it was found; None if it is gone.
     fn not_found(&self, path: &RelPath, inode: Inode, old: Option<Inode>) -> Option<Inode> {
         let is_directory = inode.kind == Kind::Directory;
         let is_removed = self.objects.is_removed(path, &inode);
@@ -266,7 +266,7 @@ impl Take<'_> {
     }
 }
 
-/// Of an inode that the last whole table does not have, or that its patch has another row for.
+/// For an inode that is not in the last whole table, or has another row in its patch.
 fn beside_patch(inode: Inode, last: Option<&Table>) -> Found {
     let row = last.and_then(|last| last.patched(inode.ino)).filter(|row| !is_gone(row));
     Found::Walked(inode, row.cloned())

@@ -1,4 +1,4 @@
-//! Snapshots, opened as sides.
+//! Opens snapshots as sides of a comparison.
 
 use crate::pool::snapshot::PoolSnapshot;
 use crate::pool::store::PoolStore;

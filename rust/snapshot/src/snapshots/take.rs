@@ -19,22 +19,22 @@ use uuid::Uuid;
 /// Which snapshot to take.
 #[derive(Clone, Debug)]
 pub enum Request {
-    /// The next of this volume; without a name it is named after the time. A subset is the volume's from then
-    /// on.
+    /// The next snapshot of this volume, named after the time by default. A subset also applies to later
+    /// snapshots.
     New { name: Option<String>, subset: Option<Subset> },
-    /// The same snapshot as another volume has, of a tree that was made the same.
+    /// The same snapshot that another volume has, of an equal tree.
     Same(SnapshotInfo),
 }
 
-/// Until it is deleted wholly, a snapshot's directory has this ending.
+/// The ending of a snapshot's directory until it is deleted completely.
 pub(super) const DELETING: &str = "deleting";
-/// In a snapshot's directory, where it is taken again.
+/// The part of a snapshot's directory in which it is taken again.
 pub(super) const AGAIN: &str = "again";
 
 impl LockedVolume {
     /// Takes a snapshot.
     pub fn take(&mut self, request: Request, monitor: &Monitor) -> Result<SnapshotInfo> {
-        // An apply ends with a sync: there is nothing that a second one would write.
+        // An apply ends with a sync, and a second one would write nothing.
         let is_synced = matches!(request, Request::Same(_));
         let info = self.describe(request)?;
         self.take_described(info, is_synced, monitor)
@@ -97,7 +97,7 @@ impl LockedVolume {
         self.make(info, false, |store, subset, round, dir| take::take(store, subset, round, dir, monitor))
     }
 
-    /// Lists a probe as a snapshot that was kept aside.
+    /// Lists a probe as a snapshot that is kept aside.
     pub fn keep(&self, probe: &SnapshotInfo) -> Result<()> {
         self.record_snapshot(probe)?;
         let snapshots = self.store().join("snapshots");
@@ -106,7 +106,7 @@ impl LockedVolume {
         Ok(())
     }
 
-    /// Takes a probe away.
+    /// Removes a probe.
     pub fn drop_probe(&self, probe: &SnapshotInfo) -> Result<()> {
         self.remove_incomplete(&self.dir_of(probe.id))
     }
@@ -135,7 +135,7 @@ impl LockedVolume {
         Ok(info)
     }
 
-    /// All of a snapshot but its record.
+    /// Everything of a snapshot except its record.
     fn make(
         &mut self,
         mut info: SnapshotInfo,
@@ -161,8 +161,8 @@ impl LockedVolume {
     fn take_btrfs(&self, dir: &Spot, name: &str, is_synced: bool) -> Result<()> {
         let (volume, into) = (self.root(), dir.directory().context("open the directory", dir.show())?);
         if !is_synced {
-            // What the snapshot's own transaction holds is searched in every comparison with it: this leaves
-            // little.
+            // Every later comparison searches everything in the snapshot's own transaction, so as little as
+            // possible should be in it.
             sync_filesystem(volume.fd()).context("sync the file system of", self.path())?;
         }
         btrfs::create_snapshot(volume.fd(), into, OsStr::new(name))
@@ -170,12 +170,12 @@ impl LockedVolume {
             .map_err(|error| self.is_swapped_to(error))
     }
 
-    /// Makes `.snapsync/latest` the newest snapshot where snapshots are directories.
+    /// Points `.snapsync/latest` to the newest snapshot, if snapshots are directories.
     pub(super) fn point_latest(&self) -> Result<()> {
         if self.info().provider != Provider::Btrfs {
             return Ok(());
         }
-        // It is in the tree, which may be read-only between rounds.
+        // The link is in the tree, which may be read-only between rounds.
         self.unseal()?;
         let result = self.write_latest();
         self.seal()?;
@@ -201,10 +201,10 @@ impl LockedVolume {
         let dir = self.dir_of(info.id);
         fault::point("delete.begin");
         if info.provider == Provider::Pool {
-            // Told before the snapshot is unlisted: nothing that is taken later can come to use these.
+            // Collected before the snapshot is unlisted, so that no later snapshot can use these objects.
             let garbage = self.unshared_objects(info.id, &dir, monitor)?;
             match write_garbage(&dir, &garbage) {
-                // To free space must not take any: the table still tells.
+                // Freeing space must not need any; the table still lists the objects.
                 Err(error) if error.is_full() => {}
                 other => other?,
             }
@@ -213,14 +213,14 @@ impl LockedVolume {
         let mut doomed = snapshots.join(format!("{}.{DELETING}", info.id));
         let record = dir.join("snapshot.json");
         match record.rename(&dir.join("deleted.json")).context("unlist", dir.show()) {
-            // A subvolume has no objects to be told of: it goes like one that was never finished.
+            // A subvolume has no objects: it is removed like one that was never finished.
             Err(error) if error.is_full() && info.provider == Provider::Btrfs => {
                 record.remove_file().context("unlist", dir.show())?;
             }
             other => other?,
         }
         match dir.rename(&doomed).context("unlist", dir.show()) {
-            // Its record is away: that is enough.
+            // Its record is moved away, which is enough.
             Err(error) if error.is_full() => doomed = dir,
             other => other?,
         }
@@ -229,7 +229,7 @@ impl LockedVolume {
         self.finish_delete(info.id, &doomed)?;
         self.forget_taken(info.id)?;
         match self.point_latest() {
-            // It names the newest, which hardly ever goes; the next snapshot writes it.
+            // It names the newest snapshot, which is hardly ever deleted; the next snapshot writes it.
             Err(error) if error.is_full() => Ok(()),
             other => other,
         }
@@ -267,7 +267,7 @@ impl LockedVolume {
     ) -> Result<()> {
         let dir = self.dir_of(info.id);
         let again = dir.join(AGAIN);
-        // A delete that was killed may have left such a list, which is not of this.
+        // A killed delete may have left a list that does not belong to this one.
         remove_file(&dir.join("garbage"))?;
         dir.sync().context("sync", dir.show())?;
         again.create_dir().context("create the directory", again.show())?;
@@ -283,7 +283,7 @@ impl LockedVolume {
         self.settle(&dir)
     }
 
-    /// After a snapshot was taken again, or was about to be.
+    /// Finishes or discards taking a snapshot again.
     pub(super) fn settle(&self, dir: &Spot) -> Result<()> {
         let again = dir.join(AGAIN);
         if self.info().provider == Provider::Btrfs {
@@ -305,10 +305,10 @@ impl LockedVolume {
         if doomed.join("garbage").is_there() {
             remove_garbage(&pool, doomed)?;
         } else if doomed.join(FILES[0]).is_there() {
-            // A full disk took no list: what no snapshot has that is there is not needed.
+            // A full disk had no space for the list: objects that no snapshot uses are not needed.
             fault::point("delete.unwritten");
             match self.unshared_objects(id, doomed, &Monitor::default()) {
-                // Half of it may have been removed already, when nothing of it was left in the pool.
+                // Half of it may be gone already, after all its objects were removed.
                 Err(Error::Integrity { .. }) => {}
                 garbage => objects::remove_objects(&pool, garbage?.into_iter())?,
             }
@@ -323,7 +323,7 @@ impl LockedVolume {
         dir.remove_tree().context("remove", dir.show())
     }
 
-    /// No complete snapshot can use the objects of a round that was not completed.
+    /// No complete snapshot can use the objects of an incomplete round.
     pub(super) fn remove_incomplete(&self, dir: &Spot) -> Result<()> {
         if let Some(round) = read_round(dir) {
             objects::remove_round(&self.store().join("pool"), round)?;
@@ -333,7 +333,7 @@ impl LockedVolume {
 }
 
 impl Volume {
-    /// A standby's snapshots come from its primary alone.
+    /// A standby gets its snapshots only from its primary.
     pub fn expect_primary(&self, verb: &str) -> Result<()> {
         if self.info().role == Role::Primary {
             return Ok(());
@@ -344,7 +344,7 @@ impl Volume {
         ))
     }
 
-    /// Who the next snapshot of the line is to be.
+    /// Determines id, name, sequence and parent of the next snapshot of the line.
     pub fn describe(&self, request: Request) -> Result<SnapshotInfo> {
         let provider = self.info().provider;
         let (name, subset) = match request {
@@ -377,16 +377,16 @@ impl Volume {
         })
     }
 
-    /// A name after the time that no snapshot has yet.
+    /// A name after the time that no snapshot has.
     pub fn unused_name(&self, prefix: &str) -> Result<String> {
         Ok(unused_name(prefix, &jiff::Timestamp::now(), &self.snapshots()?))
     }
 
-    /// Objects that no other snapshot has than the one whose table is in `dir`.
+    /// The objects that only the snapshot with the table in `dir` uses.
     fn unshared_objects(&self, id: Uuid, dir: &Spot, monitor: &Monitor) -> Result<BTreeSet<u64>> {
         let mut garbage = BTreeSet::new();
         if !dir.join("table.arrow").is_there() {
-            // What it alone had is not known any more, and stays.
+            // Which objects only it used is not known any more, so they stay.
             return Ok(garbage);
         }
         Table::open(dir)?.each_object(|object| _ = garbage.insert(object))?;
@@ -409,20 +409,20 @@ fn write(dir: &Spot, name: &str, bytes: &[u8]) -> Result<()> {
     dir.write_file(name, bytes).context("write", dir.show())
 }
 
-/// Removes a file that may be gone.
+/// Removes a file if it exists.
 fn remove_file(spot: &Spot) -> Result<()> {
     spot.remove_file().context("remove", spot.show())
 }
 
-/// Puts the files of a table in the place of others. The first is the last step back: once it is away from
-/// `again`, the rest follows, now or after a crash.
+/// Replaces the files of a table. Once the first one is moved from `again`, there is no way back, and the
+/// rest follows, now or after a crash.
 fn replace_files(again: &Spot, dir: &Spot) -> Result<()> {
     for file in FILES {
         let (from, to) = (again.join(file), dir.join(file));
         let ino = |spot: &Spot| spot.stat().map(|stat| stat.ino);
         match (ino(&from), ino(&to)) {
             (Err(e), _) if e.kind() == io::ErrorKind::NotFound => continue,
-            // To rename one name of a file to another of its names does nothing.
+            // Renaming one link of a file to another link of it does nothing.
             (Ok(one), Ok(other)) if one == other => remove_file(&from)?,
             _ => from.rename(&to).context("replace", to.show())?,
         }
@@ -437,7 +437,7 @@ fn write_garbage(dir: &Spot, objects: &BTreeSet<u64>) -> Result<()> {
     write(dir, "garbage", text.as_bytes())
 }
 
-/// Removes the objects that a snapshot's directory lists as used by nothing else.
+/// Removes the objects that a snapshot's directory lists as unused by others.
 fn remove_garbage(pool: &Spot, dir: &Spot) -> Result<()> {
     let list = dir.join("garbage");
     let Some(text) = list.read_if_there().context("read", list.show())? else { return Ok(()) };
