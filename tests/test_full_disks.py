@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -83,7 +84,9 @@ def test_keep_makes_room_before_a_round_is_refused(mount: Callable[..., Path], k
             os.fsync(file.fileno())
     worlds.fill(source / "new", 0, 35 * MIB, 7)
     if kind != "btrfs":  # It compresses, so that it might fit.
-        assert_told(run("sync", source, target, "--quiet"), "free", "--no-space-check")
+        ran = run("sync", source, target, "--quiet")
+        assert_told(ran, "free", "--no-space-check")
+        assert re.search(r"has [\d.]+ [KMG]?i?B free, and this round needs [\d.]+ [KMG]iB", ran.err), ran.err
     report = done("sync", source, target, "--keep-last", "2")
     assert [s["name"] for s in snapshots(target)] == [names[-1], report["snapshot"]["name"]]
     gone = [s["name"] for s in report["pruned"]]

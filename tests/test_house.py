@@ -153,13 +153,13 @@ def test_the_commands_ask_for_no_variables_but_those_that_are_documented() -> No
 # above its own, and from none of its own line. A room behind a file of its name lies below that file.
 RUST_LEVELS = {
     "model": """
-        extent identity mutex object printable subset
+        amount extent identity mutex object printable subset
         error inode name snapshot
         monitor path promotion unread
         change side
     """,
     "sys": """
-        acl fault holder ioctl mounts private trust ways
+        acl fault holder ioctl mounts private rights trust ways
         attributes encryption fs xfs
         data flags
         entry files
@@ -198,8 +198,7 @@ RUST_LEVELS = {
     "snapshot": """
         store
         received
-        volume
-        pool
+        pool volume
         snapshots
     """,
     "snapshot/store": """
@@ -222,6 +221,7 @@ RUST_LEVELS = {
         alive opening standbys
     """,
     "snapshot/pool": """
+        store
         ground hidden
         in_tree objects
         merge snapshot

@@ -308,6 +308,11 @@ def test_what_goes_and_stays_is_told_in_lines(volume: Path) -> None:
         "stays     snapshot 3 (s3): newest, last",
     ):
         assert line in told_of(ran)
+    done("hold", f"{volume}@s0")
+    held = told_of(run("prune", volume, "--keep-last", "2", "--dry-run"))
+    assert held.count("stays") == 3
+    assert "1 snapshot would go, 3 kept" in held
+    done("release", f"{volume}@s0")
     assert "2 snapshots pruned, 2 kept" in run("prune", volume, "--keep-last", "2").out
 
 

@@ -367,7 +367,9 @@ def test_a_standby_is_mended_from_its_primary(place: Place, disks: Any, kinds: t
     lay_out(pair.source)
     first_round(pair)
     held = [snap["id"] for snap in snapshots(pair.target)]
-    assert repaired(pair)["mended"]["difference_count"] == 0
+    report = repaired(pair)
+    assert report["mended"]["difference_count"] == 0
+    assert report["a"] == f"{pair.source}@{snapshots(pair.source)[-1]['name']}"
     disk.flip(pair.target / "d/large", 200_000)
     mended = repaired(pair)["mended"]
     assert [difference["path"] for difference in mended["differences"]] == ["d/large"]

@@ -159,7 +159,7 @@ def test_a_user_who_may_read_everything_keeps_a_standby_of_his_own(
     source, home = volume_of_others(place, kinds[0]), reachable(place(kinds[1]), SENDER)
     sender, target = as_user(SENDER, "dac_read_search"), home / "standby"
     report = done("sync", source, target, wrap=sender)
-    assert [loss["what"] for loss in report["losses"]] == ["owner and group"]
+    assert [(loss["what"], loss["right"]) for loss in report["losses"]] == [("owner and group", "CAP_CHOWN")]
     (source / "closed/deep").write_text("changed")
     os.unlink(source / "private")
     report = done("sync", source, target, wrap=sender)
@@ -167,6 +167,11 @@ def test_a_user_who_may_read_everything_keeps_a_standby_of_his_own(
     assert (target / "closed/deep").read_text() == "changed"
     assert not (target / "private").exists()
     assert owners(target) == {SENDER}
+    (source / "closed/new").write_text("new")
+    text = run("sync", source, target, wrap=sender).out
+    assert "may not set" in text
+    assert "takes CAP_CHOWN" in text
+    assert "cannot hold" not in text
     # Nothing of the tree itself is another one's now.
     assert (source / "closed").stat().st_uid == 5001
 

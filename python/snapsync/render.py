@@ -92,11 +92,18 @@ def changes(found: Changes) -> str:
 
 
 def losses(lost: Iterable[Loss]) -> Iterator[str]:
-    """What the target's file system cannot hold, in lines."""
+    """What the target goes without, in lines: for want of a right, or because it cannot hold it."""
+    lost = tuple(lost)
+    yield from _losses("the target's file system cannot hold:", (loss for loss in lost if not loss.right))
+    yield from _losses("whoever writes the target may not set:", (loss for loss in lost if loss.right))
+
+
+def _losses(heading: str, lost: Iterable[Loss]) -> Iterator[str]:
     for number, loss in enumerate(lost):
         if number == 0:
-            yield "  the target's file system cannot hold:"
-        yield f"    {name(loss.what)}: {count(loss.count, 'time', 'times')}, for example {name(loss.example)}"
+            yield f"  {heading}"
+        takes = f" (takes {name(loss.right)}, as root has)" if loss.right else ""
+        yield f"    {name(loss.what)}{takes}: {count(loss.count, 'time')}, for example {name(loss.example)}"
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

@@ -82,11 +82,15 @@ class Counters(Record):
 
 
 class Loss(Record):
-    """Something that the standby's file system cannot hold: what, how often, and one path."""
+    """Something that a standby goes without: what, how often, and one path.
+
+    `right` is the capability that the process there lacks for it; None if the file system cannot hold it.
+    """
 
     what: str
     count: int
     example: str
+    right: str | None = None
 
 
 class Difference(Record):

@@ -6,9 +6,10 @@
 //! will overwrite. From then on the commit is repeated until it is done, however often it is killed, or
 //! undone if it cannot go on. Each of its steps can be repeated:
 //!
-//! 1. displace: what older snapshots find only in the tree, and what is about to go or to be overwritten, comes
-//!    to its object in the pool;
-//! 2. detach, deepest first: removed names are moved to `trash/`, or to `held/` if their inodes get new names;
+//! 1. displace: what older snapshots find only in the tree, and is about to go or to be overwritten, comes to
+//!    its object in the pool;
+//! 2. detach, deepest first: removed names are moved to `trash/`, or to `held/` if their inodes get new
+//!    names;
 //! 3. attach, parents first: new names come from `new/` and `held/`;
 //! 4. data: changed ranges are moved to their files;
 //! 5. attributes, flags and the times of directories;

@@ -44,7 +44,7 @@ impl Limits {
 fn damaged(file: &Spot, error: &serde_json::Error) -> Error {
     Error::integrity(
         format!("cannot understand {}: {error}", file.show().display()),
-        "delete that file: what the volume cannot hold is found again, and may once be told as a change by \
+        "delete that file: the limits of the volume are found again, and may be reported once as changes by \
          hand",
     )
 }
@@ -119,6 +119,9 @@ pub struct Loss {
     pub what: String,
     pub count: u64,
     pub example: String,
+    /// The capability that would keep it and that the process at the target lacks.
+    #[serde(default)]
+    pub right: Option<String>,
 }
 
 /// More bytes of extended attributes than this on one inode, with the overhead of each, may not fit

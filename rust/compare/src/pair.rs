@@ -338,7 +338,7 @@ impl Look<'_> {
         for _ in 0..ATTEMPTS {
             match self.differences(side, base, target) {
                 Err(Error::Lost { .. }) => {}
-                // What the base has there cannot be read; if the target cannot, that is told when its data is.
+                // The base's data cannot be read. If the target's cannot either, its later read tells.
                 Err(e) if e.errno() == Some(EIO) => break,
                 other => return other,
             }

@@ -22,8 +22,8 @@ pub(crate) const CHUNK: u64 = 64 << 10;
 static ZEROS: [u8; CHUNK as usize] = [0; CHUNK as usize];
 
 pub(crate) type Digest = [u8; 32];
-/// Stands for the digest of content that the disk cannot read, or that the snapshot has lost. It equals nothing,
-/// not even itself.
+/// Stands for the digest of content that the disk cannot read, or that the snapshot has lost. It equals
+/// nothing, not even itself.
 pub(crate) const UNREADABLE: Digest = [0; 32];
 
 /// Which files are read. The choice depends only on the path, so both sides choose the same files.
@@ -59,7 +59,7 @@ impl Reading {
                 Ok(Reading::Share { seed: seed.unwrap_or_else(now), width })
             }
             (false, Some(percent)) => Err(Error::usage(
-                format!("{percent} % is no share of the files"),
+                format!("{percent} % is not a share of the files"),
                 "give --sample more than 0 and at most 100 percent, as in --sample 5%",
             )),
         }

@@ -38,7 +38,7 @@ impl Keep {
                 "yearly" => &mut keep.yearly,
                 _ => {
                     return Err(Error::usage(
-                        format!("snapshots cannot be kept by {name:?}"),
+                        format!("there is no rule {name:?} for keeping snapshots"),
                         "use last, hourly, daily, weekly, monthly and yearly",
                     ));
                 }

@@ -139,7 +139,7 @@ pub(crate) fn asked(options: &Options) -> Result<Option<Subset>> {
         (false, true) => return Ok(None),
         (true, false) => {
             return Err(Error::usage(
-                "everything is to be replicated, and patterns say what is not",
+                "--everything contradicts the patterns",
                 "give the patterns or --everything",
             ));
         }
@@ -147,7 +147,7 @@ pub(crate) fn asked(options: &Options) -> Result<Option<Subset>> {
     }
     if subset.exclude.is_empty() {
         return Err(Error::usage(
-            "include patterns bring back what exclude patterns leave out, and there are none of these",
+            "include patterns bring back what exclude patterns leave out, but there are no exclude patterns",
             "give --exclude too; --exclude '/*' leaves out everything that is not included",
         ));
     }

@@ -1,5 +1,6 @@
 //! The words of snapsync as types: inodes, extents, changes, snapshots, errors. Nothing here does I/O.
 
+mod amount;
 mod change;
 mod error;
 mod extent;
@@ -17,6 +18,7 @@ mod snapshot;
 mod subset;
 mod unread;
 
+pub use amount::{count, entries, size};
 pub use change::{Change, ChangeFlags, Counts, End, Extent, Op, Source};
 pub use error::{Context, Error, Result, reason};
 pub use extent::{Address, BLOCK, LARGEST_BLOCK, Layout, Placed, Range, Segment, SegmentKind, hole_at_end};

@@ -88,7 +88,7 @@ fn check_name(name: &[u8]) -> Result<()> {
 
 fn bad_name(name: &[u8]) -> Error {
     Error::integrity(
-        format!("{:?} is no name of a directory entry", String::from_utf8_lossy(name)),
+        format!("{:?} is not a valid name of a directory entry", String::from_utf8_lossy(name)),
         "the manifest or delta is damaged or hostile: make it again from its source",
     )
 }

@@ -56,7 +56,7 @@ fn told(found: BTreeMap<PathBuf, Error>) -> Error {
 }
 
 const ADVICE: &str =
-    "nothing was left out or taken to be as it was: make this readable, or leave it out with --exclude";
+    "nothing was skipped or assumed unchanged: make this readable, or leave it out with --exclude";
 
 #[cfg(test)]
 mod tests {

@@ -11,7 +11,7 @@
 //!     pool/ROUND/…/OBJECT                    pool: the data of files, shared by snapshots
 //! ```
 //!
-//! A shelf is a directory of snapshots that were received as plain directories: `received/`.
+//! A shelf is a directory of snapshots that were received as plain directories; see `received/`.
 
 mod pool;
 mod received;

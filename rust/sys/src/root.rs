@@ -82,8 +82,8 @@ impl Root {
             return Ok(made);
         }
         Err(snapsync_model::Error::refused(
-            format!("{} is another directory now than was made a moment ago", path.display()),
-            "somebody exchanged it: look who may write there, then run this again",
+            format!("{} is not the directory that was just made", path.display()),
+            "somebody exchanged it: check who may write there, then run this again",
         ))
     }
 

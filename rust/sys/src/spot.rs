@@ -323,10 +323,10 @@ impl Spot {
         match Errno::from_io_error(&error) {
             Some(Errno::LOOP) => self.refused("is a link, or lies behind one"),
             Some(Errno::XDEV) => self.refused("is a mount, or lies in one"),
-            Some(Errno::NXIO) => self.refused("is no file"),
+            Some(Errno::NXIO) => self.refused("is not a file"),
             Some(Errno::NOTDIR) => match self.stat() {
                 Ok(stat) if stat.kind == Kind::Symlink => self.refused("is a link"),
-                Ok(_) => self.refused("is no directory"),
+                Ok(_) => self.refused("is not a directory"),
                 Err(_) => error,
             },
             _ => error,
@@ -336,10 +336,10 @@ impl Spot {
     fn refused(&self, why: &str) -> io::Error {
         io::Error::other(Error::refused(
             format!(
-                "{} {why}: a store holds only files and directories of root or of who runs snapsync",
+                "{} {why}: a store holds only files and directories of root and this user",
                 self.show().display()
             ),
-            "somebody else has put it there: look where it leads and what it is, and remove it",
+            "somebody else has put it there: check what it is and where it leads, and remove it",
         ))
     }
 }

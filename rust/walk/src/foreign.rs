@@ -1,7 +1,7 @@
 //! Entries that were not walked, and the notes about them.
 
 use crate::subset::Matcher;
-use snapsync_model::{Error, LONGEST_PATH, Monitor, RelPath, Result};
+use snapsync_model::{Error, LONGEST_PATH, Monitor, RelPath, Result, entries};
 use std::path::Path;
 
 /// How many bytes of an overlong path are shown.
@@ -15,7 +15,8 @@ pub(crate) fn note_foreign(paths: Vec<RelPath>, kept: usize, monitor: &Monitor) 
     let under = match kept {
         0 => String::new(),
         _ => format!(
-            "; {kept} entries under what is mounted are kept as they were, as only root can look at them"
+            "; {} under mounts assumed unchanged, because only root can look at them",
+            entries(kept as u64)
         ),
     };
     monitor.note(format!(
@@ -50,15 +51,15 @@ pub(crate) fn note_too_long(paths: Vec<RelPath>, monitor: &Monitor) {
     let Some(first) = paths.into_iter().min() else { return };
     let start = String::from_utf8_lossy(&first.as_bytes()[..SHOWN]).into_owned();
     monitor.note(format!(
-        "not replicated, because their paths have more than {LONGEST_PATH} bytes: {count} entries below \
-         {start}..."
+        "not replicated, because their paths have more than {LONGEST_PATH} bytes: {} below {start}...",
+        entries(count as u64)
     ));
 }
 
 /// Notes the directories that the file system encrypts.
 pub(crate) fn note_encrypted(paths: Vec<RelPath>, monitor: &Monitor) {
     if let Some(shown) = shown(paths) {
-        monitor.note(format!("encrypted here, and in a copy only where its own directory is: {shown}"));
+        monitor.note(format!("encrypted here, but in a copy only if its directory there is: {shown}"));
     }
 }
 

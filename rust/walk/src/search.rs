@@ -43,8 +43,8 @@ pub fn candidates(
         Err(e) => Err(e),
         Ok(false) => {
             monitor.note(
-                "both are walked whole: a directory was renamed, and patterns or a store may tell its \
-                 content apart",
+                "both are walked whole: a directory was renamed, and patterns or a store may affect its \
+                 content",
             );
             Ok(None)
         }

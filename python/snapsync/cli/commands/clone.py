@@ -44,8 +44,8 @@ def clone(
 
 def _summary(report: CloneReport) -> Iterator[str]:
     clone = report.clone
-    named = f"clone {render.name(clone.name)} of {render.snapshot(report.snapshot)}"
-    yield f"{named}: {render.name(clone.path)}, in {render.seconds(report.seconds)}"
+    copied = f"cloned {render.snapshot(report.snapshot)} to {render.name(clone.path)}"
+    yield f"{copied} as {render.name(clone.name)}, in {render.seconds(report.seconds)}"
     if not report.instant:
         shared = f", {render.size(report.shared_bytes)} of it shared" if report.shared_bytes else ""
         yield f"  {render.size(report.data_bytes)} of data{shared}"

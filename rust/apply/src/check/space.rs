@@ -1,6 +1,6 @@
 //! Checks before staging whether the space suffices.
 
-use snapsync_model::{Change, Context, Error, Kind, Monitor, Op, Result};
+use snapsync_model::{Change, Context, Error, Kind, Monitor, Op, Result, count, size};
 use snapsync_sys::{Root, Stat};
 
 /// The bytes and inodes that staging, commit and the standby's snapshot take.
@@ -12,8 +12,8 @@ pub(crate) struct Need {
     pub(crate) shares: bool,
     /// Whether overwritten data is copied first, because blocks cannot be shared.
     pub(crate) saves: bool,
-    /// Whether what older snapshots find in the tree gets an inode of its own before it is overwritten there. It
-    /// is copied where blocks cannot be shared.
+    /// Whether what older snapshots find in the tree gets an inode of its own before it is overwritten there.
+    /// It is copied where blocks cannot be shared.
     pub(crate) displaces: bool,
     /// The bytes of a block.
     pub(crate) block: u64,
@@ -82,19 +82,24 @@ impl Need {
         let free = filesystem.available;
         if bytes > free && packed && snapsync_sys::compresses(root.fd()) {
             monitor.note(format!(
-                "{show} has {free} bytes free, and this round {bytes}: it may fit, because data is \
-                 compressed there"
+                "{show} has {} free, and this round needs {}: it may fit, because data is compressed there",
+                size(free),
+                size(bytes)
             ));
         } else if bytes > free {
             return Err(no_space(
-                format!("{show} has {free} bytes free, and this round needs {bytes}"),
+                format!("{show} has {} free, and this round needs {}", size(free), size(bytes)),
                 "free space there, delete old snapshots of it, or name a larger target; --no-space-check \
                  tries it",
             ));
         }
         match filesystem.inodes_available {
             Some(free) if free < self.inodes => Err(no_space(
-                format!("{show} has space for {free} more inodes, and this round needs {}", self.inodes),
+                format!(
+                    "{show} has {} left, and this round needs {}",
+                    count(free, "inode", "inodes"),
+                    self.inodes
+                ),
                 "delete files or old snapshots there, or name a larger target; --no-space-check tries it",
             )),
             _ => Ok(()),

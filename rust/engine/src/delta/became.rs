@@ -2,7 +2,7 @@
 //! on the standby though it may still exist here.
 
 use snapsync_manifest::ManifestReader;
-use snapsync_model::{Context, Error, Kind, Monitor, RelPath, Result};
+use snapsync_model::{Context, Error, Kind, Monitor, RelPath, Result, entries};
 use snapsync_sys::{FileSystem, Named, Root, stat_at, stat_of};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -16,13 +16,12 @@ pub(crate) fn tell(root: &Root, manifest: &dyn Named, strict: bool, monitor: &Mo
         return Ok(());
     }
     let lost = lost(root, manifest)?;
-    for (path, entries) in lost.iter().filter(|(_, entries)| **entries > 0) {
-        let noun = if *entries == 1 { "entry" } else { "entries" };
+    for (path, held) in lost.iter().filter(|(_, held)| **held > 0) {
         let what = format!(
-            "{} was a directory and is a subvolume now, which is not replicated: what it held, {entries} \
-             {noun}, is \
+            "{} was a directory and is a subvolume now, which is not replicated: what it held ({}) is \
              deleted from the standby and stays in its earlier snapshots",
-            path.display()
+            path.display(),
+            entries(*held)
         );
         if strict {
             let advice = "make the subvolume a volume of its own, and leave its path out with --exclude";

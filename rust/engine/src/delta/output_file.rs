@@ -12,7 +12,7 @@ pub(crate) fn file_of(output: &Path) -> Result<Option<PathBuf>> {
     if let Some(stat) = named.filter(|stat| leads_on(stat) && !is_own(stat)) {
         let (show, kind, uid) = (output.display(), stat.kind.name(), stat.attributes.uid);
         return Err(Error::refused(
-            format!("{show} is a {kind} of user {uid}: what is written there goes where he likes"),
+            format!("{show} is a {kind} of user {uid}, who decides where the output goes"),
             "remove it, or name another file",
         ));
     }

@@ -6,7 +6,7 @@ use crate::options::Terms;
 use serde::{Deserialize, Serialize};
 use snapsync_apply::{Incoming, Journal, Loss, Phase, discard, is_intact};
 use snapsync_manifest::{ChangeRows, ManifestReader};
-use snapsync_model::{Change, Context, Error, Monitor, Result, Side, SnapshotInfo};
+use snapsync_model::{Change, Context, Error, Monitor, Result, Side, SnapshotInfo, entries, size};
 use snapsync_snapshot::Volume;
 use snapsync_stream::wire::{DeltaEnd, DeltaHead, Digest, ManifestHead, lift};
 use snapsync_stream::{Arrivals, Budget, Held, Limit, MEMORY, Sink, Transferred, receive, run};
@@ -209,17 +209,30 @@ fn has_room(room: &StageTarget, manifest: u64) -> Result<()> {
         return Ok(());
     }
     Err(Error::NoSpace {
-        what: format!("{} has {free} bytes free, and the manifest alone takes {manifest}", path.display()),
+        what: format!(
+            "{} has {} free, and the manifest alone takes {}",
+            path.display(),
+            size(free),
+            size(manifest)
+        ),
         advice: "free space there, or name a larger target".to_owned(),
     })
 }
 
 fn too_strict(path: &Path, losses: &[Loss]) -> Error {
-    let list: Vec<String> = losses.iter().map(|l| format!("{} ({} entries)", l.what, l.count)).collect();
-    Error::refused(
-        format!("{} cannot hold: {}", path.display(), list.join("; ")),
-        "leave out --strict to go without, or name a target that can",
-    )
+    let list: Vec<String> = losses
+        .iter()
+        .map(|loss| match &loss.right {
+            Some(right) => format!("{} ({}, for want of {right})", loss.what, entries(loss.count)),
+            None => format!("{} ({})", loss.what, entries(loss.count)),
+        })
+        .collect();
+    let advice = if losses.iter().any(|loss| loss.right.is_some()) {
+        "leave out --strict to go without, or run this as a user with these rights, such as root"
+    } else {
+        "leave out --strict to go without, or name a target that can"
+    };
+    Error::refused(format!("{} cannot hold: {}", path.display(), list.join("; ")), advice)
 }
 
 /// Removes the stage; the tree was not touched.

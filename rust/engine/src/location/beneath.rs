@@ -132,7 +132,7 @@ fn is_in_store(path: &Path) -> bool {
 
 fn outside(text: &[u8]) -> Error {
     Error::refused(
-        format!("{} is not for this server to work on", Path::new(OsStr::from_bytes(text)).display()),
+        format!("this server may not work on {}", Path::new(OsStr::from_bytes(text)).display()),
         "name a volume beneath what it was restricted to, without `..` and links, and none that lies in \
          another; see whether the \
          directory above it is there, and its disk mounted; or ask its administrator",

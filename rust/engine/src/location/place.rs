@@ -144,7 +144,7 @@ pub(crate) fn named(address: &Path) -> Result<(Volume, SnapshotInfo)> {
 /// Describes a snapshot that no store describes.
 pub(crate) fn describe(path: &Path, identity: &Identity) -> Result<SnapshotInfo> {
     let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
-        Error::usage(format!("{} has no name that is text", path.display()), "give it one with --name")
+        Error::usage(format!("{} has a name that is not text", path.display()), "give it one with --name")
     })?;
     let modified = path.metadata().and_then(|m| m.modified()).context("read the attributes of", path)?;
     let created = jiff::Timestamp::try_from(modified).unwrap_or_default();

@@ -115,7 +115,7 @@ pub(crate) fn find(path: &Path) -> Result<Found> {
     }
     let name = path.file_name().ok_or_else(|| {
         Error::usage(
-            format!("{} is no name for a new directory", path.display()),
+            format!("{} is not a name for a new directory", path.display()),
             "name a directory to be made",
         )
     })?;

@@ -220,7 +220,7 @@ fn is_no_url(text: &Path) -> Result<()> {
     let (host, port) =
         port.map_or((place, String::new()), |(host, port)| (host, format!(" with `-o Port={port}`")));
     Err(Error::usage(
-        format!("{whole} is no place that snapsync understands"),
+        format!("{whole} is not an address that snapsync understands"),
         match scheme {
             "ssh" | "sftp" | "scp" => format!("write it as {host}:/{path}{port}"),
             "file" => format!("write the path alone: /{path}"),

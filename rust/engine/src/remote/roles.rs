@@ -74,7 +74,7 @@ pub(crate) fn perform_there(
 
 pub(crate) fn strange(outcome: &RoleReply) -> Error {
     Error::integrity(
-        format!("the other end did something else than it was asked: {outcome:?}"),
+        format!("the other end did not do what it was asked: {outcome:?}"),
         "use the same snapsync on both sides",
     )
 }
@@ -90,7 +90,7 @@ pub(crate) fn ends(one: &Path, other: &Path) -> Result<(End, End)> {
 
 pub(crate) fn same_lineage(a: (&Path, &VolumeInfo), b: (&Path, &VolumeInfo)) -> Result<()> {
     if a.1.id == b.1.id {
-        let what = format!("{} and {} are one volume", a.0.display(), b.0.display());
+        let what = format!("{} and {} are the same volume", a.0.display(), b.0.display());
         return Err(Error::usage(what, "name two"));
     }
     if a.1.lineage == b.1.lineage {

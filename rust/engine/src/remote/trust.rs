@@ -68,7 +68,7 @@ fn refusal(what: &str, path: &Path, doubt: &Doubt) -> Error {
         }
         Cause::Mode(_) => format!("`chmod go-w {culprit}`, or put it where only {who} can write"),
     };
-    Error::refused(format!("{what} {path} is not to be relied on: {why}"), advice)
+    Error::refused(format!("cannot trust {what} {path}: {why}"), advice)
 }
 
 /// The file that the name of a program leads to.

@@ -183,8 +183,7 @@ impl<'a> Wire<'a> {
                 self.peer.display(),
                 String::from_utf8_lossy(&text)
             ),
-            "nothing that its shell runs at login may print anything; and the same protocol is needed on \
-             both sides",
+            "its shell must not print anything at login, and both sides need the same protocol",
         )
     }
 

@@ -1,21 +1,21 @@
-//! The primary of a round. Its lock is held while the round works there, and never while the standby is
-//! waited for, which may be slow or never answer.
+//! The primary of a round. Its lock is held while the round works there, and never while waiting for the
+//! standby, which may be slow or never answer.
 
 use snapsync_model::{Error, Monitor, Result, VolumeInfo};
 use snapsync_snapshot::{LockedVolume, Volume};
 use std::ops::Deref;
 use std::time::Duration;
 
-/// How long a round waits for another command that works on its primary: one whose period meets its own, say.
+/// How long a round waits for another command that works on its primary, for example an overlapping round.
 pub(super) const SHORT: Duration = Duration::from_secs(60);
-/// And for the lock that it let go itself. Nobody has it who waits for another machine.
+/// How long it waits for the lock that it released itself. Nobody holds it while waiting for another machine.
 pub(super) const LONG: Duration = Duration::from_secs(12 * 3600);
 
 pub(super) struct Primary {
     /// As it was when its lock was let go last.
     volume: Volume,
     locked: Option<LockedVolume>,
-    /// As the round met it.
+    /// The primary when the round met it.
     met: VolumeInfo,
 }
 
@@ -25,7 +25,7 @@ impl Primary {
         Primary { volume, locked: None, met }
     }
 
-    /// Keeps others from it, and knows what they have changed.
+    /// Locks the primary, and reads what others have changed.
     pub(super) fn hold(&mut self, patience: Duration, monitor: &Monitor) -> Result<&mut LockedVolume> {
         let locked = match self.locked.take() {
             Some(locked) => locked,
@@ -44,7 +44,7 @@ impl Primary {
         }
     }
 
-    /// Whether the round may go on, for all that is known without the lock.
+    /// Checks whether the round may go on, as far as that is known without the lock.
     pub(super) fn expect_unchanged(&self) -> Result<()> {
         self.expect_met(&self.info_now()?)
     }

@@ -1,4 +1,4 @@
-//! What is known and is not there: a disk that is not mounted must not be taken for a place to begin anew.
+//! Handles standbys that are known but missing: an unmounted disk must not be taken for an empty place.
 
 use crate::location::text::Location;
 use crate::round::rights::Rights;
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use uuid::Uuid;
 
-/// Who is found at the target may be fed by this primary.
+/// Whether the volume at the target may be fed by this primary.
 pub(crate) fn is_standby_of(target: &StandbyInfo, source: &Path, primary: Option<&Volume>) -> Result<()> {
     target.role.map_or(Ok(()), |role| expect_standby(&target.path, role))?;
     let Some(lineage) = target.lineage else { return Ok(()) };
@@ -28,7 +28,7 @@ pub(crate) fn is_standby_of(target: &StandbyInfo, source: &Path, primary: Option
     }
 }
 
-/// The source is not there at all: what would have been its standby may tell that one was.
+/// The source does not exist: a standby at the target may know that it did.
 pub(crate) fn without_source(target: &Path, error: Error) -> Error {
     match Volume::find(target) {
         Ok(Some(volume)) if volume.info().role == Role::Standby && !volume.info().lineage.is_nil() => {
@@ -41,8 +41,8 @@ pub(crate) fn without_source(target: &Path, error: Error) -> Error {
     }
 }
 
-/// Who says that it is of a later epoch is not fed, and that is remembered of it. It may be true, and it may
-/// be a lie: what becomes of the other standbys is not for this one to say.
+/// A standby that claims a later epoch is not fed, and the claim is recorded. It may be true or a lie, so it
+/// does not affect the other standbys.
 pub(crate) fn fence(primary: Option<Volume>, looked: &StandbyInfo, rights: Rights) -> Result<Option<Volume>> {
     let Some(volume) = primary else { return Ok(None) };
     let info = volume.info();
@@ -61,7 +61,7 @@ pub(crate) fn fence(primary: Option<Volume>, looked: &StandbyInfo, rights: Right
     Err(was_replaced(&volume, &looked.path, &claim))
 }
 
-/// Where a standby is known there is one.
+/// Fails if a known standby is missing.
 pub(crate) fn is_there(looked: &StandbyInfo, primary: Option<&Volume>) -> Result<()> {
     let Some(primary) = primary.filter(|_| looked.volume.is_none()) else { return Ok(()) };
     let known = |standby: &&Standby| is_same_place(&standby.path, &looked.path);
@@ -85,7 +85,7 @@ pub(crate) fn is_there(looked: &StandbyInfo, primary: Option<&Volume>) -> Result
     ))
 }
 
-/// The refusal of a command that names a standby which is known and not there; else the error as it is.
+/// The refusal of a command that names a known but missing standby; otherwise the error as it is.
 pub(crate) fn explained(standbys: &BTreeMap<Uuid, Standby>, path: &Path, error: Error) -> Error {
     let mut place = Location::known(path);
     if place.host.is_none() {
@@ -101,20 +101,20 @@ pub(crate) fn explained(standbys: &BTreeMap<Uuid, Standby>, path: &Path, error: 
     )
 }
 
-/// Two names of one place, whoever logs in there.
+/// Whether two addresses mean one place, whatever the user names in them.
 fn is_same_place(known: &str, other: &str) -> bool {
     Location::known(Path::new(known)).is_at(&Location::known(Path::new(other)))
 }
 
-/// The standby that is met, if it is known to be at that place.
+/// The known standby if the volume that was met is at its place.
 pub(crate) fn at(primary: &Volume, met: &StandbyInfo) -> Option<(Uuid, Standby)> {
     let id = met.volume?;
     let known = primary.standbys().get(&id).filter(|standby| is_same_place(&standby.path, &met.path))?;
     Some((id, known.clone()))
 }
 
-/// A new standby takes the place of the one that was known there, unless that may be on a disk that comes
-/// back.
+/// Records a new standby in place of the one that was known there, unless that one may be on a disk that
+/// comes back.
 pub(crate) fn replace(primary: &mut LockedVolume, id: Uuid, new: &Standby, monitor: &Monitor) -> Result<()> {
     let before: Vec<(Uuid, Option<String>)> = primary
         .standbys()

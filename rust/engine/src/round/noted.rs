@@ -1,4 +1,4 @@
-//! What the primary remembers of the standby that a round has fed.
+//! What the primary records about the standby of a round.
 
 use crate::report::rounds::Scrubbed;
 use crate::round::held::LONG;
@@ -10,7 +10,7 @@ use snapsync_model::{Result, SnapshotInfo};
 use snapsync_snapshot::{Scrub, Standby};
 
 impl Driver<'_> {
-    /// What is known of scrubs of this standby.
+    /// What is known about scrubs of this standby.
     pub(super) fn known(&self, state: &State) -> Option<Scrub> {
         self.primary.standbys().get(&state.volume.id).and_then(|standby| standby.scrub.clone())
     }
@@ -45,7 +45,7 @@ impl Driver<'_> {
         self.rights.expect_place(primary, state.volume.id)?;
         let known = primary.standbys().get(&state.volume.id);
         if known.is_some_and(|known| self.noted.is_some_and(|noted| noted != known.snapshot)) {
-            // Its host let go of it, and another round has brought it more.
+            // Another round has brought the standby more meanwhile.
             return Ok(());
         }
         let standby = Standby {
@@ -66,7 +66,8 @@ impl Driver<'_> {
         primary.remember_standby(state.volume.id, standby)
     }
 
-    /// Gives a standby that is new, or was known by an older version, a secret. The standby has it first.
+    /// Gives a secret to a standby that is new, or that an older version recorded. The standby stores it
+    /// first.
     pub(super) fn make_known(&mut self, state: &State) -> Result<()> {
         let id = state.volume.id;
         if self.primary.standbys().get(&id).is_none_or(|known| known.secret.is_some()) {
@@ -80,7 +81,7 @@ impl Driver<'_> {
         primary.remember_standby(id, Standby { secret: Some(secret.hash()), ..known })
     }
 
-    /// Reads a share of what both sides have again.
+    /// Reads a share of the common files again.
     pub(super) fn scrub(&mut self, state: &State, snapshot: &SnapshotInfo) -> Result<Scrubbed> {
         if self.options.scrub.period == 0 || !self.is_known_to_hold(state, snapshot) {
             return Ok(Scrubbed::default());
@@ -88,7 +89,7 @@ impl Driver<'_> {
         let mut scrub = self.known(state).unwrap_or_else(Scrub::begin);
         let before = scrub.clone();
         let (scrubbing, monitor) = (self.options.scrub, self.monitor);
-        // A full disk takes none: it is read all the same.
+        // A full disk has no space for the mark, and the share is read all the same.
         let _reading = self.primary.hold(LONG, monitor)?.read_out(snapshot.id, None).ok();
         self.primary.let_go();
         let (report, doubted) =

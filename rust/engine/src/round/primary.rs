@@ -27,10 +27,10 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 use uuid::Uuid;
 
-/// What a standby at the other end tells of a round.
+/// The fields of a report that only the standby at the other end knows.
 const CLAIMED: [&str; 5] = ["losses", "pruned", "recovered", "set_aside", "standby"];
 
-/// The primary's half of a round, for whatever standby. A failure is told to it.
+/// The primary's half of a round, for any standby. A failure is reported to it.
 pub(crate) fn drive(
     source: Root,
     standby: &mut dyn StandbyEnd,
@@ -102,7 +102,7 @@ fn begin(
     result
 }
 
-/// A name that is taken is that of the snapshot whose delta goes on.
+/// Checks a new name. The name of a snapshot whose delta is resumed may be taken.
 fn name_can_be_given(primary: Option<&Volume>, looked: &StandbyInfo, options: &Options) -> Result<()> {
     let Some(name) = &options.name else { return Ok(()) };
     let mut taken = primary.map_or_else(|| Ok(Vec::new()), Volume::snapshots)?;
@@ -114,9 +114,9 @@ pub(super) struct Driver<'a> {
     pub(super) primary: Primary,
     pub(super) standby: &'a mut dyn StandbyEnd,
     pub(super) looked: StandbyInfo,
-    /// What the primary remembers that the standby holds, as far as this round knows.
+    /// The snapshot that the primary has recorded for the standby, as far as this round knows.
     pub(super) noted: Option<Uuid>,
-    /// Files that differed when they were read again, and travel whole.
+    /// Files that differed when they were read again, and are sent whole.
     pub(super) unlike: BTreeSet<u64>,
     /// Files that a snapshot has on the primary, and the standby has lost.
     lost: Option<(Uuid, LostPaths)>,
@@ -128,13 +128,13 @@ pub(super) struct Driver<'a> {
     started: Instant,
 }
 
-/// What bringing one snapshot to the standby came to.
+/// The result of bringing one snapshot to the standby.
 pub(super) struct Brought {
     pub(super) snapshot: SnapshotInfo,
     counts: Counts,
     counters: Counters,
     begun: StageReport,
-    /// Keeps it until the standby is remembered. None where that had it already.
+    /// Protects the snapshot until the standby is recorded. None if the standby already had it.
     pub(super) outgoing: Option<Outgoing>,
 }
 
@@ -186,7 +186,7 @@ impl Driver<'_> {
         let snapshot = self.rights.take(primary, &state, request, self.monitor)?;
         let brought = self.bring_or_undo(&state, base.as_ref(), snapshot, Some(before))?;
         if !self.rights.only_reads {
-            // The snapshot has read them, and stays.
+            // The snapshot has read them and stays.
             let primary = self.primary.hold(LONG, self.monitor)?;
             primary.doubt(primary.doubted() - &doubted)?;
         }
@@ -213,7 +213,7 @@ impl Driver<'_> {
         })
     }
 
-    /// A standby of this lineage, and the one that was looked at.
+    /// Checks that the standby belongs to this lineage, and is the one that was met.
     fn is_who_was_met(&self, state: &State) -> Result<()> {
         let is_met = self.looked.volume.is_none_or(|id| id == state.volume.id);
         if is_met
@@ -246,7 +246,7 @@ impl Driver<'_> {
         })
     }
 
-    /// The snapshot whose delta the standby holds a part of, if that delta can go on.
+    /// The snapshot whose delta the standby holds a part of, if that delta can be resumed.
     fn cut_before(&self, state: &State, base: Option<&SnapshotInfo>) -> Result<Option<SnapshotInfo>> {
         let Some(pending) = &state.pending else { return Ok(None) };
         if pending.base != base.map(|base| base.id) {
@@ -255,7 +255,7 @@ impl Driver<'_> {
         Ok(self.primary.line()?.into_iter().find(|s| s.id == pending.snapshot))
     }
 
-    /// Makes the standby hold a snapshot that the primary has had before. It may hold it already.
+    /// Brings a snapshot that the primary already had. The standby may hold it already.
     fn bring_old(&mut self, base: Option<&SnapshotInfo>, snapshot: SnapshotInfo) -> Result<Brought> {
         if base.is_some_and(|base| base.id == snapshot.id) {
             if !self.lost(base)?.is_empty() {
@@ -276,8 +276,8 @@ impl Driver<'_> {
         self.bring(base, snapshot)
     }
 
-    /// After a failure that left the standby where it was, the primary's new snapshot has no purpose, and
-    /// neither has its subset. A delta that was cut goes on with the snapshot.
+    /// If a failure left the standby where it was, the primary's new snapshot and its subset are removed. An
+    /// interrupted delta needs its snapshot and can be resumed.
     fn bring_or_undo(
         &mut self,
         state: &State,
@@ -290,21 +290,21 @@ impl Driver<'_> {
         if let Err(error) = &result {
             self.primary.let_go();
             let needed = self.standby.failed(error, id.id);
-            // Not the monitor of the round: it may have been told to stop.
+            // The round's own monitor may have been stopped.
             let monitor = Monitor::default();
-            // Where another keeps the lock, it stays.
+            // If another command holds the lock, the snapshot stays.
             if !needed
                 && let Ok(primary) = self.primary.hold(SHORT, &monitor)
                 && may_undo(primary, id.id, state.volume.id)
                 && primary.delete(&id, &monitor).is_ok()
             {
-                // Another may have taken one since, which has that subset.
+                // Another command may have taken a snapshot since, which has that subset.
                 let is_last = |line: Vec<SnapshotInfo>| line.last().is_none_or(|s| s.sequence < id.sequence);
                 let subset = subset.filter(|_| primary.line().is_ok_and(is_last));
                 let _ = subset.map(|subset| primary.restore_subset(subset));
             }
             if !matches!(error.exit_code(), 5) {
-                // What was taken away from under the round says less than that.
+                // A snapshot that was removed during the round is the real reason.
                 self.primary.expect_unchanged()?;
             }
         }
@@ -355,7 +355,7 @@ impl Driver<'_> {
         let data = Data { manifest: &manifest, side: &*sides.target, held: &begun.held, seed };
         self.standby.transfer(data)?;
         self.primary.expect_unchanged()?;
-        // What the standby does with it for itself does not count.
+        // What the standby does with it for itself is not counted.
         let counters = monitor.counters();
         is_the_same(&self.standby.commit()?, &snapshot, &self.looked.path)?;
         Ok(Brought { snapshot, counts, counters, begun, outgoing: Some(outgoing) })
@@ -383,7 +383,7 @@ impl Driver<'_> {
     ) -> Result<Synced> {
         self.remember(state, &brought)?;
         let Brought { snapshot, counts, counters, begun, outgoing } = brought;
-        // It is the base of a standby that is known now, and nobody deletes that either.
+        // It is the base of a known standby now, and cannot be deleted either.
         drop(outgoing);
         self.make_known(state)?;
         let primary = self.primary.hold(LONG, self.monitor)?;
@@ -415,7 +415,7 @@ impl Driver<'_> {
         })
     }
 
-    /// Deletes on both sides what is not to be kept; what is the base of any standby stays.
+    /// Deletes snapshots on both sides that need not be kept; the bases of standbys stay.
     fn prune(&mut self) -> Result<Vec<SnapshotInfo>> {
         let keep = &self.options.keep;
         if keep.is_empty() {
@@ -439,7 +439,7 @@ impl Driver<'_> {
         Ok(pruned)
     }
 
-    /// The round is good where old snapshots stay: that is worth a word, and no more.
+    /// A round is good even if old snapshots cannot be deleted; that is only noted.
     fn unless_bearable(&self, path: &str, pruned: Result<Vec<SnapshotInfo>>) -> Result<Vec<SnapshotInfo>> {
         pruned.or_else(|error| {
             if !retention::is_bearable(&error) {
@@ -452,7 +452,7 @@ impl Driver<'_> {
     }
 }
 
-/// Notes how large the snapshot is, from its walk or from its base's and what changed.
+/// Records the size of the snapshot, from its walk, or from its base and the changes.
 fn note_size(
     primary: &LockedVolume,
     base: Option<&SnapshotInfo>,
@@ -476,7 +476,7 @@ fn note_size(
     primary.record_counts(snapshot, entries, bytes)
 }
 
-/// What standbys need as their base.
+/// The bases of standbys.
 fn bases(primary: &Volume) -> Vec<Uuid> {
     primary.standbys().values().map(|s| s.snapshot).collect()
 }
@@ -502,7 +502,7 @@ fn is_the_same(held: &SnapshotInfo, brought: &SnapshotInfo, standby: &str) -> Re
     ))
 }
 
-/// The losses of two deltas as those of one.
+/// The losses of two deltas, merged.
 pub(crate) fn together(mut losses: Vec<Loss>, more: Vec<Loss>) -> Vec<Loss> {
     for loss in more {
         match losses.iter_mut().find(|known| known.what == loss.what) {

@@ -1,4 +1,4 @@
-//! What a round may change at its primary. Whoever began it may have less to say than the volume's owner.
+//! What a round may change at its primary. Whoever started it may have fewer rights than the volume's owner.
 
 use crate::options::{self, Options};
 use crate::round::steps::State;
@@ -9,23 +9,23 @@ use snapsync_snapshot::{LockedVolume, Request, TakenFor, Volume};
 use std::path::Path;
 use uuid::Uuid;
 
-/// Standbys that clients who may only read have at one volume: each holds a snapshot.
+/// The most standbys that read-only clients can have at one volume; each of them keeps a snapshot.
 const MOST_READERS: usize = 16;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rights {
-    /// Old snapshots go by the rules of the round.
+    /// Whether old snapshots are deleted by the round's rules.
     pub(crate) prunes: bool,
-    /// A new standby may take the place of another that was known.
+    /// Whether a new standby may replace a known one.
     pub(crate) replaces: bool,
-    /// Nothing else changes, and the round's snapshot is lent.
+    /// Whether nothing else changes, and the round's snapshot is lent.
     pub(crate) only_reads: bool,
 }
 
 impl Rights {
     pub(crate) const OWNER: Rights = Rights { prunes: true, replaces: true, only_reads: false };
 
-    /// The patterns that a round begins with; refuses what may not be asked for.
+    /// The patterns for the round; refuses what may not be asked for.
     pub(crate) fn subset(
         self,
         options: &Options,
@@ -55,7 +55,7 @@ impl Rights {
         Ok(None)
     }
 
-    /// Who only reads neither finishes nor takes back what somebody else began.
+    /// A read-only client neither finishes nor undoes what somebody else began.
     pub(crate) fn expect_finished(self, primary: &Volume) -> Result<()> {
         if !self.only_reads || Journal::load(&primary.store())?.is_none() {
             return Ok(());
@@ -66,7 +66,7 @@ impl Rights {
         ))
     }
 
-    /// Whether a standby is the one that it says. A new one is.
+    /// Checks that a standby is the one it claims to be. A new one always is.
     pub(crate) fn expect_known(self, primary: &Volume, state: &State, path: &str) -> Result<()> {
         let source = primary.path().display();
         match primary.standbys().get(&state.volume.id) {
@@ -96,7 +96,7 @@ impl Rights {
         }
     }
 
-    /// For one more standby; `coming` of them are not known yet.
+    /// Checks for space for another standby; `coming` of them are not recorded yet.
     fn expect_room(self, primary: &Volume, coming: usize) -> Result<()> {
         let readers = || primary.standbys().values().filter(|known| known.reads).count();
         if !self.only_reads || (readers() < MOST_READERS && coming < MOST_READERS) {
@@ -108,7 +108,7 @@ impl Rights {
         ))
     }
 
-    /// Whether a round's standby may be remembered: others may have come since it began.
+    /// Checks whether the round's standby may be recorded: others may have come since it began.
     pub(crate) fn expect_place(self, primary: &Volume, standby: Uuid) -> Result<()> {
         if primary.standbys().contains_key(&standby) { Ok(()) } else { self.expect_room(primary, 0) }
     }
@@ -123,19 +123,19 @@ impl Rights {
     ) -> Result<SnapshotInfo> {
         let standby = state.volume.id;
         if self.only_reads {
-            // What it has is its base, though nobody may have come to remember that.
+            // Its newest snapshot is its base, even if no round has recorded that.
             take_back(primary, standby, state.newest.as_ref().map(|newest| newest.id), monitor)?;
         }
         primary.take_for(TakenFor { standby, lent: self.only_reads }, request, monitor)
     }
 
-    /// Deletes what was lent for this standby before and is not its base any more.
+    /// Deletes snapshots lent to this standby before that are not its base any more.
     pub(crate) fn settle(self, primary: &mut LockedVolume, standby: Uuid, monitor: &Monitor) -> Result<()> {
         if self.only_reads { take_back(primary, standby, None, monitor) } else { Ok(()) }
     }
 }
 
-/// Deletes what was lent to this standby, or to one that is not known, and what nobody needs.
+/// Deletes snapshots lent to this standby, or to an unknown one, that nobody needs.
 fn take_back(primary: &mut LockedVolume, standby: Uuid, base: Option<Uuid>, monitor: &Monitor) -> Result<()> {
     let held = holds(primary)?;
     let is_back = |snapshot: &SnapshotInfo| {
@@ -150,8 +150,8 @@ fn take_back(primary: &mut LockedVolume, standby: Uuid, base: Option<Uuid>, moni
     back.iter().try_for_each(|snapshot| primary.delete(snapshot, monitor))
 }
 
-/// A round that came to nothing deletes its snapshot, and no other: it may be told what it likes of one that
-/// was cut.
+/// Whether a failed round may delete its snapshot, and no other: the peer may claim anything about an
+/// interrupted delta.
 pub(crate) fn may_undo(primary: &Volume, snapshot: Uuid, standby: Uuid) -> bool {
     primary.taken_for(snapshot).is_some_and(|by| by.standby == standby)
         && holds(primary).is_ok_and(|held| held.iter().all(|hold| hold.snapshot != snapshot))

@@ -1,8 +1,8 @@
-//! The net under all that is believed unchanged: each round reads a share of the files again, on both sides,
-//! and compares their digests. Files are taken in the order of the circle that `digest` spreads their paths
-//! over, from where the last round stopped, so that all come round in the period if there are rounds; and no
-//! round reads more than its limit. What differs is remembered with the standby and travels whole with the
-//! next round.
+//! Verifies what is believed unchanged: each round reads a share of the files again on both sides, and
+//! compares their digests. Files are read in the order of the circle over which `digest` spreads their paths,
+//! from where the last round stopped, so that all are read once in the period if there are enough rounds; no
+//! round reads more than its limit. Differing files are recorded with the standby and sent whole in the next
+//! round.
 
 use crate::digest::{CHUNK, Digest, content, place_of};
 use crate::options::Scrubbing;
@@ -18,20 +18,20 @@ use snapsync_sys::{Root, stat_of};
 use std::collections::{BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
-/// A round reads something once so much of the period has passed: files are not listed for less.
+/// A round reads something once this fraction of the period has passed: files are not listed for less.
 const OFTEN: u32 = 120;
-/// Files of a round, and what each counts for at least.
+/// The most files of a round, and the least that each counts for.
 const MOST: usize = 1 << 18;
 const LEAST: u64 = 16 << 10;
-/// Bytes that are compared in one step, of one file or of several.
+/// The bytes of one or more files that are compared in one step.
 const STEP: u64 = 128 << 20;
-/// Files, and bytes of their paths, that the standby is asked about at a time.
+/// The most files, and bytes of their paths, in one question to the standby.
 const ASKED: usize = 1024;
 const PATHS: usize = 256 << 10;
-/// Differences after which a round stops to look for more: each is remembered.
+/// A round stops looking after this many differences, because each is recorded.
 const TOO_MANY: usize = 1000;
 
-/// A file on the arc that is due, by how far it is from where that begins.
+/// A due file, ordered by its distance from the start of the arc.
 struct Near {
     distance: u64,
     cost: u64,
@@ -65,7 +65,7 @@ impl Near {
     }
 }
 
-/// What a round reads, and where the next one begins.
+/// What a round reads, and where the next round continues.
 struct Share {
     chosen: Vec<Chosen>,
     by: u128,
@@ -111,7 +111,7 @@ fn nearest(
     Ok((near.into_sorted_vec(), until))
 }
 
-/// Puts files, or a part of the first of them, together until the limit is met.
+/// Chooses files, or a part of the first one, until the limit is reached.
 fn choose(side: &dyn Side, state: &Scrub, due: u128, limit: u64, monitor: &Monitor) -> Result<Share> {
     let (near, until) = nearest(side, state.place(), due, limit, monitor)?;
     let mut share = Share { chosen: Vec::new(), by: until, offset: 0 };
@@ -143,7 +143,7 @@ impl Share {
         }
     }
 
-    /// How many of these are compared in one step.
+    /// The number of these that are compared in one step.
     fn step(chosen: &[Chosen]) -> usize {
         let (mut bytes, mut paths) = (0, 0);
         let fits = |next: &&Chosen| {
@@ -155,8 +155,7 @@ impl Share {
     }
 }
 
-/// What the primary has: in its snapshot, and in its tree where that did not change since by all that it
-/// tells.
+/// The primary's copy: in its snapshot, and in its tree if that has not visibly changed since.
 struct Own {
     /// None where the tree had it, which changed since: the next snapshot reads it anyway.
     snapshot: Option<Seen>,
@@ -166,7 +165,7 @@ struct Own {
 /// The primary's side of a scrub.
 pub(crate) struct Primary<'a> {
     side: Box<dyn Side>,
-    /// Where the snapshot is a copy of what was read in the tree.
+    /// Set if the snapshot is a copy of what was read in the tree.
     tree: Option<Arc<Root>>,
     monitor: &'a Monitor,
 }
@@ -195,14 +194,14 @@ impl<'a> Primary<'a> {
         Ok(Own { snapshot, live })
     }
 
-    /// None where something tells that it changed: then the next snapshot reads it anyway.
+    /// None if it visibly changed: then the next snapshot reads it anyway.
     fn live(
         &self,
         root: &Root,
         Chosen { inode, piece, .. }: &Chosen,
         path: &RelPath,
     ) -> Result<Option<Digest>> {
-        // Nor where somebody holds a lease: he is not waited for.
+        // Also None if somebody holds a lease, for whom a scrub does not wait.
         let Ok(file) = root.read_now(path) else { return Ok(None) };
         let is_same = || {
             stat_of(&file).is_ok_and(|now| {
@@ -222,11 +221,11 @@ impl<'a> Primary<'a> {
     }
 }
 
-/// What a scrub has found, beside what it tells people.
+/// The results of a scrub, besides what is reported to people.
 #[derive(Default)]
 struct Found {
     told: Vec<Unlike>,
-    /// Inodes of files that differ, those that the primary is to read again among them.
+    /// Inodes of files that differ, including those that the primary must read again.
     unlike: BTreeSet<u64>,
     doubted: BTreeSet<u64>,
     lost: BTreeSet<u64>,
@@ -259,8 +258,8 @@ impl Found {
     }
 }
 
-/// Reads the share that is due, of files that are in `snapshot` on both sides; also tells which the primary's
-/// next snapshot is to read again.
+/// Reads the due share of the files that are in `snapshot` on both sides; also returns those that the
+/// primary's next snapshot must read again.
 pub(crate) fn scrub(
     primary: &Volume,
     standby: &mut dyn StandbyEnd,
@@ -316,8 +315,7 @@ fn compare(own: &Primary<'_>, standby: &mut dyn StandbyEnd, step: &[Chosen]) -> 
     Ok(looked.into_iter().zip(theirs).collect())
 }
 
-/// What the next round brings again. Nothing is brought of a file that
-/// cannot be read.
+/// Records what the next round sends again. Unreadable files are not sent.
 fn remember(chosen: &[Chosen], found: &Found, state: &mut Scrub) {
     let again = |chosen: &&Chosen| {
         found.unlike.contains(&chosen.inode.ino) && !found.lost.contains(&chosen.inode.ino)

@@ -27,29 +27,29 @@ use uuid::Uuid;
 /// A standby that this process works on.
 pub(crate) struct Local<'a> {
     target: Target,
-    /// What its client calls it, where that is to learn of no other volume.
+    /// The name that its client uses, if it must not learn about other volumes.
     called: Option<String>,
     monitor: &'a Monitor,
     volume: Option<LockedVolume>,
     made: Made,
     incoming: Option<Incoming<'a>>,
-    /// Of what this process itself brings.
+    /// The rate limit of the data that this process itself brings.
     limit: Option<Arc<Limit>>,
-    /// This round has staged something: what it failed to bring is its own.
+    /// Whether this round has staged something, so that an incomplete delta is its own.
     has_begun: bool,
-    /// The snapshot that is made, and the epoch that its delta is of.
+    /// The snapshot being made, and the epoch of its delta.
     under_way: Option<(SnapshotInfo, u64, Promotions)>,
-    /// The last one that began to be made.
+    /// The last snapshot that was begun.
     begun: Option<Uuid>,
 }
 
 impl<'a> Local<'a> {
-    /// `source` is where the primary is, if that is on this machine.
+    /// `source` is the place of the primary, if that is on this machine.
     pub(crate) fn new(path: &Path, source: Option<&Path>, monitor: &'a Monitor) -> Result<Local<'a>> {
         Ok(Local::at(target::target(path, source)?, monitor))
     }
 
-    /// Where somebody has found it already.
+    /// The same for a target that was found already.
     pub(crate) fn at(target: Target, monitor: &'a Monitor) -> Local<'a> {
         Local {
             target,
@@ -65,12 +65,12 @@ impl<'a> Local<'a> {
         }
     }
 
-    /// It takes so many bytes a second at most.
+    /// Limits the bytes a second that it takes.
     pub(crate) fn limited(self, rate: Option<u64>) -> Local<'a> {
         Local { limit: rate.map(Limit::new), ..self }
     }
 
-    /// Says the same of whatever its client may not feed, and of whatever is not there.
+    /// Gives the same answer for volumes that its client may not feed and for missing ones.
     pub(crate) fn discreet(self, called: String) -> Local<'a> {
         Local { called: Some(called), ..self }
     }
@@ -88,7 +88,7 @@ impl<'a> Local<'a> {
         self.volume.as_mut().ok_or_else(|| out_of_turn("the volume is not open"))
     }
 
-    /// Of the volume, once it is open.
+    /// The store of the volume, once it is open.
     pub(crate) fn store(&self) -> Option<Spot> {
         self.volume.as_ref().map(|volume| volume.store())
     }
@@ -97,17 +97,17 @@ impl<'a> Local<'a> {
         self.incoming.as_ref().ok_or_else(|| out_of_turn("no delta has begun"))
     }
 
-    /// A snapshot of it, by whatever names one.
+    /// A snapshot of the volume, by anything that names one.
     pub(crate) fn find(&self, snapshot: &str) -> Option<SnapshotInfo> {
         self.volume.as_ref()?.find_snapshot(snapshot).ok()
     }
 
-    /// What its tree holds.
+    /// The snapshot in its tree.
     pub(crate) fn newest(&mut self) -> Result<Option<SnapshotInfo>> {
         Ok(self.volume()?.line()?.pop())
     }
 
-    /// Takes the frames of the delta that has begun from channels, where another process reads the data.
+    /// Takes the frames of the delta that has begun from channels, while another process reads the data.
     pub(crate) fn take(&mut self, arrivals: Vec<Arrivals<'_>>, seed: [Digest; 2]) -> Result<DeltaEnd> {
         take(self.incoming()?, arrivals, seed, self.monitor)
     }
@@ -131,13 +131,13 @@ impl<'a> Local<'a> {
         Ok(volume)
     }
 
-    /// Takes away what was made for a round that came to nothing.
+    /// Removes what was made for a round that came to nothing.
     fn unmake(&mut self) {
         self.volume = None;
         std::mem::take(&mut self.made).unmake();
     }
 
-    /// On Btrfs what was written since is known at no cost; elsewhere each path is looked at before it is
+    /// On Btrfs it is cheap to find what was written since; elsewhere each path is checked before it is
     /// touched.
     fn look_for_drift(
         &self,
@@ -158,7 +158,7 @@ impl<'a> Local<'a> {
         }
     }
 
-    /// A snapshot with a header's id can be taken here after its base.
+    /// Checks that the snapshot of a header can be taken here after its base.
     fn expect_base(&mut self, header: &DeltaHead) -> Result<()> {
         let volume = self.volume()?;
         let (snapshots, info) = (volume.line()?, volume.info());
@@ -183,8 +183,8 @@ impl<'a> Local<'a> {
     }
 }
 
-/// Only the primary of its lineage may feed a standby, and none that was replaced: who says that it was
-/// promoted shows it.
+/// Only the primary of its lineage may feed a standby, unless it was replaced. Whoever claims a promotion
+/// must show it.
 fn is_of(volume: &Volume, lineage: Option<Uuid>, epoch: u64, promotions: &Promotions) -> Result<()> {
     let standby = volume.info();
     let show = standby.path.display();
@@ -214,7 +214,7 @@ fn is_of(volume: &Volume, lineage: Option<Uuid>, epoch: u64, promotions: &Promot
     }
 }
 
-/// How the epoch of a lineage that a standby is to join came to be: as far as that is told, it makes sense.
+/// Checks that the promotions that led to the epoch of a joined lineage make sense, as far as they are shown.
 fn can_begin(epoch: u64, promotions: &Promotions) -> Result<()> {
     if promotions.lead_to(epoch) {
         return Ok(());
@@ -225,7 +225,7 @@ fn can_begin(epoch: u64, promotions: &Promotions) -> Result<()> {
     ))
 }
 
-/// What a header says of its snapshot can be written into a store.
+/// Checks that a header's snapshot can be recorded in a store.
 fn is_sound(snapshot: &SnapshotInfo, newest: Option<&SnapshotInfo>) -> Result<()> {
     let after = newest.map_or(0, |newest| newest.sequence.saturating_add(1));
     let has_time = snapshot.created.parse::<jiff::Timestamp>().is_ok();

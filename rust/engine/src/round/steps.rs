@@ -1,4 +1,4 @@
-//! The steps of a round, and what the two halves tell each other.
+//! The steps of a round, and the messages between its two halves.
 
 use crate::delta::staging::{Data, IncomingDelta, StageReport};
 use crate::keep::Keep;
@@ -12,16 +12,16 @@ use snapsync_stream::Transferred;
 use snapsync_sys::Spot;
 use uuid::Uuid;
 
-/// Bytes of a path, and of a file system's name, that are remembered.
+/// The most bytes of a path, or of a file system's id, that are recorded.
 const LONGEST_PATH: usize = 4096;
 const LONGEST_NAME: usize = 100;
 
-/// What is at the place where a standby is or is to be, found without writing anything.
+/// What is at the place of an existing or new standby, found without writing anything.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct StandbyInfo {
-    /// For people, and for the primary to remember it by.
+    /// For people, and for the primary's records.
     pub(crate) path: String,
-    /// None where there is no volume yet.
+    /// None if there is no volume yet.
     pub(crate) lineage: Option<Uuid>,
     #[serde(default)]
     pub(crate) role: Option<Role>,
@@ -29,21 +29,21 @@ pub(crate) struct StandbyInfo {
     pub(crate) epoch: Option<u64>,
     #[serde(default, skip_serializing_if = "Promotions::is_empty")]
     pub(crate) promotions: Promotions,
-    /// The snapshot of a delta that was cut.
+    /// The snapshot of an interrupted delta.
     pub(crate) pending: Option<Uuid>,
-    /// Which volume it is.
+    /// The id of the volume.
     #[serde(default)]
     pub(crate) volume: Option<Uuid>,
-    /// The file system that it is on, or would be.
+    /// The file system that it is on, or would be on.
     #[serde(default)]
     pub(crate) filesystem: Option<String>,
-    /// Why it cannot be made there.
+    /// Why it cannot be created there.
     #[serde(default)]
     pub(crate) lacks: Option<String>,
 }
 
 impl StandbyInfo {
-    /// As far as it can be remembered.
+    /// Limits it to what can be recorded.
     pub(crate) fn bounded(self) -> StandbyInfo {
         StandbyInfo {
             path: printable_within(&self.path, LONGEST_PATH),
@@ -57,28 +57,28 @@ impl StandbyInfo {
     }
 }
 
-/// The primary that begins a round, and how careful it is.
+/// The primary that starts a round, and its options for drift.
 #[derive(Clone, Debug)]
 pub(crate) struct OpenRequest {
     pub(crate) lineage: Uuid,
     pub(crate) epoch: u64,
-    /// How that epoch came to be.
+    /// The promotions that led to that epoch.
     pub(crate) promotions: Promotions,
     pub(crate) care: DriftOptions,
-    /// Its own, if it is on this machine: further channels may come in there.
+    /// The primary's store, if it is on this machine: further channels may arrive there.
     pub(crate) store: Option<Spot>,
 }
 
-/// The standby as it stands, locked and healed.
+/// The standby after it was locked and recovered.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct State {
     pub(crate) volume: VolumeInfo,
-    /// What its tree holds.
+    /// The snapshot in its tree.
     pub(crate) newest: Option<SnapshotInfo>,
-    /// A delta that was cut.
+    /// An interrupted delta.
     pub(crate) pending: Option<Pending>,
     pub(crate) recovered: Vec<String>,
-    /// Changes by hand that were kept as this snapshot.
+    /// The snapshot that keeps changes made by hand.
     #[serde(default)]
     pub(crate) set_aside: Option<SnapshotInfo>,
     /// Files of `newest` that its tree does not have: their bytes were lost, and the round is to bring them.
@@ -86,7 +86,7 @@ pub(crate) struct State {
     pub(crate) lost: LostPaths,
     /// Where further channels of this round come in.
     pub(crate) join: Option<Uuid>,
-    /// What its primary has given it, to be known again.
+    /// The secret that its primary gave it.
     #[serde(default)]
     pub(crate) secret: Option<Secret>,
 }
@@ -96,29 +96,30 @@ pub(crate) struct State {
 pub(crate) struct Pending {
     pub(crate) snapshot: Uuid,
     pub(crate) base: Option<Uuid>,
-    /// BLAKE3, in hexadecimal.
+    /// BLAKE3 of the manifest, in hexadecimal.
     pub(crate) manifest: String,
 }
 
-/// What the primary's half asks of the standby's, in this order.
+/// The questions of the primary's half to the standby's half, in this order.
 pub(crate) trait StandbyEnd {
-    /// `lineage` is the primary's, if that is a volume.
+    /// `lineage` is the primary's, if it is a volume.
     fn look(&mut self, lineage: Option<Uuid>) -> Result<StandbyInfo>;
-    /// Makes the volume where there is none.
+    /// Opens the standby, and makes the volume if there is none.
     fn open(&mut self, opening: OpenRequest) -> Result<State>;
     fn begin(&mut self, offer: IncomingDelta<'_>) -> Result<StageReport>;
-    /// Brings the data into the stage.
+    /// Copies the data into the stage.
     fn transfer(&mut self, data: Data<'_>) -> Result<Transferred>;
-    /// Applies what is staged, and takes the standby's snapshot.
+    /// Applies the stage, and takes the standby's snapshot.
     fn commit(&mut self) -> Result<SnapshotInfo>;
-    /// Is known by this from now on.
+    /// Stores the secret by which the primary recognises this standby from now on.
     fn keep_secret(&mut self, secret: &Secret) -> Result<()>;
-    /// What it has of some files, while the primary looks at its own.
+    /// Reads ranges of some files, while the primary reads its own.
     fn scrub(&mut self, pieces: &[Piece], meanwhile: &mut dyn FnMut() -> Result<()>) -> Result<Vec<Seen>>;
-    /// Deletes all but what is to be kept, and what is `needed`.
+    /// Deletes all snapshots except those to keep and those that are `needed`.
     fn prune(&mut self, keep: &Keep, needed: &[Uuid]) -> Result<Vec<SnapshotInfo>>;
-    /// Who it is that tells of itself, where this process does not see what it does.
+    /// The name of the other end, if this process cannot see for itself what that does.
     fn tells(&self) -> Option<String>;
-    /// After a failure: whether it may still make this snapshot without the primary, or go on with it.
+    /// Called after a failure; returns whether the standby may still make this snapshot without the primary,
+    /// or resume it.
     fn failed(&mut self, error: &Error, snapshot: Uuid) -> bool;
 }

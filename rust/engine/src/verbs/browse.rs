@@ -1,4 +1,4 @@
-//! A snapshot, mounted to look into.
+//! Mounts a snapshot to look into it.
 
 use crate::location::inside::is_in_store;
 use crate::location::place::named;
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Mounts a snapshot read-only on the directory `at`, which is empty or absent. It is unmounted when the
-/// mount goes.
+/// mount is dropped.
 pub fn browse(address: &Path, at: &Path, monitor: &Monitor) -> Result<(Browsed, Mount)> {
     let started = Instant::now();
     let (volume, snapshot) = named(address)?;
@@ -45,11 +45,11 @@ pub fn browse(address: &Path, at: &Path, monitor: &Monitor) -> Result<(Browsed, 
     Ok((browsed, mount))
 }
 
-/// Where it is to be mounted: what is open here is what it is mounted on, whatever takes the names.
+/// The mount point: the directory that is open here counts, whatever takes its name.
 struct MountPoint {
     path: PathBuf,
     above: Root,
-    /// None where there is none yet.
+    /// None if it does not exist yet.
     directory: Option<Root>,
 }
 
@@ -79,7 +79,7 @@ fn mount_point(path: &Path, volume: &Volume) -> Result<MountPoint> {
     Ok(MountPoint { path, above, directory })
 }
 
-/// A directory that goes again, where it was made, unless something gets mounted on it.
+/// A directory that was made for the mount, and is removed unless something is mounted on it.
 struct Made<'a> {
     above: Option<(&'a Root, &'a OsStr)>,
     directory: Root,

@@ -11,8 +11,7 @@ use snapsync_snapshot::{CloneRecord, Mark, Volume, name_is_free};
 use std::path::Path;
 use std::time::Instant;
 
-/// Makes the absent or empty directory `to` a copy of a snapshot that may be written to, and remembers it as
-/// `name`.
+/// Makes the absent or empty directory `to` a writable copy of a snapshot, and records it as `name`.
 pub fn clone(
     address: &Path,
     to: &Path,
@@ -70,7 +69,7 @@ fn name_for(volume: &Volume, to: &Path, name: Option<String>) -> Result<String> 
     Ok(name)
 }
 
-/// The name of a clone that is gone is free.
+/// Checks that a clone's name is free; that of a missing clone is.
 fn can_be_given(volume: &Volume, name: &str) -> Result<()> {
     name_is_free(name, &volume.snapshots()?)?;
     match volume.clones().get(name) {
@@ -87,7 +86,7 @@ pub(crate) fn clones(volume: &Volume) -> Result<Vec<CloneInfo>> {
     volume.clones().iter().map(|(name, clone)| CloneInfo::new(name.clone(), clone.clone())).collect()
 }
 
-/// Deletes the clone `name` with its directory; None where no clone has that name.
+/// Deletes the clone `name` with its directory; None if no clone has that name.
 pub fn delete_clone(path: &Path, name: &str, monitor: &Monitor) -> Result<Option<Unlisted>> {
     let volume = Volume::open(&existing_directory(path)?)?;
     if !volume.clones().contains_key(name) {

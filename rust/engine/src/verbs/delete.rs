@@ -1,4 +1,4 @@
-//! A snapshot goes.
+//! Deletes a snapshot.
 
 use crate::location::directory::existing_directory;
 use crate::report::snapshots::Deleted;
@@ -8,7 +8,7 @@ use snapsync_model::{Error, Monitor, Result, Role, SnapshotInfo};
 use snapsync_snapshot::Volume;
 use std::path::Path;
 
-/// Deletes a snapshot that nobody holds.
+/// Deletes a snapshot unless it is held.
 pub fn delete(path: &Path, name: &str, monitor: &Monitor) -> Result<Deleted> {
     let volume = Volume::open(&existing_directory(path)?)?;
     volume.find_snapshot(name)?;

@@ -1,4 +1,4 @@
-//! The changes between two snapshots or directories, as a manifest.
+//! Writes the changes between two snapshots or directories as a manifest.
 
 use crate::delta::outgoing::header;
 use crate::delta::output_file::{file_of, keep, temporary_beside};
@@ -11,7 +11,7 @@ use snapsync_snapshot::Volume;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Writes the manifest of the changes from `base` to `target` to `output`; without one they are only counted.
+/// Writes the manifest of the changes from `base` to `target` to `output`; without `output` only counts them.
 pub fn diff(base: &Path, target: &Path, output: Option<&Path>, monitor: &Monitor) -> Result<Diff> {
     let started = Instant::now();
     let (old, new) = (Place::parse(base)?, Place::parse(target)?);
@@ -65,7 +65,7 @@ fn write(
         let what = format!("{} is no file", output.display());
         Error::usage(what, "a manifest is written in more than one place: name a file")
     })?;
-    // A failure must not leave half a manifest under the name that was asked for.
+    // A failure must not leave half a manifest under the requested name.
     let temporary = temporary_beside(&output);
     let written = sides.write_manifest(&temporary, head, monitor);
     let counts = written.and_then(|counts| keep(&temporary, &output).map(|()| counts)).inspect_err(|_| {
@@ -74,7 +74,7 @@ fn write(
     Ok((output, counts))
 }
 
-/// What a manifest would say in all, which nobody wants to have.
+/// Counts the changes without writing a manifest.
 fn count(sides: &Sides, head: &ManifestHeader, monitor: &Monitor) -> Result<Counts> {
     let dir = tempfile::tempdir().context("create a directory in", std::env::temp_dir())?;
     sides.write_manifest(&dir.path().join("manifest.arrow"), head, monitor)

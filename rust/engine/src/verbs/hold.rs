@@ -1,4 +1,4 @@
-//! Snapshots are held, and let go.
+//! Holds and releases snapshots.
 
 use crate::location::directory::existing_directory;
 use crate::report::snapshots::{HeldSnapshot, Released};
@@ -7,7 +7,7 @@ use snapsync_snapshot::{Standby, Volume};
 use std::path::Path;
 use uuid::Uuid;
 
-/// Keeps a snapshot from being deleted or pruned until it is released. Held again it has the new reason.
+/// Keeps a snapshot from being deleted or pruned until it is released. Holding it again replaces the reason.
 pub fn hold(path: &Path, name: &str, reason: &str) -> Result<HeldSnapshot> {
     let mut volume = Volume::open(&existing_directory(path)?)?.lock()?;
     let snapshot = volume.find_snapshot(name)?;
@@ -15,7 +15,7 @@ pub fn hold(path: &Path, name: &str, reason: &str) -> Result<HeldSnapshot> {
     Ok(HeldSnapshot { verb: "hold", volume: volume.info(), snapshot, reason: reason.to_owned() })
 }
 
-/// Lets a snapshot go that was held by hand.
+/// Releases a snapshot that a user holds.
 pub fn release(path: &Path, name: &str) -> Result<Released> {
     let mut volume = Volume::open(&existing_directory(path)?)?.lock()?;
     let snapshot = volume.find_snapshot(name)?;
@@ -29,7 +29,7 @@ pub fn release(path: &Path, name: &str) -> Result<Released> {
     Ok(Released { verb: "release", volume, snapshot: Some(snapshot), reason, standby: None })
 }
 
-/// Forgets a standby that is gone, by its path or id: the snapshot it was to go on from is free.
+/// Forgets a standby by its path or id, so that its base may be deleted.
 pub fn forget_standby(path: &Path, standby: &str) -> Result<Released> {
     let mut volume = Volume::open(&existing_directory(path)?)?.lock()?;
     let id = which_standby(&volume, standby)?;

@@ -1,4 +1,4 @@
-//! A volume is made.
+//! Makes a volume.
 
 use crate::location::directory::existing_directory;
 use crate::report::volumes::Initialised;
@@ -10,8 +10,8 @@ use snapsync_sys::Root;
 use std::path::Path;
 use uuid::Uuid;
 
-/// Makes a directory a volume, or changes how one is kept. With `read_only` a directory that is none yet is
-/// to be a standby: of whichever primary is synced to it first.
+/// Makes a directory a volume, or changes how one is kept. With `read_only` a new one becomes a standby of
+/// whichever primary is synced to it first.
 pub fn init(path: &Path, read_only: Option<bool>, monitor: &Monitor) -> Result<Initialised> {
     let path = existing_directory(path)?;
     let root = Root::open(&path)?;

@@ -1,4 +1,4 @@
-//! What a delta holds, without applying it.
+//! Reads a delta without applying it.
 
 use crate::delta::incoming::{BUFFER, fetch};
 use crate::report::rounds::Inspected;

@@ -1,6 +1,6 @@
-//! A standby, mended from its primary: whatever differs from the newest snapshot that both have, by content
-//! and metadata, is brought again, by the same stage and commit as a delta, and that snapshot of the standby
-//! is taken again in its place.
+//! Repairs a standby from its primary: everything that differs from their newest common snapshot, by content
+//! and metadata, is brought again with the stage and commit of a delta, and the standby's snapshot is taken
+//! again in its place.
 
 use crate::delta::sides::Sides;
 use crate::digest::Reading;
@@ -19,8 +19,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Proves that the standby holds what its primary's snapshot holds, and makes it so where it does not. What
-/// was changed by hand is kept as a snapshot where `discard_drift` says that it may go, and refused else.
+/// Proves that the standby holds what its primary's snapshot holds, and repairs it if it does not. Changes
+/// made by hand are kept as a snapshot with `discard_drift`, and refused without it.
 pub fn verify_and_mend(
     primary: &Path,
     standby: &Path,
@@ -47,7 +47,7 @@ pub fn verify_and_mend(
             (Some(drift.probe.clone()), drift.probe)
         }
     };
-    let (a, b) = (address(&primary, &theirs), standby.path().to_path_buf());
+    let (a, b) = (at(&primary, &theirs.id.to_string()), standby.path().to_path_buf());
     let look = || verify(&a, &b, Reading::All, &SshOptions::default(), monitor);
     let found = look()?;
     let mut mended = Mended { set_aside, recovered, ..Mended::default() };
@@ -61,12 +61,13 @@ pub fn verify_and_mend(
         Verified { notes: [found.notes, again.notes.clone()].concat(), ..again }
     };
     forget(&mut primary, &standby)?;
+    report.a = at(&primary, &theirs.name);
     report.mended = Some(mended);
     report.seconds = started.elapsed().as_secs_f64();
     Ok(report)
 }
 
-/// What to do about changes by hand.
+/// The advice about changes made by hand.
 const DRIFT: &str = "with --discard-drift they are kept as a snapshot, and the standby goes back first";
 
 fn open(path: &Path) -> Result<Volume> {
@@ -80,7 +81,7 @@ fn open(path: &Path) -> Result<Volume> {
     Volume::open(&directory::existing_directory(path)?)
 }
 
-/// The standby's newest snapshot, as each of them has it.
+/// The standby's newest snapshot, as recorded on each side.
 fn common(primary: &Volume, standby: &Volume) -> Result<(SnapshotInfo, SnapshotInfo)> {
     let (p, s) = (primary.info(), standby.info());
     let (show, of) = (s.path.display(), p.path.display());
@@ -102,9 +103,9 @@ fn common(primary: &Volume, standby: &Volume) -> Result<(SnapshotInfo, SnapshotI
     })
 }
 
-fn address(volume: &Volume, snapshot: &SnapshotInfo) -> PathBuf {
+fn at(volume: &Volume, snapshot: &str) -> PathBuf {
     let mut address = OsString::from(volume.path());
-    address.push(format!("@{}", snapshot.id));
+    address.push(format!("@{snapshot}"));
     address.into()
 }
 
@@ -128,7 +129,7 @@ impl Mended {
     }
 }
 
-/// What scrubs had found is brought with the rest.
+/// Files that scrubs had found were repaired with the rest.
 fn forget(primary: &mut LockedVolume, standby: &Volume) -> Result<()> {
     let Some(mut known) = primary.standbys().get(&standby.info().id).cloned() else { return Ok(()) };
     match &mut known {

@@ -1,4 +1,4 @@
-//! A verb a file: it parses what was asked, calls the rooms below, and reports.
+//! Each file is a verb: it parses the request, calls lower levels, and reports.
 
 pub(crate) mod browse;
 pub(crate) mod clone;

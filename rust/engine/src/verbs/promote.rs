@@ -1,4 +1,4 @@
-//! A standby becomes the primary.
+//! Makes a standby the primary.
 
 use crate::options::OnDrift;
 use crate::remote::roles::strange;

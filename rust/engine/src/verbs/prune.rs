@@ -1,4 +1,4 @@
-//! Snapshots that no rule keeps go.
+//! Deletes snapshots that no rule keeps.
 
 use crate::keep::Keep;
 use crate::location::directory::existing_directory;
@@ -9,7 +9,7 @@ use snapsync_model::{Error, Monitor, Result};
 use snapsync_snapshot::Volume;
 use std::path::Path;
 
-/// Deletes the snapshots of a volume that nothing keeps, or only says which.
+/// Deletes the snapshots of a volume that nothing keeps, or only lists them.
 pub fn prune(path: &Path, keep: &Keep, dry_run: bool, monitor: &Monitor) -> Result<Pruned> {
     keep.check()?;
     if keep.is_empty() {
@@ -25,7 +25,8 @@ pub fn prune(path: &Path, keep: &Keep, dry_run: bool, monitor: &Monitor) -> Resu
         let (mut volume, _) = recovery::lock(&volume, monitor)?;
         apply(&mut volume, keep, &[], monitor)?
     };
-    for stays in kept.iter().filter(|kept| !kept.by_rule) {
+    // A dry run lists all snapshots that are kept.
+    for stays in kept.iter().filter(|kept| !dry_run && !kept.by_rule) {
         monitor.note(format!("snapshot {} stays: {}", stays.snapshot.name, stays.why.join("; ")));
     }
     Ok(Pruned { verb: "prune", volume: volume.info(), dry_run, pruned, kept, notes: monitor.take_notes() })

@@ -1,4 +1,4 @@
-//! A delta from a file or a pipe, into the standby that it is for.
+//! Applies a delta from a file or a pipe to its standby.
 
 use crate::delta::incoming::Delta;
 use crate::options::{DriftOptions, Terms};
@@ -12,7 +12,7 @@ use std::io::BufReader;
 use std::path::Path;
 use std::time::Instant;
 
-/// Applies the delta in `input`, standard input without one, to the standby at `volume`.
+/// Applies the delta in `input`, or from standard input, to the standby at `volume`.
 pub fn receive(
     volume: &Path,
     input: Option<&Path>,

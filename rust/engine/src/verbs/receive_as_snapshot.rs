@@ -1,4 +1,4 @@
-//! A delta into a directory of snapshots, as one more of them: what `btrfs receive` does, on any file system.
+//! Receives a delta as a further snapshot in a directory, as `btrfs receive` does, on any file system.
 
 use crate::delta::incoming::Delta;
 use crate::delta::staging::{StageTarget, begin, is_cut, nothing, take, workers};
@@ -16,8 +16,8 @@ use std::io::{BufReader, ErrorKind};
 use std::path::Path;
 use std::time::Instant;
 
-/// Makes a snapshot in `dir` from the delta in `input`, standard input without one, and the base that it asks
-/// for.
+/// Makes a snapshot in `dir` from the delta in `input`, or from standard input, and the base that the delta
+/// names.
 pub fn receive_as_snapshot(
     dir: &Path,
     input: Option<&Path>,
@@ -105,11 +105,11 @@ struct Brought {
     losses: Vec<Loss>,
 }
 
-/// Makes the working tree what the delta says.
+/// Applies the delta to the working tree.
 fn bring(work: &mut Work<'_>, delta: &mut Input<'_>, terms: Terms, monitor: &Monitor) -> Result<Brought> {
     if let Some(journal) = Journal::load(work.store())?.filter(|journal| journal.phase != Phase::Staging) {
         let is_same = journal.manifest.as_ref() == Some(&hex(&delta.manifest_digest()));
-        // Once it is applied the stage may be gone.
+        // Once it is applied, the stage may be gone.
         if is_same && (journal.phase == Phase::Applied || is_intact(&work.root()?, &journal)?) {
             return finish(work, journal, delta, monitor);
         }
@@ -124,7 +124,7 @@ fn bring(work: &mut Work<'_>, delta: &mut Input<'_>, terms: Terms, monitor: &Mon
         shares: false,
         base: None,
     };
-    // The base went without it as well.
+    // The base has the same losses.
     Limits::remembered(&work.shelf())?.remember(work.store())?;
     let (mut incoming, begun) =
         delta.offer(terms, false, |offer| begin(&room, offer, &mut nothing, monitor))?;
@@ -140,7 +140,7 @@ fn bring(work: &mut Work<'_>, delta: &mut Input<'_>, terms: Terms, monitor: &Mon
     Ok(Brought { counts, kept: begun.kept, losses: begun.losses })
 }
 
-/// Everything had arrived when the run before was stopped.
+/// Everything had arrived when the last run was stopped.
 fn finish(work: &Work<'_>, journal: Journal, delta: &mut Input<'_>, monitor: &Monitor) -> Result<Brought> {
     delta.pass_manifest()?;
     let seed = delta.seed();

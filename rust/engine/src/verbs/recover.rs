@@ -1,4 +1,4 @@
-//! Healing what an interrupted command left; the other volume is never needed for it.
+//! Recovers from an interrupted command, without needing the other volume.
 
 use crate::location::directory::existing_directory;
 use crate::report::volumes::Recovered;
@@ -8,8 +8,8 @@ use snapsync_model::{Error, Monitor, Result, Stage};
 use snapsync_snapshot::Volume;
 use std::path::Path;
 
-/// Heals a volume and does nothing else: forwards, or `back` to the snapshot before. With `adopt` a store
-/// that was moved to the directory belongs to it from then on.
+/// Only recovers a volume: forwards, or with `back` to the snapshot before. With `adopt` a store that was
+/// moved belongs to its directory from then on.
 pub fn recover_volume(path: &Path, back: bool, adopt: bool, monitor: &Monitor) -> Result<Recovered> {
     let path = existing_directory(path)?;
     let mut volume = if adopt { Volume::adopt(&path)? } else { Volume::open(&path)? }.lock()?;

@@ -1,4 +1,4 @@
-//! An old primary becomes a standby of the new one.
+//! Makes an old primary a standby of the new one.
 
 use crate::options::{Options, SshOptions, TransferOptions};
 use crate::remote::roles::{End, ends, same_lineage, strange};
@@ -12,8 +12,8 @@ use std::path::Path;
 use std::time::Instant;
 use uuid::Uuid;
 
-/// Makes `old` a standby of `new`: what it has of its own is kept as snapshots, it goes back to the newest
-/// snapshot they have in common, and gets all that `new` has since.
+/// Makes `old` a standby of `new`: its own changes are kept as snapshots, it goes back to the newest common
+/// snapshot, and gets everything that changed on `new` since.
 pub fn rejoin(
     old: &Path,
     new: &Path,
@@ -70,7 +70,8 @@ fn can_follow(old: &Path, ours: &VolumeInfo, new: &Path, theirs: &VolumeInfo) ->
     Ok(())
 }
 
-/// What `old` would leave behind if it followed `new`, written to the manifest `output`. Nothing changes.
+/// Lists what `old` would leave behind if it followed `new`, and writes the changes to the manifest `output`.
+/// Changes nothing.
 pub fn rejoin_preview(
     old: &Path,
     new: &Path,

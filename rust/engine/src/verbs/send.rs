@@ -1,4 +1,4 @@
-//! A snapshot as a delta, in a file or a pipe.
+//! Writes a snapshot as a delta to a file or a pipe.
 
 use crate::delta::incoming::BUFFER;
 use crate::delta::outgoing::{announce, header, volume_head};
@@ -27,8 +27,8 @@ struct Sendable {
     identity: Identity,
 }
 
-/// Sends `snapshot`, as what changed since the nearest of `bases` or whole without any, to `output` or
-/// standard output.
+/// Sends `snapshot` to `output` or standard output: the changes since the nearest of `bases`, or all of it if
+/// there are none.
 pub fn send(
     snapshot: &Path,
     bases: &[PathBuf],
@@ -70,7 +70,7 @@ pub fn send(
     })
 }
 
-/// Puts the delta where it is to go. A file is there when all of it is.
+/// Writes the delta to its destination. A file appears only when it is complete.
 fn deliver(
     output: Option<&Path>,
     head: &DeltaHead,
@@ -155,7 +155,7 @@ fn not_a_snapshot(path: &Path) -> Error {
     )
 }
 
-/// The base that was taken last: least has changed since.
+/// The base that was taken last, since which the least has changed.
 fn nearest(target: &Sendable, mut bases: Vec<Sendable>, monitor: &Monitor) -> Option<Sendable> {
     let age = |base: &Sendable| (base.info.sequence, base.identity.origin.map_or(0, |o| o.transid));
     bases.sort_by_key(age);

@@ -1,4 +1,4 @@
-//! A snapshot, taken by itself.
+//! Takes a single snapshot.
 
 use crate::location::directory::open_directory;
 use crate::location::target;

@@ -1,4 +1,4 @@
-//! How a volume stands.
+//! Reports the state of a volume.
 
 use crate::location::directory::existing_directory;
 use crate::report::volumes::{Replaced, StandbyStatus, Status};
@@ -9,7 +9,7 @@ use snapsync_snapshot::Volume;
 use std::path::Path;
 use uuid::Uuid;
 
-/// Reads only: what is unfinished stays so.
+/// Only reads: unfinished work stays unfinished.
 pub fn status(path: &Path) -> Result<Status> {
     let volume = Volume::open(&existing_directory(path)?)?;
     let snapshots = volume.line()?;

@@ -1,4 +1,4 @@
-//! Primary and standby change places.
+//! Exchanges the roles of a primary and its standby.
 
 use crate::options::{DriftOptions, OnDrift, Options, SshOptions, TransferOptions};
 use crate::remote::roles::{End, ends, same_lineage, strange};
@@ -10,7 +10,7 @@ use snapsync_model::{Error, Monitor, Result, Role};
 use std::path::Path;
 use std::time::Instant;
 
-/// Rounds after which a primary that is still written to is left what it is.
+/// The number of rounds after which a primary that is still being written to keeps its role.
 const TRIES: usize = 3;
 
 /// Changes the roles of a primary and its standby, with no change lost.
@@ -30,7 +30,7 @@ pub fn switch(
     let newest = |described: &Described| described.line.last().map(|snapshot| snapshot.id);
     let mut promoted = None;
     match (ours.volume.role, theirs.volume.role) {
-        // A switch that was interrupted goes on.
+        // An interrupted switch is resumed.
         (Role::Standby, Role::Primary) if is_unfinished(&ours, &theirs) => {}
         (Role::Standby, Role::Primary) => {
             let (first, second) = (primary.display(), standby.display());
@@ -76,12 +76,12 @@ fn is_unfinished(old: &Described, new: &Described) -> bool {
     was_promoted && !new.standbys.contains_key(&old.volume.id)
 }
 
-/// Both ends; a standby that is not there may be known to its primary.
+/// Both ends; the primary may know a standby that is not there.
 fn named(primary: &Path, standby: &Path, ssh: &SshOptions, monitor: &Monitor) -> Result<(End, End)> {
     let is_far = |path| matches!(End::parse(path), Ok(End::There(_)));
     let ask = || End::parse(primary).and_then(|end| end.describe(ssh, monitor));
     ends(primary, standby).map_err(|error| {
-        // Two other machines are a mistake, whatever they know.
+        // Naming two other machines is a mistake, whatever they know.
         let ours = if is_far(primary) && is_far(standby) { None } else { ask().ok() };
         match ours {
             Some(ours) => known::explained(&ours.standbys, standby, error),
@@ -90,8 +90,8 @@ fn named(primary: &Path, standby: &Path, ssh: &SshOptions, monitor: &Monitor) ->
     })
 }
 
-/// Brings the standby all that the primary has, until nothing is written in between; the primary is a standby
-/// then.
+/// Brings the standby everything from the primary until nothing is written in between; then the primary is a
+/// standby.
 fn hand_over(
     primary: &Path,
     standby: &Path,

@@ -1,4 +1,4 @@
-//! One round, here or with a volume on another machine.
+//! Runs one round, on this machine or with a volume on another.
 
 use crate::location::directory;
 use crate::location::text::Location;

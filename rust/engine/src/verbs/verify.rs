@@ -1,5 +1,5 @@
-//! Proof that two trees hold the same: every entry, by content and metadata. Each side tells what it holds,
-//! and what they tell is merged by path.
+//! Proves that two trees are equal in every entry, by content and metadata. Each side lists what it holds,
+//! and the lists are merged by path.
 
 use crate::digest::{BATCH, Body, Digest, Listing, Near, READ, Reading, Record, Runs, UNREADABLE};
 use crate::location::place::{Opened, Place};
@@ -19,15 +19,15 @@ use std::path::Path;
 use std::time::Instant;
 use uuid::Uuid;
 
-/// Differences told; more are counted.
+/// The most differences that are listed; the rest is only counted.
 const TOLD: usize = 1000;
 
-/// Compares two volumes, snapshots or directories, of which each may be on another machine.
+/// Compares two volumes, snapshots or directories, each of which may be on another machine.
 pub fn verify(a: &Path, b: &Path, reading: Reading, ssh: &SshOptions, monitor: &Monitor) -> Result<Verified> {
     let started = Instant::now();
     let named = (Named::parse(a)?, Named::parse(b)?);
     monitor.start(Stage::Verify, 0);
-    // Another machine looks at its tree while this one does.
+    // Another machine reads its tree while this one reads its own.
     let ask = |one: &Named, other: &Named| one.ask(ssh, reading, other.lineage(), monitor);
     let far = (ask(&named.0, &named.1)?, ask(&named.1, &named.0)?);
     let opened = (named.0.open(monitor)?, named.1.open(monitor)?);
@@ -81,7 +81,7 @@ fn list(opened: Option<&Opened>) -> Result<Option<Listing<'_>>> {
     opened.map(|opened| Listing::read(opened.side())).transpose()
 }
 
-/// What people name: here, or on another machine.
+/// A place on this machine or another.
 enum Named {
     Here(Place),
     There(Address),
@@ -93,7 +93,7 @@ impl Named {
         location.there().map_or_else(|| Place::at(&location).map(Named::Here), |far| Ok(Named::There(far)))
     }
 
-    /// That of the volume here: it may be what the other side tells by.
+    /// The lineage of a volume here, by which the other side may recognise it.
     fn lineage(&self) -> Option<Uuid> {
         match self {
             Named::Here(place) => place.volume().ok().flatten().map(|volume| volume.lineage),
@@ -129,7 +129,7 @@ impl Named {
     }
 }
 
-/// The records of a side, a batch ahead of where they are compared.
+/// The records of a side, one batch ahead of the comparison.
 struct Feed<'a> {
     near: Option<Near<'a>>,
     far: Option<RemoteDigests<'a>>,
@@ -156,7 +156,7 @@ impl<'a> Feed<'a> {
 
     fn fill(&mut self, monitor: &Monitor) -> Result<()> {
         if self.ahead.len() < BATCH && !self.has_ended {
-            // What fails here need not be waited for elsewhere.
+            // After a failure here the other side need not be waited for.
             let more = self.more().inspect_err(|_| monitor.cancel())?;
             self.has_ended = more.is_empty();
             self.ahead.extend(more);
@@ -165,10 +165,10 @@ impl<'a> Feed<'a> {
     }
 }
 
-/// Both sides read at the same time.
+/// Reads both sides at the same time.
 fn fill<'a>(a: &mut Feed<'a>, b: &mut Feed<'a>, monitor: &Monitor) -> Result<()> {
     let both = if a.far.is_some() || b.far.is_some() {
-        // To wait for another machine takes no thread away from the work here.
+        // Waiting for another machine must not take a thread from the work here.
         let (far, other) = if a.far.is_some() { (a, b) } else { (b, a) };
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| far.fill(monitor));
@@ -179,7 +179,7 @@ fn fill<'a>(a: &mut Feed<'a>, b: &mut Feed<'a>, monitor: &Monitor) -> Result<()>
         rayon::join(|| a.fill(monitor), || b.fill(monitor))
     };
     match both {
-        // It was told to stop because the other one failed.
+        // It was stopped because the other side failed.
         (Err(Error::Interrupted), Err(error)) | (Err(error), _) => Err(error),
         (Ok(()), other) => other,
     }
@@ -209,7 +209,7 @@ fn merge<'a>(a: &mut Feed<'a>, b: &mut Feed<'a>, found: &mut Found<'_>) -> Resul
     }
 }
 
-/// Both sides, where both are here.
+/// Both sides, if both are on this machine.
 struct Both<'a> {
     a: &'a Listing<'a>,
     b: &'a Listing<'a>,
@@ -225,7 +225,7 @@ impl Both<'_> {
         self.is_one_pool || (self.a.side.space().is_some() && self.a.side.space() == self.b.side.space())
     }
 
-    /// Whether two files of one size hold the same by where it lies.
+    /// Whether the addresses prove that two files of one size are equal.
     fn proves(&self, path: &RelPath) -> Result<bool> {
         let Some((x, y)) = self.inodes(path) else { return Ok(false) };
         if self.is_one_pool && x.object == y.object && x.object != 0 {
@@ -273,7 +273,7 @@ impl Both<'_> {
     }
 }
 
-/// Holes and preallocation read as zeros wherever they are; of data every address must be known.
+/// Holes and preallocation read as zeros anywhere; for data every address must be known.
 fn lies_at_the_same_place(x: &Layout, y: &Layout) -> bool {
     let data = |layout: &Layout| layout.placed().iter().map(|p| (p.range, p.address)).collect::<Vec<_>>();
     let (x, y) = (data(x), data(y));
@@ -283,9 +283,9 @@ fn lies_at_the_same_place(x: &Layout, y: &Layout) -> bool {
 struct Found<'a> {
     both: Option<Both<'a>>,
     monitor: &'a Monitor,
-    /// A new ext4 has this directory of itself: on one side only it counts once something is in it.
+    /// A new ext4 contains this directory: on one side only it counts once something is in it.
     lost_and_found: Option<RelPath>,
-    /// Files that were not read, and may be proven otherwise.
+    /// Files that were not read, and may still be proven equal.
     doubtful: Vec<(RelPath, u64)>,
     report: Verified,
 }
@@ -329,7 +329,7 @@ impl Found<'_> {
             };
             self.add(path, "hard link to", &show(&a.first), &show(&b.first));
         }
-        // Other names are the same inode, which is compared once.
+        // Further names belong to the same inode, which is compared once.
         let (Some(x), Some(y)) = (&a.body, &b.body) else { return Ok(()) };
         self.attributes(path, a.kind, x, y);
         if a.kind == Kind::File && x.attributes.size == y.attributes.size {
@@ -395,7 +395,7 @@ impl Found<'_> {
 
     fn where_content_differs(&self, path: &RelPath) -> Result<(String, &'static str)> {
         let byte = match &self.both {
-            // Nobody is told of more.
+            // No more differences are listed.
             Some(both) if self.report.differences.len() < TOLD => {
                 match both.first_difference(path, self.monitor) {
                     // Told by the digest.
@@ -408,7 +408,7 @@ impl Found<'_> {
         Ok((byte.map_or("differs".to_owned(), |byte| format!("at byte {byte}")), "differs"))
     }
 
-    /// Counts the files that nothing proves the same.
+    /// Counts the files that nothing proves equal.
     fn settle(&mut self) -> Result<()> {
         let mut doubtful = std::mem::take(&mut self.doubtful);
         if let Some(both) = self.both.as_ref().filter(|both| both.proves_anything()) {
@@ -428,12 +428,12 @@ impl Found<'_> {
     }
 }
 
-/// As `lsattr` shows them.
+/// The flags as `lsattr` shows them.
 fn flags_shown(flags: u32) -> String {
     if flags == 0 { "none".to_owned() } else { snapsync_sys::flag_names(flags) }
 }
 
-/// The names of what `body` has, and the other has not or with another value.
+/// The names in `body` that the other lacks or has with another value.
 fn only_in(body: &Body, other: &Body) -> String {
     let differing = body.xattrs.iter().filter(|xattr| !other.xattrs.contains(xattr));
     differing.map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect::<Vec<_>>().join(" ")

@@ -1,4 +1,4 @@
-//! Every version of one file that snapshots hold.
+//! Lists every version of one file in the snapshots of its volume.
 
 use crate::delta::landing::RestoreTarget;
 use crate::digest::{Digest, content};
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use uuid::Uuid;
 
-/// A version and what of it was found, for comparisons.
+/// A version, and the entry that it was found as, for comparisons.
 struct Known {
     found: Found,
     digest: Option<Digest>,
@@ -28,7 +28,7 @@ struct Known {
     is_live: bool,
 }
 
-/// The versions of a file that is or was in a volume, the oldest first.
+/// The versions of a present or past file of a volume, oldest first.
 pub fn versions(file: &Path, monitor: &Monitor) -> Result<Versions> {
     let started = Instant::now();
     let (volume, path) = place_of(file)?;
@@ -70,7 +70,7 @@ pub fn versions(file: &Path, monitor: &Monitor) -> Result<Versions> {
     })
 }
 
-/// Makes `to`, where nothing is, what a path is in a snapshot.
+/// Restores a path of a snapshot to `to`, where nothing exists.
 pub fn restore_file(address: &Path, path: &Path, to: &Path, monitor: &Monitor) -> Result<RestoredTo> {
     let occupied =
         || Error::refused(format!("{} is there already", to.display()), "name a file that is not there yet");
@@ -79,8 +79,8 @@ pub fn restore_file(address: &Path, path: &Path, to: &Path, monitor: &Monitor) -
     }
     let target::Found::Nothing { above, name } = target::find(to)? else { return Err(occupied()) };
     let work = OsString::from(format!(".snapsync-{}", Uuid::new_v4()));
-    // Nobody else gets into it, whatever the tree in it is like; whoever may write above it can only move it
-    // away.
+    // Nobody else can enter it, whatever the mode of the tree in it. Whoever may write in its parent can only
+    // move it away.
     let made = above.make_directory(&work)?;
     let done = restored_in(&made, address, path, (&above, &name), monitor);
     let removed =
@@ -90,7 +90,7 @@ pub fn restore_file(address: &Path, path: &Path, to: &Path, monitor: &Monitor) -
     Ok(report)
 }
 
-/// Makes a path of a snapshot in a directory, and then another name of it.
+/// Restores a path of a snapshot in a directory, and then links it to its name.
 fn restored_in(
     made: &Root,
     address: &Path,
@@ -116,7 +116,7 @@ fn restored_in(
     Ok(report)
 }
 
-/// The volume that a file is or was in, and its path there.
+/// The volume that a present or past file belongs to, and its path there.
 fn place_of(file: &Path) -> Result<(Volume, RelPath)> {
     let named = std::path::absolute(file).context("find the path of", file)?;
     let path = match (named.parent().map(Path::canonicalize), named.file_name()) {
@@ -154,7 +154,7 @@ struct History<'a> {
 }
 
 impl History<'_> {
-    /// The version that is found, which may be known already.
+    /// The version of this entry, which may be known already.
     fn add(&mut self, found: &Found) -> Result<&mut Known> {
         let proven = self.known.iter().position(|known| known.is_proven(found));
         let at = match proven {
@@ -173,7 +173,7 @@ impl History<'_> {
         Ok(known)
     }
 
-    /// Files are read once each, and only if another has the same size.
+    /// Files are read at most once, and only if another has the same size.
     fn equal(&mut self, found: &Found) -> Result<Option<usize>> {
         let mut digest = None;
         for (at, known) in self.known.iter_mut().enumerate() {
@@ -198,13 +198,13 @@ impl History<'_> {
 }
 
 impl Known {
-    /// By everything but the bytes.
+    /// Compares everything except the bytes.
     fn looks_like(&self, found: &Found) -> bool {
         let told = |f: &Found| (f.kind, f.target.clone(), f.attributes.rdev, size_of(f));
         told(&self.found) == told(found)
     }
 
-    /// An object that was not needed proves nothing, and neither does the state of anything but a file.
+    /// An object that was not needed proves nothing; nor does the state of anything but a file.
     fn is_proven(&self, found: &Found) -> bool {
         self.looks_like(found)
             && !matches!(found.proof, Proof::Object(0) | Proof::None)
@@ -225,7 +225,7 @@ impl Known {
     }
 }
 
-/// That of a directory says nothing.
+/// The size; that of a directory means nothing.
 fn size_of(found: &Found) -> u64 {
     if found.kind == Kind::File { found.attributes.size } else { 0 }
 }

@@ -1,4 +1,4 @@
-//! Whether a volume's tree is still what its newest snapshot holds.
+//! Checks whether a volume's tree is still what its newest snapshot holds.
 
 use crate::delta::outgoing::{Outgoing, header};
 use crate::delta::sides::Sides;
@@ -9,10 +9,10 @@ use snapsync_manifest::ManifestReader;
 use snapsync_model::{Attributes, Change, End, Error, Inode, Kind, Monitor, Result, SnapshotInfo, Stage};
 use snapsync_snapshot::LockedVolume;
 
-/// Paths told in one message.
+/// The number of paths in one message.
 const SHOWN: usize = 5;
 
-/// What a volume's tree holds beyond its newest snapshot, in a probe that is to be kept or dropped.
+/// The differences between a volume's tree and its newest snapshot, in a probe that is kept or dropped.
 pub(crate) struct Drift {
     pub(crate) probe: SnapshotInfo,
     shown: Vec<String>,
@@ -105,14 +105,14 @@ impl Drift {
         self.shown.push(format!("{} ({what})", change.display_path()));
     }
 
-    /// Some of the paths, and how many more.
+    /// Some of the paths, and how many more there are.
     fn paths(&self) -> String {
         let more = self.paths - self.shown.len();
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         format!("{}{more}", self.shown.join(", "))
     }
 
-    /// Leaves everything as it is, and says why.
+    /// Changes nothing, and fails with the reason.
     pub(crate) fn refuse<T>(self, volume: &LockedVolume, advice: &str) -> Result<T> {
         volume.drop_probe(&self.probe)?;
         Err(Error::refused(

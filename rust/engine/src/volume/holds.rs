@@ -1,4 +1,4 @@
-//! Snapshots that must not go: held by hand, and held because a standby goes on from them.
+//! Snapshots that must not be deleted: users hold them, or standbys continue from them.
 
 use crate::report::snapshots::Hold;
 use snapsync_model::{Error, Result, SnapshotInfo};
@@ -29,7 +29,7 @@ impl Hold {
     }
 }
 
-/// Refuses to delete what is held.
+/// Refuses to delete a held snapshot.
 pub(crate) fn is_free(volume: &Volume, info: &SnapshotInfo) -> Result<()> {
     let Some(hold) = holds(volume)?.into_iter().find(|hold| hold.snapshot == info.id) else { return Ok(()) };
     let path = volume.path().display();

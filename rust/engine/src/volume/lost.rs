@@ -83,7 +83,7 @@ pub(crate) fn find(
     let show = volume.path().display();
     Err(Error::refused(
         format!(
-            "the bytes of {} files that snapshot {} of {show} had are lost, which is more than a round brings: {}",
+            "the bytes of {} files that snapshot {} of {show} had are lost, more than a round brings: {}",
             rows.len(),
             to.name,
             shown(volume, to, &rows, monitor)?

@@ -1,4 +1,4 @@
-//! What a round has made from nothing, and takes away again.
+//! Removes what a failed round has made.
 
 use rustix::fs::{AtFlags, Mode};
 use snapsync_apply::Journal;
@@ -9,7 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Only a subvolume can be read-only between rounds.
+/// Checks that the tree can be read-only between rounds, which only a subvolume can be.
 pub(crate) fn can_be_kept(root: &Root, read_only: bool) -> Result<()> {
     let path = root.path();
     if !read_only || btrfs::is_subvolume(root.fd()).context("read the subvolume of", path)? {
@@ -36,19 +36,19 @@ pub(crate) fn tell_what_it_lies_in(root: &Root, monitor: &Monitor) {
     }
 }
 
-/// What a round has made from nothing, and takes away again when it fails before anything is in it.
+/// What a round has made, to be removed if it fails before anything is in it.
 #[derive(Default)]
 pub(crate) struct Made {
     pub(crate) store: Option<Volume>,
-    /// What it lies in, and its name there.
+    /// The parent of the directory, and its name there.
     pub(crate) directory: Option<(Root, OsString)>,
 }
 
 impl Made {
     pub(crate) fn unmake(self) {
-        // The failure itself is what people need to hear of; what is left is found vacant by the next round.
+        // The failure itself is reported. The next round finds whatever is left vacant.
         if let Some(volume) = self.store {
-            // Another command may have come to use it.
+            // Another command may be using it by now.
             let Ok(volume) = volume.lock() else { return };
             let untouched = Journal::load(&volume.store()).is_ok_and(|j| j.is_none());
             if !untouched || volume.snapshots().is_ok_and(|s| !s.is_empty()) {
@@ -75,8 +75,8 @@ fn remove_made_directory(above: &Root, name: &OsStr) -> Result<()> {
     rustix::fs::unlinkat(above.fd(), name, AtFlags::REMOVEDIR).context("remove", show)
 }
 
-/// A subvolume where the file system has them. Nobody else may look into it until its first commit says who
-/// may.
+/// Makes a subvolume if the file system has them, otherwise a directory. Nobody else may enter it until its
+/// first commit sets its mode.
 pub(crate) fn make_target(above: &Root, name: &OsStr) -> Result<Root> {
     let show = above.path().join(name);
     let filesystem = snapsync_sys::filesystem(above.fd()).context("read the file system of", above.path())?;

@@ -1,4 +1,4 @@
-//! What one volume does by itself.
+//! Operations on a single volume.
 
 pub(crate) mod drift;
 pub(crate) mod holds;

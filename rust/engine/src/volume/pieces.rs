@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Once;
 
-/// Bytes of a file that both sides read.
+/// A range of a file that both sides read.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Piece {
     pub(crate) path: Vec<u8>,
@@ -24,7 +24,7 @@ impl Piece {
         self.range.length
     }
 
-    /// It lies in the file that it is of.
+    /// Whether it lies within its file.
     pub(crate) fn is_sound(&self) -> bool {
         self.range.offset.checked_add(self.range.length).is_some_and(|end| end <= self.size)
     }
@@ -38,7 +38,7 @@ pub(crate) enum Seen {
     Lacks(String),
 }
 
-/// Reads what a standby serves. Nothing but what is replicated is told of.
+/// Reads ranges for a primary. Only replicated files are read.
 pub(crate) fn read(volume: &Volume, pieces: &[Piece], monitor: &Monitor) -> Result<Vec<Seen>> {
     let (root, has_asked) = (volume.root(), Once::new());
     let look = |piece: &Piece| {
@@ -62,8 +62,8 @@ pub(crate) fn read(volume: &Volume, pieces: &[Piece], monitor: &Monitor) -> Resu
     pieces.par_iter().with_max_len(1).map(look).collect()
 }
 
-/// Opens a file. Where somebody holds a lease, all are asked for theirs first, so that their times run side
-/// by side.
+/// Opens a file. If somebody holds a lease, all holders are asked before any is waited for, so that their
+/// deadlines run in parallel.
 fn read_of(root: &Root, pieces: &[Piece], path: &RelPath, has_asked: &Once) -> io::Result<File> {
     let ask = || {
         let paths = pieces.iter().filter_map(|piece| RelPath::new(&piece.path).ok());
@@ -78,11 +78,11 @@ fn read_of(root: &Root, pieces: &[Piece], path: &RelPath, has_asked: &Once) -> i
     }
 }
 
-/// From the disk, and not what the kernel has in memory of it.
+/// Reads from the disk, not from the kernel's cache.
 pub(crate) fn seen(file: &File, path: &RelPath, range: Range, monitor: &Monitor) -> Result<Seen> {
     let forget = || {
         let length = std::num::NonZeroU64::new(range.length);
-        // Only a wish: what is in memory is read from there.
+        // This is only advice: pages in memory may be read from there.
         let _ = fadvise(file, range.offset, length, Advice::DontNeed);
     };
     forget();

@@ -1,4 +1,4 @@
-//! Healing what an interrupted command left; the other volume is never needed for it.
+//! Recovers from interrupted commands, without needing the other volume.
 
 use crate::delta::staging::give_up;
 use crate::report::volumes::Unfinished;
@@ -22,7 +22,7 @@ pub(crate) fn recover(volume: &mut LockedVolume, monitor: &Monitor) -> Result<Ve
     let mut done = volume.recovered();
     let Some(journal) = Journal::load(&volume.store())? else { return Ok(done) };
     done.extend(match journal.phase {
-        // The same delta goes on from what is staged, and any other discards it.
+        // The same delta resumes from the stage, and any other discards it.
         Phase::Staging if can_go_on(volume, &journal) => None,
         Phase::Staging => Some(throw_away(volume, &journal)?),
         _ if journal.goes_back() => Some(take_back(volume, &journal, monitor)?),
@@ -34,7 +34,7 @@ pub(crate) fn recover(volume: &mut LockedVolume, monitor: &Monitor) -> Result<Ve
     Ok(done)
 }
 
-/// Finishes a commit. Where that cannot be, and there is a way back, the tree is what it was.
+/// Finishes a commit. If that fails and there is a way back, restores the old tree.
 pub(crate) fn go_on(volume: &mut LockedVolume, journal: &Journal, monitor: &Monitor) -> Result<String> {
     volume.unseal()?;
     if journal.phase != Phase::Applied {
@@ -47,8 +47,8 @@ pub(crate) fn go_on(volume: &mut LockedVolume, journal: &Journal, monitor: &Moni
     Ok(format!("finished the commit of snapshot {}", journal.snapshot.name))
 }
 
-/// Commits what is staged. Where the tree goes back instead, the snapshot that it is again is taken again: what
-/// the commit has touched has other change times.
+/// Commits what is staged. If the tree goes back instead, its snapshot is taken again, because what the commit
+/// has touched has other change times.
 pub(crate) fn commit(
     volume: &mut LockedVolume,
     incoming: &mut Incoming<'_>,
@@ -102,7 +102,7 @@ pub(crate) fn throw_away(volume: &mut LockedVolume, journal: &Journal) -> Result
     Ok(format!("discarded the staged part of snapshot {}", journal.snapshot.name))
 }
 
-/// What an interrupted command has left.
+/// The unfinished work of an interrupted command.
 pub(crate) fn unfinished(volume: &Volume) -> Result<Option<Unfinished>> {
     Ok(Journal::load(&volume.store())?.map(|journal| Unfinished {
         phase: phase_name(journal.phase).to_owned(),
@@ -123,8 +123,8 @@ fn phase_name(phase: Phase) -> &'static str {
     }
 }
 
-/// Data of a cut delta has arrived, and the same delta can be told. What a volume makes of its own snapshots
-/// is made anew.
+/// Whether data of an interrupted delta has arrived and the same delta can be recognised. A delta between the
+/// volume's own snapshots is made anew.
 pub(crate) fn can_go_on(volume: &Volume, journal: &Journal) -> bool {
     let is_own = volume.info().role == Role::Primary || has_snapshot(volume, journal.snapshot.id);
     !is_own
@@ -133,7 +133,7 @@ pub(crate) fn can_go_on(volume: &Volume, journal: &Journal) -> bool {
         && is_intact(volume.root(), journal).unwrap_or(false)
 }
 
-/// A commit goes on from what the stage says, or not at all.
+/// A commit continues only if its stage is intact.
 fn expect_intact(volume: &Volume, journal: &Journal) -> Result<()> {
     if is_intact(volume.root(), journal)? {
         return Ok(());
@@ -147,7 +147,7 @@ fn expect_intact(volume: &Volume, journal: &Journal) -> Result<()> {
     ))
 }
 
-/// The tree is the new one: takes the standby's snapshot, clears the stage and closes the journal.
+/// The tree is the new one: takes the standby's snapshot, removes the stage, and closes the journal.
 pub(crate) fn finish(
     volume: &mut LockedVolume,
     info: &SnapshotInfo,
@@ -156,9 +156,10 @@ pub(crate) fn finish(
 ) -> Result<SnapshotInfo> {
     monitor.start(Stage::StandbySnapshot, 0);
     match volume.info().provider {
-        // The stage would be in the snapshot.
+        // Otherwise the stage would be in the snapshot.
         Provider::Btrfs => discard(volume.root(), info.id)?,
-        // The next table is made with its help, and counts names.
+        // The stage is needed to make the next table, and then removed, because it holds further names of
+        // files.
         Provider::Pool => clear(volume.root(), info.id)?,
     }
     let taken = volume.snapshots()?.into_iter().find(|s| s.id == info.id);
@@ -182,7 +183,7 @@ fn has_snapshot(volume: &Volume, id: Uuid) -> bool {
     volume.snapshots().is_ok_and(|snapshots| snapshots.iter().any(|s| s.id == id))
 }
 
-/// Where the tree went back to a snapshot from one that was kept aside, or was mended, it is taken again.
+/// Takes a snapshot again after the tree was restored to it from one that was kept aside, or was repaired.
 fn went_back(
     volume: &mut LockedVolume,
     to: &SnapshotInfo,
@@ -198,7 +199,7 @@ fn went_back(
     volume.take_again(to, delta, monitor)
 }
 
-/// What the stage tells of how the tree came from `base`.
+/// How the tree came from `base`, according to the stage.
 fn how(volume: &Volume, to: &SnapshotInfo, base: Uuid) -> Result<Result<Delta, &'static str>> {
     let Some(applied) = applied(volume.root(), to.id)? else {
         return Ok(Err("the stage does not say what was applied"));
@@ -209,7 +210,7 @@ fn how(volume: &Volume, to: &SnapshotInfo, base: Uuid) -> Result<Result<Delta, &
     }
 }
 
-/// From the last table and the stage where there are such.
+/// Uses the last table and the stage if they exist.
 fn take(
     volume: &mut LockedVolume,
     info: &SnapshotInfo,
@@ -217,7 +218,7 @@ fn take(
     monitor: &Monitor,
 ) -> Result<SnapshotInfo> {
     let snapshots = volume.snapshots()?;
-    // One that was deleted by hand tells nothing of how the tree was.
+    // If the base was deleted by hand, nothing is known about the tree before.
     let base = base.filter(|id| snapshots.iter().all(|s| s.id != *id || volume.missing(s).is_none()));
     let (Some(base), Provider::Pool) = (base, volume.info().provider) else {
         return volume.take(Request::Same(info.clone()), monitor);

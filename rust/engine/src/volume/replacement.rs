@@ -1,6 +1,5 @@
-//! What paths of a primary are made of before they take their places there, and how they take them: in the
-//! directories that were checked, and nothing that came since the snapshot before is removed with what they
-//! replace.
+//! Replaces paths of a primary: the new entries are made first, and then put into the directories that were
+//! checked. Nothing that appeared since the snapshot before is removed with what they replace.
 
 use crate::location::inside::above;
 use rustix::fs::OFlags;
@@ -13,16 +12,16 @@ use std::io;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// How often what appears in the place of a path is exchanged with it.
+/// How often an entry that appears in the place of a path is exchanged with it.
 const TRIES: usize = 100;
 
-/// A path that is to be replaced, as it was before the snapshot that keeps it.
+/// A path to be replaced, as it was before the snapshot that keeps it.
 pub(crate) struct Checked {
     path: RelPath,
     found: Option<Stat>,
-    /// The directories above it that are there.
+    /// The existing directories above it.
     above: Vec<(RelPath, Stat)>,
-    /// Before it was looked at, by the clock that the file system goes by.
+    /// The time before it was checked, by the clock of the file system.
     at: i64,
 }
 
@@ -52,7 +51,7 @@ pub(crate) struct Replacement {
 }
 
 impl Replacement {
-    /// Beneath what the next command clears.
+    /// Makes it in a place that the next command clears.
     pub(crate) fn make(volume: &Volume) -> Result<Replacement> {
         let below = RelPath::new(snapsync_snapshot::REPLACEMENT.as_bytes())?;
         let spot = Spot::new(volume.root().clone(), below.clone());
@@ -66,7 +65,7 @@ impl Replacement {
         RelPath::new(&[self.below.as_bytes(), b"/", path.as_bytes()].concat())
     }
 
-    /// Each path is put where it belongs, with the directories above it that are not there any more.
+    /// Puts each path in its place, together with missing directories above it.
     pub(crate) fn put(self, root: &Arc<Root>, paths: &[Checked], id: Uuid, monitor: &Monitor) -> Result<()> {
         for checked in paths {
             let path = &checked.path;
@@ -83,7 +82,7 @@ impl Replacement {
     fn replace(&self, root: &Root, path: &RelPath, checked: &Checked, aside: (Uuid, &Monitor)) -> Result<()> {
         let (show, staged) = (root.show(path), self.staged(path)?);
         let entry = match root.entry(&staged) {
-            // A directory above it that was missing has brought it along.
+            // A missing directory above it came with it already.
             Err(e) if e.kind() == io::ErrorKind::NotFound && root.entry(path).is_ok() => return Ok(()),
             other => other.context("restore", &show)?,
         };
@@ -94,13 +93,13 @@ impl Replacement {
         if self.take_place(&from, &place, path, checked).context("restore", &show)? {
             self.keep_changes(root, (path, &staged), &from, checked, aside)?;
         }
-        // A directory that gets another parent may get another time by that.
+        // Moving a directory to another parent may change its time.
         entry.set_time(&dated).context("restore", &show)?;
         let protect = flags.map_or(Ok(()), |flags| snapsync_sys::set_flags_of(open(&entry)?, flags));
         protect.context("restore", show)
     }
 
-    /// Whether something was there.
+    /// Returns whether something was there.
     fn take_place(
         &self,
         from: &Place<'_>,
@@ -123,7 +122,7 @@ impl Replacement {
                 loosen(&entry)?;
             }
             match from.exchange(place) {
-                // It has just gone.
+                // It was removed just now.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => failed = e,
                 other => return other.map(|()| true),
             }
@@ -131,7 +130,7 @@ impl Replacement {
         Err(failed)
     }
 
-    /// What came out of the place of a path goes with the stage, if the snapshot before has all of it.
+    /// An entry that was replaced goes with the stage if the snapshot holds all of it.
     fn keep_changes(
         &self,
         root: &Root,
@@ -164,7 +163,7 @@ impl Replacement {
     }
 }
 
-/// The name in the very directory that was checked.
+/// The name in exactly the directory that was checked.
 fn place_in<'p>(root: &Root, path: &'p RelPath, checked: &Checked) -> Result<Place<'p>> {
     let show = root.show(path);
     let above = path.split().map_or_else(RelPath::root, |(above, _)| above);
@@ -175,7 +174,7 @@ fn place_in<'p>(root: &Root, path: &'p RelPath, checked: &Checked) -> Result<Pla
         )
     };
     let (dir, name) = match root.parent(path) {
-        // Something else has its name: a file, a link, a mount; or it is gone.
+        // Something else has its name (a file, a link, a mount), or it is gone.
         Err(e) if leads_elsewhere(&e) => return Err(exchanged()),
         other => other.context("restore", &show)?,
     };
@@ -201,7 +200,7 @@ fn has_newer(root: &Root, dir: &RelPath, then: i64) -> Result<bool> {
         for entry in read_dir(&file).context("read the directory", &show)? {
             let path = dir.join(&entry.name)?;
             let stat = match root.entry(&path).and_then(|entry| entry.stat()) {
-                // Of a user who has it open, and goes on.
+                // Somebody has it open and continues to change it.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(true),
                 other => other.context("look at", &show)?,
             };
@@ -216,7 +215,7 @@ fn has_newer(root: &Root, dir: &RelPath, then: i64) -> Result<bool> {
     Ok(false)
 }
 
-/// Takes off what keeps an entry from being renamed, and says what it was.
+/// Clears flags that keep an entry from being renamed, and returns them.
 fn loosen(entry: &Entry) -> io::Result<Option<u32>> {
     if !matches!(entry.stat()?.kind, Kind::File | Kind::Directory) {
         return Ok(None);

@@ -1,4 +1,5 @@
-//! Which snapshots stay: by the calendar, because somebody holds them, and because a standby needs them.
+//! Decides which snapshots are kept: by calendar rules, because users hold them, or because standbys need
+//! them.
 
 use crate::keep::Keep;
 use crate::report::snapshots::Kept;
@@ -7,16 +8,16 @@ use snapsync_model::{Error, Monitor, Result, SnapshotInfo};
 use snapsync_snapshot::{LockedVolume, Volume};
 use uuid::Uuid;
 
-/// What goes and what stays, and why. `needed` is what standbys elsewhere need.
+/// The snapshots to delete and those to keep, with the reasons. `needed` are the bases of standbys elsewhere.
 pub(crate) fn plan(volume: &Volume, keep: &Keep, needed: &[Uuid]) -> Result<(Vec<SnapshotInfo>, Vec<Kept>)> {
-    // What is kept aside is nobody's to prune.
+    // Snapshots that are kept aside are never pruned.
     let is_lent = |s: &SnapshotInfo| volume.taken_for(s.id).is_some_and(|by| by.lent);
     let (lent, snapshots): (Vec<_>, Vec<_>) = volume.line()?.into_iter().partition(is_lent);
     let (holds, read) = (holds(volume)?, volume.read_by_others());
     let (mut pruned, mut kept) = (Vec::new(), Vec::new());
     let mut reasons = keep.reasons(&snapshots);
-    // Who only reads has no say in what stays: no rule counts these. They go when their standbys need them no
-    // more.
+    // No rule applies to snapshots taken for clients that may only read. They are deleted once their standbys
+    // do not need them any more.
     reasons.extend(lent.iter().map(|snapshot| why_lent(volume, snapshot)));
     for (snapshot, mut why) in snapshots.into_iter().chain(lent).zip(reasons) {
         let by_rule = !why.is_empty();
@@ -41,7 +42,7 @@ fn why_lent(volume: &Volume, snapshot: &SnapshotInfo) -> Vec<String> {
     standby.map(|standby| format!("taken for the standby {}", standby.path)).into_iter().collect()
 }
 
-/// A round is good though what is old stays: neither side then is anything but longer.
+/// Whether a round still counts as good: keeping old snapshots only takes space.
 pub(crate) fn is_bearable(error: &Error) -> bool {
     matches!(error.exit_code(), 1..=3)
 }

@@ -1,5 +1,5 @@
-//! A volume's tree, made what one of its own snapshots holds: by the same stage and commit as a delta's, with
-//! nothing written but the difference.
+//! Makes a volume's tree equal to one of its own snapshots with the stage and commit of a delta, so that only
+//! differences are written.
 
 use crate::delta::outgoing::{Outgoing, announce, copy, header, volume_head};
 use crate::delta::sides::Sides;
@@ -16,8 +16,8 @@ pub(crate) struct Rewound {
     pub(crate) losses: Vec<Loss>,
 }
 
-/// What the tree holds now, what it is to hold, and which snapshot it is then: `to` itself where the volume
-/// goes back to it, or a new one of the same.
+/// The snapshot in the tree, the one to go back to, and the one that the tree holds afterwards: `to` itself,
+/// or a new snapshot with the same content.
 pub(crate) struct Rewind<'a> {
     pub(crate) base: &'a SnapshotInfo,
     pub(crate) to: &'a SnapshotInfo,

@@ -1,4 +1,4 @@
-//! What one volume does by itself to change its role.
+//! What a single volume does to change its role.
 
 use crate::delta::staging::give_up;
 use crate::location::directory::open_directory;
@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use uuid::Uuid;
 
-/// What one volume can be asked to do.
+/// A request to one volume.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum RoleRequest {
@@ -33,7 +33,7 @@ pub(crate) enum RoleRequest {
     Demote {
         newest: Uuid,
     },
-    /// Become the primary of a new epoch, which knows these standbys.
+    /// Become the primary of a new epoch that knows these standbys.
     Promote {
         name: Option<String>,
         on_drift: OnDrift,
@@ -50,7 +50,7 @@ pub(crate) struct Described {
     pub(crate) standbys: BTreeMap<Uuid, Standby>,
 }
 
-/// What came of a deed.
+/// The result of a request.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum RoleReply {
@@ -61,7 +61,7 @@ pub(crate) enum RoleReply {
 }
 
 impl RoleReply {
-    /// Whom a primary feeds is not for everybody who may read it.
+    /// Removes the standbys: not everybody who may read a primary may know them.
     pub(crate) fn without_standbys(mut self) -> RoleReply {
         if let RoleReply::Described(described) = &mut self {
             described.standbys.clear();
@@ -70,12 +70,12 @@ impl RoleReply {
     }
 }
 
-/// Does a deed with a volume on this machine.
+/// Performs a request on a volume of this machine.
 pub(crate) fn perform(path: &Path, request: RoleRequest, monitor: &Monitor) -> Result<RoleReply> {
     perform_in(open_directory(path)?, request, monitor)
 }
 
-/// The same in a directory that is open.
+/// The same in an open directory.
 pub(crate) fn perform_in(root: Root, request: RoleRequest, monitor: &Monitor) -> Result<RoleReply> {
     let volume = Volume::open_in(root)?;
     if let RoleRequest::Describe = request {
@@ -100,14 +100,14 @@ pub(crate) fn perform_in(root: Root, request: RoleRequest, monitor: &Monitor) ->
     }
 }
 
-/// Paths that are not text would not come through a channel.
+/// Paths that are not UTF-8 cannot be sent as text.
 fn shown(volume: &Volume) -> VolumeInfo {
     let mut info = volume.info();
     info.path = info.path.to_string_lossy().into_owned().into();
     info
 }
 
-/// Finishes or throws away what an earlier command left, also what could go on.
+/// Finishes or discards what an earlier command left, even if it could be resumed.
 fn recover_wholly(volume: &mut LockedVolume, monitor: &Monitor) -> Result<Vec<String>> {
     let mut done = recover(volume, monitor)?;
     if let Some(journal) = Journal::load(&volume.store())? {
@@ -127,7 +127,7 @@ fn newest_of(volume: &Volume) -> Result<SnapshotInfo> {
     })
 }
 
-// --- deeds ------------------------------------------------------------------------------------
+// --- requests ---------------------------------------------------------------------------------
 
 fn promote_volume(
     volume: &mut LockedVolume,
@@ -223,7 +223,7 @@ fn demote(volume: &mut LockedVolume, newest: Uuid, monitor: &Monitor) -> Result<
     Ok(Demoted { volume: shown(volume), done: is_still })
 }
 
-/// Which of two volumes goes on is for people to say: one that was promoted apart is followed like any other.
+/// Follows any volume, even one that was promoted separately: people decide which of two goes on.
 fn follow(
     volume: &mut LockedVolume,
     epoch: u64,
@@ -270,7 +270,7 @@ fn follow(
     Ok(Followed { volume: shown(volume), common, left, changes, recovered, notes: monitor.take_notes() })
 }
 
-/// The newest snapshot of the line that another volume has too, and those after it.
+/// The newest snapshot of the line that another volume also has, and those after it.
 pub(crate) fn common(volume: &Volume, theirs: &[Uuid]) -> Result<(SnapshotInfo, Vec<SnapshotInfo>)> {
     let mut line = volume.line()?;
     let at = line.iter().rposition(|snapshot| theirs.contains(&snapshot.id)).ok_or_else(|| {

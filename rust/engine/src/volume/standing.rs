@@ -1,10 +1,10 @@
-//! Who a volume is to those who meet it, and what they are told.
+//! How a volume presents itself to others, and what they are told.
 
 use snapsync_model::{Error, Result, Role, VolumeInfo};
 use snapsync_snapshot::{Claim, Volume};
 use uuid::Uuid;
 
-/// What a primary is told that meets a later epoch. Whether there is one is for people to say.
+/// The error for a primary that meets a later epoch. People must decide whether that epoch is real.
 pub(crate) fn was_replaced(volume: &Volume, path: &str, by: &Claim) -> Error {
     let (show, Claim { epoch, shown, .. }) = (volume.path().display(), by);
     let shown = if *shown { "" } else { ", and does not show how that came to be" };
@@ -25,12 +25,12 @@ pub(crate) fn was_replaced(volume: &Volume, path: &str, by: &Claim) -> Error {
     )
 }
 
-/// A standby of the lineage that its client shows: nobody knows that but those who belong to it.
+/// Whether this is a standby of the lineage that its client shows: only members of a lineage know its id.
 pub(crate) fn is_fed_by(standby: &VolumeInfo, lineage: Option<Uuid>) -> bool {
     standby.role == Role::Standby && lineage.is_some_and(|one| one == standby.lineage && !one.is_nil())
 }
 
-/// Tells nothing of what is there, nor whether anything is.
+/// The error that does not reveal what is there, or whether anything is.
 pub(crate) fn not_own(called: &str) -> Error {
     Error::refused(
         format!("{called} is nothing that this client may feed or verify"),
@@ -39,7 +39,7 @@ pub(crate) fn not_own(called: &str) -> Error {
     )
 }
 
-/// Nothing is applied to a primary.
+/// Refuses to apply anything to a primary.
 pub(crate) fn expect_standby(path: &str, role: Role) -> Result<()> {
     if role == Role::Standby {
         return Ok(());

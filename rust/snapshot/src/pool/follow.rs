@@ -5,8 +5,8 @@
 use crate::pool::ground::{Ground, is_numbered};
 use crate::pool::merge::{Attempt, Merge, Stop, Touched, Vanished, counts_of, misfit};
 use crate::pool::objects::{Counts, Objects, remove_round};
+use crate::pool::store::PoolStore;
 use crate::pool::take;
-use crate::volume::handle::Volume;
 use rayon::prelude::*;
 use snapsync_manifest::{FILES, ManifestReader, NextTable, Table, TableInfo, same_table};
 use snapsync_model::{Change, Context, Inode, Kind, Link, Monitor, ROOT, RelPath, Result, Seen, Subset};
@@ -15,77 +15,76 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use uuid::Uuid;
 
-/// How the tree came to be what it is.
+/// How the tree came to its present state.
 pub struct Delta {
-    /// The snapshot of this volume that it was before.
+    /// The snapshot of this volume that the tree held before.
     pub base: Uuid,
-    /// What was applied since. Its inode numbers are those of another volume.
+    /// The manifest that was applied since. Its inode numbers are those of another volume.
     pub manifest: Spot,
-    /// Which inodes of this volume the rows of the manifest spoke of, in their order; None for a new one.
+    /// The inodes of this volume that the rows of the manifest referred to, in their order; None for a new
+    /// one.
     pub seen: Vec<Option<Seen>>,
 }
 
 const CHUNK: usize = 4096;
 
-/// Writes the table of the volume's tree to `dir`, from the table before where that can be.
+/// Writes the table of the volume's tree to `dir`, from the table before if possible.
 pub(crate) fn take(
-    volume: &Volume,
+    store: &PoolStore,
     subset: &Subset,
     round: u64,
     dir: &Spot,
     delta: Result<Delta, &str>,
     monitor: &Monitor,
 ) -> Result<Counts> {
-    if !is_numbered(volume.root(), volume)? {
-        // The table's numbers are not the tree's.
-        return take::take(volume, subset, round, dir, monitor);
+    if !is_numbered(&store.root, store.filesystem)? {
+        // The numbers in the table are not those of the tree.
+        return take::take(store, subset, round, dir, monitor);
     }
     let attempt = match delta {
-        Ok(delta) => attempt(volume, round, dir, delta, monitor),
+        Ok(delta) => attempt(store, round, dir, delta, monitor),
         Err(why) => misfit(why),
     };
     match attempt {
         Ok(counts) => Ok(counts),
         Err(Stop::Failed(error)) => Err(error),
         Err(Stop::Misfit(why)) => {
-            monitor.note(format!("{} was walked for its snapshot: {why}", volume.path().display()));
-            remove_round(&volume.store().join("pool"), round)?;
-            take::take(volume, subset, round, dir, monitor)
+            monitor.note(format!("{} was walked for its snapshot: {why}", store.path().display()));
+            remove_round(&store.pool(), round)?;
+            take::take(store, subset, round, dir, monitor)
         }
     }
 }
 
-fn attempt(volume: &Volume, round: u64, dir: &Spot, delta: Delta, monitor: &Monitor) -> Attempt<Counts> {
-    let snapshots = volume.snapshots()?;
-    let last = volume.dir_of(delta.base);
-    let Some(base) = snapshots.iter().find(|s| s.id == delta.base).filter(|_| last.join(FILES[0]).is_there())
-    else {
+fn attempt(store: &PoolStore, round: u64, dir: &Spot, delta: Delta, monitor: &Monitor) -> Attempt<Counts> {
+    let listed = store.snapshots.iter().find(|(info, _)| info.id == delta.base);
+    let Some((base, last)) = listed.filter(|(_, dir)| dir.join(FILES[0]).is_there()) else {
         return misfit("the table to start from is gone");
     };
-    let table = Table::open(&last)?;
-    let absent = volume.absent_rows(delta.base, &table)?;
+    let table = Table::open(last)?;
+    let absent = store.absent_rows(delta.base, &table)?;
     if absent.is_empty()
         && delta.seen.is_empty()
         && ManifestReader::open(&delta.manifest)?.counts()?.rows == 0
     {
-        same_table(&last, dir)?;
+        same_table(last, dir)?;
         return Ok(counts_of(base, &table)?);
     }
     if !table.info().is_current() {
         return misfit("the table to start from is of an older version");
     }
-    let root = volume.root().underneath()?.knowing_ways();
-    let ground = Ground::of(volume, &root)?;
+    let root = store.root.underneath()?.knowing_ways();
+    let ground = Ground::of(store, &root)?;
     let rows = look(&root, delta, monitor)?;
     let merge = merge_of(&table, rows, absent)?;
-    let objects = Objects::new(volume, &root, round, &ground, monitor);
-    // The rows that no row of the manifest names were held against their files then, and are not now.
+    let objects = Objects::new(store, &root, round, &ground, monitor);
+    // The rows that the manifest does not name were checked against their files then, and are not now.
     let info = TableInfo { mounting: table.info().mounting.clone(), ..ground.info() };
     let mut next = NextTable::create(dir, Some(&table), info)?;
     let counts = merge.write(&objects, &mut next, counts_of(base, &table)?)?;
-    // Directories were looked at without being read.
+    // Directories were examined without being read.
     next.finish(None)?;
-    sync_filesystem(root.fd()).context("sync the file system of", volume.path())?;
+    sync_filesystem(root.fd()).context("sync the file system of", store.path())?;
     Ok(counts)
 }
 
@@ -93,11 +92,11 @@ fn attempt(volume: &Volume, round: u64, dir: &Spot, delta: Delta, monitor: &Moni
 struct Row {
     change: Change,
     was: Option<Seen>,
-    /// Without links yet; None where it is gone.
+    /// Without links yet; None if the inode is gone.
     is: Option<Inode>,
 }
 
-/// Finds what every row of the manifest speaks of.
+/// Finds the inode that every row of the manifest refers to.
 fn look(root: &Root, delta: Delta, monitor: &Monitor) -> Attempt<Vec<Row>> {
     let top = stat_at(root.fd(), OsStr::new(".")).context("read the attributes of", root.path())?;
     let mut changes = ManifestReader::open(&delta.manifest)?;
@@ -105,7 +104,7 @@ fn look(root: &Root, delta: Delta, monitor: &Monitor) -> Attempt<Vec<Row>> {
     let mut rows = Vec::new();
     loop {
         monitor.check()?;
-        // The rest is not needed, and may be large.
+        // The rest is not needed and may be large.
         let bare =
             |change: Change| Change { extents: Vec::new(), xattrs: None, symlink_target: None, ..change };
         let chunk: Vec<Change> =
@@ -147,7 +146,7 @@ fn inode_at(root: &Root, top: &Stat, path: &RelPath, kind: Kind) -> Attempt<Inod
         }
         other => other.context("read the attributes of", root.show(path))?,
     };
-    // Numbers of another device mean something else.
+    // Numbers on another device mean something else.
     if stat.kind != kind || stat.dev != top.dev {
         return misfit(format!("{} is something else", path.display()));
     }
@@ -165,7 +164,7 @@ fn inode_at(root: &Root, top: &Stat, path: &RelPath, kind: Kind) -> Attempt<Inod
     })
 }
 
-/// What a number of the other volume is here, for directories.
+/// The directories of this volume for the numbers of the other volume.
 #[derive(Default)]
 struct Directories {
     was: HashMap<u64, u64>,

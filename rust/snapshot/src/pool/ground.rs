@@ -1,26 +1,26 @@
-//! What the file system of a pool volume proves of its files: measured before each snapshot, never told by a
-//! name alone.
+//! Determines what the file system of a pool volume proves about its files: measured before each snapshot,
+//! never derived from a name alone.
 
-use crate::volume::handle::Volume;
+use crate::pool::store::PoolStore;
 use snapsync_manifest::TableInfo;
-use snapsync_model::{Context, Monitor, Result, Role};
-use snapsync_sys::{Root, Times, has_stable_numbers, mounting, stat_of};
+use snapsync_model::{Context, Monitor, Result};
+use snapsync_sys::{FileSystem, Root, Times, has_stable_numbers, mounting, stat_of};
 use std::time::Duration;
 
-pub(crate) fn is_numbered(root: &Root, volume: &Volume) -> Result<bool> {
-    has_stable_numbers(root.fd(), volume.filesystem()).context("read the attributes of", root.path())
+pub(crate) fn is_numbered(root: &Root, filesystem: FileSystem) -> Result<bool> {
+    has_stable_numbers(root.fd(), filesystem).context("read the attributes of", root.path())
 }
 
-/// The file system of a volume, as it is mounted now.
+/// The file system of a volume in its present mounting.
 pub(crate) struct Ground {
-    /// Change times from here on may be given again, in ns since 1970.
+    /// Change times from here on may be used again, in ns since 1970.
     pub(crate) unsettled: i64,
     pub(crate) dev: (u32, u32),
-    /// Inodes are known by their numbers; else by their paths.
+    /// Whether inodes are identified by number; otherwise by path.
     pub(crate) is_numbered: bool,
     started: i64,
     times: Times,
-    /// As what it is mounted.
+    /// The identity of the mounting.
     pub(crate) mounting: Option<String>,
     /// What the last table describes was written by commits alone.
     is_standby: bool,
@@ -31,9 +31,9 @@ pub(crate) struct Ground {
 
 impl Ground {
     /// The tree is not looked at before this returns.
-    pub(crate) fn of(volume: &Volume, root: &Root) -> Result<Ground> {
-        let ground = Ground::of_all(volume, root)?;
-        if !ground.leaves_bytes_in_tree(volume) {
+    pub(crate) fn of(store: &PoolStore, root: &Root) -> Result<Ground> {
+        let ground = Ground::of_all(store, root)?;
+        if !ground.leaves_bytes_in_tree(store) {
             return Ok(ground);
         }
         // What was committed just now has a change time that no later change can have again.
@@ -42,27 +42,26 @@ impl Ground {
     }
 
     /// The same for a snapshot that is to hold all that it has by itself.
-    pub(crate) fn of_all(volume: &Volume, root: &Root) -> Result<Ground> {
-        let store = volume.store();
-        let times = store.directory().and_then(|dir| Times::measure(dir, volume.filesystem()));
-        let times = times.context("measure the times of the file system of", store.show())?;
+    pub(crate) fn of_all(store: &PoolStore, root: &Root) -> Result<Ground> {
+        let times = store.dir.directory().and_then(|dir| Times::measure(dir, store.filesystem));
+        let times = times.context("measure the times of the file system of", store.dir.show())?;
         let ground = Ground {
             unsettled: 0,
             dev: stat_of(root.fd()).context("read the attributes of", root.path())?.dev,
-            is_numbered: is_numbered(root, volume)?,
+            is_numbered: is_numbered(root, store.filesystem)?,
             started: 0,
             times,
             mounting: mounting(root.in_own_mount()),
-            is_standby: volume.info().role == Role::Standby || volume.has_just_been_promoted,
+            is_standby: store.is_standby,
             is_in_tree: false,
         };
         Ok(ground.from_now_on())
     }
 
     /// Only commits write there, and its times tell where that is not so.
-    pub(crate) fn leaves_bytes_in_tree(&self, volume: &Volume) -> bool {
+    pub(crate) fn leaves_bytes_in_tree(&self, store: &PoolStore) -> bool {
         let is_proof = self.times.doubt.is_none() && self.mounting.is_some();
-        volume.info().role == Role::Standby && self.is_numbered && is_proof
+        store.stays_standby && self.is_numbered && is_proof
     }
 
     fn from_now_on(self) -> Ground {
@@ -70,20 +69,21 @@ impl Ground {
         Ground { started, unsettled: started.saturating_sub(self.times.grain), ..self }
     }
 
-    /// What a table says of itself whose rows were all held against the files.
+    /// The metadata of a table whose rows were all checked against the files.
     pub(crate) fn info(&self) -> TableInfo {
         let mounting = self.mounting.clone().filter(|_| self.times.doubt.is_none());
         TableInfo { walk_started: self.started, mounting, ..TableInfo::default() }
     }
 
-    /// Rows of a table with change times before this stand where the file has the same. Says why none do.
-    pub(crate) fn settled_before(&self, last: &TableInfo, volume: &Volume, monitor: &Monitor) -> i64 {
-        let path = volume.path().display();
+    /// Rows of a table with change times before this are valid if the file has the same one. Notes the reason
+    /// if none are.
+    pub(crate) fn settled_before(&self, last: &TableInfo, store: &PoolStore, monitor: &Monitor) -> i64 {
+        let path = store.path().display();
         if let Some(doubt) = self.times.doubt {
             monitor.note(format!("the bytes of all files of {path} are compared in each round: {doubt}"));
             return i64::MIN;
         }
-        // What was written just before a crash may be there without its times; a standby is written by its
+        // Data written just before a crash may be there without its times. A standby is written only by
         // commits, which end with a sync.
         if !self.is_standby && (self.mounting.is_none() || self.mounting != last.mounting) {
             monitor.note(format!(
@@ -93,7 +93,7 @@ impl Ground {
             ));
             return i64::MIN;
         }
-        // What an older version kept is not all that there is to an inode.
+        // An older version did not keep everything about an inode.
         if last.is_current() { i64::MAX } else { i64::MIN }
     }
 }

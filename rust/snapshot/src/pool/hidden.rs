@@ -1,11 +1,10 @@
-//! What the last table says of what is hidden by mounts, where nobody may look under them.
+//! The last table's rows for entries that mounts hide, if nobody may look under them.
 
 use snapsync_manifest::Table;
 use snapsync_model::{Inode, Link, ROOT, Result};
 use std::collections::HashSet;
 
-/// The rows of `last` with names that are `hidden`, or lie in a directory that is; each with these names
-/// alone.
+/// The rows of `last` with names that are `hidden` or lie in a hidden directory; each with only these names.
 pub(crate) fn rows(last: Option<&Table>, hidden: &HashSet<Link>) -> Result<Vec<Inode>> {
     let Some(last) = last else { return Ok(Vec::new()) };
     let directories = last.directories()?;

@@ -4,10 +4,9 @@
 //! A row of the newest table with the same object says which file that is. It has the bytes for as long as it
 //! is the inode that the row was made of, with the change time that the row tells.
 
-use crate::volume::handle::Volume;
 use snapsync_manifest::{Finder, Table};
 use snapsync_model::{Context, Directories, Inode, Kind, RelPath, Result};
-use snapsync_sys::{Root, stat_of};
+use snapsync_sys::{Root, Spot, stat_of};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -19,17 +18,22 @@ pub(crate) struct InTree {
     directories: OnceLock<Directories>,
 }
 
+/// Where a volume's tree is, and how the table is found that describes it now.
+pub(crate) struct TreeOf {
+    pub(crate) root: Arc<Root>,
+    /// The directory of the newest table, which a round may replace meanwhile.
+    pub(crate) newest: Box<dyn Fn() -> Result<Option<Spot>> + Send + Sync>,
+}
+
 impl InTree {
     /// None where no table says what the tree is, or times prove nothing there.
-    pub(crate) fn of(volume: &Volume) -> Result<Option<InTree>> {
-        let Some(newest) = volume.line()?.pop().filter(|info| volume.missing(info).is_none()) else {
-            return Ok(None);
-        };
-        let newest = Finder::new(Table::open(&volume.dir_of(newest.id))?);
+    pub(crate) fn of(tree: &TreeOf) -> Result<Option<InTree>> {
+        let Some(newest) = (tree.newest)()? else { return Ok(None) };
+        let newest = Finder::new(Table::open(&newest)?);
         if newest.table().info().mounting.is_none() {
             return Ok(None);
         }
-        Ok(Some(InTree { root: volume.root().clone(), newest, directories: OnceLock::new() }))
+        Ok(Some(InTree { root: tree.root.clone(), newest, directories: OnceLock::new() }))
     }
 
     /// The file that has the bytes of a row; None where they are gone.

@@ -1,5 +1,5 @@
-//! The next table of a volume from its last one and what was touched since. Whatever does not fit is told:
-//! then the tree is walked, and a table is never a guess.
+//! Makes the next table of a volume from its last one and the inodes that were touched since. If anything
+//! does not fit, it says so and the tree is walked: a table is never a guess.
 
 use crate::pool::objects::{Counts, Objects, Old, UNSETTLED, is_absent, is_held};
 use rayon::prelude::*;
@@ -9,9 +9,9 @@ use std::collections::{HashMap, HashSet};
 
 const CHUNK: usize = 4096;
 
-/// Why there is no table from the last one.
+/// Why no table can be made from the last one.
 pub(crate) enum Stop {
-    /// Something is not what the last table says, or what was told of the changes since.
+    /// Something differs from the last table, or from what was reported about the changes since.
     Misfit(String),
     Failed(Error),
 }
@@ -37,26 +37,26 @@ pub(crate) fn counts_of(base: &SnapshotInfo, table: &Table) -> Result<Counts> {
     Ok(counts)
 }
 
-/// An inode that was looked at, with the names that came and went.
+/// An inode that was examined, with the names that were added and removed.
 pub(crate) struct Touched {
     pub(crate) path: RelPath,
     /// Without names.
     pub(crate) inode: Inode,
-    /// What it was when the last table was made; None for a new one.
+    /// The inode when the last table was made; None for a new one.
     pub(crate) was: Option<Seen>,
     pub(crate) same_data: bool,
     pub(crate) nlink: usize,
     pub(crate) added: Vec<Link>,
-    /// Sorted.
+    /// Sorted by directory and name.
     pub(crate) removed: Vec<Link>,
 }
 
 impl Touched {
-    /// The names of the old row, and what came and went of them.
+    /// The names of the old row, without removed names and with added ones.
     fn links(&self, old: Option<&Inode>, deleted: &HashSet<u64>) -> Attempt<Vec<Link>> {
         let mut links = old.map_or_else(Vec::new, |old| old.links.clone());
         links.retain(|link| self.removed.binary_search(link).is_err());
-        // Those that came are in directories of now, which may have the number of one that went.
+        // Added names are in present directories, which may have the number of a removed one.
         let is_lost = links.iter().any(|link| deleted.contains(&link.parent));
         links.extend(self.added.iter().cloned());
         links.sort_unstable();
@@ -69,7 +69,7 @@ impl Touched {
 
 /// A row of the next patch.
 enum Next<'a> {
-    /// As it is in the last one.
+    /// The row stays as it is in the last table.
     Stays(&'a Inode),
     Gone(u64),
     Touched(Box<Touched>),
@@ -85,18 +85,18 @@ impl Next<'_> {
     }
 }
 
-/// What it means when something that was touched is not there any more when it is read.
+/// What it means if a touched inode does not exist any more when it is read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Vanished {
     Misfit,
     Gone,
 }
 
-/// What was touched, put into the last table.
+/// The touched inodes, to be merged into the last table.
 pub(crate) struct Merge<'a> {
     last: &'a Table,
     touched: Vec<Touched>,
-    /// Rows of the last table that were touched, as they were.
+    /// The last table's rows of the touched inodes.
     old: HashMap<u64, Inode>,
     deleted: HashSet<u64>,
     vanished: Vanished,
@@ -119,7 +119,7 @@ impl Merge<'_> {
         Ok(merge)
     }
 
-    /// No row that was not touched is in a directory that went, or under a name that came.
+    /// Checks that no untouched row is in a removed directory, or has a name that was added.
     fn others_can_be_there(&self) -> Attempt<()> {
         let added: HashSet<(u64, &[u8])> =
             self.touched.iter().flat_map(|t| &t.added).map(|link| (link.parent, &*link.name)).collect();
@@ -192,9 +192,9 @@ impl Merge<'_> {
         rows
     }
 
-    /// None if it is gone.
+    /// None if the inode is gone.
     fn read(&self, objects: &Objects<'_>, touched: &Touched) -> Attempt<Option<Inode>> {
-        // A number may have been given to a new inode since.
+        // The number may have been reused for a new inode since.
         let is_old = touched.was.is_some_and(|was| was.ino == touched.inode.ino);
         let old = self.old.get(&touched.inode.ino).filter(|_| is_old);
         let identity = |inode: &Inode| (inode.generation, inode.kind);
@@ -210,7 +210,7 @@ impl Merge<'_> {
             Err(e) if is_absent(&e) => return self.vanished(objects, &touched.path, &walked),
             other => other?,
         };
-        // The file that the commit found was perhaps not the one that the last table describes.
+        // The file that the commit found may differ from the one in the last table.
         if same.is_some_and(|old| touched.was.map(|was| was.ctime) != Some(old.ctime)) {
             inode.ctime = UNSETTLED;
         }
@@ -218,9 +218,9 @@ impl Merge<'_> {
     }
 
     fn vanished(&self, objects: &Objects<'_>, path: &RelPath, walked: &Inode) -> Attempt<Option<Inode>> {
-        // A directory's content went with it, or elsewhere.
+        // The content of a directory is removed with it, or moved.
         let may_go = self.vanished == Vanished::Gone && walked.kind != Kind::Directory;
-        // Only XFS is scanned, and it knows what moved to where nobody has looked.
+        // Only XFS is scanned, and it knows inodes that moved to places that nobody has examined.
         let is_elsewhere = may_go && objects.is_named(walked)?;
         if !may_go || is_elsewhere || !objects.is_removed(path, walked) {
             return misfit(format!("{} vanished meanwhile", path.display()));

@@ -8,4 +8,5 @@ mod merge;
 pub(crate) mod objects;
 mod scan;
 pub(crate) mod snapshot;
+pub(crate) mod store;
 pub(crate) mod take;

@@ -1,7 +1,7 @@
-//! The objects of a pool, the data of one file each, and how a file is read into one and its row.
+//! The objects of a pool, each with the data of one file, and how a file is read into its object and row.
 
 use crate::pool::ground::Ground;
-use crate::volume::handle::Volume;
+use crate::pool::store::PoolStore;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use snapsync_model::{
@@ -33,7 +33,7 @@ pub(crate) fn remove_objects(pool: &Spot, objects: impl Iterator<Item = u64>) ->
     for object in objects {
         let spot = object_at(pool, object);
         spot.remove_file().context("remove", spot.show())?;
-        // Directories go when their last object does.
+        // Directories are removed with their last object.
         let parents = std::iter::successors(spot.above(), Spot::above).take(2);
         parents.take_while(|dir| dir.remove_dir().is_ok()).for_each(drop);
     }
@@ -45,10 +45,10 @@ pub(crate) fn remove_round(pool: &Spot, round: u64) -> Result<()> {
     dir.remove_tree().context("remove", dir.show())
 }
 
-/// No file has this change time, so that the next walk looks at the file itself.
+/// No file has this change time, so the next walk reads the file itself.
 pub const UNSETTLED: i64 = i64::MIN;
 
-/// What a row of the table says of a file's data.
+/// What a row of the table says about a file's data.
 #[derive(Default)]
 struct Data {
     unwritten: Vec<Range>,
@@ -56,12 +56,12 @@ struct Data {
     shared: bool,
 }
 
-/// What the table before says of a file's bytes.
+/// What the last table says about a file's bytes.
 #[derive(Clone, Copy)]
 pub(crate) enum Old<'a> {
-    /// They may be those of this row's object.
+    /// They may equal those of this row's object.
     Perhaps(Option<&'a Inode>),
-    /// They are, and lie where they did.
+    /// They equal those of this row's object and have not moved.
     Same(&'a Inode),
 }
 
@@ -83,20 +83,20 @@ pub(crate) struct Objects<'a> {
     pool: Spot,
     round: u64,
     numbers: Numbers,
-    /// Change times from here on may be given again.
+    /// Change times from here on may be used again.
     unsettled: i64,
     /// The tree keeps the bytes of what is settled.
     is_in_tree: bool,
     /// Something was not found at its path, though its name was not removed.
     pub(crate) has_lost_way: AtomicBool,
-    /// Whoever holds a lease on a file is waited for.
+    /// Whether to wait for holders of leases.
     is_patient: AtomicBool,
     pub(crate) unread: Unread,
     pub(crate) monitor: &'a Monitor,
 }
 
-/// Numbers of new objects. Each thread fills directories of its own: in one directory they would wait for
-/// each other.
+/// The numbers of new objects. Each thread fills directories of its own, because in a common one they would
+/// wait for each other.
 struct Numbers {
     next_dir: AtomicU64,
     /// The next number of each thread.
@@ -105,7 +105,7 @@ struct Numbers {
 
 impl Numbers {
     fn new() -> Numbers {
-        // The last is for whoever is no thread of the pool.
+        // The last one is for callers outside the thread pool.
         let threads = rayon::current_num_threads() + 1;
         Numbers { next_dir: AtomicU64::new(0), next: (0..threads).map(|_| Mutex::new(0)).collect() }
     }
@@ -124,19 +124,18 @@ impl Numbers {
 
 impl<'a> Objects<'a> {
     pub(crate) fn new(
-        volume: &Volume,
+        store: &PoolStore,
         root: &'a Root,
         round: u64,
         ground: &Ground,
         monitor: &'a Monitor,
     ) -> Self {
-        let (filesystem, pool) = (volume.filesystem(), volume.store().join("pool"));
         Objects {
             root,
             dev: ground.dev,
             is_numbered: ground.is_numbered,
-            filesystem,
-            pool,
+            filesystem: store.filesystem,
+            pool: store.pool(),
             round,
             numbers: Numbers::new(),
             unsettled: ground.unsettled,
@@ -148,8 +147,8 @@ impl<'a> Objects<'a> {
         }
     }
 
-    /// Does again what could not be done because somebody held a lease, and waits for him. All were asked for
-    /// theirs by then, so that their times run side by side.
+    /// Repeats what a lease prevented, and waits for its holder this time. All holders were asked by then, so
+    /// that their deadlines run in parallel.
     pub(crate) fn patiently<T>(&self, again: impl FnOnce() -> T) -> T {
         self.is_patient.store(true, Relaxed);
         let done = again();
@@ -161,32 +160,32 @@ impl<'a> Objects<'a> {
         self.is_patient.load(Relaxed)
     }
 
-    /// With a change time only where a later change cannot have the same.
+    /// Keeps the change time only if a later change cannot have the same.
     pub(crate) fn dated(&self, inode: Inode) -> Inode {
         if inode.ctime < self.unsettled { inode } else { Inode { ctime: UNSETTLED, ..inode } }
     }
 
-    /// Reads until the file holds still for as long as that takes.
+    /// Reads the file until it did not change while it was read.
     pub(crate) fn read(&self, path: &RelPath, walked: &Inode, old: Old<'_>) -> Result<Inode> {
         let mut inode = self.read_steadily(path, walked, old)?;
-        // What the time is of may have changed what was listed at the time before.
+        // The change behind the new time may have changed names that were read before.
         if inode.kind == Kind::Directory && inode.ctime != walked.ctime {
             inode.ctime = UNSETTLED;
         }
         Ok(inode)
     }
 
-    /// Whether what was not found at `path` was in its directory and is not any more: then that has another
-    /// change time than when it was read. Else some directory above it was moved.
+    /// Whether an entry that was not found at `path` was removed from its directory, whose change time then
+    /// differs from when it was read. Otherwise a directory above it was moved.
     pub(crate) fn is_removed(&self, path: &RelPath, walked: &Inode) -> bool {
         match &walked.links[..] {
             [link] => is_removed(self.root, path, link, walked.ino),
-            // Of several names the others may be there, in directories that did not change.
+            // If it has several names, the others may exist in unchanged directories.
             _ => false,
         }
     }
 
-    /// Whether XFS says that it has a name somewhere.
+    /// Whether XFS reports that it has a name anywhere.
     pub(crate) fn is_named(&self, inode: &Inode) -> Result<bool> {
         let named = xfs::is_named(self.root.fd(), inode.ino, inode.generation);
         named.context("read the inodes of", self.root.path())
@@ -199,10 +198,10 @@ impl<'a> Objects<'a> {
         for _ in 0..TRIES {
             let before = stat()?;
             if !self.is_it(&before, walked) {
-                // Another took its name since the walk; the one that was walked is gone.
+                // Another inode took its name since the walk; the walked one is gone.
                 return Err(io::Error::from_raw_os_error(2)).context("open", self.root.show(path));
             }
-            // What was begun may go on under this time.
+            // A write that has begun may continue under this time.
             let is_written = walked.kind == Kind::File && may_be_written(&held);
             let mut inode = Inode {
                 attributes: before.attributes,
@@ -236,8 +235,8 @@ impl<'a> Objects<'a> {
         Ok(last.unwrap_or_else(|| walked.clone()))
     }
 
-    /// Names may have been given to others since the walk. Overlay file systems have numbers of their own for
-    /// each layer.
+    /// Checks that the name still belongs to the walked inode. Overlay file systems have numbers of their own
+    /// for each layer.
     fn is_it(&self, stat: &Stat, walked: &Inode) -> bool {
         if !self.is_numbered {
             return stat.kind == walked.kind;
@@ -246,14 +245,14 @@ impl<'a> Objects<'a> {
         has_number && (stat.generation, stat.kind) == (walked.generation, walked.kind)
     }
 
-    /// Opens files and directories for reading, and nothing else: a fifo would wait for its other end.
+    /// Opens only files and directories for reading: opening a fifo would wait for its other end.
     fn hold(&self, path: &RelPath, kind: Kind) -> io::Result<File> {
         if !matches!(kind, Kind::File | Kind::Directory) {
             return self.root.open_at(path, OFlags::PATH, Mode::empty()).map(File::from);
         }
         let read = if self.is_patient() { Root::read } else { Root::read_now };
         match read(self.root, path) {
-            // A link or a socket took its name since the walk: what was walked is gone.
+            // A link or a socket took its name since the walk; the walked inode is gone.
             Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::LOOP | Errno::NXIO | Errno::NOTDIR)) => {
                 Err(Errno::NOENT.into())
             }
@@ -293,7 +292,8 @@ impl<'a> Objects<'a> {
         Ok(Data { unwritten, object, shared })
     }
 
-    /// Whether other files hold some of the data, its own last object aside. Asked before it gets a new one.
+    /// Whether other files share some of the data, apart from its own last object. Must be asked before it
+    /// gets a new one.
     fn is_shared(&self, layout: &Layout, old: Option<&Inode>) -> io::Result<bool> {
         if !layout.segments().iter().any(|s| s.shared) {
             return Ok(false);
@@ -310,7 +310,8 @@ impl<'a> Objects<'a> {
         Ok(layout.segments().iter().any(|s| s.shared && !is_own(s)))
     }
 
-    /// Only asked where the times are those of the object: after a change of mode, say, or one within a tick.
+    /// Compares the bytes. Needed only if times prove nothing, for example after a change of mode, or a
+    /// second change within a tick.
     fn is_the_same(&self, file: &File, layout: &Layout, inode: &Inode, old: &Inode) -> io::Result<bool> {
         let times = |i: &Inode| (i.attributes.size, i.attributes.time());
         if old.object == 0 || times(inode) != times(old) {
@@ -326,7 +327,7 @@ impl<'a> Objects<'a> {
         let placed =
             |layout: &Layout| layout.placed().iter().map(|p| (p.range, p.address)).collect::<Vec<_>>();
         let has_addresses = layout.placed().iter().all(|p| p.address.is_some());
-        // Blocks that the object holds as well cannot be given away and come back as others.
+        // Blocks that the object holds too cannot be freed and reused.
         if has_addresses && placed(layout) == placed(&stored) {
             return Ok(true);
         }
@@ -336,7 +337,7 @@ impl<'a> Objects<'a> {
         });
         match equal(file, &object, &data) {
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-            // The object does not give what it held. Where the file does not either, its copy tells.
+            // The object cannot be read any more. If the file cannot either, copying it reports that.
             Err(e) if Errno::from_io_error(&e) == Some(Errno::IO) => Ok(false),
             other => other,
         }
@@ -397,7 +398,7 @@ pub(crate) fn is_absent(error: &Error) -> bool {
     matches!(error.errno(), Some(2 | 20 | 40 | 18))
 }
 
-/// Somebody holds a lease on it.
+/// Whether somebody holds a lease on it.
 pub(crate) fn is_held(error: &Error) -> bool {
     matches!(error, Error::Io { source, .. } if is_leased(source))
 }
@@ -431,7 +432,7 @@ fn equal(a: &File, b: &File, ranges: &[Range]) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Inodes, and the sum of their files' sizes.
+/// The number of inodes and the sum of their files' sizes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) entries: u64,

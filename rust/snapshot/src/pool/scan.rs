@@ -1,17 +1,17 @@
-//! The next table of a volume on XFS without a walk: the file system tells of all inodes in bulk whether they
-//! are as the last table says, and only what differs is looked at, and only directories that differ are read.
+//! Makes the next table of a volume on XFS without a walk: the file system reports all inodes in bulk, and
+//! only inodes that differ from the last table are examined, and only directories that differ are read.
 //!
-//! Correct because every change of an inode changes its change time, and every change of a name that of its
-//! directory: whoever has a new name is in a directory that differs, though it need not differ itself, as
-//! when two names are exchanged. That holds against a table of all there was, whose directories were read
-//! when they already had the change time it tells; and while the file system stays mounted: what repairs it,
-//! or mounts it elsewhere, may change it in other ways. Else, and wherever anything does not fit, there is a
-//! walk.
+//! This is correct because every change of an inode changes its change time, and every change of a name
+//! changes that of its directory: an inode with a new name is in a directory that differs, even if it does
+//! not differ itself, as when two names are exchanged. It holds against a complete table whose directories
+//! were read after their change times were taken, and only for one mounting: repairing the file system, or
+//! mounting it elsewhere, may change it in other ways. In all other cases, and if anything does not fit, the
+//! tree is walked.
 
 use crate::pool::ground::Ground;
 use crate::pool::merge::{Attempt, Merge, Stop, Touched, Vanished, counts_of, misfit};
 use crate::pool::objects::{self, Counts, Objects};
-use crate::volume::handle::Volume;
+use crate::pool::store::PoolStore;
 use rayon::prelude::*;
 use snapsync_manifest::{Entries, NextTable, Table, is_gone};
 use snapsync_model::{
@@ -28,18 +28,18 @@ use std::io;
 use std::mem::take as taken;
 use std::os::unix::ffi::OsStrExt;
 
-/// Numbers that lie closer together are asked for in one go, with those between them.
+/// Numbers that are closer together than this are read in one call, with those between them.
 const GAP: u64 = 64;
-/// So many numbers are asked for in one go.
+/// The number of inodes in one call.
 const RUN: u64 = 512;
-/// Rows of a patch that one thread asks for.
+/// The rows of a patch that one thread reads.
 const PART: usize = 256;
-/// Of so many rows one may differ; with more than that a walk is no slower.
+/// At most one of this many rows may differ; otherwise a walk is no slower.
 const FEW: u64 = 4;
 
-/// Writes the table of the volume's tree to `dir`, from the last one; None where the tree is to be walked.
+/// Writes the table of the volume's tree to `dir` from the last one; None if the tree must be walked.
 pub(crate) fn take(
-    volume: &Volume,
+    store: &PoolStore,
     last: (&SnapshotInfo, &Table),
     root: &Root,
     round: u64,
@@ -47,36 +47,36 @@ pub(crate) fn take(
     ground: &Ground,
     monitor: &Monitor,
 ) -> Result<Option<Counts>> {
-    let Some(complete) = is_possible(volume, root, last.1, ground) else { return Ok(None) };
-    let objects = Objects::new(volume, root, round, ground, monitor);
+    let Some(complete) = is_possible(store, root, last.1, ground) else { return Ok(None) };
+    let objects = Objects::new(store, root, round, ground, monitor);
     let next = NextTable::create(dir, Some(last.1), ground.info())?;
-    match attempt(&objects, root, last, volume.doubted(), next, &complete) {
+    match attempt(&objects, root, last, &store.doubted, next, &complete) {
         Ok(counts) => {
             note_mounts(root.mounts(), &Matcher::new(&Subset::default())?, monitor)?;
-            sync_filesystem(root.fd()).context("sync the file system of", volume.path())?;
+            sync_filesystem(root.fd()).context("sync the file system of", store.path())?;
             Ok(Some(counts))
         }
-        // A walk finds whatever else cannot be read.
+        // A walk finds everything else that cannot be read.
         Err(Stop::Failed(error)) if error.is_unreadable() => {
-            objects::remove_round(&volume.store().join("pool"), round)?;
+            objects::remove_round(&store.pool(), round)?;
             Ok(None)
         }
         Err(Stop::Failed(error)) => Err(error),
         Err(Stop::Misfit(why)) => {
-            monitor.note(format!("{} was walked for its snapshot: {why}", volume.path().display()));
-            objects::remove_round(&volume.store().join("pool"), round)?;
+            monitor.note(format!("{} was walked for its snapshot: {why}", store.path().display()));
+            objects::remove_round(&store.pool(), round)?;
             Ok(None)
         }
     }
 }
 
-/// As what the file system is mounted, if a scan proves anything.
-fn is_possible(volume: &Volume, root: &Root, last: &Table, ground: &Ground) -> Option<String> {
-    if volume.filesystem().magic != FileSystem::XFS || !root.is_bare() {
+/// The identity of the mounting, if a scan proves anything.
+fn is_possible(store: &PoolStore, root: &Root, last: &Table, ground: &Ground) -> Option<String> {
+    if store.filesystem.magic != FileSystem::XFS || !root.is_bare() {
         return None;
     }
     let mounting = ground.mounting.clone().filter(|now| last.info().complete.as_ref() == Some(now))?;
-    // Whether that is allowed; and whether owners are the same there and here.
+    // Checks permission, and that user ids mean the same inside and outside.
     let top = stat_of(root.fd()).ok()?;
     let mut is_told = false;
     let told = |look: Look, _| is_told = look == look_of(&top, top.ino);
@@ -114,10 +114,10 @@ fn look_of(stat: &Stat, ino: u64) -> Look {
     Look::of(ino, stat.generation, stat.kind, stat.attributes, stat.ctime, stat.blocks)
 }
 
-/// What is not as the last table says.
+/// The inodes that differ from the last table.
 #[derive(Default)]
 struct Differing {
-    /// With the count of names.
+    /// With their link counts.
     looks: Vec<(Look, u32)>,
     missing: Vec<u64>,
 }
@@ -137,7 +137,7 @@ fn differing(root: &Root, top: &Stat, last: &Table, doubted: &BTreeSet<u64>) -> 
     Ok(all)
 }
 
-/// `rows` are sorted. Those that are `doubted` count as differing.
+/// `rows` are sorted. Those in `doubted` count as differing.
 fn compare(root: &Root, top: &Stat, mut rows: &[Look], doubted: &BTreeSet<u64>) -> io::Result<Differing> {
     let (mut bulk, mut found) = (BulkStat::default(), Differing::default());
     let differs = |row: &Look, look: &Look| row != look || doubted.contains(&row.ino);
@@ -164,26 +164,26 @@ fn compare(root: &Root, top: &Stat, mut rows: &[Look], doubted: &BTreeSet<u64>) 
     Ok(found)
 }
 
-/// What differs, and where it is now.
+/// The inodes that differ, and their present places.
 struct Scan<'a> {
     root: &'a Root,
     top: Stat,
     monitor: &'a Monitor,
-    /// Rows of the last table.
+    /// Their rows in the last table.
     old: HashMap<u64, Inode>,
-    /// What differs and is there, as it is: a directory as it was before it was read.
+    /// The present state of those that exist; for a directory, its state before it was read.
     looks: HashMap<u64, (Look, u32)>,
     missing: HashSet<u64>,
-    /// Directories that differ and are the ones they were, and what was in them.
+    /// Directories that differ but are the same inodes, and their old entries.
     changed: HashSet<u64>,
     had: HashMap<u64, Entries>,
     /// Stores in directories that were read.
     stores: Vec<RelPath>,
-    /// Those of them that were not read: what was in them may be elsewhere.
+    /// Those of them that were not read: their old entries may be elsewhere.
     unread: HashSet<u64>,
-    /// Those that were.
+    /// Those of them that were read.
     read: Vec<u64>,
-    /// Directories that are nowhere in the tree any more.
+    /// Directories that are not in the tree any more.
     lost: HashSet<u64>,
     directories: Directories,
     added: HashMap<u64, Vec<Link>>,
@@ -231,11 +231,11 @@ impl<'a> Scan<'a> {
         Ok(scan)
     }
 
-    /// What was not told of may have been passed over: nothing of it may be where it was.
+    /// Inodes that were not reported may have been missed: none may still be at its old place.
     fn missing_are_gone(&self) -> Attempt<()> {
         for ino in &self.missing {
             let link = self.old.get(ino).and_then(|old| old.links.first());
-            // What was in a directory that is gone is there no more.
+            // The entries of a removed directory are gone too.
             let Some(Ok(path)) = link.map(|link| self.directories.path(link)) else { continue };
             if self.root.entry(&path).and_then(|entry| entry.stat()).is_ok_and(|stat| stat.ino == *ino) {
                 return misfit(format!("{} was passed over", path.display()));
@@ -244,7 +244,7 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// Reads all directories that differ or are new, each when it is known where it is.
+    /// Reads all directories that differ or are new, each once its place is known.
     fn read_directories(&mut self, last: &Table) -> Attempt<()> {
         let mut waiting: Vec<u64> = self.changed.iter().copied().collect();
         while !waiting.is_empty() {
@@ -264,7 +264,7 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// A name that moved from a directory that was not read yet into one that was is in neither.
+    /// A name that moved from an unread directory into one that was read is found in neither.
     fn directories_hold_still(&self) -> Attempt<()> {
         for ino in self.read.iter().filter(|ino| !self.lost.contains(ino)) {
             let (Ok(path), Some((look, _))) = (self.directories.path_of(*ino), self.looks.get(ino)) else {
@@ -278,8 +278,7 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// Of directories that have come into another one those that are to be read: not what was there and is as
-    /// it was.
+    /// The directories to read among those that have moved: all but existing ones that did not change.
     fn unread_among(&mut self, mut came: Vec<u64>, last: &Table) -> Attempt<Vec<u64>> {
         let unknown: BTreeSet<u64> = came.iter().filter(|ino| !self.old.contains_key(ino)).copied().collect();
         for row in last.pick(&unknown)? {
@@ -293,7 +292,7 @@ impl<'a> Scan<'a> {
         Ok(came)
     }
 
-    /// Whether it is known where it is, and so for each directory on the way to it.
+    /// Whether its place is known, and that of each directory on the way to it.
     fn is_placed(&self, mut ino: u64) -> bool {
         let mut seen = HashSet::new();
         while ino != ROOT {
@@ -305,7 +304,7 @@ impl<'a> Scan<'a> {
         true
     }
 
-    /// Gives those that are new in it and directories.
+    /// Returns the new directories in it.
     fn read_directory(&mut self, ino: u64) -> Attempt<Vec<u64>> {
         let path = self.directories.path_of(ino)?;
         let dir = match self.root.read(&path) {
@@ -341,7 +340,7 @@ impl<'a> Scan<'a> {
         let (mut had, mut new) = (self.had.remove(&parent).unwrap_or_default(), Vec::new());
         let held = self.root.held().map(|(_, held)| held);
         for DirEntry { name, ino, .. } in entries {
-            // Under another name as well: whoever owns the root may have given it one meanwhile.
+            // It may also have another name, if the owner of the root has renamed it meanwhile.
             if *name == *STORE.as_bytes() || held == Some(ino) {
                 if had.contains_key(&name) {
                     return misfit("the last table has a store in it");
@@ -368,7 +367,7 @@ impl<'a> Scan<'a> {
         Ok(new)
     }
 
-    /// Whether a number is of another inode than in the last table.
+    /// Whether a number belongs to another inode than in the last table.
     fn is_another(&self, ino: u64) -> bool {
         match (self.old.get(&ino), self.looks.get(&ino)) {
             (Some(old), Some((look, _))) => !is_same(old, look),
@@ -383,7 +382,7 @@ impl<'a> Scan<'a> {
         self.removed.entry(ino).or_default().push(link);
     }
 
-    /// A name that was not there, or another inode under it. Gives its number if it is a new directory.
+    /// Adds a name that is new or belongs to another inode now. Returns the number of a new directory.
     fn comes(&mut self, dir: &File, link: Link) -> Attempt<Option<u64>> {
         let stat = match stat_at(dir, OsStr::from_bytes(&link.name)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -431,7 +430,7 @@ impl<'a> Scan<'a> {
         Merge::new(last, touched, old, deleted, Vanished::Gone)
     }
 
-    /// What came or went after the file system told of its inodes.
+    /// Adds what changed after the file system reported its inodes.
     fn take_in_late(&mut self, last: &Table) -> Attempt<()> {
         let named = self.added.keys().chain(self.removed.keys());
         let late: BTreeSet<u64> = named.filter(|ino| !self.old.contains_key(ino)).copied().collect();

@@ -1,8 +1,7 @@
 //! A pool snapshot as a side: an inode table with its objects.
 
-use crate::pool::in_tree::InTree;
+use crate::pool::in_tree::{InTree, TreeOf};
 use crate::pool::objects::{object_at, open_object};
-use crate::volume::handle::Volume;
 use rustix::fs::makedev;
 use snapsync_manifest::Table;
 use snapsync_model::{
@@ -19,22 +18,28 @@ use std::sync::{Arc, Mutex, OnceLock};
 /// A pool snapshot, open for reading.
 pub struct PoolSnapshot {
     pub(crate) table: Table,
-    volume: Volume,
     pool: Spot,
+    filesystem: FileSystem,
     space: Option<u128>,
-    /// Read when a path is asked for.
+    /// Read when a path is first asked for.
     directories: OnceLock<Directories>,
     /// Looked for when bytes have no object.
     tree: Mutex<Option<Arc<InTree>>>,
+    /// None where each object has its file.
+    tree_of: Option<TreeOf>,
     /// What `inodes` gives, if that is not everything.
     pub(crate) listed: Option<Vec<Inode>>,
 }
 
 impl PoolSnapshot {
     /// The one whose store directory is `dir`.
-    pub(crate) fn open(dir: &Spot, volume: &Volume) -> Result<PoolSnapshot> {
-        let pool = volume.store().join("pool");
-        let space = if volume.filesystem().shares_blocks() {
+    pub(crate) fn open(
+        dir: &Spot,
+        pool: Spot,
+        filesystem: FileSystem,
+        tree_of: Option<TreeOf>,
+    ) -> Result<PoolSnapshot> {
+        let space = if filesystem.shares_blocks() {
             let (major, minor) = pool.stat().context("read the attributes of", pool.show())?.dev;
             Some(u128::from(makedev(major, minor)))
         } else {
@@ -42,11 +47,12 @@ impl PoolSnapshot {
         };
         Ok(PoolSnapshot {
             table: Table::open(dir)?,
-            volume: volume.clone(),
             pool,
+            filesystem,
             space,
             directories: OnceLock::new(),
             tree: Mutex::default(),
+            tree_of,
             listed: None,
         })
     }
@@ -86,22 +92,30 @@ impl PoolSnapshot {
     }
 
     fn tree(&self, again: bool) -> Result<Option<Arc<InTree>>> {
-        if !self.volume.is_partly_in_tree() {
-            return Ok(None);
-        }
+        let Some(tree_of) = &self.tree_of else { return Ok(None) };
         let mut tree = locked(&self.tree);
         if again || tree.is_none() {
-            *tree = InTree::of(&self.volume)?.map(Arc::new);
+            *tree = InTree::of(tree_of)?.map(Arc::new);
         }
         Ok(tree.clone())
     }
 
     fn lost(&self, inode: &Inode) -> Error {
-        let shown =
+        let Some(tree) = &self.tree_of else {
+            return Error::Lost {
+                what: format!(
+                    "{} is gone from the store: it was deleted by hand, or the file system was damaged",
+                    self.object(inode).show().display()
+                ),
+                advice: "a file of each snapshot that had it is lost here: take it from the other side, and \
+                         delete those snapshots"
+                    .to_owned(),
+            };
+        };
+        let path =
             self.path(inode).map_or_else(|_| format!("inode {}", inode.ino), |p| p.display().to_string());
-        let volume = self.volume.path().display();
         Error::Lost {
-            what: format!("the bytes of {shown} in a snapshot of {volume} are lost"),
+            what: format!("the bytes of {path} in a snapshot of {} are lost", tree.root.path().display()),
             advice:
                 "they were changed in the tree, or removed from the store, by hand: take the file from the \
                      other side, and delete the snapshots that had it"
@@ -159,7 +173,7 @@ impl Side for PoolSnapshot {
     }
 
     fn open(&self, inode: &Inode) -> Result<File> {
-        // A file without bytes has no object.
+        // An empty file has no object.
         if inode.object == 0 {
             return File::open("/dev/null").context("open", "/dev/null");
         }
@@ -192,13 +206,13 @@ impl Side for PoolSnapshot {
             return Ok(Layout::new(size, &[], unwritten));
         }
         // Clones lose preallocation on some file systems: the table knows where it was.
-        let stored = object_layout(file, size, self.volume.filesystem())
+        let stored = object_layout(file, size, self.filesystem)
             .context("read the extents of", self.object(inode).show())?;
         // An object shares everything with its file: what it shares with others was asked when it was taken.
         Ok(stored.with(inode.shared, unwritten))
     }
 
-    /// Objects are never written again, and both sides hold theirs.
+    /// Objects are never rewritten, and both sides keep theirs.
     fn space(&self) -> Option<u128> {
         self.space
     }

@@ -3,8 +3,9 @@
 
 use crate::pool::ground::Ground;
 use crate::pool::objects::{Counts, Objects, Old, TRIES, UNSETTLED, is_absent, is_held, round_dir};
+use crate::pool::snapshot::PoolSnapshot;
+use crate::pool::store::PoolStore;
 use crate::pool::{hidden, scan};
-use crate::volume::handle::Volume;
 use rayon::prelude::*;
 use snapsync_manifest::{NextTable, Table, TableView, gone, is_gone};
 use snapsync_model::{Context, Directories, Inode, Kind, Link, Monitor, RelPath, Result, Subset};
@@ -13,75 +14,74 @@ use snapsync_walk::{Listing, Moves, Tree, relabel_by_path};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Batches of a table that are in memory at a time.
+/// The number of batches of a table that are in memory at a time.
 const SIDE_BY_SIDE: usize = 8;
 
 /// Writes the table of `subset` of the volume's tree as it is now to `dir`, and the objects it needs: where
 /// the tree is a standby's, and others leave it alone, only for what is not settled yet.
 pub(crate) fn take(
-    volume: &Volume,
+    store: &PoolStore,
     subset: &Subset,
     round: u64,
     dir: &Spot,
     monitor: &Monitor,
 ) -> Result<Counts> {
-    let root = volume.root().underneath()?.knowing_ways();
-    let ground = Ground::of(volume, &root)?;
-    take_on(volume, root, ground, subset, (round, dir), monitor)
+    let root = store.root.underneath()?.knowing_ways();
+    let ground = Ground::of(store, &root)?;
+    take_on(store, root, ground, subset, (round, dir), monitor)
 }
 
 /// The same with an object for whatever differs from the snapshot before.
 pub(crate) fn take_whole(
-    volume: &Volume,
+    store: &PoolStore,
     subset: &Subset,
     round: u64,
     dir: &Spot,
     monitor: &Monitor,
 ) -> Result<Counts> {
-    let root = volume.root().underneath()?.knowing_ways();
-    let ground = Ground::of_all(volume, &root)?;
-    take_on(volume, root, ground, subset, (round, dir), monitor)
+    let root = store.root.underneath()?.knowing_ways();
+    let ground = Ground::of_all(store, &root)?;
+    take_on(store, root, ground, subset, (round, dir), monitor)
 }
 
 fn take_on(
-    volume: &Volume,
+    store: &PoolStore,
     root: Root,
     ground: Ground,
     subset: &Subset,
     (round, dir): (u64, &Spot),
     monitor: &Monitor,
 ) -> Result<Counts> {
-    let pool = volume.store().join("pool");
-    // A writer through a memory map leaves no new change time until its pages are written out.
-    sync_filesystem(root.fd()).context("sync the file system of", volume.path())?;
-    let line = volume.line()?;
-    let there = line.last().filter(|info| volume.missing(info).is_none());
-    let last = there.map(|info| Table::open(&volume.dir_of(info.id))).transpose()?;
-    if let (Some(base), Some(last)) = (line.last(), &last)
+    let pool = store.pool();
+    // A write through a memory map sets no new change time until its pages are written out.
+    sync_filesystem(root.fd()).context("sync the file system of", store.path())?;
+    let newest = store.newest();
+    let last = newest.map(|(_, dir)| Table::open(dir)).transpose()?;
+    if let (Some((base, _)), Some(last)) = (newest, &last)
         && subset.is_everything()
         && base.subset.is_everything()
-        && let Some(counts) = scan::take(volume, (base, last), &root, round, dir, &ground, monitor)?
+        && let Some(counts) = scan::take(store, (base, last), &root, round, dir, &ground, monitor)?
     {
         return Ok(counts);
     }
     let remembered = |hidden: &HashSet<Link>| hidden::rows(last.as_ref(), hidden);
     let mut tree = Tree::walk_in(root, subset, monitor, &remembered)?;
-    if let Some(info) = there.filter(|_| !ground.is_numbered) {
-        relabel_by_path(&volume.open_pool(info)?, &mut tree)?;
+    if let Some((_, dir)) = newest.filter(|_| !ground.is_numbered) {
+        relabel_by_path(&PoolSnapshot::open(dir, pool.clone(), store.filesystem, None)?, &mut tree)?;
     }
     let complete = ground.mounting.as_deref().filter(|_| tree.is_whole());
     let dir_of_round = round_dir(&pool, round);
     dir_of_round.create_dir().context("create the directory", dir_of_round.show())?;
     let (root, inodes, directories, moves) = tree.into_inodes();
     let take = Take {
-        objects: Objects::new(volume, &root, round, &ground, monitor),
+        objects: Objects::new(store, &root, round, &ground, monitor),
         directories: &directories,
         moves: moves.as_ref(),
         kept: AtomicU64::new(0),
         settled_before: last
             .as_ref()
-            .map_or(i64::MAX, |last| ground.settled_before(last.info(), volume, monitor)),
-        doubted: volume.doubted(),
+            .map_or(i64::MAX, |last| ground.settled_before(last.info(), store, monitor)),
+        doubted: &store.doubted,
     };
     let mut next = NextTable::create(dir, last.as_ref(), ground.info())?;
     let counts = take.write(&inodes, last.as_ref(), &mut next)?;
@@ -89,7 +89,7 @@ fn take_on(
     take.note_kept();
     let is_sure = !take.objects.has_lost_way.load(Relaxed);
     next.finish(complete.filter(|_| is_sure))?;
-    sync_filesystem(root.fd()).context("sync the file system of", volume.path())?;
+    sync_filesystem(root.fd()).context("sync the file system of", store.path())?;
     Ok(counts)
 }
 
@@ -97,22 +97,22 @@ struct Take<'a> {
     objects: Objects<'a>,
     directories: &'a Directories,
     moves: Option<&'a Moves>,
-    /// Entries that moved whenever they were looked for.
+    /// Entries that moved each time they were looked up.
     kept: AtomicU64,
     settled_before: i64,
     doubted: &'a BTreeSet<u64>,
 }
 
-/// An inode that the row of the last whole table does not tell all of.
+/// An inode whose row in the last whole table is not enough.
 enum Found {
     Gone(u64),
-    /// As the last table says, where a new whole one is written.
+    /// It is unchanged, and a new whole table is written.
     Same(Inode),
-    /// As it was walked, and what the last table says of it.
+    /// The walked inode, and its row in the last table.
     Walked(Inode, Option<Inode>),
 }
 
-/// What becomes of an inode that was walked.
+/// The result for a walked inode.
 enum Row {
     Done(Inode),
     /// Somebody holds a lease on it.
@@ -154,7 +154,7 @@ impl Take<'_> {
         Ok(counts)
     }
 
-    /// Holds what was walked against rows of the last whole table. Most are the same, and only counted.
+    /// Compares walked inodes with rows of the last whole table. Most are equal and only counted.
     fn join(&self, rows: &TableView<'_>, last: &Table, inodes: Vec<Inode>) -> Result<(Vec<Found>, Counts)> {
         let stands = last.info().is_current();
         let (mut found, mut counts) = (Vec::new(), Counts::default());
@@ -198,7 +198,7 @@ impl Take<'_> {
             rows
         };
         for row in rows {
-            // What was waited for is done, or has failed.
+            // What had to wait is done by now, or has failed.
             let Some(Row::Done(row)) = self.objects.unread.take(row)? else { continue };
             if !is_gone(&row) {
                 counts.add(&row);
@@ -208,7 +208,7 @@ impl Take<'_> {
         Ok(())
     }
 
-    /// The walked inode with its details and object, or that it is gone.
+    /// The walked inode with its details and object, or the fact that it is gone.
     fn row(&self, inode: Inode, old: Option<Inode>) -> Result<Row> {
         let ino = inode.ino;
         let done =
@@ -235,7 +235,7 @@ impl Take<'_> {
         }
     }
 
-    /// Where it was found, or where it has moved to since.
+    /// Reads it where it was found, or where it has moved to since.
     fn read(&self, path: &RelPath, inode: &Inode, old: Option<&Inode>) -> Result<Option<Inode>> {
         let mut path = path.clone();
         for _ in 0..TRIES {
@@ -251,7 +251,7 @@ impl Take<'_> {
         Ok(None)
     }
 
-    /// The row of what is not where it was found; None if it is gone.
+    /// The row of an inode that is not where it was found; None if it is gone.
     fn not_found(&self, path: &RelPath, inode: Inode, old: Option<Inode>) -> Option<Inode> {
         let is_directory = inode.kind == Kind::Directory;
         let is_removed = self.objects.is_removed(path, &inode);
@@ -290,7 +290,7 @@ impl Take<'_> {
     }
 }
 
-/// Of an inode that the last whole table does not have, or that its patch has another row for.
+/// For an inode that is not in the last whole table, or has another row in its patch.
 fn beside_patch(inode: Inode, last: Option<&Table>) -> Found {
     let row = last.and_then(|last| last.patched(inode.ino)).filter(|row| !is_gone(row));
     Found::Walked(inode, row.cloned())

@@ -1,4 +1,4 @@
-//! The area of a shelf that snapshots are received in.
+//! The area of a shelf in which snapshots are received.
 
 use crate::received::identity::{receiving, subvolume_at, unreadable};
 use serde::{Deserialize, Serialize};
@@ -17,13 +17,13 @@ pub(super) const LOCK: &str = "lock";
 pub(super) const MADE: &str = "made";
 pub(super) const ROOT: &str = "root.json";
 
-/// `made`.
+/// The content of `made`.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Made {
     pub(super) base: Option<Identity>,
 }
 
-/// `root.json`: what the root of a tree has besides its content, and loses while it is published.
+/// `root.json`: the attributes of a tree's root, which it loses until it is published.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct RootState {
     pub(super) flags: u32,
@@ -33,12 +33,13 @@ pub(super) struct RootState {
     far_second: i64,
 }
 
-/// Makes the working area of a snapshot where there is none, and locks it.
+/// Makes the working area of a snapshot unless it exists, and locks it.
 pub(super) fn claim_area(shelf: &Arc<Root>, id: Uuid) -> Result<(Spot, Lock)> {
     let all = receiving(shelf);
     let area = all.join(id.to_string());
     ensure_private(&all)?;
-    // Whoever heals holds the locks of all areas, one after the other, and this one meanwhile.
+    // A command that heals the shelf holds this lock while it takes the locks of all areas, one after the
+    // other.
     let _lock = all.join(LOCK).lock().context("lock", all.show())?;
     loop {
         ensure_private(&area)?;
@@ -50,14 +51,14 @@ pub(super) fn claim_area(shelf: &Arc<Root>, id: Uuid) -> Result<(Spot, Lock)> {
                     "wait until it has ended, then run this again",
                 ));
             }
-            // Removed by a command that has just ended: it is made again.
+            // A command that has just ended removed it, so it is made again.
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(e).context("lock", area.show()),
         }
     }
 }
 
-/// Nobody may make it anew, or clear it, between its lock and itself.
+/// Nobody may make or clear the area between its removal and that of its lock.
 pub(super) fn remove_own_area(area: &Spot) -> Result<()> {
     let lock = area.above().map(|all| all.join(LOCK).lock()).transpose();
     let _lock = lock.context("lock", area.show())?;
@@ -70,14 +71,15 @@ pub(super) fn remove_area(area: &Spot) -> Result<()> {
     area.remove_tree().context("remove", area.show())
 }
 
-/// None where another holds it; not found where it is gone, or went while it was locked.
+/// None if another process holds it; an error of kind not found if it is gone, or disappeared while it was
+/// locked.
 pub(super) fn lock_area(area: &Spot) -> io::Result<Option<Lock>> {
     let file = area.join(LOCK);
     let Some(lock) = file.try_lock()? else { return Ok(None) };
     if lock.is_of(&file) { Ok(Some(lock)) } else { Err(io::ErrorKind::NotFound.into()) }
 }
 
-/// Makes a directory for this user alone, where there is none.
+/// Makes a directory that only this user can enter, unless it exists.
 pub(super) fn ensure_private(dir: &Spot) -> Result<()> {
     match dir.create_dir() {
         Ok(()) => make_private(dir),
@@ -86,7 +88,7 @@ pub(super) fn ensure_private(dir: &Spot) -> Result<()> {
     }
 }
 
-/// What is made in it must not inherit: default ACLs, the group, flags.
+/// New entries must not inherit default ACLs, the group, or flags.
 pub(super) fn make_private(dir: &Spot) -> Result<()> {
     dir.directory().and_then(make_own).context("set the attributes of", dir.show())
 }
@@ -100,8 +102,8 @@ pub(super) fn make_own(dir: OwnedFd) -> io::Result<()> {
     entry.set_mode(0o700)
 }
 
-/// Empties the working area. The marker goes first: without it nothing that is left is taken for a whole
-/// tree.
+/// Empties the working area. The marker is removed first: without it nothing that is left counts as a
+/// complete tree.
 pub(super) fn clear(area: &Spot) -> Result<()> {
     let show = area.show();
     area.join(MADE).remove_file().context("remove", &show)?;
@@ -134,7 +136,7 @@ impl RootState {
         text.map(|text| serde_json::from_slice(&text).map_err(|e| unreadable(&file.show(), &e))).transpose()
     }
 
-    /// Makes it possible to change what is in the root.
+    /// Makes the content of the root changeable.
     pub(super) fn loosen(self, root: impl AsFd) -> io::Result<()> {
         if self.flags & PROTECTIVE == 0 {
             return Ok(());

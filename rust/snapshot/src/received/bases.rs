@@ -1,5 +1,5 @@
-//! Where the base of a delta is: on the shelf that receives it, elsewhere on the same Btrfs file system,
-//! where `btrfs receive` finds it as well, or on a shelf beside.
+//! Finds the base of a delta: on the shelf that receives it, elsewhere on the same Btrfs file system, as
+//! `btrfs receive` does too, or on a shelf beside this one.
 
 use crate::received::identity::{
     Base, Place, Record, is_changed, is_constant, mark_of, own_origin, records, shelf_at,
@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// A search for one base.
 pub(crate) struct Bases<'a> {
     wanted: &'a Identity,
-    /// Why something that was it once cannot be used.
+    /// Why a former copy of the base cannot be used.
     refusal: Option<Error>,
 }
 
@@ -28,7 +28,7 @@ impl<'a> Bases<'a> {
 
     pub(crate) fn find(mut self, shelf: &ReceivedDirectory) -> Result<Option<Base>> {
         let mut found = self.among(&shelf.places()?, &shelf.root)?;
-        // Who changed what lies here is to know it, though the base may be kept elsewhere as well.
+        // Whoever changed the copy here must hear of it, even if the base exists elsewhere too.
         if let Some(refusal) = self.refusal.take().filter(|_| found.is_none()) {
             return Err(refusal);
         }
@@ -44,7 +44,7 @@ impl<'a> Bases<'a> {
         }
     }
 
-    /// The one of these places in `dir` that is the base.
+    /// The one of these places in `dir` that holds the base.
     fn among(&mut self, places: &[Place], dir: &Arc<Root>) -> Result<Option<Base>> {
         let records = records(dir)?;
         for claim in claims(places, &records).filter(|claim| claim.identity.matches(self.wanted)) {
@@ -73,7 +73,7 @@ impl<'a> Bases<'a> {
             for path in known {
                 let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { continue };
                 let above = shelf_at(above)?;
-                // Who owns a subvolume marks it as what he likes.
+                // The owner of a subvolume can give it any mark.
                 if !is_closed_to_others(&above)? {
                     self.refusal.get_or_insert(is_anybodys(&path));
                     continue;
@@ -87,7 +87,7 @@ impl<'a> Bases<'a> {
         Ok(None)
     }
 
-    /// Another user's shelf may say anything of what it holds.
+    /// The shelf of another user may claim anything about its content.
     fn on_shelves_beside(&mut self, shelf: &ReceivedDirectory) -> Result<Option<Base>> {
         let Some(above) = shelf.path().parent() else { return Ok(None) };
         let Ok(above) = Root::open(above) else { return Ok(None) };
@@ -107,7 +107,8 @@ impl<'a> Bases<'a> {
     }
 }
 
-/// Nobody else can have put there what is in a directory. An ordinary user's group may be his alone.
+/// Whether nobody else can have put anything into a directory. The group of an ordinary user may have no
+/// other member.
 fn is_closed_to_others(dir: &Root) -> Result<bool> {
     let stat = stat_of(dir.fd()).context("read the attributes of", dir.path())?;
     let others = if geteuid().is_root() { 0o022 } else { 0o002 };
@@ -124,16 +125,16 @@ fn is_anybodys(path: &Path) -> Error {
     )
 }
 
-/// What a directory of a shelf says it is.
+/// What is claimed about a directory of a shelf.
 struct Claim<'p> {
     place: &'p Place,
     record: Option<&'p Record>,
     identity: Identity,
-    /// That it was received, and as what.
+    /// Whether it was received, and as which snapshot.
     was_received: bool,
 }
 
-/// What each place says it is: what is recorded of it first, then what Btrfs knows.
+/// The claims about each place: first the recorded one, then that of Btrfs.
 fn claims<'p>(places: &'p [Place], records: &'p [Record]) -> impl Iterator<Item = Claim<'p>> {
     let recorded = records.iter().filter_map(|record| {
         let place = places.iter().find(|place| place.is_of(record))?;
@@ -154,7 +155,7 @@ fn claims<'p>(places: &'p [Place], records: &'p [Record]) -> impl Iterator<Item 
 }
 
 impl Claim<'_> {
-    /// Refuses what has become something else since it was `wanted`.
+    /// Refuses a directory that was changed since it was `wanted`.
     fn check(&self, wanted: &Identity) -> Result<Root> {
         let root = self.place.open()?;
         let refuse = |why: &str| {
@@ -185,10 +186,10 @@ impl Claim<'_> {
 
 impl ReceivedDirectory {
     /// The directory that holds the snapshot `wanted`: here, elsewhere on a Btrfs file system, or on a shelf
-    /// beside this one. Refused where there is one that was it, and is not any more.
+    /// beside this one. Fails if there is only one that was changed since.
     pub fn find(&self, wanted: &Identity) -> Result<Option<Base>> {
         if self.is_btrfs {
-            // What is still in memory changes a subvolume once more when it is written out.
+            // Data in memory changes a subvolume once more when it is written out.
             sync_filesystem(self.root.fd()).context("sync the file system of", self.path())?;
         }
         Bases::new(wanted).find(self)

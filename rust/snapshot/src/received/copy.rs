@@ -1,5 +1,5 @@
-//! A copy of a tree that shares its blocks with it, for file systems without snapshots: everything is kept
-//! but inode numbers and the times that cannot be set. What `.snapsync` at the root holds is left out.
+//! Copies a tree and shares its blocks, for file systems without snapshots. Everything is kept except inode
+//! numbers and times that cannot be set. The content of `.snapsync` at the root is left out.
 
 use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags, openat, symlinkat};
@@ -19,12 +19,12 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-/// Inodes that one thread copies with one memory of the last directory.
+/// The number of inodes that one thread copies while it remembers the last directory.
 const SIDE_BY_SIDE: usize = 64;
-/// Inodes that are in memory.
+/// The number of inodes in memory.
 const AT_ONCE: usize = 4096;
 
-/// Makes the empty directory `to` hold what `from` holds. Mounts and subvolumes in `from` are left out, and
+/// Makes the empty directory `to` a copy of `from`. Leaves out mounts and subvolumes, and notes them.
 /// noted.
 pub(crate) fn copy_tree(from: &Root, to: Root, monitor: &Monitor) -> Result<()> {
     let tree = Tree::of(from.underneath()?, &Subset::default(), monitor)?;
@@ -35,7 +35,7 @@ pub(crate) fn copy_tree(from: &Root, to: Root, monitor: &Monitor) -> Result<()> 
     copy.make_directories(&levels)?;
     let protected = copy.make_entries(&inodes)?;
     copy.link_further_names(&inodes)?;
-    // Nothing can be linked to what is protected, or in it.
+    // Nothing can be linked to protected files, or into protected directories.
     protected.par_iter().try_for_each(|(path, flags)| copy.protect(path, *flags))?;
     copy.finish_directories(&levels)
 }
@@ -66,7 +66,7 @@ impl Copy<'_> {
         Ok(found)
     }
 
-    /// Open to this user alone until everything is in them.
+    /// Makes directories that only this user can enter until everything is in them.
     fn make_directories(&self, levels: &[(RelPath, Inode)]) -> Result<()> {
         let mut parents = Parents::new(&self.to);
         for (path, _) in levels.iter().filter(|(path, _)| !path.is_root()) {
@@ -79,7 +79,7 @@ impl Copy<'_> {
         Ok(())
     }
 
-    /// Everything but directories. Returns what is to be protected, and by which flags.
+    /// Makes everything except directories. Returns the entries to be protected, and their flags.
     fn make_entries(&self, inodes: &Listing) -> Result<Vec<(RelPath, u32)>> {
         let mut inodes = inodes.iter();
         let mut protected = Vec::new();
@@ -140,7 +140,7 @@ impl Copy<'_> {
     ) -> io::Result<File> {
         let how = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = File::from(openat(dir, name, how, Mode::from_raw_mode(0o600))?);
-        // Some can only be set while it is empty.
+        // Some flags can be set only while the file is empty.
         set_rare(&file, details.rare)?;
         set_flags(&file, details.flags & !PROTECTIVE)?;
         let source = self.from.read(path)?;
@@ -166,7 +166,8 @@ impl Copy<'_> {
         file.and_then(|file| set_flags(&file, flags)).context("set the flags of", self.to.show(path))
     }
 
-    /// Deepest first: an ordinary user may not be able to reach below a directory that has its own mode
+    /// Finishes the deepest first: an ordinary user may not be able to go below a directory that has its own
+    /// mode again.
     /// again.
     fn finish_directories(&self, levels: &[(RelPath, Inode)]) -> Result<()> {
         for level in levels.chunk_by(|a, b| a.0.depth() == b.0.depth()).rev() {
@@ -182,7 +183,7 @@ impl Copy<'_> {
 
     fn finish_directory(&self, path: &RelPath, inode: &Inode, details: &Details) -> io::Result<()> {
         let entry = self.to.entry(path)?;
-        // Opened before its mode may forbid it.
+        // It is opened before its mode may forbid that.
         let file = entry.open(OFlags::RDONLY)?;
         set_attributes(&entry, inode, details)?;
         set_rare(&file, details.rare)?;
@@ -203,7 +204,8 @@ fn set_rare(file: &File, rare: Rare) -> io::Result<()> {
     if rare_of(file)? == rare { Ok(()) } else { set_rare_of(file, rare) }
 }
 
-/// Shared where the file system can. Clones lose preallocation on some, so it is made again.
+/// Shares the data if the file system can. Some file systems lose preallocation in clones, so it is made
+/// again.
 fn copy_data(from: &File, size: u64, layout: &Layout, to: &File, block: u64) -> io::Result<()> {
     let (data, unwritten) = (layout.ranges(SegmentKind::Data), layout.ranges(SegmentKind::Unwritten));
     if size > 0 && clone_file(from, to).is_err() {

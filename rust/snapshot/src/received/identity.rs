@@ -1,4 +1,4 @@
-//! What a received snapshot is known by.
+//! The identity of a received snapshot.
 
 use crate::store::bound::hold;
 use rustix::fs::{Mode, OFlags, openat};
@@ -16,39 +16,39 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// What this version writes and reads below `received/`.
+/// The format that this version reads and writes below `received/`.
 pub(super) const FORMAT: u32 = 1;
 pub(super) const TREE: &str = "tree";
 
-/// `received/ID.json`.
+/// The content of `received/ID.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) format: u32,
     #[serde(flatten)]
     pub(crate) identity: Identity,
-    /// What it was published as. It may have been renamed since.
+    /// The name under which it was published. It may have been renamed since.
     pub(super) name: String,
     pub(super) inode: u64,
-    /// Birth time in ns, 0 where the file system keeps none.
+    /// The birth time in ns; 0 if the file system keeps none.
     pub(super) born: u64,
-    /// On Btrfs, where every snapshot of a subvolume has its inode and birth time.
+    /// Set on Btrfs, where all snapshots of a subvolume have its inode number and birth time.
     pub(super) subvolume: Option<Uuid>,
-    /// Elsewhere, where nothing keeps it from being changed.
+    /// Set elsewhere, where nothing protects it from changes.
     #[serde(default)]
     pub(super) state: Option<State>,
 }
 
-/// What tells that a directory is as it was: whatever is changed in it gets a newer change time.
+/// Shows whether a directory was changed: any change sets a newer change time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct State {
     entries: u64,
-    /// The newest change time below the root, ns. The root's own is that of its last rename.
+    /// The newest change time below the root in ns. The root's own is that of its last rename.
     newest: i64,
     mtime: i64,
     mode: u32,
     uid: u32,
     gid: u32,
-    /// What else the root has, which its change time does not tell; None of what an older version received.
+    /// The root's other details, which its change time does not cover; None if an older version received it.
     #[serde(default)]
     root: Option<Details>,
 }
@@ -64,7 +64,7 @@ impl State {
                 let root = inode.attributes;
                 (state.mtime, state.mode, state.uid, state.gid) = (root.mtime, root.mode, root.uid, root.gid);
                 let details = tree.details(&inode)?;
-                // Those that protect it are set when it is published.
+                // Flags that protect it are set when it is published.
                 state.root = Some(Details { flags: details.flags & !PROTECTIVE, ..details });
             } else {
                 state.newest = state.newest.max(inode.ctime);
@@ -90,7 +90,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// `name` of `dir`; None for what is no directory, or lies on another file system.
+    /// The entry `name` of `dir`; None if it is not a directory, or lies on another file system.
     pub(crate) fn at(dir: &Arc<Root>, name: &OsStr) -> Result<Option<Place>> {
         let path = dir.path().join(name);
         let top = stat_at(dir.fd(), OsStr::new(".")).context("read the attributes of", dir.path())?;
@@ -106,7 +106,8 @@ impl Place {
         Ok(is_here.then(|| Place { above: dir.clone(), path, stat, subvolume }))
     }
 
-    /// The directory itself. Who may write in the one above can put another in its place at any moment.
+    /// Opens the directory itself. Whoever may write to its parent can put another in its place at any
+    /// moment.
     pub(crate) fn open(&self) -> Result<Root> {
         let name = self.path.file_name().unwrap_or_default();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -147,8 +148,8 @@ pub(super) fn subvolume_at(dir: &Root, name: &OsStr) -> Result<Option<Subvolume>
     btrfs::subvolume(&fd).map(Some).context("read the subvolume of", &path)
 }
 
-/// Which snapshot a directory is: one that was received, or any read-only Btrfs subvolume. None for anything
-/// else: what can be written to is no snapshot.
+/// The snapshot that a directory holds: a received one, or any read-only Btrfs subvolume. None for anything
+/// else, because a snapshot cannot be writable.
 pub fn identity_of(path: &Path) -> Result<Option<Identity>> {
     let path = path.canonicalize().context("find", path)?;
     let root = Root::open(&path)?;
@@ -169,7 +170,7 @@ pub fn identity_of(path: &Path) -> Result<Option<Identity>> {
     Ok(Some(record.identity))
 }
 
-/// A directory that may be a shelf. What another user says of what lies in his is not asked for.
+/// Opens a directory that may be a shelf. The records of another user are not read.
 pub(crate) fn shelf_at(dir: &Path) -> Result<Arc<Root>> {
     let root = Root::open(dir)?;
     Ok(Arc::new(held_if_own(root)?))
@@ -188,14 +189,14 @@ impl Record {
     }
 }
 
-/// The same of a snapshot of a volume.
+/// The same for a snapshot of a volume.
 pub(crate) fn identity_in(root: &Root) -> Result<Option<Identity>> {
     identity_of_subvolume(root, &[])
 }
 
 fn identity_of_subvolume(root: &Root, records: &[Record]) -> Result<Option<Identity>> {
     let path = root.path();
-    // What is still in memory changes it once more when it is written out.
+    // Data in memory changes it once more when it is written out.
     sync_filesystem(root.fd()).context("sync the file system of", path)?;
     let subvolume = btrfs::subvolume(root.fd()).context("read the subvolume of", path)?;
     if !subvolume.read_only {
@@ -207,7 +208,7 @@ fn identity_of_subvolume(root: &Root, records: &[Record]) -> Result<Option<Ident
         Some(origin) if !is_changed(root, &subvolume)? => {
             Identity { id: record.map_or(origin.uuid, |record| record.identity.id), origin: Some(origin) }
         }
-        // Nothing it was received as, or not that any more: a snapshot of its own.
+        // It was never received, or changed since: it is a snapshot of its own.
         _ => {
             Identity::of_origin(Origin { constant: is_constant(root, &subvolume), ..own_origin(&subvolume) })
         }
@@ -218,29 +219,29 @@ pub(crate) fn own_origin(subvolume: &Subvolume) -> Origin {
     Origin { uuid: Uuid::from_bytes(subvolume.uuid), transid: subvolume.changed, constant: false }
 }
 
-/// Whether only what a subvolume lies on was changed since it was made, and nothing that it holds. Not where
-/// that cannot be found out.
+/// Whether a subvolume was changed since it was made, but not its content. False if that cannot be
+/// determined.
 pub(crate) fn is_constant(root: &Root, subvolume: &Subvolume) -> bool {
     let is_changed =
         || btrfs::is_changed_since(root.fd(), subvolume, subvolume.created, subvolume.created_at);
     subvolume.changed > subvolume.created && !is_changed().unwrap_or(true)
 }
 
-/// What it was marked with when it was received.
+/// The mark that it got when it was received.
 pub(crate) fn mark_of(subvolume: &Subvolume) -> Option<Origin> {
     let received = subvolume.received?;
     Some(Origin { uuid: Uuid::from_bytes(received.uuid), transid: received.sent, constant: false })
 }
 
-/// Whether a subvolume is not what it was received as any more.
+/// Whether a subvolume was changed since it was received.
 pub(crate) fn is_changed(root: &Root, subvolume: &Subvolume) -> Result<bool> {
-    // Unmarked is what was made writable by the tools of Btrfs.
+    // The tools of Btrfs remove the mark when they make a subvolume writable.
     let Some(received) = subvolume.received else { return Ok(true) };
     btrfs::is_changed_since(root.fd(), subvolume, received.transid, received.at)
         .context("find out whether anything changed since it was received in", root.path())
 }
 
-/// The records of what was received in a directory, by id.
+/// The records of the snapshots received in a directory, by id.
 pub(crate) fn records(shelf: &Arc<Root>) -> Result<Vec<Record>> {
     if !shelf.holds() {
         return Ok(Vec::new());
@@ -272,7 +273,7 @@ pub(super) fn record_of(shelf: &Arc<Root>, id: Uuid) -> Result<Option<Record>> {
     if shelf.holds() { read_record(&received(shelf).join(format!("{id}.json"))) } else { Ok(None) }
 }
 
-/// None where it has just gone.
+/// None if it was removed just now.
 fn read_record(spot: &Spot) -> Result<Option<Record>> {
     #[derive(Deserialize)]
     struct Format {
@@ -301,12 +302,12 @@ pub(super) fn unreadable(file: &Path, error: &serde_json::Error) -> Error {
     )
 }
 
-/// The base of a delta: open, so that no other takes its place.
+/// The base of a delta, held open so that no other takes its place.
 #[derive(Debug)]
 pub struct Base {
     pub(crate) root: Root,
     pub(crate) identity: Identity,
-    /// What it is recorded as, where nothing keeps it from being changed.
+    /// Its record, if nothing protects it from changes.
     pub(crate) record: Option<Record>,
 }
 

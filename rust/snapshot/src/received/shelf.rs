@@ -1,5 +1,5 @@
-//! Snapshots that were received as plain directories, side by side in one directory: its shelf. What is known
-//! of them is kept beside them, never in them.
+//! Snapshots that were received as plain directories side by side in one directory, called a shelf. Their
+//! records are kept beside them, never in them.
 //!
 //! ```text
 //! DIR/NAME                           a snapshot: a read-only subvolume on Btrfs, elsewhere a directory
@@ -13,8 +13,8 @@
 //!     root.json                      what the tree's root is to be given back when it is published
 //! ```
 //!
-//! A snapshot is published by one rename of its tree. A subvolume cannot be moved once it is read-only, so
-//! that comes after the rename; the next command does it where a crash came between.
+//! A snapshot is published by renaming its tree once. A subvolume cannot be moved once it is read-only, so it
+//! is made read-only after the rename; after a crash between the two the next command does it.
 
 use crate::received::area::{LOCK, MADE, RootState, lock_area, make_private, remove_area};
 use crate::received::identity::{Place, Record, TREE, held_if_own, receiving, record_of};
@@ -34,13 +34,13 @@ use std::sync::Arc;
 /// A directory that snapshots are received in, each a directory in it.
 #[derive(Debug)]
 pub struct ReceivedDirectory {
-    /// Holds its `.snapsync`, if it has one.
+    /// The root of its `.snapsync`, if it has one.
     pub(crate) root: Arc<Root>,
     pub(crate) is_btrfs: bool,
 }
 
 impl ReceivedDirectory {
-    /// Opens a directory, and finishes what a crash kept from being finished in it.
+    /// Opens a directory, and finishes what a crash has interrupted in it.
     pub fn open(dir: &Path) -> Result<ReceivedDirectory> {
         let dir = dir.canonicalize().context("find", dir)?;
         let root = hold(Root::open_straight(&dir)?)?;
@@ -55,7 +55,7 @@ impl ReceivedDirectory {
         self.root.path()
     }
 
-    /// Another one, which is not written to. None where it is no shelf, or another user's.
+    /// Opens another shelf for reading. None if it is not a shelf, or belongs to another user.
     pub(crate) fn beside(&self, above: &Root, name: &[u8]) -> Result<Option<ReceivedDirectory>> {
         let (name, flags) = (RelPath::new(name)?, OFlags::RDONLY | OFlags::DIRECTORY);
         let Ok(fd) = above.open_at(&name, flags, Mode::empty()) else { return Ok(None) };
@@ -63,7 +63,7 @@ impl ReceivedDirectory {
         Ok(root.holds().then(|| ReceivedDirectory { root: Arc::new(root), is_btrfs: self.is_btrfs }))
     }
 
-    /// Both are on one file system.
+    /// Whether both are on one file system.
     pub(crate) fn is_on(&self, other: &ReceivedDirectory) -> Result<bool> {
         let id = |shelf: &ReceivedDirectory| -> io::Result<u128> {
             if snapsync_sys::filesystem(shelf.root.fd())?.magic == FileSystem::BTRFS {
@@ -79,7 +79,7 @@ impl ReceivedDirectory {
     /// The directories that may be snapshots, by name.
     pub(crate) fn places(&self) -> Result<Vec<Place>> {
         let mut found = Vec::new();
-        // Opened anew: a directory is read on from where it was read to.
+        // A new descriptor: reading continues where the last read of a descriptor ended.
         let dir = self.root.open_at(&RelPath::root(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
         for entry in dir.and_then(read_dir).context("read the directory", self.path())? {
             if *entry.name != *STORE.as_bytes() && entry.is_dir != Some(false) {
@@ -91,7 +91,7 @@ impl ReceivedDirectory {
         Ok(found)
     }
 
-    /// The directory that a record speaks of, whatever its name is now.
+    /// The directory that a record describes, whatever its present name.
     pub(super) fn place_of(&self, record: &Record) -> Result<Option<Place>> {
         Ok(self.places()?.into_iter().find(|place| place.is_of(record)))
     }
@@ -113,9 +113,9 @@ impl ReceivedDirectory {
         )
     }
 
-    /// Finishes snapshots that were renamed to their place and no more, and clears what holds no whole tree.
-    /// A receive that was interrupted later stays for the next one to take up. What this user cannot write to
-    /// is left alone.
+    /// Finishes snapshots that were only renamed to their places, and removes incomplete trees. A receive
+    /// that was interrupted later is left for the next one to resume. What this user cannot write is left
+    /// alone.
     fn heal(&self) -> Result<()> {
         let dir = receiving(&self.root);
         if !self.root.holds() || !dir.is_there() {
@@ -143,7 +143,7 @@ impl ReceivedDirectory {
         Ok(())
     }
 
-    /// The last step of publishing: nothing in the snapshot changes from here on.
+    /// The last step of publishing; nothing in the snapshot changes afterwards.
     pub(super) fn settle(&self, root: &Root, area: &Spot) -> Result<()> {
         let snapshot = root.path();
         if let Some(state) = RootState::load(area)?
@@ -158,7 +158,7 @@ impl ReceivedDirectory {
         sync_filesystem(root.fd()).context("sync the file system of", snapshot)
     }
 
-    /// With a `.snapsync` of this user.
+    /// The shelf with a `.snapsync` of this user.
     pub(super) fn held(&self) -> Result<Arc<Root>> {
         if self.root.holds() {
             return Ok(self.root.clone());
@@ -169,7 +169,7 @@ impl ReceivedDirectory {
     }
 }
 
-/// Whether a snapshot can be a directory of this name.
+/// Whether a snapshot can be a directory with this name.
 pub fn can_be_a_name(name: &str) -> Result<()> {
     if !snapsync_model::can_name_directory(name) {
         return Err(Error::usage(

@@ -1,4 +1,4 @@
-//! The tree that the next snapshot of a shelf is made in.
+//! The working tree in which the next snapshot of a shelf is made.
 
 use crate::received::area::{
     MADE, Made, ROOT, RootState, claim_area, clear, ensure_private, make_own, remove_own_area, write_json,
@@ -20,9 +20,9 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 impl ReceivedDirectory {
-    /// Gets ready to make `snapshot` from `base`: a working area with a tree that is as the base, or empty.
-    /// It is kept from any other command until it is dropped. What an interrupted receive of the same
-    /// snapshot from the same base left is taken up again.
+    /// Prepares to make `snapshot` from `base`: a working area with a tree that equals the base, or is empty.
+    /// It is locked against other commands until it is dropped. An interrupted receive of the same snapshot
+    /// from the same base is resumed.
     pub fn begin<'a>(
         &'a self,
         snapshot: &Identity,
@@ -46,7 +46,7 @@ impl ReceivedDirectory {
         if !work.is_resumed
             && let Err(e) = work.make()
         {
-            // The first error is the one to tell; what cannot be removed now is removed by the next command.
+            // The first error is reported. The next command removes what cannot be removed now.
             let _ = work.discard();
             return Err(e);
         }
@@ -54,7 +54,7 @@ impl ReceivedDirectory {
     }
 }
 
-/// A snapshot on its way to a shelf. Dropping it leaves the working area for a later `begin`.
+/// A snapshot being made on a shelf. Dropping it keeps the working area for a later `begin`.
 pub struct Work<'a> {
     shelf: &'a ReceivedDirectory,
     /// The shelf's directory, with its `.snapsync`.
@@ -68,27 +68,27 @@ pub struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// The tree to be changed, for messages.
+    /// The path of the working tree, for messages.
     pub fn tree(&self) -> PathBuf {
         self.area.show().join(TREE)
     }
 
-    /// The same, open: the base's, or an empty one. It holds an empty `.snapsync` for the apply's stage.
+    /// The open working tree, a copy of the base or empty. It contains an empty `.snapsync` for the stage.
     pub fn root(&self) -> Result<Arc<Root>> {
         hold(self.area.join(TREE).tree()?).map(Arc::new)
     }
 
-    /// Where the journal goes. It goes away with the tree, and must not go before.
+    /// The place of the journal, which is removed together with the tree and not before.
     pub fn store(&self) -> &Spot {
         &self.area
     }
 
-    /// Where what is known of all snapshots of the shelf goes.
+    /// The place of what is known about all snapshots of the shelf.
     pub fn shelf(&self) -> Spot {
         Spot::top(self.held.clone()).join(STORE)
     }
 
-    /// The tree is not as the base any more: what was begun goes on, as the journal says.
+    /// Whether the tree differs from the base already, and the journal says how to go on.
     pub fn is_resumed(&self) -> bool {
         self.is_resumed
     }
@@ -97,17 +97,17 @@ impl Work<'_> {
         Made { base: self.base.as_ref().map(|base| base.identity) }
     }
 
-    /// There is a whole tree, from the same base.
+    /// Whether there is a complete tree made from the same base.
     fn is_made(&self) -> Result<bool> {
         let file = self.area.join(MADE);
-        // What cannot be understood is made anew.
+        // If it cannot be parsed, the tree is made anew.
         let text = file.read_if_there().context("read", file.show())?;
         let is_same =
             |text: Vec<u8>| serde_json::from_slice::<Made>(&text).is_ok_and(|made| made == self.made());
         Ok(text.is_some_and(is_same) && self.area.join(TREE).is_there())
     }
 
-    /// Throws away what was made and received, and makes the tree again.
+    /// Removes everything made and received so far, and makes the tree again.
     pub fn start_over(&mut self) -> Result<()> {
         self.is_resumed = false;
         self.make()
@@ -131,7 +131,7 @@ impl Work<'_> {
                     .context("create the directory", &show)?;
                 if let Some(base) = base {
                     let copied = copy_tree(&base.root, tree.tree()?, self.monitor);
-                    // What was exchanged there may have kept it from being copied at all.
+                    // Somebody may have exchanged the base, so that it could not be copied.
                     self.expect_unchanged(base)?;
                     copied?;
                 }
@@ -145,7 +145,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Its owner may have changed it while it was copied.
+    /// The owner of the base may have changed it while it was copied.
     fn expect_unchanged(&self, base: &Base) -> Result<()> {
         match &base.record {
             Some(record) if record.is_changed(&base.root)? => Err(Error::refused(
@@ -156,8 +156,8 @@ impl Work<'_> {
         }
     }
 
-    /// Gives the tree an empty `.snapsync`, and leaves its root as it was. A snapshot of a volume has one
-    /// with an empty stub of the store.
+    /// Gives the tree an empty `.snapsync`, and leaves its root otherwise unchanged. In a snapshot of a
+    /// volume it contains the empty stub of the store.
     fn add_store(&self) -> io::Result<()> {
         let tree = self.area.join(TREE).tree().map_err(io::Error::other)?;
         let state = RootState::of(tree.fd())?;
@@ -170,15 +170,15 @@ impl Work<'_> {
         if state.flags & PROTECTIVE == 0 { Ok(()) } else { set_flags_of(tree.fd(), state.flags) }
     }
 
-    /// Throws away what was made and received.
+    /// Removes everything made and received so far.
     pub fn discard(self) -> Result<()> {
         remove_own_area(&self.area)
     }
 
-    /// Makes the tree the snapshot `name`. On failure nothing has that name, and the working area stays.
+    /// Publishes the tree as snapshot `name`. On failure nothing has that name, and the working area stays.
     pub fn publish(self, name: &str, snapshot: &Identity) -> Result<PathBuf> {
         self.shelf.name_is_free(name)?;
-        // Open from here on: what has its name later may be something else.
+        // From here on the descriptor counts, because another directory may get the name later.
         let tree = self.area.join(TREE).tree()?;
         self.strip(&tree)?;
         let record = self.record(&tree, name, snapshot)?;
@@ -194,12 +194,12 @@ impl Work<'_> {
         Ok(self.shelf.path().join(name))
     }
 
-    /// Takes everything from the tree that is not the snapshot's, and marks it on Btrfs. Everything is on the
-    /// disk then.
+    /// Removes everything from the tree that is not the snapshot's, and marks it on Btrfs. Everything is on
+    /// the disk afterwards.
     fn strip(&self, tree: &Root) -> Result<()> {
         let show = tree.path();
         let state = match RootState::load(&self.area)? {
-            // An earlier attempt may have taken it off already.
+            // An earlier attempt may have removed it already.
             Some(state) => state,
             None => {
                 let state = RootState::of(tree.fd()).context("read the attributes of", show)?;
@@ -238,7 +238,7 @@ impl Work<'_> {
         let root = &self.held;
         match root.rename_to_new(&from, &to) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                // It speaks of a tree that is not in the directory.
+                // It describes a tree that is not in the directory.
                 let record = received(&self.held).join(format!("{}.json", self.id));
                 record.remove_file().context("remove", record.show())?;
                 Err(self.shelf.is_taken(name))

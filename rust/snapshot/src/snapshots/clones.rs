@@ -1,5 +1,5 @@
-//! Writable copies of snapshots, which lie outside the store: who they are is written down, to delete no
-//! other.
+//! Writable copies of snapshots outside the store. Their identities are recorded, so that no other directory
+//! is deleted.
 
 use crate::store::mark::{Mark, split};
 use crate::store::restoring::strip;
@@ -24,7 +24,7 @@ impl CloneRecord {
         }
     }
 
-    /// The directory at its path still is this clone.
+    /// Whether the directory at its path still is this clone.
     pub fn is_there(&self) -> Result<bool> {
         match std::fs::symlink_metadata(&self.path) {
             Ok(found) if found.is_dir() => Ok(Mark::of(&Root::open(&self.path)?)? == self.mark),
@@ -35,7 +35,7 @@ impl CloneRecord {
         }
     }
 
-    /// Removes the directory, unless it holds what is not the clone's own.
+    /// Removes the directory, unless it contains something that is not the clone's own.
     pub fn remove(&self) -> Result<()> {
         let refused = |what: String, why: &str| {
             Err(Error::refused(
@@ -59,17 +59,18 @@ impl CloneRecord {
         if self.mark.subvolume.is_some() {
             return btrfs::delete_subvolume(above.fd(), name).context("delete the subvolume", &self.path);
         }
-        // In what was looked at; another that has its name by now is not removed, unless it is empty.
+        // Removes the content of the checked directory. Another one that has its name by now is removed only
+        // if it is empty.
         remove_all_in(root.fd()).context("remove", &self.path)?;
         rustix::fs::unlinkat(above.fd(), name, AtFlags::REMOVEDIR).context("remove", &self.path)
     }
 }
 
-/// Where a clone is until it is ready to be seen.
+/// The place of a clone until it is complete.
 const WORK: &str = "clone";
 
 impl Volume {
-    /// `delete` takes either.
+    /// Refuses the name of a clone, because `delete` accepts both kinds.
     pub(crate) fn is_no_clone(&self, name: &str) -> Result<()> {
         match self.clones().get(name) {
             None => Ok(()),
@@ -99,12 +100,12 @@ impl LockedVolume {
         strip(&made)?;
         let mark = Mark::of(&made)?;
         snapsync_sys::fault::point("clone.made");
-        // Over an empty directory as well; never to another file system or over a mount.
+        // This also replaces an empty directory, but never crosses file systems or mounts.
         let is_moved = rustix::fs::renameat(into, WORK, above.fd(), name).is_ok();
         if is_moved { Ok(Some(mark)) } else { self.clear_clone().map(|_| None) }
     }
 
-    /// Removes what a clone that was killed has left; whether there was something.
+    /// Removes what a killed `clone` has left; returns whether there was anything.
     pub(crate) fn clear_clone(&self) -> Result<bool> {
         let store = self.store();
         if !store.join(WORK).is_there() {

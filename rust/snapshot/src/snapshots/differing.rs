@@ -1,5 +1,5 @@
-//! Two pool snapshots of a volume, each listing only what may differ between them: snapshots that have their
-//! whole table in common differ in their patches alone.
+//! Two pool snapshots of a volume, each reduced to the inodes that may differ: snapshots that share their
+//! whole table differ only in their patches.
 
 use crate::pool::snapshot::PoolSnapshot;
 use crate::volume::handle::Volume;
@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 type Lists = (Vec<Inode>, Vec<Inode>);
 
 impl Volume {
-    /// None where only whole lists tell what differs.
+    /// None if only complete lists show the differences.
     pub fn differing(
         &self,
         base: &SnapshotInfo,
@@ -43,7 +43,7 @@ fn lists(base: &Table, target: &Table) -> Result<Option<Lists>> {
             && was.ino != ROOT
             && was.generation != is.generation
         {
-            // What is in such a directory has other places under the same names.
+            // Entries of such a directory have other paths under the same names.
             return Ok(None);
         }
         let is_replaced = |was: &Inode, is: &Inode| (was.generation, was.kind) != (is.generation, is.kind);

@@ -1,4 +1,4 @@
-//! One path in a snapshot, without opening all of it.
+//! Looks up one path in a snapshot without opening all of it.
 
 use crate::pool::snapshot::PoolSnapshot;
 use crate::volume::handle::Volume;
@@ -14,12 +14,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// What proves two files to hold the same without a look at their bytes.
+/// What proves that two files are equal without reading their bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// An object is never written again.
+    /// Their objects, which are never rewritten.
     Object(u64),
-    /// All of it lies in the same places, which both hold on to.
+    /// The addresses of all data, which both hold on to.
     Places(Vec<(Range, Address)>),
     /// Nothing does.
     None,
@@ -43,7 +43,7 @@ enum Content {
 }
 
 impl Found {
-    /// Where the bytes of a file are: for people.
+    /// The path of a file's bytes, for people.
     pub fn content(&self) -> PathBuf {
         match &self.content {
             Content::Spot(spot) => spot.show(),
@@ -69,7 +69,7 @@ impl Found {
 }
 
 impl Volume {
-    /// What a snapshot has at `path`; None for nothing.
+    /// The entry of a snapshot at `path`; None if there is none.
     pub fn look_up(&self, info: &SnapshotInfo, path: &RelPath) -> Result<Option<Found>> {
         let dir = self.dir_of(info.id);
         match info.provider {
@@ -87,7 +87,7 @@ impl Volume {
         }
     }
 
-    /// What is the same file in two pool snapshots between which nothing changed.
+    /// A file that is the same one in two pool snapshots between which nothing changed.
     pub fn table_of(&self, info: &SnapshotInfo) -> Spot {
         identity(&self.dir_of(info.id))
     }
@@ -105,14 +105,14 @@ impl Found {
     }
 }
 
-/// Times prove nothing: a write that was under way when a snapshot was taken goes on under the time at which
-/// it began.
+/// Times prove nothing: a write in progress when a snapshot is taken continues under the time at which it
+/// began.
 fn places(root: &Root, path: &RelPath, found: &Found) -> Proof {
     let size = found.attributes.size;
     if found.kind != Kind::File || size == 0 {
         return Proof::None;
     }
-    // Without the privilege nothing tells.
+    // Without the privilege nothing proves it.
     let layout =
         root.read(path).and_then(|file| btrfs::layout(&file, file.metadata()?.ino(), size, u64::MAX));
     let Ok(layout) = layout else { return Proof::None };
@@ -120,7 +120,7 @@ fn places(root: &Root, path: &RelPath, found: &Found) -> Proof {
     places.collect::<Option<_>>().map_or(Proof::None, Proof::Places)
 }
 
-/// What a directory has at `path`, as it is now.
+/// The present entry of a directory at `path`.
 pub fn find_at(root: &Arc<Root>, path: &RelPath) -> Result<Option<Found>> {
     let stat = match root.entry(path).and_then(|entry| entry.stat()) {
         Err(e) if is_absent(&e) => return Ok(None),
@@ -142,13 +142,13 @@ pub fn find_at(root: &Arc<Root>, path: &RelPath) -> Result<Option<Found>> {
     }))
 }
 
-/// Nothing, or something on the way that is no directory of this tree.
+/// Whether there is nothing, or something on the way that is not a directory of this tree.
 fn is_absent(error: &io::Error) -> bool {
     use rustix::io::Errno;
     matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV))
 }
 
-/// One pass: rows with a name of the path are kept until all are seen.
+/// Finds the row in one pass, keeping all rows whose names are part of the path.
 fn row_of(table: &Table, path: &RelPath) -> Result<Option<Inode>> {
     let names: Vec<&[u8]> = path.as_bytes().split(|b| *b == b'/').collect();
     let Some((last, above)) = names.split_last() else { return Ok(None) };

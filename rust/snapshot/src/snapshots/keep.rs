@@ -32,7 +32,10 @@ impl Volume {
         let root = self.root().underneath()?;
         Ok(self.info().provider == Provider::Pool
             && !self.store().directory().is_ok_and(supports_reflinks)
-            && !Ground::of_all(self, &root)?.leaves_bytes_in_tree(self))
+            && !{
+                let store = self.as_pool_store()?;
+                Ground::of_all(&store, &root)?.leaves_bytes_in_tree(&store)
+            })
     }
 
     /// Whether a snapshot has a table: those on Btrfs have none.
@@ -40,8 +43,8 @@ impl Volume {
         self.dir_of(snapshot).join(FILES[0]).is_there()
     }
 
-    /// The objects of some inodes of a pool snapshot, by number, with the change time at which the tree has the
-    /// bytes of each.
+    /// The objects of some inodes of a pool snapshot, by number, with the change time at which the tree has
+    /// the bytes of each.
     pub fn objects_of(&self, snapshot: Uuid, inos: &BTreeSet<u64>) -> Result<HashMap<u64, (u64, i64)>> {
         let rows = Table::open(&self.dir_of(snapshot))?.pick(inos)?;
         let rows = rows.into_iter().filter(|row| row.object != 0);

@@ -1,8 +1,9 @@
 //! Files of a snapshot whose bytes neither the pool has nor the tree: somebody else changed them where they
-//! lay. A volume that goes back to such a snapshot does so without them. It remembers that they are absent from
-//! its tree, and its table keeps their rows, until they are brought.
+//! lay. A volume that goes back to such a snapshot does so without them. It remembers that they are absent
+//! from its tree, and its table keeps their rows, until they are brought.
 
 use crate::pool::snapshot::PoolSnapshot;
+use crate::pool::store::rows_with;
 use crate::volume::handle::Volume;
 use crate::volume::locked::LockedVolume;
 use crate::volume::record::Absent;
@@ -36,7 +37,8 @@ impl LockedVolume {
 }
 
 impl Volume {
-    /// The files of `info` that have neither an object nor their bytes in the tree, which holds what `now` says.
+    /// The files of `info` that have neither an object nor their bytes in the tree, which holds what `now`
+    /// says.
     pub fn lost_in(&self, info: &SnapshotInfo, now: &SnapshotInfo) -> Result<Vec<Inode>> {
         if info.provider != Provider::Pool {
             return Ok(Vec::new());
@@ -66,12 +68,9 @@ impl Volume {
         ))
     }
 
-    pub(crate) fn absent_rows(&self, id: Uuid, table: &Table) -> Result<Vec<Inode>> {
-        let Some(absent) = self.absent().filter(|absent| absent.snapshot == id) else {
-            return Ok(Vec::new());
-        };
-        let is_absent = |row: &Inode| absent.objects.contains(&row.object);
-        table.rows()?.filter(|row| row.as_ref().map_or(true, is_absent)).collect()
+    fn absent_rows(&self, id: Uuid, table: &Table) -> Result<Vec<Inode>> {
+        let absent = self.absent().filter(|absent| absent.snapshot == id);
+        absent.map_or(Ok(Vec::new()), |absent| rows_with(&absent.objects, table))
     }
 
     /// Gives a table of `info` that was made from the tree the rows of what is absent, as the table of before

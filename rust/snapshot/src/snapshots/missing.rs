@@ -1,4 +1,4 @@
-//! What somebody has taken from a store by hand, or left behind elsewhere: told as what it is.
+//! Reports what somebody removed from a store by hand, or left behind elsewhere.
 
 use crate::volume::handle::Volume;
 use snapsync_model::{Context, Error, Kind, Provider, RelPath, Result, Role, SnapshotInfo};
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 const STUB: u64 = 2;
 
 impl Volume {
-    /// What a snapshot that is listed is no snapshot without, if it is gone.
+    /// The essential part of a listed snapshot that is missing, if any.
     pub fn missing(&self, info: &SnapshotInfo) -> Option<Spot> {
         let name = if info.provider == Provider::Btrfs { "tree" } else { "table.arrow" };
         let spot = self.dir_of(info.id).join(name);
@@ -37,7 +37,7 @@ impl Volume {
         ))
     }
 
-    /// A snapshot of a subvolume that took its place, after a rollback, has not its store.
+    /// Refuses a snapshot of a subvolume that took the volume's place in a rollback: it lacks the store.
     pub fn expect_own_store(root: &Root) -> Result<()> {
         let store = RelPath::new(STORE.as_bytes())?.join(b"store")?;
         let found = root.entry(&store).and_then(|entry| entry.stat());
@@ -62,7 +62,7 @@ impl Volume {
         ))
     }
 
-    /// Btrfs takes no snapshot while the system swaps to a file in the subvolume.
+    /// Explains that Btrfs takes no snapshot while the system swaps to a file in the subvolume.
     pub(crate) fn is_swapped_to(&self, error: Error) -> Error {
         let is_busy =
             matches!(&error, Error::Io { source, .. } if source.kind() == io::ErrorKind::ExecutableFileBusy);

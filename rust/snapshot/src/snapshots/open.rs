@@ -1,7 +1,10 @@
-//! Snapshots, opened as sides.
+//! Opens snapshots as sides of a comparison.
 
+use crate::pool::in_tree::TreeOf;
+use crate::pool::snapshot::PoolSnapshot;
+use crate::pool::store::PoolStore;
 use crate::volume::handle::Volume;
-use snapsync_model::{Monitor, Provider, Result, Side, SnapshotInfo};
+use snapsync_model::{Monitor, Provider, Result, Role, Side, SnapshotInfo};
 use snapsync_walk::Tree;
 
 impl Volume {
@@ -17,8 +20,34 @@ impl Volume {
         })
     }
 
-    pub(crate) fn open_pool(&self, info: &SnapshotInfo) -> Result<crate::pool::snapshot::PoolSnapshot> {
+    /// What the pool is to know of it.
+    pub(super) fn as_pool_store(&self) -> Result<PoolStore> {
+        let with_dir = |info: SnapshotInfo| {
+            let dir = self.dir_of(info.id);
+            (info, dir)
+        };
+        Ok(PoolStore {
+            root: self.root().clone(),
+            dir: self.store(),
+            filesystem: self.filesystem(),
+            is_standby: self.info().role == Role::Standby || self.has_just_been_promoted,
+            stays_standby: self.info().role == Role::Standby,
+            absent: self.absent().map(|absent| (absent.snapshot, absent.objects.clone())),
+            doubted: self.doubted().clone(),
+            snapshots: self.snapshots()?.into_iter().map(with_dir).collect(),
+        })
+    }
+
+    pub(crate) fn open_pool(&self, info: &SnapshotInfo) -> Result<PoolSnapshot> {
         self.expect_there(info)?;
-        crate::pool::snapshot::PoolSnapshot::open(&self.dir_of(info.id), self)
+        let tree = self.is_partly_in_tree().then(|| {
+            let volume = self.clone();
+            let newest = move || {
+                let newest = volume.line()?.pop().filter(|info| volume.missing(info).is_none());
+                Ok(newest.map(|info| volume.dir_of(info.id)))
+            };
+            TreeOf { root: self.root().clone(), newest: Box::new(newest) }
+        });
+        PoolSnapshot::open(&self.dir_of(info.id), self.store().join("pool"), self.filesystem, tree)
     }
 }

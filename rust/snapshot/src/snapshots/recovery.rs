@@ -18,7 +18,7 @@ impl Volume {
         self.lock_within(GLANCE, &Monitor::default())
     }
 
-    /// The same, and waits for so long for another to give it back.
+    /// The same, but waits for this long if another command holds it.
     pub fn lock_within(&self, patience: Duration, monitor: &Monitor) -> Result<LockedVolume> {
         let mut locked = LockedVolume::reloaded(self, patience, monitor)?;
         let done = locked.recover()?;
@@ -58,7 +58,7 @@ impl LockedVolume {
         Ok(done)
     }
 
-    /// What a transfer that was killed has left. Others may be under way.
+    /// Removes what killed transfers have left. Others may be running.
     fn clear_transfers(&self) {
         let store = self.store();
         clear(&store.join("join"));
@@ -71,7 +71,7 @@ impl LockedVolume {
     }
 }
 
-/// The snapshot that a directory is of; none where its name says nothing.
+/// The id of the snapshot in a directory; nil if its name is not one.
 fn named(name: &[u8]) -> Uuid {
     let id = Path::new(OsStr::from_bytes(name)).file_stem().and_then(OsStr::to_str);
     id.and_then(|id| id.parse().ok()).unwrap_or_default()

@@ -1,6 +1,7 @@
 //! Taking and deleting snapshots.
 
 use crate::pool::follow::{self, Delta};
+use crate::pool::store::PoolStore;
 use crate::pool::{objects, take};
 use crate::snapshots::lost::replace_files;
 use crate::volume::handle::{Volume, name_is_free};
@@ -18,22 +19,22 @@ use uuid::Uuid;
 /// Which snapshot to take.
 #[derive(Clone, Debug)]
 pub enum Request {
-    /// The next of this volume; without a name it is named after the time. A subset is the volume's from then
-    /// on.
+    /// The next snapshot of this volume, named after the time by default. A subset also applies to later
+    /// snapshots.
     New { name: Option<String>, subset: Option<Subset> },
-    /// The same snapshot as another volume has, of a tree that was made the same.
+    /// The same snapshot that another volume has, of an equal tree.
     Same(SnapshotInfo),
 }
 
-/// Until it is deleted wholly, a snapshot's directory has this ending.
+/// The ending of a snapshot's directory until it is deleted completely.
 pub(super) const DELETING: &str = "deleting";
-/// In a snapshot's directory, where it is taken again.
+/// The part of a snapshot's directory in which it is taken again.
 pub(super) const AGAIN: &str = "again";
 
 impl LockedVolume {
     /// Takes a snapshot.
     pub fn take(&mut self, request: Request, monitor: &Monitor) -> Result<SnapshotInfo> {
-        // An apply ends with a sync: there is nothing that a second one would write.
+        // An apply ends with a sync, and a second one would write nothing.
         let is_synced = matches!(request, Request::Same(_));
         let info = self.describe(request)?;
         self.take_described(info, is_synced, monitor)
@@ -50,8 +51,8 @@ impl LockedVolume {
                 mounts_beneath(&self.root().own_path()).context("read what is mounted in", self.path())?;
             note_mounts(&mounts, &Matcher::new(&info.subset)?, monitor)?;
         }
-        self.take_with(info, is_synced, |volume, subset, round, dir| {
-            take::take(volume, subset, round, dir, monitor)
+        self.take_with(info, is_synced, |store, subset, round, dir| {
+            take::take(store, subset, round, dir, monitor)
         })
     }
 
@@ -71,8 +72,8 @@ impl LockedVolume {
         monitor: &Monitor,
     ) -> Result<SnapshotInfo> {
         let info = self.describe(Request::Same(info))?;
-        self.take_with(info, true, |volume, subset, round, dir| {
-            follow::take(volume, subset, round, dir, delta, monitor)
+        self.take_with(info, true, |store, subset, round, dir| {
+            follow::take(store, subset, round, dir, delta, monitor)
         })
     }
 
@@ -93,12 +94,12 @@ impl LockedVolume {
             subset: self.subset().clone(),
             aside: true,
         };
-        self.make(info, false, |volume, subset, round, dir| {
-            take::take_whole(volume, subset, round, dir, monitor)
+        self.make(info, false, |store, subset, round, dir| {
+            take::take_whole(store, subset, round, dir, monitor)
         })
     }
 
-    /// Lists a probe as a snapshot that was kept aside.
+    /// Lists a probe as a snapshot that is kept aside.
     pub fn keep(&self, probe: &SnapshotInfo) -> Result<()> {
         self.record_snapshot(probe)?;
         let snapshots = self.store().join("snapshots");
@@ -107,7 +108,7 @@ impl LockedVolume {
         Ok(())
     }
 
-    /// Takes a probe away.
+    /// Removes a probe.
     pub fn drop_probe(&self, probe: &SnapshotInfo) -> Result<()> {
         self.remove_incomplete(&self.dir_of(probe.id))
     }
@@ -124,7 +125,7 @@ impl LockedVolume {
         &mut self,
         info: SnapshotInfo,
         is_synced: bool,
-        table: impl FnOnce(&Volume, &Subset, u64, &Spot) -> Result<objects::Counts>,
+        table: impl FnOnce(&PoolStore, &Subset, u64, &Spot) -> Result<objects::Counts>,
     ) -> Result<SnapshotInfo> {
         let info = self.make(info, is_synced, table)?;
         self.note_taken(&info)?;
@@ -136,12 +137,12 @@ impl LockedVolume {
         Ok(info)
     }
 
-    /// All of a snapshot but its record.
+    /// Everything of a snapshot except its record.
     fn make(
         &mut self,
         mut info: SnapshotInfo,
         is_synced: bool,
-        table: impl FnOnce(&Volume, &Subset, u64, &Spot) -> Result<objects::Counts>,
+        table: impl FnOnce(&PoolStore, &Subset, u64, &Spot) -> Result<objects::Counts>,
     ) -> Result<SnapshotInfo> {
         let dir = self.dir_of(info.id);
         dir.create_dir().context("create the directory", dir.show())?;
@@ -151,7 +152,7 @@ impl LockedVolume {
             Provider::Pool => {
                 let round = self.claim_round()?;
                 write(&dir, "round", round.to_string().as_bytes())?;
-                let counts = table(self, &info.subset, round, &dir)?;
+                let counts = table(&self.as_pool_store()?, &info.subset, round, &dir)?;
                 (info.entries, info.bytes) = (Some(counts.entries), Some(counts.bytes));
             }
         }
@@ -162,8 +163,8 @@ impl LockedVolume {
     fn take_btrfs(&self, dir: &Spot, name: &str, is_synced: bool) -> Result<()> {
         let (volume, into) = (self.root(), dir.directory().context("open the directory", dir.show())?);
         if !is_synced {
-            // What the snapshot's own transaction holds is searched in every comparison with it: this leaves
-            // little.
+            // Every later comparison searches everything in the snapshot's own transaction, so as little as
+            // possible should be in it.
             sync_filesystem(volume.fd()).context("sync the file system of", self.path())?;
         }
         btrfs::create_snapshot(volume.fd(), into, OsStr::new(name))
@@ -171,12 +172,12 @@ impl LockedVolume {
             .map_err(|error| self.is_swapped_to(error))
     }
 
-    /// Makes `.snapsync/latest` the newest snapshot where snapshots are directories.
+    /// Points `.snapsync/latest` to the newest snapshot, if snapshots are directories.
     pub(super) fn point_latest(&self) -> Result<()> {
         if self.info().provider != Provider::Btrfs {
             return Ok(());
         }
-        // It is in the tree, which may be read-only between rounds.
+        // The link is in the tree, which may be read-only between rounds.
         self.unseal()?;
         let result = self.write_latest();
         self.seal()?;
@@ -206,10 +207,10 @@ impl LockedVolume {
         }
         fault::point("delete.begin");
         if info.provider == Provider::Pool {
-            // Told before the snapshot is unlisted: nothing that is taken later can come to use these.
+            // Collected before the snapshot is unlisted, so that no later snapshot can use these objects.
             let garbage = self.unshared_objects(info.id, &dir, monitor)?;
             match write_garbage(&dir, &garbage) {
-                // To free space must not take any: the table still tells.
+                // Freeing space must not need any; the table still lists the objects.
                 Err(error) if error.is_full() => {}
                 other => other?,
             }
@@ -218,14 +219,14 @@ impl LockedVolume {
         let mut doomed = snapshots.join(format!("{}.{DELETING}", info.id));
         let record = dir.join("snapshot.json");
         match record.rename(&dir.join("deleted.json")).context("unlist", dir.show()) {
-            // A subvolume has no objects to be told of: it goes like one that was never finished.
+            // A subvolume has no objects: it is removed like one that was never finished.
             Err(error) if error.is_full() && info.provider == Provider::Btrfs => {
                 record.remove_file().context("unlist", dir.show())?;
             }
             other => other?,
         }
         match dir.rename(&doomed).context("unlist", dir.show()) {
-            // Its record is away: that is enough.
+            // Its record is moved away, which is enough.
             Err(error) if error.is_full() => doomed = dir,
             other => other?,
         }
@@ -234,7 +235,7 @@ impl LockedVolume {
         self.finish_delete(info.id, &doomed)?;
         self.forget_taken(info.id)?;
         match self.point_latest() {
-            // It names the newest, which hardly ever goes; the next snapshot writes it.
+            // It names the newest snapshot, which is hardly ever deleted; the next snapshot writes it.
             Err(error) if error.is_full() => Ok(()),
             other => other,
         }
@@ -272,13 +273,13 @@ impl LockedVolume {
     ) -> Result<()> {
         let dir = self.dir_of(info.id);
         let again = dir.join(AGAIN);
-        // A delete that was killed may have left such a list, which is not of this.
+        // A killed delete may have left a list that does not belong to this one.
         remove_file(&dir.join("garbage"))?;
         dir.sync().context("sync", dir.show())?;
         again.create_dir().context("create the directory", again.show())?;
         let round = self.claim_round()?;
         write(&again, "round", round.to_string().as_bytes())?;
-        follow::take(self, &info.subset, round, &again, delta, monitor)?;
+        follow::take(&self.as_pool_store()?, &info.subset, round, &again, delta, monitor)?;
         self.put_absent(info, &dir, &again)?;
         fault::point("again.made");
         let mut garbage = self.unshared_objects(info.id, &dir, monitor)?;
@@ -289,7 +290,7 @@ impl LockedVolume {
         self.settle(&dir)
     }
 
-    /// After a snapshot was taken again, or was about to be.
+    /// Finishes or discards taking a snapshot again.
     pub(super) fn settle(&self, dir: &Spot) -> Result<()> {
         let again = dir.join(AGAIN);
         if self.info().provider == Provider::Btrfs {
@@ -311,10 +312,10 @@ impl LockedVolume {
         if doomed.join("garbage").is_there() {
             remove_garbage(&pool, doomed)?;
         } else if doomed.join(FILES[0]).is_there() {
-            // A full disk took no list: what no snapshot has that is there is not needed.
+            // A full disk had no space for the list: objects that no snapshot uses are not needed.
             fault::point("delete.unwritten");
             match self.unshared_objects(id, doomed, &Monitor::default()) {
-                // Half of it may have been removed already, when nothing of it was left in the pool.
+                // Half of it may be gone already, after all its objects were removed.
                 Err(Error::Integrity { .. }) => {}
                 garbage => objects::remove_objects(&pool, garbage?.into_iter())?,
             }
@@ -329,7 +330,7 @@ impl LockedVolume {
         dir.remove_tree().context("remove", dir.show())
     }
 
-    /// No complete snapshot can use the objects of a round that was not completed.
+    /// No complete snapshot can use the objects of an incomplete round.
     pub(super) fn remove_incomplete(&self, dir: &Spot) -> Result<()> {
         if let Some(round) = read_round(dir) {
             objects::remove_round(&self.store().join("pool"), round)?;
@@ -339,7 +340,7 @@ impl LockedVolume {
 }
 
 impl Volume {
-    /// A standby's snapshots come from its primary alone.
+    /// A standby gets its snapshots only from its primary.
     pub fn expect_primary(&self, verb: &str) -> Result<()> {
         if self.info().role == Role::Primary {
             return Ok(());
@@ -350,7 +351,7 @@ impl Volume {
         ))
     }
 
-    /// Who the next snapshot of the line is to be.
+    /// Determines id, name, sequence and parent of the next snapshot of the line.
     pub fn describe(&self, request: Request) -> Result<SnapshotInfo> {
         let provider = self.info().provider;
         let (name, subset) = match request {
@@ -383,7 +384,7 @@ impl Volume {
         })
     }
 
-    /// A name after the time that no snapshot has yet.
+    /// A name after the time that no snapshot has.
     pub fn unused_name(&self, prefix: &str) -> Result<String> {
         Ok(unused_name(prefix, &jiff::Timestamp::now(), &self.snapshots()?))
     }
@@ -399,7 +400,7 @@ fn write(dir: &Spot, name: &str, bytes: &[u8]) -> Result<()> {
     dir.write_file(name, bytes).context("write", dir.show())
 }
 
-/// Removes a file that may be gone.
+/// Removes a file if it exists.
 fn remove_file(spot: &Spot) -> Result<()> {
     spot.remove_file().context("remove", spot.show())
 }
@@ -409,7 +410,7 @@ fn write_garbage(dir: &Spot, objects: &BTreeSet<u64>) -> Result<()> {
     write(dir, "garbage", text.as_bytes())
 }
 
-/// Removes the objects that a snapshot's directory lists as used by nothing else.
+/// Removes the objects that a snapshot's directory lists as unused by others.
 fn remove_garbage(pool: &Spot, dir: &Spot) -> Result<()> {
     let list = dir.join("garbage");
     let Some(text) = list.read_if_there().context("read", list.show())? else { return Ok(()) };

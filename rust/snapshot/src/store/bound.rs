@@ -1,9 +1,9 @@
-//! `.snapsync` of a directory and the store in it: opened once, beneath the directory, and looked at before
-//! it is believed.
+//! The `.snapsync` of a directory and the store in it, which are opened once beneath the directory, and
+//! checked before they are trusted.
 //!
-//! Who owns a volume's directory may put anything there under that name, or exchange it between two system
-//! calls. So it is opened without following a link or entering a mount, what was opened is looked at, and all
-//! that follows is done beneath it.
+//! The owner of a volume's directory may put anything there under that name, or exchange it between two
+//! system calls. So it is opened without following a link or entering a mount, the opened directory is
+//! checked, and everything else is done beneath it.
 
 use crate::store::mark::Mark;
 use rustix::fs::{Mode, OFlags};
@@ -18,25 +18,26 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use uuid::Uuid;
 
-/// Where the store of a volume is, below its root.
+/// The path of a volume's store below its root.
 const BELOW: &str = ".snapsync/store";
 
-/// In `.snapsync`: what others had put in the way of a commit. It is not ours to remove.
+/// The directory in `.snapsync` for entries that others put in the way of a commit. snapsync never removes
+/// it.
 pub(crate) const ASIDE: &[u8] = b"aside";
 
-/// A directory stays where it holds something.
+/// Ignores that a directory cannot be removed because it is not empty.
 pub(crate) fn if_in_use(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::DirectoryNotEmpty { Ok(()) } else { Err(error) }
 }
 
-/// The root of a volume as its store knows it.
+/// The identity of a volume's root as its store records it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Bound {
-    /// Of the file system, where it tells that.
+    /// The id of the file system, if it reports one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     filesystem: Option<String>,
-    /// The subvolume that it lies in, where it is none itself. Whoever owns one can make another of it, in
-    /// which all has the same numbers and birth times.
+    /// The subvolume that contains it, if it is not one itself. A snapshot of that subvolume has the same
+    /// numbers and birth times.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     within: Option<Uuid>,
     #[serde(flatten)]
@@ -44,7 +45,7 @@ pub(crate) struct Bound {
 }
 
 impl Bound {
-    /// None where nothing of it is sure to stay over a mount.
+    /// None if no identity is sure to survive a remount.
     pub(crate) fn of(root: &Root) -> Result<Option<Bound>> {
         let mark = Mark::of(root)?;
         let show = root.path();
@@ -56,12 +57,12 @@ impl Bound {
         Ok(is_known.then(|| Bound { filesystem: filesystem_uuid(root.fd()), within, mark }))
     }
 
-    /// A kernel that does not tell a file system from others says nothing against it.
+    /// Whether both are the same root. A kernel that cannot identify file systems contradicts nothing.
     pub(crate) fn is(&self, other: &Bound) -> bool {
         let filesystems = self.filesystem.as_ref().zip(other.filesystem.as_ref());
         let are_others = filesystems.is_some_and(|(one, other)| one != other)
             || self.within.zip(other.within).is_some_and(|(one, other)| one != other);
-        // A subvolume is its UUID: it may have been sent to another file system with it.
+        // A subvolume is identified by its UUID, with which it may have been sent to another file system.
         if self.mark.subvolume.is_some() {
             self.mark.subvolume == other.mark.subvolume
         } else {
@@ -70,7 +71,7 @@ impl Bound {
     }
 }
 
-/// The same directory, holding its `.snapsync` if it has one.
+/// The same directory, with its `.snapsync` held open if it has one.
 pub fn hold(root: Root) -> Result<Root> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
     let show = root.path().join(STORE);
@@ -87,7 +88,7 @@ pub fn hold(root: Root) -> Result<Root> {
     Ok(root.holding(STORE.as_bytes(), directory))
 }
 
-/// The same, and makes one where there is none, for this user alone.
+/// The same, but makes a private `.snapsync` if there is none.
 pub(crate) fn hold_or_make(root: Root) -> Result<Root> {
     let own = RelPath::new(STORE.as_bytes())?;
     let show = root.show(&own);
@@ -107,14 +108,14 @@ pub(crate) fn hold_or_make(root: Root) -> Result<Root> {
     Ok(root)
 }
 
-/// Where names that differ in case are one, something else may answer to this one.
+/// Whether its name is exact: if the file system ignores case, another name may be found.
 fn is_named(root: &Root) -> Result<bool> {
     let dir = root.open_at(&RelPath::root(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
     let entries = dir.and_then(read_dir).context("read the directory", root.path())?;
     Ok(entries.iter().any(|entry| *entry.name == *STORE.as_bytes()))
 }
 
-/// The store of a directory that holds its `.snapsync`; None where there is none.
+/// The store of a directory with its `.snapsync` held open; None if there is none.
 pub(crate) fn store_in(root: &Root) -> Result<Option<Root>> {
     if !root.holds() {
         return Ok(None);
@@ -127,7 +128,7 @@ pub(crate) fn store_in(root: &Root) -> Result<Option<Root>> {
         Ok(directory) => {
             let above = root.open_at(&RelPath::new(STORE.as_bytes())?, flags, Mode::empty());
             let above = above.and_then(stat_of).context("read the attributes of", &show)?;
-            // Nobody else comes into it where nobody else comes through what it lies in.
+            // Nobody else can enter it if nobody else can enter its parent.
             match above.attributes.mode & 0o077 {
                 0 => owned(&directory, &show).map(drop)?,
                 _ => expect_own(&directory, &show)?,
@@ -169,7 +170,7 @@ fn owned(directory: impl AsFd, show: &Path) -> Result<u32> {
     ))
 }
 
-/// An access list that lets others write shows in the group's bits of the mode.
+/// An access list that lets others write shows in the group bits of the mode.
 fn expect_own(directory: &OwnedFd, show: &Path) -> Result<()> {
     let mode = owned(directory, show)?;
     if mode & 0o022 == 0 || !keeps_modes(directory, mode).context("set the mode of", show)? {
@@ -182,14 +183,13 @@ fn expect_own(directory: &OwnedFd, show: &Path) -> Result<()> {
     ))
 }
 
-/// Whether a mode that is set stays: else who may write is for whoever mounts the file system to say. It is
-/// tried with a bit that lets nobody in or out: whoever is stopped in between must not leave a directory that
-/// looks as if it had been closed.
+/// Whether the file system keeps modes; otherwise whoever mounts it decides who may write. The trial uses a
+/// bit that lets nobody in or out, because an interruption must not leave a directory that looks closed.
 fn keeps_modes(directory: &OwnedFd, mode: u32) -> io::Result<bool> {
     let other = (mode & 0o7777) ^ 0o1000;
     let is_kept = match rustix::fs::fchmod(directory, Mode::from_raw_mode(other)) {
         Ok(()) => stat_of(directory)?.attributes.mode & 0o7777 == other,
-        // The owner may set a mode wherever there are modes; others learn nothing of that.
+        // The owner can set a mode if there are modes; for others this shows nothing.
         Err(Errno::PERM) => {
             return Ok(stat_of(directory)?.attributes.uid != rustix::process::geteuid().as_raw());
         }
@@ -202,8 +202,8 @@ fn keeps_modes(directory: &OwnedFd, mode: u32) -> io::Result<bool> {
     Ok(is_kept)
 }
 
-/// Refuses a store with anything in it that is not a file or a directory of its owner, but for the trees of
-/// its snapshots, which are subvolumes, and the link that names the newest.
+/// Refuses a store that contains anything but files and directories of its owner, except the trees of its
+/// snapshots, which are subvolumes, and the link that names the newest.
 pub(crate) fn look_through(own: &Spot) -> Result<()> {
     let store = own.join("store");
     let mut waiting = vec![own.clone()];
@@ -225,7 +225,7 @@ pub(crate) fn look_through(own: &Spot) -> Result<()> {
     Ok(())
 }
 
-/// A store that is where another belongs, or nowhere.
+/// The error for a store that belongs to another directory, or to none.
 pub(crate) fn is_of_another(root: &Root) -> Error {
     let show = root.path().display();
     Error::refused(

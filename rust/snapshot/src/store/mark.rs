@@ -1,4 +1,4 @@
-//! What a directory outside of the store is known by.
+//! The identity of a directory outside the store.
 
 use serde::{Deserialize, Serialize};
 use snapsync_model::{Context, Error, Result};
@@ -7,8 +7,8 @@ use std::ffi::OsStr;
 use std::path::Path;
 use uuid::Uuid;
 
-/// A subvolume is its UUID. Any other directory is its inode number and birth time: device numbers change
-/// with mounts.
+/// A subvolume is identified by its UUID, any other directory by inode number and birth time: device numbers
+/// change with mounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
     pub subvolume: Option<Uuid>,

@@ -1,4 +1,4 @@
-//! Where things lie in a store, and how it is held on to.
+//! The layout of a store, and how it is held.
 
 pub(crate) mod bound;
 pub(crate) mod mark;

@@ -1,4 +1,5 @@
-//! A directory that a snapshot is restored to: until it is finished, `.snapsync/restore-ID` in it says so.
+//! A directory into which a snapshot is restored. Until that is finished, `.snapsync/restore-ID` in it marks
+//! it.
 
 use crate::store::bound::{ASIDE, hold_or_make, if_in_use};
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -12,10 +13,10 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 const MARK: &str = "restore-";
-/// Where paths of a volume are made before they take their places in it.
+/// The place where paths of a volume are made before they are put into it.
 pub const REPLACEMENT: &str = ".snapsync/incoming/restore";
 
-/// What is being restored to a directory that holds its `.snapsync`; None where nothing is.
+/// The id of the unfinished restore into a directory whose `.snapsync` is held; None if there is none.
 pub fn restoring(root: &Root) -> Result<Option<Uuid>> {
     let own = RelPath::new(STORE.as_bytes())?;
     if !root.holds() {
@@ -32,7 +33,7 @@ pub fn restoring(root: &Root) -> Result<Option<Uuid>> {
     Ok(None)
 }
 
-/// What is half restored is not to be taken for a whole tree.
+/// Refuses a half-restored directory, which is not a complete tree.
 pub(crate) fn none_in(root: &Root) -> Result<()> {
     match restoring(root)? {
         None => Ok(()),
@@ -43,16 +44,16 @@ pub(crate) fn none_in(root: &Root) -> Result<()> {
     }
 }
 
-/// The work in a directory that is restored to.
+/// The restore into a directory.
 pub struct Restoring {
-    /// Holds its `.snapsync`.
+    /// The root of its `.snapsync`.
     root: Arc<Root>,
     id: Uuid,
     lock: Lock,
 }
 
 impl Restoring {
-    /// Marks the directory. Whatever else was to be restored there before must be gone.
+    /// Marks the directory. The mark of any other restore must be gone before.
     pub fn begin(root: Root, id: Uuid) -> Result<Restoring> {
         let root = Arc::new(hold_or_make(root)?);
         let file = Spot::top(root.clone()).join(STORE).join("lock");
@@ -66,7 +67,7 @@ impl Restoring {
         Ok(Restoring { root, id, lock })
     }
 
-    /// From now on the directory is known to be unfinished.
+    /// Marks the directory as unfinished from now on.
     pub fn mark(&self) -> Result<()> {
         let (own, store) = (self.own(), self.store());
         store.ensure_dir().context("create the directory", store.show())?;
@@ -85,7 +86,7 @@ impl Restoring {
         self.own().join(format!("{MARK}{}", self.id))
     }
 
-    /// Throws away what another restore has staged: it has not touched the tree.
+    /// Removes the stage of another restore, which has not touched the tree.
     pub fn clear(&self) -> Result<()> {
         self.remove_all_but(b"lock")
     }
@@ -100,7 +101,7 @@ impl Restoring {
         Ok(())
     }
 
-    /// Leaves a directory that has never had anything to do with this. The mark goes last.
+    /// Removes every trace of the restore from the directory; the mark last.
     pub fn finish(self) -> Result<()> {
         self.remove_all_but(format!("{MARK}{}", self.id).as_bytes())?;
         drop(self.lock);
@@ -109,7 +110,7 @@ impl Restoring {
     }
 }
 
-/// Removes `.snapsync` from a directory, and leaves it the attributes it had.
+/// Removes `.snapsync` from a directory and keeps the attributes of the directory.
 pub(crate) fn strip(root: &Root) -> Result<()> {
     let path = root.path();
     let protected = Protected::take_off(root).context("unprotect", path)?;
@@ -117,7 +118,7 @@ pub(crate) fn strip(root: &Root) -> Result<()> {
     protected.put_back().context("set the attributes of", path)
 }
 
-/// What is in the directory that is held goes; what may have taken its name since stays, unless it is empty.
+/// Removes the content of the held directory. Another one that took its name since stays, unless it is empty.
 fn remove_own(root: &Root) -> io::Result<()> {
     if !root.holds() {
         return remove_tree(root.fd(), OsStr::new(STORE));
@@ -130,7 +131,7 @@ fn remove_own(root: &Root) -> io::Result<()> {
     rustix::fs::unlinkat(root.fd(), STORE, AtFlags::REMOVEDIR).map_err(io::Error::from).or_else(if_in_use)
 }
 
-/// What of a directory keeps entries from being removed from it, or changes with them.
+/// Attributes of a directory that prevent removing entries from it, or change with that.
 struct Protected {
     top: Entry,
     file: std::fs::File,
@@ -165,14 +166,15 @@ impl Protected {
     }
 }
 
-/// Removes what a restore of paths has left; whether there was something. What was replaced is in a snapshot.
+/// Removes what a restore of paths has left; returns whether there was anything. Replaced entries are in a
+/// snapshot.
 pub fn clear_replacement(root: &Arc<Root>) -> Result<bool> {
     let spot = Spot::top(root.clone()).join(REPLACEMENT);
     if !spot.is_there() {
         return Ok(false);
     }
     spot.remove_tree().context("remove", spot.show())?;
-    // Gone with the last stage, so that snapshots do not hold it.
+    // The directory goes with the last stage, so that snapshots do not hold it.
     let _ = spot.above().map(|above| above.remove_dir());
     Ok(true)
 }

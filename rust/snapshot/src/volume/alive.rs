@@ -1,5 +1,4 @@
-//! Directories of a store that are their maker's for as long as that runs, whoever works on the volume
-//! meanwhile.
+//! Directories of a store that belong to a running command, even while others work on the volume.
 
 use crate::volume::handle::Volume;
 use crate::volume::locked::LockedVolume;
@@ -8,10 +7,10 @@ use snapsync_sys::{Lock, Spot};
 use std::io;
 use uuid::Uuid;
 
-/// Others who clear what was left, as its maker begins, come so often at most.
+/// How often other commands may remove such a directory, as a leftover, before its maker has locked it.
 const TRIES: usize = 100;
 
-/// Goes with its maker, or with the next command that works on the volume.
+/// It is removed with its maker, or by the next command that works on the volume.
 #[derive(Debug)]
 pub struct Alive {
     dir: Spot,
@@ -35,7 +34,7 @@ impl Alive {
     }
 }
 
-/// Until it is locked, others may take it for one that was left: they have locked it then, and removed it.
+/// Locks it. Before that, others may take it for a leftover, lock it themselves and remove it.
 fn locked(dir: &Spot) -> Result<Option<Lock>> {
     dir.ensure_dir().context("create the directory", dir.show())?;
     let file = dir.join("lock");
@@ -55,7 +54,7 @@ impl Drop for Alive {
     }
 }
 
-/// What cannot be told counts as alive. Whoever only looks makes and changes nothing.
+/// Whether its maker still runs; true if unknown. This check makes and changes nothing.
 fn is_alive(dir: &Spot) -> bool {
     match dir.join("lock").is_locked() {
         Err(e) => e.kind() != io::ErrorKind::NotFound,
@@ -69,8 +68,8 @@ fn inside(above: &Spot) -> Vec<(String, Spot)> {
     named.map(|name| (name.clone(), above.join(name))).collect()
 }
 
-/// Removes what makers have left that do not run any more: with its lock, so that none begins in it
-/// meanwhile.
+/// Removes what commands have left that do not run any more. It holds the lock of each, so that no command
+/// begins in it meanwhile.
 pub(crate) fn clear(above: &Spot) {
     for (_, dir) in inside(above) {
         let lock = dir.join("lock").try_lock();
@@ -85,7 +84,7 @@ impl Volume {
         self.store().join("reading")
     }
 
-    /// What is read so, each time with what it is compared with.
+    /// The snapshots that are being read, each with the one it is compared with.
     pub fn read_by_others(&self) -> Vec<(Uuid, Option<Uuid>)> {
         let alive = inside(&self.readings()).into_iter().filter(|(_, dir)| is_alive(dir));
         alive.filter_map(|(name, _)| parts(&name)).collect()
@@ -95,7 +94,7 @@ impl Volume {
         self.read_by_others().iter().any(|(read, base)| *read == snapshot || *base == Some(snapshot))
     }
 
-    /// Refuses to delete what is being sent.
+    /// Refuses to delete a snapshot that is being sent.
     pub(crate) fn expect_unread(&self, info: &SnapshotInfo) -> Result<()> {
         if !self.is_read(info.id) {
             return Ok(());

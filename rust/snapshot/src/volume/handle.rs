@@ -12,11 +12,11 @@ use std::path::Path;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// Its root and its store are opened once: whatever is done with it is done beneath them, and nothing is
-/// looked for again.
+/// A volume. Its root and its store are opened once, everything is done beneath them, and nothing is looked
+/// up again.
 #[derive(Clone, Debug)]
 pub struct Volume {
-    /// Holds its `.snapsync`.
+    /// The root of its `.snapsync`.
     pub(crate) root: Arc<Root>,
     pub(crate) store: Arc<Root>,
     pub(super) record: Record,
@@ -39,7 +39,7 @@ impl Volume {
         }
     }
 
-    /// The path of its root: for messages.
+    /// The path of its root, for messages.
     pub fn path(&self) -> &Path {
         self.root.path()
     }
@@ -61,7 +61,7 @@ impl Volume {
         self.filesystem
     }
 
-    /// What it is by now: who has the lock may make it another at once.
+    /// Its present description, which whoever holds the lock may change at any moment.
     pub fn info_now(&self) -> Result<VolumeInfo> {
         let record = read_record(&self.store())?.ok_or_else(|| is_none(self.path()))?;
         Ok(Volume { record, ..self.clone() }.info())
@@ -80,12 +80,12 @@ impl Volume {
         &self.record.subset
     }
 
-    /// How its epoch came to be.
+    /// The promotions that led to its epoch.
     pub fn promotions(&self) -> &Promotions {
         &self.record.promotions
     }
 
-    /// Inodes that the next pool snapshot is to read, whatever their times say.
+    /// Inodes that the next pool snapshot must read, whatever their times say.
     pub fn doubted(&self) -> &std::collections::BTreeSet<u64> {
         &self.record.doubted
     }
@@ -94,14 +94,14 @@ impl Volume {
         self.record.read_only
     }
 
-    /// The snapshots of the line, oldest first: without those that were kept aside.
+    /// The snapshots of the line, oldest first, without those that were kept aside.
     pub fn line(&self) -> Result<Vec<SnapshotInfo>> {
         let mut snapshots = self.snapshots()?;
         snapshots.retain(|snapshot| !snapshot.aside);
         Ok(snapshots)
     }
 
-    /// Writable copies of snapshots, by name; some may be gone.
+    /// Writable copies of snapshots by name; some may not exist any more.
     pub fn clones(&self) -> &BTreeMap<String, CloneRecord> {
         &self.record.clones
     }
@@ -129,7 +129,7 @@ impl Volume {
     /// The snapshot that `name` means: a name, an id, a sequence number, or `latest`.
     pub fn find_snapshot(&self, name: &str) -> Result<SnapshotInfo> {
         let mut snapshots = self.snapshots()?;
-        // A primary may give a name again that its standby still knows.
+        // A primary may reuse a name that its standby still knows.
         if snapshots.iter().filter(|s| s.name == name).count() > 1 {
             return Err(Error::usage(
                 format!("{} has more than one snapshot named {name:?}", self.path().display()),
@@ -154,12 +154,12 @@ impl Volume {
         self.store().join("snapshots").join(id.to_string())
     }
 
-    /// Who a snapshot's subvolume is to `btrfs send`.
+    /// The identity of a snapshot's subvolume for `btrfs send`.
     pub fn origin_of(&self, info: &SnapshotInfo) -> Option<Origin> {
         crate::received::identity::identity_in(&self.tree_of(info)?.tree().ok()?).ok()??.origin
     }
 
-    /// The directory that holds a snapshot's tree, where it is one.
+    /// The directory that holds a snapshot's tree, if it is one.
     pub fn tree_of(&self, info: &SnapshotInfo) -> Option<Spot> {
         (info.provider == Provider::Btrfs).then(|| self.dir_of(info.id).join("tree"))
     }
@@ -169,7 +169,7 @@ impl Volume {
     }
 }
 
-/// Whether a name can be given to a snapshot: one that cannot be taken for a path, a number or a word.
+/// Refuses a snapshot name that is taken, or could be taken for a path, a number or a word.
 pub fn name_is_free(name: &str, taken: &[SnapshotInfo]) -> Result<()> {
     if !snapsync_model::can_name_snapshot(name) {
         return Err(Error::usage(

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// For so long those have a lock who only look whether another has it.
+/// How long a process that only checks whether the lock is free may hold it.
 pub(crate) const GLANCE: Duration = Duration::from_millis(100);
 
 /// A volume whose lock is held, whose record is what the command before has left, and whose store holds
@@ -100,7 +100,7 @@ impl LockedVolume {
 
     pub(crate) fn save(&mut self) -> Result<()> {
         let store = self.store();
-        // An older version cannot know all that this one writes.
+        // An older version cannot know everything that this one writes.
         self.volume.record.format = STORE_FORMAT;
         if let Some(now) = Bound::of(&self.volume.root)? {
             self.volume.record.root = Some(now);
@@ -109,7 +109,7 @@ impl LockedVolume {
         store.write_file(RECORD, &text).context("write the record of", store.show())
     }
 
-    /// Goes back to the subset from before a snapshot that is no more.
+    /// Restores the subset from before a deleted snapshot.
     pub fn restore_subset(&mut self, subset: Subset) -> Result<()> {
         if self.record.subset == subset {
             return Ok(());
@@ -118,7 +118,7 @@ impl LockedVolume {
         self.save()
     }
 
-    /// Its primary was promoted: deltas of an older epoch are refused from now on.
+    /// Records that its primary was promoted: deltas of an older epoch are refused from now on.
     pub fn follow_epoch(&mut self, epoch: u64, promotions: Promotions) -> Result<()> {
         if epoch <= self.record.epoch {
             return Ok(());
@@ -163,20 +163,20 @@ impl LockedVolume {
         self.save()
     }
 
-    /// Whether a standby's tree is to be read-only between rounds.
+    /// Sets whether a standby's tree is read-only between rounds.
     pub fn set_read_only(&mut self, read_only: bool) -> Result<()> {
         self.volume.record.read_only = read_only;
         self.save()?;
         if read_only { self.seal() } else { self.unseal() }
     }
 
-    /// Makes a standby's tree read-only if it is to be, until `unseal`.
+    /// Makes a standby's tree read-only, if that is set, until `unseal`.
     pub fn seal(&self) -> Result<()> {
         let is_sealed = self.record.read_only && self.record.role == Role::Standby;
         if is_sealed { self.make_read_only(true) } else { Ok(()) }
     }
 
-    /// Makes the tree writable, where it was read-only between rounds.
+    /// Makes the tree writable if it was read-only between rounds.
     pub fn unseal(&self) -> Result<()> {
         self.make_read_only(false)
     }
@@ -209,7 +209,7 @@ impl LockedVolume {
         self.save()
     }
 
-    /// Why it was held, if it was.
+    /// The reason of the hold, if there was one.
     pub fn release(&mut self, id: Uuid) -> Result<Option<String>> {
         let reason = self.volume.record.holds.remove(&id);
         self.save()?;
@@ -222,7 +222,7 @@ impl LockedVolume {
         dir.write_file("snapshot.json", &text).context("record the snapshot in", dir.show())
     }
 
-    /// Adds what a walk counted to a snapshot's record.
+    /// Adds the counts of a walk to a snapshot's record.
     pub fn record_counts(&self, info: &mut SnapshotInfo, entries: u64, bytes: u64) -> Result<()> {
         if (info.entries, info.bytes) == (Some(entries), Some(bytes)) {
             return Ok(());
@@ -231,7 +231,7 @@ impl LockedVolume {
         self.record_snapshot(info)
     }
 
-    /// What a snapshot that was taken says of the next one.
+    /// Records what follows from a new snapshot for the next one.
     pub(crate) fn note_taken(&mut self, info: &SnapshotInfo) -> Result<()> {
         self.volume.record.next_sequence = self.record.next_sequence.max(after(info.sequence, self.path())?);
         self.volume.record.subset.clone_from(&info.subset);
@@ -263,7 +263,7 @@ impl LockedVolume {
     }
 }
 
-/// The number after one that a file or a peer has told.
+/// The number after one from a file or a peer.
 fn after(number: u64, volume: &Path) -> Result<u64> {
     number.checked_add(1).ok_or_else(|| {
         Error::integrity(

@@ -1,4 +1,4 @@
-//! A volume: what it remembers, how it is opened and locked.
+//! A volume: its records, and how it is opened and locked.
 
 pub(crate) mod alive;
 pub(crate) mod handle;

@@ -1,4 +1,4 @@
-//! How a volume is found, made and unmade: always in a directory that is open.
+//! Finds, makes and removes volumes, always in an open directory.
 
 use crate::store::bound::{
     ASIDE, Bound, hold, hold_or_make, if_in_use, is_of_another, look_through, store_in,
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 impl Volume {
-    /// None where the directory has no store.
+    /// None if the directory has no store.
     pub fn find(path: &Path) -> Result<Option<Volume>> {
         match Root::open(path) {
             Err(Error::Io { source, .. })
@@ -29,7 +29,7 @@ impl Volume {
         }
     }
 
-    /// The same of a directory that is open.
+    /// The same for an open directory.
     pub fn find_in(root: Root) -> Result<Option<Volume>> {
         let Some(found) = Volume::find_any(root)? else { return Ok(None) };
         match (&found.record.root, Bound::of(&found.root)?) {
@@ -38,7 +38,7 @@ impl Volume {
         }
     }
 
-    /// The same, whichever directory its store belongs to.
+    /// The same, whatever directory the store belongs to.
     fn find_any(root: Root) -> Result<Option<Volume>> {
         let root = hold(root)?;
         let Some(store) = store_in(&root)?.map(Arc::new) else {
@@ -54,7 +54,7 @@ impl Volume {
         Volume::open_in(Root::open(path)?)
     }
 
-    /// The same of a directory that is open.
+    /// The same for an open directory.
     pub fn open_in(root: Root) -> Result<Volume> {
         let again = root.again()?;
         if let Some(found) = Volume::find_in(root)? {
@@ -64,8 +64,8 @@ impl Volume {
         Err(is_none(again.path()))
     }
 
-    /// Makes the store that lies in a directory its own, where it was moved, copied or restored to it.
-    /// Refuses one that holds what somebody else could have put there.
+    /// Binds the store in a directory to it, after it was moved, copied or restored. Refuses a store with
+    /// content that somebody else could have put there.
     pub fn adopt(path: &Path) -> Result<Volume> {
         let found = Volume::find_any(Root::open(path)?)?.ok_or_else(|| is_none(path))?;
         let lock = found.take_lock(GLANCE, &Monitor::default())?;
@@ -76,13 +76,13 @@ impl Volume {
         Ok(adopted.unlock())
     }
 
-    /// Gives a directory a store. A store that a crash left half made is completed. The directory's own
-    /// modification time stays what it was.
+    /// Gives a directory a store, and completes one that a crash left half made. Keeps the modification time
+    /// of the directory.
     pub fn init(path: &Path, role: Role, lineage: Uuid, epoch: u64) -> Result<Volume> {
         Volume::init_in(Root::open(path)?, role, lineage, epoch)
     }
 
-    /// The same of a directory that is open.
+    /// The same for an open directory.
     pub fn init_in(root: Root, role: Role, lineage: Uuid, epoch: u64) -> Result<Volume> {
         let root = hold(root)?;
         let path = root.path().to_path_buf();
@@ -92,7 +92,7 @@ impl Volume {
         let subvolume = btrfs::is_subvolume(root.fd()).context("read the subvolume of", &path)?;
         let top = Entry::from_open(root.fd().try_clone_to_owned().context("open", &path)?);
         let before = top.stat().context("read the attributes of", &path)?;
-        // Where its time could not be put back, nothing is made in it.
+        // If its time cannot be restored, nothing is made in it.
         top.set_mtime(before.attributes.mtime).context("set the time of", &path)?;
         let provider = if subvolume { Provider::Btrfs } else { Provider::Pool };
         let record = Record::new(role, lineage, epoch, provider);
@@ -115,7 +115,7 @@ impl Volume {
 }
 
 impl LockedVolume {
-    /// Takes away a store that holds no snapshot, as if it had never been made.
+    /// Removes a store without snapshots, as if it had never been made.
     pub fn remove_store(self) -> Result<()> {
         // From here on it is no volume: what is left is completed by whoever makes it one again.
         let record = self.store().join(RECORD);
@@ -175,13 +175,13 @@ fn is_locked_away(root: &Root) -> bool {
     stat_of(root.fd()).is_ok_and(|top| top.encrypted) && is_locked(root.fd()).unwrap_or(false)
 }
 
-/// Whether a directory holds nothing: a store without a record, which a crash can leave, and the empty
-/// `lost+found` of a new file system do not count.
+/// Whether a directory is empty, apart from a store without a record, which a crash can leave, and the empty
+/// `lost+found` of a new file system.
 pub fn is_vacant(path: &Path) -> Result<bool> {
     is_vacant_in(&Root::open(path)?)
 }
 
-/// The same of one that is open.
+/// The same for an open directory.
 pub fn is_vacant_in(root: &Root) -> Result<bool> {
     let list = |path: &RelPath| {
         let dir = root.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());

@@ -1,4 +1,4 @@
-//! What a volume remembers of itself.
+//! The records of a volume.
 
 use crate::store::bound::Bound;
 use crate::store::mark::Mark;
@@ -12,13 +12,13 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
-/// What a volume knows of a clone of one of its snapshots.
+/// What a volume knows about a clone of one of its snapshots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CloneRecord {
     #[serde(serialize_with = "write_path", deserialize_with = "read_path")]
     pub path: PathBuf,
     pub snapshot: Uuid,
-    /// The snapshot's name, which may be gone.
+    /// The name of the snapshot, which may be deleted.
     pub of: String,
     /// RFC 3339.
     pub at: String,
@@ -27,7 +27,7 @@ pub struct CloneRecord {
 
 pub(crate) type Clones = BTreeMap<String, CloneRecord>;
 
-/// A path in JSON, of whatever bytes: text, or their numbers.
+/// A path in JSON with any bytes: as text, or as numbers.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum AnyPath {
@@ -50,7 +50,7 @@ fn read_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::E
     })
 }
 
-/// Only what every format has, to tell a newer one.
+/// The part that every format has, which identifies newer ones.
 #[derive(Deserialize)]
 struct Format {
     format: u32,
@@ -66,7 +66,7 @@ pub(crate) fn is_none(path: &Path) -> Error {
 /// In a volume's store: without it the directory is no volume.
 pub(crate) const RECORD: &str = "volume.json";
 
-/// None where there is no record.
+/// None if there is no record.
 pub(crate) fn read_record(store: &Spot) -> Result<Option<Record>> {
     let file = store.join(RECORD);
     let Some(text) = file.read_if_there().context("read", file.show())? else { return Ok(None) };
@@ -84,48 +84,48 @@ pub(crate) fn read_record(store: &Spot) -> Result<Option<Record>> {
     serde_json::from_slice(&text).map(Some).map_err(|e| unreadable(&file, &e))
 }
 
-/// What a primary knows of one of its standbys.
+/// What a primary knows about one of its standbys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standby {
     pub path: String,
     pub snapshot: Uuid,
     pub name: String,
-    /// RFC 3339: when it got that snapshot.
+    /// When it got that snapshot, in RFC 3339.
     pub at: String,
-    /// The file system that it is on, where that says which it is.
+    /// The file system that it is on, if that has an id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filesystem: Option<String>,
-    /// None until the next round, where an older version knew it last.
+    /// None until the next round if an older version recorded it last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scrub: Option<Scrub>,
-    /// BLAKE3 of the secret that it was given, in hexadecimal. None until the next round, where an older
-    /// version knew it.
+    /// The BLAKE3 of its secret in hexadecimal. None until the next round if an older version recorded it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,
-    /// Its client may only read: what is taken for it goes when it needs that no more.
+    /// Whether its client may only read: a snapshot taken for it is deleted once it does not need that any
+    /// more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reads: bool,
-    /// It says that another primary was promoted: it is not fed.
+    /// Its claim that another primary was promoted, which keeps it from being fed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Claim>,
 }
 
-/// The epoch that a standby was of when it was met, which is higher than its primary's.
+/// The epoch of a standby when it was met, which is higher than its primary's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     pub epoch: u64,
-    /// It shows promotions that follow those of the primary. Anybody who knows those can make up further
+    /// Whether it shows promotions that follow the primary's. Anybody who knows those can make up further
     /// ones.
     pub shown: bool,
-    /// RFC 3339: when it was met.
+    /// When it was met, in RFC 3339.
     pub at: String,
 }
 
-/// For whom a round has taken a snapshot.
+/// The standby for which a round has taken a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TakenFor {
     pub standby: Uuid,
-    /// It is no part of the history that the volume's owner keeps.
+    /// Whether it is not part of the history that the volume's owner keeps.
     #[serde(default)]
     pub lent: bool,
 }
@@ -145,30 +145,30 @@ pub(crate) struct Record {
     pub(super) id: Uuid,
     pub(super) lineage: Uuid,
     pub(super) epoch: u64,
-    /// How that epoch came to be, as far as is known.
+    /// The known promotions that led to that epoch.
     #[serde(default, skip_serializing_if = "Promotions::is_empty")]
     pub(super) promotions: Promotions,
     pub(super) role: Role,
     pub(super) provider: Provider,
-    /// Never given twice, even when snapshots are deleted.
+    /// It is never used twice, even if snapshots are deleted.
     pub(super) next_sequence: u64,
-    /// Each pool snapshot puts its objects in a directory of its own, never used twice.
+    /// Each pool snapshot puts its objects into a directory of its own with a number that is never reused.
     pub(super) next_round: u64,
     #[serde(default)]
     pub(super) standbys: BTreeMap<Uuid, Standby>,
     /// Snapshots that rounds took, until their standbys have them or do not need them any more.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) taken_for: BTreeMap<Uuid, TakenFor>,
-    /// What its primary knows this standby by, in hexadecimal.
+    /// The secret by which its primary knows this standby, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) secret: Option<String>,
-    /// Snapshots that somebody wants to stay, and why.
+    /// The snapshots that users hold, and their reasons.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) holds: BTreeMap<Uuid, String>,
-    /// That of the newest snapshot, and so of the next where no other is asked for.
+    /// The subset of the newest snapshot, and of the next one unless another is asked for.
     #[serde(default, skip_serializing_if = "Subset::is_everything")]
     pub(super) subset: Subset,
-    /// While it is a standby, its tree is read-only between rounds.
+    /// Whether its tree is read-only between rounds while it is a standby.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) read_only: bool,
     /// By name.
@@ -180,8 +180,8 @@ pub(crate) struct Record {
     /// Files of the newest snapshot that the tree does not have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) absent: Option<Absent>,
-    /// Some snapshots have bytes in the tree alone: a standby's since its first, and those of a primary that was
-    /// promoted where no blocks are shared.
+    /// Some snapshots have bytes in the tree alone: a standby's since its first, and those of a primary that
+    /// was promoted where no blocks are shared.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) partly_in_tree: bool,
     /// The directory that this is the store of.
@@ -228,5 +228,5 @@ pub(crate) fn unreadable(file: &Spot, error: &serde_json::Error) -> Error {
     )
 }
 
-/// What this version writes and reads.
+/// The format that this version reads and writes.
 pub const STORE_FORMAT: u32 = 6;

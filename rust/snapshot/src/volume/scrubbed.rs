@@ -1,44 +1,43 @@
-//! How far the files that a primary and one of its standbys have in common were read again.
+//! How far the files that a primary and one of its standbys share were read again.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Parts of the circle of which it is known when each was read last.
+/// The number of parts of the circle; for each it is known when it was last read.
 const PARTS: usize = 16;
 const PART: u64 = 1 << 60;
 
-/// Paths are spread over a circle by their hash, and its files are read one after the other. Times are
-/// seconds since 1970.
+/// Paths are spread over a circle by their hash, and their files are read in that order. Times are seconds
+/// since 1970.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scrub {
-    /// What lies here on the circle is next.
+    /// The position on the circle that is next.
     place: u64,
-    /// Bytes of the file there that were read.
+    /// The bytes that were read of the file at that position.
     #[serde(default)]
     offset: u64,
-    /// All that was due until then was read.
+    /// Everything that was due until then was read.
     until: u64,
-    /// When each part of the circle was read last; at first, when the standby was known first.
+    /// When each part of the circle was last read; at first, when the standby was first known.
     seen: Vec<u64>,
-    /// When the part in which `place` lies was begun.
+    /// When the part with `place` was begun.
     begun: u64,
     #[serde(default)]
     pub files: u64,
     #[serde(default)]
     pub bytes: u64,
-    /// Files that were found to differ, all in all.
+    /// The number of files that were ever found to differ.
     #[serde(default)]
     pub differences: u64,
-    /// Files that did, by their inode numbers on the primary, until a round has brought them again. Paths are
-    /// for people.
+    /// Files that differed, by their inode numbers on the primary, until a round has sent them again. Paths
+    /// are for people.
     #[serde(default)]
     pub pending: BTreeMap<u64, String>,
 }
 
 impl Scrub {
-    /// That of a standby that was just made: every byte of it was read on the one side and written on the
-    /// other.
+    /// The state for a new standby: every byte was read on one side and written on the other just now.
     pub fn begin() -> Scrub {
         let now = now();
         Scrub {
@@ -67,15 +66,15 @@ impl Scrub {
         self.seen.iter().copied().min().unwrap_or(self.until)
     }
 
-    /// How much of the circle is due, of 2^64, where it is to come round in `period` seconds.
+    /// How much of the circle, out of 2^64, is due if everything must be read once in `period` seconds.
     pub fn due(&self, period: u64) -> u128 {
-        // A clock that was put back says nothing.
+        // A clock that was set back proves nothing.
         let since = u128::from(now().saturating_sub(self.until));
         (since << 64).checked_div(u128::from(period)).unwrap_or_default().min(1 << 64)
     }
 
-    /// Goes on by so much of the circle, of what was `due`, into a file of which `offset` bytes were read.
-    /// What is left stays due.
+    /// Advances by a part of the circle, out of what was `due`, into a file of which `offset` bytes were
+    /// read. The rest stays due.
     pub fn advance(&mut self, by: u128, due: u128, period: u64, offset: u64) {
         let now = now();
         let from = self.until.max(now.saturating_sub(period));
@@ -111,7 +110,7 @@ mod tests {
 
     const CIRCLE: u128 = 1 << 64;
 
-    /// As it was some seconds ago.
+    /// The state as it was some seconds ago.
     fn aged(by: u64) -> Scrub {
         let then = now() - by;
         Scrub { until: then, begun: then, seen: vec![then; PARTS], ..Scrub::begin() }
@@ -148,7 +147,7 @@ mod tests {
             assert_eq!(scrub.all_since(), then);
         }
         scrub.advance(quarter, quarter, 1000, 0);
-        // The part that was begun first was begun then.
+        // The oldest part was begun then.
         assert_eq!((scrub.place(), scrub.all_since()), (0, then));
         scrub.advance(quarter, quarter, 1000, 0);
         assert!(scrub.all_since() > then);

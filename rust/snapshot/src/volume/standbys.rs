@@ -1,4 +1,4 @@
-//! What a primary remembers of those that it feeds, and a standby to be known by.
+//! What a primary records about its standbys, and what a standby shows to be recognised.
 
 use crate::volume::handle::Volume;
 use crate::volume::locked::LockedVolume;
@@ -12,12 +12,12 @@ impl Volume {
         &self.record.standbys
     }
 
-    /// For whom a round took a snapshot that its standby does not have yet, or that is lent.
+    /// The standby for which a round took a snapshot that it does not have yet, or that is lent.
     pub fn taken_for(&self, snapshot: Uuid) -> Option<TakenFor> {
         self.record.taken_for.get(&snapshot).copied()
     }
 
-    /// What this standby shows its primary, to be known again.
+    /// The secret by which this standby's primary recognises it.
     pub fn secret(&self) -> Option<&str> {
         self.record.secret.as_deref()
     }
@@ -31,7 +31,7 @@ impl LockedVolume {
         self.save()
     }
 
-    /// That standby as it was known.
+    /// Returns the record of that standby.
     pub fn forget_standby(&mut self, id: Uuid) -> Result<Option<Standby>> {
         let known = self.record_mut().standbys.remove(&id);
         self.save()?;
@@ -47,7 +47,8 @@ impl LockedVolume {
         Ok(())
     }
 
-    /// A snapshot that is deleted was taken for nobody. On a full disk the next one that is taken says so.
+    /// Deletes the record of the standby for which a deleted snapshot was taken. On a full disk the next
+    /// snapshot does that.
     pub(crate) fn forget_taken(&mut self, snapshot: Uuid) -> Result<()> {
         if self.record_mut().taken_for.remove(&snapshot).is_none() {
             return Ok(());

@@ -77,8 +77,8 @@ impl Rehearsal<'_> {
 
     fn unwelcome(&self, change: &Change, to: &RelPath, why: &str) -> Error {
         Error::refused(
-            format!("{} cannot come to {}: {why}", change.display_path(), self.root.show(to).display()),
-            "make that directory one like its volume; nothing was changed",
+            format!("{} cannot be put into {}: {why}", change.display_path(), self.root.show(to).display()),
+            "give that directory the properties of its volume; nothing was changed",
         )
     }
 }

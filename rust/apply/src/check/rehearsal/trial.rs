@@ -4,7 +4,7 @@ use crate::check::rehearsal::tried::{self, Times};
 use crate::limits::{Limits, Loss, are_large, xattr_class};
 use rustix::fs::{Mode, OFlags, openat, symlinkat};
 use snapsync_model::{Attributes, Change, Context, Error, Kind, Rare, RelPath, Result, Xattr};
-use snapsync_sys::{Entry, Root, acl, flag_names, make_node, remove_tree};
+use snapsync_sys::{APPEND, Entry, IMMUTABLE, Right, Root, acl, flag_names, make_node, remove_tree};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -108,7 +108,8 @@ impl<'a> Rehearsal<'a> {
         for bit in bits {
             if !self.flag(is_dir, bit)? {
                 self.limits.flags |= bit;
-                self.lose(&format!("inode flag {}", flag_names(bit)), change);
+                let right = (bit & (IMMUTABLE | APPEND) != 0).then_some(Right::LinuxImmutable);
+                self.lose_without(right, &format!("inode flag {}", flag_names(bit)), change);
             }
         }
         // Each is held alone, but perhaps not together with the others.
@@ -125,9 +126,10 @@ impl<'a> Rehearsal<'a> {
         let (owner, bits) = self.tried(change.kind, new)?;
         if !owner {
             self.limits.owner = true;
-            self.lose("owner and group", change);
+            self.lose_without(Some(Right::Chown), "owner and group", change);
             if new.mode & 0o6000 != 0 && change.kind != Kind::Symlink {
-                self.lose("set-user-id and set-group-id, which go with owner and group", change);
+                let what = "set-user-id and set-group-id, which go with owner and group";
+                self.lose_without(Some(Right::Chown), what, change);
             }
         }
         if bits != 0 && change.kind != Kind::Symlink {
@@ -181,9 +183,10 @@ impl<'a> Rehearsal<'a> {
             let beside = self.beside(change, xattr, mode);
             if !self.xattr(change.kind, &class, beside.as_ref().unwrap_or(xattr))? {
                 self.limits.xattrs.insert(class.clone());
-                self.lose(&format!("extended attribute {class}"), change);
+                self.lose_without(right_to(&class), &format!("extended attribute {class}"), change);
             } else if *xattr.name == *acl::CAPABILITIES && !self.tried(change.kind, &new)?.0 {
-                self.lose("capabilities, which go with owner and group", change);
+                let what = "capabilities, which go with owner and group";
+                self.lose_without(Some(Right::Chown), what, change);
             }
         }
         if change.flags.created { self.together(change, &[], xattrs) } else { Ok(()) }
@@ -278,10 +281,16 @@ impl<'a> Rehearsal<'a> {
     }
 
     pub(super) fn lose(&mut self, what: &str, change: &Change) {
+        self.lose_without(None, what, change);
+    }
+
+    /// The same for what also takes a right, which may be the reason.
+    fn lose_without(&mut self, right: Option<Right>, what: &str, change: &Change) {
         let loss = self.losses.entry(what.to_owned()).or_insert_with(|| Loss {
             what: what.to_owned(),
             count: 0,
             example: change.display_path(),
+            right: right.filter(|right| right.is_missing()).map(|right| right.name().to_owned()),
         });
         loss.count += 1;
     }
@@ -349,6 +358,15 @@ impl<'a> Rehearsal<'a> {
         let result = attempt(self.dir.as_fd(), name);
         remove_tree(&self.dir, name).context("remove a probe in", self.root.path())?;
         result.context("try out what can be held by", self.root.path())
+    }
+}
+
+/// The right that setting extended attributes of a class takes.
+fn right_to(class: &str) -> Option<Right> {
+    match class {
+        "security.capability" => Some(Right::SetFcap),
+        _ if class.starts_with("trusted.") || class.starts_with("security.") => Some(Right::SysAdmin),
+        _ => None,
     }
 }
 

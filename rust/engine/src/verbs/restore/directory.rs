@@ -1,4 +1,4 @@
-//! A snapshot, or some of its paths, into an absent or empty directory.
+//! Restores a snapshot, or some of its paths, into an absent or empty directory.
 
 use crate::delta::landing::{Content, RestoreTarget};
 use crate::location::inside::within;
@@ -21,7 +21,7 @@ pub fn restore_to(
     restore_into(address, paths, &|volume| RestoreTarget::find(to, volume), terms, monitor)
 }
 
-/// The same in a directory that is found once the volume is.
+/// The same in a directory that is looked up after the volume.
 pub(crate) fn restore_into(
     address: &Path,
     paths: &[PathBuf],

@@ -1,4 +1,4 @@
-//! A volume's tree as one of its snapshots has it, in place.
+//! Restores a volume's tree to one of its snapshots, in place.
 
 use crate::location::place::Place;
 use crate::options::Terms;
@@ -10,8 +10,8 @@ use snapsync_snapshot::{Request, name_is_free};
 use std::path::Path;
 use std::time::Instant;
 
-/// Makes the tree of a primary what `VOLUME@SNAP` holds: only the difference is written. The state before is
-/// kept as a snapshot, and the state after is one.
+/// Makes the tree of a primary equal to `VOLUME@SNAP`; only differences are written. The state before is kept
+/// as a snapshot, and the new state is one too.
 pub fn restore(address: &Path, name: Option<String>, terms: Terms, monitor: &Monitor) -> Result<Restored> {
     let started = Instant::now();
     let Place::Snapshot(named) = Place::parse(address)? else {

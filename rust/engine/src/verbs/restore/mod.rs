@@ -1,4 +1,4 @@
-//! Snapshots brought back: in place, some paths of it, or elsewhere.
+//! Restores snapshots: in place, as single paths, or elsewhere.
 
 pub(crate) mod directory;
 pub(crate) mod in_place;

@@ -1,7 +1,7 @@
-//! Some paths of a primary, made what they are in a snapshot.
+//! Restores some paths of a primary from a snapshot.
 //!
-//! They are restored to a directory beneath `.snapsync/incoming`, and take the places of what is there one by
-//! one: a path is the old one or the new one whenever it is looked at, and stays so if the command is killed.
+//! The paths are first restored to a directory beneath `.snapsync/incoming`, and then take their places one
+//! by one: each path is the old or the new one at any moment, even if the command is killed.
 
 use crate::delta::landing::{Content, RestoreTarget};
 use crate::location::inside::{above, outermost, within};
@@ -17,7 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Makes `paths` what they are in a snapshot, after a snapshot of what they are now.
+/// Restores `paths` from a snapshot, after taking a snapshot of their present state.
 pub fn restore_paths(
     address: &Path,
     paths: &[PathBuf],
@@ -62,13 +62,13 @@ pub fn restore_paths(
     })
 }
 
-/// A snapshot of what is about to be replaced.
+/// Takes a snapshot of what is about to be replaced.
 pub(crate) fn keep(volume: &mut LockedVolume, monitor: &Monitor) -> Result<SnapshotInfo> {
     let name = Some(volume.unused_name("before-restore-")?);
     volume.take(Request::New { name, subset: None }, monitor)
 }
 
-/// Nothing that is there may be lost: all of it must be in the snapshot that is taken before.
+/// Checks that nothing can be lost: everything there must be in the snapshot that is taken before.
 fn can_be_replaced(root: &Root, path: &RelPath, subset: &Subset) -> Result<()> {
     for dir in above(path).filter(|dir| !dir.is_root()) {
         match root.entry(&dir).and_then(|entry| entry.stat()) {
@@ -110,7 +110,7 @@ fn is_absent(error: &io::Error) -> bool {
 fn unreachable(root: &Root, path: &RelPath, error: io::Error) -> Error {
     use rustix::io::Errno;
     match Errno::from_io_error(&error) {
-        // A link or a mount on the way: what lies behind it is not the volume's.
+        // There is a link or a mount on the way, and what lies behind it does not belong to the volume.
         Some(Errno::LOOP | Errno::XDEV | Errno::NOTDIR) => in_the_way(root, path, "leads out of the volume"),
         _ => Error::Io { action: "open", path: root.show(path), source: error },
     }
