@@ -311,7 +311,8 @@ RUST_LEVELS = {
         beneath
     """,
     "engine/delta": """
-        became outgoing output_file pruned widened
+        became outgoing output_file reading
+        pruned widened
         sides staging
         incoming landing
     """,

@@ -28,7 +28,8 @@ pub struct Options {
     /// Replicates everything again.
     pub everything: bool,
     #[serde(default)]
-    pub care: DriftOptions,
+    #[serde(rename = "care")]
+    pub drift: DriftOptions,
     /// Begins anew if the known standby does not exist any more.
     #[serde(default)]
     pub new_standby: bool,

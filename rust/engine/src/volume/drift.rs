@@ -114,11 +114,11 @@ impl Drift {
         monitor: &Monitor,
     ) -> Result<(SnapshotInfo, Rewound)> {
         volume.keep(&self.probe)?;
-        let turned = rewind(
+        let rewound = rewind(
             volume,
             &Rewind { base: &self.probe, to: newest, result: newest, terms: STRICT },
             monitor,
         )?;
-        Ok((self.probe, turned))
+        Ok((self.probe, rewound))
     }
 }
