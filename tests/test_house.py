@@ -315,7 +315,8 @@ RUST_LEVELS = {
         beneath
     """,
     "engine/delta": """
-        became hidden outgoing output_file pruned widened
+        became outgoing output_file reading
+        hidden pruned widened
         sides staging
         incoming landing
     """,

@@ -52,9 +52,9 @@ __all__ = [
 class Option:
     """An option by its names, `--on/--off` for one that can be unsaid.
 
-    `default` is what it is without a word, as it is typed. `read` makes its value of the text that is
+    `default` is its default as it would be typed. `read` makes its value of the text that is
     typed, or raises ValueError with the reason why it cannot; without it the type says how it is read. An
-    option that is for `once` cannot be a key of a job. `how` is what typer is told of it.
+    option that is for `once` cannot be a key of a job. `how` is passed to typer.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Option:
 
 
 class Argument:
-    """What is known by its place in the line."""
+    """An argument, which is known by its place in the line."""
 
     read = None
 
@@ -87,7 +87,7 @@ def options(group: "Any") -> "dict[str, tuple[Any, Option]]":
 
 
 def defaults(group: "Any") -> "dict[str, Any]":
-    """What each option of a group is without a word."""
+    """The default of each option of a group."""
     return {name: _default(kind, option) for name, (kind, option) in options(group).items()}
 
 

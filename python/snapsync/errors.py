@@ -1,4 +1,4 @@
-"""What can go wrong, and how it is told to a person.
+"""Errors, and their descriptions for people.
 
 Every failure has three parts: one sentence (what was attempted, on which path, why), an exit code, and
 advice on what to do next. The native half sets them on each exception it raises, built-in OSErrors

@@ -1,4 +1,4 @@
-"""What people can ask of a round and of other verbs: every group of options, declared here and nowhere else.
+"""The options of rounds and other verbs: every group is declared here and nowhere else.
 
 The same declaration is a keyword of the API, an option of the command line with its help, and a key of a
 job. A new option of `sync` is declared here and in the options of the native half, and used where it
@@ -111,7 +111,7 @@ class KeepOptions(TypedDict, total=False):
 
 
 class TargetOptions(TypedDict, total=False):
-    """What a target must be like."""
+    """Requirements for a target."""
 
     strict: Annotated[bool, Option("--strict", help="Refuse if the target cannot hold everything.")]
     no_space_check: Annotated[
@@ -156,7 +156,7 @@ class SubsetOptions(TypedDict, total=False):
 
 
 class DriftOptions(TypedDict, total=False):
-    """What is done about changes to a standby by hand."""
+    """How changes to a standby by hand are treated."""
 
     check: Annotated[
         bool,
@@ -166,13 +166,13 @@ class DriftOptions(TypedDict, total=False):
 
 
 class StandbyOptions(DriftOptions, total=False):
-    """The same, and how a standby is kept."""
+    """Options for drift, and how a standby is kept."""
 
     read_only: ReadOnly
 
 
 class RoundOptions(TypedDict, total=False):
-    """What else can be asked of a round."""
+    """Other options of a round."""
 
     new_standby: Annotated[
         bool,
@@ -210,7 +210,7 @@ class ScrubOptions(TypedDict, total=False):
 
 
 class TransferOptions(TypedDict, total=False):
-    """How data travels."""
+    """How data is sent."""
 
     compress: Annotated[
         str,
@@ -267,7 +267,7 @@ class SshOptions(TypedDict, total=False):
 
 
 class ChannelOptions(SshOptions, total=False):
-    """The same, and how many connections carry the data."""
+    """How another machine is reached, and over how many connections."""
 
     channels: Annotated[
         int,
@@ -288,27 +288,27 @@ class SyncOptions(
     JobsOptions,
     total=False,
 ):
-    """All that can be asked of a round."""
+    """All options of a round."""
 
 
 class DeltaOptions(TransferOptions, JobsOptions, total=False):
-    """What can be asked of a delta that is sent."""
+    """The options for sending a delta."""
 
 
 class ReceiveOptions(TargetOptions, DriftOptions, JobsOptions, total=False):
-    """What can be asked of a delta that is received."""
+    """The options for receiving a delta."""
 
 
 class RoleOptions(TransferOptions, ChannelOptions, JobsOptions, total=False):
-    """What can be asked of a change of roles between two machines."""
+    """The options of a change of roles between two machines."""
 
 
 class VerifyOptions(SshOptions, JobsOptions, total=False):
-    """What can be asked of a comparison between two machines."""
+    """The options of a comparison between two machines."""
 
 
 class RestoreOptions(TargetOptions, JobsOptions, total=False):
-    """What can be asked of what is made from a snapshot."""
+    """The options of restores and clones."""
 
 
 def counts(given: "Mapping[str, Any]") -> dict[str, int]:

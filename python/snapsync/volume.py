@@ -53,7 +53,7 @@ class Volume:
         return snapshots.hold(self, snap, reason)
 
     def release(self, snap: str | int | Snapshot) -> ReleaseReport:
-        """Let a snapshot go that is held by hand. Raises UsageError where it is not."""
+        """Release a snapshot that is held by hand. Raises UsageError if it is not."""
         return snapshots.release(self, snap)
 
     def forget_standby(self, standby: AnyPath) -> ReleaseReport:

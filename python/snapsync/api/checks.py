@@ -18,20 +18,20 @@ def keywords(verb: str, group: "Any", given: "Mapping[str, Any]") -> None:
 
 
 def name(text: str | None) -> str | None:
-    """The same name, which holds no bytes that are not UTF-8."""
+    """Return the name, and refuse bytes that are not UTF-8."""
     if text is not None and not _is_utf8(text):
         message = f"{text!r} cannot be the name of a snapshot: it is not UTF-8"
-        raise told(UsageError(message), message, "choose a name that is text")
+        raise told(UsageError(message), message, "choose a name in UTF-8")
     return text
 
 
 def key(snap: str | int | Snapshot) -> str:
-    """What a snapshot of a volume is known by."""
+    """Return the text that names a snapshot, and refuse bytes that are not UTF-8."""
     return snap.id if isinstance(snap, Snapshot) else str(name(str(snap)))
 
 
 def reason(text: str) -> str:
-    """The same reason, which holds no bytes that are not UTF-8."""
+    """Return the reason, and refuse bytes that are not UTF-8."""
     if not _is_utf8(text):
         message = f"cannot keep the reason {text!r}: it is not UTF-8"
         raise told(UsageError(message), message, "give a reason that is text")
@@ -39,14 +39,14 @@ def reason(text: str) -> str:
 
 
 def several(option: str, texts: Sequence[str]) -> Sequence[str]:
-    """The same texts, which are not a single one: that would be taken for as many as it has letters."""
+    """Return the texts, and refuse a single string, which would be taken for its letters."""
     if isinstance(texts, str):
         raise TypeError(f"{option} is a sequence of texts, and not one text")
     return texts
 
 
 def patterns(option: str, texts: Sequence[str]) -> Sequence[str]:
-    """The same patterns, none of which holds bytes that are not UTF-8."""
+    """Return the patterns, and refuse bytes that are not UTF-8."""
     for text in several(option, texts):
         if not _is_utf8(text):
             message = f"cannot understand the pattern {text!r}: it is not UTF-8"

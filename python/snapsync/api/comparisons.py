@@ -54,7 +54,7 @@ def write_manifest(
     jobs: int = 0,
     progress: Progress | None = None,
 ) -> DiffReport:
-    """As `diff`, but only write the file, or only count without one: Arrow is not loaded."""
+    """Do the same as `diff` without loading Arrow: write the file, or only count the changes."""
     paths = os.fsdecode(base), os.fsdecode(target), None if output is None else os.fsdecode(output)
     return DiffReport.from_json(_native.diff(*paths, jobs=jobs, progress=progress))
 
@@ -108,5 +108,5 @@ def verify(
 
 
 def inspect_delta(file: AnyPath, manifest: AnyPath) -> Delta:
-    """What the delta in `file` says of itself; its manifest is written to the file `manifest`."""
+    """Read the description of the delta in `file`, and write its manifest to the file `manifest`."""
     return Delta.from_json(_native.inspect_delta(os.fsdecode(file), os.fsdecode(manifest)))

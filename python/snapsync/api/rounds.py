@@ -42,8 +42,8 @@ def sync(
 
     One of the two may be `[user@]host:PATH`: `rsh` then runs `remote_path` there, with an `-o` for each of
     `ssh_options`, over `channels` connections. `compress` ("none" or "zstd:LEVEL") and `bwlimit` (bytes a
-    second) are for what travels between machines. Without a word from the other for `timeout` seconds either
-    machine gives up.
+    second) are for what travels between machines. Either machine gives up when the
+    other is silent for `timeout` seconds.
 
     The first round restores the whole tree into an absent or empty `target`; where a standby is known that is
     not there any more, only with `new_standby`. `name` names the snapshot;
@@ -89,7 +89,7 @@ def sync(
 
 
 def _round(options: SyncOptions) -> "dict[str, Any]":
-    """The options that both machines have to know, as the native half has them: groups in groups."""
+    """The options that both machines need, nested in groups as the native half has them."""
     checks.name(options.get("name"))
     checks.name(options.get("snap"))
     subset = pick(SubsetOptions, options)

@@ -43,7 +43,7 @@ def hold(volume: AnyPath, snap: str | int | Snapshot, reason: str = "") -> HoldR
 
 
 def release(volume: AnyPath, snap: str | int | Snapshot) -> ReleaseReport:
-    """Let a snapshot of `volume` go that is held by hand. Raises UsageError where it is not."""
+    """Release a snapshot of `volume` that is held by hand. Raises UsageError if it is not."""
     return ReleaseReport.from_json(_native.release(os.fsdecode(volume), checks.key(snap)))
 
 

@@ -1,4 +1,4 @@
-"""What more than one verb takes: arguments and options that are no part of a group."""
+"""Arguments and options that several verbs share and that belong to no group."""
 
 from snapsync._native import Location
 from snapsync.declare import Annotated, Argument, Option

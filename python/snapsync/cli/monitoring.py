@@ -8,7 +8,7 @@ from snapsync.reports.values import Lag
 
 
 class Verdict(IntEnum):
-    """What a monitoring plugin exits with."""
+    """The exit codes of monitoring plugins."""
 
     OK = 0
     WARNING = 1

@@ -1,4 +1,4 @@
-"""What Prometheus is told: a text file for the textfile collector of its node exporter."""
+"""Metrics for Prometheus: a text file for the textfile collector of its node exporter."""
 
 import os
 from collections.abc import Iterable

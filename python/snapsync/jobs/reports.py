@@ -1,4 +1,4 @@
-"""What `run`, `status` and `service` answer about the jobs of the configuration."""
+"""Reports of `run`, `status` and `service` about the jobs of the configuration."""
 
 from datetime import datetime
 

@@ -143,7 +143,7 @@ class _Runner:
 def _not_there(job: Job) -> tuple[int, str, str] | None:
     """The refusal of a job one of whose volumes on this machine is missing; None if none is.
 
-    An empty mount point is no place to begin anew.
+    An empty mount point must not be taken for a new target.
     """
     run = state.of(job, state.runs())
     for side, place in (("source", job.source), ("target", job.target)):

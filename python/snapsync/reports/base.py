@@ -1,4 +1,4 @@
-"""What all reports are: frozen dataclasses, built from the JSON text of the native half."""
+"""The base of all reports: frozen dataclasses, built from the JSON of the native half."""
 
 import json
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What the verbs answer that compare, and that look into a file of changes."""
+"""Reports of verbs that compare, or inspect a file of changes."""
 
 from snapsync.reports.base import Report
 from snapsync.reports.values import Changes, Counters, Difference, Mended, Snapshot

@@ -1,4 +1,4 @@
-"""What the verbs answer that bring snapshots back, or show what is in them."""
+"""Reports of verbs that restore snapshots or show their content."""
 
 from snapsync.reports.base import Report
 from snapsync.reports.values import Changes, Clone, Counters, Loss, Snapshot, Version, VolumeInfo

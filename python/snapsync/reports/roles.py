@@ -1,4 +1,4 @@
-"""What the verbs answer that say which volume is primary, and those that heal one."""
+"""Reports of verbs that change roles or recover a volume."""
 
 from snapsync.reports.base import Report
 from snapsync.reports.rounds import SyncReport

@@ -1,4 +1,4 @@
-"""What a round answers, in one step or as a delta that is sent and received."""
+"""Reports of rounds, in one step or as a delta that is sent and received."""
 
 from snapsync.reports.base import Report
 from snapsync.reports.values import Changes, Claimed, Counters, Loss, Scrubbed, Snapshot, VolumeInfo

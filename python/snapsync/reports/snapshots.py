@@ -1,4 +1,4 @@
-"""What the verbs answer that take, list, keep and delete the snapshots of a volume."""
+"""Reports of verbs that take, list, hold and delete the snapshots of a volume."""
 
 from snapsync.reports.base import Report
 from snapsync.reports.values import (

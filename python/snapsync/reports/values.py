@@ -1,4 +1,4 @@
-"""What reports are made of: volumes, snapshots, counts, losses, standbys and what holds them."""
+"""The parts of reports: volumes, snapshots, counts, losses, standbys and holds."""
 
 from datetime import datetime
 

@@ -404,6 +404,10 @@ mod tests {
         fn open(&self, _: &Inode) -> Result<File> {
             unreachable!()
         }
+        fn holds_still(&self, _: &Inode, _: &File) -> Result<()> {
+            Ok(())
+        }
+
         fn layout(&self, _: &Inode, _: &File) -> Result<Layout> {
             unreachable!()
         }

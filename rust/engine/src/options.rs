@@ -27,8 +27,8 @@ pub struct Options {
     pub include: Vec<String>,
     /// Replicates everything again.
     pub everything: bool,
-    #[serde(default)]
-    pub care: DriftOptions,
+    #[serde(default, rename = "care")]
+    pub drift: DriftOptions,
     /// Begins anew if the known standby does not exist any more.
     #[serde(default)]
     pub new_standby: bool,

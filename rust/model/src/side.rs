@@ -34,10 +34,7 @@ pub trait Side: Send + Sync {
 
     /// What was read of `file`, opened by `open`, is the inode's: asked after reading, where the bytes of a
     /// snapshot may lie in a tree that changes. Fails with `Error::Lost` where it may not be.
-    fn holds_still(&self, inode: &Inode, file: &File) -> Result<()> {
-        let _ = (inode, file);
-        Ok(())
-    }
+    fn holds_still(&self, inode: &Inode, file: &File) -> Result<()>;
 
     /// Where `file`, opened by `open`, holds data.
     fn layout(&self, inode: &Inode, file: &File) -> Result<Layout>;

@@ -78,10 +78,10 @@ fn receive(
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
-    let care: DriftOptions = read(drift)?;
+    let drift: DriftOptions = read(drift)?;
     let terms = terms(target)?;
     watched(py, progress, move |monitor| {
-        with_jobs(jobs, || snapsync_engine::receive(&volume, delta.as_deref(), terms, care, monitor))
+        with_jobs(jobs, || snapsync_engine::receive(&volume, delta.as_deref(), terms, drift, monitor))
     })
 }
 

@@ -206,6 +206,10 @@ impl Side for Tree {
         self.root.read(&path).context("open", self.root.show(&path))
     }
 
+    fn holds_still(&self, _: &Inode, _: &File) -> Result<()> {
+        Ok(())
+    }
+
     fn layout(&self, inode: &Inode, file: &File) -> Result<Layout> {
         let path = Side::path(self, inode)?;
         let show = || self.root.show(&path);

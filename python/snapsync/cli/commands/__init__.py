@@ -1,1 +1,1 @@
-"""The verbs, a file each: what it takes, does, and says. Every module here is the verb of its name."""
+"""The verbs, one per module: its arguments, its work and its summary. Every module here is a verb."""

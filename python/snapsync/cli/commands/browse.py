@@ -57,7 +57,7 @@ def _stay(output: Output, address: str, directory: str, jobs: int) -> int:
 
 
 def _let_go() -> None:
-    """Close the outputs, for which nobody waits any more, and leave the current directory."""
+    """Close the outputs, which nobody reads any more, and leave the current directory."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (1, 2):
         os.dup2(nowhere, stream)
@@ -65,7 +65,7 @@ def _let_go() -> None:
 
 
 def _start(output: Output, address: str, directory: str, jobs: int) -> int:
-    """Have a process in the background serve it, and wait until it is mounted."""
+    """Start a process in the background that serves it, and wait until it is mounted."""
     import subprocess
 
     options = ["--foreground", "--json", "--quiet", "--jobs", str(jobs)]

@@ -1,4 +1,4 @@
-"""`snapsync prune`: delete what nothing keeps."""
+"""`snapsync prune`: delete the snapshots that nothing keeps."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ from snapsync.reports.snapshots import PruneReport
 
 
 class PruneOptions(KeepOptions, total=False):
-    """Which snapshots stay, and whether any is deleted at all."""
+    """Which snapshots are kept, and whether any are deleted at all."""
 
     dry_run: Annotated[bool, Option("--dry-run", "-n", help="Only say what would go.")]
 
@@ -29,8 +29,8 @@ class PruneOptions(KeepOptions, total=False):
 def prune(output: Output, volume: VolumeArgument, **options: Unpack[PruneOptions]) -> int:
     """Delete the snapshots of VOLUME that nothing keeps.
 
-    What any of the --keep options keeps stays. So do the newest snapshot, those that are held, and what
-    standbys go on from. Weeks begin on Monday.
+    Snapshots that any --keep option keeps are not deleted, nor are the newest one, those that are held, and
+    the bases of standbys. Weeks begin on Monday.
     """
     report = snapshots.prune(volume, counts(options), dry_run=options.get("dry_run", False))
     output.notes(report.notes)

@@ -28,7 +28,7 @@ def release(
         ),
     ] = None,
 ) -> int:
-    """Let a snapshot go that is held.
+    """Release a held snapshot.
 
     From then on it can be deleted, and `prune` counts it like any other.
     """

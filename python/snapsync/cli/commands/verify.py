@@ -15,7 +15,7 @@ def _percent(text: str) -> float:
     try:
         return float(text.removesuffix("%"))
     except ValueError:
-        raise ValueError(f"{text!r} is no share in percent") from None
+        raise ValueError(f"{text!r} is not a percentage") from None
 
 
 Sample = Annotated[

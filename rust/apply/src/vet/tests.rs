@@ -221,6 +221,12 @@ fn a_row_that_contradicts_itself_is_refused() {
             let row = find(rows, 19);
             (row.nlink, row.nlink_old) = (2, 2);
         }),
+    ]);
+}
+
+#[test]
+fn a_row_of_the_root_that_is_none_is_refused() {
+    refuse(&[
         ("the root has a name", |rows| {
             let row = find(rows, ROOT);
             (row.links_added, row.nlink) = (vec![link(10, "root")], 1);
@@ -234,6 +240,12 @@ fn a_row_that_contradicts_itself_is_refused() {
             (row.path, row.old_path) = (path("."), path("."));
         }),
         ("the root elsewhere", |rows| find(rows, ROOT).path = path("elsewhere")),
+    ]);
+}
+
+#[test]
+fn a_row_of_a_kind_that_cannot_be_so_is_refused() {
+    refuse(&[
         ("a link without a target", |rows| find(rows, 12).symlink_target = Some([].into())),
         ("a target with NUL", |rows| find(rows, 12).symlink_target = Some(b"a\0b"[..].into())),
         ("a target too long", |rows| find(rows, 12).symlink_target = Some(vec![b'a'; 5000].into())),

@@ -1,8 +1,8 @@
 //! A side without some of its files.
 
-use snapsync_model::{Address, Details, Inode, Inodes, Layout, Link, Owners, RelPath, Result, Side};
+use crate::delta::reading::read_from_side;
+use snapsync_model::{Address, Inode, Inodes, Owners, Result, Side};
 use std::collections::BTreeSet;
-use std::fs::File;
 
 pub(crate) struct Hidden {
     pub(crate) side: Box<dyn Side>,
@@ -24,29 +24,7 @@ impl Side for Hidden {
         Ok(Box::new(self.side.everything()?.filter(|inode| self.is_there(inode))))
     }
 
-    fn path_of(&self, link: &Link) -> Result<RelPath> {
-        self.side.path_of(link)
-    }
-
-    fn details(&self, inode: &Inode) -> Result<Details> {
-        self.side.details(inode)
-    }
-
-    fn open(&self, inode: &Inode) -> Result<File> {
-        self.side.open(inode)
-    }
-
-    fn holds_still(&self, inode: &Inode, file: &File) -> Result<()> {
-        self.side.holds_still(inode, file)
-    }
-
-    fn layout(&self, inode: &Inode, file: &File) -> Result<Layout> {
-        self.side.layout(inode, file)
-    }
-
-    fn space(&self) -> Option<u128> {
-        self.side.space()
-    }
+    read_from_side!();
 
     fn owners(&self, address: Address) -> Result<Option<Owners>> {
         let owners = self.side.owners(address)?;

@@ -231,7 +231,7 @@ impl Staging<'_> {
         let counts = self.write_manifest(snapshot)?;
         let head = volume_head(volume, None, snapshot, &counts);
         let shares = shares(&*sides.target, self.root)?;
-        let room = StageTarget {
+        let stage = StageTarget {
             root: self.root.clone(),
             store: self.store.clone(),
             copies: false,
@@ -248,7 +248,7 @@ impl Staging<'_> {
             spare: None,
             fetch: &mut |to| copy(self.manifest, to),
         };
-        let (mut incoming, begun) = begin(&room, offer, &mut nothing, self.monitor)?;
+        let (mut incoming, begun) = begin(&stage, offer, &mut nothing, self.monitor)?;
         self.monitor.start(Stage::Stage, counts.data_bytes);
         self.monitor.advance(begun.kept);
         let shared = self.transfer(&incoming, &begun.held, shares)?;

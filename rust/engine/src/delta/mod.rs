@@ -7,6 +7,7 @@ pub(crate) mod landing;
 pub(crate) mod outgoing;
 pub(crate) mod output_file;
 mod pruned;
+mod reading;
 pub(crate) mod sides;
 pub(crate) mod staging;
 mod widened;

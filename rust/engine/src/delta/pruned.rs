@@ -1,9 +1,9 @@
 //! A side reduced to some paths and the directories above them.
 
+use crate::delta::reading::read_from_side;
 use crate::location::inside::above;
-use snapsync_model::{Details, Inode, Inodes, Kind, Layout, Link, RelPath, Result, Side};
+use snapsync_model::{Inode, Inodes, Kind, RelPath, Result, Side};
 use std::collections::BTreeSet;
-use std::fs::File;
 
 pub(crate) struct Pruned {
     side: Box<dyn Side>,
@@ -50,27 +50,5 @@ impl Side for Pruned {
         Ok(Box::new(kept.filter_map(Result::transpose)))
     }
 
-    fn path_of(&self, link: &Link) -> Result<RelPath> {
-        self.side.path_of(link)
-    }
-
-    fn details(&self, inode: &Inode) -> Result<Details> {
-        self.side.details(inode)
-    }
-
-    fn open(&self, inode: &Inode) -> Result<File> {
-        self.side.open(inode)
-    }
-
-    fn holds_still(&self, inode: &Inode, file: &File) -> Result<()> {
-        self.side.holds_still(inode, file)
-    }
-
-    fn layout(&self, inode: &Inode, file: &File) -> Result<Layout> {
-        self.side.layout(inode, file)
-    }
-
-    fn space(&self) -> Option<u128> {
-        self.side.space()
-    }
+    read_from_side!();
 }

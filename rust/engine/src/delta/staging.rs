@@ -101,7 +101,7 @@ pub(crate) fn fill(
 
 /// Stages everything that needs no data, or resumes an interrupted run of the same delta.
 pub(crate) fn begin<'a>(
-    room: &StageTarget,
+    stage: &StageTarget,
     offer: IncomingDelta<'_>,
     free: Free<'_>,
     monitor: &'a Monitor,
@@ -109,7 +109,7 @@ pub(crate) fn begin<'a>(
     let digest = hex(&offer.manifest.digest);
     let header = offer.header;
     let base = header.base.map(|base| base.id);
-    let left = Journal::load(&room.store)?;
+    let left = Journal::load(&stage.store)?;
     let same = |journal: &Journal| {
         journal.snapshot.id == header.snapshot.id
             && journal.base == base
@@ -117,37 +117,37 @@ pub(crate) fn begin<'a>(
     };
     let (mut incoming, resumed) = match left {
         Some(journal)
-            if journal.phase == Phase::Staging && same(&journal) && is_intact(&room.root, &journal)? =>
+            if journal.phase == Phase::Staging && same(&journal) && is_intact(&stage.root, &journal)? =>
         {
-            (Incoming::go_on(&room.root, &room.store, journal, monitor)?, true)
+            (Incoming::go_on(&stage.root, &stage.store, journal, monitor)?, true)
         }
         left => {
             if let Some(journal) = left {
                 monitor.note(format!("discarded what was staged of snapshot {}", journal.snapshot.name));
-                give_up(&room.root, &room.store, &journal)?;
+                give_up(&stage.root, &stage.store, &journal)?;
             }
             let snapshot = header.snapshot.clone();
-            let base = base.map(|id| (id, room.base.clone()));
-            (Incoming::begin(&room.root, &room.store, snapshot, base, monitor)?, false)
+            let base = base.map(|id| (id, stage.base.clone()));
+            (Incoming::begin(&stage.root, &stage.store, snapshot, base, monitor)?, false)
         }
     };
-    let error = match prepare(&mut incoming, room, offer, (&digest, resumed), free, monitor) {
+    let error = match prepare(&mut incoming, stage, offer, (&digest, resumed), free, monitor) {
         Ok(begun) => return Ok((incoming, begun)),
         Err(error) => error,
     };
     // Some file systems do not remove files that are still open.
     drop(incoming);
     if !is_cut(&error)
-        && let Ok(Some(journal)) = Journal::load(&room.store)
+        && let Ok(Some(journal)) = Journal::load(&stage.store)
     {
-        let _ = give_up(&room.root, &room.store, &journal);
+        let _ = give_up(&stage.root, &stage.store, &journal);
     }
     Err(error)
 }
 
 fn prepare(
     incoming: &mut Incoming<'_>,
-    room: &StageTarget,
+    stage: &StageTarget,
     offer: IncomingDelta<'_>,
     (digest, resumed): (&str, bool),
     free: Free<'_>,
@@ -156,7 +156,7 @@ fn prepare(
     let IncomingDelta { header, manifest, terms, fetch, .. } = offer;
     if !resumed {
         if !terms.no_space_check {
-            has_room(room, manifest.length)?;
+            has_space(stage, manifest.length)?;
         }
         fetch(&incoming.manifest())?;
         incoming.keep(digest)?;
@@ -165,14 +165,14 @@ fn prepare(
     if header.totals != (&found).into() {
         return Err(Error::integrity("the delta's header and manifest differ", "send it again"));
     }
-    if room.displaces {
+    if stage.displaces {
         incoming.will_displace();
     }
-    let report = incoming.prepare(room.copies, room.unlisted, room.shares)?;
+    let report = incoming.prepare(stage.copies, stage.unlisted, stage.shares)?;
     if terms.strict && !report.losses.is_empty() {
-        return Err(too_strict(room.root.path(), &report.losses));
+        return Err(too_strict(stage.root.path(), &report.losses));
     }
-    let pruned = if terms.no_space_check { Vec::new() } else { make_room(incoming, free, monitor)? };
+    let pruned = if terms.no_space_check { Vec::new() } else { make_space(incoming, free, monitor)? };
     incoming.entries()?;
     Ok(StageReport { losses: report.losses, held: report.held, kept: report.kept, pruned })
 }
@@ -187,7 +187,7 @@ pub(crate) fn displaces(volume: &Volume, incoming: &mut Incoming<'_>) -> Result<
 }
 
 /// Deletes old snapshots, if allowed, until there is enough space.
-fn make_room(incoming: &Incoming<'_>, free: Free<'_>, monitor: &Monitor) -> Result<Vec<SnapshotInfo>> {
+fn make_space(incoming: &Incoming<'_>, free: Free<'_>, monitor: &Monitor) -> Result<Vec<SnapshotInfo>> {
     let pruned = match incoming.has_room(false) {
         Err(Error::NoSpace { .. }) => free()?,
         other => return other.map(|()| Vec::new()),
@@ -202,8 +202,8 @@ fn make_room(incoming: &Incoming<'_>, free: Free<'_>, monitor: &Monitor) -> Resu
     incoming.has_room(true).map(|()| pruned)
 }
 
-fn has_room(room: &StageTarget, manifest: u64) -> Result<()> {
-    let (root, path) = (&room.root, room.root.path());
+fn has_space(stage: &StageTarget, manifest: u64) -> Result<()> {
+    let (root, path) = (&stage.root, stage.root.path());
     let free = snapsync_sys::filesystem(root.fd()).context("read the file system of", path)?.available;
     if manifest <= free {
         return Ok(());

@@ -1,8 +1,8 @@
 //! A side that lists some inodes in addition to those that may differ.
 
-use snapsync_model::{Address, Details, Inode, Inodes, Layout, Link, Owners, RelPath, Result, Side};
+use crate::delta::reading::read_from_side;
+use snapsync_model::{Address, Inode, Inodes, Owners, Result, Side};
 use std::collections::BTreeSet;
-use std::fs::File;
 
 pub(crate) struct Widened {
     side: Box<dyn Side>,
@@ -41,29 +41,7 @@ impl Side for Widened {
         self.side.everything()
     }
 
-    fn path_of(&self, link: &Link) -> Result<RelPath> {
-        self.side.path_of(link)
-    }
-
-    fn details(&self, inode: &Inode) -> Result<Details> {
-        self.side.details(inode)
-    }
-
-    fn open(&self, inode: &Inode) -> Result<File> {
-        self.side.open(inode)
-    }
-
-    fn holds_still(&self, inode: &Inode, file: &File) -> Result<()> {
-        self.side.holds_still(inode, file)
-    }
-
-    fn layout(&self, inode: &Inode, file: &File) -> Result<Layout> {
-        self.side.layout(inode, file)
-    }
-
-    fn space(&self) -> Option<u128> {
-        self.side.space()
-    }
+    read_from_side!();
 
     fn owners(&self, address: Address) -> Result<Option<Owners>> {
         self.side.owners(address)

@@ -14,7 +14,7 @@ use crate::remote::channels::Channels;
 use crate::remote::messages::{Answer, Request};
 use crate::remote::pulled::Pulled;
 use crate::remote::standby_client::Remote;
-use crate::remote::standby_server::{Wishes, serve_standby};
+use crate::remote::standby_server::{RoundOptions, serve_standby};
 use crate::remote::wire::Wire;
 use crate::report::rounds::Synced;
 use crate::round::primary::drive;
@@ -77,7 +77,7 @@ fn options(byte: u8) -> Options {
         strict: is(2),
         scrub: if is(3) { Scrubbing { period: 1, limit: 1 << 20 } } else { Scrubbing::default() },
         new_standby: is(4),
-        care: crate::options::DriftOptions { check: is(5), discard_drift: is(6), read_only: None },
+        drift: crate::options::DriftOptions { check: is(5), discard_drift: is(6), read_only: None },
         snap: (is(7) && !is(0)).then(|| "second".to_owned()),
         ..Options::default()
     }
@@ -112,8 +112,9 @@ fn pull<'a>(target: &Path, mut wire: Wire<'a>, options: &Options, monitor: &'a M
         channels: 1,
     };
     ask(&mut wire, &request)?;
-    let attended = serve_standby(&mut wire, &mut standby, Channels::wait(1), Wishes::Own(options), monitor);
-    let (seen, report) = attended?;
+    let served =
+        serve_standby(&mut wire, &mut standby, Channels::wait(1), RoundOptions::Own(options), monitor);
+    let (seen, report) = served?;
     let (host, source) = (Path::new("peer"), "peer:primary".to_owned());
     Pulled { seen, report: &report, source, host, options, named: None, started }.report(monitor)
 }

@@ -8,7 +8,7 @@ use crate::remote::messages::Request;
 use crate::remote::pulled::Pulled;
 use crate::remote::ssh::Peer;
 use crate::remote::standby_client::Remote;
-use crate::remote::standby_server::{Wishes, serve_standby};
+use crate::remote::standby_server::{RoundOptions, serve_standby};
 use crate::report::rounds::Synced;
 use crate::round::primary::drive;
 use crate::round::rights::Rights;
@@ -29,8 +29,8 @@ pub(crate) fn push(
     let source = crate::location::directory::open_directory(source)?;
     let mut peer = Peer::start(target, ssh, monitor)?;
     peer.ask(&Request::Push { target: target.path.clone(), channels: ssh.channels })?;
-    let further = Channels::Open { address: target, ssh, peers: Vec::new() };
-    let mut standby = Remote::new(&mut peer.wire, transfer, further, monitor);
+    let channels = Channels::Open { address: target, ssh, peers: Vec::new() };
+    let mut standby = Remote::new(&mut peer.wire, transfer, channels, monitor);
     let report = drive(source, &mut standby, options, Rights::OWNER, monitor)?;
     standby.done(&report)?;
     peer.end(monitor);
@@ -51,13 +51,13 @@ pub(crate) fn pull(
     let mut peer = Peer::start(source, ssh, monitor)?;
     let (theirs, transfer, channels) = (options.clone(), transfer.clone(), ssh.channels);
     peer.ask(&Request::Pull { source: source.path.clone(), options: theirs, transfer, channels })?;
-    let further = Channels::Open { address: source, ssh, peers: Vec::new() };
-    let attended = serve_standby(&mut peer.wire, &mut standby, further, Wishes::Own(options), monitor);
-    if attended.as_ref().err().is_none_or(|error| !is_cut(error)) {
+    let channels = Channels::Open { address: source, ssh, peers: Vec::new() };
+    let served = serve_standby(&mut peer.wire, &mut standby, channels, RoundOptions::Own(options), monitor);
+    if served.as_ref().err().is_none_or(|error| !is_cut(error)) {
         // This is done after a failure too, because the other end removes temporary files.
         peer.end(monitor);
     }
-    let (seen, report) = attended?;
+    let (seen, report) = served?;
     let (host, report) = (&source.host.to_string(), &*report);
     let named = options.snap.as_ref().and_then(|snap| standby.find(snap));
     Pulled { seen, report, source: source.to_string(), host: Path::new(host), options, named, started }

@@ -83,7 +83,8 @@ pub(crate) enum Ask {
         promotions: Promotions,
         join: Option<Uuid>,
         #[serde(default)]
-        care: DriftOptions,
+        #[serde(rename = "care")]
+        drift: DriftOptions,
     },
     /// Head and manifest of a delta follow; the manifest's bytes only if they are not there from an
     /// interrupted round. After the answer come the frames and the end.

@@ -12,7 +12,7 @@ use crate::remote::gate::{Gate, forbidden};
 use crate::remote::messages::{Answer, Request};
 use crate::remote::relay::{nobody_waits, relay};
 use crate::remote::standby_client::Remote;
-use crate::remote::standby_server::{Wishes, serve_standby};
+use crate::remote::standby_server::{RoundOptions, serve_standby};
 use crate::remote::wire::Wire;
 use crate::round::primary::drive;
 use crate::round::rights::Rights;
@@ -123,8 +123,8 @@ fn push<'a>(
     monitor: &'a Monitor,
 ) -> Result<()> {
     wire.tell(&Answer::Ready)?;
-    let wishes = Wishes::Asked { prunes: gate.prunes() };
-    serve_standby(wire, &mut standby, Channels::wait(channels), wishes, monitor).map(drop)
+    let options = RoundOptions::Asked { prunes: gate.prunes() };
+    serve_standby(wire, &mut standby, Channels::wait(channels), options, monitor).map(drop)
 }
 
 fn pull<'a>(

@@ -26,7 +26,7 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 pub(crate) struct Remote<'w, 'a> {
     wire: &'w mut Wire<'a>,
     transfer: &'w TransferOptions,
-    further: Channels<'w, 'a>,
+    channels: Channels<'w, 'a>,
     monitor: &'a Monitor,
     limit: Option<Arc<Limit>>,
     pending: Option<Pending>,
@@ -40,13 +40,13 @@ impl<'w, 'a> Remote<'w, 'a> {
     pub(crate) fn new(
         wire: &'w mut Wire<'a>,
         transfer: &'w TransferOptions,
-        further: Channels<'w, 'a>,
+        channels: Channels<'w, 'a>,
         monitor: &'a Monitor,
     ) -> Remote<'w, 'a> {
         Remote {
             wire,
             transfer,
-            further,
+            channels,
             monitor,
             limit: transfer.limit.map(Limit::new),
             pending: None,
@@ -122,11 +122,11 @@ impl StandbyEnd for Remote<'_, '_> {
     }
 
     fn open(&mut self, opening: OpenRequest) -> Result<State> {
-        let OpenRequest { lineage, epoch, promotions, care, store } = opening;
-        let join = self.further.announce(store)?;
-        match self.ask(&Ask::Open { lineage, epoch, promotions, join, care })? {
+        let OpenRequest { lineage, epoch, promotions, drift, store } = opening;
+        let join = self.channels.announce(store)?;
+        match self.ask(&Ask::Open { lineage, epoch, promotions, join, drift })? {
             Answer::Opened(mut state) => {
-                self.further.open(state.join, self.wire.link(), self.monitor)?;
+                self.channels.open(state.join, self.wire.link(), self.monitor)?;
                 state.volume.path = self.there(&state.volume.path.to_string_lossy()).into();
                 state.recovered.truncate(MOST_TOLD);
                 self.pending.clone_from(&state.pending);
@@ -155,7 +155,7 @@ impl StandbyEnd for Remote<'_, '_> {
         let rows = with_data(data.manifest)?;
         let peer = self.wire.peer.clone();
         let mut outlets = vec![self.wire.outlet(self.limit.as_ref())];
-        outlets.extend(self.further.outlets(&peer, self.limit.as_ref(), self.monitor)?);
+        outlets.extend(self.channels.outlets(&peer, self.limit.as_ref(), self.monitor)?);
         let (side, held, seed) = (data.side, data.held, data.seed);
         let compression = self.transfer.compression;
         let sent = send(rows, side, held, seed, outlets, compression, workers(), self.monitor);

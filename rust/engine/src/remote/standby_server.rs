@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 /// Whose options count in a round.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Wishes<'o> {
+pub(crate) enum RoundOptions<'o> {
     /// Those of the primary's end, which started the round. It may delete old snapshots only if `prunes`
     /// allows it.
     Asked { prunes: bool },
@@ -39,21 +39,21 @@ const SLACK: u64 = 1 << 28;
 pub(crate) fn serve_standby<'a>(
     wire: &mut Wire<'a>,
     standby: &mut Local<'a>,
-    further: Channels<'_, 'a>,
-    wishes: Wishes<'_>,
+    channels: Channels<'_, 'a>,
+    options: RoundOptions<'_>,
     monitor: &'a Monitor,
 ) -> Result<(Seen, Box<RawValue>)> {
     let seen = Seen::default();
     let (begun, turns) = (None, Turns::default());
-    let mut attending = Attending { wire, standby, further, wishes, seen, begun, turns, monitor };
+    let mut serving = Serving { wire, standby, channels, options, seen, begun, turns, monitor };
     loop {
-        let result = attending.next();
+        let result = serving.next();
         match result {
             Ok(None) => {}
-            Ok(Some(report)) => return Ok((attending.seen, report)),
+            Ok(Some(report)) => return Ok((serving.seen, report)),
             Err(error) => {
-                let needed = attending.standby.failed(&error, Uuid::nil());
-                attending.wire.fail(&error, needed);
+                let needed = serving.standby.failed(&error, Uuid::nil());
+                serving.wire.fail(&error, needed);
                 return Err(error);
             }
         }
@@ -70,11 +70,11 @@ struct Turns {
     bytes: u64,
 }
 
-struct Attending<'r, 'f, 'o, 'a> {
+struct Serving<'r, 'f, 'o, 'a> {
     wire: &'r mut Wire<'a>,
     standby: &'r mut Local<'a>,
-    further: Channels<'f, 'a>,
-    wishes: Wishes<'o>,
+    channels: Channels<'f, 'a>,
+    options: RoundOptions<'o>,
     seen: Seen,
     /// The delta that has arrived but is not committed.
     begun: Option<Came>,
@@ -82,7 +82,7 @@ struct Attending<'r, 'f, 'o, 'a> {
     monitor: &'a Monitor,
 }
 
-impl Attending<'_, '_, '_, '_> {
+impl Serving<'_, '_, '_, '_> {
     fn next(&mut self) -> Result<Option<Box<RawValue>>> {
         let ask = self.wire.hear()?;
         if !self.is_in_turn(&ask) {
@@ -93,9 +93,9 @@ impl Attending<'_, '_, '_, '_> {
                 let looked = self.standby.look(lineage)?;
                 self.wire.tell(&Answer::Looked(looked))?;
             }
-            Ask::Open { lineage, epoch, promotions, join, care } => {
-                let care = if let Wishes::Own(options) = self.wishes { options.care } else { care };
-                self.open(OpenRequest { lineage, epoch, promotions, care, store: None }, join)?;
+            Ask::Open { lineage, epoch, promotions, join, drift } => {
+                let drift = if let RoundOptions::Own(own) = self.options { own.drift } else { drift };
+                self.open(OpenRequest { lineage, epoch, promotions, drift, store: None }, join)?;
             }
             Ask::Begin { strict, has_manifest, no_space_check, spare } => {
                 self.begin(self.terms(strict, no_space_check), has_manifest, spare)?;
@@ -135,7 +135,7 @@ impl Attending<'_, '_, '_, '_> {
             Ask::Commit => self.begun.is_some(),
             Ask::Secret { .. } => is_between && first(&mut turns.secrets),
             Ask::Prune { .. } => is_between && first(&mut turns.prunes),
-            Ask::Scrub { pieces } => is_between && turns.may_scrub(pieces, self.wishes),
+            Ask::Scrub { pieces } => is_between && turns.may_scrub(pieces, self.options),
             Ask::Failed(_) => true,
             Ask::Done { .. } => is_between,
         }
@@ -143,9 +143,9 @@ impl Attending<'_, '_, '_, '_> {
 
     /// The requirements for a target.
     fn terms(&self, strict: bool, no_space_check: bool) -> Terms {
-        match self.wishes {
-            Wishes::Own(own) => Terms { strict: own.strict, no_space_check: own.no_space_check },
-            Wishes::Asked { .. } => Terms { strict, no_space_check },
+        match self.options {
+            RoundOptions::Own(own) => Terms { strict: own.strict, no_space_check: own.no_space_check },
+            RoundOptions::Asked { .. } => Terms { strict, no_space_check },
         }
     }
 
@@ -174,8 +174,8 @@ impl Attending<'_, '_, '_, '_> {
     fn open(&mut self, opening: OpenRequest, join: Option<Uuid>) -> Result<()> {
         let mut state = self.standby.open(opening)?;
         self.seen.state = Some(state.clone());
-        self.further.open(join, self.wire.link(), self.monitor)?;
-        state.join = self.further.announce(self.standby.store())?;
+        self.channels.open(join, self.wire.link(), self.monitor)?;
+        state.join = self.channels.announce(self.standby.store())?;
         // Paths that are not UTF-8 cannot be sent as text.
         state.volume.path = state.volume.path.to_string_lossy().into_owned().into();
         self.wire.tell(&Answer::Opened(Box::new(state)))
@@ -186,10 +186,10 @@ impl Attending<'_, '_, '_, '_> {
         if keep.is_empty() || keep.check().is_err() || self.seen.came.is_empty() {
             return Err(nonsense(&self.wire.peer, "a request to delete what the standby holds"));
         }
-        match self.wishes {
-            Wishes::Asked { prunes: true } => Ok(keep),
-            Wishes::Own(own) if !own.keep.is_empty() => Ok(own.keep.clone()),
-            Wishes::Asked { .. } | Wishes::Own(_) => Err(Error::refused(
+        match self.options {
+            RoundOptions::Asked { prunes: true } => Ok(keep),
+            RoundOptions::Own(own) if !own.keep.is_empty() => Ok(own.keep.clone()),
+            RoundOptions::Asked { .. } | RoundOptions::Own(_) => Err(Error::refused(
                 "it does not let this client delete any",
                 "its administrator can prune there, or start its server with --allow-prune",
             )),
@@ -198,10 +198,10 @@ impl Attending<'_, '_, '_, '_> {
 
     /// What is kept when old snapshots make space, as far as this end allows deleting any.
     fn may_spare(&self, spare: Spare) -> Option<Spare> {
-        match self.wishes {
-            Wishes::Asked { prunes: true } => Some(spare).filter(|spare| spare.keep.check().is_ok()),
-            Wishes::Own(own) if !own.keep.is_empty() => Some(Spare { keep: own.keep.clone(), ..spare }),
-            Wishes::Asked { .. } | Wishes::Own(_) => None,
+        match self.options {
+            RoundOptions::Asked { prunes: true } => Some(spare).filter(|spare| spare.keep.check().is_ok()),
+            RoundOptions::Own(own) if !own.keep.is_empty() => Some(Spare { keep: own.keep.clone(), ..spare }),
+            RoundOptions::Asked { .. } | RoundOptions::Own(_) => None,
         }
     }
 
@@ -228,7 +228,7 @@ impl Attending<'_, '_, '_, '_> {
         self.wire.tell(&Answer::Begun(Box::new(begun)))?;
         let peer = self.wire.peer.clone();
         let mut arrivals = vec![self.wire.arrivals()];
-        arrivals.extend(self.further.arrivals(&peer, self.monitor)?);
+        arrivals.extend(self.channels.arrivals(&peer, self.monitor)?);
         self.standby.take(arrivals, seed)?;
         Ok(())
     }
@@ -236,11 +236,11 @@ impl Attending<'_, '_, '_, '_> {
 
 impl Turns {
     /// Whether these pieces may be read again; the other end reads the same ones.
-    fn may_scrub(&mut self, pieces: &[Piece], wishes: Wishes<'_>) -> bool {
-        let limit = match wishes {
-            Wishes::Own(own) if own.scrub.period == 0 => return false,
-            Wishes::Own(own) => own.scrub.limit.saturating_add(SLACK),
-            Wishes::Asked { .. } => u64::MAX,
+    fn may_scrub(&mut self, pieces: &[Piece], options: RoundOptions<'_>) -> bool {
+        let limit = match options {
+            RoundOptions::Own(own) if own.scrub.period == 0 => return false,
+            RoundOptions::Own(own) => own.scrub.limit.saturating_add(SLACK),
+            RoundOptions::Asked { .. } => u64::MAX,
         };
         self.files = self.files.saturating_add(pieces.len());
         self.bytes = pieces.iter().fold(self.bytes, |bytes, piece| bytes.saturating_add(piece.length()));

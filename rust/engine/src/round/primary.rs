@@ -208,7 +208,7 @@ impl Driver<'_> {
             lineage: info.lineage,
             epoch: info.epoch,
             promotions: self.primary.promotions().clone(),
-            care: self.options.care,
+            drift: self.options.drift,
             store,
         })
     }

@@ -143,15 +143,15 @@ impl<'a> Local<'a> {
         &self,
         volume: &mut LockedVolume,
         newest: &SnapshotInfo,
-        care: DriftOptions,
+        options: DriftOptions,
     ) -> Result<Option<SnapshotInfo>> {
         let is_cheap = volume.info().provider == Provider::Btrfs && btrfs::may_search(volume.root().fd());
-        if !(is_cheap || care.check || care.discard_drift) {
+        if !(is_cheap || options.check || options.discard_drift) {
             return Ok(None);
         }
         match drift::find(volume, newest, "drift-", self.monitor)? {
             None => Ok(None),
-            Some(drift) if care.discard_drift => {
+            Some(drift) if options.discard_drift => {
                 drift.discard(volume, newest, self.monitor).map(|(kept, _)| Some(kept))
             }
             Some(drift) => drift.refuse(volume, DRIFT),
@@ -176,7 +176,7 @@ impl<'a> Local<'a> {
             let holds = newest.map_or("no snapshot yet".to_owned(), |s| format!("snapshot {}", s.name));
             return Err(Error::refused(
                 format!("the delta to {name} does not start from what {show} holds, {holds}"),
-                "send the one whose base that is (`snapsync list` shows the snapshots)",
+                "send the delta that starts from that (`snapsync list` shows the snapshots)",
             ));
         }
         is_sound(&header.snapshot, newest)
@@ -236,7 +236,7 @@ fn is_sound(snapshot: &SnapshotInfo, newest: Option<&SnapshotInfo>) -> Result<()
     {
         return Err(Error::integrity(
             format!("the delta's snapshot {:?} has no proper name, time or number", snapshot.name),
-            "send one that has; an older version may have given a name that none can have any more",
+            "send one that has; an older version may have given it a name that is not allowed any more",
         ));
     }
     snapsync_walk::Matcher::new(&snapshot.subset).map(drop)
@@ -271,7 +271,7 @@ impl StandbyEnd for Local<'_> {
     }
 
     fn open(&mut self, opening: OpenRequest) -> Result<State> {
-        let OpenRequest { lineage, epoch, promotions, care, .. } = opening;
+        let OpenRequest { lineage, epoch, promotions, drift, .. } = opening;
         let follows = |volume: &Volume| !volume.info().lineage.is_nil();
         if !self.target.volume.as_ref().is_some_and(follows) {
             can_begin(epoch, &promotions)?;
@@ -295,10 +295,10 @@ impl StandbyEnd for Local<'_> {
             ));
         }
         let set_aside = match &newest {
-            Some(newest) => self.look_for_drift(&mut volume, newest, care)?,
+            Some(newest) => self.look_for_drift(&mut volume, newest, drift)?,
             None => None,
         };
-        if let Some(read_only) = care.read_only {
+        if let Some(read_only) = drift.read_only {
             can_be_kept(volume.root(), read_only)?;
             volume.set_read_only(read_only)?;
         }
@@ -324,7 +324,7 @@ impl StandbyEnd for Local<'_> {
         let volume = self.volume()?;
         let newest = volume.line()?.pop();
         volume.unseal()?;
-        let room = StageTarget::of(volume, newest.as_ref())?;
+        let stage = StageTarget::of(volume, newest.as_ref())?;
         let DeltaHead { snapshot, epoch, promotions, .. } = offer.header;
         let under_way = (snapshot.clone(), *epoch, promotions.clone());
         let spare = offer.spare.clone();
@@ -334,7 +334,7 @@ impl StandbyEnd for Local<'_> {
             }
             _ => Ok(Vec::new()),
         };
-        let (incoming, begun) = begin(&room, offer, &mut free, monitor)?;
+        let (incoming, begun) = begin(&stage, offer, &mut free, monitor)?;
         self.incoming = Some(incoming);
         self.begun = Some(under_way.0.id);
         self.under_way = Some(under_way);

@@ -64,7 +64,7 @@ pub(crate) struct OpenRequest {
     pub(crate) epoch: u64,
     /// The promotions that led to that epoch.
     pub(crate) promotions: Promotions,
-    pub(crate) care: DriftOptions,
+    pub(crate) drift: DriftOptions,
     /// The primary's store, if it is on this machine: further channels may arrive there.
     pub(crate) store: Option<Spot>,
 }

@@ -121,10 +121,10 @@ impl Mended {
         let old = Place::Directory(standby.root().again()?);
         let new = Place::Snapshot(Box::new((primary.clone(), theirs.clone())));
         let sides = Sides::of_places(&old, &new, monitor)?;
-        let turn = Rewind { base: now, to: own, result: own, terms: Terms::default() };
-        let turned = rewind_between(standby, &sides, &turn, monitor)?;
-        (self.changes, self.data_bytes) = (turned.counts, turned.counts.data_bytes);
-        self.losses = turned.losses;
+        let rewind = Rewind { base: now, to: own, result: own, terms: Terms::default() };
+        let rewound = rewind_between(standby, &sides, &rewind, monitor)?;
+        (self.changes, self.data_bytes) = (rewound.counts, rewound.counts.data_bytes);
+        self.losses = rewound.losses;
         Ok(())
     }
 }

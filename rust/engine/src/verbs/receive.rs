@@ -17,13 +17,13 @@ pub fn receive(
     volume: &Path,
     input: Option<&Path>,
     terms: Terms,
-    care: DriftOptions,
+    drift: DriftOptions,
     monitor: &Monitor,
 ) -> Result<Received> {
     let started = Instant::now();
     let mut delta = Delta::open(input, monitor)?;
     let mut standby = Local::new(volume, None, monitor)?;
-    let result = apply(&mut delta, &mut standby, terms, care, started, monitor);
+    let result = apply(&mut delta, &mut standby, terms, drift, started, monitor);
     if let Err(error) = &result {
         standby.failed(error, delta.header.snapshot.id);
     }
@@ -34,7 +34,7 @@ fn apply(
     delta: &mut Delta<BufReader<Channel<'_>>>,
     standby: &mut Local<'_>,
     terms: Terms,
-    care: DriftOptions,
+    drift: DriftOptions,
     started: Instant,
     monitor: &Monitor,
 ) -> Result<Received> {
@@ -46,7 +46,7 @@ fn apply(
         )
     })?;
     let promotions = header.promotions.clone();
-    let state = standby.open(OpenRequest { lineage, epoch: header.epoch, promotions, care, store: None })?;
+    let state = standby.open(OpenRequest { lineage, epoch: header.epoch, promotions, drift, store: None })?;
     if !state.lost.is_empty() {
         return Err(Error::refused(
             format!(

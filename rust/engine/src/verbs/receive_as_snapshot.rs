@@ -36,7 +36,7 @@ pub fn receive_as_snapshot(
     if Volume::find(&dir)?.is_some() {
         return Err(Error::refused(
             format!("{} is a volume: what is received there would change it", dir.display()),
-            "name a directory that is none",
+            "name a directory that is not a volume",
         ));
     }
     let mut delta = Delta::open(input, monitor)?;
@@ -44,7 +44,7 @@ pub fn receive_as_snapshot(
     let mut snapshot = delta.header.snapshot.clone();
     if name.is_none() && can_be_a_name(&snapshot.name).is_err() {
         return Err(Error::integrity(
-            format!("the delta's snapshot has the name {:?}, which none can have", snapshot.name),
+            format!("the delta's snapshot has the name {:?}, which no snapshot can have", snapshot.name),
             "give it another with --name",
         ));
     }
@@ -115,7 +115,7 @@ fn bring(work: &mut Work<'_>, delta: &mut Input<'_>, terms: Terms, monitor: &Mon
         }
         work.start_over()?;
     }
-    let room = StageTarget {
+    let stage = StageTarget {
         root: work.root()?,
         store: work.store().clone(),
         copies: false,
@@ -127,7 +127,7 @@ fn bring(work: &mut Work<'_>, delta: &mut Input<'_>, terms: Terms, monitor: &Mon
     // The base has the same losses.
     Limits::remembered(&work.shelf())?.remember(work.store())?;
     let (mut incoming, begun) =
-        delta.offer(terms, false, |offer| begin(&room, offer, &mut nothing, monitor))?;
+        delta.offer(terms, false, |offer| begin(&stage, offer, &mut nothing, monitor))?;
     let counts = ManifestReader::open(&incoming.manifest())?.counts()?;
     monitor.start(Stage::Receive, counts.data_bytes);
     monitor.advance(begun.kept);

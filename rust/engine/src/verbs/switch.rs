@@ -101,7 +101,7 @@ fn hand_over(
     monitor: &Monitor,
 ) -> Result<()> {
     let options =
-        Options { care: DriftOptions { check: true, ..DriftOptions::default() }, ..Options::default() };
+        Options { drift: DriftOptions { check: true, ..DriftOptions::default() }, ..Options::default() };
     for _ in 0..TRIES {
         let newest = sync(primary, standby, &options, transfer, ssh, monitor)?.snapshot.id;
         match from.perform(RoleRequest::Demote { newest }, ssh, monitor)? {

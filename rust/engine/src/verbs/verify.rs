@@ -29,15 +29,15 @@ pub fn verify(a: &Path, b: &Path, reading: Reading, ssh: &SshOptions, monitor: &
     monitor.start(Stage::Verify, 0);
     // Another machine reads its tree while this one reads its own.
     let ask = |one: &Named, other: &Named| one.ask(ssh, reading, other.lineage(), monitor);
-    let far = (ask(&named.0, &named.1)?, ask(&named.1, &named.0)?);
+    let remote = (ask(&named.0, &named.1)?, ask(&named.1, &named.0)?);
     let opened = (named.0.open(monitor)?, named.1.open(monitor)?);
     let listing = (list(opened.0.as_ref())?, list(opened.1.as_ref())?);
     let counted = listing.0.as_ref().or(listing.1.as_ref());
     monitor.start(Stage::Verify, counted.map_or(0, Listing::len) as u64);
     let near =
         |listing| Near::new(listing, reading, counted.is_some_and(|one| std::ptr::eq(one, listing)), monitor);
-    let mut left = Feed::new(listing.0.as_ref().map(near), far.0);
-    let mut right = Feed::new(listing.1.as_ref().map(near), far.1);
+    let mut left = Feed::new(listing.0.as_ref().map(near), remote.0);
+    let mut right = Feed::new(listing.1.as_ref().map(near), remote.1);
     let both = listing.0.as_ref().zip(listing.1.as_ref());
     let pools = (named.0.pool(), named.1.pool());
     let both = both.map(|(a, b)| Both { a, b, is_one_pool: pools.0.is_some() && pools.0 == pools.1 });
@@ -90,7 +90,9 @@ enum Named {
 impl Named {
     fn parse(text: &Path) -> Result<Named> {
         let location = Location::parse(text)?;
-        location.there().map_or_else(|| Place::at(&location).map(Named::Here), |far| Ok(Named::There(far)))
+        location
+            .there()
+            .map_or_else(|| Place::at(&location).map(Named::Here), |remote| Ok(Named::There(remote)))
     }
 
     /// The lineage of a volume here, by which the other side may recognise it.
@@ -132,20 +134,20 @@ impl Named {
 /// The records of a side, one batch ahead of the comparison.
 struct Feed<'a> {
     near: Option<Near<'a>>,
-    far: Option<RemoteDigests<'a>>,
+    remote: Option<RemoteDigests<'a>>,
     ahead: VecDeque<Record>,
     has_ended: bool,
 }
 
 impl<'a> Feed<'a> {
-    fn new(near: Option<Near<'a>>, far: Option<RemoteDigests<'a>>) -> Feed<'a> {
-        Feed { near, far, ahead: VecDeque::new(), has_ended: false }
+    fn new(near: Option<Near<'a>>, remote: Option<RemoteDigests<'a>>) -> Feed<'a> {
+        Feed { near, remote, ahead: VecDeque::new(), has_ended: false }
     }
 
     fn more(&mut self) -> Result<Vec<Record>> {
-        match (&mut self.near, &mut self.far) {
+        match (&mut self.near, &mut self.remote) {
             (Some(near), _) => near.more(),
-            (_, Some(far)) => far.more(),
+            (_, Some(remote)) => remote.more(),
             _ => Ok(Vec::new()),
         }
     }
@@ -167,11 +169,11 @@ impl<'a> Feed<'a> {
 
 /// Reads both sides at the same time.
 fn fill<'a>(a: &mut Feed<'a>, b: &mut Feed<'a>, monitor: &Monitor) -> Result<()> {
-    let both = if a.far.is_some() || b.far.is_some() {
+    let both = if a.remote.is_some() || b.remote.is_some() {
         // Waiting for another machine must not take a thread from the work here.
-        let (far, other) = if a.far.is_some() { (a, b) } else { (b, a) };
+        let (remote, other) = if a.remote.is_some() { (a, b) } else { (b, a) };
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| far.fill(monitor));
+            let waiting = scope.spawn(|| remote.fill(monitor));
             let filled = other.fill(monitor);
             (filled, waiting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         })

@@ -141,9 +141,9 @@ impl Drift {
             }
         };
         volume.keep(&self.probe)?;
-        let turn = Rewind { base: &self.probe, to: newest, result: newest, terms: STRICT };
-        let turned = rewind_without(volume, &turn, &lost, monitor)?;
-        Ok((self.probe, turned))
+        let rewind = Rewind { base: &self.probe, to: newest, result: newest, terms: STRICT };
+        let rewound = rewind_without(volume, &rewind, &lost, monitor)?;
+        Ok((self.probe, rewound))
     }
 
     /// The same where no primary brings anything: refused where something is lost.

@@ -47,8 +47,8 @@ pub(crate) fn go_on(volume: &mut LockedVolume, journal: &Journal, monitor: &Moni
     Ok(format!("finished the commit of snapshot {}", journal.snapshot.name))
 }
 
-/// Commits what is staged. If the tree goes back instead, its snapshot is taken again, because what the commit
-/// has touched has other change times.
+/// Commits what is staged. If the tree goes back instead, its snapshot is taken again, because files that the
+/// commit has touched have other change times.
 pub(crate) fn commit(
     volume: &mut LockedVolume,
     incoming: &mut Incoming<'_>,

@@ -25,10 +25,10 @@ pub(crate) struct Rewind<'a> {
     pub(crate) terms: Terms,
 }
 
-pub(crate) fn rewind(volume: &mut LockedVolume, turn: &Rewind<'_>, monitor: &Monitor) -> Result<Rewound> {
+pub(crate) fn rewind(volume: &mut LockedVolume, rewind: &Rewind<'_>, monitor: &Monitor) -> Result<Rewound> {
     monitor.start(Stage::Compare, 0);
-    let sides = Sides::between(volume, turn.base, turn.to, monitor)?;
-    rewind_between(volume, &sides, turn, monitor)
+    let sides = Sides::between(volume, rewind.base, rewind.to, monitor)?;
+    rewind_between(volume, &sides, rewind, monitor)
 }
 
 /// The same for a standby that its primary feeds afterwards: that brings the files whose bytes are `lost`.
@@ -49,10 +49,10 @@ pub(crate) fn rewind_without(
 pub(crate) fn rewind_between(
     volume: &mut LockedVolume,
     sides: &Sides,
-    turn: &Rewind<'_>,
+    rewind: &Rewind<'_>,
     monitor: &Monitor,
 ) -> Result<Rewound> {
-    let result = attempt(volume, sides, turn, monitor);
+    let result = attempt(volume, sides, rewind, monitor);
     if result.is_err()
         && let Ok(Some(journal)) = Journal::load(&volume.store())
         && journal.phase == Phase::Staging
@@ -66,10 +66,10 @@ pub(crate) fn rewind_between(
 fn attempt(
     volume: &mut LockedVolume,
     sides: &Sides,
-    turn: &Rewind<'_>,
+    rewind: &Rewind<'_>,
     monitor: &Monitor,
 ) -> Result<Rewound> {
-    let Rewind { base, to, result, terms } = *turn;
+    let Rewind { base, to, result, terms } = *rewind;
     let outgoing = Outgoing::make(volume, to, Some(base))?;
     let manifest = outgoing.manifest();
     let counts = sides.write_manifest(&manifest, &header(volume, Some(base), result), monitor)?;

@@ -234,7 +234,7 @@ fn follow(
     if epoch < volume.info().epoch || !promotions.lead_to(epoch) {
         return Err(Error::refused(
             format!(
-                "{} is of epoch {}, and cannot follow a primary whose promotions lead to none that is later",
+                "{} is of epoch {}, and cannot follow a primary whose promotions lead to no later one",
                 volume.path().display(),
                 volume.info().epoch
             ),

@@ -122,8 +122,8 @@ impl Place {
             return Ok(Root::of(fd, self.path.clone()));
         }
         Err(Error::refused(
-            format!("{} is another directory now than a moment ago", self.path.display()),
-            "somebody exchanged it: look who may write there, then run this again",
+            format!("{} is not the directory that it was a moment ago", self.path.display()),
+            "somebody exchanged it: check who may write there, then run this again",
         ))
     }
 

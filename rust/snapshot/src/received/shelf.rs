@@ -174,7 +174,7 @@ pub fn can_be_a_name(name: &str) -> Result<()> {
     if !snapsync_model::can_name_directory(name) {
         return Err(Error::usage(
             format!("{name:?} cannot be the name of a directory for a snapshot"),
-            "use at most 255 bytes of characters that are seen, without `/`, and no `-` or `.` in front",
+            "use at most 255 bytes of visible characters, without `/`, and no `-` or `.` in front",
         ));
     }
     Ok(())

@@ -36,16 +36,16 @@ pub fn restore(address: &Path, name: Option<String>, terms: Terms, monitor: &Mon
     let kept = volume.unused_name("before-restore-")?;
     let before = volume.take(Request::New { name: Some(kept), subset: None }, monitor)?;
     let result = volume.describe(Request::New { name, subset: None })?;
-    let turned = rewind(&mut volume, &Rewind { base: &before, to: &from, result: &result, terms }, monitor)?;
+    let rewound = rewind(&mut volume, &Rewind { base: &before, to: &from, result: &result, terms }, monitor)?;
     Ok(Restored {
         verb: "restore",
         volume: volume.info(),
         source: from,
         before,
-        snapshot: turned.snapshot,
-        changes: turned.counts,
-        data_bytes: turned.counts.data_bytes,
-        losses: turned.losses,
+        snapshot: rewound.snapshot,
+        changes: rewound.counts,
+        data_bytes: rewound.counts.data_bytes,
+        losses: rewound.losses,
         recovered,
         notes: monitor.take_notes(),
         counters: monitor.counters(),

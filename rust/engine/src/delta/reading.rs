@@ -1,0 +1,40 @@
+//! What sides that only list other inodes than the side behind them have in common.
+
+/// The methods of a `Side` that read one inode, answered by `self.side`.
+macro_rules! read_from_side {
+    () => {
+        fn path_of(&self, link: &snapsync_model::Link) -> snapsync_model::Result<snapsync_model::RelPath> {
+            self.side.path_of(link)
+        }
+
+        fn details(&self, inode: &snapsync_model::Inode) -> snapsync_model::Result<snapsync_model::Details> {
+            self.side.details(inode)
+        }
+
+        fn open(&self, inode: &snapsync_model::Inode) -> snapsync_model::Result<std::fs::File> {
+            self.side.open(inode)
+        }
+
+        fn holds_still(
+            &self,
+            inode: &snapsync_model::Inode,
+            file: &std::fs::File,
+        ) -> snapsync_model::Result<()> {
+            self.side.holds_still(inode, file)
+        }
+
+        fn layout(
+            &self,
+            inode: &snapsync_model::Inode,
+            file: &std::fs::File,
+        ) -> snapsync_model::Result<snapsync_model::Layout> {
+            self.side.layout(inode, file)
+        }
+
+        fn space(&self) -> Option<u128> {
+            self.side.space()
+        }
+    };
+}
+
+pub(crate) use read_from_side;
