@@ -7,7 +7,7 @@
 //! undone if it cannot go on. Each of its steps can be repeated:
 //!
 //! 1. detach, deepest first: removed names are moved to `trash/`, or to `held/` if their inodes get new
-//! names;
+//!    names;
 //! 2. attach, parents first: new names come from `new/` and `held/`;
 //! 3. data: changed ranges are moved to their files;
 //! 4. attributes, flags and the times of directories;
