@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from machine import store
+from machine import snapshots, store
 from oracle import Entry, Picture
 
 Held = tuple[object, ...]
@@ -85,12 +86,48 @@ def place_of(number: int) -> tuple[int, int]:
 
 
 def digest(volume: Path, row: dict[str, Any]) -> str:
-    content = b""
-    if row["object"]:
-        in_round, number = place_of(row["object"])
-        (path,) = (store(volume) / "pool" / str(in_round)).glob(f"*/{number}")
-        content = path.read_bytes()
+    content = content_of(volume, row) if row["object"] else b""
     return hashlib.sha256(content.ljust(row["size"], b"\0")).hexdigest()
+
+
+def content_of(volume: Path, row: dict[str, Any]) -> bytes:
+    """The bytes of a file: its object, or what the newest table says that the tree has of it."""
+    in_round, number = place_of(row["object"])
+    found = list((store(volume) / "pool" / str(in_round)).glob(f"*/{number}"))
+    if found:
+        return found[0].read_bytes()
+    newest, table = newest_table(volume)
+    (there,) = (one for one in [table[row["inode"]]] if one["object"] == row["object"])
+    path = Path(os.fsdecode(os.path.join(os.fsencode(volume), paths(table, there)[0])))
+    status = path.stat()
+    assert (status.st_ino, status.st_ctime_ns, status.st_size) == (
+        there["inode"],
+        there["ctime"],
+        there["size"],
+    ), f"{path} is not what snapshot {newest} says"
+    return path.read_bytes()
+
+
+def newest_table(volume: Path) -> tuple[str, dict[int, dict[str, Any]]]:
+    (newest,) = [snap["id"] for snap in snapshots(volume) if not snap.get("aside")][-1:]
+    return newest, _by_number(volume, newest, (store(volume) / "snapshots" / newest / TABLE[1]).stat().st_ino)
+
+
+@lru_cache(maxsize=2)
+def _by_number(volume: Path, identity: str, _: int) -> dict[int, dict[str, Any]]:
+    return {row["inode"]: row for row in rows(volume, identity)}
+
+
+def assert_no_object_is_missing_or_left(volume: Path, identities: set[str]) -> None:
+    """Each object that is there is named by a table; one that is not there is in the newest, and in the tree."""
+    named, there = objects_named(volume, identities), objects_there(volume)
+    assert there <= named
+    if missing := named - there:
+        newest, table = newest_table(volume)
+        of_tree = {place_of(row["object"]): row for row in table.values() if row["object"]}
+        assert missing <= set(of_tree), f"neither in the pool nor in {newest}"
+        for place in missing:
+            content_of(volume, of_tree[place])
 
 
 def objects_named(volume: Path, identities: set[str]) -> set[tuple[int, int]]:

@@ -52,7 +52,9 @@ PUSHED = {
 
 def body(source: str, start: str) -> str:
     """What is between the braces behind `start`."""
-    text = re.sub(r"//[^\n]*|#\[[^\]]*\]", "", (ENGINE / source).read_text())
+    text = (ENGINE / source).read_text()
+    text = re.sub(r'#\[serde\([^\]]*\brename = "(\w+)"[^\]]*\]\s*(?:pub )?\w+', r"\1", text)
+    text = re.sub(r"//[^\n]*|#\[[^\]]*\]", "", text)
     text = text[text.index(start) :]
     text = text[text.index("{") :]
     depth = 0
@@ -65,8 +67,7 @@ def body(source: str, start: str) -> str:
 
 def fields(source: str, start: str) -> set[str]:
     """As they are called on the wire."""
-    told = re.sub(r'#\[serde\(rename = "(\w+)"\)\]\s*\w+', r"\1", body(source, start))
-    return set(re.findall(r"(\w+)\s*:(?!:)", told))
+    return set(re.findall(r"(\w+)\s*:(?!:)", body(source, start)))
 
 
 def rows() -> list[list[str]]:

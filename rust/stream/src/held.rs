@@ -34,7 +34,7 @@ impl Held {
         }
     }
 
-    /// As much of it as fits into one message.
+    /// The part of it that fits into one message.
     pub fn told(&self) -> Held {
         let mut room = MOST.saturating_sub(self.runs.len());
         let fits = |ranges: &[(u64, u64)]| {

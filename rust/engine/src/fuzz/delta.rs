@@ -27,7 +27,7 @@ pub(super) struct Told {
 }
 
 impl Delta {
-    /// What is sent of `snapshot`, from `base` on; it passes through a file in `dir`.
+    /// The delta of `snapshot` from `base`; it passes through a file in `dir`.
     pub(super) fn of(snapshot: &Path, base: Option<PathBuf>, dir: &Path) -> Delta {
         let (file, transfer) =
             (dir.join("delta"), TransferOptions { compression: Compression::None, limit: None });
@@ -49,7 +49,7 @@ impl Delta {
         Delta { header, manifest, frames }
     }
 
-    /// As it is but for the lie, if there is one.
+    /// The delta as it is, except for the lie if there is one.
     pub(super) fn told(&self, lie: Option<Move>, seen: &Seen, dir: &Path) -> Told {
         let Some(lie) = lie else {
             return self.put(self.head(None, seen), &self.manifest, &self.frames, false);

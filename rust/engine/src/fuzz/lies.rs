@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-/// What a client may name: what it may, what is not its own, what lies outside, and what nobody can have.
+/// The paths that a client may name: allowed ones, those of others, outside ones, and impossible ones.
 pub(super) const PATHS: [&str; 24] = [
     "primary",
     "standby",
@@ -118,7 +118,7 @@ fn change(node: &mut Value, value: u8, seen: &Seen) {
     }
 }
 
-/// What has parts has more of them, fewer, or others.
+/// Changes a list or an object: more parts, fewer, or other ones.
 fn change_list(node: &mut Value, value: u8) {
     match (node, value) {
         (Value::Array(list), 18) => _ = list.pop(),

@@ -17,7 +17,7 @@ pub fn messages(bytes: &[u8]) {
     }
 }
 
-/// What makes sense is what it was made of.
+/// A record that is understood must be equal to the bytes that it was read from.
 fn records(mut from: &[u8]) {
     while let Some((record, rest)) = Record::read(from, Reading::Nothing) {
         let mut bytes = Vec::new();

@@ -17,7 +17,7 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// After that a peer that does not answer is not asked again.
 const MOMENT: Duration = Duration::from_millis(500);
-/// Of an end that is told nothing more.
+/// The patience of an end that is told nothing more.
 const IMPATIENCE: Duration = Duration::from_millis(10);
 
 /// Whatever is said.
@@ -33,7 +33,7 @@ pub(super) struct Peer<'p, 'b, 'a> {
     pub(super) seen: &'p mut Seen,
     /// All that the other end told: text, and what files hold.
     pub(super) heard: &'p mut Vec<u8>,
-    /// What makes the other end impatient, while it is there.
+    /// The other end, to make it impatient while it exists.
     other: &'p OnceLock<Weak<Connection>>,
     /// What was said last.
     pub(super) told: Value,
@@ -43,7 +43,7 @@ pub(super) struct Peer<'p, 'b, 'a> {
     pub(super) in_delta: Option<Move>,
 }
 
-/// What a message came to.
+/// The result of a message.
 pub(super) enum Said {
     /// It was said, and this is its kind.
     As(String),
@@ -192,7 +192,7 @@ impl Peer<'_, '_, '_> {
     /// Whatever goes into packets; whether it went.
     pub(super) fn put(&mut self, bytes: &[u8]) {
         self.wire.to.get_mut().hurry(MOMENT);
-        // Who is gone hears nothing.
+        // An end that is gone hears nothing.
         let _ = self.wire.to.write_all(bytes).and_then(|()| self.wire.to.flush());
     }
 

@@ -5,7 +5,7 @@ use crate::fuzz::peer::{Peer, Said, kind_of};
 use crate::fuzz::world::World;
 use serde_json::{Value, json};
 
-/// What is asked, in this order.
+/// The questions, in this order.
 const TURNS: [&str; 8] = ["look", "open", "begin", "commit", "secret", "scrub", "prune", "done"];
 
 pub(super) struct Primary<'w> {
@@ -41,7 +41,7 @@ impl<'w> Primary<'w> {
         }
     }
 
-    /// What it is told decides which delta is next.
+    /// The answers decide which delta is next.
     fn note(&mut self, answer: &Value) {
         if let Some(state) = answer.get("opened") {
             self.newest = state.get("newest").filter(|newest| !newest.is_null()).cloned();
@@ -100,7 +100,7 @@ impl<'w> Primary<'w> {
         }
     }
 
-    /// What only a standby says, and what the head of a lineage that was promoted would.
+    /// Answers that only a standby gives, and those of the head of a promoted lineage.
     fn answers(&self) -> Vec<Value> {
         let World { lineage, standby, first, .. } = self.world;
         let promotion = json!({

@@ -12,7 +12,7 @@ pub(super) struct Script<'b> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Manner {
     True,
-    /// With another value in it.
+    /// The message has another value in it.
     Altered,
     /// The next one is altered as well.
     AlteredAndMore,
@@ -29,7 +29,7 @@ pub(super) enum Manner {
     Failed,
     HungUp,
     Silent,
-    /// What belongs to a delta behind it is not what it was.
+    /// Something in the delta behind the message is changed.
     Delta,
     /// Signs of life before it.
     Alive,
@@ -82,7 +82,7 @@ pub(super) struct Move {
     /// Which of all messages; 0 for the one whose turn it is.
     pub(super) turn: u8,
     pub(super) manner: Manner,
-    /// Where in it the lie is, and which it is.
+    /// The place of the lie in the message, and its kind.
     pub(super) place: u8,
     pub(super) value: u8,
 }

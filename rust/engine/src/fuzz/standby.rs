@@ -13,7 +13,7 @@ pub(super) struct Standby<'w> {
     /// It is the one that is known, or says that it is new.
     is_known: bool,
     pub(super) round: Round,
-    /// What comes.
+    /// The snapshot that is on its way.
     snapshot: Option<Value>,
     is_whole: bool,
 }

@@ -21,9 +21,9 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use uuid::Uuid;
 
-/// What a server may work on lies in here.
+/// The directory that servers are kept to.
 const INSIDE: &str = "in";
-/// What has this in it, in a name or in what it holds, is told to nobody who may not know it.
+/// Text with this in it, in a name or in a file, must not reach anybody who may not know it.
 pub(super) const HIDDEN: &str = "hidden-name";
 pub(super) const BEYOND: &str = "beyond";
 
@@ -172,12 +172,12 @@ impl World {
         world
     }
 
-    /// What brings an empty standby to the first snapshot.
+    /// The delta that brings an empty standby to the first snapshot.
     pub(super) fn whole(&self) -> &Delta {
         self.whole.get_or_init(|| Delta::of(&self.at("primary@0"), None, &self.scratch()))
     }
 
-    /// What brings it on to the second.
+    /// The delta that brings it to the second.
     pub(super) fn next(&self) -> &Delta {
         let base = self.at("primary@0");
         self.next.get_or_init(|| Delta::of(&self.at("primary@1"), Some(base), &self.scratch()))
@@ -195,7 +195,7 @@ impl World {
         self.base.join("scratch")
     }
 
-    /// Where a standby says it is.
+    /// The place that a standby claims to be at.
     pub(super) fn place_of(&self, standby: Uuid) -> String {
         let is_known = standby == self.standby;
         self.at(if is_known { "standby" } else { "fresh" }).to_string_lossy().into_owned()
@@ -222,7 +222,7 @@ impl World {
         facts
     }
 
-    /// What must hold whoever spoke. An owner may have a volume follow one whose promotions nothing shows.
+    /// What must hold whoever spoke. An owner may make a volume follow one whose promotions are not shown.
     pub(super) fn expect_sound(&self, now: &Facts, is_owner: bool) {
         self.expect_untouched(now, &["../outside"]);
         for (name, state) in &now.volumes {
@@ -281,7 +281,7 @@ impl World {
         assert_eq!(now.parts[name].tree, self.before.parts[name].tree, "the tree of {name}");
     }
 
-    /// What who only reads leaves as it is.
+    /// Checks that a client which only reads has changed nothing.
     pub(super) fn expect_only_read(&self, now: &Facts, rounds: usize) {
         let (was, is) = (&self.before.volumes["primary"], &now.volumes["primary"]);
         assert_eq!((was.epoch, was.role, &was.promotions), (is.epoch, is.role, &is.promotions));
@@ -372,7 +372,7 @@ fn print(path: &Path, to: &mut Vec<Print>, is_root: bool) {
     }
 }
 
-/// What was seen of the round, however it was answered.
+/// The observed parts of a round, whatever its answers.
 #[derive(Debug, Default)]
 pub(super) struct Round {
     /// Snapshots that came whole, and were asked to be committed then.

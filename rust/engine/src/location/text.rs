@@ -38,7 +38,7 @@ impl Host {
             .then(|| Host { user: user.map(str::to_owned), name: name.to_owned() })
     }
 
-    /// As `ssh` takes it, which knows no brackets.
+    /// The form that `ssh` takes, which has no brackets.
     pub(crate) fn for_ssh(&self) -> String {
         match &self.user {
             Some(user) => format!("{user}@{}", self.name),
@@ -51,7 +51,7 @@ impl Host {
     }
 }
 
-/// As it is written: an IPv6 address is in brackets.
+/// Written with an IPv6 address in brackets.
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.user.iter().try_for_each(|user| write!(f, "{user}@"))?;
@@ -114,7 +114,7 @@ impl Location {
         Location { host: None, path: OsStr::from_bytes(path).into(), snapshot }
     }
 
-    /// What a volume has written down. Older ones know IPv6 addresses without brackets.
+    /// Parses what a volume has recorded. Older ones record IPv6 addresses without brackets.
     pub fn known(text: &Path) -> Location {
         let Ok(location) = Location::parse(text) else {
             let bytes = text.as_os_str().as_bytes();

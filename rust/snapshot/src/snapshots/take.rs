@@ -202,7 +202,8 @@ impl LockedVolume {
         self.expect_unread(info)?;
         self.expect_nothing_absent(info)?;
         let dir = self.dir_of(info.id);
-        if self.is_partly_in_tree() && self.line()?.last().is_some_and(|last| last.id == info.id) {
+        let is_newest = || Ok::<_, Error>(self.line()?.last().is_some_and(|last| last.id == info.id));
+        if self.is_partly_in_tree() && self.missing(info).is_none() && is_newest()? {
             self.keep_before_newest_goes(info, monitor)?;
         }
         fault::point("delete.begin");

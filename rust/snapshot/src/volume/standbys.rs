@@ -38,7 +38,8 @@ impl LockedVolume {
         Ok(known)
     }
 
-    /// Of a snapshot that is about to be taken, which saves it. What was noted of others that are gone goes.
+    /// Notes the standby for which a snapshot is about to be taken; taking it saves the note. Notes about
+    /// deleted snapshots are removed.
     pub(crate) fn note_taken_for(&mut self, snapshot: Uuid, by: TakenFor) -> Result<()> {
         let there = self.snapshots()?;
         let taken_for = &mut self.record_mut().taken_for;
