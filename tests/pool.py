@@ -119,7 +119,7 @@ def _by_number(volume: Path, identity: str, _: int) -> dict[int, dict[str, Any]]
 
 
 def assert_no_object_is_missing_or_left(volume: Path, identities: set[str]) -> None:
-    """Each object that is there is named by a table; one that is not there is in the newest, and in the tree."""
+    """Each object that is there is named by a table, and one that is not there is in the tree."""
     named, there = objects_named(volume, identities), objects_there(volume)
     assert there <= named
     if missing := named - there:
