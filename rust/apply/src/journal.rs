@@ -48,7 +48,7 @@ pub struct Journal {
     /// Whether the stage lists the inodes that were checked and staged. Older builds did not note them.
     #[serde(default)]
     pub known: bool,
-    /// The stage says which objects are to hold what the commit takes away.
+    /// Whether the stage says which objects the commit must make.
     #[serde(default)]
     pub displaces: bool,
 }

@@ -64,7 +64,7 @@ impl<'a> Place<'a> {
         Ok(across_projects(&self.dir, self.name, &to.dir, &link)?)
     }
 
-    /// Gives this name to what an entry holds, wherever that is by now; never over something that is there.
+    /// Links the inode that an entry holds to this name, and never replaces anything.
     pub fn link_entry(&self, entry: &Entry) -> io::Result<()> {
         Ok(linkat(CWD, entry.proc_path(), &self.dir, self.name, AtFlags::SYMLINK_FOLLOW)?)
     }

@@ -184,12 +184,12 @@ pub fn may_be_written(file: &File) -> bool {
     hold_still(file).is_none()
 }
 
-/// While it is held, whoever opens the file for writing waits, or is told to come again.
+/// A lease on a file. While it is held, nobody else can open the file for writing: they wait or get an error.
 #[derive(Debug)]
 pub struct Lease<'a>(&'a File);
 
-/// A lease on a file that is open for reading alone; None where somebody may have it open or mapped for
-/// writing.
+/// Takes a lease on a file that is open only for reading. Returns None if somebody may have it open or mapped
+/// for writing.
 pub fn hold_still(file: &File) -> Option<Lease<'_>> {
     let lease = Lease(file);
     // SAFETY: numbers alone. A lease is not given while the file is open for writing; whoever opens it until

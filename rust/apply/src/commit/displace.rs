@@ -1,7 +1,7 @@
-//! What older snapshots find nowhere but in the tree comes to its object before the commit takes it away: a
-//! file that goes becomes the object itself, which is one more name of it until the others go, and what is
-//! overwritten in place is copied while it is staged. No object ever holds anything but what its snapshot
-//! had: where that cannot be told, none is made.
+//! Moves bytes that older snapshots find only in the tree to their objects before the commit destroys them. A
+//! deleted file becomes the object itself: the object is one more link to it until its names are gone. A file
+//! that changes in place is copied during staging. An object never holds other bytes than its snapshot had:
+//! if that cannot be proved, no object is made.
 
 use crate::attributes;
 use crate::check::drift::is_cut_to;
@@ -20,29 +20,29 @@ use snapsync_sys::{
 use std::fs::File;
 use std::io;
 
-/// Copies, each under the place of its row in the manifest.
+/// The directory of copies in the stage. Each is named by its row in the manifest.
 const DIR: &str = "displaced";
 const KEEP: &str = "keep for older snapshots";
 
-/// What came of making a file that goes its own object.
+/// The result of making a deleted file its own object.
 enum Kept {
     Yes,
-    /// It is not what the snapshot had.
+    /// The file is not what the snapshot had.
     Changed,
-    /// Others could change it later: a copy has to do.
+    /// Others could change the file later: a copy is needed.
     NotAlone,
 }
 
 impl Incoming<'_> {
-    /// Copies what is overwritten in place, and what goes but is not this volume's alone, before anything is
-    /// touched. A copy shares its blocks where that can be.
+    /// Copies files that will be overwritten in place, and deleted files that others could still change,
+    /// before the tree is touched. Copies share blocks if possible.
     pub(crate) fn copy_displaced(&self) -> Result<()> {
         if !self.journal.displaces {
             return Ok(());
         }
         let dir = self.staged(DIR)?;
         let make = || {
-            // A run that was cut left one.
+            // An interrupted run left one.
             self.remove_staged(&dir)?;
             self.root.create_dir(&dir, 0o700)
         };
@@ -61,7 +61,7 @@ impl Incoming<'_> {
         })
     }
 
-    /// Makes the objects, before any name goes and any byte is overwritten.
+    /// Makes the objects, before any name is removed and any byte is overwritten.
     pub(crate) fn displace(&self) -> Result<()> {
         self.each_displaced(|displaced| {
             let done = self.displace_one(displaced).and_then(|()| fault::step("commit.displace"));
@@ -74,14 +74,14 @@ impl Incoming<'_> {
             return Ok(());
         }
         let (entry, is_linked) = match self.object(&displaced.object)? {
-            // A stop may have come before all was done with it.
+            // A crash may have come before the file was taken.
             Some(found) if self.is_displaced(displaced, &found)? => (found, true),
             Some(_) => return Ok(()),
             None => {
                 let found = self.look_for(&displaced.path(), &displaced.row.known);
                 match found.map_err(io::Error::other)? {
                     Some(entry) => (entry, false),
-                    // The step that takes its name finds out.
+                    // Detaching its name reports that.
                     None => return Ok(()),
                 }
             }
@@ -94,11 +94,11 @@ impl Incoming<'_> {
             Kept::Yes => {}
             Kept::Changed => self.say_lost(displaced, CHANGED),
             Kept::NotAlone => {
-                // Of its name nothing is believed before it is whole.
+                // A crash may leave half of it: a replay must not take that for a copy.
                 let path = self.staged(&format!("{DIR}/{}.new", displaced.at)).map_err(io::Error::other)?;
                 self.remove_staged(&path)?;
                 if let Some(copy) = self.copy_to(displaced, &entry, &path)? {
-                    // Nor before it is on the disk.
+                    // A replay believes the object, so the bytes must be on the disk first.
                     copy.sync_all()?;
                     self.place(displaced, &path)?;
                 }
@@ -107,7 +107,7 @@ impl Incoming<'_> {
         Ok(())
     }
 
-    /// Moves a copy to its object; whether there is one.
+    /// Moves a copy to its object. Returns whether there was a copy.
     fn place(&self, displaced: &Displaced, copy: &RelPath) -> io::Result<bool> {
         let copy = self.root.place(copy)?;
         if copy.entry().is_err() {
@@ -124,8 +124,8 @@ impl Incoming<'_> {
         Ok(true)
     }
 
-    /// While nobody can begin to write to it, a file gets the object's name too, and becomes this process's
-    /// alone.
+    /// Links a file to the object's name, and takes the file for this process alone, while a lease keeps
+    /// everybody from starting to write.
     fn make_object(&self, displaced: &Displaced, entry: &Entry, is_linked: bool) -> io::Result<Kept> {
         let before = entry.stat()?;
         if !self.is_base(displaced, &before) {
@@ -133,7 +133,7 @@ impl Incoming<'_> {
         }
         let (file, was_shut) = match entry.read() {
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-                // Its owner may have kept himself out.
+                // Its owner runs this, and its mode keeps him out.
                 take(entry, Kind::File)?;
                 (entry.read(), true)
             }
@@ -163,17 +163,17 @@ impl Incoming<'_> {
             tolerate(entry.remove_xattr(name), true)?;
         }
         drop(lease);
-        // Who waited for that had been let in before.
+        // Whoever waited for the lease passed the check of rights before.
         if may_be_written(&file) { Err(self.is_written(displaced)) } else { Ok(Kept::Yes) }
     }
 
-    /// False where it cannot have one more name, or none there.
+    /// Returns false if the file cannot have one more link, or none in that directory.
     fn link_object(&self, entry: &Entry, object: &RelPath) -> io::Result<bool> {
         let link = || self.root.place(object)?.link_entry(entry);
         let errno = |e: &io::Error| Errno::from_io_error(e);
         let linked = match link() {
             Err(e) if is_gone(&e) => self.make_directories(object).and_then(|()| link()),
-            // The directory takes only what is of its project.
+            // The directory accepts only files of its project.
             Err(e) if errno(&e) == Some(Errno::XDEV) => {
                 let (dir, _) = object.split().unwrap_or_default();
                 self.clear_directory(&dir).and_then(|()| link())
@@ -188,7 +188,7 @@ impl Incoming<'_> {
         }
     }
 
-    /// Those that an object lies in: of its round, and of the pool.
+    /// Makes the directories above an object.
     fn make_directories(&self, object: &RelPath) -> io::Result<()> {
         let above = |path: &RelPath| path.split().map(|(above, _)| above);
         let dirs: Vec<RelPath> = std::iter::successors(above(object), above).take(3).collect();
@@ -201,12 +201,12 @@ impl Incoming<'_> {
         Ok(())
     }
 
-    /// It takes what comes as it is.
+    /// Clears flags that new entries would inherit or be refused by.
     fn clear_directory(&self, dir: &RelPath) -> io::Result<()> {
         clear_flags_of(self.root.open_at(dir, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?)
     }
 
-    /// None where it is not what the snapshot had, or cannot be read.
+    /// Returns None if the file is not what the snapshot had, or cannot be read.
     fn copy_to(&self, displaced: &Displaced, entry: &Entry, path: &RelPath) -> io::Result<Option<File>> {
         let file = match entry.read() {
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
@@ -218,7 +218,7 @@ impl Incoming<'_> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
         let copy = File::from(self.root.open_at(path, flags, Mode::from_raw_mode(0o600))?);
         if flags_of(&file)? & NOCOW != 0 {
-            // Only files that are alike in it can share blocks; else they are copied.
+            // Two files share blocks only if both have this flag or neither has it.
             let _ = set_flags_of(&copy, NOCOW);
         }
         let before = stat_of(&file)?;
@@ -233,7 +233,7 @@ impl Incoming<'_> {
         Ok(None)
     }
 
-    /// False where it is shorter by now.
+    /// Returns false if the file is shorter by now.
     fn copy(&self, from: &File, to: &File, size: u64) -> io::Result<bool> {
         if snapsync_sys::clone_file(from, to).is_ok() {
             return Ok(true);
@@ -248,8 +248,8 @@ impl Incoming<'_> {
         Ok(true)
     }
 
-    /// The tree has its names again: what got one more for its object loses that. Copies stay: they are what
-    /// the snapshot had.
+    /// Removes links to files that have their names in the tree again. Copies stay: they hold what the
+    /// snapshot had.
     pub(crate) fn take_back_objects(&self) -> Result<()> {
         self.each_displaced(|displaced| {
             let take_back = || {
@@ -265,13 +265,13 @@ impl Incoming<'_> {
         })
     }
 
-    /// Whether an object is the file itself, and no copy.
+    /// Whether an object is the file itself and not a copy.
     fn is_displaced(&self, displaced: &Displaced, object: &Entry) -> io::Result<bool> {
         Ok(self.is_known(&displaced.row.known, &object.stat()?))
     }
 
-    /// Whether it still is what the check saw. After a stop its change time may be that of the commit itself,
-    /// or of its way back: then its size and the time of its last write tell.
+    /// Whether the file still has the bytes that the check saw. After a crash its change time may come from
+    /// the commit itself or from the way back: then its size and modification time decide.
     fn is_base(&self, displaced: &Displaced, stat: &Stat) -> bool {
         let Some(old) = displaced.row.change.old else { return false };
         let is_dated = || self.journal.limits.mtime || is_cut_to(stat.attributes.time(), old.time());
@@ -303,7 +303,7 @@ impl Displaced {
         self.row.change.old_path.clone().unwrap_or_default()
     }
 
-    /// Whether it can be the object itself, once its names are gone.
+    /// Whether the file can become the object itself.
     fn is_alone(&self, entry: &Entry) -> io::Result<bool> {
         if self.row.change.survives() || self.has_other_names(&entry.stat()?, false) {
             return Ok(false);
@@ -314,7 +314,7 @@ impl Displaced {
         }
     }
 
-    /// It has names that do not go.
+    /// Whether the file has names that stay.
     fn has_other_names(&self, stat: &Stat, is_linked: bool) -> bool {
         stat.nlink as usize > self.row.change.links_removed.len() + usize::from(is_linked)
     }

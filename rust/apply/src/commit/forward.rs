@@ -25,8 +25,8 @@ impl Incoming<'_> {
         self.commit_or(&mut |_| Ok(()))
     }
 
-    /// The same for a volume whose snapshots have bytes in the tree: where that is the old one again, its
-    /// snapshot is to be taken again before that is said.
+    /// Does the same for a volume whose snapshots find bytes in the tree: if the commit goes back,
+    /// `take_again` is called before the journal says so.
     pub fn commit_or(&mut self, take_again: &mut TakeAgain<'_>) -> Result<()> {
         match self.forward() {
             Err(cause) if self.journal.can_go_back() => Err(self.go_back(&cause, take_again)),

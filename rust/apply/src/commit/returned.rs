@@ -1,5 +1,5 @@
-//! What the way back has touched has other change times than the table of the base says: told like a delta
-//! that changes nothing, from which the table is made again.
+//! Describes what a way back has touched, as a delta that changes nothing: those files have other change
+//! times than their rows in the base's table, so the table is made again from it.
 
 use crate::check::drift::is_cut_to;
 use crate::known::{Row, What};
@@ -11,11 +11,11 @@ use snapsync_sys::Stat;
 
 const FILE: &str = "returned.arrow";
 
-/// Takes the snapshot that the tree has gone back to again, with the new times.
+/// Takes the snapshot again that the tree has gone back to, with the new change times.
 pub type TakeAgain<'f> = dyn FnMut(Applied) -> Result<()> + 'f;
 
 impl Incoming<'_> {
-    /// Rows for all that was there and still is. By then nothing can be lost any more.
+    /// Writes a row for everything that was there before the commit and still is.
     pub(crate) fn returned(&self) -> Result<Applied> {
         let manifest = self.stage().join(FILE);
         let mut writer = ManifestWriter::create(&manifest, &ManifestHeader::default())?;
@@ -33,14 +33,14 @@ impl Incoming<'_> {
         Ok(Applied { manifest, seen })
     }
 
-    /// Whether a file has the bytes that it had, as far as its own times tell.
+    /// Whether a file has its old bytes, as far as its size and modification time tell.
     fn is_back(&self, was: Option<&Attributes>, now: &Stat) -> bool {
         let is_time = |was: &Attributes| is_cut_to(now.attributes.time(), was.time());
         was.is_some_and(|was| was.size == now.attributes.size && (self.journal.limits.mtime || is_time(was)))
     }
 }
 
-/// `data`: somebody else has changed it meanwhile.
+/// `data` says that somebody else has changed the file meanwhile.
 fn unchanged(change: Change, data: bool) -> Change {
     Change {
         flags: ChangeFlags { data, ..ChangeFlags::default() },

@@ -45,7 +45,7 @@ impl Incoming<'_> {
         self.undo_and(&mut |_| Ok(()))
     }
 
-    /// The same for a volume whose snapshots have bytes in the tree.
+    /// Does the same for a volume whose snapshots find bytes in the tree.
     pub fn undo_and(&mut self, take_again: &mut TakeAgain<'_>) -> Result<()> {
         if !self.journal.can_go_back() {
             return Err(Error::refused(

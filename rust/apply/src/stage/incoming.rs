@@ -33,7 +33,7 @@ pub struct Incoming<'a> {
     pub(crate) knowledge: Option<Knowledge>,
     /// Whether an interrupted run of the same delta left some of it.
     pub(super) goes_on: bool,
-    /// It was staged in this run: nothing came between that and its commit.
+    /// Whether this run has staged it: nothing can have happened between the seal and the commit.
     pub(crate) is_fresh: bool,
 }
 

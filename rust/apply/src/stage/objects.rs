@@ -1,8 +1,8 @@
-//! What a commit takes from the tree, and older snapshots find nowhere else: each such file has an object,
-//! which is to hold its bytes from then on.
+//! Notes which objects must hold bytes that a commit destroys in the tree and that older snapshots find
+//! nowhere else.
 //!
 //! `objects` in the stage has 8 bytes for each row of the manifest, in its order, little endian: the number
-//! of the object, 0 where nothing is to be kept.
+//! of the object, or 0 if nothing has to be kept.
 
 use crate::known::{Row, What};
 use crate::stage::incoming::Incoming;
@@ -22,16 +22,16 @@ const FILE: &str = "objects";
 const POOL: &str = ".snapsync/store/pool";
 const BYTES: usize = size_of::<u64>();
 
-/// Answers, for numbers of inodes of this volume, with the object and the change time that the base's table
-/// has for each.
+/// Returns, for inode numbers of this volume, the object and the change time that the base's table has for
+/// each.
 pub type FindObjects<'a> = dyn FnMut(&BTreeSet<u64>) -> Result<HashMap<u64, (u64, i64)>> + 'a;
 
-/// A file whose bytes are about to be lost.
+/// A file whose bytes will be destroyed.
 pub(crate) struct Displaced {
-    /// Its place in the manifest.
+    /// The number of its row in the manifest.
     pub(crate) at: u64,
     pub(crate) row: Row,
-    /// Where its object is to be.
+    /// The path of its object.
     pub(crate) object: RelPath,
 }
 
@@ -42,18 +42,18 @@ impl Borrow<Change> for Displaced {
 }
 
 impl Incoming<'_> {
-    /// Older snapshots find their bytes in the tree, and the commit is to keep for them what it takes away:
-    /// room is counted for that.
+    /// Says before `prepare` that older snapshots find bytes in the tree, so that their objects count as
+    /// needed space.
     pub fn will_displace(&mut self) {
         self.need.displaces = true;
     }
 
-    /// Notes which objects are to hold what the commit takes away, once all data is there. What is not any
-    /// more what the table says must not come to hold its number.
+    /// Notes which objects the commit must make, once all data has arrived. A file that differs from the
+    /// table gets none: its bytes must not be stored under the old number.
     pub fn displaces(&mut self, find: &mut FindObjects<'_>) -> Result<()> {
         self.journal.known = true;
         self.learn()?;
-        // Else nothing tells the file of the table from another.
+        // Otherwise nothing distinguishes the table's file from another one.
         if !self.knowledge.as_ref().is_some_and(|knowledge| knowledge.is_exact) {
             return Ok(());
         }
@@ -80,7 +80,7 @@ impl Incoming<'_> {
         Ok(())
     }
 
-    /// Of these rows those with an object that is not there yet, and its number.
+    /// Returns those of the rows whose object is missing, with its number.
     fn to_be_kept(&self, rows: &[u64], find: &mut FindObjects<'_>) -> Result<Vec<(u64, u64)>> {
         let known = rows.iter().map(|row| Ok((*row, self.known(*row)?))).collect::<Result<Vec<_>>>()?;
         let checked: Vec<_> = known.into_iter().filter(|(_, known)| known.what == What::Checked).collect();
@@ -99,7 +99,7 @@ impl Incoming<'_> {
         Ok(kept)
     }
 
-    /// What lies in an object's place.
+    /// Looks up the file of an object.
     pub(crate) fn object(&self, object: &RelPath) -> io::Result<Option<Entry>> {
         match self.root.entry(object) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -107,7 +107,7 @@ impl Incoming<'_> {
         }
     }
 
-    /// Calls `act` for each file whose bytes are to be kept, in parallel.
+    /// Calls `act` in parallel for each file whose bytes have to be kept.
     pub(crate) fn each_displaced(&self, act: impl Fn(&Displaced) -> Result<()> + Sync) -> Result<()> {
         if !self.journal.displaces {
             return Ok(());
@@ -145,7 +145,7 @@ fn loses_bytes(row: &Brief) -> bool {
     row.kind == Kind::File && (row.flags.deleted || (row.flags.data && !row.flags.created))
 }
 
-/// Where an object of the volume's pool is.
+/// The path of an object in the volume's pool.
 fn pool_path(object: u64) -> Result<RelPath> {
     RelPath::new(format!("{POOL}/{}", object_path(object)).as_bytes())
 }

@@ -113,3 +113,19 @@ pub(crate) fn named(
     }
     Ok(rows)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_so_many_paths_are_believed_and_what_is_none_is_left_out() {
+        let odd = [&b"a/b"[..], b"\xff\n", b"../up", b""];
+        let told = LostPaths(odd.iter().map(|path| hex(path)).chain(["6".into(), "zz".into()]).collect());
+        let paths: Vec<Vec<u8>> = told.paths().iter().map(|path| path.as_bytes().to_vec()).collect();
+        assert!(paths.contains(&b"a/b".to_vec()) && paths.contains(&b"\xff\n".to_vec()));
+        assert!(!paths.iter().any(|path| path.starts_with(b"..")));
+        let many = LostPaths((0..300_000).map(|n| hex(format!("file-{n:06}").as_bytes())).collect());
+        assert_eq!(many.paths().len(), (MOST - 1) / "file-000000".len());
+    }
+}

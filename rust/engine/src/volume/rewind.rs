@@ -88,7 +88,10 @@ fn attempt(
     let data =
         Data { manifest: &manifest, side: &*sides.target, held: &begun.held, seed: Default::default() };
     fill(&incoming, &data, None, monitor)?;
-    displaces(volume, &mut incoming)?;
+    // If a tree is repaired that its own snapshot describes, its wrong bytes are those of no snapshot.
+    if base.id != result.id {
+        displaces(volume, &mut incoming)?;
+    }
     incoming.seal()?;
     commit(volume, &mut incoming, monitor)?;
     drop(incoming);

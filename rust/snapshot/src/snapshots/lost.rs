@@ -9,7 +9,7 @@ use crate::volume::locked::LockedVolume;
 use crate::volume::record::Absent;
 use snapsync_manifest::{FILES, NextTable, Table};
 use snapsync_model::{
-    Context, Directories, Error, Inode, Kind, Link, Provider, RelPath, Result, Side, SnapshotInfo,
+    Context, Directories, Inode, Kind, Link, Provider, RelPath, Result, Side, SnapshotInfo,
 };
 use snapsync_sys::Spot;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -55,17 +55,6 @@ impl Volume {
             return Ok(Vec::new());
         }
         self.absent_rows(info.id, &Table::open(&self.dir_of(info.id))?)
-    }
-
-    /// Whoever deletes the newest snapshot would forget what the tree lacks.
-    pub(crate) fn expect_nothing_absent(&self, info: &SnapshotInfo) -> Result<()> {
-        if self.absent_files(info)?.is_empty() {
-            return Ok(());
-        }
-        Err(Error::refused(
-            format!("cannot delete {}: files of it are still to be brought from the primary", info.name),
-            "sync to it first",
-        ))
     }
 
     fn absent_rows(&self, id: Uuid, table: &Table) -> Result<Vec<Inode>> {
