@@ -3,6 +3,7 @@
 use crate::pool::in_tree::{InTree, TreeOf};
 use crate::pool::objects::{object_at, open_object};
 use rustix::fs::makedev;
+use serde::Deserialize;
 use snapsync_manifest::Table;
 use snapsync_model::{
     Context, Details, Directories, Error, Inode, Inodes, Layout, Link, RelPath, Result, Side, locked,
@@ -14,6 +15,12 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
+
+/// What counts of a journal here.
+#[derive(Deserialize)]
+struct Journal {
+    phase: String,
+}
 
 /// A pool snapshot, open for reading.
 pub struct PoolSnapshot {
@@ -100,6 +107,14 @@ impl PoolSnapshot {
         Ok(tree.clone())
     }
 
+    /// A commit moves files on, and the newest table tells of that only when it is done.
+    fn is_being_committed(&self) -> bool {
+        let journal = self.pool.above().map(|store| store.join("journal.json"));
+        let text = journal.and_then(|journal| journal.read().ok()).unwrap_or_default();
+        let phase = serde_json::from_slice::<Journal>(&text).map(|journal| journal.phase);
+        phase.is_ok_and(|phase| phase != "staging")
+    }
+
     fn lost(&self, inode: &Inode) -> Error {
         let Some(tree) = &self.tree_of else {
             return Error::Lost {
@@ -112,10 +127,19 @@ impl PoolSnapshot {
                     .to_owned(),
             };
         };
-        let path =
-            self.path(inode).map_or_else(|_| format!("inode {}", inode.ino), |p| p.display().to_string());
+        let show = tree.root.path().display();
+        if self.is_being_committed() {
+            return Error::refused(
+                format!("cannot read a snapshot of {show}: a round is being committed there, or was stopped"),
+                format!(
+                    "run this again when it has ended; `snapsync recover {show}` ends one that was stopped"
+                ),
+            );
+        }
+        let path = self.path(inode).map(|path| path.display().into_owned());
+        let path = path.unwrap_or_else(|_| format!("inode {}", inode.ino));
         Error::Lost {
-            what: format!("the bytes of {path} in a snapshot of {} are lost", tree.root.path().display()),
+            what: format!("the bytes of {path} in a snapshot of {show} are lost"),
             advice:
                 "they were changed in the tree, or removed from the store, by hand: take the file from the \
                      other side, and delete the snapshots that had it"
