@@ -38,7 +38,7 @@ impl Ground {
         }
         // What was committed just now has a change time that no later change can have again.
         std::thread::sleep(Duration::from_nanos(ground.times.grain.unsigned_abs()));
-        Ok(Ground { is_in_tree: true, ..ground }.from_now_on())
+        Ok(Ground { is_in_tree: true, ..ground }.starting_now())
     }
 
     /// The same for a snapshot that is to hold all that it has by itself.
@@ -55,7 +55,7 @@ impl Ground {
             is_standby: store.is_standby,
             is_in_tree: false,
         };
-        Ok(ground.from_now_on())
+        Ok(ground.starting_now())
     }
 
     /// Only commits write there, and its times tell where that is not so.
@@ -64,7 +64,7 @@ impl Ground {
         store.stays_standby && self.is_numbered && is_proof
     }
 
-    fn from_now_on(self) -> Ground {
+    fn starting_now(self) -> Ground {
         let started = jiff::Timestamp::now().as_nanosecond() as i64;
         Ground { started, unsettled: started.saturating_sub(self.times.grain), ..self }
     }

@@ -28,7 +28,7 @@ pub(crate) fn take(
 ) -> Result<Counts> {
     let root = store.root.underneath()?.knowing_ways();
     let ground = Ground::of(store, &root)?;
-    take_on(store, root, ground, subset, (round, dir), monitor)
+    take_on(store, root, &ground, subset, (round, dir), monitor)
 }
 
 /// The same with an object for whatever differs from the snapshot before.
@@ -41,13 +41,13 @@ pub(crate) fn take_whole(
 ) -> Result<Counts> {
     let root = store.root.underneath()?.knowing_ways();
     let ground = Ground::of_all(store, &root)?;
-    take_on(store, root, ground, subset, (round, dir), monitor)
+    take_on(store, root, &ground, subset, (round, dir), monitor)
 }
 
 fn take_on(
     store: &PoolStore,
     root: Root,
-    ground: Ground,
+    ground: &Ground,
     subset: &Subset,
     (round, dir): (u64, &Spot),
     monitor: &Monitor,
@@ -60,7 +60,7 @@ fn take_on(
     if let (Some((base, _)), Some(last)) = (newest, &last)
         && subset.is_everything()
         && base.subset.is_everything()
-        && let Some(counts) = scan::take(store, (base, last), &root, round, dir, &ground, monitor)?
+        && let Some(counts) = scan::take(store, (base, last), &root, round, dir, ground, monitor)?
     {
         return Ok(counts);
     }
@@ -74,7 +74,7 @@ fn take_on(
     dir_of_round.create_dir().context("create the directory", dir_of_round.show())?;
     let (root, inodes, directories, moves) = tree.into_inodes();
     let take = Take {
-        objects: Objects::new(store, &root, round, &ground, monitor),
+        objects: Objects::new(store, &root, round, ground, monitor),
         directories: &directories,
         moves: moves.as_ref(),
         kept: AtomicU64::new(0),
