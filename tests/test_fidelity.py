@@ -243,7 +243,7 @@ def test_times_finer_than_the_targets_are_told_and_are_no_drift(
             sh("touch", "-d", time, source / name)
         sh("touch", "-d", "2000-01-01", source)
         what = "modification time finer than the target's grain of 1000000000 ns"
-        refused_when_strict(source, target, f"{what} (1 entries)")
+        refused_when_strict(source, target, f"{what} (1 entry)")
         assert losses(done("sync", source, target)) == {what: 1}
         assert differences(source, target) == {("mid", "mtime (ns)")}
         # It is not in the rows any more, and what the standby has of it is no drift.
@@ -426,7 +426,7 @@ def test_an_access_list_in_disguise_is_never_set(pair: Pair) -> None:
     set_acl(pair.source / "file", "access", 1000, 7)
     hidden = bytes.fromhex("0000000100000001ffffffff00070000")
     set_xattr(pair.source / "file", b"trusted.SGI_ACL_FILE", hidden)
-    refused_when_strict(pair.source, pair.target, "trusted.SGI_ACL_FILE (1 entries)")
+    refused_when_strict(pair.source, pair.target, "trusted.SGI_ACL_FILE (1 entry)")
     assert losses(done("sync", pair.source, pair.target)) == {"extended attribute trusted.SGI_ACL_FILE": 1}
     assert getfacl(pair.target / "file") == getfacl(pair.source / "file")
     assert differences(pair.source, pair.target) == {("file", "extended attributes")}

@@ -149,7 +149,7 @@ def test_a_bit_that_the_kernel_drops_without_a_word_is_a_loss(place: Place) -> N
     pair = Pair.make(place, ("xfs", "ext4"))
     program(pair.source / "of-group", "of-group first")
     dress(pair.source / "of-group", 0o2755, 0, 4242)
-    assert_told(run("sync", *ends(pair), "--strict", "--quiet", wrap=wrap), "mode (1 entries)", codes=(3,))
+    assert_told(run("sync", *ends(pair), "--strict", "--quiet", wrap=wrap), "mode (1 entry)", codes=(3,))
     for text in ("first", "second"):
         program(pair.source / "of-group", f"of-group {text}")
         dress(pair.source / "of-group", 0o2755, 0, 4242)

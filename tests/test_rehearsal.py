@@ -111,7 +111,7 @@ def test_an_owner_without_a_number_in_the_namespace_is_a_loss(place: Place, kind
     os.chown(pair.source / "f", 1234, 1234)
     churn(pair.source)
     ran = run("sync", pair.source, pair.target, "-q", "--strict", wrap=wrap)
-    assert_told(ran, "owner and group (1 entries)", codes=(3,))
+    assert_told(ran, "owner and group (1 entry)", codes=(3,))
     assert lost(done("sync", pair.source, pair.target, wrap=wrap)) == {"owner and group": 1}
     assert (pair.target / "f").stat().st_uid == 0
     # What went without its owner then was not changed by hand, though its row says nothing of one and
@@ -279,7 +279,7 @@ def test_extended_attributes_that_are_too_large_together_are_a_loss(place: Place
         os.setxattr(pair.source / "f", f"user.{name}", name.encode() * 2_000)
     churn(pair.source)
     ran = run("sync", pair.source, pair.target, "-q", "--strict")
-    assert_told(ran, "too large together (1 entries)", codes=(3,))
+    assert_told(ran, "too large together (1 entry)", codes=(3,))
     losses = lost(done("sync", pair.source, pair.target))
     assert losses == {"extended attributes that are too large together": 1}
     for name in "abc":
