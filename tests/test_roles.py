@@ -214,7 +214,7 @@ def test_roles_that_make_no_sense_change_nothing(pair: Pair, place: Place, verb:
         assert_told(run(verb, "-q", place("xfs")), codes=(2,))
     else:
         assert_told(run(verb, "-q", pair.source, other), "never were", codes=(3,))
-        assert_told(run(verb, "-q", pair.source, pair.source), "one volume", codes=(2,))
+        assert_told(run(verb, "-q", pair.source, pair.source), "the same volume", codes=(2,))
         assert_told(run(verb, "-q", pair.source, place.absent("xfs")), codes=(2,))
         assert_told(run(verb, "-q", "a:/b", "c:/d"), "other machines", codes=(2,))
     if verb == "rejoin":
