@@ -218,7 +218,7 @@ def test_an_error_of_the_other_end_is_one_line(pair: Pair) -> None:
     ran = run("sync", pair.source, f"there:{pair.target}", *between(rule))
     assert ran.code == 1
     assert is_plain(ran.err)
-    assert f"there: {SHOWN}" in ran.err
+    assert f"there:{pair.target}: {SHOWN}" in ran.err
     assert len(ran.err.splitlines()) == 2
 
 
