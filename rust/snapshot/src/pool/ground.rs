@@ -4,7 +4,7 @@
 use crate::pool::store::PoolStore;
 use snapsync_manifest::TableInfo;
 use snapsync_model::{Context, Monitor, Result};
-use snapsync_sys::{FileSystem, Root, Times, has_stable_numbers, mounting, stat_of};
+use snapsync_sys::{FileSystem, Root, Times, has_lasting_identity, has_stable_numbers, mounting, stat_of};
 use std::time::Duration;
 
 pub(crate) fn is_numbered(root: &Root, filesystem: FileSystem) -> Result<bool> {
@@ -18,6 +18,8 @@ pub(crate) struct Ground {
     pub(crate) dev: (u32, u32),
     /// Whether inodes are identified by number; otherwise by path.
     pub(crate) is_numbered: bool,
+    /// A file keeps its number and birth time for as long as it exists.
+    has_lasting_identity: bool,
     started: i64,
     times: Times,
     /// The identity of the mounting.
@@ -53,6 +55,8 @@ impl Ground {
             times,
             mounting: mounting(root.in_own_mount()),
             is_standby: store.is_standby,
+            has_lasting_identity: has_lasting_identity(root.fd(), store.filesystem)
+                .context("read the attributes of", root.path())?,
             is_in_tree: false,
         };
         Ok(ground.starting_now())
@@ -61,7 +65,7 @@ impl Ground {
     /// Only commits write there, and its times tell where that is not so.
     pub(crate) fn leaves_bytes_in_tree(&self, store: &PoolStore) -> bool {
         let is_proof = self.times.doubt.is_none() && self.mounting.is_some();
-        store.stays_standby && self.is_numbered && is_proof
+        store.stays_standby && self.has_lasting_identity && is_proof
     }
 
     fn starting_now(self) -> Ground {
