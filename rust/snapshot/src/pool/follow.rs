@@ -76,7 +76,7 @@ fn attempt(store: &PoolStore, round: u64, dir: &Spot, delta: Delta, monitor: &Mo
     let root = store.root.underneath()?.knowing_ways();
     let ground = Ground::of(store, &root)?;
     let rows = look(&root, delta, monitor)?;
-    let merge = merge_of(&table, rows, absent)?;
+    let merge = merge_of(&table, rows, &absent)?;
     let objects = Objects::new(store, &root, round, &ground, monitor);
     // The rows that the manifest does not name were checked against their files then, and are not now.
     let info = TableInfo { mounting: table.info().mounting.clone(), ..ground.info() };
@@ -208,7 +208,7 @@ impl Touched {
 }
 
 /// Puts what the manifest speaks of into the last table, without rows of what was absent from the tree.
-fn merge_of(last: &Table, rows: Vec<Row>, absent: Vec<Inode>) -> Attempt<Merge<'_>> {
+fn merge_of<'a>(last: &'a Table, rows: Vec<Row>, absent: &[Inode]) -> Attempt<Merge<'a>> {
     let directories = Directories::of(&rows);
     let (mut were, mut deleted, mut touched) = (BTreeSet::new(), HashSet::new(), Vec::new());
     for row in rows {
