@@ -1,5 +1,5 @@
-"""What lay in a standby's tree alone and was changed there by hand is lost to its snapshots: they say so and never
-give other bytes, and the round that discards the change brings it from the primary.
+"""What lay in a standby's tree alone and was changed there by hand is lost to its snapshots: they say so and
+never give other bytes, and the round that discards the change brings it from the primary.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def assert_never_other(volume: Path, snap: str, picture: Picture, place: Place, 
         ran = run("restore", f"{volume}@{snap}", path, "--to", to / str(number), "--json")
         if path in lost:
             assert ran.code == 4, (path, ran)
-            assert path in ran.err and not (to / str(number) / path).exists()
+            assert path in ran.err
+            assert not (to / str(number) / path).exists()
         else:
             assert ran.code == 0, (path, ran)
             found = files(freeze(to / str(number)))[path]
@@ -133,7 +134,7 @@ def test_a_round_that_was_cut_after_going_back_leaves_no_gap_behind(
     pair: Pair, place: Place, kinds: tuple[str, str]
 ) -> None:
     """Until a round has brought them, the files are missing from the tree, and everybody knows."""
-    first, second, by_hand = drifted(pair)
+    _, second, by_hand = drifted(pair)
     words = ("sync", pair.source, pair.target, "-q", "--discard-drift")
     ran = run(*words, env={"SNAPSYNC_FAULT": "again.replaced:1"})
     assert ran.code == -signal.SIGKILL, ran
@@ -228,7 +229,9 @@ def change_all(root: Path) -> None:
 
 
 @one
-@pytest.mark.parametrize("change", [change_all, lambda root: shutil.rmtree(root / "more")], ids=["all", "gone"])
+@pytest.mark.parametrize(
+    "change", [change_all, lambda root: shutil.rmtree(root / "more")], ids=["all", "gone"]
+)
 def test_many_files_are_brought_at_once(
     pair: Pair, kinds: tuple[str, str], change: Callable[[Path], None]
 ) -> None:
