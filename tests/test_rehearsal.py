@@ -111,7 +111,7 @@ def test_an_owner_without_a_number_in_the_namespace_is_a_loss(place: Place, kind
     os.chown(pair.source / "f", 1234, 1234)
     churn(pair.source)
     ran = run("sync", pair.source, pair.target, "-q", "--strict", wrap=wrap)
-    assert_told(ran, "owner and group (1 entry)", codes=(3,))
+    assert_told(ran, "owner and group (1 entry", codes=(3,))
     assert lost(done("sync", pair.source, pair.target, wrap=wrap)) == {"owner and group": 1}
     assert (pair.target / "f").stat().st_uid == 0
     # What went without its owner then was not changed by hand, though its row says nothing of one and

@@ -37,7 +37,8 @@ pub struct Options {
 }
 
 /// Requirements for a target.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Terms {
     /// It must hold everything.
     pub strict: bool,
@@ -89,17 +90,29 @@ pub struct TransferOptions {
 }
 
 /// How another machine is reached.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SshOptions {
     /// The command that runs another command on a host, with its arguments.
     pub rsh: Vec<String>,
     /// The snapsync command on the other machine, in the syntax of its shell.
     pub remote_path: String,
     /// Each is passed as `-o OPTION`.
+    #[serde(rename = "ssh_options")]
     pub options: Vec<String>,
     /// How long the other end may be silent before it is given up.
+    #[serde(rename = "timeout", deserialize_with = "seconds")]
     pub patience: Duration,
+    #[serde(default = "one")]
     pub channels: usize,
+}
+
+fn seconds<'de, D: serde::Deserializer<'de>>(from: D) -> std::result::Result<Duration, D::Error> {
+    u64::deserialize(from).map(Duration::from_secs)
+}
+
+fn one() -> usize {
+    1
 }
 
 impl Default for SshOptions {

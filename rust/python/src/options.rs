@@ -9,10 +9,9 @@ use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyString};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use snapsync_engine::{Compression, Result, SshOptions, Terms, TransferOptions};
-use std::time::Duration;
+use snapsync_engine::{Compression, Result, SshOptions, TransferOptions};
 
-/// How data is sent, in Python's terms.
+/// How data is sent, in Python's terms: on the wire these options have names of their own.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Transfer {
@@ -30,45 +29,9 @@ impl Transfer {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Ssh {
-    rsh: Vec<String>,
-    remote_path: String,
-    ssh_options: Vec<String>,
-    timeout: u64,
-    #[serde(default = "one")]
-    channels: usize,
-}
-
-fn one() -> usize {
-    1
-}
-
 /// How another machine is reached; by default in the usual way.
 pub(crate) fn ssh_options(given: Option<&Bound<'_, PyDict>>) -> PyResult<SshOptions> {
-    let Some(given) = given else { return Ok(SshOptions::default()) };
-    let Ssh { rsh, remote_path, ssh_options, timeout, channels } = read(given)?;
-    Ok(SshOptions {
-        rsh,
-        remote_path,
-        options: ssh_options,
-        patience: Duration::from_secs(timeout),
-        channels,
-    })
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Target {
-    strict: bool,
-    no_space_check: bool,
-}
-
-/// The requirements for a target.
-pub(crate) fn terms(given: &Bound<'_, PyDict>) -> PyResult<Terms> {
-    let Target { strict, no_space_check } = read(given)?;
-    Ok(Terms { strict, no_space_check })
+    given.map_or_else(|| Ok(SshOptions::default()), read)
 }
 
 /// The engine's type of a group.

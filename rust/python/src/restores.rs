@@ -1,6 +1,6 @@
 //! Restores and clones snapshots, and lists the versions of one file.
 
-use crate::options::terms;
+use crate::options::read;
 use crate::watch::{Progress, watched};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -28,7 +28,7 @@ fn restore(
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
-    let terms = terms(target)?;
+    let terms = read(target)?;
     watched(py, progress, move |monitor| {
         with_jobs(jobs, || snapsync_engine::restore(&address, name, terms, monitor))
     })
@@ -46,7 +46,7 @@ fn restore_to(
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
-    let terms = terms(target)?;
+    let terms = read(target)?;
     watched(py, progress, move |monitor| {
         with_jobs(jobs, || snapsync_engine::restore_to(&snapshot, &paths, &to, terms, monitor))
     })
@@ -62,7 +62,7 @@ fn restore_paths(
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
-    let terms = terms(target)?;
+    let terms = read(target)?;
     watched(py, progress, move |monitor| {
         with_jobs(jobs, || snapsync_engine::restore_paths(&snapshot, &paths, terms, monitor))
     })
@@ -92,7 +92,7 @@ fn clone(
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
-    let terms = terms(target)?;
+    let terms = read(target)?;
     watched(py, progress, move |monitor| {
         with_jobs(jobs, || snapsync_engine::clone(&snapshot, &to, name, terms, monitor))
     })

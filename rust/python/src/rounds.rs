@@ -1,6 +1,6 @@
 //! Runs a round, in one step or as a delta that is sent and received, and serves the other end of one.
 
-use crate::options::{Transfer, read, ssh_options, terms};
+use crate::options::{Transfer, read, ssh_options};
 use crate::watch::{Progress, watched};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -79,7 +79,7 @@ fn receive(
     progress: Progress,
 ) -> PyResult<String> {
     let drift: DriftOptions = read(drift)?;
-    let terms = terms(target)?;
+    let terms = read(target)?;
     watched(py, progress, move |monitor| {
         with_jobs(jobs, || snapsync_engine::receive(&volume, delta.as_deref(), terms, drift, monitor))
     })
@@ -97,7 +97,7 @@ fn receive_as_snapshot(
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
-    let terms = terms(target)?;
+    let terms = read(target)?;
     watched(py, progress, move |monitor| {
         with_jobs(jobs, || {
             snapsync_engine::receive_as_snapshot(&directory, delta.as_deref(), name, terms, monitor)

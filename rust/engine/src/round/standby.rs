@@ -176,7 +176,7 @@ impl<'a> Local<'a> {
             let holds = newest.map_or("no snapshot yet".to_owned(), |s| format!("snapshot {}", s.name));
             return Err(Error::refused(
                 format!("the delta to {name} does not start from what {show} holds, {holds}"),
-                "send the delta that starts from that (`snapsync list` shows the snapshots)",
+                "send a delta whose base that is (`snapsync list` shows the snapshots)",
             ));
         }
         is_sound(&header.snapshot, newest)
