@@ -31,6 +31,12 @@ def inodes(path: Path) -> int:
     return found.f_files - found.f_ffree
 
 
+def shown(path: bytes) -> str:
+    """As a message names it."""
+    text = path.decode(errors="replace")
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
 def read_back(volume: Path, snap: str, picture: Picture, to: Path) -> str:
     """What reading all of a snapshot comes to: `whole`, or `lost`, and never anything else."""
     ran = run("restore", f"{volume}@{snap}", "--to", to)
@@ -40,7 +46,7 @@ def read_back(volume: Path, snap: str, picture: Picture, to: Path) -> str:
     assert ran.code == 4, ran
     path = re.search(r"the bytes of (.*) in a snapshot of", ran.err)
     assert path, ran
-    assert os.fsencode(path[1]) in picture.entries
+    assert path[1] in {shown(name) for name in picture.entries}
     return "lost"
 
 
