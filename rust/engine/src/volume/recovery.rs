@@ -3,10 +3,14 @@
 use crate::delta::staging::give_up;
 use crate::report::volumes::Unfinished;
 use snapsync_apply::{Applied, Incoming, Journal, Phase, applied, clear, discard, has_received, is_intact};
-use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, SnapshotInfo, Stage};
+use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, Seen, SnapshotInfo, Stage};
 use snapsync_snapshot::{Delta, LockedVolume, Request, Volume};
-use snapsync_sys::fault;
+use snapsync_sys::{Spot, fault};
+use std::collections::BTreeSet;
 use uuid::Uuid;
+
+/// In a stage: numbers of inodes, 8 bytes little endian each.
+const DOUBTFUL: &str = "doubtful";
 
 /// Keeps other commands from a volume, and ends what an interrupted one began; a cut delta may go on. Says
 /// what it did.
@@ -67,8 +71,45 @@ fn take_base_again(
     let base = base.filter(|base| volume.has_table(*base));
     let base = volume.snapshots()?.into_iter().find(|snapshot| Some(snapshot.id) == base);
     let Some(base) = base else { return Ok(()) };
+    note_doubtful(volume, base.id, &back)?;
+    let back = as_taken_again(volume, base.id, back)?;
     let delta = Delta { base: base.id, manifest: back.manifest, seen: back.seen };
     volume.take_again(&base, Ok(delta), monitor)
+}
+
+/// Files that were not what the table of the base says when they were checked. They are noted in the stage
+/// before that table is taken again with the times that a commit has left.
+fn note_doubtful(volume: &Volume, base: Uuid, back: &Applied) -> Result<()> {
+    let noted = stage_of(back).join(DOUBTFUL);
+    if noted.is_there() {
+        return Ok(());
+    }
+    let rows = volume.objects_of(base, &inos_of(back))?;
+    let is_other = |seen: &&Seen| rows.get(&seen.ino).is_some_and(|(_, ctime)| *ctime != seen.ctime);
+    let found = back.seen.iter().flatten().filter(is_other).flat_map(|seen| seen.ino.to_le_bytes());
+    let bytes: Vec<u8> = found.collect();
+    stage_of(back).write_file(DOUBTFUL, &bytes).context("write", noted.show())
+}
+
+/// The table of the base may have been taken again since the files were checked: those that were right then
+/// are what it says now.
+fn as_taken_again(volume: &Volume, base: Uuid, mut applied: Applied) -> Result<Applied> {
+    let noted = stage_of(&applied).join(DOUBTFUL);
+    let Some(bytes) = noted.read_if_there().context("read", noted.show())? else { return Ok(applied) };
+    let doubtful: BTreeSet<u64> = bytes.as_chunks().0.iter().map(|ino| u64::from_le_bytes(*ino)).collect();
+    let rows = volume.objects_of(base, &inos_of(&applied))?;
+    for seen in applied.seen.iter_mut().flatten().filter(|seen| !doubtful.contains(&seen.ino)) {
+        seen.ctime = rows.get(&seen.ino).map_or(seen.ctime, |(_, ctime)| *ctime);
+    }
+    Ok(applied)
+}
+
+fn stage_of(applied: &Applied) -> Spot {
+    applied.manifest.above().unwrap_or_else(|| applied.manifest.clone())
+}
+
+fn inos_of(applied: &Applied) -> BTreeSet<u64> {
+    applied.seen.iter().flatten().map(|seen| seen.ino).collect()
 }
 
 /// After a commit that failed: whether its tree went back, and nothing of it is left.
@@ -206,7 +247,10 @@ fn how(volume: &Volume, to: &SnapshotInfo, base: Uuid) -> Result<Result<Delta, &
     };
     match Journal::load(&volume.store())? {
         Some(journal) if !is_intact(volume.root(), &journal)? => Ok(Err("what the stage says was damaged")),
-        _ => Ok(Ok(Delta { base, manifest: applied.manifest, seen: applied.seen })),
+        _ => {
+            let applied = as_taken_again(volume, base, applied)?;
+            Ok(Ok(Delta { base, manifest: applied.manifest, seen: applied.seen }))
+        }
     }
 }
 

@@ -213,6 +213,7 @@ impl Merge<'_> {
         // The file that the commit found may differ from the one in the last table.
         if same.is_some_and(|old| touched.was.map(|was| was.ctime) != Some(old.ctime)) {
             inode.ctime = UNSETTLED;
+            objects.note_if_lost(&touched.path, &inode);
         }
         Ok(Some(inode))
     }

@@ -175,6 +175,18 @@ impl<'a> Objects<'a> {
         Ok(inode)
     }
 
+    /// Tells of a file that something else than a commit has touched, and whose bytes only the tree has:
+    /// nothing proves them any more.
+    pub(crate) fn note_if_lost(&self, path: &RelPath, inode: &Inode) {
+        if inode.object != 0 && !object_at(&self.pool, inode.object).is_there() {
+            self.monitor.note(format!(
+                "{} was changed by hand, if only its change time: this snapshot cannot prove its bytes, and \
+                 does not give them",
+                path.display()
+            ));
+        }
+    }
+
     /// Whether an entry that was not found at `path` was removed from its directory, whose change time then
     /// differs from when it was read. Otherwise a directory above it was moved.
     pub(crate) fn is_removed(&self, path: &RelPath, walked: &Inode) -> bool {

@@ -9,9 +9,9 @@ use crate::volume::locked::LockedVolume;
 use rayon::prelude::*;
 use snapsync_manifest::{FILES, Table};
 use snapsync_model::{
-    Context, Error, Inode, Kind, Monitor, Provider, Result, Side, SnapshotInfo, object_path,
+    Context, Error, Inode, Kind, Monitor, Provider, Result, Role, Side, SnapshotInfo, object_path,
 };
-use snapsync_sys::{supports_reflinks, sync_filesystem};
+use snapsync_sys::{filesystem, mounting, supports_reflinks, sync_filesystem};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use uuid::Uuid;
@@ -58,6 +58,37 @@ impl LockedVolume {
         let snapshot = self.open_pool(info)?;
         let rows = snapshot.table.rows()?;
         self.keep_rows(&snapshot, rows, monitor)
+    }
+
+    /// A primary that was promoted without copies makes them before its next snapshot, where there is room:
+    /// until then its history thins out as its tree changes.
+    pub(crate) fn keep_what_is_only_in_tree(&mut self, monitor: &Monitor) -> Result<()> {
+        let newest = self.line()?.pop().filter(|newest| self.has_table(newest.id));
+        let is_due = self.is_partly_in_tree() && self.info().role == Role::Primary;
+        let Some(newest) = newest.filter(|_| is_due && !self.has_just_been_promoted) else { return Ok(()) };
+        let (path, snapshot) = (self.path().display().to_string(), self.open_pool(&newest)?);
+        if mounting(self.root().in_own_mount()) != snapshot.table.info().mounting {
+            monitor.note(format!(
+                "what the snapshots of {path} had in its tree alone is lost, because the file system was \
+                 mounted anew: nothing proves that the tree still has it"
+            ));
+            return self.note_all_kept();
+        }
+        let (mut needed, free) =
+            (0_u64, filesystem(self.root().fd()).context("look at", self.path())?.available);
+        for row in snapshot.table.rows()? {
+            let row = row?;
+            needed += if snapshot.is_without_object(&row) { row.blocks * 512 } else { 0 };
+        }
+        if needed > free - free / 10 {
+            monitor.note(format!(
+                "{path} has no room for a copy of what its snapshots have in its tree alone: they lose what \
+                 changes"
+            ));
+            return Ok(());
+        }
+        self.keep_bytes(&newest, monitor)?;
+        self.note_all_kept()
     }
 
     /// The same for what the newest snapshot alone says where it is, before that goes.

@@ -36,6 +36,7 @@ impl LockedVolume {
     pub fn take(&mut self, request: Request, monitor: &Monitor) -> Result<SnapshotInfo> {
         // An apply ends with a sync, and a second one would write nothing.
         let is_synced = matches!(request, Request::Same(_));
+        self.keep_what_is_only_in_tree(monitor)?;
         let info = self.describe(request)?;
         self.take_described(info, is_synced, monitor)
     }
