@@ -28,7 +28,7 @@ mod stage;
 mod vet;
 
 pub use commit::aside::set_aside;
-pub use commit::returned::TakeAgain;
+pub use commit::returned::{Correct, Returned};
 pub use journal::{Journal, Phase};
 pub use layout::{clear, discard};
 pub use limits::{Limits, Loss, RarePart};

@@ -1,6 +1,6 @@
 //! The second half of an apply: the stage becomes the tree. Every step can be repeated after a crash.
 
-use crate::commit::returned::TakeAgain;
+use crate::commit::returned::Correct;
 use crate::journal::Phase;
 use crate::known::{Known, Row};
 use crate::layout::clear;
@@ -22,14 +22,14 @@ impl Incoming<'_> {
     /// Continues from the journal's phase until the tree is the target. If that fails, restores the tree and
     /// marks the stage in the journal as ready to be removed.
     pub fn commit(&mut self) -> Result<()> {
-        self.commit_or(&mut |_| Ok(()))
+        self.commit_or(&mut |_, _| Ok(()))
     }
 
     /// Does the same for a volume whose snapshots find bytes in the tree: if the commit goes back,
-    /// `take_again` is called before the journal says so.
-    pub fn commit_or(&mut self, take_again: &mut TakeAgain<'_>) -> Result<()> {
+    /// `correct` is called before the journal says so.
+    pub fn commit_or(&mut self, correct: &mut Correct<'_>) -> Result<()> {
         match self.forward() {
-            Err(cause) if self.journal.can_go_back() => Err(self.go_back(&cause, take_again)),
+            Err(cause) if self.journal.can_go_back() => Err(self.go_back(&cause, correct)),
             done => done,
         }
     }

@@ -4,7 +4,7 @@
 use crate::commit::forward::{access_to, is_gone, open_for_flags, open_loosened};
 use crate::commit::loosen::take;
 use crate::commit::moves::{TRIES, is_taken};
-use crate::commit::returned::TakeAgain;
+use crate::commit::returned::Correct;
 use crate::commit::save::{Saved, SavedData, gaps, is_saved};
 use crate::journal::Phase;
 use crate::known::{Known, Row};
@@ -18,13 +18,13 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 impl Incoming<'_> {
     /// Goes back after a failure, and returns the error to report.
-    pub(crate) fn go_back(&mut self, cause: &Error, take_again: &mut TakeAgain<'_>) -> Error {
+    pub(crate) fn go_back(&mut self, cause: &Error, correct: &mut Correct<'_>) -> Error {
         let show = self.root.path().display().to_string();
         let at = self.journal.base_name.as_ref().map_or_else(
             || format!("{show} is what it was before"),
             |name| format!("{show} is at snapshot {name}"),
         );
-        match self.undo_and(take_again) {
+        match self.undo_and(correct) {
             Ok(()) => {
                 with_cause(cause, format!("{}; nothing was changed: {at}", cause.sentence()), cause.advice())
             }
@@ -42,11 +42,11 @@ impl Incoming<'_> {
 
     /// Restores the tree as it was before the commit. The journal then says that the stage can be removed.
     pub fn undo(&mut self) -> Result<()> {
-        self.undo_and(&mut |_| Ok(()))
+        self.undo_and(&mut |_, _| Ok(()))
     }
 
     /// Does the same for a volume whose snapshots find bytes in the tree.
-    pub fn undo_and(&mut self, take_again: &mut TakeAgain<'_>) -> Result<()> {
+    pub fn undo_and(&mut self, correct: &mut Correct<'_>) -> Result<()> {
         if !self.journal.can_go_back() {
             return Err(Error::refused(
                 format!(
@@ -89,7 +89,7 @@ impl Incoming<'_> {
         self.put_back_attributes()?;
         self.sync()?;
         if self.journal.displaces {
-            take_again(self.returned()?)?;
+            correct(&self.stage(), self.returned()?)?;
         }
         self.journal.manifest = None;
         self.set_phase(Phase::Staging)?;

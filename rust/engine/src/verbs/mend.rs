@@ -121,6 +121,11 @@ impl Mended {
         let old = Place::Directory(standby.root().again()?);
         let new = Place::Snapshot(Box::new((primary.clone(), theirs.clone())));
         let sides = Sides::of_places(&old, &new, monitor)?;
+        // What somebody has put into the tree since it was looked at is in these sides, as if it were the
+        // standby's own.
+        if let Some(drift) = drift::find(standby, now, "drift-", monitor)? {
+            return drift.refuse(standby, DRIFT);
+        }
         let rewind = Rewind { base: now, to: own, result: own, terms: Terms::default() };
         let rewound = rewind_between(standby, &sides, &rewind, monitor)?;
         (self.changes, self.data_bytes) = (rewound.counts, rewound.counts.data_bytes);

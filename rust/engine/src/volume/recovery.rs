@@ -2,8 +2,10 @@
 
 use crate::delta::staging::give_up;
 use crate::report::volumes::Unfinished;
-use snapsync_apply::{Applied, Incoming, Journal, Phase, applied, clear, discard, has_received, is_intact};
-use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, Seen, SnapshotInfo, Stage};
+use snapsync_apply::{
+    Applied, Incoming, Journal, Phase, Returned, applied, clear, discard, has_received, is_intact,
+};
+use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, SnapshotInfo, Stage};
 use snapsync_snapshot::{Delta, LockedVolume, Request, Volume};
 use snapsync_sys::{Spot, fault};
 use std::collections::BTreeSet;
@@ -51,65 +53,63 @@ pub(crate) fn go_on(volume: &mut LockedVolume, journal: &Journal, monitor: &Moni
     Ok(format!("finished the commit of snapshot {}", journal.snapshot.name))
 }
 
-/// Commits what is staged. If the tree goes back instead, its snapshot is taken again, because files that the
-/// commit has touched have other change times.
+/// Commits what is staged. If the tree goes back instead, the table of its snapshot is corrected, because files
+/// that the commit has touched have other change times.
 pub(crate) fn commit(
     volume: &mut LockedVolume,
     incoming: &mut Incoming<'_>,
     monitor: &Monitor,
 ) -> Result<()> {
     let base = incoming.base();
-    incoming.commit_or(&mut |back| take_base_again(volume, base, back, monitor))
+    incoming.commit_or(&mut |stage, back| correct(volume, base, stage, &back, monitor))
 }
 
-fn take_base_again(
+fn correct(
     volume: &mut LockedVolume,
     base: Option<Uuid>,
-    back: Applied,
+    stage: &Spot,
+    back: &[Returned],
     monitor: &Monitor,
 ) -> Result<()> {
     let base = base.filter(|base| volume.has_table(*base));
     let base = volume.snapshots()?.into_iter().find(|snapshot| Some(snapshot.id) == base);
     let Some(base) = base else { return Ok(()) };
-    note_doubtful(volume, base.id, &back)?;
-    let back = as_taken_again(volume, base.id, back)?;
-    let delta = Delta { base: base.id, manifest: back.manifest, seen: back.seen };
-    volume.take_again(&base, Ok(delta), monitor)
+    note_doubtful(volume, base.id, stage, back)?;
+    let doubtful = doubtful(stage)?.unwrap_or_default();
+    let files = back.iter().filter(|file| !doubtful.contains(&file.ino)).map(|file| (file.ino, file.now));
+    volume.correct_times(&base, &files.collect(), monitor)
 }
 
 /// Files that were not what the table of the base says when they were checked. They are noted in the stage
-/// before that table is taken again with the times that a commit has left.
-fn note_doubtful(volume: &Volume, base: Uuid, back: &Applied) -> Result<()> {
-    let noted = stage_of(back).join(DOUBTFUL);
-    if noted.is_there() {
+/// before that table is corrected: later its times are those that a commit has left.
+fn note_doubtful(volume: &Volume, base: Uuid, stage: &Spot, back: &[Returned]) -> Result<()> {
+    if doubtful(stage)?.is_some() {
         return Ok(());
     }
-    let rows = volume.objects_of(base, &inos_of(back))?;
-    let is_other = |seen: &&Seen| rows.get(&seen.ino).is_some_and(|(_, ctime)| *ctime != seen.ctime);
-    let found = back.seen.iter().flatten().filter(is_other).flat_map(|seen| seen.ino.to_le_bytes());
-    let bytes: Vec<u8> = found.collect();
-    stage_of(back).write_file(DOUBTFUL, &bytes).context("write", noted.show())
+    let rows = volume.objects_of(base, &back.iter().map(|file| file.ino).collect())?;
+    let is_other = |file: &&Returned| rows.get(&file.ino).is_some_and(|(_, ctime)| *ctime != file.was);
+    let bytes: Vec<u8> = back.iter().filter(is_other).flat_map(|file| file.ino.to_le_bytes()).collect();
+    stage.write_file(DOUBTFUL, &bytes).context("write", stage.join(DOUBTFUL).show())
 }
 
-/// The table of the base may have been taken again since the files were checked: those that were right then
-/// are what it says now.
-fn as_taken_again(volume: &Volume, base: Uuid, mut applied: Applied) -> Result<Applied> {
-    let noted = stage_of(&applied).join(DOUBTFUL);
-    let Some(bytes) = noted.read_if_there().context("read", noted.show())? else { return Ok(applied) };
-    let doubtful: BTreeSet<u64> = bytes.as_chunks().0.iter().map(|ino| u64::from_le_bytes(*ino)).collect();
-    let rows = volume.objects_of(base, &inos_of(&applied))?;
+/// None where the table of the base was not corrected.
+fn doubtful(stage: &Spot) -> Result<Option<BTreeSet<u64>>> {
+    let noted = stage.join(DOUBTFUL);
+    let bytes = noted.read_if_there().context("read", noted.show())?;
+    Ok(bytes.map(|bytes| bytes.as_chunks().0.iter().map(|ino| u64::from_le_bytes(*ino)).collect()))
+}
+
+/// The table of the base may have been corrected since the files were checked: those that were right then are
+/// what it says now.
+fn as_corrected(volume: &Volume, base: Uuid, mut applied: Applied) -> Result<Applied> {
+    let Some(stage) = applied.manifest.above() else { return Ok(applied) };
+    let Some(doubtful) = doubtful(&stage)? else { return Ok(applied) };
+    let inos = applied.seen.iter().flatten().map(|seen| seen.ino).collect();
+    let rows = volume.objects_of(base, &inos)?;
     for seen in applied.seen.iter_mut().flatten().filter(|seen| !doubtful.contains(&seen.ino)) {
         seen.ctime = rows.get(&seen.ino).map_or(seen.ctime, |(_, ctime)| *ctime);
     }
     Ok(applied)
-}
-
-fn stage_of(applied: &Applied) -> Spot {
-    applied.manifest.above().unwrap_or_else(|| applied.manifest.clone())
-}
-
-fn inos_of(applied: &Applied) -> BTreeSet<u64> {
-    applied.seen.iter().flatten().map(|seen| seen.ino).collect()
 }
 
 /// After a commit that failed: whether its tree went back, and nothing of it is left.
@@ -126,7 +126,7 @@ pub(crate) fn take_back(volume: &mut LockedVolume, journal: &Journal, monitor: &
     volume.unseal()?;
     expect_intact(volume, journal)?;
     let mut incoming = Incoming::open(volume.root(), &volume.store(), journal.clone(), monitor)?;
-    let undone = incoming.undo_and(&mut |back| take_base_again(volume, journal.base, back, monitor));
+    let undone = incoming.undo_and(&mut |stage, back| correct(volume, journal.base, stage, &back, monitor));
     drop(incoming);
     if undone.is_ok() {
         give_up(volume.root(), &volume.store(), journal)?;
@@ -248,7 +248,7 @@ fn how(volume: &Volume, to: &SnapshotInfo, base: Uuid) -> Result<Result<Delta, &
     match Journal::load(&volume.store())? {
         Some(journal) if !is_intact(volume.root(), &journal)? => Ok(Err("what the stage says was damaged")),
         _ => {
-            let applied = as_taken_again(volume, base, applied)?;
+            let applied = as_corrected(volume, base, applied)?;
             Ok(Ok(Delta { base, manifest: applied.manifest, seen: applied.seen }))
         }
     }

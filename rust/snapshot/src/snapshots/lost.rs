@@ -9,19 +9,52 @@ use crate::volume::locked::LockedVolume;
 use crate::volume::record::Absent;
 use snapsync_manifest::{FILES, NextTable, Table};
 use snapsync_model::{
-    Context, Directories, Inode, Kind, Link, Provider, RelPath, Result, Side, SnapshotInfo,
+    Context, Directories, Inode, Kind, Link, Monitor, Provider, RelPath, Result, Side, SnapshotInfo,
 };
-use snapsync_sys::Spot;
+use snapsync_sys::{Spot, Stat};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use uuid::Uuid;
 
 /// In a table's directory, where one is made that has rows of another.
 const TOGETHER: &str = "together";
+/// In a snapshot's directory, where its table is made anew.
+pub(crate) const AGAIN: &str = "again";
 /// Rows whose numbers went to other files get numbers from here downwards, which no file system uses.
 const LAST: u64 = u64::MAX - 2;
 
 impl LockedVolume {
+    /// Gives rows of a snapshot the change times that their files have now, if they are as the rows say
+    /// otherwise: a commit that went back has touched them.
+    pub fn correct_times(
+        &mut self,
+        info: &SnapshotInfo,
+        files: &HashMap<u64, Stat>,
+        monitor: &Monitor,
+    ) -> Result<()> {
+        let (dir, again) = (self.dir_of(info.id), self.dir_of(info.id).join(AGAIN));
+        let table = Table::open(&dir)?;
+        if !table.info().is_current() {
+            return Ok(());
+        }
+        let mut rows: BTreeMap<u64, Inode> = table.patch().iter().map(|row| (row.ino, row.clone())).collect();
+        for row in table.pick(&files.keys().copied().collect())? {
+            monitor.check()?;
+            let is_as = |now: &&Stat| {
+                (now.generation, now.kind, now.attributes.bare())
+                    == (row.generation, row.kind, row.attributes.bare())
+            };
+            if let Some(now) = files.get(&row.ino).filter(is_as) {
+                rows.insert(row.ino, Inode { ctime: now.ctime, blocks: now.blocks, ..row });
+            }
+        }
+        again.create_dir().context("create the directory", again.show())?;
+        let mut next = NextTable::create(&again, Some(&table), table.info().clone())?;
+        rows.values().try_for_each(|row| next.write(row))?;
+        next.finish(None)?;
+        self.replace_with_again(&dir, &BTreeSet::new())
+    }
+
     /// The tree is about to go back to a snapshot without some of its files, which are `lost`.
     pub fn remember_absent(&mut self, info: &SnapshotInfo, lost: &[Inode]) -> Result<()> {
         let objects: BTreeSet<u64> = lost.iter().map(|row| row.object).collect();

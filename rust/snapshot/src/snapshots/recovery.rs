@@ -1,6 +1,7 @@
 //! Locking a volume, and clearing what an interrupted command left in its store.
 
-use crate::snapshots::take::{AGAIN, DELETING};
+use crate::snapshots::lost::AGAIN;
+use crate::snapshots::take::DELETING;
 use crate::store::restoring::clear_replacement;
 use crate::volume::alive::clear;
 use crate::volume::handle::Volume;

@@ -3,7 +3,7 @@
 use crate::pool::follow::{self, Delta};
 use crate::pool::store::PoolStore;
 use crate::pool::{objects, take};
-use crate::snapshots::lost::replace_files;
+use crate::snapshots::lost::{AGAIN, replace_files};
 use crate::volume::handle::{Volume, name_is_free};
 use crate::volume::locked::LockedVolume;
 use crate::volume::record::TakenFor;
@@ -29,8 +29,6 @@ pub enum Request {
 /// The ending of a snapshot's directory until it is deleted completely.
 pub(super) const DELETING: &str = "deleting";
 /// The part of a snapshot's directory in which it is taken again.
-pub(super) const AGAIN: &str = "again";
-
 impl LockedVolume {
     /// Takes a snapshot.
     pub fn take(&mut self, request: Request, monitor: &Monitor) -> Result<SnapshotInfo> {
@@ -282,13 +280,18 @@ impl LockedVolume {
         write(&again, "round", round.to_string().as_bytes())?;
         follow::take(&self.as_pool_store()?, &info.subset, round, &again, delta, monitor)?;
         self.put_absent(info, &dir, &again)?;
-        fault::point("again.made");
         let mut garbage = self.unshared_objects(info.id, &dir, monitor)?;
         Table::open(&again)?.each_object(|object| _ = garbage.remove(&object))?;
-        write_garbage(&dir, &garbage)?;
-        replace_files(&again, &dir)?;
+        self.replace_with_again(&dir, &garbage)
+    }
+
+    /// Puts the table that was made in `again` in the place of a snapshot's, which named `garbage` alone.
+    pub(super) fn replace_with_again(&self, dir: &Spot, garbage: &BTreeSet<u64>) -> Result<()> {
+        fault::point("again.made");
+        write_garbage(dir, garbage)?;
+        replace_files(&dir.join(AGAIN), dir)?;
         fault::point("again.replaced");
-        self.settle(&dir)
+        self.settle(dir)
     }
 
     /// Finishes or discards taking a snapshot again.
