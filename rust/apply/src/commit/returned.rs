@@ -19,8 +19,8 @@ pub struct Returned {
 pub type Correct<'f> = dyn FnMut(&Spot, Vec<Returned>) -> Result<()> + 'f;
 
 impl Incoming<'_> {
-    /// Files that were there and are as they were, as far as their own times tell. By then nothing can be lost
-    /// any more.
+    /// Files that were there and are as they were, as far as their own times tell. By then nothing can be
+    /// lost any more.
     pub(crate) fn returned(&self) -> Result<Vec<Returned>> {
         let mut returned = Vec::new();
         for row in self.known_rows(|row| row.kind == Kind::File && !row.flags.created)? {

@@ -7,8 +7,8 @@ use snapsync_apply::{
 };
 use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, SnapshotInfo, Stage};
 use snapsync_snapshot::{Delta, LockedVolume, Request, Volume};
-use snapsync_sys::{Spot, fault};
-use std::collections::BTreeSet;
+use snapsync_sys::{Spot, Stat, fault};
+use std::collections::{BTreeSet, HashMap};
 use uuid::Uuid;
 
 /// In a stage: numbers of inodes, 8 bytes little endian each.
@@ -53,7 +53,7 @@ pub(crate) fn go_on(volume: &mut LockedVolume, journal: &Journal, monitor: &Moni
     Ok(format!("finished the commit of snapshot {}", journal.snapshot.name))
 }
 
-/// Commits what is staged. If the tree goes back instead, the table of its snapshot is corrected, because files
+/// Commits what is staged. If the tree goes back instead, its table is corrected, because files
 /// that the commit has touched have other change times.
 pub(crate) fn commit(
     volume: &mut LockedVolume,
@@ -76,8 +76,18 @@ fn correct(
     let Some(base) = base else { return Ok(()) };
     note_doubtful(volume, base.id, stage, back)?;
     let doubtful = doubtful(stage)?.unwrap_or_default();
-    let files = back.iter().filter(|file| !doubtful.contains(&file.ino)).map(|file| (file.ino, file.now));
-    volume.correct_times(&base, &files.collect(), monitor)
+    let files: HashMap<u64, Stat> =
+        back.iter().filter(|file| !doubtful.contains(&file.ino)).map(|file| (file.ino, file.now)).collect();
+    volume.correct_times(&base, &files, monitor)?;
+    // The base may be one that was kept aside. Reads go by the newest of the line.
+    let newest = volume.line()?.pop().filter(|newest| newest.id != base.id && volume.has_table(newest.id));
+    let Some(newest) = newest else { return Ok(()) };
+    let inos = files.keys().copied().collect();
+    let (rows, others) = (volume.objects_of(base.id, &inos)?, volume.objects_of(newest.id, &inos)?);
+    let object = |rows: &HashMap<u64, (u64, i64)>, ino: &u64| rows.get(ino).map(|(object, _)| *object);
+    let is_same = |ino: &u64| object(&rows, ino).is_some() && object(&rows, ino) == object(&others, ino);
+    let same = files.into_iter().filter(|(ino, _)| is_same(ino)).collect();
+    volume.correct_times(&newest, &same, monitor)
 }
 
 /// Files that were not what the table of the base says when they were checked. They are noted in the stage

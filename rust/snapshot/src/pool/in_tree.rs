@@ -36,21 +36,30 @@ impl InTree {
         Ok(Some(InTree { root: tree.root.clone(), newest, directories: OnceLock::new() }))
     }
 
-    /// The file that has the bytes of a row; None where they are gone.
-    pub(crate) fn open(&self, inode: &Inode) -> Result<Option<File>> {
-        let Some(row) = self.row(inode)? else { return Ok(None) };
-        let Some(path) = self.path_of(&row)? else { return Ok(None) };
-        let file = match self.root.read(&path) {
+    /// The file that has the bytes of a row; None where they are gone. `own` is the path that its own table
+    /// has for it: the tree may be what that describes, as when a snapshot of changes by hand was kept aside.
+    pub(crate) fn open(&self, inode: &Inode, own: impl FnOnce() -> Result<RelPath>) -> Result<Option<File>> {
+        if let Some(row) = self.row(inode)?
+            && let Some(path) = self.path_of(&row)?
+            && let Some(file) = self.open_as(&path, &row)?
+        {
+            return Ok(Some(file));
+        }
+        own().map_or(Ok(None), |path| self.open_as(&path, inode))
+    }
+
+    fn open_as(&self, path: &RelPath, row: &Inode) -> Result<Option<File>> {
+        let file = match self.root.read(path) {
             // Moved, removed or replaced.
             Err(e) if matches!(e.raw_os_error(), Some(2 | 6 | 18 | 20 | 21 | 40)) => return Ok(None),
-            file => file.context("open", self.root.show(&path))?,
+            file => file.context("open", self.root.show(path))?,
         };
-        Ok(is_as(&file, &row)?.then_some(file))
+        Ok(is_as(&file, row)?.then_some(file))
     }
 
     /// Whether a file that was opened in the tree still has the bytes of a row.
     pub(crate) fn holds(&self, inode: &Inode, file: &File) -> Result<bool> {
-        self.row(inode)?.map_or(Ok(false), |row| is_as(file, &row))
+        Ok(is_as(file, inode)? || self.row(inode)?.map_or(Ok(false), |row| is_as(file, &row))?)
     }
 
     /// Where that file is, for people.

@@ -76,7 +76,7 @@ impl PoolSnapshot {
                 return Ok(Some(file));
             }
             let Some(tree) = self.tree(again)? else { return Ok(None) };
-            if let Some(file) = tree.open(inode)? {
+            if let Some(file) = tree.open(inode, || self.path(inode))? {
                 return Ok(Some(file));
             }
         }
