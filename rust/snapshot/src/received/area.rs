@@ -60,13 +60,13 @@ pub(super) fn claim_area(shelf: &Arc<Root>, id: Uuid) -> Result<(Spot, Lock)> {
 
 /// Nobody may make or clear the area between its removal and that of its lock.
 pub(super) fn remove_own_area(area: &Spot) -> Result<()> {
-    let lock = area.above().map(|all| all.join(LOCK).lock()).transpose();
-    let _lock = lock.context("lock", area.show())?;
-    remove_area(area)
+    let all = area.above().unwrap_or_else(|| area.clone());
+    let lock = all.join(LOCK).lock().context("lock", area.show())?;
+    remove_area(area, &lock)
 }
 
-/// The caller holds the lock of all areas.
-pub(super) fn remove_area(area: &Spot) -> Result<()> {
+/// `_all` is the lock of all areas.
+pub(super) fn remove_area(area: &Spot, _all: &Lock) -> Result<()> {
     clear(area)?;
     area.remove_tree().context("remove", area.show())
 }

@@ -121,7 +121,7 @@ impl ReceivedDirectory {
         if !self.root.holds() || !dir.is_there() {
             return Ok(());
         }
-        let Ok(_lock) = dir.join(LOCK).lock() else { return Ok(()) };
+        let Ok(all) = dir.join(LOCK).lock() else { return Ok(()) };
         for entry in dir.list().context("list", dir.show())? {
             let id = std::str::from_utf8(&entry.name).ok().and_then(|name| name.parse().ok());
             let Some(id) = id else { continue };
@@ -129,7 +129,7 @@ impl ReceivedDirectory {
             let Ok(Some(_lock)) = lock_area(&area) else { continue };
             if area.join(TREE).is_there() {
                 if !area.join(MADE).is_there() {
-                    remove_area(&area)?;
+                    remove_area(&area, &all)?;
                 }
                 continue;
             }
@@ -138,7 +138,7 @@ impl ReceivedDirectory {
             {
                 self.settle(&place.open()?, &area)?;
             }
-            remove_area(&area)?;
+            remove_area(&area, &all)?;
         }
         Ok(())
     }
