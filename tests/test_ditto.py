@@ -214,3 +214,18 @@ def test_a_promoted_standby_keeps_its_history_where_blocks_are_shared_and_says_s
     assert_same(pair.target, pair.source)
     World(pair.target, 8).churn(40)
     assert read_back(pair.target, new, now, place.absent(kind)) == "whole"
+
+
+def test_a_promoted_standby_without_shared_blocks_keeps_its_history_from_its_next_snapshot_on(
+    place: Place,
+) -> None:
+    pair = Pair.make(place, ("xfs", "ext4"))
+    World(pair.source, 9).grow(40)
+    history = History(place, ("xfs", "ext4"), 9, pair, [])
+    pair.sync()
+    history.held[snapshots(pair.target)[-1]["id"]] = freeze(pair.source)
+    done("promote", pair.target)
+    assert objects(pair.target) == 0
+    done("snapshot", pair.target)
+    World(pair.target, 10).churn(40)
+    assert history.prove(pair.target, "ext4") == {"whole"}

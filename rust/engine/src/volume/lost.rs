@@ -1,5 +1,6 @@
 //! Files whose bytes a volume has lost, so that another is to bring them.
 
+use crate::digest::hex;
 use serde::{Deserialize, Serialize};
 use snapsync_model::{Error, Inode, Kind, Monitor, RelPath, Result, Side, SnapshotInfo};
 use snapsync_snapshot::Volume;
@@ -40,10 +41,6 @@ impl LostPaths {
         let path = |text: &String| RelPath::new(&bytes(text)?).ok();
         self.0.iter().take_while(fits).filter_map(path).collect()
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn bytes(hex: &str) -> Option<Vec<u8>> {

@@ -26,9 +26,7 @@ pub(crate) fn take(
     dir: &Spot,
     monitor: &Monitor,
 ) -> Result<Counts> {
-    let root = store.root.underneath()?.knowing_ways();
-    let ground = Ground::of(store, &root)?;
-    take_on(store, root, &ground, subset, (round, dir), monitor)
+    take_on(store, Ground::of, subset, (round, dir), monitor)
 }
 
 /// The same with an object for whatever differs from the snapshot before.
@@ -39,19 +37,18 @@ pub(crate) fn take_whole(
     dir: &Spot,
     monitor: &Monitor,
 ) -> Result<Counts> {
-    let root = store.root.underneath()?.knowing_ways();
-    let ground = Ground::of_all(store, &root)?;
-    take_on(store, root, &ground, subset, (round, dir), monitor)
+    take_on(store, Ground::of_all, subset, (round, dir), monitor)
 }
 
 fn take_on(
     store: &PoolStore,
-    root: Root,
-    ground: &Ground,
+    ground: impl FnOnce(&PoolStore, &Root) -> Result<Ground>,
     subset: &Subset,
     (round, dir): (u64, &Spot),
     monitor: &Monitor,
 ) -> Result<Counts> {
+    let root = store.root.underneath()?.knowing_ways();
+    let ground = &ground(store, &root)?;
     let pool = store.pool();
     // A write through a memory map sets no new change time until its pages are written out.
     sync_filesystem(root.fd()).context("sync the file system of", store.path())?;

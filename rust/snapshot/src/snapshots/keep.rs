@@ -29,13 +29,11 @@ pub struct KeptBytes {
 impl Volume {
     /// Whether its next snapshot copies data, where no blocks can be shared.
     pub fn copies_for_snapshots(&self) -> Result<bool> {
-        let root = self.root().underneath()?;
-        Ok(self.info().provider == Provider::Pool
-            && !self.store().directory().is_ok_and(supports_reflinks)
-            && !{
-                let store = self.as_pool_store()?;
-                Ground::of_all(&store, &root)?.leaves_bytes_in_tree(&store)
-            })
+        if self.info().provider != Provider::Pool || self.store().directory().is_ok_and(supports_reflinks) {
+            return Ok(false);
+        }
+        let (store, root) = (self.as_pool_store()?, self.root().underneath()?);
+        Ok(!Ground::of_all(&store, &root)?.leaves_bytes_in_tree(&store))
     }
 
     /// Whether a snapshot has a table: those on Btrfs have none.
@@ -63,9 +61,12 @@ impl LockedVolume {
     /// A primary that was promoted without copies makes them before its next snapshot, where there is room:
     /// until then its history thins out as its tree changes.
     pub(crate) fn keep_what_is_only_in_tree(&mut self, monitor: &Monitor) -> Result<()> {
-        let newest = self.line()?.pop().filter(|newest| self.has_table(newest.id));
         let is_due = self.is_partly_in_tree() && self.info().role == Role::Primary;
-        let Some(newest) = newest.filter(|_| is_due && !self.has_just_been_promoted) else { return Ok(()) };
+        if !is_due || self.has_just_been_promoted {
+            return Ok(());
+        }
+        let newest = self.line()?.pop().filter(|newest| self.has_table(newest.id));
+        let Some(newest) = newest else { return Ok(()) };
         let (path, snapshot) = (self.path().display().to_string(), self.open_pool(&newest)?);
         if mounting(self.root().in_own_mount()) != snapshot.table.info().mounting {
             monitor.note(format!(
