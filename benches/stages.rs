@@ -7,7 +7,7 @@ use snapsync_benches::grow;
 use snapsync_compare::{Trust, changes};
 use snapsync_manifest::{ManifestHeader, ManifestReader, ManifestWriter};
 use snapsync_model::{Change, Monitor, Provider, Result, Side, SnapshotInfo, Subset};
-use snapsync_stream::{Arrivals, Budget, Compression, Held, MEMORY, Outlet, receive, run, send};
+use snapsync_stream::{Arrivals, Budget, Compression, Held, MEMORY, Outlet, Readable, receive, run, send};
 use snapsync_sys::{Root, Spot};
 use snapsync_walk::Tree;
 use std::collections::BTreeSet;
@@ -111,8 +111,8 @@ fn framing(criterion: &mut Criterion) {
         let kept = Kept::default();
         let outlet = Outlet { to: Box::new(kept.clone()), name: PathBuf::from("memory") };
         let (held, compression) = (Held::default(), Compression::default());
-        send(scene.rows(), &scene.tree, &held, SEED, vec![outlet], compression, JOBS, &Monitor::default())
-            .expect("frames");
+        let from = Readable { side: &scene.tree, held: &held, restless: None };
+        send(scene.rows(), from, SEED, vec![outlet], compression, JOBS, &Monitor::default()).expect("frames");
         Arc::into_inner(kept.0).and_then(|kept| kept.into_inner().ok()).unwrap_or_default()
     };
     group.bench_function("send", |bench| bench.iter(pack));
@@ -156,7 +156,8 @@ fn apply(scene: &Scene, place: TempDir) -> TempDir {
     incoming.prepare(false, false, false).expect("a manifest that fits");
     incoming.entries().expect("staged entries");
     let (held, budget) = (Held::default(), Budget::new(MEMORY));
-    run(scene.rows(), &scene.tree, &held, JOBS, &budget, &monitor, &|| incoming.sink()).expect("staged data");
+    let from = Readable { side: &scene.tree, held: &held, restless: None };
+    run(scene.rows(), from, JOBS, &budget, &monitor, &|| incoming.sink()).expect("staged data");
     incoming.seal().and_then(|()| incoming.commit()).expect("a commit");
     drop(incoming);
     place

@@ -155,7 +155,7 @@ RUST_LEVELS = {
     "model": """
         amount extent identity mutex object printable subset
         error inode name snapshot
-        monitor path promotion unread
+        monitor path promotion restless unread
         change side
     """,
     "sys": """

@@ -20,6 +20,6 @@ pub use channel::{Channel, Limit};
 pub use codec::Compression;
 pub use held::Held;
 pub use link::{Connection, Fate, Heart, PATIENCE, Watch};
-pub use read::{FRAME, Frame, Sink, run};
+pub use read::{FRAME, Frame, Readable, Sink, run};
 pub use receive::{Arrivals, Arrived, Taker, receive};
 pub use send::{Outlet, Transferred, send};

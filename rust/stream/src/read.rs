@@ -5,7 +5,7 @@ use crate::held::Held;
 use crate::wire::Digest;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use snapsync_model::{
-    Change, Context, Counters, Error, Inode, Inodes, Monitor, Range, Result, Side, Unread, locked,
+    Change, Context, Counters, Error, Inode, Inodes, Monitor, Range, Restless, Result, Side, Unread, locked,
     read_still, unlocked,
 };
 use std::collections::VecDeque;
@@ -45,6 +45,17 @@ impl Frame {
 /// Takes the frames of one worker, and returns a buffer for the next bytes.
 pub type Sink<'a> = Box<dyn FnMut(Frame) -> Result<Vec<u8>> + 'a>;
 
+/// The data of a delta, and what of it is not read.
+#[derive(Clone, Copy)]
+pub struct Readable<'a> {
+    pub side: &'a dyn Side,
+    /// What the receiver already has.
+    pub held: &'a Held,
+    /// Takes the files whose bytes did not hold still, which are then left out, though some of their data may
+    /// have been read before. Without it they are an error.
+    pub restless: Option<&'a Restless>,
+}
+
 struct Piece {
     change: Arc<Change>,
     inode: Arc<Inode>,
@@ -57,20 +68,19 @@ impl Piece {
     }
 }
 
-/// Reads the data of `rows` that is not `held` from `side` with `jobs` workers within `budget`. Each worker
-/// has its own sink, and frames come in no order. The first failure stops everything, except unreadable
-/// files, which make it fail at the end.
+/// Reads the data of `rows` from `from` with `jobs` workers within `budget`. Each worker has its own sink,
+/// and frames come in no order. The first failure stops everything, except unreadable files, which make it
+/// fail at the end.
 pub fn run<'a>(
     rows: impl Iterator<Item = Result<Change>> + Send,
-    side: &dyn Side,
-    held: &Held,
+    from: Readable<'_>,
     jobs: usize,
     budget: &Arc<Budget>,
     monitor: &Monitor,
     make_sink: &(dyn Fn() -> Sink<'a> + Sync),
 ) -> Result<()> {
     let (files, unread) = ((OPEN / jobs.max(1)).clamp(1, ERRAND), &Unread::default());
-    let reader = Reader { side, files, budget, unread, monitor };
+    let reader = Reader { from, files, budget, unread, monitor };
     let (give, take) = bounded::<Vec<Piece>>(QUEUE);
     let failed = Mutex::new(None);
     let fail = |error: Error| {
@@ -84,7 +94,7 @@ pub fn run<'a>(
         }
         // If all workers end, nobody takes errands any more, and the feeder must notice.
         drop(take);
-        feed(rows, side, held, &give).unwrap_or_else(&fail);
+        feed(rows, from, &give).unwrap_or_else(&fail);
         drop(give);
     });
     unlocked(failed).map_or_else(|| unread.finish(), Err)
@@ -94,15 +104,14 @@ pub fn run<'a>(
 /// files together.
 fn feed(
     rows: impl Iterator<Item = Result<Change>>,
-    side: &dyn Side,
-    held: &Held,
+    from: Readable<'_>,
     give: &Sender<Vec<Piece>>,
 ) -> Result<()> {
-    let mut inodes = side.inodes()?.peekable();
+    let mut inodes = from.side.inodes()?.peekable();
     let (mut errand, mut bytes) = (Vec::new(), 0);
     for change in rows {
         let change = change?;
-        let left = held.left(&change);
+        let left = from.held.left(&change);
         if left.is_empty() {
             continue;
         }
@@ -185,7 +194,7 @@ impl Ahead {
 
 #[derive(Clone, Copy)]
 struct Reader<'a> {
-    side: &'a dyn Side,
+    from: Readable<'a>,
     /// The number of files that one worker holds open.
     files: usize,
     budget: &'a Arc<Budget>,
@@ -204,15 +213,33 @@ impl Reader<'_> {
                     errand = more.map_or_else(VecDeque::new, VecDeque::from);
                 }
                 let Some(piece) = errand.pop_front() else { break };
-                if let Some(file) = self.unread.take(self.side.open(&piece.inode))? {
+                if self.is_left_out(&piece) {
+                    continue;
+                }
+                if let Some(file) = self.take(piece.change.ino, self.from.side.open(&piece.inode))? {
                     ahead.add(file, piece);
                 }
             }
             let Some((mut file, piece)) = ahead.next() else { return Ok(()) };
             for range in &piece.ranges {
+                if self.is_left_out(&piece) {
+                    break;
+                }
                 memory = self.read(&mut file, &piece, *range, memory, &mut sink)?;
             }
         }
+    }
+
+    /// The value, or None for a file that cannot be read or is left out.
+    fn take<T>(&self, ino: u64, result: Result<T>) -> Result<Option<T>> {
+        match self.from.restless {
+            Some(restless) => Ok(self.unread.take(restless.take(ino, result))?.flatten()),
+            None => self.unread.take(result),
+        }
+    }
+
+    fn is_left_out(&self, piece: &Piece) -> bool {
+        self.from.restless.is_some_and(|restless| restless.has(piece.change.ino))
     }
 
     fn read(
@@ -229,10 +256,10 @@ impl Reader<'_> {
             let length = FRAME.min(range.end() - at);
             let permit = self.budget.take(2 * length);
             bytes.resize(length as usize, 0);
-            let read = read_still(self.side, inode, file, |file| {
+            let read = read_still(self.from.side, inode, file, |file| {
                 file.read_exact_at(&mut bytes, at).context("read", change.display_path())
             });
-            if self.unread.take(read)?.is_none() {
+            if self.take(change.ino, read)?.is_none() {
                 // Data beyond the end is not looked for.
                 return Ok(bytes);
             }

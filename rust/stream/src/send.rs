@@ -2,11 +2,10 @@
 
 use crate::budget::{Budget, Permit};
 use crate::codec::{Codec, Compression, Compressor};
-use crate::held::Held;
-use crate::read::{Frame, run};
+use crate::read::{Frame, Readable, run};
 use crate::wire::{Digest, FrameHead, Sum, lift};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use snapsync_model::{Change, Context, Error, Monitor, Result, Side, locked, unlocked};
+use snapsync_model::{Change, Context, Error, Monitor, Result, locked, unlocked};
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -32,13 +31,11 @@ struct Packed {
     _permit: Permit,
 }
 
-/// Sends the data of `rows` that is not `held`, and the end record on every channel. `seed` holds the digests
+/// Sends the data of `rows` that is in `from`, and the end record on every channel. `seed` holds the digests
 /// of head and manifest.
-#[allow(clippy::too_many_arguments)]
 pub fn send(
     rows: impl Iterator<Item = Result<Change>> + Send,
-    side: &dyn Side,
-    held: &Held,
+    from: Readable<'_>,
     seed: [Digest; 2],
     outlets: Vec<Outlet<'_>>,
     compression: Compression,
@@ -61,7 +58,7 @@ pub fn send(
             });
         }
         drop(take);
-        let read = run(rows, side, held, jobs, &budget, monitor, &|| pack(compression, &give, &failed));
+        let read = run(rows, from, jobs, &budget, monitor, &|| pack(compression, &give, &failed));
         if let Err(error) = read {
             locked(&failed).get_or_insert(error);
         }

@@ -17,7 +17,7 @@ use snapsync_model::{
     Change, Counts, Error, Inodes, Kind, Monitor, RelPath, Result, Side, SnapshotInfo, Stage,
 };
 use snapsync_snapshot::{Restoring, Volume, hold, is_vacant_in, restoring};
-use snapsync_stream::{Budget, Held, MEMORY, run};
+use snapsync_stream::{Budget, Held, MEMORY, Readable, run};
 use snapsync_sys::{Parents, Root, Spot, can_share, fault};
 use std::collections::VecDeque;
 use std::iter::Peekable;
@@ -266,17 +266,17 @@ impl Staging<'_> {
 
     fn transfer(&self, incoming: &Incoming<'_>, held: &Held, shares: bool) -> Result<u64> {
         let side = &*self.content.sides.target;
-        let budget = Budget::new(MEMORY);
+        let (budget, from) = (Budget::new(MEMORY), Readable { side, held, restless: None });
         let (monitor, sink) = (self.monitor, || incoming.sink());
         if !shares {
-            run(with_data(self.manifest)?, side, held, workers(), &budget, monitor, &sink)?;
+            run(with_data(self.manifest)?, from, workers(), &budget, monitor, &sink)?;
             return Ok(0);
         }
         let (rows, shared) = (ManifestReader::open(self.manifest)?, AtomicU64::new(0));
         let inodes = side.inodes()?.peekable();
         let rows =
             Sharing { rows, inodes, side, incoming, held, monitor, shared: &shared, left: VecDeque::new() };
-        run(rows, side, held, workers(), &budget, monitor, &sink)?;
+        run(rows, from, workers(), &budget, monitor, &sink)?;
         Ok(shared.into_inner())
     }
 }

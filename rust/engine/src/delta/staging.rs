@@ -6,10 +6,10 @@ use crate::options::Terms;
 use serde::{Deserialize, Serialize};
 use snapsync_apply::{Incoming, Journal, Loss, Phase, discard, is_intact};
 use snapsync_manifest::{ChangeRows, ManifestReader};
-use snapsync_model::{Change, Context, Error, Monitor, Result, Side, SnapshotInfo, entries, size};
+use snapsync_model::{Change, Context, Error, Monitor, Restless, Result, Side, SnapshotInfo, entries, size};
 use snapsync_snapshot::Volume;
 use snapsync_stream::wire::{DeltaEnd, DeltaHead, Digest, ManifestHead, lift};
-use snapsync_stream::{Arrivals, Budget, Held, Limit, MEMORY, Sink, Transferred, receive, run};
+use snapsync_stream::{Arrivals, Budget, Held, Limit, MEMORY, Readable, Sink, Transferred, receive, run};
 use snapsync_sys::{Named, Root, Spot};
 use std::path::Path;
 use std::sync::Arc;
@@ -95,7 +95,7 @@ pub(crate) fn fill(
     };
     let counts = ManifestReader::open(data.manifest)?.counts()?;
     let budget = Budget::new(MEMORY);
-    run(with_data(data.manifest)?, data.side, data.held, workers(), &budget, monitor, &make_sink)?;
+    run(with_data(data.manifest)?, data.readable(), workers(), &budget, monitor, &make_sink)?;
     Ok(Transferred { frames: 0, raw: counts.data_bytes, stored: counts.data_bytes })
 }
 
@@ -278,7 +278,15 @@ pub(crate) struct Data<'a> {
     pub(crate) manifest: &'a dyn Named,
     pub(crate) side: &'a dyn Side,
     pub(crate) held: &'a Held,
+    /// Takes the files that are left out because they do not hold still; without it they are an error.
+    pub(crate) restless: Option<&'a Restless>,
     pub(crate) seed: [Digest; 2],
+}
+
+impl<'a> Data<'a> {
+    pub(crate) fn readable(&self) -> Readable<'a> {
+        Readable { side: self.side, held: self.held, restless: self.restless }
+    }
 }
 
 /// Takes the frames of a delta that has begun.

@@ -156,9 +156,8 @@ impl StandbyEnd for Remote<'_, '_> {
         let peer = self.wire.peer.clone();
         let mut outlets = vec![self.wire.outlet(self.limit.as_ref())];
         outlets.extend(self.channels.outlets(&peer, self.limit.as_ref(), self.monitor)?);
-        let (side, held, seed) = (data.side, data.held, data.seed);
         let compression = self.transfer.compression;
-        let sent = send(rows, side, held, seed, outlets, compression, workers(), self.monitor);
+        let sent = send(rows, data.readable(), data.seed, outlets, compression, workers(), self.monitor);
         let sent = sent.map_err(|e| self.explained(e))?;
         self.is_sending = false;
         Ok(sent)

@@ -352,7 +352,8 @@ impl Driver<'_> {
         })?;
         monitor.start(Stage::Stage, counts.data_bytes);
         monitor.advance(begun.kept);
-        let data = Data { manifest: &manifest, side: &*sides.target, held: &begun.held, seed };
+        let data =
+            Data { manifest: &manifest, side: &*sides.target, held: &begun.held, restless: None, seed };
         self.standby.transfer(data)?;
         self.primary.expect_unchanged()?;
         // What the standby does with it for itself is not counted.

@@ -12,7 +12,7 @@ use snapsync_manifest::ManifestHeader;
 use snapsync_model::{Context, Counts, Error, Identity, Monitor, Promotions, Result, SnapshotInfo, Stage};
 use snapsync_snapshot::{can_be_a_name, identity_of};
 use snapsync_stream::wire::{DeltaHead, VERSION, lift, software, write_head};
-use snapsync_stream::{Channel, Held, Limit, Outlet};
+use snapsync_stream::{Channel, Held, Limit, Outlet, Readable};
 use snapsync_sys::{Named, Root};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -125,9 +125,8 @@ fn write(
     monitor.start(Stage::Send, head.totals.data_bytes);
     let rows = with_data(manifest)?;
     let outlets = vec![Outlet { to: Box::new(to), name: name.to_path_buf() }];
-    let held = Held::default();
-    let target = &*sides.target;
-    snapsync_stream::send(rows, target, &held, seed, outlets, transfer.compression, workers(), monitor)
+    let from = Readable { side: &*sides.target, held: &Held::default(), restless: None };
+    snapsync_stream::send(rows, from, seed, outlets, transfer.compression, workers(), monitor)
 }
 
 impl Sendable {

@@ -85,8 +85,8 @@ fn attempt(
     };
     let (mut incoming, begun) = begin(&StageTarget::of(volume, Some(base))?, offer, &mut nothing, monitor)?;
     monitor.start(Stage::Stage, counts.data_bytes);
-    let data =
-        Data { manifest: &manifest, side: &*sides.target, held: &begun.held, seed: Default::default() };
+    let (held, seed) = (&begun.held, Default::default());
+    let data = Data { manifest: &manifest, side: &*sides.target, held, restless: None, seed };
     fill(&incoming, &data, None, monitor)?;
     // If a tree is repaired that its own snapshot describes, its wrong bytes are those of no snapshot.
     if base.id != result.id {
