@@ -387,6 +387,14 @@ def store(volume: Path) -> Path:
     return volume / ".snapsync" / "store"
 
 
+def forget(volume: Path) -> None:
+    """Takes from a volume's snapshots the bytes that they had."""
+    gone = [path for path in (store(volume) / "pool").rglob("*") if path.is_file()]
+    assert gone
+    for path in gone:
+        path.unlink()
+
+
 def capless() -> tuple[str, ...]:
     """Starts a program as root without a single capability: permission bits bind it."""
     need("setpriv")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from machine import Place, command, done, run, snapshots
+from machine import Place, command, done, forget, run, snapshots
 from oracle import assert_same
 from talking import NOTHING, change, record, talking
 from worlds import fill
@@ -47,6 +47,7 @@ PUSHED = {
     "keep": ["--keep-last", "1"],
     "needed": ["--keep-last", "1"],
     "pieces": ["--scrub", "1s"],
+    "stretches": [],
 }
 
 
@@ -219,17 +220,21 @@ def test_a_server_that_may_only_receive_does_it_with_the_standby_that_is_fed_alo
     place: Place, field: str
 ) -> None:
     source, root, other = place("xfs"), place("xfs"), place("ext4")
-    fill(source / "file", 0, 5_000, 1)
+    fill(source / "file", 0, 200_000, 1)
     fill(other / "other", 0, 5_000, 2)
     done("sync", source, root / "own")
     done("sync", other, root / "theirs")
     fill(source / "file", 0, 5_000, 3)
+    if field == "stretches":
+        forget(source)
     theirs, were = record(root / "theirs"), names(root / "own")
     serve = [*command(), "serve", "--restrict-to", str(root), "--receive-only"]
     rsh = ("--rsh", shlex.join(["sh", "-c", f"exec {shlex.join(serve)}"]))
     for target, code in (("own", 0), ("theirs", 3)):
         ran = run("sync", source, f"there:{target}", *rsh, *PUSHED[field], "--json")
         assert ran.code == code, ran
+        if field == "stretches" and not code:
+            assert ran.json["data_bytes"] == 64 << 10, "what was told is used"
     assert record(root / "theirs") == theirs
     assert names(root / "own")[: len(were)] == were, "only with --allow-prune"
     assert_same(source, root / "own")

@@ -237,10 +237,10 @@ RUST_LEVELS = {
         clones recovery
     """,
     "compare": """
-        share trust
+        share told trust
         data
         pair
-        changes
+        changes lost
     """,
     "stream": """
         budget codec held link
@@ -322,13 +322,13 @@ RUST_LEVELS = {
     """,
     "engine/volume": """
         holds lost made pieces recovery replacement standing
-        retention rewind
+        copies retention rewind
         drift
         roles
     """,
     "engine/round": """
         held steps
-        rights scrub standby
+        rights scrub standby told
         known
         primary
         noted

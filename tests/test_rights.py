@@ -19,6 +19,7 @@ from talking import Standby, change, record, talking
 from worlds import fill
 
 KINDS = ("btrfs", "xfs", "ext4")
+STRETCH = {"path": [], "size": 1, "range": {"offset": 0, "length": 1}, "window": 64 << 10}
 
 
 def names(volume: Path) -> list[str]:
@@ -304,6 +305,7 @@ def test_a_client_that_skips_what_comes_first_learns_no_more(feeder: Feeder) -> 
         {"look": {"lineage": status(feeder.source)["volume"]["lineage"]}},
         {"open": {"lineage": str(uuid.uuid4()), "epoch": 1 << 40, "join": None}},
         {"scrub": {"pieces": [{"path": [], "size": 1, "range": {"offset": 0, "length": 1}}]}},
+        {"copies": {"stretches": [STRETCH]}},
         {"prune": {"keep": {"last": 1}, "needed": []}},
     ):
         with talking(*restriction) as wire:

@@ -2,10 +2,11 @@
 
 use crate::pair::{self, Pair, Pairs, Row};
 use crate::share::{Fresh, Shares};
+use crate::told::Told;
 use crate::trust::Trust;
 use rayon::prelude::*;
 use snapsync_model::{Change, Counters, Inode, Link, Monitor, Result, Side, Unread, locked};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Mutex;
 
 /// How many inodes are compared in parallel.
@@ -13,7 +14,7 @@ const CHUNK: usize = 1024;
 
 /// Calls `emit` with every change from `base` to `target`, in order. Without a base everything is created.
 /// The changes do not depend on the number of threads. Files in `again` count as changed as a whole, because
-/// the receiver's copies cannot be trusted.
+/// the receiver's copies cannot be trusted; of files in `told` the receiver's copy stands for the base's.
 ///
 /// Returns, in order, a row for each inode that other rows refer to: files that clones come from, and
 /// directories. Those without changes of their own must be inserted between the emitted rows, so that every
@@ -23,6 +24,7 @@ pub fn changes(
     target: &dyn Side,
     trust: Trust,
     again: &BTreeSet<u64>,
+    told: &BTreeMap<u64, Told>,
     monitor: &Monitor,
     emit: &mut dyn FnMut(Change) -> Result<()>,
 ) -> Result<Vec<Change>> {
@@ -33,6 +35,7 @@ pub fn changes(
         target,
         trust,
         again,
+        told,
         shares,
         replaced: &parents.replaced,
         places: Mutex::default(),

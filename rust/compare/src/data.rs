@@ -1,6 +1,7 @@
 //! Compares the data of one file on both sides.
 
 use crate::share::{self, Own, Shares};
+use crate::told::Told;
 use snapsync_model::{
     Address, BLOCK, Context, Counters, Extent, LARGEST_BLOCK, Layout, Monitor, Op, Result, Segment,
     SegmentKind,
@@ -12,9 +13,14 @@ use std::path::Path;
 
 const READ: u64 = 1 << 20;
 
+/// What is known of the bytes of a base.
+pub(crate) enum Bytes<'a> {
+    File(File),
+    Told(&'a Told),
+}
+
 #[derive(Clone, Copy)]
 pub(crate) struct Laid<'a> {
-    pub(crate) file: &'a File,
     pub(crate) layout: &'a Layout,
     pub(crate) size: u64,
 }
@@ -25,6 +31,8 @@ pub(crate) fn extent(offset: u64, length: u64, op: Op) -> Extent {
 
 /// One file on both sides.
 pub(crate) struct Both<'a> {
+    pub(crate) from: &'a Bytes<'a>,
+    pub(crate) to: &'a File,
     pub(crate) base: Laid<'a>,
     pub(crate) target: Laid<'a>,
     /// Whether equal addresses prove equal bytes.
@@ -54,7 +62,7 @@ impl Both<'_> {
             let Piece { segment, from, to, kind, .. } = piece;
             match (kind, segment.kind) {
                 (_, SegmentKind::Data) => {
-                    if self.is_read(&piece) {
+                    if self.is_read(&piece).is_some() {
                         ahead.go_on(self, to - from);
                     }
                     self.data(&piece, &mut found, path)?;
@@ -99,9 +107,15 @@ impl Both<'_> {
         new.is_some() && piece.old().flatten() == new
     }
 
-    /// Whether both sides hold data here that may differ.
-    fn is_read(&self, piece: &Piece<'_>) -> bool {
-        piece.segment.kind == SegmentKind::Data && piece.old().is_some() && !self.is_same(piece)
+    /// The base's file if both sides hold data here that may differ.
+    fn is_read(&self, piece: &Piece<'_>) -> Option<&File> {
+        match self.from {
+            Bytes::Told(_) => None,
+            Bytes::File(file) => {
+                let may_differ = piece.old().is_some() && !self.is_same(piece);
+                (piece.segment.kind == SegmentKind::Data && may_differ).then_some(file)
+            }
+        }
     }
 
     fn data(&self, piece: &Piece<'_>, found: &mut Found, path: &Path) -> Result<()> {
@@ -130,13 +144,20 @@ impl Both<'_> {
 
     /// Finds the blocks that differ. Equal ones are ghosts if `moved` is set.
     fn read(&self, from: u64, to: u64, moved: bool, found: &mut Found) -> io::Result<()> {
+        let file = match self.from {
+            Bytes::File(file) => file,
+            Bytes::Told(told) => {
+                told.others(from, to).for_each(|(from, to)| found.add(from, to, Op::Data));
+                return Ok(());
+            }
+        };
         let mut old = vec![0; READ.min(to - from) as usize];
         let mut new = old.clone();
         let mut at = from;
         while at < to && self.monitor.check().is_ok() {
             let length = READ.min(to - at) as usize;
-            self.base.file.read_exact_at(&mut old[..length], at)?;
-            self.target.file.read_exact_at(&mut new[..length], at)?;
+            file.read_exact_at(&mut old[..length], at)?;
+            self.to.read_exact_at(&mut new[..length], at)?;
             found.counters.bytes_read += 2 * length as u64;
             found.blocks(&old[..length], &new[..length], at, moved);
             at += length as u64;
@@ -174,11 +195,12 @@ impl<'a, P: Iterator<Item = Piece<'a>>> Ahead<P> {
     /// Called after the next `done` bytes.
     fn go_on(&mut self, both: &Both<'_>, done: u64) {
         while self.bytes < READ + done {
-            let Some(piece) = self.pieces.by_ref().find(|piece| both.is_read(piece)) else { break };
+            let read = |piece: P::Item| both.is_read(&piece).map(|file| (piece, file));
+            let Some((piece, file)) = self.pieces.by_ref().find_map(read) else { break };
             let length = piece.to - piece.from;
             if length < READ {
-                snapsync_sys::read_ahead(both.base.file, piece.from, length);
-                snapsync_sys::read_ahead(both.target.file, piece.from, length);
+                snapsync_sys::read_ahead(file, piece.from, length);
+                snapsync_sys::read_ahead(both.to, piece.from, length);
             }
             self.bytes += length;
         }
@@ -337,13 +359,12 @@ mod tests {
     }
 
     fn rows(base: (&[u8], &Layout), target: (&[u8], &Layout)) -> Vec<(u64, u64, Op)> {
-        let (a, b) = (file(base.0), file(target.0));
-        let sizes = (base.0.len() as u64, target.0.len() as u64);
-        let a = Laid { file: &a, layout: base.1, size: sizes.0 };
-        let b = Laid { file: &b, layout: target.1, size: sizes.1 };
-        let (monitor, shares) = (Monitor::default(), Shares::none());
+        let (from, to) = (&Bytes::File(file(base.0)), &file(target.0));
+        let a = Laid { layout: base.1, size: base.0.len() as u64 };
+        let b = Laid { layout: target.1, size: target.0.len() as u64 };
+        let (monitor, shares) = (&Monitor::default(), &Shares::none());
         let own = Own::new(1, base.1);
-        let both = Both { base: a, target: b, comparable: true, shares: &shares, own, monitor: &monitor };
+        let both = Both { from, to, base: a, target: b, comparable: true, shares, own, monitor };
         both.differences(Path::new("f")).unwrap().into_iter().map(|e| (e.offset, e.length, e.op)).collect()
     }
 

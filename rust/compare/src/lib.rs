@@ -3,9 +3,13 @@
 
 mod changes;
 mod data;
+mod lost;
 mod pair;
 mod share;
+mod told;
 mod trust;
 
 pub use changes::changes;
+pub use lost::lost;
+pub use told::Told;
 pub use trust::Trust;

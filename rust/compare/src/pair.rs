@@ -1,13 +1,14 @@
 //! Compares one inode between both sides.
 
-use crate::data;
+use crate::data::{self, Bytes};
 use crate::share::{self, Last, Own, Shares};
+use crate::told::Told;
 use crate::trust::{TICK, Trust};
 use snapsync_model::{
     Attributes, Change, ChangeFlags, Counters, Details, Error, Extent, Inode, Inodes, Kind, Layout, Link,
     Monitor, Op, ROOT, RelPath, Result, SegmentKind, Side, locked, read_still,
 };
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::iter::Peekable;
 use std::sync::Mutex;
 
@@ -103,6 +104,8 @@ pub(crate) struct Look<'a> {
     pub(crate) trust: Trust,
     /// Files that count as changed as a whole.
     pub(crate) again: &'a BTreeSet<u64>,
+    /// Files whose bytes the base has lost, as the receiver has them.
+    pub(crate) told: &'a BTreeMap<u64, Told>,
     pub(crate) shares: Shares<'a>,
     pub(crate) replaced: &'a HashSet<u64>,
     /// Directories that must have a row, as found while other rows were made.
@@ -343,8 +346,8 @@ impl Look<'_> {
                 other => return other,
             }
         }
-        // What the base had is lost: whatever the receiver has of it is overwritten. If the target had, this
-        // says so.
+        // What the base had is lost, and the receiver has not told: whatever it has is overwritten. If the
+        // target's is lost, this says so.
         self.all(target)
     }
 
@@ -354,12 +357,22 @@ impl Look<'_> {
         base: &Inode,
         target: &Inode,
     ) -> Result<(Vec<Extent>, Option<Layout>)> {
-        let (from, to) = (side.open(base)?, self.target.open(target)?);
-        let (from_layout, to_layout) = (side.layout(base, &from)?, self.target.layout(target, &to)?);
+        let from = match self.told.get(&base.ino) {
+            Some(told) => Bytes::Told(told),
+            None => Bytes::File(side.open(base)?),
+        };
+        let from_layout = match &from {
+            Bytes::Told(told) => told.layout.clone(),
+            Bytes::File(file) => side.layout(base, file)?,
+        };
+        let to = self.target.open(target)?;
+        let to_layout = self.target.layout(target, &to)?;
         let show = self.target.path(target)?;
         let extents = data::Both {
-            base: data::Laid { file: &from, layout: &from_layout, size: base.attributes.size },
-            target: data::Laid { file: &to, layout: &to_layout, size: target.attributes.size },
+            from: &from,
+            to: &to,
+            base: data::Laid { layout: &from_layout, size: base.attributes.size },
+            target: data::Laid { layout: &to_layout, size: target.attributes.size },
             comparable: side.space().is_some() && side.space() == self.target.space(),
             shares: &self.shares,
             own: Own::new(base.ino, &from_layout),
@@ -367,7 +380,9 @@ impl Look<'_> {
         }
         .differences(show.as_path());
         // First, as what is no more there could not be read either.
-        side.holds_still(base, &from)?;
+        if let Bytes::File(file) = &from {
+            side.holds_still(base, file)?;
+        }
         self.target.holds_still(target, &to)?;
         let extents = extents?;
         Ok((extents, self.with_addresses(to_layout)))

@@ -1,7 +1,7 @@
 //! A snapshot whose bytes lie in a tree may lose them. A base that did is not believed and not read: all of
 //! the target is a change. A target that did is an error.
 
-use snapsync_compare::{Trust, changes};
+use snapsync_compare::{Told, Trust, changes};
 use snapsync_model::{
     Address, Attributes, Change, Context, Details, Directories, Error, Inode, Inodes, Kind, Layout, Link,
     Monitor, Op, Placed, ROOT, Range, RelPath, Result, Side, read_still,
@@ -13,6 +13,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 const BLOCK: u64 = 4096;
+const WINDOW: u64 = 64 << 10;
 
 /// Files of one directory, by number.
 #[derive(Default)]
@@ -122,13 +123,17 @@ impl Side for Sample {
 }
 
 fn rows(base: &Sample, target: &Sample) -> Result<Vec<Change>> {
+    rows_told(base, target, &BTreeMap::new())
+}
+
+fn rows_told(base: &Sample, target: &Sample, told: &BTreeMap<u64, Told>) -> Result<Vec<Change>> {
     let mut rows = Vec::new();
     let mut emit = |change| {
         rows.push(change);
         Ok(())
     };
     let monitor = Monitor::default();
-    changes(Some(base), target, Trust::Nothing, &BTreeSet::new(), &monitor, &mut emit)?;
+    changes(Some(base), target, Trust::Nothing, &BTreeSet::new(), told, &monitor, &mut emit)?;
     Ok(rows)
 }
 
@@ -155,6 +160,27 @@ fn of_a_file_that_its_base_has_lost_everything_is_a_change() {
     assert_eq!(extents(&sample([(1, target().lost())]), &sample([(1, target())])), wanted);
     // One that is lost while it is read.
     assert_eq!(extents(&sample([(1, target().moving(9))]), &sample([(1, target())])), wanted);
+}
+
+#[test]
+fn what_the_receiver_tells_stands_for_the_lost_base() {
+    let range = |from: u64, to: u64| Range { offset: from * WINDOW, length: (to - from) * WINDOW };
+    let target = Sampled {
+        placed: vec![range(0, 4).into()],
+        unwritten: vec![range(5, 6)],
+        ..Sampled::of(&vec![7; 7 * WINDOW as usize])
+    };
+    let base = Sampled { bytes: vec![7; 7 * WINDOW as usize], ..Sampled::default() };
+    let copy = Layout::new(7 * WINDOW, &[range(0, 3).into(), range(5, 6).into()], &[range(3, 5)]);
+    let mut told = Told::new(copy, WINDOW);
+    [0, 2, 3, 6].into_iter().for_each(|window| told.has_window_at(window * WINDOW));
+    let told = BTreeMap::from([(1, told)]);
+    let rows = rows_told(&sample([(1, base.lost())]), &sample([(1, target)]), &told).unwrap();
+    let found: Vec<_> =
+        rows[0].extents.iter().map(|e| (e.offset / WINDOW, e.length / WINDOW, e.op)).collect();
+    // What the copy has only preallocated is sent, whatever is said of its bytes.
+    let wanted = [(1, 1, Op::Data), (3, 1, Op::Data), (4, 1, Op::Hole), (5, 1, Op::Unwritten)];
+    assert_eq!(found, wanted);
 }
 
 #[test]

@@ -3,15 +3,15 @@
 use crate::delta::hidden::Hidden;
 use crate::delta::widened::Widened;
 use crate::location::place::{Opened, Place};
-use snapsync_compare::{Trust, changes};
+use snapsync_compare::{Told, Trust, changes, lost};
 use snapsync_manifest::{ManifestHeader, ManifestReader, ManifestWriter};
 use snapsync_model::{
-    Change, Counts, End, Error, Inode, Monitor, Provider, Result, Side, SnapshotInfo, Subset,
+    Change, Counts, End, Error, Inode, Monitor, Provider, RelPath, Result, Side, SnapshotInfo, Subset,
 };
 use snapsync_snapshot::Volume;
 use snapsync_sys::{Named, Root, btrfs};
 use snapsync_walk::{Tree, candidates, relabel_by_path};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// A directory, and the subset of it that counts.
@@ -25,6 +25,8 @@ pub(crate) struct Sides {
     pub(crate) target_is_whole: bool,
     /// Files that are sent whole, whether they differ or not.
     again: BTreeSet<u64>,
+    /// What a standby has of files whose bytes the base has lost.
+    told: BTreeMap<u64, Told>,
 }
 
 impl Sides {
@@ -70,6 +72,7 @@ impl Sides {
                 trust: Trust::Objects,
                 target_is_whole: false,
                 again: BTreeSet::new(),
+                told: BTreeMap::new(),
             }));
         }
         let (Some(from), Some(to)) = (volume.tree_of(base), volume.tree_of(target)) else { return Ok(None) };
@@ -88,6 +91,7 @@ impl Sides {
             trust: trust(volume, base)?,
             target_is_whole: true,
             again: BTreeSet::new(),
+            told: BTreeMap::new(),
         })
     }
 
@@ -95,6 +99,22 @@ impl Sides {
     pub(crate) fn with_all_of(self, again: &BTreeSet<u64>) -> Result<Sides> {
         let base = self.base.map(|base| Widened::by(base, again)).transpose()?;
         Ok(Sides { base, target: Widened::by(self.target, again)?, again: again.clone(), ..self })
+    }
+
+    /// The large files that may differ, and whose bytes the base has lost.
+    pub(crate) fn lost(&self) -> Result<impl Iterator<Item = Result<(Inode, Inode)>> + '_> {
+        let found = self.base.as_deref().map(|base| lost(base, &*self.target, self.trust, &self.again));
+        Ok(found.transpose()?.into_iter().flatten())
+    }
+
+    /// The path of an inode of the base.
+    pub(crate) fn old_path(&self, inode: &Inode) -> Result<RelPath> {
+        self.base.as_ref().map_or_else(|| Ok(RelPath::root()), |base| base.path(inode))
+    }
+
+    /// The same, with what a standby has of such files.
+    pub(crate) fn with_told(self, told: BTreeMap<u64, Told>) -> Sides {
+        Sides { told, ..self }
     }
 
     /// The same as if one of them did not have some files. Their directories are listed, as names come to
@@ -137,7 +157,14 @@ impl Sides {
         if trust == Trust::Nothing && !comparable {
             monitor.note("every file is read on both sides: they are not snapshots that share blocks");
         }
-        Ok(Sides { base: Some(base), target, trust, target_is_whole: true, again: BTreeSet::new() })
+        Ok(Sides {
+            base: Some(base),
+            target,
+            trust,
+            target_is_whole: true,
+            again: BTreeSet::new(),
+            told: BTreeMap::new(),
+        })
     }
 
     /// The whole of one side, compared with nothing.
@@ -147,7 +174,14 @@ impl Sides {
     }
 
     pub(crate) fn of_side(target: Box<dyn Side>) -> Sides {
-        Sides { base: None, target, trust: Trust::Nothing, target_is_whole: true, again: BTreeSet::new() }
+        Sides {
+            base: None,
+            target,
+            trust: Trust::Nothing,
+            target_is_whole: true,
+            again: BTreeSet::new(),
+            told: BTreeMap::new(),
+        }
     }
 
     /// Everything that is found may differ, so nothing is trusted.
@@ -163,6 +197,7 @@ impl Sides {
             trust: Trust::Nothing,
             target_is_whole: false,
             again: BTreeSet::new(),
+            told: BTreeMap::new(),
         }))
     }
 
@@ -174,8 +209,15 @@ impl Sides {
     ) -> Result<Counts> {
         let mut writer = ManifestWriter::create(manifest, header)?;
         let write = &mut |change: Change| writer.write(&change);
-        let references =
-            changes(self.base.as_deref(), &*self.target, self.trust, &self.again, monitor, write)?;
+        let references = changes(
+            self.base.as_deref(),
+            &*self.target,
+            self.trust,
+            &self.again,
+            &self.told,
+            monitor,
+            write,
+        )?;
         let counts = writer.finish()?;
         if references.is_empty() { Ok(counts) } else { insert(manifest, header, references) }
     }

@@ -6,7 +6,7 @@ use crate::fuzz::world::World;
 use serde_json::{Value, json};
 
 /// The questions, in this order.
-const TURNS: [&str; 8] = ["look", "open", "begin", "commit", "secret", "scrub", "prune", "done"];
+const TURNS: [&str; 9] = ["look", "open", "copies", "begin", "commit", "secret", "scrub", "prune", "done"];
 
 pub(super) struct Primary<'w> {
     world: &'w World,
@@ -79,6 +79,11 @@ impl<'w> Primary<'w> {
                 "join": null,
                 "care": { "check": false, "discard_drift": false, "read_only": null },
             } }),
+            "copies" => {
+                let range = json!({ "offset": 0, "length": 5000 });
+                let of = |path: &[u8]| json!({ "path": path, "size": 5000, "range": range, "window": 65536 });
+                json!({ "copies": { "stretches": [of(b"a"), of(b"dir/../.snapsync/volume.json")] } })
+            }
             "begin" => json!({ "begin": {
                 "strict": false,
                 "has_manifest": false,

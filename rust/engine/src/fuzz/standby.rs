@@ -79,6 +79,11 @@ impl<'w> Standby<'w> {
                 "lacks": null,
             } }),
             "open" => self.opened(id, &secret),
+            "copies" => {
+                let count = ask["copies"]["stretches"].as_array().map_or(1, Vec::len);
+                let laid = json!({ "data": [[0, 4096]], "unwritten": [] });
+                json!({ "copied": vec![json!({ "holds": { "laid": laid, "digests": "--" } }); count] })
+            }
             "begin" => {
                 let held = json!({ "runs": [], "parts": {} });
                 json!({ "begun": { "losses": [], "held": held, "kept": 0, "pruned": [] } })
@@ -127,7 +132,7 @@ impl<'w> Standby<'w> {
     fn all(&self) -> Vec<Value> {
         let World { first, second, standby, .. } = self.world;
         let nothing = Value::Null;
-        let mut all: Vec<Value> = ["look", "open", "begin", "commit", "secret", "scrub", "prune"]
+        let mut all: Vec<Value> = ["look", "open", "copies", "begin", "commit", "secret", "scrub", "prune"]
             .map(|kind| self.answer(kind, &nothing))
             .into();
         let cut = json!({ "snapshot": second.id, "base": first.id, "manifest": "00" });

@@ -8,6 +8,7 @@ use crate::keep::Keep;
 use crate::options::{DriftOptions, Options, TransferOptions};
 use crate::round::steps::{StandbyInfo, State};
 use crate::secret::Secret;
+use crate::volume::copies::{Copied, Stretch};
 use crate::volume::pieces::{Piece, Seen};
 use crate::volume::roles::{RoleReply, RoleRequest};
 use serde::de::DeserializeOwned;
@@ -86,6 +87,10 @@ pub(crate) enum Ask {
         #[serde(rename = "care")]
         drift: DriftOptions,
     },
+    /// Tell of copies of changed files whose old bytes the primary has not.
+    Copies {
+        stretches: Vec<Stretch>,
+    },
     /// Head and manifest of a delta follow; the manifest's bytes only if they are not there from an
     /// interrupted round. After the answer come the frames and the end.
     Begin {
@@ -124,6 +129,8 @@ pub(crate) enum Answer {
     Ready,
     Looked(StandbyInfo),
     Opened(Box<State>),
+    /// One for each stretch.
+    Copied(Vec<Copied>),
     Begun(Box<StageReport>),
     Committed {
         snapshot: Box<SnapshotInfo>,

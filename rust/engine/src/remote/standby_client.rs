@@ -10,6 +10,7 @@ use crate::remote::wire::{Wire, out_of_turn};
 use crate::report::rounds::Synced;
 use crate::round::steps::{OpenRequest, Pending, StandbyEnd, StandbyInfo, State};
 use crate::secret::Secret;
+use crate::volume::copies::{Copied, Stretch};
 use crate::volume::pieces::{Piece, Seen};
 use snapsync_model::{Error, Monitor, Result, SnapshotInfo, printable};
 use snapsync_stream::wire::{lift, write_head};
@@ -132,6 +133,19 @@ impl StandbyEnd for Remote<'_, '_> {
                 self.pending.clone_from(&state.pending);
                 Ok(*state)
             }
+            _ => Err(out_of_turn(self.wire)),
+        }
+    }
+
+    fn copies(
+        &mut self,
+        stretches: &[Stretch],
+        meanwhile: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Vec<Copied>> {
+        self.wire.tell(&Ask::Copies { stretches: stretches.to_vec() })?;
+        meanwhile()?;
+        match self.wire.hear_answer()? {
+            Answer::Copied(copied) if copied.len() == stretches.len() => Ok(copied),
             _ => Err(out_of_turn(self.wire)),
         }
     }

@@ -10,6 +10,7 @@ use crate::remote::pulled::{Came, Seen};
 use crate::remote::wire::Wire;
 use crate::round::standby::Local;
 use crate::round::steps::{OpenRequest, StandbyEnd};
+use crate::volume::copies::{self, Stretch};
 use crate::volume::pieces::Piece;
 use crate::volume::retention;
 use serde_json::value::RawValue;
@@ -31,6 +32,8 @@ pub(crate) enum RoundOptions<'o> {
 const MOST_DELTAS: usize = 2;
 /// The most files, and bytes of them, that are read again if this end sets no limit.
 const MOST_FILES: usize = 1 << 20;
+/// The most stretches of changed files that are told of: of 64 TiB.
+const MOST_STRETCHES: usize = 1 << 20;
 /// The most bytes that a round reads again beyond its limit.
 const SLACK: u64 = 1 << 28;
 
@@ -66,6 +69,7 @@ struct Turns {
     looks: usize,
     secrets: usize,
     prunes: usize,
+    stretches: usize,
     files: usize,
     bytes: u64,
 }
@@ -100,6 +104,11 @@ impl Serving<'_, '_, '_, '_> {
             Ask::Begin { strict, has_manifest, no_space_check, spare } => {
                 self.begin(self.terms(strict, no_space_check), has_manifest, spare)?;
             }
+            Ask::Copies { stretches } => {
+                self.monitor.start(Stage::Compare, 0);
+                let copied = self.standby.copies(&stretches, &mut || Ok(()))?;
+                self.wire.tell(&Answer::Copied(copied))?;
+            }
             Ask::Commit => self.commit()?,
             Ask::Secret { secret } if secret.is_sound() => {
                 self.standby.keep_secret(&secret)?;
@@ -132,6 +141,7 @@ impl Serving<'_, '_, '_, '_> {
             Ask::Look { .. } => !is_open && first(&mut turns.looks),
             Ask::Open { .. } => !is_open,
             Ask::Begin { .. } => is_between && self.seen.came.len() < MOST_DELTAS,
+            Ask::Copies { stretches } => is_between && turns.may_tell(stretches),
             Ask::Commit => self.begun.is_some(),
             Ask::Secret { .. } => is_between && first(&mut turns.secrets),
             Ask::Prune { .. } => is_between && first(&mut turns.prunes),
@@ -235,6 +245,12 @@ impl Serving<'_, '_, '_, '_> {
 }
 
 impl Turns {
+    /// Whether a primary may be told of these copies.
+    fn may_tell(&mut self, stretches: &[Stretch]) -> bool {
+        self.stretches = self.stretches.saturating_add(stretches.len());
+        self.stretches <= MOST_STRETCHES && copies::fit(&stretches.iter())
+    }
+
     /// Whether these pieces may be read again; the other end reads the same ones.
     fn may_scrub(&mut self, pieces: &[Piece], options: RoundOptions<'_>) -> bool {
         let limit = match options {

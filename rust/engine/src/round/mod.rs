@@ -8,3 +8,4 @@ pub(crate) mod rights;
 mod scrub;
 pub(crate) mod standby;
 pub(crate) mod steps;
+mod told;

@@ -11,6 +11,7 @@ use crate::round::held::{LONG, Primary, SHORT};
 use crate::round::known;
 use crate::round::rights::{Rights, may_undo};
 use crate::round::steps::{OpenRequest, StandbyEnd, StandbyInfo, State};
+use crate::round::told;
 use crate::volume::lost::{self, LostPaths};
 use crate::volume::made::{Made, tell_what_it_lies_in};
 use crate::volume::recovery::recover;
@@ -321,6 +322,8 @@ impl Driver<'_> {
             .with_all_of(&self.unlike)?
             .without(End::Base, &lost)?;
         let outgoing = Outgoing::make(primary, &snapshot, base)?;
+        let sides = self.told(sides)?;
+        let primary = self.primary.hold(LONG, monitor)?;
         let manifest = outgoing.manifest();
         let counts = sides.write_manifest(&manifest, &header(primary, base, &snapshot), monitor)?;
         let tree = primary.tree_of(&snapshot).map(|tree| tree.tree()).transpose()?;
@@ -360,6 +363,16 @@ impl Driver<'_> {
         let counters = monitor.counters();
         is_the_same(&self.standby.commit()?, &snapshot, &self.looked.path)?;
         Ok(Brought { snapshot, counts, counters, begun, outgoing: Some(outgoing) })
+    }
+
+    /// The same, with what the standby has of files whose old bytes the primary has not.
+    fn told(&mut self, sides: Sides) -> Result<Sides> {
+        if sides.lost()?.next().is_none() {
+            return Ok(sides);
+        }
+        self.primary.let_go();
+        let told = told::ask(&sides, self.standby, &self.looked.path, self.monitor)?;
+        Ok(sides.with_told(told))
     }
 
     /// What the standby lacks of the base: it travels as if it were new.

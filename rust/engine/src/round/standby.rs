@@ -9,6 +9,7 @@ use crate::location::target::{self, Found, Target};
 use crate::options::DriftOptions;
 use crate::round::steps::{OpenRequest, Pending, StandbyEnd, StandbyInfo, State};
 use crate::secret::Secret;
+use crate::volume::copies::{self, Copied, Stretch};
 use crate::volume::lost::LostPaths;
 use crate::volume::made::{Made, can_be_kept, make_target, tell_what_it_lies_in};
 use crate::volume::pieces::{self, Piece, Seen};
@@ -316,6 +317,16 @@ impl StandbyEnd for Local<'_> {
         let state = State { volume: info, newest, pending, recovered, set_aside, lost, join: None, secret };
         self.volume = Some(volume);
         Ok(state)
+    }
+
+    fn copies(
+        &mut self,
+        stretches: &[Stretch],
+        meanwhile: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Vec<Copied>> {
+        meanwhile()?;
+        let monitor = self.monitor;
+        copies::read(self.volume()?, stretches, monitor)
     }
 
     fn begin(&mut self, offer: IncomingDelta<'_>) -> Result<StageReport> {

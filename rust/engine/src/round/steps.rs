@@ -4,6 +4,7 @@ use crate::delta::staging::{Data, IncomingDelta, StageReport};
 use crate::keep::Keep;
 use crate::options::DriftOptions;
 use crate::secret::Secret;
+use crate::volume::copies::{Copied, Stretch};
 use crate::volume::lost::LostPaths;
 use crate::volume::pieces::{Piece, Seen};
 use serde::{Deserialize, Serialize};
@@ -106,6 +107,12 @@ pub(crate) trait StandbyEnd {
     fn look(&mut self, lineage: Option<Uuid>) -> Result<StandbyInfo>;
     /// Opens the standby, and makes the volume if there is none.
     fn open(&mut self, opening: OpenRequest) -> Result<State>;
+    /// Tells of its copies of some files, while the primary reads its own. Those of one question `fit`.
+    fn copies(
+        &mut self,
+        stretches: &[Stretch],
+        meanwhile: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Vec<Copied>>;
     fn begin(&mut self, offer: IncomingDelta<'_>) -> Result<StageReport>;
     /// Copies the data into the stage.
     fn transfer(&mut self, data: Data<'_>) -> Result<Transferred>;

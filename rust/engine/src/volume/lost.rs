@@ -1,6 +1,6 @@
 //! Files whose bytes a volume has lost, so that another is to bring them.
 
-use crate::digest::hex;
+use crate::digest::{hex, of_hex};
 use serde::{Deserialize, Serialize};
 use snapsync_model::{Error, Inode, Kind, Monitor, RelPath, Result, Side, SnapshotInfo};
 use snapsync_snapshot::Volume;
@@ -38,15 +38,9 @@ impl LostPaths {
             left = left.saturating_sub(text.len() / 2);
             left > 0
         };
-        let path = |text: &String| RelPath::new(&bytes(text)?).ok();
+        let path = |text: &String| RelPath::new(&of_hex(text)?).ok();
         self.0.iter().take_while(fits).filter_map(path).collect()
     }
-}
-
-fn bytes(hex: &str) -> Option<Vec<u8>> {
-    let digit = |byte: &u8| char::from(*byte).to_digit(16).map(|digit| digit as u8);
-    let pairs = hex.as_bytes().chunks(2);
-    pairs.map(|pair| Some(digit(&pair[0])? << 4 | digit(pair.get(1)?)?)).collect()
 }
 
 fn paths(side: &dyn Side, rows: &[Inode]) -> Result<Vec<RelPath>> {

@@ -1,4 +1,4 @@
-//! What a standby reads for a scrub.
+//! What a standby reads for its primary: for a scrub, and of files that the primary has lost.
 
 use crate::digest::{Digest, content};
 use rayon::prelude::*;
@@ -6,7 +6,7 @@ use rustix::fs::{Advice, fadvise};
 use serde::{Deserialize, Serialize};
 use snapsync_model::{Error, Monitor, Range, RelPath, Result};
 use snapsync_snapshot::Volume;
-use snapsync_sys::{Root, is_leased};
+use snapsync_sys::is_leased;
 use std::fs::File;
 use std::io;
 use std::sync::Once;
@@ -38,43 +38,63 @@ pub(crate) enum Seen {
     Lacks(String),
 }
 
-/// Reads ranges for a primary. Only replicated files are read.
+/// Reads ranges for a primary.
 pub(crate) fn read(volume: &Volume, pieces: &[Piece], monitor: &Monitor) -> Result<Vec<Seen>> {
-    let (root, has_asked) = (volume.root(), Once::new());
+    let files = Files::of(volume, pieces.iter().map(|piece| &piece.path[..]));
     let look = |piece: &Piece| {
         let path = RelPath::new(&piece.path)?;
-        let is_left_out = || snapsync_walk::left_out(root, &path, false, volume.subset());
-        if path.as_bytes().split(|byte| *byte == b'/').next() == Some(snapsync_walk::STORE.as_bytes())
-            || (!volume.subset().is_everything() && is_left_out()?.is_some())
-        {
-            return Ok(Seen::Lacks("not replicated".to_owned()));
-        }
-        let file = match read_of(root, pieces, &path, &has_asked) {
-            Err(e) => return Ok(Seen::Lacks(snapsync_model::reason(&e))),
-            Ok(file) => file,
-        };
-        match file.metadata() {
-            Ok(now) if now.is_file() && now.len() == piece.size => seen(&file, &path, piece.range, monitor),
-            Ok(_) => Ok(Seen::Lacks("it has another size".to_owned())),
-            Err(e) => Ok(Seen::Lacks(snapsync_model::reason(&e))),
+        match files.open(&path, piece.size)? {
+            Ok(file) => seen(&file, &path, piece.range, monitor),
+            Err(why) => Ok(Seen::Lacks(why)),
         }
     };
     pieces.par_iter().with_max_len(1).map(look).collect()
 }
 
-/// Opens a file. If somebody holds a lease, all holders are asked before any is waited for, so that their
-/// deadlines run in parallel.
-fn read_of(root: &Root, pieces: &[Piece], path: &RelPath, has_asked: &Once) -> io::Result<File> {
-    let ask = || {
-        let paths = pieces.iter().filter_map(|piece| RelPath::new(&piece.path).ok());
-        paths.for_each(|path| drop(root.read_now(&path)));
-    };
-    match root.read_now(path) {
-        Err(e) if is_leased(&e) => {
-            has_asked.call_once(ask);
-            root.read(path)
+/// The files that a primary asks about. Only replicated ones are opened.
+pub(crate) struct Files<'v> {
+    volume: &'v Volume,
+    paths: Vec<&'v [u8]>,
+    has_asked: Once,
+}
+
+impl<'v> Files<'v> {
+    pub(crate) fn of(volume: &'v Volume, paths: impl Iterator<Item = &'v [u8]>) -> Files<'v> {
+        Files { volume, paths: paths.collect(), has_asked: Once::new() }
+    }
+
+    /// A file of that size, or why there is none.
+    pub(crate) fn open(&self, path: &RelPath, size: u64) -> Result<std::result::Result<File, String>> {
+        let subset = self.volume.subset();
+        let is_left_out = || snapsync_walk::left_out(self.volume.root(), path, false, subset);
+        if path.as_bytes().split(|byte| *byte == b'/').next() == Some(snapsync_walk::STORE.as_bytes())
+            || (!subset.is_everything() && is_left_out()?.is_some())
+        {
+            return Ok(Err("not replicated".to_owned()));
         }
-        other => other,
+        let opened = self.read(path).and_then(|file| file.metadata().map(|now| (file, now)));
+        Ok(match opened {
+            Ok((file, now)) if now.is_file() && now.len() == size => Ok(file),
+            Ok(_) => Err("it has another size".to_owned()),
+            Err(e) => Err(snapsync_model::reason(&e)),
+        })
+    }
+
+    /// If somebody holds a lease, all holders are asked before any is waited for, so that their deadlines run
+    /// in parallel.
+    fn read(&self, path: &RelPath) -> io::Result<File> {
+        let root = self.volume.root();
+        let ask = || {
+            let paths = self.paths.iter().filter_map(|path| RelPath::new(path).ok());
+            paths.for_each(|path| drop(root.read_now(&path)));
+        };
+        match root.read_now(path) {
+            Err(e) if is_leased(&e) => {
+                self.has_asked.call_once(ask);
+                root.read(path)
+            }
+            other => other,
+        }
     }
 }
 

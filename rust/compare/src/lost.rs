@@ -1,0 +1,35 @@
+//! Files whose bytes the base has lost.
+
+use crate::pair::Pairs;
+use crate::trust::Trust;
+use snapsync_model::{Error, Inode, Kind, Result, Side};
+use std::collections::BTreeSet;
+
+/// Files that are no larger on one of both sides are sent whole: to ask costs a message.
+const WORTH: u64 = 128 << 10;
+
+/// The large files that both sides have, that may differ, and whose bytes the base has lost: the base's inode
+/// and the target's.
+pub fn lost<'a>(
+    base: &'a dyn Side,
+    target: &'a dyn Side,
+    trust: Trust,
+    again: &'a BTreeSet<u64>,
+) -> Result<impl Iterator<Item = Result<(Inode, Inode)>> + 'a> {
+    let is_asked = |base: &Inode, target: &Inode| {
+        base.kind == Kind::File
+            && base.attributes.size.min(target.attributes.size) > WORTH
+            && (base.object != target.object || base.details != target.details)
+            && !again.contains(&target.ino)
+    };
+    // Only a pool loses bytes.
+    let pairs = (trust == Trust::Objects).then(|| Pairs::new(Some(base), target)).transpose()?;
+    Ok(pairs.into_iter().flatten().filter_map(move |pair| match pair {
+        Err(error) => Some(Err(error)),
+        Ok(pair) if pair.is_replaced() => None,
+        Ok(pair) => {
+            let (old, new) = pair.base.zip(pair.target).filter(|(old, new)| is_asked(old, new))?;
+            matches!(base.open(&old), Err(Error::Lost { .. })).then_some(Ok((old, new)))
+        }
+    }))
+}
