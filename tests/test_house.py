@@ -185,7 +185,7 @@ RUST_LEVELS = {
     "manifest/table": """
         file
         layers
-        find
+        find objects
     """,
     "walk": """
         details listing names pattern
@@ -234,6 +234,7 @@ RUST_LEVELS = {
         differing garbage
         keep lost
         take
+        delete
         clones recovery
     """,
     "compare": """

@@ -57,7 +57,14 @@ class Life:
         snap = self.chance.choice(list(self.held))
         if self.do("delete", f"{self.volume}@{snap}"):
             assert snap not in self.listed()
-        self.settle({}, may_go=snap)
+        self.settle({}, may_go={snap})
+
+    def prune(self) -> None:
+        line = [snap["id"] for snap in snapshots(self.volume) if not snap.get("aside")]
+        stay = self.chance.randrange(1, 4)
+        if self.do("prune", self.volume, "--keep-last", stay):
+            assert not set(line[:-stay]) & set(self.listed())
+        self.settle({}, may_go=set(line[:-stay]))
 
     def restore(self) -> None:
         if not self.held:
@@ -74,7 +81,7 @@ class Life:
     def listed(self) -> list[str]:
         return [snap["id"] for snap in snapshots(self.volume)]
 
-    def settle(self, new: dict[str | None, Picture], may_go: str | None = None) -> None:
+    def settle(self, new: dict[str | None, Picture], may_go: set[str] | None = None) -> None:
         """Heals, and learns which of the new snapshots there are."""
         done("snapshot", self.volume)
         self.held[self.listed()[-1]] = freeze(self.volume)
@@ -84,7 +91,7 @@ class Life:
                 name = "before" if snap["name"].startswith("before-") else "after" if "after" in new else None
                 self.held[snap["id"]] = new[name]
         for gone in set(self.held) - set(listed):
-            assert gone == may_go, "a snapshot went that nobody deleted"
+            assert gone in (may_go or ()), "a snapshot went that nobody deleted"
             del self.held[gone]
         assert_tidy(self.volume)
 
@@ -114,7 +121,7 @@ def test_every_listed_snapshot_holds_what_it_was_taken_of(
         for snap in life.listed():
             done("delete", f"{volume}@{snap}")
         for _ in range(TURNS):
-            life.chance.choice([life.take, life.take, life.delete, life.delete, life.restore])()
+            life.chance.choice([life.take, life.take, life.delete, life.delete, life.prune, life.restore])()
         life.prove()
     except Exception as error:
         error.add_note("\n".join(life.world.log))

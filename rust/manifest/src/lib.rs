@@ -16,4 +16,5 @@ pub use changes::write::ManifestWriter;
 pub use table::file::{TableBatch, TableInfo, TableReader, TableView};
 pub use table::find::Finder;
 pub use table::layers::{Entries, FILES, NextTable, Table, TableRows, gone, identity, is_gone, same_table};
+pub use table::objects::{ObjectTable, Turnover, turnovers};
 pub use vet::vet;

@@ -147,7 +147,7 @@ fn take_back(primary: &mut LockedVolume, standby: Uuid, base: Option<Uuid>, moni
             && held.iter().all(|hold| hold.snapshot != snapshot.id)
     };
     let back: Vec<SnapshotInfo> = primary.line()?.into_iter().filter(is_back).collect();
-    back.iter().try_for_each(|snapshot| primary.delete(snapshot, monitor))
+    primary.delete_all(&back, monitor)
 }
 
 /// Whether a failed round may delete its snapshot, and no other: the peer may claim anything about an

@@ -55,9 +55,6 @@ pub(crate) fn apply(
     monitor: &Monitor,
 ) -> Result<(Vec<SnapshotInfo>, Vec<Kept>)> {
     let (pruned, kept) = plan(volume, keep, needed)?;
-    for info in &pruned {
-        monitor.check()?;
-        volume.delete(info, monitor)?;
-    }
+    volume.delete_all(&pruned, monitor)?;
     Ok((pruned, kept))
 }

@@ -247,9 +247,7 @@ impl TableReader {
         let text = self.file.metadata(WALK_STARTED)?;
         let walk_started =
             text.parse().map_err(|_| self.file.damaged("snapsync.walk_started is not a number"))?;
-        let schema = self.file.schema();
-        let whole = schema.metadata().get(WHOLE).map(|text| text.parse()).transpose();
-        let whole = whole.map_err(|_| self.file.damaged("snapsync.whole is no table's id"))?;
+        let (schema, whole) = (self.file.schema(), whole_of(&self.file)?);
         let version = self.file.number(TABLE)?.try_into().unwrap_or(0);
         // An older version does not tell everything about an inode.
         let complete = self.file.noted(COMPLETE).filter(|_| version == VERSION).cloned();
@@ -294,6 +292,11 @@ impl Iterator for TableReader {
     }
 }
 
+fn whole_of(file: &BatchReader) -> Result<Option<Uuid>> {
+    let whole = file.schema().metadata().get(WHOLE).map(|text| text.parse()).transpose();
+    whole.map_err(|_| file.damaged("snapsync.whole is no table's id"))
+}
+
 /// Some columns of a table: numbers with names and kinds, numbers with objects, or only numbers.
 pub(crate) struct ColumnsReader(BatchReader);
 
@@ -327,6 +330,11 @@ impl ColumnsReader {
     pub(crate) fn numbers(file: &(impl Named + ?Sized)) -> Result<ColumnsReader> {
         let schema = schema(&TableInfo::default());
         BatchReader::open_some(file, &schema, NEWER, Some(&[INODE])).map(ColumnsReader)
+    }
+
+    /// The whole table that this is, or is a patch of.
+    pub(crate) fn whole(&self) -> Result<Option<Uuid>> {
+        whole_of(&self.0)
     }
 
     pub(crate) fn batches(&self) -> usize {

@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::iter::Peekable;
 use uuid::Uuid;
 
-const WHOLE: &str = "table.arrow";
-const PATCH: &str = "patch.arrow";
+pub(crate) const WHOLE: &str = "table.arrow";
+pub(crate) const PATCH: &str = "patch.arrow";
 /// A patch has at most this many rows, or this many for each batch of the whole table, which is a sixteenth
 /// of all rows.
 const LEAST: u64 = 256;
@@ -29,6 +29,13 @@ pub const FILES: [&str; 2] = [WHOLE, PATCH];
 pub fn identity(dir: &Spot) -> Spot {
     let patch = dir.join(PATCH);
     if patch.is_there() { patch } else { dir.join(WHOLE) }
+}
+
+pub(crate) fn patch_of_another(dir: &Spot) -> Error {
+    Error::integrity(
+        format!("{} is a patch of another table", dir.join(PATCH).show().display()),
+        "delete that snapshot",
+    )
 }
 
 /// The names in a directory and the inode numbers they stand for.
@@ -49,10 +56,7 @@ impl Table {
             let reader = TableReader::open(&dir.join(PATCH))?;
             let of = reader.info()?;
             if of.whole != info.whole {
-                return Err(Error::integrity(
-                    format!("{} is a patch of another table", dir.join(PATCH).show().display()),
-                    "delete that snapshot",
-                ));
+                return Err(patch_of_another(dir));
             }
             info = of;
             patch = reader.collect::<Result<_>>()?;
@@ -155,33 +159,6 @@ impl Table {
             found
         })?;
         Ok(found.into_iter().flatten().next())
-    }
-
-    /// Calls `act` with the object of every inode that has one.
-    pub fn each_object(&self, mut act: impl FnMut(u64)) -> Result<()> {
-        let mut reader = ColumnsReader::objects(&self.dir.join(WHOLE))?;
-        for at in 0..reader.batches() {
-            let batch = reader.batch_at(at)?;
-            let rows = batch.numbers().iter().zip(batch.objects());
-            rows.filter(|(ino, object)| **object != 0 && self.patched(**ino).is_none())
-                .for_each(|(_, object)| act(*object));
-        }
-        self.patch.iter().filter(|row| row.object != 0).for_each(|row| act(row.object));
-        Ok(())
-    }
-
-    /// The objects of rows that another table has otherwise, or not at all.
-    pub fn objects_not_in(&self, other: &Table) -> Result<BTreeSet<u64>> {
-        let mut objects = BTreeSet::new();
-        if !self.shares_whole_with(other) {
-            self.each_object(|object| _ = objects.insert(object))?;
-            other.each_object(|object| _ = objects.remove(&object))?;
-            return Ok(objects);
-        }
-        let inos: BTreeSet<u64> = self.patch.iter().chain(&other.patch).map(|row| row.ino).collect();
-        objects.extend(self.pick(&inos)?.into_iter().map(|row| row.object).filter(|object| *object != 0));
-        other.pick(&inos)?.iter().for_each(|row| _ = objects.remove(&row.object));
-        Ok(objects)
     }
 
     pub fn directories(&self) -> Result<Directories> {
@@ -450,13 +427,6 @@ mod tests {
             let asked: BTreeSet<u64> = (0..30).map(|turn| scramble(round * 77 + turn) % 11_000).collect();
             let there: Vec<Inode> = asked.iter().filter_map(|ino| rows.get(ino).cloned()).collect();
             assert_eq!(next.pick(&asked).unwrap(), there);
-            let mut objects = Vec::new();
-            next.each_object(|object| objects.push(object)).unwrap();
-            objects.sort_unstable();
-            let mut used: Vec<u64> =
-                rows.values().map(|row| row.object).filter(|object| *object != 0).collect();
-            used.sort_unstable();
-            assert_eq!(objects, used);
             let directories = next.directories().unwrap();
             for ino in (0..11_000).step_by(10) {
                 assert_eq!(directories.contains(ino), ino == ROOT || rows.contains_key(&ino), "{ino}");

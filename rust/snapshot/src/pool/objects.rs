@@ -29,15 +29,27 @@ pub(crate) fn object_at(pool: &Spot, object: u64) -> Spot {
     pool.join(object_path(object))
 }
 
+/// Quick where those of one directory follow each other.
 pub(crate) fn remove_objects(pool: &Spot, objects: impl Iterator<Item = u64>) -> Result<()> {
+    let mut last: Option<Spot> = None;
     for object in objects {
         let spot = object_at(pool, object);
+        if let Some(left) = last.take_if(|last| spot.above().is_none_or(|above| above.rel() != last.rel())) {
+            remove_if_empty(&left);
+        }
         spot.remove_file().context("remove", spot.show())?;
-        // Directories are removed with their last object.
-        let parents = std::iter::successors(spot.above(), Spot::above).take(2);
-        parents.take_while(|dir| dir.remove_dir().is_ok()).for_each(drop);
+        last = last.or_else(|| spot.above());
+    }
+    if let Some(left) = last {
+        remove_if_empty(&left);
     }
     Ok(())
+}
+
+/// Directories of objects go with the last of them.
+fn remove_if_empty(dir: &Spot) {
+    let dirs = std::iter::successors(Some(dir.clone()), Spot::above).take(2);
+    dirs.take_while(|dir| dir.remove_dir().is_ok()).for_each(drop);
 }
 
 pub(crate) fn remove_round(pool: &Spot, round: u64) -> Result<()> {

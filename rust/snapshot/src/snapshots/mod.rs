@@ -1,6 +1,7 @@
 //! The snapshots of a volume, by either provider.
 
 mod clones;
+mod delete;
 mod differing;
 pub(crate) mod find;
 mod garbage;

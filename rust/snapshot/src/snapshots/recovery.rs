@@ -1,17 +1,13 @@
 //! Locking a volume, and clearing what an interrupted command left in its store.
 
+use crate::snapshots::delete::DELETING;
 use crate::snapshots::lost::AGAIN;
-use crate::snapshots::take::DELETING;
 use crate::store::restoring::clear_replacement;
 use crate::volume::alive::clear;
 use crate::volume::handle::Volume;
 use crate::volume::locked::{GLANCE, LockedVolume};
 use snapsync_model::{Context, Monitor, Result};
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::time::Duration;
-use uuid::Uuid;
 
 impl Volume {
     /// Keeps every other command that writes away.
@@ -40,18 +36,24 @@ impl LockedVolume {
             done.push("removed what a restore of paths has left".to_owned());
         }
         let snapshots = self.store().join("snapshots");
+        let mut deleted = Vec::new();
         for entry in snapshots.list().context("list", snapshots.show())? {
             let dir = snapshots.join(&entry.name);
             let is_doomed = entry.name.ends_with(format!(".{DELETING}").as_bytes());
             if is_doomed || dir.join("deleted.json").is_there() {
-                self.finish_delete(named(&entry.name), &dir)?;
-                done.push("finished deleting a snapshot".to_owned());
+                deleted.push(dir);
             } else if !dir.join("snapshot.json").is_there() {
                 self.remove_incomplete(&dir)?;
                 done.push("removed a snapshot that was not completed".to_owned());
             } else if dir.join(AGAIN).is_there() {
                 self.settle(&dir)?;
             }
+        }
+        self.finish_deletions(&deleted)?;
+        match deleted.len() {
+            0 => {}
+            1 => done.push("finished deleting a snapshot".to_owned()),
+            many => done.push(format!("finished deleting {many} snapshots")),
         }
         if !done.is_empty() {
             self.point_latest()?;
@@ -70,10 +72,4 @@ impl LockedVolume {
             let _ = store.join(&entry.name).remove_file();
         }
     }
-}
-
-/// The id of the snapshot in a directory; nil if its name is not one.
-fn named(name: &[u8]) -> Uuid {
-    let id = Path::new(OsStr::from_bytes(name)).file_stem().and_then(OsStr::to_str);
-    id.and_then(|id| id.parse().ok()).unwrap_or_default()
 }

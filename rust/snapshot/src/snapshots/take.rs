@@ -3,11 +3,12 @@
 use crate::pool::follow::{self, Delta};
 use crate::pool::store::PoolStore;
 use crate::pool::{objects, take};
+use crate::snapshots::garbage::Doomed;
 use crate::snapshots::lost::{AGAIN, replace_files};
 use crate::volume::handle::{Volume, name_is_free};
 use crate::volume::locked::LockedVolume;
 use crate::volume::record::TakenFor;
-use snapsync_manifest::{FILES, Table};
+use snapsync_manifest::{FILES, ObjectTable};
 use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, SnapshotInfo, Subset};
 use snapsync_sys::{Spot, btrfs, fault, mounts_beneath, sync_filesystem};
 use snapsync_walk::{Matcher, note_mounts};
@@ -26,9 +27,6 @@ pub enum Request {
     Same(SnapshotInfo),
 }
 
-/// The ending of a snapshot's directory until it is deleted completely.
-pub(super) const DELETING: &str = "deleting";
-/// The part of a snapshot's directory in which it is taken again.
 impl LockedVolume {
     /// Takes a snapshot.
     pub fn take(&mut self, request: Request, monitor: &Monitor) -> Result<SnapshotInfo> {
@@ -196,50 +194,6 @@ impl LockedVolume {
         }
     }
 
-    /// Deletes a snapshot and frees what no other uses.
-    pub fn delete(&mut self, info: &SnapshotInfo, monitor: &Monitor) -> Result<()> {
-        self.expect_unread(info)?;
-        let dir = self.dir_of(info.id);
-        let is_newest = || Ok::<_, Error>(self.line()?.last().is_some_and(|last| last.id == info.id));
-        if self.is_partly_in_tree() && self.missing(info).is_none() && is_newest()? {
-            self.keep_before_newest_goes(info, monitor)?;
-        }
-        fault::point("delete.begin");
-        if info.provider == Provider::Pool {
-            // Collected before the snapshot is unlisted, so that no later snapshot can use these objects.
-            let garbage = self.unshared_objects(info.id, &dir, monitor)?;
-            match write_garbage(&dir, &garbage) {
-                // Freeing space must not need any; the table still lists the objects.
-                Err(error) if error.is_full() => {}
-                other => other?,
-            }
-        }
-        let snapshots = self.store().join("snapshots");
-        let mut doomed = snapshots.join(format!("{}.{DELETING}", info.id));
-        let record = dir.join("snapshot.json");
-        match record.rename(&dir.join("deleted.json")).context("unlist", dir.show()) {
-            // A subvolume has no objects: it is removed like one that was never finished.
-            Err(error) if error.is_full() && info.provider == Provider::Btrfs => {
-                record.remove_file().context("unlist", dir.show())?;
-            }
-            other => other?,
-        }
-        match dir.rename(&doomed).context("unlist", dir.show()) {
-            // Its record is moved away, which is enough.
-            Err(error) if error.is_full() => doomed = dir,
-            other => other?,
-        }
-        snapshots.sync().context("sync", snapshots.show())?;
-        fault::point("delete.unlisted");
-        self.finish_delete(info.id, &doomed)?;
-        self.forget_taken(info.id)?;
-        match self.point_latest() {
-            // It names the newest snapshot, which is hardly ever deleted; the next snapshot writes it.
-            Err(error) if error.is_full() => Ok(()),
-            other => other,
-        }
-    }
-
     /// Takes a snapshot again after the tree went back to it: what was made anew has other inodes, by which
     /// later snapshots are compared with this one. `delta` says how it went.
     pub fn take_again(
@@ -280,8 +234,9 @@ impl LockedVolume {
         write(&again, "round", round.to_string().as_bytes())?;
         follow::take(&self.as_pool_store()?, &info.subset, round, &again, delta, monitor)?;
         self.put_absent(info, &dir, &again)?;
-        let mut garbage = self.unshared_objects(info.id, &dir, monitor)?;
-        Table::open(&again)?.each_object(|object| _ = garbage.remove(&object))?;
+        let mut garbage =
+            self.objects_of_only(&[Doomed { info: Some(info.clone()), dir: dir.clone() }], monitor)?;
+        ObjectTable::open(&again)?.each(|object| _ = garbage.remove(&object))?;
         self.replace_with_again(&dir, &garbage)
     }
 
@@ -311,23 +266,9 @@ impl LockedVolume {
         again.remove_tree().context("remove", again.show())
     }
 
-    pub(super) fn finish_delete(&self, id: Uuid, doomed: &Spot) -> Result<()> {
-        let pool = self.store().join("pool");
-        if doomed.join("garbage").is_there() {
-            remove_garbage(&pool, doomed)?;
-        } else if doomed.join(FILES[0]).is_there() {
-            // A full disk had no space for the list: objects that no snapshot uses are not needed.
-            fault::point("delete.unwritten");
-            match self.unshared_objects(id, doomed, &Monitor::default()) {
-                // Half of it may be gone already, after all its objects were removed.
-                Err(Error::Integrity { .. }) => {}
-                garbage => objects::remove_objects(&pool, garbage?.into_iter())?,
-            }
-        }
-        self.remove_snapshot_dir(doomed)
-    }
-
-    fn remove_snapshot_dir(&self, dir: &Spot) -> Result<()> {
+    /// Its table first: without it nothing is looked for in the rest.
+    pub(super) fn remove_snapshot_dir(&self, dir: &Spot) -> Result<()> {
+        remove_file(&dir.join(FILES[0]))?;
         if dir.join("tree").is_there() {
             delete_subvolume(dir, "tree")?;
         }

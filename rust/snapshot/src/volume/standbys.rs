@@ -3,7 +3,7 @@
 use crate::volume::handle::Volume;
 use crate::volume::locked::LockedVolume;
 use crate::volume::record::{Standby, TakenFor};
-use snapsync_model::Result;
+use snapsync_model::{Result, SnapshotInfo};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -48,10 +48,13 @@ impl LockedVolume {
         Ok(())
     }
 
-    /// Deletes the record of the standby for which a deleted snapshot was taken. On a full disk the next
+    /// Deletes the records of the standbys for which deleted snapshots were taken. On a full disk the next
     /// snapshot does that.
-    pub(crate) fn forget_taken(&mut self, snapshot: Uuid) -> Result<()> {
-        if self.record_mut().taken_for.remove(&snapshot).is_none() {
+    pub(crate) fn forget_taken(&mut self, deleted: &[&SnapshotInfo]) -> Result<()> {
+        let taken_for = &mut self.record_mut().taken_for;
+        let before = taken_for.len();
+        taken_for.retain(|id, _| deleted.iter().all(|info| info.id != *id));
+        if taken_for.len() == before {
             return Ok(());
         }
         match self.save() {
