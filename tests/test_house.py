@@ -272,7 +272,7 @@ RUST_LEVELS = {
         incoming intact
         rows
         clones entries frames objects resume share touched
-        prepare
+        carry prepare
     """,
     "apply/commit": """
         aside returned
@@ -341,7 +341,7 @@ RUST_LEVELS = {
         relay ssh
         channels digests pulled roles
         gate standby_client standby_server
-        client
+        client tests
         server
     """,
     "engine/verbs": """

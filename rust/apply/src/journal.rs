@@ -54,6 +54,23 @@ pub struct Journal {
 }
 
 impl Journal {
+    /// Of a stage without anything in it.
+    pub(crate) fn staging(snapshot: SnapshotInfo, base: Option<Uuid>, base_name: Option<String>) -> Journal {
+        let (limits, manifest) = (Limits::default(), None);
+        let (saved, known, displaces) = (false, false, false);
+        Journal {
+            phase: Phase::Staging,
+            snapshot,
+            base,
+            base_name,
+            limits,
+            manifest,
+            saved,
+            known,
+            displaces,
+        }
+    }
+
     /// Whether the tree may be between two snapshots and can become the older one again.
     pub fn can_go_back(&self) -> bool {
         let is_between =

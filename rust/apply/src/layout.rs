@@ -20,15 +20,16 @@ pub fn clear(root: &Root, snapshot: Uuid) -> Result<()> {
     })
 }
 
-/// Removes the stage of a delta in any state.
+/// Removes the stage of a delta in any state, and what it may have been before its manifest changed.
 pub fn discard(root: &Root, snapshot: Uuid) -> Result<()> {
     let incoming = incoming()?;
     let dir = match root.directory(&incoming) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.context("open the directory", root.show(&incoming))?,
     };
-    let name = snapshot.to_string();
-    remove_tree(&dir, OsStr::new(&name)).context("remove the stage in", root.show(&incoming))?;
+    for name in [snapshot.to_string(), old_stage(snapshot)] {
+        remove_tree(&dir, OsStr::new(&name)).context("remove the stage in", root.show(&incoming))?;
+    }
     // The directory goes with the last stage, so that snapshots do not hold it.
     if let Ok((above, name)) = root.parent(&incoming) {
         let _ = rustix::fs::unlinkat(above, name, AtFlags::REMOVEDIR);
@@ -38,6 +39,11 @@ pub fn discard(root: &Root, snapshot: Uuid) -> Result<()> {
 
 pub(crate) const INCOMING: &str = ".snapsync/incoming";
 pub(crate) const MANIFEST: &str = "manifest.arrow";
+
+/// The name of the stage of an earlier manifest, while what is still right is brought over.
+pub(crate) fn old_stage(snapshot: Uuid) -> String {
+    format!("{snapshot}.old")
+}
 
 /// The directory of all stages in a volume.
 pub(crate) fn incoming() -> Result<RelPath> {

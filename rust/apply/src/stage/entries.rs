@@ -33,7 +33,7 @@ impl<'a> Incoming<'a> {
 
     /// Makes a directory and its parents in a loop: a manifest may be deeper than the stack allows. The
     /// commit sets owner and mode when everything is in it.
-    fn make_directory(&self, path: &RelPath) -> io::Result<()> {
+    pub(super) fn make_directory(&self, path: &RelPath) -> io::Result<()> {
         let mut missing = vec![path.clone()];
         while let Some(path) = missing.last() {
             match (self.root.create_dir(path, 0o700), path.split()) {

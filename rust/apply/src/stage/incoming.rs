@@ -3,8 +3,7 @@
 use crate::check::space::Need;
 use crate::journal::{Journal, Phase};
 use crate::known::Knowledge;
-use crate::layout::{INCOMING, MANIFEST, incoming};
-use crate::limits::Limits;
+use crate::layout::{INCOMING, MANIFEST, incoming, old_stage};
 use crate::names::Places;
 use crate::stage::received::Received;
 use rustix::fs::{Mode, OFlags};
@@ -47,11 +46,7 @@ impl<'a> Incoming<'a> {
         monitor: &'a Monitor,
     ) -> Result<Incoming<'a>> {
         let (base, base_name) = base.map_or((None, None), |(id, name)| (Some(id), name));
-        let limits = Limits::default();
-        let phase = Phase::Staging;
-        let (saved, known, displaces) = (false, false, false);
-        let journal =
-            Journal { phase, snapshot, base, base_name, limits, manifest: None, saved, known, displaces };
+        let journal = Journal::staging(snapshot, base, base_name);
         journal.save(store)?;
         let incoming = Incoming::open(root, store, journal, monitor)?;
         incoming.make_stage().context("make the stage in", root.path())?;
@@ -91,10 +86,13 @@ impl<'a> Incoming<'a> {
         journal: Journal,
         monitor: &'a Monitor,
     ) -> Result<Incoming<'a>> {
-        Ok(Incoming { goes_on: true, ..Incoming::open(root, store, journal, monitor)? })
+        let incoming = Incoming { goes_on: true, ..Incoming::open(root, store, journal, monitor)? };
+        let old = incoming.old_stage();
+        old.remove_tree().context("remove", old.show())?;
+        Ok(incoming)
     }
 
-    fn make_stage(&self) -> io::Result<()> {
+    pub(super) fn make_stage(&self) -> io::Result<()> {
         let incoming = incoming().map_err(io::Error::other)?;
         for dir in incoming.split().map(|(above, _)| above).iter().chain([&incoming]) {
             match self.root.create_dir(dir, 0o700) {
@@ -144,6 +142,11 @@ impl<'a> Incoming<'a> {
 
     pub(crate) fn stage(&self) -> Spot {
         Spot::top(self.root.clone()).join(&self.dir)
+    }
+
+    /// Where the stage of an earlier manifest is, for as long as it is needed.
+    pub(super) fn old_stage(&self) -> Spot {
+        Spot::top(self.root.clone()).join(INCOMING).join(old_stage(self.journal.snapshot.id))
     }
 
     pub(crate) fn manifest_reader(&self) -> Result<ManifestReader> {

@@ -1,5 +1,6 @@
 //! The stage of a delta.
 
+mod carry;
 mod clones;
 mod entries;
 mod frames;

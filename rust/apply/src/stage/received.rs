@@ -177,7 +177,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    fn to_bytes(&self) -> [u8; ENTRY] {
+    pub(super) fn to_bytes(&self) -> [u8; ENTRY] {
         let mut bytes = [0; ENTRY];
         bytes[..8].copy_from_slice(&self.ino.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.offset.to_le_bytes());

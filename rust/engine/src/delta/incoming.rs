@@ -80,7 +80,7 @@ impl<R: Read + Send> Delta<R> {
             fetch(from, manifest, to, name)
         };
         let (file, fetch) = (&PathBuf::new(), &mut fetch);
-        let taken = take(IncomingDelta { header, manifest, terms, file, fetch, spare: None })?;
+        let taken = take(IncomingDelta { header, manifest, terms, file, fetch, spare: None, again: None })?;
         if !is_fetched && !has_manifest {
             self.pass_manifest()?;
         }

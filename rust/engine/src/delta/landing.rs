@@ -246,6 +246,7 @@ impl Staging<'_> {
             terms,
             file: self.manifest,
             spare: None,
+            again: None,
             fetch: &mut |to| copy(self.manifest, to),
         };
         let (mut incoming, begun) = begin(&stage, offer, &mut nothing, self.monitor)?;

@@ -11,6 +11,7 @@ use snapsync_snapshot::Volume;
 use snapsync_stream::wire::{DeltaEnd, DeltaHead, Digest, ManifestHead, lift};
 use snapsync_stream::{Arrivals, Budget, Held, Limit, MEMORY, Readable, Sink, Transferred, receive, run};
 use snapsync_sys::{Named, Root, Spot};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -99,7 +100,34 @@ pub(crate) fn fill(
     Ok(Transferred { frames: 0, raw: counts.data_bytes, stored: counts.data_bytes })
 }
 
-/// Stages everything that needs no data, or resumes an interrupted run of the same delta.
+/// How a stage comes to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    Anew,
+    /// It is of the same manifest.
+    Resumed,
+    /// It is of an earlier manifest of the same snapshot.
+    Again,
+}
+
+/// How to go on with what is in the stage; None if that is of no use.
+fn start(journal: &Journal, offer: &IncomingDelta<'_>, digest: &str) -> Option<Start> {
+    let header = offer.header;
+    if journal.phase != Phase::Staging
+        || journal.snapshot.id != header.snapshot.id
+        || journal.base != header.base.map(|base| base.id)
+    {
+        return None;
+    }
+    let manifest = journal.manifest.as_deref()?;
+    match &offer.again {
+        Some(again) => (again.from == manifest).then_some(Start::Again),
+        None => (digest == manifest).then_some(Start::Resumed),
+    }
+}
+
+/// Stages everything that needs no data, or goes on with what an interrupted run of the same delta has
+/// staged, or one of an earlier manifest of the same snapshot.
 pub(crate) fn begin<'a>(
     stage: &StageTarget,
     offer: IncomingDelta<'_>,
@@ -107,31 +135,27 @@ pub(crate) fn begin<'a>(
     monitor: &'a Monitor,
 ) -> Result<(Incoming<'a>, StageReport)> {
     let digest = hex(&offer.manifest.digest);
-    let header = offer.header;
-    let base = header.base.map(|base| base.id);
-    let left = Journal::load(&stage.store)?;
-    let same = |journal: &Journal| {
-        journal.snapshot.id == header.snapshot.id
-            && journal.base == base
-            && journal.manifest.as_ref() == Some(&digest)
+    let mut left = Journal::load(&stage.store)?;
+    let found = left.as_ref().and_then(|journal| Some((journal, start(journal, &offer, &digest)?)));
+    let start = match found {
+        Some((journal, start)) if is_intact(&stage.root, journal)? => start,
+        _ => Start::Anew,
     };
-    let (mut incoming, resumed) = match left {
-        Some(journal)
-            if journal.phase == Phase::Staging && same(&journal) && is_intact(&stage.root, &journal)? =>
-        {
-            (Incoming::go_on(&stage.root, &stage.store, journal, monitor)?, true)
+    let mut incoming = match left.take() {
+        Some(journal) if start != Start::Anew => {
+            Incoming::go_on(&stage.root, &stage.store, journal, monitor)?
         }
         left => {
             if let Some(journal) = left {
                 monitor.note(format!("discarded what was staged of snapshot {}", journal.snapshot.name));
                 give_up(&stage.root, &stage.store, &journal)?;
             }
-            let snapshot = header.snapshot.clone();
-            let base = base.map(|id| (id, stage.base.clone()));
-            (Incoming::begin(&stage.root, &stage.store, snapshot, base, monitor)?, false)
+            let snapshot = offer.header.snapshot.clone();
+            let base = offer.header.base.map(|base| (base.id, stage.base.clone()));
+            Incoming::begin(&stage.root, &stage.store, snapshot, base, monitor)?
         }
     };
-    let error = match prepare(&mut incoming, stage, offer, (&digest, resumed), free, monitor) {
+    let error = match prepare(&mut incoming, stage, offer, (&digest, start), free, monitor) {
         Ok(begun) => return Ok((incoming, begun)),
         Err(error) => error,
     };
@@ -149,17 +173,25 @@ fn prepare(
     incoming: &mut Incoming<'_>,
     stage: &StageTarget,
     offer: IncomingDelta<'_>,
-    (digest, resumed): (&str, bool),
+    (digest, start): (&str, Start),
     free: Free<'_>,
     monitor: &Monitor,
 ) -> Result<StageReport> {
-    let IncomingDelta { header, manifest, terms, fetch, .. } = offer;
-    if !resumed {
-        if !terms.no_space_check {
-            has_space(stage, manifest.length)?;
+    let IncomingDelta { header, manifest, terms, fetch, again, .. } = offer;
+    if start != Start::Resumed && !terms.no_space_check {
+        has_space(stage, manifest.length)?;
+    }
+    match start {
+        Start::Anew => {
+            fetch(&incoming.manifest())?;
+            incoming.keep(digest)?;
         }
-        fetch(&incoming.manifest())?;
-        incoming.keep(digest)?;
+        Start::Resumed => {}
+        Start::Again => {
+            fetch(&incoming.next_manifest())?;
+            let unlike: BTreeSet<u64> = again.iter().flat_map(|again| &again.unlike).copied().collect();
+            incoming.carry(header.snapshot.clone(), digest, &unlike)?;
+        }
     }
     let found = ManifestReader::open(&incoming.manifest())?.counts()?;
     if header.totals != (&found).into() {
@@ -172,7 +204,8 @@ fn prepare(
     if terms.strict && !report.losses.is_empty() {
         return Err(too_strict(stage.root.path(), &report.losses));
     }
-    let pruned = if terms.no_space_check { Vec::new() } else { make_space(incoming, free, monitor)? };
+    let frees = start == Start::Again;
+    let pruned = if terms.no_space_check { Vec::new() } else { make_space(incoming, frees, free, monitor)? };
     incoming.entries()?;
     Ok(StageReport { losses: report.losses, held: report.held, kept: report.kept, pruned })
 }
@@ -186,14 +219,20 @@ pub(crate) fn displaces(volume: &Volume, incoming: &mut Incoming<'_>) -> Result<
     }
 }
 
-/// Deletes old snapshots, if allowed, until there is enough space.
-fn make_space(incoming: &Incoming<'_>, free: Free<'_>, monitor: &Monitor) -> Result<Vec<SnapshotInfo>> {
+/// Deletes old snapshots, if allowed, until there is enough space. `frees` says that something else was
+/// deleted.
+fn make_space(
+    incoming: &Incoming<'_>,
+    frees: bool,
+    free: Free<'_>,
+    monitor: &Monitor,
+) -> Result<Vec<SnapshotInfo>> {
     let pruned = match incoming.has_room(false) {
         Err(Error::NoSpace { .. }) => free()?,
         other => return other.map(|()| Vec::new()),
     };
     let until = Instant::now() + PATIENCE;
-    while !pruned.is_empty() && incoming.has_room(false).is_err() && Instant::now() < until {
+    while (frees || !pruned.is_empty()) && incoming.has_room(false).is_err() && Instant::now() < until {
         monitor.check()?;
         let root = incoming.root();
         snapsync_sys::reclaim(root.fd()).context("sync the file system of", root.path())?;
@@ -264,6 +303,27 @@ pub(crate) struct IncomingDelta<'a> {
     pub(crate) fetch: &'a mut dyn FnMut(&Spot) -> Result<()>,
     /// What may be deleted to make space: everything except this.
     pub(crate) spare: Option<Spare>,
+    /// What to do with data that is staged already. Without it only the same manifest goes on with that.
+    pub(crate) again: Option<Again>,
+}
+
+/// The snapshot was taken again after a part of its data had travelled.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Again {
+    /// BLAKE3 in hexadecimal of the manifest that the stage was made from.
+    pub(crate) from: String,
+    /// The inodes in either manifest whose data may be another one than when it travelled.
+    pub(crate) unlike: Vec<u64>,
+}
+
+impl Again {
+    /// The most inodes that fit into one message.
+    pub(crate) const MOST: usize = 1 << 17;
+
+    /// As it is told: if there are too many, no stage is right, and the delta begins anew.
+    pub(crate) fn told(&self) -> Again {
+        if self.unlike.len() <= Again::MOST { self.clone() } else { Again::default() }
+    }
 }
 
 /// The snapshots of a standby that must be kept.

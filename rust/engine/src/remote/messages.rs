@@ -2,7 +2,7 @@
 //!
 //! The primary's half asks and the standby's half answers, whichever of them started the other.
 
-use crate::delta::staging::{Spare, StageReport};
+use crate::delta::staging::{Again, Spare, StageReport};
 use crate::digest::Reading;
 use crate::keep::Keep;
 use crate::options::{DriftOptions, Options, TransferOptions};
@@ -92,7 +92,7 @@ pub(crate) enum Ask {
         stretches: Vec<Stretch>,
     },
     /// Head and manifest of a delta follow; the manifest's bytes only if they are not there from an
-    /// interrupted round. After the answer come the frames and the end.
+    /// interrupted round. After the answer come the frames and the end. Before the commit it may begin again.
     Begin {
         strict: bool,
         has_manifest: bool,
@@ -100,6 +100,8 @@ pub(crate) enum Ask {
         no_space_check: bool,
         #[serde(default)]
         spare: Option<Spare>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        again: Option<Again>,
     },
     Commit,
     /// Show this secret in later rounds.

@@ -15,5 +15,7 @@ pub(crate) mod server;
 mod ssh;
 pub(crate) mod standby_client;
 pub(crate) mod standby_server;
+#[cfg(test)]
+mod tests;
 pub(crate) mod trust;
 pub(crate) mod wire;

@@ -1,6 +1,6 @@
 //! Asks for the steps of the standby's half of a round over a channel.
 
-use crate::delta::staging::{Data, IncomingDelta, StageReport, is_cut, with_data, workers};
+use crate::delta::staging::{Again, Data, IncomingDelta, StageReport, is_cut, with_data, workers};
 use crate::digest::hex;
 use crate::keep::Keep;
 use crate::options::{Terms, TransferOptions};
@@ -73,14 +73,14 @@ impl<'w, 'a> Remote<'w, 'a> {
     }
 
     fn offer(&mut self, offer: &IncomingDelta<'_>) -> Result<()> {
-        let has_manifest = self.pending.as_ref().is_some_and(|pending| {
-            pending.snapshot == offer.header.snapshot.id
-                && pending.base == offer.header.base.map(|base| base.id)
-                && pending.manifest == hex(&offer.manifest.digest)
-        });
+        let again = offer.again.as_ref().map(Again::told);
+        let now = pending(offer);
+        // Whoever brings over what is staged reads both manifests.
+        let has_manifest = again.is_none() && self.pending.as_ref() == Some(&now);
         let Terms { strict, no_space_check } = offer.terms;
         let spare = offer.spare.clone().filter(|spare| !spare.keep.is_empty());
-        self.wire.tell(&Ask::Begin { strict, has_manifest, no_space_check, spare })?;
+        self.wire.tell(&Ask::Begin { strict, has_manifest, no_space_check, spare, again })?;
+        self.pending = Some(now);
         self.wire.to.get_mut().limit(self.limit.as_ref());
         let to = &mut self.wire.to;
         let mut put = || {
@@ -231,5 +231,14 @@ impl StandbyEnd for Remote<'_, '_> {
         // heard.
         let may_be = self.has_asked_to_commit || (self.is_sending && is_cut(error));
         self.wire.is_needed.unwrap_or(may_be)
+    }
+}
+
+/// What the stage holds a part of once this has begun.
+fn pending(offer: &IncomingDelta<'_>) -> Pending {
+    Pending {
+        snapshot: offer.header.snapshot.id,
+        base: offer.header.base.map(|base| base.id),
+        manifest: hex(&offer.manifest.digest),
     }
 }

@@ -1,7 +1,7 @@
 //! Serves the standby's half of a round whose primary is at the other end of a channel.
 
 use crate::delta::incoming::{Delta, nonsense};
-use crate::delta::staging::{IncomingDelta, Spare};
+use crate::delta::staging::{Again, IncomingDelta, Spare};
 use crate::keep::Keep;
 use crate::options::{Options, Terms};
 use crate::remote::channels::Channels;
@@ -30,6 +30,8 @@ pub(crate) enum RoundOptions<'o> {
 
 /// The deltas of one round: an interrupted one, and the new one.
 const MOST_DELTAS: usize = 2;
+/// How often each of them may begin.
+const MOST_BEGINS: usize = 64;
 /// The most files, and bytes of them, that are read again if this end sets no limit.
 const MOST_FILES: usize = 1 << 20;
 /// The most stretches of changed files that are told of: of 64 TiB.
@@ -70,6 +72,8 @@ struct Turns {
     secrets: usize,
     prunes: usize,
     stretches: usize,
+    /// Of the delta that is not committed.
+    begins: usize,
     files: usize,
     bytes: u64,
 }
@@ -101,8 +105,8 @@ impl Serving<'_, '_, '_, '_> {
                 let drift = if let RoundOptions::Own(own) = self.options { own.drift } else { drift };
                 self.open(OpenRequest { lineage, epoch, promotions, drift, store: None }, join)?;
             }
-            Ask::Begin { strict, has_manifest, no_space_check, spare } => {
-                self.begin(self.terms(strict, no_space_check), has_manifest, spare)?;
+            Ask::Begin { strict, has_manifest, no_space_check, spare, again } => {
+                self.begin(self.terms(strict, no_space_check), has_manifest, (spare, again))?;
             }
             Ask::Copies { stretches } => {
                 self.monitor.start(Stage::Compare, 0);
@@ -140,8 +144,15 @@ impl Serving<'_, '_, '_, '_> {
         match ask {
             Ask::Look { .. } => !is_open && first(&mut turns.looks),
             Ask::Open { .. } => !is_open,
-            Ask::Begin { .. } => is_between && self.seen.came.len() < MOST_DELTAS,
-            Ask::Copies { stretches } => is_between && turns.may_tell(stretches),
+            Ask::Begin { again, .. } => {
+                turns.begins = if self.begun.is_some() { turns.begins + 1 } else { 1 };
+                is_open
+                    && self.seen.came.len() < MOST_DELTAS
+                    && turns.begins <= MOST_BEGINS
+                    && again.as_ref().is_none_or(|again| again.unlike.len() <= Again::MOST)
+            }
+            // The changes are found again before a delta begins again.
+            Ask::Copies { stretches } => is_open && turns.may_tell(stretches),
             Ask::Commit => self.begun.is_some(),
             Ask::Secret { .. } => is_between && first(&mut turns.secrets),
             Ask::Prune { .. } => is_between && first(&mut turns.prunes),
@@ -215,13 +226,21 @@ impl Serving<'_, '_, '_, '_> {
         }
     }
 
-    fn begin(&mut self, terms: Terms, has_manifest: bool, spare: Option<Spare>) -> Result<()> {
+    fn begin(
+        &mut self,
+        terms: Terms,
+        has_manifest: bool,
+        (spare, again): (Option<Spare>, Option<Again>),
+    ) -> Result<()> {
         let spare = spare.and_then(|spare| self.may_spare(spare));
         let Wire { from, peer, .. } = &mut *self.wire;
         let mut delta = Delta::read(from, peer.clone())?;
+        if self.begun.as_ref().is_some_and(|begun| begun.snapshot.id != delta.header.snapshot.id) {
+            return Err(nonsense(peer, "another snapshot before it committed the one that had begun"));
+        }
         let standby = &mut *self.standby;
-        let mut begun =
-            delta.offer(terms, has_manifest, |offer| standby.begin(IncomingDelta { spare, ..offer }))?;
+        let take = |offer: IncomingDelta<'_>| standby.begin(IncomingDelta { spare, again, ..offer });
+        let mut begun = delta.offer(terms, has_manifest, take)?;
         let (seed, total) = (delta.seed(), delta.header.totals.data_bytes);
         let counts = ManifestReader::open(&standby.incoming()?.manifest())?.counts()?;
         self.begun = Some(Came {

@@ -350,6 +350,7 @@ impl Driver<'_> {
             manifest: announced,
             terms: Terms { strict: self.options.strict, no_space_check: self.options.no_space_check },
             spare: Some(spare),
+            again: None,
             file: &manifest,
             fetch: &mut |to| copy(&manifest, to),
         })?;

@@ -331,6 +331,8 @@ impl StandbyEnd for Local<'_> {
 
     fn begin(&mut self, offer: IncomingDelta<'_>) -> Result<StageReport> {
         self.expect_base(offer.header)?;
+        // It may have begun before, and both would write into the stage.
+        self.incoming = None;
         let monitor = self.monitor;
         let volume = self.volume()?;
         let newest = volume.line()?.pop();

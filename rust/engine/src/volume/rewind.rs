@@ -81,6 +81,7 @@ fn attempt(
         terms,
         file: &manifest,
         spare: None,
+        again: None,
         fetch: &mut |to| copy(&manifest, to),
     };
     let (mut incoming, begun) = begin(&StageTarget::of(volume, Some(base))?, offer, &mut nothing, monitor)?;
