@@ -95,7 +95,9 @@ def test_a_table_that_is_gone_keeps_no_round_from_its_end(pair: Pair) -> None:
 def test_an_object_that_is_gone_is_an_integrity_error(pair: Pair, place: Place) -> None:
     two_rounds(pair)
     shutil.rmtree(store(pair.source) / "pool" / "2")
-    ran = run("restore", f"{pair.source}@1", "--to", place.absent("xfs"))
+    # Its standby would be asked.
+    pair.target.rename(pair.target.with_name("elsewhere"))
+    ran = run("restore", f"{pair.source}@1", "--to", place.absent("xfs"), "-q")
     assert_told(ran, "gone from the store", codes=(4,))
 
 

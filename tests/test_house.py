@@ -317,7 +317,7 @@ RUST_LEVELS = {
     """,
     "engine/delta": """
         became outgoing output_file reading
-        hidden pruned widened
+        completed hidden pruned widened
         sides staging
         incoming landing
     """,
@@ -339,7 +339,8 @@ RUST_LEVELS = {
         child messages
         wire
         relay ssh
-        channels digests pulled roles
+        channels digests fetched pulled roles
+        supply
         gate standby_client standby_server
         client tests
         server

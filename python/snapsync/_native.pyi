@@ -150,6 +150,8 @@ def restore(
     *,
     name: str | None = None,
     target: dict[str, Any],
+    standby: str | None = None,
+    ssh: dict[str, Any] | None = None,
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...
@@ -231,6 +233,8 @@ def restore_to(
     to: str,
     *,
     target: dict[str, Any],
+    standby: str | None = None,
+    ssh: dict[str, Any] | None = None,
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...
@@ -239,6 +243,8 @@ def restore_paths(
     paths: Sequence[str],
     *,
     target: dict[str, Any],
+    standby: str | None = None,
+    ssh: dict[str, Any] | None = None,
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...
@@ -248,6 +254,8 @@ def clone(
     *,
     name: str | None = None,
     target: dict[str, Any],
+    standby: str | None = None,
+    ssh: dict[str, Any] | None = None,
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...
@@ -282,5 +290,7 @@ def restore_file(
     path: str,
     to: str,
     *,
+    standby: str | None = None,
+    ssh: dict[str, Any] | None = None,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...

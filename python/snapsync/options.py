@@ -307,7 +307,20 @@ class VerifyOptions(SshOptions, JobsOptions, total=False):
     """The options of a comparison between two machines."""
 
 
-class RestoreOptions(TargetOptions, JobsOptions, total=False):
+class SupplyOptions(SshOptions, total=False):
+    """Where bytes of a snapshot are taken from that its volume has lost."""
+
+    standby: Annotated[
+        str | None,
+        Option(
+            "--from",
+            metavar="STANDBY",
+            help="Take the data from this standby, which has that snapshot too: DIR or [user@]host:DIR.",
+        ),
+    ]
+
+
+class RestoreOptions(TargetOptions, SupplyOptions, JobsOptions, total=False):
     """The options of restores and clones."""
 
 

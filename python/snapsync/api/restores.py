@@ -1,13 +1,13 @@
 """Snapshots brought back, in place or elsewhere, copied, mounted and looked into."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from snapsync import _native
 from snapsync.api import checks
 from snapsync.declare import Unpack, pick
 from snapsync.errors import UsageError, told
-from snapsync.options import RestoreOptions, TargetOptions
+from snapsync.options import RestoreOptions, SshOptions, SupplyOptions, TargetOptions
 from snapsync.reports.restores import (
     BrowseReport,
     CloneReport,
@@ -23,6 +23,16 @@ from snapsync.types import AnyPath, Progress
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
+
+
+def _supply(options: "Mapping[str, Any]") -> "dict[str, Any]":
+    """Where lost bytes are taken from, for the native half."""
+    standby = options.get("standby")
+    return {
+        "standby": None if standby is None else os.fsdecode(standby),
+        "ssh": pick(SshOptions, options),
+    }
 
 
 def restore(
@@ -34,6 +44,9 @@ def restore(
 ) -> RestoreReport:
     """Make a primary's tree what VOLUME@SNAP holds; what it held before is kept as a snapshot.
 
+    Data that is needed and lost here is taken from `standby`, another volume that has the snapshot too, or
+    else from a recorded one on this machine.
+
     Raises RefusedError on a standby, and where the snapshot was taken with other patterns.
     """
     checks.keywords("restore", RestoreOptions, options)
@@ -41,6 +54,7 @@ def restore(
         os.fsdecode(address),
         name=checks.name(name),
         target=pick(TargetOptions, options),
+        **_supply(options),
         jobs=options.get("jobs", 0),
         progress=progress,
     )
@@ -58,7 +72,8 @@ def restore_to(
     """Make the absent or empty directory `to` hold `snapshot` (VOLUME@SNAP), or only `paths` of it.
 
     Where both are on one file system that can, files share the blocks of the snapshot's. `strict` refuses
-    where `to` cannot hold everything.
+    where `to` cannot hold everything. With `standby`, a directory or `[user@]host:DIR`, all data is that of
+    the same snapshot there.
 
     Raises UsageError for a path that the snapshot does not have, RefusedError where `to` is not empty.
     """
@@ -68,6 +83,7 @@ def restore_to(
         [os.fsdecode(path) for path in paths],
         os.fsdecode(to),
         target=pick(TargetOptions, options),
+        **_supply(options),
         jobs=options.get("jobs", 0),
         progress=progress,
     )
@@ -93,6 +109,7 @@ def clone(
         os.fsdecode(to),
         name=checks.name(name),
         target=pick(TargetOptions, options),
+        **_supply(options),
         jobs=options.get("jobs", 0),
         progress=progress,
     )
@@ -158,16 +175,22 @@ def versions(file: AnyPath, *, progress: Progress | None = None) -> VersionsRepo
 
 
 def restore_version(
-    report: VersionsReport, version: Version, to: AnyPath | None = None, *, progress: Progress | None = None
+    report: VersionsReport,
+    version: Version,
+    to: AnyPath | None = None,
+    *,
+    progress: Progress | None = None,
+    **options: Unpack[SupplyOptions],
 ) -> RestorePathsReport | RestoreToReport:
     """Put a version back in place, after a snapshot of what is there, or make the absent file `to` of it."""
+    checks.keywords("restore_version", SupplyOptions, options)
     if not version.snapshots:
         message = f"version {version.number} of {report.path} is the file as it is, and in no snapshot"
         raise told(UsageError(message), message, "name another version, or copy the file")
     snapshot = f"{report.volume.path}@{version.snapshots[-1].id}"
     if to is None:
-        return restore_paths(snapshot, [report.path], progress=progress)
-    text = _native.restore_file(snapshot, report.path, os.fsdecode(to), progress=progress)
+        return restore_paths(snapshot, [report.path], progress=progress, **options)
+    text = _native.restore_file(snapshot, report.path, os.fsdecode(to), **_supply(options), progress=progress)
     return RestoreToReport.from_json(text)
 
 
@@ -187,6 +210,7 @@ def restore_paths(
         os.fsdecode(snapshot),
         [os.fsdecode(path) for path in paths],
         target=pick(TargetOptions, options),
+        **_supply(options),
         jobs=options.get("jobs", 0),
         progress=progress,
     )

@@ -22,7 +22,7 @@ pub use digest::Reading;
 pub use jobs::with_jobs;
 pub use keep::Keep;
 pub use location::text::Location;
-pub use options::{DriftOptions, OnDrift, Options, Scrubbing, SshOptions, Terms, TransferOptions};
+pub use options::{DriftOptions, OnDrift, Options, Scrubbing, SshOptions, Supply, Terms, TransferOptions};
 pub use remote::gate::Gate;
 pub use remote::server::serve;
 pub use remote::trust::trusted;

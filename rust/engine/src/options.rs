@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use snapsync_model::{Error, Result, Subset};
 use snapsync_stream::{Compression, PATIENCE};
 use snapsync_walk::Matcher;
+use std::path::PathBuf;
 use std::time::Duration;
 
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
@@ -140,6 +141,15 @@ impl SshOptions {
         }
         options
     }
+}
+
+/// Where bytes of a snapshot are taken from that its volume lacks.
+#[derive(Clone, Debug, Default)]
+pub struct Supply {
+    /// A standby that has the snapshot, which brings all of them. Without one, one on this machine that is
+    /// recorded brings what is lost.
+    pub standby: Option<PathBuf>,
+    pub ssh: SshOptions,
 }
 
 /// The requested subset; None if nothing is requested and the volume's own stays. Invalid patterns are found

@@ -9,7 +9,8 @@ use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyString};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use snapsync_engine::{Compression, Result, SshOptions, TransferOptions};
+use snapsync_engine::{Compression, Result, SshOptions, Supply, TransferOptions};
+use std::path::PathBuf;
 
 /// How data is sent, in Python's terms: on the wire these options have names of their own.
 #[derive(Deserialize)]
@@ -32,6 +33,11 @@ impl Transfer {
 /// How another machine is reached; by default in the usual way.
 pub(crate) fn ssh_options(given: Option<&Bound<'_, PyDict>>) -> PyResult<SshOptions> {
     given.map_or_else(|| Ok(SshOptions::default()), read)
+}
+
+/// Where lost bytes are taken from.
+pub(crate) fn supply(standby: Option<PathBuf>, ssh: Option<&Bound<'_, PyDict>>) -> PyResult<Supply> {
+    Ok(Supply { standby, ssh: ssh_options(ssh)? })
 }
 
 /// The engine's type of a group.

@@ -1,6 +1,6 @@
 //! Restores and clones snapshots, and lists the versions of one file.
 
-use crate::options::read;
+use crate::options::{read, supply};
 use crate::watch::{Progress, watched};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -19,23 +19,26 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
 }
 
 #[pyfunction]
-#[pyo3(signature = (address, *, name=None, target, jobs=0, progress=None))]
+#[pyo3(signature = (address, *, name=None, target, standby=None, ssh=None, jobs=0, progress=None))]
+#[allow(clippy::too_many_arguments)]
 fn restore(
     py: Python<'_>,
     address: PathBuf,
     name: Option<String>,
     target: &Bound<'_, PyDict>,
+    standby: Option<PathBuf>,
+    ssh: Option<&Bound<'_, PyDict>>,
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
-    let terms = read(target)?;
+    let (terms, supply) = (read(target)?, supply(standby, ssh)?);
     watched(py, progress, move |monitor| {
-        with_jobs(jobs, || snapsync_engine::restore(&address, name, terms, monitor))
+        with_jobs(jobs, || snapsync_engine::restore(&address, name, terms, &supply, monitor))
     })
 }
 
 #[pyfunction]
-#[pyo3(signature = (snapshot, paths, to, *, target, jobs=0, progress=None))]
+#[pyo3(signature = (snapshot, paths, to, *, target, standby=None, ssh=None, jobs=0, progress=None))]
 #[allow(clippy::too_many_arguments)]
 fn restore_to(
     py: Python<'_>,
@@ -43,45 +46,55 @@ fn restore_to(
     paths: Vec<PathBuf>,
     to: PathBuf,
     target: &Bound<'_, PyDict>,
+    standby: Option<PathBuf>,
+    ssh: Option<&Bound<'_, PyDict>>,
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
-    let terms = read(target)?;
+    let (terms, supply) = (read(target)?, supply(standby, ssh)?);
     watched(py, progress, move |monitor| {
-        with_jobs(jobs, || snapsync_engine::restore_to(&snapshot, &paths, &to, terms, monitor))
+        with_jobs(jobs, || snapsync_engine::restore_to(&snapshot, &paths, &to, terms, &supply, monitor))
     })
 }
 
 #[pyfunction]
-#[pyo3(signature = (snapshot, paths, *, target, jobs=0, progress=None))]
+#[pyo3(signature = (snapshot, paths, *, target, standby=None, ssh=None, jobs=0, progress=None))]
+#[allow(clippy::too_many_arguments)]
 fn restore_paths(
     py: Python<'_>,
     snapshot: PathBuf,
     paths: Vec<PathBuf>,
     target: &Bound<'_, PyDict>,
+    standby: Option<PathBuf>,
+    ssh: Option<&Bound<'_, PyDict>>,
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
-    let terms = read(target)?;
+    let (terms, supply) = (read(target)?, supply(standby, ssh)?);
     watched(py, progress, move |monitor| {
-        with_jobs(jobs, || snapsync_engine::restore_paths(&snapshot, &paths, terms, monitor))
+        with_jobs(jobs, || snapsync_engine::restore_paths(&snapshot, &paths, terms, &supply, monitor))
     })
 }
 
 #[pyfunction]
-#[pyo3(signature = (snapshot, path, to, *, progress=None))]
+#[pyo3(signature = (snapshot, path, to, *, standby=None, ssh=None, progress=None))]
 fn restore_file(
     py: Python<'_>,
     snapshot: PathBuf,
     path: PathBuf,
     to: PathBuf,
+    standby: Option<PathBuf>,
+    ssh: Option<&Bound<'_, PyDict>>,
     progress: Progress,
 ) -> PyResult<String> {
-    watched(py, progress, move |monitor| snapsync_engine::restore_file(&snapshot, &path, &to, monitor))
+    let supply = supply(standby, ssh)?;
+    watched(py, progress, move |monitor| {
+        snapsync_engine::restore_file(&snapshot, &path, &to, &supply, monitor)
+    })
 }
 
 #[pyfunction]
-#[pyo3(signature = (snapshot, to, *, name=None, target, jobs=0, progress=None))]
+#[pyo3(signature = (snapshot, to, *, name=None, target, standby=None, ssh=None, jobs=0, progress=None))]
 #[allow(clippy::too_many_arguments)]
 fn clone(
     py: Python<'_>,
@@ -89,12 +102,14 @@ fn clone(
     to: PathBuf,
     name: Option<String>,
     target: &Bound<'_, PyDict>,
+    standby: Option<PathBuf>,
+    ssh: Option<&Bound<'_, PyDict>>,
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
-    let terms = read(target)?;
+    let (terms, supply) = (read(target)?, supply(standby, ssh)?);
     watched(py, progress, move |monitor| {
-        with_jobs(jobs, || snapsync_engine::clone(&snapshot, &to, name, terms, monitor))
+        with_jobs(jobs, || snapsync_engine::clone(&snapshot, &to, name, terms, &supply, monitor))
     })
 }
 

@@ -81,6 +81,7 @@ const NAMES: &[&str] = &[
     "rejoin.back",
     "rejoin.standby",
     "restore.manifest",
+    "restore.fetched",
     "restore.done",
     "restore.put",
     "clone.made",

@@ -33,7 +33,8 @@ def clone(
 
     What is written to it never reaches the snapshot. On Btrfs, on the volume's own file system and without
     patterns, it is instant and takes no space; on XFS its files share their blocks with the snapshot's.
-    `list` shows the clones of a volume, `delete` deletes them.
+    `list` shows the clones of a volume, `delete` deletes them. With --from the data is that of a standby
+    which has the snapshot too.
     """
     with output.progress() as progress:
         report = restores.clone(address, directory, name=name, progress=progress, **options)

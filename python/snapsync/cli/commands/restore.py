@@ -20,6 +20,7 @@ from snapsync.reports.restores import RestoreReport
         "snapsync restore /srv/data@monday --to /mnt/new",
         "snapsync restore /srv/data@monday etc/fstab home/ann --to /tmp/found",
         "snapsync restore /srv/data@monday etc/fstab",
+        "snapsync restore /srv/data@monday etc/fstab --from root@backup:/srv/standby",
     ],
 )
 def restore(
@@ -44,6 +45,10 @@ def restore(
     Without --to VOLUME holds again what the snapshot holds, or each PATH becomes what it was; only what
     differs is written. What VOLUME held before is kept as a snapshot first. What a whole volume holds then is
     one too, which its standbys get with their next round.
+
+    Where VOLUME has lost data of the snapshot, a standby has it: one on this machine that VOLUME knows is
+    asked by itself, and --from names any. With --to and for PATHs all data is then the standby's; a whole
+    volume takes from there what it needs and has lost.
     """
     if name is not None and (to is not None or paths):
         message = "--name is for the snapshot of a whole volume that was restored"

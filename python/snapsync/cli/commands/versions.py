@@ -7,9 +7,10 @@ from snapsync.api import restores
 from snapsync.cli.output import Output
 from snapsync.cli.parse.verbs import verb
 from snapsync.cli.summaries import restored_in_place, restored_to
-from snapsync.declare import Annotated, Argument, Option
+from snapsync.declare import Annotated, Argument, Option, Unpack
 from snapsync.errors import ExitCode, UsageError, told
-from snapsync.reports.restores import RestorePathsReport, VersionsReport
+from snapsync.options import SupplyOptions
+from snapsync.reports.restores import RestorePathsReport, RestoreToReport, VersionsReport
 from snapsync.reports.values import Version
 
 _HEADINGS = (">version", ">size", "modified", "in snapshots", "")
@@ -41,18 +42,24 @@ def versions(
     to: Annotated[
         str | None, Option("--to", metavar="PATH", help="With --restore: make this file instead.")
     ] = None,
+    **options: Unpack[SupplyOptions],
 ) -> int:
     """Show every version of one file.
 
     Versions differ in content, kind or link target: a file that was only touched has no new one. The volume
-    is found from FILE upwards.
+    is found from FILE upwards. With --restore and --from the data of the version is a standby's.
     """
     _make_sense(other, diff=diff, restore=restore, to=to)
+    if restore is None and options.get("standby") is not None:
+        message = "--from says where the data of a version is taken from"
+        raise told(UsageError(message), message, "use it with --restore N")
     with output.progress() as progress:
         report = restores.versions(file, progress=progress)
         output.notes(report.notes)
         if restore is not None:
-            return _restore(output, report, _numbered(report, restore), to)
+            version = _numbered(report, restore)
+            done = restores.restore_version(report, version, to, progress=progress, **options)
+            return _restored(output, done)
     if diff is not None:
         from dataclasses import replace
 
@@ -75,8 +82,7 @@ def _make_sense(other: int | None, *, diff: int | None, restore: int | None, to:
     raise told(UsageError(message), message, advice)
 
 
-def _restore(output: Output, report: VersionsReport, version: Version, to: str | None) -> int:
-    done = restores.restore_version(report, version, to)
+def _restored(output: Output, done: RestorePathsReport | RestoreToReport) -> int:
     output.notes(done.notes)
     if isinstance(done, RestorePathsReport):
         output.summary(done, restored_in_place(done))

@@ -87,6 +87,11 @@ impl<R: Read + Send> Delta<R> {
         Ok(taken)
     }
 
+    /// Writes its manifest to a file, before it is offered from there.
+    pub(crate) fn keep_manifest(&mut self, to: &Spot) -> Result<()> {
+        fetch(&mut self.from, self.manifest, to, &self.name)
+    }
+
     pub(crate) fn manifest_digest(&self) -> Digest {
         self.manifest.digest
     }

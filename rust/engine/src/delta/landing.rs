@@ -6,7 +6,9 @@
 use crate::delta::outgoing::{announce, copy, header, volume_head};
 use crate::delta::pruned::Pruned;
 use crate::delta::sides::Sides;
-use crate::delta::staging::{IncomingDelta, StageTarget, begin, is_cut, nothing, with_data, workers};
+use crate::delta::staging::{
+    IncomingDelta, StageReport, StageTarget, begin, is_cut, nothing, with_data, workers,
+};
 use crate::location::inside::is_in_store;
 use crate::location::{directory, target};
 use crate::options::Terms;
@@ -14,11 +16,12 @@ use rayon::prelude::*;
 use snapsync_apply::{Incoming, Journal, Loss, Phase, discard};
 use snapsync_manifest::ManifestReader;
 use snapsync_model::{
-    Change, Counts, Error, Inodes, Kind, Monitor, RelPath, Result, Side, SnapshotInfo, Stage,
+    Change, Counts, Error, Inode, Inodes, Kind, Monitor, Provider, RelPath, Result, Side, SnapshotInfo, Stage,
 };
 use snapsync_snapshot::{Restoring, Volume, hold, is_vacant_in, restoring};
+use snapsync_stream::wire::DeltaHead;
 use snapsync_stream::{Budget, Held, MEMORY, Readable, run};
-use snapsync_sys::{Parents, Root, Spot, can_share, fault};
+use snapsync_sys::{Named, Parents, Root, Spot, can_share, fault};
 use std::collections::VecDeque;
 use std::iter::Peekable;
 use std::path::{Path, PathBuf};
@@ -31,24 +34,32 @@ const CHUNK: usize = 1024;
 /// The number of files of which at least one must be able to share its blocks: some kinds cannot.
 const TRIED: usize = 16;
 
-/// The content of the restored directory.
-pub(crate) struct Content<'a> {
-    volume: &'a Volume,
-    pub(crate) snapshot: SnapshotInfo,
-    sides: Sides,
+/// What fills a directory.
+pub(crate) trait Filling {
     /// Equal for the same paths of the same snapshot.
+    fn id(&self) -> Uuid;
+
+    /// Stages all of it and commits; returns the losses and the number of shared bytes.
+    fn bring(&mut self, to: &Landing<'_>, terms: Terms) -> Result<(Vec<Loss>, u64)>;
+}
+
+/// A snapshot of a volume on this machine, or some paths of it.
+pub(crate) struct Content {
+    volume: Volume,
+    snapshot: SnapshotInfo,
+    sides: Sides,
     id: Uuid,
 }
 
-impl<'a> Content<'a> {
+impl Content {
     pub(crate) fn new(
-        volume: &'a Volume,
-        snapshot: SnapshotInfo,
+        volume: &Volume,
+        snapshot: &SnapshotInfo,
         paths: &[RelPath],
         monitor: &Monitor,
-    ) -> Result<Content<'a>> {
-        let side = volume.open_snapshot(&snapshot, monitor)?;
-        let id = id_of(&snapshot, paths);
+    ) -> Result<Content> {
+        let side = volume.open_snapshot(snapshot, monitor)?;
+        let (volume, snapshot, id) = (volume.clone(), snapshot.clone(), id_of(snapshot, paths));
         if paths.iter().all(RelPath::is_root) {
             return Ok(Content { volume, snapshot, sides: Sides::of_side(side), id });
         }
@@ -66,9 +77,49 @@ impl<'a> Content<'a> {
         }
         Ok(Content { volume, snapshot, sides: Sides::of_side(Box::new(pruned)), id })
     }
+
+    pub(crate) fn side(&self) -> &dyn Side {
+        &*self.sides.target
+    }
+
+    /// Fails with `Error::Lost` for a file whose bytes are gone, before anything is written.
+    pub(crate) fn expect_whole(&self, monitor: &Monitor) -> Result<()> {
+        if self.snapshot.provider == Provider::Btrfs {
+            return Ok(());
+        }
+        let lost = lost_in(self.side(), 1, monitor)?;
+        lost.first().map_or(Ok(()), |inode| self.side().open(inode).map(drop))
+    }
+
+    /// Writes the manifest, and returns the head of the delta that brings all of it.
+    pub(crate) fn write_manifest(&self, manifest: &dyn Named, monitor: &Monitor) -> Result<DeltaHead> {
+        let Content { volume, snapshot, sides, .. } = self;
+        let counts = sides.write_manifest(manifest, &header(volume, None, snapshot), monitor)?;
+        Ok(volume_head(volume, None, snapshot, &counts))
+    }
 }
 
-fn id_of(snapshot: &SnapshotInfo, paths: &[RelPath]) -> Uuid {
+/// The files of a side whose bytes are gone: all of them, or at least so many.
+pub(crate) fn lost_in(side: &dyn Side, enough: usize, monitor: &Monitor) -> Result<Vec<Inode>> {
+    let has_data = |inode: &Inode| inode.kind == Kind::File && inode.attributes.size > 0;
+    let mut rows = side.inodes()?.filter(|inode| inode.as_ref().map_or(true, has_data));
+    let mut lost = Vec::new();
+    while lost.len() < enough {
+        monitor.check()?;
+        let chunk: Vec<Inode> = rows.by_ref().take(CHUNK).collect::<Result<_>>()?;
+        if chunk.is_empty() {
+            break;
+        }
+        let found = chunk.into_par_iter().map(|inode| match side.open(&inode) {
+            Err(Error::Lost { .. }) => Ok(Some(inode)),
+            other => other.map(|_| None),
+        });
+        lost.extend(found.collect::<Result<Vec<_>>>()?.into_iter().flatten());
+    }
+    Ok(lost)
+}
+
+pub(crate) fn id_of(snapshot: &SnapshotInfo, paths: &[RelPath]) -> Uuid {
     let mut hasher = blake3::Hasher::new();
     hasher.update(snapshot.id.as_bytes());
     for path in paths {
@@ -137,7 +188,7 @@ impl RestoreTarget {
     }
 
     /// Fills the directory, or resumes an interrupted run with the same content.
-    pub(crate) fn fill(&self, content: &Content<'_>, terms: Terms, monitor: &Monitor) -> Result<Filled> {
+    pub(crate) fn fill(&self, content: &mut dyn Filling, terms: Terms, monitor: &Monitor) -> Result<Filled> {
         let made = self.above.as_ref().filter(|_| self.root.is_none());
         let name = self.path.file_name().unwrap_or_default();
         let root = match (&self.root, made) {
@@ -145,7 +196,7 @@ impl RestoreTarget {
             (Some(root), _) => root.again()?,
             (None, None) => Root::open_straight(&self.path)?,
         };
-        let filled = self.begin(root, content).and_then(|work| {
+        let filled = self.begin(root, content.id()).and_then(|work| {
             let filled = self.bring(&work, content, terms, monitor);
             match &filled {
                 Ok(_) => work.finish()?,
@@ -162,18 +213,18 @@ impl RestoreTarget {
     }
 
     /// Removes what another restore has only staged.
-    fn begin(&self, root: Root, content: &Content<'_>) -> Result<Restoring> {
+    fn begin(&self, root: Root, id: Uuid) -> Result<Restoring> {
         let root = hold(root)?;
         let left = restoring(&root)?;
         let vacant = is_vacant_in(&root)?;
-        if left != Some(content.id) && !vacant {
+        if left != Some(id) && !vacant {
             return Err(Error::refused(
                 format!("{} holds another restore that was not finished", self.path.display()),
                 "run that one again, or empty the directory with its .snapsync",
             ));
         }
-        let work = Restoring::begin(root, content.id)?;
-        if left != Some(content.id) {
+        let work = Restoring::begin(root, id)?;
+        if left != Some(id) {
             work.clear()?;
         }
         work.mark()?;
@@ -183,7 +234,7 @@ impl RestoreTarget {
     fn bring(
         &self,
         work: &Restoring,
-        content: &Content<'_>,
+        content: &mut dyn Filling,
         terms: Terms,
         monitor: &Monitor,
     ) -> Result<Filled> {
@@ -200,12 +251,12 @@ impl RestoreTarget {
                 return Ok(Filled { counts: Counts::default(), shared, losses, root: root.clone() });
             }
             None => {
-                let stage = Staging { root, store: &store, manifest: &manifest, content, monitor };
-                (losses, shared) = stage.run(terms)?;
+                let landing = Landing { root, store: &store, manifest: &manifest, monitor };
+                (losses, shared) = content.bring(&landing, terms)?;
             }
         }
         let counts = ManifestReader::open(&manifest)?.counts()?;
-        discard(root, content.id)?;
+        discard(root, content.id())?;
         Ok(Filled { counts, shared, losses, root: root.clone() })
     }
 }
@@ -215,22 +266,23 @@ fn has_begun(work: &Restoring) -> Result<bool> {
     Ok(Journal::load(&work.store())?.is_some_and(|journal| journal.phase != Phase::Staging))
 }
 
-struct Staging<'a> {
+/// Where the content of a directory is staged.
+pub(crate) struct Landing<'a> {
     root: &'a Arc<Root>,
     store: &'a Spot,
-    manifest: &'a Spot,
-    content: &'a Content<'a>,
-    monitor: &'a Monitor,
+    /// The place of its manifest.
+    pub(crate) manifest: &'a Spot,
+    pub(crate) monitor: &'a Monitor,
 }
 
-impl Staging<'_> {
-    /// Returns the losses and the number of shared bytes.
-    fn run(&self, terms: Terms) -> Result<(Vec<Loss>, u64)> {
-        let Content { volume, snapshot, sides, id } = self.content;
-        let snapshot = &SnapshotInfo { id: *id, ..snapshot.clone() };
-        let counts = self.write_manifest(snapshot)?;
-        let head = volume_head(volume, None, snapshot, &counts);
-        let shares = shares(&*sides.target, self.root)?;
+impl<'a> Landing<'a> {
+    /// Stages what needs no data of a delta whose manifest is in its place.
+    pub(crate) fn begin(
+        &self,
+        head: &DeltaHead,
+        terms: Terms,
+        shares: bool,
+    ) -> Result<(Incoming<'a>, StageReport)> {
         let stage = StageTarget {
             root: self.root.clone(),
             store: self.store.clone(),
@@ -241,7 +293,7 @@ impl Staging<'_> {
             base: None,
         };
         let offer = IncomingDelta {
-            header: &head,
+            header: head,
             manifest: announce(self.manifest)?,
             terms,
             file: self.manifest,
@@ -249,37 +301,49 @@ impl Staging<'_> {
             again: None,
             fetch: &mut |to| copy(self.manifest, to),
         };
-        let (mut incoming, begun) = begin(&stage, offer, &mut nothing, self.monitor)?;
-        self.monitor.start(Stage::Stage, counts.data_bytes);
-        self.monitor.advance(begun.kept);
-        let shared = self.transfer(&incoming, &begun.held, shares)?;
+        begin(&stage, offer, &mut nothing, self.monitor)
+    }
+}
+
+impl Filling for Content {
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
+    fn bring(&mut self, to: &Landing<'_>, terms: Terms) -> Result<(Vec<Loss>, u64)> {
+        let mut head = self.write_manifest(to.manifest, to.monitor)?;
+        fault::point("restore.manifest");
+        head.snapshot.id = self.id;
+        let shares = shares(self.side(), to.root)?;
+        let (mut incoming, begun) = to.begin(&head, terms, shares)?;
+        to.monitor.start(Stage::Stage, head.totals.data_bytes);
+        to.monitor.advance(begun.kept);
+        let shared = transfer(self.side(), to, &incoming, &begun.held, shares)?;
         incoming.seal()?;
         incoming.commit()?;
         Ok((begun.losses, shared))
     }
+}
 
-    fn write_manifest(&self, snapshot: &SnapshotInfo) -> Result<Counts> {
-        let Content { volume, sides, .. } = self.content;
-        let counts = sides.write_manifest(self.manifest, &header(volume, None, snapshot), self.monitor)?;
-        fault::point("restore.manifest");
-        Ok(counts)
+fn transfer(
+    side: &dyn Side,
+    to: &Landing<'_>,
+    incoming: &Incoming<'_>,
+    held: &Held,
+    shares: bool,
+) -> Result<u64> {
+    let (budget, from) = (Budget::new(MEMORY), Readable { side, held, restless: None });
+    let (monitor, sink) = (to.monitor, || incoming.sink());
+    if !shares {
+        run(with_data(to.manifest)?, from, workers(), &budget, monitor, &sink)?;
+        return Ok(0);
     }
-
-    fn transfer(&self, incoming: &Incoming<'_>, held: &Held, shares: bool) -> Result<u64> {
-        let side = &*self.content.sides.target;
-        let (budget, from) = (Budget::new(MEMORY), Readable { side, held, restless: None });
-        let (monitor, sink) = (self.monitor, || incoming.sink());
-        if !shares {
-            run(with_data(self.manifest)?, from, workers(), &budget, monitor, &sink)?;
-            return Ok(0);
-        }
-        let (rows, shared) = (ManifestReader::open(self.manifest)?, AtomicU64::new(0));
-        let inodes = side.inodes()?.peekable();
-        let rows =
-            Sharing { rows, inodes, side, incoming, held, monitor, shared: &shared, left: VecDeque::new() };
-        run(rows, from, workers(), &budget, monitor, &sink)?;
-        Ok(shared.into_inner())
-    }
+    let (rows, shared) = (ManifestReader::open(to.manifest)?, AtomicU64::new(0));
+    let inodes = side.inodes()?.peekable();
+    let rows =
+        Sharing { rows, inodes, side, incoming, held, monitor, shared: &shared, left: VecDeque::new() };
+    run(rows, from, workers(), &budget, monitor, &sink)?;
+    Ok(shared.into_inner())
 }
 
 /// Whether files in `dir` can share blocks with files of a side.

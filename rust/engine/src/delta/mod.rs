@@ -1,6 +1,7 @@
 //! Deltas between two sides, sent and received.
 
 pub(crate) mod became;
+pub(crate) mod completed;
 mod hidden;
 pub(crate) mod incoming;
 pub(crate) mod landing;

@@ -3,8 +3,10 @@
 use snapsync_manifest::ManifestHeader;
 use snapsync_model::{Context, Counts, Identity, Result, Side, SnapshotInfo};
 use snapsync_snapshot::{Alive, LockedVolume, Volume};
-use snapsync_stream::wire::{DeltaHead, ManifestHead, VERSION, software};
+use snapsync_stream::wire::{DeltaHead, Digest, ManifestHead, VERSION, lift, software, write_head};
 use snapsync_sys::{Named, Spot};
+use std::io::{self, Write};
+use std::path::Path;
 
 /// The manifest of an outgoing delta in the volume's store, and the mark that keeps others from deleting what
 /// is read: they may work on the volume meanwhile.
@@ -30,6 +32,24 @@ pub(crate) fn announce(manifest: &dyn Named) -> Result<ManifestHead> {
     let mut file = manifest.open().context("open", manifest.show())?;
     let length = std::io::copy(&mut file, &mut hasher).context("read", manifest.show())?;
     Ok(ManifestHead { length, digest: *hasher.finalize().as_bytes() })
+}
+
+/// Writes what comes before the frames; returns the digests that their end needs.
+pub(crate) fn put_head(
+    to: &mut impl Write,
+    head: &DeltaHead,
+    manifest: &dyn Named,
+    name: &Path,
+) -> Result<[Digest; 2]> {
+    let announced = announce(manifest)?;
+    let mut put = || {
+        let digest = write_head(to, head)?;
+        to.write_all(&announced.to_bytes())?;
+        io::copy(&mut manifest.open()?, to)?;
+        io::Result::Ok(digest)
+    };
+    let digest = put().map_err(|e| lift(e, "write", name))?;
+    Ok([digest, announced.digest])
 }
 
 /// Copies a manifest into a stage.

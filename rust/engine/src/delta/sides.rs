@@ -137,6 +137,11 @@ impl Sides {
         Ok(Sides { base: Some(base), target, ..self })
     }
 
+    /// The same with another target that lists the same inodes.
+    pub(crate) fn with_target(self, make: impl FnOnce(Box<dyn Side>) -> Box<dyn Side>) -> Sides {
+        Sides { target: make(self.target), ..self }
+    }
+
     /// Opens the sides that the user named.
     pub(crate) fn of_places(old: &Place, new: &Place, monitor: &Monitor) -> Result<Sides> {
         if let (Place::Snapshot(base), Place::Snapshot(target)) = (old, new)

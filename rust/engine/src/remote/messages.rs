@@ -9,6 +9,7 @@ use crate::options::{DriftOptions, Options, TransferOptions};
 use crate::round::steps::{StandbyInfo, State};
 use crate::secret::Secret;
 use crate::volume::copies::{Copied, Stretch};
+use crate::volume::lost::LostPaths;
 use crate::volume::pieces::{Piece, Seen};
 use crate::volume::roles::{RoleReply, RoleRequest};
 use serde::de::DeserializeOwned;
@@ -25,6 +26,8 @@ pub(crate) const LONGEST: u32 = 4 << 20;
 /// The feature of an end that answers `Request::Digest`. Earlier versions hashed all bytes of a file and had
 /// less in a record.
 pub(crate) const DIGEST: &str = "digest 2";
+/// The feature of an end that answers `Request::Fetch`.
+pub(crate) const FETCH: &str = "fetch";
 
 /// The greeting: who speaks, and its features beyond the first version of the protocol.
 #[derive(Debug, Serialize, Deserialize)]
@@ -65,6 +68,8 @@ pub(crate) enum Request {
         #[serde(default)]
         lineage: Option<Uuid>,
     },
+    /// Send a snapshot of a volume of this lineage as a delta that brings all of it, or of these paths.
+    Fetch { place: Vec<u8>, lineage: Uuid, paths: LostPaths },
 }
 
 /// Questions of the primary's half.

@@ -4,6 +4,7 @@ pub(crate) mod channels;
 mod child;
 pub(crate) mod client;
 pub(crate) mod digests;
+mod fetched;
 pub(crate) mod gate;
 pub(crate) mod messages;
 mod overheard;
@@ -15,6 +16,7 @@ pub(crate) mod server;
 mod ssh;
 pub(crate) mod standby_client;
 pub(crate) mod standby_server;
+pub(crate) mod supply;
 #[cfg(test)]
 mod tests;
 pub(crate) mod trust;

@@ -8,6 +8,7 @@ use crate::location::text::Host;
 use crate::options::{Options, TransferOptions};
 use crate::remote::channels::Channels;
 use crate::remote::digests;
+use crate::remote::fetched;
 use crate::remote::gate::{Gate, forbidden};
 use crate::remote::messages::{Answer, Request};
 use crate::remote::relay::{nobody_waits, relay};
@@ -95,6 +96,12 @@ fn answer<'a>(
         Request::Digest { place: called, reading, lineage } => {
             let place = read_place(gate, admission, &called, lineage)?;
             digest(wire, &place, reading, monitor)
+        }
+        Request::Fetch { .. } if gate.receive_only => Err(forbidden("sends nothing", "--receive-only")),
+        Request::Fetch { place, lineage, paths } => {
+            let place = admission.place(&place)?;
+            let link = Arc::clone(wire.link());
+            while_wanted(&link, monitor, || fetched::send(wire, place, lineage, &paths, monitor))
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A channel for messages, and the greeting of both ends.
 
 use crate::delta::incoming::{BUFFER, nonsense};
-use crate::remote::messages::{Answer, DIGEST, Failure, Hello, LONGEST, Message, Request};
+use crate::remote::messages::{Answer, DIGEST, FETCH, Failure, Hello, LONGEST, Message, Request};
 use crate::remote::screen::screened;
 use serde::Serialize;
 use snapsync_model::{Context, Error, Monitor, Result, printable_within};
@@ -24,7 +24,11 @@ const WITHOUT_PACKETS: u32 = 1;
 const SHOWN: usize = 100;
 
 fn hello(patience: Option<u64>) -> Hello {
-    Hello { software: snapsync_stream::wire::software(), features: vec![DIGEST.to_owned()], patience }
+    Hello {
+        software: snapsync_stream::wire::software(),
+        features: vec![DIGEST.to_owned(), FETCH.to_owned()],
+        patience,
+    }
 }
 
 /// A channel for messages and deltas.

@@ -1,9 +1,10 @@
 //! Writable copies of snapshots.
 
-use crate::delta::landing::{Content, RestoreTarget};
+use crate::delta::landing::RestoreTarget;
 use crate::location::directory::existing_directory;
 use crate::location::place::named;
-use crate::options::Terms;
+use crate::options::{Supply, Terms};
+use crate::remote::supply;
 use crate::report::snapshots::{CloneInfo, Cloned, Unlisted};
 use crate::volume::recovery;
 use snapsync_model::{Error, Monitor, Result, Stage};
@@ -17,6 +18,7 @@ pub fn clone(
     to: &Path,
     name: Option<String>,
     terms: Terms,
+    supply: &Supply,
     monitor: &Monitor,
 ) -> Result<Cloned> {
     let started = Instant::now();
@@ -39,15 +41,15 @@ pub fn clone(
         seconds: 0.0,
     };
     let is_made = match (landing.above(), landing.path.file_name()) {
-        (Some(above), Some(name)) => volume.clone_tree(&snapshot, above, name)?,
+        (Some(above), Some(name)) if supply.standby.is_none() => volume.clone_tree(&snapshot, above, name)?,
         _ => None,
     };
     let mark = if let Some(mark) = is_made {
         cloned.instant = true;
         mark
     } else {
-        let content = Content::new(&volume, snapshot.clone(), &[], monitor)?;
-        let filled = landing.fill(&content, terms, monitor)?;
+        let mut content = supply::content(&volume, &snapshot, &[], supply, monitor)?;
+        let filled = landing.fill(&mut *content, terms, monitor)?;
         (cloned.data_bytes, cloned.shared_bytes) = (filled.counts.data_bytes, filled.shared);
         cloned.losses = filled.losses;
         Mark::of(&filled.root)?

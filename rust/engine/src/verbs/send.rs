@@ -1,7 +1,7 @@
 //! Writes a snapshot as a delta to a file or a pipe.
 
 use crate::delta::incoming::BUFFER;
-use crate::delta::outgoing::{announce, header, volume_head};
+use crate::delta::outgoing::{header, put_head, volume_head};
 use crate::delta::sides::Sides;
 use crate::delta::staging::{with_data, workers};
 use crate::delta::{became, output_file};
@@ -11,11 +11,11 @@ use crate::report::rounds::Sent;
 use snapsync_manifest::ManifestHeader;
 use snapsync_model::{Context, Counts, Error, Identity, Monitor, Promotions, Result, SnapshotInfo, Stage};
 use snapsync_snapshot::{can_be_a_name, identity_of};
-use snapsync_stream::wire::{DeltaHead, VERSION, lift, software, write_head};
+use snapsync_stream::wire::{DeltaHead, VERSION, software};
 use snapsync_stream::{Channel, Held, Limit, Outlet, Readable};
 use snapsync_sys::{Named, Root};
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -114,14 +114,7 @@ fn write(
     let mut channel = Channel::new(to, monitor).context("write", name)?;
     channel.limit(transfer.limit.map(Limit::new).as_ref());
     let mut to = BufWriter::with_capacity(BUFFER, channel);
-    let announced = announce(manifest)?;
-    let mut put = || {
-        let digest = write_head(&mut to, head)?;
-        to.write_all(&announced.to_bytes())?;
-        io::copy(&mut manifest.open()?, &mut to)?;
-        io::Result::Ok(digest)
-    };
-    let seed = [put().map_err(|e| lift(e, "write", name))?, announced.digest];
+    let seed = put_head(&mut to, head, manifest, name)?;
     monitor.start(Stage::Send, head.totals.data_bytes);
     let rows = with_data(manifest)?;
     let outlets = vec![Outlet { to: Box::new(to), name: name.to_path_buf() }];

@@ -4,7 +4,7 @@ use crate::delta::landing::RestoreTarget;
 use crate::digest::{Digest, content};
 use crate::location::inside::{is_in_store, relative};
 use crate::location::target;
-use crate::options::Terms;
+use crate::options::{Supply, Terms};
 use crate::report::snapshots::{RestoredTo, Version, Versions};
 use crate::verbs::restore::directory::restore_into;
 use rustix::fs::{AtFlags, unlinkat};
@@ -71,7 +71,13 @@ pub fn versions(file: &Path, monitor: &Monitor) -> Result<Versions> {
 }
 
 /// Restores a path of a snapshot to `to`, where nothing exists.
-pub fn restore_file(address: &Path, path: &Path, to: &Path, monitor: &Monitor) -> Result<RestoredTo> {
+pub fn restore_file(
+    address: &Path,
+    path: &Path,
+    to: &Path,
+    supply: &Supply,
+    monitor: &Monitor,
+) -> Result<RestoredTo> {
     let occupied =
         || Error::refused(format!("{} is there already", to.display()), "name a file that is not there yet");
     if to.symlink_metadata().is_ok() {
@@ -82,7 +88,7 @@ pub fn restore_file(address: &Path, path: &Path, to: &Path, monitor: &Monitor) -
     // Nobody else can enter it, whatever the mode of the tree in it. Whoever may write in its parent can only
     // move it away.
     let made = above.make_directory(&work)?;
-    let done = restored_in(&made, address, path, (&above, &name), monitor);
+    let done = restored_in(&made, address, path, (&above, &name), supply, monitor);
     let removed =
         remove_all_in(made.fd()).and_then(|()| Ok(unlinkat(above.fd(), &work, AtFlags::REMOVEDIR)?));
     let report = done?;
@@ -96,6 +102,7 @@ fn restored_in(
     address: &Path,
     path: &Path,
     (above, name): (&Root, &OsStr),
+    supply: &Supply,
     monitor: &Monitor,
 ) -> Result<RestoredTo> {
     let to = above.path().join(name);
@@ -107,7 +114,7 @@ fn restored_in(
         }
         Ok(RestoreTarget::made(tree.again()?))
     };
-    let mut report = restore_into(address, &[path.to_path_buf()], &find, Terms::default(), monitor)?;
+    let mut report = restore_into(address, &[path.to_path_buf()], &find, Terms::default(), supply, monitor)?;
     let from = RelPath::new(report.paths[0].as_os_str().as_bytes())?;
     let above = above.fd().try_clone_to_owned().context("make", &to)?;
     let moved = tree.place(&from).and_then(|from| from.rename_to_new(&Place::new(above, name)));

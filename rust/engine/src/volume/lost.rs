@@ -6,8 +6,8 @@ use snapsync_model::{Error, Inode, Kind, Monitor, RelPath, Result, Side, Snapsho
 use snapsync_snapshot::Volume;
 use std::collections::{BTreeSet, HashSet};
 
-/// Bytes of all the paths that a standby tells its primary of.
-const MOST: usize = 1_000_000;
+/// Bytes of all the paths that are told in one message.
+pub(crate) const MOST: usize = 1_000_000;
 /// Paths told in one message.
 const SHOWN: usize = 5;
 
@@ -23,8 +23,11 @@ impl LostPaths {
         if rows.is_empty() {
             return Ok(LostPaths::default());
         }
-        let paths = paths(&*volume.open_snapshot(newest, monitor)?, &rows)?;
-        Ok(LostPaths(paths.iter().map(|path| hex(path.as_bytes())).collect()))
+        Ok(LostPaths::of(&paths(&*volume.open_snapshot(newest, monitor)?, &rows)?))
+    }
+
+    pub(crate) fn of(paths: &[RelPath]) -> LostPaths {
+        LostPaths(paths.iter().map(|path| hex(path.as_bytes())).collect())
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -25,13 +25,7 @@ pub(crate) struct Rewind<'a> {
     pub(crate) terms: Terms,
 }
 
-pub(crate) fn rewind(volume: &mut LockedVolume, rewind: &Rewind<'_>, monitor: &Monitor) -> Result<Rewound> {
-    monitor.start(Stage::Compare, 0);
-    let sides = Sides::between(volume, rewind.base, rewind.to, monitor)?;
-    rewind_between(volume, &sides, rewind, monitor)
-}
-
-/// The same for a standby that its primary feeds afterwards: that brings the files whose bytes are `lost`.
+/// Goes back on a standby that its primary feeds afterwards: that brings the files whose bytes are `lost`.
 pub(crate) fn rewind_without(
     volume: &mut LockedVolume,
     turn: &Rewind<'_>,
@@ -44,8 +38,7 @@ pub(crate) fn rewind_without(
     rewind_between(volume, &sides, turn, monitor)
 }
 
-/// The same, where what the tree holds and is to hold is told by other means than two snapshots of the
-/// volume.
+/// Goes to the target of two sides, which need not be two snapshots of the volume as they are.
 pub(crate) fn rewind_between(
     volume: &mut LockedVolume,
     sides: &Sides,

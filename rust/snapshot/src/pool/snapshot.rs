@@ -116,15 +116,18 @@ impl PoolSnapshot {
     }
 
     fn lost(&self, inode: &Inode) -> Error {
+        let path = self.path(inode).map(|path| path.display().into_owned());
+        let path = path.unwrap_or_else(|_| format!("inode {}", inode.ino));
         let Some(tree) = &self.tree_of else {
             return Error::Lost {
                 what: format!(
-                    "{} is gone from the store: it was deleted by hand, or the file system was damaged",
+                    "the bytes of {path} in a snapshot are lost: {} is gone from the store",
                     self.object(inode).show().display()
                 ),
-                advice: "a file of each snapshot that had it is lost here: take it from the other side, and \
-                         delete those snapshots"
-                    .to_owned(),
+                advice:
+                    "it was deleted by hand, or the file system was damaged: take the file from the other \
+                         side, and delete the snapshots that had it"
+                        .to_owned(),
             };
         };
         let show = tree.root.path().display();
@@ -136,8 +139,6 @@ impl PoolSnapshot {
                 ),
             );
         }
-        let path = self.path(inode).map(|path| path.display().into_owned());
-        let path = path.unwrap_or_else(|_| format!("inode {}", inode.ino));
         Error::Lost {
             what: format!("the bytes of {path} in a snapshot of {show} are lost"),
             advice:

@@ -1,9 +1,10 @@
 //! Restores a snapshot, or some of its paths, into an absent or empty directory.
 
-use crate::delta::landing::{Content, RestoreTarget};
+use crate::delta::landing::RestoreTarget;
 use crate::location::inside::within;
 use crate::location::place::named;
-use crate::options::Terms;
+use crate::options::{Supply, Terms};
+use crate::remote::supply;
 use crate::report::snapshots::RestoredTo;
 use snapsync_model::{Monitor, Result, Stage};
 use snapsync_snapshot::Volume;
@@ -16,9 +17,10 @@ pub fn restore_to(
     paths: &[PathBuf],
     to: &Path,
     terms: Terms,
+    supply: &Supply,
     monitor: &Monitor,
 ) -> Result<RestoredTo> {
-    restore_into(address, paths, &|volume| RestoreTarget::find(to, volume), terms, monitor)
+    restore_into(address, paths, &|volume| RestoreTarget::find(to, volume), terms, supply, monitor)
 }
 
 /// The same in a directory that is looked up after the volume.
@@ -27,6 +29,7 @@ pub(crate) fn restore_into(
     paths: &[PathBuf],
     find: &dyn Fn(&Volume) -> Result<RestoreTarget>,
     terms: Terms,
+    supply: &Supply,
     monitor: &Monitor,
 ) -> Result<RestoredTo> {
     let started = Instant::now();
@@ -34,12 +37,12 @@ pub(crate) fn restore_into(
     let paths = within(volume.path(), paths)?;
     let landing = find(&volume)?;
     monitor.start(Stage::Compare, 0);
-    let content = Content::new(&volume, snapshot, &paths, monitor)?;
-    let filled = landing.fill(&content, terms, monitor)?;
+    let mut content = supply::content(&volume, &snapshot, &paths, supply, monitor)?;
+    let filled = landing.fill(&mut *content, terms, monitor)?;
     Ok(RestoredTo {
         verb: "restore",
         volume: volume.info(),
-        snapshot: content.snapshot,
+        snapshot,
         paths: paths.iter().map(|path| path.as_path().to_path_buf()).collect(),
         to: landing.path,
         changes: filled.counts,

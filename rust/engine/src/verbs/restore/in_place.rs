@@ -1,18 +1,26 @@
 //! Restores a volume's tree to one of its snapshots, in place.
 
+use crate::delta::sides::Sides;
 use crate::location::place::Place;
-use crate::options::Terms;
+use crate::options::{Supply, Terms};
+use crate::remote::supply;
 use crate::report::snapshots::Restored;
 use crate::volume::recovery;
-use crate::volume::rewind::{Rewind, rewind};
+use crate::volume::rewind::{Rewind, rewind_between};
 use snapsync_model::{Error, Monitor, Result, Stage};
-use snapsync_snapshot::{Request, name_is_free};
+use snapsync_snapshot::{Request, clear_replacement, name_is_free};
 use std::path::Path;
 use std::time::Instant;
 
 /// Makes the tree of a primary equal to `VOLUME@SNAP`; only differences are written. The state before is kept
 /// as a snapshot, and the new state is one too.
-pub fn restore(address: &Path, name: Option<String>, terms: Terms, monitor: &Monitor) -> Result<Restored> {
+pub fn restore(
+    address: &Path,
+    name: Option<String>,
+    terms: Terms,
+    supply: &Supply,
+    monitor: &Monitor,
+) -> Result<Restored> {
     let started = Instant::now();
     let Place::Snapshot(named) = Place::parse(address)? else {
         return Err(Error::usage(format!("{} names no snapshot", address.display()), "write VOLUME@SNAP"));
@@ -36,7 +44,14 @@ pub fn restore(address: &Path, name: Option<String>, terms: Terms, monitor: &Mon
     let kept = volume.unused_name("before-restore-")?;
     let before = volume.take(Request::New { name: Some(kept), subset: None }, monitor)?;
     let result = volume.describe(Request::New { name, subset: None })?;
-    let rewound = rewind(&mut volume, &Rewind { base: &before, to: &from, result: &result, terms }, monitor)?;
+    monitor.start(Stage::Compare, 0);
+    let turn = Rewind { base: &before, to: &from, result: &result, terms };
+    let rewound = Sides::between(&volume, &before, &from, monitor)
+        .and_then(|sides| supply::complete(sides, &volume, &from, supply, monitor))
+        .and_then(|sides| rewind_between(&mut volume, &sides, &turn, monitor));
+    let cleared = clear_replacement(volume.root());
+    let rewound = rewound?;
+    cleared?;
     Ok(Restored {
         verb: "restore",
         volume: volume.info(),

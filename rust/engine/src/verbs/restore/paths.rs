@@ -3,10 +3,11 @@
 //! The paths are first restored to a directory beneath `.snapsync/incoming`, and then take their places one
 //! by one: each path is the old or the new one at any moment, even if the command is killed.
 
-use crate::delta::landing::{Content, RestoreTarget};
+use crate::delta::landing::RestoreTarget;
 use crate::location::inside::{above, outermost, within};
 use crate::location::place::named;
-use crate::options::Terms;
+use crate::options::{Supply, Terms};
+use crate::remote::supply;
 use crate::report::snapshots::RestoredPaths;
 use crate::volume::recovery;
 use crate::volume::replacement::{Checked, Replacement};
@@ -22,6 +23,7 @@ pub fn restore_paths(
     address: &Path,
     paths: &[PathBuf],
     terms: Terms,
+    supply: &Supply,
     monitor: &Monitor,
 ) -> Result<RestoredPaths> {
     let started = Instant::now();
@@ -34,8 +36,7 @@ pub fn restore_paths(
     let (mut volume, recovered) = recovery::lock(&volume, monitor)?;
     volume.expect_primary("restore paths of")?;
     monitor.start(Stage::Compare, 0);
-    let source = volume.clone();
-    let content = Content::new(&source, snapshot, &paths, monitor)?;
+    let mut content = supply::content(&volume, &snapshot, &paths, supply, monitor)?;
     let root = volume.root().clone();
     paths.iter().try_for_each(|path| can_be_replaced(&root, path, volume.subset()))?;
     let look = |path| Checked::of(&root, path).context("look at", root.show(path));
@@ -43,12 +44,12 @@ pub fn restore_paths(
     monitor.start(Stage::Snapshot, 0);
     let before = keep(&mut volume, monitor)?;
     let stage = Replacement::make(&volume)?;
-    let filled = RestoreTarget::made(stage.root.again()?).fill(&content, terms, monitor)?;
-    stage.put(&root, &checked, content.snapshot.id, monitor)?;
+    let filled = RestoreTarget::made(stage.root.again()?).fill(&mut *content, terms, monitor)?;
+    stage.put(&root, &checked, snapshot.id, monitor)?;
     Ok(RestoredPaths {
         verb: "restore",
         volume: volume.info(),
-        snapshot: content.snapshot,
+        snapshot,
         before,
         paths: paths.iter().map(|path| path.as_path().to_path_buf()).collect(),
         changes: filled.counts,

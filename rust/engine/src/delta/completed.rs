@@ -1,0 +1,81 @@
+//! A side some of whose files have their bytes elsewhere, because they are lost where it has them.
+
+use snapsync_model::{
+    Address, Context, Details, Error, Inode, Inodes, Layout, Link, Owners, RelPath, Result, Side,
+};
+use snapsync_sys::{Root, stat_of};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+
+pub(crate) struct Completed {
+    side: Box<dyn Side>,
+    /// Directories that hold files by the paths that they have in the side.
+    directories: Vec<Root>,
+    /// Which of them has an inode's bytes.
+    files: BTreeMap<u64, usize>,
+}
+
+impl Completed {
+    pub(crate) fn new(side: Box<dyn Side>) -> Completed {
+        Completed { side, directories: Vec::new(), files: BTreeMap::new() }
+    }
+
+    /// Takes the bytes of these files from a directory.
+    pub(crate) fn take(&mut self, directory: Root, inodes: &[Inode]) {
+        let at = self.directories.len();
+        self.directories.push(directory);
+        self.files.extend(inodes.iter().map(|inode| (inode.ino, at)));
+    }
+}
+
+impl Side for Completed {
+    fn inodes(&self) -> Result<Inodes<'_>> {
+        self.side.inodes()
+    }
+
+    fn everything(&self) -> Result<Inodes<'_>> {
+        self.side.everything()
+    }
+
+    fn path_of(&self, link: &Link) -> Result<RelPath> {
+        self.side.path_of(link)
+    }
+
+    fn details(&self, inode: &Inode) -> Result<Details> {
+        self.side.details(inode)
+    }
+
+    fn open(&self, inode: &Inode) -> Result<File> {
+        let Some(at) = self.files.get(&inode.ino) else { return self.side.open(inode) };
+        let (directory, path) = (&self.directories[*at], self.side.path(inode)?);
+        let file = directory.read(&path).context("open", directory.show(&path))?;
+        let found = stat_of(&file).context("read the attributes of", directory.show(&path))?;
+        if found.attributes.size == inode.attributes.size {
+            return Ok(file);
+        }
+        Err(Error::integrity(
+            format!("{} came with another size than the snapshot has for it", path.display()),
+            "the other side has other bytes under the same id: `snapsync verify` shows what differs",
+        ))
+    }
+
+    fn holds_still(&self, inode: &Inode, file: &File) -> Result<()> {
+        if self.files.contains_key(&inode.ino) { Ok(()) } else { self.side.holds_still(inode, file) }
+    }
+
+    fn layout(&self, inode: &Inode, file: &File) -> Result<Layout> {
+        self.side.layout(inode, file)
+    }
+
+    fn space(&self) -> Option<u128> {
+        self.side.space()
+    }
+
+    fn owners(&self, address: Address) -> Result<Option<Owners>> {
+        self.side.owners(address)
+    }
+
+    fn pick(&self, inos: &BTreeSet<u64>) -> Result<Vec<Inode>> {
+        self.side.pick(inos)
+    }
+}
