@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from worlds import (
     rename,
     rewrite_quietly,
     truncate,
+    write,
     zero,
 )
 
@@ -50,14 +52,19 @@ def test_the_windows_that_changed_travel_and_no_others(pair: Pair, kinds: tuple[
 @one
 @pytest.mark.parametrize("way", ["push", "pull"])
 def test_it_holds_over_ssh(pair: Pair, server: Server, way: str, kinds: tuple[str, str]) -> None:
-    fill(pair.source / "large", 0, 9 * MIB, 1)
+    names = ("large", "grows", "shrinks")
+    for number, name in enumerate(names):
+        fill(pair.source / name, 0, 9 * MIB + 1000, number)
     pair.sync()
     forget(pair.source)
-    fill(pair.source / "large", 5 * MIB, 1, 2)
+    for name in names:
+        fill(pair.source / name, 5 * MIB, 1, 2)
+    append(pair.source / "grows", 1, 3)
+    truncate(pair.source / "shrinks", 8 * MIB + 1000)
     client = server.client()
     ends = {"push": (pair.source, client.at(pair.target)), "pull": (client.at(pair.source), pair.target)}
     report = done("sync", *ends[way], *client.options)
-    assert report["data_bytes"] == WINDOW
+    assert report["data_bytes"] == 3 * WINDOW + 1001 + 1000, "a window that ends elsewhere is another one"
     assert_same(pair.source, pair.target)
 
 
@@ -89,6 +96,9 @@ OPERATIONS: list[Any] = [
     lambda path, at, length, seed: truncate(path, at),
     lambda path, at, length, seed: truncate(path, at + length),
     lambda path, at, length, seed: fill(path, at, 1, seed),
+    # Zeros where there may have been a hole, and no preallocation behind the end any more.
+    lambda path, at, length, seed: write(path, at, bytes(length)),
+    lambda path, at, length, seed: truncate(path, path.stat().st_size),
 ]
 
 
@@ -134,6 +144,20 @@ def test_what_rotted_in_the_copy_gets_well(pair: Pair, kinds: tuple[str, str]) -
     rewrite_quietly(pair.target / "large", 5 * WINDOW, 1, 3)
     fill(pair.source / "large", WINDOW, 1, 2)
     assert pair.sync()["data_bytes"] == 2 * WINDOW
+
+
+@one
+@pytest.mark.parametrize("point", ["stage.manifest:1", "stage.frame:4", "save.done:1", "commit.data:1"])
+def test_a_round_that_was_killed_goes_on(pair: Pair, point: str, kinds: tuple[str, str]) -> None:
+    fill(pair.source / "large", 0, 20 * MIB, 1)
+    pair.sync()
+    forget(pair.source)
+    fill(pair.source / "large", 0, 10 * MIB, 2)
+    ran = run("sync", pair.source, pair.target, env={"SNAPSYNC_FAULT": point})
+    assert ran.code == -signal.SIGKILL, ran
+    report = pair.sync()
+    if point.startswith("stage.frame"):
+        assert report["kept_bytes"] > 0, "the standby tells the same again, and the manifest is the same"
 
 
 @one
