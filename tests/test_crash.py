@@ -368,7 +368,7 @@ def test_every_fault_point_is_passed_by_these_tests(place: Place, tmp_path: Path
         done("switch", pair.target, pair.source, env=env)
     # Those of a receive beside other snapshots are passed, and killed at, by rust/snapshot/tests/received.rs.
     # Those of a restore by test_restore_to.py, of a clone by test_clones.py, of browse by test_shelves.py.
-    # Those of another manifest of what is staged by rust/apply/tests/carry.rs.
+    # Those of another manifest for what is staged by rust/engine/src/remote/tests.rs.
     # Those of the way back by test_undo.py, that of a store which is taken away by a test above.
     others = ("carry.", "receive.", "restore.", "browse.", "clone.", "undo.", "init.undone")
     points = {point for point in native.fault_points() if not point.startswith(others)}

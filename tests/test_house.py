@@ -335,7 +335,7 @@ RUST_LEVELS = {
         noted
     """,
     "engine/remote": """
-        overheard screen trust
+        edits overheard screen trust
         child messages
         wire
         relay ssh

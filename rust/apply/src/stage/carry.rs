@@ -32,12 +32,14 @@ impl Incoming<'_> {
     }
 
     /// Goes on with the later manifest, which is complete and has this digest. What was staged for the inodes
-    /// in `unlike` is not right for it, whatever the manifests say.
+    /// in `unlike` is not right for it, whatever the manifests say. What is staged need not be read again if
+    /// it `is_own`: written by this process.
     pub fn carry(
         &mut self,
         snapshot: SnapshotInfo,
         manifest_digest: &str,
         unlike: &BTreeSet<u64>,
+        is_own: bool,
     ) -> Result<()> {
         vet(&self.next_manifest(), self.monitor)?;
         fault::point("carry.vetted");
@@ -50,6 +52,7 @@ impl Incoming<'_> {
         old.join(NEXT).rename(&self.manifest()).context("rename", old.join(NEXT).show())?;
         self.keep(manifest_digest)?;
         fault::point("carry.begun");
+        self.is_own = is_own;
         self.bring_over(&old, &log, unlike)?;
         old.remove_tree().context("remove", old.show())?;
         fault::point("carry.done");

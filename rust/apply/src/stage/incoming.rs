@@ -32,6 +32,8 @@ pub struct Incoming<'a> {
     pub(crate) knowledge: Option<Knowledge>,
     /// Whether an interrupted run of the same delta left some of it.
     pub(super) goes_on: bool,
+    /// Whether this process has written everything that is recorded: no crash can have lost any of it.
+    pub(super) is_own: bool,
     /// Whether this run has staged it: nothing can have happened between the seal and the commit.
     pub(crate) is_fresh: bool,
 }
@@ -48,7 +50,7 @@ impl<'a> Incoming<'a> {
         let (base, base_name) = base.map_or((None, None), |(id, name)| (Some(id), name));
         let journal = Journal::staging(snapshot, base, base_name);
         journal.save(store)?;
-        let incoming = Incoming::open(root, store, journal, monitor)?;
+        let incoming = Incoming { is_own: true, ..Incoming::open(root, store, journal, monitor)? };
         incoming.make_stage().context("make the stage in", root.path())?;
         fault::point("stage.begin");
         Ok(incoming)
@@ -75,6 +77,7 @@ impl<'a> Incoming<'a> {
             need: Need::default(),
             knowledge: None,
             goes_on: false,
+            is_own: false,
             is_fresh: false,
         })
     }
@@ -118,6 +121,11 @@ impl<'a> Incoming<'a> {
 
     pub fn root(&self) -> &Root {
         &self.root
+    }
+
+    /// Whether all that it has on record was written by this process.
+    pub fn is_own(&self) -> bool {
+        self.is_own
     }
 
     pub fn base(&self) -> Option<Uuid> {

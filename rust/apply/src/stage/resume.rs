@@ -50,7 +50,7 @@ impl Incoming<'_> {
         let has_data = change.kind == Kind::File && change.data_bytes() > 0;
         let file = if has_data { self.root.write(&path).ok() } else { None };
         let kept = match &file {
-            Some(file) => verified(file, change, entries),
+            Some(file) => self.verified(file, change, entries),
             None => Vec::new(),
         };
         let bytes: u64 = kept.iter().map(|r| r.length).sum();
@@ -68,6 +68,17 @@ impl Incoming<'_> {
         Ok(kept)
     }
 
+    /// The ranges of `file` whose bytes still match their records. They are read, unless this process has
+    /// written them.
+    fn verified(&self, file: &File, change: &Change, entries: &[Entry]) -> Vec<Range> {
+        let is_sound = |entry: &&Entry| {
+            (1..=LARGEST_FRAME).contains(&entry.length)
+                && change.names_data(entry.range())
+                && (self.is_own || holds(file, entry))
+        };
+        together(entries.iter().filter(is_sound))
+    }
+
     pub(crate) fn remove_staged(&self, path: &snapsync_model::RelPath) -> io::Result<()> {
         match self.root.unlink(path) {
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(()),
@@ -80,7 +91,7 @@ impl Incoming<'_> {
     }
 }
 
-/// Clears everything in a new file except verified data.
+/// Clears everything in a new file except data that stays.
 fn clear_gaps(file: &File, change: &Change, kept: &[Range]) -> io::Result<()> {
     let size = change.new.map_or(0, |a| a.size);
     file.set_len(size)?;
@@ -94,18 +105,15 @@ fn clear_gaps(file: &File, change: &Change, kept: &[Range]) -> io::Result<()> {
     Ok(())
 }
 
-/// The ranges of `file` whose bytes still match their records, sorted and apart.
-fn verified(file: &File, change: &Change, entries: &[Entry]) -> Vec<Range> {
-    let sound = |entry: &&Entry| {
-        if !(1..=LARGEST_FRAME).contains(&entry.length) {
-            return false;
-        }
-        let mut bytes = vec![0; entry.length as usize];
-        change.names_data(entry.range())
-            && file.read_exact_at(&mut bytes, entry.offset).is_ok()
-            && *blake3::hash(&bytes).as_bytes() == entry.hash
-    };
-    let mut found: Vec<Range> = entries.iter().filter(sound).map(Entry::range).collect();
+/// Whether the bytes of a record are still there.
+fn holds(file: &File, entry: &Entry) -> bool {
+    let mut bytes = vec![0; entry.length as usize];
+    file.read_exact_at(&mut bytes, entry.offset).is_ok() && *blake3::hash(&bytes).as_bytes() == entry.hash
+}
+
+/// The ranges of all records, sorted and apart.
+fn together<'e>(entries: impl Iterator<Item = &'e Entry>) -> Vec<Range> {
+    let mut found: Vec<Range> = entries.map(Entry::range).collect();
     found.sort_unstable();
     let mut ranges: Vec<Range> = Vec::new();
     for range in found {

@@ -291,6 +291,7 @@ impl<'a> Landing<'a> {
             unlisted: false,
             shares,
             base: None,
+            is_own: false,
         };
         let offer = IncomingDelta {
             header: head,

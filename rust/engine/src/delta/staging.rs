@@ -54,6 +54,8 @@ pub(crate) struct StageTarget {
     pub(crate) shares: bool,
     /// The name of the snapshot that it holds.
     pub(crate) base: Option<String>,
+    /// Whether this process has staged what is in the stage, under the lock of the volume.
+    pub(crate) is_own: bool,
 }
 
 impl StageTarget {
@@ -69,6 +71,7 @@ impl StageTarget {
             // A standby that shared blocks with its primary would be lost together with it.
             shares: false,
             base: base.map(|base| base.name.clone()),
+            is_own: false,
         })
     }
 }
@@ -190,7 +193,7 @@ fn prepare(
         Start::Again => {
             fetch(&incoming.next_manifest())?;
             let unlike: BTreeSet<u64> = again.iter().flat_map(|again| &again.unlike).copied().collect();
-            incoming.carry(header.snapshot.clone(), digest, &unlike)?;
+            incoming.carry(header.snapshot.clone(), digest, &unlike, stage.is_own)?;
         }
     }
     let found = ManifestReader::open(&incoming.manifest())?.counts()?;

@@ -49,6 +49,11 @@ impl Delta {
         Delta { header, manifest, frames }
     }
 
+    /// By which a stage is known that was made from it.
+    pub(super) fn digest(&self) -> String {
+        blake3::hash(&self.manifest).to_hex().to_string()
+    }
+
     /// The delta as it is, except for the lie if there is one.
     pub(super) fn told(&self, lie: Option<Move>, seen: &Seen, dir: &Path) -> Told {
         let Some(lie) = lie else {

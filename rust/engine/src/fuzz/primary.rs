@@ -1,6 +1,6 @@
 //! A primary's half of a round that is not what it says.
 
-use crate::fuzz::delta::Told;
+use crate::fuzz::delta::{Delta, Told};
 use crate::fuzz::peer::{Peer, Said, kind_of};
 use crate::fuzz::world::World;
 use serde_json::{Value, json};
@@ -56,10 +56,13 @@ impl<'w> Primary<'w> {
         self.newest.as_ref().and_then(|newest| newest.get("id"))
     }
 
+    fn delta(&self) -> &Delta {
+        if self.newest.is_some() { self.world.next() } else { self.world.whole() }
+    }
+
     fn begin(&self, peer: &mut Peer<'_, '_, '_>) -> Option<Value> {
-        let delta = if self.newest.is_some() { self.world.next() } else { self.world.whole() };
         let lie = peer.in_delta.take();
-        let Told { head, frames } = delta.told(lie, peer.seen, &self.world.scratch());
+        let Told { head, frames } = self.delta().told(lie, peer.seen, &self.world.scratch());
         peer.put(&head);
         let answer = peer.hear()?;
         if kind_of(&answer) == "begun" {
@@ -89,6 +92,7 @@ impl<'w> Primary<'w> {
                 "has_manifest": false,
                 "no_space_check": false,
                 "spare": { "keep": { "last": 1 }, "needed": [] },
+                "again": { "from": self.delta().digest(), "unlike": [1 << 40] },
             } }),
             "secret" => json!({ "secret": { "secret": secret } }),
             "scrub" => json!({ "scrub": { "pieces": [

@@ -4,6 +4,8 @@ pub(crate) mod channels;
 mod child;
 pub(crate) mod client;
 pub(crate) mod digests;
+#[cfg(test)]
+mod edits;
 mod fetched;
 pub(crate) mod gate;
 pub(crate) mod messages;

@@ -332,12 +332,12 @@ impl StandbyEnd for Local<'_> {
     fn begin(&mut self, offer: IncomingDelta<'_>) -> Result<StageReport> {
         self.expect_base(offer.header)?;
         // It may have begun before, and both would write into the stage.
-        self.incoming = None;
+        let is_own = self.incoming.take().is_some_and(|incoming| incoming.is_own());
         let monitor = self.monitor;
         let volume = self.volume()?;
         let newest = volume.line()?.pop();
         volume.unseal()?;
-        let stage = StageTarget::of(volume, newest.as_ref())?;
+        let stage = StageTarget { is_own, ..StageTarget::of(volume, newest.as_ref())? };
         let DeltaHead { snapshot, epoch, promotions, .. } = offer.header;
         let under_way = (snapshot.clone(), *epoch, promotions.clone());
         let spare = offer.spare.clone();

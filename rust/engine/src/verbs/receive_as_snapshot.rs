@@ -123,6 +123,7 @@ fn bring(work: &mut Work<'_>, delta: &mut Input<'_>, terms: Terms, monitor: &Mon
         unlisted: false,
         shares: false,
         base: None,
+        is_own: false,
     };
     // The base has the same losses.
     Limits::remembered(&work.shelf())?.remember(work.store())?;
