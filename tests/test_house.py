@@ -224,17 +224,17 @@ RUST_LEVELS = {
         store
         ground hidden
         in_tree objects
-        merge snapshot
+        merge snapshot weight
         scan
         take
         follow
     """,
     "snapshot/snapshots": """
         find missing open
-        differing garbage
+        alone differing garbage
         keep lost
         take
-        delete
+        delete unkept
         clones recovery
     """,
     "compare": """

@@ -9,6 +9,7 @@ from snapsync.options import ChannelOptions, RoleOptions, SshOptions, TransferOp
 from snapsync.reports.roles import (
     InitReport,
     PreviewReport,
+    PromotePreviewReport,
     PromoteReport,
     RecoverReport,
     RejoinReport,
@@ -62,6 +63,14 @@ def promote(
         progress=progress,
     )
     return PromoteReport.from_json(text)
+
+
+def preview_promote(volume: AnyPath, *, jobs: int = 0) -> PromotePreviewReport:
+    """Say what `promote` would do for bytes of snapshots that only the tree has. Changes nothing.
+
+    What was changed by hand is not looked for.
+    """
+    return PromotePreviewReport.from_json(_native.promote_preview(os.fsdecode(volume), jobs=jobs))
 
 
 def rejoin(

@@ -26,9 +26,12 @@ def snapshot(
     return SnapshotReport.from_json(text)
 
 
-def list_(volume: AnyPath) -> ListReport:
-    """The snapshots of `volume`, oldest first, what holds them, and their clones."""
-    return ListReport.from_json(_native.list(os.fsdecode(volume)))
+def list_(volume: AnyPath, *, alone: bool = False) -> ListReport:
+    """The snapshots of `volume`, oldest first, what holds them, and their clones.
+
+    With `alone` also what each holds by itself, for which many files of the store are looked at.
+    """
+    return ListReport.from_json(_native.list(os.fsdecode(volume), alone=alone))
 
 
 def delete(volume: AnyPath, snap: str | int | Snapshot) -> DeleteReport:
@@ -65,6 +68,9 @@ def prune(volume: AnyPath, keep: Mapping[str, int], *, dry_run: bool = False) ->
     return PruneReport.from_json(_native.prune(os.fsdecode(volume), keep, dry_run=dry_run))
 
 
-def status(volume: AnyPath) -> StatusReport:
-    """The role of `volume`, its snapshots, its standbys and their lag, and what is unfinished."""
-    return StatusReport.from_json(_native.status(os.fsdecode(volume)))
+def status(volume: AnyPath, *, history: bool = False) -> StatusReport:
+    """The role of `volume`, its snapshots, its standbys and their lag, and what is unfinished.
+
+    With `history` also what that takes, for which every file of the store is looked at.
+    """
+    return StatusReport.from_json(_native.status(os.fsdecode(volume), history=history))

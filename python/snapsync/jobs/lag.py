@@ -15,9 +15,9 @@ from snapsync.reports.snapshots import StatusReport
 from snapsync.reports.values import Lag, Loss, ScrubStatus, Snapshot, Standby
 
 
-def volume(path: str, now: datetime) -> StatusReport:
+def volume(path: str, now: datetime, *, history: bool = False) -> StatusReport:
     """The status of a volume: a primary with the lag of each standby, a standby with its own."""
-    report = api.status(path)
+    report = api.status(path, history=history)
     if report.volume.role == "standby":
         own = Lag(path, None, path, None, _age(report.latest, now))
         return replace(report, lags=(own,))

@@ -2,7 +2,7 @@
 
 from snapsync.reports.base import Report
 from snapsync.reports.rounds import SyncReport
-from snapsync.reports.values import Changes, Snapshot, Unfinished, VolumeInfo
+from snapsync.reports.values import Changes, Snapshot, Thinning, Unfinished, VolumeInfo
 
 
 class InitReport(Report):
@@ -39,6 +39,25 @@ class PromoteReport(Report):
     snapshot: Snapshot
     set_aside: Snapshot | None
     recovered: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+class PromotePreviewReport(Report):
+    """What `promote` would do for bytes of snapshots that only the tree has, and what is `unfinished` before.
+
+    `files` of `newest` have no copy in the pool, and `bytes` in the tree. Where blocks can be shared it
+    `clones` them, in `clone_seconds` by a few trials; else the snapshots in `thins` lose those that change.
+    """
+
+    verb = "promote"
+    volume: VolumeInfo
+    newest: Snapshot
+    clones: bool
+    files: int
+    bytes: int
+    clone_seconds: float | None
+    thins: tuple[Thinning, ...]
+    unfinished: Unfinished | None
     notes: tuple[str, ...]
 
 

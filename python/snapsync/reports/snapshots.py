@@ -2,6 +2,7 @@
 
 from snapsync.reports.base import Report
 from snapsync.reports.values import (
+    Alone,
     Clone,
     Hold,
     Kept,
@@ -11,6 +12,7 @@ from snapsync.reports.values import (
     Standby,
     Unfinished,
     VolumeInfo,
+    Weight,
 )
 
 
@@ -25,13 +27,17 @@ class SnapshotReport(Report):
 
 
 class ListReport(Report):
-    """The snapshots of a volume, oldest first, and their clones by name."""
+    """The snapshots of a volume, oldest first, and their clones by name.
+
+    `alone` says for each snapshot what it holds by itself, if that was asked.
+    """
 
     verb = "list"
     volume: VolumeInfo
     snapshots: tuple[Snapshot, ...]
     holds: tuple[Hold, ...]
     clones: tuple[Clone, ...] = ()
+    alone: tuple[Alone, ...] = ()
 
 
 class DeleteReport(Report):
@@ -78,8 +84,9 @@ class StatusReport(Report):
     `replaced`: standbys say that another primary was promoted in the stead of this one. `read_only`: as a
     standby it is writable in rounds alone.
 
-    `lags` has an entry for each standby, or for the volume itself where that is one; `verdict` is ok,
-    warning, critical or unknown where it was asked for.
+    `history` is what the snapshots take beside the tree: None if nobody asked, and of subvolumes, which share
+    with it. `lags` has an entry for each standby, or for the volume itself where that is one; `verdict` is
+    ok, warning, critical or unknown where it was asked for.
     """
 
     verb = "status"
@@ -92,5 +99,6 @@ class StatusReport(Report):
     replaced: Replaced | None
     read_only: bool
     holds: tuple[Hold, ...] = ()
+    history: Weight | None = None
     lags: tuple[Lag, ...] = ()
     verdict: str | None = None

@@ -173,6 +173,33 @@ class Scrubbed(Record):
     all_since: datetime | None
 
 
+class Weight(Record):
+    """What files take: blocks that nothing else has, in bytes, and inodes."""
+
+    bytes: int
+    inodes: int
+
+
+class Alone(Record):
+    """What deleting a snapshot, and no other, would free: `bytes` and `inodes`; None of a subvolume.
+
+    `state` is whole, or thinned where bytes of it are neither in the pool nor in the tree; None if its table
+    cannot be read.
+    """
+
+    snapshot: str
+    bytes: int | None
+    inodes: int | None
+    state: str | None
+
+
+class Thinning(Record):
+    """A snapshot of which so many `files` have their bytes in the tree alone: it loses those that change."""
+
+    snapshot: Snapshot
+    files: int
+
+
 class Hold(Record):
     """Why a snapshot is not deleted: `standby` needs it as its base or, if None, it is held for `reason`."""
 

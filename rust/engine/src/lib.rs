@@ -44,7 +44,7 @@ pub use verbs::init::init;
 pub use verbs::inspect::inspect_delta;
 pub use verbs::list::list;
 pub use verbs::mend::verify_and_mend;
-pub use verbs::promote::promote;
+pub use verbs::promote::{promote, promote_preview};
 pub use verbs::prune::prune;
 pub use verbs::receive::receive;
 pub use verbs::receive_as_snapshot::receive_as_snapshot;

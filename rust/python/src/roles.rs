@@ -11,6 +11,7 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(init, module)?)?;
     module.add_function(wrap_pyfunction!(recover, module)?)?;
     module.add_function(wrap_pyfunction!(promote, module)?)?;
+    module.add_function(wrap_pyfunction!(promote_preview, module)?)?;
     module.add_function(wrap_pyfunction!(rejoin, module)?)?;
     module.add_function(wrap_pyfunction!(rejoin_preview, module)?)?;
     module.add_function(wrap_pyfunction!(switch, module)?)?;
@@ -57,6 +58,12 @@ fn promote(
     watched(py, progress, move |monitor| {
         with_jobs(jobs, || snapsync_engine::promote(&volume, name, on_drift, monitor))
     })
+}
+
+#[pyfunction]
+#[pyo3(signature = (volume, *, jobs=0))]
+fn promote_preview(py: Python<'_>, volume: PathBuf, jobs: usize) -> PyResult<String> {
+    watched(py, None, move |monitor| with_jobs(jobs, || snapsync_engine::promote_preview(&volume, monitor)))
 }
 
 #[pyfunction]

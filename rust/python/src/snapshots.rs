@@ -33,8 +33,9 @@ fn snapshot(
 }
 
 #[pyfunction]
-fn list(py: Python<'_>, volume: PathBuf) -> PyResult<String> {
-    watched(py, None, move |_| snapsync_engine::list(&volume))
+#[pyo3(signature = (volume, *, alone=false))]
+fn list(py: Python<'_>, volume: PathBuf, alone: bool) -> PyResult<String> {
+    watched(py, None, move |_| snapsync_engine::list(&volume, alone))
 }
 
 #[pyfunction]
@@ -66,6 +67,7 @@ fn forget_standby(py: Python<'_>, volume: PathBuf, standby: String) -> PyResult<
 }
 
 #[pyfunction]
-fn status(py: Python<'_>, volume: PathBuf) -> PyResult<String> {
-    watched(py, None, move |_| snapsync_engine::status(&volume))
+#[pyo3(signature = (volume, *, history=false))]
+fn status(py: Python<'_>, volume: PathBuf, history: bool) -> PyResult<String> {
+    watched(py, None, move |_| snapsync_engine::status(&volume, history))
 }

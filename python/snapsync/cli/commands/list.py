@@ -18,9 +18,12 @@ _HEADINGS = (">number", "name", "taken", ">entries", ">size", "id")
 def list_(output: Output, volume: VolumeArgument) -> int:
     """List the snapshots of VOLUME, and their clones.
 
-    Oldest first; with --quiet only their names.
+    Oldest first; with --quiet only their names. Under "alone" is what would be free if that snapshot went,
+    and no other: not known of subvolumes, which share with the tree. A snapshot is "thinned" if some of its
+    bytes are neither in the pool nor in the tree any more. Tables and the files of the pool tell that,
+    without a look at the tree: what was changed by hand since the newest snapshot, `snapsync verify` finds.
     """
-    report = snapshots.list_(volume)
+    report = snapshots.list_(volume, alone=not output.quiet)
     output.result(report, _names(report) if output.quiet else _table(report))
     return ExitCode.DONE
 
@@ -33,13 +36,19 @@ def _table(report: ListReport) -> Iterator[str]:
     held = render.count(len(report.snapshots), "snapshot")
     yield f"{render.name(report.volume.path)}: {held}"
     if report.snapshots:
-        more = {"subset": _subsets(report), "held": _held(report)}
+        alone = _alone(report)
+        more = {">alone": alone[0], "state": alone[1], "subset": _subsets(report), "held": _held(report)}
         more = {heading: cells for heading, cells in more.items() if any(cells)}
         rows = ((*_row(snap), *rest) for snap, *rest in zip(report.snapshots, *more.values(), strict=True))
         yield from render.table((*_HEADINGS, *more), rows)
     if report.clones:
         yield render.count(len(report.clones), "clone")
         yield from render.table(("name", "of", "made", "path"), map(_clone_row, report.clones))
+
+
+def _alone(report: ListReport) -> tuple[list[str], list[str]]:
+    sizes = ["" if alone.bytes is None else render.size(alone.bytes) for alone in report.alone]
+    return sizes, [alone.state or "unreadable" for alone in report.alone]
 
 
 def _subsets(report: ListReport) -> list[str]:

@@ -52,7 +52,8 @@ def status(
     """Show where VOLUME stands, or all jobs of the configuration.
 
     Role, epoch, snapshots and what holds them, how far standbys lag behind, and what is unfinished. Of a
-    volume on another machine it tells what is known here.
+    volume on another machine it tells what is known here. What history costs beside the tree is not known of
+    subvolumes, which share with it.
 
     A standby is as old as the newest snapshot that it holds. With --max-lag this is a monitoring plugin: one
     line tells the verdict, and the exit code is that of such plugins, not those of other verbs: 0 ok,
@@ -87,7 +88,7 @@ def _status(
 
     from snapsync.cli import monitoring
 
-    report, lags, jobs = _look(volume, config)
+    report, lags, jobs = _look(volume, config, history=max_lag is None)
     if prometheus is not None:
         _write_metrics(prometheus, lags, jobs)
     if max_lag is None:
@@ -100,7 +101,7 @@ def _status(
 
 
 def _look(
-    volume: str | None, config: "Path | None"
+    volume: str | None, config: "Path | None", *, history: bool
 ) -> "tuple[StatusReport | JobsReport, Sequence[Lag], list[JobStatus]]":
     """The report on a volume or on all jobs, and what it says of standbys and jobs."""
     from snapsync.jobs import lag, state
@@ -108,7 +109,7 @@ def _look(
     from snapsync.jobs.reports import JobsReport
 
     if volume is not None:
-        report = lag.volume(volume, state.now())
+        report = lag.volume(volume, state.now(), history=history)
         return report, report.lags, []
     jobs = lag.jobs(load(config), state.now())
     return JobsReport(tuple(jobs)), [job.lag for job in jobs], jobs
@@ -168,6 +169,9 @@ def _lines(report: StatusReport) -> Iterator[str]:
     yield f"  provider   {volume.provider}, on {volume.filesystem}"
     yield f"  subset     {render.subset(volume.subset)}"
     yield f"  snapshots  {report.snapshots:,}{_latest(report)}"
+    if report.history:
+        inodes = render.count(report.history.inodes, "inode")
+        yield f"  history    {render.size(report.history.bytes)} and {inodes} beside the tree"
     if report.replaced:
         by = report.replaced
         says = f"says {render.name(by.path)}: if so, rejoin that one"

@@ -4,7 +4,7 @@ use crate::report::checks::Changes;
 use serde::{Serialize, Serializer};
 use snapsync_apply::Loss;
 use snapsync_model::{Counters, SnapshotInfo, VolumeInfo, path_as_json};
-use snapsync_snapshot::CloneRecord;
+use snapsync_snapshot::{Alone, CloneRecord};
 use std::path::PathBuf;
 use uuid::Uuid;
 
@@ -22,6 +22,8 @@ pub struct Listed {
     pub verb: &'static str,
     pub volume: VolumeInfo,
     pub snapshots: Vec<SnapshotInfo>,
+    /// For each of them, if that was asked.
+    pub alone: Vec<Alone>,
     pub holds: Vec<Hold>,
     pub clones: Vec<CloneInfo>,
 }

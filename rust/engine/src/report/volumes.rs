@@ -5,7 +5,7 @@ use crate::report::rounds::{ScrubStatus, Synced};
 use crate::report::snapshots::Hold;
 use serde::{Deserialize, Serialize};
 use snapsync_model::{SnapshotInfo, VolumeInfo, path_as_json};
-use snapsync_snapshot::Claim;
+use snapsync_snapshot::{Claim, Thinning, Weight};
 use std::path::PathBuf;
 
 #[derive(Debug, Serialize)]
@@ -63,6 +63,8 @@ pub struct Status {
     pub replaced: Option<Replaced>,
     /// Whether its tree is read-only between rounds while it is a standby.
     pub read_only: bool,
+    /// What its snapshots take beside the tree. None if nobody asked, and of subvolumes, which share with it.
+    pub history: Option<Weight>,
 }
 
 /// A standby that became the primary.
@@ -76,6 +78,24 @@ pub struct Promoted {
     /// The snapshot that keeps changes made by hand.
     pub set_aside: Option<SnapshotInfo>,
     pub recovered: Vec<String>,
+    pub notes: Vec<String>,
+}
+
+/// What a promotion would do for the history that only the tree has.
+#[derive(Debug, Serialize)]
+pub struct PromotePreview {
+    pub verb: &'static str,
+    pub volume: VolumeInfo,
+    pub newest: SnapshotInfo,
+    /// Whether it makes objects of these files, which share their blocks; otherwise snapshots thin out.
+    pub clones: bool,
+    pub files: u64,
+    pub bytes: u64,
+    /// How long that takes, by a few trials.
+    pub clone_seconds: Option<f64>,
+    pub thins: Vec<Thinning>,
+    /// What it would finish or discard before.
+    pub unfinished: Option<Unfinished>,
     pub notes: Vec<String>,
 }
 

@@ -1,10 +1,13 @@
 //! Makes a standby the primary.
 
+use crate::location::directory::existing_directory;
 use crate::options::OnDrift;
 use crate::remote::roles::strange;
-use crate::report::volumes::Promoted;
-use crate::volume::roles::{RoleReply, RoleRequest, perform};
+use crate::report::volumes::{PromotePreview, Promoted};
+use crate::volume::recovery::unfinished;
+use crate::volume::roles::{RoleReply, RoleRequest, expect_standby, newest_of, perform};
 use snapsync_model::{Monitor, Result};
+use snapsync_snapshot::{Unkept, Volume};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -14,4 +17,24 @@ pub fn promote(path: &Path, name: Option<String>, on_drift: OnDrift, monitor: &M
         RoleReply::Promoted(promoted) => Ok(*promoted),
         other => Err(strange(&other)),
     }
+}
+
+/// Says what that would have to do first. Only reads, and does not look for what was changed by hand.
+pub fn promote_preview(path: &Path, monitor: &Monitor) -> Result<PromotePreview> {
+    let volume = Volume::open(&existing_directory(path)?)?;
+    expect_standby(&volume)?;
+    let newest = newest_of(&volume)?;
+    let Unkept { files, bytes, is_kept, seconds, thins } = volume.unkept(&newest, monitor)?;
+    Ok(PromotePreview {
+        verb: "promote",
+        volume: volume.info(),
+        newest,
+        clones: is_kept,
+        files,
+        bytes,
+        clone_seconds: seconds,
+        thins,
+        unfinished: unfinished(&volume)?,
+        notes: monitor.take_notes(),
+    })
 }

@@ -9,8 +9,9 @@ use snapsync_snapshot::Volume;
 use std::path::Path;
 use uuid::Uuid;
 
-/// Only reads: unfinished work stays unfinished.
-pub fn status(path: &Path) -> Result<Status> {
+/// Only reads: unfinished work stays unfinished. To tell what history costs, every file of the store is
+/// looked at.
+pub fn status(path: &Path, history: bool) -> Result<Status> {
     let volume = Volume::open(&existing_directory(path)?)?;
     let snapshots = volume.line()?;
     let lag = |id: Uuid| {
@@ -40,5 +41,6 @@ pub fn status(path: &Path) -> Result<Status> {
         latest: snapshots.last().cloned(),
         replaced: replaced.map(|(claim, at)| Replaced { epoch: claim.epoch, path: at.path.clone() }),
         read_only: volume.is_read_only(),
+        history: if history { volume.weight_of_history()? } else { None },
     })
 }

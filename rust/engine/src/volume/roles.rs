@@ -118,13 +118,24 @@ fn recover_wholly(volume: &mut LockedVolume, monitor: &Monitor) -> Result<Vec<St
     Ok(done)
 }
 
-fn newest_of(volume: &Volume) -> Result<SnapshotInfo> {
+pub(crate) fn newest_of(volume: &Volume) -> Result<SnapshotInfo> {
     volume.line()?.pop().ok_or_else(|| {
         Error::refused(
             format!("{} has no snapshot yet", volume.path().display()),
             "there is nothing in it to go on from: sync to it first",
         )
     })
+}
+
+/// Only one can be promoted.
+pub(crate) fn expect_standby(volume: &Volume) -> Result<()> {
+    if volume.info().role == Role::Standby {
+        return Ok(());
+    }
+    Err(Error::refused(
+        format!("{} is a primary already, of epoch {}", volume.path().display(), volume.info().epoch),
+        "to make it the standby of another, use `snapsync rejoin`",
+    ))
 }
 
 // --- requests ---------------------------------------------------------------------------------
@@ -136,12 +147,7 @@ fn promote_volume(
     standbys: BTreeMap<Uuid, Standby>,
     monitor: &Monitor,
 ) -> Result<Promoted> {
-    if volume.info().role == Role::Primary {
-        return Err(Error::refused(
-            format!("{} is a primary already, of epoch {}", volume.path().display(), volume.info().epoch),
-            "to make it the standby of another, use `snapsync rejoin`",
-        ));
-    }
+    expect_standby(volume)?;
     if let Some(name) = &name {
         snapsync_snapshot::name_is_free(name, &volume.snapshots()?)?;
     }

@@ -10,3 +10,4 @@ mod scan;
 pub(crate) mod snapshot;
 pub(crate) mod store;
 pub(crate) mod take;
+pub(crate) mod weight;

@@ -1,5 +1,6 @@
 //! The snapshots of a volume, by either provider.
 
+pub(crate) mod alone;
 mod clones;
 mod delete;
 mod differing;
@@ -11,3 +12,4 @@ mod missing;
 mod open;
 mod recovery;
 pub(crate) mod take;
+pub(crate) mod unkept;
