@@ -80,6 +80,18 @@ pub fn layout(file: &File, size: u64, filesystem: FileSystem) -> io::Result<Layo
     Ok(Layout::new(size, &data, &unwritten))
 }
 
+/// How many bytes of a file's blocks other files have too; 0 where the file system does not say.
+pub fn shared_bytes(file: &File) -> io::Result<u64> {
+    match fiemap(file) {
+        Ok(extents) => {
+            let shared = extents.iter().filter(|extent| extent.flags & EXTENT_SHARED != 0);
+            Ok(shared.map(|extent| extent.length).sum())
+        }
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOTTY | libc::EINVAL)) => Ok(0),
+        Err(e) => Err(e),
+    }
+}
+
 fn fiemap(file: &File) -> io::Result<Vec<FiemapExtent>> {
     let mut found: Vec<FiemapExtent> = Vec::new();
     let mut request = Box::new(Fiemap {

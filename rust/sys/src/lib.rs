@@ -33,6 +33,7 @@ pub mod xfs;
 
 pub use data::{
     clone_file, clone_range, copy_range, discard_range, layout, next_data, preallocate, read_ahead,
+    shared_bytes,
 };
 pub use directory::{Traits, fold_names_in, inherit_from, tell_names_apart_in, traits_of};
 pub use encryption::is_locked;

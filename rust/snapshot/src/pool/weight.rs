@@ -4,7 +4,7 @@ use crate::pool::objects::open_object;
 use rayon::prelude::*;
 use serde::Serialize;
 use snapsync_model::{Context, Kind, Result};
-use snapsync_sys::{FileSystem, Spot, layout};
+use snapsync_sys::{FileSystem, Spot, shared_bytes};
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -31,14 +31,8 @@ pub(crate) fn of_object(pool: &Spot, object: u64, filesystem: FileSystem) -> io:
 
 /// Without those that it shares with other files.
 fn bytes_of(file: &File, found: &Metadata, filesystem: FileSystem) -> io::Result<u64> {
-    let all = found.blocks() * 512;
-    if !filesystem.shares_blocks() {
-        return Ok(all);
-    }
-    let layout = layout(file, found.len(), filesystem)?;
-    let shared = layout.segments().iter().filter(|segment| segment.shared);
-    let shared: u64 = shared.map(|segment| segment.length.next_multiple_of(found.blksize().max(1))).sum();
-    Ok(all.saturating_sub(shared))
+    let shared = if filesystem.shares_blocks() { shared_bytes(file)? } else { 0 };
+    Ok((found.blocks() * 512).saturating_sub(shared))
 }
 
 /// A directory with what is in it, but files that do not count.
@@ -52,11 +46,14 @@ pub(crate) fn of_tree(
     let entries = dir.list().context("list", dir.show())?;
     let below = entries.par_iter().map(|entry| {
         let spot = dir.join(&entry.name);
-        let found = spot.stat().context("read the attributes of", spot.show())?;
-        match found.kind {
-            Kind::Directory => of_tree(&spot, filesystem, counts),
-            Kind::File => of_file(&spot, filesystem, counts).context("look at", spot.show()),
-            _ => Ok(Weight { bytes: 0, inodes: 1 }),
+        let is_dir = match entry.is_dir {
+            Some(is_dir) => is_dir,
+            None => spot.stat().context("read the attributes of", spot.show())?.kind == Kind::Directory,
+        };
+        if is_dir {
+            of_tree(&spot, filesystem, counts)
+        } else {
+            of_file(&spot, filesystem, counts).context("look at", spot.show())
         }
     });
     below.try_reduce(Weight::default, |a, b| Ok(a.and(b))).map(|below| own.and(below))
