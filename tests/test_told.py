@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
+import struct
 from typing import Any
 
 import pytest
@@ -31,6 +33,16 @@ KIB, MIB = 1 << 10, 1 << 20
 WINDOW = 64 * KIB
 kinds = pytest.mark.parametrize("kinds", [("ext4", "ext4"), ("xfs", "btrfs")], ids="-".join)
 one = pytest.mark.parametrize("kinds", [("ext4", "ext4")], ids="-".join)
+
+
+def stretch(path: bytes, size: int, offset: int = 0, length: int = 0, window: int = WINDOW) -> dict[str, Any]:
+    span = {"offset": offset, "length": length or size}
+    return {"path": list(path), "size": size, "range": span, "window": window}
+
+
+def head_and_manifest(delta: bytes) -> bytes:
+    manifest = 64 + struct.unpack_from("<I", delta, 12)[0]
+    return delta[: manifest + 48 + struct.unpack_from("<Q", delta, manifest + 8)[0]]
 
 
 @kinds
@@ -186,6 +198,31 @@ def test_changes_by_hand_to_the_copy_are_refused_as_ever(pair: Pair, kinds: tupl
     pair.sync("--discard-drift")
 
 
+@one
+def test_a_copy_that_changes_after_it_was_told_of_is_refused(
+    pair: Pair, place: Place, kinds: tuple[str, str]
+) -> None:
+    fill(pair.source / "large", 0, MIB, 1)
+    pair.sync("--name", "base")
+    fill(pair.source / "large", WINDOW, 1, 2)
+    done("snapshot", pair.source)
+    delta = place.absent("ext4")
+    done("send", "--base", f"{pair.source}@base", f"{pair.source}@latest", "-o", delta)
+    lineage = record(pair.source)["lineage"]
+    terms = {"strict": False, "has_manifest": False, "spare": None}
+    with talking(kill=True) as wire:
+        assert wire.ask({"push": {"target": list(os.fsencode(pair.target)), "channels": 1}}) == "ready"
+        opening = {"lineage": lineage, "epoch": 1, "promotions": [], "join": None}
+        assert "opened" in wire.ask({"open": opening})
+        assert "copied" in wire.ask({"copies": {"stretches": [stretch(b"large", MIB)]}})
+        fill(pair.target / "large", 2 * WINDOW, 1, 3)
+        wire.tell({"begin": terms})
+        wire.sink.write(head_and_manifest(delta.read_bytes()))
+        failed = wire.hear()["failed"]
+    assert failed["exit_code"] == 3, failed
+    assert "modified" in failed["what"]
+
+
 # --- what the ends may say --------------------------------------------------------------------
 
 
@@ -261,11 +298,6 @@ def test_another_number_of_copies_is_refused(
         with talking() as wire:
             assert "copies" in Standby(wire, pair.source).open(standby, **known)
             assert wire.ask({"copied": copies})["failed"]["exit_code"] == 4
-
-
-def stretch(path: bytes, size: int, offset: int = 0, length: int = 0, window: int = WINDOW) -> dict[str, Any]:
-    span = {"offset": offset, "length": length or size}
-    return {"path": list(path), "size": size, "range": span, "window": window}
 
 
 @pytest.fixture

@@ -211,3 +211,51 @@ fn ranges(pairs: &[(u64, u64)]) -> Option<Vec<Range>> {
     };
     pairs.iter().map(&mut range).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stretches_of_a_file_leave_nothing_out_and_are_sound() {
+        for size in [WINDOW + 1, 3 * WINDOW, 1 << 30, (1 << 32) + 5, (1 << 36) + 1, 1 << 40] {
+            for end in [1, size / 2, size - 1, size] {
+                let mut at = 0;
+                for stretch in Stretch::all(b"file", size, end) {
+                    assert!(fit(&[stretch.clone()].iter()), "{stretch:?}");
+                    assert_eq!(stretch.range.offset, at);
+                    at = stretch.range.end();
+                    assert!(stretch.windows() <= 1024, "its digests are one string of a message");
+                }
+                assert!((end..=size).contains(&at));
+            }
+        }
+    }
+
+    #[test]
+    fn digests_come_back_from_their_text_and_what_makes_no_sense_does_not() {
+        let stretch = Stretch::all(b"file", 3 * WINDOW, 3 * WINDOW).next().unwrap();
+        let digest: Digest = blake3::hash(b"window").into();
+        let text = format!("{0}-{0}", hex(&digest));
+        assert_eq!(told(&text, &stretch), Some(vec![Some(digest), None, Some(digest)]));
+        for wrong in
+            ["", "--", "----", &text[1..], &text[..100], &format!("{text}-"), &text.replace('-', "x")]
+        {
+            assert_eq!(told(wrong, &stretch), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_layout_comes_back_and_what_makes_no_sense_does_not() {
+        let stretch = Stretch::all(b"file", 1000, 1000).next().unwrap();
+        let range = |offset, length| Range { offset, length };
+        let layout = Layout::new(1000, &[range(0, 512).into()], &[range(512, 100), range(2048, 4096)]);
+        assert_eq!(Laid::of(&layout).layout(&stretch), Some(layout));
+        for wrong in
+            [&[(5, 0)][..], &[(5, 5), (9, 1)], &[(1, u64::MAX)], &[(1 << 62, 1 << 62)], &[(0, 1); 17]]
+        {
+            let laid = Laid { data: wrong.to_vec(), unwritten: Vec::new() };
+            assert_eq!(laid.layout(&stretch), None, "{wrong:?}");
+        }
+    }
+}
