@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ from oracle import Entry, Picture
 
 Held = tuple[object, ...]
 TABLE = ("table.arrow", "patch.arrow")
+IN_PACK = 1 << 39
+PLACES = 4096
+ENTRY = 32
+"""Objects with the first in their numbers are in packs of so many, which tell of each in so many bytes."""
 
 
 def rows(volume: Path, identity: str) -> list[dict[str, Any]]:
@@ -96,6 +101,10 @@ def content_of(volume: Path, row: dict[str, Any]) -> bytes:
     found = list((store(volume) / "pool" / str(in_round)).glob(f"*/{number}"))
     if found:
         return found[0].read_bytes()
+    if number & IN_PACK:
+        number ^= IN_PACK
+        pack = store(volume) / "pool" / str(in_round) / f"pack-{number // PLACES}"
+        return in_pack(pack)[number % PLACES]
     newest, table = newest_table(volume)
     (there,) = (one for one in [table[row["inode"]]] if one["object"] == row["object"])
     path = Path(os.fsdecode(os.path.join(os.fsencode(volume), paths(table, there)[0])))
@@ -140,6 +149,35 @@ def objects_named(volume: Path, identities: set[str]) -> set[tuple[int, int]]:
 
 def objects_there(volume: Path) -> set[tuple[int, int]]:
     """The objects in the pool."""
-    files = os.walk(store(volume) / "pool")
-    found = [Path(folder, name) for folder, _, names in files for name in names]
-    return {(int(path.parent.parent.name), int(path.name)) for path in found}
+    there = set()
+    for path in files(volume):
+        if path.name.startswith("pack-"):
+            first = IN_PACK | int(path.name.removeprefix("pack-")) * PLACES
+            there |= {(int(path.parent.name), first | place) for place in in_pack(path)}
+        else:
+            there.add((int(path.parent.parent.name), int(path.name)))
+    return there
+
+
+def files(volume: Path) -> list[Path]:
+    """The files of the pool: objects that have one of their own, and packs."""
+    found = os.walk(store(volume) / "pool")
+    return [Path(folder, name) for folder, _, names in found for name in names]
+
+
+def in_pack(path: Path) -> dict[int, bytes]:
+    """What a pack has at its places."""
+    whole = path.read_bytes()
+    number = int(path.name.removeprefix("pack-"))
+    first = int(path.parent.name) << 40 | IN_PACK | number * PLACES
+    assert whole[:ENTRY] == struct.pack("<16sQ8x", b"SNAPSYNC-PACK-1\n", first)
+    head = whole[ENTRY : ENTRY * (1 + PLACES)]
+    found = {}
+    for place, (offset, length) in enumerate(
+        struct.iter_unpack("<QQ16x", head[: len(head) // ENTRY * ENTRY])
+    ):
+        if length:
+            assert offset >= ENTRY * (1 + PLACES)
+            assert offset + length <= len(whole)
+            found[place] = whole[offset : offset + length]
+    return found

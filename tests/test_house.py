@@ -221,8 +221,8 @@ RUST_LEVELS = {
         alive opening standbys
     """,
     "snapshot/pool": """
-        store
-        ground hidden
+        pack store
+        ground hidden packer remove
         in_tree objects
         merge snapshot weight
         scan

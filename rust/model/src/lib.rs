@@ -28,7 +28,7 @@ pub use inode::{Attributes, Details, Inode, Kind, Link, Look, ROOT, Rare, Seen, 
 pub use monitor::{Counters, Monitor, Stage};
 pub use mutex::{locked, unlocked};
 pub use name::{can_name_directory, can_name_snapshot};
-pub use object::{OBJECTS_PER_DIRECTORY, ROUND_SHIFT, object_path};
+pub use object::{OBJECTS_PER_DIRECTORY, OBJECTS_PER_PACK, Pack, ROUND_SHIFT, object_path};
 pub use path::{LONGEST_PATH, RelPath};
 pub use printable::{is_printable, printable, printable_bytes, printable_within};
 pub use promotion::{MOST_EPOCHS, Promotion, Promotions, Standing};

@@ -17,6 +17,7 @@ mod flags;
 mod fs;
 mod holder;
 mod ioctl;
+mod memory;
 mod mounts;
 mod place;
 mod private;
@@ -47,6 +48,7 @@ pub use flags::{
     SET_FLAGS, XFLAGS, clear_flags_of, flag_names, flags_of, rare_of, set_flags_of, set_rare_of,
 };
 pub use fs::{FileSystem, filesystem, filesystem_uuid, identity};
+pub use memory::{in_memory, is_in_memory};
 pub use mounts::{mounts_beneath, read_only_view};
 pub use place::Place;
 pub use private::{create_private_dir, create_private_file};

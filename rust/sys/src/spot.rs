@@ -126,6 +126,11 @@ impl Spot {
         self.file(OFlags::RDONLY)
     }
 
+    /// Opens a file for reading and writing.
+    pub fn open_to_write(&self) -> io::Result<File> {
+        self.file(OFlags::RDWR)
+    }
+
     fn file(&self, flags: OFlags) -> io::Result<File> {
         let opened = self.root.open_at(&self.rel, flags | OFlags::NONBLOCK, Mode::empty());
         let file = File::from(opened.map_err(|error| self.told(error))?);

@@ -21,7 +21,7 @@ use snapsync_model::{
 use snapsync_snapshot::{Restoring, Volume, hold, is_vacant_in, restoring};
 use snapsync_stream::wire::DeltaHead;
 use snapsync_stream::{Budget, Held, MEMORY, Readable, run};
-use snapsync_sys::{Named, Parents, Root, Spot, can_share, fault};
+use snapsync_sys::{Named, Parents, Root, Spot, can_share, fault, is_in_memory};
 use std::collections::VecDeque;
 use std::iter::Peekable;
 use std::path::{Path, PathBuf};
@@ -393,6 +393,10 @@ impl Sharing<'_> {
                 monitor.check()?;
                 let Some(inode) = inode else { return Ok(Some(change)) };
                 let file = side.open(&inode)?;
+                if is_in_memory(&file) {
+                    // It has no blocks to share.
+                    return Ok(Some(change));
+                }
                 let is_still = || side.holds_still(&inode, &file).is_ok();
                 if !incoming.share(parents, &change, &file, is_still)? {
                     return Ok(Some(change));

@@ -217,7 +217,7 @@ fn prepare(
 pub(crate) fn displaces(volume: &Volume, incoming: &mut Incoming<'_>) -> Result<()> {
     let base = incoming.base().filter(|_| volume.is_partly_in_tree());
     match base.filter(|base| volume.has_table(*base)) {
-        Some(base) => incoming.displaces(&mut |inos| volume.objects_of(base, inos)),
+        Some(base) => incoming.displaces(&mut |inos| volume.unpacked_objects_of(base, inos)),
         None => Ok(()),
     }
 }

@@ -4,7 +4,8 @@
 
 use crate::pool::ground::{Ground, is_numbered};
 use crate::pool::merge::{Attempt, Merge, Stop, Touched, Vanished, counts_of, misfit};
-use crate::pool::objects::{Counts, Objects, remove_round};
+use crate::pool::objects::{Counts, Objects};
+use crate::pool::remove::remove_round;
 use crate::pool::store::PoolStore;
 use crate::pool::take;
 use rayon::prelude::*;
@@ -82,6 +83,7 @@ fn attempt(store: &PoolStore, round: u64, dir: &Spot, delta: Delta, monitor: &Mo
     let info = TableInfo { mounting: table.info().mounting.clone(), ..ground.info() };
     let mut next = NextTable::create(dir, Some(&table), info)?;
     let counts = merge.write(&objects, &mut next, counts_of(base, &table)?)?;
+    objects.finish()?;
     // Directories were examined without being read.
     next.finish(None)?;
     sync_filesystem(root.fd()).context("sync the file system of", store.path())?;

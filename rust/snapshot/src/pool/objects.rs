@@ -1,12 +1,14 @@
 //! The objects of a pool, each with the data of one file, and how a file is read into its object and row.
 
 use crate::pool::ground::Ground;
+use crate::pool::pack::{LARGEST, Pool, create, object_at};
+use crate::pool::packer::Packer;
 use crate::pool::store::PoolStore;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use snapsync_model::{
-    Context, Counters, Error, Inode, Kind, Layout, Link, Monitor, OBJECTS_PER_DIRECTORY, ROOT, ROUND_SHIFT,
-    Range, RelPath, Result, Segment, SegmentKind, Unread, locked, object_path,
+    Context, Counters, Error, Inode, Kind, Layout, Link, Monitor, OBJECTS_PER_DIRECTORY, Pack, ROOT,
+    ROUND_SHIFT, Range, RelPath, Result, Segment, SegmentKind, Unread, locked,
 };
 use snapsync_sys::{FileSystem, Root, Spot, Stat, fault, is_leased, may_be_written, stat_at, stat_of, xfs};
 use snapsync_walk::{details_of, details_of_open, layout_of};
@@ -20,42 +22,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// How often a file that changes while it is read is read again.
 pub(crate) const TRIES: u32 = 5;
-
-pub(crate) fn round_dir(pool: &Spot, round: u64) -> Spot {
-    pool.join(round.to_string())
-}
-
-pub(crate) fn object_at(pool: &Spot, object: u64) -> Spot {
-    pool.join(object_path(object))
-}
-
-/// Quick where those of one directory follow each other.
-pub(crate) fn remove_objects(pool: &Spot, objects: impl Iterator<Item = u64>) -> Result<()> {
-    let mut last: Option<Spot> = None;
-    for object in objects {
-        let spot = object_at(pool, object);
-        if let Some(left) = last.take_if(|last| spot.above().is_none_or(|above| above.rel() != last.rel())) {
-            remove_if_empty(&left);
-        }
-        spot.remove_file().context("remove", spot.show())?;
-        last = last.or_else(|| spot.above());
-    }
-    if let Some(left) = last {
-        remove_if_empty(&left);
-    }
-    Ok(())
-}
-
-/// Directories of objects go with the last of them.
-fn remove_if_empty(dir: &Spot) {
-    let dirs = std::iter::successors(Some(dir.clone()), Spot::above).take(2);
-    dirs.take_while(|dir| dir.remove_dir().is_ok()).for_each(drop);
-}
-
-pub(crate) fn remove_round(pool: &Spot, round: u64) -> Result<()> {
-    let dir = round_dir(pool, round);
-    dir.remove_tree().context("remove", dir.show())
-}
 
 /// No file has this change time, so the next walk reads the file itself.
 pub const UNSETTLED: i64 = i64::MIN;
@@ -86,15 +52,27 @@ impl<'a> Old<'a> {
     }
 }
 
+/// Where the bytes of a file that changed are to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    /// Where they are: the object is only a number.
+    InTree,
+    /// In an object, of which nobody writes the file.
+    Steady,
+    /// In an object that is cloned in one step where that can be: somebody may be writing.
+    AtOnce,
+}
+
 /// Reads inodes, and makes the objects of one round for them.
 pub(crate) struct Objects<'a> {
     pub(crate) root: &'a Root,
     dev: (u32, u32),
     is_numbered: bool,
     filesystem: FileSystem,
-    pool: Spot,
+    pool: Pool,
     round: u64,
     numbers: Numbers,
+    packer: Packer,
     /// Change times from here on may be used again.
     unsettled: i64,
     /// The tree keeps the bytes of what is settled.
@@ -147,9 +125,10 @@ impl<'a> Objects<'a> {
             dev: ground.dev,
             is_numbered: ground.is_numbered,
             filesystem: store.filesystem,
-            pool: store.pool(),
+            pool: Pool::new(store.pool()),
             round,
             numbers: Numbers::new(),
+            packer: Packer::new(store.pool(), round),
             unsettled: ground.unsettled,
             is_in_tree: ground.is_in_tree,
             has_lost_way: AtomicBool::new(false),
@@ -166,6 +145,11 @@ impl<'a> Objects<'a> {
         let done = again();
         self.is_patient.store(false, Relaxed);
         done
+    }
+
+    /// Writes what is in memory of them.
+    pub(crate) fn finish(&self) -> Result<()> {
+        self.packer.finish().context("write to", self.pool.dir().show())
     }
 
     pub(crate) fn is_patient(&self) -> bool {
@@ -190,7 +174,7 @@ impl<'a> Objects<'a> {
     /// Tells of a file that something else than a commit has touched, and whose bytes only the tree has:
     /// nothing proves them any more.
     pub(crate) fn note_if_lost(&self, path: &RelPath, inode: &Inode) {
-        if inode.object != 0 && !object_at(&self.pool, inode.object).is_there() {
+        if inode.object != 0 && !self.pool.has(inode.object) {
             self.monitor.note(format!(
                 "{} was changed by hand, if only its change time: this snapshot cannot prove its bytes, and \
                  does not give them",
@@ -240,8 +224,13 @@ impl<'a> Objects<'a> {
                 _ => details_of(self.root, path, walked.kind)?,
             };
             if walked.kind == Kind::File {
-                let is_kept = !self.is_in_tree || is_written || inode.ctime >= self.unsettled;
-                let data = self.data(path, &held, &inode, old, is_kept)?;
+                let is_restless = is_written || inode.ctime >= self.unsettled;
+                let keep = match self.is_in_tree {
+                    _ if is_restless => Keep::AtOnce,
+                    true => Keep::InTree,
+                    false => Keep::Steady,
+                };
+                let data = self.data(path, &held, &inode, old, keep)?;
                 (details.unwritten, inode.object, inode.shared) = (data.unwritten, data.object, data.shared);
             }
             inode.attributes = inode.attributes.with(&details);
@@ -284,9 +273,8 @@ impl<'a> Objects<'a> {
         }
     }
 
-    /// The object that holds the bytes is the old one where they are the same. A new one `is_kept`, or is
-    /// only a number while the tree has the bytes.
-    fn data(&self, path: &RelPath, file: &File, inode: &Inode, old: Old<'_>, is_kept: bool) -> Result<Data> {
+    /// The object that holds the bytes is the old one where they are the same.
+    fn data(&self, path: &RelPath, file: &File, inode: &Inode, old: Old<'_>, keep: Keep) -> Result<Data> {
         let show = || self.root.show(path);
         if let Old::Same(old) = old {
             let unwritten = old.details.as_ref().map_or_else(Vec::new, |d| d.unwritten.clone());
@@ -306,14 +294,32 @@ impl<'a> Objects<'a> {
             return Ok(Data { unwritten, object: old.object, shared: old.shared });
         }
         let shared = self.is_shared(&layout, old.row()).context("read the extents of", show())?;
+        let object =
+            self.store(file, &layout, inode.attributes.size, keep).context("copy to the pool", show())?;
+        Ok(Data { unwritten, object, shared })
+    }
+
+    /// A new object with the bytes of a file.
+    fn store(&self, file: &File, layout: &Layout, size: u64, keep: Keep) -> io::Result<u64> {
+        let is_full = layout.segments().iter().all(|segment| segment.kind == SegmentKind::Data);
+        if keep == Keep::Steady && size <= LARGEST && is_full {
+            let mut bytes = vec![0; size as usize];
+            match file.read_exact_at(&mut bytes, 0) {
+                // Cut meanwhile, which its times tell: it is read again.
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {}
+                other => other?,
+            }
+            self.monitor.count(Counters { bytes_read: size, ..Counters::default() });
+            let object = self.packer.put(&bytes)?;
+            fault::point("snapshot.object");
+            return Ok(object);
+        }
         let object = (self.round << ROUND_SHIFT) | self.numbers.next();
-        if is_kept {
-            let size = inode.attributes.size;
-            store(file, &layout, size, &object_at(&self.pool, object), self.monitor)
-                .context("copy to the pool", show())?;
+        if keep != Keep::InTree {
+            store(file, layout, size, &object_at(self.pool.dir(), object), self.monitor)?;
             fault::point("snapshot.object");
         }
-        Ok(Data { unwritten, object, shared })
+        Ok(object)
     }
 
     /// Whether other files share some of the data, apart from its own last object. Must be asked before it
@@ -323,7 +329,7 @@ impl<'a> Objects<'a> {
             return Ok(false);
         }
         let Some(old) = old.filter(|old| old.object != 0) else { return Ok(true) };
-        let Some(object) = open_object(&self.pool, old.object)? else { return Ok(true) };
+        let Some(object) = self.pool.open(old.object)? else { return Ok(true) };
         let held = snapsync_sys::layout(&object, old.attributes.size, self.filesystem)?;
         let is_own = |s: &Segment| {
             let at = held.segments().partition_point(|h| h.end() <= s.offset);
@@ -342,7 +348,12 @@ impl<'a> Objects<'a> {
             return Ok(false);
         }
         // Nothing proves what the tree had.
-        let Some(object) = open_object(&self.pool, old.object)? else { return Ok(false) };
+        let object = match self.pool.open(old.object) {
+            // It cannot be read any more. If the file cannot either, copying it reports that.
+            Err(e) if Errno::from_io_error(&e) == Some(Errno::IO) => return Ok(false),
+            object => object?,
+        };
+        let Some(object) = object else { return Ok(false) };
         let stored = snapsync_sys::layout(&object, inode.attributes.size, self.filesystem)?;
         let data = layout.ranges(SegmentKind::Data);
         if data != stored.ranges(SegmentKind::Data) {
@@ -370,16 +381,11 @@ impl<'a> Objects<'a> {
     /// Drops the object of a try that did not hold; what it leaves on failure goes with its round.
     fn forget(&self, object: u64, old: Option<&Inode>) {
         if object != 0 && old.is_none_or(|old| old.object != object) {
-            let _ = object_at(&self.pool, object).remove_file();
+            let _ = match Pack::of(object) {
+                Some((pack, place)) => self.packer.forget(pack, place),
+                None => object_at(self.pool.dir(), object).remove_file(),
+            };
         }
-    }
-}
-
-/// The file of an object; None where it has none.
-pub(crate) fn open_object(pool: &Spot, object: u64) -> io::Result<Option<File>> {
-    match object_at(pool, object).open() {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        file => file.map(Some),
     }
 }
 
@@ -391,16 +397,7 @@ pub(crate) fn store(
     spot: &Spot,
     monitor: &Monitor,
 ) -> io::Result<()> {
-    let target = match spot.create_new() {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let above = spot.above().into_iter();
-            above
-                .flat_map(|dir| dir.above().into_iter().chain([dir]))
-                .try_for_each(|dir| dir.ensure_dir())?;
-            spot.create_new()?
-        }
-        other => other?,
-    };
+    let target = create(spot)?;
     if snapsync_sys::clone_file(file, &target).is_ok() {
         return Ok(());
     }

@@ -11,6 +11,7 @@
 use crate::pool::ground::Ground;
 use crate::pool::merge::{Attempt, Merge, Stop, Touched, Vanished, counts_of, misfit};
 use crate::pool::objects::{self, Counts, Objects};
+use crate::pool::remove::remove_round;
 use crate::pool::store::PoolStore;
 use rayon::prelude::*;
 use snapsync_manifest::{Entries, NextTable, Table, is_gone};
@@ -58,13 +59,13 @@ pub(crate) fn take(
         }
         // A walk finds everything else that cannot be read.
         Err(Stop::Failed(error)) if error.is_unreadable() => {
-            objects::remove_round(&store.pool(), round)?;
+            remove_round(&store.pool(), round)?;
             Ok(None)
         }
         Err(Stop::Failed(error)) => Err(error),
         Err(Stop::Misfit(why)) => {
             monitor.note(format!("{} was walked for its snapshot: {why}", store.path().display()));
-            objects::remove_round(&store.pool(), round)?;
+            remove_round(&store.pool(), round)?;
             Ok(None)
         }
     }
@@ -106,6 +107,7 @@ fn attempt(
     scan.directories_hold_still()?;
     note_stores(taken(&mut scan.stores), objects.monitor);
     let counts = scan.merge(last)?.write(objects, &mut next, counts)?;
+    objects.finish()?;
     next.finish(Some(complete))?;
     Ok(counts)
 }

@@ -1,14 +1,14 @@
 //! A pool snapshot as a side: an inode table with its objects.
 
 use crate::pool::in_tree::{InTree, TreeOf};
-use crate::pool::objects::{object_at, open_object};
+use crate::pool::pack::Pool;
 use rustix::fs::makedev;
 use serde::Deserialize;
 use snapsync_manifest::Table;
 use snapsync_model::{
-    Context, Details, Directories, Error, Inode, Inodes, Layout, Link, RelPath, Result, Side, locked,
+    Context, Details, Directories, Error, Inode, Inodes, Layout, Link, Range, RelPath, Result, Side, locked,
 };
-use snapsync_sys::{FileSystem, Spot, btrfs, stat_of};
+use snapsync_sys::{FileSystem, Spot, btrfs, is_in_memory, stat_of};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
@@ -25,7 +25,7 @@ struct Journal {
 /// A pool snapshot, open for reading.
 pub struct PoolSnapshot {
     pub(crate) table: Table,
-    pool: Spot,
+    pub(crate) pool: Pool,
     filesystem: FileSystem,
     space: Option<u128>,
     /// Read when a path is first asked for.
@@ -54,7 +54,7 @@ impl PoolSnapshot {
         };
         Ok(PoolSnapshot {
             table: Table::open(dir)?,
-            pool,
+            pool: Pool::new(pool),
             filesystem,
             space,
             directories: OnceLock::new(),
@@ -67,8 +67,8 @@ impl PoolSnapshot {
     /// The bytes of a file: its object, or what the tree has of it; None where they are lost.
     pub(crate) fn bytes(&self, inode: &Inode) -> Result<Option<File>> {
         let object = || {
-            let path = || self.object(inode).show();
-            open_object(&self.pool, inode.object).context("open", path())
+            let show = |error| Err(error).context("open", self.object(inode).show());
+            self.pool.open(inode.object).or_else(show)
         };
         // What a commit changes meanwhile has an object first.
         for again in [false, true] {
@@ -89,13 +89,14 @@ impl PoolSnapshot {
         let tree = || self.tree(false).ok()??.path(inode).ok()?;
         match inode.object {
             0 => PathBuf::from("/dev/null"),
-            _ if object.is_there() => object.show(),
+            _ if self.pool.has(inode.object) => object.show(),
             _ => tree().unwrap_or_else(|| object.show()),
         }
     }
 
-    pub(crate) fn object(&self, inode: &Inode) -> Spot {
-        object_at(&self.pool, inode.object)
+    /// The file that has the object of an inode, or had it.
+    fn object(&self, inode: &Inode) -> Spot {
+        self.pool.place_of(inode.object)
     }
 
     fn tree(&self, again: bool) -> Result<Option<Arc<InTree>>> {
@@ -109,7 +110,7 @@ impl PoolSnapshot {
 
     /// A commit moves files on, and the newest table tells of that only when it is done.
     fn is_being_committed(&self) -> bool {
-        let journal = self.pool.above().map(|store| store.join("journal.json"));
+        let journal = self.pool.dir().above().map(|store| store.join("journal.json"));
         let text = journal.and_then(|journal| journal.read().ok()).unwrap_or_default();
         let phase = serde_json::from_slice::<Journal>(&text).map(|journal| journal.phase);
         phase.is_ok_and(|phase| phase != "staging")
@@ -121,7 +122,7 @@ impl PoolSnapshot {
         let Some(tree) = &self.tree_of else {
             return Error::Lost {
                 what: format!(
-                    "the bytes of {path} in a snapshot are lost: {} is gone from the store",
+                    "the bytes of {path} in a snapshot are lost: {} is gone from the store, or damaged",
                     self.object(inode).show().display()
                 ),
                 advice:
@@ -207,7 +208,7 @@ impl Side for PoolSnapshot {
 
     fn holds_still(&self, inode: &Inode, file: &File) -> Result<()> {
         // Who has read from objects alone has not asked for the tree.
-        if locked(&self.tree).is_none() || inode.object == 0 {
+        if locked(&self.tree).is_none() || inode.object == 0 || is_in_memory(file) {
             return Ok(());
         }
         for again in [false, true] {
@@ -229,6 +230,10 @@ impl Side for PoolSnapshot {
         let unwritten = inode.details.as_ref().map_or(&[][..], |d| &d.unwritten);
         if inode.object == 0 {
             return Ok(Layout::new(size, &[], unwritten));
+        }
+        if is_in_memory(file) {
+            // What is in a pack is all data, and shares nothing.
+            return Ok(Layout::new(size, &[Range { offset: 0, length: size }.into()], &[]));
         }
         // Clones lose preallocation on some file systems: the table knows where it was.
         let stored = object_layout(file, size, self.filesystem)

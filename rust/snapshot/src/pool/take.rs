@@ -2,7 +2,7 @@
 //! that changed since the table before. A row that did not change points at the object it had.
 
 use crate::pool::ground::Ground;
-use crate::pool::objects::{Counts, Objects, Old, TRIES, UNSETTLED, is_absent, is_held, round_dir};
+use crate::pool::objects::{Counts, Objects, Old, TRIES, UNSETTLED, is_absent, is_held};
 use crate::pool::snapshot::PoolSnapshot;
 use crate::pool::store::PoolStore;
 use crate::pool::{hidden, scan};
@@ -49,7 +49,6 @@ fn take_on(
 ) -> Result<Counts> {
     let root = store.root.underneath()?.knowing_ways();
     let ground = &ground(store, &root)?;
-    let pool = store.pool();
     // A write through a memory map sets no new change time until its pages are written out.
     sync_filesystem(root.fd()).context("sync the file system of", store.path())?;
     let newest = store.newest();
@@ -64,11 +63,9 @@ fn take_on(
     let remembered = |hidden: &HashSet<Link>| hidden::rows(last.as_ref(), hidden);
     let mut tree = Tree::walk_in(root, subset, monitor, &remembered)?;
     if let Some((_, dir)) = newest.filter(|_| !ground.is_numbered) {
-        relabel_by_path(&PoolSnapshot::open(dir, pool.clone(), store.filesystem, None)?, &mut tree)?;
+        relabel_by_path(&PoolSnapshot::open(dir, store.pool(), store.filesystem, None)?, &mut tree)?;
     }
     let complete = ground.mounting.as_deref().filter(|_| tree.is_whole());
-    let dir_of_round = round_dir(&pool, round);
-    dir_of_round.create_dir().context("create the directory", dir_of_round.show())?;
     let (root, inodes, directories, moves) = tree.into_inodes();
     let take = Take {
         objects: Objects::new(store, &root, round, ground, monitor),
@@ -83,6 +80,7 @@ fn take_on(
     let mut next = NextTable::create(dir, last.as_ref(), ground.info())?;
     let counts = take.write(&inodes, last.as_ref(), &mut next)?;
     take.objects.unread.finish()?;
+    take.objects.finish()?;
     take.note_kept();
     let is_sure = !take.objects.has_lost_way.load(Relaxed);
     next.finish(complete.filter(|_| is_sure))?;

@@ -2,7 +2,7 @@
 //! are taken off the list and that is synced once, then their objects are removed, and their tables last.
 //! Until then these tell what an interrupted command had still to remove.
 
-use crate::pool::objects::remove_objects;
+use crate::pool::remove::remove_objects;
 use crate::snapshots::garbage::Doomed;
 use crate::volume::locked::LockedVolume;
 use snapsync_manifest::{FILES, ObjectTable};

@@ -2,14 +2,15 @@
 //! that says where they are.
 
 use crate::pool::ground::Ground;
-use crate::pool::objects::{object_at, store};
+use crate::pool::objects::store;
+use crate::pool::pack::{Pool, object_at};
 use crate::pool::snapshot::PoolSnapshot;
 use crate::volume::handle::Volume;
 use crate::volume::locked::LockedVolume;
 use rayon::prelude::*;
 use snapsync_manifest::{FILES, Table};
 use snapsync_model::{
-    Context, Error, Inode, Kind, Monitor, Provider, Result, Role, Side, SnapshotInfo, object_path,
+    Context, Error, Inode, Kind, Monitor, Pack, Provider, Result, Role, Side, SnapshotInfo, object_path,
 };
 use snapsync_sys::{filesystem, mounting, supports_reflinks, sync_filesystem};
 use std::collections::{BTreeSet, HashMap};
@@ -47,6 +48,17 @@ impl Volume {
         let rows = Table::open(&self.dir_of(snapshot))?.pick(inos)?;
         let rows = rows.into_iter().filter(|row| row.object != 0);
         Ok(rows.map(|row| (row.ino, (row.object, row.ctime))).collect())
+    }
+
+    /// The same without objects that a pack has: those need no file of their own.
+    pub fn unpacked_objects_of(
+        &self,
+        snapshot: Uuid,
+        inos: &BTreeSet<u64>,
+    ) -> Result<HashMap<u64, (u64, i64)>> {
+        let (mut found, pool) = (self.objects_of(snapshot, inos)?, Pool::new(self.store().join("pool")));
+        found.retain(|_, (object, _)| Pack::of(*object).is_none() || !pool.has(*object));
+        Ok(found)
     }
 }
 
@@ -148,6 +160,6 @@ fn keep(volume: &Volume, snapshot: &PoolSnapshot, row: &Inode, monitor: &Monitor
 impl PoolSnapshot {
     /// Whether a row names an object that has no file.
     pub(crate) fn is_without_object(&self, row: &Inode) -> bool {
-        row.kind == Kind::File && row.object != 0 && !self.object(row).is_there()
+        row.kind == Kind::File && row.object != 0 && !self.pool.has(row.object)
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::pool::follow::{self, Delta};
 use crate::pool::store::PoolStore;
-use crate::pool::{objects, take};
+use crate::pool::{objects, remove, take};
 use crate::snapshots::garbage::Doomed;
 use crate::snapshots::lost::{AGAIN, replace_files};
 use crate::volume::handle::{Volume, name_is_free};
@@ -260,7 +260,7 @@ impl LockedVolume {
             replace_files(&again, dir)?;
             remove_garbage(&pool, dir)?;
         } else if let Some(round) = read_round(&again) {
-            objects::remove_round(&pool, round)?;
+            remove::remove_round(&pool, round)?;
         }
         remove_file(&dir.join("garbage"))?;
         again.remove_tree().context("remove", again.show())
@@ -278,7 +278,7 @@ impl LockedVolume {
     /// No complete snapshot can use the objects of an incomplete round.
     pub(super) fn remove_incomplete(&self, dir: &Spot) -> Result<()> {
         if let Some(round) = read_round(dir) {
-            objects::remove_round(&self.store().join("pool"), round)?;
+            remove::remove_round(&self.store().join("pool"), round)?;
         }
         self.remove_snapshot_dir(dir)
     }
@@ -360,7 +360,7 @@ fn remove_garbage(pool: &Spot, dir: &Spot) -> Result<()> {
     let list = dir.join("garbage");
     let Some(text) = list.read_if_there().context("read", list.show())? else { return Ok(()) };
     let text = String::from_utf8_lossy(&text);
-    objects::remove_objects(pool, text.lines().filter_map(|line| line.parse().ok()))
+    remove::remove_objects(pool, text.lines().filter_map(|line| line.parse().ok()))
 }
 
 fn read_round(dir: &Spot) -> Option<u64> {

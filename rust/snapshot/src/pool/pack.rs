@@ -1,0 +1,257 @@
+//! Packs: the bytes of many small files of one round in one file, where each would take an inode of its own.
+//!
+//! A pack begins with its head: an entry that says which pack it is, and one for each place, which tells where
+//! the bytes of the object with this place are, and a digest of them. The bytes follow it.
+
+use snapsync_model::{OBJECTS_PER_PACK, Pack, Range, locked, object_path};
+use snapsync_sys::{Spot, in_memory};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex};
+
+/// Larger files get objects of their own.
+pub(crate) const LARGEST: u64 = 32 << 10;
+pub(crate) const ENTRY: usize = 32;
+/// Where the bytes begin.
+pub(crate) const HEAD: u64 = ((1 + OBJECTS_PER_PACK) * ENTRY as u64).next_multiple_of(4096);
+const MAGIC: &[u8; 16] = b"SNAPSYNC-PACK-1\n";
+/// How much is written at a time.
+const BUFFER: usize = 256 << 10;
+/// How many packs stay open.
+const OPEN: usize = 32;
+
+type Digest = [u8; 16];
+
+pub(crate) fn digest(bytes: &[u8]) -> Digest {
+    *blake3::hash(bytes).as_bytes().first_chunk().expect("a digest has 32 bytes")
+}
+
+/// Where the bytes of an object are. Without any there is no object.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Entry {
+    pub(crate) offset: u64,
+    pub(crate) length: u64,
+    digest: Digest,
+}
+
+impl Entry {
+    fn of(bytes: &[u8; ENTRY]) -> Entry {
+        let ([offset, length], digest) = numbers(bytes);
+        // Nothing else was ever written.
+        let length = if length <= LARGEST && (HEAD..1 << 62).contains(&offset) { length } else { 0 };
+        Entry { offset, length, digest }
+    }
+
+    fn bytes(&self) -> [u8; ENTRY] {
+        let mut bytes = [0; ENTRY];
+        bytes[..8].copy_from_slice(&self.offset.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.length.to_le_bytes());
+        bytes[16..].copy_from_slice(&self.digest);
+        bytes
+    }
+
+    pub(crate) fn is_there(&self) -> bool {
+        self.length > 0
+    }
+
+    pub(crate) fn range(&self) -> Range {
+        Range { offset: self.offset, length: self.length }
+    }
+}
+
+fn numbers(bytes: &[u8; ENTRY]) -> ([u64; 2], Digest) {
+    let number = |at: usize| u64::from_le_bytes(*bytes[at..].first_chunk().expect("it is long enough"));
+    ([number(0), number(8)], *bytes[16..].first_chunk().expect("it is long enough"))
+}
+
+/// What a pack says of itself before its first place.
+fn name_of(pack: Pack) -> [u8; ENTRY] {
+    let mut bytes = [0; ENTRY];
+    bytes[..16].copy_from_slice(MAGIC);
+    bytes[16..24].copy_from_slice(&pack.object(0).to_le_bytes());
+    bytes
+}
+
+/// Opens a pack; None if it is not there, or is no pack or another one.
+pub(crate) fn open_pack(
+    pool: &Spot,
+    pack: Pack,
+    open: impl FnOnce(&Spot) -> io::Result<File>,
+) -> io::Result<Option<File>> {
+    let file = match open(&pool.join(pack.path())) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    let mut name = [0; ENTRY];
+    Ok((read_at(&file, &mut name, 0)? && name == name_of(pack)).then_some(file))
+}
+
+/// False where the file ends before that.
+fn read_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<bool> {
+    match file.read_exact_at(bytes, at) {
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        other => other.map(|()| true),
+    }
+}
+
+fn entry_at(place: u64) -> u64 {
+    (1 + place) * ENTRY as u64
+}
+
+/// All entries of a pack, up to the last that was ever used.
+pub(crate) fn entries_of(pack: &File) -> io::Result<Vec<Entry>> {
+    let mut head = vec![0; (HEAD.min(pack.metadata()?.len()) as usize).saturating_sub(ENTRY)];
+    pack.read_exact_at(&mut head, entry_at(0))?;
+    let entries = head.as_chunks().0.iter().take(OBJECTS_PER_PACK as usize);
+    let mut entries: Vec<Entry> = entries.map(Entry::of).collect();
+    let used = entries.iter().rposition(Entry::is_there).map_or(0, |last| last + 1);
+    entries.truncate(used);
+    Ok(entries)
+}
+
+/// Takes an object out of a pack.
+pub(crate) fn clear_entry(pack: &File, place: u64) -> io::Result<()> {
+    pack.write_all_at(&[0; ENTRY], entry_at(place))
+}
+
+/// Writes a pack. Nothing finds it, or what is in it, before it is finished.
+pub(crate) struct Writer {
+    file: File,
+    pub(crate) entries: Vec<Entry>,
+    buffer: Vec<u8>,
+    /// Where the buffer will begin.
+    at: u64,
+}
+
+impl Writer {
+    pub(crate) fn new(file: File) -> Writer {
+        Writer { file, entries: Vec::new(), buffer: Vec::new(), at: HEAD }
+    }
+
+    /// At the next place.
+    pub(crate) fn put(&mut self, bytes: &[u8], digest: Digest) -> io::Result<u64> {
+        let place = self.entries.len() as u64;
+        let entry = Entry { offset: 0, length: bytes.len() as u64, digest };
+        self.entries.push(Entry::default());
+        self.put_at(place as usize, entry, bytes).map(|()| place)
+    }
+
+    /// `entry` tells of the bytes in another pack.
+    fn put_at(&mut self, place: usize, entry: Entry, bytes: &[u8]) -> io::Result<()> {
+        self.entries[place] = Entry { offset: self.at + self.buffer.len() as u64, ..entry };
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= BUFFER { self.flush() } else { Ok(()) }
+    }
+
+    /// Takes over what another pack still has, each at its place. What is damaged there stays so.
+    pub(crate) fn put_all_of(&mut self, pack: &File, entries: &[Entry]) -> io::Result<()> {
+        self.entries = vec![Entry::default(); entries.len()];
+        for (place, entry) in entries.iter().enumerate().filter(|(_, entry)| entry.is_there()) {
+            let mut bytes = vec![0; entry.length as usize];
+            read_at(pack, &mut bytes, entry.offset)?;
+            self.put_at(place, *entry, &bytes)?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.write_all_at(&self.buffer, self.at)?;
+        self.at += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    pub(crate) fn finish(mut self, pack: Pack) -> io::Result<File> {
+        self.flush()?;
+        let entries = self.entries.iter().flat_map(Entry::bytes);
+        let head: Vec<u8> = name_of(pack).into_iter().chain(entries).collect();
+        self.file.write_all_at(&head, 0)?;
+        Ok(self.file)
+    }
+}
+
+/// The objects of a pool, to be read.
+pub(crate) struct Pool {
+    dir: Spot,
+    packs: Mutex<HashMap<Pack, Arc<File>>>,
+}
+
+impl Pool {
+    pub(crate) fn new(dir: Spot) -> Pool {
+        Pool { dir, packs: Mutex::default() }
+    }
+
+    pub(crate) fn dir(&self) -> &Spot {
+        &self.dir
+    }
+
+    /// The bytes of an object; None where it has none, or a pack has others than were put into it.
+    pub(crate) fn open(&self, object: u64) -> io::Result<Option<File>> {
+        if let Some((pack, entry)) = self.packed(object)? {
+            let mut bytes = vec![0; entry.length as usize];
+            if read_at(&pack, &mut bytes, entry.offset)? && digest(&bytes) == entry.digest {
+                return in_memory(&bytes).map(Some);
+            }
+        }
+        match object_at(&self.dir, object).open() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            file => file.map(Some),
+        }
+    }
+
+    pub(crate) fn has(&self, object: u64) -> bool {
+        self.packed(object).is_ok_and(|found| found.is_some()) || object_at(&self.dir, object).is_there()
+    }
+
+    /// The file that has its bytes, or had them.
+    pub(crate) fn place_of(&self, object: u64) -> Spot {
+        let own = object_at(&self.dir, object);
+        match Pack::of(object) {
+            Some((pack, _)) if !own.is_there() => self.dir.join(pack.path()),
+            _ => own,
+        }
+    }
+
+    fn packed(&self, object: u64) -> io::Result<Option<(Arc<File>, Entry)>> {
+        let Some((pack, place)) = Pack::of(object) else { return Ok(None) };
+        let Some(pack) = self.pack(pack)? else { return Ok(None) };
+        let mut bytes = [0; ENTRY];
+        let is_told = read_at(&pack, &mut bytes, entry_at(place))?;
+        let entry = Entry::of(&bytes);
+        Ok((is_told && entry.is_there()).then_some((pack, entry)))
+    }
+
+    fn pack(&self, pack: Pack) -> io::Result<Option<Arc<File>>> {
+        if let Some(file) = locked(&self.packs).get(&pack) {
+            return Ok(Some(file.clone()));
+        }
+        let Some(file) = open_pack(&self.dir, pack, Spot::open)? else { return Ok(None) };
+        let (file, mut packs) = (Arc::new(file), locked(&self.packs));
+        if packs.len() >= OPEN {
+            packs.clear();
+        }
+        packs.insert(pack, file.clone());
+        Ok(Some(file))
+    }
+}
+
+/// Where the file of an object is that is in no pack.
+pub(crate) fn object_at(pool: &Spot, object: u64) -> Spot {
+    pool.join(object_path(object))
+}
+
+/// Creates a file of a pool, and the directories above it.
+pub(crate) fn create(spot: &Spot) -> io::Result<File> {
+    match spot.create_new() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let above = spot.above().into_iter();
+            above
+                .flat_map(|dir| dir.above().into_iter().chain([dir]))
+                .try_for_each(|dir| dir.ensure_dir())?;
+            spot.create_new()
+        }
+        other => other,
+    }
+}
