@@ -1,4 +1,4 @@
-//! Packs: the bytes of many small files of one round in one file, where each would take an inode of its own.
+//! Packs: the bytes of many small files of one round in one file. Each would take an inode of its own.
 //!
 //! A pack begins with its head: an entry that says which pack it is, and one for each place, which tells where
 //! the bytes of the object with this place are, and a digest of them. The bytes follow it.
