@@ -1,7 +1,7 @@
 //! Packs: the bytes of many small files of one round in one file. Each would take an inode of its own.
 //!
-//! A pack begins with its head: an entry that says which pack it is, and one for each place, which tells where
-//! the bytes of the object with this place are, and a digest of them. The bytes follow it.
+//! A pack begins with its head: an entry that says which pack it is, and one for each place, which tells
+//! where the bytes of the object with this place are, and a digest of them. The bytes follow it.
 
 use snapsync_model::{OBJECTS_PER_PACK, Pack, Range, locked, object_path};
 use snapsync_sys::{Spot, in_memory};
