@@ -205,6 +205,11 @@ impl Pool {
         self.packed(object).is_ok_and(|found| found.is_some()) || object_at(&self.dir, object).is_there()
     }
 
+    /// How many bytes a pack has of it; None if none has it.
+    pub(crate) fn length_in_pack(&self, object: u64) -> io::Result<Option<u64>> {
+        Ok(self.packed(object)?.map(|(_, entry)| entry.length))
+    }
+
     /// The file that has its bytes, or had them.
     pub(crate) fn place_of(&self, object: u64) -> Spot {
         let own = object_at(&self.dir, object);

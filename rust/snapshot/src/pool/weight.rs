@@ -1,6 +1,6 @@
 //! What files of a store take, and so what their end gives back.
 
-use crate::pool::objects::open_object;
+use crate::pool::pack::Pool;
 use rayon::prelude::*;
 use serde::Serialize;
 use snapsync_model::{Context, Kind, Result};
@@ -22,9 +22,12 @@ impl Weight {
     }
 }
 
-/// What an object takes; None where it has no file.
-pub(crate) fn of_object(pool: &Spot, object: u64, filesystem: FileSystem) -> io::Result<Option<Weight>> {
-    let Some(file) = open_object(pool, object)? else { return Ok(None) };
+/// What an object takes; None where the pool has none. One in a pack has no inode of its own.
+pub(crate) fn of_object(pool: &Pool, object: u64, filesystem: FileSystem) -> io::Result<Option<Weight>> {
+    if let Some(bytes) = pool.length_in_pack(object)? {
+        return Ok(Some(Weight { bytes, inodes: 0 }));
+    }
+    let Some(file) = pool.open(object)? else { return Ok(None) };
     let bytes = bytes_of(&file, &file.metadata()?, filesystem)?;
     Ok(Some(Weight { bytes, inodes: 1 }))
 }

@@ -1,6 +1,7 @@
 //! What each snapshot holds by itself, what all of them cost, and which have lost bytes: told by tables and
 //! the files of the pool, and not by looking into the tree.
 
+use crate::pool::pack::Pool;
 use crate::pool::weight::{Weight, of_object, of_tree};
 use crate::volume::handle::Volume;
 use rayon::prelude::*;
@@ -183,8 +184,8 @@ impl<'a> Tables<'a> {
 
     /// Looks at the objects that one snapshot alone has, or the newest has not.
     fn weigh(&mut self) -> Result<()> {
-        let (pool, filesystem) = (self.volume.store().join("pool"), self.volume.filesystem);
-        let look = |object: u64| of_object(&pool, object, filesystem).context("look at", pool.show());
+        let (pool, filesystem) = (Pool::new(self.volume.store().join("pool")), self.volume.filesystem);
+        let look = |object: u64| of_object(&pool, object, filesystem).context("look at", pool.dir().show());
         let owned: Vec<(u64, Uuid)> = self.owners.iter().map(|(object, owner)| (*object, *owner)).collect();
         let owned: Vec<(Uuid, Option<Weight>)> =
             owned.into_par_iter().map(|(object, owner)| Ok((owner, look(object)?))).collect::<Result<_>>()?;

@@ -1,7 +1,7 @@
 //! What a promotion would have to do for bytes that only the tree has. Nothing is written but files without a
 //! name, which are gone at once.
 
-use crate::pool::objects::object_at;
+use crate::pool::pack::Pool;
 use crate::pool::snapshot::PoolSnapshot;
 use crate::volume::handle::Volume;
 use rayon::prelude::*;
@@ -80,9 +80,10 @@ impl Volume {
     /// The snapshots that name objects of the newest which have no file; that one does of `files`.
     fn thins(&self, mut files: u64) -> Result<Vec<Thinning>> {
         let (aside, line): (Vec<_>, Vec<_>) = self.snapshots()?.into_iter().partition(|info| info.aside);
-        let (pool, open) =
-            (self.store().join("pool"), |info: &SnapshotInfo| ObjectTable::open(&self.dir_of(info.id)));
-        let is_without = |object: &&u64| !object_at(&pool, **object).is_there();
+        let (pool, open) = (Pool::new(self.store().join("pool")), |info: &SnapshotInfo| {
+            ObjectTable::open(&self.dir_of(info.id))
+        });
+        let is_without = |object: &&u64| !pool.has(**object);
         let (mut thins, mut ended) = (Vec::new(), HashSet::<u64>::new());
         let turns = turnovers(line.iter().map(open))?;
         let before = turns.iter().rev().map(Some).chain([None]);
