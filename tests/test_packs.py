@@ -265,7 +265,7 @@ def test_every_snapshot_is_whole_whatever_is_deleted_or_killed(
 
     try:
         done("init", volume)
-        for turn in range(9):
+        for turn in range(7):
             if len(snapshots(volume)) < 3 or rng.random() < 0.5:
                 churn(volume, seed * 100 + turn)
                 old(volume)
