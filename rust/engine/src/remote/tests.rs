@@ -71,9 +71,9 @@ impl World {
         Volume::open(&self.source()).unwrap()
     }
 
-    /// Makes both, with a first round if the delta is to have a base.
+    /// Makes the primary, and the standby by a first round if the delta is to have a base.
     fn begin(&self, tree: &mut Tree, has_base: bool) {
-        [self.source(), self.target()].iter().for_each(|dir| fs::create_dir(dir).unwrap());
+        fs::create_dir(self.source()).unwrap();
         (0..20).for_each(|_| tree.make());
         File::create(self.source().join("empty")).unwrap();
         let root = || Root::open(&self.source()).unwrap();
@@ -131,8 +131,10 @@ impl World {
         })
     }
 
+    /// Returns what both have.
     fn open(&self, standby: &mut dyn StandbyEnd) -> Option<SnapshotInfo> {
-        self.state(standby).newest
+        let newest = self.state(standby).newest?;
+        self.volume().line().unwrap().into_iter().find(|snapshot| snapshot.id == newest.id)
     }
 
     fn state(&self, standby: &mut dyn StandbyEnd) -> State {
