@@ -159,6 +159,20 @@ def objects_there(volume: Path) -> set[tuple[int, int]]:
     return there
 
 
+def remove_object(volume: Path, place: tuple[int, int]) -> None:
+    """As somebody would by hand: its file, or its record in a pack."""
+    in_round, number = place
+    pool = store(volume) / "pool" / str(in_round)
+    if number & IN_PACK:
+        number ^= IN_PACK
+        with (pool / f"pack-{number // PLACES}").open("r+b") as pack:
+            pack.seek(ENTRY * (1 + number % PLACES))
+            pack.write(bytes(ENTRY))
+        return
+    (found,) = pool.glob(f"*/{number}")
+    found.unlink()
+
+
 def files(volume: Path) -> list[Path]:
     """The files of the pool: objects that have one of their own, and packs."""
     found = os.walk(store(volume) / "pool")

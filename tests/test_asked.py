@@ -32,12 +32,15 @@ OPTIONS: dict[str, tuple[Any, str]] = {
     "care": (CARE, "open"),
     "new_standby": (True, "begin"),
     "scrub": ({"period": 1, "limit": 1 << 20}, "scrub"),
+    "history": ("light", "begin"),
 }
 TRAVEL: dict[str, tuple[Any, str]] = {"compression": ({"Zstd": 3}, "commit"), "limit": (1 << 20, "commit")}
 PULL = {f"options.{name}": tried for name, tried in OPTIONS.items()} | {
     f"travel.{name}": tried for name, tried in TRAVEL.items()
 }
-REFUSED = {"options.name", "options.exclude", "options.include", "options.everything"}
+REFUSED = {"options.name", "options.exclude", "options.include", "options.everything", "options.history"}
+# By a server that lets its client delete nothing, too.
+OWNERS = {"options.history"}
 # What a push does with the standby that it feeds, as its primary's user says it.
 PUSHED = {
     "strict": ["--strict"],
@@ -48,6 +51,7 @@ PUSHED = {
     "needed": ["--keep-last", "1"],
     "pieces": ["--scrub", "1s"],
     "stretches": [],
+    "again": ["--history", "light"],
 }
 
 
@@ -192,7 +196,7 @@ def test_a_restricted_server_does_with_each_field_what_the_table_says(
     asks = pulled(primary, ("--restrict-to", str(primary.parent), *{server} & {"--read-only"}), field)
     now, (value, kind) = record(primary), PULL[field]
     fixed = {"id", "lineage", "epoch", "role", "promotions"}
-    if server == "--read-only" and field in REFUSED:
+    if field in OWNERS or (server == "--read-only" and field in REFUSED):
         assert asks["failed"]["exit_code"] == 3, asks
         assert now == before
         assert names(primary) == were

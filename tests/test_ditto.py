@@ -44,7 +44,9 @@ def read_back(volume: Path, snap: str, picture: Picture, to: Path) -> str:
         assert_same(picture, to)
         return "whole"
     assert ran.code == 4, ran
-    path = re.search(r"the bytes of (.*) in a snapshot of", ran.err)
+    path = re.search(
+        r"(?:the bytes of|history of its own, and) (.*?) (?:in a snapshot of|is not what it)", ran.err
+    )
     assert path, ran
     assert path[1] in {shown(name) for name in picture.entries}
     return "lost"

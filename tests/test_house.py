@@ -202,7 +202,7 @@ RUST_LEVELS = {
         snapshots
     """,
     "snapshot/store": """
-        mark
+        mark steady
         bound
         restoring
     """,
@@ -225,7 +225,7 @@ RUST_LEVELS = {
         ground hidden packer remove
         in_tree objects
         merge snapshot weight
-        scan
+        files_again scan
         take
         follow
     """,
@@ -235,7 +235,7 @@ RUST_LEVELS = {
         keep lost
         take
         delete unkept
-        clones recovery
+        clones light recovery
     """,
     "compare": """
         share told trust
@@ -317,7 +317,7 @@ RUST_LEVELS = {
     """,
     "engine/delta": """
         became outgoing output_file reading
-        completed hidden pruned widened
+        completed hidden noting pruned widened
         sides staging
         incoming landing
     """,
@@ -329,7 +329,7 @@ RUST_LEVELS = {
     """,
     "engine/round": """
         held steps
-        rights scrub standby told
+        passes rights scrub sizes standby told
         known
         primary
         noted

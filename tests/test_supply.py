@@ -4,13 +4,14 @@ names, or from one on this machine by itself. Nothing else is believed to have i
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from pathlib import Path
 
 import pool
 import pytest
-from machine import Pair, Place, assert_told, done, passed, run, snapshots, store
+from machine import Pair, Place, assert_told, done, passed, run, snapshots
 from oracle import Picture, assert_same, freeze
 from remote import Server
 from worlds import append, bulk, chmod, fill, link, rename, truncate
@@ -50,9 +51,8 @@ def go_on(root: Path) -> None:
 def lose(volume: Path) -> None:
     """Removes every object that the newest snapshot does not name, as if no history was kept."""
     newest = pool.objects_named(volume, {snapshots(volume)[-1]["id"]})
-    for top, number in pool.objects_there(volume) - newest:
-        (found,) = (store(volume) / "pool" / str(top)).glob(f"*/{number}")
-        found.unlink()
+    for place in pool.objects_there(volume) - newest:
+        pool.remove_object(volume, place)
 
 
 def thin(pair: Pair) -> tuple[Picture, Picture]:
@@ -266,3 +266,62 @@ def test_a_restore_elsewhere_that_was_cut_goes_on(
         assert ran.code == -signal.SIGKILL, (point, ran)
     done(*words)
     assert_same(first, to)
+
+
+# --- primaries that keep no history -----------------------------------------------------------
+
+
+def light(pair: Pair) -> tuple[Picture, Picture]:
+    """What the first snapshot held, and the tree with work that no round has seen."""
+    done("init", pair.source, "--history", "light")
+    lay_out(pair.source)
+    pair.sync("--name", "first")
+    first = freeze(pair.source)
+    go_on(pair.source)
+    pair.sync("--name", "second")
+    fill(pair.source / "edited", 0, 30, 72)
+    fill(pair.source / "large", 100, 30, 74)
+    append(pair.source / "quiet", 100, 73)
+    fill(pair.source / "dir/fresh", 0, 1000, 75)
+    link(pair.source / "dir/fresh", pair.source / "more/fresh")
+    return first, freeze(pair.source)
+
+
+BACK = [(), ("edited", "large", "dir")]
+
+
+@pytest.mark.parametrize("paths", BACK, ids=["whole", "paths"])
+@pytest.mark.parametrize("kinds", [("ext4", "ext4"), ("xfs", "btrfs")], ids="-".join)
+def test_a_light_primary_loses_nothing_when_it_goes_back(
+    pair: Pair, place: Place, kinds: tuple[str, str], paths: tuple[str, ...]
+) -> None:
+    first, own = light(pair)
+    report = done("restore", f"{pair.source}@first", *paths, "--from", pair.target)
+    if not paths:
+        assert_same(first, pair.source)
+    assert (pair.source / "dir/deep/b").stat().st_size == 9 * K + 7
+    assert not list(pair.source.glob(".snapsync/incoming/*"))
+    before, to = f"{pair.source}@{report['before']['id']}", place.absent("xfs")
+    done("restore", before, "--to", to)
+    assert_same(own, to)
+    pair.sync()
+    done("restore", before)
+    assert_same(own, pair.source)
+    pair.sync()
+
+
+@one
+def test_without_room_for_what_only_a_tree_has_nothing_is_replaced(
+    pair: Pair, place: Place, kinds: tuple[str, str]
+) -> None:
+    _, own = light(pair)
+    free = os.statvfs(pair.source)
+    filler = pair.source.parent / "filler"
+    try:
+        with filler.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize - 2000 * K)
+        ran = run("restore", f"{pair.source}@first", "large", "-q", "--from", pair.target)
+    finally:
+        filler.unlink(missing_ok=True)
+    assert_told(ran, "free", codes=(3,))
+    assert_same(own, pair.source)

@@ -32,6 +32,12 @@ def _period(text: str) -> int | None:
         raise ValueError(f"{text!r} is neither a duration, such as 30d, nor `off`") from None
 
 
+def _history(text: str) -> str:
+    if text not in ("full", "light"):
+        raise ValueError(f"{text!r} is neither full nor light")
+    return text
+
+
 def _size(text: str) -> int:
     try:
         return units.rate(text)
@@ -55,6 +61,17 @@ ReadOnly = Annotated[
     Option(
         "--read-only/--read-write",
         help="Whether the tree of a standby on Btrfs is read-only between rounds.",
+    ),
+]
+
+
+History = Annotated[
+    str | None,
+    Option(
+        "--history",
+        read=_history,
+        metavar="full|light",
+        help="What a primary without subvolumes keeps of older snapshots: all, or what its tree still has.",
     ),
 ]
 
@@ -182,6 +199,7 @@ class RoundOptions(TypedDict, total=False):
             once=True,
         ),
     ]
+    history: History
 
 
 class ScrubOptions(TypedDict, total=False):

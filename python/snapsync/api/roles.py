@@ -18,9 +18,12 @@ from snapsync.reports.roles import (
 from snapsync.types import AnyPath, Progress
 
 
-def init(volume: AnyPath, *, read_only: bool | None = None) -> InitReport:
-    """Make a directory a volume, or say how one is kept."""
-    return InitReport.from_json(_native.init(os.fsdecode(volume), read_only=read_only))
+def init(volume: AnyPath, *, read_only: bool | None = None, history: str | None = None) -> InitReport:
+    """Make a directory a volume, or say how one is kept.
+
+    `history` is `full` or `light`: what a primary without subvolumes keeps of older snapshots.
+    """
+    return InitReport.from_json(_native.init(os.fsdecode(volume), read_only=read_only, history=history))
 
 
 def recover(

@@ -42,7 +42,8 @@ class Snapshot(Record):
 class VolumeInfo(Record):
     """A volume as it stands. `role` is primary or standby, `provider` btrfs or pool.
 
-    `subset` is the part of it that its next snapshot holds.
+    `subset` is the part of it that its next snapshot holds. `history` is what a pool volume keeps of older
+    snapshots while it is a primary: full or light; None where nobody has chosen, which is full.
     """
 
     path: str
@@ -53,6 +54,7 @@ class VolumeInfo(Record):
     provider: str
     filesystem: str
     subset: Subset = Subset()
+    history: str | None = None
 
 
 class Changes(Record):
@@ -183,8 +185,8 @@ class Weight(Record):
 class Alone(Record):
     """What deleting a snapshot, and no other, would free: `bytes` and `inodes`; None of a subvolume.
 
-    `state` is whole, or thinned where bytes of it are neither in the pool nor in the tree; None if its table
-    cannot be read.
+    `state` is whole, or thinned where bytes of it are neither in the pool nor in the tree, which is
+    called light on a primary that keeps no history of its own; None if its table cannot be read.
     """
 
     snapshot: str

@@ -5,11 +5,12 @@ use crate::trust::Trust;
 use snapsync_model::{Error, Inode, Kind, Result, Side};
 use std::collections::BTreeSet;
 
-/// Files that are no larger on one of both sides are sent whole: to ask costs a message.
+/// Files that are no larger on one of both sides are sent whole, unless their size and time say that they may
+/// not differ at all: to ask costs a message.
 const WORTH: u64 = 128 << 10;
 
-/// The large files that both sides have, that may differ, and whose bytes the base has lost: the base's inode
-/// and the target's.
+/// The files worth asking for that both sides have, that may differ, and whose bytes the base has lost: the
+/// base's inode and the target's.
 pub fn lost<'a>(
     base: &'a dyn Side,
     target: &'a dyn Side,
@@ -18,7 +19,7 @@ pub fn lost<'a>(
 ) -> Result<impl Iterator<Item = Result<(Inode, Inode)>> + 'a> {
     let is_asked = |base: &Inode, target: &Inode| {
         base.kind == Kind::File
-            && base.attributes.size.min(target.attributes.size) > WORTH
+            && is_worth_asking(base, target)
             && (base.object != target.object || base.details != target.details)
             && !again.contains(&target.ino)
     };
@@ -32,4 +33,10 @@ pub fn lost<'a>(
             matches!(base.open(&old), Err(Error::Lost { .. })).then_some(Ok((old, new)))
         }
     }))
+}
+
+fn is_worth_asking(base: &Inode, target: &Inode) -> bool {
+    let stamp = |inode: &Inode| (inode.attributes.size, inode.attributes.time());
+    base.attributes.size.min(target.attributes.size) > WORTH
+        || (stamp(base) == stamp(target) && base.attributes.size > 0)
 }

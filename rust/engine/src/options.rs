@@ -2,7 +2,7 @@
 
 use crate::keep::Keep;
 use serde::{Deserialize, Serialize};
-use snapsync_model::{Error, Result, Subset};
+use snapsync_model::{Error, History, Result, Subset};
 use snapsync_stream::{Compression, PATIENCE};
 use snapsync_walk::Matcher;
 use std::path::PathBuf;
@@ -33,6 +33,9 @@ pub struct Options {
     /// Begins anew if the known standby does not exist any more.
     #[serde(default)]
     pub new_standby: bool,
+    /// What the primary keeps of older snapshots from now on; None leaves this as it is.
+    #[serde(default)]
+    pub history: Option<History>,
     #[serde(default)]
     pub scrub: Scrubbing,
 }

@@ -34,6 +34,6 @@ pub use printable::{is_printable, printable, printable_bytes, printable_within};
 pub use promotion::{MOST_EPOCHS, Promotion, Promotions, Standing};
 pub use restless::Restless;
 pub use side::{Directories, Inodes, Owners, Side, read_still};
-pub use snapshot::{Provider, Role, SnapshotInfo, VolumeInfo, path_as_json};
+pub use snapshot::{History, Provider, Role, SnapshotInfo, VolumeInfo, path_as_json};
 pub use subset::Subset;
 pub use unread::Unread;

@@ -30,6 +30,16 @@ pub enum Role {
     Standby,
 }
 
+/// What a primary without subvolumes keeps of its older snapshots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum History {
+    /// All that they hold.
+    Full,
+    /// Their tables: bytes that the tree has no more are on its standbys.
+    Light,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeInfo {
     #[serde(serialize_with = "path_as_json")]
@@ -42,6 +52,9 @@ pub struct VolumeInfo {
     pub filesystem: String,
     /// The subset that the next snapshot holds.
     pub subset: Subset,
+    /// Of a pool volume; None where nobody has chosen yet, which means all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<History>,
 }
 
 /// The standby's snapshot n has the id, name, sequence and parent of the primary's.

@@ -45,6 +45,11 @@ pub(crate) fn read<T: DeserializeOwned>(given: &Bound<'_, PyDict>) -> PyResult<T
     serde_json::from_value(value(given)?).map_err(|error| PyTypeError::new_err(format!("options: {error}")))
 }
 
+/// One of the words of an engine's type.
+pub(crate) fn word<T: DeserializeOwned>(given: String) -> PyResult<T> {
+    serde_json::from_value(given.into()).map_err(|error| PyTypeError::new_err(format!("options: {error}")))
+}
+
 fn value(given: &Bound<'_, PyAny>) -> PyResult<Value> {
     if given.is_none() {
         return Ok(Value::Null);

@@ -1,6 +1,6 @@
 //! Changes roles, and recovers from interrupted commands.
 
-use crate::options::{Transfer, ssh_options};
+use crate::options::{Transfer, ssh_options, word};
 use crate::watch::{Progress, watched};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -19,9 +19,15 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
 }
 
 #[pyfunction]
-#[pyo3(signature = (volume, *, read_only=None))]
-fn init(py: Python<'_>, volume: PathBuf, read_only: Option<bool>) -> PyResult<String> {
-    watched(py, None, move |monitor| snapsync_engine::init(&volume, read_only, monitor))
+#[pyo3(signature = (volume, *, read_only=None, history=None))]
+fn init(
+    py: Python<'_>,
+    volume: PathBuf,
+    read_only: Option<bool>,
+    history: Option<String>,
+) -> PyResult<String> {
+    let history = history.map(word).transpose()?;
+    watched(py, None, move |monitor| snapsync_engine::init(&volume, read_only, history, monitor))
 }
 
 #[pyfunction]

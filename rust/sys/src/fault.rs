@@ -25,6 +25,7 @@ const NAMES: &[&str] = &[
     "snapshot.recorded",
     "snapshot.kept",
     "snapshot.aside",
+    "retake.made",
     "again.made",
     "again.replaced",
     "stage.begin",

@@ -8,18 +8,21 @@ from snapsync.cli.arguments import VolumeArgument
 from snapsync.cli.output import Output
 from snapsync.cli.parse.verbs import verb
 from snapsync.errors import ExitCode
-from snapsync.options import ReadOnly
+from snapsync.options import History, ReadOnly
 from snapsync.reports.roles import InitReport
 
 
 @verb(place=80, examples=["snapsync init /srv/data", "snapsync init /mnt/standby --read-only"])
-def init(output: Output, volume: VolumeArgument, read_only: ReadOnly = None) -> int:
+def init(output: Output, volume: VolumeArgument, read_only: ReadOnly = None, history: History = None) -> int:
     """Make a directory a volume, or say how one is kept.
 
     A directory becomes a primary, as with the first `snapshot` or `sync`; with --read-only an empty Btrfs
     subvolume becomes a standby, of whichever primary is synced to it first.
+
+    A primary without subvolumes has a full history, or with --history light none of its own: its snapshots
+    take no room, and what its tree has no more is on its standbys.
     """
-    report = roles.init(volume, read_only=read_only)
+    report = roles.init(volume, read_only=read_only, history=history)
     output.healed(report.recovered)
     output.notes(report.notes)
     output.summary(report, _lines(report))
@@ -28,4 +31,6 @@ def init(output: Output, volume: VolumeArgument, read_only: ReadOnly = None) -> 
 
 def _lines(report: InitReport) -> Iterator[str]:
     sealed = ", read-only between rounds" if report.read_only and report.volume.role == "standby" else ""
-    yield f"{render.name(report.volume.path)}: {report.volume.role}{sealed}"
+    history = report.volume.history
+    kept = f", with a {history} history" if history and report.volume.role == "primary" else ""
+    yield f"{render.name(report.volume.path)}: {report.volume.role}{sealed}{kept}"

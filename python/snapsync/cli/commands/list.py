@@ -20,8 +20,9 @@ def list_(output: Output, volume: VolumeArgument) -> int:
 
     Oldest first; with --quiet only their names. Under "alone" is what would be free if that snapshot went,
     and no other: not known of subvolumes, which share with the tree. A snapshot is "thinned" if some of its
-    bytes are neither in the pool nor in the tree any more. Tables and the files of the pool tell that,
-    without a look at the tree: what was changed by hand since the newest snapshot, `snapsync verify` finds.
+    bytes are neither in the pool nor in the tree any more, which is called "light" on a primary that keeps
+    no history. Tables and the files of the pool tell that, without a look at the tree: what was changed by
+    hand since the newest snapshot, `snapsync verify` finds.
     """
     report = snapshots.list_(volume, alone=not output.quiet)
     output.result(report, _names(report) if output.quiet else _table(report))

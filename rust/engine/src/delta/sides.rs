@@ -1,12 +1,14 @@
 //! Opens the two sides of a comparison in the cheapest way, and determines what that proves.
 
 use crate::delta::hidden::Hidden;
+use crate::delta::noting::Noting;
 use crate::delta::widened::Widened;
 use crate::location::place::{Opened, Place};
 use snapsync_compare::{Told, Trust, changes, lost};
 use snapsync_manifest::{ManifestHeader, ManifestReader, ManifestWriter};
 use snapsync_model::{
-    Change, Counts, End, Error, Inode, Monitor, Provider, RelPath, Result, Side, SnapshotInfo, Subset,
+    Change, Counts, End, Error, Inode, Monitor, Provider, RelPath, Restless, Result, Side, SnapshotInfo,
+    Subset,
 };
 use snapsync_snapshot::Volume;
 use snapsync_sys::{Named, Root, btrfs};
@@ -212,17 +214,32 @@ impl Sides {
         header: &ManifestHeader,
         monitor: &Monitor,
     ) -> Result<Counts> {
+        self.write_changes(&*self.target, manifest, header, monitor)
+    }
+
+    /// The same where others write to the target: files that change meanwhile are noted, and their rows are
+    /// of no use.
+    pub(crate) fn write_what_is_still(
+        &self,
+        restless: &Restless,
+        manifest: &dyn Named,
+        header: &ManifestHeader,
+        monitor: &Monitor,
+    ) -> Result<Counts> {
+        self.write_changes(&Noting { side: &*self.target, restless }, manifest, header, monitor)
+    }
+
+    fn write_changes(
+        &self,
+        target: &dyn Side,
+        manifest: &dyn Named,
+        header: &ManifestHeader,
+        monitor: &Monitor,
+    ) -> Result<Counts> {
         let mut writer = ManifestWriter::create(manifest, header)?;
         let write = &mut |change: Change| writer.write(&change);
-        let references = changes(
-            self.base.as_deref(),
-            &*self.target,
-            self.trust,
-            &self.again,
-            &self.told,
-            monitor,
-            write,
-        )?;
+        let references =
+            changes(self.base.as_deref(), target, self.trust, &self.again, &self.told, monitor, write)?;
         let counts = writer.finish()?;
         if references.is_empty() { Ok(counts) } else { insert(manifest, header, references) }
     }

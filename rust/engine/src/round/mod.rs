@@ -3,9 +3,11 @@
 mod held;
 pub(crate) mod known;
 mod noted;
+mod passes;
 pub(crate) mod primary;
 pub(crate) mod rights;
 mod scrub;
+mod sizes;
 pub(crate) mod standby;
 pub(crate) mod steps;
 mod told;

@@ -1,16 +1,19 @@
 //! One round: the primary's snapshot, the changes since the newest common one, their data, the standby's
 //! snapshot.
 
-use crate::delta::outgoing::{Outgoing, announce, copy, count, header, volume_head};
+use crate::delta::outgoing::{Outgoing, announce, copy, header, volume_head};
 use crate::delta::sides::Sides;
 use crate::delta::staging::{Data, IncomingDelta, Spare, StageReport};
+use crate::digest::hex;
 use crate::location::target;
 use crate::options::{Options, Terms};
 use crate::report::rounds::{Claimed, Scrubbed, Synced};
 use crate::round::held::{LONG, Primary, SHORT};
 use crate::round::known;
+use crate::round::passes::{Passes, named};
 use crate::round::rights::{Rights, may_undo};
-use crate::round::steps::{OpenRequest, StandbyEnd, StandbyInfo, State};
+use crate::round::sizes::{note_size, without};
+use crate::round::steps::{OpenRequest, Pending, StandbyEnd, StandbyInfo, State};
 use crate::round::told;
 use crate::volume::lost::{self, LostPaths};
 use crate::volume::made::{Made, tell_what_it_lies_in};
@@ -18,10 +21,10 @@ use crate::volume::recovery::recover;
 use crate::volume::retention;
 use snapsync_apply::Loss;
 use snapsync_model::{
-    Context, Counters, Counts, End, Error, Inode, Monitor, Result, Role, SnapshotInfo, Stage, Subset,
-    printable,
+    Context, Counters, Counts, End, Error, Inode, Monitor, Restless, Result, Role, SnapshotInfo, Stage,
+    Subset, printable,
 };
-use snapsync_snapshot::{LockedVolume, Request, Volume, name_is_free};
+use snapsync_snapshot::{Request, Volume, name_is_free};
 use snapsync_stream::wire::write_head;
 use snapsync_sys::Root;
 use std::collections::BTreeSet;
@@ -81,12 +84,15 @@ fn begin(
             volume
         }
     };
+    let primary = with_history(primary, options, rights)?;
     let (primary, unlike) = (Primary::new(primary), BTreeSet::new());
     let mut round = Driver {
         primary,
         standby,
         looked,
         noted: None,
+        fed: None,
+        pending: None,
         unlike,
         lost: None,
         mended: 0,
@@ -103,6 +109,22 @@ fn begin(
     result
 }
 
+/// Sets what is kept of older snapshots, which only who may delete them decides.
+fn with_history(primary: Volume, options: &Options, rights: Rights) -> Result<Volume> {
+    let Some(history) = options.history.filter(|history| primary.info().history != Some(*history)) else {
+        return Ok(primary);
+    };
+    if !rights.prunes {
+        return Err(Error::refused(
+            format!("what {} keeps of older snapshots is its administrator's", primary.path().display()),
+            "leave out --history",
+        ));
+    }
+    let mut primary = primary.lock()?;
+    primary.set_history(history)?;
+    Ok(primary.unlock())
+}
+
 /// Checks a new name. The name of a snapshot whose delta is resumed may be taken.
 fn name_can_be_given(primary: Option<&Volume>, looked: &StandbyInfo, options: &Options) -> Result<()> {
     let Some(name) = &options.name else { return Ok(()) };
@@ -117,6 +139,10 @@ pub(super) struct Driver<'a> {
     pub(super) looked: StandbyInfo,
     /// The snapshot that the primary has recorded for the standby, as far as this round knows.
     pub(super) noted: Option<Uuid>,
+    /// The standby's id.
+    fed: Option<Uuid>,
+    /// What it has in its stage.
+    pending: Option<Pending>,
     /// Files that differed when they were read again, and are sent whole.
     pub(super) unlike: BTreeSet<u64>,
     /// Files that a snapshot has on the primary, and the standby has lost.
@@ -139,6 +165,16 @@ pub(super) struct Brought {
     pub(super) outgoing: Option<Outgoing>,
 }
 
+/// What the standby has staged.
+struct Staged {
+    outgoing: Outgoing,
+    sides: Sides,
+    counts: Counts,
+    begun: StageReport,
+    /// Files that are not in it, because others have changed them since the snapshot.
+    restless: BTreeSet<u64>,
+}
+
 impl Driver<'_> {
     fn run(&mut self, subset: Option<Subset>) -> Result<Synced> {
         self.primary.hold(SHORT, self.monitor)?;
@@ -149,6 +185,8 @@ impl Driver<'_> {
         self.rights.expect_known(&self.primary, &state, &self.looked.path)?;
         self.noted = self.primary.standbys().get(&state.volume.id).map(|known| known.snapshot);
         recovered.append(&mut state.recovered);
+        self.fed = Some(state.volume.id);
+        self.pending = state.pending.clone();
         self.lost = state.newest.as_ref().map(|newest| (newest.id, state.lost.clone()));
         self.unlike = self.known(&state).map(|scrub| scrub.pending.into_keys().collect()).unwrap_or_default();
         let mut base = self.common_base(&state)?;
@@ -314,24 +352,53 @@ impl Driver<'_> {
 
     /// Makes the standby hold `snapshot`.
     fn bring(&mut self, base: Option<&SnapshotInfo>, mut snapshot: SnapshotInfo) -> Result<Brought> {
+        let (monitor, standby) = (self.monitor, self.fed.unwrap_or_default());
+        let pending = self.pending.take().filter(|pending| pending.snapshot == snapshot.id);
+        let mut passes = Passes::new(standby, pending.map(|pending| pending.manifest));
+        passes.begin(&mut self.primary, &mut snapshot, monitor)?;
+        loop {
+            let staged = self.stage(base, &mut snapshot, &mut passes)?;
+            let Staged { sides, restless, .. } = &staged;
+            if restless.is_empty() {
+                passes.tell(&*sides.target, monitor)?;
+                return self.commit(snapshot, staged);
+            }
+            let paths = named(&*sides.target, restless)?;
+            drop(staged);
+            passes.go_on(&mut self.primary, &mut snapshot, base, paths, monitor)?;
+        }
+    }
+
+    /// Brings the changes and their data into the standby's stage, without files that others have changed
+    /// since the snapshot.
+    fn stage(
+        &mut self,
+        base: Option<&SnapshotInfo>,
+        snapshot: &mut SnapshotInfo,
+        passes: &mut Passes,
+    ) -> Result<Staged> {
         let monitor = self.monitor;
         let lost = self.lost(base)?;
         let primary = self.primary.hold(LONG, monitor)?;
         monitor.start(Stage::Compare, 0);
-        let sides = Sides::of_volume(primary, base, &snapshot, monitor)?
+        let sides = Sides::of_volume(primary, base, snapshot, monitor)?
             .with_all_of(&self.unlike)?
             .without(End::Base, &lost)?;
-        let outgoing = Outgoing::make(primary, &snapshot, base)?;
+        let outgoing = Outgoing::make(primary, snapshot, base)?;
         let sides = self.told(sides)?;
         let primary = self.primary.hold(LONG, monitor)?;
-        let manifest = outgoing.manifest();
-        let counts = sides.write_manifest(&manifest, &header(primary, base, &snapshot), monitor)?;
-        let tree = primary.tree_of(&snapshot).map(|tree| tree.tree()).transpose()?;
+        let (manifest, header) = (outgoing.manifest(), header(primary, base, snapshot));
+        let restless = primary.is_light().then(Restless::default);
+        let counts = match &restless {
+            Some(restless) => sides.write_what_is_still(restless, &manifest, &header, monitor)?,
+            None => sides.write_manifest(&manifest, &header, monitor)?,
+        };
+        let tree = primary.tree_of(snapshot).map(|tree| tree.tree()).transpose()?;
         let tree = tree.as_ref().unwrap_or_else(|| primary.root());
         crate::delta::became::tell(tree, &manifest, self.options.strict, monitor)?;
         let there = base.map(|base| without(base, &lost));
-        note_size(primary, there.as_ref(), &mut snapshot, &sides, &counts)?;
-        let head = volume_head(primary, base, &snapshot, &counts);
+        note_size(primary, there.as_ref(), snapshot, &sides, &counts)?;
+        let head = volume_head(primary, base, snapshot, &counts);
         if snapshot.entries == Some(1)
             && let Some(base) = base.filter(|base| base.entries.is_some_and(|entries| entries > 1))
         {
@@ -344,24 +411,39 @@ impl Driver<'_> {
         let seed =
             [write_head(&mut std::io::sink(), &head).context("describe", manifest.show())?, announced.digest];
         let spare = Spare { keep: self.options.keep.clone(), needed: bases(primary) };
+        let again = match &restless {
+            Some(_) => Some(passes.offer(&mut self.primary, snapshot, hex(&announced.digest), monitor)?),
+            None => None,
+        };
         self.primary.let_go();
         let begun = self.standby.begin(IncomingDelta {
             header: &head,
             manifest: announced,
             terms: Terms { strict: self.options.strict, no_space_check: self.options.no_space_check },
             spare: Some(spare),
-            again: None,
             file: &manifest,
             fetch: &mut |to| copy(&manifest, to),
+            again,
         })?;
         monitor.start(Stage::Stage, counts.data_bytes);
         monitor.advance(begun.kept);
-        let data =
-            Data { manifest: &manifest, side: &*sides.target, held: &begun.held, restless: None, seed };
+        let data = Data {
+            manifest: &manifest,
+            side: &*sides.target,
+            held: &begun.held,
+            restless: restless.as_ref(),
+            seed,
+        };
         self.standby.transfer(data)?;
         self.primary.expect_unchanged()?;
+        let restless = restless.map(Restless::into_inner).unwrap_or_default();
+        Ok(Staged { outgoing, sides, counts, begun, restless })
+    }
+
+    fn commit(&mut self, snapshot: SnapshotInfo, staged: Staged) -> Result<Brought> {
+        let Staged { outgoing, counts, begun, .. } = staged;
         // What the standby does with it for itself is not counted.
-        let counters = monitor.counters();
+        let counters = self.monitor.counters();
         is_the_same(&self.standby.commit()?, &snapshot, &self.looked.path)?;
         Ok(Brought { snapshot, counts, counters, begun, outgoing: Some(outgoing) })
     }
@@ -467,43 +549,9 @@ impl Driver<'_> {
     }
 }
 
-/// Records the size of the snapshot, from its walk, or from its base and the changes.
-fn note_size(
-    primary: &LockedVolume,
-    base: Option<&SnapshotInfo>,
-    snapshot: &mut SnapshotInfo,
-    sides: &Sides,
-    counts: &Counts,
-) -> Result<()> {
-    if snapshot.entries.is_some() {
-        return Ok(());
-    }
-    let (entries, bytes) = if sides.target_is_whole {
-        count(&*sides.target)?
-    } else if let Some((entries, bytes)) = base.and_then(|base| base.entries.zip(base.bytes)) {
-        (
-            entries.saturating_add(counts.created).saturating_sub(counts.deleted),
-            bytes.saturating_add(counts.bytes_added).saturating_sub(counts.bytes_removed),
-        )
-    } else {
-        return Ok(());
-    };
-    primary.record_counts(snapshot, entries, bytes)
-}
-
 /// The bases of standbys.
 fn bases(primary: &Volume) -> Vec<Uuid> {
     primary.standbys().values().map(|s| s.snapshot).collect()
-}
-
-/// A snapshot as if it did not have some files.
-fn without(snapshot: &SnapshotInfo, rows: &[Inode]) -> SnapshotInfo {
-    let less = |all: u64, part: u64| all.saturating_sub(part);
-    SnapshotInfo {
-        entries: snapshot.entries.map(|entries| less(entries, rows.len() as u64)),
-        bytes: snapshot.bytes.map(|bytes| less(bytes, rows.iter().map(|row| row.attributes.size).sum())),
-        ..snapshot.clone()
-    }
 }
 
 /// The standby has the snapshot that was brought, and no other.

@@ -4,7 +4,7 @@ use crate::location::directory::existing_directory;
 use crate::report::volumes::Initialised;
 use crate::volume::made::{can_be_kept, tell_what_it_lies_in};
 use crate::volume::recovery;
-use snapsync_model::{Error, Monitor, Result, Role};
+use snapsync_model::{Error, History, Monitor, Result, Role};
 use snapsync_snapshot::{Volume, is_vacant_in};
 use snapsync_sys::Root;
 use std::path::Path;
@@ -12,7 +12,13 @@ use uuid::Uuid;
 
 /// Makes a directory a volume, or changes how one is kept. With `read_only` a new one becomes a standby of
 /// whichever primary is synced to it first.
-pub fn init(path: &Path, read_only: Option<bool>, monitor: &Monitor) -> Result<Initialised> {
+/// `history` is what it keeps of older snapshots as a primary.
+pub fn init(
+    path: &Path,
+    read_only: Option<bool>,
+    history: Option<History>,
+    monitor: &Monitor,
+) -> Result<Initialised> {
     let path = existing_directory(path)?;
     let root = Root::open(&path)?;
     can_be_kept(&root, read_only == Some(true))?;
@@ -36,6 +42,9 @@ pub fn init(path: &Path, read_only: Option<bool>, monitor: &Monitor) -> Result<I
     let (mut volume, recovered) = recovery::lock(&volume, monitor)?;
     if let Some(read_only) = read_only {
         volume.set_read_only(read_only)?;
+    }
+    if let Some(history) = history {
+        volume.set_history(history)?;
     }
     let (volume, read_only) = (volume.info(), volume.is_read_only());
     Ok(Initialised { verb: "init", volume, read_only, recovered, notes: monitor.take_notes() })

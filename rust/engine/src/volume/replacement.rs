@@ -5,9 +5,10 @@ use crate::location::inside::above;
 use rustix::fs::OFlags;
 use rustix::time::{ClockId, clock_gettime};
 use snapsync_apply::set_aside;
-use snapsync_model::{Context, Error, Kind, Monitor, RelPath, Result};
-use snapsync_snapshot::Volume;
+use snapsync_model::{Context, Error, Kind, Monitor, RelPath, Result, SnapshotInfo};
+use snapsync_snapshot::{LockedVolume, Volume};
 use snapsync_sys::{Entry, Place, Root, Spot, Stat, fault, read_dir, sync_filesystem};
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -43,6 +44,25 @@ impl Checked {
     fn has_parent(&self, dir: &RelPath, now: &Stat) -> bool {
         self.above.iter().any(|(path, was)| path == dir && was.is_same_inode(now))
     }
+}
+
+/// Where a snapshot finds its bytes in the tree, those that go with what is replaced are kept first.
+pub(crate) fn keep_in_place(
+    volume: &LockedVolume,
+    before: &SnapshotInfo,
+    inos: &dyn Fn() -> Result<BTreeSet<u64>>,
+    monitor: &Monitor,
+) -> Result<()> {
+    if !volume.is_partly_in_tree() || !volume.has_table(before.id) {
+        return Ok(());
+    }
+    if volume.keep_bytes_of(before, &inos()?, monitor)?.lost == 0 {
+        return Ok(());
+    }
+    Err(Error::refused(
+        format!("files of {} that would be replaced were changed meanwhile", volume.path().display()),
+        "end what writes to them, and run this again; nothing was replaced",
+    ))
 }
 
 pub(crate) struct Replacement {

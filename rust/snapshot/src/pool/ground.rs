@@ -29,6 +29,8 @@ pub(crate) struct Ground {
     /// The tree keeps the bytes until a commit changes them, and its times tell when somebody else does: an
     /// object has its file only from then on.
     pub(crate) is_in_tree: bool,
+    /// Nor does it get one then.
+    pub(crate) is_light: bool,
 }
 
 impl Ground {
@@ -58,14 +60,19 @@ impl Ground {
             has_lasting_identity: has_lasting_identity(root.fd(), store.filesystem)
                 .context("read the attributes of", root.path())?,
             is_in_tree: false,
+            is_light: store.is_light,
         };
         Ok(ground.starting_now())
     }
 
-    /// Only commits write there, and its times tell where that is not so.
+    /// Only commits write there, or no history is kept, and its times tell who else has written.
     pub(crate) fn leaves_bytes_in_tree(&self, store: &PoolStore) -> bool {
-        let is_proof = self.times.doubt.is_none() && self.mounting.is_some();
-        store.stays_standby && self.has_lasting_identity && is_proof
+        (store.stays_standby || store.is_light) && self.tells_changes()
+    }
+
+    /// A file is known again, and its times tell whether its bytes are still the same.
+    pub(crate) fn tells_changes(&self) -> bool {
+        self.has_lasting_identity && self.times.doubt.is_none() && self.mounting.is_some()
     }
 
     fn starting_now(self) -> Ground {

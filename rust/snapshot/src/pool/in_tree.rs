@@ -4,9 +4,10 @@
 //! A row of the newest table with the same object says which file that is. It has the bytes for as long as it
 //! is the inode that the row was made of, with the change time that the row tells.
 
+use crate::store::steady::{Steady, UNSETTLED};
 use snapsync_manifest::{Finder, Table};
-use snapsync_model::{Context, Directories, Inode, Kind, RelPath, Result};
-use snapsync_sys::{Root, Spot, stat_of};
+use snapsync_model::{Context, Directories, Inode, Kind, RelPath, Result, locked};
+use snapsync_sys::{Root, Spot, mounting, stat_of};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -15,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 pub(crate) struct InTree {
     root: Arc<Root>,
     newest: Finder,
+    steady: Steady,
     directories: OnceLock<Directories>,
 }
 
@@ -23,6 +25,19 @@ pub(crate) struct TreeOf {
     pub(crate) root: Arc<Root>,
     /// The directory of the newest table, which a round may replace meanwhile.
     pub(crate) newest: Box<dyn Fn() -> Result<Option<Spot>> + Send + Sync>,
+    pub(crate) steady: Steady,
+    /// Nothing else keeps bytes.
+    pub(crate) is_light: bool,
+    /// Others than commits write there: what they wrote before a crash may have no time of its own.
+    pub(crate) is_primary: bool,
+}
+
+impl TreeOf {
+    /// Whether times prove nothing, because the file system was mounted since a table was made.
+    fn is_mounted_anew(&self, table: &Table) -> bool {
+        let has_seen = matches!(self.steady, Steady::Settled);
+        self.is_primary && has_seen && mounting(self.root.in_own_mount()) != table.info().mounting
+    }
 }
 
 impl InTree {
@@ -30,10 +45,11 @@ impl InTree {
     pub(crate) fn of(tree: &TreeOf) -> Result<Option<InTree>> {
         let Some(newest) = (tree.newest)()? else { return Ok(None) };
         let newest = Finder::new(Table::open(&newest)?);
-        if newest.table().info().mounting.is_none() {
+        if newest.table().info().mounting.is_none() || tree.is_mounted_anew(newest.table()) {
             return Ok(None);
         }
-        Ok(Some(InTree { root: tree.root.clone(), newest, directories: OnceLock::new() }))
+        let (root, steady) = (tree.root.clone(), tree.steady.clone());
+        Ok(Some(InTree { root, newest, steady, directories: OnceLock::new() }))
     }
 
     /// The file that has the bytes of a row; None where they are gone. `own` is the path that its own table
@@ -54,12 +70,14 @@ impl InTree {
             Err(e) if matches!(e.raw_os_error(), Some(2 | 6 | 18 | 20 | 21 | 40)) => return Ok(None),
             file => file.context("open", self.root.show(path))?,
         };
-        Ok(is_as(&file, row)?.then_some(file))
+        Ok(holds(&self.steady, &file, row)?.then_some(file))
     }
 
     /// Whether a file that was opened in the tree still has the bytes of a row.
     pub(crate) fn holds(&self, inode: &Inode, file: &File) -> Result<bool> {
-        Ok(is_as(file, inode)? || self.row(inode)?.map_or(Ok(false), |row| is_as(file, &row))?)
+        let steady = &self.steady;
+        Ok(holds(steady, file, inode)?
+            || self.row(inode)?.map_or(Ok(false), |row| holds(steady, file, &row))?)
     }
 
     /// Where that file is, for people.
@@ -86,10 +104,23 @@ impl InTree {
     }
 }
 
-/// Whether a file is what its row was made of.
-fn is_as(file: &File, row: &Inode) -> Result<bool> {
+/// Whether a file of the tree has the bytes of a row.
+fn holds(steady: &Steady, file: &File, row: &Inode) -> Result<bool> {
     let stat = stat_of(file).context("read the attributes of", "a file of the tree")?;
-    Ok(stat.kind == Kind::File
-        && (stat.ino, stat.generation) == (row.ino, row.generation)
-        && (stat.ctime, stat.attributes.size) == (row.ctime, row.attributes.size))
+    if stat.kind != Kind::File || (stat.ino, stat.generation) != (row.ino, row.generation) {
+        return Ok(false);
+    }
+    let (now, was) = (stat.attributes, row.attributes);
+    let is_settled = (stat.ctime, now.size) == (row.ctime, was.size);
+    let is_fresh = row.ctime == UNSETTLED && (now.size, now.mtime) == (was.size, was.mtime);
+    Ok(match steady {
+        Steady::Settled => is_settled,
+        Steady::Fresh => is_settled || is_fresh,
+        Steady::AsItIs(moved) => {
+            if !is_settled && !is_fresh {
+                locked(moved).insert(row.ino);
+            }
+            now.size >= was.size
+        }
+    })
 }

@@ -1,7 +1,8 @@
 //! Makes the next table of a volume from its last one and the inodes that were touched since. If anything
 //! does not fit, it says so and the tree is walked: a table is never a guess.
 
-use crate::pool::objects::{Counts, Objects, Old, UNSETTLED, is_absent, is_held};
+use crate::pool::objects::{Counts, Objects, Old, is_absent, is_held};
+use crate::store::steady::UNSETTLED;
 use rayon::prelude::*;
 use snapsync_manifest::{NextTable, Table, gone};
 use snapsync_model::{Error, Inode, Kind, Link, RelPath, Result, Seen, SnapshotInfo};

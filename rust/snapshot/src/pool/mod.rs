@@ -1,5 +1,6 @@
 //! Snapshots as inode tables and clones of changed files.
 
+pub(crate) mod files_again;
 pub(crate) mod follow;
 pub(crate) mod ground;
 mod hidden;

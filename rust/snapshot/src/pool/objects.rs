@@ -4,6 +4,7 @@ use crate::pool::ground::Ground;
 use crate::pool::pack::{LARGEST, Pool, create, object_at};
 use crate::pool::packer::Packer;
 use crate::pool::store::PoolStore;
+use crate::store::steady::UNSETTLED;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use snapsync_model::{
@@ -22,9 +23,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// How often a file that changes while it is read is read again.
 pub(crate) const TRIES: u32 = 5;
-
-/// No file has this change time, so the next walk reads the file itself.
-pub const UNSETTLED: i64 = i64::MIN;
 
 /// What a row of the table says about a file's data.
 #[derive(Default)]
@@ -77,6 +75,8 @@ pub(crate) struct Objects<'a> {
     unsettled: i64,
     /// The tree keeps the bytes of what is settled.
     is_in_tree: bool,
+    /// Nothing keeps the rest.
+    is_light: bool,
     /// Something was not found at its path, though its name was not removed.
     pub(crate) has_lost_way: AtomicBool,
     /// Whether to wait for holders of leases.
@@ -131,6 +131,7 @@ impl<'a> Objects<'a> {
             packer: Packer::new(store.pool(), round),
             unsettled: ground.unsettled,
             is_in_tree: ground.is_in_tree,
+            is_light: ground.is_light && ground.is_in_tree,
             has_lost_way: AtomicBool::new(false),
             is_patient: AtomicBool::new(false),
             unread: Unread::default(),
@@ -174,7 +175,7 @@ impl<'a> Objects<'a> {
     /// Tells of a file that something else than a commit has touched, and whose bytes only the tree has:
     /// nothing proves them any more.
     pub(crate) fn note_if_lost(&self, path: &RelPath, inode: &Inode) {
-        if inode.object != 0 && !self.pool.has(inode.object) {
+        if !self.is_light && inode.object != 0 && !self.pool.has(inode.object) {
             self.monitor.note(format!(
                 "{} was changed by hand, if only its change time: this snapshot cannot prove its bytes, and \
                  does not give them",
@@ -226,6 +227,7 @@ impl<'a> Objects<'a> {
             if walked.kind == Kind::File {
                 let is_restless = is_written || inode.ctime >= self.unsettled;
                 let keep = match self.is_in_tree {
+                    _ if self.is_light => Keep::InTree,
                     _ if is_restless => Keep::AtOnce,
                     true => Keep::InTree,
                     false => Keep::Steady,

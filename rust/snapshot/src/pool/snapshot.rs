@@ -140,6 +140,16 @@ impl PoolSnapshot {
                 ),
             );
         }
+        if tree.is_light {
+            return Error::Lost {
+                what: format!(
+                    "{show} keeps no history of its own, and {path} is not what it was in that snapshot"
+                ),
+                advice: format!(
+                    "take it from a standby that has the snapshot: `snapsync status {show}` names them"
+                ),
+            };
+        }
         Error::Lost {
             what: format!("the bytes of {path} in a snapshot of {show} are lost"),
             advice:

@@ -18,6 +18,8 @@ pub(crate) struct PoolStore {
     pub(crate) is_standby: bool,
     /// And only commits will.
     pub(crate) stays_standby: bool,
+    /// It keeps no bytes but those of its tree.
+    pub(crate) is_light: bool,
     /// A snapshot, and the objects of its files that the tree does not have.
     pub(crate) absent: Option<(Uuid, BTreeSet<u64>)>,
     /// Inodes that are to be read, whatever their times say.

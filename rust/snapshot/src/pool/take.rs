@@ -2,10 +2,11 @@
 //! that changed since the table before. A row that did not change points at the object it had.
 
 use crate::pool::ground::Ground;
-use crate::pool::objects::{Counts, Objects, Old, TRIES, UNSETTLED, is_absent, is_held};
+use crate::pool::objects::{Counts, Objects, Old, TRIES, is_absent, is_held};
 use crate::pool::snapshot::PoolSnapshot;
 use crate::pool::store::PoolStore;
 use crate::pool::{hidden, scan};
+use crate::store::steady::UNSETTLED;
 use rayon::prelude::*;
 use snapsync_manifest::{NextTable, Table, TableView, gone, is_gone};
 use snapsync_model::{Context, Directories, Inode, Kind, Link, Monitor, RelPath, Result, Subset};

@@ -21,6 +21,8 @@ pub enum Condition {
     Whole,
     /// Some are neither in the pool nor in the tree.
     Thinned,
+    /// The same on a primary that keeps no history of its own.
+    Light,
 }
 
 /// What deleting a snapshot, and no other, would free. Not known of a subvolume.
@@ -67,7 +69,11 @@ impl Volume {
             }
             let Ok(told) = &told else { return none };
             let weight = told.weights.get(&info.id).copied().unwrap_or_default();
-            let state = if told.thinned.contains(&info.id) { Condition::Thinned } else { Condition::Whole };
+            let state = match told.thinned.contains(&info.id) {
+                true if self.is_light() => Condition::Light,
+                true => Condition::Thinned,
+                false => Condition::Whole,
+            };
             let (bytes, inodes) = (Some(weight.bytes), Some(weight.inodes));
             Alone { snapshot: info.id, bytes, inodes, state: Some(state) }
         };

@@ -23,7 +23,7 @@ impl LockedVolume {
     /// The same of several.
     pub fn delete_all(&mut self, going: &[SnapshotInfo], monitor: &Monitor) -> Result<()> {
         going.iter().try_for_each(|info| self.expect_unread(info))?;
-        let newest = if self.is_partly_in_tree() { self.line()?.pop() } else { None };
+        let newest = if self.is_partly_in_tree() && !self.is_light() { self.line()?.pop() } else { None };
         let is_newest = |info: &&SnapshotInfo| newest.as_ref().is_some_and(|newest| newest.id == info.id);
         // What says where the bytes of others are goes by itself, and last.
         let (last, others): (Vec<_>, Vec<_>) = going.iter().partition(is_newest);

@@ -27,14 +27,28 @@ impl Volume {
     }
 }
 
-fn lists(base: &Table, target: &Table) -> Result<Option<Lists>> {
-    let (mut old, mut new) = if base.shares_whole_with(target) {
-        let rows = base.patch().iter().chain(target.patch()).map(|row| row.ino);
-        let differ: BTreeSet<u64> = rows.filter(|ino| base.patched(*ino) != target.patched(*ino)).collect();
-        (base.pick(&differ)?, target.pick(&differ)?)
-    } else {
-        merged(base, target)?
+/// The rows of two tables that differ.
+fn differing_rows(base: &Table, target: &Table) -> Result<Lists> {
+    if !base.shares_whole_with(target) {
+        return merged(base, target);
+    }
+    let rows = base.patch().iter().chain(target.patch()).map(|row| row.ino);
+    let differ: BTreeSet<u64> = rows.filter(|ino| base.patched(*ino) != target.patched(*ino)).collect();
+    Ok((base.pick(&differ)?, target.pick(&differ)?))
+}
+
+/// The files that two tables do not know by the same bytes.
+pub(super) fn files_that_differ(base: &Table, target: &Table) -> Result<BTreeSet<u64>> {
+    let (old, new) = differing_rows(base, target)?;
+    let bytes = |row: Option<&Inode>| {
+        row.filter(|row| row.kind == Kind::File).map(|row| (row.generation, row.object))
     };
+    let differ = pairs(&old, &new).into_iter().filter(|(was, is)| bytes(*was) != bytes(*is));
+    Ok(differ.filter_map(|(was, is)| was.or(is)).map(|row| row.ino).collect())
+}
+
+fn lists(base: &Table, target: &Table) -> Result<Option<Lists>> {
+    let (mut old, mut new) = differing_rows(base, target)?;
     let mut parents = BTreeSet::new();
     for (was, is) in pairs(&old, &new) {
         if let (Some(was), Some(is)) = (was, is)

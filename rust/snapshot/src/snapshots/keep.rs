@@ -5,12 +5,13 @@ use crate::pool::ground::Ground;
 use crate::pool::objects::store;
 use crate::pool::pack::{Pool, object_at};
 use crate::pool::snapshot::PoolSnapshot;
+use crate::store::steady::UNSETTLED;
 use crate::volume::handle::Volume;
 use crate::volume::locked::LockedVolume;
 use rayon::prelude::*;
 use snapsync_manifest::{FILES, Table};
 use snapsync_model::{
-    Context, Error, Inode, Kind, Monitor, Pack, Provider, Result, Role, Side, SnapshotInfo, object_path,
+    Context, Error, Inode, Kind, Monitor, Pack, Provider, Result, Role, Side, SnapshotInfo, object_path, size,
 };
 use snapsync_sys::{filesystem, mounting, supports_reflinks, sync_filesystem};
 use std::collections::{BTreeSet, HashMap};
@@ -70,10 +71,47 @@ impl LockedVolume {
         self.keep_rows(&snapshot, rows, monitor)
     }
 
+    /// The same of some files, which are about to be replaced.
+    pub fn keep_bytes_of(
+        &self,
+        info: &SnapshotInfo,
+        inos: &BTreeSet<u64>,
+        monitor: &Monitor,
+    ) -> Result<KeptBytes> {
+        let snapshot = self.open_pool(info)?;
+        let mut rows = snapshot.table.pick(inos)?;
+        rows.retain(|row| snapshot.is_without_object(row));
+        let needed: u64 = rows.iter().map(|row| row.blocks * 512).sum();
+        let free = filesystem(self.root().fd()).context("look at", self.path())?.available;
+        if needed > free && !self.store().directory().is_ok_and(supports_reflinks) {
+            return Err(Error::NoSpace {
+                what: format!(
+                    "{} has {} free, and what would be replaced there takes {}",
+                    self.path().display(),
+                    size(free),
+                    size(needed)
+                ),
+                advice: "only the tree has it, so it is to be copied first: free space there, or restore \
+                         elsewhere with --to"
+                    .to_owned(),
+            });
+        }
+        self.keep_rows(&snapshot, rows.into_iter().map(Ok), monitor)
+    }
+
+    /// The files of a snapshot that a later change could leave with the times that its table has: a commit
+    /// does not keep them.
+    pub fn unsettled_in(&self, info: &SnapshotInfo) -> Result<BTreeSet<u64>> {
+        let is_so = |row: &Inode| row.kind == Kind::File && row.ctime == UNSETTLED;
+        let table = Table::open(&self.dir_of(info.id))?;
+        let rows = table.rows()?.filter(|row| row.as_ref().map_or(true, is_so));
+        rows.map(|row| Ok(row?.ino)).collect()
+    }
+
     /// A primary that was promoted without copies makes them before its next snapshot, where there is room:
     /// until then its history thins out as its tree changes.
     pub(crate) fn keep_what_is_only_in_tree(&mut self, monitor: &Monitor) -> Result<()> {
-        let is_due = self.is_partly_in_tree() && self.info().role == Role::Primary;
+        let is_due = self.is_partly_in_tree() && self.info().role == Role::Primary && !self.is_light();
         if !is_due || self.has_just_been_promoted {
             return Ok(());
         }

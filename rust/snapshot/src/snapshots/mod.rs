@@ -7,6 +7,7 @@ mod differing;
 pub(crate) mod find;
 mod garbage;
 pub(crate) mod keep;
+pub(crate) mod light;
 mod lost;
 mod missing;
 mod open;

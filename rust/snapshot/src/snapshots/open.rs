@@ -3,6 +3,7 @@
 use crate::pool::in_tree::TreeOf;
 use crate::pool::snapshot::PoolSnapshot;
 use crate::pool::store::PoolStore;
+use crate::store::steady::Steady;
 use crate::volume::handle::Volume;
 use snapsync_model::{Monitor, Provider, Result, Role, Side, SnapshotInfo};
 use snapsync_walk::Tree;
@@ -32,6 +33,7 @@ impl Volume {
             filesystem: self.filesystem(),
             is_standby: self.info().role == Role::Standby || self.has_just_been_promoted,
             stays_standby: self.info().role == Role::Standby,
+            is_light: self.is_light(),
             absent: self.absent().map(|absent| (absent.snapshot, absent.objects.clone())),
             doubted: self.doubted().clone(),
             snapshots: self.snapshots()?.into_iter().map(with_dir).collect(),
@@ -46,7 +48,15 @@ impl Volume {
                 let newest = volume.line()?.pop().filter(|info| volume.missing(info).is_none());
                 Ok(newest.map(|info| volume.dir_of(info.id)))
             };
-            TreeOf { root: self.root().clone(), newest: Box::new(newest) }
+            let now = self.taken_now.as_ref().filter(|now| now.snapshot == info.id);
+            let steady = now.map_or(Steady::Settled, |now| now.steady.clone());
+            TreeOf {
+                root: self.root().clone(),
+                newest: Box::new(newest),
+                steady,
+                is_light: self.is_light(),
+                is_primary: self.info().role == Role::Primary,
+            }
         });
         PoolSnapshot::open(&self.dir_of(info.id), self.store().join("pool"), self.filesystem, tree)
     }

@@ -5,6 +5,7 @@ use crate::pool::store::PoolStore;
 use crate::pool::{objects, remove, take};
 use crate::snapshots::garbage::Doomed;
 use crate::snapshots::lost::{AGAIN, replace_files};
+use crate::store::steady::Steady;
 use crate::volume::handle::{Volume, name_is_free};
 use crate::volume::locked::LockedVolume;
 use crate::volume::record::TakenFor;
@@ -32,7 +33,6 @@ impl LockedVolume {
     pub fn take(&mut self, request: Request, monitor: &Monitor) -> Result<SnapshotInfo> {
         // An apply ends with a sync, and a second one would write nothing.
         let is_synced = matches!(request, Request::Same(_));
-        self.keep_what_is_only_in_tree(monitor)?;
         let info = self.describe(request)?;
         self.take_described(info, is_synced, monitor)
     }
@@ -43,6 +43,7 @@ impl LockedVolume {
         is_synced: bool,
         monitor: &Monitor,
     ) -> Result<SnapshotInfo> {
+        self.keep_what_is_only_in_tree(monitor)?;
         if info.provider == Provider::Btrfs && !is_synced {
             let mounts =
                 mounts_beneath(&self.root().own_path()).context("read what is mounted in", self.path())?;
@@ -131,6 +132,9 @@ impl LockedVolume {
         snapshots.sync().context("sync", snapshots.show())?;
         fault::point("snapshot.recorded");
         self.point_latest()?;
+        if self.is_light() {
+            self.read_as(info.id, Steady::Fresh);
+        }
         Ok(info)
     }
 
@@ -341,7 +345,7 @@ fn delete_subvolume(dir: &Spot, name: &str) -> Result<()> {
     deleted.context("delete the subvolume", dir.join(name).show())
 }
 
-fn write(dir: &Spot, name: &str, bytes: &[u8]) -> Result<()> {
+pub(super) fn write(dir: &Spot, name: &str, bytes: &[u8]) -> Result<()> {
     dir.write_file(name, bytes).context("write", dir.show())
 }
 

@@ -3,3 +3,4 @@
 pub(crate) mod bound;
 pub(crate) mod mark;
 pub(crate) mod restoring;
+pub(crate) mod steady;

@@ -1,8 +1,9 @@
 //! A volume and the records in its store.
 
+use crate::store::steady::TakenNow;
 use crate::volume::record::{Absent, CloneRecord, Record, is_none, read_record, unreadable};
 use snapsync_model::{
-    Context, Error, Origin, Promotions, Provider, Result, SnapshotInfo, Subset, VolumeInfo,
+    Context, Error, History, Origin, Promotions, Provider, Result, Role, SnapshotInfo, Subset, VolumeInfo,
 };
 use snapsync_sys::{FileSystem, Root, Spot};
 use snapsync_walk::STORE;
@@ -23,6 +24,8 @@ pub struct Volume {
     pub(crate) filesystem: FileSystem,
     /// By this command: nobody else has written to its tree since its last snapshot.
     pub(crate) has_just_been_promoted: bool,
+    /// The snapshot that this command has just taken of a light primary.
+    pub(crate) taken_now: Option<TakenNow>,
 }
 
 impl Volume {
@@ -36,6 +39,7 @@ impl Volume {
             provider: self.record.provider,
             filesystem: self.filesystem.name(),
             subset: self.record.subset.clone(),
+            history: self.record.history,
         }
     }
 
@@ -69,6 +73,11 @@ impl Volume {
 
     pub(crate) fn absent(&self) -> Option<&Absent> {
         self.record.absent.as_ref()
+    }
+
+    /// Whether its snapshots keep no bytes that the tree has no more: its standbys have them.
+    pub fn is_light(&self) -> bool {
+        self.record.role == Role::Primary && self.record.history == Some(History::Light)
     }
 
     /// Whether some snapshots may have bytes that only the tree holds.

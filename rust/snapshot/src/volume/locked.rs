@@ -1,11 +1,14 @@
 //! A volume that no other command works on meanwhile: only such a one can be changed.
 
 use crate::store::bound::Bound;
+use crate::store::steady::{Steady, TakenNow};
 use crate::volume::handle::Volume;
 use crate::volume::record::{
     Absent, CloneRecord, RECORD, Record, STORE_FORMAT, is_none, read_record, unreadable,
 };
-use snapsync_model::{Context, Error, Monitor, Promotions, Provider, Result, Role, SnapshotInfo, Subset};
+use snapsync_model::{
+    Context, Error, History, Monitor, Promotions, Provider, Result, Role, SnapshotInfo, Subset,
+};
 use snapsync_sys::{Lock, Spot, btrfs};
 use std::collections::BTreeSet;
 use std::ops::Deref;
@@ -163,6 +166,16 @@ impl LockedVolume {
         self.save()
     }
 
+    pub(crate) fn note_history(&mut self, history: History) -> Result<()> {
+        self.volume.record.history = Some(history);
+        self.save()
+    }
+
+    /// How the snapshot is read that this command has just taken.
+    pub(crate) fn read_as(&mut self, snapshot: Uuid, steady: Steady) {
+        self.volume.taken_now = Some(TakenNow { snapshot, steady });
+    }
+
     /// Sets whether a standby's tree is read-only between rounds.
     pub fn set_read_only(&mut self, read_only: bool) -> Result<()> {
         self.volume.record.read_only = read_only;
@@ -257,7 +270,7 @@ impl LockedVolume {
     pub(crate) fn claim_round(&mut self) -> Result<u64> {
         let round = self.record.next_round;
         self.volume.record.next_round = after(round, self.path())?;
-        self.volume.record.partly_in_tree |= self.volume.record.role == Role::Standby;
+        self.volume.record.partly_in_tree |= self.record.role == Role::Standby || self.is_light();
         self.save()?;
         Ok(round)
     }

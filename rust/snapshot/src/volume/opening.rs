@@ -47,7 +47,7 @@ impl Volume {
         let Some(record) = read_record(&Spot::top(store.clone()))? else { return Ok(None) };
         let filesystem = filesystem_of(&root)?;
         let root = Arc::new(root);
-        Ok(Some(Volume { root, store, record, filesystem, has_just_been_promoted: false }))
+        Ok(Some(Volume { root, store, record, filesystem, has_just_been_promoted: false, taken_now: None }))
     }
 
     pub fn open(path: &Path) -> Result<Volume> {
@@ -98,7 +98,8 @@ impl Volume {
         let record = Record::new(role, lineage, epoch, provider);
         let (root, store) = make_store(root, subvolume)?;
         let (root, store) = (Arc::new(root), Arc::new(store));
-        let volume = Volume { root, store, record, filesystem, has_just_been_promoted: false };
+        let volume =
+            Volume { root, store, record, filesystem, has_just_been_promoted: false, taken_now: None };
         let lock = volume.take_lock(GLANCE, &Monitor::default())?;
         let mut volume = LockedVolume::of(volume, lock);
         if read_record(&volume.store())?.is_some() {

@@ -4,7 +4,7 @@ use crate::store::bound::Bound;
 use crate::store::mark::Mark;
 use crate::volume::scrubbed::Scrub;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use snapsync_model::{Context, Error, Promotions, Provider, Result, Role, Subset};
+use snapsync_model::{Context, Error, History, Promotions, Provider, Result, Role, Subset};
 use snapsync_sys::Spot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -184,6 +184,9 @@ pub(crate) struct Record {
     /// was promoted where no blocks are shared.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) partly_in_tree: bool,
+    /// What is kept of older snapshots while it is a primary. None means all, as in older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) history: Option<History>,
     /// The directory that this is the store of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) root: Option<Bound>,
@@ -211,6 +214,7 @@ impl Record {
             doubted: BTreeSet::new(),
             absent: None,
             partly_in_tree: false,
+            history: None,
             root: None,
         }
     }

@@ -6,6 +6,7 @@ use crate::options::{Supply, Terms};
 use crate::remote::supply;
 use crate::report::snapshots::Restored;
 use crate::volume::recovery;
+use crate::volume::replacement::keep_in_place;
 use crate::volume::rewind::{Rewind, rewind_between};
 use snapsync_model::{Error, Monitor, Result, Stage};
 use snapsync_snapshot::{Request, clear_replacement, name_is_free};
@@ -43,6 +44,7 @@ pub fn restore(
     monitor.start(Stage::Snapshot, 0);
     let kept = volume.unused_name("before-restore-")?;
     let before = volume.take(Request::New { name: Some(kept), subset: None }, monitor)?;
+    keep_in_place(&volume, &before, &|| volume.unsettled_in(&before), monitor)?;
     let result = volume.describe(Request::New { name, subset: None })?;
     monitor.start(Stage::Compare, 0);
     let turn = Rewind { base: &before, to: &from, result: &result, terms };

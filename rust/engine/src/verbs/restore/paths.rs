@@ -4,16 +4,18 @@
 //! by one: each path is the old or the new one at any moment, even if the command is killed.
 
 use crate::delta::landing::RestoreTarget;
+use crate::delta::pruned::Pruned;
 use crate::location::inside::{above, outermost, within};
 use crate::location::place::named;
 use crate::options::{Supply, Terms};
 use crate::remote::supply;
 use crate::report::snapshots::RestoredPaths;
 use crate::volume::recovery;
-use crate::volume::replacement::{Checked, Replacement};
-use snapsync_model::{Context, Error, Kind, Monitor, RelPath, Result, SnapshotInfo, Stage, Subset};
-use snapsync_snapshot::{LockedVolume, Request};
+use crate::volume::replacement::{Checked, Replacement, keep_in_place};
+use snapsync_model::{Context, Error, Kind, Monitor, RelPath, Result, Side, SnapshotInfo, Stage, Subset};
+use snapsync_snapshot::{LockedVolume, Request, Volume};
 use snapsync_sys::Root;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -43,6 +45,8 @@ pub fn restore_paths(
     let checked: Vec<Checked> = outermost(&paths).iter().map(look).collect::<Result<_>>()?;
     monitor.start(Stage::Snapshot, 0);
     let before = keep(&mut volume, monitor)?;
+    let inos = || inos_below(&volume, &before, &paths, monitor);
+    keep_in_place(&volume, &before, &inos, monitor)?;
     let stage = Replacement::make(&volume)?;
     let filled = RestoreTarget::made(stage.root.again()?).fill(&mut *content, terms, monitor)?;
     stage.put(&root, &checked, snapshot.id, monitor)?;
@@ -67,6 +71,16 @@ pub fn restore_paths(
 pub(crate) fn keep(volume: &mut LockedVolume, monitor: &Monitor) -> Result<SnapshotInfo> {
     let name = Some(volume.unused_name("before-restore-")?);
     volume.take(Request::New { name, subset: None }, monitor)
+}
+
+fn inos_below(
+    volume: &Volume,
+    before: &SnapshotInfo,
+    paths: &[RelPath],
+    monitor: &Monitor,
+) -> Result<BTreeSet<u64>> {
+    let below = Pruned::new(volume.open_snapshot(before, monitor)?, paths);
+    below.inodes()?.map(|inode| Ok(inode?.ino)).collect()
 }
 
 /// Checks that nothing can be lost: everything there must be in the snapshot that is taken before.

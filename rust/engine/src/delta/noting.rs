@@ -1,0 +1,64 @@
+//! A side that others write to while it is compared.
+
+use snapsync_model::{
+    Address, Context, Details, Inode, Inodes, Layout, Link, Owners, RelPath, Restless, Result, Side,
+};
+use std::collections::BTreeSet;
+use std::fs::File;
+
+/// Files whose bytes are gone are noted, and look as if they held nothing: what is made of them is not used.
+pub(crate) struct Noting<'a> {
+    pub(crate) side: &'a dyn Side,
+    pub(crate) restless: &'a Restless,
+}
+
+impl Side for Noting<'_> {
+    fn inodes(&self) -> Result<Inodes<'_>> {
+        self.side.inodes()
+    }
+
+    fn everything(&self) -> Result<Inodes<'_>> {
+        self.side.everything()
+    }
+
+    fn path_of(&self, link: &Link) -> Result<RelPath> {
+        self.side.path_of(link)
+    }
+
+    fn details(&self, inode: &Inode) -> Result<Details> {
+        self.side.details(inode)
+    }
+
+    fn open(&self, inode: &Inode) -> Result<File> {
+        match self.restless.take(inode.ino, self.side.open(inode))? {
+            Some(file) => Ok(file),
+            None => File::open("/dev/zero").context("open", "/dev/zero"),
+        }
+    }
+
+    fn holds_still(&self, inode: &Inode, file: &File) -> Result<()> {
+        if self.restless.has(inode.ino) {
+            return Ok(());
+        }
+        self.restless.take(inode.ino, self.side.holds_still(inode, file)).map(drop)
+    }
+
+    fn layout(&self, inode: &Inode, file: &File) -> Result<Layout> {
+        if self.restless.has(inode.ino) {
+            return Ok(Layout::new(inode.attributes.size, &[], &[]));
+        }
+        self.side.layout(inode, file)
+    }
+
+    fn space(&self) -> Option<u128> {
+        self.side.space()
+    }
+
+    fn owners(&self, address: Address) -> Result<Option<Owners>> {
+        self.side.owners(address)
+    }
+
+    fn pick(&self, inos: &BTreeSet<u64>) -> Result<Vec<Inode>> {
+        self.side.pick(inos)
+    }
+}

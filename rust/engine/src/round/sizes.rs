@@ -1,0 +1,40 @@
+//! How much a snapshot holds, as its round learns it.
+
+use crate::delta::outgoing::count;
+use crate::delta::sides::Sides;
+use snapsync_model::{Counts, Inode, Result, SnapshotInfo};
+use snapsync_snapshot::LockedVolume;
+
+/// Records the size of the snapshot, from its walk, or from its base and the changes.
+pub(super) fn note_size(
+    primary: &LockedVolume,
+    base: Option<&SnapshotInfo>,
+    snapshot: &mut SnapshotInfo,
+    sides: &Sides,
+    counts: &Counts,
+) -> Result<()> {
+    if snapshot.entries.is_some() {
+        return Ok(());
+    }
+    let (entries, bytes) = if sides.target_is_whole {
+        count(&*sides.target)?
+    } else if let Some((entries, bytes)) = base.and_then(|base| base.entries.zip(base.bytes)) {
+        (
+            entries.saturating_add(counts.created).saturating_sub(counts.deleted),
+            bytes.saturating_add(counts.bytes_added).saturating_sub(counts.bytes_removed),
+        )
+    } else {
+        return Ok(());
+    };
+    primary.record_counts(snapshot, entries, bytes)
+}
+
+/// A snapshot as if it did not have some files.
+pub(super) fn without(snapshot: &SnapshotInfo, rows: &[Inode]) -> SnapshotInfo {
+    let less = |all: u64, part: u64| all.saturating_sub(part);
+    SnapshotInfo {
+        entries: snapshot.entries.map(|entries| less(entries, rows.len() as u64)),
+        bytes: snapshot.bytes.map(|bytes| less(bytes, rows.iter().map(|row| row.attributes.size).sum())),
+        ..snapshot.clone()
+    }
+}

@@ -1,0 +1,28 @@
+//! What proves that a file of a tree that others write to still has the bytes of its row.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use uuid::Uuid;
+
+/// No file has this change time, so the next walk reads the file itself.
+pub const UNSETTLED: i64 = i64::MIN;
+
+/// A snapshot that this command has just taken of a light primary, and reads from its tree.
+#[derive(Clone, Debug)]
+pub(crate) struct TakenNow {
+    pub(crate) snapshot: Uuid,
+    pub(crate) steady: Steady,
+}
+
+/// What a file has to be to have the bytes of its row.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Steady {
+    /// What it was when its row was made: the change time proves it.
+    #[default]
+    Settled,
+    /// The same, or of the size and time of a row that was made of it while somebody had it open for writing:
+    /// the next snapshot reads such a file again.
+    Fresh,
+    /// The same file, and no shorter. What is not the same is noted.
+    AsItIs(Arc<Mutex<BTreeSet<u64>>>),
+}
