@@ -10,7 +10,7 @@ use snapsync_model::{Change, Monitor, Provider, Result, Side, SnapshotInfo, Subs
 use snapsync_stream::{Arrivals, Budget, Compression, Held, MEMORY, Outlet, Readable, receive, run, send};
 use snapsync_sys::{Root, Spot};
 use snapsync_walk::Tree;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Cursor, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -63,7 +63,8 @@ fn walk(root: &Path) -> Tree {
 
 fn compare(target: &Tree, base: Option<&Tree>, trust: Trust, emit: &mut dyn FnMut(Change) -> Result<()>) {
     let base = base.map(|base| base as &dyn Side);
-    changes(base, target, trust, &BTreeSet::new(), &Monitor::default(), emit).expect("changes");
+    changes(base, target, trust, &BTreeSet::new(), &BTreeMap::new(), &Monitor::default(), emit)
+        .expect("changes");
 }
 
 fn walking(criterion: &mut Criterion) {
