@@ -50,7 +50,10 @@ def test_what_is_written_to_a_clone_never_reaches_the_snapshot(place: Place, kin
     assert_same(held, to)
     assert not (to / ".snapsync").exists()
     assert report["instant"] == (kind == "btrfs")
-    assert report["shared_bytes"] == (report["data_bytes"] if kind == "xfs" else 0)
+    # Small files are in packs, which share nothing.
+    small = [entry.size for entry in held.entries.values() if entry.kind == "file" and entry.size <= 32 << 10]
+    copied = report["data_bytes"] - report["shared_bytes"]
+    assert copied <= sum(small) if kind == "xfs" else not report["shared_bytes"]
     scribble(to)
     assert_same(now, volume)
     done("restore", f"{volume}@then", "--to", again)

@@ -14,7 +14,19 @@ from pathlib import Path
 
 import pool
 import pytest
-from machine import FileSystems, Pair, Place, assert_told, done, passed, run, snapshots, start, stopped_at
+from machine import (
+    FileSystems,
+    Pair,
+    Place,
+    assert_told,
+    done,
+    passed,
+    run,
+    snapshots,
+    start,
+    stopped_at,
+    wait_until,
+)
 from oracle import assert_same, freeze, same
 from test_ditto import History, inodes, read_back
 from worlds import World, append, bulk, fill, noise, rewrite_quietly, write
@@ -210,6 +222,24 @@ def test_a_round_that_was_killed_goes_on_with_a_tree_that_has_changed_since(
         fill(pair.source / f"new-{turn}", 0, 9000, turn)
         if turn == 1:
             fill(pair.source / "large", 5 << 20, 4096, 9)
+    pair.sync()
+
+
+@pytest.mark.parametrize("point", ["retake.made", "again.made", "again.replaced"])
+def test_a_kill_while_its_snapshot_is_taken_again_leaves_one_that_goes_on(
+    place: Place, tmp_path: Path, point: str
+) -> None:
+    pair, trace = light(place, ("ext4", "xfs")), tmp_path / "trace"
+    bulk(pair.source, 60)
+    fill(pair.source / "large", 0, 8 << 20, 1)
+    env = {"SNAPSYNC_FAULT": f"{point}:1", "SNAPSYNC_FAULT_TRACE": trace}
+    process = start("sync", pair.source, pair.target, "--bwlimit", "4M", env=env)
+    wait_until(lambda: "stage.frame" in passed(trace))
+    fill(pair.source / "large", 7 << 20, 4096, 9)
+    World(pair.source, 1).churn(10)
+    out, err = process.communicate()
+    assert process.returncode == -signal.SIGKILL, (out, err)
+    fill(pair.source / "large", 9000, 4096, 10)
     pair.sync()
 
 

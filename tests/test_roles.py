@@ -327,7 +327,8 @@ def test_a_killed_rejoin_goes_on_and_loses_nothing(
             assert_same(fallen.of_b, fallen.a)
             assert_same(fallen.of_b, fallen.b)
             assert_tidy(fallen.a)
-            assert_tidy(fallen.b)
+            # Where no blocks are shared, what was changed after its promotion is lost to older snapshots.
+            assert_tidy(fallen.b, thinned=kinds[1] == "ext4")
             verified(f"{fallen.a}@latest", fallen.a)
             fallen.everything_is_kept(place)
 
