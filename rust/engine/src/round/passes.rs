@@ -4,7 +4,7 @@
 
 use crate::delta::staging::Again;
 use crate::round::held::{LONG, Primary};
-use snapsync_model::{Error, Monitor, Result, Side, SnapshotInfo, entries, locked};
+use snapsync_model::{Error, Monitor, Result, Side, SnapshotInfo, locked};
 use snapsync_snapshot::{Moved, Standby};
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
@@ -15,8 +15,9 @@ const STEADY: u32 = 2;
 const PATIENT: u32 = 6;
 /// The most passes. After so many not even the files that are given up are always the same.
 const MOST: u32 = 100;
-/// The number of files that a message names.
+/// The number of files that an error names, and a note.
 const NAMED: usize = 5;
+const A_NOTE: usize = 20;
 
 /// How far the transfer of a snapshot has come.
 pub(super) struct Passes {
@@ -125,24 +126,27 @@ impl Passes {
     /// Names what was not read as of one moment, or not at all.
     pub(super) fn tell(&self, side: &dyn Side, monitor: &Monitor) -> Result<()> {
         let moved = self.moved.as_ref().map(|moved| locked(moved).clone()).unwrap_or_default();
-        if !moved.is_empty() {
-            monitor.note(format!(
-                "{} changed each time they were read: the standby has them as they were read, not as of one \
-                 moment: {}",
-                entries(moved.len() as u64),
-                first_of(named(side, &moved)?.values())
-            ));
-        }
-        if !self.kept.is_empty() {
-            monitor.note(format!(
-                "{} were cut, or moved about, each time they were read: the standby has them as it had them \
-                 before, and those that are new not at all: {}",
-                entries(self.kept.len() as u64),
-                first_of(self.kept.iter())
-            ));
-        }
+        let moved: BTreeSet<String> = named(side, &moved)?.into_values().collect();
+        each_named(&moved, monitor, |names| {
+            format!(
+                "changed each time it was read, so that the standby has it as it was read, and not as of \
+                 one moment: {names}"
+            )
+        });
+        each_named(&self.kept, monitor, |names| {
+            format!(
+                "was cut, or moved about, each time it was read, so that the standby has it as before, or \
+                 not at all if it is new: {names}"
+            )
+        });
         Ok(())
     }
+}
+
+/// Names every one of them: of all others it is said that they are as of one moment.
+fn each_named(names: &BTreeSet<String>, monitor: &Monitor, note: impl Fn(String) -> String) {
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    names.chunks(A_NOTE).for_each(|names| monitor.note(note(names.join(", "))));
 }
 
 /// The paths of some files.

@@ -4,7 +4,7 @@
 //! A row of the newest table with the same object says which file that is. It has the bytes for as long as it
 //! is the inode that the row was made of, with the change time that the row tells.
 
-use crate::store::steady::{Steady, UNSETTLED};
+use crate::store::steady::{Seen, Steady, UNSETTLED};
 use snapsync_manifest::{Finder, Table};
 use snapsync_model::{Context, Directories, Inode, Kind, RelPath, Result, locked};
 use snapsync_sys::{Root, Spot, mounting, stat_of};
@@ -33,10 +33,9 @@ pub(crate) struct TreeOf {
 }
 
 impl TreeOf {
-    /// Whether times prove nothing, because the file system was mounted since a table was made.
-    fn is_mounted_anew(&self, table: &Table) -> bool {
-        let has_seen = matches!(self.steady, Steady::Settled);
-        self.is_primary && has_seen && mounting(self.root.in_own_mount()) != table.info().mounting
+    /// Whether times prove nothing of the rows of a table, because the file system was mounted since.
+    pub(crate) fn is_mounted_anew(&self, table: &Table) -> bool {
+        self.is_primary && mounting(self.root.in_own_mount()) != table.info().mounting
     }
 }
 
@@ -53,15 +52,21 @@ impl InTree {
     }
 
     /// The file that has the bytes of a row; None where they are gone. `own` is the path that its own table
-    /// has for it: the tree may be what that describes, as when a snapshot of changes by hand was kept aside.
-    pub(crate) fn open(&self, inode: &Inode, own: impl FnOnce() -> Result<RelPath>) -> Result<Option<File>> {
+    /// has for it, if that proves anything: the tree may be what that describes, as when a snapshot of what
+    /// was changed by hand was kept aside.
+    pub(crate) fn open(
+        &self,
+        inode: &Inode,
+        own: Option<impl FnOnce() -> Result<RelPath>>,
+    ) -> Result<Option<File>> {
         if let Some(row) = self.row(inode)?
             && let Some(path) = self.path_of(&row)?
             && let Some(file) = self.open_as(&path, &row)?
         {
             return Ok(Some(file));
         }
-        own().map_or(Ok(None), |path| self.open_as(&path, inode))
+        let own = own.and_then(|own| own().ok());
+        own.map_or(Ok(None), |path| self.open_as(&path, inode))
     }
 
     fn open_as(&self, path: &RelPath, row: &Inode) -> Result<Option<File>> {
@@ -73,10 +78,11 @@ impl InTree {
         Ok(holds(&self.steady, &file, row)?.then_some(file))
     }
 
-    /// Whether a file that was opened in the tree still has the bytes of a row.
-    pub(crate) fn holds(&self, inode: &Inode, file: &File) -> Result<bool> {
+    /// Whether a file that was opened in the tree still has the bytes of a row. Its own table `proves` it, or
+    /// the newest one.
+    pub(crate) fn holds(&self, inode: &Inode, proves: bool, file: &File) -> Result<bool> {
         let steady = &self.steady;
-        Ok(holds(steady, file, inode)?
+        Ok((proves && holds(steady, file, inode)?)
             || self.row(inode)?.map_or(Ok(false), |row| holds(steady, file, &row))?)
     }
 
@@ -112,12 +118,16 @@ fn holds(steady: &Steady, file: &File, row: &Inode) -> Result<bool> {
     }
     let (now, was) = (stat.attributes, row.attributes);
     let is_settled = (stat.ctime, now.size) == (row.ctime, was.size);
-    let is_fresh = row.ctime == UNSETTLED && (now.size, now.mtime) == (was.size, was.mtime);
+    let is_fresh = |seen: &Seen| {
+        row.ctime == UNSETTLED
+            && (now.size, now.mtime) == (was.size, was.mtime)
+            && *locked(seen).entry(row.ino).or_insert(stat.ctime) == stat.ctime
+    };
     Ok(match steady {
         Steady::Settled => is_settled,
-        Steady::Fresh => is_settled || is_fresh,
-        Steady::AsItIs(moved) => {
-            if !is_settled && !is_fresh {
+        Steady::Fresh(seen) => is_settled || is_fresh(seen),
+        Steady::AsItIs(moved, seen) => {
+            if !is_settled && !is_fresh(seen) {
                 locked(moved).insert(row.ino);
             }
             now.size >= was.size

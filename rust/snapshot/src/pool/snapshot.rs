@@ -34,6 +34,7 @@ pub struct PoolSnapshot {
     tree: Mutex<Option<Arc<InTree>>>,
     /// None where each object has its file.
     tree_of: Option<TreeOf>,
+    is_proof: OnceLock<bool>,
     /// What `inodes` gives, if that is not everything.
     pub(crate) listed: Option<Vec<Inode>>,
 }
@@ -60,6 +61,7 @@ impl PoolSnapshot {
             directories: OnceLock::new(),
             tree: Mutex::default(),
             tree_of,
+            is_proof: OnceLock::new(),
             listed: None,
         })
     }
@@ -76,11 +78,17 @@ impl PoolSnapshot {
                 return Ok(Some(file));
             }
             let Some(tree) = self.tree(again)? else { return Ok(None) };
-            if let Some(file) = tree.open(inode, || self.path(inode))? {
+            if let Some(file) = tree.open(inode, self.is_proof().then_some(|| self.path(inode)))? {
                 return Ok(Some(file));
             }
         }
         object()
+    }
+
+    /// Whether the times of its own rows prove anything: not on a primary that was mounted anew.
+    fn is_proof(&self) -> bool {
+        let tells = |tree: &TreeOf| !tree.is_mounted_anew(&self.table);
+        *self.is_proof.get_or_init(|| self.tree_of.as_ref().is_none_or(tells))
     }
 
     /// Where the bytes of a file are, for people.
@@ -223,7 +231,7 @@ impl Side for PoolSnapshot {
         }
         for again in [false, true] {
             if let Some(tree) = self.tree(again)?
-                && tree.holds(inode, file)?
+                && tree.holds(inode, self.is_proof(), file)?
             {
                 return Ok(());
             }

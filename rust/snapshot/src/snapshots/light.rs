@@ -9,7 +9,7 @@ use crate::pool::{files_again, take};
 use crate::snapshots::differing::files_that_differ;
 use crate::snapshots::lost::AGAIN;
 use crate::snapshots::take::write;
-use crate::store::steady::Steady;
+use crate::store::steady::{Seen, Steady};
 use crate::volume::handle::Volume;
 use crate::volume::locked::LockedVolume;
 use serde::{Deserialize, Serialize};
@@ -98,7 +98,7 @@ impl LockedVolume {
 
     /// Reads what was just taken though it is not what it was, and notes it in `moved`.
     pub fn read_as_it_is(&mut self, info: &SnapshotInfo, moved: Moved) {
-        self.read_as(info.id, Steady::AsItIs(moved));
+        self.read_as(info.id, Steady::AsItIs(moved, Seen::default()));
     }
 
     /// Takes a snapshot of a light primary again, which nobody else has. Whoever has begun to read it
@@ -163,7 +163,7 @@ impl LockedVolume {
         self.replace_with_again(&dir, &BTreeSet::new())?;
         (info.entries, info.bytes) = (Some(counts.entries), Some(counts.bytes));
         self.record_snapshot(info)?;
-        self.read_as(info.id, Steady::Fresh);
+        self.read_as(info.id, Steady::Fresh(Seen::default()));
         Ok(true)
     }
 }

@@ -5,7 +5,7 @@ use crate::pool::store::PoolStore;
 use crate::pool::{objects, remove, take};
 use crate::snapshots::garbage::Doomed;
 use crate::snapshots::lost::{AGAIN, replace_files};
-use crate::store::steady::Steady;
+use crate::store::steady::{Seen, Steady};
 use crate::volume::handle::{Volume, name_is_free};
 use crate::volume::locked::LockedVolume;
 use crate::volume::record::TakenFor;
@@ -133,7 +133,7 @@ impl LockedVolume {
         fault::point("snapshot.recorded");
         self.point_latest()?;
         if self.is_light() {
-            self.read_as(info.id, Steady::Fresh);
+            self.read_as(info.id, Steady::Fresh(Seen::default()));
         }
         Ok(info)
     }

@@ -1,6 +1,6 @@
 //! What proves that a file of a tree that others write to still has the bytes of its row.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use uuid::Uuid;
 
@@ -20,9 +20,12 @@ pub(crate) enum Steady {
     /// What it was when its row was made: the change time proves it.
     #[default]
     Settled,
-    /// The same, or of the size and time of a row that was made of it while somebody had it open for writing:
-    /// the next snapshot reads such a file again.
-    Fresh,
+    /// The same; or of the size and time of a row that was made of it while somebody had it open for writing,
+    /// and as it was when it was first opened. The next snapshot reads such a file again.
+    Fresh(Seen),
     /// The same file, and no shorter. What is not the same is noted.
-    AsItIs(Arc<Mutex<BTreeSet<u64>>>),
+    AsItIs(Arc<Mutex<BTreeSet<u64>>>, Seen),
 }
+
+/// The change times that files had when they were first opened.
+pub(crate) type Seen = Arc<Mutex<HashMap<u64, i64>>>;
