@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,8 @@ def test_a_diff_is_that_of_the_two_texts(place: Place) -> None:
     file = volume / "file"
     for name, text in (("a", "1\n2\n3\n"), ("b", "1\n2\nthree\n")):
         file.write_text(text)
+        # So that it is in a pack, with others.
+        time.sleep(0.3)
         take(volume, name)
     file.write_text("0\n1\n2\n3\n")
     assert run("versions", file, "--diff", 1, 2).out.splitlines()[3:] == [" 1", " 2", "-3", "+three"]

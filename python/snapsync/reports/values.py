@@ -262,7 +262,7 @@ class Version(Record):
     """What a file was in `snapshots`, and is now if it is `live`; the oldest has the number 1.
 
     `mtime` is in nanoseconds since 1970, `target` what a link points at. `content` is a path where a file's
-    bytes can be read for as long as it has that version.
+    bytes can be read for as long as it has that version: `size` bytes from `content_offset` on.
     """
 
     number: int
@@ -271,6 +271,7 @@ class Version(Record):
     mtime: int
     target: str | None
     content: str
+    content_offset: int
     snapshots: tuple[Snapshot, ...]
     live: bool
 

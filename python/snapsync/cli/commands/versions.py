@@ -156,7 +156,8 @@ def _lines(version: Version | None) -> list[str] | None:
     if version.kind != "file":
         return [f"{version.kind} {version.target or ''}".rstrip() + "\n"]
     with open(version.content, "rb") as file:
-        content = file.read()
+        file.seek(version.content_offset)
+        content = file.read(version.size)
     if b"\0" in content:
         return None
     try:

@@ -213,6 +213,8 @@ pub struct Version {
     /// The path where a file's bytes can be read.
     #[serde(serialize_with = "path_as_json")]
     pub content: PathBuf,
+    /// Where they begin there: many small files are in one.
+    pub content_offset: u64,
     pub snapshots: Vec<SnapshotInfo>,
     /// Whether it is the present version.
     pub live: bool,

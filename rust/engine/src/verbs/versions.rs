@@ -225,6 +225,7 @@ impl Known {
             size: size_of(&self.found),
             mtime: self.found.attributes.mtime,
             content: if self.found.kind == Kind::File { self.found.content() } else { PathBuf::new() },
+            content_offset: if self.found.kind == Kind::File { self.found.content_offset() } else { 0 },
             target: self.found.target.map(|target| String::from_utf8_lossy(&target).into_owned()),
             snapshots: self.snapshots,
             live: self.is_live,

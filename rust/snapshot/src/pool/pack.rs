@@ -205,9 +205,9 @@ impl Pool {
         self.packed(object).is_ok_and(|found| found.is_some()) || object_at(&self.dir, object).is_there()
     }
 
-    /// How many bytes a pack has of it; None if none has it.
-    pub(crate) fn length_in_pack(&self, object: u64) -> io::Result<Option<u64>> {
-        Ok(self.packed(object)?.map(|(_, entry)| entry.length))
+    /// Where a pack has it; None if none has it.
+    pub(crate) fn range_in_pack(&self, object: u64) -> io::Result<Option<Range>> {
+        Ok(self.packed(object)?.map(|(_, entry)| entry.range()))
     }
 
     /// The file that has its bytes, or had them.

@@ -3,7 +3,7 @@
 use crate::pool::pack::Pool;
 use rayon::prelude::*;
 use serde::Serialize;
-use snapsync_model::{Context, Kind, Result};
+use snapsync_model::{Context, Kind, Range, Result};
 use snapsync_sys::{FileSystem, Spot, shared_bytes};
 use std::fs::{File, Metadata};
 use std::io;
@@ -24,7 +24,7 @@ impl Weight {
 
 /// What an object takes; None where the pool has none. One in a pack has no inode of its own.
 pub(crate) fn of_object(pool: &Pool, object: u64, filesystem: FileSystem) -> io::Result<Option<Weight>> {
-    if let Some(bytes) = pool.length_in_pack(object)? {
+    if let Some(Range { length: bytes, .. }) = pool.range_in_pack(object)? {
         return Ok(Some(Weight { bytes, inodes: 0 }));
     }
     let Some(file) = pool.open(object)? else { return Ok(None) };

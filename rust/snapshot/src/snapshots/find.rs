@@ -51,6 +51,14 @@ impl Found {
         }
     }
 
+    /// Where they begin in it: many small files are in one.
+    pub fn content_offset(&self) -> u64 {
+        match &self.content {
+            Content::Spot(_) => 0,
+            Content::Row(snapshot, inode) => snapshot.start_of(inode),
+        }
+    }
+
     /// The bytes of a file.
     pub fn open(&self) -> Result<File> {
         match &self.content {
