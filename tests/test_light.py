@@ -389,6 +389,9 @@ def test_a_history_cannot_be_light_where_that_means_nothing_or_times_prove_nothi
     source = place(kind)
     fill(source / "file", 0, 5000, 1)
     assert_told(run("init", source, "--history", "light"), "--history", codes=(2,))
+    ran = run("sync", source, place.absent("ext4"), "--history", "light", "--quiet")
+    assert_told(ran, "--history", codes=(2,))
+    assert not (source / ".snapsync").exists()
     assert run("init", source, "--history", "thin").code == 2
 
 

@@ -84,7 +84,13 @@ fn begin(
             volume
         }
     };
-    let primary = with_history(primary, options, rights)?;
+    let primary = match with_history(primary, options, rights) {
+        Ok(primary) => primary,
+        Err(error) => {
+            made.unmake();
+            return Err(error);
+        }
+    };
     let (primary, unlike) = (Primary::new(primary), BTreeSet::new());
     let mut round = Driver {
         primary,

@@ -23,7 +23,8 @@ pub fn init(
     let root = Root::open(&path)?;
     can_be_kept(&root, read_only == Some(true))?;
     let found = Volume::find_in(root.again()?)?;
-    if found.is_none() {
+    let is_new = found.is_none();
+    if is_new {
         tell_what_it_lies_in(&root, monitor);
     }
     let volume = match found {
@@ -43,8 +44,13 @@ pub fn init(
     if let Some(read_only) = read_only {
         volume.set_read_only(read_only)?;
     }
-    if let Some(history) = history {
-        volume.set_history(history)?;
+    if let Some(history) = history
+        && let Err(error) = volume.set_history(history)
+    {
+        if is_new {
+            volume.remove_store()?;
+        }
+        return Err(error);
     }
     let (volume, read_only) = (volume.info(), volume.is_read_only());
     Ok(Initialised { verb: "init", volume, read_only, recovered, notes: monitor.take_notes() })
