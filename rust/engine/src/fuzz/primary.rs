@@ -92,7 +92,7 @@ impl<'w> Primary<'w> {
                 "has_manifest": false,
                 "no_space_check": false,
                 "spare": { "keep": { "last": 1 }, "needed": [] },
-                "again": { "from": self.delta().digest(), "unlike": [1 << 40] },
+                "again": { "from": self.delta().digest(), "unlike": [1_u64 << 40] },
             } }),
             "secret" => json!({ "secret": { "secret": secret } }),
             "scrub" => json!({ "scrub": { "pieces": [
