@@ -322,7 +322,7 @@ RUST_LEVELS = {
         incoming landing
     """,
     "engine/volume": """
-        holds lost made pieces recovery replacement standing
+        holds lost made parts pieces recovery replacement standing
         copies retention rewind
         drift
         roles

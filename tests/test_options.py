@@ -69,7 +69,7 @@ def test_the_native_half_knows_every_option_of_a_connection(group: str, name: st
 def test_every_option_of_sync_goes_to_the_native_half() -> None:
     """In a group that is handed through whole, under its own name or as a part of a group."""
     handed = {path[-1] for path in leaves(rounds._round({}))}
-    told_otherwise = {"exclude_from", "scrub", "scrub_limit", "jobs"}
+    told_otherwise = {"part", "exclude_from", "scrub", "scrub_limit", "jobs"}
     beside = options(KeepOptions).keys() | options(TransferOptions).keys() | options(ChannelOptions).keys()
     assert options(SyncOptions).keys() == handed - {"period", "limit"} | told_otherwise | beside
 

@@ -75,17 +75,25 @@ class Location:
     def __new__(cls, text: str) -> Location: ...
     @staticmethod
     def known(text: str) -> Location: ...
+    @staticmethod
+    def part_of(text: str, part: str) -> str:
+        """How a part of the tree at a place is written. Raises UsageError for what cannot name one."""
+
     @property
     def host(self) -> str | None:
         """`[user@]host`, an IPv6 address in brackets; None for this machine."""
 
     @property
     def path(self) -> str:
-        """What lies between the host and the snapshot."""
+        """What lies between the host and the snapshot; of a part, with the slash at its end."""
+
+    @property
+    def part(self) -> str | None:
+        """What stands between an `@` and the last slash, which may as well be part of a directory's name."""
 
     @property
     def snapshot(self) -> str | None:
-        """What follows the last `@` of the last name, which may as well be part of that name."""
+        """What follows the last `@` of the last name, or the slash after a part; it may as well be a name."""
 
     def is_at(self, place: Location) -> bool:
         """Whether `place`, whose path may be relative to a home on its host, names this place."""
@@ -286,7 +294,9 @@ def verify_and_mend(
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...
-def versions(file: str, *, progress: Callable[[str, int, int, str], object] | None = None) -> str: ...
+def versions(
+    file: str, *, part: str | None = None, progress: Callable[[str, int, int, str], object] | None = None
+) -> str: ...
 def restore_file(
     snapshot: str,
     path: str,

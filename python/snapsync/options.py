@@ -293,7 +293,22 @@ class ChannelOptions(SshOptions, total=False):
     ]
 
 
+class SourceOptions(TypedDict, total=False):
+    """Which part of a source is meant."""
+
+    part: Annotated[
+        str | None,
+        Option(
+            "--part",
+            metavar="NAME",
+            help="A part of SOURCE with patterns, snapshots and standbys of its own, SOURCE@NAME/; made on"
+            " first use. Without --exclude, --include /PATH takes nothing else.",
+        ),
+    ]
+
+
 class SyncOptions(
+    SourceOptions,
     SnapshotOptions,
     KeepOptions,
     TargetOptions,

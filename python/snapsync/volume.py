@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 
+from snapsync._native import Location
 from snapsync.api import restores, snapshots
 from snapsync.errors import UsageError, told
 from snapsync.reports.snapshots import HoldReport, PruneReport, ReleaseReport, StatusReport
@@ -11,18 +12,20 @@ from snapsync.types import AnyPath, Progress
 
 
 class Volume:
-    """A directory tree under snapsync's care. Making one of these touches nothing on disk."""
+    """A directory tree under snapsync's care, or a part of one. Making this touches nothing on disk."""
 
-    def __init__(self, path: AnyPath) -> None:
+    def __init__(self, path: AnyPath, part: str | None = None) -> None:
         from pathlib import Path
 
         self.path = Path(os.fsdecode(path))
+        self.part = part
 
     def __fspath__(self) -> str:
-        return str(self.path)
+        return str(self.path) if self.part is None else Location.part_of(str(self.path), self.part)
 
     def __repr__(self) -> str:
-        return f"Volume({str(self.path)!r})"
+        part = "" if self.part is None else f", part={self.part!r}"
+        return f"Volume({str(self.path)!r}{part})"
 
     def snapshot(
         self, name: str | None = None, *, jobs: int = 0, progress: Progress | None = None

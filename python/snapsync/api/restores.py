@@ -166,12 +166,14 @@ def browse(
     return Browsing(BrowseReport.from_json(text), mounted)
 
 
-def versions(file: AnyPath, *, progress: Progress | None = None) -> VersionsReport:
+def versions(file: AnyPath, *, part: str | None = None, progress: Progress | None = None) -> VersionsReport:
     """Each version of `file` that the snapshots of its volume hold; it need not exist any more.
 
-    Versions differ in content, kind or link target. Raises UsageError where nothing ever was at that path.
+    With `part` the snapshots of that part of the tree are meant; without it, those of the whole volume, or
+    else those of the first part that has the file. Versions differ in content, kind or link target. Raises
+    UsageError where nothing ever was at that path.
     """
-    return VersionsReport.from_json(_native.versions(os.fsdecode(file), progress=progress))
+    return VersionsReport.from_json(_native.versions(os.fsdecode(file), part=part, progress=progress))
 
 
 def restore_version(
@@ -187,7 +189,8 @@ def restore_version(
     if not version.snapshots:
         message = f"version {version.number} of {report.path} is the file as it is, and in no snapshot"
         raise told(UsageError(message), message, "name another version, or copy the file")
-    snapshot = f"{report.volume.path}@{version.snapshots[-1].id}"
+    path = report.volume.path
+    snapshot = f"{path if path.endswith('/') else f'{path}@'}{version.snapshots[-1].id}"
     if to is None:
         return restore_paths(snapshot, [report.path], progress=progress, **options)
     text = _native.restore_file(snapshot, report.path, os.fsdecode(to), **_supply(options), progress=progress)

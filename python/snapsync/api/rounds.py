@@ -45,9 +45,10 @@ def sync(
     second) are for what travels between machines. Either machine gives up when the
     other is silent for `timeout` seconds.
 
-    The first round restores the whole tree into an absent or empty `target`; where a standby is known that is
-    not there any more, only with `new_standby`. `name` names the snapshot;
-    with `snap` none is taken, and that snapshot of `source` (or "latest") is brought to `target`.
+    With `part` it is one of `SOURCE@PART/`, which has patterns, snapshots and standbys of its own and is made
+    on first use; without `exclude` it is what `include` names. The first round restores the whole tree into
+    an absent or empty `target`; where a standby is known that is not there any more, only with `new_standby`.
+    `name` names the snapshot; with `snap` none is taken, and that of `source` (or "latest") is brought.
     `keep` says which snapshots stay on both sides afterwards (see `prune`), `keep_last` is short for its
     `last`, and so on; without them all do. `strict` refuses where the target cannot hold everything, and
     `no_space_check` does not look beforehand whether there is room; `jobs` is the number of threads (0: all
@@ -70,8 +71,9 @@ def sync(
     kept, and the next round goes on from there.
     """
     checks.keywords("sync", SyncOptions, options)
+    part = options.get("part")
     text = _native.sync(
-        os.fsdecode(source),
+        os.fsdecode(source) if part is None else _native.Location.part_of(os.fsdecode(source), part),
         os.fsdecode(target),
         _round(options),
         keep=_keep(counts(options), keep or {}),

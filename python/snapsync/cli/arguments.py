@@ -16,7 +16,9 @@ def path(text: str) -> "Path":
     return Path(text)
 
 
-VolumeArgument = Annotated[str, Argument(metavar="VOLUME", help="The root directory of a volume.")]
+VolumeArgument = Annotated[
+    str, Argument(metavar="VOLUME", help="The root directory of a volume, or VOLUME@PART/.")
+]
 ConfigFile = Annotated[
     "Path | None",
     Option("--config", read=path, metavar="FILE", help="Read only this configuration."),

@@ -4,6 +4,7 @@ A file is TOML: a table `[job.NAME]` for each job, and `[defaults]` with keys fo
 checked in the file that it stands in, so that each mistake is told with its place.
 """
 
+import os
 import re
 import tomllib
 import unicodedata
@@ -68,6 +69,14 @@ def is_remote(place: str) -> bool:
     return Location.known(place).host is not None
 
 
+def tree_of(place: str) -> str:
+    """The directory that a place on this machine lies in: of a part, that of the whole volume."""
+    location = Location.known(place)
+    if location.part is None or location.snapshot is not None or os.path.isdir(place):
+        return place
+    return location.path.removesuffix(f"@{location.part}/")
+
+
 def places() -> tuple[Path, ...]:
     """The files that are read; a key in a later file overrides the same key in an earlier one."""
     home = own.config_home()
@@ -99,7 +108,14 @@ def _job(file: Path, name: str, keys: dict[str, Any]) -> Job:
     for needed in ("source", "target"):
         if needed not in keys:
             _wrong(file, f"job.{name}", needed, "is missing", "say which directories the job is about")
-    if keys.get("include") and not keys.get("exclude"):
+    keys = dict(keys)
+    if "part" in keys:
+        try:
+            keys["source"] = Location.part_of(keys["source"], keys.pop("part"))
+        except UsageError as error:
+            _wrong(file, f"job.{name}", "part", f"is wrong: {error}", error.advice)
+    is_part = Location(keys["source"]).part is not None
+    if keys.get("include") and not keys.get("exclude") and not is_part:
         why = "brings back what `exclude` leaves out, and that leaves out nothing"
         _wrong(file, f"job.{name}", "include", why, "give `exclude` too")
     if is_remote(keys["source"]) and is_remote(keys["target"]):

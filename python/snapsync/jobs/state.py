@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from snapsync import _native
+from snapsync._native import Location
 from snapsync.errors import IntegrityError, RefusedError, UsageError, told
 from snapsync.jobs import own
-from snapsync.jobs.config import Job
+from snapsync.jobs.config import Job, tree_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +220,10 @@ def _write(directory: int, name: str, text: str, mode: int) -> None:
 
 def has_store(place: str) -> bool:
     """Whether there is still a volume at a place on this machine."""
+    tree = tree_of(place)
+    part = ("parts", Location.known(place).part or "") if tree != place else ()
     try:
-        return stat.S_ISDIR(os.stat(os.path.join(place, ".snapsync")).st_mode)
+        return stat.S_ISDIR(os.stat(os.path.join(tree, ".snapsync", *part)).st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:  # the round will report it

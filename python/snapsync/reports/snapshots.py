@@ -7,6 +7,7 @@ from snapsync.reports.values import (
     Hold,
     Kept,
     Lag,
+    Part,
     Replaced,
     Snapshot,
     Standby,
@@ -29,7 +30,8 @@ class SnapshotReport(Report):
 class ListReport(Report):
     """The snapshots of a volume, oldest first, and their clones by name.
 
-    `alone` says for each snapshot what it holds by itself, if that was asked.
+    `alone` says for each snapshot what it holds by itself, if that was asked. `parts` are the parts of its
+    tree with snapshots of their own.
     """
 
     verb = "list"
@@ -38,6 +40,7 @@ class ListReport(Report):
     holds: tuple[Hold, ...]
     clones: tuple[Clone, ...] = ()
     alone: tuple[Alone, ...] = ()
+    parts: tuple[Part, ...] = ()
 
 
 class DeleteReport(Report):
@@ -100,5 +103,6 @@ class StatusReport(Report):
     read_only: bool
     holds: tuple[Hold, ...] = ()
     history: Weight | None = None
+    parts: tuple[Part, ...] = ()
     lags: tuple[Lag, ...] = ()
     verdict: str | None = None

@@ -182,6 +182,20 @@ class Weight(Record):
     inodes: int
 
 
+class Part(Record):
+    """A part of a volume's tree with a lineage of its own, whose newest snapshot is `latest`.
+
+    `volume` is the part as a volume, under the path `VOLUME@PART/`; None where `problem` says why it cannot
+    be read.
+    """
+
+    name: str
+    volume: VolumeInfo | None
+    snapshots: int
+    latest: Snapshot | None
+    problem: str | None
+
+
 class Alone(Record):
     """What deleting a snapshot, and no other, would free: `bytes` and `inodes`; None of a subvolume.
 

@@ -158,8 +158,11 @@ pub struct Supply {
 /// The requested subset; None if nothing is requested and the volume's own stays. Invalid patterns are found
 /// here, before anything is touched.
 /// here, before anything is touched.
-pub(crate) fn asked(options: &Options) -> Result<Option<Subset>> {
-    let subset = Subset { exclude: options.exclude.clone(), include: options.include.clone() };
+pub(crate) fn asked(options: &Options, is_part: bool) -> Result<Option<Subset>> {
+    let mut subset = Subset { exclude: options.exclude.clone(), include: options.include.clone() };
+    if is_part && subset.exclude.is_empty() {
+        subset = only(&subset.include)?;
+    }
     match (options.everything, subset.is_everything()) {
         (true, true) => return Ok(Some(subset)),
         (false, true) => return Ok(None),
@@ -179,4 +182,36 @@ pub(crate) fn asked(options: &Options) -> Result<Option<Subset>> {
     }
     Matcher::new(&subset)?;
     Ok(Some(subset))
+}
+
+/// What some paths name, and nothing else: of the directories that lead to them only their names.
+fn only(include: &[String]) -> Result<Subset> {
+    let mut found = Subset::default();
+    for path in include {
+        let inner = path.strip_suffix('/').unwrap_or(path);
+        if !inner.contains('/') || inner.split('/').any(|name| name == "**") || inner.starts_with('!') {
+            return Err(Error::usage(
+                format!("the pattern {path:?} does not say where in the tree a part of it is"),
+                "write a path from the root of SOURCE on, as in --include /mail, or give --exclude too",
+            ));
+        }
+        let inner = inner.trim_start_matches('/');
+        let ends = inner.match_indices('/').map(|(end, _)| end);
+        for above in std::iter::once("").chain(ends.map(|end| &inner[..end])) {
+            let above = if above.is_empty() { String::new() } else { format!("/{above}") };
+            let is_whole = include.iter().any(|other| other.trim_end_matches('/') == above);
+            if is_whole {
+                break;
+            }
+            let (all, way) = (format!("{above}/*"), format!("{above}/"));
+            if !found.exclude.contains(&all) {
+                found.exclude.push(all);
+            }
+            if !above.is_empty() && !found.include.contains(&way) {
+                found.include.push(way);
+            }
+        }
+    }
+    found.include.extend_from_slice(include);
+    Ok(found)
 }

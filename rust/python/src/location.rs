@@ -25,6 +25,12 @@ impl Location {
         Location(Taken::known(&text))
     }
 
+    #[staticmethod]
+    fn part_of(py: Python<'_>, text: PathBuf, part: OsString) -> PyResult<OsString> {
+        let whole = Taken::part_of(&text, &part).map_err(|error| error::to_python(py, &error))?;
+        Ok(whole.into())
+    }
+
     #[getter]
     fn host(&self) -> Option<String> {
         self.0.host.as_ref().map(ToString::to_string)
@@ -33,6 +39,11 @@ impl Location {
     #[getter]
     fn path(&self) -> OsString {
         self.0.path.clone().into()
+    }
+
+    #[getter]
+    fn part(&self) -> Option<OsString> {
+        self.0.part.clone()
     }
 
     #[getter]

@@ -35,12 +35,23 @@ pub struct Root {
     held: Option<Held>,
     /// Open directories that lead to deep paths.
     ways: Option<Ways>,
+    /// The part of the tree that it stands for; None for the whole.
+    part: Option<Part>,
 }
 
 #[derive(Clone, Debug)]
 struct Held {
     name: Box<[u8]>,
     fd: Arc<OwnedFd>,
+    /// The directory that really has the name, and where the held one lies in it.
+    around: Option<(Arc<OwnedFd>, RelPath)>,
+}
+
+/// A part of a tree, and how it is written.
+#[derive(Clone, Debug)]
+struct Part {
+    name: Box<str>,
+    title: PathBuf,
 }
 
 impl Held {
@@ -98,18 +109,45 @@ impl Root {
 
     /// Uses a directory that is open already.
     pub fn of(fd: OwnedFd, path: PathBuf) -> Root {
-        Root { fd, path, underneath: None, mounts: Vec::new(), held: None, ways: None }
+        Root { fd, path, underneath: None, mounts: Vec::new(), held: None, ways: None, part: None }
     }
 
     /// Opens the same directory again.
     pub fn again(&self) -> Result<Root> {
         let fd = self.fd.try_clone().context("open the directory", &self.path)?;
-        Ok(Root { held: self.held.clone(), ..Root::of(fd, self.path.clone()) })
+        let (held, part) = (self.held.clone(), self.part.clone());
+        Ok(Root { held, part, ..Root::of(fd, self.path.clone()) })
+    }
+
+    /// The same directory, for its whole tree, with nothing held.
+    pub fn whole(&self) -> Result<Root> {
+        Ok(Root { held: None, part: None, ..self.again()? })
+    }
+
+    /// From now on it stands for a part of its tree, which messages call `title`.
+    pub fn of_part(self, name: &str, title: PathBuf) -> Root {
+        Root { part: Some(Part { name: name.into(), title }), ..self }
+    }
+
+    /// The name of the part that it stands for.
+    pub fn part(&self) -> Option<&str> {
+        self.part.as_ref().map(|part| &*part.name)
+    }
+
+    /// How people write it: its path, unless it stands for a part.
+    pub fn title(&self) -> &Path {
+        self.part.as_ref().map_or(&self.path, |part| &part.title)
     }
 
     /// From now on the name `name` inside means this directory.
     pub fn holding(self, name: &[u8], directory: OwnedFd) -> Root {
-        Root { held: Some(Held { name: name.into(), fd: Arc::new(directory) }), ..self }
+        Root { held: Some(Held { name: name.into(), fd: Arc::new(directory), around: None }), ..self }
+    }
+
+    /// The same for a directory at `below` in the one that has the name.
+    pub fn holding_within(self, name: &[u8], around: OwnedFd, below: RelPath, directory: OwnedFd) -> Root {
+        let around = Some((Arc::new(around), below));
+        Root { held: Some(Held { name: name.into(), fd: Arc::new(directory), around }), ..self }
     }
 
     /// Keeps directories open for a moment to resolve deep paths faster. A caller who renames directories
@@ -132,9 +170,11 @@ impl Root {
         self.held.is_some()
     }
 
-    /// Device and inode number of the held directory, which identify it under every name.
+    /// Device and inode number of the directory in its tree that is held, or has the held one in it. They
+    /// identify it under every name.
     pub fn held(&self) -> Option<((u32, u32), u64)> {
-        let stat = stat_of(&self.held.as_ref()?.fd).ok()?;
+        let held = self.held.as_ref()?;
+        let stat = stat_of(held.around.as_ref().map_or(&held.fd, |(around, _)| around)).ok()?;
         Some((stat.dev, stat.ino))
     }
 
@@ -179,7 +219,13 @@ impl Root {
 
     /// The path of `rel`, for messages.
     pub fn show(&self, rel: &RelPath) -> PathBuf {
-        self.path.join(rel.as_path())
+        let within = self.held.as_ref().and_then(|held| {
+            let ((_, below), rest) = (held.around.as_ref()?, held.rest(rel.as_bytes())?);
+            let name = OsStr::from_bytes(&held.name);
+            let own = self.path.join(name).join(below.as_path());
+            Some(if rest.is_empty() { own } else { own.join(OsStr::from_bytes(rest)) })
+        });
+        within.unwrap_or_else(|| self.path.join(rel.as_path()))
     }
 
     pub fn fd(&self) -> BorrowedFd<'_> {

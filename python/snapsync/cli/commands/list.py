@@ -9,14 +9,14 @@ from snapsync.cli.output import Output
 from snapsync.cli.parse.verbs import verb
 from snapsync.errors import ExitCode
 from snapsync.reports.snapshots import ListReport
-from snapsync.reports.values import Clone, Snapshot
+from snapsync.reports.values import Clone, Part, Snapshot
 
 _HEADINGS = (">number", "name", "taken", ">entries", ">size", "id")
 
 
 @verb(place=110, examples=["snapsync list /srv/data", "snapsync list /srv/data --quiet"])
 def list_(output: Output, volume: VolumeArgument) -> int:
-    """List the snapshots of VOLUME, and their clones.
+    """List the snapshots of VOLUME, their clones, and the parts that have snapshots of their own.
 
     Oldest first; with --quiet only their names. Under "alone" is what would be free if that snapshot went,
     and no other: not known of subvolumes, which share with the tree. A snapshot is "thinned" if some of its
@@ -45,6 +45,17 @@ def _table(report: ListReport) -> Iterator[str]:
     if report.clones:
         yield render.count(len(report.clones), "clone")
         yield from render.table(("name", "of", "made", "path"), map(_clone_row, report.clones))
+    if report.parts:
+        yield render.count(len(report.parts), "part")
+        headings = ("name", "role", ">snapshots", "newest", "subset")
+        yield from render.table(headings, map(_part_row, report.parts))
+
+
+def _part_row(part: Part) -> tuple[str, ...]:
+    if part.volume is None:
+        return (part.name, "unreadable", "", "", part.problem or "")
+    newest = "" if part.latest is None else f"{part.latest.name} of {render.moment(part.latest.created)}"
+    return (part.name, part.volume.role, f"{part.snapshots:,}", newest, render.subset(part.volume.subset))
 
 
 def _alone(report: ListReport) -> tuple[list[str], list[str]]:

@@ -3,16 +3,11 @@
 import sys
 
 from snapsync import _native
-from snapsync.cli.arguments import path
 from snapsync.cli.output import Output, on_terminal, take_stdout
 from snapsync.cli.parse.verbs import verb
 from snapsync.declare import Annotated, Option, Unpack
 from snapsync.errors import ExitCode, UsageError, told
 from snapsync.options import JobsOptions
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @verb(
@@ -25,12 +20,11 @@ if TYPE_CHECKING:
 def serve(
     output: Output,
     restrict_to: Annotated[
-        "Path | None",
+        str | None,
         Option(
             "--restrict-to",
-            read=path,
             metavar="DIR",
-            help="Only volumes beneath DIR; relative paths begin there.",
+            help="Only volumes beneath DIR, or the one part VOLUME@PART/; relative paths begin there.",
         ),
     ] = None,
     read_only: Annotated[
@@ -68,7 +62,7 @@ def serve(
         raise told(UsageError(message), message, "give --read-only or --receive-only")
     take_stdout("peer")
     code = _native.serve(
-        restrict_to=None if restrict_to is None else str(restrict_to),
+        restrict_to=restrict_to,
         read_only=read_only,
         receive_only=receive_only,
         allow_prune=allow_prune,

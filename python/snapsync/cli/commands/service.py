@@ -171,9 +171,10 @@ WantedBy=timers.target
 
 def _openings(found: "Config") -> Iterator[str]:
     """The settings that open, of the places that the sandbox closes, those that jobs need."""
-    from snapsync.jobs.config import is_remote
+    from snapsync.jobs.config import is_remote, tree_of
 
-    places = [Path(p) for job in found.jobs.values() for p in (job.source, job.target) if not is_remote(p)]
+    named = [p for job in found.jobs.values() for p in (job.source, job.target) if not is_remote(p)]
+    places = [Path(tree_of(p)) for p in named]
     closed = [Path(path) for path in ("/usr", "/boot", "/efi", "/etc")]
     for place in sorted({place for place in places if any(top in place.parents for top in closed)}):
         # A target that does not exist yet is made in the directory above it.

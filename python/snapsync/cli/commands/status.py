@@ -9,7 +9,7 @@ from snapsync.cli.parse.verbs import verb
 from snapsync.declare import Annotated, Argument, Option
 from snapsync.errors import ExitCode, SnapsyncError, describe, told
 from snapsync.reports.snapshots import StatusReport
-from snapsync.reports.values import Lag, ScrubStatus, Standby
+from snapsync.reports.values import Lag, Part, ScrubStatus, Standby
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -186,9 +186,20 @@ def _lines(report: StatusReport) -> Iterator[str]:
         yield f"  standby    {_standby(standby)}{f'; {render.name(problem)}' if problem else ''}"
         if standby.scrub:
             yield f"  scrub      {_scrub(standby.scrub)}"
+    for part in report.parts:
+        yield f"  part       {_part(part)}"
     for hold in report.holds:
         if hold.standby is None:
             yield f"  held       {render.name(hold.name)}, {render.hold(hold)}"
+
+
+def _part(part: Part) -> str:
+    if part.volume is None:
+        return f"{render.name(part.name)}: unreadable: {render.name(part.problem or '')}"
+    newest = "" if part.latest is None else f", latest {render.snapshot(part.latest)}"
+    held = render.count(part.snapshots, "snapshot")
+    words = f"{part.volume.role}, {held}{newest}; {render.subset(part.volume.subset)}"
+    return f"{render.name(part.name)}: {words}"
 
 
 def _latest(report: StatusReport) -> str:

@@ -42,19 +42,24 @@ def versions(
     to: Annotated[
         str | None, Option("--to", metavar="PATH", help="With --restore: make this file instead.")
     ] = None,
+    part: Annotated[
+        str | None,
+        Option("--part", metavar="NAME", help="Look into the snapshots of this part of the volume."),
+    ] = None,
     **options: Unpack[SupplyOptions],
 ) -> int:
     """Show every version of one file.
 
     Versions differ in content, kind or link target: a file that was only touched has no new one. The volume
-    is found from FILE upwards. With --restore and --from the data of the version is a standby's.
+    is found from FILE upwards; where no snapshot of all of it has FILE, its parts are asked. With --restore
+    and --from the data of the version is a standby's.
     """
     _make_sense(other, diff=diff, restore=restore, to=to)
     if restore is None and options.get("standby") is not None:
         message = "--from says where the data of a version is taken from"
         raise told(UsageError(message), message, "use it with --restore N")
     with output.progress() as progress:
-        report = restores.versions(file, progress=progress)
+        report = restores.versions(file, part=part, progress=progress)
         output.notes(report.notes)
         if restore is not None:
             version = _numbered(report, restore)

@@ -1,10 +1,12 @@
 //! Opens the paths that a client names. Everything later works on the open directory, and nothing is looked
 //! up again.
 
+use crate::location::directory::{not_hiding, open_directory, part_of};
 use crate::location::place::Place;
 use crate::location::target::{self, Found, Target};
 use crate::location::text::Location;
 use snapsync_model::{Context, Error, Result};
+use snapsync_snapshot::Volume;
 use snapsync_sys::Root;
 use snapsync_walk::STORE;
 use std::ffi::OsStr;
@@ -27,12 +29,18 @@ impl Admission {
     pub(crate) fn new(restrict_to: Option<&Path>) -> Result<Admission> {
         let Some(path) = restrict_to else { return Ok(Admission::Anywhere) };
         let named = std::path::absolute(path).context("find the path of", path)?;
-        let root = Root::open(&path.canonicalize().context("find", path)?)?;
+        let location = Location::here(path);
+        let part = location.of_part().filter(|_| location.is_part() && !path.is_dir());
+        let root = match part {
+            Some(_) => open_directory(path)?,
+            None => Root::open(&path.canonicalize().context("find", path)?)?,
+        };
         Ok(Admission::Beneath { root, named })
     }
 
+    /// A directory or, under a name that no directory has, a part of a volume.
     pub(crate) fn directory(&self, text: &[u8]) -> Result<Root> {
-        match self.find(text)? {
+        match self.found(text)? {
             Found::Directory(root) => Ok(root),
             Found::Nothing { .. } => Err(match self {
                 Admission::Anywhere => Error::usage(
@@ -48,7 +56,7 @@ impl Admission {
     pub(crate) fn target(&self, text: &[u8]) -> Result<Target> {
         let target = match self {
             Admission::Anywhere => target::target(&path_of(text)?, None)?,
-            Admission::Beneath { .. } => Target::of(self.find(text)?)?.judged()?,
+            Admission::Beneath { .. } => Target::of(self.found(text)?)?.judged()?,
         };
         if is_in_store(&target.path) { Err(outside(text)) } else { Ok(target) }
     }
@@ -56,13 +64,36 @@ impl Admission {
     /// A directory, or a snapshot of a volume.
     pub(crate) fn place(&self, text: &[u8]) -> Result<Place> {
         let whole = self.directory(text);
-        let Location { path: volume, snapshot, .. } = Location::here(Path::new(OsStr::from_bytes(text)));
-        let Some(snapshot) = snapshot else { return whole.map(Place::Directory) };
+        let location = Location::here(Path::new(OsStr::from_bytes(text)));
+        let Location { path: volume, snapshot: Some(snapshot), .. } = &location else {
+            return whole.map(Place::Directory);
+        };
         let snapshot = snapshot.to_string_lossy();
         match (whole, self.directory(volume.as_os_str().as_bytes())) {
+            (Err(error), Ok(volume)) if location.part.is_some() && volume.part().is_none() => Err(error),
             (Err(_), volume) => Place::snapshot(volume?, &snapshot),
             (Ok(whole), Ok(volume)) => Place::directory(whole, volume, &snapshot),
             (Ok(whole), Err(_)) => Ok(Place::Directory(whole)),
+        }
+    }
+
+    /// A directory comes first, and is refused if it hides a part.
+    fn found(&self, text: &[u8]) -> Result<Found> {
+        let location = Location::here(Path::new(OsStr::from_bytes(text)));
+        let whole = self.find(text);
+        let Some((around, part)) = location.of_part().filter(|_| location.is_part()) else {
+            return whole;
+        };
+        let around = match self.find(around.as_os_str().as_bytes()) {
+            Ok(Found::Directory(around)) if matches!(Volume::find_in(around.again()?), Ok(Some(_))) => around,
+            _ => return whole,
+        };
+        match whole {
+            Ok(Found::Directory(whole)) if whole.part().is_none() => {
+                not_hiding(whole, around, part).map(Found::Directory)
+            }
+            Ok(Found::Directory(whole)) => Ok(Found::Directory(whole)),
+            _ => part_of(around, part).map(Found::Directory),
         }
     }
 
@@ -101,7 +132,7 @@ fn descend(root: &Root, names: &[&OsStr]) -> Result<Option<Found>> {
 fn names<'t>(text: &'t [u8], root: &Root, named: &Path) -> Option<Vec<&'t OsStr>> {
     let text = Path::new(OsStr::from_bytes(text));
     let below = if text.is_absolute() {
-        text.strip_prefix(named).or_else(|_| text.strip_prefix(root.path())).ok()?
+        text.strip_prefix(named).or_else(|_| text.strip_prefix(root.title())).ok()?
     } else {
         text
     };

@@ -1,9 +1,11 @@
 //! Existing directories, and how they lie to each other.
 
-use crate::location::text::Location;
+use crate::location::text::{Location, can_name_part};
 use rustix::fs::{Access, AtFlags};
 use snapsync_model::{Context, Error, Result};
+use snapsync_snapshot::Volume;
 use snapsync_sys::Root;
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -42,9 +44,56 @@ pub(crate) fn is_elsewhere(location: &Location) -> Error {
     )
 }
 
-/// The same, opened. Nothing that takes its name later matters.
+/// The same, opened. Nothing that takes its name later matters. `VOLUME@PART/` is the part of a tree, which
+/// need not be there yet, unless a directory has that name.
 pub(crate) fn open_directory(path: &Path) -> Result<Root> {
-    Root::open(&existing_directory(path)?)
+    let location = Location::here(path);
+    let Some((around, part)) = location.of_part().filter(|_| location.is_part()) else {
+        return Root::open(&existing_directory(path)?);
+    };
+    let (is_directory, is_in_one) = (path.is_dir(), around.is_dir());
+    if is_directory {
+        let root = Root::open(&existing_directory(path)?)?;
+        return if is_in_one { not_hiding(root, Root::open(&around)?, part) } else { Ok(root) };
+    }
+    if !is_in_one {
+        return Root::open(&existing_directory(path)?);
+    }
+    part_of(Root::open(&existing_directory(&around)?)?, part)
+}
+
+/// A directory that is named like a part of the volume beside it. Fails if the volume has such a part: others
+/// may have made the directory.
+pub(crate) fn not_hiding(named: Root, beside: Root, part: &OsStr) -> Result<Root> {
+    let volume = Volume::find_in(beside).ok().flatten();
+    let parts = volume.as_ref().and_then(|volume| volume.parts().ok()).unwrap_or_default();
+    let Some(volume) = volume.filter(|_| parts.iter().any(|known| part == known.as_str())) else {
+        return Ok(named);
+    };
+    let (show, volume, part) = (named.path().display(), volume.path().display(), part.display());
+    Err(Error::usage(
+        format!("{show} is a directory, and a part of {volume} as well"),
+        format!("name the directory as {show}/., or the part as {volume}/.@{part}/"),
+    ))
+}
+
+/// An open directory as a part of its tree.
+pub(crate) fn part_of(root: Root, part: &OsStr) -> Result<Root> {
+    let name = can_name_part(part)?;
+    if root.part().is_some() {
+        return Err(Error::usage(
+            format!("{} is a part itself, and has none", root.title().display()),
+            "name a part of the whole volume",
+        ));
+    }
+    let mut title = root.path().as_os_str().to_owned();
+    title.push(format!("@{name}/"));
+    Ok(root.of_part(name, title.into()))
+}
+
+/// The volume, or the part of one, at a path.
+pub(crate) fn open_volume(path: &Path) -> Result<Volume> {
+    Volume::open_in(open_directory(path)?)
 }
 
 /// A target must not be inside its source, even if it does not exist yet.

@@ -53,5 +53,5 @@ fn inside(volume: &Path, path: &Path) -> Option<std::path::PathBuf> {
 }
 
 pub(crate) fn is_in_store(path: &Path, volume: &Volume) -> bool {
-    path.starts_with(volume.path().join(snapsync_walk::STORE))
+    path.starts_with(volume.root().path().join(snapsync_walk::STORE))
 }

@@ -1,6 +1,6 @@
 //! A place to read from: a directory, or a snapshot of a volume.
 
-use crate::location::directory::{is_elsewhere, open_directory};
+use crate::location::directory::{is_elsewhere, open_directory, part_of};
 use crate::location::text::Location;
 use snapsync_model::{
     Context, Error, Identity, Monitor, Provider, Result, Side, SnapshotInfo, Subset, VolumeInfo,
@@ -8,6 +8,7 @@ use snapsync_model::{
 use snapsync_snapshot::Volume;
 use snapsync_sys::Root;
 use snapsync_walk::Tree;
+use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 
@@ -28,14 +29,34 @@ impl Place {
     /// On this machine.
     pub(crate) fn at(location: &Location) -> Result<Place> {
         let (volume, whole) = (&location.path, &location.whole());
-        match &location.snapshot {
-            Some(snapshot) if volume.is_dir() && !whole.is_dir() => {
+        match (&location.snapshot, location.of_part()) {
+            (Some(snapshot), Some((around, part))) if around.is_dir() => {
+                Place::in_part(location, &around, part, &snapshot.to_string_lossy())
+            }
+            (Some(snapshot), None) if volume.is_dir() && !whole.is_dir() => {
                 Place::snapshot(open_directory(volume)?, &snapshot.to_string_lossy())
             }
-            Some(snapshot) if volume.is_dir() => {
+            (Some(snapshot), None) if volume.is_dir() => {
                 Place::directory(open_directory(whole)?, open_directory(volume)?, &snapshot.to_string_lossy())
             }
             _ => open_directory(whole).map(Place::Directory),
+        }
+    }
+
+    /// `VOLUME@PART/SNAP`, or a directory with such a path.
+    fn in_part(location: &Location, around: &Path, part: &OsStr, snapshot: &str) -> Result<Place> {
+        let whole = &location.whole();
+        let of_part = part_of(open_directory(around)?, part);
+        match of_part {
+            Ok(part) if whole.is_dir() => Place::directory(open_directory(whole)?, part, snapshot),
+            // Not one of a directory that is named like the part.
+            Ok(part) if !location.path.is_dir() && Volume::find_in(part.whole()?)?.is_some() => {
+                Place::snapshot(part, snapshot)
+            }
+            _ => {
+                open_directory(&location.path)?;
+                open_directory(whole).map(Place::Directory)
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! A place to write to, which may not exist yet.
 
 use crate::location::directory::{apart, open_directory, resolved, writable, writable_at};
+use crate::location::text::Location;
 use snapsync_model::{Error, Result};
 use snapsync_snapshot::{Volume, is_vacant_in};
 use snapsync_sys::Root;
@@ -31,7 +32,7 @@ pub(crate) struct Target {
 impl Target {
     pub(crate) fn of(found: Found) -> Result<Target> {
         let (path, volume, exists) = match &found {
-            Found::Directory(root) => (root.path().to_path_buf(), Volume::find_in(root.again()?)?, true),
+            Found::Directory(root) => (root.title().to_path_buf(), Volume::find_in(root.again()?)?, true),
             Found::Nothing { above, name } => (above.path().join(name), None, false),
         };
         Ok(Target { path, volume, exists, found: Some(found), lacks: None })
@@ -84,7 +85,8 @@ pub(crate) fn source(root: &Root) -> Result<Option<Volume>> {
         None => Volume::expect_own_store(root)?,
     }
     // In a tree that belongs to others, only the store is written to.
-    writable_at(root, if primary.is_some() { snapsync_walk::STORE } else { "." })?;
+    let has_store = primary.is_some() || (root.part().is_some() && Volume::find_in(root.whole()?)?.is_some());
+    writable_at(root, if has_store { snapsync_walk::STORE } else { "." })?;
     Ok(primary)
 }
 
@@ -99,7 +101,8 @@ pub(crate) fn target(path: &Path, source: Option<&Path>) -> Result<Target> {
         found => found?,
     };
     if let Some(source) = source {
-        apart(source, &target.path)?;
+        let root = if let Some(Found::Directory(root)) = &target.found { Some(root.path()) } else { None };
+        apart(source, root.unwrap_or(&target.path))?;
     }
     target.judged()
 }
@@ -110,6 +113,13 @@ pub(crate) fn target_of(path: &Path) -> Result<Target> {
 
 /// Opens what a path leads to.
 pub(crate) fn find(path: &Path) -> Result<Found> {
+    let location = Location::here(path);
+    let around = location.of_part().filter(|_| location.is_part()).map(|(around, _)| around);
+    if let Some(around) = around
+        && Volume::find(&around)?.is_some()
+    {
+        return open_directory(path).map(Found::Directory);
+    }
     if path.symlink_metadata().is_ok() {
         return open_directory(path).map(Found::Directory);
     }

@@ -1,9 +1,10 @@
-//! Where something is, as people write it: `PATH`, `VOLUME@SNAP`, and either of them after `[user@]host:`.
+//! Where something is, as people write it: `PATH`, `VOLUME@SNAP`, `VOLUME@PART/` or `VOLUME@PART/SNAP`, and
+//! each of them after `[user@]host:`.
 //!
-//! This is about texts only. Whether a directory has a name that looks like a snapshot of a volume is seen
-//! where it is opened.
+//! This is about texts only. Whether a directory has a name that looks like a snapshot or a part of a volume
+//! is seen where it is opened.
 
-use snapsync_model::{Error, Result};
+use snapsync_model::{Error, Result, can_name_snapshot};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -64,9 +65,11 @@ impl fmt::Display for Host {
 pub struct Location {
     /// None for this machine.
     pub host: Option<Host>,
-    /// Up to the snapshot.
+    /// Up to the snapshot; that of a part ends with a slash.
     pub path: PathBuf,
-    /// What follows the last `@` of the last name.
+    /// The name of a part, which `path` ends with.
+    pub part: Option<OsString>,
+    /// What follows the last `@` of the last name, or the slash after a part.
     pub snapshot: Option<OsString>,
 }
 
@@ -105,13 +108,42 @@ impl Location {
     /// On this machine, with whatever colons.
     pub(crate) fn here(path: &Path) -> Location {
         let bytes = path.as_os_str().as_bytes();
-        let name = bytes.iter().rposition(|b| *b == b'/').map_or(0, |slash| slash + 1);
-        let at = bytes[name..].iter().rposition(|b| *b == b'@').map(|at| name + at);
-        let (path, snapshot) = match at.filter(|at| *at > 0 && at + 1 < bytes.len()) {
-            Some(at) => (&bytes[..at], Some(OsStr::from_bytes(&bytes[at + 1..]).to_owned())),
-            None => (bytes, None),
+        let text = |bytes: &[u8]| OsStr::from_bytes(bytes).to_owned();
+        let name = start_of_name(bytes);
+        let (path, part, snapshot) = match (at_in(bytes), name.checked_sub(1).map(|end| &bytes[..end])) {
+            (Some(at), _) => (&bytes[..at], None, Some(text(&bytes[at + 1..]))),
+            (None, Some(above)) if !matches!(&bytes[name..], b"." | b"..") => match at_in(above) {
+                Some(at) => {
+                    let snapshot = Some(&bytes[name..]).filter(|name| !name.is_empty());
+                    (&bytes[..name], Some(text(&above[at + 1..])), snapshot.map(text))
+                }
+                None => (bytes, None, None),
+            },
+            _ => (bytes, None, None),
         };
-        Location { host: None, path: OsStr::from_bytes(path).into(), snapshot }
+        Location { host: None, path: OsStr::from_bytes(path).into(), part, snapshot }
+    }
+
+    /// How a part of the tree at a place is written, wherever that is.
+    pub fn part_of(text: &Path, part: &OsStr) -> Result<PathBuf> {
+        Location::parse(text)?;
+        can_name_part(part)?;
+        let bytes = text.as_os_str().as_bytes();
+        let bare = bytes.iter().rposition(|b| *b != b'/').map_or(bytes, |last| &bytes[..=last]);
+        Ok(OsString::from_vec([bare, b"@", part.as_bytes(), b"/"].concat()).into())
+    }
+
+    /// Whether it is a part and none of its snapshots, if no directory has that name.
+    pub(crate) fn is_part(&self) -> bool {
+        self.part.is_some() && self.snapshot.is_none()
+    }
+
+    /// The directory that has the part in it, and the name of the part.
+    pub(crate) fn of_part(&self) -> Option<(PathBuf, &OsStr)> {
+        let part = self.part.as_deref()?;
+        let path = self.path.as_os_str().as_bytes();
+        let length = path.len().checked_sub(part.len() + "@/".len())?;
+        Some((OsStr::from_bytes(&path[..length]).into(), part))
     }
 
     /// Parses what a volume has recorded. Older ones record IPv6 addresses without brackets.
@@ -132,7 +164,7 @@ impl Location {
     pub fn whole(&self) -> PathBuf {
         let mut whole = self.path.clone().into_os_string();
         if let Some(snapshot) = &self.snapshot {
-            whole.push("@");
+            whole.push(if self.part.is_none() { "@" } else { "" });
             whole.push(snapshot);
         }
         whole.into()
@@ -148,6 +180,9 @@ impl Location {
     /// to a home, and then it is that of one user.
     pub fn is_at(&self, place: &Location) -> bool {
         let (known, path) = (tidy(&self.whole()), tidy(&place.whole()));
+        if self.is_part() != place.is_part() {
+            return false;
+        }
         match (&self.host, &place.host) {
             (None, None) => known == path,
             (Some(one), Some(other)) if one.is_same_machine(other) => {
@@ -178,6 +213,29 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.host, String::from_utf8_lossy(&self.path))
     }
+}
+
+/// The name of a part as text; refuses what could be taken for something else.
+pub(crate) fn can_name_part(part: &OsStr) -> Result<&str> {
+    part.to_str().filter(|name| can_name_snapshot(name)).ok_or_else(|| {
+        Error::usage(
+            format!("{:?} cannot be the name of a part", part.to_string_lossy()),
+            "use at most 200 bytes of characters that are seen, without `/` or `@`; not only digits, not \
+             `latest`, and no `-` or `.` in front",
+        )
+    })
+}
+
+/// Where the last name of a path begins.
+fn start_of_name(path: &[u8]) -> usize {
+    path.iter().rposition(|b| *b == b'/').map_or(0, |slash| slash + 1)
+}
+
+/// Where the last name of a path has its last `@`, with something on both sides of it.
+fn at_in(path: &[u8]) -> Option<usize> {
+    let name = start_of_name(path);
+    let at = name + path[name..].iter().rposition(|b| *b == b'@')?;
+    Some(at).filter(|at| *at > 0 && at + 1 < path.len())
 }
 
 /// Where the colon after a host is: before the first slash, and after an address in brackets.
@@ -244,9 +302,35 @@ mod tests {
     }
 
     fn apart(text: &str) -> (Option<String>, String, Option<String>) {
-        let Location { host, path, snapshot } = parse(text.as_bytes()).unwrap();
+        let Location { host, path, snapshot, .. } = parse(text.as_bytes()).unwrap();
         let shown = |text: OsString| text.into_string().unwrap();
         (host.map(|host| host.to_string()), shown(path.into()), snapshot.map(shown))
+    }
+
+    #[test]
+    fn a_part_is_what_stands_between_an_at_sign_and_a_slash() {
+        for (text, of, snapshot) in [
+            ("v@mail/", Some(("v", "mail")), None),
+            ("v@mail/monday", Some(("v", "mail")), Some("monday")),
+            ("/srv/v@a@mail/7", Some(("/srv/v@a", "mail")), Some("7")),
+            ("h:v@mail/monday", Some(("v", "mail")), Some("monday")),
+            ("/@mail/", Some(("/", "mail")), None),
+            ("/mnt/@home/user", Some(("/mnt/", "home")), Some("user")),
+            ("/mnt/@home/user/x", None, None),
+            ("v@mail/a@b", None, Some("b")),
+            ("v@mail", None, Some("mail")),
+            ("v@mail/.", None, None),
+            ("v@mail/..", None, None),
+            ("v@mail//", None, None),
+            ("v@/x", None, None),
+            ("@mail/x", None, None),
+        ] {
+            let location = parse(text.as_bytes()).unwrap();
+            let told = location.of_part().map(|(path, part)| (path, part.to_owned()));
+            assert_eq!(told, of.map(|(path, part)| (path.into(), part.into())), "{text}");
+            assert_eq!(location.snapshot, snapshot.map(OsString::from), "{text}");
+            assert_eq!(written(&location), text.as_bytes());
+        }
     }
 
     #[test]
@@ -349,6 +433,10 @@ mod tests {
             ("host:/home/u/x", "host:~/x", true),
             ("host:/home/u/x", "host:./x", true),
             ("host:/home/u/ax", "host:x", false),
+            ("/srv/x@mail/", "/srv//x@mail/", true),
+            ("/srv/x@mail/", "/srv/x@mail", false),
+            ("host:/srv/x@mail/", "host:x@mail/", true),
+            ("/srv/x@mail/", "/srv/x", false),
             ("v@host:/home/v/x", "u@host:x", false),
         ] {
             assert_eq!(known(one).is_at(&known(other)), is_same, "{one} and {other}");

@@ -124,7 +124,8 @@ fn last(
     let came = came.into_iter().last().or_else(|| held(state, named?.id)).ok_or_else(|| undone(host))?;
     let SnapshotInfo { name, subset, .. } = &came.snapshot;
     let is_named = options.name.as_ref().is_none_or(|asked| asked == name);
-    let is_part = options::asked(options)?.is_none_or(|asked| asked == *subset);
+    // Without exclude patterns it was a part.
+    let is_part = options::asked(options, true)?.is_none_or(|asked| asked == *subset);
     if is_named && is_part {
         return Ok(came);
     }

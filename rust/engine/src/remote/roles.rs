@@ -1,6 +1,6 @@
 //! What a volume does when roles change, here or on another machine.
 
-use crate::location::directory::existing_directory;
+use crate::location::directory::open_directory;
 use crate::location::text::{Address, Location};
 use crate::options::SshOptions;
 use crate::remote::messages::{Answer, Request};
@@ -22,7 +22,7 @@ impl End {
     pub(crate) fn parse(path: &Path) -> Result<End> {
         Ok(match Location::parse(path)?.there() {
             Some(address) => End::There(address),
-            None => End::Here(existing_directory(path)?),
+            None => End::Here(open_directory(path)?.title().to_path_buf()),
         })
     }
 

@@ -3,7 +3,7 @@
 use crate::delta::completed::Completed;
 use crate::delta::landing::{Content, Filling, RestoreTarget, lost_in};
 use crate::delta::sides::Sides;
-use crate::location::directory::open_directory;
+use crate::location::directory::{open_directory, open_volume};
 use crate::location::text::Location;
 use crate::options::{Supply, Terms};
 use crate::remote::fetched::{Fetched, expect_kin};
@@ -94,7 +94,7 @@ fn on_this_machine(
     paths: &[RelPath],
     monitor: &Monitor,
 ) -> Result<Content> {
-    let standby = Volume::open_in(open_directory(standby)?)?;
+    let standby = open_volume(standby)?;
     let (own, theirs) = (volume.info(), standby.info());
     expect_kin(&theirs, own.lineage)?;
     if own.id == theirs.id {
@@ -134,11 +134,12 @@ fn recorded(
             others.push(format!("`--from {}`", standby.path));
         }
     }
-    let (name, show) = (&snapshot.name, volume.path().display());
+    let (name, address) = (&snapshot.name, volume.address_of(&snapshot.name));
+    let address = address.display();
     let advice = if others.is_empty() {
         format!(
             "name a standby that has snapshot {name} with --from; if none has it, `snapsync delete \
-             {show}@{name}` takes it off the list, and paths that are whole can be restored by themselves"
+             {address}` takes it off the list, and paths that are whole can be restored by themselves"
         )
     } else {
         format!("add {} to the command, if that standby has snapshot {name} whole", others.join(" or "))

@@ -26,6 +26,18 @@ pub struct Listed {
     pub alone: Vec<Alone>,
     pub holds: Vec<Hold>,
     pub clones: Vec<CloneInfo>,
+    pub parts: Vec<PartInfo>,
+}
+
+/// A part of a volume's tree with a lineage of its own.
+#[derive(Debug, Serialize)]
+pub struct PartInfo {
+    pub name: String,
+    pub volume: Option<VolumeInfo>,
+    pub snapshots: u64,
+    pub latest: Option<SnapshotInfo>,
+    /// Why nothing more is known of it.
+    pub problem: Option<String>,
 }
 
 /// A writable copy of a snapshot.

@@ -2,7 +2,7 @@
 
 use crate::report::checks::Changes;
 use crate::report::rounds::{ScrubStatus, Synced};
-use crate::report::snapshots::Hold;
+use crate::report::snapshots::{Hold, PartInfo};
 use serde::{Deserialize, Serialize};
 use snapsync_model::{SnapshotInfo, VolumeInfo, path_as_json};
 use snapsync_snapshot::{Claim, Thinning, Weight};
@@ -65,6 +65,7 @@ pub struct Status {
     pub read_only: bool,
     /// What its snapshots take beside the tree. None if nobody asked, and of subvolumes, which share with it.
     pub history: Option<Weight>,
+    pub parts: Vec<PartInfo>,
 }
 
 /// A standby that became the primary.

@@ -1,5 +1,6 @@
 //! Handles standbys that are known but missing: an unmounted disk must not be taken for an empty place.
 
+use crate::location::directory::open_directory;
 use crate::location::text::Location;
 use crate::round::rights::Rights;
 use crate::round::steps::StandbyInfo;
@@ -30,7 +31,7 @@ pub(crate) fn is_standby_of(target: &StandbyInfo, source: &Path, primary: Option
 
 /// The source does not exist: a standby at the target may know that it did.
 pub(crate) fn without_source(target: &Path, error: Error) -> Error {
-    match Volume::find(target) {
+    match open_directory(target).and_then(Volume::find_in) {
         Ok(Some(volume)) if volume.info().role == Role::Standby && !volume.info().lineage.is_nil() => {
             Error::refused(
                 format!("{}, and {} is the standby of a volume", error.sentence(), target.display()),

@@ -58,7 +58,7 @@ fn begin(
 ) -> Result<Synced> {
     let started = Instant::now();
     let primary = target::source(&source)?;
-    let subset = rights.subset(options, source.path(), primary.as_ref())?;
+    let subset = rights.subset(options, &source, primary.as_ref())?;
     options.keep.check()?;
     if options.snap.is_some() && (options.name.is_some() || subset.is_some()) {
         return Err(Error::usage(
@@ -68,7 +68,7 @@ fn begin(
     }
     let looked = standby.look(primary.as_ref().map(|volume| volume.info().lineage))?;
     let primary = known::fence(primary, &looked, rights)?;
-    known::is_standby_of(&looked, source.path(), primary.as_ref())?;
+    known::is_standby_of(&looked, source.title(), primary.as_ref())?;
     if !options.new_standby {
         known::is_there(&looked, primary.as_ref())?;
     }

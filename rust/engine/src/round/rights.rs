@@ -6,7 +6,7 @@ use crate::volume::holds::holds;
 use snapsync_apply::Journal;
 use snapsync_model::{Error, Monitor, Result, SnapshotInfo, Subset};
 use snapsync_snapshot::{LockedVolume, Request, TakenFor, Volume};
-use std::path::Path;
+use snapsync_sys::Root;
 use uuid::Uuid;
 
 /// The most standbys that read-only clients can have at one volume; each of them keeps a snapshot.
@@ -29,14 +29,14 @@ impl Rights {
     pub(crate) fn subset(
         self,
         options: &Options,
-        source: &Path,
+        source: &Root,
         primary: Option<&Volume>,
     ) -> Result<Option<Subset>> {
-        let asked = options::asked(options)?;
+        let asked = options::asked(options, source.part().is_some())?;
         if !self.only_reads {
             return Ok(asked);
         }
-        let show = source.display();
+        let show = source.title().display();
         let Some(primary) = primary else {
             return Err(only_read(
                 &format!("{show} is no volume"),

@@ -1,7 +1,7 @@
 //! Writable copies of snapshots.
 
 use crate::delta::landing::RestoreTarget;
-use crate::location::directory::existing_directory;
+use crate::location::directory::open_volume;
 use crate::location::place::named;
 use crate::options::{Supply, Terms};
 use crate::remote::supply;
@@ -90,7 +90,7 @@ pub(crate) fn clones(volume: &Volume) -> Result<Vec<CloneInfo>> {
 
 /// Deletes the clone `name` with its directory; None if no clone has that name.
 pub fn delete_clone(path: &Path, name: &str, monitor: &Monitor) -> Result<Option<Unlisted>> {
-    let volume = Volume::open(&existing_directory(path)?)?;
+    let volume = open_volume(path)?;
     if !volume.clones().contains_key(name) {
         return Ok(None);
     }

@@ -1,6 +1,6 @@
 //! Deletes a snapshot.
 
-use crate::location::directory::existing_directory;
+use crate::location::directory::open_volume;
 use crate::report::snapshots::Deleted;
 use crate::volume::holds::is_free;
 use crate::volume::recovery;
@@ -10,7 +10,7 @@ use std::path::Path;
 
 /// Deletes a snapshot unless it is held.
 pub fn delete(path: &Path, name: &str, monitor: &Monitor) -> Result<Deleted> {
-    let volume = Volume::open(&existing_directory(path)?)?;
+    let volume = open_volume(path)?;
     volume.find_snapshot(name)?;
     let (mut volume, _) = recovery::lock(&volume, monitor)?;
     let info = volume.find_snapshot(name)?;

@@ -1,6 +1,6 @@
 //! Holds and releases snapshots.
 
-use crate::location::directory::existing_directory;
+use crate::location::directory::open_volume;
 use crate::report::snapshots::{HeldSnapshot, Released};
 use snapsync_model::{Error, Result};
 use snapsync_snapshot::{Standby, Volume};
@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 /// Keeps a snapshot from being deleted or pruned until it is released. Holding it again replaces the reason.
 pub fn hold(path: &Path, name: &str, reason: &str) -> Result<HeldSnapshot> {
-    let mut volume = Volume::open(&existing_directory(path)?)?.lock()?;
+    let mut volume = open_volume(path)?.lock()?;
     let snapshot = volume.find_snapshot(name)?;
     volume.hold(snapshot.id, reason.to_owned())?;
     Ok(HeldSnapshot { verb: "hold", volume: volume.info(), snapshot, reason: reason.to_owned() })
@@ -17,7 +17,7 @@ pub fn hold(path: &Path, name: &str, reason: &str) -> Result<HeldSnapshot> {
 
 /// Releases a snapshot that a user holds.
 pub fn release(path: &Path, name: &str) -> Result<Released> {
-    let mut volume = Volume::open(&existing_directory(path)?)?.lock()?;
+    let mut volume = open_volume(path)?.lock()?;
     let snapshot = volume.find_snapshot(name)?;
     let Some(reason) = volume.release(snapshot.id)? else {
         return Err(Error::usage(
@@ -31,7 +31,7 @@ pub fn release(path: &Path, name: &str) -> Result<Released> {
 
 /// Forgets a standby by its path or id, so that its base may be deleted.
 pub fn forget_standby(path: &Path, standby: &str) -> Result<Released> {
-    let mut volume = Volume::open(&existing_directory(path)?)?.lock()?;
+    let mut volume = open_volume(path)?.lock()?;
     let id = which_standby(&volume, standby)?;
     let forgotten = volume.forget_standby(id)?;
     let snapshot = forgotten.as_ref().and_then(|standby| {

@@ -1,12 +1,11 @@
 //! Makes a volume.
 
-use crate::location::directory::existing_directory;
+use crate::location::directory::open_directory;
 use crate::report::volumes::Initialised;
 use crate::volume::made::{can_be_kept, tell_what_it_lies_in};
 use crate::volume::recovery;
 use snapsync_model::{Error, History, Monitor, Result, Role};
 use snapsync_snapshot::{Volume, is_vacant_in};
-use snapsync_sys::Root;
 use std::path::Path;
 use uuid::Uuid;
 
@@ -19,8 +18,7 @@ pub fn init(
     history: Option<History>,
     monitor: &Monitor,
 ) -> Result<Initialised> {
-    let path = existing_directory(path)?;
-    let root = Root::open(&path)?;
+    let root = open_directory(path)?;
     can_be_kept(&root, read_only == Some(true))?;
     let found = Volume::find_in(root.again()?)?;
     let is_new = found.is_none();
@@ -32,7 +30,7 @@ pub fn init(
         None if read_only == Some(true) => {
             if !is_vacant_in(&root)? {
                 return Err(Error::refused(
-                    format!("{} is not empty, and a standby begins empty", path.display()),
+                    format!("{} is not empty, and a standby begins empty", root.title().display()),
                     "name an empty directory; a primary is made without --read-only",
                 ));
             }

@@ -4,9 +4,10 @@
 
 use crate::delta::sides::Sides;
 use crate::digest::Reading;
+use crate::location::directory::open_volume;
 use crate::location::place::Place;
+use crate::location::target;
 use crate::location::text::Location;
-use crate::location::{directory, target};
 use crate::options::{SshOptions, Terms};
 use crate::report::checks::{Mended, Verified};
 use crate::verbs::verify::verify;
@@ -15,8 +16,7 @@ use crate::volume::rewind::{Rewind, rewind_between};
 use crate::volume::{drift, standing};
 use snapsync_model::{Error, Monitor, Result, SnapshotInfo};
 use snapsync_snapshot::{LockedVolume, Standby, Volume};
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 /// Proves that the standby holds what its primary's snapshot holds, and repairs it if it does not. Changes
@@ -30,7 +30,7 @@ pub fn verify_and_mend(
     let started = Instant::now();
     let (primary, standby) = (open(primary)?, open(standby)?);
     target::source(primary.root())?;
-    target::target(standby.path(), Some(primary.path()))?;
+    target::target(standby.path(), Some(primary.root().path()))?;
     let (mut primary, mut standby) = (primary.lock()?, standby.lock()?);
     let mut recovered = recover(&mut primary, monitor)?;
     recovered.append(&mut recover(&mut standby, monitor)?);
@@ -47,7 +47,7 @@ pub fn verify_and_mend(
             (Some(drift.probe.clone()), drift.probe)
         }
     };
-    let (a, b) = (at(&primary, &theirs.id.to_string()), standby.path().to_path_buf());
+    let (a, b) = (primary.address_of(&theirs.id.to_string()), standby.path().to_path_buf());
     let look = || verify(&a, &b, Reading::All, &SshOptions::default(), monitor);
     let found = look()?;
     let mut mended = Mended { set_aside, recovered, ..Mended::default() };
@@ -61,7 +61,7 @@ pub fn verify_and_mend(
         Verified { notes: [found.notes, again.notes.clone()].concat(), ..again }
     };
     forget(&mut primary, &standby)?;
-    report.a = at(&primary, &theirs.name);
+    report.a = primary.address_of(&theirs.name);
     report.mended = Some(mended);
     report.seconds = started.elapsed().as_secs_f64();
     Ok(report)
@@ -78,7 +78,7 @@ fn open(path: &Path) -> Result<Volume> {
              the next brings it",
         ));
     }
-    Volume::open(&directory::existing_directory(path)?)
+    open_volume(path)
 }
 
 /// The standby's newest snapshot, as recorded on each side.
@@ -101,12 +101,6 @@ fn common(primary: &Volume, standby: &Volume) -> Result<(SnapshotInfo, SnapshotI
             format!("`snapsync rejoin {show} {of}` goes back to one that both have"),
         )
     })
-}
-
-fn at(volume: &Volume, snapshot: &str) -> PathBuf {
-    let mut address = OsString::from(volume.path());
-    address.push(format!("@{snapshot}"));
-    address.into()
 }
 
 impl Mended {

@@ -1,13 +1,13 @@
 //! Makes a standby the primary.
 
-use crate::location::directory::existing_directory;
+use crate::location::directory::open_volume;
 use crate::options::OnDrift;
 use crate::remote::roles::strange;
 use crate::report::volumes::{PromotePreview, Promoted};
 use crate::volume::recovery::unfinished;
 use crate::volume::roles::{RoleReply, RoleRequest, expect_standby, newest_of, perform};
 use snapsync_model::{Monitor, Result};
-use snapsync_snapshot::{Unkept, Volume};
+use snapsync_snapshot::Unkept;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -21,7 +21,7 @@ pub fn promote(path: &Path, name: Option<String>, on_drift: OnDrift, monitor: &M
 
 /// Says what that would have to do first. Only reads, and does not look for what was changed by hand.
 pub fn promote_preview(path: &Path, monitor: &Monitor) -> Result<PromotePreview> {
-    let volume = Volume::open(&existing_directory(path)?)?;
+    let volume = open_volume(path)?;
     expect_standby(&volume)?;
     let newest = newest_of(&volume)?;
     let Unkept { files, bytes, is_kept, seconds, thins } = volume.unkept(&newest, monitor)?;

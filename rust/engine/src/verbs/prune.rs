@@ -1,12 +1,11 @@
 //! Deletes snapshots that no rule keeps.
 
 use crate::keep::Keep;
-use crate::location::directory::existing_directory;
+use crate::location::directory::open_volume;
 use crate::report::snapshots::Pruned;
 use crate::volume::recovery;
 use crate::volume::retention::{apply, plan};
 use snapsync_model::{Error, Monitor, Result};
-use snapsync_snapshot::Volume;
 use std::path::Path;
 
 /// Deletes the snapshots of a volume that nothing keeps, or only lists them.
@@ -18,7 +17,7 @@ pub fn prune(path: &Path, keep: &Keep, dry_run: bool, monitor: &Monitor) -> Resu
             "say how many, as in --keep-last 10 --keep-daily 14",
         ));
     }
-    let volume = Volume::open(&existing_directory(path)?)?;
+    let volume = open_volume(path)?;
     let (pruned, kept) = if dry_run {
         plan(&volume, keep, &[])?
     } else {

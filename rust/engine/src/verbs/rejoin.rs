@@ -1,5 +1,6 @@
 //! Makes an old primary a standby of the new one.
 
+use crate::location::directory::open_volume;
 use crate::options::{Options, SshOptions, TransferOptions};
 use crate::remote::roles::{End, ends, same_lineage, strange};
 use crate::report::volumes::{Preview, Rejoined};
@@ -7,7 +8,6 @@ use crate::verbs::sync::sync;
 use crate::volume::recovery;
 use crate::volume::roles::{RoleReply, RoleRequest, common};
 use snapsync_model::{Error, Monitor, Result, Role, VolumeInfo};
-use snapsync_snapshot::Volume;
 use std::path::Path;
 use std::time::Instant;
 use uuid::Uuid;
@@ -87,7 +87,7 @@ pub fn rejoin_preview(
         ));
     };
     let theirs = new_end.describe(ssh, monitor)?;
-    let volume = Volume::open(path)?;
+    let volume = open_volume(path)?;
     can_follow(path, &volume.info(), &new_end.path(), &theirs.volume)?;
     let (mut volume, recovered) = recovery::lock(&volume, monitor)?;
     let line: Vec<Uuid> = theirs.line.iter().map(|snapshot| snapshot.id).collect();

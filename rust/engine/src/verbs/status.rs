@@ -1,18 +1,18 @@
 //! Reports the state of a volume.
 
-use crate::location::directory::existing_directory;
+use crate::location::directory::open_volume;
 use crate::report::volumes::{Replaced, StandbyStatus, Status};
 use crate::volume::holds::holds;
+use crate::volume::parts::parts;
 use crate::volume::recovery::unfinished;
 use snapsync_model::Result;
-use snapsync_snapshot::Volume;
 use std::path::Path;
 use uuid::Uuid;
 
 /// Only reads: unfinished work stays unfinished. To tell what history costs, every file of the store is
 /// looked at.
 pub fn status(path: &Path, history: bool) -> Result<Status> {
-    let volume = Volume::open(&existing_directory(path)?)?;
+    let volume = open_volume(path)?;
     let snapshots = volume.line()?;
     let lag = |id: Uuid| {
         let at = snapshots.iter().position(|s| s.id == id);
@@ -42,5 +42,6 @@ pub fn status(path: &Path, history: bool) -> Result<Status> {
         replaced: replaced.map(|(claim, at)| Replaced { epoch: claim.epoch, path: at.path.clone() }),
         read_only: volume.is_read_only(),
         history: if history { volume.weight_of_history()? } else { None },
+        parts: parts(&volume)?,
     })
 }

@@ -2,6 +2,7 @@
 
 use crate::delta::landing::RestoreTarget;
 use crate::digest::{Digest, content};
+use crate::location::directory::part_of;
 use crate::location::inside::{is_in_store, relative};
 use crate::location::target;
 use crate::options::{Supply, Terms};
@@ -28,10 +29,15 @@ struct Known {
     is_live: bool,
 }
 
-/// The versions of a present or past file of a volume, oldest first.
-pub fn versions(file: &Path, monitor: &Monitor) -> Result<Versions> {
+/// The versions of a present or past file of a volume, oldest first. `part` names the part of its tree whose
+/// snapshots are meant; without it, those of the whole volume, or else of the first part that has the file.
+pub fn versions(file: &Path, part: Option<&str>, monitor: &Monitor) -> Result<Versions> {
     let started = Instant::now();
     let (volume, path) = place_of(file)?;
+    let volume = match part {
+        Some(part) => Volume::open_in(part_of(volume.root().whole()?, OsStr::new(part))?)?,
+        None => holder_of(volume, &path)?,
+    };
     let mut history = History { known: Vec::new(), monitor };
     let mut tables: HashMap<((u32, u32), u64), Option<Found>> = HashMap::new();
     for snapshot in volume.snapshots()? {
@@ -133,7 +139,7 @@ fn place_of(file: &Path) -> Result<(Volume, RelPath)> {
     for above in path.ancestors().skip(1) {
         let Some(volume) = Volume::find(above)? else { continue };
         let above = above.canonicalize().context("find", above)?;
-        let path = relative(volume.path(), &path)?;
+        let path = relative(volume.root().path(), &path)?;
         let is_stored = path.as_bytes().split(|b| *b == b'/').next() == Some(b".snapsync");
         if is_stored {
             return Err(Error::usage(
@@ -153,6 +159,24 @@ fn place_of(file: &Path) -> Result<(Volume, RelPath)> {
         format!("{} is in no volume", file.display()),
         "name a file beneath a directory that has snapshots",
     ))
+}
+
+/// The volume, or the first part of it, that has a path in a snapshot.
+fn holder_of(volume: Volume, path: &RelPath) -> Result<Volume> {
+    let mut parts = volume.parts()?.into_iter();
+    let mut next = (parts.len() > 0).then(|| volume.clone());
+    while let Some(candidate) = next {
+        for snapshot in candidate.snapshots()?.iter().rev() {
+            if candidate.look_up(snapshot, path)?.is_some() {
+                return Ok(candidate);
+            }
+        }
+        let name = parts.next();
+        let part =
+            name.map(|name| part_of(volume.root().whole()?, OsStr::new(&name)).and_then(Volume::open_in));
+        next = part.transpose()?;
+    }
+    Ok(volume)
 }
 
 struct History<'a> {

@@ -44,7 +44,7 @@ pub(crate) fn is_free(volume: &Volume, info: &SnapshotInfo) -> Result<()> {
         ),
         None => Error::refused(
             what(format!("it is {}", hold.why())),
-            format!("`snapsync release {path}@{}` lets it go", info.name),
+            format!("`snapsync release {}` lets it go", volume.address_of(&info.name).display()),
         ),
     })
 }

@@ -12,6 +12,12 @@ use std::path::Path;
 /// Checks that the tree can be read-only between rounds, which only a subvolume can be.
 pub(crate) fn can_be_kept(root: &Root, read_only: bool) -> Result<()> {
     let path = root.path();
+    if let Some(part) = root.part().filter(|_| read_only) {
+        return Err(Error::usage(
+            format!("{part} is a part of {}, and only a whole tree is made read-only", path.display()),
+            "leave out --read-only",
+        ));
+    }
     if !read_only || btrfs::is_subvolume(root.fd()).context("read the subvolume of", path)? {
         return Ok(());
     }

@@ -5,6 +5,7 @@ pub(crate) mod drift;
 pub(crate) mod holds;
 pub(crate) mod lost;
 pub(crate) mod made;
+pub(crate) mod parts;
 pub(crate) mod pieces;
 pub(crate) mod recovery;
 pub(crate) mod replacement;

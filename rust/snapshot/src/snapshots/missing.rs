@@ -1,5 +1,6 @@
 //! Reports what somebody removed from a store by hand, or left behind elsewhere.
 
+use crate::store::bound::hold;
 use crate::volume::handle::Volume;
 use snapsync_model::{Context, Error, Kind, Provider, RelPath, Result, Role, SnapshotInfo};
 use snapsync_sys::{Root, Spot, swap_names};
@@ -33,18 +34,20 @@ impl Volume {
         };
         Err(Error::integrity(
             format!("snapshot {name} of {path} was deleted by hand: {} is gone", missing.show().display()),
-            format!("`snapsync delete {path}@{name}` takes it off the list; {then}"),
+            format!("`snapsync delete {}` takes it off the list; {then}", self.address_of(name).display()),
         ))
     }
 
     /// Refuses a snapshot of a subvolume that took the volume's place in a rollback: it lacks the store.
     pub fn expect_own_store(root: &Root) -> Result<()> {
         let store = RelPath::new(STORE.as_bytes())?.join(b"store")?;
+        let root = &hold(root.again()?)?;
         let found = root.entry(&store).and_then(|entry| entry.stat());
         if !found.is_ok_and(|found| found.kind == Kind::Directory && found.ino == STUB) {
             return Ok(());
         }
         let (show, store) = (root.path().display(), root.show(&store));
+        let within = store.strip_prefix(root.path()).unwrap_or(&store).display();
         let store = store.display();
         Err(Error::refused(
             format!(
@@ -53,7 +56,7 @@ impl Volume {
                  the subvolume that was there before"
             ),
             format!(
-                "`rmdir {store}`, then `mv OLD/{STORE}/store {store}`, where OLD is what that subvolume is \
+                "`rmdir {store}`, then `mv OLD/{within} {store}`, where OLD is what that subvolume is \
                  called \
                  now, and `snapsync recover {show} --adopt`; if it is gone, `rm -r {show}/{STORE}` makes \
                  this an \

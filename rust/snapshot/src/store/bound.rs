@@ -16,6 +16,7 @@ use snapsync_walk::STORE;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// The path of a volume's store below its root.
@@ -24,6 +25,9 @@ const BELOW: &str = ".snapsync/store";
 /// The directory in `.snapsync` for entries that others put in the way of a commit. snapsync never removes
 /// it.
 pub(crate) const ASIDE: &[u8] = b"aside";
+
+/// The directory in `.snapsync` with a directory for each part of the tree, which has what `.snapsync` has.
+pub(crate) const PARTS: &[u8] = b"parts";
 
 /// Ignores that a directory cannot be removed because it is not empty.
 pub(crate) fn if_in_use(error: io::Error) -> io::Result<()> {
@@ -71,21 +75,68 @@ impl Bound {
     }
 }
 
-/// The same directory, with its `.snapsync` held open if it has one.
+/// The same directory, with its `.snapsync` held open if it has one, or what stands for it in a part.
 pub fn hold(root: Root) -> Result<Root> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-    let show = root.path().join(STORE);
-    let name = RelPath::new(STORE.as_bytes())?;
-    let directory = match root.open_at(&name, flags, Mode::empty()) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(root),
-        Err(e) => return Err(misplaced(&root, &name, e)),
-        Ok(directory) => directory,
-    };
+    let Some(directory) = directory_of(&root, &RelPath::new(STORE.as_bytes())?)? else { return Ok(root) };
     if traits_of(root.fd()).folds && !is_named(&root)? {
         return Ok(root);
     }
-    expect_own(&directory, &show)?;
-    Ok(root.holding(STORE.as_bytes(), directory))
+    let Some(part) = root.part() else { return Ok(root.holding(STORE.as_bytes(), directory)) };
+    let below = RelPath::new(PARTS)?.join(part.as_bytes())?;
+    let own = Root::of(directory, root.path().join(STORE));
+    if directory_of(&own, &RelPath::new(PARTS)?)?.is_none() {
+        return Ok(root);
+    }
+    let Some(directory) = directory_of(&own, &below)? else { return Ok(root) };
+    let around = own.in_own_mount().try_clone_to_owned().context("open", own.path())?;
+    Ok(root.holding_within(STORE.as_bytes(), around, below, directory))
+}
+
+/// A directory that nobody else may write in; None if there is none.
+fn directory_of(root: &Root, at: &RelPath) -> Result<Option<OwnedFd>> {
+    match root.open_at(at, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(misplaced(root, at, e)),
+        Ok(directory) => expect_own(&directory, &root.show(at)).map(|()| Some(directory)),
+    }
+}
+
+/// The names of the parts of a directory, whose `.snapsync` need not be held.
+pub(crate) fn parts_in(root: &Root) -> Result<Vec<String>> {
+    let (parts, whole) = (RelPath::new(STORE.as_bytes())?.join(PARTS)?, hold(root.whole()?)?);
+    let directory = if whole.holds() { directory_of(&whole, &parts)? } else { None };
+    let Some(directory) = directory else { return Ok(Vec::new()) };
+    let entries = read_dir(&directory).context("list", whole.show(&parts))?;
+    let names = entries.iter().filter_map(|entry| std::str::from_utf8(&entry.name).ok());
+    let mut names: Vec<String> = names.map(str::to_owned).collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Makes the directory of a part, and that of all parts.
+fn make_part(root: Root, part: &str) -> Result<Root> {
+    let whole = hold_or_make(root.whole()?)?;
+    let mut at = RelPath::new(STORE.as_bytes())?;
+    for name in [PARTS, part.as_bytes()] {
+        at = at.join(name)?;
+        match whole.create_dir(&at, 0o700) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(e).context("create the directory", whole.show(&at));
+            }
+            _ => {}
+        }
+    }
+    hold(root)
+}
+
+/// Removes the empty directory of a part, and that of all parts if this was the last one.
+pub(crate) fn remove_part(root: &Root, part: &str) -> Result<()> {
+    let own = Spot::top(Arc::new(hold(root.whole()?)?)).join(STORE);
+    let parts = own.join(PARTS);
+    for spot in [parts.join(part), parts] {
+        spot.remove_dir().or_else(if_in_use).context("remove", spot.show())?;
+    }
+    Ok(())
 }
 
 /// The same, but makes a private `.snapsync` if there is none.
@@ -93,8 +144,11 @@ pub(crate) fn hold_or_make(root: Root) -> Result<Root> {
     let own = RelPath::new(STORE.as_bytes())?;
     let show = root.show(&own);
     let root = if root.holds() { root } else { hold(root)? };
+    let part = root.part().map(str::to_owned);
     let root = if root.holds() {
         root
+    } else if let Some(part) = part {
+        make_part(root, &part)?
     } else {
         match root.create_dir(&own, 0o700) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
@@ -209,7 +263,9 @@ pub(crate) fn look_through(own: &Spot) -> Result<()> {
     let mut waiting = vec![own.clone()];
     while let Some(dir) = waiting.pop() {
         let list = dir.list().context("list", dir.show())?;
-        for entry in list.iter().filter(|entry| *entry.name != *b"latest" || dir.rel() != own.rel()) {
+        // Each part of the tree is looked through by itself.
+        let is_other = |name: &[u8]| dir.rel() == own.rel() && matches!(name, b"latest" | PARTS);
+        for entry in list.iter().filter(|entry| !is_other(&entry.name)) {
             let spot = dir.join(&entry.name);
             let stat = spot.stat().context("read the attributes of", spot.show())?;
             let may_be_one = stat.ino == ROOT_INODE && spot.rel() != store.rel();
@@ -227,15 +283,15 @@ pub(crate) fn look_through(own: &Spot) -> Result<()> {
 
 /// The error for a store that belongs to another directory, or to none.
 pub(crate) fn is_of_another(root: &Root) -> Error {
-    let show = root.path().display();
+    let (show, path) = (root.title().display(), root.path().display());
     Error::refused(
         format!(
             "the store in {show} belongs to another directory: it was moved, copied or restored to where it \
              is"
         ),
         format!(
-            "if that was you, and {show} is to go on with it, `snapsync recover {show} --adopt`; else `rm -r \
-             {show}/{STORE}` \
+            "if that was you, and {path} is to go on with it, `snapsync recover {path} --adopt`; else `rm -r \
+             {path}/{STORE}` \
              makes it an ordinary directory again"
         ),
     )

@@ -8,8 +8,9 @@ use snapsync_model::{
 use snapsync_sys::{FileSystem, Root, Spot};
 use snapsync_walk::STORE;
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -43,9 +44,17 @@ impl Volume {
         }
     }
 
-    /// The path of its root, for messages.
+    /// How it is written, for messages: the path of its root, or `PATH@PART/` for a part of a tree.
     pub fn path(&self) -> &Path {
-        self.root.path()
+        self.root.title()
+    }
+
+    /// How one of its snapshots is written.
+    pub fn address_of(&self, snapshot: &str) -> PathBuf {
+        let mut address = OsString::from(self.path());
+        address.push(if self.root.part().is_some() { "" } else { "@" });
+        address.push(snapshot);
+        address.into()
     }
 
     pub fn root(&self) -> &Arc<Root> {

@@ -195,7 +195,8 @@ impl LockedVolume {
     }
 
     fn make_read_only(&self, read_only: bool) -> Result<()> {
-        if self.record.provider != Provider::Btrfs {
+        // A part does not own the tree.
+        if self.record.provider != Provider::Btrfs || self.root.part().is_some() {
             return Ok(());
         }
         let (root, path) = (&self.root, self.path());

@@ -1,11 +1,12 @@
 //! Finds, makes and removes volumes, always in an open directory.
 
 use crate::store::bound::{
-    ASIDE, Bound, hold, hold_or_make, if_in_use, is_of_another, look_through, store_in,
+    ASIDE, Bound, PARTS, hold, hold_or_make, if_in_use, is_of_another, look_through, parts_in, remove_part,
+    store_in,
 };
 use crate::volume::handle::Volume;
 use crate::volume::locked::{GLANCE, LockedVolume};
-use crate::volume::record::{RECORD, Record, is_none, read_record};
+use crate::volume::record::{RECORD, Record, is_no_part, is_none, read_record};
 use rustix::fs::{Mode, OFlags};
 use snapsync_model::{Context, Error, Monitor, Provider, RelPath, Result, Role};
 use snapsync_sys::{Entry, FileSystem, Root, Spot, btrfs, fault, is_locked, read_dir, stat_of};
@@ -61,13 +62,22 @@ impl Volume {
             return Ok(found);
         }
         Volume::expect_own_store(&again)?;
-        Err(is_none(again.path()))
+        Err(match again.part() {
+            Some(part) => is_no_part(again.path(), part, &parts_in(&again)?),
+            None => is_none(again.path()),
+        })
+    }
+
+    /// The names of the parts of its tree that have a lineage of their own.
+    pub fn parts(&self) -> Result<Vec<String>> {
+        parts_in(&self.root)
     }
 
     /// Binds the store in a directory to it, after it was moved, copied or restored. Refuses a store with
     /// content that somebody else could have put there.
-    pub fn adopt(path: &Path) -> Result<Volume> {
-        let found = Volume::find_any(Root::open(path)?)?.ok_or_else(|| is_none(path))?;
+    pub fn adopt(root: Root) -> Result<Volume> {
+        let path = &root.title().to_path_buf();
+        let found = Volume::find_any(root)?.ok_or_else(|| is_none(path))?;
         let lock = found.take_lock(GLANCE, &Monitor::default())?;
         look_through(&found.own())?;
         let record = read_record(&found.store())?.ok_or_else(|| is_none(path))?;
@@ -83,7 +93,22 @@ impl Volume {
     }
 
     /// The same for an open directory.
+    ///
+    /// A part of a tree lies in the volume of that tree, which is made as well where there is none.
     pub fn init_in(root: Root, role: Role, lineage: Uuid, epoch: u64) -> Result<Volume> {
+        if root.part().is_none() {
+            return Volume::make_in(root, role, lineage, epoch, false);
+        }
+        let whole = root.whole()?;
+        if Volume::find_in(whole.again()?)?.is_none() {
+            let made = Volume::make_in(whole.again()?, Role::Primary, Uuid::new_v4(), 1, true);
+            // Another part may just have done the same.
+            made.or_else(|error| Volume::find_in(whole)?.ok_or(error))?;
+        }
+        Volume::make_in(root, role, lineage, epoch, false)
+    }
+
+    fn make_in(root: Root, role: Role, lineage: Uuid, epoch: u64, for_parts: bool) -> Result<Volume> {
         let root = hold(root)?;
         let path = root.path().to_path_buf();
         crate::store::restoring::none_in(&root)?;
@@ -95,7 +120,7 @@ impl Volume {
         // If its time cannot be restored, nothing is made in it.
         top.set_mtime(before.attributes.mtime).context("set the time of", &path)?;
         let provider = if subvolume { Provider::Btrfs } else { Provider::Pool };
-        let record = Record::new(role, lineage, epoch, provider);
+        let record = Record { for_parts, ..Record::new(role, lineage, epoch, provider) };
         let (root, store) = make_store(root, subvolume)?;
         let (root, store) = (Arc::new(root), Arc::new(store));
         let volume =
@@ -117,7 +142,20 @@ impl Volume {
 
 impl LockedVolume {
     /// Removes a store without snapshots, as if it had never been made.
+    ///
+    /// With the last part goes the volume that was made for it, unless that has snapshots of its own.
     pub fn remove_store(self) -> Result<()> {
+        let whole = self.root.part().map(|_| self.root.whole()).transpose()?;
+        self.remove_own_store()?;
+        let Some(volume) = whole.map(Volume::find_in).transpose()?.flatten() else { return Ok(()) };
+        if !volume.record.for_parts || !parts_in(&volume.root)?.is_empty() || !volume.snapshots()?.is_empty()
+        {
+            return Ok(());
+        }
+        LockedVolume::reloaded(&volume, GLANCE, &Monitor::default())?.remove_own_store()
+    }
+
+    fn remove_own_store(self) -> Result<()> {
         // From here on it is no volume: what is left is completed by whoever makes it one again.
         let record = self.store().join(RECORD);
         record.remove_file().context("remove", record.show())?;
@@ -137,10 +175,14 @@ impl Volume {
             btrfs::delete_subvolume(parent, OsStr::new("store"))
                 .context("delete the subvolume", dir.show())?;
         }
-        for entry in dir.list().context("list", dir.show())?.iter().filter(|entry| *entry.name != *ASIDE) {
+        let stays = |name: &[u8]| matches!(name, ASIDE | PARTS);
+        for entry in dir.list().context("list", dir.show())?.iter().filter(|entry| !stays(&entry.name)) {
             dir.join(&entry.name).remove_tree().context("remove", dir.show())?;
         }
-        dir.remove_dir().or_else(if_in_use).context("remove", dir.show())?;
+        match self.root.part() {
+            Some(part) => remove_part(&self.root, part)?,
+            None => dir.remove_dir().or_else(if_in_use).context("remove", dir.show())?,
+        }
         top.set_time(&before.attributes).context("set the time of", self.path())
     }
 }

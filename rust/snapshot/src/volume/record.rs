@@ -63,6 +63,19 @@ pub(crate) fn is_none(path: &Path) -> Error {
     )
 }
 
+/// A volume that has parts, but not this one.
+pub(crate) fn is_no_part(volume: &Path, part: &str, parts: &[String]) -> Error {
+    let (show, has) = (volume.display(), parts.join(", "));
+    Error::usage(
+        format!("{show} has no part {part:?}"),
+        if parts.is_empty() {
+            format!("it has no parts at all: `snapsync sync --part {part} {show} TARGET` makes one")
+        } else {
+            format!("its parts are {has}; `snapsync sync --part {part} {show} TARGET` makes another")
+        },
+    )
+}
+
 /// In a volume's store: without it the directory is no volume.
 pub(crate) const RECORD: &str = "volume.json";
 
@@ -187,6 +200,9 @@ pub(crate) struct Record {
     /// What is kept of older snapshots while it is a primary. None means all, as in older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) history: Option<History>,
+    /// It was made for the sake of a part of its tree, and goes with the last of them if it has no snapshot.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) for_parts: bool,
     /// The directory that this is the store of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) root: Option<Bound>,
@@ -215,6 +231,7 @@ impl Record {
             absent: None,
             partly_in_tree: false,
             history: None,
+            for_parts: false,
             root: None,
         }
     }

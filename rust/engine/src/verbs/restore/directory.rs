@@ -34,7 +34,7 @@ pub(crate) fn restore_into(
 ) -> Result<RestoredTo> {
     let started = Instant::now();
     let (volume, snapshot) = named(address)?;
-    let paths = within(volume.path(), paths)?;
+    let paths = within(volume.root().path(), paths)?;
     let landing = find(&volume)?;
     monitor.start(Stage::Compare, 0);
     let mut content = supply::content(&volume, &snapshot, &paths, supply, monitor)?;

@@ -31,7 +31,7 @@ pub fn restore_paths(
     let started = Instant::now();
     let (volume, snapshot) = named(address)?;
     volume.expect_primary("restore paths of")?;
-    let paths = within(volume.path(), paths)?;
+    let paths = within(volume.root().path(), paths)?;
     if paths.is_empty() || paths.iter().any(RelPath::is_root) {
         return Err(Error::usage("no path is named", "name paths inside the volume, or use --to"));
     }
