@@ -155,7 +155,7 @@ RUST_LEVELS = {
     "model": """
         amount extent identity mutex object printable subset
         error inode name snapshot
-        monitor path promotion restless unread
+        monitor path plain promotion restless unread
         change side
     """,
     "sys": """
@@ -268,7 +268,7 @@ RUST_LEVELS = {
         directories existing links names values
     """,
     "apply/stage": """
-        received sources
+        fresh received sources
         incoming intact
         rows
         clones entries frames objects resume share touched

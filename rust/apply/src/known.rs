@@ -152,8 +152,11 @@ impl Knowledge {
         Ok(Known::from_bytes(&bytes))
     }
 
-    pub(crate) fn set(&self, row: u64, known: Known) -> io::Result<()> {
-        self.file.write_all_at(&known.to_bytes(), row * BYTES as u64)
+    pub(crate) fn set(&self, rows: &[(u64, Known)]) -> io::Result<()> {
+        rows.chunk_by(|(one, _), (next, _)| one + 1 == *next).try_for_each(|rows| {
+            let bytes: Vec<u8> = rows.iter().flat_map(|(_, known)| known.to_bytes()).collect();
+            self.file.write_all_at(&bytes, rows[0].0 * BYTES as u64)
+        })
     }
 }
 

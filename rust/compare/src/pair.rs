@@ -226,7 +226,10 @@ impl Look<'_> {
         if inode.attributes.size == 0 && inode.blocks == 0 {
             return Ok((Vec::new(), None));
         }
-        let layout = self.layout(inode)?;
+        let layout = match self.target.known_layout(inode)? {
+            Some(layout) => layout,
+            None => self.layout(inode)?,
+        };
         let (mut extents, last) = (Vec::new(), Last::default());
         for segment in layout.segments() {
             let mut at = segment.offset;

@@ -125,6 +125,11 @@ impl Layout {
         layout
     }
 
+    /// All data, nothing of which is shared or has an address.
+    pub fn whole(size: u64) -> Layout {
+        Layout::new(size, &[Range { offset: 0, length: size }.into()], &[])
+    }
+
     /// The same data with another `shared` flag and other unwritten ranges.
     pub fn with(&self, shared: bool, unwritten: &[Range]) -> Layout {
         let size = self.segments.iter().filter(|s| s.kind != SegmentKind::Unwritten).map(Segment::end).max();

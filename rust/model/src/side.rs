@@ -39,6 +39,18 @@ pub trait Side: Send + Sync {
     /// Where `file`, opened by `open`, holds data.
     fn layout(&self, inode: &Inode, file: &File) -> Result<Layout>;
 
+    /// Where a file has data, if that is known without opening it. Such a file shares nothing.
+    fn known_layout(&self, inode: &Inode) -> Result<Option<Layout>> {
+        let _ = inode;
+        Ok(None)
+    }
+
+    /// The bytes of a file if they lie among those of others, and their BLAKE3: quicker than to open it.
+    fn packed(&self, inode: &Inode) -> Result<Option<Packed>> {
+        let _ = inode;
+        Ok(None)
+    }
+
     /// The path of an inode's first name.
     fn path(&self, inode: &Inode) -> Result<RelPath> {
         match inode.links.first() {
@@ -64,6 +76,12 @@ pub trait Side: Send + Sync {
         let wanted = |inode: &Result<Inode>| inode.as_ref().map_or(true, |i| inos.contains(&i.ino));
         self.inodes()?.filter(wanted).collect()
     }
+}
+
+/// All bytes of a small file, and their BLAKE3.
+pub struct Packed {
+    pub bytes: Vec<u8>,
+    pub hash: [u8; 32],
 }
 
 /// What `read` makes of the data of an inode; once more where that went elsewhere under its hands, as when a

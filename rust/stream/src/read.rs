@@ -5,8 +5,8 @@ use crate::held::Held;
 use crate::wire::Digest;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use snapsync_model::{
-    Change, Context, Counters, Error, Inode, Inodes, Monitor, Range, Restless, Result, Side, Unread, locked,
-    read_still, unlocked,
+    Change, Context, Counters, Error, Inode, Inodes, Monitor, Packed, Range, Restless, Result, Side, Unread,
+    locked, read_still, unlocked,
 };
 use std::collections::VecDeque;
 use std::fs::File;
@@ -172,20 +172,28 @@ fn pieces(left: &[Range]) -> Vec<Vec<Range>> {
 /// cache, and waiting for each small file would take longer than everything else.
 #[derive(Default)]
 struct Ahead {
-    files: VecDeque<(File, Piece)>,
+    files: VecDeque<(Data, Piece)>,
     bytes: u64,
 }
 
+/// Where the bytes of a piece are.
+enum Data {
+    File(File),
+    Memory(Packed),
+}
+
 impl Ahead {
-    fn add(&mut self, file: File, piece: Piece) {
-        for range in &piece.ranges {
-            snapsync_sys::read_ahead(&file, range.offset, range.length);
+    fn add(&mut self, data: Data, piece: Piece) {
+        if let Data::File(file) = &data {
+            for range in &piece.ranges {
+                snapsync_sys::read_ahead(file, range.offset, range.length);
+            }
         }
         self.bytes += piece.bytes();
-        self.files.push_back((file, piece));
+        self.files.push_back((data, piece));
     }
 
-    fn next(&mut self) -> Option<(File, Piece)> {
+    fn next(&mut self) -> Option<(Data, Piece)> {
         let next = self.files.pop_front()?;
         self.bytes -= next.1.bytes();
         Some(next)
@@ -216,18 +224,46 @@ impl Reader<'_> {
                 if self.is_left_out(&piece) {
                     continue;
                 }
-                if let Some(file) = self.take(piece.change.ino, self.from.side.open(&piece.inode))? {
-                    ahead.add(file, piece);
+                if let Some(data) = self.take(piece.change.ino, self.open(&piece))? {
+                    ahead.add(data, piece);
                 }
             }
-            let Some((mut file, piece)) = ahead.next() else { return Ok(()) };
-            for range in &piece.ranges {
-                if self.is_left_out(&piece) {
-                    break;
+            let Some((data, piece)) = ahead.next() else { return Ok(()) };
+            memory = match data {
+                Data::File(mut file) => {
+                    for range in &piece.ranges {
+                        if self.is_left_out(&piece) {
+                            break;
+                        }
+                        memory = self.read(&mut file, &piece, *range, memory, &mut sink)?;
+                    }
+                    memory
                 }
-                memory = self.read(&mut file, &piece, *range, memory, &mut sink)?;
-            }
+                Data::Memory(_) if self.is_left_out(&piece) => memory,
+                Data::Memory(packed) => self.hand_on(&piece.change, packed, &mut sink)?,
+            };
         }
+    }
+
+    fn open(&self, Piece { inode, ranges, .. }: &Piece) -> Result<Data> {
+        let is_whole = matches!(&ranges[..], [all] if (all.offset, all.length) == (0, inode.attributes.size));
+        let packed = if is_whole { self.from.side.packed(inode)? } else { None };
+        packed.map_or_else(|| self.from.side.open(inode).map(Data::File), |packed| Ok(Data::Memory(packed)))
+    }
+
+    fn hand_on(
+        &self,
+        change: &Arc<Change>,
+        Packed { bytes, hash }: Packed,
+        sink: &mut Sink<'_>,
+    ) -> Result<Vec<u8>> {
+        self.monitor.check()?;
+        let length = bytes.len() as u64;
+        let permit = self.budget.take(2 * length);
+        self.monitor.count(Counters { bytes_read: length, bytes_sent: length, ..Counters::default() });
+        let memory = sink(Frame { change: change.clone(), offset: 0, bytes, hash, permit })?;
+        self.monitor.advance(length);
+        Ok(memory)
     }
 
     /// The value, or None for a file that cannot be read or is left out.

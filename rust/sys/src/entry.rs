@@ -91,6 +91,14 @@ fn flags_from_statx(bits: u64) -> u32 {
     bits as u32 & (IMMUTABLE | APPEND | NODUMP)
 }
 
+/// As an access time: it stays what it is.
+const OMIT: Timespec = Timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT as i32 as i64 };
+
+fn timespec(attributes: &Attributes) -> Timespec {
+    let (time, billion) = (attributes.time(), 1_000_000_000);
+    Timespec { tv_sec: time.div_euclid(billion) as i64, tv_nsec: time.rem_euclid(billion) as i64 }
+}
+
 /// An attribute that a target may be unable to hold.
 #[derive(Clone, Copy, Debug)]
 pub enum Part<'a> {
@@ -189,28 +197,33 @@ impl Entry {
 
     /// Sets the modification time in ns since 1970 and leaves the access time alone.
     pub fn set_mtime(&self, mtime: i64) -> io::Result<()> {
-        self.set_time(&Attributes { mtime, ..Attributes::default() })
+        self.set_time(&Attributes { mtime, ..Attributes::default() }).map(drop)
     }
 
-    /// Sets the modification time of `attributes`.
-    pub fn set_time(&self, attributes: &Attributes) -> io::Result<()> {
-        let (time, billion) = (attributes.time(), 1_000_000_000);
-        let omit = Timespec { tv_sec: 0, tv_nsec: i64::from(libc::UTIME_OMIT as i32) };
-        let time =
-            Timespec { tv_sec: time.div_euclid(billion) as i64, tv_nsec: time.rem_euclid(billion) as i64 };
-        let set = |last_access| {
-            let times = Timestamps { last_access, last_modification: time };
-            utimensat(&self.fd, "", &times, AtFlags::EMPTY_PATH)
-        };
-        set(omit)?;
+    /// Sets the modification time of `attributes`. Returns whether the file system keeps times as they are
+    /// set: the clock never says one with nanoseconds by chance.
+    pub fn set_time(&self, attributes: &Attributes) -> io::Result<bool> {
+        let time = timespec(attributes);
+        self.set_times(&OMIT, &time)?;
         let now = statx(&self.fd, "", AtFlags::EMPTY_PATH, StatxFlags::ATIME | StatxFlags::MTIME)?;
         if (now.stx_mtime.tv_sec, i64::from(now.stx_mtime.tv_nsec)) != (time.tv_sec, time.tv_nsec) {
             // The file system keeps less precise times, or, as some FUSE file systems, sets none without the
             // access time.
             let last = Timespec { tv_sec: now.stx_atime.tv_sec, tv_nsec: now.stx_atime.tv_nsec.into() };
-            set(last)?;
+            self.set_times(&last, &time)?;
+            return Ok(false);
         }
-        Ok(())
+        Ok(time.tv_nsec != 0)
+    }
+
+    /// The same where `set_time` has shown that the file system keeps such times.
+    pub fn set_kept_time(&self, attributes: &Attributes) -> io::Result<()> {
+        self.set_times(&OMIT, &timespec(attributes))
+    }
+
+    fn set_times(&self, access: &Timespec, modification: &Timespec) -> io::Result<()> {
+        let times = Timestamps { last_access: *access, last_modification: *modification };
+        Ok(utimensat(&self.fd, "", &times, AtFlags::EMPTY_PATH)?)
     }
 
     /// All extended attributes, sorted by name.
@@ -282,7 +295,7 @@ impl Entry {
         if kind != Kind::Symlink && changes_mode {
             tolerate(self.set_mode(mode), is_lost(Part::Mode))?;
         }
-        tolerate(self.set_time(new), is_lost(Part::Time))
+        tolerate(self.set_time(new).map(drop), is_lost(Part::Time))
     }
 
     /// Whether the owner and group are those that the set-id bits and capabilities need, if there are any.

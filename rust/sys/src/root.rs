@@ -380,27 +380,33 @@ fn split(rel: &RelPath) -> io::Result<(RelPath, &OsStr)> {
     Ok((dir, OsStr::from_bytes(name)))
 }
 
-/// Remembers the last directory it resolved, for a thread that makes many entries side by side. Nobody may
-/// rename directories meanwhile.
-pub struct Parents<'a> {
+/// Remembers the last directory it resolved, for a thread that makes many entries side by side, and what that
+/// thread wants to keep of it. Nobody may rename directories meanwhile.
+pub struct Parents<'a, Kept = ()> {
     root: &'a Root,
     last: Option<(RelPath, OwnedFd)>,
+    kept: Option<Kept>,
 }
 
-impl<'a> Parents<'a> {
+impl<'a, Kept> Parents<'a, Kept> {
     pub fn new(root: &'a Root) -> Self {
-        Parents { root, last: None }
+        Parents { root, last: None, kept: None }
     }
 
     pub fn of<'n>(&mut self, rel: &'n RelPath) -> io::Result<(BorrowedFd<'_>, &'n OsStr)> {
         let (dir, name) = split(rel)?;
         if self.last.as_ref().is_none_or(|(known, _)| *known != dir) {
             let fd = self.root.directory(&dir)?;
-            self.last = Some((dir, fd));
+            (self.last, self.kept) = (Some((dir, fd)), None);
         }
         match &self.last {
             Some((_, fd)) => Ok((fd.as_fd(), name)),
             None => Err(io::ErrorKind::NotFound.into()),
         }
+    }
+
+    /// What was kept of the last directory.
+    pub fn kept(&mut self) -> &mut Option<Kept> {
+        &mut self.kept
     }
 }

@@ -1,9 +1,10 @@
 //! Stages data that comes from other files of the tree or the stage.
 
+use crate::stage::fresh::StageDirs;
 use crate::stage::incoming::Incoming;
 use crate::stage::sources::Sources;
 use snapsync_model::{Change, Context, End, Extent, Op, Result};
-use snapsync_sys::{Parents, fault};
+use snapsync_sys::fault;
 use std::fs::File;
 use std::io;
 
@@ -24,7 +25,7 @@ impl<'a> Incoming<'a> {
         )
     }
 
-    fn clone_into(&self, parents: &mut Parents<'_>, change: &Change, sources: &Sources) -> Result<()> {
+    fn clone_into(&self, parents: &mut StageDirs<'_>, change: &Change, sources: &Sources) -> Result<()> {
         let show = || change.display_path();
         let path = self.data_path(change)?;
         let file = if change.data_bytes() > 0 {

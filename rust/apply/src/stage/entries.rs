@@ -1,11 +1,12 @@
 //! Stages new entries in final form under `new/`.
 
+use crate::stage::fresh::{Fresh, StageDirs};
 use crate::stage::incoming::Incoming;
 use crate::{access, attributes};
 use rustix::fs::{Mode, OFlags, openat};
 use snapsync_manifest::Brief;
-use snapsync_model::{Attributes, Change, Context, Kind, Op, RelPath, Result};
-use snapsync_sys::{Entry, Parents, fault, make_node, preallocate};
+use snapsync_model::{Change, Context, Kind, Op, RelPath, Result};
+use snapsync_sys::{Entry, fault, make_node, preallocate};
 use std::fs::File;
 use std::io;
 
@@ -47,17 +48,17 @@ impl<'a> Incoming<'a> {
         Ok(())
     }
 
-    fn entry(&self, parents: &mut Parents<'_>, change: &Change) -> Result<()> {
+    fn entry(&self, parents: &mut StageDirs<'_>, change: &Change) -> Result<()> {
         self.monitor.check()?;
         self.make_entry(parents, change).context("stage", change.display_path())?;
         fault::point("stage.entry");
         Ok(())
     }
 
-    fn make_entry(&self, parents: &mut Parents<'_>, change: &Change) -> io::Result<()> {
+    fn make_entry(&self, parents: &mut StageDirs<'_>, change: &Change) -> io::Result<()> {
         if change.kind == Kind::File {
             let file = self.create(parents, change)?;
-            return self.complete(file, change);
+            return self.complete_new(parents, file, change);
         }
         let path = self.staged_new(change, 0).map_err(io::Error::other)?;
         let (dir, name) = parents.of(&path)?;
@@ -65,45 +66,69 @@ impl<'a> Incoming<'a> {
             Some(target) => rustix::fs::symlinkat(&**target, dir, name)?,
             None => make_node(dir, name, change.kind, change.new.map_or(0, |a| a.rdev))?,
         }
-        self.set_attributes(&Entry::at(dir, name)?, change)
+        self.set_attributes(&Entry::at(dir, name)?, change, None)
     }
 
     /// Creates an empty file with its flags, some of which can be set only while it is empty.
-    pub(crate) fn create(&self, parents: &mut Parents<'_>, change: &Change) -> io::Result<File> {
+    pub(crate) fn create(&self, parents: &mut StageDirs<'_>, change: &Change) -> io::Result<File> {
         let path = self.staged_new(change, 0).map_err(io::Error::other)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let (dir, name) = parents.of(&path)?;
         // Nobody else can enter the stage, so most files can have their mode from the start.
         let mode = change.new.map_or(0o600, |a| a.mode & 0o777 | 0o600);
         let file = File::from(openat(dir, name, flags, Mode::from_raw_mode(mode))?);
-        let Attributes { flags, rare, size, .. } = change.new.unwrap_or_default();
-        attributes::set_rare(&file, rare, &self.journal.limits)?;
-        attributes::set_flags(&file, flags & !attributes::PROTECTIVE, &self.journal.limits)?;
-        if !is_written_at_once(change, size) {
+        let new = change.new.unwrap_or_default();
+        let fresh = match parents.kept() {
+            Some(fresh) if fresh.mode == mode => fresh,
+            kept => kept.insert(Fresh::of(&file, mode)?),
+        };
+        fresh.set_flags(&file, &new, &self.journal.limits)?;
+        if !is_written_at_once(change, new.size) {
             // The size comes first: a write beyond the end makes some file systems reserve extra space, and
             // what is reserved before a hole stays.
-            file.set_len(size)?;
+            file.set_len(new.size)?;
         }
         Ok(file)
     }
 
+    /// The same as `complete` for the file that `parents` made last.
+    pub(super) fn complete_new(
+        &self,
+        parents: &mut StageDirs<'_>,
+        file: File,
+        change: &Change,
+    ) -> io::Result<()> {
+        self.finish(file, change, parents.kept().as_mut())
+    }
+
     /// Sets preallocation and attributes of a new file that has its data.
     pub(crate) fn complete(&self, file: File, change: &Change) -> io::Result<()> {
+        self.finish(file, change, None)
+    }
+
+    fn finish(&self, file: File, change: &Change, fresh: Option<&mut Fresh>) -> io::Result<()> {
         for extent in change.extents.iter().filter(|e| e.op == Op::Unwritten) {
             preallocate(&file, extent.offset, extent.length)?;
         }
         if let Some(hole) = change.cut_hole(self.block) {
             snapsync_sys::discard_range(&file, hole.offset, hole.length)?;
         }
-        self.set_attributes(&Entry::from_open(file), change)
+        self.set_attributes(&Entry::from_open(file), change, fresh)
     }
 
-    fn set_attributes(&self, entry: &Entry, change: &Change) -> io::Result<()> {
+    /// `fresh` is what the entry has, if nothing was set.
+    fn set_attributes(&self, entry: &Entry, change: &Change, fresh: Option<&mut Fresh>) -> io::Result<()> {
         let new = change.new.unwrap_or_default();
         let is_protected = new.flags & attributes::PROTECTIVE != 0;
         // If its flags will protect it from others, so must its mode until then.
         let new = if is_protected { access::taken(change.kind, &new) } else { new };
-        attributes::set(entry, change.kind, &new, change.xattrs.as_deref(), &self.journal.limits)
+        let (xattrs, limits) = (change.xattrs.as_deref(), &self.journal.limits);
+        if let Some(fresh) = fresh
+            && fresh.set_time_alone(entry, &new, xattrs, limits)?
+        {
+            return Ok(());
+        }
+        attributes::set(entry, change.kind, &new, xattrs, limits)
     }
 
     /// Links the second and later names of new files.

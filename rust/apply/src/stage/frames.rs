@@ -1,12 +1,13 @@
 //! Writes frames of data to their places in the stage.
 
+use crate::stage::fresh::StageDirs;
 use crate::stage::incoming::Incoming;
 use crate::stage::received::Notes;
 use rustix::fs::{Mode, OFlags};
 use snapsync_manifest::ChangeRows;
 use snapsync_model::{Change, Context, Error, Range, RelPath, Result};
 use snapsync_stream::{Sink, Taker};
-use snapsync_sys::{Parents, fault};
+use snapsync_sys::fault;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -43,7 +44,7 @@ impl<'a> Incoming<'a> {
 
     pub(super) fn create_partial(
         &self,
-        parents: &mut Parents<'_>,
+        parents: &mut StageDirs<'_>,
         change: &Change,
         path: &RelPath,
     ) -> io::Result<File> {
@@ -61,7 +62,7 @@ impl<'a> Incoming<'a> {
 /// One of the workers that stage data in parallel.
 struct Worker<'a> {
     incoming: &'a Incoming<'a>,
-    parents: Parents<'a>,
+    parents: StageDirs<'a>,
     notes: Notes<'a>,
     /// The open file of this number, which takes parts of its data.
     open: Option<(u64, File)>,
@@ -69,7 +70,7 @@ struct Worker<'a> {
 
 impl<'a> Worker<'a> {
     fn of(incoming: &'a Incoming<'_>) -> Worker<'a> {
-        let (parents, notes) = (Parents::new(&incoming.root), incoming.received.notes());
+        let (parents, notes) = (StageDirs::new(&incoming.root), incoming.received.notes());
         Worker { incoming, parents, notes, open: None }
     }
 
@@ -96,7 +97,7 @@ impl<'a> Worker<'a> {
         if change.flags.created && is_whole && !change.has_clones() && !received.has_begun(change.ino) {
             let file = incoming.create(&mut self.parents, change)?;
             file.write_all_at(bytes, range.offset)?;
-            incoming.complete(file, change)?;
+            incoming.complete_new(&mut self.parents, file, change)?;
             return Ok(Some(range.length));
         }
         let file = self.partial(change)?;

@@ -8,7 +8,7 @@ use crate::names::Places;
 use crate::stage::received::Received;
 use rustix::fs::{Mode, OFlags};
 use snapsync_manifest::ManifestReader;
-use snapsync_model::{Change, Context, Monitor, Range, RelPath, Result, SnapshotInfo};
+use snapsync_model::{Change, Context, Monitor, PlainFiles, Range, RelPath, Result, SnapshotInfo};
 use snapsync_sys::{Entry, Root, Spot, clear_flags_of, fault};
 use std::io;
 use std::sync::Arc;
@@ -34,6 +34,8 @@ pub struct Incoming<'a> {
     pub(super) goes_on: bool,
     /// Whether this process has written everything that is recorded: no crash can have lost any of it.
     pub(super) is_own: bool,
+    /// The files with nothing but data that were staged.
+    pub(super) plain: Arc<PlainFiles>,
     /// Whether this run has staged it: nothing can have happened between the seal and the commit.
     pub(crate) is_fresh: bool,
 }
@@ -78,6 +80,7 @@ impl<'a> Incoming<'a> {
             knowledge: None,
             goes_on: false,
             is_own: false,
+            plain: Arc::default(),
             is_fresh: false,
         })
     }
@@ -126,6 +129,11 @@ impl<'a> Incoming<'a> {
     /// Whether all that it has on record was written by this process.
     pub fn is_own(&self) -> bool {
         self.is_own
+    }
+
+    /// Tells of the files that it stages with nothing but data.
+    pub fn telling(self, plain: &Arc<PlainFiles>) -> Self {
+        Incoming { plain: plain.clone(), ..self }
     }
 
     pub fn base(&self) -> Option<Uuid> {

@@ -4,6 +4,7 @@ mod carry;
 mod clones;
 mod entries;
 mod frames;
+pub(crate) mod fresh;
 pub(crate) mod incoming;
 pub(crate) mod intact;
 pub(crate) mod objects;

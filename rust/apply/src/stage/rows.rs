@@ -1,10 +1,10 @@
 //! Reads the rows of a manifest in chunks.
 
+use crate::stage::fresh::StageDirs;
 use crate::stage::incoming::Incoming;
 use rayon::prelude::*;
 use snapsync_manifest::Brief;
 use snapsync_model::{Change, Result};
-use snapsync_sys::Parents;
 use std::borrow::Borrow;
 
 pub(crate) const CHUNK: usize = 4096;
@@ -18,7 +18,7 @@ impl<'a> Incoming<'a> {
     pub(crate) fn each_row(
         &self,
         wanted: impl Fn(&Brief) -> bool + Sync,
-        act: impl Fn(&mut Parents<'_>, &Change) -> Result<()> + Sync,
+        act: impl Fn(&mut StageDirs<'_>, &Change) -> Result<()> + Sync,
     ) -> Result<()> {
         let mut rows = self.manifest_reader()?.only(wanted);
         loop {
@@ -27,7 +27,7 @@ impl<'a> Incoming<'a> {
                 return Ok(());
             }
             chunk.par_chunks(SIDE_BY_SIDE).try_for_each(|changes| {
-                let mut parents = Parents::new(&self.root);
+                let mut parents = StageDirs::new(&self.root);
                 changes.iter().try_for_each(|change| act(&mut parents, change))
             })?;
         }

@@ -1,8 +1,9 @@
 //! Stages data that is already on the target's file system by sharing it.
 
+use crate::stage::fresh::StageDirs;
 use crate::stage::incoming::Incoming;
 use snapsync_model::{Change, Context, Op, Result};
-use snapsync_sys::{Parents, fault};
+use snapsync_sys::fault;
 use std::fs::File;
 use std::io;
 
@@ -11,7 +12,7 @@ impl Incoming<'_> {
     /// afterwards. False if that is impossible and the data must be copied.
     pub fn share(
         &self,
-        parents: &mut Parents<'_>,
+        parents: &mut StageDirs<'_>,
         change: &Change,
         from: &File,
         is_still: impl FnOnce() -> bool,

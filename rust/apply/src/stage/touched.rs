@@ -3,11 +3,12 @@
 use crate::check::unlisted::is_absent;
 use crate::known::{FILE, Knowledge, Known, Row, What};
 use crate::layout::{INCOMING, MANIFEST};
+use crate::stage::fresh::is_bare;
 use crate::stage::incoming::Incoming;
 use crate::stage::rows::{CHUNK, SIDE_BY_SIDE, next_chunk};
 use rayon::prelude::*;
 use snapsync_manifest::Brief;
-use snapsync_model::{Change, Context, Error, RelPath, Result, Seen};
+use snapsync_model::{Change, Context, Error, Kind, Op, Rare, RelPath, Result, Seen};
 use snapsync_sys::{Entry, Parents, Root, Spot, Stat, stat_at};
 use std::fs::File;
 use std::io::{self, Read};
@@ -33,19 +34,55 @@ impl Incoming<'_> {
                 break;
             }
             chunk.par_chunks(SIDE_BY_SIDE).try_for_each(|rows| {
-                let mut parents = Parents::new(&self.root);
-                rows.iter().try_for_each(|(row, change)| {
+                let (mut parents, mut noted) = (Parents::new(&self.root), Vec::new());
+                for (row, change) in rows {
                     if change.path.as_ref().is_some_and(RelPath::is_root) {
-                        return Ok(());
+                        continue;
                     }
                     let path = self.staged_new(change, 0)?;
-                    let noted = parents.of(&path).and_then(|(dir, name)| stat_at(dir, name));
-                    let noted = noted.and_then(|stat| knowledge.set(*row, Known::of(&stat, What::Staged)));
-                    noted.context("note what was staged of", change.display_path())
-                })
+                    let stat = self.look_at_staged(&mut parents, &path, change);
+                    let stat = stat.context("note what was staged of", change.display_path())?;
+                    noted.push((*row, Known::of(&stat, What::Staged)));
+                }
+                knowledge.set(&noted).context("note what was staged in", self.root.path())
             })?;
         }
         Ok(())
+    }
+
+    /// Keeps of each directory whether new files have nothing but data there.
+    fn look_at_staged(
+        &self,
+        parents: &mut Parents<'_, bool>,
+        path: &RelPath,
+        change: &Change,
+    ) -> io::Result<Stat> {
+        let (dir, name) = parents.of(path)?;
+        let stat = stat_at(dir, name)?;
+        if !(self.is_own && self.is_plain(change, &stat)) {
+            return Ok(stat);
+        }
+        let are_plain = match *parents.kept() {
+            Some(are_plain) => are_plain,
+            None => *parents.kept().insert(is_bare(&self.root.read(path)?)?),
+        };
+        if are_plain {
+            self.plain.add(stat.ino, stat.generation, stat.ctime);
+        }
+        Ok(stat)
+    }
+
+    /// Whether a file was to have nothing but data, and takes no more blocks than that.
+    fn is_plain(&self, change: &Change, stat: &Stat) -> bool {
+        let (new, size) = (change.new.unwrap_or_default(), stat.attributes.size);
+        let is_all_data =
+            matches!(&change.extents[..], [all] if (all.op, all.offset, all.length) == (Op::Data, 0, size));
+        change.kind == Kind::File
+            && is_all_data
+            && (new.flags, new.rare, stat.attributes.flags) == (0, Rare::default(), 0)
+            && change.xattrs.as_ref().is_some_and(Vec::is_empty)
+            && stat.nlink == 1
+            && stat.blocks.saturating_mul(512) <= size.next_multiple_of(self.block)
     }
 
     pub(crate) fn known(&self, row: u64) -> Result<Known> {

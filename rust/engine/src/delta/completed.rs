@@ -1,7 +1,7 @@
 //! A side some of whose files have their bytes elsewhere, because they are lost where it has them.
 
 use snapsync_model::{
-    Address, Context, Details, Error, Inode, Inodes, Layout, Link, Owners, RelPath, Result, Side,
+    Address, Context, Details, Error, Inode, Inodes, Layout, Link, Owners, Packed, RelPath, Result, Side,
 };
 use snapsync_sys::{Root, stat_of};
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,6 +65,14 @@ impl Side for Completed {
 
     fn layout(&self, inode: &Inode, file: &File) -> Result<Layout> {
         self.side.layout(inode, file)
+    }
+
+    fn known_layout(&self, inode: &Inode) -> Result<Option<Layout>> {
+        self.side.known_layout(inode)
+    }
+
+    fn packed(&self, inode: &Inode) -> Result<Option<Packed>> {
+        if self.files.contains_key(&inode.ino) { Ok(None) } else { self.side.packed(inode) }
     }
 
     fn space(&self) -> Option<u128> {

@@ -292,6 +292,7 @@ impl<'a> Landing<'a> {
             shares,
             base: None,
             is_own: false,
+            plain: Arc::default(),
         };
         let offer = IncomingDelta {
             header: head,

@@ -50,6 +50,10 @@ impl Side for Noting<'_> {
         self.side.layout(inode, file)
     }
 
+    fn known_layout(&self, inode: &Inode) -> Result<Option<Layout>> {
+        self.side.known_layout(inode)
+    }
+
     fn space(&self) -> Option<u128> {
         self.side.space()
     }

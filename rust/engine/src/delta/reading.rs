@@ -31,6 +31,20 @@ macro_rules! read_from_side {
             self.side.layout(inode, file)
         }
 
+        fn known_layout(
+            &self,
+            inode: &snapsync_model::Inode,
+        ) -> snapsync_model::Result<Option<snapsync_model::Layout>> {
+            self.side.known_layout(inode)
+        }
+
+        fn packed(
+            &self,
+            inode: &snapsync_model::Inode,
+        ) -> snapsync_model::Result<Option<snapsync_model::Packed>> {
+            self.side.packed(inode)
+        }
+
         fn space(&self) -> Option<u128> {
             self.side.space()
         }

@@ -6,7 +6,9 @@ use crate::options::Terms;
 use serde::{Deserialize, Serialize};
 use snapsync_apply::{Incoming, Journal, Loss, Phase, discard, is_intact};
 use snapsync_manifest::{ChangeRows, ManifestReader};
-use snapsync_model::{Change, Context, Error, Monitor, Restless, Result, Side, SnapshotInfo, entries, size};
+use snapsync_model::{
+    Change, Context, Error, Monitor, PlainFiles, Restless, Result, Side, SnapshotInfo, entries, size,
+};
 use snapsync_snapshot::Volume;
 use snapsync_stream::wire::{DeltaEnd, DeltaHead, Digest, ManifestHead, lift};
 use snapsync_stream::{Arrivals, Budget, Held, Limit, MEMORY, Readable, Sink, Transferred, receive, run};
@@ -56,6 +58,8 @@ pub(crate) struct StageTarget {
     pub(crate) base: Option<String>,
     /// Whether this process has staged what is in the stage, under the lock of the volume.
     pub(crate) is_own: bool,
+    /// Where it is told which files have nothing but data.
+    pub(crate) plain: Arc<PlainFiles>,
 }
 
 impl StageTarget {
@@ -66,6 +70,7 @@ impl StageTarget {
             store: volume.store(),
             copies: volume.copies_for_snapshots()?,
             displaces: volume.is_partly_in_tree(),
+            plain: volume.plain_files().clone(),
             // Entries outside the base may have come and gone, and changed the times of directories.
             unlisted: base.is_some_and(|base| !base.subset.is_everything()),
             // A standby that shared blocks with its primary would be lost together with it.
@@ -155,7 +160,7 @@ pub(crate) fn begin<'a>(
             }
             let snapshot = offer.header.snapshot.clone();
             let base = offer.header.base.map(|base| (base.id, stage.base.clone()));
-            Incoming::begin(&stage.root, &stage.store, snapshot, base, monitor)?
+            Incoming::begin(&stage.root, &stage.store, snapshot, base, monitor)?.telling(&stage.plain)
         }
     };
     let error = match prepare(&mut incoming, stage, offer, (&digest, start), free, monitor) {

@@ -14,6 +14,7 @@ use snapsync_snapshot::{Base, ReceivedDirectory, Volume, Work, can_be_a_name};
 use snapsync_stream::{Channel, receive};
 use std::io::{BufReader, ErrorKind};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Makes a snapshot in `dir` from the delta in `input`, or from standard input, and the base that the delta
@@ -124,6 +125,7 @@ fn bring(work: &mut Work<'_>, delta: &mut Input<'_>, terms: Terms, monitor: &Mon
         shares: false,
         base: None,
         is_own: false,
+        plain: Arc::default(),
     };
     // The base has the same losses.
     Limits::remembered(&work.shelf())?.remember(work.store())?;

@@ -65,8 +65,16 @@ impl InTree {
         {
             return Ok(Some(file));
         }
-        let own = own.and_then(|own| own().ok());
-        own.map_or(Ok(None), |path| self.open_as(&path, inode))
+        own.map_or(Ok(None), |own| self.open_at(own, inode))
+    }
+
+    /// The file at the path of a row, if it has its bytes.
+    pub(crate) fn open_at(
+        &self,
+        path: impl FnOnce() -> Result<RelPath>,
+        row: &Inode,
+    ) -> Result<Option<File>> {
+        path().map_or(Ok(None), |path| self.open_as(&path, row))
     }
 
     fn open_as(&self, path: &RelPath, row: &Inode) -> Result<Option<File>> {

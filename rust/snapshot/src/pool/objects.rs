@@ -8,8 +8,8 @@ use crate::store::steady::UNSETTLED;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use snapsync_model::{
-    Context, Counters, Error, Inode, Kind, Layout, Link, Monitor, OBJECTS_PER_DIRECTORY, Pack, ROOT,
-    ROUND_SHIFT, Range, RelPath, Result, Segment, SegmentKind, Unread, locked,
+    Context, Counters, Details, Error, Inode, Kind, Layout, Link, Monitor, OBJECTS_PER_DIRECTORY, Pack,
+    PlainFiles, ROOT, ROUND_SHIFT, Range, RelPath, Result, Segment, SegmentKind, Unread, locked,
 };
 use snapsync_sys::{FileSystem, Root, Spot, Stat, fault, is_leased, may_be_written, stat_at, stat_of, xfs};
 use snapsync_walk::{details_of, details_of_open, layout_of};
@@ -18,8 +18,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 /// How often a file that changes while it is read is read again.
 pub(crate) const TRIES: u32 = 5;
@@ -30,6 +30,8 @@ struct Data {
     unwritten: Vec<Range>,
     object: u64,
     shared: bool,
+    /// From the first byte to the last, and nothing is shared.
+    is_all_data: bool,
 }
 
 /// What the last table says about a file's bytes.
@@ -73,6 +75,7 @@ pub(crate) struct Objects<'a> {
     packer: Packer,
     /// Change times from here on may be used again.
     unsettled: i64,
+    plain: Arc<PlainFiles>,
     /// The tree keeps the bytes of what is settled.
     is_in_tree: bool,
     /// Nothing keeps the rest.
@@ -130,6 +133,7 @@ impl<'a> Objects<'a> {
             numbers: Numbers::new(),
             packer: Packer::new(store.pool(), round),
             unsettled: ground.unsettled,
+            plain: store.plain.clone(),
             is_in_tree: ground.is_in_tree,
             is_light: ground.is_light && ground.is_in_tree,
             has_lost_way: AtomicBool::new(false),
@@ -164,12 +168,24 @@ impl<'a> Objects<'a> {
 
     /// Reads the file until it did not change while it was read.
     pub(crate) fn read(&self, path: &RelPath, walked: &Inode, old: Old<'_>) -> Result<Inode> {
+        if let Some(inode) = self.as_made(walked, old) {
+            return Ok(inode);
+        }
         let mut inode = self.read_steadily(path, walked, old)?;
         // The change behind the new time may have changed names that were read before.
         if inode.kind == Kind::Directory && inode.ctime != walked.ctime {
             inode.ctime = UNSETTLED;
         }
         Ok(inode)
+    }
+
+    /// A file as a commit has just made it. Whoever opened it since and has begun to write has given it
+    /// another change time.
+    fn as_made(&self, walked: &Inode, old: Old<'_>) -> Option<Inode> {
+        let is_new = old.row().is_none() && walked.ctime < self.unsettled && walked.attributes.size > 0;
+        let stays = self.is_in_tree && !self.is_light;
+        let is_it = stays && is_new && walked.kind == Kind::File && self.plain.has(walked);
+        is_it.then(|| Inode { object: self.next(), details: Some(Box::default()), ..walked.clone() })
     }
 
     /// Tells of a file that something else than a commit has touched, and whose bytes only the tree has:
@@ -224,6 +240,7 @@ impl<'a> Objects<'a> {
                 }
                 _ => details_of(self.root, path, walked.kind)?,
             };
+            let mut is_plain = false;
             if walked.kind == Kind::File {
                 let is_restless = is_written || inode.ctime >= self.unsettled;
                 let keep = match self.is_in_tree {
@@ -233,12 +250,16 @@ impl<'a> Objects<'a> {
                     false => Keep::Steady,
                 };
                 let data = self.data(path, &held, &inode, old, keep)?;
+                is_plain = data.is_all_data && !is_restless && details == Details::default();
                 (details.unwritten, inode.object, inode.shared) = (data.unwritten, data.object, data.shared);
             }
             inode.attributes = inode.attributes.with(&details);
             inode.details = Some(Box::new(details));
             let after = stat()?;
             if (after.ctime, after.attributes) == (before.ctime, before.attributes) {
+                if is_plain {
+                    self.plain.add(inode.ino, inode.generation, inode.ctime);
+                }
                 inode.ctime = if is_written { UNSETTLED } else { inode.ctime };
                 return Ok(inode);
             }
@@ -280,7 +301,7 @@ impl<'a> Objects<'a> {
         let show = || self.root.show(path);
         if let Old::Same(old) = old {
             let unwritten = old.details.as_ref().map_or_else(Vec::new, |d| d.unwritten.clone());
-            return Ok(Data { unwritten, object: old.object, shared: old.shared });
+            return Ok(Data { unwritten, object: old.object, shared: old.shared, ..Data::default() });
         }
         if inode.attributes.size == 0 && inode.blocks == 0 {
             return Ok(Data::default());
@@ -293,18 +314,23 @@ impl<'a> Objects<'a> {
         if let Some(old) = old.row()
             && self.is_the_same(file, &layout, inode, old).context("compare", show())?
         {
-            return Ok(Data { unwritten, object: old.object, shared: old.shared });
+            return Ok(Data { unwritten, object: old.object, shared: old.shared, ..Data::default() });
         }
         let shared = self.is_shared(&layout, old.row()).context("read the extents of", show())?;
         let object =
             self.store(file, &layout, inode.attributes.size, keep).context("copy to the pool", show())?;
-        Ok(Data { unwritten, object, shared })
+        let is_all_data = is_full(&layout) && !layout.segments().iter().any(|segment| segment.shared);
+        Ok(Data { unwritten, object, shared, is_all_data })
+    }
+
+    /// The number of a new object.
+    fn next(&self) -> u64 {
+        (self.round << ROUND_SHIFT) | self.numbers.next()
     }
 
     /// A new object with the bytes of a file.
     fn store(&self, file: &File, layout: &Layout, size: u64, keep: Keep) -> io::Result<u64> {
-        let is_full = layout.segments().iter().all(|segment| segment.kind == SegmentKind::Data);
-        if keep == Keep::Steady && size <= LARGEST && is_full {
+        if keep == Keep::Steady && size <= LARGEST && is_full(layout) {
             let mut bytes = vec![0; size as usize];
             match file.read_exact_at(&mut bytes, 0) {
                 // Cut meanwhile, which its times tell: it is read again.
@@ -316,7 +342,7 @@ impl<'a> Objects<'a> {
             fault::point("snapshot.object");
             return Ok(object);
         }
-        let object = (self.round << ROUND_SHIFT) | self.numbers.next();
+        let object = self.next();
         if keep != Keep::InTree {
             store(file, layout, size, &object_at(self.pool.dir(), object), self.monitor)?;
             fault::point("snapshot.object");
@@ -389,6 +415,10 @@ impl<'a> Objects<'a> {
             };
         }
     }
+}
+
+fn is_full(layout: &Layout) -> bool {
+    layout.segments().iter().all(|segment| segment.kind == SegmentKind::Data)
 }
 
 /// Makes the file of an object, which shares the blocks of another where it can.

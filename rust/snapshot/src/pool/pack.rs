@@ -3,7 +3,7 @@
 //! A pack begins with its head: an entry that says which pack it is, and one for each place, which tells
 //! where the bytes of the object with this place are, and a digest of them. The bytes follow it.
 
-use snapsync_model::{OBJECTS_PER_PACK, Pack, Range, locked, object_path};
+use snapsync_model::{OBJECTS_PER_PACK, Pack, Packed, Range, locked, object_path};
 use snapsync_sys::{Spot, in_memory};
 use std::collections::HashMap;
 use std::fs::File;
@@ -25,7 +25,11 @@ const OPEN: usize = 32;
 type Digest = [u8; 16];
 
 pub(crate) fn digest(bytes: &[u8]) -> Digest {
-    *blake3::hash(bytes).as_bytes().first_chunk().expect("a digest has 32 bytes")
+    beginning(blake3::hash(bytes).as_bytes())
+}
+
+fn beginning(hash: &[u8; 32]) -> Digest {
+    *hash.first_chunk().expect("a hash has 32 bytes")
 }
 
 /// Where the bytes of an object are. Without any there is no object.
@@ -189,16 +193,22 @@ impl Pool {
 
     /// The bytes of an object; None where it has none, or a pack has others than were put into it.
     pub(crate) fn open(&self, object: u64) -> io::Result<Option<File>> {
-        if let Some((pack, entry)) = self.packed(object)? {
-            let mut bytes = vec![0; entry.length as usize];
-            if read_at(&pack, &mut bytes, entry.offset)? && digest(&bytes) == entry.digest {
-                return in_memory(&bytes).map(Some);
-            }
+        if let Some(packed) = self.bytes(object)? {
+            return in_memory(&packed.bytes).map(Some);
         }
         match object_at(&self.dir, object).open() {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             file => file.map(Some),
         }
+    }
+
+    /// The bytes that a pack has of an object, if they are those that were put into it.
+    pub(crate) fn bytes(&self, object: u64) -> io::Result<Option<Packed>> {
+        let Some((pack, entry)) = self.packed(object)? else { return Ok(None) };
+        let mut bytes = vec![0; entry.length as usize];
+        let is_read = read_at(&pack, &mut bytes, entry.offset)?;
+        let hash = *blake3::hash(&bytes).as_bytes();
+        Ok((is_read && beginning(&hash) == entry.digest).then_some(Packed { bytes, hash }))
     }
 
     pub(crate) fn has(&self, object: u64) -> bool {

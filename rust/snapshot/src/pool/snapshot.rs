@@ -6,7 +6,8 @@ use rustix::fs::makedev;
 use serde::Deserialize;
 use snapsync_manifest::Table;
 use snapsync_model::{
-    Context, Details, Directories, Error, Inode, Inodes, Layout, Link, Range, RelPath, Result, Side, locked,
+    Context, Details, Directories, Error, Inode, Inodes, Layout, Link, Packed, PlainFiles, RelPath, Result,
+    Side, locked,
 };
 use snapsync_sys::{FileSystem, Spot, btrfs, is_in_memory, stat_of};
 use std::collections::BTreeSet;
@@ -35,6 +36,7 @@ pub struct PoolSnapshot {
     /// None where each object has its file.
     tree_of: Option<TreeOf>,
     is_proof: OnceLock<bool>,
+    pub(crate) plain: Arc<PlainFiles>,
     /// What `inodes` gives, if that is not everything.
     pub(crate) listed: Option<Vec<Inode>>,
 }
@@ -62,6 +64,7 @@ impl PoolSnapshot {
             tree: Mutex::default(),
             tree_of,
             is_proof: OnceLock::new(),
+            plain: Arc::default(),
             listed: None,
         })
     }
@@ -72,6 +75,9 @@ impl PoolSnapshot {
             let show = |error| Err(error).context("open", self.object(inode).show());
             self.pool.open(inode.object).or_else(show)
         };
+        if let Some(file) = self.bytes_at_their_place(inode)? {
+            return Ok(Some(file));
+        }
         // What a commit changes meanwhile has an object first.
         for again in [false, true] {
             if let Some(file) = object()? {
@@ -83,6 +89,14 @@ impl PoolSnapshot {
             }
         }
         object()
+    }
+
+    /// Where no history is kept, few files have an object: the one at the path of the row is looked at first.
+    fn bytes_at_their_place(&self, inode: &Inode) -> Result<Option<File>> {
+        if !(self.tree_of.as_ref().is_some_and(|tree| tree.is_light) && self.is_proof()) {
+            return Ok(None);
+        }
+        self.tree(false)?.map_or(Ok(None), |tree| tree.open_at(|| self.path(inode), inode))
     }
 
     /// Whether the times of its own rows prove anything: not on a primary that was mounted anew.
@@ -232,7 +246,7 @@ impl Side for PoolSnapshot {
 
     fn holds_still(&self, inode: &Inode, file: &File) -> Result<()> {
         // Who has read from objects alone has not asked for the tree.
-        if locked(&self.tree).is_none() || inode.object == 0 || is_in_memory(file) {
+        if locked(&self.tree).is_none() || inode.object == 0 {
             return Ok(());
         }
         for again in [false, true] {
@@ -241,8 +255,8 @@ impl Side for PoolSnapshot {
             {
                 return Ok(());
             }
-            // A commit may have made it the object.
-            if is_same(&self.object(inode), file) {
+            // It came from a pack. Or a commit may have made it the object.
+            if is_in_memory(file) || is_same(&self.object(inode), file) {
                 return Ok(());
             }
         }
@@ -256,14 +270,26 @@ impl Side for PoolSnapshot {
             return Ok(Layout::new(size, &[], unwritten));
         }
         if is_in_memory(file) {
-            // What is in a pack is all data, and shares nothing.
-            return Ok(Layout::new(size, &[Range { offset: 0, length: size }.into()], &[]));
+            return Ok(Layout::whole(size));
         }
         // Clones lose preallocation on some file systems: the table knows where it was.
         let stored = object_layout(file, size, self.filesystem)
             .context("read the extents of", self.object(inode).show())?;
         // An object shares everything with its file: what it shares with others was asked when it was taken.
         Ok(stored.with(inode.shared, unwritten))
+    }
+
+    fn known_layout(&self, inode: &Inode) -> Result<Option<Layout>> {
+        // What is in a pack is all data, and shares nothing.
+        let in_pack = || self.pool.range_in_pack(inode.object).context("open", self.object(inode).show());
+        let is_whole = inode.object != 0 && (self.plain.has(inode) || in_pack()?.is_some());
+        Ok(is_whole.then(|| Layout::whole(inode.attributes.size)))
+    }
+
+    fn packed(&self, inode: &Inode) -> Result<Option<Packed>> {
+        let bytes = || self.pool.bytes(inode.object).context("open", self.object(inode).show());
+        let packed = if inode.object == 0 { None } else { bytes()? };
+        Ok(packed.filter(|packed| packed.bytes.len() as u64 == inode.attributes.size))
     }
 
     /// Objects are never rewritten, and both sides keep theirs.

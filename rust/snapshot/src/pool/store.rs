@@ -1,7 +1,7 @@
 //! What the pool is told of a volume whose tree it takes.
 
 use snapsync_manifest::{FILES, Table};
-use snapsync_model::{Inode, Result, SnapshotInfo};
+use snapsync_model::{Inode, PlainFiles, Result, SnapshotInfo};
 use snapsync_sys::{FileSystem, Root, Spot};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -24,6 +24,8 @@ pub(crate) struct PoolStore {
     pub(crate) absent: Option<(Uuid, BTreeSet<u64>)>,
     /// Inodes that are to be read, whatever their times say.
     pub(crate) doubted: BTreeSet<u64>,
+    /// Files with nothing but data: those that a commit has just made, and then those that were read.
+    pub(crate) plain: Arc<PlainFiles>,
     /// Those that are listed, oldest first, each with the directory of its table.
     pub(crate) snapshots: Vec<(SnapshotInfo, Spot)>,
 }

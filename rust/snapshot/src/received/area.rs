@@ -147,7 +147,7 @@ impl RootState {
     pub(super) fn restore_time(self, root: impl AsFd) -> io::Result<()> {
         let root = root.as_fd().try_clone_to_owned()?;
         let RootState { mtime, far_second, .. } = self;
-        Entry::from_open(root).set_time(&Attributes { mtime, far_second, ..Attributes::default() })
+        Entry::from_open(root).set_time(&Attributes { mtime, far_second, ..Attributes::default() }).map(drop)
     }
 }
 

@@ -68,7 +68,7 @@ impl Copy<'_> {
 
     /// Makes directories that only this user can enter until everything is in them.
     fn make_directories(&self, levels: &[(RelPath, Inode)]) -> Result<()> {
-        let mut parents = Parents::new(&self.to);
+        let mut parents = Parents::<()>::new(&self.to);
         for (path, _) in levels.iter().filter(|(path, _)| !path.is_root()) {
             self.monitor.check()?;
             let made = parents

@@ -36,6 +36,7 @@ impl Volume {
             is_light: self.is_light(),
             absent: self.absent().map(|absent| (absent.snapshot, absent.objects.clone())),
             doubted: self.doubted().clone(),
+            plain: self.plain.clone(),
             snapshots: self.snapshots()?.into_iter().map(with_dir).collect(),
         })
     }
@@ -58,6 +59,9 @@ impl Volume {
                 is_primary: self.info().role == Role::Primary,
             }
         });
-        PoolSnapshot::open(&self.dir_of(info.id), self.store().join("pool"), self.filesystem, tree)
+        let pool = self.store().join("pool");
+        let mut snapshot = PoolSnapshot::open(&self.dir_of(info.id), pool, self.filesystem, tree)?;
+        snapshot.plain = self.plain.clone();
+        Ok(snapshot)
     }
 }

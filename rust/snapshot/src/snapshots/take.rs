@@ -125,7 +125,15 @@ impl LockedVolume {
         is_synced: bool,
         table: impl FnOnce(&PoolStore, &Subset, u64, &Spot) -> Result<objects::Counts>,
     ) -> Result<SnapshotInfo> {
+        let is_standby = self.info().role == Role::Standby;
+        if !is_standby {
+            // What is in it now is of another moment.
+            self.plain.forget();
+        }
         let info = self.make(info, is_synced, table)?;
+        if is_standby {
+            self.plain.forget();
+        }
         self.note_taken(&info)?;
         self.record_snapshot(&info)?;
         let snapshots = self.store().join("snapshots");

@@ -3,7 +3,8 @@
 use crate::store::steady::TakenNow;
 use crate::volume::record::{Absent, CloneRecord, Record, is_none, read_record, unreadable};
 use snapsync_model::{
-    Context, Error, History, Origin, Promotions, Provider, Result, Role, SnapshotInfo, Subset, VolumeInfo,
+    Context, Error, History, Origin, PlainFiles, Promotions, Provider, Result, Role, SnapshotInfo, Subset,
+    VolumeInfo,
 };
 use snapsync_sys::{FileSystem, Root, Spot};
 use snapsync_walk::STORE;
@@ -27,9 +28,23 @@ pub struct Volume {
     pub(crate) has_just_been_promoted: bool,
     /// The snapshot that this command has just taken of a light primary.
     pub(crate) taken_now: Option<TakenNow>,
+    /// What this command has seen of its tree's files.
+    pub(crate) plain: Arc<PlainFiles>,
 }
 
 impl Volume {
+    pub(super) fn of(root: Arc<Root>, store: Arc<Root>, record: Record, filesystem: FileSystem) -> Volume {
+        Volume {
+            root,
+            store,
+            record,
+            filesystem,
+            has_just_been_promoted: false,
+            taken_now: None,
+            plain: Arc::default(),
+        }
+    }
+
     pub fn info(&self) -> VolumeInfo {
         VolumeInfo {
             path: self.path().to_path_buf(),
@@ -106,6 +121,11 @@ impl Volume {
     /// Inodes that the next pool snapshot must read, whatever their times say.
     pub fn doubted(&self) -> &std::collections::BTreeSet<u64> {
         &self.record.doubted
+    }
+
+    /// Those of its tree's files of which this command has seen that they have nothing but data.
+    pub fn plain_files(&self) -> &Arc<PlainFiles> {
+        &self.plain
     }
 
     pub fn is_read_only(&self) -> bool {

@@ -48,7 +48,7 @@ impl Volume {
         let Some(record) = read_record(&Spot::top(store.clone()))? else { return Ok(None) };
         let filesystem = filesystem_of(&root)?;
         let root = Arc::new(root);
-        Ok(Some(Volume { root, store, record, filesystem, has_just_been_promoted: false, taken_now: None }))
+        Ok(Some(Volume::of(root, store, record, filesystem)))
     }
 
     pub fn open(path: &Path) -> Result<Volume> {
@@ -123,8 +123,7 @@ impl Volume {
         let record = Record { for_parts, ..Record::new(role, lineage, epoch, provider) };
         let (root, store) = make_store(root, subvolume)?;
         let (root, store) = (Arc::new(root), Arc::new(store));
-        let volume =
-            Volume { root, store, record, filesystem, has_just_been_promoted: false, taken_now: None };
+        let volume = Volume::of(root, store, record, filesystem);
         let lock = volume.take_lock(GLANCE, &Monitor::default())?;
         let mut volume = LockedVolume::of(volume, lock);
         if read_record(&volume.store())?.is_some() {
@@ -183,7 +182,7 @@ impl Volume {
             Some(part) => remove_part(&self.root, part)?,
             None => dir.remove_dir().or_else(if_in_use).context("remove", dir.show())?,
         }
-        top.set_time(&before.attributes).context("set the time of", self.path())
+        top.set_time(&before.attributes).map(drop).context("set the time of", self.path())
     }
 }
 
