@@ -82,7 +82,6 @@ class Life:
         self.volume = pair.source
         self.standby = {"mail": pair.target, "www": place.absent(kinds[1])}
         self.keep = {"mail": "--keep-last=2", "www": "--keep-last=4"}
-        self.states: dict[tuple[str, str], Picture] = {}
 
     def round(self, name: str, *options: str, **how: Any) -> dict[str, Any]:
         words = ("--part", name, self.volume, self.standby[name], self.keep[name], *options)
@@ -349,3 +348,82 @@ def test_parts_are_reached_over_ssh_and_gates_hold_for_them(
         assert_told(run("sync", place_, place.absent("xfs"), *own.options), "may not work on", codes=(3,))
     other = server.client(forced=f"{command()[0]} serve --restrict-to {volume / 'mail'}")
     assert_told(run("sync", f"{other.at(volume)}@mail/", far, *other.options), "may not work on", codes=(3,))
+
+
+@KINDS
+def test_a_standby_may_be_a_part_of_another_tree(tree: Pair, place: Place, kinds: tuple[str, str]) -> None:
+    host = place(kinds[1])
+    for directory in ("own", "elsewhere/deep"):
+        (host / directory).mkdir(parents=True)
+        fill(host / directory / "file", 0, 9_000, 1)
+    words = ("sync", "--part", "mail", "--include", "/mail", tree.source, f"{host}@copy/")
+    done("snapshot", host)
+    before = outside(host)
+    for number in range(3):
+        change(tree.source, number)
+        done(*words)
+        assert_same(only(tree.source, "mail"), only(host, "mail"))
+        assert_same(before, outside(host, "mail"), without={b"."})
+    verified(of(tree.source, "mail"), f"{host}@copy/")
+    assert listed(host, "copy") == listed(tree.source, "mail")
+    ran = run("sync", "--part", "www", "--include", "/www", tree.source, f"{host}@copy/")
+    assert_told(ran, "check the name of the part", codes=(3,))
+    (host / "www").mkdir()
+    ran = run("sync", "--part", "www", "--include", "/www", tree.source, f"{host}@web/", "--quiet")
+    assert_told(ran, "would begin with www", codes=(3,))
+    assert not (host / ".snapsync/parts/web").exists()
+    done("promote", f"{host}@copy/")
+    change_only(host, "mail/inbox", 9)
+    done("rejoin", of(tree.source, "mail"), f"{host}@copy/")
+    assert_same(only(tree.source, "mail"), only(host, "mail"), ignore={"mtime_ns"})
+
+
+@KINDS
+def test_whatever_happens_to_a_part_its_snapshots_and_the_others_are_whole(
+    life: Life, place: Place, kinds: tuple[str, str], tmp_path: Path
+) -> None:
+    volume, mail, standby = life.volume, of(life.volume, "mail"), str(life.standby["mail"])
+    pick = random.Random("-".join(kinds))
+    primary, other = mail, standby
+    trees = {mail: volume, standby: Path(standby)}
+    change(volume, 0)
+    done("sync", mail, standby, env={"SNAPSYNC_FAULT_TRACE": tmp_path / "trace"})
+    points = sorted(set(passed(tmp_path / "trace")))
+    was: dict[str, Picture] = {}
+    for number in range(1, 9):
+        for top in ("www/pages", "other"):
+            change_only(volume, top, number)
+        change_only(trees[primary], "mail/inbox", number)
+        aside = outside(volume, "mail")
+        turn = pick.choice(("kill", "kill", "switch", "over", "delete"))
+        if turn == "kill":
+            ran = run("sync", primary, other, env={"SNAPSYNC_FAULT": f"{pick.choice(points)}:1"})
+            assert ran.code in (0, -signal.SIGKILL), ran
+        elif turn == "switch":
+            done("switch", primary, other)
+            primary, other = other, primary
+        elif turn == "over":
+            done("promote", other, "--discard-drift")
+            done("rejoin", primary, other)
+            primary, other = other, primary
+        elif len(was) > 1:
+            name = pick.choice(sorted(was)[:-1])
+            done("delete", f"{primary if primary == mail else f'{primary}@'}{name}")
+            del was[name]
+        name = f"r{number}"
+        done("sync", primary, other, "--name", name)
+        was[name] = only(trees[primary], "mail")
+        assert_same(was[name], only(trees[other], "mail"), without={b"."})
+        assert_same(aside, outside(volume, "mail"), without={b"."})
+        life.round("www")
+    for name, picture in was.items():
+        # A standby that was promoted where blocks are not shared may have lost what changed since.
+        codes = set()
+        for address in (f"{mail}{name}", f"{standby}@{name}"):
+            to = place.absent("xfs")
+            ran = run("restore", address, "--to", to)
+            codes.add(ran.code)
+            if ran.code == 0:
+                assert_same(picture, to, without={b"."})
+        assert 0 in codes
+        assert codes <= ({0, 4} if "ext4" in kinds else {0})

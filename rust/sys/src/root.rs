@@ -32,23 +32,23 @@ pub struct Root {
     /// The mount points inside it, if they were asked for.
     mounts: Vec<RelPath>,
     /// A directory inside that stays open, so that nothing can take its place under its name.
-    held: Option<Held>,
+    held: Option<Arc<Held>>,
     /// Open directories that lead to deep paths.
     ways: Option<Ways>,
     /// The part of the tree that it stands for; None for the whole.
-    part: Option<Part>,
+    part: Option<Arc<Part>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Held {
     name: Box<[u8]>,
-    fd: Arc<OwnedFd>,
+    fd: OwnedFd,
     /// The directory that really has the name, and where the held one lies in it.
-    around: Option<(Arc<OwnedFd>, RelPath)>,
+    around: Option<(OwnedFd, RelPath)>,
 }
 
 /// A part of a tree, and how it is written.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Part {
     name: Box<str>,
     title: PathBuf,
@@ -126,7 +126,7 @@ impl Root {
 
     /// From now on it stands for a part of its tree, which messages call `title`.
     pub fn of_part(self, name: &str, title: PathBuf) -> Root {
-        Root { part: Some(Part { name: name.into(), title }), ..self }
+        Root { part: Some(Arc::new(Part { name: name.into(), title })), ..self }
     }
 
     /// The name of the part that it stands for.
@@ -141,13 +141,13 @@ impl Root {
 
     /// From now on the name `name` inside means this directory.
     pub fn holding(self, name: &[u8], directory: OwnedFd) -> Root {
-        Root { held: Some(Held { name: name.into(), fd: Arc::new(directory), around: None }), ..self }
+        Root { held: Some(Arc::new(Held { name: name.into(), fd: directory, around: None })), ..self }
     }
 
     /// The same for a directory at `below` in the one that has the name.
     pub fn holding_within(self, name: &[u8], around: OwnedFd, below: RelPath, directory: OwnedFd) -> Root {
-        let around = Some((Arc::new(around), below));
-        Root { held: Some(Held { name: name.into(), fd: Arc::new(directory), around }), ..self }
+        let around = Some((around, below));
+        Root { held: Some(Arc::new(Held { name: name.into(), fd: directory, around })), ..self }
     }
 
     /// Keeps directories open for a moment to resolve deep paths faster. A caller who renames directories

@@ -44,7 +44,8 @@ impl Target {
             Some(Found::Directory(root)) if self.volume.is_none() => {
                 Volume::expect_own_store(root)?;
                 writable(root)?;
-                if !is_vacant_in(root)? {
+                // What a part must not meet is known with its patterns.
+                if root.part().is_none() && !is_vacant_in(root)? {
                     return Err(Error::refused(
                         format!("{} is not empty and is not a standby", self.path.display()),
                         "name an empty or absent directory, or move what is in it away",

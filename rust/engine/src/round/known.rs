@@ -7,12 +7,13 @@ use crate::round::steps::StandbyInfo;
 use crate::volume::standing::{expect_standby, was_replaced};
 use snapsync_model::{Error, Monitor, Result, Role, Standing};
 use snapsync_snapshot::{Claim, LockedVolume, Standby, Volume};
+use snapsync_sys::Root;
 use std::collections::BTreeMap;
 use std::path::Path;
 use uuid::Uuid;
 
 /// Whether the volume at the target may be fed by this primary.
-pub(crate) fn is_standby_of(target: &StandbyInfo, source: &Path, primary: Option<&Volume>) -> Result<()> {
+pub(crate) fn is_standby_of(target: &StandbyInfo, source: &Root, primary: Option<&Volume>) -> Result<()> {
     target.role.map_or(Ok(()), |role| expect_standby(&target.path, role))?;
     let Some(lineage) = target.lineage else { return Ok(()) };
     match primary {
@@ -21,8 +22,12 @@ pub(crate) fn is_standby_of(target: &StandbyInfo, source: &Path, primary: Option
             format!("{} is the standby of another volume", target.path),
             "name its own primary as the source, or another target",
         )),
+        None if source.part().is_some() => Err(Error::refused(
+            format!("{} is new, and {} is the standby of another", source.title().display(), target.path),
+            "check the name of the part: `snapsync list VOLUME` shows those it has; or name another target",
+        )),
         None => Err(Error::refused(
-            format!("{} is no volume, and {} is the standby of one", source.display(), target.path),
+            format!("{} is no volume, and {} is the standby of one", source.path().display(), target.path),
             "mount the file system of its primary, if that was here; else name its primary as the source, or \
              another target",
         )),

@@ -68,7 +68,7 @@ fn begin(
     }
     let looked = standby.look(primary.as_ref().map(|volume| volume.info().lineage))?;
     let primary = known::fence(primary, &looked, rights)?;
-    known::is_standby_of(&looked, source.title(), primary.as_ref())?;
+    known::is_standby_of(&looked, &source, primary.as_ref())?;
     if !options.new_standby {
         known::is_there(&looked, primary.as_ref())?;
     }

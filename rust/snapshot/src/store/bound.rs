@@ -101,7 +101,8 @@ fn directory_of(root: &Root, at: &RelPath) -> Result<Option<OwnedFd>> {
     }
 }
 
-/// The names of the parts of a directory, whose `.snapsync` need not be held.
+/// The directories of parts in a directory whose `.snapsync` need not be held. One that a crash has left may
+/// have nothing in it.
 pub(crate) fn parts_in(root: &Root) -> Result<Vec<String>> {
     let (parts, whole) = (RelPath::new(STORE.as_bytes())?.join(PARTS)?, hold(root.whole()?)?);
     let directory = if whole.holds() { directory_of(&whole, &parts)? } else { None };

@@ -168,6 +168,7 @@ impl LockedVolume {
 
     pub(crate) fn note_history(&mut self, history: History) -> Result<()> {
         self.volume.record.history = Some(history);
+        self.volume.record.for_parts = false;
         self.save()
     }
 

@@ -63,14 +63,14 @@ impl Volume {
         }
         Volume::expect_own_store(&again)?;
         Err(match again.part() {
-            Some(part) => is_no_part(again.path(), part, &parts_in(&again)?),
+            Some(part) => is_no_part(again.path(), part, &recorded_parts(&again)?),
             None => is_none(again.path()),
         })
     }
 
     /// The names of the parts of its tree that have a lineage of their own.
     pub fn parts(&self) -> Result<Vec<String>> {
-        parts_in(&self.root)
+        recorded_parts(&self.root)
     }
 
     /// Binds the store in a directory to it, after it was moved, copied or restored. Refuses a store with
@@ -184,6 +184,16 @@ impl Volume {
         }
         top.set_time(&before.attributes).map(drop).context("set the time of", self.path())
     }
+}
+
+/// The parts of a directory that are more than what a crash has left.
+fn recorded_parts(root: &Root) -> Result<Vec<String>> {
+    let whole = hold(root.whole()?)?;
+    let mut found = parts_in(root)?;
+    let above = RelPath::new(STORE.as_bytes())?.join(PARTS)?;
+    let record = |part: &str| above.join(part.as_bytes())?.join(b"store")?.join(RECORD.as_bytes());
+    found.retain(|part| record(part).is_ok_and(|record| whole.entry(&record).is_ok()));
+    Ok(found)
 }
 
 fn filesystem_of(root: &Root) -> Result<FileSystem> {
