@@ -101,6 +101,9 @@ def content_of(volume: Path, row: dict[str, Any]) -> bytes:
     found = list((store(volume) / "pool" / str(in_round)).glob(f"*/{number}"))
     if found:
         return found[0].read_bytes()
+    images = list((store(volume) / "pool" / str(in_round)).glob(f"*/{number}.before"))
+    if images:
+        return before_image(volume, row, images[0])
     if number & IN_PACK:
         number ^= IN_PACK
         pack = store(volume) / "pool" / str(in_round) / f"pack-{number // PLACES}"
@@ -117,6 +120,17 @@ def content_of(volume: Path, row: dict[str, Any]) -> bytes:
     return path.read_bytes()
 
 
+def before_image(volume: Path, row: dict[str, Any], path: Path) -> bytes:
+    """What an object had where the one after it has other bytes, and all else from that."""
+    whole = path.read_bytes()
+    magic, number, after, size, count = struct.unpack_from("<16s4Q", whole)
+    assert (magic, number, size) == (b"SNAPSYNC-BEFORE\n", row["object"], row["size"])
+    content = bytearray(content_of(volume, {**row, "object": after})[:size].ljust(size, b"\0"))
+    for offset, length, at in struct.iter_unpack("<3Q", whole[48 : 48 + 24 * count]):
+        content[offset : offset + length] = whole[at : at + length] if at else bytes(length)
+    return bytes(content)
+
+
 def newest_table(volume: Path) -> tuple[str, dict[int, dict[str, Any]]]:
     (newest,) = [snap["id"] for snap in snapshots(volume) if not snap.get("aside")][-1:]
     return newest, _by_number(volume, newest, (store(volume) / "snapshots" / newest / TABLE[1]).stat().st_ino)
@@ -130,7 +144,8 @@ def _by_number(volume: Path, identity: str, _: int) -> dict[int, dict[str, Any]]
 def assert_no_object_is_missing_or_left(volume: Path, identities: set[str]) -> None:
     """Each object that is there is named by a table, and one that is not there is in the tree."""
     named, there = objects_named(volume, identities), objects_there(volume)
-    assert there <= named
+    stays = {path.with_suffix("") for path in files(volume) if path.suffix == ".left"}
+    assert there <= named | {(int(path.parent.parent.name), int(path.name)) for path in stays}
     if missing := named - there:
         newest, table = newest_table(volume)
         of_tree = {place_of(row["object"]): row for row in table.values() if row["object"]}
@@ -151,11 +166,13 @@ def objects_there(volume: Path) -> set[tuple[int, int]]:
     """The objects in the pool."""
     there = set()
     for path in files(volume):
+        if path.name.endswith((".under", ".left")):
+            continue  # Further names of before-images.
         if path.name.startswith("pack-"):
             first = IN_PACK | int(path.name.removeprefix("pack-")) * PLACES
             there |= {(int(path.parent.name), first | place) for place in in_pack(path)}
         else:
-            there.add((int(path.parent.parent.name), int(path.name)))
+            there.add((int(path.parent.parent.name), int(path.name.removesuffix(".before"))))
     return there
 
 

@@ -154,7 +154,8 @@ def test_the_commands_ask_for_no_variables_but_those_that_are_documented() -> No
 RUST_LEVELS = {
     "model": """
         amount extent identity mutex object printable subset
-        error inode name snapshot
+        content
+        before error inode name snapshot
         monitor path plain promotion restless unread
         change side
     """,
@@ -222,7 +223,9 @@ RUST_LEVELS = {
     """,
     "snapshot/pool": """
         pack store
-        ground hidden packer remove
+        before
+        ground hand_over hidden packer
+        remove
         in_tree objects
         merge snapshot weight
         files_again scan
@@ -278,7 +281,7 @@ RUST_LEVELS = {
         aside returned
         forward
         moves save
-        loosen
+        before loosen
         displace undo
     """,
     "apply/vet": """

@@ -51,6 +51,9 @@ pub struct Journal {
     /// Whether the stage says which objects the commit must make.
     #[serde(default)]
     pub displaces: bool,
+    /// The round of the numbers that files which change in place have afterwards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round: Option<u64>,
 }
 
 impl Journal {
@@ -68,6 +71,7 @@ impl Journal {
             saved,
             known,
             displaces,
+            round: None,
         }
     }
 

@@ -28,6 +28,7 @@ mod stage;
 mod vet;
 
 pub use commit::aside::set_aside;
+pub use commit::before::successors;
 pub use commit::returned::{Correct, Returned};
 pub use journal::{Journal, Phase};
 pub use layout::{clear, discard};

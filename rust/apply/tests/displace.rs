@@ -197,7 +197,7 @@ impl World {
         let mut writer = ManifestWriter::create(&incoming.manifest(), &ManifestHeader::default())?;
         changes.iter().try_for_each(|row| writer.write(row))?;
         writer.finish()?;
-        incoming.will_displace();
+        incoming.will_displace(false);
         incoming.prepare(false, true, false)?;
         incoming.entries()?;
         let mut sink = incoming.sink();

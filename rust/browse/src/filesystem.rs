@@ -6,15 +6,13 @@ use fuser::{
     KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
     ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
-use rustix::fs::SeekFrom;
-use snapsync_model::{Details, Error, Inode, Kind, Side, locked, read_still};
-use snapsync_sys::acl;
+use rustix::fs::{SeekFrom, seek};
+use snapsync_model::{Content, Details, Error, Inode, Kind, Side, locked, read_still};
+use snapsync_sys::{acl, next_data_in};
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -26,7 +24,7 @@ const BLOCK: u32 = 4096;
 pub(crate) struct Served {
     side: Box<dyn Side>,
     index: Index,
-    files: Mutex<HashMap<u64, Arc<File>>>,
+    files: Mutex<HashMap<u64, Arc<Content>>>,
     next: AtomicU64,
     /// Whether the kernel checks access lists too.
     has_lists: bool,
@@ -50,7 +48,7 @@ impl Served {
         &self,
         ino: INodeNo,
         handle: FileHandle,
-        read: impl Fn(&File) -> io::Result<T>,
+        read: impl Fn(&Content) -> io::Result<T>,
     ) -> Result<T, Errno> {
         let opened = locked(&self.files).get(&handle.0).cloned().ok_or(Errno::EBADF)?;
         let mut file = opened.clone();
@@ -104,12 +102,10 @@ impl Served {
 
     fn seek(&self, ino: INodeNo, handle: FileHandle, offset: i64, whence: i32) -> Result<i64, Errno> {
         let at = u64::try_from(offset).map_err(|_| Errno::EINVAL)?;
-        let from = match whence {
-            3 => SeekFrom::Data(at),
-            4 => SeekFrom::Hole(at),
-            _ => return Err(Errno::EINVAL),
-        };
-        let found = self.look(ino, handle, |file| Ok(rustix::fs::seek(file, from)?))?;
+        if !matches!(whence, 3 | 4) {
+            return Err(Errno::EINVAL);
+        }
+        let found = self.look(ino, handle, |content| sought(content, at, whence == 3))?;
         Ok(found as i64)
     }
 
@@ -263,7 +259,7 @@ fn sized(told: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
 }
 
 /// Reads all bytes that were asked for, or those before the end.
-fn read_at(file: &File, offset: u64, size: u32) -> io::Result<Vec<u8>> {
+fn read_at(file: &Content, offset: u64, size: u32) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; size as usize];
     let mut read = 0;
     while read < bytes.len() {
@@ -276,6 +272,27 @@ fn read_at(file: &File, offset: u64, size: u32) -> io::Result<Vec<u8>> {
     }
     bytes.truncate(read);
     Ok(bytes)
+}
+
+/// Where the next data or the next hole begins.
+fn sought(content: &Content, at: u64, is_data: bool) -> io::Result<u64> {
+    if let Some(file) = content.file() {
+        return Ok(seek(file, if is_data { SeekFrom::Data(at) } else { SeekFrom::Hole(at) })?);
+    }
+    let size = content.size()?;
+    let nothing = || io::Error::from(rustix::io::Errno::NXIO);
+    if at >= size {
+        return Err(nothing());
+    }
+    let (mut end, mut data) = (at, next_data_in(content, at, size)?);
+    if is_data {
+        return data.map(|data| data.offset).ok_or_else(nothing);
+    }
+    while let Some(found) = data.filter(|data| data.offset == end) {
+        end = found.end();
+        data = next_data_in(content, end, size)?;
+    }
+    Ok(end)
 }
 
 /// The root has number 1 for the kernel and 0 here.

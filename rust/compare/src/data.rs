@@ -3,19 +3,17 @@
 use crate::share::{self, Own, Shares};
 use crate::told::Told;
 use snapsync_model::{
-    Address, BLOCK, Context, Counters, Extent, LARGEST_BLOCK, Layout, Monitor, Op, Result, Segment,
+    Address, BLOCK, Content, Context, Counters, Extent, LARGEST_BLOCK, Layout, Monitor, Op, Result, Segment,
     SegmentKind,
 };
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 const READ: u64 = 1 << 20;
 
 /// What is known of the bytes of a base.
 pub(crate) enum Bytes<'a> {
-    File(File),
+    File(Content),
     Told(&'a Told),
 }
 
@@ -32,7 +30,7 @@ pub(crate) fn extent(offset: u64, length: u64, op: Op) -> Extent {
 /// One file on both sides.
 pub(crate) struct Both<'a> {
     pub(crate) from: &'a Bytes<'a>,
-    pub(crate) to: &'a File,
+    pub(crate) to: &'a Content,
     pub(crate) base: Laid<'a>,
     pub(crate) target: Laid<'a>,
     /// Whether equal addresses prove equal bytes.
@@ -108,7 +106,7 @@ impl Both<'_> {
     }
 
     /// The base's file if both sides hold data here that may differ.
-    fn is_read(&self, piece: &Piece<'_>) -> Option<&File> {
+    fn is_read(&self, piece: &Piece<'_>) -> Option<&Content> {
         match self.from {
             Bytes::Told(_) => None,
             Bytes::File(file) => {
@@ -342,6 +340,7 @@ mod tests {
     use super::*;
     use snapsync_model::Placed;
     use snapsync_model::Range;
+    use std::fs::File;
     use std::io::Write;
 
     fn data(offset: u64, length: u64) -> Placed {
@@ -359,7 +358,7 @@ mod tests {
     }
 
     fn rows(base: (&[u8], &Layout), target: (&[u8], &Layout)) -> Vec<(u64, u64, Op)> {
-        let (from, to) = (&Bytes::File(file(base.0)), &file(target.0));
+        let (from, to) = (&Bytes::File(file(base.0).into()), &file(target.0).into());
         let a = Laid { layout: base.1, size: base.0.len() as u64 };
         let b = Laid { layout: target.1, size: target.0.len() as u64 };
         let (monitor, shares) = (&Monitor::default(), &Shares::none());

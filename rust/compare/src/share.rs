@@ -349,8 +349,7 @@ pub(crate) fn push(out: &mut Vec<Extent>, offset: u64, length: u64, source: Opti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use snapsync_model::{Details, Inode, Inodes, Link, Owners, Range, RelPath, SegmentKind};
-    use std::fs::File;
+    use snapsync_model::{Content, Details, Inode, Inodes, Link, Owners, Range, RelPath, SegmentKind};
 
     fn placed(offset: u64, length: u64, start: u64) -> Placed {
         let address = Some(Address { extent: 0, offset: start });
@@ -401,14 +400,14 @@ mod tests {
         fn details(&self, _: &Inode) -> Result<Details> {
             unreachable!()
         }
-        fn open(&self, _: &Inode) -> Result<File> {
+        fn open(&self, _: &Inode) -> Result<Content> {
             unreachable!()
         }
-        fn holds_still(&self, _: &Inode, _: &File) -> Result<()> {
+        fn holds_still(&self, _: &Inode, _: &Content) -> Result<()> {
             Ok(())
         }
 
-        fn layout(&self, _: &Inode, _: &File) -> Result<Layout> {
+        fn layout(&self, _: &Inode, _: &Content) -> Result<Layout> {
             unreachable!()
         }
         fn space(&self) -> Option<u128> {

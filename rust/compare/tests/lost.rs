@@ -3,13 +3,11 @@
 
 use snapsync_compare::{Told, Trust, changes};
 use snapsync_model::{
-    Address, Attributes, Change, Context, Details, Directories, Error, Inode, Inodes, Kind, Layout, Link,
-    Monitor, Op, Placed, ROOT, Range, RelPath, Result, Side, read_still,
+    Address, Attributes, Change, Content, Context, Details, Directories, Error, Inode, Inodes, Kind, Layout,
+    Link, Monitor, Op, Placed, ROOT, Range, RelPath, Result, Side, read_still,
 };
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 const BLOCK: u64 = 4096;
@@ -92,7 +90,7 @@ impl Side for Sample {
         Ok(Details::default())
     }
 
-    fn open(&self, inode: &Inode) -> Result<File> {
+    fn open(&self, inode: &Inode) -> Result<Content> {
         let sampled = &self.files[&inode.ino];
         if sampled.is_lost {
             return Err(lost(inode.ino));
@@ -101,10 +99,10 @@ impl Side for Sample {
         let other = vec![b'?'; sampled.bytes.len()];
         let is_moving = sampled.moves.load(Relaxed) > 0;
         file.write_all(if is_moving { &other } else { &sampled.bytes }).context("write", "a file")?;
-        Ok(file)
+        Ok(file.into())
     }
 
-    fn holds_still(&self, inode: &Inode, _file: &File) -> Result<()> {
+    fn holds_still(&self, inode: &Inode, _file: &Content) -> Result<()> {
         let count = |moves: u64| moves.checked_sub(1);
         match self.files[&inode.ino].moves.fetch_update(Relaxed, Relaxed, count) {
             Ok(_) => Err(lost(inode.ino)),
@@ -112,7 +110,7 @@ impl Side for Sample {
         }
     }
 
-    fn layout(&self, inode: &Inode, _file: &File) -> Result<Layout> {
+    fn layout(&self, inode: &Inode, _file: &Content) -> Result<Layout> {
         let Sampled { bytes, placed, unwritten, .. } = &self.files[&inode.ino];
         Ok(Layout::new(bytes.len() as u64, placed, unwritten))
     }

@@ -4,13 +4,11 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use snapsync_model::{
-    Attributes, Context, Details, Error, Inode, Kind, Monitor, ROOT, Range, Rare, RelPath, Result, Side,
-    read_still,
+    Attributes, Content, Context, Details, Error, Inode, Kind, Monitor, ROOT, Range, Rare, RelPath, Result,
+    Side, read_still,
 };
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -198,7 +196,7 @@ fn unreadable(error: Error) -> Result<Digest> {
 
 /// The digest of a file's content in a range that begins with a chunk. It covers the offset and the bytes of
 /// each chunk that is not all zeros, so holes need not be read, and their places make no difference.
-pub(crate) fn content(file: &File, path: &Path, range: Range, monitor: &Monitor) -> Result<Digest> {
+pub(crate) fn content(file: &Content, path: &Path, range: Range, monitor: &Monitor) -> Result<Digest> {
     let mut hasher = blake3::Hasher::new();
     let mut bytes = vec![0; READ.min(range.length as usize)];
     for run in Runs::of(file, range) {
@@ -211,7 +209,7 @@ pub(crate) fn content(file: &File, path: &Path, range: Range, monitor: &Monitor)
             hasher.update(&at.to_le_bytes()).update(chunk);
         }
     }
-    if file.metadata().context("read the size of", path)?.len() < range.end() {
+    if file.size().context("read the size of", path)? < range.end() {
         // A shortened file would otherwise look like one with zeros.
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof)).context("read", path);
     }
@@ -220,14 +218,14 @@ pub(crate) fn content(file: &File, path: &Path, range: Range, monitor: &Monitor)
 
 /// The parts of a file that may hold anything but zeros: whole chunks, at most `READ` bytes at a time.
 pub(crate) struct Runs<'a> {
-    file: &'a File,
+    file: &'a Content,
     size: u64,
     at: u64,
     end: u64,
 }
 
 impl<'a> Runs<'a> {
-    pub(crate) fn of(file: &'a File, range: Range) -> Runs<'a> {
+    pub(crate) fn of(file: &'a Content, range: Range) -> Runs<'a> {
         Runs { file, size: range.end(), at: range.offset, end: 0 }
     }
 }
@@ -237,7 +235,7 @@ impl Iterator for Runs<'_> {
 
     fn next(&mut self) -> Option<io::Result<Range>> {
         if self.at >= self.end {
-            let data = match snapsync_sys::next_data(self.file, self.at, self.size) {
+            let data = match snapsync_sys::next_data_in(self.file, self.at, self.size) {
                 Ok(data) => data?,
                 Err(error) => return Some(Err(error)),
             };

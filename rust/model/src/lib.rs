@@ -1,7 +1,10 @@
-//! The words of snapsync as types: inodes, extents, changes, snapshots, errors. Nothing here does I/O.
+//! The words of snapsync as types: inodes, extents, changes, snapshots, errors. Nothing here does I/O, but to
+//! read what others have opened.
 
 mod amount;
+mod before;
 mod change;
+mod content;
 mod error;
 mod extent;
 mod identity;
@@ -21,7 +24,9 @@ mod subset;
 mod unread;
 
 pub use amount::{count, entries, size};
+pub use before::{BeforeImage, DigestOf, Successor};
 pub use change::{Change, ChangeFlags, Counts, End, Extent, Op, Source};
+pub use content::{Content, Cover, Lies, lay_under};
 pub use error::{Context, Error, Result, reason};
 pub use extent::{Address, BLOCK, LARGEST_BLOCK, Layout, Placed, Range, Segment, SegmentKind, hole_at_end};
 pub use identity::{Identity, Origin};
@@ -29,7 +34,10 @@ pub use inode::{Attributes, Details, Inode, Kind, Link, Look, ROOT, Rare, Seen, 
 pub use monitor::{Counters, Monitor, Stage};
 pub use mutex::{locked, unlocked};
 pub use name::{can_name_directory, can_name_snapshot};
-pub use object::{OBJECTS_PER_DIRECTORY, OBJECTS_PER_PACK, Pack, ROUND_SHIFT, object_path};
+pub use object::{
+    OBJECTS_PER_DIRECTORY, OBJECTS_PER_PACK, Pack, ROUND_SHIFT, before_path, left_path, object_path,
+    under_path,
+};
 pub use path::{LONGEST_PATH, RelPath};
 pub use plain::PlainFiles;
 pub use printable::{is_printable, printable, printable_bytes, printable_within};

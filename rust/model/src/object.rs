@@ -15,6 +15,21 @@ pub fn object_path(object: u64) -> String {
     format!("{round}/{}/{number}", number / OBJECTS_PER_DIRECTORY)
 }
 
+/// The path of the before-image of an object.
+pub fn before_path(object: u64) -> String {
+    format!("{}.before", object_path(object))
+}
+
+/// Another name of the before-image that an object lies under.
+pub fn under_path(object: u64) -> String {
+    format!("{}.under", object_path(object))
+}
+
+/// The same where no snapshot names the object any more.
+pub fn left_path(object: u64) -> String {
+    format!("{}.left", object_path(object))
+}
+
 /// A pack file, which holds many objects of one round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pack {

@@ -1,5 +1,6 @@
 //! One side of a comparison: a snapshot, or a directory in its present state.
 
+use crate::content::Content;
 use crate::error::{Error, Result};
 use crate::extent::{Address, Layout};
 use crate::inode::{Details, Inode, Kind, Link, ROOT};
@@ -7,7 +8,6 @@ use crate::mutex::locked;
 use crate::path::RelPath;
 use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub type Inodes<'a> = Box<dyn Iterator<Item = Result<Inode>> + Send + 'a>;
@@ -30,14 +30,14 @@ pub trait Side: Send + Sync {
     fn details(&self, inode: &Inode) -> Result<Details>;
 
     /// The data of a file, for reading.
-    fn open(&self, inode: &Inode) -> Result<File>;
+    fn open(&self, inode: &Inode) -> Result<Content>;
 
     /// What was read of `file`, opened by `open`, is the inode's: asked after reading, where the bytes of a
     /// snapshot may lie in a tree that changes. Fails with `Error::Lost` where it may not be.
-    fn holds_still(&self, inode: &Inode, file: &File) -> Result<()>;
+    fn holds_still(&self, inode: &Inode, file: &Content) -> Result<()>;
 
     /// Where `file`, opened by `open`, holds data.
-    fn layout(&self, inode: &Inode, file: &File) -> Result<Layout>;
+    fn layout(&self, inode: &Inode, file: &Content) -> Result<Layout>;
 
     /// Where a file has data, if that is known without opening it. Such a file shares nothing.
     fn known_layout(&self, inode: &Inode) -> Result<Option<Layout>> {
@@ -86,11 +86,11 @@ pub struct Packed {
 
 /// What `read` makes of the data of an inode; once more where that went elsewhere under its hands, as when a
 /// commit saves what it is about to change. `file` is where the data is, before and after.
-pub fn read_still<T, F: Borrow<File> + From<File>>(
+pub fn read_still<T, F: Borrow<Content> + From<Content>>(
     side: &dyn Side,
     inode: &Inode,
     file: &mut F,
-    mut read: impl FnMut(&File) -> Result<T>,
+    mut read: impl FnMut(&Content) -> Result<T>,
 ) -> Result<T> {
     let found = read((*file).borrow());
     match side.holds_still(inode, (*file).borrow()) {

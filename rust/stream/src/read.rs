@@ -5,13 +5,11 @@ use crate::held::Held;
 use crate::wire::Digest;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use snapsync_model::{
-    Change, Context, Counters, Error, Inode, Inodes, Monitor, Packed, Range, Restless, Result, Side, Unread,
-    locked, read_still, unlocked,
+    Change, Content, Context, Counters, Error, Inode, Inodes, Monitor, Packed, Range, Restless, Result, Side,
+    Unread, locked, read_still, unlocked,
 };
 use std::collections::VecDeque;
-use std::fs::File;
 use std::iter::Peekable;
-use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 
 /// The most bytes of a frame.
@@ -178,7 +176,7 @@ struct Ahead {
 
 /// Where the bytes of a piece are.
 enum Data {
-    File(File),
+    File(Content),
     Memory(Packed),
 }
 
@@ -280,7 +278,7 @@ impl Reader<'_> {
 
     fn read(
         &self,
-        file: &mut File,
+        file: &mut Content,
         Piece { change, inode, .. }: &Piece,
         range: Range,
         mut bytes: Vec<u8>,

@@ -2,12 +2,11 @@
 //! arrive.
 
 use snapsync_model::{
-    Attributes, Change, ChangeFlags, Context, Details, Directories, Error, Extent, Inode, Inodes, Kind,
-    Layout, Link, Monitor, Op, ROOT, RelPath, Restless, Result, Side, locked,
+    Attributes, Change, ChangeFlags, Content, Context, Details, Directories, Error, Extent, Inode, Inodes,
+    Kind, Layout, Link, Monitor, Op, ROOT, RelPath, Restless, Result, Side, locked,
 };
 use snapsync_stream::{Budget, Held, MEMORY, Readable, Sink, run};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io::Write;
 use std::sync::Mutex;
 
@@ -56,20 +55,20 @@ impl Side for Sample {
         Ok(Details::default())
     }
 
-    fn open(&self, inode: &Inode) -> Result<File> {
+    fn open(&self, inode: &Inode) -> Result<Content> {
         if fate(inode.ino) == Fate::GoneBefore {
             return Err(lost());
         }
         let mut file = tempfile::tempfile().context("make", "a file")?;
         file.write_all(&vec![inode.ino as u8; LENGTH as usize]).context("write", "a file")?;
-        Ok(file)
+        Ok(file.into())
     }
 
-    fn holds_still(&self, inode: &Inode, _file: &File) -> Result<()> {
+    fn holds_still(&self, inode: &Inode, _file: &Content) -> Result<()> {
         if fate(inode.ino) == Fate::GoneMeanwhile { Err(lost()) } else { Ok(()) }
     }
 
-    fn layout(&self, _inode: &Inode, _file: &File) -> Result<Layout> {
+    fn layout(&self, _inode: &Inode, _file: &Content) -> Result<Layout> {
         Ok(Layout::default())
     }
 }

@@ -4,7 +4,7 @@ use crate::attributes::FsXattr;
 use crate::fs::FileSystem;
 use crate::ioctl;
 use rustix::fs::{Advice, FallocateFlags, SeekFrom, fadvise, fallocate, seek};
-use snapsync_model::{Address, Layout, Placed, Range};
+use snapsync_model::{Address, Content, Layout, Lies, Placed, Range};
 use std::fs::File;
 use std::io;
 use std::num::NonZeroU64;
@@ -26,6 +26,7 @@ const EXTENT_INEXACT: u32 = 0x2 | 0x4 | 0x8 | 0x80 | 0x100 | 0x200 | 0x400 | 0x1
 const XFLAG_REALTIME: u32 = 0x1;
 const XFLAG_PREALLOC: u32 = 0x2;
 const BATCH: usize = 128;
+const PIECE: u64 = 64 << 10;
 
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
@@ -145,6 +146,47 @@ pub fn next_data(file: &File, at: u64, size: u64) -> io::Result<Option<Range>> {
     Ok((start < end).then(|| Range { offset: start, length: end - start }))
 }
 
+/// The same of what is read of several files.
+pub fn next_data_in(content: &Content, mut at: u64, size: u64) -> io::Result<Option<Range>> {
+    while at < size {
+        let until = match content.lies(at) {
+            Lies::Over { until } => return Ok(Some(Range { offset: at, length: until.min(size) - at })),
+            Lies::InHole { until } => until,
+            Lies::AtBottom { until } => {
+                let found = next_data(content.bottom(), at, until.min(size))?;
+                if found.is_some() {
+                    return Ok(found);
+                }
+                until
+            }
+        };
+        at = until;
+    }
+    Ok(None)
+}
+
+/// Reads ranges of a file in pieces, and hands on those that are not all zeros, with their offsets: the same
+/// bytes give the same pieces, wherever the file has holes.
+pub fn each_piece(file: &File, ranges: &[Range], mut take: impl FnMut(u64, &[u8])) -> io::Result<()> {
+    let mut buffer = vec![0; PIECE as usize];
+    for range in ranges {
+        let mut at = range.offset;
+        while let Some(data) = next_data(file, at, range.end())? {
+            at = at.max(data.offset / PIECE * PIECE);
+            while at < data.end() {
+                let length = (PIECE - at % PIECE).min(range.end() - at);
+                let piece = &mut buffer[..length as usize];
+                file.read_exact_at(piece, at)?;
+                if piece.iter().any(|byte| *byte != 0) {
+                    take(at, piece);
+                }
+                at += length;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Whether the file occupies at most half as many blocks as it has bytes, or holds encoded extents.
 pub(crate) fn is_compressed(file: &File, size: u64) -> io::Result<bool> {
     let is_packed = |extents: Vec<FiemapExtent>| extents.iter().any(|e| e.flags & EXTENT_ENCODED != 0);
@@ -175,9 +217,10 @@ pub fn clone_range(from: &File, from_offset: u64, length: u64, to: &File, to_off
 }
 
 /// Asks the kernel to start reading a range that will be needed.
-pub fn read_ahead(file: &File, offset: u64, length: u64) {
+pub fn read_ahead(content: &Content, offset: u64, length: u64) {
     // This is only advice: without it, the read takes longer.
-    let _ = fadvise(file, offset, NonZeroU64::new(length), Advice::WillNeed);
+    let advise = |file| fadvise(file, offset, NonZeroU64::new(length), Advice::WillNeed);
+    let _ = content.file().map(advise);
 }
 
 /// Copies bytes from one file to another.

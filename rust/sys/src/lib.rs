@@ -33,8 +33,8 @@ mod ways;
 pub mod xfs;
 
 pub use data::{
-    clone_file, clone_range, copy_range, discard_range, layout, next_data, preallocate, read_ahead,
-    shared_bytes,
+    clone_file, clone_range, copy_range, discard_range, each_piece, layout, next_data, next_data_in,
+    preallocate, read_ahead, shared_bytes,
 };
 pub use directory::{Traits, fold_names_in, inherit_from, tell_names_apart_in, traits_of};
 pub use encryption::is_locked;
@@ -52,7 +52,7 @@ pub use memory::{in_memory, is_in_memory};
 pub use mounts::{mounts_beneath, read_only_view};
 pub use place::Place;
 pub use private::{create_private_dir, create_private_file};
-pub use rights::Right;
+pub use rights::{Right, open_many_files};
 pub use root::{Parents, Root, is_leased};
 pub use sharing::{can_share, compresses, supports_reflinks, swap_files, swap_names};
 pub use spot::{Named, Spot};

@@ -1,5 +1,6 @@
 //! The privileges that the kernel asks of a process for some attributes.
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
 /// A capability that some attributes take.
@@ -35,4 +36,14 @@ impl Right {
         };
         capabilities(None).is_ok_and(|sets| !sets.effective.contains(needed))
     }
+}
+
+/// Lets this process hold as many files open as it may.
+pub fn open_many_files() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let limit = getrlimit(Resource::Nofile);
+        // Where it is refused, fewer are open.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    });
 }

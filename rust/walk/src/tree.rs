@@ -8,13 +8,12 @@ use crate::pass::Walk;
 use crate::searched;
 use crate::subset::Matcher;
 use snapsync_model::{
-    Address, Context, Counters, Details, Directories, Inode, Inodes, Kind, Layout, Link, Monitor, Owners,
-    RelPath, Result, Side, Subset, unlocked,
+    Address, Content, Context, Counters, Details, Directories, Inode, Inodes, Kind, Layout, Link, Monitor,
+    Owners, RelPath, Result, Side, Subset, unlocked,
 };
 use snapsync_sys::{FileSystem, Root, Stat, btrfs, stat_at, sync_filesystem};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -201,16 +200,17 @@ impl Side for Tree {
         details_of(&self.root, &path, inode.kind)
     }
 
-    fn open(&self, inode: &Inode) -> Result<File> {
+    fn open(&self, inode: &Inode) -> Result<Content> {
         let path = Side::path(self, inode)?;
-        self.root.read(&path).context("open", self.root.show(&path))
+        self.root.read(&path).map(Content::from).context("open", self.root.show(&path))
     }
 
-    fn holds_still(&self, _: &Inode, _: &File) -> Result<()> {
+    fn holds_still(&self, _: &Inode, _: &Content) -> Result<()> {
         Ok(())
     }
 
-    fn layout(&self, inode: &Inode, file: &File) -> Result<Layout> {
+    fn layout(&self, inode: &Inode, content: &Content) -> Result<Layout> {
+        let file = content.bottom();
         let path = Side::path(self, inode)?;
         let show = || self.root.show(&path);
         if self.pinned.is_some() {

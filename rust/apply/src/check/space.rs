@@ -3,6 +3,9 @@
 use snapsync_model::{Change, Context, Error, Kind, Monitor, Op, Result, count, size};
 use snapsync_sys::{Root, Stat};
 
+/// Of smaller files that change in place a whole copy is kept.
+pub(crate) const WORTH: u64 = 256 << 10;
+
 /// The bytes and inodes that staging, commit and the standby's snapshot take.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Need {
@@ -15,6 +18,8 @@ pub(crate) struct Need {
     /// Whether what older snapshots find in the tree gets an inode of its own before it is overwritten there.
     /// It is copied where blocks cannot be shared.
     pub(crate) displaces: bool,
+    /// Of what changes in place only what is overwritten, where that is less than half.
+    pub(crate) by_range: bool,
     /// The bytes of a block.
     pub(crate) block: u64,
     pub(crate) bytes: u64,
@@ -61,16 +66,16 @@ impl Need {
         if stays || has_others {
             self.inodes += 1;
             let held = if self.saves { stat.blocks.saturating_mul(512) } else { 0 };
-            self.bytes = self.bytes.saturating_add(held);
+            let touched = touched(change).saturating_add(self.block);
+            let is_large = change.old.is_some_and(|old| old.size >= WORTH);
+            let is_partly = self.by_range && stays && is_large && touched < held / 2;
+            self.bytes = self.bytes.saturating_add(if is_partly { touched } else { held });
         }
     }
 
     /// Adds the copy of what a row overwrites, which is at most what the file takes now.
     fn save(&mut self, change: &Change, taken: u64) {
-        let (old, new) = (change.old.map_or(0, |a| a.size), change.new.map_or(0, |a| a.size));
-        let cut = old.saturating_sub(new);
-        let touched = change.extents.iter().fold(cut, |sum, e| sum.saturating_add(e.length));
-        self.bytes = self.bytes.saturating_add(touched.min(taken));
+        self.bytes = self.bytes.saturating_add(touched(change).min(taken));
     }
 
     /// Refuses if the space does not suffice. `kept` bytes are taken already. With `packed`, data may shrink
@@ -105,6 +110,13 @@ impl Need {
             _ => Ok(()),
         }
     }
+}
+
+/// The bytes that a row overwrites or cuts off.
+fn touched(change: &Change) -> u64 {
+    let (old, new) = (change.old.map_or(0, |a| a.size), change.new.map_or(0, |a| a.size));
+    let cut = old.saturating_sub(new);
+    change.extents.iter().fold(cut, |sum, e| sum.saturating_add(e.length))
 }
 
 fn no_space(what: String, advice: &str) -> Error {

@@ -52,7 +52,7 @@ impl Incoming<'_> {
             let path = displaced.path();
             let entry = self.entry_of(&path, &displaced.row.known)?;
             let copy = || -> io::Result<()> {
-                if !displaced.is_alone(&entry)? {
+                if !displaced.is_alone(&entry)? && !self.keeps_before_image(displaced, &entry)? {
                     self.copy_to(displaced, &entry, &self.copy_of(displaced)?)?;
                 }
                 fault::step("displace.row")
@@ -70,7 +70,8 @@ impl Incoming<'_> {
     }
 
     fn displace_one(&self, displaced: &Displaced) -> io::Result<()> {
-        if self.place(displaced, &self.copy_of(displaced)?)? || displaced.row.change.survives() {
+        let is_placed = self.place(displaced, &self.copy_of(displaced)?)? || self.place_image(displaced)?;
+        if is_placed || displaced.row.change.survives() {
             return Ok(());
         }
         let (entry, is_linked) = match self.object(&displaced.object)? {
@@ -189,7 +190,7 @@ impl Incoming<'_> {
     }
 
     /// Makes the directories above an object.
-    fn make_directories(&self, object: &RelPath) -> io::Result<()> {
+    pub(crate) fn make_directories(&self, object: &RelPath) -> io::Result<()> {
         let above = |path: &RelPath| path.split().map(|(above, _)| above);
         let dirs: Vec<RelPath> = std::iter::successors(above(object), above).take(3).collect();
         for dir in dirs.iter().rev() {
@@ -254,6 +255,7 @@ impl Incoming<'_> {
         self.each_displaced(|displaced| {
             let take_back = || {
                 self.place(displaced, &self.copy_of(displaced)?)?;
+                self.take_image_back(displaced)?;
                 match self.object(&displaced.object)? {
                     Some(found) if self.is_displaced(displaced, &found)? => {
                         self.root.unlink(&displaced.object)

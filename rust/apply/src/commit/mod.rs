@@ -1,6 +1,7 @@
 //! Moves the stage to the tree, and back.
 
 pub(crate) mod aside;
+pub(crate) mod before;
 mod displace;
 mod forward;
 mod loosen;

@@ -271,7 +271,7 @@ impl Lines {
 }
 
 /// The bytes of a file that the commit may touch, in whole blocks and without overlap.
-fn touched(change: &Change, size: u64, block: u64) -> Vec<Range> {
+pub(crate) fn touched(change: &Change, size: u64, block: u64) -> Vec<Range> {
     let new_size = change.new.map_or(0, |a| a.size);
     let is_cut = new_size != size || change.loses_tail() || change.beyond_end().next().is_some();
     let tail = is_cut.then(|| (new_size.min(size) / block * block, u64::MAX));
@@ -292,7 +292,7 @@ fn touched(change: &Change, size: u64, block: u64) -> Vec<Range> {
 }
 
 /// The intersection of two lists of ranges.
-fn common(one: &[Range], other: &[Range]) -> Vec<Range> {
+pub(crate) fn common(one: &[Range], other: &[Range]) -> Vec<Range> {
     let (mut found, mut at) = (Vec::new(), 0);
     for range in one {
         at += other[at..].partition_point(|r| r.end() <= range.offset);

@@ -1,18 +1,24 @@
 //! The way back of a commit: restores the old tree from whatever state the commit is in. Every step can be
 //! repeated after a crash, and until the last one the commit can go on instead.
 
+use crate::check::drift::is_cut_to;
+use crate::commit::before::successors;
 use crate::commit::forward::{access_to, is_gone, open_for_flags, open_loosened};
 use crate::commit::loosen::take;
 use crate::commit::moves::{TRIES, is_taken};
-use crate::commit::returned::Correct;
+use crate::commit::returned::{Correct, Returned};
 use crate::commit::save::{Saved, SavedData, gaps, is_saved};
 use crate::journal::Phase;
-use crate::known::{Known, Row};
+use crate::known::{Known, Row, What};
 use crate::names::{Attach, Comes, Detach, Goes, Places, attaches, detaches};
 use crate::stage::incoming::Incoming;
 use crate::{access, attributes};
-use snapsync_model::{Change, Context, Error, Kind, Range, Rare, RelPath, Result, Stage};
-use snapsync_sys::{Entry, fault, preallocate};
+use snapsync_manifest::Brief;
+use snapsync_model::{
+    Attributes, Change, Context, Error, Kind, Range, Rare, RelPath, Result, Stage, Successor,
+};
+use snapsync_sys::{Entry, Stat, fault, preallocate};
+use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -295,6 +301,35 @@ impl Incoming<'_> {
             )?;
         }
         self.put_back_root()
+    }
+
+    /// Files that were there and are as they were, as far as their own times tell. By then nothing can be
+    /// lost any more.
+    pub(crate) fn returned(&self) -> Result<Vec<Returned>> {
+        let mut returned = Vec::new();
+        let successors = successors(&self.root, self.journal.snapshot.id)?;
+        let successors: HashMap<u64, Successor> = successors.into_iter().map(|it| (it.row, it)).collect();
+        let files = |row: &Brief| row.kind == Kind::File && !row.flags.created;
+        for row in self.manifest_reader()?.only(files).numbered() {
+            let (row, change) = row?;
+            let known = self.known(row)?;
+            let (What::Checked, Some(path)) = (known.what, &change.old_path) else { continue };
+            let Some(entry) = self.look_for(path, &known)? else { continue };
+            let now = entry.stat().context("read the attributes of", self.root.show(path))?;
+            let is_whole = || match successors.get(&row) {
+                Some(successor) => self.is_as_before(successor, &entry, &now),
+                None => Ok(true),
+            };
+            if self.is_back(change.old.as_ref(), &now) && is_whole().context("read", self.root.show(path))? {
+                returned.push(Returned { ino: known.ino, was: known.ctime, now });
+            }
+        }
+        Ok(returned)
+    }
+
+    fn is_back(&self, was: Option<&Attributes>, now: &Stat) -> bool {
+        let is_time = |was: &Attributes| is_cut_to(now.attributes.time(), was.time());
+        was.is_some_and(|was| was.size == now.attributes.size && (self.journal.limits.mtime || is_time(was)))
     }
 
     /// Restores a directory that was no root of a tree before.

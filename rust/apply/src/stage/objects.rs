@@ -4,6 +4,7 @@
 //! `objects` in the stage has 8 bytes for each row of the manifest, in its order, little endian: the number
 //! of the object, or 0 if nothing has to be kept.
 
+use crate::check::space::WORTH;
 use crate::known::{Row, What};
 use crate::stage::incoming::Incoming;
 use crate::stage::rows::{CHUNK, next_chunk};
@@ -11,7 +12,7 @@ use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags};
 use snapsync_manifest::Brief;
 use snapsync_model::{Change, Context, Kind, RelPath, Result, object_path};
-use snapsync_sys::Entry;
+use snapsync_sys::{Entry, supports_reflinks};
 use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -31,6 +32,7 @@ pub(crate) struct Displaced {
     /// The number of its row in the manifest.
     pub(crate) at: u64,
     pub(crate) row: Row,
+    pub(crate) number: u64,
     /// The path of its object.
     pub(crate) object: RelPath,
 }
@@ -43,19 +45,20 @@ impl Borrow<Change> for Displaced {
 
 impl Incoming<'_> {
     /// Says before `prepare` that older snapshots find bytes in the tree, so that their objects count as
-    /// needed space.
-    pub fn will_displace(&mut self) {
-        self.need.displaces = true;
+    /// needed space. `by_range`: only what is overwritten, where that is less.
+    pub fn will_displace(&mut self, by_range: bool) {
+        (self.need.displaces, self.need.by_range) = (true, by_range);
     }
 
     /// Notes which objects the commit must make, once all data has arrived. A file that differs from the
-    /// table gets none: its bytes must not be stored under the old number.
-    pub fn displaces(&mut self, find: &mut FindObjects<'_>) -> Result<()> {
+    /// table gets none: its bytes must not be stored under the old number. Returns whether some of them
+    /// change in place and are large: `number_after` then saves space.
+    pub fn displaces(&mut self, find: &mut FindObjects<'_>) -> Result<bool> {
         self.journal.known = true;
         self.learn()?;
         // Otherwise nothing distinguishes the table's file from another one.
         if !self.knowledge.as_ref().is_some_and(|knowledge| knowledge.is_exact) {
-            return Ok(());
+            return Ok(false);
         }
         let path = self.staged(FILE)?;
         let show = self.root.show(&path);
@@ -65,10 +68,17 @@ impl Incoming<'_> {
         let file = file.context("create", &show)?;
         let rows = self.manifest_reader()?.counts()?.rows;
         file.set_len(rows * BYTES as u64).context("write", &show)?;
+        let is_large = |change: &Change| change.survives() && change.old.is_some_and(|old| old.size >= WORTH);
+        let mut has_large = false;
         let mut rows = self.manifest_reader()?.only(loses_bytes).numbered();
         loop {
             self.monitor.check()?;
-            let chunk: Vec<u64> = rows.by_ref().take(CHUNK).map(|row| Ok(row?.0)).collect::<Result<_>>()?;
+            let number = |row: Result<(u64, Change)>| {
+                let (row, change) = row?;
+                has_large |= is_large(&change);
+                Ok(row)
+            };
+            let chunk: Vec<u64> = rows.by_ref().take(CHUNK).map(number).collect::<Result<_>>()?;
             if chunk.is_empty() {
                 break;
             }
@@ -77,7 +87,12 @@ impl Incoming<'_> {
             }
         }
         self.journal.displaces = true;
-        Ok(())
+        Ok(has_large && !supports_reflinks(self.root.fd()))
+    }
+
+    /// Gives a round of its own for the numbers of files after they have changed in place.
+    pub fn number_after(&mut self, round: u64) {
+        self.journal.round = Some(round);
     }
 
     /// Returns those of the rows whose object is missing, with its number.
@@ -91,7 +106,7 @@ impl Incoming<'_> {
             if object == 0 || ctime != known.ctime {
                 continue;
             }
-            let path = pool_path(object)?;
+            let path = in_pool(&object_path(object))?;
             if self.object(&path).context("open", self.root.show(&path))?.is_none() {
                 kept.push((row, object));
             }
@@ -126,7 +141,8 @@ impl Incoming<'_> {
                 0 => Ok(None),
                 object => {
                     let known = self.known(at)?;
-                    Ok(Some(Displaced { at, row: Row { change, known }, object: pool_path(object)? }))
+                    let (row, number) = (Row { change, known }, object);
+                    Ok(Some(Displaced { at, row, number, object: in_pool(&object_path(object))? }))
                 }
             }
         };
@@ -145,7 +161,7 @@ fn loses_bytes(row: &Brief) -> bool {
     row.kind == Kind::File && (row.flags.deleted || (row.flags.data && !row.flags.created))
 }
 
-/// The path of an object in the volume's pool.
-fn pool_path(object: u64) -> Result<RelPath> {
-    RelPath::new(format!("{POOL}/{}", object_path(object)).as_bytes())
+/// A path in the volume's pool.
+pub(crate) fn in_pool(path: &str) -> Result<RelPath> {
+    RelPath::new(format!("{POOL}/{path}").as_bytes())
 }

@@ -42,8 +42,8 @@ impl<'a> Incoming<'a> {
         let mut touched = Recorder::create(&self.root, &self.staged(known::FILE)?)?;
         let lost = rehearsal.limits().clone().and(Limits::remembered(&self.store)?);
         let saves = !supports_reflinks(self.root.fd());
-        let displaces = self.need.displaces;
-        let need = Need { copies, shares, saves, displaces, block: self.block, ..Need::default() };
+        let Need { displaces, by_range, .. } = self.need;
+        let need = Need { copies, shares, saves, displaces, by_range, block: self.block, ..Need::default() };
         let mut check = Check::new(&self.root, &self.places, lost, !unlisted, (&mut rehearsal, need))?;
         check.tree(&self.manifest(), &mut touched)?;
         self.need = check.need;

@@ -1,11 +1,11 @@
 //! A side some of whose files have their bytes elsewhere, because they are lost where it has them.
 
 use snapsync_model::{
-    Address, Context, Details, Error, Inode, Inodes, Layout, Link, Owners, Packed, RelPath, Result, Side,
+    Address, Content, Context, Details, Error, Inode, Inodes, Layout, Link, Owners, Packed, RelPath, Result,
+    Side,
 };
 use snapsync_sys::{Root, stat_of};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 
 pub(crate) struct Completed {
     side: Box<dyn Side>,
@@ -45,13 +45,13 @@ impl Side for Completed {
         self.side.details(inode)
     }
 
-    fn open(&self, inode: &Inode) -> Result<File> {
+    fn open(&self, inode: &Inode) -> Result<Content> {
         let Some(at) = self.files.get(&inode.ino) else { return self.side.open(inode) };
         let (directory, path) = (&self.directories[*at], self.side.path(inode)?);
         let file = directory.read(&path).context("open", directory.show(&path))?;
         let found = stat_of(&file).context("read the attributes of", directory.show(&path))?;
         if found.attributes.size == inode.attributes.size {
-            return Ok(file);
+            return Ok(file.into());
         }
         Err(Error::integrity(
             format!("{} came with another size than the snapshot has for it", path.display()),
@@ -59,11 +59,11 @@ impl Side for Completed {
         ))
     }
 
-    fn holds_still(&self, inode: &Inode, file: &File) -> Result<()> {
+    fn holds_still(&self, inode: &Inode, file: &Content) -> Result<()> {
         if self.files.contains_key(&inode.ino) { Ok(()) } else { self.side.holds_still(inode, file) }
     }
 
-    fn layout(&self, inode: &Inode, file: &File) -> Result<Layout> {
+    fn layout(&self, inode: &Inode, file: &Content) -> Result<Layout> {
         self.side.layout(inode, file)
     }
 

@@ -288,6 +288,7 @@ impl<'a> Landing<'a> {
             store: self.store.clone(),
             copies: false,
             displaces: false,
+            by_range: false,
             unlisted: false,
             shares,
             base: None,
@@ -354,7 +355,7 @@ fn shares(side: &dyn Side, dir: &Root) -> Result<bool> {
         inode.as_ref().map_or(true, |i: &snapsync_model::Inode| i.kind == Kind::File && i.attributes.size > 0)
     };
     for inode in side.inodes()?.filter(has_data).take(TRIED) {
-        if can_share(side.open(&inode?)?, dir.fd()) {
+        if side.open(&inode?)?.file().is_some_and(|file| can_share(file, dir.fd())) {
             return Ok(true);
         }
     }
@@ -393,13 +394,13 @@ impl Sharing<'_> {
             |parents, (change, inode)| {
                 monitor.check()?;
                 let Some(inode) = inode else { return Ok(Some(change)) };
-                let file = side.open(&inode)?;
-                if is_in_memory(&file) {
-                    // It has no blocks to share.
+                let content = side.open(&inode)?;
+                // Others have no blocks to share.
+                let Some(file) = content.file().filter(|file| !is_in_memory(file)) else {
                     return Ok(Some(change));
-                }
-                let is_still = || side.holds_still(&inode, &file).is_ok();
-                if !incoming.share(parents, &change, &file, is_still)? {
+                };
+                let is_still = || side.holds_still(&inode, &content).is_ok();
+                if !incoming.share(parents, &change, file, is_still)? {
                     return Ok(Some(change));
                 }
                 self.shared.fetch_add(change.data_bytes(), Relaxed);

@@ -1,7 +1,7 @@
 //! A side that others write to while it is compared.
 
 use snapsync_model::{
-    Address, Context, Details, Inode, Inodes, Layout, Link, Owners, RelPath, Restless, Result, Side,
+    Address, Content, Context, Details, Inode, Inodes, Layout, Link, Owners, RelPath, Restless, Result, Side,
 };
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -29,21 +29,21 @@ impl Side for Noting<'_> {
         self.side.details(inode)
     }
 
-    fn open(&self, inode: &Inode) -> Result<File> {
+    fn open(&self, inode: &Inode) -> Result<Content> {
         match self.restless.take(inode.ino, self.side.open(inode))? {
             Some(file) => Ok(file),
-            None => File::open("/dev/zero").context("open", "/dev/zero"),
+            None => File::open("/dev/zero").map(Content::from).context("open", "/dev/zero"),
         }
     }
 
-    fn holds_still(&self, inode: &Inode, file: &File) -> Result<()> {
+    fn holds_still(&self, inode: &Inode, file: &Content) -> Result<()> {
         if self.restless.has(inode.ino) {
             return Ok(());
         }
         self.restless.take(inode.ino, self.side.holds_still(inode, file)).map(drop)
     }
 
-    fn layout(&self, inode: &Inode, file: &File) -> Result<Layout> {
+    fn layout(&self, inode: &Inode, file: &Content) -> Result<Layout> {
         if self.restless.has(inode.ino) {
             return Ok(Layout::new(inode.attributes.size, &[], &[]));
         }

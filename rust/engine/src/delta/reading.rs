@@ -11,14 +11,14 @@ macro_rules! read_from_side {
             self.side.details(inode)
         }
 
-        fn open(&self, inode: &snapsync_model::Inode) -> snapsync_model::Result<std::fs::File> {
+        fn open(&self, inode: &snapsync_model::Inode) -> snapsync_model::Result<snapsync_model::Content> {
             self.side.open(inode)
         }
 
         fn holds_still(
             &self,
             inode: &snapsync_model::Inode,
-            file: &std::fs::File,
+            file: &snapsync_model::Content,
         ) -> snapsync_model::Result<()> {
             self.side.holds_still(inode, file)
         }
@@ -26,7 +26,7 @@ macro_rules! read_from_side {
         fn layout(
             &self,
             inode: &snapsync_model::Inode,
-            file: &std::fs::File,
+            file: &snapsync_model::Content,
         ) -> snapsync_model::Result<snapsync_model::Layout> {
             self.side.layout(inode, file)
         }

@@ -50,6 +50,8 @@ pub(crate) struct StageTarget {
     pub(crate) copies: bool,
     /// Whether older snapshots find bytes in the tree.
     pub(crate) displaces: bool,
+    /// Whether only what is overwritten is kept for them, where that is less.
+    pub(crate) by_range: bool,
     /// Whether it may hold entries that no snapshot has.
     pub(crate) unlisted: bool,
     /// Whether the data is on its file system and is shared.
@@ -71,6 +73,7 @@ impl StageTarget {
             copies: volume.copies_for_snapshots()?,
             displaces: volume.is_partly_in_tree(),
             plain: volume.plain_files().clone(),
+            by_range: false,
             // Entries outside the base may have come and gone, and changed the times of directories.
             unlisted: base.is_some_and(|base| !base.subset.is_everything()),
             // A standby that shared blocks with its primary would be lost together with it.
@@ -206,7 +209,7 @@ fn prepare(
         return Err(Error::integrity("the delta's header and manifest differ", "send it again"));
     }
     if stage.displaces {
-        incoming.will_displace();
+        incoming.will_displace(stage.by_range);
     }
     let report = incoming.prepare(stage.copies, stage.unlisted, stage.shares)?;
     if terms.strict && !report.losses.is_empty() {
@@ -219,11 +222,12 @@ fn prepare(
 }
 
 /// Notes what the commit is to keep for older snapshots, which find it in the tree.
-pub(crate) fn displaces(volume: &Volume, incoming: &mut Incoming<'_>) -> Result<()> {
+/// Returns whether numbers for what files are afterwards would save space.
+pub(crate) fn displaces(volume: &Volume, incoming: &mut Incoming<'_>) -> Result<bool> {
     let base = incoming.base().filter(|_| volume.is_partly_in_tree());
     match base.filter(|base| volume.has_table(*base)) {
         Some(base) => incoming.displaces(&mut |inos| volume.unpacked_objects_of(base, inos)),
-        None => Ok(()),
+        None => Ok(false),
     }
 }
 

@@ -11,7 +11,8 @@ use crate::round::steps::StandbyEnd;
 use crate::volume::pieces::{Piece, Seen, seen};
 use rayon::prelude::*;
 use snapsync_model::{
-    Error, Inode, Kind, Monitor, Provider, Range, RelPath, Result, Side, SnapshotInfo, Stage, read_still,
+    Content, Error, Inode, Kind, Monitor, Provider, Range, RelPath, Result, Side, SnapshotInfo, Stage,
+    read_still,
 };
 use snapsync_snapshot::{Scrub, UNSETTLED, Volume};
 use snapsync_sys::{Root, stat_of};
@@ -202,9 +203,9 @@ impl<'a> Primary<'a> {
         path: &RelPath,
     ) -> Result<Option<Digest>> {
         // Also None if somebody holds a lease, for whom a scrub does not wait.
-        let Ok(file) = root.read_now(path) else { return Ok(None) };
+        let Ok(file) = root.read_now(path).map(Content::from) else { return Ok(None) };
         let is_same = || {
-            stat_of(&file).is_ok_and(|now| {
+            stat_of(file.bottom()).is_ok_and(|now| {
                 (now.ino, now.generation, now.kind) == (inode.ino, inode.generation, inode.kind)
                     && (now.ctime, now.attributes.size) == (inode.ctime, inode.attributes.size)
                     && now.attributes.mtime == inode.attributes.mtime

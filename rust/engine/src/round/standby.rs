@@ -360,7 +360,7 @@ impl StandbyEnd for Local<'_> {
         let volume = self.volume()?;
         let newest = volume.line()?.pop();
         volume.unseal()?;
-        let stage = StageTarget { is_own, ..StageTarget::of(volume, newest.as_ref())? };
+        let stage = StageTarget { is_own, by_range: true, ..StageTarget::of(volume, newest.as_ref())? };
         let DeltaHead { snapshot, epoch, promotions, .. } = offer.header;
         let under_way = (snapshot.clone(), *epoch, promotions.clone());
         let spare = offer.spare.clone();
@@ -387,7 +387,9 @@ impl StandbyEnd for Local<'_> {
         let (Some(mut incoming), Some((info, epoch, promotions))) = (incoming, info) else {
             return Err(out_of_turn("no delta has begun"));
         };
-        displaces(self.volume()?, &mut incoming)?;
+        if displaces(self.volume()?, &mut incoming)? {
+            incoming.number_after(self.volume()?.claim_round()?);
+        }
         incoming.seal()?;
         let monitor = self.monitor;
         commit(self.volume()?, &mut incoming, monitor)?;

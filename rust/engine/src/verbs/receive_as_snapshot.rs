@@ -121,6 +121,7 @@ fn bring(work: &mut Work<'_>, delta: &mut Input<'_>, terms: Terms, monitor: &Mon
         store: work.store().clone(),
         copies: false,
         displaces: false,
+        by_range: false,
         unlisted: false,
         shares: false,
         base: None,

@@ -9,12 +9,10 @@ use crate::remote::digests::RemoteDigests;
 use crate::report::checks::{Difference, Verified};
 use rayon::prelude::*;
 use snapsync_model::{
-    Attributes, Context, Error, Inode, Kind, Layout, Monitor, Range, RelPath, Result, Stage,
+    Attributes, Content, Context, Error, Inode, Kind, Layout, Monitor, Range, RelPath, Result, Stage,
 };
 use std::cmp::Ordering;
 use std::collections::VecDeque;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Instant;
 use uuid::Uuid;
@@ -243,7 +241,7 @@ impl Both<'_> {
         Ok(is_same)
     }
 
-    fn hold_still(&self, x: (&Inode, &File), y: (&Inode, &File)) -> Result<()> {
+    fn hold_still(&self, x: (&Inode, &Content), y: (&Inode, &Content)) -> Result<()> {
         self.a.side.holds_still(x.0, x.1)?;
         self.b.side.holds_still(y.0, y.1)
     }

@@ -5,11 +5,12 @@ use crate::digest::{Digest, hex, of_hex};
 use crate::volume::pieces::Files;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use snapsync_model::{Context, Error, Layout, Monitor, Placed, Range, RelPath, Result, SegmentKind, reason};
+use snapsync_model::{
+    Content, Context, Error, Layout, Monitor, Placed, Range, RelPath, Result, SegmentKind, reason,
+};
 use snapsync_snapshot::Volume;
-use snapsync_sys::{FileSystem, filesystem, next_data};
+use snapsync_sys::{FileSystem, filesystem, next_data_in};
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// The bytes of a window, at least and at most. Large files have larger ones.
@@ -112,7 +113,7 @@ pub(crate) fn read(volume: &Volume, stretches: &[Stretch], monitor: &Monitor) ->
             Ok(file) => file,
             Err(why) => return Ok(Copied::Lacks(why)),
         };
-        match copied(&file, path.as_path(), stretch, kind, monitor) {
+        match copied(file, path.as_path(), stretch, kind, monitor) {
             Err(Error::Io { source, .. }) => Ok(Copied::Lacks(reason(&source))),
             other => other,
         }
@@ -120,31 +121,25 @@ pub(crate) fn read(volume: &Volume, stretches: &[Stretch], monitor: &Monitor) ->
     stretches.par_iter().with_max_len(1).map(look).collect()
 }
 
-fn copied(
-    file: &File,
-    path: &Path,
-    stretch: &Stretch,
-    kind: FileSystem,
-    monitor: &Monitor,
-) -> Result<Copied> {
+fn copied(file: File, path: &Path, stretch: &Stretch, kind: FileSystem, monitor: &Monitor) -> Result<Copied> {
     let laid = if stretch.range.offset > 0 {
         None
     } else {
-        let layout = snapsync_sys::layout(file, stretch.size, kind).context("read the extents of", path)?;
+        let layout = snapsync_sys::layout(&file, stretch.size, kind).context("read the extents of", path)?;
         let laid = Laid::of(&layout);
         if (laid.data.len() + laid.unwritten.len()) as u64 > stretch.ranges() {
             return Ok(Copied::Lacks("it is in too many pieces".to_owned()));
         }
         Some(laid)
     };
-    let digests = digests(file, path, stretch.range, stretch.window, monitor)?;
+    let digests = digests(&file.into(), path, stretch.range, stretch.window, monitor)?;
     let text = |digest: &Option<Digest>| digest.map_or(NOTHING.into(), |digest| hex(&digest));
     Ok(Copied::Holds { laid, digests: digests.iter().map(text).collect() })
 }
 
 /// BLAKE3 of each window of a range that begins with one; None where there is only a hole.
 pub(crate) fn digests(
-    file: &File,
+    file: &Content,
     path: &Path,
     range: Range,
     window: u64,
@@ -152,7 +147,7 @@ pub(crate) fn digests(
 ) -> Result<Vec<Option<Digest>>> {
     let mut found = vec![None; range.length.div_ceil(window) as usize];
     let (mut bytes, mut at) = (vec![0; window.min(range.length) as usize], range.offset);
-    while let Some(data) = next_data(file, at, range.end()).context("read", path)? {
+    while let Some(data) = next_data_in(file, at, range.end()).context("read", path)? {
         at = at.max(data.offset / window * window);
         while at < data.end() {
             monitor.check()?;

@@ -4,7 +4,7 @@ use crate::digest::{Digest, content};
 use rayon::prelude::*;
 use rustix::fs::{Advice, fadvise};
 use serde::{Deserialize, Serialize};
-use snapsync_model::{Error, Monitor, Range, RelPath, Result};
+use snapsync_model::{Content, Error, Monitor, Range, RelPath, Result};
 use snapsync_snapshot::Volume;
 use snapsync_sys::is_leased;
 use std::fs::File;
@@ -44,7 +44,7 @@ pub(crate) fn read(volume: &Volume, pieces: &[Piece], monitor: &Monitor) -> Resu
     let look = |piece: &Piece| {
         let path = RelPath::new(&piece.path)?;
         match files.open(&path, piece.size)? {
-            Ok(file) => seen(&file, &path, piece.range, monitor),
+            Ok(file) => seen(&file.into(), &path, piece.range, monitor),
             Err(why) => Ok(Seen::Lacks(why)),
         }
     };
@@ -99,11 +99,11 @@ impl<'v> Files<'v> {
 }
 
 /// Reads from the disk, not from the kernel's cache.
-pub(crate) fn seen(file: &File, path: &RelPath, range: Range, monitor: &Monitor) -> Result<Seen> {
+pub(crate) fn seen(file: &Content, path: &RelPath, range: Range, monitor: &Monitor) -> Result<Seen> {
     let forget = || {
         let length = std::num::NonZeroU64::new(range.length);
         // This is only advice: pages in memory may be read from there.
-        let _ = fadvise(file, range.offset, length, Advice::DontNeed);
+        let _ = fadvise(file.bottom(), range.offset, length, Advice::DontNeed);
     };
     forget();
     let found = content(file, path.as_path(), range, monitor);

@@ -3,7 +3,7 @@
 use crate::delta::staging::give_up;
 use crate::report::volumes::Unfinished;
 use snapsync_apply::{
-    Applied, Incoming, Journal, Phase, Returned, applied, clear, discard, has_received, is_intact,
+    Applied, Incoming, Journal, Phase, Returned, applied, clear, discard, has_received, is_intact, successors,
 };
 use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, SnapshotInfo, Stage};
 use snapsync_snapshot::{Delta, LockedVolume, Request, Volume};
@@ -278,5 +278,6 @@ fn take(
         return volume.take(Request::Same(info.clone()), monitor);
     };
     let delta = how(volume, info, base)?;
-    volume.follow(info.clone(), delta, monitor)
+    let successors = successors(volume.root(), info.id)?;
+    volume.follow(info.clone(), delta, successors, monitor)
 }

@@ -1,8 +1,10 @@
 //! Snapshots as inode tables and clones of changed files.
 
+pub(crate) mod before;
 pub(crate) mod files_again;
 pub(crate) mod follow;
 pub(crate) mod ground;
+pub(crate) mod hand_over;
 mod hidden;
 pub(crate) mod in_tree;
 mod merge;

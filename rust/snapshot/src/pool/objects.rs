@@ -1,5 +1,6 @@
 //! The objects of a pool, each with the data of one file, and how a file is read into its object and row.
 
+use crate::pool::before;
 use crate::pool::ground::Ground;
 use crate::pool::pack::{LARGEST, Pool, create, object_at};
 use crate::pool::packer::Packer;
@@ -9,10 +10,11 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use snapsync_model::{
     Context, Counters, Details, Error, Inode, Kind, Layout, Link, Monitor, OBJECTS_PER_DIRECTORY, Pack,
-    PlainFiles, ROOT, ROUND_SHIFT, Range, RelPath, Result, Segment, SegmentKind, Unread, locked,
+    PlainFiles, ROOT, ROUND_SHIFT, Range, RelPath, Result, Segment, SegmentKind, Successor, Unread, locked,
 };
 use snapsync_sys::{FileSystem, Root, Spot, Stat, fault, is_leased, may_be_written, stat_at, stat_of, xfs};
 use snapsync_walk::{details_of, details_of_open, layout_of};
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -84,6 +86,8 @@ pub(crate) struct Objects<'a> {
     pub(crate) has_lost_way: AtomicBool,
     /// Whether to wait for holders of leases.
     is_patient: AtomicBool,
+    /// Files whose objects have their numbers already.
+    successors: HashMap<u64, Successor>,
     pub(crate) unread: Unread,
     pub(crate) monitor: &'a Monitor,
 }
@@ -138,6 +142,7 @@ impl<'a> Objects<'a> {
             is_light: ground.is_light && ground.is_in_tree,
             has_lost_way: AtomicBool::new(false),
             is_patient: AtomicBool::new(false),
+            successors: store.successors.clone(),
             unread: Unread::default(),
             monitor,
         }
@@ -317,8 +322,11 @@ impl<'a> Objects<'a> {
             return Ok(Data { unwritten, object: old.object, shared: old.shared, ..Data::default() });
         }
         let shared = self.is_shared(&layout, old.row()).context("read the extents of", show())?;
-        let object =
-            self.store(file, &layout, inode.attributes.size, keep).context("copy to the pool", show())?;
+        let object = match self.successors.get(&inode.ino) {
+            Some(successor) => self.store_next(path, file, &layout, inode, (successor, keep)),
+            None => self.store(file, &layout, inode.attributes.size, keep),
+        };
+        let object = object.context("copy to the pool", show())?;
         let is_all_data = is_full(&layout) && !layout.segments().iter().any(|segment| segment.shared);
         Ok(Data { unwritten, object, shared, is_all_data })
     }
@@ -348,6 +356,32 @@ impl<'a> Objects<'a> {
             fault::point("snapshot.object");
         }
         Ok(object)
+    }
+
+    /// The object of a file that a commit has changed in place, which lies under a before-image: that counts
+    /// only if all else is the same.
+    fn store_next(
+        &self,
+        path: &RelPath,
+        file: &File,
+        layout: &Layout,
+        inode: &Inode,
+        (successor, keep): (&Successor, Keep),
+    ) -> io::Result<u64> {
+        if !before::is_proved(self.pool.dir(), successor, file)? {
+            self.monitor.note(format!(
+                "{} was changed by hand while a delta was committed: older snapshots lose what it held",
+                self.root.show(path).display()
+            ));
+        }
+        fault::point("snapshot.successor");
+        if keep != Keep::InTree {
+            let spot = object_at(self.pool.dir(), successor.next);
+            // A snapshot that was interrupted may have made it.
+            spot.remove_file()?;
+            store(file, layout, inode.attributes.size, &spot, self.monitor)?;
+        }
+        Ok(successor.next)
     }
 
     /// Whether other files share some of the data, apart from its own last object. Must be asked before it

@@ -3,7 +3,7 @@
 //! A pack begins with its head: an entry that says which pack it is, and one for each place, which tells
 //! where the bytes of the object with this place are, and a digest of them. The bytes follow it.
 
-use snapsync_model::{OBJECTS_PER_PACK, Pack, Packed, Range, locked, object_path};
+use snapsync_model::{OBJECTS_PER_PACK, Pack, Packed, Range, before_path, locked, object_path};
 use snapsync_sys::{Spot, in_memory};
 use std::collections::HashMap;
 use std::fs::File;
@@ -212,6 +212,11 @@ impl Pool {
     }
 
     pub(crate) fn has(&self, object: u64) -> bool {
+        self.has_whole(object) || before_at(&self.dir, object).is_there()
+    }
+
+    /// Not only a before-image.
+    pub(crate) fn has_whole(&self, object: u64) -> bool {
         self.packed(object).is_ok_and(|found| found.is_some()) || object_at(&self.dir, object).is_there()
     }
 
@@ -225,7 +230,9 @@ impl Pool {
         let own = object_at(&self.dir, object);
         match Pack::of(object) {
             Some((pack, _)) if !own.is_there() => self.dir.join(pack.path()),
-            _ => own,
+            _ => Some(before_at(&self.dir, object))
+                .filter(|it| !own.is_there() && it.is_there())
+                .unwrap_or(own),
         }
     }
 
@@ -255,6 +262,11 @@ impl Pool {
 /// Where the file of an object is that is in no pack.
 pub(crate) fn object_at(pool: &Spot, object: u64) -> Spot {
     pool.join(object_path(object))
+}
+
+/// Where the before-image of an object is.
+pub(crate) fn before_at(pool: &Spot, object: u64) -> Spot {
+    pool.join(before_path(object))
 }
 
 /// Creates a file of a pool, and the directories above it.

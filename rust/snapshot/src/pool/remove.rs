@@ -4,6 +4,7 @@
 //! that, and a pack of which less than half is left is written anew. One of which nothing is left goes, which
 //! needs no space. Each step can be done again.
 
+use crate::pool::hand_over::{hand_over, has_before_images, remove_names};
 use crate::pool::pack::{Entry, HEAD, Writer, clear_entry, entries_of, object_at, open_pack};
 use rustix::fs::{FallocateFlags, fallocate};
 use snapsync_model::{Context, Pack, Range, Result};
@@ -24,7 +25,16 @@ pub(crate) fn remove_round(pool: &Spot, round: u64) -> Result<()> {
 /// Quick where those of one directory follow each other.
 pub(crate) fn remove_objects(pool: &Spot, objects: impl Iterator<Item = u64>) -> Result<()> {
     let (mut packed, mut last) = (BTreeMap::<Pack, BTreeSet<u64>>::new(), None::<Spot>);
-    for object in objects {
+    let mut objects: BTreeSet<u64> = objects.collect();
+    let lie_over_each_other = has_before_images(pool);
+    if lie_over_each_other {
+        hand_over(pool, &mut objects).context("merge before-images in", pool.show())?;
+    }
+    // What lies below goes first.
+    for object in objects.into_iter().rev() {
+        if lie_over_each_other {
+            remove_names(pool, object).context("remove a before-image in", pool.show())?;
+        }
         if let Some((pack, place)) = Pack::of(object) {
             packed.entry(pack).or_default().insert(place);
             continue;

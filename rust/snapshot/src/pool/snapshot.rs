@@ -1,15 +1,16 @@
 //! A pool snapshot as a side: an inode table with its objects.
 
+use crate::pool::before::Stack;
 use crate::pool::in_tree::{InTree, TreeOf};
 use crate::pool::pack::Pool;
 use rustix::fs::makedev;
 use serde::Deserialize;
 use snapsync_manifest::Table;
 use snapsync_model::{
-    Context, Details, Directories, Error, Inode, Inodes, Layout, Link, Packed, PlainFiles, RelPath, Result,
-    Side, locked,
+    Content, Context, Details, Directories, Error, Inode, Inodes, Layout, Link, Packed, Placed, PlainFiles,
+    RelPath, Result, Side, locked,
 };
-use snapsync_sys::{FileSystem, Spot, btrfs, is_in_memory, stat_of};
+use snapsync_sys::{FileSystem, Spot, btrfs, is_in_memory, next_data_in, stat_of};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
@@ -70,10 +71,10 @@ impl PoolSnapshot {
     }
 
     /// The bytes of a file: its object, or what the tree has of it; None where they are lost.
-    pub(crate) fn bytes(&self, inode: &Inode) -> Result<Option<File>> {
+    pub(crate) fn bytes(&self, inode: &Inode) -> Result<Option<Content>> {
         let object = || {
             let show = |error| Err(error).context("open", self.object(inode).show());
-            self.pool.open(inode.object).or_else(show)
+            self.pool.open(inode.object).map(|file| file.map(Content::from)).or_else(show)
         };
         if let Some(file) = self.bytes_at_their_place(inode)? {
             return Ok(Some(file));
@@ -83,20 +84,41 @@ impl PoolSnapshot {
             if let Some(file) = object()? {
                 return Ok(Some(file));
             }
+            let stack = Stack::of(&self.pool, inode.object);
+            if let Some(stack) = stack.context("open", self.object(inode).show())? {
+                if let Some(content) = self.over_bottom(inode, stack, again)? {
+                    return Ok(Some(content));
+                }
+                continue;
+            }
             let Some(tree) = self.tree(again)? else { return Ok(None) };
             if let Some(file) = tree.open(inode, self.is_proof().then_some(|| self.path(inode)))? {
-                return Ok(Some(file));
+                return Ok(Some(file.into()));
             }
         }
         object()
     }
 
     /// Where no history is kept, few files have an object: the one at the path of the row is looked at first.
-    fn bytes_at_their_place(&self, inode: &Inode) -> Result<Option<File>> {
+    fn bytes_at_their_place(&self, inode: &Inode) -> Result<Option<Content>> {
         if !(self.tree_of.as_ref().is_some_and(|tree| tree.is_light) && self.is_proof()) {
             return Ok(None);
         }
-        self.tree(false)?.map_or(Ok(None), |tree| tree.open_at(|| self.path(inode), inode))
+        let Some(tree) = self.tree(false)? else { return Ok(None) };
+        Ok(tree.open_at(|| self.path(inode), inode)?.map(Content::from))
+    }
+
+    /// Before-images of an object over what lies at their bottom; None where that is lost.
+    fn over_bottom(&self, inode: &Inode, stack: Stack, again: bool) -> Result<Option<Content>> {
+        let bottom = self.pool.open(stack.bottom).context("open", self.pool.place_of(stack.bottom).show())?;
+        if let Some(file) = bottom {
+            return Ok(Some(stack.over(file)));
+        }
+        let Some(tree) = self.tree(again)? else { return Ok(None) };
+        let row = Inode { object: stack.bottom, ..inode.clone() };
+        // Its own table says nothing of the bottom.
+        let file = tree.open(&row, None::<fn() -> Result<RelPath>>)?;
+        Ok(file.map(|file| stack.over(file)))
     }
 
     /// Whether the times of its own rows prove anything: not on a primary that was mounted anew.
@@ -201,6 +223,16 @@ fn is_same(object: &Spot, file: &File) -> bool {
     there.is_ok_and(|there| here.is_ok_and(|here| (there.dev, there.ino) == (here.dev, here.ino)))
 }
 
+/// What is read of several files has no addresses.
+fn data_of(content: &Content, size: u64) -> io::Result<Vec<Placed>> {
+    let (mut data, mut at) = (Vec::new(), 0);
+    while let Some(range) = next_data_in(content, at, size)? {
+        data.push(range.into());
+        at = range.end();
+    }
+    Ok(data)
+}
+
 /// Exact for compressed extents too, where the tree may be searched.
 fn object_layout(object: &File, size: u64, filesystem: FileSystem) -> io::Result<Layout> {
     if filesystem.magic == FileSystem::BTRFS {
@@ -236,39 +268,46 @@ impl Side for PoolSnapshot {
         Ok(inode.details.as_deref().cloned().unwrap_or_default())
     }
 
-    fn open(&self, inode: &Inode) -> Result<File> {
+    fn open(&self, inode: &Inode) -> Result<Content> {
         // An empty file has no object.
         if inode.object == 0 {
-            return File::open("/dev/null").context("open", "/dev/null");
+            return File::open("/dev/null").map(Content::from).context("open", "/dev/null");
         }
         self.bytes(inode)?.ok_or_else(|| self.lost(inode))
     }
 
-    fn holds_still(&self, inode: &Inode, file: &File) -> Result<()> {
+    fn holds_still(&self, inode: &Inode, content: &Content) -> Result<()> {
+        let (file, lies_on) = (content.bottom(), content.lies_on());
         // Who has read from objects alone has not asked for the tree.
         if locked(&self.tree).is_none() || inode.object == 0 {
             return Ok(());
         }
+        let object = lies_on.unwrap_or(inode.object);
+        let (row, proves) = (Inode { object, ..inode.clone() }, lies_on.is_none() && self.is_proof());
         for again in [false, true] {
             if let Some(tree) = self.tree(again)?
-                && tree.holds(inode, self.is_proof(), file)?
+                && tree.holds(&row, proves, file)?
             {
                 return Ok(());
             }
             // It came from a pack. Or a commit may have made it the object.
-            if is_in_memory(file) || is_same(&self.object(inode), file) {
+            if is_in_memory(file) || is_same(&self.object(&row), file) {
                 return Ok(());
             }
         }
         Err(self.lost(inode))
     }
 
-    fn layout(&self, inode: &Inode, file: &File) -> Result<Layout> {
+    fn layout(&self, inode: &Inode, content: &Content) -> Result<Layout> {
         let size = inode.attributes.size;
         let unwritten = inode.details.as_ref().map_or(&[][..], |d| &d.unwritten);
         if inode.object == 0 {
             return Ok(Layout::new(size, &[], unwritten));
         }
+        let Some(file) = content.file() else {
+            let data = data_of(content, size).context("read the extents of", self.object(inode).show())?;
+            return Ok(Layout::new(size, &data, unwritten));
+        };
         if is_in_memory(file) {
             return Ok(Layout::whole(size));
         }

@@ -1,9 +1,9 @@
 //! What the pool is told of a volume whose tree it takes.
 
 use snapsync_manifest::{FILES, Table};
-use snapsync_model::{Inode, PlainFiles, Result, SnapshotInfo};
+use snapsync_model::{Inode, PlainFiles, Result, SnapshotInfo, Successor};
 use snapsync_sys::{FileSystem, Root, Spot};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -26,6 +26,8 @@ pub(crate) struct PoolStore {
     pub(crate) doubted: BTreeSet<u64>,
     /// Files with nothing but data: those that a commit has just made, and then those that were read.
     pub(crate) plain: Arc<PlainFiles>,
+    /// Files that the last commit changed in place, by their inodes.
+    pub(crate) successors: HashMap<u64, Successor>,
     /// Those that are listed, oldest first, each with the directory of its table.
     pub(crate) snapshots: Vec<(SnapshotInfo, Spot)>,
 }

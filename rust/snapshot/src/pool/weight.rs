@@ -1,5 +1,6 @@
 //! What files of a store take, and so what their end gives back.
 
+use crate::pool::before::image_of;
 use crate::pool::pack::Pool;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -27,7 +28,11 @@ pub(crate) fn of_object(pool: &Pool, object: u64, filesystem: FileSystem) -> io:
     if let Some(Range { length: bytes, .. }) = pool.range_in_pack(object)? {
         return Ok(Some(Weight { bytes, inodes: 0 }));
     }
-    let Some(file) = pool.open(object)? else { return Ok(None) };
+    let file = match pool.open(object)? {
+        None => image_of(pool.dir(), object)?.map(|(file, _)| file),
+        whole => whole,
+    };
+    let Some(file) = file else { return Ok(None) };
     let bytes = bytes_of(&file, &file.metadata()?, filesystem)?;
     Ok(Some(Weight { bytes, inodes: 1 }))
 }

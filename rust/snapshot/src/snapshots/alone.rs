@@ -1,6 +1,8 @@
 //! What each snapshot holds by itself, what all of them cost, and which have lost bytes: told by tables and
 //! the files of the pool, and not by looking into the tree.
 
+use crate::pool::before::Stack;
+use crate::pool::hand_over::has_before_images;
 use crate::pool::pack::Pool;
 use crate::pool::weight::{Weight, of_object, of_tree};
 use crate::volume::handle::Volume;
@@ -195,7 +197,10 @@ impl<'a> Tables<'a> {
         let owned: Vec<(u64, Uuid)> = self.owners.iter().map(|(object, owner)| (*object, *owner)).collect();
         let owned: Vec<(Uuid, Option<Weight>)> =
             owned.into_par_iter().map(|(object, owner)| Ok((owner, look(object)?))).collect::<Result<_>>()?;
-        let is_lost = |span: &&Span| !look(span.object).is_ok_and(|weight| weight.is_some());
+        let hanging = self.over_nothing(&pool)?;
+        let is_lost = |span: &&Span| {
+            hanging.contains(&span.object) || !look(span.object).is_ok_and(|weight| weight.is_some())
+        };
         let lost: Vec<&Span> = self.ended.par_iter().filter(is_lost).collect();
         let lost_objects: HashSet<u64> = lost.iter().map(|span| span.object).collect();
         for span in &lost {
@@ -224,6 +229,23 @@ impl<'a> Tables<'a> {
             *sum = sum.and(own);
         }
         Ok(())
+    }
+
+    /// Objects that have before-images over one that neither the pool has nor the newest table names.
+    fn over_nothing(&self, pool: &Pool) -> Result<HashSet<u64>> {
+        if !has_before_images(pool.dir()) {
+            return Ok(HashSet::new());
+        }
+        let on = self.ended.par_iter().filter_map(|span| {
+            let bottom = Stack::of(pool, span.object).ok()??.bottom;
+            (!pool.has_whole(bottom)).then_some((span.object, bottom))
+        });
+        let on: Vec<(u64, u64)> = on.collect();
+        let mut gone: HashSet<u64> = on.iter().map(|(_, bottom)| *bottom).collect();
+        if let Some(newest) = self.line.last() {
+            self.open(newest)?.each(|object| _ = gone.remove(&object))?;
+        }
+        Ok(on.into_iter().filter(|(_, bottom)| gone.contains(bottom)).map(|(object, _)| object).collect())
     }
 
     /// Most of a table belongs to several.

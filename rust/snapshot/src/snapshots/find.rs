@@ -4,11 +4,10 @@ use crate::pool::snapshot::PoolSnapshot;
 use crate::volume::handle::Volume;
 use snapsync_manifest::{Table, identity};
 use snapsync_model::{
-    Address, Attributes, Context, Inode, Kind, Link, Provider, ROOT, Range, RelPath, Result, Side,
+    Address, Attributes, Content, Context, Inode, Kind, Link, Provider, ROOT, Range, RelPath, Result, Side,
     SnapshotInfo,
 };
 use snapsync_sys::{Root, Spot, btrfs};
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -32,12 +31,12 @@ pub struct Found {
     pub attributes: Attributes,
     pub target: Option<Box<[u8]>>,
     pub proof: Proof,
-    content: Content,
+    content: Place,
 }
 
 /// Where the bytes of a file are.
 #[derive(Clone)]
-enum Content {
+enum Place {
     Spot(Spot),
     Row(Arc<PoolSnapshot>, Box<Inode>),
 }
@@ -46,32 +45,32 @@ impl Found {
     /// The path of a file's bytes, for people.
     pub fn content(&self) -> PathBuf {
         match &self.content {
-            Content::Spot(spot) => spot.show(),
-            Content::Row(snapshot, inode) => snapshot.place_of(inode),
+            Place::Spot(spot) => spot.show(),
+            Place::Row(snapshot, inode) => snapshot.place_of(inode),
         }
     }
 
     /// Where they begin in it: many small files are in one.
     pub fn content_offset(&self) -> u64 {
         match &self.content {
-            Content::Spot(_) => 0,
-            Content::Row(snapshot, inode) => snapshot.start_of(inode),
+            Place::Spot(_) => 0,
+            Place::Row(snapshot, inode) => snapshot.start_of(inode),
         }
     }
 
     /// The bytes of a file.
-    pub fn open(&self) -> Result<File> {
+    pub fn open(&self) -> Result<Content> {
         match &self.content {
-            Content::Spot(spot) => spot.open_in_tree().context("open", spot.show()),
-            Content::Row(snapshot, inode) => snapshot.open(inode),
+            Place::Spot(spot) => spot.open_in_tree().map(Content::from).context("open", spot.show()),
+            Place::Row(snapshot, inode) => snapshot.open(inode),
         }
     }
 
     /// Fails where what was read of it may be other bytes.
-    pub fn holds_still(&self, file: &File) -> Result<()> {
+    pub fn holds_still(&self, file: &Content) -> Result<()> {
         match &self.content {
-            Content::Spot(_) => Ok(()),
-            Content::Row(snapshot, inode) => snapshot.holds_still(inode, file),
+            Place::Spot(_) => Ok(()),
+            Place::Row(snapshot, inode) => snapshot.holds_still(inode, file),
         }
     }
 }
@@ -108,7 +107,7 @@ impl Found {
             attributes: inode.attributes,
             target: inode.details.as_ref().and_then(|details| details.symlink_target.clone()),
             proof: Proof::Object(inode.object),
-            content: Content::Row(snapshot.clone(), Box::new(inode)),
+            content: Place::Row(snapshot.clone(), Box::new(inode)),
         }
     }
 }
@@ -146,7 +145,7 @@ pub fn find_at(root: &Arc<Root>, path: &RelPath) -> Result<Option<Found>> {
         attributes: stat.attributes,
         target,
         proof: Proof::None,
-        content: Content::Spot(Spot::new(root.clone(), path.clone())),
+        content: Place::Spot(Spot::new(root.clone(), path.clone())),
     }))
 }
 

@@ -1,7 +1,9 @@
 //! Objects for bytes that only the tree has: made before others may write there, and before the table goes
 //! that says where they are.
 
+use crate::pool::before::over;
 use crate::pool::ground::Ground;
+use crate::pool::hand_over::has_before_images;
 use crate::pool::objects::store;
 use crate::pool::pack::{Pool, object_at};
 use crate::pool::snapshot::PoolSnapshot;
@@ -147,12 +149,24 @@ impl LockedVolume {
         let mut line = self.line()?;
         line.retain(|info| info.id != newest.id && info.provider == newest.provider);
         let Some(next) = line.last() else { return Ok(()) };
-        if let Some((before, _)) = self.differing(next, newest)? {
-            let rows = before.inodes()?;
-            self.keep_rows(&before, rows, monitor)?;
-            return Ok(());
+        let (before, after) = match self.differing(next, newest)? {
+            Some(both) => both,
+            None => (self.open_pool(next)?, self.open_pool(newest)?),
+        };
+        self.keep_rows(&before, before.inodes()?, monitor)?;
+        let pool = self.store().join("pool");
+        if has_before_images(&pool) {
+            // Older ones may lie over what no other snapshot names.
+            let is_under = |row: &Inode| over(&pool, row.object).context("read", pool.show());
+            let rows =
+                after.inodes()?.filter_map(|row| match row.and_then(|row| Ok((is_under(&row)?, row))) {
+                    Ok((None, _)) => None,
+                    Ok((Some(_), row)) => Some(Ok(row)),
+                    Err(error) => Some(Err(error)),
+                });
+            self.keep_rows(&after, rows, monitor)?;
         }
-        self.keep_bytes(next, monitor).map(drop)
+        Ok(())
     }
 
     fn keep_rows(
@@ -184,11 +198,13 @@ fn keep(volume: &Volume, snapshot: &PoolSnapshot, row: &Inode, monitor: &Monitor
     let pool = volume.store().join("pool");
     let object = object_at(&pool, row.object);
     let fresh = pool.join(format!("{}.new", object_path(row.object)));
-    let file = snapshot.open(row)?;
-    let layout = snapshot.layout(row, &file)?;
+    let content = snapshot.open(row)?;
+    let layout = snapshot.layout(row, &content)?;
+    // Of others there are before-images already.
+    let Some(file) = content.file() else { return Ok(()) };
     fresh.remove_file().context("remove", fresh.show())?;
-    store(&file, &layout, row.attributes.size, &fresh, monitor).context("copy to the pool", fresh.show())?;
-    if let Err(error) = snapshot.holds_still(row, &file) {
+    store(file, &layout, row.attributes.size, &fresh, monitor).context("copy to the pool", fresh.show())?;
+    if let Err(error) = snapshot.holds_still(row, &content) {
         fresh.remove_file().context("remove", fresh.show())?;
         return Err(error);
     }

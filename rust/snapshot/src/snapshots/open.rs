@@ -7,6 +7,7 @@ use crate::store::steady::Steady;
 use crate::volume::handle::Volume;
 use snapsync_model::{Monitor, Provider, Result, Role, Side, SnapshotInfo};
 use snapsync_walk::Tree;
+use std::collections::HashMap;
 
 impl Volume {
     /// Opens a snapshot to be compared or read.
@@ -37,6 +38,7 @@ impl Volume {
             absent: self.absent().map(|absent| (absent.snapshot, absent.objects.clone())),
             doubted: self.doubted().clone(),
             plain: self.plain.clone(),
+            successors: HashMap::new(),
             snapshots: self.snapshots()?.into_iter().map(with_dir).collect(),
         })
     }

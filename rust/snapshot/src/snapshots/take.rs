@@ -10,7 +10,7 @@ use crate::volume::handle::{Volume, name_is_free};
 use crate::volume::locked::LockedVolume;
 use crate::volume::record::TakenFor;
 use snapsync_manifest::{FILES, ObjectTable};
-use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, SnapshotInfo, Subset};
+use snapsync_model::{Context, Error, Monitor, Provider, Result, Role, SnapshotInfo, Subset, Successor};
 use snapsync_sys::{Spot, btrfs, fault, mounts_beneath, sync_filesystem};
 use snapsync_walk::{Matcher, note_mounts};
 use std::collections::BTreeSet;
@@ -50,7 +50,7 @@ impl LockedVolume {
             note_mounts(&mounts, &Matcher::new(&info.subset)?, monitor)?;
         }
         self.take_with(info, is_synced, |store, subset, round, dir| {
-            take::take(store, subset, round, dir, monitor)
+            take::take(&store, subset, round, dir, monitor)
         })
     }
 
@@ -62,16 +62,19 @@ impl LockedVolume {
     }
 
     /// Takes the snapshot that another volume has, after the changes since the last one were applied. `delta`
-    /// says how the tree came to be, or why that is not known.
+    /// says how the tree came to be, or why that is not known; `successors` are files that changed in place,
+    /// and of which only that was kept.
     pub fn follow(
         &mut self,
         info: SnapshotInfo,
         delta: Result<Delta, &str>,
+        successors: Vec<Successor>,
         monitor: &Monitor,
     ) -> Result<SnapshotInfo> {
         let info = self.describe(Request::Same(info))?;
+        let successors = successors.into_iter().map(|successor| (successor.ino, successor)).collect();
         self.take_with(info, true, |store, subset, round, dir| {
-            follow::take(store, subset, round, dir, delta, monitor)
+            follow::take(&PoolStore { successors, ..store }, subset, round, dir, delta, monitor)
         })
     }
 
@@ -93,7 +96,7 @@ impl LockedVolume {
             aside: true,
         };
         self.make(info, false, |store, subset, round, dir| {
-            take::take_whole(store, subset, round, dir, monitor)
+            take::take_whole(&store, subset, round, dir, monitor)
         })
     }
 
@@ -123,7 +126,7 @@ impl LockedVolume {
         &mut self,
         info: SnapshotInfo,
         is_synced: bool,
-        table: impl FnOnce(&PoolStore, &Subset, u64, &Spot) -> Result<objects::Counts>,
+        table: impl FnOnce(PoolStore, &Subset, u64, &Spot) -> Result<objects::Counts>,
     ) -> Result<SnapshotInfo> {
         let is_standby = self.info().role == Role::Standby;
         if !is_standby {
@@ -151,7 +154,7 @@ impl LockedVolume {
         &mut self,
         mut info: SnapshotInfo,
         is_synced: bool,
-        table: impl FnOnce(&PoolStore, &Subset, u64, &Spot) -> Result<objects::Counts>,
+        table: impl FnOnce(PoolStore, &Subset, u64, &Spot) -> Result<objects::Counts>,
     ) -> Result<SnapshotInfo> {
         let dir = self.dir_of(info.id);
         dir.create_dir().context("create the directory", dir.show())?;
@@ -161,7 +164,7 @@ impl LockedVolume {
             Provider::Pool => {
                 let round = self.claim_round()?;
                 write(&dir, "round", round.to_string().as_bytes())?;
-                let counts = table(&self.as_pool_store()?, &info.subset, round, &dir)?;
+                let counts = table(self.as_pool_store()?, &info.subset, round, &dir)?;
                 (info.entries, info.bytes) = (Some(counts.entries), Some(counts.bytes));
             }
         }

@@ -269,7 +269,7 @@ impl LockedVolume {
     }
 
     /// A number for the objects of one pool snapshot, never given again.
-    pub(crate) fn claim_round(&mut self) -> Result<u64> {
+    pub fn claim_round(&mut self) -> Result<u64> {
         let round = self.record.next_round;
         self.volume.record.next_round = after(round, self.path())?;
         self.volume.record.partly_in_tree |= self.record.role == Role::Standby || self.is_light();
