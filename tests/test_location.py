@@ -31,6 +31,12 @@ THERE = {
     "[::1]:p": ("[::1]", "p", None),
     "u@[fe80::1%eth0]:/p": ("u@[fe80::1%eth0]", "/p", None),
 }
+PARTS = {
+    "/srv/data@mail/": ("/srv/data@mail/", "mail", None),
+    "/srv/data@mail/monday": ("/srv/data@mail/", "mail", "monday"),
+    "host:data@mail/7": ("data@mail/", "mail", "7"),
+    "/mnt/@/home": ("/mnt/@/home", None, None),
+}
 NOWHERE = {
     "host:": "host:.",
     "ssh://u@host/srv/x": "u@host:/srv/x",
@@ -50,6 +56,11 @@ def test_python_is_told_what_rust_understands() -> None:
     """The property test of what may be written at all is beside the code, in Rust."""
     assert {place: apart(place)[1:] for place in HERE} == HERE
     assert {place: apart(place) for place in THERE} == THERE
+    assert {
+        place: (told.path, told.part, told.snapshot)
+        for place, told in ((place, native.Location(place)) for place in PARTS)
+    } == PARTS
+    assert native.Location.part_of("u@host:/srv/data//", "mail") == "u@host:/srv/data@mail/"
     assert [config.is_remote(place) for place in (*HERE, *THERE)] == [False] * len(HERE) + [True] * len(THERE)
 
 

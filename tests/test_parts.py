@@ -244,10 +244,13 @@ def test_two_parts_and_the_whole_volume_are_brought_side_by_side(
         life.round("www")
         pair = Pair(life.volume, place.absent(kinds[1]))
         pair.sync()
+        change(life.volume, 2)
+        life.round("www")
+        pair.sync()
         busy = run(*words)
         assert_told(busy, f"another command is working on {life.standby['mail']}", codes=(3,))
     life.round("mail")
-    assert [snap["entries"] for snap in snapshots(life.volume)] == [len(freeze(life.volume).entries)]
+    assert snapshots(life.volume)[-1]["entries"] == len(freeze(life.volume).entries)
 
 
 @POOL
@@ -341,7 +344,9 @@ def test_parts_are_reached_over_ssh_and_gates_hold_for_them(
     assert_has(far, volume, "mail")
     verify = run("verify", f"{there.at(volume)}@mail/pulled", far, *there.options)
     assert verify.code == 0, verify
-    done("sync", there.at(volume) + "@mail/", far, *there.options)
+    change(volume, 1)
+    done("sync", there.at(volume) + "@mail/", far, *there.options, "--channels", "2")
+    assert_has(far, volume, "mail")
     own = server.client(forced=f"{command()[0]} serve --restrict-to {of(volume, 'mail')}")
     done("sync", own.at(volume) + "@mail/", far, *own.options)
     for place_ in (f"{own.at(volume)}@www/", own.at(volume), f"{own.at(volume)}@mail/www"):
@@ -427,3 +432,24 @@ def test_whatever_happens_to_a_part_its_snapshots_and_the_others_are_whole(
                 assert_same(picture, to, without={b"."})
         assert 0 in codes
         assert codes <= ({0, 4} if "ext4" in kinds else {0})
+
+
+@POOL
+def test_what_others_put_among_the_parts_is_refused(life: Life, place: Place, kinds: tuple[str, str]) -> None:
+    volume, parts = life.volume, life.volume / ".snapsync/parts"
+    (parts / "link").symlink_to(parts / "mail")
+    os.chown(parts / "www", 65534, 65534)
+    assert_told(run("list", of(volume, "link")), "is a link", codes=(3,))
+    assert_told(run("list", of(volume, "www")), "belongs to user 65534", codes=(3,))
+    told = {found["name"]: found["problem"] for found in done("list", volume)["parts"]}
+    assert told.keys() == {"mail", "www"}
+    assert told["mail"] is None
+    assert "belongs to user 65534" in told["www"]
+    assert "unreadable" in run("status", volume).out
+    os.chown(parts / "www", 0, 0)
+    os.rename(parts, moved := place(kinds[0]) / "parts")
+    parts.symlink_to(moved)
+    assert_told(run("sync", "--part", "mail", volume, life.standby["mail"]), "is a link", codes=(3,))
+    parts.unlink()
+    os.rename(moved, parts)
+    life.round("www")
