@@ -41,9 +41,7 @@ fn local(
     monitor: &Monitor,
 ) -> Result<Synced> {
     let source = directory::open_directory(source).map_err(|error| known::without_source(target, error))?;
-    if source.part().is_none() || !Location::here(target).is_part() {
-        directory::not_inside(target, source.path())?;
-    }
+    directory::not_inside(target, source.path())?;
     let mut standby = Local::new(target, Some(source.path()), monitor)?.limited(transfer.limit);
     drive(source, &mut standby, options, Rights::OWNER, monitor)
 }
