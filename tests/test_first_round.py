@@ -20,7 +20,7 @@ def odd_ones(root: Path) -> None:
     """Plain files, and among them others of the same size, each with one thing more."""
     bulk(root, 60, size=20_000, per_directory=20)
     for directory in [path for path in root.iterdir() if path.is_dir() and path.name != ".snapsync"]:
-        few = sorted(directory.iterdir())[::4]
+        few = sorted(directory.iterdir())[3::4]
         set_xattr(few[0], b"user.odd", b"one")
         punch(few[1], 4096, 8192)
         preallocate_past_end(few[2], 32_768, 65_536)
