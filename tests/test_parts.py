@@ -367,6 +367,13 @@ def test_a_standby_may_be_a_part_of_another_tree(tree: Pair, place: Place, kinds
         fill(host / directory / "file", 0, 9_000, 1)
     words = ("sync", "--part", "mail", "--include", "/mail", tree.source, f"{host}@copy/")
     done("snapshot", host)
+    (host / "mail").mkdir()
+    untouched = freeze(tree.source)
+    assert_told(run(*words, "--quiet"), "would begin with mail", codes=(3,))
+    assert not (tree.source / ".snapsync").exists(), "neither the part nor the volume that was made for it"
+    assert not (host / ".snapsync/parts").exists()
+    assert_same(untouched, tree.source)
+    (host / "mail").rmdir()
     before = outside(host)
     for number in range(3):
         change(tree.source, number)
