@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pool
 import pytest
-from machine import Pair, Place, done, run, snapshots
+from machine import FileSystems, Pair, Place, done, run, snapshots
 from oracle import Picture, assert_same, freeze
 from test_ditto import read_back
+from test_undo import occupy
 from worlds import fill, punch, rewrite_quietly
 
 SEEDS = int(os.environ.get("SNAPSYNC_BEFORE_SEEDS", 1))
@@ -277,3 +278,28 @@ def test_a_promoted_standby_keeps_what_its_snapshots_read_in_the_tree(place: Pla
                 read_back(large.pair.target, snap["id"], large.held[snap["id"]], place.absent("ext4"))
                 == "whole"
             )
+
+
+def test_a_round_needs_room_for_what_changes_and_not_for_the_file(
+    file_systems: FileSystems, place: Place
+) -> None:
+    """And a disk without a free byte keeps no snapshot from going."""
+    small = file_systems.mount("ext4", 64 * MIB)
+    pair = Pair(place("btrfs"), small / "copy")
+    fill(pair.source / "large", 0, 32 * MIB, 1)
+    pair.sync()
+    first = freeze(pair.source)
+    for number in range(4):
+        fill(pair.source / "large", number * MIB, 3 * MIB, number + 5)
+        pair.sync()
+    old = [snap["id"] for snap in snapshots(pair.target)]
+    now = freeze(pair.source)
+    occupy(small / "ballast")
+    for at in (2, 1, 3):
+        done("delete", f"{pair.target}@{old[at]}")
+    (small / "ballast").unlink()
+    for snap, held in ((old[0], first), (old[4], now)):
+        assert read_back(pair.target, snap, held, place.absent("ext4")) == "whole"
+    done("delete", f"{pair.target}@{old[0]}")
+    assert not pool.files(pair.target)
+    file_systems.unmount(small)
