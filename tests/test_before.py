@@ -18,6 +18,8 @@ from test_ditto import read_back
 from test_undo import occupy
 from worlds import fill, punch, rewrite_quietly
 
+import snapsync
+
 SEEDS = int(os.environ.get("SNAPSYNC_BEFORE_SEEDS", 1))
 MIB = 1 << 20
 POINTS = (
@@ -303,3 +305,22 @@ def test_a_round_needs_room_for_what_changes_and_not_for_the_file(
     done("delete", f"{pair.target}@{old[0]}")
     assert not pool.files(pair.target)
     file_systems.unmount(small)
+
+
+def test_a_file_that_is_open_in_an_old_snapshot_stays_what_it_was_while_rounds_change_it(
+    place: Place,
+) -> None:
+    large = Large(place, 9, files=1)
+    was = (large.pair.source / "large-0").read_bytes()
+    first = snapshots(large.pair.target)[-1]["id"]
+    fill(large.pair.source / "large-0", 100_000, 5000, 7)
+    large.round()
+    at = place.absent("ext4")
+    with snapsync.browse(f"{large.pair.target}@{first}", at) as tree, open(tree / "large-0", "rb", 0) as file:
+        assert os.pread(file.fileno(), 200_000, 50_000) == was[50_000:250_000]
+        fill(large.pair.source / "large-0", MIB, 300_000, 8)
+        large.round()
+        assert os.pread(file.fileno(), 600_000, MIB - 100_000) == was[MIB - 100_000 : MIB + 500_000]
+        fill(large.pair.target / "large-0", 700_000, 5000, 9)
+        with pytest.raises(OSError, match="Input/output"):
+            os.pread(file.fileno(), 600_000, 600_000)
