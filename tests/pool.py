@@ -186,7 +186,7 @@ def remove_object(volume: Path, place: tuple[int, int]) -> None:
             pack.seek(ENTRY * (1 + number % PLACES))
             pack.write(bytes(ENTRY))
         return
-    (found,) = pool.glob(f"*/{number}")
+    (found,) = [*pool.glob(f"*/{number}"), *pool.glob(f"*/{number}.before")]
     found.unlink()
 
 
