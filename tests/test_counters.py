@@ -86,6 +86,7 @@ def separate_extents(path: Path, blocks: int) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_diff_and_sync_tell_what_they_cost(place: Place, tmp_path: Path, kind: str) -> None:
     pair = Pair.make(place, (kind, "xfs"))
+    pair.keep_history()
     fill(pair.source / "file", 0, 100 * K, 1)
     first = counters(pair)
     assert first.keys() == NAMES

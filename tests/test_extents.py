@@ -501,6 +501,7 @@ def test_two_directories_with_the_same_names_change_places(pair: Pair) -> None:
 
 @on(*BTRFS, *XFS, *EXT4)
 def test_a_hard_link_comes_and_goes(pair: Pair) -> None:
+    pair.keep_history()
     file, link = pair.source / "file", pair.source / "link"
     fill(file, 0, 100 * K, 1)
     pair.sync()

@@ -222,13 +222,14 @@ RUST_LEVELS = {
         alive opening standbys
     """,
     "snapshot/pool": """
-        pack store
+        elusive pack
+        store
         before
         ground hand_over hidden packer
         remove
         in_tree objects
         merge snapshot weight
-        files_again scan
+        earlier_rows scan
         take
         follow
     """,

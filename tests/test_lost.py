@@ -240,3 +240,28 @@ def test_many_files_are_brought_at_once(
     change(pair.target)
     pair.sync("--discard-drift")
     assert pair.sync("--check")["set_aside"] is None
+
+
+@both
+def test_a_file_that_was_given_another_name_by_hand_is_not_changed_under_it(
+    place: Place, kinds: tuple[str, str]
+) -> None:
+    pair = Pair.make(place, kinds)
+    lay_out(pair.source)
+    pair.sync("--name", "first")
+    aside = pair.target.with_name(f"{pair.target.name}-aside")
+    link(pair.target / "news", aside)
+    before, first = aside.read_bytes(), freeze(pair.source)
+    # What is not changed is none of its business.
+    fill(pair.source / "quiet", 0, 4_000, 76)
+    done("sync", pair.source, pair.target)
+    go_on(pair.source)
+    assert_told(
+        run("sync", pair.source, pair.target, "--quiet"), "news (with a name that is not", "--discard-drift"
+    )
+    pair.sync("--discard-drift")
+    assert aside.read_bytes() == before
+    assert_never_other(pair.target, "first", first, place, {"news"})
+    append(pair.source / "news", 10, 1)
+    pair.sync()
+    assert aside.read_bytes() == before

@@ -264,7 +264,7 @@ def test_every_snapshot_is_whole_whatever_is_deleted_or_killed(
         done("recover", volume)
 
     try:
-        done("init", volume)
+        done("init", volume, "--history", "full")
         for turn in range(7):
             if len(snapshots(volume)) < 3 or rng.random() < 0.5:
                 churn(volume, seed * 100 + turn)

@@ -104,6 +104,7 @@ def test_names_that_are_exchanged_while_a_standby_is_repaired(
 ) -> None:
     scene = Scene.make(place, kinds)
     pair = scene.pair
+    pair.keep_history()
     rotten: dict[Path, bytes] = {}
 
     def words() -> list[object]:
@@ -351,6 +352,7 @@ def test_names_that_are_exchanged_where_a_tree_comes_to(
     """In a directory of an ordinary user."""
     scene = Scene.make(place, (kind, "xfs"))
     source = scene.pair.source
+    scene.pair.keep_history()
     names = ["new", "note", "base", "home", ".snapsync"]
 
     def words() -> list[object]:

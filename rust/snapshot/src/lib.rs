@@ -19,6 +19,7 @@ mod snapshots;
 mod store;
 mod volume;
 
+pub use pool::elusive::Elusive;
 pub use pool::follow::Delta;
 pub use pool::snapshot::PoolSnapshot;
 pub use pool::weight::Weight;

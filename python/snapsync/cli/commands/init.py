@@ -20,7 +20,8 @@ def init(output: Output, volume: VolumeArgument, read_only: ReadOnly = None, his
     subvolume becomes a standby, of whichever primary is synced to it first.
 
     A primary without subvolumes has a full history, or with --history light none of its own: its snapshots
-    take no room, and what its tree has no more is on its standbys.
+    take no room, and what its tree has no more is on its standbys. A new one is light where its file system
+    cannot share blocks, as on ext4.
     """
     report = roles.init(volume, read_only=read_only, history=history)
     output.healed(report.recovered)

@@ -151,10 +151,18 @@ impl<'a, 'r> Check<'a, 'r> {
             self.limits = lost.and(std::mem::take(&mut self.limits));
             what = self.drifted(stat, change)?;
         }
-        let what = what.or(protected);
+        let what = what.or(protected).or_else(|| self.has_another_name(change, stat?));
         let path = change.old_path.clone().unwrap_or_default();
         let what = what.map(|what| if is_mount(self.root, &path) { "under a mount point" } else { what });
         Ok(what.map(|what| (path, what)))
+    }
+
+    /// Whether a file has a name that no snapshot has, and would be changed in place under it as well. Its
+    /// link gave it another change time, so that nothing proves its bytes and none of them would be kept.
+    fn has_another_name(&self, change: &Change, stat: &Stat) -> Option<&'static str> {
+        let is_changed = change.kind == Kind::File && change.survives() && change.flags.data;
+        let has_one = self.need.displaces && stat.nlink > change.nlink_old;
+        (is_changed && has_one).then_some("with a name that is not in the snapshot")
     }
 
     /// Whether something already has a name that will be added.

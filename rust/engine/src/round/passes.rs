@@ -5,7 +5,7 @@
 use crate::delta::staging::Again;
 use crate::round::held::{LONG, Primary};
 use snapsync_model::{Error, Monitor, Result, Side, SnapshotInfo, locked};
-use snapsync_snapshot::{Moved, Standby};
+use snapsync_snapshot::{Elusive, Moved, Standby};
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
@@ -30,13 +30,32 @@ pub(super) struct Passes {
     restless: BTreeSet<u64>,
     /// Files that were read all the same, once that is allowed.
     moved: Option<Moved>,
+    /// Those that were not found again although they were read so, and whatever may go like them.
+    elusive: Elusive,
     /// Those that were given up, by name.
     kept: BTreeSet<String>,
 }
 
+/// Files that a pass has left out.
+pub(super) struct LeftOut {
+    /// By inode.
+    paths: BTreeMap<u64, String>,
+    /// The directories that they were in.
+    directories: BTreeSet<u64>,
+}
+
+impl LeftOut {
+    pub(super) fn of(side: &dyn Side, files: &BTreeSet<u64>) -> Result<LeftOut> {
+        let directories =
+            side.pick(files)?.iter().flat_map(|row| &row.links).map(|link| link.parent).collect();
+        Ok(LeftOut { paths: named(side, files)?, directories })
+    }
+}
+
 impl Passes {
     pub(super) fn new(standby: Uuid, staged: Option<String>) -> Passes {
-        Passes { standby, staged, done: 0, restless: BTreeSet::new(), moved: None, kept: BTreeSet::new() }
+        let (restless, elusive, kept) = Default::default();
+        Passes { standby, staged, done: 0, restless, moved: None, elusive, kept }
     }
 
     /// Before the first pass: a snapshot whose transfer was cut is not what the tree holds any more.
@@ -47,7 +66,7 @@ impl Passes {
         monitor: &Monitor,
     ) -> Result<()> {
         if primary.is_light() && self.is_own(primary, snapshot) && !primary.has_just_taken(snapshot.id) {
-            primary.hold(LONG, monitor)?.retake(snapshot, monitor)?;
+            primary.hold(LONG, monitor)?.retake(snapshot, &Elusive::default(), monitor)?;
         }
         Ok(())
     }
@@ -84,7 +103,7 @@ impl Passes {
         primary: &mut Primary,
         snapshot: &mut SnapshotInfo,
         base: Option<&SnapshotInfo>,
-        paths: BTreeMap<u64, String>,
+        LeftOut { paths, directories }: LeftOut,
         monitor: &Monitor,
     ) -> Result<()> {
         self.done += 1;
@@ -110,13 +129,19 @@ impl Passes {
         let is_stuck = self.restless == restless;
         self.restless = restless;
         let primary = primary.hold(LONG, monitor)?;
-        if self.done >= PATIENT {
-            self.kept.extend(paths.into_values());
-            primary.keep_files(snapshot, &self.restless, base)?;
-        } else if self.moved.is_none() || !primary.retake_files(snapshot, &self.restless, monitor)? {
-            primary.retake(snapshot, monitor)?;
+        if self.moved.is_some() {
+            self.elusive.files.extend(&self.restless);
+            self.elusive.directories.extend(directories);
         }
-        // What comes and goes all the time comes to no end: from then on nothing new is looked for.
+        let is_retaken = self.done < PATIENT
+            && match primary.retake(snapshot, &self.elusive, monitor) {
+                Err(error) if error.is_full() && self.moved.is_some() => false,
+                other => other.map(|()| true)?,
+            };
+        if !is_retaken {
+            self.kept.extend(paths.into_values());
+            primary.keep_files(snapshot, &self.restless, base, monitor)?;
+        }
         if self.moved.is_some() || self.done >= STEADY || is_stuck {
             primary.read_as_it_is(snapshot, self.moved.get_or_insert_default().clone());
         }
@@ -150,7 +175,7 @@ fn each_named(names: &BTreeSet<String>, monitor: &Monitor, note: impl Fn(String)
 }
 
 /// The paths of some files.
-pub(super) fn named(side: &dyn Side, inos: &BTreeSet<u64>) -> Result<BTreeMap<u64, String>> {
+fn named(side: &dyn Side, inos: &BTreeSet<u64>) -> Result<BTreeMap<u64, String>> {
     let found = side.pick(inos)?;
     found.iter().map(|inode| Ok((inode.ino, side.path(inode)?.display().into_owned()))).collect()
 }

@@ -10,13 +10,13 @@ use crate::options::{Options, Terms};
 use crate::report::rounds::{Claimed, Scrubbed, Synced};
 use crate::round::held::{LONG, Primary, SHORT};
 use crate::round::known;
-use crate::round::passes::{Passes, named};
+use crate::round::passes::{LeftOut, Passes};
 use crate::round::rights::{Rights, may_undo};
 use crate::round::sizes::{note_size, without};
 use crate::round::steps::{OpenRequest, Pending, StandbyEnd, StandbyInfo, State};
 use crate::round::told;
 use crate::volume::lost::{self, LostPaths};
-use crate::volume::made::{Made, tell_what_it_lies_in};
+use crate::volume::made::{Made, choose_history, tell_what_it_lies_in};
 use crate::volume::recovery::recover;
 use crate::volume::retention;
 use snapsync_apply::Loss;
@@ -84,7 +84,7 @@ fn begin(
             volume
         }
     };
-    let primary = match with_history(primary, options, rights) {
+    let primary = match with_history(primary, made.store.is_some(), options, rights, monitor) {
         Ok(primary) => primary,
         Err(error) => {
             made.unmake();
@@ -115,8 +115,19 @@ fn begin(
     result
 }
 
-/// Sets what is kept of older snapshots, which only who may delete them decides.
-fn with_history(primary: Volume, options: &Options, rights: Rights) -> Result<Volume> {
+/// Sets what is kept of older snapshots, which only who may delete them decides where there are any.
+fn with_history(
+    primary: Volume,
+    is_new: bool,
+    options: &Options,
+    rights: Rights,
+    monitor: &Monitor,
+) -> Result<Volume> {
+    if is_new && options.history.is_none() {
+        let mut primary = primary.lock()?;
+        choose_history(&mut primary, monitor)?;
+        return Ok(primary.unlock());
+    }
     let Some(history) = options.history.filter(|history| primary.info().history != Some(*history)) else {
         return Ok(primary);
     };
@@ -369,9 +380,9 @@ impl Driver<'_> {
                 passes.tell(&*sides.target, monitor)?;
                 return self.commit(snapshot, staged);
             }
-            let paths = named(&*sides.target, restless)?;
+            let left_out = LeftOut::of(&*sides.target, restless)?;
             drop(staged);
-            passes.go_on(&mut self.primary, &mut snapshot, base, paths, monitor)?;
+            passes.go_on(&mut self.primary, &mut snapshot, base, left_out, monitor)?;
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::location::directory::open_directory;
 use crate::report::volumes::Initialised;
-use crate::volume::made::{can_be_kept, tell_what_it_lies_in};
+use crate::volume::made::{can_be_kept, choose_history, tell_what_it_lies_in};
 use crate::volume::recovery;
 use snapsync_model::{Error, History, Monitor, Result, Role};
 use snapsync_snapshot::{Volume, is_vacant_in};
@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 /// Makes a directory a volume, or changes how one is kept. With `read_only` a new one becomes a standby of
 /// whichever primary is synced to it first.
-/// `history` is what it keeps of older snapshots as a primary.
+/// `history` is what it keeps of older snapshots as a primary; a new one keeps nothing by itself where blocks
+/// cannot be shared.
 pub fn init(
     path: &Path,
     read_only: Option<bool>,
@@ -42,9 +43,12 @@ pub fn init(
     if let Some(read_only) = read_only {
         volume.set_read_only(read_only)?;
     }
-    if let Some(history) = history
-        && let Err(error) = volume.set_history(history)
-    {
+    let chosen = match history {
+        Some(history) => volume.set_history(history),
+        None if is_new && volume.info().role == Role::Primary => choose_history(&mut volume, monitor),
+        None => Ok(()),
+    };
+    if let Err(error) = chosen {
         if is_new {
             volume.remove_store()?;
         }

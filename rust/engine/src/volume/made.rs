@@ -3,7 +3,7 @@
 use rustix::fs::{AtFlags, Mode};
 use snapsync_apply::Journal;
 use snapsync_model::{Context, Error, Monitor, Result};
-use snapsync_snapshot::Volume;
+use snapsync_snapshot::{LockedVolume, Volume};
 use snapsync_sys::{Root, btrfs};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::MetadataExt;
@@ -40,6 +40,19 @@ pub(crate) fn tell_what_it_lies_in(root: &Root, monitor: &Monitor) {
              what is in it, but not its snapshots"
         ));
     }
+}
+
+/// Chooses what a new primary keeps of older snapshots, where nobody has said it.
+pub(crate) fn choose_history(volume: &mut LockedVolume, monitor: &Monitor) -> Result<()> {
+    volume.choose_history()?;
+    if volume.is_light() {
+        let path = volume.path().display();
+        monitor.note(format!(
+            "{path} keeps no copy of what it holds, because its file system cannot share blocks: its standbys \
+             have the history. `snapsync init {path} --history full` keeps one there as well"
+        ));
+    }
+    Ok(())
 }
 
 /// What a round has made, to be removed if it fails before anything is in it.

@@ -47,7 +47,8 @@ impl InTree {
         if newest.table().info().mounting.is_none() || tree.is_mounted_anew(newest.table()) {
             return Ok(None);
         }
-        let (root, steady) = (tree.root.clone(), tree.steady.clone());
+        // What lies under a mount is the snapshot's as well.
+        let (root, steady) = (Arc::new(tree.root.underneath()?), tree.steady.clone());
         Ok(Some(InTree { root, newest, steady, directories: OnceLock::new() }))
     }
 

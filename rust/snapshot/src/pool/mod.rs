@@ -1,7 +1,8 @@
 //! Snapshots as inode tables and clones of changed files.
 
 pub(crate) mod before;
-pub(crate) mod files_again;
+pub(crate) mod earlier_rows;
+pub(crate) mod elusive;
 pub(crate) mod follow;
 pub(crate) mod ground;
 pub(crate) mod hand_over;

@@ -1,6 +1,7 @@
 //! The objects of a pool, each with the data of one file, and how a file is read into its object and row.
 
 use crate::pool::before;
+use crate::pool::elusive::Elusive;
 use crate::pool::ground::Ground;
 use crate::pool::pack::{LARGEST, Pool, create, object_at};
 use crate::pool::packer::Packer;
@@ -80,8 +81,9 @@ pub(crate) struct Objects<'a> {
     plain: Arc<PlainFiles>,
     /// The tree keeps the bytes of what is settled.
     is_in_tree: bool,
-    /// Nothing keeps the rest.
+    /// Nothing keeps the rest, but for what may not be found again.
     is_light: bool,
+    elusive: &'a Elusive,
     /// Something was not found at its path, though its name was not removed.
     pub(crate) has_lost_way: AtomicBool,
     /// Whether to wait for holders of leases.
@@ -121,7 +123,7 @@ impl Numbers {
 
 impl<'a> Objects<'a> {
     pub(crate) fn new(
-        store: &PoolStore,
+        store: &'a PoolStore,
         root: &'a Root,
         round: u64,
         ground: &Ground,
@@ -140,6 +142,7 @@ impl<'a> Objects<'a> {
             plain: store.plain.clone(),
             is_in_tree: ground.is_in_tree,
             is_light: ground.is_light && ground.is_in_tree,
+            elusive: &store.elusive,
             has_lost_way: AtomicBool::new(false),
             is_patient: AtomicBool::new(false),
             successors: store.successors.clone(),
@@ -249,7 +252,8 @@ impl<'a> Objects<'a> {
             if walked.kind == Kind::File {
                 let is_restless = is_written || inode.ctime >= self.unsettled;
                 let keep = match self.is_in_tree {
-                    _ if self.is_light => Keep::InTree,
+                    _ if self.is_light && !self.elusive.may_be(&inode) => Keep::InTree,
+                    _ if self.is_light => Keep::AtOnce,
                     _ if is_restless => Keep::AtOnce,
                     true => Keep::InTree,
                     false => Keep::Steady,

@@ -1,5 +1,6 @@
 //! What the pool is told of a volume whose tree it takes.
 
+use crate::pool::elusive::Elusive;
 use snapsync_manifest::{FILES, Table};
 use snapsync_model::{Inode, PlainFiles, Result, SnapshotInfo, Successor};
 use snapsync_sys::{FileSystem, Root, Spot};
@@ -28,6 +29,8 @@ pub(crate) struct PoolStore {
     pub(crate) plain: Arc<PlainFiles>,
     /// Files that the last commit changed in place, by their inodes.
     pub(crate) successors: HashMap<u64, Successor>,
+    /// Files whose bytes are kept though it is light.
+    pub(crate) elusive: Elusive,
     /// Those that are listed, oldest first, each with the directory of its table.
     pub(crate) snapshots: Vec<(SnapshotInfo, Spot)>,
 }

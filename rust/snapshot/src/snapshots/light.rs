@@ -2,10 +2,10 @@
 //! as long as nobody changes them. While a round reads them, others write. What was changed before it was
 //! read is not the snapshot's any more, so the snapshot is taken again, as long as nobody else has it.
 
+use crate::pool::elusive::Elusive;
 use crate::pool::ground::Ground;
 use crate::pool::objects::Counts;
-use crate::pool::store::PoolStore;
-use crate::pool::{files_again, take};
+use crate::pool::{earlier_rows, take};
 use crate::snapshots::differing::files_that_differ;
 use crate::snapshots::lost::AGAIN;
 use crate::snapshots::take::write;
@@ -15,7 +15,7 @@ use crate::volume::locked::LockedVolume;
 use serde::{Deserialize, Serialize};
 use snapsync_manifest::Table;
 use snapsync_model::{Context, Error, History, Monitor, Provider, Result, SnapshotInfo};
-use snapsync_sys::{Spot, fault};
+use snapsync_sys::{Spot, fault, supports_reflinks};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use uuid::Uuid;
@@ -47,14 +47,17 @@ impl Volume {
                 "leave out --history",
             ));
         }
-        let (store, root) = (self.as_pool_store()?, self.root().underneath()?);
-        if Ground::of_all(&store, &root)?.tells_changes() {
+        if self.tells_changes()? {
             return Ok(());
         }
         Err(Error::usage(
             format!("{path} cannot go without its history: its file system does not tell which files change"),
             "leave out --history light",
         ))
+    }
+
+    fn tells_changes(&self) -> Result<bool> {
+        Ok(Ground::of_all(&self.as_pool_store()?, &self.root().underneath()?)?.tells_changes())
     }
 
     /// Whether this command has taken it, and reads it from the tree.
@@ -82,6 +85,16 @@ impl LockedVolume {
         self.note_history(history)
     }
 
+    /// Chooses it for a new primary for which nobody has: where blocks cannot be shared, a full history would
+    /// be a second copy of its tree.
+    pub fn choose_history(&mut self) -> Result<()> {
+        let shares = || self.store().directory().map(supports_reflinks).context("open", self.store().show());
+        if self.info().provider == Provider::Pool && !shares()? && self.tells_changes()? {
+            self.note_history(History::Light)?;
+        }
+        Ok(())
+    }
+
     /// Remembers that a manifest was made of a snapshot's table.
     pub fn note_sent(&self, info: &SnapshotInfo, manifest: String) -> Result<()> {
         let mut sent = self.sent(info)?;
@@ -102,26 +115,13 @@ impl LockedVolume {
     }
 
     /// Takes a snapshot of a light primary again, which nobody else has. Whoever has begun to read it
-    /// learns from `sent` what is not the same any more.
-    pub fn retake(&mut self, info: &mut SnapshotInfo, monitor: &Monitor) -> Result<()> {
+    /// learns from `sent` what is not the same any more. The bytes of what is elusive are kept.
+    pub fn retake(&mut self, info: &mut SnapshotInfo, elusive: &Elusive, monitor: &Monitor) -> Result<()> {
+        let mut store = self.as_pool_store()?;
+        store.doubted.extend(&elusive.files);
+        store.elusive = elusive.clone();
         let subset = info.subset.clone();
-        let made = self
-            .replace(info, |store, round, again| take::take(store, &subset, round, again, monitor).map(Some));
-        made.map(drop)
-    }
-
-    /// Takes only some files of it again, without a walk; returns whether that can be: not where a directory
-    /// above one of them has moved.
-    pub fn retake_files(
-        &mut self,
-        info: &mut SnapshotInfo,
-        files: &BTreeSet<u64>,
-        monitor: &Monitor,
-    ) -> Result<bool> {
-        let (before, dir) = (info.clone(), self.dir_of(info.id));
-        self.replace(info, |store, round, again| {
-            files_again::take(store, (&before, &Table::open(&dir)?), files, round, again, monitor)
-        })
+        self.replace(info, monitor, |round, again| take::take(&store, &subset, round, again, monitor))
     }
 
     /// Gives up reading some files of it: they stay as `base` has them, and are left out where it does not.
@@ -130,40 +130,42 @@ impl LockedVolume {
         info: &mut SnapshotInfo,
         files: &BTreeSet<u64>,
         base: Option<&SnapshotInfo>,
+        monitor: &Monitor,
     ) -> Result<()> {
         let (before, dir) = (info.clone(), self.dir_of(info.id));
         let base = base.map(|base| Table::open(&self.dir_of(base.id))).transpose()?;
-        let made = self.replace(info, |_, _, again| {
-            files_again::keep((&before, &Table::open(&dir)?), files, base.as_ref(), again).map(Some)
-        });
-        made.map(drop)
+        self.replace(info, monitor, |_, again| {
+            earlier_rows::keep((&before, &Table::open(&dir)?), files, base.as_ref(), again)
+        })
     }
 
-    /// `make` writes another table of a snapshot, or finds that it cannot.
+    /// `make` writes another table of a snapshot.
     fn replace(
         &mut self,
         info: &mut SnapshotInfo,
-        make: impl FnOnce(&PoolStore, u64, &Spot) -> Result<Option<Counts>>,
-    ) -> Result<bool> {
+        monitor: &Monitor,
+        make: impl FnOnce(u64, &Spot) -> Result<Counts>,
+    ) -> Result<()> {
         self.expect_unread(info)?;
         let dir = self.dir_of(info.id);
         let again = dir.join(AGAIN);
+        if again.is_there() {
+            self.settle(&dir)?;
+        }
         dir.join("garbage").remove_file().context("remove", dir.show())?;
-        again.remove_tree().context("remove", again.show())?;
         again.create_dir().context("create the directory", again.show())?;
         let round = self.claim_round()?;
         write(&again, "round", round.to_string().as_bytes())?;
-        let Some(counts) = make(&self.as_pool_store()?, round, &again)? else { return Ok(false) };
+        let counts = make(round, &again)?;
         let changed = files_that_differ(&Table::open(&dir)?, &Table::open(&again)?)?;
         let mut sent = self.sent(info)?;
         sent.iter_mut().for_each(|sent| sent.unlike.extend(&changed));
         self.write_sent(&dir, &sent)?;
         fault::point("retake.made");
-        // It has no objects of its own, so nothing becomes garbage.
-        self.replace_with_again(&dir, &BTreeSet::new())?;
+        self.replace_with_again(&dir, &self.objects_without(info, &again, monitor)?)?;
         (info.entries, info.bytes) = (Some(counts.entries), Some(counts.bytes));
         self.record_snapshot(info)?;
         self.read_as(info.id, Steady::Fresh(Seen::default()));
-        Ok(true)
+        Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! Opens snapshots as sides of a comparison.
 
+use crate::pool::elusive::Elusive;
 use crate::pool::in_tree::TreeOf;
 use crate::pool::snapshot::PoolSnapshot;
 use crate::pool::store::PoolStore;
@@ -39,6 +40,7 @@ impl Volume {
             doubted: self.doubted().clone(),
             plain: self.plain.clone(),
             successors: HashMap::new(),
+            elusive: Elusive::default(),
             snapshots: self.snapshots()?.into_iter().map(with_dir).collect(),
         })
     }

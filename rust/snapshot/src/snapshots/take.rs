@@ -249,10 +249,20 @@ impl LockedVolume {
         write(&again, "round", round.to_string().as_bytes())?;
         follow::take(&self.as_pool_store()?, &info.subset, round, &again, delta, monitor)?;
         self.put_absent(info, &dir, &again)?;
-        let mut garbage =
-            self.objects_of_only(&[Doomed { info: Some(info.clone()), dir: dir.clone() }], monitor)?;
-        ObjectTable::open(&again)?.each(|object| _ = garbage.remove(&object))?;
-        self.replace_with_again(&dir, &garbage)
+        self.replace_with_again(&dir, &self.objects_without(info, &again, monitor)?)
+    }
+
+    /// The objects that nothing needs once the table in `again` is that of a snapshot.
+    pub(super) fn objects_without(
+        &self,
+        info: &SnapshotInfo,
+        again: &Spot,
+        monitor: &Monitor,
+    ) -> Result<BTreeSet<u64>> {
+        let now = Doomed { info: Some(info.clone()), dir: self.dir_of(info.id) };
+        let mut objects = self.objects_of_only(&[now], monitor)?;
+        ObjectTable::open(again)?.each(|object| _ = objects.remove(&object))?;
+        Ok(objects)
     }
 
     /// Puts the table that was made in `again` in the place of a snapshot's, which named `garbage` alone.
