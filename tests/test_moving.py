@@ -85,6 +85,18 @@ def test_nothing_is_lost_or_doubled_that_moves_while_snapshots_are_taken(source:
     assert done("verify", source, target)["equal"]
 
 
+def test_what_moves_while_a_first_round_reads_its_tree_is_not_missing(source: Path, place: Place) -> None:
+    """No base has it, and where its name says it is not there any more."""
+    target = place.absent("xfs")
+    done("init", source, "--history", "light")
+    with moving(source):
+        ran = run("sync", source, target)
+        assert ran.code == 0, ran
+        assert names(target / "new", target / "cur") == sorted(f"k{number}" for number in range(60)), ran.err
+    done("sync", source, target)
+    assert done("verify", source, target)["equal"]
+
+
 def test_a_file_that_moves_into_a_directory_that_was_read_is_found(place: Place, tmp_path: Path) -> None:
     """Once, after the walk: where it is now is looked up, and nothing is said."""
     source, target = place("ext4"), place.absent("ext4")
