@@ -176,7 +176,10 @@ class Place:
         self.made: dict[Path, Path] = {}
 
     def __call__(self, kind: str) -> Path:
-        """A new volume root to be: an empty directory, on Btrfs an empty subvolume."""
+        """A new volume root to be: an empty directory, on Btrfs an empty subvolume.
+
+        The kind `directory` is an ordinary one on Btrfs.
+        """
         path = self.absent(kind)
         if kind.startswith("btrfs"):
             subvolume(path)
@@ -186,7 +189,7 @@ class Place:
 
     def absent(self, kind: str) -> Path:
         """A path where nothing is yet."""
-        mount = self.file_systems.at(kind)
+        mount = self.file_systems.at("btrfs" if kind == "directory" else kind)
         if mount not in self.made:
             self.made[mount] = Path(tempfile.mkdtemp(prefix="test-", dir=mount))
         home = self.made[mount]
@@ -349,7 +352,8 @@ class Pair:
 
     @classmethod
     def make(cls, place: Place, kinds: tuple[str, str]) -> Pair:
-        return cls(place(kinds[0]), place.absent(kinds[1]))
+        # An absent target on Btrfs becomes a subvolume.
+        return cls(place(kinds[0]), (place if kinds[1] == "directory" else place.absent)(kinds[1]))
 
     def keep_history(self) -> None:
         """The primary is to keep its history itself, also where blocks cannot be shared."""

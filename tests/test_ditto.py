@@ -124,7 +124,11 @@ def points_of_a_round(place: Place, kinds: tuple[str, str], trace: Path) -> list
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-@pytest.mark.parametrize("kinds", [("xfs", "xfs"), ("btrfs", "ext4"), ("ext4", "xfs")], ids="-".join)
+@pytest.mark.parametrize(
+    "kinds",
+    [("xfs", "xfs"), ("btrfs", "ext4"), ("ext4", "xfs"), ("tmpfs", "tmpfs"), ("directory", "directory")],
+    ids="-".join,
+)
 def test_every_kept_snapshot_of_a_standby_is_whole_after_each_step(
     place: Place, tmp_path: Path, kinds: tuple[str, str], seed: int
 ) -> None:

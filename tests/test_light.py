@@ -86,7 +86,9 @@ def points_of(place: Place, kinds: tuple[str, str], trace: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-@pytest.mark.parametrize("kinds", [("ext4", "ext4"), ("xfs", "ext4"), ("ext4", "xfs")], ids="-".join)
+@pytest.mark.parametrize(
+    "kinds", [("ext4", "ext4"), ("xfs", "ext4"), ("ext4", "xfs"), ("directory", "directory")], ids="-".join
+)
 def test_every_snapshot_is_whole_on_the_standby_and_never_wrong_on_the_primary(
     place: Place, tmp_path: Path, kinds: tuple[str, str], seed: int
 ) -> None:
