@@ -341,7 +341,7 @@ def test_a_locked_directory_is_refused_by_name_before_anything_is_done(
         ("verify", source, target),
         ("diff", f"{source}@latest", source),
     ):
-        assert_told(run(*line), "home/secret", "encrypted", codes=(3,))
+        assert_told(run(*line, "--quiet"), "home/secret", "encrypted", codes=(3,))
     assert len(done("list", source)["snapshots"]) == 1
     assert not other.exists()
     assert_same(before, target)

@@ -206,6 +206,7 @@ def test_a_snapshot_that_rots_beside_its_tree_does_not_spoil_the_standby(place: 
     disk = disks("ext4")
     pair = Pair(disk.root, place("xfs"))
     lay_out(pair.source)
+    pair.keep_history()
     pair.sync()
     good = (pair.source / "d/large").read_bytes()
     [copy] = [

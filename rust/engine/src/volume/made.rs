@@ -48,8 +48,8 @@ pub(crate) fn choose_history(volume: &mut LockedVolume, monitor: &Monitor) -> Re
     if volume.is_light() {
         let path = volume.path().display();
         monitor.note(format!(
-            "{path} keeps no copy of what it holds, because its file system cannot share blocks: its standbys \
-             have the history. `snapsync init {path} --history full` keeps one there as well"
+            "{path} keeps no copy of what it holds, because its file system cannot share blocks: its \
+             standbys have the history. `snapsync init {path} --history full` keeps one there as well"
         ));
     }
     Ok(())
