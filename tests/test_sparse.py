@@ -50,6 +50,28 @@ def test_a_hundred_gib_with_4_kib_of_data_are_verified_at_once(place: Place, kin
         assert len(done("diff", target, source)["changes"]) > 0
 
 
+@pytest.mark.parametrize("kinds", [("ext4", "ext4"), ("xfs", "ext4"), ("ext4", "xfs")], ids="-".join)
+def test_a_round_that_changes_a_hundred_gib_of_holes_costs_what_it_writes(
+    place: Place, kinds: tuple[str, str]
+) -> None:
+    """Whoever keeps the history: of the older snapshot nothing is copied but data."""
+    source, target, back = place(kinds[0]), place.absent(kinds[1]), place.absent("xfs")
+    sparse(source / "image", 4096, 50 * GIB, SIZE - 4096)
+    done("sync", source, target, "--name", "first")
+    worlds.write(source / "image", 30 * GIB, b"more" * 1024)
+    worlds.write(source / "image", 50 * GIB, b"else" * 1024)
+    with quickly():
+        report = done("sync", source, target)
+    assert report["data_bytes"] <= 256 * 1024
+    with quickly():
+        done("restore", f"{target}@first", "--to", back)
+    for volume, there, bytes_ in ((target, 30, b"more"), (target, 50, b"else"), (back, 50, b"data")):
+        with (volume / "image").open("rb") as file:
+            assert os.pread(file.fileno(), 4096, there * GIB) == bytes_ * 1024
+    with (back / "image").open("rb") as file:
+        assert os.lseek(file.fileno(), 4096 + 4096, os.SEEK_DATA) == 50 * GIB
+
+
 def test_zeros_are_the_same_whether_they_are_written_or_a_hole(place: Place) -> None:
     a, b = place("xfs"), place("btrfs")
     for root, is_written in ((a, True), (b, False)):
