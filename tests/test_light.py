@@ -439,3 +439,19 @@ def test_random_writers_during_random_rounds(place: Place, seed: int) -> None:
         now = done("sync", pair.source, pair.target)
         assert_same(pair.source, pair.target)
         assert not any("each time" in note for note in now["notes"])
+
+
+@pytest.mark.parametrize("kind", IN_PLACE)
+def test_a_diff_says_where_it_cannot_tell_and_one_of_the_standby_can(place: Place, kind: str) -> None:
+    pair = light(place, (kind, "ext4"))
+    for name in ("large", "small"):
+        fill(pair.source / name, 0, 300_000 if name == "large" else 3_000, 1)
+    pair.sync("--name", "first")
+    for name in ("large", "small"):
+        (pair.source / name).chmod(0o600)
+    assert pair.sync("--name", "second")["data_bytes"] == 0
+    report = done("diff", f"{pair.source}@first", f"{pair.source}@second")
+    assert report["data_bytes"] == 303_000
+    assert ["the old bytes of 2 files" in note for note in report["notes"]] == [True]
+    exact = done("diff", f"{pair.target}@first", f"{pair.target}@second")
+    assert (exact["data_bytes"], exact["notes"]) == (0, [])

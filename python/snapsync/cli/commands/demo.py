@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from snapsync import render
-from snapsync.api import comparisons, rounds
+from snapsync.api import comparisons, roles, rounds
 from snapsync.cli.output import Output
 from snapsync.cli.parse.verbs import verb
 from snapsync.cli.summaries import change_line, round_summary, verdict
@@ -109,6 +109,8 @@ class _Cycle:
             # The standby is a plain directory too: to remove a subvolume again takes a privilege.
             self.primary.mkdir()
             self.standby.mkdir()
+        # With all that it held, so that any two of its snapshots can be compared.
+        roles.init(self.primary, history="full")
         _fill(self.primary)
 
     def edit(self) -> None:

@@ -6,7 +6,7 @@ use crate::delta::sides::Sides;
 use crate::location::place::Place;
 use crate::report::rounds::Diff;
 use snapsync_manifest::ManifestHeader;
-use snapsync_model::{Context, Counts, Error, Monitor, Result, SnapshotInfo, Stage};
+use snapsync_model::{Context, Counts, Error, Monitor, Result, SnapshotInfo, Stage, count as count_of};
 use snapsync_snapshot::Volume;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -17,6 +17,7 @@ pub fn diff(base: &Path, target: &Path, output: Option<&Path>, monitor: &Monitor
     let (old, new) = (Place::parse(base)?, Place::parse(target)?);
     monitor.start(Stage::Compare, 0);
     let sides = Sides::of_places(&old, &new, monitor)?;
+    tell_what_is_lost(&sides, base, monitor)?;
     let head = match (&old, &new) {
         (Place::Snapshot(base), Place::Snapshot(target)) if base.0.info().id == target.0.info().id => {
             header(&base.0, Some(&base.1), &target.1)
@@ -40,6 +41,20 @@ pub fn diff(base: &Path, target: &Path, output: Option<&Path>, monitor: &Monitor
         counters: monitor.counters(),
         seconds: started.elapsed().as_secs_f64(),
     })
+}
+
+/// Says where a difference may be none, because the base has only a table of what it held.
+fn tell_what_is_lost(sides: &Sides, base: &Path, monitor: &Monitor) -> Result<()> {
+    let files = sides.lost()?.try_fold(0, |files, pair| pair.map(|_| files + 1))?;
+    if files > 0 {
+        let base = base.display();
+        monitor.note(format!(
+            "the old bytes of {} are not in {base}: all of each counts as changed, also where only its \
+             attributes are. The same snapshots of a standby tell it exactly",
+            count_of(files, "file", "files")
+        ));
+    }
+    Ok(())
 }
 
 /// The same between two snapshots of a volume.
