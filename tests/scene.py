@@ -56,7 +56,7 @@ class Scene:
     user: User = field(default_factory=User)
 
     @classmethod
-    def make(cls, place: Place, kinds: tuple[str, str]) -> Scene:
+    def make(cls, place: Place, kinds: tuple[str, str], *, keeps_history: bool = False) -> Scene:
         pair, outside = Pair.make(place, kinds), place(kinds[1])
         (outside / "secret").write_bytes(FOR_ROOT + b", outside" * 1000)
         (outside / "secret").chmod(0o600)
@@ -79,6 +79,8 @@ class Scene:
         pair.source.chmod(0o755)
         for above in (*pair.source.parents, *pair.target.parents, *outside.parents):
             above.chmod(above.stat().st_mode | 0o111)
+        if keeps_history:
+            pair.keep_history()
         pair.sync()
         scene = cls(pair, outside, pair.target, pair.target / "home")
         scene.expect_his()

@@ -60,7 +60,7 @@ def test_python_is_told_what_rust_understands() -> None:
         place: (told.path, told.part, told.snapshot)
         for place, told in ((place, native.Location(place)) for place in PARTS)
     } == PARTS
-    assert native.Location.part_of("u@host:/srv/data//", "mail") == "u@host:/srv/data@mail/"
+    assert native.Location.part_of("u@host:/srv/data//", "mail") == "u@host:/srv/data/.@mail/"
     assert [config.is_remote(place) for place in (*HERE, *THERE)] == [False] * len(HERE) + [True] * len(THERE)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pool
 import pytest
 from keepsake import keep
-from machine import KINDS, FileSystems, Pair, Place, done, run, snapshots, store, verified
+from machine import KINDS, FileSystems, Pair, Place, done, run, snapshots, status, store, verified
 from oracle import Picture, assert_same, freeze
 from worlds import World
 
@@ -89,6 +89,9 @@ def test_each_round_builds_on_the_one_before(history: History) -> None:
 @pytest.mark.parametrize("side", ["source", "target"])
 def test_a_snapshot_keeps_what_the_primary_held_at_the_time(history: History, side: str) -> None:
     volume = getattr(history.pair, side)
+    if status(volume)["volume"].get("history") == "light" and side == "source":
+        # Its standby keeps it, and the test of that is beside this one.
+        return
     for one in history.rounds:
         identity = one.report["snapshot"]["id"]
         if (tree := store(volume) / "snapshots" / identity / "tree").is_dir():

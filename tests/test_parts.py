@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from machine import (
+    REFUSALS,
     Pair,
     Place,
     assert_told,
@@ -312,7 +313,9 @@ def test_a_directory_with_the_name_of_a_part_is_what_it_is_or_refused(
 def test_a_volume_that_was_moved_is_adopted_with_its_parts(life: Life, kinds: tuple[str, str]) -> None:
     moved = life.volume.with_name("moved")
     shutil.copytree(life.volume, moved, symlinks=True)
-    assert_told(run("list", of(moved, "mail")), "belongs to another directory", f"recover {moved} --adopt")
+    assert_told(
+        run("list", of(moved, "mail")), "belongs to another directory", f"recover {moved}@mail/ --adopt"
+    )
     done("recover", moved, "--adopt")
     assert listed(moved, "mail") == listed(moved, "www") == ["first"]
 
@@ -359,39 +362,54 @@ def test_parts_are_reached_over_ssh_and_gates_hold_for_them(
     assert_told(run("sync", f"{other.at(volume)}@mail/", far, *other.options), "may not work on", codes=(3,))
 
 
-@KINDS
-def test_a_standby_may_be_a_part_of_another_tree(tree: Pair, place: Place, kinds: tuple[str, str]) -> None:
-    host = place(kinds[1])
-    for directory in ("own", "elsewhere/deep"):
-        (host / directory).mkdir(parents=True)
-        fill(host / directory / "file", 0, 9_000, 1)
-    words = ("sync", "--part", "mail", "--include", "/mail", tree.source, f"{host}@copy/")
+@POOL
+def test_no_part_of_another_tree_is_made_as_a_standby(
+    tree: Pair, place: Place, server: Server, kinds: tuple[str, str]
+) -> None:
+    """Its root would get the owner and mode of another, and whoever may only receive would write in it."""
+    host, ordinary, absent = place(kinds[1]), place(kinds[1]), place.absent(kinds[1])
     done("snapshot", host)
-    (host / "mail").mkdir()
-    untouched = freeze(tree.source)
-    assert_told(run(*words, "--quiet"), "would begin with mail", codes=(3,))
-    assert not (tree.source / ".snapsync").exists(), "neither the part nor the volume that was made for it"
+    untouched = freeze(host), freeze(ordinary)
+    words = ("sync", "--part", "mail", "--include", "/mail", tree.source)
+    assert_told(run(*words, f"{host}@copy/", "--quiet"), "has no part copy", codes=(3,))
+    assert_told(run(*words, f"{ordinary}@copy/", "--quiet"), "is no volume", codes=(2,))
+    gate = server.client(forced=f"{command()[0]} serve --restrict-to {host.parent} --receive-only")
+    for place_ in (host, ordinary):
+        ran = run(*words, f"{gate.at(place_)}@copy/", *gate.options, "--quiet")
+        assert ran.code in REFUSALS, ran
     assert not (host / ".snapsync/parts").exists()
-    assert_same(untouched, tree.source)
-    (host / "mail").rmdir()
-    before = outside(host)
-    for number in range(3):
-        change(tree.source, number)
-        done(*words)
-        assert_same(only(tree.source, "mail"), only(host, "mail"))
-        assert_same(before, outside(host, "mail"), without={b"."})
-    verified(of(tree.source, "mail"), f"{host}@copy/")
-    assert listed(host, "copy") == listed(tree.source, "mail")
-    ran = run("sync", "--part", "www", "--include", "/www", tree.source, f"{host}@copy/")
-    assert_told(ran, "check the name of the part", codes=(3,))
-    (host / "www").mkdir()
-    ran = run("sync", "--part", "www", "--include", "/www", tree.source, f"{host}@web/", "--quiet")
-    assert_told(ran, "would begin with www", codes=(3,))
-    assert not (host / ".snapsync/parts/web").exists()
-    done("promote", f"{host}@copy/")
-    change_only(host, "mail/inbox", 9)
-    done("rejoin", of(tree.source, "mail"), f"{host}@copy/")
-    assert_same(only(tree.source, "mail"), only(host, "mail"), ignore={"mtime_ns"})
+    assert not (tree.source / ".snapsync").exists()
+    assert not Path(f"{ordinary}@copy").exists()
+    for before, now in zip(untouched, (host, ordinary), strict=True):
+        assert_same(before, now)
+    done(*words, f"{absent}@copy/")
+    assert_has(Path(f"{absent}@copy"), tree.source, "mail")
+
+
+@POOL
+def test_a_directory_with_the_name_of_a_part_does_not_take_its_place(
+    tree: Pair, kinds: tuple[str, str]
+) -> None:
+    hiding = Path(f"{tree.source}@mail")
+    fill_in = hiding / "other"
+    fill_in.mkdir(parents=True)
+    try:
+        done("sync", "--part", "mail", "--include", "/mail", tree.source, tree.target)
+        assert_has(tree.target, tree.source, "mail")
+        assert not (hiding / ".snapsync").exists()
+    finally:
+        shutil.rmtree(hiding)
+
+
+@POOL
+def test_patterns_that_would_make_a_part_of_everything_are_refused(
+    tree: Pair, kinds: tuple[str, str]
+) -> None:
+    words = ("sync", "--part", "mail", "--include", "/mail", tree.source, tree.target)
+    assert_told(run(*words, "--exclude", "*.tmp", "--quiet"), "bring back", "--exclude '/*'", codes=(2,))
+    assert not (tree.source / ".snapsync").exists()
+    done(*words, "--exclude", "/*")
+    assert_has(tree.target, tree.source, "mail")
 
 
 @KINDS

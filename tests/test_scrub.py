@@ -220,6 +220,24 @@ def test_a_snapshot_that_rots_beside_its_tree_does_not_spoil_the_standby(place: 
     assert (pair.target / "d/large").read_bytes() == good
 
 
+def test_a_repair_keeps_what_older_snapshots_read_through_the_file(place: Place, disks: Any) -> None:
+    """Of each only the bytes that were overwritten are kept, and the rest is in the file that rotted."""
+    disk = disks("ext4")
+    pair = Pair(place("xfs"), disk.root)
+    held = {}
+    fill(pair.source / "large", 0, 2_000_000, 1)
+    for number in range(4):
+        fill(pair.source / "large", number * 300_000, 100, number + 5)
+        pair.sync("--name", f"n{number}")
+        held[f"n{number}"] = (pair.source / "large").read_bytes()
+    disk.flip(pair.target / "large", 1_500_000)
+    done("verify", "--repair", pair.source, pair.target)
+    assert_same(pair.source, pair.target)
+    for name, content in held.items():
+        done("restore", f"{pair.target}@{name}", "--to", to := place("xfs") / "to")
+        assert (to / "large").read_bytes() == content, name
+
+
 def test_a_file_that_differs_is_mended_under_its_new_name(place: Place, disks: Any) -> None:
     disk = disks("ext4")
     pair = Pair(place("xfs"), disk.root)

@@ -102,9 +102,8 @@ def test_names_that_are_exchanged_while_an_old_primary_rejoins(
 def test_names_that_are_exchanged_while_a_standby_is_repaired(
     place: Place, subtests: pytest.Subtests, kinds: tuple[str, str]
 ) -> None:
-    scene = Scene.make(place, kinds)
+    scene = Scene.make(place, kinds, keeps_history=True)
     pair = scene.pair
-    pair.keep_history()
     rotten: dict[Path, bytes] = {}
 
     def words() -> list[object]:
@@ -350,9 +349,8 @@ def test_names_that_are_exchanged_where_a_tree_comes_to(
     place: Place, subtests: pytest.Subtests, kind: str, verb: str, tmp_path: Path
 ) -> None:
     """In a directory of an ordinary user."""
-    scene = Scene.make(place, (kind, "xfs"))
+    scene = Scene.make(place, (kind, "xfs"), keeps_history=True)
     source = scene.pair.source
-    scene.pair.keep_history()
     names = ["new", "note", "base", "home", ".snapsync"]
 
     def words() -> list[object]:

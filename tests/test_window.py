@@ -227,7 +227,9 @@ def nothing_wider(watched: Watched, *ends: set[Fact]) -> None:
 def ends(request: pytest.FixtureRequest, place: Place) -> Ends:
     """Where directories move, what changes is closed more often than where none does."""
     kind, moving = request.param
-    return Ends.make(Pair.make(place, (kind, kind)), moving)
+    pair = Pair.make(place, (kind, kind))
+    pair.keep_history()
+    return Ends.make(pair, moving)
 
 
 def test_nobody_may_more_at_any_moment_of_a_round(ends: Ends) -> None:

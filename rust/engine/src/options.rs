@@ -2,7 +2,7 @@
 
 use crate::keep::Keep;
 use serde::{Deserialize, Serialize};
-use snapsync_model::{Error, History, Result, Subset};
+use snapsync_model::{Error, History, RelPath, Result, Subset};
 use snapsync_stream::{Compression, PATIENCE};
 use snapsync_walk::Matcher;
 use std::path::PathBuf;
@@ -162,6 +162,12 @@ pub(crate) fn asked(options: &Options, is_part: bool) -> Result<Option<Subset>> 
     let mut subset = Subset { exclude: options.exclude.clone(), include: options.include.clone() };
     if is_part && subset.exclude.is_empty() {
         subset = only(&subset.include)?;
+    } else if is_part && brings_nothing_back(&subset)? {
+        return Err(Error::usage(
+            "the exclude patterns of a part leave nothing out that its include patterns bring back",
+            "give --include alone, which takes nothing else; or --exclude '/*' first. Exclude patterns of \
+             [defaults] are left out by `exclude = []` in the job",
+        ));
     }
     match (options.everything, subset.is_everything()) {
         (true, true) => return Ok(Some(subset)),
@@ -182,6 +188,19 @@ pub(crate) fn asked(options: &Options, is_part: bool) -> Result<Option<Subset>> 
     }
     Matcher::new(&subset)?;
     Ok(Some(subset))
+}
+
+/// Whether include patterns name nothing but paths that no exclude pattern leaves out.
+fn brings_nothing_back(subset: &Subset) -> Result<bool> {
+    let excluded = Matcher::new(&Subset { exclude: subset.exclude.clone(), include: Vec::new() })?;
+    for pattern in &subset.include {
+        let path = pattern.trim_matches('/');
+        let is_path = pattern.trim_end_matches('/').contains('/') && !path.contains(['*', '?', '[', '\\']);
+        if !is_path || excluded.left_out_on(&RelPath::new(path.as_bytes())?, true)?.is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(!subset.include.is_empty())
 }
 
 /// What some paths name, and nothing else: of the directories that lead to them only their names.

@@ -44,7 +44,7 @@ impl Matcher {
     }
 
     /// The first of the directories on the way to `path`, and `path` itself, that is left out.
-    pub(crate) fn left_out_on(&self, path: &RelPath, is_dir: bool) -> Result<Option<RelPath>> {
+    pub fn left_out_on(&self, path: &RelPath, is_dir: bool) -> Result<Option<RelPath>> {
         for at in ancestors(path) {
             if let Some((above, name)) = at.split()
                 && (*name == *STORE.as_bytes() || self.leaves_out(&above, name, is_dir || at != *path)?)

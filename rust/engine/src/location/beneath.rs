@@ -84,10 +84,11 @@ impl Admission {
         let Some((around, part)) = location.of_part().filter(|_| location.is_part()) else {
             return whole;
         };
-        let around = match self.find(around.as_os_str().as_bytes()) {
-            Ok(Found::Directory(around)) if matches!(Volume::find_in(around.again()?), Ok(Some(_))) => around,
-            _ => return whole,
-        };
+        let Ok(Found::Directory(around)) = self.find(around.as_os_str().as_bytes()) else { return whole };
+        if !matches!(Volume::find_in(around.again()?), Ok(Some(_))) {
+            let is_nothing = matches!(whole, Ok(Found::Nothing { .. }));
+            return if is_nothing { Err(target::is_no_volume(around.path(), part)) } else { whole };
+        }
         match whole {
             Ok(Found::Directory(whole)) if whole.part().is_none() => {
                 not_hiding(whole, around, part).map(Found::Directory)

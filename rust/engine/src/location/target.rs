@@ -5,7 +5,7 @@ use crate::location::text::Location;
 use snapsync_model::{Error, Result};
 use snapsync_snapshot::{Volume, is_vacant_in};
 use snapsync_sys::Root;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 /// What exists under a name, opened once.
@@ -43,9 +43,18 @@ impl Target {
         match &self.found {
             Some(Found::Directory(root)) if self.volume.is_none() => {
                 Volume::expect_own_store(root)?;
+                // A part is made of a tree that is there; its root would become that of another.
+                if let Some(part) = root.part() {
+                    let (show, whole) = (self.path.display(), root.path().display());
+                    return Err(Error::refused(
+                        format!(
+                            "{show} does not exist: {whole} has no part {part}, and none is made as a standby"
+                        ),
+                        "name a directory of its own for the standby",
+                    ));
+                }
                 writable(root)?;
-                // What a part must not meet is known with its patterns.
-                if root.part().is_none() && !is_vacant_in(root)? {
+                if !is_vacant_in(root)? {
                     return Err(Error::refused(
                         format!("{} is not empty and is not a standby", self.path.display()),
                         "name an empty or absent directory, or move what is in it away",
@@ -121,7 +130,14 @@ pub(crate) fn find(path: &Path) -> Result<Found> {
     {
         return open_directory(path).map(Found::Directory);
     }
-    if path.symlink_metadata().is_ok() {
+    let is_there = path.symlink_metadata().is_ok();
+    if let Some((around, part)) = location.of_part().filter(|_| location.is_part())
+        && !is_there
+        && around.is_dir()
+    {
+        return Err(is_no_volume(&around, part));
+    }
+    if is_there {
         return open_directory(path).map(Found::Directory);
     }
     let name = path.file_name().ok_or_else(|| {
@@ -131,6 +147,15 @@ pub(crate) fn find(path: &Path) -> Result<Found> {
         )
     })?;
     Ok(Found::Nothing { above: open_directory(above(path))?, name: name.to_owned() })
+}
+
+/// The error for a part of what is only a directory.
+pub(crate) fn is_no_volume(around: &Path, part: &OsStr) -> Error {
+    let (around, part) = (around.display(), part.display());
+    Error::usage(
+        format!("{around} is no volume, and has no part {part}"),
+        "if a disk is to be mounted there, mount it; for a new directory of that name leave out the slash",
+    )
 }
 
 fn above(path: &Path) -> &Path {

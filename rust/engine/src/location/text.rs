@@ -126,11 +126,17 @@ impl Location {
 
     /// How a part of the tree at a place is written, wherever that is.
     pub fn part_of(text: &Path, part: &OsStr) -> Result<PathBuf> {
-        Location::parse(text)?;
+        let location = Location::parse(text)?;
         can_name_part(part)?;
         let bytes = text.as_os_str().as_bytes();
         let bare = bytes.iter().rposition(|b| *b != b'/').map_or(bytes, |last| &bytes[..=last]);
-        Ok(OsString::from_vec([bare, b"@", part.as_bytes(), b"/"].concat()).into())
+        let with = |between: &[u8]| {
+            let whole = [bare, between, b"@", part.as_bytes(), b"/"].concat();
+            PathBuf::from(OsString::from_vec(whole))
+        };
+        // A directory comes before a part of the same name, and on another machine nobody can look for one.
+        let is_hidden = location.host.is_some() || with(b"").is_dir();
+        Ok(with(if is_hidden { b"/." } else { b"" }))
     }
 
     /// Whether it is a part and none of its snapshots, if no directory has that name.

@@ -16,12 +16,11 @@ use crate::volume::pieces::{self, Piece, Seen};
 use crate::volume::recovery::{can_go_on, commit, finish, recover};
 use crate::volume::{drift, retention, standing};
 use snapsync_apply::{Incoming, Journal, Phase};
-use snapsync_model::{Error, Monitor, Promotions, Provider, Result, Role, Side, SnapshotInfo, Standing};
+use snapsync_model::{Error, Monitor, Promotions, Provider, Result, Role, SnapshotInfo, Standing};
 use snapsync_snapshot::{LockedVolume, Volume, name_is_free};
 use snapsync_stream::wire::{DeltaEnd, DeltaHead, Digest};
 use snapsync_stream::{Arrivals, Limit, Transferred};
 use snapsync_sys::{Spot, btrfs};
-use snapsync_walk::Tree;
 use std::path::Path;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -160,26 +159,6 @@ impl<'a> Local<'a> {
         }
     }
 
-    /// Checks that nothing is where a part of a tree begins that has other files.
-    fn expect_place(&mut self, header: &DeltaHead) -> Result<()> {
-        let monitor = self.monitor;
-        let volume = self.volume()?;
-        if volume.root().part().is_none() || header.base.is_some() {
-            return Ok(());
-        }
-        let tree = Tree::of(volume.root().underneath()?, &header.snapshot.subset, monitor)?;
-        for inode in tree.inodes()? {
-            let (path, show) = (Side::path(&tree, &inode?)?, volume.path().display());
-            if !path.is_root() {
-                return Err(Error::refused(
-                    format!("{show} would begin with {}, which is there already", path.display()),
-                    "move it away, or name another target: a standby begins with what its primary has alone",
-                ));
-            }
-        }
-        Ok(())
-    }
-
     /// Checks that the snapshot of a header can be taken here after its base.
     fn expect_base(&mut self, header: &DeltaHead) -> Result<()> {
         let volume = self.volume()?;
@@ -310,8 +289,7 @@ impl StandbyEnd for Local<'_> {
         is_of(&volume, Some(lineage), epoch, &promotions)?;
         let recovered = recover(&mut volume, self.monitor)?;
         let newest = volume.line()?.pop();
-        let is_part = volume.root().part().is_some();
-        if newest.is_none() && !is_part && !snapsync_snapshot::is_vacant_in(volume.root())? {
+        if newest.is_none() && !snapsync_snapshot::is_vacant_in(volume.root())? {
             return Err(Error::refused(
                 format!("{} has no snapshot yet and is not empty", volume.path().display()),
                 "move what is in it away, or name another target",
@@ -353,7 +331,6 @@ impl StandbyEnd for Local<'_> {
 
     fn begin(&mut self, offer: IncomingDelta<'_>) -> Result<StageReport> {
         self.expect_base(offer.header)?;
-        self.expect_place(offer.header)?;
         // It may have begun before, and both would write into the stage.
         let is_own = self.incoming.take().is_some_and(|incoming| incoming.is_own());
         let monitor = self.monitor;

@@ -69,6 +69,11 @@ impl InTree {
         own.map_or(Ok(None), |own| self.open_at(own, inode))
     }
 
+    /// Whether only files with the bytes of their rows are opened.
+    pub(crate) fn proves(&self) -> bool {
+        !matches!(self.steady, Steady::AsItIs(..))
+    }
+
     /// The file at the path of a row, if it has its bytes.
     pub(crate) fn open_at(
         &self,

@@ -204,7 +204,9 @@ impl Merge<'_> {
         }
         let links = touched.links(old, &self.deleted)?;
         let size = touched.inode.attributes.size;
-        let same = old.filter(|old| touched.same_data && old.attributes.size == size);
+        let was = touched.was.map(|was| was.ctime);
+        let is_same = |old: &&Inode| touched.same_data || objects.is_repaired(old, was);
+        let same = old.filter(|old| old.attributes.size == size).filter(is_same);
         let data = same.map_or(Old::Perhaps(old), Old::Same);
         let walked = Inode { links, ..touched.inode.clone() };
         let mut inode = match objects.read(&touched.path, &walked, data) {
@@ -212,7 +214,7 @@ impl Merge<'_> {
             other => other?,
         };
         // The file that the commit found may differ from the one in the last table.
-        if same.is_some_and(|old| touched.was.map(|was| was.ctime) != Some(old.ctime)) {
+        if same.is_some_and(|old| was != Some(old.ctime)) {
             inode.ctime = UNSETTLED;
             objects.note_if_lost(&touched.path, &inode);
         }

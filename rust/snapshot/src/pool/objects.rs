@@ -84,6 +84,7 @@ pub(crate) struct Objects<'a> {
     /// Nothing keeps the rest, but for what may not be found again.
     is_light: bool,
     elusive: &'a Elusive,
+    is_repaired: bool,
     /// Something was not found at its path, though its name was not removed.
     pub(crate) has_lost_way: AtomicBool,
     /// Whether to wait for holders of leases.
@@ -143,6 +144,7 @@ impl<'a> Objects<'a> {
             is_in_tree: ground.is_in_tree,
             is_light: ground.is_light && ground.is_in_tree,
             elusive: &store.elusive,
+            is_repaired: store.is_repaired,
             has_lost_way: AtomicBool::new(false),
             is_patient: AtomicBool::new(false),
             successors: store.successors.clone(),
@@ -333,6 +335,12 @@ impl<'a> Objects<'a> {
         let object = object.context("copy to the pool", show())?;
         let is_all_data = is_full(&layout) && !layout.segments().iter().any(|segment| segment.shared);
         Ok(Data { unwritten, object, shared, is_all_data })
+    }
+
+    /// Whether a file that a commit has written has the bytes of an object again that only the tree had:
+    /// before-images still lie over them. Its disk had others, and no time told it.
+    pub(crate) fn is_repaired(&self, old: &Inode, was: Option<i64>) -> bool {
+        self.is_repaired && was == Some(old.ctime) && old.object != 0 && !self.pool.has(old.object)
     }
 
     /// The number of a new object.

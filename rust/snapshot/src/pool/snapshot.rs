@@ -104,7 +104,7 @@ impl PoolSnapshot {
         if !(self.tree_of.as_ref().is_some_and(|tree| tree.is_light) && self.is_proof()) {
             return Ok(None);
         }
-        let Some(tree) = self.tree(false)? else { return Ok(None) };
+        let Some(tree) = self.tree(false)?.filter(|tree| tree.proves()) else { return Ok(None) };
         Ok(tree.open_at(|| self.path(inode), inode)?.map(Content::from))
     }
 

@@ -29,6 +29,8 @@ pub(crate) struct PoolStore {
     pub(crate) plain: Arc<PlainFiles>,
     /// Files that the last commit changed in place, by their inodes.
     pub(crate) successors: HashMap<u64, Successor>,
+    /// The commit has brought the tree back to the snapshot that its table was made of.
+    pub(crate) is_repaired: bool,
     /// Files whose bytes are kept though it is light.
     pub(crate) elusive: Elusive,
     /// Those that are listed, oldest first, each with the directory of its table.

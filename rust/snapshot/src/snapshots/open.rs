@@ -40,6 +40,7 @@ impl Volume {
             doubted: self.doubted().clone(),
             plain: self.plain.clone(),
             successors: HashMap::new(),
+            is_repaired: false,
             elusive: Elusive::default(),
             snapshots: self.snapshots()?.into_iter().map(with_dir).collect(),
         })

@@ -247,7 +247,9 @@ impl LockedVolume {
         again.create_dir().context("create the directory", again.show())?;
         let round = self.claim_round()?;
         write(&again, "round", round.to_string().as_bytes())?;
-        follow::take(&self.as_pool_store()?, &info.subset, round, &again, delta, monitor)?;
+        let is_repaired = matches!(&delta, Ok(delta) if delta.base == info.id);
+        let store = PoolStore { is_repaired, ..self.as_pool_store()? };
+        follow::take(&store, &info.subset, round, &again, delta, monitor)?;
         self.put_absent(info, &dir, &again)?;
         self.replace_with_again(&dir, &self.objects_without(info, &again, monitor)?)
     }

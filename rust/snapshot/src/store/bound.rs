@@ -13,8 +13,10 @@ use snapsync_model::{Context, Error, Kind, RelPath, Result};
 use snapsync_sys::btrfs::{ROOT_INODE, is_subvolume, subvolume};
 use snapsync_sys::{Root, Spot, filesystem_uuid, has_stable_numbers, is_own, read_dir, stat_of, traits_of};
 use snapsync_walk::STORE;
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -284,16 +286,19 @@ pub(crate) fn look_through(own: &Spot) -> Result<()> {
 
 /// The error for a store that belongs to another directory, or to none.
 pub(crate) fn is_of_another(root: &Root) -> Error {
-    let (show, path) = (root.title().display(), root.path().display());
+    let show = root.title().display();
+    let own = root.path().join(STORE);
+    let own = root.part().map_or_else(|| own.clone(), |part| own.join(OsStr::from_bytes(PARTS)).join(part));
     Error::refused(
         format!(
             "the store in {show} belongs to another directory: it was moved, copied or restored to where it \
              is"
         ),
         format!(
-            "if that was you, and {path} is to go on with it, `snapsync recover {path} --adopt`; else `rm -r \
-             {path}/{STORE}` \
-             makes it an ordinary directory again"
+            "if that was you, and {show} is to go on with it, `snapsync recover {show} --adopt`; else `rm -r \
+             {}` \
+             takes that store away",
+            own.display()
         ),
     )
 }
