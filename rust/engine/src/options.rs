@@ -157,7 +157,6 @@ pub struct Supply {
 
 /// The requested subset; None if nothing is requested and the volume's own stays. Invalid patterns are found
 /// here, before anything is touched.
-/// here, before anything is touched.
 pub(crate) fn asked(options: &Options, is_part: bool) -> Result<Option<Subset>> {
     let mut subset = Subset { exclude: options.exclude.clone(), include: options.include.clone() };
     if is_part && subset.exclude.is_empty() {
