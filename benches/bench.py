@@ -1,6 +1,7 @@
 """Times snapsync and its peers in turn, on the same data, as whole processes whose result is durable.
 
-    python benches/bench.py [--scene NAME]... [--scale 0.1] [--repeat 5] [--out FILE.json] [--page PAGE.md]
+    python benches/bench.py [--scene NAME]... [--scale 0.1] [--repeat 5] [--calls]
+                            [--out FILE.json] [--page PAGE.md]
 
 Needs root, for file systems on loop devices in /dev/shm. docs/benchmarks.md tells the method.
 """
@@ -16,13 +17,16 @@ import shutil
 import statistics
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import tools
 from places import MIB, own_mounts
-from scenes import SCENES, Scene
+from scenes import SCENES
+from stage import ALONE, Scene, Stage
 from tools import SNAPSYNC, Run
 
 BEGIN, END = "<!-- measured -->", "<!-- end -->"
@@ -43,8 +47,10 @@ class Line:
     peer: str
     ours: str
     theirs: str
-    ratio: float
-    aim: float | None
+    ratio: str
+    aim: str
+    processor: str
+    calls: str
 
 
 def main() -> None:
@@ -54,6 +60,7 @@ def main() -> None:
     parser.add_argument("--scene", action="append", choices=SCENES, help="only these")
     parser.add_argument("--scale", type=float, default=1.0, help="fraction of files and bytes")
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--calls", action="store_true", help="count system calls too, in one more turn")
     parser.add_argument("--out", type=Path, default=Path("benches/result.json"))
     parser.add_argument("--page", type=Path, help="draw the table into this page")
     options = parser.parse_args()
@@ -62,11 +69,10 @@ def main() -> None:
     machine = about()
     result: dict[str, Any] = {"about": machine, "scenes": earlier(options.out, machine)}
     for name in options.scene or SCENES:
-        runs = measure(SCENES[name], options.scale, options.repeat)
         result["scenes"][name] = {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "scale": options.scale,
-            "runs": {tool: [asdict(run) for run in found] for tool, found in runs.items()},
+            **measure(SCENES[name], options.scale, options.repeat, calls=options.calls),
         }
         options.out.write_text(json.dumps(result, indent=1) + "\n")
         print(*table(lines_of(name, result["scenes"][name]))[2:], sep="\n", flush=True)
@@ -84,38 +90,81 @@ def earlier(file: Path, machine: dict[str, Any]) -> dict[str, Any]:
     return scenes if result["about"] == machine else {}
 
 
-def measure(scene: Scene, scale: float, repeat: int) -> dict[str, list[Run]]:
-    """The runs of each tool, without the first, which warms up."""
+def measure(scene: Scene, scale: float, repeat: int, *, calls: bool) -> dict[str, Any]:
+    """The runs of each tool, without the first, which warms up, and the system calls of one more."""
     print(f"{scene.title} …", flush=True)
     with scene.open(scale) as stage:
         runs: dict[str, list[Run]] = {tool: [] for tool in stage.tools}
-        for turn in range(repeat + 1):
+        for turn in range(min(repeat + 1, scene.turns)):
             time.sleep(1)  # rsync takes a file of the same size and second for the same file
-            stage.change(turn)
-            for tool, run in stage.tools.items():
-                stage.clear(tool)
-                os.sync()
-                found = run()
+            for tool, run in turn_of(stage, turn):
                 if turn or scene.counts_first:
-                    runs[tool].append(found)
+                    runs[tool].append(run)
+        counted = {}
+        if calls:
+            tools.Counting.is_on = True
+            counted = {tool: run.calls for tool, run in turn_of(stage, repeat + 1)}
+            tools.Counting.is_on = False
         stage.check()
-    return runs
+    shown = {tool: [asdict(run) for run in found] for tool, found in runs.items()}
+    return {"files": stage.files, "runs": shown, "calls": counted}
+
+
+def turn_of(stage: Stage, turn: int) -> Iterator[tuple[str, Run]]:
+    """Each tool's run of one turn."""
+    stage.change(turn)
+    for tool, run in stage.tools.items():
+        stage.clear(tool)
+        os.sync()
+        yield tool, run()
 
 
 def lines_of(name: str, found: dict[str, Any]) -> list[Line]:
     """snapsync beside each peer, whole and, where it is asked for, the engine alone."""
-    scene, lines = SCENES[name], []
-    runs = {tool: [Run(**run) for run in runs] for tool, runs in found["runs"].items()}
-    scale = "" if found["scale"] == 1 else f", scale {found['scale']:g}"
-    for peer in runs.keys() - {"snapsync"}:
-        for what, aims in ((scene.measures, scene.aims), ("engine", scene.engine_aims)):
-            if what != "engine" or peer in aims:
-                ours = [measured(run, what) for run in runs["snapsync"]]
-                theirs = [measured(run, scene.measures) for run in runs[peer]]
-                ratio = statistics.median(theirs) / statistics.median(ours)
-                title = scene.title + scale + (", engine" if what == "engine" else "")
-                lines.append(Line(title, peer, shown(ours, what), shown(theirs, what), ratio, aims.get(peer)))
+    scene = SCENES[name]
+    if ALONE in scene.aims:
+        return [alone(scene, found)]
+    asked = [(scene.measures, scene.aims), *([("engine", scene.engine_aims)] if scene.engine_aims else [])]
+    lines = [
+        line(scene, found, peer, what, aims.get(peer))
+        for peer in sorted(found["runs"].keys() - {"snapsync"})
+        for what, aims in asked
+        if what != "engine" or peer in aims
+    ]
     return sorted(lines, key=lambda line: (line.scene, line.peer))
+
+
+def alone(scene: Scene, found: dict[str, Any]) -> Line:
+    ours, most = [Run(**run) for run in found["runs"]["snapsync"]], scene.aims[ALONE]
+    seconds = [run.seconds for run in ours]
+    aim = f"{most:g} s, {'reached' if statistics.median(seconds) <= most else 'missed'}"
+    costs = (costs_of(found, "snapsync", processor) for processor in (True, False))
+    return Line(titled(scene, found), "", shown(seconds, "seconds"), "", "", aim, *costs)
+
+
+def line(scene: Scene, found: dict[str, Any], peer: str, what: str, aim: float | None) -> Line:
+    ours = [measured(Run(**run), what) for run in found["runs"]["snapsync"]]
+    theirs = [measured(Run(**run), scene.measures) for run in found["runs"][peer]]
+    ratio = statistics.median(theirs) / statistics.median(ours)
+    told = "" if aim is None else f"{aim:g}, {'reached' if ratio >= aim else 'missed'}"
+    title = titled(scene, found) + (", engine" if what == "engine" else "")
+    costs = (
+        " / ".join(filter(None, (costs_of(found, tool, processor) for tool in ("snapsync", peer))))
+        for processor in (True, False)
+    )
+    return Line(title, peer, shown(ours, what), shown(theirs, what), f"{ratio:.2f}", told, *costs)
+
+
+def titled(scene: Scene, found: dict[str, Any]) -> str:
+    return scene.title + ("" if found["scale"] == 1 else f", scale {found['scale']:g}")
+
+
+def costs_of(found: dict[str, Any], tool: str, processor: bool) -> str:
+    """Microseconds of the processor, or system calls, for each file of the scene."""
+    files = found["files"]
+    if processor:
+        return f"{statistics.median(run['processor'] for run in found['runs'][tool]) * 1e6 / files:,.0f}"
+    return f"{found['calls'][tool] / files:,.1f}" if tool in found["calls"] else ""
 
 
 def measured(run: Run, what: str) -> float:
@@ -133,12 +182,13 @@ def shown(values: list[float], what: str) -> str:
 
 
 def table(lines: list[Line]) -> list[str]:
-    rows = ["| scene | snapsync | peer | | peer / snapsync | aim |", "|---|---|---|---|---|---|"]
-    for line in lines:
-        aim = "" if line.aim is None else f"{line.aim:g}, {'reached' if line.ratio >= line.aim else 'missed'}"
-        rows.append(
-            f"| {line.scene} | {line.ours} | {line.peer} | {line.theirs} | {line.ratio:.2f} | {aim} |"
-        )
+    rows = [
+        "| scene | snapsync | peer | | peer / snapsync | aim | us of processor a file | calls a file |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for one in lines:
+        cells = (one.scene, one.ours, one.peer, one.theirs, one.ratio, one.aim, one.processor, one.calls)
+        rows.append(f"| {' | '.join(cells)} |")
     return rows
 
 

@@ -1,6 +1,7 @@
-"""Runs a line of shell and tells, on the file descriptor it is given, its seconds, bytes and exit code.
+"""Runs a line of shell and tells, on the file descriptor it is given, what it took.
 
-A process of its own, because the kernel counts what a parent had in memory as its child's: it has little.
+That is its seconds, those of the processor, bytes and exit code. It is a process of its own, as the kernel
+counts what a parent had in memory as its child's: it has little.
 """
 
 import os
@@ -13,4 +14,6 @@ started = time.monotonic()
 pid = os.spawnvp(os.P_NOWAIT, "bash", ["bash", "-e", "-o", "pipefail", "-c", command])
 _, status, usage = os.wait4(pid, 0)
 seconds = time.monotonic() - started
-os.write(told, f"{seconds} {usage.ru_maxrss * 1024} {os.waitstatus_to_exitcode(status)}".encode())
+processor = usage.ru_utime + usage.ru_stime
+code = os.waitstatus_to_exitcode(status)
+os.write(told, f"{seconds} {processor} {usage.ru_maxrss * 1024} {code}".encode())

@@ -34,7 +34,7 @@ def sh(*command: str | os.PathLike[str]) -> str:
 
 
 @contextmanager
-def mounted(kind: str, size: int) -> Iterator[Path]:
+def mounted(kind: str, size: int, options: str = "noatime") -> Iterator[Path]:
     """A new file system of `kind` on a sparse image in /dev/shm."""
     home = Path(tempfile.mkdtemp(prefix="snapsync-bench-", dir="/dev/shm"))
     image, point = home / "image", home / kind
@@ -43,7 +43,7 @@ def mounted(kind: str, size: int) -> Iterator[Path]:
         with image.open("wb") as file:
             file.truncate(size)
         sh(*MAKE[kind], image)
-        sh("mount", "-t", kind, "-o", "loop,noatime", image, point)
+        sh("mount", "-t", kind, "-o", f"loop,{options}", image, point)
         image.unlink()  # freed with the mount
         yield point
     finally:
@@ -135,10 +135,10 @@ def half_text(path: Path, size: int, seed: int) -> None:
             file.write(chance.randbytes(MIB // 2).hex().encode()[: min(MIB, size - at)])
 
 
-def overwrite(path: Path, count: int, chance: random.Random) -> None:
-    """`count` blocks of 4 KiB in place."""
-    blocks = path.stat().st_size // 4096
+def overwrite(path: Path, count: int, chance: random.Random, step: int = 1) -> None:
+    """`count` blocks of 4 KiB in place, among each `step`th of the file."""
+    blocks = range(0, path.stat().st_size // 4096, step)
     with path.open("r+b") as file:
-        for at in chance.sample(range(blocks), min(count, blocks)):
+        for at in chance.sample(blocks, min(count, len(blocks))):
             file.seek(at * 4096)
             file.write(chance.randbytes(4096))

@@ -1,4 +1,4 @@
-"""What is measured: each scene has a source that changes from turn to turn, and a target for each tool."""
+"""What is measured: the scenes of rounds, and the list of all."""
 
 from __future__ import annotations
 
@@ -9,69 +9,28 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import tools
 from places import GIB, Tree, discard, fill, half_text, mounted, overwrite, sh, volume
-from tools import SNAPSYNC, Btrfs, Run, Tool, diff, rsync, sync, timed
+from stage import Scene, Stage, all_same, pair, same
+from tools import Btrfs, Run, Tool, rsync, snapsync, sync, timed
+from verbs import VERBS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from remote import HOST, sshd
-
-
-@dataclass
-class Stage:
-    """A scene that is set up. `change` is called before each turn, `clear` before each tool runs."""
-
-    tools: dict[str, Tool]
-    change: Callable[[int], None] = lambda _: None
-    clear: Callable[[str], None] = lambda _: None
-    check: Callable[[], None] = lambda: None
-
-
-@dataclass(frozen=True)
-class Scene:
-    """`aims`: how many times what snapsync takes a peer should, as a whole and beside the engine alone."""
-
-    title: str
-    open: Callable[[float], AbstractContextManager[Stage]]
-    aims: dict[str, float]
-    engine_aims: dict[str, float] = field(default_factory=dict)
-    measures: str = "seconds"
-    counts_first: bool = False
-
-
-def same(source: Path, target: Path) -> None:
-    """Fails unless a target holds what the source does: a tool that copies nothing is not fast."""
-    options = ["-aHAXn", "--delete", "--checksum", "--exclude=/.snapsync", "--out-format=%i %n"]
-    differences = sh("rsync", *options, f"{source}/", f"{target}/").splitlines()
-    differences = [line for line in differences if line != ".d..t...... ./"]  # its root may hold more
-    if differences:
-        raise SystemExit(f"{target} is not {source}: {differences[:3]}")
-
-
-@contextmanager
-def _pair(kind: str, size: int) -> Iterator[tuple[Path, Path]]:
-    with mounted(kind, size) as one, mounted(kind, size) as two:
-        yield one, two
 
 
 def _btrfs_peer(kind: str, source: Path, target: Path) -> dict[str, Tool]:
     return {"btrfs": Btrfs(source, source.parent / "snapshots", target / "btrfs")} if kind == "btrfs" else {}
 
 
-def _check(source: Path, target: Path, peers: dict[str, Tool]) -> None:
-    for name, tool in peers.items():
-        same(source, tool.newest if isinstance(tool, Btrfs) else target / name)
-
-
 @contextmanager
-def small_changes(kind: str, scale: float) -> Iterator[Stage]:
-    with _pair(kind, 6 * GIB) as (one, two):
+def small_changes(kind: str, scale: float, count: int = 200_000) -> Iterator[Stage]:
+    with pair(kind, 6 * GIB if count <= 200_000 else 12 * GIB) as (one, two):
         source = volume(one, kind, "source")
-        tree = Tree(source, int(200_000 * scale))
+        tree = Tree(source, int(count * scale))
         used: dict[str, Tool] = {
             "snapsync": sync(source, two / "snapsync"),
             "rsync": rsync(source, two / "rsync"),
@@ -79,12 +38,14 @@ def small_changes(kind: str, scale: float) -> Iterator[Stage]:
         used |= _btrfs_peer(kind, source, two)
         for tool in used.values():
             tool()
-        yield Stage(used, change=lambda _: tree.change(200), check=lambda: _check(source, two, used))
+        yield Stage(
+            used, change=lambda _: tree.change(200), check=lambda: all_same(source, two, used), files=200
+        )
 
 
 @contextmanager
 def image(kind: str, scale: float) -> Iterator[Stage]:
-    with _pair(kind, 9 * GIB) as (one, two):
+    with pair(kind, 9 * GIB) as (one, two):
         source, chance = volume(one, kind, "source"), random.Random(2)
         fill(source / "image", int(2 * GIB * scale) // 4096 * 4096)
         used: dict[str, Tool] = {
@@ -97,13 +58,13 @@ def image(kind: str, scale: float) -> Iterator[Stage]:
         yield Stage(
             used,
             change=lambda _: overwrite(source / "image", 1000, chance),
-            check=lambda: _check(source, two, used),
+            check=lambda: all_same(source, two, used),
         )
 
 
 @contextmanager
 def first(kind: str, scale: float) -> Iterator[Stage]:
-    with _pair(kind, 6 * GIB) as (one, two):
+    with pair(kind, 6 * GIB) as (one, two):
         source = volume(one, kind, "source")
         Tree(source, int(100_000 * scale))
         used: dict[str, Tool] = {
@@ -125,12 +86,12 @@ def first(kind: str, scale: float) -> Iterator[Stage]:
             for name in used:
                 same(source, two / "btrfs/0" if name == "btrfs" else two / name)
 
-        yield Stage(used, clear=clear, check=check)
+        yield Stage(used, clear=clear, check=check, files=int(100_000 * scale))
 
 
 @contextmanager
 def large(kind: str, scale: float) -> Iterator[Stage]:
-    with _pair(kind, 6 * GIB) as (one, two):
+    with pair(kind, 6 * GIB) as (one, two):
         source = volume(one, kind, "source")
         for number in range(16):
             fill(source / f"file-{number}", int(4 * GIB * scale) // 16, number)
@@ -155,17 +116,17 @@ def finding(count: int, scale: float) -> Iterator[Stage]:
     with mounted("btrfs", 12 * GIB) as mount:
         source = volume(mount, "btrfs", "source")
         tree = Tree(source, int(count * scale))
-        sh(SNAPSYNC, "snapshot", source, "--quiet")
+        snapsync("snapshot", source)
         generations: list[str] = []
 
         def change(_: int) -> None:
             answer = sh("btrfs", "subvolume", "find-new", source, "9999999999")
             generations.append(answer.split()[-1])  # "transid marker was N"
             tree.change(200)
-            sh(SNAPSYNC, "snapshot", source, "--quiet")
+            snapsync("snapshot", source)
 
         def newest() -> list[str]:
-            listed = json.loads(sh(SNAPSYNC, "list", source, "--json"))["snapshots"]
+            listed = json.loads(sh(tools.SNAPSYNC, "list", source, "--json"))["snapshots"]
             return [snapshot["id"] for snapshot in listed[-2:]]
 
         def send() -> Run:
@@ -175,7 +136,7 @@ def finding(count: int, scale: float) -> Iterator[Stage]:
         find_new = f"btrfs subvolume find-new {source}"
         yield Stage(
             {
-                "snapsync": lambda: diff(*(f"{source}@{one}" for one in newest())),
+                "snapsync": lambda: snapsync("diff", *(f"{source}@{one}" for one in newest())),
                 "find-new": lambda: timed(f"{find_new} {generations[-1]} > /dev/null"),
                 "send": send,
             },
@@ -185,7 +146,7 @@ def finding(count: int, scale: float) -> Iterator[Stage]:
 
 @contextmanager
 def renamed(kind: str, scale: float) -> Iterator[Stage]:
-    with _pair(kind, 6 * GIB) as (one, two):
+    with pair(kind, 6 * GIB) as (one, two):
         source = volume(one, kind, "source")
         (source / "0").mkdir()
         Tree(source / "0", int(100_000 * scale))
@@ -198,13 +159,13 @@ def renamed(kind: str, scale: float) -> Iterator[Stage]:
         yield Stage(
             used,
             change=lambda turn: os.rename(source / str(turn), source / str(turn + 1)),
-            check=lambda: _check(source, two, used),
+            check=lambda: all_same(source, two, used),
         )
 
 
 @contextmanager
 def memory(kind: str, scale: float) -> Iterator[Stage]:
-    with _pair(kind, 16 * GIB) as (one, two):
+    with pair(kind, 16 * GIB) as (one, two):
         source = volume(one, kind, "source")
         tree = Tree(source, int(1_000_000 * scale))
         used: dict[str, Tool] = {
@@ -212,31 +173,46 @@ def memory(kind: str, scale: float) -> Iterator[Stage]:
             "rsync": rsync(source, two / "rsync"),
         }
         yield Stage(
-            used, change=lambda turn: tree.change(200 if turn else 0), check=lambda: _check(source, two, used)
+            used,
+            change=lambda turn: tree.change(200 if turn else 0),
+            check=lambda: all_same(source, two, used),
         )
 
 
 @contextmanager
-def over_ssh(scale: float) -> Iterator[Stage]:
-    with _pair("btrfs", 8 * GIB) as (one, two), sshd() as server:
+def over_ssh(what: str, scale: float) -> Iterator[Stage]:
+    """A first round of small files, changes of some of them, or new large files."""
+    with pair("btrfs", 8 * GIB) as (one, two), sshd() as server:
         source, client = volume(one, "btrfs", "source"), server.client()
         shell = f"{client.rsh} {HOST}"
+        count = {"first": 100_000, "changes": 200_000, "data": 0}[what]
+        tree = Tree(source, int(count * scale))
         used: dict[str, Tool] = {
-            "snapsync": sync(
-                source, client.at(two / "snapsync"), shlex.join(client.options), "--keep-last 1"
-            ),
+            "snapsync": sync(source, client.at(two / "snapsync"), *client.options, "--keep-last", 1),
             "rsync": rsync(source, client.at(two / "rsync"), "-z", shlex.join(["-e", client.rsh])),
         }
-        peer = used["btrfs"] = Btrfs(source, one / "snapshots", two / "btrfs", rsh=shell)
-        for tool in used.values():
+        if what == "first":
+            yield Stage(
+                used,
+                clear=lambda name: discard(two / name),
+                check=lambda: all_same(source, two, used),
+                files=int(count * scale),
+            )
+            return
+        peer = Btrfs(source, one / "snapshots", two / "btrfs", rsh=shell)
+        for tool in (*used.values(), peer):
             tool()
 
         def change(turn: int) -> None:
             peer.forget()  # memory holds no more
-            half_text(source / "new", int(GIB * scale), turn)
+            if what == "changes":
+                tree.change(200)
+            for number in range(8 if what == "data" else 0):
+                half_text(source / f"new{number}", int(GIB * scale) // 8, 8 * turn + number)
 
-        limit = {"cat": tools.cat(source, two / "cat", shell)}
-        yield Stage(used | limit, change=change, check=lambda: _check(source, two, used))
+        limit = {"cat": tools.cat(source, two / "cat", shell)} if what == "data" else {}
+        peers = {**used, "btrfs": peer}
+        yield Stage({**peers, **limit}, change=change, check=lambda: all_same(source, two, peers))
 
 
 def _of(
@@ -250,23 +226,43 @@ SCENES = {
     "changes-btrfs": Scene(
         "200,000 files, 200 changes, Btrfs",
         _of(small_changes, "btrfs"),
-        {"rsync": 15, "btrfs": 0.67},
-        {"btrfs": 1},
+        {"rsync": 12, "btrfs": 0.75},
+        {"btrfs": 0.95},
     ),
-    "changes-xfs": Scene("200,000 files, 200 changes, XFS", _of(small_changes, "xfs"), {"rsync": 10}),
-    "changes-ext4": Scene("200,000 files, 200 changes, ext4", _of(small_changes, "ext4"), {"rsync": 5}),
+    "changes-xfs": Scene("200,000 files, 200 changes, XFS", _of(small_changes, "xfs"), {"rsync": 12}),
+    "changes-ext4": Scene("200,000 files, 200 changes, ext4", _of(small_changes, "ext4"), {"rsync": 10}),
+    "changes-xfs-1m": Scene(
+        "1,000,000 files, 200 changes, XFS",
+        lambda scale: small_changes("xfs", scale, 1_000_000),
+        {"rsync": 20},
+        turns=3,
+    ),
+    "changes-ext4-600k": Scene(
+        "600,000 files, 200 changes, ext4",
+        lambda scale: small_changes("ext4", scale, 600_000),
+        {"rsync": 20},
+        turns=3,
+    ),
     "image-btrfs": Scene(
         "2 GiB image, 1,000 blocks of 4 KiB, Btrfs",
         _of(image, "btrfs"),
-        {"rsync": 20, "btrfs": 0.5},
+        {"rsync": 20, "btrfs": 0.75},
         {"btrfs": 1},
     ),
-    "image-xfs": Scene("2 GiB image, 1,000 blocks of 4 KiB, XFS", _of(image, "xfs"), {"rsync": 20}),
+    "image-xfs": Scene("2 GiB image, 1,000 blocks of 4 KiB, XFS", _of(image, "xfs"), {"rsync": 12}),
+    "image-ext4": Scene("2 GiB image, 1,000 blocks of 4 KiB, ext4", _of(image, "ext4"), {"rsync": 1.5}),
     "first-btrfs": Scene(
-        "first round, 100,000 small files, Btrfs", _of(first, "btrfs"), {"tar": 1.4, "rsync": 2, "btrfs": 4}
+        "first round, 100,000 small files, Btrfs",
+        _of(first, "btrfs"),
+        {"tar": 1, "rsync": 1.5, "btrfs": 1.5},
     ),
-    "first-xfs": Scene("first round, 100,000 small files, XFS", _of(first, "xfs"), {"tar": 1.4, "rsync": 2}),
-    "large": Scene("first round, 4 GiB in 16 files, XFS", _of(large, "xfs"), {"cp": 1, "rsync": 1}),
+    "first-xfs": Scene(
+        "first round, 100,000 small files, XFS", _of(first, "xfs"), {"tar": 1.15, "rsync": 1.7}
+    ),
+    "first-ext4": Scene(
+        "first round, 100,000 small files, ext4", _of(first, "ext4"), {"tar": 1.15, "rsync": 1.7}
+    ),
+    "large": Scene("first round, 4 GiB in 16 files, XFS", _of(large, "xfs"), {"cp": 0.95, "rsync": 1}),
     "diff-50k": Scene(
         "changes only, 200 in 50,000 files, Btrfs", _of(finding, 50_000), {"find-new": 0.5, "send": 1}
     ),
@@ -276,7 +272,7 @@ SCENES = {
     "diff-800k": Scene(
         "changes only, 200 in 800,000 files, Btrfs", _of(finding, 800_000), {"find-new": 0.5, "send": 1}
     ),
-    "rename": Scene("a directory of 100,000 files renamed, XFS", _of(renamed, "xfs"), {"rsync": 50}),
+    "rename": Scene("a directory of 100,000 files renamed, XFS", _of(renamed, "xfs"), {"rsync": 40}),
     "memory": Scene(
         "memory: 1,000,000 small files, XFS",
         _of(memory, "xfs"),
@@ -284,5 +280,18 @@ SCENES = {
         measures="memory",
         counts_first=True,
     ),
-    "ssh": Scene("1 GiB of new data over ssh on loopback, Btrfs", over_ssh, {"rsync": 1, "btrfs": 1}),
+    "ssh-first": Scene(
+        "first round, 100,000 small files, over ssh on loopback, Btrfs",
+        _of(over_ssh, "first"),
+        {"rsync": 1.3},
+    ),
+    "ssh-changes": Scene(
+        "200,000 files, 200 changes, over ssh on loopback, Btrfs", _of(over_ssh, "changes"), {"rsync": 6}
+    ),
+    "ssh": Scene(
+        "1 GiB of new data in 8 files, over ssh on loopback, Btrfs",
+        _of(over_ssh, "data"),
+        {"rsync": 2.5, "btrfs": 1},
+    ),
+    **VERBS,
 }

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,37 +19,61 @@ SNAPSYNC = shutil.which("snapsync", path=os.path.dirname(sys.executable)) or "sn
 
 @dataclass(frozen=True)
 class Run:
-    """Seconds of the whole, and of the engine alone where it says so; bytes of the largest process."""
+    """Seconds of the whole, and of the engine alone where it says so; bytes of the largest process.
+
+    `processor` is seconds of all processes on this side; `calls` is their system calls, where these were
+    counted, which takes so long that such a run says nothing else.
+    """
 
     seconds: float
     engine: float | None
     memory: int
+    processor: float
+    calls: int | None = None
 
 
 Tool = Callable[[], Run]
 
 
+class Counting:
+    """Whether system calls are counted."""
+
+    is_on = False
+
+
 def timed(command: str, *, reports: bool = False) -> Run:
     """Runs a line of shell; a failure anywhere in it is one."""
+    if Counting.is_on:
+        return counted(command)
     read, write = os.pipe()
     launcher = [sys.executable, "-I", "-S", Path(__file__).with_name("launch.py"), str(write), command]
     done = subprocess.run(launcher, stdout=subprocess.PIPE, pass_fds=[write], check=True)
     os.close(write)
     with open(read) as told:
-        seconds, memory, code = told.read().split()
+        seconds, processor, memory, code = told.read().split()
     if code != "0":
         raise SystemExit(f"failed with {code}: {command}")
     engine = float(json.loads(done.stdout)["seconds"]) if reports else None
-    return Run(float(seconds), engine, int(memory))
+    return Run(float(seconds), engine, int(memory), float(processor))
+
+
+def counted(command: str) -> Run:
+    """Runs a line of shell, and counts what it asks of the kernel."""
+    with tempfile.NamedTemporaryFile("r") as summary:
+        shell = ["bash", "-e", "-o", "pipefail", "-c", command]
+        words = ["strace", "-f", "-qq", "-c", "-U", "calls,name", "-o", summary.name, *shell]
+        subprocess.run(words, stdout=subprocess.DEVNULL, check=True)
+        total = summary.read().split()[-2:]
+    return Run(0, None, 0, 0, int(total[0]))
 
 
 def sync(source: Path, target: Path | str, *options: str) -> Tool:
-    words = " ".join(options)
-    return lambda: timed(f"{SNAPSYNC} sync {source} {target} --json --quiet {words}", reports=True)
+    return lambda: snapsync("sync", source, target, *options)
 
 
-def diff(base: str, target: str) -> Run:
-    return timed(f"{SNAPSYNC} diff {base} {target} --json --quiet", reports=True)
+def snapsync(*words: object) -> Run:
+    """A command of snapsync's whose report says how long it took."""
+    return timed(shlex.join([SNAPSYNC, *map(str, words), "--json", "--quiet"]), reports=True)
 
 
 def rsync(source: Path, target: Path | str, *options: str) -> Tool:
@@ -70,7 +96,7 @@ def bare(source: Path, target: Path) -> Tool:
 def cat(source: Path, target: Path, rsh: str) -> Tool:
     """The limit for data: its bytes as they are, through ssh."""
     write = f"mkdir -p {target} && cat > {target}/new && sync -f {target}"
-    return lambda: timed(f"cat {source}/new | {rsh} '{write}'")
+    return lambda: timed(f"cat {source}/new* | {rsh} '{write}'")
 
 
 def copy(source: Path, target: Path) -> Tool:

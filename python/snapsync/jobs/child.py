@@ -3,10 +3,10 @@
 import os
 import subprocess
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from threading import Thread
 from time import monotonic
-from typing import IO
+from typing import IO, Protocol
 
 # What is kept of what it says: the beginning of its report, the end of everything else.
 _REPORT = 64 << 20
@@ -19,16 +19,32 @@ _TO_END = 30.0
 _TO_DIE = 10.0
 
 
+class Process(Protocol):
+    """What is used of a `subprocess.Popen` whose outputs are pipes."""
+
+    pid: int
+
+    @property
+    def stdout(self) -> IO[bytes] | None: ...
+
+    @property
+    def stderr(self) -> IO[bytes] | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def terminate(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+
 class Child:
     """A process whose standard output and standard error are captured."""
 
-    def __init__(self, command: Sequence[str]) -> None:
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+    def __init__(self, process: Process) -> None:
+        self._process = process
         self._out: deque[bytes] = deque()
         self._err: deque[bytes] = deque()
-        streams = (self._process.stdout, self._process.stderr)
+        streams = (process.stdout, process.stderr)
         self._readers = [
             Thread(target=target, args=(stream,), daemon=True)
             for target, stream in zip((self._keep_first, self._keep_last), streams, strict=True)

@@ -4,19 +4,20 @@ import json
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
+from datetime import datetime, timedelta
+from subprocess import DEVNULL, PIPE, Popen
 from threading import BoundedSemaphore, Lock
-from time import monotonic
-from typing import Any
+from time import monotonic, sleep
+from typing import Any, NoReturn
 
 from snapsync import render
 from snapsync.declare import Option, options
 from snapsync.errors import ExitCode, IntegrityError, describe
 from snapsync.jobs import state
-from snapsync.jobs.child import Child
+from snapsync.jobs.child import Child, Process
 from snapsync.jobs.config import Job, is_remote
 from snapsync.jobs.reports import JobRun, RunReport
 from snapsync.options import ChannelOptions, SyncOptions
@@ -24,15 +25,63 @@ from snapsync.reports.values import Loss
 
 # A job that stands still is ended after this many times its time-out: a round has given up waiting by then.
 _STILL_FOR = 800
+# The most jobs that are under way at once, with those that wait for their turn.
+_MOST = 256
+# A job does not begin again earlier than this after it began.
+_SOON = 1.0
 
 
 def run(asked: Sequence[Job], *, parallel: int, only_due: bool, note: Callable[[str], None]) -> RunReport:
     """Run the jobs that were asked for, or those of them that are due. `note` is told what a log needs."""
     known, at = state.runs(), state.now()
     due = [job for job in asked if not only_due or state.is_due(job, known, at)]
-    outcomes = _Runner(parallel, note).run(due)
+    outcomes = _Runner(parallel, _new_process, note).run(due)
     ran = [outcomes.get(job.name) or _waiting(job, known) for job in asked]
     return RunReport(tuple(ran), max((job.exit_code for job in ran), default=0))
+
+
+def watch(
+    jobs: Callable[[], Sequence[Job]],
+    *,
+    parallel: int,
+    start: Callable[[Sequence[str]], Process],
+    note: Callable[[str], None],
+    ran: Callable[[JobRun], None],
+) -> NoReturn:
+    """Run each job whenever it is due, until an exception ends it, as an interrupt does.
+
+    `jobs` is asked at least every second, so its answer may change; `start` starts a command of snapsync, and
+    `ran` is told of each round.
+    """
+    runner = _Runner(parallel, start, note)
+    under_way: dict[str, Future[JobRun]] = {}
+    began: dict[str, float] = {}
+    with runner.stopping(ThreadPoolExecutor(_MOST)) as pool:
+        while True:
+            known, at = state.runs(), state.now()
+            idle = [job for job in jobs() if job.name not in under_way]
+            for job in idle:
+                # Also where its state cannot be written, so that it seems to be due again at once.
+                if state.is_due(job, known, at) and monotonic() - began.get(job.name, -_SOON) >= _SOON:
+                    began[job.name] = monotonic()
+                    under_way[job.name] = pool.submit(runner.job, job)
+            _pause(under_way.values(), _until_due(idle, known, at))
+            for name in [name for name, future in under_way.items() if future.done()]:
+                ran(under_way.pop(name).result())
+
+
+def _pause(under_way: Iterable[Future[JobRun]], seconds: float) -> None:
+    """Wait until a round has ended, and at most so long."""
+    if rounds := list(under_way):
+        wait(rounds, seconds, FIRST_COMPLETED)
+    else:
+        sleep(seconds)
+
+
+def _until_due(idle: Sequence[Job], known: Mapping[str, state.Run], at: datetime) -> float:
+    """Seconds until one of these jobs will be due, and at most one: clocks and configurations change."""
+    times = (state.due(job, state.of(job, known), at) for job in idle)
+    return min([1.0, *((when - at).total_seconds() for when in times if when and when > at)])
 
 
 def arguments(job: Job) -> list[str]:
@@ -61,8 +110,10 @@ class _Runner:
     One that stands still, because it waits for another machine or for a disk, keeps no other from running.
     """
 
-    def __init__(self, parallel: int, note: Callable[[str], None]) -> None:
-        self._tell = note
+    def __init__(
+        self, parallel: int, start: Callable[[Sequence[str]], Process], note: Callable[[str], None]
+    ) -> None:
+        self._start, self._tell = start, note
         self._slots = BoundedSemaphore(parallel)
         self._lock = Lock()
         self._places: defaultdict[str, Lock] = defaultdict(Lock)
@@ -70,13 +121,19 @@ class _Runner:
         self._is_stopped = False
 
     def run(self, jobs: Sequence[Job]) -> dict[str, JobRun]:
-        """Run all jobs and return their results by name. An interrupt stops them, and waits for their end."""
-        with ThreadPoolExecutor(max(len(jobs), 1)) as pool:
-            futures = {job.name: pool.submit(self._job, job) for job in jobs}
+        """Run all jobs and return their results by name."""
+        with self.stopping(ThreadPoolExecutor(max(len(jobs), 1))) as pool:
+            futures = {job.name: pool.submit(self.job, job) for job in jobs}
+            return {name: future.result() for name, future in futures.items()}
+
+    @contextmanager
+    def stopping(self, threads: ThreadPoolExecutor) -> Iterator[ThreadPoolExecutor]:
+        """The threads of the jobs. An exception, such as an interrupt, stops them; their end is awaited."""
+        with threads:
             try:
-                return {name: future.result() for name, future in futures.items()}
+                yield threads
             except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
+                threads.shutdown(wait=False, cancel_futures=True)
                 self._stop()
                 raise
 
@@ -86,7 +143,8 @@ class _Runner:
             for child in self._running:
                 child.terminate()
 
-    def _job(self, job: Job) -> JobRun:
+    def job(self, job: Job) -> JobRun:
+        """Run a job as soon as no other one of its volumes does."""
         source, target = _whole(job.source), _whole(job.target)
         with ExitStack() as held, ExitStack() as yielded:
             # Jobs of one volume run one after the other, because its lock would keep the second one
@@ -123,12 +181,11 @@ class _Runner:
             self._tell(f"cannot keep what became of a job: {describe(error).message}")
 
     def _sync(self, job: Job, give_way: Callable[[], None]) -> tuple[int, str, str]:
-        # -P: a directory named snapsync where this was started is not the program.
-        command = [sys.executable, "-P", "-m", "snapsync", "sync", "--json", "--quiet", *arguments(job)]
+        command = ["sync", "--json", "--quiet", *arguments(job)]
         with self._lock:
             if self._is_stopped:
                 return ExitCode.INTERRUPTED, "", "interrupted before it began"
-            child = Child(command)
+            child = Child(self._start(command))
             self._running.append(child)
         code, out, err = child.wait(give_way, _STILL_FOR * job.timeout)
         with self._lock:
@@ -138,6 +195,13 @@ class _Runner:
             advice = "see whether both file systems answer, and try it by hand"
             return ExitCode.FAILED, json.dumps({"error": {"message": message, "advice": advice}}), ""
         return code, out, err
+
+
+def _new_process(command: Sequence[str]) -> Process:
+    """Start a command of snapsync in an interpreter of its own."""
+    # -P: a directory named snapsync where this was started is not the program.
+    words = [sys.executable, "-P", "-m", "snapsync", *command]
+    return Popen(words, stdin=DEVNULL, stdout=PIPE, stderr=PIPE)
 
 
 def _not_there(job: Job) -> tuple[int, str, str] | None:

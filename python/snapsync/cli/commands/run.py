@@ -1,25 +1,43 @@
 """`snapsync run`: the jobs of the configuration that are due."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 
 from snapsync import render
 from snapsync.cli.arguments import ConfigFile
 from snapsync.cli.output import Output
-from snapsync.cli.parse.verbs import verb
+from snapsync.cli.parse.verbs import find, verb
 from snapsync.declare import Annotated, Argument, Option, options
-from snapsync.errors import UsageError, told
+from snapsync.errors import SnapsyncError, UsageError, describe, told
 from snapsync.options import SyncOptions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from snapsync.jobs.reports import JobRun, RunReport
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import NoReturn
+
+    from snapsync.jobs.config import Job
+    from snapsync.jobs.reports import JobRun
 
 
-@verb(place=250, examples=["snapsync run", "snapsync run web mail", "snapsync run --now --parallel 4"])
+@verb(
+    place=250,
+    examples=[
+        "snapsync run",
+        "snapsync run web mail",
+        "snapsync run --now --parallel 4",
+        "snapsync run --watch",
+    ],
+)
 def run(
     output: Output,
     jobs: Annotated[list[str] | None, Argument(metavar="JOB", help="Jobs to run now, due or not.")] = None,
     now: Annotated[bool, Option("--now", "--all", help="Run every job, due or not.")] = False,
+    watch: Annotated[
+        bool, Option("--watch", help="Stay, and run these jobs, or all, whenever they are due.")
+    ] = False,
     config: ConfigFile = None,
     parallel: Annotated[
         int, Option("--parallel", min=1, max=64, metavar="N", help="Jobs at the same time.")
@@ -50,22 +68,74 @@ def run(
     of each job is kept in /var/lib/snapsync for root, else in $XDG_STATE_HOME/snapsync, or where
     SNAPSYNC_STATE_DIR says. Under sudo HOME and the XDG variables do not count. Files that others can write
     are refused: the configuration, and what rsh and ssh_options name.
+
+    With --watch it ends only when it is told to stop. A round then begins in a few milliseconds, and as often
+    as every second; the configuration is read again as it changes. A line is printed for each round, with
+    --json an object.
     """
-    if jobs and now:
-        message = "either some jobs are to run, or all of them"
-        raise told(UsageError(message), message, "name the jobs, or use --now")
+    if now and (jobs or watch):
+        message = "--now runs every job once, whether it is due or not"
+        raise told(UsageError(message), message, "leave out --now, or the names of jobs and --watch")
+    if watch:
+        _watch(output, lambda: _jobs(config, jobs or ()), parallel)
     from snapsync.jobs import runner
+
+    asked = _jobs(config, jobs or ())
+    only_due = not (jobs or now)
+    report = runner.run(asked, parallel=parallel, only_due=only_due, note=output.note)
+    output.summary(report, _lines(report.jobs))
+    return report.exit_code
+
+
+def _jobs(config: "Path | None", names: Sequence[str]) -> "list[Job]":
+    """The jobs of these names, or all that are configured."""
     from snapsync.jobs.config import load
 
     found = load(config)
     if not found.jobs:
         message = f"there is no job in {' and '.join(map(str, found.files))}"
         raise told(UsageError(message), message, "write a table [job.NAME] with source, target and period")
-    asked = found.named(jobs or ()) or list(found.jobs.values())
-    only_due = not (jobs or now)
-    report = runner.run(asked, parallel=parallel, only_due=only_due, note=output.note)
-    output.summary(report, _lines(report))
-    return report.exit_code
+    return found.named(names) or list(found.jobs.values())
+
+
+def _watch(output: Output, jobs: "Callable[[], list[Job]]", parallel: int) -> "NoReturn":
+    from snapsync.cli import main
+    from snapsync.jobs import runner
+    from snapsync.jobs.fork_server import ForkServer
+    from snapsync.jobs.reports import RunReport
+
+    if not any(job.period for job in jobs()):
+        message = "no job that is to be watched has a period"
+        raise told(UsageError(message), message, 'say how often it is to run, as in period = "15m"')
+
+    def ran(job: "JobRun") -> None:
+        output.summary(RunReport((job,), job.exit_code), _lines([job]))
+        sys.stdout.flush()
+
+    find("sync")  # loaded once, for all rounds
+    with closing(ForkServer(main.run)) as server:
+        runner.watch(
+            _Latest(jobs, output.note), parallel=parallel, start=server.start, note=output.note, ran=ran
+        )
+
+
+class _Latest:
+    """The jobs as they are configured now; as they were before, while the configuration has a mistake."""
+
+    def __init__(self, read: "Callable[[], list[Job]]", note: "Callable[[str], None]") -> None:
+        self._read, self._note = read, note
+        self._jobs: list[Job] = []
+        self._mistake = ""
+
+    def __call__(self) -> "list[Job]":
+        try:
+            self._jobs, self._mistake = self._read(), ""
+        except (SnapsyncError, OSError) as error:
+            mistake = describe(error).message
+            if mistake != self._mistake:
+                self._note(f"{mistake}; the jobs stay as they were")
+            self._mistake = mistake
+        return self._jobs
 
 
 def _keys() -> str:
@@ -77,8 +147,8 @@ def _keys() -> str:
 run.__doc__ = str(run.__doc__).replace("{keys}", _keys())
 
 
-def _lines(report: "RunReport") -> Iterator[str]:
-    for job in report.jobs:
+def _lines(jobs: "Sequence[JobRun]") -> Iterator[str]:
+    for job in jobs:
         yield f"{job.job}: {_line(job)}"
 
 

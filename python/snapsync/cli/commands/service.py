@@ -51,6 +51,9 @@ def service(
         ),
     ] = None,
     config: ConfigFile = None,
+    watch: Annotated[
+        bool, Option("--watch", help="One service that stays, for rounds every few seconds; no timer.")
+    ] = False,
     directory: Annotated[
         "Path | None",
         Option("--dir", read=path, metavar="DIR", help="Where units are kept, if not in the usual place."),
@@ -60,7 +63,8 @@ def service(
     """Let systemd run the jobs of the configuration.
 
     Writes snapsync.service, which does `snapsync run`, and snapsync.timer, which starts it every minute, or
-    as often as the shortest period says. Nothing is enabled: the commands that do so are shown.
+    as often as the shortest period says. With --watch snapsync.service does `snapsync run --watch` instead,
+    and there is no timer. Nothing is enabled: the commands that do so are shown.
 
     With --run-as the service has CAP_DAC_READ_SEARCH and no other right of root's. That is enough to send a
     tree of others, on any file system but Btrfs, once root has made it a volume and given its store to that
@@ -73,7 +77,7 @@ def service(
         _is_user(run_as, user=user)
     home = _home(user) if directory is None else directory.absolute()
     if action is ServiceAction.INSTALL:
-        texts = units(load(config), user=user, run_as=run_as, config=config)
+        texts = units(load(config), user=user, run_as=run_as, config=config, watch=watch)
         report = _install(home, texts, user=user, dry_run=dry_run)
     else:
         report = _uninstall(home, user=user, dry_run=dry_run)
@@ -81,8 +85,10 @@ def service(
     return ExitCode.DONE
 
 
-def units(found: "Config", *, user: bool, config: Path | None, run_as: str | None = None) -> dict[str, str]:
-    """The text of each unit by its name."""
+def units(
+    found: "Config", *, user: bool, config: Path | None, run_as: str | None = None, watch: bool = False
+) -> dict[str, str]:
+    """The text of each unit by its name; the first is the one to enable."""
     periods = [job.period for job in found.jobs.values() if job.period]
     if not periods:
         message = f"no job in {' and '.join(map(str, found.files))} has a period"
@@ -90,16 +96,20 @@ def units(found: "Config", *, user: bool, config: Path | None, run_as: str | Non
     program = _program()
     if not user:
         _is_safe(program)
-    command = [program, "run", *(["--config", str(config.absolute())] if config else [])]
-    command_line = " ".join([_quoted(command[0]), *(_argument(word) for word in command[1:])])
-    service = [*_SERVICE_LINES, f"ExecStart={command_line}", *_CONFINED_USER]
+    words = ["run", *(["--watch"] if watch else [])]
+    words += ["--config", str(config.absolute())] if config else []
+    command_line = " ".join([_quoted(program), *(_argument(word) for word in words)])
+    kind = _RESIDENT if watch else ["Type=oneshot"]
+    service = ["", "[Service]", *kind, *_STOPPING, f"ExecStart={command_line}", *_CONFINED_USER]
     if not user:
         rights = _RIGHTS if run_as is None else _RIGHTS_OF_USER.format(user=run_as).splitlines()
         service += [*_CONFINED, *rights, *_openings(found)]
-    return {
-        _SERVICE: "\n".join([_MARK, *_description(user), *service, ""]),
-        _TIMER: _TIMER_TEXT.format(mark=_MARK, seconds=min(60, *periods)),
-    }
+    if watch:
+        service += ["", "[Install]", f"WantedBy={'default' if user else 'multi-user'}.target"]
+    text = "\n".join([_MARK, *_description(user), *service, ""])
+    if watch:
+        return {_SERVICE: text}
+    return {_TIMER: _TIMER_TEXT.format(mark=_MARK, seconds=min(60, *periods)), _SERVICE: text}
 
 
 def _description(user: bool) -> Iterator[str]:
@@ -111,10 +121,13 @@ def _description(user: bool) -> Iterator[str]:
         yield "After=network-online.target local-fs.target"
 
 
-_SERVICE_LINES = """
-[Service]
-Type=oneshot
-# Only `snapsync run` is told to stop: it stops the rounds, and the connections outlive them.
+# 5 is its exit code where it was told to stop.
+_RESIDENT = """Type=exec
+Restart=always
+RestartSec=10s
+SuccessExitStatus=5""".splitlines()
+
+_STOPPING = """# Only `snapsync run` is told to stop: it stops the rounds, and the connections outlive them.
 KillMode=mixed
 TimeoutStopSec=2min""".splitlines()
 
@@ -249,12 +262,20 @@ def _install(home: Path, texts: dict[str, str], *, user: bool, dry_run: bool) ->
 
     for name in texts:
         _is_own(home / name)
+    # Installed with or without --watch after it was installed the other way.
+    superfluous = [name for name in (_TIMER,) if name not in texts and _is_own(home / name)]
     if not dry_run:
         home.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
             write(home / name, text)
+        for name in superfluous:
+            (home / name).unlink()
     manager = _manager(user)
-    commands = (f"{manager} daemon-reload", f"{manager} enable --now {_TIMER}")
+    commands = (
+        *(f"{manager} stop {name}" for name in superfluous),
+        f"{manager} daemon-reload",
+        f"{manager} enable --now {next(iter(texts))}",
+    )
     made = tuple(Unit(str(home / name), text) for name, text in texts.items())
     return ServiceReport("install", made, commands, dry_run)
 
@@ -269,7 +290,7 @@ def _uninstall(home: Path, *, user: bool, dry_run: bool) -> ServiceReport:
         for file in there:
             file.unlink()
     manager = _manager(user)
-    commands = (f"{manager} stop {_TIMER}", f"{manager} daemon-reload")
+    commands = (f"{manager} stop {there[0].name}", f"{manager} daemon-reload")
     return ServiceReport("uninstall", tuple(Unit(str(file), None) for file in there), commands, dry_run)
 
 
