@@ -186,7 +186,7 @@ RUST_LEVELS = {
     "manifest/table": """
         file
         layers
-        find objects
+        find objects path
     """,
     "walk": """
         details listing names pattern

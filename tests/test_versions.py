@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import worlds
-from machine import Place, assert_told, done, run, sh, snapshots
+from machine import Place, assert_told, done, need, run, sh, snapshots
 from oracle import freeze
-from worlds import fill
+from worlds import exchange, fill
 
 KINDS = ("btrfs", "xfs", "ext4")
 
@@ -63,6 +63,39 @@ def test_versions_are_told_by_what_they_hold(volume: Path) -> None:
     assert "not there now" in run("versions", file).out
     file.write_text("new")
     assert told(file)[3] == (4, [], True)
+
+
+def test_a_whole_table_is_read_once_for_all_snapshots_that_share_it(place: Place, tmp_path: Path) -> None:
+    """And what their patches say of the path is believed before it: also of the directories above."""
+    need("strace")
+    volume = place("xfs")
+    file = volume / "a/a/file"
+    for name in ("a/a", "b/a"):
+        (volume / name).mkdir(parents=True)
+        (volume / name / "file").write_text(name)
+    take(volume, "first")
+    exchange(volume / "a", volume / "b")
+    take(volume, "exchanged")
+    (volume / "a").rename(volume / "away")
+    take(volume, "away")
+    (volume / "a").mkdir()
+    (volume / "away/a").rename(volume / "a/a")
+    take(volume, "back")
+    assert told(file) == [(1, ["first"], False), (2, ["exchanged", "back"], True)]
+    few = whole_tables_opened_for(file, tmp_path)
+    for name in ("c", "d", "e", "f"):
+        (volume / name).write_text(name)
+        take(volume, name)
+    assert told(file)[1] == (2, ["exchanged", "back", "c", "d", "e", "f"], True)
+    assert whole_tables_opened_for(file, tmp_path) == few > 0
+
+
+def whole_tables_opened_for(file: Path, tmp_path: Path) -> int:
+    trace = tmp_path / "calls"
+    ran = run("versions", file, wrap=("strace", "-f", "-qq", "-e", "trace=openat2", "-o", str(trace)))
+    assert ran.code == 0, ran
+    opened = [line for line in trace.read_text(errors="replace").splitlines() if '/table.arrow"' in line]
+    return sum("O_PATH" not in line for line in opened)
 
 
 def test_a_name_of_any_bytes_has_versions(volume: Path) -> None:

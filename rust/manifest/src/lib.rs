@@ -17,4 +17,5 @@ pub use table::file::{TableBatch, TableInfo, TableReader, TableView};
 pub use table::find::Finder;
 pub use table::layers::{Entries, FILES, NextTable, Table, TableRows, gone, identity, is_gone, same_table};
 pub use table::objects::{ObjectTable, Turnover, turnovers};
+pub use table::path::PathFinder;
 pub use vet::vet;

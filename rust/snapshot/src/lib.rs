@@ -27,7 +27,7 @@ pub use received::identity::{Base, identity_of};
 pub use received::shelf::{ReceivedDirectory, can_be_a_name};
 pub use received::work::Work;
 pub use snapshots::alone::{Alone, Condition};
-pub use snapshots::find::{Found, Proof, find_at};
+pub use snapshots::find::{Finding, Found, Proof, find_at};
 pub use snapshots::keep::KeptBytes;
 pub use snapshots::light::{Moved, SentManifest};
 pub use snapshots::take::Request;

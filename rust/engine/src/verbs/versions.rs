@@ -10,9 +10,8 @@ use crate::report::snapshots::{RestoredTo, Version, Versions};
 use crate::verbs::restore::directory::restore_into;
 use rustix::fs::{AtFlags, unlinkat};
 use snapsync_model::{Context, Error, Kind, Monitor, Range, RelPath, Result, SnapshotInfo};
-use snapsync_snapshot::{Found, Proof, Volume, find_at};
+use snapsync_snapshot::{Finding, Found, Proof, Volume, find_at};
 use snapsync_sys::{Place, Root, remove_all_in};
-use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -39,18 +38,10 @@ pub fn versions(file: &Path, part: Option<&str>, monitor: &Monitor) -> Result<Ve
         None => holder_of(volume, &path)?,
     };
     let mut history = History { known: Vec::new(), monitor };
-    let mut tables: HashMap<((u32, u32), u64), Option<Found>> = HashMap::new();
+    let mut finding = Finding::new(&volume, &path);
     for snapshot in volume.snapshots()? {
         monitor.check()?;
-        let table = volume.table_of(&snapshot).stat().map(|stat| (stat.dev, stat.ino)).ok();
-        let found = match table.and_then(|table| tables.get(&table)) {
-            Some(found) => found.clone(),
-            None => volume.look_up(&snapshot, &path)?,
-        };
-        if let Some(table) = table {
-            tables.insert(table, found.clone());
-        }
-        if let Some(found) = found {
+        if let Some(found) = finding.find_in(&snapshot)? {
             history.add(&found)?.snapshots.push(snapshot);
         }
     }
@@ -166,8 +157,9 @@ fn holder_of(volume: Volume, path: &RelPath) -> Result<Volume> {
     let mut parts = volume.parts()?.into_iter();
     let mut next = (parts.len() > 0).then(|| volume.clone());
     while let Some(candidate) = next {
+        let mut finding = Finding::new(&candidate, path);
         for snapshot in candidate.snapshots()?.iter().rev() {
-            if candidate.look_up(snapshot, path)?.is_some() {
+            if finding.find_in(snapshot)?.is_some() {
                 return Ok(candidate);
             }
         }

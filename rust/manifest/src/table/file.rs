@@ -380,15 +380,25 @@ impl SomeColumns {
         self.numbers().iter().enumerate().map(look).collect()
     }
 
-    /// Calls `act` with number, kind, parent and name of every link in every row.
-    pub(crate) fn each(&self, mut act: impl FnMut(u64, &str, u64, &[u8])) {
+    /// Calls `act` with every name in every row.
+    pub(crate) fn each(&self, mut act: impl FnMut(NameRow<'_>)) {
         let columns = Columns(&self.0);
         let (kinds, links) = (columns.text("kind"), columns.list("links"));
-        for (row, ino) in self.numbers().iter().enumerate() {
+        for (row, ino) in self.numbers().iter().copied().enumerate() {
+            let kind = kinds.value(row);
             column::each_link(links, row)
-                .for_each(|(parent, name)| act(*ino, kinds.value(row), parent, name));
+                .for_each(|(parent, name)| act(NameRow { row, ino, kind, parent, name }));
         }
     }
+}
+
+/// One of the names in a row.
+pub(crate) struct NameRow<'a> {
+    pub(crate) row: usize,
+    pub(crate) ino: u64,
+    pub(crate) kind: &'a str,
+    pub(crate) parent: u64,
+    pub(crate) name: &'a [u8],
 }
 
 /// Some rows of a table.

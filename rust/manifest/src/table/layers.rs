@@ -4,7 +4,7 @@
 
 use crate::file::damaged;
 use crate::table::file::{
-    ColumnsReader, SomeColumns, TableBatch, TableInfo, TableReader, TableView, TableWriter, VERSION,
+    ColumnsReader, NameRow, SomeColumns, TableBatch, TableInfo, TableReader, TableView, TableWriter, VERSION,
 };
 use rayon::prelude::*;
 use snapsync_model::{
@@ -36,6 +36,10 @@ pub(crate) fn patch_of_another(dir: &Spot) -> Error {
         format!("{} is a patch of another table", dir.join(PATCH).show().display()),
         "delete that snapshot",
     )
+}
+
+pub(crate) fn no_such_kind(table: &Spot) -> Error {
+    damaged(&table.show(), "a kind is unknown")
 }
 
 /// The names in a directory and the inode numbers they stand for.
@@ -94,7 +98,7 @@ impl Table {
     }
 
     pub fn inode(&self, rows: &TableView<'_>, row: usize) -> Result<Inode> {
-        rows.inode(row).ok_or_else(|| damaged(&self.dir.join(WHOLE).show(), "a kind is unknown"))
+        rows.inode(row).ok_or_else(|| no_such_kind(&self.dir.join(WHOLE)))
     }
 
     /// Whether the two tables differ only in their patches.
@@ -151,7 +155,7 @@ impl Table {
         }
         let found: Vec<Option<u64>> = self.each_batch_of_names(|names| {
             let mut found = None;
-            names.each(|ino, _, parent, name| {
+            names.each(|NameRow { ino, parent, name, .. }| {
                 if found.is_none() && wanted(ino, parent, name) && self.patched(ino).is_none() {
                     found = Some(ino);
                 }
@@ -169,7 +173,7 @@ impl Table {
     pub fn directories_and_entries(&self, of: &HashSet<u64>) -> Result<(Directories, HashMap<u64, Entries>)> {
         let found: Vec<Vec<(u64, Link, bool)>> = self.each_batch_of_names(|names| {
             let mut found = Vec::new();
-            names.each(|ino, kind, parent, name| {
+            names.each(|NameRow { ino, kind, parent, name, .. }| {
                 let is_directory = kind == Kind::Directory.name();
                 if (is_directory || of.contains(&parent)) && self.patched(ino).is_none() {
                     found.push((ino, Link { parent, name: name.into() }, is_directory));
@@ -197,7 +201,7 @@ impl Table {
     pub fn looks_at(&self, at: usize) -> Result<Vec<Look>> {
         let path = self.dir.join(WHOLE);
         let looks = ColumnsReader::looks(&path)?.batch_at(at)?.looks();
-        let mut looks = looks.ok_or_else(|| damaged(&path.show(), "a kind is unknown"))?;
+        let mut looks = looks.ok_or_else(|| no_such_kind(&path))?;
         looks.retain(|look| self.patched(look.ino).is_none());
         Ok(looks)
     }

@@ -4,3 +4,4 @@ pub(crate) mod file;
 pub(crate) mod find;
 pub(crate) mod layers;
 pub(crate) mod objects;
+pub(crate) mod path;

@@ -225,6 +225,11 @@ impl Pool {
         Ok(self.packed(object)?.map(|(_, entry)| entry.range()))
     }
 
+    /// Where its bytes begin in the file that has them.
+    pub(crate) fn start_of(&self, object: u64) -> u64 {
+        self.range_in_pack(object).ok().flatten().map_or(0, |place| place.offset)
+    }
+
     /// The file that has its bytes, or had them.
     pub(crate) fn place_of(&self, object: u64) -> Spot {
         let own = object_at(&self.dir, object);

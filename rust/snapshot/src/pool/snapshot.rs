@@ -138,12 +138,6 @@ impl PoolSnapshot {
         }
     }
 
-    /// Where the bytes begin in that.
-    pub(crate) fn start_of(&self, inode: &Inode) -> u64 {
-        let place = self.pool.range_in_pack(inode.object).ok().flatten();
-        place.map_or(0, |place| place.offset)
-    }
-
     /// The file that has the object of an inode, or had it.
     fn object(&self, inode: &Inode) -> Spot {
         self.pool.place_of(inode.object)

@@ -1,17 +1,17 @@
-//! Looks up one path in a snapshot without opening all of it.
+//! Looks up one path in one snapshot after another without opening them.
 
+use crate::pool::pack::Pool;
 use crate::pool::snapshot::PoolSnapshot;
 use crate::volume::handle::Volume;
-use snapsync_manifest::{Table, identity};
+use snapsync_manifest::PathFinder;
 use snapsync_model::{
-    Address, Attributes, Content, Context, Inode, Kind, Link, Provider, ROOT, Range, RelPath, Result, Side,
-    SnapshotInfo,
+    Address, Attributes, Content, Context, Inode, Kind, Provider, Range, RelPath, Result, Side, SnapshotInfo,
 };
 use snapsync_sys::{Root, Spot, btrfs};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What proves that two files are equal without reading their bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +38,32 @@ pub struct Found {
 #[derive(Clone)]
 enum Place {
     Spot(Spot),
-    Row(Arc<PoolSnapshot>, Box<Inode>),
+    Row(Arc<Late>, Box<Inode>),
+}
+
+/// A pool snapshot that is opened when its bytes are asked for.
+struct Late {
+    volume: Arc<Volume>,
+    info: SnapshotInfo,
+    pool: Arc<Pool>,
+    opened: OnceLock<PoolSnapshot>,
+}
+
+impl Late {
+    fn open(&self) -> Result<&PoolSnapshot> {
+        if let Some(snapshot) = self.opened.get() {
+            return Ok(snapshot);
+        }
+        let snapshot = self.volume.open_pool(&self.info)?;
+        Ok(self.opened.get_or_init(|| snapshot))
+    }
+
+    /// Where the bytes of a file are, for people.
+    fn place_of(&self, inode: &Inode) -> PathBuf {
+        let in_pool = || self.pool.place_of(inode.object).show();
+        let is_in_pool = inode.object != 0 && self.pool.has(inode.object);
+        if is_in_pool { in_pool() } else { self.open().map_or_else(|_| in_pool(), |it| it.place_of(inode)) }
+    }
 }
 
 impl Found {
@@ -46,7 +71,7 @@ impl Found {
     pub fn content(&self) -> PathBuf {
         match &self.content {
             Place::Spot(spot) => spot.show(),
-            Place::Row(snapshot, inode) => snapshot.place_of(inode),
+            Place::Row(late, inode) => late.place_of(inode),
         }
     }
 
@@ -54,7 +79,7 @@ impl Found {
     pub fn content_offset(&self) -> u64 {
         match &self.content {
             Place::Spot(_) => 0,
-            Place::Row(snapshot, inode) => snapshot.start_of(inode),
+            Place::Row(late, inode) => late.pool.start_of(inode.object),
         }
     }
 
@@ -62,7 +87,7 @@ impl Found {
     pub fn open(&self) -> Result<Content> {
         match &self.content {
             Place::Spot(spot) => spot.open_in_tree().map(Content::from).context("open", spot.show()),
-            Place::Row(snapshot, inode) => snapshot.open(inode),
+            Place::Row(late, inode) => late.open()?.open(inode),
         }
     }
 
@@ -70,15 +95,28 @@ impl Found {
     pub fn holds_still(&self, file: &Content) -> Result<()> {
         match &self.content {
             Place::Spot(_) => Ok(()),
-            Place::Row(snapshot, inode) => snapshot.holds_still(inode, file),
+            Place::Row(late, inode) => late.open()?.holds_still(inode, file),
         }
     }
 }
 
-impl Volume {
-    /// The entry of a snapshot at `path`; None if there is none.
-    pub fn look_up(&self, info: &SnapshotInfo, path: &RelPath) -> Result<Option<Found>> {
-        let dir = self.dir_of(info.id);
+/// Finds what is at one path in the snapshots of a volume.
+pub struct Finding<'a> {
+    volume: Arc<Volume>,
+    path: &'a RelPath,
+    pool: Arc<Pool>,
+    tables: PathFinder,
+}
+
+impl<'a> Finding<'a> {
+    pub fn new(volume: &Volume, path: &'a RelPath) -> Finding<'a> {
+        let pool = Arc::new(Pool::new(volume.store().join("pool")));
+        Finding { volume: Arc::new(volume.clone()), path, pool, tables: PathFinder::new(path) }
+    }
+
+    /// The entry of a snapshot; None if there is none.
+    pub fn find_in(&mut self, info: &SnapshotInfo) -> Result<Option<Found>> {
+        let (dir, path) = (self.volume.dir_of(info.id), self.path);
         match info.provider {
             Provider::Btrfs => {
                 let root = Arc::new(dir.join("tree").tree()?);
@@ -88,26 +126,21 @@ impl Volume {
                 if found.is_some() && is_left_out()?.is_some() { Ok(None) } else { Ok(found) }
             }
             Provider::Pool => {
-                let snapshot = Arc::new(self.open_pool(info)?);
-                Ok(row_of(&snapshot.table, path)?.map(|inode| Found::of_row(&snapshot, inode)))
+                self.volume.expect_there(info)?;
+                Ok(self.tables.find(&dir)?.map(|inode| self.found(info, inode)))
             }
         }
     }
 
-    /// A file that is the same one in two pool snapshots between which nothing changed.
-    pub fn table_of(&self, info: &SnapshotInfo) -> Spot {
-        identity(&self.dir_of(info.id))
-    }
-}
-
-impl Found {
-    fn of_row(snapshot: &Arc<PoolSnapshot>, inode: Inode) -> Found {
+    fn found(&self, info: &SnapshotInfo, inode: Inode) -> Found {
+        let (volume, pool) = (self.volume.clone(), self.pool.clone());
+        let late = Late { volume, info: info.clone(), pool, opened: OnceLock::new() };
         Found {
             kind: inode.kind,
             attributes: inode.attributes,
             target: inode.details.as_ref().and_then(|details| details.symlink_target.clone()),
             proof: Proof::Object(inode.object),
-            content: Place::Row(snapshot.clone(), Box::new(inode)),
+            content: Place::Row(Arc::new(late), Box::new(inode)),
         }
     }
 }
@@ -153,32 +186,4 @@ pub fn find_at(root: &Arc<Root>, path: &RelPath) -> Result<Option<Found>> {
 fn is_absent(error: &io::Error) -> bool {
     use rustix::io::Errno;
     matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV))
-}
-
-/// Finds the row in one pass, keeping all rows whose names are part of the path.
-fn row_of(table: &Table, path: &RelPath) -> Result<Option<Inode>> {
-    let names: Vec<&[u8]> = path.as_bytes().split(|b| *b == b'/').collect();
-    let Some((last, above)) = names.split_last() else { return Ok(None) };
-    let (mut directories, mut candidates) = (Vec::new(), Vec::new());
-    for inode in table.rows()? {
-        let inode = inode?;
-        if inode.kind == Kind::Directory
-            && let Some(link) = inode.links.first().filter(|link| above.contains(&&*link.name))
-        {
-            directories.push((inode.ino, link.clone()));
-        }
-        if inode.links.iter().any(|link| *link.name == **last) {
-            candidates.push(inode);
-        }
-    }
-    let mut parent = ROOT;
-    for name in above {
-        let is_next = |link: &Link| link.parent == parent && *link.name == **name;
-        match directories.iter().find(|(_, link)| is_next(link)) {
-            Some((ino, _)) => parent = *ino,
-            None => return Ok(None),
-        }
-    }
-    let is_it = |link: &Link| link.parent == parent && *link.name == **last;
-    Ok(candidates.into_iter().find(|inode| inode.links.iter().any(is_it)))
 }
