@@ -158,7 +158,7 @@ def restore_in_place(scale: float) -> Iterator[Stage]:
         source = volume(mount, "btrfs", "source")
         tree = Tree(source, int(200_000 * scale))
         fill(source / "large", int(GIB * scale))
-        snapsync("snapshot", source)
+        snapsync("snapshot", source, "--name", "before")
 
         def change(_: int) -> None:
             for path in random.Random(4).sample(tree.files, 1000):
@@ -167,7 +167,7 @@ def restore_in_place(scale: float) -> Iterator[Stage]:
             sh("bash", "-c", f"find {tree_only} | xargs -0 cat > /dev/null")
             os.sync()
 
-        yield Stage({"snapsync": lambda: snapsync("restore", f"{source}@1")}, change=change, files=1000)
+        yield Stage({"snapsync": lambda: snapsync("restore", f"{source}@before")}, change=change, files=1000)
 
 
 VERBS = {
