@@ -149,6 +149,28 @@ def test_a_directory_of_many_names_is_listed_whole(place: Place, look: Look, kin
     assert set(listed) == names
 
 
+def test_a_directory_takes_few_requests_and_a_small_file_one(place: Place, look: Look) -> None:
+    volume = place("xfs")
+    for number in range(500):
+        fill(volume / f"file-{number}", 0, 1000, number)
+    done("snapshot", volume)
+    at = look(f"{volume}@latest")
+    (server,) = serving(at)
+
+    def asked() -> int:
+        lines = Path(f"/proc/{server}/io").read_text().splitlines()
+        return int(dict(line.split(": ") for line in lines)["syscr"])
+
+    before = asked()
+    listed = {entry.name: entry.stat(follow_symlinks=False).st_size for entry in os.scandir(at)}
+    assert set(listed.values()) == {1000}
+    assert asked() - before < 100
+    before, read = asked(), {name: (at / name).read_bytes() for name in list(listed)[:100]}
+    # One for the request, and those that find the bytes in the pool.
+    assert asked() - before < 100 * 8
+    assert all(read[name] == (volume / name).read_bytes() for name in read)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_umount_ends_it(place: Place, look: Look, kind: str) -> None:
     volume = place(kind)

@@ -2,37 +2,38 @@
 
 use crate::index::Index;
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
-    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+    Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags, KernelConfig,
+    LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEntry, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
 use rustix::fs::{SeekFrom, seek};
 use snapsync_model::{Content, Details, Error, Inode, Kind, Side, locked, read_still};
 use snapsync_sys::{acl, next_data_in};
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 /// The kernel may cache answers for as long as the file system is mounted.
 const FOREVER: Duration = Duration::from_secs(1 << 30);
 const BLOCK: u32 = 4096;
+/// How many files stay open that are read in pieces.
+const OPEN: usize = 64;
 
 pub(crate) struct Served {
     side: Box<dyn Side>,
     index: Index,
-    files: Mutex<HashMap<u64, Arc<Content>>>,
-    next: AtomicU64,
+    /// The files that were read last and not to their end, by number; the latest is first.
+    open: Mutex<VecDeque<(u64, Arc<Content>)>>,
     /// Whether the kernel checks access lists too.
     has_lists: bool,
 }
 
 impl Served {
     pub(crate) fn new(side: Box<dyn Side>, index: Index) -> Served {
-        Served { side, index, files: Mutex::default(), next: AtomicU64::new(1), has_lists: false }
+        Served { side, index, open: Mutex::default(), has_lists: false }
     }
 
     fn inode(&self, ino: INodeNo) -> Result<&Inode, Errno> {
@@ -43,20 +44,31 @@ impl Served {
         self.side.details(self.inode(ino)?).map_err(unreadable)
     }
 
-    /// What `read` makes of a file that is open, wherever its bytes are by now.
+    /// What `read` makes of a file, wherever its bytes are by now. It stays open unless this is the last
+    /// piece of it.
     fn look<T>(
         &self,
-        ino: INodeNo,
-        handle: FileHandle,
+        inode: &Inode,
+        is_last: bool,
         read: impl Fn(&Content) -> io::Result<T>,
     ) -> Result<T, Errno> {
-        let opened = locked(&self.files).get(&handle.0).cloned().ok_or(Errno::EBADF)?;
-        let mut file = opened.clone();
-        let found = read_still(&*self.side, self.inode(ino)?, &mut file, |file| Ok(read(file)));
-        if !Arc::ptr_eq(&opened, &file) {
-            locked(&self.files).entry(handle.0).and_modify(|held| *held = file);
+        let mut file = match self.opened(inode.ino) {
+            Some(file) => file,
+            None => Arc::new(self.side.open(inode).map_err(unreadable)?),
+        };
+        let found = read_still(&*self.side, inode, &mut file, |file| Ok(read(file)));
+        if !is_last {
+            let mut open = locked(&self.open);
+            open.push_front((inode.ino, file));
+            open.truncate(OPEN);
         }
         Ok(found.map_err(unreadable)??)
+    }
+
+    fn opened(&self, ino: u64) -> Option<Arc<Content>> {
+        let mut open = locked(&self.open);
+        let at = open.iter().position(|(held, _)| *held == ino)?;
+        open.remove(at).map(|(_, file)| file)
     }
 
     fn attributes(&self, inode: &Inode) -> FileAttr {
@@ -93,19 +105,20 @@ impl Served {
         }
     }
 
-    fn open_file(&self, ino: INodeNo) -> Result<FileHandle, Errno> {
-        let file = self.side.open(self.inode(ino)?).map_err(unreadable)?;
-        let handle = self.next.fetch_add(1, Relaxed);
-        locked(&self.files).insert(handle, Arc::new(file));
-        Ok(FileHandle(handle))
+    /// The entries of a directory, first itself and its parent, each with the place of the next one.
+    fn entries_from(&self, dir: u64, offset: u64) -> impl Iterator<Item = (u64, &Inode, &OsStr)> {
+        let dots = [(dir, &b"."[..]), (self.index.parent(dir), &b".."[..])];
+        let held = self.index.entries(dir).iter().map(|entry| (entry.ino, &*entry.name));
+        let entries = (1..).zip(dots.into_iter().chain(held)).skip(offset as usize);
+        entries.filter_map(|(next, (ino, name))| Some((next, self.index.get(ino)?, OsStr::from_bytes(name))))
     }
 
-    fn seek(&self, ino: INodeNo, handle: FileHandle, offset: i64, whence: i32) -> Result<i64, Errno> {
+    fn seek(&self, ino: INodeNo, offset: i64, whence: i32) -> Result<i64, Errno> {
         let at = u64::try_from(offset).map_err(|_| Errno::EINVAL)?;
         if !matches!(whence, 3 | 4) {
             return Err(Errno::EINVAL);
         }
-        let found = self.look(ino, handle, |content| sought(content, at, whence == 3))?;
+        let found = self.look(self.inode(ino)?, false, |content| sought(content, at, whence == 3))?;
         Ok(found as i64)
     }
 
@@ -130,7 +143,14 @@ impl Served {
 impl Filesystem for Served {
     fn init(&mut self, _asks: &Request, config: &mut KernelConfig) -> io::Result<()> {
         self.has_lists = config.add_capabilities(InitFlags::FUSE_POSIX_ACL).is_ok();
-        let _ = config.add_capabilities(InitFlags::FUSE_CACHE_SYMLINKS);
+        // Attributes come with the names of a directory, where the reader asks for them.
+        for wanted in [
+            InitFlags::FUSE_CACHE_SYMLINKS,
+            InitFlags::FUSE_DO_READDIRPLUS | InitFlags::FUSE_READDIRPLUS_AUTO,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+        ] {
+            let _ = config.add_capabilities(wanted);
+        }
         Ok(())
     }
 
@@ -155,25 +175,26 @@ impl Filesystem for Served {
         }
     }
 
-    fn open(&self, _asks: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        match self.open_file(ino) {
-            Ok(handle) => reply.opened(handle, FopenFlags::FOPEN_KEEP_CACHE),
-            Err(e) => reply.error(e),
-        }
+    /// The kernel learns to open files without a request, and keeps what it has read.
+    fn open(&self, _asks: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        reply.error(Errno::ENOSYS);
     }
 
     fn read(
         &self,
         _asks: &Request,
         ino: INodeNo,
-        handle: FileHandle,
+        _handle: FileHandle,
         offset: u64,
         size: u32,
         _flags: OpenFlags,
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let read = self.look(ino, handle, |file| read_at(file, offset, size));
+        let read = self.inode(ino).and_then(|inode| {
+            let is_last = offset + u64::from(size) >= inode.attributes.size;
+            self.look(inode, is_last, |file| read_at(file, offset, size))
+        });
         match read {
             Ok(bytes) => reply.data(&bytes),
             Err(e) => reply.error(e),
@@ -184,33 +205,19 @@ impl Filesystem for Served {
         &self,
         _asks: &Request,
         ino: INodeNo,
-        handle: FileHandle,
+        _handle: FileHandle,
         offset: i64,
         whence: i32,
         reply: ReplyLseek,
     ) {
-        match self.seek(ino, handle, offset, whence) {
+        match self.seek(ino, offset, whence) {
             Ok(at) => reply.offset(at),
             Err(e) => reply.error(e),
         }
     }
 
-    fn release(
-        &self,
-        _asks: &Request,
-        _ino: INodeNo,
-        handle: FileHandle,
-        _flags: OpenFlags,
-        _owner: Option<LockOwner>,
-        _flush: bool,
-        reply: ReplyEmpty,
-    ) {
-        locked(&self.files).remove(&handle.0);
-        reply.ok();
-    }
-
     fn opendir(&self, _asks: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR);
+        reply.error(Errno::ENOSYS);
     }
 
     fn readdir(
@@ -221,13 +228,25 @@ impl Filesystem for Served {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let dir = ours(ino);
-        let dots = [(dir, &b"."[..]), (self.index.parent(dir), &b".."[..])];
-        let held = self.index.entries(dir).iter().map(|entry| (entry.ino, &*entry.name));
-        let entries = dots.into_iter().chain(held).enumerate().skip(offset as usize);
-        for (at, (ino, name)) in entries {
-            let kind = self.index.get(ino).map_or(FileType::RegularFile, |inode| kind(inode.kind));
-            if reply.add(theirs(ino), at as u64 + 1, kind, OsStr::from_bytes(name)) {
+        for (at, inode, name) in self.entries_from(ours(ino), offset) {
+            if reply.add(theirs(inode.ino), at, kind(inode.kind), name) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn readdirplus(
+        &self,
+        _asks: &Request,
+        ino: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        for (at, inode, name) in self.entries_from(ours(ino), offset) {
+            let told = self.attributes(inode);
+            if reply.add(theirs(inode.ino), at, name, &FOREVER, &told, Generation(0)) {
                 break;
             }
         }
