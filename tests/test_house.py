@@ -163,7 +163,7 @@ RUST_LEVELS = {
         acl fault holder ioctl memory mounts private rights trust ways
         attributes encryption fs xfs
         data flags
-        entry files
+        entry files items
         btrfs directory sharing
         place subvolumes times
         root

@@ -1,14 +1,16 @@
 //! Btrfs subvolumes. Structures and numbers are those of the kernel's `include/uapi/linux/btrfs.h`.
-//! It is longer than other files because each call stands beside its structure, whose size is asserted
-//! there.
 
 use crate::ioctl;
+use crate::items::{DIR_ITEM, EXTENT_DATA, FileExtent, LAST_INODE, file_extent, u32_at};
 use rustix::fs::{Mode, OFlags, openat};
-use snapsync_model::{Address, Attributes, Kind, Layout, Link, Owners, Placed, Range, Rare, ns_of};
+use snapsync_model::{Address, Layout, Owners};
+use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
+
+pub use crate::items::{DIR_INDEX, INODE_ITEM, InodeItems, Key, ROOT_INODE, inode_item, u16_at, u64_at};
 
 const SNAP_CREATE_V2: u64 = 0x5000_9417;
 const SUBVOL_CREATE_V2: u64 = 0x5000_9418;
@@ -22,16 +24,6 @@ const TREE_SEARCH_V2: u64 = 0xc070_9411;
 const LOGICAL_INO_V2: u64 = 0xc038_943b;
 const IGNORE_OFFSET: u64 = 1;
 const RDONLY: u64 = 2;
-/// The inode number of the root directory of every subvolume.
-pub const ROOT_INODE: u64 = 256;
-/// The file system itself uses the numbers above this.
-const LAST_INODE: u64 = u64::MAX - 255;
-
-pub const INODE_ITEM: u32 = 1;
-pub const INODE_REF: u32 = 12;
-pub const INODE_EXTREF: u32 = 13;
-pub const DIR_INDEX: u32 = 96;
-const EXTENT_DATA: u32 = 108;
 
 #[repr(C)]
 struct VolumeV2 {
@@ -262,38 +254,6 @@ pub fn is_read_only(fd: impl AsFd) -> io::Result<bool> {
     Ok(flags & RDONLY != 0)
 }
 
-/// The position of an item in a tree. Items are ordered by these fields in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Key {
-    pub objectid: u64,
-    pub kind: u32,
-    pub offset: u64,
-}
-
-impl Key {
-    /// The bounds of all items of one inode between two types, both included.
-    pub fn of(ino: u64, kinds: std::ops::RangeInclusive<u32>) -> (Key, Key) {
-        let first = Key { objectid: ino, kind: *kinds.start(), offset: 0 };
-        (first, Key { objectid: ino, kind: *kinds.end(), offset: u64::MAX })
-    }
-
-    /// The bounds of all items of every inode.
-    pub fn all() -> (Key, Key) {
-        let first = Key { objectid: ROOT_INODE, kind: 0, offset: 0 };
-        (first, Key { objectid: LAST_INODE, kind: 255, offset: u64::MAX })
-    }
-
-    fn next(self) -> Option<Key> {
-        if let Some(offset) = self.offset.checked_add(1) {
-            return Some(Key { offset, ..self });
-        }
-        if self.kind < 255 {
-            return Some(Key { kind: self.kind + 1, offset: 0, ..self });
-        }
-        Some(Key { objectid: self.objectid.checked_add(1)?, kind: 0, offset: 0 })
-    }
-}
-
 /// `struct btrfs_ioctl_search_args_v2` and the buffer for its results.
 #[repr(C)]
 struct SearchRequest {
@@ -313,7 +273,7 @@ struct SearchRequest {
     buf: [u8; SEARCH_ROOM],
 }
 
-/// Larger than the largest node.
+const LARGEST_NODE: usize = 64 << 10;
 const SEARCH_ROOM: usize = 80 << 10;
 const ITEM_HEADER: usize = 32;
 
@@ -367,33 +327,127 @@ impl Search {
         since: u64,
         visit: &mut dyn FnMut(Key, &[u8]) -> io::Result<()>,
     ) -> io::Result<u64> {
-        let (mut from, mut count) = (first, 0);
-        loop {
-            let request = &mut *self.0;
-            (request.min_objectid, request.min_type, request.min_offset) =
-                (from.objectid, from.kind, from.offset);
-            (request.max_objectid, request.max_type, request.max_offset) =
-                (last.objectid, last.kind, last.offset);
-            (request.min_transid, request.nr_items) = (since, u32::MAX);
-            request.buf_size = SEARCH_ROOM as u64;
-            // SAFETY: TREE_SEARCH_V2 reads the key, and writes it back and at most `buf_size` bytes behind
-            // it, which is the size of `buf`. All of them are plain bytes.
-            unsafe { ioctl::call(&fd, TREE_SEARCH_V2, request) }?;
-            if request.nr_items == 0 {
-                return Ok(count);
+        let (mut from, mut count) = (Some(first), 0);
+        while let Some(first) = from.filter(|first| *first <= last) {
+            let found = self.some(&fd, (first, last), since, visit)?;
+            count += found.0;
+            from = found.1.and_then(Key::next);
+        }
+        Ok(count)
+    }
+
+    /// The items of some types of one inode, and their number.
+    pub fn items(
+        &mut self,
+        fd: impl AsFd,
+        number: u64,
+        kinds: std::ops::RangeInclusive<u32>,
+    ) -> io::Result<(InodeItems, u64)> {
+        let mut items = InodeItems::of(number);
+        let count = self.each(fd, Key::of(number, kinds), 0, &mut |key, item| {
+            items.add(key, item);
+            Ok(())
+        })?;
+        Ok((items, count))
+    }
+
+    /// Does what `each` does for as many items as fit into the buffer. Returns their number, and the last key
+    /// if there may be more.
+    fn some(
+        &mut self,
+        fd: impl AsFd,
+        (first, last): (Key, Key),
+        since: u64,
+        visit: &mut dyn FnMut(Key, &[u8]) -> io::Result<()>,
+    ) -> io::Result<(u64, Option<Key>)> {
+        let request = &mut *self.0;
+        (request.min_objectid, request.min_type, request.min_offset) =
+            (first.objectid, first.kind, first.offset);
+        (request.max_objectid, request.max_type, request.max_offset) =
+            (last.objectid, last.kind, last.offset);
+        (request.min_transid, request.nr_items) = (since, u32::MAX);
+        request.buf_size = SEARCH_ROOM as u64;
+        // SAFETY: TREE_SEARCH_V2 reads the key, and writes it back and at most `buf_size` bytes behind it,
+        // which is the size of `buf`. All of them are plain bytes.
+        unsafe { ioctl::call(&fd, TREE_SEARCH_V2, request) }?;
+        let (mut at, mut latest) = (0, None);
+        for _ in 0..request.nr_items {
+            let (key, content) = item_at(&request.buf, &mut at).ok_or(io::ErrorKind::InvalidData)?;
+            visit(key, content)?;
+            latest = Some(key);
+        }
+        // The kernel stops where the next item has no room, and none is larger than a node.
+        let may_be_more = SEARCH_ROOM - at < LARGEST_NODE + ITEM_HEADER;
+        Ok((u64::from(request.nr_items), latest.filter(|_| may_be_more)))
+    }
+}
+
+/// Reads the items of inodes, one inode after the other. Needs CAP_SYS_ADMIN.
+pub struct ItemReader<F> {
+    fd: F,
+    search: Search,
+    /// What is still to be read.
+    from: Option<Key>,
+    last: Key,
+    /// The items of the inode that is being read.
+    open: Option<InodeItems>,
+    ready: VecDeque<InodeItems>,
+    visited: u64,
+}
+
+impl<F: AsFd> ItemReader<F> {
+    pub fn new(fd: F) -> ItemReader<F> {
+        let last = Key { objectid: LAST_INODE, kind: 255, offset: u64::MAX };
+        let (search, ready) = (Search::default(), VecDeque::new());
+        ItemReader { fd, search, from: None, last, open: None, ready, visited: 0 }
+    }
+
+    /// Goes on with the items between two keys.
+    pub fn go_to(&mut self, (first, last): (Key, Key)) {
+        (self.from, self.last, self.open) = (Some(first), last, None);
+        self.ready.clear();
+    }
+
+    /// The number of items that were read.
+    pub fn visited(&self) -> u64 {
+        self.visited
+    }
+
+    fn read(&mut self, first: Key) -> io::Result<()> {
+        let (open, ready) = (&mut self.open, &mut self.ready);
+        let found = self.search.some(&self.fd, (first, self.last), 0, &mut |key, item| {
+            if open.as_ref().is_none_or(|open| open.number != key.objectid) {
+                ready.extend(open.replace(InodeItems::of(key.objectid)));
             }
-            count += u64::from(request.nr_items);
-            let mut at = 0;
-            for _ in 0..request.nr_items {
-                let (key, content) = item_at(&request.buf, &mut at).ok_or(io::ErrorKind::InvalidData)?;
-                visit(key, content)?;
-                from = key;
+            if let Some(open) = open {
+                open.add(key, item);
             }
-            match from.next() {
-                Some(next) if next <= last => from = next,
-                _ => return Ok(count),
+            Ok(())
+        })?;
+        self.visited += found.0;
+        self.from = match found.1 {
+            // Every entry of a directory is there twice, and the second time by index.
+            Some(key) if key.kind == DIR_ITEM => Some(Key { kind: DIR_INDEX, offset: 0, ..key }),
+            key => key.and_then(Key::next).filter(|next| *next <= self.last),
+        };
+        if self.from.is_none() {
+            self.ready.extend(self.open.take());
+        }
+        Ok(())
+    }
+}
+
+impl<F: AsFd> Iterator for ItemReader<F> {
+    type Item = io::Result<InodeItems>;
+
+    fn next(&mut self) -> Option<io::Result<InodeItems>> {
+        while self.ready.is_empty() {
+            if let Err(error) = self.read(self.from?) {
+                self.from = None;
+                return Some(Err(error));
             }
         }
+        self.ready.pop_front().map(Ok)
     }
 }
 
@@ -405,101 +459,6 @@ fn item_at<'a>(buffer: &'a [u8], at: &mut usize) -> Option<(Key, &'a [u8])> {
     let content = buffer.get(*at + ITEM_HEADER..*at + ITEM_HEADER + length)?;
     *at += ITEM_HEADER + length;
     Some((key, content))
-}
-
-/// A little-endian number in an item; None beyond the end of the item.
-pub fn u64_at(item: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(item.get(at..at + 8)?.try_into().ok()?))
-}
-
-pub fn u32_at(item: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(item.get(at..at + 4)?.try_into().ok()?))
-}
-
-pub fn u16_at(item: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_le_bytes(item.get(at..at + 2)?.try_into().ok()?))
-}
-
-/// `struct btrfs_inode_item`.
-#[derive(Clone, Copy, Debug)]
-pub struct InodeItem {
-    /// The transaction that changed it last.
-    pub changed: u64,
-    /// None if it is no kind of file.
-    pub kind: Option<Kind>,
-    /// Birth time in ns since 1970.
-    pub generation: u64,
-    pub attributes: Attributes,
-    pub ctime: i64,
-    pub blocks: u64,
-}
-
-/// None if the item is too short.
-pub fn inode_item(item: &[u8]) -> Option<InodeItem> {
-    const IMMUTABLE: u64 = 1 << 6;
-    const APPEND: u64 = 1 << 7;
-    const NODUMP: u64 = 1 << 8;
-    let time = |at| Some(ns_of(u64_at(item, at)? as i64, u32_at(item, at + 8)?));
-    let (mode, rdev, flags) = (u32_at(item, 52)?, u64_at(item, 56)?, u64_at(item, 64)?);
-    let kind = Kind::from_mode(mode);
-    let is_device = matches!(kind, Some(Kind::CharDevice | Kind::BlockDevice));
-    let flag = |bit: u64, name: u32| if flags & bit != 0 { name } else { 0 };
-    Some(InodeItem {
-        changed: u64_at(item, 8)?,
-        kind,
-        generation: time(148)?.0 as u64,
-        attributes: Attributes {
-            size: if matches!(kind, Some(Kind::File | Kind::Symlink)) { u64_at(item, 16)? } else { 0 },
-            mode: mode & 0o7777,
-            uid: u32_at(item, 44)?,
-            gid: u32_at(item, 48)?,
-            // The kernel's own encoding: 20 bits for the minor number, the major number above them.
-            rdev: if is_device {
-                rustix::fs::makedev((rdev >> 20) as u32, (rdev & 0xf_ffff) as u32)
-            } else {
-                0
-            },
-            mtime: time(136)?.0,
-            far_second: time(136)?.1,
-            flags: flag(IMMUTABLE, crate::flags::IMMUTABLE)
-                | flag(APPEND, crate::flags::APPEND)
-                | flag(NODUMP, crate::flags::NODUMP),
-            rare: Rare::default(),
-        },
-        ctime: time(124)?.0,
-        blocks: u64_at(item, 24)?.div_ceil(4096) * 8,
-    })
-}
-
-/// The names in an `INODE_REF` or `INODE_EXTREF` item.
-pub fn names(key: Key, item: &[u8]) -> Option<Vec<Link>> {
-    let is_ref = key.kind == INODE_REF;
-    let (mut at, mut found) = (0, Vec::new());
-    while at < item.len() {
-        // struct btrfs_inode_ref, or struct btrfs_inode_extref, which contains the parent.
-        let parent = if is_ref { key.offset } else { u64_at(item, at)? };
-        let header = if is_ref { 10 } else { 18 };
-        let length = usize::from(u16_at(item, at + header - 2)?);
-        let name = item.get(at + header..at + header + length)?;
-        found.push(Link { parent, name: name.into() });
-        at += header + length;
-    }
-    Some(found)
-}
-
-/// An entry of a directory: a `DIR_INDEX` item.
-#[derive(Clone, Debug)]
-pub struct DirectoryItem {
-    pub name: Box<[u8]>,
-    /// None for a subvolume.
-    pub inode: Option<u64>,
-}
-
-pub fn directory_item(item: &[u8]) -> Option<DirectoryItem> {
-    let length = usize::from(u16_at(item, 27)?);
-    let is_inode = u32::from(*item.get(8)?) == INODE_ITEM;
-    let inode = if is_inode { Some(u64_at(item, 0)?) } else { None };
-    Some(DirectoryItem { name: item.get(30..30 + length)?.into(), inode })
 }
 
 /// The data, holes and preallocation of a file of `size` bytes, from the extent items of its subvolume's tree
@@ -524,38 +483,6 @@ pub fn layout(fd: impl AsFd, ino: u64, size: u64, since: u64) -> io::Result<Layo
 thread_local! {
     /// The buffer is reused, not allocated for each file.
     static SEARCH: std::cell::RefCell<Search> = std::cell::RefCell::default();
-}
-
-enum FileExtent {
-    Data(Placed),
-    Unwritten(Range),
-    Hole,
-}
-
-fn file_extent(at: u64, item: &[u8], since: u64) -> Option<FileExtent> {
-    const INLINE: u8 = 0;
-    const REGULAR: u8 = 1;
-    const PREALLOCATED: u8 = 2;
-    let (compression, other) = (*item.get(16)?, u32_at(item, 16)? >> 8 & 0xff_ffff);
-    let kind = *item.get(20)?;
-    if kind == INLINE {
-        let range = Range { offset: at, length: u64_at(item, 8)? };
-        return Some(FileExtent::Data(range.into()));
-    }
-    let (start, offset) = (u64_at(item, 21)?, u64_at(item, 37)?);
-    let range = Range { offset: at, length: u64_at(item, 45)? };
-    let address = match (compression, other) {
-        (0, 0) => Some(Address { extent: 0, offset: start + offset }),
-        // The address also includes the compression type, in bits that are always 0 in a start.
-        (_, 0) => Some(Address { extent: start | u64::from(compression), offset }),
-        _ => None,
-    };
-    Some(match kind {
-        _ if start == 0 => FileExtent::Hole,
-        REGULAR => FileExtent::Data(Placed { range, address, shared: u64_at(item, 0)? <= since }),
-        PREALLOCATED => FileExtent::Unwritten(range),
-        _ => return None,
-    })
 }
 
 #[repr(C)]

@@ -10,12 +10,12 @@ pub const APPEND: u32 = 0x20;
 /// Flags that prevent other changes to an inode. They are cleared first and set last.
 pub const PROTECTIVE: u32 = IMMUTABLE | APPEND;
 pub(crate) const NODUMP: u32 = 0x40;
-const COMPRESS: u32 = 0x04;
+pub(crate) const COMPRESS: u32 = 0x04;
 const NOCOMPRESS: u32 = 0x400;
 pub const NOCOW: u32 = 0x0080_0000;
 /// Set on a directory: new entries get its project, and entries of other projects are refused.
 pub const PROJECT_INHERIT: u32 = 0x2000_0000;
-const VERITY: u32 = 0x0010_0000;
+pub(crate) const VERITY: u32 = 0x0010_0000;
 pub(crate) const CASEFOLD: u32 = 0x4000_0000;
 
 /// The inode flags that users set, with the letters of `chattr` and `lsattr`. Flags that say how the file

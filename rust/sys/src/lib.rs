@@ -17,6 +17,7 @@ mod flags;
 mod fs;
 mod holder;
 mod ioctl;
+mod items;
 mod memory;
 mod mounts;
 mod place;

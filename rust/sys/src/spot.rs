@@ -132,10 +132,20 @@ impl Spot {
     }
 
     fn file(&self, flags: OFlags) -> io::Result<File> {
-        let opened = self.root.open_at(&self.rel, flags | OFlags::NONBLOCK, Mode::empty());
-        let file = File::from(opened.map_err(|error| self.told(error))?);
+        let file = File::from(self.opened(flags | OFlags::NONBLOCK)?);
         self.expect(&stat_of(&file)?, Kind::File)?;
         Ok(file)
+    }
+
+    /// Opens what is here. If that is allowed, reading it leaves no access time, which would have to be
+    /// written by the next sync.
+    fn opened(&self, flags: OFlags) -> io::Result<OwnedFd> {
+        let open = |flags| self.root.open_at(&self.rel, flags, Mode::empty());
+        let opened = match open(flags | OFlags::NOATIME) {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => open(flags),
+            other => other,
+        };
+        opened.map_err(|error| self.told(error))
     }
 
     /// Opens a file for reading that lies in a tree and may belong to anybody.
@@ -197,9 +207,7 @@ impl Spot {
 
     /// Opens a directory.
     pub fn directory(&self) -> io::Result<OwnedFd> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let directory =
-            self.root.open_at(&self.rel, flags, Mode::empty()).map_err(|error| self.told(error))?;
+        let directory = self.opened(OFlags::RDONLY | OFlags::DIRECTORY)?;
         self.expect(&stat_of(&directory)?, Kind::Directory)?;
         Ok(directory)
     }

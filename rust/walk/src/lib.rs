@@ -21,6 +21,6 @@ pub use listing::Listing;
 pub use moves::Moves;
 pub use names::{STORE, is_too_long};
 pub use relabel::relabel_by_path;
-pub use search::candidates;
+pub use search::{candidates, is_as_in};
 pub use subset::Matcher;
-pub use tree::Tree;
+pub use tree::{Flush, Tree};

@@ -2,13 +2,15 @@
 //! since they parted. No directory is walked, so the cost depends on the changes and not on the size of the
 //! tree.
 
-use crate::foreign::{note_foreign, note_stores, note_too_long};
-use crate::listing::Listing;
-use crate::searched::{Entries, Half};
-use crate::tree::{Pinned, Searched, Tree};
+use crate::searched::{Entries, Half, Loaded, Reader};
+use crate::tree::{Flush, Searched, Tree};
 use snapsync_model::{Context, Counters, Monitor, Result, Subset};
+use snapsync_sys::btrfs::{self, InodeItems, Key};
 use snapsync_sys::{Root, sync_filesystem};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
+
+/// Items of unchanged inodes are passed over if no more numbers than these lie between two that may differ.
+const GAP: u64 = 8;
 
 /// Both trees within `subset`, with only those inodes that may differ; all others are equal. None if the
 /// trees cannot be searched, or if a search would prove nothing; a note says which.
@@ -17,10 +19,13 @@ use std::collections::HashSet;
 /// parted: such a node, in either tree, was part of their common state. An item that differs lies in a newer
 /// node in at least one of the trees, and every change of an inode's names, attributes or data changes its
 /// inode item too. The parting transaction itself is searched as well, because after copying the tree the
-/// kernel changes the directory that a new snapshot is put in.
+/// kernel changes the directory that a new snapshot is put in. Of what was found, all is dropped whose items
+/// are the same in both trees: as the trees hold on to their data, so are names, attributes and bytes.
+/// Reading a file writes its access time, and nothing else that is compared.
 pub fn candidates(
     base: &Root,
     target: &Root,
+    flush: Flush,
     subset: &Subset,
     monitor: &Monitor,
 ) -> Result<Option<(Tree, Tree)>> {
@@ -31,8 +36,7 @@ pub fn candidates(
         }
         return Ok(None);
     };
-    // A subvolume that was made read-only after it was written may have data that is not in its tree yet.
-    sync_filesystem(new.root.fd()).context("sync the file system of", target.path())?;
+    flush.end(&new.root)?;
     match find(&mut old, &mut new, parted, monitor) {
         Err(e) if e.errno() == Some(rustix::io::Errno::PERM.raw_os_error()) => {
             monitor.note(
@@ -50,10 +54,9 @@ pub fn candidates(
         }
         Ok(true) => {
             monitor.count(Counters { visited: old.visited + new.visited, ..Counters::default() });
-            note_foreign(std::mem::take(&mut new.foreign), 0, monitor);
-            note_stores(std::mem::take(&mut new.stores).into_iter().collect(), monitor);
-            note_too_long(std::mem::take(&mut new.too_long).into_iter().collect(), monitor);
-            Ok(Some((old.into_tree(parted, subset)?, new.into_tree(parted, subset)?)))
+            new.note_left_out(monitor);
+            let searched = || Some(Searched { parted, subset: subset.clone() });
+            Ok(Some((old.into_tree(searched())?, new.into_tree(searched())?)))
         }
     }
 }
@@ -61,46 +64,107 @@ pub fn candidates(
 /// Loads what differs. False if unchanged inodes may enter or leave the subset, or a store, together with a
 /// changed directory.
 fn find(old: &mut Half, new: &mut Half, parted: u64, monitor: &Monitor) -> Result<bool> {
-    let mut wanted = old.changed_since(parted)?;
-    wanted.append(&mut new.changed_since(parted)?);
-    let mut wanted: Vec<u64> = wanted.into_iter().collect();
-    let mut seen = HashSet::new();
-    while let Some(ino) = wanted.pop() {
-        if !seen.insert(ino) {
-            continue;
+    let (mut was, mut is) = (Reader::of(old)?, Reader::of(new)?);
+    let (mut wanted, mut seen) = (may_differ(old, new, parted)?, HashSet::new());
+    while !wanted.is_empty() {
+        seen.extend(wanted.iter().copied());
+        let mut further = BTreeSet::new();
+        for run in runs(&wanted.into_iter().collect::<Vec<_>>()) {
+            let keys = Key::between(run[0], run[run.len() - 1]);
+            was.go_to(keys);
+            is.go_to(keys);
+            for ino in run {
+                monitor.check()?;
+                monitor.advance(1);
+                let (from, to) = (was.pass_to(*ino)?, is.pass_to(*ino)?);
+                if !load(old, new, (from, to), &mut further)? {
+                    return Ok(false);
+                }
+            }
         }
-        monitor.check()?;
-        monitor.advance(1);
-        let (was, is) = (old.load(ino)?, new.load(ino)?);
-        if let (Some(from), Some(to)) = (&was.place, &is.place)
-            && from != to
-            && (new.has_patterns || was.is_directory != is.is_directory)
-        {
-            return Ok(false);
-        }
-        if was.is_directory || is.is_directory {
-            // An inode that lost or got a name here may have been removed, and then no item leads to it.
-            let had = if was.is_directory { old.entries(ino)? } else { Entries::new() };
-            let has = if is.is_directory { new.entries(ino)? } else { Entries::new() };
-            wanted.extend(had.symmetric_difference(&has).filter_map(|(_, child)| *child));
-        }
+        further.retain(|ino| !seen.contains(ino));
+        wanted = further;
+    }
+    new.visited += was.visited() + is.visited();
+    Ok(true)
+}
+
+/// The inodes that may differ between two trees.
+fn may_differ(old: &mut Half, new: &mut Half, parted: u64) -> Result<BTreeSet<u64>> {
+    let (was, is) = (old.changed_since(parted)?, new.changed_since(parted)?);
+    // In the transaction itself nothing changes any more but directories that snapshots are put in, and so
+    // their sizes.
+    let is_as_parted = |ino: &u64| {
+        let items = was.get(ino).zip(is.get(ino));
+        items.is_some_and(|(was, is)| was.is_some() && was == is)
+    };
+    Ok(was.keys().chain(is.keys()).copied().filter(|ino| !is_as_parted(ino)).collect())
+}
+
+/// Numbers that lie close together, so that one search for all of them is quicker than one for each.
+fn runs(numbers: &[u64]) -> impl Iterator<Item = &[u64]> {
+    numbers.chunk_by(|a, b| b - a <= GAP)
+}
+
+/// Takes an inode on both sides unless it is the same, and asks for those that a directory has lost or got.
+/// False as for `find`.
+fn load(
+    old: &mut Half,
+    new: &mut Half,
+    (from, to): (Option<InodeItems>, Option<InodeItems>),
+    further: &mut BTreeSet<u64>,
+) -> Result<bool> {
+    if from.as_ref().zip(to.as_ref()).is_some_and(|(from, to)| from.is_same(to)) {
+        return Ok(true);
+    }
+    let load = |half: &mut Half, items: &Option<InodeItems>| {
+        items.as_ref().map_or_else(|| Ok(Loaded::default()), |items| half.load(items))
+    };
+    let (was, is) = (load(old, &from)?, load(new, &to)?);
+    if let (Some(from), Some(to)) = (&was.place, &is.place)
+        && from != to
+        && (new.has_patterns || was.is_directory != is.is_directory)
+    {
+        return Ok(false);
+    }
+    if was.is_directory || is.is_directory {
+        // An inode that lost or got a name here may have been removed, and then no item leads to it.
+        let entries = |half: &mut Half, loaded: &Loaded, items: &Option<InodeItems>| {
+            let items = items.as_ref().filter(|_| loaded.is_directory);
+            items.map_or_else(|| Ok(Entries::new()), |items| half.entries(items))
+        };
+        let (had, has) = (entries(old, &was, &from)?, entries(new, &is, &to)?);
+        further.extend(had.symmetric_difference(&has).filter_map(|(_, child)| *child));
     }
     Ok(true)
 }
 
-impl Half {
-    fn into_tree(self, parted: u64, subset: &Subset) -> Result<Tree> {
-        Ok(Tree {
-            pinned: Pinned::of(&self.root),
-            root: self.root,
-            filesystem: self.filesystem,
-            top: self.top,
-            inodes: Listing::of(self.inodes.into_values())?,
-            directories: self.directories.into(),
-            is_relabeled: false,
-            is_whole: false,
-            moves: None,
-            searched: Some(Searched { parted, subset: subset.clone() }),
-        })
+/// Whether the subvolume `live` is still what `snapshot`, one of its snapshots, holds. False as well where
+/// that cannot be told, or where something may differ.
+pub fn is_as_in(snapshot: &Root, live: &Root, subset: &Subset, monitor: &Monitor) -> Result<bool> {
+    let (mut old, mut new) = (Half::open(snapshot, subset)?, Half::open(live, subset)?);
+    let Some(parted) = new.parted_from_snapshot(&old).filter(|_| btrfs::may_search(live.fd())) else {
+        return Ok(false);
+    };
+    // What is in memory alone cannot be found.
+    sync_filesystem(live.fd()).context("sync the file system of", live.path())?;
+    let (mut was, mut is) = (Reader::of(&old)?, Reader::of(&new)?);
+    let wanted: Vec<u64> = may_differ(&mut old, &mut new, parted)?.into_iter().collect();
+    for run in runs(&wanted) {
+        monitor.check()?;
+        let keys = Key::between(run[0], run[run.len() - 1]);
+        was.go_to(keys);
+        is.go_to(keys);
+        for ino in run {
+            let (from, to) = (was.pass_to(*ino)?, is.pass_to(*ino)?);
+            let within = |half: &mut Half, items: Option<&InodeItems>| {
+                items.map_or(Ok(false), |items| half.load(items).map(|loaded| loaded.is_within))
+            };
+            let is_same = from.as_ref().zip(to.as_ref()).is_some_and(|(from, to)| from.is_same(to));
+            if !is_same && (within(&mut old, from.as_ref())? || within(&mut new, to.as_ref())?) {
+                return Ok(false);
+            }
+        }
     }
+    Ok(true)
 }

@@ -1,14 +1,21 @@
 //! One Btrfs tree whose inodes are loaded when they are needed.
 
+use crate::listing::{Listing, Recorder};
 use crate::names::{STORE, is_too_long};
 use crate::subset::Matcher;
-use snapsync_model::{Context, Directories, Inode, Kind, Link, ROOT, RelPath, Result, Subset};
-use snapsync_sys::btrfs::{self, DIR_INDEX, INODE_EXTREF, INODE_ITEM, Key, ROOT_INODE, Search, Subvolume};
+use snapsync_model::{Context, Directories, Inode, Kind, Link, Monitor, ROOT, RelPath, Result, Subset};
+use snapsync_sys::btrfs::{
+    self, DIR_INDEX, INODE_ITEM, InodeItems, ItemReader, Key, ROOT_INODE, Search, Subvolume,
+};
 use snapsync_sys::{FileSystem, Root, Stat, stat_at};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+/// How many inodes are held before they are recorded.
+const SOME: usize = 4096;
 
 /// The entries of a directory with their inode numbers; None for a subvolume.
 pub(crate) type Entries = BTreeSet<(Box<[u8]>, Option<u64>)>;
@@ -17,7 +24,8 @@ pub(crate) type Entries = BTreeSet<(Box<[u8]>, Option<u64>)>;
 pub(crate) fn pick(root: &Root, subset: &Subset, inos: &BTreeSet<u64>) -> Result<Vec<Inode>> {
     let mut half = Half::open(root, subset)?;
     for ino in inos {
-        half.load(if *ino == ROOT { ROOT_INODE } else { *ino })?;
+        let items = half.items(if *ino == ROOT { ROOT_INODE } else { *ino })?;
+        half.load(&items)?;
     }
     // They are ordered by number, and the root has the lowest.
     Ok(half.inodes.into_values().collect())
@@ -49,6 +57,8 @@ fn parted(a: &Subvolume, b: &Subvolume) -> Option<u64> {
 /// What a tree holds for an inode number.
 #[derive(Default)]
 pub(crate) struct Loaded {
+    /// Whether it is within the subset.
+    pub(crate) is_within: bool,
     /// Whether it is a directory within the subset.
     pub(crate) is_directory: bool,
     /// The name of a directory, also if it is outside the subset.
@@ -116,15 +126,23 @@ impl Half {
         result.context("search the tree of", self.root.path())
     }
 
-    /// The inodes whose item was changed in `transaction` or later.
-    pub(crate) fn changed_since(&mut self, transaction: u64) -> Result<BTreeSet<u64>> {
-        let mut found = BTreeSet::new();
+    /// The transaction in which a snapshot was taken of this subvolume; None if it is not one of it.
+    pub(crate) fn parted_from_snapshot(&self, snapshot: &Half) -> Option<u64> {
+        let (own, snapshot) = (self.subvolume?, snapshot.subvolume?);
+        let is_of_it = snapshot.read_only && snapshot.parent_uuid == own.uuid && own.uuid != [0; 16];
+        is_of_it.then_some(snapshot.created)
+    }
+
+    /// The inodes whose item was changed in `transaction` or later, with the item if that was the
+    /// transaction.
+    pub(crate) fn changed_since(&mut self, transaction: u64) -> Result<HashMap<u64, Option<Box<[u8]>>>> {
+        let mut found = HashMap::new();
         let visited = self.search.each(self.root.fd(), Key::all(), transaction, &mut |key, item| {
             if key.kind == INODE_ITEM {
                 let inode = btrfs::inode_item(item).ok_or(io::ErrorKind::InvalidData)?;
                 // The node also holds items of inodes that did not change.
                 if inode.changed >= transaction {
-                    found.insert(key.objectid);
+                    found.insert(key.objectid, (inode.changed == transaction).then(|| item.into()));
                 }
             }
             Ok(())
@@ -133,12 +151,17 @@ impl Half {
         Ok(found)
     }
 
-    /// Loads an inode if it exists.
-    pub(crate) fn load(&mut self, number: u64) -> Result<Loaded> {
-        let loaded = load(&mut self.search, self.root.fd(), number);
-        let (inode, visited) = self.show(loaded)?;
+    /// All but the entries and the data of an inode.
+    fn items(&mut self, number: u64) -> Result<InodeItems> {
+        let found = self.search.items(self.root.fd(), number, INODE_ITEM..=DIR_INDEX - 1);
+        let (items, visited) = self.show(found)?;
         self.visited += visited;
-        let Some(mut inode) = inode else { return Ok(Loaded::default()) };
+        Ok(items)
+    }
+
+    /// Takes an inode if it exists.
+    pub(crate) fn load(&mut self, items: &InodeItems) -> Result<Loaded> {
+        let Some(mut inode) = self.show(inode_of(items))? else { return Ok(Loaded::default()) };
         let is_directory = inode.kind == Kind::Directory;
         let place = inode.links.first().filter(|_| is_directory).cloned();
         let mut links = Vec::new();
@@ -150,11 +173,52 @@ impl Half {
         inode.links = links;
         if inode.links.is_empty() && inode.ino != ROOT {
             // It is left out, or was removed while it was open.
-            return Ok(Loaded { is_directory: false, place });
+            return Ok(Loaded { place, ..Loaded::default() });
         }
         self.directories.add(&inode);
-        self.inodes.insert(number, inode);
-        Ok(Loaded { is_directory, place })
+        self.inodes.insert(items.number, inode);
+        Ok(Loaded { is_within: true, is_directory, place })
+    }
+
+    /// Every inode. None if the tree may not be searched, or if what it says of its root is not what the
+    /// kernel tells here.
+    pub(crate) fn everything(&mut self, monitor: &Monitor) -> Result<Option<Listing>> {
+        if !btrfs::may_search(self.root.fd()) {
+            return Ok(None);
+        }
+        let top = self.items(ROOT_INODE)?;
+        let seen = |inode: &Inode| {
+            inode.attributes == self.top.attributes
+                && (inode.generation, inode.ctime) == (self.top.generation, self.top.ctime)
+        };
+        if !self.show(inode_of(&top))?.as_ref().is_some_and(seen) {
+            return Ok(None);
+        }
+        let (recorder, mut reader) = (Recorder::default(), Reader::of(self)?);
+        reader.go_to(Key::all());
+        while let Some(items) = reader.next()? {
+            if self.load(&items)?.is_directory {
+                self.note_subvolumes(&items)?;
+            }
+            if self.inodes.len() >= SOME {
+                monitor.check()?;
+                monitor.advance(SOME as u64);
+                recorder.add(&self.taken())?;
+            }
+        }
+        recorder.add(&self.taken())?;
+        recorder.finish().map(Some)
+    }
+
+    /// The inodes that were loaded since the last call, each once for each of its names.
+    fn taken(&mut self) -> Vec<Inode> {
+        let once_a_name = |mut inode: Inode| {
+            let further = inode.links.split_off(inode.links.len().min(1));
+            let first = inode.clone();
+            std::iter::once(inode)
+                .chain(further.into_iter().map(move |link| Inode { links: vec![link], ..first.clone() }))
+        };
+        std::mem::take(&mut self.inodes).into_values().flat_map(once_a_name).collect()
     }
 
     /// The length of the path of a link's directory.
@@ -191,9 +255,8 @@ impl Half {
             if self.directories.contains(at) || self.hidden.contains(&at) {
                 break !self.hidden.contains(&at);
             }
-            let loaded = load(&mut self.search, self.root.fd(), at);
-            let (inode, visited) = self.show(loaded)?;
-            self.visited += visited;
+            let items = self.items(at)?;
+            let inode = self.show(inode_of(&items))?;
             let link = inode.and_then(|inode| inode.links.into_iter().next());
             let next = link.as_ref().map(|link| link.parent);
             way.push((at, link));
@@ -217,60 +280,89 @@ impl Half {
         Ok(visible)
     }
 
-    pub(crate) fn entries(&mut self, directory: u64) -> Result<Entries> {
-        let mut entries = Entries::new();
-        let keys = Key::of(directory, DIR_INDEX..=DIR_INDEX);
-        let visited = self.search.each(self.root.fd(), keys, 0, &mut |_, item| {
-            let entry = btrfs::directory_item(item).ok_or(io::ErrorKind::InvalidData)?;
-            entries.insert((entry.name, entry.inode));
-            Ok(())
-        });
-        self.visited += self.show(visited)?;
-        let parent = if directory == ROOT_INODE { ROOT } else { directory };
-        for (name, _) in entries.iter().filter(|(_, inode)| inode.is_none()) {
-            let link = Link { parent, name: name.clone() };
+    pub(crate) fn entries(&mut self, directory: &InodeItems) -> Result<Entries> {
+        self.note_subvolumes(directory)?;
+        let entries = self.show(directory.entries())?;
+        Ok(entries.into_iter().map(|entry| (entry.name, entry.inode)).collect())
+    }
+
+    fn note_subvolumes(&mut self, directory: &InodeItems) -> Result<()> {
+        let parent = if directory.number == ROOT_INODE { ROOT } else { directory.number };
+        for name in self.show(directory.subvolumes())? {
+            let link = Link { parent, name };
             if !self.leaves_out(&link, true)? {
                 self.foreign.push(self.directories.path(&link)?);
             }
         }
-        Ok(entries)
+        Ok(())
     }
 }
 
-/// An inode of a subvolume with all its names, and the number of its items; None if it has no names or does
-/// not exist.
-fn load(search: &mut Search, fd: BorrowedFd<'_>, number: u64) -> io::Result<(Option<Inode>, u64)> {
-    let (mut found, mut links) = (None, Vec::new());
-    let visited = search.each(fd, Key::of(number, INODE_ITEM..=INODE_EXTREF), 0, &mut |key, item| {
-        if key.kind == INODE_ITEM {
-            found = Some(btrfs::inode_item(item).ok_or(io::ErrorKind::InvalidData)?);
-        } else {
-            links.extend(btrfs::names(key, item).ok_or(io::ErrorKind::InvalidData)?);
+/// Reads the inodes of a tree in the order of their numbers.
+pub(crate) struct Reader {
+    inodes: ItemReader<OwnedFd>,
+    next: Option<InodeItems>,
+    tree: PathBuf,
+}
+
+impl Reader {
+    pub(crate) fn of(half: &Half) -> Result<Reader> {
+        let fd = half.show(half.root.fd().as_fd().try_clone_to_owned())?;
+        Ok(Reader { inodes: ItemReader::new(fd), next: None, tree: half.root.path().to_path_buf() })
+    }
+
+    pub(crate) fn go_to(&mut self, keys: (Key, Key)) {
+        self.inodes.go_to(keys);
+        self.next = None;
+    }
+
+    fn next(&mut self) -> Result<Option<InodeItems>> {
+        match self.next.take() {
+            None => self.inodes.next().transpose().context("search the tree of", &self.tree),
+            known => Ok(known),
         }
-        Ok(())
-    })?;
-    let inode = found.and_then(|item| {
-        let is_root = number == ROOT_INODE;
-        for link in &mut links {
-            if link.parent == ROOT_INODE {
-                link.parent = ROOT;
+    }
+
+    /// The inode with this number, which is higher than all that were asked for.
+    pub(crate) fn pass_to(&mut self, number: u64) -> Result<Option<InodeItems>> {
+        while let Some(items) = self.next()? {
+            if items.number == number {
+                return Ok(Some(items));
+            }
+            if items.number > number {
+                self.next = Some(items);
+                break;
             }
         }
-        links.sort_unstable();
-        Some(Inode {
-            ino: if is_root { ROOT } else { number },
-            generation: item.generation,
-            kind: item.kind?,
-            attributes: item.attributes,
-            ctime: item.ctime,
-            blocks: item.blocks,
-            links: if is_root { Vec::new() } else { links },
-            details: None,
-            object: 0,
-            shared: false,
-        })
-    });
-    Ok((inode, visited))
+        Ok(None)
+    }
+
+    /// The number of items that were read.
+    pub(crate) fn visited(&self) -> u64 {
+        self.inodes.visited()
+    }
+}
+
+/// An inode of a subvolume with all its names; None if it does not exist.
+fn inode_of(items: &InodeItems) -> io::Result<Option<Inode>> {
+    let Some(item) = items.inode()? else { return Ok(None) };
+    let Some(kind) = item.kind else { return Ok(None) };
+    let is_root = items.number == ROOT_INODE;
+    let mut links = if is_root { Vec::new() } else { items.links()? };
+    links.iter_mut().filter(|link| link.parent == ROOT_INODE).for_each(|link| link.parent = ROOT);
+    links.sort_unstable();
+    Ok(Some(Inode {
+        ino: if is_root { ROOT } else { items.number },
+        generation: item.generation,
+        kind,
+        attributes: item.attributes,
+        ctime: item.ctime,
+        blocks: item.blocks,
+        links,
+        details: items.details().map(Box::new),
+        object: 0,
+        shared: false,
+    }))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use snapsync_model::{
 };
 use snapsync_snapshot::Volume;
 use snapsync_sys::{Named, Root, btrfs};
-use snapsync_walk::{Tree, candidates, relabel_by_path};
+use snapsync_walk::{Flush, Tree, candidates, relabel_by_path};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -78,7 +78,8 @@ impl Sides {
             }));
         }
         let (Some(from), Some(to)) = (volume.tree_of(base), volume.tree_of(target)) else { return Ok(None) };
-        Sides::searched(&(from.tree()?, base.subset.clone()), &(to.tree()?, target.subset.clone()), monitor)
+        let (from, to) = ((from.tree()?, base.subset.clone()), (to.tree()?, target.subset.clone()));
+        Sides::searched(&from, &to, Flush::Done, monitor)
     }
 
     fn walked(
@@ -152,8 +153,12 @@ impl Sides {
         {
             return Ok(found);
         }
+        let flush = match (old, new) {
+            (Place::Snapshot(_), Place::Snapshot(_)) => Flush::Done,
+            _ => Flush::Due,
+        };
         if let (Some(from), Some(to)) = (old.tree(monitor)?, new.tree(monitor)?)
-            && let Some(found) = Sides::searched(&from, &to, monitor)?
+            && let Some(found) = Sides::searched(&from, &to, flush, monitor)?
         {
             return Ok(found);
         }
@@ -192,12 +197,12 @@ impl Sides {
     }
 
     /// Everything that is found may differ, so nothing is trusted.
-    fn searched(from: &Part, to: &Part, monitor: &Monitor) -> Result<Option<Sides>> {
+    fn searched(from: &Part, to: &Part, flush: Flush, monitor: &Monitor) -> Result<Option<Sides>> {
         if from.1 != to.1 {
             monitor.note("both snapshots are walked whole: their patterns differ");
             return Ok(None);
         }
-        let found = candidates(&from.0, &to.0, &to.1, monitor)?;
+        let found = candidates(&from.0, &to.0, flush, &to.1, monitor)?;
         Ok(found.map(|(old, new)| Sides {
             base: Some(Box::new(old)),
             target: Box::new(new),

@@ -8,6 +8,7 @@ use crate::report::rounds::Diff;
 use snapsync_manifest::ManifestHeader;
 use snapsync_model::{Context, Counts, Error, Monitor, Result, SnapshotInfo, Stage, count as count_of};
 use snapsync_snapshot::Volume;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -83,7 +84,12 @@ fn write(
     // A failure must not leave half a manifest under the requested name.
     let temporary = temporary_beside(&output);
     let written = sides.write_manifest(&temporary, head, monitor);
-    let counts = written.and_then(|counts| keep(&temporary, &output).map(|()| counts)).inspect_err(|_| {
+    let kept = written.and_then(|counts| {
+        let synced = File::open(&temporary).and_then(|file| file.sync_all());
+        synced.context("write", &temporary)?;
+        keep(&temporary, &output).map(|()| counts)
+    });
+    let counts = kept.inspect_err(|_| {
         let _ = std::fs::remove_file(&temporary);
     })?;
     Ok((output, counts))

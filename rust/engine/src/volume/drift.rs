@@ -8,6 +8,7 @@ use crate::volume::rewind::{Rewind, Rewound, rewind_without};
 use snapsync_manifest::ManifestReader;
 use snapsync_model::{Attributes, Change, End, Error, Inode, Kind, Monitor, Result, SnapshotInfo, Stage};
 use snapsync_snapshot::LockedVolume;
+use snapsync_walk::is_as_in;
 
 /// The number of paths in one message.
 const SHOWN: usize = 5;
@@ -28,6 +29,9 @@ pub(crate) fn find(
     monitor: &Monitor,
 ) -> Result<Option<Drift>> {
     monitor.start(Stage::Compare, 0);
+    if is_plainly_the_same(volume, newest, monitor)? {
+        return Ok(None);
+    }
     let probe = volume.probe(prefix, monitor)?;
     let found = compare(volume, newest, &probe, monitor);
     match found {
@@ -37,6 +41,14 @@ pub(crate) fn find(
             other.map(|_| None)
         }
     }
+}
+
+/// Whether a search of the tree itself finds nothing, so that no probe of it is needed.
+fn is_plainly_the_same(volume: &LockedVolume, newest: &SnapshotInfo, monitor: &Monitor) -> Result<bool> {
+    let Some(snapshot) = volume.tree_of(newest).filter(|_| volume.missing(newest).is_none()) else {
+        return Ok(false);
+    };
+    is_as_in(&snapshot.tree()?, volume.root(), &newest.subset, monitor)
 }
 
 fn compare(

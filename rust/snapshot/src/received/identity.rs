@@ -156,6 +156,8 @@ pub fn identity_of(path: &Path) -> Result<Option<Identity>> {
     let above = path.parent().map(shelf_at).transpose()?;
     let records = above.as_ref().map_or_else(|| Ok(Vec::new()), records)?;
     if btrfs::is_subvolume(root.fd()).context("read the subvolume of", &path)? {
+        // Data in memory changes it once more when it is written out. In a store there is none of a snapshot.
+        sync_filesystem(root.fd()).context("sync the file system of", &path)?;
         return identity_of_subvolume(&root, &records);
     }
     let (Some(above), Some(name)) = (above, path.file_name()) else { return Ok(None) };
@@ -195,10 +197,7 @@ pub(crate) fn identity_in(root: &Root) -> Result<Option<Identity>> {
 }
 
 fn identity_of_subvolume(root: &Root, records: &[Record]) -> Result<Option<Identity>> {
-    let path = root.path();
-    // Data in memory changes it once more when it is written out.
-    sync_filesystem(root.fd()).context("sync the file system of", path)?;
-    let subvolume = btrfs::subvolume(root.fd()).context("read the subvolume of", path)?;
+    let subvolume = btrfs::subvolume(root.fd()).context("read the subvolume of", root.path())?;
     if !subvolume.read_only {
         return Ok(None);
     }

@@ -17,7 +17,7 @@ impl Volume {
         let dir = self.dir_of(info.id);
         Ok(match info.provider {
             Provider::Btrfs => {
-                Box::new(Tree::of(dir.join("tree").tree()?.underneath()?, &info.subset, monitor)?)
+                Box::new(Tree::of_snapshot(dir.join("tree").tree()?.underneath()?, &info.subset, monitor)?)
             }
             Provider::Pool => Box::new(self.open_pool(info)?),
         })

@@ -31,34 +31,31 @@ pub enum Request {
 impl LockedVolume {
     /// Takes a snapshot.
     pub fn take(&mut self, request: Request, monitor: &Monitor) -> Result<SnapshotInfo> {
-        // An apply ends with a sync, and a second one would write nothing.
-        let is_synced = matches!(request, Request::Same(_));
+        let is_new = matches!(request, Request::New { .. });
         let info = self.describe(request)?;
-        self.take_described(info, is_synced, monitor)
+        self.take_described(info, is_new, monitor)
     }
 
     fn take_described(
         &mut self,
         info: SnapshotInfo,
-        is_synced: bool,
+        is_new: bool,
         monitor: &Monitor,
     ) -> Result<SnapshotInfo> {
         self.keep_what_is_only_in_tree(monitor)?;
-        if info.provider == Provider::Btrfs && !is_synced {
+        if info.provider == Provider::Btrfs && is_new {
             let mounts =
                 mounts_beneath(&self.root().own_path()).context("read what is mounted in", self.path())?;
             note_mounts(&mounts, &Matcher::new(&info.subset)?, monitor)?;
         }
-        self.take_with(info, is_synced, |store, subset, round, dir| {
-            take::take(&store, subset, round, dir, monitor)
-        })
+        self.take_with(info, |store, subset, round, dir| take::take(&store, subset, round, dir, monitor))
     }
 
     /// Takes a snapshot that a standby is to have.
     pub fn take_for(&mut self, by: TakenFor, request: Request, monitor: &Monitor) -> Result<SnapshotInfo> {
         let info = self.describe(request)?;
         self.note_taken_for(info.id, by)?;
-        self.take_described(info, false, monitor)
+        self.take_described(info, true, monitor)
     }
 
     /// Takes the snapshot that another volume has, after the changes since the last one were applied. `delta`
@@ -73,7 +70,7 @@ impl LockedVolume {
     ) -> Result<SnapshotInfo> {
         let info = self.describe(Request::Same(info))?;
         let successors = successors.into_iter().map(|successor| (successor.ino, successor)).collect();
-        self.take_with(info, true, |store, subset, round, dir| {
+        self.take_with(info, |store, subset, round, dir| {
             follow::take(&PoolStore { successors, ..store }, subset, round, dir, delta, monitor)
         })
     }
@@ -95,9 +92,7 @@ impl LockedVolume {
             subset: self.subset().clone(),
             aside: true,
         };
-        self.make(info, false, |store, subset, round, dir| {
-            take::take_whole(&store, subset, round, dir, monitor)
-        })
+        self.make(info, |store, subset, round, dir| take::take_whole(&store, subset, round, dir, monitor))
     }
 
     /// Lists a probe as a snapshot that is kept aside.
@@ -125,7 +120,6 @@ impl LockedVolume {
     fn take_with(
         &mut self,
         info: SnapshotInfo,
-        is_synced: bool,
         table: impl FnOnce(PoolStore, &Subset, u64, &Spot) -> Result<objects::Counts>,
     ) -> Result<SnapshotInfo> {
         let is_standby = self.info().role == Role::Standby;
@@ -133,7 +127,7 @@ impl LockedVolume {
             // What is in it now is of another moment.
             self.plain.forget();
         }
-        let info = self.make(info, is_synced, table)?;
+        let info = self.make(info, table)?;
         if is_standby {
             self.plain.forget();
         }
@@ -153,14 +147,13 @@ impl LockedVolume {
     fn make(
         &mut self,
         mut info: SnapshotInfo,
-        is_synced: bool,
         table: impl FnOnce(PoolStore, &Subset, u64, &Spot) -> Result<objects::Counts>,
     ) -> Result<SnapshotInfo> {
         let dir = self.dir_of(info.id);
         dir.create_dir().context("create the directory", dir.show())?;
         fault::point("snapshot.begin");
         match info.provider {
-            Provider::Btrfs => self.take_btrfs(&dir, "tree", is_synced)?,
+            Provider::Btrfs => self.take_btrfs(&dir, "tree")?,
             Provider::Pool => {
                 let round = self.claim_round()?;
                 write(&dir, "round", round.to_string().as_bytes())?;
@@ -172,11 +165,12 @@ impl LockedVolume {
         Ok(info)
     }
 
-    fn take_btrfs(&self, dir: &Spot, name: &str, is_synced: bool) -> Result<()> {
+    /// The kernel writes out what is in memory alone before it makes a snapshot, and commits it.
+    fn take_btrfs(&self, dir: &Spot, name: &str) -> Result<()> {
         let (volume, into) = (self.root(), dir.directory().context("open the directory", dir.show())?);
-        if !is_synced {
-            // Every later comparison searches everything in the snapshot's own transaction, so as little as
-            // possible should be in it.
+        if self.info().role == Role::Primary && self.snapshots()?.is_empty() {
+            // The next comparison searches everything in the snapshot's own transaction. That should not be
+            // the whole tree, as it is where somebody has just put it there.
             sync_filesystem(volume.fd()).context("sync the file system of", self.path())?;
         }
         btrfs::create_snapshot(volume.fd(), into, OsStr::new(name))
@@ -225,7 +219,7 @@ impl LockedVolume {
 
     fn replace_tree(&self, dir: &Spot) -> Result<()> {
         let (again, tree) = (dir.join(AGAIN), dir.join("tree"));
-        self.take_btrfs(dir, AGAIN, true)?;
+        self.take_btrfs(dir, AGAIN)?;
         fault::point("again.made");
         again.exchange(&tree).context("replace", tree.show())?;
         dir.sync().context("sync", dir.show())?;
