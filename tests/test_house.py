@@ -215,7 +215,7 @@ RUST_LEVELS = {
         work
     """,
     "snapshot/volume": """
-        scrubbed
+        listed scrubbed
         record
         handle
         locked
@@ -297,6 +297,7 @@ RUST_LEVELS = {
         mount
     """,
     "engine": """
+        names
         digest jobs keep report
         options secret
         location

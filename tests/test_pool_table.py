@@ -354,6 +354,26 @@ def test_nothing_of_what_did_not_change_is_looked_at(place: Place, tmp_path: Pat
     assert many.total() <= few.total() + 20
 
 
+def records_read_by_a_round(pair: Pair, tmp_path: Path) -> int:
+    (pair.source / "work").write_bytes(os.urandom(9))
+    trace, which = tmp_path / "calls", "trace=openat2"
+    ran = run("sync", pair.source, pair.target, wrap=("strace", "-f", "-qq", "-e", which, "-o", str(trace)))
+    assert ran.code == 0, ran
+    return trace.read_text(errors="replace").count('/snapshot.json"')
+
+
+def test_the_record_of_a_snapshot_is_read_once_for_each_lock(place: Place, tmp_path: Path) -> None:
+    """The primary is locked three times in a round, and the standby once."""
+    need("strace")
+    pair = Pair.make(place, ("xfs", "xfs"))
+    pair.sync()
+    few = records_read_by_a_round(pair, tmp_path)
+    for _ in range(4):
+        pair.sync()
+    # The one that was traced is there too.
+    assert records_read_by_a_round(pair, tmp_path) - few <= 4 * 5
+
+
 # --- where there is no table from the last one -------------------------------------------------
 
 

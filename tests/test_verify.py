@@ -204,6 +204,33 @@ def test_quick_takes_shared_blocks_of_snapshots_for_a_proof(place: Place, kind: 
     assert report(volume, f"{volume}@new", "--quick")["unproven"] == 21
 
 
+def test_quick_tells_the_same_where_only_patches_differ(place: Place) -> None:
+    """Snapshots that share their whole table; and all beneath a directory that has another name."""
+    volume = place("xfs")
+    for path in ("a/one", "a/two", "b/deep/file", "b/deep/kept"):
+        (volume / path).parent.mkdir(parents=True, exist_ok=True)
+        (volume / path).write_text(path)
+    os.link(volume / "a/one", volume / "again")
+    done("snapshot", volume, "--name", "first")
+    (volume / "a/two").chmod(0o600)
+    (volume / "b/deep/file").rename(volume / "b/deep/new")
+    done("snapshot", volume, "--name", "second")
+    (volume / "b").rename(volume / "c")
+    done("snapshot", volume, "--name", "third")
+
+    def compared(one: str, other: str) -> tuple[int, set[tuple[str, str]]]:
+        answer = report(f"{volume}@{one}", f"{volume}@{other}", "--quick")
+        assert answer["unproven"] == 0
+        return answer["entries"], named(answer)
+
+    assert compared("first", "first") == (9, set())
+    both = {("b/deep/file", "entry"), ("b/deep/new", "entry")}
+    assert compared("first", "second") == (9, {("a/two", "mode"), ("b/deep", "mtime (ns)"), *both})
+    beneath = {"b", "b/deep", "b/deep/kept", "b/deep/new"}
+    moved = {(path.replace("b", name, 1), "entry") for path in beneath for name in "bc"}
+    assert compared("second", "third") == (9, {(".", "mtime (ns)"), *moved})
+
+
 def test_holes_and_preallocation_are_compared_as_zeros(place: Place) -> None:
     a, b = place("xfs"), place("xfs")
     for tree, make in ((a, worlds.preallocate), (b, lambda path, _, size: worlds.truncate(path, size))):

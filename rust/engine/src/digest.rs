@@ -1,13 +1,13 @@
 //! The records of a tree by which two sides are compared: one for each name, sorted by path. A record has
 //! only a digest of a file's content, so the two sides may be on two machines.
 
+use crate::names::{Encoded, Merged, Name, Names};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use snapsync_model::{
-    Attributes, Content, Context, Details, Error, Inode, Kind, Monitor, ROOT, Range, Rare, RelPath, Result,
-    Side, read_still,
+    Attributes, Content, Context, Details, Error, Inode, Kind, Monitor, Range, Rare, RelPath, Result, Side,
+    read_still,
 };
-use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -119,74 +119,6 @@ pub(crate) struct Body {
     pub(crate) content: Option<Digest>,
 }
 
-/// A side in order of paths: every name, with its inode and the first of that inode's names.
-pub(crate) struct Listing<'a> {
-    pub(crate) side: &'a dyn Side,
-    inodes: Vec<Inode>,
-    paths: Vec<(RelPath, usize)>,
-    first_name: HashMap<usize, RelPath>,
-}
-
-impl<'a> Listing<'a> {
-    pub(crate) fn read(side: &'a dyn Side) -> Result<Listing<'a>> {
-        let inodes: Vec<Inode> = side.inodes()?.collect::<Result<_>>()?;
-        let mut paths = Vec::new();
-        let mut first_name = HashMap::new();
-        for (at, inode) in inodes.iter().enumerate() {
-            let mut names: Vec<RelPath> =
-                inode.links.iter().map(|link| side.path_of(link)).collect::<Result<_>>()?;
-            if inode.ino == ROOT {
-                names.push(RelPath::root());
-            }
-            names.sort_unstable();
-            if names.len() > 1 {
-                first_name.insert(at, names[0].clone());
-            }
-            paths.extend(names.into_iter().map(|path| (path, at)));
-        }
-        paths.sort_unstable();
-        Ok(Listing { side, inodes, paths, first_name })
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.paths.len()
-    }
-
-    pub(crate) fn find(&self, path: &RelPath) -> Option<&Inode> {
-        let at = self.paths.binary_search_by(|(known, _)| known.cmp(path)).ok()?;
-        Some(&self.inodes[self.paths[at].1])
-    }
-
-    fn record(&self, (path, at): &(RelPath, usize), reading: Reading, monitor: &Monitor) -> Result<Record> {
-        monitor.check()?;
-        let (inode, first) = (&self.inodes[*at], self.first_name.get(at));
-        let is_first = first.is_none_or(|first| first == path);
-        let body = is_first.then(|| self.body(path, inode, reading, monitor)).transpose()?;
-        Ok(Record { path: path.clone(), kind: inode.kind, first: first.cloned(), body })
-    }
-
-    fn body(&self, path: &RelPath, inode: &Inode, reading: Reading, monitor: &Monitor) -> Result<Body> {
-        let details = self.side.details(inode)?;
-        let attributes = inode.attributes.with(&details);
-        let Details { xattrs, symlink_target, .. } = details;
-        let xattrs =
-            xattrs.into_iter().map(|xattr| (xattr.name, blake3::hash(&xattr.value).into())).collect();
-        let content = match inode.kind {
-            Kind::File if reading.wants(path, attributes.size) => {
-                Some(self.content(path, inode, monitor).or_else(unreadable)?)
-            }
-            _ => None,
-        };
-        Ok(Body { attributes, symlink_target: symlink_target.unwrap_or_default(), xattrs, content })
-    }
-
-    fn content(&self, path: &RelPath, inode: &Inode, monitor: &Monitor) -> Result<Digest> {
-        let range = Range { offset: 0, length: inode.attributes.size };
-        let mut file = self.side.open(inode)?;
-        read_still(self.side, inode, &mut file, |file| content(file, path.as_path(), range, monitor))
-    }
-}
-
 /// A failing disk, or bytes that a snapshot has lost, are a result of the comparison, and must not end it.
 fn unreadable(error: Error) -> Result<Digest> {
     let is_lost = matches!(error, Error::Lost { .. });
@@ -248,37 +180,65 @@ impl Iterator for Runs<'_> {
     }
 }
 
+/// A record, and on this machine the inode, at the first of its names.
+pub(crate) type Listed = (Record, Option<Inode>);
+
 /// A side on this machine.
 pub(crate) struct Near<'a> {
-    listing: &'a Listing<'a>,
+    side: &'a dyn Side,
+    names: Merged<'a>,
     reading: Reading,
     /// Whether its records count as progress.
     is_counted: bool,
     monitor: &'a Monitor,
-    made: usize,
 }
 
 impl<'a> Near<'a> {
     pub(crate) fn new(
-        listing: &'a Listing<'a>,
+        names: &'a Names<'a>,
         reading: Reading,
         is_counted: bool,
         monitor: &'a Monitor,
-    ) -> Self {
-        Near { listing, reading, is_counted, monitor, made: 0 }
+    ) -> Result<Near<'a>> {
+        Ok(Near { side: names.side, names: names.iter()?, reading, is_counted, monitor })
     }
 
     /// The next records; empty at the end.
-    pub(crate) fn more(&mut self) -> Result<Vec<Record>> {
-        let paths = &self.listing.paths[self.made..];
-        let batch = &paths[..paths.len().min(BATCH)];
-        self.made += batch.len();
-        let make = |name| {
-            let record = self.listing.record(name, self.reading, self.monitor)?;
+    pub(crate) fn more(&mut self) -> Result<Vec<Listed>> {
+        let batch: Vec<Encoded> = self.names.by_ref().take(BATCH).collect::<Result<_>>()?;
+        let make = |name: &Encoded| {
+            self.monitor.check()?;
+            let listed = self.listed(name.decode()?)?;
             self.monitor.advance(u64::from(self.is_counted));
-            Ok(record)
+            Ok(listed)
         };
         batch.par_iter().with_max_len(1).map(make).collect()
+    }
+
+    fn listed(&self, Name { path, kind, first, inode }: Name) -> Result<Listed> {
+        let body = inode.as_ref().map(|inode| self.body(&path, inode)).transpose()?;
+        Ok((Record { path, kind, first, body }, inode))
+    }
+
+    fn body(&self, path: &RelPath, inode: &Inode) -> Result<Body> {
+        let details = self.side.details(inode)?;
+        let attributes = inode.attributes.with(&details);
+        let Details { xattrs, symlink_target, .. } = details;
+        let xattrs =
+            xattrs.into_iter().map(|xattr| (xattr.name, blake3::hash(&xattr.value).into())).collect();
+        let content = match inode.kind {
+            Kind::File if self.reading.wants(path, attributes.size) => {
+                Some(self.content(path, inode).or_else(unreadable)?)
+            }
+            _ => None,
+        };
+        Ok(Body { attributes, symlink_target: symlink_target.unwrap_or_default(), xattrs, content })
+    }
+
+    fn content(&self, path: &RelPath, inode: &Inode) -> Result<Digest> {
+        let range = Range { offset: 0, length: inode.attributes.size };
+        let mut file = self.side.open(inode)?;
+        read_still(self.side, inode, &mut file, |file| content(file, path.as_path(), range, self.monitor))
     }
 }
 

@@ -2,9 +2,10 @@
 //! files.
 
 use crate::delta::incoming::nonsense;
-use crate::digest::{Listing, Near, Reading, Record};
+use crate::digest::{Near, Reading, Record};
 use crate::location::place::Place;
 use crate::location::text::Address;
+use crate::names::Names;
 use crate::options::SshOptions;
 use crate::remote::messages::{Answer, DIGEST, LONGEST, Request};
 use crate::remote::ssh::Peer;
@@ -21,12 +22,12 @@ const BLOCK: usize = 1 << 18;
 /// Sends a client the records of a tree that it may read.
 pub(crate) fn tell(wire: &mut Wire<'_>, place: &Place, reading: Reading, monitor: &Monitor) -> Result<()> {
     let opened = place.open(monitor)?;
-    let listing = Listing::read(opened.side())?;
-    let mut near = Near::new(&listing, reading, false, monitor);
+    let names = Names::of(opened.side())?;
+    let mut near = Near::new(&names, reading, false, monitor)?;
     let mut block = Vec::new();
     loop {
         let records = near.more()?;
-        for record in &records {
+        for (record, _) in &records {
             record.write(&mut block);
             if block.len() >= BLOCK {
                 tell_block(wire, &mut block)?;
@@ -34,8 +35,7 @@ pub(crate) fn tell(wire: &mut Wire<'_>, place: &Place, reading: Reading, monitor
         }
         tell_block(wire, &mut block)?;
         if records.is_empty() {
-            let entries = listing.len() as u64;
-            return wire.tell(&Answer::Digested { entries, notes: monitor.take_notes() });
+            return wire.tell(&Answer::Digested { entries: names.len(), notes: monitor.take_notes() });
         }
     }
 }

@@ -288,7 +288,7 @@ impl Driver<'_> {
     /// The standby's newest snapshot, which its tree holds; the primary must have it too.
     fn common_base(&self, state: &State) -> Result<Option<SnapshotInfo>> {
         let Some(newest) = &state.newest else { return Ok(None) };
-        let common = self.primary.line()?.into_iter().find(|s| s.id == newest.id);
+        let common = self.primary.snapshot(newest.id)?.filter(|s| !s.aside);
         common.map(Some).ok_or_else(|| {
             let (source, target) = (self.primary.path().display(), &self.looked.path);
             Error::refused(
@@ -308,7 +308,7 @@ impl Driver<'_> {
         if pending.base != base.map(|base| base.id) {
             return Ok(None);
         }
-        Ok(self.primary.line()?.into_iter().find(|s| s.id == pending.snapshot))
+        Ok(self.primary.snapshot(pending.snapshot)?.filter(|s| !s.aside))
     }
 
     /// Brings a snapshot that the primary already had. The standby may hold it already.

@@ -416,7 +416,7 @@ impl StandbyEnd for Local<'_> {
             let _ = give_up(volume.root(), &volume.store(), &journal);
         }
         let _ = volume.seal();
-        let has = |id: Uuid| volume.find_snapshot(&id.to_string()).is_ok();
+        let has = |id: Uuid| volume.snapshot(id).is_ok_and(|found| found.is_some());
         let needed = !matches!(Journal::load(&volume.store()), Ok(None))
             || has(snapshot)
             || self.begun.is_some_and(has);

@@ -1,16 +1,18 @@
 //! Proves that two trees are equal in every entry, by content and metadata. Each side lists what it holds,
 //! and the lists are merged by path.
 
-use crate::digest::{BATCH, Body, Digest, Listing, Near, READ, Reading, Record, Runs, UNREADABLE};
+use crate::digest::{BATCH, Body, Digest, Listed, Near, READ, Reading, Record, Runs, UNREADABLE};
 use crate::location::place::{Opened, Place};
 use crate::location::text::{Address, Location};
+use crate::names::Names;
 use crate::options::SshOptions;
 use crate::remote::digests::RemoteDigests;
 use crate::report::checks::{Difference, Verified};
 use rayon::prelude::*;
 use snapsync_model::{
-    Attributes, Content, Context, Error, Inode, Kind, Layout, Monitor, Range, RelPath, Result, Stage,
+    Attributes, Content, Context, Error, Inode, Kind, Layout, Monitor, Range, RelPath, Result, Side, Stage,
 };
+use snapsync_snapshot::PoolSnapshot;
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::path::Path;
@@ -28,17 +30,22 @@ pub fn verify(a: &Path, b: &Path, reading: Reading, ssh: &SshOptions, monitor: &
     // Another machine reads its tree while this one reads its own.
     let ask = |one: &Named, other: &Named| one.ask(ssh, reading, other.lineage(), monitor);
     let remote = (ask(&named.0, &named.1)?, ask(&named.1, &named.0)?);
-    let opened = (named.0.open(monitor)?, named.1.open(monitor)?);
-    let listing = (list(opened.0.as_ref())?, list(opened.1.as_ref())?);
-    let counted = listing.0.as_ref().or(listing.1.as_ref());
-    monitor.start(Stage::Verify, counted.map_or(0, Listing::len) as u64);
+    let differing = if reading == Reading::Nothing { named.0.differing(&named.1)? } else { None };
+    let all = differing.as_ref().map(|(a, _)| a.names()).transpose()?;
+    let opened = match differing {
+        Some((a, b)) => (Some(Opened::Snapshot(Box::new(a))), Some(Opened::Snapshot(Box::new(b)))),
+        None => (named.0.open(monitor)?, named.1.open(monitor)?),
+    };
+    let names = (list(opened.0.as_ref())?, list(opened.1.as_ref())?);
+    let counted = names.0.as_ref().or(names.1.as_ref());
+    monitor.start(Stage::Verify, counted.map_or(0, Names::len));
     let near =
-        |listing| Near::new(listing, reading, counted.is_some_and(|one| std::ptr::eq(one, listing)), monitor);
-    let mut left = Feed::new(listing.0.as_ref().map(near), remote.0);
-    let mut right = Feed::new(listing.1.as_ref().map(near), remote.1);
-    let both = listing.0.as_ref().zip(listing.1.as_ref());
+        |names| Near::new(names, reading, counted.is_some_and(|one| std::ptr::eq(one, names)), monitor);
+    let mut left = Feed::new(names.0.as_ref().map(near).transpose()?, remote.0);
+    let mut right = Feed::new(names.1.as_ref().map(near).transpose()?, remote.1);
+    let sides = names.0.as_ref().zip(names.1.as_ref()).map(|(a, b)| (a.side, b.side));
     let pools = (named.0.pool(), named.1.pool());
-    let both = both.map(|(a, b)| Both { a, b, is_one_pool: pools.0.is_some() && pools.0 == pools.1 });
+    let both = sides.map(|(a, b)| Both { a, b, is_one_pool: pools.0.is_some() && pools.0 == pools.1 });
     let mut found =
         Found { both, monitor, lost_and_found: None, doubtful: Vec::new(), report: report(a, b, reading) };
     merge(&mut left, &mut right, &mut found)?;
@@ -47,6 +54,7 @@ pub fn verify(a: &Path, b: &Path, reading: Reading, ssh: &SshOptions, monitor: &
         monitor.note("an empty lost+found, which the file system made, is on one side only");
     }
     let mut report = found.report;
+    report.entries = all.unwrap_or(report.entries);
     report.differences.sort_by(|x, y| (&x.path, &x.what).cmp(&(&y.path, &y.what)));
     report.equal = report.difference_count == 0;
     report.notes = monitor.take_notes();
@@ -75,8 +83,8 @@ fn report(a: &Path, b: &Path, reading: Reading) -> Verified {
     }
 }
 
-fn list(opened: Option<&Opened>) -> Result<Option<Listing<'_>>> {
-    opened.map(|opened| Listing::read(opened.side())).transpose()
+fn list(opened: Option<&Opened>) -> Result<Option<Names<'_>>> {
+    opened.map(|opened| Names::of(opened.side())).transpose()
 }
 
 /// A place on this machine or another.
@@ -121,6 +129,20 @@ impl Named {
         }
     }
 
+    /// Two snapshots of one pool, reduced to what their tables have otherwise; None where both are to be
+    /// compared as a whole.
+    fn differing(&self, other: &Named) -> Result<Option<(PoolSnapshot, PoolSnapshot)>> {
+        match (self, other) {
+            (Named::Here(Place::Snapshot(a)), Named::Here(Place::Snapshot(b)))
+                if self.pool().is_some() && self.pool() == other.pool() =>
+            {
+                [&a.1, &b.1].into_iter().try_for_each(|info| a.0.expect_there(info))?;
+                a.0.differing_alone(&a.1, &b.1)
+            }
+            _ => Ok(None),
+        }
+    }
+
     fn pool(&self) -> Option<&Path> {
         match self {
             Named::Here(place) => place.pool(),
@@ -133,7 +155,7 @@ impl Named {
 struct Feed<'a> {
     near: Option<Near<'a>>,
     remote: Option<RemoteDigests<'a>>,
-    ahead: VecDeque<Record>,
+    ahead: VecDeque<Listed>,
     has_ended: bool,
 }
 
@@ -142,10 +164,10 @@ impl<'a> Feed<'a> {
         Feed { near, remote, ahead: VecDeque::new(), has_ended: false }
     }
 
-    fn more(&mut self) -> Result<Vec<Record>> {
+    fn more(&mut self) -> Result<Vec<Listed>> {
         match (&mut self.near, &mut self.remote) {
             (Some(near), _) => near.more(),
-            (_, Some(remote)) => remote.more(),
+            (_, Some(remote)) => Ok(remote.more()?.into_iter().map(|record| (record, None)).collect()),
             _ => Ok(Vec::new()),
         }
     }
@@ -192,7 +214,7 @@ fn merge<'a>(a: &mut Feed<'a>, b: &mut Feed<'a>, found: &mut Found<'_>) -> Resul
         }
         let order = match (a.ahead.front(), b.ahead.front()) {
             (None, None) => return Ok(()),
-            (Some(x), Some(y)) => x.path.cmp(&y.path),
+            (Some((x, _)), Some((y, _))) => x.path.cmp(&y.path),
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
         };
@@ -200,10 +222,10 @@ fn merge<'a>(a: &mut Feed<'a>, b: &mut Feed<'a>, found: &mut Found<'_>) -> Resul
         let y = if order.is_ge() { b.ahead.pop_front() } else { None };
         found.report.entries += u64::from(x.is_some());
         match (x, y) {
-            (Some(x), Some(y)) => found.entry(&x, &y)?,
+            (Some((x, p)), Some((y, q))) => found.entry(&x, &y, p.zip(q))?,
             (x, y) => {
-                x.iter().for_each(|x| found.one_sided(x, "present", "missing"));
-                y.iter().for_each(|y| found.one_sided(y, "missing", "present"));
+                x.iter().for_each(|(x, _)| found.one_sided(x, "present", "missing"));
+                y.iter().for_each(|(y, _)| found.one_sided(y, "missing", "present"));
             }
         }
     }
@@ -211,47 +233,43 @@ fn merge<'a>(a: &mut Feed<'a>, b: &mut Feed<'a>, found: &mut Found<'_>) -> Resul
 
 /// Both sides, if both are on this machine.
 struct Both<'a> {
-    a: &'a Listing<'a>,
-    b: &'a Listing<'a>,
+    a: &'a dyn Side,
+    b: &'a dyn Side,
     is_one_pool: bool,
 }
 
-impl Both<'_> {
-    fn inodes(&self, path: &RelPath) -> Option<(&Inode, &Inode)> {
-        Some((self.a.find(path)?, self.b.find(path)?))
-    }
+/// An inode of each side, at the same path.
+type Inodes = (Inode, Inode);
 
+impl Both<'_> {
     fn proves_anything(&self) -> bool {
-        self.is_one_pool || (self.a.side.space().is_some() && self.a.side.space() == self.b.side.space())
+        self.is_one_pool || (self.a.space().is_some() && self.a.space() == self.b.space())
     }
 
     /// Whether the addresses prove that two files of one size are equal.
-    fn proves(&self, path: &RelPath) -> Result<bool> {
-        let Some((x, y)) = self.inodes(path) else { return Ok(false) };
+    fn proves(&self, (x, y): &Inodes) -> Result<bool> {
         if self.is_one_pool && x.object == y.object && x.object != 0 {
             return Ok(true);
         }
-        if self.a.side.space().is_none() || self.a.side.space() != self.b.side.space() {
+        if self.a.space().is_none() || self.a.space() != self.b.space() {
             return Ok(false);
         }
         // Both stay open until it is known that neither changed, so that no block is given to another.
-        let (p, q) = (self.a.side.open(x)?, self.b.side.open(y)?);
-        let is_same = lies_at_the_same_place(&self.a.side.layout(x, &p)?, &self.b.side.layout(y, &q)?);
+        let (p, q) = (self.a.open(x)?, self.b.open(y)?);
+        let is_same = lies_at_the_same_place(&self.a.layout(x, &p)?, &self.b.layout(y, &q)?);
         self.hold_still((x, &p), (y, &q))?;
         Ok(is_same)
     }
 
     fn hold_still(&self, x: (&Inode, &Content), y: (&Inode, &Content)) -> Result<()> {
-        self.a.side.holds_still(x.0, x.1)?;
-        self.b.side.holds_still(y.0, y.1)
+        self.a.holds_still(x.0, x.1)?;
+        self.b.holds_still(y.0, y.1)
     }
 
     /// The first byte that differs, if it still does.
-    fn first_difference(&self, path: &RelPath, monitor: &Monitor) -> Result<Option<u64>> {
-        let Some((x, y)) = self.inodes(path) else { return Ok(None) };
-        let size = x.attributes.size;
-        let inodes = (x, y);
-        let (x, y) = (self.a.side.open(x)?, self.b.side.open(y)?);
+    fn first_difference(&self, path: &RelPath, inodes: &Inodes, monitor: &Monitor) -> Result<Option<u64>> {
+        let size = inodes.0.attributes.size;
+        let (x, y) = (self.a.open(&inodes.0)?, self.b.open(&inodes.1)?);
         let (mut left, mut right) = (vec![0; READ.min(size as usize)], vec![0; READ.min(size as usize)]);
         let mut found = None;
         let all = Range { offset: 0, length: size };
@@ -268,7 +286,7 @@ impl Both<'_> {
                 found = Some(run.offset + first as u64);
             }
         }
-        self.hold_still((inodes.0, &x), (inodes.1, &y))?;
+        self.hold_still((&inodes.0, &x), (&inodes.1, &y))?;
         Ok(found)
     }
 }
@@ -286,7 +304,7 @@ struct Found<'a> {
     /// A new ext4 contains this directory: on one side only it counts once something is in it.
     lost_and_found: Option<RelPath>,
     /// Files that were not read, and may still be proven equal.
-    doubtful: Vec<(RelPath, u64)>,
+    doubtful: Vec<(Option<Inodes>, u64)>,
     report: Verified,
 }
 
@@ -317,7 +335,7 @@ impl Found<'_> {
         self.add(&record.path, "entry", &a, &b);
     }
 
-    fn entry(&mut self, a: &Record, b: &Record) -> Result<()> {
+    fn entry(&mut self, a: &Record, b: &Record, inodes: Option<Inodes>) -> Result<()> {
         let path = &a.path;
         if a.kind != b.kind {
             self.add(path, "kind", &a.kind.name(), &b.kind.name());
@@ -333,7 +351,7 @@ impl Found<'_> {
         let (Some(x), Some(y)) = (&a.body, &b.body) else { return Ok(()) };
         self.attributes(path, a.kind, x, y);
         if a.kind == Kind::File && x.attributes.size == y.attributes.size {
-            self.content(path, x, y)?;
+            self.content(path, x, y, inodes)?;
         }
         Ok(())
     }
@@ -372,7 +390,7 @@ impl Found<'_> {
         }
     }
 
-    fn content(&mut self, path: &RelPath, x: &Body, y: &Body) -> Result<()> {
+    fn content(&mut self, path: &RelPath, x: &Body, y: &Body, inodes: Option<Inodes>) -> Result<()> {
         let size = x.attributes.size;
         match (&x.content, &y.content) {
             (Some(p), Some(q)) => {
@@ -380,24 +398,28 @@ impl Found<'_> {
                 if p == q && *p != UNREADABLE {
                     self.report.bytes += size;
                 } else {
-                    let (a, b) = self.where_content_differs(path)?;
+                    let (a, b) = self.where_content_differs(path, inodes.as_ref())?;
                     let show = |digest: &Digest, what: String| {
                         if *digest == UNREADABLE { "cannot be read".to_owned() } else { what }
                     };
                     self.add(path, "content", &show(p, a), &show(q, b.to_owned()));
                 }
             }
-            _ if size > 0 => self.doubtful.push((path.clone(), size)),
+            _ if size > 0 => self.doubtful.push((inodes, size)),
             _ => {}
         }
         if self.doubtful.len() >= BATCH { self.settle() } else { Ok(()) }
     }
 
-    fn where_content_differs(&self, path: &RelPath) -> Result<(String, &'static str)> {
-        let byte = match &self.both {
+    fn where_content_differs(
+        &self,
+        path: &RelPath,
+        inodes: Option<&Inodes>,
+    ) -> Result<(String, &'static str)> {
+        let byte = match self.both.as_ref().zip(inodes) {
             // No more differences are listed.
-            Some(both) if self.report.differences.len() < TOLD => {
-                match both.first_difference(path, self.monitor) {
+            Some((both, inodes)) if self.report.differences.len() < TOLD => {
+                match both.first_difference(path, inodes, self.monitor) {
                     // Told by the digest.
                     Err(Error::Io { .. } | Error::Lost { .. }) => None,
                     other => other?,
@@ -414,9 +436,12 @@ impl Found<'_> {
         if let Some(both) = self.both.as_ref().filter(|both| both.proves_anything()) {
             let proven: Vec<bool> = doubtful
                 .par_iter()
-                .map(|(path, _)| match self.monitor.check().and_then(|()| both.proves(path)) {
-                    Err(Error::Lost { .. }) => Ok(false),
-                    other => other,
+                .map(|(inodes, _)| {
+                    self.monitor.check()?;
+                    match inodes.as_ref().map_or(Ok(false), |inodes| both.proves(inodes)) {
+                        Err(Error::Lost { .. }) => Ok(false),
+                        other => other,
+                    }
                 })
                 .collect::<Result<_>>()?;
             let mut proven = proven.into_iter();

@@ -72,7 +72,7 @@ fn correct(
     monitor: &Monitor,
 ) -> Result<()> {
     let base = base.filter(|base| volume.has_table(*base));
-    let base = volume.snapshots()?.into_iter().find(|snapshot| Some(snapshot.id) == base);
+    let base = base.map(|base| volume.snapshot(base)).transpose()?.flatten();
     let Some(base) = base else { return Ok(()) };
     note_doubtful(volume, base.id, stage, back)?;
     let doubtful = doubtful(stage)?.unwrap_or_default();
@@ -213,8 +213,7 @@ pub(crate) fn finish(
         // files.
         Provider::Pool => clear(volume.root(), info.id)?,
     }
-    let taken = volume.snapshots()?.into_iter().find(|s| s.id == info.id);
-    let taken = match taken {
+    let taken = match volume.snapshot(info.id)? {
         Some(taken) => {
             went_back(volume, &taken, base, monitor)?;
             taken
@@ -231,7 +230,7 @@ pub(crate) fn finish(
 }
 
 fn has_snapshot(volume: &Volume, id: Uuid) -> bool {
-    volume.snapshots().is_ok_and(|snapshots| snapshots.iter().any(|s| s.id == id))
+    volume.snapshot(id).is_ok_and(|snapshot| snapshot.is_some())
 }
 
 /// Takes a snapshot again after the tree was restored to it from one that was kept aside, or was repaired.

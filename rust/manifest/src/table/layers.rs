@@ -165,6 +165,17 @@ impl Table {
         Ok(found.into_iter().flatten().next())
     }
 
+    /// The number of names of all inodes, with the root's.
+    pub fn names(&self) -> Result<u64> {
+        let of_whole: Vec<u64> = self.each_batch_of_names(|names| {
+            let mut count = 0;
+            names.each(|name| count += u64::from(self.patched(name.ino).is_none()));
+            count
+        })?;
+        let of_patch: usize = self.patch.iter().map(|row| row.links.len()).sum();
+        Ok(1 + of_patch as u64 + of_whole.iter().sum::<u64>())
+    }
+
     pub fn directories(&self) -> Result<Directories> {
         Ok(self.directories_and_entries(&HashSet::new())?.0)
     }

@@ -203,6 +203,11 @@ impl PoolSnapshot {
         }
     }
 
+    /// The number of its names, with those of inodes that it does not list.
+    pub fn names(&self) -> Result<u64> {
+        self.table.names()
+    }
+
     fn directories(&self) -> Result<&Directories> {
         if let Some(directories) = self.directories.get() {
             return Ok(directories);

@@ -63,6 +63,12 @@ impl LockedVolume {
 
     /// Takes a snapshot off the list. Returns where what is left of it lies.
     fn unlist(&self, info: &SnapshotInfo) -> Result<Spot> {
+        let unlisted = self.rename_unlisted(info);
+        self.listed.forget();
+        unlisted
+    }
+
+    fn rename_unlisted(&self, info: &SnapshotInfo) -> Result<Spot> {
         let dir = self.dir_of(info.id);
         let doomed = self.store().join("snapshots").join(format!("{}.{DELETING}", info.id));
         let record = dir.join("snapshot.json");

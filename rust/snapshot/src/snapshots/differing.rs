@@ -25,6 +25,24 @@ impl Volume {
         (base.listed, target.listed) = (Some(old), Some(new));
         Ok(Some((base, target)))
     }
+
+    /// The same of two that share their whole table, if every other inode has the same paths in both.
+    pub fn differing_alone(
+        &self,
+        base: &SnapshotInfo,
+        target: &SnapshotInfo,
+    ) -> Result<Option<(PoolSnapshot, PoolSnapshot)>> {
+        let open = |info: &SnapshotInfo| Table::open(&self.dir_of(info.id));
+        if base.provider != Provider::Pool || !open(base)?.shares_whole_with(&open(target)?) {
+            return Ok(None);
+        }
+        let has_moved = |(was, is): (Option<&Inode>, Option<&Inode>)| {
+            was.zip(is).is_some_and(|(was, is)| was.kind == Kind::Directory && was.links != is.links)
+        };
+        let listed = |side: &PoolSnapshot| side.listed.clone().unwrap_or_default();
+        let differing = self.differing(base, target)?;
+        Ok(differing.filter(|(a, b)| !pairs(&listed(a), &listed(b)).into_iter().any(has_moved)))
+    }
 }
 
 /// The rows of two tables that differ.

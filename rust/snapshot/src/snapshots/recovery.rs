@@ -4,7 +4,7 @@ use crate::snapshots::delete::DELETING;
 use crate::snapshots::lost::AGAIN;
 use crate::store::restoring::clear_replacement;
 use crate::volume::alive::clear;
-use crate::volume::handle::Volume;
+use crate::volume::handle::{Volume, in_order, info_in};
 use crate::volume::locked::{GLANCE, LockedVolume};
 use snapsync_model::{Context, Monitor, Result};
 use std::time::Duration;
@@ -36,18 +36,31 @@ impl LockedVolume {
             done.push("removed what a restore of paths has left".to_owned());
         }
         let snapshots = self.store().join("snapshots");
-        let mut deleted = Vec::new();
+        let (mut deleted, mut listed, mut is_readable) = (Vec::new(), Vec::new(), true);
         for entry in snapshots.list().context("list", snapshots.show())? {
             let dir = snapshots.join(&entry.name);
-            let is_doomed = entry.name.ends_with(format!(".{DELETING}").as_bytes());
-            if is_doomed || dir.join("deleted.json").is_there() {
+            if entry.name.ends_with(format!(".{DELETING}").as_bytes()) {
                 deleted.push(dir);
-            } else if !dir.join("snapshot.json").is_there() {
-                self.remove_incomplete(&dir)?;
-                done.push("removed a snapshot that was not completed".to_owned());
-            } else if dir.join(AGAIN).is_there() {
-                self.settle(&dir)?;
+                continue;
             }
+            match info_in(&dir) {
+                Ok(None) if dir.join("deleted.json").is_there() => deleted.push(dir),
+                Ok(None) => {
+                    self.remove_incomplete(&dir)?;
+                    done.push("removed a snapshot that was not completed".to_owned());
+                }
+                info => {
+                    if dir.join(AGAIN).is_there() {
+                        self.settle(&dir)?;
+                    }
+                    // Whoever asks for the list is told what cannot be read.
+                    is_readable &= info.is_ok();
+                    listed.extend(info.ok().flatten());
+                }
+            }
+        }
+        if is_readable {
+            self.listed.keep(&in_order(listed), self.listed.changes());
         }
         self.finish_deletions(&deleted)?;
         match deleted.len() {

@@ -289,6 +289,7 @@ impl LockedVolume {
 
     /// Its table first: without it nothing is looked for in the rest.
     pub(super) fn remove_snapshot_dir(&self, dir: &Spot) -> Result<()> {
+        self.listed.forget();
         remove_file(&dir.join(FILES[0]))?;
         if dir.join("tree").is_there() {
             delete_subvolume(dir, "tree")?;

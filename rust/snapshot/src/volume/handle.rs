@@ -1,6 +1,7 @@
 //! A volume and the records in its store.
 
 use crate::store::steady::TakenNow;
+use crate::volume::listed::Listed;
 use crate::volume::record::{Absent, CloneRecord, Record, is_none, read_record, unreadable};
 use snapsync_model::{
     Context, Error, History, Origin, PlainFiles, Promotions, Provider, Result, Role, SnapshotInfo, Subset,
@@ -30,6 +31,7 @@ pub struct Volume {
     pub(crate) taken_now: Option<TakenNow>,
     /// What this command has seen of its tree's files.
     pub(crate) plain: Arc<PlainFiles>,
+    pub(crate) listed: Arc<Listed>,
 }
 
 impl Volume {
@@ -42,6 +44,7 @@ impl Volume {
             has_just_been_promoted: false,
             taken_now: None,
             plain: Arc::default(),
+            listed: Arc::default(),
         }
     }
 
@@ -150,18 +153,23 @@ impl Volume {
 
     /// The complete snapshots, oldest first.
     pub fn snapshots(&self) -> Result<Vec<SnapshotInfo>> {
-        let dir = self.store().join("snapshots");
-        let mut snapshots = Vec::new();
-        for entry in dir.list().context("list", dir.show())? {
-            let file = dir.join(&entry.name).join("snapshot.json");
-            match file.read() {
-                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
-                Err(e) => return Err(e).context("read", file.show()),
-                Ok(text) => snapshots.push(serde_json::from_slice(&text).map_err(|e| unreadable(&file, &e))?),
-            }
+        if let Some(known) = self.listed.known() {
+            return Ok(known);
         }
-        snapshots.sort_by_key(|s: &SnapshotInfo| (s.sequence, s.id));
+        let (dir, changes) = (self.store().join("snapshots"), self.listed.changes());
+        let entries = dir.list().context("list", dir.show())?;
+        let infos = entries.iter().filter_map(|entry| info_in(&dir.join(&entry.name)).transpose());
+        let snapshots = in_order(infos.collect::<Result<_>>()?);
+        self.listed.keep(&snapshots, changes);
         Ok(snapshots)
+    }
+
+    /// The snapshot with this id.
+    pub fn snapshot(&self, id: Uuid) -> Result<Option<SnapshotInfo>> {
+        match self.listed.known() {
+            Some(known) => Ok(known.into_iter().find(|info| info.id == id)),
+            None => info_in(&self.dir_of(id)),
+        }
     }
 
     /// The snapshot that `name` means: a name, an id, a sequence number, or `latest`.
@@ -205,6 +213,22 @@ impl Volume {
     pub(crate) fn next_sequence(&self) -> u64 {
         self.record.next_sequence
     }
+}
+
+/// The record of the snapshot whose directory this is; None if it is of none that is complete.
+pub(crate) fn info_in(dir: &Spot) -> Result<Option<SnapshotInfo>> {
+    let file = dir.join("snapshot.json");
+    match file.read() {
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(e) => Err(e).context("read", file.show()),
+        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|e| unreadable(&file, &e)),
+    }
+}
+
+/// Oldest first.
+pub(crate) fn in_order(mut snapshots: Vec<SnapshotInfo>) -> Vec<SnapshotInfo> {
+    snapshots.sort_by_key(|info| (info.sequence, info.id));
+    snapshots
 }
 
 /// Refuses a snapshot name that is taken, or could be taken for a path, a number or a word.

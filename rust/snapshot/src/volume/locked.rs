@@ -3,6 +3,7 @@
 use crate::store::bound::Bound;
 use crate::store::steady::{Steady, TakenNow};
 use crate::volume::handle::Volume;
+use crate::volume::listed::Listed;
 use crate::volume::record::{
     Absent, CloneRecord, RECORD, Record, STORE_FORMAT, is_none, read_record, unreadable,
 };
@@ -13,6 +14,7 @@ use snapsync_sys::{Lock, Spot, btrfs};
 use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -24,8 +26,21 @@ pub(crate) const GLANCE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct LockedVolume {
     volume: Volume,
-    _lock: Lock,
+    _held: Held,
     recovered: Vec<String>,
+}
+
+/// While this is there, nobody else changes the volume.
+#[derive(Debug)]
+struct Held {
+    _lock: Lock,
+    listed: Arc<Listed>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.listed.end();
+    }
 }
 
 impl Deref for LockedVolume {
@@ -68,7 +83,9 @@ impl Volume {
 
 impl LockedVolume {
     pub(super) fn of(volume: Volume, lock: Lock) -> LockedVolume {
-        LockedVolume { volume, _lock: lock, recovered: Vec::new() }
+        let listed = Arc::new(Listed::under_lock());
+        let held = Held { _lock: lock, listed: listed.clone() };
+        LockedVolume { volume: Volume { listed, ..volume }, _held: held, recovered: Vec::new() }
     }
 
     /// With what others have changed since the volume was opened, and before anything is cleared. A store
@@ -234,7 +251,9 @@ impl LockedVolume {
     pub(crate) fn record_snapshot(&self, info: &SnapshotInfo) -> Result<()> {
         let dir = self.dir_of(info.id);
         let text = serde_json::to_vec_pretty(info).map_err(|e| unreadable(&dir, &e))?;
-        dir.write_file("snapshot.json", &text).context("record the snapshot in", dir.show())
+        let written = dir.write_file("snapshot.json", &text);
+        self.listed.forget();
+        written.context("record the snapshot in", dir.show())
     }
 
     /// Adds the counts of a walk to a snapshot's record.
