@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from machine import Pair, Place, done, snapshots, stopped_at
+from machine import Pair, Place, done, need, snapshots, stopped_at
 from oracle import assert_same, freeze
 from test_packs import old
 from worlds import bulk, fill, link, preallocate, preallocate_past_end, punch, set_acl, set_flags, set_xattr
@@ -54,6 +54,21 @@ def test_snapshots_of_both_sides_know_what_each_new_file_has(
         if path.is_file() and ".snapsync" not in path.parts and path.stat().st_size == 20_000:
             os.chmod(path, 0o604)
     pair.sync()
+
+
+@pytest.mark.parametrize(("kind", "history"), [("xfs", "full"), ("ext4", "light")])
+def test_a_first_round_looks_for_nothing_that_is_not_there(
+    place: Place, kind: str, history: str, tmp_path: Path
+) -> None:
+    need("strace")
+    pair = Pair.make(place, (kind, kind))
+    bulk(pair.source, 300, size=4096, per_directory=100)
+    old(pair.source)
+    trace = tmp_path / "calls"
+    wrap = ("strace", "-f", "-qq", "-e", "trace=openat2", "-o", str(trace))
+    done("sync", pair.source, pair.target, "--history", history, wrap=wrap)
+    vain = [line for line in trace.read_text().splitlines() if "ENOENT" in line]
+    assert len(vain) < 150, vain[:150]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -40,4 +40,4 @@ pub use stage::prepare::Report;
 pub use stage::touched::{Applied, applied};
 #[cfg(fuzzing)]
 #[doc(hidden)]
-pub use vet::manifest::vet as fuzz_vet;
+pub use vet::manifest::fuzz_vet;

@@ -3,8 +3,9 @@
 use crate::access;
 use snapsync_manifest::{Brief, ManifestReader};
 use snapsync_model::{Change, Error, Kind, Link, RelPath, Result};
-use snapsync_sys::Spot;
+use snapsync_sys::{Named, Spot};
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// The paths of a manifest's directories in the base and in the target.
 #[derive(Default)]
@@ -16,6 +17,9 @@ pub(crate) struct Places {
     deleted: HashSet<u64>,
     moves: bool,
     opens: bool,
+    /// What other rows have.
+    has_clones: bool,
+    has_further_names: bool,
 }
 
 /// A directory, and its row.
@@ -26,11 +30,28 @@ pub(crate) struct Directory {
 
 impl Places {
     pub(crate) fn read(manifest: &Spot) -> Result<Places> {
+        Places::read_with(manifest, |_| Ok(()))
+    }
+
+    /// The same, and calls `check` for each directory before it is believed.
+    pub(crate) fn read_with(
+        manifest: &dyn Named,
+        mut check: impl FnMut(&Change) -> Result<()>,
+    ) -> Result<Places> {
+        let (has_clones, has_further_names) = (AtomicBool::new(false), AtomicBool::new(false));
+        let is_directory = |row: &Brief| {
+            has_clones.fetch_or(row.has_clones, Relaxed);
+            has_further_names.fetch_or(row.flags.created && row.added > 1, Relaxed);
+            row.kind == Kind::Directory
+        };
         let mut places = Places::default();
-        for row in ManifestReader::open(manifest)?.only(|row| row.kind == Kind::Directory).numbered() {
+        for row in ManifestReader::open(manifest)?.only(is_directory).numbered() {
             let (row, change) = row?;
+            check(&change)?;
             places.add(row, &change);
         }
+        (places.has_clones, places.has_further_names) =
+            (has_clones.into_inner(), has_further_names.into_inner());
         Ok(places)
     }
 
@@ -64,6 +85,16 @@ impl Places {
     /// Whether the rights to a directory change.
     pub(crate) fn opens(&self) -> bool {
         self.opens
+    }
+
+    /// Whether a row takes data from another.
+    pub(crate) fn has_clones(&self) -> bool {
+        self.has_clones
+    }
+
+    /// Whether a new inode has more than one name.
+    pub(crate) fn has_further_names(&self) -> bool {
+        self.has_further_names
     }
 
     /// Whether its only name is in a new directory and is staged with it.
@@ -214,8 +245,8 @@ pub(crate) fn held(ino: u64, at: usize) -> String {
 /// All removed names, deepest first: when one is detached, everything above it is still in its old place.
 pub(crate) fn detaches(manifest: &Spot, places: &Places) -> Result<Vec<Detach>> {
     let mut all = Vec::new();
-    let loses_names = |row: &Brief| row.removed > 0 || (row.added > 0 && !row.flags.created);
-    for row in ManifestReader::open(manifest)?.only(loses_names).numbered() {
+    let loses_names = |row: &Brief| row.removed > 0 || row.added > 0;
+    for row in ManifestReader::open(manifest)?.only_of_base(loses_names)?.numbered() {
         let (row, change) = row?;
         detach_row(row, &change, places, &mut all)?;
     }

@@ -58,11 +58,15 @@ impl<'a, 'r> Check<'a, 'r> {
     }
 
     /// Refuses if a path differs from the base or cannot be changed. Notes in `touched` what is found there.
-    pub(crate) fn tree(&mut self, manifest: &Spot, touched: &mut Recorder) -> Result<()> {
+    /// With `rehearses` the rows are rehearsed as well.
+    pub(crate) fn tree(&mut self, manifest: &Spot, touched: &mut Recorder, rehearses: bool) -> Result<()> {
         let mut drift = Drift::default();
         let mut removed: HashSet<Link> = HashSet::new();
         for change in ManifestReader::open(manifest)? {
             let change = change?;
+            if rehearses {
+                self.rehearsal.row(&change)?;
+            }
             // The root exists even if its row is new.
             let top = (change.ino == ROOT).then(RelPath::root);
             let found = change.old_path.clone().or(top).map_or(Ok(None), |path| find(self.root, &path))?;

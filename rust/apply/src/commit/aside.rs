@@ -73,7 +73,7 @@ impl Incoming<'_> {
     pub(crate) fn sweep_trash(&self, places: &Places) -> Result<()> {
         let is_gone = |row: &Brief| row.flags.deleted && row.kind == Kind::Directory;
         let mut gone = Vec::new();
-        for change in self.manifest_reader()?.only(is_gone) {
+        for change in self.manifest_reader()?.only_of_base(is_gone)? {
             let change = change?;
             gone.extend(
                 change.old_path.zip(change.links_removed.into_iter().next()).map(|at| (change.ino, at)),

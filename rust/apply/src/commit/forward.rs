@@ -13,6 +13,7 @@ use snapsync_model::{Attributes, Change, Context, Error, Kind, Op, Range, Rare, 
 use snapsync_sys::{Access, Entry, fault, preallocate, sync_filesystem};
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Shorter ranges are copied, because sharing costs a transaction each.
@@ -55,7 +56,10 @@ impl Incoming<'_> {
     }
 
     fn change_tree(&mut self) -> Result<()> {
-        let places = Places::read(&self.manifest())?;
+        let places = match self.is_fresh {
+            true => self.places.clone(),
+            false => Arc::new(Places::read(&self.manifest())?),
+        };
         if self.journal.phase == Phase::Committing {
             self.displace()?;
             self.step("commit.displaced")?;
@@ -89,7 +93,7 @@ impl Incoming<'_> {
         self.step("commit.settling")?;
         clear(&self.root, self.journal.snapshot.id)?;
         self.step("commit.cleared")?;
-        self.each_known(is_protected, |Row { change, known }| {
+        self.each_known(self.known_rows(is_protected)?, |Row { change, known }| {
             let Some((path, new)) = change.path.as_ref().zip(change.new) else { return Ok(()) };
             if change.only_lends() {
                 return Ok(());
@@ -117,10 +121,8 @@ impl Incoming<'_> {
     /// afterwards.
     fn move_data(&self, places: &Places) -> Result<bool> {
         let opens = AtomicBool::new(false);
-        let changes_data = |row: &Brief| {
-            row.kind == Kind::File && row.flags.data && !row.flags.created && !row.flags.deleted
-        };
-        self.each_known(changes_data, |Row { change, known }| {
+        let changes_data = |row: &Brief| row.kind == Kind::File && row.flags.data && !row.flags.deleted;
+        self.each_known(self.known_rows_of_base(changes_data)?, |Row { change, known }| {
             let path = change.path.clone().unwrap_or_default();
             let entry = self.entry_of(&path, known)?;
             let moved = self.move_ranges(change, &entry).and_then(|()| fault::step("commit.data"));
@@ -203,7 +205,7 @@ impl Incoming<'_> {
             self.monitor.advance(u64::from(!is_set));
             is_set
         };
-        self.each_known(is_set, |row| {
+        self.each_known(self.known_rows(is_set)?, |row| {
             let Some(path) = &row.change.path else { return Ok(()) };
             self.set_row(row, path)?;
             self.monitor.advance(1);

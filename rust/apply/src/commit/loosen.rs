@@ -22,29 +22,26 @@ impl Incoming<'_> {
         if self.journal.base.is_none() {
             self.close_root()?;
         }
-        self.each_known(
-            |row| !row.flags.created,
-            |Row { change, known }| {
-                let (Some(path), Some(old)) = (&change.old_path, change.old) else { return Ok(()) };
-                if change.only_lends() {
-                    return Ok(());
-                }
-                // Later steps notice an entry that is gone or was replaced.
-                let Some(entry) = self.look_for(path, known)? else { return Ok(()) };
-                if old.flags & attributes::LOOSENED != 0 {
-                    open_for_flags(&entry)
-                        .and_then(|f| attributes::loosen(&f))
-                        .context("unprotect", self.root.show(path))?;
-                }
-                let list = if change.flags.xattrs { entry.access_list() } else { Ok(None) };
-                let list = list.context("read the access list of", self.root.show(path))?;
-                let meanwhile =
-                    access::meanwhile(change, places.moves(), access::changes_list(change, list.as_deref()));
-                let narrowed = narrow(&entry, change, meanwhile).context("narrow", self.root.show(path))?;
-                narrows.fetch_or(narrowed, Relaxed);
-                self.open_for_work(&entry, change).context("set the mode of", self.root.show(path))
-            },
-        )?;
+        self.each_known(self.known_rows_of_base(|_| true)?, |Row { change, known }| {
+            let (Some(path), Some(old)) = (&change.old_path, change.old) else { return Ok(()) };
+            if change.only_lends() {
+                return Ok(());
+            }
+            // Later steps notice an entry that is gone or was replaced.
+            let Some(entry) = self.look_for(path, known)? else { return Ok(()) };
+            if old.flags & attributes::LOOSENED != 0 {
+                open_for_flags(&entry)
+                    .and_then(|f| attributes::loosen(&f))
+                    .context("unprotect", self.root.show(path))?;
+            }
+            let list = if change.flags.xattrs { entry.access_list() } else { Ok(None) };
+            let list = list.context("read the access list of", self.root.show(path))?;
+            let meanwhile =
+                access::meanwhile(change, places.moves(), access::changes_list(change, list.as_deref()));
+            let narrowed = narrow(&entry, change, meanwhile).context("narrow", self.root.show(path))?;
+            narrows.fetch_or(narrowed, Relaxed);
+            self.open_for_work(&entry, change).context("set the mode of", self.root.show(path))
+        })?;
         Ok(narrows.into_inner())
     }
 

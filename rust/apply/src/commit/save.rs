@@ -70,7 +70,7 @@ impl Incoming<'_> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
         let file = self.root.open_at(&path, flags, Mode::from_raw_mode(0o600)).context("create", &show)?;
         let mut lines = BufWriter::new(File::from(file));
-        let mut rows = self.known_rows(|row| !row.flags.created)?;
+        let mut rows = self.known_rows_of_base(|_| true)?;
         let mut is_whole = true;
         loop {
             let chunk = next_chunk(&mut rows)?;
@@ -225,7 +225,7 @@ impl Incoming<'_> {
         act: impl Fn(&Row, &Saved) -> Result<()> + Sync,
     ) -> Result<()> {
         let mut lines = Lines::open(self)?;
-        let mut rows = self.known_rows(|row| !row.flags.created)?;
+        let mut rows = self.known_rows_of_base(|_| true)?;
         loop {
             let chunk = next_chunk(&mut rows)?;
             if chunk.is_empty() {

@@ -111,13 +111,10 @@ impl Incoming<'_> {
         }
         directories.sort_by_key(|(path, _)| path.depth());
         directories.iter().try_for_each(|(path, known)| self.loosen_at(path, known, true))?;
-        self.each_known(
-            |row| row.kind == Kind::File,
-            |Row { change, known }| {
-                let mut paths = change.path.iter().chain(&change.old_path);
-                paths.try_for_each(|path| self.loosen_at(path, known, change.survives()))
-            },
-        )
+        self.each_known(self.known_rows(|row| row.kind == Kind::File)?, |Row { change, known }| {
+            let mut paths = change.path.iter().chain(&change.old_path);
+            paths.try_for_each(|path| self.loosen_at(path, known, change.survives()))
+        })
     }
 
     /// With `is_opened`, more is done to the entry than moving its names.

@@ -75,7 +75,7 @@ impl Incoming<'_> {
         log: &HashMap<u64, Vec<Entry>>,
         unlike: &BTreeSet<u64>,
     ) -> Result<()> {
-        self.places = Places::read(&self.manifest())?;
+        self.places = Places::read(&self.manifest())?.into();
         let manifest = old.join(MANIFEST);
         let (places, before) = (Places::read(&manifest)?, ChangeRows::open(&manifest)?);
         let file = self.stage().join(received::FILE);

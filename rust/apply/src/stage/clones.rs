@@ -11,10 +11,10 @@ use std::io;
 impl<'a> Incoming<'a> {
     /// Stages clones of data that is in the tree, as the base left it, or in the stage.
     pub(super) fn clones(&self) -> Result<()> {
-        let sources = Sources::read(&self.manifest())?;
-        if sources.is_empty() {
+        if !self.places.has_clones() {
             return Ok(());
         }
+        let sources = Sources::read(&self.manifest())?;
         self.each_row(
             |row| row.has_clones,
             |parents, change| {

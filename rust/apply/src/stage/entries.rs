@@ -133,6 +133,9 @@ impl<'a> Incoming<'a> {
 
     /// Links the second and later names of new files.
     pub(super) fn further_names(&self) -> Result<()> {
+        if !self.places.has_further_names() {
+            return Ok(());
+        }
         for change in self.manifest_reader()?.only(|row| row.flags.created && row.added > 1) {
             let change = change?;
             for at in 1..change.links_added.len() {

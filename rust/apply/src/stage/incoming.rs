@@ -25,7 +25,7 @@ pub struct Incoming<'a> {
     /// The path of the stage below the root.
     dir: String,
     /// Known once the manifest is there.
-    pub(super) places: Places,
+    pub(crate) places: Arc<Places>,
     pub(crate) received: Received,
     pub(super) need: Need,
     /// What the check saw, once the file is complete.
@@ -72,7 +72,7 @@ impl<'a> Incoming<'a> {
             block: filesystem.block_size,
             store: store.clone(),
             dir: format!("{INCOMING}/{}", journal.snapshot.id),
-            places: Places::default(),
+            places: Arc::default(),
             journal,
             monitor,
             received: Received::default(),

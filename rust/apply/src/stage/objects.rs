@@ -70,7 +70,7 @@ impl Incoming<'_> {
         file.set_len(rows * BYTES as u64).context("write", &show)?;
         let is_large = |change: &Change| change.survives() && change.old.is_some_and(|old| old.size >= WORTH);
         let mut has_large = false;
-        let mut rows = self.manifest_reader()?.only(loses_bytes).numbered();
+        let mut rows = self.manifest_reader()?.only_of_base(loses_bytes)?.numbered();
         loop {
             self.monitor.check()?;
             let number = |row: Result<(u64, Change)>| {
@@ -134,7 +134,7 @@ impl Incoming<'_> {
             numbers.read_exact_at(&mut bytes, row * BYTES as u64)?;
             Ok(u64::from_le_bytes(bytes))
         };
-        let rows = self.manifest_reader()?.only(loses_bytes).numbered();
+        let rows = self.manifest_reader()?.only_of_base(loses_bytes)?.numbered();
         let displaced = |row: Result<(u64, Change)>| {
             let (at, change) = row?;
             match number(at).context("read", self.root.show(&path))? {
@@ -158,7 +158,7 @@ impl Incoming<'_> {
 }
 
 fn loses_bytes(row: &Brief) -> bool {
-    row.kind == Kind::File && (row.flags.deleted || (row.flags.data && !row.flags.created))
+    row.kind == Kind::File && (row.flags.deleted || row.flags.data)
 }
 
 /// A path in the volume's pool.

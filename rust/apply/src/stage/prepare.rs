@@ -6,7 +6,6 @@ use crate::check::space::Need;
 use crate::journal::Phase;
 use crate::known::{self, Recorder};
 use crate::limits::{Limits, Loss};
-use crate::names::Places;
 use crate::stage::incoming::Incoming;
 use crate::stage::received;
 use crate::vet::manifest::vet;
@@ -30,14 +29,16 @@ impl<'a> Incoming<'a> {
     /// takes no space.
     pub fn prepare(&mut self, copies: bool, unlisted: bool, shares: bool) -> Result<Report> {
         fault::point("stage.manifest");
-        vet(&self.manifest(), self.monitor)?;
+        self.places = vet(&self.manifest(), self.monitor)?.into();
         let mut rehearsal = Rehearsal::new(&self.root, &self.staged("probe")?)?;
-        for change in self.manifest_reader()? {
-            self.monitor.check()?;
-            let change = change?;
-            rehearsal.row(&change)?;
+        // Where nothing was there before, the check needs no limits of rows to come: one pass does for both.
+        let at_once = self.manifest_reader()?.creates_all()?;
+        if !at_once {
+            for change in self.manifest_reader()? {
+                self.monitor.check()?;
+                rehearsal.row(&change?)?;
+            }
         }
-        self.places = Places::read(&self.manifest())?;
         self.clear_the_way()?;
         let mut touched = Recorder::create(&self.root, &self.staged(known::FILE)?)?;
         let lost = rehearsal.limits().clone().and(Limits::remembered(&self.store)?);
@@ -45,7 +46,7 @@ impl<'a> Incoming<'a> {
         let Need { displaces, by_range, .. } = self.need;
         let need = Need { copies, shares, saves, displaces, by_range, block: self.block, ..Need::default() };
         let mut check = Check::new(&self.root, &self.places, lost, !unlisted, (&mut rehearsal, need))?;
-        check.tree(&self.manifest(), &mut touched)?;
+        check.tree(&self.manifest(), &mut touched, at_once)?;
         self.need = check.need;
         let (limits, losses) = rehearsal.finish();
         touched.finish()?;

@@ -8,7 +8,6 @@ use std::collections::{BTreeSet, HashMap};
 /// The rows that clones take data from.
 #[derive(Default)]
 pub(crate) struct Sources {
-    are_needed: bool,
     /// Their paths in the base, and their positions in the manifest.
     base: HashMap<u64, (RelPath, u64)>,
     /// Rows whose data comes with the delta.
@@ -27,11 +26,7 @@ impl Sources {
                 };
             }
         }
-        let are_needed = !base.is_empty() || !delta.is_empty();
-        let mut sources = Sources { are_needed, ..Sources::default() };
-        if !are_needed {
-            return Ok(sources);
-        }
+        let mut sources = Sources::default();
         for change in ManifestReader::open(manifest)?.only(|row| row.kind == Kind::File).numbered() {
             let (row, change) = change?;
             if let Some(path) = change.old_path.clone().filter(|_| base.contains(&change.ino)) {
@@ -43,11 +38,6 @@ impl Sources {
             }
         }
         Ok(sources)
-    }
-
-    /// Whether no row takes data from another.
-    pub(crate) fn is_empty(&self) -> bool {
-        !self.are_needed
     }
 
     pub(crate) fn in_base(&self, ino: u64) -> Result<&(RelPath, u64)> {

@@ -125,13 +125,12 @@ impl Incoming<'_> {
         )
     }
 
-    /// Calls `act` in parallel for every row that is wanted.
+    /// Calls `act` in parallel for these rows.
     pub(crate) fn each_known(
         &self,
-        wanted: impl Fn(&Brief) -> bool + Sync,
+        mut rows: impl Iterator<Item = Result<Row>>,
         act: impl Fn(&Row) -> Result<()> + Sync,
     ) -> Result<()> {
-        let mut rows = self.known_rows(wanted)?;
         loop {
             let chunk = next_chunk(&mut rows)?;
             if chunk.is_empty() {
@@ -146,10 +145,21 @@ impl Incoming<'_> {
         wanted: impl Fn(&Brief) -> bool + Sync,
     ) -> Result<impl Iterator<Item = Result<Row>>> {
         let rows = self.manifest_reader()?.only(wanted).numbered();
-        Ok(rows.map(|row| {
-            let (row, change) = row?;
-            Ok(Row { change, known: self.known(row)? })
-        }))
+        Ok(rows.map(|row| self.with_known(row)))
+    }
+
+    /// The same among inodes that the base has.
+    pub(crate) fn known_rows_of_base(
+        &self,
+        wanted: impl Fn(&Brief) -> bool + Sync,
+    ) -> Result<impl Iterator<Item = Result<Row>>> {
+        let rows = self.manifest_reader()?.only_of_base(wanted)?.numbered();
+        Ok(rows.map(|row| self.with_known(row)))
+    }
+
+    fn with_known(&self, row: Result<(u64, Change)>) -> Result<Row> {
+        let (row, change) = row?;
+        Ok(Row { change, known: self.known(row)? })
     }
 }
 

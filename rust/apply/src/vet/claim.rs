@@ -22,6 +22,10 @@ pub(super) fn lie(what: &str, why: &str) -> Error {
     )
 }
 
+pub(super) fn of_row(change: &Change, attempt: Attempt) -> Result<()> {
+    attempt.map_err(|why| lie(&format!("{:?}", change.display_path()), why))
+}
+
 pub(super) struct Rows<'a> {
     pub(super) manifest: &'a dyn Named,
     pub(super) monitor: &'a Monitor,
@@ -32,7 +36,7 @@ impl Rows<'_> {
         for change in ManifestReader::open(self.manifest)? {
             self.monitor.check()?;
             let change = change?;
-            act(&change).map_err(|why| lie(&format!("{:?}", change.display_path()), why))?;
+            of_row(&change, act(&change))?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Checks whether the names of a manifest form a tree.
 
-use crate::vet::claim::{Attempt, Memory, NAMES, Rows};
-use snapsync_model::{Change, Counts, Kind, Link, ROOT, RelPath, Result};
+use crate::vet::claim::{Attempt, Memory};
+use snapsync_model::{Change, Counts, Kind, Link, ROOT, RelPath};
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
@@ -103,7 +103,7 @@ impl Directories {
 
     /// Checks that a directory's paths match its names. The commit keeps the paths of added and removed names
     /// in memory.
-    fn place(&self, change: &Change, memory: &mut Memory) -> Attempt {
+    pub(super) fn place(&self, change: &Change, memory: &mut Memory) -> Attempt {
         let length = |path: &Option<RelPath>| path.as_ref().map_or(0, |path| path.as_bytes().len());
         for link in &change.links_removed {
             self.old_parent(link)?;
@@ -175,42 +175,44 @@ fn keeps_a_name(change: &Change) -> bool {
     change.survives() && change.nlink_old as usize > change.links_removed.len()
 }
 
-/// Checks that every path belongs to a name, and that no name is removed twice, added twice, or removed by
-/// one row and kept by another. A part of the names is checked at a time, to limit memory.
-pub(super) fn names(
-    rows: &Rows<'_>,
-    directories: &Directories,
-    names: u64,
-    memory: &mut Memory,
-) -> Result<()> {
-    let parts = names.div_ceil(NAMES);
-    let keys = [RandomState::new(), RandomState::new()];
-    for part in 0..parts {
-        let mut seen: HashSet<u128> = HashSet::new();
-        rows.each(|change| {
-            if part == 0 {
-                directories.place(change, memory)?;
-            }
-            let mut add = |is_new: bool, above: Mark, name: &[u8]| {
-                let [a, b] = keys.each_ref().map(|keys| keys.hash_one((is_new, above, name)));
-                let is_first = a % parts != part || seen.insert(u128::from(a) << 64 | u128::from(b));
-                if is_first { Ok(()) } else { Err("one of its names is another's as well") }
-            };
-            for link in &change.links_removed {
-                add(false, directories.old_parent(link)?, &link.name)?;
-            }
-            for link in &change.links_added {
-                add(true, directories.new_parent(link)?, &link.name)?;
-            }
-            if keeps_a_name(change) {
-                for (is_new, path) in [(false, &change.old_path), (true, &change.path)] {
-                    if let Some((above, name)) = path.as_ref().and_then(RelPath::split) {
-                        add(is_new, directories.marks.of(above.as_bytes()), name)?;
-                    }
+/// Checks that no name is removed twice, added twice, or removed by one row and kept by another: those of one
+/// part of all names, to limit memory.
+pub(super) struct Names {
+    part: u64,
+    parts: u64,
+    keys: [RandomState; 2],
+    seen: HashSet<u128>,
+}
+
+impl Names {
+    pub(super) fn part(part: u64, parts: u64) -> Names {
+        Names { part, parts, keys: [RandomState::new(), RandomState::new()], seen: HashSet::new() }
+    }
+
+    pub(super) fn add(&mut self, change: &Change, directories: &Directories) -> Attempt {
+        for link in &change.links_removed {
+            self.name(false, directories.old_parent(link)?, &link.name)?;
+        }
+        for link in &change.links_added {
+            self.name(true, directories.new_parent(link)?, &link.name)?;
+        }
+        if keeps_a_name(change) {
+            for (is_new, path) in [(false, &change.old_path), (true, &change.path)] {
+                if let Some((above, name)) = path.as_ref().and_then(RelPath::split) {
+                    self.name(is_new, directories.marks.of(above.as_bytes()), name)?;
                 }
             }
-            Ok(())
-        })?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn name(&mut self, is_new: bool, above: Mark, name: &[u8]) -> Attempt {
+        let [a, b] = self.keys.each_ref().map(|keys| keys.hash_one((is_new, above, name)));
+        let is_of_others = a % self.parts != self.part;
+        if is_of_others || self.seen.insert(u128::from(a) << 64 | u128::from(b)) {
+            Ok(())
+        } else {
+            Err("one of its names is another's as well")
+        }
+    }
 }

@@ -61,7 +61,23 @@ impl ManifestReader {
 
     /// Only the changes that are wanted; other rows are skipped without decoding them fully.
     pub fn only<F: Fn(&Brief) -> bool + Sync>(self, wanted: F) -> Only<F> {
-        Only { reader: self, wanted }
+        Only { reader: self, wanted, is_over: false }
+    }
+
+    /// The same among inodes that the base has, of a manifest that was vetted: where all rows are new, none
+    /// is read.
+    pub fn only_of_base(
+        self,
+        wanted: impl Fn(&Brief) -> bool + Sync,
+    ) -> Result<Only<impl Fn(&Brief) -> bool + Sync>> {
+        let is_over = self.creates_all()?;
+        let wanted = move |row: &Brief| !row.flags.created && wanted(row);
+        Ok(Only { reader: self, wanted, is_over })
+    }
+
+    /// Whether all inodes are new.
+    pub fn creates_all(&self) -> Result<bool> {
+        self.counts().map(|counts| counts.created == counts.rows)
     }
 
     /// The rows of the next batch, without those of the batch that the iterator is in.
@@ -126,20 +142,25 @@ impl Iterator for ManifestReader {
 pub struct Only<F> {
     reader: ManifestReader,
     wanted: F,
+    is_over: bool,
 }
 
 impl<F: Fn(&Brief) -> bool + Sync> Iterator for Only<F> {
     type Item = Result<Change>;
 
     fn next(&mut self) -> Option<Result<Change>> {
-        self.reader.next_wanted(&self.wanted).map(without_number)
+        self.next_numbered().map(without_number)
     }
 }
 
 impl<F: Fn(&Brief) -> bool + Sync> Only<F> {
     /// Each row with its position among all rows of the manifest.
     pub fn numbered(mut self) -> impl Iterator<Item = Result<(u64, Change)>> {
-        std::iter::from_fn(move || self.reader.next_wanted(&self.wanted))
+        std::iter::from_fn(move || self.next_numbered())
+    }
+
+    fn next_numbered(&mut self) -> Option<Result<(u64, Change)>> {
+        if self.is_over { None } else { self.reader.next_wanted(&self.wanted) }
     }
 }
 

@@ -73,8 +73,8 @@ impl PoolSnapshot {
     /// The bytes of a file: its object, or what the tree has of it; None where they are lost.
     pub(crate) fn bytes(&self, inode: &Inode) -> Result<Option<Content>> {
         let object = || {
-            let show = |error| Err(error).context("open", self.object(inode).show());
-            self.pool.open(inode.object).map(|file| file.map(Content::from)).or_else(show)
+            let file = self.pool.open(inode.object).map(|file| file.map(Content::from));
+            file.or_else(|error| self.cannot_open(inode, error))
         };
         if let Some(file) = self.bytes_at_their_place(inode)? {
             return Ok(Some(file));
@@ -85,7 +85,7 @@ impl PoolSnapshot {
                 return Ok(Some(file));
             }
             let stack = Stack::of(&self.pool, inode.object);
-            if let Some(stack) = stack.context("open", self.object(inode).show())? {
+            if let Some(stack) = stack.or_else(|error| self.cannot_open(inode, error))? {
                 if let Some(content) = self.over_bottom(inode, stack, again)? {
                     return Ok(Some(content));
                 }
@@ -110,12 +110,12 @@ impl PoolSnapshot {
 
     /// Before-images of an object over what lies at their bottom; None where that is lost.
     fn over_bottom(&self, inode: &Inode, stack: Stack, again: bool) -> Result<Option<Content>> {
-        let bottom = self.pool.open(stack.bottom).context("open", self.pool.place_of(stack.bottom).show())?;
+        let row = Inode { object: stack.bottom, ..inode.clone() };
+        let bottom = self.pool.open(stack.bottom).or_else(|error| self.cannot_open(&row, error))?;
         if let Some(file) = bottom {
             return Ok(Some(stack.over(file)));
         }
         let Some(tree) = self.tree(again)? else { return Ok(None) };
-        let row = Inode { object: stack.bottom, ..inode.clone() };
         // Its own table says nothing of the bottom.
         let file = tree.open(&row, None::<fn() -> Result<RelPath>>)?;
         Ok(file.map(|file| stack.over(file)))
@@ -138,9 +138,17 @@ impl PoolSnapshot {
         }
     }
 
-    /// The file that has the object of an inode, or had it.
+    /// The file that has the object of an inode, or had it: it is looked for.
     fn object(&self, inode: &Inode) -> Spot {
         self.pool.place_of(inode.object)
+    }
+
+    fn cannot_open<T>(&self, inode: &Inode, error: io::Error) -> Result<T> {
+        Err(error).context("open", self.object(inode).show())
+    }
+
+    fn cannot_read_extents<T>(&self, inode: &Inode, error: io::Error) -> Result<T> {
+        Err(error).context("read the extents of", self.object(inode).show())
     }
 
     fn tree(&self, again: bool) -> Result<Option<Arc<InTree>>> {
@@ -304,28 +312,30 @@ impl Side for PoolSnapshot {
             return Ok(Layout::new(size, &[], unwritten));
         }
         let Some(file) = content.file() else {
-            let data = data_of(content, size).context("read the extents of", self.object(inode).show())?;
+            let data = data_of(content, size);
+            let data = data.or_else(|error| self.cannot_read_extents(inode, error))?;
             return Ok(Layout::new(size, &data, unwritten));
         };
         if is_in_memory(file) {
             return Ok(Layout::whole(size));
         }
         // Clones lose preallocation on some file systems: the table knows where it was.
-        let stored = object_layout(file, size, self.filesystem)
-            .context("read the extents of", self.object(inode).show())?;
+        let stored = object_layout(file, size, self.filesystem);
+        let stored = stored.or_else(|error| self.cannot_read_extents(inode, error))?;
         // An object shares everything with its file: what it shares with others was asked when it was taken.
         Ok(stored.with(inode.shared, unwritten))
     }
 
     fn known_layout(&self, inode: &Inode) -> Result<Option<Layout>> {
         // What is in a pack is all data, and shares nothing.
-        let in_pack = || self.pool.range_in_pack(inode.object).context("open", self.object(inode).show());
+        let in_pack =
+            || self.pool.range_in_pack(inode.object).or_else(|error| self.cannot_open(inode, error));
         let is_whole = inode.object != 0 && (self.plain.has(inode) || in_pack()?.is_some());
         Ok(is_whole.then(|| Layout::whole(inode.attributes.size)))
     }
 
     fn packed(&self, inode: &Inode) -> Result<Option<Packed>> {
-        let bytes = || self.pool.bytes(inode.object).context("open", self.object(inode).show());
+        let bytes = || self.pool.bytes(inode.object).or_else(|error| self.cannot_open(inode, error));
         let packed = if inode.object == 0 { None } else { bytes()? };
         Ok(packed.filter(|packed| packed.bytes.len() as u64 == inode.attributes.size))
     }
