@@ -249,7 +249,7 @@ RUST_LEVELS = {
     """,
     "stream": """
         budget codec held link
-        channel wire
+        channel together wire
         read receive
         send
     """,

@@ -8,6 +8,9 @@ const WINDOW_LOG: u32 = 22;
 /// How many samples of a frame are compressed before all of it is, and the bytes of each.
 const SAMPLES: usize = 4;
 const SAMPLE: usize = 4 << 10;
+/// After so many small frames in a row that did not shrink, only one in a few is tried.
+const IN_VAIN: u32 = 16;
+const ONE_IN: u32 = 8;
 
 /// The values of `--compress`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -58,25 +61,40 @@ impl Codec {
 }
 
 /// One thread's compressor.
-pub(crate) struct Compressor(Option<zstd::bulk::Compressor<'static>>);
+pub(crate) struct Compressor {
+    zstd: Option<zstd::bulk::Compressor<'static>>,
+    /// The number of small frames since one shrank.
+    in_vain: u32,
+}
 
 impl Compressor {
     pub(crate) fn new(compression: Compression) -> io::Result<Compressor> {
-        let Compression::Zstd(level) = compression else { return Ok(Compressor(None)) };
+        let Compression::Zstd(level) = compression else {
+            return Ok(Compressor { zstd: None, in_vain: 0 });
+        };
         let mut compressor = zstd::bulk::Compressor::new(level)?;
         // Levels above 19 would use a larger window, which receivers refuse.
         compressor.set_parameter(zstd::zstd_safe::CParameter::WindowLog(WINDOW_LOG))?;
-        Ok(Compressor(Some(compressor)))
+        Ok(Compressor { zstd: Some(compressor), in_vain: 0 })
     }
 
-    /// None if storing them is as good, which samples of a large frame predict.
+    /// None if storing them is as good, which samples of a large frame predict, and for small ones those
+    /// before them: small files of one kind lie together.
     pub(crate) fn compress(&mut self, raw: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        let Some(compressor) = &mut self.0 else { return Ok(None) };
-        if raw.len() > 4 * SAMPLES * SAMPLE && !is_worth_it(compressor, raw)? {
+        let Some(compressor) = &mut self.zstd else { return Ok(None) };
+        if raw.len() > 4 * SAMPLES * SAMPLE {
+            let is_worth_it = is_worth_it(compressor, raw)?;
+            let stored = is_worth_it.then(|| compressor.compress(raw)).transpose()?;
+            return Ok(stored.filter(|stored| stored.len() < raw.len()));
+        }
+        self.in_vain += 1;
+        if self.in_vain > IN_VAIN && !self.in_vain.is_multiple_of(ONE_IN) {
             return Ok(None);
         }
         let stored = compressor.compress(raw)?;
-        Ok((stored.len() < raw.len()).then_some(stored))
+        let shrinks = stored.len() < raw.len();
+        self.in_vain = if shrinks { 0 } else { self.in_vain };
+        Ok(shrinks.then_some(stored))
     }
 }
 
@@ -149,6 +167,17 @@ mod tests {
                 assert_eq!(decompressor.decompress(Codec::Zstd, twice, raw.len()), None);
             }
         }
+    }
+
+    #[test]
+    fn small_frames_that_do_not_shrink_are_tried_now_and_then_until_one_does() {
+        let mut compressor = Compressor::new(Compression::default()).unwrap();
+        let mut shrinks = |raw: &[u8]| compressor.compress(raw).unwrap().is_some();
+        assert!((0..100).all(|_| !shrinks(&noise(4096))));
+        let text = vec![7; 4096];
+        let first = (0..ONE_IN).position(|_| shrinks(&text));
+        assert!(first.is_some());
+        assert!((0..100).all(|_| shrinks(&text)));
     }
 
     #[test]

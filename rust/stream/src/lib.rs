@@ -13,6 +13,7 @@ mod link;
 mod read;
 mod receive;
 mod send;
+mod together;
 pub mod wire;
 
 pub use budget::{Budget, MEMORY, Permit};

@@ -2,6 +2,7 @@
 
 use crate::budget::{Budget, Permit};
 use crate::codec::{Codec, Decompressor};
+use crate::together::Together;
 use crate::wire::{DeltaEnd, Digest, FrameHead, Record, Sum, damaged, fill};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use snapsync_model::{Error, Monitor, Range, Result, locked, unlocked};
@@ -56,17 +57,22 @@ pub fn receive<'a>(
     let total = Mutex::new(DeltaEnd { frames: 0, bytes: 0, digest: [0; 32] });
     let budget = Budget::new(crate::budget::MEMORY);
     std::thread::scope(|scope| {
-        let (give, take) = bounded::<Packed>(4 * jobs.max(1));
+        let (give, take) = bounded::<Vec<Packed>>(4 * jobs.max(1));
         for _ in 0..jobs.max(1) {
             let (take, fail) = (take.clone(), &fail);
             scope.spawn(move || unpack(&take, monitor, make_taker()).unwrap_or_else(fail));
         }
         drop(take);
+        let channels = arrivals.len();
         for from in arrivals {
             let (give, fail, budget, failed, total) = (give.clone(), &fail, &budget, &failed, &total);
             scope.spawn(move || {
                 let reader = Reader { budget, skip, monitor, failed };
-                match reader.read(from, seed, &give) {
+                let mut together = Together::of(channels);
+                let read = reader.read(from, seed, &mut together, &give);
+                // What came before a failure has arrived. If all workers have ended, they have reported why.
+                let _ = give.send(together.take());
+                match read {
                     Ok(end) => {
                         let mut total = locked(total);
                         total.frames += end.frames;
@@ -88,7 +94,13 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn read(&self, mut arrivals: Arrivals<'_>, seed: [Digest; 2], give: &Sender<Packed>) -> Result<DeltaEnd> {
+    fn read(
+        &self,
+        mut arrivals: Arrivals<'_>,
+        seed: [Digest; 2],
+        together: &mut Together<Packed>,
+        give: &Sender<Vec<Packed>>,
+    ) -> Result<DeltaEnd> {
         let (from, name) = (&mut arrivals.from, &arrivals.name);
         let mut sum = Sum::new(seed[0], seed[1]);
         loop {
@@ -110,7 +122,8 @@ impl Reader<'_> {
             let permit = self.budget.take(u64::from(head.raw) + u64::from(head.stored));
             let mut payload = vec![0; head.stored as usize];
             fill(from, &mut payload, name)?;
-            if give.send(Packed { head, payload, permit }).is_err() {
+            let all = together.add(Packed { head, payload, permit }, head.stored.into());
+            if all.is_some_and(|all| give.send(all).is_err()) {
                 // All workers have failed and reported why.
                 return Ok(sum.end());
             }
@@ -128,10 +141,10 @@ fn pass_over(from: &mut impl Read, mut bytes: u32, name: &Path) -> Result<()> {
     Ok(())
 }
 
-fn unpack(take: &Receiver<Packed>, monitor: &Monitor, mut taker: Taker<'_>) -> Result<()> {
+fn unpack(take: &Receiver<Vec<Packed>>, monitor: &Monitor, mut taker: Taker<'_>) -> Result<()> {
     let mut decompressor = Decompressor::new()
         .map_err(|e| Error::failed(format!("cannot decompress: {e}"), "free memory and try again"))?;
-    for Packed { head, payload, permit } in take {
+    for Packed { head, payload, permit } in take.iter().flatten() {
         monitor.check()?;
         let bytes = decompressor.decompress(head.codec, payload, head.raw as usize);
         let bytes = bytes.filter(|bytes| *blake3::hash(bytes).as_bytes() == head.digest);

@@ -3,6 +3,7 @@
 use crate::budget::{Budget, Permit};
 use crate::codec::{Codec, Compression, Compressor};
 use crate::read::{Frame, Readable, run};
+use crate::together::Together;
 use crate::wire::{Digest, FrameHead, Sum, lift};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use snapsync_model::{Change, Context, Error, Monitor, Result, locked, unlocked};
@@ -47,7 +48,7 @@ pub fn send(
     let budget = Budget::new(crate::budget::MEMORY);
     std::thread::scope(|scope| {
         // The budget limits what is packed; this only keeps workers from waiting for each other.
-        let (give, take) = bounded::<Packed>(4 * jobs.max(1));
+        let (give, take) = bounded::<Vec<Packed>>(4 * jobs.max(1));
         for outlet in outlets {
             let (take, failed, sent) = (take.clone(), &failed, &sent);
             scope.spawn(move || match write(outlet, &take, seed, failed) {
@@ -58,7 +59,9 @@ pub fn send(
             });
         }
         drop(take);
-        let read = run(rows, from, jobs, &budget, monitor, &|| pack(compression, &give, &failed));
+        let read = run(rows, from, jobs, &budget, monitor, &|| {
+            pack(compression, Together::of(jobs), &give, &failed)
+        });
         if let Err(error) = read {
             locked(&failed).get_or_insert(error);
         }
@@ -74,26 +77,51 @@ impl Transferred {
     }
 }
 
-/// The sink of one worker.
-fn pack<'a>(
-    compression: Compression,
-    give: &'a Sender<Packed>,
+/// What one worker has packed.
+struct Packer<'a> {
+    compressor: Compressor,
+    together: Together<Packed>,
+    give: &'a Sender<Vec<Packed>>,
     failed: &'a Mutex<Option<Error>>,
-) -> crate::read::Sink<'a> {
-    let mut compressor = Compressor::new(compression);
-    Box::new(move |frame| {
-        let compressor = match &mut compressor {
-            Ok(compressor) => compressor,
-            Err(e) => return Err(Error::failed(format!("cannot compress: {e}"), "use --compress none")),
-        };
-        if locked(failed).is_some() {
+}
+
+impl Packer<'_> {
+    fn put(&mut self, frame: Frame) -> Result<Vec<u8>> {
+        if locked(self.failed).is_some() {
             // The failed thread reported why.
             return Err(Error::Interrupted);
         }
-        let (packed, memory) = pack_one(compressor, frame)?;
-        give.send(packed).map_err(|_| Error::Interrupted)?;
-        Ok(memory)
-    })
+        let (packed, memory) = pack_one(&mut self.compressor, frame)?;
+        let bytes = packed.payload.len() as u64;
+        match self.together.add(packed, bytes) {
+            Some(all) => self.give.send(all).map(|()| memory).map_err(|_| Error::Interrupted),
+            None => Ok(memory),
+        }
+    }
+}
+
+impl Drop for Packer<'_> {
+    fn drop(&mut self) {
+        // If the writers have ended, they have reported why.
+        let _ = self.give.send(self.together.take());
+    }
+}
+
+/// The sink of one worker.
+fn pack<'a>(
+    compression: Compression,
+    together: Together<Packed>,
+    give: &'a Sender<Vec<Packed>>,
+    failed: &'a Mutex<Option<Error>>,
+) -> crate::read::Sink<'a> {
+    let packer = Compressor::new(compression).map(|compressor| Packer { compressor, together, give, failed });
+    match packer {
+        Ok(mut packer) => Box::new(move |frame| packer.put(frame)),
+        Err(e) => {
+            let why = format!("cannot compress: {e}");
+            Box::new(move |_| Err(Error::failed(why.clone(), "use --compress none")))
+        }
+    }
 }
 
 /// Packs a frame, and returns its buffer for another.
@@ -114,14 +142,14 @@ fn pack_one(compressor: &mut Compressor, frame: Frame) -> Result<(Packed, Vec<u8
 
 fn write(
     mut outlet: Outlet<'_>,
-    take: &Receiver<Packed>,
+    take: &Receiver<Vec<Packed>>,
     seed: [Digest; 2],
     failed: &Mutex<Option<Error>>,
 ) -> Result<Transferred> {
     let mut sum = Sum::new(seed[0], seed[1]);
     let mut sent = Transferred::default();
     let mut put = |bytes: &[u8]| outlet.to.write_all(bytes).map_err(|e| lift(e, "write", &outlet.name));
-    for packed in take {
+    for packed in take.iter().flatten() {
         if locked(failed).is_some() {
             return Ok(sent);
         }

@@ -1,6 +1,7 @@
 //! Finds the rows of a manifest in any order, for the frames that arrive.
 
 use crate::changes::read::ManifestReader;
+use crate::column::Columns;
 use snapsync_model::{Change, Result, locked};
 use snapsync_sys::Named;
 use std::collections::VecDeque;
@@ -25,11 +26,12 @@ struct Open {
 
 impl ChangeRows {
     pub fn open(manifest: &(impl Named + ?Sized)) -> Result<ChangeRows> {
-        let mut reader = ManifestReader::open(manifest)?;
+        let reader = ManifestReader::open(manifest)?;
+        let mut numbers = ManifestReader::numbers(manifest)?;
         let mut last: Vec<u64> = Vec::new();
-        while let Some(batch) = reader.next_rows(|_| true) {
+        while let Some(batch) = numbers.next_batch() {
             let before = last.last().copied().unwrap_or(0);
-            last.push(batch?.last().map_or(before, |change| change.ino));
+            last.push(Columns(&batch?).u64("inode").values().last().copied().unwrap_or(before));
         }
         Ok(ChangeRows { last, open: Mutex::new(Open { reader, recent: VecDeque::new() }) })
     }

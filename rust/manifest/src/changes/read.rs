@@ -33,6 +33,11 @@ impl ManifestReader {
         Ok(ManifestReader { file, rows: Vec::new().into_iter(), read: 0 })
     }
 
+    /// Only the numbers of the inodes.
+    pub(crate) fn numbers(file: &(impl Named + ?Sized)) -> Result<BatchReader> {
+        BatchReader::open_some(file, &schema(&ManifestHeader::default()), NEWER, Some(&[0]))
+    }
+
     pub fn header(&self) -> Result<ManifestHeader> {
         let schema = self.file.schema();
         let text = |key: &str| schema.metadata().get(&format!("snapsync.{key}")).cloned().unwrap_or_default();
@@ -78,15 +83,6 @@ impl ManifestReader {
     /// Whether all inodes are new.
     pub fn creates_all(&self) -> Result<bool> {
         self.counts().map(|counts| counts.created == counts.rows)
-    }
-
-    /// The rows of the next batch, without those of the batch that the iterator is in.
-    pub(crate) fn next_rows(
-        &mut self,
-        wanted: impl Fn(&Brief) -> bool + Sync,
-    ) -> Option<Result<Vec<Change>>> {
-        let rows = self.next_numbered(wanted)?;
-        Some(rows.map(|rows| rows.into_iter().map(|(_, change)| change).collect()))
     }
 
     fn next_numbered(
