@@ -1,7 +1,7 @@
 //! Btrfs subvolumes. Structures and numbers are those of the kernel's `include/uapi/linux/btrfs.h`.
 
 use crate::ioctl;
-use crate::items::{DIR_ITEM, EXTENT_DATA, FileExtent, LAST_INODE, file_extent, u32_at};
+use crate::items::{DIR_ITEM, EXTENT_DATA, Extents, LAST_INODE, u32_at};
 use rustix::fs::{Mode, OFlags, openat};
 use snapsync_model::{Address, Layout, Owners};
 use std::collections::VecDeque;
@@ -466,18 +466,11 @@ fn item_at<'a>(buffer: &'a [u8], at: &mut usize) -> Option<(Key, &'a [u8])> {
 /// written up to transaction `since` count as shared, because an older snapshot may hold them. Only for
 /// read-only subvolumes, because the tree lacks data that is still in memory. Needs CAP_SYS_ADMIN.
 pub fn layout(fd: impl AsFd, ino: u64, size: u64, since: u64) -> io::Result<Layout> {
-    let (mut data, mut unwritten) = (Vec::new(), Vec::new());
-    let mut visit = |key: Key, item: &[u8]| {
-        match file_extent(key.offset, item, since).ok_or(io::ErrorKind::InvalidData)? {
-            FileExtent::Data(placed) => data.push(placed),
-            FileExtent::Unwritten(range) => unwritten.push(range),
-            FileExtent::Hole => {}
-        }
-        Ok(())
-    };
+    let mut extents = Extents::default();
+    let mut visit = |key: Key, item: &[u8]| extents.add(key.offset, item, since);
     let keys = Key::of(ino, EXTENT_DATA..=EXTENT_DATA);
     SEARCH.with_borrow_mut(|search| search.each(fd, keys, 0, &mut visit))?;
-    Ok(Layout::new(size, &data, &unwritten))
+    Ok(extents.layout(size))
 }
 
 thread_local! {

@@ -26,6 +26,7 @@ const EXTENT_INEXACT: u32 = 0x2 | 0x4 | 0x8 | 0x80 | 0x100 | 0x200 | 0x400 | 0x1
 const XFLAG_REALTIME: u32 = 0x1;
 const XFLAG_PREALLOC: u32 = 0x2;
 const BATCH: usize = 128;
+const FEW: u32 = 2;
 const PIECE: u64 = 64 << 10;
 
 #[repr(C)]
@@ -54,7 +55,18 @@ struct Fiemap {
 /// written bytes over a preallocated range look unwritten until then. Has addresses if the file system shares
 /// blocks and gives exact ones.
 pub fn layout(file: &File, size: u64, filesystem: FileSystem) -> io::Result<Layout> {
-    let extents = match fiemap(file) {
+    layout_of_ranges(file, size, filesystem, &[Range { offset: 0, length: u64::MAX }])
+}
+
+/// The same for some ranges, which are sorted and apart from each other. What lies elsewhere may look like a
+/// hole: a file in very many pieces is not asked about all of them.
+pub fn layout_of_ranges(
+    file: &File,
+    size: u64,
+    filesystem: FileSystem,
+    ranges: &[Range],
+) -> io::Result<Layout> {
+    let extents = match fiemap(file, ranges) {
         Ok(extents) => extents,
         Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOTTY | libc::EINVAL)) => {
             let data: Vec<Placed> = data_by_seeking(file, size)?.into_iter().map(Placed::from).collect();
@@ -83,7 +95,7 @@ pub fn layout(file: &File, size: u64, filesystem: FileSystem) -> io::Result<Layo
 
 /// How many bytes of a file's blocks other files have too; 0 where the file system does not say.
 pub fn shared_bytes(file: &File) -> io::Result<u64> {
-    match fiemap(file) {
+    match fiemap(file, &[Range { offset: 0, length: u64::MAX }]) {
         Ok(extents) => {
             let shared = extents.iter().filter(|extent| extent.flags & EXTENT_SHARED != 0);
             Ok(shared.map(|extent| extent.length).sum())
@@ -93,7 +105,8 @@ pub fn shared_bytes(file: &File) -> io::Result<u64> {
     }
 }
 
-fn fiemap(file: &File) -> io::Result<Vec<FiemapExtent>> {
+/// The extents in some ranges, and perhaps some between these.
+fn fiemap(file: &File, ranges: &[Range]) -> io::Result<Vec<FiemapExtent>> {
     let mut found: Vec<FiemapExtent> = Vec::new();
     let mut request = Box::new(Fiemap {
         start: 0,
@@ -104,19 +117,29 @@ fn fiemap(file: &File) -> io::Result<Vec<FiemapExtent>> {
         reserved: 0,
         extents: [FiemapExtent::default(); BATCH],
     });
-    loop {
-        // SAFETY: the kernel writes at most `count` extents, and there is room for BATCH of them.
-        unsafe { ioctl::call(file, FS_IOC_FIEMAP, &mut *request) }?;
-        let batch = &request.extents[..(request.mapped as usize).min(BATCH)];
-        found.extend_from_slice(batch);
-        match batch.last() {
-            Some(last) if last.flags & EXTENT_LAST == 0 => {
-                request.start = last.logical + last.length;
-                request.length = u64::MAX - request.start;
+    let mut known = 0;
+    for range in ranges {
+        known = known.max(range.offset);
+        // To tell whether an extent is shared takes the kernel longer than a call for a few.
+        request.count = if range.length == u64::MAX { BATCH as u32 } else { FEW };
+        while known < range.offset.saturating_add(range.length) {
+            (request.start, request.length) = (known, u64::MAX - known);
+            // SAFETY: the kernel writes at most `count` extents, and there is room for BATCH of them.
+            unsafe { ioctl::call(file, FS_IOC_FIEMAP, &mut *request) }?;
+            let batch = &request.extents[..(request.mapped as usize).min(BATCH)];
+            request.count = (request.count * 4).min(BATCH as u32);
+            // The first one may begin before the range, and be the last that is known.
+            let is_new =
+                |extent: &&FiemapExtent| found.last().is_none_or(|last| last.logical < extent.logical);
+            let new: Vec<FiemapExtent> = batch.iter().filter(is_new).copied().collect();
+            found.extend(new);
+            match batch.last() {
+                Some(last) if last.flags & EXTENT_LAST == 0 => known = last.logical + last.length,
+                _ => return Ok(found),
             }
-            _ => return Ok(found),
         }
     }
+    Ok(found)
 }
 
 fn data_by_seeking(file: &File, size: u64) -> io::Result<Vec<Range>> {
@@ -190,7 +213,8 @@ pub fn each_piece(file: &File, ranges: &[Range], mut take: impl FnMut(u64, &[u8]
 /// Whether the file occupies at most half as many blocks as it has bytes, or holds encoded extents.
 pub(crate) fn is_compressed(file: &File, size: u64) -> io::Result<bool> {
     let is_packed = |extents: Vec<FiemapExtent>| extents.iter().any(|e| e.flags & EXTENT_ENCODED != 0);
-    Ok(file.metadata()?.blocks() * 512 <= size / 2 || fiemap(file).is_ok_and(is_packed))
+    Ok(file.metadata()?.blocks() * 512 <= size / 2
+        || fiemap(file, &[Range { offset: 0, length: u64::MAX }]).is_ok_and(is_packed))
 }
 
 /// Makes `to` share all blocks of `from`. Both must be on one file system that supports it.
@@ -264,5 +288,34 @@ pub fn preallocate(file: &File, offset: u64, length: u64) -> io::Result<()> {
     match fallocate(file, FallocateFlags::KEEP_SIZE, offset, length) {
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
         other => Ok(other?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use snapsync_model::SegmentKind;
+
+    #[test]
+    fn some_ranges_of_a_file_are_told_as_all_of_it_is() {
+        let file = tempfile::tempfile().unwrap();
+        let size = 1 << 22;
+        file.set_len(size).unwrap();
+        for at in (0..size).step_by(1 << 16).filter(|at| at % 7 < 4) {
+            file.write_all_at(&[1; 5000], at).unwrap();
+        }
+        let filesystem = crate::fs::filesystem(&file).unwrap();
+        let whole = layout(&file, size, filesystem).unwrap().ranges(SegmentKind::Data);
+        let wanted = [(0, 1 << 16), (300_000, 4096), (700_000, 900_000), (4_000_000, u64::MAX - 4_000_000)];
+        let ranges = wanted.map(|(offset, length)| Range { offset, length });
+        let some = layout_of_ranges(&file, size, filesystem, &ranges).unwrap().ranges(SegmentKind::Data);
+        let within = |data: &[Range], range: &Range| -> Vec<(u64, u64)> {
+            let cut = data.iter().map(|data| (data.offset.max(range.offset), data.end().min(range.end())));
+            cut.filter(|(from, to)| from < to).collect()
+        };
+        for range in &ranges {
+            assert_eq!(within(&whole, range), within(&some, range));
+        }
+        assert!(whole.len() > 20);
     }
 }

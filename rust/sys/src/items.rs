@@ -1,7 +1,7 @@
 //! The items of Btrfs trees: `struct btrfs_*_item` of the kernel's `include/uapi/linux/btrfs_tree.h`.
 
 use crate::flags::{APPEND, COMPRESS, IMMUTABLE, NOCOW, NODUMP, REPLICATED_FLAGS, VERITY};
-use snapsync_model::{Address, Attributes, Details, Kind, Link, Placed, Range, Rare, Xattr, ns_of};
+use snapsync_model::{Address, Attributes, Details, Kind, Layout, Link, Placed, Range, Rare, Xattr, ns_of};
 use std::io;
 
 /// The inode number of the root directory of every subvolume.
@@ -167,13 +167,13 @@ fn directory_item(item: &[u8]) -> Option<DirectoryItem> {
     Some(DirectoryItem { name: item.get(30..30 + length)?.into(), inode })
 }
 
-pub(crate) enum FileExtent {
+enum FileExtent {
     Data(Placed),
     Unwritten(Range),
     Hole,
 }
 
-pub(crate) fn file_extent(at: u64, item: &[u8], since: u64) -> Option<FileExtent> {
+fn file_extent(at: u64, item: &[u8], since: u64) -> Option<FileExtent> {
     const INLINE: u8 = 0;
     const REGULAR: u8 = 1;
     const PREALLOCATED: u8 = 2;
@@ -197,6 +197,28 @@ pub(crate) fn file_extent(at: u64, item: &[u8], since: u64) -> Option<FileExtent
         PREALLOCATED => FileExtent::Unwritten(range),
         _ => return None,
     })
+}
+
+/// The extents of a file.
+#[derive(Default)]
+pub(crate) struct Extents {
+    data: Vec<Placed>,
+    unwritten: Vec<Range>,
+}
+
+impl Extents {
+    pub(crate) fn add(&mut self, at: u64, item: &[u8], since: u64) -> io::Result<()> {
+        match file_extent(at, item, since).ok_or(io::ErrorKind::InvalidData)? {
+            FileExtent::Data(placed) => self.data.push(placed),
+            FileExtent::Unwritten(range) => self.unwritten.push(range),
+            FileExtent::Hole => {}
+        }
+        Ok(())
+    }
+
+    pub(crate) fn layout(&self, size: u64) -> Layout {
+        Layout::new(size, &self.data, &self.unwritten)
+    }
 }
 
 /// All items of one inode.
@@ -270,6 +292,13 @@ impl InodeItems {
     pub fn entries(&self) -> io::Result<Vec<DirectoryItem>> {
         let entries = self.each(&[DIR_INDEX]).map(|(_, item)| directory_item(item));
         Ok(entries.collect::<Option<_>>().ok_or(io::ErrorKind::InvalidData)?)
+    }
+
+    /// Where a file of `size` bytes has data, as `btrfs::layout` tells it.
+    pub fn layout(&self, size: u64, since: u64) -> io::Result<Layout> {
+        let mut extents = Extents::default();
+        self.each(&[EXTENT_DATA]).try_for_each(|(key, item)| extents.add(key.offset, item, since))?;
+        Ok(extents.layout(size))
     }
 
     /// The names of the subvolumes in a directory.

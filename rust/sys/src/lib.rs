@@ -34,8 +34,8 @@ mod ways;
 pub mod xfs;
 
 pub use data::{
-    clone_file, clone_range, copy_range, discard_range, each_piece, layout, next_data, next_data_in,
-    preallocate, read_ahead, shared_bytes,
+    clone_file, clone_range, copy_range, discard_range, each_piece, layout, layout_of_ranges, next_data,
+    next_data_in, preallocate, read_ahead, shared_bytes,
 };
 pub use directory::{Traits, fold_names_in, inherit_from, tell_names_apart_in, traits_of};
 pub use encryption::is_locked;

@@ -7,7 +7,7 @@ use crate::tree::{Flush, Searched, Tree};
 use snapsync_model::{Context, Counters, Monitor, Result, Subset};
 use snapsync_sys::btrfs::{self, InodeItems, Key};
 use snapsync_sys::{Root, sync_filesystem};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 /// Items of unchanged inodes are passed over if no more numbers than these lie between two that may differ.
 const GAP: u64 = 8;
@@ -55,8 +55,12 @@ pub fn candidates(
         Ok(true) => {
             monitor.count(Counters { visited: old.visited + new.visited, ..Counters::default() });
             new.note_left_out(monitor);
-            let searched = || Some(Searched { parted, subset: subset.clone() });
-            Ok(Some((old.into_tree(searched())?, new.into_tree(searched())?)))
+            let searched = |half: &mut Half| {
+                let layouts = std::mem::take(&mut half.layouts);
+                Some(Searched { parted, subset: subset.clone(), layouts })
+            };
+            let searched = (searched(&mut old), searched(&mut new));
+            Ok(Some((old.into_tree(searched.0)?, new.into_tree(searched.1)?)))
         }
     }
 }
@@ -65,11 +69,10 @@ pub fn candidates(
 /// changed directory.
 fn find(old: &mut Half, new: &mut Half, parted: u64, monitor: &Monitor) -> Result<bool> {
     let (mut was, mut is) = (Reader::of(old)?, Reader::of(new)?);
-    let (mut wanted, mut seen) = (may_differ(old, new, parted)?, HashSet::new());
+    let (mut wanted, mut seen) = (may_differ(old, new, parted)?, Vec::new());
     while !wanted.is_empty() {
-        seen.extend(wanted.iter().copied());
         let mut further = BTreeSet::new();
-        for run in runs(&wanted.into_iter().collect::<Vec<_>>()) {
+        for run in runs(&wanted) {
             let keys = Key::between(run[0], run[run.len() - 1]);
             was.go_to(keys);
             is.go_to(keys);
@@ -77,28 +80,31 @@ fn find(old: &mut Half, new: &mut Half, parted: u64, monitor: &Monitor) -> Resul
                 monitor.check()?;
                 monitor.advance(1);
                 let (from, to) = (was.pass_to(*ino)?, is.pass_to(*ino)?);
-                if !load(old, new, (from, to), &mut further)? {
+                if !load((old, new), (from, to), parted, &mut further)? {
                     return Ok(false);
                 }
             }
         }
-        further.retain(|ino| !seen.contains(ino));
-        wanted = further;
+        seen.push(wanted);
+        further.retain(|ino| seen.iter().all(|seen| seen.binary_search(ino).is_err()));
+        wanted = further.into_iter().collect();
     }
     new.visited += was.visited() + is.visited();
     Ok(true)
 }
 
-/// The inodes that may differ between two trees.
-fn may_differ(old: &mut Half, new: &mut Half, parted: u64) -> Result<BTreeSet<u64>> {
+/// The inodes that may differ between two trees, sorted.
+fn may_differ(old: &mut Half, new: &mut Half, parted: u64) -> Result<Vec<u64>> {
     let (was, is) = (old.changed_since(parted)?, new.changed_since(parted)?);
     // In the transaction itself nothing changes any more but directories that snapshots are put in, and so
     // their sizes.
-    let is_as_parted = |ino: &u64| {
-        let items = was.get(ino).zip(is.get(ino));
-        items.is_some_and(|(was, is)| was.is_some() && was == is)
-    };
-    Ok(was.keys().chain(is.keys()).copied().filter(|ino| !is_as_parted(ino)).collect())
+    let is_as_parted = |ino: &u64| was.then.get(ino).is_some_and(|item| is.then.get(ino) == Some(item));
+    let then = was.then.keys().chain(is.then.keys()).copied().filter(|ino| !is_as_parted(ino));
+    let mut found: Vec<u64> = then.collect();
+    found.extend(was.later.iter().chain(&is.later));
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
 }
 
 /// Numbers that lie close together, so that one search for all of them is quicker than one for each.
@@ -109,16 +115,18 @@ fn runs(numbers: &[u64]) -> impl Iterator<Item = &[u64]> {
 /// Takes an inode on both sides unless it is the same, and asks for those that a directory has lost or got.
 /// False as for `find`.
 fn load(
-    old: &mut Half,
-    new: &mut Half,
+    (old, new): (&mut Half, &mut Half),
     (from, to): (Option<InodeItems>, Option<InodeItems>),
+    parted: u64,
     further: &mut BTreeSet<u64>,
 ) -> Result<bool> {
     if from.as_ref().zip(to.as_ref()).is_some_and(|(from, to)| from.is_same(to)) {
         return Ok(true);
     }
     let load = |half: &mut Half, items: &Option<InodeItems>| {
-        items.as_ref().map_or_else(|| Ok(Loaded::default()), |items| half.load(items))
+        let Some(items) = items else { return Ok(Loaded::default()) };
+        let loaded = half.load(items)?;
+        half.keep_layout(items, parted).map(|()| loaded)
     };
     let (was, is) = (load(old, &from)?, load(new, &to)?);
     if let (Some(from), Some(to)) = (&was.place, &is.place)
@@ -149,8 +157,7 @@ pub fn is_as_in(snapshot: &Root, live: &Root, subset: &Subset, monitor: &Monitor
     // What is in memory alone cannot be found.
     sync_filesystem(live.fd()).context("sync the file system of", live.path())?;
     let (mut was, mut is) = (Reader::of(&old)?, Reader::of(&new)?);
-    let wanted: Vec<u64> = may_differ(&mut old, &mut new, parted)?.into_iter().collect();
-    for run in runs(&wanted) {
+    for run in runs(&may_differ(&mut old, &mut new, parted)?) {
         monitor.check()?;
         let keys = Key::between(run[0], run[run.len() - 1]);
         was.go_to(keys);

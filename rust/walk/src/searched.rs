@@ -3,7 +3,9 @@
 use crate::listing::{Listing, Recorder};
 use crate::names::{STORE, is_too_long};
 use crate::subset::Matcher;
-use snapsync_model::{Context, Directories, Inode, Kind, Link, Monitor, ROOT, RelPath, Result, Subset};
+use snapsync_model::{
+    Context, Directories, Inode, Kind, Layout, Link, Monitor, ROOT, RelPath, Result, Subset,
+};
 use snapsync_sys::btrfs::{
     self, DIR_INDEX, INODE_ITEM, InodeItems, ItemReader, Key, ROOT_INODE, Search, Subvolume,
 };
@@ -16,6 +18,8 @@ use std::path::PathBuf;
 
 /// How many inodes are held before they are recorded.
 const SOME: usize = 4096;
+/// About how many runs of data are remembered of all files.
+const SEGMENTS: usize = 1 << 15;
 
 /// The entries of a directory with their inode numbers; None for a subvolume.
 pub(crate) type Entries = BTreeSet<(Box<[u8]>, Option<u64>)>;
@@ -65,6 +69,13 @@ pub(crate) struct Loaded {
     pub(crate) place: Option<Link>,
 }
 
+/// The inodes that were changed in a transaction, with their items, and those that were changed later.
+#[derive(Default)]
+pub(crate) struct Changed {
+    pub(crate) then: HashMap<u64, Box<[u8]>>,
+    pub(crate) later: Vec<u64>,
+}
+
 /// One of the two trees.
 pub(crate) struct Half {
     pub(crate) root: Root,
@@ -74,6 +85,9 @@ pub(crate) struct Half {
     search: Search,
     pub(crate) visited: u64,
     pub(crate) inodes: BTreeMap<u64, Inode>,
+    /// Where files have data, for as many as there is room for.
+    pub(crate) layouts: HashMap<u64, Layout>,
+    segments: usize,
     pub(crate) directories: Directories,
     matcher: Matcher,
     pub(crate) has_patterns: bool,
@@ -100,6 +114,8 @@ impl Half {
             search: Search::default(),
             visited: 0,
             inodes: BTreeMap::new(),
+            layouts: HashMap::new(),
+            segments: 0,
             directories: Directories::default(),
             matcher: Matcher::new(subset)?,
             has_patterns: !subset.is_everything(),
@@ -133,16 +149,17 @@ impl Half {
         is_of_it.then_some(snapshot.created)
     }
 
-    /// The inodes whose item was changed in `transaction` or later, with the item if that was the
-    /// transaction.
-    pub(crate) fn changed_since(&mut self, transaction: u64) -> Result<HashMap<u64, Option<Box<[u8]>>>> {
-        let mut found = HashMap::new();
+    /// The inodes whose item was changed in `transaction` or later.
+    pub(crate) fn changed_since(&mut self, transaction: u64) -> Result<Changed> {
+        let mut found = Changed::default();
         let visited = self.search.each(self.root.fd(), Key::all(), transaction, &mut |key, item| {
             if key.kind == INODE_ITEM {
                 let inode = btrfs::inode_item(item).ok_or(io::ErrorKind::InvalidData)?;
                 // The node also holds items of inodes that did not change.
-                if inode.changed >= transaction {
-                    found.insert(key.objectid, (inode.changed == transaction).then(|| item.into()));
+                if inode.changed > transaction {
+                    found.later.push(key.objectid);
+                } else if inode.changed == transaction {
+                    found.then.insert(key.objectid, item.into());
                 }
             }
             Ok(())
@@ -178,6 +195,16 @@ impl Half {
         self.directories.add(&inode);
         self.inodes.insert(items.number, inode);
         Ok(Loaded { is_within: true, is_directory, place })
+    }
+
+    /// Remembers where a file has data, to which what was written up to transaction `since` is shared.
+    pub(crate) fn keep_layout(&mut self, items: &InodeItems, since: u64) -> Result<()> {
+        let file = self.inodes.get(&items.number).filter(|inode| inode.kind == Kind::File);
+        let Some(file) = file.filter(|_| self.segments < SEGMENTS) else { return Ok(()) };
+        let layout = self.show(items.layout(file.attributes.size, since))?;
+        self.segments += layout.segments().len();
+        self.layouts.insert(items.number, layout);
+        Ok(())
     }
 
     /// Every inode. None if the tree may not be searched, or if what it says of its root is not what the

@@ -62,6 +62,8 @@ pub(crate) struct Searched {
     /// Data written up to this transaction may also be in the tree it is compared with.
     pub(crate) parted: u64,
     pub(crate) subset: Subset,
+    /// Where some of its files have data.
+    pub(crate) layouts: HashMap<u64, Layout>,
 }
 
 /// A read-only subvolume, whose data stays at its addresses.
@@ -207,6 +209,10 @@ impl Tree {
         identity(self) == identity(other) && self.top.generation != 0
     }
 
+    fn layout_that_was_found(&self, inode: &Inode) -> Option<&Layout> {
+        self.searched.as_ref().filter(|_| !self.is_relabeled)?.layouts.get(&inode.ino)
+    }
+
     /// Whether it holds everything in the directory.
     pub fn is_whole(&self) -> bool {
         self.is_whole
@@ -285,6 +291,9 @@ impl Side for Tree {
     }
 
     fn layout(&self, inode: &Inode, content: &Content) -> Result<Layout> {
+        if let Some(layout) = self.layout_that_was_found(inode) {
+            return Ok(layout.clone());
+        }
         let file = content.bottom();
         let path = Side::path(self, inode)?;
         let show = || self.root.show(&path);
@@ -307,6 +316,9 @@ impl Side for Tree {
     fn known_layout(&self, inode: &Inode) -> Result<Option<Layout>> {
         if self.pinned.is_none() || self.is_relabeled {
             return Ok(None);
+        }
+        if let Some(layout) = self.layout_that_was_found(inode) {
+            return Ok(Some(layout.clone()));
         }
         let since = self.searched.as_ref().map_or(u64::MAX, |searched| searched.parted);
         match btrfs::layout(self.root.fd(), inode.ino, inode.attributes.size, since) {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use snapsync_model::{
     Attributes, BLOCK, Change, Context, Error, Kind, ROOT, Range, Rare, RelPath, Result, SegmentKind, Xattr,
 };
-use snapsync_sys::{Entry, NOCOW, PROTECTIVE, fault, filesystem, layout, set_flags_of};
+use snapsync_sys::{Entry, NOCOW, PROTECTIVE, fault, filesystem, layout_of_ranges, set_flags_of};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::PathBuf;
@@ -188,7 +188,7 @@ impl Incoming<'_> {
         let file = entry.read()?;
         let filesystem = filesystem(&file)?;
         let touched = touched(change, was.size, filesystem.block_size.max(BLOCK));
-        let layout = layout(&file, was.size, filesystem)?;
+        let layout = layout_of_ranges(&file, was.size, filesystem, &touched)?;
         let data = common(&touched, &layout.ranges(SegmentKind::Data));
         let unwritten = common(&touched, &layout.ranges(SegmentKind::Unwritten));
         if !data.is_empty() {
