@@ -166,7 +166,7 @@ RUST_LEVELS = {
         entry files items
         btrfs directory sharing
         place subvolumes times
-        root
+        ext4 root
         spot step
     """,
     "sys/fault": """
@@ -222,12 +222,12 @@ RUST_LEVELS = {
         alive opening standbys
     """,
     "snapshot/pool": """
-        elusive pack
+        attempt elusive pack
         store
         before
         ground hand_over hidden packer
         remove
-        in_tree objects
+        in_tree inodes objects
         merge snapshot weight
         earlier_rows scan
         take

@@ -11,6 +11,7 @@ mod data;
 mod directory;
 mod encryption;
 mod entry;
+pub mod ext4;
 pub mod fault;
 mod files;
 mod flags;

@@ -72,13 +72,13 @@ impl Times {
 }
 
 /// A file without a name, or with one if the file system needs that.
-struct Probe<'a> {
-    file: File,
+pub(crate) struct Probe<'a> {
+    pub(crate) file: File,
     named: Option<(std::os::fd::BorrowedFd<'a>, String)>,
 }
 
 impl<'a> Probe<'a> {
-    fn make(dir: std::os::fd::BorrowedFd<'a>) -> io::Result<Probe<'a>> {
+    pub(crate) fn make(dir: std::os::fd::BorrowedFd<'a>) -> io::Result<Probe<'a>> {
         let (flags, mode) = (OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
         if let Ok(file) = openat(dir, ".", flags | OFlags::TMPFILE, mode) {
             return Ok(Probe { file: file.into(), named: None });

@@ -102,13 +102,11 @@ impl BulkStat {
     }
 }
 
-/// Whether an inode has any name.
-pub fn is_named(fd: impl AsFd, ino: u64, generation: u64) -> io::Result<bool> {
-    let mut is_named = false;
-    BulkStat::default().each(fd, ino, ino, |look, nlink| {
-        is_named = look.generation == generation && nlink > 0;
-    })?;
-    Ok(is_named)
+/// One inode with its link count.
+pub fn look_at(fd: impl AsFd, ino: u64) -> io::Result<Option<(Look, u32)>> {
+    let mut found = None;
+    BulkStat::default().each(fd, ino, ino, |look, nlink| found = Some((look, nlink)))?;
+    Ok(found)
 }
 
 fn look_of(record: &Record) -> Option<Look> {

@@ -2,8 +2,9 @@
 //! manifest names is looked at, so that the cost of file-system access follows the change. Where anything
 //! does not fit, the tree is walked instead: a table is never a guess.
 
+use crate::pool::attempt::{Attempt, Stop, misfit};
 use crate::pool::ground::{Ground, is_numbered};
-use crate::pool::merge::{Attempt, Merge, Stop, Touched, Vanished, counts_of, misfit};
+use crate::pool::merge::{Merge, Touched, Vanished, counts_of};
 use crate::pool::objects::{Counts, Objects};
 use crate::pool::remove::remove_round;
 use crate::pool::store::PoolStore;

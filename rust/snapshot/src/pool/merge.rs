@@ -1,33 +1,16 @@
 //! Makes the next table of a volume from its last one and the inodes that were touched since. If anything
 //! does not fit, it says so and the tree is walked: a table is never a guess.
 
+use crate::pool::attempt::{Attempt, Stop, misfit};
+use crate::pool::inodes::Inodes;
 use crate::pool::objects::{Counts, Objects, Old, is_absent, is_held};
 use crate::store::steady::UNSETTLED;
 use rayon::prelude::*;
 use snapsync_manifest::{NextTable, Table, gone};
-use snapsync_model::{Error, Inode, Kind, Link, RelPath, Result, Seen, SnapshotInfo};
+use snapsync_model::{Inode, Kind, Link, RelPath, Result, Seen, SnapshotInfo};
 use std::collections::{HashMap, HashSet};
 
 const CHUNK: usize = 4096;
-
-/// Why no table can be made from the last one.
-pub(crate) enum Stop {
-    /// Something differs from the last table, or from what was reported about the changes since.
-    Misfit(String),
-    Failed(Error),
-}
-
-impl From<Error> for Stop {
-    fn from(error: Error) -> Stop {
-        Stop::Failed(error)
-    }
-}
-
-pub(crate) type Attempt<T> = Result<T, Stop>;
-
-pub(crate) fn misfit<T>(why: impl Into<String>) -> Attempt<T> {
-    Err(Stop::Misfit(why.into()))
-}
 
 pub(crate) fn counts_of(base: &SnapshotInfo, table: &Table) -> Result<Counts> {
     if let (Some(entries), Some(bytes)) = (base.entries, base.bytes) {
@@ -87,10 +70,11 @@ impl Next<'_> {
 }
 
 /// What it means if a touched inode does not exist any more when it is read.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Vanished {
+#[derive(Clone, Copy)]
+pub(crate) enum Vanished<'a> {
     Misfit,
-    Gone,
+    /// It is gone, if these know no name of it in a place that nobody has examined.
+    Gone(&'a Inodes),
 }
 
 /// The touched inodes, to be merged into the last table.
@@ -100,17 +84,17 @@ pub(crate) struct Merge<'a> {
     /// The last table's rows of the touched inodes.
     old: HashMap<u64, Inode>,
     deleted: HashSet<u64>,
-    vanished: Vanished,
+    vanished: Vanished<'a>,
 }
 
-impl Merge<'_> {
+impl<'a> Merge<'a> {
     pub(crate) fn new(
-        last: &Table,
+        last: &'a Table,
         mut touched: Vec<Touched>,
         old: HashMap<u64, Inode>,
         deleted: HashSet<u64>,
-        vanished: Vanished,
-    ) -> Attempt<Merge<'_>> {
+        vanished: Vanished<'a>,
+    ) -> Attempt<Merge<'a>> {
         touched.sort_unstable_by_key(|t| t.inode.ino);
         if let Some(twice) = touched.windows(2).find(|two| two[0].inode.ino == two[1].inode.ino) {
             return misfit(format!("{} is named twice", twice[1].path.display()));
@@ -222,11 +206,14 @@ impl Merge<'_> {
     }
 
     fn vanished(&self, objects: &Objects<'_>, path: &RelPath, walked: &Inode) -> Attempt<Option<Inode>> {
-        // The content of a directory is removed with it, or moved.
-        let may_go = self.vanished == Vanished::Gone && walked.kind != Kind::Directory;
-        // Only XFS is scanned, and it knows inodes that moved to places that nobody has examined.
-        let is_elsewhere = may_go && objects.is_named(walked)?;
-        if !may_go || is_elsewhere || !objects.is_removed(path, walked) {
+        let may_go = match self.vanished {
+            // The content of a directory is removed with it, or moved.
+            Vanished::Gone(inodes) if walked.kind != Kind::Directory => {
+                !inodes.has_name(objects.root, walked)?
+            }
+            _ => false,
+        };
+        if !may_go || !objects.is_removed(path, walked) {
             return misfit(format!("{} vanished meanwhile", path.display()));
         }
         objects.monitor.note(format!("{} vanished while the snapshot was taken", path.display()));

@@ -1,5 +1,6 @@
 //! Snapshots as inode tables and clones of changed files.
 
+mod attempt;
 pub(crate) mod before;
 pub(crate) mod earlier_rows;
 pub(crate) mod elusive;
@@ -8,6 +9,7 @@ pub(crate) mod ground;
 pub(crate) mod hand_over;
 mod hidden;
 pub(crate) mod in_tree;
+mod inodes;
 mod merge;
 pub(crate) mod objects;
 pub(crate) mod pack;

@@ -13,7 +13,7 @@ use snapsync_model::{
     Context, Counters, Details, Error, Inode, Kind, Layout, Link, Monitor, OBJECTS_PER_DIRECTORY, Pack,
     PlainFiles, ROOT, ROUND_SHIFT, Range, RelPath, Result, Segment, SegmentKind, Successor, Unread, locked,
 };
-use snapsync_sys::{FileSystem, Root, Spot, Stat, fault, is_leased, may_be_written, stat_at, stat_of, xfs};
+use snapsync_sys::{FileSystem, Root, Spot, Stat, fault, is_leased, may_be_written, stat_at, stat_of};
 use snapsync_walk::{details_of, details_of_open, layout_of};
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -218,12 +218,6 @@ impl<'a> Objects<'a> {
             // If it has several names, the others may exist in unchanged directories.
             _ => false,
         }
-    }
-
-    /// Whether XFS reports that it has a name anywhere.
-    pub(crate) fn is_named(&self, inode: &Inode) -> Result<bool> {
-        let named = xfs::is_named(self.root.fd(), inode.ino, inode.generation);
-        named.context("read the inodes of", self.root.path())
     }
 
     fn read_steadily(&self, path: &RelPath, walked: &Inode, old: Old<'_>) -> Result<Inode> {

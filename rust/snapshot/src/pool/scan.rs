@@ -1,5 +1,5 @@
-//! Makes the next table of a volume on XFS without a walk: the file system reports all inodes in bulk, and
-//! only inodes that differ from the last table are examined, and only directories that differ are read.
+//! Makes the next table of a volume on XFS or ext4 without a walk: all inodes are read in bulk (`inodes.rs`), and
+//! only those that differ from the last table are examined, and only directories that differ are read.
 //!
 //! This is correct because every change of an inode changes its change time, and every change of a name
 //! changes that of its directory: an inode with a new name is in a directory that differs, even if it does
@@ -8,19 +8,19 @@
 //! mounting it elsewhere, may change it in other ways. In all other cases, and if anything does not fit, the
 //! tree is walked.
 
+use crate::pool::attempt::{Attempt, Stop, misfit};
 use crate::pool::ground::Ground;
-use crate::pool::merge::{Attempt, Merge, Stop, Touched, Vanished, counts_of, misfit};
+use crate::pool::inodes::{Differing, Inodes, look_of};
+use crate::pool::merge::{Merge, Touched, Vanished, counts_of};
 use crate::pool::objects::{self, Counts, Objects};
 use crate::pool::remove::remove_round;
 use crate::pool::store::PoolStore;
-use rayon::prelude::*;
-use snapsync_manifest::{Entries, NextTable, Table, is_gone};
+use snapsync_manifest::{Entries, NextTable, Table};
 use snapsync_model::{
     Context, Counters, Directories, Inode, Kind, Link, Look, Monitor, ROOT, RelPath, Result, Seen,
     SnapshotInfo, Subset,
 };
-use snapsync_sys::xfs::BulkStat;
-use snapsync_sys::{DirEntry, FileSystem, Root, Spot, Stat, read_dir, stat_at, stat_of, sync_filesystem};
+use snapsync_sys::{DirEntry, Root, Spot, Stat, read_dir, stat_at, stat_of, sync_filesystem};
 use snapsync_walk::{Matcher, STORE, is_too_long, note_mounts, note_stores};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
@@ -29,12 +29,6 @@ use std::io;
 use std::mem::take as taken;
 use std::os::unix::ffi::OsStrExt;
 
-/// Numbers that are closer together than this are read in one call, with those between them.
-const GAP: u64 = 64;
-/// The number of inodes in one call.
-const RUN: u64 = 512;
-/// The rows of a patch that one thread reads.
-const PART: usize = 256;
 /// At most one of this many rows may differ; otherwise a walk is no slower.
 const FEW: u64 = 4;
 
@@ -48,11 +42,15 @@ pub(crate) fn take(
     ground: &Ground,
     monitor: &Monitor,
 ) -> Result<Option<Counts>> {
-    let Some(complete) = is_possible(store, root, last.1, ground) else { return Ok(None) };
-    let objects = Objects::new(store, root, round, ground, monitor);
-    let next = NextTable::create(dir, Some(last.1), ground.info())?;
-    match attempt(&objects, root, last, &store.doubted, next, &complete) {
-        Ok(counts) => {
+    let attempted = Inodes::of(store, root, last.1, ground).and_then(|possible| {
+        let Some((inodes, complete)) = possible else { return Ok(None) };
+        let objects = Objects::new(store, root, round, ground, monitor);
+        let next = NextTable::create(dir, Some(last.1), ground.info())?;
+        attempt(&objects, &inodes, last, &store.doubted, next, &complete).map(Some)
+    });
+    match attempted {
+        Ok(None) => Ok(None),
+        Ok(Some(counts)) => {
             note_mounts(root.mounts(), &Matcher::new(&Subset::default())?, monitor)?;
             sync_filesystem(root.fd()).context("sync the file system of", store.path())?;
             Ok(Some(counts))
@@ -71,34 +69,20 @@ pub(crate) fn take(
     }
 }
 
-/// The identity of the mounting, if a scan proves anything.
-fn is_possible(store: &PoolStore, root: &Root, last: &Table, ground: &Ground) -> Option<String> {
-    if store.filesystem.magic != FileSystem::XFS || !root.is_bare() {
-        return None;
-    }
-    let mounting = ground.mounting.clone().filter(|now| last.info().complete.as_ref() == Some(now))?;
-    // Checks permission, and that user ids mean the same inside and outside.
-    let top = stat_of(root.fd()).ok()?;
-    let mut is_told = false;
-    let told = |look: Look, _| is_told = look == look_of(&top, top.ino);
-    BulkStat::default().each(root.fd(), top.ino, top.ino, told).ok()?;
-    is_told.then_some(mounting)
-}
-
 fn attempt(
     objects: &Objects<'_>,
-    root: &Root,
+    inodes: &Inodes,
     (base, last): (&SnapshotInfo, &Table),
     doubted: &BTreeSet<u64>,
     mut next: NextTable<'_>,
     complete: &str,
 ) -> Attempt<Counts> {
-    let counts = counts_of(base, last)?;
+    let (root, counts) = (objects.root, counts_of(base, last)?);
     let top = stat_of(root.fd()).context("read the attributes of", root.path())?;
-    let differing = differing(root, &top, last, doubted)?;
+    let differing = inodes.differing(root, &top, last, doubted)?;
     objects.monitor.count(Counters { visited: counts.entries, ..Counters::default() });
     objects.monitor.advance(counts.entries);
-    if (differing.looks.len() + differing.missing.len()) as u64 > 1000 + counts.entries / FEW {
+    if differing.len() as u64 > 1000 + counts.entries / FEW {
         return misfit("much of it has changed");
     }
     let mut scan = Scan::new(root, top, last, differing, objects.monitor)?;
@@ -106,64 +90,10 @@ fn attempt(
     scan.read_directories(last)?;
     scan.directories_hold_still()?;
     note_stores(taken(&mut scan.stores), objects.monitor);
-    let counts = scan.merge(last)?.write(objects, &mut next, counts)?;
+    let counts = scan.merge(last, inodes)?.write(objects, &mut next, counts)?;
     objects.finish()?;
     next.finish(Some(complete))?;
     Ok(counts)
-}
-
-fn look_of(stat: &Stat, ino: u64) -> Look {
-    Look::of(ino, stat.generation, stat.kind, stat.attributes, stat.ctime, stat.blocks)
-}
-
-/// The inodes that differ from the last table.
-#[derive(Default)]
-struct Differing {
-    /// With their link counts.
-    looks: Vec<(Look, u32)>,
-    missing: Vec<u64>,
-}
-
-fn differing(root: &Root, top: &Stat, last: &Table, doubted: &BTreeSet<u64>) -> Result<Differing> {
-    let compared =
-        |looks: &[Look]| compare(root, top, looks, doubted).context("read the inodes of", root.path());
-    let batches = (0..last.batches()?).into_par_iter().map(|at| compared(&last.looks_at(at)?));
-    let mut parts: Vec<Differing> = batches.collect::<Result<_>>()?;
-    let patch: Vec<Look> = last.patch().iter().filter(|row| !is_gone(row)).map(Look::from).collect();
-    parts.extend(patch.par_chunks(PART).map(compared).collect::<Result<Vec<_>>>()?);
-    let mut all = Differing::default();
-    for mut part in parts {
-        all.looks.append(&mut part.looks);
-        all.missing.append(&mut part.missing);
-    }
-    Ok(all)
-}
-
-/// `rows` are sorted. Those in `doubted` count as differing.
-fn compare(root: &Root, top: &Stat, mut rows: &[Look], doubted: &BTreeSet<u64>) -> io::Result<Differing> {
-    let (mut bulk, mut found) = (BulkStat::default(), Differing::default());
-    let differs = |row: &Look, look: &Look| row != look || doubted.contains(&row.ino);
-    if let Some((row, others)) = rows.split_first().filter(|(row, _)| row.ino == ROOT) {
-        rows = others;
-        let look = look_of(top, ROOT);
-        found.looks.extend((*row != look).then_some((look, top.nlink)));
-    }
-    while let Some(first) = rows.first() {
-        let is_near = |two: &&[Look]| two[1].ino - two[0].ino <= GAP && two[1].ino - first.ino < RUN;
-        let (run, others) = rows.split_at(1 + rows.windows(2).take_while(is_near).count());
-        rows = others;
-        let mut expected = run.iter().peekable();
-        bulk.each(root.fd(), first.ino, run[run.len() - 1].ino, |look, nlink| {
-            while let Some(row) = expected.next_if(|row| row.ino < look.ino) {
-                found.missing.push(row.ino);
-            }
-            if let Some(row) = expected.next_if(|row| row.ino == look.ino) {
-                found.looks.extend(differs(row, &look).then_some((look, nlink)));
-            }
-        })?;
-        found.missing.extend(expected.map(|row| row.ino));
-    }
-    Ok(found)
 }
 
 /// The inodes that differ, and their present places.
@@ -406,7 +336,7 @@ impl<'a> Scan<'a> {
         Ok(Some(stat.ino).filter(|ino| !self.changed.contains(ino)))
     }
 
-    fn merge(mut self, last: &Table) -> Attempt<Merge<'_>> {
+    fn merge<'t>(mut self, last: &'t Table, inodes: &'t Inodes) -> Attempt<Merge<'t>> {
         self.take_in_late(last)?;
         let (old, mut touched, mut deleted) = (taken(&mut self.old), Vec::new(), HashSet::new());
         let is_there = |ino: &u64, row: &Inode| {
@@ -429,7 +359,7 @@ impl<'a> Scan<'a> {
                 touched.extend(self.touched(*ino, None, &gone)?);
             }
         }
-        Merge::new(last, touched, old, deleted, Vanished::Gone)
+        Merge::new(last, touched, old, deleted, Vanished::Gone(inodes))
     }
 
     /// Adds what changed after the file system reported its inodes.
