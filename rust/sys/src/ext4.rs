@@ -489,7 +489,7 @@ mod tests {
             bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
         }
         assert!(Shape::of(&bytes).is_ok());
-        // Compressed; on a journal's device; verity; a state with errors; blocks of 2^31 KiB; no inodes in a group.
+        // Compressed; the device of a journal; verity; errors; blocks of 2^31 KiB; no inodes in a group.
         for (at, value) in [(0x60, 1_u32), (0x60, 8), (0x64, 0x8000), (0x38, 0x2_ef53), (0x18, 31), (0x28, 0)]
         {
             let mut bytes = bytes;

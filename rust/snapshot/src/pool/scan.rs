@@ -1,5 +1,6 @@
-//! Makes the next table of a volume on XFS or ext4 without a walk: all inodes are read in bulk (`inodes.rs`), and
-//! only those that differ from the last table are examined, and only directories that differ are read.
+//! Makes the next table of a volume on XFS or ext4 without a walk: all inodes are read in bulk
+//! (`inodes.rs`), and only those that differ from the last table are examined, and only directories that
+//! differ are read.
 //!
 //! This is correct because every change of an inode changes its change time, and every change of a name
 //! changes that of its directory: an inode with a new name is in a directory that differs, even if it does
