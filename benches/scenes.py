@@ -68,7 +68,7 @@ def first(kind: str, scale: float) -> Iterator[Stage]:
         source = volume(one, kind, "source")
         Tree(source, int(100_000 * scale))
         used: dict[str, Tool] = {
-            "snapsync": sync(source, two / "snapsync"),
+            "snapsync": sync(source, two / "snapsync", "--new-standby"),
             "bare": tools.bare(source, two / "bare"),
             "tar": tools.tar(source, two / "tar"),
             "rsync": rsync(source, two / "rsync"),
@@ -96,7 +96,7 @@ def large(kind: str, scale: float) -> Iterator[Stage]:
         for number in range(16):
             fill(source / f"file-{number}", int(4 * GIB * scale) // 16, number)
         used: dict[str, Tool] = {
-            "snapsync": sync(source, two / "snapsync"),
+            "snapsync": sync(source, two / "snapsync", "--new-standby"),
             "cp": tools.copy(source, two / "cp"),
             "rsync": rsync(source, two / "rsync"),
         }
@@ -186,9 +186,10 @@ def over_ssh(what: str, scale: float) -> Iterator[Stage]:
         source, client = volume(one, "btrfs", "source"), server.client()
         shell = f"{client.rsh} {HOST}"
         count = {"first": 100_000, "changes": 200_000, "data": 0}[what]
+        more = ["--new-standby"] if what == "first" else ["--keep-last", 1]
         tree = Tree(source, int(count * scale))
         used: dict[str, Tool] = {
-            "snapsync": sync(source, client.at(two / "snapsync"), *client.options, "--keep-last", 1),
+            "snapsync": sync(source, client.at(two / "snapsync"), *client.options, *more),
             "rsync": rsync(source, client.at(two / "rsync"), "-z", shlex.join(["-e", client.rsh])),
         }
         if what == "first":
@@ -212,7 +213,12 @@ def over_ssh(what: str, scale: float) -> Iterator[Stage]:
 
         limit = {"cat": tools.cat(source, two / "cat", shell)} if what == "data" else {}
         peers = {**used, "btrfs": peer}
-        yield Stage({**peers, **limit}, change=change, check=lambda: all_same(source, two, peers))
+        yield Stage(
+            {**peers, **limit},
+            change=change,
+            check=lambda: all_same(source, two, peers),
+            files=200 if what == "changes" else 8,
+        )
 
 
 def _of(

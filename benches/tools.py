@@ -67,7 +67,7 @@ def counted(command: str) -> Run:
     return Run(0, None, 0, 0, int(total[0]))
 
 
-def sync(source: Path, target: Path | str, *options: str) -> Tool:
+def sync(source: Path, target: Path | str, *options: object) -> Tool:
     return lambda: snapsync("sync", source, target, *options)
 
 
