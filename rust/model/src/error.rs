@@ -143,6 +143,9 @@ fn io_advice(error: &io::Error) -> &'static str {
 /// Adds the attempted action and its path to a system error.
 pub trait Context<T> {
     fn context(self, action: &'static str, path: impl AsRef<Path>) -> Result<T>;
+
+    /// The same where a path costs something, and most calls succeed.
+    fn context_at<P: AsRef<Path>>(self, action: &'static str, path: impl FnOnce() -> P) -> Result<T>;
 }
 
 impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
@@ -152,5 +155,12 @@ impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
             let other = |source| Error::Io { action, path: path.as_ref().to_path_buf(), source };
             e.into().downcast().unwrap_or_else(other)
         })
+    }
+
+    fn context_at<P: AsRef<Path>>(self, action: &'static str, path: impl FnOnce() -> P) -> Result<T> {
+        match self {
+            Ok(value) => Ok(value),
+            error => error.context(action, path()),
+        }
     }
 }

@@ -291,7 +291,7 @@ impl Reader<'_> {
             let permit = self.budget.take(2 * length);
             bytes.resize(length as usize, 0);
             let read = read_still(self.from.side, inode, file, |file| {
-                file.read_exact_at(&mut bytes, at).context("read", change.display_path())
+                file.read_exact_at(&mut bytes, at).context_at("read", || change.display_path())
             });
             if self.take(change.ino, read)?.is_none() {
                 // Data beyond the end is not looked for.

@@ -126,7 +126,8 @@ fn pack<'a>(
 
 /// Packs a frame, and returns its buffer for another.
 fn pack_one(compressor: &mut Compressor, frame: Frame) -> Result<(Packed, Vec<u8>)> {
-    let compressed = compressor.compress(&frame.bytes).context("compress", frame.change.display_path())?;
+    let compressed =
+        compressor.compress(&frame.bytes).context_at("compress", || frame.change.display_path())?;
     let raw = frame.bytes.len() as u32;
     let (codec, payload, memory) = match compressed {
         Some(payload) => (Codec::Zstd, payload, frame.bytes),

@@ -247,10 +247,9 @@ impl Walk<'_> {
     ) -> Result<Option<(Inode, bool)>> {
         let stat = match stat_at(dir, OsStr::from_bytes(&entry.name)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.context(
-                "read the attributes of",
-                self.root.show(path).join(OsStr::from_bytes(&entry.name)),
-            )?,
+            other => other.context_at("read the attributes of", || {
+                self.root.show(path).join(OsStr::from_bytes(&entry.name))
+            })?,
         };
         if self.held == Some((stat.dev, stat.ino)) {
             locked(&self.stores).push(path.join(&entry.name)?);

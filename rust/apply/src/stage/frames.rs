@@ -82,7 +82,7 @@ impl<'a> Worker<'a> {
         let new = match self.write(change, range, bytes) {
             // A complete file is not made again.
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(unasked(change, range)),
-            other => other.context("stage the data of", change.display_path())?,
+            other => other.context_at("stage the data of", || change.display_path())?,
         };
         let new = new.ok_or_else(|| unasked(change, range))?;
         self.notes.add(change.ino, range, new, hash)?;

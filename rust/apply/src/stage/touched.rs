@@ -41,7 +41,7 @@ impl Incoming<'_> {
                     }
                     let path = self.staged_new(change, 0)?;
                     let stat = self.look_at_staged(&mut parents, &path, change);
-                    let stat = stat.context("note what was staged of", change.display_path())?;
+                    let stat = stat.context_at("note what was staged of", || change.display_path())?;
                     noted.push((*row, Known::of(&stat, What::Staged)));
                 }
                 knowledge.set(&noted).context("note what was staged in", self.root.path())

@@ -87,7 +87,7 @@ impl InTree {
         let file = match self.root.read(path) {
             // Moved, removed or replaced.
             Err(e) if matches!(e.raw_os_error(), Some(2 | 6 | 18 | 20 | 21 | 40)) => return Ok(None),
-            file => file.context("open", self.root.show(path))?,
+            file => file.context_at("open", || self.root.show(path))?,
         };
         Ok(holds(&self.steady, &file, row)?.then_some(file))
     }

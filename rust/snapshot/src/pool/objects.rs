@@ -221,8 +221,8 @@ impl<'a> Objects<'a> {
     }
 
     fn read_steadily(&self, path: &RelPath, walked: &Inode, old: Old<'_>) -> Result<Inode> {
-        let held = self.hold(path, walked.kind).context("open", self.root.show(path))?;
-        let stat = || stat_of(&held).context("read the attributes of", self.root.show(path));
+        let held = self.hold(path, walked.kind).context_at("open", || self.root.show(path))?;
+        let stat = || stat_of(&held).context_at("read the attributes of", || self.root.show(path));
         let mut last = None;
         for _ in 0..TRIES {
             let before = stat()?;
@@ -240,7 +240,7 @@ impl<'a> Objects<'a> {
             };
             let mut details = match walked.kind {
                 Kind::File | Kind::Directory => {
-                    details_of_open(&held).context("read the attributes of", self.root.show(path))?
+                    details_of_open(&held).context_at("read the attributes of", || self.root.show(path))?
                 }
                 _ => details_of(self.root, path, walked.kind)?,
             };
@@ -311,7 +311,7 @@ impl<'a> Objects<'a> {
         if inode.attributes.size == 0 && inode.blocks == 0 {
             return Ok(Data::default());
         }
-        let layout = layout_of(file, inode, self.filesystem).context("read the extents of", show())?;
+        let layout = layout_of(file, inode, self.filesystem).context_at("read the extents of", show)?;
         let unwritten = layout.ranges(SegmentKind::Unwritten);
         if inode.attributes.size == 0 {
             return Ok(Data { unwritten, ..Data::default() });
@@ -321,12 +321,12 @@ impl<'a> Objects<'a> {
         {
             return Ok(Data { unwritten, object: old.object, shared: old.shared, ..Data::default() });
         }
-        let shared = self.is_shared(&layout, old.row()).context("read the extents of", show())?;
+        let shared = self.is_shared(&layout, old.row()).context_at("read the extents of", show)?;
         let object = match self.successors.get(&inode.ino) {
             Some(successor) => self.store_next(path, file, &layout, inode, (successor, keep)),
             None => self.store(file, &layout, inode.attributes.size, keep),
         };
-        let object = object.context("copy to the pool", show())?;
+        let object = object.context_at("copy to the pool", show)?;
         let is_all_data = is_full(&layout) && !layout.segments().iter().any(|segment| segment.shared);
         Ok(Data { unwritten, object, shared, is_all_data })
     }
