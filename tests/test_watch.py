@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -114,6 +115,26 @@ def test_rounds_follow_each_other_and_no_interpreter_starts_for_them(jobs: Jobs,
     assert len(snapshots(pair.target)) >= 3
     jobs.outcomes("web")
     assert_same(pair.source, pair.target)
+
+
+def test_closed_streams_are_no_hindrance(jobs: Jobs, place: Place) -> None:
+    pair = Pair.make(place, ("btrfs", "xfs"))
+    jobs.add("web", pair.source, pair.target, OFTEN)
+    words = shlex.join([*command(), "run", "--watch", "--config", str(jobs.file)])
+    process = subprocess.Popen(
+        ["sh", "-c", f"exec {words} <&- >&- 2>&-"], env=environment(jobs.env), start_new_session=True
+    )
+    try:
+        wait_until(lambda: process.poll() is not None or len(snapshots_of(pair.target)) >= 2)
+        process.terminate()
+        assert process.wait(60) == 5
+    finally:
+        process.kill()
+        process.wait()
+
+
+def snapshots_of(volume: Path) -> list[Path]:
+    return list((volume / ".snapsync/store/snapshots").glob("*/snapshot.json"))
 
 
 def test_a_slow_job_holds_up_no_other(jobs: Jobs, place: Place) -> None:

@@ -27,8 +27,9 @@ class ForkServer:
     """
 
     def __init__(self, main: Callable[[list[str]], int]) -> None:
+        _open_standard_handles()
         self._server, its = socket.socketpair()
-        for stream in (sys.stdout, sys.stderr):
+        for stream in filter(None, (sys.stdout, sys.stderr)):
             stream.flush()
         self._pid = os.fork()
         if self._pid == 0:
@@ -98,9 +99,15 @@ class ForkedProcess:
         os.close(self._handle)
 
 
-def _writer(handle: int, like: TextIO) -> TextIO:
-    """What writes text to a file descriptor as another writer does to its own."""
-    return open(handle, "w", encoding=like.encoding, errors=like.errors)
+def _writer(handle: int) -> TextIO:
+    return open(handle, "w", encoding="utf-8", errors="backslashreplace")
+
+
+def _open_standard_handles() -> None:
+    """Open what was closed when this was started, so that nothing else takes its number."""
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(handle, True)
+    os.close(handle)
 
 
 def _gone() -> NoReturn:
@@ -183,7 +190,7 @@ class _Server:
                 os.dup2(handle, at)
                 os.close(handle)
             # Those of the server remember what kind of file they wrote to.
-            sys.stdout, sys.stderr = _writer(1, sys.stdout), _writer(2, sys.stderr)
+            sys.stdout, sys.stderr = _writer(1), _writer(2)
             code = self._main(words)
             sys.stdout.flush()
             sys.stderr.flush()

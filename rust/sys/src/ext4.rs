@@ -57,7 +57,9 @@ const KNOWN_WRITABLE: u32 =
 /// Of the state: errors were found.
 const FAULTY: u16 = 2;
 
-// Flags of an inode.
+/// The place of an inode's flags.
+const FLAGS: usize = 0x20;
+const ENCRYPTED: u32 = 0x800;
 const IN_BLOCKS: u32 = 0x4_0000;
 const HOLDS_XATTR: u32 = 0x20_0000;
 const INLINE: u32 = 0x1000_0000;
@@ -130,7 +132,7 @@ impl Tables {
     }
 
     pub fn reader(&self) -> Reader<'_> {
-        Reader { tables: self, start: 0, bytes: Vec::new() }
+        Reader { tables: self, bytes: Vec::new(), has_encrypted: false }
     }
 
     /// One inode with its link count, which is 0 if it has no name. Waits while it is being written.
@@ -186,9 +188,9 @@ impl Tables {
 /// Reads inodes in the order of their numbers, many in one call.
 pub struct Reader<'a> {
     tables: &'a Tables,
-    /// Where `bytes` are on the device.
-    start: u64,
     bytes: Vec<u8>,
+    /// Whether an encrypted inode was among them.
+    pub has_encrypted: bool,
 }
 
 impl Reader<'_> {
@@ -210,7 +212,10 @@ impl Reader<'_> {
             rows = others;
             let is_read = self.read(first.ino, run[run.len() - 1].ino)?;
             for row in run {
-                let found = if is_read { shape.look(self.raw(first.ino, row.ino), row.ino) } else { None };
+                let raw = is_read.then(|| self.raw(first.ino, row.ino));
+                let is_encrypted = raw.is_some_and(|raw| long(raw, FLAGS) & ENCRYPTED != 0);
+                let found = raw.and_then(|raw| shape.look(raw, row.ino));
+                self.has_encrypted |= is_encrypted;
                 match found {
                     Some((look, nlink)) if nlink > 0 && look == *row => act(row, found),
                     _ => act(row, self.tables.steady(row.ino)?.filter(|(_, nlink)| *nlink > 0)),
@@ -226,7 +231,6 @@ impl Reader<'_> {
         else {
             return Ok(false);
         };
-        self.start = at;
         self.bytes.resize(((last - first + 1) * self.tables.shape.inode_size) as usize, 0);
         self.tables.device.read_exact_at(&mut self.bytes, at)?;
         Ok(true)
@@ -367,7 +371,7 @@ impl Shape {
     /// What `statx` tells of an inode, with its link count; None if it is none that a directory can name.
     fn look(&self, raw: &[u8], ino: u64) -> Option<(Look, u32)> {
         let kind = Kind::from_mode(u32::from(short(raw, 0x0)))?;
-        let (flags, nlink) = (long(raw, 0x20), u32::from(short(raw, 0x1a)));
+        let (flags, nlink) = (long(raw, FLAGS), u32::from(short(raw, 0x1a)));
         if flags & HOLDS_XATTR != 0 {
             return None;
         }

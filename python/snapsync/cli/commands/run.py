@@ -1,6 +1,5 @@
 """`snapsync run`: the jobs of the configuration that are due."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
@@ -110,7 +109,7 @@ def _watch(output: Output, jobs: "Callable[[], list[Job]]", parallel: int) -> "N
 
     def ran(job: "JobRun") -> None:
         output.summary(RunReport((job,), job.exit_code), _lines([job]))
-        sys.stdout.flush()
+        print(end="", flush=True)
 
     find("sync")  # loaded once, for all rounds
     with closing(ForkServer(main.run)) as server:

@@ -2,11 +2,10 @@
 //! manifest names is looked at, so that the cost of file-system access follows the change. Where anything
 //! does not fit, the tree is walked instead: a table is never a guess.
 
-use crate::pool::attempt::{Attempt, Stop, misfit};
+use crate::pool::attempt::{Attempt, Stop, give_up, misfit};
 use crate::pool::ground::{Ground, is_numbered};
 use crate::pool::merge::{Merge, Touched, Vanished, counts_of};
 use crate::pool::objects::{Counts, Objects};
-use crate::pool::remove::remove_round;
 use crate::pool::store::PoolStore;
 use crate::pool::take;
 use rayon::prelude::*;
@@ -51,8 +50,7 @@ pub(crate) fn take(
         Ok(counts) => Ok(counts),
         Err(Stop::Failed(error)) => Err(error),
         Err(Stop::Misfit(why)) => {
-            monitor.note(format!("{} was walked for its snapshot: {why}", store.path().display()));
-            remove_round(&store.pool(), round)?;
+            give_up(why, store, round, monitor)?;
             take::take(store, subset, round, dir, monitor)
         }
     }

@@ -5,9 +5,9 @@
 //! is the inode that the row was made of, with the change time that the row tells.
 
 use crate::store::steady::{Seen, Steady, UNSETTLED};
-use snapsync_manifest::{Finder, Table};
+use snapsync_manifest::{Finder, Table, identity};
 use snapsync_model::{Context, Directories, Inode, Kind, RelPath, Result, locked};
-use snapsync_sys::{Root, Spot, mounting, stat_of};
+use snapsync_sys::{Root, Spot, Stat, mounting, stat_of};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -39,17 +39,40 @@ impl TreeOf {
     }
 }
 
+/// What was found of a tree when it was looked for.
+pub(crate) struct Looked {
+    pub(crate) tree: Option<Arc<InTree>>,
+    /// The file that tells the newest table from others.
+    of: Option<Stat>,
+}
+
+impl Looked {
+    /// Looks for it, and reads the newest table unless it is that of `last`.
+    pub(crate) fn at(tree: &TreeOf, last: Option<Looked>) -> Result<Looked> {
+        let newest = (tree.newest)()?;
+        // Before it is read: then a table that comes meanwhile is not taken for it the next time.
+        let stat = |dir: &Spot| {
+            let file = identity(dir);
+            file.stat_if_there().context("read the attributes of", file.show())
+        };
+        let of = newest.as_ref().map_or(Ok(None), stat)?;
+        match last.filter(|last| last.of == of) {
+            Some(last) => Ok(last),
+            None => Ok(Looked { tree: newest.map_or(Ok(None), |newest| InTree::of(tree, &newest))?, of }),
+        }
+    }
+}
+
 impl InTree {
-    /// None where no table says what the tree is, or times prove nothing there.
-    pub(crate) fn of(tree: &TreeOf) -> Result<Option<InTree>> {
-        let Some(newest) = (tree.newest)()? else { return Ok(None) };
-        let newest = Finder::new(Table::open(&newest)?);
+    /// None where the table does not say what the tree is, or times prove nothing there.
+    fn of(tree: &TreeOf, newest: &Spot) -> Result<Option<Arc<InTree>>> {
+        let newest = Finder::new(Table::open(newest)?);
         if newest.table().info().mounting.is_none() || tree.is_mounted_anew(newest.table()) {
             return Ok(None);
         }
         // What lies under a mount is the snapshot's as well.
         let (root, steady) = (Arc::new(tree.root.underneath()?), tree.steady.clone());
-        Ok(Some(InTree { root, newest, steady, directories: OnceLock::new() }))
+        Ok(Some(Arc::new(InTree { root, newest, steady, directories: OnceLock::new() })))
     }
 
     /// The file that has the bytes of a row; None where they are gone. `own` is the path that its own table

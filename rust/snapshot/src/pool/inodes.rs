@@ -34,6 +34,8 @@ pub(crate) struct Differing {
     /// With their link counts.
     pub(crate) looks: Vec<(Look, u32)>,
     pub(crate) missing: Vec<u64>,
+    /// Whether an inode of the last table is encrypted.
+    pub(crate) is_encrypted: bool,
 }
 
 impl Differing {
@@ -119,6 +121,7 @@ impl Inodes {
         for mut part in parts {
             all.looks.append(&mut part.looks);
             all.missing.append(&mut part.missing);
+            all.is_encrypted |= part.is_encrypted;
         }
         Ok(all)
     }
@@ -146,7 +149,11 @@ impl Inodes {
         };
         match self {
             Inodes::Xfs => in_bulk(root, rows, differs)?,
-            Inodes::Ext4(tables) => tables.reader().each(rows, differs)?,
+            Inodes::Ext4(tables) => {
+                let mut reader = tables.reader();
+                reader.each(rows, differs)?;
+                found.is_encrypted = reader.has_encrypted;
+            }
         }
         Ok(found)
     }

@@ -9,7 +9,7 @@
 //! mounting it elsewhere, may change it in other ways. In all other cases, and if anything does not fit, the
 //! tree is walked.
 
-use crate::pool::attempt::{Attempt, Stop, misfit};
+use crate::pool::attempt::{Attempt, Stop, give_up, misfit};
 use crate::pool::ground::Ground;
 use crate::pool::inodes::{Differing, Inodes, look_of};
 use crate::pool::merge::{Merge, Touched, Vanished, counts_of};
@@ -32,6 +32,8 @@ use std::os::unix::ffi::OsStrExt;
 
 /// At most one of this many rows may differ; otherwise a walk is no slower.
 const FEW: u64 = 4;
+/// Below a directory that comes to a longer path than this, there may be paths that are too long by now.
+const DEEP: usize = 4096;
 
 /// Writes the table of the volume's tree to `dir` from the last one; None if the tree must be walked.
 pub(crate) fn take(
@@ -63,8 +65,7 @@ pub(crate) fn take(
         }
         Err(Stop::Failed(error)) => Err(error),
         Err(Stop::Misfit(why)) => {
-            monitor.note(format!("{} was walked for its snapshot: {why}", store.path().display()));
-            remove_round(&store.pool(), round)?;
+            give_up(why, store, round, monitor)?;
             Ok(None)
         }
     }
@@ -81,6 +82,10 @@ fn attempt(
     let (root, counts) = (objects.root, counts_of(base, last)?);
     let top = stat_of(root.fd()).context("read the attributes of", root.path())?;
     let differing = inodes.differing(root, &top, last, doubted)?;
+    if differing.is_encrypted {
+        // Whether the keys of all directories are there is only seen in these.
+        return Err(Stop::Misfit(None));
+    }
     objects.monitor.count(Counters { visited: counts.entries, ..Counters::default() });
     objects.monitor.advance(counts.entries);
     if differing.len() as u64 > 1000 + counts.entries / FEW {
@@ -262,6 +267,9 @@ impl<'a> Scan<'a> {
         if !is_it || known.is_none_or(|(known, _)| identity(&known) != identity(&look)) {
             return misfit(format!("{} is another directory", path.display()));
         }
+        if stat.encrypted {
+            return Err(Stop::Misfit(None));
+        }
         let entries = read_dir(&dir).context("read the directory", self.root.show(&path))?;
         self.monitor.count(Counters { visited: entries.len() as u64, ..Counters::default() });
         self.unread.remove(&ino);
@@ -327,8 +335,9 @@ impl<'a> Scan<'a> {
         self.looks.entry(stat.ino).or_insert((look_of(&stat, stat.ino), stat.nlink));
         self.added.entry(stat.ino).or_default().push(link.clone());
         let above = self.directories.path_of(link.parent).map_or(0, |path| path.as_bytes().len());
-        if is_too_long(above, &link.name) {
-            return misfit("the path of an entry has become too long");
+        let is_deep = stat.kind == Kind::Directory && above > DEEP;
+        if is_deep || is_too_long(above, &link.name) {
+            return misfit("the path of an entry, or of one below it, may have become too long");
         }
         if stat.kind != Kind::Directory {
             return Ok(None);

@@ -1,7 +1,7 @@
 //! A pool snapshot as a side: an inode table with its objects.
 
 use crate::pool::before::Stack;
-use crate::pool::in_tree::{InTree, TreeOf};
+use crate::pool::in_tree::{InTree, Looked, TreeOf};
 use crate::pool::pack::Pool;
 use rustix::fs::makedev;
 use serde::Deserialize;
@@ -33,7 +33,7 @@ pub struct PoolSnapshot {
     /// Read when a path is first asked for.
     directories: OnceLock<Directories>,
     /// Looked for when bytes have no object.
-    tree: Mutex<Option<Arc<InTree>>>,
+    tree: Mutex<Option<Looked>>,
     /// None where each object has its file.
     tree_of: Option<TreeOf>,
     is_proof: OnceLock<bool>,
@@ -80,6 +80,7 @@ impl PoolSnapshot {
             return Ok(Some(file));
         }
         // What a commit changes meanwhile has an object first.
+        let mut asked = None;
         for again in [false, true] {
             if let Some(file) = object()? {
                 return Ok(Some(file));
@@ -92,9 +93,13 @@ impl PoolSnapshot {
                 continue;
             }
             let Some(tree) = self.tree(again)? else { return Ok(None) };
+            if asked.as_ref().is_some_and(|asked| Arc::ptr_eq(asked, &tree)) {
+                break;
+            }
             if let Some(file) = tree.open(inode, self.is_proof().then_some(|| self.path(inode)))? {
                 return Ok(Some(file.into()));
             }
+            asked = Some(tree);
         }
         object()
     }
@@ -153,11 +158,12 @@ impl PoolSnapshot {
 
     fn tree(&self, again: bool) -> Result<Option<Arc<InTree>>> {
         let Some(tree_of) = &self.tree_of else { return Ok(None) };
-        let mut tree = locked(&self.tree);
-        if again || tree.is_none() {
-            *tree = InTree::of(tree_of)?.map(Arc::new);
+        let mut looked = locked(&self.tree);
+        if again || looked.is_none() {
+            let last = looked.take();
+            *looked = Some(Looked::at(tree_of, last)?);
         }
-        Ok(tree.clone())
+        Ok(looked.as_ref().and_then(|looked| looked.tree.clone()))
     }
 
     /// A commit moves files on, and the newest table tells of that only when it is done.
@@ -286,7 +292,8 @@ impl Side for PoolSnapshot {
     fn holds_still(&self, inode: &Inode, content: &Content) -> Result<()> {
         let (file, lies_on) = (content.bottom(), content.lies_on());
         // Who has read from objects alone has not asked for the tree.
-        if locked(&self.tree).is_none() || inode.object == 0 {
+        let has_tree = locked(&self.tree).as_ref().is_some_and(|looked| looked.tree.is_some());
+        if !has_tree || inode.object == 0 {
             return Ok(());
         }
         let object = lies_on.unwrap_or(inode.object);
