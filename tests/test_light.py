@@ -7,6 +7,7 @@ from __future__ import annotations
 import mmap
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -22,6 +23,7 @@ from machine import (
     Place,
     assert_told,
     done,
+    need,
     passed,
     run,
     sh,
@@ -439,6 +441,27 @@ def test_random_writers_during_random_rounds(place: Place, seed: int) -> None:
         now = done("sync", pair.source, pair.target)
         assert_same(pair.source, pair.target)
         assert not any("each time" in note for note in now["notes"])
+
+
+def test_the_newest_table_is_read_no_more_often_where_more_has_changed(place: Place, tmp_path: Path) -> None:
+    need("strace")
+    pair = Pair.make(place, ("ext4", "xfs"))
+    for number in range(200):
+        fill(pair.source / f"file-{number}", 0, 3_000, number)
+    pair.sync()
+
+    def opened(count: int) -> int:
+        """How often a file of a table is opened in a round of so many changes."""
+        for number in range(count):
+            fill(pair.source / f"file-{number}", 0, 3_000, count + number)
+        trace, which = tmp_path / f"calls-{count}", "trace=openat2"
+        words = ("strace", "-f", "-qq", "-e", which, "-o", str(trace))
+        assert run("sync", pair.source, pair.target, wrap=words).code == 0
+        lines = trace.read_text(errors="surrogateescape").splitlines()
+        return sum("O_PATH" not in line for line in lines if re.search(r"(table|patch)\.arrow\"", line))
+
+    opened(10)
+    assert opened(200) - opened(11) < 20
 
 
 @pytest.mark.parametrize("kind", IN_PLACE)

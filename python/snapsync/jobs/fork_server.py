@@ -66,10 +66,9 @@ class ForkedProcess:
         self.stderr: IO[bytes] = FileIO(err)
         self._answer = answer
         self._code: int | None = None
-        told, handles, _, _ = socket.recv_fds(answer, 32, 1)
+        self._handles: list[int] = []
+        told, self._handles, _, _ = socket.recv_fds(answer, 32, 1)
         self.pid = int(told or _gone())
-        # It names this process and no later one of that number.
-        (self._handle,) = handles
 
     def wait(self, timeout: float | None = None) -> int:
         """Its exit code, or minus the signal that killed it. Raises `subprocess.TimeoutExpired`."""
@@ -93,10 +92,12 @@ class ForkedProcess:
 
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._handle, number)
+            # A handle of the process, which is no later one of that number.
+            signal.pidfd_send_signal(self._handles[0], number)
 
     def __del__(self) -> None:
-        os.close(self._handle)
+        for handle in self._handles:
+            os.close(handle)
 
 
 def _writer(handle: int) -> TextIO:

@@ -5,7 +5,7 @@ use crate::pool::ground::Ground;
 use crate::pool::store::PoolStore;
 use rayon::prelude::*;
 use snapsync_manifest::{Table, is_gone};
-use snapsync_model::{Context, Inode, Look, ROOT};
+use snapsync_model::{Attributes, Context, Inode, Look, ROOT};
 use snapsync_sys::ext4::{Tables, Unfit};
 use snapsync_sys::xfs::{self, BulkStat};
 use snapsync_sys::{FileSystem, Root, Stat, stat_of};
@@ -34,8 +34,10 @@ pub(crate) struct Differing {
     /// With their link counts.
     pub(crate) looks: Vec<(Look, u32)>,
     pub(crate) missing: Vec<u64>,
-    /// Whether an inode of the last table is encrypted.
-    pub(crate) is_encrypted: bool,
+    /// Whether the tree is one to be walked: an inode is encrypted, and only a directory itself tells whether
+    /// its key is there; or one has another owner and the same change time, so that numbers of users mean
+    /// something else here than on the disk.
+    pub(crate) is_unfit: bool,
 }
 
 impl Differing {
@@ -121,7 +123,7 @@ impl Inodes {
         for mut part in parts {
             all.looks.append(&mut part.looks);
             all.missing.append(&mut part.missing);
-            all.is_encrypted |= part.is_encrypted;
+            all.is_unfit |= part.is_unfit;
         }
         Ok(all)
     }
@@ -143,6 +145,7 @@ impl Inodes {
         let differs = |row: &Look, now: Option<(Look, u32)>| match now {
             None => found.missing.push(row.ino),
             Some((look, nlink)) if *row != look || doubted.contains(&row.ino) => {
+                found.is_unfit |= differs_in_owner_alone(row, &look);
                 found.looks.push((look, nlink));
             }
             Some(_) => {}
@@ -152,7 +155,7 @@ impl Inodes {
             Inodes::Ext4(tables) => {
                 let mut reader = tables.reader();
                 reader.each(rows, differs)?;
-                found.is_encrypted = reader.has_encrypted;
+                found.is_unfit |= reader.has_encrypted;
             }
         }
         Ok(found)
@@ -182,6 +185,12 @@ fn in_bulk(
         expected.for_each(|row| act(row, None));
     }
     Ok(())
+}
+
+/// Another owner would have another change time.
+fn differs_in_owner_alone(row: &Look, look: &Look) -> bool {
+    let Attributes { uid, gid, .. } = row.attributes;
+    *row != *look && *row == Look { attributes: Attributes { uid, gid, ..look.attributes }, ..*look }
 }
 
 pub(crate) fn look_of(stat: &Stat, ino: u64) -> Look {

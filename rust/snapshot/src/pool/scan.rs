@@ -82,8 +82,7 @@ fn attempt(
     let (root, counts) = (objects.root, counts_of(base, last)?);
     let top = stat_of(root.fd()).context("read the attributes of", root.path())?;
     let differing = inodes.differing(root, &top, last, doubted)?;
-    if differing.is_encrypted {
-        // Whether the keys of all directories are there is only seen in these.
+    if differing.is_unfit {
         return Err(Stop::Misfit(None));
     }
     objects.monitor.count(Counters { visited: counts.entries, ..Counters::default() });
