@@ -222,12 +222,13 @@ RUST_LEVELS = {
         alive opening standbys
     """,
     "snapshot/pool": """
-        attempt elusive pack
+        elusive pack
         store
         before
         ground hand_over hidden packer
         remove
-        in_tree inodes objects
+        attempt in_tree
+        inodes objects
         merge snapshot weight
         earlier_rows scan
         take
