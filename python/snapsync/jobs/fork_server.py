@@ -5,6 +5,7 @@ It is forked before its owner starts any thread, and has none itself, so each co
 
 import gc
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -28,6 +29,9 @@ class ForkServer:
 
     def __init__(self, main: Callable[[list[str]], int]) -> None:
         _open_standard_handles()
+        # Here and there a few files are open for each command.
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         self._server, its = socket.socketpair()
         for stream in filter(None, (sys.stdout, sys.stderr)):
             stream.flush()
