@@ -52,6 +52,7 @@ pub fn candidates(
             );
             Ok(None)
         }
+        Ok(true) if !new.are_owners_as_told(&new.owned())? => Ok(None),
         Ok(true) => {
             monitor.count(Counters { visited: old.visited + new.visited, ..Counters::default() });
             new.note_left_out(monitor);

@@ -4,7 +4,7 @@ use crate::listing::{Listing, Recorder};
 use crate::names::{STORE, is_too_long};
 use crate::subset::Matcher;
 use snapsync_model::{
-    Context, Directories, Inode, Kind, Layout, Link, Monitor, ROOT, RelPath, Result, Subset,
+    Attributes, Context, Directories, Inode, Kind, Layout, Link, Monitor, ROOT, RelPath, Result, Subset,
 };
 use snapsync_sys::btrfs::{
     self, DIR_INDEX, INODE_ITEM, InodeItems, ItemReader, Key, ROOT_INODE, Search, Subvolume,
@@ -20,6 +20,13 @@ use std::path::PathBuf;
 const SOME: usize = 4096;
 /// About how many runs of data are remembered of all files.
 const SEGMENTS: usize = 1 << 15;
+
+/// A name of an inode for each owner and group.
+pub(crate) type Owned = HashMap<(u32, u32), Link>;
+
+fn owner_of(attributes: &Attributes) -> (u32, u32) {
+    (attributes.uid, attributes.gid)
+}
 
 /// The entries of a directory with their inode numbers; None for a subvolume.
 pub(crate) type Entries = BTreeSet<(Box<[u8]>, Option<u64>)>;
@@ -222,6 +229,7 @@ impl Half {
             return Ok(None);
         }
         let (recorder, mut reader) = (Recorder::default(), Reader::of(self)?);
+        let mut owners = Owned::new();
         reader.go_to(Key::all());
         while let Some(items) = reader.next()? {
             if self.load(&items)?.is_directory {
@@ -230,11 +238,36 @@ impl Half {
             if self.inodes.len() >= SOME {
                 monitor.check()?;
                 monitor.advance(SOME as u64);
+                owners.extend(self.owned());
                 recorder.add(&self.taken())?;
             }
         }
+        owners.extend(self.owned());
         recorder.add(&self.taken())?;
-        recorder.finish().map(Some)
+        if self.are_owners_as_told(&owners)? { recorder.finish().map(Some) } else { Ok(None) }
+    }
+
+    /// One of the loaded inodes of each owner and group.
+    pub(crate) fn owned(&self) -> Owned {
+        let inodes = self.inodes.values();
+        let named = |inode: &Inode| inode.links.first().cloned();
+        inodes.filter_map(|inode| Some((owner_of(&inode.attributes), named(inode)?))).collect()
+    }
+
+    /// Whether owners are here what the tree says: a mount may give them other numbers.
+    pub(crate) fn are_owners_as_told(&self, owners: &Owned) -> Result<bool> {
+        for (owner, link) in owners {
+            let path = self.directories.path_of(link.parent)?.join(&link.name)?;
+            let stat = match self.root.entry(&path).and_then(|entry| entry.stat()) {
+                // It went meanwhile.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                other => other.context("read the attributes of", self.root.show(&path))?,
+            };
+            if owner_of(&stat.attributes) != *owner {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The inodes that were loaded since the last call, each once for each of its names.
