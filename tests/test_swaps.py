@@ -284,7 +284,7 @@ def test_names_that_are_exchanged_while_a_snapshot_is_taken(
     place: Place, subtests: pytest.Subtests, kind: str
 ) -> None:
     """It has nothing but what was in the tree, each with what was its own."""
-    scene = Scene.make(place, (kind, "xfs"))
+    scene = Scene.make(place, (kind, "xfs"), keeps_history=True)
     pair = scene.pair
     scene.moves_to(pair.source)
 
