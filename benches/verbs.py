@@ -7,6 +7,7 @@ import random
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from places import GIB, Tree, discard, fill, mounted, overwrite, sh, volume
 from stage import ALONE, Scene, Stage, pair, same
@@ -14,11 +15,18 @@ from tools import SNAPSYNC, Run, rsync, snapsync, sync, timed
 
 
 @contextmanager
-def verify(scale: float) -> Iterator[Stage]:
+def in_step(files: int) -> Iterator[tuple[Path, Path]]:
+    """A primary of so many files and its standby, on file systems of their own."""
     with pair("xfs", 6 * GIB) as (one, two):
         source, target = volume(one, "xfs", "source"), two / "standby"
-        Tree(source, int(300_000 * scale))
+        Tree(source, files)
         sync(source, target)()
+        yield source, target
+
+
+@contextmanager
+def verify(scale: float) -> Iterator[Stage]:
+    with in_step(int(300_000 * scale)) as (source, target):
         check = ["rsync", "-nacHAX", "--delete", "--exclude=/.snapsync", f"{source}/", f"{target}/"]
         yield Stage(
             {
@@ -31,10 +39,7 @@ def verify(scale: float) -> Iterator[Stage]:
 
 @contextmanager
 def verify_quick(scale: float) -> Iterator[Stage]:
-    with pair("xfs", 6 * GIB) as (one, two):
-        source, target = volume(one, "xfs", "source"), two / "standby"
-        Tree(source, int(300_000 * scale))
-        sync(source, target)()
+    with in_step(int(300_000 * scale)) as (source, target):
         words = ("verify", f"{source}@latest", f"{target}@latest", "--quick")
         yield Stage({"snapsync": lambda: snapsync(*words)}, files=int(300_000 * scale))
 
