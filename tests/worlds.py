@@ -13,6 +13,7 @@ import random
 import shutil
 import stat
 import struct
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -40,9 +41,18 @@ def noise(length: int, seed: int) -> bytes:
     return (chance.randbytes(50) * (length // 50 + 1))[:length]
 
 
+def opened(path: Path, flags: int) -> int:
+    """A snapshot has a lease on a file while it reads it: who will not wait is refused meanwhile."""
+    while True:
+        try:
+            return os.open(path, flags, 0o644)
+        except BlockingIOError:
+            time.sleep(0.001)
+
+
 def write(path: Path, offset: int, data: bytes) -> None:
     """Writes in place; makes the file if there is none. A fifo at that name is an error, not a wait."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+    fd = opened(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         while data:
             done = os.pwrite(fd, data, offset)
@@ -109,7 +119,7 @@ def _opened(a: Path, b: Path, *, create: bool = False) -> Iterator[tuple[int, in
     source = os.open(a, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         how = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | (os.O_CREAT if create else 0)
-        target = os.open(b, how, 0o644)
+        target = opened(b, how)
         try:
             yield source, target
         finally:
@@ -149,7 +159,7 @@ def dedupe(a: Path, b: Path, offset: int, length: int, at: int) -> None:
 
 def defragment(path: Path, compression: int = 0) -> None:
     """Btrfs writes the file anew, compressed if asked to (3: Zstandard). The bytes stay the same."""
-    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    fd = opened(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         write_out, compress = 2, 1 if compression else 0
         everything = (1 << 64) - 1

@@ -344,8 +344,9 @@ impl Look<'_> {
         for _ in 0..ATTEMPTS {
             match self.differences(side, base, target) {
                 Err(Error::Lost { .. }) => {}
-                // The base's data cannot be read. If the target's cannot either, its later read tells.
-                Err(e) if e.errno() == Some(EIO) => break,
+                // One side's data cannot be read, or was cut meanwhile. If it is the target's, its later read
+                // tells.
+                Err(e) if e.errno() == Some(EIO) || e.is_short() => break,
                 other => return other,
             }
         }

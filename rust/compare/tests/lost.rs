@@ -26,6 +26,8 @@ struct Sampled {
     placed: Vec<Placed>,
     unwritten: Vec<Range>,
     is_lost: bool,
+    /// It was cut when it was read, and has grown again since.
+    is_short: bool,
     /// So often somebody changes the file while it is read; then its bytes are elsewhere.
     moves: AtomicU64,
 }
@@ -98,7 +100,9 @@ impl Side for Sample {
         let mut file = tempfile::tempfile().context("make", "a file")?;
         let other = vec![b'?'; sampled.bytes.len()];
         let is_moving = sampled.moves.load(Relaxed) > 0;
-        file.write_all(if is_moving { &other } else { &sampled.bytes }).context("write", "a file")?;
+        let bytes = if is_moving { &other } else { &sampled.bytes };
+        let length = if sampled.is_short { bytes.len() / 2 } else { bytes.len() };
+        file.write_all(&bytes[..length]).context("write", "a file")?;
         Ok(file.into())
     }
 
@@ -158,6 +162,14 @@ fn of_a_file_that_its_base_has_lost_everything_is_a_change() {
     assert_eq!(extents(&sample([(1, target().lost())]), &sample([(1, target())])), wanted);
     // One that is lost while it is read.
     assert_eq!(extents(&sample([(1, target().moving(9))]), &sample([(1, target())])), wanted);
+}
+
+#[test]
+fn a_file_that_was_cut_while_it_was_compared_is_sent_whole() {
+    let (old, new) = (|| Sampled::of(&[1; 100]), || Sampled::of(&[2; 100]));
+    let short = |file: Sampled| sample([(1, Sampled { is_short: true, ..file })]);
+    assert_eq!(extents(&sample([(1, old())]), &short(new())), [(0, 100, Op::Data)]);
+    assert_eq!(extents(&short(old()), &sample([(1, new())])), [(0, 100, Op::Data)]);
 }
 
 #[test]

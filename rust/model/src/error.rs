@@ -100,6 +100,16 @@ impl Error {
         matches!(self, Error::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
     }
 
+    /// Whether a file was shorter than what was to be read of it.
+    pub fn is_short(&self) -> bool {
+        match self {
+            Error::Io { source, .. } | Error::Unread { source, .. } => {
+                source.kind() == io::ErrorKind::UnexpectedEof
+            }
+            _ => false,
+        }
+    }
+
     /// The system's error number, if there is one.
     pub fn errno(&self) -> Option<i32> {
         match self {

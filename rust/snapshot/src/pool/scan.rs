@@ -91,6 +91,7 @@ fn attempt(
         return misfit("much of it has changed");
     }
     let mut scan = Scan::new(root, top, last, differing, objects.monitor)?;
+    scan.expect_same_root()?;
     scan.missing_are_gone()?;
     scan.read_directories(last)?;
     scan.directories_hold_still()?;
@@ -166,6 +167,15 @@ impl<'a> Scan<'a> {
             removed,
         };
         Ok(scan)
+    }
+
+    /// A store can be adopted by another directory: the places in the last table are not below that one.
+    fn expect_same_root(&self) -> Attempt<()> {
+        let (row, found) = (self.old.get(&ROOT), self.looks.get(&ROOT));
+        if row.zip(found).is_some_and(|(row, (look, _))| !is_same(row, look)) {
+            return misfit("it is another directory than before");
+        }
+        Ok(())
     }
 
     /// Inodes that were not reported may have been missed: none may still be at its old place.
