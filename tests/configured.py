@@ -21,7 +21,13 @@ class Jobs:
     def add(self, name: str, source: Path, target: Path, more: str = 'period = "15m"') -> None:
         places = f"source = {json.dumps(str(source))}\ntarget = {json.dumps(str(target))}"
         self.text += f"[job.{name}]\n{places}\n{more}\n"
-        self.file.write_text(self.text)
+        self.write(self.text)
+
+    def write(self, text: str) -> None:
+        """At once: who reads the file meanwhile sees the old one or the new one."""
+        new = self.file.with_suffix(".new")
+        new.write_text(text)
+        new.replace(self.file)
 
     def run(self, *args: object) -> Ran:
         return run("run", "--config", self.file, *args, env=self.env)

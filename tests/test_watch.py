@@ -178,7 +178,7 @@ def test_the_configuration_is_read_again_and_a_mistake_in_it_changes_nothing(
     jobs.add("web", one.source, one.target, OFTEN)
     with watch(jobs) as watching:
         watching.wait_for(1)
-        jobs.file.write_text(jobs.text + "[job.two]\nsource = ")
+        jobs.write(jobs.text + "[job.two]\nsource = ")
         wait_until(lambda: "the jobs stay as they were" in watching.err)
         watching.wait_for(len(watching.rounds()) + 2)
         jobs.add("two", two.source, two.target, OFTEN)

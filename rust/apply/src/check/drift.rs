@@ -257,8 +257,9 @@ impl Drift {
                 root.path().display(),
                 self.shown.join(", ")
             ),
-            "sync with --discard-drift keeps the changes as a snapshot and goes back first; or put those \
-             paths back as they were",
+            "sync with --discard-drift keeps the changes as a snapshot and goes back first; if that does not \
+             help, the snapshot has them, as it was taken while they came: `snapsync verify --repair PRIMARY \
+             STANDBY` mends it",
         ))
     }
 }
