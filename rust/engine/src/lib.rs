@@ -10,6 +10,7 @@ pub mod fuzz;
 mod jobs;
 mod keep;
 mod location;
+mod log;
 mod names;
 mod options;
 mod remote;

@@ -1,11 +1,12 @@
-//! The two Arrow files: the change manifest, and the inode table of a pool snapshot. Nothing else in the
-//! engine knows Arrow.
+//! The Arrow files: the change manifest, the inode table of a pool snapshot, and the index of frames in a
+//! log. Nothing else in the engine knows Arrow.
 //!
-//! Both are Arrow IPC files of record batches compressed with Zstandard, one row an inode, sorted by inode.
+//! All are Arrow IPC files of compressed record batches, sorted by inode.
 
 mod changes;
 mod column;
 mod file;
+mod frames;
 mod table;
 mod vet;
 
@@ -13,6 +14,7 @@ pub use changes::lookup::ChangeRows;
 pub use changes::read::{Brief, ManifestReader};
 pub use changes::schema::ManifestHeader;
 pub use changes::write::ManifestWriter;
+pub use frames::{FrameRow, read_frames, write_frames};
 pub use table::file::{TableBatch, TableInfo, TableReader, TableView};
 pub use table::find::Finder;
 pub use table::layers::{Entries, FILES, NextTable, Table, TableRows, gone, identity, is_gone, same_table};

@@ -214,6 +214,12 @@ impl ManifestHead {
 }
 
 impl FrameHead {
+    /// The head of a frame whose bytes are compressed if that made them fewer.
+    pub fn of(raw: u32, stored: u32, ino: u64, offset: u64, digest: Digest) -> FrameHead {
+        let codec = if stored < raw { Codec::Zstd } else { Codec::Stored };
+        FrameHead { codec, raw, stored, ino, offset, digest }
+    }
+
     pub fn to_bytes(self) -> [u8; 64] {
         let mut bytes = [0; 64];
         bytes[0] = b'F';

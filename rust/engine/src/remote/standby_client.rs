@@ -192,9 +192,9 @@ impl StandbyEnd for Remote<'_, '_> {
         }
     }
 
-    fn keep_secret(&mut self, secret: &Secret) -> Result<()> {
+    fn keep_secret(&mut self, secret: &Secret) -> Result<bool> {
         match self.ask(&Ask::Secret { secret: secret.clone() })? {
-            Answer::Kept => Ok(()),
+            Answer::Kept => Ok(true),
             _ => Err(out_of_turn(self.wire)),
         }
     }

@@ -75,7 +75,9 @@ impl Driver<'_> {
         }
         let secret = Secret::new()?;
         self.primary.let_go();
-        self.standby.keep_secret(&secret)?;
+        if !self.standby.keep_secret(&secret)? {
+            return Ok(());
+        }
         let primary = self.primary.hold(LONG, self.monitor)?;
         let Some(known) = primary.standbys().get(&id).cloned() else { return Ok(()) };
         primary.remember_standby(id, Standby { secret: Some(secret.hash()), ..known })

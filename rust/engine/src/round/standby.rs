@@ -195,8 +195,18 @@ fn is_of(volume: &Volume, lineage: Option<Uuid>, epoch: u64, promotions: &Promot
             "name its own standby, or receive it --as-snapshot",
         ));
     }
-    let what = format!("this delta is of epoch {epoch}, and {show} is in epoch {}", standby.epoch);
-    match promotions.standing(epoch, volume.promotions(), standby.epoch) {
+    let own = (standby.epoch, volume.promotions());
+    can_follow(&show.to_string(), (epoch, promotions), own)
+}
+
+/// Whether who is of an epoch, to which some promotions led, follows a delta of another.
+pub(crate) fn can_follow(
+    show: &str,
+    (epoch, promotions): (u64, &Promotions),
+    (own_epoch, own): (u64, &Promotions),
+) -> Result<()> {
+    let what = format!("this delta is of epoch {epoch}, and {show} is in epoch {own_epoch}");
+    match promotions.standing(epoch, own, own_epoch) {
         Standing::Shown => Ok(()),
         Standing::Behind => Err(Error::refused(
             what,
@@ -383,8 +393,8 @@ impl StandbyEnd for Local<'_> {
         Ok(taken)
     }
 
-    fn keep_secret(&mut self, secret: &Secret) -> Result<()> {
-        self.volume()?.keep_secret(secret.text().to_owned())
+    fn keep_secret(&mut self, secret: &Secret) -> Result<bool> {
+        self.volume()?.keep_secret(secret.text().to_owned()).map(|()| true)
     }
 
     fn scrub(&mut self, pieces: &[Piece], meanwhile: &mut dyn FnMut() -> Result<()>) -> Result<Vec<Seen>> {

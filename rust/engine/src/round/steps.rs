@@ -118,8 +118,9 @@ pub(crate) trait StandbyEnd {
     fn transfer(&mut self, data: Data<'_>) -> Result<Transferred>;
     /// Applies the stage, and takes the standby's snapshot.
     fn commit(&mut self) -> Result<SnapshotInfo>;
-    /// Stores the secret by which the primary recognises this standby from now on.
-    fn keep_secret(&mut self, secret: &Secret) -> Result<()>;
+    /// Stores the secret by which the primary recognises this standby from now on; false where it can keep
+    /// none.
+    fn keep_secret(&mut self, secret: &Secret) -> Result<bool>;
     /// Reads ranges of some files, while the primary reads its own.
     fn scrub(&mut self, pieces: &[Piece], meanwhile: &mut dyn FnMut() -> Result<()>) -> Result<Vec<Seen>>;
     /// Deletes all snapshots except those to keep and those that are `needed`.

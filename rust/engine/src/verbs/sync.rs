@@ -2,18 +2,21 @@
 
 use crate::location::directory;
 use crate::location::text::Location;
-use crate::options::{Options, SshOptions, TransferOptions};
+use crate::log::follow::follow;
+use crate::log::publish::LogStandby;
+use crate::options::{Options, Scrubbing, SshOptions, TransferOptions};
 use crate::remote::client::{pull, push};
 use crate::report::rounds::Synced;
 use crate::round::known;
 use crate::round::primary::drive;
 use crate::round::rights::Rights;
 use crate::round::standby::Local;
+use snapsync_log::LogAddress;
 use snapsync_model::{Error, Monitor, Result};
 use std::path::Path;
 
 /// Brings `target` in step with `source`. The first round makes both volumes. Either may be
-/// `[user@]host:PATH`.
+/// `[user@]host:PATH`, or the address of a log.
 pub fn sync(
     source: &Path,
     target: &Path,
@@ -22,6 +25,17 @@ pub fn sync(
     ssh: &SshOptions,
     monitor: &Monitor,
 ) -> Result<Synced> {
+    match (LogAddress::parse(source)?, LogAddress::parse(target)?) {
+        (None, None) => {}
+        (None, Some(log)) => return publish(source, log, options, transfer, monitor),
+        (Some(log), None) => return follow(&log, target, options, transfer, monitor),
+        (Some(_), Some(_)) => {
+            return Err(Error::usage(
+                "both source and target are logs",
+                "a log is copied by the tools of its store; a standby of one can publish to the other",
+            ));
+        }
+    }
     match (Location::parse(source)?.there(), Location::parse(target)?.there()) {
         (None, None) => local(source, target, options, transfer, monitor),
         (None, Some(target)) => push(source, &target, options, transfer, ssh, monitor),
@@ -31,6 +45,27 @@ pub fn sync(
             "run snapsync on one of the two",
         )),
     }
+}
+
+fn publish(
+    source: &Path,
+    log: LogAddress,
+    options: &Options,
+    transfer: &TransferOptions,
+    monitor: &Monitor,
+) -> Result<Synced> {
+    let source = match Location::parse(source)?.there() {
+        None => directory::open_directory(source)?,
+        Some(there) => {
+            return Err(Error::usage(
+                format!("{there} is on another machine, and only its own snapsync can publish it"),
+                format!("run `snapsync sync` there, with {log} as its target"),
+            ));
+        }
+    };
+    // What a log holds is not read again file by file.
+    let options = Options { scrub: Scrubbing::default(), ..options.clone() };
+    drive(source, &mut LogStandby::new(log, transfer, monitor), &options, Rights::OWNER, monitor)
 }
 
 fn local(

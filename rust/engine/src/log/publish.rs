@@ -1,0 +1,259 @@
+//! The standby's half of a round whose standby is a log: the delta becomes packs, and one commit makes it a
+//! part of the log.
+
+use crate::delta::staging::{Data, IncomingDelta, StageReport, with_data, workers};
+use crate::digest::hex;
+use crate::keep::Keep;
+use crate::log::seen;
+use crate::options::TransferOptions;
+use crate::round::standby::can_follow;
+use crate::round::steps::{OpenRequest, StandbyEnd, StandbyInfo, State};
+use crate::secret::Secret;
+use crate::volume::copies::{Copied, Stretch};
+use crate::volume::lost::LostPaths;
+use crate::volume::pieces::{Piece, Seen};
+use snapsync_log::{Appended, Commit, Log, LogAddress, Packs, Published, StoredObject};
+use snapsync_manifest::{FrameRow, write_frames};
+use snapsync_model::{Change, Context, Error, Monitor, Op, Range, Result, Role, SnapshotInfo};
+use snapsync_stream::wire::DeltaHead;
+use snapsync_stream::{Held, Limit, Transferred, send};
+use std::collections::BTreeSet;
+use uuid::Uuid;
+
+/// How many packs are filled and sent at once. Each takes `snapsync_log::PACK` bytes of memory.
+const WRITERS: usize = 4;
+
+/// A log that a primary publishes to.
+pub(crate) struct LogStandby<'a> {
+    address: LogAddress,
+    transfer: &'a TransferOptions,
+    monitor: &'a Monitor,
+    log: Option<Log>,
+    /// Its newest commit, and the digest of that record.
+    newest: Option<(Commit, String)>,
+    delta: Option<Uploaded>,
+    /// Whether the commit may be there although nobody said so.
+    may_be_there: bool,
+}
+
+/// A delta whose objects are there, or come.
+struct Uploaded {
+    head: DeltaHead,
+    /// BLAKE3 of the manifest in hexadecimal.
+    digest: String,
+    manifest: StoredObject,
+    /// Where its packs are.
+    folder: String,
+    packs: Vec<StoredObject>,
+    frames: Vec<FrameRow>,
+}
+
+impl<'a> LogStandby<'a> {
+    pub(crate) fn new(
+        address: LogAddress,
+        transfer: &'a TransferOptions,
+        monitor: &'a Monitor,
+    ) -> LogStandby<'a> {
+        LogStandby { address, transfer, monitor, log: None, newest: None, delta: None, may_be_there: false }
+    }
+
+    fn log(&self) -> Result<&Log> {
+        self.log.as_ref().ok_or_else(|| Error::failed("the log is not open", "report this"))
+    }
+
+    fn delta(&mut self) -> Result<Uploaded> {
+        self.delta.take().ok_or_else(|| Error::failed("no delta has begun", "report this"))
+    }
+
+    /// The record that is to follow the newest.
+    fn next(&self, published: Published) -> Commit {
+        Commit {
+            sequence: self.newest.as_ref().map_or(0, |(newest, _)| newest.sequence + 1),
+            before: self.newest.as_ref().map(|(_, digest)| digest.clone()).unwrap_or_default(),
+            token: Uuid::new_v4(),
+            written: jiff::Timestamp::now().to_string(),
+            lineage: published.delta.lineage.unwrap_or_default(),
+            epoch: published.delta.epoch,
+            published,
+        }
+    }
+
+    /// Why another commit has the place.
+    fn taken(&self, found: &Commit, own: &Commit) -> Error {
+        let (log, name) = (&self.address, &found.info().name);
+        if found.epoch > own.epoch {
+            return Error::refused(
+                format!("{log} is in epoch {}: another volume was promoted", found.epoch),
+                "`snapsync rejoin` makes this one a standby of it",
+            );
+        }
+        Error::refused(
+            format!("another snapsync has just published snapshot {name} to {log}"),
+            "run the same command again; if no other one is known, find out who writes there",
+        )
+    }
+}
+
+impl StandbyEnd for LogStandby<'_> {
+    fn look(&mut self, _lineage: Option<Uuid>) -> Result<StandbyInfo> {
+        self.log = Log::open(&self.address)?;
+        self.newest = self.log.as_ref().map(Log::head).transpose()?.flatten();
+        let newest = self.newest.as_ref().map(|(newest, _)| newest);
+        Ok(StandbyInfo {
+            path: self.address.to_string(),
+            lineage: newest.map(|newest| newest.lineage),
+            role: None,
+            epoch: newest.map(|newest| newest.epoch),
+            promotions: newest.map(|newest| newest.published.delta.promotions.clone()).unwrap_or_default(),
+            pending: None,
+            volume: self.log.as_ref().map(Log::id),
+            filesystem: None,
+            lacks: None,
+        })
+    }
+
+    fn open(&mut self, opening: OpenRequest) -> Result<State> {
+        if self.log.is_none() {
+            self.log = Some(Log::init(&self.address)?);
+            self.newest = self.log()?.head()?;
+        }
+        let newest = self.newest.as_ref().map(|(newest, _)| newest);
+        if let Some(newest) = newest {
+            let own = (newest.epoch, &newest.published.delta.promotions);
+            can_follow(&self.address.to_string(), (opening.epoch, &opening.promotions), own)?;
+        }
+        let volume = seen::info(self.log()?, newest, Role::Standby);
+        Ok(State {
+            volume: snapsync_model::VolumeInfo { lineage: opening.lineage, epoch: opening.epoch, ..volume },
+            newest: newest.map(|newest| newest.info().clone()),
+            pending: None,
+            recovered: Vec::new(),
+            set_aside: None,
+            lost: LostPaths::default(),
+            join: None,
+            secret: None,
+        })
+    }
+
+    /// It has no copies of files that could be read in place.
+    fn copies(
+        &mut self,
+        stretches: &[Stretch],
+        _meanwhile: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Vec<Copied>> {
+        let lacks = || Copied::Lacks("a log has no files to compare with".to_owned());
+        Ok(stretches.iter().map(|_| lacks()).collect())
+    }
+
+    fn begin(&mut self, offer: IncomingDelta<'_>) -> Result<StageReport> {
+        let earlier = self.delta.take().filter(|earlier| {
+            earlier.head.snapshot.id == offer.header.snapshot.id
+                && offer.again.as_ref().is_some_and(|again| again.from == earlier.digest)
+        });
+        let (folder, packs, mut frames) = match earlier {
+            Some(Uploaded { folder, packs, frames, .. }) => (folder, packs, frames),
+            None => {
+                let folder = format!("packs/{}/{}", offer.header.snapshot.id, Uuid::new_v4().simple());
+                (folder, Vec::new(), Vec::new())
+            }
+        };
+        if let Some(again) = &offer.again {
+            let unlike: BTreeSet<u64> = again.unlike.iter().copied().collect();
+            frames.retain(|frame| !unlike.contains(&frame.ino));
+        }
+        let (held, kept) = keep(&mut frames, with_data(offer.file)?)?;
+        let digest = hex(&offer.manifest.digest);
+        let key = format!("manifests/{}-{}.arrow", offer.header.snapshot.id, Uuid::new_v4().simple());
+        let manifest = self.log()?.upload(key, offer.file)?;
+        self.delta = Some(Uploaded { head: offer.header.clone(), digest, manifest, folder, packs, frames });
+        Ok(StageReport { held, kept, ..StageReport::default() })
+    }
+
+    fn transfer(&mut self, data: Data<'_>) -> Result<Transferred> {
+        let mut delta = self.delta()?;
+        let earlier = (std::mem::take(&mut delta.packs), std::mem::take(&mut delta.frames));
+        let limit = self.transfer.limit.map(Limit::new);
+        let packs = Packs::new(self.log()?, delta.folder.clone(), earlier, limit, self.monitor);
+        let outlets = (0..WRITERS).map(|_| packs.outlet()).collect();
+        let (rows, compression) = (with_data(data.manifest)?, self.transfer.compression);
+        let sent = send(rows, data.readable(), data.seed, outlets, compression, workers(), self.monitor)?;
+        (delta.packs, delta.frames) = packs.finish()?;
+        self.delta = Some(delta);
+        Ok(sent)
+    }
+
+    fn commit(&mut self) -> Result<SnapshotInfo> {
+        let Uploaded { head, manifest, packs, frames, .. } = self.delta()?;
+        let index = index(self.log()?, &head.snapshot, &frames)?;
+        let own = self.next(Published { delta: head, manifest, index, packs });
+        self.may_be_there = true;
+        let appended = self.log()?.append(&own)?;
+        if let Appended::Taken(found) = appended {
+            self.may_be_there = false;
+            return Err(self.taken(&found, &own));
+        }
+        Ok(own.info().clone())
+    }
+
+    /// Whoever reads a log would know it, so it keeps none.
+    fn keep_secret(&mut self, _secret: &Secret) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn scrub(&mut self, pieces: &[Piece], _meanwhile: &mut dyn FnMut() -> Result<()>) -> Result<Vec<Seen>> {
+        Ok(pieces.iter().map(|_| Seen::Lacks("a log has no files to read".to_owned())).collect())
+    }
+
+    fn prune(&mut self, _keep: &Keep, _needed: &[Uuid]) -> Result<Vec<SnapshotInfo>> {
+        self.monitor.note(format!("{} keeps all of its snapshots", self.address));
+        Ok(Vec::new())
+    }
+
+    fn tells(&self) -> Option<String> {
+        None
+    }
+
+    fn failed(&mut self, _error: &Error, _snapshot: Uuid) -> bool {
+        self.may_be_there
+    }
+}
+
+/// Uploads the index of frames, if there are any.
+fn index(log: &Log, snapshot: &SnapshotInfo, frames: &[FrameRow]) -> Result<Option<StoredObject>> {
+    if frames.is_empty() {
+        return Ok(None);
+    }
+    let file = tempfile::NamedTempFile::new().context("make a temporary file in", std::env::temp_dir())?;
+    write_frames(file.path(), frames)?;
+    let key = format!("index/{}-{}.arrow", snapshot.id, Uuid::new_v4().simple());
+    log.upload(key, &file.path().to_path_buf()).map(Some)
+}
+
+/// Keeps of frames, which are sorted, those that lie in what is data of `rows` as well; returns which data
+/// that is, and its bytes.
+fn keep(frames: &mut Vec<FrameRow>, rows: impl Iterator<Item = Result<Change>>) -> Result<(Held, u64)> {
+    let (mut kept, mut held, mut bytes) = (Vec::new(), Held::default(), 0);
+    if frames.is_empty() {
+        return Ok((held, bytes));
+    }
+    let mut follows = false;
+    for row in rows {
+        let row = row?;
+        let from = frames.partition_point(|frame| frame.ino < row.ino);
+        let own = frames[from..].iter().take_while(|frame| frame.ino == row.ino);
+        let data = |frame: &&FrameRow| {
+            let end = frame.offset + u64::from(frame.raw);
+            row.extents.iter().any(|e| e.op == Op::Data && e.offset <= frame.offset && end <= e.end())
+        };
+        let ranges: Vec<Range> = own
+            .filter(data)
+            .inspect(|frame| kept.push(**frame))
+            .map(|frame| Range { offset: frame.offset, length: frame.raw.into() })
+            .collect();
+        held.push(&row, &ranges, follows);
+        follows = held.is_whole(row.ino);
+        bytes += ranges.iter().map(|range| range.length).sum::<u64>();
+    }
+    *frames = kept;
+    Ok((held, bytes))
+}

@@ -1,0 +1,149 @@
+//! Reads frames back from packs, as the frames of a delta.
+
+use crate::commit::StoredObject;
+use crate::log::Log;
+use snapsync_manifest::FrameRow;
+use snapsync_model::{Error, Monitor, Result, locked};
+use snapsync_stream::wire::{Digest, FrameHead, Sum};
+use snapsync_stream::{Arrivals, Limit};
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+/// Frames this far apart in a pack are read together: a request costs more than these bytes.
+const GAP: u64 = 256 << 10;
+/// The most bytes of one request.
+const MOST: u64 = 16 << 20;
+
+/// A frame that is wanted, and the pack that it is in.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub pack: Arc<StoredObject>,
+    pub row: FrameRow,
+}
+
+/// A request for frames that lie close together in one pack.
+struct Span {
+    pack: Arc<StoredObject>,
+    start: u64,
+    end: u64,
+    rows: Vec<FrameRow>,
+}
+
+/// All requests that are left; several readers share them.
+pub struct Fetch<'a> {
+    log: &'a Log,
+    spans: Mutex<VecDeque<Span>>,
+    limit: Option<Arc<Limit>>,
+    monitor: &'a Monitor,
+}
+
+impl<'a> Fetch<'a> {
+    pub fn new(
+        log: &'a Log,
+        mut wanted: Vec<Wanted>,
+        limit: Option<Arc<Limit>>,
+        monitor: &'a Monitor,
+    ) -> Result<Fetch<'a>> {
+        wanted.sort_by(|one, other| (&one.pack.key, one.row.at).cmp(&(&other.pack.key, other.row.at)));
+        let mut spans: VecDeque<Span> = VecDeque::new();
+        for Wanted { pack, row } in wanted {
+            let end = row.at.checked_add(row.stored.into()).filter(|end| *end <= pack.size);
+            let end = end.ok_or_else(|| {
+                log.objects().damaged(&pack.key, "its index names bytes that it does not have")
+            })?;
+            match spans.back_mut() {
+                Some(span)
+                    if span.pack.key == pack.key
+                        && span.end <= row.at
+                        && row.at - span.end <= GAP
+                        && end - span.start <= MOST =>
+                {
+                    span.end = end;
+                    span.rows.push(row);
+                }
+                _ => spans.push_back(Span { pack, start: row.at, end, rows: vec![row] }),
+            }
+        }
+        Ok(Fetch { log, spans: Mutex::new(spans), limit, monitor })
+    }
+
+    /// Readers that bring all frames between them, each with its own end. `seed` holds the digests of a head
+    /// and a manifest.
+    pub fn arrivals(&self, readers: usize, seed: [Digest; 2]) -> Vec<Arrivals<'_>> {
+        let name = PathBuf::from(self.log.address().to_string());
+        let reader = || Reader {
+            fetch: self,
+            sum: Some(Sum::new(seed[0], seed[1])),
+            rows: VecDeque::new(),
+            span: Vec::new(),
+            start: 0,
+            ready: Vec::new(),
+            at: 0,
+        };
+        (0..readers.max(1)).map(|_| Arrivals { from: Box::new(reader()), name: name.clone() }).collect()
+    }
+
+    fn next(&self) -> Option<Span> {
+        locked(&self.spans).pop_front()
+    }
+}
+
+/// One of the readers.
+struct Reader<'a> {
+    fetch: &'a Fetch<'a>,
+    /// None after the end.
+    sum: Option<Sum>,
+    /// The rest of the frames of the present span, and its bytes.
+    rows: VecDeque<FrameRow>,
+    span: Vec<u8>,
+    /// Where the span begins in its pack.
+    start: u64,
+    /// What is handed out next.
+    ready: Vec<u8>,
+    at: usize,
+}
+
+impl Reader<'_> {
+    /// Makes the next record ready; false after the end.
+    fn advance(&mut self) -> Result<bool> {
+        (self.ready, self.at) = (Vec::new(), 0);
+        while self.rows.is_empty() {
+            self.fetch.monitor.check()?;
+            let Some(span) = self.fetch.next() else {
+                let Some(sum) = self.sum.take() else { return Ok(false) };
+                self.ready = sum.end().to_bytes().to_vec();
+                return Ok(true);
+            };
+            if let Some(limit) = &self.fetch.limit {
+                let waited = limit.wait(span.end - span.start, self.fetch.monitor);
+                waited.map_err(|e| snapsync_stream::wire::lift(e, "read", &PathBuf::from(&span.pack.key)))?;
+            }
+            self.span = self.fetch.log.objects().range(&span.pack.key, span.start..span.end)?;
+            self.start = span.start;
+            self.rows = span.rows.into();
+        }
+        let Some(row) = self.rows.pop_front() else { return Ok(false) };
+        let head = FrameHead::of(row.raw, row.stored, row.ino, row.offset, row.digest);
+        let from = (row.at - self.start) as usize;
+        let Some(payload) = self.span.get(from..from + row.stored as usize) else {
+            return Err(Error::integrity("a frame lies outside of what was read", "report this"));
+        };
+        self.ready = [&head.to_bytes()[..], payload].concat();
+        self.sum.iter_mut().for_each(|sum| sum.add(&head));
+        Ok(true)
+    }
+}
+
+impl Read for Reader<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.ready.len() && !self.advance().map_err(io::Error::other)? {
+            return Ok(0);
+        }
+        let length = bytes.len().min(self.ready.len() - self.at);
+        bytes[..length].copy_from_slice(&self.ready[self.at..self.at + length]);
+        self.at += length;
+        Ok(length)
+    }
+}

@@ -1,0 +1,18 @@
+//! A log: one line of commits in an object store or a directory, and the packs of frames that they name.
+//!
+//! `store` asks the object store and waits for its answers; `commit` is the record that makes a snapshot part
+//! of the log; `log` finds, reads and appends commits; `pack` writes frames, and `fetch` reads them.
+//! docs/log.md has the layout and the protocol.
+
+mod commit;
+mod fetch;
+mod log;
+mod pack;
+mod probe;
+mod store;
+
+pub use commit::{Commit, Published, StoredObject};
+pub use fetch::{Fetch, Wanted};
+pub use log::{Appended, Log};
+pub use pack::{PACK, Packs};
+pub use store::{LogAddress, Objects};

@@ -1,0 +1,303 @@
+//! An object store, asked from threads that wait for each answer. Failures that may pass are tried again by
+//! the `object_store` crate, with pauses that grow, up to a limit in all.
+
+use object_store::aws::AmazonS3Builder;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as Key;
+use object_store::prefix::PrefixStore;
+use object_store::{
+    BackoffConfig, ClientOptions, Error as StoreError, GetOptions, GetRange, ObjectStore, ObjectStoreExt,
+    PutMode, PutPayload, RetryConfig,
+};
+use snapsync_model::{Error, Result, printable_within};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+use url::Url;
+
+/// How long a request is tried again, in all.
+const PATIENCE: Duration = Duration::from_secs(180);
+const ATTEMPTS: usize = 10;
+/// The most bytes of a reason that a server gives.
+const LONGEST: usize = 300;
+
+/// Where a log is, as people write it: `s3://BUCKET/PREFIX` or `file:///DIR`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogAddress {
+    S3 { bucket: String, prefix: String },
+    Directory(PathBuf),
+}
+
+impl LogAddress {
+    /// None if it is no address of a log.
+    pub fn parse(text: &Path) -> Result<Option<LogAddress>> {
+        let Some(text) = text.to_str() else { return Ok(None) };
+        let wrong = |why: &str, advice: &str| {
+            Err(Error::usage(format!("{text} is not the address of a log: {why}"), advice))
+        };
+        let Some((scheme, rest)) = text.split_once("://") else { return Ok(None) };
+        match scheme {
+            "s3" => {
+                let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+                let prefix = prefix.trim_matches('/');
+                if bucket.is_empty() || bucket.contains(['@', ':', '?']) {
+                    return wrong("it names no bucket", "write s3://BUCKET/PREFIX; keys are never in it");
+                }
+                if Key::parse(prefix).is_err() || prefix.contains(['?', '#']) {
+                    return wrong(
+                        "the prefix is none",
+                        "use letters, digits, `-`, `_`, `.` and single slashes",
+                    );
+                }
+                Ok(Some(LogAddress::S3 { bucket: bucket.to_owned(), prefix: prefix.to_owned() }))
+            }
+            "file" => match Url::parse(text).ok().and_then(|url| url.to_file_path().ok()) {
+                Some(path) if path.parent().is_some() => Ok(Some(LogAddress::Directory(path))),
+                _ => wrong("it names no directory", "write file:///DIR, with the whole path"),
+            },
+            "gs" | "az" | "azure" | "abfs" => {
+                wrong("snapsync has no client for that store yet", "use an S3-compatible one, or file:///DIR")
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+impl fmt::Display for LogAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LogAddress::S3 { bucket, prefix } if prefix.is_empty() => write!(f, "s3://{bucket}"),
+            LogAddress::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
+            LogAddress::Directory(path) => write!(f, "file://{}", path.display()),
+        }
+    }
+}
+
+/// The objects below the prefix of a log.
+pub struct Objects {
+    runtime: Runtime,
+    store: Arc<dyn ObjectStore>,
+    address: LogAddress,
+}
+
+/// What became of an object that was to be new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    Made,
+    /// There is one already, which stays as it is.
+    Exists,
+}
+
+impl Objects {
+    /// Opens the store; `makes` says that a directory which is not there may be made.
+    pub fn open(address: &LogAddress, makes: bool) -> Result<Objects> {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(
+                |e| Error::failed(format!("cannot start threads for {address}: {e}"), "free memory"),
+            )?;
+        let store: Arc<dyn ObjectStore> = match address {
+            LogAddress::Directory(path) => Arc::new(directory(path, makes)?),
+            LogAddress::S3 { bucket, prefix } => {
+                let built = bucket_of(bucket, address)?;
+                Arc::new(PrefixStore::new(built, prefix.as_str()))
+            }
+        };
+        Ok(Objects { runtime, store, address: address.clone() })
+    }
+
+    pub fn address(&self) -> &LogAddress {
+        &self.address
+    }
+
+    /// Writes an object whose name nobody else uses.
+    pub fn put(&self, key: &str, bytes: Vec<u8>) -> Result<()> {
+        let place = Key::from(key);
+        let put = self.store.put(&place, PutPayload::from(bytes));
+        self.runtime.block_on(put).map(drop).map_err(|e| self.failed("write", key, e))
+    }
+
+    /// Writes an object unless there is one of its name. Where the answer got lost, who wrote it is to be
+    /// read.
+    pub fn put_new(&self, key: &str, bytes: Vec<u8>) -> Result<Put> {
+        let place = Key::from(key);
+        let put = self.store.put_opts(&place, PutPayload::from(bytes), PutMode::Create.into());
+        match self.runtime.block_on(put) {
+            Ok(_) => Ok(Put::Made),
+            Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. }) => Ok(Put::Exists),
+            Err(error) => Err(self.failed("write", key, error)),
+        }
+    }
+
+    /// All of an object of at most `most` bytes; None if there is none.
+    pub fn get(&self, key: &str, most: u64) -> Result<Option<Vec<u8>>> {
+        let found = self.runtime.block_on(async {
+            let found = self.store.get(&Key::from(key)).await?;
+            if found.meta.size > most {
+                return Ok(Err(found.meta.size));
+            }
+            found.bytes().await.map(Ok)
+        });
+        match found {
+            Ok(Ok(bytes)) => Ok(Some(bytes.into())),
+            Ok(Err(size)) => Err(self.damaged(key, &format!("it has {size} bytes"))),
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.failed("read", key, error)),
+        }
+    }
+
+    /// A range of an object; what is cut short is damage.
+    pub fn range(&self, key: &str, range: Range<u64>) -> Result<Vec<u8>> {
+        let length = range.end - range.start;
+        let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
+        let found = self.runtime.block_on(async {
+            let found = self.store.get_opts(&Key::from(key), options).await?;
+            found.bytes().await
+        });
+        match found {
+            Ok(bytes) if bytes.len() as u64 == length => Ok(bytes.into()),
+            Ok(_) => Err(self.damaged(key, "it is shorter than its index says")),
+            Err(StoreError::NotFound { .. }) => Err(self.damaged(key, "it is not there")),
+            Err(error) => Err(self.failed("read", key, error)),
+        }
+    }
+
+    /// The names of the objects right below a folder, sorted, and those of its folders.
+    pub fn list(&self, folder: &str) -> Result<BTreeSet<String>> {
+        let place = Key::from(folder);
+        let listed = self.runtime.block_on(self.store.list_with_delimiter(Some(&place)));
+        let listed = listed.map_err(|e| self.failed("list", folder, e))?;
+        let objects = listed.objects.iter().map(|object| &object.location);
+        let names = objects.chain(&listed.common_prefixes).filter_map(|key| key.filename());
+        Ok(names.map(str::to_owned).collect())
+    }
+
+    pub fn delete(&self, key: &str) -> Result<()> {
+        let place = Key::from(key);
+        match self.runtime.block_on(self.store.delete(&place)) {
+            Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(self.failed("delete", key, error)),
+        }
+    }
+
+    pub fn show(&self, key: &str) -> String {
+        format!("{}/{key}", self.address)
+    }
+
+    pub(crate) fn damaged(&self, key: &str, why: &str) -> Error {
+        Error::integrity(
+            format!("cannot use {}: {why}", self.show(key)),
+            "if the store has versions or a copy of it, bring it back; nothing was applied",
+        )
+    }
+
+    fn failed(&self, action: &str, key: &str, error: StoreError) -> Error {
+        let show = self.show(key);
+        let advice = match &error {
+            StoreError::Unauthenticated { .. } | StoreError::PermissionDenied { .. } => {
+                "check the credentials in the environment, the rights that they have there, and the clock of \
+                 this machine"
+            }
+            StoreError::NotFound { .. } => "check the name of the bucket or the directory",
+            _ => "check the endpoint, the network and the space there, and run the same command again",
+        };
+        Error::failed(format!("cannot {action} {show}: {}", why(&error)), advice)
+    }
+}
+
+/// A directory whose objects are on the disk when they are written.
+fn directory(path: &Path, makes: bool) -> Result<LocalFileSystem> {
+    let made = if makes && !path.exists() { std::fs::create_dir(path) } else { Ok(()) };
+    made.and_then(|()| std::fs::read_dir(path).map(drop)).map_err(|source| Error::Io {
+        action: "open the log in",
+        path: path.to_path_buf(),
+        source,
+    })?;
+    let store = LocalFileSystem::new_with_prefix(path).map_err(|e| {
+        Error::failed(format!("cannot open the log in {}: {}", path.display(), why(&e)), "check the path")
+    })?;
+    Ok(store.with_fsync(true))
+}
+
+fn bucket_of(bucket: &str, address: &LogAddress) -> Result<object_store::aws::AmazonS3> {
+    let retry =
+        RetryConfig { backoff: BackoffConfig::default(), max_retries: ATTEMPTS, retry_timeout: PATIENCE };
+    let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry);
+    // Whoever gives an endpoint without TLS means it.
+    let endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok().filter(|endpoint| !endpoint.is_empty()));
+    if let Some(endpoint) = endpoint {
+        builder = builder.with_endpoint(&endpoint).with_allow_http(endpoint.starts_with("http://"));
+    }
+    let options = ClientOptions::default()
+        .with_connect_timeout(Duration::from_secs(10))
+        .with_timeout(Duration::from_secs(120))
+        .with_allow_http(true);
+    builder.with_client_options(options).build().map_err(|e| {
+        Error::usage(
+            format!("cannot open {address}: {}", why(&e)),
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and AWS_ENDPOINT_URL for a store that is not \
+             Amazon's",
+        )
+    })
+}
+
+/// The innermost reason, without what nobody may see.
+fn why(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut at = error;
+    let mut text = at.to_string();
+    while let Some(source) = at.source() {
+        at = source;
+        text = at.to_string();
+    }
+    // The code of an S3 error says more than the page around it.
+    let all = error.to_string();
+    let code =
+        all.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map(|(code, _)| code);
+    let mut text = code.map_or(text, str::to_owned);
+    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"] {
+        if let Some(secret) = std::env::var(name).ok().filter(|secret| secret.len() > 3) {
+            text = text.replace(&secret, "…");
+        }
+    }
+    printable_within(&text.replace('\n', " "), LONGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_written_as_they_are_read_and_what_is_none_is_refused() {
+        for text in ["s3://bucket", "s3://bucket/a/b", "file:///srv/log"] {
+            let address = LogAddress::parse(Path::new(text)).unwrap().unwrap();
+            assert_eq!(address.to_string(), text);
+        }
+        for text in ["s3://", "s3:///x", "s3://key:secret@bucket/x", "file://host/x", "file://", "gs://b/x"] {
+            assert_eq!(LogAddress::parse(Path::new(text)).unwrap_err().exit_code(), 2, "{text}");
+        }
+        for text in ["/srv/x", "host:/x", "s3", "ssh://host/x"] {
+            assert_eq!(LogAddress::parse(Path::new(text)).unwrap(), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_object_is_made_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let objects = Objects::open(&LogAddress::Directory(dir.path().join("log")), true).unwrap();
+        assert_eq!(objects.put_new("a/1", b"one".into()).unwrap(), Put::Made);
+        assert_eq!(objects.put_new("a/1", b"two".into()).unwrap(), Put::Exists);
+        assert_eq!(objects.get("a/1", 10).unwrap().unwrap(), b"one");
+        assert_eq!(objects.get("a/1", 2).unwrap_err().exit_code(), 4);
+        assert_eq!(objects.get("a/2", 10).unwrap(), None);
+        assert_eq!(objects.range("a/1", 1..3).unwrap(), b"ne");
+        assert_eq!(objects.range("a/1", 1..5).unwrap_err().exit_code(), 4);
+        assert_eq!(objects.list("a").unwrap(), ["1".to_owned()].into());
+        objects.delete("a/1").unwrap();
+        assert!(objects.list("a").unwrap().is_empty());
+    }
+}
