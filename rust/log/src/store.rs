@@ -22,6 +22,16 @@ use url::Url;
 /// How long a request is tried again, in all.
 const PATIENCE: Duration = Duration::from_secs(180);
 const ATTEMPTS: usize = 10;
+/// One of these says where credentials come from. Without them the client would ask a machine that is there
+/// at Amazon only.
+const KEYS: [&str; 6] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_METADATA_ENDPOINT",
+    "AWS_SKIP_SIGNATURE",
+];
 /// The most bytes of a reason that a server gives.
 const LONGEST: usize = 300;
 
@@ -223,6 +233,13 @@ fn directory(path: &Path, makes: bool) -> Result<LocalFileSystem> {
 }
 
 fn bucket_of(bucket: &str, address: &LogAddress) -> Result<object_store::aws::AmazonS3> {
+    if !KEYS.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty())) {
+        return Err(Error::usage(
+            format!("no credentials for {address} are known"),
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; for the role of a machine at Amazon, set \
+             AWS_METADATA_ENDPOINT",
+        ));
+    }
     let retry =
         RetryConfig { backoff: BackoffConfig::default(), max_retries: ATTEMPTS, retry_timeout: PATIENCE };
     let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry);
