@@ -4,8 +4,8 @@ use crate::commit::StoredObject;
 use crate::log::Log;
 use snapsync_manifest::FrameRow;
 use snapsync_model::{Error, Monitor, Result, locked};
-use snapsync_stream::wire::{Digest, FrameHead, Sum};
-use snapsync_stream::{Arrivals, Limit};
+use snapsync_stream::wire::{Digest, FrameHead, LARGEST_FRAME, Sum};
+use snapsync_stream::{Arrivals, Limit, unpacked};
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -49,6 +49,9 @@ impl<'a> Fetch<'a> {
         wanted.sort_by(|one, other| (&one.pack.key, one.row.at).cmp(&(&other.pack.key, other.row.at)));
         let mut spans: VecDeque<Span> = VecDeque::new();
         for Wanted { pack, row } in wanted {
+            if row.raw > LARGEST_FRAME {
+                return Err(log.objects().damaged(&pack.key, "its index names a frame that is too large"));
+            }
             let end = row.at.checked_add(row.stored.into()).filter(|end| *end <= pack.size);
             let end = end.ok_or_else(|| {
                 log.objects().damaged(&pack.key, "its index names bytes that it does not have")
@@ -56,11 +59,11 @@ impl<'a> Fetch<'a> {
             match spans.back_mut() {
                 Some(span)
                     if span.pack.key == pack.key
-                        && span.end <= row.at
-                        && row.at - span.end <= GAP
+                        && span.start <= row.at
+                        && row.at.saturating_sub(span.end) <= GAP
                         && end - span.start <= MOST =>
                 {
-                    span.end = end;
+                    span.end = span.end.max(end);
                     span.rows.push(row);
                 }
                 _ => spans.push_back(Span { pack, start: row.at, end, rows: vec![row] }),
@@ -125,10 +128,21 @@ impl Reader<'_> {
             self.rows = span.rows.into();
         }
         let Some(row) = self.rows.pop_front() else { return Ok(false) };
-        let head = FrameHead::of(row.raw, row.stored, row.ino, row.offset, row.digest);
         let from = (row.at - self.start) as usize;
         let Some(payload) = self.span.get(from..from + row.stored as usize) else {
             return Err(Error::integrity("a frame lies outside of what was read", "report this"));
+        };
+        let mut head = FrameHead::of(row.raw, row.stored, row.ino, row.offset, row.digest);
+        let piece;
+        let payload = if row.is_whole() {
+            payload
+        } else {
+            let bytes = unpacked(&head, payload.to_vec())?;
+            let skip = row.skip as usize;
+            piece = bytes[skip..skip + row.length as usize].to_vec();
+            let digest = *blake3::hash(&piece).as_bytes();
+            head = FrameHead::of(row.length, row.length, row.ino, row.offset, digest);
+            &piece[..]
         };
         self.ready = [&head.to_bytes()[..], payload].concat();
         self.sum.iter_mut().for_each(|sum| sum.add(&head));

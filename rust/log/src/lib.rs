@@ -6,6 +6,7 @@
 
 mod commit;
 mod fetch;
+mod fold;
 mod log;
 mod pack;
 mod probe;
@@ -13,6 +14,7 @@ mod store;
 
 pub use commit::{Commit, Published, StoredObject};
 pub use fetch::{Fetch, Wanted};
+pub use fold::{Whole, fold};
 pub use log::{Appended, Log};
 pub use pack::{PACK, Packs};
 pub use store::{LogAddress, Objects};

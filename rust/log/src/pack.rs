@@ -97,6 +97,8 @@ impl Packing<'_> {
         self.rows.push(FrameRow {
             ino: head.ino,
             offset: head.offset,
+            length: head.raw,
+            skip: 0,
             raw: head.raw,
             stored: head.stored,
             pack: 0,

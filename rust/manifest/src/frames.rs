@@ -1,5 +1,5 @@
 //! The index of frames: where the bytes of files lie in the packs of a log. An Arrow IPC file, one row a
-//! frame, sorted by inode and offset.
+//! piece of a frame, sorted by inode and offset.
 
 use crate::file::{BATCH_ROWS, BatchReader, BatchWriter};
 use arrow_array::builder::FixedSizeBinaryBuilder;
@@ -12,21 +12,45 @@ use snapsync_model::{Error, Result};
 use snapsync_sys::Named;
 use std::sync::Arc;
 
-/// A frame, and where its stored bytes are.
+/// Bytes of a file, and the frame that has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FrameRow {
     pub ino: u64,
     /// In the file.
     pub offset: u64,
-    /// The bytes of the file, and those that are stored; as many where they are not compressed.
+    /// The number of these bytes, and where they begin in the frame.
+    pub length: u32,
+    pub skip: u32,
+    /// The bytes of the frame, and those that are stored of it; as many where it is not compressed.
     pub raw: u32,
     pub stored: u32,
     /// The number of the pack among those of its commit.
     pub pack: u32,
     /// Where the stored bytes begin in the pack.
     pub at: u64,
-    /// BLAKE3 of the bytes of the file.
+    /// BLAKE3 of the bytes of the frame.
     pub digest: [u8; 32],
+}
+
+impl FrameRow {
+    pub fn end(&self) -> u64 {
+        self.offset + u64::from(self.length)
+    }
+
+    /// Whether it is all of its frame.
+    pub fn is_whole(&self) -> bool {
+        self.length == self.raw
+    }
+
+    /// What of it lies in `from..to`, if anything does.
+    pub fn within(&self, from: u64, to: u64) -> Option<FrameRow> {
+        let (start, end) = (self.offset.max(from), self.end().min(to));
+        if start >= end {
+            return None;
+        }
+        let skip = self.skip + (start - self.offset) as u32;
+        Some(FrameRow { offset: start, length: (end - start) as u32, skip, ..*self })
+    }
 }
 
 fn schema() -> Schema {
@@ -35,6 +59,8 @@ fn schema() -> Schema {
         always("inode", DataType::UInt64),
         always("offset", DataType::UInt64),
         always("length", DataType::UInt32),
+        always("skip", DataType::UInt32),
+        always("frame_length", DataType::UInt32),
         always("stored", DataType::UInt32),
         always("pack", DataType::UInt32),
         always("pack_offset", DataType::UInt64),
@@ -59,6 +85,8 @@ pub fn write_frames(file: &(impl Named + ?Sized), rows: &[FrameRow]) -> Result<(
         let columns = vec![
             long(|row| row.ino),
             long(|row| row.offset),
+            short(|row| row.length),
+            short(|row| row.skip),
             short(|row| row.raw),
             short(|row| row.stored),
             short(|row| row.pack),
@@ -78,7 +106,7 @@ pub fn read_frames(file: &(impl Named + ?Sized)) -> Result<Vec<FrameRow>> {
         let batch = batch?;
         let long = |at: usize| batch.column(at).as_primitive::<UInt64Type>();
         let short = |at: usize| batch.column(at).as_primitive::<UInt32Type>();
-        let digests = batch.column(6).as_fixed_size_binary();
+        let digests = batch.column(8).as_fixed_size_binary();
         if batch.columns().iter().any(|column| column.null_count() > 0) {
             return Err(reader.damaged("a value of it is missing"));
         }
@@ -87,17 +115,22 @@ pub fn read_frames(file: &(impl Named + ?Sized)) -> Result<Vec<FrameRow>> {
             let row = FrameRow {
                 ino: long(0).value(row),
                 offset: long(1).value(row),
-                raw: short(2).value(row),
-                stored: short(3).value(row),
-                pack: short(4).value(row),
-                at: long(5).value(row),
+                length: short(2).value(row),
+                skip: short(3).value(row),
+                raw: short(4).value(row),
+                stored: short(5).value(row),
+                pack: short(6).value(row),
+                at: long(7).value(row),
                 digest,
             };
-            let follows = rows.last().is_none_or(|last| {
-                last.ino < row.ino || (last.ino == row.ino && last.offset + u64::from(last.raw) <= row.offset)
-            });
-            let fits = row.raw > 0 && row.stored > 0 && row.stored <= row.raw;
-            if !follows || !fits || row.offset.checked_add(row.raw.into()).is_none() {
+            let follows = rows
+                .last()
+                .is_none_or(|last| last.ino < row.ino || (last.ino == row.ino && last.end() <= row.offset));
+            let fits = row.length > 0
+                && row.skip.checked_add(row.length).is_some_and(|end| end <= row.raw)
+                && (1..=row.raw).contains(&row.stored)
+                && row.offset.checked_add(row.length.into()).is_some();
+            if !follows || !fits {
                 return Err(reader.damaged("its frames are out of order, or make no sense"));
             }
             rows.push(row);
@@ -115,7 +148,8 @@ mod tests {
     use super::*;
 
     fn row(ino: u64, offset: u64) -> FrameRow {
-        FrameRow { ino, offset, raw: 10, stored: 7, pack: 1, at: 64, digest: [3; 32] }
+        let digest = [3; 32];
+        FrameRow { ino, offset, length: 10, skip: 2, raw: 12, stored: 7, pack: 1, at: 64, digest }
     }
 
     #[test]
@@ -130,8 +164,9 @@ mod tests {
         for wrong in [
             vec![row(1, 0), row(1, 9)],
             vec![row(2, 0), row(1, 0)],
-            vec![FrameRow { raw: 0, ..row(1, 0) }],
-            vec![FrameRow { stored: 11, ..row(1, 0) }],
+            vec![FrameRow { length: 0, ..row(1, 0) }],
+            vec![FrameRow { skip: 3, ..row(1, 0) }],
+            vec![FrameRow { stored: 13, ..row(1, 0) }],
             vec![row(1, u64::MAX)],
         ] {
             write_frames(&file, &wrong).unwrap();

@@ -22,5 +22,5 @@ pub use codec::Compression;
 pub use held::Held;
 pub use link::{Connection, Fate, Heart, PATIENCE, Watch};
 pub use read::{FRAME, Frame, Readable, Sink, run};
-pub use receive::{Arrivals, Arrived, Taker, receive};
+pub use receive::{Arrivals, Arrived, Taker, receive, unpacked};
 pub use send::{Outlet, Transferred, send};

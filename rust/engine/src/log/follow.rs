@@ -1,23 +1,23 @@
 //! Brings a standby to the newest snapshot of a log, commit by commit.
 
+use crate::delta::outgoing::announce;
 use crate::delta::staging::{IncomingDelta, StageReport};
-use crate::digest::of_hex;
 use crate::log::seen;
 use crate::options::{Options, Terms, TransferOptions};
 use crate::report::rounds::{Scrubbed, Synced};
 use crate::round::primary::together;
 use crate::round::standby::Local;
 use crate::round::steps::{OpenRequest, StandbyEnd, StandbyInfo, State};
-use snapsync_log::{Commit, Fetch, Log, LogAddress, Wanted};
-use snapsync_manifest::{ManifestReader, read_frames};
-use snapsync_model::{Context, Counts, Error, Monitor, Result, Role, SnapshotInfo, Stage};
+use crate::volume::standing::expect_standby;
+use snapsync_log::{Commit, Fetch, Log, LogAddress, Published, StoredObject, Wanted, fold};
+use snapsync_manifest::{FrameRow, ManifestReader, read_frames};
+use snapsync_model::{Context, Counts, Error, Monitor, Range, Result, Role, SnapshotInfo, Stage};
 use snapsync_stream::Limit;
-use snapsync_stream::wire::{Digest, ManifestHead, write_head};
-use snapsync_sys::Spot;
-use std::path::Path;
+use snapsync_stream::wire::{DeltaHead, Digest, write_head};
+use snapsync_sys::{Named, Spot};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
-use tempfile::TempDir;
 use uuid::Uuid;
 
 /// How many requests are made at once.
@@ -32,12 +32,7 @@ pub(crate) fn follow(
     monitor: &Monitor,
 ) -> Result<Synced> {
     let started = Instant::now();
-    let log = Log::open(address)?.ok_or_else(|| {
-        Error::usage(
-            format!("{address} is no log"),
-            "check the address; `snapsync sync SOURCE LOG` begins one",
-        )
-    })?;
+    let log = seen::open(address)?;
     let (newest, _) = log.head()?.ok_or_else(|| {
         Error::refused(format!("{address} has no snapshot yet"), "sync its primary to it first")
     })?;
@@ -56,6 +51,35 @@ struct Following<'a> {
     transfer: &'a TransferOptions,
     monitor: &'a Monitor,
     started: Instant,
+}
+
+/// A delta that is about to come.
+struct Coming<'a> {
+    delta: &'a DeltaHead,
+    manifest: PathBuf,
+    frames: Vec<FrameRow>,
+    packs: &'a [StoredObject],
+}
+
+impl Coming<'_> {
+    /// The frames that the stage does not hold yet.
+    fn wanted(&self, standby: &Local<'_>) -> Result<Vec<Wanted>> {
+        let packs: Vec<_> = self.packs.iter().cloned().map(Arc::new).collect();
+        let incoming = standby.incoming()?;
+        let is_missing = |row: &&FrameRow| {
+            !incoming.holds(row.ino, Range { offset: row.offset, length: row.length.into() })
+        };
+        let wanted = self.frames.iter().filter(is_missing).map(|row| {
+            let pack = packs.get(row.pack as usize).cloned().ok_or_else(|| {
+                Error::integrity(
+                    format!("the index of snapshot {} names no pack of it", self.delta.snapshot.name),
+                    "something changes what is in the log",
+                )
+            })?;
+            Ok(Wanted { pack, row: *row })
+        });
+        wanted.collect()
+    }
 }
 
 /// What has come so far.
@@ -84,8 +108,10 @@ impl Following<'_> {
         }
         let line = self.missing(&state)?;
         let mut come = Come::default();
-        for commit in &line {
-            self.bring(standby, commit, &mut come)?;
+        if state.newest.is_none() && line.len() > 1 {
+            self.begin(standby, &line, &mut come)?;
+        } else {
+            line.iter().try_for_each(|commit| self.replay(standby, commit, &mut come))?;
         }
         self.report(state, come, line.is_empty())
     }
@@ -93,7 +119,7 @@ impl Following<'_> {
     /// Whether the volume at the target may follow this log.
     fn is_of(&self, looked: &StandbyInfo) -> Result<()> {
         looked.expect_reachable()?;
-        looked.role.map_or(Ok(()), |role| crate::volume::standing::expect_standby(&looked.path, role))?;
+        looked.role.map_or(Ok(()), |role| expect_standby(&looked.path, role))?;
         if looked.lineage.is_none_or(|lineage| lineage == self.newest.lineage) {
             return Ok(());
         }
@@ -121,28 +147,53 @@ impl Following<'_> {
         }
     }
 
-    fn bring(&self, standby: &mut Local<'_>, commit: &Commit, come: &mut Come) -> Result<()> {
-        let (published, monitor) = (&commit.published, self.monitor);
+    /// The changes of one commit.
+    fn replay(&self, standby: &mut Local<'_>, commit: &Commit, come: &mut Come) -> Result<()> {
+        let Published { delta, manifest: stored, index, packs } = &commit.published;
         let dir = tempfile::tempdir().context("make a temporary directory in", std::env::temp_dir())?;
         let manifest = dir.path().join("manifest.arrow");
-        let announced = self.manifest_of(commit, &manifest)?;
-        let head = write_head(&mut std::io::sink(), &published.delta).context("describe", &manifest)?;
-        let terms = Terms { strict: self.options.strict, no_space_check: self.options.no_space_check };
+        self.log.download(stored, &manifest)?;
+        snapsync_manifest::vet(&manifest)?;
+        let frames = match index {
+            Some(index) => {
+                let file = dir.path().join("index.arrow");
+                self.log.download(index, &file)?;
+                read_frames(&file)?
+            }
+            None => Vec::new(),
+        };
+        self.bring(standby, &Coming { delta, manifest, frames, packs }, come)
+    }
+
+    /// All of the newest snapshot, for a standby that has nothing yet.
+    fn begin(&self, standby: &mut Local<'_>, line: &[Commit], come: &mut Come) -> Result<()> {
+        let deltas: Vec<Published> = line.iter().map(|commit| commit.published.clone()).collect();
+        let whole = fold(self.log, &deltas, self.monitor)?;
+        let delta =
+            DeltaHead { base: None, totals: (&whole.counts).into(), ..self.newest.published.delta.clone() };
+        let (manifest, frames, packs) = (whole.manifest(), whole.frames.clone(), &whole.packs);
+        self.bring(standby, &Coming { delta: &delta, manifest, frames, packs }, come)
+    }
+
+    fn bring(&self, standby: &mut Local<'_>, coming: &Coming<'_>, come: &mut Come) -> Result<()> {
+        let monitor = self.monitor;
+        let Coming { delta, manifest, .. } = coming;
+        let announced = announce(manifest)?;
+        let head = write_head(&mut std::io::sink(), delta).context("describe", manifest)?;
         let begun = standby.begin(IncomingDelta {
-            header: &published.delta,
+            header: delta,
             manifest: announced,
-            terms,
+            terms: Terms { strict: self.options.strict, no_space_check: self.options.no_space_check },
             spare: None,
-            file: &manifest,
-            fetch: &mut |to: &Spot| copy(&manifest, to),
+            file: manifest,
+            fetch: &mut |to: &Spot| copy(manifest, to),
             again: None,
         })?;
         let counts = ManifestReader::open(&standby.incoming()?.manifest())?.counts()?;
         monitor.start(Stage::Receive, counts.data_bytes);
         monitor.advance(begun.kept);
-        let wanted = self.frames_of(commit, standby, &dir)?;
         let limit = self.transfer.limit.map(Limit::new);
-        let fetch = Fetch::new(self.log, wanted, limit, monitor)?;
+        let fetch = Fetch::new(self.log, coming.wanted(standby)?, limit, monitor)?;
         let seed: [Digest; 2] = [head, announced.digest];
         standby.take(fetch.arrivals(READERS, seed), seed)?;
         standby.commit()?;
@@ -151,40 +202,6 @@ impl Following<'_> {
         come.report.losses = together(std::mem::take(&mut come.report.losses), begun.losses);
         come.report.pruned.extend(begun.pruned);
         Ok(())
-    }
-
-    /// Brings a manifest into a file, and checks it before anything believes it.
-    fn manifest_of(&self, commit: &Commit, to: &std::path::PathBuf) -> Result<ManifestHead> {
-        let stored = &commit.published.manifest;
-        self.log.download(stored, to)?;
-        snapsync_manifest::vet(to)?;
-        let digest = of_hex(&stored.blake3).and_then(|digest| digest.try_into().ok());
-        let digest = digest.ok_or_else(|| Error::integrity("a commit has a digest that is none", ""))?;
-        Ok(ManifestHead { length: stored.size, digest })
-    }
-
-    /// The frames of a commit that the stage does not hold yet.
-    fn frames_of(&self, commit: &Commit, standby: &Local<'_>, dir: &TempDir) -> Result<Vec<Wanted>> {
-        let Some(index) = &commit.published.index else { return Ok(Vec::new()) };
-        let file = dir.path().join("index.arrow");
-        self.log.download(index, &file)?;
-        let packs: Vec<_> = commit.published.packs.iter().cloned().map(Arc::new).collect();
-        let incoming = standby.incoming()?;
-        let mut wanted = Vec::new();
-        for row in read_frames(&file)? {
-            let range = snapsync_model::Range { offset: row.offset, length: row.raw.into() };
-            if incoming.holds(row.ino, range) {
-                continue;
-            }
-            let pack = packs.get(row.pack as usize).cloned().ok_or_else(|| {
-                Error::integrity(
-                    format!("the index {} names a pack that its commit does not have", index.key),
-                    "something changes what is in the log",
-                )
-            })?;
-            wanted.push(Wanted { pack, row });
-        }
-        Ok(wanted)
     }
 
     fn report(&self, state: State, come: Come, has_all: bool) -> Result<Synced> {
@@ -215,8 +232,8 @@ impl Following<'_> {
     }
 }
 
-fn copy(from: &Path, to: &Spot) -> Result<()> {
-    let mut manifest = std::fs::File::open(from).context("open", from)?;
-    let mut file = snapsync_sys::Named::create(to).context("create", snapsync_sys::Named::show(to))?;
-    std::io::copy(&mut manifest, &mut file).map(drop).context("write", snapsync_sys::Named::show(to))
+fn copy(from: &PathBuf, to: &Spot) -> Result<()> {
+    let mut manifest = from.open().context("open", from)?;
+    let mut file = to.create().context("create", to.show())?;
+    std::io::copy(&mut manifest, &mut file).map(drop).context("write", to.show())
 }

@@ -14,7 +14,7 @@ use crate::volume::lost::LostPaths;
 use crate::volume::pieces::{Piece, Seen};
 use snapsync_log::{Appended, Commit, Log, LogAddress, Packs, Published, StoredObject};
 use snapsync_manifest::{FrameRow, write_frames};
-use snapsync_model::{Change, Context, Error, Monitor, Op, Range, Result, Role, SnapshotInfo};
+use snapsync_model::{Change, Context, Error, Monitor, Range, Result, Role, SnapshotInfo};
 use snapsync_stream::wire::DeltaHead;
 use snapsync_stream::{Held, Limit, Transferred, send};
 use std::collections::BTreeSet;
@@ -241,14 +241,12 @@ fn keep(frames: &mut Vec<FrameRow>, rows: impl Iterator<Item = Result<Change>>) 
         let row = row?;
         let from = frames.partition_point(|frame| frame.ino < row.ino);
         let own = frames[from..].iter().take_while(|frame| frame.ino == row.ino);
-        let data = |frame: &&FrameRow| {
-            let end = frame.offset + u64::from(frame.raw);
-            row.extents.iter().any(|e| e.op == Op::Data && e.offset <= frame.offset && end <= e.end())
-        };
+        let data =
+            |frame: &&FrameRow| row.names_data(Range { offset: frame.offset, length: frame.length.into() });
         let ranges: Vec<Range> = own
             .filter(data)
             .inspect(|frame| kept.push(**frame))
-            .map(|frame| Range { offset: frame.offset, length: frame.raw.into() })
+            .map(|frame| Range { offset: frame.offset, length: frame.length.into() })
             .collect();
         held.push(&row, &ranges, follows);
         follows = held.is_whole(row.ino);

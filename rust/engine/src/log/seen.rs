@@ -1,7 +1,9 @@
 //! What a log shows of itself, in the words of a volume.
 
-use snapsync_log::{Commit, Log};
-use snapsync_model::{Provider, Role, SnapshotInfo, Subset, VolumeInfo};
+use crate::report::snapshots::Listed;
+use crate::report::volumes::Status;
+use snapsync_log::{Commit, Log, LogAddress};
+use snapsync_model::{Error, Provider, Result, Role, Subset, VolumeInfo};
 use uuid::Uuid;
 
 /// What stands for the name of a file system.
@@ -22,7 +24,51 @@ pub(crate) fn info(log: &Log, newest: Option<&Commit>, role: Role) -> VolumeInfo
     }
 }
 
-/// The snapshots of a line, oldest first.
-pub(crate) fn snapshots(line: &[Commit]) -> Vec<SnapshotInfo> {
-    line.iter().map(|commit| commit.info().clone()).collect()
+/// A log that is there.
+pub(crate) fn open(address: &LogAddress) -> Result<Log> {
+    Log::open(address)?.ok_or_else(|| {
+        Error::usage(
+            format!("{address} is no log"),
+            "check the address; `snapsync init LOG` begins one, and so does `snapsync sync SOURCE LOG`",
+        )
+    })
+}
+
+/// All of its commits, oldest first.
+fn line(log: &Log) -> Result<Vec<Commit>> {
+    let newest = log.head()?.map(|(newest, _)| log.line(newest, |_| false));
+    Ok(newest.transpose()?.unwrap_or_default())
+}
+
+pub(crate) fn list(address: &LogAddress) -> Result<Listed> {
+    let log = open(address)?;
+    let line = line(&log)?;
+    Ok(Listed {
+        verb: "list",
+        volume: info(&log, line.last(), Role::Standby),
+        snapshots: line.iter().map(|commit| commit.info().clone()).collect(),
+        alone: Vec::new(),
+        holds: Vec::new(),
+        clones: Vec::new(),
+        parts: Vec::new(),
+    })
+}
+
+pub(crate) fn status(address: &LogAddress) -> Result<Status> {
+    let log = open(address)?;
+    let newest = log.head()?.map(|(newest, _)| newest);
+    Ok(Status {
+        verb: "status",
+        volume: info(&log, newest.as_ref(), Role::Standby),
+        snapshots: newest.as_ref().map_or(0, |newest| newest.sequence + 1),
+        unfinished: None,
+        busy: false,
+        standbys: Vec::new(),
+        holds: Vec::new(),
+        latest: newest.map(|newest| newest.info().clone()),
+        replaced: None,
+        read_only: false,
+        history: None,
+        parts: Vec::new(),
+    })
 }

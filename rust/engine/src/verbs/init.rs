@@ -1,9 +1,11 @@
-//! Makes a volume.
+//! Makes a volume, or a log.
 
 use crate::location::directory::open_directory;
+use crate::log::seen;
 use crate::report::volumes::Initialised;
 use crate::volume::made::{can_be_kept, choose_history, tell_what_it_lies_in};
 use crate::volume::recovery;
+use snapsync_log::{Log, LogAddress};
 use snapsync_model::{Error, History, Monitor, Result, Role};
 use snapsync_snapshot::{Volume, is_vacant_in};
 use std::path::Path;
@@ -19,6 +21,9 @@ pub fn init(
     history: Option<History>,
     monitor: &Monitor,
 ) -> Result<Initialised> {
+    if let Some(log) = LogAddress::parse(path)? {
+        return begin_log(&log, read_only, history);
+    }
     let root = open_directory(path)?;
     can_be_kept(&root, read_only == Some(true))?;
     let found = Volume::find_in(root.again()?)?;
@@ -56,4 +61,17 @@ pub fn init(
     }
     let (volume, read_only) = (volume.info(), volume.is_read_only());
     Ok(Initialised { verb: "init", volume, read_only, recovered, notes: monitor.take_notes() })
+}
+
+fn begin_log(log: &LogAddress, read_only: Option<bool>, history: Option<History>) -> Result<Initialised> {
+    if read_only.is_some() || history.is_some() {
+        return Err(Error::usage(
+            format!("{log} is a log: what is kept of a tree is a matter of volumes"),
+            "leave out --read-only and --history",
+        ));
+    }
+    let log = Log::init(log)?;
+    let newest = log.head()?.map(|(newest, _)| newest);
+    let volume = seen::info(&log, newest.as_ref(), Role::Standby);
+    Ok(Initialised { verb: "init", volume, read_only: false, recovered: Vec::new(), notes: Vec::new() })
 }

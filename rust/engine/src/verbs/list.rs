@@ -1,14 +1,19 @@
-//! The snapshots of a volume.
+//! The snapshots of a volume, or of a log.
 
 use crate::location::directory::open_volume;
+use crate::log::seen;
 use crate::report::snapshots::Listed;
 use crate::volume::holds::holds;
 use crate::volume::parts::parts;
+use snapsync_log::LogAddress;
 use snapsync_model::Result;
 use std::path::Path;
 
 /// `alone`: what each snapshot holds by itself, which takes a look at many files of the store.
 pub fn list(path: &Path, alone: bool) -> Result<Listed> {
+    if let Some(log) = LogAddress::parse(path)? {
+        return seen::list(&log);
+    }
     let volume = open_volume(path)?;
     let (snapshots, holds) = (volume.snapshots()?, holds(&volume)?);
     let clones = crate::verbs::clone::clones(&volume)?;

@@ -1,10 +1,12 @@
-//! Reports the state of a volume.
+//! Reports the state of a volume, or of a log.
 
 use crate::location::directory::open_volume;
+use crate::log::seen;
 use crate::report::volumes::{Replaced, StandbyStatus, Status};
 use crate::volume::holds::holds;
 use crate::volume::parts::parts;
 use crate::volume::recovery::unfinished;
+use snapsync_log::LogAddress;
 use snapsync_model::Result;
 use std::path::Path;
 use uuid::Uuid;
@@ -12,6 +14,9 @@ use uuid::Uuid;
 /// Only reads: unfinished work stays unfinished. To tell what history costs, every file of the store is
 /// looked at.
 pub fn status(path: &Path, history: bool) -> Result<Status> {
+    if let Some(log) = LogAddress::parse(path)? {
+        return seen::status(&log);
+    }
     let volume = open_volume(path)?;
     let snapshots = volume.line()?;
     let lag = |id: Uuid| {

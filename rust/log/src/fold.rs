@@ -1,0 +1,306 @@
+//! Puts a snapshot together from the commits that led to it: one manifest in which everything is new, and
+//! the frames that have its bytes. What a new standby needs, a restore, and a checkpoint.
+
+use crate::commit::{Published, StoredObject};
+use crate::log::Log;
+use snapsync_manifest::{FrameRow, ManifestHeader, ManifestReader, ManifestWriter, read_frames, vet};
+use snapsync_model::{
+    Change, ChangeFlags, Context, Counts, Directories, End, Error, Extent, Kind, Link, Monitor, Op, Result,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::iter::Peekable;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// All of one snapshot.
+pub struct Whole {
+    dir: TempDir,
+    pub counts: Counts,
+    /// Sorted by inode and offset. Their packs are those of `packs`.
+    pub frames: Vec<FrameRow>,
+    pub packs: Vec<StoredObject>,
+}
+
+impl Whole {
+    /// The manifest from nothing to the snapshot.
+    pub fn manifest(&self) -> PathBuf {
+        self.dir.path().join("whole.arrow")
+    }
+}
+
+/// The manifests of a line, in files.
+struct Manifests<'a> {
+    files: Vec<PathBuf>,
+    monitor: &'a Monitor,
+}
+
+/// The pieces of each file.
+type Pieces = BTreeMap<u64, Vec<FrameRow>>;
+
+/// Folds a line of deltas, of which the first starts from nothing.
+pub fn fold(log: &Log, line: &[Published], monitor: &Monitor) -> Result<Whole> {
+    let dir = tempfile::tempdir().context("make a temporary directory in", std::env::temp_dir())?;
+    let Some(last) = line.last() else {
+        return Err(Error::failed("there is nothing to fold", "report this"));
+    };
+    let mut manifests = Manifests { files: Vec::new(), monitor };
+    let (mut pieces, mut packs) = (Pieces::new(), Vec::new());
+    for (number, published) in line.iter().enumerate() {
+        monitor.check()?;
+        let manifest = dir.path().join(format!("{number}.arrow"));
+        log.download(&published.manifest, &manifest)?;
+        vet(&manifest)?;
+        let index = dir.path().join("index.arrow");
+        add_pieces(log, published, (&manifest, &index), &mut pieces, &mut packs)?;
+        manifests.files.push(manifest);
+    }
+    let packs = only_used(&mut pieces, packs);
+    let delta = &last.delta;
+    let header = ManifestHeader {
+        target: delta.snapshot.id.to_string(),
+        volume: delta.volume.map(|volume| volume.to_string()).unwrap_or_default(),
+        provider: delta.snapshot.provider.name().to_owned(),
+        filesystem: delta.filesystem.clone(),
+        created: delta.snapshot.created.clone(),
+        ..ManifestHeader::default()
+    };
+    let counts = manifests.write(&dir.path().join("whole.arrow"), &header, &pieces)?;
+    manifests.files.iter().try_for_each(|file| std::fs::remove_file(file).context("remove", file))?;
+    Ok(Whole { dir, counts, frames: pieces.into_values().flatten().collect(), packs })
+}
+
+/// What the pieces are after one more delta.
+fn add_pieces(
+    log: &Log,
+    published: &Published,
+    (manifest, index): (&Path, &Path),
+    pieces: &mut Pieces,
+    packs: &mut Vec<StoredObject>,
+) -> Result<()> {
+    let first = packs.len() as u32;
+    let come = match &published.index {
+        Some(object) => {
+            log.download(object, &index.to_path_buf())?;
+            read_frames(index)?
+        }
+        None => Vec::new(),
+    };
+    if come.iter().any(|frame| frame.pack as usize >= published.packs.len()) {
+        return Err(astray(published, "its index names a pack that it does not have"));
+    }
+    packs.extend(published.packs.iter().cloned());
+    let of = |ino: u64| {
+        let from = come.partition_point(|frame| frame.ino < ino);
+        come[from..]
+            .iter()
+            .take_while(move |frame| frame.ino == ino)
+            .map(move |frame| FrameRow { pack: frame.pack + first, ..*frame })
+    };
+    let mut changed: Vec<(u64, Option<Vec<FrameRow>>)> = Vec::new();
+    for change in ManifestReader::open(manifest)? {
+        let change = change?;
+        if change.kind != Kind::File || !change.flags.any() {
+            continue;
+        }
+        if change.flags.deleted {
+            changed.push((change.ino, None));
+            continue;
+        }
+        let old = if change.flags.created { None } else { pieces.get(&change.ino) };
+        let mut list = old.cloned().unwrap_or_default();
+        cut_off(&mut list, &change);
+        for extent in &change.extents {
+            cut_out(&mut list, extent.offset, extent.end());
+            let source = match (extent.op, extent.source) {
+                (Op::Data, _) => {
+                    of(change.ino).filter_map(|f| f.within(extent.offset, extent.end())).collect()
+                }
+                (Op::Clone, Some(source)) => {
+                    let end = source.offset + extent.length;
+                    let there: Vec<FrameRow> = match source.end {
+                        End::Base => pieces.get(&source.ino).cloned().unwrap_or_default(),
+                        End::Target => of(source.ino).collect(),
+                    };
+                    let moved = |frame: FrameRow| FrameRow {
+                        ino: change.ino,
+                        offset: extent.offset + (frame.offset - source.offset),
+                        ..frame
+                    };
+                    there.iter().filter_map(|f| f.within(source.offset, end)).map(moved).collect()
+                }
+                _ => Vec::new(),
+            };
+            let has_all = source.iter().map(|frame| u64::from(frame.length)).sum::<u64>() == extent.length;
+            if matches!(extent.op, Op::Data | Op::Clone) && !has_all {
+                return Err(astray(published, &format!("bytes of {} are in no pack", change.display_path())));
+            }
+            list.extend(source);
+        }
+        list.sort_unstable();
+        changed.push((change.ino, Some(list)));
+    }
+    for (ino, list) in changed {
+        match list {
+            Some(list) => drop(pieces.insert(ino, list)),
+            None => drop(pieces.remove(&ino)),
+        }
+    }
+    Ok(())
+}
+
+/// Takes away what lies beyond the end of a file that became shorter.
+fn cut_off(list: &mut Vec<FrameRow>, change: &Change) {
+    if let (Some(old), Some(new)) = (change.old, change.new)
+        && new.size < old.size
+    {
+        cut_out(list, new.size, u64::MAX);
+    }
+}
+
+fn cut_out(list: &mut Vec<FrameRow>, from: u64, to: u64) {
+    let sides = |frame: FrameRow| [frame.within(0, from), frame.within(to, u64::MAX)].into_iter().flatten();
+    *list = list.iter().flat_map(|frame| sides(*frame)).collect();
+}
+
+/// Numbers the packs that are still used anew, and leaves the others out.
+fn only_used(pieces: &mut Pieces, packs: Vec<StoredObject>) -> Vec<StoredObject> {
+    let used: BTreeSet<u32> = pieces.values().flatten().map(|frame| frame.pack).collect();
+    let numbers: BTreeMap<u32, u32> = used.iter().zip(0..).map(|(old, new)| (*old, new)).collect();
+    pieces.values_mut().flatten().for_each(|frame| frame.pack = numbers[&frame.pack]);
+    packs.into_iter().zip(0..).filter(|(_, number)| used.contains(number)).map(|(pack, _)| pack).collect()
+}
+
+impl Manifests<'_> {
+    fn write(&self, to: &PathBuf, header: &ManifestHeader, pieces: &Pieces) -> Result<Counts> {
+        let mut directories = Directories::default();
+        self.each(&mut |row| {
+            if let (Kind::Directory, Some(link)) = (row.kind, row.links_added.first()) {
+                directories.insert(row.ino, link.clone());
+            }
+            Ok(())
+        })?;
+        let mut writer = ManifestWriter::create(to, header)?;
+        self.each(&mut |mut row| {
+            row.path = Some(match row.links_added.first() {
+                Some(link) => directories.path(link)?,
+                None => directories.path_of(row.ino)?,
+            });
+            let held = pieces.get(&row.ino).into_iter().flatten().map(|frame| u64::from(frame.length));
+            if row.data_bytes() != held.sum::<u64>() {
+                return Err(Error::integrity(
+                    format!("the log does not have the bytes of {} that it names", row.display_path()),
+                    "another snapshot may be whole; a new log begins with all of them",
+                ));
+            }
+            writer.write(&row)
+        })?;
+        writer.finish()
+    }
+
+    /// Every inode that is there in the end, as if it were new, but without its path.
+    fn each(&self, act: &mut dyn FnMut(Change) -> Result<()>) -> Result<()> {
+        let open = |file: &PathBuf| Ok(ManifestReader::open(file)?.peekable());
+        let mut readers = self.files.iter().map(open).collect::<Result<Vec<_>>>()?;
+        loop {
+            let mut next = None::<u64>;
+            for reader in &mut readers {
+                match reader.peek() {
+                    Some(Ok(row)) => next = Some(next.map_or(row.ino, |next| next.min(row.ino))),
+                    Some(Err(_)) => return reader.next().map_or(Ok(()), |row| row.map(drop)),
+                    None => {}
+                }
+            }
+            let Some(ino) = next else { return Ok(()) };
+            self.monitor.check()?;
+            let mut state = None;
+            for reader in &mut readers {
+                while let Some(change) = take(reader, ino)? {
+                    state = after(state, change)?;
+                }
+            }
+            if let Some(row) = state {
+                act(row)?;
+            }
+        }
+    }
+}
+
+fn take(reader: &mut Peekable<ManifestReader>, ino: u64) -> Result<Option<Change>> {
+    let is_it = |row: &Result<Change>| row.as_ref().map_or(true, |row| row.ino == ino);
+    reader.next_if(is_it).transpose()
+}
+
+/// What an inode is after a change.
+fn after(state: Option<Change>, change: Change) -> Result<Option<Change>> {
+    if change.flags.deleted {
+        return Ok(None);
+    }
+    let plain = |extents: Vec<Extent>| extents.into_iter().map(as_data).collect::<Vec<_>>();
+    if change.flags.created {
+        let extents = tidy(plain(change.extents));
+        return Ok(Some(Change { extents, ..change }));
+    }
+    let Some(state) = state else {
+        return Err(Error::integrity(
+            format!("the log changes {}, and never made it", change.display_path()),
+            "something changes what is in the log",
+        ));
+    };
+    let mut links: BTreeSet<Link> = state.links_added.into_iter().collect();
+    change.links_removed.iter().for_each(|link| _ = links.remove(link));
+    links.extend(change.links_added);
+    let mut extents = state.extents;
+    if let (Some(old), Some(new)) = (change.old, change.new)
+        && new.size < old.size
+    {
+        extents = without(&extents, new.size, u64::MAX);
+    }
+    for extent in &change.extents {
+        extents = without(&extents, extent.offset, extent.end());
+    }
+    extents.extend(plain(change.extents).into_iter().filter(|extent| extent.op != Op::Hole));
+    Ok(Some(Change {
+        flags: ChangeFlags { created: true, ..ChangeFlags::default() },
+        generation: change.generation,
+        nlink: links.len() as u32,
+        links_added: links.into_iter().collect(),
+        new: change.new.or(state.new),
+        symlink_target: change.symlink_target,
+        xattrs: change.xattrs.or(state.xattrs),
+        extents: tidy(extents),
+        ..state
+    }))
+}
+
+/// In a snapshot that comes alone, bytes that were cloned come as others do.
+fn as_data(extent: Extent) -> Extent {
+    if extent.op == Op::Clone { Extent { op: Op::Data, source: None, ..extent } } else { extent }
+}
+
+fn without(extents: &[Extent], from: u64, to: u64) -> Vec<Extent> {
+    let part = |extent: &Extent, from: u64, to: u64| {
+        let (start, end) = (extent.offset.max(from), extent.end().min(to));
+        (start < end).then(|| Extent { offset: start, length: end - start, ..*extent })
+    };
+    extents.iter().flat_map(|e| [part(e, 0, from), part(e, to, u64::MAX)]).flatten().collect()
+}
+
+/// Sorted, with those together that belong together.
+fn tidy(mut extents: Vec<Extent>) -> Vec<Extent> {
+    extents.sort_unstable_by_key(|extent| extent.offset);
+    let mut tidy: Vec<Extent> = Vec::with_capacity(extents.len());
+    for extent in extents {
+        match tidy.last_mut() {
+            Some(last) if last.op == extent.op && last.end() == extent.offset => last.length += extent.length,
+            _ => tidy.push(extent),
+        }
+    }
+    tidy
+}
+
+fn astray(published: &Published, why: &str) -> Error {
+    Error::integrity(
+        format!("the log does not hold snapshot {} as it should: {why}", published.delta.snapshot.name),
+        "something changes what is in the log",
+    )
+}
