@@ -1,7 +1,7 @@
 //! Commit records: the only objects that make something part of a log.
 
 use serde::{Deserialize, Serialize};
-use snapsync_model::{Error, Result, SnapshotInfo};
+use snapsync_model::{Error, Promotions, Result, SnapshotInfo};
 use snapsync_stream::wire::DeltaHead;
 use uuid::Uuid;
 
@@ -32,7 +32,7 @@ pub struct Published {
     pub packs: Vec<StoredObject>,
 }
 
-/// A slot of the line.
+/// A place of the line: a snapshot, or a promotion that comes before the first snapshot of its epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commit {
     /// Its place in the line, from 0 on, which its name has too.
@@ -45,12 +45,21 @@ pub struct Commit {
     pub written: String,
     pub lineage: Uuid,
     pub epoch: u64,
-    pub published: Published,
+    /// The promotions that led to that epoch.
+    #[serde(default, skip_serializing_if = "Promotions::is_empty")]
+    pub promotions: Promotions,
+    /// None for a promotion.
+    pub published: Option<Published>,
 }
 
 impl Commit {
-    pub fn info(&self) -> &SnapshotInfo {
-        &self.published.delta.snapshot
+    pub fn info(&self) -> Option<&SnapshotInfo> {
+        self.published.as_ref().map(|published| &published.delta.snapshot)
+    }
+
+    /// Whether it is of this snapshot.
+    pub fn is_of(&self, snapshot: Uuid) -> bool {
+        self.info().is_some_and(|info| info.id == snapshot)
     }
 
     pub(crate) fn key(sequence: u64) -> String {

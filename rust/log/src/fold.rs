@@ -7,6 +7,7 @@ use snapsync_manifest::{FrameRow, ManifestHeader, ManifestReader, ManifestWriter
 use snapsync_model::{
     Change, ChangeFlags, Context, Counts, Directories, End, Error, Extent, Kind, Link, Monitor, Op, Result,
 };
+use snapsync_stream::wire::DeltaHead;
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter::Peekable;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,8 @@ use tempfile::TempDir;
 /// All of one snapshot.
 pub struct Whole {
     dir: TempDir,
-    pub counts: Counts,
+    /// From nothing to the snapshot.
+    pub delta: DeltaHead,
     /// Sorted by inode and offset. Their packs are those of `packs`.
     pub frames: Vec<FrameRow>,
     pub packs: Vec<StoredObject>,
@@ -66,7 +68,8 @@ pub fn fold(log: &Log, line: &[Published], monitor: &Monitor) -> Result<Whole> {
     };
     let counts = manifests.write(&dir.path().join("whole.arrow"), &header, &pieces)?;
     manifests.files.iter().try_for_each(|file| std::fs::remove_file(file).context("remove", file))?;
-    Ok(Whole { dir, counts, frames: pieces.into_values().flatten().collect(), packs })
+    let delta = DeltaHead { base: None, totals: (&counts).into(), ..delta.clone() };
+    Ok(Whole { dir, delta, frames: pieces.into_values().flatten().collect(), packs })
 }
 
 /// What the pieces are after one more delta.

@@ -120,7 +120,9 @@ impl Log {
         let Some(bytes) = self.objects.get(&key, LARGEST)? else { return Ok(None) };
         let mut record: Commit = serde_json::from_slice(&bytes)
             .map_err(|e| self.objects.damaged(&key, &format!("it is no commit: {e}")))?;
-        record.published.delta.version = snapsync_stream::wire::VERSION;
+        if let Some(published) = &mut record.published {
+            published.delta.version = snapsync_stream::wire::VERSION;
+        }
         if record.sequence != sequence {
             return Err(self.objects.damaged(&key, &format!("it is commit {}", record.sequence)));
         }
@@ -130,6 +132,12 @@ impl Log {
     /// The newest commit and the digest of its record; None if there is none yet.
     pub fn head(&self) -> Result<Option<(Commit, String)>> {
         self.newest()?.map(|newest| self.there(newest)).transpose()
+    }
+
+    /// The newest snapshot, which is that of `head` unless promotions follow it.
+    pub fn newest_snapshot(&self, head: &Commit) -> Result<Option<Commit>> {
+        let line = self.line(head.clone(), |commit| commit.published.is_some())?;
+        Ok(line.into_iter().next().filter(|commit| commit.published.is_some()))
     }
 
     fn there(&self, sequence: u64) -> Result<(Commit, String)> {

@@ -50,6 +50,11 @@ impl Promotions {
         self.0.is_empty()
     }
 
+    /// Whether the last one is of this volume, when it held this snapshot.
+    pub fn are_of(&self, volume: Uuid, after: Uuid) -> bool {
+        self.0.last().is_some_and(|last| last.volume == volume && last.after == after)
+    }
+
     /// Adds a promotion of a volume that is in `epoch`; the last promotion's epoch is the new one.
     pub fn promoted(
         &self,

@@ -87,6 +87,7 @@ const NAMES: &[&str] = &[
     "delete.removed",
     "promote.checked",
     "promote.kept",
+    "promote.announced",
     "promote.raised",
     "switch.demoted",
     "rejoin.back",

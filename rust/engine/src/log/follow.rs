@@ -33,11 +33,11 @@ pub(crate) fn follow(
 ) -> Result<Synced> {
     let started = Instant::now();
     let log = seen::open(address)?;
-    let (newest, _) = log.head()?.ok_or_else(|| {
-        Error::refused(format!("{address} has no snapshot yet"), "sync its primary to it first")
-    })?;
+    let nothing = || Error::refused(format!("{address} has no snapshot yet"), "sync its primary to it first");
+    let (head, _) = log.head()?.ok_or_else(nothing)?;
+    let newest = log.newest_snapshot(&head)?.and_then(|commit| commit.info().cloned()).ok_or_else(nothing)?;
     let mut standby = Local::new(target, None, monitor)?;
-    let result = Following { log: &log, newest, options, transfer, monitor, started }.run(&mut standby);
+    let result = Following { log: &log, head, newest, options, transfer, monitor, started }.run(&mut standby);
     if let Err(error) = &result {
         standby.failed(error, Uuid::nil());
     }
@@ -46,7 +46,9 @@ pub(crate) fn follow(
 
 struct Following<'a> {
     log: &'a Log,
-    newest: Commit,
+    head: Commit,
+    /// The snapshot that the log holds.
+    newest: SnapshotInfo,
     options: &'a Options,
     transfer: &'a TransferOptions,
     monitor: &'a Monitor,
@@ -91,12 +93,12 @@ struct Come {
 
 impl Following<'_> {
     fn run(&self, standby: &mut Local<'_>) -> Result<Synced> {
-        let looked = standby.look(Some(self.newest.lineage))?;
+        let looked = standby.look(Some(self.head.lineage))?;
         self.is_of(&looked)?;
         let state = standby.open(OpenRequest {
-            lineage: self.newest.lineage,
-            epoch: self.newest.epoch,
-            promotions: self.newest.published.delta.promotions.clone(),
+            lineage: self.head.lineage,
+            epoch: self.head.epoch,
+            promotions: self.head.promotions.clone(),
             drift: self.options.drift,
             store: None,
         })?;
@@ -111,8 +113,9 @@ impl Following<'_> {
         if state.newest.is_none() && line.len() > 1 {
             self.begin(standby, &line, &mut come)?;
         } else {
-            line.iter().try_for_each(|commit| self.replay(standby, commit, &mut come))?;
+            line.iter().try_for_each(|published| self.replay(standby, published, &mut come))?;
         }
+        standby.follow(self.log.address().to_string())?;
         self.report(state, come, line.is_empty())
     }
 
@@ -120,7 +123,7 @@ impl Following<'_> {
     fn is_of(&self, looked: &StandbyInfo) -> Result<()> {
         looked.expect_reachable()?;
         looked.role.map_or(Ok(()), |role| expect_standby(&looked.path, role))?;
-        if looked.lineage.is_none_or(|lineage| lineage == self.newest.lineage) {
+        if looked.lineage.is_none_or(|lineage| lineage == self.head.lineage) {
             return Ok(());
         }
         Err(Error::refused(
@@ -129,12 +132,19 @@ impl Following<'_> {
         ))
     }
 
-    /// The commits that the standby does not have, oldest first.
-    fn missing(&self, state: &State) -> Result<Vec<Commit>> {
-        let Some(base) = &state.newest else { return self.log.line(self.newest.clone(), |_| false) };
-        let line = self.log.line(self.newest.clone(), |commit| commit.info().id == base.id)?;
+    /// What the standby does not have, oldest first.
+    fn missing(&self, state: &State) -> Result<Vec<Published>> {
+        Ok(self.line(state)?.into_iter().filter_map(|commit| commit.published).collect())
+    }
+
+    /// The commits after the one that the standby holds.
+    fn line(&self, state: &State) -> Result<Vec<Commit>> {
+        let base = state.newest.as_ref();
+        let line =
+            self.log.line(self.head.clone(), |commit| base.is_some_and(|base| commit.is_of(base.id)))?;
+        let Some(base) = base else { return Ok(line) };
         match line.split_first() {
-            Some((first, rest)) if first.info().id == base.id => Ok(rest.to_vec()),
+            Some((first, rest)) if first.is_of(base.id) => Ok(rest.to_vec()),
             _ => Err(Error::refused(
                 format!(
                     "{} does not have snapshot {}, the newest of {}",
@@ -148,8 +158,8 @@ impl Following<'_> {
     }
 
     /// The changes of one commit.
-    fn replay(&self, standby: &mut Local<'_>, commit: &Commit, come: &mut Come) -> Result<()> {
-        let Published { delta, manifest: stored, index, packs } = &commit.published;
+    fn replay(&self, standby: &mut Local<'_>, published: &Published, come: &mut Come) -> Result<()> {
+        let Published { delta, manifest: stored, index, packs } = published;
         let dir = tempfile::tempdir().context("make a temporary directory in", std::env::temp_dir())?;
         let manifest = dir.path().join("manifest.arrow");
         self.log.download(stored, &manifest)?;
@@ -166,11 +176,9 @@ impl Following<'_> {
     }
 
     /// All of the newest snapshot, for a standby that has nothing yet.
-    fn begin(&self, standby: &mut Local<'_>, line: &[Commit], come: &mut Come) -> Result<()> {
-        let deltas: Vec<Published> = line.iter().map(|commit| commit.published.clone()).collect();
-        let whole = fold(self.log, &deltas, self.monitor)?;
-        let delta =
-            DeltaHead { base: None, totals: (&whole.counts).into(), ..self.newest.published.delta.clone() };
+    fn begin(&self, standby: &mut Local<'_>, line: &[Published], come: &mut Come) -> Result<()> {
+        let whole = fold(self.log, line, self.monitor)?;
+        let delta = whole.delta.clone();
         let (manifest, frames, packs) = (whole.manifest(), whole.frames.clone(), &whole.packs);
         self.bring(standby, &Coming { delta: &delta, manifest, frames, packs }, come)
     }
@@ -205,11 +213,11 @@ impl Following<'_> {
     }
 
     fn report(&self, state: State, come: Come, has_all: bool) -> Result<Synced> {
-        let snapshot: SnapshotInfo = self.newest.info().clone();
+        let snapshot = self.newest.clone();
         let Come { counts, report } = come;
         Ok(Synced {
             verb: "sync",
-            primary: seen::info(self.log, Some(&self.newest), Role::Primary),
+            primary: seen::info(self.log, Some(&self.head), Role::Primary),
             standby: state.volume,
             set_aside: state.set_aside,
             base: state.newest,

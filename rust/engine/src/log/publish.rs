@@ -14,7 +14,7 @@ use crate::volume::lost::LostPaths;
 use crate::volume::pieces::{Piece, Seen};
 use snapsync_log::{Appended, Commit, Log, LogAddress, Packs, Published, StoredObject};
 use snapsync_manifest::{FrameRow, write_frames};
-use snapsync_model::{Change, Context, Error, Monitor, Range, Result, Role, SnapshotInfo};
+use snapsync_model::{Change, Context, Error, Monitor, Range, Result, Role, SnapshotInfo, VolumeInfo};
 use snapsync_stream::wire::DeltaHead;
 use snapsync_stream::{Held, Limit, Transferred, send};
 use std::collections::BTreeSet;
@@ -29,8 +29,10 @@ pub(crate) struct LogStandby<'a> {
     transfer: &'a TransferOptions,
     monitor: &'a Monitor,
     log: Option<Log>,
-    /// Its newest commit, and the digest of that record.
-    newest: Option<(Commit, String)>,
+    /// Its newest commit and the digest of that record.
+    head: Option<(Commit, String)>,
+    /// The snapshot that it holds.
+    newest: Option<SnapshotInfo>,
     delta: Option<Uploaded>,
     /// Whether the commit may be there although nobody said so.
     may_be_there: bool,
@@ -54,7 +56,8 @@ impl<'a> LogStandby<'a> {
         transfer: &'a TransferOptions,
         monitor: &'a Monitor,
     ) -> LogStandby<'a> {
-        LogStandby { address, transfer, monitor, log: None, newest: None, delta: None, may_be_there: false }
+        let (log, head, newest, delta) = Default::default();
+        LogStandby { address, transfer, monitor, log, head, newest, delta, may_be_there: false }
     }
 
     fn log(&self) -> Result<&Log> {
@@ -65,22 +68,33 @@ impl<'a> LogStandby<'a> {
         self.delta.take().ok_or_else(|| Error::failed("no delta has begun", "report this"))
     }
 
+    fn read_head(&mut self) -> Result<()> {
+        let Some(log) = &self.log else { return Ok(()) };
+        self.head = log.head()?;
+        let Some((head, _)) = &self.head else { return Ok(()) };
+        self.newest = log.newest_snapshot(head)?.and_then(|commit| commit.info().cloned());
+        Ok(())
+    }
+
     /// The record that is to follow the newest.
     fn next(&self, published: Published) -> Commit {
         Commit {
-            sequence: self.newest.as_ref().map_or(0, |(newest, _)| newest.sequence + 1),
-            before: self.newest.as_ref().map(|(_, digest)| digest.clone()).unwrap_or_default(),
+            sequence: self.head.as_ref().map_or(0, |(head, _)| head.sequence + 1),
+            before: self.head.as_ref().map(|(_, digest)| digest.clone()).unwrap_or_default(),
             token: Uuid::new_v4(),
             written: jiff::Timestamp::now().to_string(),
             lineage: published.delta.lineage.unwrap_or_default(),
             epoch: published.delta.epoch,
-            published,
+            promotions: published.delta.promotions.clone(),
+            published: Some(published),
         }
     }
 
     /// Why another commit has the place.
     fn taken(&self, found: &Commit, own: &Commit) -> Error {
-        let (log, name) = (&self.address, &found.info().name);
+        let log = &self.address;
+        let what =
+            found.info().map_or_else(|| "a promotion".to_owned(), |info| format!("snapshot {}", info.name));
         if found.epoch > own.epoch {
             return Error::refused(
                 format!("{log} is in epoch {}: another volume was promoted", found.epoch),
@@ -88,7 +102,7 @@ impl<'a> LogStandby<'a> {
             );
         }
         Error::refused(
-            format!("another snapsync has just published snapshot {name} to {log}"),
+            format!("another snapsync has just published {what} to {log}"),
             "run the same command again; if no other one is known, find out who writes there",
         )
     }
@@ -97,14 +111,14 @@ impl<'a> LogStandby<'a> {
 impl StandbyEnd for LogStandby<'_> {
     fn look(&mut self, _lineage: Option<Uuid>) -> Result<StandbyInfo> {
         self.log = Log::open(&self.address)?;
-        self.newest = self.log.as_ref().map(Log::head).transpose()?.flatten();
-        let newest = self.newest.as_ref().map(|(newest, _)| newest);
+        self.read_head()?;
+        let head = self.head.as_ref().map(|(head, _)| head);
         Ok(StandbyInfo {
             path: self.address.to_string(),
-            lineage: newest.map(|newest| newest.lineage),
+            lineage: head.map(|head| head.lineage),
             role: None,
-            epoch: newest.map(|newest| newest.epoch),
-            promotions: newest.map(|newest| newest.published.delta.promotions.clone()).unwrap_or_default(),
+            epoch: head.map(|head| head.epoch),
+            promotions: head.map(|head| head.promotions.clone()).unwrap_or_default(),
             pending: None,
             volume: self.log.as_ref().map(Log::id),
             filesystem: None,
@@ -115,17 +129,17 @@ impl StandbyEnd for LogStandby<'_> {
     fn open(&mut self, opening: OpenRequest) -> Result<State> {
         if self.log.is_none() {
             self.log = Some(Log::init(&self.address)?);
-            self.newest = self.log()?.head()?;
+            self.read_head()?;
         }
-        let newest = self.newest.as_ref().map(|(newest, _)| newest);
-        if let Some(newest) = newest {
-            let own = (newest.epoch, &newest.published.delta.promotions);
+        let head = self.head.as_ref().map(|(head, _)| head);
+        if let Some(head) = head {
+            let own = (head.epoch, &head.promotions);
             can_follow(&self.address.to_string(), (opening.epoch, &opening.promotions), own)?;
         }
-        let volume = seen::info(self.log()?, newest, Role::Standby);
+        let volume = seen::info(self.log()?, head, Role::Standby);
         Ok(State {
-            volume: snapsync_model::VolumeInfo { lineage: opening.lineage, epoch: opening.epoch, ..volume },
-            newest: newest.map(|newest| newest.info().clone()),
+            volume: VolumeInfo { lineage: opening.lineage, epoch: opening.epoch, ..volume },
+            newest: self.newest.clone(),
             pending: None,
             recovered: Vec::new(),
             set_aside: None,
@@ -185,14 +199,16 @@ impl StandbyEnd for LogStandby<'_> {
     fn commit(&mut self) -> Result<SnapshotInfo> {
         let Uploaded { head, manifest, packs, frames, .. } = self.delta()?;
         let index = index(self.log()?, &head.snapshot, &frames)?;
+        let snapshot = head.snapshot.clone();
         let own = self.next(Published { delta: head, manifest, index, packs });
         self.may_be_there = true;
-        let appended = self.log()?.append(&own)?;
-        if let Appended::Taken(found) = appended {
+        if let Appended::Taken(found) = self.log()?.append(&own)? {
             self.may_be_there = false;
             return Err(self.taken(&found, &own));
         }
-        Ok(own.info().clone())
+        // A round may bring one more.
+        self.read_head()?;
+        Ok(snapshot)
     }
 
     /// Whoever reads a log would know it, so it keeps none.

@@ -2,8 +2,10 @@
 
 use crate::report::snapshots::Listed;
 use crate::report::volumes::Status;
+use crate::volume::roles::Described;
 use snapsync_log::{Commit, Log, LogAddress};
-use snapsync_model::{Error, Provider, Result, Role, Subset, VolumeInfo};
+use snapsync_model::{Error, Provider, Result, Role, SnapshotInfo, Subset, VolumeInfo};
+use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// What stands for the name of a file system.
@@ -19,7 +21,7 @@ pub(crate) fn info(log: &Log, newest: Option<&Commit>, role: Role) -> VolumeInfo
         role,
         provider: Provider::Pool,
         filesystem: STORE.to_owned(),
-        subset: newest.map_or_else(Subset::default, |newest| newest.info().subset.clone()),
+        subset: newest.and_then(Commit::info).map_or_else(Subset::default, |info| info.subset.clone()),
         history: None,
     }
 }
@@ -40,13 +42,29 @@ fn line(log: &Log) -> Result<Vec<Commit>> {
     Ok(newest.transpose()?.unwrap_or_default())
 }
 
+fn snapshots(line: &[Commit]) -> Vec<SnapshotInfo> {
+    line.iter().filter_map(|commit| commit.info().cloned()).collect()
+}
+
+/// What a volume that follows it, or followed it once, is to know.
+pub(crate) fn describe(address: &LogAddress) -> Result<Described> {
+    let log = open(address)?;
+    let line = line(&log)?;
+    Ok(Described {
+        volume: info(&log, line.last(), Role::Primary),
+        line: snapshots(&line),
+        promotions: line.last().map(|head| head.promotions.clone()).unwrap_or_default(),
+        standbys: BTreeMap::new(),
+    })
+}
+
 pub(crate) fn list(address: &LogAddress) -> Result<Listed> {
     let log = open(address)?;
     let line = line(&log)?;
     Ok(Listed {
         verb: "list",
         volume: info(&log, line.last(), Role::Standby),
-        snapshots: line.iter().map(|commit| commit.info().clone()).collect(),
+        snapshots: snapshots(&line),
         alone: Vec::new(),
         holds: Vec::new(),
         clones: Vec::new(),
@@ -56,16 +74,17 @@ pub(crate) fn list(address: &LogAddress) -> Result<Listed> {
 
 pub(crate) fn status(address: &LogAddress) -> Result<Status> {
     let log = open(address)?;
-    let newest = log.head()?.map(|(newest, _)| newest);
+    let line = line(&log)?;
+    let snapshots = snapshots(&line);
     Ok(Status {
         verb: "status",
-        volume: info(&log, newest.as_ref(), Role::Standby),
-        snapshots: newest.as_ref().map_or(0, |newest| newest.sequence + 1),
+        volume: info(&log, line.last(), Role::Standby),
+        snapshots: snapshots.len() as u64,
         unfinished: None,
         busy: false,
         standbys: Vec::new(),
         holds: Vec::new(),
-        latest: newest.map(|newest| newest.info().clone()),
+        latest: snapshots.last().cloned(),
         replaced: None,
         read_only: false,
         history: None,

@@ -2,11 +2,13 @@
 
 use crate::location::directory::open_directory;
 use crate::location::text::{Address, Location};
+use crate::log::seen;
 use crate::options::SshOptions;
 use crate::remote::messages::{Answer, Request};
 use crate::remote::ssh::Peer;
 use crate::remote::wire::out_of_turn;
 use crate::volume::roles::{Described, RoleReply, RoleRequest, perform};
+use snapsync_log::LogAddress;
 use snapsync_model::{Error, Monitor, Result, VolumeInfo};
 use std::path::{Path, PathBuf};
 
@@ -16,10 +18,15 @@ use std::path::{Path, PathBuf};
 pub(crate) enum End {
     Here(PathBuf),
     There(Address),
+    /// What stands for the primary that publishes to it.
+    Log(LogAddress),
 }
 
 impl End {
     pub(crate) fn parse(path: &Path) -> Result<End> {
+        if let Some(log) = LogAddress::parse(path)? {
+            return Ok(End::Log(log));
+        }
         Ok(match Location::parse(path)?.there() {
             Some(address) => End::There(address),
             None => End::Here(open_directory(path)?.title().to_path_buf()),
@@ -35,6 +42,13 @@ impl End {
         match self {
             End::Here(path) => perform(path, request, monitor),
             End::There(address) => perform_there(address, request, ssh, monitor),
+            End::Log(log) => match request {
+                RoleRequest::Describe => seen::describe(log).map(|it| RoleReply::Described(Box::new(it))),
+                _ => Err(Error::usage(
+                    format!("{log} is a log, and has no role that could change"),
+                    "name the volume that is to change its role",
+                )),
+            },
         }
     }
 
@@ -50,6 +64,7 @@ impl End {
         match self {
             End::Here(path) => path.clone(),
             End::There(address) => address.to_string().into(),
+            End::Log(log) => log.to_string().into(),
         }
     }
 }

@@ -89,6 +89,11 @@ impl<'a> Local<'a> {
         self.volume.as_mut().ok_or_else(|| out_of_turn("the volume is not open"))
     }
 
+    /// Records the log that the open volume follows.
+    pub(crate) fn follow(&mut self, log: String) -> Result<()> {
+        self.volume()?.set_follows(Some(log))
+    }
+
     /// The store of the volume, once it is open.
     pub(crate) fn store(&self) -> Option<Spot> {
         self.volume.as_ref().map(|volume| volume.store())
@@ -313,6 +318,7 @@ impl StandbyEnd for Local<'_> {
             can_be_kept(volume.root(), read_only)?;
             volume.set_read_only(read_only)?;
         }
+        volume.set_follows(None)?;
         let pending = Journal::load(&volume.store())?.map(|journal| Pending {
             snapshot: journal.snapshot.id,
             base: journal.base,

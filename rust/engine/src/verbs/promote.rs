@@ -1,22 +1,20 @@
 //! Makes a standby the primary.
 
-use crate::location::directory::open_volume;
+use crate::location::directory::{open_directory, open_volume};
+use crate::log::promotion::announce;
 use crate::options::OnDrift;
-use crate::remote::roles::strange;
 use crate::report::volumes::{PromotePreview, Promoted};
 use crate::volume::recovery::unfinished;
-use crate::volume::roles::{RoleReply, RoleRequest, expect_standby, newest_of, perform};
+use crate::volume::roles::{Wanted, expect_standby, newest_of, promote_in};
 use snapsync_model::{Monitor, Result};
 use snapsync_snapshot::Unkept;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Makes a standby the primary.
+/// Makes a standby the primary. If it follows a log, the log is in the new epoch first.
 pub fn promote(path: &Path, name: Option<String>, on_drift: OnDrift, monitor: &Monitor) -> Result<Promoted> {
-    match perform(path, RoleRequest::Promote { name, on_drift, standbys: BTreeMap::new() }, monitor)? {
-        RoleReply::Promoted(promoted) => Ok(*promoted),
-        other => Err(strange(&other)),
-    }
+    let wanted = Wanted { name, on_drift, standbys: BTreeMap::new() };
+    promote_in(open_directory(path)?, wanted, &mut announce, monitor)
 }
 
 /// Says what that would have to do first. Only reads, and does not look for what was changed by hand.

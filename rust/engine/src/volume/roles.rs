@@ -94,7 +94,8 @@ pub(crate) fn perform_in(root: Root, request: RoleRequest, monitor: &Monitor) ->
             demote(&mut volume, newest, monitor).map(|demoted| RoleReply::Demoted(Box::new(demoted)))
         }
         RoleRequest::Promote { name, on_drift, standbys } => {
-            promote_volume(&mut volume, name, on_drift, standbys, monitor)
+            let wanted = Wanted { name, on_drift, standbys };
+            promote_volume(&mut volume, wanted, &mut |_, _, raised| Ok(raised), monitor)
                 .map(|promoted| RoleReply::Promoted(Box::new(promoted)))
         }
     }
@@ -140,11 +141,34 @@ pub(crate) fn expect_standby(volume: &Volume) -> Result<()> {
 
 // --- requests ---------------------------------------------------------------------------------
 
+/// How a standby is to be promoted.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted {
+    pub(crate) name: Option<String>,
+    pub(crate) on_drift: OnDrift,
+    /// Those that it is to know.
+    pub(crate) standbys: BTreeMap<Uuid, Standby>,
+}
+
+/// Tells others of the epoch that is about to begin; returns the one that does. Given the snapshot that the
+/// standby holds.
+pub(crate) type Announce<'a> =
+    &'a mut dyn FnMut(&Volume, &SnapshotInfo, (u64, Promotions)) -> Result<(u64, Promotions)>;
+
+/// Makes the standby in a directory the primary.
+pub(crate) fn promote_in(
+    root: Root,
+    wanted: Wanted,
+    announce: Announce<'_>,
+    monitor: &Monitor,
+) -> Result<Promoted> {
+    promote_volume(&mut Volume::open_in(root)?.lock()?, wanted, announce, monitor)
+}
+
 fn promote_volume(
     volume: &mut LockedVolume,
-    name: Option<String>,
-    on_drift: OnDrift,
-    standbys: BTreeMap<Uuid, Standby>,
+    Wanted { name, on_drift, standbys }: Wanted,
+    announce: Announce<'_>,
     monitor: &Monitor,
 ) -> Result<Promoted> {
     expect_standby(volume)?;
@@ -169,7 +193,9 @@ fn promote_volume(
     };
     fault::point("promote.checked");
     keep_bytes(volume, &newest, monitor)?;
-    volume.become_primary(newest.id)?;
+    let raised = announce(volume, &newest, volume.next_epoch(newest.id)?)?;
+    fault::point("promote.announced");
+    volume.become_primary(raised)?;
     fault::point("promote.raised");
     standbys.into_iter().try_for_each(|(id, standby)| volume.remember_standby(id, standby))?;
     monitor.start(Stage::Snapshot, 0);

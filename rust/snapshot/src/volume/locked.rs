@@ -155,11 +155,16 @@ impl LockedVolume {
         self.save()
     }
 
-    /// Makes a standby that holds the snapshot `after` the primary of a new epoch.
-    pub fn become_primary(&mut self, after: Uuid) -> Result<()> {
+    /// The next epoch and the promotions that lead to it, if this standby, which holds the snapshot `after`,
+    /// is promoted.
+    pub fn next_epoch(&self, after: Uuid) -> Result<(u64, Promotions)> {
         let at = jiff::Timestamp::now().to_string();
         let Record { epoch, id, .. } = self.record;
-        let raised = self.record.promotions.promoted(epoch, Uuid::new_v4(), id, after, at)?;
+        self.record.promotions.promoted(epoch, Uuid::new_v4(), id, after, at)
+    }
+
+    /// Makes a standby the primary of a new epoch.
+    pub fn become_primary(&mut self, raised: (u64, Promotions)) -> Result<()> {
         self.unseal()?;
         (self.volume.record.epoch, self.volume.record.promotions) = raised;
         self.volume.record.role = Role::Primary;

@@ -203,6 +203,9 @@ pub(crate) struct Record {
     /// It was made for the sake of a part of its tree, and goes with the last of them if it has no snapshot.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) for_parts: bool,
+    /// The address of the log that it follows while it is a standby.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) follows: Option<String>,
     /// The directory that this is the store of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) root: Option<Bound>,
@@ -232,6 +235,7 @@ impl Record {
             partly_in_tree: false,
             history: None,
             for_parts: false,
+            follows: None,
             root: None,
         }
     }

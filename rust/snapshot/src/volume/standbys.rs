@@ -17,6 +17,11 @@ impl Volume {
         self.record.taken_for.get(&snapshot).copied()
     }
 
+    /// The address of the log that this standby follows.
+    pub fn follows(&self) -> Option<&str> {
+        self.record.follows.as_deref()
+    }
+
     /// The secret by which this standby's primary recognises it.
     pub fn secret(&self) -> Option<&str> {
         self.record.secret.as_deref()
@@ -61,6 +66,15 @@ impl LockedVolume {
             Err(error) if error.is_full() => Ok(()),
             other => other,
         }
+    }
+
+    /// Records the address of the log that this standby follows; None if it follows a volume.
+    pub fn set_follows(&mut self, log: Option<String>) -> Result<()> {
+        if self.record_mut().follows == log {
+            return Ok(());
+        }
+        self.record_mut().follows = log;
+        self.save()
     }
 
     pub fn keep_secret(&mut self, secret: String) -> Result<()> {

@@ -1,0 +1,61 @@
+//! Puts the next epoch into the log that a standby follows, before the standby is promoted: from then on the
+//! old primary cannot publish any more.
+
+use crate::log::seen;
+use snapsync_log::{Appended, Commit, LogAddress};
+use snapsync_model::{Error, Promotions, Result, SnapshotInfo};
+use snapsync_snapshot::Volume;
+use std::path::Path;
+use uuid::Uuid;
+
+/// Returns the epoch and the promotions that the volume is to have. `raised` is what it would have by itself.
+pub(crate) fn announce(
+    volume: &Volume,
+    newest: &SnapshotInfo,
+    raised: (u64, Promotions),
+) -> Result<(u64, Promotions)> {
+    let Some(address) = volume.follows() else { return Ok(raised) };
+    let address = LogAddress::parse(Path::new(address))?.ok_or_else(|| {
+        Error::integrity(format!("{address} is the address of no log"), "sync it once more")
+    })?;
+    let log = seen::open(&address)?;
+    let show = volume.path().display();
+    let (head, digest) = log.head()?.ok_or_else(|| {
+        Error::refused(format!("{address} has lost all of its snapshots"), "look what happened to it")
+    })?;
+    let held = log.newest_snapshot(&head)?;
+    let is_own = head.published.is_none() && head.promotions.are_of(volume.info().id, newest.id);
+    if !held.is_some_and(|held| held.is_of(newest.id)) {
+        return Err(Error::refused(
+            format!("{address} has other snapshots after {}, the newest of {show}", newest.name),
+            format!("`snapsync sync {address} {show}` brings them, then promote it"),
+        ));
+    }
+    if is_own && head.epoch == raised.0 {
+        // An earlier try came this far.
+        return Ok((head.epoch, head.promotions));
+    }
+    if head.epoch >= raised.0 {
+        return Err(Error::refused(
+            format!("{address} is in epoch {} already: another volume was promoted", head.epoch),
+            "only one of them can go on; its snapshots come to the others with `snapsync sync`",
+        ));
+    }
+    let promotion = Commit {
+        sequence: head.sequence + 1,
+        before: digest,
+        token: Uuid::new_v4(),
+        written: jiff::Timestamp::now().to_string(),
+        lineage: head.lineage,
+        epoch: raised.0,
+        promotions: raised.1.clone(),
+        published: None,
+    };
+    match log.append(&promotion)? {
+        Appended::Done => Ok(raised),
+        Appended::Taken(_) => Err(Error::refused(
+            format!("something was just published to {address}"),
+            format!("`snapsync sync {address} {show}` brings it, then promote it"),
+        )),
+    }
+}
