@@ -5,7 +5,8 @@ use crate::commit::{Published, StoredObject};
 use crate::log::Log;
 use snapsync_manifest::{FrameRow, ManifestHeader, ManifestReader, ManifestWriter, read_frames, vet};
 use snapsync_model::{
-    Change, ChangeFlags, Context, Counts, Directories, End, Error, Extent, Kind, Link, Monitor, Op, Result,
+    Change, ChangeFlags, Context, Counts, Directories, End, Error, Extent, Kind, Link, Monitor, Op, ROOT,
+    RelPath, Result,
 };
 use snapsync_stream::wire::DeltaHead;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +28,52 @@ impl Whole {
     /// The manifest from nothing to the snapshot.
     pub fn manifest(&self) -> PathBuf {
         self.dir.path().join("whole.arrow")
+    }
+
+    /// Reduces it to some paths below the root, and the directories above them. Returns the first of the paths that it does
+    /// not have, if one is missing.
+    pub fn reduce(&mut self, paths: &[RelPath]) -> Result<Option<RelPath>> {
+        let manifest = self.manifest();
+        let header = ManifestReader::open(&manifest)?.header()?;
+        let mut directories = Directories::default();
+        for row in ManifestReader::open(&manifest)? {
+            let row = row?;
+            if let (Kind::Directory, Some(link)) = (row.kind, row.links_added.first()) {
+                directories.insert(row.ino, link.clone());
+            }
+        }
+        let wanted: BTreeSet<&Path> = paths.iter().map(RelPath::as_path).collect();
+        let above: BTreeSet<&Path> = wanted.iter().flat_map(|path| path.ancestors().skip(1)).collect();
+        let mut missing = wanted.clone();
+        let (less, mut kept) = (self.dir.path().join("less.arrow"), BTreeSet::new());
+        let mut writer = ManifestWriter::create(&less, &header)?;
+        for row in ManifestReader::open(&manifest)? {
+            let mut row = row?;
+            let mut links = Vec::new();
+            for link in std::mem::take(&mut row.links_added) {
+                let path = directories.path(&link)?;
+                missing.remove(path.as_path());
+                let leads_there = row.kind == Kind::Directory && above.contains(path.as_path());
+                if leads_there || path.as_path().ancestors().any(|outer| wanted.contains(outer)) {
+                    links.push((link, path));
+                }
+            }
+            if links.is_empty() && row.ino != ROOT {
+                continue;
+            }
+            kept.insert(row.ino);
+            row.path = links.first().map_or(row.path, |(_, path)| Some(path.clone()));
+            row.nlink = links.len() as u32;
+            row.links_added = links.into_iter().map(|(link, _)| link).collect();
+            writer.write(&row)?;
+        }
+        if let Some(path) = missing.pop_first() {
+            return RelPath::new(path.as_os_str().as_encoded_bytes()).map(Some);
+        }
+        self.delta.totals = (&writer.finish()?).into();
+        std::fs::rename(&less, &manifest).context("rename", &less)?;
+        self.frames.retain(|frame| kept.contains(&frame.ino));
+        Ok(None)
     }
 }
 

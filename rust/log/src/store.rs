@@ -43,6 +43,19 @@ pub enum LogAddress {
 }
 
 impl LogAddress {
+    /// The log and the snapshot that `LOG@SNAP` names, or the log alone.
+    pub fn parse_snapshot(text: &Path) -> Result<Option<(LogAddress, Option<String>)>> {
+        let Some(whole) = text.to_str() else { return Ok(None) };
+        let name = whole.rfind('/').map_or(0, |slash| slash + 1);
+        let (log, snapshot) = match whole[name..].rsplit_once('@') {
+            Some((before, snapshot)) if !before.is_empty() && !snapshot.is_empty() => {
+                (&whole[..name + before.len()], Some(snapshot.to_owned()))
+            }
+            _ => (whole, None),
+        };
+        Ok(LogAddress::parse(Path::new(log))?.map(|log| (log, snapshot)))
+    }
+
     /// None if it is no address of a log.
     pub fn parse(text: &Path) -> Result<Option<LogAddress>> {
         let Some(text) = text.to_str() else { return Ok(None) };
@@ -50,6 +63,9 @@ impl LogAddress {
             Err(Error::usage(format!("{text} is not the address of a log: {why}"), advice))
         };
         let Some((scheme, rest)) = text.split_once("://") else { return Ok(None) };
+        if matches!(scheme, "s3" | "file") && rest.rsplit('/').next().is_some_and(|name| name.contains('@')) {
+            return wrong("it names a snapshot", "write the log alone here, without what begins with @");
+        }
         match scheme {
             "s3" => {
                 let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));

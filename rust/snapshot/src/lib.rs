@@ -37,7 +37,7 @@ pub use store::mark::Mark;
 pub use store::restoring::{REPLACEMENT, Restoring, clear_replacement, restoring};
 pub use store::steady::UNSETTLED;
 pub use volume::alive::Alive;
-pub use volume::handle::{Volume, name_is_free};
+pub use volume::handle::{Volume, find_among, name_is_free};
 pub use volume::locked::LockedVolume;
 pub use volume::opening::{is_vacant, is_vacant_in};
 pub use volume::record::{Claim, CloneRecord, STORE_FORMAT, Standby, TakenFor};

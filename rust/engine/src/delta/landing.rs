@@ -154,13 +154,13 @@ impl RestoreTarget {
     }
 
     /// Examines the target without writing anything.
-    pub(crate) fn find(path: &Path, source: &Volume) -> Result<RestoreTarget> {
+    pub(crate) fn find(path: &Path, source: Option<&Volume>) -> Result<RestoreTarget> {
         let target::Target { path, volume, exists, .. } = target::target_of(path)?;
         let occupied = |why: &str| {
             let what = format!("cannot restore to {}: {why}", path.display());
             Err(Error::refused(what, "name an absent or empty directory"))
         };
-        if is_in_store(&path, source) {
+        if source.is_some_and(|source| is_in_store(&path, source)) {
             return occupied("it is in the store of the volume");
         }
         if volume.is_some() {

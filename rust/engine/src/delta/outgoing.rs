@@ -54,6 +54,11 @@ pub(crate) fn put_head(
 
 /// Copies a manifest into a stage.
 pub(crate) fn copy(manifest: &Spot, to: &Spot) -> Result<()> {
+    copy_file(manifest, to)
+}
+
+/// The same from wherever it is.
+pub(crate) fn copy_file(manifest: &dyn Named, to: &Spot) -> Result<()> {
     let mut from = manifest.open().context("open", manifest.show())?;
     let mut file = to.create().context("create", to.show())?;
     std::io::copy(&mut from, &mut file).map(drop).context("write", to.show())

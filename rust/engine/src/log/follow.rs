@@ -1,27 +1,24 @@
 //! Brings a standby to the newest snapshot of a log, commit by commit.
 
-use crate::delta::outgoing::announce;
+use crate::delta::outgoing::{announce, copy_file};
 use crate::delta::staging::{IncomingDelta, StageReport};
 use crate::log::seen;
+use crate::log::wanted::{READERS, wanted};
 use crate::options::{Options, Terms, TransferOptions};
 use crate::report::rounds::{Scrubbed, Synced};
 use crate::round::primary::together;
 use crate::round::standby::Local;
 use crate::round::steps::{OpenRequest, StandbyEnd, StandbyInfo, State};
 use crate::volume::standing::expect_standby;
-use snapsync_log::{Commit, Fetch, Log, LogAddress, Published, StoredObject, Wanted, fold};
+use snapsync_log::{Commit, Fetch, Log, LogAddress, Published, StoredObject, fold};
 use snapsync_manifest::{FrameRow, ManifestReader, read_frames};
-use snapsync_model::{Context, Counts, Error, Monitor, Range, Result, Role, SnapshotInfo, Stage};
+use snapsync_model::{Context, Counts, Error, Monitor, Result, Role, SnapshotInfo, Stage};
 use snapsync_stream::Limit;
 use snapsync_stream::wire::{DeltaHead, Digest, write_head};
-use snapsync_sys::{Named, Spot};
+use snapsync_sys::Spot;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 use uuid::Uuid;
-
-/// How many requests are made at once.
-const READERS: usize = 4;
 
 /// Brings the standby at `target` to the newest snapshot of a log, and makes it if there is none.
 pub(crate) fn follow(
@@ -61,27 +58,6 @@ struct Coming<'a> {
     manifest: PathBuf,
     frames: Vec<FrameRow>,
     packs: &'a [StoredObject],
-}
-
-impl Coming<'_> {
-    /// The frames that the stage does not hold yet.
-    fn wanted(&self, standby: &Local<'_>) -> Result<Vec<Wanted>> {
-        let packs: Vec<_> = self.packs.iter().cloned().map(Arc::new).collect();
-        let incoming = standby.incoming()?;
-        let is_missing = |row: &&FrameRow| {
-            !incoming.holds(row.ino, Range { offset: row.offset, length: row.length.into() })
-        };
-        let wanted = self.frames.iter().filter(is_missing).map(|row| {
-            let pack = packs.get(row.pack as usize).cloned().ok_or_else(|| {
-                Error::integrity(
-                    format!("the index of snapshot {} names no pack of it", self.delta.snapshot.name),
-                    "something changes what is in the log",
-                )
-            })?;
-            Ok(Wanted { pack, row: *row })
-        });
-        wanted.collect()
-    }
 }
 
 /// What has come so far.
@@ -194,14 +170,15 @@ impl Following<'_> {
             terms: Terms { strict: self.options.strict, no_space_check: self.options.no_space_check },
             spare: None,
             file: manifest,
-            fetch: &mut |to: &Spot| copy(manifest, to),
+            fetch: &mut |to: &Spot| copy_file(manifest, to),
             again: None,
         })?;
         let counts = ManifestReader::open(&standby.incoming()?.manifest())?.counts()?;
         monitor.start(Stage::Receive, counts.data_bytes);
         monitor.advance(begun.kept);
         let limit = self.transfer.limit.map(Limit::new);
-        let fetch = Fetch::new(self.log, coming.wanted(standby)?, limit, monitor)?;
+        let missing = wanted(&coming.frames, coming.packs, standby.incoming()?)?;
+        let fetch = Fetch::new(self.log, missing, limit, monitor)?;
         let seed: [Digest; 2] = [head, announced.digest];
         standby.take(fetch.arrivals(READERS, seed), seed)?;
         standby.commit()?;
@@ -238,10 +215,4 @@ impl Following<'_> {
             claimed: None,
         })
     }
-}
-
-fn copy(from: &PathBuf, to: &Spot) -> Result<()> {
-    let mut manifest = from.open().context("open", from)?;
-    let mut file = to.create().context("create", to.show())?;
-    std::io::copy(&mut manifest, &mut file).map(drop).context("write", to.show())
 }

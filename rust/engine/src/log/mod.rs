@@ -3,4 +3,6 @@
 pub(crate) mod follow;
 pub(crate) mod promotion;
 pub(crate) mod publish;
+pub(crate) mod restored;
 pub(crate) mod seen;
+mod wanted;

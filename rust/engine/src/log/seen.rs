@@ -3,8 +3,9 @@
 use crate::report::snapshots::Listed;
 use crate::report::volumes::Status;
 use crate::volume::roles::Described;
-use snapsync_log::{Commit, Log, LogAddress};
+use snapsync_log::{Commit, Log, LogAddress, Published};
 use snapsync_model::{Error, Provider, Result, Role, SnapshotInfo, Subset, VolumeInfo};
+use snapsync_snapshot::find_among;
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -44,6 +45,17 @@ fn line(log: &Log) -> Result<Vec<Commit>> {
 
 fn snapshots(line: &[Commit]) -> Vec<SnapshotInfo> {
     line.iter().filter_map(|commit| commit.info().cloned()).collect()
+}
+
+/// The newest commit, and what led to a snapshot, oldest first.
+pub(crate) fn line_to(log: &Log, snapshot: &str) -> Result<(Commit, Vec<Published>)> {
+    let mut line = line(log)?;
+    let found = find_among(snapshots(&line), snapshot, &log.address().to_string())?;
+    let head = line.last().cloned();
+    let at = line.iter().position(|commit| commit.is_of(found.id));
+    line.truncate(at.map_or(0, |at| at + 1));
+    let head = head.ok_or_else(|| Error::failed("the log is empty", "sync its primary to it first"))?;
+    Ok((head, line.into_iter().filter_map(|commit| commit.published).collect()))
 }
 
 /// What a volume that follows it, or followed it once, is to know.

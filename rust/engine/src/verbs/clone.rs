@@ -26,7 +26,7 @@ pub fn clone(
     let name = name_for(&volume, to, name)?;
     let (mut volume, _) = recovery::lock(&volume, monitor)?;
     can_be_given(&volume, &name)?;
-    let landing = RestoreTarget::find(to, &volume)?;
+    let landing = RestoreTarget::find(to, Some(&volume))?;
     monitor.start(Stage::Compare, 0);
     let mut cloned = Cloned {
         verb: "clone",

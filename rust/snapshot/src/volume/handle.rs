@@ -174,26 +174,7 @@ impl Volume {
 
     /// The snapshot that `name` means: a name, an id, a sequence number, or `latest`.
     pub fn find_snapshot(&self, name: &str) -> Result<SnapshotInfo> {
-        let mut snapshots = self.snapshots()?;
-        // A primary may reuse a name that its standby still knows.
-        if snapshots.iter().filter(|s| s.name == name).count() > 1 {
-            return Err(Error::usage(
-                format!("{} has more than one snapshot named {name:?}", self.path().display()),
-                "name it by its id or sequence number",
-            ));
-        }
-        let at = snapshots
-            .iter()
-            .position(|s| s.name == name)
-            .or_else(|| snapshots.iter().position(|s| s.id.to_string() == name))
-            .or_else(|| snapshots.iter().position(|s| !s.aside && s.sequence.to_string() == name))
-            .or_else(|| (name == "latest").then(|| snapshots.iter().rposition(|s| !s.aside)).flatten());
-        at.map(|at| snapshots.swap_remove(at)).ok_or_else(|| {
-            Error::usage(
-                format!("{} has no snapshot {name:?}", self.path().display()),
-                format!("`snapsync list {}` shows those it has", self.path().display()),
-            )
-        })
+        find_among(self.snapshots()?, name, &self.path().display().to_string())
     }
 
     pub(crate) fn dir_of(&self, id: Uuid) -> Spot {
@@ -248,4 +229,27 @@ pub fn name_is_free(name: &str, taken: &[SnapshotInfo]) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// The snapshot of a volume or a log, called `show`, that a name, an id, a number or `latest` means.
+pub fn find_among(mut snapshots: Vec<SnapshotInfo>, name: &str, show: &str) -> Result<SnapshotInfo> {
+    // A primary may reuse a name that its standby still knows.
+    if snapshots.iter().filter(|s| s.name == name).count() > 1 {
+        return Err(Error::usage(
+            format!("{show} has more than one snapshot named {name:?}"),
+            "name it by its id or sequence number",
+        ));
+    }
+    let at = snapshots
+        .iter()
+        .position(|s| s.name == name)
+        .or_else(|| snapshots.iter().position(|s| s.id.to_string() == name))
+        .or_else(|| snapshots.iter().position(|s| !s.aside && s.sequence.to_string() == name))
+        .or_else(|| (name == "latest").then(|| snapshots.iter().rposition(|s| !s.aside)).flatten());
+    at.map(|at| snapshots.swap_remove(at)).ok_or_else(|| {
+        Error::usage(
+            format!("{show} has no snapshot {name:?}"),
+            format!("`snapsync list {show}` shows those it has"),
+        )
+    })
 }

@@ -3,9 +3,11 @@
 use crate::delta::landing::RestoreTarget;
 use crate::location::inside::within;
 use crate::location::place::named;
+use crate::log::restored;
 use crate::options::{Supply, Terms};
 use crate::remote::supply;
 use crate::report::snapshots::RestoredTo;
+use snapsync_log::LogAddress;
 use snapsync_model::{Monitor, Result, Stage};
 use snapsync_snapshot::Volume;
 use std::path::{Path, PathBuf};
@@ -20,7 +22,11 @@ pub fn restore_to(
     supply: &Supply,
     monitor: &Monitor,
 ) -> Result<RestoredTo> {
-    restore_into(address, paths, &|volume| RestoreTarget::find(to, volume), terms, supply, monitor)
+    if let Some((log, snapshot)) = LogAddress::parse_snapshot(address)? {
+        let snapshot = snapshot.as_deref().unwrap_or("latest");
+        return restored::restore((&log, snapshot), paths, to, terms, monitor);
+    }
+    restore_into(address, paths, &|volume| RestoreTarget::find(to, Some(volume)), terms, supply, monitor)
 }
 
 /// The same in a directory that is looked up after the volume.

@@ -1,0 +1,88 @@
+//! Restores a snapshot of a log, or some of its paths, into a directory.
+
+use crate::delta::landing::{Filling, Landing, RestoreTarget, id_of};
+use crate::delta::outgoing::{announce, copy_file};
+use crate::delta::staging::take;
+use crate::location::inside::within;
+use crate::log::seen;
+use crate::log::wanted::{READERS, wanted};
+use crate::options::Terms;
+use crate::report::snapshots::RestoredTo;
+use snapsync_apply::Loss;
+use snapsync_log::{Fetch, Log, LogAddress, Whole, fold};
+use snapsync_model::{Context, Error, Monitor, RelPath, Result, Role, Stage};
+use snapsync_stream::wire::{Digest, write_head};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use uuid::Uuid;
+
+/// What fills the directory.
+struct FromLog<'a> {
+    log: &'a Log,
+    whole: Whole,
+    id: Uuid,
+}
+
+/// Makes the directory `to` hold a snapshot of a log, or only `paths` of it and the directories above them.
+pub(crate) fn restore(
+    (address, snapshot): (&LogAddress, &str),
+    paths: &[PathBuf],
+    to: &Path,
+    terms: Terms,
+    monitor: &Monitor,
+) -> Result<RestoredTo> {
+    let started = Instant::now();
+    let log = seen::open(address)?;
+    let (head, line) = seen::line_to(&log, snapshot)?;
+    let paths = within(Path::new("/"), paths)?;
+    let landing = RestoreTarget::find(to, None)?;
+    monitor.start(Stage::Compare, 0);
+    let mut whole = fold(&log, &line, monitor)?;
+    let snapshot = whole.delta.snapshot.clone();
+    let is_all = paths.iter().all(RelPath::is_root);
+    if let Some(path) = if is_all { None } else { whole.reduce(&paths)? } {
+        return Err(Error::usage(
+            format!("snapshot {} of {address} has no {}", snapshot.name, path.display()),
+            "name paths as they were in that snapshot, from the root of the tree on",
+        ));
+    }
+    let id = id_of(&snapshot, &paths);
+    let filled = landing.fill(&mut FromLog { log: &log, whole, id }, terms, monitor)?;
+    Ok(RestoredTo {
+        verb: "restore",
+        volume: seen::info(&log, Some(&head), Role::Standby),
+        snapshot,
+        paths: paths.iter().map(|path| path.as_path().to_path_buf()).collect(),
+        to: landing.path,
+        changes: filled.counts,
+        data_bytes: filled.counts.data_bytes,
+        shared_bytes: filled.shared,
+        losses: filled.losses,
+        notes: monitor.take_notes(),
+        counters: monitor.counters(),
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+impl Filling for FromLog<'_> {
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
+    fn bring(&mut self, to: &Landing<'_>, terms: Terms) -> Result<(Vec<Loss>, u64)> {
+        copy_file(&self.whole.manifest(), to.manifest)?;
+        let mut head = self.whole.delta.clone();
+        head.snapshot.id = self.id;
+        let (mut incoming, begun) = to.begin(&head, terms, false)?;
+        to.monitor.start(Stage::Receive, head.totals.data_bytes);
+        to.monitor.advance(begun.kept);
+        let missing = wanted(&self.whole.frames, &self.whole.packs, &incoming)?;
+        let fetch = Fetch::new(self.log, missing, None, to.monitor)?;
+        let digest = write_head(&mut std::io::sink(), &head).context("describe", &self.whole.manifest())?;
+        let seed: [Digest; 2] = [digest, announce(to.manifest)?.digest];
+        take(&incoming, fetch.arrivals(READERS, seed), seed, to.monitor)?;
+        incoming.seal()?;
+        incoming.commit()?;
+        Ok((begun.losses, 0))
+    }
+}
