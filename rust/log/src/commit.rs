@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use snapsync_model::{Error, Promotions, Result, SnapshotInfo};
 use snapsync_stream::wire::DeltaHead;
+use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// The most bytes of a record.
@@ -32,10 +33,30 @@ pub struct Published {
     pub packs: Vec<StoredObject>,
 }
 
-/// A place of the line: a snapshot, or a promotion that comes before the first snapshot of its epoch.
+/// What a commit does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Deed {
+    Snapshot(Box<Published>),
+    /// The next epoch begins, before its first snapshot.
+    Promotion,
+    /// These are no longer listed, and what only they need goes.
+    Pruned {
+        snapshots: Vec<Uuid>,
+    },
+    Held {
+        snapshot: Uuid,
+        reason: String,
+    },
+    Released {
+        snapshot: Uuid,
+    },
+}
+
+/// A place of the line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commit {
-    /// Its place in the line, from 0 on, which its name has too.
+    /// Its place, from 0 on, which its name has too.
     pub sequence: u64,
     /// BLAKE3 in hexadecimal of the record before; empty for the first.
     pub before: String,
@@ -48,18 +69,133 @@ pub struct Commit {
     /// The promotions that led to that epoch.
     #[serde(default, skip_serializing_if = "Promotions::is_empty")]
     pub promotions: Promotions,
-    /// None for a promotion.
-    pub published: Option<Published>,
+    /// The newest checkpoint of a commit before this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<CheckpointAt>,
+    pub since: Since,
+    pub deed: Deed,
+}
+
+/// Where a checkpoint is, and of which commit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointAt {
+    pub sequence: u64,
+    pub object: StoredObject,
+}
+
+/// What came since the last checkpoint, or since the first commit, and was not in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Since {
+    pub commits: u64,
+    /// Of manifests and indexes.
+    pub bytes: u64,
+    /// Those of the checkpoint, or of the first commit.
+    pub whole: u64,
+}
+
+impl Since {
+    /// A checkpoint is due when reading what came since costs more than reading one, but not at each round.
+    const FEW: u64 = 8;
+    const MANY: u64 = 256;
+
+    fn with(self, deed: &Deed) -> Since {
+        let bytes = if let Deed::Snapshot(published) = deed { published.tables() } else { 0 };
+        Since { commits: self.commits + 1, bytes: self.bytes.saturating_add(bytes), ..self }
+    }
+
+    pub fn is_due(self) -> bool {
+        (self.commits >= Since::FEW && self.bytes >= self.whole) || self.commits >= Since::MANY
+    }
+}
+
+/// All of a snapshot as if it were the first, and what the log had then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    pub sequence: u64,
+    pub published: Published,
+    pub history: History,
+}
+
+/// The snapshots of a log, oldest first, with the places of their commits, and which of them are held.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    pub snapshots: Vec<(u64, SnapshotInfo)>,
+    pub holds: BTreeMap<Uuid, String>,
+}
+
+impl History {
+    pub(crate) fn add(&mut self, commit: &Commit) {
+        match &commit.deed {
+            Deed::Snapshot(published) => {
+                self.snapshots.push((commit.sequence, published.delta.snapshot.clone()));
+            }
+            Deed::Promotion => {}
+            Deed::Pruned { snapshots } => {
+                self.snapshots.retain(|(_, info)| !snapshots.contains(&info.id));
+                self.holds.retain(|held, _| !snapshots.contains(held));
+            }
+            Deed::Held { snapshot, reason } => drop(self.holds.insert(*snapshot, reason.clone())),
+            Deed::Released { snapshot } => drop(self.holds.remove(snapshot)),
+        }
+    }
+
+    pub fn infos(&self) -> Vec<SnapshotInfo> {
+        self.snapshots.iter().map(|(_, info)| info.clone()).collect()
+    }
+}
+
+impl Published {
+    /// The bytes of what tells about the data.
+    pub(crate) fn tables(&self) -> u64 {
+        self.manifest.size.saturating_add(self.index.as_ref().map_or(0, |index| index.size))
+    }
 }
 
 impl Commit {
+    pub fn published(&self) -> Option<&Published> {
+        match &self.deed {
+            Deed::Snapshot(published) => Some(published),
+            _ => None,
+        }
+    }
+
     pub fn info(&self) -> Option<&SnapshotInfo> {
-        self.published.as_ref().map(|published| &published.delta.snapshot)
+        self.published().map(|published| &published.delta.snapshot)
     }
 
     /// Whether it is of this snapshot.
     pub fn is_of(&self, snapshot: Uuid) -> bool {
         self.info().is_some_and(|info| info.id == snapshot)
+    }
+
+    /// The commit that follows this one, whose record has this digest, in its epoch.
+    pub fn next(&self, digest: String, deed: Deed) -> Commit {
+        Commit {
+            sequence: self.sequence + 1,
+            before: digest,
+            token: Uuid::new_v4(),
+            written: jiff::Timestamp::now().to_string(),
+            since: self.since.with(&deed),
+            deed,
+            ..self.clone()
+        }
+    }
+
+    /// The first commit of a log.
+    pub fn first(published: Published) -> Commit {
+        let delta = &published.delta;
+        Commit {
+            sequence: 0,
+            before: String::new(),
+            token: Uuid::new_v4(),
+            written: jiff::Timestamp::now().to_string(),
+            lineage: delta.lineage.unwrap_or_default(),
+            epoch: delta.epoch,
+            promotions: delta.promotions.clone(),
+            checkpoint: None,
+            since: Since { whole: published.tables(), ..Since::default() },
+            deed: Deed::Snapshot(Box::new(published)),
+        }
     }
 
     pub(crate) fn key(sequence: u64) -> String {

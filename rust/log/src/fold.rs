@@ -3,7 +3,7 @@
 
 use crate::commit::{Published, StoredObject};
 use crate::log::Log;
-use snapsync_manifest::{FrameRow, ManifestHeader, ManifestReader, ManifestWriter, read_frames, vet};
+use snapsync_manifest::{FrameRow, ManifestHeader, ManifestReader, ManifestWriter, vet};
 use snapsync_model::{
     Change, ChangeFlags, Context, Counts, Directories, End, Error, Extent, Kind, Link, Monitor, Op, ROOT,
     RelPath, Result,
@@ -83,9 +83,6 @@ struct Manifests<'a> {
     monitor: &'a Monitor,
 }
 
-/// The pieces of each file.
-type Pieces = BTreeMap<u64, Vec<FrameRow>>;
-
 /// Folds a line of deltas, of which the first starts from nothing.
 pub fn fold(log: &Log, line: &[Published], monitor: &Monitor) -> Result<Whole> {
     let dir = tempfile::tempdir().context("make a temporary directory in", std::env::temp_dir())?;
@@ -93,17 +90,14 @@ pub fn fold(log: &Log, line: &[Published], monitor: &Monitor) -> Result<Whole> {
         return Err(Error::failed("there is nothing to fold", "report this"));
     };
     let mut manifests = Manifests { files: Vec::new(), monitor };
-    let (mut pieces, mut packs) = (Pieces::new(), Vec::new());
+    let mut pieces = Pieces::default();
     for (number, published) in line.iter().enumerate() {
         monitor.check()?;
         let manifest = dir.path().join(format!("{number}.arrow"));
-        log.download(&published.manifest, &manifest)?;
-        vet(&manifest)?;
-        let index = dir.path().join("index.arrow");
-        add_pieces(log, published, (&manifest, &index), &mut pieces, &mut packs)?;
+        pieces.add(log, published, &manifest)?;
         manifests.files.push(manifest);
     }
-    let packs = only_used(&mut pieces, packs);
+    pieces.keep_used();
     let delta = &last.delta;
     let header = ManifestHeader {
         target: delta.snapshot.id.to_string(),
@@ -113,64 +107,61 @@ pub fn fold(log: &Log, line: &[Published], monitor: &Monitor) -> Result<Whole> {
         created: delta.snapshot.created.clone(),
         ..ManifestHeader::default()
     };
-    let counts = manifests.write(&dir.path().join("whole.arrow"), &header, &pieces)?;
+    let counts = manifests.write(&dir.path().join("whole.arrow"), &header, &pieces.of)?;
     manifests.files.iter().try_for_each(|file| std::fs::remove_file(file).context("remove", file))?;
     let delta = DeltaHead { base: None, totals: (&counts).into(), ..delta.clone() };
-    Ok(Whole { dir, delta, frames: pieces.into_values().flatten().collect(), packs })
+    Ok(Whole { dir, delta, frames: pieces.of.into_values().flatten().collect(), packs: pieces.packs })
 }
 
-/// What the pieces are after one more delta.
-fn add_pieces(
-    log: &Log,
-    published: &Published,
-    (manifest, index): (&Path, &Path),
-    pieces: &mut Pieces,
-    packs: &mut Vec<StoredObject>,
-) -> Result<()> {
-    let first = packs.len() as u32;
-    let come = match &published.index {
-        Some(object) => {
-            log.download(object, &index.to_path_buf())?;
-            read_frames(index)?
+/// Where the bytes of all files are.
+#[derive(Default)]
+pub(crate) struct Pieces {
+    /// By inode, sorted by offset.
+    of: BTreeMap<u64, Vec<FrameRow>>,
+    packs: Vec<StoredObject>,
+}
+
+impl Pieces {
+    /// What they are after one more delta, whose manifest is brought to `manifest`.
+    pub(crate) fn add(&mut self, log: &Log, published: &Published, manifest: &PathBuf) -> Result<()> {
+        log.download(&published.manifest, manifest)?;
+        vet(manifest)?;
+        let come = Come::read(log, published, self.packs.len() as u32)?;
+        self.packs.extend(published.packs.iter().cloned());
+        let mut changed = Vec::new();
+        for change in ManifestReader::open(manifest)? {
+            let change = change?;
+            if change.kind == Kind::File && change.flags.any() {
+                let list = if change.flags.deleted { None } else { Some(self.after(&change, &come)?) };
+                changed.push((change.ino, list));
+            }
         }
-        None => Vec::new(),
-    };
-    if come.iter().any(|frame| frame.pack as usize >= published.packs.len()) {
-        return Err(astray(published, "its index names a pack that it does not have"));
+        for (ino, list) in changed {
+            match list {
+                Some(list) => drop(self.of.insert(ino, list)),
+                None => drop(self.of.remove(&ino)),
+            }
+        }
+        Ok(())
     }
-    packs.extend(published.packs.iter().cloned());
-    let of = |ino: u64| {
-        let from = come.partition_point(|frame| frame.ino < ino);
-        come[from..]
-            .iter()
-            .take_while(move |frame| frame.ino == ino)
-            .map(move |frame| FrameRow { pack: frame.pack + first, ..*frame })
-    };
-    let mut changed: Vec<(u64, Option<Vec<FrameRow>>)> = Vec::new();
-    for change in ManifestReader::open(manifest)? {
-        let change = change?;
-        if change.kind != Kind::File || !change.flags.any() {
-            continue;
-        }
-        if change.flags.deleted {
-            changed.push((change.ino, None));
-            continue;
-        }
-        let old = if change.flags.created { None } else { pieces.get(&change.ino) };
+
+    /// Those of a file after its change.
+    fn after(&self, change: &Change, come: &Come<'_>) -> Result<Vec<FrameRow>> {
+        let old = if change.flags.created { None } else { self.of.get(&change.ino) };
         let mut list = old.cloned().unwrap_or_default();
-        cut_off(&mut list, &change);
+        cut_off(&mut list, change);
         for extent in &change.extents {
             cut_out(&mut list, extent.offset, extent.end());
-            let source = match (extent.op, extent.source) {
+            let found: Vec<FrameRow> = match (extent.op, extent.source) {
                 (Op::Data, _) => {
-                    of(change.ino).filter_map(|f| f.within(extent.offset, extent.end())).collect()
+                    come.of(change.ino).filter_map(|f| f.within(extent.offset, extent.end())).collect()
                 }
                 (Op::Clone, Some(source)) => {
-                    let end = source.offset + extent.length;
-                    let there: Vec<FrameRow> = match source.end {
-                        End::Base => pieces.get(&source.ino).cloned().unwrap_or_default(),
-                        End::Target => of(source.ino).collect(),
+                    let there = match source.end {
+                        End::Base => self.of.get(&source.ino).cloned().unwrap_or_default(),
+                        End::Target => come.of(source.ino).collect(),
                     };
+                    let end = source.offset + extent.length;
                     let moved = |frame: FrameRow| FrameRow {
                         ino: change.ino,
                         offset: extent.offset + (frame.offset - source.offset),
@@ -178,24 +169,62 @@ fn add_pieces(
                     };
                     there.iter().filter_map(|f| f.within(source.offset, end)).map(moved).collect()
                 }
-                _ => Vec::new(),
+                _ => continue,
             };
-            let has_all = source.iter().map(|frame| u64::from(frame.length)).sum::<u64>() == extent.length;
-            if matches!(extent.op, Op::Data | Op::Clone) && !has_all {
-                return Err(astray(published, &format!("bytes of {} are in no pack", change.display_path())));
+            if found.iter().map(|frame| u64::from(frame.length)).sum::<u64>() != extent.length {
+                let path = change.display_path();
+                return Err(astray(come.published, &format!("bytes of {path} are in no pack")));
             }
-            list.extend(source);
+            list.extend(found);
         }
         list.sort_unstable();
-        changed.push((change.ino, Some(list)));
+        Ok(list)
     }
-    for (ino, list) in changed {
-        match list {
-            Some(list) => drop(pieces.insert(ino, list)),
-            None => drop(pieces.remove(&ino)),
+
+    /// The numbers of the packs that have any of them.
+    fn used(&self) -> BTreeSet<u32> {
+        self.of.values().flatten().map(|frame| frame.pack).collect()
+    }
+
+    /// The packs that have any of them.
+    pub(crate) fn used_packs(&self) -> impl Iterator<Item = &StoredObject> {
+        self.used().into_iter().filter_map(|number| self.packs.get(number as usize))
+    }
+
+    /// Leaves the other packs out, and numbers these anew.
+    fn keep_used(&mut self) {
+        let used = self.used();
+        let numbers: BTreeMap<u32, u32> = used.iter().zip(0..).map(|(old, new)| (*old, new)).collect();
+        self.of.values_mut().flatten().for_each(|frame| frame.pack = numbers[&frame.pack]);
+        let packs = std::mem::take(&mut self.packs).into_iter().zip(0..);
+        self.packs = packs.filter(|(_, number)| used.contains(number)).map(|(pack, _)| pack).collect();
+    }
+}
+
+/// The frames that come with a delta.
+struct Come<'a> {
+    published: &'a Published,
+    frames: Vec<FrameRow>,
+}
+
+impl<'a> Come<'a> {
+    /// Their packs are numbered from `first` on.
+    fn read(log: &Log, published: &'a Published, first: u32) -> Result<Come<'a>> {
+        let mut frames = match &published.index {
+            Some(index) => log.index(index)?,
+            None => Vec::new(),
+        };
+        if frames.iter().any(|frame| frame.pack as usize >= published.packs.len()) {
+            return Err(astray(published, "its index names a pack that it does not have"));
         }
+        frames.iter_mut().for_each(|frame| frame.pack += first);
+        Ok(Come { published, frames })
     }
-    Ok(())
+
+    fn of(&self, ino: u64) -> impl Iterator<Item = FrameRow> {
+        let from = self.frames.partition_point(|frame| frame.ino < ino);
+        self.frames[from..].iter().copied().take_while(move |frame| frame.ino == ino)
+    }
 }
 
 /// Takes away what lies beyond the end of a file that became shorter.
@@ -212,16 +241,13 @@ fn cut_out(list: &mut Vec<FrameRow>, from: u64, to: u64) {
     *list = list.iter().flat_map(|frame| sides(*frame)).collect();
 }
 
-/// Numbers the packs that are still used anew, and leaves the others out.
-fn only_used(pieces: &mut Pieces, packs: Vec<StoredObject>) -> Vec<StoredObject> {
-    let used: BTreeSet<u32> = pieces.values().flatten().map(|frame| frame.pack).collect();
-    let numbers: BTreeMap<u32, u32> = used.iter().zip(0..).map(|(old, new)| (*old, new)).collect();
-    pieces.values_mut().flatten().for_each(|frame| frame.pack = numbers[&frame.pack]);
-    packs.into_iter().zip(0..).filter(|(_, number)| used.contains(number)).map(|(pack, _)| pack).collect()
-}
-
 impl Manifests<'_> {
-    fn write(&self, to: &PathBuf, header: &ManifestHeader, pieces: &Pieces) -> Result<Counts> {
+    fn write(
+        &self,
+        to: &PathBuf,
+        header: &ManifestHeader,
+        pieces: &BTreeMap<u64, Vec<FrameRow>>,
+    ) -> Result<Counts> {
         let mut directories = Directories::default();
         self.each(&mut |row| {
             if let (Kind::Directory, Some(link)) = (row.kind, row.links_added.first()) {
@@ -300,10 +326,11 @@ fn after(state: Option<Change>, change: Change) -> Result<Option<Change>> {
     change.links_removed.iter().for_each(|link| _ = links.remove(link));
     links.extend(change.links_added);
     let mut extents = state.extents;
+    // A row of another size tells all that is preallocated from the smaller size on.
     if let (Some(old), Some(new)) = (change.old, change.new)
-        && new.size < old.size
+        && new.size != old.size
     {
-        extents = without(&extents, new.size, u64::MAX);
+        extents = without(&extents, new.size.min(old.size), u64::MAX);
     }
     for extent in &change.extents {
         extents = without(&extents, extent.offset, extent.end());

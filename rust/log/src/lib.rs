@@ -12,7 +12,7 @@ mod pack;
 mod probe;
 mod store;
 
-pub use commit::{Commit, Published, StoredObject};
+pub use commit::{CheckpointAt, Commit, Deed, History, Published, Since, StoredObject};
 pub use fetch::{Fetch, Wanted};
 pub use fold::{Whole, fold};
 pub use log::{Appended, Log};

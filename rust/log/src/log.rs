@@ -1,10 +1,13 @@
 //! The line of commits of a log.
 
-use crate::commit::{Commit, LARGEST, StoredObject};
+use crate::commit::{Checkpoint, CheckpointAt, Commit, Deed, History, LARGEST, Published, StoredObject};
+use crate::fold::fold;
 use crate::probe::probe;
 use crate::store::{LogAddress, Objects, Put};
 use serde::{Deserialize, Serialize};
-use snapsync_model::{Error, Result};
+use snapsync_manifest::{FrameRow, read_frames, write_frames};
+use snapsync_model::{Context, Error, Monitor, Result};
+use snapsync_stream::wire::VERSION as VERSION_OF_DELTAS;
 use snapsync_sys::Named;
 use std::io::{Read, Write};
 use uuid::Uuid;
@@ -13,6 +16,8 @@ const FORMAT: &str = "format.json";
 /// The version that this code writes, and the newest that it reads.
 const VERSION: u32 = 1;
 
+/// The most bytes of a checkpoint's record.
+const LARGEST_CHECKPOINT: u64 = 1 << 30;
 /// The most bytes of a manifest or an index.
 const LARGEST_TABLE: u64 = 64 << 30;
 /// How many bytes of it are read at a time.
@@ -120,8 +125,8 @@ impl Log {
         let Some(bytes) = self.objects.get(&key, LARGEST)? else { return Ok(None) };
         let mut record: Commit = serde_json::from_slice(&bytes)
             .map_err(|e| self.objects.damaged(&key, &format!("it is no commit: {e}")))?;
-        if let Some(published) = &mut record.published {
-            published.delta.version = snapsync_stream::wire::VERSION;
+        if let Deed::Snapshot(published) = &mut record.deed {
+            published.delta.version = VERSION_OF_DELTAS;
         }
         if record.sequence != sequence {
             return Err(self.objects.damaged(&key, &format!("it is commit {}", record.sequence)));
@@ -134,13 +139,73 @@ impl Log {
         self.newest()?.map(|newest| self.there(newest)).transpose()
     }
 
-    /// The newest snapshot, which is that of `head` unless promotions follow it.
+    /// The newest snapshot, which is that of `head` unless other commits follow it.
     pub fn newest_snapshot(&self, head: &Commit) -> Result<Option<Commit>> {
-        let line = self.line(head.clone(), |commit| commit.published.is_some())?;
-        Ok(line.into_iter().next().filter(|commit| commit.published.is_some()))
+        let line = self.line(head.clone(), |commit| commit.published().is_some())?;
+        Ok(line.into_iter().next().filter(|commit| commit.published().is_some()))
     }
 
-    fn there(&self, sequence: u64) -> Result<(Commit, String)> {
+    /// The snapshots that are listed up to `head`.
+    pub fn history(&self, head: &Commit) -> Result<History> {
+        let checkpoint = head.checkpoint.as_ref().map(|at| self.checkpoint(at)).transpose()?;
+        let last = checkpoint.as_ref().map(|checkpoint| checkpoint.sequence);
+        let line = self.line(head.clone(), |commit| last.is_some_and(|last| commit.sequence == last + 1))?;
+        let mut history = checkpoint.map(|checkpoint| checkpoint.history).unwrap_or_default();
+        line.iter().for_each(|commit| history.add(commit));
+        Ok(history)
+    }
+
+    /// What leads from nothing to the snapshot of a commit. `near` may be a checkpoint that lies nearer to it
+    /// than the one it knows.
+    pub fn deltas_to(&self, commit: &Commit, near: Option<&CheckpointAt>) -> Result<Vec<Published>> {
+        let near = near.filter(|near| near.sequence <= commit.sequence);
+        let at = near.or(commit.checkpoint.as_ref());
+        let checkpoint = at.map(|at| self.checkpoint(at)).transpose()?;
+        let Some(Checkpoint { sequence, published, .. }) = checkpoint else {
+            let line = self.line(commit.clone(), |_| false)?;
+            return Ok(line.iter().filter_map(Commit::published).cloned().collect());
+        };
+        let mut deltas = vec![published];
+        if sequence < commit.sequence {
+            let line = self.line(commit.clone(), |commit| commit.sequence == sequence + 1)?;
+            deltas.extend(line.iter().filter_map(Commit::published).cloned());
+        }
+        Ok(deltas)
+    }
+
+    pub fn checkpoint(&self, at: &CheckpointAt) -> Result<Checkpoint> {
+        let CheckpointAt { sequence, object } = at;
+        let bytes = self.objects.get(&object.key, LARGEST_CHECKPOINT)?.unwrap_or_default();
+        if blake3::hash(&bytes).to_hex().as_str() != object.blake3 {
+            return Err(self.objects.damaged(&object.key, "it is not what a commit says of it"));
+        }
+        let mut checkpoint: Checkpoint = serde_json::from_slice(&bytes)
+            .map_err(|e| self.objects.damaged(&object.key, &format!("it is no checkpoint: {e}")))?;
+        if checkpoint.sequence != *sequence {
+            return Err(self.objects.damaged(&object.key, "it is of another commit"));
+        }
+        checkpoint.published.delta.version = VERSION_OF_DELTAS;
+        Ok(checkpoint)
+    }
+
+    /// Makes a checkpoint of the newest snapshot up to `head`. Only the next commit makes it known.
+    pub fn make_checkpoint(&self, head: &Commit, monitor: &Monitor) -> Result<Option<(CheckpointAt, u64)>> {
+        let Some(commit) = self.newest_snapshot(head)? else { return Ok(None) };
+        let whole = fold(self, &self.deltas_to(&commit, None)?, monitor)?;
+        let name = format!("tables/{:020}-{}", commit.sequence, Uuid::new_v4().simple());
+        let manifest = self.upload(format!("{name}.arrow"), &whole.manifest())?;
+        let index = self.put_index(format!("{name}-index.arrow"), &whole.frames)?;
+        let published = Published { delta: whole.delta.clone(), manifest, index, packs: whole.packs.clone() };
+        let tables = published.tables();
+        let checkpoint = Checkpoint { sequence: commit.sequence, published, history: self.history(&commit)? };
+        let bytes = serde_json::to_vec(&checkpoint)
+            .map_err(|e| Error::failed(format!("cannot describe {}: {e}", self.address()), ""))?;
+        let object = self.put(format!("{name}.json"), bytes)?;
+        Ok(Some((CheckpointAt { sequence: commit.sequence, object }, tables)))
+    }
+
+    /// The same for one that must be there.
+    pub fn there(&self, sequence: u64) -> Result<(Commit, String)> {
         self.commit(sequence)?.ok_or_else(|| self.objects.damaged(&Commit::key(sequence), "it is not there"))
     }
 
@@ -203,6 +268,25 @@ impl Log {
         let size = bytes.len() as u64;
         self.objects.put(&key, bytes)?;
         Ok(StoredObject { key, size, blake3 })
+    }
+
+    /// The frames of an index.
+    pub fn index(&self, object: &StoredObject) -> Result<Vec<FrameRow>> {
+        let file = tempfile::NamedTempFile::new();
+        let file = file.context("make a temporary file in", std::env::temp_dir())?;
+        self.download(object, &file.path().to_path_buf())?;
+        read_frames(file.path())
+    }
+
+    /// Uploads an index of frames, which are sorted, if there are any.
+    pub fn put_index(&self, key: String, frames: &[FrameRow]) -> Result<Option<StoredObject>> {
+        if frames.is_empty() {
+            return Ok(None);
+        }
+        let file = tempfile::NamedTempFile::new();
+        let file = file.context("make a temporary file in", std::env::temp_dir())?;
+        write_frames(file.path(), frames)?;
+        self.upload(key, &file.path().to_path_buf()).map(Some)
     }
 
     /// Brings an object into a file; it is what its commit says, or nothing is returned.

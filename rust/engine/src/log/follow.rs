@@ -11,7 +11,7 @@ use crate::round::standby::Local;
 use crate::round::steps::{OpenRequest, StandbyEnd, StandbyInfo, State};
 use crate::volume::standing::expect_standby;
 use snapsync_log::{Commit, Fetch, Log, LogAddress, Published, StoredObject, fold};
-use snapsync_manifest::{FrameRow, ManifestReader, read_frames};
+use snapsync_manifest::{FrameRow, ManifestReader};
 use snapsync_model::{Context, Counts, Error, Monitor, Result, Role, SnapshotInfo, Stage};
 use snapsync_stream::Limit;
 use snapsync_stream::wire::{DeltaHead, Digest, write_head};
@@ -32,7 +32,7 @@ pub(crate) fn follow(
     let log = seen::open(address)?;
     let nothing = || Error::refused(format!("{address} has no snapshot yet"), "sync its primary to it first");
     let (head, _) = log.head()?.ok_or_else(nothing)?;
-    let newest = log.newest_snapshot(&head)?.and_then(|commit| commit.info().cloned()).ok_or_else(nothing)?;
+    let newest = log.newest_snapshot(&head)?.ok_or_else(nothing)?;
     let mut standby = Local::new(target, None, monitor)?;
     let result = Following { log: &log, head, newest, options, transfer, monitor, started }.run(&mut standby);
     if let Err(error) = &result {
@@ -44,8 +44,8 @@ pub(crate) fn follow(
 struct Following<'a> {
     log: &'a Log,
     head: Commit,
-    /// The snapshot that the log holds.
-    newest: SnapshotInfo,
+    /// The commit of its newest snapshot.
+    newest: Commit,
     options: &'a Options,
     transfer: &'a TransferOptions,
     monitor: &'a Monitor,
@@ -84,15 +84,18 @@ impl Following<'_> {
                 "sync from the primary itself, or begin a new standby",
             ));
         }
-        let line = self.missing(&state)?;
         let mut come = Come::default();
-        if state.newest.is_none() && line.len() > 1 {
-            self.begin(standby, &line, &mut come)?;
+        let deltas = match &state.newest {
+            Some(base) => self.missing(base, &state)?,
+            None => self.log.deltas_to(&self.newest, self.head.checkpoint.as_ref())?,
+        };
+        if state.newest.is_none() && deltas.len() > 1 {
+            self.begin(standby, &deltas, &mut come)?;
         } else {
-            line.iter().try_for_each(|published| self.replay(standby, published, &mut come))?;
+            deltas.iter().try_for_each(|published| self.replay(standby, published, &mut come))?;
         }
         standby.follow(self.log.address().to_string())?;
-        self.report(state, come, line.is_empty())
+        self.report(state, come, deltas.is_empty())
     }
 
     /// Whether the volume at the target may follow this log.
@@ -108,19 +111,13 @@ impl Following<'_> {
         ))
     }
 
-    /// What the standby does not have, oldest first.
-    fn missing(&self, state: &State) -> Result<Vec<Published>> {
-        Ok(self.line(state)?.into_iter().filter_map(|commit| commit.published).collect())
-    }
-
-    /// The commits after the one that the standby holds.
-    fn line(&self, state: &State) -> Result<Vec<Commit>> {
-        let base = state.newest.as_ref();
-        let line =
-            self.log.line(self.head.clone(), |commit| base.is_some_and(|base| commit.is_of(base.id)))?;
-        let Some(base) = base else { return Ok(line) };
+    /// The changes since the snapshot that the standby holds, oldest first.
+    fn missing(&self, base: &SnapshotInfo, state: &State) -> Result<Vec<Published>> {
+        let line = self.log.line(self.head.clone(), |commit| commit.is_of(base.id))?;
         match line.split_first() {
-            Some((first, rest)) if first.is_of(base.id) => Ok(rest.to_vec()),
+            Some((first, rest)) if first.is_of(base.id) => {
+                Ok(rest.iter().filter_map(Commit::published).cloned().collect())
+            }
             _ => Err(Error::refused(
                 format!(
                     "{} does not have snapshot {}, the newest of {}",
@@ -140,14 +137,7 @@ impl Following<'_> {
         let manifest = dir.path().join("manifest.arrow");
         self.log.download(stored, &manifest)?;
         snapsync_manifest::vet(&manifest)?;
-        let frames = match index {
-            Some(index) => {
-                let file = dir.path().join("index.arrow");
-                self.log.download(index, &file)?;
-                read_frames(&file)?
-            }
-            None => Vec::new(),
-        };
+        let frames = index.as_ref().map(|index| self.log.index(index)).transpose()?.unwrap_or_default();
         self.bring(standby, &Coming { delta, manifest, frames, packs }, come)
     }
 
@@ -190,7 +180,8 @@ impl Following<'_> {
     }
 
     fn report(&self, state: State, come: Come, has_all: bool) -> Result<Synced> {
-        let snapshot = self.newest.clone();
+        let nothing = || Error::failed("a commit of a snapshot has none", "report this");
+        let snapshot = self.newest.info().cloned().ok_or_else(nothing)?;
         let Come { counts, report } = come;
         Ok(Synced {
             verb: "sync",

@@ -2,11 +2,10 @@
 //! old primary cannot publish any more.
 
 use crate::log::seen;
-use snapsync_log::{Appended, Commit, LogAddress};
+use snapsync_log::{Appended, Commit, Deed, LogAddress};
 use snapsync_model::{Error, Promotions, Result, SnapshotInfo};
 use snapsync_snapshot::Volume;
 use std::path::Path;
-use uuid::Uuid;
 
 /// Returns the epoch and the promotions that the volume is to have. `raised` is what it would have by itself.
 pub(crate) fn announce(
@@ -24,7 +23,7 @@ pub(crate) fn announce(
         Error::refused(format!("{address} has lost all of its snapshots"), "look what happened to it")
     })?;
     let held = log.newest_snapshot(&head)?;
-    let is_own = head.published.is_none() && head.promotions.are_of(volume.info().id, newest.id);
+    let is_own = head.deed == Deed::Promotion && head.promotions.are_of(volume.info().id, newest.id);
     if !held.is_some_and(|held| held.is_of(newest.id)) {
         return Err(Error::refused(
             format!("{address} has other snapshots after {}, the newest of {show}", newest.name),
@@ -41,16 +40,8 @@ pub(crate) fn announce(
             "only one of them can go on; its snapshots come to the others with `snapsync sync`",
         ));
     }
-    let promotion = Commit {
-        sequence: head.sequence + 1,
-        before: digest,
-        token: Uuid::new_v4(),
-        written: jiff::Timestamp::now().to_string(),
-        lineage: head.lineage,
-        epoch: raised.0,
-        promotions: raised.1.clone(),
-        published: None,
-    };
+    let (epoch, promotions) = raised.clone();
+    let promotion = Commit { epoch, promotions, ..head }.next(digest, Deed::Promotion);
     match log.append(&promotion)? {
         Appended::Done => Ok(raised),
         Appended::Taken(_) => Err(Error::refused(

@@ -12,9 +12,9 @@ use crate::secret::Secret;
 use crate::volume::copies::{Copied, Stretch};
 use crate::volume::lost::LostPaths;
 use crate::volume::pieces::{Piece, Seen};
-use snapsync_log::{Appended, Commit, Log, LogAddress, Packs, Published, StoredObject};
-use snapsync_manifest::{FrameRow, write_frames};
-use snapsync_model::{Change, Context, Error, Monitor, Range, Result, Role, SnapshotInfo, VolumeInfo};
+use snapsync_log::{Appended, Commit, Deed, Log, LogAddress, Packs, Published, Since, StoredObject};
+use snapsync_manifest::FrameRow;
+use snapsync_model::{Change, Error, Monitor, Range, Result, Role, SnapshotInfo, VolumeInfo};
 use snapsync_stream::wire::DeltaHead;
 use snapsync_stream::{Held, Limit, Transferred, send};
 use std::collections::BTreeSet;
@@ -76,25 +76,25 @@ impl<'a> LogStandby<'a> {
         Ok(())
     }
 
-    /// The record that is to follow the newest.
-    fn next(&self, published: Published) -> Commit {
-        Commit {
-            sequence: self.head.as_ref().map_or(0, |(head, _)| head.sequence + 1),
-            before: self.head.as_ref().map(|(_, digest)| digest.clone()).unwrap_or_default(),
-            token: Uuid::new_v4(),
-            written: jiff::Timestamp::now().to_string(),
-            lineage: published.delta.lineage.unwrap_or_default(),
-            epoch: published.delta.epoch,
-            promotions: published.delta.promotions.clone(),
-            published: Some(published),
+    /// The record that is to follow the newest. Now and then it makes a checkpoint of that known.
+    fn next(&self, published: Published) -> Result<Commit> {
+        let Some((head, digest)) = &self.head else { return Ok(Commit::first(published)) };
+        let (epoch, promotions) = (published.delta.epoch, published.delta.promotions.clone());
+        let mut head = Commit { epoch, promotions, ..head.clone() };
+        if head.since.is_due()
+            && let Some((at, whole)) = self.log()?.make_checkpoint(&head, self.monitor)?
+        {
+            head.since = Since { whole, ..Since::default() };
+            head.checkpoint = Some(at);
         }
+        Ok(head.next(digest.clone(), Deed::Snapshot(Box::new(published))))
     }
 
     /// Why another commit has the place.
     fn taken(&self, found: &Commit, own: &Commit) -> Error {
         let log = &self.address;
         let what =
-            found.info().map_or_else(|| "a promotion".to_owned(), |info| format!("snapshot {}", info.name));
+            found.info().map_or_else(|| "something".to_owned(), |info| format!("snapshot {}", info.name));
         if found.epoch > own.epoch {
             return Error::refused(
                 format!("{log} is in epoch {}: another volume was promoted", found.epoch),
@@ -198,9 +198,10 @@ impl StandbyEnd for LogStandby<'_> {
 
     fn commit(&mut self) -> Result<SnapshotInfo> {
         let Uploaded { head, manifest, packs, frames, .. } = self.delta()?;
-        let index = index(self.log()?, &head.snapshot, &frames)?;
+        let key = format!("index/{}-{}.arrow", head.snapshot.id, Uuid::new_v4().simple());
+        let index = self.log()?.put_index(key, &frames)?;
         let snapshot = head.snapshot.clone();
-        let own = self.next(Published { delta: head, manifest, index, packs });
+        let own = self.next(Published { delta: head, manifest, index, packs })?;
         self.may_be_there = true;
         if let Appended::Taken(found) = self.log()?.append(&own)? {
             self.may_be_there = false;
@@ -232,17 +233,6 @@ impl StandbyEnd for LogStandby<'_> {
     fn failed(&mut self, _error: &Error, _snapshot: Uuid) -> bool {
         self.may_be_there
     }
-}
-
-/// Uploads the index of frames, if there are any.
-fn index(log: &Log, snapshot: &SnapshotInfo, frames: &[FrameRow]) -> Result<Option<StoredObject>> {
-    if frames.is_empty() {
-        return Ok(None);
-    }
-    let file = tempfile::NamedTempFile::new().context("make a temporary file in", std::env::temp_dir())?;
-    write_frames(file.path(), frames)?;
-    let key = format!("index/{}-{}.arrow", snapshot.id, Uuid::new_v4().simple());
-    log.upload(key, &file.path().to_path_buf()).map(Some)
 }
 
 /// Keeps of frames, which are sorted, those that lie in what is data of `rows` as well; returns which data

@@ -32,12 +32,11 @@ pub(crate) fn restore(
     monitor: &Monitor,
 ) -> Result<RestoredTo> {
     let started = Instant::now();
-    let log = seen::open(address)?;
-    let (head, line) = seen::line_to(&log, snapshot)?;
+    let (log, head, deltas) = seen::deltas_to(address, snapshot)?;
     let paths = within(Path::new("/"), paths)?;
     let landing = RestoreTarget::find(to, None)?;
     monitor.start(Stage::Compare, 0);
-    let mut whole = fold(&log, &line, monitor)?;
+    let mut whole = fold(&log, &deltas, monitor)?;
     let snapshot = whole.delta.snapshot.clone();
     let is_all = paths.iter().all(RelPath::is_root);
     if let Some(path) = if is_all { None } else { whole.reduce(&paths)? } {

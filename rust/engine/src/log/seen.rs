@@ -1,10 +1,10 @@
 //! What a log shows of itself, in the words of a volume.
 
-use crate::report::snapshots::Listed;
+use crate::report::snapshots::{Hold, Listed};
 use crate::report::volumes::Status;
 use crate::volume::roles::Described;
-use snapsync_log::{Commit, Log, LogAddress, Published};
-use snapsync_model::{Error, Provider, Result, Role, SnapshotInfo, Subset, VolumeInfo};
+use snapsync_log::{Commit, History, Log, LogAddress, Published};
+use snapsync_model::{Error, Provider, Result, Role, Subset, VolumeInfo};
 use snapsync_snapshot::find_among;
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -37,65 +37,73 @@ pub(crate) fn open(address: &LogAddress) -> Result<Log> {
     })
 }
 
-/// All of its commits, oldest first.
-fn line(log: &Log) -> Result<Vec<Commit>> {
-    let newest = log.head()?.map(|(newest, _)| log.line(newest, |_| false));
-    Ok(newest.transpose()?.unwrap_or_default())
+/// A log, its newest commit, and the snapshots that it lists.
+pub(crate) fn read(address: &LogAddress) -> Result<(Log, Option<Commit>, History)> {
+    let log = open(address)?;
+    let head = log.head()?.map(|(head, _)| head);
+    let history = head.as_ref().map(|head| log.history(head)).transpose()?.unwrap_or_default();
+    Ok((log, head, history))
 }
 
-fn snapshots(line: &[Commit]) -> Vec<SnapshotInfo> {
-    line.iter().filter_map(|commit| commit.info().cloned()).collect()
-}
-
-/// The newest commit, and what led to a snapshot, oldest first.
-pub(crate) fn line_to(log: &Log, snapshot: &str) -> Result<(Commit, Vec<Published>)> {
-    let mut line = line(log)?;
-    let found = find_among(snapshots(&line), snapshot, &log.address().to_string())?;
-    let head = line.last().cloned();
-    let at = line.iter().position(|commit| commit.is_of(found.id));
-    line.truncate(at.map_or(0, |at| at + 1));
-    let head = head.ok_or_else(|| Error::failed("the log is empty", "sync its primary to it first"))?;
-    Ok((head, line.into_iter().filter_map(|commit| commit.published).collect()))
+/// The newest commit, and what leads from nothing to a snapshot.
+pub(crate) fn deltas_to(address: &LogAddress, snapshot: &str) -> Result<(Log, Commit, Vec<Published>)> {
+    let (log, head, history) = read(address)?;
+    let found = find_among(history.infos(), snapshot, &address.to_string())?;
+    let at = history.snapshots.iter().find(|(_, info)| info.id == found.id).map(|(at, _)| *at);
+    let (Some(head), Some(at)) = (head, at) else {
+        return Err(Error::failed(format!("{address} is empty"), "sync its primary to it first"));
+    };
+    let commit = log.there(at)?.0;
+    let deltas = log.deltas_to(&commit, head.checkpoint.as_ref())?;
+    Ok((log, head, deltas))
 }
 
 /// What a volume that follows it, or followed it once, is to know.
 pub(crate) fn describe(address: &LogAddress) -> Result<Described> {
-    let log = open(address)?;
-    let line = line(&log)?;
+    let (log, head, history) = read(address)?;
     Ok(Described {
-        volume: info(&log, line.last(), Role::Primary),
-        line: snapshots(&line),
-        promotions: line.last().map(|head| head.promotions.clone()).unwrap_or_default(),
+        volume: info(&log, head.as_ref(), Role::Primary),
+        line: history.infos(),
+        promotions: head.map(|head| head.promotions).unwrap_or_default(),
         standbys: BTreeMap::new(),
     })
 }
 
+fn holds(history: &History) -> Vec<Hold> {
+    let held = history.snapshots.iter().filter_map(|(_, info)| Some((info, history.holds.get(&info.id)?)));
+    held.map(|(info, reason)| Hold {
+        snapshot: info.id,
+        name: info.name.clone(),
+        reason: reason.clone(),
+        standby: None,
+    })
+    .collect()
+}
+
 pub(crate) fn list(address: &LogAddress) -> Result<Listed> {
-    let log = open(address)?;
-    let line = line(&log)?;
+    let (log, head, history) = read(address)?;
     Ok(Listed {
         verb: "list",
-        volume: info(&log, line.last(), Role::Standby),
-        snapshots: snapshots(&line),
+        volume: info(&log, head.as_ref(), Role::Standby),
+        holds: holds(&history),
+        snapshots: history.infos(),
         alone: Vec::new(),
-        holds: Vec::new(),
         clones: Vec::new(),
         parts: Vec::new(),
     })
 }
 
 pub(crate) fn status(address: &LogAddress) -> Result<Status> {
-    let log = open(address)?;
-    let line = line(&log)?;
-    let snapshots = snapshots(&line);
+    let (log, head, history) = read(address)?;
+    let snapshots = history.infos();
     Ok(Status {
         verb: "status",
-        volume: info(&log, line.last(), Role::Standby),
+        volume: info(&log, head.as_ref(), Role::Standby),
         snapshots: snapshots.len() as u64,
         unfinished: None,
         busy: false,
         standbys: Vec::new(),
-        holds: Vec::new(),
+        holds: holds(&history),
         latest: snapshots.last().cloned(),
         replaced: None,
         read_only: false,
