@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from machine import Pair, Place, done, verified
-from oracle import assert_same
+from oracle import assert_same, freeze
 from worlds import OF_BTRFS, PORTABLE, World
 
 KINDS = [("btrfs", "xfs"), ("xfs", "btrfs"), ("ext4", "xfs"), ("xfs", "ext4")]
@@ -31,3 +31,36 @@ def test_standbys_of_a_log_are_equal_to_its_primary_whenever_they_begin(
             assert_same(source, standby)
             verified(source, standby)
     assert list((tmp_path / "log/tables").iterdir()), "no checkpoint was made"
+
+
+@pytest.mark.parametrize("kinds", KINDS[:3], ids="-".join)
+def test_a_pruned_log_has_all_that_its_snapshots_and_its_standbys_need(
+    place: Place, tmp_path: Path, kinds: tuple[str, str]
+) -> None:
+    source, log = Pair.make(place, kinds).source, f"file://{tmp_path}/log"
+    late, world, pictures, sizes = Pair.make(place, kinds).target, World(source, 191), {}, []
+    for turn in range(14):
+        world.grow(50 if turn == 0 else 10)
+        world.churn(30)
+        name = done("sync", source, log)["snapshot"]["name"]
+        pictures[name] = freeze(source)
+        if turn % 5 == 1:
+            done("sync", log, late)
+            assert_same(source, late)
+        if turn == 3:
+            done("hold", f"{log}@{name}", "--reason", "kept")
+            held = name
+        if turn % 4 == 3:
+            told = done("prune", log, "--keep-last", "3", "--dry-run")
+            assert told["pruned"] == done("prune", log, "--keep-last", "3")["pruned"]
+            sizes.append(sum(path.stat().st_size for path in (tmp_path / "log").rglob("*") if path.is_file()))
+            listed = [snapshot["name"] for snapshot in done("list", log)["snapshots"]]
+            assert held in listed and len(listed) in (3, 4), listed
+            for name in listed:
+                to = place.absent(kinds[0])
+                done("restore", f"{log}@{name}", "--to", to)
+                assert_same(pictures[name], to)
+    assert len(done("list", log)["snapshots"]) < 8
+    fresh = Pair.make(place, kinds).target
+    done("sync", log, fresh)
+    assert_same(source, fresh)

@@ -69,7 +69,7 @@ class InterruptedRound(SnapsyncError): ...
 class Location:
     """What people call a place, taken apart as the verbs do it. Making one touches nothing on disk.
 
-    Raises UsageError for a URL, and for what may be a mistake; `known` takes whatever a volume has recorded.
+    Raises UsageError for any other URL than a log's, and for what may be a mistake; `known` takes whatever a volume has recorded.
     """
 
     def __new__(cls, text: str) -> Location: ...
@@ -82,6 +82,10 @@ class Location:
     @property
     def host(self) -> str | None:
         """`[user@]host`, an IPv6 address in brackets; None for this machine."""
+
+    @property
+    def is_log(self) -> bool:
+        """Whether it is a log, as `s3://BUCKET/PREFIX` or `file:///DIR`; `path` is its address then."""
 
     @property
     def path(self) -> str:

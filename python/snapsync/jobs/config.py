@@ -65,8 +65,9 @@ class Config:
 
 
 def is_remote(place: str) -> bool:
-    """Whether a place is `[user@]host:PATH`."""
-    return Location.known(place).host is not None
+    """Whether a place is `[user@]host:PATH`, or a log."""
+    location = Location.known(place)
+    return location.host is not None or location.is_log
 
 
 def tree_of(place: str) -> str:
@@ -221,11 +222,11 @@ def _place(value: object) -> str:
         location = Location(place)
     except UsageError as error:
         raise _Bad(value, f"{error.advice}; options of ssh are `ssh_options` in a job") from None
-    if location.host is not None:
+    if location.host is not None or location.is_log:
         return place
     place = own.expand(place)
     if not place.startswith("/"):
-        raise _Bad(value, "write a whole path from / or ~/ on, or [user@]host:PATH")
+        raise _Bad(value, "write a whole path from / or ~/ on, [user@]host:PATH or s3://BUCKET/PREFIX")
     return place
 
 

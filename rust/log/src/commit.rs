@@ -116,15 +116,26 @@ pub struct Checkpoint {
     pub history: History,
 }
 
-/// The snapshots of a log, oldest first, with the places of their commits, and which of them are held.
+/// The snapshots of a log, oldest first, with the places of their commits, which of them are held, and the
+/// checkpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     pub snapshots: Vec<(u64, SnapshotInfo)>,
     pub holds: BTreeMap<Uuid, String>,
+    /// Those that no listed snapshot needs may be gone.
+    pub checkpoints: Vec<CheckpointAt>,
 }
 
 impl History {
+    /// The checkpoint that a snapshot is read from; without one all commits are.
+    pub(crate) fn checkpoint_for(&self, sequence: u64) -> Option<&CheckpointAt> {
+        self.checkpoints.iter().rfind(|at| at.sequence <= sequence)
+    }
+
     pub(crate) fn add(&mut self, commit: &Commit) {
+        let known = self.checkpoints.last().map(|at| at.sequence);
+        self.checkpoints
+            .extend(commit.checkpoint.clone().filter(|at| known.is_none_or(|known| known < at.sequence)));
         match &commit.deed {
             Deed::Snapshot(published) => {
                 self.snapshots.push((commit.sequence, published.delta.snapshot.clone()));

@@ -10,6 +10,7 @@ mod fold;
 mod log;
 mod pack;
 mod probe;
+mod prune;
 mod store;
 
 pub use commit::{CheckpointAt, Commit, Deed, History, Published, Since, StoredObject};
@@ -17,4 +18,5 @@ pub use fetch::{Fetch, Wanted};
 pub use fold::{Whole, fold};
 pub use log::{Appended, Log};
 pub use pack::{PACK, Packs};
+pub use prune::{LogReader, Unneeded};
 pub use store::{LogAddress, Objects};

@@ -155,13 +155,11 @@ impl Log {
         Ok(history)
     }
 
-    /// What leads from nothing to the snapshot of a commit. `near` may be a checkpoint that lies nearer to it
-    /// than the one it knows.
-    pub fn deltas_to(&self, commit: &Commit, near: Option<&CheckpointAt>) -> Result<Vec<Published>> {
-        let near = near.filter(|near| near.sequence <= commit.sequence);
-        let at = near.or(commit.checkpoint.as_ref());
-        let checkpoint = at.map(|at| self.checkpoint(at)).transpose()?;
-        let Some(Checkpoint { sequence, published, .. }) = checkpoint else {
+    /// What leads from nothing to the snapshot of a commit, which is listed.
+    pub fn deltas_to(&self, commit: &Commit, history: &History) -> Result<Vec<Published>> {
+        let at = history.checkpoint_for(commit.sequence);
+        let Some(Checkpoint { sequence, published, .. }) = at.map(|at| self.checkpoint(at)).transpose()?
+        else {
             let line = self.line(commit.clone(), |_| false)?;
             return Ok(line.iter().filter_map(Commit::published).cloned().collect());
         };
@@ -191,13 +189,14 @@ impl Log {
     /// Makes a checkpoint of the newest snapshot up to `head`. Only the next commit makes it known.
     pub fn make_checkpoint(&self, head: &Commit, monitor: &Monitor) -> Result<Option<(CheckpointAt, u64)>> {
         let Some(commit) = self.newest_snapshot(head)? else { return Ok(None) };
-        let whole = fold(self, &self.deltas_to(&commit, None)?, monitor)?;
+        let history = self.history(&commit)?;
+        let whole = fold(self, &self.deltas_to(&commit, &history)?, monitor)?;
         let name = format!("tables/{:020}-{}", commit.sequence, Uuid::new_v4().simple());
         let manifest = self.upload(format!("{name}.arrow"), &whole.manifest())?;
         let index = self.put_index(format!("{name}-index.arrow"), &whole.frames)?;
         let published = Published { delta: whole.delta.clone(), manifest, index, packs: whole.packs.clone() };
         let tables = published.tables();
-        let checkpoint = Checkpoint { sequence: commit.sequence, published, history: self.history(&commit)? };
+        let checkpoint = Checkpoint { sequence: commit.sequence, published, history };
         let bytes = serde_json::to_vec(&checkpoint)
             .map_err(|e| Error::failed(format!("cannot describe {}: {e}", self.address()), ""))?;
         let object = self.put(format!("{name}.json"), bytes)?;

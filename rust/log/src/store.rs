@@ -1,6 +1,7 @@
 //! An object store, asked from threads that wait for each answer. Failures that may pass are tried again by
 //! the `object_store` crate, with pauses that grow, up to a limit in all.
 
+use futures_util::TryStreamExt;
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
@@ -199,6 +200,14 @@ impl Objects {
         let objects = listed.objects.iter().map(|object| &object.location);
         let names = objects.chain(&listed.common_prefixes).filter_map(|key| key.filename());
         Ok(names.map(str::to_owned).collect())
+    }
+
+    /// The keys and sizes of all objects at any depth below a folder.
+    pub fn list_all(&self, folder: &str) -> Result<Vec<(String, u64)>> {
+        let place = Key::from(folder);
+        let listed = self.runtime.block_on(self.store.list(Some(&place)).try_collect::<Vec<_>>());
+        let listed = listed.map_err(|e| self.failed("list", folder, e))?;
+        Ok(listed.into_iter().map(|object| (object.location.to_string(), object.size)).collect())
     }
 
     pub fn delete(&self, key: &str) -> Result<()> {

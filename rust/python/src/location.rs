@@ -51,6 +51,11 @@ impl Location {
         self.0.snapshot.clone()
     }
 
+    #[getter]
+    fn is_log(&self) -> bool {
+        self.0.is_log
+    }
+
     fn is_at(&self, place: &Location) -> bool {
         self.0.is_at(&place.0)
     }

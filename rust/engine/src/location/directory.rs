@@ -29,7 +29,7 @@ pub(crate) fn existing_directory(path: &Path) -> Result<PathBuf> {
 /// What it is called may say why.
 fn is_not_here(path: &Path) -> Error {
     match Location::parse(path) {
-        Ok(location) if location.host.is_some() => is_elsewhere(&location),
+        Ok(location) if location.host.is_some() || location.is_log => is_elsewhere(&location),
         Ok(_) => Error::usage(format!("{} does not exist", path.display()), "check the path"),
         Err(error) => error,
     }
@@ -37,6 +37,13 @@ fn is_not_here(path: &Path) -> Error {
 
 /// Where only what is on this machine will do.
 pub(crate) fn is_elsewhere(location: &Location) -> Error {
+    if location.is_log {
+        return Error::usage(
+            format!("{location} is a log, and this needs a volume on this machine"),
+            "a log can be given to init, sync, list, status, prune, delete, hold, release and rejoin, and \
+             LOG@SNAP to restore --to DIR",
+        );
+    }
     Error::usage(
         format!("{location} is on another machine"),
         "run this command there: only sync, verify, rejoin and switch reach another machine; ./ goes before \

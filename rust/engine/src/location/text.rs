@@ -1,9 +1,10 @@
 //! Where something is, as people write it: `PATH`, `VOLUME@SNAP`, `VOLUME@PART/` or `VOLUME@PART/SNAP`, and
-//! each of them after `[user@]host:`.
+//! each of them after `[user@]host:`; or a log, as `s3://BUCKET/PREFIX` or `file:///DIR`, and `LOG@SNAP`.
 //!
 //! This is about texts only. Whether a directory has a name that looks like a snapshot or a part of a volume
 //! is seen where it is opened.
 
+use snapsync_log::LogAddress;
 use snapsync_model::{Error, Result, can_name_snapshot};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -71,11 +72,17 @@ pub struct Location {
     pub part: Option<OsString>,
     /// What follows the last `@` of the last name, or the slash after a part.
     pub snapshot: Option<OsString>,
+    /// Whether `path` is the address of a log.
+    pub is_log: bool,
 }
 
 impl Location {
     /// Refuses what a typing mistake may have made: a host that is none, or nothing after one.
     pub fn parse(text: &Path) -> Result<Location> {
+        if let Some((log, snapshot)) = LogAddress::parse_snapshot(text)? {
+            let (path, snapshot) = (log.to_string().into(), snapshot.map(OsString::from));
+            return Ok(Location { host: None, path, part: None, snapshot, is_log: true });
+        }
         is_no_url(text)?;
         let bytes = text.as_os_str().as_bytes();
         let Some(colon) = end_of_host(bytes) else { return Ok(Location::here(text)) };
@@ -121,7 +128,7 @@ impl Location {
             },
             _ => (bytes, None, None),
         };
-        Location { host: None, path: OsStr::from_bytes(path).into(), part, snapshot }
+        Location { host: None, path: OsStr::from_bytes(path).into(), part, snapshot, is_log: false }
     }
 
     /// How a part of the tree at a place is written, wherever that is.
@@ -287,7 +294,6 @@ fn is_no_url(text: &Path) -> Result<()> {
         format!("{whole} is not an address that snapsync understands"),
         match scheme {
             "ssh" | "sftp" | "scp" => format!("write it as {host}:/{path}{port}"),
-            "file" => format!("write the path alone: /{path}"),
             _ => format!("write [user@]host:PATH, or ./{whole} for a directory of that name"),
         },
     ))

@@ -10,7 +10,7 @@ use crate::round::primary::together;
 use crate::round::standby::Local;
 use crate::round::steps::{OpenRequest, StandbyEnd, StandbyInfo, State};
 use crate::volume::standing::expect_standby;
-use snapsync_log::{Commit, Fetch, Log, LogAddress, Published, StoredObject, fold};
+use snapsync_log::{Commit, Fetch, Log, LogAddress, LogReader, Published, StoredObject, fold};
 use snapsync_manifest::{FrameRow, ManifestReader};
 use snapsync_model::{Context, Counts, Error, Monitor, Result, Role, SnapshotInfo, Stage};
 use snapsync_stream::Limit;
@@ -87,15 +87,34 @@ impl Following<'_> {
         let mut come = Come::default();
         let deltas = match &state.newest {
             Some(base) => self.missing(base, &state)?,
-            None => self.log.deltas_to(&self.newest, self.head.checkpoint.as_ref())?,
+            None => self.log.deltas_to(&self.newest, &self.log.history(&self.head)?)?,
         };
         if state.newest.is_none() && deltas.len() > 1 {
             self.begin(standby, &deltas, &mut come)?;
         } else {
-            deltas.iter().try_for_each(|published| self.replay(standby, published, &mut come))?;
+            let replayed = deltas.iter().try_for_each(|delta| self.replay(standby, delta, &mut come));
+            replayed.map_err(|error| self.explained(error, &deltas))?;
         }
         standby.follow(self.log.address().to_string())?;
+        self.note_reader(&state);
         self.report(state, come, deltas.is_empty())
+    }
+
+    /// Tells the log how far the standby is, so that it keeps what comes next for it.
+    fn note_reader(&self, state: &State) {
+        let Some(snapshot) = self.newest.info() else { return };
+        let reader = LogReader {
+            volume: state.volume.id,
+            path: state.volume.path.to_string_lossy().into_owned(),
+            sequence: self.newest.sequence,
+            snapshot: snapshot.id,
+            name: snapshot.name.clone(),
+            at: jiff::Timestamp::now().to_string(),
+        };
+        if let Err(error) = self.log.note_reader(&reader) {
+            let (log, why) = (self.log.address(), error.sentence());
+            self.monitor.note(format!("{log} does not know of this standby, and may not wait for it: {why}"));
+        }
     }
 
     /// Whether the volume at the target may follow this log.
@@ -147,6 +166,26 @@ impl Following<'_> {
         let delta = whole.delta.clone();
         let (manifest, frames, packs) = (whole.manifest(), whole.frames.clone(), &whole.packs);
         self.bring(standby, &Coming { delta: &delta, manifest, frames, packs }, come)
+    }
+
+    /// What a standby needs may be gone if the log does not know of it.
+    fn explained(&self, error: Error, deltas: &[Published]) -> Error {
+        let history = self.log.history(&self.head);
+        let is_listed = |delta: &Published| {
+            let id = delta.delta.snapshot.id;
+            history.as_ref().is_ok_and(|history| history.snapshots.iter().any(|(_, info)| info.id == id))
+        };
+        if !matches!(error, Error::Integrity { .. }) || deltas.iter().all(is_listed) {
+            return error;
+        }
+        Error::refused(
+            format!(
+                "{} has let go of what this standby needs next: {}",
+                self.log.address(),
+                error.sentence()
+            ),
+            "begin a new standby: name an empty target",
+        )
     }
 
     fn bring(&self, standby: &mut Local<'_>, coming: &Coming<'_>, come: &mut Come) -> Result<()> {

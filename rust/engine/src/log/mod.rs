@@ -1,6 +1,7 @@
 //! The two halves of a round that a log lies between: the primary's publishes to it, the standby's follows it.
 
 pub(crate) mod follow;
+pub(crate) mod keeping;
 pub(crate) mod promotion;
 pub(crate) mod publish;
 pub(crate) mod restored;

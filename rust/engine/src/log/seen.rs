@@ -1,7 +1,7 @@
 //! What a log shows of itself, in the words of a volume.
 
 use crate::report::snapshots::{Hold, Listed};
-use crate::report::volumes::Status;
+use crate::report::volumes::{StandbyStatus, Status};
 use crate::volume::roles::Described;
 use snapsync_log::{Commit, History, Log, LogAddress, Published};
 use snapsync_model::{Error, Provider, Result, Role, Subset, VolumeInfo};
@@ -54,7 +54,7 @@ pub(crate) fn deltas_to(address: &LogAddress, snapshot: &str) -> Result<(Log, Co
         return Err(Error::failed(format!("{address} is empty"), "sync its primary to it first"));
     };
     let commit = log.there(at)?.0;
-    let deltas = log.deltas_to(&commit, head.checkpoint.as_ref())?;
+    let deltas = log.deltas_to(&commit, &history)?;
     Ok((log, head, deltas))
 }
 
@@ -96,13 +96,27 @@ pub(crate) fn list(address: &LogAddress) -> Result<Listed> {
 pub(crate) fn status(address: &LogAddress) -> Result<Status> {
     let (log, head, history) = read(address)?;
     let snapshots = history.infos();
+    let lag = |id: Uuid| {
+        let at = snapshots.iter().position(|info| info.id == id);
+        at.map_or(snapshots.len(), |at| snapshots.len() - 1 - at) as u64
+    };
+    let standbys = log.readers()?.into_iter().map(|reader| StandbyStatus {
+        volume: reader.volume.to_string(),
+        path: reader.path,
+        snapshot: reader.snapshot.to_string(),
+        name: reader.name,
+        at: reader.at,
+        lag: lag(reader.snapshot),
+        scrub: None,
+        claim: None,
+    });
     Ok(Status {
         verb: "status",
         volume: info(&log, head.as_ref(), Role::Standby),
         snapshots: snapshots.len() as u64,
         unfinished: None,
         busy: false,
-        standbys: Vec::new(),
+        standbys: standbys.collect(),
         holds: holds(&history),
         latest: snapshots.last().cloned(),
         replaced: None,

@@ -1,15 +1,20 @@
 //! Deletes a snapshot.
 
 use crate::location::directory::open_volume;
+use crate::log::keeping;
 use crate::report::snapshots::Deleted;
 use crate::volume::holds::is_free;
 use crate::volume::recovery;
+use snapsync_log::LogAddress;
 use snapsync_model::{Error, Monitor, Result, Role, SnapshotInfo};
 use snapsync_snapshot::Volume;
 use std::path::Path;
 
 /// Deletes a snapshot unless it is held.
 pub fn delete(path: &Path, name: &str, monitor: &Monitor) -> Result<Deleted> {
+    if let Some(log) = LogAddress::parse(path)? {
+        return keeping::delete(&log, name, monitor);
+    }
     let volume = open_volume(path)?;
     volume.find_snapshot(name)?;
     let (mut volume, _) = recovery::lock(&volume, monitor)?;

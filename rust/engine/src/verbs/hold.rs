@@ -1,7 +1,9 @@
 //! Holds and releases snapshots.
 
 use crate::location::directory::open_volume;
+use crate::log::keeping;
 use crate::report::snapshots::{HeldSnapshot, Released};
+use snapsync_log::LogAddress;
 use snapsync_model::{Error, Result};
 use snapsync_snapshot::{Standby, Volume};
 use std::path::Path;
@@ -9,6 +11,9 @@ use uuid::Uuid;
 
 /// Keeps a snapshot from being deleted or pruned until it is released. Holding it again replaces the reason.
 pub fn hold(path: &Path, name: &str, reason: &str) -> Result<HeldSnapshot> {
+    if let Some(log) = LogAddress::parse(path)? {
+        return keeping::hold(&log, name, reason);
+    }
     let mut volume = open_volume(path)?.lock()?;
     let snapshot = volume.find_snapshot(name)?;
     volume.hold(snapshot.id, reason.to_owned())?;
@@ -17,6 +22,9 @@ pub fn hold(path: &Path, name: &str, reason: &str) -> Result<HeldSnapshot> {
 
 /// Releases a snapshot that a user holds.
 pub fn release(path: &Path, name: &str) -> Result<Released> {
+    if let Some(log) = LogAddress::parse(path)? {
+        return keeping::release(&log, name);
+    }
     let mut volume = open_volume(path)?.lock()?;
     let snapshot = volume.find_snapshot(name)?;
     let Some(reason) = volume.release(snapshot.id)? else {
@@ -31,6 +39,9 @@ pub fn release(path: &Path, name: &str) -> Result<Released> {
 
 /// Forgets a standby by its path or id, so that its base may be deleted.
 pub fn forget_standby(path: &Path, standby: &str) -> Result<Released> {
+    if let Some(log) = LogAddress::parse(path)? {
+        return keeping::forget_standby(&log, standby);
+    }
     let mut volume = open_volume(path)?.lock()?;
     let id = which_standby(&volume, standby)?;
     let forgotten = volume.forget_standby(id)?;

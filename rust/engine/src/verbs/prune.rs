@@ -2,9 +2,11 @@
 
 use crate::keep::Keep;
 use crate::location::directory::open_volume;
+use crate::log::keeping;
 use crate::report::snapshots::Pruned;
 use crate::volume::recovery;
 use crate::volume::retention::{apply, plan};
+use snapsync_log::LogAddress;
 use snapsync_model::{Error, Monitor, Result};
 use std::path::Path;
 
@@ -16,6 +18,9 @@ pub fn prune(path: &Path, keep: &Keep, dry_run: bool, monitor: &Monitor) -> Resu
             format!("cannot prune {}: nothing says which snapshots to keep", path.display()),
             "say how many, as in --keep-last 10 --keep-daily 14",
         ));
+    }
+    if let Some(log) = LogAddress::parse(path)? {
+        return keeping::prune(&log, keep, dry_run, monitor);
     }
     let volume = open_volume(path)?;
     let (pruned, kept) = if dry_run {

@@ -1,0 +1,155 @@
+//! What a log keeps: by rules, by hand, and for its standbys.
+
+use crate::keep::Keep;
+use crate::log::seen;
+use crate::report::snapshots::{Deleted, HeldSnapshot, Kept, Pruned, Released};
+use snapsync_log::{Appended, Commit, Deed, History, Log, LogAddress};
+use snapsync_model::{Error, Monitor, Result, Role, SnapshotInfo, size};
+use snapsync_snapshot::find_among;
+use std::collections::BTreeSet;
+use uuid::Uuid;
+
+/// How often it is tried again where others append to the log meanwhile.
+const TRIES: usize = 10;
+
+/// Appends what `decide` makes of the newest state of a log; None if there is nothing to append.
+fn append<T>(
+    log: &Log,
+    mut decide: impl FnMut(&Commit, &History) -> Result<(Option<Deed>, T)>,
+) -> Result<(Commit, T)> {
+    for _ in 0..TRIES {
+        let (head, digest) = log.head()?.ok_or_else(|| empty(log))?;
+        let (deed, made) = decide(&head, &log.history(&head)?)?;
+        let Some(deed) = deed else { return Ok((head, made)) };
+        let own = head.next(digest, deed);
+        if let Appended::Done = log.append(&own)? {
+            return Ok((own, made));
+        }
+    }
+    Err(Error::failed(format!("others write to {} again and again", log.address()), "run it again later"))
+}
+
+fn empty(log: &Log) -> Error {
+    Error::usage(format!("{} has no snapshot", log.address()), "sync its primary to it first")
+}
+
+/// Lets go what no rule keeps, and nobody holds or needs, or only tells what that is.
+pub(crate) fn prune(address: &LogAddress, keep: &Keep, dry_run: bool, monitor: &Monitor) -> Result<Pruned> {
+    let log = seen::open(address)?;
+    let (head, (pruned, kept)) = let_go(&log, dry_run, monitor, &mut |history| Ok(plan(history, keep)))?;
+    for stays in kept.iter().filter(|kept| !dry_run && !kept.by_rule) {
+        monitor.note(format!("snapshot {} stays: {}", stays.snapshot.name, stays.why.join("; ")));
+    }
+    let volume = seen::info(&log, Some(&head), Role::Standby);
+    Ok(Pruned { verb: "prune", volume, dry_run, pruned, kept, notes: monitor.take_notes() })
+}
+
+/// Lets go of one snapshot.
+pub(crate) fn delete(address: &LogAddress, name: &str, monitor: &Monitor) -> Result<Deleted> {
+    let log = seen::open(address)?;
+    let (head, deleted) = let_go(&log, false, monitor, &mut |history| {
+        let found = find_among(history.infos(), name, &address.to_string())?;
+        if let Some(reason) = history.holds.get(&found.id) {
+            return Err(Error::refused(
+                format!("snapshot {} of {address} is held: {reason}", found.name),
+                format!("`snapsync release {address}@{}` lets it go", found.name),
+            ));
+        }
+        if history.snapshots.last().is_some_and(|(_, newest)| newest.id == found.id) {
+            return Err(Error::refused(
+                format!(
+                    "snapshot {} is the newest of {address}, and the next one starts from it",
+                    found.name
+                ),
+                "sync first, so that a newer one takes its place",
+            ));
+        }
+        Ok((vec![found], Vec::new()))
+    })
+    .map(|(head, (pruned, _))| (head, pruned))?;
+    let deleted = deleted.into_iter().next().ok_or_else(|| empty(&log))?;
+    Ok(Deleted { verb: "delete", volume: seen::info(&log, Some(&head), Role::Standby), deleted })
+}
+
+type Plan = (Vec<SnapshotInfo>, Vec<Kept>);
+
+fn let_go(
+    log: &Log,
+    dry_run: bool,
+    monitor: &Monitor,
+    plan: &mut dyn FnMut(&History) -> Result<Plan>,
+) -> Result<(Commit, Plan)> {
+    let (head, (unneeded, plan)) = append(log, |head, history| {
+        let (pruned, kept) = plan(history)?;
+        let goes: BTreeSet<Uuid> = pruned.iter().map(|info| info.id).collect();
+        let stay = history.snapshots.iter().filter(|(_, info)| !goes.contains(&info.id));
+        let unneeded = log.unneeded((head, history), &stay.map(|(at, _)| *at).collect(), monitor)?;
+        let deed = (!dry_run && !(goes.is_empty() && unneeded.is_empty()))
+            .then(|| Deed::Pruned { snapshots: goes.into_iter().collect() });
+        Ok((deed, (unneeded, (pruned, kept))))
+    })?;
+    let bytes = size(unneeded.iter().map(|object| object.size).sum());
+    let objects = unneeded.len();
+    if dry_run {
+        monitor.note(format!("{bytes} in {objects} objects would be deleted"));
+    } else {
+        log.delete(&unneeded, monitor)?;
+        monitor.note(format!("{bytes} in {objects} objects were deleted"));
+    }
+    Ok((head, plan))
+}
+
+fn plan(history: &History, keep: &Keep) -> Plan {
+    let snapshots = history.infos();
+    let (mut pruned, mut kept) = (Vec::new(), Vec::new());
+    for (snapshot, mut why) in snapshots.iter().cloned().zip(keep.reasons(&snapshots)) {
+        let by_rule = !why.is_empty();
+        why.extend(history.holds.get(&snapshot.id).map(|reason| format!("it is held: {reason}")));
+        if why.is_empty() { pruned.push(snapshot) } else { kept.push(Kept { snapshot, why, by_rule }) }
+    }
+    (pruned, kept)
+}
+
+/// Keeps a snapshot from being deleted or pruned until it is released.
+pub(crate) fn hold(address: &LogAddress, name: &str, reason: &str) -> Result<HeldSnapshot> {
+    let log = seen::open(address)?;
+    let (head, snapshot) = append(&log, |_, history| {
+        let snapshot = find_among(history.infos(), name, &address.to_string())?;
+        Ok((Some(Deed::Held { snapshot: snapshot.id, reason: reason.to_owned() }), snapshot))
+    })?;
+    let volume = seen::info(&log, Some(&head), Role::Standby);
+    Ok(HeldSnapshot { verb: "hold", volume, snapshot, reason: reason.to_owned() })
+}
+
+pub(crate) fn release(address: &LogAddress, name: &str) -> Result<Released> {
+    let log = seen::open(address)?;
+    let (head, (snapshot, reason)) = append(&log, |_, history| {
+        let snapshot = find_among(history.infos(), name, &address.to_string())?;
+        let reason = history.holds.get(&snapshot.id).cloned().ok_or_else(|| {
+            Error::usage(
+                format!("snapshot {} of {address} is not held by hand", snapshot.name),
+                format!("`snapsync list {address}` shows what is held, and why"),
+            )
+        })?;
+        Ok((Some(Deed::Released { snapshot: snapshot.id }), (snapshot, reason)))
+    })?;
+    let volume = seen::info(&log, Some(&head), Role::Standby);
+    Ok(Released { verb: "release", volume, snapshot: Some(snapshot), reason, standby: None })
+}
+
+/// Forgets a standby by its path or id: it needs nothing of the log any more.
+pub(crate) fn forget_standby(address: &LogAddress, standby: &str) -> Result<Released> {
+    let (log, head, history) = seen::read(address)?;
+    let is_meant = |id: Uuid, path: &str| id.to_string() == standby || path == standby;
+    let reader = log.readers()?.into_iter().find(|reader| is_meant(reader.volume, &reader.path));
+    let reader = reader.ok_or_else(|| {
+        Error::usage(
+            format!("{address} knows no standby {standby:?}"),
+            format!("`snapsync status {address}` shows those it knows"),
+        )
+    })?;
+    log.forget_reader(reader.volume)?;
+    let snapshot = history.infos().into_iter().find(|info| info.id == reader.snapshot);
+    let volume = seen::info(&log, head.as_ref(), Role::Standby);
+    Ok(Released { verb: "release", volume, snapshot, reason: String::new(), standby: Some(reader.path) })
+}

@@ -1,0 +1,152 @@
+//! What of a log is still needed, and what can go.
+//!
+//! Nobody waits and no clock is asked: what is not needed is listed first, then a commit is appended, and only
+//! then is deleted what was listed. Whoever was uploading when it was listed meant to commit in that place,
+//! and cannot any more.
+
+use crate::commit::{Commit, History, Published};
+use crate::fold::Pieces;
+use crate::log::Log;
+use serde::{Deserialize, Serialize};
+use snapsync_model::{Context, Error, Monitor, Result};
+use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
+
+/// The folders whose objects are deleted when no commit needs them.
+const FOLDERS: [&str; 5] = ["packs", "manifests", "index", "tables", "probe"];
+const READERS: &str = "readers";
+const LARGEST_READER: u64 = 64 << 10;
+
+/// How far a standby is: it needs all that came since.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogReader {
+    /// The id of its volume.
+    pub volume: Uuid,
+    pub path: String,
+    /// The commit of the snapshot that it holds.
+    pub sequence: u64,
+    pub snapshot: Uuid,
+    pub name: String,
+    /// RFC 3339, UTC.
+    pub at: String,
+}
+
+/// An object that nothing needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unneeded {
+    pub key: String,
+    pub size: u64,
+}
+
+impl Log {
+    fn reader_key(volume: Uuid) -> String {
+        format!("{READERS}/{volume}.json")
+    }
+
+    /// Records how far a standby is.
+    pub fn note_reader(&self, reader: &LogReader) -> Result<()> {
+        let bytes = serde_json::to_vec_pretty(reader).map_err(|e| {
+            Error::failed(format!("cannot describe a standby of {}: {e}", self.address()), "")
+        })?;
+        self.objects().put(&Log::reader_key(reader.volume), bytes)
+    }
+
+    pub fn forget_reader(&self, volume: Uuid) -> Result<()> {
+        self.objects().delete(&Log::reader_key(volume))
+    }
+
+    /// The standbys that have said how far they are.
+    pub fn readers(&self) -> Result<Vec<LogReader>> {
+        let mut readers = Vec::new();
+        for name in self.objects().list(READERS)? {
+            let key = format!("{READERS}/{name}");
+            let Some(bytes) = self.objects().get(&key, LARGEST_READER)? else { continue };
+            let reader = serde_json::from_slice(&bytes)
+                .map_err(|e| self.objects().damaged(&key, &format!("it describes no standby: {e}")))?;
+            readers.push(reader);
+        }
+        Ok(readers)
+    }
+
+    /// The objects that neither the snapshots at some places of the line need, nor the standbys. To be asked
+    /// before the commit that lets them go.
+    pub fn unneeded(
+        &self,
+        (head, history): (&Commit, &History),
+        kept: &BTreeSet<u64>,
+        monitor: &Monitor,
+    ) -> Result<Vec<Unneeded>> {
+        let listed = FOLDERS.iter().map(|folder| self.objects().list_all(folder));
+        let listed: Vec<_> = listed.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+        let needed = self.needed((head, history), kept, monitor)?;
+        let goes = listed.into_iter().filter(|(key, _)| !needed.contains(key));
+        Ok(goes.map(|(key, size)| Unneeded { key, size }).collect())
+    }
+
+    fn needed(
+        &self,
+        (head, history): (&Commit, &History),
+        kept: &BTreeSet<u64>,
+        monitor: &Monitor,
+    ) -> Result<BTreeSet<String>> {
+        // The history itself begins in the newest checkpoint.
+        let mut needed: BTreeSet<String> = head.checkpoint.iter().map(|at| at.object.key.clone()).collect();
+        let mut of = BTreeMap::<Option<u64>, Vec<Commit>>::new();
+        for sequence in kept {
+            let from = history.checkpoint_for(*sequence).map(|at| at.sequence);
+            of.entry(from).or_default().push(self.there(*sequence)?.0);
+        }
+        for commits in of.into_values() {
+            self.needed_from_one(&commits, history, &mut needed, monitor)?;
+        }
+        let least = self.readers()?.iter().map(|reader| reader.sequence).min();
+        if let Some(least) = least.filter(|least| *least < head.sequence) {
+            for commit in self.line(head.clone(), |commit| commit.sequence == least + 1)? {
+                let published = commit.published();
+                published.iter().for_each(|published| needed.extend(all_of(published)));
+            }
+        }
+        Ok(needed)
+    }
+
+    /// What snapshots need that begin at the same checkpoint, given in order.
+    fn needed_from_one(
+        &self,
+        commits: &[Commit],
+        history: &History,
+        needed: &mut BTreeSet<String>,
+        monitor: &Monitor,
+    ) -> Result<()> {
+        let Some(last) = commits.last() else { return Ok(()) };
+        let ends: BTreeSet<Uuid> = commits.iter().filter_map(Commit::info).map(|info| info.id).collect();
+        needed.extend(history.checkpoint_for(last.sequence).map(|at| at.object.key.clone()));
+        let dir = tempfile::tempdir().context("make a temporary directory in", std::env::temp_dir())?;
+        let mut pieces = Pieces::default();
+        for published in self.deltas_to(last, history)? {
+            monitor.check()?;
+            pieces.add(self, &published, &dir.path().join("manifest.arrow"))?;
+            needed.extend(tables_of(&published));
+            if ends.contains(&published.delta.snapshot.id) {
+                needed.extend(pieces.used_packs().map(|pack| pack.key.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes objects that nothing needs any more.
+    pub fn delete(&self, unneeded: &[Unneeded], monitor: &Monitor) -> Result<()> {
+        unneeded.iter().try_for_each(|object| {
+            monitor.check()?;
+            self.objects().delete(&object.key)
+        })
+    }
+}
+
+fn tables_of(published: &Published) -> impl Iterator<Item = String> {
+    let index = published.index.as_ref().map(|index| index.key.clone());
+    std::iter::once(published.manifest.key.clone()).chain(index)
+}
+
+fn all_of(published: &Published) -> impl Iterator<Item = String> {
+    tables_of(published).chain(published.packs.iter().map(|pack| pack.key.clone()))
+}
