@@ -12,6 +12,7 @@ mod keep;
 mod location;
 mod names;
 mod options;
+mod pairs;
 mod remote;
 mod report;
 mod round;
