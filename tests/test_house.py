@@ -300,7 +300,7 @@ RUST_LEVELS = {
     "engine": """
         names
         digest jobs keep report
-        options secret
+        options pairs secret
         location
         delta
         volume

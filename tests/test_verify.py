@@ -24,6 +24,7 @@ from machine import (
     capless,
     command,
     done,
+    need,
     run,
     sh,
     start,
@@ -229,6 +230,51 @@ def test_quick_tells_the_same_where_only_patches_differ(place: Place) -> None:
     beneath = {"b", "b/deep", "b/deep/kept", "b/deep/new"}
     moved = {(path.replace("b", name, 1), "entry") for path in beneath for name in "bc"}
     assert compared("second", "third") == (9, {(".", "mtime (ns)"), *moved})
+
+
+def test_a_small_file_is_opened_and_read_once_on_each_side(place: Place, tmp_path: Path) -> None:
+    need("strace")
+    a, b = place("xfs"), place.absent("xfs")
+    worlds.bulk(a, 300, size=4096, per_directory=100)
+    sh("cp", "-a", a, b)
+    trace = tmp_path / "calls"
+    asked = ("openat2", "pread64", "ioctl", "lseek")
+    wrap = ("strace", "-f", "-qq", "-e", f"trace={','.join(asked)}", "-o", str(trace))
+    assert report(a, b, wrap=wrap)["equal"]
+    calls = trace.read_text()
+    counts = {name: calls.count(f" {name}(") for name in asked}
+    assert 600 <= counts["pread64"] < 650, counts
+    assert max(counts["openat2"], counts["ioctl"]) < 750, counts
+    assert counts["lseek"] < 150, counts
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_file_has_beside_its_bytes_is_found_one_by_one(place: Place, kind: str) -> None:
+    """Flags that one call tells of a file without any are asked for where it has one."""
+    a, b = place(kind), place.absent(kind)
+    for name in ("flags", "more flags", "attribute", "none"):
+        fill(a / name, 0, 4096, 1)
+    worlds.set_flags(a / "more flags", worlds.NODUMP)
+    sh("cp", "-a", a, b)
+    worlds.set_flags(b / "more flags", worlds.NODUMP | worlds.NOATIME)
+    worlds.set_flags(b / "flags", worlds.NOATIME)
+    worlds.set_xattr(b / "attribute", b"user.a", b"a")
+    flagged = {("flags", "inode flags"), ("more flags", "inode flags")}
+    assert named(report(a, b)) == {*flagged, ("attribute", "extended attributes")}
+
+
+@pytest.mark.parametrize("size", [1, 4096, 65_535, 65_536, 65_537, 131_072, 200_000])
+def test_a_byte_is_found_wherever_it_is_beside_holes(place: Place, size: int) -> None:
+    a, b = place("xfs"), place("xfs")
+    for at in {0, size // 2, size - 1}:
+        for tree, byte in ((a, b"\0"), (b, b"\1")):
+            with (tree / f"{at}").open("wb") as file:
+                file.truncate(size)
+                file.seek(at)
+                file.write(byte)
+    assert report(a, a)["equal"]
+    names = {line["path"] for line in report(a, b)["differences"] if line["what"] == "content"}
+    assert names == {f"{at}" for at in (0, size // 2, size - 1)}
 
 
 def test_holes_and_preallocation_are_compared_as_zeros(place: Place) -> None:

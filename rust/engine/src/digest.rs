@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use snapsync_model::{
     Attributes, Content, Context, Details, Error, Inode, Kind, Monitor, Range, Rare, RelPath, Result, Side,
-    read_still,
+    Xattr, read_still,
 };
 use std::io;
 use std::path::Path;
@@ -79,7 +79,7 @@ impl Reading {
     }
 
     /// Whether the file with that first name is read. An empty file has nothing to read.
-    fn wants(self, path: &RelPath, size: u64) -> bool {
+    pub(crate) fn wants(self, path: &RelPath, size: u64) -> bool {
         size > 0
             && match self {
                 Reading::All => true,
@@ -119,18 +119,33 @@ pub(crate) struct Body {
     pub(crate) content: Option<Digest>,
 }
 
-/// A failing disk, or bytes that a snapshot has lost, are a result of the comparison, and must not end it.
-fn unreadable(error: Error) -> Result<Digest> {
-    let is_lost = matches!(error, Error::Lost { .. });
-    let is_failing = error.errno() == Some(rustix::io::Errno::IO.raw_os_error());
-    if is_lost || is_failing { Ok(UNREADABLE) } else { Err(error) }
+/// What was read; None from a failing disk, or if a snapshot has lost it: these are a result of the
+/// comparison, and must not end it.
+pub(crate) fn readable<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Err(Error::Lost { .. }) => Ok(None),
+        Err(error) if error.errno() == Some(rustix::io::Errno::IO.raw_os_error()) => Ok(None),
+        read => read.map(Some),
+    }
+}
+
+/// The digest of all of a file that was opened.
+pub(crate) fn digest_of(
+    side: &dyn Side,
+    path: &RelPath,
+    inode: &Inode,
+    file: Result<Content>,
+    monitor: &Monitor,
+) -> Result<Digest> {
+    let range = Range { offset: 0, length: inode.attributes.size };
+    read_still(side, inode, &mut file?, |file| content(file, path.as_path(), range, monitor))
 }
 
 /// The digest of a file's content in a range that begins with a chunk. It covers the offset and the bytes of
 /// each chunk that is not all zeros, so holes need not be read, and their places make no difference.
 pub(crate) fn content(file: &Content, path: &Path, range: Range, monitor: &Monitor) -> Result<Digest> {
     let mut hasher = blake3::Hasher::new();
-    let mut bytes = vec![0; READ.min(range.length as usize)];
+    let (mut bytes, mut read_to) = (vec![0; READ.min(range.length as usize)], 0);
     for run in Runs::of(file, range) {
         monitor.check()?;
         let run = run.context("read", path)?;
@@ -140,8 +155,9 @@ pub(crate) fn content(file: &Content, path: &Path, range: Range, monitor: &Monit
         for (chunk, at) in chunks.filter(|(chunk, _)| *chunk != &ZEROS[..chunk.len()]) {
             hasher.update(&at.to_le_bytes()).update(chunk);
         }
+        read_to = run.end();
     }
-    if file.size().context("read the size of", path)? < range.end() {
+    if read_to < range.end() && file.size().context("read the size of", path)? < range.end() {
         // A shortened file would otherwise look like one with zeros.
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof)).context("read", path);
     }
@@ -166,6 +182,10 @@ impl Iterator for Runs<'_> {
     type Item = io::Result<Range>;
 
     fn next(&mut self) -> Option<io::Result<Range>> {
+        if self.at < self.size && self.size - self.at <= CHUNK {
+            // To read one chunk takes no longer than to ask where its holes are.
+            self.end = self.size;
+        }
         if self.at >= self.end {
             let data = match snapsync_sys::next_data_in(self.file, self.at, self.size) {
                 Ok(data) => data?,
@@ -179,9 +199,6 @@ impl Iterator for Runs<'_> {
         Some(Ok(run))
     }
 }
-
-/// A record, and on this machine the inode, at the first of its names.
-pub(crate) type Listed = (Record, Option<Inode>);
 
 /// A side on this machine.
 pub(crate) struct Near<'a> {
@@ -204,41 +221,31 @@ impl<'a> Near<'a> {
     }
 
     /// The next records; empty at the end.
-    pub(crate) fn more(&mut self) -> Result<Vec<Listed>> {
+    pub(crate) fn more(&mut self) -> Result<Vec<Record>> {
         let batch: Vec<Encoded> = self.names.by_ref().take(BATCH).collect::<Result<_>>()?;
         let make = |name: &Encoded| {
             self.monitor.check()?;
-            let listed = self.listed(name.decode()?)?;
+            let mut name = name.decode()?;
+            let body = name.inode.take().map(|inode| self.body(&name.path, &inode)).transpose()?;
             self.monitor.advance(u64::from(self.is_counted));
-            Ok(listed)
+            Ok(Record { body, ..Record::from(name) })
         };
         batch.par_iter().with_max_len(1).map(make).collect()
     }
 
-    fn listed(&self, Name { path, kind, first, inode }: Name) -> Result<Listed> {
-        let body = inode.as_ref().map(|inode| self.body(&path, inode)).transpose()?;
-        Ok((Record { path, kind, first, body }, inode))
-    }
-
     fn body(&self, path: &RelPath, inode: &Inode) -> Result<Body> {
-        let details = self.side.details(inode)?;
-        let attributes = inode.attributes.with(&details);
-        let Details { xattrs, symlink_target, .. } = details;
-        let xattrs =
-            xattrs.into_iter().map(|xattr| (xattr.name, blake3::hash(&xattr.value).into())).collect();
-        let content = match inode.kind {
-            Kind::File if self.reading.wants(path, attributes.size) => {
-                Some(self.content(path, inode).or_else(unreadable)?)
-            }
-            _ => None,
-        };
-        Ok(Body { attributes, symlink_target: symlink_target.unwrap_or_default(), xattrs, content })
+        if inode.kind != Kind::File || !self.reading.wants(path, inode.attributes.size) {
+            return Ok(Body::of(inode, self.side.details(inode)?, None));
+        }
+        let (details, file) = self.side.details_and_data(path, inode)?;
+        let digest = readable(digest_of(self.side, path, inode, file, self.monitor))?;
+        Ok(Body::of(inode, details, Some(digest.unwrap_or(UNREADABLE))))
     }
+}
 
-    fn content(&self, path: &RelPath, inode: &Inode) -> Result<Digest> {
-        let range = Range { offset: 0, length: inode.attributes.size };
-        let mut file = self.side.open(inode)?;
-        read_still(self.side, inode, &mut file, |file| content(file, path.as_path(), range, self.monitor))
+impl From<Name> for Record {
+    fn from(Name { path, kind, first, .. }: Name) -> Record {
+        Record { path, kind, first, body: None }
     }
 }
 
@@ -293,6 +300,13 @@ impl Record {
 }
 
 impl Body {
+    pub(crate) fn of(inode: &Inode, details: Details, content: Option<Digest>) -> Body {
+        let attributes = inode.attributes.with(&details);
+        let digest = |xattr: Xattr| (xattr.name, blake3::hash(&xattr.value).into());
+        let xattrs = details.xattrs.into_iter().map(digest).collect();
+        Body { attributes, symlink_target: details.symlink_target.unwrap_or_default(), xattrs, content }
+    }
+
     fn read(from: &mut Bytes<'_>, kind: Kind) -> Option<Body> {
         let [mode, uid, gid, flags] = from.numbers()?.map(u32::from_le_bytes);
         let [rdev, mtime, size, far_second] = from.numbers()?.map(u64::from_le_bytes);

@@ -13,6 +13,7 @@ mod location;
 mod log;
 mod names;
 mod options;
+mod pairs;
 mod remote;
 mod report;
 mod round;

@@ -107,7 +107,7 @@ impl Filling {
 
 /// A name as it is kept: its path, and the rest of it.
 pub(crate) struct Encoded {
-    path: Vec<u8>,
+    pub(crate) path: Vec<u8>,
     rest: Vec<u8>,
 }
 

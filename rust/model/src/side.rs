@@ -32,6 +32,12 @@ pub trait Side: Send + Sync {
     /// The data of a file, for reading.
     fn open(&self, inode: &Inode) -> Result<Content>;
 
+    /// Both of a file at `path`, which one look may give.
+    fn details_and_data(&self, path: &RelPath, inode: &Inode) -> Result<(Details, Result<Content>)> {
+        let _ = path;
+        Ok((self.details(inode)?, self.open(inode)))
+    }
+
     /// What was read of `file`, opened by `open`, is the inode's: asked after reading, where the bytes of a
     /// snapshot may lie in a tree that changes. Fails with `Error::Lost` where it may not be.
     fn holds_still(&self, inode: &Inode, file: &Content) -> Result<()>;

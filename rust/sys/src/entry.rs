@@ -463,15 +463,13 @@ fn is_untold(name: &[u8], value: &[u8]) -> bool {
 
 /// Most lists and values are short, so try a small buffer first, then the size that is needed.
 fn grow(read: impl Fn(&mut [u8]) -> io::Result<usize>) -> io::Result<Vec<u8>> {
-    let mut buffer = vec![0; 256];
+    let (mut small, mut large) = ([0; 256], Vec::new());
     loop {
-        match read(&mut buffer) {
-            Ok(length) => {
-                buffer.truncate(length);
-                return Ok(buffer);
-            }
+        let buffer = if large.is_empty() { &mut small[..] } else { &mut large[..] };
+        match read(buffer) {
+            Ok(length) => return Ok(buffer[..length].to_vec()),
             Err(e) if e.raw_os_error() == Some(libc::ERANGE) && buffer.len() < 1 << 20 => {
-                buffer.resize(buffer.len() * 16, 0);
+                large = vec![0; buffer.len() * 16];
             }
             Err(e) => return Err(e),
         }

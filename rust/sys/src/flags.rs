@@ -1,6 +1,7 @@
 //! Inode flags, projects and allocation hints, as `chattr` and `xfs_io` set them.
 
 use crate::attributes::{FsXattr, all_flags, set_all_flags};
+use crate::fs::FileSystem;
 use snapsync_model::Rare;
 use std::io;
 use std::os::fd::AsFd;
@@ -93,6 +94,10 @@ pub const COW_EXTENT_SIZE: u32 = 0x0001_0000;
 /// the file system's own business.
 pub const XFLAGS: u32 = EXTENT_SIZE | COW_EXTENT_SIZE | 0x0400 | 0x2000 | 0x4000;
 
+/// On a realtime device, preallocated, with room for extended attributes: what XFS says of an inode without
+/// flags.
+const XFS_STATE: u32 = 0x1 | 0x2 | 0x8000_0000;
+
 impl From<FsXattr> for Rare {
     fn from(found: FsXattr) -> Rare {
         let size = |flags: u32, size| if found.xflags & flags != 0 { size } else { 0 };
@@ -111,6 +116,21 @@ pub fn rare_of(file: impl AsFd) -> io::Result<Rare> {
         Ok(found) => Ok(found.into()),
         Err(e) if unsupported(&e) => Ok(Rare::default()),
         Err(e) => Err(e),
+    }
+}
+
+/// `flags_of` and `rare_of` of a file on `filesystem`, by one call where that tells both.
+pub fn flags_and_rare_of(file: impl AsFd, filesystem: FileSystem) -> io::Result<(u32, Rare)> {
+    match filesystem.magic {
+        // It makes its answer about flags from this one, which also tells of preallocation and its devices.
+        FileSystem::XFS => {
+            let found = FsXattr::of(&file)?;
+            let flags = if found.xflags & !XFS_STATE == 0 { 0 } else { flags_of(file)? };
+            Ok((flags, found.into()))
+        }
+        // It has neither projects nor hints.
+        FileSystem::BTRFS => Ok((flags_of(file)?, Rare::default())),
+        _ => Ok((flags_of(&file)?, rare_of(file)?)),
     }
 }
 

@@ -47,7 +47,8 @@ pub use files::{
 };
 pub use flags::{
     APPEND, COW_EXTENT_SIZE, EXTENT_SIZE, IMMUTABLE, NOCOW, PROJECT_INHERIT, PROTECTIVE, REPLICATED_FLAGS,
-    SET_FLAGS, XFLAGS, clear_flags_of, flag_names, flags_of, rare_of, set_flags_of, set_rare_of,
+    SET_FLAGS, XFLAGS, clear_flags_of, flag_names, flags_and_rare_of, flags_of, rare_of, set_flags_of,
+    set_rare_of,
 };
 pub use fs::{FileSystem, filesystem, filesystem_uuid, identity};
 pub use memory::{in_memory, is_in_memory};

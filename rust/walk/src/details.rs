@@ -1,28 +1,24 @@
 //! Reads the details of one inode.
 
 use snapsync_model::{Context, Details, Inode, Kind, Layout, RelPath, Result};
-use snapsync_sys::{FileSystem, Root, flags_of, rare_of, xattrs_of};
+use snapsync_sys::{FileSystem, Root, flags_and_rare_of, xattrs_of};
 use std::fs::File;
 use std::io;
 
-/// The flags, extended attributes and link target of the inode at `path`.
-pub fn details_of(root: &Root, path: &RelPath, kind: Kind) -> Result<Details> {
-    read_details(root, path, kind).context("read the attributes of", root.show(path))
+/// The flags, extended attributes and link target of the inode at `path`, all on `filesystem`.
+pub fn details_of(root: &Root, path: &RelPath, kind: Kind, filesystem: FileSystem) -> Result<Details> {
+    read_details(root, path, kind, filesystem).context_at("read the attributes of", || root.show(path))
 }
 
 /// The same for a file or directory that is open for reading.
-pub fn details_of_open(file: &File) -> io::Result<Details> {
-    Ok(Details {
-        flags: flags_of(file)?,
-        rare: rare_of(file)?,
-        xattrs: xattrs_of(file)?,
-        ..Details::default()
-    })
+pub fn details_of_open(file: &File, filesystem: FileSystem) -> io::Result<Details> {
+    let (flags, rare) = flags_and_rare_of(file, filesystem)?;
+    Ok(Details { flags, rare, xattrs: xattrs_of(file)?, ..Details::default() })
 }
 
-fn read_details(root: &Root, path: &RelPath, kind: Kind) -> io::Result<Details> {
+fn read_details(root: &Root, path: &RelPath, kind: Kind, filesystem: FileSystem) -> io::Result<Details> {
     match kind {
-        Kind::File | Kind::Directory => details_of_open(&root.read(path)?),
+        Kind::File | Kind::Directory => details_of_open(&root.read(path)?, filesystem),
         Kind::Symlink => {
             let entry = root.entry(path)?;
             let target = rustix::fs::readlinkat(entry.fd(), "", Vec::new())?.into_bytes();

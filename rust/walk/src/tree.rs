@@ -1,6 +1,6 @@
 //! A tree on a file system: a volume, a Btrfs snapshot, or any directory.
 
-use crate::details::{details_of, layout_of};
+use crate::details::{details_of, details_of_open, layout_of};
 use crate::foreign::{note_encrypted, note_foreign, note_mounts, note_stores, note_too_long};
 use crate::listing::Listing;
 use crate::moves::{Moves, Passes};
@@ -278,12 +278,21 @@ impl Side for Tree {
             return Ok((**details).clone());
         }
         let path = Side::path(self, inode)?;
-        details_of(&self.root, &path, inode.kind)
+        details_of(&self.root, &path, inode.kind, self.filesystem)
     }
 
     fn open(&self, inode: &Inode) -> Result<Content> {
         let path = Side::path(self, inode)?;
-        self.root.read(&path).map(Content::from).context("open", self.root.show(&path))
+        self.root.read(&path).map(Content::from).context_at("open", || self.root.show(&path))
+    }
+
+    fn details_and_data(&self, path: &RelPath, inode: &Inode) -> Result<(Details, Result<Content>)> {
+        if let Some(details) = &inode.details {
+            return Ok(((**details).clone(), self.open(inode)));
+        }
+        let opened = self.root.read(path);
+        let read = opened.and_then(|file| Ok((details_of_open(&file, self.filesystem)?, Ok(file.into()))));
+        read.context_at("read the attributes of", || self.root.show(path))
     }
 
     fn holds_still(&self, _: &Inode, _: &Content) -> Result<()> {

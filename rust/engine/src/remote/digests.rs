@@ -27,7 +27,7 @@ pub(crate) fn tell(wire: &mut Wire<'_>, place: &Place, reading: Reading, monitor
     let mut block = Vec::new();
     loop {
         let records = near.more()?;
-        for (record, _) in &records {
+        for record in &records {
             record.write(&mut block);
             if block.len() >= BLOCK {
                 tell_block(wire, &mut block)?;

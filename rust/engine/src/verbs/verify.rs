@@ -1,12 +1,13 @@
 //! Proves that two trees are equal in every entry, by content and metadata. Each side lists what it holds,
 //! and the lists are merged by path.
 
-use crate::digest::{BATCH, Body, Digest, Listed, Near, READ, Reading, Record, Runs, UNREADABLE};
+use crate::digest::{BATCH, Body, Digest, Near, READ, Reading, Record, Runs, UNREADABLE};
 use crate::location::directory::is_elsewhere;
 use crate::location::place::{Opened, Place};
 use crate::location::text::{Address, Location};
 use crate::names::Names;
 use crate::options::SshOptions;
+use crate::pairs::{Compared, Inodes, Pair, Pairs};
 use crate::remote::digests::RemoteDigests;
 use crate::report::checks::{Difference, Verified};
 use rayon::prelude::*;
@@ -35,21 +36,29 @@ pub fn verify(a: &Path, b: &Path, reading: Reading, ssh: &SshOptions, monitor: &
     let all = differing.as_ref().map(|(a, _)| a.names()).transpose()?;
     let opened = match differing {
         Some((a, b)) => (Some(Opened::Snapshot(Box::new(a))), Some(Opened::Snapshot(Box::new(b)))),
-        None => (named.0.open(monitor)?, named.1.open(monitor)?),
+        None => {
+            let (a, b) = rayon::join(|| named.0.open(monitor), || named.1.open(monitor));
+            (a?, b?)
+        }
     };
-    let names = (list(opened.0.as_ref())?, list(opened.1.as_ref())?);
+    let (a_names, b_names) = rayon::join(|| list(opened.0.as_ref()), || list(opened.1.as_ref()));
+    let names = (a_names?, b_names?);
     let counted = names.0.as_ref().or(names.1.as_ref());
     monitor.start(Stage::Verify, counted.map_or(0, Names::len));
-    let near =
-        |names| Near::new(names, reading, counted.is_some_and(|one| std::ptr::eq(one, names)), monitor);
-    let mut left = Feed::new(names.0.as_ref().map(near).transpose()?, remote.0);
-    let mut right = Feed::new(names.1.as_ref().map(near).transpose()?, remote.1);
-    let sides = names.0.as_ref().zip(names.1.as_ref()).map(|(a, b)| (a.side, b.side));
+    let here = names.0.as_ref().zip(names.1.as_ref());
     let pools = (named.0.pool(), named.1.pool());
-    let both = sides.map(|(a, b)| Both { a, b, is_one_pool: pools.0.is_some() && pools.0 == pools.1 });
+    let is_one_pool = pools.0.is_some() && pools.0 == pools.1;
+    let both = here.map(|(a, b)| Both { a: a.side, b: b.side, is_one_pool });
     let mut found =
         Found { both, monitor, lost_and_found: None, doubtful: Vec::new(), report: report(a, b, reading) };
-    merge(&mut left, &mut right, &mut found)?;
+    if let Some((a, b)) = here {
+        Pairs { a: a.side, b: b.side, reading, monitor }.each((a, b), |pair| found.pair(pair))?;
+    } else {
+        let near = |names| Near::new(names, reading, true, monitor);
+        let mut left = Feed::new(names.0.as_ref().map(near).transpose()?, remote.0);
+        let mut right = Feed::new(names.1.as_ref().map(near).transpose()?, remote.1);
+        merge(&mut left, &mut right, &mut found)?;
+    }
     found.settle()?;
     if found.lost_and_found.is_some() {
         monitor.note("an empty lost+found, which the file system made, is on one side only");
@@ -159,7 +168,7 @@ impl Named {
 struct Feed<'a> {
     near: Option<Near<'a>>,
     remote: Option<RemoteDigests<'a>>,
-    ahead: VecDeque<Listed>,
+    ahead: VecDeque<Record>,
     has_ended: bool,
 }
 
@@ -168,10 +177,10 @@ impl<'a> Feed<'a> {
         Feed { near, remote, ahead: VecDeque::new(), has_ended: false }
     }
 
-    fn more(&mut self) -> Result<Vec<Listed>> {
+    fn more(&mut self) -> Result<Vec<Record>> {
         match (&mut self.near, &mut self.remote) {
             (Some(near), _) => near.more(),
-            (_, Some(remote)) => Ok(remote.more()?.into_iter().map(|record| (record, None)).collect()),
+            (_, Some(remote)) => remote.more(),
             _ => Ok(Vec::new()),
         }
     }
@@ -218,20 +227,17 @@ fn merge<'a>(a: &mut Feed<'a>, b: &mut Feed<'a>, found: &mut Found<'_>) -> Resul
         }
         let order = match (a.ahead.front(), b.ahead.front()) {
             (None, None) => return Ok(()),
-            (Some((x, _)), Some((y, _))) => x.path.cmp(&y.path),
+            (Some(x), Some(y)) => x.path.cmp(&y.path),
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
         };
-        let x = if order.is_le() { a.ahead.pop_front() } else { None };
-        let y = if order.is_ge() { b.ahead.pop_front() } else { None };
-        found.report.entries += u64::from(x.is_some());
-        match (x, y) {
-            (Some((x, p)), Some((y, q))) => found.entry(&x, &y, p.zip(q))?,
-            (x, y) => {
-                x.iter().for_each(|(x, _)| found.one_sided(x, "present", "missing"));
-                y.iter().for_each(|(y, _)| found.one_sided(y, "missing", "present"));
-            }
-        }
+        let a = if order.is_le() { a.ahead.pop_front() } else { None };
+        let b = if order.is_ge() { b.ahead.pop_front() } else { None };
+        let digest = |record: Option<&Record>| record?.body.as_ref()?.content;
+        let readable = |digest: Digest| (digest != UNREADABLE).then_some(digest);
+        let digests = digest(a.as_ref()).zip(digest(b.as_ref()));
+        let compared = digests.map(|(x, y)| Compared::of(&[readable(x), readable(y)]));
+        found.pair(Pair { a, b, inodes: None, compared })?;
     }
 }
 
@@ -241,9 +247,6 @@ struct Both<'a> {
     b: &'a dyn Side,
     is_one_pool: bool,
 }
-
-/// An inode of each side, at the same path.
-type Inodes = (Inode, Inode);
 
 impl Both<'_> {
     fn proves_anything(&self) -> bool {
@@ -339,7 +342,25 @@ impl Found<'_> {
         self.add(&record.path, "entry", &a, &b);
     }
 
-    fn entry(&mut self, a: &Record, b: &Record, inodes: Option<Inodes>) -> Result<()> {
+    fn pair(&mut self, pair: Pair) -> Result<()> {
+        self.report.entries += u64::from(pair.a.is_some());
+        match (&pair.a, &pair.b) {
+            (Some(a), Some(b)) => self.entry(a, b, pair.inodes, pair.compared),
+            (a, b) => {
+                a.iter().for_each(|a| self.one_sided(a, "present", "missing"));
+                b.iter().for_each(|b| self.one_sided(b, "missing", "present"));
+                Ok(())
+            }
+        }
+    }
+
+    fn entry(
+        &mut self,
+        a: &Record,
+        b: &Record,
+        inodes: Option<Inodes>,
+        compared: Option<Compared>,
+    ) -> Result<()> {
         let path = &a.path;
         if a.kind != b.kind {
             self.add(path, "kind", &a.kind.name(), &b.kind.name());
@@ -355,7 +376,7 @@ impl Found<'_> {
         let (Some(x), Some(y)) = (&a.body, &b.body) else { return Ok(()) };
         self.attributes(path, a.kind, x, y);
         if a.kind == Kind::File && x.attributes.size == y.attributes.size {
-            self.content(path, x, y, inodes)?;
+            self.content(path, x.attributes.size, inodes, compared)?;
         }
         Ok(())
     }
@@ -394,23 +415,24 @@ impl Found<'_> {
         }
     }
 
-    fn content(&mut self, path: &RelPath, x: &Body, y: &Body, inodes: Option<Inodes>) -> Result<()> {
-        let size = x.attributes.size;
-        match (&x.content, &y.content) {
-            (Some(p), Some(q)) => {
-                self.report.read_entries += 1;
-                if p == q && *p != UNREADABLE {
-                    self.report.bytes += size;
-                } else {
-                    let (a, b) = self.where_content_differs(path, inodes.as_ref())?;
-                    let show = |digest: &Digest, what: String| {
-                        if *digest == UNREADABLE { "cannot be read".to_owned() } else { what }
-                    };
-                    self.add(path, "content", &show(p, a), &show(q, b.to_owned()));
-                }
+    fn content(
+        &mut self,
+        path: &RelPath,
+        size: u64,
+        inodes: Option<Inodes>,
+        compared: Option<Compared>,
+    ) -> Result<()> {
+        if let Some(Compared { is_same, is_readable }) = compared {
+            self.report.read_entries += 1;
+            if is_same {
+                self.report.bytes += size;
+            } else {
+                let (a, b) = self.where_content_differs(path, inodes.as_ref())?;
+                let show = |is_readable, what| if is_readable { what } else { "cannot be read".to_owned() };
+                self.add(path, "content", &show(is_readable[0], a), &show(is_readable[1], b.to_owned()));
             }
-            _ if size > 0 => self.doubtful.push((inodes, size)),
-            _ => {}
+        } else if size > 0 {
+            self.doubtful.push((inodes, size));
         }
         if self.doubtful.len() >= BATCH { self.settle() } else { Ok(()) }
     }

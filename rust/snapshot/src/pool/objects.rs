@@ -240,9 +240,10 @@ impl<'a> Objects<'a> {
             };
             let mut details = match walked.kind {
                 Kind::File | Kind::Directory => {
-                    details_of_open(&held).context_at("read the attributes of", || self.root.show(path))?
+                    let found = details_of_open(&held, self.filesystem);
+                    found.context_at("read the attributes of", || self.root.show(path))?
                 }
-                _ => details_of(self.root, path, walked.kind)?,
+                _ => details_of(self.root, path, walked.kind, self.filesystem)?,
             };
             let mut is_plain = false;
             if walked.kind == Kind::File {

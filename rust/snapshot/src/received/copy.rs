@@ -99,7 +99,7 @@ impl Copy<'_> {
         for inode in inodes.iter().filter(|inode| inode.kind != Kind::Directory) {
             self.monitor.check()?;
             let path = self.path(inode)?;
-            let details = details_of(&self.from, &path, inode.kind)?;
+            let details = details_of(&self.from, &path, inode.kind, self.filesystem)?;
             self.make_entry(&mut parents, &path, inode, &details).context("copy", self.from.show(&path))?;
             if details.flags & PROTECTIVE != 0 {
                 protected.push((path, details.flags));
@@ -173,7 +173,7 @@ impl Copy<'_> {
         for level in levels.chunk_by(|a, b| a.0.depth() == b.0.depth()).rev() {
             self.monitor.check()?;
             level.par_iter().try_for_each(|(path, inode)| {
-                let details = details_of(&self.from, path, Kind::Directory)?;
+                let details = details_of(&self.from, path, Kind::Directory, self.filesystem)?;
                 self.finish_directory(path, inode, &details)
                     .context("set the attributes of", self.to.show(path))
             })?;
