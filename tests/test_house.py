@@ -160,7 +160,7 @@ RUST_LEVELS = {
         change side
     """,
     "sys": """
-        acl fault holder ioctl memory mounts private rights trust ways
+        acl fault holder ioctl mounts private rights trust ways
         attributes encryption fs xfs
         data flags
         entry files items

@@ -1,6 +1,8 @@
-//! The bytes of a file as they are read: those of one file, or ranges of others that lie over it.
+//! The bytes of a file as they are read: those of one file, or ranges of others that lie over it, or bytes
+//! that are in no file.
 
 use crate::extent::Range;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -8,8 +10,57 @@ use std::os::unix::fs::FileExt;
 /// Open for reading.
 #[derive(Debug)]
 pub struct Content {
-    bottom: File,
+    bottom: Bottom,
     over: Option<Over>,
+}
+
+#[derive(Debug)]
+enum Bottom {
+    File(File),
+    Other(Box<dyn ReadAt>),
+}
+
+/// Bytes that are not in a file of their own, and stay as they are.
+pub trait ReadAt: fmt::Debug + Send + Sync {
+    fn size(&self) -> u64;
+
+    /// Reads at least a byte, unless there is none.
+    fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize>;
+}
+
+impl ReadAt for Vec<u8> {
+    fn size(&self) -> u64 {
+        self.len() as u64
+    }
+
+    fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize> {
+        let rest = usize::try_from(at).ok().and_then(|at| self.get(at..)).unwrap_or_default();
+        let length = rest.len().min(bytes.len());
+        bytes[..length].copy_from_slice(&rest[..length]);
+        Ok(length)
+    }
+}
+
+impl Bottom {
+    fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize> {
+        match self {
+            Bottom::File(file) => file.read_at(bytes, at),
+            Bottom::Other(other) => other.read_at(bytes, at),
+        }
+    }
+
+    fn read_exact_at(&self, mut bytes: &mut [u8], mut at: u64) -> io::Result<()> {
+        if let Bottom::File(file) = self {
+            return file.read_exact_at(bytes, at);
+        }
+        while !bytes.is_empty() {
+            match self.read_at(bytes, at)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                read => (bytes, at) = (&mut bytes[read..], at + read as u64),
+            }
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug)]
@@ -40,24 +91,34 @@ pub enum Lies {
 
 impl From<File> for Content {
     fn from(bottom: File) -> Content {
-        Content { bottom, over: None }
+        Content { bottom: Bottom::File(bottom), over: None }
+    }
+}
+
+impl From<Box<dyn ReadAt>> for Content {
+    fn from(bottom: Box<dyn ReadAt>) -> Content {
+        Content { bottom: Bottom::Other(bottom), over: None }
     }
 }
 
 impl Content {
     /// Of `size` bytes: `parts` of some files, over what is at the bottom, which is object `on`.
-    pub fn over((bottom, on): (File, u64), size: u64, parts: Vec<Cover>, files: Vec<File>) -> Content {
-        Content { bottom, over: Some(Over { size, on, parts, files }) }
+    /// Nothing lies over `bottom` yet.
+    pub fn over((bottom, on): (Content, u64), size: u64, parts: Vec<Cover>, files: Vec<File>) -> Content {
+        Content { bottom: bottom.bottom, over: Some(Over { size, on, parts, files }) }
     }
 
     /// The file that has all of the bytes, each at its place.
     pub fn file(&self) -> Option<&File> {
-        self.over.is_none().then_some(&self.bottom)
+        self.bottom().filter(|_| self.over.is_none())
     }
 
-    /// The file that has what nothing lies over.
-    pub fn bottom(&self) -> &File {
-        &self.bottom
+    /// The file that has what nothing lies over; None if that is in no file.
+    pub fn bottom(&self) -> Option<&File> {
+        match &self.bottom {
+            Bottom::File(file) => Some(file),
+            Bottom::Other(_) => None,
+        }
     }
 
     /// The object at the bottom, if something lies over it.
@@ -66,9 +127,10 @@ impl Content {
     }
 
     pub fn size(&self) -> io::Result<u64> {
-        match &self.over {
-            Some(over) => Ok(over.size),
-            None => self.bottom.metadata().map(|found| found.len()),
+        match (&self.over, &self.bottom) {
+            (Some(over), _) => Ok(over.size),
+            (None, Bottom::File(file)) => file.metadata().map(|found| found.len()),
+            (None, Bottom::Other(other)) => Ok(other.size()),
         }
     }
 
@@ -158,6 +220,19 @@ mod tests {
 
     fn part(offset: u64, length: u64, from: Option<(usize, u64)>) -> Cover {
         Cover { range: Range { offset, length }, from }
+    }
+
+    #[test]
+    fn bytes_in_memory_are_read_as_those_of_a_file() {
+        let bytes: Box<dyn ReadAt> = Box::new(b"some bytes".to_vec());
+        let content = Content::from(bytes);
+        let mut found = [0; 5];
+        content.read_exact_at(&mut found, 5).unwrap();
+        assert_eq!((&found, content.size().unwrap()), (b"bytes", 10));
+        assert_eq!(content.read_at(&mut found, 8).unwrap(), 2);
+        assert_eq!(content.read_at(&mut found, 11).unwrap(), 0);
+        let short = content.read_exact_at(&mut found, 6).unwrap_err();
+        assert_eq!(short.kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]

@@ -26,7 +26,7 @@ mod unread;
 pub use amount::{count, entries, size};
 pub use before::{BeforeImage, DigestOf, Successor};
 pub use change::{Change, ChangeFlags, Counts, End, Extent, Op, Source};
-pub use content::{Content, Cover, Lies, lay_under};
+pub use content::{Content, Cover, Lies, ReadAt, lay_under};
 pub use error::{Context, Error, Result, reason};
 pub use extent::{Address, BLOCK, LARGEST_BLOCK, Layout, Placed, Range, Segment, SegmentKind, hole_at_end};
 pub use identity::{Identity, Origin};

@@ -176,7 +176,11 @@ pub fn next_data_in(content: &Content, mut at: u64, size: u64) -> io::Result<Opt
             Lies::Over { until } => return Ok(Some(Range { offset: at, length: until.min(size) - at })),
             Lies::InHole { until } => until,
             Lies::AtBottom { until } => {
-                let found = next_data(content.bottom(), at, until.min(size))?;
+                let end = until.min(size);
+                let found = match content.bottom() {
+                    Some(file) => next_data(file, at, end)?,
+                    None => Some(Range { offset: at, length: end - at }),
+                };
                 if found.is_some() {
                     return Ok(found);
                 }

@@ -19,7 +19,6 @@ mod fs;
 mod holder;
 mod ioctl;
 mod items;
-mod memory;
 mod mounts;
 mod place;
 mod private;
@@ -51,7 +50,6 @@ pub use flags::{
     set_rare_of,
 };
 pub use fs::{FileSystem, filesystem, filesystem_uuid, identity};
-pub use memory::{in_memory, is_in_memory};
 pub use mounts::{mounts_beneath, read_only_view};
 pub use place::Place;
 pub use private::{create_private_dir, create_private_file};

@@ -303,9 +303,10 @@ impl Side for Tree {
         if let Some(layout) = self.layout_that_was_found(inode) {
             return Ok(layout.clone());
         }
-        let file = content.bottom();
         let path = Side::path(self, inode)?;
         let show = || self.root.show(&path);
+        let file =
+            content.file().ok_or(io::ErrorKind::InvalidInput).context("read the extents of", show())?;
         if self.pinned.is_some() {
             let since = self.searched.as_ref().map_or(u64::MAX, |searched| searched.parted);
             let number = if self.is_relabeled {

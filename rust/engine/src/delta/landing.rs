@@ -21,7 +21,7 @@ use snapsync_model::{
 use snapsync_snapshot::{Restoring, Volume, hold, is_vacant_in, restoring};
 use snapsync_stream::wire::DeltaHead;
 use snapsync_stream::{Budget, Held, MEMORY, Readable, run};
-use snapsync_sys::{Named, Parents, Root, Spot, can_share, fault, is_in_memory};
+use snapsync_sys::{Named, Parents, Root, Spot, can_share, fault};
 use std::collections::VecDeque;
 use std::iter::Peekable;
 use std::path::{Path, PathBuf};
@@ -396,7 +396,7 @@ impl Sharing<'_> {
                 let Some(inode) = inode else { return Ok(Some(change)) };
                 let content = side.open(&inode)?;
                 // Others have no blocks to share.
-                let Some(file) = content.file().filter(|file| !is_in_memory(file)) else {
+                let Some(file) = content.file() else {
                     return Ok(Some(change));
                 };
                 let is_still = || side.holds_still(&inode, &content).is_ok();

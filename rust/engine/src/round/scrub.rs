@@ -205,10 +205,12 @@ impl<'a> Primary<'a> {
         // Also None if somebody holds a lease, for whom a scrub does not wait.
         let Ok(file) = root.read_now(path).map(Content::from) else { return Ok(None) };
         let is_same = || {
-            stat_of(file.bottom()).is_ok_and(|now| {
-                (now.ino, now.generation, now.kind) == (inode.ino, inode.generation, inode.kind)
-                    && (now.ctime, now.attributes.size) == (inode.ctime, inode.attributes.size)
-                    && now.attributes.mtime == inode.attributes.mtime
+            file.file().is_some_and(|file| {
+                stat_of(file).is_ok_and(|now| {
+                    (now.ino, now.generation, now.kind) == (inode.ino, inode.generation, inode.kind)
+                        && (now.ctime, now.attributes.size) == (inode.ctime, inode.attributes.size)
+                        && now.attributes.mtime == inode.attributes.mtime
+                })
             })
         };
         if inode.ctime == UNSETTLED || !is_same() {

@@ -103,7 +103,7 @@ pub(crate) fn seen(file: &Content, path: &RelPath, range: Range, monitor: &Monit
     let forget = || {
         let length = std::num::NonZeroU64::new(range.length);
         // This is only advice: pages in memory may be read from there.
-        let _ = fadvise(file.bottom(), range.offset, length, Advice::DontNeed);
+        let _ = file.bottom().map(|file| fadvise(file, range.offset, length, Advice::DontNeed));
     };
     forget();
     let found = content(file, path.as_path(), range, monitor);

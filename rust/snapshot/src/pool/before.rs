@@ -47,7 +47,7 @@ impl Stack {
     }
 
     /// All of it, over a file with the bytes of the bottom.
-    pub(crate) fn over(mut self, bottom: File) -> Content {
+    pub(crate) fn over(mut self, bottom: Content) -> Content {
         self.parts.retain_mut(|Cover { range, .. }| {
             range.length = range.length.min(self.size.saturating_sub(range.offset));
             range.length > 0
@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(stack.bottom, 7);
         let bottom = tempfile::tempfile().unwrap();
         bottom.write_all_at(&[b'z'; 100], 0).unwrap();
-        let content = stack.over(bottom);
+        let content = stack.over(bottom.into());
         let mut bytes = vec![0; 100];
         content.read_exact_at(&mut bytes, 0).unwrap();
         let mut wanted = vec![b'z'; 100];

@@ -10,8 +10,9 @@ use crate::store::steady::UNSETTLED;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use snapsync_model::{
-    Context, Counters, Details, Error, Inode, Kind, Layout, Link, Monitor, OBJECTS_PER_DIRECTORY, Pack,
-    PlainFiles, ROOT, ROUND_SHIFT, Range, RelPath, Result, Segment, SegmentKind, Successor, Unread, locked,
+    Content, Context, Counters, Details, Error, Inode, Kind, Layout, Link, Monitor, OBJECTS_PER_DIRECTORY,
+    Pack, PlainFiles, ROOT, ROUND_SHIFT, Range, RelPath, Result, Segment, SegmentKind, Successor, Unread,
+    locked,
 };
 use snapsync_sys::{FileSystem, Root, Spot, Stat, fault, is_leased, may_be_written, stat_at, stat_of};
 use snapsync_walk::{details_of, details_of_open, layout_of};
@@ -398,8 +399,10 @@ impl<'a> Objects<'a> {
             return Ok(false);
         }
         let Some(old) = old.filter(|old| old.object != 0) else { return Ok(true) };
-        let Some(object) = self.pool.open(old.object)? else { return Ok(true) };
-        let held = snapsync_sys::layout(&object, old.attributes.size, self.filesystem)?;
+        let object = self.pool.open(old.object)?;
+        // One in a pack shares nothing with its file.
+        let Some(object) = object.as_ref().and_then(Content::file) else { return Ok(true) };
+        let held = snapsync_sys::layout(object, old.attributes.size, self.filesystem)?;
         let is_own = |s: &Segment| {
             let at = held.segments().partition_point(|h| h.end() <= s.offset);
             held.segments().get(at).is_some_and(|h| {
@@ -423,7 +426,11 @@ impl<'a> Objects<'a> {
             object => object?,
         };
         let Some(object) = object else { return Ok(false) };
-        let stored = snapsync_sys::layout(&object, inode.attributes.size, self.filesystem)?;
+        let size = inode.attributes.size;
+        let stored = match object.file() {
+            Some(object) => snapsync_sys::layout(object, size, self.filesystem)?,
+            None => Layout::whole(size),
+        };
         let data = layout.ranges(SegmentKind::Data);
         if data != stored.ranges(SegmentKind::Data) {
             return Ok(false);
@@ -509,7 +516,7 @@ pub(crate) fn is_removed(root: &Root, path: &RelPath, link: &Link, ino: u64) -> 
         }
 }
 
-fn equal(a: &File, b: &File, ranges: &[Range]) -> io::Result<bool> {
+fn equal(a: &File, b: &Content, ranges: &[Range]) -> io::Result<bool> {
     let (mut left, mut right) = (vec![0; 1 << 18], vec![0; 1 << 18]);
     for range in ranges {
         let mut at = range.offset;

@@ -3,8 +3,10 @@
 //! A pack begins with its head: an entry that says which pack it is, and one for each place, which tells
 //! where the bytes of the object with this place are, and a digest of them. The bytes follow it.
 
-use snapsync_model::{OBJECTS_PER_PACK, Pack, Packed, Range, before_path, locked, object_path};
-use snapsync_sys::{Spot, in_memory};
+use snapsync_model::{
+    Content, OBJECTS_PER_PACK, Pack, Packed, Range, ReadAt, before_path, locked, object_path,
+};
+use snapsync_sys::Spot;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
@@ -192,13 +194,14 @@ impl Pool {
     }
 
     /// The bytes of an object; None where it has none, or a pack has others than were put into it.
-    pub(crate) fn open(&self, object: u64) -> io::Result<Option<File>> {
+    pub(crate) fn open(&self, object: u64) -> io::Result<Option<Content>> {
         if let Some(packed) = self.bytes(object)? {
-            return in_memory(&packed.bytes).map(Some);
+            let bytes: Box<dyn ReadAt> = Box::new(packed.bytes);
+            return Ok(Some(bytes.into()));
         }
         match object_at(&self.dir, object).open() {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            file => file.map(Some),
+            file => file.map(|file| Some(file.into())),
         }
     }
 

@@ -10,7 +10,7 @@ use snapsync_model::{
     Content, Context, Details, Directories, Error, Inode, Inodes, Layout, Link, Packed, Placed, PlainFiles,
     RelPath, Result, Side, locked,
 };
-use snapsync_sys::{FileSystem, Spot, btrfs, is_in_memory, next_data_in, stat_of};
+use snapsync_sys::{FileSystem, Spot, btrfs, next_data_in, stat_of};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
@@ -72,10 +72,7 @@ impl PoolSnapshot {
 
     /// The bytes of a file: its object, or what the tree has of it; None where they are lost.
     pub(crate) fn bytes(&self, inode: &Inode) -> Result<Option<Content>> {
-        let object = || {
-            let file = self.pool.open(inode.object).map(|file| file.map(Content::from));
-            file.or_else(|error| self.cannot_open(inode, error))
-        };
+        let object = || self.pool.open(inode.object).or_else(|error| self.cannot_open(inode, error));
         if let Some(file) = self.bytes_at_their_place(inode)? {
             return Ok(Some(file));
         }
@@ -123,7 +120,7 @@ impl PoolSnapshot {
         let Some(tree) = self.tree(again)? else { return Ok(None) };
         // Its own table says nothing of the bottom.
         let file = tree.open(&row, None::<fn() -> Result<RelPath>>)?;
-        Ok(file.map(|file| stack.over(file)))
+        Ok(file.map(|file| stack.over(file.into())))
     }
 
     /// Whether the times of its own rows prove anything: not on a primary that was mounted anew.
@@ -290,7 +287,8 @@ impl Side for PoolSnapshot {
     }
 
     fn holds_still(&self, inode: &Inode, content: &Content) -> Result<()> {
-        let (file, lies_on) = (content.bottom(), content.lies_on());
+        // What came from a pack stays as it is.
+        let (Some(file), lies_on) = (content.bottom(), content.lies_on()) else { return Ok(()) };
         // Who has read from objects alone has not asked for the tree.
         let has_tree = locked(&self.tree).as_ref().is_some_and(|looked| looked.tree.is_some());
         if !has_tree || inode.object == 0 {
@@ -304,8 +302,8 @@ impl Side for PoolSnapshot {
             {
                 return Ok(());
             }
-            // It came from a pack. Or a commit may have made it the object.
-            if is_in_memory(file) || is_same(&self.object(&row), file) {
+            // A commit may have made it the object.
+            if is_same(&self.object(&row), file) {
                 return Ok(());
             }
         }
@@ -318,14 +316,14 @@ impl Side for PoolSnapshot {
         if inode.object == 0 {
             return Ok(Layout::new(size, &[], unwritten));
         }
+        if content.bottom().is_none() {
+            return Ok(Layout::whole(size));
+        }
         let Some(file) = content.file() else {
             let data = data_of(content, size);
             let data = data.or_else(|error| self.cannot_read_extents(inode, error))?;
             return Ok(Layout::new(size, &data, unwritten));
         };
-        if is_in_memory(file) {
-            return Ok(Layout::whole(size));
-        }
         // Clones lose preallocation on some file systems: the table knows where it was.
         let stored = object_layout(file, size, self.filesystem);
         let stored = stored.or_else(|error| self.cannot_read_extents(inode, error))?;

@@ -28,12 +28,13 @@ pub(crate) fn of_object(pool: &Pool, object: u64, filesystem: FileSystem) -> io:
     if let Some(Range { length: bytes, .. }) = pool.range_in_pack(object)? {
         return Ok(Some(Weight { bytes, inodes: 0 }));
     }
-    let file = match pool.open(object)? {
-        None => image_of(pool.dir(), object)?.map(|(file, _)| file),
+    let content = match pool.open(object)? {
+        None => image_of(pool.dir(), object)?.map(|(file, _)| file.into()),
         whole => whole,
     };
-    let Some(file) = file else { return Ok(None) };
-    let bytes = bytes_of(&file, &file.metadata()?, filesystem)?;
+    let Some(content) = content else { return Ok(None) };
+    let Some(file) = content.file() else { return Ok(None) };
+    let bytes = bytes_of(file, &file.metadata()?, filesystem)?;
     Ok(Some(Weight { bytes, inodes: 1 }))
 }
 

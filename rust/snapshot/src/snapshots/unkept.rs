@@ -71,7 +71,7 @@ impl Volume {
                 file => file?,
             };
             snapshot.layout(row, &file)?;
-            can_share(file.bottom(), &store);
+            file.bottom().map(|file| can_share(file, &store));
             Ok::<_, Error>(())
         })?;
         Ok(begun.elapsed().as_secs_f64() / trials.len().max(1) as f64)
