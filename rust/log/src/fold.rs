@@ -89,6 +89,9 @@ pub fn fold(log: &Log, line: &[Published], monitor: &Monitor) -> Result<Whole> {
     let Some(last) = line.last() else {
         return Err(Error::failed("there is nothing to fold", "report this"));
     };
+    if let Some(other) = line.iter().find(|published| published.delta.volume != last.delta.volume) {
+        return Err(astray(other, "its inodes have the numbers of another volume"));
+    }
     let mut manifests = Manifests { files: Vec::new(), monitor };
     let mut pieces = Pieces::default();
     for (number, published) in line.iter().enumerate() {

@@ -1,16 +1,20 @@
 //! A log: one line of commits in an object store or a directory, and the packs of frames that they name.
 //!
 //! `store` asks the object store and waits for its answers; `commit` is the record that makes a snapshot part
-//! of the log; `log` finds, reads and appends commits; `pack` writes frames, and `fetch` reads them.
-//! docs/log.md has the layout and the protocol.
+//! of the log; `log` finds, reads and appends commits; `pack` writes frames, and `fetch` reads them; `fold`
+//! puts a snapshot together from what led to it, and `side` reads that as any other tree; `checkpoint` and
+//! `prune` keep it short. docs/log.md has the layout and the protocol.
 
+mod checkpoint;
 mod commit;
 mod fetch;
 mod fold;
 mod log;
+mod numbers;
 mod pack;
 mod probe;
 mod prune;
+mod side;
 mod store;
 
 pub use commit::{CheckpointAt, Commit, Deed, History, Published, Since, StoredObject};
@@ -19,4 +23,5 @@ pub use fold::{Whole, fold};
 pub use log::{Appended, Log};
 pub use pack::{PACK, Packs};
 pub use prune::{LogReader, Unneeded};
+pub use side::LogSnapshot;
 pub use store::{LogAddress, Objects};

@@ -1,12 +1,13 @@
 //! The line of commits of a log.
 
 use crate::commit::{Checkpoint, CheckpointAt, Commit, Deed, History, LARGEST, Published, StoredObject};
-use crate::fold::fold;
+use crate::numbers::PackNumbers;
 use crate::probe::probe;
+
 use crate::store::{LogAddress, Objects, Put};
 use serde::{Deserialize, Serialize};
 use snapsync_manifest::{FrameRow, read_frames, write_frames};
-use snapsync_model::{Context, Error, Monitor, Result};
+use snapsync_model::{Context, Error, Result};
 use snapsync_stream::wire::VERSION as VERSION_OF_DELTAS;
 use snapsync_sys::Named;
 use std::io::{Read, Write};
@@ -38,6 +39,7 @@ struct Format {
 pub struct Log {
     objects: Objects,
     id: Uuid,
+    numbers: PackNumbers,
 }
 
 /// What came of a commit.
@@ -69,7 +71,7 @@ impl Log {
                 "use the newer snapsync that made it",
             ));
         }
-        Ok(Some(Log { objects, id: format.id }))
+        Ok(Some(Log { objects, id: format.id, numbers: PackNumbers::default() }))
     }
 
     /// Begins a log at an empty prefix, or opens the one that is there.
@@ -99,6 +101,11 @@ impl Log {
 
     pub fn id(&self) -> Uuid {
         self.id
+    }
+
+    /// The numbers of packs in the addresses of its snapshots.
+    pub(crate) fn numbers(&self) -> &PackNumbers {
+        &self.numbers
     }
 
     pub fn objects(&self) -> &Objects {
@@ -184,23 +191,6 @@ impl Log {
         }
         checkpoint.published.delta.version = VERSION_OF_DELTAS;
         Ok(checkpoint)
-    }
-
-    /// Makes a checkpoint of the newest snapshot up to `head`. Only the next commit makes it known.
-    pub fn make_checkpoint(&self, head: &Commit, monitor: &Monitor) -> Result<Option<(CheckpointAt, u64)>> {
-        let Some(commit) = self.newest_snapshot(head)? else { return Ok(None) };
-        let history = self.history(&commit)?;
-        let whole = fold(self, &self.deltas_to(&commit, &history)?, monitor)?;
-        let name = format!("tables/{:020}-{}", commit.sequence, Uuid::new_v4().simple());
-        let manifest = self.upload(format!("{name}.arrow"), &whole.manifest())?;
-        let index = self.put_index(format!("{name}-index.arrow"), &whole.frames)?;
-        let published = Published { delta: whole.delta.clone(), manifest, index, packs: whole.packs.clone() };
-        let tables = published.tables();
-        let checkpoint = Checkpoint { sequence: commit.sequence, published, history };
-        let bytes = serde_json::to_vec(&checkpoint)
-            .map_err(|e| Error::failed(format!("cannot describe {}: {e}", self.address()), ""))?;
-        let object = self.put(format!("{name}.json"), bytes)?;
-        Ok(Some((CheckpointAt { sequence: commit.sequence, object }, tables)))
     }
 
     /// The same for one that must be there.

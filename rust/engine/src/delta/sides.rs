@@ -162,6 +162,14 @@ impl Sides {
         {
             return Ok(found);
         }
+        let beside;
+        let new = match (old, new) {
+            (Place::Log(base), Place::Log(target)) if base.log.id() == target.log.id() => {
+                beside = Place::Log(Box::new(target.beside(base)));
+                &beside
+            }
+            _ => new,
+        };
         let mut opened = (old.open(monitor)?, new.open(monitor)?);
         let trust = identify(old, new, &mut opened)?;
         let (base, target) = (opened.0.into_side(), opened.1.into_side());
@@ -294,6 +302,12 @@ fn identify(old: &Place, new: &Place, opened: &mut (Opened, Opened)) -> Result<T
         && base.0.info().id == target.0.info().id
     {
         return trust(&base.0, Some(&base.1));
+    }
+    if let (Place::Log(base), Place::Log(target)) = (old, new)
+        && base.log.id() == target.log.id()
+        && base.numbers() == target.numbers()
+    {
+        return Ok(Trust::Nothing);
     }
     let live = |volume: &Path, directory: &Path| directory.canonicalize().ok() == volume.canonicalize().ok();
     match (old, new) {

@@ -3,6 +3,7 @@
 pub(crate) mod beneath;
 pub(crate) mod directory;
 pub(crate) mod inside;
+pub(crate) mod logs;
 pub(crate) mod place;
 pub(crate) mod target;
 pub(crate) mod text;

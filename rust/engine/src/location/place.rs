@@ -1,7 +1,9 @@
 //! A place to read from: a directory, or a snapshot of a volume.
 
 use crate::location::directory::{is_elsewhere, open_directory, part_of};
+use crate::location::logs::LogPlace;
 use crate::location::text::Location;
+use snapsync_log::LogAddress;
 use snapsync_model::{
     Context, Error, Identity, Monitor, Provider, Result, Side, SnapshotInfo, Subset, VolumeInfo,
 };
@@ -12,10 +14,11 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 
-/// `VOLUME@SNAP`, or a directory.
+/// `VOLUME@SNAP`, a directory, or `LOG@SNAP`.
 pub(crate) enum Place {
     Snapshot(Box<(Volume, SnapshotInfo)>),
     Directory(Root),
+    Log(Box<LogPlace>),
 }
 
 impl Place {
@@ -32,6 +35,10 @@ impl Place {
 
     /// On this machine.
     pub(crate) fn at(location: &Location) -> Result<Place> {
+        if let Some(log) = LogAddress::parse(&location.path)?.filter(|_| location.is_log) {
+            let snapshot = location.snapshot.as_ref().map_or("latest".into(), |name| name.to_string_lossy());
+            return Ok(Place::Log(Box::new(LogPlace::find(&log, &snapshot)?)));
+        }
         let (volume, whole) = (&location.path, &location.whole());
         match (&location.snapshot, location.of_part()) {
             (Some(snapshot), Some((around, part))) if around.is_dir() => {
@@ -88,6 +95,7 @@ impl Place {
         Ok(match self {
             Place::Snapshot(named) => Some(named.0.info()),
             Place::Directory(root) => Volume::find_in(root.again()?)?.map(|volume| volume.info()),
+            Place::Log(place) => Some(place.volume()),
         })
     }
 
@@ -108,6 +116,7 @@ impl Place {
                 None => None,
             },
             Place::Directory(root) => Some((root.again()?, subset_of(root, monitor)?)),
+            Place::Log(_) => None,
         })
     }
 
@@ -118,6 +127,7 @@ impl Place {
                 let subset = subset_of(root, monitor)?;
                 Opened::Tree(Box::new(Tree::of(root.underneath()?, &subset, monitor)?))
             }
+            Place::Log(place) => Opened::Snapshot(place.open(monitor)?),
         })
     }
 }
@@ -163,6 +173,7 @@ pub(crate) fn named(address: &Path) -> Result<(Volume, SnapshotInfo)> {
             format!("{} is a directory, not a snapshot", path.path().display()),
             "write VOLUME@SNAP; `snapsync list VOLUME` shows the snapshots",
         )),
+        Place::Log(_) => Err(is_elsewhere(&Location::parse(address)?)),
     }
 }
 

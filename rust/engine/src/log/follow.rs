@@ -2,7 +2,7 @@
 
 use crate::delta::outgoing::{announce, copy_file};
 use crate::delta::staging::{IncomingDelta, StageReport};
-use crate::log::seen;
+use crate::location::logs;
 use crate::log::wanted::{READERS, wanted};
 use crate::options::{Options, Terms, TransferOptions};
 use crate::report::rounds::{Scrubbed, Synced};
@@ -29,7 +29,7 @@ pub(crate) fn follow(
     monitor: &Monitor,
 ) -> Result<Synced> {
     let started = Instant::now();
-    let log = seen::open(address)?;
+    let log = logs::open(address)?;
     let nothing = || Error::refused(format!("{address} has no snapshot yet"), "sync its primary to it first");
     let (head, _) = log.head()?.ok_or_else(nothing)?;
     let newest = log.newest_snapshot(&head)?.ok_or_else(nothing)?;
@@ -224,7 +224,7 @@ impl Following<'_> {
         let Come { counts, report } = come;
         Ok(Synced {
             verb: "sync",
-            primary: seen::info(self.log, Some(&self.head), Role::Primary),
+            primary: logs::info(self.log, Some(&self.head), Role::Primary),
             standby: state.volume,
             set_aside: state.set_aside,
             base: state.newest,

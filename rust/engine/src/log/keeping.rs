@@ -1,7 +1,7 @@
 //! What a log keeps: by rules, by hand, and for its standbys.
 
 use crate::keep::Keep;
-use crate::log::seen;
+use crate::location::logs;
 use crate::report::snapshots::{Deleted, HeldSnapshot, Kept, Pruned, Released};
 use snapsync_log::{Appended, Commit, Deed, History, Log, LogAddress};
 use snapsync_model::{Error, Monitor, Result, Role, SnapshotInfo, size};
@@ -35,18 +35,18 @@ fn empty(log: &Log) -> Error {
 
 /// Lets go what no rule keeps, and nobody holds or needs, or only tells what that is.
 pub(crate) fn prune(address: &LogAddress, keep: &Keep, dry_run: bool, monitor: &Monitor) -> Result<Pruned> {
-    let log = seen::open(address)?;
+    let log = logs::open(address)?;
     let (head, (pruned, kept)) = let_go(&log, dry_run, monitor, &mut |history| Ok(plan(history, keep)))?;
     for stays in kept.iter().filter(|kept| !dry_run && !kept.by_rule) {
         monitor.note(format!("snapshot {} stays: {}", stays.snapshot.name, stays.why.join("; ")));
     }
-    let volume = seen::info(&log, Some(&head), Role::Standby);
+    let volume = logs::info(&log, Some(&head), Role::Standby);
     Ok(Pruned { verb: "prune", volume, dry_run, pruned, kept, notes: monitor.take_notes() })
 }
 
 /// Lets go of one snapshot.
 pub(crate) fn delete(address: &LogAddress, name: &str, monitor: &Monitor) -> Result<Deleted> {
-    let log = seen::open(address)?;
+    let log = logs::open(address)?;
     let (head, deleted) = let_go(&log, false, monitor, &mut |history| {
         let found = find_among(history.infos(), name, &address.to_string())?;
         if let Some(reason) = history.holds.get(&found.id) {
@@ -68,7 +68,7 @@ pub(crate) fn delete(address: &LogAddress, name: &str, monitor: &Monitor) -> Res
     })
     .map(|(head, (pruned, _))| (head, pruned))?;
     let deleted = deleted.into_iter().next().ok_or_else(|| empty(&log))?;
-    Ok(Deleted { verb: "delete", volume: seen::info(&log, Some(&head), Role::Standby), deleted })
+    Ok(Deleted { verb: "delete", volume: logs::info(&log, Some(&head), Role::Standby), deleted })
 }
 
 type Plan = (Vec<SnapshotInfo>, Vec<Kept>);
@@ -112,17 +112,17 @@ fn plan(history: &History, keep: &Keep) -> Plan {
 
 /// Keeps a snapshot from being deleted or pruned until it is released.
 pub(crate) fn hold(address: &LogAddress, name: &str, reason: &str) -> Result<HeldSnapshot> {
-    let log = seen::open(address)?;
+    let log = logs::open(address)?;
     let (head, snapshot) = append(&log, |_, history| {
         let snapshot = find_among(history.infos(), name, &address.to_string())?;
         Ok((Some(Deed::Held { snapshot: snapshot.id, reason: reason.to_owned() }), snapshot))
     })?;
-    let volume = seen::info(&log, Some(&head), Role::Standby);
+    let volume = logs::info(&log, Some(&head), Role::Standby);
     Ok(HeldSnapshot { verb: "hold", volume, snapshot, reason: reason.to_owned() })
 }
 
 pub(crate) fn release(address: &LogAddress, name: &str) -> Result<Released> {
-    let log = seen::open(address)?;
+    let log = logs::open(address)?;
     let (head, (snapshot, reason)) = append(&log, |_, history| {
         let snapshot = find_among(history.infos(), name, &address.to_string())?;
         let reason = history.holds.get(&snapshot.id).cloned().ok_or_else(|| {
@@ -133,13 +133,13 @@ pub(crate) fn release(address: &LogAddress, name: &str) -> Result<Released> {
         })?;
         Ok((Some(Deed::Released { snapshot: snapshot.id }), (snapshot, reason)))
     })?;
-    let volume = seen::info(&log, Some(&head), Role::Standby);
+    let volume = logs::info(&log, Some(&head), Role::Standby);
     Ok(Released { verb: "release", volume, snapshot: Some(snapshot), reason, standby: None })
 }
 
 /// Forgets a standby by its path or id: it needs nothing of the log any more.
 pub(crate) fn forget_standby(address: &LogAddress, standby: &str) -> Result<Released> {
-    let (log, head, history) = seen::read(address)?;
+    let (log, head, history) = logs::read(address)?;
     let is_meant = |id: Uuid, path: &str| id.to_string() == standby || path == standby;
     let reader = log.readers()?.into_iter().find(|reader| is_meant(reader.volume, &reader.path));
     let reader = reader.ok_or_else(|| {
@@ -150,6 +150,6 @@ pub(crate) fn forget_standby(address: &LogAddress, standby: &str) -> Result<Rele
     })?;
     log.forget_reader(reader.volume)?;
     let snapshot = history.infos().into_iter().find(|info| info.id == reader.snapshot);
-    let volume = seen::info(&log, head.as_ref(), Role::Standby);
+    let volume = logs::info(&log, head.as_ref(), Role::Standby);
     Ok(Released { verb: "release", volume, snapshot, reason: String::new(), standby: Some(reader.path) })
 }

@@ -1,7 +1,7 @@
 //! Puts the next epoch into the log that a standby follows, before the standby is promoted: from then on the
 //! old primary cannot publish any more.
 
-use crate::log::seen;
+use crate::location::logs;
 use snapsync_log::{Appended, Commit, Deed, LogAddress};
 use snapsync_model::{Error, Promotions, Result, SnapshotInfo};
 use snapsync_snapshot::Volume;
@@ -17,7 +17,7 @@ pub(crate) fn announce(
     let address = LogAddress::parse(Path::new(address))?.ok_or_else(|| {
         Error::integrity(format!("{address} is the address of no log"), "sync it once more")
     })?;
-    let log = seen::open(&address)?;
+    let log = logs::open(&address)?;
     let show = volume.path().display();
     let (head, digest) = log.head()?.ok_or_else(|| {
         Error::refused(format!("{address} has lost all of its snapshots"), "look what happened to it")

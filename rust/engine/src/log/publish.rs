@@ -4,7 +4,7 @@
 use crate::delta::staging::{Data, IncomingDelta, StageReport, with_data, workers};
 use crate::digest::hex;
 use crate::keep::Keep;
-use crate::log::seen;
+use crate::location::logs;
 use crate::options::TransferOptions;
 use crate::round::standby::can_follow;
 use crate::round::steps::{OpenRequest, StandbyEnd, StandbyInfo, State};
@@ -136,7 +136,7 @@ impl StandbyEnd for LogStandby<'_> {
             let own = (head.epoch, &head.promotions);
             can_follow(&self.address.to_string(), (opening.epoch, &opening.promotions), own)?;
         }
-        let volume = seen::info(self.log()?, head, Role::Standby);
+        let volume = logs::info(self.log()?, head, Role::Standby);
         Ok(State {
             volume: VolumeInfo { lineage: opening.lineage, epoch: opening.epoch, ..volume },
             newest: self.newest.clone(),

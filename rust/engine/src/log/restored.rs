@@ -4,13 +4,13 @@ use crate::delta::landing::{Filling, Landing, RestoreTarget, id_of};
 use crate::delta::outgoing::{announce, copy_file};
 use crate::delta::staging::take;
 use crate::location::inside::within;
-use crate::log::seen;
+use crate::location::logs::LogPlace;
 use crate::log::wanted::{READERS, wanted};
 use crate::options::Terms;
 use crate::report::snapshots::RestoredTo;
 use snapsync_apply::Loss;
 use snapsync_log::{Fetch, Log, LogAddress, Whole, fold};
-use snapsync_model::{Context, Error, Monitor, RelPath, Result, Role, Stage};
+use snapsync_model::{Context, Error, Monitor, RelPath, Result, Stage};
 use snapsync_stream::wire::{Digest, write_head};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -32,11 +32,12 @@ pub(crate) fn restore(
     monitor: &Monitor,
 ) -> Result<RestoredTo> {
     let started = Instant::now();
-    let (log, head, deltas) = seen::deltas_to(address, snapshot)?;
+    let place = LogPlace::find(address, snapshot)?;
+    let log = &*place.log;
     let paths = within(Path::new("/"), paths)?;
     let landing = RestoreTarget::find(to, None)?;
     monitor.start(Stage::Compare, 0);
-    let mut whole = fold(&log, &deltas, monitor)?;
+    let mut whole = fold(log, &place.deltas, monitor)?;
     let snapshot = whole.delta.snapshot.clone();
     let is_all = paths.iter().all(RelPath::is_root);
     if let Some(path) = if is_all { None } else { whole.reduce(&paths)? } {
@@ -46,10 +47,10 @@ pub(crate) fn restore(
         ));
     }
     let id = id_of(&snapshot, &paths);
-    let filled = landing.fill(&mut FromLog { log: &log, whole, id }, terms, monitor)?;
+    let filled = landing.fill(&mut FromLog { log, whole, id }, terms, monitor)?;
     Ok(RestoredTo {
         verb: "restore",
-        volume: seen::info(&log, Some(&head), Role::Standby),
+        volume: place.volume(),
         snapshot,
         paths: paths.iter().map(|path| path.as_path().to_path_buf()).collect(),
         to: landing.path,

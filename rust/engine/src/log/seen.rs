@@ -1,62 +1,13 @@
 //! What a log shows of itself, in the words of a volume.
 
+use crate::location::logs::{info, read};
 use crate::report::snapshots::{Hold, Listed};
 use crate::report::volumes::{StandbyStatus, Status};
 use crate::volume::roles::Described;
-use snapsync_log::{Commit, History, Log, LogAddress, Published};
-use snapsync_model::{Error, Provider, Result, Role, Subset, VolumeInfo};
-use snapsync_snapshot::find_among;
+use snapsync_log::{History, LogAddress};
+use snapsync_model::{Result, Role};
 use std::collections::BTreeMap;
 use uuid::Uuid;
-
-/// What stands for the name of a file system.
-const STORE: &str = "log";
-
-/// A log as if it were a volume, whose newest commit is `newest`.
-pub(crate) fn info(log: &Log, newest: Option<&Commit>, role: Role) -> VolumeInfo {
-    VolumeInfo {
-        path: log.address().to_string().into(),
-        id: log.id(),
-        lineage: newest.map_or(Uuid::nil(), |newest| newest.lineage),
-        epoch: newest.map_or(0, |newest| newest.epoch),
-        role,
-        provider: Provider::Pool,
-        filesystem: STORE.to_owned(),
-        subset: newest.and_then(Commit::info).map_or_else(Subset::default, |info| info.subset.clone()),
-        history: None,
-    }
-}
-
-/// A log that is there.
-pub(crate) fn open(address: &LogAddress) -> Result<Log> {
-    Log::open(address)?.ok_or_else(|| {
-        Error::usage(
-            format!("{address} is no log"),
-            "check the address; `snapsync init LOG` begins one, and so does `snapsync sync SOURCE LOG`",
-        )
-    })
-}
-
-/// A log, its newest commit, and the snapshots that it lists.
-pub(crate) fn read(address: &LogAddress) -> Result<(Log, Option<Commit>, History)> {
-    let log = open(address)?;
-    let head = log.head()?.map(|(head, _)| head);
-    let history = head.as_ref().map(|head| log.history(head)).transpose()?.unwrap_or_default();
-    Ok((log, head, history))
-}
-
-/// The newest commit, and what leads from nothing to a snapshot.
-pub(crate) fn deltas_to(address: &LogAddress, snapshot: &str) -> Result<(Log, Commit, Vec<Published>)> {
-    let (log, head, history) = read(address)?;
-    let found = find_among(history.infos(), snapshot, &address.to_string())?;
-    let at = history.snapshots.iter().find(|(_, info)| info.id == found.id).map(|(at, _)| *at);
-    let (Some(head), Some(at)) = (head, at) else {
-        return Err(Error::failed(format!("{address} is empty"), "sync its primary to it first"));
-    };
-    let commit = log.there(at)?.0;
-    let deltas = log.deltas_to(&commit, &history)?;
-    Ok((log, head, deltas))
-}
 
 /// What a volume that follows it, or followed it once, is to know.
 pub(crate) fn describe(address: &LogAddress) -> Result<Described> {

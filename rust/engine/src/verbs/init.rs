@@ -1,7 +1,7 @@
 //! Makes a volume, or a log.
 
 use crate::location::directory::open_directory;
-use crate::log::seen;
+use crate::location::logs;
 use crate::report::volumes::Initialised;
 use crate::volume::made::{can_be_kept, choose_history, tell_what_it_lies_in};
 use crate::volume::recovery;
@@ -72,6 +72,6 @@ fn begin_log(log: &LogAddress, read_only: Option<bool>, history: Option<History>
     }
     let log = Log::init(log)?;
     let newest = log.head()?.map(|(newest, _)| newest);
-    let volume = seen::info(&log, newest.as_ref(), Role::Standby);
+    let volume = logs::info(&log, newest.as_ref(), Role::Standby);
     Ok(Initialised { verb: "init", volume, read_only: false, recovered: Vec::new(), notes: Vec::new() })
 }

@@ -5,7 +5,9 @@ use crate::delta::outgoing::{header, put_head, volume_head};
 use crate::delta::sides::Sides;
 use crate::delta::staging::{with_data, workers};
 use crate::delta::{became, output_file};
+use crate::location::directory::is_elsewhere;
 use crate::location::place::{Place, describe};
+use crate::location::text::Location;
 use crate::options::TransferOptions;
 use crate::report::rounds::Sent;
 use snapsync_manifest::ManifestHeader;
@@ -126,6 +128,7 @@ impl Sendable {
     fn find(text: &Path) -> Result<Sendable> {
         let place = Place::parse(text)?;
         let (info, identity) = match &place {
+            Place::Log(_) => return Err(is_elsewhere(&Location::parse(text)?)),
             Place::Snapshot(named) => {
                 let (volume, info) = &**named;
                 (info.clone(), Identity { id: info.id, origin: volume.origin_of(info) })
@@ -172,7 +175,7 @@ fn open(base: Option<&Sendable>, target: &Sendable, monitor: &Monitor) -> Result
     };
     let head = match &target.place {
         Place::Snapshot(to) => header(&to.0, base.map(|base| &base.info), &to.1),
-        Place::Directory(_) => ManifestHeader {
+        Place::Directory(_) | Place::Log(_) => ManifestHeader {
             base: base.map(|base| base.info.id.to_string()).unwrap_or_default(),
             target: target.info.id.to_string(),
             created: target.info.created.clone(),
@@ -191,7 +194,7 @@ fn delta_head(base: Option<&Sendable>, target: &Sendable, counts: &Counts) -> De
         Place::Snapshot(named) => {
             DeltaHead { base: identity, ..volume_head(&named.0, None, &target.info, counts) }
         }
-        Place::Directory(root) => DeltaHead {
+        place => DeltaHead {
             version: VERSION,
             snapshot: SnapshotInfo { parent: identity.map(|base| base.id), ..target.info.clone() },
             origin: target.identity.origin,
@@ -200,7 +203,7 @@ fn delta_head(base: Option<&Sendable>, target: &Sendable, counts: &Counts) -> De
             lineage: None,
             epoch: 0,
             promotions: Promotions::default(),
-            filesystem: filesystem(root),
+            filesystem: if let Place::Directory(root) = place { filesystem(root) } else { String::new() },
             totals: counts.into(),
             software: software(),
         },

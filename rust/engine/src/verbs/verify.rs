@@ -2,7 +2,6 @@
 //! and the lists are merged by path.
 
 use crate::digest::{BATCH, Body, Digest, Near, READ, Reading, Record, Runs, UNREADABLE};
-use crate::location::directory::is_elsewhere;
 use crate::location::place::{Opened, Place};
 use crate::location::text::{Address, Location};
 use crate::names::Names;
@@ -106,9 +105,6 @@ enum Named {
 impl Named {
     fn parse(text: &Path) -> Result<Named> {
         let location = Location::parse(text)?;
-        if location.is_log {
-            return Err(is_elsewhere(&location));
-        }
         location
             .there()
             .map_or_else(|| Place::at(&location).map(Named::Here), |remote| Ok(Named::There(remote)))
