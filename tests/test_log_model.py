@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from machine import Pair, Place, done, verified
+from machine import Pair, Place, assert_told, done, run, verified
 from oracle import assert_same, freeze
 from worlds import OF_BTRFS, PORTABLE, World
 
@@ -64,3 +64,35 @@ def test_a_pruned_log_has_all_that_its_snapshots_and_its_standbys_need(
     fresh = Pair.make(place, kinds).target
     done("sync", log, fresh)
     assert_same(source, fresh)
+
+
+@pytest.mark.parametrize("kinds", [("xfs", "btrfs"), ("btrfs", "ext4")], ids="-".join)
+def test_a_log_goes_on_under_a_new_primary_for_old_and_new_standbys(
+    place: Place, tmp_path: Path, kinds: tuple[str, str]
+) -> None:
+    pair, log = Pair.make(place, kinds), f"file://{tmp_path}/log"
+    primary, standby, pictures = pair.source, pair.target, {}
+    for turn in range(9):
+        world = World(primary, 192 + turn)
+        world.grow(60 if turn == 0 else 15)
+        world.churn(30)
+        name = done("sync", primary, log)["snapshot"]["name"]
+        pictures[name] = freeze(primary)
+        done("sync", log, standby)
+        assert_same(primary, standby)
+        if turn % 3 == 1:
+            done("promote", standby)
+            assert_told(run("sync", primary, log), "was replaced", codes=(3,))
+            done("sync", standby, log)
+            done("rejoin", primary, log)
+            assert_same(standby, primary)
+            primary, standby = standby, primary
+    fresh = Pair.make(place, kinds).target
+    done("sync", log, fresh)
+    assert_same(primary, fresh)
+    verified(log, fresh)
+    for name, picture in pictures.items():
+        to = place.absent(kinds[0])
+        done("restore", f"{log}@{name}", "--to", to)
+        assert_same(picture, to)
+        verified(f"{log}@{name}", to)

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 /// All of one snapshot.
 pub struct Whole {
-    dir: TempDir,
+    pub(crate) dir: TempDir,
     /// From nothing to the snapshot.
     pub delta: DeltaHead,
     /// Sorted by inode and offset. Their packs are those of `packs`.

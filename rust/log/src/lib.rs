@@ -14,6 +14,7 @@ mod numbers;
 mod pack;
 mod probe;
 mod prune;
+mod renumber;
 mod side;
 mod store;
 

@@ -65,6 +65,13 @@ impl LogSnapshot {
         Ok(LogSnapshot { directories, rows: ChangeRows::open(&manifest)?, whole, data: Arc::new(data) })
     }
 
+    /// What it was made of.
+    pub fn into_whole(self) -> Whole {
+        let LogSnapshot { whole, data, .. } = self;
+        let frames = Arc::try_unwrap(data).map_or_else(|data| data.rows.clone(), |data| data.rows);
+        Whole { frames, ..whole }
+    }
+
     fn row(&self, inode: &Inode) -> Result<Arc<Change>> {
         self.rows.find(inode.ino)?.ok_or_else(|| {
             Error::failed(format!("inode {} is not in the snapshot of the log", inode.ino), "report this")

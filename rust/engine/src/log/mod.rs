@@ -4,6 +4,7 @@ pub(crate) mod follow;
 pub(crate) mod keeping;
 pub(crate) mod promotion;
 pub(crate) mod publish;
+pub(crate) mod renumbered;
 pub(crate) mod restored;
 pub(crate) mod seen;
 mod wanted;

@@ -5,6 +5,7 @@ use crate::delta::staging::{Data, IncomingDelta, StageReport, with_data, workers
 use crate::digest::hex;
 use crate::keep::Keep;
 use crate::location::logs;
+use crate::log::renumbered::renumbered;
 use crate::options::TransferOptions;
 use crate::round::standby::can_follow;
 use crate::round::steps::{OpenRequest, StandbyEnd, StandbyInfo, State};
@@ -12,23 +13,30 @@ use crate::secret::Secret;
 use crate::volume::copies::{Copied, Stretch};
 use crate::volume::lost::LostPaths;
 use crate::volume::pieces::{Piece, Seen};
-use snapsync_log::{Appended, Commit, Deed, Log, LogAddress, Packs, Published, Since, StoredObject};
+use snapsync_log::{
+    Appended, CheckpointAt, Commit, Deed, Log, LogAddress, Packs, Published, Since, StoredObject,
+};
 use snapsync_manifest::FrameRow;
-use snapsync_model::{Change, Error, Monitor, Range, Result, Role, SnapshotInfo, VolumeInfo};
+use snapsync_model::{Change, Error, Monitor, Range, Result, Role, Side, SnapshotInfo, VolumeInfo};
 use snapsync_stream::wire::DeltaHead;
 use snapsync_stream::{Held, Limit, Transferred, send};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// How many packs are filled and sent at once. Each takes `snapsync_log::PACK` bytes of memory.
 const WRITERS: usize = 4;
+
+/// A snapshot of the primary, as it holds it.
+pub(crate) type OwnSide<'a> = &'a dyn Fn(Uuid) -> Result<Box<dyn Side>>;
 
 /// A log that a primary publishes to.
 pub(crate) struct LogStandby<'a> {
     address: LogAddress,
     transfer: &'a TransferOptions,
     monitor: &'a Monitor,
-    log: Option<Log>,
+    own: OwnSide<'a>,
+    log: Option<Arc<Log>>,
     /// Its newest commit and the digest of that record.
     head: Option<(Commit, String)>,
     /// The snapshot that it holds.
@@ -53,14 +61,15 @@ struct Uploaded {
 impl<'a> LogStandby<'a> {
     pub(crate) fn new(
         address: LogAddress,
+        own: OwnSide<'a>,
         transfer: &'a TransferOptions,
         monitor: &'a Monitor,
     ) -> LogStandby<'a> {
         let (log, head, newest, delta) = Default::default();
-        LogStandby { address, transfer, monitor, log, head, newest, delta, may_be_there: false }
+        LogStandby { address, transfer, monitor, own, log, head, newest, delta, may_be_there: false }
     }
 
-    fn log(&self) -> Result<&Log> {
+    fn log(&self) -> Result<&Arc<Log>> {
         self.log.as_ref().ok_or_else(|| Error::failed("the log is not open", "report this"))
     }
 
@@ -81,13 +90,27 @@ impl<'a> LogStandby<'a> {
         let Some((head, digest)) = &self.head else { return Ok(Commit::first(published)) };
         let (epoch, promotions) = (published.delta.epoch, published.delta.promotions.clone());
         let mut head = Commit { epoch, promotions, ..head.clone() };
-        if head.since.is_due()
-            && let Some((at, whole)) = self.log()?.make_checkpoint(&head, self.monitor)?
-        {
+        if let Some((at, whole)) = self.checkpoint(&head, published.delta.volume)? {
             head.since = Since { whole, ..Since::default() };
             head.checkpoint = Some(at);
         }
         Ok(head.next(digest.clone(), Deed::Snapshot(Box::new(published))))
+    }
+
+    /// A checkpoint of the newest snapshot, if one is due, or if the next delta has other inode numbers.
+    fn checkpoint(&self, head: &Commit, volume: Option<Uuid>) -> Result<Option<(CheckpointAt, u64)>> {
+        let log = self.log()?;
+        let Some(newest) = log.newest_snapshot(head)? else { return Ok(None) };
+        let numbers = newest.published().and_then(|published| published.delta.volume);
+        match (newest.info(), volume.filter(|volume| Some(*volume) != numbers)) {
+            (Some(info), Some(volume)) => {
+                let own = (self.own)(info.id)?;
+                let whole = renumbered(log, &newest, (&*own, volume), self.monitor)?;
+                log.put_checkpoint(&newest, &whole).map(Some)
+            }
+            _ if head.since.is_due() => log.make_checkpoint(head, self.monitor),
+            _ => Ok(None),
+        }
     }
 
     /// Why another commit has the place.
@@ -110,7 +133,7 @@ impl<'a> LogStandby<'a> {
 
 impl StandbyEnd for LogStandby<'_> {
     fn look(&mut self, _lineage: Option<Uuid>) -> Result<StandbyInfo> {
-        self.log = Log::open(&self.address)?;
+        self.log = Log::open(&self.address)?.map(Arc::new);
         self.read_head()?;
         let head = self.head.as_ref().map(|(head, _)| head);
         Ok(StandbyInfo {
@@ -120,7 +143,7 @@ impl StandbyEnd for LogStandby<'_> {
             epoch: head.map(|head| head.epoch),
             promotions: head.map(|head| head.promotions.clone()).unwrap_or_default(),
             pending: None,
-            volume: self.log.as_ref().map(Log::id),
+            volume: self.log.as_ref().map(|log| log.id()),
             filesystem: None,
             lacks: None,
         })
@@ -128,7 +151,7 @@ impl StandbyEnd for LogStandby<'_> {
 
     fn open(&mut self, opening: OpenRequest) -> Result<State> {
         if self.log.is_none() {
-            self.log = Some(Log::init(&self.address)?);
+            self.log = Some(Arc::new(Log::init(&self.address)?));
             self.read_head()?;
         }
         let head = self.head.as_ref().map(|(head, _)| head);

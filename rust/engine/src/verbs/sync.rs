@@ -13,7 +13,9 @@ use crate::round::rights::Rights;
 use crate::round::standby::Local;
 use snapsync_log::LogAddress;
 use snapsync_model::{Error, Monitor, Result};
+use snapsync_snapshot::Volume;
 use std::path::Path;
+use uuid::Uuid;
 
 /// Brings `target` in step with `source`. The first round makes both volumes. Either may be
 /// `[user@]host:PATH`, or the address of a log.
@@ -65,7 +67,12 @@ fn publish(
     };
     // What a log holds is not read again file by file.
     let options = Options { scrub: Scrubbing::default(), ..options.clone() };
-    drive(source, &mut LogStandby::new(log, transfer, monitor), &options, Rights::OWNER, monitor)
+    let root = source.again()?;
+    let own = |id: Uuid| {
+        let volume = Volume::open_in(root.again()?)?;
+        volume.open_snapshot(&volume.find_snapshot(&id.to_string())?, monitor)
+    };
+    drive(source, &mut LogStandby::new(log, &own, transfer, monitor), &options, Rights::OWNER, monitor)
 }
 
 fn local(
