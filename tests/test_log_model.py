@@ -11,6 +11,8 @@ from worlds import OF_BTRFS, PORTABLE, World
 
 KINDS = [("btrfs", "xfs"), ("xfs", "btrfs"), ("ext4", "xfs"), ("xfs", "ext4")]
 ROUNDS = 11
+LAYOUT = {"layout"}
+"""After a promotion the last block of what is preallocated may hold zeros instead: it reads the same."""
 
 
 @pytest.mark.parametrize("kinds", KINDS, ids="-".join)
@@ -79,20 +81,20 @@ def test_a_log_goes_on_under_a_new_primary_for_old_and_new_standbys(
         name = done("sync", primary, log)["snapshot"]["name"]
         pictures[name] = freeze(primary)
         done("sync", log, standby)
-        assert_same(primary, standby)
+        assert_same(primary, standby, ignore=LAYOUT)
         if turn % 3 == 1:
             done("promote", standby)
             assert_told(run("sync", primary, log), "was replaced", codes=(3,))
             done("sync", standby, log)
             done("rejoin", primary, log)
-            assert_same(standby, primary)
+            assert_same(standby, primary, ignore=LAYOUT)
             primary, standby = standby, primary
     fresh = Pair.make(place, kinds).target
     done("sync", log, fresh)
-    assert_same(primary, fresh)
+    assert_same(primary, fresh, ignore=LAYOUT)
     verified(log, fresh)
     for name, picture in pictures.items():
         to = place.absent(kinds[0])
         done("restore", f"{log}@{name}", "--to", to)
-        assert_same(picture, to)
+        assert_same(picture, to, ignore=LAYOUT)
         verified(f"{log}@{name}", to)

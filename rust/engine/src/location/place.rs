@@ -26,11 +26,7 @@ impl Place {
     /// if it hides a snapshot, because others may have made it.
     pub(crate) fn parse(text: &Path) -> Result<Place> {
         let location = Location::parse(text)?;
-        if location.host.is_some() || location.is_log {
-            Err(is_elsewhere(&location))
-        } else {
-            Place::at(&location)
-        }
+        if location.host.is_some() { Err(is_elsewhere(&location)) } else { Place::at(&location) }
     }
 
     /// On this machine.
