@@ -98,3 +98,33 @@ def test_a_log_goes_on_under_a_new_primary_for_old_and_new_standbys(
         done("restore", f"{log}@{name}", "--to", to)
         assert_same(picture, to, ignore=LAYOUT)
         verified(f"{log}@{name}", to)
+
+
+@pytest.mark.parametrize("kinds", [("xfs", "btrfs"), ("btrfs", "xfs"), ("ext4", "xfs")], ids="-".join)
+def test_a_standby_passes_on_what_it_gets_with_the_same_snapshots(
+    place: Place, tmp_path: Path, kinds: tuple[str, str]
+) -> None:
+    pair, log = Pair.make(place, kinds), f"file://{tmp_path}/log"
+    second, third, world = pair.target, Pair.make(place, kinds).target, World(pair.source, 193)
+    fourth = Pair.make(place, ("btrfs", "ext4")).target
+    for turn in range(5):
+        world.grow(60 if turn == 0 else 15)
+        world.churn(30)
+        done("sync", pair.source, second)
+        if turn != 2:  # One that it missed comes with the next.
+            done("sync", second, third)
+            done("sync", second, log)
+            done("sync", log, fourth)
+            for standby in (third, fourth):
+                assert_same(second, standby)
+                assert_same(pair.source, standby)
+                verified(pair.source, standby)
+    ids = [snapshot["id"] for snapshot in done("list", second)["snapshots"]]
+    for place_of_them in (third, log, fourth):
+        passed = [snapshot["id"] for snapshot in done("list", place_of_them)["snapshots"]]
+        assert passed and passed[-1] == ids[-1] and set(passed) < set(ids)
+    assert done("status", second)["volume"]["role"] == "standby"
+    assert_told(run("sync", second, third, "--name", "own"), "passes on", codes=(2,))
+    done("promote", third)
+    done("rejoin", second, third)
+    assert_same(third, second)

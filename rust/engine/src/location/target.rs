@@ -89,10 +89,18 @@ impl Target {
 
 /// An existing or a new primary, checked as far as possible without writing anything.
 pub(crate) fn source(root: &Root) -> Result<Option<Volume>> {
+    let primary = feeding(root)?;
+    if let Some(volume) = &primary {
+        volume.expect_primary("sync from")?;
+    }
+    Ok(primary)
+}
+
+/// The same for who may also pass on, as a standby, what it gets.
+pub(crate) fn feeding(root: &Root) -> Result<Option<Volume>> {
     let primary = Volume::find_in(root.again()?)?;
-    match &primary {
-        Some(volume) => volume.expect_primary("sync from")?,
-        None => Volume::expect_own_store(root)?,
+    if primary.is_none() {
+        Volume::expect_own_store(root)?;
     }
     // In a tree that belongs to others, only the store is written to.
     let has_store = primary.is_some() || (root.part().is_some() && Volume::find_in(root.whole()?)?.is_some());

@@ -57,7 +57,11 @@ fn begin(
     monitor: &Monitor,
 ) -> Result<Synced> {
     let started = Instant::now();
-    let primary = target::source(&source)?;
+    let primary = target::feeding(&source)?;
+    let options = &match &primary {
+        Some(volume) if volume.info().role == Role::Standby => passing_on(volume, options)?,
+        _ => options.clone(),
+    };
     let subset = rights.subset(options, &source, primary.as_ref())?;
     options.keep.check()?;
     if options.snap.is_some() && (options.name.is_some() || subset.is_some()) {
@@ -113,6 +117,25 @@ fn begin(
         made.unmake();
     }
     result
+}
+
+/// A standby that feeds others takes no snapshots: it passes on the newest that it has.
+fn passing_on(standby: &Volume, options: &Options) -> Result<Options> {
+    let show = standby.path().display();
+    let asks = options.name.is_some() || options.history.is_some() || options.everything;
+    if asks || !options.exclude.is_empty() || !options.include.is_empty() {
+        return Err(Error::usage(
+            format!("{show} is a standby, and passes on the snapshots of its primary as they are"),
+            "leave out --name, --history and the patterns, or give them where the primary is",
+        ));
+    }
+    let newest = standby.line()?.pop().ok_or_else(|| {
+        Error::refused(
+            format!("{show} is a standby that has no snapshot yet"),
+            "sync its primary to it first",
+        )
+    })?;
+    Ok(Options { snap: options.snap.clone().or(Some(newest.id.to_string())), ..options.clone() })
 }
 
 /// Sets what is kept of older snapshots, which only who may delete them decides where there are any.
