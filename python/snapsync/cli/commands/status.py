@@ -181,7 +181,8 @@ def _lines(report: StatusReport) -> Iterator[str]:
     yield f"  unfinished {_unfinished(report)}"
     if report.busy:
         yield "  busy       another command holds the volume"
-    problems = [lag.problem for lag in report.lags] if report.volume.role == "primary" else []
+    is_primary = report.volume.role == "primary"
+    problems = [lag.problem for lag in report.lags] if is_primary else [None] * len(report.standbys)
     for standby, problem in zip(report.standbys, problems, strict=False):
         yield f"  standby    {_standby(standby)}{f'; {render.name(problem)}' if problem else ''}"
         if standby.scrub:
