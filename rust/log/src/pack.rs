@@ -113,7 +113,8 @@ impl Packing<'_> {
         if self.rows.is_empty() {
             return Ok(());
         }
-        self.packs.put(std::mem::take(&mut self.bytes), std::mem::take(&mut self.rows))
+        let bytes = std::mem::replace(&mut self.bytes, Vec::with_capacity(PACK));
+        self.packs.put(bytes, std::mem::take(&mut self.rows))
     }
 }
 
