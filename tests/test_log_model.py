@@ -128,3 +128,30 @@ def test_a_standby_passes_on_what_it_gets_with_the_same_snapshots(
     done("promote", third)
     done("rejoin", second, third)
     assert_same(third, second)
+
+
+@pytest.mark.parametrize("kinds", [("xfs", "btrfs"), ("btrfs", "xfs"), ("ext4", "xfs")], ids="-".join)
+def test_a_standby_that_the_log_does_not_know_goes_on_from_what_is_listed(
+    place: Place, tmp_path: Path, kinds: tuple[str, str]
+) -> None:
+    pair, log = Pair.make(place, kinds), f"file://{tmp_path}/log"
+    other, world = Pair.make(place, kinds).target, World(pair.source, 194)
+    for turn in range(12):
+        world.grow(60 if turn == 0 else 15)
+        world.churn(30)
+        name = done("sync", pair.source, log)["snapshot"]["name"]
+        if turn == 2:
+            done("sync", log, other)
+        if turn == 3:
+            done("sync", log, pair.target)
+            done("hold", f"{log}@{name}")
+            for reader in (tmp_path / "log/readers").iterdir():
+                reader.unlink()
+        if turn == 7:
+            done("prune", log, "--keep-last", "2")
+    done("sync", log, pair.target)
+    assert_same(pair.source, pair.target)
+    verified(pair.source, pair.target)
+    before = freeze(other)
+    assert_told(run("sync", log, other), "has let go of", codes=(3,))
+    assert_same(before, other)

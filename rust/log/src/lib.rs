@@ -24,5 +24,5 @@ pub use fold::{Whole, fold};
 pub use log::{Appended, Log};
 pub use pack::{PACK, Packs};
 pub use prune::{LogReader, Unneeded};
-pub use side::LogSnapshot;
+pub use side::{LogFrames, LogSnapshot};
 pub use store::{LogAddress, Objects};
