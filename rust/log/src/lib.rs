@@ -14,6 +14,7 @@ mod log;
 mod numbers;
 mod pack;
 mod probe;
+mod profile;
 mod prune;
 mod renumber;
 mod side;

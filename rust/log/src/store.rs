@@ -1,6 +1,7 @@
 //! An object store, asked from threads that wait for each answer. Failures that may pass are tried again by
 //! the `object_store` crate, with pauses that grow, up to a limit in all.
 
+use crate::profile::profile;
 use futures_util::TryStreamExt;
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
@@ -258,20 +259,31 @@ fn directory(path: &Path, makes: bool) -> Result<LocalFileSystem> {
 }
 
 fn bucket_of(bucket: &str, address: &LogAddress) -> Result<object_store::aws::AmazonS3> {
-    if !KEYS.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty())) {
+    let is_told = KEYS.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
+    let profile = profile()?;
+    if !is_told && profile.key.is_none() {
         return Err(Error::usage(
             format!("no credentials for {address} are known"),
-            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; for the role of a machine at Amazon, set \
-             AWS_METADATA_ENDPOINT",
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; for the role of a machine at \
+             Amazon, set AWS_METADATA_ENDPOINT",
         ));
     }
     let retry =
         RetryConfig { backoff: BackoffConfig::default(), max_retries: ATTEMPTS, retry_timeout: PATIENCE };
+    let told = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry);
+    if let (false, Some((id, secret))) = (is_told, profile.key) {
+        builder = builder.with_access_key_id(id).with_secret_access_key(secret);
+        builder = profile.token.into_iter().fold(builder, |builder, token| builder.with_token(token));
+    }
+    if told("AWS_REGION").or_else(|| told("AWS_DEFAULT_REGION")).is_none()
+        && let Some(region) = profile.region
+    {
+        builder = builder.with_region(region);
+    }
     // Whoever gives an endpoint without TLS means it.
-    let endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]
-        .into_iter()
-        .find_map(|name| std::env::var(name).ok().filter(|endpoint| !endpoint.is_empty()));
+    let endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"].into_iter().find_map(told);
+    let endpoint = endpoint.or(profile.endpoint);
     if let Some(endpoint) = endpoint {
         builder = builder.with_endpoint(&endpoint).with_allow_http(endpoint.starts_with("http://"));
     }
