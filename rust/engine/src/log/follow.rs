@@ -146,7 +146,7 @@ impl Following<'_> {
         let seed: [Digest; 2] = [head, announced.digest];
         standby.take(fetch.arrivals(READERS, seed), seed)?;
         standby.commit()?;
-        come.counts = counts;
+        come.counts = come.counts.and(counts);
         come.report.kept = come.report.kept.saturating_add(begun.kept);
         come.report.losses = together(std::mem::take(&mut come.report.losses), begun.losses);
         come.report.pruned.extend(begun.pruned);
