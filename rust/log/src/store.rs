@@ -25,6 +25,17 @@ const ATTEMPTS: usize = 10;
 /// The most bytes of a reason that a server gives.
 const LONGEST: usize = 300;
 
+/// Variables that say who asks.
+const WITH_CREDENTIALS: [&str; 5] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_SKIP_SIGNATURE",
+];
+const CREDENTIALS: &str =
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and AWS_ENDPOINT_URL for a store that is not Amazon's";
+
 /// Where a log is, as people write it: `s3://BUCKET/PREFIX` or `file:///DIR`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogAddress {
@@ -36,10 +47,12 @@ impl LogAddress {
     /// None if it is no address of a log.
     pub fn parse(text: &Path) -> Result<Option<LogAddress>> {
         let Some(text) = text.to_str() else { return Ok(None) };
-        let wrong = |why: &str, advice: &str| {
-            Err(Error::usage(format!("{text} is not the address of a log: {why}"), advice))
-        };
         let Some((scheme, rest)) = text.split_once("://") else { return Ok(None) };
+        // Where there may be keys in it, none of it is shown.
+        let shown = if rest.contains(['@', '?']) { format!("{scheme}://…") } else { text.to_owned() };
+        let wrong = |why: &str, advice: &str| {
+            Err(Error::usage(format!("{shown} is not the address of a log: {why}"), advice))
+        };
         match scheme {
             "s3" => {
                 let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
@@ -151,7 +164,7 @@ impl Objects {
 
     /// A range of an object; what is cut short is damage.
     pub fn range(&self, key: &str, range: Range<u64>) -> Result<Vec<u8>> {
-        let length = range.end - range.start;
+        let (length, end) = (range.end - range.start, range.end);
         let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
         let found = self.runtime.block_on(async {
             let found = self.store.get_opts(&Key::from(key), options).await?;
@@ -159,10 +172,21 @@ impl Objects {
         });
         match found {
             Ok(bytes) if bytes.len() as u64 == length => Ok(bytes.into()),
-            Ok(_) => Err(self.damaged(key, "it is shorter than its index says")),
+            Ok(_) => Err(self.short(key)),
             Err(StoreError::NotFound { .. }) => Err(self.damaged(key, "it is not there")),
+            // A range that begins behind the end is an error of its own in each store.
+            Err(_) if self.size(key).is_some_and(|size| size < end) => Err(self.short(key)),
             Err(error) => Err(self.failed("read", key, error)),
         }
+    }
+
+    fn short(&self, key: &str) -> Error {
+        self.damaged(key, "it is shorter than what names it says")
+    }
+
+    /// None if it cannot be told.
+    fn size(&self, key: &str) -> Option<u64> {
+        self.runtime.block_on(self.store.head(&Key::from(key))).ok().map(|meta| meta.size)
     }
 
     /// The names of the objects right below a folder, sorted, and those of its folders.
@@ -190,7 +214,7 @@ impl Objects {
     pub(crate) fn damaged(&self, key: &str, why: &str) -> Error {
         Error::integrity(
             format!("cannot use {}: {why}", self.show(key)),
-            "if the store has versions or a copy of it, bring it back; nothing was applied",
+            "if the store has versions or a copy of it, bring it back; nothing of it was applied",
         )
     }
 
@@ -232,18 +256,20 @@ fn bucket_of(bucket: &str, address: &LogAddress) -> Result<object_store::aws::Am
         .find_map(|name| std::env::var(name).ok().filter(|endpoint| !endpoint.is_empty()));
     if let Some(endpoint) = endpoint {
         builder = builder.with_endpoint(&endpoint).with_allow_http(endpoint.starts_with("http://"));
+        if !WITH_CREDENTIALS.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+        {
+            // Only Amazon's machines would be given some by their network.
+            return Err(Error::usage(format!("there are no credentials for {address}"), CREDENTIALS));
+        }
     }
     let options = ClientOptions::default()
         .with_connect_timeout(Duration::from_secs(10))
         .with_timeout(Duration::from_secs(120))
         .with_allow_http(true);
-    builder.with_client_options(options).build().map_err(|e| {
-        Error::usage(
-            format!("cannot open {address}: {}", why(&e)),
-            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and AWS_ENDPOINT_URL for a store that is not \
-             Amazon's",
-        )
-    })
+    builder
+        .with_client_options(options)
+        .build()
+        .map_err(|e| Error::usage(format!("cannot open {address}: {}", why(&e)), CREDENTIALS))
 }
 
 /// The innermost reason, without what nobody may see.
