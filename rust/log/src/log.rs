@@ -132,6 +132,11 @@ impl Log {
         self.newest()?.map(|newest| self.there(newest)).transpose()
     }
 
+    /// The oldest commit.
+    pub fn first(&self) -> Result<Commit> {
+        self.there(0).map(|(first, _)| first)
+    }
+
     fn there(&self, sequence: u64) -> Result<(Commit, String)> {
         self.commit(sequence)?.ok_or_else(|| self.objects.damaged(&Commit::key(sequence), "it is not there"))
     }

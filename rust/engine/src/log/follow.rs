@@ -69,10 +69,12 @@ impl Following<'_> {
     fn run(&self, standby: &mut Local<'_>) -> Result<Synced> {
         let looked = standby.look(Some(self.newest.lineage))?;
         self.is_of(&looked)?;
+        // A new standby is of the epoch that its first snapshot is of, and goes on to later ones from there.
+        let begins = if looked.lineage.is_none() { &self.log.first()? } else { &self.newest };
         let state = standby.open(OpenRequest {
-            lineage: self.newest.lineage,
-            epoch: self.newest.epoch,
-            promotions: self.newest.published.delta.promotions.clone(),
+            lineage: begins.lineage,
+            epoch: begins.epoch,
+            promotions: begins.published.delta.promotions.clone(),
             drift: self.options.drift,
             store: None,
         })?;
