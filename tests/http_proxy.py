@@ -39,6 +39,9 @@ class Asked:
         found = KINDS.search(urllib.parse.unquote(self.path.replace("prefix=", "prefix=/")))
         return found[1] if found else ""
 
+    def is_list(self) -> bool:
+        return self.method == "GET" and "list-type=" in self.path
+
     def is_put_of(self, kind: str) -> bool:
         return self.method == "PUT" and self.kind == kind
 
@@ -86,6 +89,16 @@ def unconditional(asked: Asked, forward: Forward) -> Answer | None:
     """The server knows nothing of conditions."""
     asked.headers.pop("if-none-match", None)
     return forward()
+
+
+def lagging() -> Hitch:
+    """Listings are all like the first one, whatever has come since."""
+    first: dict[str, Answer] = {}
+
+    def list_late(asked: Asked, forward: Forward) -> Answer | None:
+        return first.setdefault(asked.path, forward()) if asked.is_list() else forward()
+
+    return list_late
 
 
 def says(status: int, code: str, more: str = "") -> Hitch:

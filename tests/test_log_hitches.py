@@ -7,7 +7,8 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from http_proxy import (
@@ -17,6 +18,7 @@ from http_proxy import (
     Hitch,
     Proxy,
     cut,
+    lagging,
     says,
     unanswered,
     unconditional,
@@ -48,7 +50,7 @@ def line_of(log: Log) -> list[str]:
     return line
 
 
-def assert_all_is_well(log: Log, place: Place, primary: Any, *standbys: Any) -> None:
+def assert_all_is_well(log: Log, place: Place, primary: Path, *standbys: Path) -> None:
     """One line, which has the primary's newest snapshot; old and new standbys follow it."""
     newest = log.sync(primary, log.address)["snapshot"]["id"]
     line = line_of(log)
@@ -224,10 +226,12 @@ def test_a_commit_whose_fate_nobody_tells_is_found_by_the_next_round(watched: Wa
 
     def gone(asked: Asked, forward: Forward) -> Answer | None:
         """The server is gone from the commit on, which it has."""
+        if committing.is_set():
+            return says(403, "AccessDenied")(asked, forward)
         if asked.is_put_of("commits"):
             committing.set()
             return unanswered(asked, forward)
-        return says(403, "AccessDenied")(asked, forward) if committing.is_set() else forward()
+        return forward()
 
     proxy.begin(gone)
     ran = run("sync", primary, log.address, "--quiet", env=log.env)
@@ -265,7 +269,7 @@ def test_what_comes_cut_short_is_asked_for_again(watched: Watched, place: Place,
     log.sync(primary, log.address)
 
     def is_it(asked: Asked) -> bool:
-        return asked.method == "GET" and asked.kind == kind and "list-type" not in asked.path
+        return asked.method == "GET" and asked.kind == kind and not asked.is_list()
 
     proxy.begin(where(is_it, cut, times=3))
     log.sync(log.address, standby)
@@ -290,6 +294,95 @@ def test_a_store_that_never_answers_is_given_up_and_the_standby_stays_as_it_was(
     proxy.begin()
     log.sync(log.address, standby)
     assert_same(primary, standby)
+
+
+def test_a_listing_that_lags_hides_no_commit(watched: Watched, place: Place) -> None:
+    log, proxy = watched
+    primary, standby = place("xfs"), place.absent("xfs")
+    fill(primary / "file", 0, 50_000, 1)
+    log.sync(primary, log.address)
+    proxy.begin(lagging())
+    for number in range(3):
+        fill(primary / f"file-{number}", 0, 5_000, number)
+        log.sync(primary, log.address)
+        log.sync(log.address, standby)
+        assert_same(primary, standby)
+    proxy.begin()
+    assert len(line_of(log)) == 4
+
+
+def test_a_clock_that_is_off_is_told(watched: Watched, place: Place) -> None:
+    log, proxy = watched
+    primary = place("xfs")
+    proxy.begin(where(lambda asked: True, says(403, "RequestTimeTooSkewed")))
+    ran = run("sync", primary, log.address, "--quiet", env=log.env)
+    assert_told(ran, "RequestTimeTooSkewed", "clock", codes=(1,))
+    assert not (primary / ".snapsync").exists()
+
+
+def test_a_file_that_changes_while_it_is_published_is_read_again_and_nothing_else_is(
+    watched: Watched, place: Place
+) -> None:
+    """A primary on ext4 keeps no copies: what changed since the snapshot travels in another pass."""
+    log, proxy = watched
+    primary, standby = place("ext4"), place.absent("xfs")
+    (primary / "large").write_bytes(os.urandom(4 * MIB))
+    fill(primary / "busy", 0, 50_000, 1)
+    fill(primary / "late", 0, 50_000, 1)
+    log.sync(primary, log.address)
+    os.utime(primary / "large")
+    (primary / "large").write_bytes(os.urandom(4 * MIB))
+
+    def write(name: str) -> Hitch:
+        def now(asked: Asked, forward: Forward) -> Answer | None:
+            (primary / name).write_bytes(os.urandom(60_000))
+            return forward()
+
+        return now
+
+    fill(primary / "busy", 0, 50_000, 2)
+    fill(primary / "late", 0, 50_000, 2)
+    # The manifest comes before the data, the packs after it was read.
+    proxy.begin(where(lambda asked: asked.is_put_of("manifests"), write("busy"), times=1))
+    log.sync(primary, log.address, "--compress", "none")
+    counted, brought = proxy.counted(), proxy.brought()
+    assert counted["PUT manifests"] == 2
+    assert brought <= 4 * MIB + 300 * K
+    log.sync(log.address, standby)
+    assert_same(primary, standby)
+    proxy.begin(where(lambda asked: asked.is_put_of("packs"), write("late"), times=1))
+    fill(primary / "late", 0, 50_000, 3)
+    log.sync(primary, log.address)
+    proxy.begin()
+    log.sync(primary, log.address)
+    log.sync(log.address, standby)
+    assert_same(primary, standby)
+
+
+def test_rounds_while_somebody_works_in_the_primary_make_whole_snapshots(logs: Logs, place: Place) -> None:
+    log, primary, standby = logs("directory"), place("ext4"), place.absent("xfs")
+    world = World(primary, seed=23)
+    world.grow(40)
+    stop, failures = threading.Event(), []
+
+    def work() -> None:
+        try:
+            while not stop.is_set():
+                world.churn(5)
+        except Exception as error:
+            failures.append(error)
+
+    writer = threading.Thread(target=work)
+    writer.start()
+    try:
+        for _ in range(4):
+            log.sync(primary, log.address)
+    finally:
+        stop.set()
+        writer.join()
+    assert not failures, failures
+    log.sync(log.address, standby)
+    assert_all_is_well(log, place, primary, standby)
 
 
 # --- two who write ----------------------------------------------------------------------------
@@ -393,3 +486,64 @@ def test_a_store_that_lets_several_writers_win_is_refused(logs: Logs, place: Pla
         "manifests",
         "packs",
     }
+
+
+# --- a standby that takes over ----------------------------------------------------------------
+
+
+@dataclass
+class TakenOver:
+    """An old primary, and the standby that was promoted."""
+
+    log: BucketLog
+    proxy: Proxy
+    old: Path
+    new: Path
+
+
+@pytest.fixture
+def taken_over(watched: Watched, place: Place) -> TakenOver:
+    log, proxy = watched
+    old, new = place("xfs"), place.absent("btrfs")
+    fill(old / "file", 0, 50_000, 1)
+    log.sync(old, log.address)
+    log.sync(log.address, new)
+    assert run("promote", new).code == 0
+    fill(old / "file", 0, 50_000, 2)
+    fill(new / "file", 0, 50_000, 3)
+    return TakenOver(log, proxy, old, new)
+
+
+def test_a_promoted_standby_goes_on_with_the_log_and_the_old_primary_is_refused(
+    taken_over: TakenOver, place: Place
+) -> None:
+    log, follower = taken_over.log, place.absent("ext4")
+    log.sync(log.address, follower)
+    log.sync(taken_over.new, log.address)
+    ran = run("sync", taken_over.old, log.address, "--quiet", env=log.env)
+    assert_told(ran, "epoch 2", "rejoin", codes=(3,))
+    log.sync(log.address, follower)
+    assert_same(taken_over.new, follower)
+    assert_all_is_well(log, place, taken_over.new, follower)
+
+
+def test_an_old_primary_that_is_overtaken_by_the_new_one_is_told(taken_over: TakenOver, place: Place) -> None:
+    log = taken_over.log
+    ran = overtaken(
+        log,
+        taken_over.proxy,
+        lambda: log.sync(taken_over.new, log.address),
+        taken_over.old,
+        log.address,
+    )
+    assert_told(ran, "epoch 2", "another volume was promoted", "rejoin", codes=(3,))
+    assert_all_is_well(log, place, taken_over.new)
+
+
+def test_a_new_primary_does_not_go_on_from_what_it_never_had(taken_over: TakenOver, place: Place) -> None:
+    """The old one published once more, between the promotion and the first round of the new one."""
+    log = taken_over.log
+    log.sync(taken_over.old, log.address)
+    ran = run("sync", taken_over.new, log.address, "--quiet", env=log.env)
+    assert_told(ran, "does not have snapshot", codes=(3,))
+    assert_all_is_well(log, place, taken_over.old)
