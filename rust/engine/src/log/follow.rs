@@ -71,26 +71,15 @@ struct Come {
     report: StageReport,
 }
 
-impl Come {
-    fn add(&mut self, more: &Counts) {
-        let counts = &mut self.counts;
-        counts.rows += more.rows;
-        counts.created += more.created;
-        counts.changed += more.changed;
-        counts.renamed += more.renamed;
-        counts.deleted += more.deleted;
-        counts.data_bytes += more.data_bytes;
-    }
-}
-
 impl Following<'_> {
     fn run(&self, standby: &mut Local<'_>) -> Result<Synced> {
         let looked = standby.look(Some(self.head.lineage))?;
         self.is_of(&looked)?;
+        // A standby is of the epoch of its snapshot; the log may be in a later one without a snapshot.
         let state = standby.open(OpenRequest {
             lineage: self.head.lineage,
-            epoch: self.head.epoch,
-            promotions: self.head.promotions.clone(),
+            epoch: self.newest.epoch,
+            promotions: self.newest.promotions.clone(),
             drift: self.options.drift,
             store: None,
         })?;
@@ -259,7 +248,7 @@ impl Following<'_> {
         let seed: [Digest; 2] = [head, announced.digest];
         standby.take(fetch.arrivals(READERS, seed), seed)?;
         standby.commit()?;
-        come.add(&counts);
+        come.counts = come.counts.and(counts);
         come.report.kept = come.report.kept.saturating_add(begun.kept);
         come.report.losses = together(std::mem::take(&mut come.report.losses), begun.losses);
         come.report.pruned.extend(begun.pruned);
