@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from http_proxy import says, where
 from machine import FileSystems, Place, Ran, assert_told, run, snapshots
 from object_store import KEY, SECRET, BucketLog, DirectoryLog, Log, Logs, unused
 from oracle import assert_same, freeze, touch_marks
+from test_rehearsal import fuse
 from worlds import World, fill
 
 K = 1024
@@ -121,6 +123,20 @@ def test_a_directory_whose_parent_is_not_there_is_told(log: DirectoryLog, primar
     ran = run("sync", primary, f"{log.address}/deeper/log")
     assert_told(ran, "deeper/log", "No such file", codes=(1,))
     assert not (primary / ".snapsync").exists()
+
+
+def test_a_disk_without_hard_links_is_no_place_for_a_log(file_systems: FileSystems, primary: Path) -> None:
+    """As sticks have it that are sold for everything: nothing would keep two writers apart."""
+    with fuse(file_systems, "exfat") as point:
+        ran = run("sync", primary, f"file://{point}/log", "--quiet")
+        assert_told(ran, "hard links", codes=(3,))
+        assert not [path for path in point.rglob("*") if path.is_file()]
+    assert not (primary / ".snapsync").exists()
+
+
+def test_a_directory_that_becomes_a_log_is_for_its_owner_alone(log: DirectoryLog, primary: Path) -> None:
+    log.sync(primary, log.address)
+    assert stat.S_IMODE(log.path.stat().st_mode) == 0o700
 
 
 # --- another thing is there -------------------------------------------------------------------
