@@ -320,41 +320,41 @@ def test_a_clock_that_is_off_is_told(watched: Watched, place: Place) -> None:
     assert not (primary / ".snapsync").exists()
 
 
-def test_a_file_that_changes_while_it_is_published_is_read_again_and_nothing_else_is(
+def test_a_file_that_changes_before_it_is_read_travels_in_another_pass_and_nothing_else_does(
     watched: Watched, place: Place
 ) -> None:
-    """A primary on ext4 keeps no copies: what changed since the snapshot travels in another pass."""
+    """A primary on ext4 keeps no copies of what a snapshot holds."""
     log, proxy = watched
     primary, standby = place("ext4"), place.absent("xfs")
     (primary / "large").write_bytes(os.urandom(4 * MIB))
     fill(primary / "busy", 0, 50_000, 1)
-    fill(primary / "late", 0, 50_000, 1)
-    log.sync(primary, log.address)
-    os.utime(primary / "large")
-    (primary / "large").write_bytes(os.urandom(4 * MIB))
 
-    def write(name: str) -> Hitch:
-        def now(asked: Asked, forward: Forward) -> Answer | None:
-            (primary / name).write_bytes(os.urandom(60_000))
-            return forward()
+    def write(asked: Asked, forward: Forward) -> Answer | None:
+        fill(primary / "busy", 0, 50_000, 3)
+        return forward()
 
-        return now
-
-    fill(primary / "busy", 0, 50_000, 2)
-    fill(primary / "late", 0, 50_000, 2)
-    # The manifest comes before the data, the packs after it was read.
-    proxy.begin(where(lambda asked: asked.is_put_of("manifests"), write("busy"), times=1))
+    # The manifest goes before any data is read.
+    proxy.begin(where(lambda asked: asked.is_put_of("manifests"), write, times=1))
     log.sync(primary, log.address, "--compress", "none")
-    counted, brought = proxy.counted(), proxy.brought()
-    assert counted["PUT manifests"] == 2
-    assert brought <= 4 * MIB + 300 * K
+    assert proxy.counted()["PUT manifests"] == 2
+    assert proxy.brought() <= 4 * MIB + 300 * K
     log.sync(log.address, standby)
     assert_same(primary, standby)
-    proxy.begin(where(lambda asked: asked.is_put_of("packs"), write("late"), times=1))
-    fill(primary / "late", 0, 50_000, 3)
-    log.sync(primary, log.address)
-    proxy.begin()
-    log.sync(primary, log.address)
+
+
+def test_nothing_is_kept_of_a_file_that_changes_while_it_is_read(watched: Watched, place: Place) -> None:
+    log, proxy = watched
+    primary, standby = place("ext4"), place.absent("xfs")
+    # More than all packs that are filled at once: when the first of them goes, it is not read to its end.
+    (primary / "large").write_bytes(os.urandom(80 * MIB))
+
+    def write(asked: Asked, forward: Forward) -> Answer | None:
+        fill(primary / "large", 0, 3_000_000, 3)
+        return forward()
+
+    proxy.begin(where(lambda asked: asked.is_put_of("packs"), write, times=1))
+    log.sync(primary, log.address, "--compress", "none")
+    assert proxy.counted()["PUT manifests"] == 2
     log.sync(log.address, standby)
     assert_same(primary, standby)
 
@@ -417,6 +417,8 @@ def test_of_two_rounds_at_once_one_is_told_that_it_lost(watched: Watched, place:
     ran = overtaken(log, proxy, other, primary, log.address)
     assert_told(ran, "another snapsync has just published", "run the same command again", codes=(3,))
     assert line_of(log)[1:] == winners
+    # Nothing is left of what came to nothing.
+    assert [snapshot["id"] for snapshot in snapshots(primary)] == line_of(log)
     log.sync(log.address, standby)
     assert_same(primary, standby)
     assert_all_is_well(log, place, primary, standby)
@@ -547,3 +549,15 @@ def test_a_new_primary_does_not_go_on_from_what_it_never_had(taken_over: TakenOv
     ran = run("sync", taken_over.new, log.address, "--quiet", env=log.env)
     assert_told(ran, "does not have snapshot", codes=(3,))
     assert_all_is_well(log, place, taken_over.old)
+
+
+def test_of_two_standbys_that_were_promoted_apart_the_second_is_refused(
+    taken_over: TakenOver, place: Place
+) -> None:
+    log, other = taken_over.log, place.absent("xfs")
+    log.sync(log.address, other)
+    assert run("promote", other).code == 0
+    log.sync(taken_over.new, log.address)
+    ran = run("sync", other, log.address, "--quiet", env=log.env)
+    assert_told(ran, "another volume was promoted", "promoted apart", codes=(3,))
+    assert_all_is_well(log, place, taken_over.new)

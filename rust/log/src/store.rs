@@ -14,7 +14,9 @@ use object_store::{
 use snapsync_model::{Error, Result, printable_within};
 use std::collections::BTreeSet;
 use std::fmt;
+use std::fs::DirBuilder;
 use std::ops::Range;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -168,6 +170,10 @@ impl Objects {
         match self.runtime.block_on(put) {
             Ok(_) => Ok(Put::Made),
             Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. }) => Ok(Put::Exists),
+            Err(error) if self.lacks_links(&error) => Err(Error::refused(
+                format!("{} lets no hard links be made, which keep two writers apart", self.address),
+                "use a directory on a file system of Linux, or an object store",
+            )),
             Err(error) => Err(self.failed("write", key, error)),
         }
     }
@@ -253,6 +259,14 @@ impl Objects {
         )
     }
 
+    /// Whether a new object failed because it gets its name by a link.
+    fn lacks_links(&self, error: &StoreError) -> bool {
+        // EPERM, ENOSYS, EOPNOTSUPP
+        let lacks = |number| [1, 38, 95].contains(&number);
+        let number = chain(error).find_map(|e| e.downcast_ref::<std::io::Error>()?.raw_os_error());
+        matches!(self.address, LogAddress::Directory(_)) && number.is_some_and(lacks)
+    }
+
     fn failed(&self, action: &str, key: &str, error: StoreError) -> Error {
         let show = self.show(key);
         let advice = match &error {
@@ -261,15 +275,19 @@ impl Objects {
                  this machine"
             }
             StoreError::NotFound { .. } => "check the name of the bucket or the directory",
+            _ if matches!(self.address, LogAddress::Directory(_)) => {
+                "check the rights and the space there, and run the same command again"
+            }
             _ => "check the endpoint, the network and the space there, and run the same command again",
         };
         Error::failed(format!("cannot {action} {show}: {}", why(&error)), advice)
     }
 }
 
-/// A directory whose objects are on the disk when they are written.
+/// A directory whose objects are on the disk when they are written. One that is made is for its owner alone:
+/// all that the primary has is in it.
 fn directory(path: &Path, makes: bool) -> Result<LocalFileSystem> {
-    let made = if makes && !path.exists() { std::fs::create_dir(path) } else { Ok(()) };
+    let made = if makes && !path.exists() { DirBuilder::new().mode(0o700).create(path) } else { Ok(()) };
     made.and_then(|()| std::fs::read_dir(path).map(drop)).map_err(|source| Error::Io {
         action: "open the log in",
         path: path.to_path_buf(),
@@ -316,14 +334,16 @@ fn bucket_of(bucket: &str, address: &LogAddress) -> Result<object_store::aws::Am
         .map_err(|e| Error::usage(format!("cannot open {address}: {}", why(&e)), CREDENTIALS))
 }
 
+/// An error and its reasons, the innermost last.
+fn chain<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
+}
+
 /// The innermost reason, without what nobody may see.
 fn why(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut at = error;
-    let mut text = at.to_string();
-    while let Some(source) = at.source() {
-        at = source;
-        text = at.to_string();
-    }
+    let text = chain(error).last().unwrap_or(error).to_string();
     // The code of an S3 error says more than the page around it.
     let all = error.to_string();
     let code =
