@@ -361,7 +361,7 @@ RUST_LEVELS = {
     """,
     "engine/round": """
         held steps
-        passes rights scrub sizes standby told
+        passes passing rights scrub sizes standby told
         known
         primary
         noted

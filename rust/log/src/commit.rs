@@ -219,6 +219,11 @@ impl Commit {
         digits.parse().ok()
     }
 
+    /// BLAKE3 in hexadecimal of its record.
+    pub fn digest(&self) -> Result<String> {
+        self.to_bytes().map(|bytes| blake3::hash(&bytes).to_hex().to_string())
+    }
+
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>> {
         serde_json::to_vec_pretty(self).map_err(|e| Error::failed(format!("cannot write a commit: {e}"), ""))
     }

@@ -329,11 +329,15 @@ fn after(state: Option<Change>, change: Change) -> Result<Option<Change>> {
     change.links_removed.iter().for_each(|link| _ = links.remove(link));
     links.extend(change.links_added);
     let mut extents = state.extents;
-    // A row of another size tells all that is preallocated from the smaller size on.
     if let (Some(old), Some(new)) = (change.old, change.new)
         && new.size != old.size
     {
-        extents = without(&extents, new.size.min(old.size), u64::MAX);
+        let least = new.size.min(old.size);
+        // Of what is preallocated, a row of another size tells all that begins from there on.
+        extents.retain(|extent| extent.op != Op::Unwritten || extent.offset < least);
+        let data = extents.iter().filter(|extent| extent.op != Op::Unwritten).copied().collect::<Vec<_>>();
+        extents.retain(|extent| extent.op == Op::Unwritten);
+        extents.extend(without(&data, least, u64::MAX));
     }
     for extent in &change.extents {
         extents = without(&extents, extent.offset, extent.end());

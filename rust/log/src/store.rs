@@ -70,12 +70,8 @@ impl LogAddress {
         let Some(text) = text.to_str() else { return Ok(None) };
         let Some((scheme, rest)) = text.split_once("://") else { return Ok(None) };
         // Where there may be keys in it, none of it is shown.
-        let shown = if rest.contains('?') || rest.split('/').next().is_some_and(|bucket| bucket.contains('@'))
-        {
-            format!("{scheme}://…")
-        } else {
-            text.to_owned()
-        };
+        let keys = rest.rsplit_once('@').is_some_and(|(before, _)| before.contains(':'));
+        let shown = if keys || rest.contains('?') { format!("{scheme}://…") } else { text.to_owned() };
         let wrong = |why: &str, advice: &str| {
             Err(Error::usage(format!("{shown} is not the address of a log: {why}"), advice))
         };

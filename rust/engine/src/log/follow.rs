@@ -12,7 +12,7 @@ use crate::round::standby::Local;
 use crate::round::steps::{OpenRequest, StandbyEnd, StandbyInfo, State};
 use crate::volume::standing::expect_standby;
 use snapsync_log::{
-    Commit, Fetch, Log, LogAddress, LogHistory, LogReader, LogSnapshot, Published, StoredObject, fold,
+    Commit, Deed, Fetch, Log, LogAddress, LogHistory, LogReader, LogSnapshot, Published, StoredObject, fold,
 };
 use snapsync_manifest::{FrameRow, ManifestHeader, ManifestReader};
 use snapsync_model::{Context, Counts, Error, Identity, Monitor, Op, Result, Role, SnapshotInfo, Stage};
@@ -90,27 +90,27 @@ impl Following<'_> {
             ));
         }
         let mut come = Come::default();
-        let history = self.log.history(&self.head)?;
         let line = match &state.newest {
             Some(base) => self.missing(base, &state)?,
             None => Vec::new(),
         };
-        let is_listed = |commit: &Commit| history.snapshots.iter().any(|(at, _)| *at == commit.sequence);
-        let (snapshots, has_all): (Vec<_>, _) =
-            (line.iter().skip(1).filter(|commit| commit.published().is_some()).collect(), line.len() == 1);
-        match line.first() {
-            None => self.begin(standby, &self.log.deltas_to(&self.newest, &history)?, &mut come)?,
-            // What only those needed that are not listed any more may be gone.
-            Some(base) if !snapshots.iter().all(|commit| is_listed(commit)) => {
-                self.skip_to_newest(standby, base, is_listed(base), &history, &mut come)?;
+        let is_prune = |commit: &Commit| matches!(commit.deed, Deed::Pruned { .. });
+        match line.split_first() {
+            None => {
+                let history = self.log.history(&self.head)?;
+                match &self.log.deltas_to(&self.newest, &history)?[..] {
+                    [whole] => self.replay(standby, whole, &mut come)?,
+                    deltas => self.begin(standby, deltas, &mut come)?,
+                }
             }
-            Some(_) => {
-                let mut deltas = snapshots.iter().filter_map(|commit| commit.published());
-                deltas.try_for_each(|published| self.replay(standby, published, &mut come))?;
-            }
+            Some((base, rest)) if rest.iter().any(is_prune) => self.go_on(standby, base, rest, &mut come)?,
+            Some((_, rest)) => self.replay_all(standby, rest, &mut come)?,
         }
+        let has_all = line.len() == 1;
         standby.follow(self.log.address().to_string())?;
-        self.note_reader(&state);
+        if !has_all {
+            self.note_reader(&state);
+        }
         self.report(state, come, has_all)
     }
 
@@ -159,6 +159,21 @@ impl Following<'_> {
                 "a new standby can follow it: name an empty target",
             )),
         }
+    }
+
+    fn replay_all(&self, standby: &mut Local<'_>, line: &[Commit], come: &mut Come) -> Result<()> {
+        let mut deltas = line.iter().filter_map(Commit::published);
+        deltas.try_for_each(|published| self.replay(standby, published, come))
+    }
+
+    /// After something was let go: what only snapshots needed that are not listed any more may be gone.
+    fn go_on(&self, standby: &mut Local<'_>, base: &Commit, rest: &[Commit], come: &mut Come) -> Result<()> {
+        let history = self.log.history(&self.head)?;
+        let is_listed = |commit: &Commit| history.snapshots.iter().any(|(at, _)| *at == commit.sequence);
+        if rest.iter().all(|commit| commit.published().is_none() || is_listed(commit)) {
+            return self.replay_all(standby, rest, come);
+        }
+        self.skip_to_newest(standby, base, is_listed(base), &history, come)
     }
 
     /// The changes of one commit.

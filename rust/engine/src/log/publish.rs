@@ -19,8 +19,10 @@ use snapsync_log::{
 };
 use snapsync_manifest::FrameRow;
 use snapsync_model::{Change, Error, Monitor, Range, Result, Role, Side, SnapshotInfo, VolumeInfo};
+use snapsync_snapshot::Volume;
 use snapsync_stream::wire::DeltaHead;
 use snapsync_stream::{Held, Limit, Transferred, send};
+use snapsync_sys::Root;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -28,15 +30,35 @@ use uuid::Uuid;
 /// How many packs are filled and sent at once. Each takes `snapsync_log::PACK` bytes of memory.
 const WRITERS: usize = 4;
 
-/// A snapshot of the primary, as it holds it.
-pub(crate) type OwnSide<'a> = &'a dyn Fn(Uuid) -> Result<Box<dyn Side>>;
+/// The primary that publishes.
+pub(crate) struct Publisher<'a> {
+    pub(crate) root: &'a Root,
+    pub(crate) monitor: &'a Monitor,
+}
+
+impl Publisher<'_> {
+    fn volume(&self) -> Result<Volume> {
+        Volume::open_in(self.root.again()?)
+    }
+
+    /// A snapshot as it holds it.
+    fn side(&self, snapshot: Uuid) -> Result<Box<dyn Side>> {
+        let volume = self.volume()?;
+        volume.open_snapshot(&volume.find_snapshot(&snapshot.to_string())?, self.monitor)
+    }
+
+    /// Whether another round sends a snapshot now.
+    fn sends(&self, snapshot: Uuid) -> bool {
+        self.volume().is_ok_and(|volume| volume.is_read(snapshot))
+    }
+}
 
 /// A log that a primary publishes to.
 pub(crate) struct LogStandby<'a> {
     address: LogAddress,
     transfer: &'a TransferOptions,
     monitor: &'a Monitor,
-    own: OwnSide<'a>,
+    own: Publisher<'a>,
     log: Option<Arc<Log>>,
     /// Its newest commit and the digest of that record.
     head: Option<(Commit, String)>,
@@ -61,7 +83,7 @@ struct Prepared {
 impl<'a> LogStandby<'a> {
     pub(crate) fn new(
         address: LogAddress,
-        own: OwnSide<'a>,
+        own: Publisher<'a>,
         transfer: &'a TransferOptions,
         monitor: &'a Monitor,
     ) -> LogStandby<'a> {
@@ -137,7 +159,7 @@ impl<'a> LogStandby<'a> {
         let numbers = newest.published().and_then(|published| published.delta.volume);
         match (newest.info(), volume.filter(|volume| Some(*volume) != numbers)) {
             (Some(info), Some(volume)) => {
-                let own = (self.own)(info.id)?;
+                let own = self.own.side(info.id)?;
                 let whole = renumbered(log, &newest, (&*own, volume), self.monitor)?;
                 log.put_checkpoint(&newest, &whole).map(Some)
             }
@@ -193,7 +215,8 @@ impl StandbyEnd for LogStandby<'_> {
             can_follow(&self.address.to_string(), (opening.epoch, &opening.promotions), own)?;
         }
         let volume = logs::info(self.log()?, head, Role::Standby);
-        self.cut = self.log()?.upload(head)?;
+        // Another round may still be at it.
+        self.cut = self.log()?.upload(head)?.filter(|upload| !self.own.sends(upload.snapshot));
         let pending = self.cut.clone().map(|Upload { snapshot, base, manifest, .. }| Pending {
             snapshot,
             base,
@@ -258,7 +281,8 @@ impl StandbyEnd for LogStandby<'_> {
             return Err(self.taken(&found, &own));
         }
         // A round may bring one more.
-        self.read_head()?;
+        self.newest = Some(snapshot.clone());
+        self.head = Some((own.clone(), own.digest()?));
         Ok(snapshot)
     }
 

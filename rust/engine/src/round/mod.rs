@@ -4,6 +4,7 @@ mod held;
 pub(crate) mod known;
 mod noted;
 mod passes;
+mod passing;
 pub(crate) mod primary;
 pub(crate) mod rights;
 mod scrub;

@@ -11,6 +11,7 @@ use crate::report::rounds::{Claimed, Scrubbed, Synced};
 use crate::round::held::{LONG, Primary, SHORT};
 use crate::round::known;
 use crate::round::passes::{LeftOut, Passes};
+use crate::round::passing::passing_on;
 use crate::round::rights::{Rights, may_undo};
 use crate::round::sizes::{note_size, without};
 use crate::round::steps::{OpenRequest, Pending, StandbyEnd, StandbyInfo, State};
@@ -117,25 +118,6 @@ fn begin(
         made.unmake();
     }
     result
-}
-
-/// A standby that feeds others takes no snapshots: it passes on the newest that it has.
-fn passing_on(standby: &Volume, options: &Options) -> Result<Options> {
-    let show = standby.path().display();
-    let asks = options.name.is_some() || options.history.is_some() || options.everything;
-    if asks || !options.exclude.is_empty() || !options.include.is_empty() {
-        return Err(Error::usage(
-            format!("{show} is a standby, and passes on the snapshots of its primary as they are"),
-            "leave out --name, --history and the patterns, or give them where the primary is",
-        ));
-    }
-    let newest = standby.line()?.pop().ok_or_else(|| {
-        Error::refused(
-            format!("{show} is a standby that has no snapshot yet"),
-            "sync its primary to it first",
-        )
-    })?;
-    Ok(Options { snap: options.snap.clone().or(Some(newest.id.to_string())), ..options.clone() })
 }
 
 /// Sets what is kept of older snapshots, which only who may delete them decides where there are any.

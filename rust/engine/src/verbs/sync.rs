@@ -3,7 +3,7 @@
 use crate::location::directory;
 use crate::location::text::Location;
 use crate::log::follow::follow;
-use crate::log::publish::LogStandby;
+use crate::log::publish::{LogStandby, Publisher};
 use crate::options::{Options, Scrubbing, SshOptions, TransferOptions};
 use crate::remote::client::{pull, push};
 use crate::report::rounds::Synced;
@@ -13,9 +13,7 @@ use crate::round::rights::Rights;
 use crate::round::standby::Local;
 use snapsync_log::LogAddress;
 use snapsync_model::{Error, Monitor, Result};
-use snapsync_snapshot::Volume;
 use std::path::Path;
-use uuid::Uuid;
 
 /// Brings `target` in step with `source`. The first round makes both volumes. Either may be
 /// `[user@]host:PATH`, or the address of a log.
@@ -68,11 +66,8 @@ fn publish(
     // What a log holds is not read again file by file.
     let options = Options { scrub: Scrubbing::default(), ..options.clone() };
     let root = source.again()?;
-    let own = |id: Uuid| {
-        let volume = Volume::open_in(root.again()?)?;
-        volume.open_snapshot(&volume.find_snapshot(&id.to_string())?, monitor)
-    };
-    drive(source, &mut LogStandby::new(log, &own, transfer, monitor), &options, Rights::OWNER, monitor)
+    let own = Publisher { root: &root, monitor };
+    drive(source, &mut LogStandby::new(log, own, transfer, monitor), &options, Rights::OWNER, monitor)
 }
 
 fn local(
