@@ -346,8 +346,8 @@ def test_a_file_that_changes_before_it_is_read_travels_in_another_pass_and_nothi
 def test_nothing_is_kept_of_a_file_that_changes_while_it_is_read(watched: Watched, place: Place) -> None:
     log, proxy = watched
     primary, standby = place("ext4"), place.absent("xfs")
-    # More than all packs that are filled at once: when the first of them goes, it is not read to its end.
-    (primary / "large").write_bytes(os.urandom(80 * MIB))
+    # More than four packs and the frames before them hold: the first pack goes before the end is read.
+    (primary / "large").write_bytes(os.urandom(MIB) * 192)
 
     def write(asked: Asked, forward: Forward) -> Answer | None:
         fill(primary / "large", 0, 3_000_000, 3)
