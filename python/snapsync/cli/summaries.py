@@ -20,7 +20,8 @@ def round_summary(report: SyncReport) -> Iterator[str]:
     took = render.seconds(report.seconds)
     yield f"{render.snapshot(report.snapshot)}: {sides}"
     if report.unchanged:
-        yield "  nothing changed: the standby's tree was not written"
+        what = "no data was sent" if report.standby.is_log else "the standby's tree was not written"
+        yield f"  nothing changed: {what}"
         yield f"  tree {tree}, {took}"
     else:
         yield f"  {render.changes(report.changes)}"

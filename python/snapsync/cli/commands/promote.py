@@ -32,7 +32,8 @@ def promote(
 
     What an interrupted round left is finished or discarded without the old primary, and the tree is checked
     to be what its newest snapshot holds. From then on every standby refuses the old primary: `snapsync
-    rejoin` makes it a standby of this one.
+    rejoin` makes it a standby of this one. If the standby follows a log, the log is told first: it has to be
+    reachable, and to have no newer snapshot.
 
     Older snapshots find bytes in the tree that others write to from then on. Where blocks can be shared, they
     are cloned first; elsewhere those snapshots lose what changes. --dry-run tells which these are, how much

@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     examples=[
         "snapsync rejoin /srv/data /mnt/standby --preview",
         "snapsync rejoin /srv/data root@backup:/mnt/standby",
+        "snapsync rejoin /srv/data s3://backups/data",
     ],
 )
 def rejoin(
     output: Output,
     old: Annotated[str, Argument(metavar="OLD", help="The old primary, or a standby that went its own way.")],
-    new: Annotated[str, Argument(metavar="NEW", help="The primary that it is to follow.")],
+    new: Annotated[str, Argument(metavar="NEW", help="The primary that it is to follow, or its log.")],
     preview: Annotated[
         bool, Option("--preview", help="Only show what OLD would leave behind; change nothing.")
     ] = False,
@@ -43,7 +44,8 @@ def rejoin(
 
     What OLD has of its own since the newest snapshot that both have is kept as snapshots of OLD: nothing is
     lost. OLD goes back to the common snapshot, and then gets what changed on NEW since; unchanged data is
-    neither read nor sent. One of them may be [user@]host:PATH.
+    neither read nor sent. One of them may be [user@]host:PATH. NEW may be the log that the new primary
+    publishes to: OLD follows it from then on.
     """
     if preview:
         return _preview(output, old, new, file, options)
@@ -61,7 +63,8 @@ def rejoin(
 def summary(report: RejoinReport) -> Iterator[str]:
     """How the old primary became a standby, in lines."""
     old, new = report.round.standby, report.round.primary
-    yield f"{render.name(old.path)} is a standby of {render.name(new.path)}"
+    does = "follows" if new.is_log else "is a standby of"
+    yield f"{render.name(old.path)} {does} {render.name(new.path)}"
     yield f"  went back to {render.snapshot(report.common)}: {render.changes(report.back)}"
     for left in report.left:
         yield f"  kept {render.snapshot(left)}"
