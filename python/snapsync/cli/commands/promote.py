@@ -6,10 +6,11 @@ from snapsync import render
 from snapsync.api import roles
 from snapsync.cli.output import Output
 from snapsync.cli.parse.verbs import verb
+from snapsync.cli.summaries import promoted
 from snapsync.declare import Annotated, Argument, Option, Unpack
 from snapsync.errors import ExitCode
 from snapsync.options import DiscardDrift, JobsOptions, Name
-from snapsync.reports.roles import PromotePreviewReport, PromoteReport
+from snapsync.reports.roles import PromotePreviewReport
 
 
 @verb(place=50, examples=["snapsync promote /mnt/standby", "snapsync promote /mnt/standby --discard-drift"])
@@ -55,17 +56,8 @@ def promote(
         )
     output.healed(report.recovered)
     output.notes(report.notes)
-    output.summary(report, summary(report))
+    output.summary(report, promoted(report))
     return ExitCode.DONE
-
-
-def summary(report: PromoteReport) -> Iterator[str]:
-    """What was promoted, in lines."""
-    volume = report.volume
-    yield f"{render.name(volume.path)} is the primary of epoch {volume.epoch}"
-    yield f"  it goes on from {render.snapshot(report.newest)}, with {render.snapshot(report.snapshot)}"
-    if report.set_aside:
-        yield f"  what was changed by hand is kept as {render.snapshot(report.set_aside)}"
 
 
 def _preview(report: PromotePreviewReport) -> Iterator[str]:

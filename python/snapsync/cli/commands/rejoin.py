@@ -8,11 +8,11 @@ from snapsync.api import roles
 from snapsync.cli.arguments import path
 from snapsync.cli.output import Output
 from snapsync.cli.parse.verbs import verb
-from snapsync.cli.summaries import change_lines, round_summary
+from snapsync.cli.summaries import change_lines, rejoined
 from snapsync.declare import Annotated, Argument, Option, Unpack, pick
 from snapsync.errors import ExitCode, UsageError, told
 from snapsync.options import RoleOptions, VerifyOptions
-from snapsync.reports.roles import PreviewReport, RejoinReport
+from snapsync.reports.roles import PreviewReport
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,19 +56,8 @@ def rejoin(
         report = roles.rejoin(old, new, progress=progress, **options)
     output.healed((*report.recovered, *report.round.recovered))
     output.notes((*report.notes, *report.round.notes))
-    output.summary(report, summary(report))
+    output.summary(report, rejoined(report))
     return ExitCode.DONE
-
-
-def summary(report: RejoinReport) -> Iterator[str]:
-    """How the old primary became a standby, in lines."""
-    old, new = report.round.standby, report.round.primary
-    does = "follows" if new.is_log else "is a standby of"
-    yield f"{render.name(old.path)} {does} {render.name(new.path)}"
-    yield f"  went back to {render.snapshot(report.common)}: {render.changes(report.back)}"
-    for left in report.left:
-        yield f"  kept {render.snapshot(left)}"
-    yield from round_summary(report.round)
 
 
 def _preview(output: Output, old: str, new: str, file: "Path | None", options: RoleOptions) -> int:
