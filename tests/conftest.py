@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import remote
 from machine import FileSystems, Pair, Place, own_mounts, subvolume
+from object_store import Logs
 
 
 def pytest_sessionstart() -> None:
@@ -81,3 +82,13 @@ def network() -> Iterator[remote.Network]:
     """An sshd behind a cable that can be pulled out."""
     with remote.network() as network:
         yield network
+
+
+@pytest.fixture(scope="session")
+def logs(file_systems: FileSystems) -> Iterator[Logs]:
+    """`logs(kind)` is a place for a new log: in a directory, in SeaweedFS, in moto."""
+    logs = Logs(file_systems.home)
+    try:
+        yield logs
+    finally:
+        logs.close()

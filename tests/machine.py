@@ -245,7 +245,7 @@ def command() -> list[str]:
 
 
 def environment(extra: Mapping[str, object] | None = None) -> dict[str, str]:
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("SNAPSYNC_")}
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("SNAPSYNC_", "AWS_"))}
     return clean | {key: str(value) for key, value in (extra or {}).items()}
 
 

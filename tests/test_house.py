@@ -28,6 +28,7 @@ LEVELS = {
     "stream": 2,
     "apply": 2,
     "browse": 2,
+    "log": 2,
     "engine": 3,
     "python": 4,
 }
@@ -134,6 +135,17 @@ def test_a_release_is_built_without_what_only_tests_may_reach() -> None:
     assert shipped <= {"SSH_CONNECTION", "PATH"}
 
 
+def test_what_a_release_asks_the_environment_about_object_stores_it_asks_in_one_place() -> None:
+    """By names that all begin with AWS; the client of the store asks for these and for more of them."""
+    sources = [path for crate in LEVELS for path in (ROOT / "rust" / crate / "src").rglob("*.rs")]
+    by_name = re.compile(r"\benv::var\w*\((?!\"|[A-Z_]+\))")
+    asking = {path for path in sources if by_name.search(path.read_text()) or "from_env(" in path.read_text()}
+    tests = {path for path in asking if path.stem.endswith("tests")}
+    assert asking - tests == {ROOT / "rust/log/src/store.rs"}
+    listed = re.findall(r'"([A-Z]+(?:_[A-Z0-9]+)+)"', (ROOT / "rust/log/src/store.rs").read_text())
+    assert {name.split("_")[0] for name in listed} == {"AWS"}
+
+
 def test_a_module_knows_the_variables_of_faults_only_where_it_has_places_for_them() -> None:
     native = pytest.importorskip("snapsync._native")
     assert (b"SNAPSYNC_FAULT" in Path(native.__file__).read_bytes()) == bool(native.fault_points())
@@ -174,7 +186,7 @@ RUST_LEVELS = {
     """,
     "manifest": """
         column file
-        changes table
+        changes frames table
         vet
     """,
     "manifest/changes": """
@@ -297,6 +309,12 @@ RUST_LEVELS = {
         filesystem
         mount
     """,
+    "log": """
+        commit store
+        probe
+        log
+        fetch pack
+    """,
     "engine": """
         names
         digest jobs keep report
@@ -305,9 +323,13 @@ RUST_LEVELS = {
         delta
         volume
         round
-        remote
+        log remote
         verbs
         fuzz
+    """,
+    "engine/log": """
+        seen
+        follow publish
     """,
     "engine/report": """
         checks

@@ -69,8 +69,8 @@ class InterruptedRound(SnapsyncError): ...
 class Location:
     """What people call a place, taken apart as the verbs do it. Making one touches nothing on disk.
 
-    Raises UsageError for any other URL than a log's, and for what may be a mistake; `known` takes whatever
-    a volume has recorded.
+    Raises UsageError for any other URL than a log's, and for what may be a mistake; `known` takes whatever a
+    volume has recorded.
     """
 
     def __new__(cls, text: str) -> Location: ...

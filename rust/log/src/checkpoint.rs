@@ -19,7 +19,7 @@ impl Log {
     /// The same of a snapshot that was put together already.
     pub fn put_checkpoint(&self, commit: &Commit, whole: &Whole) -> Result<(CheckpointAt, u64)> {
         let name = format!("tables/{:020}-{}", commit.sequence, Uuid::new_v4().simple());
-        let manifest = self.upload(format!("{name}.arrow"), &whole.manifest())?;
+        let manifest = self.put_file(format!("{name}.arrow"), &whole.manifest())?;
         let index = self.put_index(format!("{name}-index.arrow"), &whole.frames)?;
         let published = Published { delta: whole.delta.clone(), manifest, index, packs: whole.packs.clone() };
         let tables = published.tables();

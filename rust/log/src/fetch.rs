@@ -123,7 +123,8 @@ impl Reader<'_> {
                 let waited = limit.wait(span.end - span.start, self.fetch.monitor);
                 waited.map_err(|e| snapsync_stream::wire::lift(e, "read", &PathBuf::from(&span.pack.key)))?;
             }
-            self.span = self.fetch.log.objects().range(&span.pack.key, span.start..span.end)?;
+            let range = span.start..span.end;
+            self.span = self.fetch.log.objects().range(&span.pack.key, range).map_err(cut)?;
             self.start = span.start;
             self.rows = span.rows.into();
         }
@@ -147,6 +148,14 @@ impl Reader<'_> {
         self.ready = [&head.to_bytes()[..], payload].concat();
         self.sum.iter_mut().for_each(|sum| sum.add(&head));
         Ok(true)
+    }
+}
+
+/// What has come before the store failed is kept.
+fn cut(error: Error) -> Error {
+    match error {
+        Error::Failed { what, advice } => Error::Cut { what, advice },
+        other => other,
     }
 }
 

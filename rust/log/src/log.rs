@@ -242,7 +242,7 @@ impl Log {
     }
 
     /// Writes an object from a file.
-    pub fn upload(&self, key: String, from: &dyn Named) -> Result<StoredObject> {
+    pub fn put_file(&self, key: String, from: &dyn Named) -> Result<StoredObject> {
         let read = || {
             let mut bytes = Vec::new();
             from.open()?.read_to_end(&mut bytes).map(|_| bytes)
@@ -275,7 +275,7 @@ impl Log {
         let file = tempfile::NamedTempFile::new();
         let file = file.context("make a temporary file in", std::env::temp_dir())?;
         write_frames(file.path(), frames)?;
-        self.upload(key, &file.path().to_path_buf()).map(Some)
+        self.put_file(key, &file.path().to_path_buf()).map(Some)
     }
 
     /// Brings an object into a file; it is what its commit says, or nothing is returned.

@@ -1,6 +1,7 @@
 //! Writes frames into packs, and notes where each is.
 
 use crate::commit::StoredObject;
+use crate::footer;
 use crate::log::Log;
 use snapsync_manifest::FrameRow;
 use snapsync_model::{Error, Monitor, Result, locked};
@@ -57,7 +58,7 @@ impl<'a> Packs<'a> {
         packs.map(|packs| (packs, frames)).ok_or_else(|| Error::failed("a pack was not written", "try again"))
     }
 
-    fn put(&self, bytes: Vec<u8>, mut rows: Vec<FrameRow>) -> Result<()> {
+    fn put(&self, mut bytes: Vec<u8>, mut rows: Vec<FrameRow>) -> Result<()> {
         let number = {
             let mut written = locked(&self.written);
             written.packs.push(None);
@@ -67,7 +68,10 @@ impl<'a> Packs<'a> {
             limit.wait(bytes.len() as u64, self.monitor).map_err(|e| lifted(e, &self.folder))?;
         }
         self.monitor.check()?;
-        let object = self.log.put(format!("{}/{number:06}", self.folder), bytes)?;
+        footer::append(&mut bytes, &rows);
+        // Whoever goes on with it knows by its name what it has.
+        let name = blake3::hash(&bytes).to_hex();
+        let object = self.log.put(format!("{}/{number:06}-{name}", self.folder), bytes)?;
         let mut written = locked(&self.written);
         written.packs[number] = Some(object);
         rows.iter_mut().for_each(|row| row.pack = number as u32);
@@ -113,7 +117,8 @@ impl Packing<'_> {
         if self.rows.is_empty() {
             return Ok(());
         }
-        self.packs.put(std::mem::take(&mut self.bytes), std::mem::take(&mut self.rows))
+        let bytes = std::mem::replace(&mut self.bytes, Vec::with_capacity(PACK));
+        self.packs.put(bytes, std::mem::take(&mut self.rows))
     }
 }
 

@@ -27,11 +27,11 @@ pub struct LogSnapshot {
     whole: Whole,
     directories: Directories,
     rows: ChangeRows,
-    data: Arc<Frames>,
+    data: Arc<LogFrames>,
 }
 
 /// The frames of a snapshot, and the blocks of packs that were read last.
-struct Frames {
+pub struct LogFrames {
     log: Arc<Log>,
     /// Sorted by inode and offset.
     rows: Vec<FrameRow>,
@@ -61,8 +61,12 @@ impl LogSnapshot {
             return Err(Error::integrity("an index of the log names a frame that is too large", ""));
         }
         let numbers = packs.iter().map(|pack| log.numbers().of(pack)).collect();
-        let data = Frames { log: log.clone(), rows, packs, numbers, blocks: Mutex::default() };
+        let data = LogFrames { log: log.clone(), rows, packs, numbers, blocks: Mutex::default() };
         Ok(LogSnapshot { directories, rows: ChangeRows::open(&manifest)?, whole, data: Arc::new(data) })
+    }
+
+    pub fn frames(&self) -> Arc<LogFrames> {
+        self.data.clone()
     }
 
     /// What it was made of.
@@ -148,7 +152,16 @@ impl Side for LogSnapshot {
     }
 }
 
-impl Frames {
+impl LogFrames {
+    /// Where the bytes of a range of a file are; the packs are those of `packs`.
+    pub fn pieces(&self, ino: u64, range: Range) -> impl Iterator<Item = FrameRow> {
+        self.of(ino).iter().filter_map(move |row| row.within(range.offset, range.end()))
+    }
+
+    pub fn packs(&self) -> &[StoredObject] {
+        &self.packs
+    }
+
     fn of(&self, ino: u64) -> &[FrameRow] {
         let from = self.rows.partition_point(|row| row.ino < ino);
         let count = self.rows[from..].partition_point(|row| row.ino == ino);
@@ -193,7 +206,7 @@ impl Frames {
 
 /// A file of a snapshot, open for reading.
 struct LogFile {
-    data: Arc<Frames>,
+    data: Arc<LogFrames>,
     rows: Vec<FrameRow>,
     size: u64,
     /// The frame that was read last, by its place among the rows, and its bytes.

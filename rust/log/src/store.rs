@@ -1,6 +1,7 @@
 //! An object store, asked from threads that wait for each answer. Failures that may pass are tried again by
 //! the `object_store` crate, with pauses that grow, up to a limit in all.
 
+use crate::profile::profile;
 use futures_util::TryStreamExt;
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
@@ -36,6 +37,10 @@ const KEYS: [&str; 6] = [
 /// The most bytes of a reason that a server gives.
 const LONGEST: usize = 300;
 
+/// What to do without them.
+const CREDENTIALS: &str = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; and AWS_ENDPOINT_URL for a store that is \
+     not Amazon's. For the role of a machine there, set AWS_METADATA_ENDPOINT";
+
 /// Where a log is, as people write it: `s3://BUCKET/PREFIX` or `file:///DIR`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogAddress {
@@ -60,10 +65,17 @@ impl LogAddress {
     /// None if it is no address of a log.
     pub fn parse(text: &Path) -> Result<Option<LogAddress>> {
         let Some(text) = text.to_str() else { return Ok(None) };
-        let wrong = |why: &str, advice: &str| {
-            Err(Error::usage(format!("{text} is not the address of a log: {why}"), advice))
-        };
         let Some((scheme, rest)) = text.split_once("://") else { return Ok(None) };
+        // Where there may be keys in it, none of it is shown.
+        let shown = if rest.contains('?') || rest.split('/').next().is_some_and(|bucket| bucket.contains('@'))
+        {
+            format!("{scheme}://…")
+        } else {
+            text.to_owned()
+        };
+        let wrong = |why: &str, advice: &str| {
+            Err(Error::usage(format!("{shown} is not the address of a log: {why}"), advice))
+        };
         if matches!(scheme, "s3" | "file") && rest.rsplit('/').next().is_some_and(|name| name.contains('@')) {
             return wrong("it names a snapshot", "write the log alone here, without what begins with @");
         }
@@ -178,7 +190,7 @@ impl Objects {
 
     /// A range of an object; what is cut short is damage.
     pub fn range(&self, key: &str, range: Range<u64>) -> Result<Vec<u8>> {
-        let length = range.end - range.start;
+        let (length, end) = (range.end - range.start, range.end);
         let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
         let found = self.runtime.block_on(async {
             let found = self.store.get_opts(&Key::from(key), options).await?;
@@ -186,10 +198,21 @@ impl Objects {
         });
         match found {
             Ok(bytes) if bytes.len() as u64 == length => Ok(bytes.into()),
-            Ok(_) => Err(self.damaged(key, "it is shorter than its index says")),
+            Ok(_) => Err(self.short(key)),
             Err(StoreError::NotFound { .. }) => Err(self.damaged(key, "it is not there")),
+            // A range that begins behind the end is an error of its own in each store.
+            Err(_) if self.size(key).is_some_and(|size| size < end) => Err(self.short(key)),
             Err(error) => Err(self.failed("read", key, error)),
         }
+    }
+
+    fn short(&self, key: &str) -> Error {
+        self.damaged(key, "it is shorter than what names it says")
+    }
+
+    /// None if it cannot be told.
+    fn size(&self, key: &str) -> Option<u64> {
+        self.runtime.block_on(self.store.head(&Key::from(key))).ok().map(|meta| meta.size)
     }
 
     /// The names of the objects right below a folder, sorted, and those of its folders.
@@ -225,7 +248,7 @@ impl Objects {
     pub(crate) fn damaged(&self, key: &str, why: &str) -> Error {
         Error::integrity(
             format!("cannot use {}: {why}", self.show(key)),
-            "if the store has versions or a copy of it, bring it back; nothing was applied",
+            "if the store has versions or a copy of it, bring it back; nothing of it was applied",
         )
     }
 
@@ -258,20 +281,27 @@ fn directory(path: &Path, makes: bool) -> Result<LocalFileSystem> {
 }
 
 fn bucket_of(bucket: &str, address: &LogAddress) -> Result<object_store::aws::AmazonS3> {
-    if !KEYS.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty())) {
-        return Err(Error::usage(
-            format!("no credentials for {address} are known"),
-            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; for the role of a machine at Amazon, set \
-             AWS_METADATA_ENDPOINT",
-        ));
+    let is_told = KEYS.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
+    let profile = profile()?;
+    if !is_told && profile.key.is_none() {
+        return Err(Error::usage(format!("there are no credentials for {address}"), CREDENTIALS));
     }
     let retry =
         RetryConfig { backoff: BackoffConfig::default(), max_retries: ATTEMPTS, retry_timeout: PATIENCE };
+    let told = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry);
+    if let (false, Some((id, secret))) = (is_told, profile.key) {
+        builder = builder.with_access_key_id(id).with_secret_access_key(secret);
+        builder = profile.token.into_iter().fold(builder, |builder, token| builder.with_token(token));
+    }
+    if told("AWS_REGION").or_else(|| told("AWS_DEFAULT_REGION")).is_none()
+        && let Some(region) = profile.region
+    {
+        builder = builder.with_region(region);
+    }
     // Whoever gives an endpoint without TLS means it.
-    let endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]
-        .into_iter()
-        .find_map(|name| std::env::var(name).ok().filter(|endpoint| !endpoint.is_empty()));
+    let endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"].into_iter().find_map(told);
+    let endpoint = endpoint.or(profile.endpoint);
     if let Some(endpoint) = endpoint {
         builder = builder.with_endpoint(&endpoint).with_allow_http(endpoint.starts_with("http://"));
     }
@@ -279,13 +309,10 @@ fn bucket_of(bucket: &str, address: &LogAddress) -> Result<object_store::aws::Am
         .with_connect_timeout(Duration::from_secs(10))
         .with_timeout(Duration::from_secs(120))
         .with_allow_http(true);
-    builder.with_client_options(options).build().map_err(|e| {
-        Error::usage(
-            format!("cannot open {address}: {}", why(&e)),
-            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and AWS_ENDPOINT_URL for a store that is not \
-             Amazon's",
-        )
-    })
+    builder
+        .with_client_options(options)
+        .build()
+        .map_err(|e| Error::usage(format!("cannot open {address}: {}", why(&e)), CREDENTIALS))
 }
 
 /// The innermost reason, without what nobody may see.

@@ -230,4 +230,18 @@ impl Counts {
             self.bytes_removed = self.bytes_removed.saturating_add(change.old.map_or(0, |a| a.size));
         }
     }
+
+    /// Those of two deltas, one after the other.
+    pub fn and(self, next: Counts) -> Counts {
+        Counts {
+            rows: self.rows.saturating_add(next.rows),
+            created: self.created.saturating_add(next.created),
+            changed: self.changed.saturating_add(next.changed),
+            renamed: self.renamed.saturating_add(next.renamed),
+            deleted: self.deleted.saturating_add(next.deleted),
+            data_bytes: self.data_bytes.saturating_add(next.data_bytes),
+            bytes_added: self.bytes_added.saturating_add(next.bytes_added),
+            bytes_removed: self.bytes_removed.saturating_add(next.bytes_removed),
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Brings a standby to the newest snapshot of a log, commit by commit.
 
 use crate::delta::outgoing::{announce, copy_file};
+use crate::delta::sides::Sides;
 use crate::delta::staging::{IncomingDelta, StageReport};
 use crate::location::logs;
 use crate::log::wanted::{READERS, wanted};
@@ -10,13 +11,16 @@ use crate::round::primary::together;
 use crate::round::standby::Local;
 use crate::round::steps::{OpenRequest, StandbyEnd, StandbyInfo, State};
 use crate::volume::standing::expect_standby;
-use snapsync_log::{Commit, Fetch, Log, LogAddress, LogReader, Published, StoredObject, fold};
-use snapsync_manifest::{FrameRow, ManifestReader};
-use snapsync_model::{Context, Counts, Error, Monitor, Result, Role, SnapshotInfo, Stage};
+use snapsync_log::{
+    Commit, Fetch, History, Log, LogAddress, LogReader, LogSnapshot, Published, StoredObject, fold,
+};
+use snapsync_manifest::{FrameRow, ManifestHeader, ManifestReader};
+use snapsync_model::{Context, Counts, Error, Identity, Monitor, Op, Result, Role, SnapshotInfo, Stage};
 use snapsync_stream::Limit;
 use snapsync_stream::wire::{DeltaHead, Digest, write_head};
 use snapsync_sys::Spot;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 use uuid::Uuid;
 
@@ -29,7 +33,7 @@ pub(crate) fn follow(
     monitor: &Monitor,
 ) -> Result<Synced> {
     let started = Instant::now();
-    let log = logs::open(address)?;
+    let log = Arc::new(logs::open(address)?);
     let nothing = || Error::refused(format!("{address} has no snapshot yet"), "sync its primary to it first");
     let (head, _) = log.head()?.ok_or_else(nothing)?;
     let newest = log.newest_snapshot(&head)?.ok_or_else(nothing)?;
@@ -42,7 +46,7 @@ pub(crate) fn follow(
 }
 
 struct Following<'a> {
-    log: &'a Log,
+    log: &'a Arc<Log>,
     head: Commit,
     /// The commit of its newest snapshot.
     newest: Commit,
@@ -71,10 +75,11 @@ impl Following<'_> {
     fn run(&self, standby: &mut Local<'_>) -> Result<Synced> {
         let looked = standby.look(Some(self.head.lineage))?;
         self.is_of(&looked)?;
+        // A standby is of the epoch of its snapshot; the log may be in a later one without a snapshot.
         let state = standby.open(OpenRequest {
             lineage: self.head.lineage,
-            epoch: self.head.epoch,
-            promotions: self.head.promotions.clone(),
+            epoch: self.newest.epoch,
+            promotions: self.newest.promotions.clone(),
             drift: self.options.drift,
             store: None,
         })?;
@@ -85,19 +90,28 @@ impl Following<'_> {
             ));
         }
         let mut come = Come::default();
-        let deltas = match &state.newest {
+        let history = self.log.history(&self.head)?;
+        let line = match &state.newest {
             Some(base) => self.missing(base, &state)?,
-            None => self.log.deltas_to(&self.newest, &self.log.history(&self.head)?)?,
+            None => Vec::new(),
         };
-        if state.newest.is_none() && deltas.len() > 1 {
-            self.begin(standby, &deltas, &mut come)?;
-        } else {
-            let replayed = deltas.iter().try_for_each(|delta| self.replay(standby, delta, &mut come));
-            replayed.map_err(|error| self.explained(error, &deltas))?;
+        let is_listed = |commit: &Commit| history.snapshots.iter().any(|(at, _)| *at == commit.sequence);
+        let (snapshots, has_all): (Vec<_>, _) =
+            (line.iter().skip(1).filter(|commit| commit.published().is_some()).collect(), line.len() == 1);
+        match line.first() {
+            None => self.begin(standby, &self.log.deltas_to(&self.newest, &history)?, &mut come)?,
+            // What only those needed that are not listed any more may be gone.
+            Some(base) if !snapshots.iter().all(|commit| is_listed(commit)) => {
+                self.skip_to_newest(standby, base, is_listed(base), &history, &mut come)?;
+            }
+            Some(_) => {
+                let mut deltas = snapshots.iter().filter_map(|commit| commit.published());
+                deltas.try_for_each(|published| self.replay(standby, published, &mut come))?;
+            }
         }
         standby.follow(self.log.address().to_string())?;
         self.note_reader(&state);
-        self.report(state, come, deltas.is_empty())
+        self.report(state, come, has_all)
     }
 
     /// Tells the log how far the standby is, so that it keeps what comes next for it.
@@ -130,13 +144,11 @@ impl Following<'_> {
         ))
     }
 
-    /// The changes since the snapshot that the standby holds, oldest first.
-    fn missing(&self, base: &SnapshotInfo, state: &State) -> Result<Vec<Published>> {
+    /// The commits from that of the snapshot on which the standby holds, oldest first.
+    fn missing(&self, base: &SnapshotInfo, state: &State) -> Result<Vec<Commit>> {
         let line = self.log.line(self.head.clone(), |commit| commit.is_of(base.id))?;
-        match line.split_first() {
-            Some((first, rest)) if first.is_of(base.id) => {
-                Ok(rest.iter().filter_map(Commit::published).cloned().collect())
-            }
+        match line.first() {
+            Some(first) if first.is_of(base.id) => Ok(line),
             _ => Err(Error::refused(
                 format!(
                     "{} does not have snapshot {}, the newest of {}",
@@ -168,24 +180,49 @@ impl Following<'_> {
         self.bring(standby, &Coming { delta: &delta, manifest, frames, packs }, come)
     }
 
-    /// What a standby needs may be gone if the log does not know of it.
-    fn explained(&self, error: Error, deltas: &[Published]) -> Error {
-        let history = self.log.history(&self.head);
-        let is_listed = |delta: &Published| {
-            let id = delta.delta.snapshot.id;
-            history.as_ref().is_ok_and(|history| history.snapshots.iter().any(|(_, info)| info.id == id))
-        };
-        if !matches!(error, Error::Integrity { .. }) || deltas.iter().all(is_listed) {
-            return error;
+    /// The changes from a listed snapshot to the newest, without those between them: of both is known where
+    /// their bytes are.
+    fn skip_to_newest(
+        &self,
+        standby: &mut Local<'_>,
+        base: &Commit,
+        is_listed: bool,
+        history: &History,
+        come: &mut Come,
+    ) -> Result<()> {
+        let numbers = |commit: &Commit| commit.published().and_then(|published| published.delta.volume);
+        let (Some(held), Some(published)) = (base.info(), self.newest.published()) else { return Ok(()) };
+        if !is_listed || numbers(base) != numbers(&self.newest) {
+            return Err(Error::refused(
+                format!("{} has let go of what follows snapshot {}", self.log.address(), held.name),
+                "begin a new standby: name an empty target",
+            ));
         }
-        Error::refused(
-            format!(
-                "{} has let go of what this standby needs next: {}",
-                self.log.address(),
-                error.sentence()
-            ),
-            "begin a new standby: name an empty target",
-        )
+        let side = |commit: &Commit| {
+            let whole = fold(self.log, &self.log.deltas_to(commit, history)?, self.monitor)?;
+            LogSnapshot::new(self.log, whole)
+        };
+        let (old, new) = (side(base)?, side(&self.newest)?);
+        let all = new.frames();
+        let dir = tempfile::tempdir().context("make a temporary directory in", std::env::temp_dir())?;
+        let manifest = dir.path().join("manifest.arrow");
+        let header = ManifestHeader {
+            base: held.id.to_string(),
+            target: published.delta.snapshot.id.to_string(),
+            created: published.delta.snapshot.created.clone(),
+            ..ManifestHeader::default()
+        };
+        let sides = Sides::between_sides(Box::new(old), Box::new(new));
+        let counts = sides.write_manifest(&manifest, &header, self.monitor)?;
+        let mut frames = Vec::new();
+        for row in ManifestReader::open(&manifest)?.only(|row| row.data_bytes > 0) {
+            let row = row?;
+            let data = row.extents.iter().filter(|extent| extent.op == Op::Data);
+            data.for_each(|extent| frames.extend(all.pieces(row.ino, extent.range())));
+        }
+        let base = Some(Identity { id: held.id, origin: None });
+        let delta = DeltaHead { base, totals: (&counts).into(), ..published.delta.clone() };
+        self.bring(standby, &Coming { delta: &delta, manifest, frames, packs: all.packs() }, come)
     }
 
     fn bring(&self, standby: &mut Local<'_>, coming: &Coming<'_>, come: &mut Come) -> Result<()> {
@@ -211,7 +248,7 @@ impl Following<'_> {
         let seed: [Digest; 2] = [head, announced.digest];
         standby.take(fetch.arrivals(READERS, seed), seed)?;
         standby.commit()?;
-        come.counts = counts;
+        come.counts = come.counts.and(counts);
         come.report.kept = come.report.kept.saturating_add(begun.kept);
         come.report.losses = together(std::mem::take(&mut come.report.losses), begun.losses);
         come.report.pruned.extend(begun.pruned);

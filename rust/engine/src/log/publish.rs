@@ -8,13 +8,14 @@ use crate::location::logs;
 use crate::log::renumbered::renumbered;
 use crate::options::TransferOptions;
 use crate::round::standby::can_follow;
-use crate::round::steps::{OpenRequest, StandbyEnd, StandbyInfo, State};
+use crate::round::steps::{OpenRequest, Pending, StandbyEnd, StandbyInfo, State};
 use crate::secret::Secret;
 use crate::volume::copies::{Copied, Stretch};
 use crate::volume::lost::LostPaths;
 use crate::volume::pieces::{Piece, Seen};
 use snapsync_log::{
-    Appended, CheckpointAt, Commit, Deed, Log, LogAddress, Packs, Published, Since, StoredObject,
+    Appended, CheckpointAt, Commit, Deed, Log, LogAddress, Packs, Published, Since, StoredObject, Upload,
+    Uploaded,
 };
 use snapsync_manifest::FrameRow;
 use snapsync_model::{Change, Error, Monitor, Range, Result, Role, Side, SnapshotInfo, VolumeInfo};
@@ -41,19 +42,18 @@ pub(crate) struct LogStandby<'a> {
     head: Option<(Commit, String)>,
     /// The snapshot that it holds.
     newest: Option<SnapshotInfo>,
-    delta: Option<Uploaded>,
-    /// Whether the commit may be there although nobody said so.
+    delta: Option<Prepared>,
+    /// An upload that was cut before.
+    cut: Option<Upload>,
+    /// Whether the commit may be there although nobody said so, or a part of the upload is.
     may_be_there: bool,
 }
 
 /// A delta whose objects are there, or come.
-struct Uploaded {
+struct Prepared {
     head: DeltaHead,
-    /// BLAKE3 of the manifest in hexadecimal.
-    digest: String,
     manifest: StoredObject,
-    /// Where its packs are.
-    folder: String,
+    upload: Upload,
     packs: Vec<StoredObject>,
     frames: Vec<FrameRow>,
 }
@@ -65,15 +65,15 @@ impl<'a> LogStandby<'a> {
         transfer: &'a TransferOptions,
         monitor: &'a Monitor,
     ) -> LogStandby<'a> {
-        let (log, head, newest, delta) = Default::default();
-        LogStandby { address, transfer, monitor, own, log, head, newest, delta, may_be_there: false }
+        let (log, head, newest, delta, cut) = Default::default();
+        LogStandby { address, transfer, monitor, own, log, head, newest, delta, cut, may_be_there: false }
     }
 
     fn log(&self) -> Result<&Arc<Log>> {
         self.log.as_ref().ok_or_else(|| Error::failed("the log is not open", "report this"))
     }
 
-    fn delta(&mut self) -> Result<Uploaded> {
+    fn delta(&mut self) -> Result<Prepared> {
         self.delta.take().ok_or_else(|| Error::failed("no delta has begun", "report this"))
     }
 
@@ -83,6 +83,39 @@ impl<'a> LogStandby<'a> {
         let Some((head, _)) = &self.head else { return Ok(()) };
         self.newest = log.newest_snapshot(head)?.and_then(|commit| commit.info().cloned());
         Ok(())
+    }
+
+    /// The upload of a delta: a new one, or what is there of an earlier one of the same snapshot.
+    fn upload_of(
+        &mut self,
+        offer: &IncomingDelta<'_>,
+        manifest: &str,
+    ) -> Result<(Upload, Vec<StoredObject>, Vec<FrameRow>)> {
+        let snapshot = offer.header.snapshot.id;
+        let base = offer.header.base.map(|base| base.id);
+        let from = offer.again.as_ref().map_or(manifest, |again| &again.from);
+        let goes_on =
+            |upload: &Upload| upload.snapshot == snapshot && upload.base == base && upload.manifest == from;
+        let delta = self.delta.take().filter(|delta| goes_on(&delta.upload));
+        let cut = self.cut.take().filter(goes_on);
+        let (mut upload, packs, mut frames) = match (delta, cut) {
+            (Some(Prepared { upload, packs, frames, .. }), _) => (upload, packs, frames),
+            (None, Some(cut)) => {
+                let Uploaded { packs, frames } = self.log()?.uploaded(&cut)?;
+                (cut, packs, frames)
+            }
+            (None, None) => {
+                let after = self.head.as_ref().map(|(head, _)| head.sequence);
+                let upload = Upload::new(snapshot, base, manifest.to_owned(), after);
+                return Ok((upload, Vec::new(), Vec::new()));
+            }
+        };
+        if let Some(again) = &offer.again {
+            let stale: BTreeSet<u64> = again.unlike.iter().copied().collect();
+            frames.retain(|frame| !stale.contains(&frame.ino));
+            upload.begin_pass(manifest.to_owned(), &stale);
+        }
+        Ok((upload, packs, frames))
     }
 
     /// The record that is to follow the newest. Now and then it makes a checkpoint of that known.
@@ -160,10 +193,16 @@ impl StandbyEnd for LogStandby<'_> {
             can_follow(&self.address.to_string(), (opening.epoch, &opening.promotions), own)?;
         }
         let volume = logs::info(self.log()?, head, Role::Standby);
+        self.cut = self.log()?.upload(head)?;
+        let pending = self.cut.clone().map(|Upload { snapshot, base, manifest, .. }| Pending {
+            snapshot,
+            base,
+            manifest,
+        });
         Ok(State {
             volume: VolumeInfo { lineage: opening.lineage, epoch: opening.epoch, ..volume },
             newest: self.newest.clone(),
-            pending: None,
+            pending,
             recovered: Vec::new(),
             set_aside: None,
             lost: LostPaths::default(),
@@ -183,26 +222,14 @@ impl StandbyEnd for LogStandby<'_> {
     }
 
     fn begin(&mut self, offer: IncomingDelta<'_>) -> Result<StageReport> {
-        let earlier = self.delta.take().filter(|earlier| {
-            earlier.head.snapshot.id == offer.header.snapshot.id
-                && offer.again.as_ref().is_some_and(|again| again.from == earlier.digest)
-        });
-        let (folder, packs, mut frames) = match earlier {
-            Some(Uploaded { folder, packs, frames, .. }) => (folder, packs, frames),
-            None => {
-                let folder = format!("packs/{}/{}", offer.header.snapshot.id, Uuid::new_v4().simple());
-                (folder, Vec::new(), Vec::new())
-            }
-        };
-        if let Some(again) = &offer.again {
-            let unlike: BTreeSet<u64> = again.unlike.iter().copied().collect();
-            frames.retain(|frame| !unlike.contains(&frame.ino));
-        }
-        let (held, kept) = keep(&mut frames, with_data(offer.file)?)?;
         let digest = hex(&offer.manifest.digest);
+        let (upload, packs, mut frames) = self.upload_of(&offer, &digest)?;
+        let (held, kept) = keep(&mut frames, with_data(offer.file)?)?;
+        self.log()?.note_upload(&upload)?;
+        self.may_be_there = true;
         let key = format!("manifests/{}-{}.arrow", offer.header.snapshot.id, Uuid::new_v4().simple());
-        let manifest = self.log()?.upload(key, offer.file)?;
-        self.delta = Some(Uploaded { head: offer.header.clone(), digest, manifest, folder, packs, frames });
+        let manifest = self.log()?.put_file(key, offer.file)?;
+        self.delta = Some(Prepared { head: offer.header.clone(), manifest, upload, packs, frames });
         Ok(StageReport { held, kept, ..StageReport::default() })
     }
 
@@ -210,7 +237,7 @@ impl StandbyEnd for LogStandby<'_> {
         let mut delta = self.delta()?;
         let earlier = (std::mem::take(&mut delta.packs), std::mem::take(&mut delta.frames));
         let limit = self.transfer.limit.map(Limit::new);
-        let packs = Packs::new(self.log()?, delta.folder.clone(), earlier, limit, self.monitor);
+        let packs = Packs::new(self.log()?, delta.upload.folder()?.to_owned(), earlier, limit, self.monitor);
         let outlets = (0..WRITERS).map(|_| packs.outlet()).collect();
         let (rows, compression) = (with_data(data.manifest)?, self.transfer.compression);
         let sent = send(rows, data.readable(), data.seed, outlets, compression, workers(), self.monitor)?;
@@ -220,7 +247,7 @@ impl StandbyEnd for LogStandby<'_> {
     }
 
     fn commit(&mut self) -> Result<SnapshotInfo> {
-        let Uploaded { head, manifest, packs, frames, .. } = self.delta()?;
+        let Prepared { head, manifest, packs, frames, .. } = self.delta()?;
         let key = format!("index/{}-{}.arrow", head.snapshot.id, Uuid::new_v4().simple());
         let index = self.log()?.put_index(key, &frames)?;
         let snapshot = head.snapshot.clone();

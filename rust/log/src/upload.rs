@@ -1,0 +1,114 @@
+//! An upload that has not been committed yet: what it is of, and what of it is there.
+
+use crate::commit::{Commit, Deed, StoredObject};
+use crate::footer;
+use crate::log::Log;
+use serde::{Deserialize, Serialize};
+use snapsync_manifest::FrameRow;
+use snapsync_model::{Error, Result};
+use std::collections::BTreeSet;
+use uuid::Uuid;
+
+/// It is that of the primary, of which there is one.
+const UPLOAD: &str = "upload.json";
+const LARGEST: u64 = 64 << 20;
+
+/// What is being uploaded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upload {
+    pub snapshot: Uuid,
+    pub base: Option<Uuid>,
+    /// BLAKE3 of the manifest in hexadecimal.
+    pub manifest: String,
+    /// Where its packs are: a folder for each pass, oldest first. The last one gets more.
+    pub folders: Vec<UploadFolder>,
+    /// The newest commit when its first pack came; None before the first.
+    pub after: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UploadFolder {
+    pub key: String,
+    /// The inodes whose data is another one in later passes.
+    #[serde(default)]
+    pub stale: BTreeSet<u64>,
+}
+
+impl Upload {
+    /// The first pass of an upload.
+    pub fn new(snapshot: Uuid, base: Option<Uuid>, manifest: String, after: Option<u64>) -> Upload {
+        let mut upload = Upload { snapshot, base, manifest: String::new(), folders: Vec::new(), after };
+        upload.begin_pass(manifest, &BTreeSet::new());
+        upload
+    }
+
+    /// Another pass, with another manifest; `stale` are the inodes whose data is another one in it.
+    pub fn begin_pass(&mut self, manifest: String, stale: &BTreeSet<u64>) {
+        self.manifest = manifest;
+        self.folders.iter_mut().for_each(|folder| folder.stale.extend(stale));
+        let key = format!("packs/{}/{}", self.snapshot, Uuid::new_v4().simple());
+        self.folders.push(UploadFolder { key, stale: BTreeSet::new() });
+    }
+
+    /// Where more packs come.
+    pub fn folder(&self) -> Result<&str> {
+        let last = self.folders.last().map(|folder| folder.key.as_str());
+        last.ok_or_else(|| Error::failed("an upload has no folder", "report this"))
+    }
+}
+
+/// The packs of an upload that are there, and their frames, sorted.
+#[derive(Debug, Default)]
+pub struct Uploaded {
+    pub packs: Vec<StoredObject>,
+    pub frames: Vec<FrameRow>,
+}
+
+impl Log {
+    pub fn note_upload(&self, upload: &Upload) -> Result<()> {
+        let bytes = serde_json::to_vec_pretty(upload).map_err(|e| {
+            Error::failed(format!("cannot describe an upload to {}: {e}", self.address()), "")
+        })?;
+        self.objects().put(UPLOAD, bytes)
+    }
+
+    /// The upload that was cut and can go on. What was there when a commit let something go may be deleted at
+    /// any moment.
+    pub fn upload(&self, head: Option<&Commit>) -> Result<Option<Upload>> {
+        let Some(bytes) = self.objects().get(UPLOAD, LARGEST)? else { return Ok(None) };
+        // It is only a help, and one of another version is of none.
+        let Ok(upload) = serde_json::from_slice::<Upload>(&bytes) else { return Ok(None) };
+        let is_since = |commit: &Commit| upload.after.is_some_and(|after| commit.sequence == after + 1);
+        let since = match head.filter(|head| Some(head.sequence) != upload.after) {
+            Some(head) => self.line(head.clone(), is_since)?,
+            None => Vec::new(),
+        };
+        let is_over =
+            |commit: &Commit| matches!(commit.deed, Deed::Pruned { .. }) || commit.is_of(upload.snapshot);
+        let within = format!("packs/{}/", upload.snapshot);
+        let is_sound =
+            upload.folders.iter().all(|folder| folder.key.starts_with(&within)) && !since.iter().any(is_over);
+        let is_done = head.is_some_and(|head| head.is_of(upload.snapshot));
+        Ok(Some(upload).filter(|_| is_sound && !is_done))
+    }
+
+    /// What of an upload is there.
+    pub fn uploaded(&self, upload: &Upload) -> Result<Uploaded> {
+        let mut found = Uploaded::default();
+        for folder in &upload.folders {
+            let mut listed = self.objects().list_all(&folder.key)?;
+            listed.sort_unstable();
+            for (key, size) in listed {
+                let name = key.rsplit('/').next().unwrap_or_default();
+                let digest = name.split_once('-').map(|(_, digest)| digest.to_owned());
+                let Some(blake3) = digest.filter(|digest| digest.len() == 64) else { continue };
+                let number = found.packs.len() as u32;
+                let Some(frames) = footer::read(self, &key, size, number)? else { continue };
+                found.frames.extend(frames.into_iter().filter(|frame| !folder.stale.contains(&frame.ino)));
+                found.packs.push(StoredObject { key, size, blake3 });
+            }
+        }
+        found.frames.sort_unstable();
+        Ok(found)
+    }
+}
