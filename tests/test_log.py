@@ -49,7 +49,7 @@ def test_standbys_that_never_meet_follow_one_primary(logs: Logs, place: Place, s
         error.add_note("\n".join(world.log))
         raise
     line = [snapshot["id"] for snapshot in snapshots(primary)]
-    assert [commit["published"]["delta"]["snapshot"]["id"] for commit in log.commits()] == line
+    assert [commit["deed"]["snapshot"]["delta"]["snapshot"]["id"] for commit in log.commits()] == line
     for standby in (always, late, last):
         assert [snapshot["id"] for snapshot in snapshots(standby)] == line
 

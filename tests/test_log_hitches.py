@@ -44,8 +44,8 @@ def line_of(log: Log) -> list[str]:
     """The snapshots of a log, and each commit is the successor of the one before it."""
     commits = log.commits()
     assert [commit["sequence"] for commit in commits] == list(range(len(commits)))
-    line = [commit["published"]["delta"]["snapshot"]["id"] for commit in commits]
-    bases = [(commit["published"]["delta"]["base"] or {}).get("id") for commit in commits]
+    line = [commit["deed"]["snapshot"]["delta"]["snapshot"]["id"] for commit in commits]
+    bases = [(commit["deed"]["snapshot"]["delta"]["base"] or {}).get("id") for commit in commits]
     assert bases == [None, *line][: len(line)]
     return line
 

@@ -260,7 +260,7 @@ def named(log: Log, kind: str) -> tuple[str, str]:
     """The object of a kind of the second snapshot, and that of the third."""
     if kind == "commits":
         return tuple(log.names("commits/")[1:3])  # type: ignore[return-value]
-    parts = [commit["published"] for commit in log.commits()[1:]]
+    parts = [commit["deed"]["snapshot"] for commit in log.commits()[1:]]
     if kind == "packs":
         return tuple(part["packs"][0]["key"] for part in parts)
     return tuple(part[kind]["key"] for part in parts)
@@ -307,7 +307,7 @@ def test_damage_in_a_bucket_is_found_out(bucket: BucketLog, primary: Path, place
     before = freeze(primary)
     fill(primary / "file", 0, 50_000, 3)
     bucket.sync(primary, bucket.address)
-    (pack,) = (part["key"] for part in bucket.commits()[1]["published"]["packs"])
+    (pack,) = (part["key"] for part in bucket.commits()[1]["deed"]["snapshot"]["packs"])
     whole = bucket.read(pack)
     half = len(whole) // 2
     for wrong in (whole[:half], whole[:half] + bytes(len(whole) - half), b"", None):

@@ -7,8 +7,8 @@ use snapsync_model::{Error, Monitor, Result};
 use uuid::Uuid;
 
 impl Log {
-    /// Makes a checkpoint of the newest snapshot up to `head`, and tells the bytes of its tables. Only the next
-    /// commit makes it known.
+    /// Makes a checkpoint of the newest snapshot up to `head`, and tells the bytes of its tables. Only the
+    /// next commit makes it known.
     pub fn make_checkpoint(&self, head: &Commit, monitor: &Monitor) -> Result<Option<(CheckpointAt, u64)>> {
         let Some(commit) = self.newest_snapshot(head)? else { return Ok(None) };
         let history = self.history(&commit)?;

@@ -113,20 +113,20 @@ impl Since {
 pub struct Checkpoint {
     pub sequence: u64,
     pub published: Published,
-    pub history: History,
+    pub history: LogHistory,
 }
 
 /// The snapshots of a log, oldest first, with the places of their commits, which of them are held, and the
 /// checkpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct History {
+pub struct LogHistory {
     pub snapshots: Vec<(u64, SnapshotInfo)>,
     pub holds: BTreeMap<Uuid, String>,
     /// Those that no listed snapshot needs may be gone.
     pub checkpoints: Vec<CheckpointAt>,
 }
 
-impl History {
+impl LogHistory {
     /// The checkpoint that a snapshot is read from; without one all commits are.
     pub(crate) fn checkpoint_for(&self, sequence: u64) -> Option<&CheckpointAt> {
         self.checkpoints.iter().rfind(|at| at.sequence <= sequence)

@@ -30,8 +30,8 @@ impl Whole {
         self.dir.path().join("whole.arrow")
     }
 
-    /// Reduces it to some paths below the root, and the directories above them. Returns the first of the paths that it does
-    /// not have, if one is missing.
+    /// Reduces it to some paths below the root, and the directories above them. Returns the first of the
+    /// paths that it does not have, if one is missing.
     pub fn reduce(&mut self, paths: &[RelPath]) -> Result<Option<RelPath>> {
         let manifest = self.manifest();
         let header = ManifestReader::open(&manifest)?.header()?;

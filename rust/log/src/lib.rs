@@ -21,7 +21,7 @@ mod side;
 mod store;
 mod upload;
 
-pub use commit::{CheckpointAt, Commit, Deed, History, Published, Since, StoredObject};
+pub use commit::{CheckpointAt, Commit, Deed, LogHistory, Published, Since, StoredObject};
 pub use fetch::{Fetch, Wanted};
 pub use fold::{Whole, fold};
 pub use log::{Appended, Log};

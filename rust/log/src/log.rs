@@ -1,6 +1,6 @@
 //! The line of commits of a log.
 
-use crate::commit::{Checkpoint, CheckpointAt, Commit, Deed, History, LARGEST, Published, StoredObject};
+use crate::commit::{Checkpoint, CheckpointAt, Commit, Deed, LARGEST, LogHistory, Published, StoredObject};
 use crate::numbers::PackNumbers;
 use crate::probe::probe;
 
@@ -153,7 +153,7 @@ impl Log {
     }
 
     /// The snapshots that are listed up to `head`.
-    pub fn history(&self, head: &Commit) -> Result<History> {
+    pub fn history(&self, head: &Commit) -> Result<LogHistory> {
         let checkpoint = head.checkpoint.as_ref().map(|at| self.checkpoint(at)).transpose()?;
         let last = checkpoint.as_ref().map(|checkpoint| checkpoint.sequence);
         let line = self.line(head.clone(), |commit| last.is_some_and(|last| commit.sequence == last + 1))?;
@@ -163,7 +163,7 @@ impl Log {
     }
 
     /// What leads from nothing to the snapshot of a commit, which is listed.
-    pub fn deltas_to(&self, commit: &Commit, history: &History) -> Result<Vec<Published>> {
+    pub fn deltas_to(&self, commit: &Commit, history: &LogHistory) -> Result<Vec<Published>> {
         let at = history.checkpoint_for(commit.sequence);
         let Some(Checkpoint { sequence, published, .. }) = at.map(|at| self.checkpoint(at)).transpose()?
         else {

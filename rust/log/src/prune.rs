@@ -1,10 +1,10 @@
 //! What of a log is still needed, and what can go.
 //!
-//! Nobody waits and no clock is asked: what is not needed is listed first, then a commit is appended, and only
-//! then is deleted what was listed. Whoever was uploading when it was listed meant to commit in that place,
-//! and cannot any more.
+//! Nobody waits and no clock is asked: what is not needed is listed first, then a commit is appended, and
+//! only then is deleted what was listed. Whoever was uploading when it was listed meant to commit in that
+//! place, and cannot any more.
 
-use crate::commit::{Commit, History, Published};
+use crate::commit::{Commit, LogHistory, Published};
 use crate::fold::Pieces;
 use crate::log::Log;
 use serde::{Deserialize, Serialize};
@@ -72,7 +72,7 @@ impl Log {
     /// before the commit that lets them go.
     pub fn unneeded(
         &self,
-        (head, history): (&Commit, &History),
+        (head, history): (&Commit, &LogHistory),
         kept: &BTreeSet<u64>,
         monitor: &Monitor,
     ) -> Result<Vec<Unneeded>> {
@@ -85,7 +85,7 @@ impl Log {
 
     fn needed(
         &self,
-        (head, history): (&Commit, &History),
+        (head, history): (&Commit, &LogHistory),
         kept: &BTreeSet<u64>,
         monitor: &Monitor,
     ) -> Result<BTreeSet<String>> {
@@ -113,7 +113,7 @@ impl Log {
     fn needed_from_one(
         &self,
         commits: &[Commit],
-        history: &History,
+        history: &LogHistory,
         needed: &mut BTreeSet<String>,
         monitor: &Monitor,
     ) -> Result<()> {

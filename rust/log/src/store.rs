@@ -38,8 +38,9 @@ const KEYS: [&str; 6] = [
 const LONGEST: usize = 300;
 
 /// What to do without them.
-const CREDENTIALS: &str = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; and AWS_ENDPOINT_URL for a store that is \
-     not Amazon's. For the role of a machine there, set AWS_METADATA_ENDPOINT";
+const CREDENTIALS: &str = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; and \
+                           AWS_ENDPOINT_URL for a store that is not Amazon's. For the role of a machine \
+                           there, set AWS_METADATA_ENDPOINT";
 
 /// Where a log is, as people write it: `s3://BUCKET/PREFIX` or `file:///DIR`.
 #[derive(Clone, Debug, PartialEq, Eq)]

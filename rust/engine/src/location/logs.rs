@@ -1,6 +1,6 @@
 //! Logs, and their snapshots as places to read from.
 
-use snapsync_log::{Commit, History, Log, LogAddress, LogSnapshot, Published, fold};
+use snapsync_log::{Commit, Log, LogAddress, LogHistory, LogSnapshot, Published, fold};
 use snapsync_model::{Error, Monitor, Provider, Result, Role, Side, SnapshotInfo, Subset, VolumeInfo};
 use snapsync_snapshot::find_among;
 use std::sync::Arc;
@@ -63,7 +63,7 @@ pub(crate) fn open(address: &LogAddress) -> Result<Log> {
 }
 
 /// A log, its newest commit, and the snapshots that it lists.
-pub(crate) fn read(address: &LogAddress) -> Result<(Log, Option<Commit>, History)> {
+pub(crate) fn read(address: &LogAddress) -> Result<(Log, Option<Commit>, LogHistory)> {
     let log = open(address)?;
     let head = log.head()?.map(|(head, _)| head);
     let history = head.as_ref().map(|head| log.history(head)).transpose()?.unwrap_or_default();

@@ -12,7 +12,7 @@ use crate::round::standby::Local;
 use crate::round::steps::{OpenRequest, StandbyEnd, StandbyInfo, State};
 use crate::volume::standing::expect_standby;
 use snapsync_log::{
-    Commit, Fetch, History, Log, LogAddress, LogReader, LogSnapshot, Published, StoredObject, fold,
+    Commit, Fetch, Log, LogAddress, LogHistory, LogReader, LogSnapshot, Published, StoredObject, fold,
 };
 use snapsync_manifest::{FrameRow, ManifestHeader, ManifestReader};
 use snapsync_model::{Context, Counts, Error, Identity, Monitor, Op, Result, Role, SnapshotInfo, Stage};
@@ -187,7 +187,7 @@ impl Following<'_> {
         standby: &mut Local<'_>,
         base: &Commit,
         is_listed: bool,
-        history: &History,
+        history: &LogHistory,
         come: &mut Come,
     ) -> Result<()> {
         let numbers = |commit: &Commit| commit.published().and_then(|published| published.delta.volume);

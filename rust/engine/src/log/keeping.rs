@@ -3,7 +3,7 @@
 use crate::keep::Keep;
 use crate::location::logs;
 use crate::report::snapshots::{Deleted, HeldSnapshot, Kept, Pruned, Released};
-use snapsync_log::{Appended, Commit, Deed, History, Log, LogAddress};
+use snapsync_log::{Appended, Commit, Deed, Log, LogAddress, LogHistory};
 use snapsync_model::{Error, Monitor, Result, Role, SnapshotInfo, size};
 use snapsync_snapshot::find_among;
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ const TRIES: usize = 10;
 /// Appends what `decide` makes of the newest state of a log; None if there is nothing to append.
 fn append<T>(
     log: &Log,
-    mut decide: impl FnMut(&Commit, &History) -> Result<(Option<Deed>, T)>,
+    mut decide: impl FnMut(&Commit, &LogHistory) -> Result<(Option<Deed>, T)>,
 ) -> Result<(Commit, T)> {
     for _ in 0..TRIES {
         let (head, digest) = log.head()?.ok_or_else(|| empty(log))?;
@@ -77,7 +77,7 @@ fn let_go(
     log: &Log,
     dry_run: bool,
     monitor: &Monitor,
-    plan: &mut dyn FnMut(&History) -> Result<Plan>,
+    plan: &mut dyn FnMut(&LogHistory) -> Result<Plan>,
 ) -> Result<(Commit, Plan)> {
     let (head, (unneeded, plan)) = append(log, |head, history| {
         let (pruned, kept) = plan(history)?;
@@ -99,7 +99,7 @@ fn let_go(
     Ok((head, plan))
 }
 
-fn plan(history: &History, keep: &Keep) -> Plan {
+fn plan(history: &LogHistory, keep: &Keep) -> Plan {
     let snapshots = history.infos();
     let (mut pruned, mut kept) = (Vec::new(), Vec::new());
     for (snapshot, mut why) in snapshots.iter().cloned().zip(keep.reasons(&snapshots)) {

@@ -37,7 +37,7 @@ fn pairs(old: &mut Merged<'_>, new: &mut Merged<'_>) -> Result<Vec<(u64, u64)>> 
                 let path = one.or(other).map(|name| name.path.display().into_owned()).unwrap_or_default();
                 return Err(Error::refused(
                     format!("the log and this volume do not hold the same in their common snapshot: {path}"),
-                    "`snapsync verify LOG VOLUME@SNAP` shows the differences; a new log begins with all of it",
+                    "`snapsync verify LOG VOLUME@SNAP` shows the differences; a new log begins with all",
                 ));
             }
         };

@@ -4,7 +4,7 @@ use crate::location::logs::{info, read};
 use crate::report::snapshots::{Hold, Listed};
 use crate::report::volumes::{StandbyStatus, Status};
 use crate::volume::roles::Described;
-use snapsync_log::{History, LogAddress};
+use snapsync_log::{LogAddress, LogHistory};
 use snapsync_model::{Result, Role};
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -20,7 +20,7 @@ pub(crate) fn describe(address: &LogAddress) -> Result<Described> {
     })
 }
 
-fn holds(history: &History) -> Vec<Hold> {
+fn holds(history: &LogHistory) -> Vec<Hold> {
     let held = history.snapshots.iter().filter_map(|(_, info)| Some((info, history.holds.get(&info.id)?)));
     held.map(|(info, reason)| Hold {
         snapshot: info.id,

@@ -316,7 +316,8 @@ impl Side for PoolSnapshot {
         if inode.object == 0 {
             return Ok(Layout::new(size, &[], unwritten));
         }
-        if content.bottom().is_none() {
+        // What came from a pack is all data.
+        if content.bottom().is_none() && content.lies_on().is_none() {
             return Ok(Layout::whole(size));
         }
         let Some(file) = content.file() else {
