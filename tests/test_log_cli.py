@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from machine import Place, assert_told, done, environment, run
+from object_store import Logs
 
 import snapsync
 from snapsync.jobs import config
@@ -88,6 +89,7 @@ def test_an_old_primary_is_told_to_follow_the_log(published: Published, place: P
     done("sync", log, standby)
     done("promote", standby)
     assert_told(run("sync", published.source, log), "rejoin", codes=(3,))
+    done("sync", standby, log)
     assert said("rejoin", published.source, log)[0] == f"{published.source} follows {log}"
 
 
@@ -232,3 +234,28 @@ def snapsync_json(file: Path) -> dict[str, object]:
 
     found: dict[str, object] = json.loads(file.read_text())
     return found
+
+
+def test_manifests_are_read_in_a_bucket_too(logs: Logs, place: Place) -> None:
+    polars, fs = pytest.importorskip("polars"), pytest.importorskip("pyarrow.fs")
+    import pyarrow.dataset as ds
+
+    log, source = logs("moto"), place("xfs")
+    (source / "file").write_text("content")
+    log.sync(source, log.address)
+    (name,) = log.names("manifests/")
+    url, key, secret = (
+        log.env[f"AWS_{word}"] for word in ("ENDPOINT_URL", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
+    )
+    where = f"{log.address.removeprefix('s3://')}/{name}"
+    there = fs.S3FileSystem(access_key=key, secret_key=secret, endpoint_override=url, region="us-east-1")
+    table = ds.dataset([where], format="ipc", filesystem=there).to_table(columns=["path"])
+    options = {
+        "aws_access_key_id": key,
+        "aws_secret_access_key": secret,
+        "aws_endpoint_url": url,
+        "aws_region": "us-east-1",
+        "aws_allow_http": "true",
+    }
+    paths = polars.scan_ipc(f"s3://{where}", storage_options=options).select("path").collect()
+    assert sorted(table["path"].to_pylist()) == sorted(paths["path"].to_list()) == [".", "file"]
