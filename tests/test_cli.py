@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import worlds
 from machine import Pair, Place, as_nobody, done, environment, run
-from oracle import touch_marks
+from oracle import assert_same, touch_marks
 
 VERBS = (
     *("sync", "snapshot", "list", "delete", "prune", "hold", "release"),
@@ -267,9 +267,35 @@ def test_the_demo_proves_both_sides_equal_and_leaves_nothing(place: Place, kind:
     here, before = place(kind), around()
     ran = run("demo", cwd=here, env={"TMPDIR": here})
     assert ran.code == 0, ran
-    assert "equal" in ran.out
+    assert "All sides are equal" in ran.out
     assert os.listdir(here) == []
     assert around() == before
+
+
+def test_the_second_act_of_the_demo_tells_of_a_log_and_two_standbys(place: Place) -> None:
+    here = place("xfs") / "with a space"
+    here.mkdir()
+    ran = run("demo", "--keep", cwd=here)
+    assert ran.code == 0, ran
+    act = ran.out[ran.out.index("==== Second act") :]
+    told = (
+        ("sync primary LOG", "(thursday): primary -> LOG"),
+        ("sync LOG east", "(thursday): LOG -> east"),
+        ("sync LOG west", "(thursday): LOG -> west"),
+        ("promote west", "west is the primary of epoch 2"),
+        ("sync primary LOG", "LOG is not fed", "exit code 3"),
+        ("rejoin primary LOG", "primary follows LOG", "kept snapshot left-"),
+        ("sync LOG east", "(sunday): LOG -> east"),
+    )
+    at = 0
+    for words in told:
+        for word in words:
+            at = act.index(word, at)
+    (made,) = here.iterdir()
+    for other in ("primary", "east"):
+        assert_same(made / "west", made / other)
+        assert not (made / other / "letters/22.txt").exists()
+    assert done("status", f"file://{made}/log")["volume"]["epoch"] == 2
 
 
 @pytest.mark.parametrize("kind", ["btrfs", "xfs", "ext4"])

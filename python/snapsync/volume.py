@@ -12,20 +12,23 @@ from snapsync.types import AnyPath, Progress
 
 
 class Volume:
-    """A directory tree under snapsync's care, or a part of one. Making this touches nothing on disk."""
+    """A directory tree under snapsync's care, a part of one, or a log. Making this touches nothing."""
 
     def __init__(self, path: AnyPath, part: str | None = None) -> None:
         from pathlib import Path
 
-        self.path = Path(os.fsdecode(path))
+        text = os.fsdecode(path)
+        self.path = Path(text)
+        # A path would make one slash of the two in the address of a log.
+        self._place = text if Location.known(text).is_log else str(self.path)
         self.part = part
 
     def __fspath__(self) -> str:
-        return str(self.path) if self.part is None else Location.part_of(str(self.path), self.part)
+        return self._place if self.part is None else Location.part_of(self._place, self.part)
 
     def __repr__(self) -> str:
         part = "" if self.part is None else f", part={self.part!r}"
-        return f"Volume({str(self.path)!r}{part})"
+        return f"Volume({self._place!r}{part})"
 
     def snapshot(
         self, name: str | None = None, *, jobs: int = 0, progress: Progress | None = None

@@ -118,6 +118,8 @@ def clone(
 
 def delete_clone(volume: AnyPath, name: str) -> DeleteCloneReport | None:
     """Delete a clone with its directory; None where no clone of `volume` has that name."""
+    if _native.Location.known(os.fsdecode(volume)).is_log:
+        return None
     text = _native.delete_clone(os.fsdecode(volume), name)
     return None if text == "null" else DeleteCloneReport.from_json(text)
 

@@ -19,6 +19,13 @@ def path(text: str) -> "Path":
 VolumeArgument = Annotated[
     str, Argument(metavar="VOLUME", help="The root directory of a volume, or VOLUME@PART/.")
 ]
+VolumeOrLog = Annotated[
+    str,
+    Argument(
+        metavar="VOLUME",
+        help="The root directory of a volume, VOLUME@PART/, or a log: s3://BUCKET/PREFIX or file:///DIR.",
+    ),
+]
 ConfigFile = Annotated[
     "Path | None",
     Option("--config", read=path, metavar="FILE", help="Read only this configuration."),
@@ -26,7 +33,7 @@ ConfigFile = Annotated[
 
 
 def split(address: str, verb: str) -> tuple[str, str]:
-    """VOLUME and SNAP of a volume on this machine."""
+    """VOLUME and SNAP of a volume on this machine, or of a log."""
     location = Location(address)
     if location.host is not None:
         message = f"cannot {verb} {address}: it is on another machine"

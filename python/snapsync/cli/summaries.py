@@ -1,10 +1,11 @@
-"""Summaries that more than one verb prints: of rounds, changes, restores and differences."""
+"""Summaries that more than one verb prints: of rounds, changes, roles, restores and differences."""
 
 from collections.abc import Iterator
 
 from snapsync import render
 from snapsync.reports.comparisons import VerifyReport
 from snapsync.reports.restores import RestorePathsReport, RestoreToReport
+from snapsync.reports.roles import PromoteReport, RejoinReport
 from snapsync.reports.rounds import SyncReport
 from snapsync.reports.values import Difference, Mended, Scrubbed
 
@@ -20,7 +21,8 @@ def round_summary(report: SyncReport) -> Iterator[str]:
     took = render.seconds(report.seconds)
     yield f"{render.snapshot(report.snapshot)}: {sides}"
     if report.unchanged:
-        yield "  nothing changed: the standby's tree was not written"
+        what = "no data was sent" if report.standby.is_log else "the standby's tree was not written"
+        yield f"  nothing changed: {what}"
         yield f"  tree {tree}, {took}"
     else:
         yield f"  {render.changes(report.changes)}"
@@ -97,6 +99,26 @@ def _brought(report: RestoreToReport | RestorePathsReport) -> str:
     return (
         f"  {created}, {render.size(report.data_bytes)} of data{shared}, in {render.seconds(report.seconds)}"
     )
+
+
+def promoted(report: PromoteReport) -> Iterator[str]:
+    """What was promoted, in lines."""
+    volume = report.volume
+    yield f"{render.name(volume.path)} is the primary of epoch {volume.epoch}"
+    yield f"  it goes on from {render.snapshot(report.newest)}, with {render.snapshot(report.snapshot)}"
+    if report.set_aside:
+        yield f"  what was changed by hand is kept as {render.snapshot(report.set_aside)}"
+
+
+def rejoined(report: RejoinReport) -> Iterator[str]:
+    """How the old primary became a standby, in lines."""
+    old, new = report.round.standby, report.round.primary
+    does = "follows" if new.is_log else "is a standby of"
+    yield f"{render.name(old.path)} {does} {render.name(new.path)}"
+    yield f"  went back to {render.snapshot(report.common)}: {render.changes(report.back)}"
+    for left in report.left:
+        yield f"  kept {render.snapshot(left)}"
+    yield from round_summary(report.round)
 
 
 def verdict(report: VerifyReport) -> Iterator[str]:

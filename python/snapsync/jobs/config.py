@@ -27,8 +27,9 @@ _OF_A_JOB = {name: declared for name, declared in options(SyncOptions).items() i
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A primary and a standby of it. `period` is seconds, None where it only runs when it is named.
+    """A primary and a standby of it, or a log in place of either.
 
+    `period` is seconds, None where it only runs when it is named.
     `options` are those of `snapsync sync` that the configuration names; each can be read as an attribute.
     `exclude` is None where the volume's own patterns stay; empty, everything is replicated again.
     """
@@ -68,6 +69,15 @@ def is_remote(place: str) -> bool:
     """Whether a place is `[user@]host:PATH`, or a log."""
     location = Location.known(place)
     return location.host is not None or location.is_log
+
+
+def directory_of(place: str) -> str | None:
+    """The directory on this machine that a round reads or writes there; None if there is none."""
+    location = Location.known(place)
+    if location.is_log:
+        directory = location.path.removeprefix("file://")
+        return None if directory == location.path else directory
+    return None if location.host is not None else tree_of(place)
 
 
 def tree_of(place: str) -> str:
@@ -120,8 +130,11 @@ def _job(file: Path, name: str, keys: dict[str, Any]) -> Job:
         why = "brings back what `exclude` leaves out, and that leaves out nothing"
         _wrong(file, f"job.{name}", "include", why, "give `exclude` too")
     if is_remote(keys["source"]) and is_remote(keys["target"]):
-        why = "is on another machine, and so is `source`"
-        _wrong(file, f"job.{name}", "target", why, "let the job run on one of the two")
+        if any(Location.known(keys[side]).is_log for side in ("source", "target")):
+            why, advice = "is not on this machine, and neither is `source`", "only a volume here has rounds"
+        else:
+            why, advice = "is on another machine, and so is `source`", "let the job run on one of the two"
+        _wrong(file, f"job.{name}", "target", why, advice)
     given = {key: value for key, value in keys.items() if key in _OF_A_JOB}
     return Job(name, options=given, **{key: value for key, value in keys.items() if key not in given})
 
@@ -226,7 +239,7 @@ def _place(value: object) -> str:
         return place
     place = own.expand(place)
     if not place.startswith("/"):
-        raise _Bad(value, "write a whole path from / or ~/ on, [user@]host:PATH or s3://BUCKET/PREFIX")
+        raise _Bad(value, "write a whole path from / or ~/ on, [user@]host:PATH, or the address of a log")
     return place
 
 

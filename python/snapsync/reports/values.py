@@ -43,7 +43,8 @@ class VolumeInfo(Record):
     """A volume as it stands. `role` is primary or standby, `provider` btrfs or pool.
 
     `subset` is the part of it that its next snapshot holds. `history` is what a pool volume keeps of older
-    snapshots while it is a primary: full or light; None where nobody has chosen, which is full.
+    snapshots while it is a primary: full or light; None where nobody has chosen, which is full. A log has
+    the filesystem "log", and `path` is its address.
     """
 
     path: str
@@ -55,6 +56,11 @@ class VolumeInfo(Record):
     filesystem: str
     subset: Subset = Subset()
     history: str | None = None
+
+    @property
+    def is_log(self) -> bool:
+        """Whether it is no volume, but a log that stands for one."""
+        return self.filesystem == "log"
 
 
 class Changes(Record):

@@ -19,7 +19,7 @@ _TICK = 0.5
 @verb(place=150, examples=["snapsync browse /srv/data@monday /mnt/monday", "umount /mnt/monday"])
 def browse(
     output: Output,
-    address: Annotated[str, Argument(metavar="VOLUME@SNAP", help="The snapshot to look into.")],
+    address: Annotated[str, Argument(metavar="VOLUME@SNAP", help="The snapshot to look into; or LOG@SNAP.")],
     directory: Annotated[
         str, Argument(metavar="DIR", help="Where to mount it: an absent or empty directory.")
     ],

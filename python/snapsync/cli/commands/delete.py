@@ -10,15 +10,19 @@ from snapsync.errors import ExitCode
 from snapsync.reports.restores import DeleteCloneReport
 
 
-@verb(place=120, examples=["snapsync delete /srv/data@monday", "snapsync delete /srv/data@3"])
+@verb(place=120, examples=["snapsync delete /srv/data@monday", "snapsync delete s3://backups/data@3"])
 def delete(
     output: Output,
-    address: Annotated[str, Argument(metavar="VOLUME@SNAP", help="The snapshot or clone to delete.")],
+    address: Annotated[
+        str, Argument(metavar="VOLUME@SNAP", help="The snapshot or clone to delete; or LOG@SNAP.")
+    ],
 ) -> int:
     """Delete one snapshot or clone.
 
     Any order will do; the others stay whole. One that is held, or the base of a standby, is not deleted. A
     clone's directory is deleted if it still is that clone.
+
+    Of a log the newest snapshot stays too, and the objects go that nothing needs any more, as with `prune`.
     """
     volume, snap = split(address, "delete")
     unlisted = restores.delete_clone(volume, snap)

@@ -21,8 +21,12 @@ from snapsync.reports.comparisons import DiffReport
 )
 def diff(
     output: Output,
-    base: Annotated[str, Argument(metavar="BASE", help="The older side: VOLUME@SNAP or a directory.")],
-    target: Annotated[str, Argument(metavar="TARGET", help="The newer side: VOLUME@SNAP or a directory.")],
+    base: Annotated[
+        str, Argument(metavar="BASE", help="The older side: VOLUME@SNAP, LOG@SNAP or a directory.")
+    ],
+    target: Annotated[
+        str, Argument(metavar="TARGET", help="The newer side: VOLUME@SNAP, LOG@SNAP or a directory.")
+    ],
     file: Annotated[
         str | None,
         Option("--output", "-o", metavar="FILE.arrow", help="Write the manifest there."),

@@ -9,16 +9,22 @@ from snapsync.declare import Annotated, Argument, Option
 from snapsync.errors import ExitCode
 
 
-@verb(place=180, examples=["snapsync hold /srv/data@monday --reason 'before the audit'"])
+@verb(
+    place=180,
+    examples=[
+        "snapsync hold /srv/data@monday --reason 'before the audit'",
+        "snapsync hold s3://backups/data@monday",
+    ],
+)
 def hold(
     output: Output,
-    address: Annotated[str, Argument(metavar="VOLUME@SNAP", help="The snapshot to hold.")],
+    address: Annotated[str, Argument(metavar="VOLUME@SNAP", help="The snapshot to hold; or LOG@SNAP.")],
     reason: Annotated[str, Option("--reason", metavar="TEXT", help="Why, for whoever asks.")] = "",
 ) -> int:
     """Keep a snapshot from being deleted.
 
     Neither `delete` nor `prune` nor a sync that keeps only some removes it until it is released. That counts
-    for this VOLUME: its standbys hold their own.
+    for this VOLUME: its standbys hold their own, and so does a log.
     """
     volume, snap = split(address, "hold")
     report = snapshots.hold(volume, snap, reason)

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 
 from snapsync import render
+from snapsync._native import Location
 from snapsync.api import comparisons
 from snapsync.cli.output import Output
 from snapsync.cli.parse.verbs import verb
 from snapsync.declare import Annotated, Argument, Option
-from snapsync.errors import ExitCode
+from snapsync.errors import ExitCode, UsageError, told
 from snapsync.reports.base import Report
 from snapsync.reports.comparisons import Delta
 
@@ -37,6 +38,9 @@ def inspect(
     """
     from pathlib import Path
 
+    if Location.known(file).is_log:
+        message = f"cannot inspect {file}: it is a log"
+        raise told(UsageError(message), message, "`snapsync diff LOG@SNAP LOG@SNAP` tells changes in it")
     file = str(Path(file))
     if _is_delta(file):
         from tempfile import TemporaryDirectory

@@ -1,10 +1,10 @@
-"""`snapsync list`: the snapshots of a volume."""
+"""`snapsync list`: the snapshots of a volume or a log."""
 
 from collections.abc import Iterator
 
 from snapsync import render
 from snapsync.api import snapshots
-from snapsync.cli.arguments import VolumeArgument
+from snapsync.cli.arguments import VolumeOrLog
 from snapsync.cli.output import Output
 from snapsync.cli.parse.verbs import verb
 from snapsync.errors import ExitCode
@@ -14,8 +14,15 @@ from snapsync.reports.values import Clone, Part, Snapshot
 _HEADINGS = (">number", "name", "taken", ">entries", ">size", "id")
 
 
-@verb(place=110, examples=["snapsync list /srv/data", "snapsync list /srv/data --quiet"])
-def list_(output: Output, volume: VolumeArgument) -> int:
+@verb(
+    place=110,
+    examples=[
+        "snapsync list /srv/data",
+        "snapsync list /srv/data --quiet",
+        "snapsync list s3://backups/data",
+    ],
+)
+def list_(output: Output, volume: VolumeOrLog) -> int:
     """List the snapshots of VOLUME, their clones, and the parts that have snapshots of their own.
 
     Oldest first; with --quiet only their names. Under "alone" is what would be free if that snapshot went,
@@ -23,6 +30,8 @@ def list_(output: Output, volume: VolumeArgument) -> int:
     bytes are neither in the pool nor in the tree any more, which is called "light" on a primary that keeps
     no history. Tables and the files of the pool tell that, without a look at the tree: what was changed by
     hand since the newest snapshot, `snapsync verify` finds.
+
+    Of a log these are the snapshots that can be restored, and what is held by hand.
     """
     report = snapshots.list_(volume, alone=not output.quiet)
     output.result(report, _names(report) if output.quiet else _table(report))

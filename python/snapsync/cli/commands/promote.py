@@ -6,10 +6,11 @@ from snapsync import render
 from snapsync.api import roles
 from snapsync.cli.output import Output
 from snapsync.cli.parse.verbs import verb
+from snapsync.cli.summaries import promoted
 from snapsync.declare import Annotated, Argument, Option, Unpack
 from snapsync.errors import ExitCode
 from snapsync.options import DiscardDrift, JobsOptions, Name
-from snapsync.reports.roles import PromotePreviewReport, PromoteReport
+from snapsync.reports.roles import PromotePreviewReport
 
 
 @verb(place=50, examples=["snapsync promote /mnt/standby", "snapsync promote /mnt/standby --discard-drift"])
@@ -32,7 +33,8 @@ def promote(
 
     What an interrupted round left is finished or discarded without the old primary, and the tree is checked
     to be what its newest snapshot holds. From then on every standby refuses the old primary: `snapsync
-    rejoin` makes it a standby of this one.
+    rejoin` makes it a standby of this one. If the standby follows a log, the log is told first: it has to be
+    reachable, and to have no newer snapshot.
 
     Older snapshots find bytes in the tree that others write to from then on. Where blocks can be shared, they
     are cloned first; elsewhere those snapshots lose what changes. --dry-run tells which these are, how much
@@ -54,17 +56,8 @@ def promote(
         )
     output.healed(report.recovered)
     output.notes(report.notes)
-    output.summary(report, summary(report))
+    output.summary(report, promoted(report))
     return ExitCode.DONE
-
-
-def summary(report: PromoteReport) -> Iterator[str]:
-    """What was promoted, in lines."""
-    volume = report.volume
-    yield f"{render.name(volume.path)} is the primary of epoch {volume.epoch}"
-    yield f"  it goes on from {render.snapshot(report.newest)}, with {render.snapshot(report.snapshot)}"
-    if report.set_aside:
-        yield f"  what was changed by hand is kept as {render.snapshot(report.set_aside)}"
 
 
 def _preview(report: PromotePreviewReport) -> Iterator[str]:

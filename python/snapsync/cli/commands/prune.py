@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from snapsync import render
 from snapsync.api import snapshots
-from snapsync.cli.arguments import VolumeArgument
+from snapsync.cli.arguments import VolumeOrLog
 from snapsync.cli.output import Output
 from snapsync.cli.parse.verbs import verb
 from snapsync.declare import Annotated, Option, Unpack
@@ -24,13 +24,17 @@ class PruneOptions(KeepOptions, total=False):
     examples=[
         "snapsync prune /srv/data --keep-last 10 --keep-hourly 24 --keep-daily 14 --dry-run",
         "snapsync prune /mnt/standby --keep-weekly 8 --keep-monthly 12 --keep-yearly 10",
+        "snapsync prune s3://backups/data --keep-last 10 --keep-daily 14 --dry-run",
     ],
 )
-def prune(output: Output, volume: VolumeArgument, **options: Unpack[PruneOptions]) -> int:
+def prune(output: Output, volume: VolumeOrLog, **options: Unpack[PruneOptions]) -> int:
     """Delete the snapshots of VOLUME that nothing keeps.
 
     Snapshots that any --keep option keeps are not deleted, nor are the newest one, those that are held, and
     the bases of standbys. Weeks begin on Monday.
+
+    VOLUME may be a log. Then the objects go that neither a snapshot that stays needs nor a standby that is
+    behind, and what interrupted rounds left; a note tells how many, and their bytes.
     """
     report = snapshots.prune(volume, counts(options), dry_run=options.get("dry_run", False))
     output.notes(report.notes)

@@ -8,11 +8,11 @@ from snapsync.api import roles
 from snapsync.cli.arguments import path
 from snapsync.cli.output import Output
 from snapsync.cli.parse.verbs import verb
-from snapsync.cli.summaries import change_lines, round_summary
+from snapsync.cli.summaries import change_lines, rejoined
 from snapsync.declare import Annotated, Argument, Option, Unpack, pick
 from snapsync.errors import ExitCode, UsageError, told
 from snapsync.options import RoleOptions, VerifyOptions
-from snapsync.reports.roles import PreviewReport, RejoinReport
+from snapsync.reports.roles import PreviewReport
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     examples=[
         "snapsync rejoin /srv/data /mnt/standby --preview",
         "snapsync rejoin /srv/data root@backup:/mnt/standby",
+        "snapsync rejoin /srv/data s3://backups/data",
     ],
 )
 def rejoin(
     output: Output,
     old: Annotated[str, Argument(metavar="OLD", help="The old primary, or a standby that went its own way.")],
-    new: Annotated[str, Argument(metavar="NEW", help="The primary that it is to follow.")],
+    new: Annotated[str, Argument(metavar="NEW", help="The primary that it is to follow, or its log.")],
     preview: Annotated[
         bool, Option("--preview", help="Only show what OLD would leave behind; change nothing.")
     ] = False,
@@ -43,7 +44,8 @@ def rejoin(
 
     What OLD has of its own since the newest snapshot that both have is kept as snapshots of OLD: nothing is
     lost. OLD goes back to the common snapshot, and then gets what changed on NEW since; unchanged data is
-    neither read nor sent. One of them may be [user@]host:PATH.
+    neither read nor sent. One of them may be [user@]host:PATH. NEW may be the log that the new primary
+    publishes to: OLD follows it from then on.
     """
     if preview:
         return _preview(output, old, new, file, options)
@@ -54,18 +56,8 @@ def rejoin(
         report = roles.rejoin(old, new, progress=progress, **options)
     output.healed((*report.recovered, *report.round.recovered))
     output.notes((*report.notes, *report.round.notes))
-    output.summary(report, summary(report))
+    output.summary(report, rejoined(report))
     return ExitCode.DONE
-
-
-def summary(report: RejoinReport) -> Iterator[str]:
-    """How the old primary became a standby, in lines."""
-    old, new = report.round.standby, report.round.primary
-    yield f"{render.name(old.path)} is a standby of {render.name(new.path)}"
-    yield f"  went back to {render.snapshot(report.common)}: {render.changes(report.back)}"
-    for left in report.left:
-        yield f"  kept {render.snapshot(left)}"
-    yield from round_summary(report.round)
 
 
 def _preview(output: Output, old: str, new: str, file: "Path | None", options: RoleOptions) -> int:

@@ -14,12 +14,19 @@ from snapsync.reports.snapshots import ReleaseReport
 
 @verb(
     place=190,
-    examples=["snapsync release /srv/data@monday", "snapsync release /srv/data --standby /mnt/gone"],
+    examples=[
+        "snapsync release /srv/data@monday",
+        "snapsync release /srv/data --standby /mnt/gone",
+        "snapsync release s3://backups/data --standby 66fca71f-16b2-4c50-ae1a-2398c87e3038",
+    ],
 )
 def release(
     output: Output,
     address: Annotated[
-        str, Argument(metavar="VOLUME@SNAP", help="The snapshot; with --standby only VOLUME.")
+        str,
+        Argument(
+            metavar="VOLUME@SNAP", help="The snapshot, also LOG@SNAP; with --standby only VOLUME or LOG."
+        ),
     ],
     standby: Annotated[
         str | None,
@@ -31,6 +38,9 @@ def release(
     """Release a held snapshot.
 
     From then on it can be deleted, and `prune` counts it like any other.
+
+    With --standby a log keeps nothing any more for a standby that was to follow it. Standbys on two machines
+    can have the same path: then name the ID, which `snapsync status LOG --json` tells.
     """
     if standby is None:
         volume, snap = split(address, "release")

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from snapsync import render
+from snapsync._native import Location
 from snapsync.api import restores
 from snapsync.cli.output import Output
 from snapsync.cli.parse.verbs import verb
@@ -20,12 +21,15 @@ from snapsync.reports.restores import RestoreReport
         "snapsync restore /srv/data@monday --to /mnt/new",
         "snapsync restore /srv/data@monday etc/fstab home/ann --to /tmp/found",
         "snapsync restore /srv/data@monday etc/fstab",
+        "snapsync restore s3://backups/data@monday etc/fstab --to /tmp/found",
         "snapsync restore /srv/data@monday etc/fstab --from root@backup:/srv/standby",
     ],
 )
 def restore(
     output: Output,
-    address: Annotated[str, Argument(metavar="VOLUME@SNAP", help="The snapshot to restore from.")],
+    address: Annotated[
+        str, Argument(metavar="VOLUME@SNAP", help="The snapshot to restore from; with --to also LOG@SNAP.")
+    ],
     paths: Annotated[
         list[str] | None,
         Argument(metavar="[PATH]...", help="Only these, from the root of VOLUME, or absolute in it."),
@@ -49,7 +53,12 @@ def restore(
     Where VOLUME has lost data of the snapshot, a standby has it: one on this machine that VOLUME knows is
     asked by itself, and --from names any. With --to and for PATHs all data is then the standby's; a whole
     volume takes from there what it needs and has lost.
+
+    A log needs no volume and no standby: LOG@SNAP is restored to DIR, and only what the PATHs need is read.
     """
+    if to is None and Location.known(address).is_log:
+        message = f"cannot restore {address} in place: a log has no tree"
+        raise told(UsageError(message), message, "add --to DIR, an absent or empty directory")
     if name is not None and (to is not None or paths):
         message = "--name is for the snapshot of a whole volume that was restored"
         raise told(UsageError(message), message, "leave it out with --to and with paths")

@@ -61,12 +61,13 @@ def run(
       target = "root@backup:/standby/web"
       period = "15m"
 
-    Other keys are {keys}: the options of `snapsync sync`. `exclude = []` leaves nothing out any more. A job
-    that fails again is tried after a minute, two, four, up to its period; one whose disk is not mounted is
-    refused, and goes on when it is. What the standby goes without is told by `snapsync status`. What became
-    of each job is kept in /var/lib/snapsync for root, else in $XDG_STATE_HOME/snapsync, or where
-    SNAPSYNC_STATE_DIR says. Under sudo HOME and the XDG variables do not count. Files that others can write
-    are refused: the configuration, and what rsh and ssh_options name.
+    Either side may be a log, s3://BUCKET/PREFIX or file:///DIR. Other keys are {keys}: the options of
+    `snapsync sync`. `exclude = []` leaves nothing out any more. A job that fails again is tried after a
+    minute, two, four, up to its period; one whose disk is not mounted is refused, and goes on when it is.
+    What the standby goes without is told by `snapsync status`. What became of each job is kept in
+    /var/lib/snapsync for root, else in $XDG_STATE_HOME/snapsync, or where SNAPSYNC_STATE_DIR says. Under sudo
+    HOME and the XDG variables do not count. Files that others can write are refused: the configuration, and
+    what rsh and ssh_options name.
 
     With --watch it ends only when it is told to stop. A round then begins in a few milliseconds, and as often
     as every second; the configuration is read again as it changes. A line is printed for each round, with

@@ -70,6 +70,10 @@ def service(
     tree of others, on any file system but Btrfs, once root has made it a volume and given its store to that
     user; a standby on this machine has to be the user's own, and goes without owners, devices and what else
     only root can set.
+
+    A job with a log in an object store needs credentials: put EnvironmentFile=FILE into a drop-in of
+    snapsync.service, with `systemctl edit`, and AWS_ACCESS_KEY_ID=… and the like into FILE. This command
+    leaves drop-ins as they are.
     """
     from snapsync.jobs.config import load
 
@@ -184,10 +188,10 @@ WantedBy=timers.target
 
 def _openings(found: "Config") -> Iterator[str]:
     """The settings that open, of the places that the sandbox closes, those that jobs need."""
-    from snapsync.jobs.config import is_remote, tree_of
+    from snapsync.jobs.config import directory_of
 
-    named = [p for job in found.jobs.values() for p in (job.source, job.target) if not is_remote(p)]
-    places = [Path(tree_of(p)) for p in named]
+    named = (directory_of(place) for job in found.jobs.values() for place in (job.source, job.target))
+    places = [Path(directory) for directory in named if directory is not None]
     closed = [Path(path) for path in ("/usr", "/boot", "/efi", "/etc")]
     for place in sorted({place for place in places if any(top in place.parents for top in closed)}):
         # A target that does not exist yet is made in the directory above it.

@@ -1,4 +1,4 @@
-"""`snapsync status`: where a volume stands, or all jobs."""
+"""`snapsync status`: where a volume or a log stands, or all jobs."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     place=240,
     examples=[
         "snapsync status /srv/data",
+        "snapsync status s3://backups/data",
         "snapsync status --json",
         "snapsync status --max-lag 15m --prometheus /var/lib/node_exporter/snapsync.prom",
     ],
@@ -30,7 +31,7 @@ def status(
     output: Output,
     volume: Annotated[
         str | None,
-        Argument(metavar="VOLUME", help="The root directory of a volume; all jobs without it."),
+        Argument(metavar="VOLUME", help="The root directory of a volume, or a log; all jobs without it."),
     ] = None,
     config: ConfigFile = None,
     max_lag: Annotated[
@@ -53,7 +54,8 @@ def status(
 
     Role, epoch, snapshots and what holds them, how far standbys lag behind, and what is unfinished. Of a
     volume on another machine it tells what is known here. What history costs beside the tree is not known of
-    subvolumes, which share with it.
+    subvolumes, which share with it. Of a log it shows which standbys follow it, by the paths that they have
+    on their machines, and how far each is; the log keeps for each of them what it needs next.
 
     A standby is as old as the newest snapshot that it holds. With --max-lag this is a monitoring plugin: one
     line tells the verdict, and the exit code is that of such plugins, not those of other verbs: 0 ok,
@@ -163,12 +165,22 @@ def _side(report: StatusReport | None) -> str:
 
 def _lines(report: StatusReport) -> Iterator[str]:
     volume = report.volume
-    yield f"{render.name(volume.path)}: {volume.role}"
-    yield f"  volume     {volume.id}"
-    yield f"  lineage    {volume.lineage}, epoch {volume.epoch}"
-    yield f"  provider   {volume.provider}, on {volume.filesystem}"
+    kind = "log" if volume.is_log else "volume"
+    yield f"{render.name(volume.path)}: {'log' if volume.is_log else volume.role}"
+    yield f"  {kind:<10} {volume.id}"
+    if report.latest or not volume.is_log:
+        yield f"  lineage    {volume.lineage}, epoch {volume.epoch}"
+    if not volume.is_log:
+        yield f"  provider   {volume.provider}, on {volume.filesystem}"
     yield f"  subset     {render.subset(volume.subset)}"
     yield f"  snapshots  {report.snapshots:,}{_latest(report)}"
+    yield from _standbys(report) if volume.is_log else _of_volume(report)
+    for hold in report.holds:
+        if hold.standby is None:
+            yield f"  held       {render.name(hold.name)}, {render.hold(hold)}"
+
+
+def _of_volume(report: StatusReport) -> Iterator[str]:
     if report.history:
         inodes = render.count(report.history.inodes, "inode")
         yield f"  history    {render.size(report.history.bytes)} and {inodes} beside the tree"
@@ -181,17 +193,18 @@ def _lines(report: StatusReport) -> Iterator[str]:
     yield f"  unfinished {_unfinished(report)}"
     if report.busy:
         yield "  busy       another command holds the volume"
+    yield from _standbys(report)
+    for part in report.parts:
+        yield f"  part       {_part(part)}"
+
+
+def _standbys(report: StatusReport) -> Iterator[str]:
     is_primary = report.volume.role == "primary"
     problems = [lag.problem for lag in report.lags] if is_primary else [None] * len(report.standbys)
     for standby, problem in zip(report.standbys, problems, strict=False):
         yield f"  standby    {_standby(standby)}{f'; {render.name(problem)}' if problem else ''}"
         if standby.scrub:
             yield f"  scrub      {_scrub(standby.scrub)}"
-    for part in report.parts:
-        yield f"  part       {_part(part)}"
-    for hold in report.holds:
-        if hold.standby is None:
-            yield f"  held       {render.name(hold.name)}, {render.hold(hold)}"
 
 
 def _part(part: Part) -> str:

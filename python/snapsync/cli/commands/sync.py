@@ -17,21 +17,31 @@ from snapsync.options import SyncOptions
         "snapsync sync /srv/data /mnt/standby --name monday",
         "snapsync sync /srv/data /mnt/standby --keep-last 10 --keep-daily 14 --keep-monthly 12",
         "snapsync sync /srv/data root@backup:/mnt/standby",
+        "snapsync sync /srv/data s3://backups/data",
+        "snapsync sync s3://backups/data /mnt/standby",
         "snapsync sync /srv/data /mnt/standby --exclude '*.tmp' --exclude '/cache/*' --include /cache/keep",
     ],
 )
 def sync(
     output: Output,
-    source: Annotated[str, Argument(metavar="SOURCE", help="The primary: a directory or a volume.")],
+    source: Annotated[
+        str, Argument(metavar="SOURCE", help="The primary: a directory or a volume; or a log.")
+    ],
     target: Annotated[
         str,
-        Argument(metavar="TARGET", help="The standby: absent or empty in the first round."),
+        Argument(metavar="TARGET", help="The standby: absent or empty in the first round; or a log."),
     ],
     **options: Unpack[SyncOptions],
 ) -> int:
     """Bring TARGET in step with SOURCE.
 
     One of them may be [user@]host:PATH: snapsync then runs on that host too, over your own ssh.
+
+    One of them may be a log, s3://BUCKET/PREFIX or file:///DIR. As TARGET it gets the round of a primary, and
+    begins with the first one. As SOURCE it brings a standby to its newest snapshot, with all that are
+    between; --snap, --name, patterns and --keep are for the primary's round and not for that one. A log keeps
+    all of its snapshots until `snapsync prune LOG`. Credentials come from the environment: AWS_ACCESS_KEY_ID,
+    AWS_SECRET_ACCESS_KEY and, for a store that is not Amazon's, AWS_ENDPOINT_URL.
 
     One round: snapshot SOURCE, apply its changes to TARGET, snapshot TARGET. The first round restores the
     whole tree. What an earlier, interrupted run left is healed first: whatever is killed, and whenever,

@@ -39,13 +39,14 @@ Seed = Annotated[
         "snapsync verify /srv/data@latest /mnt/standby",
         "snapsync verify /srv/data@3 /mnt/standby@3 --json",
         "snapsync verify /srv/data@latest root@backup:/mnt/standby@latest --sample 5%",
+        "snapsync verify s3://backups/data@latest /mnt/standby@latest",
         "snapsync verify --repair /srv/data /mnt/standby",
     ],
 )
 def verify(
     output: Output,
-    a: Annotated[str, Argument(metavar="A", help="VOLUME, VOLUME@SNAP or a directory.")],
-    b: Annotated[str, Argument(metavar="B", help="VOLUME, VOLUME@SNAP or a directory.")],
+    a: Annotated[str, Argument(metavar="A", help="VOLUME, VOLUME@SNAP, LOG@SNAP or a directory.")],
+    b: Annotated[str, Argument(metavar="B", help="VOLUME, VOLUME@SNAP, LOG@SNAP or a directory.")],
     quick: Annotated[
         bool, Option("--quick", help="Read no file: sizes, times and addresses stand for content.")
     ] = False,
