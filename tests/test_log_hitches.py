@@ -44,8 +44,9 @@ def line_of(log: Log) -> list[str]:
     """The snapshots of a log, and each commit is the successor of the one before it."""
     commits = log.commits()
     assert [commit["sequence"] for commit in commits] == list(range(len(commits)))
-    line = [commit["deed"]["snapshot"]["delta"]["snapshot"]["id"] for commit in commits]
-    bases = [(commit["deed"]["snapshot"]["delta"]["base"] or {}).get("id") for commit in commits]
+    deltas = [commit["deed"]["snapshot"]["delta"] for commit in commits if "snapshot" in commit["deed"]]
+    line = [delta["snapshot"]["id"] for delta in deltas]
+    bases = [(delta["base"] or {}).get("id") for delta in deltas]
     assert bases == [None, *line][: len(line)]
     return line
 
@@ -529,6 +530,29 @@ def test_a_promoted_standby_goes_on_with_the_log_and_the_old_primary_is_refused(
     log.sync(log.address, follower)
     assert_same(taken_over.new, follower)
     assert_all_is_well(log, place, taken_over.new, follower)
+
+
+def test_an_old_primary_rejoins_before_the_new_one_has_published(taken_over: TakenOver, place: Place) -> None:
+    log, old, new = taken_over.log, taken_over.old, taken_over.new
+    refused = run("rejoin", new, log.address, env=log.env)
+    assert_told(refused, "is the primary that publishes to", codes=(3,))
+    done("rejoin", old, log.address, env=log.env)
+    log.sync(new, log.address)
+    log.sync(log.address, old)
+    assert_same(new, old)
+    assert_all_is_well(log, place, new)
+
+
+def test_a_snapshot_that_is_held_meanwhile_takes_no_place_of_a_round(watched: Watched, place: Place) -> None:
+    log, proxy = watched
+    primary, standby = place("xfs"), place.absent("xfs")
+    fill(primary / "file", 0, 50_000, 1)
+    log.sync(primary, log.address)
+    fill(primary / "file", 0, 50_000, 2)
+    ran = overtaken(log, proxy, lambda: done("hold", f"{log.address}@0", env=log.env), primary, log.address)
+    assert ran.code == 0, ran
+    log.sync(log.address, standby)
+    assert_same(primary, standby)
 
 
 def test_an_old_primary_that_is_overtaken_by_a_promotion_is_told(watched: Watched, place: Place) -> None:

@@ -75,7 +75,9 @@ def directory_of(place: str) -> str | None:
     """The directory on this machine that a round reads or writes there; None if there is none."""
     location = Location.known(place)
     if location.is_log:
-        directory = location.path.removeprefix("file://")
+        from urllib.parse import unquote_to_bytes
+
+        directory = os.fsdecode(unquote_to_bytes(location.path.removeprefix("file://")))
         return None if directory == location.path else directory
     return None if location.host is not None else tree_of(place)
 

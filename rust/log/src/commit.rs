@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// The most bytes of a record.
-pub(crate) const LARGEST: u64 = 16 << 20;
+pub(crate) const LARGEST: u64 = 256 << 20;
 
 /// An object that a commit names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -218,6 +218,12 @@ impl Log {
     pub fn append(&self, record: &Commit) -> Result<Appended> {
         let key = Commit::key(record.sequence);
         let bytes = record.to_bytes()?;
+        if bytes.len() as u64 > LARGEST {
+            return Err(Error::failed(
+                format!("one commit of {} cannot name so many packs", self.address()),
+                "publish less at once: leave a part of the tree out in the first round",
+            ));
+        }
         let mut tries = 0;
         loop {
             tries += 1;

@@ -93,6 +93,9 @@ impl LogAddress {
                 }
                 Ok(Some(LogAddress::S3 { bucket: bucket.to_owned(), prefix: prefix.to_owned() }))
             }
+            "file" if rest.contains(['#', '?']) => {
+                wrong("`#` and `?` mean something else", "write %23 and %3F")
+            }
             "file" => match Url::parse(text).ok().and_then(|url| url.to_file_path().ok()) {
                 Some(path) if path.parent().is_some() => Ok(Some(LogAddress::Directory(path))),
                 _ => wrong("it names no directory", "write file:///DIR, with the whole path"),
@@ -110,7 +113,10 @@ impl fmt::Display for LogAddress {
         match self {
             LogAddress::S3 { bucket, prefix } if prefix.is_empty() => write!(f, "s3://{bucket}"),
             LogAddress::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
-            LogAddress::Directory(path) => write!(f, "file://{}", path.display()),
+            LogAddress::Directory(path) => match Url::from_file_path(path) {
+                Ok(url) => url.fmt(f),
+                Err(()) => write!(f, "file://{}", path.display()),
+            },
         }
     }
 }
@@ -155,7 +161,7 @@ impl Objects {
     pub fn put(&self, key: &str, bytes: Vec<u8>) -> Result<()> {
         let place = Key::from(key);
         let put = self.store.put(&place, PutPayload::from(bytes));
-        self.runtime.block_on(put).map(drop).map_err(|e| self.failed("write", key, e))
+        self.runtime.block_on(put).map(drop).map_err(|e| self.failed("write", key, &e))
     }
 
     /// Writes an object unless there is one of its name. Where the answer got lost, who wrote it is to be
@@ -170,7 +176,7 @@ impl Objects {
                 format!("{} lets no hard links be made, which keep two writers apart", self.address),
                 "use a directory on a file system of Linux, or an object store",
             )),
-            Err(error) => Err(self.failed("write", key, error)),
+            Err(error) => Err(self.failed("write", key, &error)),
         }
     }
 
@@ -187,7 +193,7 @@ impl Objects {
             Ok(Ok(bytes)) => Ok(Some(bytes.into())),
             Ok(Err(size)) => Err(self.damaged(key, &format!("it has {size} bytes"))),
             Err(StoreError::NotFound { .. }) => Ok(None),
-            Err(error) => Err(self.failed("read", key, error)),
+            Err(error) => Err(self.failed("read", key, &error)),
         }
     }
 
@@ -205,7 +211,7 @@ impl Objects {
             Err(StoreError::NotFound { .. }) => Err(self.damaged(key, "it is not there")),
             // A range that begins behind the end is an error of its own in each store.
             Err(_) if self.size(key).is_some_and(|size| size < end) => Err(self.short(key)),
-            Err(error) => Err(self.failed("read", key, error)),
+            Err(error) => Err(self.failed("read", key, &error)),
         }
     }
 
@@ -222,7 +228,7 @@ impl Objects {
     pub fn list(&self, folder: &str) -> Result<BTreeSet<String>> {
         let place = Key::from(folder);
         let listed = self.runtime.block_on(self.store.list_with_delimiter(Some(&place)));
-        let listed = listed.map_err(|e| self.failed("list", folder, e))?;
+        let listed = listed.map_err(|e| self.failed("list", folder, &e))?;
         let objects = listed.objects.iter().map(|object| &object.location);
         let names = objects.chain(&listed.common_prefixes).filter_map(|key| key.filename());
         Ok(names.map(str::to_owned).collect())
@@ -232,7 +238,7 @@ impl Objects {
     pub fn list_all(&self, folder: &str) -> Result<Vec<(String, u64)>> {
         let place = Key::from(folder);
         let listed = self.runtime.block_on(self.store.list(Some(&place)).try_collect::<Vec<_>>());
-        let listed = listed.map_err(|e| self.failed("list", folder, e))?;
+        let listed = listed.map_err(|e| self.failed("list", folder, &e))?;
         Ok(listed.into_iter().map(|object| (object.location.to_string(), object.size)).collect())
     }
 
@@ -240,7 +246,7 @@ impl Objects {
         let place = Key::from(key);
         match self.runtime.block_on(self.store.delete(&place)) {
             Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
-            Err(error) => Err(self.failed("delete", key, error)),
+            Err(error) => Err(self.failed("delete", key, &error)),
         }
     }
 
@@ -263,9 +269,9 @@ impl Objects {
         matches!(self.address, LogAddress::Directory(_)) && number.is_some_and(lacks)
     }
 
-    fn failed(&self, action: &str, key: &str, error: StoreError) -> Error {
+    fn failed(&self, action: &str, key: &str, error: &StoreError) -> Error {
         let show = self.show(key);
-        let advice = match &error {
+        let advice = match error {
             StoreError::Unauthenticated { .. } | StoreError::PermissionDenied { .. } => {
                 "check the credentials in the environment, the rights that they have there, and the clock of \
                  this machine"
@@ -276,7 +282,7 @@ impl Objects {
             }
             _ => "check the endpoint, the network and the space there, and run the same command again",
         };
-        Error::failed(format!("cannot {action} {show}: {}", why(&error)), advice)
+        Error::failed(format!("cannot {action} {show}: {}", why(error)), advice)
     }
 }
 

@@ -81,7 +81,7 @@ pub fn write_frames(file: &(impl Named + ?Sized), rows: &[FrameRow]) -> Result<(
             Arc::new(rows.iter().map(get).collect::<UInt32Array>())
         };
         let mut digests = FixedSizeBinaryBuilder::with_capacity(rows.len(), 32);
-        rows.iter().try_for_each(|row| digests.append_value(row.digest)).map_err(odd)?;
+        rows.iter().try_for_each(|row| digests.append_value(row.digest)).map_err(|e| odd(&e))?;
         let columns = vec![
             long(|row| row.ino),
             long(|row| row.offset),
@@ -93,7 +93,7 @@ pub fn write_frames(file: &(impl Named + ?Sized), rows: &[FrameRow]) -> Result<(
             long(|row| row.at),
             Arc::new(digests.finish()),
         ];
-        writer.write(&RecordBatch::try_new(schema.clone(), columns).map_err(odd)?)?;
+        writer.write(&RecordBatch::try_new(schema.clone(), columns).map_err(|e| odd(&e))?)?;
     }
     writer.finish().map(drop)
 }
@@ -139,7 +139,7 @@ pub fn read_frames(file: &(impl Named + ?Sized)) -> Result<Vec<FrameRow>> {
     Ok(rows)
 }
 
-fn odd(error: arrow_schema::ArrowError) -> Error {
+fn odd(error: &arrow_schema::ArrowError) -> Error {
     Error::failed(format!("cannot make the index of frames: {error}"), "")
 }
 

@@ -142,7 +142,7 @@ fn pass_over(from: &mut impl Read, mut bytes: u32, name: &Path) -> Result<()> {
 }
 
 fn unpack(take: &Receiver<Vec<Packed>>, monitor: &Monitor, mut taker: Taker<'_>) -> Result<()> {
-    let mut decompressor = Decompressor::new().map_err(no_memory)?;
+    let mut decompressor = Decompressor::new().map_err(|e| no_memory(&e))?;
     for Packed { head, payload, permit } in take.iter().flatten() {
         monitor.check()?;
         let bytes = decompressor.decompress(head.codec, payload, head.raw as usize);
@@ -157,13 +157,13 @@ fn unpack(take: &Receiver<Vec<Packed>>, monitor: &Monitor, mut taker: Taker<'_>)
 
 /// The bytes of one frame as it is stored; they are what its digest says.
 pub fn unpacked(head: &FrameHead, payload: Vec<u8>) -> Result<Vec<u8>> {
-    let mut decompressor = Decompressor::new().map_err(no_memory)?;
+    let mut decompressor = Decompressor::new().map_err(|e| no_memory(&e))?;
     let bytes = decompressor.decompress(head.codec, payload, head.raw as usize);
     let bytes = bytes.filter(|bytes| *blake3::hash(bytes).as_bytes() == head.digest);
     bytes.ok_or_else(|| not_its_digest(head))
 }
 
-fn no_memory(error: std::io::Error) -> Error {
+fn no_memory(error: &std::io::Error) -> Error {
     Error::failed(format!("cannot decompress: {error}"), "free memory and try again")
 }
 

@@ -75,11 +75,12 @@ impl Following<'_> {
     fn run(&self, standby: &mut Local<'_>) -> Result<Synced> {
         let looked = standby.look(Some(self.head.lineage))?;
         self.is_of(&looked)?;
-        // A standby is of the epoch of its snapshot; the log may be in a later one without a snapshot.
+        // A new standby is of the epoch of its snapshot, as no snapshot may be of an earlier one than it is.
+        let of = if looked.lineage.is_none() { &self.newest } else { &self.head };
         let state = standby.open(OpenRequest {
             lineage: self.head.lineage,
-            epoch: self.newest.epoch,
-            promotions: self.newest.promotions.clone(),
+            epoch: of.epoch,
+            promotions: of.promotions.clone(),
             drift: self.options.drift,
             store: None,
         })?;
@@ -107,6 +108,9 @@ impl Following<'_> {
             Some((_, rest)) => self.replay_all(standby, rest, &mut come)?,
         }
         let has_all = line.len() == 1;
+        if !self.options.keep.is_empty() {
+            come.report.pruned.extend(standby.prune(&self.options.keep, &[])?);
+        }
         standby.follow(self.log.address().to_string())?;
         if !has_all {
             self.note_reader(&state);
@@ -166,14 +170,23 @@ impl Following<'_> {
         deltas.try_for_each(|published| self.replay(standby, published, come))
     }
 
-    /// After something was let go: what only snapshots needed that are not listed any more may be gone.
+    /// After something was let go: what only snapshots needed that are not listed any more may be gone,
+    /// unless the log knows of this standby.
     fn go_on(&self, standby: &mut Local<'_>, base: &Commit, rest: &[Commit], come: &mut Come) -> Result<()> {
         let history = self.log.history(&self.head)?;
         let is_listed = |commit: &Commit| history.snapshots.iter().any(|(at, _)| *at == commit.sequence);
-        if rest.iter().all(|commit| commit.published().is_none() || is_listed(commit)) {
-            return self.replay_all(standby, rest, come);
+        let is_whole = rest.iter().all(|commit| commit.published().is_none() || is_listed(commit));
+        let numbers = |commit: &Commit| commit.published().and_then(|published| published.delta.volume);
+        if !is_whole && is_listed(base) && numbers(base) == numbers(&self.newest) {
+            return self.skip_to_newest(standby, base, &history, come);
         }
-        self.skip_to_newest(standby, base, is_listed(base), &history, come)
+        match self.replay_all(standby, rest, come) {
+            Err(error @ Error::Integrity { .. }) if !is_whole => Err(Error::refused(
+                format!("{} has let go of what this standby needs: {}", self.log.address(), error.sentence()),
+                "begin a new standby: name an empty target",
+            )),
+            other => other,
+        }
     }
 
     /// The changes of one commit.
@@ -201,18 +214,10 @@ impl Following<'_> {
         &self,
         standby: &mut Local<'_>,
         base: &Commit,
-        is_listed: bool,
         history: &LogHistory,
         come: &mut Come,
     ) -> Result<()> {
-        let numbers = |commit: &Commit| commit.published().and_then(|published| published.delta.volume);
         let (Some(held), Some(published)) = (base.info(), self.newest.published()) else { return Ok(()) };
-        if !is_listed || numbers(base) != numbers(&self.newest) {
-            return Err(Error::refused(
-                format!("{} has let go of what follows snapshot {}", self.log.address(), held.name),
-                "begin a new standby: name an empty target",
-            ));
-        }
         let side = |commit: &Commit| {
             let whole = fold(self.log, &self.log.deltas_to(commit, history)?, self.monitor)?;
             LogSnapshot::new(self.log, whole)

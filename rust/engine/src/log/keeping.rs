@@ -84,8 +84,8 @@ fn let_go(
         let goes: BTreeSet<Uuid> = pruned.iter().map(|info| info.id).collect();
         let stay = history.snapshots.iter().filter(|(_, info)| !goes.contains(&info.id));
         let unneeded = log.unneeded((head, history), &stay.map(|(at, _)| *at).collect(), monitor)?;
-        let deed = (!dry_run && !(goes.is_empty() && unneeded.is_empty()))
-            .then(|| Deed::Pruned { snapshots: goes.into_iter().collect() });
+        let has_some = !goes.is_empty() || !unneeded.is_empty();
+        let deed = (!dry_run && has_some).then(|| Deed::Pruned { snapshots: goes.into_iter().collect() });
         Ok((deed, (unneeded, (pruned, kept))))
     })?;
     let bytes = size(unneeded.iter().map(|object| object.size).sum());

@@ -43,7 +43,11 @@ pub(crate) fn announce(
     let (epoch, promotions) = raised.clone();
     let promotion = Commit { epoch, promotions, ..head }.next(digest, Deed::Promotion);
     match log.append(&promotion)? {
-        Appended::Done => Ok(raised),
+        Appended::Done => {
+            // It needs nothing of the log any more. If this fails, `release` does it.
+            let _ = log.forget_reader(volume.info().id);
+            Ok(raised)
+        }
         Appended::Taken(_) => Err(Error::refused(
             format!("something was just published to {address}"),
             format!("`snapsync sync {address} {show}` brings it, then promote it"),

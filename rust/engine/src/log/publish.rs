@@ -152,6 +152,20 @@ impl<'a> LogStandby<'a> {
         Ok(head.next(digest.clone(), Deed::Snapshot(Box::new(published))))
     }
 
+    /// Appends the commit of a snapshot, in the first place after those that change nothing for it.
+    fn append(&mut self, published: &Published) -> Result<Commit> {
+        self.may_be_there = true;
+        loop {
+            let own = self.next(published.clone())?;
+            let Appended::Taken(found) = self.log()?.append(&own)? else { return Ok(own) };
+            if !matches!(found.deed, Deed::Held { .. } | Deed::Released { .. }) || found.epoch > own.epoch {
+                self.may_be_there = false;
+                return Err(self.taken(&found, &own));
+            }
+            self.head = Some(self.log()?.there(found.sequence)?);
+        }
+    }
+
     /// A checkpoint of the newest snapshot, if one is due, or if the next delta has other inode numbers.
     fn checkpoint(&self, head: &Commit, volume: Option<Uuid>) -> Result<Option<(CheckpointAt, u64)>> {
         let log = self.log()?;
@@ -274,12 +288,8 @@ impl StandbyEnd for LogStandby<'_> {
         let key = format!("index/{}-{}.arrow", head.snapshot.id, Uuid::new_v4().simple());
         let index = self.log()?.put_index(key, &frames)?;
         let snapshot = head.snapshot.clone();
-        let own = self.next(Published { delta: head, manifest, index, packs })?;
-        self.may_be_there = true;
-        if let Appended::Taken(found) = self.log()?.append(&own)? {
-            self.may_be_there = false;
-            return Err(self.taken(&found, &own));
-        }
+        let published = Published { delta: head, manifest, index, packs };
+        let own = self.append(&published)?;
         // A round may bring one more.
         self.newest = Some(snapshot.clone());
         self.head = Some((own.clone(), own.digest()?));

@@ -78,7 +78,7 @@ impl Filling for FromLog<'_> {
         to.monitor.advance(begun.kept);
         let missing = wanted(&self.whole.frames, &self.whole.packs, &incoming)?;
         let fetch = Fetch::new(self.log, missing, None, to.monitor)?;
-        let digest = write_head(&mut std::io::sink(), &head).context("describe", &self.whole.manifest())?;
+        let digest = write_head(&mut std::io::sink(), &head).context("describe", self.whole.manifest())?;
         let seed: [Digest; 2] = [digest, announce(to.manifest)?.digest];
         take(&incoming, fetch.arrivals(READERS, seed), seed, to.monitor)?;
         incoming.seal()?;

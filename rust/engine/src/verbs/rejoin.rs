@@ -26,6 +26,9 @@ pub fn rejoin(
     let theirs = new_end.describe(ssh, monitor)?;
     let ours = old_end.describe(ssh, monitor)?;
     can_follow(&old_end.path(), &ours.volume, &new_end.path(), &theirs.volume)?;
+    if matches!(new_end, End::Log(_)) {
+        was_replaced(&old_end.path(), &ours.volume, &new_end.path(), &theirs.volume)?;
+    }
     let line = theirs.line.iter().map(|snapshot| snapshot.id).collect();
     let (epoch, promotions) = (theirs.volume.epoch, theirs.promotions);
     let followed = match old_end.perform(RoleRequest::Follow { epoch, promotions, line }, ssh, monitor)? {
@@ -45,6 +48,21 @@ pub fn rejoin(
         round,
         seconds: started.elapsed().as_secs_f64(),
     })
+}
+
+/// A log goes on under a primary: not under one that is asked to follow it.
+fn was_replaced(old: &Path, ours: &VolumeInfo, log: &Path, theirs: &VolumeInfo) -> Result<()> {
+    if ours.role == Role::Standby || ours.epoch < theirs.epoch {
+        return Ok(());
+    }
+    Err(Error::refused(
+        format!(
+            "{} is the primary that publishes to {}: no other was promoted",
+            old.display(),
+            log.display()
+        ),
+        "promote a standby of the log first",
+    ))
 }
 
 fn can_follow(old: &Path, ours: &VolumeInfo, new: &Path, theirs: &VolumeInfo) -> Result<()> {

@@ -28,7 +28,10 @@ pub fn sync(
     match (LogAddress::parse(source)?, LogAddress::parse(target)?) {
         (None, None) => {}
         (None, Some(log)) => return publish(source, log, options, transfer, monitor),
-        (Some(log), None) => return follow(&log, target, options, transfer, monitor),
+        (Some(log), None) => {
+            only_follows(&log, options)?;
+            return follow(&log, target, options, transfer, monitor);
+        }
         (Some(_), Some(_)) => {
             return Err(Error::usage(
                 "both source and target are logs",
@@ -45,6 +48,18 @@ pub fn sync(
             "run snapsync on one of the two",
         )),
     }
+}
+
+/// Refuses what only a primary can do.
+fn only_follows(log: &LogAddress, options: &Options) -> Result<()> {
+    let patterns = options.everything || !options.exclude.is_empty() || !options.include.is_empty();
+    if options.name.is_none() && options.snap.is_none() && options.history.is_none() && !patterns {
+        return options.keep.check();
+    }
+    Err(Error::usage(
+        format!("{log} has the snapshots of its primary, and the newest of them is brought as it is"),
+        "leave out --name, --snap, --history and the patterns, or give them where the primary is",
+    ))
 }
 
 fn publish(
