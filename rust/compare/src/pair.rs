@@ -5,8 +5,8 @@ use crate::share::{self, Last, Own, Shares};
 use crate::told::Told;
 use crate::trust::{TICK, Trust};
 use snapsync_model::{
-    Attributes, Change, ChangeFlags, Counters, Details, Error, Extent, Inode, Inodes, Kind, Layout, Link,
-    Monitor, Op, ROOT, RelPath, Result, SegmentKind, Side, locked, read_still,
+    Attributes, BLOCK, Change, ChangeFlags, Counters, Details, Error, Extent, Inode, Inodes, Kind, Layout,
+    Link, Monitor, Op, ROOT, RelPath, Result, SegmentKind, Side, locked, read_still,
 };
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::iter::Peekable;
@@ -201,8 +201,8 @@ impl Look<'_> {
         inode.kind == Kind::File && self.again.contains(&inode.ino)
     }
 
-    /// All of a file that the receiver has but whose copy cannot be trusted.
-    fn all(&self, inode: &Inode) -> Result<(Vec<Extent>, Option<Layout>)> {
+    /// All of a file that the receiver has but whose copy cannot be trusted; `old` is what it was.
+    fn all(&self, inode: &Inode, old: &Details) -> Result<(Vec<Extent>, Option<Layout>)> {
         let layout = self.layout(inode)?;
         let op = |kind| match kind {
             SegmentKind::Data => Op::Data,
@@ -217,6 +217,11 @@ impl Look<'_> {
                 }
                 _ => extents.push(data::extent(segment.offset, segment.length, op(segment.kind))),
             }
+        }
+        // What was preallocated beyond that is not any more.
+        let end = extents.last().map_or(0, Extent::end).max(inode.attributes.size.next_multiple_of(BLOCK));
+        if let Some(lost) = old.unwritten.iter().map(|range| range.end()).max().filter(|lost| *lost > end) {
+            extents.push(data::extent(end, lost - end, Op::Hole));
         }
         Ok((extents, self.with_addresses(layout)))
     }
@@ -332,7 +337,7 @@ impl Look<'_> {
         new: &Details,
     ) -> Result<(Vec<Extent>, Option<Layout>)> {
         if self.is_again(target) {
-            return self.all(target);
+            return self.all(target, old);
         }
         let same_object = base.object == target.object && base.object != 0;
         if self.trust == Trust::Objects && same_object && old.unwritten == new.unwritten {
@@ -352,7 +357,7 @@ impl Look<'_> {
         }
         // What the base had is lost, and the receiver has not told: whatever it has is overwritten. If the
         // target's is lost, this says so.
-        self.all(target)
+        self.all(target, old)
     }
 
     fn differences(
