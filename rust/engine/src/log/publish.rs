@@ -306,7 +306,9 @@ impl StandbyEnd for LogStandby<'_> {
     }
 
     fn prune(&mut self, _keep: &Keep, _needed: &[Uuid]) -> Result<Vec<SnapshotInfo>> {
-        self.monitor.note(format!("{} keeps all of its snapshots", self.address));
+        let log = &self.address;
+        self.monitor
+            .note(format!("{log} keeps all of its snapshots: `snapsync prune {log}` takes such rules"));
         Ok(Vec::new())
     }
 
