@@ -181,7 +181,6 @@ def test_a_url_is_told_how_it_is_written(pair: Pair) -> None:
     for url, right in (
         ("ssh://root@host/srv/x", "root@host:/srv/x"),
         ("ssh://host:2222/srv/x", "host:/srv/x with `-o Port=2222`"),
-        ("file:///srv/x", "/srv/x"),
         ("rsync://host/x", "[user@]host:PATH"),
     ):
         assert_told(run("sync", pair.source, url), right, codes=(2,))
