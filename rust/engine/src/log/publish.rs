@@ -158,6 +158,10 @@ impl<'a> LogStandby<'a> {
         loop {
             let own = self.next(published.clone())?;
             let Appended::Taken(found) = self.log()?.append(&own)? else { return Ok(own) };
+            if found.is_of(published.delta.snapshot.id) {
+                // Another round has gone on with what this one has uploaded.
+                return Ok(*found);
+            }
             if !matches!(found.deed, Deed::Held { .. } | Deed::Released { .. }) || found.epoch > own.epoch {
                 self.may_be_there = false;
                 return Err(self.taken(&found, &own));
