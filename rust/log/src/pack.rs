@@ -24,7 +24,6 @@ pub struct Packs<'a> {
     written: Mutex<Written>,
 }
 
-#[derive(Default)]
 struct Written {
     packs: Vec<Option<StoredObject>>,
     frames: Vec<FrameRow>,

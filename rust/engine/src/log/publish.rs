@@ -15,7 +15,7 @@ use crate::volume::lost::LostPaths;
 use crate::volume::pieces::{Piece, Seen};
 use snapsync_log::{
     Appended, CheckpointAt, Commit, Deed, Log, LogAddress, Packs, Published, Since, StoredObject, Upload,
-    Uploaded,
+    Uploaded, fold,
 };
 use snapsync_manifest::FrameRow;
 use snapsync_model::{Change, Error, Monitor, Range, Result, Role, Side, SnapshotInfo, VolumeInfo};
@@ -175,15 +175,16 @@ impl<'a> LogStandby<'a> {
         let log = self.log()?;
         let Some(newest) = log.newest_snapshot(head)? else { return Ok(None) };
         let numbers = newest.published().and_then(|published| published.delta.volume);
-        match (newest.info(), volume.filter(|volume| Some(*volume) != numbers)) {
-            (Some(info), Some(volume)) => {
-                let own = self.own.side(info.id)?;
-                let whole = renumbered(log, &newest, (&*own, volume), self.monitor)?;
-                log.put_checkpoint(&newest, &whole).map(Some)
-            }
-            _ if head.since.is_due() => log.make_checkpoint(head, self.monitor),
-            _ => Ok(None),
+        let other = volume.filter(|volume| Some(*volume) != numbers);
+        let Some(info) = newest.info().filter(|_| other.is_some() || head.since.is_due()) else {
+            return Ok(None);
+        };
+        let history = log.history(&newest)?;
+        let mut whole = fold(log, &log.deltas_to(&newest, &history)?, self.monitor)?;
+        if let Some(volume) = other {
+            whole = renumbered(log, whole, (&*self.own.side(info.id)?, volume))?;
         }
+        log.put_checkpoint(&newest, history, &whole).map(Some)
     }
 
     /// Why another commit has the place.

@@ -2,20 +2,14 @@
 //! from that snapshot, which it holds itself, in its own numbers.
 
 use crate::names::{Merged, Name, Names};
-use snapsync_log::{Commit, Log, LogSnapshot, Whole, fold};
-use snapsync_model::{Error, Monitor, Result, Side};
+use snapsync_log::{Log, LogSnapshot, Whole};
+use snapsync_model::{Error, Result, Side};
 use std::sync::Arc;
 use uuid::Uuid;
 
 /// `own` is that snapshot as `volume` holds it.
-pub(crate) fn renumbered(
-    log: &Arc<Log>,
-    commit: &Commit,
-    (own, volume): (&dyn Side, Uuid),
-    monitor: &Monitor,
-) -> Result<Whole> {
-    let deltas = log.deltas_to(commit, &log.history(commit)?)?;
-    let theirs = LogSnapshot::new(log, fold(log, &deltas, monitor)?)?;
+pub(crate) fn renumbered(log: &Arc<Log>, whole: Whole, (own, volume): (&dyn Side, Uuid)) -> Result<Whole> {
+    let theirs = LogSnapshot::new(log, whole)?;
     let numbers = {
         let (old, new) = (Names::of(&theirs)?, Names::of(own)?);
         pairs(&mut old.iter()?, &mut new.iter()?)?
