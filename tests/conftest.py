@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,12 +13,17 @@ import remote
 from machine import FileSystems, Pair, Place, own_mounts, subvolume
 from object_store import Logs
 
+_KEYS = tempfile.TemporaryDirectory(prefix="snapsync-keys-")
+
 
 def pytest_sessionstart() -> None:
     # Before any thread exists: a thread made earlier would not see the mounts.
     own_mounts()
     # Under sudo the variables that name directories would not count.
     os.environ.pop("SUDO_USER", None)
+    # The keys of this machine are not those of tests.
+    os.environ["SNAPSYNC_KEYS"] = _KEYS.name
+    os.environ.pop("SNAPSYNC_IDENTITY", None)
     # A run that is told to end cleans up, as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 

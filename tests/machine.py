@@ -245,7 +245,10 @@ def command() -> list[str]:
 
 
 def environment(extra: Mapping[str, object] | None = None) -> dict[str, str]:
+    # Of its own variables only that which keeps the keys of tests from those of the machine.
+    own = {"SNAPSYNC_KEYS": os.environ["SNAPSYNC_KEYS"]} if "SNAPSYNC_KEYS" in os.environ else {}
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("SNAPSYNC_", "AWS_"))}
+    clean |= own
     return clean | {key: str(value) for key, value in (extra or {}).items()}
 
 

@@ -11,6 +11,7 @@ import importlib.util
 import itertools
 import json
 import logging
+import os
 import random
 import shutil
 import signal
@@ -27,6 +28,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from http_proxy import Proxy, proxy
 from machine import GIB, environment, libc, missing, room_for, run
 
@@ -108,7 +110,17 @@ class Log:
 
     def begin(self) -> None:
         """Makes it a log, without the races that a first round begins with."""
-        self.write("format.json", json.dumps({"snapsync": "log", "version": 1, "id": str(uuid4())}).encode())
+        key, log = Ed25519PrivateKey.generate(), str(uuid4())
+        described = {
+            "snapsync": "log",
+            "version": 1,
+            "id": log,
+            "signer": key.public_key().public_bytes_raw().hex(),
+        }
+        self.write("format.json", json.dumps(signed(described, log, key)).encode())
+        keys = Path(os.environ["SNAPSYNC_KEYS"])
+        keys.mkdir(exist_ok=True)
+        (keys / f"{log}.key").write_text(key.private_bytes_raw().hex())
 
     def sync(self, *sides: object, env: dict[str, object] | None = None) -> dict[str, Any]:
         """A round that must succeed; its report."""
@@ -139,6 +151,13 @@ class DirectoryLog(Log):
 
     def remove(self, name: str) -> None:
         (self.path / name).unlink()
+
+
+def signed(record: dict[str, Any], log: str, key: Ed25519PrivateKey) -> dict[str, Any]:
+    """A record of a log with its signature, made as docs/log.md says."""
+    unsigned = {name: value for name, value in record.items() if name != "signature"}
+    text = json.dumps(unsigned, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return unsigned | {"signature": key.sign(f"snapsync {log}\n{text}".encode()).hex()}
 
 
 @dataclass

@@ -132,7 +132,7 @@ def test_a_release_is_built_without_what_only_tests_may_reach() -> None:
     assert told.pop(plan) == ["SNAPSYNC_FAULT", "SNAPSYNC_FAULT_TRACE"]
     assert re.search(r'#\[cfg\(feature = "faults"\)\]\nmod plan;', plan.parent.with_suffix(".rs").read_text())
     shipped = {name for path, names in told.items() if not path.stem.endswith("_tests") for name in names}
-    assert shipped <= {"SSH_CONNECTION", "PATH", "HOME", "AWS_PROFILE"}
+    assert shipped <= {"SSH_CONNECTION", "PATH", "HOME", "AWS_PROFILE", "XDG_DATA_HOME"}
 
 
 def test_what_a_release_asks_the_environment_about_object_stores_it_asks_in_two_places() -> None:
@@ -153,7 +153,7 @@ def test_a_module_knows_the_variables_of_faults_only_where_it_has_places_for_the
 
 
 def test_the_commands_ask_for_no_variables_but_those_that_are_documented() -> None:
-    manual = (ROOT / "python/snapsync/cli/commands/run.py").read_text()
+    manual = (ROOT / "python/snapsync/cli/commands/run.py").read_text() + (ROOT / "docs/log.md").read_text()
     for path in (ROOT / "python").rglob("*.py"):
         for name in re.findall(r"environ(?:\.get)?[\[(]\"(\w+)\"", path.read_text()):
             # A terminal is asked about by everybody; only a build with faults obeys the other one.
@@ -173,7 +173,7 @@ RUST_LEVELS = {
         change side
     """,
     "sys": """
-        acl fault holder ioctl mounts private rights trust ways
+        acl fault holder ioctl mounts private rights scratch trust ways
         attributes encryption fs xfs
         data flags
         entry files items
@@ -311,9 +311,9 @@ RUST_LEVELS = {
         mount
     """,
     "log": """
-        commit profile
-        numbers store
-        probe
+        keys profile seals
+        commit keyring store
+        format numbers probe
         log
         fetch fold footer
         checkpoint pack prune renumber side upload
@@ -332,8 +332,8 @@ RUST_LEVELS = {
         fuzz
     """,
     "engine/log": """
-        keeping promotion renumbered seen wanted
-        follow publish restored
+        checkpoint pinned renumbered seen wanted
+        follow keeping promotion publish restored
     """,
     "engine/report": """
         checks
@@ -379,7 +379,7 @@ RUST_LEVELS = {
     """,
     "engine/verbs": """
         browse clone delete diff hold init inspect promote prune receive receive_as_snapshot \
-            recover restore send snapshot status sync verify
+            recover restore send snapshot status sync trust verify
         list mend rejoin switch versions
     """,
     "engine/fuzz": """

@@ -114,7 +114,14 @@ def sync(
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...
-def init(volume: str, *, read_only: bool | None = None, history: str | None = None) -> str: ...
+def init(
+    volume: str,
+    *,
+    read_only: bool | None = None,
+    history: str | None = None,
+    encrypt_to: Sequence[str] = ...,
+) -> str: ...
+def trust(log: str, key: str) -> str: ...
 def recover(
     volume: str,
     *,

@@ -1,6 +1,7 @@
 """Which volume is primary, and what an interrupted command left in one."""
 
 import os
+from collections.abc import Sequence
 
 from snapsync import _native
 from snapsync.api import checks
@@ -14,16 +15,31 @@ from snapsync.reports.roles import (
     RecoverReport,
     RejoinReport,
     SwitchReport,
+    TrustReport,
 )
 from snapsync.types import AnyPath, Progress
 
 
-def init(volume: AnyPath, *, read_only: bool | None = None, history: str | None = None) -> InitReport:
-    """Make a directory a volume, or say how one is kept.
+def init(
+    volume: AnyPath,
+    *,
+    read_only: bool | None = None,
+    history: str | None = None,
+    encrypt_to: Sequence[str] = (),
+) -> InitReport:
+    """Make a directory a volume, or say how one is kept; or begin a log.
 
-    `history` is `full` or `light`: what a primary without subvolumes keeps of older snapshots.
+    `history` is `full` or `light`: what a primary without subvolumes keeps of older snapshots. `encrypt_to`
+    are the recipients of age to whom a new log is encrypted.
     """
-    return InitReport.from_json(_native.init(os.fsdecode(volume), read_only=read_only, history=history))
+    return InitReport.from_json(
+        _native.init(os.fsdecode(volume), read_only=read_only, history=history, encrypt_to=encrypt_to)
+    )
+
+
+def trust(log: AnyPath, key: str) -> TrustReport:
+    """Believe from now on, on this machine, what the key (64 hexadecimal digits) signs in a log."""
+    return TrustReport.from_json(_native.trust(os.fsdecode(log), key))
 
 
 def recover(

@@ -15,6 +15,15 @@ class InitReport(Report):
     notes: tuple[str, ...]
 
 
+class TrustReport(Report):
+    """A key whose commits in a log are believed on this machine from now on."""
+
+    verb = "trust"
+    log: str
+    id: str
+    key: str
+
+
 class RecoverReport(Report):
     """A volume that was healed: `recovered` says what was done, and `latest` is what its tree holds then."""
 

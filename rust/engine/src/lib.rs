@@ -36,7 +36,7 @@ pub use report::snapshots::{
     RestoredPaths, RestoredTo, Taken, Unlisted, Version, Versions,
 };
 pub use report::volumes::{
-    Initialised, Preview, Promoted, Recovered, Rejoined, StandbyStatus, Status, Switched, Unfinished,
+    Initialised, Preview, Promoted, Recovered, Rejoined, StandbyStatus, Status, Switched, Trusted, Unfinished,
 };
 pub use verbs::browse::browse;
 pub use verbs::clone::{clone, delete_clone};
@@ -61,6 +61,7 @@ pub use verbs::snapshot::snapshot;
 pub use verbs::status::status;
 pub use verbs::switch::switch;
 pub use verbs::sync::sync;
+pub use verbs::trust::trust;
 pub use verbs::verify::verify;
 pub use verbs::versions::{restore_file, versions};
 

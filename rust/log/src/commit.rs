@@ -1,8 +1,9 @@
 //! Commit records: the only objects that make something part of a log.
 
+use crate::keys::LogKey;
 use serde::{Deserialize, Serialize};
-use snapsync_model::{Error, Promotions, Result, SnapshotInfo};
-use snapsync_stream::wire::DeltaHead;
+use snapsync_model::{Promotions, SnapshotInfo, Subset};
+use snapsync_stream::wire::{DeltaHead, Totals};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -74,6 +75,15 @@ pub struct Commit {
     pub checkpoint: Option<CheckpointAt>,
     pub since: Since,
     pub deed: Deed,
+    /// In an encrypted log what is left out of the deed, as a file of age in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<String>,
+    /// Who has signed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signer: Option<LogKey>,
+    /// In hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
 }
 
 /// Where a checkpoint is, and of which commit.
@@ -155,6 +165,55 @@ impl LogHistory {
     }
 }
 
+impl Deed {
+    /// Whether it says what files hold, or who may say so. What others do lets something go at most, and that
+    /// who may delete objects can do anyway.
+    pub(crate) fn needs_signature(&self) -> bool {
+        matches!(self, Deed::Snapshot(_) | Deed::Promotion)
+    }
+
+    /// Takes out what only those may read to whom a log is encrypted: not ids, times, sizes and numbers.
+    pub(crate) fn take_private(&mut self) -> Option<Private> {
+        match self {
+            Deed::Snapshot(published) => {
+                let delta = &mut published.delta;
+                let private = delta.clone();
+                let snapshot = &mut delta.snapshot;
+                snapshot.name = snapshot.id.to_string();
+                (snapshot.entries, snapshot.bytes, snapshot.subset) = (None, None, Subset::default());
+                (delta.filesystem, delta.software) = (String::new(), String::new());
+                delta.totals = Totals::default();
+                Some(Private::Delta(Box::new(private)))
+            }
+            Deed::Held { reason, .. } => {
+                Some(Private::Reason(std::mem::replace(reason, "encrypted".to_owned())))
+            }
+            Deed::Promotion | Deed::Pruned { .. } | Deed::Released { .. } => None,
+        }
+    }
+
+    /// Puts that back; false if it is of another deed.
+    pub(crate) fn put_private(&mut self, private: Private) -> bool {
+        let public = self.clone();
+        match (&mut *self, private) {
+            (Deed::Snapshot(published), Private::Delta(delta)) => published.delta = *delta,
+            (Deed::Held { reason, .. }, Private::Reason(told)) => *reason = told,
+            _ => return false,
+        }
+        let mut again = self.clone();
+        again.take_private();
+        again == public
+    }
+}
+
+/// What is encrypted of a deed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Private {
+    Delta(Box<DeltaHead>),
+    Reason(String),
+}
+
 impl Published {
     /// The bytes of what tells about the data.
     pub(crate) fn tables(&self) -> u64 {
@@ -188,6 +247,9 @@ impl Commit {
             written: jiff::Timestamp::now().to_string(),
             since: self.since.with(&deed),
             deed,
+            sealed: None,
+            signer: None,
+            signature: None,
             ..self.clone()
         }
     }
@@ -206,6 +268,9 @@ impl Commit {
             checkpoint: None,
             since: Since { whole: published.tables(), ..Since::default() },
             deed: Deed::Snapshot(Box::new(published)),
+            sealed: None,
+            signer: None,
+            signature: None,
         }
     }
 
@@ -217,14 +282,5 @@ impl Commit {
     pub(crate) fn sequence_of(name: &str) -> Option<u64> {
         let digits = name.strip_suffix(".json").filter(|digits| digits.len() == 20)?;
         digits.parse().ok()
-    }
-
-    /// BLAKE3 in hexadecimal of its record.
-    pub fn digest(&self) -> Result<String> {
-        self.to_bytes().map(|bytes| blake3::hash(&bytes).to_hex().to_string())
-    }
-
-    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>> {
-        serde_json::to_vec_pretty(self).map_err(|e| Error::failed(format!("cannot write a commit: {e}"), ""))
     }
 }

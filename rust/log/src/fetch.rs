@@ -124,7 +124,7 @@ impl Reader<'_> {
                 waited.map_err(|e| snapsync_stream::wire::lift(e, "read", &PathBuf::from(&span.pack.key)))?;
             }
             let range = span.start..span.end;
-            self.span = self.fetch.log.objects().range(&span.pack.key, range).map_err(cut)?;
+            self.span = self.fetch.log.pack_range((&span.pack.key, span.pack.size), range).map_err(cut)?;
             self.start = span.start;
             self.rows = span.rows.into();
         }

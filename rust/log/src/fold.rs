@@ -85,7 +85,7 @@ struct Manifests<'a> {
 
 /// Folds a line of deltas, of which the first starts from nothing.
 pub fn fold(log: &Log, line: &[Published], monitor: &Monitor) -> Result<Whole> {
-    let dir = tempfile::tempdir().context("make a temporary directory in", std::env::temp_dir())?;
+    let dir = snapsync_sys::scratch()?;
     let Some(last) = line.last() else {
         return Err(Error::failed("there is nothing to fold", "report this"));
     };

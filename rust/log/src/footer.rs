@@ -29,8 +29,9 @@ pub(crate) fn append(pack: &mut Vec<u8>, rows: &[FrameRow]) {
 
 /// The frames of a pack; None if its end does not tell them.
 pub(crate) fn read(log: &Log, key: &str, size: u64, number: u32) -> Result<Option<Vec<FrameRow>>> {
-    let from = size.saturating_sub(GUESS);
-    let mut end = log.objects().range(key, from..size)?;
+    let pack = (key, size);
+    let size = log.pack_length(key, size)?;
+    let mut end = log.pack_range(pack, size.saturating_sub(GUESS)..size)?;
     let Some(count) = count(&end) else { return Ok(None) };
     let Some(length) = count.checked_mul(ENTRY).and_then(|rows| rows.checked_add(TAIL)) else {
         return Ok(None);
@@ -39,7 +40,7 @@ pub(crate) fn read(log: &Log, key: &str, size: u64, number: u32) -> Result<Optio
         return Ok(None);
     }
     if length > end.len() as u64 {
-        end = log.objects().range(key, size - length..size)?;
+        end = log.pack_range(pack, size - length..size)?;
     }
     let rows = &end[end.len() - length as usize..end.len() - TAIL as usize];
     Ok(Some(rows.chunks_exact(ENTRY as usize).map(|row| entry(row, number)).collect()))
@@ -82,7 +83,7 @@ mod tests {
     #[test]
     fn a_pack_tells_its_frames_however_many_they_are() {
         let dir = tempfile::tempdir().unwrap();
-        let log = Log::init(&LogAddress::Directory(dir.path().join("log"))).unwrap();
+        let log = Log::init(&LogAddress::Directory(dir.path().join("log")), &[]).unwrap();
         let row = |ino| FrameRow {
             ino,
             offset: 5,

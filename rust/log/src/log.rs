@@ -1,22 +1,33 @@
 //! The line of commits of a log.
 
 use crate::commit::{Checkpoint, CheckpointAt, Commit, Deed, LARGEST, LogHistory, Published, StoredObject};
+use crate::format::{FORMAT, Format};
+use crate::keyring::Keyring;
+use crate::keys::{LogKey, Signer, is_signed_by};
 use crate::numbers::PackNumbers;
 use crate::probe::probe;
-
+use crate::seals::{Header, Seals, Unopened};
 use crate::store::{LogAddress, Objects, Put};
-use serde::{Deserialize, Serialize};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::Deserialize;
+use serde_json::Value;
 use snapsync_manifest::{FrameRow, read_frames, write_frames};
-use snapsync_model::{Context, Error, Result};
+use snapsync_model::{Context, Error, Result, locked};
 use snapsync_stream::wire::VERSION as VERSION_OF_DELTAS;
-use snapsync_sys::Named;
+use snapsync_sys::{Named, scratch};
+use std::collections::{BTreeSet, VecDeque};
+use std::fs::File;
 use std::io::{Read, Write};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Mutex;
 use uuid::Uuid;
 
-const FORMAT: &str = "format.json";
-/// The version that this code writes, and the newest that it reads.
-const VERSION: u32 = 1;
-
+/// The most bytes of what says to whom an object is encrypted.
+const LARGEST_HEADER: u64 = 1 << 20;
+/// How many of these are kept.
+const HEADERS: usize = 64;
 /// The most bytes of a checkpoint's record.
 const LARGEST_CHECKPOINT: u64 = 1 << 30;
 /// The most bytes of a manifest or an index.
@@ -27,25 +38,24 @@ const PART: u64 = 32 << 20;
 /// How often a commit is tried again whose fate the store does not tell.
 const TRIES: usize = 5;
 
-/// What makes a prefix a log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Format {
-    snapsync: String,
-    version: u32,
-    id: Uuid,
-}
-
 /// An open log.
 pub struct Log {
     objects: Objects,
-    id: Uuid,
+    format: Format,
+    keyring: Keyring,
+    /// Whose commits are believed here.
+    trusted: BTreeSet<LogKey>,
+    pub(crate) seals: Seals,
+    /// What the packs begin with that were read last, by their keys.
+    headers: Mutex<VecDeque<(String, Header)>>,
     numbers: PackNumbers,
 }
 
 /// What came of a commit.
 #[derive(Debug)]
 pub enum Appended {
-    Done,
+    /// With this digest.
+    Done { digest: String },
     /// Another one has its place.
     Taken(Box<Commit>),
 }
@@ -62,23 +72,28 @@ impl Log {
     }
 
     fn at(objects: Objects) -> Result<Option<Log>> {
-        let Some(bytes) = objects.get(FORMAT, 1 << 16)? else { return Ok(None) };
-        let format: Format = serde_json::from_slice(&bytes)
-            .map_err(|e| objects.damaged(FORMAT, &format!("it is not what a log begins with: {e}")))?;
-        if format.version > VERSION {
-            return Err(Error::refused(
-                format!("{} has version {} of the format", objects.address(), format.version),
-                "use the newer snapsync that made it",
-            ));
+        let Some(format) = Format::read(&objects)? else { return Ok(None) };
+        let keyring = Keyring::of(format.id)?;
+        let mut trusted = keyring.trusted()?;
+        if trusted.is_empty() {
+            trusted.insert(format.signer);
+        } else if !trusted.contains(&format.signer) {
+            return Err(objects.damaged(FORMAT, "it names another key than the one that this machine knows"));
         }
-        Ok(Some(Log { objects, id: format.id, numbers: PackNumbers::default() }))
+        let seals = Seals::new(format.recipients()?)?;
+        let (headers, numbers) = Default::default();
+        Ok(Some(Log { objects, format, keyring, trusted, seals, headers, numbers }))
     }
 
-    /// Begins a log at an empty prefix, or opens the one that is there.
-    pub fn init(address: &LogAddress) -> Result<Log> {
+    /// Begins a log at an empty prefix, or opens the one that is there. A new one is encrypted to these
+    /// recipients of age, if there are any.
+    pub fn init(address: &LogAddress, recipients: &[String]) -> Result<Log> {
         if let Some(log) = Log::open(address)? {
+            log.format.is_encrypted_to(address, recipients)?;
             return Ok(log);
         }
+        // Before anything is written.
+        crate::seals::recipients(recipients)?;
         let objects = Objects::open(address, true)?;
         let found = objects.list("")?;
         let others: Vec<&String> = found.iter().filter(|name| *name != "probe").collect();
@@ -89,18 +104,85 @@ impl Log {
             ));
         }
         probe(&objects)?;
-        let format = Format { snapsync: "log".to_owned(), version: VERSION, id: Uuid::new_v4() };
-        let bytes = serde_json::to_vec_pretty(&format)
-            .map_err(|e| Error::failed(format!("cannot describe {address}: {e}"), ""))?;
-        // Whoever was first has made it.
-        objects.put_new(FORMAT, bytes)?;
-        Log::at(objects)?.ok_or_else(|| {
+        let (format, signer) = Format::new(recipients)?;
+        // Nobody could ever write to a log whose key got lost.
+        let keyring = Keyring::of(format.id)?;
+        keyring.keep_signer(&signer)?;
+        // Whoever was first has made it; that may have been an earlier try of this one.
+        objects.put_new(FORMAT, format.signed(&signer)?)?;
+        let log = Log::at(objects)?.ok_or_else(|| {
             Error::failed(format!("{address} does not show what was just written there"), "try again")
-        })
+        })?;
+        if log.id() != format.id {
+            keyring.forget_signer()?;
+        }
+        log.format.is_encrypted_to(address, recipients)?;
+        Ok(log)
     }
 
     pub fn id(&self) -> Uuid {
-        self.id
+        self.format.id
+    }
+
+    /// Whether what is in it is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.seals.are_used()
+    }
+
+    /// Whether all of it can be read here: it is not encrypted, or an identity is at hand.
+    pub fn can_open(&self) -> bool {
+        self.seals.can_open()
+    }
+
+    /// Fails unless all of it can be read here.
+    pub fn expect_open(&self) -> Result<()> {
+        if self.can_open() { Ok(()) } else { Err(self.unopened("", Unopened::NoIdentity)) }
+    }
+
+    /// Where the key is, or belongs, by which this machine signs its commits.
+    pub fn key_path(&self) -> PathBuf {
+        self.keyring.path()
+    }
+
+    /// Believes from now on, on this machine, what this key signs.
+    pub fn trust(&self, key: LogKey) -> Result<()> {
+        self.keyring.trust(key)
+    }
+
+    /// Whether this machine has a key of it already.
+    pub fn is_known(&self) -> Result<bool> {
+        self.keyring.trusted().map(|keys| !keys.is_empty())
+    }
+
+    /// Whom it believed this time it believes from now on, too.
+    pub fn trust_as_now(&self) -> Result<()> {
+        self.trusted.iter().try_for_each(|key| self.keyring.trust(*key))
+    }
+
+    /// The key that signs on this machine; None if it has none, and cannot get the one that lies in the log.
+    fn signer(&self) -> Result<Option<Signer>> {
+        if let Some(signer) = self.keyring.signer()? {
+            return Ok(Some(signer));
+        }
+        let Some(signer) = self.format.sealed_signer(&self.seals) else { return Ok(None) };
+        self.keyring.keep_signer(&signer)?;
+        Ok(Some(signer))
+    }
+
+    /// Fails if this machine cannot sign what it publishes.
+    pub fn can_sign(&self) -> Result<()> {
+        self.signer()?.map(drop).ok_or_else(|| self.cannot_sign())
+    }
+
+    /// Makes a key of its own for this machine, if it has none. Those who read the log must be told of it,
+    /// unless it is the one that is known already.
+    pub fn need_signer(&self) -> Result<Option<LogKey>> {
+        if self.signer()?.is_some() {
+            return Ok(None);
+        }
+        let signer = Signer::new()?;
+        self.keyring.keep_signer(&signer)?;
+        Ok(Some(signer.key()))
     }
 
     /// The numbers of packs in the addresses of its snapshots.
@@ -130,15 +212,81 @@ impl Log {
     pub fn commit(&self, sequence: u64) -> Result<Option<(Commit, String)>> {
         let key = Commit::key(sequence);
         let Some(bytes) = self.objects.get(&key, LARGEST)? else { return Ok(None) };
-        let mut record: Commit = serde_json::from_slice(&bytes)
-            .map_err(|e| self.objects.damaged(&key, &format!("it is no commit: {e}")))?;
-        if let Deed::Snapshot(published) = &mut record.deed {
+        let commit = self.read_commit(sequence, &bytes).map_err(|why| self.objects.damaged(&key, &why))?;
+        Ok(Some((commit, blake3::hash(&bytes).to_hex().to_string())))
+    }
+
+    fn read_commit(&self, sequence: u64, bytes: &[u8]) -> std::result::Result<Commit, String> {
+        let none = |e: serde_json::Error| format!("it is no commit: {e}");
+        let record: Value = serde_json::from_slice(bytes).map_err(none)?;
+        let mut commit = Commit::deserialize(&record).map_err(none)?;
+        if commit.sequence != sequence {
+            return Err(format!("it is commit {}", commit.sequence));
+        }
+        match commit.signer {
+            Some(signer) if !is_signed_by(signer, self.id(), &record) => {
+                return Err("it is not what was signed".to_owned());
+            }
+            Some(signer) if !self.trusted.contains(&signer) && self.own_key() != Some(signer) => {
+                return Err(format!(
+                    "it is signed by {signer}, which this machine does not know: if a standby was promoted \
+                     that did not have the key of the log, `snapsync trust {} {signer}` makes it known",
+                    self.address()
+                ));
+            }
+            None if commit.deed.needs_signature() => return Err("nobody has signed it".to_owned()),
+            _ => {}
+        }
+        if let Some(sealed) = commit.sealed.take().filter(|_| self.can_open()) {
+            let private = BASE64.decode(sealed).ok().and_then(|sealed| self.seals.open(sealed).ok());
+            let private = private.and_then(|private| serde_json::from_slice(&private).ok());
+            if !private.is_some_and(|private| commit.deed.put_private(private)) {
+                return Err("what is encrypted in it is of something else, or for others".to_owned());
+            }
+        }
+        if let Deed::Snapshot(published) = &mut commit.deed {
             published.delta.version = VERSION_OF_DELTAS;
         }
-        if record.sequence != sequence {
-            return Err(self.objects.damaged(&key, &format!("it is commit {}", record.sequence)));
+        Ok(commit)
+    }
+
+    /// A record as it goes into the log, encrypted and signed.
+    fn to_record(&self, commit: &Commit) -> Result<Vec<u8>> {
+        let failed =
+            |e: serde_json::Error| Error::failed(format!("cannot write a commit: {e}"), "report this");
+        let mut commit = commit.clone();
+        if self.is_encrypted()
+            && let Some(private) = commit.deed.take_private()
+        {
+            let private = serde_json::to_vec(&private).map_err(failed)?;
+            commit.sealed = Some(BASE64.encode(self.seals.seal(private)?));
         }
-        Ok(Some((record, blake3::hash(&bytes).to_hex().to_string())))
+        let signer = self.signer()?;
+        commit.signer = signer.as_ref().map(Signer::key);
+        let mut record = serde_json::to_value(&commit).map_err(failed)?;
+        match signer {
+            Some(signer) => signer.sign(self.id(), &mut record),
+            None if commit.deed.needs_signature() => return Err(self.cannot_sign()),
+            None => {}
+        }
+        serde_json::to_vec_pretty(&record).map_err(failed)
+    }
+
+    fn own_key(&self) -> Option<LogKey> {
+        self.keyring.signer().ok().flatten().map(|signer| signer.key())
+    }
+
+    fn cannot_sign(&self) -> Error {
+        let path = self.key_path();
+        let name = path.file_name().unwrap_or_default().display();
+        Error::refused(
+            format!("this machine does not have the key that signs for {}", self.address()),
+            format!(
+                "copy {name} to {} from the machine where the log began or was written to; in an encrypted \
+                 log an identity does too",
+                path.display()
+            ),
+        )
     }
 
     /// The newest commit and the digest of its record; None if there is none yet.
@@ -157,6 +305,10 @@ impl Log {
         let checkpoint = head.checkpoint.as_ref().map(|at| self.checkpoint(at)).transpose()?;
         let last = checkpoint.as_ref().map(|checkpoint| checkpoint.sequence);
         let line = self.line(head.clone(), |commit| last.is_some_and(|last| commit.sequence == last + 1))?;
+        let names_it = |commit: &Commit| commit.signer.is_some() && commit.checkpoint == head.checkpoint;
+        if let Some(at) = head.checkpoint.as_ref().filter(|_| !line.iter().any(names_it)) {
+            return Err(self.objects.damaged(&at.object.key, "no commit that is signed names it"));
+        }
         let mut history = checkpoint.map(|checkpoint| checkpoint.history).unwrap_or_default();
         line.iter().for_each(|commit| history.add(commit));
         Ok(history)
@@ -180,10 +332,12 @@ impl Log {
 
     pub fn checkpoint(&self, at: &CheckpointAt) -> Result<Checkpoint> {
         let CheckpointAt { sequence, object } = at;
+        self.expect_open()?;
         let bytes = self.objects.get(&object.key, LARGEST_CHECKPOINT)?.unwrap_or_default();
         if blake3::hash(&bytes).to_hex().as_str() != object.blake3 {
             return Err(self.objects.damaged(&object.key, "it is not what a commit says of it"));
         }
+        let bytes = self.seals.open(bytes).map_err(|why| self.unopened(&object.key, why))?;
         let mut checkpoint: Checkpoint = serde_json::from_slice(&bytes)
             .map_err(|e| self.objects.damaged(&object.key, &format!("it is no checkpoint: {e}")))?;
         if checkpoint.sequence != *sequence {
@@ -204,7 +358,11 @@ impl Log {
         let mut line = vec![newest];
         while let Some(last) = line.last().filter(|last| !is_first(last) && last.sequence > 0) {
             let (older, digest) = self.there(last.sequence - 1)?;
-            if digest != last.before || older.lineage != last.lineage || older.epoch > last.epoch {
+            let is_same = older.epoch == last.epoch
+                && older.promotions == last.promotions
+                && older.checkpoint == last.checkpoint;
+            let may_differ = last.signer.is_some() && older.epoch <= last.epoch;
+            if digest != last.before || older.lineage != last.lineage || !(is_same || may_differ) {
                 let key = Commit::key(last.sequence);
                 return Err(self.objects.damaged(&key, "it does not follow the commit before it"));
             }
@@ -217,7 +375,8 @@ impl Log {
     /// Puts a commit in its place, if that is free. After this returns `Done` the commit is there for good.
     pub fn append(&self, record: &Commit) -> Result<Appended> {
         let key = Commit::key(record.sequence);
-        let bytes = record.to_bytes()?;
+        let bytes = self.to_record(record)?;
+        let done = || Ok(Appended::Done { digest: blake3::hash(&bytes).to_hex().to_string() });
         if bytes.len() as u64 > LARGEST {
             return Err(Error::failed(
                 format!("one commit of {} cannot name so many packs", self.address()),
@@ -229,11 +388,11 @@ impl Log {
             tries += 1;
             let put = self.objects.put_new(&key, bytes.clone());
             if matches!(put, Ok(Put::Made)) {
-                return Ok(Appended::Done);
+                return done();
             }
             // An earlier try may have come through although its answer did not.
             match (self.commit(record.sequence)?, put) {
-                (Some((found, _)), _) if found.token == record.token => return Ok(Appended::Done),
+                (Some((found, _)), _) if found.token == record.token => return done(),
                 (Some((found, _)), _) => return Ok(Appended::Taken(Box::new(found))),
                 (None, Err(error)) if tries == TRIES => return Err(error),
                 (None, _) if tries == TRIES => {
@@ -258,7 +417,12 @@ impl Log {
         self.put(key, bytes)
     }
 
+    /// Writes an object, encrypted if the log is.
     pub(crate) fn put(&self, key: String, bytes: Vec<u8>) -> Result<StoredObject> {
+        self.put_sealed(key, self.seals.seal(bytes)?)
+    }
+
+    pub(crate) fn put_sealed(&self, key: String, bytes: Vec<u8>) -> Result<StoredObject> {
         let blake3 = blake3::hash(&bytes).to_hex().to_string();
         let size = bytes.len() as u64;
         self.objects.put(&key, bytes)?;
@@ -267,10 +431,10 @@ impl Log {
 
     /// The frames of an index.
     pub fn index(&self, object: &StoredObject) -> Result<Vec<FrameRow>> {
-        let file = tempfile::NamedTempFile::new();
-        let file = file.context("make a temporary file in", std::env::temp_dir())?;
-        self.download(object, &file.path().to_path_buf())?;
-        read_frames(file.path())
+        let dir = scratch()?;
+        let file = dir.path().join("index.arrow");
+        self.download(object, &file)?;
+        read_frames(&file)
     }
 
     /// Uploads an index of frames, which are sorted, if there are any.
@@ -278,14 +442,37 @@ impl Log {
         if frames.is_empty() {
             return Ok(None);
         }
-        let file = tempfile::NamedTempFile::new();
-        let file = file.context("make a temporary file in", std::env::temp_dir())?;
-        write_frames(file.path(), frames)?;
-        self.put_file(key, &file.path().to_path_buf()).map(Some)
+        let dir = scratch()?;
+        let file = dir.path().join("index.arrow");
+        write_frames(&file, frames)?;
+        self.put_file(key, &file).map(Some)
     }
 
     /// Brings an object into a file; it is what its commit says, or nothing is returned.
     pub fn download(&self, object: &StoredObject, to: &dyn Named) -> Result<()> {
+        if !self.is_encrypted() {
+            return self.bring(object, to);
+        }
+        self.expect_open()?;
+        let dir = scratch()?;
+        let sealed = dir.path().join("sealed");
+        self.bring(object, &sealed)?;
+        let show = to.show().into_owned();
+        let io = |source| Error::Io { action: "write", path: show.clone(), source };
+        let reader = self.seals.reader(File::open(&sealed).context("open", &sealed)?);
+        let mut reader = reader.map_err(|why| self.unopened(&object.key, why))?;
+        let mut file = to.create().map_err(io)?;
+        let mut part = vec![0; 1 << 20];
+        loop {
+            let length = reader.read(&mut part).map_err(|_| self.unopened(&object.key, Unopened::Damaged))?;
+            if length == 0 {
+                return Ok(());
+            }
+            file.write_all(&part[..length]).map_err(io)?;
+        }
+    }
+
+    fn bring(&self, object: &StoredObject, to: &dyn Named) -> Result<()> {
         if object.size > LARGEST_TABLE {
             return Err(self.objects.damaged(&object.key, "its commit gives it too many bytes"));
         }
@@ -305,5 +492,57 @@ impl Log {
             return Err(self.objects.damaged(&object.key, "it is not what its commit says"));
         }
         Ok(())
+    }
+
+    /// How many bytes a pack has, of those that `pack_range` reads.
+    pub(crate) fn pack_length(&self, key: &str, size: u64) -> Result<u64> {
+        if self.is_encrypted() { self.header(key, size).map(|header| header.length()) } else { Ok(size) }
+    }
+
+    /// A range of a pack of `size` bytes in the store.
+    pub(crate) fn pack_range(&self, (key, size): (&str, u64), range: Range<u64>) -> Result<Vec<u8>> {
+        if !self.is_encrypted() {
+            return self.objects.range(key, range);
+        }
+        let header = self.header(key, size)?;
+        if range.end > header.length() {
+            return Err(self.objects.damaged(key, "it is shorter than what names it says"));
+        }
+        let chunks = self.objects.range(key, header.chunks(&range))?;
+        header.open(&self.seals, &range, chunks).map_err(|why| self.unopened(key, why))
+    }
+
+    fn header(&self, key: &str, size: u64) -> Result<Header> {
+        if let Some((_, header)) = locked(&self.headers).iter().find(|(of, _)| of == key) {
+            return Ok(header.clone());
+        }
+        let mut length = Header::GUESS.min(size);
+        let header = loop {
+            match Header::find(&self.objects.range(key, 0..length)?, size) {
+                Some(header) => break header,
+                None if length == size.min(LARGEST_HEADER) => {
+                    return Err(self.objects.damaged(key, "it is not encrypted, as all of the log is"));
+                }
+                None => length = size.min(LARGEST_HEADER),
+            }
+        };
+        let mut headers = locked(&self.headers);
+        headers.truncate(HEADERS - 1);
+        headers.push_front((key.to_owned(), header.clone()));
+        Ok(header)
+    }
+
+    pub(crate) fn unopened(&self, key: &str, why: Unopened) -> Error {
+        match why {
+            Unopened::Damaged => self.objects.damaged(key, "it cannot be decrypted"),
+            Unopened::NoIdentity => Error::usage(
+                format!("{} is encrypted, and no identity that opens it is at hand", self.address()),
+                "set SNAPSYNC_IDENTITY to the file that `age-keygen` made",
+            ),
+        }
+    }
+
+    pub(crate) fn keyring(&self) -> &Keyring {
+        &self.keyring
     }
 }

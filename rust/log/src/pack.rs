@@ -68,9 +68,10 @@ impl<'a> Packs<'a> {
         }
         self.monitor.check()?;
         footer::append(&mut bytes, &rows);
+        let bytes = self.log.seals.seal_upload(bytes)?;
         // Whoever goes on with it knows by its name what it has.
         let name = blake3::hash(&bytes).to_hex();
-        let object = self.log.put(format!("{}/{number:06}-{name}", self.folder), bytes)?;
+        let object = self.log.put_sealed(format!("{}/{number:06}-{name}", self.folder), bytes)?;
         let mut written = locked(&self.written);
         written.packs[number] = Some(object);
         rows.iter_mut().for_each(|row| row.pack = number as u32);

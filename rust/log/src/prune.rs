@@ -8,7 +8,7 @@ use crate::commit::{Commit, LogHistory, Published};
 use crate::fold::Pieces;
 use crate::log::Log;
 use serde::{Deserialize, Serialize};
-use snapsync_model::{Context, Error, Monitor, Result};
+use snapsync_model::{Error, Monitor, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
@@ -48,7 +48,7 @@ impl Log {
         let bytes = serde_json::to_vec_pretty(reader).map_err(|e| {
             Error::failed(format!("cannot describe a standby of {}: {e}", self.address()), "")
         })?;
-        self.objects().put(&Log::reader_key(reader.volume), bytes)
+        self.objects().put(&Log::reader_key(reader.volume), self.seals.seal(bytes)?)
     }
 
     pub fn forget_reader(&self, volume: Uuid) -> Result<()> {
@@ -61,6 +61,7 @@ impl Log {
         for name in self.objects().list(READERS)? {
             let key = format!("{READERS}/{name}");
             let Some(bytes) = self.objects().get(&key, LARGEST_READER)? else { continue };
+            let bytes = self.seals.open(bytes).map_err(|why| self.unopened(&key, why))?;
             let reader = serde_json::from_slice(&bytes)
                 .map_err(|e| self.objects().damaged(&key, &format!("it describes no standby: {e}")))?;
             readers.push(reader);
@@ -120,7 +121,7 @@ impl Log {
         let Some(last) = commits.last() else { return Ok(()) };
         let ends: BTreeSet<Uuid> = commits.iter().filter_map(Commit::info).map(|info| info.id).collect();
         needed.extend(history.checkpoint_for(last.sequence).map(|at| at.object.key.clone()));
-        let dir = tempfile::tempdir().context("make a temporary directory in", std::env::temp_dir())?;
+        let dir = snapsync_sys::scratch()?;
         let mut pieces = Pieces::default();
         for published in self.deltas_to(last, history)? {
             monitor.check()?;

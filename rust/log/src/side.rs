@@ -192,10 +192,14 @@ impl LogFrames {
         if let Some(block) = locked(&self.blocks).iter().find(|block| has(block)) {
             return Ok(block.clone());
         }
-        let objects = self.log.objects();
-        let pack = self.packs.get(number as usize).filter(|pack| end <= pack.size);
-        let pack = pack.ok_or_else(|| Error::integrity("an index of the log names bytes of no pack", ""))?;
-        let bytes = objects.range(&pack.key, start..end.max((start + BLOCK).min(pack.size)))?;
+        let none = || Error::integrity("an index of the log names bytes of no pack", "");
+        let pack = self.packs.get(number as usize).ok_or_else(none)?;
+        let length = self.log.pack_length(&pack.key, pack.size)?;
+        if end > length {
+            return Err(none());
+        }
+        let range = start..end.max((start + BLOCK).min(length));
+        let bytes = self.log.pack_range((&pack.key, pack.size), range)?;
         let block = Block { pack: number, start, bytes: Arc::new(bytes) };
         let mut blocks = locked(&self.blocks);
         blocks.truncate(BLOCKS - 1);

@@ -2,7 +2,10 @@
 
 use crate::commit::{Commit, Deed, StoredObject};
 use crate::footer;
+use crate::keyring::UploadKey;
 use crate::log::Log;
+use age::secrecy::ExposeSecret;
+use age::x25519::Identity;
 use serde::{Deserialize, Serialize};
 use snapsync_manifest::FrameRow;
 use snapsync_model::{Error, Result};
@@ -69,13 +72,36 @@ impl Log {
         let bytes = serde_json::to_vec_pretty(upload).map_err(|e| {
             Error::failed(format!("cannot describe an upload to {}: {e}", self.address()), "")
         })?;
-        self.objects().put(UPLOAD, bytes)
+        if self.is_encrypted() {
+            self.begin_upload_key(upload.snapshot)?;
+        }
+        self.objects().put(UPLOAD, self.seals.seal_upload(bytes)?)
+    }
+
+    /// A primary may be unable to read an encrypted log, but goes on with its own upload.
+    fn begin_upload_key(&self, snapshot: Uuid) -> Result<()> {
+        let known = self.keyring().upload_key()?.filter(|known| known.snapshot == snapshot);
+        let known = known.and_then(|known| known.identity.parse::<Identity>().ok());
+        let identity = known.unwrap_or_else(Identity::generate);
+        let text = identity.to_string().expose_secret().to_owned();
+        self.keyring().keep_upload_key(&UploadKey { snapshot, identity: text })?;
+        self.seals.set_upload(Some(identity));
+        Ok(())
+    }
+
+    /// After its commit nobody without an identity of the log can read it any more.
+    pub fn end_upload(&self) -> Result<()> {
+        self.seals.set_upload(None);
+        self.keyring().forget_upload_key()
     }
 
     /// The upload that was cut and can go on. What was there when a commit let something go may be deleted at
     /// any moment.
     pub fn upload(&self, head: Option<&Commit>) -> Result<Option<Upload>> {
         let Some(bytes) = self.objects().get(UPLOAD, LARGEST)? else { return Ok(None) };
+        let known = self.keyring().upload_key()?.and_then(|known| known.identity.parse::<Identity>().ok());
+        self.seals.set_upload(known);
+        let Ok(bytes) = self.seals.open(bytes) else { return Ok(None) };
         // It is only a help, and one of another version is of none.
         let Ok(upload) = serde_json::from_slice::<Upload>(&bytes) else { return Ok(None) };
         let is_since = |commit: &Commit| upload.after.is_some_and(|after| commit.sequence == after + 1);

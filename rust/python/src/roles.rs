@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(init, module)?)?;
+    module.add_function(wrap_pyfunction!(trust, module)?)?;
     module.add_function(wrap_pyfunction!(recover, module)?)?;
     module.add_function(wrap_pyfunction!(promote, module)?)?;
     module.add_function(wrap_pyfunction!(promote_preview, module)?)?;
@@ -19,15 +20,21 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
 }
 
 #[pyfunction]
-#[pyo3(signature = (volume, *, read_only=None, history=None))]
+#[pyo3(signature = (volume, *, read_only=None, history=None, encrypt_to=Vec::new()))]
 fn init(
     py: Python<'_>,
     volume: PathBuf,
     read_only: Option<bool>,
     history: Option<String>,
+    encrypt_to: Vec<String>,
 ) -> PyResult<String> {
     let history = history.map(word).transpose()?;
-    watched(py, None, move |monitor| snapsync_engine::init(&volume, read_only, history, monitor))
+    watched(py, None, move |monitor| snapsync_engine::init(&volume, read_only, history, &encrypt_to, monitor))
+}
+
+#[pyfunction]
+fn trust(py: Python<'_>, log: PathBuf, key: String) -> PyResult<String> {
+    watched(py, None, move |_| snapsync_engine::trust(&log, &key))
 }
 
 #[pyfunction]

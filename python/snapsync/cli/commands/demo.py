@@ -198,6 +198,8 @@ class _Log:
 
     def run(self) -> tuple[tuple[SyncReport, ...], tuple[VerifyReport, ...]]:
         self.stage.act("Second act: a log and two standbys")
+        # The key of this log is of no use afterwards.
+        os.environ["SNAPSYNC_KEYS"] = str(self.stage.directory / "keys")
         rounds = [self.publish(), *self.follow(), self.publish_again(), *self.follow_again()]
         self.promote()
         rounds += [self.go_on(), self.come_back(), self.catch_up()]

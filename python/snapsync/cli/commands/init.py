@@ -7,6 +7,7 @@ from snapsync.api import roles
 from snapsync.cli.arguments import VolumeOrLog
 from snapsync.cli.output import Output
 from snapsync.cli.parse.verbs import verb
+from snapsync.declare import Annotated, Option
 from snapsync.errors import ExitCode
 from snapsync.options import History, ReadOnly
 from snapsync.reports.roles import InitReport
@@ -18,9 +19,23 @@ from snapsync.reports.roles import InitReport
         "snapsync init /srv/data",
         "snapsync init /mnt/standby --read-only",
         "snapsync init s3://backups/data",
+        "snapsync init s3://backups/data --encrypt-to $(age-keygen -y identity)",
     ],
 )
-def init(output: Output, volume: VolumeOrLog, read_only: ReadOnly = None, history: History = None) -> int:
+def init(
+    output: Output,
+    volume: VolumeOrLog,
+    read_only: ReadOnly = None,
+    history: History = None,
+    encrypt_to: Annotated[
+        list[str] | None,
+        Option(
+            "--encrypt-to",
+            metavar="RECIPIENT",
+            help="Encrypt a new log to this recipient of age, age1…; may be given several times.",
+        ),
+    ] = None,
+) -> int:
     """Make a directory a volume, or say how one is kept; or begin a log.
 
     A directory becomes a primary, as with the first `snapshot` or `sync`; with --read-only an empty Btrfs
@@ -31,9 +46,10 @@ def init(output: Output, volume: VolumeOrLog, read_only: ReadOnly = None, histor
     cannot share blocks, as on ext4.
 
     A log begins at a prefix with nothing in it, once its store was tried: of several writers that make one
-    object at the same time, exactly one may win. The first `sync` to a log does the same.
+    object at the same time, exactly one may win. The first `sync` to a log does the same, without encryption.
+    With --encrypt-to only who has the identity of a recipient can read it: SNAPSYNC_IDENTITY names the file.
     """
-    report = roles.init(volume, read_only=read_only, history=history)
+    report = roles.init(volume, read_only=read_only, history=history, encrypt_to=encrypt_to or ())
     output.healed(report.recovered)
     output.notes(report.notes)
     output.summary(report, _lines(report))

@@ -1,6 +1,6 @@
 //! Logs, and their snapshots as places to read from.
 
-use snapsync_log::{Commit, Log, LogAddress, LogHistory, LogSnapshot, Published, fold};
+use snapsync_log::{Commit, Log, LogAddress, LogHistory, LogKey, LogSnapshot, Published, fold};
 use snapsync_model::{Error, Monitor, Provider, Result, Role, Side, SnapshotInfo, Subset, VolumeInfo};
 use snapsync_snapshot::find_among;
 use std::sync::Arc;
@@ -60,6 +60,13 @@ pub(crate) fn open(address: &LogAddress) -> Result<Log> {
             "check the address; `snapsync init LOG` begins one, and so does `snapsync sync SOURCE LOG`",
         )
     })
+}
+
+/// Believes from now on what a key signs in a log; returns the id of that.
+pub(crate) fn trust(address: &LogAddress, key: LogKey) -> Result<Uuid> {
+    let log = open(address)?;
+    log.trust(key)?;
+    Ok(log.id())
 }
 
 /// A log, its newest commit, and the snapshots that it lists.

@@ -4,6 +4,7 @@ use crate::delta::outgoing::{announce, copy_file};
 use crate::delta::sides::Sides;
 use crate::delta::staging::{IncomingDelta, StageReport};
 use crate::location::logs;
+use crate::log::pinned::{followed, is_same};
 use crate::log::wanted::{READERS, wanted};
 use crate::options::{Options, Terms, TransferOptions};
 use crate::report::rounds::{Scrubbed, Synced};
@@ -34,11 +35,13 @@ pub(crate) fn follow(
 ) -> Result<Synced> {
     let started = Instant::now();
     let log = Arc::new(logs::open(address)?);
+    log.expect_open()?;
     let nothing = || Error::refused(format!("{address} has no snapshot yet"), "sync its primary to it first");
-    let (head, _) = log.head()?.ok_or_else(nothing)?;
+    let (head, digest) = log.head()?.ok_or_else(nothing)?;
     let newest = log.newest_snapshot(&head)?.ok_or_else(nothing)?;
-    let mut standby = Local::new(target, None, monitor)?;
-    let result = Following { log: &log, head, newest, options, transfer, monitor, started }.run(&mut standby);
+    let mut standby = Local::new(target, None, monitor)?.fed_by_log();
+    let result =
+        Following { log: &log, head, digest, newest, options, transfer, monitor, started }.run(&mut standby);
     if let Err(error) = &result {
         standby.failed(error, Uuid::nil());
     }
@@ -48,6 +51,8 @@ pub(crate) fn follow(
 struct Following<'a> {
     log: &'a Arc<Log>,
     head: Commit,
+    /// That of its record.
+    digest: String,
     /// The commit of its newest snapshot.
     newest: Commit,
     options: &'a Options,
@@ -90,11 +95,16 @@ impl Following<'_> {
                 "sync from the primary itself, or begin a new standby",
             ));
         }
+        if let Some(known) = standby.follows()? {
+            is_same(self.log, (&self.head, &self.digest), &known)?;
+        }
         let mut come = Come::default();
         let line = match &state.newest {
             Some(base) => self.missing(base, &state)?,
             None => Vec::new(),
         };
+        self.log.trust_as_now()?;
+        standby.follow(followed(self.log, (&self.head, &self.digest)))?;
         let is_prune = |commit: &Commit| matches!(commit.deed, Deed::Pruned { .. });
         match line.split_first() {
             None => {
@@ -111,7 +121,6 @@ impl Following<'_> {
         if !self.options.keep.is_empty() {
             come.report.pruned.extend(standby.prune(&self.options.keep, &[])?);
         }
-        standby.follow(self.log.address().to_string())?;
         if !has_all {
             self.note_reader(&state);
         }
@@ -192,7 +201,7 @@ impl Following<'_> {
     /// The changes of one commit.
     fn replay(&self, standby: &mut Local<'_>, published: &Published, come: &mut Come) -> Result<()> {
         let Published { delta, manifest: stored, index, packs } = published;
-        let dir = tempfile::tempdir().context("make a temporary directory in", std::env::temp_dir())?;
+        let dir = snapsync_sys::scratch()?;
         let manifest = dir.path().join("manifest.arrow");
         self.log.download(stored, &manifest)?;
         snapsync_manifest::vet(&manifest)?;
@@ -224,7 +233,7 @@ impl Following<'_> {
         };
         let (old, new) = (side(base)?, side(&self.newest)?);
         let all = new.frames();
-        let dir = tempfile::tempdir().context("make a temporary directory in", std::env::temp_dir())?;
+        let dir = snapsync_sys::scratch()?;
         let manifest = dir.path().join("manifest.arrow");
         let header = ManifestHeader {
             base: held.id.to_string(),

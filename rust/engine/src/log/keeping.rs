@@ -2,27 +2,30 @@
 
 use crate::keep::Keep;
 use crate::location::logs;
+use crate::log::checkpoint::with_checkpoint;
 use crate::report::snapshots::{Deleted, HeldSnapshot, Kept, Pruned, Released};
 use snapsync_log::{Appended, Commit, Deed, Log, LogAddress, LogHistory};
 use snapsync_model::{Error, Monitor, Result, Role, SnapshotInfo, size};
 use snapsync_snapshot::find_among;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// How often it is tried again where others append to the log meanwhile.
 const TRIES: usize = 10;
 
-/// Appends what `decide` makes of the newest state of a log; None if there is nothing to append.
+/// Appends what `decide` makes of the newest state of a log: the commit that it is to continue, and a deed.
+/// None if there is nothing to append.
 fn append<T>(
     log: &Log,
-    mut decide: impl FnMut(&Commit, &LogHistory) -> Result<(Option<Deed>, T)>,
+    mut decide: impl FnMut(&Commit, &LogHistory) -> Result<(Option<(Commit, Deed)>, T)>,
 ) -> Result<(Commit, T)> {
     for _ in 0..TRIES {
         let (head, digest) = log.head()?.ok_or_else(|| empty(log))?;
         let (deed, made) = decide(&head, &log.history(&head)?)?;
-        let Some(deed) = deed else { return Ok((head, made)) };
+        let Some((head, deed)) = deed else { return Ok((head, made)) };
         let own = head.next(digest, deed);
-        if let Appended::Done = log.append(&own)? {
+        if let Appended::Done { .. } = log.append(&own)? {
             return Ok((own, made));
         }
     }
@@ -35,7 +38,8 @@ fn empty(log: &Log) -> Error {
 
 /// Lets go what no rule keeps, and nobody holds or needs, or only tells what that is.
 pub(crate) fn prune(address: &LogAddress, keep: &Keep, dry_run: bool, monitor: &Monitor) -> Result<Pruned> {
-    let log = logs::open(address)?;
+    let log = Arc::new(logs::open(address)?);
+    log.expect_open()?;
     let (head, (pruned, kept)) = let_go(&log, dry_run, monitor, &mut |history| Ok(plan(history, keep)))?;
     for stays in kept.iter().filter(|kept| !dry_run && !kept.by_rule) {
         monitor.note(format!("snapshot {} stays: {}", stays.snapshot.name, stays.why.join("; ")));
@@ -46,7 +50,8 @@ pub(crate) fn prune(address: &LogAddress, keep: &Keep, dry_run: bool, monitor: &
 
 /// Lets go of one snapshot.
 pub(crate) fn delete(address: &LogAddress, name: &str, monitor: &Monitor) -> Result<Deleted> {
-    let log = logs::open(address)?;
+    let log = Arc::new(logs::open(address)?);
+    log.expect_open()?;
     let (head, deleted) = let_go(&log, false, monitor, &mut |history| {
         let found = find_among(history.infos(), name, &address.to_string())?;
         if let Some(reason) = history.holds.get(&found.id) {
@@ -74,7 +79,7 @@ pub(crate) fn delete(address: &LogAddress, name: &str, monitor: &Monitor) -> Res
 type Plan = (Vec<SnapshotInfo>, Vec<Kept>);
 
 fn let_go(
-    log: &Log,
+    log: &Arc<Log>,
     dry_run: bool,
     monitor: &Monitor,
     plan: &mut dyn FnMut(&LogHistory) -> Result<Plan>,
@@ -85,8 +90,15 @@ fn let_go(
         let stay = history.snapshots.iter().filter(|(_, info)| !goes.contains(&info.id));
         let unneeded = log.unneeded((head, history), &stay.map(|(at, _)| *at).collect(), monitor)?;
         let has_some = !goes.is_empty() || !unneeded.is_empty();
-        let deed = (!dry_run && has_some).then(|| Deed::Pruned { snapshots: goes.into_iter().collect() });
-        Ok((deed, (unneeded, (pruned, kept))))
+        // The primary of an encrypted log may be unable to make checkpoints.
+        let makes_one = log.is_encrypted() && head.since.is_due();
+        if dry_run || !(has_some || makes_one) {
+            return Ok((None, (unneeded, (pruned, kept))));
+        }
+        let head = head.clone();
+        let head = if makes_one { with_checkpoint(log, head, None, monitor)? } else { head };
+        let deed = Deed::Pruned { snapshots: goes.into_iter().collect() };
+        Ok((Some((head, deed)), (unneeded, (pruned, kept))))
     })?;
     let bytes = size(unneeded.iter().map(|object| object.size).sum());
     let objects = unneeded.len();
@@ -113,9 +125,10 @@ fn plan(history: &LogHistory, keep: &Keep) -> Plan {
 /// Keeps a snapshot from being deleted or pruned until it is released.
 pub(crate) fn hold(address: &LogAddress, name: &str, reason: &str) -> Result<HeldSnapshot> {
     let log = logs::open(address)?;
-    let (head, snapshot) = append(&log, |_, history| {
+    let (head, snapshot) = append(&log, |head, history| {
         let snapshot = find_among(history.infos(), name, &address.to_string())?;
-        Ok((Some(Deed::Held { snapshot: snapshot.id, reason: reason.to_owned() }), snapshot))
+        let held = Deed::Held { snapshot: snapshot.id, reason: reason.to_owned() };
+        Ok((Some((head.clone(), held)), snapshot))
     })?;
     let volume = logs::info(&log, Some(&head), Role::Standby);
     Ok(HeldSnapshot { verb: "hold", volume, snapshot, reason: reason.to_owned() })
@@ -123,7 +136,7 @@ pub(crate) fn hold(address: &LogAddress, name: &str, reason: &str) -> Result<Hel
 
 pub(crate) fn release(address: &LogAddress, name: &str) -> Result<Released> {
     let log = logs::open(address)?;
-    let (head, (snapshot, reason)) = append(&log, |_, history| {
+    let (head, (snapshot, reason)) = append(&log, |head, history| {
         let snapshot = find_among(history.infos(), name, &address.to_string())?;
         let reason = history.holds.get(&snapshot.id).cloned().ok_or_else(|| {
             Error::usage(
@@ -131,7 +144,8 @@ pub(crate) fn release(address: &LogAddress, name: &str) -> Result<Released> {
                 format!("`snapsync list {address}` shows what is held, and why"),
             )
         })?;
-        Ok((Some(Deed::Released { snapshot: snapshot.id }), (snapshot, reason)))
+        let released = Deed::Released { snapshot: snapshot.id };
+        Ok((Some((head.clone(), released)), (snapshot, reason)))
     })?;
     let volume = logs::info(&log, Some(&head), Role::Standby);
     Ok(Released { verb: "release", volume, snapshot: Some(snapshot), reason, standby: None })

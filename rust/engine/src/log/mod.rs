@@ -1,7 +1,9 @@
 //! The two halves of a round that a log lies between: the primary's publishes to it, the standby's follows.
 
+mod checkpoint;
 pub(crate) mod follow;
 pub(crate) mod keeping;
+mod pinned;
 pub(crate) mod promotion;
 pub(crate) mod publish;
 pub(crate) mod renumbered;

@@ -2,8 +2,9 @@
 //! old primary cannot publish any more.
 
 use crate::location::logs;
+use crate::log::pinned::is_same;
 use snapsync_log::{Appended, Commit, Deed, LogAddress};
-use snapsync_model::{Error, Promotions, Result, SnapshotInfo};
+use snapsync_model::{Error, Monitor, Promotions, Result, SnapshotInfo};
 use snapsync_snapshot::Volume;
 use std::path::Path;
 
@@ -12,8 +13,10 @@ pub(crate) fn announce(
     volume: &Volume,
     newest: &SnapshotInfo,
     raised: (u64, Promotions),
+    monitor: &Monitor,
 ) -> Result<(u64, Promotions)> {
-    let Some(address) = volume.follows() else { return Ok(raised) };
+    let Some(known) = volume.follows() else { return Ok(raised) };
+    let address = &known.address;
     let address = LogAddress::parse(Path::new(address))?.ok_or_else(|| {
         Error::integrity(format!("{address} is the address of no log"), "sync it once more")
     })?;
@@ -22,6 +25,7 @@ pub(crate) fn announce(
     let (head, digest) = log.head()?.ok_or_else(|| {
         Error::refused(format!("{address} has lost all of its snapshots"), "look what happened to it")
     })?;
+    is_same(&log, (&head, &digest), known)?;
     let held = log.newest_snapshot(&head)?;
     let is_own = head.deed == Deed::Promotion && head.promotions.are_of(volume.info().id, newest.id);
     if !held.is_some_and(|held| held.is_of(newest.id)) {
@@ -40,10 +44,16 @@ pub(crate) fn announce(
             "only one of them can go on; its snapshots come to the others with `snapsync sync`",
         ));
     }
+    if let Some(key) = log.need_signer()? {
+        monitor.note(format!(
+            "this machine did not have the key of {address} and signs with a new one: run `snapsync trust \
+             {address} {key}` on the machines that follow it"
+        ));
+    }
     let (epoch, promotions) = raised.clone();
     let promotion = Commit { epoch, promotions, ..head }.next(digest, Deed::Promotion);
     match log.append(&promotion)? {
-        Appended::Done => {
+        Appended::Done { .. } => {
             // It needs nothing of the log any more. If this fails, `release` does it.
             let _ = log.forget_reader(volume.info().id);
             Ok(raised)

@@ -5,6 +5,7 @@ use crate::delta::staging::{Data, IncomingDelta, StageReport, with_data, workers
 use crate::digest::hex;
 use crate::keep::Keep;
 use crate::location::logs;
+use crate::log::checkpoint::{Renumber, with_checkpoint};
 use crate::log::renumbered::renumbered;
 use crate::options::TransferOptions;
 use crate::round::standby::can_follow;
@@ -14,12 +15,11 @@ use crate::volume::copies::{Copied, Stretch};
 use crate::volume::lost::LostPaths;
 use crate::volume::pieces::{Piece, Seen};
 use snapsync_log::{
-    Appended, CheckpointAt, Commit, Deed, Log, LogAddress, Packs, Published, Since, StoredObject, Upload,
-    Uploaded, fold,
+    Appended, Commit, Deed, Log, LogAddress, Packs, Published, StoredObject, Upload, Uploaded,
 };
 use snapsync_manifest::FrameRow;
 use snapsync_model::{Change, Error, Monitor, Range, Result, Role, Side, SnapshotInfo, VolumeInfo};
-use snapsync_snapshot::Volume;
+use snapsync_snapshot::{Standby, Volume};
 use snapsync_stream::wire::DeltaHead;
 use snapsync_stream::{Held, Limit, Transferred, send};
 use snapsync_sys::Root;
@@ -60,6 +60,8 @@ pub(crate) struct LogStandby<'a> {
     monitor: &'a Monitor,
     own: Publisher<'a>,
     log: Option<Arc<Log>>,
+    /// What the primary knows of it, read before the log was.
+    known: Option<Standby>,
     /// Its newest commit and the digest of that record.
     head: Option<(Commit, String)>,
     /// The snapshot that it holds.
@@ -87,8 +89,20 @@ impl<'a> LogStandby<'a> {
         transfer: &'a TransferOptions,
         monitor: &'a Monitor,
     ) -> LogStandby<'a> {
-        let (log, head, newest, delta, cut) = Default::default();
-        LogStandby { address, transfer, monitor, own, log, head, newest, delta, cut, may_be_there: false }
+        let (log, known, head, newest, delta, cut) = Default::default();
+        LogStandby {
+            address,
+            transfer,
+            monitor,
+            own,
+            log,
+            known,
+            head,
+            newest,
+            delta,
+            cut,
+            may_be_there: false,
+        }
     }
 
     fn log(&self) -> Result<&Arc<Log>> {
@@ -144,23 +158,28 @@ impl<'a> LogStandby<'a> {
     fn next(&self, published: Published) -> Result<Commit> {
         let Some((head, digest)) = &self.head else { return Ok(Commit::first(published)) };
         let (epoch, promotions) = (published.delta.epoch, published.delta.promotions.clone());
-        let mut head = Commit { epoch, promotions, ..head.clone() };
-        if let Some((at, whole)) = self.checkpoint(&head, published.delta.volume)? {
-            head.since = Since { whole, ..Since::default() };
-            head.checkpoint = Some(at);
-        }
+        let head = Commit { epoch, promotions, ..head.clone() };
+        let renumber = |log: &Arc<Log>, whole, info: &SnapshotInfo, volume| {
+            renumbered(log, whole, (&*self.own.side(info.id)?, volume))
+        };
+        let next = published.delta.volume.map(|volume| (volume, &renumber as Renumber<'_>));
+        let head = with_checkpoint(self.log()?, head, next, self.monitor)?;
         Ok(head.next(digest.clone(), Deed::Snapshot(Box::new(published))))
     }
 
-    /// Appends the commit of a snapshot, in the first place after those that change nothing for it.
-    fn append(&mut self, published: &Published) -> Result<Commit> {
+    /// Appends the commit of a snapshot, in the first place after those that change nothing for it; returns
+    /// it and its digest.
+    fn append(&mut self, published: &Published) -> Result<(Commit, String)> {
         self.may_be_there = true;
         loop {
             let own = self.next(published.clone())?;
-            let Appended::Taken(found) = self.log()?.append(&own)? else { return Ok(own) };
+            let found = match self.log()?.append(&own)? {
+                Appended::Done { digest } => return Ok((own, digest)),
+                Appended::Taken(found) => found,
+            };
             if found.is_of(published.delta.snapshot.id) {
                 // Another round has gone on with what this one has uploaded.
-                return Ok(*found);
+                return self.log()?.there(found.sequence);
             }
             if !matches!(found.deed, Deed::Held { .. } | Deed::Released { .. }) || found.epoch > own.epoch {
                 self.may_be_there = false;
@@ -170,21 +189,23 @@ impl<'a> LogStandby<'a> {
         }
     }
 
-    /// A checkpoint of the newest snapshot, if one is due, or if the next delta has other inode numbers.
-    fn checkpoint(&self, head: &Commit, volume: Option<Uuid>) -> Result<Option<(CheckpointAt, u64)>> {
-        let log = self.log()?;
-        let Some(newest) = log.newest_snapshot(head)? else { return Ok(None) };
-        let numbers = newest.published().and_then(|published| published.delta.volume);
-        let other = volume.filter(|volume| Some(*volume) != numbers);
-        let Some(info) = newest.info().filter(|_| other.is_some() || head.since.is_due()) else {
-            return Ok(None);
-        };
-        let history = log.history(&newest)?;
-        let mut whole = fold(log, &log.deltas_to(&newest, &history)?, self.monitor)?;
-        if let Some(volume) = other {
-            whole = renumbered(log, whole, (&*self.own.side(info.id)?, volume))?;
+    /// Fails if the log does not show the snapshot any more that this primary last brought there.
+    fn has_not_forgotten(&self, log: &Log) -> Result<()> {
+        let Some(known) = &self.known else { return Ok(()) };
+        let head = self.head.iter().map(|(head, _)| head.clone());
+        let line = head.map(|head| log.line(head, |commit| commit.is_of(known.snapshot)));
+        let line = line.collect::<Result<Vec<_>>>()?.into_iter().flatten();
+        if line.take(1).any(|first| first.is_of(known.snapshot)) {
+            return Ok(());
         }
-        log.put_checkpoint(&newest, history, &whole).map(Some)
+        Err(Error::integrity(
+            format!(
+                "{} had snapshot {} of this primary, and does not show it any more",
+                self.address, known.name
+            ),
+            "something changes or hides what is in the log: bring back its objects, or begin a new one at \
+             another prefix",
+        ))
     }
 
     /// Why another commit has the place.
@@ -208,6 +229,9 @@ impl<'a> LogStandby<'a> {
 impl StandbyEnd for LogStandby<'_> {
     fn look(&mut self, _lineage: Option<Uuid>) -> Result<StandbyInfo> {
         self.log = Log::open(&self.address)?.map(Arc::new);
+        if let (Some(log), Ok(volume)) = (&self.log, self.own.volume()) {
+            self.known = volume.standbys().get(&log.id()).cloned();
+        }
         self.read_head()?;
         let head = self.head.as_ref().map(|(head, _)| head);
         Ok(StandbyInfo {
@@ -225,7 +249,7 @@ impl StandbyEnd for LogStandby<'_> {
 
     fn open(&mut self, opening: OpenRequest) -> Result<State> {
         if self.log.is_none() {
-            self.log = Some(Arc::new(Log::init(&self.address)?));
+            self.log = Some(Arc::new(Log::init(&self.address, &[])?));
             self.read_head()?;
         }
         let head = self.head.as_ref().map(|(head, _)| head);
@@ -234,6 +258,8 @@ impl StandbyEnd for LogStandby<'_> {
             can_follow(&self.address.to_string(), (opening.epoch, &opening.promotions), own)?;
         }
         let volume = logs::info(self.log()?, head, Role::Standby);
+        self.log()?.can_sign()?;
+        self.has_not_forgotten(self.log()?)?;
         // Another round may still be at it.
         self.cut = self.log()?.upload(head)?.filter(|upload| !self.own.sends(upload.snapshot));
         let pending = self.cut.clone().map(|Upload { snapshot, base, manifest, .. }| Pending {
@@ -294,10 +320,10 @@ impl StandbyEnd for LogStandby<'_> {
         let index = self.log()?.put_index(key, &frames)?;
         let snapshot = head.snapshot.clone();
         let published = Published { delta: head, manifest, index, packs };
-        let own = self.append(&published)?;
         // A round may bring one more.
+        self.head = Some(self.append(&published)?);
         self.newest = Some(snapshot.clone());
-        self.head = Some((own.clone(), own.digest()?));
+        self.log()?.end_upload()?;
         Ok(snapshot)
     }
 

@@ -12,7 +12,7 @@ use crate::remote::ssh::Peer;
 use crate::remote::wire::Wire;
 use crate::volume::lost::LostPaths;
 use snapsync_apply::Loss;
-use snapsync_model::{Context, Error, Monitor, RelPath, Result, SnapshotInfo, Stage, VolumeInfo};
+use snapsync_model::{Error, Monitor, RelPath, Result, SnapshotInfo, Stage, VolumeInfo};
 use snapsync_stream::{Compression, Held, Readable};
 use uuid::Uuid;
 
@@ -32,7 +32,7 @@ pub(super) fn send(
     let paths: Vec<RelPath> = paths.paths().into_iter().collect();
     let content = Content::new(&volume, &snapshot, &paths, monitor)?;
     content.expect_whole(monitor)?;
-    let dir = tempfile::tempdir().context("make a temporary directory in", std::env::temp_dir())?;
+    let dir = snapsync_sys::scratch()?;
     let manifest = dir.path().join("manifest.arrow");
     let head = content.write_manifest(&manifest, monitor)?;
     wire.tell(&Answer::Ready)?;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use snapsync_model::{SnapshotInfo, VolumeInfo, path_as_json};
 use snapsync_snapshot::{Claim, Thinning, Weight};
 use std::path::PathBuf;
+use uuid::Uuid;
 
 #[derive(Debug, Serialize)]
 pub struct Unfinished {
@@ -155,6 +156,15 @@ pub struct Switched {
     pub round: Synced,
     pub notes: Vec<String>,
     pub seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Trusted {
+    pub verb: &'static str,
+    pub log: String,
+    pub id: Uuid,
+    /// In hexadecimal.
+    pub key: String,
 }
 
 #[derive(Debug, Serialize)]

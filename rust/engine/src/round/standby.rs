@@ -17,7 +17,7 @@ use crate::volume::recovery::{can_go_on, commit, finish, recover};
 use crate::volume::{drift, retention, standing};
 use snapsync_apply::{Incoming, Journal, Phase};
 use snapsync_model::{Error, Monitor, Promotions, Provider, Result, Role, SnapshotInfo, Standing};
-use snapsync_snapshot::{LockedVolume, Volume, name_is_free};
+use snapsync_snapshot::{FollowedLog, LockedVolume, Volume, name_is_free};
 use snapsync_stream::wire::{DeltaEnd, DeltaHead, Digest};
 use snapsync_stream::{Arrivals, Limit, Transferred};
 use snapsync_sys::{Spot, btrfs};
@@ -34,6 +34,8 @@ pub(crate) struct Local<'a> {
     volume: Option<LockedVolume>,
     made: Made,
     incoming: Option<Incoming<'a>>,
+    /// Whether it follows a log, and goes on doing so whatever becomes of the round.
+    is_fed_by_log: bool,
     /// The rate limit of the data that this process itself brings.
     limit: Option<Arc<Limit>>,
     /// Whether this round has staged something, so that an incomplete delta is its own.
@@ -60,6 +62,7 @@ impl<'a> Local<'a> {
             made: Made::default(),
             incoming: None,
             limit: None,
+            is_fed_by_log: false,
             has_begun: false,
             under_way: None,
             begun: None,
@@ -69,6 +72,11 @@ impl<'a> Local<'a> {
     /// Limits the bytes a second that it takes.
     pub(crate) fn limited(self, rate: Option<u64>) -> Local<'a> {
         Local { limit: rate.map(Limit::new), ..self }
+    }
+
+    /// What feeds it is a log: it goes on following that whatever becomes of the round.
+    pub(crate) fn fed_by_log(self) -> Local<'a> {
+        Local { is_fed_by_log: true, ..self }
     }
 
     /// Gives the same answer for volumes that its client may not feed and for missing ones.
@@ -89,8 +97,12 @@ impl<'a> Local<'a> {
         self.volume.as_mut().ok_or_else(|| out_of_turn("the volume is not open"))
     }
 
-    /// Records the log that the open volume follows.
-    pub(crate) fn follow(&mut self, log: String) -> Result<()> {
+    /// The log that the open volume follows.
+    pub(crate) fn follows(&mut self) -> Result<Option<FollowedLog>> {
+        Ok(self.volume()?.follows().cloned())
+    }
+
+    pub(crate) fn follow(&mut self, log: FollowedLog) -> Result<()> {
         self.volume()?.set_follows(Some(log))
     }
 
@@ -318,7 +330,9 @@ impl StandbyEnd for Local<'_> {
             can_be_kept(volume.root(), read_only)?;
             volume.set_read_only(read_only)?;
         }
-        volume.set_follows(None)?;
+        if !self.is_fed_by_log {
+            volume.set_follows(None)?;
+        }
         let pending = Journal::load(&volume.store())?.map(|journal| Pending {
             snapshot: journal.snapshot.id,
             base: journal.base,

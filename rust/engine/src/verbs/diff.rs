@@ -103,6 +103,6 @@ fn write(
 
 /// Counts the changes without writing a manifest.
 fn count(sides: &Sides, head: &ManifestHeader, monitor: &Monitor) -> Result<Counts> {
-    let dir = tempfile::tempdir().context("create a directory in", std::env::temp_dir())?;
+    let dir = snapsync_sys::scratch()?;
     sides.write_manifest(&dir.path().join("manifest.arrow"), head, monitor)
 }

@@ -13,16 +13,24 @@ use uuid::Uuid;
 
 /// Makes a directory a volume, or changes how one is kept. With `read_only` a new one becomes a standby of
 /// whichever primary is synced to it first.
+/// `encrypt_to` are the recipients of age to whom a new log is encrypted.
 /// `history` is what it keeps of older snapshots as a primary; a new one keeps nothing by itself where blocks
 /// cannot be shared.
 pub fn init(
     path: &Path,
     read_only: Option<bool>,
     history: Option<History>,
+    encrypt_to: &[String],
     monitor: &Monitor,
 ) -> Result<Initialised> {
     if let Some(log) = LogAddress::parse(path)? {
-        return begin_log(&log, read_only, history);
+        return begin_log(&log, read_only, history, encrypt_to);
+    }
+    if !encrypt_to.is_empty() {
+        return Err(Error::usage(
+            format!("{} is no log: only logs are encrypted", path.display()),
+            "leave out --encrypt-to",
+        ));
     }
     let root = open_directory(path)?;
     can_be_kept(&root, read_only == Some(true))?;
@@ -63,15 +71,24 @@ pub fn init(
     Ok(Initialised { verb: "init", volume, read_only, recovered, notes: monitor.take_notes() })
 }
 
-fn begin_log(log: &LogAddress, read_only: Option<bool>, history: Option<History>) -> Result<Initialised> {
+fn begin_log(
+    log: &LogAddress,
+    read_only: Option<bool>,
+    history: Option<History>,
+    encrypt_to: &[String],
+) -> Result<Initialised> {
     if read_only.is_some() || history.is_some() {
         return Err(Error::usage(
             format!("{log} is a log: what is kept of a tree is a matter of volumes"),
             "leave out --read-only and --history",
         ));
     }
-    let log = Log::init(log)?;
+    let log = Log::init(log, encrypt_to)?;
     let newest = log.head()?.map(|(newest, _)| newest);
     let volume = logs::info(&log, newest.as_ref(), Role::Standby);
-    Ok(Initialised { verb: "init", volume, read_only: false, recovered: Vec::new(), notes: Vec::new() })
+    let key = log.key_path();
+    let advice =
+        if log.is_encrypted() { "an identity opens the copy in the log" } else { "keep a copy of it" };
+    let notes = vec![format!("the key that signs for it is {}: {advice}", key.display())];
+    Ok(Initialised { verb: "init", volume, read_only: false, recovered: Vec::new(), notes })
 }

@@ -21,5 +21,6 @@ pub(crate) mod snapshot;
 pub(crate) mod status;
 pub(crate) mod switch;
 pub(crate) mod sync;
+pub(crate) mod trust;
 pub(crate) mod verify;
 pub(crate) mod versions;

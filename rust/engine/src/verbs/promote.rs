@@ -14,7 +14,8 @@ use std::path::Path;
 /// Makes a standby the primary. If it follows a log, the log is in the new epoch first.
 pub fn promote(path: &Path, name: Option<String>, on_drift: OnDrift, monitor: &Monitor) -> Result<Promoted> {
     let wanted = Wanted { name, on_drift, standbys: BTreeMap::new() };
-    promote_in(open_directory(path)?, wanted, &mut announce, monitor)
+    let mut tell = |volume: &_, newest: &_, raised| announce(volume, newest, raised, monitor);
+    promote_in(open_directory(path)?, wanted, &mut tell, monitor)
 }
 
 /// Says what that would have to do first. Only reads, and does not look for what was changed by hand.

@@ -48,7 +48,7 @@ pub fn send(
     let bases = bases.iter().map(|path| Sendable::find(path)).collect::<Result<Vec<_>>>()?;
     let base = nearest(&target, bases, monitor);
     monitor.start(Stage::Compare, 0);
-    let dir = tempfile::tempdir().context("make a temporary directory in", std::env::temp_dir())?;
+    let dir = snapsync_sys::scratch()?;
     let manifest = dir.path().join("manifest.arrow");
     let (sides, head) = open(base.as_ref(), &target, monitor)?;
     let counts = sides.write_manifest(&manifest, &head, monitor)?;

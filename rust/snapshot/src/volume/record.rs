@@ -134,6 +134,16 @@ pub struct Claim {
     pub at: String,
 }
 
+/// A log that a standby follows, and the newest commit in it when it was last read: a log never loses one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FollowedLog {
+    pub address: String,
+    pub id: Uuid,
+    pub sequence: u64,
+    /// BLAKE3 of its record, in hexadecimal.
+    pub digest: String,
+}
+
 /// The standby for which a round has taken a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TakenFor {
@@ -203,9 +213,9 @@ pub(crate) struct Record {
     /// It was made for the sake of a part of its tree, and goes with the last of them if it has no snapshot.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) for_parts: bool,
-    /// The address of the log that it follows while it is a standby.
+    /// The log that it follows while it is a standby.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) follows: Option<String>,
+    pub(super) follows: Option<FollowedLog>,
     /// The directory that this is the store of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) root: Option<Bound>,

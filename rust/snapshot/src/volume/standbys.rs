@@ -2,7 +2,7 @@
 
 use crate::volume::handle::Volume;
 use crate::volume::locked::LockedVolume;
-use crate::volume::record::{Standby, TakenFor};
+use crate::volume::record::{FollowedLog, Standby, TakenFor};
 use snapsync_model::{Result, SnapshotInfo};
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -17,9 +17,9 @@ impl Volume {
         self.record.taken_for.get(&snapshot).copied()
     }
 
-    /// The address of the log that this standby follows.
-    pub fn follows(&self) -> Option<&str> {
-        self.record.follows.as_deref()
+    /// The log that this standby follows.
+    pub fn follows(&self) -> Option<&FollowedLog> {
+        self.record.follows.as_ref()
     }
 
     /// The secret by which this standby's primary recognises it.
@@ -68,8 +68,8 @@ impl LockedVolume {
         }
     }
 
-    /// Records the address of the log that this standby follows; None if it follows a volume.
-    pub fn set_follows(&mut self, log: Option<String>) -> Result<()> {
+    /// Records the log that this standby follows; None if it follows a volume.
+    pub fn set_follows(&mut self, log: Option<FollowedLog>) -> Result<()> {
         if self.record_mut().follows == log {
             return Ok(());
         }
