@@ -3,7 +3,7 @@
 use crate::digest::{BATCH, Body, CHUNK, Digest, Reading, Record, digest_of, readable};
 use crate::names::{Encoded, Merged, Name, Names};
 use rayon::prelude::*;
-use snapsync_model::{Content, Context, Inode, Kind, Monitor, RelPath, Result, Side, read_still};
+use snapsync_model::{ByDigests, Content, Context, Inode, Kind, Monitor, RelPath, Result, Side, read_still};
 use std::cmp::Ordering;
 use std::iter::Peekable;
 
@@ -109,7 +109,8 @@ impl Pairs<'_> {
         Ok(pair)
     }
 
-    /// Small files are compared as they are. Two large ones are read at the same time.
+    /// Small files are compared as they are. Two large ones are read at the same time, and one alone where the
+    /// other side has digests.
     fn compared(
         &self,
         path: &RelPath,
@@ -117,6 +118,18 @@ impl Pairs<'_> {
         (q, y): (&Inode, Result<Content>),
     ) -> Result<Compared> {
         let size = p.attributes.size;
+        let held_against = |holds: &ByDigests<'_>, side: &dyn Side, inode, file: Result<Content>| {
+            let read = |file: &Content| holds(file, path.as_path());
+            readable(file.and_then(|mut file| read_still(side, inode, &mut file, read)))
+        };
+        if let Some(holds) = self.a.by_digests(p) {
+            let is_same = held_against(&holds, self.b, q, y)?;
+            return Ok(Compared { is_same: is_same == Some(true), is_readable: [true, is_same.is_some()] });
+        }
+        if let Some(holds) = self.b.by_digests(q) {
+            let is_same = held_against(&holds, self.a, p, x)?;
+            return Ok(Compared { is_same: is_same == Some(true), is_readable: [is_same.is_some(), true] });
+        }
         if size > CHUNK {
             let digest = |side, inode, file| -> Result<Option<Digest>> {
                 readable(digest_of(side, path, inode, file, self.monitor))

@@ -6,14 +6,15 @@ use crate::fold::Whole;
 use crate::log::Log;
 use snapsync_manifest::{ChangeRows, FrameRow, ManifestReader};
 use snapsync_model::{
-    Address, Attributes, Change, Content, Details, Directories, Error, Extent, Inode, Inodes, Kind, Layout,
-    Link, Op, Placed, Range, ReadAt, RelPath, Result, Side, locked,
+    Address, Attributes, ByDigests, Change, Content, Context, Details, Directories, Error, Extent, Inode,
+    Inodes, Kind, Layout, Link, Op, Placed, Range, ReadAt, RelPath, Result, Side, locked,
 };
 use snapsync_stream::unpacked;
 use snapsync_stream::wire::{FrameHead, LARGEST_FRAME};
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 /// How much of a pack is read at once, at least, and how many such blocks are kept.
@@ -147,6 +148,10 @@ impl Side for LogSnapshot {
         Ok(Layout::new(inode.attributes.size, &placed, &unwritten))
     }
 
+    fn by_digests<'a>(&'a self, inode: &'a Inode) -> Option<ByDigests<'a>> {
+        Some(Box::new(|file, path| self.data.are_those_of(inode, file, path)))
+    }
+
     fn space(&self) -> Option<u128> {
         Some(Arc::as_ptr(&self.data.log) as usize as u128)
     }
@@ -166,6 +171,31 @@ impl LogFrames {
         let from = self.rows.partition_point(|row| row.ino < ino);
         let count = self.rows[from..].partition_point(|row| row.ino == ino);
         &self.rows[from..from + count]
+    }
+
+    /// Whether a file, which is as long as an inode here, has its bytes. A frame of which the inode has all is
+    /// known by its digest; the others are read.
+    fn are_those_of(&self, inode: &Inode, file: &Content, path: &Path) -> Result<bool> {
+        let mut bytes = Vec::new();
+        let mut at = 0;
+        for row in self.of(inode.ino) {
+            if !is_hole(file, at..row.offset, path)? {
+                return Ok(false);
+            }
+            bytes.resize(row.length as usize, 0);
+            file.read_exact_at(&mut bytes, row.offset).context("read", path)?;
+            let skip = row.skip as usize;
+            let is_same = if row.is_whole() {
+                *blake3::hash(&bytes).as_bytes() == row.digest
+            } else {
+                self.read(row)?[skip..skip + bytes.len()] == bytes
+            };
+            if !is_same {
+                return Ok(false);
+            }
+            at = row.end();
+        }
+        is_hole(file, at..inode.attributes.size, path)
     }
 
     fn placed(&self, row: &FrameRow) -> Placed {
@@ -206,6 +236,19 @@ impl LogFrames {
         blocks.push_front(block.clone());
         Ok(block)
     }
+}
+
+/// Whether a range of a file reads as a hole does.
+fn is_hole(file: &Content, range: std::ops::Range<u64>, path: &Path) -> Result<bool> {
+    let mut bytes = Vec::new();
+    for at in range.clone().step_by(BLOCK as usize) {
+        bytes.resize((range.end - at).min(BLOCK) as usize, 0);
+        file.read_exact_at(&mut bytes, at).context("read", path)?;
+        if bytes.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// A file of a snapshot, open for reading.

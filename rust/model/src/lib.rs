@@ -43,7 +43,7 @@ pub use plain::PlainFiles;
 pub use printable::{is_printable, printable, printable_bytes, printable_within};
 pub use promotion::{MOST_EPOCHS, Promotion, Promotions, Standing};
 pub use restless::Restless;
-pub use side::{Directories, Inodes, Owners, Packed, Side, read_still};
+pub use side::{ByDigests, Directories, Inodes, Owners, Packed, Side, read_still};
 pub use snapshot::{History, Provider, Role, SnapshotInfo, VolumeInfo, path_as_json};
 pub use subset::Subset;
 pub use unread::Unread;

@@ -8,6 +8,7 @@ use crate::mutex::locked;
 use crate::path::RelPath;
 use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub type Inodes<'a> = Box<dyn Iterator<Item = Result<Inode>> + Send + 'a>;
@@ -57,6 +58,13 @@ pub trait Side: Send + Sync {
         Ok(None)
     }
 
+    /// What compares a file with others by digests of its bytes, if this side has those: none of its own are
+    /// read then.
+    fn by_digests<'a>(&'a self, inode: &'a Inode) -> Option<ByDigests<'a>> {
+        let _ = inode;
+        None
+    }
+
     /// The path of an inode's first name.
     fn path(&self, inode: &Inode) -> Result<RelPath> {
         match inode.links.first() {
@@ -83,6 +91,9 @@ pub trait Side: Send + Sync {
         self.inodes()?.filter(wanted).collect()
     }
 }
+
+/// Whether the bytes of a file, which is as long and is read at this path, are those of the other one.
+pub type ByDigests<'a> = Box<dyn Fn(&Content, &Path) -> Result<bool> + Send + Sync + 'a>;
 
 /// All bytes of a small file, and their BLAKE3.
 pub struct Packed {

@@ -59,6 +59,14 @@ pub fn verify(a: &Path, b: &Path, reading: Reading, ssh: &SshOptions, monitor: &
         merge(&mut left, &mut right, &mut found)?;
     }
     found.settle()?;
+    if let [true, false] | [false, true] = [&named.0, &named.1].map(Named::is_log)
+        && reading != Reading::Nothing
+    {
+        monitor.note(
+            "what the log holds is known by digests, and read only where it differs: to read all of it, verify \
+             the log with itself",
+        );
+    }
     if found.lost_and_found.is_some() {
         monitor.note("an empty lost+found, which the file system made, is on one side only");
     }
@@ -129,6 +137,10 @@ impl Named {
             Named::Here(_) => Ok(None),
             Named::There(address) => RemoteDigests::ask(address, ssh, reading, lineage, monitor).map(Some),
         }
+    }
+
+    fn is_log(&self) -> bool {
+        matches!(self, Named::Here(Place::Log(_)))
     }
 
     fn open(&self, monitor: &Monitor) -> Result<Option<Opened>> {

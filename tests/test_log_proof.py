@@ -1,0 +1,106 @@
+"""A log proves by its digests alone what a standby holds: not one byte of a pack is read for that."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from stat import S_ISREG
+
+import pytest
+from machine import Pair, Place, assert_told, done, run
+from worlds import World, punch
+
+MIB = 1 << 20
+
+
+def changed(path: Path, offset: int, data: bytes) -> None:
+    """Changes bytes and leaves the times as they were."""
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def differing(one: object, other: object) -> list[str]:
+    ran = run("verify", one, other, "--json")
+    assert "differences" in ran.json, ran
+    return [difference["path"] for difference in ran.json["differences"]]
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "small": lambda tree: changed(tree / "small", 3, b"x"),
+    "large": lambda tree: changed(tree / "large", 3 * MIB - 1, b"\0"),
+    "sparse": lambda tree: changed(tree / "sparse", 2 * MIB, b"x"),
+    "tail": lambda tree: changed(tree / "tail", 5 * MIB - 1, b"x"),
+    "cut": lambda tree: changed(tree / "cut", 100, b"x"),
+}
+
+
+@pytest.mark.parametrize("kinds", [("xfs", "btrfs"), ("btrfs", "xfs"), ("ext4", "ext4")], ids="-".join)
+def test_a_standby_is_held_against_digests_and_no_pack_is_read(
+    place: Place, tmp_path: Path, kinds: tuple[str, str]
+) -> None:
+    pair, log = Pair.make(place, kinds), tmp_path / "log"
+    (pair.source / "small").write_bytes(b"abcdefgh")
+    (pair.source / "large").write_bytes(os.urandom(3 * MIB))
+    with (pair.source / "sparse").open("wb") as file:
+        for part in (0, 4):
+            file.seek(part * MIB)
+            file.write(os.urandom(MIB))
+    with (pair.source / "tail").open("wb") as file:
+        file.write(b"begins")
+        file.truncate(5 * MIB)
+    (pair.source / "cut").write_bytes(os.urandom(5000))
+    done("sync", pair.source, f"file://{log}")
+    done("sync", f"file://{log}", pair.target)
+    (log / "packs").rename(tmp_path / "packs")
+    assert differing(f"file://{log}", pair.target) == []
+    assert differing(pair.target, f"file://{log}") == []
+    # Where a file differs, its bytes are read to tell where.
+    (tmp_path / "packs").rename(log / "packs")
+    expected = []
+    for name, change in CHANGES.items():
+        change(pair.target)
+        expected.append(name)
+        assert differing(f"file://{log}", pair.target) == sorted(expected)
+    punch(pair.target / "large", 0, MIB)
+    assert "large" in differing(f"file://{log}", pair.target)
+
+
+def test_frames_of_which_files_have_only_parts_are_read(place: Place, tmp_path: Path) -> None:
+    pair, log = Pair.make(place, ("xfs", "btrfs")), f"file://{tmp_path}/log"
+    world = World(pair.source, seed=44)
+    world.grow(60)
+    for _ in range(5):
+        done("sync", pair.source, log)
+        done("sync", log, pair.target)
+        assert differing(log, pair.target) == []
+        world.churn(40)
+    walk = ((Path(top), names) for top, _, names in os.walk(pair.target) if ".snapsync" not in top)
+    files = [top / name for top, names in walk for name in names if len(str(top / name)) < 4000]
+    files = [path for path in files if S_ISREG(path.lstat().st_mode) and path.lstat().st_size > 10]
+    for path in files[:20]:
+        at = path.stat().st_size // 2
+        with path.open("rb") as file:
+            file.seek(at)
+            before = file.read(1)
+        changed(path, at, bytes([before[0] ^ 1]))
+        # Of several names of a file one is told.
+        assert len(differing(log, pair.target)) == 1
+        changed(path, at, before)
+
+
+def test_a_log_that_is_verified_with_itself_reads_all_packs(place: Place, tmp_path: Path) -> None:
+    source, log = place("xfs"), tmp_path / "log"
+    (source / "large").write_bytes(os.urandom(3 * MIB))
+    (source / "small").write_bytes(b"small")
+    done("sync", source, f"file://{log}")
+    done("verify", f"file://{log}", f"file://{log}")
+    for pack in (log / "packs").rglob("*/*/*"):
+        whole = pack.read_bytes()
+        pack.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+        ran = run("verify", f"file://{log}", f"file://{log}", "--quiet")
+        assert_told(ran, "digest", codes=(4,))
+        pack.write_bytes(whole)
