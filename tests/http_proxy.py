@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-KINDS = re.compile(r"/(format\.json|commits|packs|manifests|index|probe)\b")
+KINDS = re.compile(r"/(format\.json|commits|packs|manifests|index|tables|readers|probe)\b")
 OF_THE_CONNECTION = ("connection", "keep-alive", "transfer-encoding", "content-length")
 
 

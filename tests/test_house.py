@@ -311,7 +311,7 @@ RUST_LEVELS = {
         mount
     """,
     "log": """
-        keys profile seals
+        at_once keys profile seals
         commit keyring store
         format numbers probe
         log

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -588,3 +589,60 @@ def test_of_two_standbys_of_a_log_only_one_is_promoted(taken_over: TakenOver, pl
     log.sync(taken_over.new, log.address)
     log.sync(log.address, other)
     assert_same(taken_over.new, other)
+
+
+# --- what may not be deleted ------------------------------------------------------------------
+
+
+def retained(asked: Asked, forward: Forward) -> Answer | None:
+    """A store that lets go of no pack, as with object lock: it answers for each object."""
+    keys = re.findall(rb"<Key>([^<]+)</Key>", asked.body)
+    one = "<Error><Key>{}</Key><Code>AccessDenied</Code><Message>locked</Message></Error>"
+    errors = "".join(one.format(key.decode()) for key in keys if b"/packs/" in key)
+    deleted = "".join(
+        f"<Deleted><Key>{key.decode()}</Key></Deleted>" for key in keys if b"/packs/" not in key
+    )
+    page = f"<?xml version='1.0'?><DeleteResult>{errors}{deleted}</DeleteResult>".encode()
+    return Answer(200, (("content-type", "application/xml"),), page, len(page))
+
+
+def is_deletion(asked: Asked) -> bool:
+    return asked.method == "POST" and "delete" in asked.path
+
+
+def with_old_packs(log: Log, primary: Path) -> None:
+    for number in range(3):
+        fill(primary / "file", 0, 50_000, number)
+        log.sync(primary, log.address)
+
+
+@pytest.mark.parametrize("hitch", [retained, says(403, "AccessDenied")], ids=["each", "all"])
+def test_what_a_store_retains_stays_and_prune_says_so(watched: Watched, place: Place, hitch: Hitch) -> None:
+    log, proxy = watched
+    primary = place("xfs")
+    with_old_packs(log, primary)
+    proxy.begin(where(is_deletion, hitch))
+    pruned = done("prune", log.address, "--keep-last", "1", env=log.env)
+    [note] = [note for note in pruned["notes"] if "does not let go" in note]
+    assert "AccessDenied" in note
+    assert len(pruned["pruned"]) == 2
+    proxy.begin()
+    assert len(log.names("packs/")) == 3
+    done("prune", log.address, "--keep-last", "1", env=log.env)
+    assert len(log.names("packs/")) == 1
+    log.sync(log.address, place.absent("xfs"))
+
+
+def test_what_a_directory_does_not_let_go_of_stays_and_prune_says_so(logs: Logs, place: Place) -> None:
+    log, primary = logs("directory"), place("xfs")
+    with_old_packs(log, primary)
+    packs = [Path(log.address.removeprefix("file://")) / name for name in log.names("packs/")]
+    subprocess.run(["chattr", "+i", *packs], check=True)
+    try:
+        pruned = done("prune", log.address, "--keep-last", "1")
+        assert any("does not let go of" in note for note in pruned["notes"]), pruned["notes"]
+    finally:
+        subprocess.run(["chattr", "-i", *packs], check=True)
+    assert len(log.names("packs/")) == 3
+    done("prune", log.address, "--keep-last", "1")
+    assert len(log.names("packs/")) == 1

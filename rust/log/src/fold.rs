@@ -1,9 +1,10 @@
 //! Puts a snapshot together from the commits that led to it: one manifest in which everything is new, and
 //! the frames that have its bytes. What a new standby needs, a restore, and a checkpoint.
 
+use crate::at_once::at_once;
 use crate::commit::{Published, StoredObject};
 use crate::log::Log;
-use snapsync_manifest::{FrameRow, ManifestHeader, ManifestReader, ManifestWriter, vet};
+use snapsync_manifest::{FrameRow, ManifestHeader, ManifestReader, ManifestWriter, read_frames, vet};
 use snapsync_model::{
     Change, ChangeFlags, Context, Counts, Directories, End, Error, Extent, Kind, Link, Monitor, Op, ROOT,
     RelPath, Result,
@@ -13,6 +14,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::iter::Peekable;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
+
+/// The tables of so many deltas are brought together, by so many readers.
+const TOGETHER: usize = 32;
+const READERS: usize = 8;
 
 /// All of one snapshot.
 pub struct Whole {
@@ -94,12 +99,12 @@ pub fn fold(log: &Log, line: &[Published], monitor: &Monitor) -> Result<Whole> {
     }
     let mut manifests = Manifests { files: Vec::new(), monitor };
     let mut pieces = Pieces::default();
-    for (number, published) in line.iter().enumerate() {
+    each_with_tables(log, line, dir.path(), &mut |published, tables| {
         monitor.check()?;
-        let manifest = dir.path().join(format!("{number}.arrow"));
-        pieces.add(log, published, &manifest)?;
-        manifests.files.push(manifest);
-    }
+        pieces.add(published, &tables)?;
+        manifests.files.push(tables.manifest);
+        Ok(())
+    })?;
     pieces.keep_used();
     let delta = &last.delta;
     let header = ManifestHeader {
@@ -116,6 +121,44 @@ pub fn fold(log: &Log, line: &[Published], monitor: &Monitor) -> Result<Whole> {
     Ok(Whole { dir, delta, frames: pieces.of.into_values().flatten().collect(), packs: pieces.packs })
 }
 
+/// The tables of a delta, in files.
+pub(crate) struct Tables {
+    pub(crate) manifest: PathBuf,
+    index: Option<PathBuf>,
+}
+
+impl Tables {
+    pub(crate) fn remove(self) -> Result<()> {
+        let files = std::iter::once(self.manifest).chain(self.index);
+        files.into_iter().try_for_each(|file| std::fs::remove_file(&file).context("remove", &file))
+    }
+}
+
+/// Calls `act` for each of these deltas, in order, with its tables, which are brought to a directory before:
+/// those of several at the same time, as a store takes its time for each.
+pub(crate) fn each_with_tables(
+    log: &Log,
+    line: &[Published],
+    dir: &Path,
+    act: &mut dyn FnMut(&Published, Tables) -> Result<()>,
+) -> Result<()> {
+    for (part, first) in line.chunks(TOGETHER).zip((0..).step_by(TOGETHER)) {
+        let bring = |number: usize| {
+            let published = &part[number];
+            let file = |what| dir.join(format!("{}-{what}.arrow", first + number));
+            let tables =
+                Tables { manifest: file("manifest"), index: published.index.as_ref().map(|_| file("index")) };
+            log.download(&published.manifest, &tables.manifest)?;
+            published.index.iter().zip(&tables.index).try_for_each(|(index, to)| log.download(index, to))?;
+            Ok(tables)
+        };
+        for (published, tables) in part.iter().zip(at_once(part.len(), READERS, bring)) {
+            act(published, tables?)?;
+        }
+    }
+    Ok(())
+}
+
 /// Where the bytes of all files are.
 #[derive(Default)]
 pub(crate) struct Pieces {
@@ -125,11 +168,11 @@ pub(crate) struct Pieces {
 }
 
 impl Pieces {
-    /// What they are after one more delta, whose manifest is brought to `manifest`.
-    pub(crate) fn add(&mut self, log: &Log, published: &Published, manifest: &PathBuf) -> Result<()> {
-        log.download(&published.manifest, manifest)?;
+    /// What they are after one more delta.
+    pub(crate) fn add(&mut self, published: &Published, tables: &Tables) -> Result<()> {
+        let manifest = &tables.manifest;
         vet(manifest)?;
-        let come = Come::read(log, published, self.packs.len() as u32)?;
+        let come = Come::read(published, tables, self.packs.len() as u32)?;
         self.packs.extend(published.packs.iter().cloned());
         let mut changed = Vec::new();
         for change in ManifestReader::open(manifest)? {
@@ -212,11 +255,8 @@ struct Come<'a> {
 
 impl<'a> Come<'a> {
     /// Their packs are numbered from `first` on.
-    fn read(log: &Log, published: &'a Published, first: u32) -> Result<Come<'a>> {
-        let mut frames = match &published.index {
-            Some(index) => log.index(index)?,
-            None => Vec::new(),
-        };
+    fn read(published: &'a Published, tables: &Tables, first: u32) -> Result<Come<'a>> {
+        let mut frames = tables.index.as_deref().map(read_frames).transpose()?.unwrap_or_default();
         if frames.iter().any(|frame| frame.pack as usize >= published.packs.len()) {
             return Err(astray(published, "its index names a pack that it does not have"));
         }

@@ -5,6 +5,7 @@
 //! puts a snapshot together from what led to it, and `side` reads that as any other tree; `checkpoint` and
 //! `prune` keep it short. docs/log.md has the layout and the protocol.
 
+mod at_once;
 mod checkpoint;
 mod commit;
 mod fetch;

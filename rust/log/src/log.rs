@@ -1,5 +1,6 @@
 //! The line of commits of a log.
 
+use crate::at_once::{REQUESTS, at_once};
 use crate::commit::{Checkpoint, CheckpointAt, Commit, Deed, LARGEST, LogHistory, Published, StoredObject};
 use crate::format::{FORMAT, Format};
 use crate::keyring::Keyring;
@@ -33,7 +34,10 @@ const LARGEST_CHECKPOINT: u64 = 1 << 30;
 /// The most bytes of a manifest or an index.
 const LARGEST_TABLE: u64 = 64 << 30;
 /// How many bytes of it are read at a time.
-const PART: u64 = 32 << 20;
+const PART: u64 = 8 << 20;
+
+/// How many commits are asked for before it is known that they are needed, at most.
+const AHEAD: u64 = 64;
 
 /// How often a commit is tried again whose fate the store does not tell.
 const TRIES: usize = 5;
@@ -356,8 +360,17 @@ impl Log {
     /// holds. Each is the successor of the one before it.
     pub fn line(&self, newest: Commit, is_first: impl Fn(&Commit) -> bool) -> Result<Vec<Commit>> {
         let mut line = vec![newest];
+        // More and more are asked for at once: where one goes on, it mostly goes on for long.
+        let (mut ahead, mut count) = (VecDeque::new(), 1);
         while let Some(last) = line.last().filter(|last| !is_first(last) && last.sequence > 0) {
-            let (older, digest) = self.there(last.sequence - 1)?;
+            if ahead.is_empty() {
+                let next = last.sequence - 1;
+                let asked =
+                    at_once(count.min(last.sequence) as usize, REQUESTS, |n| self.there(next - n as u64));
+                (ahead, count) = (asked.into(), (2 * count).min(AHEAD));
+            }
+            let Some(read) = ahead.pop_front() else { break };
+            let (older, digest) = read?;
             let is_same = older.epoch == last.epoch
                 && older.promotions == last.promotions
                 && older.checkpoint == last.checkpoint;

@@ -1,6 +1,7 @@
 //! Whether a store keeps its word: of all who write one new object at once, exactly one may have written it.
 //! A store that answers several of them with success loses commits, and no log is begun there.
 
+use crate::at_once::at_once;
 use crate::store::{Objects, Put};
 use snapsync_model::{Error, Result};
 use uuid::Uuid;
@@ -12,12 +13,12 @@ const RACES: usize = 4;
 /// Races for throw-away objects; refuses a store that lets several win, or none.
 pub(crate) fn probe(objects: &Objects) -> Result<()> {
     // All at once: there are stores where those who lose wait for seconds.
-    at_once(RACES, |_| race(objects)).into_iter().collect()
+    at_once(RACES, RACES, |_| race(objects)).into_iter().collect()
 }
 
 fn race(objects: &Objects) -> Result<()> {
     let key = format!("probe/{}", Uuid::new_v4());
-    let outcomes = at_once(RIVALS, |rival| objects.put_new(&key, vec![rival as u8]));
+    let outcomes = at_once(RIVALS, RIVALS, |rival| objects.put_new(&key, vec![rival as u8]));
     let outcomes: Result<Vec<Put>> = outcomes.into_iter().collect();
     let held = outcomes.as_ref().map_or(Ok(None), |_| objects.get(&key, 1));
     objects.delete(&key)?;
@@ -37,14 +38,4 @@ fn race(objects: &Objects) -> Result<()> {
         format!("{} lets several writers make the same object: it would lose snapshots", objects.address()),
         "use a store that honours `If-None-Match: *`, or a directory",
     ))
-}
-
-/// Does it in so many threads.
-fn at_once<T: Send>(count: usize, work: impl Fn(usize) -> Result<T> + Sync) -> Vec<Result<T>> {
-    let gone = || Err(Error::failed("a thread has ended", "try again"));
-    std::thread::scope(|scope| {
-        let work = &work;
-        let threads: Vec<_> = (0..count).map(|number| scope.spawn(move || work(number))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| gone())).collect()
-    })
 }

@@ -5,7 +5,7 @@
 //! place, and cannot any more.
 
 use crate::commit::{Commit, LogHistory, Published};
-use crate::fold::Pieces;
+use crate::fold::{Pieces, each_with_tables};
 use crate::log::Log;
 use serde::{Deserialize, Serialize};
 use snapsync_model::{Error, Monitor, Result};
@@ -123,23 +123,23 @@ impl Log {
         needed.extend(history.checkpoint_for(last.sequence).map(|at| at.object.key.clone()));
         let dir = snapsync_sys::scratch()?;
         let mut pieces = Pieces::default();
-        for published in self.deltas_to(last, history)? {
+        let deltas = self.deltas_to(last, history)?;
+        each_with_tables(self, &deltas, dir.path(), &mut |published, tables| {
             monitor.check()?;
-            pieces.add(self, &published, &dir.path().join("manifest.arrow"))?;
-            needed.extend(tables_of(&published));
+            pieces.add(published, &tables)?;
+            needed.extend(tables_of(published));
             if ends.contains(&published.delta.snapshot.id) {
                 needed.extend(pieces.used_packs().map(|pack| pack.key.clone()));
             }
-        }
-        Ok(())
+            tables.remove()
+        })
     }
 
-    /// Deletes objects that nothing needs any more.
-    pub fn delete(&self, unneeded: &[Unneeded], monitor: &Monitor) -> Result<()> {
-        unneeded.iter().try_for_each(|object| {
-            monitor.check()?;
-            self.objects().delete(&object.key)
-        })
+    /// Deletes objects that nothing needs any more. Returns those that the store does not let go of, and why.
+    pub fn delete<'a>(&self, unneeded: &'a [Unneeded]) -> Result<(Vec<&'a Unneeded>, String)> {
+        let keys: Vec<&str> = unneeded.iter().map(|object| object.key.as_str()).collect();
+        let (kept, why) = self.objects().delete_all(&keys)?;
+        Ok((unneeded.iter().filter(|object| kept.contains(&object.key)).collect(), why))
     }
 }
 

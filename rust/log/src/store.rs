@@ -2,7 +2,7 @@
 //! the `object_store` crate, with pauses that grow, up to a limit in all.
 
 use crate::profile::profile;
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
@@ -23,6 +23,8 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use url::Url;
 
+/// So many objects are deleted with one request.
+const BULK: usize = 1000;
 /// How long a request is tried again, in all.
 const PATIENCE: Duration = Duration::from_secs(180);
 const ATTEMPTS: usize = 10;
@@ -250,6 +252,31 @@ impl Objects {
         }
     }
 
+    /// Deletes objects, up to a thousand with a request. Returns which of them the store does not let go of
+    /// now, as it does with what is retained for a time, and its reason.
+    pub fn delete_all(&self, keys: &[&str]) -> Result<(BTreeSet<String>, String)> {
+        let (mut kept, mut reason) = (BTreeSet::new(), String::new());
+        for keys in keys.chunks(BULK) {
+            let places: Vec<_> = keys.iter().map(|key| Ok(Key::from(*key))).collect();
+            let deleted = self.store.delete_stream(stream::iter(places).boxed()).collect::<Vec<_>>();
+            let deleted = self.runtime.block_on(deleted);
+            // Of a request that fails as a whole there is one result.
+            let is_one = deleted.len() < keys.len();
+            for (key, deleted) in keys.iter().zip(&deleted) {
+                match deleted {
+                    Ok(_) | Err(StoreError::NotFound { .. }) => {}
+                    Err(error) if is_denied(error) => {
+                        let of = if is_one { keys } else { std::slice::from_ref(key) };
+                        kept.extend(of.iter().map(|key| (*key).to_owned()));
+                        reason = why(error);
+                    }
+                    Err(error) => return Err(self.failed("delete", key, error)),
+                }
+            }
+        }
+        Ok((kept, reason))
+    }
+
     pub fn show(&self, key: &str) -> String {
         format!("{}/{key}", self.address)
     }
@@ -334,6 +361,14 @@ fn bucket_of(bucket: &str, address: &LogAddress) -> Result<object_store::aws::Am
         .with_client_options(options)
         .build()
         .map_err(|e| Error::usage(format!("cannot open {address}: {}", why(&e)), CREDENTIALS))
+}
+
+/// Whether a store refuses something that it could do.
+fn is_denied(error: &StoreError) -> bool {
+    let denied = |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
+    matches!(error, StoreError::PermissionDenied { .. })
+        || error.to_string().contains("AccessDenied")
+        || chain(error).any(|e| e.downcast_ref::<std::io::Error>().is_some_and(denied))
 }
 
 /// An error and its reasons, the innermost last.

@@ -4,8 +4,8 @@ use crate::keep::Keep;
 use crate::location::logs;
 use crate::log::checkpoint::with_checkpoint;
 use crate::report::snapshots::{Deleted, HeldSnapshot, Kept, Pruned, Released};
-use snapsync_log::{Appended, Commit, Deed, Log, LogAddress, LogHistory};
-use snapsync_model::{Error, Monitor, Result, Role, SnapshotInfo, size};
+use snapsync_log::{Appended, Commit, Deed, Log, LogAddress, LogHistory, Unneeded};
+use snapsync_model::{Error, Monitor, Result, Role, SnapshotInfo, count, size};
 use snapsync_snapshot::find_among;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -100,13 +100,23 @@ fn let_go(
         let deed = Deed::Pruned { snapshots: goes.into_iter().collect() };
         Ok((Some((head, deed)), (unneeded, (pruned, kept))))
     })?;
-    let bytes = size(unneeded.iter().map(|object| object.size).sum());
-    let objects = unneeded.len();
+    let told = |objects: &[&Unneeded]| {
+        let bytes = size(objects.iter().map(|object| object.size).sum());
+        format!("{bytes} in {}", count(objects.len() as u64, "object", "objects"))
+    };
     if dry_run {
-        monitor.note(format!("{bytes} in {objects} objects would be deleted"));
-    } else {
-        log.delete(&unneeded, monitor)?;
-        monitor.note(format!("{bytes} in {objects} objects were deleted"));
+        monitor.note(format!("{} would go", told(&unneeded.iter().collect::<Vec<_>>())));
+        return Ok((head, plan));
+    }
+    let (kept, why) = log.delete(&unneeded)?;
+    let gone: Vec<_> = unneeded.iter().filter(|object| !kept.contains(object)).collect();
+    monitor.note(format!("deleted {}", told(&gone)));
+    if !kept.is_empty() {
+        monitor.note(format!(
+            "the store does not let go of {} ({why}): the next prune tries again, once they are not retained any \
+             more, or the right to delete is there",
+            told(&kept)
+        ));
     }
     Ok((head, plan))
 }
