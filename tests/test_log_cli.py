@@ -80,8 +80,20 @@ def test_a_log_is_not_restored_in_place(published: Published, snapshot: str, pat
 
 
 def test_what_needs_a_volume_says_that_this_is_a_log(published: Published) -> None:
-    for words in (("snapshot", published.log), ("promote", published.log), ("inspect", published.log)):
+    for words in (("snapshot", published.log), ("promote", published.log)):
         assert_told(run(*words), "log", codes=(2,))
+
+
+def test_a_round_of_a_log_is_inspected_as_a_delta_is(published: Published, tmp_path: Path) -> None:
+    delta = tmp_path / "two.delta"
+    done("send", f"{published.source}@two", "--base", f"{published.source}@one", "-o", delta)
+    there, here = done("inspect", f"{published.log}@two"), done("inspect", delta)
+    for key in ("totals", "largest", "directories", "metadata"):
+        assert there[key] == here[key], key
+    for key in ("snapshot", "lineage", "epoch", "frames", "raw_bytes", "complete"):
+        assert there["delta"][key] == here["delta"][key], key
+    assert done("inspect", published.log)["delta"]["snapshot"]["name"] == "two"
+    assert_told(run("inspect", f"{published.log}@none"), "none", codes=(2,))
 
 
 def test_an_old_primary_is_told_to_follow_the_log(published: Published, place: Place) -> None:

@@ -173,8 +173,8 @@ impl LogFrames {
         &self.rows[from..from + count]
     }
 
-    /// Whether a file, which is as long as an inode here, has its bytes. A frame of which the inode has all is
-    /// known by its digest; the others are read.
+    /// Whether a file, which is as long as an inode here, has its bytes. A frame of which the inode has all
+    /// is known by its digest; the others are read.
     fn are_those_of(&self, inode: &Inode, file: &Content, path: &Path) -> Result<bool> {
         let mut bytes = Vec::new();
         let mut at = 0;

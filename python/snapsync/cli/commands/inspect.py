@@ -1,4 +1,4 @@
-"""`snapsync inspect`: what a manifest or a delta holds."""
+"""`snapsync inspect`: what a manifest, a delta or a round of a log holds."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from snapsync.api import comparisons
 from snapsync.cli.output import Output
 from snapsync.cli.parse.verbs import verb
 from snapsync.declare import Annotated, Argument, Option
-from snapsync.errors import ExitCode, UsageError, told
+from snapsync.errors import ExitCode
 from snapsync.reports.base import Report
 from snapsync.reports.comparisons import Delta
 
@@ -23,12 +23,21 @@ _DIRECTORY_HEADINGS = (">data", ">changes", "directory")
 
 
 @verb(
-    place=210, examples=["snapsync inspect changes.arrow", "snapsync inspect changes.arrow --top 50 --json"]
+    place=210,
+    examples=[
+        "snapsync inspect changes.arrow",
+        "snapsync inspect changes.arrow --top 50 --json",
+        "snapsync inspect s3://backups/data@monday",
+    ],
 )
 def inspect(
     output: Output,
     file: Annotated[
-        str, Argument(metavar="FILE", help="A manifest or a delta, as `diff -o` or `send` writes it.")
+        str,
+        Argument(
+            metavar="FILE",
+            help="A manifest or a delta, as `diff -o` or `send` writes it; or LOG@SNAP, the round of a log.",
+        ),
     ],
     top: Annotated[int, Option("--top", "-n", min=0, metavar="N", help="Rows in each table.")] = 10,
 ) -> int:
@@ -38,11 +47,9 @@ def inspect(
     """
     from pathlib import Path
 
-    if Location.known(file).is_log:
-        message = f"cannot inspect {file}: it is a log"
-        raise told(UsageError(message), message, "`snapsync diff LOG@SNAP LOG@SNAP` tells changes in it")
-    file = str(Path(file))
-    if _is_delta(file):
+    is_log = Location.known(file).is_log
+    file = file if is_log else str(Path(file))
+    if is_log or _is_delta(file):
         from tempfile import TemporaryDirectory
 
         with TemporaryDirectory(prefix="snapsync-") as directory:

@@ -52,6 +52,18 @@ impl LogPlace {
     }
 }
 
+/// What one round brought to a log, and whether its own tables are needed there.
+pub(crate) fn round_of(address: &LogAddress, snapshot: &str) -> Result<(Log, Published, bool)> {
+    let (log, _, history) = read(address)?;
+    let info = find_among(history.infos(), snapshot, &address.to_string())?;
+    let at = history.snapshots.iter().find(|(_, listed)| listed.id == info.id).map(|(at, _)| *at);
+    let commit = at.map(|at| log.there(at)).transpose()?;
+    let published = commit.as_ref().and_then(|(commit, _)| commit.published().cloned());
+    let empty = || Error::failed(format!("{address} is empty"), "sync its primary to it first");
+    let is_whole = history.checkpoints.iter().any(|checkpoint| Some(checkpoint.sequence) >= at);
+    Ok((log, published.ok_or_else(empty)?, !is_whole))
+}
+
 /// A log that is there.
 pub(crate) fn open(address: &LogAddress) -> Result<Log> {
     Log::open(address)?.ok_or_else(|| {

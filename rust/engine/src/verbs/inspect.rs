@@ -1,7 +1,10 @@
-//! Reads a delta without applying it.
+//! Reads a delta without applying it: one in a file, or one round in a log.
 
 use crate::delta::incoming::{BUFFER, fetch};
+use crate::location::logs;
 use crate::report::rounds::Inspected;
+use snapsync_log::LogAddress;
+use snapsync_manifest::FrameRow;
 use snapsync_model::{Context, Error, Monitor, Result};
 use snapsync_stream::wire::{DeltaHead, ManifestHead, Record, Sum, read_head};
 use std::fs::File;
@@ -10,6 +13,9 @@ use std::path::Path;
 
 /// Reads the delta in `file` but not the data of its frames, and writes its manifest to `manifest`.
 pub fn inspect_delta(file: &Path, manifest: &Path, monitor: &Monitor) -> Result<Inspected> {
+    if let Some((log, snapshot)) = LogAddress::parse_snapshot(file)? {
+        return of_log(&log, snapshot.as_deref().unwrap_or("latest"), manifest);
+    }
     let mut from = BufReader::with_capacity(BUFFER, File::open(file).context("open", file)?);
     let (header, head) = read_head(&mut from, file)?;
     let announced = ManifestHead::read(&mut from, file)?;
@@ -48,14 +54,33 @@ pub fn inspect_delta(file: &Path, manifest: &Path, monitor: &Monitor) -> Result<
             "send it again",
         ));
     }
-    Ok(report(header, &sum, stored, complete))
+    Ok(report(header, (sum.frames, sum.bytes, stored), complete))
+}
+
+/// The round that brought a snapshot to a log.
+fn of_log(address: &LogAddress, snapshot: &str, manifest: &Path) -> Result<Inspected> {
+    let (log, published, is_kept) = logs::round_of(address, snapshot)?;
+    let name = &published.delta.snapshot.name;
+    log.download(&published.manifest, &manifest.to_path_buf()).map_err(|error| match error {
+        Error::Integrity { .. } if !is_kept => Error::usage(
+            format!("{address} keeps all of snapshot {name}, and not any more what changed in its round"),
+            format!("`snapsync diff {address}@SNAP {address}@{name}` compares it with another one"),
+        ),
+        other => other,
+    })?;
+    let frames = published.index.as_ref().map(|index| log.index(index)).transpose()?.unwrap_or_default();
+    let bytes = |of: fn(&FrameRow) -> u32| frames.iter().map(|frame| u64::from(of(frame))).sum();
+    let (raw, stored) = (bytes(|frame| frame.raw), bytes(|frame| frame.stored));
+    Ok(report(published.delta, (frames.len() as u64, raw, stored), true))
 }
 
 fn is_followed(from: &mut impl Read, file: &Path) -> Result<bool> {
     Ok(from.read(&mut [0]).context("read", file)? > 0)
 }
 
-fn report(header: DeltaHead, sum: &Sum, stored: u64, complete: bool) -> Inspected {
+/// `frames` are their number, their bytes, and those that are stored of them.
+fn report(header: DeltaHead, frames: (u64, u64, u64), complete: bool) -> Inspected {
+    let (frames, raw_bytes, stored_bytes) = frames;
     Inspected {
         version: header.version,
         snapshot: header.snapshot,
@@ -65,9 +90,9 @@ fn report(header: DeltaHead, sum: &Sum, stored: u64, complete: bool) -> Inspecte
         lineage: header.lineage.map(|id| id.to_string()),
         epoch: header.epoch,
         software: header.software,
-        frames: sum.frames,
-        raw_bytes: sum.bytes,
-        stored_bytes: stored,
+        frames,
+        raw_bytes,
+        stored_bytes,
         complete,
     }
 }
