@@ -109,8 +109,8 @@ impl Pairs<'_> {
         Ok(pair)
     }
 
-    /// Small files are compared as they are. Two large ones are read at the same time, and one alone where the
-    /// other side has digests.
+    /// Small files are compared as they are. Two large ones are read at the same time, and one alone where
+    /// the other side has digests.
     fn compared(
         &self,
         path: &RelPath,
