@@ -3,6 +3,7 @@
 # make fuzz   what comes from outside, at random, for FUZZ_SECONDS
 # make soak   the random model test and exchanged names with new seeds for SOAK_MINUTES, from SOAK_SEED on
 # make bench  times snapsync beside its peers, as root; BENCH_FLAGS chooses scenes and scale
+# make bench-log  times rounds through a log beside rclone and restic
 # make bench-stages  times walk, compare, frame and apply by themselves
 # make lint   formatting, lints, types
 # make fmt    formats the sources
@@ -32,7 +33,7 @@ TEST_TOOLS := btrfs-progs=mkfs.btrfs xfsprogs=mkfs.xfs e2fsprogs=mkfs.ext4 acl=s
 	libcap2-bin=setcap exfat-fuse=mount.exfat-fuse exfatprogs=mkfs.exfat ntfs-3g=mkfs.ntfs \
 	age=age openssh-server=sshd sshfs=sshfs bindfs=bindfs rsync=rsync iproute2=ip strace=strace systemd=systemd-analyze
 
-.PHONY: demo test fuzz soak bench bench-stages lint fmt build clean test-tools
+.PHONY: demo test fuzz soak bench bench-log bench-stages lint fmt build clean test-tools
 .DEFAULT_GOAL := build
 
 demo: build
@@ -53,6 +54,10 @@ bench: build
 	@scripts/need $(TEST_TOOLS) tar=tar zstd=zstd
 	cargo build $(CARGO_FLAGS) --release -p snapsync-benches --bin bare
 	$(BIN)/python benches/bench.py $(BENCH_FLAGS)
+
+bench-log: build
+	@scripts/need rclone=rclone restic=restic
+	$(BIN)/python benches/log.py
 
 bench-stages:
 	cargo bench $(CARGO_FLAGS) -p snapsync-benches

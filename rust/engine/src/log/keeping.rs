@@ -113,8 +113,8 @@ fn let_go(
     monitor.note(format!("deleted {}", told(&gone)));
     if !kept.is_empty() {
         monitor.note(format!(
-            "the store does not let go of {} ({why}): the next prune tries again, once they are not retained any \
-             more, or the right to delete is there",
+            "the store does not let go of {} ({why}): the next prune tries again, once they are not retained \
+             any more, or the right to delete is there",
             told(&kept)
         ));
     }
