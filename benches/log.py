@@ -110,9 +110,7 @@ def second_round(home: Path) -> None:
             between.begin()
             took = tools.call(between.url, SNAPSYNC, "sync", tree, log, "-q")
             up, down = between.brought() / 1024, between.fetched() / 1024
-            print(
-                f"\n200 files of 1 KiB changed in 200,000: {took:.2f} s, {between.counted().total()} requests,"
-            )
+            print(f"\n200 changes in 200,000 files: {took:.2f} s, {between.counted().total()} requests,")
             print(f"{up:.0f} KiB to the store, {down:.0f} KiB from it")
     shutil.rmtree(tree)
 

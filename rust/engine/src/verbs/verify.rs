@@ -63,8 +63,8 @@ pub fn verify(a: &Path, b: &Path, reading: Reading, ssh: &SshOptions, monitor: &
         && reading != Reading::Nothing
     {
         monitor.note(
-            "what the log holds is known by digests, and read only where it differs: to read all of it, verify \
-             the log with itself",
+            "what the log holds is known by digests, and read only where it differs: to read all of it, \
+             verify the log with itself",
         );
     }
     if found.lost_and_found.is_some() {
