@@ -510,7 +510,7 @@ PYTHON_LEVELS = """
     api.comparisons api.restores api.roles api.rounds api.snapshots
     volume
     jobs.child jobs.fork_server jobs.own jobs.reports
-    jobs.config
+    jobs.config jobs.environment
     jobs.state
     jobs.lag jobs.prometheus jobs.runner
     cli.arguments cli.monitoring cli.progress cli.summaries cli.terminal

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from machine import Place, assert_told, done, environment, run
 from object_store import Logs
+from oracle import assert_same
 
 import snapsync
 from snapsync.jobs import config
@@ -271,3 +272,54 @@ def test_manifests_are_read_in_a_bucket_too(logs: Logs, place: Place) -> None:
     }
     paths = polars.scan_ipc(f"s3://{where}", storage_options=options).select("path").collect()
     assert sorted(table["path"].to_pylist()) == sorted(paths["path"].to_list()) == [".", "file"]
+
+
+# --- credentials in a file ----------------------------------------------------------------------
+
+
+def credentials(file: Path, env: dict[str, str]) -> Path:
+    file.write_text("# of the store\n\n" + "".join(f'{name} = "{value}"\n' for name, value in env.items()))
+    file.chmod(0o600)
+    return file
+
+
+def test_a_job_has_its_credentials_in_a_file(logs: Logs, place: Place, tmp_path: Path) -> None:
+    log, source, target = logs("moto"), place("xfs"), place.absent("btrfs")
+    (source / "file").write_text("of the job")
+    keys = {name: value for name, value in log.env.items() if name.startswith("AWS_")}
+    file = credentials(tmp_path / "keys", keys)
+    configured = tmp_path / "config.toml"
+    configured.write_text(
+        f'[defaults]\nenvironment = "{file}"\n'
+        f'[job.out]\nsource = "{source}"\ntarget = "{log.address}"\n'
+        f'[job.in]\nsource = "{log.address}"\ntarget = "{target}"\n'
+    )
+    others = {name: value for name, value in log.env.items() if name not in keys}
+    state = {"SNAPSYNC_STATE_DIR": str(tmp_path / "state")}
+    for job in ("out", "in"):
+        ran = run("run", job, "--config", configured, env=others | state)
+        assert ran.code == 0, ran
+    assert_same(source, target)
+    assert run("sync", source, log.address, "--quiet", env=others).code == 2
+
+
+@pytest.mark.parametrize(
+    "line", ["AWS_ACCESS_KEY_ID", "export AWS_ACCESS_KEY_ID=x", "PATH=/tmp", "secret/of+x="]
+)
+def test_what_is_no_file_of_credentials_is_told_and_not_shown(
+    published: Published, tmp_path: Path, line: str
+) -> None:
+    file = credentials(tmp_path / "keys", {"AWS_REGION": "x"})
+    with file.open("a") as more:
+        more.write(line + "\n")
+    ran = run("sync", published.source, published.log, "--environment", file, "--quiet")
+    assert_told(ran, f"line 4 of {file} sets no variable", codes=(2,))
+    assert line not in ran.err.replace("AWS_ACCESS_KEY_ID=…", "")
+
+
+def test_credentials_that_others_can_read_are_refused(published: Published, tmp_path: Path) -> None:
+    file = credentials(tmp_path / "keys", {"AWS_REGION": "x"})
+    file.chmod(0o640)
+    sync = ("sync", published.source, published.log, "--quiet", "--environment")
+    assert_told(run(*sync, file), "others can read", f"chmod 600 {file}", codes=(2,))
+    assert_told(run(*sync, tmp_path / "none"), "cannot read the credentials", codes=(2,))

@@ -30,6 +30,7 @@ class Job:
     """A primary and a standby of it, or a log in place of either.
 
     `period` is seconds, None where it only runs when it is named.
+    `environment` is a file of credentials for a log.
     `options` are those of `snapsync sync` that the configuration names; each can be read as an attribute.
     `exclude` is None where the volume's own patterns stay; empty, everything is replicated again.
     """
@@ -39,6 +40,7 @@ class Job:
     target: str
     period: int | None = None
     keep: Mapping[str, int] | None = None
+    environment: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __getattr__(self, name: str) -> Any:
@@ -245,6 +247,13 @@ def _place(value: object) -> str:
     return place
 
 
+def _file(value: object) -> str:
+    path = own.expand(_words(value))
+    if not path.startswith("/"):
+        raise _Bad(value, "write a whole path from / or ~/ on")
+    return path
+
+
 def _period(value: object) -> int:
     try:
         return units.duration(str(value))
@@ -356,5 +365,6 @@ _KEYS: dict[str, Callable[[object], object]] = {
     "target": _place,
     "period": _period,
     "keep": _keep,
+    "environment": _file,
     **{name: _MORE.get(name) or _KINDS[kind] for name, (kind, _) in _OF_A_JOB.items()},
 }

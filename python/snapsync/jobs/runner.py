@@ -92,6 +92,7 @@ def arguments(job: Job) -> list[str]:
         if name in job.options and not (is_local and name in options(ChannelOptions)):
             words += _spelled(option, job.options[name])
     words += ["--everything"] if job.exclude == () else []
+    words += [f"--environment={job.environment}"] if job.environment else []
     return [*words, "--", job.source, job.target]
 
 

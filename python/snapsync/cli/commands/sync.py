@@ -5,7 +5,7 @@ from snapsync.api import rounds
 from snapsync.cli.output import Output
 from snapsync.cli.parse.verbs import verb
 from snapsync.cli.summaries import round_summary
-from snapsync.declare import Annotated, Argument, Unpack
+from snapsync.declare import Annotated, Argument, Option, Unpack
 from snapsync.errors import ExitCode
 from snapsync.options import SyncOptions
 
@@ -31,6 +31,14 @@ def sync(
         str,
         Argument(metavar="TARGET", help="The standby: absent or empty in the first round; or a log."),
     ],
+    environment: Annotated[
+        str | None,
+        Option(
+            "--environment",
+            metavar="FILE",
+            help="Credentials for a log, NAME=VALUE a line: AWS_…, SNAPSYNC_IDENTITY, SNAPSYNC_KEYS.",
+        ),
+    ] = None,
     **options: Unpack[SyncOptions],
 ) -> int:
     """Bring TARGET in step with SOURCE.
@@ -40,8 +48,8 @@ def sync(
     One of them may be a log, s3://BUCKET/PREFIX or file:///DIR. As TARGET it gets the round of a primary, and
     begins with the first one. As SOURCE it brings a standby to its newest snapshot, with all that are
     between; --snap, --name, patterns and --keep are for the primary's round and not for that one. A log keeps
-    all of its snapshots until `snapsync prune LOG`. Credentials come from the environment: AWS_ACCESS_KEY_ID,
-    AWS_SECRET_ACCESS_KEY and, for a store that is not Amazon's, AWS_ENDPOINT_URL.
+    all of its snapshots until `snapsync prune LOG`. Credentials come from the environment or --environment:
+    AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for a store that is not Amazon's, AWS_ENDPOINT_URL.
 
     One round: snapshot SOURCE, apply its changes to TARGET, snapshot TARGET. The first round restores the
     whole tree. What an earlier, interrupted run left is healed first: whatever is killed, and whenever,
@@ -63,6 +71,7 @@ def sync(
     With any --keep option, the snapshots on both sides that none of them keeps are deleted after the round,
     but for held ones and bases of standbys, as `snapsync prune` does on one volume.
     """
+    _take(environment)
     with output.progress() as progress:
         report = rounds.sync(source, target, progress=progress, **options)
     output.healed(report.recovered)
@@ -72,3 +81,10 @@ def sync(
     output.summary(report, round_summary(report))
     differs = report.scrub and report.scrub.difference_count
     return ExitCode.INTEGRITY if differs else ExitCode.DONE
+
+
+def _take(environment: str | None) -> None:
+    if environment is not None:
+        from snapsync.jobs.environment import take
+
+        take(environment)
