@@ -160,7 +160,7 @@ impl Log {
     }
 
     /// The key that signs on this machine; None if it has none, and cannot get the one that lies in the log.
-    fn signer(&self) -> Result<Option<Signer>> {
+    pub(crate) fn signer(&self) -> Result<Option<Signer>> {
         if let Some(signer) = self.keyring.signer()? {
             return Ok(Some(signer));
         }
@@ -171,7 +171,11 @@ impl Log {
 
     /// Fails if this machine cannot sign what it publishes.
     pub fn can_sign(&self) -> Result<()> {
-        self.signer()?.map(drop).ok_or_else(|| self.cannot_sign())
+        self.needed_signer().map(drop)
+    }
+
+    pub(crate) fn needed_signer(&self) -> Result<Signer> {
+        self.signer()?.ok_or_else(|| self.cannot_sign())
     }
 
     /// Makes a key of its own for this machine, if it has none. Those who read the log must be told of it,
