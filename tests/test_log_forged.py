@@ -121,3 +121,25 @@ def test_damage_in_the_packs_of_a_cut_upload_does_not_stop_an_encrypted_log(
     line.standby.identity = own
     line.standby.sync(log.address, target)
     assert_same(source, target)
+
+
+# --- links in a directory -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folder", ["packs", "packs/below", "probe"])
+def test_prune_deletes_nothing_behind_a_link(line: Line, tmp_path: Path, folder: str) -> None:
+    outside = tmp_path / "outside"
+    (outside / "below").mkdir(parents=True)
+    for name in ("precious", "below/precious"):
+        (outside / name).write_text("of somebody")
+    (line.log.path / folder).mkdir(exist_ok=True)
+    (line.log.path / folder / "file").symlink_to(outside / "precious")
+    line.standby.done("prune", line.address, "--keep-last", "9")
+    assert not (line.log.path / folder / "file").is_symlink()
+    (line.log.path / folder / "link").symlink_to(outside)
+    told = "a symbolic link leads there"
+    line.standby.refused("prune", line.address, "--keep-last", "1", told=told, code=4)
+    assert (outside / "precious").exists()
+    assert (outside / "below" / "precious").exists()
+    (line.log.path / folder / "link").unlink()
+    line.standby.done("prune", line.address, "--keep-last", "1")

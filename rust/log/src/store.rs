@@ -11,10 +11,13 @@ use object_store::{
     BackoffConfig, ClientOptions, Error as StoreError, GetOptions, GetRange, ObjectStore, ObjectStoreExt,
     PutMode, PutPayload, RetryConfig,
 };
-use snapsync_model::{Error, Result, printable_within};
+use rustix::io::Errno;
+use snapsync_model::{Error, RelPath, Result, printable_within};
+use snapsync_sys::Root;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::DirBuilder;
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -243,10 +246,30 @@ impl Objects {
     }
 
     pub fn delete(&self, key: &str) -> Result<()> {
+        if let LogAddress::Directory(path) = &self.address {
+            return self.unlink(path, key);
+        }
         let place = Key::from(key);
         match self.runtime.block_on(self.store.delete(&place)) {
             Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
             Err(error) => Err(self.failed("delete", key, &error)),
+        }
+    }
+
+    /// Whoever may write to the directory could put a link there to what is none of the log's, and a listing
+    /// follows it.
+    fn unlink(&self, directory: &Path, key: &str) -> Result<()> {
+        let leads_there = |e: &std::io::Error| {
+            [Errno::LOOP, Errno::NOTDIR].iter().any(|it| e.raw_os_error() == Some(it.raw_os_error()))
+        };
+        match Root::open(directory)?.unlink(&RelPath::new(key.as_bytes())?) {
+            Ok(()) => Ok(()),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            Err(e) if leads_there(&e) => Err(Error::integrity(
+                format!("cannot delete {}: a symbolic link leads there", self.show(key)),
+                "nothing behind it was deleted: find out who made it, and remove it",
+            )),
+            Err(source) => Err(Error::Io { action: "delete", path: directory.join(key), source }),
         }
     }
 
