@@ -6,18 +6,26 @@ of Ed25519, encryption by `age`.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import shutil
 import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import blake3
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from machine import Place, start, wait_until
-from object_store import DirectoryLog
+from object_store import DirectoryLog, signed
 from oracle import assert_same
-from test_log_trust import Line, Machine, identity, line, machines, sealed
+from test_log_trust import Line, Machine, Sealed, identity, line, machines, sealed
 from test_log_upload import MIB, fill
 
 __all__ = ["line", "machines", "sealed"]
@@ -123,6 +131,89 @@ def test_damage_in_the_packs_of_a_cut_upload_does_not_stop_an_encrypted_log(
     assert_same(source, target)
 
 
+# --- another log in the place of one ------------------------------------------------------------------
+
+
+@dataclass
+class Other:
+    """A log that somebody else has begun in the place of an encrypted one, and whose key the recipients of
+    that one can open too."""
+
+    id: str
+    key: Ed25519PrivateKey
+
+    @staticmethod
+    def replace(sealed: Sealed, *, with_its_line: bool) -> Other:
+        other, log, records = (
+            Other(str(uuid4()), Ed25519PrivateKey.generate()),
+            sealed.log,
+            sealed.log.commits(),
+        )
+        for name in log.names():
+            if name.split("/")[0] in ("format.json", "commits", "readers") or not with_its_line:
+                log.remove(name)
+        command = ["age-keygen", "-y", sealed.identity]
+        to = subprocess.check_output(command, text=True).strip()
+        key = other.key.private_bytes_raw().hex().encode()
+        closed = subprocess.run(["age", "-r", to], input=key, capture_output=True, check=True).stdout
+        described = {
+            "snapsync": "log",
+            "version": 1,
+            "id": other.id,
+            "signer": other.public,
+            "recipients": [to],
+            "sealed_key": base64.b64encode(closed).decode(),
+        }
+        log.write("format.json", json.dumps(signed(described, other.id, other.key)).encode())
+        before = ""
+        for record in records if with_its_line else ():
+            own = signed(record | {"before": before, "signer": other.public}, other.id, other.key)
+            text = json.dumps(own).encode()
+            log.write(f"commits/{record['sequence']:020}.json", text)
+            before = blake3.blake3(text).hexdigest()
+        return other
+
+    @property
+    def public(self) -> str:
+        return self.key.public_key().public_bytes_raw().hex()
+
+
+@pytest.fixture
+def followed(sealed: Sealed, place: Place) -> tuple[Path, Path]:
+    """A volume that is published to an encrypted log, and a standby."""
+    source, target = place("xfs"), place.absent("xfs")
+    (source / "file").write_text("for the recipients alone")
+    sealed.primary.sync(source, sealed.address)
+    sealed.standby.sync(sealed.address, target)
+    return source, target
+
+
+@pytest.mark.parametrize("with_its_line", [False, True], ids=["empty", "with-its-line"])
+def test_a_primary_publishes_to_no_log_that_took_the_place_of_its_own(
+    sealed: Sealed, followed: tuple[Path, Path], *, with_its_line: bool
+) -> None:
+    source, _ = followed
+    sealed.primary.identity = sealed.identity
+    other = Other.replace(sealed, with_its_line=with_its_line)
+    there = sealed.log.names()
+    for _ in range(2):
+        sealed.primary.refused("sync", source, sealed.address, told="another log is at", code=4)
+        assert sealed.log.names() == there
+    sealed.primary.done("trust", sealed.address, other.public)
+    sealed.primary.sync(source, sealed.address)
+
+
+def test_a_command_that_writes_makes_no_other_log_known(sealed: Sealed, followed: tuple[Path, Path]) -> None:
+    _, target = followed
+    Other.replace(sealed, with_its_line=True)
+    told = "another log is at"
+    sealed.standby.refused("sync", sealed.address, target, told=told, code=4)
+    sealed.standby.done("hold", f"{sealed.address}@0")
+    sealed.standby.done("prune", sealed.address, "--keep-last", "1")
+    sealed.standby.refused("sync", sealed.address, target, told=told, code=4)
+    sealed.standby.refused("promote", target, told=told, code=4)
+
+
 # --- links in a directory -----------------------------------------------------------------------------
 
 
@@ -143,3 +234,64 @@ def test_prune_deletes_nothing_behind_a_link(line: Line, tmp_path: Path, folder:
     assert (outside / "below" / "precious").exists()
     (line.log.path / folder / "link").unlink()
     line.standby.done("prune", line.address, "--keep-last", "1")
+
+
+# --- keys ---------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def read_only(directory: Path) -> Iterator[None]:
+    subprocess.run(["mount", "--bind", directory, directory], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", directory], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", directory], check=True)
+
+
+def test_keys_may_be_read_only(line: Line) -> None:
+    with read_only(line.primary.home / "keys"), read_only(line.standby.home / "keys"):
+        line.round("four")
+        line.standby.sync(line.address, line.target)
+        line.primary.done("prune", line.address, "--keep-last", "1")
+    assert_same(line.source, line.target)
+
+
+def test_a_machine_that_lost_its_keys_is_promoted_and_goes_on(line: Line) -> None:
+    line.standby.sync(line.address, line.target)
+    shutil.rmtree(line.standby.home / "keys")
+    promoted = line.standby.done("promote", line.target)
+    assert any("snapsync trust" in note for note in promoted["notes"])
+    (line.target / "file").write_text("of the new primary")
+    line.standby.sync(line.target, line.address)
+
+
+def test_a_promotion_that_was_interrupted_tells_its_key_again(line: Line) -> None:
+    line.standby.sync(line.address, line.target)
+    log = json.loads(line.log.read("format.json"))["id"]
+    (line.standby.home / "keys" / f"{log}.key").write_text("07" * 32)
+    [told] = [note for note in line.standby.done("promote", line.target)["notes"] if "snapsync trust" in note]
+    own = Ed25519PrivateKey.from_private_bytes(bytes([7] * 32)).public_key().public_bytes_raw().hex()
+    assert f"snapsync trust {line.address} {own}`" in told
+
+
+@pytest.mark.parametrize("name", [b"identity", b"not-\xff-text"])
+def test_identities_are_read_however_they_are_laid_out(
+    tmp_path: Path, machines: list[Machine], name: bytes
+) -> None:
+    log, machine = f"file://{tmp_path / 'log'}", machines[0]
+    own, to = identity(tmp_path / "own")
+    spare, _ = identity(tmp_path / "spare")
+    machine.done("init", log, "--encrypt-to", to)
+    machine.identity = tmp_path / os.fsdecode(name)
+    lines = [
+        "  # two of them",
+        *spare.read_text().splitlines(),
+        "",
+        " \t",
+        f" {own.read_text().strip()} ",
+        "",
+    ]
+    machine.identity.write_text("\r\n".join(lines))
+    told = "has no snapshot"
+    machine.refused("prune", log, "--keep-last", "1", told=told, code=2)

@@ -165,7 +165,10 @@ impl Log {
             return Ok(Some(signer));
         }
         let Some(signer) = self.format.sealed_signer(&self.seals) else { return Ok(None) };
-        self.keyring.keep_signer(&signer)?;
+        // Anybody can encrypt a key to these recipients, so that of a log is kept once it is believed.
+        if self.is_known()? {
+            self.keyring.keep_signer(&signer)?;
+        }
         Ok(Some(signer))
     }
 
@@ -178,15 +181,20 @@ impl Log {
         self.signer()?.ok_or_else(|| self.cannot_sign())
     }
 
-    /// Makes a key of its own for this machine, if it has none. Those who read the log must be told of it,
-    /// unless it is the one that is known already.
+    /// Makes a key of its own for this machine, if it has none. Tells a key which is not that of the log:
+    /// those who read it must be told, again if an earlier try was interrupted.
     pub fn need_signer(&self) -> Result<Option<LogKey>> {
-        if self.signer()?.is_some() {
-            return Ok(None);
-        }
-        let signer = Signer::new()?;
-        self.keyring.keep_signer(&signer)?;
-        Ok(Some(signer.key()))
+        let signer = match self.signer()? {
+            Some(signer) => signer,
+            None => {
+                // With a key of its own alone this machine would not know the log any more.
+                self.trust_as_now()?;
+                let signer = Signer::new()?;
+                self.keyring.keep_signer(&signer)?;
+                signer
+            }
+        };
+        Ok(Some(signer.key()).filter(|key| *key != self.format.signer))
     }
 
     /// The numbers of packs in the addresses of its snapshots.
