@@ -124,6 +124,10 @@ fn read(path: &Path) -> Result<Option<String>> {
 }
 
 fn remove(path: &Path) -> Result<()> {
+    // In a directory that cannot be written even the removal of what is not there fails.
+    if fs::symlink_metadata(path).is_err_and(|e| e.kind() == ErrorKind::NotFound) {
+        return Ok(());
+    }
     match fs::remove_file(path) {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(e).context("remove", path),
         _ => Ok(()),

@@ -10,6 +10,8 @@ use uuid::Uuid;
 
 /// The field of a record that holds the signature of all the others.
 const SIGNATURE: &str = "signature";
+/// The bytes of one.
+pub(crate) const SIGNED: usize = 64;
 
 /// The public half of a key: 32 bytes, written in hexadecimal.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -79,20 +81,28 @@ impl Signer {
         LogKey(self.0.verifying_key().to_bytes())
     }
 
-    /// Signs a record of a log, which names the key, and puts the signature into it.
+    /// Signs a record of a log, and puts the signature into it.
     pub(crate) fn sign(&self, log: Uuid, record: &mut Value) {
-        let signature = self.0.sign(&message(log, record));
-        record[SIGNATURE] = hex(&signature.to_bytes()).into();
+        record[SIGNATURE] = hex(&self.signature(log, record)).into();
+    }
+
+    /// The signature of a record that is kept elsewhere.
+    pub(crate) fn signature(&self, log: Uuid, record: &Value) -> [u8; SIGNED] {
+        self.0.sign(&message(log, record)).to_bytes()
     }
 }
 
 /// Whether `key` has signed a record of a log.
 pub(crate) fn is_signed_by(key: LogKey, log: Uuid, record: &Value) -> bool {
-    let signature = record.get(SIGNATURE).and_then(Value::as_str).and_then(bytes_of::<64>);
+    let signature = record.get(SIGNATURE).and_then(Value::as_str).and_then(bytes_of);
+    signature.is_some_and(|signature| is_signature(&signature, key, log, record))
+}
+
+/// The same for a signature that is kept elsewhere.
+pub(crate) fn is_signature(signature: &[u8; SIGNED], key: LogKey, log: Uuid, record: &Value) -> bool {
+    let signature = Signature::from_bytes(signature);
     let key = VerifyingKey::from_bytes(&key.0);
-    signature.zip(key.ok()).is_some_and(|(signature, key)| {
-        key.verify_strict(&message(log, record), &Signature::from_bytes(&signature)).is_ok()
-    })
+    key.is_ok_and(|key| key.verify_strict(&message(log, record), &signature).is_ok())
 }
 
 /// What is signed: the id of the log, and the record without its signature, as JSON whose keys are sorted and

@@ -164,29 +164,41 @@ impl Log {
     }
 
     /// The key that signs on this machine; None if it has none, and cannot get the one that lies in the log.
-    fn signer(&self) -> Result<Option<Signer>> {
+    pub(crate) fn signer(&self) -> Result<Option<Signer>> {
         if let Some(signer) = self.keyring.signer()? {
             return Ok(Some(signer));
         }
         let Some(signer) = self.format.sealed_signer(&self.seals) else { return Ok(None) };
-        self.keyring.keep_signer(&signer)?;
+        // Anybody can encrypt a key to these recipients, so that of a log is kept once it is believed.
+        if self.is_known()? {
+            self.keyring.keep_signer(&signer)?;
+        }
         Ok(Some(signer))
     }
 
     /// Fails if this machine cannot sign what it publishes.
     pub fn can_sign(&self) -> Result<()> {
-        self.signer()?.map(drop).ok_or_else(|| self.cannot_sign())
+        self.needed_signer().map(drop)
     }
 
-    /// Makes a key of its own for this machine, if it has none. Those who read the log must be told of it,
-    /// unless it is the one that is known already.
+    pub(crate) fn needed_signer(&self) -> Result<Signer> {
+        self.signer()?.ok_or_else(|| self.cannot_sign())
+    }
+
+    /// Makes a key of its own for this machine, if it has none. Tells a key which is not that of the log:
+    /// those who read it must be told, again if an earlier try was interrupted.
     pub fn need_signer(&self) -> Result<Option<LogKey>> {
-        if self.signer()?.is_some() {
-            return Ok(None);
-        }
-        let signer = Signer::new()?;
-        self.keyring.keep_signer(&signer)?;
-        Ok(Some(signer.key()))
+        let signer = match self.signer()? {
+            Some(signer) => signer,
+            None => {
+                // With a key of its own alone this machine would not know the log any more.
+                self.trust_as_now()?;
+                let signer = Signer::new()?;
+                self.keyring.keep_signer(&signer)?;
+                signer
+            }
+        };
+        Ok(Some(signer.key()).filter(|key| *key != self.format.signer))
     }
 
     /// The numbers of packs in the addresses of its snapshots.

@@ -67,7 +67,7 @@ impl<'a> Packs<'a> {
             limit.wait(bytes.len() as u64, self.monitor).map_err(|e| lifted(e, &self.folder))?;
         }
         self.monitor.check()?;
-        footer::append(&mut bytes, &rows);
+        footer::append(&mut bytes, &rows, (self.log, &self.log.needed_signer()?), &self.folder);
         let bytes = self.log.seals.seal_upload(bytes)?;
         // Whoever goes on with it knows by its name what it has.
         let name = blake3::hash(&bytes).to_hex();

@@ -5,6 +5,7 @@ use age::x25519::{Identity, Recipient};
 use age::{Decryptor, Encryptor};
 use snapsync_model::{Error, Result, locked};
 use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom, Write};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::{env, fs};
 
@@ -41,8 +42,8 @@ pub(crate) fn recipients(texts: &[String]) -> Result<Vec<Recipient>> {
 impl Seals {
     /// The identities come from the file that the environment names, if any are needed.
     pub(crate) fn new(recipients: Vec<Recipient>) -> Result<Seals> {
-        let file = env::var(IDENTITY).ok().filter(|file| !file.is_empty() && !recipients.is_empty());
-        let identities = file.map(|file| identities(&file)).transpose()?.unwrap_or_default();
+        let file = env::var_os(IDENTITY).filter(|file| !file.is_empty() && !recipients.is_empty());
+        let identities = file.map(|file| identities(Path::new(&file))).transpose()?.unwrap_or_default();
         Ok(Seals { recipients, identities, upload: Mutex::default() })
     }
 
@@ -121,15 +122,15 @@ pub(crate) enum Unopened {
     Damaged,
 }
 
-fn identities(file: &str) -> Result<Vec<Identity>> {
+fn identities(file: &Path) -> Result<Vec<Identity>> {
     let text = fs::read_to_string(file).unwrap_or_default();
-    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let read = lines.map(|line| line.trim().parse().ok()).collect::<Option<Vec<Identity>>>();
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let read = lines.map(|line| line.parse().ok()).collect::<Option<Vec<Identity>>>();
     let read = read.filter(|all| !all.is_empty());
     // What it says is a secret.
     read.ok_or_else(|| {
         Error::usage(
-            format!("cannot read an identity of age from {file}, which {IDENTITY} names"),
+            format!("cannot read an identity of age from {}, which {IDENTITY} names", file.display()),
             "it has lines of AGE-SECRET-KEY-1…, without a passphrase, and who runs snapsync may read it",
         )
     })

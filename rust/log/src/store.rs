@@ -11,10 +11,13 @@ use object_store::{
     BackoffConfig, ClientOptions, Error as StoreError, GetOptions, GetRange, ObjectStore, ObjectStoreExt,
     PutMode, PutPayload, RetryConfig,
 };
-use snapsync_model::{Error, Result, printable_within};
+use rustix::io::Errno;
+use snapsync_model::{Error, RelPath, Result, printable_within};
+use snapsync_sys::Root;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::DirBuilder;
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -245,6 +248,9 @@ impl Objects {
     }
 
     pub fn delete(&self, key: &str) -> Result<()> {
+        if let LogAddress::Directory(path) = &self.address {
+            return self.unlink(path, key);
+        }
         let place = Key::from(key);
         match self.runtime.block_on(self.store.delete(&place)) {
             Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
@@ -256,6 +262,18 @@ impl Objects {
     /// now, as it does with what is retained for a time, and its reason.
     pub fn delete_all(&self, keys: &[&str]) -> Result<(BTreeSet<String>, String)> {
         let (mut kept, mut reason) = (BTreeSet::new(), String::new());
+        if let LogAddress::Directory(directory) = &self.address {
+            for key in keys {
+                match self.unlink(directory, key) {
+                    Err(Error::Io { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {
+                        kept.insert((*key).to_owned());
+                        reason = source.to_string();
+                    }
+                    other => other?,
+                }
+            }
+            return Ok((kept, reason));
+        }
         for keys in keys.chunks(BULK) {
             let places: Vec<_> = keys.iter().map(|key| Ok(Key::from(*key))).collect();
             let deleted = self.store.delete_stream(stream::iter(places).boxed()).collect::<Vec<_>>();
@@ -275,6 +293,23 @@ impl Objects {
             }
         }
         Ok((kept, reason))
+    }
+
+    /// Whoever may write to the directory could put a link there to what is none of the log's, and a listing
+    /// follows it.
+    fn unlink(&self, directory: &Path, key: &str) -> Result<()> {
+        let leads_there = |e: &std::io::Error| {
+            [Errno::LOOP, Errno::NOTDIR].iter().any(|it| e.raw_os_error() == Some(it.raw_os_error()))
+        };
+        match Root::open(directory)?.unlink(&RelPath::new(key.as_bytes())?) {
+            Ok(()) => Ok(()),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            Err(e) if leads_there(&e) => Err(Error::integrity(
+                format!("cannot delete {}: a symbolic link leads there", self.show(key)),
+                "nothing behind it was deleted: find out who made it, and remove it",
+            )),
+            Err(source) => Err(Error::Io { action: "delete", path: directory.join(key), source }),
+        }
     }
 
     pub fn show(&self, key: &str) -> String {
@@ -365,10 +400,7 @@ fn bucket_of(bucket: &str, address: &LogAddress) -> Result<object_store::aws::Am
 
 /// Whether a store refuses something that it could do.
 fn is_denied(error: &StoreError) -> bool {
-    let denied = |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
-    matches!(error, StoreError::PermissionDenied { .. })
-        || error.to_string().contains("AccessDenied")
-        || chain(error).any(|e| e.downcast_ref::<std::io::Error>().is_some_and(denied))
+    matches!(error, StoreError::PermissionDenied { .. }) || error.to_string().contains("AccessDenied")
 }
 
 /// An error and its reasons, the innermost last.

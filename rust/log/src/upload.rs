@@ -1,12 +1,15 @@
-//! An upload that has not been committed yet: what it is of, and what of it is there.
+//! An upload that has not been committed yet: what it is of, and what of it is there. What is signed goes by
+//! it, so only what the primary itself has signed is believed of it.
 
 use crate::commit::{Commit, Deed, StoredObject};
 use crate::footer;
 use crate::keyring::UploadKey;
+use crate::keys::is_signed_by;
 use crate::log::Log;
 use age::secrecy::ExposeSecret;
 use age::x25519::Identity;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use snapsync_manifest::FrameRow;
 use snapsync_model::{Error, Result};
 use std::collections::BTreeSet;
@@ -69,7 +72,12 @@ pub struct Uploaded {
 
 impl Log {
     pub fn note_upload(&self, upload: &Upload) -> Result<()> {
-        let bytes = serde_json::to_vec_pretty(upload).map_err(|e| {
+        let signer = self.needed_signer()?;
+        let signed = serde_json::to_value(upload).and_then(|mut record| {
+            signer.sign(self.id(), &mut record);
+            serde_json::to_vec_pretty(&record)
+        });
+        let bytes = signed.map_err(|e| {
             Error::failed(format!("cannot describe an upload to {}: {e}", self.address()), "")
         })?;
         if self.is_encrypted() {
@@ -102,8 +110,13 @@ impl Log {
         let known = self.keyring().upload_key()?.and_then(|known| known.identity.parse::<Identity>().ok());
         self.seals.set_upload(known);
         let Ok(bytes) = self.seals.open(bytes) else { return Ok(None) };
-        // It is only a help, and one of another version is of none.
-        let Ok(upload) = serde_json::from_slice::<Upload>(&bytes) else { return Ok(None) };
+        // It is only a help, and one of somebody else or of another version is of none.
+        let Ok(record) = serde_json::from_slice::<Value>(&bytes) else { return Ok(None) };
+        let Some(signer) = self.signer()? else { return Ok(None) };
+        let Ok(upload) = Upload::deserialize(&record) else { return Ok(None) };
+        if !is_signed_by(signer.key(), self.id(), &record) {
+            return Ok(None);
+        }
         let is_since = |commit: &Commit| upload.after.is_some_and(|after| commit.sequence == after + 1);
         let since = match head.filter(|head| Some(head.sequence) != upload.after) {
             Some(head) => self.line(head.clone(), is_since)?,
@@ -120,7 +133,7 @@ impl Log {
 
     /// What of an upload is there.
     pub fn uploaded(&self, upload: &Upload) -> Result<Uploaded> {
-        let mut found = Uploaded::default();
+        let (mut found, signer) = (Uploaded::default(), self.needed_signer()?);
         for folder in &upload.folders {
             let mut listed = self.objects().list_all(&folder.key)?;
             listed.sort_unstable();
@@ -129,12 +142,19 @@ impl Log {
                 let digest = name.split_once('-').map(|(_, digest)| digest.to_owned());
                 let Some(blake3) = digest.filter(|digest| digest.len() == 64) else { continue };
                 let number = found.packs.len() as u32;
-                let Some(frames) = footer::read(self, &key, size, number)? else { continue };
+                let told = match footer::read((self, &signer), &folder.key, (&key, size), number) {
+                    // It is damaged, or somebody else's: its frames are sent again.
+                    Err(Error::Integrity { .. } | Error::Usage { .. }) => None,
+                    told => told?,
+                };
+                let Some(frames) = told else { continue };
                 found.frames.extend(frames.into_iter().filter(|frame| !folder.stale.contains(&frame.ino)));
                 found.packs.push(StoredObject { key, size, blake3 });
             }
         }
         found.frames.sort_unstable();
+        // Somebody may have copied a pack.
+        found.frames.dedup_by_key(|frame| (frame.ino, frame.offset));
         Ok(found)
     }
 }

@@ -46,7 +46,7 @@ pub(crate) fn announce(
     }
     if let Some(key) = log.need_signer()? {
         monitor.note(format!(
-            "this machine did not have the key of {address} and signs with a new one: run `snapsync trust \
+            "this machine does not have the key of {address} and signs with its own: run `snapsync trust \
              {address} {key}` on the machines that follow it"
         ));
     }

@@ -62,6 +62,8 @@ pub(crate) struct LogStandby<'a> {
     log: Option<Arc<Log>>,
     /// What the primary knows of it, read before the log was.
     known: Option<Standby>,
+    /// Whether it knows another log at this address.
+    is_other: bool,
     /// Its newest commit and the digest of that record.
     head: Option<(Commit, String)>,
     /// The snapshot that it holds.
@@ -101,6 +103,7 @@ impl<'a> LogStandby<'a> {
             newest,
             delta,
             cut,
+            is_other: false,
             may_be_there: false,
         }
     }
@@ -189,8 +192,16 @@ impl<'a> LogStandby<'a> {
         }
     }
 
-    /// Fails if the log does not show the snapshot any more that this primary last brought there.
+    /// Fails if the log is not the one that this primary brought its snapshots to, or does not show the last
+    /// of them any more.
     fn has_not_forgotten(&self, log: &Log) -> Result<()> {
+        if self.is_other && !log.is_known()? {
+            let address = &self.address;
+            return Err(Error::integrity(
+                format!("another log is at {address} than the one that this primary published to"),
+                format!("if you began it anew, `snapsync trust {address} KEY` with its key, then go on"),
+            ));
+        }
         let Some(known) = &self.known else { return Ok(()) };
         let head = self.head.iter().map(|(head, _)| head.clone());
         let line = head.map(|head| log.line(head, |commit| commit.is_of(known.snapshot)));
@@ -230,7 +241,9 @@ impl StandbyEnd for LogStandby<'_> {
     fn look(&mut self, _lineage: Option<Uuid>) -> Result<StandbyInfo> {
         self.log = Log::open(&self.address)?.map(Arc::new);
         if let (Some(log), Ok(volume)) = (&self.log, self.own.volume()) {
-            self.known = volume.standbys().get(&log.id()).cloned();
+            let (known, address) = (volume.standbys(), self.address.to_string());
+            self.known = known.get(&log.id()).cloned();
+            self.is_other = self.known.is_none() && known.values().any(|standby| standby.path == address);
         }
         self.read_head()?;
         let head = self.head.as_ref().map(|(head, _)| head);
@@ -258,8 +271,9 @@ impl StandbyEnd for LogStandby<'_> {
             can_follow(&self.address.to_string(), (opening.epoch, &opening.promotions), own)?;
         }
         let volume = logs::info(self.log()?, head, Role::Standby);
-        self.log()?.can_sign()?;
         self.has_not_forgotten(self.log()?)?;
+        self.log()?.can_sign()?;
+        self.log()?.trust_as_now()?;
         // Another round may still be at it.
         self.cut = self.log()?.upload(head)?.filter(|upload| !self.own.sends(upload.snapshot));
         let pending = self.cut.clone().map(|Upload { snapshot, base, manifest, .. }| Pending {
