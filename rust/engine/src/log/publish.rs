@@ -5,7 +5,7 @@ use crate::delta::staging::{Data, IncomingDelta, StageReport, with_data, workers
 use crate::digest::hex;
 use crate::keep::Keep;
 use crate::location::logs;
-use crate::log::checkpoint::{Renumber, with_checkpoint};
+use crate::log::checkpoint::{Numbering, Renumber, with_checkpoint};
 use crate::log::renumbered::renumbered;
 use crate::options::TransferOptions;
 use crate::round::standby::can_follow;
@@ -162,7 +162,9 @@ impl<'a> LogStandby<'a> {
         let renumber = |log: &Arc<Log>, whole, info: &SnapshotInfo, volume| {
             renumbered(log, whole, (&*self.own.side(info.id)?, volume))
         };
-        let next = published.delta.volume.map(|volume| (volume, &renumber as Renumber<'_>));
+        let is_primary = self.own.volume()?.info().role == Role::Primary;
+        let renumber: Renumber<'_> = &renumber;
+        let next = published.delta.volume.map(|volume| Numbering { volume, is_primary, renumber });
         let head = with_checkpoint(self.log()?, head, next, self.monitor)?;
         Ok(head.next(digest.clone(), Deed::Snapshot(Box::new(published))))
     }
@@ -345,6 +347,10 @@ impl StandbyEnd for LogStandby<'_> {
 
     fn tells(&self) -> Option<String> {
         None
+    }
+
+    fn is_log(&self) -> bool {
+        true
     }
 
     fn failed(&mut self, _error: &Error, _snapshot: Uuid) -> bool {
