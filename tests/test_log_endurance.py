@@ -147,6 +147,8 @@ class Contest:
     done: set[str] = field(default_factory=set)
     """The snapshots of rounds that said that they were done."""
     pictures: dict[str, Picture] = field(default_factory=dict)
+    cut: Counter[str] = field(default_factory=Counter)
+    """What those had asked for last that were killed, where there are requests."""
     usual: float = 0.1
     """How long a round takes, in seconds."""
 
@@ -173,6 +175,10 @@ class Contest:
         ended = [self.ended(*rival) for rival in rivals]
         if all(ran.code == 0 for ran in ended):
             self.usual = (self.usual + time.monotonic() - began) / 2
+        for way, ran in zip(self.ways, ended, strict=False):
+            if way.proxy and ran.code == -signal.SIGKILL:
+                last = [f"{asked.method} {asked.kind}" for asked in way.proxy.asked[-1:]]
+                self.cut[last[0] if last else "nothing"] += 1
         self.check()
         return ended
 
@@ -194,7 +200,7 @@ class Contest:
             way.proxy.begin(where(is_it, kill))
         process.append(start(*words, "--json", env=way.env))
         known.set()
-        timers = [threading.Timer(self.chance.random() * 1.3 * self.usual, process[0].kill)]
+        timers = [threading.Timer((0.2 + self.chance.random()) * self.usual, process[0].kill)]
         if how != "time":
             timers.clear()
         for timer in timers:
@@ -262,8 +268,8 @@ class Contest:
         self.picture(side)
 
     def hand_over(self, new: Path, *others: Path, begin: Callable[[Path], None]) -> None:
-        """A standby is promoted; the old primary, or whoever took himself for it, comes back. One that has lost
-        bytes which only it had begins anew."""
+        """A standby is promoted; the old primary, or whoever took himself for it, comes back. One that has
+        lost bytes which only it had begins anew."""
         self.must("promote", new)
         for other in others:
             if status(other)["volume"]["role"] == "primary":
@@ -279,10 +285,12 @@ class Contest:
 
     def summary(self, what: str, started: float) -> str:
         promotions = sum("promotion" in commit["deed"] for commit in self.line.commits)
+        unheard = len(set(self.line.snapshots) - self.done)
         return (
             f"{what}: {self.turns} turns, {self.kills} kills, exit codes {dict(self.codes)}, "
-            f"{len(self.line.records)} commits, {len(self.line.snapshots)} snapshots, "
-            f"{promotions} promotions, told {dict(self.told)}, {time.monotonic() - started:.0f} seconds"
+            f"{len(self.line.records)} commits, {len(self.line.snapshots)} snapshots, of which {unheard} by "
+            f"rounds that were killed, {promotions} promotions, told {dict(self.told)}, "
+            f"killed after {dict(self.cut)}, {time.monotonic() - started:.0f} seconds"
         )
 
 
@@ -365,6 +373,8 @@ def test_of_two_copies_of_a_primary_one_line_comes_and_the_other_is_told(
     home = logs.home / f"copies-{kind}-{where_it_is}"
     home.mkdir()
     log = logs(where_it_is)
+    if where_it_is != "directory":
+        log.begin()
     with Contest.over(log, seed) as contest, Copies.of(kind, home) as copies:
         sides = [copies.volume(0), copies.volume(1)]
         World(sides[0], seed).grow(30)
@@ -423,6 +433,8 @@ def test_of_an_old_primary_and_a_promoted_standby_one_line_comes_and_the_other_i
 ) -> None:
     seed, started = SEED + 110, time.monotonic()
     log = logs(where_it_is)
+    if where_it_is != "directory":
+        log.begin()
     with Contest.over(log, seed) as contest:
         old, new = place("xfs"), place.absent("btrfs")
         World(old, seed).grow(30)
