@@ -164,8 +164,9 @@ class Contest:
 
     def change(self, side: Path) -> None:
         """What only this side has."""
-        World(side, self.chance.randrange(1 << 30)).churn(8)
-        fill(side / f"only-{self.chance.randrange(6)}", 0, self.chance.randrange(60_000), self.turns)
+        world = World(side, self.chance.randrange(1 << 30))
+        world.churn(8)
+        world.do(fill, f"only-{self.turns}".encode(), 0, self.chance.randrange(60_000), self.turns)
 
     def race(self, *commands: tuple[object, ...]) -> list[Ran]:
         """Runs commands at once, of which chance kills some. What it is told who lost is proved, and that

@@ -588,3 +588,101 @@ def test_of_two_standbys_of_a_log_only_one_is_promoted(taken_over: TakenOver, pl
     log.sync(taken_over.new, log.address)
     log.sync(log.address, other)
     assert_same(taken_over.new, other)
+
+
+def fresh_is_equal(log: Log, place: Place, primary: Path) -> None:
+    """A new standby, which reads all tables of the log, and a restore get what the primary has."""
+    fresh, restored = place.absent("ext4"), place.absent("xfs")
+    log.sync(log.address, fresh)
+    assert_same(primary, fresh)
+    done("restore", f"{log.address}@0", "--to", restored, env=log.env)
+
+
+@pytest.mark.parametrize("kind", ["xfs", "btrfs"])
+def test_a_volume_that_is_the_primary_again_publishes_files_that_have_other_numbers_now(
+    logs: Logs, place: Place, kind: str
+) -> None:
+    """Nobody else has published meanwhile, so nothing but the epoch tells."""
+    log, primary, standby = logs("directory"), place(kind), place.absent("xfs")
+    for name in ("kept", "gone", "back"):
+        fill(primary / name, 0, 5_000, len(name))
+    log.sync(primary, log.address)
+    log.sync(log.address, standby)
+    done("promote", standby)
+    (primary / "gone").unlink()
+    (primary / "back").unlink()
+    done("rejoin", primary, log.address)
+    done("promote", primary)
+    fill(primary / "back", 0, 6_000, 7)
+    log.sync(primary, log.address)
+    fresh_is_equal(log, place, primary)
+
+
+@pytest.mark.parametrize("kind", ["xfs", "btrfs"])
+def test_a_standby_that_went_back_passes_on_files_that_have_other_numbers_now(
+    logs: Logs, place: Place, kind: str
+) -> None:
+    log, primary, between = logs("directory"), place("xfs"), place.absent(kind)
+    follower = place.absent("btrfs")
+    for name in ("kept", "gone", "back"):
+        (primary / f"of-{name}").mkdir()
+        fill(primary / name, 0, 5_000, len(name))
+    done("sync", primary, between)
+    log.sync(between, log.address)
+    log.sync(log.address, follower)
+    for name in ("gone", "back"):
+        (between / name).unlink()
+        (between / f"of-{name}").rmdir()
+    fill(primary / "back", 0, 6_000, 7)
+    fill(primary / "of-back/file", 0, 6_000, 8)
+    done("sync", primary, between, "--discard-drift")
+    for _ in range(2):
+        log.sync(between, log.address)
+        log.sync(log.address, follower)
+        assert_same(primary, follower)
+        fresh_is_equal(log, place, primary)
+        fill(primary / "of-gone/file", 0, 6_000, 9)
+        done("sync", primary, between)
+
+
+def test_an_old_primary_that_lacks_snapshots_of_its_own_epoch_rejoins(logs: Logs, place: Place) -> None:
+    """As one does that was brought back from a copy."""
+    log, primary, standby, copy = logs("directory"), place("xfs"), place.absent("btrfs"), place.absent("xfs")
+    fill(primary / "file", 0, 50_000, 1)
+    log.sync(primary, log.address)
+    sh("cp", "-a", primary, copy)
+    done("recover", copy, "--adopt")
+    fill(primary / "file", 0, 50_000, 2)
+    log.sync(primary, log.address)
+    refused = run("sync", copy, log.address, "--quiet")
+    assert_told(refused, "does not have snapshot", "promote a standby", "rejoin", codes=(3,))
+    log.sync(log.address, standby)
+    done("promote", standby)
+    fill(standby / "file", 0, 50_000, 3)
+    log.sync(standby, log.address)
+    done("rejoin", copy, log.address)
+    assert_same(standby, copy)
+    fill(standby / "file", 0, 50_000, 4)
+    log.sync(standby, log.address)
+    log.sync(log.address, copy)
+    assert_same(standby, copy)
+
+
+def test_a_prune_deletes_what_killed_writers_left_in_a_directory(logs: Logs, place: Place) -> None:
+    """A file that has no name yet may still be written to, unless it is old."""
+    log, primary = logs("directory"), place("xfs")
+    fill(primary / "file", 0, 50_000, 1)
+    log.sync(primary, log.address)
+    left = ["packs/some/000000-abc#1", "commits/00000000000000000001.json#1", "upload.json#2", "readers/x#1"]
+    others = ["packs/some/000000-new#1", "manifests/some#a"]
+    for name in (*left, *others):
+        log.write(name, b"half")
+    for name in left:
+        os.utime(log.path / name, (1, 1))
+    told = done("prune", log.address, "--keep-last", "1", "--dry-run")
+    assert set(left) <= set(log.names())
+    done("prune", log.address, "--keep-last", "1")
+    assert not set(left) & set(log.names())
+    assert others[0] in log.names()
+    assert "5 objects" in " ".join(told["notes"])
+    log.sync(primary, log.address)

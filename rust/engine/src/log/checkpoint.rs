@@ -14,6 +14,8 @@ pub(crate) struct Numbering<'a> {
     /// A primary of a later epoch was a standby meanwhile, and its files may have other numbers than they had.
     /// A standby that passes on what it gets stays what it is.
     pub(crate) is_primary: bool,
+    /// A snapshot that has other numbers there than it had when it was published.
+    pub(crate) renumbered: Option<Uuid>,
     pub(crate) renumber: Renumber<'a>,
 }
 
@@ -29,7 +31,8 @@ pub(crate) fn with_checkpoint(
     let numbers = newest.published().map(|published| (published.delta.volume, published.delta.epoch));
     let other = next.filter(|next| {
         let epoch = numbers.map_or(head.epoch, |(_, epoch)| if next.is_primary { head.epoch } else { epoch });
-        numbers != Some((Some(next.volume), epoch))
+        let went_back = newest.info().is_some_and(|newest| next.renumbered == Some(newest.id));
+        went_back || numbers != Some((Some(next.volume), epoch))
     });
     // A primary that cannot read an encrypted log leaves this to who can: `prune` does it too.
     let is_due = head.since.is_due() && log.can_open();

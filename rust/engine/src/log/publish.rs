@@ -162,9 +162,11 @@ impl<'a> LogStandby<'a> {
         let renumber = |log: &Arc<Log>, whole, info: &SnapshotInfo, volume| {
             renumbered(log, whole, (&*self.own.side(info.id)?, volume))
         };
-        let is_primary = self.own.volume()?.info().role == Role::Primary;
+        let own = self.own.volume()?;
+        let (is_primary, renumbered) = (own.info().role == Role::Primary, own.renumbered());
         let renumber: Renumber<'_> = &renumber;
-        let next = published.delta.volume.map(|volume| Numbering { volume, is_primary, renumber });
+        let next =
+            published.delta.volume.map(|volume| Numbering { volume, is_primary, renumbered, renumber });
         let head = with_checkpoint(self.log()?, head, next, self.monitor)?;
         Ok(head.next(digest.clone(), Deed::Snapshot(Box::new(published))))
     }
