@@ -29,7 +29,7 @@ from machine import MIB, Place, Ran, assert_told, done, run, sh, snapshots, star
 from object_store import BucketLog, Log, Logs
 from oracle import assert_same, freeze
 from transfer import stored
-from worlds import World, fill
+from worlds import World, fill, preallocate, reflink
 
 Watched = tuple[BucketLog, Proxy]
 K = 1024
@@ -643,6 +643,29 @@ def test_a_standby_that_went_back_passes_on_files_that_have_other_numbers_now(
         fresh_is_equal(log, place, primary)
         fill(primary / "of-gone/file", 0, 6_000, 9)
         done("sync", primary, between)
+
+
+def test_a_new_primary_that_wrote_zeros_into_what_is_preallocated_clones_them(
+    logs: Logs, place: Place
+) -> None:
+    """Btrfs does so with a last block that the end of a file cuts: the log has no bytes of it."""
+    log, primary, standby = logs("directory"), place("xfs"), place.absent("btrfs")
+    fill(primary / "some", 0, 5_000, 1)
+    preallocate(primary / "some", 0, 50_001)
+    log.sync(primary, log.address)
+    log.sync(log.address, standby)
+    done("promote", standby)
+    sh("cp", "--reflink=always", standby / "some", standby / "clone")
+    fill(standby / "other", 0, 5_000, 1)
+    log.sync(standby, log.address)
+    reflink(standby / "some", standby / "other")
+    fill(standby / "clone", 49_000, 1_001, 2)
+    log.sync(standby, log.address)
+    fresh = place.absent("ext4")
+    log.sync(log.address, fresh)
+    assert_same(standby, fresh, ignore={"layout"})
+    done("rejoin", primary, log.address)
+    assert_same(standby, primary, ignore={"layout"})
 
 
 def test_an_old_primary_that_lacks_snapshots_of_its_own_epoch_rejoins(logs: Logs, place: Place) -> None:
