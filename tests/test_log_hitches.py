@@ -30,7 +30,7 @@ from machine import MIB, Place, Ran, assert_told, done, run, sh, snapshots, star
 from object_store import BucketLog, Log, Logs
 from oracle import assert_same, freeze
 from transfer import stored
-from worlds import World, fill
+from worlds import World, fill, preallocate, reflink
 
 Watched = tuple[BucketLog, Proxy]
 K = 1024
@@ -646,3 +646,127 @@ def test_what_a_directory_does_not_let_go_of_stays_and_prune_says_so(logs: Logs,
     assert len(log.names("packs/")) == 3
     done("prune", log.address, "--keep-last", "1")
     assert len(log.names("packs/")) == 1
+
+
+# --- numbers ------------------------------------------------------------------------------------
+
+
+def fresh_is_equal(log: Log, place: Place, primary: Path) -> None:
+    """A new standby, which reads all tables of the log, and a restore get what the primary has."""
+    fresh, restored = place.absent("ext4"), place.absent("xfs")
+    log.sync(log.address, fresh)
+    assert_same(primary, fresh)
+    done("restore", f"{log.address}@0", "--to", restored, env=log.env)
+
+
+@pytest.mark.parametrize("kind", ["xfs", "btrfs"])
+def test_a_volume_that_is_the_primary_again_publishes_files_that_have_other_numbers_now(
+    logs: Logs, place: Place, kind: str
+) -> None:
+    """Nobody else has published meanwhile, so nothing but the epoch tells."""
+    log, primary, standby = logs("directory"), place(kind), place.absent("xfs")
+    for name in ("kept", "gone", "back"):
+        fill(primary / name, 0, 5_000, len(name))
+    log.sync(primary, log.address)
+    log.sync(log.address, standby)
+    done("promote", standby)
+    (primary / "gone").unlink()
+    (primary / "back").unlink()
+    done("rejoin", primary, log.address)
+    done("promote", primary)
+    fill(primary / "back", 0, 6_000, 7)
+    log.sync(primary, log.address)
+    fresh_is_equal(log, place, primary)
+
+
+@pytest.mark.parametrize("kind", ["xfs", "btrfs"])
+def test_a_standby_that_went_back_passes_on_files_that_have_other_numbers_now(
+    logs: Logs, place: Place, kind: str
+) -> None:
+    log, primary, between = logs("directory"), place("xfs"), place.absent(kind)
+    follower = place.absent("btrfs")
+    for name in ("kept", "gone", "back"):
+        (primary / f"of-{name}").mkdir()
+        fill(primary / name, 0, 5_000, len(name))
+    done("sync", primary, between)
+    log.sync(between, log.address)
+    log.sync(log.address, follower)
+    for name in ("gone", "back"):
+        (between / name).unlink()
+        (between / f"of-{name}").rmdir()
+    fill(primary / "back", 0, 6_000, 7)
+    fill(primary / "of-back/file", 0, 6_000, 8)
+    done("sync", primary, between, "--discard-drift")
+    for _ in range(2):
+        log.sync(between, log.address)
+        log.sync(log.address, follower)
+        assert_same(primary, follower)
+        fresh_is_equal(log, place, primary)
+        fill(primary / "of-gone/file", 0, 6_000, 9)
+        done("sync", primary, between)
+
+
+def test_a_new_primary_that_wrote_zeros_into_what_is_preallocated_clones_them(
+    logs: Logs, place: Place
+) -> None:
+    """Btrfs does so with a last block that the end of a file cuts: the log has no bytes of it."""
+    log, primary, standby = logs("directory"), place("xfs"), place.absent("btrfs")
+    fill(primary / "some", 0, 5_000, 1)
+    preallocate(primary / "some", 0, 50_001)
+    log.sync(primary, log.address)
+    log.sync(log.address, standby)
+    done("promote", standby)
+    sh("cp", "--reflink=always", standby / "some", standby / "clone")
+    fill(standby / "other", 0, 5_000, 1)
+    log.sync(standby, log.address)
+    reflink(standby / "some", standby / "other")
+    fill(standby / "clone", 49_000, 1_001, 2)
+    log.sync(standby, log.address)
+    fresh = place.absent("ext4")
+    log.sync(log.address, fresh)
+    assert_same(standby, fresh, ignore={"layout"})
+    done("rejoin", primary, log.address)
+    assert_same(standby, primary, ignore={"layout"})
+
+
+def test_an_old_primary_that_lacks_snapshots_of_its_own_epoch_rejoins(logs: Logs, place: Place) -> None:
+    """As one does that was brought back from a copy."""
+    log, primary, standby, copy = logs("directory"), place("xfs"), place.absent("btrfs"), place.absent("xfs")
+    fill(primary / "file", 0, 50_000, 1)
+    log.sync(primary, log.address)
+    sh("cp", "-a", primary, copy)
+    done("recover", copy, "--adopt")
+    fill(primary / "file", 0, 50_000, 2)
+    log.sync(primary, log.address)
+    refused = run("sync", copy, log.address, "--quiet")
+    assert_told(refused, "does not have snapshot", "promote a standby", "rejoin", codes=(3,))
+    log.sync(log.address, standby)
+    done("promote", standby)
+    fill(standby / "file", 0, 50_000, 3)
+    log.sync(standby, log.address)
+    done("rejoin", copy, log.address)
+    assert_same(standby, copy)
+    fill(standby / "file", 0, 50_000, 4)
+    log.sync(standby, log.address)
+    log.sync(log.address, copy)
+    assert_same(standby, copy)
+
+
+def test_a_prune_deletes_what_killed_writers_left_in_a_directory(logs: Logs, place: Place) -> None:
+    """A file that has no name yet may still be written to, unless it is old."""
+    log, primary = logs("directory"), place("xfs")
+    fill(primary / "file", 0, 50_000, 1)
+    log.sync(primary, log.address)
+    left = ["packs/some/000000-abc#1", "commits/00000000000000000001.json#1", "upload.json#2", "readers/x#1"]
+    others = ["packs/some/000000-new#1", "manifests/some#a"]
+    for name in (*left, *others):
+        log.write(name, b"half")
+    for name in left:
+        os.utime(log.path / name, (1, 1))
+    told = done("prune", log.address, "--keep-last", "1", "--dry-run")
+    assert set(left) <= set(log.names())
+    done("prune", log.address, "--keep-last", "1")
+    assert not set(left) & set(log.names())
+    assert others[0] in log.names()
+    assert "5 objects" in " ".join(told["notes"])
+    log.sync(primary, log.address)

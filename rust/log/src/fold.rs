@@ -115,7 +115,7 @@ pub fn fold(log: &Log, line: &[Published], monitor: &Monitor) -> Result<Whole> {
         created: delta.snapshot.created.clone(),
         ..ManifestHeader::default()
     };
-    let counts = manifests.write(&dir.path().join("whole.arrow"), &header, &pieces.of)?;
+    let counts = manifests.write(&dir.path().join("whole.arrow"), &header, &pieces)?;
     manifests.files.iter().try_for_each(|file| std::fs::remove_file(file).context("remove", file))?;
     let delta = DeltaHead { base: None, totals: (&counts).into(), ..delta.clone() };
     Ok(Whole { dir, delta, frames: pieces.of.into_values().flatten().collect(), packs: pieces.packs })
@@ -159,11 +159,17 @@ pub(crate) fn each_with_tables(
     Ok(())
 }
 
+/// Where ranges begin and end.
+type Ranges = Vec<(u64, u64)>;
+
 /// Where the bytes of all files are.
 #[derive(Default)]
 pub(crate) struct Pieces {
     /// By inode, sorted by offset.
     of: BTreeMap<u64, Vec<FrameRow>>,
+    /// By inode, ranges that were cloned from what has no data here. Where a new primary wrote zeros into
+    /// what is preallocated, it clones these.
+    zeros: BTreeMap<u64, Ranges>,
     packs: Vec<StoredObject>,
 }
 
@@ -178,21 +184,30 @@ impl Pieces {
         for change in ManifestReader::open(manifest)? {
             let change = change?;
             if change.kind == Kind::File && change.flags.any() {
-                let list = if change.flags.deleted { None } else { Some(self.after(&change, &come)?) };
-                changed.push((change.ino, list));
+                let now = if change.flags.deleted { None } else { Some(self.after(&change, &come)?) };
+                changed.push((change.ino, change.flags.created, now));
             }
         }
-        for (ino, list) in changed {
-            match list {
-                Some(list) => drop(self.of.insert(ino, list)),
+        for (ino, is_new, now) in changed {
+            if is_new || now.is_none() {
+                self.zeros.remove(&ino);
+            }
+            match now {
+                Some((list, zeros)) => {
+                    self.of.insert(ino, list);
+                    if !zeros.is_empty() {
+                        self.zeros.entry(ino).or_default().extend(zeros);
+                    }
+                }
                 None => drop(self.of.remove(&ino)),
             }
         }
         Ok(())
     }
 
-    /// Those of a file after its change.
-    fn after(&self, change: &Change, come: &Come<'_>) -> Result<Vec<FrameRow>> {
+    /// Those of a file after its change, and the ranges that it has cloned from where nothing is.
+    fn after(&self, change: &Change, come: &Come<'_>) -> Result<(Vec<FrameRow>, Ranges)> {
+        let mut zeros = Vec::new();
         let old = if change.flags.created { None } else { self.of.get(&change.ino) };
         let mut list = old.cloned().unwrap_or_default();
         cut_off(&mut list, change);
@@ -217,14 +232,17 @@ impl Pieces {
                 }
                 _ => continue,
             };
-            if found.iter().map(|frame| u64::from(frame.length)).sum::<u64>() != extent.length {
+            if extent.source.is_some_and(|source| source.end == End::Base) {
+                // All data of the base was there when it came.
+                zeros.extend(gaps(&found, extent.offset, extent.end()));
+            } else if found.iter().map(|frame| u64::from(frame.length)).sum::<u64>() != extent.length {
                 let path = change.display_path();
                 return Err(astray(come.published, &format!("bytes of {path} are in no pack")));
             }
             list.extend(found);
         }
         list.sort_unstable();
-        Ok(list)
+        Ok((list, zeros))
     }
 
     /// The numbers of the packs that have any of them.
@@ -284,13 +302,34 @@ fn cut_out(list: &mut Vec<FrameRow>, from: u64, to: u64) {
     *list = list.iter().flat_map(|frame| sides(*frame)).collect();
 }
 
+/// The parts of a range that no frame has. The frames lie in it, sorted by offset.
+fn gaps(frames: &[FrameRow], from: u64, to: u64) -> Ranges {
+    let mut at = from;
+    let mut gaps = Vec::new();
+    for frame in frames.iter().filter_map(|frame| frame.within(from, to)) {
+        gaps.push((at, frame.offset));
+        at = frame.offset + u64::from(frame.length);
+    }
+    gaps.push((at, to));
+    gaps.retain(|(start, end)| start < end);
+    gaps
+}
+
+/// What is data, and has no bytes, in ranges that are zeros, is preallocated: it reads the same.
+fn unwritten(extents: Vec<Extent>, zeros: &[(u64, u64)], frames: &[FrameRow]) -> Vec<Extent> {
+    let (mut data, mut others): (Vec<Extent>, Vec<Extent>) =
+        extents.into_iter().partition(|extent| extent.op == Op::Data);
+    for (from, to) in zeros.iter().flat_map(|(from, to)| gaps(frames, *from, *to)) {
+        let within = without(&without(&data, 0, from), to, u64::MAX);
+        others.extend(within.into_iter().map(|extent| Extent { op: Op::Unwritten, ..extent }));
+        data = without(&data, from, to);
+    }
+    data.append(&mut others);
+    tidy(data)
+}
+
 impl Manifests<'_> {
-    fn write(
-        &self,
-        to: &PathBuf,
-        header: &ManifestHeader,
-        pieces: &BTreeMap<u64, Vec<FrameRow>>,
-    ) -> Result<Counts> {
+    fn write(&self, to: &PathBuf, header: &ManifestHeader, pieces: &Pieces) -> Result<Counts> {
         let mut directories = Directories::default();
         self.each(&mut |row| {
             if let (Kind::Directory, Some(link)) = (row.kind, row.links_added.first()) {
@@ -304,7 +343,11 @@ impl Manifests<'_> {
                 Some(link) => directories.path(link)?,
                 None => directories.path_of(row.ino)?,
             });
-            let held = pieces.get(&row.ino).into_iter().flatten().map(|frame| u64::from(frame.length));
+            let frames = pieces.of.get(&row.ino).map(Vec::as_slice).unwrap_or_default();
+            if let Some(zeros) = pieces.zeros.get(&row.ino) {
+                row.extents = unwritten(row.extents, zeros, frames);
+            }
+            let held = frames.iter().map(|frame| u64::from(frame.length));
             if row.data_bytes() != held.sum::<u64>() {
                 return Err(Error::integrity(
                     format!("the log does not have the bytes of {} that it names", row.display_path()),

@@ -78,6 +78,7 @@ impl Log {
         monitor: &Monitor,
     ) -> Result<Vec<Unneeded>> {
         let listed = FOLDERS.iter().map(|folder| self.objects().list_all(folder));
+        let listed = listed.chain([self.objects().left()]);
         let listed: Vec<_> = listed.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
         let needed = self.needed((head, history), kept, monitor)?;
         let goes = listed.into_iter().filter(|(key, _)| !needed.contains(key));

@@ -41,6 +41,8 @@ const KEYS: [&str; 6] = [
     "AWS_METADATA_ENDPOINT",
     "AWS_SKIP_SIGNATURE",
 ];
+/// How old a file is that nobody writes to a directory any more.
+const LEFT: Duration = Duration::from_secs(24 * 60 * 60);
 /// The most bytes of a reason that a server gives.
 const LONGEST: usize = 300;
 
@@ -247,6 +249,32 @@ impl Objects {
         Ok(listed.into_iter().map(|object| (object.location.to_string(), object.size)).collect())
     }
 
+    /// Files of a directory whose writers were killed before these had their names, and their sizes. They are
+    /// in no listing.
+    pub fn left(&self) -> Result<Vec<(String, u64)>> {
+        let LogAddress::Directory(top) = &self.address else { return Ok(Vec::new()) };
+        let (mut found, mut folders) = (Vec::new(), vec![top.clone()]);
+        while let Some(folder) = folders.pop() {
+            let io = |source| Error::Io { action: "list", path: folder.clone(), source };
+            for entry in std::fs::read_dir(&folder).map_err(io)? {
+                let entry = entry.map_err(io)?;
+                // Others may be at work.
+                let Ok(about) = entry.metadata() else { continue };
+                let path = entry.path();
+                let is_old =
+                    about.modified().is_ok_and(|at| at.elapsed().is_ok_and(|elapsed| elapsed > LEFT));
+                match path.strip_prefix(top).ok().and_then(Path::to_str) {
+                    _ if about.is_dir() => folders.push(path),
+                    Some(key) if about.is_file() && is_unfinished(key) && is_old => {
+                        found.push((key.to_owned(), about.len()));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(found)
+    }
+
     pub fn delete(&self, key: &str) -> Result<()> {
         if let LogAddress::Directory(path) = &self.address {
             return self.unlink(path, key);
@@ -346,6 +374,12 @@ impl Objects {
         };
         Error::failed(format!("cannot {action} {show}: {}", why(error)), advice)
     }
+}
+
+/// Whether a file is one that has not got its name yet: the store writes `NAME#1` first.
+fn is_unfinished(key: &str) -> bool {
+    let number = key.rsplit_once('#').map(|(_, number)| number.as_bytes());
+    number.is_some_and(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit))
 }
 
 /// A directory whose objects are on the disk when they are written. One that is made is for its owner alone:

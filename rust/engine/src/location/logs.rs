@@ -37,9 +37,9 @@ impl LogPlace {
         LogPlace { log: other.log.clone(), ..self.clone() }
     }
 
-    /// The volume whose inode numbers it has.
-    pub(crate) fn numbers(&self) -> Option<Uuid> {
-        self.deltas.last().and_then(|published| published.delta.volume)
+    /// The volume whose inode numbers it has, and the epoch: a volume that was a standby meanwhile has others.
+    pub(crate) fn numbers(&self) -> Option<(Option<Uuid>, u64)> {
+        self.deltas.last().map(|published| (published.delta.volume, published.delta.epoch))
     }
 
     pub(crate) fn open(&self, monitor: &Monitor) -> Result<Box<dyn Side>> {

@@ -185,7 +185,7 @@ impl Following<'_> {
         let history = self.log.history(&self.head)?;
         let is_listed = |commit: &Commit| history.snapshots.iter().any(|(at, _)| *at == commit.sequence);
         let is_whole = rest.iter().all(|commit| commit.published().is_none() || is_listed(commit));
-        let numbers = |commit: &Commit| commit.published().and_then(|published| published.delta.volume);
+        let numbers = |commit: &Commit| commit.published().map(|of| (of.delta.volume, of.delta.epoch));
         if !is_whole && is_listed(base) && numbers(base) == numbers(&self.newest) {
             return self.skip_to_newest(standby, base, &history, come);
         }

@@ -5,7 +5,7 @@ use crate::delta::staging::{Data, IncomingDelta, StageReport, with_data, workers
 use crate::digest::hex;
 use crate::keep::Keep;
 use crate::location::logs;
-use crate::log::checkpoint::{Renumber, with_checkpoint};
+use crate::log::checkpoint::{Numbering, Renumber, with_checkpoint};
 use crate::log::renumbered::renumbered;
 use crate::options::TransferOptions;
 use crate::round::standby::can_follow;
@@ -165,7 +165,11 @@ impl<'a> LogStandby<'a> {
         let renumber = |log: &Arc<Log>, whole, info: &SnapshotInfo, volume| {
             renumbered(log, whole, (&*self.own.side(info.id)?, volume))
         };
-        let next = published.delta.volume.map(|volume| (volume, &renumber as Renumber<'_>));
+        let own = self.own.volume()?;
+        let (is_primary, renumbered) = (own.info().role == Role::Primary, own.renumbered());
+        let renumber: Renumber<'_> = &renumber;
+        let next =
+            published.delta.volume.map(|volume| Numbering { volume, is_primary, renumbered, renumber });
         let head = with_checkpoint(self.log()?, head, next, self.monitor)?;
         Ok(head.next(digest.clone(), Deed::Snapshot(Box::new(published))))
     }
@@ -359,6 +363,10 @@ impl StandbyEnd for LogStandby<'_> {
 
     fn tells(&self) -> Option<String> {
         None
+    }
+
+    fn is_log(&self) -> bool {
+        true
     }
 
     fn failed(&mut self, _error: &Error, _snapshot: Uuid) -> bool {

@@ -178,10 +178,16 @@ impl<'a> Local<'a> {
 
     /// Checks that the snapshot of a header can be taken here after its base.
     fn expect_base(&mut self, header: &DeltaHead) -> Result<()> {
+        let is_fed_by_log = self.is_fed_by_log;
         let volume = self.volume()?;
         let (snapshots, info) = (volume.line()?, volume.info());
         let show = info.path.display();
-        is_of(volume, header.lineage, header.epoch, &header.promotions)?;
+        // An old primary that rejoined gets what it lacks of earlier epochs too, as they lead to the log's.
+        if is_fed_by_log && header.epoch < info.epoch {
+            is_of(volume, header.lineage, info.epoch, volume.promotions())?;
+        } else {
+            is_of(volume, header.lineage, header.epoch, &header.promotions)?;
+        }
         let name = &header.snapshot.name;
         if snapshots.iter().any(|s| s.id == header.snapshot.id) {
             return Err(Error::refused(

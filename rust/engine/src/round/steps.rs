@@ -127,6 +127,10 @@ pub(crate) trait StandbyEnd {
     fn prune(&mut self, keep: &Keep, needed: &[Uuid]) -> Result<Vec<SnapshotInfo>>;
     /// The name of the other end, if this process cannot see for itself what that does.
     fn tells(&self) -> Option<String>;
+    /// Whether it is a log, which cannot go back.
+    fn is_log(&self) -> bool {
+        false
+    }
     /// Called after a failure; returns whether the standby may still make this snapshot without the primary,
     /// or resume it.
     fn failed(&mut self, error: &Error, snapshot: Uuid) -> bool;

@@ -87,6 +87,7 @@ fn attempt(
         displaces(volume, &mut incoming)?;
     }
     incoming.seal()?;
+    volume.renumber(result.id)?;
     commit(volume, &mut incoming, monitor)?;
     drop(incoming);
     let mut snapshot = finish(volume, result, Some(base.id), monitor)?;

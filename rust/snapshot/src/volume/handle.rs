@@ -121,6 +121,11 @@ impl Volume {
         &self.record.promotions
     }
 
+    /// The snapshot that was taken last with other inode numbers than it had before.
+    pub fn renumbered(&self) -> Option<Uuid> {
+        self.record.renumbered
+    }
+
     /// Inodes that the next pool snapshot must read, whatever their times say.
     pub fn doubted(&self) -> &std::collections::BTreeSet<u64> {
         &self.record.doubted

@@ -147,6 +147,15 @@ impl LockedVolume {
         self.save()
     }
 
+    /// Records that the tree is about to go back to a snapshot, which is taken again with what it then has.
+    pub fn renumber(&mut self, snapshot: Uuid) -> Result<()> {
+        if self.record.renumbered == Some(snapshot) {
+            return Ok(());
+        }
+        self.volume.record.renumbered = Some(snapshot);
+        self.save()
+    }
+
     pub fn doubt(&mut self, doubted: BTreeSet<u64>) -> Result<()> {
         if self.record.doubted == doubted {
             return Ok(());

@@ -216,6 +216,9 @@ pub(crate) struct Record {
     /// The log that it follows while it is a standby.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) follows: Option<FollowedLog>,
+    /// The snapshot that its tree went back to last: its table has other inode numbers than it had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) renumbered: Option<Uuid>,
     /// The directory that this is the store of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) root: Option<Bound>,
@@ -246,6 +249,7 @@ impl Record {
             history: None,
             for_parts: false,
             follows: None,
+            renumbered: None,
             root: None,
         }
     }
