@@ -298,8 +298,8 @@ impl Driver<'_> {
             let (source, target) = (self.primary.path().display(), &self.looked.path);
             let advice = if self.standby.is_log() {
                 format!(
-                    "a copy of {source}, or it itself in a later state, has published it, and only one can go \
-                     on. If that is not this one, promote a standby of {target}: then `snapsync rejoin \
+                    "a copy of {source}, or it itself in a later state, has published it, and only one can \
+                     go on. If that is not this one, promote a standby of {target}: then `snapsync rejoin \
                      {source} {target}` keeps what this one has of its own"
                 )
             } else {
