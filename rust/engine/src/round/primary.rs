@@ -294,26 +294,8 @@ impl Driver<'_> {
     fn common_base(&self, state: &State) -> Result<Option<SnapshotInfo>> {
         let Some(newest) = &state.newest else { return Ok(None) };
         let common = self.primary.snapshot(newest.id)?.filter(|s| !s.aside);
-        common.map(Some).ok_or_else(|| {
-            let (source, target) = (self.primary.path().display(), &self.looked.path);
-            let advice = if self.standby.is_log() {
-                format!(
-                    "a copy of {source}, or it itself in a later state, has published it, and only one can \
-                     go on. If that is not this one, promote a standby of {target}: then `snapsync rejoin \
-                     {source} {target}` keeps what this one has of its own"
-                )
-            } else {
-                format!(
-                    "if they have an older one in common, `snapsync rejoin {target} {source}` goes back to \
-                     it; \
-                     without any only a new standby can follow: name an empty target"
-                )
-            };
-            Error::refused(
-                format!("{source} does not have snapshot {}, the newest of {target}", newest.name),
-                advice,
-            )
-        })
+        let target = (&*self.looked.path, self.standby.is_log());
+        common.map(Some).ok_or_else(|| known::has_another(self.primary.path(), target, newest))
     }
 
     /// The snapshot whose delta the standby holds a part of, if that delta can be resumed.
