@@ -91,7 +91,7 @@ pub(crate) fn is_there(looked: &StandbyInfo, primary: Option<&Volume>) -> Result
     ))
 }
 
-/// The refusal of a round whose standby, or log, holds a newest snapshot that the primary does not have.
+/// The refusal of a round whose standby or log holds a newest snapshot that is not the primary's.
 pub(crate) fn has_another(source: &Path, (target, is_log): (&str, bool), newest: &SnapshotInfo) -> Error {
     let source = source.display();
     let advice = if is_log {
@@ -102,8 +102,8 @@ pub(crate) fn has_another(source: &Path, (target, is_log): (&str, bool), newest:
         )
     } else {
         format!(
-            "if they have an older one in common, `snapsync rejoin {target} {source}` goes back to it; without \
-             any only a new standby can follow: name an empty target"
+            "if they have an older one in common, `snapsync rejoin {target} {source}` goes back to it; \
+             without any only a new standby can follow: name an empty target"
         )
     };
     let name = &newest.name;
