@@ -8,6 +8,7 @@ use snapsync_stream::wire::{Digest, FrameHead, LARGEST_FRAME, Sum};
 use snapsync_stream::{Arrivals, Limit, unpacked};
 use std::collections::VecDeque;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -84,6 +85,7 @@ impl<'a> Fetch<'a> {
             start: 0,
             ready: Vec::new(),
             at: 0,
+            payload: 0..0,
         };
         (0..readers.max(1)).map(|_| Arrivals { from: Box::new(reader()), name: name.clone() }).collect()
     }
@@ -103,15 +105,17 @@ struct Reader<'a> {
     span: Vec<u8>,
     /// Where the span begins in its pack.
     start: u64,
-    /// What is handed out next.
+    /// What is handed out next, and then a part of the span.
     ready: Vec<u8>,
     at: usize,
+    payload: Range<usize>,
 }
 
 impl Reader<'_> {
     /// Makes the next record ready; false after the end.
     fn advance(&mut self) -> Result<bool> {
-        (self.ready, self.at) = (Vec::new(), 0);
+        (self.at, self.payload) = (0, 0..0);
+        self.ready.clear();
         while self.rows.is_empty() {
             self.fetch.monitor.check()?;
             let Some(span) = self.fetch.next() else {
@@ -130,22 +134,23 @@ impl Reader<'_> {
         }
         let Some(row) = self.rows.pop_front() else { return Ok(false) };
         let from = (row.at - self.start) as usize;
-        let Some(payload) = self.span.get(from..from + row.stored as usize) else {
+        let place = from..from + row.stored as usize;
+        let Some(payload) = self.span.get(place.clone()) else {
             return Err(Error::integrity("a frame lies outside of what was read", "report this"));
         };
         let mut head = FrameHead::of(row.raw, row.stored, row.ino, row.offset, row.digest);
-        let piece;
-        let payload = if row.is_whole() {
-            payload
+        if row.is_whole() {
+            self.ready.extend(head.to_bytes());
+            self.payload = place;
         } else {
             let bytes = unpacked(&head, payload.to_vec())?;
             let skip = row.skip as usize;
-            piece = bytes[skip..skip + row.length as usize].to_vec();
-            let digest = *blake3::hash(&piece).as_bytes();
-            head = FrameHead::of(row.length, row.length, row.ino, row.offset, digest);
-            &piece[..]
-        };
-        self.ready = [&head.to_bytes()[..], payload].concat();
+            let piece = &bytes[skip..skip + row.length as usize];
+            head =
+                FrameHead::of(row.length, row.length, row.ino, row.offset, *blake3::hash(piece).as_bytes());
+            self.ready.extend(head.to_bytes());
+            self.ready.extend(piece);
+        }
         self.sum.iter_mut().for_each(|sum| sum.add(&head));
         Ok(true)
     }
@@ -161,12 +166,19 @@ fn cut(error: Error) -> Error {
 
 impl Read for Reader<'_> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        if self.at == self.ready.len() && !self.advance().map_err(io::Error::other)? {
+        let is_empty = self.at == self.ready.len() && self.payload.is_empty();
+        if is_empty && !self.advance().map_err(io::Error::other)? {
             return Ok(0);
         }
-        let length = bytes.len().min(self.ready.len() - self.at);
-        bytes[..length].copy_from_slice(&self.ready[self.at..self.at + length]);
-        self.at += length;
+        if self.at < self.ready.len() {
+            let length = bytes.len().min(self.ready.len() - self.at);
+            bytes[..length].copy_from_slice(&self.ready[self.at..self.at + length]);
+            self.at += length;
+            return Ok(length);
+        }
+        let length = bytes.len().min(self.payload.len());
+        bytes[..length].copy_from_slice(&self.span[self.payload.start..self.payload.start + length]);
+        self.payload.start += length;
         Ok(length)
     }
 }
