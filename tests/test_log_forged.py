@@ -295,3 +295,15 @@ def test_identities_are_read_however_they_are_laid_out(
     machine.identity.write_text("\r\n".join(lines))
     told = "has no snapshot"
     machine.refused("prune", log, "--keep-last", "1", told=told, code=2)
+
+
+@pytest.mark.parametrize("content", [b"", b"x\n", b"\xff\x00", b"0" * 63], ids=repr)
+def test_keys_that_cannot_be_read_are_named_and_nothing_is_believed_for_the_lack_of_them(
+    line: Line, content: bytes
+) -> None:
+    [trusted] = (line.standby.home / "keys").glob("*.trusted")
+    trusted.write_bytes(content)
+    line.expect(2, trusted.name)
+    [key] = line.primary.keys
+    key.write_bytes(content)
+    line.primary.refused("sync", line.source, line.address, told=key.name, code=2)
