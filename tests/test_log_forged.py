@@ -307,3 +307,31 @@ def test_keys_that_cannot_be_read_are_named_and_nothing_is_believed_for_the_lack
     [key] = line.primary.keys
     key.write_bytes(content)
     line.primary.refused("sync", line.source, line.address, told=key.name, code=2)
+
+
+# --- what standbys say --------------------------------------------------------------------------------
+
+
+def test_who_reads_no_names_sees_the_state_of_a_log_all_the_same(
+    sealed: Sealed, followed: tuple[Path, Path]
+) -> None:
+    assert sealed.primary.done("status", sealed.address)["standbys"] == []
+    [known] = sealed.standby.done("status", sealed.address)["standbys"]
+    sealed.primary.done("release", sealed.address, "--standby", known["volume"])
+    assert sealed.standby.done("status", sealed.address)["standbys"] == []
+
+
+def test_a_standby_that_says_nothing_can_be_forgotten(sealed: Sealed, followed: tuple[Path, Path]) -> None:
+    [said] = sealed.log.names("readers/")
+    sealed.log.write("readers/none.json", b"x")
+    for content in (b"x", b"{}", sealed.log.read(said)):
+        # Nobody but the recipients reads whose it says to be.
+        volume = str(uuid4())
+        sealed.log.write(f"readers/{volume}.json", content)
+        told = f"release {sealed.address} --standby {volume}"
+        for words in (("prune", sealed.address, "--keep-last", "1"), ("status", sealed.address)):
+            sealed.standby.refused(*words, told=told, code=4)
+        sealed.standby.done("release", sealed.address, "--standby", volume)
+    sealed.standby.done("prune", sealed.address, "--keep-last", "1")
+    [known] = sealed.standby.done("status", sealed.address)["standbys"]
+    assert known["volume"] == Path(said).stem
