@@ -335,3 +335,21 @@ def test_a_standby_that_says_nothing_can_be_forgotten(sealed: Sealed, followed: 
     sealed.standby.done("prune", sealed.address, "--keep-last", "1")
     [known] = sealed.standby.done("status", sealed.address)["standbys"]
     assert known["volume"] == Path(said).stem
+
+
+# --- copies -------------------------------------------------------------------------------------------
+
+
+def test_a_primary_goes_on_with_an_older_copy_of_its_log_where_that_is_said(line: Line) -> None:
+    copy = DirectoryLog(line.log.path.with_name(f"{line.log.path.name}-copy"))
+    shutil.copytree(line.log.path, copy.path)
+    line.round("four")
+    there = copy.names()
+    log = json.loads(copy.read("format.json"))["id"]
+    told = f"snapsync release {line.source} --standby {log}"
+    line.primary.refused("sync", line.source, copy.address, told=told, code=4)
+    assert copy.names() == there
+    line.primary.done("release", line.source, "--standby", log)
+    line.primary.sync(line.source, copy.address)
+    line.standby.sync(copy.address, line.target)
+    assert_same(line.source, line.target)
