@@ -22,7 +22,7 @@ from uuid import uuid4
 import blake3
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from machine import Place, start, wait_until
+from machine import Place, assert_told, run, start, wait_until
 from object_store import DirectoryLog, signed
 from oracle import assert_same
 from test_log_trust import Line, Machine, Sealed, identity, line, machines, sealed
@@ -295,6 +295,17 @@ def test_identities_are_read_however_they_are_laid_out(
     machine.identity.write_text("\r\n".join(lines))
     told = "has no snapshot"
     machine.refused("prune", log, "--keep-last", "1", told=told, code=2)
+
+
+def test_who_forgot_the_identity_makes_no_other_key_for_an_encrypted_log(
+    sealed: Sealed, followed: tuple[Path, Path]
+) -> None:
+    _, target = followed
+    own, sealed.standby.identity = sealed.standby.identity, None
+    sealed.standby.refused("promote", target, told="no identity that opens it", code=2)
+    assert sealed.standby.keys == []
+    sealed.standby.identity = own
+    assert not any("trust" in note for note in sealed.standby.done("promote", target)["notes"])
 
 
 @pytest.mark.parametrize("content", [b"", b"x\n", b"\xff\x00", b"0" * 63], ids=repr)

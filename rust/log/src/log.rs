@@ -187,6 +187,8 @@ impl Log {
         let signer = match self.signer()? {
             Some(signer) => signer,
             None => {
+                // Whoever forgot to name an identity has the key of the log.
+                self.expect_open()?;
                 // With a key of its own alone this machine would not know the log any more.
                 self.trust_as_now()?;
                 let signer = Signer::new()?;
