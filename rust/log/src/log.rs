@@ -318,7 +318,8 @@ impl Log {
     pub fn history(&self, head: &Commit) -> Result<LogHistory> {
         let checkpoint = head.checkpoint.as_ref().map(|at| self.checkpoint(at)).transpose()?;
         let last = checkpoint.as_ref().map(|checkpoint| checkpoint.sequence);
-        let line = self.line(head.clone(), |commit| last.is_some_and(|last| commit.sequence == last + 1))?;
+        let is_first = |commit: &Commit| last.is_some() && commit.sequence.checked_sub(1) == last;
+        let line = self.line(head.clone(), is_first)?;
         let names_it = |commit: &Commit| commit.signer.is_some() && commit.checkpoint == head.checkpoint;
         if let Some(at) = head.checkpoint.as_ref().filter(|_| !line.iter().any(names_it)) {
             return Err(self.objects.damaged(&at.object.key, "no commit that is signed names it"));
