@@ -308,6 +308,17 @@ def test_who_forgot_the_identity_makes_no_other_key_for_an_encrypted_log(
     assert not any("trust" in note for note in sealed.standby.done("promote", target)["notes"])
 
 
+def test_an_identity_that_is_taken_for_a_recipient_is_not_shown(
+    tmp_path: Path, machines: list[Machine]
+) -> None:
+    own, _ = identity(tmp_path / "own")
+    secret = own.read_text().splitlines()[-1]
+    for written in (secret, secret.lower(), f" {secret}"):
+        ran = run("init", f"file://{tmp_path / 'log'}", "--encrypt-to", written, env=machines[0].env)
+        assert_told(ran, "no recipient", codes=(2,))
+        assert secret.lower()[20:] not in f"{ran.out}{ran.err}".lower()
+
+
 @pytest.mark.parametrize("content", [b"", b"x\n", b"\xff\x00", b"0" * 63], ids=repr)
 def test_keys_that_cannot_be_read_are_named_and_nothing_is_believed_for_the_lack_of_them(
     line: Line, content: bytes
