@@ -375,3 +375,24 @@ def test_a_primary_goes_on_with_an_older_copy_of_its_log_where_that_is_said(line
     line.primary.sync(line.source, copy.address)
     line.standby.sync(copy.address, line.target)
     assert_same(line.source, line.target)
+
+
+def test_nobody_is_told_to_begin_a_log_without_encryption_in_the_place_of_one_that_is_gone(
+    sealed: Sealed, followed: tuple[Path, Path]
+) -> None:
+    source, _ = followed
+    for name in sealed.log.names():
+        sealed.log.remove(name)
+    told = "--encrypt-to if it was encrypted"
+    sealed.primary.refused("sync", source, sealed.address, told=told, code=3)
+    assert sealed.log.names() == []
+    if isinstance(sealed.log, DirectoryLog):
+        shutil.rmtree(sealed.log.path)
+    else:
+        # Folders are left there.
+        return
+    to = subprocess.check_output(["age-keygen", "-y", sealed.identity], text=True).strip()
+    sealed.primary.done("init", sealed.address, "--encrypt-to", to)
+    sealed.primary.sync(source, sealed.address)
+    [pack] = sealed.log.names("packs/")
+    assert sealed.log.read(pack).startswith(b"age-encryption.org/v1\n")
