@@ -22,7 +22,7 @@ from uuid import uuid4
 import blake3
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from machine import Place, start, wait_until
+from machine import Place, assert_told, run, start, wait_until
 from object_store import DirectoryLog, signed
 from oracle import assert_same
 from test_log_trust import Line, Machine, Sealed, identity, line, machines, sealed
@@ -295,3 +295,104 @@ def test_identities_are_read_however_they_are_laid_out(
     machine.identity.write_text("\r\n".join(lines))
     told = "has no snapshot"
     machine.refused("prune", log, "--keep-last", "1", told=told, code=2)
+
+
+def test_who_forgot_the_identity_makes_no_other_key_for_an_encrypted_log(
+    sealed: Sealed, followed: tuple[Path, Path]
+) -> None:
+    _, target = followed
+    own, sealed.standby.identity = sealed.standby.identity, None
+    sealed.standby.refused("promote", target, told="no identity that opens it", code=2)
+    assert sealed.standby.keys == []
+    sealed.standby.identity = own
+    assert not any("trust" in note for note in sealed.standby.done("promote", target)["notes"])
+
+
+def test_an_identity_that_is_taken_for_a_recipient_is_not_shown(
+    tmp_path: Path, machines: list[Machine]
+) -> None:
+    own, _ = identity(tmp_path / "own")
+    secret = own.read_text().splitlines()[-1]
+    for written in (secret, secret.lower(), f" {secret}"):
+        ran = run("init", f"file://{tmp_path / 'log'}", "--encrypt-to", written, env=machines[0].env)
+        assert_told(ran, "no recipient", codes=(2,))
+        assert secret.lower()[20:] not in f"{ran.out}{ran.err}".lower()
+
+
+@pytest.mark.parametrize("content", [b"", b"x\n", b"\xff\x00", b"0" * 63], ids=repr)
+def test_keys_that_cannot_be_read_are_named_and_nothing_is_believed_for_the_lack_of_them(
+    line: Line, content: bytes
+) -> None:
+    [trusted] = (line.standby.home / "keys").glob("*.trusted")
+    trusted.write_bytes(content)
+    line.expect(2, trusted.name)
+    [key] = line.primary.keys
+    key.write_bytes(content)
+    line.primary.refused("sync", line.source, line.address, told=key.name, code=2)
+
+
+# --- what standbys say --------------------------------------------------------------------------------
+
+
+def test_who_reads_no_names_sees_the_state_of_a_log_all_the_same(
+    sealed: Sealed, followed: tuple[Path, Path]
+) -> None:
+    assert sealed.primary.done("status", sealed.address)["standbys"] == []
+    [known] = sealed.standby.done("status", sealed.address)["standbys"]
+    sealed.primary.done("release", sealed.address, "--standby", known["volume"])
+    assert sealed.standby.done("status", sealed.address)["standbys"] == []
+
+
+def test_a_standby_that_says_nothing_can_be_forgotten(sealed: Sealed, followed: tuple[Path, Path]) -> None:
+    [said] = sealed.log.names("readers/")
+    sealed.log.write("readers/none.json", b"x")
+    for content in (b"x", b"{}", sealed.log.read(said)):
+        # Nobody but the recipients reads whose it says to be.
+        volume = str(uuid4())
+        sealed.log.write(f"readers/{volume}.json", content)
+        told = f"release {sealed.address} --standby {volume}"
+        for words in (("prune", sealed.address, "--keep-last", "1"), ("status", sealed.address)):
+            sealed.standby.refused(*words, told=told, code=4)
+        sealed.standby.done("release", sealed.address, "--standby", volume)
+    sealed.standby.done("prune", sealed.address, "--keep-last", "1")
+    [known] = sealed.standby.done("status", sealed.address)["standbys"]
+    assert known["volume"] == Path(said).stem
+
+
+# --- copies -------------------------------------------------------------------------------------------
+
+
+def test_a_primary_goes_on_with_an_older_copy_of_its_log_where_that_is_said(line: Line) -> None:
+    copy = DirectoryLog(line.log.path.with_name(f"{line.log.path.name}-copy"))
+    shutil.copytree(line.log.path, copy.path)
+    line.round("four")
+    there = copy.names()
+    log = json.loads(copy.read("format.json"))["id"]
+    told = f"snapsync release {line.source} --standby {log}"
+    line.primary.refused("sync", line.source, copy.address, told=told, code=4)
+    assert copy.names() == there
+    line.primary.done("release", line.source, "--standby", log)
+    line.primary.sync(line.source, copy.address)
+    line.standby.sync(copy.address, line.target)
+    assert_same(line.source, line.target)
+
+
+def test_nobody_is_told_to_begin_a_log_without_encryption_in_the_place_of_one_that_is_gone(
+    sealed: Sealed, followed: tuple[Path, Path]
+) -> None:
+    source, _ = followed
+    for name in sealed.log.names():
+        sealed.log.remove(name)
+    told = "--encrypt-to if it was encrypted"
+    sealed.primary.refused("sync", source, sealed.address, told=told, code=3)
+    assert sealed.log.names() == []
+    if isinstance(sealed.log, DirectoryLog):
+        shutil.rmtree(sealed.log.path)
+    else:
+        # Folders are left there.
+        return
+    to = subprocess.check_output(["age-keygen", "-y", sealed.identity], text=True).strip()
+    sealed.primary.done("init", sealed.address, "--encrypt-to", to)
+    sealed.primary.sync(source, sealed.address)
+    [pack] = sealed.log.names("packs/")
+    assert sealed.log.read(pack).startswith(b"age-encryption.org/v1\n")

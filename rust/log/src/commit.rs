@@ -110,7 +110,8 @@ impl Since {
 
     fn with(self, deed: &Deed) -> Since {
         let bytes = if let Deed::Snapshot(published) = deed { published.tables() } else { 0 };
-        Since { commits: self.commits + 1, bytes: self.bytes.saturating_add(bytes), ..self }
+        // Who signs nothing may say anything here.
+        Since { commits: self.commits.saturating_add(1), bytes: self.bytes.saturating_add(bytes), ..self }
     }
 
     pub fn is_due(self) -> bool {
@@ -281,6 +282,6 @@ impl Commit {
     /// The place in the line that a name says.
     pub(crate) fn sequence_of(name: &str) -> Option<u64> {
         let digits = name.strip_suffix(".json").filter(|digits| digits.len() == 20)?;
-        digits.parse().ok()
+        digits.parse().ok().filter(|sequence| *sequence < u64::MAX)
     }
 }

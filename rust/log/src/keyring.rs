@@ -74,8 +74,18 @@ impl Keyring {
 
     /// The keys that are believed. None are before the log was met for the first time.
     pub(crate) fn trusted(&self) -> Result<BTreeSet<LogKey>> {
-        let listed = read(&self.file("trusted"))?.unwrap_or_default();
-        let mut keys = listed.lines().map(str::parse).collect::<Result<BTreeSet<LogKey>>>()?;
+        let path = self.file("trusted");
+        let mut keys = BTreeSet::new();
+        if let Some(listed) = read(&path)? {
+            let read = listed.lines().map(|line| line.parse().ok()).collect::<Option<BTreeSet<LogKey>>>();
+            // Without any of them this machine would believe whatever is in the log.
+            keys = read.filter(|keys| !keys.is_empty()).ok_or_else(|| {
+                Error::usage(
+                    format!("{} does not hold the keys that are believed", path.display()),
+                    "bring it back; if you remove it, the log is believed as if it were new to this machine",
+                )
+            })?;
+        }
         keys.extend(self.signer()?.map(|signer| signer.key()));
         Ok(keys)
     }
@@ -116,8 +126,8 @@ impl Keyring {
 }
 
 fn read(path: &Path) -> Result<Option<String>> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e).context("read", path),
     }

@@ -191,6 +191,8 @@ impl Log {
         let signer = match self.signer()? {
             Some(signer) => signer,
             None => {
+                // Whoever forgot to name an identity has the key of the log.
+                self.expect_open()?;
                 // With a key of its own alone this machine would not know the log any more.
                 self.trust_as_now()?;
                 let signer = Signer::new()?;
@@ -320,7 +322,8 @@ impl Log {
     pub fn history(&self, head: &Commit) -> Result<LogHistory> {
         let checkpoint = head.checkpoint.as_ref().map(|at| self.checkpoint(at)).transpose()?;
         let last = checkpoint.as_ref().map(|checkpoint| checkpoint.sequence);
-        let line = self.line(head.clone(), |commit| last.is_some_and(|last| commit.sequence == last + 1))?;
+        let is_first = |commit: &Commit| last.is_some() && commit.sequence.checked_sub(1) == last;
+        let line = self.line(head.clone(), is_first)?;
         let names_it = |commit: &Commit| commit.signer.is_some() && commit.checkpoint == head.checkpoint;
         if let Some(at) = head.checkpoint.as_ref().filter(|_| !line.iter().any(names_it)) {
             return Err(self.objects.damaged(&at.object.key, "no commit that is signed names it"));

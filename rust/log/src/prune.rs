@@ -7,6 +7,7 @@
 use crate::commit::{Commit, LogHistory, Published};
 use crate::fold::{Pieces, each_with_tables};
 use crate::log::Log;
+use crate::seals::Unopened;
 use serde::{Deserialize, Serialize};
 use snapsync_model::{Error, Monitor, Result};
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,16 +58,38 @@ impl Log {
 
     /// The standbys that have said how far they are.
     pub fn readers(&self) -> Result<Vec<LogReader>> {
-        let mut readers = Vec::new();
-        for name in self.objects().list(READERS)? {
-            let key = format!("{READERS}/{name}");
-            let Some(bytes) = self.objects().get(&key, LARGEST_READER)? else { continue };
-            let bytes = self.seals.open(bytes).map_err(|why| self.unopened(&key, why))?;
-            let reader = serde_json::from_slice(&bytes)
-                .map_err(|e| self.objects().damaged(&key, &format!("it describes no standby: {e}")))?;
-            readers.push(reader);
+        let readers = self.reader_ids()?.into_iter().map(|volume| self.reader(volume).transpose());
+        readers.flatten().collect()
+    }
+
+    /// The volumes of these. Who cannot read what they have said can forget them.
+    pub fn reader_ids(&self) -> Result<BTreeSet<Uuid>> {
+        let named = |volume: &Uuid, name: &str| Log::reader_key(*volume) == format!("{READERS}/{name}");
+        let listed = self.objects().list(READERS)?;
+        let volume = |name: &String| name.strip_suffix(".json")?.parse().ok().filter(|it| named(it, name));
+        Ok(listed.iter().filter_map(volume).collect())
+    }
+
+    /// What the standby with this volume has said; None if nothing.
+    fn reader(&self, volume: Uuid) -> Result<Option<LogReader>> {
+        let key = Log::reader_key(volume);
+        let Some(bytes) = self.objects().get(&key, LARGEST_READER)? else { return Ok(None) };
+        let said = self.seals.open(bytes).and_then(|bytes| {
+            let reader: Option<LogReader> = serde_json::from_slice(&bytes).ok();
+            reader.filter(|reader| reader.volume == volume).ok_or(Unopened::Damaged)
+        });
+        match said {
+            Ok(reader) => Ok(Some(reader)),
+            Err(Unopened::NoIdentity) if !self.can_open() => Err(self.unopened(&key, Unopened::NoIdentity)),
+            Err(_) => Err(Error::integrity(
+                format!("{} does not say how far a standby is", self.objects().show(&key)),
+                format!(
+                    "the next round of the standby writes it again; if it is gone, `snapsync release {} \
+                     --standby {volume}` forgets it",
+                    self.address()
+                ),
+            )),
         }
-        Ok(readers)
     }
 
     /// The objects that neither the snapshots at some places of the line need, nor the standbys. To be asked

@@ -30,8 +30,11 @@ pub(crate) struct Seals {
 pub(crate) fn recipients(texts: &[String]) -> Result<Vec<Recipient>> {
     let parsed = texts.iter().map(|text| {
         text.parse::<Recipient>().map_err(|why| {
+            // Who mistakes one for the other shall not find it in the journal.
+            let is_identity = text.trim_start().to_ascii_uppercase().starts_with("AGE-SECRET-KEY-");
+            let shown = if is_identity { "an identity, which is a secret," } else { &format!("{text:?}") };
             Error::usage(
-                format!("{text:?} is no recipient: {why}"),
+                format!("{shown} is no recipient: {why}"),
                 "`age-keygen -o FILE` makes an identity, and shows its recipient: age1…",
             )
         })

@@ -4,7 +4,7 @@ use crate::keep::Keep;
 use crate::location::logs;
 use crate::log::checkpoint::with_checkpoint;
 use crate::report::snapshots::{Deleted, HeldSnapshot, Kept, Pruned, Released};
-use snapsync_log::{Appended, Commit, Deed, Log, LogAddress, LogHistory, Unneeded};
+use snapsync_log::{Appended, Commit, Deed, Log, LogAddress, LogHistory, LogReader, Unneeded};
 use snapsync_model::{Error, Monitor, Result, Role, SnapshotInfo, count, size};
 use snapsync_snapshot::find_among;
 use std::collections::BTreeSet;
@@ -161,11 +161,21 @@ pub(crate) fn release(address: &LogAddress, name: &str) -> Result<Released> {
     Ok(Released { verb: "release", volume, snapshot: Some(snapshot), reason, standby: None })
 }
 
-/// Forgets a standby by its path or id: it needs nothing of the log any more.
+/// Forgets a standby by its path or id: it needs nothing of the log any more. By its id also one of which
+/// nothing else can be read.
 pub(crate) fn forget_standby(address: &LogAddress, standby: &str) -> Result<Released> {
     let (log, head, history) = logs::read(address)?;
-    let is_meant = |id: Uuid, path: &str| id.to_string() == standby || path == standby;
-    let reader = log.readers()?.into_iter().find(|reader| is_meant(reader.volume, &reader.path));
+    let by_id = log.reader_ids()?.into_iter().find(|id| id.to_string() == standby);
+    let is_meant = |reader: &LogReader| by_id.map_or(reader.path == standby, |id| reader.volume == id);
+    let reader = match (log.readers(), by_id) {
+        (Err(_), Some(id)) => {
+            log.forget_reader(id)?;
+            let volume = logs::info(&log, head.as_ref(), Role::Standby);
+            let (snapshot, reason) = Default::default();
+            return Ok(Released { verb: "release", volume, snapshot, reason, standby: Some(id.to_string()) });
+        }
+        (readers, _) => readers?.into_iter().find(is_meant),
+    };
     let reader = reader.ok_or_else(|| {
         Error::usage(
             format!("{address} knows no standby {standby:?}"),

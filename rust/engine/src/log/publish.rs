@@ -218,8 +218,12 @@ impl<'a> LogStandby<'a> {
                 "{} had snapshot {} of this primary, and does not show it any more",
                 self.address, known.name
             ),
-            "something changes or hides what is in the log: bring back its objects, or begin a new one at \
-             another prefix",
+            format!(
+                "something changes or hides what is in the log, or it is an older copy: bring back its \
+                 objects, or `snapsync release {} --standby {}`, and this primary goes on with what is there",
+                self.own.root.path().display(),
+                log.id()
+            ),
         ))
     }
 

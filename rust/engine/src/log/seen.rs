@@ -51,7 +51,9 @@ pub(crate) fn status(address: &LogAddress) -> Result<Status> {
         let at = snapshots.iter().position(|info| info.id == id);
         at.map_or(snapshots.len(), |at| snapshots.len() - 1 - at) as u64
     };
-    let standbys = log.readers()?.into_iter().map(|reader| StandbyStatus {
+    // Who cannot read it does not see what standbys have said.
+    let readers = if log.can_open() { log.readers()? } else { Vec::new() };
+    let standbys = readers.into_iter().map(|reader| StandbyStatus {
         volume: reader.volume.to_string(),
         path: reader.path,
         snapshot: reader.snapshot.to_string(),

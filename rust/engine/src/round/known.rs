@@ -5,6 +5,7 @@ use crate::location::text::Location;
 use crate::round::rights::Rights;
 use crate::round::steps::StandbyInfo;
 use crate::volume::standing::{expect_standby, was_replaced};
+use snapsync_log::LogAddress;
 use snapsync_model::{Error, Monitor, Result, Role, SnapshotInfo, Standing};
 use snapsync_snapshot::{Claim, LockedVolume, Standby, Volume};
 use snapsync_sys::Root;
@@ -82,6 +83,17 @@ pub(crate) fn is_there(looked: &StandbyInfo, primary: Option<&Volume>) -> Result
         "its file system is not mounted, or it was moved or deleted"
     };
     let (source, path, name) = (primary.path().display(), &standby.path, &standby.name);
+    if let Ok(Some(log)) = LogAddress::parse(Path::new(path)) {
+        // A round that begins a log encrypts nothing.
+        return Err(Error::refused(
+            format!("the log {path} is known, at snapshot {name}, and is not there: {why}"),
+            format!(
+                "mount it and run this again; if it is gone, `snapsync init {log}` begins a new one there, \
+                 with --encrypt-to if it was encrypted, and `snapsync release {source} --standby {path}` \
+                 forgets it"
+            ),
+        ));
+    }
     Err(Error::refused(
         format!("the standby {path} is known, at snapshot {name}, and is not there: {why}"),
         format!(
