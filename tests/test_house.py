@@ -315,6 +315,7 @@ RUST_LEVELS = {
         commit keyring store
         format numbers probe
         log
+        line objects
         fetch fold footer
         checkpoint pack prune renumber side upload
     """,

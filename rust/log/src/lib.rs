@@ -1,8 +1,8 @@
 //! A log: one line of commits in an object store or a directory, and the packs of frames that they name.
 //!
 //! `store` asks the object store and waits for its answers; `commit` is the record that makes a snapshot part
-//! of the log; `log` finds, reads and appends commits; `pack` writes frames, and `fetch` reads them; `fold`
-//! puts a snapshot together from what led to it, and `side` reads that as any other tree; `checkpoint` and
+//! of the log, `keys` and `keyring` are for its signature, `seals` for encryption; `log` opens one, `line`
+//! finds, reads and appends commits; `pack` writes frames, and `fetch` and `objects` read them; `fold` puts a snapshot together from what led to it, and `side` reads that as any other tree; `checkpoint` and
 //! `prune` keep it short. docs/log.md has the layout and the protocol.
 
 mod at_once;
@@ -14,8 +14,10 @@ mod footer;
 mod format;
 mod keyring;
 mod keys;
+mod line;
 mod log;
 mod numbers;
+mod objects;
 mod pack;
 mod probe;
 mod profile;
@@ -30,7 +32,8 @@ pub use commit::{CheckpointAt, Commit, Deed, LogHistory, Published, Since, Store
 pub use fetch::{Fetch, Wanted};
 pub use fold::{Whole, fold};
 pub use keys::LogKey;
-pub use log::{Appended, Log};
+pub use line::Appended;
+pub use log::Log;
 pub use pack::{PACK, Packs};
 pub use prune::{LogReader, Unneeded};
 pub use side::{LogFrames, LogSnapshot};
