@@ -2,8 +2,9 @@
 //!
 //! `store` asks the object store and waits for its answers; `commit` is the record that makes a snapshot part
 //! of the log, `keys` and `keyring` are for its signature, `seals` for encryption; `log` opens one, `line`
-//! finds, reads and appends commits; `pack` writes frames, and `fetch` and `objects` read them; `fold` puts a snapshot together from what led to it, and `side` reads that as any other tree; `checkpoint` and
-//! `prune` keep it short. docs/log.md has the layout and the protocol.
+//! finds, reads and appends commits; `pack` writes frames, and `fetch` and `objects` read them; `fold` puts
+//! a snapshot together from what led to it, and `side` reads that as any other tree; `checkpoint` and `prune`
+//! keep it short. docs/log.md has the layout and the protocol.
 
 mod at_once;
 mod checkpoint;

@@ -1,4 +1,5 @@
-//! Tables and ranges of packs, encrypted on their way to the store if the log is, and opened on their way back.
+//! Tables and ranges of packs: encrypted on their way to the store if the log is, and opened on their way
+//! back.
 
 use crate::commit::StoredObject;
 use crate::log::Log;
