@@ -116,14 +116,17 @@ pub fn fold(log: &Log, line: &[Published], monitor: &Monitor) -> Result<Whole> {
     Ok(Whole { dir, delta, frames: pieces.of.into_values().flatten().collect(), packs: pieces.packs })
 }
 
+/// Where each begins and ends.
+type Stretches = Vec<(u64, u64)>;
+
 /// Where the bytes of all files are.
 #[derive(Default)]
 pub(crate) struct Pieces {
     /// By inode, sorted by offset.
     of: BTreeMap<u64, Vec<FrameRow>>,
-    /// By inode, ranges that were cloned from what has no data here. Where a new primary wrote zeros into what
-    /// is preallocated, it clones these.
-    zeros: BTreeMap<u64, Vec<(u64, u64)>>,
+    /// By inode, ranges that were cloned from what has no data here. Where a new primary wrote zeros into
+    /// what is preallocated, it clones these.
+    zeros: BTreeMap<u64, Stretches>,
     packs: Vec<StoredObject>,
 }
 
@@ -160,7 +163,7 @@ impl Pieces {
     }
 
     /// Those of a file after its change, and the ranges that it has cloned from where nothing is.
-    fn after(&self, change: &Change, come: &Come<'_>) -> Result<(Vec<FrameRow>, Vec<(u64, u64)>)> {
+    fn after(&self, change: &Change, come: &Come<'_>) -> Result<(Vec<FrameRow>, Stretches)> {
         let mut zeros = Vec::new();
         let old = if change.flags.created { None } else { self.of.get(&change.ino) };
         let mut list = old.cloned().unwrap_or_default();
@@ -261,7 +264,7 @@ fn cut_out(list: &mut Vec<FrameRow>, from: u64, to: u64) {
 }
 
 /// The parts of a range that no frame has. The frames lie in it, sorted by offset.
-fn gaps(frames: &[FrameRow], from: u64, to: u64) -> Vec<(u64, u64)> {
+fn gaps(frames: &[FrameRow], from: u64, to: u64) -> Stretches {
     let mut at = from;
     let mut gaps = Vec::new();
     for frame in frames.iter().filter_map(|frame| frame.within(from, to)) {

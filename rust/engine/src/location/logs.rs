@@ -37,7 +37,7 @@ impl LogPlace {
         LogPlace { log: other.log.clone(), ..self.clone() }
     }
 
-    /// The volume whose inode numbers it has, and the epoch: a volume that was a standby meanwhile has others.
+    /// The volume whose inode numbers it has, and the epoch: one that was a standby meanwhile has others.
     pub(crate) fn numbers(&self) -> Option<(Option<Uuid>, u64)> {
         self.deltas.last().map(|published| (published.delta.volume, published.delta.epoch))
     }

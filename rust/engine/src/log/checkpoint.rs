@@ -11,8 +11,8 @@ pub(crate) type Renumber<'a> = &'a dyn Fn(&Arc<Log>, Whole, &SnapshotInfo, Uuid)
 /// The volume in whose inode numbers the next delta is.
 pub(crate) struct Numbering<'a> {
     pub(crate) volume: Uuid,
-    /// A primary of a later epoch was a standby meanwhile, and its files may have other numbers than they had.
-    /// A standby that passes on what it gets stays what it is.
+    /// A primary of a later epoch was a standby meanwhile, and its files may have other numbers than they
+    /// had. A standby that passes on what it gets stays what it is.
     pub(crate) is_primary: bool,
     /// A snapshot that has other numbers there than it had when it was published.
     pub(crate) renumbered: Option<Uuid>,

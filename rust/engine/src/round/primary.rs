@@ -296,23 +296,15 @@ impl Driver<'_> {
         let common = self.primary.snapshot(newest.id)?.filter(|s| !s.aside);
         common.map(Some).ok_or_else(|| {
             let (source, target) = (self.primary.path().display(), &self.looked.path);
-            let advice = if self.standby.is_log() {
-                format!(
-                    "a copy of {source}, or it itself in a later state, has published it, and only one can go \
-                     on. If that is not this one, promote a standby of {target}: then `snapsync rejoin \
-                     {source} {target}` keeps what this one has of its own"
-                )
-            } else {
+            let rejoin = || {
                 format!(
                     "if they have an older one in common, `snapsync rejoin {target} {source}` goes back to \
-                     it; \
-                     without any only a new standby can follow: name an empty target"
+                     it; without any only a new standby can follow: name an empty target"
                 )
             };
-            Error::refused(
-                format!("{source} does not have snapshot {}, the newest of {target}", newest.name),
-                advice,
-            )
+            let advice = self.standby.lacks(&source.to_string()).unwrap_or_else(rejoin);
+            let name = &newest.name;
+            Error::refused(format!("{source} does not have snapshot {name}, the newest of {target}"), advice)
         })
     }
 
