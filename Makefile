@@ -1,7 +1,8 @@
 # make demo   sets everything up, and shows the whole cycle on a throw-away volume
 # make test   sets everything up, and runs every test; as root on Debian it installs the tools they need
 # make fuzz   what comes from outside, at random, for FUZZ_SECONDS
-# make soak   logs under a thousand kills, then random model tests and exchanged names with new seeds for SOAK_MINUTES, from SOAK_SEED on
+# make soak   logs under a thousand kills; then the random model tests and exchanged names with new seeds for
+#             SOAK_MINUTES, from SOAK_SEED on
 # make bench  times snapsync beside its peers, as root; BENCH_FLAGS chooses scenes and scale
 # make bench-log  times rounds through a log beside rclone and restic
 # make bench-stages  times walk, compare, frame and apply by themselves

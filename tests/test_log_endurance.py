@@ -201,7 +201,7 @@ class Contest:
             way.proxy.begin(where(is_it, kill))
         process.append(start(*words, "--json", env=way.env))
         known.set()
-        timers = [threading.Timer((0.2 + self.chance.random()) * self.usual, process[0].kill)]
+        timers = [threading.Timer((0.4 + 0.8 * self.chance.random()) * self.usual, process[0].kill)]
         if how != "time":
             timers.clear()
         for timer in timers:

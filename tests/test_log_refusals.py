@@ -183,10 +183,10 @@ def test_a_log_that_was_emptied_is_not_begun_again_unasked(log: DirectoryLog, pr
     log.sync(primary, log.address)
     shutil.rmtree(log.path)
     ran = run("sync", primary, log.address)
-    assert_told(ran, "is known", "--new-standby", codes=(3,))
+    assert_told(ran, "is known", "snapsync init", codes=(3,))
     assert not log.path.exists()
     log.path.mkdir()
-    assert_told(run("sync", primary, log.address), "is known", "--new-standby", codes=(3,))
+    assert_told(run("sync", primary, log.address), "is known", "snapsync init", codes=(3,))
     log.sync(primary, log.address, "--new-standby")
     assert len(log.commits()) == 1
 

@@ -7,7 +7,7 @@ use crate::log::Log;
 use snapsync_manifest::{FrameRow, ManifestHeader, ManifestReader, ManifestWriter, read_frames, vet};
 use snapsync_model::{
     Change, ChangeFlags, Context, Counts, Directories, End, Error, Extent, Kind, Link, Monitor, Op, ROOT,
-    RelPath, Result,
+    RelPath, Result, Source,
 };
 use snapsync_stream::wire::DeltaHead;
 use std::collections::{BTreeMap, BTreeSet};
@@ -232,7 +232,8 @@ impl Pieces {
                 }
                 _ => continue,
             };
-            if extent.source.is_some_and(|source| source.end == End::Base) {
+            let is_there = |source: Source| source.end == End::Base && self.of.contains_key(&source.ino);
+            if extent.source.is_some_and(is_there) {
                 // All data of the base was there when it came.
                 zeros.extend(gaps(&found, extent.offset, extent.end()));
             } else if found.iter().map(|frame| u64::from(frame.length)).sum::<u64>() != extent.length {

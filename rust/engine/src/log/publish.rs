@@ -369,8 +369,13 @@ impl StandbyEnd for LogStandby<'_> {
         None
     }
 
-    fn is_log(&self) -> bool {
-        true
+    fn lacks(&self, source: &str) -> Option<String> {
+        let log = &self.address;
+        Some(format!(
+            "a copy of {source}, or it itself in a later state, has published it, and only one can go on. If \
+             that is not this one, promote a standby of {log}: then `snapsync rejoin {source} {log}` keeps \
+             what this one has of its own"
+        ))
     }
 
     fn failed(&mut self, _error: &Error, _snapshot: Uuid) -> bool {

@@ -6,7 +6,7 @@ use crate::round::rights::Rights;
 use crate::round::steps::StandbyInfo;
 use crate::volume::standing::{expect_standby, was_replaced};
 use snapsync_log::LogAddress;
-use snapsync_model::{Error, Monitor, Result, Role, SnapshotInfo, Standing};
+use snapsync_model::{Error, Monitor, Result, Role, Standing};
 use snapsync_snapshot::{Claim, LockedVolume, Standby, Volume};
 use snapsync_sys::Root;
 use std::collections::BTreeMap;
@@ -101,25 +101,6 @@ pub(crate) fn is_there(looked: &StandbyInfo, primary: Option<&Volume>) -> Result
              `snapsync release {source} --standby {path}` forgets it"
         ),
     ))
-}
-
-/// The refusal of a round whose standby or log holds a newest snapshot that is not the primary's.
-pub(crate) fn has_another(source: &Path, (target, is_log): (&str, bool), newest: &SnapshotInfo) -> Error {
-    let source = source.display();
-    let advice = if is_log {
-        format!(
-            "a copy of {source}, or it itself in a later state, has published it, and only one can go on. If \
-             that is not this one, promote a standby of {target}: then `snapsync rejoin {source} {target}` \
-             keeps what this one has of its own"
-        )
-    } else {
-        format!(
-            "if they have an older one in common, `snapsync rejoin {target} {source}` goes back to it; \
-             without any only a new standby can follow: name an empty target"
-        )
-    };
-    let name = &newest.name;
-    Error::refused(format!("{source} does not have snapshot {name}, the newest of {target}"), advice)
 }
 
 /// The refusal of a command that names a known but missing standby; otherwise the error as it is.

@@ -294,8 +294,18 @@ impl Driver<'_> {
     fn common_base(&self, state: &State) -> Result<Option<SnapshotInfo>> {
         let Some(newest) = &state.newest else { return Ok(None) };
         let common = self.primary.snapshot(newest.id)?.filter(|s| !s.aside);
-        let target = (&*self.looked.path, self.standby.is_log());
-        common.map(Some).ok_or_else(|| known::has_another(self.primary.path(), target, newest))
+        common.map(Some).ok_or_else(|| {
+            let (source, target) = (self.primary.path().display(), &self.looked.path);
+            let rejoin = || {
+                format!(
+                    "if they have an older one in common, `snapsync rejoin {target} {source}` goes back to \
+                     it; without any only a new standby can follow: name an empty target"
+                )
+            };
+            let advice = self.standby.lacks(&source.to_string()).unwrap_or_else(rejoin);
+            let name = &newest.name;
+            Error::refused(format!("{source} does not have snapshot {name}, the newest of {target}"), advice)
+        })
     }
 
     /// The snapshot whose delta the standby holds a part of, if that delta can be resumed.

@@ -127,9 +127,9 @@ pub(crate) trait StandbyEnd {
     fn prune(&mut self, keep: &Keep, needed: &[Uuid]) -> Result<Vec<SnapshotInfo>>;
     /// The name of the other end, if this process cannot see for itself what that does.
     fn tells(&self) -> Option<String>;
-    /// Whether it is a log, which cannot go back.
-    fn is_log(&self) -> bool {
-        false
+    /// What can be done about a primary at `source` that lacks its newest snapshot, if it cannot go back.
+    fn lacks(&self, _source: &str) -> Option<String> {
+        None
     }
     /// Called after a failure; returns whether the standby may still make this snapshot without the primary,
     /// or resume it.
