@@ -331,9 +331,12 @@ class Line:
                 record = signed(record, log, key)
             self.log.write(f"commits/{number:020}.json", json.dumps(record, indent=2).encode())
 
+    def expect_refused(self, code: int, told: str) -> None:
+        self.standby.refused("sync", self.address, self.target, told=told, code=code)
+
     def expect(self, code: int, told: str) -> None:
         before = (self.target / "file").read_text()
-        self.standby.refused("sync", self.address, self.target, told=told, code=code)
+        self.expect_refused(code, told)
         assert (self.target / "file").read_text() == before
 
 
@@ -478,8 +481,27 @@ def test_another_log_in_the_place_of_one_is_found_out(
         line.log.write(f"commits/{path.name}", text)
         before = blake3.blake3(text).hexdigest()
     line.expect(4, "another log is at")
+    # That another standby of this machine has met it says nothing.
+    line.standby.sync(line.address, place.absent("xfs"))
+    line.expect(4, "another log is at")
     line.standby.done("trust", line.address, key.public_key().public_bytes_raw().hex())
     line.standby.sync(line.address, line.target)
+
+
+def test_a_pipe_in_the_place_of_an_object_is_not_waited_for(line: Line) -> None:
+    [pack] = line.log.commits()[-1]["deed"]["snapshot"]["packs"]
+    for name in ("upload.json", line.log.names("commits/")[-1], pack["key"]):
+        path = line.log.path / name
+        whole = path.read_bytes()
+        path.unlink()
+        os.mkfifo(path)
+        if name == "upload.json":
+            line.primary.refused("sync", line.source, line.address, told="it is no file", code=4)
+        else:
+            line.expect_refused(4, "it is no file")
+        path.unlink()
+        path.write_bytes(whole)
+    line.round("five")
 
 
 def test_a_format_that_names_another_key_or_recipient_is_found_out(line: Line, tmp_path: Path) -> None:

@@ -98,6 +98,15 @@ impl Keyring {
         self.write("trusted", &keys.iter().map(LogKey::to_string).collect::<Vec<_>>().join("\n"))
     }
 
+    /// Whether somebody said on this machine that the log is the right one: who began it, or called `trust`.
+    pub(crate) fn is_told(&self) -> Result<bool> {
+        Ok(read(&self.file("told"))?.is_some())
+    }
+
+    pub(crate) fn tell(&self) -> Result<()> {
+        self.write("told", "this log may take the place of another one")
+    }
+
     /// It is only a help, and one that cannot be read is none.
     pub(crate) fn upload_key(&self) -> Result<Option<UploadKey>> {
         Ok(read(&self.file("upload"))?.and_then(|text| serde_json::from_str(&text).ok()))

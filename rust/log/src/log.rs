@@ -79,7 +79,9 @@ impl Log {
         let log = Log::at(objects)?.ok_or_else(|| {
             Error::failed(format!("{address} does not show what was just written there"), "try again")
         })?;
-        if log.id() != format.id {
+        if log.id() == format.id {
+            keyring.tell()?;
+        } else {
             keyring.forget_signer()?;
         }
         log.format.is_encrypted_to(address, recipients)?;
@@ -110,13 +112,20 @@ impl Log {
         self.keyring.path()
     }
 
-    /// Believes from now on, on this machine, what this key signs.
+    /// Believes from now on, on this machine, what this key signs, because somebody says so.
     pub fn trust(&self, key: LogKey) -> Result<()> {
-        self.keyring.trust(key)
+        self.keyring.trust(key)?;
+        self.keyring.tell()
+    }
+
+    /// Whether somebody has said on this machine that this log is the right one. That a standby has met it
+    /// says nothing about others, which followed another one at its address.
+    pub fn is_told(&self) -> Result<bool> {
+        self.keyring.is_told()
     }
 
     /// Whether this machine has a key of it already.
-    pub fn is_known(&self) -> Result<bool> {
+    fn is_known(&self) -> Result<bool> {
         self.keyring.trusted().map(|keys| !keys.is_empty())
     }
 

@@ -19,7 +19,7 @@ pub(crate) fn followed(log: &Log, (head, digest): (&Commit, &str)) -> FollowedLo
 pub(crate) fn is_same(log: &Log, (head, digest): (&Commit, &str), known: &FollowedLog) -> Result<()> {
     let address = log.address();
     if known.id != log.id() {
-        if known.address != address.to_string() || log.is_known()? {
+        if known.address != address.to_string() || log.is_told()? {
             return Ok(());
         }
         return Err(Error::integrity(

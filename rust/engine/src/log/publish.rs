@@ -199,7 +199,7 @@ impl<'a> LogStandby<'a> {
     /// Fails if the log is not the one that this primary brought its snapshots to, or does not show the last
     /// of them any more.
     fn has_not_forgotten(&self, log: &Log) -> Result<()> {
-        if self.is_other && !log.is_known()? {
+        if self.is_other && !log.is_told()? {
             let address = &self.address;
             return Err(Error::integrity(
                 format!("another log is at {address} than the one that this primary published to"),
