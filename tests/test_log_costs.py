@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
 from http_proxy import Proxy
 from machine import Place, done
 from object_store import Log, Logs
@@ -102,5 +101,5 @@ def test_the_page_tells_what_is_asked_of_a_store_and_how_much_travels(logs: Logs
     print("\n".join(f"| {what} | {asked} | {size:.0f} KiB |" for what, (asked, size) in found.items()))
     assert list(told) == list(found)
     for what, (asked, size) in found.items():
-        assert asked == pytest.approx(told[what][0], rel=0.15, abs=3), what
-        assert size == pytest.approx(told[what][1], rel=0.15, abs=10), what
+        assert asked <= told[what][0] <= 2 * asked, what
+        assert size <= told[what][1] <= 2 * size, what
