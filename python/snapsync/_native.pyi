@@ -48,6 +48,7 @@ __all__ = [
     "status",
     "switch",
     "sync",
+    "trust",
     "trusted",
     "verify",
     "verify_and_mend",
