@@ -286,6 +286,7 @@ TWO_PATHS = {rename, exchange, link, reflink, reflink_range, copy_range, dedupe}
 
 # What a file system may answer to an operation that makes no sense where it was tried.
 REFUSED = {
+    errno.EACCES,
     errno.EBUSY,
     errno.EEXIST,
     errno.EFBIG,
@@ -555,7 +556,10 @@ class World:
 
     def blocks_in(self, path: bytes) -> tuple[int, int]:
         """Some whole blocks of a file; where it has none, or by chance, all from some block to its end."""
-        blocks = os.lstat(os.path.join(self.root, path)).st_size // BLOCK
+        try:
+            blocks = os.lstat(os.path.join(self.root, path)).st_size // BLOCK
+        except FileNotFoundError:
+            blocks = 0  # to make it was refused
         first = self.random.randrange(max(1, blocks))
         to_the_end = first == blocks or self.random.random() < 0.2
         return first * BLOCK, 0 if to_the_end else (1 + self.random.randrange(blocks - first)) * BLOCK
