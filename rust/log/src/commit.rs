@@ -161,6 +161,11 @@ impl LogHistory {
         }
     }
 
+    /// The place of the commit that brought a listed snapshot.
+    pub fn place_of(&self, snapshot: Uuid) -> Option<u64> {
+        self.snapshots.iter().find(|(_, listed)| listed.id == snapshot).map(|(at, _)| *at)
+    }
+
     pub fn infos(&self) -> Vec<SnapshotInfo> {
         self.snapshots.iter().map(|(_, info)| info.clone()).collect()
     }

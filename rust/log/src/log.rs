@@ -213,8 +213,4 @@ impl Log {
             ),
         }
     }
-
-    pub(crate) fn keyring(&self) -> &Keyring {
-        &self.keyring
-    }
 }

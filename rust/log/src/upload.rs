@@ -88,11 +88,11 @@ impl Log {
 
     /// A primary may be unable to read an encrypted log, but goes on with its own upload.
     fn begin_upload_key(&self, snapshot: Uuid) -> Result<()> {
-        let known = self.keyring().upload_key()?.filter(|known| known.snapshot == snapshot);
+        let known = self.keyring.upload_key()?.filter(|known| known.snapshot == snapshot);
         let known = known.and_then(|known| known.identity.parse::<Identity>().ok());
         let identity = known.unwrap_or_else(Identity::generate);
         let text = identity.to_string().expose_secret().to_owned();
-        self.keyring().keep_upload_key(&UploadKey { snapshot, identity: text })?;
+        self.keyring.keep_upload_key(&UploadKey { snapshot, identity: text })?;
         self.seals.set_upload(Some(identity));
         Ok(())
     }
@@ -100,14 +100,14 @@ impl Log {
     /// After its commit nobody without an identity of the log can read it any more.
     pub fn end_upload(&self) -> Result<()> {
         self.seals.set_upload(None);
-        self.keyring().forget_upload_key()
+        self.keyring.forget_upload_key()
     }
 
     /// The upload that was cut and can go on. What was there when a commit let something go may be deleted at
     /// any moment.
     pub fn upload(&self, head: Option<&Commit>) -> Result<Option<Upload>> {
         let Some(bytes) = self.objects().get(UPLOAD, LARGEST)? else { return Ok(None) };
-        let known = self.keyring().upload_key()?.and_then(|known| known.identity.parse::<Identity>().ok());
+        let known = self.keyring.upload_key()?.and_then(|known| known.identity.parse::<Identity>().ok());
         self.seals.set_upload(known);
         let Ok(bytes) = self.seals.open(bytes) else { return Ok(None) };
         // It is only a help, and one of somebody else or of another version is of none.

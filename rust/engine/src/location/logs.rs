@@ -24,7 +24,7 @@ impl LogPlace {
     pub(crate) fn find(address: &LogAddress, snapshot: &str) -> Result<LogPlace> {
         let (log, head, history) = read(address)?;
         let info = find_among(history.infos(), snapshot, &address.to_string())?;
-        let at = history.snapshots.iter().find(|(_, listed)| listed.id == info.id).map(|(at, _)| *at);
+        let at = history.place_of(info.id);
         let (Some(head), Some(at)) = (head, at) else {
             return Err(Error::failed(format!("{address} is empty"), "sync its primary to it first"));
         };
@@ -56,7 +56,7 @@ impl LogPlace {
 pub(crate) fn round_of(address: &LogAddress, snapshot: &str) -> Result<(Log, Published, bool)> {
     let (log, _, history) = read(address)?;
     let info = find_among(history.infos(), snapshot, &address.to_string())?;
-    let at = history.snapshots.iter().find(|(_, listed)| listed.id == info.id).map(|(at, _)| *at);
+    let at = history.place_of(info.id);
     let commit = at.map(|at| log.there(at)).transpose()?;
     let published = commit.as_ref().and_then(|(commit, _)| commit.published().cloned());
     let empty = || Error::failed(format!("{address} is empty"), "sync its primary to it first");
