@@ -39,7 +39,7 @@ impl Places {
         mut check: impl FnMut(&Change) -> Result<()>,
     ) -> Result<Places> {
         let (has_clones, has_further_names) = (AtomicBool::new(false), AtomicBool::new(false));
-        let is_directory = |row: &Brief| {
+        let is_directory = |row: &Brief<'_>| {
             has_clones.fetch_or(row.has_clones, Relaxed);
             has_further_names.fetch_or(row.flags.created && row.added > 1, Relaxed);
             row.kind == Kind::Directory
@@ -98,7 +98,7 @@ impl Places {
     }
 
     /// Whether its only name is in a new directory and is staged with it.
-    pub(crate) fn comes_along(&self, row: &Brief) -> bool {
+    pub(crate) fn comes_along(&self, row: &Brief<'_>) -> bool {
         row.flags.created && row.added == 1 && row.parent.is_some_and(|parent| self.is_created(parent))
     }
 
@@ -245,7 +245,7 @@ pub(crate) fn held(ino: u64, at: usize) -> String {
 /// All removed names, deepest first: when one is detached, everything above it is still in its old place.
 pub(crate) fn detaches(manifest: &Spot, places: &Places) -> Result<Vec<Detach>> {
     let mut all = Vec::new();
-    let loses_names = |row: &Brief| row.removed > 0 || row.added > 0;
+    let loses_names = |row: &Brief<'_>| row.removed > 0 || row.added > 0;
     for row in ManifestReader::open(manifest)?.only_of_base(loses_names)?.numbered() {
         let (row, change) = row?;
         detach_row(row, &change, places, &mut all)?;
@@ -281,7 +281,7 @@ fn detach_row(row: u64, change: &Change, places: &Places, all: &mut Vec<Detach>)
 /// All added names, parents first.
 pub(crate) fn attaches(manifest: &Spot, places: &Places) -> Result<Vec<Attach>> {
     let mut all = Vec::new();
-    let comes = |row: &Brief| row.added > 0 && !places.comes_along(row);
+    let comes = |row: &Brief<'_>| row.added > 0 && !places.comes_along(row);
     for row in ManifestReader::open(manifest)?.only(comes).numbered() {
         let (row, change) = row?;
         attach_row(row, &change, places, &mut all)?;

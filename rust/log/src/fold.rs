@@ -108,12 +108,10 @@ pub fn fold(log: &Log, line: &[Published], monitor: &Monitor) -> Result<Whole> {
     pieces.keep_used();
     let delta = &last.delta;
     let header = ManifestHeader {
-        target: delta.snapshot.id.to_string(),
         volume: delta.volume.map(|volume| volume.to_string()).unwrap_or_default(),
         provider: delta.snapshot.provider.name().to_owned(),
         filesystem: delta.filesystem.clone(),
-        created: delta.snapshot.created.clone(),
-        ..ManifestHeader::default()
+        ..ManifestHeader::of(None, &delta.snapshot)
     };
     let counts = manifests.write(&dir.path().join("whole.arrow"), &header, &pieces)?;
     manifests.files.iter().try_for_each(|file| std::fs::remove_file(file).context("remove", file))?;

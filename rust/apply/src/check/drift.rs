@@ -86,7 +86,7 @@ impl<'a, 'r> Check<'a, 'r> {
             removed.extend(change.links_removed);
         }
         let places = self.places;
-        let may_meet = |row: &Brief| row.flags.deleted || (row.added > 0 && !places.comes_along(row));
+        let may_meet = |row: &Brief<'_>| row.flags.deleted || (row.added > 0 && !places.comes_along(row));
         for change in ManifestReader::open(manifest)?.only(may_meet) {
             let change = change?;
             for path in unlisted(self.root, &change, &removed)? {

@@ -71,7 +71,7 @@ impl Incoming<'_> {
     /// Directories that are removed were moved to the stage with their whole content: unknown entries in them
     /// are kept.
     pub(crate) fn sweep_trash(&self, places: &Places) -> Result<()> {
-        let is_gone = |row: &Brief| row.flags.deleted && row.kind == Kind::Directory;
+        let is_gone = |row: &Brief<'_>| row.flags.deleted && row.kind == Kind::Directory;
         let mut gone = Vec::new();
         for change in self.manifest_reader()?.only_of_base(is_gone)? {
             let change = change?;
@@ -95,7 +95,7 @@ impl Incoming<'_> {
 
     /// The same for new directories that were taken out of the tree again.
     pub(crate) fn sweep_new(&self, places: &Places) -> Result<()> {
-        let is_new = |row: &Brief| row.flags.created && row.kind == Kind::Directory;
+        let is_new = |row: &Brief<'_>| row.flags.created && row.kind == Kind::Directory;
         let mut swept = Vec::new();
         for change in self.manifest_reader()?.only(is_new) {
             let change = change?;

@@ -121,7 +121,7 @@ impl Incoming<'_> {
     /// afterwards.
     fn move_data(&self, places: &Places) -> Result<bool> {
         let opens = AtomicBool::new(false);
-        let changes_data = |row: &Brief| row.kind == Kind::File && row.flags.data && !row.flags.deleted;
+        let changes_data = |row: &Brief<'_>| row.kind == Kind::File && row.flags.data && !row.flags.deleted;
         self.each_known(self.known_rows_of_base(changes_data)?, |Row { change, known }| {
             let path = change.path.clone().unwrap_or_default();
             let entry = self.entry_of(&path, known)?;
@@ -199,7 +199,7 @@ impl Incoming<'_> {
     fn set_all_attributes(&self) -> Result<bool> {
         let are_to_be_protected = AtomicBool::new(false);
         // All other new entries were made with their attributes.
-        let is_set = |row: &Brief| {
+        let is_set = |row: &Brief<'_>| {
             are_to_be_protected.fetch_or(is_protected(row), Relaxed);
             let is_set = !row.flags.created || row.kind == Kind::Directory;
             self.monitor.advance(u64::from(!is_set));
@@ -286,7 +286,7 @@ pub(crate) fn access_to(kind: Kind) -> Access {
     if kind == Kind::Directory { to_all | Access::EXEC_OK } else { to_all }
 }
 
-fn is_protected(row: &Brief) -> bool {
+fn is_protected(row: &Brief<'_>) -> bool {
     !row.flags.deleted && row.inode_flags & attributes::PROTECTIVE != 0
 }
 

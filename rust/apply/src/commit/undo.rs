@@ -306,7 +306,7 @@ impl Incoming<'_> {
         let mut returned = Vec::new();
         let successors = successors(&self.root, self.journal.snapshot.id)?;
         let successors: HashMap<u64, Successor> = successors.into_iter().map(|it| (it.row, it)).collect();
-        let files = |row: &Brief| row.kind == Kind::File && !row.flags.created;
+        let files = |row: &Brief<'_>| row.kind == Kind::File && !row.flags.created;
         for row in self.manifest_reader()?.only(files).numbered() {
             let (row, change) = row?;
             let known = self.known(row)?;

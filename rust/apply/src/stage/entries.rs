@@ -13,12 +13,12 @@ use std::io;
 impl<'a> Incoming<'a> {
     /// Stages all new entries that no frame brings: directories, links, devices, and files without data.
     pub fn entries(&self) -> Result<()> {
-        let is_directory = |row: &Brief| row.flags.created && row.kind == Kind::Directory;
+        let is_directory = |row: &Brief<'_>| row.flags.created && row.kind == Kind::Directory;
         self.each_row(is_directory, |_, change| {
             let is_root = change.path.as_ref().is_none_or(RelPath::is_root);
             if is_root { Ok(()) } else { self.directory(change) }
         })?;
-        let is_bare = |row: &Brief| {
+        let is_bare = |row: &Brief<'_>| {
             let by_others = row.kind == Kind::File && (row.data_bytes > 0 || row.has_clones);
             row.flags.created && row.kind != Kind::Directory && !by_others
         };

@@ -157,7 +157,7 @@ impl Incoming<'_> {
     }
 }
 
-fn loses_bytes(row: &Brief) -> bool {
+fn loses_bytes(row: &Brief<'_>) -> bool {
     row.kind == Kind::File && (row.flags.deleted || row.flags.data)
 }
 

@@ -17,7 +17,7 @@ impl<'a> Incoming<'a> {
     /// Calls `act` in parallel for every row that is wanted.
     pub(crate) fn each_row(
         &self,
-        wanted: impl Fn(&Brief) -> bool + Sync,
+        wanted: impl Fn(&Brief<'_>) -> bool + Sync,
         act: impl Fn(&mut StageDirs<'_>, &Change) -> Result<()> + Sync,
     ) -> Result<()> {
         let mut rows = self.manifest_reader()?.only(wanted);

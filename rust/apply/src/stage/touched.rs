@@ -142,7 +142,7 @@ impl Incoming<'_> {
 
     pub(crate) fn known_rows(
         &self,
-        wanted: impl Fn(&Brief) -> bool + Sync,
+        wanted: impl Fn(&Brief<'_>) -> bool + Sync,
     ) -> Result<impl Iterator<Item = Result<Row>>> {
         let rows = self.manifest_reader()?.only(wanted).numbered();
         Ok(rows.map(|row| self.with_known(row)))
@@ -151,7 +151,7 @@ impl Incoming<'_> {
     /// The same among inodes that the base has.
     pub(crate) fn known_rows_of_base(
         &self,
-        wanted: impl Fn(&Brief) -> bool + Sync,
+        wanted: impl Fn(&Brief<'_>) -> bool + Sync,
     ) -> Result<impl Iterator<Item = Result<Row>>> {
         let rows = self.manifest_reader()?.only_of_base(wanted)?.numbered();
         Ok(rows.map(|row| self.with_known(row)))

@@ -100,11 +100,9 @@ pub(crate) fn volume_head(
 pub(crate) fn header(volume: &Volume, base: Option<&SnapshotInfo>, target: &SnapshotInfo) -> ManifestHeader {
     let info = volume.info();
     ManifestHeader {
-        base: base.map(|b| b.id.to_string()).unwrap_or_default(),
-        target: target.id.to_string(),
         volume: info.id.to_string(),
         provider: info.provider.name().to_owned(),
         filesystem: info.filesystem,
-        created: target.created.clone(),
+        ..ManifestHeader::of(base.map(|base| base.id), target)
     }
 }

@@ -235,12 +235,7 @@ impl Following<'_> {
         let all = new.frames();
         let dir = snapsync_sys::scratch()?;
         let manifest = dir.path().join("manifest.arrow");
-        let header = ManifestHeader {
-            base: held.id.to_string(),
-            target: published.delta.snapshot.id.to_string(),
-            created: published.delta.snapshot.created.clone(),
-            ..ManifestHeader::default()
-        };
+        let header = ManifestHeader::of(Some(held.id), &published.delta.snapshot);
         let sides = Sides::between_sides(Box::new(old), Box::new(new));
         let counts = sides.write_manifest(&manifest, &header, self.monitor)?;
         let mut frames = Vec::new();

@@ -23,12 +23,7 @@ pub fn diff(base: &Path, target: &Path, output: Option<&Path>, monitor: &Monitor
         (Place::Snapshot(base), Place::Snapshot(target)) if base.0.info().id == target.0.info().id => {
             header(&base.0, Some(&base.1), &target.1)
         }
-        (Place::Log(base), Place::Log(target)) => ManifestHeader {
-            base: base.info.id.to_string(),
-            target: target.info.id.to_string(),
-            created: target.info.created.clone(),
-            ..ManifestHeader::default()
-        },
+        (Place::Log(base), Place::Log(target)) => ManifestHeader::of(Some(base.info.id), &target.info),
         _ => ManifestHeader { created: jiff::Timestamp::now().to_string(), ..ManifestHeader::default() },
     };
     let (output, counts) = match output {

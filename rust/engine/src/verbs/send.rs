@@ -175,12 +175,9 @@ fn open(base: Option<&Sendable>, target: &Sendable, monitor: &Monitor) -> Result
     };
     let head = match &target.place {
         Place::Snapshot(to) => header(&to.0, base.map(|base| &base.info), &to.1),
-        Place::Directory(_) | Place::Log(_) => ManifestHeader {
-            base: base.map(|base| base.info.id.to_string()).unwrap_or_default(),
-            target: target.info.id.to_string(),
-            created: target.info.created.clone(),
-            ..ManifestHeader::default()
-        },
+        Place::Directory(_) | Place::Log(_) => {
+            ManifestHeader::of(base.map(|base| base.info.id), &target.info)
+        }
     };
     Ok((sides, head))
 }

@@ -42,6 +42,8 @@ impl ManifestReader {
         let schema = self.file.schema();
         let text = |key: &str| schema.metadata().get(&format!("snapsync.{key}")).cloned().unwrap_or_default();
         Ok(ManifestHeader {
+            name: text("name"),
+            sequence: text("sequence").parse().ok(),
             base: text("base"),
             target: text("target"),
             volume: text("volume"),
@@ -65,7 +67,7 @@ impl ManifestReader {
     }
 
     /// Only the changes that are wanted; other rows are skipped without decoding them fully.
-    pub fn only<F: Fn(&Brief) -> bool + Sync>(self, wanted: F) -> Only<F> {
+    pub fn only<F: Fn(&Brief<'_>) -> bool + Sync>(self, wanted: F) -> Only<F> {
         Only { reader: self, wanted, is_over: false }
     }
 
@@ -73,10 +75,10 @@ impl ManifestReader {
     /// is read.
     pub fn only_of_base(
         self,
-        wanted: impl Fn(&Brief) -> bool + Sync,
-    ) -> Result<Only<impl Fn(&Brief) -> bool + Sync>> {
+        wanted: impl Fn(&Brief<'_>) -> bool + Sync,
+    ) -> Result<Only<impl Fn(&Brief<'_>) -> bool + Sync>> {
         let is_over = self.creates_all()?;
-        let wanted = move |row: &Brief| !row.flags.created && wanted(row);
+        let wanted = move |row: &Brief<'_>| !row.flags.created && wanted(row);
         Ok(Only { reader: self, wanted, is_over })
     }
 
@@ -87,7 +89,7 @@ impl ManifestReader {
 
     fn next_numbered(
         &mut self,
-        wanted: impl Fn(&Brief) -> bool + Sync,
+        wanted: impl Fn(&Brief<'_>) -> bool + Sync,
     ) -> Option<Result<Vec<(u64, Change)>>> {
         let batch = match self.file.next_batch()? {
             Ok(batch) => batch,
@@ -105,7 +107,7 @@ impl ManifestReader {
         Ok(rows.into_iter().map(|(_, change)| change).collect())
     }
 
-    fn next_wanted(&mut self, wanted: impl Fn(&Brief) -> bool + Sync) -> Option<Result<(u64, Change)>> {
+    fn next_wanted(&mut self, wanted: impl Fn(&Brief<'_>) -> bool + Sync) -> Option<Result<(u64, Change)>> {
         loop {
             if let Some(row) = self.rows.next() {
                 return Some(Ok(row));
@@ -141,7 +143,7 @@ pub struct Only<F> {
     is_over: bool,
 }
 
-impl<F: Fn(&Brief) -> bool + Sync> Iterator for Only<F> {
+impl<F: Fn(&Brief<'_>) -> bool + Sync> Iterator for Only<F> {
     type Item = Result<Change>;
 
     fn next(&mut self) -> Option<Result<Change>> {
@@ -149,7 +151,7 @@ impl<F: Fn(&Brief) -> bool + Sync> Iterator for Only<F> {
     }
 }
 
-impl<F: Fn(&Brief) -> bool + Sync> Only<F> {
+impl<F: Fn(&Brief<'_>) -> bool + Sync> Only<F> {
     /// Each row with its position among all rows of the manifest.
     pub fn numbered(mut self) -> impl Iterator<Item = Result<(u64, Change)>> {
         std::iter::from_fn(move || self.next_numbered())
@@ -166,8 +168,13 @@ fn without_number(row: Result<(u64, Change)>) -> Result<Change> {
 
 /// What can be decoded cheaply to decide whether a row is wanted.
 #[derive(Clone, Copy, Debug)]
-pub struct Brief {
+pub struct Brief<'a> {
     pub kind: Kind,
+    /// The paths in the target and in the base, as the row has them: nobody has checked them yet.
+    pub path: Option<&'a [u8]>,
+    pub old_path: Option<&'a [u8]>,
+    /// Whether the inode has several names in the target, or had in the base.
+    pub has_links: bool,
     pub flags: ChangeFlags,
     pub data_bytes: u64,
     pub has_clones: bool,
@@ -241,13 +248,16 @@ impl<'a> View<'a> {
         }
     }
 
-    fn brief(&self, row: usize) -> Result<Brief, &'static str> {
+    fn brief(&self, row: usize) -> Result<Brief<'a>, &'static str> {
         let (added, links) = items_at(self.links_added, row);
         let parents = links.column(0).as_primitive::<UInt64Type>();
         let (extents, items) = items_at(self.extents, row);
         let sources = items.column(4);
         Ok(Brief {
             kind: kind_at(self.kind, row).ok_or("a kind is unknown")?,
+            path: self.path.bytes(row),
+            old_path: self.old_path.bytes(row),
+            has_links: self.nlink.value(row).max(self.nlink_old.value(row)) > 1,
             flags: self.flags(row),
             data_bytes: self.data_bytes.value(row),
             has_clones: sources.null_count() < sources.len()
@@ -295,7 +305,7 @@ impl<'a> View<'a> {
 fn changes_of(
     batch: &RecordBatch,
     first: u64,
-    wanted: impl Fn(&Brief) -> bool + Sync,
+    wanted: impl Fn(&Brief<'_>) -> bool + Sync,
 ) -> Result<Vec<(u64, Change)>, &'static str> {
     let view = View::of(batch);
     let numbered = |row: usize| view.change(row).map(|change| (first + row as u64, change));
@@ -354,7 +364,12 @@ fn is_sound(change: &Change) -> Result<(), &'static str> {
     Ok(())
 }
 
-impl PathView<'_> {
+impl<'a> PathView<'a> {
+    fn bytes(&self, row: usize) -> Option<&'a [u8]> {
+        let (text, raw) = (self.text, self.raw);
+        optional(raw, row, || raw.value(row)).or_else(|| optional(text, row, || text.value(row).as_bytes()))
+    }
+
     fn at(&self, row: usize) -> Result<Option<RelPath>, &'static str> {
         let text = optional(self.text, row, || self.text.value(row));
         let raw = optional(self.raw, row, || self.raw.value(row));

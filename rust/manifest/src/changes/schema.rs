@@ -3,7 +3,9 @@
 use crate::changes::attributes::AttributeBuilders;
 use crate::column::{self, list_of};
 use arrow_schema::{DataType, Field, Fields, Schema};
+use snapsync_model::SnapshotInfo;
 use std::collections::HashMap;
+use uuid::Uuid;
 
 /// What the manifest is about; kept in its schema's metadata.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,11 +13,28 @@ pub struct ManifestHeader {
     /// The snapshot ids; empty for a plain directory or a missing base.
     pub base: String,
     pub target: String,
+    /// Of the target, if that is a snapshot of a volume. Manifests of older builds have neither.
+    pub name: String,
+    pub sequence: Option<u64>,
     pub volume: String,
     pub provider: String,
     pub filesystem: String,
     /// RFC 3339.
     pub created: String,
+}
+
+impl ManifestHeader {
+    /// That of the changes between two snapshots.
+    pub fn of(base: Option<Uuid>, target: &SnapshotInfo) -> ManifestHeader {
+        ManifestHeader {
+            base: base.map(|base| base.to_string()).unwrap_or_default(),
+            target: target.id.to_string(),
+            name: target.name.clone(),
+            sequence: Some(target.sequence),
+            created: target.created.clone(),
+            ..ManifestHeader::default()
+        }
+    }
 }
 
 pub(crate) const FORMAT: &str = "2";
@@ -103,6 +122,10 @@ fn metadata(header: &ManifestHeader) -> HashMap<String, String> {
         ("snapsync.filesystem".to_owned(), header.filesystem.clone()),
         ("snapsync.created".to_owned(), header.created.clone()),
     ]);
+    if let Some(sequence) = header.sequence {
+        metadata.insert("snapsync.name".to_owned(), header.name.clone());
+        metadata.insert("snapsync.sequence".to_owned(), sequence.to_string());
+    }
     metadata
         .extend(TOTALS.iter().enumerate().map(|(at, name)| (format!("snapsync.{name}"), placeholder(at))));
     metadata

@@ -1,0 +1,16 @@
+//! What became of every path, by the manifests of successive snapshots.
+//!
+//! A `Step` is one manifest: what changed from one snapshot to the next. Steps in their order, of which the
+//! first creates everything, tell where each entry lay at any time. A directory that moves takes its content
+//! with it, and no row says so: a `Timeline` knows all directories, and of files those that were asked for.
+
+mod directories;
+mod life;
+mod places;
+mod step;
+mod timeline;
+
+pub use life::{Event, Life, What, life};
+pub use places::{Place, Stretch, places};
+pub use step::Step;
+pub use timeline::{Seen, Timeline};

@@ -1,0 +1,95 @@
+//! The paths of a history that were asked for, each once.
+
+use crate::directories::{Lay, STILL};
+use crate::timeline::{Seen, Timeline};
+use snapsync_model::{RelPath, Result};
+use std::collections::BTreeMap;
+
+/// Successive snapshots, by the numbers of their steps: the first and the last.
+pub type Stretch = (u32, u32);
+
+/// A path, and the snapshots that have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub path: RelPath,
+    /// What the last snapshot that has it holds there.
+    pub seen: Seen,
+    /// In order, and apart.
+    pub stretches: Vec<Stretch>,
+}
+
+impl Place {
+    pub fn first(&self) -> u32 {
+        self.stretches.first().map_or(0, |(first, _)| *first)
+    }
+
+    pub fn last(&self) -> u32 {
+        self.stretches.last().map_or(0, |(_, last)| *last)
+    }
+
+    /// Whether the snapshot of a step has it.
+    pub fn is_in(&self, step: u32) -> bool {
+        self.stretches.iter().any(|(first, last)| (*first..=*last).contains(&step))
+    }
+}
+
+/// All paths that are wanted, in their order; `names` tells which names may be the last of one.
+pub fn places(
+    timeline: &Timeline,
+    names: &dyn Fn(&[u8]) -> bool,
+    wanted: &dyn Fn(&RelPath, &Seen) -> bool,
+) -> Result<Vec<Place>> {
+    let mut found = Found { steps: timeline.steps, of: BTreeMap::new() };
+    for node in 1..timeline.directories.len() {
+        let Some(seen) = timeline.directory_seen(node) else { continue };
+        for stay in timeline.directories.stays(node).iter().filter(|stay| names(&stay.name)) {
+            for lay in timeline.directories.lays_of(stay, 0, STILL)? {
+                if wanted(&lay.path, &seen) {
+                    found.add(lay, seen);
+                }
+            }
+        }
+    }
+    for entry in timeline.entries.iter().filter(|entry| names(&entry.stay.name)) {
+        let seen = timeline.seen(entry);
+        for lay in timeline.directories.lays_of(&entry.stay, 0, STILL)? {
+            if wanted(&lay.path, &seen) {
+                found.add(lay, seen);
+            }
+        }
+    }
+    Ok(found.finish())
+}
+
+struct Found {
+    steps: u32,
+    of: BTreeMap<RelPath, Vec<(Stretch, Seen)>>,
+}
+
+impl Found {
+    fn add(&mut self, lay: Lay, seen: Seen) {
+        let stretch = (lay.from, lay.until.min(self.steps) - 1);
+        self.of.entry(lay.path).or_default().push((stretch, seen));
+    }
+
+    fn finish(self) -> Vec<Place> {
+        let place = |(path, mut all): (RelPath, Vec<(Stretch, Seen)>)| {
+            all.sort_by_key(|(stretch, _)| *stretch);
+            let seen = all.last().map(|(_, seen)| *seen)?;
+            Some(Place { path, seen, stretches: joined(all.into_iter().map(|(stretch, _)| stretch)) })
+        };
+        self.of.into_iter().filter_map(place).collect()
+    }
+}
+
+/// Those that follow each other without a snapshot between them are one.
+pub(crate) fn joined(stretches: impl Iterator<Item = Stretch>) -> Vec<Stretch> {
+    let mut all: Vec<Stretch> = Vec::new();
+    for (first, last) in stretches {
+        match all.last_mut() {
+            Some(before) if first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
+            _ => all.push((first, last)),
+        }
+    }
+    all
+}

@@ -1,0 +1,254 @@
+//! Plays the steps of a history.
+
+use crate::directories::{Directories, Node, STILL, Stay, TOP};
+use crate::step::Step;
+use snapsync_manifest::Brief;
+use snapsync_model::{Attributes, Change, ChangeFlags, Kind, Link, Monitor, ROOT, Result};
+use std::collections::HashMap;
+
+/// What an entry was when a snapshot last had it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub kind: Kind,
+    pub attributes: Attributes,
+}
+
+/// An inode, through all its steps: a directory, or any other by its number in this history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Who {
+    Directory(Node),
+    File(u32),
+}
+
+/// A name of something that is no directory.
+pub(crate) struct Entry {
+    pub(crate) file: u32,
+    pub(crate) stay: Stay,
+    /// None as long as it has that of its file.
+    seen: Option<Seen>,
+}
+
+/// A row of a step, about an inode of the timeline.
+pub(crate) struct Told {
+    pub(crate) step: u32,
+    pub(crate) who: Who,
+    pub(crate) flags: ChangeFlags,
+    pub(crate) added: bool,
+    pub(crate) removed: bool,
+    pub(crate) old: Option<Attributes>,
+    pub(crate) new: Option<Attributes>,
+    pub(crate) data_bytes: u64,
+}
+
+/// All directories, and of everything else the names that were asked for with all names of their inodes.
+pub struct Timeline {
+    pub(crate) directories: Directories,
+    /// What each directory was last, by its number.
+    seen: HashMap<Node, Seen>,
+    pub(crate) entries: Vec<Entry>,
+    files: Vec<Seen>,
+    /// The entries that are there now, by directory and name.
+    now: HashMap<(Node, Box<[u8]>), usize>,
+    /// Rows, where they were asked for.
+    pub(crate) told: Option<Vec<Told>>,
+    pub(crate) steps: u32,
+}
+
+/// A row about a file, and which one it is if the base has it.
+struct Row {
+    change: Change,
+    file: Option<u32>,
+}
+
+fn name_of(path: &[u8]) -> Option<&[u8]> {
+    path.rsplit(|byte| *byte == b'/').next()
+}
+
+/// The directories of a step by their inode numbers, before and after it.
+#[derive(Default)]
+struct Anchors {
+    old: HashMap<u64, Node>,
+    new: HashMap<u64, Node>,
+}
+
+impl Timeline {
+    /// Plays the steps. `wanted` tells which names count.
+    pub fn play(
+        steps: &[Step],
+        wanted: impl Fn(&[u8]) -> bool + Sync,
+        monitor: &Monitor,
+    ) -> Result<Timeline> {
+        Timeline::new().played(steps, wanted, monitor)
+    }
+
+    /// The same, and keeps what each row says.
+    pub(crate) fn play_and_tell(
+        steps: &[Step],
+        wanted: impl Fn(&[u8]) -> bool + Sync,
+        monitor: &Monitor,
+    ) -> Result<Timeline> {
+        Timeline { told: Some(Vec::new()), ..Timeline::new() }.played(steps, wanted, monitor)
+    }
+
+    fn new() -> Timeline {
+        Timeline {
+            directories: Directories::new(),
+            seen: HashMap::new(),
+            entries: Vec::new(),
+            files: Vec::new(),
+            now: HashMap::new(),
+            told: None,
+            steps: 0,
+        }
+    }
+
+    fn played(
+        mut self,
+        steps: &[Step],
+        wanted: impl Fn(&[u8]) -> bool + Sync,
+        monitor: &Monitor,
+    ) -> Result<Timeline> {
+        let is_wanted = |row: &Brief<'_>| {
+            let has = |path: Option<&[u8]>| path.and_then(name_of).is_some_and(&wanted);
+            row.kind == Kind::Directory || row.has_links || has(row.path) || has(row.old_path)
+        };
+        for step in steps {
+            monitor.check()?;
+            let (mut directories, mut others) = (Vec::new(), Vec::new());
+            for change in step.read()?.only(is_wanted) {
+                let change = change?;
+                let rows = if change.kind == Kind::Directory { &mut directories } else { &mut others };
+                rows.push(change);
+            }
+            self.step(&directories, others);
+        }
+        Ok(self)
+    }
+
+    fn step(&mut self, directories: &[Change], others: Vec<Change>) {
+        let at = self.steps;
+        self.steps += 1;
+        let before = at.saturating_sub(1);
+        let mut anchors = Anchors::default();
+        for row in directories {
+            if let Some(path) = &row.old_path {
+                anchors.old.insert(row.ino, self.directories.resolve(path, before));
+            }
+        }
+        let rows: Vec<Row> = others.into_iter().map(|change| self.known(change, before)).collect();
+        self.move_directories(directories, &mut anchors, at);
+        for row in &rows {
+            self.remove_names(row, &anchors, at);
+        }
+        for row in rows {
+            self.add_names(row, &anchors, at);
+        }
+    }
+
+    /// Finds out, before anything moves, which file a row is about.
+    fn known(&mut self, change: Change, before: u32) -> Row {
+        let (Some(path), Some(attributes)) = (&change.old_path, change.old) else {
+            return Row { change, file: None };
+        };
+        let known = path.split().and_then(|(above, name)| {
+            let parent = self.directories.resolve(&above, before);
+            self.now.get(&(parent, name.into())).map(|entry| self.entries[*entry].file)
+        });
+        let file = known.unwrap_or_else(|| self.file(Seen { kind: change.kind, attributes }));
+        Row { change, file: Some(file) }
+    }
+
+    fn move_directories(&mut self, rows: &[Change], anchors: &mut Anchors, at: u32) {
+        for row in rows {
+            let was = anchors.old.get(&row.ino).copied().filter(|_| row.old_path.is_some());
+            let node = match was {
+                _ if row.ino == ROOT && row.path.is_some() => TOP,
+                Some(node) if row.survives() => node,
+                _ if row.path.is_some() => self.directories.create(),
+                _ => was.unwrap_or(TOP),
+            };
+            if row.path.is_some() {
+                anchors.new.insert(row.ino, node);
+            }
+            if let Some(was) = was.filter(|_| row.flags.deleted || !row.links_removed.is_empty()) {
+                self.directories.leave(was, at);
+            }
+            if let Some(attributes) = row.new.or(row.old) {
+                self.seen.insert(node, Seen { kind: Kind::Directory, attributes });
+            }
+            self.tell(row, Who::Directory(node), at);
+        }
+        for row in rows {
+            for link in &row.links_added {
+                if let (Some(node), Some(parent)) = (anchors.new.get(&row.ino), anchors.new.get(&link.parent))
+                {
+                    self.directories.enter(*node, *parent, &link.name, at);
+                }
+            }
+        }
+    }
+
+    fn remove_names(&mut self, row: &Row, anchors: &Anchors, at: u32) {
+        let Some(file) = row.file else { return };
+        for link in &row.change.links_removed {
+            let Some(parent) = anchors.old.get(&link.parent) else { continue };
+            let known = self.now.get(&(*parent, link.name.clone())).copied();
+            // Otherwise nobody asked for its name before, or the manifest that has brought it is missing.
+            let entry = known.unwrap_or_else(|| self.open(file, *parent, link, at.saturating_sub(1)));
+            self.now.remove(&(*parent, link.name.clone()));
+            self.close(entry, at);
+        }
+    }
+
+    fn add_names(&mut self, Row { change, file }: Row, anchors: &Anchors, at: u32) {
+        let Some(attributes) = change.new.or(change.old) else { return };
+        let seen = Seen { kind: change.kind, attributes };
+        let file = file.unwrap_or_else(|| self.file(seen));
+        self.files[file as usize] = seen;
+        for link in &change.links_added {
+            if let Some(parent) = anchors.new.get(&link.parent) {
+                self.open(file, *parent, link, at);
+            }
+        }
+        self.tell(&change, Who::File(file), at);
+    }
+
+    fn file(&mut self, seen: Seen) -> u32 {
+        self.files.push(seen);
+        self.files.len() as u32 - 1
+    }
+
+    fn open(&mut self, file: u32, parent: Node, link: &Link, from: u32) -> usize {
+        let stay = Stay { parent, name: link.name.clone(), from, until: STILL };
+        self.entries.push(Entry { file, stay, seen: None });
+        self.now.insert((parent, link.name.clone()), self.entries.len() - 1);
+        self.entries.len() - 1
+    }
+
+    fn close(&mut self, entry: usize, at: u32) {
+        let entry = &mut self.entries[entry];
+        entry.stay.until = at;
+        entry.seen = Some(self.files[entry.file as usize]);
+    }
+
+    fn tell(&mut self, change: &Change, who: Who, step: u32) {
+        let Some(told) = &mut self.told else { return };
+        let (added, removed) = (!change.links_added.is_empty(), !change.links_removed.is_empty());
+        let (old, new) = (change.old, change.new);
+        let data_bytes = change.data_bytes();
+        told.push(Told { step, who, flags: change.flags, added, removed, old, new, data_bytes });
+    }
+
+    /// What an entry was in the last snapshot that has it.
+    pub(crate) fn seen(&self, entry: &Entry) -> Seen {
+        entry.seen.unwrap_or(self.files[entry.file as usize])
+    }
+
+    pub(crate) fn kind_of(&self, file: u32) -> Kind {
+        self.files[file as usize].kind
+    }
+
+    pub(crate) fn directory_seen(&self, node: Node) -> Option<Seen> {
+        self.seen.get(&node).copied()
+    }
+}
