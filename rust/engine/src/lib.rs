@@ -25,11 +25,13 @@ pub use digest::Reading;
 pub use jobs::with_jobs;
 pub use keep::Keep;
 pub use location::text::Location;
+pub use log::window::Window;
 pub use options::{DriftOptions, OnDrift, Options, Scrubbing, SshOptions, Supply, Terms, TransferOptions};
 pub use remote::gate::Gate;
 pub use remote::server::serve;
 pub use remote::trust::trusted;
 pub use report::checks::{Changes, Difference, Mended, Verified};
+pub use report::history::{FoundPath, Lived, Logged, LoggedEvent, LoggedPath, LoggedRound, PastSnapshot, Sought};
 pub use report::rounds::{Claimed, Diff, Inspected, Received, ScrubStatus, Scrubbed, Sent, Synced, Unlike};
 pub use report::snapshots::{
     Browsed, CloneInfo, Cloned, Deleted, HeldSnapshot, Hold, Kept, Listed, Pruned, Released, Restored,
@@ -42,10 +44,13 @@ pub use verbs::browse::browse;
 pub use verbs::clone::{clone, delete_clone};
 pub use verbs::delete::delete;
 pub use verbs::diff::diff;
+pub use verbs::find::find;
 pub use verbs::hold::{forget_standby, hold, release};
 pub use verbs::init::init;
 pub use verbs::inspect::inspect_delta;
+pub use verbs::kept::kept;
 pub use verbs::list::list;
+pub use verbs::log::{log, log_of};
 pub use verbs::mend::verify_and_mend;
 pub use verbs::promote::{promote, promote_preview};
 pub use verbs::prune::prune;
@@ -66,6 +71,6 @@ pub use verbs::verify::verify;
 pub use verbs::versions::{restore_file, versions};
 
 pub use snapsync_browse::Mount;
-pub use snapsync_model::{Error, Monitor, Result, reason};
+pub use snapsync_model::{Error, Monitor, Result, Selection, reason};
 pub use snapsync_stream::Compression;
 pub use snapsync_sys::fault::POINTS as FAULT_POINTS;

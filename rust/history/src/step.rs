@@ -1,7 +1,7 @@
 //! One manifest of a history.
 
 use snapsync_manifest::{ManifestHeader, ManifestReader};
-use snapsync_model::{Counts, Result};
+use snapsync_model::{Counts, Result, SnapshotInfo};
 use snapsync_sys::Named;
 
 /// The changes from one snapshot to the next.
@@ -21,6 +21,15 @@ impl Step {
         let reader = ManifestReader::open(&*file)?;
         let (header, counts) = (reader.header()?, reader.counts()?);
         Ok(Step { header, counts, bytes, after_gap: false, file })
+    }
+
+    /// The same, of a snapshot that its manifest may not name.
+    pub fn of(mut self, snapshot: &SnapshotInfo) -> Step {
+        self.header.name = snapshot.name.clone();
+        self.header.sequence = Some(snapshot.sequence);
+        self.header.created = snapshot.created.clone();
+        self.header.target = snapshot.id.to_string();
+        self
     }
 
     /// Its rows.

@@ -131,6 +131,7 @@ impl Log {
                 published.iter().for_each(|published| needed.extend(all_of(published)));
             }
         }
+        needed.extend(self.kept_manifests(head)?);
         Ok(needed)
     }
 

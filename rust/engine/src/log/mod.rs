@@ -3,10 +3,13 @@
 mod checkpoint;
 pub(crate) mod follow;
 pub(crate) mod keeping;
+pub(crate) mod past;
 mod pinned;
 pub(crate) mod promotion;
 pub(crate) mod publish;
 pub(crate) mod renumbered;
 pub(crate) mod restored;
 pub(crate) mod seen;
+mod steps;
 mod wanted;
+pub(crate) mod window;

@@ -6,6 +6,7 @@ use crate::round::primary::{Brought, Driver};
 use crate::round::steps::State;
 use crate::round::{known, scrub};
 use crate::secret::Secret;
+use crate::volume::kept;
 use snapsync_model::{Result, SnapshotInfo};
 use snapsync_snapshot::{Scrub, Standby};
 
@@ -16,7 +17,13 @@ impl Driver<'_> {
     }
 
     pub(super) fn remember(&mut self, state: &State, brought: &Brought) -> Result<()> {
-        self.primary.hold(LONG, self.monitor)?;
+        // Files that were sent whole, whatever they differ in, did not all change; and what the standby had
+        // lost came as if it were new.
+        let is_plain = self.unlike.is_empty() && !self.brings_lost();
+        let primary = self.primary.hold(LONG, self.monitor)?;
+        if let Some(outgoing) = brought.outgoing.as_ref().filter(|_| is_plain) {
+            kept::keep(primary, brought.snapshot.id, &outgoing.manifest());
+        }
         let mut scrub = self.known(state).unwrap_or_else(Scrub::begin);
         if brought.outgoing.is_some() {
             self.mended += self.unlike.len() as u64;

@@ -481,6 +481,10 @@ impl Driver<'_> {
         Ok(sides.with_told(told))
     }
 
+    pub(super) fn brings_lost(&self) -> bool {
+        self.lost.as_ref().is_some_and(|(_, lost)| !lost.is_empty())
+    }
+
     /// What the standby lacks of the base: it travels as if it were new.
     fn lost(&self, base: Option<&SnapshotInfo>) -> Result<Vec<Inode>> {
         let (Some(base), Some((of, lost))) = (base, &self.lost) else { return Ok(Vec::new()) };

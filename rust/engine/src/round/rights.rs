@@ -3,6 +3,7 @@
 use crate::options::{self, Options};
 use crate::round::steps::State;
 use crate::volume::holds::holds;
+use crate::volume::kept;
 use snapsync_apply::Journal;
 use snapsync_model::{Error, Monitor, Result, SnapshotInfo, Subset};
 use snapsync_snapshot::{LockedVolume, Request, TakenFor, Volume};
@@ -147,7 +148,7 @@ fn take_back(primary: &mut LockedVolume, standby: Uuid, base: Option<Uuid>, moni
             && held.iter().all(|hold| hold.snapshot != snapshot.id)
     };
     let back: Vec<SnapshotInfo> = primary.line()?.into_iter().filter(is_back).collect();
-    primary.delete_all(&back, monitor)
+    kept::delete_all(primary, &back, monitor)
 }
 
 /// Whether a failed round may delete its snapshot, and no other: the peer may claim anything about an

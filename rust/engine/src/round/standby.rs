@@ -14,7 +14,7 @@ use crate::volume::lost::LostPaths;
 use crate::volume::made::{Made, can_be_kept, make_target, tell_what_it_lies_in};
 use crate::volume::pieces::{self, Piece, Seen};
 use crate::volume::recovery::{can_go_on, commit, finish, recover};
-use crate::volume::{drift, retention, standing};
+use crate::volume::{drift, kept, retention, standing};
 use snapsync_apply::{Incoming, Journal, Phase};
 use snapsync_model::{Error, Monitor, Promotions, Provider, Result, Role, SnapshotInfo, Standing};
 use snapsync_snapshot::{FollowedLog, LockedVolume, Volume, name_is_free};
@@ -405,16 +405,19 @@ impl StandbyEnd for Local<'_> {
         }
         incoming.seal()?;
         let monitor = self.monitor;
-        commit(self.volume()?, &mut incoming, monitor)?;
+        let volume = self.volume()?;
+        // It is gone with the stage, and is the history of the snapshot only once there is one.
+        let manifest = kept::put_by(volume, &incoming.manifest());
+        commit(volume, &mut incoming, monitor)?;
         let base = incoming.base();
         drop(incoming);
-        let volume = self.volume()?;
         let mut taken = finish(volume, &info, base, monitor)?;
         volume.forget_absent()?;
         volume.follow_epoch(epoch, promotions)?;
         if let (Some(entries), Some(bytes)) = (info.entries, info.bytes) {
             volume.record_counts(&mut taken, entries, bytes)?;
         }
+        manifest.inspect(|manifest| kept::keep(volume, taken.id, manifest));
         volume.seal()?;
         Ok(taken)
     }

@@ -4,6 +4,7 @@ use crate::location::directory::open_volume;
 use crate::log::keeping;
 use crate::report::snapshots::Deleted;
 use crate::volume::holds::is_free;
+use crate::volume::kept;
 use crate::volume::recovery;
 use snapsync_log::LogAddress;
 use snapsync_model::{Error, Monitor, Result, Role, SnapshotInfo};
@@ -20,7 +21,7 @@ pub fn delete(path: &Path, name: &str, monitor: &Monitor) -> Result<Deleted> {
     let (mut volume, _) = recovery::lock(&volume, monitor)?;
     let info = volume.find_snapshot(name)?;
     is_not_needed(&volume, &info)?;
-    volume.delete(&info, monitor)?;
+    kept::delete_all(&mut volume, std::slice::from_ref(&info), monitor)?;
     Ok(Deleted { verb: "delete", volume: volume.info(), deleted: info })
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod copies;
 pub(crate) mod drift;
 pub(crate) mod holds;
+pub(crate) mod kept;
 pub(crate) mod lost;
 pub(crate) mod made;
 pub(crate) mod parts;

@@ -4,6 +4,7 @@
 use crate::keep::Keep;
 use crate::report::snapshots::Kept;
 use crate::volume::holds::holds;
+use crate::volume::kept;
 use snapsync_model::{Error, Monitor, Result, SnapshotInfo};
 use snapsync_snapshot::{LockedVolume, Volume};
 use uuid::Uuid;
@@ -55,6 +56,6 @@ pub(crate) fn apply(
     monitor: &Monitor,
 ) -> Result<(Vec<SnapshotInfo>, Vec<Kept>)> {
     let (pruned, kept) = plan(volume, keep, needed)?;
-    volume.delete_all(&pruned, monitor)?;
+    kept::delete_all(volume, &pruned, monitor)?;
     Ok((pruned, kept))
 }

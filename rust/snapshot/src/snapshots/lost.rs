@@ -82,6 +82,11 @@ impl Volume {
         }
     }
 
+    /// Whether the tree lacks files of its newest snapshot, which the next round brings.
+    pub fn has_absent(&self) -> bool {
+        self.absent().is_some()
+    }
+
     /// The files of a snapshot that the tree does not have, though it is the one that it holds.
     pub fn absent_files(&self, info: &SnapshotInfo) -> Result<Vec<Inode>> {
         if self.absent().is_none_or(|absent| absent.snapshot != info.id) {

@@ -1,0 +1,65 @@
+//! The history of a volume, or of a log, as verbs ask for it.
+
+use crate::location::directory::open_volume;
+use crate::volume::kept::{History, history};
+use snapsync_history::Step;
+use snapsync_log::LogAddress;
+use snapsync_model::{Monitor, RelPath, Result, SnapshotInfo, VolumeInfo};
+use snapsync_snapshot::Volume;
+use std::collections::HashMap;
+use std::path::Path;
+
+pub(crate) struct Past {
+    pub(crate) volume: VolumeInfo,
+    pub(crate) history: History,
+    /// The snapshots that are there, by their ids.
+    snapshots: HashMap<String, SnapshotInfo>,
+    /// Absent for a log.
+    tree: Option<Volume>,
+}
+
+impl Past {
+    pub(crate) fn of(place: &Path, monitor: &Monitor) -> Result<Past> {
+        if let Some(log) = LogAddress::parse(place)? {
+            return Past::of_log(&log, monitor);
+        }
+        let volume = open_volume(place)?;
+        let snapshots = by_id(volume.line()?);
+        let history = history(&volume, monitor)?;
+        Ok(Past { volume: volume.info(), history, snapshots, tree: Some(volume) })
+    }
+
+    fn of_log(address: &LogAddress, monitor: &Monitor) -> Result<Past> {
+        let (log, head, listed) = crate::location::logs::read(address)?;
+        let volume = crate::location::logs::info(&log, head.as_ref(), snapsync_model::Role::Standby);
+        let history = crate::log::steps::history(&log, head.as_ref(), &listed, monitor)?;
+        Ok(Past { volume, history, snapshots: by_id(listed.infos()), tree: None })
+    }
+
+    pub(crate) fn steps(&self) -> &[Step] {
+        &self.history.steps
+    }
+
+    /// The snapshot of a step, if it is there.
+    pub(crate) fn snapshot(&self, step: u32) -> Option<&SnapshotInfo> {
+        self.steps().get(step as usize).and_then(|step| self.snapshots.get(&step.header.target))
+    }
+
+    /// The newest snapshot among some that is there.
+    pub(crate) fn newest_of(&self, stretches: &[(u32, u32)]) -> Option<&SnapshotInfo> {
+        let steps = stretches.iter().rev().flat_map(|(first, last)| (*first..=*last).rev());
+        steps.into_iter().find_map(|step| self.snapshot(step))
+    }
+
+    /// Whether a path is in the tree now; in a log, whether the newest snapshot has it, which is `last`.
+    pub(crate) fn is_there(&self, path: &RelPath, last: u32) -> bool {
+        match &self.tree {
+            Some(volume) => volume.root().entry(path).and_then(|entry| entry.stat()).is_ok(),
+            None => last as usize + 1 == self.steps().len(),
+        }
+    }
+}
+
+fn by_id(snapshots: Vec<SnapshotInfo>) -> HashMap<String, SnapshotInfo> {
+    snapshots.into_iter().map(|snapshot| (snapshot.id.to_string(), snapshot)).collect()
+}

@@ -1,0 +1,276 @@
+//! The manifests that a volume keeps: what changed from each snapshot of its line to the next, also when the
+//! snapshots are gone.
+//!
+//! A round brings its manifest along. Whatever nobody has brought is made from the two snapshots, at the
+//! latest before one of them is deleted. The first manifest of all creates everything.
+
+use crate::delta::outgoing::{announce, copy, header};
+use crate::delta::sides::Sides;
+use crate::digest::hex;
+use snapsync_history::Step;
+use snapsync_manifest::ManifestReader;
+use snapsync_model::{Context, Error, Monitor, Result, SnapshotInfo};
+use snapsync_snapshot::{LockedVolume, Volume};
+use snapsync_sys::{Named, Spot};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+/// In the store.
+const HISTORY: &str = "history";
+
+/// The steps of a volume that lead to its newest snapshot, oldest first, and those that were made only to be
+/// read now.
+#[derive(Default)]
+pub(crate) struct History {
+    pub(crate) steps: Vec<Step>,
+    made: Option<TempDir>,
+}
+
+impl History {
+    /// The files of the steps, oldest first; those that would go with the history are moved to a directory.
+    pub(crate) fn files_in(&self, dir: &Path) -> Result<Vec<PathBuf>> {
+        let file = |step: &Step| {
+            let file = step.file().show().into_owned();
+            let name = file
+                .file_name()
+                .filter(|_| self.made.as_ref().is_some_and(|made| file.starts_with(made.path())));
+            let Some(name) = name else { return Ok(file.clone()) };
+            let to = dir.join(name);
+            std::fs::copy(&file, &to).context("copy to", &to)?;
+            Ok(to)
+        };
+        self.steps.iter().map(file).collect()
+    }
+
+    /// Steps whose files go with a directory.
+    pub(crate) fn made(steps: Vec<Step>, dir: TempDir) -> History {
+        History { steps, made: Some(dir) }
+    }
+}
+
+/// A step as the chain of a volume has it.
+enum Link {
+    Kept(Step),
+    /// To be made from two snapshots, or of all that the first has.
+    Missing(Option<SnapshotInfo>, SnapshotInfo),
+}
+
+/// Reads the history of a volume. Steps that nobody has kept are made: in the store if nobody works on the
+/// volume.
+pub(crate) fn history(volume: &Volume, monitor: &Monitor) -> Result<History> {
+    let is_missing = |link: &Link| matches!(link, Link::Missing(..));
+    let (mut chain, _) = chain(volume, monitor)?;
+    if chain.iter().any(is_missing) && keep_all(volume, monitor).is_ok() {
+        (chain, _) = self::chain(volume, &Monitor::default())?;
+    }
+    let made = if chain.iter().any(is_missing) { Some(snapsync_sys::scratch()?) } else { None };
+    let mut steps = Vec::new();
+    for link in chain {
+        match (link, &made) {
+            (Link::Kept(step), _) => steps.push(step),
+            (Link::Missing(base, target), Some(dir)) => {
+                let to = dir.path().join(format!("{}.arrow", target.id));
+                write(volume, base.as_ref(), &target, &to, monitor)?;
+                steps.push(Step::open(Box::new(to), 0)?);
+            }
+            (Link::Missing(..), None) => {}
+        }
+    }
+    Ok(History { steps, made })
+}
+
+/// Makes all steps that are missing, if nobody works on the volume.
+fn keep_all(volume: &Volume, monitor: &Monitor) -> Result<()> {
+    let volume = volume.lock()?;
+    let all = volume.line()?.iter().map(|snapshot| snapshot.id).collect();
+    keep_before_deletion(&volume, &all, monitor)
+}
+
+/// Deletes snapshots, and keeps what changed in them. Where there is no space for that they go nevertheless.
+pub(crate) fn delete_all(volume: &mut LockedVolume, going: &[SnapshotInfo], monitor: &Monitor) -> Result<()> {
+    let ids = going.iter().map(|snapshot| snapshot.id).collect();
+    match keep_before_deletion(volume, &ids, monitor) {
+        Err(error) if !matches!(error.exit_code(), 5) => {
+            monitor
+                .note(format!("the history lacks what changed in deleted snapshots: {}", error.sentence()));
+        }
+        other => other?,
+    }
+    volume.delete_all(going, monitor)
+}
+
+/// Makes the steps that nobody can make any more once some snapshots are gone.
+pub(crate) fn keep_before_deletion(volume: &Volume, going: &BTreeSet<Uuid>, monitor: &Monitor) -> Result<()> {
+    let is_going = |snapshot: &SnapshotInfo| going.contains(&snapshot.id);
+    let (links, damaged) = chain(volume, monitor)?;
+    for link in links {
+        let Link::Missing(base, target) = link else { continue };
+        if is_going(&target) || base.as_ref().is_some_and(is_going) {
+            let part = part_in(volume)?;
+            write(volume, base.as_ref(), &target, &part, monitor)?;
+            name(volume, target.id, &part)?;
+            if let Some(damaged) = damaged.get(&target.id) {
+                damaged.remove_file().context("remove", damaged.show())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Copies the manifest of a round, whose stage is about to go, for `keep`.
+pub(crate) fn put_by(volume: &Volume, manifest: &Spot) -> Option<Spot> {
+    // What a standby had lost is brought as if it were new.
+    let part = part_in(volume).ok().filter(|_| !volume.has_absent())?;
+    copy(manifest, &part).ok().map(|()| part)
+}
+
+/// Keeps the manifest of a round, if it tells what changed since the snapshot before. It is made again where
+/// that fails: a round is no worse without it.
+pub(crate) fn keep(volume: &Volume, target: Uuid, manifest: &Spot) {
+    let is_next = || {
+        let (line, header) = (volume.line()?, ManifestReader::open(manifest)?.header()?);
+        let at = line.iter().position(|snapshot| snapshot.id == target);
+        let before = at.and_then(|at| at.checked_sub(1)).map(|before| line[before].id);
+        let is_of = at.is_some() && header.target == target.to_string() && header.sequence.is_some();
+        Result::Ok(is_of && Uuid::parse_str(&header.base).ok() == before)
+    };
+    let kept = || {
+        if !is_next()? {
+            return Ok(());
+        }
+        let part = part_in(volume)?;
+        if *manifest.show() != *part.show() && manifest.link(&part).is_err() {
+            copy(manifest, &part)?;
+        }
+        name(volume, target, &part)
+    };
+    drop(kept());
+}
+
+/// Where a manifest is until it is whole.
+fn part_in(volume: &Volume) -> Result<Spot> {
+    let dir = volume.store().join(HISTORY);
+    dir.ensure_dir().context("create the directory", dir.show())?;
+    let part = dir.join("part");
+    match part.remove_file() {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e).context("remove", part.show()),
+        _ => Ok(part),
+    }
+}
+
+/// Gives a whole manifest its name, which tells its digest: nothing else would show that it is damaged.
+fn name(volume: &Volume, target: Uuid, part: &Spot) -> Result<()> {
+    let digest = hex(&announce(part)?.digest);
+    let to = volume.store().join(HISTORY).join(format!("{target}.{digest}.arrow"));
+    part.rename(&to).context("name", to.show())
+}
+
+fn write(
+    volume: &Volume,
+    base: Option<&SnapshotInfo>,
+    target: &SnapshotInfo,
+    to: &dyn Named,
+    monitor: &Monitor,
+) -> Result<()> {
+    let sides = match base {
+        Some(base) => Sides::between(volume, base, target, monitor)?,
+        None => Sides::of_volume(volume, None, target, monitor)?,
+    };
+    sides.write_manifest(to, &header(volume, base, target), monitor).map(drop)
+}
+
+/// What the chain is made of, and the manifests that cannot be read: each is named, and passed over.
+fn chain(volume: &Volume, monitor: &Monitor) -> Result<(Vec<Link>, BTreeMap<Uuid, Spot>)> {
+    let (mut kept, damaged) = kept(volume, monitor)?;
+    let line = volume.line()?;
+    let mut links = Vec::new();
+    let mut next = line.last().map(|snapshot| snapshot.id);
+    while let Some(id) = next {
+        let at = line.iter().position(|snapshot| snapshot.id == id);
+        let (link, before) = match (kept.remove(&id), at) {
+            (Some(step), _) => {
+                let base = Uuid::parse_str(&step.header.base).ok();
+                (Link::Kept(step), base)
+            }
+            (None, Some(at)) => {
+                let base = at.checked_sub(1).map(|before| line[before].clone());
+                let before = base.as_ref().map(|base| base.id);
+                (Link::Missing(base, line[at].clone()), before)
+            }
+            (None, None) => {
+                let Some(older) = before_gap(&links, &line, &kept) else { break };
+                if let Some(Link::Kept(step)) = links.last_mut() {
+                    step.after_gap = true;
+                }
+                next = Some(older);
+                continue;
+            }
+        };
+        links.push(link);
+        next = before;
+    }
+    links.reverse();
+    Ok((links, damaged))
+}
+
+/// The newest snapshot before a manifest that is missing.
+fn before_gap(links: &[Link], line: &[SnapshotInfo], kept: &BTreeMap<Uuid, Step>) -> Option<Uuid> {
+    let sequence = match links.last()? {
+        Link::Kept(step) => step.header.sequence?,
+        Link::Missing(_, target) => target.sequence,
+    };
+    let snapshots = line.iter().map(|snapshot| (snapshot.sequence, snapshot.id));
+    let steps = kept.iter().filter_map(|(id, step)| step.header.sequence.map(|sequence| (sequence, *id)));
+    let older = snapshots.chain(steps).filter(|(found, _)| *found < sequence);
+    older.max().map(|(_, id)| id)
+}
+
+/// All manifests by the ids of their snapshots: those that can be read, and the others.
+fn kept(volume: &Volume, monitor: &Monitor) -> Result<(BTreeMap<Uuid, Step>, BTreeMap<Uuid, Spot>)> {
+    let dir = volume.store().join(HISTORY);
+    let (mut found, mut damaged) = (BTreeMap::new(), BTreeMap::new());
+    for entry in list(&dir)? {
+        let Some((id, digest)) = parsed(&entry) else { continue };
+        let file = dir.join(&entry);
+        match open(&file, id, digest) {
+            Ok(step) => drop(found.insert(id, step)),
+            Err(error @ Error::Integrity { .. }) => {
+                monitor.note(format!("the history goes on without a manifest: {}", error.sentence()));
+                damaged.insert(id, file);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((found, damaged))
+}
+
+/// The snapshot and the digest in a name.
+fn parsed(name: &[u8]) -> Option<(Uuid, &str)> {
+    let (id, digest) = std::str::from_utf8(name).ok()?.strip_suffix(".arrow")?.split_once('.')?;
+    Some((Uuid::parse_str(id).ok()?, digest))
+}
+
+fn open(file: &Spot, id: Uuid, digest: &str) -> Result<Step> {
+    let advice = "it is made again if both of its snapshots are there; otherwise remove it";
+    let damaged = |what: &str| Error::integrity(format!("{} {what}", file.show().display()), advice);
+    let announced = announce(file)?;
+    if hex(&announced.digest) != digest {
+        return Err(damaged("is not what was written: it is damaged"));
+    }
+    let step = Step::open(Box::new(file.clone()), announced.length)?;
+    if step.header.target == id.to_string() && step.header.sequence.is_some() {
+        return Ok(step);
+    }
+    Err(damaged("is the manifest of another snapshot"))
+}
+
+fn list(dir: &Spot) -> Result<Vec<Box<[u8]>>> {
+    match dir.list() {
+        Ok(entries) => Ok(entries.into_iter().map(|entry| entry.name).collect()),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(e).context("list", dir.show()),
+    }
+}
