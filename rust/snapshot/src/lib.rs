@@ -39,6 +39,7 @@ pub use store::steady::UNSETTLED;
 pub use volume::alive::Alive;
 pub use volume::handle::{Volume, find_among, name_is_free};
 pub use volume::locked::LockedVolume;
+pub use volume::moment::Moment;
 pub use volume::opening::{is_vacant, is_vacant_in};
 pub use volume::record::{Claim, CloneRecord, FollowedLog, STORE_FORMAT, Standby, TakenFor};
 pub use volume::scrubbed::Scrub;

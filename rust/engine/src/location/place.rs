@@ -70,7 +70,7 @@ impl Place {
     /// A directory beside a volume that is named like `VOLUME@SNAP`. Fails if the volume has such a snapshot.
     pub(crate) fn directory(named: Root, beside: Root, snapshot: &str) -> Result<Place> {
         let volume = Volume::find_in(beside).ok().flatten();
-        let Some(hidden) = volume.filter(|volume| volume.find_snapshot(snapshot).is_ok()) else {
+        let Some(hidden) = volume.filter(|volume| volume.has_called(snapshot)) else {
             return Ok(Place::Directory(named));
         };
         let (show, volume) = (named.path().display(), hidden.path().display());

@@ -251,14 +251,26 @@ fn at_in(path: &[u8]) -> Option<usize> {
     Some(at).filter(|at| *at > 0 && at + 1 < path.len())
 }
 
-/// Where the colon after a host is: before the first slash, and after an address in brackets.
+/// Where the colon after a host is: before the first slash, and after an address in brackets. The first colon
+/// of a time, as in `VOLUME@2026-11-25T14:00`, follows no host.
 fn end_of_host(bytes: &[u8]) -> Option<usize> {
     let head = bytes.split(|b| *b == b'/').next().unwrap_or_default();
     let first = head.iter().position(|b| *b == b':')?;
     let open = head[..first].iter().position(|b| *b == b'[');
     let open = open.filter(|at| *at == 0 || head[at - 1] == b'@');
     let after = open.and_then(|open| Some(open + head[open..].iter().position(|b| *b == b']')? + 1));
-    Some(after.filter(|after| head.get(*after) == Some(&b':')).unwrap_or(first))
+    let colon = after.filter(|after| head.get(*after) == Some(&b':')).unwrap_or(first);
+    let name = head[..colon].rsplit(|b| *b == b'@').next().filter(|name| name.len() < colon);
+    Some(colon).filter(|_| !name.is_some_and(ends_in_hour))
+}
+
+/// Whether it is the beginning of a date and time, up to the hour.
+fn ends_in_hour(text: &[u8]) -> bool {
+    let is_as = |(byte, form): (&u8, u8)| match form {
+        b'0' => byte.is_ascii_digit(),
+        mark => byte.eq_ignore_ascii_case(&mark) || (mark == b'T' && *byte == b' '),
+    };
+    text.len() == 13 && text.iter().zip(*b"0000-00-00T00").all(is_as)
 }
 
 /// The host and the path of `[user@]host:PATH`, where that host is an IPv6 address without its brackets.
@@ -359,6 +371,11 @@ mod tests {
             ("v@one@two", None, "v@one", Some("two")),
             ("v/@one", None, "v/", Some("one")),
             ("root@host", None, "root", Some("host")),
+            ("v@2026-11-25T14:00", None, "v", Some("2026-11-25T14:00")),
+            ("v@2026-11-25T14:00:05+02:00", None, "v", Some("2026-11-25T14:00:05+02:00")),
+            ("v@mail/2026-11-25T14:00", None, "v@mail/", Some("2026-11-25T14:00")),
+            ("h:v@2026-11-25T14:00", Some("h"), "v", Some("2026-11-25T14:00")),
+            ("u@2026-11-25:p", Some("u@2026-11-25"), "p", None),
             ("host:p", Some("host"), "p", None),
             ("host:v@s", Some("host"), "v", Some("s")),
             ("host:a:b@c", Some("host"), "a:b", Some("c")),

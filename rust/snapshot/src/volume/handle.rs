@@ -2,6 +2,7 @@
 
 use crate::store::steady::TakenNow;
 use crate::volume::listed::Listed;
+use crate::volume::moment::newest_at;
 use crate::volume::record::{Absent, CloneRecord, Record, is_none, read_record, unreadable};
 use snapsync_model::{
     Context, Error, History, Origin, PlainFiles, Promotions, Provider, Result, Role, SnapshotInfo, Subset,
@@ -177,9 +178,15 @@ impl Volume {
         }
     }
 
-    /// The snapshot that `name` means: a name, an id, a sequence number, or `latest`.
+    /// The snapshot that `name` means: a name, an id, a sequence number, `latest`, or a date or time.
     pub fn find_snapshot(&self, name: &str) -> Result<SnapshotInfo> {
         find_among(self.snapshots()?, name, &self.path().display().to_string())
+    }
+
+    /// Whether a snapshot is called so, by anything but a date or time.
+    pub fn has_called(&self, name: &str) -> bool {
+        let found = self.snapshots().and_then(|all| called(&all, name, &self.path().display().to_string()));
+        found.is_ok_and(|found| found.is_some())
     }
 
     pub(crate) fn dir_of(&self, id: Uuid) -> Spot {
@@ -236,8 +243,23 @@ pub fn name_is_free(name: &str, taken: &[SnapshotInfo]) -> Result<()> {
     Ok(())
 }
 
-/// The snapshot of a volume or a log, called `show`, that a name, an id, a number or `latest` means.
+/// The snapshot of a volume or a log, called `show`, that a name, an id, a number or `latest` means, or a date
+/// or time: then it is the newest of the line that was taken before.
 pub fn find_among(mut snapshots: Vec<SnapshotInfo>, name: &str, show: &str) -> Result<SnapshotInfo> {
+    let at = match called(&snapshots, name, show)? {
+        Some(at) => Some(at),
+        None => newest_at(&snapshots, name, show)?,
+    };
+    at.map(|at| snapshots.swap_remove(at)).ok_or_else(|| {
+        Error::usage(
+            format!("{show} has no snapshot {name:?}"),
+            format!("`snapsync list {show}` shows those it has"),
+        )
+    })
+}
+
+/// The place of the snapshot that is called so.
+fn called(snapshots: &[SnapshotInfo], name: &str, show: &str) -> Result<Option<usize>> {
     // A primary may reuse a name that its standby still knows.
     if snapshots.iter().filter(|s| s.name == name).count() > 1 {
         return Err(Error::usage(
@@ -245,16 +267,10 @@ pub fn find_among(mut snapshots: Vec<SnapshotInfo>, name: &str, show: &str) -> R
             "name it by its id or sequence number",
         ));
     }
-    let at = snapshots
+    Ok(snapshots
         .iter()
         .position(|s| s.name == name)
         .or_else(|| snapshots.iter().position(|s| s.id.to_string() == name))
         .or_else(|| snapshots.iter().position(|s| !s.aside && s.sequence.to_string() == name))
-        .or_else(|| (name == "latest").then(|| snapshots.iter().rposition(|s| !s.aside)).flatten());
-    at.map(|at| snapshots.swap_remove(at)).ok_or_else(|| {
-        Error::usage(
-            format!("{show} has no snapshot {name:?}"),
-            format!("`snapsync list {show}` shows those it has"),
-        )
-    })
+        .or_else(|| (name == "latest").then(|| snapshots.iter().rposition(|s| !s.aside)).flatten()))
 }
