@@ -29,6 +29,7 @@ LEVELS = {
     "apply": 2,
     "browse": 2,
     "log": 2,
+    "history": 2,
     "engine": 3,
     "python": 4,
 }
@@ -170,7 +171,7 @@ RUST_LEVELS = {
         content
         before error inode name snapshot
         monitor path plain promotion restless unread
-        change side
+        change selection side
     """,
     "sys": """
         acl fault holder ioctl mounts private rights scratch trust ways
@@ -228,7 +229,7 @@ RUST_LEVELS = {
         work
     """,
     "snapshot/volume": """
-        listed scrubbed
+        listed moment scrubbed
         record
         handle
         locked
@@ -317,7 +318,13 @@ RUST_LEVELS = {
         log
         line objects
         fetch fold footer
-        checkpoint pack prune renumber side upload
+        checkpoint pack past prune renumber side upload
+    """,
+    "history": """
+        directories step
+        timeline
+        places
+        life
     """,
     "engine": """
         names
@@ -333,12 +340,14 @@ RUST_LEVELS = {
         fuzz
     """,
     "engine/log": """
-        checkpoint pinned renumbered seen wanted
+        checkpoint pinned renumbered seen steps wanted
+        past
+        window
         follow keeping promotion publish restored
     """,
     "engine/report": """
         checks
-        rounds snapshots
+        history rounds snapshots
         volumes
     """,
     "engine/location": """
@@ -355,7 +364,7 @@ RUST_LEVELS = {
         incoming landing
     """,
     "engine/volume": """
-        holds lost made parts pieces recovery replacement standing
+        holds kept lost made parts pieces recovery replacement standing
         copies retention rewind
         drift
         roles
@@ -379,7 +388,7 @@ RUST_LEVELS = {
         server
     """,
     "engine/verbs": """
-        browse clone delete diff hold init inspect promote prune receive receive_as_snapshot \
+        browse clone delete diff find hold init kept log inspect promote prune receive receive_as_snapshot \
             recover restore send snapshot status sync trust verify
         list mend rejoin switch versions
     """,
@@ -396,7 +405,7 @@ RUST_LEVELS = {
     "python": """
         error options
         watch
-        browse comparisons location restores roles rounds snapshots
+        browse comparisons history location restores roles rounds snapshots
         native
     """,
 }
@@ -505,10 +514,11 @@ PYTHON_LEVELS = """
     _native declare record types units
     errors reports.base
     options reports.values
-    reports.comparisons reports.restores reports.rounds reports.snapshots
+    options_of_history
+    reports.comparisons reports.history reports.restores reports.rounds reports.snapshots
     manifest render reports.roles
     api.checks
-    api.comparisons api.restores api.roles api.rounds api.snapshots
+    api.comparisons api.history api.restores api.roles api.rounds api.snapshots
     volume
     jobs.child jobs.fork_server jobs.own jobs.reports
     jobs.config jobs.environment

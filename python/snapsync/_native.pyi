@@ -24,11 +24,15 @@ __all__ = [
     "delete_clone",
     "diff",
     "fault_points",
+    "find",
     "forget_standby",
     "hold",
     "init",
     "inspect_delta",
+    "kept",
     "list",
+    "log",
+    "log_of",
     "promote",
     "promote_preview",
     "prune",
@@ -319,3 +323,34 @@ def restore_file(
     ssh: dict[str, Any] | None = None,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...
+def log(
+    volume: str,
+    *,
+    since: str | None = None,
+    until: str | None = None,
+    most: int | None = None,
+    stat: bool = False,
+    progress: Callable[[str, int, int, str], object] | None = None,
+) -> str: ...
+def log_of(
+    volume: str,
+    path: str,
+    *,
+    since: str | None = None,
+    until: str | None = None,
+    progress: Callable[[str, int, int, str], object] | None = None,
+) -> str: ...
+def find(
+    volume: str,
+    patterns: Sequence[str],
+    *,
+    deleted: bool = False,
+    kind: str | None = None,
+    larger: int | None = None,
+    newer: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    jobs: int = 0,
+    progress: Callable[[str, int, int, str], object] | None = None,
+) -> str: ...
+def kept(volume: str, directory: str) -> tuple[builtins.list[str], builtins.list[str]]: ...

@@ -31,7 +31,9 @@ pub use remote::gate::Gate;
 pub use remote::server::serve;
 pub use remote::trust::trusted;
 pub use report::checks::{Changes, Difference, Mended, Verified};
-pub use report::history::{FoundPath, Lived, Logged, LoggedEvent, LoggedPath, LoggedRound, PastSnapshot, Sought};
+pub use report::history::{
+    FoundPath, Lived, Logged, LoggedEvent, LoggedPath, LoggedRound, PastSnapshot, Sought,
+};
 pub use report::rounds::{Claimed, Diff, Inspected, Received, ScrubStatus, Scrubbed, Sent, Synced, Unlike};
 pub use report::snapshots::{
     Browsed, CloneInfo, Cloned, Deleted, HeldSnapshot, Hold, Kept, Listed, Pruned, Released, Restored,
@@ -71,6 +73,6 @@ pub use verbs::verify::verify;
 pub use verbs::versions::{restore_file, versions};
 
 pub use snapsync_browse::Mount;
-pub use snapsync_model::{Error, Monitor, Result, Selection, reason};
+pub use snapsync_model::{Error, Kind, Monitor, Result, Selection, reason};
 pub use snapsync_stream::Compression;
 pub use snapsync_sys::fault::POINTS as FAULT_POINTS;

@@ -11,6 +11,6 @@ mod step;
 mod timeline;
 
 pub use life::{Event, Life, What, life};
-pub use places::{Place, Stretch, places};
+pub use places::{PastPlace, Stretch, places};
 pub use step::Step;
-pub use timeline::{Seen, Timeline};
+pub use timeline::{SeenAs, Timeline};

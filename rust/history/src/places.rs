@@ -1,7 +1,7 @@
 //! The paths of a history that were asked for, each once.
 
 use crate::directories::{Lay, STILL};
-use crate::timeline::{Seen, Timeline};
+use crate::timeline::{SeenAs, Timeline};
 use snapsync_model::{RelPath, Result};
 use std::collections::BTreeMap;
 
@@ -10,15 +10,15 @@ pub type Stretch = (u32, u32);
 
 /// A path, and the snapshots that have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct PastPlace {
     pub path: RelPath,
     /// What the last snapshot that has it holds there.
-    pub seen: Seen,
+    pub seen: SeenAs,
     /// In order, and apart.
     pub stretches: Vec<Stretch>,
 }
 
-impl Place {
+impl PastPlace {
     pub fn first(&self) -> u32 {
         self.stretches.first().map_or(0, |(first, _)| *first)
     }
@@ -37,8 +37,8 @@ impl Place {
 pub fn places(
     timeline: &Timeline,
     names: &dyn Fn(&[u8]) -> bool,
-    wanted: &dyn Fn(&RelPath, &Seen) -> bool,
-) -> Result<Vec<Place>> {
+    wanted: &dyn Fn(&RelPath, &SeenAs) -> bool,
+) -> Result<Vec<PastPlace>> {
     let mut found = Found { steps: timeline.steps, of: BTreeMap::new() };
     for node in 1..timeline.directories.len() {
         let Some(seen) = timeline.directory_seen(node) else { continue };
@@ -63,20 +63,20 @@ pub fn places(
 
 struct Found {
     steps: u32,
-    of: BTreeMap<RelPath, Vec<(Stretch, Seen)>>,
+    of: BTreeMap<RelPath, Vec<(Stretch, SeenAs)>>,
 }
 
 impl Found {
-    fn add(&mut self, lay: Lay, seen: Seen) {
+    fn add(&mut self, lay: Lay, seen: SeenAs) {
         let stretch = (lay.from, lay.until.min(self.steps) - 1);
         self.of.entry(lay.path).or_default().push((stretch, seen));
     }
 
-    fn finish(self) -> Vec<Place> {
-        let place = |(path, mut all): (RelPath, Vec<(Stretch, Seen)>)| {
+    fn finish(self) -> Vec<PastPlace> {
+        let place = |(path, mut all): (RelPath, Vec<(Stretch, SeenAs)>)| {
             all.sort_by_key(|(stretch, _)| *stretch);
             let seen = all.last().map(|(_, seen)| *seen)?;
-            Some(Place { path, seen, stretches: joined(all.into_iter().map(|(stretch, _)| stretch)) })
+            Some(PastPlace { path, seen, stretches: joined(all.into_iter().map(|(stretch, _)| stretch)) })
         };
         self.of.into_iter().filter_map(place).collect()
     }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 /// What an entry was when a snapshot last had it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct SeenAs {
     pub kind: Kind,
     pub attributes: Attributes,
 }
@@ -25,7 +25,7 @@ pub(crate) struct Entry {
     pub(crate) file: u32,
     pub(crate) stay: Stay,
     /// None as long as it has that of its file.
-    seen: Option<Seen>,
+    seen: Option<SeenAs>,
 }
 
 /// A row of a step, about an inode of the timeline.
@@ -44,9 +44,9 @@ pub(crate) struct Told {
 pub struct Timeline {
     pub(crate) directories: Directories,
     /// What each directory was last, by its number.
-    seen: HashMap<Node, Seen>,
+    seen: HashMap<Node, SeenAs>,
     pub(crate) entries: Vec<Entry>,
-    files: Vec<Seen>,
+    files: Vec<SeenAs>,
     /// The entries that are there now, by directory and name.
     now: HashMap<(Node, Box<[u8]>), usize>,
     /// Rows, where they were asked for.
@@ -154,7 +154,7 @@ impl Timeline {
             let parent = self.directories.resolve(&above, before);
             self.now.get(&(parent, name.into())).map(|entry| self.entries[*entry].file)
         });
-        let file = known.unwrap_or_else(|| self.file(Seen { kind: change.kind, attributes }));
+        let file = known.unwrap_or_else(|| self.file(SeenAs { kind: change.kind, attributes }));
         Row { change, file: Some(file) }
     }
 
@@ -174,7 +174,7 @@ impl Timeline {
                 self.directories.leave(was, at);
             }
             if let Some(attributes) = row.new.or(row.old) {
-                self.seen.insert(node, Seen { kind: Kind::Directory, attributes });
+                self.seen.insert(node, SeenAs { kind: Kind::Directory, attributes });
             }
             self.tell(row, Who::Directory(node), at);
         }
@@ -202,7 +202,7 @@ impl Timeline {
 
     fn add_names(&mut self, Row { change, file }: Row, anchors: &Anchors, at: u32) {
         let Some(attributes) = change.new.or(change.old) else { return };
-        let seen = Seen { kind: change.kind, attributes };
+        let seen = SeenAs { kind: change.kind, attributes };
         let file = file.unwrap_or_else(|| self.file(seen));
         self.files[file as usize] = seen;
         for link in &change.links_added {
@@ -213,7 +213,7 @@ impl Timeline {
         self.tell(&change, Who::File(file), at);
     }
 
-    fn file(&mut self, seen: Seen) -> u32 {
+    fn file(&mut self, seen: SeenAs) -> u32 {
         self.files.push(seen);
         self.files.len() as u32 - 1
     }
@@ -240,7 +240,7 @@ impl Timeline {
     }
 
     /// What an entry was in the last snapshot that has it.
-    pub(crate) fn seen(&self, entry: &Entry) -> Seen {
+    pub(crate) fn seen(&self, entry: &Entry) -> SeenAs {
         entry.seen.unwrap_or(self.files[entry.file as usize])
     }
 
@@ -248,7 +248,7 @@ impl Timeline {
         self.files[file as usize].kind
     }
 
-    pub(crate) fn directory_seen(&self, node: Node) -> Option<Seen> {
+    pub(crate) fn directory_seen(&self, node: Node) -> Option<SeenAs> {
         self.seen.get(&node).copied()
     }
 }

@@ -9,6 +9,7 @@
 mod browse;
 mod comparisons;
 mod error;
+mod history;
 mod location;
 mod native;
 mod options;

@@ -1,6 +1,6 @@
 //! The module itself: all families of verbs, and the functions that belong to none.
 
-use crate::{browse, comparisons, error, location, restores, roles, rounds, snapshots};
+use crate::{browse, comparisons, error, history, location, restores, roles, rounds, snapshots};
 use pyo3::prelude::*;
 use std::os::fd::IntoRawFd;
 use std::path::PathBuf;
@@ -25,6 +25,7 @@ fn native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     error::add(module)?;
     browse::add(module)?;
     comparisons::add(module)?;
+    history::add(module)?;
     location::add(module)?;
     restores::add(module)?;
     roles::add(module)?;

@@ -3,6 +3,7 @@
 use crate::log::past::Past;
 use jiff::Timestamp;
 use snapsync_model::{Error, Result};
+use snapsync_snapshot::Moment;
 use std::ops::Range;
 
 /// Snapshots from one moment to another.
@@ -13,6 +14,20 @@ pub struct Window {
 }
 
 impl Window {
+    /// From the beginning of a date to the end of another, or from one time to another.
+    pub fn parse(since: Option<&str>, until: Option<&str>) -> Result<Window> {
+        let moment = |text: &str| {
+            Moment::parse(text)?.ok_or_else(|| {
+                Error::usage(
+                    format!("{text:?} is no date and no time"),
+                    "write it as 2026-11-25, 2026-11-25T14:00, yesterday or 2h-ago",
+                )
+            })
+        };
+        let (since, until) = (since.map(moment).transpose()?, until.map(moment).transpose()?);
+        Ok(Window { since: since.map(|moment| moment.first), until: until.map(|moment| moment.last) })
+    }
+
     /// The steps whose snapshots were taken then. A time before the first snapshot is refused.
     pub(crate) fn steps(&self, past: &Past) -> Result<Range<u32>> {
         let times: Vec<Option<Timestamp>> =

@@ -86,9 +86,15 @@ pub struct Lived {
     pub exists: bool,
     /// From where it can be restored if it is not: the newest snapshot that has it and is there, and its path
     /// in that.
-    pub restore: Option<(PastSnapshot, ShownPath)>,
+    pub restore: Option<RestorableFrom>,
     pub searched: usize,
     pub notes: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct RestorableFrom {
+    pub snapshot: PastSnapshot,
+    pub path: ShownPath,
 }
 
 #[derive(Debug, Serialize)]

@@ -3,7 +3,7 @@
 use crate::log::past::Past;
 use crate::log::window::Window;
 use crate::report::history::{FoundPath, PastSnapshot, Sought};
-use snapsync_history::{Seen, Timeline, places};
+use snapsync_history::{SeenAs, Timeline, places};
 use snapsync_model::{Monitor, RelPath, Result, Selection, Stage};
 use std::path::Path;
 use std::time::Instant;
@@ -23,7 +23,7 @@ pub fn find(
     let window = window.steps(&past)?;
     let names = |name: &[u8]| selection.may_match_name(name);
     let timeline = Timeline::play(past.steps(), names, monitor)?;
-    let is_wanted = |path: &RelPath, seen: &Seen| selection.matches(path, seen.kind, &seen.attributes);
+    let is_wanted = |path: &RelPath, seen: &SeenAs| selection.matches(path, seen.kind, &seen.attributes);
     let mut found = Vec::new();
     for place in places(&timeline, &names, &is_wanted)? {
         let overlaps = |(first, last): &(u32, u32)| *first < window.end && *last >= window.start;
@@ -34,7 +34,8 @@ pub fn find(
         if deleted && !is_deleted {
             continue;
         }
-        let moment = |step: u32| PastSnapshot::of(&past.steps()[step as usize], past.snapshot(step).is_some());
+        let moment =
+            |step: u32| PastSnapshot::of(&past.steps()[step as usize], past.snapshot(step).is_some());
         let sequence = |step: u32| past.steps()[step as usize].header.sequence.unwrap_or_default();
         found.push(FoundPath {
             path: (&place.path).into(),

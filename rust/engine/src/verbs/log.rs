@@ -2,7 +2,9 @@
 
 use crate::log::past::Past;
 use crate::log::window::Window;
-use crate::report::history::{Lived, Logged, LoggedEvent, LoggedPath, LoggedRound, PastSnapshot, ShownPath};
+use crate::report::history::{
+    Lived, Logged, LoggedEvent, LoggedPath, LoggedRound, PastSnapshot, RestorableFrom, ShownPath,
+};
 use snapsync_history::{Step, life};
 use snapsync_model::{Change, Error, Monitor, RelPath, Result};
 use std::os::unix::ffi::OsStrExt;
@@ -107,7 +109,7 @@ pub fn log_of(place: &Path, path: &Path, window: &Window, monitor: &Monitor) -> 
     let restore = last.filter(|_| !exists).and_then(|(path, stretches)| {
         let snapshot = past.newest_of(stretches)?;
         let step = past.steps().iter().find(|step| step.header.target == snapshot.id.to_string())?;
-        Some((PastSnapshot::of(step, true), path.into()))
+        Some(RestorableFrom { snapshot: PastSnapshot::of(step, true), path: path.into() })
     });
     Ok(Lived {
         verb: "log",

@@ -1,0 +1,366 @@
+"""What history tells is what was: `log`, `find` and `restore` agree with a model that the test keeps.
+
+The model knows nothing of manifests: it is what the test itself did, and what the tree was at each snapshot.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import pytest
+from machine import Pair, Place, assert_told, done, run, snapshots, store
+
+Names = dict[str, int]
+
+
+@dataclass
+class Was:
+    """What the tree was at one snapshot: the inode of each path, and the bytes of each file."""
+
+    names: Names
+    directories: set[int]
+    content: dict[int, bytes]
+    sequence: int
+
+    def entry(self, path: str) -> tuple[int, str]:
+        """The directory of a path, and its name there."""
+        above, _, name = path.rpartition("/")
+        return (self.names[above] if above else 0, name)
+
+    def entries(self) -> dict[int, set[tuple[int, str]]]:
+        found: dict[int, set[tuple[int, str]]] = {}
+        for path, ino in self.names.items():
+            found.setdefault(ino, set()).add(self.entry(path))
+        return found
+
+    def paths(self, ino: int) -> set[str]:
+        return {path for path, found in self.names.items() if found == ino}
+
+
+@dataclass
+class Life:
+    """A tree that changes, and all that it ever was."""
+
+    root: Path
+    rng: random.Random
+    names: Names = field(default_factory=dict)
+    directories: set[int] = field(default_factory=set)
+    content: dict[int, bytes] = field(default_factory=dict)
+    was: list[Was] = field(default_factory=list)
+    made: int = 0
+
+    def begin(self, files: int) -> None:
+        for number in range(max(files // 50, 3)):
+            above = self.any_directory() if number > 5 and self.rng.random() < 0.7 else ""
+            self.mkdir(self.beneath(above, f"d{number}"))
+        for number in range(files):
+            self.write(self.beneath(self.any_directory(), self.name(number)))
+
+    def name(self, number: int) -> str:
+        return f"f{number}.{self.rng.choice(['txt', 'odt', 'log'])}"
+
+    @staticmethod
+    def beneath(above: str, name: str) -> str:
+        return f"{above}/{name}" if above else name
+
+    def files(self) -> list[str]:
+        return [path for path, ino in self.names.items() if ino not in self.directories]
+
+    def any_directory(self) -> str:
+        return self.rng.choice(["", *(path for path, ino in self.names.items() if ino in self.directories)])
+
+    def new(self) -> int:
+        self.made += 1
+        return self.made
+
+    # --- what changes ---
+
+    def mkdir(self, path: str) -> None:
+        (self.root / path).mkdir()
+        self.names[path] = self.new()
+        self.directories.add(self.made)
+
+    def write(self, path: str) -> None:
+        if path not in self.names:
+            self.names[path] = self.new()
+        content = self.rng.randbytes(self.rng.randint(1, 60))
+        (self.root / path).write_bytes(content)
+        self.content[self.names[path]] = content
+
+    def move(self, path: str, to: str) -> None:
+        (self.root / path).rename(self.root / to)
+        inside = [found for found in self.names if found == path or found.startswith(f"{path}/")]
+        for found in inside:
+            self.names[to + found[len(path) :]] = self.names.pop(found)
+
+    def remove(self, path: str) -> None:
+        at = self.root / path
+        shutil.rmtree(at) if at.is_dir() else at.unlink()
+        for found in [found for found in self.names if found == path or found.startswith(f"{path}/")]:
+            del self.names[found]
+
+    def link(self, path: str, to: str) -> None:
+        (self.root / to).hardlink_to(self.root / path)
+        self.names[to] = self.names[path]
+
+    def change(self, acts: int) -> None:
+        for _ in range(acts):
+            act = self.rng.choices(
+                ["write", "new", "move", "away", "gone", "dir", "link", "tree"], weights=WEIGHTS
+            )
+            files, fresh = self.files(), f"n{self.made}-{self.rng.randrange(10**6)}.odt"
+            some = self.rng.choice(files) if files else None
+            above = self.any_directory()
+            match act[0]:
+                case "write" if some:
+                    self.write(some)
+                case "move" if some:
+                    self.move(some, self.beneath(above, fresh))
+                case "away" if above:
+                    to = self.any_directory()
+                    if to != above and not f"{to}/".startswith(f"{above}/"):
+                        self.move(above, self.beneath(to, f"m{fresh}"))
+                case "gone" if some:
+                    self.remove(some)
+                case "dir":
+                    self.mkdir(self.beneath(above, f"d{fresh}"))
+                case "link" if some:
+                    self.link(some, self.beneath(above, fresh))
+                case "tree" if above and self.rng.random() < 0.1:
+                    self.remove(above)
+                case _:
+                    self.write(self.beneath(above, fresh))
+
+    def remember(self, sequence: int) -> None:
+        content = {ino: self.content[ino] for ino in self.names.values() if ino not in self.directories}
+        self.was.append(Was(dict(self.names), set(self.directories), content, sequence))
+
+    # --- what history must tell ---
+
+    def stretches(self, path: str) -> list[list[int]]:
+        found: list[list[int]] = []
+        for at, was in enumerate(self.was):
+            if path in was.names:
+                if found and at and path in self.was[at - 1].names:
+                    found[-1][1] = was.sequence
+                else:
+                    found.append([was.sequence, was.sequence])
+        return found
+
+    def all_paths(self) -> set[str]:
+        return {path for was in self.was for path in was.names}
+
+    def counts(self) -> Iterator[dict[str, int]]:
+        for before, now in zip([None, *self.was], self.was, strict=False):
+            old = {} if before is None else before.entries()
+            new = now.entries()
+            both = old.keys() & new.keys()
+            moved = [ino for ino in both if old[ino] != new[ino] and len(old[ino]) == len(new[ino])]
+            yield {
+                # The first snapshot has the root as well.
+                "created": len(new.keys() - old.keys()) + (before is None),
+                "deleted": len(old.keys() - new.keys()),
+                "renamed": len(moved),
+            }
+
+    def life_of(self, ino: int) -> list[tuple[int, str]]:
+        """The events of an inode, but for those of attributes only, newest first."""
+        events = []
+        for before, now in zip([None, *self.was], self.was, strict=False):
+            old, new = (side.paths(ino) if side else set() for side in (before, now))
+            if not old and not new:
+                continue
+            if not old:
+                what = "created"
+            elif not new:
+                what = "deleted"
+            elif before is not None and before.entries()[ino] != now.entries()[ino]:
+                ours, theirs = before.entries()[ino], now.entries()[ino]
+                what = "renamed" if ours - theirs and theirs - ours else "linked"
+            elif old != new:
+                what = "moved"
+            elif before is not None and before.content.get(ino) != now.content.get(ino):
+                what = "changed"
+            else:
+                continue
+            events.append((now.sequence, what))
+        return events[::-1]
+
+
+WEIGHTS = [8, 6, 4, 2, 4, 1, 2, 1]
+
+
+def taken(volume: Path, life: Life) -> None:
+    life.remember(snapshots(volume)[-1]["sequence"])
+
+
+def assert_found(volume: Path, life: Life, pattern: str, *options: str) -> list[dict[str, Any]]:
+    report = done("find", volume, pattern, *options)
+    assert report["searched"] == len(life.was)
+    found = {path["path"]: path["stretches"] for path in report["found"]}
+    wanted = {path for path in life.all_paths() if fnmatchcase(path.rpartition("/")[2], pattern)}
+    if "--deleted" in options:
+        wanted -= life.names.keys()
+    assert found == {path: life.stretches(path) for path in wanted}
+    return report["found"]
+
+
+def assert_logged(volume: Path, life: Life) -> None:
+    rounds = done("log", volume)["rounds"][::-1]
+    assert [found["snapshot"]["sequence"] for found in rounds] == [was.sequence for was in life.was]
+    told = [{kind: found["changes"][kind] for kind in ("created", "deleted", "renamed")} for found in rounds]
+    assert told == list(life.counts())
+
+
+def assert_lives(volume: Path, life: Life, how_many: int) -> None:
+    """The lives of some paths, whatever became of them; what is gone comes back by the line that is told."""
+    paths = sorted(life.all_paths())
+    for path in life.rng.sample(paths, min(how_many, len(paths))):
+        inos = {was.names[path] for was in life.was if path in was.names}
+        report = done("log", volume, path)
+        told = [(event["snapshot"]["sequence"], event["what"]) for event in report["events"]]
+        wanted = [event for ino in inos for event in life.life_of(ino)]
+        assert sorted(event for event in told if event[1] != "touched") == sorted(wanted), path
+        if len(inos) == 1 and report["restore"] is not None:
+            assert_comes_back(volume, life, inos.pop(), report["restore"])
+
+
+def assert_comes_back(volume: Path, life: Life, ino: int, restore: dict[str, Any]) -> None:
+    snapshot = restore["snapshot"]
+    was = next(was for was in life.was if was.sequence == snapshot["sequence"])
+    assert restore["path"] in was.paths(ino)
+    if ino in was.content:
+        there = volume.parent / f"restored-{ino}"
+        done("restore", f"{volume}@{snapshot['name']}", restore["path"], "--to", there)
+        assert (there / restore["path"]).read_bytes() == was.content[ino]
+        shutil.rmtree(there)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "files", "rounds"),
+    [
+        (("btrfs", "xfs"), 20_000, 50),
+        (("xfs", "btrfs"), 400, 16),
+        (("ext4", "xfs"), 400, 16),
+        (("xfs", "ext4"), 400, 16),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else str(value),
+)
+def test_history_agrees_with_what_was_done(
+    place: Place, kinds: tuple[str, str], files: int, rounds: int
+) -> None:
+    pair = Pair.make(place, kinds)
+    life = Life(pair.source, random.Random(f"{kinds}"))
+    life.begin(files)
+    pair.sync()
+    taken(pair.source, life)
+    for number in range(1, rounds):
+        life.change(max(files // 200, 12))
+        pair.sync()
+        taken(pair.source, life)
+        if number % 10 == 9:
+            for side in (pair.source, pair.target):
+                done("prune", side, "--keep-last", "4")
+    for side in (pair.source, pair.target):
+        assert_logged(side, life)
+        for pattern in ("*", "n*.odt", "f1*.txt", "nothing"):
+            assert_found(side, life, pattern)
+        assert_found(side, life, "*.odt", "--deleted")
+        assert_lives(side, life, 30)
+
+
+@pytest.mark.parametrize("kind", ["btrfs", "xfs", "ext4"])
+def test_snapshots_that_no_round_took_are_in_the_history_also_when_they_are_gone(
+    place: Place, kind: str
+) -> None:
+    volume = place(kind)
+    life = Life(volume, random.Random(kind))
+    life.begin(60)
+    for _ in range(8):
+        done("snapshot", volume)
+        taken(volume, life)
+        life.change(10)
+    life.was[-1].names, life.names = life.was[-1].names, dict(life.was[-1].names)
+    for gone in (0, 3, 4, 6):
+        done("delete", f"{volume}@{life.was[gone].sequence}")
+    assert_logged(volume, life)
+    assert_found(volume, life, "*")
+    assert [found["snapshot"]["exists"] for found in done("log", volume)["rounds"][::-1]] == [
+        at not in (0, 3, 4, 6) for at in range(8)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["btrfs", "xfs"])
+def test_a_damaged_manifest_is_named_and_made_again_where_that_can_be(place: Place, kind: str) -> None:
+    volume = place(kind)
+    for number in range(4):
+        (volume / f"{number}").write_text("x" * number)
+        done("snapshot", volume, "--name", f"s{number}")
+    done("log", volume)
+    wanted = done("find", volume, "*")
+    for kept in (store(volume) / "history").iterdir():
+        damage(kept)
+    again = done("find", volume, "*")
+    assert again["found"] == wanted["found"]
+    assert any("damaged" in note for note in again["notes"])
+    assert not done("find", volume, "*")["notes"]
+    done("delete", f"{volume}@s1")
+    ids = {found["name"]: found["id"] for found in snapshots(volume)}
+    for kept in (store(volume) / "history").iterdir():
+        if ids["s2"] in kept.name:
+            damage(kept)
+    told = done("find", volume, "*")
+    assert any("damaged" in note for note in told["notes"])
+    rounds = done("log", volume)["rounds"]
+    assert [found["snapshot"]["name"] for found in rounds] != []
+
+
+def damage(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_pattern_that_matches_nothing_says_how_many_snapshots_were_searched(place: Place) -> None:
+    volume = place("xfs")
+    for _ in range(3):
+        done("snapshot", volume)
+    ran = run("find", volume, "*.nothing")
+    assert (ran.code, ran.out) == (0, "")
+    assert "0 paths in 3 snapshots" in ran.err
+    assert json.loads(run("find", volume, "*.nothing", "--json").out)["found"] == []
+
+
+def test_what_never_was_and_what_is_no_date_is_refused(place: Place) -> None:
+    volume = place("xfs")
+    done("snapshot", volume, "--name", "first")
+    assert_told(run("log", volume, "never/was", "--quiet"), "nothing ever was")
+    assert_told(run("log", volume, "../x", "--quiet"), "no path in")
+    assert_told(run("log", volume, "--until", "2001-01-01", "--quiet"), "first")
+    assert_told(run("log", volume, "--since", "soon", "--quiet"), "no date")
+    assert_told(run("find", volume, "a[", "--quiet"), "pattern")
+    assert_told(run("find", volume, "*", "--type", "z", "--quiet"), "type")
+
+
+def test_the_life_of_a_file_goes_on_when_its_volume_is_promoted_and_comes_back(place: Place) -> None:
+    pair = Pair.make(place, ("xfs", "btrfs"))
+    (pair.source / "d").mkdir()
+    (pair.source / "d/file").write_text("one")
+    pair.sync()
+    done("promote", pair.target)
+    (pair.target / "d").rename(pair.target / "e")
+    done("rejoin", pair.source, pair.target)
+    (pair.target / "e/file").rename(pair.target / "e/last")
+    done("sync", pair.target, pair.source)
+    for volume in (pair.source, pair.target):
+        events = done("log", volume, "d/file")["events"]
+        told = [event["what"] for event in events if event["what"] != "touched"]
+        assert told == ["renamed", "moved", "created"], volume
+        assert [path["path"] for path in done("find", volume, "file")["found"]] == ["d/file", "e/file"]
