@@ -3,7 +3,7 @@
 use crate::directories::{Directories, Node, STILL, Stay, TOP};
 use crate::step::Step;
 use snapsync_manifest::Brief;
-use snapsync_model::{Attributes, Change, ChangeFlags, Kind, Link, Monitor, ROOT, Result};
+use snapsync_model::{Attributes, Change, ChangeFlags, Kind, Monitor, ROOT, Result};
 use std::collections::HashMap;
 
 /// What an entry was when a snapshot last had it.
@@ -150,11 +150,15 @@ impl Timeline {
         let (Some(path), Some(attributes)) = (&change.old_path, change.old) else {
             return Row { change, file: None };
         };
-        let known = path.split().and_then(|(above, name)| {
-            let parent = self.directories.resolve(&above, before);
-            self.now.get(&(parent, name.into())).map(|entry| self.entries[*entry].file)
-        });
-        let file = known.unwrap_or_else(|| self.file(SeenAs { kind: change.kind, attributes }));
+        let Some((above, name)) = path.split() else { return Row { change, file: None } };
+        let parent = self.directories.resolve(&above, before);
+        if let Some(entry) = self.now.get(&(parent, name.into())) {
+            let file = self.entries[*entry].file;
+            return Row { change, file: Some(file) };
+        }
+        // Nobody asked for its name before, or the manifest that has brought it is missing.
+        let file = self.file(SeenAs { kind: change.kind, attributes });
+        self.open(file, parent, name, before);
         Row { change, file: Some(file) }
     }
 
@@ -193,8 +197,7 @@ impl Timeline {
         for link in &row.change.links_removed {
             let Some(parent) = anchors.old.get(&link.parent) else { continue };
             let known = self.now.get(&(*parent, link.name.clone())).copied();
-            // Otherwise nobody asked for its name before, or the manifest that has brought it is missing.
-            let entry = known.unwrap_or_else(|| self.open(file, *parent, link, at.saturating_sub(1)));
+            let entry = known.unwrap_or_else(|| self.open(file, *parent, &link.name, at.saturating_sub(1)));
             self.now.remove(&(*parent, link.name.clone()));
             self.close(entry, at);
         }
@@ -207,7 +210,7 @@ impl Timeline {
         self.files[file as usize] = seen;
         for link in &change.links_added {
             if let Some(parent) = anchors.new.get(&link.parent) {
-                self.open(file, *parent, link, at);
+                self.open(file, *parent, &link.name, at);
             }
         }
         self.tell(&change, Who::File(file), at);
@@ -218,10 +221,10 @@ impl Timeline {
         self.files.len() as u32 - 1
     }
 
-    fn open(&mut self, file: u32, parent: Node, link: &Link, from: u32) -> usize {
-        let stay = Stay { parent, name: link.name.clone(), from, until: STILL };
+    fn open(&mut self, file: u32, parent: Node, name: &[u8], from: u32) -> usize {
+        let stay = Stay { parent, name: name.into(), from, until: STILL };
         self.entries.push(Entry { file, stay, seen: None });
-        self.now.insert((parent, link.name.clone()), self.entries.len() - 1);
+        self.now.insert((parent, name.into()), self.entries.len() - 1);
         self.entries.len() - 1
     }
 
