@@ -357,6 +357,49 @@ class RestoreOptions(TargetOptions, SupplyOptions, JobsOptions, total=False):
     """The options of restores and clones."""
 
 
+class SelectOptions(TypedDict, total=False):
+    """What paths are selected by."""
+
+    match: Annotated[
+        Sequence[str],
+        Option(
+            "--match",
+            metavar="PATTERN",
+            help="Only what PATTERN matches: *.odt anywhere, docs/**/*.odt from the root of VOLUME. Repeat"
+            " for more.",
+            once=True,
+        ),
+    ]
+    type: Annotated[
+        str | None,
+        Option(
+            "--type",
+            metavar="f|d|l|p|s|b|c",
+            help="Only files, directories, symlinks, fifos, sockets, block or character devices.",
+            once=True,
+        ),
+    ]
+    larger: Annotated[
+        int | None,
+        Option(
+            "--larger", read=_size, metavar="BYTES", help="Only files larger than so many bytes.", once=True
+        ),
+    ]
+    newer: Annotated[
+        str | None,
+        Option(
+            "--newer",
+            metavar="DATE",
+            help="Only what was modified then or later: a date, from its beginning on, or a time.",
+            once=True,
+        ),
+    ]
+
+
+class RestorePathsOptions(RestoreOptions, SelectOptions, total=False):
+    """The options of restores of paths."""
+
+
 def counts(given: "Mapping[str, Any]") -> dict[str, int]:
     """How many snapshots the options of KeepOptions keep, by period: last, hourly and so on."""
     prefix = "keep_"

@@ -21,6 +21,7 @@ mod secret;
 mod verbs;
 mod volume;
 
+pub use delta::selected::Select;
 pub use digest::Reading;
 pub use jobs::with_jobs;
 pub use keep::Keep;
