@@ -13,6 +13,7 @@ import pytest
 import worlds
 from machine import Pair, Place, assert_told, done, run, snapshots
 from oracle import Entry, Picture, assert_same, freeze
+from remote import Server
 from worlds import World, fill
 
 import snapsync
@@ -254,6 +255,21 @@ def test_a_light_volume_gets_its_selection_from_its_standby(place: Place) -> Non
     assert_restored(held, to, select("*.odt"))
     done("restore", f"{pair.source}@then", "--match", "/a.odt")
     assert freeze(pair.source).entries[b"a.odt"].content == held.entries[b"a.odt"].content
+
+
+def test_another_machine_is_not_asked_for_more_paths_than_it_takes(pair: Pair, server: Server) -> None:
+    client = server.client()
+    for at in range(5000):
+        (pair.source / f"{at:0210}").touch()
+    (pair.source / "few").write_text("few")
+    pair.sync()
+    standby = ("--from", client.at(pair.target), *client.options)
+    words = ("restore", f"{pair.source}@latest", "--type", "f")
+    assert_told(run(*words, "--match", "*", *standby, "--quiet"), "5001 paths", codes=(3,))
+    assert len(snapshots(pair.source)) == 1
+    (pair.source / "few").unlink()
+    done(*words, "--match", "f*", *standby)
+    assert (pair.source / "few").read_text() == "few"
 
 
 @pytest.mark.parametrize("of_log", [False, True], ids=["volume", "log"])
