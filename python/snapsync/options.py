@@ -76,6 +76,30 @@ History = Annotated[
 ]
 
 
+Type = Annotated[
+    str | None,
+    Option(
+        "--type",
+        metavar="f|d|l|p|s|b|c",
+        help="Only files, directories, symlinks, fifos, sockets, block or character devices.",
+        once=True,
+    ),
+]
+Larger = Annotated[
+    int | None,
+    Option("--larger", read=_size, metavar="BYTES", help="Only files larger than so many bytes.", once=True),
+]
+Newer = Annotated[
+    str | None,
+    Option(
+        "--newer",
+        metavar="DATE",
+        help="Only what was modified then or later: a date, from its beginning on, or a time.",
+        once=True,
+    ),
+]
+
+
 class JobsOptions(TypedDict, total=False):
     """How much of the machine is used."""
 
@@ -370,30 +394,9 @@ class SelectOptions(TypedDict, total=False):
             once=True,
         ),
     ]
-    type: Annotated[
-        str | None,
-        Option(
-            "--type",
-            metavar="f|d|l|p|s|b|c",
-            help="Only files, directories, symlinks, fifos, sockets, block or character devices.",
-            once=True,
-        ),
-    ]
-    larger: Annotated[
-        int | None,
-        Option(
-            "--larger", read=_size, metavar="BYTES", help="Only files larger than so many bytes.", once=True
-        ),
-    ]
-    newer: Annotated[
-        str | None,
-        Option(
-            "--newer",
-            metavar="DATE",
-            help="Only what was modified then or later: a date, from its beginning on, or a time.",
-            once=True,
-        ),
-    ]
+    type: Type
+    larger: Larger
+    newer: Newer
 
 
 class RestorePathsOptions(RestoreOptions, SelectOptions, total=False):

@@ -74,6 +74,6 @@ pub use verbs::verify::verify;
 pub use verbs::versions::{restore_file, versions};
 
 pub use snapsync_browse::Mount;
-pub use snapsync_model::{Error, Kind, Monitor, Result, Selection, reason};
+pub use snapsync_model::{Error, Monitor, Result, reason};
 pub use snapsync_stream::Compression;
 pub use snapsync_sys::fault::POINTS as FAULT_POINTS;

@@ -23,12 +23,17 @@ pub struct Select {
 }
 
 impl Select {
-    pub(crate) fn selection(&self) -> Result<Option<Selection>> {
+    pub fn selection(&self) -> Result<Selection> {
         let mut selection = Selection::new(&self.r#match)?;
         selection.kind = self.r#type.as_deref().map(Kind::from_type).transpose()?;
         selection.larger = self.larger;
         selection.newer = self.newer.as_deref().map(time_of).transpose()?;
-        Ok(Some(selection).filter(|selection| !selection.is_everything()))
+        Ok(selection)
+    }
+
+    /// None if it selects everything.
+    pub(crate) fn asked(&self) -> Result<Option<Selection>> {
+        Ok(Some(self.selection()?).filter(|selection| !selection.is_everything()))
     }
 }
 

@@ -34,7 +34,7 @@ pub(crate) fn restore(
     monitor: &Monitor,
 ) -> Result<RestoredTo> {
     let started = Instant::now();
-    let selection = select.selection()?;
+    let selection = select.asked()?;
     let place = LogPlace::find(address, snapshot)?;
     let log = &*place.log;
     let paths = within(Path::new("/"), paths)?;

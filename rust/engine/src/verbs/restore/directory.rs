@@ -42,7 +42,7 @@ pub(crate) fn restore_into(
     monitor: &Monitor,
 ) -> Result<RestoredTo> {
     let started = Instant::now();
-    let selection = select.selection()?;
+    let selection = select.asked()?;
     let (volume, snapshot) = named(address)?;
     let paths = within(volume.root().path(), paths)?;
     let landing = find(&volume)?;

@@ -31,7 +31,7 @@ pub fn restore_paths(
     monitor: &Monitor,
 ) -> Result<RestoredPaths> {
     let started = Instant::now();
-    let selection = select.selection()?;
+    let selection = select.asked()?;
     let (volume, snapshot) = named(address)?;
     volume.expect_primary("restore paths of")?;
     let paths = within(volume.root().path(), paths)?;
