@@ -360,7 +360,7 @@ RUST_LEVELS = {
     "engine/delta": """
         became outgoing output_file reading
         completed hidden noting pruned widened
-        sides staging
+        selected sides staging
         incoming landing
     """,
     "engine/volume": """

@@ -76,6 +76,30 @@ History = Annotated[
 ]
 
 
+Type = Annotated[
+    str | None,
+    Option(
+        "--type",
+        metavar="f|d|l|p|s|b|c",
+        help="Only files, directories, symlinks, fifos, sockets, block or character devices.",
+        once=True,
+    ),
+]
+Larger = Annotated[
+    int | None,
+    Option("--larger", read=_size, metavar="BYTES", help="Only files larger than so many bytes.", once=True),
+]
+Newer = Annotated[
+    str | None,
+    Option(
+        "--newer",
+        metavar="DATE",
+        help="Only what was modified then or later: a date, from its beginning on, or a time.",
+        once=True,
+    ),
+]
+
+
 class JobsOptions(TypedDict, total=False):
     """How much of the machine is used."""
 
@@ -355,6 +379,28 @@ class SupplyOptions(SshOptions, total=False):
 
 class RestoreOptions(TargetOptions, SupplyOptions, JobsOptions, total=False):
     """The options of restores and clones."""
+
+
+class SelectOptions(TypedDict, total=False):
+    """What paths are selected by."""
+
+    match: Annotated[
+        Sequence[str],
+        Option(
+            "--match",
+            metavar="PATTERN",
+            help="Only what PATTERN matches: *.odt anywhere, docs/**/*.odt from the root of VOLUME. Repeat"
+            " for more.",
+            once=True,
+        ),
+    ]
+    type: Type
+    larger: Larger
+    newer: Newer
+
+
+class RestorePathsOptions(RestoreOptions, SelectOptions, total=False):
+    """The options of restores of paths."""
 
 
 def counts(given: "Mapping[str, Any]") -> dict[str, int]:

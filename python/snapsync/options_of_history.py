@@ -1,16 +1,7 @@
 """The options of verbs that look into the past."""
 
-from snapsync import units
 from snapsync.declare import Annotated, Option
-from snapsync.options import JobsOptions
-
-
-def _size(text: str) -> int:
-    try:
-        return units.rate(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is no number of bytes, such as 4G") from None
-
+from snapsync.options import JobsOptions, Larger, Newer, Type
 
 Since = Annotated[
     str | None,
@@ -29,29 +20,8 @@ Until = Annotated[
 class FindOptions(JobsOptions, total=False):
     """What paths are looked for, and in which snapshots."""
 
-    type: Annotated[
-        str | None,
-        Option(
-            "--type",
-            metavar="f|d|l|p|s|b|c",
-            help="Only files, directories, symlinks, fifos, sockets, block or character devices.",
-            once=True,
-        ),
-    ]
-    larger: Annotated[
-        int | None,
-        Option(
-            "--larger", read=_size, metavar="BYTES", help="Only files larger than so many bytes.", once=True
-        ),
-    ]
-    newer: Annotated[
-        str | None,
-        Option(
-            "--newer",
-            metavar="DATE",
-            help="Only what was modified then or later: a date or a time, as for SNAP.",
-            once=True,
-        ),
-    ]
+    type: Type
+    larger: Larger
+    newer: Newer
     since: Since
     until: Until

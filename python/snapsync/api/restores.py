@@ -7,7 +7,14 @@ from snapsync import _native
 from snapsync.api import checks
 from snapsync.declare import Unpack, pick
 from snapsync.errors import UsageError, told
-from snapsync.options import RestoreOptions, SshOptions, SupplyOptions, TargetOptions
+from snapsync.options import (
+    RestoreOptions,
+    RestorePathsOptions,
+    SelectOptions,
+    SshOptions,
+    SupplyOptions,
+    TargetOptions,
+)
 from snapsync.reports.restores import (
     BrowseReport,
     CloneReport,
@@ -33,6 +40,12 @@ def _supply(options: "Mapping[str, Any]") -> "dict[str, Any]":
         "standby": None if standby is None else os.fsdecode(standby),
         "ssh": pick(SshOptions, options),
     }
+
+
+def _select(options: "Mapping[str, Any]") -> "dict[str, Any]":
+    """What paths are selected by, for the native half."""
+    select = pick(SelectOptions, options)
+    return {**select, "match": checks.patterns("match", select["match"])}
 
 
 def restore(
@@ -67,9 +80,13 @@ def restore_to(
     paths: Sequence[AnyPath] = (),
     *,
     progress: Progress | None = None,
-    **options: Unpack[RestoreOptions],
+    **options: Unpack[RestorePathsOptions],
 ) -> RestoreToReport:
     """Make the absent or empty directory `to` hold `snapshot` (VOLUME@SNAP), or only `paths` of it.
+
+    `match`, `type`, `larger` and `newer` select some of that: the globs match a name anywhere, or with a
+    slash a path from the volume's root down, and a directory comes with all that is in it. Where nothing
+    is selected, `to` stays as it is.
 
     Where both are on one file system that can, files share the blocks of the snapshot's. `strict` refuses
     where `to` cannot hold everything. With `standby`, a directory or `[user@]host:DIR`, all data is that of
@@ -77,11 +94,12 @@ def restore_to(
 
     Raises UsageError for a path that the snapshot does not have, RefusedError where `to` is not empty.
     """
-    checks.keywords("restore_to", RestoreOptions, options)
+    checks.keywords("restore_to", RestorePathsOptions, options)
     text = _native.restore_to(
         os.fsdecode(snapshot),
         [os.fsdecode(path) for path in paths],
         os.fsdecode(to),
+        select=_select(options),
         target=pick(TargetOptions, options),
         **_supply(options),
         jobs=options.get("jobs", 0),
@@ -201,19 +219,23 @@ def restore_version(
 
 def restore_paths(
     snapshot: AnyPath,
-    paths: Sequence[AnyPath],
+    paths: Sequence[AnyPath] = (),
     *,
     progress: Progress | None = None,
-    **options: Unpack[RestoreOptions],
+    **options: Unpack[RestorePathsOptions],
 ) -> RestorePathsReport:
     """Make `paths` of a primary what they are in `snapshot`; its state before is kept as a snapshot.
 
+    `match`, `type`, `larger` and `newer` select some of them, or of everything if there are none, as with
+    `restore_to`. Where nothing is selected, no snapshot is taken.
+
     Raises UsageError for a path that the snapshot does not have, RefusedError on a standby.
     """
-    checks.keywords("restore_paths", RestoreOptions, options)
+    checks.keywords("restore_paths", RestorePathsOptions, options)
     text = _native.restore_paths(
         os.fsdecode(snapshot),
         [os.fsdecode(path) for path in paths],
+        select=_select(options),
         target=pick(TargetOptions, options),
         **_supply(options),
         jobs=options.get("jobs", 0),

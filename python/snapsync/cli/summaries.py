@@ -7,11 +7,14 @@ from snapsync.reports.comparisons import VerifyReport
 from snapsync.reports.restores import RestorePathsReport, RestoreToReport
 from snapsync.reports.roles import PromoteReport, RejoinReport
 from snapsync.reports.rounds import SyncReport
-from snapsync.reports.values import Difference, Mended, Scrubbed
+from snapsync.reports.values import Difference, Mended, Scrubbed, Snapshot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from snapsync.manifest import Change
+
+# Paths that are told one by one.
+_SHOWN = 100
 
 
 def round_summary(report: SyncReport) -> Iterator[str]:
@@ -77,6 +80,9 @@ def change_lines(path: str) -> Iterator[str]:
 
 def restored_to(report: RestoreToReport) -> Iterator[str]:
     """What was restored to another directory."""
+    if report.searched is not None and not report.paths:
+        yield _nothing(report.searched, report.snapshot)
+        return
     what = render.count(len(report.paths), "path") + " of " if report.paths else ""
     yield f"{what}{render.snapshot(report.snapshot)} -> {render.name(report.to)}"
     yield _brought(report)
@@ -86,11 +92,21 @@ def restored_to(report: RestoreToReport) -> Iterator[str]:
 def restored_in_place(report: RestorePathsReport) -> Iterator[str]:
     """What was restored in place."""
     volume = render.name(report.volume.path)
-    for path in report.paths:
+    if report.before is None:
+        yield _nothing(report.searched or 0, report.snapshot)
+        return
+    for path in report.paths[:_SHOWN]:
         yield f"{render.name(path)} of {volume} is that of {render.snapshot(report.snapshot)}"
+    if len(report.paths) > _SHOWN:
+        yield f"{render.count(len(report.paths) - _SHOWN, 'more path')} of {volume} are, too"
     yield _brought(report)
     yield f"  what was there before is in {render.snapshot(report.before)}"
     yield from render.losses(report.losses)
+
+
+def _nothing(searched: int, snapshot: Snapshot) -> str:
+    among = f"{render.entries(searched)} of {render.snapshot(snapshot)}"
+    return f"nothing is selected among {among}, and nothing was written"
 
 
 def _brought(report: RestoreToReport | RestorePathsReport) -> str:

@@ -49,6 +49,8 @@ class DeleteCloneReport(Report):
 class RestoreToReport(Report):
     """A snapshot, or `paths` of it, that a directory `to` was made to hold.
 
+    If paths were selected, it was among `searched` entries; without any `to` is as it was.
+
     `shared_bytes` of its `data_bytes` take no space: the files share the blocks of the snapshot's.
     """
 
@@ -56,6 +58,7 @@ class RestoreToReport(Report):
     volume: VolumeInfo
     snapshot: Snapshot
     paths: tuple[str, ...]
+    searched: int | None
     to: str
     changes: Changes
     data_bytes: int
@@ -67,13 +70,17 @@ class RestoreToReport(Report):
 
 
 class RestorePathsReport(Report):
-    """Paths of a primary that were made what they are in `snapshot`; what they were is in `before`."""
+    """Paths of a primary that were made what they are in `snapshot`; what they were is in `before`.
+
+    If they were selected, it was among `searched` entries; without any there is no `before`.
+    """
 
     verb = "restore"
     volume: VolumeInfo
     snapshot: Snapshot
-    before: Snapshot
+    before: Snapshot | None
     paths: tuple[str, ...]
+    searched: int | None
     changes: Changes
     data_bytes: int
     shared_bytes: int

@@ -21,6 +21,7 @@ mod secret;
 mod verbs;
 mod volume;
 
+pub use delta::selected::Select;
 pub use digest::Reading;
 pub use jobs::with_jobs;
 pub use keep::Keep;
@@ -73,6 +74,6 @@ pub use verbs::verify::verify;
 pub use verbs::versions::{restore_file, versions};
 
 pub use snapsync_browse::Mount;
-pub use snapsync_model::{Error, Kind, Monitor, Result, Selection, reason};
+pub use snapsync_model::{Error, Monitor, Result, reason};
 pub use snapsync_stream::Compression;
 pub use snapsync_sys::fault::POINTS as FAULT_POINTS;

@@ -2,7 +2,7 @@
 
 use crate::watch::{Progress, awaited, watched};
 use pyo3::prelude::*;
-use snapsync_engine::{Kind, Selection, Window, with_jobs};
+use snapsync_engine::{Select, Window, with_jobs};
 use std::path::PathBuf;
 
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -67,11 +67,7 @@ fn find(
 ) -> PyResult<String> {
     watched(py, progress, move |monitor| {
         let window = Window::parse(since.as_deref(), until.as_deref())?;
-        let newer = Window::parse(newer.as_deref(), None)?.since;
-        let mut selection = Selection::new(&patterns)?;
-        selection.kind = kind.as_deref().map(Kind::from_type).transpose()?;
-        selection.larger = larger;
-        selection.newer = newer.and_then(|newer| newer.as_nanosecond().try_into().ok());
+        let selection = Select { r#match: patterns, r#type: kind, larger, newer }.selection()?;
         with_jobs(jobs, || snapsync_engine::find(&volume, &selection, deleted, &window, monitor))
     })
 }

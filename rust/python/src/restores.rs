@@ -38,41 +38,47 @@ fn restore(
 }
 
 #[pyfunction]
-#[pyo3(signature = (snapshot, paths, to, *, target, standby=None, ssh=None, jobs=0, progress=None))]
+#[pyo3(signature = (snapshot, paths, to, *, select, target, standby=None, ssh=None, jobs=0, progress=None))]
 #[allow(clippy::too_many_arguments)]
 fn restore_to(
     py: Python<'_>,
     snapshot: PathBuf,
     paths: Vec<PathBuf>,
     to: PathBuf,
+    select: &Bound<'_, PyDict>,
     target: &Bound<'_, PyDict>,
     standby: Option<PathBuf>,
     ssh: Option<&Bound<'_, PyDict>>,
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
-    let (terms, supply) = (read(target)?, supply(standby, ssh)?);
+    let (select, terms, supply) = (read(select)?, read(target)?, supply(standby, ssh)?);
     watched(py, progress, move |monitor| {
-        with_jobs(jobs, || snapsync_engine::restore_to(&snapshot, &paths, &to, terms, &supply, monitor))
+        with_jobs(jobs, || {
+            snapsync_engine::restore_to(&snapshot, (&paths, &select), &to, terms, &supply, monitor)
+        })
     })
 }
 
 #[pyfunction]
-#[pyo3(signature = (snapshot, paths, *, target, standby=None, ssh=None, jobs=0, progress=None))]
+#[pyo3(signature = (snapshot, paths, *, select, target, standby=None, ssh=None, jobs=0, progress=None))]
 #[allow(clippy::too_many_arguments)]
 fn restore_paths(
     py: Python<'_>,
     snapshot: PathBuf,
     paths: Vec<PathBuf>,
+    select: &Bound<'_, PyDict>,
     target: &Bound<'_, PyDict>,
     standby: Option<PathBuf>,
     ssh: Option<&Bound<'_, PyDict>>,
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
-    let (terms, supply) = (read(target)?, supply(standby, ssh)?);
+    let (select, terms, supply) = (read(select)?, read(target)?, supply(standby, ssh)?);
     watched(py, progress, move |monitor| {
-        with_jobs(jobs, || snapsync_engine::restore_paths(&snapshot, &paths, terms, &supply, monitor))
+        with_jobs(jobs, || {
+            snapsync_engine::restore_paths(&snapshot, (&paths, &select), terms, &supply, monitor)
+        })
     })
 }
 

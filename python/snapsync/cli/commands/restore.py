@@ -8,9 +8,9 @@ from snapsync.api import restores
 from snapsync.cli.output import Output
 from snapsync.cli.parse.verbs import verb
 from snapsync.cli.summaries import restored_in_place, restored_to
-from snapsync.declare import Annotated, Argument, Option, Unpack
+from snapsync.declare import Annotated, Argument, Option, Unpack, pick
 from snapsync.errors import ExitCode, UsageError, told
-from snapsync.options import Name, RestoreOptions
+from snapsync.options import Name, RestoreOptions, RestorePathsOptions, SelectOptions
 from snapsync.reports.restores import RestoreReport
 
 
@@ -21,6 +21,7 @@ from snapsync.reports.restores import RestoreReport
         "snapsync restore /srv/data@monday --to /mnt/new",
         "snapsync restore /srv/data@monday etc/fstab home/ann --to /tmp/found",
         "snapsync restore /srv/data@monday etc/fstab",
+        "snapsync restore /srv/data@yesterday --match 'docs/**/*.odt' --larger 1M",
         "snapsync restore s3://backups/data@monday etc/fstab --to /tmp/found",
         "snapsync restore /srv/data@monday etc/fstab --from root@backup:/srv/standby",
     ],
@@ -39,7 +40,7 @@ def restore(
         Option("--to", metavar="DIR", help="Restore there: DIR is absent or empty."),
     ] = None,
     name: Name = None,
-    **options: Unpack[RestoreOptions],
+    **options: Unpack[RestorePathsOptions],
 ) -> int:
     """Bring back a snapshot, or some paths of it.
 
@@ -50,6 +51,11 @@ def restore(
     differs is written. What VOLUME held before is kept as a snapshot first. What a whole volume holds then is
     one too, which its standbys get with their next round.
 
+    --match, --type, --larger and --newer select paths of the snapshot, or of the PATHs: those that any
+    --match matches, and that the others let through. A directory comes with all that is in it, so add
+    --type f for files alone. In place each selected path becomes what it was; where nothing is selected,
+    nothing is written.
+
     Where VOLUME has lost data of the snapshot, a standby has it: one on this machine that VOLUME knows is
     asked by itself, and --from names any. With --to and for PATHs all data is then the standby's; a whole
     volume takes from there what it needs and has lost.
@@ -59,20 +65,23 @@ def restore(
     if to is None and Location.known(address).is_log:
         message = f"cannot restore {address} in place: a log has no tree"
         raise told(UsageError(message), message, "add --to DIR, an absent or empty directory")
-    if name is not None and (to is not None or paths):
+    selects = any(pick(SelectOptions, options).values())
+    if name is not None and (to is not None or paths or selects):
         message = "--name is for the snapshot of a whole volume that was restored"
-        raise told(UsageError(message), message, "leave it out with --to and with paths")
+        raise told(
+            UsageError(message), message, "leave it out with --to, with paths, and where some are selected"
+        )
     with output.progress() as progress:
         if to is not None:
             made = restores.restore_to(address, to, paths or (), progress=progress, **options)
-        elif paths:
-            in_place = restores.restore_paths(address, paths, progress=progress, **options)
+        elif paths or selects:
+            in_place = restores.restore_paths(address, paths or (), progress=progress, **options)
         else:
-            whole = restores.restore(address, name=name, progress=progress, **options)
+            whole = restores.restore(address, name=name, progress=progress, **pick(RestoreOptions, options))
     if to is not None:
         output.notes(made.notes)
         output.summary(made, restored_to(made))
-    elif paths:
+    elif paths or selects:
         output.notes((*in_place.recovered, *in_place.notes))
         output.summary(in_place, restored_in_place(in_place))
     else:

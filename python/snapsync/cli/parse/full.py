@@ -103,7 +103,8 @@ def _translated(parameter: Parameter) -> Any:
 
 
 _EPILOG = """A snapshot is written VOLUME@SNAP, where SNAP is its name, its id, its sequence number or
-`latest`. Start with `snapsync demo`.
+`latest`, or a date or time, such as 2026-11-25, 2026-11-25T14:00, yesterday or 2h-ago: then the
+newest snapshot at or before it is meant. Start with `snapsync demo`.
 
 \b
 Exit codes:

@@ -5,6 +5,7 @@
 
 use crate::delta::outgoing::{announce, copy, header, volume_head};
 use crate::delta::pruned::Pruned;
+use crate::delta::selected::no_such_path;
 use crate::delta::sides::Sides;
 use crate::delta::staging::{
     IncomingDelta, StageReport, StageTarget, begin, is_cut, nothing, with_data, workers,
@@ -65,15 +66,7 @@ impl Content {
         }
         let pruned = Pruned::new(side, paths);
         if let Some(path) = pruned.missing()? {
-            return Err(Error::usage(
-                format!(
-                    "snapshot {} of {} has no {}",
-                    snapshot.name,
-                    volume.path().display(),
-                    path.display()
-                ),
-                "name paths as they were in that snapshot; `snapsync versions FILE` shows which have a file",
-            ));
+            return Err(no_such_path(&snapshot, &volume, &path));
         }
         Ok(Content { volume, snapshot, sides: Sides::of_side(Box::new(pruned)), id })
     }

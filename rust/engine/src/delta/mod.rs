@@ -10,6 +10,7 @@ pub(crate) mod outgoing;
 pub(crate) mod output_file;
 pub(crate) mod pruned;
 mod reading;
+pub(crate) mod selected;
 pub(crate) mod sides;
 pub(crate) mod staging;
 mod widened;

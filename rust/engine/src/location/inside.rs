@@ -20,7 +20,8 @@ pub(crate) fn within<P: AsRef<Path>>(volume: &Path, paths: &[P]) -> Result<Vec<R
 
 /// The paths that are not inside another one.
 pub(crate) fn outermost(paths: &[RelPath]) -> Vec<RelPath> {
-    let inner = |path: &RelPath| above(path).any(|above| paths.contains(&above));
+    let all: BTreeSet<&RelPath> = paths.iter().collect();
+    let inner = |path: &RelPath| above(path).any(|above| all.contains(&above));
     paths.iter().filter(|path| !inner(path)).cloned().collect()
 }
 

@@ -2,6 +2,7 @@
 
 use crate::delta::landing::{Filling, Landing, RestoreTarget, id_of};
 use crate::delta::outgoing::{announce, copy_file};
+use crate::delta::selected::{Chosen, Select};
 use crate::delta::staging::take;
 use crate::location::inside::within;
 use crate::location::logs::LogPlace;
@@ -23,15 +24,17 @@ struct FromLog<'a> {
     id: Uuid,
 }
 
-/// Makes the directory `to` hold a snapshot of a log, or only `paths` of it and the directories above them.
+/// Makes the directory `to` hold a snapshot of a log, or only `paths` of it or what is selected, and the
+/// directories above them.
 pub(crate) fn restore(
     (address, snapshot): (&LogAddress, &str),
-    paths: &[PathBuf],
+    (paths, select): (&[PathBuf], &Select),
     to: &Path,
     terms: Terms,
     monitor: &Monitor,
 ) -> Result<RestoredTo> {
     let started = Instant::now();
+    let selection = select.asked()?;
     let place = LogPlace::find(address, snapshot)?;
     let log = &*place.log;
     let paths = within(Path::new("/"), paths)?;
@@ -39,25 +42,41 @@ pub(crate) fn restore(
     monitor.start(Stage::Compare, 0);
     let mut whole = fold(log, &place.deltas, monitor)?;
     let snapshot = whole.delta.snapshot.clone();
-    let is_all = paths.iter().all(RelPath::is_root);
-    if let Some(path) = if is_all { None } else { whole.reduce(&paths)? } {
-        return Err(Error::usage(
-            format!("snapshot {} of {address} has no {}", snapshot.name, path.display()),
-            "name paths as they were in that snapshot, from the root of the tree on",
-        ));
+    let reduce = |whole: &mut Whole, paths: &[RelPath]| {
+        let is_all = paths.iter().all(RelPath::is_root);
+        match if is_all { None } else { whole.reduce(paths)? } {
+            None => Ok(()),
+            Some(path) => Err(Error::usage(
+                format!("snapshot {} of {address} has no {}", snapshot.name, path.display()),
+                "name paths as they were in that snapshot, from the root of the tree on",
+            )),
+        }
+    };
+    reduce(&mut whole, &paths)?;
+    let mut chosen = Chosen::named(paths);
+    if let Some(selection) = &selection {
+        chosen = Chosen::of_manifest(&whole.manifest(), &chosen.paths, selection, monitor)?;
+        reduce(&mut whole, &chosen.paths)?;
     }
-    let id = id_of(&snapshot, &paths);
-    let filled = landing.fill(&mut FromLog { log, whole, id }, terms, monitor)?;
+    let id = id_of(&snapshot, &chosen.paths);
+    let filled = if chosen.is_nothing() {
+        None
+    } else {
+        Some(landing.fill(&mut FromLog { log, whole, id }, terms, monitor)?)
+    };
+    let (counts, shared_bytes, losses) =
+        filled.map(|filled| (filled.counts, filled.shared, filled.losses)).unwrap_or_default();
     Ok(RestoredTo {
         verb: "restore",
         volume: place.volume(),
         snapshot,
-        paths: paths.iter().map(|path| path.as_path().to_path_buf()).collect(),
+        paths: chosen.paths.iter().map(|path| path.as_path().to_path_buf()).collect(),
+        searched: chosen.searched,
         to: landing.path,
-        changes: filled.counts,
-        data_bytes: filled.counts.data_bytes,
-        shared_bytes: filled.shared,
-        losses: filled.losses,
+        changes: counts,
+        data_bytes: counts.data_bytes,
+        shared_bytes,
+        losses,
         notes: monitor.take_notes(),
         counters: monitor.counters(),
         seconds: started.elapsed().as_secs_f64(),

@@ -10,7 +10,7 @@ use crate::options::{SshOptions, Terms};
 use crate::remote::messages::{Answer, FETCH, Request};
 use crate::remote::ssh::Peer;
 use crate::remote::wire::Wire;
-use crate::volume::lost::LostPaths;
+use crate::volume::lost::{LostPaths, MOST};
 use snapsync_apply::Loss;
 use snapsync_model::{Error, Monitor, RelPath, Result, SnapshotInfo, Stage, VolumeInfo};
 use snapsync_stream::{Compression, Held, Readable};
@@ -45,6 +45,17 @@ pub(super) fn send(
     snapsync_stream::send(rows, from, seed, outlets, packing, workers(), monitor).map(drop)
 }
 
+/// Refuses more paths than are told in one message.
+fn expect_tellable(paths: &[RelPath], address: &Address) -> Result<()> {
+    if paths.iter().map(|path| path.as_bytes().len()).sum::<usize>() < MOST {
+        return Ok(());
+    }
+    Err(Error::refused(
+        format!("{} paths are more than {} is asked for at a time", paths.len(), address.host),
+        "name the directories that they are in, or select fewer at a time",
+    ))
+}
+
 /// Refuses a volume whose snapshots are not those of this lineage.
 pub(super) fn expect_kin(volume: &VolumeInfo, lineage: Uuid) -> Result<()> {
     if volume.lineage == lineage && !lineage.is_nil() {
@@ -71,6 +82,7 @@ impl<'a> Fetched<'a> {
         paths: &[RelPath],
         monitor: &'a Monitor,
     ) -> Result<Fetched<'a>> {
+        expect_tellable(paths, address)?;
         let mut peer = Peer::start(address, ssh, monitor)?;
         if !peer.features.iter().any(|feature| feature == FETCH) {
             return Err(Error::failed(

@@ -166,9 +166,11 @@ pub struct RestoredTo {
     pub verb: &'static str,
     pub volume: VolumeInfo,
     pub snapshot: SnapshotInfo,
-    /// Relative to the volume's root; empty for everything.
+    /// Relative to the volume's root; empty for everything, unless paths were selected.
     #[serde(serialize_with = "paths_as_json")]
     pub paths: Vec<PathBuf>,
+    /// The number of entries among which they were selected, if they were.
+    pub searched: Option<u64>,
     #[serde(serialize_with = "path_as_json")]
     pub to: PathBuf,
     pub changes: Changes,
@@ -186,10 +188,12 @@ pub struct RestoredPaths {
     pub verb: &'static str,
     pub volume: VolumeInfo,
     pub snapshot: SnapshotInfo,
-    /// The snapshot that holds their old content.
-    pub before: SnapshotInfo,
+    /// The snapshot that holds their old content; None if nothing was selected.
+    pub before: Option<SnapshotInfo>,
     #[serde(serialize_with = "paths_as_json")]
     pub paths: Vec<PathBuf>,
+    /// The number of entries among which they were selected, if they were.
+    pub searched: Option<u64>,
     pub changes: Changes,
     pub data_bytes: u64,
     pub shared_bytes: u64,

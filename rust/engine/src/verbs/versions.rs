@@ -1,6 +1,7 @@
 //! Lists every version of one file in the snapshots of its volume.
 
 use crate::delta::landing::RestoreTarget;
+use crate::delta::selected::Select;
 use crate::digest::{Digest, content};
 use crate::location::directory::part_of;
 use crate::location::inside::{is_in_store, relative};
@@ -111,7 +112,8 @@ fn restored_in(
         }
         Ok(RestoreTarget::made(tree.again()?))
     };
-    let mut report = restore_into(address, &[path.to_path_buf()], &find, Terms::default(), supply, monitor)?;
+    let path = (&[path.to_path_buf()][..], &Select::default());
+    let mut report = restore_into(address, path, &find, Terms::default(), supply, monitor)?;
     let from = RelPath::new(report.paths[0].as_os_str().as_bytes())?;
     let above = above.fd().try_clone_to_owned().context("make", &to)?;
     let moved = tree.place(&from).and_then(|from| from.rename_to_new(&Place::new(above, name)));

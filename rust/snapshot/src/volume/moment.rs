@@ -5,7 +5,8 @@ use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp, Zoned};
 use snapsync_model::{Error, Result, SnapshotInfo};
 
-/// What a date or a time means: a date is the whole day, a time is one instant.
+/// What a date or a time means: a date is the whole day, a time the whole second, or what of it is written. So
+/// a snapshot is found by the time that is shown of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
     pub first: Timestamp,
@@ -34,7 +35,7 @@ impl Moment {
             "yesterday" => now.date().yesterday().map_err(wrong).and_then(day),
             _ if is_like_a_date(text) => match text.len() {
                 10 => text.parse().map_err(wrong).and_then(day),
-                _ => instant(text, zone).map(|at| Some(Moment::at(at))).map_err(wrong),
+                _ => Moment::written(text, zone).map(Some).map_err(wrong),
             },
             _ => match text.strip_suffix("-ago").map(str::parse::<Span>) {
                 Some(Ok(span)) if !span.is_negative() && text.starts_with(|c: char| c.is_ascii_digit()) => {
@@ -47,6 +48,15 @@ impl Moment {
 
     fn at(instant: Timestamp) -> Moment {
         Moment { first: instant, last: instant }
+    }
+
+    /// A date with a time.
+    fn written(text: &str, zone: &TimeZone) -> Result<Moment, jiff::Error> {
+        let first = instant(text, zone)?;
+        let fraction = text.split_once(['.', ',']).map_or("", |(_, after)| after);
+        let digits = fraction.bytes().take_while(u8::is_ascii_digit).count().min(9);
+        let length = Span::new().nanoseconds(10_i64.pow(9 - digits as u32) - 1);
+        Ok(Moment { first, last: first.checked_add(length)? })
     }
 
     /// A day has 23 or 25 hours where the clock is changed.
@@ -90,8 +100,7 @@ pub(super) fn newest_at(snapshots: &[SnapshotInfo], text: &str, show: &str) -> R
     let first = snapshots.iter().find_map(|info| taken(info).map(|at| (info, at)));
     let what = match first {
         Some((first, at)) => format!(
-            "{show} has no snapshot from {} or before: the first is {}, taken {}",
-            shown(moment.last),
+            "{show} has no snapshot from {text} or before: the first is {}, taken {}",
             first.name,
             shown(at)
         ),
@@ -100,9 +109,9 @@ pub(super) fn newest_at(snapshots: &[SnapshotInfo], text: &str, show: &str) -> R
     Err(Error::usage(what, format!("`snapsync list {show}` shows those it has")))
 }
 
-/// In local time.
+/// In local time, so that it can be written back.
 fn shown(at: Timestamp) -> String {
-    at.to_zoned(TimeZone::system()).strftime("%Y-%m-%dT%H:%M:%S%.f%:z").to_string()
+    at.to_zoned(TimeZone::system()).strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string()
 }
 
 #[cfg(test)]
@@ -120,9 +129,7 @@ mod tests {
     }
 
     fn once(text: &str, now: &Zoned) -> String {
-        let (first, last) = means(text, now).unwrap();
-        assert_eq!(first, last, "{text}");
-        first
+        means(text, now).unwrap().0
     }
 
     #[test]
@@ -159,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_one_instant() {
+    fn a_time_is_local_or_has_an_offset() {
         let berlin = at("Europe/Berlin", "2026-11-27T12:00");
         for (text, instant) in [
             ("2026-11-25T14:00", "2026-11-25T13:00:00Z"),
@@ -175,6 +182,23 @@ mod tests {
             ("1h30m-ago", "2026-11-27T09:30:00Z"),
         ] {
             assert_eq!(once(text, &berlin), instant, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_time_lasts_as_long_as_its_last_digit() {
+        let now = at("UTC", "2026-11-27T12:00");
+        for (text, last) in [
+            ("2026-11-25T14:00", "2026-11-25T14:00:00.999999999Z"),
+            ("2026-11-25T14:00:05", "2026-11-25T14:00:05.999999999Z"),
+            ("2026-11-25T14:00:05+02:00", "2026-11-25T12:00:05.999999999Z"),
+            ("2026-11-25T14:00:05.25Z", "2026-11-25T14:00:05.259999999Z"),
+            ("2026-11-25T14:00:05.123456+02:00", "2026-11-25T12:00:05.123456999Z"),
+            ("2026-11-25T14:00:05.123456789Z", "2026-11-25T14:00:05.123456789Z"),
+            ("now", "2026-11-27T12:00:00Z"),
+            ("2h-ago", "2026-11-27T10:00:00Z"),
+        ] {
+            assert_eq!(means(text, &now).unwrap().1, last, "{text}");
         }
     }
 

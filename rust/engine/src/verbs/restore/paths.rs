@@ -3,8 +3,9 @@
 //! The paths are first restored to a directory beneath `.snapsync/incoming`, and then take their places one
 //! by one: each path is the old or the new one at any moment, even if the command is killed.
 
-use crate::delta::landing::RestoreTarget;
+use crate::delta::landing::{Filled, RestoreTarget};
 use crate::delta::pruned::Pruned;
+use crate::delta::selected::{Chosen, Select};
 use crate::location::inside::{above, outermost, within};
 use crate::location::place::named;
 use crate::options::{Supply, Terms};
@@ -20,51 +21,75 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Restores `paths` from a snapshot, after taking a snapshot of their present state.
+/// Restores `paths` from a snapshot, or what is selected of them or of everything, after taking a snapshot of
+/// their present state.
 pub fn restore_paths(
     address: &Path,
-    paths: &[PathBuf],
+    (paths, select): (&[PathBuf], &Select),
     terms: Terms,
     supply: &Supply,
     monitor: &Monitor,
 ) -> Result<RestoredPaths> {
     let started = Instant::now();
+    let selection = select.asked()?;
     let (volume, snapshot) = named(address)?;
     volume.expect_primary("restore paths of")?;
     let paths = within(volume.root().path(), paths)?;
-    if paths.is_empty() || paths.iter().any(RelPath::is_root) {
+    if selection.is_none() && (paths.is_empty() || paths.iter().any(RelPath::is_root)) {
         return Err(Error::usage("no path is named", "name paths inside the volume, or use --to"));
     }
     let (mut volume, recovered) = recovery::lock(&volume, monitor)?;
     volume.expect_primary("restore paths of")?;
     monitor.start(Stage::Compare, 0);
-    let mut content = supply::content(&volume, &snapshot, &paths, supply, monitor)?;
-    let root = volume.root().clone();
-    paths.iter().try_for_each(|path| can_be_replaced(&root, path, volume.subset()))?;
-    let look = |path| Checked::of(&root, path).context("look at", root.show(path));
-    let checked: Vec<Checked> = outermost(&paths).iter().map(look).collect::<Result<_>>()?;
-    monitor.start(Stage::Snapshot, 0);
-    let before = keep(&mut volume, monitor)?;
-    let inos = || inos_below(&volume, &before, &paths, monitor);
-    keep_in_place(&volume, &before, &inos, monitor)?;
-    let stage = Replacement::make(&volume)?;
-    let filled = RestoreTarget::made(stage.root.again()?).fill(&mut *content, terms, monitor)?;
-    stage.put(&root, &checked, snapshot.id, monitor)?;
+    let of = (&*volume, &snapshot);
+    let chosen = Chosen::of(of, paths, selection.as_ref(), monitor)?;
+    let (before, filled) = if chosen.is_nothing() {
+        (None, None)
+    } else {
+        let (before, filled) = bring(&mut volume, &snapshot, &chosen.paths, (terms, supply), monitor)?;
+        (Some(before), Some(filled))
+    };
+    let (counts, shared_bytes, losses) =
+        filled.map(|filled| (filled.counts, filled.shared, filled.losses)).unwrap_or_default();
     Ok(RestoredPaths {
         verb: "restore",
         volume: volume.info(),
         snapshot,
         before,
-        paths: paths.iter().map(|path| path.as_path().to_path_buf()).collect(),
-        changes: filled.counts,
-        data_bytes: filled.counts.data_bytes,
-        shared_bytes: filled.shared,
-        losses: filled.losses,
+        paths: chosen.paths.iter().map(|path| path.as_path().to_path_buf()).collect(),
+        searched: chosen.searched,
+        changes: counts,
+        data_bytes: counts.data_bytes,
+        shared_bytes,
+        losses,
         notes: monitor.take_notes(),
         recovered,
         counters: monitor.counters(),
         seconds: started.elapsed().as_secs_f64(),
     })
+}
+
+/// Puts some paths of a snapshot in their places; returns the snapshot that was taken before.
+fn bring(
+    volume: &mut LockedVolume,
+    snapshot: &SnapshotInfo,
+    paths: &[RelPath],
+    (terms, supply): (Terms, &Supply),
+    monitor: &Monitor,
+) -> Result<(SnapshotInfo, Filled)> {
+    let mut content = supply::content(volume, snapshot, paths, supply, monitor)?;
+    let root = volume.root().clone();
+    paths.iter().try_for_each(|path| can_be_replaced(&root, path, volume.subset()))?;
+    let look = |path| Checked::of(&root, path).context("look at", root.show(path));
+    let checked: Vec<Checked> = outermost(paths).iter().map(look).collect::<Result<_>>()?;
+    monitor.start(Stage::Snapshot, 0);
+    let before = keep(volume, monitor)?;
+    let inos = || inos_below(volume, &before, paths, monitor);
+    keep_in_place(volume, &before, &inos, monitor)?;
+    let stage = Replacement::make(volume)?;
+    let filled = RestoreTarget::made(stage.root.again()?).fill(&mut *content, terms, monitor)?;
+    stage.put(&root, &checked, snapshot.id, monitor)?;
+    Ok((before, filled))
 }
 
 /// Takes a snapshot of what is about to be replaced.
