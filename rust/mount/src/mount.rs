@@ -127,15 +127,18 @@ fn tidy(slots: Weak<Slots>) -> io::Result<()> {
     std::thread::Builder::new().name("tidy".into()).spawn(keep).map(drop)
 }
 
-/// Only root decides who may let others in.
+/// Only root decides whether ordinary users may let others in.
 fn for_others(others: bool, error: Error) -> Error {
-    if !others {
+    let may = || {
+        let said = std::fs::read_to_string("/etc/fuse.conf").unwrap_or_default();
+        said.lines().any(|line| line.trim() == "user_allow_other")
+    };
+    if !others || geteuid().is_root() || may() {
         return error;
     }
     Error::refused(
-        format!("{} for other users", error.sentence()),
-        "as an ordinary user write `user_allow_other` into /etc/fuse.conf first, which takes root, or leave \
-         --allow-other out",
+        format!("{} for other users: /etc/fuse.conf does not allow it", error.sentence()),
+        "ask root to write the line `user_allow_other` into it, or leave --allow-other out",
     )
 }
 

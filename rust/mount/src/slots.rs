@@ -12,12 +12,19 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// How many inodes are kept in memory of snapshots that nobody reads just now.
-const MOST: usize = 1_000_000;
-/// For how long a snapshot is being read after the last request.
-const RECENT: Duration = Duration::from_secs(5);
-/// After that nothing of a snapshot stays in memory.
-const IDLE: Duration = Duration::from_secs(300);
+/// What stays in memory.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// How many inodes, of snapshots that nobody reads just now.
+    most: usize,
+    /// For how long a snapshot is being read after the last request.
+    recent: Duration,
+    /// After that nothing of a snapshot stays.
+    idle: Duration,
+}
+
+const LIMITS: Limits =
+    Limits { most: 1_000_000, recent: Duration::from_secs(5), idle: Duration::from_secs(300) };
 /// How many files stay open that are read in pieces.
 const OPEN: usize = 64;
 
@@ -90,6 +97,7 @@ pub(crate) struct Slots {
     /// When it was.
     listed: Mutex<Instant>,
     began: Instant,
+    limits: Limits,
     /// The files that were read last and not to their end, by slot and rank; the latest is first.
     open: Mutex<VecDeque<((u64, usize), Arc<Content>)>>,
 }
@@ -100,7 +108,7 @@ impl Slots {
         let found = source.list()?;
         let table = RwLock::new(Table { next: first, ..Table::default() });
         let (now, open) = (Instant::now(), Mutex::default());
-        let slots = Slots { source, table, listed: Mutex::new(now), began: now, open };
+        let slots = Slots { source, table, listed: Mutex::new(now), began: now, limits: LIMITS, open };
         slots.take(&found);
         Ok(slots)
     }
@@ -226,7 +234,7 @@ impl Slots {
         }
         self.refresh();
         for (slot, _, unused) in self.in_memory() {
-            if unused > IDLE {
+            if unused > self.limits.idle {
                 self.forget(&slot);
             }
         }
@@ -237,7 +245,7 @@ impl Slots {
         found.sort_unstable_by_key(|(_, _, unused)| std::cmp::Reverse(*unused));
         let mut total: usize = found.iter().map(|(_, size, _)| size).sum();
         for (slot, size, unused) in found {
-            if total <= MOST || unused < RECENT {
+            if total <= self.limits.most || unused < self.limits.recent {
                 return;
             }
             if slot.number != except {
@@ -287,4 +295,152 @@ fn names_of(found: &[SnapshotInfo]) -> Vec<String> {
         (false, _) => format!("@{}", info.id),
     };
     found.iter().map(name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use snapsync_model::{
+        Attributes, Details, Inodes, Kind, Layout, Link, Provider, ROOT, RelPath, Subset, locked,
+    };
+
+    /// Snapshots of a root and some files each.
+    #[derive(Default)]
+    struct Fake {
+        listed: Arc<Mutex<Vec<SnapshotInfo>>>,
+        opened: Arc<AtomicU64>,
+    }
+
+    struct Few;
+
+    const INODES: usize = 10;
+
+    fn inode(ino: u64) -> Inode {
+        let links = if ino == ROOT { Vec::new() } else { vec![Link { parent: ROOT, name: [b'a'].into() }] };
+        let kind = if ino == ROOT { Kind::Directory } else { Kind::File };
+        let attributes = Attributes::default();
+        let (generation, ctime, blocks, object, shared) = Default::default();
+        Inode { ino, generation, kind, attributes, ctime, blocks, links, details: None, object, shared }
+    }
+
+    impl Side for Few {
+        fn inodes(&self) -> Result<Inodes<'_>> {
+            Ok(Box::new((0..INODES as u64).map(|ino| Ok(inode(ino)))))
+        }
+        fn path_of(&self, _: &Link) -> Result<RelPath> {
+            Ok(RelPath::root())
+        }
+        fn details(&self, _: &Inode) -> Result<Details> {
+            Ok(Details::default())
+        }
+        fn open(&self, _: &Inode) -> Result<Content> {
+            Err(Error::failed("there is nothing in it", ""))
+        }
+        fn holds_still(&self, _: &Inode, _: &Content) -> Result<()> {
+            Ok(())
+        }
+        fn layout(&self, _: &Inode, _: &Content) -> Result<Layout> {
+            Err(Error::failed("there is nothing in it", ""))
+        }
+    }
+
+    impl Snapshots for Fake {
+        fn list(&self) -> Result<Vec<SnapshotInfo>> {
+            Ok(locked(&self.listed).clone())
+        }
+        fn lasts(&self) -> Duration {
+            Duration::ZERO
+        }
+        fn open(&self, _: &SnapshotInfo, _: &Monitor) -> Result<Box<dyn Side>> {
+            self.opened.fetch_add(1, Relaxed);
+            Ok(Box::new(Few))
+        }
+        fn root(&self, _: &SnapshotInfo) -> Result<Option<Inode>> {
+            Ok(Some(inode(ROOT)))
+        }
+        fn has(&self, _: &SnapshotInfo) -> bool {
+            true
+        }
+    }
+
+    fn info(number: u64) -> SnapshotInfo {
+        SnapshotInfo {
+            id: Uuid::from_u128(number.into()),
+            name: format!("s{number}"),
+            sequence: number,
+            parent: None,
+            created: String::new(),
+            provider: Provider::Pool,
+            entries: None,
+            bytes: None,
+            subset: Subset::default(),
+            aside: false,
+        }
+    }
+
+    fn slots(limits: Limits) -> (Slots, Arc<Mutex<Vec<SnapshotInfo>>>, Arc<AtomicU64>) {
+        let fake = Fake::default();
+        *locked(&fake.listed) = (0..100).map(info).collect();
+        let (listed, opened) = (fake.listed.clone(), fake.opened.clone());
+        (Slots { limits, ..Slots::new(Box::new(fake), 1).unwrap() }, listed, opened)
+    }
+
+    fn read(slots: &Slots, number: u64) -> usize {
+        slots.loaded(&slots.get(number).unwrap(), &Monitor::default()).unwrap().index.len()
+    }
+
+    #[test]
+    fn however_many_are_read_few_stay_in_memory() {
+        let recent = Duration::ZERO;
+        let (slots, _, opened) = slots(Limits { most: 3 * INODES, recent, ..LIMITS });
+        for number in 1..=100 {
+            assert_eq!(read(&slots, number), INODES);
+            assert!(slots.in_memory().len() <= 3, "{number}");
+        }
+        assert_eq!(opened.load(Relaxed), 100);
+        assert_eq!(read(&slots, 100), INODES);
+        assert_eq!(opened.load(Relaxed), 100);
+        assert_eq!(read(&slots, 1), INODES);
+        assert_eq!(opened.load(Relaxed), 101);
+    }
+
+    #[test]
+    fn what_is_being_read_stays() {
+        let (slots, _, opened) = slots(Limits { most: INODES, ..LIMITS });
+        for number in [1, 2, 1, 2, 1, 2] {
+            read(&slots, number);
+        }
+        assert_eq!(opened.load(Relaxed), 2);
+    }
+
+    #[test]
+    fn nothing_of_what_nobody_reads_or_was_deleted_stays() {
+        let (slots, listed, _) = slots(Limits { idle: Duration::ZERO, ..LIMITS });
+        read(&slots, 1);
+        std::thread::sleep(Duration::from_millis(5));
+        slots.tidy();
+        assert!(slots.in_memory().is_empty());
+        let slots = Slots { limits: LIMITS, ..slots };
+        let gone = slots.get(1).unwrap();
+        read(&slots, 1);
+        locked(&listed).remove(0);
+        slots.tidy();
+        assert!(slots.in_memory().is_empty() && slots.get(1).is_none() && !slots.has(&gone));
+        assert!(slots.named("s0").is_none());
+    }
+
+    #[test]
+    fn a_number_is_not_given_again() {
+        let (slots, listed, _) = slots(LIMITS);
+        let mut infos = locked(&listed).clone();
+        infos.pop();
+        *locked(&listed) = infos.clone();
+        slots.refresh();
+        infos.push(info(200));
+        *locked(&listed) = infos;
+        slots.refresh();
+        assert_eq!(slots.named("s200").unwrap().number, 101);
+        assert_eq!(slots.named("s98").unwrap().number, 99);
+        assert_eq!(slots.latest().unwrap().1, "s200");
+    }
 }
