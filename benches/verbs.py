@@ -107,13 +107,13 @@ def versions(scale: float) -> Iterator[Stage]:
 
 
 @contextmanager
-def browsed(scale: float, what: str) -> Iterator[Stage]:
+def looked_at(scale: float, what: str) -> Iterator[Stage]:
     """A snapshot of a pool that is looked at through FUSE."""
     with mounted("xfs", 6 * GIB) as mount:
         source, point = volume(mount, "xfs", "source"), mount / "looked-at"
         Tree(source, int(100_000 * scale))
         snapsync("snapshot", source)
-        sh(SNAPSYNC, "browse", f"{source}@latest", point, "--quiet")
+        sh(SNAPSYNC, "mount", f"{source}@latest", point, "--quiet")
         try:
             if what == "list":
                 yield Stage({"snapsync": lambda: timed(f"find {point} -ls > /dev/null")})
@@ -198,14 +198,14 @@ VERBS = {
         turns=1,
     ),
     "versions": Scene("versions of a file, 200 snapshots of 100,000 files, XFS", versions, {ALONE: 0.2}),
-    "browse-copy": Scene(
+    "mount-copy": Scene(
         "100,000 files copied out of a mounted snapshot, XFS; cp of the tree itself",
-        lambda scale: browsed(scale, "copy"),
+        lambda scale: looked_at(scale, "copy"),
         {"cp": 0.7},
     ),
-    "browse-list": Scene(
+    "mount-list": Scene(
         "find -ls in a mounted snapshot of 100,000 files, XFS",
-        lambda scale: browsed(scale, "list"),
+        lambda scale: looked_at(scale, "list"),
         {ALONE: 0.7},
     ),
     "extents": Scene("a file of 20,000 extents, 100 changes, XFS", many_extents, {"rsync": 1.5}),

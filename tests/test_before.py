@@ -316,7 +316,7 @@ def test_a_file_that_is_open_in_an_old_snapshot_stays_what_it_was_while_rounds_c
     fill(large.pair.source / "large-0", 100_000, 5000, 7)
     large.round()
     at = place.absent("ext4")
-    with snapsync.browse(f"{large.pair.target}@{first}", at) as tree, open(tree / "large-0", "rb", 0) as file:
+    with snapsync.mount(f"{large.pair.target}@{first}", at) as tree, open(tree / "large-0", "rb", 0) as file:
         assert os.pread(file.fileno(), 200_000, 50_000) == was[50_000:250_000]
         fill(large.pair.source / "large-0", MIB, 300_000, 8)
         large.round()

@@ -367,7 +367,7 @@ def test_every_fault_point_is_passed_by_these_tests(place: Place, tmp_path: Path
         done("rejoin", pair.source, pair.target, env=env)
         done("switch", pair.target, pair.source, env=env)
     # Those of a receive beside other snapshots are passed, and killed at, by rust/snapshot/tests/received.rs.
-    # Those of a restore by test_restore_to.py, of a clone by test_clones.py, of browse by test_shelves.py.
+    # Those of a restore by test_restore_to.py, of a clone by test_clones.py, of mount by test_shelves.py.
     # Those of another manifest for what is staged by rust/engine/src/remote/tests.rs.
     # Those of the way back by test_undo.py, that of a store which is taken away by a test above.
     # That of a snapshot which is taken again by test_light.py, those of what leaves a pack by test_packs.py.
@@ -381,7 +381,7 @@ def test_every_fault_point_is_passed_by_these_tests(place: Place, tmp_path: Path
         "displace.under",
         "snapshot.successor",
         "restore.",
-        "browse.",
+        "mount.",
         "clone.",
         "undo.",
         "init.undone",

@@ -22,12 +22,12 @@ LEVELS = {
     "model": 0,
     "sys": 1,
     "manifest": 2,
+    "mount": 2,
     "walk": 2,
     "snapshot": 2,
     "compare": 2,
     "stream": 2,
     "apply": 2,
-    "browse": 2,
     "log": 2,
     "history": 2,
     "engine": 3,
@@ -306,8 +306,10 @@ RUST_LEVELS = {
         manifest
         tests
     """,
-    "browse": """
-        index point
+    "mount": """
+        index point source
+        slots
+        answers
         filesystem
         mount
     """,
@@ -354,7 +356,7 @@ RUST_LEVELS = {
         logs text
         directory
         inside target
-        place
+        place shown
         beneath
     """,
     "engine/delta": """
@@ -388,7 +390,7 @@ RUST_LEVELS = {
         server
     """,
     "engine/verbs": """
-        browse clone delete diff find hold init kept log inspect promote prune receive receive_as_snapshot \
+        clone delete diff find hold init kept log inspect mount promote prune receive receive_as_snapshot \
             recover restore send snapshot status sync trust verify
         list mend rejoin switch versions
     """,
@@ -405,7 +407,7 @@ RUST_LEVELS = {
     "python": """
         error options
         watch
-        browse comparisons history location restores roles rounds snapshots
+        comparisons history location mount restores roles rounds snapshots
         native
     """,
 }

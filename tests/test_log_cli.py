@@ -121,7 +121,7 @@ def test_an_old_primary_is_told_to_follow_the_log(published: Published, place: P
         "rejoin",
         "verify",
         "diff",
-        "browse",
+        "mount",
     ],
 )
 def test_the_help_says_that_a_log_can_stand_there(verb: str) -> None:

@@ -256,7 +256,7 @@ def test_only_the_clone_itself_is_deleted(place: Place, kind: str) -> None:
     assert (home / "away/file").read_text() == "content"
 
 
-# --- browse ---------------------------------------------------------------------------------------
+# --- mount ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("exists", [False, True], ids=["absent", "empty"])
@@ -268,8 +268,8 @@ def test_a_snapshot_is_mounted_on_the_directory_that_was_looked_at(
     (elsewhere / "look").mkdir(parents=True)
     if exists:
         (home / "between/look").mkdir()
-    words = ("browse", f"{volume}@one", home / "between/look", "--foreground")
-    process = start(*words, "-q", env={"SNAPSYNC_FAULT": "browse.opened:1=stop"})
+    words = ("mount", f"{volume}@one", home / "between/look", "--foreground")
+    process = start(*words, "-q", env={"SNAPSYNC_FAULT": "mount.opened:1=stop"})
     state, at = Path(f"/proc/{process.pid}/status"), home / "moved/look"
     try:
         wait_until(lambda: process.poll() is not None or "State:\tT" in state.read_text())

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from snapsync._native import __version__ as __version__
     from snapsync.api.comparisons import diff as diff
     from snapsync.api.comparisons import verify as verify
-    from snapsync.api.restores import browse as browse
     from snapsync.api.restores import clone as clone
+    from snapsync.api.restores import mount as mount
     from snapsync.api.restores import restore as restore
     from snapsync.api.restores import restore_paths as restore_paths
     from snapsync.api.restores import restore_to as restore_to
@@ -48,7 +48,7 @@ else:
     _HOMES = {
         "_native": "__version__",
         "api.comparisons": "diff verify",
-        "api.restores": "browse clone restore restore_paths restore_to versions",
+        "api.restores": "clone mount restore restore_paths restore_to versions",
         "api.roles": "promote recover rejoin switch",
         "api.rounds": "receive send sync",
         "api.snapshots": "prune",

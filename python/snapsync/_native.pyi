@@ -18,7 +18,6 @@ __all__ = [
     "SnapsyncError",
     "UsageError",
     "__version__",
-    "browse",
     "clone",
     "delete",
     "delete_clone",
@@ -33,6 +32,7 @@ __all__ = [
     "list",
     "log",
     "log_of",
+    "mount",
     "promote",
     "promote_preview",
     "prune",
@@ -298,10 +298,11 @@ class Mounted:
     def close(self) -> None: ...
     def leave(self) -> None: ...
 
-def browse(
-    snapshot: str,
+def mount(
+    source: str,
     at: str,
     *,
+    allow_other: bool = False,
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> tuple[str, Mounted]: ...

@@ -16,7 +16,7 @@ from snapsync.options import (
     TargetOptions,
 )
 from snapsync.reports.restores import (
-    BrowseReport,
+    MountReport,
     CloneReport,
     DeleteCloneReport,
     RestorePathsReport,
@@ -142,10 +142,10 @@ def delete_clone(volume: AnyPath, name: str) -> DeleteCloneReport | None:
     return None if text == "null" else DeleteCloneReport.from_json(text)
 
 
-class Browsing:
-    """A snapshot that is mounted; leaving its context unmounts it."""
+class Mount:
+    """A snapshot or all of a volume, mounted; leaving its context unmounts it."""
 
-    def __init__(self, report: BrowseReport, mounted: "_native.Mounted") -> None:
+    def __init__(self, report: MountReport, mounted: "_native.Mounted") -> None:
         from pathlib import Path
 
         self.report = report
@@ -172,18 +172,24 @@ class Browsing:
         return self._mounted.wait(seconds)
 
 
-def browse(
-    snapshot: AnyPath, directory: AnyPath, *, jobs: int = 0, progress: Progress | None = None
-) -> Browsing:
-    """Mount `snapshot` (VOLUME@SNAP) read-only on `directory`, which is empty or absent.
+def mount(
+    source: AnyPath,
+    directory: AnyPath,
+    *,
+    allow_other: bool = False,
+    jobs: int = 0,
+    progress: Progress | None = None,
+) -> Mount:
+    """Mount a snapshot (VOLUME@SNAP), or all of a volume or a log, read-only on `directory`.
 
-    A Btrfs snapshot gets a second place in the tree, as root; any other is served through FUSE by this
-    process.
+    That is empty or absent. All are directories by their names, with a link `latest`, and come and go as the
+    snapshots do. A Btrfs snapshot gets a second place in the tree, as root; anything else is served through
+    FUSE by this process, to other users only with `allow_other`.
     """
-    text, mounted = _native.browse(
-        os.fsdecode(snapshot), os.fsdecode(directory), jobs=jobs, progress=progress
+    text, mounted = _native.mount(
+        os.fsdecode(source), os.fsdecode(directory), allow_other=allow_other, jobs=jobs, progress=progress
     )
-    return Browsing(BrowseReport.from_json(text), mounted)
+    return Mount(MountReport.from_json(text), mounted)
 
 
 def versions(file: AnyPath, *, part: str | None = None, progress: Progress | None = None) -> VersionsReport:

@@ -23,15 +23,16 @@ class CloneReport(Report):
     seconds: float
 
 
-class BrowseReport(Report):
-    """A snapshot that was mounted on the directory `path`.
+class MountReport(Report):
+    """What was mounted on the directory `path`: a snapshot, or all of a volume, for which `snapshot` is None.
 
-    `served`: it goes with the process that answers for it; otherwise it is there until somebody unmounts it.
+    `snapshots`: how many there were. `served`: it goes with the process that answers for it; otherwise it is there until somebody unmounts it.
     """
 
-    verb = "browse"
+    verb = "mount"
     volume: VolumeInfo
-    snapshot: Snapshot
+    snapshot: Snapshot | None
+    snapshots: int
     path: str
     served: bool
     notes: tuple[str, ...]

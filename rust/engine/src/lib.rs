@@ -37,13 +37,12 @@ pub use report::history::{
 };
 pub use report::rounds::{Claimed, Diff, Inspected, Received, ScrubStatus, Scrubbed, Sent, Synced, Unlike};
 pub use report::snapshots::{
-    Browsed, CloneInfo, Cloned, Deleted, HeldSnapshot, Hold, Kept, Listed, Pruned, Released, Restored,
+    CloneInfo, Cloned, Deleted, HeldSnapshot, Hold, Kept, Listed, Mounted, Pruned, Released, Restored,
     RestoredPaths, RestoredTo, Taken, Unlisted, Version, Versions,
 };
 pub use report::volumes::{
     Initialised, Preview, Promoted, Recovered, Rejoined, StandbyStatus, Status, Switched, Trusted, Unfinished,
 };
-pub use verbs::browse::browse;
 pub use verbs::clone::{clone, delete_clone};
 pub use verbs::delete::delete;
 pub use verbs::diff::diff;
@@ -55,6 +54,7 @@ pub use verbs::kept::kept;
 pub use verbs::list::list;
 pub use verbs::log::{log, log_of};
 pub use verbs::mend::verify_and_mend;
+pub use verbs::mount::mount;
 pub use verbs::promote::{promote, promote_preview};
 pub use verbs::prune::prune;
 pub use verbs::receive::receive;
@@ -73,7 +73,7 @@ pub use verbs::trust::trust;
 pub use verbs::verify::verify;
 pub use verbs::versions::{restore_file, versions};
 
-pub use snapsync_browse::Mount;
 pub use snapsync_model::{Error, Monitor, Result, reason};
+pub use snapsync_mount::Mount;
 pub use snapsync_stream::Compression;
 pub use snapsync_sys::fault::POINTS as FAULT_POINTS;

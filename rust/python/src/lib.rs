@@ -6,11 +6,11 @@
 // PyO3 passes arguments by value.
 #![allow(clippy::needless_pass_by_value)]
 
-mod browse;
 mod comparisons;
 mod error;
 mod history;
 mod location;
+mod mount;
 mod native;
 mod options;
 mod restores;

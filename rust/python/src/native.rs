@@ -1,6 +1,6 @@
 //! The module itself: all families of verbs, and the functions that belong to none.
 
-use crate::{browse, comparisons, error, history, location, restores, roles, rounds, snapshots};
+use crate::{comparisons, error, history, location, mount, restores, roles, rounds, snapshots};
 use pyo3::prelude::*;
 use std::os::fd::IntoRawFd;
 use std::path::PathBuf;
@@ -23,10 +23,10 @@ fn fault_points() -> Vec<&'static str> {
 fn native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     error::add(module)?;
-    browse::add(module)?;
     comparisons::add(module)?;
     history::add(module)?;
     location::add(module)?;
+    mount::add(module)?;
     restores::add(module)?;
     roles::add(module)?;
     rounds::add(module)?;

@@ -97,7 +97,7 @@ const NAMES: &[&str] = &[
     "restore.done",
     "restore.put",
     "clone.made",
-    "browse.opened",
+    "mount.opened",
     "receive.tree",
     "receive.made",
     "receive.stripped",

@@ -84,12 +84,15 @@ pub struct Cloned {
     pub seconds: f64,
 }
 
-/// A snapshot that was mounted.
+/// What was mounted: a snapshot, or all of a volume.
 #[derive(Debug, Serialize)]
-pub struct Browsed {
+pub struct Mounted {
     pub verb: &'static str,
     pub volume: VolumeInfo,
-    pub snapshot: SnapshotInfo,
+    /// None for all.
+    pub snapshot: Option<SnapshotInfo>,
+    /// How many there were.
+    pub snapshots: u64,
     pub path: PathBuf,
     /// Whether a process serves it, so that it ends with that process.
     pub served: bool,

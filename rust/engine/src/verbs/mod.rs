@@ -1,6 +1,5 @@
 //! Each file is a verb: it parses the request, calls lower levels, and reports.
 
-pub(crate) mod browse;
 pub(crate) mod clone;
 pub(crate) mod delete;
 pub(crate) mod diff;
@@ -12,6 +11,7 @@ pub(crate) mod kept;
 pub(crate) mod list;
 pub(crate) mod log;
 pub(crate) mod mend;
+pub(crate) mod mount;
 pub(crate) mod promote;
 pub(crate) mod prune;
 pub(crate) mod receive;

@@ -178,6 +178,11 @@ impl Volume {
         }
     }
 
+    /// Whether the snapshot with this id is on the list: one that is deleted goes from it before its bytes do.
+    pub fn lists(&self, id: Uuid) -> bool {
+        self.dir_of(id).join("snapshot.json").is_there()
+    }
+
     /// The snapshot that `name` means: a name, an id, a sequence number, `latest`, or a date or time.
     pub fn find_snapshot(&self, name: &str) -> Result<SnapshotInfo> {
         find_among(self.snapshots()?, name, &self.path().display().to_string())

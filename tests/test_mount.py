@@ -1,4 +1,4 @@
-"""A snapshot that is browsed is there as it was taken, and nobody can change it."""
+"""What is mounted is there as it was taken, and nobody can change it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ Look = Callable[..., Path]
 
 @pytest.fixture
 def look(place: Place) -> Iterator[Look]:
-    """Browses a snapshot, and clears up."""
+    """Mounts a snapshot, or all of a volume, and clears up."""
     mounted: list[Path] = []
 
     def at(snapshot: str, *options: object, to: Path | None = None) -> Path:
         to = to or place.absent("ext4")
         mounted.append(to)
-        report = done("browse", snapshot, to, *options)
+        report = done("mount", snapshot, to, *options)
         assert report["path"] == str(to)
         return to
 
@@ -49,13 +49,13 @@ def serving(path: Path) -> list[int]:
             words = (process / "cmdline").read_bytes().split(b"\0")
         except (NotADirectoryError, FileNotFoundError, ProcessLookupError):
             continue
-        if b"browse" in words and os.fsencode(path) in words:
+        if b"mount" in words and os.fsencode(path) in words:
             found.append(int(process.name))
     return found
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_browsed_snapshot_is_what_was_taken(place: Place, look: Look, kind: str) -> None:
+def test_a_mounted_snapshot_is_what_was_taken(place: Place, look: Look, kind: str) -> None:
     volume = place(kind)
     lay_out(volume)
     world = World(volume, 77)
@@ -80,7 +80,7 @@ def test_a_part_of_a_btrfs_volume_shows_that_part(place: Place, look: Look) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nobody_writes_to_what_is_browsed(place: Place, look: Look, kind: str) -> None:
+def test_nobody_writes_to_what_is_mounted(place: Place, look: Look, kind: str) -> None:
     volume = place(kind)
     fill(volume / "file", 0, 100, 1)
     done("snapshot", volume)
@@ -103,7 +103,7 @@ def test_nobody_writes_to_what_is_browsed(place: Place, look: Look, kind: str) -
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_owners_and_modes_bind_who_browses(place: Place, look: Look, kind: str) -> None:
+def test_owners_and_modes_bind_who_looks(place: Place, look: Look, kind: str) -> None:
     """Whoever could not read a file cannot read what it was."""
     volume = place(kind)
     for name, mode in (("open", 0o644), ("closed", 0o600), ("granted", 0o600)):
@@ -111,7 +111,7 @@ def test_owners_and_modes_bind_who_browses(place: Place, look: Look, kind: str) 
         chmod(volume / name, mode)
     set_acl(volume / "granted", "access", 65534, 4)
     done("snapshot", volume)
-    at = look(f"{volume}@latest")
+    at = look(f"{volume}@latest", "--allow-other")
     codes = {
         name: subprocess.run([*as_nobody(), "cat", name], cwd=at, capture_output=True).returncode
         for name in ("open", "closed", "granted")
@@ -192,7 +192,7 @@ def test_a_signal_unmounts_what_is_served(place: Place, number: int) -> None:
     volume, at = place("xfs"), place.absent("xfs")
     fill(volume / "file", 0, 100, 1)
     done("snapshot", volume)
-    process = start("browse", "--foreground", f"{volume}@latest", at)
+    process = start("mount", "--foreground", f"{volume}@latest", at)
     assert process.stdout is not None
     assert str(at) in process.stdout.readline()
     assert (at / "file").exists()
@@ -210,14 +210,14 @@ def test_what_a_killed_server_leaves_is_told(place: Place, look: Look) -> None:
     for process in serving(at):
         os.kill(process, signal.SIGKILL)
     wait_until(lambda: not serving(at))
-    assert_told(run("browse", f"{volume}@latest", at, "-q"), f"umount {at}", codes=(3,))
+    assert_told(run("mount", f"{volume}@latest", at, "-q"), f"umount {at}", codes=(3,))
     sh("umount", at)
     look(f"{volume}@latest", to=at)
     assert (at / "file").exists()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_browsed_inside_the_volume_is_not_in_its_next_snapshot(
+def test_what_is_mounted_inside_the_volume_is_not_in_its_next_snapshot(
     place: Place, look: Look, kind: str
 ) -> None:
     volume, standby = place(kind), place.absent(kind)
@@ -234,30 +234,30 @@ def test_a_snapshot_cannot_be_mounted_on_what_is_in_use(place: Place, kind: str)
     fill(volume / "file", 0, 100, 1)
     fill(full / "file", 0, 100, 1)
     done("snapshot", volume)
-    assert_told(run("browse", f"{volume}@latest", full, "-q"), "not empty", codes=(3,))
-    assert_told(run("browse", f"{volume}@latest", volume / ".snapsync/new", "-q"), "store", codes=(3,))
-    assert_told(run("browse", f"{volume}@other", absent, "-q"), "other", codes=(2,))
-    assert_told(run("browse", volume, absent, "-q"), "VOLUME@SNAP", codes=(2,))
-    assert_told(run("browse", f"{volume}@latest", full / "file", "-q"), "not a directory", codes=(2,))
+    assert_told(run("mount", f"{volume}@latest", full, "-q"), "not empty", codes=(3,))
+    assert_told(run("mount", f"{volume}@latest", volume / ".snapsync/new", "-q"), "store", codes=(3,))
+    assert_told(run("mount", f"{volume}@other", absent, "-q"), "other", codes=(2,))
+    assert_told(run("mount", full, absent, "-q"), "volume", codes=(2,))
+    assert_told(run("mount", f"{volume}@latest", full / "file", "-q"), "not a directory", codes=(2,))
     assert not absent.exists()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_python_browses_for_as_long_as_it_wants(place: Place, kind: str) -> None:
+def test_python_mounts_for_as_long_as_it_wants(place: Place, kind: str) -> None:
     import snapsync
 
     volume, at = place(kind), place.absent(kind)
     fill(volume / "file", 0, 100, 1)
     held = freeze(volume)
     done("snapshot", volume)
-    with snapsync.browse(f"{volume}@latest", at) as tree:
+    with snapsync.mount(f"{volume}@latest", at) as tree:
         assert_same(held, tree, ignore=UNSEEN)
         assert at.is_mount()
     assert not at.is_mount()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_that_is_browsed_runs_as_another_or_is_a_device(place: Place, look: Look, kind: str) -> None:
+def test_nothing_that_is_mounted_runs_as_another_or_is_a_device(place: Place, look: Look, kind: str) -> None:
     volume = place(kind)
     fill(volume / "file", 0, 1_000, 1)
     done("snapshot", volume, "--name", "one")

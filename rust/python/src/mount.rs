@@ -1,4 +1,4 @@
-//! A mounted snapshot that Python holds.
+//! A mount that Python holds.
 
 use crate::watch::{Progress, awaited, json};
 use pyo3::prelude::*;
@@ -10,7 +10,7 @@ const TICK: Duration = Duration::from_millis(50);
 
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Mounted>()?;
-    module.add_function(wrap_pyfunction!(browse, module)?)
+    module.add_function(wrap_pyfunction!(mount, module)?)
 }
 
 /// The mount, which ends with `close` or when this is dropped.
@@ -45,16 +45,17 @@ impl Mounted {
 }
 
 #[pyfunction]
-#[pyo3(signature = (snapshot, at, *, jobs=0, progress=None))]
-fn browse(
+#[pyo3(signature = (source, at, *, allow_other=false, jobs=0, progress=None))]
+fn mount(
     py: Python<'_>,
-    snapshot: PathBuf,
+    source: PathBuf,
     at: PathBuf,
+    allow_other: bool,
     jobs: usize,
     progress: Progress,
 ) -> PyResult<(String, Mounted)> {
     let (report, mount) = awaited(py, progress, move |monitor| {
-        with_jobs(jobs, || snapsync_engine::browse(&snapshot, &at, monitor))
+        with_jobs(jobs, || snapsync_engine::mount(&source, &at, jobs, allow_other, monitor))
     })?;
     Ok((json(&report)?, Mounted(Some(mount))))
 }

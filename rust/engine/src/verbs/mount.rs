@@ -1,12 +1,14 @@
-//! Mounts a snapshot to look into it.
+//! Mounts a snapshot to look into it, or all of a volume or a log.
 
 use crate::location::inside::is_in_store;
-use crate::location::logs::LogPlace;
-use crate::location::place::{Place, named};
+use crate::location::place::Place;
+use crate::location::shown::{ShownLog, ShownVolume};
+use crate::location::text::Location;
 use crate::location::{directory, target};
-use crate::report::snapshots::Browsed;
-use snapsync_browse::{Mount, Point};
-use snapsync_model::{Context, Error, Monitor, Result, Side, SnapshotInfo, Stage, VolumeInfo};
+use crate::report::snapshots::Mounted;
+use snapsync_log::LogAddress;
+use snapsync_model::{Context, Error, Monitor, Result, SnapshotInfo, Stage, VolumeInfo};
+use snapsync_mount::{Mount, Point, Serving, Snapshots};
 use snapsync_snapshot::Volume;
 use snapsync_sys::{Root, fault, read_dir};
 use std::ffi::OsStr;
@@ -14,85 +16,99 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Mounts a snapshot read-only on the directory `at`, which is empty or absent. It is unmounted when the
-/// mount is dropped.
-pub fn browse(address: &Path, at: &Path, monitor: &Monitor) -> Result<(Browsed, Mount)> {
+/// Mounts a snapshot, or all that there are, read-only on the directory `at`, which is empty or absent. It is
+/// unmounted when the mount is dropped.
+pub fn mount(
+    address: &Path,
+    at: &Path,
+    jobs: usize,
+    allow_other: bool,
+    monitor: &Monitor,
+) -> Result<(Mounted, Mount)> {
     let started = Instant::now();
     let source = Source::find(address)?;
     let at = mount_point(at, source.volume())?;
     monitor.start(Stage::Compare, 0);
     let name = at.path.file_name().unwrap_or_default();
     let made = Made::new(&at.above, name, at.directory)?;
-    fault::point("browse.opened");
+    fault::point("mount.opened");
     let point = Point::new(&at.above, name, made.directory.again()?)?;
     let bound = match source.tree()? {
         Some(tree) => Mount::bind(tree.fd(), &point)?,
         None => None,
     };
+    let (volume, snapshot) = source.info()?;
+    let shown = source.shown(jobs)?;
+    let snapshots = shown.list()?.len() as u64;
+    let how = Serving { all: snapshot.is_none(), allow_other };
     let mount = match bound {
         Some(mount) => mount,
-        None => Mount::serve(source.open(monitor)?, &point, monitor)?,
+        None => Mount::serve(shown, how, &point, monitor)?,
     };
     made.keep();
-    let browsed = Browsed {
-        verb: "browse",
-        volume: source.info(),
-        snapshot: source.snapshot(),
+    let mounted = Mounted {
+        verb: "mount",
+        volume,
+        snapshot,
+        snapshots,
         path: at.path,
         served: mount.is_served(),
         notes: monitor.take_notes(),
         seconds: started.elapsed().as_secs_f64(),
     };
-    Ok((browsed, mount))
+    Ok((mounted, mount))
 }
 
-/// The snapshot to mount.
+/// What to mount: of a volume or a log one snapshot, or all.
 enum Source {
-    Volume(Box<(Volume, SnapshotInfo)>),
-    Log(Box<LogPlace>),
+    Volume(Box<(Volume, Option<SnapshotInfo>)>),
+    Log(LogAddress, Option<SnapshotInfo>),
 }
 
 impl Source {
     fn find(address: &Path) -> Result<Source> {
-        match Place::parse(address)? {
-            Place::Log(place) => Ok(Source::Log(place)),
-            _ => named(address).map(|named| Source::Volume(Box::new(named))),
+        let location = Location::parse(address)?;
+        let log = LogAddress::parse(&location.path)?.filter(|_| location.is_log);
+        if let Some(log) = log.clone().filter(|_| location.snapshot.is_none()) {
+            return Ok(Source::Log(log, None));
         }
+        Ok(match Place::parse(address)? {
+            Place::Snapshot(named) => Source::Volume(Box::new((named.0, Some(named.1)))),
+            Place::Directory(root) => Source::Volume(Box::new((Volume::open_in(root)?, None))),
+            Place::Log(place) => Source::Log(place.log.address().clone(), Some(place.info)),
+        })
     }
 
     fn volume(&self) -> Option<&Volume> {
         match self {
             Source::Volume(named) => Some(&named.0),
-            Source::Log(_) => None,
+            Source::Log(..) => None,
         }
     }
 
     /// The directory that is all of the snapshot, if it is one.
     fn tree(&self) -> Result<Option<Root>> {
         let Source::Volume(named) = self else { return Ok(None) };
-        let tree = named.0.tree_of(&named.1).filter(|_| named.1.subset.is_everything());
+        let (volume, Some(snapshot)) = &**named else { return Ok(None) };
+        let tree = volume.tree_of(snapshot).filter(|_| snapshot.subset.is_everything());
         tree.map(|tree| tree.tree()).transpose()
     }
 
-    fn open(&self, monitor: &Monitor) -> Result<Box<dyn Side>> {
-        match self {
-            Source::Volume(named) => named.0.open_snapshot(&named.1, monitor),
-            Source::Log(place) => place.open(monitor),
-        }
+    fn shown(&self, jobs: usize) -> Result<Box<dyn Snapshots>> {
+        Ok(match self {
+            Source::Volume(named) => {
+                let one = named.1.as_ref().map(|info| info.id);
+                Box::new(ShownVolume::new(named.0.clone(), one, jobs))
+            }
+            Source::Log(log, one) => Box::new(ShownLog::open(log, one.as_ref().map(|info| info.id), jobs)?),
+        })
     }
 
-    fn info(&self) -> VolumeInfo {
-        match self {
-            Source::Volume(named) => named.0.info(),
-            Source::Log(place) => place.volume(),
-        }
-    }
-
-    fn snapshot(&self) -> SnapshotInfo {
-        match self {
-            Source::Volume(named) => named.1.clone(),
-            Source::Log(place) => place.info.clone(),
-        }
+    fn info(&self) -> Result<(VolumeInfo, Option<SnapshotInfo>)> {
+        Ok(match self {
+            Source::Volume(named) => (named.0.info(), named.1.clone()),
+            Source::Log(log, one) => (ShownLog::open(log, None, 0)?.info()?, one.clone()),
+        })
     }
 }
 
