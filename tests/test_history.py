@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from machine import Pair, Place, assert_told, done, run, snapshots, store
+from machine import Pair, Place, assert_told, done, missing, run, snapshots, status, store
 
 Names = dict[str, int]
 
@@ -374,3 +374,37 @@ def test_the_life_of_a_file_goes_on_when_its_volume_is_promoted_and_comes_back(p
         told = [event["what"] for event in events if event["what"] != "touched"]
         assert told == ["renamed", "moved", "created"], volume
         assert [path["path"] for path in done("find", volume, "file")["found"]] == ["d/file", "e/file"]
+
+
+def clock_before(days: int) -> dict[str, str]:
+    """The environment of a command that takes this day for one before."""
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+    if library is None:
+        missing("faketime")
+    return {"LD_PRELOAD": str(library), "FAKETIME": f"-{days}d", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+
+
+def test_history_that_is_too_old_becomes_one_manifest_of_what_there_was(place: Place) -> None:
+    """As if 500 days had gone by after 80 snapshots of 90, by the times in their manifests."""
+    volume = place("xfs")
+    life = Life(volume, random.Random("old"))
+    life.begin(60)
+    (volume / "d0/link").symlink_to("anywhere")
+    for number in range(90):
+        done("snapshot", volume, "--name", f"s{number}", env=clock_before(500 if number < 80 else 0))
+        taken(volume, life)
+        life.change(4)
+        if (volume / "d0").is_dir():
+            life.names["d0/link"] = life.names.get("d0/link", -1)
+    before = {path["path"]: path for path in done("find", volume, "*")["found"]}
+    done("prune", volume, "--keep-last", "5")
+    assert status(volume)["manifests"] == 11
+    rounds = done("log", volume)["rounds"]
+    assert [found["snapshot"]["name"] for found in rounds] == [f"s{number}" for number in range(89, 78, -1)]
+    assert rounds[-1]["first"]
+    for path in done("find", volume, "*")["found"]:
+        was = before.pop(path["path"])
+        first = max(was["first"]["sequence"], 79)
+        assert (path["first"]["sequence"], path["last"]) == (first, was["last"]), path
+        assert (path["kind"], path["size"], path["mtime"]) == (was["kind"], was["size"], was["mtime"])
+    assert all(path["last"]["sequence"] < 79 for path in before.values())

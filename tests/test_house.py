@@ -325,7 +325,7 @@ RUST_LEVELS = {
     "history": """
         directories step
         timeline
-        places
+        fold places
         life
     """,
     "engine": """
@@ -367,7 +367,8 @@ RUST_LEVELS = {
     """,
     "engine/volume": """
         holds kept lost made parts pieces recovery replacement standing
-        copies retention rewind
+        copies rewind trimmed
+        retention
         drift
         roles
     """,

@@ -149,6 +149,10 @@ class KeepOptions(TypedDict, total=False):
     keep_weekly: Annotated[int | None, _keep("weeks")]
     keep_monthly: Annotated[int | None, _keep("months")]
     keep_yearly: Annotated[int | None, _keep("years")]
+    keep_history: Annotated[
+        int | None,
+        Option(min=1, metavar="DAYS", help="Keep what changed in a round for so long (400 days).", once=True),
+    ]
 
 
 class TargetOptions(TypedDict, total=False):
@@ -404,7 +408,7 @@ class RestorePathsOptions(RestoreOptions, SelectOptions, total=False):
 
 
 def counts(given: "Mapping[str, Any]") -> dict[str, int]:
-    """How many snapshots the options of KeepOptions keep, by period: last, hourly and so on."""
+    """What the options of KeepOptions keep, by period: last, hourly and so on."""
     prefix = "keep_"
     return {
         name.removeprefix(prefix): count

@@ -61,7 +61,8 @@ def prune(volume: AnyPath, keep: Mapping[str, int], *, dry_run: bool = False) ->
 
     `keep` counts by name: `last` keeps so many of the newest ones; `hourly`, `daily`, `weekly`, `monthly` and
     `yearly` keep the newest one of each such period (UTC) that has any, for as many of the latest periods.
-    What any of them keeps stays, and so do the newest one, what is held, and the bases of standbys.
+    What any of them keeps stays, and so do the newest one, what is held, and the bases of standbys. `history`
+    is the number of days for which the manifests of rounds stay, which are 400 without it.
 
     Raises UsageError where `keep` is empty, or keeps none of something.
     """

@@ -88,7 +88,8 @@ class StatusReport(Report):
     standby it is writable in rounds alone.
 
     `history` is what the snapshots take beside the tree: None if nobody asked, and of subvolumes, which share
-    with it. `lags` has an entry for each standby, or for the volume itself where that is one; `verdict` is
+    with it. `manifests` is how many manifests of rounds it keeps, also of snapshots that are gone, and
+    `manifest_bytes` what they take. `lags` has an entry for each standby, or for the volume itself where that is one; `verdict` is
     ok, warning, critical or unknown where it was asked for.
     """
 
@@ -103,6 +104,8 @@ class StatusReport(Report):
     read_only: bool
     holds: tuple[Hold, ...] = ()
     history: Weight | None = None
+    manifests: int = 0
+    manifest_bytes: int = 0
     parts: tuple[Part, ...] = ()
     lags: tuple[Lag, ...] = ()
     verdict: str | None = None

@@ -19,6 +19,9 @@ pub struct Keep {
     pub weekly: Option<usize>,
     pub monthly: Option<usize>,
     pub yearly: Option<usize>,
+    /// The days for which manifests are kept after their snapshots; without it they are 400.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history: Option<usize>,
 }
 
 /// Equal for two moments of one period, and greater for later ones.
@@ -36,10 +39,11 @@ impl Keep {
                 "weekly" => &mut keep.weekly,
                 "monthly" => &mut keep.monthly,
                 "yearly" => &mut keep.yearly,
+                "history" => &mut keep.history,
                 _ => {
                     return Err(Error::usage(
                         format!("there is no rule {name:?} for keeping snapshots"),
-                        "use last, hourly, daily, weekly, monthly and yearly",
+                        "use last, hourly, daily, weekly, monthly, yearly and history",
                     ));
                 }
             };
@@ -51,9 +55,10 @@ impl Keep {
 
     /// Refuses rules that keep nothing at all.
     pub fn check(&self) -> Result<()> {
-        match self.rules().iter().find(|(_, count)| *count == Some(0)) {
+        let history = [("history", self.history)];
+        match self.rules().iter().chain(&history).find(|(_, count)| *count == Some(0)) {
             Some((name, _)) => Err(Error::usage(
-                format!("at least one snapshot must be kept, and --keep-{name} asks for none"),
+                format!("--keep-{name} 0 would keep nothing"),
                 format!("use --keep-{name} 1 or more, or leave it out"),
             )),
             None => Ok(()),
@@ -95,7 +100,7 @@ impl Keep {
             newest.into_values().rev().take(count).for_each(|at| why[at].push(name.to_owned()));
         }
         for (why, time) in why.iter_mut().zip(moments) {
-            if self.is_empty() {
+            if self.rules().iter().all(|(_, count)| count.is_none()) {
                 why.push("everything is kept".to_owned());
             } else if time.is_none() {
                 why.push("when it was taken is not known".to_owned());

@@ -5,11 +5,13 @@
 //! with it, and no row says so: a `Timeline` knows all directories, and of files those that were asked for.
 
 mod directories;
+mod fold;
 mod life;
 mod places;
 mod step;
 mod timeline;
 
+pub use fold::fold;
 pub use life::{Event, Life, What, life};
 pub use places::{PastPlace, Stretch, places};
 pub use step::Step;

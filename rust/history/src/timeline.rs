@@ -4,7 +4,7 @@ use crate::directories::{Directories, Node, STILL, Stay, TOP};
 use crate::step::Step;
 use snapsync_manifest::Brief;
 use snapsync_model::{Attributes, Change, ChangeFlags, Kind, Monitor, ROOT, Result};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// What an entry was when a snapshot last had it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub struct Timeline {
     seen: HashMap<Node, SeenAs>,
     pub(crate) entries: Vec<Entry>,
     files: Vec<SeenAs>,
+    /// Those of symbolic links, by the numbers of their files.
+    targets: HashMap<u32, Box<[u8]>>,
     /// The entries that are there now, by directory and name.
     now: HashMap<(Node, Box<[u8]>), usize>,
     /// Rows, where they were asked for.
@@ -96,6 +98,7 @@ impl Timeline {
             seen: HashMap::new(),
             entries: Vec::new(),
             files: Vec::new(),
+            targets: HashMap::new(),
             now: HashMap::new(),
             told: None,
             steps: 0,
@@ -208,6 +211,7 @@ impl Timeline {
         let seen = SeenAs { kind: change.kind, attributes };
         let file = file.unwrap_or_else(|| self.file(seen));
         self.files[file as usize] = seen;
+        self.targets.extend(change.symlink_target.clone().map(|target| (file, target)));
         for link in &change.links_added {
             if let Some(parent) = anchors.new.get(&link.parent) {
                 self.open(file, *parent, &link.name, at);
@@ -245,6 +249,23 @@ impl Timeline {
     /// What an entry was in the last snapshot that has it.
     pub(crate) fn seen(&self, entry: &Entry) -> SeenAs {
         entry.seen.unwrap_or(self.files[entry.file as usize])
+    }
+
+    pub(crate) fn file_seen(&self, file: u32) -> SeenAs {
+        self.files[file as usize]
+    }
+
+    pub(crate) fn target_of(&self, file: u32) -> Option<Box<[u8]>> {
+        self.targets.get(&file).cloned()
+    }
+
+    /// The names that files have after the last step.
+    pub(crate) fn entries_now(&self) -> BTreeMap<u32, Vec<&Entry>> {
+        let mut found: BTreeMap<u32, Vec<&Entry>> = BTreeMap::new();
+        for entry in self.entries.iter().filter(|entry| entry.stay.until == STILL) {
+            found.entry(entry.file).or_default().push(entry);
+        }
+        found
     }
 
     pub(crate) fn kind_of(&self, file: u32) -> Kind {

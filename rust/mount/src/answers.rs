@@ -98,7 +98,7 @@ impl Answers {
         }
     }
 
-    /// The error for what cannot be read, which is not the reader's mistake: the snapshot is gone, or its data.
+    /// The error for what cannot be read, which is no mistake of the reader: the snapshot or its data are gone.
     fn failure(&self, slot: &Slot) -> Errno {
         if self.slots.has(slot) { Errno::EIO } else { Errno::ESTALE }
     }

@@ -181,6 +181,9 @@ def _lines(report: StatusReport) -> Iterator[str]:
 
 
 def _of_volume(report: StatusReport) -> Iterator[str]:
+    if report.manifests:
+        kept = render.count(report.manifests, "manifest")
+        yield f"  changes    {kept} of rounds kept, {render.size(report.manifest_bytes)}"
     if report.history:
         inodes = render.count(report.history.inodes, "inode")
         yield f"  history    {render.size(report.history.bytes)} and {inodes} beside the tree"

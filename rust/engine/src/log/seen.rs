@@ -75,6 +75,8 @@ pub(crate) fn status(address: &LogAddress) -> Result<Status> {
         replaced: None,
         read_only: false,
         history: None,
+        manifests: 0,
+        manifest_bytes: 0,
         parts: Vec::new(),
     })
 }

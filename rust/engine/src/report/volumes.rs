@@ -66,6 +66,9 @@ pub struct Status {
     pub read_only: bool,
     /// What its snapshots take beside the tree. None if nobody asked, and of subvolumes, which share with it.
     pub history: Option<Weight>,
+    /// The manifests that it keeps, also of snapshots that are gone, and their bytes.
+    pub manifests: u64,
+    pub manifest_bytes: u64,
     pub parts: Vec<PartInfo>,
 }
 

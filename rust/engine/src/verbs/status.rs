@@ -4,6 +4,7 @@ use crate::location::directory::open_volume;
 use crate::log::seen;
 use crate::report::volumes::{Replaced, StandbyStatus, Status};
 use crate::volume::holds::holds;
+use crate::volume::kept;
 use crate::volume::parts::parts;
 use crate::volume::recovery::unfinished;
 use snapsync_log::LogAddress;
@@ -35,6 +36,7 @@ pub fn status(path: &Path, history: bool) -> Result<Status> {
     });
     let claims = volume.standbys().values().filter_map(|standby| standby.claim.as_ref().zip(Some(standby)));
     let replaced = claims.max_by_key(|(claim, _)| claim.epoch);
+    let (manifests, manifest_bytes) = kept::weight(&volume)?;
     Ok(Status {
         verb: "status",
         volume: volume.info(),
@@ -47,6 +49,8 @@ pub fn status(path: &Path, history: bool) -> Result<Status> {
         replaced: replaced.map(|(claim, at)| Replaced { epoch: claim.epoch, path: at.path.clone() }),
         read_only: volume.is_read_only(),
         history: if history { volume.weight_of_history()? } else { None },
+        manifests,
+        manifest_bytes,
         parts: parts(&volume)?,
     })
 }

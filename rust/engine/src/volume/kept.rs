@@ -52,7 +52,7 @@ impl History {
 }
 
 /// A step as the chain of a volume has it.
-enum Link {
+pub(super) enum Link {
     Kept(Step),
     /// To be made from two snapshots, or of all that the first has.
     Missing(Option<SnapshotInfo>, SnapshotInfo),
@@ -80,6 +80,21 @@ pub(crate) fn history(volume: &Volume, monitor: &Monitor) -> Result<History> {
         }
     }
     Ok(History { steps, made })
+}
+
+/// All files of kept manifests, each with the snapshot that it leads to.
+pub(super) fn kept_files(volume: &Volume) -> Result<Vec<(Uuid, Spot)>> {
+    let dir = volume.store().join(HISTORY);
+    let named = |name: &Box<[u8]>| parsed(name).map(|(id, _)| (id, dir.join(name)));
+    Ok(list(&dir)?.iter().filter_map(named).collect())
+}
+
+/// What the kept manifests take: how many they are, and their bytes.
+pub(crate) fn weight(volume: &Volume) -> Result<(u64, u64)> {
+    kept_files(volume)?.iter().try_fold((0, 0), |(count, bytes), (_, file)| {
+        let found = file.stat().context("read the attributes of", file.show())?;
+        Ok((count + 1, bytes + found.attributes.size))
+    })
 }
 
 /// Makes all steps that are missing, if nobody works on the volume.
@@ -151,7 +166,7 @@ pub(crate) fn keep(volume: &Volume, target: Uuid, manifest: &Spot) {
 }
 
 /// Where a manifest is until it is whole.
-fn part_in(volume: &Volume) -> Result<Spot> {
+pub(super) fn part_in(volume: &Volume) -> Result<Spot> {
     let dir = volume.store().join(HISTORY);
     dir.ensure_dir().context("create the directory", dir.show())?;
     let part = dir.join("part");
@@ -162,7 +177,7 @@ fn part_in(volume: &Volume) -> Result<Spot> {
 }
 
 /// Gives a whole manifest its name, which tells its digest: nothing else would show that it is damaged.
-fn name(volume: &Volume, target: Uuid, part: &Spot) -> Result<()> {
+pub(super) fn name(volume: &Volume, target: Uuid, part: &Spot) -> Result<()> {
     let digest = hex(&announce(part)?.digest);
     let to = volume.store().join(HISTORY).join(format!("{target}.{digest}.arrow"));
     part.rename(&to).context("name", to.show())
@@ -183,7 +198,7 @@ fn write(
 }
 
 /// What the chain is made of, and the manifests that cannot be read: each is named, and passed over.
-fn chain(volume: &Volume, monitor: &Monitor) -> Result<(Vec<Link>, BTreeMap<Uuid, Spot>)> {
+pub(super) fn chain(volume: &Volume, monitor: &Monitor) -> Result<(Vec<Link>, BTreeMap<Uuid, Spot>)> {
     let (mut kept, damaged) = kept(volume, monitor)?;
     let line = volume.line()?;
     let mut links = Vec::new();
@@ -236,7 +251,11 @@ fn kept(volume: &Volume, monitor: &Monitor) -> Result<(BTreeMap<Uuid, Step>, BTr
         let Some((id, digest)) = parsed(&entry) else { continue };
         let file = dir.join(&entry);
         match open(&file, id, digest) {
-            Ok(step) => drop(found.insert(id, step)),
+            // One that was folded is there before the manifests that it replaces are gone.
+            Ok(step) if step.header.base.is_empty() || !found.contains_key(&id) => {
+                found.insert(id, step);
+            }
+            Ok(_) => {}
             Err(error @ Error::Integrity { .. }) => {
                 monitor.note(format!("the history goes on without a manifest: {}", error.sentence()));
                 damaged.insert(id, file);

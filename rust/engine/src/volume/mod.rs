@@ -14,3 +14,4 @@ pub(crate) mod retention;
 pub(crate) mod rewind;
 pub(crate) mod roles;
 pub(crate) mod standing;
+pub(crate) mod trimmed;

@@ -4,7 +4,7 @@
 use crate::keep::Keep;
 use crate::report::snapshots::Kept;
 use crate::volume::holds::holds;
-use crate::volume::kept;
+use crate::volume::{kept, trimmed};
 use snapsync_model::{Error, Monitor, Result, SnapshotInfo};
 use snapsync_snapshot::{LockedVolume, Volume};
 use uuid::Uuid;
@@ -57,5 +57,6 @@ pub(crate) fn apply(
 ) -> Result<(Vec<SnapshotInfo>, Vec<Kept>)> {
     let (pruned, kept) = plan(volume, keep, needed)?;
     kept::delete_all(volume, &pruned, monitor)?;
+    trimmed::trim(volume, keep.history, monitor)?;
     Ok((pruned, kept))
 }

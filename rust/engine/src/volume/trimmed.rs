@@ -1,0 +1,65 @@
+//! How long a volume keeps its history: manifests that are too old, or too many bytes, become one that tells
+//! what there was after them.
+
+use crate::volume::kept::{Link, chain, kept_files, name, part_in};
+use jiff::Timestamp;
+use snapsync_history::{Step, fold};
+use snapsync_model::{Context, Monitor, Result};
+use snapsync_snapshot::LockedVolume;
+use std::collections::BTreeSet;
+use uuid::Uuid;
+
+/// How long manifests are kept where nobody says so.
+const DAYS: i64 = 400;
+/// How many bytes of them are kept; what they take may be half as much again before it pays to fold them.
+const MOST_BYTES: u64 = 1 << 30;
+/// So many are folded, however small they are.
+const MANY: usize = 64;
+
+/// Folds what is older than so many days, once it pays.
+pub(crate) fn trim(volume: &LockedVolume, days: Option<usize>, monitor: &Monitor) -> Result<()> {
+    let days = days.and_then(|days| i64::try_from(days).ok()).unwrap_or(DAYS);
+    let (links, _) = chain(volume, monitor)?;
+    let step = |link| if let Link::Kept(step) = link { Some(step) } else { None };
+    let steps: Vec<Step> = links.into_iter().map_while(step).collect();
+    let gone = going(&steps, days);
+    let Some((last, before)) = gone.split_last().filter(|(_, before)| pays(gone) && !before.is_empty())
+    else {
+        return Ok(());
+    };
+    let part = part_in(volume)?;
+    fold(gone, &part, monitor)?;
+    let old = kept_files(volume)?;
+    let gone: BTreeSet<Option<Uuid>> = before.iter().chain([last]).map(of).collect();
+    name(volume, of(last).unwrap_or_default(), &part)?;
+    for (_, file) in old.iter().filter(|(id, _)| gone.contains(&Some(*id))) {
+        file.remove_file().context("remove", file.show())?;
+    }
+    Ok(())
+}
+
+/// The first steps, as many as are too old, or too many bytes.
+fn going(steps: &[Step], days: i64) -> &[Step] {
+    let mut over = steps.iter().map(|step| step.bytes).sum::<u64>().saturating_sub(MOST_BYTES);
+    let is_old = |step: &Step| {
+        let taken = step.header.created.parse::<Timestamp>();
+        taken.is_ok_and(|taken| Timestamp::now().duration_since(taken).as_hours() > days.saturating_mul(24))
+    };
+    let mut goes = |step: &&Step| {
+        let goes = is_old(step) || over > 0;
+        over = over.saturating_sub(step.bytes);
+        goes
+    };
+    &steps[..steps.iter().take_while(|step| goes(step)).count()]
+}
+
+/// The first one is written anew each time, which tells all that there was.
+fn pays(gone: &[Step]) -> bool {
+    let bytes = |steps: &[Step]| steps.iter().map(|step| step.bytes).sum::<u64>();
+    let (first, others) = gone.split_at(gone.len().min(1));
+    others.len() >= MANY || bytes(others) >= bytes(first) / 2
+}
+
+fn of(step: &Step) -> Option<Uuid> {
+    Uuid::parse_str(&step.header.target).ok()
+}
