@@ -215,7 +215,11 @@ impl Slots {
         }
         let root = match self.source.root(&slot.info)? {
             Some(root) => root,
-            None => self.loaded(slot, &Monitor::default())?.index.root().clone(),
+            None => {
+                let loaded = self.loaded(slot, &Monitor::default())?;
+                let root = loaded.index.root();
+                Inode { details: Some(Box::new(loaded.side.details(root)?)), ..root.clone() }
+            }
         };
         Ok(slot.root.get_or_init(|| root).clone())
     }
