@@ -200,7 +200,7 @@ impl Answers {
         if length == 0 {
             return Ok(Vec::new());
         }
-        self.look(at, offset + length as u64 >= end, |file| read_at(file, offset, length))
+        self.look(&at, offset + length as u64 >= end, |file| read_at(file, offset, length))
     }
 
     pub(crate) fn seek(&self, ino: INodeNo, offset: i64, whence: i32) -> Result<i64, Errno> {
@@ -208,14 +208,14 @@ impl Answers {
         if !matches!(whence, 3 | 4) {
             return Err(Errno::EINVAL);
         }
-        let found = self.look(self.inside(ino)?, false, |content| sought(content, at, whence == 3))?;
+        let found = self.look(&self.inside(ino)?, false, |content| sought(content, at, whence == 3))?;
         Ok(found as i64)
     }
 
     /// What `read` makes of a file, wherever its bytes are by now. What is read of a snapshot while it is
     /// deleted does not count.
-    fn look<T>(&self, at: At, is_last: bool, read: impl Fn(&Content) -> io::Result<T>) -> Result<T, Errno> {
-        let mut found = self.look_once(&at, is_last, &read);
+    fn look<T>(&self, at: &At, is_last: bool, read: impl Fn(&Content) -> io::Result<T>) -> Result<T, Errno> {
+        let mut found = self.look_once(at, is_last, &read);
         if !matches!(found, Ok(Ok(_))) && at.loaded.since.elapsed() > OLD && self.slots.has(&at.slot) {
             self.slots.forget(&at.slot);
             found = self.look_once(&self.at(at.slot.clone(), at.rank)?, is_last, &read);
