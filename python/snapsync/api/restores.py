@@ -16,9 +16,9 @@ from snapsync.options import (
     TargetOptions,
 )
 from snapsync.reports.restores import (
-    MountReport,
     CloneReport,
     DeleteCloneReport,
+    MountReport,
     RestorePathsReport,
     RestoreReport,
     RestoreToReport,

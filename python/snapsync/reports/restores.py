@@ -26,7 +26,8 @@ class CloneReport(Report):
 class MountReport(Report):
     """What was mounted on the directory `path`: a snapshot, or all of a volume, for which `snapshot` is None.
 
-    `snapshots`: how many there were. `served`: it goes with the process that answers for it; otherwise it is there until somebody unmounts it.
+    `snapshots`: how many there were. `served`: it goes with the process that answers for it; otherwise it is
+    there until somebody unmounts it.
     """
 
     verb = "mount"

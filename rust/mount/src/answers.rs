@@ -3,7 +3,7 @@
 use crate::slots::{Loaded, Slot, Slots};
 use fuser::{Errno, FileAttr, FileType, INodeNo};
 use rustix::fs::{SeekFrom, seek};
-use snapsync_model::{Content, Details, Error, Inode, Kind, Monitor, Result as Outcome, read_still};
+use snapsync_model::{Content, Details, Error, Inode, Kind, Monitor, Result as Outcome, Xattr, read_still};
 use snapsync_sys::{acl, next_data_in};
 use std::ffi::OsStr;
 use std::io;
@@ -98,7 +98,8 @@ impl Answers {
         }
     }
 
-    /// The error for what cannot be read, which is no mistake of the reader: the snapshot or its data are gone.
+    /// The error for what cannot be read, which is no mistake of the reader: the snapshot is gone, or its
+    /// data.
     fn failure(&self, slot: &Slot) -> Errno {
         if self.slots.has(slot) { Errno::EIO } else { Errno::ESTALE }
     }
@@ -199,7 +200,7 @@ impl Answers {
         if length == 0 {
             return Ok(Vec::new());
         }
-        self.look(at, offset + length as u64 >= end, |file| read_at(file, offset, length))
+        self.look(&at, offset + length as u64 >= end, |file| read_at(file, offset, length))
     }
 
     pub(crate) fn seek(&self, ino: INodeNo, offset: i64, whence: i32) -> Result<i64, Errno> {
@@ -207,14 +208,14 @@ impl Answers {
         if !matches!(whence, 3 | 4) {
             return Err(Errno::EINVAL);
         }
-        let found = self.look(self.inside(ino)?, false, |content| sought(content, at, whence == 3))?;
+        let found = self.look(&self.inside(ino)?, false, |content| sought(content, at, whence == 3))?;
         Ok(found as i64)
     }
 
-    /// What `read` makes of a file, wherever its bytes are by now. Nothing that is read of a snapshot while it
-    /// is deleted counts.
-    fn look<T>(&self, at: At, is_last: bool, read: impl Fn(&Content) -> io::Result<T>) -> Result<T, Errno> {
-        let mut found = self.look_once(&at, is_last, &read);
+    /// What `read` makes of a file, wherever its bytes are by now. What is read of a snapshot while it is
+    /// deleted does not count.
+    fn look<T>(&self, at: &At, is_last: bool, read: impl Fn(&Content) -> io::Result<T>) -> Result<T, Errno> {
+        let mut found = self.look_once(at, is_last, &read);
         if !matches!(found, Ok(Ok(_))) && at.loaded.since.elapsed() > OLD && self.slots.has(&at.slot) {
             self.slots.forget(&at.slot);
             found = self.look_once(&self.at(at.slot.clone(), at.rank)?, is_last, &read);
@@ -247,9 +248,8 @@ impl Answers {
 
     /// The attribute names with a zero byte after each. Names that only root may read are shown only to root.
     pub(crate) fn xattr_names(&self, ino: INodeNo, is_root: bool) -> Result<Vec<u8>, Errno> {
-        let Node::Inode(at) = self.node(ino)? else { return Ok(Vec::new()) };
         let mut names = Vec::new();
-        for xattr in self.details(&at)?.xattrs {
+        for xattr in self.xattrs(ino)? {
             if is_root || !xattr.name.starts_with(b"trusted.") {
                 names.extend_from_slice(&xattr.name);
                 names.push(0);
@@ -258,9 +258,20 @@ impl Answers {
         Ok(names)
     }
 
+    /// Those of the root of a snapshot, which `ls -l` asks for, are no reason to read it either.
+    fn xattrs(&self, ino: INodeNo) -> Result<Vec<Xattr>, Errno> {
+        if let Some(slot) = self.root_slot(ino)? {
+            let root = self.slots.root(&slot).map_err(|_| self.failure(&slot))?;
+            return Ok(root.details.map(|details| details.xattrs).unwrap_or_default());
+        }
+        match self.node(ino)? {
+            Node::Inode(at) => Ok(self.details(&at)?.xattrs),
+            Node::Top | Node::Latest(_) => Ok(Vec::new()),
+        }
+    }
+
     pub(crate) fn xattr(&self, ino: INodeNo, name: &OsStr) -> Result<Vec<u8>, Errno> {
-        let Node::Inode(at) = self.node(ino)? else { return Err(Errno::ENODATA) };
-        let found = self.details(&at)?.xattrs.into_iter().find(|xattr| *xattr.name == *name.as_bytes());
+        let found = self.xattrs(ino)?.into_iter().find(|xattr| *xattr.name == *name.as_bytes());
         Ok(found.ok_or(Errno::ENODATA)?.value.into_vec())
     }
 }

@@ -169,12 +169,11 @@ fn add_dots(
 impl Filesystem for Served {
     fn init(&mut self, _asks: &Request, config: &mut KernelConfig) -> io::Result<()> {
         self.0.has_lists = config.add_capabilities(InitFlags::FUSE_POSIX_ACL).is_ok();
-        // Attributes come with the names of a directory, where the reader asks for them.
-        for wanted in [
-            InitFlags::FUSE_CACHE_SYMLINKS,
-            InitFlags::FUSE_DO_READDIRPLUS | InitFlags::FUSE_READDIRPLUS_AUTO,
-            InitFlags::FUSE_PARALLEL_DIROPS,
-        ] {
+        // Attributes come with the names of a directory. The kernel could guess whether a reader wants them,
+        // and would guess wrong where names are read first, as `find` and `ls` do: that is a request a file.
+        for wanted in
+            [InitFlags::FUSE_CACHE_SYMLINKS, InitFlags::FUSE_DO_READDIRPLUS, InitFlags::FUSE_PARALLEL_DIROPS]
+        {
             let _ = config.add_capabilities(wanted);
         }
         Ok(())

@@ -38,7 +38,8 @@ impl Index {
             if at % CHECKED == 0 {
                 monitor.check()?;
             }
-            let inode = inode?;
+            let mut inode = inode?;
+            inode.links.shrink_to_fit();
             (inode.ino, inode.kind, inode.attributes.size).hash(&mut order);
             inodes.push(inode);
         }

@@ -82,6 +82,9 @@ impl Slot {
     }
 }
 
+/// By slot and rank.
+type OpenFile = ((u64, usize), Arc<Content>);
+
 #[derive(Default)]
 struct Table {
     slots: HashMap<u64, Arc<Slot>>,
@@ -98,8 +101,8 @@ pub(crate) struct Slots {
     listed: Mutex<Instant>,
     began: Instant,
     limits: Limits,
-    /// The files that were read last and not to their end, by slot and rank; the latest is first.
-    open: Mutex<VecDeque<((u64, usize), Arc<Content>)>>,
+    /// The files that were read last and not to their end; the latest is first.
+    open: Mutex<VecDeque<OpenFile>>,
 }
 
 impl Slots {
@@ -215,7 +218,11 @@ impl Slots {
         }
         let root = match self.source.root(&slot.info)? {
             Some(root) => root,
-            None => self.loaded(slot, &Monitor::default())?.index.root().clone(),
+            None => {
+                let loaded = self.loaded(slot, &Monitor::default())?;
+                let root = loaded.index.root();
+                Inode { details: Some(Box::new(loaded.side.details(root)?)), ..root.clone() }
+            }
         };
         Ok(slot.root.get_or_init(|| root).clone())
     }

@@ -14,7 +14,7 @@ pub trait Snapshots: Send + Sync {
     /// Opens one to be read.
     fn open(&self, info: &SnapshotInfo, monitor: &Monitor) -> Result<Box<dyn Side>>;
 
-    /// The root of one; None if that is not quicker than to open it.
+    /// The root of one, with its details if it has any; None if that is not quicker than to open it.
     fn root(&self, info: &SnapshotInfo) -> Result<Option<Inode>>;
 
     /// Whether one is still there. Asked after each read: what was read before it went is right.

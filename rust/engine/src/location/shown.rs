@@ -3,10 +3,13 @@
 use crate::jobs::with_jobs;
 use crate::location::logs;
 use snapsync_log::{Commit, Log, LogAddress, LogHistory, LogSnapshot, fold};
-use snapsync_model::{Context, Inode, Monitor, ROOT, Result, Role, Side, SnapshotInfo, VolumeInfo, locked};
+use snapsync_model::{
+    Context, Details, Inode, Monitor, ROOT, RelPath, Result, Role, Side, SnapshotInfo, VolumeInfo, locked,
+};
 use snapsync_mount::Snapshots;
 use snapsync_snapshot::Volume;
-use snapsync_sys::{Root, stat_of};
+use snapsync_sys::Root;
+use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use uuid::Uuid;
@@ -67,7 +70,11 @@ impl Snapshots for ShownVolume {
 }
 
 fn root_of(tree: &Root) -> Result<Inode> {
-    let stat = stat_of(tree.fd()).context("read the attributes of", tree.path())?;
+    let look = || {
+        let entry = tree.entry(&RelPath::root())?;
+        Ok::<_, io::Error>((entry.stat()?, entry.xattrs()?))
+    };
+    let (stat, xattrs) = look().context("read the attributes of", tree.path())?;
     Ok(Inode {
         ino: ROOT,
         generation: stat.generation,
@@ -76,7 +83,7 @@ fn root_of(tree: &Root) -> Result<Inode> {
         ctime: stat.ctime,
         blocks: 0,
         links: Vec::new(),
-        details: None,
+        details: Some(Box::new(Details { xattrs, ..Details::default() })),
         object: 0,
         shared: false,
     })

@@ -62,7 +62,7 @@ pub fn mount(
 /// What to mount: of a volume or a log one snapshot, or all.
 enum Source {
     Volume(Box<(Volume, Option<SnapshotInfo>)>),
-    Log(LogAddress, Option<SnapshotInfo>),
+    Log(Box<(LogAddress, Option<SnapshotInfo>)>),
 }
 
 impl Source {
@@ -70,19 +70,19 @@ impl Source {
         let location = Location::parse(address)?;
         let log = LogAddress::parse(&location.path)?.filter(|_| location.is_log);
         if let Some(log) = log.clone().filter(|_| location.snapshot.is_none()) {
-            return Ok(Source::Log(log, None));
+            return Ok(Source::Log(Box::new((log, None))));
         }
         Ok(match Place::parse(address)? {
             Place::Snapshot(named) => Source::Volume(Box::new((named.0, Some(named.1)))),
             Place::Directory(root) => Source::Volume(Box::new((Volume::open_in(root)?, None))),
-            Place::Log(place) => Source::Log(place.log.address().clone(), Some(place.info)),
+            Place::Log(place) => Source::Log(Box::new((place.log.address().clone(), Some(place.info)))),
         })
     }
 
     fn volume(&self) -> Option<&Volume> {
         match self {
             Source::Volume(named) => Some(&named.0),
-            Source::Log(..) => None,
+            Source::Log(_) => None,
         }
     }
 
@@ -100,14 +100,17 @@ impl Source {
                 let one = named.1.as_ref().map(|info| info.id);
                 Box::new(ShownVolume::new(named.0.clone(), one, jobs))
             }
-            Source::Log(log, one) => Box::new(ShownLog::open(log, one.as_ref().map(|info| info.id), jobs)?),
+            Source::Log(named) => {
+                let one = named.1.as_ref().map(|info| info.id);
+                Box::new(ShownLog::open(&named.0, one, jobs)?)
+            }
         })
     }
 
     fn info(&self) -> Result<(VolumeInfo, Option<SnapshotInfo>)> {
         Ok(match self {
             Source::Volume(named) => (named.0.info(), named.1.clone()),
-            Source::Log(log, one) => (ShownLog::open(log, None, 0)?.info()?, one.clone()),
+            Source::Log(named) => (ShownLog::open(&named.0, None, 0)?.info()?, named.1.clone()),
         })
     }
 }
