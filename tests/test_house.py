@@ -517,6 +517,7 @@ PYTHON_LEVELS = """
     _native declare record types units
     errors reports.base
     options reports.values
+    options_of_paths
     options_of_history
     reports.comparisons reports.history reports.restores reports.rounds reports.snapshots
     manifest render reports.roles

@@ -38,7 +38,7 @@ def _history(text: str) -> str:
     return text
 
 
-def _size(text: str) -> int:
+def size(text: str) -> int:
     try:
         return units.rate(text)
     except ValueError:
@@ -72,30 +72,6 @@ History = Annotated[
         read=_history,
         metavar="full|light",
         help="What a primary without subvolumes keeps of older snapshots: all, or what its tree still has.",
-    ),
-]
-
-
-Type = Annotated[
-    str | None,
-    Option(
-        "--type",
-        metavar="f|d|l|p|s|b|c",
-        help="Only files, directories, symlinks, fifos, sockets, block or character devices.",
-        once=True,
-    ),
-]
-Larger = Annotated[
-    int | None,
-    Option("--larger", read=_size, metavar="BYTES", help="Only files larger than so many bytes.", once=True),
-]
-Newer = Annotated[
-    str | None,
-    Option(
-        "--newer",
-        metavar="DATE",
-        help="Only what was modified then or later: a date, from its beginning on, or a time.",
-        once=True,
     ),
 ]
 
@@ -248,7 +224,7 @@ class ScrubOptions(TypedDict, total=False):
         Option(
             "--scrub-limit",
             default="4G",
-            read=_size,
+            read=size,
             metavar="SIZE",
             help="Bytes that a round reads again at most, on each side.",
         ),
@@ -383,28 +359,6 @@ class SupplyOptions(SshOptions, total=False):
 
 class RestoreOptions(TargetOptions, SupplyOptions, JobsOptions, total=False):
     """The options of restores and clones."""
-
-
-class SelectOptions(TypedDict, total=False):
-    """What paths are selected by."""
-
-    match: Annotated[
-        Sequence[str],
-        Option(
-            "--match",
-            metavar="PATTERN",
-            help="Only what PATTERN matches: *.odt anywhere, docs/**/*.odt from the root of VOLUME. Repeat"
-            " for more.",
-            once=True,
-        ),
-    ]
-    type: Type
-    larger: Larger
-    newer: Newer
-
-
-class RestorePathsOptions(RestoreOptions, SelectOptions, total=False):
-    """The options of restores of paths."""
 
 
 def counts(given: "Mapping[str, Any]") -> dict[str, int]:

@@ -1,7 +1,8 @@
 """The options of verbs that look into the past."""
 
 from snapsync.declare import Annotated, Option
-from snapsync.options import JobsOptions, Larger, Newer, Type
+from snapsync.options import JobsOptions
+from snapsync.options_of_paths import Larger, Newer, Type
 
 Since = Annotated[
     str | None,

@@ -7,14 +7,8 @@ from snapsync import _native
 from snapsync.api import checks
 from snapsync.declare import Unpack, pick
 from snapsync.errors import UsageError, told
-from snapsync.options import (
-    RestoreOptions,
-    RestorePathsOptions,
-    SelectOptions,
-    SshOptions,
-    SupplyOptions,
-    TargetOptions,
-)
+from snapsync.options import RestoreOptions, SshOptions, SupplyOptions, TargetOptions
+from snapsync.options_of_paths import RestorePathsOptions, SelectOptions
 from snapsync.reports.restores import (
     CloneReport,
     DeleteCloneReport,

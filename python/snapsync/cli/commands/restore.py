@@ -10,7 +10,8 @@ from snapsync.cli.parse.verbs import verb
 from snapsync.cli.summaries import restored_in_place, restored_to
 from snapsync.declare import Annotated, Argument, Option, Unpack, pick
 from snapsync.errors import ExitCode, UsageError, told
-from snapsync.options import Name, RestoreOptions, RestorePathsOptions, SelectOptions
+from snapsync.options import Name, RestoreOptions
+from snapsync.options_of_paths import RestorePathsOptions, SelectOptions
 from snapsync.reports.restores import RestoreReport
 
 
@@ -62,15 +63,8 @@ def restore(
 
     A log needs no volume and no standby: LOG@SNAP is restored to DIR, and only what the PATHs need is read.
     """
-    if to is None and Location.known(address).is_log:
-        message = f"cannot restore {address} in place: a log has no tree"
-        raise told(UsageError(message), message, "add --to DIR, an absent or empty directory")
     selects = any(pick(SelectOptions, options).values())
-    if name is not None and (to is not None or paths or selects):
-        message = "--name is for the snapshot of a whole volume that was restored"
-        raise told(
-            UsageError(message), message, "leave it out with --to, with paths, and where some are selected"
-        )
+    _expect_sense(address, to, name, some=bool(paths) or selects)
     with output.progress() as progress:
         if to is not None:
             made = restores.restore_to(address, to, paths or (), progress=progress, **options)
@@ -89,6 +83,17 @@ def restore(
         output.notes(whole.notes)
         output.summary(whole, _restored_whole(whole))
     return ExitCode.DONE
+
+
+def _expect_sense(address: str, to: str | None, name: str | None, *, some: bool) -> None:
+    if to is None and Location.known(address).is_log:
+        message = f"cannot restore {address} in place: a log has no tree"
+        raise told(UsageError(message), message, "add --to DIR, an absent or empty directory")
+    if name is not None and (to is not None or some):
+        message = "--name is for the snapshot of a whole volume that was restored"
+        raise told(
+            UsageError(message), message, "leave it out with --to, with paths, and where some are selected"
+        )
 
 
 def _restored_whole(report: RestoreReport) -> Iterator[str]:

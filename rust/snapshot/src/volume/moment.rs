@@ -5,8 +5,8 @@ use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp, Zoned};
 use snapsync_model::{Error, Result, SnapshotInfo};
 
-/// What a date or a time means: a date is the whole day, a time the whole second, or what of it is written. So
-/// a snapshot is found by the time that is shown of it.
+/// What a date or a time means: a date is the whole day, a time the whole second, or what of it is written.
+/// So a snapshot is found by the time that is shown of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
     pub first: Timestamp,
