@@ -329,7 +329,7 @@ RUST_LEVELS = {
         life
     """,
     "engine": """
-        names
+        names unified
         digest jobs keep report
         options pairs secret
         location
@@ -390,8 +390,8 @@ RUST_LEVELS = {
         server
     """,
     "engine/verbs": """
-        clone delete diff find hold init kept log inspect mount promote prune receive receive_as_snapshot \
-            recover restore send snapshot status sync trust verify
+        change_of clone delete diff find hold init kept log inspect mount promote prune receive \
+            receive_as_snapshot recover restore send snapshot status sync trust verify
         list mend rejoin switch versions
     """,
     "engine/fuzz": """
