@@ -517,9 +517,9 @@ PYTHON_LEVELS = """
     errors reports.base
     options reports.values
     options_of_history
-    reports.comparisons reports.history reports.restores reports.rounds reports.snapshots
-    manifest render reports.roles
-    api.checks
+    render reports.comparisons reports.history reports.restores reports.rounds reports.snapshots
+    manifest reports.roles
+    api.checks history
     api.comparisons api.history api.restores api.roles api.rounds api.snapshots
     volume
     jobs.child jobs.fork_server jobs.own jobs.reports

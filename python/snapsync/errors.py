@@ -21,6 +21,7 @@ from snapsync._native import (
 from snapsync.record import Record
 
 __all__ = [
+    "DamagedManifestWarning",
     "ExitCode",
     "Failure",
     "IntegrityError",
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     E = TypeVar("E", bound=Exception)
+
+
+class DamagedManifestWarning(UserWarning):
+    """A manifest that a volume keeps cannot be read, and its history goes on without it."""
 
 
 class ExitCode(IntEnum):
