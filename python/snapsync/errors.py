@@ -21,9 +21,9 @@ from snapsync._native import (
 from snapsync.record import Record
 
 __all__ = [
-    "DamagedManifestWarning",
     "ExitCode",
     "Failure",
+    "HistoryWarning",
     "IntegrityError",
     "InterruptedRound",
     "RefusedError",
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     E = TypeVar("E", bound=Exception)
 
 
-class DamagedManifestWarning(UserWarning):
-    """A manifest that a volume keeps cannot be read, and its history goes on without it."""
+class HistoryWarning(UserWarning):
+    """A history is not whole: a manifest of it, for example, is damaged and was passed over."""
 
 
 class ExitCode(IntEnum):

@@ -4,18 +4,21 @@ Which snapshot a row is of stands in its first columns. They are filled in from 
 a filter on them leaves files closed: a question about last week does not read the year before.
 """
 
+import mmap
 import os
 import warnings
 from collections.abc import Iterable
 from functools import reduce
 from operator import and_
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset
 from pyarrow.fs import LocalFileSystem
 
-from snapsync.errors import DamagedManifestWarning, IntegrityError, RefusedError, UsageError
+from snapsync import _native
+from snapsync.errors import HistoryWarning, IntegrityError, RefusedError, UsageError
 from snapsync.manifest import FLAGS, Manifest
 from snapsync.types import AnyPath
 
@@ -30,20 +33,45 @@ _SNAPSHOT = {
 """The columns that tell which snapshot a row is of: name, id, id of the one before, number and time."""
 
 
+def of_volume(volume: AnyPath) -> Any:
+    """The dataset of all manifests that a volume keeps, or a log; see `dataset`."""
+    with TemporaryDirectory(prefix="snapsync-") as passing:
+        files, notes = _native.kept(os.fsdecode(volume), passing)
+        for note in notes:
+            warnings.warn(note, HistoryWarning, stacklevel=3)
+        return _joined(map(os.fsdecode, files), passing)
+
+
 def dataset(manifests: Iterable[AnyPath]) -> Any:
     """A pyarrow.dataset.Dataset of manifests, in their order, with the columns of _SNAPSHOT before their own.
 
-    A file that is damaged, or gone, is named in a DamagedManifestWarning and left out. The columns `rare` and
+    A file that is damaged, or gone, is named in a HistoryWarning and left out. The columns `rare` and
     `rare_old`, which older manifests lack, are null there.
+    """
+    return _joined(map(os.fsdecode, manifests), None)
+
+
+def _joined(paths: Iterable[str], passing: str | None) -> Any:
+    """The dataset of some files. Those in the directory `passing` are mapped: they are gone before they are
+    read.
     """
     form, system = pyarrow.dataset.IpcFileFormat(), LocalFileSystem()
     fragments = []
-    for path in map(os.fsdecode, manifests):
+    for path in paths:
         values = _read(path)
-        if values is not None:
-            known = reduce(and_, (_is(name, value) for name, value in values.items()))
+        if values is None:
+            continue
+        known = reduce(and_, (_is(name, value) for name, value in values.items()))
+        if passing is not None and path.startswith(passing):
+            fragments.append(form.make_fragment(_mapped(path), partition_expression=known))
+        else:
             fragments.append(form.make_fragment(path, system, partition_expression=known))
     return pyarrow.dataset.FileSystemDataset(fragments, SCHEMA, form, system)
+
+
+def _mapped(path: str) -> Any:
+    with open(path, "rb") as file:
+        return pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def _is(name: str, value: Any) -> Any:
@@ -59,7 +87,7 @@ def _read(path: str) -> dict[str, Any] | None:
         _check(manifest)
         return _of_snapshot(manifest.metadata)
     except (IntegrityError, RefusedError, UsageError, OSError, pa.ArrowException, ValueError) as error:
-        warnings.warn(f"the history goes on without {path}: {error}", DamagedManifestWarning, stacklevel=3)
+        warnings.warn(f"the history goes on without {path}: {error}", HistoryWarning, stacklevel=4)
         return None
 
 

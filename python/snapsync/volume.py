@@ -13,6 +13,8 @@ from snapsync.types import AnyPath, Progress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from snapsync.manifest import Manifest
 
 
@@ -86,6 +88,16 @@ class Volume:
     def status(self) -> StatusReport:
         """Role, snapshots, standbys and their lag, and what is unfinished."""
         return snapshots.status(self)
+
+    def history(self) -> "Any":
+        """All changes that the volume keeps, snapshot by snapshot, as one pyarrow.dataset.Dataset.
+
+        Its first columns tell which snapshot a row is of: `snapshot`, `snapshot_id`, `base_id`, `sequence`
+        and `time`; the others are those of a manifest. What it lacks is told in a HistoryWarning.
+        """
+        from snapsync.history import of_volume
+
+        return of_volume(self)
 
     def diff(
         self,

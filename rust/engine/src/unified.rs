@@ -1,10 +1,15 @@
 //! Writes what changed in one file as a unified diff, in the form of git, which `patch` and `git apply` take.
 
-use imara_diff::{Algorithm, Diff, Hunk, InternedInput};
+use imara_diff::{Algorithm, Diff, Hunk, InternedInput, Token};
 use std::ops::Range;
 
 /// How many lines that stay are shown around those that change.
 const CONTEXT: u32 = 3;
+
+/// Lines that are there more often are no help in finding what stayed. With so many of them on both sides, and
+/// one change from the first line that differs to the last, the patch is longer and as right.
+const OFTEN: u32 = 64;
+const MOST_REPEATED: usize = 30_000;
 
 /// What an empty file is to git. `patch` deletes one only where it is named.
 const EMPTY: &str = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391";
@@ -163,9 +168,13 @@ fn hunks(patch: &mut Vec<u8>, old: &[u8], new: &[u8], (from, to): (Vec<u8>, Vec<
     let mut input = InternedInput::default();
     input.update_before(lines(old));
     input.update_after(lines(new));
-    let mut diff = Diff::compute(Algorithm::Histogram, &input);
-    diff.postprocess_lines(&input);
-    let found: Vec<Hunk> = diff.hunks().collect();
+    let found = if is_tedious(&input) {
+        Vec::from([between_ends(&input)])
+    } else {
+        let mut diff = Diff::compute(Algorithm::Histogram, &input);
+        diff.postprocess_lines(&input);
+        diff.hunks().collect::<Vec<Hunk>>()
+    };
     if found.is_empty() {
         return;
     }
@@ -173,6 +182,32 @@ fn hunks(patch: &mut Vec<u8>, old: &[u8], new: &[u8], (from, to): (Vec<u8>, Vec<
     for group in found.chunk_by(|a, b| b.before.start - a.before.end <= 2 * CONTEXT) {
         write_group(patch, group, &input);
     }
+}
+
+/// Whether so many lines are there many times that finding the shortest patch would take minutes.
+fn is_tedious(input: &InternedInput<&[u8]>) -> bool {
+    let changed = between_ends(input);
+    let (before, after) = (part(&input.before, &changed.before), part(&input.after, &changed.after));
+    let mut times = vec![0_u32; input.interner.num_tokens() as usize];
+    for token in before.iter().chain(after) {
+        times[token.0 as usize] += 1;
+    }
+    let repeated = |tokens: &[Token]| tokens.iter().filter(|t| times[t.0 as usize] > OFTEN).count();
+    repeated(before).min(repeated(after)) > MOST_REPEATED
+}
+
+/// From the first line that differs to the last one, as one change.
+fn between_ends(input: &InternedInput<&[u8]>) -> Hunk {
+    let (before, after) = (&input.before, &input.after);
+    let above = before.iter().zip(after).take_while(|(a, b)| a == b).count();
+    let (old, new) = (&before[above..], &after[above..]);
+    let below = old.iter().rev().zip(new.iter().rev()).take_while(|(a, b)| a == b).count();
+    let range = |tokens: &[Token]| above as u32..(tokens.len() - below) as u32;
+    Hunk { before: range(before), after: range(after) }
+}
+
+fn part<'a>(tokens: &'a [Token], range: &Range<u32>) -> &'a [Token] {
+    &tokens[range.start as usize..range.end as usize]
 }
 
 /// Changes that are so near to each other that the lines around them meet.
@@ -184,8 +219,8 @@ fn write_group(patch: &mut Vec<u8>, group: &[Hunk], input: &InternedInput<&[u8]>
     let after = first.after.start - above..last.after.end + below;
     let mut at = before.start;
     patch.extend(format!("@@ -{} +{} @@\n", extent(&before), extent(&after)).bytes());
-    let mut write = |sign: u8, range: Range<u32>, tokens: &[imara_diff::Token]| {
-        for token in &tokens[range.start as usize..range.end as usize] {
+    let mut write = |sign: u8, range: Range<u32>, tokens: &[Token]| {
+        for token in part(tokens, &range) {
             let line = input.interner[*token];
             patch.push(sign);
             patch.extend_from_slice(line);
