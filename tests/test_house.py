@@ -329,7 +329,7 @@ RUST_LEVELS = {
         life
     """,
     "engine": """
-        names
+        names unified
         digest jobs keep report
         options pairs secret
         location
@@ -391,8 +391,8 @@ RUST_LEVELS = {
         server
     """,
     "engine/verbs": """
-        clone delete diff find hold init kept log inspect mount promote prune receive receive_as_snapshot \
-            recover restore send snapshot status sync trust verify
+        change_of clone delete diff find hold init kept log inspect mount promote prune receive \
+            receive_as_snapshot recover restore send snapshot status sync trust verify
         list mend rejoin switch versions
     """,
     "engine/fuzz": """
@@ -519,9 +519,9 @@ PYTHON_LEVELS = """
     options reports.values
     options_of_paths
     options_of_history
-    reports.comparisons reports.history reports.restores reports.rounds reports.snapshots
-    manifest render reports.roles
-    api.checks
+    render reports.comparisons reports.history reports.restores reports.rounds reports.snapshots
+    manifest reports.roles
+    api.checks history
     api.comparisons api.history api.restores api.roles api.rounds api.snapshots
     volume
     jobs.child jobs.fork_server jobs.own jobs.reports

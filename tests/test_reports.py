@@ -17,7 +17,7 @@ from snapsync.record import Record
 ROOT = Path(__file__).parents[1]
 FAMILIES = ("comparisons", "restores", "roles", "rounds", "snapshots")
 # What Python itself puts into a report.
-OWN = {"StatusReport": {"lags", "verdict"}, "VersionsReport": {"diff"}}
+OWN = {"StatusReport": {"lags", "verdict"}}
 
 
 @cache

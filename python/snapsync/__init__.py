@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from snapsync.api.rounds import send as send
     from snapsync.api.rounds import sync as sync
     from snapsync.api.snapshots import prune as prune
+    from snapsync.errors import HistoryWarning as HistoryWarning
     from snapsync.errors import IntegrityError as IntegrityError
     from snapsync.errors import InterruptedRound as InterruptedRound
     from snapsync.errors import RefusedError as RefusedError
@@ -52,7 +53,7 @@ else:
         "api.roles": "promote recover rejoin switch",
         "api.rounds": "receive send sync",
         "api.snapshots": "prune",
-        "errors": "IntegrityError InterruptedRound RefusedError SnapsyncError UsageError",
+        "errors": "HistoryWarning IntegrityError InterruptedRound RefusedError SnapsyncError UsageError",
         "manifest": "Manifest",
         "reports.comparisons": "VerifyReport",
         "reports.rounds": "ReceiveReport SendReport SyncReport",

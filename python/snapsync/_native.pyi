@@ -315,7 +315,11 @@ def verify_and_mend(
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...
 def versions(
-    file: str, *, part: str | None = None, progress: Callable[[str, int, int, str], object] | None = None
+    file: str,
+    *,
+    part: str | None = None,
+    diff: Sequence[int] | None = None,
+    progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...
 def restore_file(
     snapshot: str,

@@ -23,6 +23,7 @@ from snapsync.record import Record
 __all__ = [
     "ExitCode",
     "Failure",
+    "HistoryWarning",
     "IntegrityError",
     "InterruptedRound",
     "RefusedError",
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     E = TypeVar("E", bound=Exception)
+
+
+class HistoryWarning(UserWarning):
+    """A history is not whole: a manifest of it, for example, is damaged and was passed over."""
 
 
 class ExitCode(IntEnum):

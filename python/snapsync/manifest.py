@@ -14,19 +14,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
+from html import escape
 from typing import Any, Self
 from zlib import crc32
 
 import pyarrow as pa
 
+from snapsync import render
 from snapsync.errors import IntegrityError, RefusedError, UsageError, told
 from snapsync.reports.values import Changes, Counters
 from snapsync.types import AnyPath
 
 FORMAT = 2
 _MAGIC = b"ARROW1"
-_FLAGS = ("created", "deleted", "renamed", "data", "attributes", "xattrs", "links")
+FLAGS = ("created", "deleted", "renamed", "data", "attributes", "xattrs", "links")
 _DIRECTORIES_AT_ONCE = 1 << 20
+_SHOWN = 20
 _READ = {
     "path": pa.string(),
     "old_path": pa.string(),
@@ -37,7 +40,7 @@ _READ = {
     "size_old": pa.uint64(),
     "data_bytes": pa.uint64(),
 }
-"""The columns that the questions below are answered from; `change` beside them is a struct of _FLAGS."""
+"""The columns that the questions below are answered from; `change` beside them is a struct of FLAGS."""
 
 
 class Totals(Changes):
@@ -115,6 +118,12 @@ class Manifest:
 
     def __repr__(self) -> str:
         return f"<Manifest {self.path!r}, {len(self)} rows>"
+
+    def _repr_html_(self) -> str:
+        """The totals and the first changes, for a notebook."""
+        from itertools import islice
+
+        return _html(self, list(islice(self.changes(), _SHOWN)))
 
     def __enter__(self) -> Self:
         return self
@@ -201,7 +210,7 @@ class Manifest:
         change = found["change"]
         flags = {field.name: field.type for field in change} if pa.types.is_struct(change) else {}
         sound = all(found.get(name) == kind for name, kind in _READ.items())
-        if not sound or any(flags.get(name) != pa.bool_() for name in _FLAGS):
+        if not sound or any(flags.get(name) != pa.bool_() for name in FLAGS):
             raise _damaged(self.path, "its columns are not those of a manifest")
 
 
@@ -241,7 +250,7 @@ def _changed(batch: Any) -> Any:
     """The rows that really changed (the others only anchor names), with the columns of a Change."""
     import pyarrow.compute as pc
 
-    flags = dict(zip(_FLAGS, (batch["change"].field(flag) for flag in _FLAGS), strict=True))
+    flags = dict(zip(FLAGS, (batch["change"].field(flag) for flag in FLAGS), strict=True))
     columns = {
         "path": pc.coalesce(batch["path"], batch["old_path"]),
         "path_raw": pc.if_else(pc.is_valid(batch["path"]), batch["path_raw"], batch["old_path_raw"]),
@@ -260,7 +269,7 @@ def _change(row: dict[str, Any]) -> Change:
         path=_name(row["path"], row["path_raw"]),
         old_path=_name(row["old_path"], row["old_path_raw"]) if row["renamed"] else None,
         kind=row["kind"],
-        flags=tuple(flag for flag in _FLAGS if row[flag]),
+        flags=tuple(flag for flag in FLAGS if row[flag]),
         size=row["size"],
         size_old=row["size_old"],
         data_bytes=row["data_bytes"],
@@ -269,6 +278,23 @@ def _change(row: dict[str, Any]) -> Change:
 
 def _name(path: str, raw: bytes | None) -> str:
     return path if raw is None else os.fsdecode(raw)
+
+
+def _html(manifest: Manifest, shown: list[Change]) -> str:
+    """A table of some changes under the totals. Names may hold anything, and are shown as text."""
+    totals = manifest.totals
+    caption = f"{render.changes(totals)}; {render.size(totals.data_bytes)} of data"
+    rows = [("path", "was", "kind", "change", "size", "data")]
+    for one in shown:
+        sizes = render.size(one.size or 0), render.size(one.data_bytes)
+        rows.append((one.path, one.old_path or "", one.kind, ", ".join(one.flags), *sizes))
+    head, *body = ("".join(f"<td>{escape(render.name(cell))}</td>" for cell in row) for row in rows)
+    rest = totals.created + totals.changed + totals.renamed + totals.deleted - len(shown)
+    if rest > 0:
+        body.append(f'<td colspan="{len(rows[0])}">and {rest:,} more</td>')
+    lines = [f"<thead><tr>{head.replace('td>', 'th>')}</tr></thead>", "<tbody>"]
+    lines += [*(f"<tr>{row}</tr>" for row in body), "</tbody>"]
+    return f"<table><caption>{escape(caption)}</caption>{''.join(lines)}</table>"
 
 
 def _sums_by_directory(rows: Any) -> list[tuple[str, int, int]]:

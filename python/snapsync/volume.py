@@ -1,14 +1,21 @@
 """A volume, as an object of Python."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from snapsync._native import Location
-from snapsync.api import restores, snapshots
+from snapsync.api import checks, comparisons, restores, snapshots
 from snapsync.errors import UsageError, told
+from snapsync.reports.restores import VersionsReport
 from snapsync.reports.snapshots import HoldReport, PruneReport, ReleaseReport, StatusReport
 from snapsync.reports.values import Clone, Snapshot
 from snapsync.types import AnyPath, Progress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from snapsync.manifest import Manifest
 
 
 class Volume:
@@ -81,3 +88,37 @@ class Volume:
     def status(self) -> StatusReport:
         """Role, snapshots, standbys and their lag, and what is unfinished."""
         return snapshots.status(self)
+
+    def history(self) -> "Any":
+        """All changes that the volume keeps, snapshot by snapshot, as one pyarrow.dataset.Dataset.
+
+        Its first columns tell which snapshot a row is of: `snapshot`, `snapshot_id`, `base_id`, `sequence`
+        and `time`; the others are those of a manifest. What it lacks is told in a HistoryWarning.
+        """
+        from snapsync.history import of_volume
+
+        return of_volume(self)
+
+    def diff(
+        self,
+        base: str | int | Snapshot,
+        target: str | int | Snapshot = "latest",
+        *,
+        jobs: int = 0,
+        progress: Progress | None = None,
+    ) -> "Manifest":
+        """What changed from one snapshot to another."""
+        sides = self._address(base), self._address(target)
+        return comparisons.diff(*sides, jobs=jobs, progress=progress)
+
+    def versions(
+        self, path: AnyPath, *, diff: Sequence[int] | None = None, progress: Progress | None = None
+    ) -> VersionsReport:
+        """Each version of the file at `path` beneath the root; it need not exist any more. See `versions`."""
+        file = self.path / os.fsdecode(path)
+        return restores.versions(file, part=self.part, diff=diff, progress=progress)
+
+    def _address(self, snap: str | int | Snapshot) -> str:
+        """One of the snapshots as the command line names it."""
+        place = os.fspath(self)
+        return f"{place if place.endswith('/') else f'{place}@'}{checks.key(snap)}"

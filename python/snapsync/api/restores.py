@@ -186,14 +186,31 @@ def mount(
     return Mount(MountReport.from_json(text), mounted)
 
 
-def versions(file: AnyPath, *, part: str | None = None, progress: Progress | None = None) -> VersionsReport:
+def versions(
+    file: AnyPath,
+    *,
+    part: str | None = None,
+    diff: Sequence[int] | None = None,
+    progress: Progress | None = None,
+) -> VersionsReport:
     """Each version of `file` that the snapshots of its volume hold; it need not exist any more.
 
     With `part` the snapshots of that part of the tree are meant; without it, those of the whole volume, or
-    else those of the first part that has the file. Versions differ in content, kind or link target. Raises
-    UsageError where nothing ever was at that path.
+    else those of the first part that has the file. Versions differ in content, kind or link target.
+
+    With `diff` the report has a patch from one version to another, as git writes it: `(1, 2)` by their
+    numbers, `(1,)` from version 1 to what is there now, `()` the last change. 0 stands for no file. Bytes
+    that are not UTF-8 are surrogate-escaped: `diff.encode(errors="surrogateescape")` is the patch.
+
+    Raises UsageError where nothing ever was at that path, RefusedError for a diff of too large files.
     """
-    return VersionsReport.from_json(_native.versions(os.fsdecode(file), part=part, progress=progress))
+    for number in diff or ():
+        if number < 0:
+            message = f"{number} is the number of no version"
+            raise told(UsageError(message), message, "versions count from 1; 0 stands for no file")
+    numbers = None if diff is None else list(diff)
+    text = _native.versions(os.fsdecode(file), part=part, diff=numbers, progress=progress)
+    return VersionsReport.from_json(text)
 
 
 def restore_version(

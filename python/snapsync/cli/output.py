@@ -82,6 +82,17 @@ class Output:
             with writing():
                 print(line)
 
+    def patch(self, text: str) -> None:
+        """Print a patch, byte for byte; on a terminal nothing in it moves the cursor."""
+        with writing():
+            if on_terminal(sys.stdout):
+                for line in text.split("\n")[:-1]:
+                    print("\t".join(map(render.name, line.split("\t"))))
+            else:
+                sys.stdout.flush()
+                sys.stdout.buffer.write(text.encode(errors="surrogateescape"))
+                sys.stdout.buffer.flush()
+
     def say(self, text: str = "") -> None:
         """Print a line on stdout, or on stderr if stdout is for the JSON object."""
         if not self.quiet:

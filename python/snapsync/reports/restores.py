@@ -96,7 +96,8 @@ class RestorePathsReport(Report):
 class VersionsReport(Report):
     """Each version of the file `path` of a volume, the oldest first.
 
-    `exists`: there is something at `path` now. `diff` is the one that was asked for.
+    `exists`: there is something at `path` now. `diff` is the patch that was asked for, where bytes that are
+    not UTF-8 are surrogate-escaped.
     """
 
     verb = "versions"

@@ -18,6 +18,7 @@ mod remote;
 mod report;
 mod round;
 mod secret;
+mod unified;
 mod verbs;
 mod volume;
 

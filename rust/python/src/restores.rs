@@ -125,7 +125,15 @@ fn delete_clone(py: Python<'_>, volume: PathBuf, name: String) -> PyResult<Strin
 }
 
 #[pyfunction]
-#[pyo3(signature = (file, *, part=None, progress=None))]
-fn versions(py: Python<'_>, file: PathBuf, part: Option<String>, progress: Progress) -> PyResult<String> {
-    watched(py, progress, move |monitor| snapsync_engine::versions(&file, part.as_deref(), monitor))
+#[pyo3(signature = (file, *, part=None, diff=None, progress=None))]
+fn versions(
+    py: Python<'_>,
+    file: PathBuf,
+    part: Option<String>,
+    diff: Option<Vec<u64>>,
+    progress: Progress,
+) -> PyResult<String> {
+    watched(py, progress, move |monitor| {
+        snapsync_engine::versions(&file, part.as_deref(), diff.as_deref(), monitor)
+    })
 }

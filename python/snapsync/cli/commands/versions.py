@@ -20,21 +20,27 @@ _HEADINGS = (">version", ">size", "modified", "in snapshots", "")
     place=160,
     examples=[
         "snapsync versions /srv/data/etc/fstab",
-        "snapsync versions /srv/data/etc/fstab --diff 2",
-        "snapsync versions /srv/data/etc/fstab --diff 1 2",
+        "snapsync versions /srv/data/etc/fstab --diff",
+        "snapsync versions /srv/data/etc/fstab --diff 1 2 | patch -d /srv/other -p1",
         "snapsync versions /srv/data/etc/fstab --restore 1 --to /tmp/fstab",
     ],
 )
 def versions(
     output: Output,
     file: Annotated[str, Argument(metavar="FILE", help="A file in a volume; it need not exist any more.")],
-    other: Annotated[
-        int | None, Argument(metavar="[M]", help="With --diff: the version to compare with.")
+    first: Annotated[
+        int | None, Argument(metavar="[A]", help="With --diff: the version to begin with; 0 is no file.")
+    ] = None,
+    second: Annotated[
+        int | None,
+        Argument(metavar="[B]", help="With --diff: the version to end with; without it, what is there now."),
     ] = None,
     diff: Annotated[
-        int | None,
-        Option("--diff", metavar="N", help="Show what changed from version N to M, or to the file now."),
-    ] = None,
+        bool,
+        Option(
+            "--diff", help="Write what changed from version A to B as a patch; without A, the last change."
+        ),
+    ] = False,
     restore: Annotated[
         int | None,
         Option("--restore", metavar="N", help="Put version N back; what is there is kept in a snapshot."),
@@ -53,33 +59,35 @@ def versions(
     Versions differ in content, kind or link target: a file that was only touched has no new one. The volume
     is found from FILE upwards; where no snapshot of all of it has FILE, its parts are asked. With --restore
     and --from the data of the version is a standby's.
+
+    --diff writes a unified diff in the form of git, with paths from the volume's root: `patch -p1` and `git
+    apply` there take it. What is not there is /dev/null. A file with a zero byte is binary, and only said to
+    differ; one beyond 8 MiB is refused.
     """
-    _make_sense(other, diff=diff, restore=restore, to=to)
+    compared = [number for number in (first, second) if number is not None]
+    _make_sense(compared, diff=diff, restore=restore, to=to)
     if restore is None and options.get("standby") is not None:
         message = "--from says where the data of a version is taken from"
         raise told(UsageError(message), message, "use it with --restore N")
     with output.progress() as progress:
-        report = restores.versions(file, part=part, progress=progress)
+        report = restores.versions(file, part=part, diff=compared if diff else None, progress=progress)
         output.notes(report.notes)
         if restore is not None:
             version = _numbered(report, restore)
             done = restores.restore_version(report, version, to, progress=progress, **options)
             return _restored(output, done)
-    if diff is not None:
-        from dataclasses import replace
-
-        report = replace(report, diff="\n".join(_diff(report, diff, other)))
-        output.result(report, report.diff.split("\n") if report.diff else [])
+    if report.diff is not None and not output.as_json:
+        output.patch(report.diff)
     else:
         output.result(report, _numbers(report) if output.quiet else _table(report))
     return ExitCode.DONE
 
 
-def _make_sense(other: int | None, *, diff: int | None, restore: int | None, to: str | None) -> None:
-    if diff is not None and restore is not None:
+def _make_sense(compared: list[int], *, diff: bool, restore: int | None, to: str | None) -> None:
+    if diff and restore is not None:
         message, advice = "a version is either shown or restored", "use --diff or --restore, one at a time"
-    elif other is not None and diff is None:
-        message, advice = "a second version is for --diff", "write --diff N M"
+    elif compared and not diff:
+        message, advice = "the numbers of versions are for --diff", "write --diff A B"
     elif to is not None and restore is None:
         message, advice = "--to says where a version is restored", "use it with --restore N"
     else:
@@ -129,44 +137,3 @@ def _modified(version: Version) -> str:
     from datetime import UTC, datetime
 
     return render.moment(datetime.fromtimestamp(version.mtime // 10**9, UTC))
-
-
-def _diff(report: VersionsReport, number: int, other: int | None) -> Iterator[str]:
-    """A unified diff, if both versions are text."""
-    old = _numbered(report, number)
-    if other is not None:
-        new: Version | None = _numbered(report, other)
-    else:
-        new = next((version for version in report.versions if version.live), None)
-    named = f"version {other}" if other is not None else "now"
-    texts = [_lines(version) for version in (old, new)]
-    if texts[0] is None or texts[1] is None:
-        if old is not new:
-            yield "binary files differ"
-        return
-    path = render.name(report.path)
-    labels = f"{path} (version {number})", f"{path} ({named})"
-    from difflib import unified_diff
-
-    for line in unified_diff(texts[0], texts[1], *labels):
-        yield render.name(line.removesuffix("\n"))
-        if not line.endswith("\n"):
-            yield "\\ No newline at end of file"
-
-
-def _lines(version: Version | None) -> list[str] | None:
-    """The lines of a version, each with its end; None if it is not text, and none if there is no version."""
-    if version is None:
-        return []
-    if version.kind != "file":
-        return [f"{version.kind} {version.target or ''}".rstrip() + "\n"]
-    with open(version.content, "rb") as file:
-        file.seek(version.content_offset)
-        content = file.read(version.size)
-    if b"\0" in content:
-        return None
-    try:
-        *lines, last = content.decode().split("\n")
-    except UnicodeDecodeError:
-        return None
-    return [f"{line}\n" for line in lines] + ([last] if last else [])

@@ -247,6 +247,9 @@ pub struct Versions {
     pub path: PathBuf,
     pub exists: bool,
     pub versions: Vec<Version>,
+    /// The patch that was asked for, which may hold any bytes.
+    #[serde(serialize_with = "bytes_as_json")]
+    pub diff: Option<PathBuf>,
     pub notes: Vec<String>,
     pub seconds: f64,
 }
@@ -266,4 +269,11 @@ pub struct Restored {
     pub notes: Vec<String>,
     pub counters: Counters,
     pub seconds: f64,
+}
+
+fn bytes_as_json<S: Serializer>(bytes: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    match bytes {
+        Some(bytes) => path_as_json(bytes, serializer),
+        None => serializer.serialize_none(),
+    }
 }

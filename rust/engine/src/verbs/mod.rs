@@ -1,5 +1,6 @@
 //! Each file is a verb: it parses the request, calls lower levels, and reports.
 
+pub(crate) mod change_of;
 pub(crate) mod clone;
 pub(crate) mod delete;
 pub(crate) mod diff;

@@ -1,4 +1,4 @@
-//! Lists every version of one file in the snapshots of its volume.
+//! Lists every version of one file in the snapshots of its volume, and tells what changed between two.
 
 use crate::delta::landing::RestoreTarget;
 use crate::delta::selected::Select;
@@ -8,13 +8,15 @@ use crate::location::inside::{is_in_store, relative};
 use crate::location::target;
 use crate::options::{Supply, Terms};
 use crate::report::snapshots::{RestoredTo, Version, Versions};
+use crate::unified::{OneSide, What, unified};
+use crate::verbs::change_of::{MOST, read_side};
 use crate::verbs::restore::directory::restore_into;
 use rustix::fs::{AtFlags, unlinkat};
-use snapsync_model::{Context, Error, Kind, Monitor, Range, RelPath, Result, SnapshotInfo};
+use snapsync_model::{Context, Error, Kind, Monitor, Range, RelPath, Result, SnapshotInfo, count, size};
 use snapsync_snapshot::{Finding, Found, Proof, Volume, find_at};
 use snapsync_sys::{Place, Root, remove_all_in};
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,38 +33,55 @@ struct Known {
 
 /// The versions of a present or past file of a volume, oldest first. `part` names the part of its tree whose
 /// snapshots are meant; without it, those of the whole volume, or else of the first part that has the file.
-pub fn versions(file: &Path, part: Option<&str>, monitor: &Monitor) -> Result<Versions> {
+/// With `diff` the patch comes along that leads from one version to another, by their numbers: 0 is no file, the
+/// second one is by default what is there now, and without any number it is the last change.
+pub fn versions(
+    file: &Path,
+    part: Option<&str>,
+    diff: Option<&[u64]>,
+    monitor: &Monitor,
+) -> Result<Versions> {
     let started = Instant::now();
     let (volume, path) = place_of(file)?;
     let volume = match part {
         Some(part) => Volume::open_in(part_of(volume.root().whole()?, OsStr::new(part))?)?,
         None => holder_of(volume, &path)?,
     };
-    let mut history = History { known: Vec::new(), monitor };
+    let mut history = History { known: Vec::new(), states: vec![0], monitor };
     let mut finding = Finding::new(&volume, &path);
     for snapshot in volume.snapshots()? {
         monitor.check()?;
-        if let Some(found) = finding.find_in(&snapshot)? {
-            history.add(&found)?.snapshots.push(snapshot);
+        let found = finding.find_in(&snapshot)?;
+        let is_aside = snapshot.aside;
+        let at = found.map(|found| history.add(&found)).transpose()?;
+        if let Some(at) = at {
+            history.known[at].snapshots.push(snapshot);
+        }
+        if !is_aside {
+            history.became(at);
         }
     }
     let live = find_at(&Arc::new(volume.root().underneath()?), &path)?;
     let exists = live.is_some();
-    if let Some(found) = live {
-        history.add(&found)?.is_live = true;
+    let at = live.map(|found| history.add(&found)).transpose()?;
+    if let Some(at) = at {
+        history.known[at].is_live = true;
     }
+    history.became(at);
     if history.known.is_empty() {
         return Err(Error::usage(
             format!("{} is not in {}, and in none of its snapshots", path.display(), volume.path().display()),
             "check the path; it need not exist any more, but must have",
         ));
     }
+    let patch = diff.map(|numbers| history.patch(numbers, &path)).transpose()?;
     Ok(Versions {
         verb: "versions",
         volume: volume.info(),
         path: path.as_path().to_path_buf(),
         exists,
         versions: history.known.into_iter().zip(1..).map(|(known, number)| known.told(number)).collect(),
+        diff: patch.map(|bytes| PathBuf::from(OsString::from_vec(bytes))),
         notes: monitor.take_notes(),
         seconds: started.elapsed().as_secs_f64(),
     })
@@ -175,12 +194,62 @@ fn holder_of(volume: Volume, path: &RelPath) -> Result<Volume> {
 
 struct History<'a> {
     known: Vec<Known>,
+    /// The numbers of the versions in the order of time, each as often as it came back; 0 where no file was.
+    states: Vec<u64>,
     monitor: &'a Monitor,
 }
 
 impl History<'_> {
-    /// The version of this entry, which may be known already.
-    fn add(&mut self, found: &Found) -> Result<&mut Known> {
+    /// What was there next: the version with this place, or none.
+    fn became(&mut self, at: Option<usize>) {
+        let number = at.map_or(0, |at| at as u64 + 1);
+        if self.states.last() != Some(&number) {
+            self.states.push(number);
+        }
+    }
+
+    fn patch(&self, numbers: &[u64], path: &RelPath) -> Result<Vec<u8>> {
+        let now = self.states.last().copied().unwrap_or_default();
+        let (old, new) = match numbers {
+            [] => (self.states.len().checked_sub(2).map_or(0, |at| self.states[at]), now),
+            [old] => (*old, now),
+            [old, new] => (*old, *new),
+            _ => {
+                return Err(Error::usage("a diff is of two versions", "give at most two of their numbers"));
+            }
+        };
+        if old == new {
+            return Ok(Vec::new());
+        }
+        let (old, new) = (self.side(old, path)?, self.side(new, path)?);
+        if needs_lines(&old.what) && needs_lines(&new.what) {
+            refuse_large(&old)?;
+            refuse_large(&new)?;
+        }
+        Ok(unified(&old, &new))
+    }
+
+    fn side<'p>(&self, number: u64, path: &'p RelPath) -> Result<OneSide<'p>> {
+        let at = usize::try_from(number).unwrap_or(usize::MAX);
+        let known = match at.checked_sub(1) {
+            None => None,
+            Some(at) => Some(self.known.get(at).ok_or_else(|| {
+                Error::usage(
+                    format!("{} has no version {number}", path.display()),
+                    format!(
+                        "it has {}; `snapsync versions FILE` shows them",
+                        count(self.known.len() as u64, "version", "versions")
+                    ),
+                )
+            })?),
+        };
+        let label = format!("version {number}");
+        let what = known.map(|known| read_side(&known.found, self.monitor)).transpose()?;
+        Ok(OneSide { path: path.as_bytes(), label, what })
+    }
+
+    /// The place of the version that this entry is, which may be known already.
+    fn add(&mut self, found: &Found) -> Result<usize> {
         let proven = self.known.iter().position(|known| known.is_proven(found));
         let at = match proven {
             Some(at) => Some(at),
@@ -195,7 +264,7 @@ impl History<'_> {
         if !known.proofs.contains(&found.proof) {
             known.proofs.push(found.proof.clone());
         }
-        Ok(known)
+        Ok(at)
     }
 
     /// Files are read at most once, and only if another has the same size.
@@ -220,6 +289,21 @@ impl History<'_> {
         }
         Ok(None)
     }
+}
+
+/// Whether more is said of it than that it differs.
+fn needs_lines(what: &Option<What>) -> bool {
+    !matches!(what, Some(What::Binary | What::Other(_)))
+}
+
+fn refuse_large(side: &OneSide<'_>) -> Result<()> {
+    if !matches!(side.what, Some(What::Large)) {
+        return Ok(());
+    }
+    Err(Error::refused(
+        format!("cannot tell what changed: {} is larger than {}", side.label, size(MOST)),
+        "get the versions with `snapsync versions FILE --restore N --to PATH`, and compare them",
+    ))
 }
 
 impl Known {
