@@ -80,8 +80,9 @@ class Server:
             self.life.remove(file)
         for index in range(3):
             self.life.add(self.places[b"srv/www/shop/static"], b"s-%03d-%d.webp" % (number, index), MIB // 2)
-        if number % 4 == 0:
-            self.life.add(self.places[b"home/carol/video"], b"take-%03d.mkv" % number, 160 * MIB)
+        if self.random.random() < 0.2:
+            size = int(160 * MIB * self.random.uniform(0.3, 1.2))
+            self.life.add(self.places[b"home/carol/video"], b"take-%03d.mkv" % number, size)
         if number == rounds * 2 // 3:
             for file in self._files(b"srv/git/atlas.git/objects")[:110]:
                 self.life.remove(file)

@@ -34,10 +34,9 @@ def kept(volume: AnyPath) -> Iterator[list[str]]:
         empty = Path(directory, "empty")
         empty.mkdir()
         sides = [str(empty), *(f"{os.fsdecode(volume)}@{snap.id}" for snap in line)]
-        files = []
-        for number, (base, target) in enumerate(pairwise(sides)):
-            files.append(f"{directory}/{number}.arrow")
-            comparisons.write_manifest(base, target, files[-1])
+        files = [f"{directory}/{snap.id}.arrow" for snap in line]
+        for (base, target), file in zip(pairwise(sides), files, strict=True):
+            comparisons.write_manifest(base, target, file)
         yield files
 
 
@@ -45,7 +44,7 @@ def read(file: AnyPath, known: dict[str, Snapshot]) -> Round:
     """Open a kept manifest. Raises what `Manifest` raises, and ValueError where its metadata are damaged."""
     manifest = Manifest(file)
     of = manifest.metadata
-    target = of.get("snapsync.target", "")
+    target = of.get("snapsync.target") or Path(manifest.path).stem
     snap = known.get(target)
     time = of.get("snapsync.time") or (snap.created.isoformat() if snap else of["snapsync.created"])
     sequence = of.get("snapsync.sequence") or (str(snap.sequence) if snap else "")

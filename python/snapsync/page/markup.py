@@ -1,7 +1,7 @@
 """Pieces of HTML. Every text that comes from outside goes through `text`."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from html import escape
 from typing import Any
@@ -20,6 +20,11 @@ def text(words: str) -> str:
 def path(words: str) -> str:
     """A path, which may be broken into lines where a directory ends."""
     return f'<span class="path">{text(words).replace("/", "/<wbr>")}</span>'
+
+
+def label(words: str) -> str:
+    """A name on one line, unless it is a long one."""
+    return f'<span class="{"short" if len(words) < 24 else "long"}">{text(words)}</span>'
 
 
 def moment(time: datetime) -> str:
@@ -62,6 +67,12 @@ def table(caption: str, headings: Sequence[str], lines: Iterable[Sequence[Cell]]
         f'<caption class="unseen">{text(caption)}</caption>'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>\n"
     )
+
+
+def short_table(make: Callable[[Sequence[Any]], str], values: Sequence[Any], shown: int = 10) -> str:
+    """A table of the first values, and one of the others for those who ask."""
+    more = values[shown:]
+    return make(values[:shown]) + (details(f"{len(more):,} more", make(more)) if more else "")
 
 
 def _kind(heading: str) -> str:

@@ -32,9 +32,13 @@
     };
   }
 
-  function mix(from, to, share) {
+  // Through several colours, because the middle of two is often grey.
+  function mix(colours, share) {
     const parts = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
-    const a = parts(from), b = parts(to);
+    const last = colours.length - 1;
+    const place = Math.min(last - 1, Math.floor(share * last));
+    const a = parts(colours[place]), b = parts(colours[place + 1]);
+    share = share * last - place;
     return "rgb(" + a.map((value, at) => Math.round(value + (b[at] - value) * share)).join(",") + ")";
   }
 
@@ -76,9 +80,10 @@
     const shown = layout({
       barmode: "stack", bargap: 0.22, hovermode: "x unified", dragmode: false,
       margin: { l: 8, r: 8, t: 34, b: 8 },
-      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", itemclick: false, itemdoubleclick: false },
+      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", itemclick: false, traceorder: "normal", itemdoubleclick: false },
       xaxis: {
-        ...axis, ...timeTicks(data.times, place.clientWidth), anchor: "y2", showgrid: false,
+        ...axis, ...timeTicks(data.times, place.clientWidth), anchor: "y2", showgrid: false, ticklen: 7,
+        tickcolor: "rgba(0,0,0,0)",
         range: [-0.6, Math.max(x.length - 0.4, 6)],
       },
       yaxis: { ...axis, domain: [0.47, 1], range: [0, highest * 1.16], tickformat: ",~d", nticks: 5, title: { text: "entries" } },
@@ -96,22 +101,21 @@
     const share = (at) => (metric === "bytes"
       ? Math.max(0, Math.min(1, data.growth_30_days[at] / Math.max(1, data.bytes[at])))
       : Math.min(1, data.deletions[at] / Math.max(1, data.changes[at])));
-    const from = colour(metric === "bytes" ? "still" : "calm");
-    const to = colour(metric === "bytes" ? "grown" : "deleted");
+    const colours = (metric === "bytes" ? ["still", "grown"] : ["calm", "half", "away"]).map(colour);
     const is = data.above.map((_, at) => at).filter((at) => values[at] > 0 || at === 0);
     const told = (at) => "<b>" + data.paths[at] + "</b><br>" + data.changes[at].toLocaleString("en") +
       " changes, " + data.deletions[at].toLocaleString("en") + " of them deletions<br>" +
       size(data.data_bytes[at]) + " of data<br>holds " + size(data.bytes[at]) + " now";
     const worth = (at) => (metric === "changes" ? values[at].toLocaleString("en") : size(values[at]));
     const trace = {
-      type: "treemap", branchvalues: "total", maxdepth: place.clientWidth < 560 ? 2 : 3, sort: true,
+      type: "treemap", branchvalues: "total", maxdepth: place.clientWidth < 560 ? 3 : 4, sort: true,
       ids: is.map(String), parents: is.map((at) => (data.above[at] === null ? "" : String(data.above[at]))),
       labels: is.map((at) => (at ? data.names[at] : title)), values: is.map((at) => values[at]),
       customdata: is.map(told), text: is.map(worth),
       texttemplate: "%{label}<br>%{text}", hovertemplate: "%{customdata}<extra></extra>",
       textfont: { color: "#ffffff" }, tiling: { pad: 3 }, pathbar: { thickness: 26, textfont: { color: "#ffffff" } },
       marker: {
-        colors: is.map((at) => mix(from, to, share(at))), pad: { t: 22, l: 3, r: 3, b: 3 }, cornerradius: 5,
+        colors: is.map((at) => mix(colours, share(at))), pad: { t: 22, l: 3, r: 3, b: 3 }, cornerradius: 5,
         line: { width: 1, color: colour("card") },
       },
     };

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from snapsync import render
 from snapsync.page import markup
 from snapsync.page.timeline import Timeline
-from snapsync.reports.pages import DirectoryFigure, LargeChange, VolumeFigures
+from snapsync.reports.pages import DirectoryFigure, LargeChange, RoundFigure, VolumeFigures
 from snapsync.reports.values import Alone, Lag, Snapshot, Standby
 
 
@@ -14,7 +14,7 @@ def rounds_table(bars: Timeline) -> str:
     headings = (bars.unit, "taken", ">created", ">changed", "~>renamed", ">deleted", ">data", "~unusual")
     rows = (
         (
-            markup.text(bar.label),
+            markup.label(bar.label),
             markup.moment(bar.time),
             *(f"{count:,}" for count in bar.counts[:-1]),
             markup.size(bar.counts[-1]),
@@ -41,6 +41,32 @@ def directories_table(caption: str, directories: Sequence[DirectoryFigure]) -> s
     return markup.table(caption, headings, rows)
 
 
+def unusual_table(rounds: Sequence[RoundFigure]) -> str:
+    """Rounds that are far above the usual, and in what."""
+    counts = ("created", "changed", "renamed", "deleted")
+    rows = (
+        (
+            markup.label(one.name),
+            markup.moment(one.time),
+            " ".join(markup.chip("warn", what) for what in one.unusual),
+            *(f"{getattr(one, name):,}" for name in counts),
+            markup.size(one.data_bytes),
+        )
+        for one in rounds
+    )
+    headings = (
+        "round",
+        "~taken",
+        "far above the usual",
+        "~>created",
+        "~>changed",
+        "~>renamed",
+        ">deleted",
+        ">data",
+    )
+    return markup.table("Unusual rounds", headings, rows)
+
+
 def large_table(caption: str, changes: Sequence[LargeChange]) -> str:
     """Single large changes, each with a bar for its share of the largest one."""
     if not changes:
@@ -50,7 +76,7 @@ def large_table(caption: str, changes: Sequence[LargeChange]) -> str:
         (
             markup.path(change.path),
             markup.bar(change.bytes / most, markup.size(change.bytes)),
-            f"{markup.text(change.what)} in {markup.text(change.round)}<br>"
+            f"{markup.text(change.what)} in {markup.label(change.round)}<br>"
             f'<span class="soft">{markup.moment(change.time)}</span>',
         )
         for change in changes
@@ -72,7 +98,7 @@ def _snapshot(snap: Snapshot, alone: Alone | None, figures: VolumeFigures) -> tu
     odd = markup.chip("warn", state or "unreadable") + " " if alone and state != "whole" else ""
     return (
         "aside" if snap.aside else f"{snap.sequence:,}",
-        markup.text(snap.name),
+        markup.label(snap.name),
         markup.moment(snap.created),
         "" if snap.entries is None else f"{snap.entries:,}",
         "not counted" if snap.bytes is None else markup.size(snap.bytes),
@@ -105,7 +131,7 @@ def _standby(lag: Lag, standby: Standby | None) -> tuple[str, ...]:
     return (
         markup.path(lag.target or lag.name),
         _state(lag) + problem,
-        markup.text(standby.name) if standby else "",
+        markup.label(standby.name) if standby else "",
         "not known" if lag.seconds is None else markup.text(render.seconds(lag.seconds)),
         proof,
     )

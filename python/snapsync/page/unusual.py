@@ -1,6 +1,7 @@
 """Which rounds are unusual: a rule that a few odd rounds do not move."""
 
 from collections.abc import Sequence
+from math import ceil
 from statistics import median
 
 from snapsync.reports.pages import RoundFigure
@@ -34,7 +35,9 @@ def _is_far_above(what: str, before: Sequence[RoundFigure], figure: RoundFigure)
     deviation = 1.4826 * median([abs(value - usual) for value in values])
     # A volume whose rounds are all alike has no deviation: then a tenth of the usual takes its place.
     limit = usual + TIMES * max(deviation, usual / 10)
-    return _value(what, figure) > max(limit, LEAST[what] - 1)
+    # What every tenth round has is usual too, as a large round every week.
+    often = 1.5 * sorted(values)[ceil(0.9 * len(values)) - 1]
+    return _value(what, figure) > max(limit, often, LEAST[what] - 1)
 
 
 def _value(what: str, figure: RoundFigure) -> int:

@@ -2,16 +2,23 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 
 from snapsync import render
 from snapsync.page import charts, markup, unusual
 from snapsync.page.figures import SHARE
-from snapsync.page.tables import directories_table, large_table, rounds_table, snapshots_table, standbys_table
-from snapsync.page.timeline import COUNTS, Timeline, timeline
-from snapsync.reports.pages import RoundFigure, VolumeFigures
+from snapsync.page.tables import (
+    directories_table,
+    large_table,
+    rounds_table,
+    snapshots_table,
+    standbys_table,
+    unusual_table,
+)
+from snapsync.page.timeline import Timeline, timeline
+from snapsync.reports.pages import VolumeFigures
 
 _METRICS = (("data_bytes", "Bytes changed"), ("changes", "Entries changed"), ("bytes", "Size now"))
-_WORDS = {"changes": "changes", "deletions": "deletions", "bytes": "bytes"}
 
 
 def volume(number: int, figures: VolumeFigures) -> str:
@@ -142,39 +149,17 @@ def _unusual(number: int, figures: VolumeFigures) -> str:
     rule = (
         f"A round is marked if its changes, deletions or bytes lie more than {unusual.TIMES} deviations "
         f"above the median of the {unusual.WINDOW} rounds before it. The deviation is 1.4826 times the "
-        "median distance from that median, and at least a tenth of it, so a few odd rounds do not move the rule. "
-        f"It takes {unusual.NEEDED} rounds before it to judge one, and at least "
+        "median distance from that median, and at least a tenth of the median, so a few odd rounds do not move "
+        "the rule. It must also be half as large again as nine in ten of those rounds, so that a large round "
+        f"every few days is usual. It takes {unusual.NEEDED} rounds before it to judge one, and at least "
         f"{unusual.LEAST['changes']} changes, {unusual.LEAST['deletions']} deletions or "
         f"{render.size(unusual.LEAST['bytes'])} to be marked."
     )
     if not odd:
         return ""
-    rows = (
-        (
-            markup.text(one.name),
-            markup.moment(one.time),
-            " ".join(markup.chip("warn", _WORDS[what]) for what in one.unusual),
-            *_counts(one),
-        )
-        for one in reversed(odd)
-    )
-    headings = (
-        "round",
-        "taken",
-        "far above the usual",
-        "~>created",
-        "~>changed",
-        "~>renamed",
-        ">deleted",
-        ">data",
-    )
-    return markup.section(
-        "Unusual rounds", rule, markup.table("Unusual rounds", headings, rows), f"unusual-{number}"
-    )
-
-
-def _counts(one: RoundFigure) -> tuple[str, ...]:
-    return (*(f"{getattr(one, name):,}" for name in COUNTS[:-1]), markup.size(one.data_bytes))
+    table = markup.short_table(unusual_table, odd[::-1])
+    content = table + markup.details("What counts as unusual", f'<p class="lead">{rule}</p>')
+    return markup.section("Unusual rounds", "", content, f"unusual-{number}")
 
 
 # --- where ----------------------------------------------------------------------------------------
@@ -191,7 +176,8 @@ def _map(number: int, figures: VolumeFigures) -> str:
     )
     keys = (
         ("change", "calm", "created and changed"),
-        ("change", "deleted", "mostly deleted"),
+        ("change", "half", "half deleted"),
+        ("change", "away", "mostly deleted"),
         ("bytes", "still", "as it was 30 days ago"),
         ("bytes", "grown", "new in 30 days"),
     )
@@ -242,13 +228,13 @@ def _large(number: int, figures: VolumeFigures) -> str:
     largest = markup.section(
         "Largest changes",
         "Files that brought most data in one round." if figures.largest else "No round brought any data.",
-        large_table("Largest changes", figures.largest),
+        markup.short_table(partial(large_table, "Largest changes"), figures.largest),
         f"largest-{number}",
     )
     gone = markup.section(
         "Largest deletions",
         "The largest files that went." if figures.gone else "No round deleted a file.",
-        large_table("Largest deletions", figures.gone),
+        markup.short_table(partial(large_table, "Largest deletions"), figures.gone),
         f"gone-{number}",
     )
     return f'<div class="two">{largest}<div class="gone">{gone}</div></div>\n'
