@@ -79,7 +79,7 @@ def write(
         "target": target,
         "name": name,
         "sequence": sequence,
-        "time": time.isoformat(),
+        "created": time.isoformat(),
         "rows": table.num_rows,
         **{f"{flag}_count": number for flag, number in count.items()},
         "changed_count": table.num_rows - sum(count.values()),

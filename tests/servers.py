@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from lives import ROOT, Life
+
 from snapsync.page import figures
 from snapsync.reports.pages import PageReport, VolumeFigures
 from snapsync.reports.snapshots import ListReport, StatusReport

@@ -517,7 +517,7 @@ PYTHON_LEVELS = """
     errors reports.base
     options reports.values
     options_of_history
-    reports.comparisons reports.history reports.restores reports.rounds reports.snapshots
+    reports.comparisons reports.history reports.pages reports.restores reports.rounds reports.snapshots
     manifest render reports.roles
     api.checks
     api.comparisons api.history api.restores api.roles api.rounds api.snapshots
@@ -526,6 +526,11 @@ PYTHON_LEVELS = """
     jobs.config jobs.environment
     jobs.state
     jobs.lag jobs.prometheus jobs.runner
+    page.file page.kept page.library page.markup page.rows page.timeline page.unusual
+    page.charts page.tables page.tree
+    page.figures
+    page.look page.volume
+    page.page
     cli.arguments cli.monitoring cli.progress cli.summaries cli.terminal
     cli.output
     cli.parse.verbs

@@ -12,7 +12,6 @@ from snapsync.page.kept import Round, read
 from snapsync.page.tree import FIELDS, Directory, Tree
 from snapsync.reports.pages import DirectoryFigure, LargeChange, RoundFigure, VolumeFigures
 from snapsync.reports.snapshots import ListReport, StatusReport
-from snapsync.reports.values import Snapshot
 
 DIRECTORIES = 1500
 """How many directories the page shows at most as a map."""
@@ -42,15 +41,17 @@ def of_volume(
     status: StatusReport,
     listed: ListReport,
     files: Iterable[str],
+    *,
     problems: Sequence[str] = (),
+    damaged: Sequence[str] = (),
     told: Callable[[str], object] = lambda _: None,
 ) -> VolumeFigures:
     """The figures of a volume by its status, its snapshots and its kept manifests, oldest first.
 
-    `told` is called with each manifest that cannot be read, and why.
+    `damaged` says which others cannot be read; `told` is called with each of them, and why.
     """
-    found = _Found()
-    opened = _opened(files, {snap.id: snap for snap in listed.snapshots}, found)
+    found = _Found(passed_over=[*damaged])
+    opened = _opened(files, found)
     for round_ in opened:
         _take(found, round_, opened[-1].time)
     for sentence in found.passed_over:
@@ -78,11 +79,11 @@ def of_volume(
     )
 
 
-def _opened(files: Iterable[str], known: dict[str, Snapshot], found: _Found) -> list[Round]:
+def _opened(files: Iterable[str], found: _Found) -> list[Round]:
     opened = []
     for file in files:
         try:
-            opened.append(read(file, known))
+            opened.append(read(file))
         except (SnapsyncError, OSError, ValueError, KeyError) as error:
             found.passed_over.append(_why(file, error))
     return opened

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from snapsync.api import snapshots
 from snapsync.errors import SnapsyncError, UsageError, describe, told
@@ -68,5 +69,7 @@ def _figures(
     place: str, status: StatusReport, note: Told, title: str | None = None, problems: Sequence[str] = ()
 ) -> VolumeFigures:
     listed = snapshots.list_(place, alone=True)
-    with kept(place) as files:
-        return figures.of_volume(title or status.volume.path, status, listed, files, problems, note)
+    with TemporaryDirectory(prefix="snapsync-") as directory:
+        files, damaged = kept(place, directory)
+        title = title or status.volume.path
+        return figures.of_volume(title, status, listed, files, problems=problems, damaged=damaged, told=note)

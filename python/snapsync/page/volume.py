@@ -149,10 +149,10 @@ def _unusual(number: int, figures: VolumeFigures) -> str:
     rule = (
         f"A round is marked if its changes, deletions or bytes lie more than {unusual.TIMES} deviations "
         f"above the median of the {unusual.WINDOW} rounds before it. The deviation is 1.4826 times the "
-        "median distance from that median, and at least a tenth of the median, so a few odd rounds do not move "
-        "the rule. It must also be half as large again as nine in ten of those rounds, so that a large round "
-        f"every few days is usual. It takes {unusual.NEEDED} rounds before it to judge one, and at least "
-        f"{unusual.LEAST['changes']} changes, {unusual.LEAST['deletions']} deletions or "
+        "median distance from that median, and at least a tenth of the median, so a few odd rounds do not "
+        "move the rule. It must also be half as large again as nine in ten of those rounds, so that a large "
+        f"round every few days is usual. It takes {unusual.NEEDED} rounds before it to judge one, and "
+        f"at least {unusual.LEAST['changes']} changes, {unusual.LEAST['deletions']} deletions or "
         f"{render.size(unusual.LEAST['bytes'])} to be marked."
     )
     if not odd:

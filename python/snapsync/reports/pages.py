@@ -16,7 +16,7 @@ class RoundFigure(Record):
 
     snapshot: str
     name: str
-    sequence: int | None
+    sequence: int
     time: datetime
     created: int
     changed: int
