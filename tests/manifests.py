@@ -18,7 +18,7 @@ SCHEMA = pa.schema(
         ("old_path", pa.string()),
         ("path_raw", pa.binary()),
         ("old_path_raw", pa.binary()),
-        ("change", pa.struct([(flag, pa.bool_()) for flag in FLAGS])),
+        ("change", pa.struct([pa.field(flag, pa.bool_(), nullable=False) for flag in FLAGS])),
         ("size", pa.uint64()),
         ("size_old", pa.uint64()),
         ("data_bytes", pa.uint64()),

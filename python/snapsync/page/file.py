@@ -11,31 +11,35 @@ _STORE = ".snapsync"
 
 def check(file: str) -> None:
     """Raise UsageError or RefusedError where no page can or may be written to."""
+    if _is_only_written_to(file):
+        return
     place = _place(file)
     if _STORE in place.split("/"):
         message = f"cannot write the page to {file}: it is in the store of a volume"
         raise told(RefusedError(message), message, "name a file elsewhere")
     if os.path.isdir(place):
         message = f"cannot write the page to {file}: it is a directory"
-        raise told(
-            UsageError(message), message, f"name a file in it, such as {os.path.join(file, 'report.html')}"
-        )
+        raise told(UsageError(message), message, f"name a file in it, as {os.path.join(file, 'report.html')}")
     if not os.path.isdir(os.path.dirname(place)):
         message = f"cannot write the page to {file}: its directory is not there"
         raise told(UsageError(message), message, "name a file in a directory that is there")
 
 
 def write(file: str, page: str) -> None:
-    """Write a page: what is not a file, such as a pipe, is only written to."""
-    place = _place(file)
+    """Write a page: in the place of a file, or into a pipe or a device."""
     try:
-        if os.path.exists(place) and not os.path.isfile(place):
-            with open(place, "w", encoding="utf-8") as out:
+        if _is_only_written_to(file):
+            with open(file, "w", encoding="utf-8") as out:
                 out.write(page)
         else:
-            _replace(place, page)
+            _replace(_place(file), page)
     except OSError as error:
         raise told(error, f"cannot write the page to {file}: {error.strerror}") from None
+
+
+def _is_only_written_to(file: str) -> bool:
+    """Whether it is there, and no file that another could take the place of."""
+    return os.path.exists(file) and not os.path.isfile(file) and not os.path.isdir(file)
 
 
 def _place(file: str) -> str:
