@@ -156,7 +156,25 @@ class Browser:
             assert time.monotonic() < end, f"never true: {expression}; {self.complaints}"
             time.sleep(0.01)
 
-    def picture(self, clip: Callable[[], dict[str, float]] | None = None) -> bytes:
+    def until_done(self, action: Callable[[], None], expression: str, times: int = 200) -> None:
+        """Do something again and again until an expression is true in the page."""
+        for _ in range(times):
+            if self.value(f"Boolean({expression})"):
+                return
+            action()
+            time.sleep(0.05)
+        raise AssertionError(f"never true: {expression}; {self.complaints}")
+
+    def click(self, selector: str, begins: str) -> None:
+        """Click with the mouse on the first element whose text begins so."""
+        found = f"[...document.querySelectorAll({json.dumps(selector)})]"
+        of_text = f"{found}.find((one) => one.textContent.startsWith({json.dumps(begins)}))"
+        box = self.value(f"{of_text}.getBoundingClientRect().toJSON()")
+        at = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+            how = {} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}
+            self.call("Input.dispatchMouseEvent", type=kind, **at, **how)
+
+    def picture(self) -> bytes:
         """A PNG of the window."""
-        more = {} if clip is None else {"clip": {**clip(), "scale": 1}}
-        return base64.b64decode(self.call("Page.captureScreenshot", format="png", **more)["data"])
+        return base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])

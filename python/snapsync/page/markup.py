@@ -31,6 +31,14 @@ def moment(time: datetime) -> str:
     return f'<time datetime="{time.isoformat()}">{time:%Y-%m-%d %H:%M}</time>'
 
 
+def age(seconds: float) -> str:
+    """An age in one unit: 50 s, 12 min, 5 h, 3 days."""
+    for unit, length in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def size(number: int) -> str:
     return f'<span title="{number:,} bytes">{render.size(number).replace(" ", "&nbsp;")}</span>'
 

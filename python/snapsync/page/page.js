@@ -122,6 +122,13 @@
     return Plotly.react(place, [trace], layout({ margin: { l: 0, r: 0, t: 0, b: 0 } }), CONFIG);
   }
 
+  // The pieces of a chart say less than its name and the table below it.
+  function hideFromReaders(place) {
+    for (const piece of [place.querySelector(".plot-container"), document.getElementById("js-plotly-tester")]) {
+      if (piece) { piece.setAttribute("aria-hidden", "true"); }
+    }
+  }
+
   const draw = [];
 
   function prepare(article) {
@@ -158,7 +165,7 @@
 
   async function drawAll() {
     for (const one of draw) {
-      await one();
+      hideFromReaders(await one());
       await frame();
     }
     root.dataset.charts = "drawn";

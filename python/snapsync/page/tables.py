@@ -1,6 +1,7 @@
 """The tables of the page."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from snapsync import render
 from snapsync.page import markup
@@ -46,7 +47,7 @@ def unusual_table(rounds: Sequence[RoundFigure]) -> str:
     counts = ("created", "changed", "renamed", "deleted")
     rows = (
         (
-            markup.label(one.name),
+            markup.label(one.name) + _when(one.time),
             markup.moment(one.time),
             " ".join(markup.chip("warn", what) for what in one.unusual),
             *(f"{getattr(one, name):,}" for name in counts),
@@ -54,16 +55,8 @@ def unusual_table(rounds: Sequence[RoundFigure]) -> str:
         )
         for one in rounds
     )
-    headings = (
-        "round",
-        "~taken",
-        "far above the usual",
-        "~>created",
-        "~>changed",
-        "~>renamed",
-        ">deleted",
-        ">data",
-    )
+    of_counts = (f"~>{name}" for name in counts)
+    headings = ("round", "~taken", "far above the usual", *of_counts, ">data")
     return markup.table("Unusual rounds", headings, rows)
 
 
@@ -88,8 +81,13 @@ def snapshots_table(figures: VolumeFigures) -> str:
     """The snapshots, newest first, with what each holds and would free."""
     alone = {one.snapshot: one for one in figures.alone}
     rows = [_snapshot(snap, alone.get(snap.id), figures) for snap in reversed(figures.snapshots)]
-    headings = ("~>number", "name", "taken", "~>entries", ">holds", ">frees", "kept for")
+    headings = ("~>number", "name", "~taken", "~>entries", ">holds", ">frees", "kept for")
     return markup.table("Snapshots", headings, rows)
+
+
+def _when(time: datetime) -> str:
+    """The time below a name, where a phone has no room for a column of its own."""
+    return f'<br class="narrow"><span class="soft narrow">{markup.moment(time)}</span>'
 
 
 def _snapshot(snap: Snapshot, alone: Alone | None, figures: VolumeFigures) -> tuple[str, ...]:
@@ -98,18 +96,18 @@ def _snapshot(snap: Snapshot, alone: Alone | None, figures: VolumeFigures) -> tu
     odd = markup.chip("warn", state or "unreadable") + " " if alone and state != "whole" else ""
     return (
         "aside" if snap.aside else f"{snap.sequence:,}",
-        markup.label(snap.name),
+        markup.label(snap.name) + _when(snap.created),
         markup.moment(snap.created),
         "" if snap.entries is None else f"{snap.entries:,}",
         "not counted" if snap.bytes is None else markup.size(snap.bytes),
         "not known" if alone is None or alone.bytes is None else markup.size(alone.bytes),
-        odd + markup.text("; ".join(held)),
+        odd + f'<span class="long">{markup.text("; ".join(held))}</span>',
     )
 
 
 def standbys_table(figures: VolumeFigures) -> str:
     """Each standby with its lag and its last proof; of a standby's own page itself."""
-    headings = ("standby", "state", "~holds", ">age", "proof")
+    headings = ("standby", "state", "age", "~holds", "proof")
     known = {standby.path: standby for standby in figures.standbys}
     rows = [_standby(lag, known.get(lag.target or "")) for lag in figures.lags]
     told = {lag.target for lag in figures.lags}
@@ -131,8 +129,8 @@ def _standby(lag: Lag, standby: Standby | None) -> tuple[str, ...]:
     return (
         markup.path(lag.target or lag.name),
         _state(lag) + problem,
+        "not known" if lag.seconds is None else markup.text(markup.age(lag.seconds)),
         markup.label(standby.name) if standby else "",
-        "not known" if lag.seconds is None else markup.text(render.seconds(lag.seconds)),
         proof,
     )
 

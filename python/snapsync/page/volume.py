@@ -104,19 +104,11 @@ def _totals(figures: VolumeFigures) -> Iterator[tuple[str, str, str, bool]]:
         behind = [lag for lag in figures.lags if lag.problem or lag.seconds is None or lag.snapshots]
         oldest = max((lag.seconds or 0 for lag in figures.lags), default=0)
         state = f"{len(behind):,} behind or in trouble" if behind else "up to date"
-        age = f"oldest state {age_of(oldest)}"
+        age = f"oldest state {markup.age(oldest)}"
         yield "Standbys", f"{len(figures.lags):,}", f"{state}, {age}", bool(behind)
     odd = [one for one in rounds if one.unusual]
     told = f"newest: {markup.text(odd[-1].name)}" if odd else "none far above the rest"
     yield "Unusual rounds", f"{len(odd):,}", told, bool(odd)
-
-
-def age_of(seconds: float) -> str:
-    """An age in one unit: 50 s, 12 min, 5 h, 3 days."""
-    for unit, length in (("days", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 # --- over time ------------------------------------------------------------------------------------
