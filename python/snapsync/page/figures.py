@@ -13,7 +13,7 @@ from snapsync.page.tree import FIELDS, Directory, Tree
 from snapsync.reports.pages import DirectoryFigure, LargeChange, RoundFigure, VolumeFigures
 from snapsync.reports.snapshots import ListReport, StatusReport
 
-DIRECTORIES = 1500
+DIRECTORIES = 900
 """How many directories the page shows at most as a map."""
 GROWING = 20
 """How many of the directories that grew are shown."""
@@ -183,7 +183,7 @@ def _growing(tree: Tree) -> tuple[DirectoryFigure, ...]:
     for path, directory in tree.walk(by_name=False):
         growth = directory.total[place]
         below = max((child.total[place] for child in directory.below.values()), default=0)
-        if growth > 0 and below < SHARE * growth:
+        if path and growth > 0 and below < SHARE * growth:
             grown.append((-growth, path, directory))
     best = heapq.nsmallest(GROWING, grown, key=lambda found: found[:2])
     return tuple(_figure(path, directory) for _, path, directory in best)

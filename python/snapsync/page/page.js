@@ -96,6 +96,19 @@
     return Plotly.react(place, [...bars, bytes, ...(odd.length ? [marks] : [])], shown, CONFIG);
   }
 
+  // How many levels to draw at once: each field takes about a millisecond.
+  function depth(is, above, most) {
+    const levels = [];
+    const of = new Map();
+    for (const at of is) {
+      of.set(at, above[at] === null ? 0 : of.get(above[at]) + 1);
+      levels[of.get(at)] = (levels[of.get(at)] || 0) + 1;
+    }
+    let fields = 0;
+    const fits = levels.filter((count) => (fields += count) <= 150).length;
+    return Math.max(2, Math.min(most, fits));
+  }
+
   function map(place, data, metric, title) {
     const values = data[metric];
     const share = (at) => (metric === "bytes"
@@ -108,7 +121,7 @@
       size(data.data_bytes[at]) + " of data<br>holds " + size(data.bytes[at]) + " now";
     const worth = (at) => (metric === "changes" ? values[at].toLocaleString("en") : size(values[at]));
     const trace = {
-      type: "treemap", branchvalues: "total", maxdepth: place.clientWidth < 560 ? 3 : 4, sort: true,
+      type: "treemap", branchvalues: "total", maxdepth: depth(is, data.above, place.clientWidth < 560 ? 3 : 4), sort: true,
       ids: is.map(String), parents: is.map((at) => (data.above[at] === null ? "" : String(data.above[at]))),
       labels: is.map((at) => (at ? data.names[at] : title)), values: is.map((at) => values[at]),
       customdata: is.map(told), text: is.map(worth),

@@ -56,7 +56,7 @@ def unusual_table(rounds: Sequence[RoundFigure]) -> str:
         for one in rounds
     )
     of_counts = (f"~>{name}" for name in counts)
-    headings = ("round", "~taken", "far above the usual", *of_counts, ">data")
+    headings = ("round", "~taken", "unusual in", *of_counts, ">data")
     return markup.table("Unusual rounds", headings, rows)
 
 

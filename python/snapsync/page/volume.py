@@ -103,7 +103,7 @@ def _totals(figures: VolumeFigures) -> Iterator[tuple[str, str, str, bool]]:
     if figures.lags:
         behind = [lag for lag in figures.lags if lag.problem or lag.seconds is None or lag.snapshots]
         oldest = max((lag.seconds or 0 for lag in figures.lags), default=0)
-        state = f"{len(behind):,} behind or in trouble" if behind else "up to date"
+        state = f"{len(behind):,} behind" if behind else "up to date"
         age = f"oldest state {markup.age(oldest)}"
         yield "Standbys", f"{len(figures.lags):,}", f"{state}, {age}", bool(behind)
     odd = [one for one in rounds if one.unusual]
