@@ -17,7 +17,7 @@ from lives import ROOT, Life
 from machine import Pair, Place, assert_told, done, run, store
 from worlds import fill
 
-from snapsync.page import figures, unusual
+from snapsync.page import figures, markup, unusual
 from snapsync.reports.pages import RoundFigure, VolumeFigures
 
 START = datetime(2026, 10, 1, tzinfo=UTC)
@@ -342,3 +342,10 @@ def test_a_row_of_a_manifest_is_as_the_product_writes_it(synced: Pair, tmp_path:
     done("diff", f"{synced.source}@first", f"{synced.source}@second", "-o", tmp_path / "real.arrow")
     real = {field.name: field.type for field in pa.ipc.open_file(tmp_path / "real.arrow").schema}
     assert {field.name: field.type for field in manifests.SCHEMA}.items() <= real.items()
+
+
+def test_data_in_the_page_cannot_end_its_element() -> None:
+    value = {"<!--<script>": ["</script>", "]]>&", "\u2028"]}
+    text = markup.data(value)
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text) == value

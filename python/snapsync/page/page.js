@@ -84,7 +84,7 @@
       xaxis: {
         ...axis, ...timeTicks(data.times, place.clientWidth), anchor: "y2", showgrid: false, ticklen: 7,
         tickcolor: "rgba(0,0,0,0)",
-        range: [-0.6, Math.max(x.length - 0.4, 6)],
+        range: [-0.6, Math.max(x.length - 0.4, 11.4)],
       },
       yaxis: { ...axis, domain: [0.47, 1], range: [0, highest * 1.16], tickformat: ",~d", nticks: 5, title: { text: "entries" } },
       yaxis2: { ...axis, domain: [0, 0.38], range: [0, top * 1.1], ...sizeTicks(top), title: { text: "data" } },

@@ -97,7 +97,7 @@ def _totals(figures: VolumeFigures) -> Iterator[tuple[str, str, str, bool]]:
             False,
         )
     line = [snap for snap in figures.snapshots if not snap.aside]
-    newest = (markup.text(line[-1].name), markup.moment(line[-1].created)) if line else ("none", "")
+    newest = (_fitting(line[-1].name), markup.moment(line[-1].created)) if line else ("none", "")
     yield "Newest snapshot", *newest, False
     yield "Snapshots", f"{len(figures.snapshots):,}", f"{len(rounds):,} rounds on record", False
     if figures.lags:
@@ -109,6 +109,11 @@ def _totals(figures: VolumeFigures) -> Iterator[tuple[str, str, str, bool]]:
     odd = [one for one in rounds if one.unusual]
     told = f"newest: {markup.text(odd[-1].name)}" if odd else "none far above the rest"
     yield "Unusual rounds", f"{len(odd):,}", told, bool(odd)
+
+
+def _fitting(name: str) -> str:
+    """A name in the size that a tile has room for."""
+    return markup.text(name) if len(name) < 11 else f'<span class="tight">{markup.text(name)}</span>'
 
 
 # --- over time ------------------------------------------------------------------------------------
