@@ -157,7 +157,7 @@ def test_without_the_first_manifest_nobody_says_what_is_held(tmp_path: Path) -> 
     assert not any(one.whole for one in told.rounds)
 
 
-@pytest.mark.parametrize("harm", ["cut", "flipped", "empty", "text", "metadata"])
+@pytest.mark.parametrize("harm", ["cut", "flipped", "empty", "text", "metadata", "time"])
 def test_a_damaged_manifest_is_named_and_passed_over_whole(tmp_path: Path, harm: str) -> None:
     life = live(tmp_path, 2)
     victim = life.files[7]
@@ -168,6 +168,7 @@ def test_a_damaged_manifest_is_named_and_passed_over_whole(tmp_path: Path, harm:
         "flipped": content[:half] + b"\xff" * 64 + content[half + 64 :],
         "empty": b"",
         "text": b"ARROW1 and nothing else",
+        "time": content.replace(b"+00:00", b"      "),
         "metadata": content.replace(b"snapsync.sequence", b"snapsync.sequencf"),
     }
     victim.write_bytes(harmed[harm])

@@ -32,11 +32,14 @@ def read(file: AnyPath) -> Round:
     """Open a kept manifest. Raises what `Manifest` raises, KeyError or ValueError for wrong metadata."""
     manifest = Manifest(file)
     of = manifest.metadata
+    time = datetime.fromisoformat(of["snapsync.created"])
+    if time.tzinfo is None:
+        raise ValueError("its time has no zone")
     return Round(
         manifest=manifest,
         base=of["snapsync.base"],
         snapshot=of["snapsync.target"],
         name=of["snapsync.name"],
         sequence=int(of["snapsync.sequence"]),
-        time=datetime.fromisoformat(of["snapsync.created"]),
+        time=time,
     )

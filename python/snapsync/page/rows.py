@@ -170,7 +170,9 @@ def _added_up(tables: list[Any]) -> Any:
 
 def _moved(rows: Any) -> Iterator[tuple[str, str]]:
     """Directories that were renamed: where they were, and where they are."""
-    found = rows.filter(pc.and_(rows["is_directory"], rows["renamed"])).select(["old_path", "path"])
+    named = pc.and_(pc.is_valid(rows["old_path"]), pc.is_valid(rows["path"]))
+    found = rows.filter(pc.and_(pc.and_(rows["is_directory"], rows["renamed"]), named))
+    found = found.select(["old_path", "path"])
     for row in found.to_pylist():
         yield row["old_path"], row["path"]
 
