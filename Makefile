@@ -6,6 +6,7 @@
 # make bench  times snapsync beside its peers, as root; BENCH_FLAGS chooses scenes and scale
 # make bench-log  times rounds through a log beside rclone and restic
 # make bench-stages  times walk, compare, frame and apply by themselves
+# make screenshots  takes the pictures of docs/report.md, of a made-up file server
 # make lint   formatting, lints, types
 # make fmt    formats the sources
 # make build  virtual environment and native module, as the tests need it; a release is `pip install .`
@@ -32,9 +33,10 @@ unexport PYTHONHOME PYTHONPATH
 
 TEST_TOOLS := btrfs-progs=mkfs.btrfs xfsprogs=mkfs.xfs e2fsprogs=mkfs.ext4 acl=setfacl attr=setfattr \
 	libcap2-bin=setcap exfat-fuse=mount.exfat-fuse exfatprogs=mkfs.exfat ntfs-3g=mkfs.ntfs \
-	age=age faketime=faketime openssh-server=sshd sshfs=sshfs bindfs=bindfs rsync=rsync iproute2=ip strace=strace patch=patch systemd=systemd-analyze
+	age=age faketime=faketime openssh-server=sshd sshfs=sshfs bindfs=bindfs rsync=rsync iproute2=ip strace=strace \
+	patch=patch systemd=systemd-analyze chromium=chromium
 
-.PHONY: demo test fuzz soak bench bench-log bench-stages lint fmt build clean test-tools
+.PHONY: demo test fuzz soak bench bench-log bench-stages screenshots lint fmt build clean test-tools
 .DEFAULT_GOAL := build
 
 demo: build
@@ -62,6 +64,10 @@ bench-log: build
 
 bench-stages:
 	cargo bench $(CARGO_FLAGS) -p snapsync-benches
+
+screenshots: build
+	@scripts/need chromium=chromium "fonts-dejavu-core=test -d /usr/share/fonts/truetype/dejavu"
+	$(BIN)/python scripts/screenshots docs
 
 lint: build
 	cargo fmt --check

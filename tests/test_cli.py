@@ -16,7 +16,7 @@ from oracle import assert_same, touch_marks
 
 VERBS = (
     *("sync", "snapshot", "list", "delete", "prune", "hold", "release"),
-    *("diff", "inspect", "verify", "status", "run", "service", "demo"),
+    *("diff", "inspect", "verify", "status", "report", "run", "service", "demo"),
 )
 
 

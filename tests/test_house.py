@@ -519,7 +519,7 @@ PYTHON_LEVELS = """
     options reports.values
     options_of_paths
     options_of_history
-    render reports.comparisons reports.history reports.restores reports.rounds reports.snapshots
+    render reports.comparisons reports.history reports.pages reports.restores reports.rounds reports.snapshots
     manifest reports.roles
     api.checks history
     api.comparisons api.history api.restores api.roles api.rounds api.snapshots
@@ -528,6 +528,11 @@ PYTHON_LEVELS = """
     jobs.config jobs.environment
     jobs.state
     jobs.lag jobs.prometheus jobs.runner
+    page.file page.kept page.library page.markup page.rows page.timeline page.unusual
+    page.charts page.tables page.tree
+    page.figures
+    page.look page.volume
+    page.page
     cli.arguments cli.monitoring cli.progress cli.summaries cli.terminal
     cli.output
     cli.parse.verbs
