@@ -236,10 +236,10 @@ def test_a_large_file_is_refused_and_said_to_differ_where_it_is_no_text(place: P
     done("snapshot", volume)
     with file.open("ab") as opened:
         opened.write(b"last\n")
-    assert_told(run("versions", file, "--diff"), "version 2", "8.0 MiB", "--restore", codes=(3,))
+    assert_told(run("versions", file, "--diff"), "version 2", "16.0 MiB", "--restore", codes=(3,))
 
 
-MOST = 8 << 20
+MOST = 16 << 20
 
 
 def distinct(seed: int) -> bytes:
@@ -272,7 +272,7 @@ def test_the_largest_files_are_compared_in_bounded_memory(place: Place, made: Ca
     ran = subprocess.run([sys.executable, "-c", MEASURED, file], capture_output=True, env=environment())
     assert ran.returncode == 0, ran.stderr
     assert len(ran.stdout) > MOST // 2
-    assert int(ran.stderr.split()[-1]) < 640 << 10
+    assert int(ran.stderr.split()[-1]) < 384 << 10
 
 
 def test_numbers_of_versions_that_make_no_sense_are_refused(place: Place) -> None:

@@ -62,7 +62,7 @@ def versions(
 
     --diff writes a unified diff in the form of git, with paths from the volume's root: `patch -p1` and `git
     apply` there take it. What is not there is /dev/null. A file with a zero byte is binary, and only said to
-    differ; one beyond 8 MiB is refused.
+    differ; one beyond 16 MiB is refused.
     """
     compared = [number for number in (first, second) if number is not None]
     _make_sense(compared, diff=diff, restore=restore, to=to)

@@ -5,7 +5,7 @@ use snapsync_model::{Context, Kind, Monitor, Result};
 use snapsync_snapshot::Found;
 
 /// The largest file that is compared line by line: two of them are in memory, with what is known of each line.
-pub(crate) const MOST: u64 = 8 << 20;
+pub(crate) const MOST: u64 = 16 << 20;
 
 /// How much of a larger file is looked at to tell whether it is text.
 const GLANCE: usize = 64 << 10;
