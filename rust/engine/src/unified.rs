@@ -140,7 +140,7 @@ fn shown(side: &OneSide<'_>, prefix: &[u8]) -> Vec<u8> {
 /// The path behind `a/` or `b/`, in quotes like a string of C where `patch` would not read it as it is.
 fn name(side: &OneSide<'_>, prefix: &[u8]) -> Vec<u8> {
     let is_utf8 = std::str::from_utf8(side.path).is_ok();
-    let is_odd = |byte: u8| !byte.is_ascii_graphic() && !(is_utf8 && !byte.is_ascii());
+    let is_odd = |byte: u8| !(byte.is_ascii_graphic() || is_utf8 && !byte.is_ascii());
     let path = [prefix, side.path].concat();
     if !path.iter().any(|byte| is_odd(*byte) || matches!(byte, b'"' | b'\\')) {
         return path;
