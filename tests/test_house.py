@@ -325,7 +325,7 @@ RUST_LEVELS = {
     "history": """
         directories step
         timeline
-        fold places
+        fold places traced
         life
     """,
     "engine": """

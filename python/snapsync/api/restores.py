@@ -229,8 +229,10 @@ def restore_version(
     path = report.volume.path
     snapshot = f"{path if path.endswith('/') else f'{path}@'}{version.snapshots[-1].id}"
     if to is None:
-        return restore_paths(snapshot, [report.path], progress=progress, **options)
-    text = _native.restore_file(snapshot, report.path, os.fsdecode(to), **_supply(options), progress=progress)
+        return restore_paths(snapshot, [version.path], progress=progress, **options)
+    text = _native.restore_file(
+        snapshot, version.path, os.fsdecode(to), **_supply(options), progress=progress
+    )
     return RestoreToReport.from_json(text)
 
 

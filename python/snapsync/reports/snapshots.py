@@ -89,8 +89,8 @@ class StatusReport(Report):
 
     `history` is what the snapshots take beside the tree: None if nobody asked, and of subvolumes, which share
     with it. `manifests` is how many manifests of rounds it keeps, also of snapshots that are gone, and
-    `manifest_bytes` what they take. `lags` has an entry for each standby, or for the volume itself where that is one; `verdict` is
-    ok, warning, critical or unknown where it was asked for.
+    `manifest_bytes` what they take. `lags` has an entry for each standby, or for the volume itself where that
+    is one; `verdict` is ok, warning, critical or unknown where it was asked for.
     """
 
     verb = "status"

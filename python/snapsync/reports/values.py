@@ -282,7 +282,8 @@ class Version(Record):
     """What a file was in `snapshots`, and is now if it is `live`; the oldest has the number 1.
 
     `mtime` is in nanoseconds since 1970, `target` what a link points at. `content` is a path where a file's
-    bytes can be read for as long as it has that version: `size` bytes from `content_offset` on.
+    bytes can be read for as long as it has that version: `size` bytes from `content_offset` on. `path` is
+    the one that it had in the newest of its snapshots, or has now if none has it.
     """
 
     number: int
@@ -292,6 +293,7 @@ class Version(Record):
     target: str | None
     content: str
     content_offset: int
+    path: str
     snapshots: tuple[Snapshot, ...]
     live: bool
 

@@ -10,9 +10,11 @@ mod life;
 mod places;
 mod step;
 mod timeline;
+mod traced;
 
 pub use fold::fold;
 pub use life::{Event, Life, What, life};
 pub use places::{PastPlace, Stretch, places};
 pub use step::Step;
 pub use timeline::{SeenAs, Timeline};
+pub use traced::trace;

@@ -70,7 +70,8 @@ pub fn life(steps: &[Step], path: &RelPath, monitor: &Monitor) -> Result<Life> {
     loop {
         let timeline = Timeline::play_and_tell(steps, |name| names.contains(name), monitor)?;
         let who = timeline.who_had(path)?;
-        let further: Vec<_> = timeline.names_of(&who).filter(|name| !names.contains(name)).collect();
+        let all = who.keys().copied().collect();
+        let further: Vec<_> = timeline.names_of(&all).filter(|name| !names.contains(name)).collect();
         if further.is_empty() {
             return timeline.life_of(&who, steps, monitor);
         }
@@ -98,13 +99,6 @@ impl Timeline {
             add(Who::File(entry.file), self.directories.lays_of(&entry.stay, 0, STILL)?);
         }
         Ok(found)
-    }
-
-    /// All names that some of them ever had.
-    fn names_of<'a>(&'a self, who: &'a BTreeMap<Who, u32>) -> impl Iterator<Item = Box<[u8]>> + 'a {
-        let is_theirs = move |file: u32| who.contains_key(&Who::File(file));
-        let entries = self.entries.iter().filter(move |entry| is_theirs(entry.file));
-        entries.map(|entry| entry.stay.name.clone())
     }
 
     fn lays_of_who(&self, who: Who) -> Result<Vec<Lay>> {

@@ -4,7 +4,7 @@ use crate::directories::{Directories, Node, STILL, Stay, TOP};
 use crate::step::Step;
 use snapsync_manifest::Brief;
 use snapsync_model::{Attributes, Change, ChangeFlags, Kind, Monitor, ROOT, Result};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What an entry was when a snapshot last had it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -249,6 +249,12 @@ impl Timeline {
     /// What an entry was in the last snapshot that has it.
     pub(crate) fn seen(&self, entry: &Entry) -> SeenAs {
         entry.seen.unwrap_or(self.files[entry.file as usize])
+    }
+
+    /// All names that some files ever had.
+    pub(crate) fn names_of<'a>(&'a self, who: &'a BTreeSet<Who>) -> impl Iterator<Item = Box<[u8]>> + 'a {
+        let theirs = self.entries.iter().filter(|entry| who.contains(&Who::File(entry.file)));
+        theirs.map(|entry| entry.stay.name.clone())
     }
 
     pub(crate) fn file_seen(&self, file: u32) -> SeenAs {

@@ -56,7 +56,8 @@ def versions(
 ) -> int:
     """Show every version of one file.
 
-    Versions differ in content, kind or link target: a file that was only touched has no new one. The volume
+    FILE is followed to its other names, where it or a directory above it was renamed. Versions differ in
+    content, kind or link target: a file that was only touched has no new one. The volume
     is found from FILE upwards; where no snapshot of all of it has FILE, its parts are asked. With --restore
     and --from the data of the version is a standby's.
 
@@ -121,16 +122,18 @@ def _table(report: VersionsReport) -> Iterator[str]:
     path, volume = render.name(report.path), render.name(report.volume.path)
     gone = "" if report.exists else ", not there now"
     yield f"{path} of {volume}: {render.count(len(report.versions), 'version')}{gone}"
-    yield from render.table(_HEADINGS, map(_row, report.versions))
+    yield from render.table(_HEADINGS, (_row(version, report.path) for version in report.versions))
 
 
-def _row(version: Version) -> tuple[str, ...]:
+def _row(version: Version, path: str) -> tuple[str, ...]:
     if version.kind == "file":
         what = render.size(version.size)
     else:
         what = version.kind if version.target is None else f"-> {version.target}"
     names = ", ".join(snapshot.name for snapshot in version.snapshots)
-    return (str(version.number), what, _modified(version), names, "now" if version.live else "")
+    other = f"as {render.name(version.path)}" if version.path != path else ""
+    now = "now" if version.live else ""
+    return (str(version.number), what, _modified(version), names, " ".join(filter(None, (now, other))))
 
 
 def _modified(version: Version) -> str:

@@ -234,6 +234,9 @@ pub struct Version {
     pub content: PathBuf,
     /// Where they begin there: many small files are in one.
     pub content_offset: u64,
+    /// Its path in the newest of its snapshots, or now if none has it.
+    #[serde(serialize_with = "path_as_json")]
+    pub path: PathBuf,
     pub snapshots: Vec<SnapshotInfo>,
     /// Whether it is the present version.
     pub live: bool,

@@ -19,7 +19,8 @@ impl Driver<'_> {
     pub(super) fn remember(&mut self, state: &State, brought: &Brought) -> Result<()> {
         // Files that were sent whole, whatever they differ in, did not all change; and what the standby had
         // lost came as if it were new.
-        let is_plain = self.unlike.is_empty() && !self.brings_lost();
+        let brings_lost = self.lost.as_ref().is_some_and(|(_, lost)| !lost.is_empty());
+        let is_plain = self.unlike.is_empty() && !brings_lost;
         let primary = self.primary.hold(LONG, self.monitor)?;
         if let Some(outgoing) = brought.outgoing.as_ref().filter(|_| is_plain) {
             kept::keep(primary, brought.snapshot.id, &outgoing.manifest());

@@ -168,7 +168,7 @@ pub(super) struct Driver<'a> {
     /// Files that differed when they were read again, and are sent whole.
     pub(super) unlike: BTreeSet<u64>,
     /// Files that a snapshot has on the primary, and the standby has lost.
-    lost: Option<(Uuid, LostPaths)>,
+    pub(super) lost: Option<(Uuid, LostPaths)>,
     /// How many of them have travelled.
     pub(super) mended: u64,
     pub(super) options: &'a Options,
@@ -479,10 +479,6 @@ impl Driver<'_> {
         self.primary.let_go();
         let told = told::ask(&sides, self.standby, &self.looked.path, self.monitor)?;
         Ok(sides.with_told(told))
-    }
-
-    pub(super) fn brings_lost(&self) -> bool {
-        self.lost.as_ref().is_some_and(|(_, lost)| !lost.is_empty())
     }
 
     /// What the standby lacks of the base: it travels as if it were new.

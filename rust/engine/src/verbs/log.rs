@@ -50,9 +50,9 @@ fn paths(step: &Step, monitor: &Monitor) -> Result<(Vec<LoggedPath>, u64)> {
         rows.try_for_each(|change| {
             let change = change?;
             if paths.len() < SHOWN {
-                paths.push(shown(&change))
+                paths.push(shown(&change));
             } else {
-                more += 1
+                more += 1;
             }
             Ok(())
         })

@@ -11,10 +11,13 @@ use crate::report::snapshots::{RestoredTo, Version, Versions};
 use crate::unified::{OneSide, What, unified};
 use crate::verbs::change_of::{MOST, read_side};
 use crate::verbs::restore::directory::restore_into;
+use crate::volume::kept;
 use rustix::fs::{AtFlags, unlinkat};
+use snapsync_history::trace;
 use snapsync_model::{Context, Error, Kind, Monitor, Range, RelPath, Result, SnapshotInfo, count, size};
 use snapsync_snapshot::{Finding, Found, Proof, Volume, find_at};
 use snapsync_sys::{Place, Root, remove_all_in};
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -27,6 +30,8 @@ struct Known {
     found: Found,
     digest: Option<Digest>,
     proofs: Vec<Proof>,
+    /// In the newest of its snapshots, or now if none has it.
+    path: RelPath,
     snapshots: Vec<SnapshotInfo>,
     is_live: bool,
 }
@@ -48,26 +53,9 @@ pub fn versions(
         None => holder_of(volume, &path)?,
     };
     let mut history = History { known: Vec::new(), states: vec![0], monitor };
-    let mut finding = Finding::new(&volume, &path);
-    for snapshot in volume.snapshots()? {
-        monitor.check()?;
-        let found = finding.find_in(&snapshot)?;
-        let is_aside = snapshot.aside;
-        let at = found.map(|found| history.add(&found)).transpose()?;
-        if let Some(at) = at {
-            history.known[at].snapshots.push(snapshot);
-        }
-        if !is_aside {
-            history.became(at);
-        }
-    }
-    let live = find_at(&Arc::new(volume.root().underneath()?), &path)?;
-    let exists = live.is_some();
-    let at = live.map(|found| history.add(&found)).transpose()?;
-    if let Some(at) = at {
-        history.known[at].is_live = true;
-    }
-    history.became(at);
+    let (paths, last) = paths_in(&volume, &path, monitor)?;
+    history.add_snapshots(&volume, &paths, &path)?;
+    let exists = history.add_live(&volume, [&path, &last])?;
     if history.known.is_empty() {
         return Err(Error::usage(
             format!("{} is not in {}, and in none of its snapshots", path.display(), volume.path().display()),
@@ -85,6 +73,30 @@ pub fn versions(
         notes: monitor.take_notes(),
         seconds: started.elapsed().as_secs_f64(),
     })
+}
+
+/// The path that a file had in each snapshot where its history tells it, and the last of them: files and
+/// directories are renamed.
+fn paths_in(volume: &Volume, path: &RelPath, monitor: &Monitor) -> Result<(HashMap<Uuid, RelPath>, RelPath)> {
+    let traced = kept::history(volume, monitor).and_then(|past| {
+        let paths = trace(&past.steps, path, monitor)?;
+        let ids = past.steps.iter().map(|step| Uuid::parse_str(&step.header.target));
+        Ok(ids.zip(paths).filter_map(|(id, path)| Some((id.ok()?, path))).collect::<Vec<_>>())
+    });
+    match traced {
+        Err(error) if !matches!(error.exit_code(), 5) => {
+            monitor.note(format!(
+                "only this path was looked at, as its history is not known: {}",
+                error.sentence()
+            ));
+            Ok((HashMap::new(), path.clone()))
+        }
+        traced => {
+            let traced = traced?;
+            let last = traced.last().map_or_else(|| path.clone(), |(_, path)| path.clone());
+            Ok((traced.into_iter().collect(), last))
+        }
+    }
 }
 
 /// Restores a path of a snapshot to `to`, where nothing exists.
@@ -248,6 +260,49 @@ impl History<'_> {
         Ok(OneSide { path: path.as_bytes(), label, what })
     }
 
+    fn add_snapshots(
+        &mut self,
+        volume: &Volume,
+        paths: &HashMap<Uuid, RelPath>,
+        path: &RelPath,
+    ) -> Result<()> {
+        let mut findings: HashMap<&RelPath, Finding<'_>> = HashMap::new();
+        for snapshot in volume.snapshots()? {
+            self.monitor.check()?;
+            let path = paths.get(&snapshot.id).unwrap_or(path);
+            let finding = findings.entry(path).or_insert_with(|| Finding::new(volume, path));
+            let found = finding.find_in(&snapshot)?;
+            let is_aside = snapshot.aside;
+            let at = found.map(|found| self.add(&found)).transpose()?;
+            if let Some(at) = at {
+                self.known[at].path = path.clone();
+                self.known[at].snapshots.push(snapshot);
+            }
+            if !is_aside {
+                self.became(at);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is at the first of some paths now; whether there is anything.
+    fn add_live(&mut self, volume: &Volume, paths: [&RelPath; 2]) -> Result<bool> {
+        let tree = Arc::new(volume.root().underneath()?);
+        for path in paths {
+            let Some(found) = find_at(&tree, path)? else { continue };
+            let at = self.add(&found)?;
+            let known = &mut self.known[at];
+            known.is_live = true;
+            if known.snapshots.is_empty() {
+                known.path = path.clone();
+            }
+            self.became(Some(at));
+            return Ok(true);
+        }
+        self.became(None);
+        Ok(false)
+    }
+
     /// The place of the version that this entry is, which may be known already.
     fn add(&mut self, found: &Found) -> Result<usize> {
         let proven = self.known.iter().position(|known| known.is_proven(found));
@@ -258,7 +313,15 @@ impl History<'_> {
         let at = at.unwrap_or(self.known.len());
         if at == self.known.len() {
             let (proofs, snapshots) = (Vec::new(), Vec::new());
-            self.known.push(Known { found: found.clone(), digest: None, proofs, snapshots, is_live: false });
+            let path = RelPath::root();
+            self.known.push(Known {
+                found: found.clone(),
+                digest: None,
+                proofs,
+                path,
+                snapshots,
+                is_live: false,
+            });
         }
         let known = &mut self.known[at];
         if !known.proofs.contains(&found.proof) {
@@ -329,6 +392,7 @@ impl Known {
             content: if self.found.kind == Kind::File { self.found.content() } else { PathBuf::new() },
             content_offset: if self.found.kind == Kind::File { self.found.content_offset() } else { 0 },
             target: self.found.target.map(|target| String::from_utf8_lossy(&target).into_owned()),
+            path: self.path.as_path().to_path_buf(),
             snapshots: self.snapshots,
             live: self.is_live,
         }

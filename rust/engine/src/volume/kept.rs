@@ -85,8 +85,8 @@ pub(crate) fn history(volume: &Volume, monitor: &Monitor) -> Result<History> {
 /// All files of kept manifests, each with the snapshot that it leads to.
 pub(super) fn kept_files(volume: &Volume) -> Result<Vec<(Uuid, Spot)>> {
     let dir = volume.store().join(HISTORY);
-    let named = |name: &Box<[u8]>| parsed(name).map(|(id, _)| (id, dir.join(name)));
-    Ok(list(&dir)?.iter().filter_map(named).collect())
+    let named = |name: Box<[u8]>| parsed(&name).map(|(id, _)| (id, dir.join(&name)));
+    Ok(list(&dir)?.into_iter().filter_map(named).collect())
 }
 
 /// What the kept manifests take: how many they are, and their bytes.

@@ -178,7 +178,7 @@ impl Volume {
         }
     }
 
-    /// Whether the snapshot with this id is on the list: one that is deleted goes from it before its bytes do.
+    /// Whether the snapshot with this id is on the list: one that is deleted goes from it before its bytes.
     pub fn lists(&self, id: Uuid) -> bool {
         self.dir_of(id).join("snapshot.json").is_there()
     }
