@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 from machine import Pair, Place, assert_told, done, missing, run, snapshots, status, store
 
+import snapsync
+
 Names = dict[str, int]
 
 
@@ -215,7 +217,7 @@ def taken(volume: Path, life: Life) -> None:
     life.remember(snapshots(volume)[-1]["sequence"])
 
 
-def assert_found(volume: Path, life: Life, pattern: str, *options: str) -> list[dict[str, Any]]:
+def assert_found(volume: object, life: Life, pattern: str, *options: str) -> list[dict[str, Any]]:
     report = done("find", volume, pattern, *options)
     assert report["searched"] == len(life.was)
     found = {path["path"]: path["stretches"] for path in report["found"]}
@@ -226,7 +228,7 @@ def assert_found(volume: Path, life: Life, pattern: str, *options: str) -> list[
     return report["found"]
 
 
-def assert_logged(volume: Path, life: Life) -> None:
+def assert_logged(volume: object, life: Life) -> None:
     rounds = done("log", volume)["rounds"][::-1]
     assert [found["snapshot"]["sequence"] for found in rounds] == [was.sequence for was in life.was]
     for found, wanted in zip(rounds, life.counts(), strict=True):
@@ -413,3 +415,39 @@ def test_history_that_is_too_old_becomes_one_manifest_of_what_there_was(place: P
         assert told == (first, was["last"]["sequence"]), path
         assert (path["kind"], path["size"], path["mtime"]) == (was["kind"], was["size"], was["mtime"])
     assert all(path["last"]["sequence"] < 79 for path in before.values())
+
+
+def test_a_log_has_the_history_of_its_primary_also_of_what_was_pruned(place: Place) -> None:
+    volume, log = place("btrfs"), f"file://{place('xfs')}/log"
+    life = Life(volume, random.Random("log"))
+    life.begin(200)
+    done("init", log)
+    for number in range(20):
+        done("sync", volume, log)
+        taken(volume, life)
+        if number < 19:
+            life.change(10)
+        if number in (9, 15):
+            done("prune", log, "--keep-last", "3")
+    for place_ in (volume, log):
+        assert_logged(place_, life)
+        assert_found(place_, life, "*")
+        assert_found(place_, life, "*.odt", "--deleted")
+    paths = sorted(life.all_paths())
+    for path in life.rng.sample(paths, 10):
+        ours, theirs = (done("log", place_, path)["events"] for place_ in (volume, log))
+        assert [(e["snapshot"]["id"], e["what"]) for e in ours] == [
+            (e["snapshot"]["id"], e["what"]) for e in theirs
+        ]
+
+
+def test_python_has_log_and_find_on_volumes(place: Place) -> None:
+    volume = snapsync.Volume(place("xfs"))
+    (volume.path / "a.txt").write_text("a")
+    volume.snapshot(name="one")
+    (volume.path / "a.txt").rename(volume.path / "b.txt")
+    volume.snapshot(name="two")
+    assert [found.snapshot.name for found in volume.log().rounds] == ["two", "one"]
+    assert [event.what for event in volume.log_of("b.txt").events] == ["renamed", "created"]
+    assert [found.path for found in volume.find("*.txt", deleted=True).found] == ["a.txt"]
+    assert [found.path for found in volume.find("*", type="f", larger=0).found] == ["a.txt", "b.txt"]

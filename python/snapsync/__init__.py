@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from snapsync._native import __version__ as __version__
     from snapsync.api.comparisons import diff as diff
     from snapsync.api.comparisons import verify as verify
+    from snapsync.api.history import find as find
+    from snapsync.api.history import log as log
+    from snapsync.api.history import log_of as log_of
     from snapsync.api.restores import clone as clone
     from snapsync.api.restores import mount as mount
     from snapsync.api.restores import restore as restore
@@ -49,6 +52,7 @@ else:
     _HOMES = {
         "_native": "__version__",
         "api.comparisons": "diff verify",
+        "api.history": "find log log_of",
         "api.restores": "clone mount restore restore_paths restore_to versions",
         "api.roles": "promote recover rejoin switch",
         "api.rounds": "receive send sync",

@@ -15,7 +15,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from snapsync.declare import Unpack
     from snapsync.manifest import Manifest
+    from snapsync.options_of_history import FindOptions
+    from snapsync.reports.history import FindReport, LifeReport, LogReport
 
 
 class Volume:
@@ -49,6 +52,26 @@ class Volume:
     def snapshots(self) -> list[Snapshot]:
         """The volume's snapshots, oldest first."""
         return list(snapshots.list_(self).snapshots)
+
+    def log(
+        self, *, since: str | None = None, until: str | None = None, most: int | None = None
+    ) -> "LogReport":
+        """What changed in each round, newest first; see `log`."""
+        from snapsync.api import history
+
+        return history.log(self, since=since, until=until, most=most)
+
+    def log_of(self, path: AnyPath) -> "LifeReport":
+        """What became of whatever had a path at any time, newest first, under all its names."""
+        from snapsync.api import history
+
+        return history.log_of(self, path)
+
+    def find(self, *patterns: str, deleted: bool = False, **options: "Unpack[FindOptions]") -> "FindReport":
+        """The paths that match, in all snapshots, also in those that are gone; see `find`."""
+        from snapsync.api import history
+
+        return history.find(self, *patterns, deleted=deleted, **options)
 
     def delete(self, snap: str | int | Snapshot) -> Snapshot:
         """Delete one snapshot, in any order, and return what it was.

@@ -1,9 +1,11 @@
 """What changed from snapshot to snapshot, and what was where."""
 
 import os
-from collections.abc import Sequence
 
 from snapsync import _native
+from snapsync.api import checks
+from snapsync.declare import Unpack
+from snapsync.options_of_history import FindOptions
 from snapsync.reports.history import FindReport, LifeReport, LogReport
 from snapsync.types import AnyPath, Progress
 
@@ -47,13 +49,8 @@ def find(
     volume: AnyPath,
     *patterns: str,
     deleted: bool = False,
-    type: str | None = None,  # noqa: A002
-    larger: int | None = None,
-    newer: str | None = None,
-    since: str | None = None,
-    until: str | None = None,
-    jobs: int = 0,
     progress: Progress | None = None,
+    **options: Unpack[FindOptions],
 ) -> FindReport:
     """The paths that match any of `patterns`, in all snapshots of a volume or a log, also in those that are
     gone.
@@ -62,17 +59,17 @@ def find(
     letter as for find(1) or a word, `larger` a size in bytes, `newer` a date or time of the last change;
     `since` and `until` tell which snapshots count. With `deleted` only what is not in the tree any more.
     """
-    chosen: Sequence[str] = [*patterns]
+    checks.keywords("find", FindOptions, options)
     text = _native.find(
         os.fsdecode(volume),
-        chosen,
+        list(patterns),
         deleted=deleted,
-        kind=type,
-        larger=larger,
-        newer=newer,
-        since=since,
-        until=until,
-        jobs=jobs,
+        kind=options.get("type"),
+        larger=options.get("larger"),
+        newer=options.get("newer"),
+        since=options.get("since"),
+        until=options.get("until"),
+        jobs=options.get("jobs", 0),
         progress=progress,
     )
     return FindReport.from_json(text)

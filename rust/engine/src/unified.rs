@@ -1,4 +1,4 @@
-//! Writes what changed in one file as a unified diff, in the form of git, which `patch` and `git apply` take.
+//! Writes what changed in one file as a unified diff in the form of git, which `patch` and `git apply` take.
 
 use imara_diff::{Algorithm, Diff, Hunk, InternedInput, Token};
 use std::ops::Range;
@@ -6,7 +6,7 @@ use std::ops::Range;
 /// How many lines that stay are shown around those that change.
 const CONTEXT: u32 = 3;
 
-/// Lines that are there more often are no help in finding what stayed. With so many of them on both sides, and
+/// Lines that are there more often do not help to find what stayed. With so many of them on both sides, and
 /// one change from the first line that differs to the last, the patch is longer and as right.
 const OFTEN: u32 = 64;
 const MOST_REPEATED: usize = 30_000;

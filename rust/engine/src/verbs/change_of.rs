@@ -4,7 +4,7 @@ use crate::unified::What;
 use snapsync_model::{Context, Kind, Monitor, Result};
 use snapsync_snapshot::Found;
 
-/// The largest file that is compared line by line: two of them are in memory, with what is known of each line.
+/// The largest file that is compared line by line: two are in memory, with what is known of each line.
 pub(crate) const MOST: u64 = 16 << 20;
 
 /// How much of a larger file is looked at to tell whether it is text.

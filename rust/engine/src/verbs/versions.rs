@@ -38,8 +38,8 @@ struct Known {
 
 /// The versions of a present or past file of a volume, oldest first. `part` names the part of its tree whose
 /// snapshots are meant; without it, those of the whole volume, or else of the first part that has the file.
-/// With `diff` the patch comes along that leads from one version to another, by their numbers: 0 is no file, the
-/// second one is by default what is there now, and without any number it is the last change.
+/// With `diff` the patch comes along that leads from one version to another, by their numbers: 0 is no file,
+/// the second one is by default what is there now, and without any number it is the last change.
 pub fn versions(
     file: &Path,
     part: Option<&str>,
