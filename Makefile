@@ -36,7 +36,7 @@ TEST_TOOLS := btrfs-progs=mkfs.btrfs xfsprogs=mkfs.xfs e2fsprogs=mkfs.ext4 acl=s
 	age=age faketime=faketime openssh-server=sshd sshfs=sshfs bindfs=bindfs rsync=rsync iproute2=ip strace=strace \
 	patch=patch systemd=systemd-analyze chromium=chromium
 
-.PHONY: demo test fuzz soak bench bench-log bench-stages screenshots lint fmt build clean test-tools
+.PHONY: demo test fuzz soak bench bench-log bench-history bench-stages screenshots lint fmt build clean test-tools
 .DEFAULT_GOAL := build
 
 demo: build
@@ -61,6 +61,9 @@ bench: build
 bench-log: build
 	@scripts/need rclone=rclone restic=restic
 	$(BIN)/python benches/log.py
+
+bench-history: build
+	$(BIN)/python benches/history.py
 
 bench-stages:
 	cargo bench $(CARGO_FLAGS) -p snapsync-benches

@@ -167,3 +167,15 @@ def test_another_machine_is_asked_for_a_time(place: Place, server: Server) -> No
     assert run("verify", client.at(f"{volume}@now"), held, *client.options).code == 4
     assert len(snapshots(volume)) == 2
     assert os.path.exists(held)
+
+
+@pytest.mark.parametrize("kind", ["btrfs", "xfs"])
+def test_a_number_with_a_minus_counts_back_from_the_newest(place: Place, kind: str) -> None:
+    volume = place(kind)
+    for name in "abc":
+        done("snapshot", volume, "--name", name)
+    assert [meant(volume, text) for text in ("latest", "-0", "-1", "-2")] == ["c", "c", "b", "a"]
+    assert_told(run("hold", f"{volume}@-3", "-q"), "no snapshot")
+    # What was kept aside is none of the line.
+    done("restore", f"{volume}@a")
+    assert meant(volume, "-1") != "c"

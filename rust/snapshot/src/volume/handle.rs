@@ -248,7 +248,7 @@ pub fn name_is_free(name: &str, taken: &[SnapshotInfo]) -> Result<()> {
     Ok(())
 }
 
-/// The snapshot of a volume or a log, called `show`, that a name, an id, a number or `latest` means, or a
+/// The snapshot of a volume or a log, called `show`, that a name, an id, a number, `latest` or `-N` means, or a
 /// date or time: then it is the newest of the line at or before it.
 pub fn find_among(mut snapshots: Vec<SnapshotInfo>, name: &str, show: &str) -> Result<SnapshotInfo> {
     let at = match called(&snapshots, name, show)? {
@@ -261,6 +261,17 @@ pub fn find_among(mut snapshots: Vec<SnapshotInfo>, name: &str, show: &str) -> R
             format!("`snapsync list {show}` shows those it has"),
         )
     })
+}
+
+/// How many snapshots before the newest are meant: none by `latest`, N by `-N`.
+fn before_newest(name: &str) -> Option<usize> {
+    if name == "latest" { Some(0) } else { name.strip_prefix('-')?.parse().ok() }
+}
+
+/// The place of the snapshot that is so many before the newest of the line.
+fn nth_of_line(snapshots: &[SnapshotInfo], before: usize) -> Option<usize> {
+    let line = snapshots.iter().enumerate().rev().filter(|(_, snapshot)| !snapshot.aside);
+    line.map(|(at, _)| at).nth(before)
 }
 
 /// The place of the snapshot that is called so.
@@ -277,5 +288,5 @@ fn called(snapshots: &[SnapshotInfo], name: &str, show: &str) -> Result<Option<u
         .position(|s| s.name == name)
         .or_else(|| snapshots.iter().position(|s| s.id.to_string() == name))
         .or_else(|| snapshots.iter().position(|s| !s.aside && s.sequence.to_string() == name))
-        .or_else(|| (name == "latest").then(|| snapshots.iter().rposition(|s| !s.aside)).flatten()))
+        .or_else(|| before_newest(name).and_then(|before| nth_of_line(snapshots, before))))
 }
