@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pytest
 from machine import Pair, Place, assert_told, done, missing, run, snapshots, status, store
 
@@ -261,6 +262,26 @@ def assert_comes_back(volume: Path, life: Life, ino: int, restore: dict[str, Any
         shutil.rmtree(there)
 
 
+def assert_dataset(volume: Path, life: Life) -> None:
+    """The manifests as one dataset have a row for each inode that came or went."""
+    table = snapsync.Volume(volume).history().to_table(columns=["sequence", "change"])
+    for was, wanted in zip(life.was, life.counts(), strict=True):
+        changes = table.filter(pc.equal(table["sequence"], was.sequence))["change"].combine_chunks()
+        for kind in ("created", "deleted"):
+            assert pc.sum(changes.field(kind)).as_py() == wanted[kind], (was.sequence, kind)
+
+
+def assert_page(volume: Path, life: Life) -> None:
+    """The figures of the page: its rounds, and what the tree holds now."""
+    [figures] = done("report", volume)["volumes"]
+    told = [(found["sequence"], found["created"], found["deleted"]) for found in figures["rounds"]]
+    wanted = zip(life.was, life.counts(), strict=True)
+    assert told == [(was.sequence, counts["created"], counts["deleted"]) for was, counts in wanted]
+    root = next(found for found in figures["directories"] if found["path"] == ".")
+    assert root["entries"] == len(life.was[-1].by_ino) + 1
+    assert root["bytes"] == sum(map(len, life.was[-1].content.values()))
+
+
 @pytest.mark.parametrize(
     ("kinds", "files", "rounds"),
     [
@@ -292,6 +313,8 @@ def test_history_agrees_with_what_was_done(
             assert_found(side, life, pattern)
         assert_found(side, life, "*.odt", "--deleted")
         assert_lives(side, life, 12)
+        assert_dataset(side, life)
+        assert_page(side, life)
 
 
 @pytest.mark.parametrize("kind", ["btrfs", "xfs", "ext4"])
