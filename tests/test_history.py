@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -474,3 +475,46 @@ def test_python_has_log_and_find_on_volumes(place: Place) -> None:
     assert [event.what for event in volume.log_of("b.txt").events] == ["renamed", "created"]
     assert [found.path for found in volume.find("*.txt", deleted=True).found] == ["a.txt"]
     assert [found.path for found in volume.find("*", type="f", larger=0).found] == ["a.txt", "b.txt"]
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+def test_a_primary_without_a_history_of_its_own_tells_what_changed(place: Place, kind: str) -> None:
+    """Of two standbys, so that no round has all that changed since the snapshot before its own."""
+    volume = place(kind)
+    (volume / "plan.odt").write_bytes(b"1" * 100_000)
+    (volume / "kept").write_bytes(b"k" * 100_000)
+    targets = [place("xfs") / "standby", place("btrfs") / "standby"]
+    for turn in range(3):
+        for target in targets:
+            done("sync", volume, target, "--history", "light")
+        (volume / "plan.odt").write_bytes(bytes([turn]) * (120_000 + turn))
+    (volume / "plan.odt").unlink()
+    done("sync", volume, targets[0])
+    found = done("find", volume, "*")["found"]
+    assert [(path["path"], path["deleted"]) for path in found] == [("kept", False), ("plan.odt", True)]
+    events = done("log", volume, "plan.odt")["events"]
+    assert [event["what"] for event in events] == ["deleted", "changed", "changed", "created"]
+    rounds = done("log", volume)["rounds"]
+    assert [found["data_bytes"] for found in rounds] == [0, 0, 120_001, 0, 120_000, 0, 200_000]
+
+
+def test_what_find_shows_fits_its_last_snapshot_and_says_how_to_go_on(place: Place) -> None:
+    volume = place("xfs")
+    (volume / "2026").mkdir()
+    (volume / "2026/plan.odt").touch()
+    for name in ("a", "b", "c"):
+        done("snapshot", volume, "--name", name)
+        if name == "b":
+            (volume / "2026/plan.odt").unlink()
+            (volume / "2026").rename(volume / "old")
+    ran = run("find", volume, "*plan*")
+    assert re.search(r"  a +b +deleted$", ran.out.splitlines()[1])
+    assert f"snapsync log {volume} PATH" in ran.err
+    assert "snapsync log" not in run("find", volume, "old").err
+    done("delete", f"{volume}@b")
+    assert re.search(r"  a +b +deleted; a has it$", run("find", volume, "*plan*").out.splitlines()[1])
+    done("delete", f"{volume}@a")
+    assert run("find", volume, "*plan*").out.splitlines()[1].endswith("deleted, and its snapshots are gone")
+    ran = run("log", volume, "2026/plan.odt")
+    assert ran.out.splitlines()[-1].endswith(f"`snapsync status {volume}` names them")
+    assert_told(run("log", volume, "old/plan.odt"), f"snapsync find {volume} 'plan.odt'")

@@ -127,7 +127,12 @@ class KeepOptions(TypedDict, total=False):
     keep_yearly: Annotated[int | None, _keep("years")]
     keep_history: Annotated[
         int | None,
-        Option(min=1, metavar="DAYS", help="Keep what changed in a round for so long (400 days).", once=True),
+        Option(
+            min=1,
+            metavar="DAYS",
+            help="Tell what changed in rounds for so many days, not for 400; alone it deletes no snapshot.",
+            once=True,
+        ),
     ]
 
 

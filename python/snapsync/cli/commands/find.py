@@ -1,5 +1,6 @@
 """`snapsync find`: paths in all snapshots."""
 
+import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -37,8 +38,9 @@ def find(
     """Find paths in all snapshots of VOLUME, also in those that are gone.
 
     Each path is shown once, with the first and the last snapshot that has it, and with its size and its time
-    in the last. What is not in the tree any more is marked, with the newest snapshot that can give it back.
-    With --quiet only the paths. Quote PATTERN, so that the shell does not read it.
+    in the last. What is not in the tree any more is marked as deleted; so are the old paths of what is in a
+    directory that was renamed. Where the last snapshot that had a path is gone, the newest that has it yet is
+    named. With --quiet only the paths. Quote PATTERN, so that the shell does not read it.
 
     A path that only came and went between two snapshots is in none of them.
     """
@@ -47,6 +49,9 @@ def find(
     output.notes(report.notes)
     output.result(report, _paths(report) if output.quiet else _table(report))
     output.note(_searched(report))
+    if any(found.deleted for found in report.found):
+        volume = shlex.quote(report.volume.path)
+        output.note(f"`snapsync log {volume} PATH` tells when one was deleted, and how to get it back")
     return ExitCode.DONE
 
 
@@ -69,7 +74,11 @@ def _row(found: FoundPath) -> tuple[str, ...]:
     size = render.size(found.size) if found.kind == "file" else found.kind
     modified = render.moment(datetime.fromtimestamp(found.mtime // 10**9, UTC))
     state = ""
-    if found.deleted:
-        state = "deleted" if found.restorable is None else f"deleted; {render.name(found.restorable)} has it"
     first, last = render.name(found.first.name), render.name(found.last.name)
+    if found.deleted:
+        state = "deleted"
+        if found.restorable is None:
+            state += ", and its snapshots are gone"
+        elif found.restorable != found.last.name:
+            state += f"; {render.name(found.restorable)} has it"
     return (render.name(found.path), size, modified, first, last, state)

@@ -43,8 +43,8 @@ def log(
     """Show what changed, round by round, newest first.
 
     A line a round: when its snapshot was taken, its name, how much was created, changed, renamed and deleted,
-    and the bytes of data. Snapshots that are gone have theirs too: the manifests of rounds are kept for 400
-    days. With --quiet only the names of snapshots.
+    and the bytes of data. Snapshots that are gone have theirs too: what changed is kept for 400 days, or as
+    `prune --keep-history` says. With --quiet only the names of snapshots.
 
     With PATH, from the root of VOLUME, it is the life of that file or directory under all its names, also
     where a directory above it was renamed. If it is not there any more, the last line says what to type to
@@ -136,7 +136,10 @@ def _life(report: LifeReport, events: tuple[Event, ...]) -> Iterator[str]:
     if report.exists:
         return
     if report.restore is None:
-        yield "no snapshot that is there has it any more"
+        yield "no snapshot that is left here has it"
+        if report.volume.role == "primary" and not report.volume.is_log:
+            volume = shlex.quote(report.volume.path)
+            yield f"a standby or a log may have it yet: `snapsync status {volume}` names them"
         return
     where = f"{report.volume.path}@{report.restore.snapshot.name}"
     to = " --to DIR" if report.volume.is_log or report.volume.role == "standby" else ""
@@ -150,7 +153,10 @@ def _event(event: Event) -> tuple[str, ...]:
     shown = f"{old} -> {paths}" if has_both else paths or old
     details = _sizes(event.old_size, event.size, event.kind).strip()
     if event.beneath is not None:
-        details = f"beneath: {render.changes(event.beneath)}"
+        counts = event.beneath
+        words = ("created", "changed", "renamed", "deleted")
+        told = [f"{word} {count:,}" for word in words if (count := getattr(counts, word))]
+        details = f"beneath: {', '.join(told)}" if told else ""
     gone = "" if event.snapshot.exists else "(gone)"
     name = f"{render.name(event.snapshot.name)} {gone}".rstrip()
     return (render.moment(event.snapshot.created), name, event.what, shown, details)

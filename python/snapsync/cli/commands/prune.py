@@ -34,7 +34,8 @@ def prune(output: Output, volume: VolumeOrLog, **options: Unpack[PruneOptions]) 
     the bases of standbys. Weeks begin on Monday.
 
     VOLUME may be a log. Then the objects go that neither a snapshot that stays needs nor a standby that is
-    behind, and what interrupted rounds left; a note tells how many, and their bytes.
+    behind, and what interrupted rounds left; a note tells how many, and their bytes. What changed in its last
+    400 days stays, and --keep-history is for volumes alone.
     """
     report = snapshots.prune(volume, counts(options), dry_run=options.get("dry_run", False))
     output.notes(report.notes)

@@ -1,4 +1,4 @@
-//! A side that others write to while it is compared.
+//! A side that others write to while it is compared, or have written to since.
 
 use snapsync_model::{
     Address, Content, Context, Details, Inode, Inodes, Layout, Link, Owners, RelPath, Restless, Result, Side,
@@ -6,10 +6,20 @@ use snapsync_model::{
 use std::collections::BTreeSet;
 use std::fs::File;
 
-/// Files whose bytes are gone are noted, and look as if they held nothing: what is made of them is not used.
+/// Files whose bytes are gone are noted, and look as they are `shown`.
 pub(crate) struct Noting<'a> {
     pub(crate) side: &'a dyn Side,
     pub(crate) restless: &'a Restless,
+    pub(crate) shown: Shown,
+}
+
+/// How a file looks whose bytes are gone.
+#[derive(Clone, Copy)]
+pub(crate) enum Shown {
+    /// As if it held nothing: what is made of it is not used.
+    Empty,
+    /// As if all of it were new: only that it changed counts.
+    Whole,
 }
 
 impl Side for Noting<'_> {
@@ -45,7 +55,11 @@ impl Side for Noting<'_> {
 
     fn layout(&self, inode: &Inode, file: &Content) -> Result<Layout> {
         if self.restless.has(inode.ino) {
-            return Ok(Layout::new(inode.attributes.size, &[], &[]));
+            let size = inode.attributes.size;
+            return Ok(match self.shown {
+                Shown::Empty => Layout::new(size, &[], &[]),
+                Shown::Whole => Layout::whole(size),
+            });
         }
         self.side.layout(inode, file)
     }

@@ -1,7 +1,7 @@
 //! Opens the two sides of a comparison in the cheapest way, and determines what that proves.
 
 use crate::delta::hidden::Hidden;
-use crate::delta::noting::Noting;
+use crate::delta::noting::{Noting, Shown};
 use crate::delta::widened::Widened;
 use crate::location::place::{Opened, Place};
 use snapsync_compare::{Told, Trust, changes, lost};
@@ -244,7 +244,21 @@ impl Sides {
         header: &ManifestHeader,
         monitor: &Monitor,
     ) -> Result<Counts> {
-        self.write_changes(&Noting { side: &*self.target, restless }, manifest, header, monitor)
+        let target = Noting { side: &*self.target, restless, shown: Shown::Empty };
+        self.write_changes(&target, manifest, header, monitor)
+    }
+
+    /// The same where only what changed counts, and not with which bytes: all of a file counts whose bytes
+    /// the target has lost.
+    pub(crate) fn write_what_is_known(
+        &self,
+        manifest: &dyn Named,
+        header: &ManifestHeader,
+        monitor: &Monitor,
+    ) -> Result<Counts> {
+        let restless = &Restless::default();
+        let target = Noting { side: &*self.target, restless, shown: Shown::Whole };
+        self.write_changes(&target, manifest, header, monitor)
     }
 
     fn write_changes(

@@ -40,8 +40,8 @@ pub(crate) fn is_elsewhere(location: &Location) -> Error {
     if location.is_log {
         return Error::usage(
             format!("{location} is a log, and this needs a volume on this machine"),
-            "a log can be given to init, sync, list, status, verify, diff, mount, prune, delete, \
-             hold, release and rejoin, and LOG@SNAP to restore --to DIR",
+            "a log can be given to init, sync, list, status, log, find, report, verify, diff, mount, prune, \
+             delete, hold, release and rejoin, and LOG@SNAP to restore --to DIR",
         );
     }
     Error::usage(

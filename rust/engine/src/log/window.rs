@@ -37,8 +37,8 @@ impl Window {
             && until < first
         {
             return Err(Error::usage(
-                format!("{} has no snapshot of {until} or before", past.volume.path.display()),
-                format!("its first is {}, of {}", step.header.name, step.header.created),
+                format!("{} has no snapshot of {} or before", past.volume.path.display(), shown(until)),
+                format!("its first is {}, of {}", step.header.name, shown(first)),
             ));
         }
         let is_before = |time: &Option<Timestamp>, end: Timestamp| time.is_some_and(|time| time < end);
@@ -48,4 +48,9 @@ impl Window {
             self.until.map_or(0, |until| times.iter().rev().take_while(|t| is_after(t, until)).count());
         Ok(from as u32..(times.len() - late).max(from) as u32)
     }
+}
+
+/// As `log` and `list` show it.
+fn shown(time: Timestamp) -> impl std::fmt::Display {
+    time.strftime("%Y-%m-%d %H:%M:%S UTC")
 }

@@ -122,7 +122,7 @@ fn recorded(
     paths: &[RelPath],
     monitor: &Monitor,
 ) -> Result<Content> {
-    let mut others = Vec::new();
+    let (mut others, mut logs) = (Vec::new(), Vec::new());
     for (id, standby) in volume.standbys() {
         let location = Location::known(Path::new(&standby.path));
         if location.host.is_none() && is_volume(&location.whole(), *id) {
@@ -130,13 +130,17 @@ fn recorded(
                 monitor.note(format!("{lost}: all is taken from {}", standby.path));
                 return Ok(content);
             }
+        } else if location.is_log {
+            logs.push(format!("`snapsync restore {}@{} PATH --to DIR`", standby.path, snapshot.name));
         } else {
             others.push(format!("`--from {}`", standby.path));
         }
     }
     let (name, address) = (&snapshot.name, volume.address_of(&snapshot.name));
     let address = address.display();
-    let advice = if others.is_empty() {
+    let advice = if others.is_empty() && !logs.is_empty() {
+        format!("take the paths from the log: {}", logs.join(" or "))
+    } else if others.is_empty() {
         format!(
             "name a standby that has snapshot {name} with --from; if none has it, `snapsync delete \
              {address}` takes it off the list, and paths that are whole can be restored by themselves"

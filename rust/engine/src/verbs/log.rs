@@ -94,9 +94,13 @@ pub fn log_of(place: &Path, path: &Path, window: &Window, monitor: &Monitor) -> 
     if life.events.is_empty() {
         let (show, volume) = (path.display(), past.volume.path.display());
         let searched = past.steps().len();
+        let name = path.as_path().file_name().unwrap_or_default().display();
         return Err(Error::usage(
             format!("nothing ever was at {show} in {volume}, as far as {searched} snapshots tell"),
-            format!("check the path; `snapsync find {volume} NAME` looks for a name everywhere"),
+            format!(
+                "its directory may have had another name: `snapsync find {volume} '{name}'` looks for it \
+                 everywhere"
+            ),
         ));
     }
     let shown = window.steps(&past)?;

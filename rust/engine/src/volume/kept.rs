@@ -194,7 +194,13 @@ fn write(
         Some(base) => Sides::between(volume, base, target, monitor)?,
         None => Sides::of_volume(volume, None, target, monitor)?,
     };
-    sides.write_manifest(to, &header(volume, base, target), monitor).map(drop)
+    let head = header(volume, base, target);
+    match sides.write_manifest(to, &head, monitor) {
+        // A primary without a history of its own has a table of that snapshot, and of what it held no more
+        // than the tree still has.
+        Err(Error::Lost { .. }) => sides.write_what_is_known(to, &head, monitor).map(drop),
+        other => other.map(drop),
+    }
 }
 
 /// What the chain is made of, and the manifests that cannot be read: each is named, and passed over.

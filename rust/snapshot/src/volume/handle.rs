@@ -248,8 +248,8 @@ pub fn name_is_free(name: &str, taken: &[SnapshotInfo]) -> Result<()> {
     Ok(())
 }
 
-/// The snapshot of a volume or a log, called `show`, that a name, an id, a number, `latest` or `-N` means, or a
-/// date or time: then it is the newest of the line at or before it.
+/// The snapshot of a volume or a log, called `show`, that a name, an id, a number, `latest` or `-N` means, or
+/// a date or time: then it is the newest of the line at or before it.
 pub fn find_among(mut snapshots: Vec<SnapshotInfo>, name: &str, show: &str) -> Result<SnapshotInfo> {
     let at = match called(&snapshots, name, show)? {
         Some(at) => Some(at),
