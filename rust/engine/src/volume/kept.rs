@@ -200,7 +200,14 @@ fn write(
         Some(base) => Sides::between(volume, base, target, monitor)?,
         None => Sides::of_volume(volume, None, target, monitor)?,
     };
-    sides.write_manifest(to, &header(volume, base, target), monitor).map(drop)
+    let header = header(volume, base, target);
+    let written = match sides.write_manifest(to, &header, monitor) {
+        // Bytes that nobody has any more, as where a primary keeps no history of its own: what is known of the
+        // files is told without them.
+        Err(Error::Lost { .. }) => sides.write_what_is_still(&Restless::default(), to, &header, monitor),
+        other => other,
+    };
+    written.map(drop)
 }
 
 /// What the chain is made of, and the manifests that cannot be read: each is named, and passed over.
