@@ -9,7 +9,7 @@ use crate::delta::sides::Sides;
 use crate::digest::hex;
 use snapsync_history::Step;
 use snapsync_manifest::ManifestReader;
-use snapsync_model::{Context, Error, Monitor, Result, SnapshotInfo};
+use snapsync_model::{Context, Error, Monitor, Restless, Result, SnapshotInfo};
 use snapsync_snapshot::{LockedVolume, Volume};
 use snapsync_sys::{Named, Spot};
 use std::collections::{BTreeMap, BTreeSet};
