@@ -323,7 +323,7 @@ RUST_LEVELS = {
         checkpoint pack past prune renumber side upload
     """,
     "history": """
-        directories step
+        directories looks step
         timeline
         fold places traced
         life

@@ -1,5 +1,7 @@
 """Forms for people: sizes, counts, moments, names that may hold any byte, and tables."""
 
+import os
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
@@ -60,6 +62,21 @@ def _printable(character: str) -> str:
     if "\udc80" <= character <= "\udcff":  # a byte that was not UTF-8
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode()
+
+
+def word(text: str) -> str:
+    """Text as a word of a command that can be typed, whatever bytes are in it."""
+    if text.isprintable():
+        return shlex.quote(text)
+    return f"$'{''.join(map(_typed, text))}'"
+
+
+def _typed(character: str) -> str:
+    if character in "\\'":
+        return f"\\{character}"
+    if character.isprintable():
+        return character
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
 
 
 def snapshot(snap: Snapshot) -> str:

@@ -1,6 +1,6 @@
 //! All directories of a history, and where each of them lay.
 
-use snapsync_model::{RelPath, Result};
+use snapsync_model::{Error, RelPath, Result};
 use std::collections::HashMap;
 
 /// The number of a directory in a history.
@@ -104,13 +104,44 @@ impl Directories {
         Ok(found)
     }
 
-    /// The same of one stay of anything.
+    /// The same of one stay of anything. Trees may be as deep as paths are long: there is no recursion, and no
+    /// path but a whole one.
     pub(crate) fn lays_of(&self, stay: &Stay, from: u32, until: u32) -> Result<Vec<Lay>> {
-        let (from, until) = (from.max(stay.from), until.min(stay.until));
-        if from >= until {
-            return Ok(Vec::new());
+        let (mut found, mut names) = (Vec::new(), Vec::new());
+        let mut ways = vec![(0, stay, from, until)];
+        while let Some((depth, stay, from, until)) = ways.pop() {
+            let (from, until) = (from.max(stay.from), until.min(stay.until));
+            if from >= until {
+                continue;
+            }
+            names.truncate(depth);
+            names.push(&*stay.name);
+            if stay.parent == TOP {
+                found.push(Lay { path: joined(&names)?, from, until });
+            } else if names.len() > self.stays.len() {
+                return Err(beneath_itself(&stay.name));
+            } else {
+                ways.extend(
+                    self.stays(stay.parent).iter().rev().map(|stay| (names.len(), stay, from, until)),
+                );
+            }
         }
-        let above = self.lays(stay.parent, from, until)?;
-        above.into_iter().map(|lay| Ok(Lay { path: lay.path.join(&stay.name)?, ..lay })).collect()
+        Ok(found)
     }
+}
+
+/// The path of names, of which the last comes first.
+fn joined(names: &[&[u8]]) -> Result<RelPath> {
+    if let Some(bad) = names.iter().find(|name| name.contains(&b'/')) {
+        return RelPath::root().join(bad);
+    }
+    let names: Vec<&[u8]> = names.iter().rev().copied().collect();
+    RelPath::new(&names.join(&b'/'))
+}
+
+fn beneath_itself(name: &[u8]) -> Error {
+    Error::integrity(
+        format!("the manifests say that the directory {} lies beneath itself", String::from_utf8_lossy(name)),
+        "remove those in .snapsync/store/history: what its snapshots still tell is made again",
+    )
 }

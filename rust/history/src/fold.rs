@@ -1,8 +1,9 @@
 //! Makes one manifest of several steps: all that there was after the last of them.
 
 use crate::directories::{Node, STILL, TOP};
+use crate::looks::SeenAs;
 use crate::step::Step;
-use crate::timeline::{SeenAs, Timeline};
+use crate::timeline::Timeline;
 use snapsync_manifest::{ManifestHeader, ManifestWriter};
 use snapsync_model::{
     Attributes, Change, ChangeFlags, Counts, Error, Kind, Link, Monitor, ROOT, RelPath, Result,

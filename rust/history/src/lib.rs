@@ -7,6 +7,7 @@
 mod directories;
 mod fold;
 mod life;
+mod looks;
 mod places;
 mod step;
 mod timeline;
@@ -14,7 +15,8 @@ mod traced;
 
 pub use fold::fold;
 pub use life::{Event, Life, What, life};
+pub use looks::SeenAs;
 pub use places::{PastPlace, Stretch, places};
 pub use step::Step;
-pub use timeline::{SeenAs, Timeline};
+pub use timeline::Timeline;
 pub use traced::trace;

@@ -1,7 +1,8 @@
 //! The paths of a history that were asked for, each once.
 
 use crate::directories::{Lay, STILL};
-use crate::timeline::{SeenAs, Timeline};
+use crate::looks::SeenAs;
+use crate::timeline::Timeline;
 use snapsync_model::{RelPath, Result};
 use std::collections::BTreeMap;
 
@@ -41,9 +42,9 @@ pub fn places(
 ) -> Result<Vec<PastPlace>> {
     let mut found = Found { steps: timeline.steps, of: BTreeMap::new() };
     for node in 1..timeline.directories.len() {
-        let Some(seen) = timeline.directory_seen(node) else { continue };
         for stay in timeline.directories.stays(node).iter().filter(|stay| names(&stay.name)) {
             for lay in timeline.directories.lays_of(stay, 0, STILL)? {
+                let Some(seen) = timeline.directory_before(node, lay.until) else { continue };
                 if wanted(&lay.path, &seen) {
                     found.add(lay, seen);
                 }
@@ -51,8 +52,8 @@ pub fn places(
         }
     }
     for entry in timeline.entries.iter().filter(|entry| names(&entry.stay.name)) {
-        let seen = timeline.seen(entry);
         for lay in timeline.directories.lays_of(&entry.stay, 0, STILL)? {
+            let seen = timeline.file_before(entry.file, lay.until);
             if wanted(&lay.path, &seen) {
                 found.add(lay, seen);
             }

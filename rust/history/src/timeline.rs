@@ -1,17 +1,11 @@
 //! Plays the steps of a history.
 
 use crate::directories::{Directories, Node, STILL, Stay, TOP};
+use crate::looks::{Latest, Looks, SeenAs};
 use crate::step::Step;
 use snapsync_manifest::Brief;
 use snapsync_model::{Attributes, Change, ChangeFlags, Kind, Monitor, ROOT, Result};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-
-/// What an entry was when a snapshot last had it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SeenAs {
-    pub kind: Kind,
-    pub attributes: Attributes,
-}
 
 /// An inode, through all its steps: a directory, or any other by its number in this history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,8 +18,6 @@ pub(crate) enum Who {
 pub(crate) struct Entry {
     pub(crate) file: u32,
     pub(crate) stay: Stay,
-    /// None as long as it has that of its file.
-    seen: Option<SeenAs>,
 }
 
 /// A row of a step, about an inode of the timeline.
@@ -43,10 +35,12 @@ pub(crate) struct Told {
 /// All directories, and of everything else the names that were asked for with all names of their inodes.
 pub struct Timeline {
     pub(crate) directories: Directories,
-    /// What each directory was last, by its number.
-    seen: HashMap<Node, SeenAs>,
+    looks: Looks,
+    /// The last look of each directory, by its number.
+    seen: HashMap<Node, Latest>,
     pub(crate) entries: Vec<Entry>,
-    files: Vec<SeenAs>,
+    /// The last look of each file.
+    files: Vec<Latest>,
     /// Those of symbolic links, by the numbers of their files.
     targets: HashMap<u32, Box<[u8]>>,
     /// The entries that are there now, by directory and name.
@@ -95,6 +89,7 @@ impl Timeline {
     fn new() -> Timeline {
         Timeline {
             directories: Directories::new(),
+            looks: Looks::default(),
             seen: HashMap::new(),
             entries: Vec::new(),
             files: Vec::new(),
@@ -160,7 +155,7 @@ impl Timeline {
             return Row { change, file: Some(file) };
         }
         // Nobody asked for its name before, or the manifest that has brought it is missing.
-        let file = self.file(SeenAs { kind: change.kind, attributes });
+        let file = self.file(SeenAs { kind: change.kind, attributes }, before);
         self.open(file, parent, name, before);
         Row { change, file: Some(file) }
     }
@@ -181,7 +176,9 @@ impl Timeline {
                 self.directories.leave(was, at);
             }
             if let Some(attributes) = row.new.or(row.old) {
-                self.seen.insert(node, SeenAs { kind: Kind::Directory, attributes });
+                let seen = SeenAs { kind: Kind::Directory, attributes };
+                let latest = self.looks.add(self.seen.get(&node).copied(), seen, at);
+                self.seen.insert(node, latest);
             }
             self.tell(row, Who::Directory(node), at);
         }
@@ -209,8 +206,8 @@ impl Timeline {
     fn add_names(&mut self, Row { change, file }: Row, anchors: &Anchors, at: u32) {
         let Some(attributes) = change.new.or(change.old) else { return };
         let seen = SeenAs { kind: change.kind, attributes };
-        let file = file.unwrap_or_else(|| self.file(seen));
-        self.files[file as usize] = seen;
+        let file = file.unwrap_or_else(|| self.file(seen, at));
+        self.files[file as usize] = self.looks.add(Some(self.files[file as usize]), seen, at);
         self.targets.extend(change.symlink_target.clone().map(|target| (file, target)));
         for link in &change.links_added {
             if let Some(parent) = anchors.new.get(&link.parent) {
@@ -220,22 +217,20 @@ impl Timeline {
         self.tell(&change, Who::File(file), at);
     }
 
-    fn file(&mut self, seen: SeenAs) -> u32 {
-        self.files.push(seen);
+    fn file(&mut self, seen: SeenAs, from: u32) -> u32 {
+        self.files.push(self.looks.add(None, seen, from));
         self.files.len() as u32 - 1
     }
 
     fn open(&mut self, file: u32, parent: Node, name: &[u8], from: u32) -> usize {
         let stay = Stay { parent, name: name.into(), from, until: STILL };
-        self.entries.push(Entry { file, stay, seen: None });
+        self.entries.push(Entry { file, stay });
         self.now.insert((parent, name.into()), self.entries.len() - 1);
         self.entries.len() - 1
     }
 
     fn close(&mut self, entry: usize, at: u32) {
-        let entry = &mut self.entries[entry];
-        entry.stay.until = at;
-        entry.seen = Some(self.files[entry.file as usize]);
+        self.entries[entry].stay.until = at;
     }
 
     fn tell(&mut self, change: &Change, who: Who, step: u32) {
@@ -246,9 +241,9 @@ impl Timeline {
         told.push(Told { step, who, flags: change.flags, added, removed, old, new, data_bytes });
     }
 
-    /// What an entry was in the last snapshot that has it.
-    pub(crate) fn seen(&self, entry: &Entry) -> SeenAs {
-        entry.seen.unwrap_or(self.files[entry.file as usize])
+    /// What a file was in the last snapshot before that of a step.
+    pub(crate) fn file_before(&self, file: u32, until: u32) -> SeenAs {
+        self.looks.before(self.files[file as usize], until)
     }
 
     /// All names that some files ever had.
@@ -258,7 +253,7 @@ impl Timeline {
     }
 
     pub(crate) fn file_seen(&self, file: u32) -> SeenAs {
-        self.files[file as usize]
+        self.looks.now(self.files[file as usize])
     }
 
     pub(crate) fn target_of(&self, file: u32) -> Option<Box<[u8]>> {
@@ -275,10 +270,15 @@ impl Timeline {
     }
 
     pub(crate) fn kind_of(&self, file: u32) -> Kind {
-        self.files[file as usize].kind
+        self.file_seen(file).kind
     }
 
     pub(crate) fn directory_seen(&self, node: Node) -> Option<SeenAs> {
-        self.seen.get(&node).copied()
+        self.seen.get(&node).map(|latest| self.looks.now(*latest))
+    }
+
+    /// What a directory was in the last snapshot before that of a step.
+    pub(crate) fn directory_before(&self, node: Node, until: u32) -> Option<SeenAs> {
+        self.seen.get(&node).map(|latest| self.looks.before(*latest, until))
     }
 }

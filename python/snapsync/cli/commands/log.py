@@ -1,6 +1,5 @@
 """`snapsync log`: what changed round by round, and the life of one path."""
 
-import shlex
 from collections.abc import Iterator
 
 from snapsync import render
@@ -143,8 +142,9 @@ def _life(report: LifeReport, events: tuple[Event, ...]) -> Iterator[str]:
         return
     where = f"{report.volume.path}@{report.restore.snapshot.name}"
     to = " --to DIR" if report.volume.is_log or report.volume.role == "standby" else ""
-    path = shlex.quote(report.restore.path)
-    yield f"to get it back: snapsync restore {shlex.quote(where)} {path}{to}"
+    path = report.restore.path
+    no_option = " --" if path.startswith("-") else ""
+    yield f"to get it back: snapsync restore {render.word(where)}{to}{no_option} {render.word(path)}"
 
 
 def _event(event: Event) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ use snapsync_history::Step;
 use snapsync_log::LogAddress;
 use snapsync_model::{Monitor, RelPath, Result, SnapshotInfo, VolumeInfo};
 use snapsync_snapshot::Volume;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 pub(crate) struct Past {
@@ -26,6 +26,7 @@ impl Past {
         let volume = open_volume(place)?;
         let snapshots = by_id(volume.line()?);
         let history = history(&volume, monitor)?;
+        note_untold(&history, &snapshots, monitor);
         Ok(Past { volume: volume.info(), history, snapshots, tree: Some(volume) })
     }
 
@@ -62,4 +63,18 @@ impl Past {
 
 fn by_id(snapshots: Vec<SnapshotInfo>) -> HashMap<String, SnapshotInfo> {
     snapshots.into_iter().map(|snapshot| (snapshot.id.to_string(), snapshot)).collect()
+}
+
+/// Says so if there are snapshots that the history does not reach back to.
+fn note_untold(history: &History, snapshots: &HashMap<String, SnapshotInfo>, monitor: &Monitor) {
+    let told: HashSet<&str> = history.steps.iter().map(|step| step.header.target.as_str()).collect();
+    let untold: Vec<&SnapshotInfo> =
+        snapshots.values().filter(|snapshot| !told.contains(snapshot.id.to_string().as_str())).collect();
+    if let Some(newest) = untold.iter().max_by_key(|snapshot| snapshot.sequence) {
+        monitor.note(format!(
+            "the history does not tell of {} that are there, up to {}: look into them with `snapsync mount`",
+            snapsync_model::count(untold.len() as u64, "snapshot", "snapshots"),
+            newest.name
+        ));
+    }
 }

@@ -20,6 +20,8 @@ use uuid::Uuid;
 
 /// In the store.
 const HISTORY: &str = "history";
+/// There, what is not whole.
+const PART: &str = "part";
 
 /// The steps of a volume that lead to its newest snapshot, oldest first, and those that were made only to be
 /// read now.
@@ -124,9 +126,7 @@ pub(crate) fn keep_before_deletion(volume: &Volume, going: &BTreeSet<Uuid>, moni
     for link in links {
         let Link::Missing(base, target) = link else { continue };
         if is_going(&target) || base.as_ref().is_some_and(is_going) {
-            let part = part_in(volume)?;
-            write(volume, base.as_ref(), &target, &part, monitor)?;
-            name(volume, target.id, &part)?;
+            make(volume, target.id, |part| write(volume, base.as_ref(), &target, part, monitor))?;
             if let Some(damaged) = damaged.get(&target.id) {
                 damaged.remove_file().context("remove", damaged.show())?;
             }
@@ -156,20 +156,26 @@ pub(crate) fn keep(volume: &Volume, target: Uuid, manifest: &Spot) {
         if !is_next()? {
             return Ok(());
         }
-        let part = part_in(volume)?;
-        if *manifest.show() != *part.show() && manifest.link(&part).is_err() {
-            copy(manifest, &part)?;
+        let part = volume.store().join(HISTORY).join(PART);
+        if *manifest.show() == *part.show() {
+            return name(volume, target, &part);
         }
-        name(volume, target, &part)
+        make(volume, target, |part| manifest.link(part).or_else(|_| copy(manifest, part)))
     };
     drop(kept());
 }
 
+/// Keeps a manifest that is yet to be written. Nothing of it is left where that fails: disks may be full.
+pub(super) fn make(volume: &Volume, target: Uuid, write: impl FnOnce(&Spot) -> Result<()>) -> Result<()> {
+    let part = part_in(volume)?;
+    write(&part).and_then(|()| name(volume, target, &part)).inspect_err(|_| drop(part.remove_file()))
+}
+
 /// Where a manifest is until it is whole.
-pub(super) fn part_in(volume: &Volume) -> Result<Spot> {
+fn part_in(volume: &Volume) -> Result<Spot> {
     let dir = volume.store().join(HISTORY);
     dir.ensure_dir().context("create the directory", dir.show())?;
-    let part = dir.join("part");
+    let part = dir.join(PART);
     match part.remove_file() {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(e).context("remove", part.show()),
         _ => Ok(part),
@@ -177,7 +183,7 @@ pub(super) fn part_in(volume: &Volume) -> Result<Spot> {
 }
 
 /// Gives a whole manifest its name, which tells its digest: nothing else would show that it is damaged.
-pub(super) fn name(volume: &Volume, target: Uuid, part: &Spot) -> Result<()> {
+fn name(volume: &Volume, target: Uuid, part: &Spot) -> Result<()> {
     let digest = hex(&announce(part)?.digest);
     let to = volume.store().join(HISTORY).join(format!("{target}.{digest}.arrow"));
     part.rename(&to).context("name", to.show())

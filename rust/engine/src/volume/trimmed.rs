@@ -1,7 +1,8 @@
 //! How long a volume keeps its history: manifests that are too old, or too many bytes, become one that tells
-//! what there was after them.
+//! what there was after them. History reaches back to the oldest snapshot that is there, however old it is:
+//! nobody would find what that has.
 
-use crate::volume::kept::{Link, chain, kept_files, name, part_in};
+use crate::volume::kept::{Link, chain, kept_files, make};
 use jiff::Timestamp;
 use snapsync_history::{Step, fold};
 use snapsync_model::{Context, Monitor, Result};
@@ -22,35 +23,35 @@ pub(crate) fn trim(volume: &LockedVolume, days: Option<usize>, monitor: &Monitor
     let (links, _) = chain(volume, monitor)?;
     let step = |link| if let Link::Kept(step) = link { Some(step) } else { None };
     let steps: Vec<Step> = links.into_iter().map_while(step).collect();
-    let gone = going(&steps, days);
-    let Some((last, before)) = gone.split_last().filter(|(_, before)| pays(gone) && !before.is_empty())
+    let there: BTreeSet<Uuid> = volume.line()?.iter().map(|snapshot| snapshot.id).collect();
+    let oldest = steps.iter().position(|step| of(step).is_some_and(|id| there.contains(&id)));
+    let going = going(&steps, oldest.unwrap_or(steps.len()), days);
+    let Some((last, before)) = going.split_last().filter(|(_, before)| pays(going) && !before.is_empty())
     else {
         return Ok(());
     };
-    let part = part_in(volume)?;
-    fold(gone, &part, monitor)?;
     let old = kept_files(volume)?;
     let gone: BTreeSet<Option<Uuid>> = before.iter().chain([last]).map(of).collect();
-    name(volume, of(last).unwrap_or_default(), &part)?;
+    make(volume, of(last).unwrap_or_default(), |part| fold(going, part, monitor).map(drop))?;
     for (_, file) in old.iter().filter(|(id, _)| gone.contains(&Some(*id))) {
         file.remove_file().context("remove", file.show())?;
     }
     Ok(())
 }
 
-/// The first steps, as many as are too old, or too many bytes.
-fn going(steps: &[Step], days: i64) -> &[Step] {
+/// The first steps, as many as are too old, up to that of the oldest snapshot; or too many bytes.
+fn going(steps: &[Step], oldest: usize, days: i64) -> &[Step] {
     let mut over = steps.iter().map(|step| step.bytes).sum::<u64>().saturating_sub(MOST_BYTES);
     let is_old = |step: &Step| {
         let taken = step.header.created.parse::<Timestamp>();
         taken.is_ok_and(|taken| Timestamp::now().duration_since(taken).as_hours() > days.saturating_mul(24))
     };
-    let mut goes = |step: &&Step| {
-        let goes = is_old(step) || over > 0;
+    let mut goes = |(at, step): &(usize, &Step)| {
+        let goes = (*at <= oldest && is_old(step)) || over > 0;
         over = over.saturating_sub(step.bytes);
         goes
     };
-    &steps[..steps.iter().take_while(|step| goes(step)).count()]
+    &steps[..steps.iter().enumerate().take_while(&mut goes).count()]
 }
 
 /// The first one is written anew each time, which tells all that there was.
