@@ -104,7 +104,7 @@ impl Directories {
         Ok(found)
     }
 
-    /// The same of one stay of anything. Trees may be as deep as paths are long: there is no recursion, and no
+    /// The same of one stay of anything. Trees are as deep as paths are long: there is no recursion, and no
     /// path but a whole one.
     pub(crate) fn lays_of(&self, stay: &Stay, from: u32, until: u32) -> Result<Vec<Lay>> {
         let (mut found, mut names) = (Vec::new(), Vec::new());

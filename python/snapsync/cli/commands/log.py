@@ -137,7 +137,7 @@ def _life(report: LifeReport, events: tuple[Event, ...]) -> Iterator[str]:
     if report.restore is None:
         yield "no snapshot that is left here has it"
         if report.volume.role == "primary" and not report.volume.is_log:
-            volume = shlex.quote(report.volume.path)
+            volume = render.word(report.volume.path)
             yield f"a standby or a log may have it yet: `snapsync status {volume}` names them"
         return
     where = f"{report.volume.path}@{report.restore.snapshot.name}"
