@@ -219,7 +219,7 @@ def test_a_part_tells_what_changed_and_which_versions_there_are(place: Place) ->
 
 def test_a_volume_tells_the_versions_of_a_file(volume: snapsync.Volume) -> None:
     report = volume.versions("file", diff=(0, 1))
-    assert [[snap.name for snap in version.snapshots] for version in report.versions] == [["second"]]
+    assert [[snap.name for snap in version.snapshots] for version in report.versions] == [["second", "third"]]
     assert report.diff is not None
     assert report.diff.endswith("+one\n\\ No newline at end of file\n")
     assert volume.versions(b"moved").exists is False

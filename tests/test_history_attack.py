@@ -19,7 +19,7 @@ import pyarrow as pa
 import pytest
 from blake3 import blake3
 from machine import Pair, Place, assert_told, command, done, need, run, snapshots, status, store
-from test_history import clock_before
+from test_history import clock_before, let_files_age
 
 Looks = dict[bytes, tuple[str, int]]
 """The kind and the size of each path."""
@@ -301,12 +301,15 @@ def test_history_reaches_back_to_the_oldest_snapshot_that_is_there(place: Place)
         (volume / str(number)).write_text("x")
         done("snapshot", volume, env=clock_before(500))
     done("snapshot", volume)
+    done("log", volume)
+    let_files_age(volume)
     done("prune", volume, "--keep-last", "3", "--keep-yearly", "5")
     assert snapshots(volume)[0]["name"] == "ancient"
     [found] = done("find", volume, "gone")["found"]
     assert found["restorable"] == "ancient"
     assert done("log", volume, "gone")["restore"]["snapshot"]["name"] == "ancient"
     done("delete", f"{volume}@ancient")
+    let_files_age(volume)
     done("prune", volume, "--keep-last", "3")
     assert status(volume)["manifests"] < 5
 

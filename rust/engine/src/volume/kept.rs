@@ -64,9 +64,9 @@ pub(super) enum Link {
 /// volume.
 pub(crate) fn history(volume: &Volume, monitor: &Monitor) -> Result<History> {
     let is_missing = |link: &Link| matches!(link, Link::Missing(..));
-    let (mut chain, _) = chain(volume, monitor)?;
+    let mut chain = chain(volume, monitor)?;
     if chain.iter().any(is_missing) && keep_all(volume, monitor).is_ok() {
-        (chain, _) = self::chain(volume, &Monitor::default())?;
+        chain = self::chain(volume, &Monitor::default())?;
     }
     let made = if chain.iter().any(is_missing) { Some(snapsync_sys::scratch()?) } else { None };
     let mut steps = Vec::new();
@@ -122,14 +122,20 @@ pub(crate) fn delete_all(volume: &mut LockedVolume, going: &[SnapshotInfo], moni
 /// Makes the steps that nobody can make any more once some snapshots are gone.
 pub(crate) fn keep_before_deletion(volume: &Volume, going: &BTreeSet<Uuid>, monitor: &Monitor) -> Result<()> {
     let is_going = |snapshot: &SnapshotInfo| going.contains(&snapshot.id);
-    let (links, damaged) = chain(volume, monitor)?;
-    for link in links {
-        let Link::Missing(base, target) = link else { continue };
-        if is_going(&target) || base.as_ref().is_some_and(is_going) {
-            make(volume, target.id, |part| write(volume, base.as_ref(), &target, part, monitor))?;
-            if let Some(damaged) = damaged.get(&target.id) {
-                damaged.remove_file().context("remove", damaged.show())?;
-            }
+    let (have, line) = (kept_files(volume)?, volume.line()?);
+    let have: BTreeMap<Uuid, Spot> = have.into_iter().collect();
+    for (at, target) in line.iter().enumerate() {
+        let base = at.checked_sub(1).map(|before| &line[before]);
+        if !(is_going(target) || base.is_some_and(is_going)) {
+            continue;
+        }
+        let old = have.get(&target.id);
+        if old.is_some_and(|file| open_named(file).is_ok()) {
+            continue;
+        }
+        make(volume, target.id, |part| write(volume, base, target, part, monitor))?;
+        if let Some(damaged) = old {
+            damaged.remove_file().context("remove", damaged.show())?;
         }
     }
     Ok(())
@@ -209,9 +215,9 @@ fn write(
     }
 }
 
-/// What the chain is made of, and the manifests that cannot be read: each is named, and passed over.
-pub(super) fn chain(volume: &Volume, monitor: &Monitor) -> Result<(Vec<Link>, BTreeMap<Uuid, Spot>)> {
-    let (mut kept, damaged) = kept(volume, monitor)?;
+/// What the chain is made of. A manifest that cannot be read is named, and passed over.
+pub(super) fn chain(volume: &Volume, monitor: &Monitor) -> Result<Vec<Link>> {
+    let mut kept = kept(volume, monitor)?;
     let line = volume.line()?;
     let mut links = Vec::new();
     let mut next = line.last().map(|snapshot| snapshot.id);
@@ -240,7 +246,7 @@ pub(super) fn chain(volume: &Volume, monitor: &Monitor) -> Result<(Vec<Link>, BT
         next = before;
     }
     links.reverse();
-    Ok((links, damaged))
+    Ok(links)
 }
 
 /// The newest snapshot before a manifest that is missing.
@@ -255,10 +261,10 @@ fn before_gap(links: &[Link], line: &[SnapshotInfo], kept: &BTreeMap<Uuid, Step>
     older.max().map(|(_, id)| id)
 }
 
-/// All manifests by the ids of their snapshots: those that can be read, and the others.
-fn kept(volume: &Volume, monitor: &Monitor) -> Result<(BTreeMap<Uuid, Step>, BTreeMap<Uuid, Spot>)> {
+/// All manifests that can be read, by the ids of their snapshots.
+fn kept(volume: &Volume, monitor: &Monitor) -> Result<BTreeMap<Uuid, Step>> {
     let dir = volume.store().join(HISTORY);
-    let (mut found, mut damaged) = (BTreeMap::new(), BTreeMap::new());
+    let mut found = BTreeMap::new();
     for entry in list(&dir)? {
         let Some((id, digest)) = parsed(&entry) else { continue };
         let file = dir.join(&entry);
@@ -270,18 +276,27 @@ fn kept(volume: &Volume, monitor: &Monitor) -> Result<(BTreeMap<Uuid, Step>, BTr
             Ok(_) => {}
             Err(error @ Error::Integrity { .. }) => {
                 monitor.note(format!("the history goes on without a manifest: {}", error.sentence()));
-                damaged.insert(id, file);
             }
             Err(error) => return Err(error),
         }
     }
-    Ok((found, damaged))
+    Ok(found)
 }
 
 /// The snapshot and the digest in a name.
 fn parsed(name: &[u8]) -> Option<(Uuid, &str)> {
     let (id, digest) = std::str::from_utf8(name).ok()?.strip_suffix(".arrow")?.split_once('.')?;
     Some((Uuid::parse_str(id).ok()?, digest))
+}
+
+/// The same by its name.
+fn open_named(file: &Spot) -> Result<Step> {
+    let show = file.show();
+    let name = show.file_name().unwrap_or_default().as_encoded_bytes();
+    match parsed(name) {
+        Some((id, digest)) => open(file, id, digest),
+        None => Err(Error::integrity(format!("{} is no manifest", show.display()), "remove it")),
+    }
 }
 
 fn open(file: &Spot, id: Uuid, digest: &str) -> Result<Step> {

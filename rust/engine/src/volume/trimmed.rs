@@ -20,7 +20,10 @@ const MANY: usize = 64;
 /// Folds what is older than so many days, once it pays.
 pub(crate) fn trim(volume: &LockedVolume, days: Option<usize>, monitor: &Monitor) -> Result<()> {
     let days = days.and_then(|days| i64::try_from(days).ok()).unwrap_or(DAYS);
-    let (links, _) = chain(volume, monitor)?;
+    if !is_due(volume, days)? {
+        return Ok(());
+    }
+    let links = chain(volume, monitor)?;
     let step = |link| if let Link::Kept(step) = link { Some(step) } else { None };
     let steps: Vec<Step> = links.into_iter().map_while(step).collect();
     let there: BTreeSet<Uuid> = volume.line()?.iter().map(|snapshot| snapshot.id).collect();
@@ -37,6 +40,19 @@ pub(crate) fn trim(volume: &LockedVolume, days: Option<usize>, monitor: &Monitor
         file.remove_file().context("remove", file.show())?;
     }
     Ok(())
+}
+
+/// Whether anything may have to be folded, without a look into the manifests: each was written when its
+/// snapshot was new, or later.
+fn is_due(volume: &LockedVolume, days: i64) -> Result<bool> {
+    let then = Timestamp::now().as_nanosecond() - i128::from(days) * 24 * 3600 * 1_000_000_000;
+    let (mut bytes, mut is_old) = (0, false);
+    for (_, file) in kept_files(volume)? {
+        let found = file.stat().context("read the attributes of", file.show())?.attributes;
+        bytes += found.size;
+        is_old |= found.time() < then;
+    }
+    Ok(is_old || bytes > MOST_BYTES)
 }
 
 /// The first steps, as many as are too old, up to that of the oldest snapshot; or too many bytes.
