@@ -371,7 +371,7 @@ def test_every_fault_point_is_passed_by_these_tests(place: Place, tmp_path: Path
     # Those of another manifest for what is staged by rust/engine/src/remote/tests.rs.
     # Those of the way back by test_undo.py, that of a store which is taken away by a test above.
     # That of a snapshot which is taken again by test_light.py, those of what leaves a pack by test_packs.py.
-    # Those of before-images by test_before.py.
+    # Those of before-images by test_before.py, that of a fold by test_history_attack.py.
     others = (
         "carry.",
         "receive.",
@@ -382,6 +382,7 @@ def test_every_fault_point_is_passed_by_these_tests(place: Place, tmp_path: Path
         "snapshot.successor",
         "restore.",
         "mount.",
+        "history.",
         "clone.",
         "undo.",
         "init.undone",

@@ -8,6 +8,7 @@ import os
 import random
 import shlex
 import shutil
+import signal
 import stat
 import subprocess
 from collections.abc import Callable
@@ -364,3 +365,20 @@ def test_what_a_primary_without_history_has_lost_is_told_without_its_bytes(place
     }
     assert [found["changes"]["created"] for found in done("log", volume)["rounds"]] == [0, 1, 2]
     assert [event["what"] for event in done("log", volume, "g")["events"]] == ["deleted", "created"]
+
+
+def test_a_fold_that_is_killed_loses_nothing_and_leaves_nothing(place: Place) -> None:
+    volume = place("xfs")
+    for number in range(70):
+        (volume / str(number)).write_text("x")
+        done("snapshot", volume, env=clock_before(500 if number < 68 else 0))
+    done("log", volume)
+    let_files_age(volume)
+    killed = run("prune", volume, "--keep-last", "2", env={"SNAPSYNC_FAULT": "history.folded"})
+    assert killed.code == -signal.SIGKILL
+    first = done("find", volume, "*")["found"]
+    assert len(first) == 70
+    assert status(volume)["manifests"] > 3
+    done("prune", volume, "--keep-last", "2")
+    assert status(volume)["manifests"] == 3
+    assert done("find", volume, "*")["found"] == first

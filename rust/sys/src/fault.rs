@@ -85,6 +85,7 @@ const NAMES: &[&str] = &[
     "pack.removed",
     "delete.freed",
     "delete.removed",
+    "history.folded",
     "promote.checked",
     "promote.kept",
     "promote.announced",

@@ -4,9 +4,10 @@ use crate::location::directory::open_volume;
 use crate::volume::kept::{History, history};
 use snapsync_history::Step;
 use snapsync_log::LogAddress;
-use snapsync_model::{Monitor, RelPath, Result, SnapshotInfo, VolumeInfo};
+use snapsync_model::{Error, Monitor, RelPath, Result, SnapshotInfo, VolumeInfo};
 use snapsync_snapshot::Volume;
 use std::collections::{HashMap, HashSet};
+use std::io::ErrorKind::NotFound;
 use std::path::Path;
 
 pub(crate) struct Past {
@@ -18,8 +19,24 @@ pub(crate) struct Past {
     tree: Option<Volume>,
 }
 
+/// So often it is asked again where manifests went while they were read.
+const TRIES: usize = 5;
+
 impl Past {
-    pub(crate) fn of(place: &Path, monitor: &Monitor) -> Result<Past> {
+    /// What `ask` makes of a history. A prune may fold manifests while they are read: then it is asked again.
+    pub(crate) fn ask<T>(place: &Path, monitor: &Monitor, ask: impl Fn(Past) -> Result<T>) -> Result<T> {
+        let asked = || Past::of(place, monitor).and_then(&ask);
+        let is_gone = |error: &Error| matches!(error, Error::Io { source, .. } if source.kind() == NotFound);
+        for _ in 1..TRIES {
+            match asked() {
+                Err(error) if is_gone(&error) => {}
+                other => return other,
+            }
+        }
+        asked()
+    }
+
+    fn of(place: &Path, monitor: &Monitor) -> Result<Past> {
         if let Some(log) = LogAddress::parse(place)? {
             return Past::of_log(&log, monitor);
         }

@@ -19,7 +19,17 @@ pub fn find(
 ) -> Result<Sought> {
     let started = Instant::now();
     monitor.start(Stage::Compare, 0);
-    let past = Past::of(place, monitor)?;
+    let found = Past::ask(place, monitor, |past| find_in(past, selection, deleted, window, monitor))?;
+    Ok(Sought { seconds: started.elapsed().as_secs_f64(), ..found })
+}
+
+fn find_in(
+    past: Past,
+    selection: &Selection,
+    deleted: bool,
+    window: &Window,
+    monitor: &Monitor,
+) -> Result<Sought> {
     let window = window.steps(&past)?;
     let names = |name: &[u8]| selection.may_match_name(name);
     let timeline = Timeline::play(past.steps(), names, monitor)?;
@@ -56,6 +66,6 @@ pub fn find(
         searched: window.len(),
         volume: past.volume,
         notes: monitor.take_notes(),
-        seconds: started.elapsed().as_secs_f64(),
+        seconds: 0.0,
     })
 }

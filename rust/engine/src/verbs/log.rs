@@ -22,7 +22,16 @@ pub fn log(
     stat: bool,
     monitor: &Monitor,
 ) -> Result<Logged> {
-    let past = Past::of(place, monitor)?;
+    Past::ask(place, monitor, |past| rounds_of(past, window, most, stat, monitor))
+}
+
+fn rounds_of(
+    past: Past,
+    window: &Window,
+    most: Option<usize>,
+    stat: bool,
+    monitor: &Monitor,
+) -> Result<Logged> {
     let steps = window.steps(&past)?;
     let mut rounds = Vec::new();
     for at in steps.clone().rev().take(most.unwrap_or(usize::MAX)) {
@@ -88,9 +97,12 @@ fn shown(change: &Change) -> LoggedPath {
 
 /// What became of whatever had a path of the volume at any time, under all its names.
 pub fn log_of(place: &Path, path: &Path, window: &Window, monitor: &Monitor) -> Result<Lived> {
-    let past = Past::of(place, monitor)?;
     let path = inside(place, path)?;
-    let life = life(past.steps(), &path, monitor)?;
+    Past::ask(place, monitor, |past| life_in(past, &path, window, monitor))
+}
+
+fn life_in(past: Past, path: &RelPath, window: &Window, monitor: &Monitor) -> Result<Lived> {
+    let life = life(past.steps(), path, monitor)?;
     if life.events.is_empty() {
         let (show, volume) = (path.display(), past.volume.path.display());
         let searched = past.steps().len();
@@ -117,7 +129,7 @@ pub fn log_of(place: &Path, path: &Path, window: &Window, monitor: &Monitor) -> 
     });
     Ok(Lived {
         verb: "log",
-        path: (&path).into(),
+        path: path.into(),
         events,
         exists,
         restore,

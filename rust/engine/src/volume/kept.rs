@@ -290,7 +290,7 @@ fn parsed(name: &[u8]) -> Option<(Uuid, &str)> {
 }
 
 /// The same by its name.
-fn open_named(file: &Spot) -> Result<Step> {
+pub(super) fn open_named(file: &Spot) -> Result<Step> {
     let show = file.show();
     let name = show.file_name().unwrap_or_default().as_encoded_bytes();
     match parsed(name) {

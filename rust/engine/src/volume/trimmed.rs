@@ -2,11 +2,12 @@
 //! what there was after them. History reaches back to the oldest snapshot that is there, however old it is:
 //! nobody would find what that has.
 
-use crate::volume::kept::{Link, chain, kept_files, make};
+use crate::volume::kept::{Link, chain, kept_files, make, open_named};
 use jiff::Timestamp;
 use snapsync_history::{Step, fold};
 use snapsync_model::{Context, Monitor, Result};
 use snapsync_snapshot::LockedVolume;
+use snapsync_sys::fault;
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
@@ -29,15 +30,25 @@ pub(crate) fn trim(volume: &LockedVolume, days: Option<usize>, monitor: &Monitor
     let there: BTreeSet<Uuid> = volume.line()?.iter().map(|snapshot| snapshot.id).collect();
     let oldest = steps.iter().position(|step| of(step).is_some_and(|id| there.contains(&id)));
     let going = going(&steps, oldest.unwrap_or(steps.len()), days);
-    let Some((last, before)) = going.split_last().filter(|(_, before)| pays(going) && !before.is_empty())
-    else {
-        return Ok(());
-    };
-    let old = kept_files(volume)?;
-    let gone: BTreeSet<Option<Uuid>> = before.iter().chain([last]).map(of).collect();
-    make(volume, of(last).unwrap_or_default(), |part| fold(going, part, monitor).map(drop))?;
-    for (_, file) in old.iter().filter(|(id, _)| gone.contains(&Some(*id))) {
-        file.remove_file().context("remove", file.show())?;
+    if let Some((last, before)) = going.split_last().filter(|(_, before)| pays(going) && !before.is_empty()) {
+        make(volume, of(last).unwrap_or_default(), |part| fold(going, part, monitor).map(drop))?;
+        fault::point("history.folded");
+        return remove_folded(volume, last, &steps[before.len() + 1..]);
+    }
+    steps.split_first().map_or(Ok(()), |(first, others)| remove_folded(volume, first, others))
+}
+
+/// Removes the manifests that lead to what the first step tells: those that it was folded from, also if that
+/// was cut short.
+fn remove_folded(volume: &LockedVolume, first: &Step, others: &[Step]) -> Result<()> {
+    let needed: BTreeSet<Option<Uuid>> = others.iter().map(of).collect();
+    for (id, file) in kept_files(volume)?.into_iter().filter(|(id, _)| !needed.contains(&Some(*id))) {
+        // What cannot be read is named whenever somebody asks.
+        let Ok(step) = open_named(&file) else { continue };
+        let leads_there = step.header.sequence <= first.header.sequence;
+        if leads_there && (of(first) != Some(id) || !step.header.base.is_empty()) {
+            file.remove_file().context("remove", file.show())?;
+        }
     }
     Ok(())
 }
