@@ -82,9 +82,8 @@ class _Line:
         """Give the words that are no options to the arguments in order; the last may take all the rest."""
         for name in self.positions:
             parameter = self.parameters[name]
-            if list[str] in choices(parameter.kind):
-                if free:
-                    self.given[name], free = free, []
+            if free and list[str] in choices(parameter.kind):
+                self.given[name], free = free, []
             elif free:
                 self._give(name, _value(parameter, free.pop(0)))
             elif NoneType not in choices(parameter.kind):
