@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +39,14 @@ class Was:
         above, _, name = path.rpartition("/")
         return (self.names[above] if above else 0, name)
 
-    @cached_property
     def entries(self) -> dict[int, set[tuple[int, str]]]:
-        return {ino: {self.entry(path) for path in paths} for ino, paths in self.by_ino.items()}
-
-    @cached_property
-    def by_ino(self) -> dict[int, set[str]]:
-        found: dict[int, set[str]] = {}
+        found: dict[int, set[tuple[int, str]]] = {}
         for path, ino in self.names.items():
-            found.setdefault(ino, set()).add(path)
+            found.setdefault(ino, set()).add(self.entry(path))
         return found
 
     def paths(self, ino: int) -> set[str]:
-        return self.by_ino.get(ino, set())
+        return {path for path, found in self.names.items() if found == ino}
 
 
 @dataclass
@@ -175,42 +169,47 @@ class Life:
         return {path for was in self.was for path in was.names}
 
     def counts(self) -> Iterator[dict[str, int]]:
-        for before, now in zip([None, *self.was], self.was, strict=False):
-            old = {} if before is None else before.entries
-            new = now.entries
+        old: dict[int, set[tuple[int, str]]] = {}
+        for now in self.was:
+            new = now.entries()
             both = old.keys() & new.keys()
             # One of several names may count as renamed, or as gone while another came.
             single = [ino for ino in both if len(old[ino]) == len(new[ino]) == 1]
             yield {
                 # The first snapshot has the root as well.
-                "created": len(new.keys() - old.keys()) + (before is None),
+                "created": len(new.keys() - old.keys()) + (not old),
                 "deleted": len(old.keys() - new.keys()),
                 "renamed": sum(old[ino] != new[ino] for ino in single),
                 "linked": sum(old[ino] != new[ino] for ino in both),
             }
+            old = new
 
     def life_of(self, ino: int) -> list[tuple[int, str]]:
         """The events of an inode, but for those of attributes only, newest first."""
-        events = []
-        for before, now in zip([None, *self.was], self.was, strict=False):
-            old, new = (side.paths(ino) if side else set() for side in (before, now))
-            if not old and not new:
-                continue
-            if not old:
-                what = "created"
-            elif not new:
-                what = "deleted"
-            elif before is not None and before.entries[ino] != now.entries[ino]:
-                ours, theirs = before.entries[ino], now.entries[ino]
-                what = "renamed" if ours - theirs and theirs - ours else "linked"
-            elif old != new:
-                what = "moved"
-            elif before is not None and before.content.get(ino) != now.content.get(ino):
-                what = "changed"
-            else:
-                continue
-            events.append((now.sequence, what))
+        events: list[tuple[int, str]] = []
+        old: set[str] = set()
+        before = None
+        for now in self.was:
+            new = now.paths(ino)
+            what = self.became(before, now, ino, (old, new))
+            if what is not None:
+                events.append((now.sequence, what))
+            before, old = now, new
         return events[::-1]
+
+    @staticmethod
+    def became(before: Was | None, now: Was, ino: int, paths: tuple[set[str], set[str]]) -> str | None:
+        old, new = paths
+        if before is None or not old:
+            return "created" if new else None
+        if not new:
+            return "deleted"
+        ours, theirs = ({side.entry(path) for path in at} for side, at in ((before, old), (now, new)))
+        if ours != theirs:
+            return "renamed" if ours - theirs and theirs - ours else "linked"
+        if old != new:
+            return "moved"
+        return "changed" if before.content.get(ino) != now.content.get(ino) else None
 
 
 WEIGHTS = [8, 6, 4, 2, 4, 1, 2, 1]
@@ -280,7 +279,7 @@ def assert_page(volume: Path, life: Life) -> None:
     wanted = zip(life.was, life.counts(), strict=True)
     assert told == [(was.sequence, counts["created"], counts["deleted"]) for was, counts in wanted]
     root = next(found for found in figures["directories"] if found["path"] == ".")
-    assert root["entries"] == len(life.was[-1].by_ino) + 1
+    assert root["entries"] == len(set(life.was[-1].names.values())) + 1
     assert root["bytes"] == sum(map(len, life.was[-1].content.values()))
 
 

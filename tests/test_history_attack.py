@@ -374,7 +374,7 @@ def test_a_fold_that_is_killed_loses_nothing_and_leaves_nothing(place: Place) ->
         done("snapshot", volume, env=clock_before(500 if number < 68 else 0))
     done("log", volume)
     let_files_age(volume)
-    killed = run("prune", volume, "--keep-last", "2", env={"SNAPSYNC_FAULT": "history.folded"})
+    killed = run("prune", volume, "--keep-last", "2", env={"SNAPSYNC_FAULT": "history.folded:1"})
     assert killed.code == -signal.SIGKILL
     first = done("find", volume, "*")["found"]
     assert len(first) == 70

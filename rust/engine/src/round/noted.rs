@@ -23,7 +23,8 @@ impl Driver<'_> {
         let is_plain = self.unlike.is_empty() && !brings_lost;
         let primary = self.primary.hold(LONG, self.monitor)?;
         if let Some(outgoing) = brought.outgoing.as_ref().filter(|_| is_plain) {
-            kept::keep(primary, brought.snapshot.id, &outgoing.manifest());
+            let id = brought.snapshot.id;
+            kept::keep(primary, kept::before(primary, id)?, id, &outgoing.manifest());
         }
         let mut scrub = self.known(state).unwrap_or_else(Scrub::begin);
         if brought.outgoing.is_some() {

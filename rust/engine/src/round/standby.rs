@@ -417,7 +417,7 @@ impl StandbyEnd for Local<'_> {
         if let (Some(entries), Some(bytes)) = (info.entries, info.bytes) {
             volume.record_counts(&mut taken, entries, bytes)?;
         }
-        manifest.inspect(|manifest| kept::keep(volume, taken.id, manifest));
+        manifest.inspect(|manifest| kept::keep(volume, base, taken.id, manifest));
         volume.seal()?;
         Ok(taken)
     }

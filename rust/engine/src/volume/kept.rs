@@ -148,14 +148,19 @@ pub(crate) fn put_by(volume: &Volume, manifest: &Spot) -> Option<Spot> {
     copy(manifest, &part).ok().map(|()| part)
 }
 
-/// Keeps the manifest of a round, if it tells what changed since the snapshot before. It is made again where
-/// that fails: a round is no worse without it.
-pub(crate) fn keep(volume: &Volume, target: Uuid, manifest: &Spot) {
+/// The snapshot before one of the line.
+pub(crate) fn before(volume: &Volume, target: Uuid) -> Result<Option<Uuid>> {
+    let line = volume.line()?;
+    let at = line.iter().position(|snapshot| snapshot.id == target);
+    Ok(at.and_then(|at| at.checked_sub(1)).map(|before| line[before].id))
+}
+
+/// Keeps the manifest of a round, if it tells what changed since the snapshot `before`. It is made again
+/// where that fails: a round is no worse without it.
+pub(crate) fn keep(volume: &Volume, before: Option<Uuid>, target: Uuid, manifest: &Spot) {
     let is_next = || {
-        let (line, header) = (volume.line()?, ManifestReader::open(manifest)?.header()?);
-        let at = line.iter().position(|snapshot| snapshot.id == target);
-        let before = at.and_then(|at| at.checked_sub(1)).map(|before| line[before].id);
-        let is_of = at.is_some() && header.target == target.to_string() && header.sequence.is_some();
+        let header = ManifestReader::open(manifest)?.header()?;
+        let is_of = header.target == target.to_string() && header.sequence.is_some();
         Result::Ok(is_of && Uuid::parse_str(&header.base).ok() == before)
     };
     let kept = || {
