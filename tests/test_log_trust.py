@@ -124,6 +124,8 @@ def test_only_recipients_read_what_a_primary_publishes(sealed: Sealed, place: Pl
         ("sync", sealed.address, place.absent("xfs")),
         ("restore", f"{sealed.address}@0", "--to", place.absent("xfs")),
         ("verify", sealed.address, source),
+        ("log", sealed.address),
+        ("find", sealed.address, "*"),
         ("diff", f"{sealed.address}@0", f"{sealed.address}@1"),
         ("prune", sealed.address, "--keep-last", "1"),
     ):
@@ -222,6 +224,10 @@ def test_prune_makes_the_checkpoints_of_a_log_that_its_primary_cannot_read(
         world.churn(12)
     sealed.standby.done("prune", sealed.address, "--keep-last", "2")
     assert len(sealed.log.names("index/")) < 4
+    # What changed is told all the same, also of the snapshots that went, and to recipients alone.
+    rounds = sealed.standby.done("log", sealed.address)["rounds"]
+    assert [found["snapshot"]["sequence"] for found in rounds] == list(range(11, -1, -1))
+    assert sealed.standby.done("find", sealed.address, "*")["searched"] == 12
     sealed.primary.sync(source, sealed.address)
     sealed.standby.sync(sealed.address, target)
     assert_same(source, target)
