@@ -39,12 +39,7 @@ impl Select {
 
 /// The first instant of a date or time, in ns since 1970.
 fn time_of(text: &str) -> Result<i64> {
-    let moment = Moment::parse(text)?.ok_or_else(|| {
-        Error::usage(
-            format!("{text:?} is no date or time"),
-            "write it as 2026-11-25, 2026-11-25T14:00, yesterday or 2h-ago",
-        )
-    })?;
+    let moment = Moment::named(text)?;
     let ns = moment.first.as_nanosecond();
     Ok(i64::try_from(ns).unwrap_or(if ns < 0 { i64::MIN } else { i64::MAX }))
 }

@@ -16,15 +16,7 @@ pub struct Window {
 impl Window {
     /// From the beginning of a date to the end of another, or from one time to another.
     pub fn parse(since: Option<&str>, until: Option<&str>) -> Result<Window> {
-        let moment = |text: &str| {
-            Moment::parse(text)?.ok_or_else(|| {
-                Error::usage(
-                    format!("{text:?} is no date and no time"),
-                    "write it as 2026-11-25, 2026-11-25T14:00, yesterday or 2h-ago",
-                )
-            })
-        };
-        let (since, until) = (since.map(moment).transpose()?, until.map(moment).transpose()?);
+        let (since, until) = (since.map(Moment::named).transpose()?, until.map(Moment::named).transpose()?);
         Ok(Window { since: since.map(|moment| moment.first), until: until.map(|moment| moment.last) })
     }
 

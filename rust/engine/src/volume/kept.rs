@@ -32,7 +32,7 @@ pub(crate) struct History {
 }
 
 impl History {
-    /// The files of the steps, oldest first; those that would go with the history are moved to a directory.
+    /// The files of the steps, oldest first; those that would go with the history are copied to a directory.
     pub(crate) fn files_in(&self, dir: &Path) -> Result<Vec<PathBuf>> {
         let file = |step: &Step| {
             let file = step.file().show().into_owned();

@@ -20,6 +20,16 @@ impl Moment {
         Moment::parse_at(text, &Zoned::now())
     }
 
+    /// The same of a text that must be one.
+    pub fn named(text: &str) -> Result<Moment> {
+        Moment::parse(text)?.ok_or_else(|| {
+            Error::usage(
+                format!("{text:?} is no date or time"),
+                "write it as 2026-11-25, 2026-11-25T14:00, yesterday or 2h-ago",
+            )
+        })
+    }
+
     fn parse_at(text: &str, now: &Zoned) -> Result<Option<Moment>> {
         let zone = now.time_zone();
         let wrong = |e: jiff::Error| {
