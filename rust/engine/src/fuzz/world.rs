@@ -28,7 +28,8 @@ pub(super) const HIDDEN: &str = "hidden-name";
 pub(super) const BEYOND: &str = "beyond";
 
 /// What there is, and what is beside the directory that servers are kept to.
-const PARTS: [&str; 7] = ["primary", "standby", "other", "hidden", "fresh", "plain", "../outside"];
+const PARTS: [&str; 8] =
+    ["primary", "standby", "other", "hidden", "fresh", "plain", "plain/fresh", "../outside"];
 
 thread_local! {
     static WORLD: RefCell<Option<World>> = const { RefCell::new(None) };
@@ -274,6 +275,14 @@ impl World {
         for name in names {
             assert_eq!(now.parts[name], self.before.parts[name], "{name} was touched");
         }
+    }
+
+    /// What was in it is as it was; a new standby may have come beside that, or come and gone.
+    pub(super) fn expect_kept(&self, now: &Facts, name: &str) {
+        let was = &self.before.parts[name].tree;
+        let is_there = |print: &&Print| now.parts[name].tree.contains(print);
+        let lacking: Vec<&Print> = was.iter().skip(1).filter(|print| !is_there(print)).collect();
+        assert!(lacking.is_empty(), "{name} lost {lacking:?}");
     }
 
     /// Its files are as they were.
