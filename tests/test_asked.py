@@ -33,6 +33,7 @@ OPTIONS: dict[str, tuple[Any, str]] = {
     "new_standby": (True, "begin"),
     "scrub": ({"period": 1, "limit": 1 << 20}, "scrub"),
     "history": ("light", "begin"),
+    "guard": ({"deleted": 0}, "begin"),
 }
 TRAVEL: dict[str, tuple[Any, str]] = {"compression": ({"Zstd": 3}, "commit"), "limit": (1 << 20, "commit")}
 PULL = {f"options.{name}": tried for name, tried in OPTIONS.items()} | {

@@ -373,7 +373,7 @@ RUST_LEVELS = {
         roles
     """,
     "engine/round": """
-        held steps
+        guard held steps
         passes passing rights scrub sizes standby told
         known
         primary

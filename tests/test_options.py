@@ -17,6 +17,7 @@ from snapsync.jobs.runner import arguments
 from snapsync.options import (
     ChannelOptions,
     DriftOptions,
+    GuardOptions,
     KeepOptions,
     SyncOptions,
     TargetOptions,
@@ -70,8 +71,10 @@ def test_every_option_of_sync_goes_to_the_native_half() -> None:
     """In a group that is handed through whole, under its own name or as a part of a group."""
     handed = {path[-1] for path in leaves(rounds._round({}))}
     told_otherwise = {"part", "exclude_from", "scrub", "scrub_limit", "jobs"}
-    beside = options(KeepOptions).keys() | options(TransferOptions).keys() | options(ChannelOptions).keys()
-    assert options(SyncOptions).keys() == handed - {"period", "limit"} | told_otherwise | beside
+    groups = (KeepOptions, TransferOptions, ChannelOptions, GuardOptions)
+    beside = {name for group in groups for name in options(group)}
+    parts = {"period", "limit", "deleted", "changed", "shrink"}
+    assert options(SyncOptions).keys() == handed - parts | told_otherwise | beside
 
 
 def test_an_unknown_keyword_is_refused_as_python_does(tmp_path: Path) -> None:

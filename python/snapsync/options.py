@@ -211,6 +211,45 @@ class RoundOptions(TypedDict, total=False):
     history: History
 
 
+class GuardOptions(TypedDict, total=False):
+    """How much of a tree a round may take away or write anew. A job has them in its table `guard`."""
+
+    guard_deleted: Annotated[
+        int | None,
+        Option(
+            "--guard-deleted",
+            read=units.percent,
+            metavar="N%|off",
+            help="Refuse a round that deletes a larger share of the entries; 25% in trees of 10,000 or more.",
+            once=True,
+        ),
+    ]
+    guard_changed: Annotated[
+        int | None,
+        Option(
+            "--guard-changed",
+            read=units.percent,
+            metavar="N%|off",
+            help="Refuse a round that writes a larger share of the entries anew; 60% in such trees.",
+            once=True,
+        ),
+    ]
+    guard_shrink: Annotated[
+        int | None,
+        Option(
+            "--guard-shrink",
+            read=units.percent,
+            metavar="N%|off",
+            help="Refuse a round after which a larger share of the bytes is gone; 50% in such trees.",
+            once=True,
+        ),
+    ]
+    accept_changes: Annotated[
+        bool,
+        Option("--accept-changes", help="Let this round through whatever it deletes or changes.", once=True),
+    ]
+
+
 class ScrubOptions(TypedDict, total=False):
     """How much of what is believed unchanged is read again."""
 
@@ -324,6 +363,7 @@ class SyncOptions(
     SubsetOptions,
     StandbyOptions,
     RoundOptions,
+    GuardOptions,
     ScrubOptions,
     TransferOptions,
     ChannelOptions,

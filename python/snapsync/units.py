@@ -27,6 +27,14 @@ def rate(text: str) -> int:
     return bytes_a_second
 
 
+def percent(text: str) -> int:
+    """The hundredths that a text means: 25%, or `off` for all of them. Raises ValueError for any other."""
+    number = "100" if text == "off" else text.removesuffix("%")
+    if not (number.isascii() and number.isdigit() and int(number) <= 100):
+        raise ValueError(f"{text!r} is neither a share, such as 25%, nor `off`")
+    return int(number)
+
+
 def words(command: str) -> list[str]:
     """The words of a command, as a shell takes them. Raises ValueError for one that cannot be understood."""
     import shlex

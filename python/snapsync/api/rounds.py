@@ -11,6 +11,7 @@ from snapsync.options import (
     ChannelOptions,
     DeltaOptions,
     DriftOptions,
+    GuardOptions,
     ReceiveOptions,
     RoundOptions,
     ScrubOptions,
@@ -42,33 +43,34 @@ def sync(
 
     One of the two may be `[user@]host:PATH`: `rsh` then runs `remote_path` there, with an `-o` for each of
     `ssh_options`, over `channels` connections. `compress` ("none" or "zstd:LEVEL") and `bwlimit` (bytes a
-    second) are for what travels between machines. Either machine gives up when the
-    other is silent for `timeout` seconds.
-
+    second) are for what travels between machines. Either gives up when the other is silent for `timeout` s.
     With `part` it is one of `SOURCE@PART/`, which has patterns, snapshots and standbys of its own and is made
     on first use; without `exclude` it is what `include` names. The first round restores the whole tree into
     an absent or empty `target`; where a standby is known that is not there any more, only with `new_standby`.
     `name` names the snapshot; with `snap` none is taken, and that of `source` (or "latest") is brought.
-    `keep` says which snapshots stay on both sides afterwards (see `prune`), `keep_last` is short for its
-    `last`, and so on; without them all do. `strict` refuses where the target cannot hold everything, and
-    `no_space_check` does not look beforehand whether there is room; `jobs` is the number of threads (0: all
-    cores).
+    `keep` says which snapshots stay on both sides afterwards (see `prune`), `keep_last` is its `last`, and so
+    on; without them all do. `strict` refuses where the target cannot hold everything, and
+    `no_space_check` does not look beforehand whether there is room; `jobs` is the number of threads (0: all).
 
     `exclude` leaves out what its patterns name, in gitignore syntax from the root of `source`, after those in
     the files `exclude_from`; `include` brings back some of that. They are kept for later rounds. Given later
     they take the place of all that were kept; `everything` drops them.
 
-    `check` compares all of the standby's tree with its newest snapshot first, and not only what the round
-    touches; `discard_drift` keeps what was changed there by hand as a snapshot, and goes back first.
-    `read_only` says whether the tree of a standby on Btrfs is read-only between rounds from now on.
+    A round that deletes more than `guard_deleted` per cent of the entries, writes more than `guard_changed`
+    anew, or loses more than `guard_shrink` of the bytes is refused before anything travels, but with
+    `accept_changes`. In trees of 10,000 entries or more they are 25, 60 and 50 by default.
 
-    Each round reads a share of the files again that are believed unchanged, on both sides, so that all come
-    round in `scrub` seconds (None: never), and at most `scrub_limit` bytes. A difference is not an exception:
-    it is in the report's `scrub`, and the next round brings those files again.
+    `check` compares all of the standby's tree with its newest snapshot first, and not only what the round
+    touches; `discard_drift` keeps what was changed there as a snapshot, and goes back first. `read_only` says
+    whether the tree of a standby on Btrfs is read-only between rounds.
+
+    Each round reads a share of the files again that are believed unchanged, on both sides: all in `scrub`
+    seconds (None: never), and at most `scrub_limit` bytes. A difference is no exception: it is in the
+    report's `scrub`, and the next round brings those files again.
 
     Raises UsageError for a pattern that cannot be understood, RefusedError where `target` is not a standby
-    of `source`, or was changed by hand, InterruptedRound where the connection is cut: what has arrived is
-    kept, and the next round goes on from there.
+    of `source`, was changed by hand, or would lose too much, InterruptedRound where the connection is cut:
+    what has arrived is kept, and the next round goes on from there.
     """
     checks.keywords("sync", SyncOptions, options)
     part = options.get("part")
@@ -108,7 +110,19 @@ def _round(options: SyncOptions) -> "dict[str, Any]":
         **pick(RoundOptions, options),
         "care": pick(StandbyOptions, options),
         "scrub": {"period": scrub["scrub"] or 0, "limit": scrub["scrub_limit"]},
+        "guard": _guard(pick(GuardOptions, options)),
     }
+
+
+def _guard(asked: "dict[str, Any]") -> "dict[str, Any] | None":
+    """The limits of a round; None where it may do anything."""
+    is_accepted = asked.pop("accept_changes")
+    limits = {name.removeprefix("guard_"): limit for name, limit in asked.items()}
+    for name, limit in limits.items():
+        if limit is not None and not 0 <= limit <= 100:
+            message = f"guard_{name} cannot be {limit}"
+            raise told(UsageError(message), message, "give a share in per cent, from 0 to 100")
+    return None if is_accepted else limits
 
 
 def _keep(one_by_one: Mapping[str, int], keep: Mapping[str, int]) -> dict[str, int]:

@@ -19,7 +19,7 @@ from snapsync._native import Location
 from snapsync.declare import defaults, options
 from snapsync.errors import UsageError, told
 from snapsync.jobs import own
-from snapsync.options import KeepOptions, SyncOptions
+from snapsync.options import GuardOptions, KeepOptions, SyncOptions
 
 _DEFAULTS = defaults(SyncOptions)
 _OF_A_JOB = {name: declared for name, declared in options(SyncOptions).items() if not declared[1].once}
@@ -40,6 +40,7 @@ class Job:
     target: str
     period: int | None = None
     keep: Mapping[str, int] | None = None
+    guard: Mapping[str, int] | None = None
     environment: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -337,6 +338,23 @@ def _keep(value: object) -> dict[str, int]:
     return value
 
 
+_GUARDS = tuple(name.removeprefix("guard_") for name in options(GuardOptions) if name.startswith("guard_"))
+
+
+def _guard(value: object) -> dict[str, int]:
+    if not isinstance(value, dict):
+        raise _Bad(value, 'write shares, as in { deleted = "25%", changed = "off" }')
+    limits = {}
+    for name, share in value.items():
+        if name not in _GUARDS:
+            raise _Bad(f"{name} = {share}", _nearest(name, _GUARDS, "guards"))
+        try:
+            limits[name] = units.percent(str(share))
+        except ValueError:
+            raise _Bad(f"{name} = {_toml(share)}", 'write a share such as "25%", or "off"') from None
+    return limits
+
+
 _KINDS: dict[Any, Callable[[object], object]] = {
     bool: _flag,
     bool | None: _flag,
@@ -365,6 +383,7 @@ _KEYS: dict[str, Callable[[object], object]] = {
     "target": _place,
     "period": _period,
     "keep": _keep,
+    "guard": _guard,
     "environment": _file,
     **{name: _MORE.get(name) or _KINDS[kind] for name, (kind, _) in _OF_A_JOB.items()},
 }

@@ -88,6 +88,7 @@ def arguments(job: Job) -> list[str]:
     """The arguments of the `snapsync sync` that runs a job."""
     is_local = not (is_remote(job.source) or is_remote(job.target))
     words = [f"--keep-{period}={count}" for period, count in (job.keep or {}).items()]
+    words += [f"--guard-{what}={share}%" for what, share in (job.guard or {}).items()]
     for name, (_, option) in options(SyncOptions).items():
         if name in job.options and not (is_local and name in options(ChannelOptions)):
             words += _spelled(option, job.options[name])

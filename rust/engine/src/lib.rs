@@ -28,7 +28,9 @@ pub use jobs::with_jobs;
 pub use keep::Keep;
 pub use location::text::Location;
 pub use log::window::Window;
-pub use options::{DriftOptions, OnDrift, Options, Scrubbing, SshOptions, Supply, Terms, TransferOptions};
+pub use options::{
+    DriftOptions, Guard, OnDrift, Options, Scrubbing, SshOptions, Supply, Terms, TransferOptions,
+};
 pub use remote::gate::Gate;
 pub use remote::server::serve;
 pub use remote::trust::trusted;

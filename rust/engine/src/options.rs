@@ -38,6 +38,22 @@ pub struct Options {
     pub history: Option<History>,
     #[serde(default)]
     pub scrub: Scrubbing,
+    /// How much of the tree may go or change; None lets everything through.
+    #[serde(default)]
+    pub guard: Option<Guard>,
+}
+
+/// What a round may do to a tree, each in per cent of what the standby has. None is the usual limit, which
+/// small trees are without; 100 never refuses.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Guard {
+    /// Entries that are deleted.
+    pub deleted: Option<u8>,
+    /// Entries that are files with other bytes.
+    pub changed: Option<u8>,
+    /// Bytes of files, which get fewer.
+    pub shrink: Option<u8>,
 }
 
 /// Requirements for a target.

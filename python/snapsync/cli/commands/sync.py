@@ -52,8 +52,7 @@ def sync(
     AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for a store that is not Amazon's, AWS_ENDPOINT_URL.
 
     One round: snapshot SOURCE, apply its changes to TARGET, snapshot TARGET. The first round restores the
-    whole tree. What an earlier, interrupted run left is healed first: whatever is killed, and whenever,
-    after the next command TARGET holds the old snapshot or the new one.
+    whole tree. What an interrupted run left is healed first: TARGET holds the old snapshot or the new one.
 
     Patterns are SOURCE's and kept for later rounds, to whichever TARGET. Given again, they take the place of
     all that were kept; what they leave out from then on is deleted from every standby of SOURCE at its next
@@ -62,8 +61,10 @@ def sync(
     A standby that was changed by hand is refused before anything is applied: on Btrfs whatever was changed,
     elsewhere where the round would touch it, or anywhere with --check.
 
-    A standby that is known at TARGET and is not there, as when its disk is not mounted, is not made anew:
-    the round is refused without --new-standby.
+    A standby that is known at TARGET and is not there is not made anew without --new-standby.
+
+    A round that would delete much of a large tree, or write most of it anew, is refused before anything
+    travels: a primary that was wiped does not walk through its standbys. --accept-changes lets it through.
 
     Each round reads again, on both sides, a share of the files that are believed unchanged. Those that differ
     are named, the round exits with 4, and the next one brings them again.

@@ -8,6 +8,7 @@ use crate::log::pinned::{followed, is_same};
 use crate::log::wanted::{READERS, wanted};
 use crate::options::{Options, Terms, TransferOptions};
 use crate::report::rounds::{Scrubbed, Synced};
+use crate::round::guard;
 use crate::round::primary::together;
 use crate::round::standby::Local;
 use crate::round::steps::{OpenRequest, StandbyEnd, StandbyInfo, State};
@@ -252,6 +253,7 @@ impl Following<'_> {
     fn bring(&self, standby: &mut Local<'_>, coming: &Coming<'_>, come: &mut Come) -> Result<()> {
         let monitor = self.monitor;
         let Coming { delta, manifest, .. } = coming;
+        self.guard(standby, coming)?;
         let announced = announce(manifest)?;
         let head = write_head(&mut std::io::sink(), delta).context("describe", manifest)?;
         let begun = standby.begin(IncomingDelta {
@@ -277,6 +279,20 @@ impl Following<'_> {
         come.report.losses = together(std::mem::take(&mut come.report.losses), begun.losses);
         come.report.pruned.extend(begun.pruned);
         Ok(())
+    }
+
+    /// Whoever published may have let through what this standby is guarded from.
+    fn guard(&self, standby: &mut Local<'_>, coming: &Coming<'_>) -> Result<()> {
+        let (Some(limits), Some(base)) = (&self.options.guard, standby.newest()?) else { return Ok(()) };
+        let counts = ManifestReader::open(&coming.manifest)?.counts()?;
+        let snapshot = &coming.delta.snapshot;
+        guard::check(
+            limits,
+            &coming.manifest,
+            &counts,
+            (&base, snapshot),
+            &format!("the standby of {}", self.log.address()),
+        )
     }
 
     fn report(&self, state: State, come: Come, has_all: bool) -> Result<Synced> {

@@ -8,12 +8,13 @@ use crate::digest::hex;
 use crate::location::target;
 use crate::options::{Options, Terms};
 use crate::report::rounds::{Claimed, Scrubbed, Synced};
+use crate::round::guard;
 use crate::round::held::{LONG, Primary, SHORT};
 use crate::round::known;
 use crate::round::passes::{LeftOut, Passes};
 use crate::round::passing::passing_on;
 use crate::round::rights::{Rights, may_undo};
-use crate::round::sizes::{note_size, without};
+use crate::round::sizes::{note_emptied, note_size, without};
 use crate::round::steps::{OpenRequest, Pending, StandbyEnd, StandbyInfo, State};
 use crate::round::told;
 use crate::volume::lost::{self, LostPaths};
@@ -421,15 +422,13 @@ impl Driver<'_> {
         crate::delta::became::tell(tree, &manifest, self.options.strict, monitor)?;
         let there = base.map(|base| without(base, &lost));
         note_size(primary, there.as_ref(), snapshot, &sides, &counts)?;
-        let head = volume_head(primary, base, snapshot, &counts);
-        if snapshot.entries == Some(1)
-            && let Some(base) = base.filter(|base| base.entries.is_some_and(|entries| entries > 1))
-        {
-            let (source, name) = (primary.path().display(), &base.name);
-            monitor.note(format!(
-                "{source} is empty now, and so is its standby: snapshot {name} has what was there"
-            ));
+        if let Some(base) = base {
+            if let Some(limits) = &self.options.guard {
+                guard::check(limits, &manifest, &counts, (base, snapshot), &self.looked.path)?;
+            }
+            note_emptied(primary, base, snapshot, monitor);
         }
+        let head = volume_head(primary, base, snapshot, &counts);
         let announced = announce(&manifest)?;
         let seed =
             [write_head(&mut std::io::sink(), &head).context("describe", manifest.show())?, announced.digest];

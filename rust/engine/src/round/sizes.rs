@@ -2,8 +2,8 @@
 
 use crate::delta::outgoing::count;
 use crate::delta::sides::Sides;
-use snapsync_model::{Counts, Inode, Result, SnapshotInfo};
-use snapsync_snapshot::LockedVolume;
+use snapsync_model::{Counts, Inode, Monitor, Result, SnapshotInfo};
+use snapsync_snapshot::{LockedVolume, Volume};
 
 /// Records the size of the snapshot, from its walk, or from its base and the changes.
 pub(super) fn note_size(
@@ -27,6 +27,21 @@ pub(super) fn note_size(
         return Ok(());
     };
     primary.record_counts(snapshot, entries, bytes)
+}
+
+/// Notes that there is nothing any more, and where it still is.
+pub(super) fn note_emptied(
+    primary: &Volume,
+    base: &SnapshotInfo,
+    snapshot: &SnapshotInfo,
+    monitor: &Monitor,
+) {
+    if snapshot.entries == Some(1) && base.entries.is_some_and(|entries| entries > 1) {
+        let (source, name) = (primary.path().display(), &base.name);
+        monitor.note(format!(
+            "{source} is empty now, and so is its standby: snapshot {name} has what was there"
+        ));
+    }
 }
 
 /// A snapshot as if it did not have some files.
