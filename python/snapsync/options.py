@@ -211,39 +211,21 @@ class RoundOptions(TypedDict, total=False):
     history: History
 
 
+def _guard(name: str, what: str, usual: str) -> Option:
+    help_ = f"Refuse a round that {what}; {usual} in trees of 10,000 entries or more."
+    return Option(name, read=units.percent, metavar="N%|off", help=help_, once=True)
+
+
 class GuardOptions(TypedDict, total=False):
     """How much of a tree a round may take away or write anew. A job has them in its table `guard`."""
 
     guard_deleted: Annotated[
-        int | None,
-        Option(
-            "--guard-deleted",
-            read=units.percent,
-            metavar="N%|off",
-            help="Refuse a round that deletes a larger share of the entries; 25% in trees of 10,000 or more.",
-            once=True,
-        ),
+        int | None, _guard("--guard-deleted", "deletes a larger share of the entries", "25%")
     ]
     guard_changed: Annotated[
-        int | None,
-        Option(
-            "--guard-changed",
-            read=units.percent,
-            metavar="N%|off",
-            help="Refuse a round that writes a larger share of the entries anew; 60% in such trees.",
-            once=True,
-        ),
+        int | None, _guard("--guard-changed", "writes a larger share of them anew", "60%")
     ]
-    guard_shrink: Annotated[
-        int | None,
-        Option(
-            "--guard-shrink",
-            read=units.percent,
-            metavar="N%|off",
-            help="Refuse a round after which a larger share of the bytes is gone; 50% in such trees.",
-            once=True,
-        ),
-    ]
+    guard_shrink: Annotated[int | None, _guard("--guard-shrink", "loses a larger share of the bytes", "50%")]
     accept_changes: Annotated[
         bool,
         Option("--accept-changes", help="Let this round through whatever it deletes or changes.", once=True),
