@@ -527,6 +527,7 @@ PYTHON_LEVELS = """
     jobs.child jobs.fork_server jobs.own jobs.reports
     jobs.config jobs.environment
     jobs.state
+    jobs.turns
     jobs.lag jobs.prometheus jobs.runner
     page.file page.kept page.library page.markup page.rows page.timeline page.unusual
     page.charts page.tables page.tree

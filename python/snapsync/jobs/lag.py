@@ -8,7 +8,7 @@ from snapsync import render
 from snapsync._native import Location
 from snapsync.api import snapshots as api
 from snapsync.errors import SnapsyncError, describe
-from snapsync.jobs import state
+from snapsync.jobs import state, turns
 from snapsync.jobs.config import Config, Job, is_remote
 from snapsync.jobs.reports import JobStatus
 from snapsync.reports.snapshots import StatusReport
@@ -91,7 +91,9 @@ def _job(job: Job, run: state.Run | None, now: datetime) -> JobStatus:
     lost = sum(loss.count for loss in losses)
     lag = replace(lag, bytes=moved, problem="; ".join(problems) or None, lost=lost, scrub=scrub)
     good, notes = (run.good, run.notes) if run else (None, ())
-    return JobStatus(job.name, source, target, good, lag, tuple(problems), losses, notes)
+    turn = turns.runs(job.name)
+    since = turn.since if turn else None
+    return JobStatus(job.name, source, target, good, lag, tuple(problems), losses, notes, since)
 
 
 def _look(place: str, now: datetime, problems: list[str]) -> StatusReport | None:

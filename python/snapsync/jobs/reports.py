@@ -9,7 +9,7 @@ from snapsync.reports.values import Lag, Loss
 
 
 class JobRun(Record):
-    """The result of one job: `outcome` is done, failed or waiting (not due before `due`).
+    """The result of one job: `outcome` is done, failed, waiting (not due before `due`), or running.
 
     `exit_code` is that of its round, and `advice` goes with `error`; `snapshot`, `data_bytes`, `unchanged`
     and `losses` are of a good one. One that found `differences` is done, with exit code 4.
@@ -44,7 +44,8 @@ class JobStatus(Record):
     """The status of a job. `source` and `target` are None if they are on another machine or cannot be read.
 
     `good` is when its last good round began, and `notes` what that had to say; `losses` is what the standby
-    goes without. `problems` says what cannot be looked at, and how the last round failed.
+    goes without. `problems` says what cannot be looked at, and how the last round failed. `running_since` is
+    when the round began that is under way.
     """
 
     job: str
@@ -55,6 +56,7 @@ class JobStatus(Record):
     problems: tuple[str, ...]
     losses: tuple[Loss, ...] = ()
     notes: tuple[str, ...] = ()
+    running_since: datetime | None = None
 
 
 class JobsReport(Report):

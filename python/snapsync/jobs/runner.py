@@ -15,8 +15,8 @@ from typing import Any, NoReturn
 
 from snapsync import render
 from snapsync.declare import Option, options
-from snapsync.errors import ExitCode, IntegrityError, describe
-from snapsync.jobs import state
+from snapsync.errors import ExitCode, IntegrityError, SnapsyncError, describe
+from snapsync.jobs import state, turns
 from snapsync.jobs.child import Child, Process
 from snapsync.jobs.config import Job, is_remote
 from snapsync.jobs.reports import JobRun, RunReport
@@ -31,11 +31,16 @@ _MOST = 256
 _SOON = 1.0
 
 
-def run(asked: Sequence[Job], *, parallel: int, only_due: bool, note: Callable[[str], None]) -> RunReport:
-    """Run the jobs that were asked for, or those of them that are due. `note` is told what a log needs."""
+def run(
+    asked: Sequence[Job], *, parallel: int, only_due: bool, waits: bool, note: Callable[[str], None]
+) -> RunReport:
+    """Run the jobs that were asked for, or those of them that are due. `note` is told what a log needs.
+
+    A job that another process runs is waited for if it `waits`.
+    """
     known, at = state.runs(), state.now()
     due = [job for job in asked if not only_due or state.is_due(job, known, at)]
-    outcomes = _Runner(parallel, _new_process, note).run(due)
+    outcomes = _Runner(parallel, _new_process, note, only_due=only_due, waits=waits).run(due)
     ran = [outcomes.get(job.name) or _waiting(job, known) for job in asked]
     return RunReport(tuple(ran), max((job.exit_code for job in ran), default=0))
 
@@ -53,7 +58,7 @@ def watch(
     `jobs` is asked at least every second, so its answer may change; `start` starts a command of snapsync, and
     `ran` is told of each round.
     """
-    runner = _Runner(parallel, start, note)
+    runner = _Runner(parallel, start, note, only_due=True, waits=False)
     under_way: dict[str, Future[JobRun]] = {}
     began: dict[str, float] = {}
     with runner.stopping(ThreadPoolExecutor(_MOST)) as pool:
@@ -67,7 +72,9 @@ def watch(
                     under_way[job.name] = pool.submit(runner.job, job)
             _pause(under_way.values(), _until_due(idle, known, at))
             for name in [name for name, future in under_way.items() if future.done()]:
-                ran(under_way.pop(name).result())
+                outcome = under_way.pop(name).result()
+                if outcome.outcome in ("done", "failed"):
+                    ran(outcome)
 
 
 def _pause(under_way: Iterable[Future[JobRun]], seconds: float) -> None:
@@ -113,9 +120,16 @@ class _Runner:
     """
 
     def __init__(
-        self, parallel: int, start: Callable[[Sequence[str]], Process], note: Callable[[str], None]
+        self,
+        parallel: int,
+        start: Callable[[Sequence[str]], Process],
+        note: Callable[[str], None],
+        *,
+        only_due: bool,
+        waits: bool,
     ) -> None:
         self._start, self._tell = start, note
+        self._only_due, self._waits = only_due, waits
         self._slots = BoundedSemaphore(parallel)
         self._lock = Lock()
         self._places: defaultdict[str, Lock] = defaultdict(Lock)
@@ -146,6 +160,36 @@ class _Runner:
                 child.terminate()
 
     def job(self, job: Job) -> JobRun:
+        """Run a job, unless another process does."""
+        with ExitStack() as turn:
+            try:
+                is_taken = turn.enter_context(turns.taken(job.name, self._may_wait(job)))
+            except (OSError, SnapsyncError) as error:
+                # As with all that is kept of a job: the round counts for more.
+                self._tell(f"{job.name}: whether it runs already is not known: {describe(error).message}")
+                is_taken = True
+            if not is_taken:
+                return JobRun(job.name, job.source, job.target, "running", ExitCode.DONE, 0.0)
+            known = state.runs() if self._only_due else {}
+            if self._only_due and not state.is_due(job, known, state.now()):
+                return _waiting(job, known)  # another process has just run it
+            return self._alone(job)
+
+    def _may_wait(self, job: Job) -> Callable[[turns.Turn], bool]:
+        """Asked while another process runs a job: whether to wait on. The first time it is told."""
+        told: list[turns.Turn] = []
+
+        def may(turn: turns.Turn) -> bool:
+            if not self._waits or self._is_stopped:
+                return False
+            if turn.process is not None and not told:
+                told.append(turn)
+                self._tell(f"{job.name}: waiting for process {turn.process}, which runs it")
+            return True
+
+        return may
+
+    def _alone(self, job: Job) -> JobRun:
         """Run a job as soon as no other one of its volumes does."""
         source, target = _whole(job.source), _whole(job.target)
         with ExitStack() as held, ExitStack() as yielded:

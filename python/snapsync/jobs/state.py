@@ -150,23 +150,31 @@ def _losses(job: Job, report: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...
 
 
 def _note(job: Job, **what: Any) -> None:
-    with _locked() as directory:
+    with _locked() as opened:
         known = runs()
         before = of(job, known) or Run(job.source, job.target, what["attempt"])
         known[job.name] = replace(before, **what)
         jobs = {name: asdict(run) for name, run in known.items()}
         text = json.dumps({"format": 2, "jobs": jobs}, default=datetime.isoformat, indent=1)
-        _write(directory, "jobs.json", text, 0o600)
+        _write(opened, "jobs.json", text, 0o600)
+
+
+@contextmanager
+def directory(*, make: bool = False) -> Iterator[int]:
+    """The directory where state is kept, opened."""
+    if make:
+        home().mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _open() as opened:
+        yield opened
 
 
 @contextmanager
 def _locked() -> Iterator[int]:
-    home().mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _open() as directory:
+    with directory(make=True) as opened:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        with open(os.open("lock", flags, 0o600, dir_fd=directory), "w") as file:
+        with open(os.open("lock", flags, 0o600, dir_fd=opened), "w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            yield directory
+            yield opened
 
 
 @contextmanager

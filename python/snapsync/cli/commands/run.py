@@ -37,6 +37,9 @@ def run(
     watch: Annotated[
         bool, Option("--watch", help="Stay, and run these jobs, or all, whenever they are due.")
     ] = False,
+    no_wait: Annotated[
+        bool, Option("--no-wait", help="Leave a job alone that another process runs.")
+    ] = False,
     config: ConfigFile = None,
     parallel: Annotated[
         int, Option("--parallel", min=1, max=64, metavar="N", help="Jobs at the same time.")
@@ -64,10 +67,10 @@ def run(
     Either side may be a log, s3://BUCKET/PREFIX or file:///DIR. Other keys are {keys}: the options of
     `snapsync sync`. `exclude = []` leaves nothing out any more. A job that fails again is tried after a
     minute, two, four, up to its period; one whose disk is not mounted is refused, and goes on when it is.
-    What the standby goes without is told by `snapsync status`. What became of each job is kept in
-    /var/lib/snapsync for root, else in $XDG_STATE_HOME/snapsync, or where SNAPSYNC_STATE_DIR says. Under sudo
-    HOME and the XDG variables do not count. Files that others can write are refused: the configuration, and
-    what rsh and ssh_options name.
+    A job runs once at a time: one that is named waits for another process that runs it. What became of each
+    is kept in /var/lib/snapsync for root, else in $XDG_STATE_HOME/snapsync, or where SNAPSYNC_STATE_DIR says.
+    Under sudo HOME and the XDG variables do not count. Files that others can write are refused: the
+    configuration, and what rsh and ssh_options name.
 
     With --watch it ends only when it is told to stop. A round then begins in a few milliseconds, and as often
     as every second; the configuration is read again as it changes. A line is printed for each round, with
@@ -82,7 +85,9 @@ def run(
 
     asked = _jobs(config, jobs or ())
     only_due = not (jobs or now)
-    report = runner.run(asked, parallel=parallel, only_due=only_due, note=output.note)
+    report = runner.run(
+        asked, parallel=parallel, only_due=only_due, waits=not (only_due or no_wait), note=output.note
+    )
     output.summary(report, _lines(report.jobs))
     return report.exit_code
 
@@ -155,6 +160,8 @@ def _lines(jobs: "Sequence[JobRun]") -> Iterator[str]:
 def _line(job: "JobRun") -> str:
     if job.outcome == "waiting":
         return f"not due before {render.moment(job.due)}" if job.due else "runs only when it is named"
+    if job.outcome == "running":
+        return "is run by another process"
     if job.error is not None:
         return f"failed with exit code {job.exit_code}"
     moved = "nothing changed" if job.unchanged else f"moved {render.size(job.data_bytes or 0)}"

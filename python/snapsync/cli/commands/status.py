@@ -132,7 +132,8 @@ def _jobs(jobs: "Iterable[JobStatus]") -> Iterator[str]:
 
     for job in jobs:
         lost = f", with losses in {render.entries(job.lag.lost)}" if job.lag.lost else ""
-        yield f"{job.job}: {behind(job.lag)}{lost}"
+        running = f", running since {render.moment(job.running_since)}" if job.running_since else ""
+        yield f"{job.job}: {behind(job.lag)}{lost}{running}"
         good = "never" if job.good is None else f"{render.moment(job.good)}, moved {_moved(job.lag)}"
         yield f"  last good  {good}"
         for side, place, report in (
