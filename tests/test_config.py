@@ -441,7 +441,7 @@ def test_systemd_has_nothing_to_say_against_the_units(
     install(jobs, units, *user)
     scope = ("--user",) if user else ("--system",)
     ran = subprocess.run(
-        ["systemd-analyze", *scope, "verify", units / "snapsync.service", units / "snapsync.timer"],
+        ["systemd-analyze", *scope, "verify", units / "snapsync@web.service", units / "snapsync@web.timer"],
         capture_output=True,
         text=True,
         env=environment({"XDG_RUNTIME_DIR": units}),
@@ -452,7 +452,8 @@ def test_systemd_has_nothing_to_say_against_the_units(
 
 def test_the_service_is_confined_but_can_do_its_work(jobs: Jobs, units: Path) -> None:
     install(jobs, units)
-    service = settings_of(units / "snapsync.service")
+    service = settings_of(units / "snapsync@web.service")
+    assert service["RequiresMountsFor"] == ["/mnt/web /srv/web"]
     for name, value in {"NoNewPrivileges": "yes", "PrivateTmp": "yes", "ProtectSystem": "full"}.items():
         assert service[name] == [value]
     capabilities = set(" ".join(service["CapabilityBoundingSet"]).split())
@@ -467,25 +468,39 @@ def test_the_service_is_confined_but_can_do_its_work(jobs: Jobs, units: Path) ->
     assert not {"ProtectHome", "PrivateDevices", "RestrictSUIDSGID"} & set(service)
     program, *words = service["ExecStart"][0].split()
     assert Path(program) == Path(command()[0])
-    assert words == ["run", "--config", str(jobs.file)]
+    assert words == ["run", "--due", "--config", str(jobs.file), "--", "web"]
 
 
 def test_volumes_in_closed_places_are_opened(jobs: Jobs, units: Path) -> None:
     jobs.add("etc", Path("/etc/our app"), Path("/tmp/copy"))
     install(jobs, units)
-    service = settings_of(units / "snapsync.service")
+    service = settings_of(units / "snapsync@etc.service")
+    assert service["RequiresMountsFor"] == ['"/etc/our app" /tmp/copy']
     assert '"-/etc/our app"' in service["ReadWritePaths"]
     assert "PrivateTmp" not in service
+    assert "PrivateTmp" in settings_of(units / "snapsync@web.service")
 
 
-@pytest.mark.parametrize(("periods", "seconds"), [(["15m", "1h"], 60), (["20s", "1h"], 20)])
-def test_the_timer_is_as_fast_as_the_shortest_period(
-    jobs: Jobs, tmp_path: Path, periods: list[str], seconds: int
+@pytest.mark.parametrize(
+    ("schedule", "seconds"), [('period = "1h"', 60), ('period = "20s"', 20), ('when = "daily 03:00"', 60)]
+)
+def test_a_timer_looks_as_often_as_its_job_needs(
+    jobs: Jobs, tmp_path: Path, schedule: str, seconds: int
 ) -> None:
-    for at, period in enumerate(periods):
-        jobs.add(f"job{at}", Path("/a"), Path("/b"), f'period = "{period}"')
+    jobs.add("other", Path("/a"), Path("/b"), 'period = "5s"')
+    jobs.add("one", Path("/a"), Path("/b"), schedule)
+    jobs.add("by-hand", Path("/a"), Path("/b"), "")
     install(jobs, tmp_path / "units")
-    assert settings_of(tmp_path / "units/snapsync.timer")["OnUnitInactiveSec"] == [f"{seconds}s"]
+    assert settings_of(tmp_path / "units/snapsync@one.timer")["OnUnitInactiveSec"] == [f"{seconds}s"]
+    assert not list((tmp_path / "units").glob("*by-hand*"))
+
+
+def test_a_round_that_fails_starts_the_unit_that_tells(jobs: Jobs, tmp_path: Path) -> None:
+    jobs.add("one", Path("/a"), Path("/b"), 'period = "1h"\non_failure = "tell-me@%n.service"')
+    jobs.add("two", Path("/a"), Path("/b"), 'period = "1h"')
+    install(jobs, tmp_path / "units")
+    assert settings_of(tmp_path / "units/snapsync@one.service")["OnFailure"] == ["tell-me@%n.service"]
+    assert "OnFailure" not in settings_of(tmp_path / "units/snapsync@two.service")
 
 
 def test_a_dry_run_writes_nothing_and_shows_all(jobs: Jobs, units: Path) -> None:
@@ -500,23 +515,32 @@ def test_a_dry_run_writes_nothing_and_shows_all(jobs: Jobs, units: Path) -> None
 
 def test_installed_again_it_is_replaced_and_uninstalled_it_is_gone(jobs: Jobs, units: Path) -> None:
     install(jobs, units)
+    (units / "snapsync.timer").write_text((units / "snapsync@web.timer").read_text())
+    jobs.text = ""
     jobs.add("fast", Path("/a"), Path("/b"), 'period = "10s"')
-    install(jobs, units)
-    assert settings_of(units / "snapsync.timer")["OnUnitInactiveSec"] == ["10s"]
+    told = install(jobs, units)
+    assert sorted(os.listdir(units)) == ["snapsync@fast.service", "snapsync@fast.timer"]
+    gone = {"snapsync.timer", "snapsync@web.service", "snapsync@web.timer"}
+    assert gone == set(told["commands"][0].removeprefix("systemctl disable --now ").split())
     ran = run("service", "uninstall", "--dir", units)
     assert ran.code == 0, ran
     assert os.listdir(units) == []
     assert_told(run("service", "uninstall", "--dir", units), codes=(2,))
 
 
-@pytest.mark.parametrize("action", ["install", "uninstall"])
-def test_a_unit_that_somebody_else_wrote_is_left_alone(jobs: Jobs, units: Path, action: str) -> None:
+@pytest.mark.parametrize(
+    ("action", "name"),
+    [("install", "snapsync.timer"), ("install", "snapsync@web.timer"), ("uninstall", "snapsync.timer")],
+)
+def test_a_unit_that_somebody_else_wrote_is_left_alone(
+    jobs: Jobs, units: Path, action: str, name: str
+) -> None:
     units.mkdir()
-    (units / "snapsync.timer").write_text("[Timer]\nOnCalendar=daily\n")
+    (units / name).write_text("[Timer]\nOnCalendar=daily\n")
     ran = run("service", action, "--config", jobs.file, "--dir", units)
-    assert_told(ran, "snapsync.timer", codes=(3,))
-    assert os.listdir(units) == ["snapsync.timer"]
-    assert "daily" in (units / "snapsync.timer").read_text()
+    assert_told(ran, name, codes=(3,))
+    assert os.listdir(units) == [name]
+    assert "daily" in (units / name).read_text()
 
 
 def test_a_service_without_a_period_would_do_nothing(jobs: Jobs, units: Path) -> None:

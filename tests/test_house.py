@@ -524,7 +524,8 @@ PYTHON_LEVELS = """
     api.checks history
     api.comparisons api.history api.restores api.roles api.rounds api.snapshots
     volume
-    jobs.child jobs.fork_server jobs.own jobs.reports
+    jobs.calendar jobs.child jobs.fork_server jobs.own jobs.reports
+    jobs.values
     jobs.config jobs.environment
     jobs.state
     jobs.turns

@@ -39,7 +39,7 @@ def install(folder: Path, *more: str) -> Path:
     config = folder / "config.toml"
     config.write_text('[job.web]\nsource = "/srv/web"\ntarget = "/mnt/web"\nperiod = "15m"\n')
     done("service", "install", "--config", config, "--dir", folder, *more)
-    return folder / "snapsync.service"
+    return folder / "snapsync@web.service"
 
 
 # --- the sandbox ----------------------------------------------------------------------------------

@@ -54,7 +54,9 @@ def held(jobs: Jobs, pair: Pair) -> subprocess.Popen[str]:
 def rounds(parent: int) -> list[int]:
     told = Path(f"/proc/{parent}/task/{parent}/children")
     threads = Path(f"/proc/{parent}/task").glob("*/children") if told.exists() else []
-    return [int(pid) for file in threads for pid in file.read_text().split()]
+    found = [int(pid) for file in threads for pid in file.read_text().split()]
+    # Before it is that program, it is a copy of its parent, with all that this has open.
+    return [pid for pid in found if b"\0sync\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def try_to(pid: int, number: signal.Signals) -> None:

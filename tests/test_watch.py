@@ -204,7 +204,7 @@ def test_its_service_stays_and_takes_the_place_of_the_timer(jobs: Jobs, user: tu
     ran = run(*words, "--watch", "--json")
     assert os.listdir(units) == ["snapsync.service"]
     assert [line.split()[-1] for line in ran.json["commands"]] == [
-        "snapsync.timer",
+        "snapsync@web.timer",
         "daemon-reload",
         "snapsync.service",
     ]

@@ -7,30 +7,30 @@ checked in the file that it stands in, so that each mistake is told with its pla
 import os
 import re
 import tomllib
-import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
-from snapsync import units
 from snapsync._native import Location
-from snapsync.declare import defaults, options
+from snapsync.declare import defaults
 from snapsync.errors import UsageError, told
 from snapsync.jobs import own
-from snapsync.options import GuardOptions, KeepOptions, SyncOptions
+from snapsync.jobs.calendar import Calendar
+from snapsync.jobs.values import KEYS, OF_A_JOB, Bad, nearest
+from snapsync.options import SyncOptions
 
 _DEFAULTS = defaults(SyncOptions)
-_OF_A_JOB = {name: declared for name, declared in options(SyncOptions).items() if not declared[1].once}
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """A primary and a standby of it, or a log in place of either.
 
-    `period` is seconds, None where it only runs when it is named.
-    `environment` is a file of credentials for a log.
+    It runs each `period` of seconds, or `when` the calendar says; only when it is named without either, and
+    up to `jitter` seconds later.
+    `on_failure` is a unit of systemd that is started when a round fails, `environment` a file of credentials
+    for a log.
     `options` are those of `snapsync sync` that the configuration names; each can be read as an attribute.
     `exclude` is None where the volume's own patterns stay; empty, everything is replicated again.
     """
@@ -39,13 +39,21 @@ class Job:
     source: str
     target: str
     period: int | None = None
+    when: Calendar | None = None
+    jitter: int = 0
     keep: Mapping[str, int] | None = None
     guard: Mapping[str, int] | None = None
+    on_failure: str | None = None
     environment: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether it runs without being named."""
+        return self.period is not None or self.when is not None
+
     def __getattr__(self, name: str) -> Any:
-        if name not in _OF_A_JOB:
+        if name not in OF_A_JOB:
             raise AttributeError(f"a job has no {name}")
         return self.options.get(name, None if name == "exclude" else _DEFAULTS[name])
 
@@ -64,7 +72,7 @@ class Config:
     def _job(self, name: str) -> Job:
         if name not in self.jobs:
             message = f"there is no job {name!r} in {_files(self.files)}"
-            raise told(UsageError(message), message, _nearest(name, self.jobs, "jobs"))
+            raise told(UsageError(message), message, nearest(name, self.jobs, "jobs"))
         return self.jobs[name]
 
 
@@ -116,14 +124,23 @@ def load(file: Path | None = None) -> Config:
             jobs[name] = jobs.get(name, {}) | found.keys(where, found.is_table(where, keys))
             homes[name] = path
             found.is_name(name)
-    made = {name: _job(homes[name], name, defaults | keys) for name, keys in jobs.items()}
+    made = {name: _job(homes[name], name, _usual(defaults, keys) | keys) for name, keys in jobs.items()}
     return Config(made, files)
+
+
+def _usual(defaults: dict[str, Any], keys: dict[str, Any]) -> dict[str, Any]:
+    """The defaults of a job with these keys: its own schedule takes the place of the usual one."""
+    is_scheduled = "period" in keys or "when" in keys
+    return {key: value for key, value in defaults.items() if not (is_scheduled and key in ("period", "when"))}
 
 
 def _job(file: Path, name: str, keys: dict[str, Any]) -> Job:
     for needed in ("source", "target"):
         if needed not in keys:
             _wrong(file, f"job.{name}", needed, "is missing", "say which directories the job is about")
+    if "period" in keys and "when" in keys:
+        why = "stands beside `period`, and both say when it runs"
+        _wrong(file, f"job.{name}", "when", why, "leave one of the two out")
     keys = dict(keys)
     if "part" in keys:
         try:
@@ -140,7 +157,7 @@ def _job(file: Path, name: str, keys: dict[str, Any]) -> Job:
         else:
             why, advice = "is on another machine, and so is `source`", "let the job run on one of the two"
         _wrong(file, f"job.{name}", "target", why, advice)
-    given = {key: value for key, value in keys.items() if key in _OF_A_JOB}
+    given = {key: value for key, value in keys.items() if key in OF_A_JOB}
     return Job(name, options=given, **{key: value for key, value in keys.items() if key not in given})
 
 
@@ -160,7 +177,7 @@ class _File:
         for name in self.content:
             if name not in ("defaults", "job"):
                 message = f"there is no table [{name}] in a configuration, but in {path}"
-                advice = f"{_nearest(name, ('defaults', 'job'), 'tables')}; a job is [job.NAME]"
+                advice = f"{nearest(name, ('defaults', 'job'), 'tables')}; a job is [job.NAME]"
                 raise told(UsageError(message), message, advice)
 
     def table(self, name: str) -> dict[str, Any]:
@@ -182,11 +199,11 @@ class _File:
         """The values of one table by key, checked and converted."""
         understood = {}
         for key, value in given.items():
-            if key not in _KEYS:
-                _wrong(self.path, where, key, "is not known", _nearest(key, _KEYS, "keys"))
+            if key not in KEYS:
+                _wrong(self.path, where, key, "is not known", nearest(key, KEYS, "keys"))
             try:
-                understood[key] = _KEYS[key](value)
-            except _Bad as bad:
+                understood[key] = KEYS[key](value)
+            except Bad as bad:
                 _wrong(self.path, where, key, bad.why, bad.advice)
         return understood
 
@@ -196,194 +213,5 @@ def _wrong(file: Path, where: str, key: str, why: str, advice: str) -> NoReturn:
     raise told(UsageError(message), message, advice)
 
 
-def _nearest(word: str, known: Iterable[str], what: str) -> str:
-    known = list(known)
-    near = get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"the {what} are {', '.join(known) or 'none'}"
-
-
 def _files(files: tuple[Path, ...]) -> str:
     return " and ".join(map(str, files))
-
-
-# --- what a value may be ------------------------------------------------------------------------
-
-
-class _Bad(Exception):
-    """A value that is not allowed for its key."""
-
-    def __init__(self, value: object, advice: str) -> None:
-        shown = "is a table" if isinstance(value, dict) else f"cannot be {_toml(value)}"
-        self.why, self.advice = shown, advice
-
-
-def _toml(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else repr(value)
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise _Bad(value, "write a text in quotes")
-    return value
-
-
-def _words(value: object) -> str:
-    """Check a text that becomes part of a command line."""
-    if any(unicodedata.category(character) == "Cc" for character in _text(value)):
-        raise _Bad(value, "write it without line ends and other control characters")
-    return _text(value)
-
-
-def _place(value: object) -> str:
-    place = _text(value)
-    try:
-        location = Location(place)
-    except UsageError as error:
-        raise _Bad(value, f"{error.advice}; options of ssh are `ssh_options` in a job") from None
-    if location.host is not None or location.is_log:
-        return place
-    place = own.expand(place)
-    if not place.startswith("/"):
-        raise _Bad(value, "write a whole path from / or ~/ on, [user@]host:PATH, or the address of a log")
-    return place
-
-
-def _file(value: object) -> str:
-    path = own.expand(_words(value))
-    if not path.startswith("/"):
-        raise _Bad(value, "write a whole path from / or ~/ on")
-    return path
-
-
-def _period(value: object) -> int:
-    try:
-        return units.duration(str(value))
-    except ValueError:
-        raise _Bad(value, 'write a duration such as "90s", "15m", "1h30m" or "1d"') from None
-
-
-def _scrub(value: object) -> str:
-    if value != "off":
-        _period(value)
-    return str(value)
-
-
-def _size(value: object) -> int:
-    try:
-        return units.rate(value if isinstance(value, str) else str(_whole(value)))
-    except ValueError:
-        raise _Bad(value, 'write bytes, such as "500M" or "4G"') from None
-
-
-def _rate(value: object) -> int:
-    try:
-        return units.rate(value if isinstance(value, str) else str(_whole(value)))
-    except ValueError:
-        raise _Bad(value, 'write bytes a second, such as "500K" or "10M"') from None
-
-
-def _whole(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise _Bad(value, "write a whole number from 1 on")
-    return value
-
-
-def _channels(value: object) -> int:
-    if _whole(value) > 64:
-        raise _Bad(value, "64 channels are the most")
-    return _whole(value)
-
-
-def _timeout(value: object) -> int:
-    seconds = _period(value)
-    if not 2 <= seconds <= 86_400:
-        raise _Bad(value, 'write a duration from "2s" to "1d"')
-    return seconds
-
-
-def _flag(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise _Bad(value, "write true or false")
-    return value
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise _Bad(value, 'write a list of texts, as in ["*.tmp"]')
-    return tuple(map(_text, value))
-
-
-def _options(value: object) -> tuple[str, ...]:
-    return tuple(map(_words, _texts(value)))
-
-
-def _compress(value: object) -> str:
-    level = re.fullmatch(r"zstd(?::(-?[0-9]{1,6}))?", _text(value))
-    if value != "none" and not (level and 0 != int(level[1] or 1) <= 22):
-        raise _Bad(value, 'write "none" or "zstd:LEVEL" with a level up to 22')
-    return _text(value)
-
-
-_PERIODS = tuple(name.removeprefix("keep_") for name in options(KeepOptions))
-
-
-def _keep(value: object) -> dict[str, int]:
-    if not isinstance(value, dict):
-        raise _Bad(value, "write how many, as in { last = 10, daily = 14 }")
-    for name, count in value.items():
-        if name not in _PERIODS:
-            raise _Bad(f"{name} = {count}", _nearest(name, _PERIODS, "periods"))
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            raise _Bad(f"{name} = {_toml(count)}", "write a whole number from 1 on, or leave it out")
-    return value
-
-
-_GUARDS = tuple(name.removeprefix("guard_") for name in options(GuardOptions) if name.startswith("guard_"))
-
-
-def _guard(value: object) -> dict[str, int]:
-    if not isinstance(value, dict):
-        raise _Bad(value, 'write shares, as in { deleted = "25%", changed = "off" }')
-    limits = {}
-    for name, share in value.items():
-        if name not in _GUARDS:
-            raise _Bad(f"{name} = {share}", _nearest(name, _GUARDS, "guards"))
-        try:
-            limits[name] = units.percent(str(share))
-        except ValueError:
-            raise _Bad(f"{name} = {_toml(share)}", 'write a share such as "25%", or "off"') from None
-    return limits
-
-
-_KINDS: dict[Any, Callable[[object], object]] = {
-    bool: _flag,
-    bool | None: _flag,
-    int: _whole,
-    int | None: _whole,
-    str: _text,
-    str | None: _text,
-    Sequence[str]: _texts,
-}
-"""How a value is checked by the type of its option, unless _MORE names the option."""
-
-_MORE: dict[str, Callable[[object], object]] = {
-    "scrub": _scrub,
-    "scrub_limit": _size,
-    "compress": _compress,
-    "bwlimit": _rate,
-    "rsh": _words,
-    "remote_path": _words,
-    "channels": _channels,
-    "timeout": _timeout,
-    "ssh_options": _options,
-}
-
-_KEYS: dict[str, Callable[[object], object]] = {
-    "source": _place,
-    "target": _place,
-    "period": _period,
-    "keep": _keep,
-    "guard": _guard,
-    "environment": _file,
-    **{name: _MORE.get(name) or _KINDS[kind] for name, (kind, _) in _OF_A_JOB.items()},
-}

@@ -9,7 +9,8 @@ from snapsync.reports.values import Lag, Loss
 
 
 class JobRun(Record):
-    """The result of one job: `outcome` is done, failed, waiting (not due before `due`), or running.
+    """The result of one job: `outcome` is done, failed, waiting (not due before `due`), or running. Of
+    what would run it is due, or refused, and `why` says what makes it so.
 
     `exit_code` is that of its round, and `advice` goes with `error`; `snapshot`, `data_bytes`, `unchanged`
     and `losses` are of a good one. One that found `differences` is done, with exit code 4.
@@ -30,14 +31,19 @@ class JobRun(Record):
     advice: str = ""
     losses: tuple[Loss, ...] = ()
     differences: int = 0
+    why: str = ""
 
 
 class RunReport(Report):
-    """The result of each job, in the order of the configuration. `exit_code` is the highest of theirs."""
+    """The result of each job, in the order of the configuration. `exit_code` is the highest of theirs.
+
+    With `dry_run` nothing was run.
+    """
 
     verb = "run"
     jobs: tuple[JobRun, ...]
     exit_code: int
+    dry_run: bool = False
 
 
 class JobStatus(Record):

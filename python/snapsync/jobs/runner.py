@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import datetime
 from subprocess import DEVNULL, PIPE, Popen
 from threading import BoundedSemaphore, Lock
 from time import monotonic, sleep
@@ -43,6 +44,25 @@ def run(
     outcomes = _Runner(parallel, _new_process, note, only_due=only_due, waits=waits).run(due)
     ran = [outcomes.get(job.name) or _waiting(job, known) for job in asked]
     return RunReport(tuple(ran), max((job.exit_code for job in ran), default=0))
+
+
+def plan(asked: Sequence[Job], *, only_due: bool) -> RunReport:
+    """What `run` would do now, and why. Nothing is changed."""
+    known, at = state.runs(), state.now()
+    return RunReport(tuple(_planned(job, known, at, only_due=only_due) for job in asked), 0, dry_run=True)
+
+
+def _planned(job: Job, known: Mapping[str, state.Run], at: datetime, *, only_due: bool) -> JobRun:
+    where, run = (job.name, job.source, job.target), state.of(job, known)
+    if (turn := turns.runs(job.name)) is not None:
+        return JobRun(*where, "running", 0, 0.0, why=f"process {turn.process or 'unknown'} runs it")
+    if only_due and not state.is_due(job, known, at):
+        told = "" if state.due(job, run, at) is None else state.why(job, run, at)
+        return replace(_waiting(job, known), why=told)
+    if (lost := _not_there(job)) is not None:
+        failed = _outcome(job, *lost, 0.0)
+        return replace(failed, outcome="refused", why=failed.error or "")
+    return JobRun(*where, "due", 0, 0.0, why=state.why(job, run, at) if only_due else "it was asked for")
 
 
 def watch(
@@ -317,10 +337,7 @@ def _answer(out: str) -> dict[str, Any]:
 
 def _waiting(job: Job, known: Mapping[str, state.Run]) -> JobRun:
     run = state.of(job, known)
-    if run is not None and run.failures > 1:
-        due = state.due(job, run, run.attempt)
-    else:
-        due = run.good + timedelta(seconds=job.period) if run and run.good and job.period else None
+    due = state.due(job, run, state.now()) if run else None
     return JobRun(job.name, job.source, job.target, "waiting", 0, 0.0, due=due)
 
 

@@ -9,14 +9,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from snapsync import _native
+from snapsync import _native, render
 from snapsync._native import Location
 from snapsync.errors import IntegrityError, RefusedError, UsageError, told
 from snapsync.jobs import own
 from snapsync.jobs.config import Job, tree_of
+
+# Without a period one that fails is tried so often at least, in seconds.
+_LONGEST_DELAY = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +91,44 @@ def of(job: Job, known: Mapping[str, Run]) -> Run | None:
 def due(job: Job, run: Run | None, at: datetime) -> datetime | None:
     """When a job is due; None for a job that runs only when it is named.
 
-    That is when its period has passed since the last good run; timers are not exact, so nearly is enough. One
-    that fails is tried again at once, then after a minute, two, four: not at its full cost each time.
+    That is when its period has passed since the last good run, or at the first time of its calendar since
+    then; timers are not exact, so nearly a period is enough. One that never ran is due at once. One that
+    fails is tried again at once, then after a minute, two, four: not at its full cost each time.
     """
-    if job.period is None:
+    if not job.is_scheduled:
         return None
     if run is None:
         return at
     if run.failures > 1:
-        delay = min(job.period, 60 * 2 ** min(run.failures - 2, 20))
+        delay = min(job.period or _LONGEST_DELAY, 60 * 2 ** min(run.failures - 2, 20))
         return run.attempt + timedelta(seconds=delay)
     if run.good is None:
         return at
-    return run.good + timedelta(seconds=job.period - min(30, job.period / 10))
+    if job.when is not None:
+        late = _late(job, "")
+        return job.when.following(run.good - late) + late
+    period = job.period or 0
+    return run.good + timedelta(seconds=period - min(30, period / 10)) + _late(job, run.good.isoformat())
+
+
+def _late(job: Job, run: str) -> timedelta:
+    """How much later than others a job begins: each day the same for a calendar, else each time anew."""
+    seed = f"{os.uname().nodename} {job.name} {run}".encode("utf-8", "surrogateescape")
+    number = int.from_bytes(blake2b(seed, digest_size=8).digest(), "big")
+    return timedelta(seconds=number % (job.jitter + 1))
+
+
+def why(job: Job, run: Run | None, at: datetime) -> str:
+    """Why a job is due, or not before some moment, in words."""
+    if run is None or (run.good is None and run.failures < 2):
+        return "it never ran well"
+    if run.failures > 1:
+        return f"it has failed {run.failures} times, and waits longer each time"
+    age = render.seconds(max(0.0, run.age(at) or 0.0))
+    rule = (
+        f"when = {job.when.text!r}" if job.when else f"a period of {render.seconds(float(job.period or 0))}"
+    )
+    return f"its last good round began {age} ago, and it has {rule}"
 
 
 def is_due(job: Job, known: Mapping[str, Run], at: datetime) -> bool:

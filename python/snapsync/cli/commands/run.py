@@ -10,6 +10,7 @@ from snapsync.cli.parse.verbs import find, verb
 from snapsync.declare import Annotated, Argument, Option, options
 from snapsync.errors import SnapsyncError, UsageError, describe, told
 from snapsync.options import SyncOptions
+from snapsync.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         "snapsync run",
         "snapsync run web mail",
         "snapsync run --now --parallel 4",
+        "snapsync run --dry-run",
         "snapsync run --watch",
     ],
 )
@@ -37,6 +39,8 @@ def run(
     watch: Annotated[
         bool, Option("--watch", help="Stay, and run these jobs, or all, whenever they are due.")
     ] = False,
+    due: Annotated[bool, Option("--due", help="Of the named jobs, run those that are due.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", "-n", help="Only show what would run, and why.")] = False,
     no_wait: Annotated[
         bool, Option("--no-wait", help="Leave a job alone that another process runs.")
     ] = False,
@@ -47,9 +51,9 @@ def run(
 ) -> int:
     """Run the jobs of the configuration that are due.
 
-    A job is due when its period has passed since the start of its last good run; one without a period runs
-    only when it is named, or with --now. Each is a `snapsync sync` of its own: one that fails does not stop
-    the others. The exit code is the highest one of them.
+    A job is due when its period has passed since the start of its last good run, or a time of its calendar,
+    as in when = "daily 03:00"; one with neither runs only when it is named, or with --now. Each is a
+    `snapsync sync` of its own: one that fails does not stop the others. The exit code is their highest one.
 
     The configuration is read from /etc/snapsync/config.toml and $XDG_CONFIG_HOME/snapsync/config.toml
     (~/.config without it), each key of the second over the first. It is TOML:
@@ -76,18 +80,48 @@ def run(
     as every second; the configuration is read again as it changes. A line is printed for each round, with
     --json an object.
     """
-    if now and (jobs or watch):
-        message = "--now runs every job once, whether it is due or not"
-        raise told(UsageError(message), message, "leave out --now, or the names of jobs and --watch")
+    how = _How(bool(jobs), now=now, watch=watch, due=due, dry_run=dry_run, no_wait=no_wait)
+    how.check()
     if watch:
         _watch(output, lambda: _jobs(config, jobs or ()), parallel)
+    return _once(output, _jobs(config, jobs or ()), parallel, how)
+
+
+class _How(Record):
+    """Which jobs are run, and how."""
+
+    is_named: bool
+    now: bool
+    watch: bool
+    due: bool
+    dry_run: bool
+    no_wait: bool
+
+    @property
+    def only_due(self) -> bool:
+        return self.due or not (self.is_named or self.now)
+
+    def check(self) -> None:
+        """Refuse what contradicts itself."""
+        if self.now and (self.is_named or self.watch or self.due):
+            message = "--now runs every job once, whether it is due or not"
+            raise told(
+                UsageError(message), message, "leave out --now, or the names of jobs, --due and --watch"
+            )
+        if self.watch and (self.due or self.dry_run or self.no_wait):
+            message = "--watch runs what is due, and waits for nobody"
+            raise told(UsageError(message), message, "leave out --due, --dry-run and --no-wait")
+
+
+def _once(output: Output, asked: "list[Job]", parallel: int, how: _How) -> int:
     from snapsync.jobs import runner
 
-    asked = _jobs(config, jobs or ())
-    only_due = not (jobs or now)
-    report = runner.run(
-        asked, parallel=parallel, only_due=only_due, waits=not (only_due or no_wait), note=output.note
-    )
+    if how.dry_run:
+        planned = runner.plan(asked, only_due=how.only_due)
+        output.result(planned, _lines(planned.jobs))
+        return planned.exit_code
+    waits = not (how.only_due or how.no_wait)
+    report = runner.run(asked, parallel=parallel, only_due=how.only_due, waits=waits, note=output.note)
     output.summary(report, _lines(report.jobs))
     return report.exit_code
 
@@ -109,8 +143,8 @@ def _watch(output: Output, jobs: "Callable[[], list[Job]]", parallel: int) -> "N
     from snapsync.jobs.fork_server import ForkServer
     from snapsync.jobs.reports import RunReport
 
-    if not any(job.period for job in jobs()):
-        message = "no job that is to be watched has a period"
+    if not any(job.is_scheduled for job in jobs()):
+        message = "no job that is to be watched has a period, or a time in `when`"
         raise told(UsageError(message), message, 'say how often it is to run, as in period = "15m"')
 
     def ran(job: "JobRun") -> None:
@@ -158,8 +192,11 @@ def _lines(jobs: "Sequence[JobRun]") -> Iterator[str]:
 
 
 def _line(job: "JobRun") -> str:
+    if job.outcome in ("due", "refused"):
+        return f"would {'run' if job.outcome == 'due' else 'be refused'}: {render.name(job.why)}"
     if job.outcome == "waiting":
-        return f"not due before {render.moment(job.due)}" if job.due else "runs only when it is named"
+        why = f": {job.why}" if job.why else ""
+        return f"not due before {render.moment(job.due)}{why}" if job.due else "runs only when it is named"
     if job.outcome == "running":
         return "is run by another process"
     if job.error is not None:

@@ -4,12 +4,12 @@ import os
 import pwd
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 
 import snapsync
-from snapsync import _native
+from snapsync import _native, render
 from snapsync.cli.arguments import ConfigFile, path
 from snapsync.cli.output import Output
 from snapsync.cli.parse.verbs import verb
@@ -19,10 +19,12 @@ from snapsync.jobs.reports import ServiceReport, Unit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from snapsync.jobs.config import Config
+    from snapsync.jobs.config import Config, Job
 
 _MARK = "# Written by `snapsync service install`, which replaces it."
-_SERVICE, _TIMER = "snapsync.service", "snapsync.timer"
+_SERVICE = "snapsync.service"
+# Of each job, and of all together, as --watch has it and older versions had it.
+_OWN = ("snapsync@*.service", "snapsync@*.timer", _SERVICE, "snapsync.timer")
 
 
 class ServiceAction(StrEnum):
@@ -62,18 +64,19 @@ def service(
 ) -> int:
     """Let systemd run the jobs of the configuration.
 
-    Writes snapsync.service, which does `snapsync run`, and snapsync.timer, which starts it every minute, or
-    as often as the shortest period says. With --watch snapsync.service does `snapsync run --watch` instead,
-    and there is no timer. Nothing is enabled: the commands that do so are shown.
+    Writes for each job that has a period or a calendar snapsync@JOB.service, which runs it if it is due, and
+    snapsync@JOB.timer, which starts that every minute, or as often as its period says: so a slow job holds up
+    no other. A service waits for the mounts of its job, and starts the unit that the key on_failure names
+    where a round fails. With --watch one snapsync.service does `snapsync run --watch` instead, without a
+    timer. Nothing is enabled: the commands that do so are shown. Units of jobs that are gone are removed.
 
     With --run-as the service has CAP_DAC_READ_SEARCH and no other right of root's. That is enough to send a
     tree of others, on any file system but Btrfs, once root has made it a volume and given its store to that
     user; a standby on this machine has to be the user's own, and goes without owners, devices and what else
     only root can set.
 
-    A job with a log in an object store needs credentials: put EnvironmentFile=FILE into a drop-in of
-    snapsync.service, with `systemctl edit`, and AWS_ACCESS_KEY_ID=… and the like into FILE. This command
-    leaves drop-ins as they are.
+    A job with a log in an object store needs credentials: its key environment names a file of them. What is
+    changed with `systemctl edit` stays as it is.
     """
     from snapsync.jobs.config import load
 
@@ -92,38 +95,89 @@ def service(
 def units(
     found: "Config", *, user: bool, config: Path | None, run_as: str | None = None, watch: bool = False
 ) -> dict[str, str]:
-    """The text of each unit by its name; the first is the one to enable."""
-    periods = [job.period for job in found.jobs.values() if job.period]
-    if not periods:
-        message = f"no job in {' and '.join(map(str, found.files))} has a period"
+    """The text of each unit by its name. Those that end in `.timer` are to be enabled, or the only one."""
+    jobs = [job for job in found.jobs.values() if job.is_scheduled]
+    if not jobs:
+        message = f"no job in {' and '.join(map(str, found.files))} has a period, or a time in `when`"
         raise told(UsageError(message), message, 'say how often it is to run, as in period = "15m"')
     program = _program()
     if not user:
         _is_safe(program)
-    words = ["run", *(["--watch"] if watch else [])]
-    words += ["--config", str(config.absolute())] if config else []
-    command_line = " ".join([_quoted(program), *(_argument(word) for word in words)])
-    kind = _RESIDENT if watch else ["Type=oneshot"]
-    service = ["", "[Service]", *kind, *_STOPPING, f"ExecStart={command_line}", *_CONFINED_USER]
-    if not user:
-        rights = _RIGHTS if run_as is None else _RIGHTS_OF_USER.format(user=run_as).splitlines()
-        service += [*_CONFINED, *rights, *_openings(found)]
+    writer = _Writer(program, config, user=user, run_as=run_as)
     if watch:
-        service += ["", "[Install]", f"WantedBy={'default' if user else 'multi-user'}.target"]
-    text = "\n".join([_MARK, *_description(user), *service, ""])
-    if watch:
-        return {_SERVICE: text}
-    return {_TIMER: _TIMER_TEXT.format(mark=_MARK, seconds=min(60, *periods)), _SERVICE: text}
+        return {_SERVICE: writer.resident(jobs)}
+    texts = {}
+    for job in jobs:
+        texts[f"snapsync@{job.name}.timer"] = writer.timer(job)
+        texts[f"snapsync@{job.name}.service"] = writer.service(job)
+    return texts
 
 
-def _description(user: bool) -> Iterator[str]:
-    yield "[Unit]"
-    yield "Description=Keep standby copies of file systems in step with their primaries"
-    yield "StartLimitIntervalSec=0"
-    if not user:
-        yield "Wants=network-online.target"
-        yield "After=network-online.target local-fs.target"
+class _Writer:
+    """Writes the texts of units."""
 
+    def __init__(self, program: str, config: Path | None, *, user: bool, run_as: str | None) -> None:
+        self._program, self._config = program, config
+        self._user, self._run_as = user, run_as
+
+    def resident(self, jobs: "Sequence[Job]") -> str:
+        """The service that stays, and runs all jobs."""
+        about = ["Description=Keep standby copies of file systems in step with their primaries"]
+        install = ["", "[Install]", f"WantedBy={'default' if self._user else 'multi-user'}.target"]
+        return self._text(about, [*_RESIDENT, *self._work(jobs, "--watch", [])], install)
+
+    def service(self, job: "Job") -> str:
+        """The service that runs one job if it is due."""
+        mounts = " ".join(_quoted(place) for place in sorted(_directories([job])))
+        about = [
+            f"Description=Keep {_plain(job.target)} in step with {_plain(job.source)}",
+            *([f"RequiresMountsFor={mounts}"] if mounts else []),
+            *([f"OnFailure={job.on_failure}"] if job.on_failure else []),
+        ]
+        return self._text(about, ["Type=oneshot", *self._work([job], "--due", ["--", job.name])], [])
+
+    def timer(self, job: "Job") -> str:
+        """The timer that starts it. The service itself knows whether it is due."""
+        return _TIMER_TEXT.format(mark=_MARK, name=job.name, seconds=min(60, job.period or 60))
+
+    def _text(self, about: Sequence[str], service: Sequence[str], install: Sequence[str]) -> str:
+        network = (
+            []
+            if self._user
+            else ["Wants=network-online.target", "After=network-online.target local-fs.target"]
+        )
+        unit = [_MARK, "[Unit]", *about, "StartLimitIntervalSec=0", *network]
+        return "\n".join([*unit, "", "[Service]", *service, *install, ""])
+
+    def _work(self, jobs: "Sequence[Job]", how: str, named: Sequence[str]) -> Iterator[str]:
+        """The settings of a service that runs jobs."""
+        configured = ["--config", str(self._config.absolute())] if self._config else []
+        line = [_quoted(self._program), *map(_argument, ["run", how, *configured, *named])]
+        yield from _STOPPING
+        yield f"ExecStart={' '.join(line)}"
+        yield from _CONFINED_USER
+        if not self._user:
+            yield from _CONFINED
+            run_as = self._run_as
+            yield from _RIGHTS if run_as is None else _RIGHTS_OF_USER.format(user=run_as).splitlines()
+            yield from _openings(jobs)
+
+
+def _plain(text: str) -> str:
+    """A place as systemd shows it, with nothing in it that it would replace."""
+    return render.name(text).replace("%", "%%").rstrip("\\")
+
+
+def _directories(jobs: "Iterable[Job]") -> set[str]:
+    """What jobs read and write on this machine."""
+    from snapsync.jobs.config import directory_of
+
+    named = {directory_of(place) for job in jobs for place in (job.source, job.target)}
+    return {directory for directory in named if directory is not None}
+
+
+_ORDER = """Wants=network-online.target
+After=network-online.target local-fs.target""".splitlines()
 
 # 5 is its exit code where it was told to stop.
 _RESIDENT = """Type=exec
@@ -174,7 +228,7 @@ CapabilityBoundingSet=CAP_DAC_READ_SEARCH"""
 
 _TIMER_TEXT = """{mark}
 [Unit]
-Description=Look for rounds of snapsync that are due
+Description=Look whether {name} is due
 
 [Timer]
 OnStartupSec=1min
@@ -186,12 +240,9 @@ WantedBy=timers.target
 """
 
 
-def _openings(found: "Config") -> Iterator[str]:
+def _openings(jobs: "Iterable[Job]") -> Iterator[str]:
     """The settings that open, of the places that the sandbox closes, those that jobs need."""
-    from snapsync.jobs.config import directory_of
-
-    named = (directory_of(place) for job in found.jobs.values() for place in (job.source, job.target))
-    places = [Path(directory) for directory in named if directory is not None]
+    places = [Path(directory) for directory in _directories(jobs)]
     closed = [Path(path) for path in ("/usr", "/boot", "/efi", "/etc")]
     for place in sorted({place for place in places if any(top in place.parents for top in closed)}):
         # A target that does not exist yet is made in the directory above it.
@@ -264,10 +315,9 @@ def _home(user: bool) -> Path:
 def _install(home: Path, texts: dict[str, str], *, user: bool, dry_run: bool) -> ServiceReport:
     from snapsync.jobs.state import write
 
-    for name in texts:
+    for name in (*texts, _SERVICE, "snapsync.timer"):
         _is_own(home / name)
-    # Installed with or without --watch after it was installed the other way.
-    superfluous = [name for name in (_TIMER,) if name not in texts and _is_own(home / name)]
+    superfluous = [file.name for file in _installed(home) if file.name not in texts]
     if not dry_run:
         home.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
@@ -275,27 +325,36 @@ def _install(home: Path, texts: dict[str, str], *, user: bool, dry_run: bool) ->
         for name in superfluous:
             (home / name).unlink()
     manager = _manager(user)
+    enabled = [name for name in texts if name.endswith(".timer")] or list(texts)
     commands = (
-        *(f"{manager} stop {name}" for name in superfluous),
+        *([f"{manager} disable --now {' '.join(superfluous)}"] if superfluous else []),
         f"{manager} daemon-reload",
-        f"{manager} enable --now {next(iter(texts))}",
+        f"{manager} enable --now {' '.join(enabled)}",
     )
-    made = tuple(Unit(str(home / name), text) for name, text in texts.items())
-    return ServiceReport("install", made, commands, dry_run)
+    made = [Unit(str(home / name), text) for name, text in texts.items()]
+    gone = [Unit(str(home / name), None) for name in superfluous]
+    return ServiceReport("install", (*made, *gone), commands, dry_run)
 
 
 def _uninstall(home: Path, *, user: bool, dry_run: bool) -> ServiceReport:
-    files = [home / name for name in (_TIMER, _SERVICE)]
-    there = [file for file in files if _is_own(file)]
+    there = _installed(home)
     if not there:
+        for name in (_SERVICE, "snapsync.timer"):
+            _is_own(home / name)
         message = f"there are no units of snapsync in {home}"
         raise told(UsageError(message), message, "name their directory with --dir, or use --user")
     if not dry_run:
         for file in there:
             file.unlink()
     manager = _manager(user)
-    commands = (f"{manager} stop {there[0].name}", f"{manager} daemon-reload")
+    commands = (f"{manager} stop {' '.join(file.name for file in there)}", f"{manager} daemon-reload")
     return ServiceReport("uninstall", tuple(Unit(str(file), None) for file in there), commands, dry_run)
+
+
+def _installed(home: Path) -> list[Path]:
+    """The units there that this command has written."""
+    files = sorted(file for pattern in _OWN for file in home.glob(pattern))
+    return [file for file in files if file.read_text("utf-8", "replace").startswith(_MARK)]
 
 
 def _is_own(file: Path) -> bool:
@@ -315,8 +374,8 @@ def _manager(user: bool) -> str:
 
 
 def _lines(report: ServiceReport) -> Iterator[str]:
-    did = {"install": "wrote", "uninstall": "removed"}[report.action]
     for unit in report.units:
+        did = "removed" if unit.text is None else "wrote"
         if report.dry_run and unit.text is not None:
             yield f"--- {unit.path}"
             yield unit.text

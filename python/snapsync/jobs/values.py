@@ -1,0 +1,219 @@
+"""What the value of each key of a configuration may be."""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from snapsync import units
+from snapsync._native import Location
+from snapsync.declare import options
+from snapsync.errors import UsageError
+from snapsync.jobs import calendar, own
+from snapsync.options import GuardOptions, KeepOptions, SyncOptions
+
+OF_A_JOB = {name: declared for name, declared in options(SyncOptions).items() if not declared[1].once}
+
+
+def nearest(word: str, known: Iterable[str], what: str) -> str:
+    known = list(known)
+    near = get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"the {what} are {', '.join(known) or 'none'}"
+
+
+class Bad(Exception):
+    """A value that is not allowed for its key."""
+
+    def __init__(self, value: object, advice: str) -> None:
+        shown = "is a table" if isinstance(value, dict) else f"cannot be {_toml(value)}"
+        self.why, self.advice = shown, advice
+
+
+def _toml(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise Bad(value, "write a text in quotes")
+    return value
+
+
+def _words(value: object) -> str:
+    """Check a text that becomes part of a command line."""
+    if any(unicodedata.category(character) == "Cc" for character in _text(value)):
+        raise Bad(value, "write it without line ends and other control characters")
+    return _text(value)
+
+
+def _place(value: object) -> str:
+    place = _text(value)
+    try:
+        location = Location(place)
+    except UsageError as error:
+        raise Bad(value, f"{error.advice}; options of ssh are `ssh_options` in a job") from None
+    if location.host is not None or location.is_log:
+        return place
+    place = own.expand(place)
+    if not place.startswith("/"):
+        raise Bad(value, "write a whole path from / or ~/ on, [user@]host:PATH, or the address of a log")
+    return place
+
+
+def _file(value: object) -> str:
+    path = own.expand(_words(value))
+    if not path.startswith("/"):
+        raise Bad(value, "write a whole path from / or ~/ on")
+    return path
+
+
+def _period(value: object) -> int:
+    try:
+        return units.duration(str(value))
+    except ValueError:
+        raise Bad(value, 'write a duration such as "90s", "15m", "1h30m" or "1d"') from None
+
+
+def _when(value: object) -> calendar.Calendar:
+    try:
+        return calendar.parse(_text(value))
+    except ValueError:
+        advice = 'write "hourly", "daily 03:00", "mon..fri 22:00", "weekly sun 04:00" or "monthly 1 02:30"'
+        raise Bad(value, advice) from None
+
+
+def _unit(value: object) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9:_.\\@%-]{1,200}\.[a-z]+", _text(value)):
+        raise Bad(value, 'write the name of a unit of systemd, such as "tell-me@%n.service"')
+    return _text(value)
+
+
+def _scrub(value: object) -> str:
+    if value != "off":
+        _period(value)
+    return str(value)
+
+
+def _size(value: object) -> int:
+    try:
+        return units.rate(value if isinstance(value, str) else str(_whole(value)))
+    except ValueError:
+        raise Bad(value, 'write bytes, such as "500M" or "4G"') from None
+
+
+def _rate(value: object) -> int:
+    try:
+        return units.rate(value if isinstance(value, str) else str(_whole(value)))
+    except ValueError:
+        raise Bad(value, 'write bytes a second, such as "500K" or "10M"') from None
+
+
+def _whole(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise Bad(value, "write a whole number from 1 on")
+    return value
+
+
+def _channels(value: object) -> int:
+    if _whole(value) > 64:
+        raise Bad(value, "64 channels are the most")
+    return _whole(value)
+
+
+def _timeout(value: object) -> int:
+    seconds = _period(value)
+    if not 2 <= seconds <= 86_400:
+        raise Bad(value, 'write a duration from "2s" to "1d"')
+    return seconds
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise Bad(value, "write true or false")
+    return value
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise Bad(value, 'write a list of texts, as in ["*.tmp"]')
+    return tuple(map(_text, value))
+
+
+def _options(value: object) -> tuple[str, ...]:
+    return tuple(map(_words, _texts(value)))
+
+
+def _compress(value: object) -> str:
+    level = re.fullmatch(r"zstd(?::(-?[0-9]{1,6}))?", _text(value))
+    if value != "none" and not (level and 0 != int(level[1] or 1) <= 22):
+        raise Bad(value, 'write "none" or "zstd:LEVEL" with a level up to 22')
+    return _text(value)
+
+
+_PERIODS = tuple(name.removeprefix("keep_") for name in options(KeepOptions))
+
+
+def _keep(value: object) -> dict[str, int]:
+    if not isinstance(value, dict):
+        raise Bad(value, "write how many, as in { last = 10, daily = 14 }")
+    for name, count in value.items():
+        if name not in _PERIODS:
+            raise Bad(f"{name} = {count}", nearest(name, _PERIODS, "periods"))
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise Bad(f"{name} = {_toml(count)}", "write a whole number from 1 on, or leave it out")
+    return value
+
+
+_GUARDS = tuple(name.removeprefix("guard_") for name in options(GuardOptions) if name.startswith("guard_"))
+
+
+def _guard(value: object) -> dict[str, int]:
+    if not isinstance(value, dict):
+        raise Bad(value, 'write shares, as in { deleted = "25%", changed = "off" }')
+    limits = {}
+    for name, share in value.items():
+        if name not in _GUARDS:
+            raise Bad(f"{name} = {share}", nearest(name, _GUARDS, "guards"))
+        try:
+            limits[name] = units.percent(str(share))
+        except ValueError:
+            raise Bad(f"{name} = {_toml(share)}", 'write a share such as "25%", or "off"') from None
+    return limits
+
+
+_KINDS: dict[Any, Callable[[object], object]] = {
+    bool: _flag,
+    bool | None: _flag,
+    int: _whole,
+    int | None: _whole,
+    str: _text,
+    str | None: _text,
+    Sequence[str]: _texts,
+}
+"""How a value is checked by the type of its option, unless _MORE names the option."""
+
+_MORE: dict[str, Callable[[object], object]] = {
+    "scrub": _scrub,
+    "scrub_limit": _size,
+    "compress": _compress,
+    "bwlimit": _rate,
+    "rsh": _words,
+    "remote_path": _words,
+    "channels": _channels,
+    "timeout": _timeout,
+    "ssh_options": _options,
+}
+
+KEYS: dict[str, Callable[[object], object]] = {
+    "source": _place,
+    "target": _place,
+    "period": _period,
+    "when": _when,
+    "jitter": _period,
+    "on_failure": _unit,
+    "keep": _keep,
+    "guard": _guard,
+    "environment": _file,
+    **{name: _MORE.get(name) or _KINDS[kind] for name, (kind, _) in OF_A_JOB.items()},
+}
