@@ -112,7 +112,7 @@ def test_a_moment_lies_between_the_latest_time_and_the_following_one(moment: dat
 
 @pytest.mark.parametrize(
     "text",
-    (
+    [
         *(
             "",
             "sometimes",
@@ -123,7 +123,7 @@ def test_a_moment_lies_between_the_latest_time_and_the_following_one(moment: dat
             "monthly 0 03:00",
         ),
         *("hourly 03:00", "hourly :60", "mon.. 03:00", "weekly 8 03:00", "daily 03:00 04:00", "..mon 03:00"),
-    ),
+    ],
 )
 def test_a_text_that_is_no_time_is_refused_with_its_place(text: str, tmp_path: Path) -> None:
     jobs = Jobs(tmp_path)
