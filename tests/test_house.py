@@ -524,11 +524,12 @@ PYTHON_LEVELS = """
     api.checks history
     api.comparisons api.history api.restores api.roles api.rounds api.snapshots
     volume
-    jobs.calendar jobs.child jobs.fork_server jobs.own jobs.reports
+    jobs.calendar jobs.child jobs.fork_server jobs.hooks jobs.own jobs.reports
+    jobs.telling
     jobs.values
     jobs.config jobs.environment
     jobs.state
-    jobs.turns
+    jobs.around jobs.turns
     jobs.lag jobs.prometheus jobs.runner
     page.file page.kept page.library page.markup page.rows page.timeline page.unusual
     page.charts page.tables page.tree

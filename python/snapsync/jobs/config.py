@@ -17,6 +17,8 @@ from snapsync.declare import defaults
 from snapsync.errors import UsageError, told
 from snapsync.jobs import own
 from snapsync.jobs.calendar import Calendar
+from snapsync.jobs.hooks import Hooks
+from snapsync.jobs.telling import Notify
 from snapsync.jobs.values import KEYS, OF_A_JOB, Bad, nearest
 from snapsync.options import SyncOptions
 
@@ -29,8 +31,8 @@ class Job:
 
     It runs each `period` of seconds, or `when` the calendar says; only when it is named without either, and
     up to `jitter` seconds later.
-    `on_failure` is a unit of systemd that is started when a round fails, `environment` a file of credentials
-    for a log.
+    `hooks` are commands around its rounds, and `notify` says who is told of them. `on_failure` is a unit of
+    systemd that is started when a round fails, `environment` a file of credentials for a log.
     `options` are those of `snapsync sync` that the configuration names; each can be read as an attribute.
     `exclude` is None where the volume's own patterns stay; empty, everything is replicated again.
     """
@@ -45,6 +47,8 @@ class Job:
     guard: Mapping[str, int] | None = None
     on_failure: str | None = None
     environment: str | None = None
+    hooks: Hooks = field(default_factory=Hooks)
+    notify: Notify = field(default_factory=Notify)
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -124,14 +128,24 @@ def load(file: Path | None = None) -> Config:
             jobs[name] = jobs.get(name, {}) | found.keys(where, found.is_table(where, keys))
             homes[name] = path
             found.is_name(name)
-    made = {name: _job(homes[name], name, _usual(defaults, keys) | keys) for name, keys in jobs.items()}
+    made = {name: _job(homes[name], name, _with_usual(defaults, keys)) for name, keys in jobs.items()}
     return Config(made, files)
 
 
-def _usual(defaults: dict[str, Any], keys: dict[str, Any]) -> dict[str, Any]:
-    """The defaults of a job with these keys: its own schedule takes the place of the usual one."""
+# Tables of which a job's own keys count beside the usual ones.
+_TOGETHER = ("hooks", "notify")
+
+
+def _with_usual(defaults: dict[str, Any], keys: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a job with the defaults. Its own schedule takes the place of the usual one."""
     is_scheduled = "period" in keys or "when" in keys
-    return {key: value for key, value in defaults.items() if not (is_scheduled and key in ("period", "when"))}
+    usual = {
+        key: value for key, value in defaults.items() if not (is_scheduled and key in ("period", "when"))
+    }
+    together = {
+        key: usual.get(key, {}) | keys.get(key, {}) for key in _TOGETHER if key in usual or key in keys
+    }
+    return usual | keys | together
 
 
 def _job(file: Path, name: str, keys: dict[str, Any]) -> Job:
@@ -157,6 +171,8 @@ def _job(file: Path, name: str, keys: dict[str, Any]) -> Job:
         else:
             why, advice = "is on another machine, and so is `source`", "let the job run on one of the two"
         _wrong(file, f"job.{name}", "target", why, advice)
+    keys["hooks"] = Hooks(**keys.get("hooks", {}))
+    keys["notify"] = Notify(**keys.get("notify", {}))
     given = {key: value for key, value in keys.items() if key in OF_A_JOB}
     return Job(name, options=given, **{key: value for key, value in keys.items() if key not in given})
 

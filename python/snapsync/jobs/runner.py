@@ -17,9 +17,10 @@ from typing import Any, NoReturn
 from snapsync import render
 from snapsync.declare import Option, options
 from snapsync.errors import ExitCode, IntegrityError, SnapsyncError, describe
-from snapsync.jobs import state, turns
+from snapsync.jobs import around, state, turns
 from snapsync.jobs.child import Child, Process
 from snapsync.jobs.config import Job, is_remote
+from snapsync.jobs.hooks import Command
 from snapsync.jobs.reports import JobRun, RunReport
 from snapsync.options import ChannelOptions, SyncOptions
 from snapsync.reports.values import Loss
@@ -153,7 +154,7 @@ class _Runner:
         self._slots = BoundedSemaphore(parallel)
         self._lock = Lock()
         self._places: defaultdict[str, Lock] = defaultdict(Lock)
-        self._running: list[Child] = []
+        self._running: list[Child | Command] = []
         self._is_stopped = False
 
     def run(self, jobs: Sequence[Job]) -> dict[str, JobRun]:
@@ -211,6 +212,18 @@ class _Runner:
 
     def _alone(self, job: Job) -> JobRun:
         """Run a job as soon as no other one of its volumes does."""
+        before = state.of(job, state.runs())
+        self._complain(job, around.began(job))
+        outcome = self._in_turn(job)
+        if not self._is_stopped:
+            self._complain(job, around.ended(job, before, outcome))
+        return outcome
+
+    def _complain(self, job: Job, problems: Iterable[str]) -> None:
+        for problem in problems:
+            self._tell(f"{job.name}: {problem}")
+
+    def _in_turn(self, job: Job) -> JobRun:
         source, target = _whole(job.source), _whole(job.target)
         with ExitStack() as held, ExitStack() as yielded:
             # Jobs of one volume run one after the other, because its lock would keep the second one
@@ -226,18 +239,47 @@ class _Runner:
         at, started = state.now(), monotonic()
         lost = _not_there(job)
         self._note(lambda: state.attempted(job, at))
-        code, out, err = lost or self._sync(job, give_way)
+        code, out, err = lost or self._hooked(job) or self._sync(job, give_way)
         outcome = _outcome(job, code, out, err, monotonic() - started)
+        for name in ("failed", "after") if outcome.error else ("after",):
+            error = self._hook(job, name, outcome)
+            outcome = replace(outcome, notes=(*outcome.notes, error)) if error else outcome
         if outcome.error is None:
-            report = json.loads(out)
+            report = {**json.loads(out), "recovered": []}
             # If the primary is on another machine, nothing else on this one records which files differ.
-            report["notes"] += [outcome.advice] if outcome.differences else []
+            report["notes"] = [*outcome.notes, *([outcome.advice] if outcome.differences else [])]
             self._note(lambda: state.succeeded(job, at, report))
         else:
-            self._note(lambda: state.failed(job, at, str(outcome.error)))
+            self._note(lambda: state.failed(job, at, str(outcome.error), outcome.exit_code))
         for line in _told(outcome):
             self._tell(f"{job.name}: {line}")
         return outcome
+
+    def _hooked(self, job: Job) -> tuple[int, str, str] | None:
+        """The failure of a job whose hook `before` failed; None where it may go on."""
+        error = self._hook(job, "before", None)
+        if error is None:
+            return None
+        advice = "the round was not begun: mend the hook, or what it looks at"
+        return ExitCode.FAILED, json.dumps({"error": {"message": error, "advice": advice}}), ""
+
+    def _hook(self, job: Job, name: str, outcome: JobRun | None) -> str | None:
+        error, said = around.hook(job, name, outcome, self._held)
+        self._complain(job, said)
+        return error
+
+    @contextmanager
+    def _held(self, command: Command) -> Iterator[None]:
+        """Keep a command where an interrupt ends it."""
+        with self._lock:
+            self._running.append(command)
+        if self._is_stopped:
+            command.terminate()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running.remove(command)
 
     def _note(self, write: Callable[[], None]) -> None:
         """Record something of a job. If that fails the round still counts; the job runs again earlier."""

@@ -28,8 +28,9 @@ class Run:
     """The runs of one job. `good` is when the last good run began: the standby is what the primary was then.
 
     `snapshot`, `data_bytes`, `seconds` and `notes` are of that run, `losses` is what the standby goes without
-    since then or an earlier one; `error` is that of the last attempt, None where it was good, and `failures`
-    how many have failed since.
+    since then or an earlier one; `error` and `exit_code` are those of the last attempt, None and 0 where it
+    was good, and `failures` how many have failed since. `told` is when people were told of a failure that
+    lasts, `warned` what they were warned of last.
     """
 
     source: str
@@ -43,6 +44,9 @@ class Run:
     failures: int = 0
     losses: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
+    exit_code: int = 0
+    told: datetime | None = None
+    warned: str | None = None
 
     def age(self, now: datetime) -> float | None:
         """Seconds since the last good run began."""
@@ -153,6 +157,7 @@ def succeeded(job: Job, at: datetime, report: Mapping[str, Any]) -> None:
         attempt=at,
         good=at,
         error=None,
+        exit_code=0,
         failures=0,
         losses=_losses(job, report),
         notes=(*report["recovered"], *report["notes"]),
@@ -162,10 +167,16 @@ def succeeded(job: Job, at: datetime, report: Mapping[str, Any]) -> None:
     )
 
 
-def failed(job: Job, at: datetime, error: str) -> None:
+def failed(job: Job, at: datetime, error: str, exit_code: int) -> None:
     """Record why a round failed."""
     run = of(job, runs())
-    _note(job, attempt=at, error=error, failures=(run.failures if run else 0) + 1)
+    _note(job, attempt=at, error=error, exit_code=exit_code, failures=(run.failures if run else 0) + 1)
+
+
+def announced(job: Job, at: datetime, **what: Any) -> None:
+    """Record what people were told of a job, in `told` and `warned`."""
+    run = of(job, runs())
+    _note(job, attempt=run.attempt if run else at, **what)
 
 
 def _losses(job: Job, report: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
@@ -269,7 +280,7 @@ def has_store(place: str) -> bool:
 
 def _run(known: dict[str, Any]) -> Run:
     moments: dict[str, Any] = {
-        key: datetime.fromisoformat(known[key]) for key in ("attempt", "good") if known.get(key)
+        key: datetime.fromisoformat(known[key]) for key in ("attempt", "good", "told") if known.get(key)
     }
     lists: dict[str, Any] = {key: tuple(known[key]) for key in ("losses", "notes") if key in known}
     names = {field.name for field in fields(Run)}

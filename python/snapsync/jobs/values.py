@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -10,7 +10,7 @@ from snapsync import units
 from snapsync._native import Location
 from snapsync.declare import options
 from snapsync.errors import UsageError
-from snapsync.jobs import calendar, own
+from snapsync.jobs import calendar, hooks, own, telling
 from snapsync.options import GuardOptions, KeepOptions, SyncOptions
 
 OF_A_JOB = {name: declared for name, declared in options(SyncOptions).items() if not declared[1].once}
@@ -165,6 +165,64 @@ def _keep(value: object) -> dict[str, int]:
     return value
 
 
+_Kinds = Mapping[str, Callable[[object], object]]
+
+
+def _program(value: object) -> tuple[str, ...]:
+    words = _options(value)
+    if not words:
+        raise Bad(value, 'write a command and its arguments, as in ["/usr/local/bin/look", "--now"]')
+    return words
+
+
+def _address(value: object) -> str:
+    text = _words(value)
+    if not text.startswith(("http://", "https://", "@/", "@~/")):
+        raise Bad(value, "write an address that begins with https://, or @FILE for a file that it stands in")
+    return f"@{own.expand(text[1:])}" if text.startswith("@") else text
+
+
+def _mail(value: object) -> str:
+    if "@" not in _words(value) or "," in _words(value):
+        raise Bad(value, "write one address, such as root@example.org")
+    return _words(value)
+
+
+def _events(value: object) -> tuple[str, ...]:
+    for word in _texts(value):
+        if word not in telling.EVENTS:
+            raise Bad(value, nearest(word, telling.EVENTS, "events"))
+    return _texts(value)
+
+
+def _table(
+    what: str, kinds: Mapping[str, Callable[[object], object]]
+) -> Callable[[object], dict[str, object]]:
+    """How a table inside a job is checked, key by key."""
+
+    def read(value: object) -> dict[str, object]:
+        if not isinstance(value, dict):
+            raise Bad(value, f"write a table, as in [job.NAME.{what}]")
+        for name in value:
+            if name not in kinds:
+                raise Bad(f"{name} = …", nearest(name, kinds, "keys"))
+        return {name: kinds[name](given) for name, given in value.items()}
+
+    return read
+
+
+_hooks = _table("hooks", {**dict.fromkeys(hooks.NAMES, _program), "timeout": _period})
+_notify = _table(
+    "notify",
+    {
+        "command": _program,
+        "webhook": _address,
+        "ping": _address,
+        "mail": _mail,
+        "again": _period,
+        "about": _events,
+    },
+)
 _GUARDS = tuple(name.removeprefix("guard_") for name in options(GuardOptions) if name.startswith("guard_"))
 
 
@@ -214,6 +272,8 @@ KEYS: dict[str, Callable[[object], object]] = {
     "on_failure": _unit,
     "keep": _keep,
     "guard": _guard,
+    "hooks": _hooks,
+    "notify": _notify,
     "environment": _file,
     **{name: _MORE.get(name) or _KINDS[kind] for name, (kind, _) in OF_A_JOB.items()},
 }

@@ -1,0 +1,204 @@
+"""Telling people and programs what becomes of a job: by a command, a webhook, mail, or a ping.
+
+A failure is told when it begins, again after some hours, and when it is over. Addresses may hold secrets, as
+those of webhooks do: nothing but their host is ever shown.
+"""
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from time import sleep
+
+from snapsync import render
+from snapsync.errors import SnapsyncError, describe
+from snapsync.jobs import hooks, own
+from snapsync.record import Record
+from snapsync.reports.values import Loss
+
+EVENTS = ("failure", "recovery", "warning")
+# How often something is tried, how long is waited in between, and how long one try may take, in seconds.
+_DELAYS = (1.0, 5.0)
+_PATIENCE = 10.0
+_COMMAND_PATIENCE = 60.0
+_SENDMAIL = ("sendmail", "-oi", "-t")
+
+
+class Notify(Record):
+    """Who is told. An address that begins with @ names the file that it stands in.
+
+    `again` are the seconds after which a failure that lasts is told once more, `about` the events.
+    """
+
+    command: tuple[str, ...] = ()
+    webhook: str | None = None
+    mail: str | None = None
+    ping: str | None = None
+    again: int = 86_400
+    about: tuple[str, ...] = EVENTS
+
+
+class Event(Record):
+    """What has become of a job. `failures` is how many rounds have failed, one after the other."""
+
+    event: str
+    job: str
+    source: str
+    target: str
+    host: str
+    at: datetime
+    snapshot: str | None = None
+    exit_code: int = 0
+    error: str | None = None
+    advice: str = ""
+    failures: int = 0
+    notes: tuple[str, ...] = ()
+    losses: tuple[Loss, ...] = ()
+
+    def sentence(self) -> str:
+        """All of it in one line."""
+        job = f"job {self.job} on {self.host}"
+        if self.event == "failure":
+            times = f" for the {self.failures}th time" if self.failures > 3 else ""
+            return f"{job} has failed{times}: {self.error}"
+        if self.event == "recovery":
+            return f"{job} is well again, at snapshot {self.snapshot}"
+        return f"{job} has something to say: {'; '.join(self.lines())}"
+
+    def lines(self) -> list[str]:
+        """What there is beyond that."""
+        lost = [line.strip() for line in render.losses(self.losses)]
+        return [*self.notes, *lost, *(self.advice.splitlines() if self.error else [])]
+
+    def as_json(self) -> str:
+        """The event as one object of JSON."""
+        return json.dumps({**asdict(self), "at": self.at.isoformat()}, ensure_ascii=False)
+
+    def environment(self) -> dict[str, str]:
+        """The event as variables of a command's environment."""
+        told = {
+            "SNAPSYNC_EVENT": self.event,
+            "SNAPSYNC_JOB": self.job,
+            "SNAPSYNC_SOURCE": self.source,
+            "SNAPSYNC_TARGET": self.target,
+            "SNAPSYNC_SNAPSHOT": self.snapshot or "",
+            "SNAPSYNC_EXIT_CODE": str(self.exit_code),
+            "SNAPSYNC_ERROR": self.error or "",
+        }
+        return {name: text.replace("\0", "") for name, text in told.items()}
+
+
+def host() -> str:
+    """What this machine is called."""
+    return socket.gethostname()
+
+
+def tell(notify: Notify, event: Event) -> Iterator[str]:
+    """Tell of an event by all means that were asked for. Yields a sentence for each that did not work."""
+    if event.event not in notify.about:
+        return
+    if notify.command:
+        yield from _command("the command", notify.command, event, event.as_json().encode())
+    if notify.webhook:
+        yield from _tried("the webhook", notify.webhook, lambda url: _post(url, event.as_json().encode()))
+    if notify.mail:
+        yield from _command("sendmail", _SENDMAIL, event, _mail(notify.mail, event))
+
+
+def ping(notify: Notify, what: str, words: str = "") -> Iterator[str]:
+    """Tell a service that waits for pings as healthchecks does: `what` is /start, /fail or nothing."""
+    if notify.ping:
+        yield from _tried("the ping", notify.ping, lambda url: _post(url.rstrip("/") + what, words.encode()))
+
+
+def _command(what: str, words: tuple[str, ...], event: Event, given: bytes) -> Iterator[str]:
+    started = hooks.start(words, event.environment(), given)
+    if isinstance(started, str):
+        yield f"{what} that is to tell cannot be started: {started}"
+        return
+    error, said = started.wait(_COMMAND_PATIENCE)
+    if error is not None:
+        yield f"{what} that is to tell has failed: {error}{f': {said[-1]}' if said else ''}"
+
+
+def _tried(what: str, address: str, send: Callable[[str], None]) -> Iterator[str]:
+    """Try some times to reach an address."""
+    try:
+        url = address if not address.startswith("@") else _secret(Path(address[1:]))
+    except (SnapsyncError, OSError) as error:
+        yield f"cannot read where {what} is: {describe(error).message}"
+        return
+    for delay in (*_DELAYS, None):
+        try:
+            return send(url)
+        except (OSError, ValueError) as error:
+            if delay is None or not _may_pass(error):
+                yield f"cannot reach {what} at {_shown(url)}: {_reason(error)}"
+                return
+        sleep(delay)
+
+
+def _secret(path: Path) -> str:
+    return own.read("the address", path).decode("utf-8", "replace").strip()
+
+
+def _post(url: str, body: bytes) -> None:
+    import urllib.request
+
+    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        raise ValueError("it is no address that begins with http:// or https://")
+    headers = {"Content-Type": "application/json" if body.startswith(b"{") else "text/plain"}
+    request = urllib.request.Request(
+        url, data=body, headers=headers | {"User-Agent": "snapsync"}, method="POST"
+    )
+    with urllib.request.urlopen(request, timeout=_PATIENCE):
+        pass
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether it may be otherwise in a moment."""
+    import urllib.error
+
+    if isinstance(error, urllib.error.HTTPError):
+        return error.code >= 500 or error.code in (408, 429)
+    return isinstance(error, OSError)
+
+
+def _reason(error: Exception) -> str:
+    """Why it did not work, without the address."""
+    import urllib.error
+
+    if isinstance(error, urllib.error.HTTPError):
+        return f"it answers {error.code}"
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    return reason.strerror or "it does not answer" if isinstance(reason, OSError) else str(reason)
+
+
+def _shown(url: str) -> str:
+    """The host of an address, and nothing else of it."""
+    import urllib.parse
+
+    try:
+        return urllib.parse.urlsplit(url).hostname or "an address without a host"
+    except ValueError:
+        return "an address that is none"
+
+
+def _mail(to: str, event: Event) -> bytes:
+    from email.message import EmailMessage
+
+    message = EmailMessage()
+    message["To"] = to
+    message["Subject"] = f"snapsync: {render.name(event.job)} on {render.name(event.host)}: {event.event}"
+    places = f"{render.name(event.source)} -> {render.name(event.target)}"
+    lines = [event.sentence(), "", places, *(["", *event.lines()] if event.error else [])]
+    message.set_content("\n".join(map(render.name, lines)))
+    return bytes(message)
+
+
+def differs(notes: tuple[str, ...], losses: tuple[Loss, ...], advice: str) -> str | None:
+    """A text that is another one where there is something else to warn of; None without anything."""
+    words = sorted({*notes, *(loss.what for loss in losses), *filter(None, [advice])})
+    return json.dumps(words) if words else None
