@@ -187,3 +187,18 @@ def test_a_table_of_guards_that_makes_no_sense_is_refused_with_its_place(table: 
     jobs = Jobs(tmp_path)
     jobs.add("one", Path("/a"), Path("/b"), f"guard = {table}")
     assert "[job.one] guard" in jobs.run().err
+
+
+@pairs
+def test_a_refused_round_leaves_the_way_to_the_next_honest_one(kinds: tuple[str, str], place: Place) -> None:
+    pair = Pair.make(place, kinds)
+    lay_out(pair.source)
+    pair.sync()
+    good = {file: file.read_bytes() for file in pair.source.glob("team-*/papers/*")}
+    encrypt(pair.source)
+    assert run("sync", pair.source, pair.target, *LIMITS, "--quiet").code == 3
+    for file, data in good.items():
+        file.write_bytes(data)
+    (pair.source / "honest").write_text("work")
+    pair.sync(*LIMITS)
+    assert ids(pair.source) == ids(pair.target)

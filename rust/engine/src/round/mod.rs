@@ -6,6 +6,7 @@ pub(crate) mod known;
 mod noted;
 mod passes;
 mod passing;
+pub(crate) mod plan;
 pub(crate) mod primary;
 pub(crate) mod rights;
 mod scrub;
