@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -140,6 +141,42 @@ def test_the_other_machine_is_guarded_too(pull: bool, server: Server, place: Pla
     assert "--accept-changes" in ran.err
     assert same(freeze(pair.target), before)
     done("sync", *ends, *client.options, *LIMITS, "--accept-changes")
+    assert_same(pair.source, pair.target)
+
+
+# A primary that was never told of guards: they are blanked out of what it is asked.
+FORGETFUL = """
+import os, re, subprocess, sys
+child = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE)
+while data := os.read(0, 1 << 16):
+    blank = lambda found: b'"guard":null'.ljust(len(found[0]))
+    child.stdin.write(re.sub(rb'"guard":\\{[^}]*\\}', blank, data))
+    child.stdin.flush()
+child.stdin.close()
+sys.exit(child.wait())
+"""
+
+
+def test_a_standby_that_pulls_is_guarded_from_a_primary_that_knows_no_guards(
+    server: Server, place: Place, tmp_path: Path
+) -> None:
+    client = server.client()
+    pair = Pair.make(place, ("xfs", "btrfs"))
+    lay_out(pair.source)
+    proxy = tmp_path / "proxy.py"
+    proxy.write_text(FORGETFUL)
+    words = [str(word) for word in client.options]
+    at = words.index("--remote-path") + 1
+    words[at] = f"{sys.executable} {proxy} {words[at]}"
+    ends = (f"{HOST}:{pair.source}", pair.target)
+    done("sync", *ends, *words, *LIMITS)
+    wipe(pair.source)
+    before, known = freeze(pair.target), ids(pair.target)
+    ran = run("sync", *ends, *words, *LIMITS, "--quiet")
+    assert_told(ran, "would be deleted", "--accept-changes", codes=(3,))
+    assert same(freeze(pair.target), before)
+    assert ids(pair.target) == known == ids(pair.source)
+    done("sync", *ends, *words, *LIMITS, "--accept-changes")
     assert_same(pair.source, pair.target)
 
 

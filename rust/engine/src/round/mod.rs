@@ -10,7 +10,7 @@ pub(crate) mod plan;
 pub(crate) mod primary;
 pub(crate) mod rights;
 mod scrub;
-mod sizes;
+pub(crate) mod sizes;
 pub(crate) mod standby;
 pub(crate) mod steps;
 mod told;

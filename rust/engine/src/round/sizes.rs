@@ -27,7 +27,7 @@ pub(super) fn note_size(
 }
 
 /// What there is after some changes of a base whose size is known.
-pub(super) fn size_after(base: Option<&SnapshotInfo>, counts: &Counts) -> Option<(u64, u64)> {
+pub(crate) fn size_after(base: Option<&SnapshotInfo>, counts: &Counts) -> Option<(u64, u64)> {
     let (entries, bytes) = base.and_then(|base| base.entries.zip(base.bytes))?;
     Some((
         entries.saturating_add(counts.created).saturating_sub(counts.deleted),
