@@ -231,11 +231,13 @@ def test_a_refused_round_leaves_the_way_to_the_next_honest_one(kinds: tuple[str,
     pair = Pair.make(place, kinds)
     lay_out(pair.source)
     pair.sync()
-    good = {file: file.read_bytes() for file in pair.source.glob("team-*/papers/*")}
+    papers = pair.source.glob("team-*/papers/*")
+    good = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in papers}
     encrypt(pair.source)
     assert run("sync", pair.source, pair.target, *LIMITS, "--quiet").code == 3
-    for file, data in good.items():
+    for file, (data, mtime) in good.items():
         file.write_bytes(data)
+        os.utime(file, ns=(mtime, mtime))
     (pair.source / "honest").write_text("work")
     pair.sync(*LIMITS)
     assert ids(pair.source) == ids(pair.target)

@@ -48,7 +48,8 @@ pub(crate) fn plan(
     let base = primary.as_ref().map(|volume| base_of(volume, &looked)).transpose()?.flatten();
     let (sides, snapshot) = compared(source, primary.as_ref(), base.as_ref(), options, asked, monitor)?;
     if base.is_some() && primary.as_ref().is_some_and(Volume::is_light) {
-        monitor.note("the primary has not kept the old bytes of all files: what it tells of those is the most that there is");
+        monitor
+            .note("the primary keeps no old bytes: what is told of changed files is the most that there is");
     }
     let scratch = snapsync_sys::scratch()?;
     let manifest = scratch.path().join("manifest.arrow");
