@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,6 +144,42 @@ def test_the_other_machine_is_guarded_too(pull: bool, server: Server, place: Pla
     assert_same(pair.source, pair.target)
 
 
+# A primary that was never told of guards: they are blanked out of what it is asked.
+FORGETFUL = """
+import os, re, subprocess, sys
+child = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE)
+while data := os.read(0, 1 << 16):
+    blank = lambda found: b'"guard":null'.ljust(len(found[0]))
+    child.stdin.write(re.sub(rb'"guard":\\{[^}]*\\}', blank, data))
+    child.stdin.flush()
+child.stdin.close()
+sys.exit(child.wait())
+"""
+
+
+def test_a_standby_that_pulls_is_guarded_from_a_primary_that_knows_no_guards(
+    server: Server, place: Place, tmp_path: Path
+) -> None:
+    client = server.client()
+    pair = Pair.make(place, ("xfs", "btrfs"))
+    lay_out(pair.source)
+    proxy = tmp_path / "proxy.py"
+    proxy.write_text(FORGETFUL)
+    words = [str(word) for word in client.options]
+    at = words.index("--remote-path") + 1
+    words[at] = f"{sys.executable} {proxy} {words[at]}"
+    ends = (f"{HOST}:{pair.source}", pair.target)
+    done("sync", *ends, *words, *LIMITS)
+    wipe(pair.source)
+    before, known = freeze(pair.target), ids(pair.target)
+    ran = run("sync", *ends, *words, *LIMITS, "--quiet")
+    assert_told(ran, "would be deleted", "--accept-changes", codes=(3,))
+    assert same(freeze(pair.target), before)
+    assert ids(pair.target) == known == ids(pair.source)
+    done("sync", *ends, *words, *LIMITS, "--accept-changes")
+    assert_same(pair.source, pair.target)
+
+
 def test_a_log_and_who_follows_it_are_guarded(place: Place, tmp_path: Path) -> None:
     pair = Pair.make(place, ("xfs", "ext4"))
     log = f"file://{tmp_path}/log"
@@ -187,3 +224,20 @@ def test_a_table_of_guards_that_makes_no_sense_is_refused_with_its_place(table: 
     jobs = Jobs(tmp_path)
     jobs.add("one", Path("/a"), Path("/b"), f"guard = {table}")
     assert "[job.one] guard" in jobs.run().err
+
+
+@pairs
+def test_a_refused_round_leaves_the_way_to_the_next_honest_one(kinds: tuple[str, str], place: Place) -> None:
+    pair = Pair.make(place, kinds)
+    lay_out(pair.source)
+    pair.sync()
+    papers = pair.source.glob("team-*/papers/*")
+    good = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in papers}
+    encrypt(pair.source)
+    assert run("sync", pair.source, pair.target, *LIMITS, "--quiet").code == 3
+    for file, (data, mtime) in good.items():
+        file.write_bytes(data)
+        os.utime(file, ns=(mtime, mtime))
+    (pair.source / "honest").write_text("work")
+    pair.sync(*LIMITS)
+    assert ids(pair.source) == ids(pair.target)

@@ -376,7 +376,7 @@ RUST_LEVELS = {
         guard held steps
         passes passing rights scrub sizes standby told
         known
-        primary
+        plan primary
         noted
     """,
     "engine/remote": """

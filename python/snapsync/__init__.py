@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from snapsync.api.roles import recover as recover
     from snapsync.api.roles import rejoin as rejoin
     from snapsync.api.roles import switch as switch
+    from snapsync.api.rounds import plan as plan
     from snapsync.api.rounds import receive as receive
     from snapsync.api.rounds import send as send
     from snapsync.api.rounds import sync as sync
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from snapsync.errors import UsageError as UsageError
     from snapsync.manifest import Manifest as Manifest
     from snapsync.reports.comparisons import VerifyReport as VerifyReport
+    from snapsync.reports.rounds import PlanReport as PlanReport
     from snapsync.reports.rounds import ReceiveReport as ReceiveReport
     from snapsync.reports.rounds import SendReport as SendReport
     from snapsync.reports.rounds import SyncReport as SyncReport
@@ -55,12 +57,12 @@ else:
         "api.history": "find log log_of",
         "api.restores": "clone mount restore restore_paths restore_to versions",
         "api.roles": "promote recover rejoin switch",
-        "api.rounds": "receive send sync",
+        "api.rounds": "plan receive send sync",
         "api.snapshots": "prune",
         "errors": "HistoryWarning IntegrityError InterruptedRound RefusedError SnapsyncError UsageError",
         "manifest": "Manifest",
         "reports.comparisons": "VerifyReport",
-        "reports.rounds": "ReceiveReport SendReport SyncReport",
+        "reports.rounds": "PlanReport ReceiveReport SendReport SyncReport",
         "reports.snapshots": "PruneReport StatusReport",
         "reports.values": "Counters Snapshot",
         "types": "Progress",

@@ -33,6 +33,7 @@ __all__ = [
     "log",
     "log_of",
     "mount",
+    "plan",
     "promote",
     "promote_preview",
     "prune",
@@ -115,6 +116,15 @@ def sync(
     *,
     keep: Mapping[str, int],
     transfer: dict[str, Any],
+    ssh: dict[str, Any],
+    jobs: int = 0,
+    progress: Callable[[str, int, int, str], object] | None = None,
+) -> str: ...
+def plan(
+    source: str,
+    target: str,
+    options: dict[str, Any],
+    *,
     ssh: dict[str, Any],
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,

@@ -23,7 +23,7 @@ from snapsync.options import (
     TransferOptions,
     counts,
 )
-from snapsync.reports.rounds import ReceiveReport, SendReport, SyncReport
+from snapsync.reports.rounds import PlanReport, ReceiveReport, SendReport, SyncReport
 from snapsync.types import AnyPath, Progress
 
 TYPE_CHECKING = False
@@ -90,6 +90,31 @@ def sync(
         message = f"{os.fsdecode(source)} sent a report that makes no sense"
         advice = "the round is done: `snapsync status` tells what came of it"
         raise told(IntegrityError(message), message, advice) from None
+
+
+def plan(
+    source: AnyPath,
+    target: AnyPath,
+    *,
+    progress: Progress | None = None,
+    **options: Unpack[SyncOptions],
+) -> PlanReport:
+    """Tell what `sync` with the same options would bring to `target`; nothing is written on either side.
+
+    `source` is a directory of this machine; `target` may be `[user@]host:PATH` or a log. Whether the standby
+    was changed by hand, and what of the files it cannot hold, only the round itself finds out.
+    """
+    checks.keywords("plan", SyncOptions, options)
+    part = options.get("part")
+    text = _native.plan(
+        os.fsdecode(source) if part is None else _native.Location.part_of(os.fsdecode(source), part),
+        os.fsdecode(target),
+        _round(options),
+        ssh=pick(ChannelOptions, options),
+        jobs=options.get("jobs", 0),
+        progress=progress,
+    )
+    return PlanReport.from_json(text)
 
 
 def _round(options: SyncOptions) -> "dict[str, Any]":

@@ -6,7 +6,7 @@ from snapsync import render
 from snapsync.reports.comparisons import VerifyReport
 from snapsync.reports.restores import RestorePathsReport, RestoreToReport
 from snapsync.reports.roles import PromoteReport, RejoinReport
-from snapsync.reports.rounds import SyncReport
+from snapsync.reports.rounds import PlanReport, SyncReport
 from snapsync.reports.values import Difference, Mended, Scrubbed, Snapshot
 
 TYPE_CHECKING = False
@@ -39,6 +39,18 @@ def round_summary(report: SyncReport) -> Iterator[str]:
         is_told = report.claimed is not None and "scrub" in report.claimed.what
         says = f", says {render.name(report.claimed.by)}" if report.claimed and is_told else ""
         yield from (f"{line}{says}" for line in _scrubbed(report.scrub))
+
+
+def plan_summary(report: PlanReport) -> Iterator[str]:
+    """What a round would do."""
+    tree = f"{render.size(report.tree_bytes)} in {render.entries(report.tree_entries)}"
+    yield f"would sync {render.name(report.source)} -> {render.name(report.target)}"
+    yield "  nothing changed" if report.unchanged else f"  {render.changes(report.changes)}"
+    yield f"  would move {render.size(report.data_bytes)} of a tree of {tree}"
+    if report.available is not None:
+        yield f"  {render.size(report.available)} are free on the standby's file system"
+    if report.refused is not None:
+        yield f"  would be refused: {render.name(report.refused)}"
 
 
 def _scrubbed(scrub: Scrubbed) -> Iterator[str]:

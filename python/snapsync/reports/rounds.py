@@ -36,6 +36,29 @@ class SyncReport(Report):
     claimed: Claimed | None = None
 
 
+class PlanReport(Report):
+    """What a round would do: `changes` from `base` (None in a first round), of which `data_bytes` travel.
+
+    The tree then holds `tree_bytes` in `tree_entries`. `available` is what is free on the standby's file
+    system, None if it does not tell. `refused` says why a guard would refuse the round, None if none would.
+    """
+
+    verb = "plan"
+    source: str
+    target: str
+    base: Snapshot | None
+    changes: Changes
+    data_bytes: int
+    tree_bytes: int
+    tree_entries: int
+    available: int | None
+    refused: str | None
+    unchanged: bool
+    notes: tuple[str, ...]
+    counters: Counters
+    seconds: float
+
+
 class SendReport(Report):
     """A delta that was written to the file `output` (None: to standard output).
 

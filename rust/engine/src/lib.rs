@@ -38,7 +38,9 @@ pub use report::checks::{Changes, Difference, Mended, Verified};
 pub use report::history::{
     FoundPath, Lived, Logged, LoggedEvent, LoggedPath, LoggedRound, PastSnapshot, Sought,
 };
-pub use report::rounds::{Claimed, Diff, Inspected, Received, ScrubStatus, Scrubbed, Sent, Synced, Unlike};
+pub use report::rounds::{
+    Claimed, Diff, Inspected, Planned, Received, ScrubStatus, Scrubbed, Sent, Synced, Unlike,
+};
 pub use report::snapshots::{
     CloneInfo, Cloned, Deleted, HeldSnapshot, Hold, Kept, Listed, Mounted, Pruned, Released, Restored,
     RestoredPaths, RestoredTo, Taken, Unlisted, Version, Versions,
@@ -71,7 +73,7 @@ pub use verbs::send::send;
 pub use verbs::snapshot::snapshot;
 pub use verbs::status::status;
 pub use verbs::switch::switch;
-pub use verbs::sync::sync;
+pub use verbs::sync::{plan, sync};
 pub use verbs::trust::trust;
 pub use verbs::verify::verify;
 pub use verbs::versions::{restore_file, versions};

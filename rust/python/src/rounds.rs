@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(sync, module)?)?;
+    module.add_function(wrap_pyfunction!(plan, module)?)?;
     module.add_function(wrap_pyfunction!(send, module)?)?;
     module.add_function(wrap_pyfunction!(receive, module)?)?;
     module.add_function(wrap_pyfunction!(receive_as_snapshot, module)?)?;
@@ -37,6 +38,23 @@ fn sync(
         options.keep = Keep::by_name(keep)?;
         let transfer = transfer.transfer()?;
         with_jobs(jobs, || snapsync_engine::sync(&source, &target, &options, &transfer, &ssh, monitor))
+    })
+}
+
+#[pyfunction]
+#[pyo3(signature = (source, target, options, *, ssh, jobs=0, progress=None))]
+fn plan(
+    py: Python<'_>,
+    source: PathBuf,
+    target: PathBuf,
+    options: &Bound<'_, PyDict>,
+    ssh: &Bound<'_, PyDict>,
+    jobs: usize,
+    progress: Progress,
+) -> PyResult<String> {
+    let (options, ssh): (Options, _) = (read(options)?, ssh_options(Some(ssh))?);
+    watched(py, progress, move |monitor| {
+        with_jobs(jobs, || snapsync_engine::plan(&source, &target, &options, &ssh, monitor))
     })
 }
 

@@ -4,7 +4,7 @@ from snapsync import render
 from snapsync.api import rounds
 from snapsync.cli.output import Output
 from snapsync.cli.parse.verbs import verb
-from snapsync.cli.summaries import round_summary
+from snapsync.cli.summaries import plan_summary, round_summary
 from snapsync.declare import Annotated, Argument, Option, Unpack
 from snapsync.errors import ExitCode
 from snapsync.options import SyncOptions
@@ -39,6 +39,9 @@ def sync(
             help="Credentials for a log, NAME=VALUE a line: AWS_…, SNAPSYNC_IDENTITY, SNAPSYNC_KEYS.",
         ),
     ] = None,
+    dry_run: Annotated[
+        bool, Option("--dry-run", "-n", help="Only tell what would change; write nothing anywhere.")
+    ] = False,
     **options: Unpack[SyncOptions],
 ) -> int:
     """Bring TARGET in step with SOURCE.
@@ -66,6 +69,9 @@ def sync(
     A round that would delete much of a large tree, or write most of it anew, is refused before anything
     travels: a primary that was wiped does not walk through its standbys. --accept-changes lets it through.
 
+    --dry-run tells what would change and travel, and exits with 3 if a guard would refuse it. SOURCE must be
+    here. What was changed by hand on the standby, and what that cannot hold, only the round itself finds out.
+
     Each round reads again, on both sides, a share of the files that are believed unchanged. Those that differ
     are named, the round exits with 4, and the next one brings them again.
 
@@ -73,6 +79,12 @@ def sync(
     but for held ones and bases of standbys, as `snapsync prune` does on one volume.
     """
     _take(environment)
+    if dry_run:
+        return _plan(output, source, target, options)
+    return _sync(output, source, target, options)
+
+
+def _sync(output: Output, source: str, target: str, options: SyncOptions) -> int:
     with output.progress() as progress:
         report = rounds.sync(source, target, progress=progress, **options)
     output.healed(report.recovered)
@@ -82,6 +94,14 @@ def sync(
     output.summary(report, round_summary(report))
     differs = report.scrub and report.scrub.difference_count
     return ExitCode.INTEGRITY if differs else ExitCode.DONE
+
+
+def _plan(output: Output, source: str, target: str, options: SyncOptions) -> int:
+    with output.progress() as progress:
+        report = rounds.plan(source, target, progress=progress, **options)
+    output.notes(report.notes)
+    output.summary(report, plan_summary(report))
+    return ExitCode.DONE if report.refused is None else ExitCode.REFUSED
 
 
 def _take(environment: str | None) -> None:

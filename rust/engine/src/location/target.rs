@@ -82,6 +82,15 @@ impl Target {
         }
     }
 
+    /// The bytes that are free where it is or would be.
+    pub(crate) fn available(&self) -> Option<u64> {
+        let root = match self.found.as_ref() {
+            Some(Found::Directory(root) | Found::Nothing { above: root, .. }) => root,
+            None => self.volume.as_ref()?.root(),
+        };
+        snapsync_sys::filesystem(root.fd()).ok().map(|found| found.available)
+    }
+
     pub(crate) fn expect_reachable(&self) -> Result<()> {
         self.lacks.clone().map_or(Ok(()), |lacks| Err(Error::usage(lacks, "check the path")))
     }

@@ -265,6 +265,8 @@ impl StandbyEnd for LogStandby<'_> {
             volume: self.log.as_ref().map(|log| log.id()),
             filesystem: None,
             lacks: None,
+            newest: self.newest.as_ref().map(|newest| newest.id),
+            available: None,
         })
     }
 

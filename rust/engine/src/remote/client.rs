@@ -9,13 +9,16 @@ use crate::remote::pulled::Pulled;
 use crate::remote::ssh::Peer;
 use crate::remote::standby_client::Remote;
 use crate::remote::standby_server::{RoundOptions, serve_standby};
-use crate::report::rounds::Synced;
+use crate::report::rounds::{Planned, Synced};
+use crate::round::plan::plan;
 use crate::round::primary::drive;
 use crate::round::rights::Rights;
 use crate::round::standby::Local;
-use snapsync_model::{Monitor, Result};
+use crate::round::steps::StandbyEnd;
+use snapsync_model::{Error, Monitor, Result};
 use std::path::Path;
 use std::time::Instant;
+use uuid::Uuid;
 
 /// Brings the standby at `target` in step with the primary here.
 pub(crate) fn push(
@@ -35,6 +38,27 @@ pub(crate) fn push(
     standby.done(&report)?;
     peer.end(monitor);
     Ok(report)
+}
+
+/// What a round to the standby at `target` would do.
+pub(crate) fn plan_push(
+    source: &Path,
+    target: &Address,
+    options: &Options,
+    ssh: &SshOptions,
+    monitor: &Monitor,
+) -> Result<Planned> {
+    let source = crate::location::directory::open_directory(source)?;
+    let mut peer = Peer::start(target, ssh, monitor)?;
+    peer.ask(&Request::Push { target: target.path.clone(), channels: 1 })?;
+    let channels = Channels::Open { address: target, ssh, peers: Vec::new() };
+    let transfer = TransferOptions::default();
+    let mut standby = Remote::new(&mut peer.wire, &transfer, channels, monitor);
+    let planned = plan(&source, &mut standby, options, monitor);
+    // The other end waits for the round.
+    let enough = Error::refused("only a plan was asked for", "");
+    standby.failed(planned.as_ref().err().unwrap_or(&enough), Uuid::nil());
+    planned
 }
 
 /// Brings the standby here in step with the primary at `source`.

@@ -8,6 +8,8 @@ use crate::remote::channels::Channels;
 use crate::remote::messages::{Answer, Ask, Failure};
 use crate::remote::pulled::{Came, Seen};
 use crate::remote::wire::Wire;
+use crate::round::guard;
+use crate::round::sizes::size_after;
 use crate::round::standby::Local;
 use crate::round::steps::{OpenRequest, StandbyEnd};
 use crate::volume::copies::{self, Stretch};
@@ -15,7 +17,7 @@ use crate::volume::pieces::Piece;
 use crate::volume::retention;
 use serde_json::value::RawValue;
 use snapsync_manifest::ManifestReader;
-use snapsync_model::{Error, Monitor, Result, Stage};
+use snapsync_model::{Counts, Error, Monitor, Result, SnapshotInfo, Stage};
 use uuid::Uuid;
 
 /// Whose options count in a round.
@@ -243,8 +245,12 @@ impl Serving<'_, '_, '_, '_> {
         let mut begun = delta.offer(terms, has_manifest, take)?;
         let (seed, total) = (delta.seed(), delta.header.totals.data_bytes);
         let counts = ManifestReader::open(&standby.incoming()?.manifest())?.counts()?;
+        let base = standby.newest()?;
+        if let (RoundOptions::Own(own), Some(base)) = (self.options, &base) {
+            guarded(own, standby, &counts, (base, &delta.header.snapshot))?;
+        }
         self.begun = Some(Came {
-            base: standby.newest()?,
+            base,
             snapshot: delta.header.snapshot.clone(),
             counts,
             kept: begun.kept,
@@ -261,6 +267,22 @@ impl Serving<'_, '_, '_, '_> {
         self.standby.take(arrivals, seed)?;
         Ok(())
     }
+}
+
+/// The primary judges its own changes, unless it is an older or another one than it should be. How much is
+/// left is not believed either.
+fn guarded(
+    own: &Options,
+    standby: &Local<'_>,
+    counts: &Counts,
+    (base, snapshot): (&SnapshotInfo, &SnapshotInfo),
+) -> Result<()> {
+    let Some(limits) = &own.guard else { return Ok(()) };
+    let (entries, bytes) = size_after(Some(base), counts).unzip();
+    let snapshot = SnapshotInfo { entries, bytes, ..snapshot.clone() };
+    let incoming = standby.incoming()?;
+    let path = incoming.root().path().display().to_string();
+    guard::check(limits, &incoming.manifest(), counts, (base, &snapshot), &path)
 }
 
 impl Turns {

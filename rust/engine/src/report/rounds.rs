@@ -35,6 +35,28 @@ pub struct Synced {
     pub claimed: Option<Claimed>,
 }
 
+/// What a round would do.
+#[derive(Debug, Serialize)]
+pub struct Planned {
+    pub verb: &'static str,
+    #[serde(serialize_with = "path_as_json")]
+    pub source: PathBuf,
+    pub target: String,
+    pub base: Option<SnapshotInfo>,
+    pub changes: Changes,
+    pub data_bytes: u64,
+    pub tree_bytes: u64,
+    pub tree_entries: u64,
+    /// The bytes that are free on the standby's file system, if it tells them.
+    pub available: Option<u64>,
+    /// Why a guard would refuse it.
+    pub refused: Option<String>,
+    pub unchanged: bool,
+    pub notes: Vec<String>,
+    pub counters: Counters,
+    pub seconds: f64,
+}
+
 /// The parts of a report that only the other end of a round could see.
 #[derive(Debug, Serialize)]
 pub struct Claimed {

@@ -18,15 +18,21 @@ pub(super) fn note_size(
     }
     let (entries, bytes) = if sides.target_is_whole {
         count(&*sides.target)?
-    } else if let Some((entries, bytes)) = base.and_then(|base| base.entries.zip(base.bytes)) {
-        (
-            entries.saturating_add(counts.created).saturating_sub(counts.deleted),
-            bytes.saturating_add(counts.bytes_added).saturating_sub(counts.bytes_removed),
-        )
+    } else if let Some(size) = size_after(base, counts) {
+        size
     } else {
         return Ok(());
     };
     primary.record_counts(snapshot, entries, bytes)
+}
+
+/// What there is after some changes of a base whose size is known.
+pub(crate) fn size_after(base: Option<&SnapshotInfo>, counts: &Counts) -> Option<(u64, u64)> {
+    let (entries, bytes) = base.and_then(|base| base.entries.zip(base.bytes))?;
+    Some((
+        entries.saturating_add(counts.created).saturating_sub(counts.deleted),
+        bytes.saturating_add(counts.bytes_added).saturating_sub(counts.bytes_removed),
+    ))
 }
 
 /// Notes that there is nothing any more, and where it still is.

@@ -276,6 +276,10 @@ fn is_sound(snapshot: &SnapshotInfo, newest: Option<&SnapshotInfo>) -> Result<()
     snapsync_walk::Matcher::new(&snapshot.subset).map(drop)
 }
 
+fn newest_of(volume: &Volume) -> Result<Option<Uuid>> {
+    Ok(volume.line()?.pop().map(|newest| newest.id))
+}
+
 /// What to do about changes by hand.
 const DRIFT: &str = "sync with --discard-drift keeps them as a snapshot and goes back first";
 
@@ -301,6 +305,8 @@ impl StandbyEnd for Local<'_> {
             volume: volume.map(|volume| volume.info().id),
             filesystem: self.target.filesystem(),
             lacks: self.target.lacks.clone(),
+            newest: volume.map_or(Ok(None), newest_of)?,
+            available: self.target.available(),
         })
     }
 

@@ -41,6 +41,12 @@ pub(crate) struct StandbyInfo {
     /// Why it cannot be created there.
     #[serde(default)]
     pub(crate) lacks: Option<String>,
+    /// The snapshot in its tree.
+    #[serde(default)]
+    pub(crate) newest: Option<Uuid>,
+    /// The bytes that are free on its file system.
+    #[serde(default)]
+    pub(crate) available: Option<u64>,
 }
 
 impl StandbyInfo {

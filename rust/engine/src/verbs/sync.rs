@@ -5,9 +5,10 @@ use crate::location::text::Location;
 use crate::log::follow::follow;
 use crate::log::publish::{LogStandby, Publisher};
 use crate::options::{Options, Scrubbing, SshOptions, TransferOptions};
-use crate::remote::client::{pull, push};
-use crate::report::rounds::Synced;
+use crate::remote::client::{plan_push, pull, push};
+use crate::report::rounds::{Planned, Synced};
 use crate::round::known;
+use crate::round::plan::plan as planned;
 use crate::round::primary::drive;
 use crate::round::rights::Rights;
 use crate::round::standby::Local;
@@ -48,6 +49,34 @@ pub fn sync(
             "run snapsync on one of the two",
         )),
     }
+}
+
+/// What a round would do, which changes nothing. It is made where the primary is.
+pub fn plan(
+    source: &Path,
+    target: &Path,
+    options: &Options,
+    ssh: &SshOptions,
+    monitor: &Monitor,
+) -> Result<Planned> {
+    options.keep.check()?;
+    if LogAddress::parse(source)?.is_some() || Location::parse(source)?.there().is_some() {
+        return Err(Error::usage(
+            format!("{} is not a directory of this machine, and only that has a plan", source.display()),
+            "leave out --dry-run, or run this where the primary is",
+        ));
+    }
+    if let Some(log) = LogAddress::parse(target)? {
+        let (source, transfer) = (directory::open_directory(source)?, TransferOptions::default());
+        let own = Publisher { root: &source, monitor };
+        return planned(&source, &mut LogStandby::new(log, own, &transfer, monitor), options, monitor);
+    }
+    if let Some(target) = Location::parse(target)?.there() {
+        return plan_push(source, &target, options, ssh, monitor);
+    }
+    let source = directory::open_directory(source).map_err(|error| known::without_source(target, error))?;
+    directory::not_inside(target, source.path())?;
+    planned(&source, &mut Local::new(target, Some(source.path()), monitor)?, options, monitor)
 }
 
 /// Refuses what only a primary can do.
