@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from configured import Jobs
-from machine import Place, need, run
+from machine import Place, need, run, start, wait_until
 from oracle import assert_same
 
 from snapsync.errors import UsageError
@@ -119,3 +119,19 @@ def test_all_directories_have_one_unit_and_each_target_its_own(tmp_path: Path) -
         ["systemd-analyze", "verify", *services.values()], capture_output=True, text=True, check=False
     )
     assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_watch_picks_up_a_directory_that_comes(place: Place) -> None:
+    home = place("ext4")
+    jobs, srv, standby = Jobs(home), home / "srv", home / "standby"
+    standby.mkdir()
+    srv.mkdir()
+    jobs.write(f'[job.all]\nsource = "{srv}/*"\ntarget = "{standby}/{{name}}"\nperiod = "1h"\n')
+    watching = start("run", "--watch", "--config", jobs.file, env=jobs.env)
+    try:
+        (srv / "new").mkdir()
+        wait_until(lambda: (standby / "new/.snapsync").exists())
+        assert watching.poll() is None
+    finally:
+        watching.terminate()
+        assert watching.wait(60) == 5
