@@ -525,6 +525,7 @@ PYTHON_LEVELS = """
     api.comparisons api.history api.restores api.roles api.rounds api.snapshots
     volume
     jobs.calendar jobs.child jobs.fork_server jobs.hooks jobs.own jobs.reports
+    jobs.several
     jobs.telling
     jobs.values
     jobs.config jobs.environment

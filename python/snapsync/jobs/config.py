@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from snapsync._native import Location
 from snapsync.declare import defaults
 from snapsync.errors import UsageError, told
-from snapsync.jobs import own
+from snapsync.jobs import own, several
 from snapsync.jobs.calendar import Calendar
 from snapsync.jobs.hooks import Hooks
 from snapsync.jobs.telling import Notify
@@ -64,14 +64,35 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The jobs by name, in the order of the files that they come from."""
+    """The jobs by name, in the order of the files that they come from.
+
+    `groups` are the jobs of each table that stands for several, `wild` the keys of those with a wildcard.
+    """
 
     jobs: Mapping[str, Job]
     files: tuple[Path, ...]
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    wild: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def named(self, names: Iterable[str]) -> list[Job]:
         """The jobs of these names, each once."""
-        return [self._job(name) for name in dict.fromkeys(names)]
+        single = [one for name in names for one in self.groups.get(name, (name,))]
+        return [self._job(name) for name in dict.fromkeys(single)]
+
+    def lasting(self) -> list[Job]:
+        """The jobs, with one in place of all of a wildcard: that one is about their directories."""
+        passing = {name for group in self.wild for name in self.groups[group]}
+        whole = [_made(name, several.fixed(keys)) for name, keys in self.wild.items()]
+        return [*(job for name, job in self.jobs.items() if name not in passing), *whole]
+
+    def gone(self, known: Mapping[str, str]) -> dict[str, str]:
+        """Of jobs that have run, with their sources, those whose directory a wildcard finds no more."""
+        return {
+            name: source
+            for name, source in known.items()
+            for group, keys in self.wild.items()
+            if name not in self.jobs and name.startswith(f"{group}.") and several.matches(keys, source)
+        }
 
     def _job(self, name: str) -> Job:
         if name not in self.jobs:
@@ -128,8 +149,28 @@ def load(file: Path | None = None) -> Config:
             jobs[name] = jobs.get(name, {}) | found.keys(where, found.is_table(where, keys))
             homes[name] = path
             found.is_name(name)
-    made = {name: _job(homes[name], name, _with_usual(defaults, keys)) for name, keys in jobs.items()}
-    return Config(made, files)
+    made: dict[str, Job] = {}
+    groups: dict[str, tuple[str, ...]] = {}
+    wild: dict[str, dict[str, Any]] = {}
+    for name, keys in jobs.items():
+        whole = _with_usual(defaults, keys)
+        members = _members(homes[name], name, whole)
+        for one, its in members.items():
+            if one in made or (one != name and one in jobs):
+                _wrong(homes[name], f"job.{name}", "name", f"makes a second job {one}", "rename one of them")
+            made[one] = _job(homes[name], one, its)
+        if tuple(members) != (name,):
+            groups[name] = tuple(members)
+        if several.is_wild(whole):
+            wild[name] = whole
+    return Config(made, files, groups, wild)
+
+
+def _members(file: Path, name: str, keys: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    try:
+        return several.expanded(name, keys)
+    except several.Mistake as bad:
+        _wrong(file, f"job.{name}", bad.key, bad.why, bad.advice)
 
 
 # Tables of which a job's own keys count beside the usual ones.
@@ -171,8 +212,11 @@ def _job(file: Path, name: str, keys: dict[str, Any]) -> Job:
         else:
             why, advice = "is on another machine, and so is `source`", "let the job run on one of the two"
         _wrong(file, f"job.{name}", "target", why, advice)
-    keys["hooks"] = Hooks(**keys.get("hooks", {}))
-    keys["notify"] = Notify(**keys.get("notify", {}))
+    return _made(name, keys)
+
+
+def _made(name: str, keys: Mapping[str, Any]) -> Job:
+    keys = {**keys, "hooks": Hooks(**keys.get("hooks", {})), "notify": Notify(**keys.get("notify", {}))}
     given = {key: value for key, value in keys.items() if key in OF_A_JOB}
     return Job(name, options=given, **{key: value for key, value in keys.items() if key not in given})
 

@@ -73,6 +73,17 @@ def jobs(found: Config, now: datetime) -> list[JobStatus]:
     return [_job(job, state.of(job, known), now) for job in found.jobs.values()]
 
 
+def gone(found: Config) -> list[str]:
+    """What to say of jobs that ran, and whose directory is gone, and whose standby may be there."""
+    known = state.runs()
+    lost = found.gone({name: run.source for name, run in known.items()})
+    return [
+        f"{name}: {source} is not there any more; what {known[name].target} holds of it stays as it is"
+        for name, source in lost.items()
+        if is_remote(known[name].target) or state.has_store(known[name].target)
+    ]
+
+
 def _job(job: Job, run: state.Run | None, now: datetime) -> JobStatus:
     problems: list[str] = []
     source, target = (_look(place, now, problems) for place in (job.source, job.target))

@@ -61,6 +61,12 @@ def _place(value: object) -> str:
     return place
 
 
+def _places(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value:
+        raise Bad(value, 'write a list of places, as in ["/mnt/a", "backup:/b"]')
+    return tuple(map(_place, value))
+
+
 def _file(value: object) -> str:
     path = own.expand(_words(value))
     if not path.startswith("/"):
@@ -266,6 +272,7 @@ _MORE: dict[str, Callable[[object], object]] = {
 KEYS: dict[str, Callable[[object], object]] = {
     "source": _place,
     "target": _place,
+    "targets": _places,
     "period": _period,
     "when": _when,
     "jitter": _period,

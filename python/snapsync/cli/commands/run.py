@@ -68,6 +68,9 @@ def run(
       target = "root@backup:/standby/web"
       period = "15m"
 
+    targets = ["PLACE", "PLACE"] makes jobs web.1, web.2; source = "/srv/*" with target = "/mnt/{name}" makes
+    one for each directory. The name of the table means all of them.
+
     Either side may be a log, s3://BUCKET/PREFIX or file:///DIR. Other keys are {keys}: the options of
     `snapsync sync`. `exclude = []` leaves nothing out any more. A job that fails again is tried after a
     minute, two, four, up to its period; one whose disk is not mounted is refused, and goes on when it is.
@@ -83,7 +86,11 @@ def run(
     how = _How(bool(jobs), now=now, watch=watch, due=due, dry_run=dry_run, no_wait=no_wait)
     how.check()
     if watch:
-        _watch(output, lambda: _jobs(config, jobs or ()), parallel)
+        asked = _jobs(config, jobs or ())
+        is_scheduled = _is_scheduled(config, jobs or (), asked)
+        _watch(output, lambda: _jobs(config, jobs or ()), parallel, is_scheduled=is_scheduled)
+    if not due:
+        _tell_gone(output, config)
     return _once(output, _jobs(config, jobs or ()), parallel, how)
 
 
@@ -126,24 +133,42 @@ def _once(output: Output, asked: "list[Job]", parallel: int, how: _How) -> int:
     return report.exit_code
 
 
+def _tell_gone(output: Output, config: "Path | None") -> None:
+    from snapsync.jobs import lag
+    from snapsync.jobs.config import load
+
+    for line in lag.gone(load(config)):
+        output.note(line)
+
+
 def _jobs(config: "Path | None", names: Sequence[str]) -> "list[Job]":
     """The jobs of these names, or all that are configured."""
     from snapsync.jobs.config import load
 
     found = load(config)
-    if not found.jobs:
+    if not (found.jobs or found.wild):
         message = f"there is no job in {' and '.join(map(str, found.files))}"
         raise told(UsageError(message), message, "write a table [job.NAME] with source, target and period")
-    return found.named(names) or list(found.jobs.values())
+    return found.named(names) if names else list(found.jobs.values())
 
 
-def _watch(output: Output, jobs: "Callable[[], list[Job]]", parallel: int) -> "NoReturn":
+def _is_scheduled(config: "Path | None", names: Sequence[str], jobs: "Sequence[Job]") -> bool:
+    """Whether there is a job to watch, or may be one as soon as a wildcard finds a directory."""
+    from snapsync.jobs.config import load
+
+    wild = [job for job in load(config).lasting() if job.name in (names or (job.name,))]
+    return any(job.is_scheduled for job in [*jobs, *wild])
+
+
+def _watch(
+    output: Output, jobs: "Callable[[], list[Job]]", parallel: int, *, is_scheduled: bool
+) -> "NoReturn":
     from snapsync.cli import main
     from snapsync.jobs import runner
     from snapsync.jobs.fork_server import ForkServer
     from snapsync.jobs.reports import RunReport
 
-    if not any(job.is_scheduled for job in jobs()):
+    if not is_scheduled:
         message = "no job that is to be watched has a period, or a time in `when`"
         raise told(UsageError(message), message, 'say how often it is to run, as in period = "15m"')
 

@@ -96,7 +96,7 @@ def units(
     found: "Config", *, user: bool, config: Path | None, run_as: str | None = None, watch: bool = False
 ) -> dict[str, str]:
     """The text of each unit by its name. Those that end in `.timer` are to be enabled, or the only one."""
-    jobs = [job for job in found.jobs.values() if job.is_scheduled]
+    jobs = [job for job in found.lasting() if job.is_scheduled]
     if not jobs:
         message = f"no job in {' and '.join(map(str, found.files))} has a period, or a time in `when`"
         raise told(UsageError(message), message, 'say how often it is to run, as in period = "15m"')

@@ -13,6 +13,7 @@ from snapsync.reports.values import Lag, Part, ScrubStatus, Standby
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from snapsync.jobs.reports import JobsReport, JobStatus
@@ -90,7 +91,7 @@ def _status(
 
     from snapsync.cli import monitoring
 
-    report, lags, jobs = _look(volume, config, history=max_lag is None)
+    report, lags, jobs = _look(volume, config, output.note, history=max_lag is None)
     if prometheus is not None:
         _write_metrics(prometheus, lags, jobs)
     if max_lag is None:
@@ -103,7 +104,7 @@ def _status(
 
 
 def _look(
-    volume: str | None, config: "Path | None", *, history: bool
+    volume: str | None, config: "Path | None", note: "Callable[[str], None]", *, history: bool
 ) -> "tuple[StatusReport | JobsReport, Sequence[Lag], list[JobStatus]]":
     """The report on a volume or on all jobs, and what it says of standbys and jobs."""
     from snapsync.jobs import lag, state
@@ -113,7 +114,10 @@ def _look(
     if volume is not None:
         report = lag.volume(volume, state.now(), history=history)
         return report, report.lags, []
-    jobs = lag.jobs(load(config), state.now())
+    found = load(config)
+    for line in lag.gone(found):
+        note(line)
+    jobs = lag.jobs(found, state.now())
     return JobsReport(tuple(jobs)), [job.lag for job in jobs], jobs
 
 
