@@ -36,7 +36,7 @@ unexport PYTHONHOME PYTHONPATH
 TEST_TOOLS := btrfs-progs=mkfs.btrfs xfsprogs=mkfs.xfs e2fsprogs=mkfs.ext4 acl=setfacl attr=setfattr \
 	libcap2-bin=setcap exfat-fuse=mount.exfat-fuse exfatprogs=mkfs.exfat ntfs-3g=mkfs.ntfs \
 	age=age faketime=faketime openssh-server=sshd sshfs=sshfs bindfs=bindfs rsync=rsync iproute2=ip strace=strace \
-	patch=patch man-db=man mandoc=mandoc systemd=systemd-analyze chromium=chromium
+	patch=patch man-db=man mandoc=mandoc zsh=zsh fish=fish systemd=systemd-analyze chromium=chromium
 
 .PHONY: demo test fuzz soak bench bench-log bench-history bench-stages screenshots man lint fmt build clean test-tools
 .DEFAULT_GOAL := build
