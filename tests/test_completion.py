@@ -17,7 +17,7 @@ BIN = Path(sys.executable).parent
 ZSH = r"""
 zmodload zsh/zpty
 zpty z 'PS1=">" zsh -f -i'
-zpty -w z "autoload -U compinit; compinit -u -D; source script; unsetopt zle_bracketed_paste; echo rea''dy"
+zpty -w z "autoload -U compinit; compinit -u -D; source ./script; unsetopt zle_bracketed_paste; echo rea''dy"
 zpty -r -m z got '*ready*'
 zpty -w -n z "$LINE"$'\t'
 sleep 1
@@ -47,9 +47,9 @@ def completed(shell: str, line: str, home: Path) -> str:
     script = subprocess.run(["snapsync", "completion", shell], env=env, capture_output=True, check=True)
     (home / "script").write_bytes(script.stdout)
     ask = {
-        "bash": "source script; COMP_LINE=$LINE COMP_POINT=${#LINE}; _snapsync;"
+        "bash": "source ./script; COMP_LINE=$LINE COMP_POINT=${#LINE}; _snapsync;"
         " printf '%s\\n' \"${COMPREPLY[@]}\"",
-        "fish": 'source script; complete -C "$LINE"',
+        "fish": 'source ./script; complete -C "$LINE"',
         "zsh": ZSH,
     }
     command = [shell, *(["-f"] if shell == "zsh" else []), "-c", ask[shell]]
