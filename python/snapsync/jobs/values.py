@@ -291,6 +291,8 @@ OWN_KEYS = {
         f"How many snapshots stay, by {', '.join(_PERIODS)}; history is in days. Without it all stay.",
     ),
     "guard": ("table", "", f"The largest shares a round may take, or off, by {', '.join(_GUARDS)}."),
+    "hooks": ("table", "", "Commands around a round: before, which may stop it, after and failed."),
+    "notify": ("table", "", "Who is told of failures, recoveries and warnings, and by which means."),
     "environment": ("text", "", "A file of credentials for a log, with lines NAME=VALUE."),
 }
 """What a key that is no option of `sync` takes: its type, its default and its meaning, for the man page."""
