@@ -7,6 +7,7 @@
 # make bench-log  times rounds through a log beside rclone and restic
 # make bench-stages  times walk, compare, frame and apply by themselves
 # make screenshots  takes the pictures of docs/report.md, of a made-up file server
+# make man    writes the man pages into MAN_DIR
 # make lint   formatting, lints, types
 # make fmt    formats the sources
 # make build  virtual environment and native module, as the tests need it; a release is `pip install .`
@@ -20,6 +21,7 @@ FUZZ_SECONDS ?= 60
 SOAK_MINUTES ?= 120
 SOAK_SEED ?= 1000
 BENCH_FLAGS ?= --page docs/benchmarks.md
+MAN_DIR ?= target/man
 
 VENV := $(CURDIR)/.venv
 BIN := $(VENV)/bin
@@ -34,9 +36,9 @@ unexport PYTHONHOME PYTHONPATH
 TEST_TOOLS := btrfs-progs=mkfs.btrfs xfsprogs=mkfs.xfs e2fsprogs=mkfs.ext4 acl=setfacl attr=setfattr \
 	libcap2-bin=setcap exfat-fuse=mount.exfat-fuse exfatprogs=mkfs.exfat ntfs-3g=mkfs.ntfs \
 	age=age faketime=faketime openssh-server=sshd sshfs=sshfs bindfs=bindfs rsync=rsync iproute2=ip strace=strace \
-	patch=patch systemd=systemd-analyze chromium=chromium
+	patch=patch man-db=man mandoc=mandoc zsh=zsh fish=fish systemd=systemd-analyze chromium=chromium
 
-.PHONY: demo test fuzz soak bench bench-log bench-history bench-stages screenshots lint fmt build clean test-tools
+.PHONY: demo test fuzz soak bench bench-log bench-history bench-stages screenshots man lint fmt build clean test-tools
 .DEFAULT_GOAL := build
 
 demo: build
@@ -71,6 +73,9 @@ bench-stages:
 screenshots: build
 	@scripts/need chromium=chromium "fonts-dejavu-core=test -d /usr/share/fonts/truetype/dejavu"
 	$(BIN)/python scripts/screenshots docs
+
+man: build
+	$(BIN)/python scripts/man $(MAN_DIR)
 
 lint: build
 	cargo fmt --check

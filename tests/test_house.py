@@ -541,7 +541,7 @@ PYTHON_LEVELS = """
     cli.output
     cli.parse.verbs
     cli.commands
-    cli.parse.full cli.parse.plain
+    cli.complete cli.parse.full cli.parse.plain
     cli.main
     __main__
 """

@@ -50,6 +50,10 @@ def _verb(arguments: list[str]) -> int:
 
         print(f"snapsync {__version__}")
         return 0
+    if arguments[:2] == ["complete", "--"]:  # what the scripts of `completion` ask
+        from snapsync.cli.complete import answer
+
+        return answer(arguments[2:])
     from snapsync.cli.parse.plain import understand
     from snapsync.cli.parse.verbs import find
 

@@ -284,3 +284,22 @@ KEYS: dict[str, Callable[[object], object]] = {
     "environment": _file,
     **{name: _MORE.get(name) or _KINDS[kind] for name, (kind, _) in OF_A_JOB.items()},
 }
+
+OWN_KEYS = {
+    "source": ("text", "", "The primary: a directory on this machine, [user@]host:PATH, or a log."),
+    "target": ("text", "", "The standby, or a log; one of source and target is on this machine."),
+    "period": ("duration", "", 'Run so often, as in "15m" or "1d". Without it and `when`, only when named.'),
+    "when": ("text", "", 'Run then, as in "hourly", "daily 03:00", "mon..fri 22:00" or "monthly 1 02:30".'),
+    "jitter": ("duration", "none", "Run up to so much later than is due."),
+    "on_failure": ("text", "", "The unit of systemd that is started when a round fails."),
+    "keep": (
+        "table",
+        "",
+        f"How many snapshots stay, by {', '.join(_PERIODS)}; history is in days. Without it all stay.",
+    ),
+    "guard": ("table", "", f"The largest shares a round may take, or off, by {', '.join(_GUARDS)}."),
+    "hooks": ("table", "", "Commands around a round: before, which may stop it, after and failed."),
+    "notify": ("table", "", "Who is told of failures, recoveries and warnings, and by which means."),
+    "environment": ("text", "", "A file of credentials for a log, with lines NAME=VALUE."),
+}
+"""What a key that is no option of `sync` takes: its type, its default and its meaning, for the man page."""
