@@ -102,9 +102,12 @@ def _job(job: Job, run: state.Run | None, now: datetime) -> JobStatus:
     lost = sum(loss.count for loss in losses)
     lag = replace(lag, bytes=moved, problem="; ".join(problems) or None, lost=lost, scrub=scrub)
     good, notes = (run.good, run.notes) if run else (None, ())
+    code, failures = (run.exit_code, run.failures) if run else (None, 0)
     turn = turns.runs(job.name)
     since = turn.since if turn else None
-    return JobStatus(job.name, source, target, good, lag, tuple(problems), losses, notes, since)
+    return JobStatus(
+        job.name, source, target, good, lag, tuple(problems), losses, notes, since, code, failures
+    )
 
 
 def _look(place: str, now: datetime, problems: list[str]) -> StatusReport | None:

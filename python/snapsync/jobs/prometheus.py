@@ -44,12 +44,21 @@ def write(file: Path, lags: Iterable[Lag], jobs: Iterable[JobStatus], now: datet
             since.labels(*labels).set(lag.scrub.all_since.timestamp())
     good = gauge("last_good_round_timestamp_seconds", "When the last good round began.")
     noted = gauge("notes", "What the last good round had to say.")
+    last_good = gauge("job_last_good_timestamp_seconds", "When the last good round began, 0 before any.")
+    ended = gauge("job_last_exit_code", "The exit code of the last round.")
+    failures = gauge("job_failures", "Rounds that have failed since the last good one.")
+    running = gauge("job_running", "1 while a round is under way.")
     of_side = (*_LABELS, "side")
     epoch = gauge("epoch", "Promotions in the lineage of the volume.", of_side)
     held = gauge("held_snapshots", "Snapshots that are held, by hand or for standbys.", of_side)
     unfinished = gauge("unfinished", "1 where a round was cut short.", of_side)
     for job in jobs:
         labels = _labels(job.lag, job.job)
+        last_good.labels(*labels).set(job.good.timestamp() if job.good else 0)
+        failures.labels(*labels).set(job.failures)
+        running.labels(*labels).set(job.running_since is not None)
+        if job.exit_code is not None:
+            ended.labels(*labels).set(job.exit_code)
         if job.good is not None:
             good.labels(*labels).set(job.good.timestamp())
             noted.labels(*labels).set(len(job.notes))

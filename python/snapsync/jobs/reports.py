@@ -51,7 +51,8 @@ class JobStatus(Record):
 
     `good` is when its last good round began, and `notes` what that had to say; `losses` is what the standby
     goes without. `problems` says what cannot be looked at, and how the last round failed. `running_since` is
-    when the round began that is under way.
+    when the round began that is under way. `exit_code` is that of its last round, None where it never ran,
+    and `failures` how many have failed since the last good one.
     """
 
     job: str
@@ -63,6 +64,8 @@ class JobStatus(Record):
     losses: tuple[Loss, ...] = ()
     notes: tuple[str, ...] = ()
     running_since: datetime | None = None
+    exit_code: int | None = None
+    failures: int = 0
 
 
 class JobsReport(Report):
