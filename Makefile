@@ -7,6 +7,7 @@
 # make bench-log  times rounds through a log beside rclone and restic
 # make bench-stages  times walk, compare, frame and apply by themselves
 # make screenshots  takes the pictures of docs/report.md, of a made-up file server
+# make dist   wheels, an sdist and a Debian package in dist/, as a release has them
 # make lint   formatting, lints, types
 # make fmt    formats the sources
 # make build  virtual environment and native module, as the tests need it; a release is `pip install .`
@@ -20,6 +21,8 @@ FUZZ_SECONDS ?= 60
 SOAK_MINUTES ?= 120
 SOAK_SEED ?= 1000
 BENCH_FLAGS ?= --page docs/benchmarks.md
+# Which wheels `make dist` makes, as Rust names machines; if none is named, those that this machine can make.
+DIST_TARGETS ?=
 
 VENV := $(CURDIR)/.venv
 BIN := $(VENV)/bin
@@ -34,9 +37,10 @@ unexport PYTHONHOME PYTHONPATH
 TEST_TOOLS := btrfs-progs=mkfs.btrfs xfsprogs=mkfs.xfs e2fsprogs=mkfs.ext4 acl=setfacl attr=setfattr \
 	libcap2-bin=setcap exfat-fuse=mount.exfat-fuse exfatprogs=mkfs.exfat ntfs-3g=mkfs.ntfs \
 	age=age faketime=faketime openssh-server=sshd sshfs=sshfs bindfs=bindfs rsync=rsync iproute2=ip strace=strace \
-	patch=patch systemd=systemd-analyze chromium=chromium
+	patch=patch systemd=systemd-analyze chromium=chromium \
+	debootstrap=debootstrap lintian=lintian
 
-.PHONY: demo test fuzz soak bench bench-log bench-history bench-stages screenshots lint fmt build clean test-tools
+.PHONY: demo test fuzz soak bench bench-log bench-history bench-stages screenshots dist lint fmt build clean test-tools
 .DEFAULT_GOAL := build
 
 demo: build
@@ -72,6 +76,10 @@ screenshots: build
 	@scripts/need chromium=chromium "fonts-dejavu-core=test -d /usr/share/fonts/truetype/dejavu"
 	$(BIN)/python scripts/screenshots docs
 
+dist: $(VENV)/.tools $(VENV)/.dist-tools
+	@scripts/need dpkg=dpkg-deb
+	PATH="$(BIN):$$PATH" scripts/dist $(DIST_TARGETS)
+
 lint: build
 	cargo fmt --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
@@ -90,7 +98,7 @@ fmt: $(VENV)/.tools
 build: $(VENV)/.built
 
 clean:
-	rm -rf target fuzz/target .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf target fuzz/target dist .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find python tests -name __pycache__ -prune -exec rm -rf {} +
 	rm -f python/snapsync/_native*.so
 
@@ -102,6 +110,10 @@ $(VENV)/.tools: requirements-dev.txt
 	@scripts/need "python3-venv=$(PYTHON) -c 'import ensurepip'"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+$(VENV)/.dist-tools: $(VENV)/.tools requirements-dist.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dist.txt
 	touch $@
 
 # Python sources are used where they are: only the native module has to be built, with the places where tests can stop it,
