@@ -103,7 +103,7 @@ def apt(root: Path, *packages: str) -> None:
 def works(root: Path, snapsync: str) -> None:
     """What an operator does on the first day."""
     assert inside(root, snapsync, "--version").startswith("snapsync ")
-    assert "SOURCE TARGET" in inside(root, snapsync, "sync", "--help")
+    assert "Bring TARGET in step with SOURCE" in inside(root, snapsync, "sync", "--help")
     assert "All sides are equal" in inside(root, snapsync, "demo")
     data = root / TREE
     data.mkdir(parents=True)
