@@ -160,9 +160,12 @@ def test_lintian_finds_no_error_in_the_debian_package() -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
-def test_the_units_of_the_debian_package_are_those_that_it_installs(tmp_path: Path) -> None:
+def test_the_debian_package_has_pages_completions_and_units_for_its_own_command(tmp_path: Path) -> None:
     need("dpkg-deb")
     sh("dpkg-deb", "--extract", the_deb(), tmp_path)
+    if (ROOT / "scripts/man").exists():
+        assert (tmp_path / "usr/share/man/man1/snapsync.1.gz").stat().st_size > 1000
+        assert (tmp_path / "usr/share/bash-completion/completions/snapsync").stat().st_size
     units = list((tmp_path / "usr/share/doc/snapsync/examples/systemd").iterdir())
     assert any("ExecStart=/usr/bin/snapsync run" in unit.read_text() for unit in units), units
 
