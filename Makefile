@@ -8,6 +8,7 @@
 # make bench-stages  times walk, compare, frame and apply by themselves
 # make screenshots  takes the pictures of docs/report.md, of a made-up file server
 # make man    writes the man pages into MAN_DIR
+# make dist   wheels, an sdist and a Debian package in dist/, as a release has them
 # make lint   formatting, lints, types
 # make fmt    formats the sources
 # make build  virtual environment and native module, as the tests need it; a release is `pip install .`
@@ -22,6 +23,8 @@ SOAK_MINUTES ?= 120
 SOAK_SEED ?= 1000
 BENCH_FLAGS ?= --page docs/benchmarks.md
 MAN_DIR ?= target/man
+# Which wheels `make dist` makes, as Rust names machines; if none is named, those that this machine can make.
+DIST_TARGETS ?=
 
 VENV := $(CURDIR)/.venv
 BIN := $(VENV)/bin
@@ -36,9 +39,11 @@ unexport PYTHONHOME PYTHONPATH
 TEST_TOOLS := btrfs-progs=mkfs.btrfs xfsprogs=mkfs.xfs e2fsprogs=mkfs.ext4 acl=setfacl attr=setfattr \
 	libcap2-bin=setcap exfat-fuse=mount.exfat-fuse exfatprogs=mkfs.exfat ntfs-3g=mkfs.ntfs \
 	age=age faketime=faketime openssh-server=sshd sshfs=sshfs bindfs=bindfs rsync=rsync iproute2=ip strace=strace \
-	patch=patch man-db=man mandoc=mandoc zsh=zsh fish=fish systemd=systemd-analyze chromium=chromium
+	patch=patch man-db=man mandoc=mandoc zsh=zsh fish=fish systemd=systemd-analyze chromium=chromium \
+	debootstrap=debootstrap lintian=lintian
 
-.PHONY: demo test fuzz soak bench bench-log bench-history bench-stages screenshots man lint fmt build clean test-tools
+.PHONY: demo test fuzz soak bench bench-log bench-history bench-stages screenshots man dist lint fmt build clean \
+	test-tools
 .DEFAULT_GOAL := build
 
 demo: build
@@ -77,6 +82,10 @@ screenshots: build
 man: build
 	$(BIN)/python scripts/man $(MAN_DIR)
 
+dist: $(VENV)/.tools $(VENV)/.dist-tools
+	@scripts/need dpkg=dpkg-deb
+	PATH="$(BIN):$$PATH" scripts/dist $(DIST_TARGETS)
+
 lint: build
 	cargo fmt --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
@@ -95,7 +104,7 @@ fmt: $(VENV)/.tools
 build: $(VENV)/.built
 
 clean:
-	rm -rf target fuzz/target .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf target fuzz/target dist .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find python tests -name __pycache__ -prune -exec rm -rf {} +
 	rm -f python/snapsync/_native*.so
 
@@ -107,6 +116,10 @@ $(VENV)/.tools: requirements-dev.txt
 	@scripts/need "python3-venv=$(PYTHON) -c 'import ensurepip'"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+$(VENV)/.dist-tools: $(VENV)/.tools requirements-dist.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dist.txt
 	touch $@
 
 # Python sources are used where they are: only the native module has to be built, with the places where tests can stop it,

@@ -41,7 +41,8 @@ def typers(verb: str, words: list[str]) -> dict[str, Any] | None:
     """What typer gives to the verb's function, without what is as it is by default; None where it refuses."""
     try:
         with COMMANDS[verb].make_context(verb, list(words)) as context:
-            given = dict(context.params)
+            # What may be said more than once is a tuple before typer 0.29.
+            given = {k: list(v) if isinstance(v, tuple) else v for k, v in context.params.items()}
     except (TyperException, typer.Exit):
         return None
     defaults = {name: p.default for name, p in VERBS[verb].parameters().items()}

@@ -65,6 +65,13 @@ _CODES = {
 }
 
 
+_ARROW = """`pip install 'snapsync[arrow]'` brings it; with Debian's package see its README.Debian
+rounds, restores, `status`, `list`, `log` and `find` go without it"""
+_ITSELF = "`pip install snapsync` brings it"
+_BROUGHT_BY = {"pyarrow": _ARROW, "prometheus_client": _ITSELF, "rich": _ITSELF, "typer": _ITSELF}
+"""The libraries that only some verbs import, and how each is installed."""
+
+
 class Failure(Record):
     """A failure in words. `advice` is empty where there is none to give."""
 
@@ -86,6 +93,9 @@ def describe(error: BaseException) -> Failure:
         return Failure(message, "", ExitCode.INTERRUPTED)
     if isinstance(error, SnapsyncError | OSError):
         return Failure(_sentence(error), getattr(error, "advice", ""), _exit_code(error))
+    if isinstance(error, ImportError) and (library := (error.name or "").partition(".")[0]) in _BROUGHT_BY:
+        message = f"this takes the Python library {library}, which cannot be imported: {error}"
+        return Failure(message, _BROUGHT_BY[library], ExitCode.USAGE)
     if isinstance(error, MemoryError):
         return Failure("out of memory", "try fewer --jobs", ExitCode.FAILED)
     message = f"unexpected {type(error).__name__}: {error}{_place(error)}"

@@ -18,6 +18,9 @@ def main() -> None:
     for number in _STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, _interrupt)
+    vendored = os.path.join(os.path.dirname(os.path.dirname(__file__)), "_vendor")
+    if os.path.isdir(vendored):  # Debian's package brings libraries that are newer than Debian's own
+        sys.path.insert(0, vendored)
     code = run(sys.argv[1:])
     gc.freeze()  # nor are they collected at the end
     sys.exit(code)

@@ -59,6 +59,8 @@ def diff(
 def _show(output: Output, base: str, target: str, *, jobs: int) -> DiffReport:
     from tempfile import TemporaryDirectory
 
+    import snapsync.manifest  # noqa: F401  # before the work: where its library is missing there is no list
+
     with TemporaryDirectory(prefix="snapsync-") as directory:
         path = f"{directory}/manifest.arrow"
         report = _write(output, base, target, path, jobs=jobs)

@@ -70,7 +70,7 @@ def _for_typer(verb: Verb) -> Callable[..., int]:
 
     def run(**values: Any) -> int:
         given = {
-            name: value
+            name: _listed(value)
             for name, value in values.items()
             if value != parameters[name].default and value not in (None, [], ())
         }
@@ -85,6 +85,11 @@ def _for_typer(verb: Verb) -> Callable[..., int]:
     run.__annotations__ = kinds
     run.__signature__ = Signature(signed)  # type: ignore[attr-defined]
     return run
+
+
+def _listed(value: Any) -> Any:
+    """What may be said more than once is a tuple before typer 0.29."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _default(parameter: Parameter) -> Any:
