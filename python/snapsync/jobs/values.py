@@ -288,6 +288,7 @@ KEYS: dict[str, Callable[[object], object]] = {
 OWN_KEYS = {
     "source": ("text", "", "The primary: a directory on this machine, [user@]host:PATH, or a log."),
     "target": ("text", "", "The standby, or a log; one of source and target is on this machine."),
+    "targets": ("list of texts", "", "Several targets in place of one: jobs NAME.1, NAME.2 and so on."),
     "period": ("duration", "", 'Run so often, as in "15m" or "1d". Without it and `when`, only when named.'),
     "when": ("text", "", 'Run then, as in "hourly", "daily 03:00", "mon..fri 22:00" or "monthly 1 02:30".'),
     "jitter": ("duration", "none", "Run up to so much later than is due."),
