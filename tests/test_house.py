@@ -217,7 +217,7 @@ RUST_LEVELS = {
         snapshots
     """,
     "snapshot/store": """
-        mark steady
+        frozen mark steady
         bound
         restoring
     """,
@@ -332,6 +332,7 @@ RUST_LEVELS = {
         names unified
         digest jobs keep report
         options pairs secret
+        process
         location
         delta
         volume
@@ -346,6 +347,12 @@ RUST_LEVELS = {
         past
         window
         follow keeping promotion publish restored
+    """,
+    "engine/process": """
+        overheard trust
+        command
+        hooks
+        taking
     """,
     "engine/report": """
         checks
@@ -373,14 +380,14 @@ RUST_LEVELS = {
         roles
     """,
     "engine/round": """
-        guard held steps
+        commands guard held steps
         passes passing rights scrub sizes standby told
         known
         primary
         noted
     """,
     "engine/remote": """
-        edits overheard screen trust
+        edits screen
         child messages
         wire
         relay ssh

@@ -68,6 +68,14 @@ def sync(
     seconds (None: never), and at most `scrub_limit` bytes. A difference is no exception: it is in the
     report's `scrub`, and the next round brings those files again.
 
+    `before_snapshot` is a command, as a list of words, that runs just before the snapshot of `source` is taken,
+    and `after_snapshot` one that runs as soon as it is, or has failed; each is ended as failed after
+    `hook_timeout` seconds. They run on this machine, so `source` has to be here.
+
+    `take` is a command that makes a tree that stands still; it is read in place of `source`, and `release` takes
+    it away, whatever happened. It is at `taken_at`, or at the path that is the last line it prints. `identity`
+    says how files are known again in the next one: by "inode", or by "path".
+
     Raises UsageError for a pattern that cannot be understood, RefusedError where `target` is not a standby
     of `source`, was changed by hand, or would lose too much, InterruptedRound where the connection is cut:
     what has arrived is kept, and the next round goes on from there.
@@ -79,6 +87,8 @@ def sync(
         os.fsdecode(target),
         _round(options),
         keep=_keep(counts(options), keep or {}),
+        hooks=checks.hooks(options),
+        taking=checks.taking(options),
         transfer=pick(TransferOptions, options),
         ssh=pick(ChannelOptions, options),
         jobs=options.get("jobs", 0),

@@ -17,7 +17,7 @@ from snapsync.declare import defaults
 from snapsync.errors import UsageError, told
 from snapsync.jobs import own
 from snapsync.jobs.calendar import Calendar
-from snapsync.jobs.values import KEYS, OF_A_JOB, Bad, nearest
+from snapsync.jobs.values import COMMANDS, KEYS, OF_A_JOB, Bad, nearest
 from snapsync.options import SyncOptions
 
 _DEFAULTS = defaults(SyncOptions)
@@ -157,7 +157,8 @@ def _job(file: Path, name: str, keys: dict[str, Any]) -> Job:
         else:
             why, advice = "is on another machine, and so is `source`", "let the job run on one of the two"
         _wrong(file, f"job.{name}", "target", why, advice)
-    given = {key: value for key, value in keys.items() if key in OF_A_JOB}
+    keys |= keys.pop("hooks", {}) | keys.pop("snapshot", {})
+    given = {key: value for key, value in keys.items() if key in OF_A_JOB or key in COMMANDS}
     return Job(name, options=given, **{key: value for key, value in keys.items() if key not in given})
 
 

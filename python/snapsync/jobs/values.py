@@ -1,8 +1,9 @@
 """What the value of each key of a configuration may be."""
 
 import re
+import shlex
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -11,9 +12,11 @@ from snapsync._native import Location
 from snapsync.declare import options
 from snapsync.errors import UsageError
 from snapsync.jobs import calendar, own
-from snapsync.options import GuardOptions, KeepOptions, SyncOptions
+from snapsync.options import GuardOptions, HookOptions, KeepOptions, SyncOptions, TakingOptions
 
 OF_A_JOB = {name: declared for name, declared in options(SyncOptions).items() if not declared[1].once}
+COMMANDS = options(HookOptions) | options(TakingOptions)
+"""Options that a job has in its tables `hooks` and `snapshot`."""
 
 
 def nearest(word: str, known: Iterable[str], what: str) -> str:
@@ -182,6 +185,57 @@ def _guard(value: object) -> dict[str, int]:
     return limits
 
 
+def _hooks(value: object) -> dict[str, object]:
+    """Commands around the snapshot of a round, as `snapsync sync` takes them."""
+    return _commands(value, ("before_snapshot", "after_snapshot"), "hook_timeout", {})
+
+
+def _snapshot(value: object) -> dict[str, object]:
+    """Commands that make the tree that is read, as `snapsync sync` takes them."""
+    others = {"path": ("taken_at", _words), "identity": ("identity", _identity)}
+    checked = _commands(value, ("take", "release"), "take_timeout", others)
+    if "take" not in checked:
+        raise Bad(value, "give `take`, the command that makes the tree")
+    return checked
+
+
+def _commands(
+    value: object,
+    names: tuple[str, ...],
+    timeout: str,
+    others: Mapping[str, tuple[str, Callable[[object], object]]],
+) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise Bad(value, f'write a table with commands, as in {names[0]} = ["sync"]')
+    checked: dict[str, object] = {}
+    for name, given in value.items():
+        if name == "timeout":
+            checked[timeout] = f"{_period(given)}s"
+        elif name in others:
+            option, read = others[name]
+            checked[option] = read(given)
+        elif name not in names:
+            raise Bad(name, nearest(name, (*names, *others, "timeout"), "keys"))
+        else:
+            checked[name] = shlex.join(_command(given))
+    return checked
+
+
+def _command(value: object) -> list[str]:
+    """The words of a command. Only the first of them names something that has to be there."""
+    if not isinstance(value, list) or not all(isinstance(word, str) and "\0" not in word for word in value):
+        raise Bad(value, 'write a command as a list of words, as in ["lvcreate", "--snapshot"]')
+    if not value or not value[0]:
+        raise Bad(value, "write a command and its arguments, or leave it out")
+    return value
+
+
+def _identity(value: object) -> str:
+    if value not in ("inode", "path"):
+        raise Bad(value, 'write "inode" or "path"')
+    return str(value)
+
+
 _KINDS: dict[Any, Callable[[object], object]] = {
     bool: _flag,
     bool | None: _flag,
@@ -215,5 +269,7 @@ KEYS: dict[str, Callable[[object], object]] = {
     "keep": _keep,
     "guard": _guard,
     "environment": _file,
+    "hooks": _hooks,
+    "snapshot": _snapshot,
     **{name: _MORE.get(name) or _KINDS[kind] for name, (kind, _) in OF_A_JOB.items()},
 }

@@ -1,5 +1,6 @@
 //! One round, each half written once.
 
+mod commands;
 pub(crate) mod guard;
 mod held;
 pub(crate) mod known;
