@@ -72,8 +72,9 @@ def body(source: str, start: str) -> str:
 
 
 def fields(source: str, start: str) -> set[str]:
-    """As they are called on the wire."""
-    return set(re.findall(r"(\w+)\s*:(?!:)", body(source, start)))
+    """As they are called on the wire, without those that never are there."""
+    sent = re.sub(r"#\[serde\(skip\)\]\s*pub \w+:", "", body(source, start))
+    return set(re.findall(r"(\w+)\s*:(?!:)", sent))
 
 
 def rows() -> list[list[str]]:

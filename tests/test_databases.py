@@ -209,11 +209,9 @@ class Server:
 
     def expect_consistent(self) -> None:
         """All that pgbench has ever done is there as a whole or not at all, and every page is right."""
-        sums = self.ask(
-            "SELECT (SELECT sum(abalance) FROM pgbench_accounts), (SELECT sum(tbalance) FROM pgbench_tellers),"
-            " (SELECT sum(bbalance) FROM pgbench_branches), (SELECT sum(delta) FROM pgbench_history)"
-        ).split("|")
-        assert len(set(sums)) == 1, sums
+        tables = {"accounts": "abalance", "tellers": "tbalance", "branches": "bbalance", "history": "delta"}
+        sums = {self.ask(f"SELECT sum({column}) FROM pgbench_{name}") for name, column in tables.items()}
+        assert len(sums) == 1, sums
         assert int(self.ask("SELECT count(*) FROM pgbench_history")) > 50
         self.ask("CREATE EXTENSION IF NOT EXISTS amcheck")
         self.do("pg_amcheck", "-d", "postgres", "--heapallindexed")
@@ -282,10 +280,9 @@ def test_a_postgresql_in_use_on_xfs_is_restored_with_its_label_and_its_archive(
     state, session = server.home / "session", server.home / "database-session"
     shutil.copy(SESSION, session)
     session.chmod(0o755)
-    hooks = [
-        f"--before-snapshot={shlex.join(server.as_user(session, 'begin', state, 'postgresql'))}",
-        f"--after-snapshot={shlex.join(server.as_user(session, 'end', state, 'postgresql', source / 'labels'))}",
-    ]
+    begin = server.as_user(session, "begin", state, "postgresql")
+    end = server.as_user(session, "end", state, "postgresql", source / "labels")
+    hooks = [f"--before-snapshot={shlex.join(begin)}", f"--after-snapshot={shlex.join(end)}"]
     with server.at_work():
         done("sync", source, target, "--name", "one", *hooks)
         # What is written when the backup has ended is in the next snapshot.

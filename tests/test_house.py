@@ -384,7 +384,7 @@ RUST_LEVELS = {
         passes passing rights scrub sizes standby told
         known
         primary
-        noted
+        ending noted
     """,
     "engine/remote": """
         edits screen
@@ -522,7 +522,7 @@ PACKAGE = ROOT / "python/snapsync"
 # that of a module, or of a package: then it stands for all modules in it that are not named by themselves.
 PYTHON_LEVELS = """
     _native declare record types units
-    errors reports.base
+    errors options_of_commands reports.base
     options reports.values
     options_of_paths
     options_of_history

@@ -18,13 +18,13 @@ from snapsync.options import (
     ChannelOptions,
     DriftOptions,
     GuardOptions,
-    HookOptions,
     KeepOptions,
     SyncOptions,
     TakingOptions,
     TargetOptions,
     TransferOptions,
 )
+from snapsync.options_of_commands import HookOptions, TakingOptions
 
 
 def sync(tmp_path: Path, **groups: Any) -> str:

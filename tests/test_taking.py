@@ -310,8 +310,8 @@ def test_a_job_has_them_in_a_table_of_its_own(taking: Taking, place: Place, tmp_
         "lvm",
         taking.source,
         target,
-        'period = "1h"\nsnapshot = { take = %s, path = "%s", release = %s, identity = "inode", timeout = "1m" }'
-        % (words["take"], path, words["release"]),
+        f'period = "1h"\nsnapshot = {{ take = {words["take"]}, path = "{path}", release = {words["release"]},'
+        ' identity = "inode", timeout = "1m" }',
     )
     assert jobs.outcomes()["lvm"]["outcome"] == "done"
     assert taking.ran == ["take", "release"]

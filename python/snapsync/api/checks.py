@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from snapsync.declare import options, pick
 from snapsync.errors import UsageError, told
-from snapsync.options import HookOptions, TakingOptions
+from snapsync.options_of_commands import HookOptions, TakingOptions
 from snapsync.reports.values import Snapshot
 
 TYPE_CHECKING = False
@@ -46,6 +46,11 @@ def several(option: str, texts: Sequence[str]) -> Sequence[str]:
     return texts
 
 
+def commands(given: "Mapping[str, Any]") -> "dict[str, dict[str, Any]]":
+    """Those around the snapshot of a round, and those that make the tree that is read."""
+    return {"hooks": hooks(given), "taking": _taking(given)}
+
+
 def hooks(given: "Mapping[str, Any]") -> "dict[str, Any]":
     """The commands around a snapshot, each a list of words."""
     found = pick(HookOptions, given)
@@ -54,7 +59,7 @@ def hooks(given: "Mapping[str, Any]") -> "dict[str, Any]":
     return found
 
 
-def taking(given: "Mapping[str, Any]") -> "dict[str, Any]":
+def _taking(given: "Mapping[str, Any]") -> "dict[str, Any]":
     """The commands that make the tree that is read, and take it away."""
     found = pick(TakingOptions, given)
     for option in ("take", "release"):

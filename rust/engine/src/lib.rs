@@ -30,7 +30,7 @@ pub use keep::Keep;
 pub use location::text::Location;
 pub use log::window::Window;
 pub use options::{
-    DriftOptions, Guard, Hooks, Identity, OnDrift, Options, Scrubbing, SshOptions, Supply, Taking, Terms,
+    DriftOptions, Guard, Hooks, KnownBy, OnDrift, Options, Scrubbing, SshOptions, Supply, Taking, Terms,
     TransferOptions,
 };
 pub use process::trust::trusted;

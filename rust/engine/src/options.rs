@@ -65,7 +65,7 @@ pub struct Guard {
 /// How files are known again in the next tree that a command makes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Identity {
+pub enum KnownBy {
     /// By the numbers of their inodes.
     #[default]
     Inode,
@@ -80,7 +80,7 @@ pub struct Taking {
     /// Where it is; by default the last line that the command prints.
     pub taken_at: Option<String>,
     pub release: Vec<String>,
-    pub identity: Identity,
+    pub identity: KnownBy,
     /// How long each of them may take.
     #[serde(rename = "take_timeout", deserialize_with = "seconds")]
     pub patience: Duration,

@@ -40,8 +40,8 @@ pub(crate) fn can_be_around(volume: &Volume, hooks: &Hooks) -> Result<()> {
     let path = volume.path().display();
     Err(Error::refused(
         format!(
-            "{path} keeps no history: the bytes of its snapshots are read after them, when what its hooks hold \
-             has gone on"
+            "{path} keeps no history: the bytes of its snapshots are read after them, when what its \
+             hooks hold has gone on"
         ),
         format!(
             "`snapsync init {path} --history full` makes its snapshots read all that has changed between \
@@ -49,6 +49,11 @@ pub(crate) fn can_be_around(volume: &Volume, hooks: &Hooks) -> Result<()> {
              let --take make the snapshot"
         ),
     ))
+}
+
+/// Whether the second command has still to run.
+pub(crate) fn is_held(volume: &Volume) -> bool {
+    volume.store().join(RECORD).is_there()
 }
 
 /// What runs around the next snapshot of a locked volume.

@@ -4,7 +4,7 @@
 //! What is about to be made is written down before, so that the next round takes away what one that was
 //! killed has left.
 
-use crate::options::{Hooks, Identity, Options, Taking};
+use crate::options::{Hooks, KnownBy, Options, Taking};
 use crate::process::command::{Running, Words, filled};
 use crate::process::hooks::{self, Record};
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,11 @@ pub(crate) struct TakenTree<'a> {
     release: Option<Words>,
 }
 
+/// Whether a tree may still be there.
+pub(crate) fn is_left(volume: &Volume) -> bool {
+    volume.store().join(RECORD).is_there()
+}
+
 /// Refuses it where a volume takes its own snapshots, or where its bytes could not be found again.
 pub(crate) fn can_be_taken(volume: &Volume, taking: &Taking) -> Result<()> {
     let path = volume.path().display();
@@ -51,7 +56,7 @@ pub(crate) fn can_be_taken(volume: &Volume, taking: &Taking) -> Result<()> {
             "leave out --take",
         ));
     }
-    if volume.is_light() && taking.identity == Identity::Path {
+    if volume.is_light() && taking.identity == KnownBy::Path {
         return Err(Error::refused(
             format!("{path} keeps no history, and its files are not known again by their paths alone"),
             format!(
@@ -178,7 +183,7 @@ impl TakenTree<'_> {
             ));
         }
         let root = Root::open(path).map_err(|error| not_there(path, &error))?;
-        let by_path = self.taking.identity == Identity::Path;
+        let by_path = self.taking.identity == KnownBy::Path;
         Frozen::of(root, volume.root(), by_path, self.taken.id)
     }
 

@@ -6,7 +6,7 @@ use crate::delta::sides::Sides;
 use crate::delta::staging::{Data, IncomingDelta, Spare, StageReport};
 use crate::digest::hex;
 use crate::location::target;
-use crate::options::{Hooks, Identity, Options, Terms};
+use crate::options::{Hooks, KnownBy, Options, Terms};
 use crate::process::taking::TakenTree;
 use crate::process::{hooks, taking};
 use crate::report::rounds::{Claimed, Scrubbed, Synced};
@@ -23,7 +23,6 @@ use crate::round::told;
 use crate::volume::lost::{self, LostPaths};
 use crate::volume::made::{Made, choose_history, tell_what_it_lies_in};
 use crate::volume::recovery::recover;
-use crate::volume::retention;
 use snapsync_apply::Loss;
 use snapsync_model::{
     Context, Counters, Counts, End, Error, Inode, Monitor, Restless, Result, Role, SnapshotInfo, Stage,
@@ -141,7 +140,7 @@ fn with_history(
     rights: Rights,
     monitor: &Monitor,
 ) -> Result<Volume> {
-    if is_new && options.history.is_none() && options.taking.identity != Identity::Path {
+    if is_new && options.history.is_none() && options.taking.identity != KnownBy::Path {
         let mut primary = primary.lock()?;
         choose_history(&mut primary, monitor)?;
         return Ok(primary.unlock());
@@ -189,7 +188,7 @@ pub(super) struct Driver<'a> {
     pub(super) monitor: &'a Monitor,
     started: Instant,
     /// The tree that is read in place of the primary's own.
-    taken: Option<TakenTree<'a>>,
+    pub(super) taken: Option<TakenTree<'a>>,
     /// Keeps other rounds waiting that would make one, or take it away.
     alone: Option<Lock>,
 }
@@ -289,14 +288,6 @@ impl Driver<'_> {
             done.extend(taking::release_what_was_cut(primary, taking, self.alone.as_ref(), self.monitor)?);
         }
         Ok(done)
-    }
-
-    /// Takes away the tree that was read. A round is good even if that fails: the next one tries it again.
-    fn release(&mut self) {
-        let Some(taken) = self.taken.take() else { return };
-        if let Err(error) = taken.release() {
-            self.monitor.note(format!("{} ({})", error.sentence(), error.advice()));
-        }
     }
 
     fn open(&mut self) -> Result<State> {
@@ -571,46 +562,10 @@ impl Driver<'_> {
             claimed: self.standby.tells().map(|by| Claimed { by, what: CLAIMED.to_vec() }),
         })
     }
-
-    /// Deletes snapshots on both sides that need not be kept; the bases of standbys stay.
-    fn prune(&mut self) -> Result<Vec<SnapshotInfo>> {
-        let keep = &self.options.keep;
-        if keep.is_empty() {
-            return Ok(Vec::new());
-        }
-        let needed = bases(&self.primary);
-        self.primary.let_go();
-        let there = self.standby.prune(keep, &needed);
-        let there = self.unless_bearable(&self.looked.path, there)?;
-        if !self.rights.prunes {
-            let show = self.primary.path().display();
-            self.monitor
-                .note(format!("{show} keeps its old snapshots: its server lets no client delete any"));
-            return Ok(there);
-        }
-        let primary = self.primary.hold(LONG, self.monitor)?;
-        let here = retention::apply(primary, keep, &bases(primary), self.monitor);
-        let mut pruned =
-            self.unless_bearable(&self.primary.path().to_string_lossy(), here.map(|done| done.0))?;
-        pruned.extend(there);
-        Ok(pruned)
-    }
-
-    /// A round is good even if old snapshots cannot be deleted; that is only noted.
-    fn unless_bearable(&self, path: &str, pruned: Result<Vec<SnapshotInfo>>) -> Result<Vec<SnapshotInfo>> {
-        pruned.or_else(|error| {
-            if !retention::is_bearable(&error) {
-                return Err(error);
-            }
-            let (why, advice) = (error.sentence(), error.advice());
-            self.monitor.note(format!("{path} keeps its old snapshots: {why} ({advice})"));
-            Ok(Vec::new())
-        })
-    }
 }
 
 /// The bases of standbys.
-fn bases(primary: &Volume) -> Vec<Uuid> {
+pub(super) fn bases(primary: &Volume) -> Vec<Uuid> {
     primary.standbys().values().map(|s| s.snapshot).collect()
 }
 

@@ -73,8 +73,8 @@ fn has_no_hooks(options: &Options, what: &str) -> Result<()> {
     }
     Err(Error::usage(
         format!("the snapshots of {what} are taken there, and no command of this machine is run around them"),
-        "leave out --before-snapshot, --after-snapshot and --take here; a job where the primary is can have them, or \
-         `snapsync snapshot` there, whose snapshot `sync --snap latest` brings",
+        "leave out --before-snapshot, --after-snapshot and --take here; a job where the primary is can have \
+         them, or `snapsync snapshot` there, whose snapshot `sync --snap latest` brings",
     ))
 }
 
