@@ -20,7 +20,6 @@ from snapsync.options import (
     GuardOptions,
     KeepOptions,
     SyncOptions,
-    TakingOptions,
     TargetOptions,
     TransferOptions,
 )
