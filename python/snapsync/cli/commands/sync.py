@@ -58,9 +58,6 @@ def sync(
     all that were kept; what they leave out from then on is deleted from every standby of SOURCE at its next
     round, and what they no longer leave out is created there.
 
-    --before-snapshot and --after-snapshot run commands around the snapshot, on the machine where SOURCE is:
-    databases stand still for it, and go on whatever happened. docs/databases.md has recipes.
-
     A standby that was changed by hand is refused before anything is applied: on Btrfs whatever was changed,
     elsewhere where the round would touch it, or anywhere with --check.
 
