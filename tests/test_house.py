@@ -524,7 +524,7 @@ PYTHON_LEVELS = """
     _native declare record types units
     errors options_of_commands reports.base
     options reports.values
-    options_of_paths
+    options_of_paths options_of_taking
     options_of_history
     render reports.comparisons reports.history reports.pages reports.restores reports.rounds reports.snapshots
     manifest reports.roles

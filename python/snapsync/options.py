@@ -1,8 +1,7 @@
 """The options of rounds and other verbs: every group is declared here and nowhere else.
 
 The same declaration is a keyword of the API, an option of the command line with its help, and a key of a
-job. A new option of `sync` is declared here and in the options of the native half, and used where it
-matters.
+job. A new option of `sync` is declared here and in the options of the native half, and used.
 """
 
 from collections.abc import Mapping, Sequence
@@ -356,10 +355,6 @@ class SyncOptions(
     total=False,
 ):
     """All options of a round."""
-
-
-class TakeOptions(HookOptions, JobsOptions, total=False):
-    """The options for taking a snapshot by itself."""
 
 
 class DeltaOptions(TransferOptions, JobsOptions, total=False):

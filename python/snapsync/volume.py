@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from snapsync.declare import Unpack
     from snapsync.manifest import Manifest
-    from snapsync.options import TakeOptions
     from snapsync.options_of_history import FindOptions
+    from snapsync.options_of_taking import TakeOptions
     from snapsync.reports.history import FindReport, LifeReport, LogReport
 
 

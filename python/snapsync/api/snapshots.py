@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from snapsync import _native
 from snapsync.api import checks
 from snapsync.declare import Unpack
-from snapsync.options import TakeOptions
+from snapsync.options_of_taking import TakeOptions
 from snapsync.reports.snapshots import (
     DeleteReport,
     HoldReport,

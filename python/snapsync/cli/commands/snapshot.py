@@ -9,7 +9,8 @@ from snapsync.cli.output import Output
 from snapsync.cli.parse.verbs import verb
 from snapsync.declare import Unpack
 from snapsync.errors import ExitCode
-from snapsync.options import Name, TakeOptions
+from snapsync.options import Name
+from snapsync.options_of_taking import TakeOptions
 from snapsync.reports.snapshots import SnapshotReport
 
 
