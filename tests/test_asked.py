@@ -60,6 +60,7 @@ def body(source: str, start: str) -> str:
     """What is between the braces behind `start`."""
     text = (ENGINE / source).read_text()
     text = re.sub(r'#\[serde\([^\]]*\brename = "(\w+)"[^\]]*\]\s*(?:pub )?\w+', r"\1", text)
+    text = re.sub(r"#\[serde\(skip\)\]\s*pub \w+:", "", text)
     text = re.sub(r"//[^\n]*|#\[[^\]]*\]", "", text)
     text = text[text.index(start) :]
     text = text[text.index("{") :]
@@ -72,7 +73,7 @@ def body(source: str, start: str) -> str:
 
 
 def fields(source: str, start: str) -> set[str]:
-    """As they are called on the wire."""
+    """As they are called on the wire, without those that never are there."""
     return set(re.findall(r"(\w+)\s*:(?!:)", body(source, start)))
 
 

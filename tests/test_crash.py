@@ -383,6 +383,8 @@ def test_every_fault_point_is_passed_by_these_tests(place: Place, tmp_path: Path
         "restore.",
         "mount.",
         "history.",
+        "hooks.",
+        "taking.",
         "clone.",
         "undo.",
         "init.undone",

@@ -217,7 +217,7 @@ RUST_LEVELS = {
         snapshots
     """,
     "snapshot/store": """
-        mark steady
+        frozen mark steady
         bound
         restoring
     """,
@@ -332,6 +332,7 @@ RUST_LEVELS = {
         names unified
         digest jobs keep report
         options pairs secret
+        process
         location
         delta
         volume
@@ -346,6 +347,12 @@ RUST_LEVELS = {
         past
         window
         follow keeping promotion publish restored
+    """,
+    "engine/process": """
+        overheard trust
+        command
+        hooks
+        taking
     """,
     "engine/report": """
         checks
@@ -373,14 +380,14 @@ RUST_LEVELS = {
         roles
     """,
     "engine/round": """
-        guard held steps
+        commands guard held steps
         passes passing rights scrub sizes standby told
         known
         plan primary
-        noted
+        ending noted
     """,
     "engine/remote": """
-        edits overheard screen trust
+        edits screen
         child messages
         wire
         relay ssh
@@ -515,9 +522,9 @@ PACKAGE = ROOT / "python/snapsync"
 # that of a module, or of a package: then it stands for all modules in it that are not named by themselves.
 PYTHON_LEVELS = """
     _native declare record types units
-    errors reports.base
+    errors options_of_commands reports.base
     options reports.values
-    options_of_paths
+    options_of_paths options_of_taking
     options_of_history
     render reports.comparisons reports.history reports.pages reports.restores reports.rounds reports.snapshots
     manifest reports.roles

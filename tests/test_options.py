@@ -23,6 +23,7 @@ from snapsync.options import (
     TargetOptions,
     TransferOptions,
 )
+from snapsync.options_of_commands import HookOptions, TakingOptions
 
 
 def sync(tmp_path: Path, **groups: Any) -> str:
@@ -30,6 +31,8 @@ def sync(tmp_path: Path, **groups: Any) -> str:
     usual = {
         "options": rounds._round({}),
         "keep": {},
+        "hooks": defaults(HookOptions),
+        "taking": defaults(TakingOptions),
         "transfer": defaults(TransferOptions),
         "ssh": defaults(ChannelOptions),
     }
@@ -59,11 +62,19 @@ def test_the_native_half_knows_every_option_of_a_round(path: tuple[str, ...], tm
 @pytest.mark.parametrize(
     ("group", "name"),
     [("transfer", name) for name in options(TransferOptions)]
+    + [("hooks", name) for name in options(HookOptions)]
+    + [("taking", name) for name in options(TakingOptions)]
     + [("ssh", name) for name in options(ChannelOptions)],
 )
 def test_the_native_half_knows_every_option_of_a_connection(group: str, name: str, tmp_path: Path) -> None:
-    usual = defaults(TransferOptions if group == "transfer" else ChannelOptions)
-    with pytest.raises(TypeError, match="invalid type: map"):
+    groups = {
+        "transfer": TransferOptions,
+        "hooks": HookOptions,
+        "taking": TakingOptions,
+        "ssh": ChannelOptions,
+    }
+    usual = defaults(groups[group])
+    with pytest.raises(TypeError, match=r"invalid type: map|unknown variant"):
         sync(tmp_path, **{group: with_nonsense(usual, name)})
 
 
@@ -71,7 +82,7 @@ def test_every_option_of_sync_goes_to_the_native_half() -> None:
     """In a group that is handed through whole, under its own name or as a part of a group."""
     handed = {path[-1] for path in leaves(rounds._round({}))}
     told_otherwise = {"part", "exclude_from", "scrub", "scrub_limit", "jobs"}
-    groups = (KeepOptions, TransferOptions, ChannelOptions, GuardOptions)
+    groups = (KeepOptions, HookOptions, TakingOptions, TransferOptions, ChannelOptions, GuardOptions)
     beside = {name for group in groups for name in options(group)}
     parts = {"period", "limit", "deleted", "changed", "shrink"}
     assert options(SyncOptions).keys() == handed - parts | told_otherwise | beside

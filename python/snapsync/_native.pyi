@@ -115,6 +115,8 @@ def sync(
     options: dict[str, Any],
     *,
     keep: Mapping[str, int],
+    hooks: dict[str, Any],
+    taking: dict[str, Any],
     transfer: dict[str, Any],
     ssh: dict[str, Any],
     jobs: int = 0,
@@ -232,6 +234,7 @@ def snapshot(
     volume: str,
     *,
     name: str | None = None,
+    hooks: dict[str, Any],
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...

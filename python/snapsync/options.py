@@ -1,8 +1,7 @@
 """The options of rounds and other verbs: every group is declared here and nowhere else.
 
 The same declaration is a keyword of the API, an option of the command line with its help, and a key of a
-job. A new option of `sync` is declared here and in the options of the native half, and used where it
-matters.
+job. A new option of `sync` is declared here and in the options of the native half, and used.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from snapsync import units
 from snapsync.declare import Annotated, Option, TypedDict
 from snapsync.errors import UsageError, told
+from snapsync.options_of_commands import HookOptions, TakingOptions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -347,6 +347,8 @@ class SyncOptions(
     RoundOptions,
     GuardOptions,
     ScrubOptions,
+    HookOptions,
+    TakingOptions,
     TransferOptions,
     ChannelOptions,
     JobsOptions,

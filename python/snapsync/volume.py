@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from snapsync.declare import Unpack
     from snapsync.manifest import Manifest
     from snapsync.options_of_history import FindOptions
+    from snapsync.options_of_taking import TakeOptions
     from snapsync.reports.history import FindReport, LifeReport, LogReport
 
 
@@ -41,13 +42,19 @@ class Volume:
         return f"Volume({self._place!r}{part})"
 
     def snapshot(
-        self, name: str | None = None, *, jobs: int = 0, progress: Progress | None = None
+        self,
+        name: str | None = None,
+        *,
+        progress: Progress | None = None,
+        **options: "Unpack[TakeOptions]",
     ) -> Snapshot:
         """Take a snapshot now; a directory that is not a volume yet becomes a primary.
 
+        The commands `before_snapshot` and `after_snapshot`, lists of words, run around it; see `sync`.
+
         Raises RefusedError on a standby: its snapshots come from its primary.
         """
-        return snapshots.snapshot(self, name, jobs=jobs, progress=progress).snapshot
+        return snapshots.snapshot(self, name, progress=progress, **options).snapshot
 
     def snapshots(self) -> list[Snapshot]:
         """The volume's snapshots, oldest first."""

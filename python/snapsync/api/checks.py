@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from snapsync.declare import options
+from snapsync.declare import options, pick
 from snapsync.errors import UsageError, told
+from snapsync.options_of_commands import HookOptions, TakingOptions
 from snapsync.reports.values import Snapshot
 
 TYPE_CHECKING = False
@@ -43,6 +44,27 @@ def several(option: str, texts: Sequence[str]) -> Sequence[str]:
     if isinstance(texts, str):
         raise TypeError(f"{option} is a sequence of texts, and not one text")
     return texts
+
+
+def commands(given: "Mapping[str, Any]") -> "dict[str, dict[str, Any]]":
+    """Those around the snapshot of a round, and those that make the tree that is read."""
+    return {"hooks": hooks(given), "taking": _taking(given)}
+
+
+def hooks(given: "Mapping[str, Any]") -> "dict[str, Any]":
+    """The commands around a snapshot, each a list of words."""
+    found = pick(HookOptions, given)
+    for option in ("before_snapshot", "after_snapshot"):
+        found[option] = several(option, found[option])
+    return found
+
+
+def _taking(given: "Mapping[str, Any]") -> "dict[str, Any]":
+    """The commands that make the tree that is read, and take it away."""
+    found = pick(TakingOptions, given)
+    for option in ("take", "release"):
+        found[option] = several(option, found[option])
+    return found
 
 
 def patterns(option: str, texts: Sequence[str]) -> Sequence[str]:

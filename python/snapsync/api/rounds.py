@@ -55,18 +55,18 @@ def sync(
     `exclude` leaves out what its patterns name, in gitignore syntax from the root of `source`, after those in
     the files `exclude_from`; `include` brings back some of that. They are kept for later rounds. Given later
     they take the place of all that were kept; `everything` drops them.
-
     A round that deletes more than `guard_deleted` per cent of the entries, writes more than `guard_changed`
     anew, or loses more than `guard_shrink` of the bytes is refused before anything travels, but with
     `accept_changes`. In trees of 10,000 entries or more they are 25, 60 and 50 by default.
-
     `check` compares all of the standby's tree with its newest snapshot first, and not only what the round
     touches; `discard_drift` keeps what was changed there as a snapshot, and goes back first. `read_only` says
     whether the tree of a standby on Btrfs is read-only between rounds.
-
     Each round reads a share of the files again that are believed unchanged, on both sides: all in `scrub`
     seconds (None: never), and at most `scrub_limit` bytes. A difference is no exception: it is in the
     report's `scrub`, and the next round brings those files again.
+
+    `before_snapshot`, `after_snapshot`, `take` and `release` are commands of this machine, lists of words:
+    around the snapshot (`docs/databases.md`), or to make the tree that is read (`docs/other-snapshots.md`).
 
     Raises UsageError for a pattern that cannot be understood, RefusedError where `target` is not a standby
     of `source`, was changed by hand, or would lose too much, InterruptedRound where the connection is cut:
@@ -79,6 +79,7 @@ def sync(
         os.fsdecode(target),
         _round(options),
         keep=_keep(counts(options), keep or {}),
+        **checks.commands(options),
         transfer=pick(TransferOptions, options),
         ssh=pick(ChannelOptions, options),
         jobs=options.get("jobs", 0),

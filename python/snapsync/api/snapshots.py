@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 from snapsync import _native
 from snapsync.api import checks
+from snapsync.declare import Unpack
+from snapsync.options_of_taking import TakeOptions
 from snapsync.reports.snapshots import (
     DeleteReport,
     HoldReport,
@@ -19,10 +21,21 @@ from snapsync.types import AnyPath, Progress
 
 
 def snapshot(
-    volume: AnyPath, name: str | None = None, *, jobs: int = 0, progress: Progress | None = None
+    volume: AnyPath,
+    name: str | None = None,
+    *,
+    progress: Progress | None = None,
+    **options: Unpack[TakeOptions],
 ) -> SnapshotReport:
     """Take a snapshot of `volume`; see `Volume.snapshot`."""
-    text = _native.snapshot(os.fsdecode(volume), name=checks.name(name), jobs=jobs, progress=progress)
+    checks.keywords("snapshot", TakeOptions, options)
+    text = _native.snapshot(
+        os.fsdecode(volume),
+        name=checks.name(name),
+        hooks=checks.hooks(options),
+        jobs=options.get("jobs", 0),
+        progress=progress,
+    )
     return SnapshotReport.from_json(text)
 
 

@@ -6,6 +6,7 @@ checked in the file that it stands in, so that each mistake is told with its pla
 
 import os
 import re
+import shlex
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from snapsync.jobs import own, several
 from snapsync.jobs.calendar import Calendar
 from snapsync.jobs.hooks import Hooks
 from snapsync.jobs.telling import Notify
-from snapsync.jobs.values import KEYS, OF_A_JOB, Bad, nearest
+from snapsync.jobs.values import COMMANDS, KEYS, OF_A_JOB, Bad, nearest
 from snapsync.options import SyncOptions
 
 _DEFAULTS = defaults(SyncOptions)
@@ -216,9 +217,20 @@ def _job(file: Path, name: str, keys: dict[str, Any]) -> Job:
 
 
 def _made(name: str, keys: Mapping[str, Any]) -> Job:
-    keys = {**keys, "hooks": Hooks(**keys.get("hooks", {})), "notify": Notify(**keys.get("notify", {}))}
-    given = {key: value for key, value in keys.items() if key in OF_A_JOB}
+    hooks, of_snapshot = _hooks(keys.get("hooks", {}))
+    keys = {**keys, "hooks": hooks, "notify": Notify(**keys.get("notify", {}))}
+    keys |= of_snapshot | keys.pop("snapshot", {})
+    given = {key: value for key, value in keys.items() if key in OF_A_JOB or key in COMMANDS}
     return Job(name, options=given, **{key: value for key, value in keys.items() if key not in given})
+
+
+def _hooks(table: Mapping[str, Any]) -> tuple[Hooks, dict[str, str]]:
+    """The hooks of a job: those that are run around its round, and those that its `sync` runs."""
+    around = {name: value for name, value in table.items() if not name.endswith("_snapshot")}
+    inside = {name: shlex.join(words) for name, words in table.items() if name.endswith("_snapshot")}
+    if inside and "timeout" in table:
+        inside["hook_timeout"] = f"{table['timeout']}s"
+    return Hooks(**around), inside
 
 
 class _File:

@@ -1,6 +1,7 @@
 """What the value of each key of a configuration may be."""
 
 import re
+import shlex
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -12,8 +13,11 @@ from snapsync.declare import options
 from snapsync.errors import UsageError
 from snapsync.jobs import calendar, hooks, own, telling
 from snapsync.options import GuardOptions, KeepOptions, SyncOptions
+from snapsync.options_of_commands import HookOptions, TakingOptions
 
 OF_A_JOB = {name: declared for name, declared in options(SyncOptions).items() if not declared[1].once}
+COMMANDS = options(HookOptions) | options(TakingOptions)
+"""Options that a job has in its tables `hooks` and `snapshot`."""
 
 
 def nearest(word: str, known: Iterable[str], what: str) -> str:
@@ -175,10 +179,7 @@ _Kinds = Mapping[str, Callable[[object], object]]
 
 
 def _program(value: object) -> tuple[str, ...]:
-    words = _options(value)
-    if not words:
-        raise Bad(value, 'write a command and its arguments, as in ["/usr/local/bin/look", "--now"]')
-    return words
+    return tuple(_command(value))
 
 
 def _address(value: object) -> str:
@@ -217,7 +218,8 @@ def _table(
     return read
 
 
-_hooks = _table("hooks", {**dict.fromkeys(hooks.NAMES, _program), "timeout": _period})
+_HOOKS = (*hooks.NAMES, "before_snapshot", "after_snapshot")
+_hooks = _table("hooks", {**dict.fromkeys(_HOOKS, _program), "timeout": _period})
 _notify = _table(
     "notify",
     {
@@ -244,6 +246,52 @@ def _guard(value: object) -> dict[str, int]:
         except ValueError:
             raise Bad(f"{name} = {_toml(share)}", 'write a share such as "25%", or "off"') from None
     return limits
+
+
+def _snapshot(value: object) -> dict[str, object]:
+    """Commands that make the tree that is read, as `snapsync sync` takes them."""
+    others = {"path": ("taken_at", _words), "identity": ("identity", _identity)}
+    checked = _commands(value, ("take", "release"), "take_timeout", others)
+    if "take" not in checked:
+        raise Bad(value, "give `take`, the command that makes the tree")
+    return checked
+
+
+def _commands(
+    value: object,
+    names: tuple[str, ...],
+    timeout: str,
+    others: Mapping[str, tuple[str, Callable[[object], object]]],
+) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise Bad(value, f'write a table with commands, as in {names[0]} = ["sync"]')
+    checked: dict[str, object] = {}
+    for name, given in value.items():
+        if name == "timeout":
+            checked[timeout] = f"{_period(given)}s"
+        elif name in others:
+            option, read = others[name]
+            checked[option] = read(given)
+        elif name not in names:
+            raise Bad(name, nearest(name, (*names, *others, "timeout"), "keys"))
+        else:
+            checked[name] = shlex.join(_command(given))
+    return checked
+
+
+def _command(value: object) -> list[str]:
+    """The words of a command. Only the first of them names something that has to be there."""
+    if not isinstance(value, list) or not all(isinstance(word, str) and "\0" not in word for word in value):
+        raise Bad(value, 'write a command as a list of words, as in ["lvcreate", "--snapshot"]')
+    if not value or not value[0]:
+        raise Bad(value, "write a command and its arguments, or leave it out")
+    return value
+
+
+def _identity(value: object) -> str:
+    if value not in ("inode", "path"):
+        raise Bad(value, 'write "inode" or "path"')
+    return str(value)
 
 
 _KINDS: dict[Any, Callable[[object], object]] = {
@@ -282,6 +330,7 @@ KEYS: dict[str, Callable[[object], object]] = {
     "hooks": _hooks,
     "notify": _notify,
     "environment": _file,
+    "snapshot": _snapshot,
     **{name: _MORE.get(name) or _KINDS[kind] for name, (kind, _) in OF_A_JOB.items()},
 }
 
@@ -299,7 +348,12 @@ OWN_KEYS = {
         f"How many snapshots stay, by {', '.join(_PERIODS)}; history is in days. Without it all stay.",
     ),
     "guard": ("table", "", f"The largest shares a round may take, or off, by {', '.join(_GUARDS)}."),
-    "hooks": ("table", "", "Commands around a round: before, which may stop it, after and failed."),
+    "hooks": ("table", "", f"Commands around a round and its snapshot, by {', '.join(_HOOKS)}; timeout."),
+    "snapshot": (
+        "table",
+        "",
+        "What makes the tree that is read, by take, path, release, identity and timeout.",
+    ),
     "notify": ("table", "", "Who is told of failures, recoveries and warnings, and by which means."),
     "environment": ("text", "", "A file of credentials for a log, with lines NAME=VALUE."),
 }

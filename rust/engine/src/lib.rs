@@ -14,6 +14,7 @@ mod log;
 mod names;
 mod options;
 mod pairs;
+mod process;
 mod remote;
 mod report;
 mod round;
@@ -29,11 +30,12 @@ pub use keep::Keep;
 pub use location::text::Location;
 pub use log::window::Window;
 pub use options::{
-    DriftOptions, Guard, OnDrift, Options, Scrubbing, SshOptions, Supply, Terms, TransferOptions,
+    DriftOptions, Guard, Hooks, KnownBy, OnDrift, Options, Scrubbing, SshOptions, Supply, Taking, Terms,
+    TransferOptions,
 };
+pub use process::trust::trusted;
 pub use remote::gate::Gate;
 pub use remote::server::serve;
-pub use remote::trust::trusted;
 pub use report::checks::{Changes, Difference, Mended, Verified};
 pub use report::history::{
     FoundPath, Lived, Logged, LoggedEvent, LoggedPath, LoggedRound, PastSnapshot, Sought,

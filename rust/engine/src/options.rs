@@ -41,6 +41,12 @@ pub struct Options {
     /// How much of the tree may go or change; None lets everything through.
     #[serde(default)]
     pub guard: Option<Guard>,
+    /// Never on the wire: no client makes a server run a command.
+    #[serde(skip)]
+    pub hooks: Hooks,
+    /// Nor is this.
+    #[serde(skip)]
+    pub taking: Taking,
 }
 
 /// What a round may do to a tree, each in per cent of what the standby has. None is the usual limit, which
@@ -54,6 +60,55 @@ pub struct Guard {
     pub changed: Option<u8>,
     /// Bytes of files, which get fewer.
     pub shrink: Option<u8>,
+}
+
+/// How files are known again in the next tree that a command makes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KnownBy {
+    /// By the numbers of their inodes.
+    #[default]
+    Inode,
+    Path,
+}
+
+/// Commands that make the tree that is read, and take it away; without the first one it is the volume's own.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Taking {
+    pub take: Vec<String>,
+    /// Where it is; by default the last line that the command prints.
+    pub taken_at: Option<String>,
+    pub release: Vec<String>,
+    pub identity: KnownBy,
+    /// How long each of them may take.
+    #[serde(rename = "take_timeout", deserialize_with = "seconds")]
+    pub patience: Duration,
+}
+
+impl Taking {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.take.is_empty() && self.taken_at.is_none() && self.release.is_empty()
+    }
+}
+
+/// Commands around the primary's snapshot, each with its arguments; empty ones are not run.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hooks {
+    #[serde(rename = "before_snapshot")]
+    pub before: Vec<String>,
+    #[serde(rename = "after_snapshot")]
+    pub after: Vec<String>,
+    /// How long each of them may take.
+    #[serde(rename = "hook_timeout", deserialize_with = "seconds")]
+    pub patience: Duration,
+}
+
+impl Hooks {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.before.is_empty() && self.after.is_empty()
+    }
 }
 
 /// Requirements for a target.

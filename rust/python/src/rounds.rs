@@ -19,7 +19,7 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
 }
 
 #[pyfunction]
-#[pyo3(signature = (source, target, options, *, keep, transfer, ssh, jobs=0, progress=None))]
+#[pyo3(signature = (source, target, options, *, keep, hooks, taking, transfer, ssh, jobs=0, progress=None))]
 #[allow(clippy::too_many_arguments)]
 fn sync(
     py: Python<'_>,
@@ -27,12 +27,15 @@ fn sync(
     target: PathBuf,
     options: &Bound<'_, PyDict>,
     keep: BTreeMap<String, i64>,
+    hooks: &Bound<'_, PyDict>,
+    taking: &Bound<'_, PyDict>,
     transfer: &Bound<'_, PyDict>,
     ssh: &Bound<'_, PyDict>,
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
     let mut options: Options = read(options)?;
+    (options.hooks, options.taking) = (read(hooks)?, read(taking)?);
     let (transfer, ssh) = (Transfer::read(transfer)?, ssh_options(Some(ssh))?);
     watched(py, progress, move |monitor| {
         options.keep = Keep::by_name(keep)?;

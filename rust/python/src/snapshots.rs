@@ -1,8 +1,10 @@
 //! The snapshots and the state of one volume.
 
+use crate::options::read;
 use crate::watch::{Progress, watched};
 use pyo3::prelude::*;
-use snapsync_engine::{Keep, with_jobs};
+use pyo3::types::PyDict;
+use snapsync_engine::{Hooks, Keep, with_jobs};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -19,16 +21,18 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
 }
 
 #[pyfunction]
-#[pyo3(signature = (volume, *, name=None, jobs=0, progress=None))]
+#[pyo3(signature = (volume, *, name=None, hooks, jobs=0, progress=None))]
 fn snapshot(
     py: Python<'_>,
     volume: PathBuf,
     name: Option<String>,
+    hooks: &Bound<'_, PyDict>,
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
+    let hooks: Hooks = read(hooks)?;
     watched(py, progress, move |monitor| {
-        with_jobs(jobs, || snapsync_engine::snapshot(&volume, name, monitor))
+        with_jobs(jobs, || snapsync_engine::snapshot(&volume, name, &hooks, monitor))
     })
 }
 

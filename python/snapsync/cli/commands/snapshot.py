@@ -9,7 +9,8 @@ from snapsync.cli.output import Output
 from snapsync.cli.parse.verbs import verb
 from snapsync.declare import Unpack
 from snapsync.errors import ExitCode
-from snapsync.options import JobsOptions, Name
+from snapsync.options import Name
+from snapsync.options_of_taking import TakeOptions
 from snapsync.reports.snapshots import SnapshotReport
 
 
@@ -17,11 +18,14 @@ from snapsync.reports.snapshots import SnapshotReport
     place=100, examples=["snapsync snapshot /srv/data", "snapsync snapshot /srv/data --name before-upgrade"]
 )
 def snapshot(
-    output: Output, volume: VolumeArgument, name: Name = None, **options: Unpack[JobsOptions]
+    output: Output, volume: VolumeArgument, name: Name = None, **options: Unpack[TakeOptions]
 ) -> int:
     """Take a snapshot of VOLUME.
 
     On Btrfs it is instant; elsewhere only files that changed since the last snapshot are cloned or copied.
+
+    --before-snapshot and --after-snapshot run commands around it, which make what writes there stand still
+    and let it go on; the second one runs whatever happened in between.
     """
     with output.progress() as progress:
         report = snapshots.snapshot(volume, name, progress=progress, **options)

@@ -107,7 +107,7 @@ fn pull<'a>(target: &Path, mut wire: Wire<'a>, options: &Options, monitor: &'a M
     let mut standby = Local::new(target, None, monitor)?;
     let request = Request::Pull {
         source: b"primary".to_vec(),
-        options: options.clone(),
+        options: Box::new(options.clone()),
         transfer: transfer(),
         channels: 1,
     };

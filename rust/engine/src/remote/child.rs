@@ -1,6 +1,6 @@
 //! The process that leads to another machine, and its children: none of them outlives the command.
 
-use crate::remote::overheard::Overheard;
+use crate::process::overheard::Overheard;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use snapsync_model::{Context, Error, Monitor, Result, printable};
 use std::os::unix::process::CommandExt;

@@ -73,7 +73,7 @@ pub(crate) fn pull(
     let started = Instant::now();
     let mut standby = Local::new(target, None, monitor)?;
     let mut peer = Peer::start(source, ssh, monitor)?;
-    let (theirs, transfer, channels) = (options.clone(), transfer.clone(), ssh.channels);
+    let (theirs, transfer, channels) = (Box::new(options.clone()), transfer.clone(), ssh.channels);
     peer.ask(&Request::Pull { source: source.path.clone(), options: theirs, transfer, channels })?;
     let channels = Channels::Open { address: source, ssh, peers: Vec::new() };
     let served = serve_standby(&mut peer.wire, &mut standby, channels, RoundOptions::Own(options), monitor);

@@ -48,7 +48,7 @@ pub(crate) enum Request {
     /// Run the primary's half of a round.
     Pull {
         source: Vec<u8>,
-        options: Options,
+        options: Box<Options>,
         #[serde(rename = "travel")]
         transfer: TransferOptions,
         channels: usize,

@@ -9,7 +9,6 @@ mod edits;
 mod fetched;
 pub(crate) mod gate;
 pub(crate) mod messages;
-mod overheard;
 pub(crate) mod pulled;
 mod relay;
 pub(crate) mod roles;
@@ -21,5 +20,4 @@ pub(crate) mod standby_server;
 pub(crate) mod supply;
 #[cfg(test)]
 mod tests;
-pub(crate) mod trust;
 pub(crate) mod wire;

@@ -2,9 +2,9 @@
 
 use crate::location::text::{Address, Host};
 use crate::options::SshOptions;
+use crate::process::trust;
 use crate::remote::child::Process;
 use crate::remote::messages::{Answer, Request};
-use crate::remote::trust;
 use crate::remote::wire::{Wire, out_of_turn};
 use snapsync_model::{Error, Monitor, Result};
 use snapsync_stream::Fate;

@@ -1,5 +1,7 @@
 //! One round, each half written once.
 
+mod commands;
+mod ending;
 pub(crate) mod guard;
 mod held;
 pub(crate) mod known;

@@ -6,8 +6,11 @@ use crate::delta::sides::Sides;
 use crate::delta::staging::{Data, IncomingDelta, Spare, StageReport};
 use crate::digest::hex;
 use crate::location::target;
-use crate::options::{Options, Terms};
+use crate::options::{Hooks, KnownBy, Options, Terms};
+use crate::process::taking::TakenTree;
+use crate::process::{hooks, taking};
 use crate::report::rounds::{Claimed, Scrubbed, Synced};
+use crate::round::commands;
 use crate::round::guard;
 use crate::round::held::{LONG, Primary, SHORT};
 use crate::round::known;
@@ -20,7 +23,6 @@ use crate::round::told;
 use crate::volume::lost::{self, LostPaths};
 use crate::volume::made::{Made, choose_history, tell_what_it_lies_in};
 use crate::volume::recovery::recover;
-use crate::volume::retention;
 use snapsync_apply::Loss;
 use snapsync_model::{
     Context, Counters, Counts, End, Error, Inode, Monitor, Restless, Result, Role, SnapshotInfo, Stage,
@@ -28,7 +30,7 @@ use snapsync_model::{
 };
 use snapsync_snapshot::{Request, Volume, name_is_free};
 use snapsync_stream::wire::write_head;
-use snapsync_sys::Root;
+use snapsync_sys::{Lock, Root};
 use std::collections::BTreeSet;
 use std::time::Instant;
 use uuid::Uuid;
@@ -66,6 +68,7 @@ fn begin(
     };
     let subset = rights.subset(options, &source, primary.as_ref())?;
     options.keep.check()?;
+    commands::fit(options)?;
     if options.snap.is_some() && (options.name.is_some() || subset.is_some()) {
         return Err(Error::usage(
             "a snapshot that is there already has its name and its patterns",
@@ -97,6 +100,10 @@ fn begin(
             return Err(error);
         }
     };
+    if let Err(error) = commands::can_run(&primary, options) {
+        made.unmake();
+        return Err(error);
+    }
     let (primary, unlike) = (Primary::new(primary), BTreeSet::new());
     let mut round = Driver {
         primary,
@@ -112,8 +119,12 @@ fn begin(
         rights,
         monitor,
         started,
+        taken: None,
+        alone: None,
     };
     let result = round.run(subset);
+    // Whatever came of it.
+    round.release();
     drop(round);
     if result.is_err() {
         made.unmake();
@@ -129,7 +140,7 @@ fn with_history(
     rights: Rights,
     monitor: &Monitor,
 ) -> Result<Volume> {
-    if is_new && options.history.is_none() {
+    if is_new && options.history.is_none() && options.taking.identity != KnownBy::Path {
         let mut primary = primary.lock()?;
         choose_history(&mut primary, monitor)?;
         return Ok(primary.unlock());
@@ -176,6 +187,10 @@ pub(super) struct Driver<'a> {
     pub(super) rights: Rights,
     pub(super) monitor: &'a Monitor,
     started: Instant,
+    /// The tree that is read in place of the primary's own.
+    pub(super) taken: Option<TakenTree<'a>>,
+    /// Keeps other rounds waiting that would make one, or take it away.
+    alone: Option<Lock>,
 }
 
 /// The result of bringing one snapshot to the standby.
@@ -200,6 +215,7 @@ struct Staged {
 
 impl Driver<'_> {
     fn run(&mut self, subset: Option<Subset>) -> Result<Synced> {
+        self.alone = taking::alone(&self.primary, &self.options.taking, self.monitor)?;
         self.primary.hold(SHORT, self.monitor)?;
         let mut recovered = self.recover()?;
         let mut state = self.open()?;
@@ -210,6 +226,8 @@ impl Driver<'_> {
         recovered.append(&mut state.recovered);
         self.fed = Some(state.volume.id);
         self.pending = state.pending.clone();
+        let primary = self.primary.hold(LONG, self.monitor)?;
+        self.taken = taking::take(primary, self.options, self.monitor)?;
         self.lost = state.newest.as_ref().map(|newest| (newest.id, state.lost.clone()));
         self.unlike = self.known(&state).map(|scrub| scrub.pending.into_keys().collect()).unwrap_or_default();
         let mut base = self.common_base(&state)?;
@@ -245,7 +263,11 @@ impl Driver<'_> {
         let (before, doubted) = (self.primary.subset().clone(), self.primary.doubted().clone());
         let request = Request::New { name: self.options.name.clone(), subset };
         let primary = self.primary.hold(LONG, self.monitor)?;
-        let snapshot = self.rights.take(primary, &state, request, self.monitor)?;
+        // They were run around a tree that was taken.
+        let none = Hooks::default();
+        let hooks = if self.taken.is_some() { &none } else { &self.options.hooks };
+        let around = hooks::around(primary, hooks, self.monitor)?;
+        let snapshot = self.rights.take(primary, &state, request, &around, self.monitor)?;
         let brought = self.bring_or_undo(&state, base.as_ref(), snapshot, Some(before))?;
         if !self.rights.only_reads {
             // The snapshot has read them and stays.
@@ -259,7 +281,13 @@ impl Driver<'_> {
     fn recover(&mut self) -> Result<Vec<String>> {
         let primary = self.primary.hold(LONG, self.monitor)?;
         self.rights.expect_finished(primary)?;
-        recover(primary, self.monitor)
+        let mut done = recover(primary, self.monitor)?;
+        done.extend(hooks::end_what_was_cut(primary, &self.options.hooks, self.monitor)?);
+        if self.taken.is_none() {
+            let taking = &self.options.taking;
+            done.extend(taking::release_what_was_cut(primary, taking, self.alone.as_ref(), self.monitor)?);
+        }
+        Ok(done)
     }
 
     fn open(&mut self) -> Result<State> {
@@ -418,7 +446,7 @@ impl Driver<'_> {
             None => sides.write_manifest(&manifest, &header, monitor)?,
         };
         let tree = primary.tree_of(snapshot).map(|tree| tree.tree()).transpose()?;
-        let tree = tree.as_ref().unwrap_or_else(|| primary.root());
+        let tree = tree.as_ref().unwrap_or_else(|| primary.tree());
         crate::delta::became::tell(tree, &manifest, self.options.strict, monitor)?;
         let there = base.map(|base| without(base, &lost));
         note_size(primary, there.as_ref(), snapshot, &sides, &counts)?;
@@ -510,6 +538,7 @@ impl Driver<'_> {
         let scrub = Scrubbed { mended: self.mended, ..self.scrub(state, &snapshot)? };
         let mut pruned = begun.pruned.clone();
         pruned.extend(self.prune()?);
+        self.release();
         Ok(Synced {
             verb: "sync",
             primary: self.primary.info(),
@@ -533,46 +562,10 @@ impl Driver<'_> {
             claimed: self.standby.tells().map(|by| Claimed { by, what: CLAIMED.to_vec() }),
         })
     }
-
-    /// Deletes snapshots on both sides that need not be kept; the bases of standbys stay.
-    fn prune(&mut self) -> Result<Vec<SnapshotInfo>> {
-        let keep = &self.options.keep;
-        if keep.is_empty() {
-            return Ok(Vec::new());
-        }
-        let needed = bases(&self.primary);
-        self.primary.let_go();
-        let there = self.standby.prune(keep, &needed);
-        let there = self.unless_bearable(&self.looked.path, there)?;
-        if !self.rights.prunes {
-            let show = self.primary.path().display();
-            self.monitor
-                .note(format!("{show} keeps its old snapshots: its server lets no client delete any"));
-            return Ok(there);
-        }
-        let primary = self.primary.hold(LONG, self.monitor)?;
-        let here = retention::apply(primary, keep, &bases(primary), self.monitor);
-        let mut pruned =
-            self.unless_bearable(&self.primary.path().to_string_lossy(), here.map(|done| done.0))?;
-        pruned.extend(there);
-        Ok(pruned)
-    }
-
-    /// A round is good even if old snapshots cannot be deleted; that is only noted.
-    fn unless_bearable(&self, path: &str, pruned: Result<Vec<SnapshotInfo>>) -> Result<Vec<SnapshotInfo>> {
-        pruned.or_else(|error| {
-            if !retention::is_bearable(&error) {
-                return Err(error);
-            }
-            let (why, advice) = (error.sentence(), error.advice());
-            self.monitor.note(format!("{path} keeps its old snapshots: {why} ({advice})"));
-            Ok(Vec::new())
-        })
-    }
 }
 
 /// The bases of standbys.
-fn bases(primary: &Volume) -> Vec<Uuid> {
+pub(super) fn bases(primary: &Volume) -> Vec<Uuid> {
     primary.standbys().values().map(|s| s.snapshot).collect()
 }
 

@@ -6,7 +6,7 @@ use crate::volume::holds::holds;
 use crate::volume::kept;
 use snapsync_apply::Journal;
 use snapsync_model::{Error, Monitor, Result, SnapshotInfo, Subset};
-use snapsync_snapshot::{LockedVolume, Request, TakenFor, Volume};
+use snapsync_snapshot::{Around, LockedVolume, Request, TakenFor, Volume};
 use snapsync_sys::Root;
 use uuid::Uuid;
 
@@ -120,6 +120,7 @@ impl Rights {
         primary: &mut LockedVolume,
         state: &State,
         request: Request,
+        around: &dyn Around,
         monitor: &Monitor,
     ) -> Result<SnapshotInfo> {
         let standby = state.volume.id;
@@ -127,7 +128,7 @@ impl Rights {
             // Its newest snapshot is its base, even if no round has recorded that.
             take_back(primary, standby, state.newest.as_ref().map(|newest| newest.id), monitor)?;
         }
-        primary.take_for(TakenFor { standby, lent: self.only_reads }, request, monitor)
+        primary.take_for(TakenFor { standby, lent: self.only_reads }, request, around, monitor)
     }
 
     /// Deletes snapshots lent to this standby before that are not its base any more.

@@ -2,6 +2,8 @@
 
 use crate::location::directory::open_directory;
 use crate::location::target;
+use crate::options::Hooks;
+use crate::process::hooks as commands;
 use crate::report::snapshots::Taken;
 use crate::volume::made::tell_what_it_lies_in;
 use crate::volume::recovery;
@@ -11,8 +13,8 @@ use std::path::Path;
 use std::time::Instant;
 use uuid::Uuid;
 
-/// Takes a snapshot; a directory without a store becomes a primary.
-pub fn snapshot(path: &Path, name: Option<String>, monitor: &Monitor) -> Result<Taken> {
+/// Takes a snapshot, with `hooks` around it; a directory without a store becomes a primary.
+pub fn snapshot(path: &Path, name: Option<String>, hooks: &Hooks, monitor: &Monitor) -> Result<Taken> {
     let started = Instant::now();
     let root = open_directory(path)?;
     let found = Volume::find_in(root.again()?)?;
@@ -29,7 +31,12 @@ pub fn snapshot(path: &Path, name: Option<String>, monitor: &Monitor) -> Result<
     let (mut volume, _) = recovery::lock(&volume, monitor)?;
     volume.expect_primary("take a snapshot of")?;
     monitor.start(Stage::Snapshot, 0);
-    let snapshot = volume.take(Request::New { name, subset: None }, monitor)?;
+    commands::can_be_around(&volume, hooks)?;
+    if let Some(done) = commands::end_what_was_cut(&volume, hooks, monitor)? {
+        monitor.note(done);
+    }
+    let around = commands::around(&volume, hooks, monitor)?;
+    let snapshot = volume.take_around(Request::New { name, subset: None }, &around, monitor)?;
     Ok(Taken {
         verb: "snapshot",
         volume: volume.info(),

@@ -43,7 +43,10 @@ pub fn sync(
     match (Location::parse(source)?.there(), Location::parse(target)?.there()) {
         (None, None) => local(source, target, options, transfer, monitor),
         (None, Some(target)) => push(source, &target, options, transfer, ssh, monitor),
-        (Some(source), None) => pull(&source, target, options, transfer, ssh, monitor),
+        (Some(source), None) => {
+            has_no_hooks(options, "a primary on another machine")?;
+            pull(&source, target, options, transfer, ssh, monitor)
+        }
         (Some(_), Some(_)) => Err(Error::usage(
             "both source and target are on other machines",
             "run snapsync on one of the two",
@@ -81,6 +84,7 @@ pub fn plan(
 
 /// Refuses what only a primary can do.
 fn only_follows(log: &LogAddress, options: &Options) -> Result<()> {
+    has_no_hooks(options, "a log")?;
     let patterns = options.everything || !options.exclude.is_empty() || !options.include.is_empty();
     if options.name.is_none() && options.snap.is_none() && options.history.is_none() && !patterns {
         return options.keep.check();
@@ -88,6 +92,18 @@ fn only_follows(log: &LogAddress, options: &Options) -> Result<()> {
     Err(Error::usage(
         format!("{log} has the snapshots of its primary, and the newest of them is brought as it is"),
         "leave out --name, --snap, --history and the patterns, or give them where the primary is",
+    ))
+}
+
+/// Commands run where the volume is, and nobody but its owner there says which.
+fn has_no_hooks(options: &Options, what: &str) -> Result<()> {
+    if options.hooks.is_empty() && options.taking.is_empty() {
+        return Ok(());
+    }
+    Err(Error::usage(
+        format!("the snapshots of {what} are taken there, and no command of this machine is run around them"),
+        "leave out --before-snapshot, --after-snapshot and --take here; a job where the primary is can have \
+         them, or `snapsync snapshot` there, whose snapshot `sync --snap latest` brings",
     ))
 }
 

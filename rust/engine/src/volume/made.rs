@@ -1,5 +1,6 @@
 //! Removes what a failed round has made.
 
+use crate::process::{hooks, taking};
 use rustix::fs::{AtFlags, Mode};
 use snapsync_apply::Journal;
 use snapsync_model::{Context, Error, Monitor, Result};
@@ -70,7 +71,11 @@ impl Made {
             // Another command may be using it by now.
             let Ok(volume) = volume.lock() else { return };
             let untouched = Journal::load(&volume.store()).is_ok_and(|j| j.is_none());
-            if !untouched || volume.snapshots().is_ok_and(|s| !s.is_empty()) {
+            if !untouched
+                || hooks::is_held(&volume)
+                || taking::is_left(&volume)
+                || volume.snapshots().is_ok_and(|s| !s.is_empty())
+            {
                 return;
             }
             let _ = volume.remove_store();

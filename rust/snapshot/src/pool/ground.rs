@@ -20,6 +20,8 @@ pub(crate) struct Ground {
     pub(crate) is_numbered: bool,
     /// A file keeps its number and birth time for as long as it exists.
     has_lasting_identity: bool,
+    /// The tree was made by another command, and nothing but its bytes proves what did not change.
+    pub(crate) is_frozen: bool,
     started: i64,
     times: Times,
     /// The identity of the mounting.
@@ -49,16 +51,22 @@ impl Ground {
     pub(crate) fn of_all(store: &PoolStore, root: &Root) -> Result<Ground> {
         let times = store.dir.directory().and_then(|dir| Times::measure(dir, store.filesystem));
         let times = times.context("measure the times of the file system of", store.dir.show())?;
+        let is_by_path = store.frozen.as_ref().is_some_and(|frozen| frozen.is_by_path);
         let ground = Ground {
             unsettled: 0,
             dev: stat_of(root.fd()).context("read the attributes of", root.path())?.dev,
-            is_numbered: is_numbered(root, store.filesystem)?,
+            is_numbered: !is_by_path && is_numbered(root, store.filesystem)?,
             started: 0,
             times,
-            mounting: mounting(root.in_own_mount()),
+            mounting: match &store.frozen {
+                Some(frozen) => Some(frozen.mounting.clone()),
+                None => mounting(root.in_own_mount()),
+            },
+            is_frozen: store.frozen.is_some(),
             is_standby: store.is_standby,
-            has_lasting_identity: has_lasting_identity(root.fd(), store.filesystem)
-                .context("read the attributes of", root.path())?,
+            has_lasting_identity: !is_by_path
+                && has_lasting_identity(root.fd(), store.filesystem)
+                    .context("read the attributes of", root.path())?,
             is_in_tree: false,
             is_light: store.is_light,
         };
@@ -92,6 +100,9 @@ impl Ground {
         let path = store.path().display();
         if let Some(doubt) = self.times.doubt {
             monitor.note(format!("the bytes of all files of {path} are compared in each round: {doubt}"));
+            return i64::MIN;
+        }
+        if self.is_frozen {
             return i64::MIN;
         }
         // Data written just before a crash may be there without its times. A standby is written only by

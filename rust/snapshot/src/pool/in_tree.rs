@@ -4,6 +4,7 @@
 //! A row of the newest table with the same object says which file that is. It has the bytes for as long as it
 //! is the inode that the row was made of, with the change time that the row tells.
 
+use crate::store::frozen::Frozen;
 use crate::store::steady::{Seen, Steady, UNSETTLED};
 use snapsync_manifest::{Finder, Table, identity};
 use snapsync_model::{Context, Directories, Inode, Kind, RelPath, Result, locked};
@@ -23,6 +24,8 @@ pub(crate) struct InTree {
 /// Where a volume's tree is, and how the table is found that describes it now.
 pub(crate) struct TreeOf {
     pub(crate) root: Arc<Root>,
+    /// What it is, if it is not the volume's own.
+    pub(crate) frozen: Option<Arc<Frozen>>,
     /// The directory of the newest table, which a round may replace meanwhile.
     pub(crate) newest: Box<dyn Fn() -> Result<Option<Spot>> + Send + Sync>,
     pub(crate) steady: Steady,
@@ -35,7 +38,11 @@ pub(crate) struct TreeOf {
 impl TreeOf {
     /// Whether times prove nothing of the rows of a table, because the file system was mounted since.
     pub(crate) fn is_mounted_anew(&self, table: &Table) -> bool {
-        self.is_primary && mounting(self.root.in_own_mount()) != table.info().mounting
+        let now = match &self.frozen {
+            Some(frozen) => Some(frozen.mounting.clone()),
+            None => mounting(self.root.in_own_mount()),
+        };
+        self.is_primary && now != table.info().mounting
     }
 }
 

@@ -82,6 +82,8 @@ pub(crate) struct Objects<'a> {
     plain: Arc<PlainFiles>,
     /// The tree keeps the bytes of what is settled.
     is_in_tree: bool,
+    /// It is on a device whose addresses may be others than those of the pool.
+    is_frozen: bool,
     /// Nothing keeps the rest, but for what may not be found again.
     is_light: bool,
     elusive: &'a Elusive,
@@ -143,6 +145,7 @@ impl<'a> Objects<'a> {
             unsettled: ground.unsettled,
             plain: store.plain.clone(),
             is_in_tree: ground.is_in_tree,
+            is_frozen: ground.is_frozen,
             is_light: ground.is_light && ground.is_in_tree,
             elusive: &store.elusive,
             is_repaired: store.is_repaired,
@@ -437,7 +440,7 @@ impl<'a> Objects<'a> {
         }
         let placed =
             |layout: &Layout| layout.placed().iter().map(|p| (p.range, p.address)).collect::<Vec<_>>();
-        let has_addresses = layout.placed().iter().all(|p| p.address.is_some());
+        let has_addresses = !self.is_frozen && layout.placed().iter().all(|p| p.address.is_some());
         // Blocks that the object holds too cannot be freed and reused.
         if has_addresses && placed(layout) == placed(&stored) {
             return Ok(true);

@@ -29,7 +29,7 @@ pub struct PoolSnapshot {
     pub(crate) table: Table,
     pub(crate) pool: Pool,
     filesystem: FileSystem,
-    space: Option<u128>,
+    pub(crate) space: Option<u128>,
     /// Read when a path is first asked for.
     directories: OnceLock<Directories>,
     /// Looked for when bytes have no object.

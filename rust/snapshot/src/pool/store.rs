@@ -1,6 +1,7 @@
 //! What the pool is told of a volume whose tree it takes.
 
 use crate::pool::elusive::Elusive;
+use crate::store::frozen::Frozen;
 use snapsync_manifest::{FILES, Table};
 use snapsync_model::{Inode, PlainFiles, Result, SnapshotInfo, Successor};
 use snapsync_sys::{FileSystem, Root, Spot};
@@ -13,6 +14,8 @@ use uuid::Uuid;
 pub(crate) struct PoolStore {
     /// Of the tree.
     pub(crate) root: Arc<Root>,
+    /// What the tree is, if it is not the volume's own.
+    pub(crate) frozen: Option<Arc<Frozen>>,
     pub(crate) dir: Spot,
     pub(crate) filesystem: FileSystem,
     /// Only commits have written to the tree since the last snapshot.

@@ -57,6 +57,7 @@ fn take_on(
     if let (Some((base, _)), Some(last)) = (newest, &last)
         && subset.is_everything()
         && base.subset.is_everything()
+        && !ground.is_frozen
         && let Some(counts) = scan::take(store, (base, last), &root, round, dir, ground, monitor)?
     {
         return Ok(counts);
@@ -66,7 +67,7 @@ fn take_on(
     if let Some((_, dir)) = newest.filter(|_| !ground.is_numbered) {
         relabel_by_path(&PoolSnapshot::open(dir, store.pool(), store.filesystem, None)?, &mut tree)?;
     }
-    let complete = ground.mounting.as_deref().filter(|_| tree.is_whole());
+    let complete = ground.mounting.as_deref().filter(|_| tree.is_whole() && !ground.is_frozen);
     let (root, inodes, directories, moves) = tree.into_inodes();
     let take = Take {
         objects: Objects::new(store, &root, round, ground, monitor),

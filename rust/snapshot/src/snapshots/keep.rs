@@ -112,9 +112,9 @@ impl LockedVolume {
 
     /// A primary that was promoted without copies makes them before its next snapshot, where there is room:
     /// until then its history thins out as its tree changes.
-    pub(crate) fn keep_what_is_only_in_tree(&mut self, monitor: &Monitor) -> Result<()> {
+    pub fn keep_what_is_only_in_tree(&mut self, monitor: &Monitor) -> Result<()> {
         let is_due = self.is_partly_in_tree() && self.info().role == Role::Primary && !self.is_light();
-        if !is_due || self.has_just_been_promoted {
+        if !is_due || self.has_just_been_promoted || self.frozen.is_some() {
             return Ok(());
         }
         let newest = self.line()?.pop().filter(|newest| self.has_table(newest.id));

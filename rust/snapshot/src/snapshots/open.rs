@@ -30,7 +30,8 @@ impl Volume {
             (info, dir)
         };
         Ok(PoolStore {
-            root: self.root().clone(),
+            root: self.tree().clone(),
+            frozen: self.frozen.clone(),
             dir: self.store(),
             filesystem: self.filesystem(),
             is_standby: self.info().role == Role::Standby || self.has_just_been_promoted,
@@ -57,7 +58,8 @@ impl Volume {
             let now = self.taken_now.as_ref().filter(|now| now.snapshot == info.id);
             let steady = now.map_or(Steady::Settled, |now| now.steady.clone());
             TreeOf {
-                root: self.root().clone(),
+                root: self.tree().clone(),
+                frozen: self.frozen.clone(),
                 newest: Box::new(newest),
                 steady,
                 is_light: self.is_light(),
@@ -67,6 +69,10 @@ impl Volume {
         let pool = self.store().join("pool");
         let mut snapshot = PoolSnapshot::open(&self.dir_of(info.id), pool, self.filesystem, tree)?;
         snapshot.plain = self.plain.clone();
+        if self.frozen.is_some() {
+            // Its addresses may be those of another device.
+            snapshot.space = None;
+        }
         Ok(snapshot)
     }
 }

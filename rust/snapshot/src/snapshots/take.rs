@@ -28,18 +28,49 @@ pub enum Request {
     Same(SnapshotInfo),
 }
 
+/// What is done around the moment of a snapshot, for as short as the snapshot takes.
+pub trait Around {
+    /// Just before the tree is looked at. If this fails no snapshot is taken.
+    fn before(&self, _snapshot: &SnapshotInfo) -> Result<()> {
+        Ok(())
+    }
+
+    /// As soon as the snapshot has been taken or has failed, also if `before` has.
+    fn after(&self, _snapshot: &SnapshotInfo, _is_taken: bool) -> Result<()> {
+        Ok(())
+    }
+
+    /// Whether it does anything.
+    fn is_any(&self) -> bool {
+        false
+    }
+}
+
+impl Around for () {}
+
 impl LockedVolume {
     /// Takes a snapshot.
     pub fn take(&mut self, request: Request, monitor: &Monitor) -> Result<SnapshotInfo> {
+        self.take_around(request, &(), monitor)
+    }
+
+    /// Takes a snapshot, and does what belongs around it.
+    pub fn take_around(
+        &mut self,
+        request: Request,
+        around: &dyn Around,
+        monitor: &Monitor,
+    ) -> Result<SnapshotInfo> {
         let is_new = matches!(request, Request::New { .. });
         let info = self.describe(request)?;
-        self.take_described(info, is_new, monitor)
+        self.take_described(info, is_new, around, monitor)
     }
 
     fn take_described(
         &mut self,
         info: SnapshotInfo,
         is_new: bool,
+        around: &dyn Around,
         monitor: &Monitor,
     ) -> Result<SnapshotInfo> {
         self.keep_what_is_only_in_tree(monitor)?;
@@ -48,14 +79,26 @@ impl LockedVolume {
                 mounts_beneath(&self.root().own_path()).context("read what is mounted in", self.path())?;
             note_mounts(&mounts, &Matcher::new(&info.subset)?, monitor)?;
         }
-        self.take_with(info, |store, subset, round, dir| take::take(&store, subset, round, dir, monitor))
+        if around.is_any() {
+            // What is written out now does not have to be written while everything stands still.
+            sync_filesystem(self.root().fd()).context("sync the file system of", self.path())?;
+        }
+        self.take_with(info, around, |store, subset, round, dir| {
+            take::take(&store, subset, round, dir, monitor)
+        })
     }
 
     /// Takes a snapshot that a standby is to have.
-    pub fn take_for(&mut self, by: TakenFor, request: Request, monitor: &Monitor) -> Result<SnapshotInfo> {
+    pub fn take_for(
+        &mut self,
+        by: TakenFor,
+        request: Request,
+        around: &dyn Around,
+        monitor: &Monitor,
+    ) -> Result<SnapshotInfo> {
         let info = self.describe(request)?;
         self.note_taken_for(info.id, by)?;
-        self.take_described(info, true, monitor)
+        self.take_described(info, true, around, monitor)
     }
 
     /// Takes the snapshot that another volume has, after the changes since the last one were applied. `delta`
@@ -70,7 +113,7 @@ impl LockedVolume {
     ) -> Result<SnapshotInfo> {
         let info = self.describe(Request::Same(info))?;
         let successors = successors.into_iter().map(|successor| (successor.ino, successor)).collect();
-        self.take_with(info, |store, subset, round, dir| {
+        self.take_with(info, &(), |store, subset, round, dir| {
             follow::take(&PoolStore { successors, ..store }, subset, round, dir, delta, monitor)
         })
     }
@@ -92,7 +135,9 @@ impl LockedVolume {
             subset: self.subset().clone(),
             aside: true,
         };
-        self.make(info, |store, subset, round, dir| take::take_whole(&store, subset, round, dir, monitor))
+        self.make(info, &(), |store, subset, round, dir| {
+            take::take_whole(&store, subset, round, dir, monitor)
+        })
     }
 
     /// Lists a probe as a snapshot that is kept aside.
@@ -120,6 +165,7 @@ impl LockedVolume {
     fn take_with(
         &mut self,
         info: SnapshotInfo,
+        around: &dyn Around,
         table: impl FnOnce(PoolStore, &Subset, u64, &Spot) -> Result<objects::Counts>,
     ) -> Result<SnapshotInfo> {
         let is_standby = self.info().role == Role::Standby;
@@ -127,7 +173,7 @@ impl LockedVolume {
             // What is in it now is of another moment.
             self.plain.forget();
         }
-        let info = self.make(info, table)?;
+        let info = self.make(info, around, table)?;
         if is_standby {
             self.plain.forget();
         }
@@ -147,22 +193,34 @@ impl LockedVolume {
     fn make(
         &mut self,
         mut info: SnapshotInfo,
+        around: &dyn Around,
         table: impl FnOnce(PoolStore, &Subset, u64, &Spot) -> Result<objects::Counts>,
     ) -> Result<SnapshotInfo> {
         let dir = self.dir_of(info.id);
         dir.create_dir().context("create the directory", dir.show())?;
         fault::point("snapshot.begin");
-        match info.provider {
-            Provider::Btrfs => self.take_btrfs(&dir, "tree")?,
-            Provider::Pool => {
-                let round = self.claim_round()?;
-                write(&dir, "round", round.to_string().as_bytes())?;
-                let counts = table(self.as_pool_store()?, &info.subset, round, &dir)?;
-                (info.entries, info.bytes) = (Some(counts.entries), Some(counts.bytes));
-            }
+        let taken = around.before(&info).and_then(|()| self.take_into(&dir, &info, table));
+        let after = around.after(&info, taken.is_ok());
+        if let Some(counts) = taken? {
+            (info.entries, info.bytes) = (Some(counts.entries), Some(counts.bytes));
         }
+        after?;
         fault::point("snapshot.table");
         Ok(info)
+    }
+
+    fn take_into(
+        &mut self,
+        dir: &Spot,
+        info: &SnapshotInfo,
+        table: impl FnOnce(PoolStore, &Subset, u64, &Spot) -> Result<objects::Counts>,
+    ) -> Result<Option<objects::Counts>> {
+        if info.provider == Provider::Btrfs {
+            return self.take_btrfs(dir, "tree").map(|()| None);
+        }
+        let round = self.claim_round()?;
+        write(dir, "round", round.to_string().as_bytes())?;
+        table(self.as_pool_store()?, &info.subset, round, dir).map(Some)
     }
 
     /// The kernel writes out what is in memory alone before it makes a snapshot, and commits it.

@@ -1,5 +1,6 @@
 //! A volume and the records in its store.
 
+use crate::store::frozen::Frozen;
 use crate::store::steady::TakenNow;
 use crate::volume::listed::Listed;
 use crate::volume::moment::newest_at;
@@ -33,6 +34,8 @@ pub struct Volume {
     /// What this command has seen of its tree's files.
     pub(crate) plain: Arc<PlainFiles>,
     pub(crate) listed: Arc<Listed>,
+    /// What another command has made of its tree, and what is read in its place.
+    pub(crate) frozen: Option<Arc<Frozen>>,
 }
 
 impl Volume {
@@ -46,6 +49,7 @@ impl Volume {
             taken_now: None,
             plain: Arc::default(),
             listed: Arc::default(),
+            frozen: None,
         }
     }
 
@@ -78,6 +82,11 @@ impl Volume {
 
     pub fn root(&self) -> &Arc<Root> {
         &self.root
+    }
+
+    /// The tree that snapshots are taken of.
+    pub fn tree(&self) -> &Arc<Root> {
+        self.frozen.as_ref().map_or(&self.root, |frozen| &frozen.root)
     }
 
     pub fn store(&self) -> Spot {

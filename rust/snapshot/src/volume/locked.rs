@@ -1,6 +1,7 @@
 //! A volume that no other command works on meanwhile: only such a one can be changed.
 
 use crate::store::bound::Bound;
+use crate::store::frozen::Frozen;
 use crate::store::steady::{Steady, TakenNow};
 use crate::volume::handle::Volume;
 use crate::volume::listed::Listed;
@@ -206,6 +207,11 @@ impl LockedVolume {
     /// How the snapshot is read that this command has just taken.
     pub(crate) fn read_as(&mut self, snapshot: Uuid, steady: Steady) {
         self.volume.taken_now = Some(TakenNow { snapshot, steady });
+    }
+
+    /// Reads `frozen` in place of the tree from now on; without one the tree again.
+    pub fn read_in_place(&mut self, frozen: Option<Frozen>) {
+        self.volume.frozen = frozen.map(Arc::new);
     }
 
     /// Sets whether a standby's tree is read-only between rounds.

@@ -4,7 +4,7 @@
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use snapsync_model::printable_bytes;
 use std::io::{self, Read, Write};
-use std::process::ChildStderr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -21,28 +21,37 @@ const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 /// Listens until it is dropped, and then reads what is left.
 pub(crate) struct Overheard {
     is_over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<String>>,
 }
 
 impl Overheard {
-    pub(crate) fn of(stderr: ChildStderr, whom: String) -> Overheard {
+    pub(crate) fn of(stderr: impl Read + AsFd + Send + 'static, whom: String) -> Overheard {
         let is_over = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&is_over);
         let listen = move || listen(stderr, Lines::new(whom, io::stderr()), &told);
         let thread = std::thread::Builder::new().name("overheard".into()).spawn(listen).ok();
         Overheard { is_over, thread }
     }
+
+    /// Reads what is left, and returns the last line.
+    pub(crate) fn last_words(mut self) -> String {
+        self.end()
+    }
+
+    fn end(&mut self) -> String {
+        self.is_over.store(true, Relaxed);
+        self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
+    }
 }
 
 impl Drop for Overheard {
     fn drop(&mut self) {
-        self.is_over.store(true, Relaxed);
         // Its output is shown before this end's message about it.
-        let _ = self.thread.take().map(JoinHandle::join);
+        self.end();
     }
 }
 
-fn listen(mut stderr: ChildStderr, mut lines: Lines<impl Write>, is_over: &AtomicBool) {
+fn listen(mut stderr: impl Read + AsFd, mut lines: Lines<impl Write>, is_over: &AtomicBool) -> String {
     let mut buffer = vec![0; 64 << 10];
     loop {
         let was_over = is_over.load(Relaxed);
@@ -68,6 +77,7 @@ fn listen(mut stderr: ChildStderr, mut lines: Lines<impl Write>, is_over: &Atomi
         }
     }
     lines.end();
+    lines.last
 }
 
 /// Lines of another process in printable form.
@@ -75,12 +85,13 @@ struct Lines<W> {
     whom: String,
     to: W,
     line: Vec<u8>,
+    last: String,
     left: usize,
 }
 
 impl<W: Write> Lines<W> {
     fn new(whom: String, to: W) -> Lines<W> {
-        Lines { whom, to, line: Vec::new(), left: SHOWN }
+        Lines { whom, to, line: Vec::new(), last: String::new(), left: SHOWN }
     }
 
     fn take(&mut self, bytes: &[u8]) {
@@ -110,7 +121,8 @@ impl<W: Write> Lines<W> {
     fn put(&mut self) {
         if !self.line.is_empty() {
             // If standard error cannot be written, nobody is told.
-            let _ = writeln!(self.to, "{}: {}", self.whom, printable_bytes(&self.line));
+            self.last = printable_bytes(&self.line).to_string();
+            let _ = writeln!(self.to, "{}: {}", self.whom, self.last);
             self.line.clear();
         }
     }

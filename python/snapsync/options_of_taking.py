@@ -1,0 +1,8 @@
+"""The options for taking a snapshot by itself."""
+
+from snapsync.options import JobsOptions
+from snapsync.options_of_commands import HookOptions
+
+
+class TakeOptions(HookOptions, JobsOptions, total=False):
+    """The options for taking a snapshot by itself."""
