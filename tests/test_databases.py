@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,6 +52,8 @@ def transfers(file: Path) -> Iterator[list[int]]:
                 database.execute(changed, (by, str(count[0]) * 400, account))
             database.execute("COMMIT")
             count[0] += 1
+            # SQLite lets others in by chance alone: without a pause they might never get in.
+            time.sleep(0.005)
         database.close()
 
     thread = threading.Thread(target=work)

@@ -3,7 +3,7 @@
 
 use crate::digest::Reading;
 use crate::fuzz::delta::Delta;
-use crate::options::{Options, SshOptions, TransferOptions};
+use crate::options::{Hooks, Options, SshOptions, TransferOptions};
 use crate::verbs::snapshot::snapshot;
 use crate::verbs::sync::sync;
 use crate::verbs::verify::verify;
@@ -365,7 +365,7 @@ fn bring(source: &Path, target: &Path, name: &str) -> SnapshotInfo {
 }
 
 fn take(volume: &Path, name: &str) -> SnapshotInfo {
-    let taken = snapshot(volume, Some(name.to_owned()), &Monitor::default());
+    let taken = snapshot(volume, Some(name.to_owned()), &Hooks::default(), &Monitor::default());
     taken.expect("a snapshot can be taken").snapshot
 }
 
