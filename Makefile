@@ -8,6 +8,7 @@
 # make bench-stages  times walk, compare, frame and apply by themselves
 # make screenshots  takes the pictures of docs/report.md, of a made-up file server
 # make man    writes the man pages into MAN_DIR
+# make docs   the documentation as a site, in target/site; a link that leads nowhere fails it
 # make dist   wheels, an sdist and a Debian package in dist/, as a release has them
 # make lint   formatting, lints, types
 # make fmt    formats the sources
@@ -42,8 +43,8 @@ TEST_TOOLS := btrfs-progs=mkfs.btrfs xfsprogs=mkfs.xfs e2fsprogs=mkfs.ext4 acl=s
 	patch=patch sqlite3=sqlite3 postgresql=pg_ctlcluster man-db=man mandoc=mandoc zsh=zsh fish=fish \
 	systemd=systemd-analyze chromium=chromium debootstrap=debootstrap lintian=lintian
 
-.PHONY: demo test fuzz soak bench bench-log bench-history bench-stages screenshots man dist lint fmt build clean \
-	test-tools
+.PHONY: demo test fuzz soak bench bench-log bench-history bench-stages screenshots man docs dist lint fmt build \
+	clean test-tools
 .DEFAULT_GOAL := build
 
 demo: build
@@ -81,6 +82,12 @@ screenshots: build
 
 man: build
 	$(BIN)/python scripts/man $(MAN_DIR)
+
+docs: $(VENV)/.docs-tools
+	$(BIN)/python scripts/docs target/docs
+	$(BIN)/zensical build --strict --config-file target/docs/zensical.toml
+	rm -rf target/site
+	mv target/docs/site target/site
 
 dist: $(VENV)/.tools $(VENV)/.dist-tools
 	@scripts/need dpkg=dpkg-deb
@@ -120,6 +127,10 @@ $(VENV)/.tools: requirements-dev.txt
 
 $(VENV)/.dist-tools: $(VENV)/.tools requirements-dist.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dist.txt
+	touch $@
+
+$(VENV)/.docs-tools: $(VENV)/.tools requirements-docs.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-docs.txt
 	touch $@
 
 # Python sources are used where they are: only the native module has to be built, with the places where tests can stop it,
