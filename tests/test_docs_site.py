@@ -99,6 +99,11 @@ def test_the_site_is_of_the_pages_as_they_are_and_its_links_stay_inside(tmp_path
 
 
 def test_what_continues_an_item_of_a_list_is_indented_as_the_generator_takes_it() -> None:
-    widened = runpy.run_path(str(ROOT / "scripts/docs"))["widened"]
+    rewritten = runpy.run_path(str(ROOT / "scripts/docs"))["rewritten"]
     text = "- one\n  more\n\n  | a |\n  |---|\n- two\n\nend\n\n    code\n"
-    assert widened(text) == "- one\n    more\n\n    | a |\n    |---|\n\n- two\n\nend\n\n    code\n"
+    assert rewritten(text) == "- one\n    more\n\n    | a |\n    |---|\n\n- two\n\nend\n\n    code\n"
+
+
+def test_a_bar_in_the_code_of_a_table_is_shown_without_its_backslash() -> None:
+    rewritten = runpy.run_path(str(ROOT / "scripts/docs"))["rewritten"]
+    assert rewritten("| `a \\| b` | c \\| d |\n") == "| `a | b` | c \\| d |\n"
