@@ -339,6 +339,29 @@ def test_a_state_that_is_torn_is_told_and_not_taken_for_an_empty_one(jobs: Jobs,
     assert_told(jobs.run("--quiet"), "jobs.json", "remove it", codes=(4,))
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"good": "2026-01-01T00:00:00"},
+        {"failures": "x"},
+        {"attempt": "9999-12-31T23:59:59+00:00"},
+        {"good": 5},
+    ],
+    ids=["no zone", "no number", "no such year", "no time"],
+)
+def test_a_state_with_values_that_make_no_sense_is_told(
+    jobs: Jobs, pairs: list[Pair], wrong: dict[str, Any]
+) -> None:
+    jobs.outcomes("job0")
+    kept = jobs.env["SNAPSYNC_STATE_DIR"] / "jobs.json"
+    state = json.loads(kept.read_text())
+    state["jobs"]["job0"] |= wrong
+    kept.write_text(json.dumps(state))
+    assert_told(jobs.run("--quiet"), "jobs.json", "remove it", codes=(4,))
+    kept.write_text('{"jobs":' * 100_000)
+    assert_told(jobs.run("--quiet"), "jobs.json", "remove it", codes=(4,))
+
+
 def test_a_jobs_options_reach_its_round(jobs: Jobs, place: Place) -> None:
     pair = Pair.make(place, ("xfs", "xfs"))
     for name in ("kept", "left.tmp"):

@@ -537,7 +537,7 @@ PYTHON_LEVELS = """
     jobs.values
     jobs.config jobs.environment
     jobs.state
-    jobs.around jobs.turns
+    jobs.around jobs.outcomes jobs.turns
     jobs.lag jobs.prometheus jobs.runner
     page.file page.kept page.library page.markup page.rows page.timeline page.unusual
     page.charts page.tables page.tree

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,7 +18,7 @@ from typing import Any
 
 import pytest
 from configured import Jobs
-from machine import Pair, Place, run
+from machine import Pair, Place, run, start, wait_until
 from worlds import fill
 
 SECRET = "T0ken-in-the-path"
@@ -165,6 +170,17 @@ def test_a_ping_is_sent_for_each_round(jobs: Jobs, pair: Pair, site: Site) -> No
     assert "none now" in body
 
 
+def test_a_failure_of_which_nobody_could_be_told_is_told_later(jobs: Jobs, pair: Pair, site: Site) -> None:
+    notified(jobs, pair, f'webhook = "{site.address()}"')
+    jobs.outcomes("one")
+    fails(pair)
+    site.answers = [404]
+    jobs.outcomes("one", code=3)
+    jobs.outcomes("one", code=3)
+    jobs.outcomes("one", code=3)
+    assert len(site.taken()) == 2, "one that was refused, and one that arrived"
+
+
 @pytest.mark.parametrize(("answers", "tries"), [([503, 429, 200], 3), ([500, 500, 500], 3), ([404], 1)])
 def test_what_may_pass_is_tried_again_and_no_secret_is_told(
     jobs: Jobs, pair: Pair, site: Site, answers: list[int], tries: int
@@ -181,6 +197,95 @@ def test_what_may_pass_is_tried_again_and_no_secret_is_told(
     told = ran.out + ran.err + json.dumps(status(jobs))
     told += (jobs.env["SNAPSYNC_STATE_DIR"] / "jobs.json").read_text()
     assert SECRET not in told
+
+
+@contextmanager
+def odd_server(*pieces: bytes, pause: float = 0.0) -> Iterator[str]:
+    """A server that says these bytes to everybody, one after the other, and what is no HTTP."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listening.accept()
+                with client, suppress(OSError):
+                    client.recv(1 << 16)
+                    for piece in pieces:
+                        client.sendall(piece)
+                        time.sleep(pause)
+
+    threading.Thread(target=serve, daemon=True).start()
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}/{SECRET}"
+    listening.close()
+
+
+ODD = {
+    "garbage": (b"GARBAGE\r\n\r\n",),
+    "headers": (b"HTTP/1.1 200 OK\r\n", *(b"X-%d: 1\r\n" % number for number in range(300)), b"\r\n"),
+    "elsewhere": (b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",),
+    "nothing": (),
+}
+
+
+@pytest.mark.parametrize("pieces", ODD.values(), ids=ODD)
+def test_an_answer_that_makes_no_sense_ends_neither_the_job_nor_others(
+    jobs: Jobs, pair: Pair, place: Place, pieces: tuple[bytes, ...]
+) -> None:
+    with odd_server(*pieces) as address:
+        notified(jobs, pair, f'ping = "{address}"')
+        other = Pair.make(place, ("xfs", "ext4"))
+        jobs.add("other", other.source, other.target)
+        ran = jobs.run("--now")
+    assert ran.code == 0, ran
+    assert "one: cannot reach the ping at 127.0.0.1" in ran.err
+    assert SECRET not in ran.out + ran.err
+    assert {name: run.get("error") for name, run in jobs.state.items()} == {"one": None, "other": None}
+
+
+def test_an_answer_that_never_ends_holds_up_nobody_for_long(jobs: Jobs, pair: Pair) -> None:
+    with odd_server(b"HTTP/1.1 200 OK\r\n", *[b"x"] * 600, pause=1.0) as address:
+        notified(jobs, pair, f'webhook = "{address}"')
+        jobs.outcomes("one")
+        fails(pair)
+        process = start("run", "one", "--config", jobs.file, env=jobs.env)
+        wait_until(lambda: (jobs.state.get("one") or {}).get("error"))
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+        assert time.monotonic() - began < 15
+        began = time.monotonic()
+        ran = jobs.run("one")
+    assert time.monotonic() - began < 60
+    assert "cannot reach the webhook" in ran.err
+
+
+def test_an_address_that_is_none_is_not_shown(jobs: Jobs, pair: Pair, tmp_path: Path) -> None:
+    file = tmp_path / "address"
+    file.write_text(f"http://127.0.0.1:1/{SECRET} two\n")
+    file.chmod(0o600)
+    notified(jobs, pair, f'ping = "@{file}"')
+    ran = jobs.run("one", "--json")
+    assert ran.code == 0
+    assert "no address" in ran.err
+    assert SECRET not in ran.out + ran.err
+
+
+def test_names_of_any_bytes_are_told(jobs: Jobs, place: Place, site: Site, tmp_path: Path) -> None:
+    home = place("xfs")
+    (home / "w").mkdir()
+    os.mkdir(os.fsencode(home) + b"/w/\xff\xfebad")
+    kept = tmp_path / "kept"
+    code = f"import sys; open({str(kept)!r}, 'wb').write(sys.stdin.buffer.read())"
+    jobs.write(
+        f'[job.w]\nsource = "{home}/w/*"\ntarget = "{home}/none/at/all/{{name}}"\nperiod = "1h"\n'
+        f'[job.w.notify]\nwebhook = "{site.address()}"\nmail = "root@example.org"\n'
+        f"command = {json.dumps([sys.executable, '-c', code])}\n"
+    )
+    ran = jobs.run("--now")
+    assert ran.code not in (0, 5), ran
+    assert "mistake of snapsync" not in ran.err
+    ((_, body),) = site.taken()
+    assert json.loads(body)["event"] == json.loads(kept.read_bytes())["event"] == "failure"
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1/{}", "http://[::1:80/{}", "https://no.invalid/{}"])
@@ -239,7 +344,7 @@ def test_mail_goes_through_sendmail(jobs: Jobs, pair: Pair, tmp_path: Path) -> N
     "keys",
     [
         *('webhook = "ftp://x"', 'mail = "nobody"', 'about = ["success"]', "command = []", 'webhok = "x"'),
-        *('again = "never"', "webhook = 5", 'mail = "a@b,c@d"'),
+        *('again = "never"', "webhook = 5", 'mail = "a@b,c@d"', 'ping = "http://me:word@x/y"'),
     ],
 )
 def test_a_mistake_in_the_table_is_told_with_its_place(jobs: Jobs, pair: Pair, keys: str) -> None:

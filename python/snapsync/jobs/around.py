@@ -1,7 +1,6 @@
 """What happens around a round of a job: its hooks, and who is told of it."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -9,9 +8,7 @@ from snapsync.errors import SnapsyncError, describe
 from snapsync.jobs import hooks, state, telling
 from snapsync.jobs.config import Job
 from snapsync.jobs.reports import JobRun
-
-Held = Callable[[hooks.Command], AbstractContextManager[object]]
-"""Keeps a command where an interrupt finds and ends it."""
+from snapsync.jobs.telling import Held
 
 
 def hook(job: Job, name: str, told: JobRun | None, held: Held) -> tuple[str | None, list[str]]:
@@ -41,18 +38,23 @@ def _environment(job: Job, name: str, told: JobRun | None) -> dict[str, str]:
     return {f"SNAPSYNC_{key}": text for key, text in texts.items()}
 
 
-def began(job: Job) -> Iterator[str]:
+def began(job: Job, is_over: Callable[[], bool]) -> Iterator[str]:
     """Tell that a round begins. Yields a sentence for each that cannot be told."""
-    yield from telling.ping(job.notify, "/start")
+    yield from telling.ping(job.notify, "/start", "", is_over)
 
 
-def ended(job: Job, before: state.Run | None, outcome: JobRun) -> Iterator[str]:
+def ended(
+    job: Job, before: state.Run | None, outcome: JobRun, held: Held, is_over: Callable[[], bool]
+) -> Iterator[str]:
     """Tell how a round ended, if that is new. Yields a sentence for each that cannot be told."""
-    yield from telling.ping(job.notify, "/fail" if outcome.error else "", outcome.error or "")
+    yield from telling.ping(job.notify, "/fail" if outcome.error else "", outcome.error or "", is_over)
     at = state.now()
     event, kept = _event(job, before, outcome, at)
-    if event is not None:
-        yield from telling.tell(job.notify, event)
+    if event is not None and telling.is_told(job.notify, event):
+        problems = list(telling.tell(job.notify, event, held, is_over))
+        yield from problems
+        if len(problems) >= telling.means(job.notify):
+            return  # nobody was told: the next round tries again
     if kept:
         try:
             state.announced(job, at, **kept)

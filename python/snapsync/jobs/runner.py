@@ -12,18 +12,17 @@ from datetime import datetime
 from subprocess import DEVNULL, PIPE, Popen
 from threading import BoundedSemaphore, Lock
 from time import monotonic, sleep
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from snapsync import render
 from snapsync.declare import Option, options
-from snapsync.errors import ExitCode, IntegrityError, SnapsyncError, describe
+from snapsync.errors import ExitCode, SnapsyncError, describe
 from snapsync.jobs import around, state, turns
 from snapsync.jobs.child import Child, Process
 from snapsync.jobs.config import Job, is_remote
 from snapsync.jobs.hooks import Command
+from snapsync.jobs.outcomes import outcome_of, words
 from snapsync.jobs.reports import JobRun, RunReport
 from snapsync.options import ChannelOptions, SyncOptions
-from snapsync.reports.values import Loss
 
 # A job that stands still is ended after this many times its time-out: a round has given up waiting by then.
 _STILL_FOR = 800
@@ -61,7 +60,7 @@ def _planned(job: Job, known: Mapping[str, state.Run], at: datetime, *, only_due
         told = "" if state.due(job, run, at) is None else state.why(job, run, at)
         return replace(_waiting(job, known), why=told)
     if (lost := _not_there(job)) is not None:
-        failed = _outcome(job, *lost, 0.0)
+        failed = outcome_of(job, *lost, 0.0)
         return replace(failed, outcome="refused", why=failed.error or "")
     return JobRun(*where, "due", 0, 0.0, why=state.why(job, run, at) if only_due else "it was asked for")
 
@@ -212,16 +211,30 @@ class _Runner:
 
     def _alone(self, job: Job) -> JobRun:
         """Run a job as soon as no other one of its volumes does."""
-        before = state.of(job, state.runs())
-        self._complain(job, around.began(job))
+        before = self._known(job)
+        self._complain(job, around.began(job, self._is_over))
         outcome = self._in_turn(job)
         if not self._is_stopped:
-            self._complain(job, around.ended(job, before, outcome))
+            self._complain(job, around.ended(job, before, outcome, self._held, self._is_over))
         return outcome
 
+    def _known(self, job: Job) -> state.Run | None:
+        try:
+            return state.of(job, state.runs())
+        except (SnapsyncError, OSError) as error:
+            self._tell(f"{job.name}: what became of it before is not known: {describe(error).message}")
+            return None
+
+    def _is_over(self) -> bool:
+        return self._is_stopped
+
     def _complain(self, job: Job, problems: Iterable[str]) -> None:
-        for problem in problems:
-            self._tell(f"{job.name}: {problem}")
+        try:
+            for problem in problems:
+                self._tell(f"{job.name}: {problem}")
+        except Exception as error:
+            # Its words may hold what is secret. The round, and those of other jobs, count for more.
+            self._tell(f"{job.name}: what became of it cannot be told ({type(error).__name__})")
 
     def _in_turn(self, job: Job) -> JobRun:
         source, target = _whole(job.source), _whole(job.target)
@@ -240,7 +253,7 @@ class _Runner:
         lost = _not_there(job)
         self._note(lambda: state.attempted(job, at))
         code, out, err = lost or self._hooked(job) or self._sync(job, give_way)
-        outcome = _outcome(job, code, out, err, monotonic() - started)
+        outcome = outcome_of(job, code, out, err, monotonic() - started)
         for name in ("failed", "after") if outcome.error else ("after",):
             error = self._hook(job, name, outcome)
             outcome = replace(outcome, notes=(*outcome.notes, error)) if error else outcome
@@ -251,7 +264,7 @@ class _Runner:
             self._note(lambda: state.succeeded(job, at, report))
         else:
             self._note(lambda: state.failed(job, at, str(outcome.error), outcome.exit_code))
-        for line in _told(outcome):
+        for line in words(outcome):
             self._tell(f"{job.name}: {line}")
         return outcome
 
@@ -285,7 +298,7 @@ class _Runner:
         """Record something of a job. If that fails the round still counts; the job runs again earlier."""
         try:
             write()
-        except (OSError, IntegrityError) as error:
+        except (OSError, SnapsyncError) as error:
             self._tell(f"cannot keep what became of a job: {describe(error).message}")
 
     def _sync(self, job: Job, give_way: Callable[[], None]) -> tuple[int, str, str]:
@@ -334,60 +347,7 @@ def _whole(place: str) -> str:
     return place if is_remote(place) else os.path.realpath(place)
 
 
-def _outcome(job: Job, code: int, out: str, err: str, seconds: float) -> JobRun:
-    """The result of a job whose process ended with this exit code and output."""
-    where = (job.name, job.source, job.target)
-    answer = _answer(out)
-    if code in (ExitCode.DONE, ExitCode.INTEGRITY) and "snapshot" in answer:
-        scrub = answer.get("scrub") or {}
-        found = scrub.get("difference_count", 0)
-        return JobRun(
-            *where,
-            "done",
-            code,
-            seconds,
-            snapshot=answer["snapshot"]["name"],
-            data_bytes=answer["data_bytes"],
-            unchanged=answer["unchanged"],
-            notes=tuple(answer["recovered"]) + tuple(answer["notes"]),
-            losses=tuple(Loss(**loss) for loss in answer["losses"]),
-            differences=found,
-            advice=_differing(scrub) if found else "",
-        )
-    error = answer.get("error", {})
-    last_words = err.strip().splitlines()[-1:] or [f"its process ended with {code}, and no word"]
-    message = error.get("message") or last_words[0]
-    # A negative code is the signal that killed the process.
-    code = code if code > 0 else ExitCode.FAILED
-    return JobRun(*where, "failed", code, seconds, error=message, advice=error.get("advice", ""))
-
-
-def _differing(scrub: dict[str, Any]) -> str:
-    """A sentence about the files that a finished round found to differ."""
-    files = render.count(scrub["difference_count"], "file is", "files are")
-    shown = ", ".join(render.name(unlike["path"]) for unlike in scrub["differences"][:3])
-    return f"{files} not the same on both sides, and travel again with the next round: {shown}"
-
-
-def _answer(out: str) -> dict[str, Any]:
-    try:
-        answer = json.loads(out)
-    except ValueError:
-        return {}
-    return answer if isinstance(answer, dict) else {}
-
-
 def _waiting(job: Job, known: Mapping[str, state.Run]) -> JobRun:
     run = state.of(job, known)
     due = state.due(job, run, state.now()) if run else None
     return JobRun(job.name, job.source, job.target, "waiting", 0, 0.0, due=due)
-
-
-def _told(outcome: JobRun) -> Iterator[str]:
-    """What a reader of the log needs beyond the summary."""
-    yield from outcome.notes
-    yield from (line.strip() for line in render.losses(outcome.losses))
-    if outcome.error is not None:
-        yield outcome.error
-    if outcome.advice:
-        yield from outcome.advice.splitlines()

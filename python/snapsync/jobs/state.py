@@ -80,7 +80,7 @@ def runs() -> dict[str, Run]:
         return {name: _run(known) for name, known in content["jobs"].items()}
     except FileNotFoundError:
         return {}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         message = f"cannot understand {file}: {error}"
         advice = "remove it: every job then runs as if for the first time"
         raise told(IntegrityError(message), message, advice) from None
@@ -280,8 +280,18 @@ def has_store(place: str) -> bool:
 
 def _run(known: dict[str, Any]) -> Run:
     moments: dict[str, Any] = {
-        key: datetime.fromisoformat(known[key]) for key in ("attempt", "good", "told") if known.get(key)
+        key: _moment(known[key]) for key in ("attempt", "good", "told") if known.get(key)
     }
     lists: dict[str, Any] = {key: tuple(known[key]) for key in ("losses", "notes") if key in known}
     names = {field.name for field in fields(Run)}
-    return Run(**{key: value for key, value in known.items() if key in names} | moments | lists)
+    run = Run(**{key: value for key, value in known.items() if key in names} | moments | lists)
+    if not (isinstance(run.failures, int) and isinstance(run.exit_code, int)):
+        raise TypeError("a number of failures is none")
+    return run
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None or not 1971 < moment.year < 9000:
+        raise ValueError(f"{text} is no moment that a job can have run at")
+    return moment

@@ -7,10 +7,13 @@ those of webhooks do: nothing but their host is ever shown.
 import json
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from time import sleep
+from queue import Empty, SimpleQueue
+from threading import Thread
+from time import monotonic, sleep
 
 from snapsync import render
 from snapsync.errors import SnapsyncError, describe
@@ -22,8 +25,13 @@ EVENTS = ("failure", "recovery", "warning")
 # How often something is tried, how long is waited in between, and how long one try may take, in seconds.
 _DELAYS = (1.0, 5.0)
 _PATIENCE = 10.0
+_LOOK = 0.2
 _COMMAND_PATIENCE = 60.0
 _SENDMAIL = ("sendmail", "-oi", "-t")
+
+
+Held = Callable[[hooks.Command], AbstractContextManager[object]]
+"""Keeps a command where an interrupt finds and ends it."""
 
 
 class Notify(Record):
@@ -74,7 +82,7 @@ class Event(Record):
 
     def as_json(self) -> str:
         """The event as one object of JSON."""
-        return json.dumps({**asdict(self), "at": self.at.isoformat()}, ensure_ascii=False)
+        return json.dumps({**asdict(self), "at": self.at.isoformat()})
 
     def environment(self) -> dict[str, str]:
         """The event as variables of a command's environment."""
@@ -95,35 +103,51 @@ def host() -> str:
     return socket.gethostname()
 
 
-def tell(notify: Notify, event: Event) -> Iterator[str]:
-    """Tell of an event by all means that were asked for. Yields a sentence for each that did not work."""
-    if event.event not in notify.about:
-        return
+def means(notify: Notify) -> int:
+    """By how many means somebody is told."""
+    return sum(map(bool, (notify.command, notify.webhook, notify.mail)))
+
+
+def is_told(notify: Notify, event: Event) -> bool:
+    """Whether somebody wants to know of an event."""
+    return event.event in notify.about and means(notify) > 0
+
+
+def tell(notify: Notify, event: Event, held: Held, is_over: Callable[[], bool]) -> Iterator[str]:
+    """Tell of an event by all means that were asked for. Yields a sentence for each that did not work.
+
+    A command is `held` where an interrupt ends it, and nobody waits once it `is_over`.
+    """
+    body = event.as_json().encode()
     if notify.command:
-        yield from _command("the command", notify.command, event, event.as_json().encode())
+        yield from _command("the command", notify.command, event, body, held)
     if notify.webhook:
-        yield from _tried("the webhook", notify.webhook, lambda url: _post(url, event.as_json().encode()))
+        yield from _tried("the webhook", notify.webhook, lambda url: _post(url, body), is_over)
     if notify.mail:
-        yield from _command("sendmail", _SENDMAIL, event, _mail(notify.mail, event))
+        yield from _command("sendmail", _SENDMAIL, event, _mail(notify.mail, event), held)
 
 
-def ping(notify: Notify, what: str, words: str = "") -> Iterator[str]:
+def ping(notify: Notify, what: str, words: str, is_over: Callable[[], bool]) -> Iterator[str]:
     """Tell a service that waits for pings as healthchecks does: `what` is /start, /fail or nothing."""
     if notify.ping:
-        yield from _tried("the ping", notify.ping, lambda url: _post(url.rstrip("/") + what, words.encode()))
+        body = words.encode("utf-8", "backslashreplace")
+        yield from _tried("the ping", notify.ping, lambda url: _post(url.rstrip("/") + what, body), is_over)
 
 
-def _command(what: str, words: tuple[str, ...], event: Event, given: bytes) -> Iterator[str]:
+def _command(what: str, words: tuple[str, ...], event: Event, given: bytes, held: Held) -> Iterator[str]:
     started = hooks.start(words, event.environment(), given)
     if isinstance(started, str):
         yield f"{what} that is to tell cannot be started: {started}"
         return
-    error, said = started.wait(_COMMAND_PATIENCE)
+    with held(started):
+        error, said = started.wait(_COMMAND_PATIENCE)
     if error is not None:
         yield f"{what} that is to tell has failed: {error}{f': {said[-1]}' if said else ''}"
 
 
-def _tried(what: str, address: str, send: Callable[[str], None]) -> Iterator[str]:
+def _tried(
+    what: str, address: str, send: Callable[[str], None], is_over: Callable[[], bool]
+) -> Iterator[str]:
     """Try some times to reach an address."""
     try:
         url = address if not address.startswith("@") else _secret(Path(address[1:]))
@@ -131,13 +155,38 @@ def _tried(what: str, address: str, send: Callable[[str], None]) -> Iterator[str
         yield f"cannot read where {what} is: {describe(error).message}"
         return
     for delay in (*_DELAYS, None):
-        try:
-            return send(url)
-        except (OSError, ValueError) as error:
-            if delay is None or not _may_pass(error):
-                yield f"cannot reach {what} at {_shown(url)}: {_reason(error)}"
-                return
+        why, may_pass = _try(send, url, is_over)
+        if why is None:
+            return
+        if delay is None or not may_pass or is_over():
+            yield f"cannot reach {what} at {_shown(url)}: {why}"
+            return
         sleep(delay)
+
+
+def _try(send: Callable[[str], None], url: str, is_over: Callable[[], bool]) -> tuple[str | None, bool]:
+    """Why an address cannot be reached, and whether that may pass; None if it was reached.
+
+    An answer may come byte by byte for ever, and so is waited for from outside.
+    """
+    ended: SimpleQueue[Exception | None] = SimpleQueue()
+
+    def work() -> None:
+        try:
+            send(url)
+            ended.put(None)
+        except Exception as error:
+            ended.put(error)
+
+    Thread(target=work, daemon=True).start()
+    until = monotonic() + _PATIENCE
+    while not is_over() and monotonic() < until:
+        try:
+            error = ended.get(timeout=_LOOK)
+        except Empty:
+            continue
+        return (None, False) if error is None else _reason(error)
+    return f"it has not answered within {_PATIENCE:.0f} s", True
 
 
 def _secret(path: Path) -> str:
@@ -147,33 +196,34 @@ def _secret(path: Path) -> str:
 def _post(url: str, body: bytes) -> None:
     import urllib.request
 
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        raise ValueError("it is no address that begins with http:// or https://")
+    class Stay(urllib.request.HTTPRedirectHandler):
+        """An answer from somewhere else, such as a page to log in at, is no answer."""
+
+        def redirect_request(self, *_: object) -> None:
+            return None
+
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(url)
     headers = {"Content-Type": "application/json" if body.startswith(b"{") else "text/plain"}
-    request = urllib.request.Request(
-        url, data=body, headers=headers | {"User-Agent": "snapsync"}, method="POST"
-    )
-    with urllib.request.urlopen(request, timeout=_PATIENCE):
+    headers["User-Agent"] = "snapsync"
+    request = urllib.request.Request(url, data=body, headers=headers, method="POST")
+    with urllib.request.build_opener(Stay).open(request, timeout=_PATIENCE):
         pass
 
 
-def _may_pass(error: Exception) -> bool:
-    """Whether it may be otherwise in a moment."""
+def _reason(error: Exception) -> tuple[str, bool]:
+    """Why it did not work, and whether that may pass. Words of the error may hold the address."""
+    import http.client
     import urllib.error
 
     if isinstance(error, urllib.error.HTTPError):
-        return error.code >= 500 or error.code in (408, 429)
-    return isinstance(error, OSError)
-
-
-def _reason(error: Exception) -> str:
-    """Why it did not work, without the address."""
-    import urllib.error
-
-    if isinstance(error, urllib.error.HTTPError):
-        return f"it answers {error.code}"
+        return f"it answers {error.code}", error.code >= 500 or error.code in (408, 429)
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
-    return reason.strerror or "it does not answer" if isinstance(reason, OSError) else str(reason)
+    if isinstance(reason, OSError):
+        return reason.strerror or "it does not answer", True
+    if isinstance(error, (http.client.InvalidURL, ValueError)):
+        return "it is no address that begins with http:// or https://", False
+    return "its answer makes no sense", False
 
 
 def _shown(url: str) -> str:

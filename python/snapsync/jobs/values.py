@@ -186,6 +186,8 @@ def _address(value: object) -> str:
     text = _words(value)
     if not text.startswith(("http://", "https://", "@/", "@~/")):
         raise Bad(value, "write an address that begins with https://, or @FILE for a file that it stands in")
+    if not text.startswith("@") and "@" in text.split("/")[2]:
+        raise Bad(value, "write it without a user and a password, which are not sent")
     return f"@{own.expand(text[1:])}" if text.startswith("@") else text
 
 

@@ -6,7 +6,8 @@ use snapsync_manifest::ManifestReader;
 use snapsync_model::{Change, Counts, Error, Kind, RelPath, Result, SnapshotInfo, entries, printable, size};
 use snapsync_sys::Named;
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 
 /// Trees of fewer entries are guarded only by limits that somebody has set: in a small tree, a few files are
 /// many of a hundred.
@@ -67,15 +68,18 @@ pub(crate) fn check(
     };
     let refuse =
         |measure: &Measure, what, which: &str| refused(standby, snapshot, &measure.told(what), which);
-    let deleted = of_entries(guard.deleted, DELETED, counts.deleted);
-    if deleted.is_beyond() {
-        let (_, which) = worst(manifest, |row| row.flags.deleted)?;
-        return Err(refuse(&deleted, "deleted", &which));
-    }
-    let mut changed = of_entries(guard.changed, CHANGED, counts.changed);
-    if changed.is_beyond() {
-        // What is counted are also other attributes and names.
-        let (files, which) = worst(manifest, is_rewritten)?;
+    let mut deleted = of_entries(guard.deleted, DELETED, counts.deleted);
+    // At most: some have other attributes or names alone, and what is created may be where nothing was.
+    let anew = counts.changed.saturating_add(counts.created.min(counts.deleted));
+    let mut changed = of_entries(guard.changed, CHANGED, anew);
+    if deleted.is_beyond() || changed.is_beyond() {
+        let made = made(manifest)?;
+        let (gone, which) = worst(manifest, |row| row.flags.deleted && !made.has(row))?;
+        deleted.part = gone;
+        if deleted.is_beyond() {
+            return Err(refuse(&deleted, "deleted", &which));
+        }
+        let (files, which) = worst(manifest, |row| is_rewritten(row) || made.replaces(row))?;
         changed.part = files;
         if changed.is_beyond() {
             return Err(refuse(&changed, "written anew", &which));
@@ -89,6 +93,31 @@ pub(crate) fn check(
         return Err(refuse(&shrink, "gone", &which));
     }
     Ok(())
+}
+
+/// The paths at which something is created, by their hashes. Whoever writes a file under another name and
+/// renames it over the old one has not deleted anything.
+struct Made(HashSet<u64>, RandomState);
+
+impl Made {
+    /// Whether something takes the place of what a row deletes.
+    fn has(&self, row: &Change) -> bool {
+        row.old_path.as_ref().is_some_and(|path| self.0.contains(&self.1.hash_one(path.as_bytes())))
+    }
+
+    fn replaces(&self, row: &Change) -> bool {
+        row.kind == Kind::File && row.flags.deleted && self.has(row)
+    }
+}
+
+fn made(manifest: &dyn Named) -> Result<Made> {
+    let mut made = Made(HashSet::new(), RandomState::new());
+    for row in ManifestReader::open(manifest)?.only(|row| row.flags.created) {
+        let path = row?.path.unwrap_or_default();
+        let hash = made.1.hash_one(path.as_bytes());
+        made.0.insert(hash);
+    }
+    Ok(made)
 }
 
 fn is_rewritten(row: &Change) -> bool {

@@ -1,0 +1,64 @@
+"""The result of a job, out of what its process said."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from snapsync import render
+from snapsync.errors import ExitCode
+from snapsync.jobs.config import Job
+from snapsync.jobs.reports import JobRun
+from snapsync.reports.values import Loss
+
+
+def outcome_of(job: Job, code: int, out: str, err: str, seconds: float) -> JobRun:
+    """The result of a job whose process ended with this exit code and output."""
+    where = (job.name, job.source, job.target)
+    answer = _answer(out)
+    if code in (ExitCode.DONE, ExitCode.INTEGRITY) and "snapshot" in answer:
+        scrub = answer.get("scrub") or {}
+        found = scrub.get("difference_count", 0)
+        return JobRun(
+            *where,
+            "done",
+            code,
+            seconds,
+            snapshot=answer["snapshot"]["name"],
+            data_bytes=answer["data_bytes"],
+            unchanged=answer["unchanged"],
+            notes=tuple(answer["recovered"]) + tuple(answer["notes"]),
+            losses=tuple(Loss(**loss) for loss in answer["losses"]),
+            differences=found,
+            advice=_differing(scrub) if found else "",
+        )
+    error = answer.get("error", {})
+    last_words = err.strip().splitlines()[-1:] or [f"its process ended with {code}, and no word"]
+    message = error.get("message") or last_words[0]
+    # A negative code is the signal that killed the process.
+    code = code if code > 0 else ExitCode.FAILED
+    return JobRun(*where, "failed", code, seconds, error=message, advice=error.get("advice", ""))
+
+
+def _differing(scrub: dict[str, Any]) -> str:
+    """A sentence about the files that a finished round found to differ."""
+    files = render.count(scrub["difference_count"], "file is", "files are")
+    shown = ", ".join(render.name(unlike["path"]) for unlike in scrub["differences"][:3])
+    return f"{files} not the same on both sides, and travel again with the next round: {shown}"
+
+
+def _answer(out: str) -> dict[str, Any]:
+    try:
+        answer = json.loads(out)
+    except ValueError:
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def words(outcome: JobRun) -> Iterator[str]:
+    """What a reader of the log needs beyond the summary."""
+    yield from outcome.notes
+    yield from (line.strip() for line in render.losses(outcome.losses))
+    if outcome.error is not None:
+        yield outcome.error
+    if outcome.advice:
+        yield from outcome.advice.splitlines()
