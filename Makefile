@@ -41,7 +41,8 @@ TEST_TOOLS := btrfs-progs=mkfs.btrfs xfsprogs=mkfs.xfs e2fsprogs=mkfs.ext4 acl=s
 	libcap2-bin=setcap exfat-fuse=mount.exfat-fuse exfatprogs=mkfs.exfat ntfs-3g=mkfs.ntfs \
 	age=age faketime=faketime openssh-server=sshd sshfs=sshfs bindfs=bindfs rsync=rsync iproute2=ip strace=strace \
 	patch=patch sqlite3=sqlite3 postgresql=pg_ctlcluster man-db=man mandoc=mandoc zsh=zsh fish=fish \
-	systemd=systemd-analyze chromium=chromium debootstrap=debootstrap lintian=lintian
+	systemd=systemd-analyze systemd-container=systemd-nspawn chromium=chromium debootstrap=debootstrap \
+	lintian=lintian
 
 .PHONY: demo test fuzz soak bench bench-log bench-history bench-stages screenshots man docs dist lint fmt build \
 	clean test-tools
