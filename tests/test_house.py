@@ -539,6 +539,7 @@ PYTHON_LEVELS = """
     jobs.state
     jobs.around jobs.outcomes jobs.turns
     jobs.lag jobs.prometheus jobs.runner
+    jobs.metered
     page.file page.kept page.library page.markup page.rows page.timeline page.unusual
     page.charts page.tables page.tree
     page.figures

@@ -33,7 +33,8 @@ class Job:
     It runs each `period` of seconds, or `when` the calendar says; only when it is named without either, and
     up to `jitter` seconds later.
     `hooks` are commands around its rounds, and `notify` says who is told of them. `on_failure` is a unit of
-    systemd that is started when a round fails, `environment` a file of credentials for a log.
+    systemd that is started when a round fails, `environment` a file of credentials for a log, and
+    `metrics` one that metrics of all jobs are written to.
     `options` are those of `snapsync sync` that the configuration names; each can be read as an attribute.
     `exclude` is None where the volume's own patterns stay; empty, everything is replicated again.
     """
@@ -48,6 +49,7 @@ class Job:
     guard: Mapping[str, int] | None = None
     on_failure: str | None = None
     environment: str | None = None
+    metrics: str | None = None
     hooks: Hooks = field(default_factory=Hooks)
     notify: Notify = field(default_factory=Notify)
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -332,6 +332,7 @@ KEYS: dict[str, Callable[[object], object]] = {
     "hooks": _hooks,
     "notify": _notify,
     "environment": _file,
+    "metrics": _file,
     "snapshot": _snapshot,
     **{name: _MORE.get(name) or _KINDS[kind] for name, (kind, _) in OF_A_JOB.items()},
 }
@@ -357,6 +358,7 @@ OWN_KEYS = {
         "What makes the tree that is read, by take, path, release, identity and timeout.",
     ),
     "notify": ("table", "", "Who is told of failures, recoveries and warnings, and by which means."),
+    "metrics": ("text", "", "A file of metrics for Prometheus that `snapsync run` writes after its rounds."),
     "environment": ("text", "", "A file of credentials for a log, with lines NAME=VALUE."),
 }
 """What a key that is no option of `sync` takes: its type, its default and its meaning, for the man page."""

@@ -1,7 +1,7 @@
 """`snapsync run`: the jobs of the configuration that are due."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 
 from snapsync import render
 from snapsync.cli.arguments import ConfigFile
@@ -86,12 +86,10 @@ def run(
     how = _How(bool(jobs), now=now, watch=watch, due=due, dry_run=dry_run, no_wait=no_wait)
     how.check()
     if watch:
-        asked = _jobs(config, jobs or ())
-        is_scheduled = _is_scheduled(config, jobs or (), asked)
-        _watch(output, lambda: _jobs(config, jobs or ()), parallel, is_scheduled=is_scheduled)
+        _watch(output, config, jobs or (), parallel)
     if not due:
         _tell_gone(output, config)
-    return _once(output, _jobs(config, jobs or ()), parallel, how)
+    return _once(output, config, _jobs(config, jobs or ()), parallel, how)
 
 
 class _How(Record):
@@ -120,7 +118,7 @@ class _How(Record):
             raise told(UsageError(message), message, "leave out --due, --dry-run and --no-wait")
 
 
-def _once(output: Output, asked: "list[Job]", parallel: int, how: _How) -> int:
+def _once(output: Output, config: "Path | None", asked: "list[Job]", parallel: int, how: _How) -> int:
     from snapsync.jobs import runner
 
     if how.dry_run:
@@ -130,7 +128,16 @@ def _once(output: Output, asked: "list[Job]", parallel: int, how: _How) -> int:
     waits = not (how.only_due or how.no_wait)
     report = runner.run(asked, parallel=parallel, only_due=how.only_due, waits=waits, note=output.note)
     output.summary(report, _lines(report.jobs))
+    _write_metrics(output, config)
     return report.exit_code
+
+
+def _write_metrics(output: Output, config: "Path | None") -> None:
+    from snapsync.jobs import metered
+    from snapsync.jobs.config import load
+
+    for line in metered.write(load(config)):
+        output.note(line)
 
 
 def _tell_gone(output: Output, config: "Path | None") -> None:
@@ -160,26 +167,32 @@ def _is_scheduled(config: "Path | None", names: Sequence[str], jobs: "Sequence[J
     return any(job.is_scheduled for job in [*jobs, *wild])
 
 
-def _watch(
-    output: Output, jobs: "Callable[[], list[Job]]", parallel: int, *, is_scheduled: bool
-) -> "NoReturn":
+def _watch(output: Output, config: "Path | None", named: Sequence[str], parallel: int) -> "NoReturn":
     from snapsync.cli import main
     from snapsync.jobs import runner
     from snapsync.jobs.fork_server import ForkServer
     from snapsync.jobs.reports import RunReport
 
-    if not is_scheduled:
+    if not _is_scheduled(config, named, _jobs(config, named)):
         message = "no job that is to be watched has a period, or a time in `when`"
         raise told(UsageError(message), message, 'say how often it is to run, as in period = "15m"')
 
     def ran(job: "JobRun") -> None:
         output.summary(RunReport((job,), job.exit_code), _lines([job]))
         print(end="", flush=True)
+        with suppress(
+            SnapsyncError
+        ):  # the configuration may have a mistake just now, which is told elsewhere
+            _write_metrics(output, config)
 
     find("sync")  # loaded once, for all rounds
     with closing(ForkServer(main.run)) as server:
         runner.watch(
-            _Latest(jobs, output.note), parallel=parallel, start=server.start, note=output.note, ran=ran
+            _Latest(lambda: _jobs(config, named), output.note),
+            parallel=parallel,
+            start=server.start,
+            note=output.note,
+            ran=ran,
         )
 
 
