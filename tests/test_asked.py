@@ -105,6 +105,7 @@ def test_each_field_of_a_request_is_in_the_table_and_tried() -> None:
         "join",
         "secret",
         "report",
+        "plan",
     }
     assert half - {"has_manifest"} == set(PUSHED), (
         "what a primary's half asks is about its standby, and tried"

@@ -246,7 +246,7 @@ impl<'a> LogStandby<'a> {
 }
 
 impl StandbyEnd for LogStandby<'_> {
-    fn look(&mut self, _lineage: Option<Uuid>) -> Result<StandbyInfo> {
+    fn look(&mut self, _lineage: Option<Uuid>, _plan: bool) -> Result<StandbyInfo> {
         self.log = Log::open(&self.address)?.map(Arc::new);
         if let (Some(log), Ok(volume)) = (&self.log, self.own.volume()) {
             let (known, address) = (volume.standbys(), self.address.to_string());

@@ -80,6 +80,9 @@ pub(crate) enum Ask {
     Look {
         #[serde(default)]
         lineage: Option<Uuid>,
+        /// No round follows, and what its tree holds is to be told, too.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        plan: bool,
     },
     /// `join` says where further channels connect at the primary's end.
     Open {

@@ -112,8 +112,8 @@ impl<'w, 'a> Remote<'w, 'a> {
 }
 
 impl StandbyEnd for Remote<'_, '_> {
-    fn look(&mut self, lineage: Option<Uuid>) -> Result<StandbyInfo> {
-        match self.ask(&Ask::Look { lineage })? {
+    fn look(&mut self, lineage: Option<Uuid>, plan: bool) -> Result<StandbyInfo> {
+        match self.ask(&Ask::Look { lineage, plan })? {
             Answer::Looked(looked) => {
                 let lacks = looked.lacks.as_ref().map(|what| named(what, &self.wire.peer, &self.wire.about));
                 Ok(StandbyInfo { path: self.there(&looked.path), lacks, ..looked }.bounded())

@@ -99,8 +99,8 @@ impl Serving<'_, '_, '_, '_> {
             return Err(nonsense(&self.wire.peer, "a request out of turn"));
         }
         match ask {
-            Ask::Look { lineage } => {
-                let looked = self.standby.look(lineage)?;
+            Ask::Look { lineage, plan } => {
+                let looked = self.standby.look(lineage, plan)?;
                 self.wire.tell(&Answer::Looked(looked))?;
             }
             Ask::Open { lineage, epoch, promotions, join, drift } => {

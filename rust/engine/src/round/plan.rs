@@ -34,7 +34,7 @@ pub(crate) fn plan(
         _ => options.clone(),
     };
     let asked = Rights::OWNER.subset(options, source, primary.as_ref())?;
-    let looked = standby.look(primary.as_ref().map(|volume| volume.info().lineage))?;
+    let looked = standby.look(primary.as_ref().map(|volume| volume.info().lineage), true)?;
     expect_follower(primary.as_ref(), &looked)?;
     known::is_standby_of(&looked, source, primary.as_ref())?;
     if !options.new_standby {

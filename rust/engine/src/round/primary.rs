@@ -75,7 +75,7 @@ fn begin(
             "leave out --name and the patterns, or --snap",
         ));
     }
-    let looked = standby.look(primary.as_ref().map(|volume| volume.info().lineage))?;
+    let looked = standby.look(primary.as_ref().map(|volume| volume.info().lineage), false)?;
     let primary = known::fence(primary, &looked, rights)?;
     known::is_standby_of(&looked, &source, primary.as_ref())?;
     if !options.new_standby {

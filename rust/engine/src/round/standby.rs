@@ -291,7 +291,7 @@ fn out_of_turn(why: &str) -> Error {
 }
 
 impl StandbyEnd for Local<'_> {
-    fn look(&mut self, lineage: Option<Uuid>) -> Result<StandbyInfo> {
+    fn look(&mut self, lineage: Option<Uuid>, plan: bool) -> Result<StandbyInfo> {
         self.expect_own(lineage)?;
         let volume = self.target.volume.as_ref();
         let journal = volume.map_or(Ok(None), |volume| Journal::load(&volume.store()))?;
@@ -305,8 +305,9 @@ impl StandbyEnd for Local<'_> {
             volume: volume.map(|volume| volume.info().id),
             filesystem: self.target.filesystem(),
             lacks: self.target.lacks.clone(),
-            newest: volume.map_or(Ok(None), newest_of)?,
-            available: self.target.available(),
+            // The records of all snapshots are read for it, and once more when the standby is opened.
+            newest: volume.filter(|_| plan).map_or(Ok(None), newest_of)?,
+            available: plan.then(|| self.target.available()).flatten(),
         })
     }
 

@@ -110,7 +110,8 @@ pub(crate) struct Pending {
 /// The questions of the primary's half to the standby's half, in this order.
 pub(crate) trait StandbyEnd {
     /// `lineage` is the primary's, if it is a volume.
-    fn look(&mut self, lineage: Option<Uuid>) -> Result<StandbyInfo>;
+    /// Only a `plan` has to know what its tree holds, and how much room there is.
+    fn look(&mut self, lineage: Option<Uuid>, plan: bool) -> Result<StandbyInfo>;
     /// Opens the standby, and makes the volume if there is none.
     fn open(&mut self, opening: OpenRequest) -> Result<State>;
     /// Tells of its copies of some files, while the primary reads its own. Those of one question `fit`.
