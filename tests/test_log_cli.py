@@ -194,7 +194,8 @@ def test_the_service_may_write_to_the_directory_of_a_log(tmp_path: Path) -> None
         jobs = (f"[job.j{number}]\n{job('/srv/web', target)}" for number, target in enumerate(targets))
         file.write_text("".join(jobs))
         done("service", "install", "--config", file, "--dir", tmp_path)
-        return (tmp_path / "snapsync.service").read_text().splitlines()
+        text = "\n".join(unit.read_text() for unit in sorted(tmp_path.glob("snapsync@*.service")))
+        return [line for line in text.splitlines() if not line.startswith("Description=")]
 
     opened = [line for line in unit("file:///usr/local/log", "s3://bucket/usr") if "ReadWritePaths" in line]
     assert opened == ["ReadWritePaths=-/usr/local/log", "ReadWritePaths=-/usr/local"]

@@ -239,7 +239,7 @@ def test_nothing_ends_a_line_of_a_unit(bad: str) -> None:
 def test_systemd_opens_the_places_that_jobs_name(name: str) -> None:
     need("systemd-analyze")
     jobs = {"web": config.Job("web", f"/usr/local/{name}", "/b", period=60)}
-    text = service.units(config.Config(jobs, ()), user=False, config=None)["snapsync.service"]
+    text = service.units(config.Config(jobs, ()), user=False, config=None)["snapsync@web.service"]
     line = next(line for line in text.splitlines() if line.startswith("ReadWritePaths="))
     # systemd's own reader of words that may be quoted.
     assert read_as_systemd(line.removeprefix("ReadWritePaths=")) == [f"-/usr/local/{name}"]
