@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 _SHELLS = ["bash", "zsh", "fish"]
 _VALUES = {"compress": ["none", "zstd:1", "zstd:3", "zstd:19"]}
 
+_AT = "@"
+
 
 def answer(words: list[str]) -> int:
     """Print what the last of `words` may become, a line each; nothing where that is a path."""
@@ -36,7 +38,7 @@ def _candidates(words: list[str]) -> "Iterable[str]":
         return _SHELLS
     if words[0] == "run":
         return _jobs(words)
-    return _snapshots(word) if "@" in word else ()
+    return _snapshots(word) if word.count("@") else ()
 
 
 def _verbs() -> list[str]:
@@ -85,7 +87,8 @@ def _snapshots(word: str) -> list[str]:
 
     from snapsync.api.snapshots import list_
 
-    volume = word.rpartition("@")[0]
+    # The name is not typed to its end, and so no Location yet.
+    volume = word[: word.rindex(_AT)]
     if not os.path.isdir(volume):
         return []
     return [f"{volume}@latest", *(f"{volume}@{snap.name}" for snap in list_(volume).snapshots)]

@@ -65,7 +65,7 @@ def parse(text: str) -> Calendar:
     words = text.lower().split()
     if len(words) <= 2 and words[:1] == ["hourly"]:
         return Calendar(text, minute=_minute(words[1]) if words[1:] else 0)
-    at = _time(words.pop()) if words and ":" in words[-1] else time()
+    at = _time(words.pop()) if words and words[-1].count(":") else time()
     match words:
         case ["daily"]:
             return Calendar(text, at=at)

@@ -150,7 +150,7 @@ def _tried(
 ) -> Iterator[str]:
     """Try some times to reach an address."""
     try:
-        url = address if not address.startswith("@") else _secret(Path(address[1:]))
+        url = address if address[:1] != "@" else _secret(Path(address[1:]))
     except (SnapsyncError, OSError) as error:
         yield f"cannot read where {what} is: {describe(error).message}"
         return

@@ -186,13 +186,13 @@ def _address(value: object) -> str:
     text = _words(value)
     if not text.startswith(("http://", "https://", "@/", "@~/")):
         raise Bad(value, "write an address that begins with https://, or @FILE for a file that it stands in")
-    if not text.startswith("@") and "@" in text.split("/")[2]:
+    if text[:1] != "@" and text.split("/")[2].count("@"):
         raise Bad(value, "write it without a user and a password, which are not sent")
-    return f"@{own.expand(text[1:])}" if text.startswith("@") else text
+    return f"@{own.expand(text[1:])}" if text[:1] == "@" else text
 
 
 def _mail(value: object) -> str:
-    if "@" not in _words(value) or "," in _words(value):
+    if not _words(value).count("@") or "," in _words(value):
         raise Bad(value, "write one address, such as root@example.org")
     return _words(value)
 
