@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,11 @@ def test_metrics_that_cannot_be_written_are_told_and_fail_no_job(jobs: Jobs, pai
     ran = jobs.run("one")
     assert ran.code == 0
     assert "cannot write the metrics to /not/there/jobs.prom" in ran.err
+
+
+def test_a_configuration_that_is_spoiled_during_a_round_does_not_fail_it(jobs: Jobs, pair: Pair) -> None:
+    spoil = json.dumps([sys.executable, "-c", f"open({str(jobs.file)!r}, 'w').write('[')"])
+    jobs.add("one", pair.source, pair.target, f'period = "15m"\n[job.one.hooks]\nafter = {spoil}')
+    ran = jobs.run("one")
+    assert ran.code == 0, ran
+    assert "no metrics are written" in ran.err

@@ -1,7 +1,7 @@
 """`snapsync run`: the jobs of the configuration that are due."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 
 from snapsync import render
 from snapsync.cli.arguments import ConfigFile
@@ -136,7 +136,12 @@ def _write_metrics(output: Output, config: "Path | None") -> None:
     from snapsync.jobs import metered
     from snapsync.jobs.config import load
 
-    for line in metered.write(load(config)):
+    try:
+        found = load(config)
+    except (SnapsyncError, OSError) as error:  # it has changed since the rounds began
+        output.note(f"no metrics are written: {describe(error).message}")
+        return
+    for line in metered.write(found):
         output.note(line)
 
 
@@ -180,10 +185,7 @@ def _watch(output: Output, config: "Path | None", named: Sequence[str], parallel
     def ran(job: "JobRun") -> None:
         output.summary(RunReport((job,), job.exit_code), _lines([job]))
         print(end="", flush=True)
-        with suppress(
-            SnapsyncError
-        ):  # the configuration may have a mistake just now, which is told elsewhere
-            _write_metrics(output, config)
+        _write_metrics(output, config)
 
     find("sync")  # loaded once, for all rounds
     with closing(ForkServer(main.run)) as server:
