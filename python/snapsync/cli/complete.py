@@ -10,8 +10,6 @@ if TYPE_CHECKING:
 _SHELLS = ["bash", "zsh", "fish"]
 _VALUES = {"compress": ["none", "zstd:1", "zstd:3", "zstd:19"]}
 
-_AT = "@"
-
 
 def answer(words: list[str]) -> int:
     """Print what the last of `words` may become, a line each; nothing where that is a path."""
@@ -38,7 +36,7 @@ def _candidates(words: list[str]) -> "Iterable[str]":
         return _SHELLS
     if words[0] == "run":
         return _jobs(words)
-    return _snapshots(word) if word.count("@") else ()
+    return _snapshots(word)
 
 
 def _verbs() -> list[str]:
@@ -85,10 +83,12 @@ def _snapshots(word: str) -> list[str]:
     """VOLUME@SNAP for each snapshot of a volume on this machine; a log or a host would be slow to ask."""
     import os
 
+    from snapsync._native import Location
     from snapsync.api.snapshots import list_
 
-    # The name is not typed to its end, and so no Location yet.
-    volume = word[: word.rindex(_AT)]
-    if not os.path.isdir(volume):
+    # With a letter more it names a snapshot, also where nothing of its name is typed yet.
+    location = Location.known(f"{word}x")
+    volume = location.path
+    if location.snapshot is None or location.host is not None or not os.path.isdir(volume):
         return []
     return [f"{volume}@latest", *(f"{volume}@{snap.name}" for snap in list_(volume).snapshots)]

@@ -48,9 +48,11 @@ def ended(
 ) -> Iterator[str]:
     """Tell how a round ended, if that is new. Yields a sentence for each that cannot be told."""
     yield from telling.ping(job.notify, "/fail" if outcome.error else "", outcome.error or "", is_over)
+    if not telling.means(job.notify):
+        return
     at = state.now()
     event, kept = _event(job, before, outcome, at)
-    if event is not None and telling.is_told(job.notify, event):
+    if event is not None and event.event in job.notify.about:
         problems = list(telling.tell(job.notify, event, held, is_over))
         yield from problems
         if len(problems) >= telling.means(job.notify):

@@ -219,20 +219,35 @@ def _job(file: Path, name: str, keys: dict[str, Any]) -> Job:
 
 
 def _made(name: str, keys: Mapping[str, Any]) -> Job:
-    hooks, of_snapshot = _hooks(keys.get("hooks", {}))
-    keys = {**keys, "hooks": hooks, "notify": Notify(**keys.get("notify", {}))}
-    keys |= of_snapshot | keys.pop("snapshot", {})
+    around, inside = _hooks(keys.get("hooks", {}))
+    keys = {**keys, "hooks": Hooks(**around), "notify": Notify(**keys.get("notify", {}))}
+    keys |= _commands(inside, _OF_HOOKS) | _commands(keys.pop("snapshot", {}), _OF_SNAPSHOT)
     given = {key: value for key, value in keys.items() if key in OF_A_JOB or key in COMMANDS}
     return Job(name, options=given, **{key: value for key, value in keys.items() if key not in given})
 
 
-def _hooks(table: Mapping[str, Any]) -> tuple[Hooks, dict[str, str]]:
-    """The hooks of a job: those that are run around its round, and those that its `sync` runs."""
-    around = {name: value for name, value in table.items() if not name.endswith("_snapshot")}
-    inside = {name: shlex.join(words) for name, words in table.items() if name.endswith("_snapshot")}
-    if inside and "timeout" in table:
-        inside["hook_timeout"] = f"{table['timeout']}s"
-    return Hooks(**around), inside
+# What keys of these tables are called as options of `snapsync sync`, where that is another name.
+_OF_HOOKS = {"timeout": "hook_timeout"}
+_OF_SNAPSHOT = {"timeout": "take_timeout", "path": "taken_at"}
+
+
+def _hooks(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The hooks that are run around a round, and those that its `sync` runs, each with the time limit."""
+    inside = {name for name in table if name.endswith("_snapshot")}
+    around = {name: value for name, value in table.items() if name not in inside}
+    limit = {"timeout": table["timeout"]} if inside and "timeout" in table else {}
+    return around, {name: table[name] for name in inside} | limit
+
+
+def _commands(table: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, str]:
+    """A table as options of `snapsync sync`, each as it is typed there."""
+    return {names.get(key, key): _typed(value) for key, value in table.items()}
+
+
+def _typed(value: Any) -> str:
+    if isinstance(value, tuple):
+        return shlex.join(value)
+    return f"{value}s" if isinstance(value, int) else str(value)
 
 
 class _File:

@@ -59,7 +59,7 @@ def _planned(job: Job, known: Mapping[str, state.Run], at: datetime, *, only_due
     if only_due and not state.is_due(job, known, at):
         told = "" if state.due(job, run, at) is None else state.why(job, run, at)
         return replace(_waiting(job, known), why=told)
-    if (lost := _not_there(job)) is not None:
+    if (lost := _not_there(job, run)) is not None:
         failed = outcome_of(job, *lost, 0.0)
         return replace(failed, outcome="refused", why=failed.error or "")
     return JobRun(*where, "due", 0, 0.0, why=state.why(job, run, at) if only_due else "it was asked for")
@@ -190,10 +190,15 @@ class _Runner:
                 is_taken = True
             if not is_taken:
                 return JobRun(job.name, job.source, job.target, "running", ExitCode.DONE, 0.0)
-            known = state.runs() if self._only_due else {}
+            try:
+                known = state.runs()
+            except (OSError, SnapsyncError) as error:
+                # Without it an empty mount point could be taken for a new target.
+                why = describe(error)
+                return outcome_of(job, *_failure(why.exit_code, why.message, why.advice), 0.0)
             if self._only_due and not state.is_due(job, known, state.now()):
                 return _waiting(job, known)  # another process has just run it
-            return self._alone(job)
+            return self._alone(job, state.of(job, known))
 
     def _may_wait(self, job: Job) -> Callable[[turns.Turn], bool]:
         """Asked while another process runs a job: whether to wait on. The first time it is told."""
@@ -209,21 +214,13 @@ class _Runner:
 
         return may
 
-    def _alone(self, job: Job) -> JobRun:
-        """Run a job as soon as no other one of its volumes does."""
-        before = self._known(job)
+    def _alone(self, job: Job, before: state.Run | None) -> JobRun:
+        """Run a job as soon as no other one of its volumes does, and tell of it."""
         self._complain(job, around.began(job, self._is_over))
-        outcome = self._in_turn(job)
+        outcome = self._in_turn(job, before)
         if not self._is_stopped:
             self._complain(job, around.ended(job, before, outcome, self._held, self._is_over))
         return outcome
-
-    def _known(self, job: Job) -> state.Run | None:
-        try:
-            return state.of(job, state.runs())
-        except (SnapsyncError, OSError) as error:
-            self._tell(f"{job.name}: what became of it before is not known: {describe(error).message}")
-            return None
 
     def _is_over(self) -> bool:
         return self._is_stopped
@@ -236,7 +233,7 @@ class _Runner:
             # Its words may hold what is secret. The round, and those of other jobs, count for more.
             self._tell(f"{job.name}: what became of it cannot be told ({type(error).__name__})")
 
-    def _in_turn(self, job: Job) -> JobRun:
+    def _in_turn(self, job: Job, before: state.Run | None) -> JobRun:
         source, target = _whole(job.source), _whole(job.target)
         with ExitStack() as held, ExitStack() as yielded:
             # Jobs of one volume run one after the other, because its lock would keep the second one
@@ -246,11 +243,11 @@ class _Runner:
                     lock = self._places[place]
                 (held if place == target else yielded).enter_context(lock)
             yielded.enter_context(self._slots)
-            return self._round(job, yielded.close)
+            return self._round(job, before, yielded.close)
 
-    def _round(self, job: Job, give_way: Callable[[], None]) -> JobRun:
+    def _round(self, job: Job, before: state.Run | None, give_way: Callable[[], None]) -> JobRun:
         at, started = state.now(), monotonic()
-        lost = _not_there(job)
+        lost = _not_there(job, before)
         self._note(lambda: state.attempted(job, at))
         code, out, err = lost or self._hooked(job) or self._sync(job, give_way)
         outcome = outcome_of(job, code, out, err, monotonic() - started)
@@ -273,8 +270,7 @@ class _Runner:
         error = self._hook(job, "before", None)
         if error is None:
             return None
-        advice = "the round was not begun: mend the hook, or what it looks at"
-        return ExitCode.FAILED, json.dumps({"error": {"message": error, "advice": advice}}), ""
+        return _failure(ExitCode.FAILED, error, "the round was not begun: mend the hook, or what it looks at")
 
     def _hook(self, job: Job, name: str, outcome: JobRun | None) -> str | None:
         error, said = around.hook(job, name, outcome, self._held)
@@ -314,7 +310,7 @@ class _Runner:
         if code is None:
             message = "it stood still for too long, and was ended"
             advice = "see whether both file systems answer, and try it by hand"
-            return ExitCode.FAILED, json.dumps({"error": {"message": message, "advice": advice}}), ""
+            return _failure(ExitCode.FAILED, message, advice)
         return code, out, err
 
 
@@ -325,12 +321,16 @@ def _new_process(command: Sequence[str]) -> Process:
     return Popen(words, stdin=DEVNULL, stdout=PIPE, stderr=PIPE)
 
 
-def _not_there(job: Job) -> tuple[int, str, str] | None:
+def _failure(code: int, message: str, advice: str) -> tuple[int, str, str]:
+    """What a process says that ends with this failure."""
+    return code, json.dumps({"error": {"message": message, "advice": advice}}), ""
+
+
+def _not_there(job: Job, run: state.Run | None) -> tuple[int, str, str] | None:
     """The refusal of a job one of whose volumes on this machine is missing; None if none is.
 
     An empty mount point must not be taken for a new target.
     """
-    run = state.of(job, state.runs())
     for side, place in (("source", job.source), ("target", job.target)):
         if run is None or run.good is None or is_remote(place) or state.has_store(place):
             continue
@@ -339,7 +339,7 @@ def _not_there(job: Job) -> tuple[int, str, str] | None:
             "mount its file system, and the job goes on by itself; if it is gone, "
             f"`snapsync sync {job.source} {job.target} --new-standby` begins anew"
         )
-        return ExitCode.REFUSED, json.dumps({"error": {"message": message, "advice": advice}}), ""
+        return _failure(ExitCode.REFUSED, message, advice)
     return None
 
 

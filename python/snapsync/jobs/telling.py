@@ -108,11 +108,6 @@ def means(notify: Notify) -> int:
     return sum(map(bool, (notify.command, notify.webhook, notify.mail)))
 
 
-def is_told(notify: Notify, event: Event) -> bool:
-    """Whether somebody wants to know of an event."""
-    return event.event in notify.about and means(notify) > 0
-
-
 def tell(notify: Notify, event: Event, held: Held, is_over: Callable[[], bool]) -> Iterator[str]:
     """Tell of an event by all means that were asked for. Yields a sentence for each that did not work.
 

@@ -1,7 +1,6 @@
 """What the value of each key of a configuration may be."""
 
 import re
-import shlex
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -175,9 +174,6 @@ def _keep(value: object) -> dict[str, int]:
     return value
 
 
-_Kinds = Mapping[str, Callable[[object], object]]
-
-
 def _program(value: object) -> tuple[str, ...]:
     return tuple(_command(value))
 
@@ -236,48 +232,21 @@ _notify = _table(
 _GUARDS = tuple(name.removeprefix("guard_") for name in options(GuardOptions) if name.startswith("guard_"))
 
 
-def _guard(value: object) -> dict[str, int]:
-    if not isinstance(value, dict):
-        raise Bad(value, 'write shares, as in { deleted = "25%", changed = "off" }')
-    limits = {}
-    for name, share in value.items():
-        if name not in _GUARDS:
-            raise Bad(f"{name} = {share}", nearest(name, _GUARDS, "guards"))
-        try:
-            limits[name] = units.percent(str(share))
-        except ValueError:
-            raise Bad(f"{name} = {_toml(share)}", 'write a share such as "25%", or "off"') from None
-    return limits
+def _share(value: object) -> int:
+    try:
+        return units.percent(str(value))
+    except ValueError:
+        raise Bad(value, 'write a share such as "25%", or "off"') from None
+
+
+_guard = _table("guard", dict.fromkeys(_GUARDS, _share))
 
 
 def _snapshot(value: object) -> dict[str, object]:
-    """Commands that make the tree that is read, as `snapsync sync` takes them."""
-    others = {"path": ("taken_at", _words), "identity": ("identity", _identity)}
-    checked = _commands(value, ("take", "release"), "take_timeout", others)
+    """What makes the tree that is read."""
+    checked = _SNAPSHOT(value)
     if "take" not in checked:
         raise Bad(value, "give `take`, the command that makes the tree")
-    return checked
-
-
-def _commands(
-    value: object,
-    names: tuple[str, ...],
-    timeout: str,
-    others: Mapping[str, tuple[str, Callable[[object], object]]],
-) -> dict[str, object]:
-    if not isinstance(value, dict):
-        raise Bad(value, f'write a table with commands, as in {names[0]} = ["sync"]')
-    checked: dict[str, object] = {}
-    for name, given in value.items():
-        if name == "timeout":
-            checked[timeout] = f"{_period(given)}s"
-        elif name in others:
-            option, read = others[name]
-            checked[option] = read(given)
-        elif name not in names:
-            raise Bad(name, nearest(name, (*names, *others, "timeout"), "keys"))
-        else:
-            checked[name] = shlex.join(_command(given))
     return checked
 
 
@@ -295,6 +264,11 @@ def _identity(value: object) -> str:
         raise Bad(value, 'write "inode" or "path"')
     return str(value)
 
+
+_SNAPSHOT = _table(
+    "snapshot",
+    {"take": _program, "release": _program, "path": _words, "identity": _identity, "timeout": _period},
+)
 
 _KINDS: dict[Any, Callable[[object], object]] = {
     bool: _flag,

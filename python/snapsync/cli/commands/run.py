@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import NoReturn
 
-    from snapsync.jobs.config import Job
+    from snapsync.jobs.config import Config, Job
     from snapsync.jobs.reports import JobRun
 
 
@@ -87,9 +87,10 @@ def run(
     how.check()
     if watch:
         _watch(output, config, jobs or (), parallel)
+    found = _load(config)
     if not due:
-        _tell_gone(output, config)
-    return _once(output, config, _jobs(config, jobs or ()), parallel, how)
+        _tell_gone(output, found)
+    return _once(output, config, _jobs(found, jobs or ()), parallel, how)
 
 
 class _How(Record):
@@ -134,10 +135,9 @@ def _once(output: Output, config: "Path | None", asked: "list[Job]", parallel: i
 
 def _write_metrics(output: Output, config: "Path | None") -> None:
     from snapsync.jobs import metered
-    from snapsync.jobs.config import load
 
     try:
-        found = load(config)
+        found = _load(config)
     except (SnapsyncError, OSError) as error:  # it has changed since the rounds began
         output.note(f"no metrics are written: {describe(error).message}")
         return
@@ -145,31 +145,31 @@ def _write_metrics(output: Output, config: "Path | None") -> None:
         output.note(line)
 
 
-def _tell_gone(output: Output, config: "Path | None") -> None:
+def _tell_gone(output: Output, found: "Config") -> None:
     from snapsync.jobs import lag
-    from snapsync.jobs.config import load
 
-    for line in lag.gone(load(config)):
+    for line in lag.gone(found):
         output.note(line)
 
 
-def _jobs(config: "Path | None", names: Sequence[str]) -> "list[Job]":
-    """The jobs of these names, or all that are configured."""
+def _load(config: "Path | None") -> "Config":
     from snapsync.jobs.config import load
 
-    found = load(config)
+    return load(config)
+
+
+def _jobs(found: "Config", names: Sequence[str]) -> "list[Job]":
+    """The jobs of these names, or all that are configured."""
     if not (found.jobs or found.wild):
         message = f"there is no job in {' and '.join(map(str, found.files))}"
         raise told(UsageError(message), message, "write a table [job.NAME] with source, target and period")
     return found.named(names) if names else list(found.jobs.values())
 
 
-def _is_scheduled(config: "Path | None", names: Sequence[str], jobs: "Sequence[Job]") -> bool:
+def _is_scheduled(found: "Config", names: Sequence[str]) -> bool:
     """Whether there is a job to watch, or may be one as soon as a wildcard finds a directory."""
-    from snapsync.jobs.config import load
-
-    wild = [job for job in load(config).lasting() if job.name in (names or (job.name,))]
-    return any(job.is_scheduled for job in [*jobs, *wild])
+    wild = [job for job in found.lasting() if job.name in (names or (job.name,))]
+    return any(job.is_scheduled for job in [*_jobs(found, names), *wild])
 
 
 def _watch(output: Output, config: "Path | None", named: Sequence[str], parallel: int) -> "NoReturn":
@@ -178,7 +178,7 @@ def _watch(output: Output, config: "Path | None", named: Sequence[str], parallel
     from snapsync.jobs.fork_server import ForkServer
     from snapsync.jobs.reports import RunReport
 
-    if not _is_scheduled(config, named, _jobs(config, named)):
+    if not _is_scheduled(_load(config), named):
         message = "no job that is to be watched has a period, or a time in `when`"
         raise told(UsageError(message), message, 'say how often it is to run, as in period = "15m"')
 
@@ -190,7 +190,7 @@ def _watch(output: Output, config: "Path | None", named: Sequence[str], parallel
     find("sync")  # loaded once, for all rounds
     with closing(ForkServer(main.run)) as server:
         runner.watch(
-            _Latest(lambda: _jobs(config, named), output.note),
+            _Latest(lambda: _jobs(_load(config), named), output.note),
             parallel=parallel,
             start=server.start,
             note=output.note,
