@@ -1,14 +1,15 @@
 """Debian machines in containers, each with its own systemd, and a network between them.
 
-They are for the script `first-day`, which plays what an administrator does on a first day.
+They are for the script `first-day`, which plays what an administrator does on a first day; the tests of
+packages have their root directories from here.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,6 +17,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
+SUITE = "bookworm"
+_KEEPING = ("--numeric-owner", "--xattrs")
 _ENVIRONMENT = {
     "HOME": "/root",
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -33,27 +36,32 @@ def sh(*command: str | os.PathLike[str]) -> str:
     return ran.stdout
 
 
-def debian(cache: Path, packages: Sequence[str]) -> Path:
-    """A Debian with these packages and no others, as an archive that is made once."""
-    archive = cache / f"debian-{sha256(' '.join(packages).encode()).hexdigest()[:12]}.tar"
+def debian(cache: Path, packages: Sequence[str] = ()) -> Path:
+    """A Debian with these packages and no others, as an archive that is made once for a kind of machine."""
+    which = sha256(" ".join(packages).encode()).hexdigest()[:12]
+    archive = cache / f"{SUITE}-{os.uname().machine}-{which}.tar"
     if not archive.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        root = cache / "debian"
-        shutil.rmtree(root, ignore_errors=True)
-        asked = f"--include={','.join(packages)}"
-        sh("debootstrap", "--variant=minbase", asked, "bookworm", root, *_mirror())
-        sh("tar", "-C", root, "-cf", f"{archive}.part", ".")
-        os.replace(f"{archive}.part", archive)
-        shutil.rmtree(root)
+        root = Path(tempfile.mkdtemp(prefix="debian-", dir=cache))
+        root.chmod(0o755)
+        asked = [f"--include={','.join(packages)}"] if packages else []
+        sh("debootstrap", "--variant=minbase", *asked, SUITE, root, *mirror())
+        sh("tar", *_KEEPING, "--create", f"--file={root}.tar", f"--directory={root}", ".")
+        os.replace(f"{root}.tar", archive)
+        sh("rm", "-rf", "--one-file-system", root)
     return archive
 
 
-def _mirror() -> list[str]:
-    """The mirror that this machine's own packages come from."""
-    sources = [*sorted(Path("/etc/apt").glob("sources.list.d/*")), Path("/etc/apt/sources.list")]
-    lines = [line for file in sources if file.is_file() for line in file.read_text().splitlines()]
-    found = [line.split()[1] for line in lines if line.startswith(("URIs: ", "deb http"))]
-    return found[:1]
+def unpacked(archive: Path, root: Path) -> None:
+    """Make the root directory that an archive holds."""
+    root.mkdir()
+    sh("tar", *_KEEPING, "--extract", f"--file={archive}", f"--directory={root}")
+
+
+def mirror() -> list[str]:
+    """Where this machine's apt has Debian from; nothing where that is for debootstrap to know."""
+    words = ("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian")
+    return [line for line in sh(*words).splitlines() if "security" not in line][:1]
 
 
 @dataclass
@@ -107,8 +115,7 @@ class Machine:
         return self.home / self.name
 
     def unpack(self, archive: Path, hosts: str) -> None:
-        self.root.mkdir()
-        sh("tar", "-C", self.root, "-xf", archive)
+        unpacked(archive, self.root)
         (self.root / "etc/hosts").write_text(hosts)
         (self.root / "etc/hostname").write_text(f"{self.name}\n")
         for disk in self.disks:
@@ -140,7 +147,7 @@ class Machine:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        self.wait("systemctl is-system-running | grep -E 'running|degraded'")
+        self.wait("systemctl is-system-running | grep -E 'running|degraded'", 180)
 
     def stop(self) -> None:
         """Cut its power."""

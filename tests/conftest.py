@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import remote
+from configured import Jobs
 from machine import FileSystems, Pair, Place, own_mounts, subvolume
 from object_store import Logs
 
@@ -74,6 +75,12 @@ def kinds() -> tuple[str, str]:
 def pair(place: Place, kinds: tuple[str, str]) -> Pair:
     """An empty primary and the path of its standby to be."""
     return Pair.make(place, kinds)
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Jobs:
+    """A configuration of the test's own."""
+    return Jobs(tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -258,8 +258,3 @@ def test_the_notes_of_a_job_stay_with_it(jobs: Jobs, pair: Pair) -> None:
     assert any(
         "empty now" in line for line in run("status", "--config", jobs.file, env=jobs.env).out.splitlines()
     )
-
-
-@pytest.fixture
-def jobs(tmp_path: Path) -> Jobs:
-    return Jobs(tmp_path)

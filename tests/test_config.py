@@ -228,11 +228,6 @@ def test_a_job_is_due_that_never_ran_well_or_has_another_target_now() -> None:
 
 
 @pytest.fixture
-def jobs(tmp_path: Path) -> Jobs:
-    return Jobs(tmp_path)
-
-
-@pytest.fixture
 def pairs(place: Place, jobs: Jobs) -> list[Pair]:
     made = [Pair.make(place, kinds) for kinds in (("btrfs", "xfs"), ("xfs", "ext4"), ("ext4", "btrfs"))]
     for at, pair in enumerate(made):

@@ -18,11 +18,6 @@ SAY = "import os, sys, json; "
 
 
 @pytest.fixture
-def jobs(tmp_path: Path) -> Jobs:
-    return Jobs(tmp_path)
-
-
-@pytest.fixture
 def pair(place: Place) -> Pair:
     pair = Pair.make(place, ("xfs", "ext4"))
     fill(pair.source / "file", 0, 10_000, 1)

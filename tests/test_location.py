@@ -64,11 +64,6 @@ def test_python_is_told_what_rust_understands() -> None:
     assert [config.is_remote(place) for place in (*HERE, *THERE)] == [False] * len(HERE) + [True] * len(THERE)
 
 
-@pytest.fixture
-def jobs(tmp_path: Path) -> Jobs:
-    return Jobs(tmp_path)
-
-
 @POOL
 @pytest.mark.parametrize("text", NOWHERE, ids=["empty", "url", "module", "bare", "open", "user"])
 def test_what_names_no_place_is_refused_by_all_with_the_right_spelling(pair: Pair, text: str) -> None:

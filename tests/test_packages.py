@@ -19,8 +19,10 @@ import yaml
 from machine import missing, need, sh
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+import machines  # noqa: E402
+
 DIST = ROOT / "dist"
-SUITE = "bookworm"
 CACHE = Path.home() / ".cache/snapsync-tests"
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 MACHINE = os.uname().machine
@@ -44,39 +46,22 @@ def the_wheel() -> Path:
     return made(f"snapsync-*-abi3-manylinux_*_{MACHINE}.whl")
 
 
-def mirror() -> list[str]:
-    """Where this machine's apt has Debian from; nothing where that is for debootstrap to know."""
-    need("apt-get")
-    words = ("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian")
-    return [line for line in sh(*words).splitlines() if "security" not in line][:1]
-
-
 @pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def base() -> Path:
     """The archive of a bare Debian."""
     if os.geteuid() != 0:
         missing("root, to make a root directory of Debian")
-    need("debootstrap", "unshare", "chroot")
-    archive = CACHE / f"{SUITE}-{MACHINE}.tar"
-    if not archive.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        root = tmp_path_factory.mktemp("debian")
-        sh("debootstrap", "--variant=minbase", SUITE, root, *mirror())
-        written = archive.with_suffix(f".{os.getpid()}")
-        sh("tar", "--create", "--numeric-owner", "--xattrs", "--file", written, "--directory", root, ".")
-        written.rename(archive)
-        sh("rm", "-rf", "--one-file-system", root)
-    return archive
+    need("apt-get", "debootstrap", "unshare", "chroot")
+    return machines.debian(CACHE)
 
 
 @pytest.fixture
 def debian(base: Path, tmp_path: Path) -> Iterator[Path]:
     """The root directory of a bare Debian, on which apt works."""
     root = tmp_path / "root"
-    root.mkdir()
-    sh("tar", "--extract", "--numeric-owner", "--xattrs", "--file", base, "--directory", root)
-    for place in mirror():  # it may be another one than when the archive was made
-        (root / "etc/apt/sources.list").write_text(f"deb {place} {SUITE} main\n")
+    machines.unpacked(base, root)
+    for place in machines.mirror():  # it may be another one than when the archive was made
+        (root / "etc/apt/sources.list").write_text(f"deb {place} {machines.SUITE} main\n")
     (root / "etc/resolv.conf").write_bytes(Path("/etc/resolv.conf").read_bytes())
     (root / "etc/hosts").write_bytes(Path("/etc/hosts").read_bytes())
     inside(root, "apt-get", "update", "--quiet=2")

@@ -271,8 +271,3 @@ def test_a_job_with_keep_behind_a_forced_command_is_good(jobs: Jobs, server: Ser
     assert len(snapshots(source)) == 1
     assert len(snapshots(folder / "s")) == 3
     assert jobs.outcomes()["web"]["outcome"] == "waiting"
-
-
-@pytest.fixture
-def jobs(tmp_path: Path) -> Jobs:
-    return Jobs(tmp_path)

@@ -184,11 +184,6 @@ def test_jitter_spreads_jobs_and_leaves_each_its_time(berlin: str) -> None:
 # --- the command ----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def jobs(tmp_path: Path) -> Jobs:
-    return Jobs(tmp_path)
-
-
 def test_a_dry_run_says_what_would_run_and_why_and_changes_nothing(jobs: Jobs, place: Place) -> None:
     pair, gone = Pair.make(place, ("xfs", "ext4")), Pair.make(place, ("xfs", "ext4"))
     jobs.add("new", pair.source, pair.target)

@@ -22,11 +22,6 @@ from snapsync.reports.values import Lag
 
 
 @pytest.fixture
-def jobs(tmp_path: Path) -> Jobs:
-    return Jobs(tmp_path)
-
-
-@pytest.fixture
 def synced(place: Place, jobs: Jobs) -> Pair:
     """A job that has done a round of 10,000 bytes."""
     pair = Pair.make(place, ("xfs", "ext4"))

@@ -62,11 +62,6 @@ def site() -> Iterator[Site]:
 
 
 @pytest.fixture
-def jobs(tmp_path: Path) -> Jobs:
-    return Jobs(tmp_path)
-
-
-@pytest.fixture
 def pair(place: Place) -> Pair:
     pair = Pair.make(place, ("xfs", "ext4"))
     fill(pair.source / "file", 0, 10_000, 1)

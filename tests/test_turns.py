@@ -14,11 +14,6 @@ from worlds import fill
 
 
 @pytest.fixture
-def jobs(tmp_path: Path) -> Jobs:
-    return Jobs(tmp_path)
-
-
-@pytest.fixture
 def pair(jobs: Jobs, place: Place) -> Pair:
     """Of a job whose round takes some seconds."""
     pair = Pair.make(place, ("xfs", "ext4"))

@@ -35,11 +35,6 @@ OFTEN = 'period = "1s"\nkeep = { last = 3 }'
 SLOW = """rsh = "sh -c 'sleep 600'\""""
 
 
-@pytest.fixture
-def jobs(tmp_path: Path) -> Jobs:
-    return Jobs(tmp_path)
-
-
 class Watch:
     """A command that watches the jobs, and what it has said so far."""
 
