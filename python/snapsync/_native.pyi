@@ -200,6 +200,7 @@ def serve(
     read_only: bool = False,
     receive_only: bool = False,
     allow_prune: bool = False,
+    allow_adopt: bool = False,
     jobs: int = 0,
 ) -> str: ...
 def send(

@@ -211,6 +211,28 @@ class RoundOptions(TypedDict, total=False):
     history: History
 
 
+class AdoptOptions(TypedDict, total=False):
+    """A first round to a target that is not empty."""
+
+    adopt: Annotated[
+        bool,
+        Option(
+            "--adopt",
+            help="What is at TARGET is a copy of SOURCE, as rsync or a disk brought it: compare all files, bring"
+            " what differs, and keep what that replaces as a snapshot.",
+            once=True,
+        ),
+    ]
+    trust_times: Annotated[
+        bool,
+        Option(
+            "--trust-times",
+            help="With --adopt: do not read files that have the same size and time on both sides.",
+            once=True,
+        ),
+    ]
+
+
 def _guard(name: str, what: str, usual: str) -> Option:
     help_ = f"Refuse a round that {what}; {usual} in trees of 10,000 entries or more."
     return Option(name, read=units.percent, metavar="N%|off", help=help_, once=True)
@@ -345,6 +367,7 @@ class SyncOptions(
     SubsetOptions,
     StandbyOptions,
     RoundOptions,
+    AdoptOptions,
     GuardOptions,
     ScrubOptions,
     HookOptions,

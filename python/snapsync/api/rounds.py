@@ -8,6 +8,7 @@ from snapsync.api import checks
 from snapsync.declare import Unpack, pick
 from snapsync.errors import IntegrityError, UsageError, told
 from snapsync.options import (
+    AdoptOptions,
     ChannelOptions,
     DeltaOptions,
     DriftOptions,
@@ -47,6 +48,9 @@ def sync(
     With `part` it is one of `SOURCE@PART/`, which has patterns, snapshots and standbys of its own and is made
     on first use; without `exclude` it is what `include` names. The first round restores the whole tree into
     an absent or empty `target`; where a standby is known that is not there any more, only with `new_standby`.
+    With `adopt` the target holds a copy of `source`: all of it is compared (or, with `trust_times`, files of
+    equal size and time are believed equal), what differs is brought, and what that replaces is kept as the
+    report's `set_aside`.
     `name` names the snapshot; with `snap` none is taken, and that of `source` (or "latest") is brought.
     `keep` says which snapshots stay on both sides afterwards (see `prune`), `keep_last` is its `last`, and so
     on; without them all do. `strict` refuses where the target cannot hold everything, and
@@ -136,8 +140,19 @@ def _round(options: SyncOptions) -> "dict[str, Any]":
         **pick(RoundOptions, options),
         "care": pick(StandbyOptions, options),
         "scrub": {"period": scrub["scrub"] or 0, "limit": scrub["scrub_limit"]},
+        "adopt": _adopt(**pick(AdoptOptions, options)),
         "guard": _guard(pick(GuardOptions, options)),
     }
+
+
+def _adopt(adopt: bool, trust_times: bool) -> str | None:
+    """Which files are read of a copy that becomes a standby; None where none does."""
+    if trust_times and not adopt:
+        message = "trust_times is about a copy that is adopted, and none is"
+        raise told(UsageError(message), message, "give adopt (--adopt) too")
+    if not adopt:
+        return None
+    return "nothing" if trust_times else "all"
 
 
 def _guard(asked: "dict[str, Any]") -> "dict[str, Any] | None":

@@ -9,9 +9,9 @@ class SyncReport(Report):
 
     `base` is None in the first round. `data_bytes` moved, `kept_bytes` of them with an earlier round that
     was cut; the tree holds `tree_bytes` in `tree_entries`. With `unchanged` the standby's tree was not
-    written. What was changed there by hand, and discarded, is in the snapshot `set_aside`. `scrub` is what
-    was read again, None from an older snapsync. What the other end of a round has told, and this one could
-    not see, is named in `claimed`.
+    written. What was changed there by hand, and discarded, is in the snapshot `set_aside`; so is what a copy
+    held that was adopted, if any of it is gone or was changed. `scrub` is what was read again, None from an
+    older snapsync. What the other end of a round has told, and this one could not see, is named in `claimed`.
     """
 
     verb = "sync"

@@ -17,14 +17,19 @@ pub fn lost<'a>(
     trust: Trust,
     again: &'a BTreeSet<u64>,
 ) -> Result<impl Iterator<Item = Result<(Inode, Inode)>> + 'a> {
-    let is_asked = |base: &Inode, target: &Inode| {
+    let is_same = move |base: &Inode, target: &Inode| match trust {
+        Trust::Copy => trust.proves_data(base, target),
+        _ => base.object == target.object && base.details == target.details,
+    };
+    let is_asked = move |base: &Inode, target: &Inode| {
         base.kind == Kind::File
             && is_worth_asking(base, target)
-            && (base.object != target.object || base.details != target.details)
+            && !is_same(base, target)
             && !again.contains(&target.ino)
     };
-    // Only a pool loses bytes.
-    let pairs = (trust == Trust::Objects).then(|| Pairs::new(Some(base), target)).transpose()?;
+    // A pool loses bytes, and those of a copy are not at hand.
+    let may_be_lost = matches!(trust, Trust::Objects | Trust::Copy);
+    let pairs = may_be_lost.then(|| Pairs::new(Some(base), target)).transpose()?;
     Ok(pairs.into_iter().flatten().filter_map(move |pair| match pair {
         Err(error) => Some(Err(error)),
         Ok(pair) if pair.is_replaced() => None,

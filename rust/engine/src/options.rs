@@ -1,5 +1,6 @@
 //! The options of requests, with a type for each group.
 
+use crate::digest::Reading;
 use crate::keep::Keep;
 use serde::{Deserialize, Serialize};
 use snapsync_model::{Error, History, RelPath, Result, Subset};
@@ -38,6 +39,9 @@ pub struct Options {
     pub history: Option<History>,
     #[serde(default)]
     pub scrub: Scrubbing,
+    /// What is at a new target is a copy of the source; `Reading::Nothing` believes its times.
+    #[serde(default)]
+    pub adopt: Option<Reading>,
     /// How much of the tree may go or change; None lets everything through.
     #[serde(default)]
     pub guard: Option<Guard>,

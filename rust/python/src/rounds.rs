@@ -127,16 +127,17 @@ fn receive_as_snapshot(
 }
 
 #[pyfunction]
-#[pyo3(signature = (*, restrict_to=None, read_only=false, receive_only=false, allow_prune=false, jobs=0))]
+#[pyo3(signature = (*, restrict_to=None, read_only=false, receive_only=false, allow_prune=false, allow_adopt=false, jobs=0))]
 fn serve(
     py: Python<'_>,
     restrict_to: Option<PathBuf>,
     read_only: bool,
     receive_only: bool,
     allow_prune: bool,
+    allow_adopt: bool,
     jobs: usize,
 ) -> PyResult<String> {
     // The value in JSON is the exit code.
-    let gate = Gate { restrict_to, read_only, receive_only, allow_prune };
+    let gate = Gate { restrict_to, read_only, receive_only, allow_prune, allow_adopt };
     watched(py, None, move |monitor| with_jobs(jobs, || snapsync_engine::serve(&gate, monitor)))
 }

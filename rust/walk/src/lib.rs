@@ -17,7 +17,7 @@ mod tree;
 pub use details::{details_of, details_of_open, layout_of};
 pub use foreign::{locked_away, note_mounts, note_stores};
 pub use left_out::left_out;
-pub use listing::Listing;
+pub use listing::{Listing, Recorder};
 pub use moves::Moves;
 pub use names::{STORE, is_too_long};
 pub use relabel::relabel_by_path;

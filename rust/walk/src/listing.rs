@@ -21,7 +21,7 @@ const PART: usize = 4096;
 const SIDE_BY_SIDE: usize = 4;
 
 /// Takes inodes in any order from many threads: each once per name, with that name.
-pub(crate) struct Recorder {
+pub struct Recorder {
     run: usize,
     memory: usize,
     filling: Mutex<Filling>,
@@ -61,7 +61,7 @@ impl Recorder {
         Recorder { run, memory, filling: Mutex::default(), kept: Mutex::default() }
     }
 
-    pub(crate) fn add(&self, inodes: &[Inode]) -> Result<()> {
+    pub fn add(&self, inodes: &[Inode]) -> Result<()> {
         let mut more = Filling::default();
         inodes.iter().try_for_each(|inode| more.add(inode)).map_err(cannot_write)?;
         let full = {
@@ -101,7 +101,7 @@ impl Recorder {
         Ok(())
     }
 
-    pub(crate) fn finish(self) -> Result<Listing> {
+    pub fn finish(self) -> Result<Listing> {
         let filling = std::mem::take(&mut *locked(&self.filling));
         if !filling.entries.is_empty() {
             self.keep(filling).map_err(cannot_write)?;

@@ -44,6 +44,13 @@ def serve(
             help="With any of the others: let clients delete old snapshots (sync --keep-…).",
         ),
     ] = False,
+    allow_adopt: Annotated[
+        bool,
+        Option(
+            "--allow-adopt",
+            help="With any of the others: let clients make standbys of what is in directories (sync --adopt).",
+        ),
+    ] = False,
     **options: Unpack[JobsOptions],
 ) -> int:
     """Be the other end of a sync or a verify from another host.
@@ -66,6 +73,7 @@ def serve(
         read_only=read_only,
         receive_only=receive_only,
         allow_prune=allow_prune,
+        allow_adopt=allow_adopt,
         **options,
     )
     return ExitCode(int(code))

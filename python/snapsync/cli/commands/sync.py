@@ -29,7 +29,7 @@ def sync(
     ],
     target: Annotated[
         str,
-        Argument(metavar="TARGET", help="The standby: absent or empty in the first round; or a log."),
+        Argument(metavar="TARGET", help="The standby: absent or empty in the first round, but with --adopt; or a log."),
     ],
     environment: Annotated[
         str | None,
@@ -66,6 +66,8 @@ def sync(
 
     A standby that is known at TARGET and is not there is not made anew without --new-standby.
 
+    --adopt makes a standby of a copy that is at TARGET already. Nobody may write there meanwhile.
+
     A round that would delete much of a large tree, or write most of it anew, is refused before anything
     travels: a primary that was wiped does not walk through its standbys. --accept-changes lets it through.
 
@@ -90,7 +92,8 @@ def _sync(output: Output, source: str, target: str, options: SyncOptions) -> int
     output.healed(report.recovered)
     output.notes(report.notes)
     if report.set_aside:
-        output.note(f"what was changed by hand is kept as {render.snapshot(report.set_aside)}")
+        what = "what was there before" if options.get("adopt") else "what was changed by hand"
+        output.note(f"{what} is kept as {render.snapshot(report.set_aside)}")
     output.summary(report, round_summary(report))
     differs = report.scrub and report.scrub.difference_count
     return ExitCode.INTEGRITY if differs else ExitCode.DONE

@@ -2,6 +2,7 @@
 
 pub(crate) mod became;
 pub(crate) mod completed;
+pub(crate) mod copied;
 mod hidden;
 pub(crate) mod incoming;
 pub(crate) mod landing;

@@ -1,5 +1,6 @@
 //! Opens the two sides of a comparison in the cheapest way, and determines what that proves.
 
+use crate::delta::copied::Copied;
 use crate::delta::hidden::Hidden;
 use crate::delta::noting::{Noting, Shown};
 use crate::delta::widened::Widened;
@@ -185,6 +186,11 @@ impl Sides {
             again: BTreeSet::new(),
             told: BTreeMap::new(),
         })
+    }
+
+    /// A snapshot, and what a standby holds instead of its own first one.
+    pub(crate) fn of_copy(copy: Copied, target: Box<dyn Side>) -> Sides {
+        Sides { base: Some(Box::new(copy)), trust: Trust::Copy, ..Sides::of_side(target) }
     }
 
     /// The whole of one side, compared with nothing.

@@ -23,6 +23,8 @@ pub(crate) struct Target {
     pub(crate) path: PathBuf,
     pub(crate) volume: Option<Volume>,
     pub(crate) exists: bool,
+    /// Whether it is no volume, and holds something.
+    pub(crate) occupied: bool,
     /// None if it cannot be created.
     pub(crate) found: Option<Found>,
     /// Why it cannot be created: even the parent directory is missing.
@@ -35,11 +37,11 @@ impl Target {
             Found::Directory(root) => (root.title().to_path_buf(), Volume::find_in(root.again()?)?, true),
             Found::Nothing { above, name } => (above.path().join(name), None, false),
         };
-        Ok(Target { path, volume, exists, found: Some(found), lacks: None })
+        Ok(Target { path, volume, exists, occupied: false, found: Some(found), lacks: None })
     }
 
     /// Checks it as the place of a standby, as far as possible without writing anything.
-    pub(crate) fn judged(self) -> Result<Target> {
+    pub(crate) fn judged(mut self) -> Result<Target> {
         match &self.found {
             Some(Found::Directory(root)) if self.volume.is_none() => {
                 Volume::expect_own_store(root)?;
@@ -54,12 +56,7 @@ impl Target {
                     ));
                 }
                 writable(root)?;
-                if !is_vacant_in(root)? {
-                    return Err(Error::refused(
-                        format!("{} is not empty and is not a standby", self.path.display()),
-                        "name an empty or absent directory, or move what is in it away",
-                    ));
-                }
+                self.occupied = !is_vacant_in(root)?;
             }
             Some(Found::Directory(root)) if !self.volume.as_ref().is_some_and(Volume::is_read_only) => {
                 writable(root)?;
@@ -123,7 +120,8 @@ pub(crate) fn target(path: &Path, source: Option<&Path>) -> Result<Target> {
         // Something may be known about what was there: the caller must hear of that first.
         Err(error) if error.exit_code() == 2 && above(path).symlink_metadata().is_err() => {
             let path = resolved(path)?;
-            Target { path, volume: None, exists: false, found: None, lacks: Some(error.sentence()) }
+            let lacks = Some(error.sentence());
+            Target { path, volume: None, exists: false, occupied: false, found: None, lacks }
         }
         found => found?,
     };

@@ -88,6 +88,7 @@ impl Following<'_> {
             epoch: of.epoch,
             promotions: of.promotions.clone(),
             drift: self.options.drift,
+            adopt: None,
             store: None,
         })?;
         if !state.lost.is_empty() {

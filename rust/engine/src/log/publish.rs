@@ -2,14 +2,14 @@
 //! part of the log.
 
 use crate::delta::staging::{Data, IncomingDelta, StageReport, with_data, workers};
-use crate::digest::hex;
+use crate::digest::{Reading, hex};
 use crate::keep::Keep;
 use crate::location::logs;
 use crate::log::checkpoint::{Numbering, Renumber, with_checkpoint};
 use crate::log::renumbered::renumbered;
 use crate::options::TransferOptions;
 use crate::round::standby::can_follow;
-use crate::round::steps::{OpenRequest, Pending, StandbyEnd, StandbyInfo, State};
+use crate::round::steps::{OpenRequest, Pending, StandbyEnd, StandbyInfo, State, TakeRecords};
 use crate::secret::Secret;
 use crate::volume::copies::{Copied, Stretch};
 use crate::volume::lost::LostPaths;
@@ -265,6 +265,7 @@ impl StandbyEnd for LogStandby<'_> {
             volume: self.log.as_ref().map(|log| log.id()),
             filesystem: None,
             lacks: None,
+            occupied: false,
             newest: self.newest.as_ref().map(|newest| newest.id),
             available: None,
         })
@@ -294,6 +295,7 @@ impl StandbyEnd for LogStandby<'_> {
         Ok(State {
             volume: VolumeInfo { lineage: opening.lineage, epoch: opening.epoch, ..volume },
             newest: self.newest.clone(),
+            adopted: None,
             pending,
             recovered: Vec::new(),
             set_aside: None,
@@ -301,6 +303,10 @@ impl StandbyEnd for LogStandby<'_> {
             join: None,
             secret: None,
         })
+    }
+
+    fn records(&mut self, _reading: Reading, _take: TakeRecords<'_>) -> Result<()> {
+        Err(Error::usage(format!("the log {} adopts nothing", self.address), "leave out --adopt"))
     }
 
     /// It has no copies of files that could be read in place.

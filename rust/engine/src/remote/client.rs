@@ -4,7 +4,7 @@ use crate::delta::staging::is_cut;
 use crate::location::text::Address;
 use crate::options::{Options, SshOptions, TransferOptions};
 use crate::remote::channels::Channels;
-use crate::remote::messages::Request;
+use crate::remote::messages::{ADOPT, Request};
 use crate::remote::pulled::Pulled;
 use crate::remote::ssh::Peer;
 use crate::remote::standby_client::Remote;
@@ -31,6 +31,7 @@ pub(crate) fn push(
 ) -> Result<Synced> {
     let source = crate::location::directory::open_directory(source)?;
     let mut peer = Peer::start(target, ssh, monitor)?;
+    can_adopt(&peer, options)?;
     peer.ask(&Request::Push { target: target.path.clone(), channels: ssh.channels })?;
     let channels = Channels::Open { address: target, ssh, peers: Vec::new() };
     let mut standby = Remote::new(&mut peer.wire, transfer, channels, monitor);
@@ -38,6 +39,16 @@ pub(crate) fn push(
     standby.done(&report)?;
     peer.end(monitor);
     Ok(report)
+}
+
+fn can_adopt(peer: &Peer<'_>, options: &Options) -> Result<()> {
+    if options.adopt.is_none() || peer.features.iter().any(|feature| feature == ADOPT) {
+        return Ok(());
+    }
+    Err(Error::failed(
+        format!("nothing is adopted with {}: the snapsync there is older", peer.wire.peer.display()),
+        "install the same version there",
+    ))
 }
 
 /// What a round to the standby at `target` would do.
@@ -73,6 +84,7 @@ pub(crate) fn pull(
     let started = Instant::now();
     let mut standby = Local::new(target, None, monitor)?;
     let mut peer = Peer::start(source, ssh, monitor)?;
+    can_adopt(&peer, options)?;
     let (theirs, transfer, channels) = (Box::new(options.clone()), transfer.clone(), ssh.channels);
     peer.ask(&Request::Pull { source: source.path.clone(), options: theirs, transfer, channels })?;
     let channels = Channels::Open { address: source, ssh, peers: Vec::new() };

@@ -10,7 +10,7 @@ use crate::options::SshOptions;
 use crate::remote::messages::{Answer, DIGEST, LONGEST, Request};
 use crate::remote::ssh::Peer;
 use crate::remote::wire::{Wire, out_of_turn};
-use snapsync_model::{Error, Monitor, RelPath, Result};
+use snapsync_model::{Error, Monitor, RelPath, Result, Side};
 use snapsync_stream::wire::{fill, lift};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -21,8 +21,17 @@ const BLOCK: usize = 1 << 18;
 
 /// Sends a client the records of a tree that it may read.
 pub(crate) fn tell(wire: &mut Wire<'_>, place: &Place, reading: Reading, monitor: &Monitor) -> Result<()> {
-    let opened = place.open(monitor)?;
-    let names = Names::of(opened.side())?;
+    tell_side(wire, place.open(monitor)?.side(), reading, monitor)
+}
+
+/// The same of a side.
+pub(crate) fn tell_side(
+    wire: &mut Wire<'_>,
+    side: &dyn Side,
+    reading: Reading,
+    monitor: &Monitor,
+) -> Result<()> {
+    let names = Names::of(side)?;
     let mut near = Near::new(&names, reading, false, monitor)?;
     let mut block = Vec::new();
     loop {
@@ -53,15 +62,65 @@ fn tell_block(wire: &mut Wire<'_>, block: &mut Vec<u8>) -> Result<()> {
     Ok(())
 }
 
-/// A side on another machine. Its records may be nonsense.
+/// The records that another machine sends. They may be nonsense.
+pub(crate) struct Records {
+    reading: Reading,
+    /// The name of that machine for messages.
+    name: PathBuf,
+    last: Option<RelPath>,
+    entries: u64,
+}
+
+impl Records {
+    pub(crate) fn new(reading: Reading, name: PathBuf) -> Records {
+        Records { reading, name, last: None, entries: 0 }
+    }
+
+    /// The next ones; None at the end.
+    pub(crate) fn next(&mut self, wire: &mut Wire<'_>, monitor: &Monitor) -> Result<Option<Vec<Record>>> {
+        match wire.hear_answer()? {
+            Answer::Records { length } if (1..=LONGEST).contains(&length) => {
+                let mut block = vec![0; length as usize];
+                fill(&mut wire.from, &mut block, &wire.peer)?;
+                self.read(&block).map(Some)
+            }
+            Answer::Digested { entries, notes } if entries == self.entries && entries > 0 => {
+                let host = self.name.display();
+                notes.into_iter().take(100).for_each(|note| monitor.note(format!("{host}: {note}")));
+                Ok(None)
+            }
+            Answer::Digested { .. } => Err(self.strange("another number of records than it says")),
+            _ => Err(out_of_turn(wire)),
+        }
+    }
+
+    fn read(&mut self, mut block: &[u8]) -> Result<Vec<Record>> {
+        let mut records = Vec::new();
+        while !block.is_empty() {
+            let Some((record, rest)) = Record::read(block, self.reading) else {
+                return Err(self.strange("a record of its tree that makes no sense"));
+            };
+            if self.last.as_ref().is_some_and(|last| *last >= record.path) {
+                return Err(self.strange("its tree out of order"));
+            }
+            self.last = Some(record.path.clone());
+            records.push(record);
+            block = rest;
+        }
+        self.entries += records.len() as u64;
+        Ok(records)
+    }
+
+    fn strange(&self, what: &str) -> Error {
+        nonsense(&self.name, what)
+    }
+}
+
+/// A side on another machine.
 pub(crate) struct RemoteDigests<'a> {
     /// None once it has sent everything.
     peer: Option<Peer<'a>>,
-    /// The name for messages.
-    name: PathBuf,
-    reading: Reading,
-    last: Option<RelPath>,
-    entries: u64,
+    records: Records,
     monitor: &'a Monitor,
 }
 
@@ -87,54 +146,18 @@ impl<'a> RemoteDigests<'a> {
         let place = address.path.clone();
         peer.ask(&Request::Digest { place, reading, lineage })
             .map_err(|error| told_of_a_cut(error, &name))?;
-        Ok(RemoteDigests { peer: Some(peer), name, reading, last: None, entries: 0, monitor })
+        Ok(RemoteDigests { peer: Some(peer), records: Records::new(reading, name), monitor })
     }
 
     /// The next records; empty at the end.
     pub(crate) fn more(&mut self) -> Result<Vec<Record>> {
-        self.next().map_err(|error| told_of_a_cut(error, &self.name))
-    }
-
-    fn next(&mut self) -> Result<Vec<Record>> {
         let Some(peer) = &mut self.peer else { return Ok(Vec::new()) };
-        match peer.wire.hear_answer()? {
-            Answer::Records { length } if (1..=LONGEST).contains(&length) => {
-                let mut block = vec![0; length as usize];
-                fill(&mut peer.wire.from, &mut block, &peer.wire.peer)?;
-                self.records(&block)
-            }
-            Answer::Digested { entries, notes } if entries == self.entries && entries > 0 => {
-                let host = self.name.display();
-                notes.into_iter().take(100).for_each(|note| self.monitor.note(format!("{host}: {note}")));
-                self.peer.take().into_iter().for_each(|peer| peer.end(self.monitor));
-                Ok(Vec::new())
-            }
-            Answer::Digested { .. } => {
-                Err(nonsense(&peer.wire.peer, "another number of records than it says"))
-            }
-            _ => Err(out_of_turn(&peer.wire)),
+        let more = self.records.next(&mut peer.wire, self.monitor);
+        let more = more.map_err(|error| told_of_a_cut(error, &self.records.name))?;
+        if more.is_none() {
+            self.peer.take().into_iter().for_each(|peer| peer.end(self.monitor));
         }
-    }
-
-    fn records(&mut self, mut block: &[u8]) -> Result<Vec<Record>> {
-        let mut records = Vec::new();
-        while !block.is_empty() {
-            let Some((record, rest)) = Record::read(block, self.reading) else {
-                return Err(self.strange("a record of its tree that makes no sense"));
-            };
-            if self.last.as_ref().is_some_and(|last| *last >= record.path) {
-                return Err(self.strange("its tree out of order"));
-            }
-            self.last = Some(record.path.clone());
-            records.push(record);
-            block = rest;
-        }
-        self.entries += records.len() as u64;
-        Ok(records)
-    }
-
-    fn strange(&self, what: &str) -> Error {
-        nonsense(&self.name, what)
+        Ok(more.unwrap_or_default())
     }
 }
 

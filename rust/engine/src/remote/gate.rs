@@ -15,6 +15,8 @@ pub struct Gate {
     pub receive_only: bool,
     /// Old snapshots may be deleted, even if something else is restricted.
     pub allow_prune: bool,
+    /// What is in a directory may be taken for a copy of the primary, even if something else is restricted.
+    pub allow_adopt: bool,
 }
 
 pub(super) fn forbidden(what: &str, option: &str) -> Error {
@@ -28,6 +30,10 @@ impl Gate {
 
     pub(super) fn prunes(&self) -> bool {
         !self.is_narrow() || self.allow_prune
+    }
+
+    pub(super) fn adopts(&self) -> bool {
+        !self.is_narrow() || self.allow_adopt
     }
 
     /// What a round may change here if the primary is here.

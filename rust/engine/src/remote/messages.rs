@@ -6,7 +6,7 @@ use crate::delta::staging::{Again, Spare, StageReport};
 use crate::digest::Reading;
 use crate::keep::Keep;
 use crate::options::{DriftOptions, Options, TransferOptions};
-use crate::round::steps::{StandbyInfo, State};
+use crate::round::steps::{Adopt, StandbyInfo, State};
 use crate::secret::Secret;
 use crate::volume::copies::{Copied, Stretch};
 use crate::volume::lost::LostPaths;
@@ -26,6 +26,8 @@ pub(crate) const LONGEST: u32 = 4 << 20;
 /// The feature of an end that answers `Request::Digest`. Earlier versions hashed all bytes of a file and had
 /// less in a record.
 pub(crate) const DIGEST: &str = "digest 2";
+/// The feature of an end that answers `Ask::Records`.
+pub(crate) const ADOPT: &str = "adopt";
 /// The feature of an end that answers `Request::Fetch`.
 pub(crate) const FETCH: &str = "fetch";
 
@@ -94,6 +96,12 @@ pub(crate) enum Ask {
         #[serde(default)]
         #[serde(rename = "care")]
         drift: DriftOptions,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        adopt: Option<Adopt>,
+    },
+    /// Tell the records of the tree that is adopted.
+    Records {
+        reading: Reading,
     },
     /// Tell of copies of changed files whose old bytes the primary has not.
     Copies {

@@ -114,7 +114,7 @@ fn standard_streams() -> Result<[OwnedFd; 2]> {
 
 /// The place of a client's standby.
 fn standby<'a>(gate: &Gate, admission: &Admission, target: &[u8], monitor: &'a Monitor) -> Result<Local<'a>> {
-    let found = admission.target(target).map(|target| Local::at(target, monitor));
+    let found = admission.target(target).map(|target| Local::at(target, monitor).adopting(gate.adopts()));
     if !gate.receive_only {
         return found;
     }

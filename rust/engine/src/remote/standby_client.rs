@@ -1,14 +1,15 @@
 //! Asks for the steps of the standby's half of a round over a channel.
 
 use crate::delta::staging::{Again, Data, IncomingDelta, StageReport, is_cut, with_data, workers};
-use crate::digest::hex;
+use crate::digest::{Reading, hex};
 use crate::keep::Keep;
 use crate::options::{Terms, TransferOptions};
 use crate::remote::channels::Channels;
+use crate::remote::digests::Records;
 use crate::remote::messages::{Answer, Ask, MOST_TOLD, named};
 use crate::remote::wire::{Wire, out_of_turn};
 use crate::report::rounds::Synced;
-use crate::round::steps::{OpenRequest, Pending, StandbyEnd, StandbyInfo, State};
+use crate::round::steps::{OpenRequest, Pending, StandbyEnd, StandbyInfo, State, TakeRecords};
 use crate::secret::Secret;
 use crate::volume::copies::{Copied, Stretch};
 use crate::volume::pieces::{Piece, Seen};
@@ -123,9 +124,9 @@ impl StandbyEnd for Remote<'_, '_> {
     }
 
     fn open(&mut self, opening: OpenRequest) -> Result<State> {
-        let OpenRequest { lineage, epoch, promotions, drift, store } = opening;
+        let OpenRequest { lineage, epoch, promotions, drift, adopt, store } = opening;
         let join = self.channels.announce(store)?;
-        match self.ask(&Ask::Open { lineage, epoch, promotions, join, drift })? {
+        match self.ask(&Ask::Open { lineage, epoch, promotions, join, drift, adopt })? {
             Answer::Opened(mut state) => {
                 self.channels.open(state.join, self.wire.link(), self.monitor)?;
                 state.volume.path = self.there(&state.volume.path.to_string_lossy()).into();
@@ -135,6 +136,15 @@ impl StandbyEnd for Remote<'_, '_> {
             }
             _ => Err(out_of_turn(self.wire)),
         }
+    }
+
+    fn records(&mut self, reading: Reading, take: TakeRecords<'_>) -> Result<()> {
+        self.wire.tell(&Ask::Records { reading })?;
+        let mut records = Records::new(reading, self.wire.peer.clone());
+        while let Some(more) = records.next(self.wire, self.monitor)? {
+            take(more)?;
+        }
+        Ok(())
     }
 
     fn copies(

@@ -3,15 +3,16 @@
 use crate::delta::incoming::{Delta, nonsense};
 use crate::delta::staging::{Again, IncomingDelta, Spare};
 use crate::keep::Keep;
-use crate::options::{Options, Terms};
+use crate::options::{DriftOptions, Options, Terms};
 use crate::remote::channels::Channels;
+use crate::remote::digests;
 use crate::remote::messages::{Answer, Ask, Failure};
 use crate::remote::pulled::{Came, Seen};
 use crate::remote::wire::Wire;
 use crate::round::guard;
 use crate::round::sizes::size_after;
 use crate::round::standby::Local;
-use crate::round::steps::{OpenRequest, StandbyEnd};
+use crate::round::steps::{Adopt, OpenRequest, StandbyEnd};
 use crate::volume::copies::{self, Stretch};
 use crate::volume::pieces::Piece;
 use crate::volume::retention;
@@ -72,6 +73,7 @@ pub(crate) fn serve_standby<'a>(
 struct Turns {
     looks: usize,
     secrets: usize,
+    records: usize,
     prunes: usize,
     stretches: usize,
     /// Of the delta that is not committed.
@@ -103,9 +105,14 @@ impl Serving<'_, '_, '_, '_> {
                 let looked = self.standby.look(lineage, plan)?;
                 self.wire.tell(&Answer::Looked(looked))?;
             }
-            Ask::Open { lineage, epoch, promotions, join, drift } => {
-                let drift = if let RoundOptions::Own(own) = self.options { own.drift } else { drift };
-                self.open(OpenRequest { lineage, epoch, promotions, drift, store: None }, join)?;
+            Ask::Open { lineage, epoch, promotions, join, drift, adopt } => {
+                let (drift, adopt) = self.asked(drift, adopt);
+                let opening = OpenRequest { lineage, epoch, promotions, drift, adopt, store: None };
+                self.open(opening, join)?;
+            }
+            Ask::Records { reading } => {
+                let side = self.standby.adopted_side()?;
+                digests::tell_side(self.wire, &*side, reading, self.monitor)?;
             }
             Ask::Begin { strict, has_manifest, no_space_check, spare, again } => {
                 self.begin(self.terms(strict, no_space_check), has_manifest, (spare, again))?;
@@ -153,6 +160,7 @@ impl Serving<'_, '_, '_, '_> {
                     && turns.begins <= MOST_BEGINS
                     && again.as_ref().is_none_or(|again| again.unlike.len() <= Again::MOST)
             }
+            Ask::Records { .. } => is_between && first(&mut turns.records),
             // The changes are found again before a delta begins again.
             Ask::Copies { stretches } => is_open && turns.may_tell(stretches),
             Ask::Commit => self.begun.is_some(),
@@ -162,6 +170,13 @@ impl Serving<'_, '_, '_, '_> {
             Ask::Failed(_) => true,
             Ask::Done { .. } => is_between,
         }
+    }
+
+    /// How the standby is opened: as its own end says, if that started the round.
+    fn asked(&self, drift: DriftOptions, adopt: Option<Adopt>) -> (DriftOptions, Option<Adopt>) {
+        let RoundOptions::Own(own) = self.options else { return (drift, adopt) };
+        let subset = adopt.map(|adopt| adopt.subset).unwrap_or_default();
+        (own.drift, own.adopt.map(|reading| Adopt { reading, subset }))
     }
 
     /// The requirements for a target.

@@ -142,7 +142,7 @@ impl World {
         let promotions = self.volume().promotions().clone();
         let (lineage, epoch, drift) = (info.lineage, info.epoch, DriftOptions::default());
         standby.look(Some(lineage), false).unwrap();
-        standby.open(OpenRequest { lineage, epoch, promotions, drift, store: None }).unwrap()
+        standby.open(OpenRequest { lineage, epoch, promotions, drift, adopt: None, store: None }).unwrap()
     }
 }
 

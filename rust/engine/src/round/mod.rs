@@ -1,5 +1,6 @@
 //! One round, each half written once.
 
+pub(crate) mod adopted;
 mod commands;
 mod ending;
 pub(crate) mod guard;

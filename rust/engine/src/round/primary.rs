@@ -10,6 +10,7 @@ use crate::options::{Hooks, KnownBy, Options, Terms};
 use crate::process::taking::TakenTree;
 use crate::process::{hooks, taking};
 use crate::report::rounds::{Claimed, Scrubbed, Synced};
+use crate::round::adopted::Adopted;
 use crate::round::commands;
 use crate::round::guard;
 use crate::round::held::{LONG, Primary, SHORT};
@@ -18,7 +19,7 @@ use crate::round::passes::{LeftOut, Passes};
 use crate::round::passing::passing_on;
 use crate::round::rights::{Rights, may_undo};
 use crate::round::sizes::{note_emptied, note_size, without};
-use crate::round::steps::{OpenRequest, Pending, StandbyEnd, StandbyInfo, State};
+use crate::round::steps::{Adopt, OpenRequest, Pending, StandbyEnd, StandbyInfo, State};
 use crate::round::told;
 use crate::volume::lost::{self, LostPaths};
 use crate::volume::made::{Made, choose_history, tell_what_it_lies_in};
@@ -82,6 +83,7 @@ fn begin(
         known::is_there(&looked, primary.as_ref())?;
     }
     looked.expect_reachable()?;
+    looked.expect_vacant(options.adopt.is_some())?;
     name_can_be_given(primary.as_ref(), &looked, options)?;
     let mut made = Made::default();
     let primary = match primary {
@@ -121,6 +123,7 @@ fn begin(
         started,
         taken: None,
         alone: None,
+        adopted: None,
     };
     let result = round.run(subset);
     // Whatever came of it.
@@ -189,6 +192,8 @@ pub(super) struct Driver<'a> {
     started: Instant,
     /// The tree that is read in place of the primary's own.
     pub(super) taken: Option<TakenTree<'a>>,
+    /// What the standby holds instead of a snapshot.
+    adopted: Option<Adopted>,
     /// Keeps other rounds waiting that would make one, or take it away.
     alone: Option<Lock>,
 }
@@ -218,7 +223,7 @@ impl Driver<'_> {
         self.alone = taking::alone(&self.primary, &self.options.taking, self.monitor)?;
         self.primary.hold(SHORT, self.monitor)?;
         let mut recovered = self.recover()?;
-        let mut state = self.open()?;
+        let mut state = self.open(subset.as_ref())?;
         self.is_who_was_met(&state)?;
         recovered.append(&mut self.recover()?);
         self.rights.expect_known(&self.primary, &state, &self.looked.path)?;
@@ -230,6 +235,7 @@ impl Driver<'_> {
         self.taken = taking::take(primary, self.options, self.monitor)?;
         self.lost = state.newest.as_ref().map(|newest| (newest.id, state.lost.clone()));
         self.unlike = self.known(&state).map(|scrub| scrub.pending.into_keys().collect()).unwrap_or_default();
+        self.adopted = Adopted::of(&state, self.options)?;
         let mut base = self.common_base(&state)?;
         base.iter().try_for_each(|base| self.primary.expect_there(base))?;
         let mut earlier = StageReport::default();
@@ -290,15 +296,17 @@ impl Driver<'_> {
         Ok(done)
     }
 
-    fn open(&mut self) -> Result<State> {
+    fn open(&mut self, subset: Option<&Subset>) -> Result<State> {
         self.primary.let_go();
         let info = self.primary.info();
         let store = Some(self.primary.store());
+        let subset = || subset.unwrap_or(self.primary.subset()).clone();
         self.standby.open(OpenRequest {
             lineage: info.lineage,
             epoch: info.epoch,
             promotions: self.primary.promotions().clone(),
             drift: self.options.drift,
+            adopt: self.options.adopt.map(|reading| Adopt { reading, subset: subset() }),
             store,
         })
     }
@@ -431,20 +439,21 @@ impl Driver<'_> {
     ) -> Result<Staged> {
         let monitor = self.monitor;
         let lost = self.lost(base)?;
-        let primary = self.primary.hold(LONG, monitor)?;
-        monitor.start(Stage::Compare, 0);
-        let sides = Sides::of_volume(primary, base, snapshot, monitor)?
-            .with_all_of(&self.unlike)?
-            .without(End::Base, &lost)?;
-        let outgoing = Outgoing::make(primary, snapshot, base)?;
+        let outgoing = Outgoing::make(self.primary.hold(LONG, monitor)?, snapshot, base)?;
+        let sides = self.sides(base, snapshot)?.with_all_of(&self.unlike)?.without(End::Base, &lost)?;
         let sides = self.told(sides)?;
         let primary = self.primary.hold(LONG, monitor)?;
+        let held = self.adopted.as_ref().map(|adopted| adopted.held().clone());
+        let base = held.as_ref().or(base);
         let (manifest, header) = (outgoing.manifest(), header(primary, base, snapshot));
         let restless = primary.is_light().then(Restless::default);
         let counts = match &restless {
             Some(restless) => sides.write_what_is_still(restless, &manifest, &header, monitor)?,
             None => sides.write_manifest(&manifest, &header, monitor)?,
         };
+        if let Some(adopted) = &mut self.adopted {
+            adopted.note(&manifest)?;
+        }
         let tree = primary.tree_of(snapshot).map(|tree| tree.tree()).transpose()?;
         let tree = tree.as_ref().unwrap_or_else(|| primary.tree());
         crate::delta::became::tell(tree, &manifest, self.options.strict, monitor)?;
@@ -490,6 +499,20 @@ impl Driver<'_> {
         Ok(Staged { outgoing, sides, counts, begun, restless })
     }
 
+    /// What the standby holds, and the snapshot.
+    fn sides(&mut self, base: Option<&SnapshotInfo>, snapshot: &SnapshotInfo) -> Result<Sides> {
+        let monitor = self.monitor;
+        let primary = self.primary.hold(LONG, monitor)?;
+        monitor.start(Stage::Compare, 0);
+        let Some(adopted) = &mut self.adopted else {
+            return Sides::of_volume(primary, base, snapshot, monitor);
+        };
+        let target = primary.open_snapshot(snapshot, monitor)?;
+        self.primary.let_go();
+        let copy = adopted.copy(&*target, self.standby, &self.looked.path, monitor)?;
+        Ok(Sides::of_copy(copy, target))
+    }
+
     fn commit(&mut self, snapshot: SnapshotInfo, staged: Staged) -> Result<Brought> {
         let Staged { outgoing, counts, begun, .. } = staged;
         // What the standby does with it for itself is not counted.
@@ -533,6 +556,10 @@ impl Driver<'_> {
         // It is the base of a known standby now, and cannot be deleted either.
         drop(outgoing);
         self.make_known(state)?;
+        let set_aside = match &self.adopted {
+            Some(adopted) => adopted.kept(),
+            None => state.set_aside.clone(),
+        };
         let primary = self.primary.hold(LONG, self.monitor)?;
         self.rights.settle(primary, state.volume.id, self.monitor)?;
         let scrub = Scrubbed { mended: self.mended, ..self.scrub(state, &snapshot)? };
@@ -543,7 +570,7 @@ impl Driver<'_> {
             verb: "sync",
             primary: self.primary.info(),
             standby: state.volume.clone(),
-            set_aside: state.set_aside.clone(),
+            set_aside,
             base,
             unchanged: counts.rows == 0,
             changes: counts,

@@ -4,11 +4,16 @@
 use crate::delta::staging::{
     Data, IncomingDelta, Spare, StageReport, StageTarget, begin, displaces, fill, give_up, is_cut, take,
 };
+use crate::digest::{Near, Reading};
 use crate::keep::Keep;
 use crate::location::target::{self, Found, Target};
+use crate::names::Names;
 use crate::options::DriftOptions;
-use crate::round::steps::{OpenRequest, Pending, StandbyEnd, StandbyInfo, State};
+use crate::round::steps::{
+    Adopt, OpenRequest, Pending, StandbyEnd, StandbyInfo, State, TakeRecords, is_occupied,
+};
 use crate::secret::Secret;
+use crate::volume::adopted::{Adopted, takes_away};
 use crate::volume::copies::{self, Copied, Stretch};
 use crate::volume::lost::LostPaths;
 use crate::volume::made::{Made, can_be_kept, make_target, tell_what_it_lies_in};
@@ -16,7 +21,7 @@ use crate::volume::pieces::{self, Piece, Seen};
 use crate::volume::recovery::{can_go_on, commit, finish, recover};
 use crate::volume::{drift, kept, retention, standing};
 use snapsync_apply::{Incoming, Journal, Phase};
-use snapsync_model::{Error, Monitor, Promotions, Provider, Result, Role, SnapshotInfo, Standing};
+use snapsync_model::{Error, Monitor, Promotions, Provider, Result, Role, Side, SnapshotInfo, Standing};
 use snapsync_snapshot::{FollowedLog, LockedVolume, Volume, name_is_free};
 use snapsync_stream::wire::{DeltaEnd, DeltaHead, Digest};
 use snapsync_stream::{Arrivals, Limit, Transferred};
@@ -44,6 +49,10 @@ pub(crate) struct Local<'a> {
     under_way: Option<(SnapshotInfo, u64, Promotions)>,
     /// The last snapshot that was begun.
     begun: Option<Uuid>,
+    /// What its tree holds instead of a snapshot.
+    adopted: Option<Adopted>,
+    /// Whether its client may have that taken for a copy of the primary.
+    may_adopt: bool,
 }
 
 impl<'a> Local<'a> {
@@ -66,6 +75,8 @@ impl<'a> Local<'a> {
             has_begun: false,
             under_way: None,
             begun: None,
+            adopted: None,
+            may_adopt: true,
         }
     }
 
@@ -79,6 +90,11 @@ impl<'a> Local<'a> {
         Local { is_fed_by_log: true, ..self }
     }
 
+    /// Whether a client may have what is in a directory taken for a copy.
+    pub(crate) fn adopting(self, may_adopt: bool) -> Local<'a> {
+        Local { may_adopt, ..self }
+    }
+
     /// Gives the same answer for volumes that its client may not feed and for missing ones.
     pub(crate) fn discreet(self, called: String) -> Local<'a> {
         Local { called: Some(called), ..self }
@@ -87,7 +103,7 @@ impl<'a> Local<'a> {
     fn expect_own(&self, lineage: Option<Uuid>) -> Result<()> {
         let Some(called) = &self.called else { return Ok(()) };
         let is_own = match &self.target.volume {
-            None => self.target.lacks.is_none(),
+            None => self.target.lacks.is_none() && (self.may_adopt || !self.target.occupied),
             Some(volume) => standing::is_fed_by(&volume.info(), lineage) || volume.info().lineage.is_nil(),
         };
         if is_own { Ok(()) } else { Err(standing::not_own(called)) }
@@ -111,6 +127,14 @@ impl<'a> Local<'a> {
         self.volume.as_ref().map(|volume| volume.store())
     }
 
+    /// The tree that it adopts.
+    pub(crate) fn adopted_side(&self) -> Result<Box<dyn Side>> {
+        match (&self.volume, &self.adopted) {
+            (Some(volume), Some(adopted)) => volume.open_snapshot(&adopted.probe, self.monitor),
+            _ => Err(out_of_turn("it adopts nothing")),
+        }
+    }
+
     pub(crate) fn incoming(&self) -> Result<&Incoming<'a>> {
         self.incoming.as_ref().ok_or_else(|| out_of_turn("no delta has begun"))
     }
@@ -122,7 +146,8 @@ impl<'a> Local<'a> {
 
     /// The snapshot in its tree.
     pub(crate) fn newest(&mut self) -> Result<Option<SnapshotInfo>> {
-        Ok(self.volume()?.line()?.pop())
+        let newest = self.volume()?.line()?.pop();
+        Ok(newest.or_else(|| self.adopted.as_ref().map(|adopted| adopted.probe.clone())))
     }
 
     /// Takes the frames of the delta that has begun from channels, while another process reads the data.
@@ -130,8 +155,12 @@ impl<'a> Local<'a> {
         take(self.incoming()?, arrivals, seed, self.monitor)
     }
 
-    fn make(&mut self, lineage: Uuid, epoch: u64, promotions: Promotions) -> Result<LockedVolume> {
+    fn make(&mut self, opening: &OpenRequest) -> Result<LockedVolume> {
+        let OpenRequest { lineage, epoch, .. } = *opening;
         self.target.expect_reachable()?;
+        if self.target.occupied {
+            self.expect_adoption(opening.adopt.as_ref())?;
+        }
         let root = match self.target.found.take() {
             Some(Found::Directory(root)) => root,
             Some(Found::Nothing { above, name }) => {
@@ -145,8 +174,21 @@ impl<'a> Local<'a> {
         let made = Volume::init_in(root, Role::Standby, lineage, epoch)?;
         let made = self.made.store.insert(made);
         let mut volume = made.lock()?;
-        volume.join_lineage(lineage, epoch, promotions)?;
+        volume.join_lineage(lineage, epoch, opening.promotions.clone())?;
         Ok(volume)
+    }
+
+    /// Checks that what is there may be taken for a copy.
+    fn expect_adoption<'o>(&self, adopt: Option<&'o Adopt>) -> Result<&'o Adopt> {
+        let path = self.target.path.display();
+        match adopt {
+            None => Err(is_occupied(&path.to_string())),
+            Some(_) if !self.may_adopt => Err(Error::refused(
+                format!("{path} is not empty, and this server lets its clients adopt nothing"),
+                "its administrator can start it with --allow-adopt, or adopt there with a pull",
+            )),
+            Some(adopt) => Ok(adopt),
+        }
     }
 
     /// Removes what was made for a round that came to nothing.
@@ -179,6 +221,7 @@ impl<'a> Local<'a> {
     /// Checks that the snapshot of a header can be taken here after its base.
     fn expect_base(&mut self, header: &DeltaHead) -> Result<()> {
         let is_fed_by_log = self.is_fed_by_log;
+        let adopted = self.adopted.as_ref().map(|adopted| (adopted.probe.id, adopted.probe.name.clone()));
         let volume = self.volume()?;
         let (snapshots, info) = (volume.line()?, volume.info());
         let show = info.path.display();
@@ -196,8 +239,9 @@ impl<'a> Local<'a> {
             ));
         }
         let newest = snapshots.last();
-        if newest.map(|s| s.id) != header.base.map(|base| base.id) {
-            let holds = newest.map_or("no snapshot yet".to_owned(), |s| format!("snapshot {}", s.name));
+        let held = newest.map(|s| (s.id, s.name.clone())).or(adopted);
+        if held.as_ref().map(|(id, _)| *id) != header.base.map(|base| base.id) {
+            let holds = held.map_or("no snapshot yet".to_owned(), |(_, name)| format!("snapshot {name}"));
             return Err(Error::refused(
                 format!("the delta to {name} does not start from what {show} holds, {holds}"),
                 "send a delta whose base that is (`snapsync list` shows the snapshots)",
@@ -305,6 +349,7 @@ impl StandbyEnd for Local<'_> {
             volume: volume.map(|volume| volume.info().id),
             filesystem: self.target.filesystem(),
             lacks: self.target.lacks.clone(),
+            occupied: self.target.occupied,
             // The records of all snapshots are read for it, and once more when the standby is opened.
             newest: volume.filter(|_| plan).map_or(Ok(None), newest_of)?,
             available: plan.then(|| self.target.available()).flatten(),
@@ -312,29 +357,23 @@ impl StandbyEnd for Local<'_> {
     }
 
     fn open(&mut self, opening: OpenRequest) -> Result<State> {
-        let OpenRequest { lineage, epoch, promotions, drift, .. } = opening;
+        let OpenRequest { lineage, epoch, ref promotions, drift, ref adopt, .. } = opening;
         let follows = |volume: &Volume| !volume.info().lineage.is_nil();
         if !self.target.volume.as_ref().is_some_and(follows) {
-            can_begin(epoch, &promotions)?;
+            can_begin(epoch, promotions)?;
         }
         self.expect_own(Some(lineage))?;
         let mut volume = match self.target.volume.take() {
             Some(volume) => volume.lock()?,
-            None => self.make(lineage, epoch, promotions.clone())?,
+            None => self.make(&opening)?,
         };
         standing::expect_standby(&volume.path().to_string_lossy(), volume.info().role)?;
         if volume.info().lineage.is_nil() {
             volume.join_lineage(lineage, epoch, promotions.clone())?;
         }
-        is_of(&volume, Some(lineage), epoch, &promotions)?;
+        is_of(&volume, Some(lineage), epoch, promotions)?;
         let recovered = recover(&mut volume, self.monitor)?;
         let newest = volume.line()?.pop();
-        if newest.is_none() && !snapsync_snapshot::is_vacant_in(volume.root())? {
-            return Err(Error::refused(
-                format!("{} has no snapshot yet and is not empty", volume.path().display()),
-                "move what is in it away, or name another target",
-            ));
-        }
         let set_aside = match &newest {
             Some(newest) => self.look_for_drift(&mut volume, newest, drift)?,
             None => None,
@@ -356,10 +395,30 @@ impl StandbyEnd for Local<'_> {
             Some(newest) => LostPaths::absent(&volume, newest, self.monitor)?,
             None => LostPaths::default(),
         };
-        let info = volume.info();
-        let state = State { volume: info, newest, pending, recovered, set_aside, lost, join: None, secret };
+        if newest.is_none() && !snapsync_snapshot::is_vacant_in(volume.root())? {
+            let Adopt { subset, .. } = self.expect_adoption(adopt.as_ref())?;
+            self.adopted = Some(Adopted::of(&mut volume, subset, self.monitor)?);
+        }
+        let adopted = self.adopted.as_ref().map(|adopted| adopted.probe.clone());
+        let (info, join) = (volume.info(), None);
+        let state =
+            State { volume: info, newest, adopted, pending, recovered, set_aside, lost, join, secret };
         self.volume = Some(volume);
         Ok(state)
+    }
+
+    fn records(&mut self, reading: Reading, take: TakeRecords<'_>) -> Result<()> {
+        let monitor = self.monitor;
+        let side = self.adopted_side()?;
+        let names = Names::of(&*side)?;
+        let mut near = Near::new(&names, reading, false, monitor)?;
+        loop {
+            let records = near.more()?;
+            if records.is_empty() {
+                return Ok(());
+            }
+            take(records)?;
+        }
     }
 
     fn copies(
@@ -376,9 +435,9 @@ impl StandbyEnd for Local<'_> {
         self.expect_base(offer.header)?;
         // It may have begun before, and both would write into the stage.
         let is_own = self.incoming.take().is_some_and(|incoming| incoming.is_own());
+        let newest = self.newest()?;
         let monitor = self.monitor;
         let volume = self.volume()?;
-        let newest = volume.line()?.pop();
         volume.unseal()?;
         let stage = StageTarget { is_own, by_range: true, ..StageTarget::of(volume, newest.as_ref())? };
         let DeltaHead { snapshot, epoch, promotions, .. } = offer.header;
@@ -407,12 +466,14 @@ impl StandbyEnd for Local<'_> {
         let (Some(mut incoming), Some((info, epoch, promotions))) = (incoming, info) else {
             return Err(out_of_turn("no delta has begun"));
         };
+        let is_needed = self.adopted.is_some() && takes_away(&incoming.manifest())?;
         if displaces(self.volume()?, &mut incoming)? {
             incoming.number_after(self.volume()?.claim_round()?);
         }
         incoming.seal()?;
-        let monitor = self.monitor;
+        let (monitor, mut adopted) = (self.monitor, self.adopted.take());
         let volume = self.volume()?;
+        adopted.as_mut().map_or(Ok(()), |adopted| adopted.keep(volume, monitor))?;
         // It is gone with the stage, and is the history of the snapshot only once there is one.
         let manifest = kept::put_by(volume, &incoming.manifest());
         commit(volume, &mut incoming, monitor)?;
@@ -426,6 +487,7 @@ impl StandbyEnd for Local<'_> {
         }
         manifest.inspect(|manifest| kept::keep(volume, base, taken.id, manifest));
         volume.seal()?;
+        adopted.map_or(Ok(()), |adopted| adopted.settle(volume, is_needed, monitor))?;
         Ok(taken)
     }
 
@@ -450,7 +512,7 @@ impl StandbyEnd for Local<'_> {
 
     fn failed(&mut self, error: &Error, snapshot: Uuid) -> bool {
         self.incoming = None;
-        let Some(volume) = &self.volume else {
+        let Some(volume) = &mut self.volume else {
             self.unmake();
             return false;
         };
@@ -461,6 +523,7 @@ impl StandbyEnd for Local<'_> {
         {
             let _ = give_up(volume.root(), &volume.store(), &journal);
         }
+        self.adopted.take().inspect(|adopted| adopted.give_up(volume));
         let _ = volume.seal();
         let has = |id: Uuid| volume.snapshot(id).is_ok_and(|found| found.is_some());
         let needed = !matches!(Journal::load(&volume.store()), Ok(None))

@@ -1,6 +1,7 @@
 //! The steps of a round, and the messages between its two halves.
 
 use crate::delta::staging::{Data, IncomingDelta, StageReport};
+use crate::digest::{Reading, Record};
 use crate::keep::Keep;
 use crate::options::DriftOptions;
 use crate::secret::Secret;
@@ -8,7 +9,7 @@ use crate::volume::copies::{Copied, Stretch};
 use crate::volume::lost::LostPaths;
 use crate::volume::pieces::{Piece, Seen};
 use serde::{Deserialize, Serialize};
-use snapsync_model::{Error, Promotions, Result, Role, SnapshotInfo, VolumeInfo, printable_within};
+use snapsync_model::{Error, Promotions, Result, Role, SnapshotInfo, Subset, VolumeInfo, printable_within};
 use snapsync_stream::Transferred;
 use snapsync_sys::Spot;
 use uuid::Uuid;
@@ -44,6 +45,9 @@ pub(crate) struct StandbyInfo {
     /// The snapshot in its tree.
     #[serde(default)]
     pub(crate) newest: Option<Uuid>,
+    /// There is no volume yet, but something else.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) occupied: bool,
     /// The bytes that are free on its file system.
     #[serde(default)]
     pub(crate) available: Option<u64>,
@@ -59,9 +63,33 @@ impl StandbyInfo {
         }
     }
 
+    /// Checks that nothing is there that is no volume, unless that is adopted.
+    pub(crate) fn expect_vacant(&self, adopts: bool) -> Result<()> {
+        if adopts || !self.occupied { Ok(()) } else { Err(is_occupied(&self.path)) }
+    }
+
     pub(crate) fn expect_reachable(&self) -> Result<()> {
         self.lacks.clone().map_or(Ok(()), |lacks| Err(Error::usage(lacks, "check the path")))
     }
+}
+
+/// The refusal of a directory that holds something, and is no standby.
+pub(crate) fn is_occupied(path: &str) -> Error {
+    Error::refused(
+        format!("{path} is not empty and is not a standby"),
+        "name an empty or absent directory, or move what is in it away; if it is a copy of the source, --adopt \
+         brings only what differs",
+    )
+}
+
+/// How a copy that is there already becomes the standby's tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Adopt {
+    /// The files of which digests are wanted.
+    pub(crate) reading: Reading,
+    /// What is replicated: all else in it is left alone.
+    #[serde(default)]
+    pub(crate) subset: Subset,
 }
 
 /// The primary that starts a round, and its options for drift.
@@ -72,6 +100,8 @@ pub(crate) struct OpenRequest {
     /// The promotions that led to that epoch.
     pub(crate) promotions: Promotions,
     pub(crate) drift: DriftOptions,
+    /// Without it only an empty directory becomes a standby.
+    pub(crate) adopt: Option<Adopt>,
     /// The primary's store, if it is on this machine: further channels may arrive there.
     pub(crate) store: Option<Spot>,
 }
@@ -82,6 +112,9 @@ pub(crate) struct State {
     pub(crate) volume: VolumeInfo,
     /// The snapshot in its tree.
     pub(crate) newest: Option<SnapshotInfo>,
+    /// What is in its tree instead: a copy, which the first delta starts from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) adopted: Option<SnapshotInfo>,
     /// An interrupted delta.
     pub(crate) pending: Option<Pending>,
     pub(crate) recovered: Vec<String>,
@@ -107,6 +140,9 @@ pub(crate) struct Pending {
     pub(crate) manifest: String,
 }
 
+/// Takes the next records.
+pub(crate) type TakeRecords<'t> = &'t mut dyn FnMut(Vec<Record>) -> Result<()>;
+
 /// The questions of the primary's half to the standby's half, in this order.
 pub(crate) trait StandbyEnd {
     /// `lineage` is the primary's, if it is a volume.
@@ -114,6 +150,8 @@ pub(crate) trait StandbyEnd {
     fn look(&mut self, lineage: Option<Uuid>, plan: bool) -> Result<StandbyInfo>;
     /// Opens the standby, and makes the volume if there is none.
     fn open(&mut self, opening: OpenRequest) -> Result<State>;
+    /// Tells what is in the tree that it is to adopt, in the order of paths, once it is open.
+    fn records(&mut self, reading: Reading, take: TakeRecords<'_>) -> Result<()>;
     /// Tells of its copies of some files, while the primary reads its own. Those of one question `fit`.
     fn copies(
         &mut self,

@@ -46,7 +46,14 @@ fn apply(
         )
     })?;
     let promotions = header.promotions.clone();
-    let state = standby.open(OpenRequest { lineage, epoch: header.epoch, promotions, drift, store: None })?;
+    let state = standby.open(OpenRequest {
+        lineage,
+        epoch: header.epoch,
+        promotions,
+        drift,
+        adopt: None,
+        store: None,
+    })?;
     if !state.lost.is_empty() {
         return Err(Error::refused(
             format!(

@@ -26,7 +26,16 @@ pub fn sync(
     ssh: &SshOptions,
     monitor: &Monitor,
 ) -> Result<Synced> {
-    match (LogAddress::parse(source)?, LogAddress::parse(target)?) {
+    let logs = (LogAddress::parse(source)?, LogAddress::parse(target)?);
+    if let (Some(log), _) | (_, Some(log)) = &logs
+        && options.adopt.is_some()
+    {
+        return Err(Error::usage(
+            format!("nothing is adopted with {log}: only a directory is, from its primary"),
+            "leave out --adopt, or name directories, of which one may be on another machine",
+        ));
+    }
+    match logs {
         (None, None) => {}
         (None, Some(log)) => return publish(source, log, options, transfer, monitor),
         (Some(log), None) => {
@@ -63,6 +72,12 @@ pub fn plan(
     monitor: &Monitor,
 ) -> Result<Planned> {
     options.keep.check()?;
+    if options.adopt.is_some() {
+        return Err(Error::usage(
+            "what a copy differs in is found by adopting it, and not by a plan",
+            "`snapsync diff TARGET SOURCE` shows it; or leave out --dry-run: what is replaced is kept",
+        ));
+    }
     if LogAddress::parse(source)?.is_some() || Location::parse(source)?.there().is_some() {
         return Err(Error::usage(
             format!("{} is not a directory of this machine, and only that has a plan", source.display()),

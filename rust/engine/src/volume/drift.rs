@@ -91,7 +91,7 @@ pub(crate) fn cannot_go_back(
 }
 
 /// Entries that no snapshot has come and go in it.
-fn is_only_dated(change: &Change) -> bool {
+pub(crate) fn is_only_dated(change: &Change) -> bool {
     let undated = |side: Option<Attributes>| side.map(|a| Attributes { mtime: 0, far_second: 0, ..a });
     change.kind == Kind::Directory
         && change.links_added.is_empty()

@@ -1,5 +1,6 @@
 //! Operations on a single volume.
 
+pub(crate) mod adopted;
 pub(crate) mod copies;
 pub(crate) mod drift;
 pub(crate) mod holds;
