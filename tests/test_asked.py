@@ -34,6 +34,7 @@ OPTIONS: dict[str, tuple[Any, str]] = {
     "scrub": ({"period": 1, "limit": 1 << 20}, "scrub"),
     "history": ("light", "begin"),
     "guard": ({"deleted": 0}, "begin"),
+    "adopt": ("all", "open"),
 }
 TRAVEL: dict[str, tuple[Any, str]] = {"compression": ({"Zstd": 3}, "commit"), "limit": (1 << 20, "commit")}
 PULL = {f"options.{name}": tried for name, tried in OPTIONS.items()} | {
@@ -53,6 +54,8 @@ PUSHED = {
     "pieces": ["--scrub", "1s"],
     "stretches": [],
     "again": ["--history", "light"],
+    "adopt": [],
+    "reading": [],
 }
 
 
@@ -207,6 +210,9 @@ def test_a_restricted_server_does_with_each_field_what_the_table_says(
     assert "done" in asks, asks
     if kind != "begin":
         assert kind in asks, asks
+    if field == "options.adopt":
+        assert asks["open"]["adopt"]["reading"] == value
+        kind = "adopt"
     for name in {"open": ["care"], "begin": ["strict", "no_space_check"]}.get(kind, []):
         wanted = value if field == f"options.{name}" else False
         assert asks[kind][name] == wanted

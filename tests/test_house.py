@@ -369,19 +369,22 @@ RUST_LEVELS = {
     "engine/delta": """
         became outgoing output_file reading
         completed hidden noting pruned widened
-        selected sides staging
-        incoming landing
+        staging
+        incoming
+        copied
+        selected sides
+        landing
     """,
     "engine/volume": """
         holds kept lost made parts pieces recovery replacement standing
         copies rewind trimmed
         retention
         drift
-        roles
+        adopted roles
     """,
     "engine/round": """
-        commands guard held steps
-        passes passing rights scrub sizes standby told
+        brought commands guard held steps
+        adopted passes passing rights scrub sizes standby told
         known
         plan primary
         ending noted

@@ -81,7 +81,7 @@ def test_the_native_half_knows_every_option_of_a_connection(group: str, name: st
 def test_every_option_of_sync_goes_to_the_native_half() -> None:
     """In a group that is handed through whole, under its own name or as a part of a group."""
     handed = {path[-1] for path in leaves(rounds._round({}))}
-    told_otherwise = {"part", "exclude_from", "scrub", "scrub_limit", "jobs"}
+    told_otherwise = {"part", "exclude_from", "scrub", "scrub_limit", "trust_times", "jobs"}
     groups = (KeepOptions, HookOptions, TakingOptions, TransferOptions, ChannelOptions, GuardOptions)
     beside = {name for group in groups for name in options(group)}
     parts = {"period", "limit", "deleted", "changed", "shrink"}

@@ -218,8 +218,8 @@ class AdoptOptions(TypedDict, total=False):
         bool,
         Option(
             "--adopt",
-            help="What is at TARGET is a copy of SOURCE, as rsync or a disk brought it: compare all files, bring"
-            " what differs, and keep what that replaces as a snapshot.",
+            help="TARGET holds a copy of SOURCE, as rsync or a disk brought it: compare all files, bring what"
+            " differs, and keep what that replaces as a snapshot.",
             once=True,
         ),
     ]

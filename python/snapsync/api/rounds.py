@@ -48,13 +48,12 @@ def sync(
     With `part` it is one of `SOURCE@PART/`, which has patterns, snapshots and standbys of its own and is made
     on first use; without `exclude` it is what `include` names. The first round restores the whole tree into
     an absent or empty `target`; where a standby is known that is not there any more, only with `new_standby`.
-    With `adopt` the target holds a copy of `source`: all of it is compared (or, with `trust_times`, files of
-    equal size and time are believed equal), what differs is brought, and what that replaces is kept as the
-    report's `set_aside`.
+    With `adopt` it holds a copy: what differs is brought (`trust_times`: equal sizes and times mean equal
+    files), and what that replaces is in the report's `set_aside`.
     `name` names the snapshot; with `snap` none is taken, and that of `source` (or "latest") is brought.
     `keep` says which snapshots stay on both sides afterwards (see `prune`), `keep_last` is its `last`, and so
-    on; without them all do. `strict` refuses where the target cannot hold everything, and
-    `no_space_check` does not look beforehand whether there is room; `jobs` is the number of threads (0: all).
+    on; without them all do. `strict` refuses where the target cannot hold everything, `no_space_check` does
+    not look whether there is room; `jobs` is the number of threads (0: all).
 
     `exclude` leaves out what its patterns name, in gitignore syntax from the root of `source`, after those in
     the files `exclude_from`; `include` brings back some of that. They are kept for later rounds. Given later
@@ -64,11 +63,9 @@ def sync(
     `accept_changes`. In trees of 10,000 entries or more they are 25, 60 and 50 by default.
     `check` compares all of the standby's tree with its newest snapshot first, and not only what the round
     touches; `discard_drift` keeps what was changed there as a snapshot, and goes back first. `read_only` says
-    whether the tree of a standby on Btrfs is read-only between rounds.
-    Each round reads a share of the files again that are believed unchanged, on both sides: all in `scrub`
-    seconds (None: never), and at most `scrub_limit` bytes. A difference is no exception: it is in the
-    report's `scrub`, and the next round brings those files again.
-
+    whether the tree of a standby on Btrfs is read-only between rounds. Each round reads a share of the files
+    again that are believed unchanged, on both sides: all in `scrub` seconds (None: never), and at most
+    `scrub_limit` bytes. What differs is in the report's `scrub`, and the next round brings it again.
     `before_snapshot`, `after_snapshot`, `take` and `release` are commands of this machine, lists of words:
     around the snapshot (`docs/databases.md`), or to make the tree that is read (`docs/other-snapshots.md`).
 

@@ -48,7 +48,7 @@ def serve(
         bool,
         Option(
             "--allow-adopt",
-            help="With any of the others: let clients make standbys of what is in directories (sync --adopt).",
+            help="With any of the others: let clients adopt what is in directories (sync --adopt).",
         ),
     ] = False,
     **options: Unpack[JobsOptions],

@@ -29,7 +29,10 @@ def sync(
     ],
     target: Annotated[
         str,
-        Argument(metavar="TARGET", help="The standby: absent or empty in the first round, but with --adopt; or a log."),
+        Argument(
+            metavar="TARGET",
+            help="The standby: absent or empty in the first round, but with --adopt; or a log.",
+        ),
     ],
     environment: Annotated[
         str | None,

@@ -1,5 +1,5 @@
-//! What a standby holds before its first snapshot, as the base of that: a copy that others have made. Only its
-//! records are known, and its inodes get the numbers that those at the same paths have in the target.
+//! What a standby holds before its first snapshot, as the base of that: a copy that others have made. Only
+//! its records are known, and its inodes get the numbers that those at the same paths have in the target.
 
 use crate::delta::incoming::nonsense;
 use crate::digest::{Body, Digest, Reading, Record, content, readable};
@@ -167,8 +167,8 @@ impl<'a> Copying<'a> {
             return Ok(size == 0 || own.time() == body.attributes.time());
         }
         let Some(theirs) = body.content else { return Ok(false) };
-        // Most programs fill holes when they copy a file, and leave preallocation out: the standby is asked for
-        // all of such a file.
+        // Most programs fill holes when they copy a file, and leave preallocation out: the standby is asked
+        // about all of such a file.
         let is_it = |file: &Content| -> Result<bool> {
             let range = Range { offset: 0, length: size };
             let is_same = content(file, path.as_path(), range, self.monitor)? == theirs;

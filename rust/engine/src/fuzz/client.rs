@@ -47,6 +47,7 @@ fn gate(world: &World, byte: u8) -> Gate {
         read_only: byte % 4 == 1,
         receive_only: byte % 4 == 2,
         allow_prune: byte & 4 != 0,
+        allow_adopt: byte & 8 != 0,
     }
 }
 
@@ -125,7 +126,9 @@ fn expect(world: &World, gate: &Gate, rounds: usize, heard: &[u8]) -> Facts {
     if gate.receive_only {
         world.expect_untouched(&now, &["primary", "other", "hidden"]);
         // It may send to any place that is free, and that is `plain/fresh`.
-        world.expect_kept(&now, "plain");
+        if !gate.allow_adopt {
+            world.expect_kept(&now, "plain");
+        }
         expect_untold(heard, HIDDEN);
         world.strangers().iter().for_each(|stranger| expect_untold(heard, stranger));
     }

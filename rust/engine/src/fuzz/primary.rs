@@ -124,6 +124,11 @@ impl<'w> Primary<'w> {
             let own = [&promotion];
             json!({ "open": { "lineage": lineage, "epoch": epoch, "promotions": own, "join": standby } })
         };
-        vec![json!("ready"), json!("kept"), json!({ "pruned": [first] }), open(2), open(3)]
+        let mut adopting = open(1);
+        adopting["open"]["promotions"] = json!([]);
+        adopting["open"]["adopt"] = json!({ "reading": "all" });
+        let records = json!({ "records": { "reading": "nothing" } });
+        let pruned = json!({ "pruned": [first] });
+        vec![json!("ready"), json!("kept"), pruned, open(2), open(3), adopting, records]
     }
 }

@@ -1,6 +1,7 @@
 //! A server that lies, or the host of a standby or a primary: the product is the client, and its volumes are
 //! its own.
 
+use crate::digest::Reading;
 use crate::fuzz::lies::Seen;
 use crate::fuzz::peer::{Peer, between};
 use crate::fuzz::primary::Primary;
@@ -77,6 +78,7 @@ fn options(byte: u8) -> Options {
         strict: is(2),
         scrub: if is(3) { Scrubbing { period: 1, limit: 1 << 20 } } else { Scrubbing::default() },
         new_standby: is(4),
+        adopt: (is(4) && is(5)).then_some(Reading::All),
         drift: crate::options::DriftOptions { check: is(5), discard_drift: is(6), read_only: None },
         snap: (is(7) && !is(0)).then(|| "second".to_owned()),
         ..Options::default()

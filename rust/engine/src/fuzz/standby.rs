@@ -150,7 +150,13 @@ impl<'w> Standby<'w> {
         looked["looked"]["epoch"] = json!(2);
         looked["looked"]["promotions"] = json!([promotion]);
         let committed = json!({ "committed": { "snapshot": second, "notes": [] } });
+        let mut adopted = self.opened(self.world.stranger, &nothing);
+        adopted["opened"]["newest"] = nothing.clone();
+        adopted["opened"]["adopted"] = json!(second);
         all.extend([
+            adopted,
+            json!({ "records": { "length": 8 } }),
+            json!({ "digested": { "entries": 1, "notes": [] } }),
             opened,
             looked,
             committed,

@@ -5,7 +5,7 @@ use crate::delta::incoming::nonsense;
 use crate::options::{self, Options};
 use crate::remote::messages::MOST_TOLD;
 use crate::report::rounds::{Claimed, Scrubbed, Synced};
-use crate::round::primary;
+use crate::round::brought::together;
 use crate::round::steps::State;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -31,6 +31,8 @@ pub(crate) struct Seen {
     /// The state when it was opened.
     pub(crate) state: Option<State>,
     pub(crate) came: Vec<Came>,
+    /// What was kept of a copy that it has adopted.
+    pub(crate) set_aside: Option<SnapshotInfo>,
     pub(crate) pruned: Vec<SnapshotInfo>,
     pub(crate) notes: Vec<String>,
 }
@@ -70,10 +72,10 @@ impl Pulled<'_> {
         let host = self.host.to_string_lossy().into_owned();
         let told: Told = serde_json::from_str(self.report.get())
             .map_err(|_| nonsense(self.host, "a report of the round that makes no sense"))?;
-        let Seen { state, came, mut pruned, mut notes } = self.seen;
+        let Seen { state, came, set_aside, mut pruned, mut notes } = self.seen;
         let state = state.ok_or_else(|| undone(self.host))?;
         let (kept, losses) = came.iter().fold((0_u64, Vec::new()), |(kept, losses), came| {
-            (kept.saturating_add(came.kept), primary::together(losses, came.losses.clone()))
+            (kept.saturating_add(came.kept), together(losses, came.losses.clone()))
         });
         let Came { base, snapshot, counts, .. } = last(came, &state, self.named, self.options, self.host)?;
         notes.extend(monitor.take_notes());
@@ -92,7 +94,7 @@ impl Pulled<'_> {
                 ..told.primary
             },
             standby: state.volume,
-            set_aside: state.set_aside,
+            set_aside: set_aside.or(state.set_aside),
             base,
             unchanged: counts.rows == 0,
             changes: counts,

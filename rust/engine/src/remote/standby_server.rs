@@ -189,6 +189,7 @@ impl Serving<'_, '_, '_, '_> {
 
     fn commit(&mut self) -> Result<()> {
         let snapshot = self.standby.commit()?;
+        self.seen.set_aside = self.standby.kept().cloned();
         let notes = self.monitor.take_notes();
         self.seen.notes.extend(notes.iter().cloned());
         let came = self.begun.take().map(|came| Came { snapshot: snapshot.clone(), ..came });

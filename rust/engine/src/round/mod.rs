@@ -1,6 +1,7 @@
 //! One round, each half written once.
 
-pub(crate) mod adopted;
+mod adopted;
+pub(crate) mod brought;
 mod commands;
 mod ending;
 pub(crate) mod guard;

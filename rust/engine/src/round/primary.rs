@@ -11,6 +11,7 @@ use crate::process::taking::TakenTree;
 use crate::process::{hooks, taking};
 use crate::report::rounds::{Claimed, Scrubbed, Synced};
 use crate::round::adopted::Adopted;
+use crate::round::brought::{is_the_same, together};
 use crate::round::commands;
 use crate::round::guard;
 use crate::round::held::{LONG, Primary, SHORT};
@@ -24,10 +25,9 @@ use crate::round::told;
 use crate::volume::lost::{self, LostPaths};
 use crate::volume::made::{Made, choose_history, tell_what_it_lies_in};
 use crate::volume::recovery::recover;
-use snapsync_apply::Loss;
 use snapsync_model::{
     Context, Counters, Counts, End, Error, Inode, Monitor, Restless, Result, Role, SnapshotInfo, Stage,
-    Subset, printable,
+    Subset,
 };
 use snapsync_snapshot::{Request, Volume, name_is_free};
 use snapsync_stream::wire::write_head;
@@ -594,26 +594,4 @@ impl Driver<'_> {
 /// The bases of standbys.
 pub(super) fn bases(primary: &Volume) -> Vec<Uuid> {
     primary.standbys().values().map(|s| s.snapshot).collect()
-}
-
-/// The standby has the snapshot that was brought, and no other.
-fn is_the_same(held: &SnapshotInfo, brought: &SnapshotInfo, standby: &str) -> Result<()> {
-    if (held.id, held.sequence) == (brought.id, brought.sequence) && held.name == printable(&brought.name) {
-        return Ok(());
-    }
-    Err(Error::integrity(
-        format!("{standby} says that it holds snapshot {}, and was brought {}", held.name, brought.name),
-        "use the same snapsync on both sides; if it is the same, something changes what it sends",
-    ))
-}
-
-/// The losses of two deltas, merged.
-pub(crate) fn together(mut losses: Vec<Loss>, more: Vec<Loss>) -> Vec<Loss> {
-    for loss in more {
-        match losses.iter_mut().find(|known| known.what == loss.what) {
-            Some(known) => known.count = known.count.saturating_add(loss.count),
-            None => losses.push(loss),
-        }
-    }
-    losses
 }

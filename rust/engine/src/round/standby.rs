@@ -51,6 +51,8 @@ pub(crate) struct Local<'a> {
     begun: Option<Uuid>,
     /// What its tree holds instead of a snapshot.
     adopted: Option<Adopted>,
+    /// The same, if it stays as a snapshot.
+    kept: Option<SnapshotInfo>,
     /// Whether its client may have that taken for a copy of the primary.
     may_adopt: bool,
 }
@@ -76,6 +78,7 @@ impl<'a> Local<'a> {
             under_way: None,
             begun: None,
             adopted: None,
+            kept: None,
             may_adopt: true,
         }
     }
@@ -146,8 +149,12 @@ impl<'a> Local<'a> {
 
     /// The snapshot in its tree.
     pub(crate) fn newest(&mut self) -> Result<Option<SnapshotInfo>> {
-        let newest = self.volume()?.line()?.pop();
-        Ok(newest.or_else(|| self.adopted.as_ref().map(|adopted| adopted.probe.clone())))
+        Ok(self.volume()?.line()?.pop())
+    }
+
+    /// What it held before its first snapshot, once that has taken some of it away.
+    pub(crate) fn kept(&self) -> Option<&SnapshotInfo> {
+        self.kept.as_ref()
     }
 
     /// Takes the frames of the delta that has begun from channels, while another process reads the data.
@@ -435,7 +442,8 @@ impl StandbyEnd for Local<'_> {
         self.expect_base(offer.header)?;
         // It may have begun before, and both would write into the stage.
         let is_own = self.incoming.take().is_some_and(|incoming| incoming.is_own());
-        let newest = self.newest()?;
+        let held = self.adopted.as_ref().map(|adopted| adopted.probe.clone());
+        let newest = self.newest()?.or(held);
         let monitor = self.monitor;
         let volume = self.volume()?;
         volume.unseal()?;
@@ -471,9 +479,11 @@ impl StandbyEnd for Local<'_> {
             incoming.number_after(self.volume()?.claim_round()?);
         }
         incoming.seal()?;
-        let (monitor, mut adopted) = (self.monitor, self.adopted.take());
+        let monitor = self.monitor;
+        if let Local { volume: Some(volume), adopted: Some(adopted), .. } = self {
+            adopted.keep(volume, monitor)?;
+        }
         let volume = self.volume()?;
-        adopted.as_mut().map_or(Ok(()), |adopted| adopted.keep(volume, monitor))?;
         // It is gone with the stage, and is the history of the snapshot only once there is one.
         let manifest = kept::put_by(volume, &incoming.manifest());
         commit(volume, &mut incoming, monitor)?;
@@ -487,7 +497,9 @@ impl StandbyEnd for Local<'_> {
         }
         manifest.inspect(|manifest| kept::keep(volume, base, taken.id, manifest));
         volume.seal()?;
-        adopted.map_or(Ok(()), |adopted| adopted.settle(volume, is_needed, monitor))?;
+        if let Some(adopted) = self.adopted.take() {
+            self.kept = adopted.settle(self.volume()?, is_needed, monitor)?;
+        }
         Ok(taken)
     }
 

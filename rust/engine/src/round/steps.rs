@@ -77,8 +77,8 @@ impl StandbyInfo {
 pub(crate) fn is_occupied(path: &str) -> Error {
     Error::refused(
         format!("{path} is not empty and is not a standby"),
-        "name an empty or absent directory, or move what is in it away; if it is a copy of the source, --adopt \
-         brings only what differs",
+        "name an empty or absent directory, or move what is in it away; if it is a copy of the source, \
+         --adopt brings only what differs",
     )
 }
 

@@ -39,9 +39,17 @@ impl Adopted {
         Ok(())
     }
 
-    /// After the commit of a delta; `is_needed` says whether that took anything away.
-    pub(crate) fn settle(self, volume: &mut LockedVolume, is_needed: bool, monitor: &Monitor) -> Result<()> {
-        if is_needed { Ok(()) } else { kept::delete_all(volume, &[self.probe], monitor) }
+    /// After the commit of a delta; `is_needed` says whether that took anything away, so that it stays.
+    pub(crate) fn settle(
+        self,
+        volume: &mut LockedVolume,
+        is_needed: bool,
+        monitor: &Monitor,
+    ) -> Result<Option<SnapshotInfo>> {
+        if !is_needed {
+            kept::delete_all(volume, std::slice::from_ref(&self.probe), monitor)?;
+        }
+        Ok(Some(self.probe).filter(|_| is_needed))
     }
 
     /// After a failure. If a commit is to be finished, it is needed.
