@@ -15,7 +15,7 @@ from oracle import assert_same, freeze, same
 from remote import HOST, Server
 
 from snapsync.declare import options
-from snapsync.options import GuardOptions
+from snapsync.options_of_changes import GuardOptions
 
 LIMITS = ("--guard-deleted", "25%", "--guard-changed", "60%", "--guard-shrink", "50%")
 FILES = 400

@@ -525,7 +525,7 @@ PACKAGE = ROOT / "python/snapsync"
 # that of a module, or of a package: then it stands for all modules in it that are not named by themselves.
 PYTHON_LEVELS = """
     _native declare record types units
-    errors options_of_commands reports.base
+    errors options_of_changes options_of_commands reports.base
     options reports.values
     options_of_paths options_of_taking
     options_of_history

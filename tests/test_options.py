@@ -17,12 +17,12 @@ from snapsync.jobs.runner import arguments
 from snapsync.options import (
     ChannelOptions,
     DriftOptions,
-    GuardOptions,
     KeepOptions,
     SyncOptions,
     TargetOptions,
     TransferOptions,
 )
+from snapsync.options_of_changes import GuardOptions
 from snapsync.options_of_commands import HookOptions, TakingOptions
 
 

@@ -8,11 +8,9 @@ from snapsync.api import checks
 from snapsync.declare import Unpack, pick
 from snapsync.errors import IntegrityError, UsageError, told
 from snapsync.options import (
-    AdoptOptions,
     ChannelOptions,
     DeltaOptions,
     DriftOptions,
-    GuardOptions,
     ReceiveOptions,
     RoundOptions,
     ScrubOptions,
@@ -24,6 +22,7 @@ from snapsync.options import (
     TransferOptions,
     counts,
 )
+from snapsync.options_of_changes import AdoptOptions, GuardOptions
 from snapsync.reports.rounds import PlanReport, ReceiveReport, SendReport, SyncReport
 from snapsync.types import AnyPath, Progress
 

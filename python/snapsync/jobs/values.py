@@ -11,7 +11,8 @@ from snapsync._native import Location
 from snapsync.declare import options
 from snapsync.errors import UsageError
 from snapsync.jobs import calendar, hooks, own, telling
-from snapsync.options import GuardOptions, KeepOptions, SyncOptions
+from snapsync.options import KeepOptions, SyncOptions
+from snapsync.options_of_changes import GuardOptions
 from snapsync.options_of_commands import HookOptions, TakingOptions
 
 OF_A_JOB = {name: declared for name, declared in options(SyncOptions).items() if not declared[1].once}

@@ -127,7 +127,9 @@ fn receive_as_snapshot(
 }
 
 #[pyfunction]
-#[pyo3(signature = (*, restrict_to=None, read_only=false, receive_only=false, allow_prune=false, allow_adopt=false, jobs=0))]
+#[pyo3(signature = (
+    *, restrict_to=None, read_only=false, receive_only=false, allow_prune=false, allow_adopt=false, jobs=0,
+))]
 fn serve(
     py: Python<'_>,
     restrict_to: Option<PathBuf>,

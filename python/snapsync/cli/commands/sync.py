@@ -29,10 +29,7 @@ def sync(
     ],
     target: Annotated[
         str,
-        Argument(
-            metavar="TARGET",
-            help="The standby: absent or empty in the first round, but with --adopt; or a log.",
-        ),
+        Argument(metavar="TARGET", help="The standby: in the first round absent or empty; or a log."),
     ],
     environment: Annotated[
         str | None,
@@ -66,10 +63,8 @@ def sync(
 
     A standby that was changed by hand is refused before anything is applied: on Btrfs whatever was changed,
     elsewhere where the round would touch it, or anywhere with --check.
-
-    A standby that is known at TARGET and is not there is not made anew without --new-standby.
-
-    --adopt makes a standby of a copy that is at TARGET already. Nobody may write there meanwhile.
+    A standby that is known at TARGET and is not there is not made anew without --new-standby. --adopt makes
+    one of a copy that is at TARGET already.
 
     A round that would delete much of a large tree, or write most of it anew, is refused before anything
     travels: a primary that was wiped does not walk through its standbys. --accept-changes lets it through.

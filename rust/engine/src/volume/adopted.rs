@@ -1,5 +1,5 @@
-//! A copy of a primary that a standby had before its first snapshot. It is kept as a snapshot of its own while
-//! that is made from it, and afterwards if anything of it was changed or is gone.
+//! A copy of a primary that a standby had before its first snapshot. It is kept as a snapshot of its own
+//! while that is made from it, and afterwards if anything of it was changed or is gone.
 
 use crate::volume::{drift, kept};
 use snapsync_apply::Journal;
