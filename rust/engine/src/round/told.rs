@@ -16,6 +16,8 @@ use std::sync::Arc;
 const SEGMENTS: usize = 1 << 18;
 const WINDOWS: u64 = 1 << 26;
 
+const TOO_MANY: &str = "there are too many to remember";
+
 /// A stretch of a file of the base, and the file in the target.
 struct Asked {
     inode: Arc<Inode>,
@@ -65,6 +67,10 @@ pub(super) fn ask(
 
 impl Telling<'_> {
     fn file(&mut self, base: &Inode, target: Inode) -> Result<()> {
+        if self.is_full() {
+            self.lacks(target.ino, TOO_MANY.to_owned());
+            return Ok(());
+        }
         let path = self.sides.old_path(base)?;
         let inode = Arc::new(Inode { details: None, ..target });
         let (size, now) = (base.attributes.size, inode.attributes.size);
@@ -114,8 +120,8 @@ impl Telling<'_> {
             };
             self.segments += layout.segments().len();
             self.windows += inode.attributes.size.min(stretch.size).div_ceil(stretch.window);
-            if self.segments > SEGMENTS || self.windows > WINDOWS {
-                return self.lacks(inode.ino, "there are too many to remember".to_owned());
+            if self.is_full() {
+                return self.lacks(inode.ino, TOO_MANY.to_owned());
             }
             self.files.insert(inode.ino, Some(Told::new(layout, stretch.window)));
         }
@@ -126,6 +132,10 @@ impl Telling<'_> {
                 told.has_window_at(stretch.range.offset + number as u64 * stretch.window);
             }
         }
+    }
+
+    fn is_full(&self) -> bool {
+        self.segments > SEGMENTS || self.windows > WINDOWS
     }
 
     /// What was told of other stretches of a file does not count either.

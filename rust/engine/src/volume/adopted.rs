@@ -4,7 +4,7 @@
 use crate::volume::{drift, kept};
 use snapsync_apply::Journal;
 use snapsync_manifest::ManifestReader;
-use snapsync_model::{Monitor, Provider, Result, SnapshotInfo, Stage, Subset};
+use snapsync_model::{Monitor, Provider, RelPath, Result, SnapshotInfo, Stage, Subset};
 use snapsync_snapshot::LockedVolume;
 use snapsync_sys::Named;
 
@@ -70,9 +70,15 @@ impl Adopted {
 pub(crate) fn takes_away(manifest: &dyn Named) -> Result<bool> {
     for row in ManifestReader::open(manifest)? {
         let row = row?;
-        if !row.flags.created && !row.only_lends() && !drift::is_only_dated(&row) {
+        let is_made_by_mkfs = row.flags.deleted && row.old_path.as_ref().is_some_and(is_lost_and_found);
+        if !row.flags.created && !row.only_lends() && !drift::is_only_dated(&row) && !is_made_by_mkfs {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// What is in it has rows of its own.
+fn is_lost_and_found(path: &RelPath) -> bool {
+    path.as_bytes() == b"lost+found"
 }
