@@ -57,6 +57,25 @@ def verify_holes(_: float) -> Iterator[Stage]:
 
 
 @contextmanager
+def adopt(scale: float, *options: str) -> Iterator[Stage]:
+    """A copy that is there already, and equal. The primary has its snapshot: that is no part of it."""
+    with pair("xfs", 6 * GIB) as (one, two):
+        source, target = volume(one, "xfs", "source"), two / "standby"
+        Tree(source, int(200_000 * scale))
+        sh("cp", "-a", source, target)
+        snapsync("snapshot", source)
+        words = ("sync", source, target, "--adopt", "--new-standby", *options)
+        looking = "-naHAX" if options else "-nacHAX"
+        look = ["rsync", looking, "--delete", "--exclude=/.snapsync", f"{source}/", f"{target}/"]
+        yield Stage(
+            {"snapsync": lambda: snapsync(*words), "rsync": lambda: timed(shlex.join(look))},
+            clear=lambda _: discard(target / ".snapsync"),
+            check=lambda: same(source, target),
+            files=int(200_000 * scale),
+        )
+
+
+@contextmanager
 def restore(scale: float) -> Iterator[Stage]:
     with mounted("xfs", 8 * GIB) as mount:
         source = volume(mount, "xfs", "source")
@@ -179,6 +198,10 @@ VERBS = {
     "verify": Scene("verify of 300,000 files, XFS", verify, {"rsync": 2}),
     "verify-quick": Scene("verify --quick of two snapshots of 300,000 files, XFS", verify_quick, {ALONE: 1}),
     "verify-holes": Scene("verify of a file of 100 GiB with 4 KiB of data, XFS", verify_holes, {ALONE: 1}),
+    "adopt": Scene("adopt an equal copy of 200,000 files, XFS; rsync -nc", adopt, {"rsync": 1}),
+    "adopt-times": Scene(
+        "the same with --trust-times; rsync -n", lambda scale: adopt(scale, "--trust-times"), {"rsync": 1}
+    ),
     "restore": Scene("restore of 300,000 files elsewhere, XFS", restore, {"cp": 1.5}),
     "restore-in-place": Scene(
         "restore in place after 1,000 changes, all read since, Btrfs", restore_in_place, {ALONE: 0.6}
