@@ -33,12 +33,22 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
     return min(verdicts, key=_BY_WEIGHT.index, default=Verdict.UNKNOWN)
 
 
-def plugin_line(lags: Sequence[Lag], most: int) -> str:
-    """The first line of a monitoring plugin: the verdict, the oldest standby, and the lags as numbers."""
-    verdict = worst(judge(lag, most) for lag in lags)
+def judge_all(lags: Sequence[Lag], most: int, gone: Sequence[str] = ()) -> Verdict:
+    """The verdict of all. Directories that are gone are a warning at least, unknown where all are."""
+    missing = [Verdict.WARNING] if gone and lags else []
+    return worst([*(judge(lag, most) for lag in lags), *missing])
+
+
+def plugin_line(lags: Sequence[Lag], most: int, gone: Sequence[str] = ()) -> str:
+    """The first line of a monitoring plugin: the verdict, the oldest standby, and the lags as numbers.
+
+    `gone` says which directories of wildcards are not there any more.
+    """
+    verdict = judge_all(lags, most, gone)
     bad = [lag for lag in lags if judge(lag, most) is verdict is not Verdict.OK]
     losing = [lag for lag in lags if lag.lost and lag not in bad]
-    told = [f"{render.name(lag.name)}: {_words(lag)}" for lag in bad or losing or _oldest(lags)]
+    shown = bad or losing or ([] if gone else _oldest(lags))
+    told = [*(f"{render.name(lag.name)}: {_words(lag)}" for lag in shown), *gone]
     numbers = [f"{_label(lag.name)}={lag.seconds:.0f}s;;{most}" for lag in lags if lag.seconds is not None]
     line = plugin_words(verdict, "; ".join(told) or "no standby is known")
     return f"{line} | {' '.join(numbers)}" if numbers else line

@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -166,7 +166,25 @@ def load(file: Path | None = None) -> Config:
             groups[name] = tuple(members)
         if several.is_wild(whole):
             wild[name] = whole
+    _are_apart(made, lambda name: _home_of(name, groups, homes))
     return Config(made, files, groups, wild)
+
+
+def _home_of(name: str, groups: Mapping[str, tuple[str, ...]], homes: Mapping[str, Path]) -> Path:
+    """The file that a job, or the table that makes it, stands in."""
+    table = next((group for group, members in groups.items() if name in members), name)
+    return homes[table]
+
+
+def _are_apart(jobs: Mapping[str, Job], home: Callable[[str], Path]) -> None:
+    """Refuse two jobs with one target: each would undo what the other has brought."""
+    owners: dict[str, str] = {}
+    for name, job in jobs.items():
+        place = job.target if is_remote(job.target) else os.path.normpath(job.target)
+        other = owners.setdefault(place.rstrip("/"), name)
+        if other != name:
+            why = f"{job.target} is that of [job.{other}] too"
+            _wrong(home(name), f"job.{name}", "target", why, "let each job have a standby of its own")
 
 
 def _members(file: Path, name: str, keys: dict[str, Any]) -> dict[str, dict[str, Any]]:

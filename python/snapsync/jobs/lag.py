@@ -90,14 +90,18 @@ def _job(job: Job, run: state.Run | None, now: datetime) -> JobStatus:
     if source and source.volume.role == "standby":
         problems.append(f"{job.source} is not the primary any more")
     if run and run.error:
-        problems.append(f"the last round failed: {run.error}")
+        problems.append(f"{_failed(run)}: {run.error}")
     lag = _lag(job, source, target, now)
     if lag.seconds is None and not problems:
         problems.append("no round has ended well yet")
     moved = run.data_bytes if run else None
     standby = _standby_of(job, source, target) if source else None
     scrub = standby.scrub if standby else None
-    problems += [*_claims(standby), *_differs(scrub)]
+    differs = _differs(scrub)
+    if run and run.exit_code and not (run.error or differs):  # its primary is elsewhere, and knows more
+        said = f": {run.notes[-1]}" if run.notes else ""
+        problems.append(f"the last round went through, with exit code {run.exit_code}{said}")
+    problems += [*_claims(standby), *differs]
     losses = tuple(Loss(**loss) for loss in run.losses) if run else ()
     lost = sum(loss.count for loss in losses)
     lag = replace(lag, bytes=moved, problem="; ".join(problems) or None, lost=lost, scrub=scrub)
@@ -108,6 +112,13 @@ def _job(job: Job, run: state.Run | None, now: datetime) -> JobStatus:
     return JobStatus(
         job.name, source, target, good, lag, tuple(problems), losses, notes, since, code, failures
     )
+
+
+def _failed(run: state.Run) -> str:
+    """That rounds failed, and how many."""
+    if run.failures < 2:
+        return f"the last round failed with exit code {run.exit_code}"
+    return f"the last {run.failures} rounds failed, the newest with exit code {run.exit_code}"
 
 
 def _look(place: str, now: datetime, problems: list[str]) -> StatusReport | None:

@@ -18,6 +18,6 @@ def write(found: Config) -> Iterator[str]:
             from snapsync.jobs import prometheus
 
             jobs, now = lag.jobs(found, state.now()), state.now()
-            prometheus.write(Path(file), [job.lag for job in jobs], jobs, now)
+            prometheus.write(Path(file), [job.lag for job in jobs], jobs, now, lag.gone(found))
         except (SnapsyncError, OSError, ImportError) as error:
             yield f"cannot write the metrics to {file}: {describe(error).message}"

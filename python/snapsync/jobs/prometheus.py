@@ -1,7 +1,7 @@
 """Metrics for Prometheus: a text file for the textfile collector of its node exporter."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -14,7 +14,9 @@ from snapsync.reports.values import Lag
 _LABELS = ("name", "source", "target")
 
 
-def write(file: Path, lags: Iterable[Lag], jobs: Iterable[JobStatus], now: datetime) -> None:
+def write(
+    file: Path, lags: Iterable[Lag], jobs: Iterable[JobStatus], now: datetime, gone: Sequence[str] = ()
+) -> None:
     """Replace `file` atomically; everybody may read it. A value that is not known has no sample."""
     registry = CollectorRegistry()
 
@@ -48,6 +50,8 @@ def write(file: Path, lags: Iterable[Lag], jobs: Iterable[JobStatus], now: datet
     ended = gauge("job_last_exit_code", "The exit code of the last round.")
     failures = gauge("job_failures", "Rounds that have failed since the last good one.")
     running = gauge("job_running", "1 while a round is under way.")
+    job_losses = gauge("job_losses", "Kinds of things that the standby goes without.")
+    job_notes = gauge("job_notes", "What the last good round had to say.")
     of_side = (*_LABELS, "side")
     epoch = gauge("epoch", "Promotions in the lineage of the volume.", of_side)
     held = gauge("held_snapshots", "Snapshots that are held, by hand or for standbys.", of_side)
@@ -56,6 +60,8 @@ def write(file: Path, lags: Iterable[Lag], jobs: Iterable[JobStatus], now: datet
         labels = _labels(job.lag, job.job)
         last_good.labels(*labels).set(job.good.timestamp() if job.good else 0)
         failures.labels(*labels).set(job.failures)
+        job_losses.labels(*labels).set(len(job.losses))
+        job_notes.labels(*labels).set(len(job.notes))
         running.labels(*labels).set(job.running_since is not None)
         if job.exit_code is not None:
             ended.labels(*labels).set(job.exit_code)
@@ -67,6 +73,7 @@ def write(file: Path, lags: Iterable[Lag], jobs: Iterable[JobStatus], now: datet
                 epoch.labels(*labels, side).set(report.volume.epoch)
                 held.labels(*labels, side).set(len({hold.snapshot for hold in report.holds}))
                 unfinished.labels(*labels, side).set(report.unfinished is not None)
+    gauge("gone_directories", "Directories of wildcards that are not there any more.", ()).set(len(gone))
     gauge("status_timestamp_seconds", "When this was written.", ()).set(now.timestamp())
     state.write(file, generate_latest(registry).decode())
 

@@ -69,11 +69,15 @@ class JobStatus(Record):
 
 
 class JobsReport(Report):
-    """The status of all jobs of the configuration; `verdict` is the worst of theirs, if it was asked for."""
+    """The status of all jobs of the configuration; `verdict` is the worst of theirs, if it was asked for.
+
+    `gone` says which directories of wildcards are not there any more, while their standbys may be.
+    """
 
     verb = "status"
     jobs: tuple[JobStatus, ...]
     verdict: str | None = None
+    gone: tuple[str, ...] = ()
 
 
 class Unit(Record):

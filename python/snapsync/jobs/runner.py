@@ -258,7 +258,7 @@ class _Runner:
             report = {**json.loads(out), "recovered": []}
             # If the primary is on another machine, nothing else on this one records which files differ.
             report["notes"] = [*outcome.notes, *([outcome.advice] if outcome.differences else [])]
-            self._note(lambda: state.succeeded(job, at, report))
+            self._note(lambda: state.succeeded(job, at, report, outcome.exit_code))
         else:
             self._note(lambda: state.failed(job, at, str(outcome.error), outcome.exit_code))
         for line in words(outcome):

@@ -30,9 +30,26 @@ def is_wild(keys: Mapping[str, Any]) -> bool:
 
 def expanded(name: str, keys: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The keys of each job that a table stands for, by the job's name."""
+    _is_one_each(keys)
     if "targets" in keys:
         return _targets(name, keys)
     return _directories(name, keys) if is_wild(keys) else {name: dict(keys)}
+
+
+def _is_one_each(keys: Mapping[str, Any]) -> None:
+    """Refuse one target for all directories of a wildcard. A directory may be called so, too."""
+    source = keys.get("source", "")
+    is_wild_source = source.startswith("/") and re.search(r"[*?\[]", os.path.basename(source))
+    if not is_wild_source or os.path.isdir(source):
+        return
+    if "target" in keys and _HERE not in keys["target"]:
+        why = (
+            f"has no {_HERE}, but `source` has a wildcard: each of its directories needs a standby of its own"
+        )
+        raise Mistake("target", why, 'write a target such as "/mnt/standby/{name}"')
+    if "targets" in keys:
+        why = "stands beside a wildcard in `source`: each of its directories needs a standby of its own"
+        raise Mistake("targets", why, 'write a table for each, with `target = "/mnt/standby/{name}"`')
 
 
 def fixed(keys: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,9 +28,10 @@ class Run:
     """The runs of one job. `good` is when the last good run began: the standby is what the primary was then.
 
     `snapshot`, `data_bytes`, `seconds` and `notes` are of that run, `losses` is what the standby goes without
-    since then or an earlier one; `error` and `exit_code` are those of the last attempt, None and 0 where it
-    was good, and `failures` how many have failed since. `told` is when people were told of a failure that
-    lasts, `warned` what they were warned of last.
+    since then or an earlier one. `error` and `exit_code` are those of the last attempt: a round that went
+    through is good and has no error, also with exit code 4, for files that it found to differ. `failures` is
+    how many have failed since the last good one: it alone says how long a job waits, and what is told.
+    `told` is when people were told of a failure that lasts, `warned` what they were warned of last.
     """
 
     source: str
@@ -150,14 +151,14 @@ def attempted(job: Job, at: datetime) -> None:
     _note(job, attempt=at)
 
 
-def succeeded(job: Job, at: datetime, report: Mapping[str, Any]) -> None:
-    """Record the result of a good round."""
+def succeeded(job: Job, at: datetime, report: Mapping[str, Any], exit_code: int) -> None:
+    """Record the result of a round that went through."""
     _note(
         job,
         attempt=at,
         good=at,
         error=None,
-        exit_code=0,
+        exit_code=exit_code,
         failures=0,
         losses=_losses(job, report),
         notes=(*report["recovered"], *report["notes"]),

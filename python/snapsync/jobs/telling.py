@@ -71,14 +71,16 @@ class Event(Record):
         if self.event == "failure":
             times = f" for the {self.failures}th time" if self.failures > 3 else ""
             return f"{job} has failed{times}: {self.error}"
+        said = f"has something to say: {'; '.join(self.lines())}"
         if self.event == "recovery":
-            return f"{job} is well again, at snapshot {self.snapshot}"
-        return f"{job} has something to say: {'; '.join(self.lines())}"
+            more = f", and {said}" if self.lines() else ""
+            return f"{job} is well again, at snapshot {self.snapshot}{more}"
+        return f"{job} {said}"
 
     def lines(self) -> list[str]:
         """What there is beyond that."""
         lost = [line.strip() for line in render.losses(self.losses)]
-        return [*self.notes, *lost, *(self.advice.splitlines() if self.error else [])]
+        return [*self.notes, *lost, *self.advice.splitlines()]
 
     def as_json(self) -> str:
         """The event as one object of JSON."""

@@ -13,7 +13,6 @@ from snapsync.reports.values import Lag, Part, ScrubStatus, Standby
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from snapsync.jobs.reports import JobsReport, JobStatus
@@ -60,7 +59,8 @@ def status(
 
     A standby is as old as the newest snapshot that it holds. With --max-lag this is a monitoring plugin: one
     line tells the verdict, and the exit code is that of such plugins, not those of other verbs: 0 ok,
-    1 warning (young enough, but the last round failed or something is missing), 2 critical (older than TIME),
+    1 warning (young enough, but the last round failed or something is missing, such as a directory of a
+    wildcard), 2 critical (older than TIME),
     3 unknown (how old cannot be told, as before the first round). Critical counts over unknown, and that over
     warning.
     """
@@ -91,20 +91,22 @@ def _status(
 
     from snapsync.cli import monitoring
 
-    report, lags, jobs = _look(volume, config, output.note, history=max_lag is None)
+    report, lags, jobs = _look(volume, config, history=max_lag is None)
+    gone = () if isinstance(report, StatusReport) else report.gone
     if prometheus is not None:
-        _write_metrics(prometheus, lags, jobs)
+        _write_metrics(prometheus, lags, jobs, gone)
     if max_lag is None:
+        output.notes(gone)
         output.result(report, _lines(report) if isinstance(report, StatusReport) else _jobs(jobs))
         return ExitCode.DONE
-    verdict = monitoring.worst(monitoring.judge(lag, max_lag) for lag in lags)
+    verdict = monitoring.judge_all(lags, max_lag, gone)
     judged = replace(report, verdict=verdict.name.lower())
-    output.result(judged, [monitoring.plugin_line(lags, max_lag)])
+    output.result(judged, [monitoring.plugin_line(lags, max_lag, gone)])
     return verdict
 
 
 def _look(
-    volume: str | None, config: "Path | None", note: "Callable[[str], None]", *, history: bool
+    volume: str | None, config: "Path | None", *, history: bool
 ) -> "tuple[StatusReport | JobsReport, Sequence[Lag], list[JobStatus]]":
     """The report on a volume or on all jobs, and what it says of standbys and jobs."""
     from snapsync.jobs import lag, state
@@ -115,17 +117,15 @@ def _look(
         report = lag.volume(volume, state.now(), history=history)
         return report, report.lags, []
     found = load(config)
-    for line in lag.gone(found):
-        note(line)
     jobs = lag.jobs(found, state.now())
-    return JobsReport(tuple(jobs)), [job.lag for job in jobs], jobs
+    return JobsReport(tuple(jobs), gone=tuple(lag.gone(found))), [job.lag for job in jobs], jobs
 
 
-def _write_metrics(file: "Path", lags: Sequence[Lag], jobs: "list[JobStatus]") -> None:
+def _write_metrics(file: "Path", lags: Sequence[Lag], jobs: "list[JobStatus]", gone: Sequence[str]) -> None:
     from snapsync.jobs import prometheus, state
 
     try:
-        prometheus.write(file, lags, jobs, state.now())
+        prometheus.write(file, lags, jobs, state.now(), gone)
     except OSError as error:
         message = f"cannot write the metrics to {file}: {error.strerror}"
         raise told(error, message, "name a file in a directory that is there") from None
