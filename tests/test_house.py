@@ -534,7 +534,7 @@ PYTHON_LEVELS = """
     api.checks history
     api.comparisons api.history api.restores api.roles api.rounds api.snapshots
     volume
-    jobs.calendar jobs.child jobs.fork_server jobs.hooks jobs.own jobs.reports
+    jobs.calendar jobs.child jobs.fork_server jobs.hooks jobs.own jobs.reports jobs.unit_files
     jobs.several
     jobs.telling
     jobs.values
@@ -548,7 +548,7 @@ PYTHON_LEVELS = """
     page.figures
     page.look page.volume
     page.page
-    cli.arguments cli.monitoring cli.progress cli.summaries cli.terminal
+    cli.arguments cli.journal cli.monitoring cli.progress cli.summaries cli.terminal
     cli.output
     cli.parse.verbs
     cli.commands

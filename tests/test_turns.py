@@ -94,16 +94,30 @@ def test_whoever_does_not_wait_leaves_it_alone_and_does_not_fail(
     assert len(snapshots(pair.target)) == 1
 
 
-def test_a_run_that_was_killed_does_not_seem_to_run(jobs: Jobs, pair: Pair) -> None:
+def test_the_round_of_a_run_that_was_killed_is_seen_until_it_ends(jobs: Jobs, pair: Pair) -> None:
     first = held(jobs, pair)
-    children = rounds(first.pid)
+    (child,) = rounds(first.pid)
     first.kill()
     first.wait()
     (status,) = run("status", "--json", "--config", jobs.file, env=jobs.env).json["jobs"]
-    assert status["running_since"] is None
-    for pid in children:
-        try_to(pid, signal.SIGKILL)
+    assert status["running_since"]
+    assert jobs.outcomes("one", "--no-wait")["one"]["outcome"] == "running"
+    (planned,) = jobs.outcomes("one", "--dry-run").values()
+    assert f"process {child} runs it" in planned["why"]
+    try_to(child, signal.SIGKILL)
     assert jobs.outcomes("one")["one"]["outcome"] == "done"
+    (status,) = run("status", "--json", "--config", jobs.file, env=jobs.env).json["jobs"]
+    assert status["running_since"] is None
+
+
+def test_what_a_round_starts_does_not_hold_its_turn(jobs: Jobs, pair: Pair) -> None:
+    """A session of a database, for example, that a hook leaves behind."""
+    leave = f"[job.one.hooks]\nafter_snapshot = {json.dumps(['sh', '-c', 'setsid sleep 60 & echo $! > /dev/null'])}"
+    jobs.write(f"{jobs.text}\n{leave}\n")
+    assert jobs.outcomes("one")["one"]["outcome"] == "done"
+    assert (
+        run("status", "--json", "--config", jobs.file, env=jobs.env).json["jobs"][0]["running_since"] is None
+    )
 
 
 def test_whoever_waits_can_be_interrupted(jobs: Jobs, pair: Pair) -> None:

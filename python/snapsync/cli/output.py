@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from io import TextIOWrapper
 
 from snapsync import render
+from snapsync.cli.journal import Priority, marked
 from snapsync.declare import Annotated, Option, TypedDict
 from snapsync.errors import Failure, told
 from snapsync.reports.base import Report
@@ -51,10 +52,14 @@ class Output:
 
         return lines()
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, priority: Priority = Priority.NOTICE) -> None:
         """Print something on stderr that is worth knowing and is not the result."""
         if not self.quiet:
-            print(f"snapsync: {render.name(text)}", file=sys.stderr)
+            print(marked(sys.stderr, priority, f"snapsync: {render.name(text)}"), file=sys.stderr)
+
+    def log(self, text: str, level: str) -> None:
+        """Print a line of the log of jobs on stderr: an `error`, a `warning` or a `notice`."""
+        self.note(text, Priority[level.upper()])
 
     def notes(self, texts: Iterable[str]) -> None:
         """Print several notes."""
@@ -136,9 +141,10 @@ def on_terminal(stream: "TextIO | None") -> bool:
 
 def print_failure(failure: Failure, *, as_json: bool) -> None:
     """Print a failure on stderr, and with --json also as the one object on stdout."""
-    print(f"snapsync: {render.name(failure.message)}", file=sys.stderr)
-    for line in failure.advice.splitlines():
-        print(f"  {render.name(line)}", file=sys.stderr)
+    words = [f"snapsync: {render.name(failure.message)}"]
+    words += [f"  {render.name(line)}" for line in failure.advice.splitlines()]
+    for line in words:
+        print(marked(sys.stderr, Priority.ERROR, line), file=sys.stderr)
     if as_json:
         error = {
             "message": failure.message,

@@ -7,7 +7,7 @@ from typing import Any
 from snapsync import render
 from snapsync.errors import ExitCode
 from snapsync.jobs.config import Job
-from snapsync.jobs.reports import JobRun
+from snapsync.jobs.reports import JobRun, Level
 from snapsync.reports.values import Loss
 
 
@@ -54,11 +54,11 @@ def _answer(out: str) -> dict[str, Any]:
     return answer if isinstance(answer, dict) else {}
 
 
-def words(outcome: JobRun) -> Iterator[str]:
-    """What a reader of the log needs beyond the summary."""
-    yield from outcome.notes
-    yield from (line.strip() for line in render.losses(outcome.losses))
+def words(outcome: JobRun) -> Iterator[tuple[str, Level]]:
+    """What a reader of the log needs beyond the summary, and how much it matters."""
+    yield from ((note, "notice") for note in outcome.notes)
+    yield from ((line.strip(), "warning") for line in render.losses(outcome.losses))
+    matters: Level = "warning" if outcome.error is None else "error"
     if outcome.error is not None:
-        yield outcome.error
-    if outcome.advice:
-        yield from outcome.advice.splitlines()
+        yield outcome.error, matters
+    yield from ((line, matters) for line in outcome.advice.splitlines())

@@ -1,11 +1,18 @@
 """Reports of `run`, `status` and `service` about the jobs of the configuration."""
 
+from collections.abc import Callable
 from datetime import datetime
+from typing import Literal
 
 from snapsync.record import Record
 from snapsync.reports.base import Report
 from snapsync.reports.snapshots import StatusReport
 from snapsync.reports.values import Lag, Loss
+
+Level = Literal["error", "warning", "notice"]
+"""How much a line of the log matters."""
+Tell = Callable[[str, Level], None]
+"""Takes a line for the log."""
 
 
 class JobRun(Record):

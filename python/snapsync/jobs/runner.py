@@ -21,8 +21,11 @@ from snapsync.jobs.child import Child, Process
 from snapsync.jobs.config import Job, is_remote
 from snapsync.jobs.hooks import Command
 from snapsync.jobs.outcomes import outcome_of, words
-from snapsync.jobs.reports import JobRun, RunReport
+from snapsync.jobs.reports import JobRun, Level, RunReport, Tell
 from snapsync.options import ChannelOptions, SyncOptions
+
+Start = Callable[[Sequence[str], int | None], Process]
+"""Starts a command of snapsync. It may hold a turn too, by the number of its file."""
 
 # A job that stands still is ended after this many times its time-out: a round has given up waiting by then.
 _STILL_FOR = 800
@@ -32,9 +35,7 @@ _MOST = 256
 _SOON = 1.0
 
 
-def run(
-    asked: Sequence[Job], *, parallel: int, only_due: bool, waits: bool, note: Callable[[str], None]
-) -> RunReport:
+def run(asked: Sequence[Job], *, parallel: int, only_due: bool, waits: bool, note: Tell) -> RunReport:
     """Run the jobs that were asked for, or those of them that are due. `note` is told what a log needs.
 
     A job that another process runs is waited for if it `waits`.
@@ -69,13 +70,13 @@ def watch(
     jobs: Callable[[], Sequence[Job]],
     *,
     parallel: int,
-    start: Callable[[Sequence[str]], Process],
-    note: Callable[[str], None],
+    start: Start,
+    note: Tell,
     ran: Callable[[JobRun], None],
 ) -> NoReturn:
     """Run each job whenever it is due, until an exception ends it, as an interrupt does.
 
-    `jobs` is asked at least every second, so its answer may change; `start` starts a command of snapsync, and
+    `jobs` is asked at least every second, so its answer may change; and
     `ran` is told of each round.
     """
     runner = _Runner(parallel, start, note, only_due=True, waits=False)
@@ -142,8 +143,8 @@ class _Runner:
     def __init__(
         self,
         parallel: int,
-        start: Callable[[Sequence[str]], Process],
-        note: Callable[[str], None],
+        start: Start,
+        note: Tell,
         *,
         only_due: bool,
         waits: bool,
@@ -155,6 +156,7 @@ class _Runner:
         self._places: defaultdict[str, Lock] = defaultdict(Lock)
         self._running: list[Child | Command] = []
         self._is_stopped = False
+        self._turns: dict[str, int] = {}
 
     def run(self, jobs: Sequence[Job]) -> dict[str, JobRun]:
         """Run all jobs and return their results by name."""
@@ -183,10 +185,16 @@ class _Runner:
         """Run a job, unless another process does."""
         with ExitStack() as turn:
             try:
-                is_taken = turn.enter_context(turns.taken(job.name, self._may_wait(job)))
+                taken = turn.enter_context(turns.taken(job.name, self._may_wait(job)))
+                is_taken = taken is not None
+                if taken is not None:
+                    self._turns[job.name] = taken
+                    turn.callback(self._turns.pop, job.name)
             except (OSError, SnapsyncError) as error:
                 # As with all that is kept of a job: the round counts for more.
-                self._tell(f"{job.name}: whether it runs already is not known: {describe(error).message}")
+                self._tell(
+                    f"{job.name}: whether it runs already is not known: {describe(error).message}", "warning"
+                )
                 is_taken = True
             if not is_taken:
                 return JobRun(job.name, job.source, job.target, "running", ExitCode.DONE, 0.0)
@@ -209,7 +217,7 @@ class _Runner:
                 return False
             if turn.process is not None and not told:
                 told.append(turn)
-                self._tell(f"{job.name}: waiting for process {turn.process}, which runs it")
+                self._tell(f"{job.name}: waiting for process {turn.process}, which runs it", "notice")
             return True
 
         return may
@@ -225,13 +233,13 @@ class _Runner:
     def _is_over(self) -> bool:
         return self._is_stopped
 
-    def _complain(self, job: Job, problems: Iterable[str]) -> None:
+    def _complain(self, job: Job, problems: Iterable[str], level: Level = "warning") -> None:
         try:
             for problem in problems:
-                self._tell(f"{job.name}: {problem}")
+                self._tell(f"{job.name}: {problem}", level)
         except Exception as error:
             # Its words may hold what is secret. The round, and those of other jobs, count for more.
-            self._tell(f"{job.name}: what became of it cannot be told ({type(error).__name__})")
+            self._tell(f"{job.name}: what became of it cannot be told ({type(error).__name__})", "warning")
 
     def _in_turn(self, job: Job, before: state.Run | None) -> JobRun:
         source, target = _whole(job.source), _whole(job.target)
@@ -248,7 +256,7 @@ class _Runner:
     def _round(self, job: Job, before: state.Run | None, give_way: Callable[[], None]) -> JobRun:
         at, started = state.now(), monotonic()
         lost = _not_there(job, before)
-        self._note(lambda: state.attempted(job, at))
+        self._note(job, lambda: state.attempted(job, at))
         code, out, err = lost or self._hooked(job) or self._sync(job, give_way)
         outcome = outcome_of(job, code, out, err, monotonic() - started)
         for name in ("failed", "after") if outcome.error else ("after",):
@@ -258,11 +266,11 @@ class _Runner:
             report = {**json.loads(out), "recovered": []}
             # If the primary is on another machine, nothing else on this one records which files differ.
             report["notes"] = [*outcome.notes, *([outcome.advice] if outcome.differences else [])]
-            self._note(lambda: state.succeeded(job, at, report, outcome.exit_code))
+            self._note(job, lambda: state.succeeded(job, at, report, outcome.exit_code))
         else:
-            self._note(lambda: state.failed(job, at, str(outcome.error), outcome.exit_code))
-        for line in words(outcome):
-            self._tell(f"{job.name}: {line}")
+            self._note(job, lambda: state.failed(job, at, str(outcome.error), outcome.exit_code))
+        for line, level in words(outcome):
+            self._tell(f"{job.name}: {line}", level)
         return outcome
 
     def _hooked(self, job: Job) -> tuple[int, str, str] | None:
@@ -274,7 +282,7 @@ class _Runner:
 
     def _hook(self, job: Job, name: str, outcome: JobRun | None) -> str | None:
         error, said = around.hook(job, name, outcome, self._held)
-        self._complain(job, said)
+        self._complain(job, said, "notice")
         return error
 
     @contextmanager
@@ -290,19 +298,23 @@ class _Runner:
             with self._lock:
                 self._running.remove(command)
 
-    def _note(self, write: Callable[[], None]) -> None:
+    def _note(self, job: Job, write: Callable[[], None]) -> None:
         """Record something of a job. If that fails the round still counts; the job runs again earlier."""
         try:
             write()
         except (OSError, SnapsyncError) as error:
-            self._tell(f"cannot keep what became of a job: {describe(error).message}")
+            self._tell(f"{job.name}: cannot keep what became of it: {describe(error).message}", "warning")
 
     def _sync(self, job: Job, give_way: Callable[[], None]) -> tuple[int, str, str]:
         command = ["sync", "--json", "--quiet", *arguments(job)]
         with self._lock:
             if self._is_stopped:
                 return ExitCode.INTERRUPTED, "", "interrupted before it began"
-            child = Child(self._start(command))
+            turn = self._turns.get(job.name)
+            process = self._start(command, turn)
+            if turn is not None:
+                turns.handed(turn, process.pid)
+            child = Child(process)
             self._running.append(child)
         code, out, err = child.wait(give_way, _STILL_FOR * job.timeout)
         with self._lock:
@@ -314,11 +326,14 @@ class _Runner:
         return code, out, err
 
 
-def _new_process(command: Sequence[str]) -> Process:
-    """Start a command of snapsync in an interpreter of its own."""
+def _new_process(command: Sequence[str], turn: int | None) -> Process:
+    """Start a command of snapsync in an interpreter of its own, which holds the turn of its job, too."""
     # -P: a directory named snapsync where this was started is not the program.
     words = [sys.executable, "-P", "-m", "snapsync", *command]
-    return Popen(words, stdin=DEVNULL, stdout=PIPE, stderr=PIPE)
+    if turn is None:
+        return Popen(words, stdin=DEVNULL, stdout=PIPE, stderr=PIPE)
+    words[2:2] = ["-X", f"snapsync-turn={turn}"]
+    return Popen(words, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, pass_fds=(turn,))
 
 
 def _failure(code: int, message: str, advice: str) -> tuple[int, str, str]:

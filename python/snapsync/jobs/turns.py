@@ -2,7 +2,8 @@
 
 Each job has a file that whoever runs it holds locked. The kernel lets go of the lock when that process ends,
 however it ends, so a crash leaves no job that seems to run. The locks are those of open file descriptions
-(fcntl(2)): they hold between threads too, and can be asked about without being taken.
+(fcntl(2)): they hold between threads too, can be asked about without being taken, and are shared with a
+process that inherits the file. So a round that outlives a `run` that was killed is seen until it ends.
 """
 
 import fcntl
@@ -41,19 +42,25 @@ def runs(job: str) -> Turn | None:
 
 
 @contextmanager
-def taken(job: str, wait: Callable[[Turn], bool]) -> Iterator[bool]:
-    """Take a job's turn for as long as the block runs; whether it was taken.
+def taken(job: str, wait: Callable[[Turn], bool]) -> Iterator[int | None]:
+    """Take a job's turn for as long as the block runs: the file of it, None if it was not taken.
 
     While another process has it, `wait` is asked again and again whether to go on waiting.
     """
     with state.directory(make=True) as home, _file(home, job, os.O_RDWR | os.O_CREAT) as file:
         while not _lock(file):
             if not wait(_holder(file)):
-                yield False
+                yield None
                 return
             sleep(_LOOK)
         _write(file, Turn(os.getpid(), state.now()))
-        yield True
+        yield file
+
+
+def handed(file: int, process: int) -> None:
+    """Note that the round of a turn is this process, which has inherited the file."""
+    turn = _holder(file)
+    _write(file, turn, process)
 
 
 @contextmanager
@@ -80,8 +87,8 @@ def _is_locked(file: int) -> bool:
     return bool(told[0] != fcntl.F_UNLCK)
 
 
-def _write(file: int, turn: Turn) -> None:
-    text = json.dumps({"process": turn.process, "since": str(turn.since)})
+def _write(file: int, turn: Turn, round_: int | None = None) -> None:
+    text = json.dumps({"process": turn.process, "since": str(turn.since), "round": round_})
     os.ftruncate(file, 0)
     os.pwrite(file, text.encode(), 0)
 
@@ -89,6 +96,9 @@ def _write(file: int, turn: Turn) -> None:
 def _holder(file: int) -> Turn:
     try:
         told = json.loads(os.pread(file, 1 << 12, 0))
-        return Turn(int(told["process"]), datetime.fromisoformat(told["since"]))
+        process, its_round = int(told["process"]), told.get("round")
+        if its_round is not None and not os.path.exists(f"/proc/{process}"):
+            process = int(its_round)  # it was killed, and its round goes on
+        return Turn(process, datetime.fromisoformat(told["since"]))
     except (ValueError, KeyError, TypeError):
         return Turn(None, None)

@@ -1,10 +1,12 @@
 """`snapsync run`: the jobs of the configuration that are due."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 from snapsync import render
 from snapsync.cli.arguments import ConfigFile
+from snapsync.cli.journal import Priority, marked
 from snapsync.cli.output import Output
 from snapsync.cli.parse.verbs import find, verb
 from snapsync.declare import Annotated, Argument, Option, options
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from snapsync.jobs.config import Config, Job
-    from snapsync.jobs.reports import JobRun
+    from snapsync.jobs.reports import JobRun, Tell
 
 
 @verb(
@@ -82,6 +84,10 @@ def run(
     With --watch it ends only when it is told to stop. A round then begins in a few milliseconds, and as often
     as every second; the configuration is read again as it changes. A line is printed for each round, with
     --json an object.
+
+    Under systemd a line of the log has a priority: a round that failed is err, losses and differences are
+    warning, so `journalctl -p err` shows failures alone. That is so where JOURNAL_STREAM names the stream
+    that it is printed on.
     """
     how = _How(bool(jobs), now=now, watch=watch, due=due, dry_run=dry_run, no_wait=no_wait)
     how.check()
@@ -127,7 +133,7 @@ def _once(output: Output, config: "Path | None", asked: "list[Job]", parallel: i
         output.result(planned, _lines(planned.jobs))
         return planned.exit_code
     waits = not (how.only_due or how.no_wait)
-    report = runner.run(asked, parallel=parallel, only_due=how.only_due, waits=waits, note=output.note)
+    report = runner.run(asked, parallel=parallel, only_due=how.only_due, waits=waits, note=output.log)
     output.summary(report, _lines(report.jobs))
     _write_metrics(output, config)
     return report.exit_code
@@ -139,17 +145,17 @@ def _write_metrics(output: Output, config: "Path | None") -> None:
     try:
         found = _load(config)
     except (SnapsyncError, OSError) as error:  # it has changed since the rounds began
-        output.note(f"no metrics are written: {describe(error).message}")
+        output.note(f"no metrics are written: {describe(error).message}", Priority.WARNING)
         return
     for line in metered.write(found):
-        output.note(line)
+        output.note(line, Priority.WARNING)
 
 
 def _tell_gone(output: Output, found: "Config") -> None:
     from snapsync.jobs import lag
 
     for line in lag.gone(found):
-        output.note(line)
+        output.note(line, Priority.WARNING)
 
 
 def _load(config: "Path | None") -> "Config":
@@ -190,10 +196,10 @@ def _watch(output: Output, config: "Path | None", named: Sequence[str], parallel
     find("sync")  # loaded once, for all rounds
     with closing(ForkServer(main.run)) as server:
         runner.watch(
-            _Latest(lambda: _jobs(_load(config), named), output.note),
+            _Latest(lambda: _jobs(_load(config), named), output.log),
             parallel=parallel,
-            start=server.start,
-            note=output.note,
+            start=lambda command, _turn: server.start(command),  # it ends with its owner
+            note=output.log,
             ran=ran,
         )
 
@@ -201,7 +207,7 @@ def _watch(output: Output, config: "Path | None", named: Sequence[str], parallel
 class _Latest:
     """The jobs as they are configured now; as they were before, while the configuration has a mistake."""
 
-    def __init__(self, read: "Callable[[], list[Job]]", note: "Callable[[str], None]") -> None:
+    def __init__(self, read: "Callable[[], list[Job]]", note: "Tell") -> None:
         self._read, self._note = read, note
         self._jobs: list[Job] = []
         self._mistake = ""
@@ -212,7 +218,7 @@ class _Latest:
         except (SnapsyncError, OSError) as error:
             mistake = describe(error).message
             if mistake != self._mistake:
-                self._note(f"{mistake}; the jobs stay as they were")
+                self._note(f"{mistake}; the jobs stay as they were", "error")
             self._mistake = mistake
         return self._jobs
 
@@ -228,7 +234,14 @@ run.__doc__ = str(run.__doc__).replace("{keys}", _keys())
 
 def _lines(jobs: "Sequence[JobRun]") -> Iterator[str]:
     for job in jobs:
-        yield f"{job.job}: {_line(job)}"
+        yield marked(sys.stdout, _priority(job), f"{job.job}: {_line(job)}")
+
+
+def _priority(job: "JobRun") -> Priority:
+    """How urgent the line of a job is for whoever reads the journal."""
+    if job.error is not None:
+        return Priority.ERROR
+    return Priority.WARNING if job.exit_code or job.losses else Priority.INFO
 
 
 def _line(job: "JobRun") -> str:

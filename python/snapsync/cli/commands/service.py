@@ -14,14 +14,14 @@ from snapsync.cli.arguments import ConfigFile, path
 from snapsync.cli.output import Output
 from snapsync.cli.parse.verbs import verb
 from snapsync.declare import Annotated, Argument, Option
-from snapsync.errors import ExitCode, RefusedError, UsageError, told
+from snapsync.errors import ExitCode, UsageError, told
 from snapsync.jobs.reports import ServiceReport, Unit
+from snapsync.jobs.unit_files import MARK, are_as_written, is_own, signed, written
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from snapsync.jobs.config import Config, Job
 
-_MARK = "# Written by `snapsync service install`, which replaces it."
 _SERVICE = "snapsync.service"
 # Of each job, and of all together, as --watch has it and older versions had it.
 _OWN = ("snapsync@*.service", "snapsync@*.timer", _SERVICE, "snapsync.timer")
@@ -60,6 +60,9 @@ def service(
         "Path | None",
         Option("--dir", read=path, metavar="DIR", help="Where units are kept, if not in the usual place."),
     ] = None,
+    force: Annotated[
+        bool, Option("--force", help="Also replace or remove units that were changed by hand.")
+    ] = False,
     dry_run: Annotated[bool, Option("--dry-run", "-n", help="Only show what would be written.")] = False,
 ) -> int:
     """Let systemd run the jobs of the configuration.
@@ -76,7 +79,8 @@ def service(
     only root can set.
 
     A job with a log in an object store needs credentials: its key environment names a file of them. What is
-    changed with `systemctl edit` stays as it is.
+    changed with `systemctl edit` stays as it is. A unit whose own file was changed by hand is neither
+    replaced nor removed, but with --force.
     """
     from snapsync.jobs.config import load
 
@@ -85,9 +89,9 @@ def service(
     home = _home(user) if directory is None else directory.absolute()
     if action is ServiceAction.INSTALL:
         texts = units(load(config), user=user, run_as=run_as, config=config, watch=watch)
-        report = _install(home, texts, user=user, dry_run=dry_run)
+        report = _install(home, texts, user=user, force=force, dry_run=dry_run)
     else:
-        report = _uninstall(home, user=user, dry_run=dry_run)
+        report = _uninstall(home, user=user, force=force, dry_run=dry_run)
     output.summary(report, _lines(report))
     return ExitCode.DONE
 
@@ -105,11 +109,11 @@ def units(
         _is_safe(program)
     writer = _Writer(program, config, user=user, run_as=run_as)
     if watch:
-        return {_SERVICE: writer.resident(jobs)}
+        return {_SERVICE: signed(writer.resident(jobs))}
     texts = {}
     for job in jobs:
-        texts[f"snapsync@{job.name}.timer"] = writer.timer(job)
-        texts[f"snapsync@{job.name}.service"] = writer.service(job)
+        texts[f"snapsync@{job.name}.timer"] = signed(writer.timer(job))
+        texts[f"snapsync@{job.name}.service"] = signed(writer.service(job))
     return texts
 
 
@@ -138,7 +142,7 @@ class _Writer:
 
     def timer(self, job: "Job") -> str:
         """The timer that starts it. The service itself knows whether it is due."""
-        return _TIMER_TEXT.format(mark=_MARK, name=job.name, seconds=min(60, job.period or 60))
+        return _TIMER_TEXT.format(mark=MARK, name=job.name, seconds=min(60, job.period or 60))
 
     def _text(self, about: Sequence[str], service: Sequence[str], install: Sequence[str]) -> str:
         network = (
@@ -146,7 +150,7 @@ class _Writer:
             if self._user
             else ["Wants=network-online.target", "After=network-online.target local-fs.target"]
         )
-        unit = [_MARK, "[Unit]", *about, "StartLimitIntervalSec=0", *network]
+        unit = [MARK, "[Unit]", *about, "StartLimitIntervalSec=0", *network]
         return "\n".join([*unit, "", "[Service]", *service, *install, ""])
 
     def _work(self, jobs: "Sequence[Job]", how: str, named: Sequence[str]) -> Iterator[str]:
@@ -175,9 +179,6 @@ def _directories(jobs: "Iterable[Job]") -> set[str]:
     named = {directory_of(place) for job in jobs for place in (job.source, job.target)}
     return {directory for directory in named if directory is not None}
 
-
-_ORDER = """Wants=network-online.target
-After=network-online.target local-fs.target""".splitlines()
 
 # 5 is its exit code where it was told to stop.
 _RESIDENT = """Type=exec
@@ -312,12 +313,15 @@ def _home(user: bool) -> Path:
     return his / "systemd/user"
 
 
-def _install(home: Path, texts: dict[str, str], *, user: bool, dry_run: bool) -> ServiceReport:
+def _install(home: Path, texts: dict[str, str], *, user: bool, force: bool, dry_run: bool) -> ServiceReport:
     from snapsync.jobs.state import write
 
     for name in (*texts, _SERVICE, "snapsync.timer"):
-        _is_own(home / name)
-    superfluous = [file.name for file in _installed(home) if file.name not in texts]
+        is_own(home / name)
+    there = written(home, _OWN)
+    if not force:
+        are_as_written(there, _manager(user))
+    superfluous = [file.name for file in there if file.name not in texts]
     if not dry_run:
         home.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
@@ -336,37 +340,21 @@ def _install(home: Path, texts: dict[str, str], *, user: bool, dry_run: bool) ->
     return ServiceReport("install", (*made, *gone), commands, dry_run)
 
 
-def _uninstall(home: Path, *, user: bool, dry_run: bool) -> ServiceReport:
-    there = _installed(home)
+def _uninstall(home: Path, *, user: bool, force: bool, dry_run: bool) -> ServiceReport:
+    there = written(home, _OWN)
     if not there:
         for name in (_SERVICE, "snapsync.timer"):
-            _is_own(home / name)
+            is_own(home / name)
         message = f"there are no units of snapsync in {home}"
         raise told(UsageError(message), message, "name their directory with --dir, or use --user")
+    if not force:
+        are_as_written(there, _manager(user))
     if not dry_run:
         for file in there:
             file.unlink()
     manager = _manager(user)
     commands = (f"{manager} stop {' '.join(file.name for file in there)}", f"{manager} daemon-reload")
     return ServiceReport("uninstall", tuple(Unit(str(file), None) for file in there), commands, dry_run)
-
-
-def _installed(home: Path) -> list[Path]:
-    """The units there that this command has written."""
-    files = sorted(file for pattern in _OWN for file in home.glob(pattern))
-    return [file for file in files if file.read_text("utf-8", "replace").startswith(_MARK)]
-
-
-def _is_own(file: Path) -> bool:
-    """Whether a unit is there. One that was not written by this command is refused."""
-    try:
-        text = file.read_text("utf-8", "replace")
-    except FileNotFoundError:
-        return False
-    if text.startswith(_MARK):
-        return True
-    message = f"{file} was not written by `snapsync service install`"
-    raise told(RefusedError(message), message, "move it away first, or name another directory with --dir")
 
 
 def _manager(user: bool) -> str:
