@@ -42,7 +42,7 @@ TEST_TOOLS := btrfs-progs=mkfs.btrfs xfsprogs=mkfs.xfs e2fsprogs=mkfs.ext4 acl=s
 	age=age faketime=faketime openssh-server=sshd sshfs=sshfs bindfs=bindfs rsync=rsync iproute2=ip strace=strace \
 	patch=patch sqlite3=sqlite3 postgresql=pg_ctlcluster man-db=man mandoc=mandoc zsh=zsh fish=fish \
 	systemd=systemd-analyze systemd-container=systemd-nspawn chromium=chromium debootstrap=debootstrap \
-	lintian=lintian
+	lintian=lintian prometheus=promtool
 
 .PHONY: demo test fuzz soak bench bench-log bench-history bench-stages screenshots man docs dist lint fmt build \
 	clean test-tools

@@ -505,9 +505,9 @@ def test_volumes_in_closed_places_are_opened(jobs: Jobs, units: Path) -> None:
 def test_a_timer_looks_as_often_as_its_job_needs(
     jobs: Jobs, tmp_path: Path, schedule: str, seconds: int
 ) -> None:
-    jobs.add("other", Path("/a"), Path("/b"), 'period = "5s"')
+    jobs.add("other", Path("/a"), Path("/other"), 'period = "5s"')
     jobs.add("one", Path("/a"), Path("/b"), schedule)
-    jobs.add("by-hand", Path("/a"), Path("/b"), "")
+    jobs.add("by-hand", Path("/a"), Path("/c"), "")
     install(jobs, tmp_path / "units")
     assert settings_of(tmp_path / "units/snapsync@one.timer")["OnUnitInactiveSec"] == [f"{seconds}s"]
     assert not list((tmp_path / "units").glob("*by-hand*"))
@@ -515,7 +515,7 @@ def test_a_timer_looks_as_often_as_its_job_needs(
 
 def test_a_round_that_fails_starts_the_unit_that_tells(jobs: Jobs, tmp_path: Path) -> None:
     jobs.add("one", Path("/a"), Path("/b"), 'period = "1h"\non_failure = "tell-me@%n.service"')
-    jobs.add("two", Path("/a"), Path("/b"), 'period = "1h"')
+    jobs.add("two", Path("/a"), Path("/c"), 'period = "1h"')
     install(jobs, tmp_path / "units")
     assert settings_of(tmp_path / "units/snapsync@one.service")["OnFailure"] == ["tell-me@%n.service"]
     assert "OnFailure" not in settings_of(tmp_path / "units/snapsync@two.service")

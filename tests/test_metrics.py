@@ -44,6 +44,7 @@ def test_run_writes_the_metrics_of_all_jobs(jobs: Jobs, pair: Pair) -> None:
     assert told["snapsync_job_last_good_timestamp_seconds", "never"] == 0
     assert told["snapsync_job_failures", "one"] == told["snapsync_job_last_exit_code", "one"] == 0
     assert told["snapsync_job_running", "one"] == 0
+    assert told["snapsync_job_losses", "one"] == told["snapsync_job_losses", "never"] == 0
     good = told["snapsync_job_last_good_timestamp_seconds", "one"]
     pair.source.rename(f"{pair.source}-away")
     jobs.outcomes("one", code=3)

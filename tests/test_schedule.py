@@ -228,7 +228,7 @@ def test_what_contradicts_itself_is_refused(jobs: Jobs, words: tuple[str, ...]) 
 
 def test_a_jobs_own_schedule_takes_the_place_of_the_usual_one(jobs: Jobs) -> None:
     jobs.add("one", Path("/a"), Path("/b"), 'when = "daily 03:00"')
-    jobs.add("two", Path("/a"), Path("/b"), "")
+    jobs.add("two", Path("/a"), Path("/c"), "")
     jobs.write(f'[defaults]\nperiod = "15m"\n{jobs.text}')
     ran = run("run", "--dry-run", "--json", "--config", jobs.file, env=jobs.env)
     assert ran.code == 0, ran

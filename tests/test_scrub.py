@@ -354,12 +354,16 @@ def test_a_job_is_done_and_says_that_files_differ(place: Place, disks: Any, tmp_
     [job] = ran.json["jobs"]
     assert (ran.code, job["outcome"], job["differences"]) == (4, "done", 1)
     assert "d/large" in job["advice"]
+    kept = json.loads((tmp_path / "jobs.json").read_text())["jobs"]["j"]
+    assert (kept["exit_code"], kept["failures"], kept["error"]) == (4, 0, None)
     ran = run("status", "--config", config, "--max-lag", "1h", "--prometheus", metrics, env=env)
     assert ran.code == 1
     assert "1 file differs" in ran.out
     assert "d/large" in ran.out
     assert any("d/large" in note for note in done("status", "--config", config, env=env)["jobs"][0]["notes"])
     text = metrics.read_text()
+    (code,) = (line for line in text.splitlines() if line.startswith("snapsync_job_last_exit_code{"))
+    assert code.endswith(" 4.0")
     for line in ("scrub_differences", "scrub_pending_files"):
         assert any(row.startswith(f"snapsync_{line}{{") and row.endswith(" 1.0") for row in text.splitlines())
     age(pair.source, 31 * DAY)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,18 @@ def test_the_error_of_the_last_round_is_told(jobs: Jobs, synced: Pair) -> None:
     assert job["lag"]["seconds"] is not None, "what the standby holds is known all the same"
 
 
+def test_how_many_rounds_failed_and_how_is_told(jobs: Jobs, synced: Pair) -> None:
+    (synced.target / "file").write_text("changed by hand")
+    (synced.source / "file").write_text("and here")
+    error = jobs.outcomes("web", code=3)["web"]["error"]
+    first = f"the last round failed with exit code 3: {error}"
+    second = f"the last 2 rounds failed, the newest with exit code 3: {error}"
+    for words in (first, second):
+        assert words in run("status", "--config", jobs.file, env=jobs.env).out
+        assert words in run("status", "--config", jobs.file, "--max-lag", "1h", env=jobs.env).out
+        jobs.outcomes("web", code=3)
+
+
 def test_a_job_whose_primary_was_replaced_is_in_trouble(jobs: Jobs, synced: Pair) -> None:
     done("switch", synced.source, synced.target)
     (job,) = status(jobs, "--max-lag", "1h", code=1)["jobs"]
@@ -127,8 +140,9 @@ def test_the_lag_of_a_standby_elsewhere_is_what_its_primary_knows(
 
 def test_a_standby_whose_primary_is_elsewhere_is_as_old_as_what_it_holds(jobs: Jobs, synced: Pair) -> None:
     age(synced.target, 5000)
+    jobs.text = ""
     jobs.add("pulled", Path(f"elsewhere:{synced.source}"), synced.target)
-    job = status(jobs)["jobs"][1]
+    (job,) = status(jobs)["jobs"]
     assert job["lag"]["seconds"] >= 5000
     assert job["lag"]["snapshots"] is None
 
@@ -204,6 +218,26 @@ def test_a_plugins_line_is_one_line_with_one_bar_whatever_the_names(tmp_path: Pa
     assert "\n" not in line
     assert line.count("|") == 1
     assert line.split(" | ")[1] == "'x_y__\\n'=1s;;900 'web'=2s;;900"
+
+
+def test_a_directory_of_a_wildcard_that_is_gone_is_no_ok(jobs: Jobs, place: Place, tmp_path: Path) -> None:
+    homes, standbys = place("xfs"), place("ext4")
+    for name in ("anna", "ben"):
+        (homes / name).mkdir()
+    jobs.add("homes", homes / "*", standbys / "{name}")
+    jobs.outcomes("--now")
+    assert status(jobs, "--max-lag", "1h")["verdict"] == "ok"
+    shutil.rmtree(homes / "ben")
+    metrics = tmp_path / "metrics"
+    ran = run("status", "--config", jobs.file, "--max-lag", "1h", "--prometheus", metrics, env=jobs.env)
+    assert (ran.code, ran.out.count("\n"), ran.err) == (1, 1, "")
+    assert ran.out.startswith(f"SNAPSYNC WARNING - homes.ben: {homes}/ben is not there any more")
+    assert samples(metrics)["snapsync_gone_directories", ""] == 1
+    assert len(status(jobs)["gone"]) == 1
+    shutil.rmtree(homes / "anna")
+    ran = run("status", "--config", jobs.file, "--max-lag", "1h", env=jobs.env)
+    assert ran.code == 3, "nothing is left whose age could be told"
+    assert "homes.anna" in ran.out
 
 
 @pytest.mark.parametrize("time", ["15", "0s", "m", "15 m", "-5m", "1.5h", ""])

@@ -112,8 +112,9 @@ def test_the_round_of_a_run_that_was_killed_is_seen_until_it_ends(jobs: Jobs, pa
 
 def test_what_a_round_starts_does_not_hold_its_turn(jobs: Jobs, pair: Pair) -> None:
     """A session of a database, for example, that a hook leaves behind."""
-    leave = f"[job.one.hooks]\nafter_snapshot = {json.dumps(['sh', '-c', 'setsid sleep 60 & echo $! > /dev/null'])}"
-    jobs.write(f"{jobs.text}\n{leave}\n")
+    leave = json.dumps(["sh", "-c", "setsid sleep 20 > /dev/null 2>&1 &"])
+    jobs.text = ""
+    jobs.add("one", pair.source, pair.target, f"[job.one.hooks]\nafter_snapshot = {leave}")
     assert jobs.outcomes("one")["one"]["outcome"] == "done"
     assert (
         run("status", "--json", "--config", jobs.file, env=jobs.env).json["jobs"][0]["running_since"] is None

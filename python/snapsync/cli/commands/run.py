@@ -83,11 +83,8 @@ def run(
 
     With --watch it ends only when it is told to stop. A round then begins in a few milliseconds, and as often
     as every second; the configuration is read again as it changes. A line is printed for each round, with
-    --json an object.
-
-    Under systemd a line of the log has a priority: a round that failed is err, losses and differences are
-    warning, so `journalctl -p err` shows failures alone. That is so where JOURNAL_STREAM names the stream
-    that it is printed on.
+    --json an object. Where JOURNAL_STREAM tells that a line goes to the journal, it has a priority: err for
+    a round that failed, warning for losses and differences.
     """
     how = _How(bool(jobs), now=now, watch=watch, due=due, dry_run=dry_run, no_wait=no_wait)
     how.check()
