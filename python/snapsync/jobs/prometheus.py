@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from snapsync.jobs import state
 from snapsync.jobs.reports import JobStatus
+from snapsync.reports.snapshots import StatusReport
 from snapsync.reports.values import Lag
 
 _LABELS = ("name", "source", "target")
@@ -68,14 +69,18 @@ def write(
         if job.good is not None:
             good.labels(*labels).set(job.good.timestamp())
             noted.labels(*labels).set(len(job.notes))
-        for side, report in (("source", job.source), ("target", job.target)):
-            if report is not None:
-                epoch.labels(*labels, side).set(report.volume.epoch)
-                held.labels(*labels, side).set(len({hold.snapshot for hold in report.holds}))
-                unfinished.labels(*labels, side).set(report.unfinished is not None)
+        for side, report in _sides(job):
+            epoch.labels(*labels, side).set(report.volume.epoch)
+            held.labels(*labels, side).set(len({hold.snapshot for hold in report.holds}))
+            unfinished.labels(*labels, side).set(report.unfinished is not None)
     gauge("gone_directories", "Directories of wildcards that are not there any more.", ()).set(len(gone))
     gauge("status_timestamp_seconds", "When this was written.", ()).set(now.timestamp())
     state.write(file, generate_latest(registry).decode())
+
+
+def _sides(job: JobStatus) -> list[tuple[str, StatusReport]]:
+    """The sides of a job that can be looked at from here, by their names."""
+    return [(side, it) for side, it in (("source", job.source), ("target", job.target)) if it is not None]
 
 
 def _labels(lag: Lag, name: str | None = None) -> list[str]:
