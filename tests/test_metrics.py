@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from configured import Jobs
 from machine import Pair, Place, start, wait_until
 from prometheus_client.parser import text_string_to_metric_families as families
 from worlds import fill
+
+from snapsync.jobs import state
 
 
 @pytest.fixture
@@ -66,6 +70,22 @@ def test_a_watch_writes_them_after_each_round(jobs: Jobs, pair: Pair) -> None:
     finally:
         process.terminate()
         process.communicate(timeout=30)
+
+
+def test_an_interrupt_is_not_hidden_where_a_file_has_just_been_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = os.replace
+
+    def interrupted(*args: Any, **more: Any) -> None:
+        replace(*args, **more)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        state.write(tmp_path / "file", "new")
+    assert (tmp_path / "file").read_text() == "new"
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_metrics_that_cannot_be_written_are_told_and_fail_no_job(jobs: Jobs, pair: Pair) -> None:

@@ -153,6 +153,9 @@ def test_the_debian_package_has_pages_completions_and_units_for_its_own_command(
         assert (tmp_path / "usr/share/bash-completion/completions/snapsync").stat().st_size
     units = list((tmp_path / "usr/share/doc/snapsync/examples/systemd").iterdir())
     assert any("ExecStart=/usr/bin/snapsync run" in unit.read_text() for unit in units), units
+    assert not any("as it was written" in unit.read_text() for unit in units), "a digest of another text"
+    shipped = {file.name for file in (ROOT / "contrib/monitoring").iterdir()}
+    assert {file.name for file in (units[0].parents[1] / "monitoring").iterdir()} == shipped
 
 
 def test_the_sdist_holds_all_that_a_build_takes(tmp_path: Path) -> None:

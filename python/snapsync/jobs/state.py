@@ -6,7 +6,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -263,7 +263,9 @@ def _write(directory: int, name: str, text: str, mode: int) -> None:
             os.fsync(out.fileno())
         os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:
-        os.unlink(temporary, dir_fd=directory)
+        # An interrupt may come when it has its name already: that this one is gone must not hide it.
+        with suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=directory)
         raise
 
 
