@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 from configured import Jobs
-from machine import Pair, Place, command, environment
+from machine import Pair, Place, command, environment, missing, need
 from worlds import fill
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -85,3 +88,54 @@ def test_only_the_stream_that_leads_there_is_marked(jobs: Jobs, pair: Pair, tmp_
         subprocess.run(words, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=env, check=True)
     assert (tmp_path / "out").read_text().startswith("web: snapshot ")
     assert (tmp_path / "err").read_text().startswith("<5>snapsync: web: ")
+
+
+# What a machine of its own is made of: this one's files, with all that is written kept apart.
+BOOT = """
+set -e
+mount -t tmpfs tmpfs "$1"
+mkdir "$1/upper" "$1/work" "$1/root"
+mount -t overlay overlay -o lowerdir=/,upperdir="$1/upper",workdir="$1/work" "$1/root"
+mount -t tmpfs tmpfs /run
+mkdir -p "$1/root/srv/a"
+cp "$2" "$1/root/srv/config.toml"
+cp "$3" "$1/root/etc/systemd/system/probe.service"
+export SYSTEMD_NSPAWN_TMPFS_TMP=0
+timeout 120 systemd-nspawn --quiet --boot --register=no --keep-unit --console=pipe \
+    --directory="$1/root" --bind-ro="$4" --capability=all systemd.unit=probe.service systemd.mask=tmp.mount \
+    > "$5/console" 2>&1 < /dev/null || true
+cp "$1/root/srv/journal.json" "$1/root/srv/errors" "$5"
+"""
+PROBE = """
+[Service]
+Type=oneshot
+Environment=SNAPSYNC_STATE_DIR=/var/lib/probe
+ExecStart=-{program} run --config /srv/config.toml web
+ExecStart=/bin/touch /srv/ready
+ExecStart=-{program} run --config /srv/config.toml web
+ExecStartPost=/bin/sh -c 'sleep 1; journalctl --sync; journalctl -u probe -o json > /srv/journal.json'
+ExecStartPost=/bin/sh -c 'journalctl -u probe -p err -o cat > /srv/errors'
+ExecStopPost=/bin/systemctl poweroff --force
+"""
+
+
+def test_the_journal_of_a_real_systemd_tells_failures_from_the_rest(jobs: Jobs, tmp_path: Path) -> None:
+    need("systemd-nspawn", "unshare")
+    if os.geteuid() != 0:
+        missing("root, to boot a container")
+    program = command()
+    check = '[job.web.hooks]\nbefore = ["/bin/sh", "-c", "echo hello; test -e /srv/ready"]'
+    jobs.add("web", Path("/srv/a"), Path("/srv/b"), check)
+    unit, root = tmp_path / "probe.service", tmp_path / "root"
+    unit.write_text(PROBE.format(program=shlex.join(program)))
+    root.mkdir()
+    words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", BOOT, "sh"]
+    ran = subprocess.run([*words, root, jobs.file, unit, ROOT, tmp_path], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr + (tmp_path / "console").read_text()
+    entries = [json.loads(line) for line in (tmp_path / "journal.json").read_text().splitlines()]
+    told = [(entry["PRIORITY"], entry["MESSAGE"]) for entry in entries if "web: " in entry["MESSAGE"]]
+    assert [priority for priority, _ in told] == ["5", "3", "3", "3", "5", "6"], told
+    assert told[-1][1].startswith("web: snapshot "), "systemd has taken the priority off"
+    assert (tmp_path / "errors").read_text().splitlines() == [
+        line for priority, line in told if priority == "3"
+    ]
