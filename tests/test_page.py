@@ -275,7 +275,7 @@ def test_a_page_has_a_section_for_each_job_and_names_what_cannot_be_looked_at(
     jobs = Jobs(tmp_path)
     jobs.add("web", synced.source, synced.target)
     jobs.add("lost", place.absent("xfs"), place.absent("xfs"))
-    jobs.add("again", synced.source, synced.target)
+    jobs.add("again", synced.source, place.absent("xfs"))
     page = tmp_path / "page.html"
     ran = run("report", "--config", jobs.file, "-o", page, "--json", env=jobs.env)
     assert ran.code == 0, ran
