@@ -367,7 +367,7 @@ RUST_LEVELS = {
         beneath
     """,
     "engine/delta": """
-        became outgoing output_file reading
+        became nested outgoing output_file reading
         completed hidden noting pruned widened
         staging
         incoming

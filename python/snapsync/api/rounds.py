@@ -51,8 +51,8 @@ def sync(
     files), and what that replaces is in the report's `set_aside`.
     `name` names the snapshot; with `snap` none is taken, and that of `source` (or "latest") is brought.
     `keep` says which snapshots stay on both sides afterwards (see `prune`), `keep_last` is its `last`, and so
-    on; without them all do. `strict` refuses where the target cannot hold everything, `no_space_check` does
-    not look whether there is room; `jobs` is the number of threads (0: all).
+    on; without them all do. `strict` refuses where the target cannot hold everything, and nested subvolumes;
+    `no_space_check` does not look whether there is room; `jobs` is the number of threads (0: all).
 
     `exclude` leaves out what its patterns name, in gitignore syntax from the root of `source`, after those in
     the files `exclude_from`; `include` brings back some of that. They are kept for later rounds. Given later

@@ -40,7 +40,8 @@ class PlanReport(Report):
     """What a round would do: `changes` from `base` (None in a first round), of which `data_bytes` travel.
 
     The tree then holds `tree_bytes` in `tree_entries`. `available` is what is free on the standby's file
-    system, None if it does not tell. `refused` says why a guard would refuse the round, None if none would.
+    system, None if it does not tell. `refused` says why a guard would refuse the round, or `strict` because
+    of nested subvolumes; None if neither would.
     """
 
     verb = "plan"

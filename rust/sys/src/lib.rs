@@ -59,7 +59,7 @@ pub use root::{Parents, Root, is_leased};
 pub use scratch::scratch;
 pub use sharing::{can_share, compresses, supports_reflinks, swap_files, swap_names};
 pub use spot::{Named, Spot};
-pub use subvolumes::subvolumes_known_as;
+pub use subvolumes::{subvolumes_beneath, subvolumes_known_as};
 pub use times::{
     Lease, Times, has_lasting_identity, has_stable_numbers, hold_still, may_be_written, mounting,
 };

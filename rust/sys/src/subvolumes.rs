@@ -1,4 +1,4 @@
-//! Finds subvolumes of a Btrfs file system by their UUIDs, as `btrfs receive` does.
+//! Finds subvolumes of Btrfs: by their UUIDs, as `btrfs receive` does, and those that lie in a directory.
 
 use crate::btrfs::{Key, ROOT_TREE, Search, UUID_TREE, filesystem_id, subvolume, u16_at, u64_at};
 use crate::ioctl;
@@ -11,6 +11,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 const INO_LOOKUP: u64 = 0xd000_9412;
+const GET_SUBVOL_ROOTREF: u64 = 0xd000_943d;
+const INO_LOOKUP_USER: u64 = 0xd000_943e;
 /// The top-level subvolume, which contains all others.
 const TOP: u64 = 5;
 const ROOT_BACKREF: u32 = 144;
@@ -22,6 +24,58 @@ struct InodeLookup {
     tree: u64,
     ino: u64,
     path: [u8; 4080],
+}
+
+/// `struct btrfs_ioctl_get_subvol_rootref_args`.
+#[repr(C)]
+struct Nested {
+    from: u64,
+    /// Each with its tree and the directory that it is in.
+    found: [(u64, u64); 255],
+    count: u8,
+    unused: [u8; 7],
+}
+
+/// `struct btrfs_ioctl_ino_lookup_user_args`.
+#[repr(C)]
+struct NestedName {
+    directory: u64,
+    tree: u64,
+    name: [u8; 256],
+    path: [u8; 3824],
+}
+
+/// The paths of the subvolumes below the directory `fd`, from there on, but not of those inside of others.
+/// One below a directory that this user may not enter is left out. Needs no privilege.
+pub fn subvolumes_beneath(fd: impl AsFd) -> io::Result<Vec<Vec<u8>>> {
+    let mut paths = Vec::new();
+    let mut request = Nested { from: 0, found: [(0, 0); 255], count: 0, unused: [0; 7] };
+    loop {
+        // SAFETY: GET_SUBVOL_ROOTREF reads and writes a struct of 4,096 bytes that is plain integers.
+        let is_last = match unsafe { ioctl::call(&fd, GET_SUBVOL_ROOTREF, &mut request) } {
+            Err(e) if e.raw_os_error() == Some(libc::EOVERFLOW) => false,
+            other => other.map(|_| true)?,
+        };
+        for (tree, directory) in &request.found[..usize::from(request.count)] {
+            paths.extend(path_beneath(&fd, *tree, *directory)?);
+        }
+        if is_last {
+            return Ok(paths);
+        }
+    }
+}
+
+/// None for one that is not below the directory, may not be reached, or was removed meanwhile.
+fn path_beneath(fd: impl AsFd, tree: u64, directory: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut request = NestedName { directory, tree, name: [0; 256], path: [0; 3824] };
+    // SAFETY: INO_LOOKUP_USER reads and writes a struct of 4,096 bytes that is plain integers.
+    match unsafe { ioctl::call(fd, INO_LOOKUP_USER, &mut request) } {
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EACCES)) => return Ok(None),
+        other => other?,
+    };
+    let text = |bytes: &[u8]| bytes.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
+    // The path ends with a slash unless it is empty.
+    Ok(Some([text(&request.path), text(&request.name)].concat()))
 }
 
 /// The paths of the subvolumes on the file system of `fd` that have `uuid` or were received with it, each
@@ -93,3 +147,5 @@ fn reached(path: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 const _: () = assert!(size_of::<InodeLookup>() == 4096);
+const _: () = assert!(size_of::<Nested>() == 4096);
+const _: () = assert!(size_of::<NestedName>() == 4096);

@@ -47,8 +47,7 @@ def sync(
     """Bring TARGET in step with SOURCE.
 
     One of them may be [user@]host:PATH: snapsync then runs on that host too, over your own ssh.
-
-    One of them may be a log, s3://BUCKET/PREFIX or file:///DIR. As TARGET it gets the round of a primary, and
+    Or it may be a log, s3://BUCKET/PREFIX or file:///DIR. As TARGET it gets the round of a primary, and
     begins with the first one. As SOURCE it brings a standby to its newest snapshot, with all that are
     between; --snap, --name, patterns and --keep are for the primary's round and not for that one. A log keeps
     all of its snapshots until `snapsync prune LOG`. Credentials come from the environment or --environment:
@@ -59,7 +58,8 @@ def sync(
 
     Patterns are SOURCE's and kept for later rounds, to whichever TARGET. Given again, they take the place of
     all that were kept; what they leave out from then on is deleted from every standby of SOURCE at its next
-    round, and what they no longer leave out is created there.
+    round, and what they no longer leave out is created there. Subvolumes inside of SOURCE are always left
+    out, and told when they are new; --strict refuses those that no pattern leaves out.
 
     A standby that was changed by hand is refused before anything is applied: on Btrfs whatever was changed,
     elsewhere where the round would touch it, or anywhere with --check.
@@ -68,9 +68,9 @@ def sync(
 
     A round that would delete much of a large tree, or write most of it anew, is refused before anything
     travels: a primary that was wiped does not walk through its standbys. --accept-changes lets it through.
-
-    --dry-run tells what would change and travel, and exits with 3 if a guard would refuse it. SOURCE must be
-    here. What was changed by hand on the standby, and what that cannot hold, only the round itself finds out.
+    --dry-run tells what would change and travel, and exits with 3 if a guard, or --strict for subvolumes,
+    would refuse it. SOURCE must be here. What was changed on the standby, and what that cannot hold, only the
+    round itself finds out.
 
     Each round reads again, on both sides, a share of the files that are believed unchanged. Those that differ
     are named, the round exits with 4, and the next one brings them again.

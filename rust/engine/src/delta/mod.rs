@@ -6,6 +6,7 @@ pub(crate) mod copied;
 mod hidden;
 pub(crate) mod incoming;
 pub(crate) mod landing;
+pub(crate) mod nested;
 mod noting;
 pub(crate) mod outgoing;
 pub(crate) mod output_file;

@@ -49,7 +49,7 @@ pub struct Planned {
     pub tree_entries: u64,
     /// The bytes that are free on the standby's file system, if it tells them.
     pub available: Option<u64>,
-    /// Why a guard would refuse it.
+    /// Why a guard would refuse it, or `strict` for nested subvolumes.
     pub refused: Option<String>,
     pub unchanged: bool,
     pub notes: Vec<String>,

@@ -1,5 +1,6 @@
 //! What a round would do, found by looking alone: no lock is taken, nothing is written on either side.
 
+use crate::delta::nested;
 use crate::delta::outgoing::{count, header};
 use crate::delta::sides::Sides;
 use crate::location::place::Place;
@@ -62,6 +63,7 @@ pub(crate) fn plan(
     let guarded = limits.map_or(Ok(()), |(limits, base)| {
         guard::check(limits, &manifest, &counts, (base, &snapshot), &looked.path)
     });
+    let guarded = guarded.and_then(|()| nested::check(source, &snapshot.subset, options));
     let refused = match guarded {
         Ok(()) => None,
         Err(error) if error.exit_code() == 3 => Some(error.sentence()),

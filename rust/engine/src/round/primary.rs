@@ -457,6 +457,7 @@ impl Driver<'_> {
         let tree = primary.tree_of(snapshot).map(|tree| tree.tree()).transpose()?;
         let tree = tree.as_ref().unwrap_or_else(|| primary.tree());
         crate::delta::became::tell(tree, &manifest, self.options.strict, monitor)?;
+        crate::delta::nested::check(primary.root(), &snapshot.subset, self.options)?;
         let there = base.map(|base| without(base, &lost));
         note_size(primary, there.as_ref(), snapshot, &sides, &counts)?;
         if let Some(base) = base {
