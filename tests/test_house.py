@@ -390,13 +390,15 @@ RUST_LEVELS = {
         ending noted
     """,
     "engine/remote": """
-        edits screen
+        edits question screen ssh_config
         child messages
         wire
         relay ssh
-        channels digests fetched pulled roles
+        channels digests fetched gate pulled roles
+        answered
+        asked
         supply
-        gate standby_client standby_server
+        standby_client standby_server
         client tests
         server
     """,
@@ -404,6 +406,7 @@ RUST_LEVELS = {
         change_of clone delete diff find hold init kept log inspect mount promote prune receive \
             receive_as_snapshot recover restore send snapshot status sync trust verify
         list mend rejoin switch versions
+        serve
     """,
     "engine/fuzz": """
         lies messages script
@@ -413,7 +416,8 @@ RUST_LEVELS = {
         client server
     """,
     "engine/verbs/restore": """
-        directory in_place paths
+        elsewhere in_place paths
+        directory
     """,
     "python": """
         error options
@@ -525,16 +529,17 @@ PACKAGE = ROOT / "python/snapsync"
 # that of a module, or of a package: then it stands for all modules in it that are not named by themselves.
 PYTHON_LEVELS = """
     _native declare record types units
-    errors options_of_changes options_of_commands reports.base
-    options reports.values
+    errors options_of_changes options_of_commands
+    options reports.base
+    reports.values
     options_of_paths options_of_taking
     options_of_history
     render reports.comparisons reports.history reports.pages reports.restores reports.rounds reports.snapshots
     manifest reports.roles
-    api.checks history
+    api.checks api.elsewhere history
     api.comparisons api.history api.restores api.roles api.rounds api.snapshots
     volume
-    jobs.calendar jobs.child jobs.fork_server jobs.hooks jobs.own jobs.reports jobs.unit_files
+    jobs.calendar jobs.child jobs.fork_server jobs.hooks jobs.own jobs.reports jobs.shown jobs.unit_files
     jobs.several
     jobs.telling
     jobs.values

@@ -18,6 +18,7 @@ __all__ = [
     "SnapsyncError",
     "UsageError",
     "__version__",
+    "ask",
     "clone",
     "delete",
     "delete_clone",
@@ -265,6 +266,14 @@ def verify(
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...
 def inspect_delta(file: str, manifest: str) -> str: ...
+def ask(
+    place: str,
+    question: str,
+    *,
+    output: str | None = None,
+    ssh: Mapping[str, object] | None,
+    progress: Callable[[str, int, int, str], object] | None = None,
+) -> str: ...
 def status(volume: str, *, history: bool = False) -> str: ...
 def trusted(what: str, path: str) -> int: ...
 def fault_points() -> builtins.list[str]: ...

@@ -260,8 +260,8 @@ class TransferOptions(TypedDict, total=False):
     ]
 
 
-class SshOptions(TypedDict, total=False):
-    """How another machine is reached."""
+class ReachOptions(TypedDict, total=False):
+    """How another machine is reached, where `-o` means something else."""
 
     rsh: Annotated[
         Sequence[str],
@@ -277,10 +277,6 @@ class SshOptions(TypedDict, total=False):
         str,
         Option("--remote-path", default="snapsync", metavar="COMMAND", help="What snapsync is called there."),
     ]
-    ssh_options: Annotated[
-        Sequence[str],
-        Option("-o", metavar="OPTION", help="An option for ssh, as its own -o. Repeat for more."),
-    ]
     timeout: Annotated[
         int,
         Option(
@@ -291,6 +287,15 @@ class SshOptions(TypedDict, total=False):
             metavar="SECONDS",
             help="Give the other host up when nothing was heard of it for so long.",
         ),
+    ]
+
+
+class SshOptions(ReachOptions, total=False):
+    """How another machine is reached."""
+
+    ssh_options: Annotated[
+        Sequence[str],
+        Option("-o", metavar="OPTION", help="An option for ssh, as its own -o. Repeat for more."),
     ]
 
 

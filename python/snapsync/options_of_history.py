@@ -1,7 +1,7 @@
 """The options of verbs that look into the past."""
 
 from snapsync.declare import Annotated, Option
-from snapsync.options import JobsOptions
+from snapsync.options import JobsOptions, SshOptions
 from snapsync.options_of_paths import Larger, Newer, Type
 
 Since = Annotated[
@@ -18,7 +18,7 @@ Until = Annotated[
 ]
 
 
-class FindOptions(JobsOptions, total=False):
+class FindOptions(JobsOptions, SshOptions, total=False):
     """What paths are looked for, and in which snapshots."""
 
     type: Type

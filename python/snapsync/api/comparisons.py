@@ -1,9 +1,11 @@
 """Two sides compared: what changed between them, or whether they hold the same."""
 
 import os
+from collections.abc import Mapping
 
 from snapsync import _native
-from snapsync.api import checks
+from snapsync._native import Location
+from snapsync.api import checks, elsewhere
 from snapsync.declare import Unpack, pick
 from snapsync.errors import UsageError, told
 from snapsync.options import SshOptions, VerifyOptions
@@ -12,6 +14,8 @@ from snapsync.types import AnyPath, Progress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from snapsync.manifest import Manifest
 
 
@@ -20,18 +24,19 @@ def diff(
     target: AnyPath,
     output: AnyPath | None = None,
     *,
-    jobs: int = 0,
     progress: Progress | None = None,
+    **options: Unpack[VerifyOptions],
 ) -> "Manifest":
     """Find the set of changes that leads from `base` to `target`: VOLUME@SNAP or directories.
 
     The manifest is written to the Arrow file `output`; without one, to a temporary file that is removed
-    together with the Manifest.
+    together with the Manifest. Both may be on another machine, as `[user@]host:VOLUME@SNAP`.
     """
+    checks.keywords("diff", VerifyOptions, options)
     from snapsync.manifest import Manifest
 
     if output is not None:
-        report = write_manifest(base, target, output, jobs=jobs, progress=progress)
+        report = write_manifest(base, target, output, progress=progress, **options)
         return Manifest(output, notes=report.notes, counters=report.counters)
     import shutil
     import tempfile
@@ -39,7 +44,7 @@ def diff(
     directory = tempfile.mkdtemp(prefix="snapsync-")
     try:
         path = os.path.join(directory, "manifest.arrow")
-        report = write_manifest(base, target, path, jobs=jobs, progress=progress)
+        report = write_manifest(base, target, path, progress=progress, **options)
         return Manifest(path, notes=report.notes, counters=report.counters, owned=directory)
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
@@ -51,12 +56,38 @@ def write_manifest(
     target: AnyPath,
     output: AnyPath | None = None,
     *,
-    jobs: int = 0,
     progress: Progress | None = None,
+    **options: Unpack[VerifyOptions],
 ) -> DiffReport:
     """Do the same as `diff` without loading Arrow: write the file, or only count the changes."""
+    if elsewhere.is_elsewhere(base) or elsewhere.is_elsewhere(target):
+        return _manifest_of_another(base, target, output, options, progress)
     paths = os.fsdecode(base), os.fsdecode(target), None if output is None else os.fsdecode(output)
+    jobs = options.get("jobs", 0)
     return DiffReport.from_json(_native.diff(*paths, jobs=jobs, progress=progress))
+
+
+def _manifest_of_another(
+    base: AnyPath,
+    target: AnyPath,
+    output: AnyPath | None,
+    options: "Mapping[str, Any]",
+    progress: Progress | None,
+) -> DiffReport:
+    """The same of two sides on one other machine."""
+    names = os.fsdecode(base), os.fsdecode(target)
+    old, new = (Location(name) for name in names)
+    if old.host != new.host:
+        message = f"cannot compare {names[0]} with {names[1]}: they are on two machines"
+        advice = "diff two sides on one machine; `snapsync verify` compares two of different ones"
+        raise told(UsageError(message), message, advice)
+    there = names[1].removeprefix(f"{new.host}:") if new.host else names[1]
+    question = {"diff": {"target": list(os.fsencode(there)), "manifest": output is not None}}
+    report = DiffReport.from_peer(*elsewhere.ask(base, question, options, output=output, progress=progress))
+    from dataclasses import replace
+
+    written = None if output is None else os.path.abspath(os.fsdecode(output))
+    return replace(report, base=names[0], target=names[1], output=written)
 
 
 def verify(

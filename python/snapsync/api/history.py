@@ -3,7 +3,7 @@
 import os
 
 from snapsync import _native
-from snapsync.api import checks
+from snapsync.api import checks, elsewhere
 from snapsync.declare import Unpack
 from snapsync.options_of_history import FindOptions
 from snapsync.reports.history import FindReport, LifeReport, LogReport
@@ -60,6 +60,14 @@ def find(
     `since` and `until` tell which snapshots count. With `deleted` only what is not in the tree any more.
     """
     checks.keywords("find", FindOptions, options)
+    if elsewhere.is_elsewhere(volume):
+        select = {
+            "match": checks.patterns("patterns", patterns),
+            **{name: options.get(name) for name in ("type", "larger", "newer")},
+        }
+        window = {name: options.get(name) for name in ("since", "until")}
+        question = {"find": {"select": select, "deleted": deleted, **window}}
+        return FindReport.from_peer(*elsewhere.ask(volume, question, options, progress=progress))
     text = _native.find(
         os.fsdecode(volume),
         list(patterns),

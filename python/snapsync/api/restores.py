@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from snapsync import _native
-from snapsync.api import checks
+from snapsync.api import checks, elsewhere
 from snapsync.declare import Unpack, pick
 from snapsync.errors import UsageError, told
 from snapsync.options import RestoreOptions, SshOptions, SupplyOptions, TargetOptions
@@ -192,6 +192,7 @@ def versions(
     part: str | None = None,
     diff: Sequence[int] | None = None,
     progress: Progress | None = None,
+    **options: Unpack[SshOptions],
 ) -> VersionsReport:
     """Each version of `file` that the snapshots of its volume hold; it need not exist any more.
 
@@ -202,13 +203,19 @@ def versions(
     numbers, `(1,)` from version 1 to what is there now, `()` the last change. 0 stands for no file. Bytes
     that are not UTF-8 are surrogate-escaped: `diff.encode(errors="surrogateescape")` is the patch.
 
+    `file` may be `[user@]host:PATH`.
+
     Raises UsageError where nothing ever was at that path, RefusedError for a diff of too large files.
     """
+    checks.keywords("versions", SshOptions, options)
     for number in diff or ():
         if number < 0:
             message = f"{number} is the number of no version"
             raise told(UsageError(message), message, "versions count from 1; 0 stands for no file")
     numbers = None if diff is None else list(diff)
+    if elsewhere.is_elsewhere(file):
+        question = {"versions": {"part": part, "diff": numbers}}
+        return VersionsReport.from_peer(*elsewhere.ask(file, question, options, progress=progress))
     text = _native.versions(os.fsdecode(file), part=part, diff=numbers, progress=progress)
     return VersionsReport.from_json(text)
 

@@ -4,8 +4,9 @@ import os
 from collections.abc import Mapping
 
 from snapsync import _native
-from snapsync.api import checks
+from snapsync.api import checks, elsewhere
 from snapsync.declare import Unpack
+from snapsync.options import SshOptions
 from snapsync.options_of_taking import TakeOptions
 from snapsync.reports.snapshots import (
     DeleteReport,
@@ -39,11 +40,15 @@ def snapshot(
     return SnapshotReport.from_json(text)
 
 
-def list_(volume: AnyPath, *, alone: bool = False) -> ListReport:
+def list_(volume: AnyPath, *, alone: bool = False, **options: Unpack[SshOptions]) -> ListReport:
     """The snapshots of `volume`, oldest first, what holds them, and their clones.
 
-    With `alone` also what each holds by itself, for which many files of the store are looked at.
+    With `alone` also what each holds by itself, for which many files of the store are looked at. `volume` may
+    be `[user@]host:PATH`, as for `status` and `prune`.
     """
+    checks.keywords("list", SshOptions, options)
+    if elsewhere.is_elsewhere(volume):
+        return ListReport.from_peer(*elsewhere.ask(volume, {"list": {"alone": alone}}, options))
     return ListReport.from_json(_native.list(os.fsdecode(volume), alone=alone))
 
 
@@ -69,7 +74,9 @@ def forget_standby(volume: AnyPath, standby: AnyPath) -> ReleaseReport:
     return ReleaseReport.from_json(_native.forget_standby(os.fsdecode(volume), known))
 
 
-def prune(volume: AnyPath, keep: Mapping[str, int], *, dry_run: bool = False) -> PruneReport:
+def prune(
+    volume: AnyPath, keep: Mapping[str, int], *, dry_run: bool = False, **options: Unpack[SshOptions]
+) -> PruneReport:
     """Delete the snapshots of `volume` that nothing keeps; with `dry_run` only say which.
 
     `keep` counts by name: `last` keeps so many of the newest ones; `hourly`, `daily`, `weekly`, `monthly` and
@@ -79,12 +86,19 @@ def prune(volume: AnyPath, keep: Mapping[str, int], *, dry_run: bool = False) ->
 
     Raises UsageError where `keep` is empty, or keeps none of something.
     """
+    checks.keywords("prune", SshOptions, options)
+    if elsewhere.is_elsewhere(volume):
+        question = {"prune": {"keep": dict(keep), "dry_run": dry_run}}
+        return PruneReport.from_peer(*elsewhere.ask(volume, question, options))
     return PruneReport.from_json(_native.prune(os.fsdecode(volume), keep, dry_run=dry_run))
 
 
-def status(volume: AnyPath, *, history: bool = False) -> StatusReport:
+def status(volume: AnyPath, *, history: bool = False, **options: Unpack[SshOptions]) -> StatusReport:
     """The role of `volume`, its snapshots, its standbys and their lag, and what is unfinished.
 
     With `history` also what that takes, for which every file of the store is looked at.
     """
+    checks.keywords("status", SshOptions, options)
+    if elsewhere.is_elsewhere(volume):
+        return StatusReport.from_peer(*elsewhere.ask(volume, {"status": {"history": history}}, options))
     return StatusReport.from_json(_native.status(os.fsdecode(volume), history=history))

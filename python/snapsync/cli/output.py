@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import TextIO
 
+    from snapsync.jobs.shown import Board
+
 
 class OutputOptions(TypedDict, total=False):
     """The options that every verb has for its output."""
@@ -51,6 +53,14 @@ class Output:
         from snapsync.cli.progress import lines
 
         return lines()
+
+    def board(self) -> "AbstractContextManager[Board | None]":
+        """What shows several jobs at once on stderr while the context lasts; None without a terminal."""
+        if self.quiet or not on_terminal(sys.stderr):
+            return nullcontext()
+        from snapsync.cli.terminal import board
+
+        return board()
 
     def note(self, text: str, priority: Priority = Priority.NOTICE) -> None:
         """Print something on stderr that is worth knowing and is not the result."""

@@ -7,28 +7,32 @@ from datetime import datetime
 from snapsync import render
 from snapsync._native import Location
 from snapsync.api import snapshots as api
+from snapsync.declare import Unpack
 from snapsync.errors import SnapsyncError, describe
 from snapsync.jobs import state, turns
 from snapsync.jobs.config import Config, Job, is_remote
 from snapsync.jobs.reports import JobStatus
+from snapsync.options import SshOptions
 from snapsync.reports.snapshots import StatusReport
 from snapsync.reports.values import Lag, Loss, ScrubStatus, Snapshot, Standby
 
 
-def volume(path: str, now: datetime, *, history: bool = False) -> StatusReport:
+def volume(path: str, now: datetime, *, history: bool = False, **options: Unpack[SshOptions]) -> StatusReport:
     """The status of a volume: a primary with the lag of each standby, a standby with its own."""
-    report = api.status(path, history=history)
+    report = api.status(path, history=history, **options)
     if report.volume.role == "standby":
         own = Lag(path, None, path, None, _age(report.latest, now))
         return replace(report, lags=(own,))
-    snapshots = _line(path)
+    snapshots = _line(path, **options)
     lags = [
         _with_scrub(
             _since(standby.path, path, standby.path, standby.snapshot, standby.at, snapshots, now), standby
         )
         for standby in report.standbys
     ]
-    return replace(report, lags=tuple(map(_if_there, lags)))
+    if not is_remote(path):  # only there it can be seen whether they are
+        lags = list(map(_if_there, lags))
+    return replace(report, lags=tuple(lags))
 
 
 def _if_there(lag: Lag) -> Lag:
@@ -152,9 +156,9 @@ def _lag(job: Job, source: StatusReport | None, target: StatusReport | None, now
     return _since(*where, held.id, held.created, _line(job.source), now)
 
 
-def _line(path: str) -> list[Snapshot]:
+def _line(path: str, **options: Unpack[SshOptions]) -> list[Snapshot]:
     """The snapshots of a volume without those that were kept aside: standbys follow only these."""
-    return [snap for snap in api.list_(path).snapshots if not snap.aside]
+    return [snap for snap in api.list_(path, **options).snapshots if not snap.aside]
 
 
 def _is_at(known: str, place: str) -> bool:

@@ -16,12 +16,13 @@ from typing import NoReturn
 
 from snapsync.declare import Option, options
 from snapsync.errors import ExitCode, SnapsyncError, describe
-from snapsync.jobs import around, state, turns
+from snapsync.jobs import around, shown, state, turns
 from snapsync.jobs.child import Child, Process
 from snapsync.jobs.config import Job, is_remote
 from snapsync.jobs.hooks import Command
 from snapsync.jobs.outcomes import outcome_of, words
 from snapsync.jobs.reports import JobRun, Level, RunReport, Tell
+from snapsync.jobs.shown import Board
 from snapsync.options import ChannelOptions, SyncOptions
 
 Start = Callable[[Sequence[str], int | None], Process]
@@ -35,14 +36,22 @@ _MOST = 256
 _SOON = 1.0
 
 
-def run(asked: Sequence[Job], *, parallel: int, only_due: bool, waits: bool, note: Tell) -> RunReport:
+def run(
+    asked: Sequence[Job],
+    *,
+    parallel: int,
+    only_due: bool,
+    waits: bool,
+    note: Tell,
+    board: Board | None = None,
+) -> RunReport:
     """Run the jobs that were asked for, or those of them that are due. `note` is told what a log needs.
 
-    A job that another process runs is waited for if it `waits`.
+    A job that another process runs is waited for if it `waits`. `board` shows how far each is.
     """
     known, at = state.runs(), state.now()
     due = [job for job in asked if not only_due or state.is_due(job, known, at)]
-    outcomes = _Runner(parallel, _new_process, note, only_due=only_due, waits=waits).run(due)
+    outcomes = _Runner(parallel, _new_process, note, only_due=only_due, waits=waits, board=board).run(due)
     ran = [outcomes.get(job.name) or _waiting(job, known) for job in asked]
     return RunReport(tuple(ran), max((job.exit_code for job in ran), default=0))
 
@@ -148,9 +157,10 @@ class _Runner:
         *,
         only_due: bool,
         waits: bool,
+        board: Board | None = None,
     ) -> None:
         self._start, self._tell = start, note
-        self._only_due, self._waits = only_due, waits
+        self._only_due, self._waits, self._board = only_due, waits, board
         self._slots = BoundedSemaphore(parallel)
         self._lock = Lock()
         self._places: defaultdict[str, Lock] = defaultdict(Lock)
@@ -305,13 +315,17 @@ class _Runner:
         except (OSError, SnapsyncError) as error:
             self._tell(f"{job.name}: cannot keep what became of it: {describe(error).message}", "warning")
 
+    def _begun(self, job: Job, turn: int | None) -> Process:
+        if self._board is not None:
+            return _shown(job, turn, self._board)
+        return self._start(_command(job), turn)
+
     def _sync(self, job: Job, give_way: Callable[[], None]) -> tuple[int, str, str]:
-        command = ["sync", "--json", "--quiet", *arguments(job)]
         with self._lock:
             if self._is_stopped:
                 return ExitCode.INTERRUPTED, "", "interrupted before it began"
             turn = self._turns.get(job.name)
-            process = self._start(command, turn)
+            process = self._begun(job, turn)
             if turn is not None:
                 turns.handed(turn, process.pid)
             child = Child(process)
@@ -326,14 +340,28 @@ class _Runner:
         return code, out, err
 
 
-def _new_process(command: Sequence[str], turn: int | None) -> Process:
-    """Start a command of snapsync in an interpreter of its own, which holds the turn of its job, too."""
+def _command(job: Job, *more: str) -> list[str]:
+    return ["sync", "--json", "--quiet", *more, *arguments(job)]
+
+
+def _shown(job: Job, turn: int | None, board: Board) -> Process:
+    """Start the round of a job, and show how far it is."""
+    writer, _ = shown.heard(board, job.name)
+    try:
+        return _new_process(_command(job, f"--progress-to={writer}"), turn, [writer])
+    finally:
+        os.close(writer)
+
+
+def _new_process(command: Sequence[str], turn: int | None, handles: Sequence[int] = ()) -> Process:
+    """Start a command of snapsync in an interpreter of its own, which holds the turn of its job, too, and
+    these open handles."""
     # -P: a directory named snapsync where this was started is not the program.
     words = [sys.executable, "-P", "-m", "snapsync", *command]
-    if turn is None:
-        return Popen(words, stdin=DEVNULL, stdout=PIPE, stderr=PIPE)
-    words[2:2] = ["-X", f"snapsync-turn={turn}"]
-    return Popen(words, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, pass_fds=(turn,))
+    if turn is not None:
+        words[2:2] = ["-X", f"snapsync-turn={turn}"]
+        handles = [*handles, turn]
+    return Popen(words, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, pass_fds=handles)
 
 
 def _failure(code: int, message: str, advice: str) -> tuple[int, str, str]:

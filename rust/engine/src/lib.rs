@@ -34,8 +34,9 @@ pub use options::{
     TransferOptions,
 };
 pub use process::trust::trusted;
+pub use remote::asked::ask;
 pub use remote::gate::Gate;
-pub use remote::server::serve;
+pub use remote::question::Question;
 pub use report::checks::{Changes, Difference, Mended, Verified};
 pub use report::history::{
     FoundPath, Lived, Logged, LoggedEvent, LoggedPath, LoggedRound, PastSnapshot, Sought,
@@ -72,6 +73,7 @@ pub use verbs::restore::directory::restore_to;
 pub use verbs::restore::in_place::restore;
 pub use verbs::restore::paths::restore_paths;
 pub use verbs::send::send;
+pub use verbs::serve::serve;
 pub use verbs::snapshot::snapshot;
 pub use verbs::status::status;
 pub use verbs::switch::switch;

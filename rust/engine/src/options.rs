@@ -206,21 +206,6 @@ impl Default for SshOptions {
     }
 }
 
-impl SshOptions {
-    /// The options for ssh beyond its own configuration. The first of two equal options counts, so the user's
-    /// come first.
-    pub(crate) fn ssh_options(&self) -> Vec<String> {
-        let mut options = self.options.clone();
-        if self.rsh == SshOptions::default().rsh {
-            let seconds = self.patience.as_secs().max(3);
-            options.push(format!("ConnectTimeout={seconds}"));
-            options.push(format!("ServerAliveInterval={}", seconds / 3));
-            options.push("ServerAliveCountMax=3".to_owned());
-        }
-        options
-    }
-}
-
 /// Where bytes of a snapshot are taken from that its volume lacks.
 #[derive(Clone, Debug, Default)]
 pub struct Supply {

@@ -1,10 +1,11 @@
 //! Compares two sides, and inspects deltas.
 
 use crate::options::ssh_options;
-use crate::watch::{Progress, watched};
+use crate::watch::{Progress, awaited, watched};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use snapsync_engine::{Reading, with_jobs};
+use snapsync_engine::{Question, Reading, with_jobs};
 use std::path::PathBuf;
 
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -12,6 +13,7 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(verify, module)?)?;
     module.add_function(wrap_pyfunction!(verify_and_mend, module)?)?;
     module.add_function(wrap_pyfunction!(inspect_delta, module)?)?;
+    module.add_function(wrap_pyfunction!(ask, module)?)?;
     Ok(())
 }
 
@@ -71,4 +73,23 @@ fn verify_and_mend(
 #[pyfunction]
 fn inspect_delta(py: Python<'_>, file: PathBuf, manifest: PathBuf) -> PyResult<String> {
     watched(py, None, move |monitor| snapsync_engine::inspect_delta(&file, &manifest, monitor))
+}
+
+/// What a verb reports of a place on another machine; the question is in JSON, as it is sent.
+#[pyfunction]
+#[pyo3(signature = (place, question, *, output=None, ssh, progress=None))]
+fn ask(
+    py: Python<'_>,
+    place: PathBuf,
+    question: &str,
+    output: Option<PathBuf>,
+    ssh: Option<&Bound<'_, PyDict>>,
+    progress: Progress,
+) -> PyResult<String> {
+    let ssh = ssh_options(ssh)?;
+    let question: Question =
+        serde_json::from_str(question).map_err(|e| PyTypeError::new_err(format!("question: {e}")))?;
+    awaited(py, progress, move |monitor| {
+        snapsync_engine::ask(&place, question, output.as_deref(), &ssh, monitor)
+    })
 }

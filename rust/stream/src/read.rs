@@ -77,8 +77,20 @@ pub fn run<'a>(
     monitor: &Monitor,
     make_sink: &(dyn Fn() -> Sink<'a> + Sync),
 ) -> Result<()> {
+    read_all(rows, from, jobs, budget, (monitor, true), make_sink)
+}
+
+/// The same; without `tells` whoever takes the frames tells how far they are.
+pub(crate) fn read_all<'a>(
+    rows: impl Iterator<Item = Result<Change>> + Send,
+    from: Readable<'_>,
+    jobs: usize,
+    budget: &Arc<Budget>,
+    (monitor, tells): (&Monitor, bool),
+    make_sink: &(dyn Fn() -> Sink<'a> + Sync),
+) -> Result<()> {
     let (files, unread) = ((OPEN / jobs.max(1)).clamp(1, ERRAND), &Unread::default());
-    let reader = Reader { from, files, budget, unread, monitor };
+    let reader = Reader { from, files, budget, unread, monitor, tells };
     let (give, take) = bounded::<Vec<Piece>>(QUEUE);
     let failed = Mutex::new(None);
     let fail = |error: Error| {
@@ -206,6 +218,7 @@ struct Reader<'a> {
     budget: &'a Arc<Budget>,
     unread: &'a Unread,
     monitor: &'a Monitor,
+    tells: bool,
 }
 
 impl Reader<'_> {
@@ -260,8 +273,14 @@ impl Reader<'_> {
         let permit = self.budget.take(2 * length);
         self.monitor.count(Counters { bytes_read: length, bytes_sent: length, ..Counters::default() });
         let memory = sink(Frame { change: change.clone(), offset: 0, bytes, hash, permit })?;
-        self.monitor.advance(length);
+        self.advance(length);
         Ok(memory)
+    }
+
+    fn advance(&self, length: u64) {
+        if self.tells {
+            self.monitor.advance(length);
+        }
     }
 
     /// The value, or None for a file that cannot be read or is left out.
@@ -300,7 +319,7 @@ impl Reader<'_> {
             let hash = *blake3::hash(&bytes).as_bytes();
             self.monitor.count(Counters { bytes_read: length, bytes_sent: length, ..Counters::default() });
             bytes = sink(Frame { change: change.clone(), offset: at, bytes, hash, permit })?;
-            self.monitor.advance(length);
+            self.advance(length);
             at += length;
         }
         Ok(bytes)

@@ -2,7 +2,7 @@
 
 use crate::budget::{Budget, Permit};
 use crate::codec::{Codec, Compression, Compressor};
-use crate::read::{Frame, Readable, run};
+use crate::read::{Frame, Readable, read_all};
 use crate::together::Together;
 use crate::wire::{Digest, FrameHead, Sum, lift};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -51,7 +51,7 @@ pub fn send(
         let (give, take) = bounded::<Vec<Packed>>(4 * jobs.max(1));
         for outlet in outlets {
             let (take, failed, sent) = (take.clone(), &failed, &sent);
-            scope.spawn(move || match write(outlet, &take, seed, failed) {
+            scope.spawn(move || match write(outlet, &take, seed, failed, monitor) {
                 Ok(more) => locked(sent).add(more),
                 Err(error) => {
                     locked(failed).get_or_insert(error);
@@ -59,7 +59,8 @@ pub fn send(
             });
         }
         drop(take);
-        let read = run(rows, from, jobs, &budget, monitor, &|| {
+        // What waits for a slow channel is not sent yet.
+        let read = read_all(rows, from, jobs, &budget, (monitor, false), &|| {
             pack(compression, Together::of(jobs), &give, &failed)
         });
         if let Err(error) = read {
@@ -146,6 +147,7 @@ fn write(
     take: &Receiver<Vec<Packed>>,
     seed: [Digest; 2],
     failed: &Mutex<Option<Error>>,
+    monitor: &Monitor,
 ) -> Result<Transferred> {
     let mut sum = Sum::new(seed[0], seed[1]);
     let mut sent = Transferred::default();
@@ -156,6 +158,7 @@ fn write(
         }
         put(&packed.head.to_bytes())?;
         put(&packed.payload)?;
+        monitor.advance(packed.head.raw.into());
         sum.add(&packed.head);
         sent.add(Transferred { frames: 1, raw: packed.head.raw.into(), stored: packed.head.stored.into() });
     }

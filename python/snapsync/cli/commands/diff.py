@@ -7,8 +7,12 @@ from snapsync.cli.parse.verbs import verb
 from snapsync.cli.summaries import change_lines
 from snapsync.declare import Annotated, Argument, Option, Unpack
 from snapsync.errors import ExitCode
-from snapsync.options import JobsOptions
+from snapsync.options import JobsOptions, ReachOptions
 from snapsync.reports.comparisons import DiffReport
+
+
+class DiffOptions(JobsOptions, ReachOptions, total=False):
+    """How the sides are read, and how another machine is reached."""
 
 
 @verb(
@@ -16,6 +20,7 @@ from snapsync.reports.comparisons import DiffReport
     examples=[
         "snapsync diff /srv/data@monday /srv/data@latest",
         "snapsync diff /srv/data@3 /srv/data@4 -o changes.arrow",
+        "snapsync diff root@backup:/srv/standby@3 root@backup:/srv/standby@4",
         "snapsync diff /srv/data@latest /srv/data --json",
     ],
 )
@@ -31,7 +36,7 @@ def diff(
         str | None,
         Option("--output", "-o", metavar="FILE.arrow", help="Write the manifest there."),
     ] = None,
-    **options: Unpack[JobsOptions],
+    **options: Unpack[DiffOptions],
 ) -> int:
     """Show what changed from BASE to TARGET.
 
@@ -41,29 +46,31 @@ def diff(
 
     Between snapshots what did not change is not read. Against a directory that is in use every file is read
     on both sides: take a snapshot first.
+
+    Both may be on another machine, as [user@]host:VOLUME@SNAP: the changes are found there, and only they
+    travel. Options for ssh stand in --rsh, as in --rsh 'ssh -p 2222'.
     """
-    jobs = options.get("jobs", 0)
     if file is not None:
-        report = _write(output, base, target, file, jobs=jobs)
+        report = _write(output, base, target, file, **options)
         output.summary(report, [_totals(report), f"  written to {render.name(file)}"])
         return ExitCode.DONE
     if output.as_json or output.quiet:  # no line for each change
-        report = _write(output, base, target, None, jobs=jobs)
+        report = _write(output, base, target, None, **options)
         output.summary(report, ())
     else:
-        report = _show(output, base, target, jobs=jobs)
+        report = _show(output, base, target, **options)
     output.note(_totals(report))
     return ExitCode.DONE
 
 
-def _show(output: Output, base: str, target: str, *, jobs: int) -> DiffReport:
+def _show(output: Output, base: str, target: str, **options: Unpack[DiffOptions]) -> DiffReport:
     from tempfile import TemporaryDirectory
 
     import snapsync.manifest  # noqa: F401  # before the work: where its library is missing there is no list
 
     with TemporaryDirectory(prefix="snapsync-") as directory:
         path = f"{directory}/manifest.arrow"
-        report = _write(output, base, target, path, jobs=jobs)
+        report = _write(output, base, target, path, **options)
         output.summary(report, change_lines(path))
     return report
 
@@ -73,8 +80,10 @@ def _totals(report: DiffReport) -> str:
     return f"{render.changes(report.changes)}; {render.size(report.data_bytes)} of data, in {took}"
 
 
-def _write(output: Output, base: str, target: str, file: str | None, *, jobs: int) -> DiffReport:
+def _write(
+    output: Output, base: str, target: str, file: str | None, **options: Unpack[DiffOptions]
+) -> DiffReport:
     with output.progress() as progress:
-        report = comparisons.write_manifest(base, target, file, jobs=jobs, progress=progress)
+        report = comparisons.write_manifest(base, target, file, progress=progress, **options)
     output.notes(report.notes)
     return report

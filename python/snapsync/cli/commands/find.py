@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from snapsync import render
+from snapsync._native import Location
 from snapsync.api import history
 from snapsync.cli.arguments import VolumeOrLog
 from snapsync.cli.output import Output
@@ -21,6 +22,7 @@ _HEADINGS = ("path", ">size", "modified", "first", "last", "")
     place=164,
     examples=[
         "snapsync find /srv/data '*.odt'",
+        "snapsync find root@backup:/srv/standby '*.odt'",
         "snapsync find /srv/data 'projects/**/plan*' --deleted",
         "snapsync find /srv/data '*' --type f --larger 1G --since 2026-11-01",
     ],
@@ -49,7 +51,7 @@ def find(
     output.notes(report.notes)
     output.result(report, _paths(report) if output.quiet else _table(report))
     output.note(_searched(report))
-    if any(found.deleted for found in report.found):
+    if any(found.deleted for found in report.found) and Location.known(volume).host is None:
         volume = shlex.quote(report.volume.path)
         output.note(f"`snapsync log {volume} PATH` tells when one was deleted, and how to get it back")
     return ExitCode.DONE

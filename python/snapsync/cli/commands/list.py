@@ -7,7 +7,9 @@ from snapsync.api import snapshots
 from snapsync.cli.arguments import VolumeOrLog
 from snapsync.cli.output import Output
 from snapsync.cli.parse.verbs import verb
+from snapsync.declare import Unpack
 from snapsync.errors import ExitCode
+from snapsync.options import SshOptions
 from snapsync.reports.snapshots import ListReport
 from snapsync.reports.values import Clone, Part, Snapshot
 
@@ -20,9 +22,10 @@ _HEADINGS = (">number", "name", "taken", ">entries", ">size", "id")
         "snapsync list /srv/data",
         "snapsync list /srv/data --quiet",
         "snapsync list s3://backups/data",
+        "snapsync list root@backup:/srv/standby",
     ],
 )
-def list_(output: Output, volume: VolumeOrLog) -> int:
+def list_(output: Output, volume: VolumeOrLog, **options: Unpack[SshOptions]) -> int:
     """List the snapshots of VOLUME, their clones, and the parts that have snapshots of their own.
 
     Oldest first; with --quiet only their names. Under "alone" is what would be free if that snapshot went,
@@ -33,7 +36,7 @@ def list_(output: Output, volume: VolumeOrLog) -> int:
 
     Of a log these are the snapshots that can be restored, and what is held by hand.
     """
-    report = snapshots.list_(volume, alone=not output.quiet)
+    report = snapshots.list_(volume, alone=not output.quiet, **options)
     output.result(report, _names(report) if output.quiet else _table(report))
     return ExitCode.DONE
 

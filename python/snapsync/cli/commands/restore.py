@@ -23,6 +23,7 @@ from snapsync.reports.restores import RestoreReport
         "snapsync restore /srv/data@monday etc/fstab home/ann --to /tmp/found",
         "snapsync restore /srv/data@monday etc/fstab",
         "snapsync restore /srv/data@yesterday --match 'docs/**/*.odt' --larger 1M",
+        "snapsync restore root@backup:/srv/standby@monday etc/fstab --to /tmp/found",
         "snapsync restore s3://backups/data@monday etc/fstab --to /tmp/found",
         "snapsync restore /srv/data@monday etc/fstab --from root@backup:/srv/standby",
     ],
@@ -30,7 +31,11 @@ from snapsync.reports.restores import RestoreReport
 def restore(
     output: Output,
     address: Annotated[
-        str, Argument(metavar="VOLUME@SNAP", help="The snapshot to restore from; with --to also LOG@SNAP.")
+        str,
+        Argument(
+            metavar="VOLUME@SNAP",
+            help="The snapshot to restore from; with --to also LOG@SNAP or [user@]host:VOLUME@SNAP.",
+        ),
     ],
     paths: Annotated[
         list[str] | None,
@@ -59,9 +64,8 @@ def restore(
 
     Where VOLUME has lost data of the snapshot, a standby has it: one on this machine that VOLUME knows is
     asked by itself, and --from names any. With --to and for PATHs all data is then the standby's; a whole
-    volume takes from there what it needs and has lost.
-
-    A log needs no volume and no standby: LOG@SNAP is restored to DIR, and only what the PATHs need is read.
+    volume takes from there what it needs and has lost. With --to VOLUME may be on another machine, where
+    only PATHs select, or LOG@SNAP is restored, and only what PATHs need is read. DIR is always here.
     """
     selects = any(pick(SelectOptions, options).values())
     _expect_sense(address, to, name, some=bool(paths) or selects)

@@ -11,7 +11,7 @@ from snapsync.cli.output import Output
 from snapsync.cli.parse.verbs import find, verb
 from snapsync.declare import Annotated, Argument, Option, options
 from snapsync.errors import SnapsyncError, UsageError, describe, told
-from snapsync.options import SyncOptions
+from snapsync.options import SyncOptions, size
 from snapsync.record import Record
 
 TYPE_CHECKING = False
@@ -22,6 +22,19 @@ if TYPE_CHECKING:
 
     from snapsync.jobs.config import Config, Job
     from snapsync.jobs.reports import JobRun, Tell
+
+
+_NoWait = Annotated[bool, Option("--no-wait", help="Leave a job alone that another process runs.")]
+_Parallel = Annotated[int, Option("--parallel", min=1, max=64, metavar="N", help="Jobs at the same time.")]
+_Rate = Annotated[
+    int | None,
+    Option(
+        "--bwlimit",
+        read=size,
+        metavar="RATE",
+        help="Send no faster in each round, in bytes a second, as in 500K or 20M, whatever the job says.",
+    ),
+]
 
 
 @verb(
@@ -43,13 +56,10 @@ def run(
     ] = False,
     due: Annotated[bool, Option("--due", help="Of the named jobs, run those that are due.")] = False,
     dry_run: Annotated[bool, Option("--dry-run", "-n", help="Only show what would run, and why.")] = False,
-    no_wait: Annotated[
-        bool, Option("--no-wait", help="Leave a job alone that another process runs.")
-    ] = False,
+    no_wait: _NoWait = False,
     config: ConfigFile = None,
-    parallel: Annotated[
-        int, Option("--parallel", min=1, max=64, metavar="N", help="Jobs at the same time.")
-    ] = 2,
+    parallel: _Parallel = 2,
+    bwlimit: _Rate = None,
 ) -> int:
     """Run the jobs of the configuration that are due.
 
@@ -81,19 +91,20 @@ def run(
     Under sudo HOME and the XDG variables do not count. Files that others can write are refused: the
     configuration, and what rsh and ssh_options name.
 
+    On a terminal each running job has a line: its stage, how far it is, how fast, and for how long yet.
     With --watch it ends only when it is told to stop. A round then begins in a few milliseconds, and as often
     as every second; the configuration is read again as it changes. A line is printed for each round, with
     --json an object. Where JOURNAL_STREAM tells that a line goes to the journal, it has a priority: err for
     a round that failed, warning for losses and differences.
     """
-    how = _How(bool(jobs), now=now, watch=watch, due=due, dry_run=dry_run, no_wait=no_wait)
+    how = _How(bool(jobs), now=now, watch=watch, due=due, dry_run=dry_run, no_wait=no_wait, bwlimit=bwlimit)
     how.check()
     if watch:
         _watch(output, config, jobs or (), parallel)
     found = _load(config)
     if not due:
         _tell_gone(output, found)
-    return _once(output, config, _jobs(found, jobs or ()), parallel, how)
+    return _once(output, config, how.limited(_jobs(found, jobs or ())), parallel, how)
 
 
 class _How(Record):
@@ -105,6 +116,7 @@ class _How(Record):
     due: bool
     dry_run: bool
     no_wait: bool
+    bwlimit: int | None
 
     @property
     def only_due(self) -> bool:
@@ -120,6 +132,17 @@ class _How(Record):
         if self.watch and (self.due or self.dry_run or self.no_wait):
             message = "--watch runs what is due, and waits for nobody"
             raise told(UsageError(message), message, "leave out --due, --dry-run and --no-wait")
+        if self.watch and self.bwlimit is not None:
+            message = "--bwlimit is for rounds that are run once"
+            raise told(UsageError(message), message, 'write bwlimit = "20M" in the jobs, or in [defaults]')
+
+    def limited(self, jobs: "list[Job]") -> "list[Job]":
+        """The jobs with the rate that was asked for."""
+        from dataclasses import replace
+
+        if self.bwlimit is None:
+            return jobs
+        return [replace(job, options={**job.options, "bwlimit": self.bwlimit}) for job in jobs]
 
 
 def _once(output: Output, config: "Path | None", asked: "list[Job]", parallel: int, how: _How) -> int:
@@ -130,7 +153,10 @@ def _once(output: Output, config: "Path | None", asked: "list[Job]", parallel: i
         output.result(planned, _lines(planned.jobs))
         return planned.exit_code
     waits = not (how.only_due or how.no_wait)
-    report = runner.run(asked, parallel=parallel, only_due=how.only_due, waits=waits, note=output.log)
+    with output.board() as board:
+        report = runner.run(
+            asked, parallel=parallel, only_due=how.only_due, waits=waits, note=output.log, board=board
+        )
     output.summary(report, _lines(report.jobs))
     _write_metrics(output, config)
     return report.exit_code

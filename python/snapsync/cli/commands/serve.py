@@ -31,7 +31,7 @@ def serve(
         bool,
         Option(
             "--read-only",
-            help="Only send from volumes, and change nothing in them but one snapshot for each standby.",
+            help="Only send from volumes and tell of them; change nothing but a snapshot for each standby.",
         ),
     ] = False,
     receive_only: Annotated[
@@ -41,7 +41,7 @@ def serve(
         bool,
         Option(
             "--allow-prune",
-            help="With any of the others: let clients delete old snapshots (sync --keep-…).",
+            help="With any of the others: let clients delete old snapshots (sync --keep-…, prune).",
         ),
     ] = False,
     allow_adopt: Annotated[
@@ -53,9 +53,9 @@ def serve(
     ] = False,
     **options: Unpack[JobsOptions],
 ) -> int:
-    """Be the other end of a sync or a verify from another host.
+    """Be the other end of a command on another host, such as a sync or a verify.
 
-    `snapsync sync` and `verify` start this over ssh; it speaks on stdin and stdout, and ends with its client.
+    `snapsync sync` and others start this over ssh; it speaks on stdin and stdout, and ends with its client.
     As a forced command in authorized_keys it keeps a key to one directory and one direction. Sending a volume
     takes a snapshot of it. With --read-only that goes once its standby has a newer one, and clients set no
     name, no pattern and no rule for old snapshots; nor do they make a volume of a directory that is none.

@@ -6,8 +6,9 @@ from snapsync import render, units
 from snapsync.cli.arguments import ConfigFile, path
 from snapsync.cli.output import Output, print_failure
 from snapsync.cli.parse.verbs import verb
-from snapsync.declare import Annotated, Argument, Option
+from snapsync.declare import Annotated, Argument, Option, Unpack
 from snapsync.errors import ExitCode, SnapsyncError, describe, told
+from snapsync.options import SshOptions
 from snapsync.reports.snapshots import StatusReport
 from snapsync.reports.values import Lag, Part, ScrubStatus, Standby
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     place=240,
     examples=[
         "snapsync status /srv/data",
+        "snapsync status root@backup:/srv/standby",
         "snapsync status s3://backups/data",
         "snapsync status --json",
         "snapsync status --max-lag 15m --prometheus /var/lib/node_exporter/snapsync.prom",
@@ -31,7 +33,10 @@ def status(
     output: Output,
     volume: Annotated[
         str | None,
-        Argument(metavar="VOLUME", help="The root directory of a volume, or a log; all jobs without it."),
+        Argument(
+            metavar="VOLUME",
+            help="The root directory of a volume, [user@]host:PATH, or a log; all jobs without it.",
+        ),
     ] = None,
     config: ConfigFile = None,
     max_lag: Annotated[
@@ -49,13 +54,15 @@ def status(
             "--prometheus", read=path, metavar="FILE", help="Write metrics there, for a textfile collector."
         ),
     ] = None,
+    **options: Unpack[SshOptions],
 ) -> int:
     """Show where VOLUME stands, or all jobs of the configuration.
 
-    Role, epoch, snapshots and what holds them, how far standbys lag behind, and what is unfinished. Of a
-    volume on another machine it tells what is known here. What history costs beside the tree is not known of
-    subvolumes, which share with it. Of a log it shows which standbys follow it, by the paths that they have
-    on their machines, and how far each is; the log keeps for each of them what it needs next.
+    Role, epoch, snapshots and what holds them, how far standbys lag behind, and what is unfinished. A volume
+    on another machine is asked there; of the standbys of a volume it tells what is known at that volume. What
+    history costs beside the tree is not known of subvolumes, which share with it. Of a log it shows which
+    standbys follow it, by the paths that they have on their machines, and how far each is; the log keeps for
+    each of them what it needs next.
 
     A standby is as old as the newest snapshot that it holds. With --max-lag this is a monitoring plugin: one
     line tells the verdict, and the exit code is that of such plugins, not those of other verbs: 0 ok,
@@ -65,7 +72,7 @@ def status(
     warning.
     """
     try:
-        return _status(output, volume, config, max_lag, prometheus)
+        return _status(output, volume, config, max_lag, prometheus, **options)
     except (SnapsyncError, OSError) as error:
         if max_lag is None:
             raise
@@ -86,12 +93,13 @@ def _status(
     config: "Path | None",
     max_lag: int | None,
     prometheus: "Path | None",
+    **options: Unpack[SshOptions],
 ) -> int:
     from dataclasses import replace
 
     from snapsync.cli import monitoring
 
-    report, lags, jobs = _look(volume, config, history=max_lag is None)
+    report, lags, jobs = _look(volume, config, history=max_lag is None, **options)
     gone = () if isinstance(report, StatusReport) else report.gone
     if prometheus is not None:
         _write_metrics(prometheus, lags, jobs, gone)
@@ -106,7 +114,7 @@ def _status(
 
 
 def _look(
-    volume: str | None, config: "Path | None", *, history: bool
+    volume: str | None, config: "Path | None", *, history: bool, **options: Unpack[SshOptions]
 ) -> "tuple[StatusReport | JobsReport, Sequence[Lag], list[JobStatus]]":
     """The report on a volume or on all jobs, and what it says of standbys and jobs."""
     from snapsync.jobs import lag, state
@@ -114,7 +122,7 @@ def _look(
     from snapsync.jobs.reports import JobsReport
 
     if volume is not None:
-        report = lag.volume(volume, state.now(), history=history)
+        report = lag.volume(volume, state.now(), history=history, **options)
         return report, report.lags, []
     found = load(config)
     jobs = lag.jobs(found, state.now())

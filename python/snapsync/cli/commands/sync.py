@@ -8,6 +8,24 @@ from snapsync.cli.summaries import plan_summary, round_summary
 from snapsync.declare import Annotated, Argument, Option, Unpack
 from snapsync.errors import ExitCode
 from snapsync.options import SyncOptions
+from snapsync.types import Progress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+
+_Environment = Annotated[
+    str | None,
+    Option(
+        "--environment",
+        metavar="FILE",
+        help="Credentials for a log, NAME=VALUE a line: AWS_…, SNAPSYNC_IDENTITY, SNAPSYNC_KEYS.",
+    ),
+]
+_ProgressTo = Annotated[
+    int | None, Option("--progress-to", hidden=True, help="The handle that `run` hears of its rounds by.")
+]
 
 
 @verb(
@@ -31,17 +49,11 @@ def sync(
         str,
         Argument(metavar="TARGET", help="The standby: in the first round absent or empty; or a log."),
     ],
-    environment: Annotated[
-        str | None,
-        Option(
-            "--environment",
-            metavar="FILE",
-            help="Credentials for a log, NAME=VALUE a line: AWS_…, SNAPSYNC_IDENTITY, SNAPSYNC_KEYS.",
-        ),
-    ] = None,
+    environment: _Environment = None,
     dry_run: Annotated[
         bool, Option("--dry-run", "-n", help="Only tell what would change; write nothing anywhere.")
     ] = False,
+    progress_to: _ProgressTo = None,
     **options: Unpack[SyncOptions],
 ) -> int:
     """Bring TARGET in step with SOURCE.
@@ -81,11 +93,11 @@ def sync(
     _take(environment)
     if dry_run:
         return _plan(output, source, target, options)
-    return _sync(output, source, target, options)
+    return _sync(output, source, target, progress_to, options)
 
 
-def _sync(output: Output, source: str, target: str, options: SyncOptions) -> int:
-    with output.progress() as progress:
+def _sync(output: Output, source: str, target: str, progress_to: int | None, options: SyncOptions) -> int:
+    with _progress(output, progress_to) as progress:
         report = rounds.sync(source, target, progress=progress, **options)
     output.healed(report.recovered)
     output.notes(report.notes)
@@ -95,6 +107,14 @@ def _sync(output: Output, source: str, target: str, options: SyncOptions) -> int
     output.summary(report, round_summary(report))
     differs = report.scrub and report.scrub.difference_count
     return ExitCode.INTEGRITY if differs else ExitCode.DONE
+
+
+def _progress(output: Output, to: int | None) -> "AbstractContextManager[Progress | None]":
+    if to is None:
+        return output.progress()
+    from snapsync.jobs.shown import telling
+
+    return telling(to)
 
 
 def _plan(output: Output, source: str, target: str, options: SyncOptions) -> int:

@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 
 from snapsync import render
+from snapsync._native import Location
 from snapsync.api import restores
 from snapsync.cli.output import Output
 from snapsync.cli.parse.verbs import verb
 from snapsync.cli.summaries import restored_in_place, restored_to
-from snapsync.declare import Annotated, Argument, Option, Unpack
+from snapsync.declare import Annotated, Argument, Option, Unpack, pick
 from snapsync.errors import ExitCode, UsageError, told
-from snapsync.options import SupplyOptions
+from snapsync.options import SshOptions, SupplyOptions
 from snapsync.reports.restores import RestorePathsReport, RestoreToReport, VersionsReport
 from snapsync.reports.values import Version
 
@@ -22,6 +23,7 @@ _HEADINGS = (">version", ">size", "modified", "in snapshots", "")
         "snapsync versions /srv/data/etc/fstab",
         "snapsync versions /srv/data/etc/fstab --diff",
         "snapsync versions /srv/data/etc/fstab --diff 1 2 | patch -d /srv/other -p1",
+        "snapsync versions root@backup:/srv/standby/etc/fstab",
         "snapsync versions /srv/data/etc/fstab --restore 1 --to /tmp/fstab",
     ],
 )
@@ -66,12 +68,14 @@ def versions(
     differ; one beyond 16 MiB is refused.
     """
     compared = [number for number in (first, second) if number is not None]
-    _make_sense(compared, diff=diff, restore=restore, to=to)
+    _make_sense(file, compared, diff=diff, restore=restore, to=to)
     if restore is None and options.get("standby") is not None:
         message = "--from says where the data of a version is taken from"
         raise told(UsageError(message), message, "use it with --restore N")
     with output.progress() as progress:
-        report = restores.versions(file, part=part, diff=compared if diff else None, progress=progress)
+        report = restores.versions(
+            file, part=part, diff=compared if diff else None, progress=progress, **pick(SshOptions, options)
+        )
         output.notes(report.notes)
         if restore is not None:
             version = _numbered(report, restore)
@@ -84,13 +88,16 @@ def versions(
     return ExitCode.DONE
 
 
-def _make_sense(compared: list[int], *, diff: bool, restore: int | None, to: str | None) -> None:
+def _make_sense(file: str, compared: list[int], *, diff: bool, restore: int | None, to: str | None) -> None:
     if diff and restore is not None:
         message, advice = "a version is either shown or restored", "use --diff or --restore, one at a time"
     elif compared and not diff:
         message, advice = "the numbers of versions are for --diff", "write --diff A B"
     elif to is not None and restore is None:
         message, advice = "--to says where a version is restored", "use it with --restore N"
+    elif restore is not None and to is None and Location.known(file).host is not None:
+        message = f"cannot restore {file} in place: it is on another machine"
+        advice = "add --to FILE, or run the command there"
     else:
         return
     raise told(UsageError(message), message, advice)

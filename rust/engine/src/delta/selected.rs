@@ -2,7 +2,7 @@
 
 use crate::delta::pruned::Pruned;
 use crate::location::inside::{above, outermost};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use snapsync_manifest::ManifestReader;
 use snapsync_model::{
     Attributes, Directories, Error, Kind, Link, Monitor, ROOT, RelPath, Result, Selection, SnapshotInfo,
@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// What a request selects, in the words of its options. Nothing at all means that it does not select.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Select {
     pub r#match: Vec<String>,

@@ -11,6 +11,7 @@ use crate::location::beneath::Admission;
 use crate::options::{Options, TransferOptions};
 use crate::remote::gate::Gate;
 use crate::remote::server::serve_over;
+use crate::verbs::serve::answer;
 use serde_json::{Value, json};
 
 /// Rounds of one run: what the first leaves behind is for the next.
@@ -30,7 +31,7 @@ pub fn client(bytes: &[u8]) {
             // Without restrictions, too, nothing else of this machine is reached.
             let admission = Admission::new(Some(&world.inside()));
             let _ = between(
-                |wire, monitor| serve_over(wire, &gate, admission, monitor),
+                |wire, monitor| serve_over(wire, &gate, admission, answer, monitor),
                 &mut script,
                 &mut seen,
                 &mut heard,
@@ -103,6 +104,30 @@ fn requests(world: &World) -> Vec<Value> {
         role("standby", promote),
         json!({ "join": { "volume": b"primary".as_slice(), "token": standby } }),
     ];
+    let question = |place: &str, question: Value| {
+        let place = place.as_bytes();
+        json!({ "question": { "place": place, "question": question } })
+    };
+    let versions = json!({ "versions": { "part": null, "diff": [] } });
+    let find = json!({ "select": { "match": ["*"] }, "deleted": false, "since": null, "until": null });
+    let prune = |dry_run: bool| json!({ "prune": { "keep": { "last": 1 }, "dry_run": dry_run } });
+    let (first, second) = (format!("primary@{}", first.id), format!("primary@{}", second.id));
+    let diff = json!({ "diff": { "target": second.as_bytes(), "manifest": true } });
+    all.extend([
+        question("primary", json!({ "status": { "history": true } })),
+        question("primary", json!({ "list": { "alone": true } })),
+        question("primary", json!({ "find": find })),
+        question("primary", prune(true)),
+        question("primary", prune(false)),
+        question("standby", prune(false)),
+        question("primary/big", versions.clone()),
+        question(&first, diff.clone()),
+        question(&first, json!("snapshot")),
+    ]);
+    all.extend(PATHS.iter().flat_map(|path| {
+        let beneath = format!("{path}/big");
+        [question(path, json!({ "list": { "alone": false } })), question(&beneath, versions.clone())]
+    }));
     all.extend(PATHS.iter().flat_map(|path| [push(path), digest(path), role(path, json!("describe"))]));
     let mut more = pull;
     more["pull"]["options"]["exclude"] = json!(["/big"]);

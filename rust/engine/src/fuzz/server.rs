@@ -11,9 +11,11 @@ use crate::fuzz::world::within;
 use crate::keep::Keep;
 use crate::location::directory;
 use crate::options::{Options, Scrubbing, TransferOptions};
+use crate::remote::asked::over;
 use crate::remote::channels::Channels;
 use crate::remote::messages::{Answer, Request};
 use crate::remote::pulled::Pulled;
+use crate::remote::question::Question;
 use crate::remote::standby_client::Remote;
 use crate::remote::standby_server::{RoundOptions, serve_standby};
 use crate::remote::wire::Wire;
@@ -32,7 +34,14 @@ pub fn server(bytes: &[u8]) {
         let mut script = Script::new(bytes);
         let (half, options) = (script.byte(), options(script.byte()));
         let (mut seen, mut heard) = (Seen::default(), Vec::new());
-        if half % 2 == 0 {
+        if half >= ASKS {
+            let lie = |peer: &mut Peer<'_, '_, '_>| begin(peer, |peer| tell(peer));
+            let to = world.at("plain").with_file_name("told.arrow");
+            let _ = between(|w, _| ask_for_changes(&to, w), &mut script, &mut seen, &mut heard, lie);
+            let now = world.facts();
+            world.expect_untouched(&now, &["primary", "standby", "other", "hidden", "plain", "fresh"]);
+            now
+        } else if half % 2 == 0 {
             let mut standby = Standby::new(world, half & 2 == 0);
             let lie = |peer: &mut Peer<'_, '_, '_>| begin(peer, |peer| standby.act(peer));
             let source = world.at("primary");
@@ -60,6 +69,25 @@ pub fn server(bytes: &[u8]) {
             now
         }
     });
+}
+
+/// From this byte on the client only asks.
+const ASKS: u8 = 240;
+
+/// Changes, a report and its end, and whatever else the script makes of them.
+fn tell(peer: &mut Peer<'_, '_, '_>) {
+    let all = [json!({ "records": { "length": 4 } }), json!({ "report": { "length": 2 } }), json!("told")];
+    for message in &all {
+        peer.say(message, &all);
+    }
+}
+
+fn ask_for_changes(to: &Path, mut wire: Wire<'_>) -> Result<String> {
+    wire.greet()?;
+    let question = Question::Diff { target: b"primary".to_vec(), manifest: true };
+    let told = over(&mut wire, b"primary", question, Some(to));
+    let _ = std::fs::remove_file(to);
+    told
 }
 
 fn begin(peer: &mut Peer<'_, '_, '_>, act: impl FnOnce(&mut Peer<'_, '_, '_>)) {

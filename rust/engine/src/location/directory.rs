@@ -46,8 +46,8 @@ pub(crate) fn is_elsewhere(location: &Location) -> Error {
     }
     Error::usage(
         format!("{location} is on another machine"),
-        "run this command there: only sync, verify, rejoin and switch reach another machine; ./ goes before \
-         a name with a colon",
+        "run this command there; ./ goes before a name with a colon. Another machine is reached by sync, \
+         verify, rejoin, switch, status, list, find, versions, diff, prune and restore --to",
     )
 }
 

@@ -6,6 +6,7 @@ use snapsync_history::Step;
 use snapsync_log::LogAddress;
 use snapsync_model::{Error, Monitor, RelPath, Result, SnapshotInfo, VolumeInfo};
 use snapsync_snapshot::Volume;
+use snapsync_sys::Root;
 use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind::NotFound;
 use std::path::Path;
@@ -22,25 +23,39 @@ pub(crate) struct Past {
 /// So often it is asked again where manifests went while they were read.
 const TRIES: usize = 5;
 
+fn again<T>(asked: impl Fn() -> Result<T>) -> Result<T> {
+    let is_gone = |error: &Error| matches!(error, Error::Io { source, .. } if source.kind() == NotFound);
+    for _ in 1..TRIES {
+        match asked() {
+            Err(error) if is_gone(&error) => {}
+            other => return other,
+        }
+    }
+    asked()
+}
+
 impl Past {
     /// What `ask` makes of a history. A prune may fold manifests while they are read: then it is asked again.
     pub(crate) fn ask<T>(place: &Path, monitor: &Monitor, ask: impl Fn(Past) -> Result<T>) -> Result<T> {
-        let asked = || Past::of(place, monitor).and_then(&ask);
-        let is_gone = |error: &Error| matches!(error, Error::Io { source, .. } if source.kind() == NotFound);
-        for _ in 1..TRIES {
-            match asked() {
-                Err(error) if is_gone(&error) => {}
-                other => return other,
-            }
-        }
-        asked()
+        again(|| Past::of(place, monitor).and_then(&ask))
+    }
+
+    /// The same of an open directory, which is a volume.
+    pub(crate) fn ask_in<T>(root: &Root, monitor: &Monitor, ask: impl Fn(Past) -> Result<T>) -> Result<T> {
+        again(|| {
+            let volume = Volume::open_in(root.again()?)?;
+            Past::of_volume(volume, monitor).and_then(&ask)
+        })
     }
 
     fn of(place: &Path, monitor: &Monitor) -> Result<Past> {
         if let Some(log) = LogAddress::parse(place)? {
             return Past::of_log(&log, monitor);
         }
-        let volume = open_volume(place)?;
+        Past::of_volume(open_volume(place)?, monitor)
+    }
+
+    fn of_volume(volume: Volume, monitor: &Monitor) -> Result<Past> {
         let snapshots = by_id(volume.line()?);
         let history = history(&volume, monitor)?;
         note_untold(&history, &snapshots, monitor);

@@ -42,13 +42,7 @@ pub(crate) fn push(
 }
 
 fn can_adopt(peer: &Peer<'_>, options: &Options) -> Result<()> {
-    if options.adopt.is_none() || peer.features.iter().any(|feature| feature == ADOPT) {
-        return Ok(());
-    }
-    Err(Error::failed(
-        format!("nothing is adopted with {}: the snapsync there is older", peer.wire.peer.display()),
-        "install the same version there",
-    ))
+    if options.adopt.is_none() { Ok(()) } else { peer.expect(ADOPT, "adopt a copy") }
 }
 
 /// What a round to the standby at `target` would do.

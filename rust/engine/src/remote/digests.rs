@@ -133,15 +133,7 @@ impl<'a> RemoteDigests<'a> {
         monitor: &'a Monitor,
     ) -> Result<RemoteDigests<'a>> {
         let mut peer = Peer::start(address, ssh, monitor)?;
-        if !peer.features.iter().any(|feature| feature == DIGEST) {
-            return Err(Error::failed(
-                format!(
-                    "cannot verify on {}: the snapsync there is older and does not know how",
-                    address.host
-                ),
-                "install the same version there",
-            ));
-        }
+        peer.expect(DIGEST, "verify a tree")?;
         let name = peer.wire.peer.clone();
         let place = address.path.clone();
         peer.ask(&Request::Digest { place, reading, lineage })

@@ -84,15 +84,7 @@ impl<'a> Fetched<'a> {
     ) -> Result<Fetched<'a>> {
         expect_tellable(paths, address)?;
         let mut peer = Peer::start(address, ssh, monitor)?;
-        if !peer.features.iter().any(|feature| feature == FETCH) {
-            return Err(Error::failed(
-                format!(
-                    "cannot restore from {}: the snapsync there is older and does not know how",
-                    address.host
-                ),
-                "install the same version there",
-            ));
-        }
+        peer.expect(FETCH, "send a snapshot")?;
         let place = [&*address.path, b"@", snapshot.id.to_string().as_bytes()].concat();
         peer.ask(&Request::Fetch { place, lineage, paths: LostPaths::of(paths) })?;
         Ok(Fetched { peer, snapshot: snapshot.clone(), id: id_of(snapshot, paths) })

@@ -6,6 +6,7 @@ use crate::delta::staging::{Again, Spare, StageReport};
 use crate::digest::Reading;
 use crate::keep::Keep;
 use crate::options::{DriftOptions, Options, TransferOptions};
+use crate::remote::question::Question;
 use crate::round::steps::{Adopt, StandbyInfo, State};
 use crate::secret::Secret;
 use crate::volume::copies::{Copied, Stretch};
@@ -72,6 +73,8 @@ pub(crate) enum Request {
     },
     /// Send a snapshot of a volume of this lineage as a delta that brings all of it, or of these paths.
     Fetch { place: Vec<u8>, lineage: Uuid, paths: LostPaths },
+    /// Run a verb, and send what it reports.
+    Question { place: Vec<u8>, question: Question },
 }
 
 /// Questions of the primary's half.
@@ -170,6 +173,12 @@ pub(crate) enum Answer {
         entries: u64,
         notes: Vec<String>,
     },
+    /// This many bytes of a report in JSON follow.
+    Report {
+        length: u32,
+    },
+    /// The report is complete.
+    Told,
     Failed(Failure),
 }
 

@@ -8,6 +8,8 @@ const DEEPEST: usize = 24;
 const LONGEST: usize = 64 << 10;
 /// The most values in one message: each takes more memory than it has bytes.
 const MOST: usize = 1 << 19;
+/// The same of a report.
+const MOST_REPORTED: usize = 1 << 23;
 
 /// Why a message is refused.
 pub(crate) type Refusal = &'static str;
@@ -15,18 +17,25 @@ pub(crate) type Refusal = &'static str;
 /// The same message with printable text; with `exact` it is only checked.
 pub(crate) fn screened(message: Vec<u8>, exact: bool) -> Result<String, Refusal> {
     let text = String::from_utf8(message).map_err(|_| "a message that is no text")?;
-    let needs_none = bounded(&text)?;
+    let needs_none = bounded(&text, MOST)?;
     if exact || needs_none {
         return Ok(text);
     }
     let text = shown(&text);
-    bounded(&text).map(|_| text)
+    bounded(&text, MOST).map(|_| text)
+}
+
+/// A report is only checked: its strings are paths and patches with any bytes, and whoever prints one shows
+/// it by `render.name`, as of a report that was made here. It may have more in it than a message.
+pub(crate) fn screened_report(report: Vec<u8>) -> Result<String, Refusal> {
+    let text = String::from_utf8(report).map_err(|_| "a report that is no text")?;
+    bounded(&text, MOST_REPORTED).map(|_| text)
 }
 
 /// Whether it contains nothing that could be unprintable. JSON does not allow such characters outside
 /// strings.
 /// characters.
-fn bounded(text: &str) -> Result<bool, Refusal> {
+fn bounded(text: &str, most: usize) -> Result<bool, Refusal> {
     let (mut depth, mut values, mut length) = (0_usize, 1_usize, None);
     let (mut is_escaped, mut is_plain) = (false, true);
     for byte in text.bytes() {
@@ -45,7 +54,7 @@ fn bounded(text: &str) -> Result<bool, Refusal> {
         if depth > DEEPEST {
             return Err("a message that is too deep");
         }
-        if values > MOST || length.is_some_and(|length| length > LONGEST) {
+        if values > most || length.is_some_and(|length| length > LONGEST) {
             return Err("a message that has too much in it");
         }
     }

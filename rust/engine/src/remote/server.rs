@@ -6,6 +6,7 @@ use crate::location::beneath::Admission;
 use crate::location::place::Place;
 use crate::location::text::Host;
 use crate::options::{Options, TransferOptions};
+use crate::remote::answered::{self, Asked, Verbs};
 use crate::remote::channels::Channels;
 use crate::remote::digests;
 use crate::remote::fetched;
@@ -32,7 +33,7 @@ use uuid::Uuid;
 
 /// Serves one client until it is done or gone, and returns the exit code. The client itself reports a failure
 /// that it was told.
-pub fn serve(gate: &Gate, monitor: &Monitor) -> Result<i32> {
+pub(crate) fn serve(gate: &Gate, verbs: Verbs, monitor: &Monitor) -> Result<i32> {
     let [from, to] = standard_streams()?;
     let address = std::env::var("SSH_CONNECTION").ok();
     let address = address.as_deref().and_then(|connection| connection.split(' ').next());
@@ -40,7 +41,7 @@ pub fn serve(gate: &Gate, monitor: &Monitor) -> Result<i32> {
     let wire = Wire::new(from, to, peer, PATIENCE, Fate::default(), monitor)?;
     // This happens before the client can say anything.
     let admission = Admission::new(gate.restrict_to.as_deref());
-    serve_over(wire, gate, admission, monitor)
+    serve_over(wire, gate, admission, verbs, monitor)
 }
 
 /// The same over any channel.
@@ -48,10 +49,11 @@ pub(crate) fn serve_over<'a>(
     mut wire: Wire<'a>,
     gate: &Gate,
     admission: Result<Admission>,
+    verbs: Verbs,
     monitor: &'a Monitor,
 ) -> Result<i32> {
     let heard = wire.greet_back().and_then(|()| wire.hear());
-    match heard.and_then(|request| answer(&mut wire, request, gate, &admission?, monitor)) {
+    match heard.and_then(|request| answer(&mut wire, request, gate, (&admission?, verbs), monitor)) {
         Ok(()) => Ok(0),
         Err(error) if wire.fail(&error, false) => Ok(error.exit_code()),
         Err(error) => Err(error),
@@ -62,7 +64,7 @@ fn answer<'a>(
     wire: &mut Wire<'a>,
     request: Request,
     gate: &Gate,
-    admission: &Admission,
+    (admission, verbs): (&Admission, Verbs),
     monitor: &'a Monitor,
 ) -> Result<()> {
     match request {
@@ -102,6 +104,15 @@ fn answer<'a>(
             let place = admission.place(&place)?;
             let link = Arc::clone(wire.link());
             while_wanted(&link, monitor, || fetched::send(wire, place, lineage, &paths, monitor))
+        }
+        Request::Question { place, question } => {
+            answered::admit(&question, gate)?;
+            let dir = snapsync_sys::scratch()?;
+            let manifest = &dir.path().join("manifest.arrow");
+            let (place, is_narrow) = (&*place, gate.is_narrow());
+            let asked = Asked { admission, place, question, is_narrow, manifest };
+            let report = while_wanted(wire.link(), monitor, || verbs(asked, monitor))?;
+            answered::tell(wire, &report, manifest)
         }
     }
 }

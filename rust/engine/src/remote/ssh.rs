@@ -5,8 +5,9 @@ use crate::options::SshOptions;
 use crate::process::trust;
 use crate::remote::child::Process;
 use crate::remote::messages::{Answer, Request};
+use crate::remote::ssh_config::options_for;
 use crate::remote::wire::{Wire, out_of_turn};
-use snapsync_model::{Error, Monitor, Result};
+use snapsync_model::{Error, Monitor, Result, printable_within};
 use snapsync_stream::Fate;
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -16,12 +17,15 @@ use std::process::Command;
 use uuid::Uuid;
 
 pub(super) const MOST_CHANNELS: usize = 64;
+/// The bytes that are shown of the name of its software.
+const SHOWN: usize = 100;
 
 /// A snapsync on another machine that was started for one request.
 pub(crate) struct Peer<'a> {
     pub(crate) wire: Wire<'a>,
     /// Its features beyond the first version of the protocol.
-    pub(crate) features: Vec<String>,
+    features: Vec<String>,
+    software: String,
     child: Process,
 }
 
@@ -35,11 +39,12 @@ impl<'a> Peer<'a> {
             .rsh
             .split_first()
             .ok_or_else(|| Error::usage("--rsh names no command", "use --rsh ssh, or leave it out"))?;
-        let options = ssh.ssh_options();
         trust::files_named_in(arguments)?;
-        trust::files_named_in(&options)?;
+        trust::files_named_in(&ssh.options)?;
+        let path = trust::program(program)?;
+        let options = options_for(ssh, &path, &address.host.for_ssh());
         let options = options.iter().flat_map(|option| ["-o", option]);
-        let mut command = Command::new(trust::program(program)?);
+        let mut command = Command::new(path);
         command
             .arg0(program)
             .args(arguments)
@@ -50,9 +55,9 @@ impl<'a> Peer<'a> {
         let (child, to, from) = Process::start(command, &host)?;
         let mut wire = Wire::new(from, to, host.into(), ssh.patience, fate, monitor)?;
         OsStr::from_bytes(&address.path).clone_into(wire.about.as_mut_os_string());
-        let mut peer = Peer { wire, features: Vec::new(), child };
+        let mut peer = Peer { wire, features: Vec::new(), software: String::new(), child };
         match peer.wire.greet() {
-            Ok(hello) => Ok(Peer { features: hello.features, ..peer }),
+            Ok(hello) => Ok(Peer { features: hello.features, software: hello.software, ..peer }),
             Err(Error::Cut { .. }) if peer.has_ended() => {
                 Err(peer.did_not_start(&address.host, ssh, monitor))
             }
@@ -80,6 +85,19 @@ impl<'a> Peer<'a> {
                 "install snapsync there, or say where it is with --remote-path",
             ),
         }
+    }
+
+    /// Fails if the snapsync there lacks a feature, without which it cannot do `what`.
+    pub(crate) fn expect(&self, feature: &str, what: &str) -> Result<()> {
+        if self.features.iter().any(|known| known == feature) {
+            return Ok(());
+        }
+        let (host, theirs) = (self.wire.peer.display(), printable_within(&self.software, SHOWN));
+        let ours = snapsync_stream::wire::software();
+        Err(Error::failed(
+            format!("{host} runs {theirs}, which cannot {what} as {ours} here asks for it"),
+            format!("install the version of this machine on {host}, or run the command there"),
+        ))
     }
 
     pub(crate) fn ask(&mut self, request: &Request) -> Result<()> {

@@ -1,18 +1,23 @@
 //! Chooses where the bytes of a snapshot are taken from: its own volume, or a standby that has it too.
 
 use crate::delta::completed::Completed;
+use crate::delta::incoming::nonsense;
 use crate::delta::landing::{Content, Filling, RestoreTarget, lost_in};
 use crate::delta::sides::Sides;
 use crate::location::directory::{open_directory, open_volume};
-use crate::location::text::Location;
-use crate::options::{Supply, Terms};
+use crate::location::text::{Address, Location};
+use crate::options::{SshOptions, Supply, Terms};
+use crate::remote::asked::ask_at;
 use crate::remote::fetched::{Fetched, expect_kin};
+use crate::remote::question::Question;
+use crate::report::snapshots::Named;
 use crate::volume::lost::MOST;
 use crate::volume::replacement::Replacement;
 use snapsync_model::{Error, Inode, Monitor, RelPath, Result, Side, SnapshotInfo};
 use snapsync_snapshot::Volume;
 use snapsync_sys::fault;
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use uuid::Uuid;
 
@@ -39,6 +44,37 @@ pub(crate) fn content<'a>(
         Err(Error::Lost { what, .. }) => Ok(Box::new(recorded(what, volume, snapshot, paths, monitor)?)),
         Err(error) => Err(error),
     }
+}
+
+/// The snapshot that `[user@]host:VOLUME@SNAP` names, and the address of its volume.
+pub(crate) fn named_there(
+    location: &Location,
+    ssh: &SshOptions,
+    monitor: &Monitor,
+) -> Result<(Address, Named)> {
+    let whole = location.there().filter(|_| location.snapshot.is_some()).ok_or_else(|| {
+        Error::usage(
+            format!("{location} does not name a snapshot"),
+            "write [user@]host:VOLUME@SNAP; `snapsync list` shows the snapshots there",
+        )
+    })?;
+    let text = ask_at(&whole, Question::Snapshot, None, ssh, monitor)?;
+    let host = Path::new(&whole.host.to_string()).to_path_buf();
+    let named = serde_json::from_str(&text).map_err(|_| nonsense(&host, "what is no snapshot"))?;
+    let path = location.path.as_os_str().as_bytes().to_vec();
+    Ok((Address { path, ..whole }, named))
+}
+
+/// Its content, or that of some paths of it.
+pub(crate) fn from_there<'a>(
+    address: &Address,
+    ssh: &SshOptions,
+    named: &Named,
+    paths: &[RelPath],
+    monitor: &'a Monitor,
+) -> Result<Box<dyn Filling + 'a>> {
+    let of = (named.volume.lineage, &named.snapshot);
+    Ok(Box::new(Fetched::ask(address, ssh, of, paths, monitor)?))
 }
 
 /// Brings the bytes that a volume has lost of the target of two of its snapshots, into a place in its store

@@ -2,6 +2,7 @@
 
 use crate::delta::incoming::{BUFFER, nonsense};
 use crate::remote::messages::{ADOPT, Answer, DIGEST, FETCH, Failure, Hello, LONGEST, Message, Request};
+use crate::remote::question::QUESTION;
 use crate::remote::screen::screened;
 use serde::Serialize;
 use snapsync_model::{Context, Error, Monitor, Result, printable_within};
@@ -26,7 +27,7 @@ const SHOWN: usize = 100;
 fn hello(patience: Option<u64>) -> Hello {
     Hello {
         software: snapsync_stream::wire::software(),
-        features: vec![ADOPT.to_owned(), DIGEST.to_owned(), FETCH.to_owned()],
+        features: [ADOPT, DIGEST, FETCH, QUESTION].map(str::to_owned).to_vec(),
         patience,
     }
 }

@@ -1,7 +1,7 @@
 //! Reports about snapshots, and about what is made from them.
 
 use crate::report::checks::Changes;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use snapsync_apply::Loss;
 use snapsync_model::{Counters, SnapshotInfo, VolumeInfo, path_as_json};
 use snapsync_snapshot::{Alone, CloneRecord};
@@ -15,6 +15,13 @@ pub struct Taken {
     pub snapshot: SnapshotInfo,
     pub notes: Vec<String>,
     pub seconds: f64,
+}
+
+/// A snapshot of a volume on another machine, which is fetched next.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Named {
+    pub(crate) volume: VolumeInfo,
+    pub(crate) snapshot: SnapshotInfo,
 }
 
 #[derive(Debug, Serialize)]

@@ -14,12 +14,21 @@ use std::time::Instant;
 
 /// Writes the manifest of the changes from `base` to `target` to `output`; without `output` only counts them.
 pub fn diff(base: &Path, target: &Path, output: Option<&Path>, monitor: &Monitor) -> Result<Diff> {
+    diff_of((&Place::parse(base)?, base), (&Place::parse(target)?, target), output, monitor)
+}
+
+/// The same of places that are open, with what they are called.
+pub(crate) fn diff_of(
+    (old, base): (&Place, &Path),
+    (new, target): (&Place, &Path),
+    output: Option<&Path>,
+    monitor: &Monitor,
+) -> Result<Diff> {
     let started = Instant::now();
-    let (old, new) = (Place::parse(base)?, Place::parse(target)?);
     monitor.start(Stage::Compare, 0);
-    let sides = Sides::of_places(&old, &new, monitor)?;
+    let sides = Sides::of_places(old, new, monitor)?;
     tell_what_is_lost(&sides, base, monitor)?;
-    let head = match (&old, &new) {
+    let head = match (old, new) {
         (Place::Snapshot(base), Place::Snapshot(target)) if base.0.info().id == target.0.info().id => {
             header(&base.0, Some(&base.1), &target.1)
         }

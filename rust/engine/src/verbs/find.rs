@@ -5,6 +5,7 @@ use crate::log::window::Window;
 use crate::report::history::{FoundPath, PastSnapshot, Sought};
 use snapsync_history::{SeenAs, Timeline, places};
 use snapsync_model::{Monitor, RelPath, Result, Selection, Stage};
+use snapsync_sys::Root;
 use std::path::Path;
 use std::time::Instant;
 
@@ -20,6 +21,19 @@ pub fn find(
     let started = Instant::now();
     monitor.start(Stage::Compare, 0);
     let found = Past::ask(place, monitor, |past| find_in(past, selection, deleted, window, monitor))?;
+    Ok(Sought { seconds: started.elapsed().as_secs_f64(), ..found })
+}
+
+/// The same of a volume that is open.
+pub(crate) fn find_at(
+    root: &Root,
+    selection: &Selection,
+    deleted: bool,
+    window: &Window,
+    monitor: &Monitor,
+) -> Result<Sought> {
+    let started = Instant::now();
+    let found = Past::ask_in(root, monitor, |past| find_in(past, selection, deleted, window, monitor))?;
     Ok(Sought { seconds: started.elapsed().as_secs_f64(), ..found })
 }
 

@@ -21,6 +21,7 @@ pub(crate) mod recover;
 pub(crate) mod rejoin;
 pub(crate) mod restore;
 pub(crate) mod send;
+pub(crate) mod serve;
 pub(crate) mod snapshot;
 pub(crate) mod status;
 pub(crate) mod switch;

@@ -8,10 +8,19 @@ use crate::volume::recovery;
 use crate::volume::retention::{apply, plan};
 use snapsync_log::LogAddress;
 use snapsync_model::{Error, Monitor, Result};
+use snapsync_snapshot::Volume;
 use std::path::Path;
 
 /// Deletes the snapshots of a volume that nothing keeps, or only lists them.
 pub fn prune(path: &Path, keep: &Keep, dry_run: bool, monitor: &Monitor) -> Result<Pruned> {
+    expect_some(keep, path)?;
+    if let Some(log) = LogAddress::parse(path)? {
+        return keeping::prune(&log, keep, dry_run, monitor);
+    }
+    prune_in(&open_volume(path)?, keep, dry_run, monitor)
+}
+
+fn expect_some(keep: &Keep, path: &Path) -> Result<()> {
     keep.check()?;
     if keep.is_empty() {
         return Err(Error::usage(
@@ -19,14 +28,16 @@ pub fn prune(path: &Path, keep: &Keep, dry_run: bool, monitor: &Monitor) -> Resu
             "say how many, as in --keep-last 10 --keep-daily 14",
         ));
     }
-    if let Some(log) = LogAddress::parse(path)? {
-        return keeping::prune(&log, keep, dry_run, monitor);
-    }
-    let volume = open_volume(path)?;
+    Ok(())
+}
+
+/// The same of a volume that is open.
+pub(crate) fn prune_in(volume: &Volume, keep: &Keep, dry_run: bool, monitor: &Monitor) -> Result<Pruned> {
+    expect_some(keep, volume.path())?;
     let (pruned, kept) = if dry_run {
-        plan(&volume, keep, &[])?
+        plan(volume, keep, &[])?
     } else {
-        let (mut volume, _) = recovery::lock(&volume, monitor)?;
+        let (mut volume, _) = recovery::lock(volume, monitor)?;
         apply(&mut volume, keep, &[], monitor)?
     };
     // A dry run lists all snapshots that are kept.

@@ -9,6 +9,7 @@ use crate::volume::parts::parts;
 use crate::volume::recovery::unfinished;
 use snapsync_log::LogAddress;
 use snapsync_model::Result;
+use snapsync_snapshot::Volume;
 use std::path::Path;
 use uuid::Uuid;
 
@@ -18,7 +19,11 @@ pub fn status(path: &Path, history: bool) -> Result<Status> {
     if let Some(log) = LogAddress::parse(path)? {
         return seen::status(&log);
     }
-    let volume = open_volume(path)?;
+    status_in(&open_volume(path)?, history)
+}
+
+/// The same of a volume that is open.
+pub(crate) fn status_in(volume: &Volume, history: bool) -> Result<Status> {
     let snapshots = volume.line()?;
     let lag = |id: Uuid| {
         let at = snapshots.iter().position(|s| s.id == id);
@@ -36,21 +41,21 @@ pub fn status(path: &Path, history: bool) -> Result<Status> {
     });
     let claims = volume.standbys().values().filter_map(|standby| standby.claim.as_ref().zip(Some(standby)));
     let replaced = claims.max_by_key(|(claim, _)| claim.epoch);
-    let (manifests, manifest_bytes) = kept::weight(&volume)?;
+    let (manifests, manifest_bytes) = kept::weight(volume)?;
     Ok(Status {
         verb: "status",
         volume: volume.info(),
         snapshots: snapshots.len() as u64,
-        unfinished: unfinished(&volume)?,
+        unfinished: unfinished(volume)?,
         busy: volume.is_busy(),
         standbys: standbys.collect(),
-        holds: holds(&volume)?,
+        holds: holds(volume)?,
         latest: snapshots.last().cloned(),
         replaced: replaced.map(|(claim, at)| Replaced { epoch: claim.epoch, path: at.path.clone() }),
         read_only: volume.is_read_only(),
         history: if history { volume.weight_of_history()? } else { None },
         manifests,
         manifest_bytes,
-        parts: parts(&volume)?,
+        parts: parts(volume)?,
     })
 }

@@ -46,23 +46,34 @@ pub fn versions(
     diff: Option<&[u64]>,
     monitor: &Monitor,
 ) -> Result<Versions> {
-    let started = Instant::now();
     let (volume, path) = place_of(file)?;
+    versions_in(volume, &path, part, diff, monitor)
+}
+
+/// The same of a path in a volume that is open.
+pub(crate) fn versions_in(
+    volume: Volume,
+    path: &RelPath,
+    part: Option<&str>,
+    diff: Option<&[u64]>,
+    monitor: &Monitor,
+) -> Result<Versions> {
+    let started = Instant::now();
     let volume = match part {
         Some(part) => Volume::open_in(part_of(volume.root().whole()?, OsStr::new(part))?)?,
-        None => holder_of(volume, &path)?,
+        None => holder_of(volume, path)?,
     };
     let mut history = History { known: Vec::new(), states: vec![0], monitor };
-    let (paths, last) = paths_in(&volume, &path, monitor)?;
-    history.add_snapshots(&volume, &paths, &path)?;
-    let exists = history.add_live(&volume, [&path, &last])?;
+    let (paths, last) = paths_in(&volume, path, monitor)?;
+    history.add_snapshots(&volume, &paths, path)?;
+    let exists = history.add_live(&volume, [path, &last])?;
     if history.known.is_empty() {
         return Err(Error::usage(
             format!("{} is not in {}, and in none of its snapshots", path.display(), volume.path().display()),
             "check the path; it need not exist any more, but must have",
         ));
     }
-    let patch = diff.map(|numbers| history.patch(numbers, &path)).transpose()?;
+    let patch = diff.map(|numbers| history.patch(numbers, path)).transpose()?;
     Ok(Versions {
         verb: "versions",
         volume: volume.info(),
@@ -136,8 +147,8 @@ fn restored_in(
 ) -> Result<RestoredTo> {
     let to = above.path().join(name);
     let tree = made.make_directory(OsStr::new("tree"))?;
-    let find = |volume: &Volume| {
-        if is_in_store(&to, volume) {
+    let find = |volume: Option<&Volume>| {
+        if volume.is_some_and(|volume| is_in_store(&to, volume)) {
             let what = format!("{} is in the store of the volume", to.display());
             return Err(Error::refused(what, "name a file elsewhere"));
         }

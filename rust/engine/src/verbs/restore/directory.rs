@@ -4,10 +4,12 @@ use crate::delta::landing::RestoreTarget;
 use crate::delta::selected::{Chosen, Select};
 use crate::location::inside::within;
 use crate::location::place::named;
+use crate::location::text::Location;
 use crate::log::restored;
 use crate::options::{Supply, Terms};
 use crate::remote::supply;
 use crate::report::snapshots::RestoredTo;
+use crate::verbs::restore::elsewhere::restore_from;
 use snapsync_log::LogAddress;
 use snapsync_model::{Monitor, Result, Stage};
 use snapsync_snapshot::Volume;
@@ -28,24 +30,28 @@ pub fn restore_to(
         let snapshot = snapshot.as_deref().unwrap_or("latest");
         return restored::restore((&log, snapshot), (paths, select), to, terms, monitor);
     }
-    let find = |volume: &Volume| RestoreTarget::find(to, Some(volume));
+    let find = |volume: Option<&Volume>| RestoreTarget::find(to, volume);
     restore_into(address, (paths, select), &find, terms, supply, monitor)
 }
 
-/// The same in a directory that is looked up after the volume.
+/// The same in a directory that is looked up after the volume, if that is on this machine.
 pub(crate) fn restore_into(
     address: &Path,
     (paths, select): (&[PathBuf], &Select),
-    find: &dyn Fn(&Volume) -> Result<RestoreTarget>,
+    find: &dyn Fn(Option<&Volume>) -> Result<RestoreTarget>,
     terms: Terms,
     supply: &Supply,
     monitor: &Monitor,
 ) -> Result<RestoredTo> {
+    let location = Location::parse(address)?;
+    if location.host.is_some() {
+        return restore_from(&location, (paths, select), find(None)?, terms, supply, monitor);
+    }
     let started = Instant::now();
     let selection = select.asked()?;
     let (volume, snapshot) = named(address)?;
     let paths = within(volume.root().path(), paths)?;
-    let landing = find(&volume)?;
+    let landing = find(Some(&volume))?;
     monitor.start(Stage::Compare, 0);
     let chosen = Chosen::of((&volume, &snapshot), paths, selection.as_ref(), monitor)?;
     let filled = if chosen.is_nothing() {

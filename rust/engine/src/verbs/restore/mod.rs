@@ -1,5 +1,6 @@
 //! Restores snapshots: in place, as single paths, or elsewhere.
 
 pub(crate) mod directory;
+mod elsewhere;
 pub(crate) mod in_place;
 pub(crate) mod paths;
