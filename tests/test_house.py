@@ -167,7 +167,7 @@ def test_the_commands_ask_for_no_variables_but_those_that_are_documented() -> No
 # above its own, and from none of its own line. A room behind a file of its name lies below that file.
 RUST_LEVELS = {
     "model": """
-        amount extent identity mutex object printable subset
+        amount extent guarded identity mutex object printable subset
         content
         before error inode name snapshot
         monitor path plain promotion restless unread
@@ -282,7 +282,7 @@ RUST_LEVELS = {
         drift
     """,
     "apply/check/rehearsal": """
-        tried
+        tried unseen
         trial
         directories existing links names values
     """,
@@ -291,7 +291,7 @@ RUST_LEVELS = {
         incoming intact
         rows
         clones entries frames objects resume share touched
-        carry prepare
+        carry foresee prepare
     """,
     "apply/commit": """
         aside returned
@@ -356,7 +356,8 @@ RUST_LEVELS = {
     """,
     "engine/report": """
         checks
-        history rounds snapshots
+        history
+        rounds snapshots
         volumes
     """,
     "engine/location": """
@@ -368,7 +369,7 @@ RUST_LEVELS = {
     """,
     "engine/delta": """
         became nested outgoing output_file reading
-        completed hidden noting pruned widened
+        as_taken completed hidden noting pruned widened
         staging
         incoming
         copied
@@ -376,7 +377,7 @@ RUST_LEVELS = {
         landing
     """,
     "engine/volume": """
-        holds kept lost made parts pieces recovery replacement standing
+        holds kept lost made now parts pieces recovery replacement standing
         copies rewind trimmed
         retention
         drift
@@ -384,8 +385,9 @@ RUST_LEVELS = {
     """,
     "engine/round": """
         brought commands guard held steps
-        adopted passes passing rights scrub sizes standby told
-        known
+        adopted foreseen passes passing rights scrub sizes told
+        known standby
+        agreement
         plan primary
         ending noted
     """,

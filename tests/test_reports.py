@@ -39,7 +39,7 @@ def structs() -> dict[str, dict[str, str]]:
             body = re.sub(r"#\[serde\(skip\)\]\s*(?:pub(?:\(crate\))? )?\w+: [^\n]*,", "", body)
             fields = re.findall(r"^\s*(?:pub(?:\(crate\))? )?(\w+): (.+),$", body, re.MULTILINE)
             found[name] = {
-                field: re.sub(r"^(?:Option|Vec|Box)<+|>+$|^.*::", "", kind) for field, kind in fields
+                field: re.sub(r"^(?:(?:Option|Vec|Box)<)+|>+$|^.*::", "", kind) for field, kind in fields
             }
     aliases = re.findall(r"\bpub type (\w+) = (?:\w+::)*(\w+);", sources)
     return found | {alias: found[name] for alias, name in aliases if name in found}

@@ -128,7 +128,11 @@ def plan(
     target: str,
     options: dict[str, Any],
     *,
+    keep: Mapping[str, int],
+    hooks: dict[str, Any],
+    taking: dict[str, Any],
     ssh: dict[str, Any],
+    paths: bool = False,
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...

@@ -73,11 +73,12 @@ _BROUGHT_BY = {"pyarrow": _ARROW, "prometheus_client": _ITSELF, "rich": _ITSELF,
 
 
 class Failure(Record):
-    """A failure in words. `advice` is empty where there is none to give."""
+    """A failure in words. `advice` is empty where there is none to give; `guard` is what a guard measured."""
 
     message: str
     advice: str
     exit_code: int
+    guard: dict[str, object] | None = None
 
 
 def told(error: E, message: str, advice: str = "") -> E:
@@ -92,7 +93,8 @@ def describe(error: BaseException) -> Failure:
         message = "interrupted; nothing is torn, and the next command heals what was left"
         return Failure(message, "", ExitCode.INTERRUPTED)
     if isinstance(error, SnapsyncError | OSError):
-        return Failure(_sentence(error), getattr(error, "advice", ""), _exit_code(error))
+        guard = getattr(error, "guard", None)
+        return Failure(_sentence(error), getattr(error, "advice", ""), _exit_code(error), guard)
     if isinstance(error, ImportError) and (library := (error.name or "").partition(".")[0]) in _BROUGHT_BY:
         message = f"this takes the Python library {library}, which cannot be imported: {error}"
         return Failure(message, _BROUGHT_BY[library], ExitCode.USAGE)

@@ -97,13 +97,18 @@ def plan(
     source: AnyPath,
     target: AnyPath,
     *,
+    keep: Mapping[str, int] | None = None,
+    paths: bool = False,
     progress: Progress | None = None,
     **options: Unpack[SyncOptions],
 ) -> PlanReport:
     """Tell what `sync` with the same options would bring to `target`; nothing is written on either side.
 
-    `source` is a directory of this machine; `target` may be `[user@]host:PATH` or a log. Whether the standby
-    was changed by hand, and what of the files it cannot hold, only the round itself finds out.
+    `source` is a directory of this machine; `target` may be `[user@]host:PATH` or a log. With `paths` each
+    change is in the report. What a guard, the standby's space or `strict` would refuse is in its `refused`.
+
+    Raises RefusedError where there would be no round at all: both ends do not belong together, or the
+    standby was changed by hand.
     """
     checks.keywords("plan", SyncOptions, options)
     part = options.get("part")
@@ -111,7 +116,10 @@ def plan(
         os.fsdecode(source) if part is None else _native.Location.part_of(os.fsdecode(source), part),
         os.fsdecode(target),
         _round(options),
+        keep=_keep(counts(options), keep or {}),
+        **checks.commands(options),
         ssh=pick(ChannelOptions, options),
+        paths=paths,
         jobs=options.get("jobs", 0),
         progress=progress,
     )

@@ -160,5 +160,6 @@ def print_failure(failure: Failure, *, as_json: bool) -> None:
             "message": failure.message,
             "advice": failure.advice,
             "exit_code": int(failure.exit_code),
+            **({"guard": failure.guard} if failure.guard else {}),
         }
         print(json.dumps({"error": error}), file=sys.stderr if _taken else sys.stdout)

@@ -7,7 +7,7 @@ from snapsync.reports.comparisons import VerifyReport
 from snapsync.reports.restores import RestorePathsReport, RestoreToReport
 from snapsync.reports.roles import PromoteReport, RejoinReport
 from snapsync.reports.rounds import PlanReport, SyncReport
-from snapsync.reports.values import Difference, Mended, Scrubbed, Snapshot
+from snapsync.reports.values import Difference, Mended, PlannedChange, Scrubbed, Snapshot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,13 +44,17 @@ def round_summary(report: SyncReport) -> Iterator[str]:
 def plan_summary(report: PlanReport) -> Iterator[str]:
     """What a round would do."""
     tree = f"{render.size(report.tree_bytes)} in {render.entries(report.tree_entries)}"
+    yield from map(change_line, report.paths or ())
     yield f"would sync {render.name(report.source)} -> {render.name(report.target)}"
     yield "  nothing changed" if report.unchanged else f"  {render.changes(report.changes)}"
     yield f"  would move {render.size(report.data_bytes)} of a tree of {tree}"
+    needs = f"takes {render.size(report.needed)} there, where " if report.needed is not None else ""
     if report.available is not None:
-        yield f"  {render.size(report.available)} are free on the standby's file system"
+        yield f"  {needs}{render.size(report.available)} are free on the standby's file system"
+    yield from render.losses(report.losses or ())
     if report.refused is not None:
         yield f"  would be refused: {render.name(report.refused)}"
+        yield from (f"    {render.name(line)}" for line in (report.advice or "").splitlines())
 
 
 def _scrubbed(scrub: Scrubbed) -> Iterator[str]:
@@ -69,7 +73,7 @@ def _scrubbed(scrub: Scrubbed) -> Iterator[str]:
         yield f"  {found} not the same on both sides: the next round brings them again"
 
 
-def change_line(change: "Change") -> str:
+def change_line(change: "Change | PlannedChange") -> str:
     """One changed inode: what happened, from where to where, which parts, how much data."""
     what, *parts = change.flags
     if what not in ("created", "deleted", "renamed"):

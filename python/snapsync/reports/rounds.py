@@ -1,7 +1,17 @@
 """Reports of rounds, in one step or as a delta that is sent and received."""
 
 from snapsync.reports.base import Report
-from snapsync.reports.values import Changes, Claimed, Counters, Loss, Scrubbed, Snapshot, VolumeInfo
+from snapsync.reports.values import (
+    Changes,
+    Claimed,
+    Counters,
+    Guarded,
+    Loss,
+    PlannedChange,
+    Scrubbed,
+    Snapshot,
+    VolumeInfo,
+)
 
 
 class SyncReport(Report):
@@ -39,9 +49,11 @@ class SyncReport(Report):
 class PlanReport(Report):
     """What a round would do: `changes` from `base` (None in a first round), of which `data_bytes` travel.
 
-    The tree then holds `tree_bytes` in `tree_entries`. `available` is what is free on the standby's file
-    system, None if it does not tell. `refused` says why a guard would refuse the round, or `strict` because
-    of nested subvolumes; None if neither would.
+    The tree then holds `tree_bytes` in `tree_entries`. On the way the round takes `needed` bytes and
+    `needed_inodes` on the standby's file system, where `available` bytes are free; `losses` are what that
+    cannot hold; None where it does not tell. `guard` is what the guard measures, None if there is none or
+    nothing to compare with. `refused` says why the round would be refused, None if it would not; `advice`
+    what can be done then. `paths` are all changes, None if they were not asked for.
     """
 
     verb = "plan"
@@ -52,8 +64,14 @@ class PlanReport(Report):
     data_bytes: int
     tree_bytes: int
     tree_entries: int
+    needed: int | None
+    needed_inodes: int | None
     available: int | None
+    losses: tuple[Loss, ...] | None
+    guard: Guarded | None
     refused: str | None
+    advice: str | None
+    paths: tuple[PlannedChange, ...] | None
     unchanged: bool
     notes: tuple[str, ...]
     counters: Counters

@@ -101,6 +101,46 @@ class Loss(Record):
     right: str | None = None
 
 
+class Measure(Record):
+    """A share of what the standby holds, and the most per cent that a round may change of it."""
+
+    part: int
+    whole: int
+    limit: int
+
+
+class Crowded(Record):
+    """A directory, and how many entries beneath it a guard has counted."""
+
+    path: str
+    entries: int
+
+
+class Guarded(Record):
+    """What a guard measures: entries deleted, files written anew, bytes that are gone.
+
+    `beyond` names the one that refuses the round, None if none does; `directories` have most of it.
+    """
+
+    deleted: Measure
+    changed: Measure
+    shrink: Measure | None
+    beyond: str | None
+    directories: tuple[Crowded, ...]
+
+
+class PlannedChange(Record):
+    """One changed inode of a plan, as `manifest.Change` has it."""
+
+    kind: str
+    path: str
+    old_path: str | None
+    flags: tuple[str, ...]
+    size: int | None
+    size_old: int | None
+    data_bytes: int
+
+
 class Difference(Record):
     """One difference that verify found: at which path, in what, and the value on each side."""
 

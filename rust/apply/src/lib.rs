@@ -33,6 +33,7 @@ pub use commit::returned::{Correct, Returned};
 pub use journal::{Journal, Phase};
 pub use layout::{clear, discard};
 pub use limits::{Limits, Loss, RarePart};
+pub use stage::foresee::{Foreseen, Ground, foresee};
 pub use stage::incoming::Incoming;
 pub use stage::intact::{has_received, is_intact};
 pub use stage::objects::FindObjects;

@@ -42,7 +42,7 @@ pub use report::history::{
     FoundPath, Lived, Logged, LoggedEvent, LoggedPath, LoggedRound, PastSnapshot, Sought,
 };
 pub use report::rounds::{
-    Claimed, Diff, Inspected, Planned, Received, ScrubStatus, Scrubbed, Sent, Synced, Unlike,
+    Claimed, Diff, Inspected, Planned, PlannedChange, Received, ScrubStatus, Scrubbed, Sent, Synced, Unlike,
 };
 pub use report::snapshots::{
     CloneInfo, Cloned, Deleted, HeldSnapshot, Hold, Kept, Listed, Mounted, Pruned, Released, Restored,

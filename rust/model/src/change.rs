@@ -22,6 +22,20 @@ impl ChangeFlags {
     pub fn any(self) -> bool {
         self != ChangeFlags::default()
     }
+
+    /// The names of those that are set.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        let all = [
+            ("created", self.created),
+            ("deleted", self.deleted),
+            ("renamed", self.renamed),
+            ("data", self.data),
+            ("attributes", self.attributes),
+            ("xattrs", self.xattrs),
+            ("links", self.links),
+        ];
+        all.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

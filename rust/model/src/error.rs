@@ -2,6 +2,7 @@
 //! message names the action and the path, and the cause is the source. Whatever names and peers put into a
 //! message is made printable before it is shown.
 
+use crate::guarded::Guarded;
 use crate::printable::printable;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,9 @@ pub enum Error {
     /// Going on could destroy data: exit 3.
     #[error("{}", printable(.what))]
     Refused { what: String, advice: String },
+    /// The same, by a guard that has measured a round: exit 3.
+    #[error("{}", printable(.what))]
+    Guarded { what: String, advice: String, found: Box<Guarded> },
     /// The space does not suffice: exit 3.
     #[error("{}", printable(.what))]
     NoSpace { what: String, advice: String },
@@ -64,7 +68,7 @@ impl Error {
         match self {
             Error::Io { .. } | Error::Unread { .. } | Error::Failed { .. } => 1,
             Error::Usage { .. } => 2,
-            Error::Refused { .. } | Error::NoSpace { .. } => 3,
+            Error::Refused { .. } | Error::Guarded { .. } | Error::NoSpace { .. } => 3,
             Error::Integrity { .. } | Error::Lost { .. } => 4,
             Error::Interrupted | Error::Cut { .. } => 5,
         }
@@ -83,6 +87,7 @@ impl Error {
         match self {
             Error::Usage { advice, .. }
             | Error::Refused { advice, .. }
+            | Error::Guarded { advice, .. }
             | Error::NoSpace { advice, .. }
             | Error::Integrity { advice, .. }
             | Error::Lost { advice, .. }

@@ -30,7 +30,9 @@ pub(crate) fn to_python(py: Python<'_>, error: &Error) -> PyErr {
             None => PyOSError::new_err(message.clone()),
         },
         Error::Usage { .. } => UsageError::new_err(message.clone()),
-        Error::Refused { .. } | Error::NoSpace { .. } => RefusedError::new_err(message.clone()),
+        Error::Refused { .. } | Error::Guarded { .. } | Error::NoSpace { .. } => {
+            RefusedError::new_err(message.clone())
+        }
         Error::Integrity { .. } | Error::Lost { .. } => IntegrityError::new_err(message.clone()),
         Error::Interrupted | Error::Cut { .. } => InterruptedRound::new_err(message.clone()),
         Error::Failed { .. } => SnapsyncError::new_err(message.clone()),
@@ -39,7 +41,14 @@ pub(crate) fn to_python(py: Python<'_>, error: &Error) -> PyErr {
     let set = || -> PyResult<()> {
         value.setattr("message", message)?;
         value.setattr("advice", error.advice())?;
-        value.setattr("exit_code", error.exit_code())
+        value.setattr("exit_code", error.exit_code())?;
+        match error {
+            Error::Guarded { found, .. } => {
+                let text = serde_json::to_string(found).unwrap_or_default();
+                value.setattr("guard", py.import("json")?.call_method1("loads", (text,))?)
+            }
+            _ => Ok(()),
+        }
     };
     set().map_or_else(|e| e, |()| exception)
 }

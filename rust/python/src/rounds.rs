@@ -45,19 +45,26 @@ fn sync(
 }
 
 #[pyfunction]
-#[pyo3(signature = (source, target, options, *, ssh, jobs=0, progress=None))]
+#[pyo3(signature = (source, target, options, *, keep, hooks, taking, ssh, paths=false, jobs=0, progress=None))]
+#[allow(clippy::too_many_arguments)]
 fn plan(
     py: Python<'_>,
     source: PathBuf,
     target: PathBuf,
     options: &Bound<'_, PyDict>,
+    keep: BTreeMap<String, i64>,
+    hooks: &Bound<'_, PyDict>,
+    taking: &Bound<'_, PyDict>,
     ssh: &Bound<'_, PyDict>,
+    paths: bool,
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
-    let (options, ssh): (Options, _) = (read(options)?, ssh_options(Some(ssh))?);
+    let (mut options, ssh): (Options, _) = (read(options)?, ssh_options(Some(ssh))?);
+    (options.hooks, options.taking) = (read(hooks)?, read(taking)?);
     watched(py, progress, move |monitor| {
-        with_jobs(jobs, || snapsync_engine::plan(&source, &target, &options, &ssh, monitor))
+        options.keep = Keep::by_name(keep)?;
+        with_jobs(jobs, || snapsync_engine::plan(&source, &target, &options, &ssh, paths, monitor))
     })
 }
 

@@ -21,6 +21,7 @@ mod volume;
 
 pub use pool::elusive::Elusive;
 pub use pool::follow::Delta;
+pub use pool::pack::LARGEST as LARGEST_IN_PACK;
 pub use pool::snapshot::PoolSnapshot;
 pub use pool::weight::Weight;
 pub use received::identity::{Base, identity_of};

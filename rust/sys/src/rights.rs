@@ -14,6 +14,8 @@ pub enum Right {
     LinuxImmutable,
     /// To set extended attributes in the namespaces of the system.
     SysAdmin,
+    /// To make devices.
+    Mknod,
 }
 
 impl Right {
@@ -23,6 +25,7 @@ impl Right {
             Right::SetFcap => "CAP_SETFCAP",
             Right::LinuxImmutable => "CAP_LINUX_IMMUTABLE",
             Right::SysAdmin => "CAP_SYS_ADMIN",
+            Right::Mknod => "CAP_MKNOD",
         }
     }
 
@@ -33,6 +36,7 @@ impl Right {
             Right::SetFcap => CapabilitySet::SETFCAP,
             Right::LinuxImmutable => CapabilitySet::LINUX_IMMUTABLE,
             Right::SysAdmin => CapabilitySet::SYS_ADMIN,
+            Right::Mknod => CapabilitySet::MKNOD,
         };
         capabilities(None).is_ok_and(|sets| !sets.effective.contains(needed))
     }

@@ -6,7 +6,7 @@ from snapsync.cli.output import Output
 from snapsync.cli.parse.verbs import verb
 from snapsync.cli.summaries import plan_summary, round_summary
 from snapsync.declare import Annotated, Argument, Option, Unpack
-from snapsync.errors import ExitCode
+from snapsync.errors import ExitCode, UsageError, told
 from snapsync.options import SyncOptions
 from snapsync.types import Progress
 
@@ -34,6 +34,7 @@ _ProgressTo = Annotated[
         "snapsync sync /srv/data /mnt/standby",
         "snapsync sync /srv/data /mnt/standby --name monday",
         "snapsync sync /srv/data /mnt/standby --keep-last 10 --keep-daily 14 --keep-monthly 12",
+        "snapsync sync /srv/data /mnt/standby --dry-run --stat",
         "snapsync sync /srv/data root@backup:/mnt/standby",
         "snapsync sync /srv/data s3://backups/data",
         "snapsync sync s3://backups/data /mnt/standby",
@@ -53,6 +54,7 @@ def sync(
     dry_run: Annotated[
         bool, Option("--dry-run", "-n", help="Only tell what would change; write nothing anywhere.")
     ] = False,
+    stat: Annotated[bool, Option("--stat", help="With --dry-run: show each change.")] = False,
     progress_to: _ProgressTo = None,
     **options: Unpack[SyncOptions],
 ) -> int:
@@ -80,9 +82,8 @@ def sync(
 
     A round that would delete much of a large tree, or write most of it anew, is refused before anything
     travels: a primary that was wiped does not walk through its standbys. --accept-changes lets it through.
-    --dry-run tells what would change and travel, and exits with 3 if a guard, or --strict for subvolumes,
-    would refuse it. SOURCE must be here. What was changed on the standby, and what that cannot hold, only the
-    round itself finds out.
+    --dry-run tells what would change and travel, what TARGET cannot hold, how much room it takes there, and
+    exits with 3 if the round would be refused; --stat shows each change, as `diff` does. SOURCE must be here.
 
     Each round reads again, on both sides, a share of the files that are believed unchanged. Those that differ
     are named, the round exits with 4, and the next one brings them again.
@@ -91,8 +92,8 @@ def sync(
     but for held ones and bases of standbys, as `snapsync prune` does on one volume.
     """
     _take(environment)
-    if dry_run:
-        return _plan(output, source, target, options)
+    if dry_run or stat:
+        return _plan(output, source, target, options, dry_run=dry_run, stat=stat)
     return _sync(output, source, target, progress_to, options)
 
 
@@ -117,9 +118,16 @@ def _progress(output: Output, to: int | None) -> "AbstractContextManager[Progres
     return telling(to)
 
 
-def _plan(output: Output, source: str, target: str, options: SyncOptions) -> int:
+def _plan(
+    output: Output, source: str, target: str, options: SyncOptions, *, dry_run: bool, stat: bool
+) -> int:
+    if not dry_run:
+        message = "--stat shows what a dry run finds"
+        advice = "give --dry-run too; `snapsync log --stat` shows past rounds"
+        raise told(UsageError(message), message, advice)
+    paths = stat or output.as_json
     with output.progress() as progress:
-        report = rounds.plan(source, target, progress=progress, **options)
+        report = rounds.plan(source, target, paths=paths, progress=progress, **options)
     output.notes(report.notes)
     output.summary(report, plan_summary(report))
     return ExitCode.DONE if report.refused is None else ExitCode.REFUSED

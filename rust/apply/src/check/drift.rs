@@ -11,7 +11,7 @@ use crate::names::Places;
 use rustix::fs::OFlags;
 use snapsync_manifest::{Brief, ManifestReader};
 use snapsync_model::{Attributes, Change, Context, Error, Kind, Link, ROOT, RelPath, Result};
-use snapsync_sys::{Entry, NOCOW, Root, Spot, Stat, Traits, flags_of, stat_of, traits_of};
+use snapsync_sys::{Entry, NOCOW, Named, Root, Stat, Traits, flags_of, stat_of, traits_of};
 use std::collections::{HashMap, HashSet};
 use std::io;
 
@@ -59,7 +59,12 @@ impl<'a, 'r> Check<'a, 'r> {
 
     /// Refuses if a path differs from the base or cannot be changed. Notes in `touched` what is found there.
     /// With `rehearses` the rows are rehearsed as well.
-    pub(crate) fn tree(&mut self, manifest: &Spot, touched: &mut Recorder, rehearses: bool) -> Result<()> {
+    pub(crate) fn tree(
+        &mut self,
+        manifest: &dyn Named,
+        mut touched: Option<&mut Recorder>,
+        rehearses: bool,
+    ) -> Result<()> {
         let mut drift = Drift::default();
         let mut removed: HashSet<Link> = HashSet::new();
         for change in ManifestReader::open(manifest)? {
@@ -74,9 +79,10 @@ impl<'a, 'r> Check<'a, 'r> {
                 return Err(self.rehearsal.refuse(&change, "it is in the store, under another name"));
             }
             let stat = found.as_ref().map(|(_, stat)| stat);
-            touched.row(&change, stat.filter(|_| change.old_path.is_some()))?;
+            let was_there = stat.filter(|_| change.old_path.is_some());
+            touched.as_mut().map_or(Ok(()), |touched| touched.row(&change, was_there))?;
             self.rehearsal.count_names(&change, stat);
-            self.need.add(&change, stat.filter(|_| change.old_path.is_some()));
+            self.need.add(&change, was_there);
             if let Some((path, what)) = self.row(&change, found.as_ref())? {
                 drift.add(&path, what);
             } else if let Some((entry, stat)) = &found {

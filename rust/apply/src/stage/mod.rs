@@ -3,6 +3,7 @@
 mod carry;
 mod clones;
 mod entries;
+pub(crate) mod foresee;
 mod frames;
 pub(crate) mod fresh;
 pub(crate) mod incoming;

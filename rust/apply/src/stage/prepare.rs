@@ -46,7 +46,7 @@ impl<'a> Incoming<'a> {
         let Need { displaces, by_range, .. } = self.need;
         let need = Need { copies, shares, saves, displaces, by_range, block: self.block, ..Need::default() };
         let mut check = Check::new(&self.root, &self.places, lost, !unlisted, (&mut rehearsal, need))?;
-        check.tree(&self.manifest(), &mut touched, at_once)?;
+        check.tree(&self.manifest(), Some(&mut touched), at_once)?;
         self.need = check.need;
         let (limits, losses) = rehearsal.finish();
         touched.finish()?;

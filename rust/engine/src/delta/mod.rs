@@ -1,5 +1,6 @@
 //! Deltas between two sides, sent and received.
 
+mod as_taken;
 pub(crate) mod became;
 pub(crate) mod completed;
 pub(crate) mod copied;

@@ -1,5 +1,6 @@
 //! Opens the two sides of a comparison in the cheapest way, and determines what that proves.
 
+use crate::delta::as_taken::AsTaken;
 use crate::delta::copied::Copied;
 use crate::delta::hidden::Hidden;
 use crate::delta::noting::{Noting, Shown};
@@ -8,11 +9,11 @@ use crate::location::place::{Opened, Place};
 use snapsync_compare::{Told, Trust, changes, lost};
 use snapsync_manifest::{ManifestHeader, ManifestReader, ManifestWriter};
 use snapsync_model::{
-    Change, Counts, End, Error, Inode, Monitor, Provider, RelPath, Restless, Result, Side, SnapshotInfo,
-    Subset,
+    Change, Context, Counts, End, Error, Inode, Monitor, Provider, RelPath, Restless, Result, Side,
+    SnapshotInfo, Subset,
 };
 use snapsync_snapshot::Volume;
-use snapsync_sys::{Named, Root, btrfs};
+use snapsync_sys::{FileSystem, Named, Root, btrfs};
 use snapsync_walk::{Flush, Tree, candidates, relabel_by_path};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -146,8 +147,29 @@ impl Sides {
         Sides { target: make(self.target), ..self }
     }
 
+    /// The target is a tree as it is, and counts as a snapshot of it would. `packed` is the size up to which
+    /// files of that would lie in packs.
+    pub(crate) fn as_taken(self, tree: &Root, packed: Option<u64>) -> Result<Sides> {
+        let filesystem =
+            snapsync_sys::filesystem(tree.fd()).context("read the file system of", tree.path())?;
+        let is_on_btrfs = filesystem.magic == FileSystem::BTRFS;
+        let space = self.base.as_ref().and_then(|base| base.space());
+        Ok(self.with_target(|side| Box::new(AsTaken { side, space, packed, is_on_btrfs })))
+    }
+
     /// Opens the sides that the user named.
     pub(crate) fn of_places(old: &Place, new: &Place, monitor: &Monitor) -> Result<Sides> {
+        let sides = Sides::found_at(old, new, monitor)?;
+        let space = sides.base.as_ref().and_then(|base| base.space());
+        let comparable = space.is_some() && space == sides.target.space();
+        if sides.target_is_whole && sides.trust == Trust::Nothing && !comparable {
+            monitor.note("every file is read on both sides: they are not snapshots that share blocks");
+        }
+        Ok(sides)
+    }
+
+    /// The same without a note of what it costs.
+    pub(crate) fn found_at(old: &Place, new: &Place, monitor: &Monitor) -> Result<Sides> {
         if let (Place::Snapshot(base), Place::Snapshot(target)) = (old, new)
             && old.pool().is_some_and(|pool| Some(pool) == new.pool())
             && let Some(found) = Sides::searched_in(&base.0, &base.1, &target.1, monitor)?
@@ -174,10 +196,6 @@ impl Sides {
         let mut opened = (old.open(monitor)?, new.open(monitor)?);
         let trust = identify(old, new, &mut opened)?;
         let (base, target) = (opened.0.into_side(), opened.1.into_side());
-        let comparable = base.space().is_some() && base.space() == target.space();
-        if trust == Trust::Nothing && !comparable {
-            monitor.note("every file is read on both sides: they are not snapshots that share blocks");
-        }
         Ok(Sides {
             base: Some(base),
             target,

@@ -270,7 +270,7 @@ fn has_space(stage: &StageTarget, manifest: u64) -> Result<()> {
     })
 }
 
-fn too_strict(path: &Path, losses: &[Loss]) -> Error {
+pub(crate) fn too_strict(path: &Path, losses: &[Loss]) -> Error {
     let list: Vec<String> = losses
         .iter()
         .map(|loss| match &loss.right {

@@ -79,7 +79,7 @@ struct Come {
 
 impl Following<'_> {
     fn run(&self, standby: &mut Local<'_>) -> Result<Synced> {
-        let looked = standby.look(Some(self.head.lineage), false)?;
+        let looked = standby.look(Some(self.head.lineage), None)?;
         self.is_of(&looked)?;
         // A new standby is of the epoch of its snapshot, as no snapshot may be of an earlier one than it is.
         let of = if looked.lineage.is_none() { &self.newest } else { &self.head };

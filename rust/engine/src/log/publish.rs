@@ -7,7 +7,7 @@ use crate::keep::Keep;
 use crate::location::logs;
 use crate::log::checkpoint::{Numbering, Renumber, with_checkpoint};
 use crate::log::renumbered::renumbered;
-use crate::options::TransferOptions;
+use crate::options::{DriftOptions, TransferOptions};
 use crate::round::standby::can_follow;
 use crate::round::steps::{OpenRequest, Pending, StandbyEnd, StandbyInfo, State, TakeRecords};
 use crate::secret::Secret;
@@ -246,7 +246,7 @@ impl<'a> LogStandby<'a> {
 }
 
 impl StandbyEnd for LogStandby<'_> {
-    fn look(&mut self, _lineage: Option<Uuid>, _plan: bool) -> Result<StandbyInfo> {
+    fn look(&mut self, _lineage: Option<Uuid>, _plan: Option<DriftOptions>) -> Result<StandbyInfo> {
         self.log = Log::open(&self.address)?.map(Arc::new);
         if let (Some(log), Ok(volume)) = (&self.log, self.own.volume()) {
             let (known, address) = (volume.standbys(), self.address.to_string());
@@ -266,7 +266,8 @@ impl StandbyEnd for LogStandby<'_> {
             filesystem: None,
             lacks: None,
             occupied: false,
-            newest: self.newest.as_ref().map(|newest| newest.id),
+            newest: self.newest.clone(),
+            lost: LostPaths::default(),
             available: None,
         })
     }

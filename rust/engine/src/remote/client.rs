@@ -51,6 +51,7 @@ pub(crate) fn plan_push(
     target: &Address,
     options: &Options,
     ssh: &SshOptions,
+    paths: bool,
     monitor: &Monitor,
 ) -> Result<Planned> {
     let source = crate::location::directory::open_directory(source)?;
@@ -58,8 +59,9 @@ pub(crate) fn plan_push(
     peer.ask(&Request::Push { target: target.path.clone(), channels: 1 })?;
     let channels = Channels::Open { address: target, ssh, peers: Vec::new() };
     let transfer = TransferOptions::default();
-    let mut standby = Remote::new(&mut peer.wire, &transfer, channels, monitor);
-    let planned = plan(&source, &mut standby, options, monitor);
+    let remote = Remote::new(&mut peer.wire, &transfer, channels, monitor);
+    let mut standby = remote.foreseeing(&peer.features);
+    let planned = plan(&source, &mut standby, options, paths, monitor);
     // The other end waits for the round.
     let enough = Error::refused("only a plan was asked for", "");
     standby.failed(planned.as_ref().err().unwrap_or(&enough), Uuid::nil());

@@ -7,7 +7,7 @@ use crate::digest::Reading;
 use crate::keep::Keep;
 use crate::options::{DriftOptions, Options, TransferOptions};
 use crate::remote::question::Question;
-use crate::round::steps::{Adopt, StandbyInfo, State};
+use crate::round::steps::{Adopt, Outlook, StandbyInfo, State};
 use crate::secret::Secret;
 use crate::volume::copies::{Copied, Stretch};
 use crate::volume::lost::LostPaths;
@@ -16,7 +16,7 @@ use crate::volume::roles::{RoleReply, RoleRequest};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use snapsync_model::{Error, Promotions, SnapshotInfo, printable_within};
+use snapsync_model::{Error, Guarded, Promotions, SnapshotInfo, printable_within};
 use std::path::Path;
 use uuid::Uuid;
 
@@ -31,6 +31,8 @@ pub(crate) const DIGEST: &str = "digest 2";
 pub(crate) const ADOPT: &str = "adopt";
 /// The feature of an end that answers `Request::Fetch`.
 pub(crate) const FETCH: &str = "fetch";
+/// The feature of an end that answers `Ask::Foresee`.
+pub(crate) const FORESEE: &str = "foresee";
 
 /// The greeting: who speaks, and its features beyond the first version of the protocol.
 #[derive(Debug, Serialize, Deserialize)]
@@ -85,9 +87,17 @@ pub(crate) enum Ask {
     Look {
         #[serde(default)]
         lineage: Option<Uuid>,
-        /// No round follows, and what its tree holds is to be told, too.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        plan: bool,
+        /// No round follows, but what it would find is to be told, too.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        plan: Option<DriftOptions>,
+    },
+    /// Tell what a plan, whose manifest follows, would come to. Asked after a `Look` with `plan`, and nothing
+    /// follows it.
+    Foresee {
+        strict: bool,
+        no_space_check: bool,
+        /// Whether old snapshots would make space.
+        spares: bool,
     },
     /// `join` says where further channels connect at the primary's end.
     Open {
@@ -148,7 +158,8 @@ pub(crate) enum Ask {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Answer {
     Ready,
-    Looked(StandbyInfo),
+    Looked(Box<StandbyInfo>),
+    Foreseen(Box<Outlook>),
     Opened(Box<State>),
     /// One for each stretch.
     Copied(Vec<Copied>),
@@ -204,23 +215,37 @@ pub(crate) struct Failure {
     /// The standby continues the snapshot by itself, or needs it to resume.
     #[serde(default)]
     pub(super) needed: bool,
+    /// What a guard has measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    guard: Option<Box<Guarded>>,
 }
 
 impl Failure {
     pub(crate) fn of(error: &Error, needed: bool) -> Failure {
-        Failure { exit_code: error.exit_code(), what: error.sentence(), advice: error.advice(), needed }
+        let guard = if let Error::Guarded { found, .. } = error { Some(found.clone()) } else { None };
+        Failure {
+            exit_code: error.exit_code(),
+            what: error.sentence(),
+            advice: error.advice(),
+            needed,
+            guard,
+        }
     }
 
     /// The same error, reported by `whom`, who was asked to work on the path `about`.
     pub(crate) fn into_error(self, whom: &Path, about: &Path) -> Error {
-        let Failure { exit_code, what, advice, .. } = self;
+        let Failure { exit_code, what, advice, guard, .. } = self;
         let what = named(&printable_within(&what, WORDS), whom, about);
         let advice = printable_within(&advice, WORDS);
-        match exit_code {
-            2 => Error::Usage { what, advice },
-            3 => Error::Refused { what, advice },
-            4 => Error::Integrity { what, advice },
-            5 => Error::Cut { what, advice },
+        match (exit_code, guard) {
+            (3, Some(mut found)) => {
+                found.directories.truncate(MOST_TOLD);
+                Error::Guarded { what, advice, found }
+            }
+            (2, _) => Error::Usage { what, advice },
+            (3, None) => Error::Refused { what, advice },
+            (4, _) => Error::Integrity { what, advice },
+            (5, _) => Error::Cut { what, advice },
             _ => Error::Failed { what, advice },
         }
     }

@@ -1,21 +1,25 @@
 //! Asks for the steps of the standby's half of a round over a channel.
 
+use crate::delta::outgoing::announce;
 use crate::delta::staging::{Again, Data, IncomingDelta, StageReport, is_cut, with_data, workers};
 use crate::digest::{Reading, hex};
 use crate::keep::Keep;
-use crate::options::{Terms, TransferOptions};
+use crate::options::{DriftOptions, Terms, TransferOptions};
 use crate::remote::channels::Channels;
 use crate::remote::digests::Records;
-use crate::remote::messages::{Answer, Ask, MOST_TOLD, named};
+use crate::remote::messages::{Answer, Ask, FORESEE, MOST_TOLD, named};
 use crate::remote::wire::{Wire, out_of_turn};
 use crate::report::rounds::Synced;
-use crate::round::steps::{OpenRequest, Pending, StandbyEnd, StandbyInfo, State, TakeRecords};
+use crate::round::steps::{
+    OpenRequest, Outlook, Pending, Prospect, StandbyEnd, StandbyInfo, State, TakeRecords,
+};
 use crate::secret::Secret;
 use crate::volume::copies::{Copied, Stretch};
 use crate::volume::pieces::{Piece, Seen};
 use snapsync_model::{Error, Monitor, Result, SnapshotInfo, printable};
 use snapsync_stream::wire::{lift, write_head};
 use snapsync_stream::{Limit, Transferred, send};
+use snapsync_sys::Named;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +38,8 @@ pub(crate) struct Remote<'w, 'a> {
     pending: Option<Pending>,
     /// Frames are being sent, and no message may come between them.
     is_sending: bool,
+    /// Whether it is new enough to tell what a plan would come to.
+    foresees: bool,
     /// Its answer to a commit may be a lie, and the snapshot may exist.
     has_asked_to_commit: bool,
 }
@@ -53,8 +59,14 @@ impl<'w, 'a> Remote<'w, 'a> {
             limit: transfer.limit.map(Limit::new),
             pending: None,
             is_sending: false,
+            foresees: false,
             has_asked_to_commit: false,
         }
+    }
+
+    /// One that may be asked about plans.
+    pub(crate) fn foreseeing(self, features: &[String]) -> Remote<'w, 'a> {
+        Remote { foresees: features.iter().any(|feature| feature == FORESEE), ..self }
     }
 
     fn ask(&mut self, ask: &Ask) -> Result<Answer> {
@@ -113,11 +125,40 @@ impl<'w, 'a> Remote<'w, 'a> {
 }
 
 impl StandbyEnd for Remote<'_, '_> {
-    fn look(&mut self, lineage: Option<Uuid>, plan: bool) -> Result<StandbyInfo> {
+    fn look(&mut self, lineage: Option<Uuid>, plan: Option<DriftOptions>) -> Result<StandbyInfo> {
         match self.ask(&Ask::Look { lineage, plan })? {
             Answer::Looked(looked) => {
                 let lacks = looked.lacks.as_ref().map(|what| named(what, &self.wire.peer, &self.wire.about));
-                Ok(StandbyInfo { path: self.there(&looked.path), lacks, ..looked }.bounded())
+                Ok(StandbyInfo { path: self.there(&looked.path), lacks, ..*looked }.bounded())
+            }
+            _ => Err(out_of_turn(self.wire)),
+        }
+    }
+
+    fn foresee(&mut self, prospect: Prospect<'_>) -> Result<Option<Outlook>> {
+        if !self.foresees {
+            return Ok(None);
+        }
+        let Prospect { manifest, terms: Terms { strict, no_space_check }, spares } = prospect;
+        self.wire.tell(&Ask::Foresee { strict, no_space_check, spares })?;
+        let announced = announce(manifest)?;
+        let to = &mut self.wire.to;
+        let mut put = || {
+            to.write_all(&announced.to_bytes())?;
+            std::io::copy(&mut manifest.open()?, to)?;
+            to.flush()
+        };
+        put().map_err(|e| lift(e, "write to", &self.wire.peer)).map_err(|e| self.explained(e))?;
+        match self.wire.hear_answer()? {
+            Answer::Foreseen(mut outlook) => {
+                outlook.losses.iter_mut().for_each(|losses| losses.truncate(MOST_TOLD));
+                let whom = self.wire.peer.display();
+                if let Some(refused) = &mut outlook.refused {
+                    refused.what = named(&refused.what, &self.wire.peer, &self.wire.about);
+                }
+                let notes = std::mem::take(&mut outlook.notes).into_iter().take(MOST_TOLD);
+                notes.for_each(|note| self.monitor.note(format!("{whom}: {note}")));
+                Ok(Some(*outlook))
             }
             _ => Err(out_of_turn(self.wire)),
         }

@@ -1,6 +1,6 @@
 //! Serves the standby's half of a round whose primary is at the other end of a channel.
 
-use crate::delta::incoming::{Delta, nonsense};
+use crate::delta::incoming::{Delta, fetch, nonsense};
 use crate::delta::staging::{Again, IncomingDelta, Spare};
 use crate::keep::Keep;
 use crate::options::{DriftOptions, Options, Terms};
@@ -12,13 +12,14 @@ use crate::remote::wire::Wire;
 use crate::round::guard;
 use crate::round::sizes::size_after;
 use crate::round::standby::Local;
-use crate::round::steps::{Adopt, OpenRequest, StandbyEnd};
+use crate::round::steps::{Adopt, OpenRequest, Outlook, Prospect, StandbyEnd};
 use crate::volume::copies::{self, Stretch};
 use crate::volume::pieces::Piece;
 use crate::volume::retention;
 use serde_json::value::RawValue;
 use snapsync_manifest::ManifestReader;
 use snapsync_model::{Counts, Error, Monitor, Result, SnapshotInfo, Stage};
+use snapsync_stream::wire::ManifestHead;
 use uuid::Uuid;
 
 /// Whose options count in a round.
@@ -72,6 +73,7 @@ pub(crate) fn serve_standby<'a>(
 #[derive(Debug, Default)]
 struct Turns {
     looks: usize,
+    plans: usize,
     secrets: usize,
     records: usize,
     prunes: usize,
@@ -103,7 +105,10 @@ impl Serving<'_, '_, '_, '_> {
         match ask {
             Ask::Look { lineage, plan } => {
                 let looked = self.standby.look(lineage, plan)?;
-                self.wire.tell(&Answer::Looked(looked))?;
+                self.wire.tell(&Answer::Looked(Box::new(looked)))?;
+            }
+            Ask::Foresee { strict, no_space_check, spares } => {
+                self.foresee(self.terms(strict, no_space_check), spares)?;
             }
             Ask::Open { lineage, epoch, promotions, join, drift, adopt } => {
                 let (drift, adopt) = self.asked(drift, adopt);
@@ -152,6 +157,7 @@ impl Serving<'_, '_, '_, '_> {
         };
         match ask {
             Ask::Look { .. } => !is_open && first(&mut turns.looks),
+            Ask::Foresee { .. } => !is_open && turns.looks == 1 && first(&mut turns.plans),
             Ask::Open { .. } => !is_open,
             Ask::Begin { again, .. } => {
                 turns.begins = if self.begun.is_some() { turns.begins + 1 } else { 1 };
@@ -177,6 +183,19 @@ impl Serving<'_, '_, '_, '_> {
         let RoundOptions::Own(own) = self.options else { return (drift, adopt) };
         let subset = adopt.map(|adopt| adopt.subset).unwrap_or_default();
         (own.drift, own.adopt.map(|reading| Adopt { reading, subset }))
+    }
+
+    /// Tells what a plan would come to, whose manifest follows.
+    fn foresee(&mut self, terms: Terms, spares: bool) -> Result<()> {
+        let spares = spares && matches!(self.options, RoundOptions::Asked { prunes: true });
+        let Wire { from, peer, .. } = &mut *self.wire;
+        let announced = ManifestHead::read(from, peer)?;
+        let scratch = snapsync_sys::scratch()?;
+        let manifest = scratch.path().join("manifest.arrow");
+        fetch(from, announced, &manifest, peer)?;
+        let found = self.standby.foresee(Prospect { manifest: &manifest, terms, spares })?;
+        let outlook = Outlook { notes: self.monitor.take_notes(), ..found.unwrap_or_default() };
+        self.wire.tell(&Answer::Foreseen(Box::new(outlook)))
     }
 
     /// The requirements for a target.

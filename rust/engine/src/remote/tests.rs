@@ -141,7 +141,7 @@ impl World {
         let info = self.volume().info();
         let promotions = self.volume().promotions().clone();
         let (lineage, epoch, drift) = (info.lineage, info.epoch, DriftOptions::default());
-        standby.look(Some(lineage), false).unwrap();
+        standby.look(Some(lineage), None).unwrap();
         standby.open(OpenRequest { lineage, epoch, promotions, drift, adopt: None, store: None }).unwrap()
     }
 }

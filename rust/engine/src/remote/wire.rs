@@ -1,7 +1,9 @@
 //! A channel for messages, and the greeting of both ends.
 
 use crate::delta::incoming::{BUFFER, nonsense};
-use crate::remote::messages::{ADOPT, Answer, DIGEST, FETCH, Failure, Hello, LONGEST, Message, Request};
+use crate::remote::messages::{
+    ADOPT, Answer, DIGEST, FETCH, FORESEE, Failure, Hello, LONGEST, Message, Request,
+};
 use crate::remote::question::QUESTION;
 use crate::remote::screen::screened;
 use serde::Serialize;
@@ -27,7 +29,7 @@ const SHOWN: usize = 100;
 fn hello(patience: Option<u64>) -> Hello {
     Hello {
         software: snapsync_stream::wire::software(),
-        features: [ADOPT, DIGEST, FETCH, QUESTION].map(str::to_owned).to_vec(),
+        features: [ADOPT, DIGEST, FETCH, FORESEE, QUESTION].map(str::to_owned).to_vec(),
         patience,
     }
 }

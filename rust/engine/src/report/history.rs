@@ -39,6 +39,13 @@ impl From<&RelPath> for ShownPath {
     }
 }
 
+impl ShownPath {
+    /// The same, where the root is the directory itself.
+    pub(crate) fn of(path: &RelPath) -> ShownPath {
+        ShownPath(if path.is_root() { PathBuf::from(".") } else { path.as_path().to_path_buf() })
+    }
+}
+
 /// What changed in each round, newest first.
 #[derive(Debug, Serialize)]
 pub struct Logged {

@@ -1,9 +1,12 @@
 //! Reports of rounds, deltas and differences.
 
 use crate::report::checks::Changes;
+use crate::report::history::ShownPath;
 use serde::{Deserialize, Serialize, Serializer};
 use snapsync_apply::Loss;
-use snapsync_model::{Counters, Result, SnapshotInfo, VolumeInfo, path_as_json};
+use snapsync_model::{
+    Attributes, Change, Counters, Guarded, Kind, Result, SnapshotInfo, VolumeInfo, path_as_json,
+};
 use snapsync_snapshot::Scrub;
 use std::path::PathBuf;
 
@@ -47,14 +50,56 @@ pub struct Planned {
     pub data_bytes: u64,
     pub tree_bytes: u64,
     pub tree_entries: u64,
-    /// The bytes that are free on the standby's file system, if it tells them.
+    /// The bytes and inodes that the round takes there on the way, and the bytes that are free, if the
+    /// standby tells them.
+    pub needed: Option<u64>,
+    pub needed_inodes: Option<u64>,
     pub available: Option<u64>,
-    /// Why a guard would refuse it, or `strict` for nested subvolumes.
+    /// What the standby cannot hold, if it tells that.
+    pub losses: Option<Vec<Loss>>,
+    /// What the guard measures; None if there is none.
+    pub guard: Option<Guarded>,
+    /// Why the round would be refused, and what to do about that.
     pub refused: Option<String>,
+    pub advice: Option<String>,
+    /// Every change, if that was asked for.
+    pub paths: Option<Vec<PlannedChange>>,
     pub unchanged: bool,
     pub notes: Vec<String>,
     pub counters: Counters,
     pub seconds: f64,
+}
+
+/// One change of a plan.
+#[derive(Debug, Serialize)]
+pub struct PlannedChange {
+    pub kind: &'static str,
+    pub path: ShownPath,
+    /// Where it was, if that was elsewhere.
+    pub old_path: Option<ShownPath>,
+    /// What of it changes.
+    pub flags: Vec<&'static str>,
+    pub size: Option<u64>,
+    pub size_old: Option<u64>,
+    pub data_bytes: u64,
+}
+
+impl PlannedChange {
+    /// None where nothing changes, and other rows only name what is there.
+    pub(crate) fn of(change: &Change) -> Option<PlannedChange> {
+        let path = change.path.as_ref().or(change.old_path.as_ref()).filter(|_| change.flags.any())?;
+        let old = change.old_path.as_ref().filter(|old| change.flags.renamed && *old != path);
+        let size = |side: Option<Attributes>| side.filter(|_| change.kind == Kind::File).map(|a| a.size);
+        Some(PlannedChange {
+            kind: change.kind.name(),
+            path: ShownPath::of(path),
+            old_path: old.map(ShownPath::of),
+            flags: change.flags.names().collect(),
+            size: size(change.new),
+            size_old: size(change.old),
+            data_bytes: change.data_bytes(),
+        })
+    }
 }
 
 /// The parts of a report that only the other end of a round could see.

@@ -3,7 +3,10 @@
 
 use crate::options::Guard;
 use snapsync_manifest::ManifestReader;
-use snapsync_model::{Change, Counts, Error, Kind, RelPath, Result, SnapshotInfo, entries, printable, size};
+use snapsync_model::{
+    Change, Counts, Crowded, Error, Guarded, Kind, Measure, RelPath, Result, SnapshotInfo, entries,
+    printable, size,
+};
 use snapsync_sys::Named;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
@@ -22,34 +25,45 @@ const NO_LIMIT: u8 = 100;
 const NAMED: usize = 3;
 const DEPTH: usize = 2;
 
-/// One of the limits, and what a round comes to.
-struct Measure {
-    limit: u8,
-    part: u64,
-    whole: u64,
-    unit: Unit,
+/// What a round comes to, and the limits.
+pub(crate) struct Judged {
+    found: Guarded,
+    /// What would happen to how much, where it is beyond a limit.
+    told: Option<String>,
 }
 
-#[derive(Clone, Copy)]
-enum Unit {
-    Entries,
-    Bytes,
+impl Judged {
+    pub(crate) fn found(&self) -> &Guarded {
+        &self.found
+    }
+
+    /// Refuses what is beyond a limit.
+    pub(crate) fn refuse(self, snapshot: &SnapshotInfo, standby: &str) -> Result<()> {
+        let Some(told) = self.told else { return Ok(()) };
+        let named = self.found.directories.iter();
+        let named: Vec<String> = named.map(|d| format!("{} ({})", d.path, entries(d.entries))).collect();
+        let which = named.join(", ");
+        let which = if which.is_empty() { which } else { format!(", most of them in {which}") };
+        Err(Error::Guarded {
+            what: format!("snapshot {} is not brought to {standby}: {told}{which}", snapshot.name),
+            advice: "see whether the primary is as it should be: `snapsync diff` and `snapsync status` show \
+                     it; --accept-changes lets this round through"
+                .to_owned(),
+            found: Box::new(self.found),
+        })
+    }
+
+    fn beyond(mut self, which: &str, told: String, directories: Vec<Crowded>) -> Judged {
+        self.found.beyond = Some(which.to_owned());
+        self.found.directories = directories;
+        Judged { told: Some(told), ..self }
+    }
 }
 
-impl Measure {
-    fn is_beyond(&self) -> bool {
-        u128::from(self.part) * 100 > u128::from(self.whole) * u128::from(self.limit)
-    }
-
-    /// What happens to a part of the whole, and how much of it may.
-    fn told(&self, what: &str) -> String {
-        let share = u128::from(self.part) * 100 / u128::from(self.whole.max(1));
-        let (part, whole) = match self.unit {
-            Unit::Entries => (self.part.to_string(), entries(self.whole)),
-            Unit::Bytes => (size(self.part), size(self.whole)),
-        };
-        format!("{part} of {whole} ({share}%) would be {what}, and the guard is at {}%", self.limit)
-    }
+/// What happens to a part of the whole, and how much of it may.
+fn told(measure: &Measure, part: &str, whole: &str, what: &str) -> String {
+    let (share, limit) = (measure.percent(), measure.limit);
+    format!("{part} of {whole} ({share}%) would be {what}, and the guard is at {limit}%")
 }
 
 /// Refuses the changes of `manifest` from `base` to `snapshot` if they are beyond a limit.
@@ -60,39 +74,53 @@ pub(crate) fn check(
     (base, snapshot): (&SnapshotInfo, &SnapshotInfo),
     standby: &str,
 ) -> Result<()> {
-    let Some(whole) = base.entries else { return Ok(()) };
+    let judged = judge(guard, manifest, counts, (base, snapshot), false)?;
+    judged.map_or(Ok(()), |judged| judged.refuse(snapshot, standby))
+}
+
+/// Measures the changes; None where nothing is known of the base. Whoever wants no more than to be refused
+/// need not have them `exact`: a first look may show that nothing is beyond a limit.
+pub(crate) fn judge(
+    guard: &Guard,
+    manifest: &dyn Named,
+    counts: &Counts,
+    (base, snapshot): (&SnapshotInfo, &SnapshotInfo),
+    exact: bool,
+) -> Result<Option<Judged>> {
+    let Some(whole) = base.entries else { return Ok(None) };
     let usual = |limit| if whole < LARGE { NO_LIMIT } else { limit };
-    let of_entries = |limit: Option<u8>, is, part| {
-        let limit = limit.unwrap_or(usual(is));
-        Measure { limit, part, whole, unit: Unit::Entries }
-    };
-    let refuse =
-        |measure: &Measure, what, which: &str| refused(standby, snapshot, &measure.told(what), which);
-    let mut deleted = of_entries(guard.deleted, DELETED, counts.deleted);
+    let measure =
+        |limit: Option<u8>, is, part, whole| Measure { limit: limit.unwrap_or(usual(is)), part, whole };
+    let mut deleted = measure(guard.deleted, DELETED, counts.deleted, whole);
     // At most: some have other attributes or names alone, and what is created may be where nothing was.
     let anew = counts.changed.saturating_add(counts.created.min(counts.deleted));
-    let mut changed = of_entries(guard.changed, CHANGED, anew);
-    if deleted.is_beyond() || changed.is_beyond() {
+    let mut changed = measure(guard.changed, CHANGED, anew, whole);
+    let bytes = base.bytes.zip(snapshot.bytes);
+    let shrink = bytes.map(|(before, now)| measure(guard.shrink, SHRINK, before.saturating_sub(now), before));
+    let mut worst_of = (Vec::new(), Vec::new());
+    if exact || deleted.is_beyond() || changed.is_beyond() {
         let made = made(manifest)?;
-        let (gone, which) = worst(manifest, |row| row.flags.deleted && !made.has(row))?;
-        deleted.part = gone;
-        if deleted.is_beyond() {
-            return Err(refuse(&deleted, "deleted", &which));
-        }
-        let (files, which) = worst(manifest, |row| is_rewritten(row) || made.replaces(row))?;
-        changed.part = files;
-        if changed.is_beyond() {
-            return Err(refuse(&changed, "written anew", &which));
-        }
+        (deleted.part, worst_of.0) = worst(manifest, |row| row.flags.deleted && !made.has(row))?;
+        (changed.part, worst_of.1) = worst(manifest, |row| is_rewritten(row) || made.replaces(row))?;
     }
-    let Some((before, now)) = base.bytes.zip(snapshot.bytes) else { return Ok(()) };
-    let limit = guard.shrink.unwrap_or(usual(SHRINK));
-    let shrink = Measure { limit, part: before.saturating_sub(now), whole: before, unit: Unit::Bytes };
-    if shrink.is_beyond() {
-        let (_, which) = worst(manifest, |row| row.flags.deleted || is_rewritten(row))?;
-        return Err(refuse(&shrink, "gone", &which));
-    }
-    Ok(())
+    let found = Guarded { deleted, changed, shrink, beyond: None, directories: Vec::new() };
+    let judged = Judged { found, told: None };
+    let in_entries = |of: &Measure, what| told(of, &of.part.to_string(), &entries(of.whole), what);
+    Ok(Some(match shrink {
+        _ if deleted.is_beyond() => judged.beyond("deleted", in_entries(&deleted, "deleted"), worst_of.0),
+        _ if changed.is_beyond() => {
+            judged.beyond("changed", in_entries(&changed, "written anew"), worst_of.1)
+        }
+        Some(shrink) if shrink.is_beyond() => {
+            let (_, directories) = worst(manifest, |row| row.flags.deleted || is_rewritten(row))?;
+            judged.beyond(
+                "shrink",
+                told(&shrink, &size(shrink.part), &size(shrink.whole), "gone"),
+                directories,
+            )
+        }
+        _ => judged,
+    }))
 }
 
 /// The paths at which something is created, by their hashes. Whoever writes a file under another name and
@@ -124,18 +152,8 @@ fn is_rewritten(row: &Change) -> bool {
     row.kind == Kind::File && row.flags.data && row.survives()
 }
 
-fn refused(standby: &str, snapshot: &SnapshotInfo, what: &str, worst: &str) -> Error {
-    let name = &snapshot.name;
-    let which = if worst.is_empty() { String::new() } else { format!(", most of them in {worst}") };
-    Error::refused(
-        format!("snapshot {name} is not brought to {standby}: {what}{which}"),
-        "see whether the primary is as it should be: `snapsync diff` and `snapsync status` show it; \
-         --accept-changes lets this round through",
-    )
-}
-
 /// How many rows are `wanted`, and the directories with most of them.
-fn worst(manifest: &dyn Named, wanted: impl Fn(&Change) -> bool) -> Result<(u64, String)> {
+fn worst(manifest: &dyn Named, wanted: impl Fn(&Change) -> bool) -> Result<(u64, Vec<Crowded>)> {
     let (mut count, mut directories) = (0, BTreeMap::<RelPath, u64>::new());
     for row in ManifestReader::open(manifest)? {
         let row = row?;
@@ -147,11 +165,11 @@ fn worst(manifest: &dyn Named, wanted: impl Fn(&Change) -> bool) -> Result<(u64,
     }
     let mut directories: Vec<(RelPath, u64)> = directories.into_iter().collect();
     directories.sort_by_key(|(_, count)| Reverse(*count));
-    let named = directories.iter().take(NAMED).map(|(path, count)| {
+    let named = directories.iter().take(NAMED).map(|(path, entries)| {
         let path = if path.is_root() { ".".into() } else { path.display() };
-        format!("{} ({})", printable(&path), entries(*count))
+        Crowded { path: printable(&path).into_owned(), entries: *entries }
     });
-    Ok((count, named.collect::<Vec<_>>().join(", ")))
+    Ok((count, named.collect()))
 }
 
 /// The directory that a path is in, or one above that is not so deep.

@@ -52,20 +52,28 @@ pub(crate) fn without_source(target: &Path, error: Error) -> Error {
 /// does not affect the other standbys.
 pub(crate) fn fence(primary: Option<Volume>, looked: &StandbyInfo, rights: Rights) -> Result<Option<Volume>> {
     let Some(volume) = primary else { return Ok(None) };
-    let info = volume.info();
-    let Some(epoch) =
-        looked.epoch.filter(|epoch| looked.lineage == Some(info.lineage) && *epoch > info.epoch)
-    else {
-        return Ok(Some(volume));
-    };
-    let standing = looked.promotions.standing(epoch, volume.promotions(), info.epoch);
-    let now = jiff::Timestamp::now().to_string();
-    let claim = Claim { epoch, shown: standing == Standing::Shown, at: now };
+    let Some(claim) = claim_of(&volume, looked) else { return Ok(Some(volume)) };
     let mut volume = volume.lock()?;
     if let Some((id, standby)) = at(&volume, looked).filter(|_| !rights.only_reads) {
         volume.remember_standby(id, Standby { claim: Some(claim.clone()), ..standby })?;
     }
     Err(was_replaced(&volume, &looked.path, &claim))
+}
+
+/// The same without a record of the claim.
+pub(crate) fn expect_follower(primary: Option<Volume>, looked: &StandbyInfo) -> Result<Option<Volume>> {
+    let claim = primary.as_ref().and_then(|volume| Some((volume, claim_of(volume, looked)?)));
+    claim.map_or(Ok(()), |(volume, claim)| Err(was_replaced(volume, &looked.path, &claim)))?;
+    Ok(primary)
+}
+
+/// The later epoch that a standby claims to be of.
+fn claim_of(primary: &Volume, looked: &StandbyInfo) -> Option<Claim> {
+    let info = primary.info();
+    let epoch = looked.epoch.filter(|epoch| looked.lineage == Some(info.lineage) && *epoch > info.epoch)?;
+    let standing = looked.promotions.standing(epoch, primary.promotions(), info.epoch);
+    let now = jiff::Timestamp::now().to_string();
+    Some(Claim { epoch, shown: standing == Standing::Shown, at: now })
 }
 
 /// Fails if a known standby is missing.

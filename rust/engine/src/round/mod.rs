@@ -1,9 +1,11 @@
 //! One round, each half written once.
 
 mod adopted;
+mod agreement;
 pub(crate) mod brought;
 mod commands;
 mod ending;
+mod foreseen;
 pub(crate) mod guard;
 mod held;
 pub(crate) mod known;

@@ -1,135 +1,222 @@
 //! What a round would do, found by looking alone: no lock is taken, nothing is written on either side.
 
+use crate::delta::became;
 use crate::delta::nested;
 use crate::delta::outgoing::{count, header};
 use crate::delta::sides::Sides;
-use crate::location::place::Place;
-use crate::location::target;
-use crate::options::Options;
-use crate::report::rounds::Planned;
-use crate::round::passing::passing_on;
+use crate::options::{Options, Terms};
+use crate::report::rounds::{Planned, PlannedChange};
+use crate::round::agreement::{Agreement, Purpose, agree, can_go_on, common};
+use crate::round::guard;
 use crate::round::rights::Rights;
-use crate::round::sizes::size_after;
-use crate::round::steps::{StandbyEnd, StandbyInfo};
-use crate::round::{guard, known};
-use crate::volume::standing::was_replaced;
-use snapsync_manifest::ManifestHeader;
-use snapsync_model::{Counts, Error, Monitor, Provider, Result, Role, SnapshotInfo, Stage, Standing, Subset};
-use snapsync_snapshot::{Claim, Volume};
+use crate::round::sizes::{size_after, without};
+use crate::round::steps::{Outlook, Prospect, Refusal, StandbyEnd, StandbyInfo};
+use crate::volume::lost;
+use crate::volume::now::since;
+use snapsync_manifest::{ManifestHeader, ManifestReader};
+use snapsync_model::{
+    Counts, End, Error, Guarded, Inode, Monitor, Provider, Result, SnapshotInfo, Stage, Subset,
+};
+use snapsync_snapshot::Volume;
 use snapsync_sys::Root;
 use snapsync_walk::Tree;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Instant;
 use uuid::Uuid;
 
-/// The changes that a round from `source` would bring to `standby`.
+/// The changes that a round from `source` would bring to `standby`; with `paths` each of them.
 pub(crate) fn plan(
     source: &Root,
     standby: &mut dyn StandbyEnd,
     options: &Options,
+    paths: bool,
     monitor: &Monitor,
 ) -> Result<Planned> {
     let started = Instant::now();
-    let primary = target::feeding(source)?;
-    let options = &match &primary {
-        Some(volume) if volume.info().role == Role::Standby => passing_on(volume, options)?,
-        _ => options.clone(),
-    };
-    let asked = Rights::OWNER.subset(options, source, primary.as_ref())?;
-    let looked = standby.look(primary.as_ref().map(|volume| volume.info().lineage), true)?;
-    expect_follower(primary.as_ref(), &looked)?;
-    known::is_standby_of(&looked, source, primary.as_ref())?;
-    if !options.new_standby {
-        known::is_there(&looked, primary.as_ref())?;
-    }
-    looked.expect_reachable()?;
-    if looked.pending.is_some() {
-        monitor.note("a transfer was cut: the round finishes that first, and sends less than is told here");
-    }
+    let Agreement { primary, options, subset, looked } =
+        agree(source, standby, options, Rights::OWNER, Purpose::Plan)?;
+    tell_what_is_left_out(&options, &looked, monitor);
     monitor.start(Stage::Compare, 0);
-    let base = primary.as_ref().map(|volume| base_of(volume, &looked)).transpose()?.flatten();
-    let (sides, snapshot) = compared(source, primary.as_ref(), base.as_ref(), options, asked, monitor)?;
+    let base = match &primary {
+        Some(volume) => base_of(volume, &looked, &*standby)?,
+        None => None,
+    };
+    let base = base.as_ref();
+    let lost = lost_of(primary.as_ref(), base, &looked, monitor)?;
+    let (sides, snapshot) = compared(source, primary.as_ref(), (base, &looked), &options, subset, monitor)?;
+    let sides = sides.with_all_of(&unlike(primary.as_ref(), &looked))?.without(End::Base, &lost)?;
     if base.is_some() && primary.as_ref().is_some_and(Volume::is_light) {
         monitor
             .note("the primary keeps no old bytes: what is told of changed files is the most that there is");
     }
     let scratch = snapsync_sys::scratch()?;
     let manifest = scratch.path().join("manifest.arrow");
-    let head = primary
-        .as_ref()
-        .map_or_else(ManifestHeader::default, |volume| header(volume, base.as_ref(), &snapshot));
+    let head =
+        primary.as_ref().map_or_else(ManifestHeader::default, |volume| header(volume, base, &snapshot));
     let counts = sides.write_manifest(&manifest, &head, monitor)?;
-    let snapshot = sized(snapshot, base.as_ref(), &sides, &counts)?;
-    let limits = options.guard.as_ref().zip(base.as_ref());
-    let guarded = limits.map_or(Ok(()), |(limits, base)| {
-        guard::check(limits, &manifest, &counts, (base, &snapshot), &looked.path)
-    });
-    let guarded = guarded.and_then(|()| nested::check(source, &snapshot.subset, options));
-    let refused = match guarded {
-        Ok(()) => None,
-        Err(error) if error.exit_code() == 3 => Some(error.sentence()),
-        Err(error) => return Err(error),
-    };
+    let there = base.map(|base| without(base, &lost));
+    let snapshot = sized(snapshot, there.as_ref(), &sides, &counts)?;
+    let judging =
+        Judging { options: &options, base, snapshot: &snapshot, counts: &counts, target: &looked.path };
+    let (guard, refused) = judging.judge(source, &manifest, monitor)?;
+    let (outlook, refused_there) = foreseen(standby, &manifest, &options)?;
+    let refused = refused.or(refused_there);
+    let (what, advice) = refused.map(|refused| (refused.what, refused.advice)).unzip();
     Ok(Planned {
         verb: "plan",
         source: source.path().to_path_buf(),
-        target: looked.path,
-        base,
+        target: looked.path.clone(),
+        base: base.cloned(),
         unchanged: counts.rows == 0,
         changes: counts,
         data_bytes: counts.data_bytes,
         tree_bytes: snapshot.bytes.unwrap_or(0),
         tree_entries: snapshot.entries.unwrap_or(0),
+        needed: outlook.as_ref().map(|outlook| outlook.bytes),
+        needed_inodes: outlook.as_ref().map(|outlook| outlook.inodes),
         available: looked.available,
-        refused,
+        losses: outlook.and_then(|outlook| outlook.losses),
+        guard,
+        refused: what,
+        advice,
+        paths: paths.then(|| listed(&manifest)).transpose()?,
         notes: monitor.take_notes(),
         counters: monitor.counters(),
         seconds: started.elapsed().as_secs_f64(),
     })
 }
 
-/// As `known::fence`, which also records what the standby claims.
-fn expect_follower(primary: Option<&Volume>, looked: &StandbyInfo) -> Result<()> {
-    let Some((volume, epoch)) = primary.zip(looked.epoch) else { return Ok(()) };
-    let info = volume.info();
-    if looked.lineage != Some(info.lineage) || epoch <= info.epoch {
-        return Ok(());
+fn tell_what_is_left_out(options: &Options, looked: &StandbyInfo, monitor: &Monitor) {
+    if looked.pending.is_some() {
+        monitor.note("a transfer was cut: the round finishes that first, and sends less than is told here");
     }
-    let standing = looked.promotions.standing(epoch, volume.promotions(), info.epoch);
-    let at = jiff::Timestamp::now().to_string();
-    Err(was_replaced(volume, &looked.path, &Claim { epoch, shown: standing == Standing::Shown, at }))
+    if !options.taking.is_empty() {
+        monitor.note(
+            "--take is not run: what is told is of the tree as it is, and not of the one that it makes",
+        );
+    }
+}
+
+/// What a guard judges, and what the primary itself refuses.
+struct Judging<'a> {
+    options: &'a Options,
+    base: Option<&'a SnapshotInfo>,
+    snapshot: &'a SnapshotInfo,
+    counts: &'a Counts,
+    target: &'a str,
+}
+
+impl Judging<'_> {
+    fn judge(
+        &self,
+        source: &Root,
+        manifest: &PathBuf,
+        monitor: &Monitor,
+    ) -> Result<(Option<Guarded>, Option<Refusal>)> {
+        let tree = became::tell(source, manifest, self.options.strict, monitor);
+        let tree = tree.and_then(|()| nested::check(source, &self.snapshot.subset, self.options));
+        let mut refused = tree.err().map(Refusal::of).transpose()?;
+        let Some((limits, base)) = self.options.guard.as_ref().zip(self.base) else {
+            return Ok((None, refused));
+        };
+        let Some(judged) = guard::judge(limits, manifest, self.counts, (base, self.snapshot), true)? else {
+            return Ok((None, refused));
+        };
+        let found = judged.found().clone();
+        if let (None, Err(error)) = (&refused, judged.refuse(self.snapshot, self.target)) {
+            refused = Some(Refusal::of(error)?);
+        }
+        Ok((Some(found), refused))
+    }
+}
+
+/// What the standby would make of it; what it refuses is a part of the answer.
+fn foreseen(
+    standby: &mut dyn StandbyEnd,
+    manifest: &PathBuf,
+    options: &Options,
+) -> Result<(Option<Outlook>, Option<Refusal>)> {
+    let terms = Terms { strict: options.strict, no_space_check: options.no_space_check };
+    match standby.foresee(Prospect { manifest, terms, spares: !options.keep.is_empty() }) {
+        Ok(Some(mut outlook)) => {
+            let refused = outlook.refused.take();
+            Ok((Some(outlook), refused))
+        }
+        Ok(None) => Ok((None, None)),
+        Err(error) => Ok((None, Some(Refusal::of(error)?))),
+    }
+}
+
+fn listed(manifest: &PathBuf) -> Result<Vec<PlannedChange>> {
+    let rows = ManifestReader::open(manifest)?;
+    rows.filter_map(|row| row.map(|row| PlannedChange::of(&row)).transpose()).collect()
+}
+
+/// What the standby lacks of the base travels as if it were new.
+fn lost_of(
+    primary: Option<&Volume>,
+    base: Option<&SnapshotInfo>,
+    looked: &StandbyInfo,
+    monitor: &Monitor,
+) -> Result<Vec<Inode>> {
+    match primary.zip(base) {
+        Some((primary, base)) if !looked.lost.is_empty() => {
+            lost::named(primary, base, &looked.lost.paths(), monitor)
+        }
+        _ => Ok(Vec::new()),
+    }
 }
 
 /// The newest snapshot of the standby. One that does not tell it holds what the last round brought.
-fn base_of(primary: &Volume, looked: &StandbyInfo) -> Result<Option<SnapshotInfo>> {
-    let recorded = || looked.volume.and_then(|id| primary.standbys().get(&id)).map(|known| known.snapshot);
-    let Some(newest) = looked.newest.or_else(recorded) else { return Ok(None) };
-    let common = primary.snapshot(newest)?.filter(|snapshot| !snapshot.aside);
-    let base = common.ok_or_else(|| {
-        let (source, target) = (primary.path().display(), &looked.path);
+fn base_of(primary: &Volume, looked: &StandbyInfo, standby: &dyn StandbyEnd) -> Result<Option<SnapshotInfo>> {
+    let base = match &looked.newest {
+        Some(newest) => {
+            let lacks = standby.lacks(&primary.path().display().to_string());
+            Some(common(primary, newest, &looked.path, lacks)?)
+        }
+        None => looked
+            .volume
+            .and_then(|id| primary.standbys().get(&id))
+            .map(|known| recorded(primary, known.snapshot, &looked.path))
+            .transpose()?,
+    };
+    base.iter().try_for_each(|base| primary.expect_there(base))?;
+    Ok(base)
+}
+
+fn recorded(primary: &Volume, snapshot: Uuid, target: &str) -> Result<SnapshotInfo> {
+    primary.snapshot(snapshot)?.filter(|snapshot| !snapshot.aside).ok_or_else(|| {
+        let source = primary.path().display();
         Error::refused(
             format!("{source} does not have the newest snapshot of {target}"),
             format!("`snapsync rejoin {target} {source}` goes back to an older one that both have"),
         )
-    })?;
-    primary.expect_there(&base)?;
-    Ok(Some(base))
+    })
+}
+
+/// Files that were found to differ when they were read again, and travel whole.
+fn unlike(primary: Option<&Volume>, looked: &StandbyInfo) -> BTreeSet<u64> {
+    let known = primary.zip(looked.volume).and_then(|(primary, id)| primary.standbys().get(&id));
+    let scrub = known.and_then(|standby| standby.scrub.clone());
+    scrub.map(|scrub| scrub.pending.into_keys().collect()).unwrap_or_default()
 }
 
 /// The base, and the tree as it is or the snapshot that was asked for.
 fn compared(
     source: &Root,
     primary: Option<&Volume>,
-    base: Option<&SnapshotInfo>,
+    (base, looked): (Option<&SnapshotInfo>, &StandbyInfo),
     options: &Options,
     asked: Option<Subset>,
     monitor: &Monitor,
 ) -> Result<(Sides, SnapshotInfo)> {
     if let (Some(volume), Some(name)) = (primary, &options.snap) {
         let snapshot = volume.find_snapshot(name)?;
+        can_go_on(base, &snapshot, &looked.path)?;
         return Ok((Sides::of_volume(volume, base, &snapshot, monitor)?, snapshot));
     }
-    let own = primary.map(|volume| volume.subset().clone()).unwrap_or_default();
-    let subset = asked.unwrap_or_else(|| own.clone());
+    let subset = asked.or_else(|| primary.map(|volume| volume.subset().clone())).unwrap_or_default();
     let snapshot = SnapshotInfo {
         name: options.name.clone().unwrap_or_else(|| "of now".to_owned()),
         id: Uuid::nil(),
@@ -142,17 +229,9 @@ fn compared(
         subset: subset.clone(),
         aside: false,
     };
-    let walked = || Tree::of(source.underneath()?, &subset, monitor);
     let sides = match primary.zip(base) {
-        None => Sides::of_side(Box::new(walked()?)),
-        Some((volume, base)) if subset == own => {
-            let held = Volume::open_in(volume.root().again()?)?;
-            let held = Place::Snapshot(Box::new((held, base.clone())));
-            Sides::of_places(&held, &Place::Directory(source.again()?), monitor)?
-        }
-        Some((volume, base)) => {
-            Sides::between_sides(volume.open_snapshot(base, monitor)?, Box::new(walked()?))
-        }
+        None => Sides::of_side(Box::new(Tree::of(source.underneath()?, &subset, monitor)?)),
+        Some((volume, base)) => since(volume, base, source, &subset, monitor)?,
     };
     Ok((sides, snapshot))
 }

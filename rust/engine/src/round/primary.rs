@@ -5,19 +5,17 @@ use crate::delta::outgoing::{Outgoing, announce, copy, header, volume_head};
 use crate::delta::sides::Sides;
 use crate::delta::staging::{Data, IncomingDelta, Spare, StageReport};
 use crate::digest::hex;
-use crate::location::target;
 use crate::options::{Hooks, KnownBy, Options, Terms};
 use crate::process::taking::TakenTree;
 use crate::process::{hooks, taking};
 use crate::report::rounds::{Claimed, Scrubbed, Synced};
 use crate::round::adopted::Adopted;
+use crate::round::agreement::{Agreement, Purpose, agree, can_go_on, common, history_can_be_set};
 use crate::round::brought::{is_the_same, together};
 use crate::round::commands;
 use crate::round::guard;
 use crate::round::held::{LONG, Primary, SHORT};
-use crate::round::known;
 use crate::round::passes::{LeftOut, Passes};
-use crate::round::passing::passing_on;
 use crate::round::rights::{Rights, may_undo};
 use crate::round::sizes::{note_emptied, note_size, without};
 use crate::round::steps::{Adopt, OpenRequest, Pending, StandbyEnd, StandbyInfo, State};
@@ -29,7 +27,7 @@ use snapsync_model::{
     Context, Counters, Counts, End, Error, Inode, Monitor, Restless, Result, Role, SnapshotInfo, Stage,
     Subset,
 };
-use snapsync_snapshot::{Request, Volume, name_is_free};
+use snapsync_snapshot::{Request, Volume};
 use snapsync_stream::wire::write_head;
 use snapsync_sys::{Lock, Root};
 use std::collections::BTreeSet;
@@ -62,29 +60,8 @@ fn begin(
     monitor: &Monitor,
 ) -> Result<Synced> {
     let started = Instant::now();
-    let primary = target::feeding(&source)?;
-    let options = &match &primary {
-        Some(volume) if volume.info().role == Role::Standby => passing_on(volume, options)?,
-        _ => options.clone(),
-    };
-    let subset = rights.subset(options, &source, primary.as_ref())?;
-    options.keep.check()?;
-    commands::fit(options)?;
-    if options.snap.is_some() && (options.name.is_some() || subset.is_some()) {
-        return Err(Error::usage(
-            "a snapshot that is there already has its name and its patterns",
-            "leave out --name and the patterns, or --snap",
-        ));
-    }
-    let looked = standby.look(primary.as_ref().map(|volume| volume.info().lineage), false)?;
-    let primary = known::fence(primary, &looked, rights)?;
-    known::is_standby_of(&looked, &source, primary.as_ref())?;
-    if !options.new_standby {
-        known::is_there(&looked, primary.as_ref())?;
-    }
-    looked.expect_reachable()?;
-    looked.expect_vacant(options.adopt.is_some())?;
-    name_can_be_given(primary.as_ref(), &looked, options)?;
+    let agreed = agree(&source, standby, options, rights, Purpose::Round)?;
+    let Agreement { primary, ref options, subset, looked } = agreed;
     let mut made = Made::default();
     let primary = match primary {
         Some(volume) => volume,
@@ -151,23 +128,10 @@ fn with_history(
     let Some(history) = options.history.filter(|history| primary.info().history != Some(*history)) else {
         return Ok(primary);
     };
-    if !rights.prunes {
-        return Err(Error::refused(
-            format!("what {} keeps of older snapshots is its administrator's", primary.path().display()),
-            "leave out --history",
-        ));
-    }
+    history_can_be_set(&primary, options, rights)?;
     let mut primary = primary.lock()?;
     primary.set_history(history)?;
     Ok(primary.unlock())
-}
-
-/// Checks a new name. The name of a snapshot whose delta is resumed may be taken.
-fn name_can_be_given(primary: Option<&Volume>, looked: &StandbyInfo, options: &Options) -> Result<()> {
-    let Some(name) = &options.name else { return Ok(()) };
-    let mut taken = primary.map_or_else(|| Ok(Vec::new()), Volume::snapshots)?;
-    taken.retain(|snapshot| looked.pending != Some(snapshot.id));
-    name_is_free(name, &taken)
 }
 
 pub(super) struct Driver<'a> {
@@ -330,19 +294,8 @@ impl Driver<'_> {
     /// The standby's newest snapshot, which its tree holds; the primary must have it too.
     fn common_base(&self, state: &State) -> Result<Option<SnapshotInfo>> {
         let Some(newest) = &state.newest else { return Ok(None) };
-        let common = self.primary.snapshot(newest.id)?.filter(|s| !s.aside);
-        common.map(Some).ok_or_else(|| {
-            let (source, target) = (self.primary.path().display(), &self.looked.path);
-            let rejoin = || {
-                format!(
-                    "if they have an older one in common, `snapsync rejoin {target} {source}` goes back to \
-                     it; without any only a new standby can follow: name an empty target"
-                )
-            };
-            let advice = self.standby.lacks(&source.to_string()).unwrap_or_else(rejoin);
-            let name = &newest.name;
-            Error::refused(format!("{source} does not have snapshot {name}, the newest of {target}"), advice)
-        })
+        let lacks = self.standby.lacks(&self.primary.path().display().to_string());
+        common(&self.primary, newest, &self.looked.path, lacks).map(Some)
     }
 
     /// The snapshot whose delta the standby holds a part of, if that delta can be resumed.
@@ -366,12 +319,7 @@ impl Driver<'_> {
             let (counts, counters) = (Counts::default(), self.monitor.counters());
             return Ok(Brought { snapshot, counts, counters, begun: StageReport::default(), outgoing: None });
         }
-        if snapshot.aside || base.is_some_and(|base| base.sequence > snapshot.sequence) {
-            return Err(Error::refused(
-                format!("{} cannot go on to snapshot {} from what it holds", self.looked.path, snapshot.name),
-                "name a newer one; `snapsync list` shows them",
-            ));
-        }
+        can_go_on(base, &snapshot, &self.looked.path)?;
         self.bring(base, snapshot)
     }
 

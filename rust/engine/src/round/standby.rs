@@ -9,8 +9,9 @@ use crate::keep::Keep;
 use crate::location::target::{self, Found, Target};
 use crate::names::Names;
 use crate::options::DriftOptions;
+use crate::round::foreseen::{self, DRIFT, looks_for_drift};
 use crate::round::steps::{
-    Adopt, OpenRequest, Pending, StandbyEnd, StandbyInfo, State, TakeRecords, is_occupied,
+    Adopt, OpenRequest, Outlook, Pending, Prospect, StandbyEnd, StandbyInfo, State, TakeRecords, is_occupied,
 };
 use crate::secret::Secret;
 use crate::volume::adopted::{Adopted, takes_away};
@@ -21,11 +22,11 @@ use crate::volume::pieces::{self, Piece, Seen};
 use crate::volume::recovery::{can_go_on, commit, finish, recover};
 use crate::volume::{drift, kept, retention, standing};
 use snapsync_apply::{Incoming, Journal, Phase};
-use snapsync_model::{Error, Monitor, Promotions, Provider, Result, Role, Side, SnapshotInfo, Standing};
+use snapsync_model::{Error, Monitor, Promotions, Result, Role, Side, SnapshotInfo, Standing};
 use snapsync_snapshot::{FollowedLog, LockedVolume, Volume, name_is_free};
 use snapsync_stream::wire::{DeltaEnd, DeltaHead, Digest};
 use snapsync_stream::{Arrivals, Limit, Transferred};
-use snapsync_sys::{Spot, btrfs};
+use snapsync_sys::Spot;
 use std::path::Path;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -55,6 +56,8 @@ pub(crate) struct Local<'a> {
     kept: Option<SnapshotInfo>,
     /// Whether its client may have that taken for a copy of the primary.
     may_adopt: bool,
+    /// For a plan: its tree is not the base now, but would be before anything is brought.
+    is_rewound: bool,
 }
 
 impl<'a> Local<'a> {
@@ -80,6 +83,7 @@ impl<'a> Local<'a> {
             adopted: None,
             kept: None,
             may_adopt: true,
+            is_rewound: false,
         }
     }
 
@@ -212,8 +216,7 @@ impl<'a> Local<'a> {
         newest: &SnapshotInfo,
         options: DriftOptions,
     ) -> Result<Option<SnapshotInfo>> {
-        let is_cheap = volume.info().provider == Provider::Btrfs && btrfs::may_search(volume.root().fd());
-        if !(is_cheap || options.check || options.discard_drift) {
+        if !looks_for_drift(volume, options) {
             return Ok(None);
         }
         match drift::find(volume, newest, "drift-", self.monitor)? {
@@ -327,13 +330,6 @@ fn is_sound(snapshot: &SnapshotInfo, newest: Option<&SnapshotInfo>) -> Result<()
     snapsync_walk::Matcher::new(&snapshot.subset).map(drop)
 }
 
-fn newest_of(volume: &Volume) -> Result<Option<Uuid>> {
-    Ok(volume.line()?.pop().map(|newest| newest.id))
-}
-
-/// What to do about changes by hand.
-const DRIFT: &str = "sync with --discard-drift keeps them as a snapshot and goes back first";
-
 fn out_of_turn(why: &str) -> Error {
     Error::integrity(
         format!("the other end speaks out of turn: {why}"),
@@ -342,10 +338,21 @@ fn out_of_turn(why: &str) -> Error {
 }
 
 impl StandbyEnd for Local<'_> {
-    fn look(&mut self, lineage: Option<Uuid>, plan: bool) -> Result<StandbyInfo> {
+    fn look(&mut self, lineage: Option<Uuid>, plan: Option<DriftOptions>) -> Result<StandbyInfo> {
         self.expect_own(lineage)?;
         let volume = self.target.volume.as_ref();
         let journal = volume.map_or(Ok(None), |volume| Journal::load(&volume.store()))?;
+        // The records of all snapshots are read for it, and once more when the standby is opened.
+        let mut line = volume.filter(|_| plan.is_some()).map_or(Ok(Vec::new()), |volume| volume.line())?;
+        let newest = line.pop();
+        let lost = volume.zip(newest.as_ref());
+        let lost = lost
+            .map_or(Ok(LostPaths::default()), |(volume, of)| LostPaths::absent(volume, of, self.monitor))?;
+        self.is_rewound = journal.as_ref().is_some_and(|journal| journal.phase != Phase::Staging);
+        let fed = volume.filter(|volume| standing::is_fed_by(&volume.info(), lineage) && !self.is_rewound);
+        if let (Some(volume), Some(newest), Some(drift)) = (fed, &newest, plan) {
+            self.is_rewound = foreseen::goes_back(volume, newest, drift, self.monitor)?;
+        }
         Ok(StandbyInfo {
             path: self.target.path.to_string_lossy().into_owned(),
             lineage: volume.map(|volume| volume.info().lineage).filter(|lineage| !lineage.is_nil()),
@@ -357,10 +364,14 @@ impl StandbyEnd for Local<'_> {
             filesystem: self.target.filesystem(),
             lacks: self.target.lacks.clone(),
             occupied: self.target.occupied,
-            // The records of all snapshots are read for it, and once more when the standby is opened.
-            newest: volume.filter(|_| plan).map_or(Ok(None), newest_of)?,
-            available: plan.then(|| self.target.available()).flatten(),
+            newest,
+            lost,
+            available: plan.and_then(|_| self.target.available()),
         })
+    }
+
+    fn foresee(&mut self, prospect: Prospect<'_>) -> Result<Option<Outlook>> {
+        foreseen::outlook(&self.target, self.is_rewound, prospect, self.monitor).map(Some)
     }
 
     fn open(&mut self, opening: OpenRequest) -> Result<State> {

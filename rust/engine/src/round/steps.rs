@@ -3,15 +3,17 @@
 use crate::delta::staging::{Data, IncomingDelta, StageReport};
 use crate::digest::{Reading, Record};
 use crate::keep::Keep;
-use crate::options::DriftOptions;
+use crate::options::{DriftOptions, Terms};
 use crate::secret::Secret;
 use crate::volume::copies::{Copied, Stretch};
 use crate::volume::lost::LostPaths;
 use crate::volume::pieces::{Piece, Seen};
 use serde::{Deserialize, Serialize};
+use snapsync_apply::Loss;
 use snapsync_model::{Error, Promotions, Result, Role, SnapshotInfo, Subset, VolumeInfo, printable_within};
 use snapsync_stream::Transferred;
 use snapsync_sys::Spot;
+use std::path::PathBuf;
 use uuid::Uuid;
 
 /// The most bytes of a path, or of a file system's id, that are recorded.
@@ -42,9 +44,12 @@ pub(crate) struct StandbyInfo {
     /// Why it cannot be created there.
     #[serde(default)]
     pub(crate) lacks: Option<String>,
-    /// The snapshot in its tree.
+    /// For a plan: the snapshot in its tree.
     #[serde(default)]
-    pub(crate) newest: Option<Uuid>,
+    pub(crate) newest: Option<SnapshotInfo>,
+    /// For a plan: files of that snapshot that its tree has not.
+    #[serde(default, skip_serializing_if = "LostPaths::is_empty")]
+    pub(crate) lost: LostPaths,
     /// There is no volume yet, but something else.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) occupied: bool,
@@ -90,6 +95,46 @@ pub(crate) struct Adopt {
     /// What is replicated: all else in it is left alone.
     #[serde(default)]
     pub(crate) subset: Subset,
+}
+
+/// Changes that are planned, and what is asked of a standby.
+#[derive(Clone, Copy)]
+pub(crate) struct Prospect<'a> {
+    pub(crate) manifest: &'a PathBuf,
+    pub(crate) terms: Terms,
+    /// Whether old snapshots would make space.
+    pub(crate) spares: bool,
+}
+
+/// What a standby would make of them.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Outlook {
+    /// What it cannot hold; None where nothing could be tried.
+    pub(crate) losses: Option<Vec<Loss>>,
+    /// What it would take on the way.
+    pub(crate) bytes: u64,
+    pub(crate) inodes: u64,
+    /// Why it would refuse them.
+    #[serde(default)]
+    pub(crate) refused: Option<Refusal>,
+    #[serde(default)]
+    pub(crate) notes: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Refusal {
+    pub(crate) what: String,
+    pub(crate) advice: String,
+}
+
+impl Refusal {
+    /// What refuses a round; any other failure is one of the plan, too.
+    pub(crate) fn of(error: Error) -> Result<Refusal> {
+        if error.exit_code() != 3 {
+            return Err(error);
+        }
+        Ok(Refusal { what: error.sentence(), advice: error.advice() })
+    }
 }
 
 /// The primary that starts a round, and its options for drift.
@@ -146,8 +191,13 @@ pub(crate) type TakeRecords<'t> = &'t mut dyn FnMut(Vec<Record>) -> Result<()>;
 /// The questions of the primary's half to the standby's half, in this order.
 pub(crate) trait StandbyEnd {
     /// `lineage` is the primary's, if it is a volume.
-    /// Only a `plan` has to know what its tree holds, and how much room there is.
-    fn look(&mut self, lineage: Option<Uuid>, plan: bool) -> Result<StandbyInfo>;
+    /// Only a `plan` has to know what its tree holds, and how much room there is; it is refused if that was
+    /// changed by hand.
+    fn look(&mut self, lineage: Option<Uuid>, plan: Option<DriftOptions>) -> Result<StandbyInfo>;
+    /// Tells what a plan would come to, and changes nothing; None if it cannot tell. It has `look`ed for one.
+    fn foresee(&mut self, _prospect: Prospect<'_>) -> Result<Option<Outlook>> {
+        Ok(None)
+    }
     /// Opens the standby, and makes the volume if there is none.
     fn open(&mut self, opening: OpenRequest) -> Result<State>;
     /// Tells what is in the tree that it is to adopt, in the order of paths, once it is open.

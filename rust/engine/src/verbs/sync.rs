@@ -63,12 +63,14 @@ pub fn sync(
     }
 }
 
-/// What a round would do, which changes nothing. It is made where the primary is.
+/// What a round would do, which changes nothing; with `paths` every change. It is made where the primary
+/// is.
 pub fn plan(
     source: &Path,
     target: &Path,
     options: &Options,
     ssh: &SshOptions,
+    paths: bool,
     monitor: &Monitor,
 ) -> Result<Planned> {
     options.keep.check()?;
@@ -81,20 +83,21 @@ pub fn plan(
     if LogAddress::parse(source)?.is_some() || Location::parse(source)?.there().is_some() {
         return Err(Error::usage(
             format!("{} is not a directory of this machine, and only that has a plan", source.display()),
-            "leave out --dry-run, or run this where the primary is",
+            "a plan is made where the primary is: run this there, with this standby as the target; or leave \
+             out --dry-run: guards, --strict and --check refuse a round before it changes its standby",
         ));
     }
     if let Some(log) = LogAddress::parse(target)? {
         let (source, transfer) = (directory::open_directory(source)?, TransferOptions::default());
         let own = Publisher { root: &source, monitor };
-        return planned(&source, &mut LogStandby::new(log, own, &transfer, monitor), options, monitor);
+        return planned(&source, &mut LogStandby::new(log, own, &transfer, monitor), options, paths, monitor);
     }
     if let Some(target) = Location::parse(target)?.there() {
-        return plan_push(source, &target, options, ssh, monitor);
+        return plan_push(source, &target, options, ssh, paths, monitor);
     }
     let source = directory::open_directory(source).map_err(|error| known::without_source(target, error))?;
     directory::not_inside(target, source.path())?;
-    planned(&source, &mut Local::new(target, Some(source.path()), monitor)?, options, monitor)
+    planned(&source, &mut Local::new(target, Some(source.path()), monitor)?, options, paths, monitor)
 }
 
 /// Refuses what only a primary can do.

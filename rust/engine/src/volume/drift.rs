@@ -4,10 +4,12 @@ use crate::delta::outgoing::{Outgoing, header};
 use crate::delta::sides::Sides;
 use crate::options::STRICT;
 use crate::volume::lost;
+use crate::volume::now::since;
 use crate::volume::rewind::{Rewind, Rewound, rewind_without};
-use snapsync_manifest::ManifestReader;
+use snapsync_manifest::{ManifestHeader, ManifestReader};
 use snapsync_model::{Attributes, Change, End, Error, Inode, Kind, Monitor, Result, SnapshotInfo, Stage};
-use snapsync_snapshot::LockedVolume;
+use snapsync_snapshot::{LockedVolume, Volume};
+use snapsync_sys::Named;
 use snapsync_walk::is_as_in;
 
 /// The number of paths in one message.
@@ -16,8 +18,33 @@ const SHOWN: usize = 5;
 /// The differences between a volume's tree and its newest snapshot, in a probe that is kept or dropped.
 pub(crate) struct Drift {
     pub(crate) probe: SnapshotInfo,
+    found: Differences,
+}
+
+/// Some of the paths, and how many there are.
+#[derive(Default)]
+pub(crate) struct Differences {
     shown: Vec<String>,
     paths: usize,
+}
+
+/// The same as `find`, of a volume that is not locked and in which nothing is written.
+pub(crate) fn foresee(
+    volume: &Volume,
+    newest: &SnapshotInfo,
+    monitor: &Monitor,
+) -> Result<Option<Differences>> {
+    monitor.start(Stage::Compare, 0);
+    if is_plainly_the_same(volume, newest, monitor)? {
+        return Ok(None);
+    }
+    let absent = volume.absent_files(newest)?;
+    let sides = since(volume, newest, volume.root(), &newest.subset, monitor)?.without(End::Base, &absent)?;
+    let scratch = snapsync_sys::scratch()?;
+    let manifest = scratch.path().join("manifest.arrow");
+    sides.write_manifest(&manifest, &ManifestHeader::default(), monitor)?;
+    let found = Differences::read(&manifest, newest)?;
+    Ok(Some(found).filter(|found| found.paths > 0))
 }
 
 /// Compares the whole tree with `newest`. On Btrfs the cost follows what was written since; elsewhere it is a
@@ -35,7 +62,7 @@ pub(crate) fn find(
     let probe = volume.probe(prefix, monitor)?;
     let found = compare(volume, newest, &probe, monitor);
     match found {
-        Ok(found) if found.paths > 0 => Ok(Some(found)),
+        Ok(found) if found.found.paths > 0 => Ok(Some(found)),
         other => {
             volume.drop_probe(&probe)?;
             other.map(|_| None)
@@ -44,7 +71,7 @@ pub(crate) fn find(
 }
 
 /// Whether a search of the tree itself finds nothing, so that no probe of it is needed.
-fn is_plainly_the_same(volume: &LockedVolume, newest: &SnapshotInfo, monitor: &Monitor) -> Result<bool> {
+fn is_plainly_the_same(volume: &Volume, newest: &SnapshotInfo, monitor: &Monitor) -> Result<bool> {
     let Some(snapshot) = volume.tree_of(newest).filter(|_| volume.missing(newest).is_none()) else {
         return Ok(false);
     };
@@ -63,15 +90,7 @@ fn compare(
     let outgoing = Outgoing::make(volume, probe, Some(newest))?;
     let manifest = outgoing.manifest();
     sides.write_manifest(&manifest, &header(volume, Some(newest), probe), monitor)?;
-    let mut drift = Drift { probe: probe.clone(), shown: Vec::new(), paths: 0 };
-    let has_strays = !newest.subset.is_everything();
-    for change in ManifestReader::open(&manifest)? {
-        let change = change?;
-        if !(change.only_lends() || (has_strays && is_only_dated(&change))) {
-            drift.add(&change);
-        }
-    }
-    Ok(drift)
+    Ok(Drift { probe: probe.clone(), found: Differences::read(&manifest, newest)? })
 }
 
 /// There is nobody to bring files that a volume has lost.
@@ -101,7 +120,18 @@ pub(crate) fn is_only_dated(change: &Change) -> bool {
         && undated(change.old) == undated(change.new)
 }
 
-impl Drift {
+impl Differences {
+    fn read(manifest: &dyn Named, newest: &SnapshotInfo) -> Result<Differences> {
+        let (mut found, has_strays) = (Differences::default(), !newest.subset.is_everything());
+        for change in ManifestReader::open(manifest)? {
+            let change = change?;
+            if !(change.only_lends() || (has_strays && is_only_dated(&change))) {
+                found.add(&change);
+            }
+        }
+        Ok(found)
+    }
+
     fn add(&mut self, change: &Change) {
         self.paths += 1;
         if self.paths > SHOWN {
@@ -118,23 +148,23 @@ impl Drift {
     }
 
     /// Some of the paths, and how many more there are.
-    fn paths(&self) -> String {
+    pub(crate) fn paths(&self) -> String {
         let more = self.paths - self.shown.len();
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         format!("{}{more}", self.shown.join(", "))
     }
 
+    pub(crate) fn refusal(&self, volume: &Volume, advice: &str) -> Error {
+        let (show, paths) = (volume.path().display(), self.paths());
+        Error::refused(format!("{show} was changed by hand since its newest snapshot: {paths}"), advice)
+    }
+}
+
+impl Drift {
     /// Changes nothing, and fails with the reason.
     pub(crate) fn refuse<T>(self, volume: &LockedVolume, advice: &str) -> Result<T> {
         volume.drop_probe(&self.probe)?;
-        Err(Error::refused(
-            format!(
-                "{} was changed by hand since its newest snapshot: {}",
-                volume.path().display(),
-                self.paths()
-            ),
-            advice,
-        ))
+        Err(self.found.refusal(volume, advice))
     }
 
     /// Keeps what was changed as a snapshot, and makes the tree `newest` again, but for files whose bytes are

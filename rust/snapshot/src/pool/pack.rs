@@ -14,7 +14,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 
 /// Larger files get objects of their own.
-pub(crate) const LARGEST: u64 = 32 << 10;
+pub const LARGEST: u64 = 32 << 10;
 pub(crate) const ENTRY: usize = 32;
 /// Where the bytes begin.
 pub(crate) const HEAD: u64 = ((1 + OBJECTS_PER_PACK) * ENTRY as u64).next_multiple_of(4096);

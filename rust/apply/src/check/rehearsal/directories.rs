@@ -16,6 +16,9 @@ impl Rehearsal<'_> {
     /// Refuses a directory that cannot be moved, because it is a mount point or lies in a lower layer. The
     /// trial moves it onto a full directory, which always fails, but with another error.
     pub(crate) fn moves(&mut self, change: &Change, path: &RelPath) -> Result<()> {
+        if self.unseen.is_some() {
+            return Ok(());
+        }
         self.make_full().context("try out what can be held by", self.root.path())?;
         let (dir, name) = self.root.parent(path).context("open", self.root.show(path))?;
         let why = match renameat(&dir, name, &self.dir, FULL) {
@@ -47,6 +50,9 @@ impl Rehearsal<'_> {
             self.beside_others(change, link, true)?;
         }
         if !traits.inherits {
+            return Ok(());
+        }
+        if self.unseen.is_some() {
             return Ok(());
         }
         let key = (link.parent, change.kind);

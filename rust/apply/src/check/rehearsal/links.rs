@@ -40,6 +40,14 @@ impl Rehearsal<'_> {
     /// Tries as many names as the rows ask for.
     pub(crate) fn links(&self) -> Result<()> {
         let wanted = self.links.names;
+        if let Some(unseen) = &self.unseen {
+            let most = unseen.most_names();
+            if wanted <= most {
+                return Ok(());
+            }
+            let what = format!("{wanted} names of one file, only {most}");
+            return Err(self.too_many(&self.links.example, &what));
+        }
         if wanted > 1 {
             let made = self.with_dir(|dir| {
                 openat(dir, "f", OFlags::CREATE | OFlags::WRONLY, Mode::from_raw_mode(0o600))?;

@@ -6,4 +6,5 @@ mod links;
 pub(crate) mod names;
 pub(crate) mod trial;
 mod tried;
+mod unseen;
 mod values;

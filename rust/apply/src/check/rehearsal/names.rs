@@ -1,6 +1,7 @@
 //! Names that the target does not hold, or takes for another name in the same directory.
 
 use crate::check::rehearsal::trial::Rehearsal;
+use crate::check::rehearsal::unseen::Unseen;
 use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use snapsync_model::{Change, Context, Error, Link, Result};
 use snapsync_sys::{fold_names_in, read_dir, stat_at};
@@ -37,6 +38,9 @@ impl Rehearsal<'_> {
         if let Some(known) = self.names.folds {
             return Ok(known);
         }
+        if let Some(unseen) = &self.unseen {
+            return Ok(unseen.folds);
+        }
         let pairs = [("a", "A"), ("\u{e9}", "e\u{301}")];
         let mut folds = false;
         for (name, other) in pairs {
@@ -51,6 +55,10 @@ impl Rehearsal<'_> {
     /// Tries a name in a directory together with the other names that are added to its directory. `folded`
     /// says that this directory folds names though others may not.
     pub(crate) fn beside_others(&mut self, change: &Change, link: &Link, folded: bool) -> Result<()> {
+        if let Some(unseen) = &mut self.unseen {
+            let other = unseen.other(link.parent, &link.name);
+            return other.map_or(Ok(()), |other| Err(self.taken_for(change, &other)));
+        }
         let at = format!("names-{}{}", link.parent, if folded { "-folded" } else { "" });
         let at = OsStr::from_bytes(at.as_bytes());
         let attempt = || -> io::Result<OwnedFd> {
@@ -102,6 +110,9 @@ impl Rehearsal<'_> {
     }
 
     fn holds_name(&self, name: &[u8]) -> Result<io::Result<()>> {
+        if self.unseen.is_some() {
+            return Ok(Unseen::holds_name(&self.dir, name));
+        }
         let told = self.with_name(name, |dir| {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             read_dir(openat(dir, ".", flags, Mode::empty())?)

@@ -1,6 +1,7 @@
 //! Finds what the target cannot hold by trying it on temporary files before any data moves.
 
 use crate::check::rehearsal::tried::{self, Times};
+use crate::check::rehearsal::unseen::{Unseen, without_name};
 use crate::limits::{Limits, Loss, are_large, xattr_class};
 use rustix::fs::{Mode, OFlags, openat, symlinkat};
 use snapsync_model::{Attributes, Change, Context, Error, Kind, Rare, RelPath, Result, Xattr};
@@ -45,6 +46,8 @@ pub(crate) struct Rehearsal<'a> {
     pub(super) links: tried::Links,
     /// Whether something of this kind may be put into a directory with this project.
     pub(super) projects: HashMap<(u64, Kind), bool>,
+    /// Set if nothing may be left to find: `dir` is then one that was there.
+    pub(super) unseen: Option<Unseen>,
 }
 
 impl<'a> Rehearsal<'a> {
@@ -54,10 +57,21 @@ impl<'a> Rehearsal<'a> {
         remove_tree(stage, name).context("remove", root.show(dir))?;
         root.create_dir(dir, 0o700).context("create the directory", root.show(dir))?;
         let opened = root.directory(dir).context("open the directory", root.show(dir))?;
+        Rehearsal::begin(root, dir.clone(), opened, None)
+    }
+
+    /// One that leaves no trace in `dir`; None where the file system does not let it.
+    pub(crate) fn unseen(root: &'a Root, dir: OwnedFd) -> Result<Option<Rehearsal<'a>>> {
+        let unseen = Unseen::of(&dir).context("try out what can be held by", root.path())?;
+        let Some(unseen) = unseen else { return Ok(None) };
+        Rehearsal::begin(root, RelPath::root(), dir, Some(unseen)).map(Some)
+    }
+
+    fn begin(root: &'a Root, at: RelPath, dir: OwnedFd, unseen: Option<Unseen>) -> Result<Rehearsal<'a>> {
         let mut rehearsal = Rehearsal {
             root,
-            at: dir.clone(),
-            dir: opened,
+            at,
+            dir,
             limits: Limits::default(),
             losses: BTreeMap::new(),
             permissions: HashMap::new(),
@@ -75,6 +89,7 @@ impl<'a> Rehearsal<'a> {
             names: tried::Names::default(),
             links: tried::Links::default(),
             projects: HashMap::new(),
+            unseen,
         };
         // This is tried even if no row has one: the base may have had some.
         rehearsal.limits.access_lists = !rehearsal.holds_access_lists()?;
@@ -164,8 +179,12 @@ impl<'a> Rehearsal<'a> {
         if let Some(known) = self.flags.get(&(is_dir, flags)) {
             return Ok(*known);
         }
+        let unseen = self.unseen.as_ref().filter(|_| is_dir);
+        let Some(tried) = unseen.map_or(Some(flags), |unseen| unseen.flags_to_try(flags)) else {
+            return Ok(false);
+        };
         let attempt = |file: &File| {
-            let held = snapsync_sys::set_flags_of(file, flags).is_ok();
+            let held = snapsync_sys::set_flags_of(file, tried).is_ok();
             // Flags that were set must not keep the trial file from being removed.
             let cleared = snapsync_sys::set_flags_of(file, 0);
             Ok(held && cleared.is_ok())
@@ -206,8 +225,12 @@ impl<'a> Rehearsal<'a> {
         let held = match self.together.get(&key) {
             Some(known) => *known,
             None => {
+                let (mut old, mut wanted) = (old.to_vec(), wanted);
+                if self.unseen.is_some() {
+                    (old, wanted) = (Unseen::together_to_try(&old), Unseen::together_to_try(&wanted));
+                }
                 let held = self.with_probe(change.kind, |entry| {
-                    entry.set_xattrs(old, &|_| true)?;
+                    entry.set_xattrs(&old, &|_| true)?;
                     Ok(entry.set_xattrs(&wanted, &|_| false).is_ok())
                 })?;
                 if self.together.len() < REMEMBERED {
@@ -233,7 +256,9 @@ impl<'a> Rehearsal<'a> {
         }
         // A large value fails because of its size, so a small one shows whether the class is held.
         let small = if is_free { &xattr.value[..xattr.value.len().min(64)] } else { &xattr.value };
-        let held = self.with_probe(kind, |entry| Ok(entry.set_xattr(&xattr.name, small).is_ok()))?;
+        let unseen = self.unseen.is_some();
+        let name = if unseen { Unseen::name_to_try(kind, &xattr.name) } else { &xattr.name };
+        let held = self.with_probe(kind, |entry| Ok(entry.set_xattr(name, small).is_ok()))?;
         if self.xattrs.len() < REMEMBERED {
             self.xattrs.insert(key, held);
         }
@@ -310,6 +335,9 @@ impl<'a> Rehearsal<'a> {
         attempt: impl FnOnce(&Entry) -> io::Result<T>,
     ) -> Result<T> {
         match kind {
+            _ if self.unseen.is_some() => {
+                self.with_file(|file| attempt(&Entry::from_open(file.try_clone()?)))
+            }
             Kind::Directory => self.with_dir(|file| attempt(&Entry::from_open(file.try_clone()?))),
             Kind::File => self.with_file(|file| attempt(&Entry::from_open(file.try_clone()?))),
             Kind::Symlink => self.with_made(|dir, name| Ok(symlinkat("x", dir, name)?), attempt),
@@ -318,11 +346,19 @@ impl<'a> Rehearsal<'a> {
     }
 
     pub(super) fn with_file<T>(&self, attempt: impl FnOnce(&File) -> io::Result<T>) -> Result<T> {
+        if self.unseen.is_some() {
+            let made = without_name(&self.dir).and_then(|file| attempt(&file));
+            return made.context("try out what can be held by", self.root.path());
+        }
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
         self.scratch(|dir, name| attempt(&File::from(openat(dir, name, flags, Mode::from_raw_mode(0o600))?)))
     }
 
+    /// The trial is on a file where nothing may be left to find.
     pub(super) fn with_dir<T>(&self, attempt: impl FnOnce(&File) -> io::Result<T>) -> Result<T> {
+        if self.unseen.is_some() {
+            return self.with_file(attempt);
+        }
         self.scratch(|dir, name| {
             rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o700))?;
             attempt(&File::from(openat(dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?))
@@ -341,12 +377,20 @@ impl<'a> Rehearsal<'a> {
     }
 
     fn try_symlink(&self, target: &[u8]) -> io::Result<()> {
+        if let Some(unseen) = &self.unseen {
+            return unseen.link(target);
+        }
         let made = symlinkat(OsStr::from_bytes(target), &self.dir, "link");
         let _ = rustix::fs::unlinkat(&self.dir, "link", rustix::fs::AtFlags::empty());
         Ok(made?)
     }
 
     fn make_node(&self, kind: Kind, rdev: u64) -> io::Result<()> {
+        if self.unseen.is_some() {
+            let is_device = matches!(kind, Kind::CharDevice | Kind::BlockDevice);
+            let is_denied = is_device && Right::Mknod.is_missing();
+            return if is_denied { Err(rustix::io::Errno::PERM.into()) } else { Ok(()) };
+        }
         let made = make_node(self.dir.as_fd(), OsStr::new("node"), kind, rdev);
         let _ = rustix::fs::unlinkat(&self.dir, "node", rustix::fs::AtFlags::empty());
         made

@@ -2,6 +2,7 @@
 //! others.
 
 use crate::check::rehearsal::trial::{REMEMBERED, Rehearsal};
+use crate::check::rehearsal::unseen::Unseen;
 use crate::limits::RarePart;
 use snapsync_model::{Attributes, Change, Rare, Result, Xattr};
 use snapsync_sys::{Entry, acl, set_rare_of};
@@ -77,7 +78,8 @@ impl Rehearsal<'_> {
         if let Some(known) = self.rare.get(&(is_dir, wanted)) {
             return Ok(*known);
         }
-        let attempt = |file: &File| Ok(set_rare_of(file, wanted).is_ok());
+        let tried = if is_dir && self.unseen.is_some() { Unseen::rare_to_try(wanted) } else { wanted };
+        let attempt = |file: &File| Ok(set_rare_of(file, tried).is_ok());
         let held = if is_dir { self.with_dir(attempt)? } else { self.with_file(attempt)? };
         if self.rare.len() < REMEMBERED {
             self.rare.insert((is_dir, wanted), held);

@@ -1,0 +1,77 @@
+//! A tree as it is, read as its snapshot would be.
+
+use snapsync_model::{
+    Address, Content, Context, Details, Inode, Inodes, Layout, Link, Owners, RelPath, Result, SegmentKind,
+    Side,
+};
+use snapsync_sys::btrfs;
+use std::collections::BTreeSet;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+/// Where a file has its data counts as it would in a snapshot: what the base holds stays where it is, so
+/// that an address which both have is that of the same bytes.
+pub(crate) struct AsTaken {
+    pub(crate) side: Box<dyn Side>,
+    pub(crate) space: Option<u128>,
+    /// The size up to which a file that is all data would lie in a pack; none does on Btrfs.
+    pub(crate) packed: Option<u64>,
+    pub(crate) is_on_btrfs: bool,
+}
+
+impl Side for AsTaken {
+    fn inodes(&self) -> Result<Inodes<'_>> {
+        self.side.inodes()
+    }
+
+    fn everything(&self) -> Result<Inodes<'_>> {
+        self.side.everything()
+    }
+
+    fn path_of(&self, link: &Link) -> Result<RelPath> {
+        self.side.path_of(link)
+    }
+
+    fn details(&self, inode: &Inode) -> Result<Details> {
+        self.side.details(inode)
+    }
+
+    fn open(&self, inode: &Inode) -> Result<Content> {
+        self.side.open(inode)
+    }
+
+    fn holds_still(&self, inode: &Inode, file: &Content) -> Result<()> {
+        self.side.holds_still(inode, file)
+    }
+
+    fn layout(&self, inode: &Inode, content: &Content) -> Result<Layout> {
+        let size = inode.attributes.size;
+        let found = match content.file().filter(|_| self.is_on_btrfs) {
+            // It alone is exact for compressed extents.
+            Some(file) => match file.metadata().and_then(|now| btrfs::layout(file, now.ino(), size, 0)) {
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => self.side.layout(inode, content)?,
+                other => other.context("read the extents of", self.side.path(inode)?.as_path())?,
+            },
+            None => self.side.layout(inode, content)?,
+        };
+        let is_packed = self.packed.is_some_and(|largest| size <= largest) && is_full(&found, size);
+        Ok(if is_packed { Layout::whole(size) } else { found })
+    }
+
+    fn space(&self) -> Option<u128> {
+        self.space
+    }
+
+    fn owners(&self, address: Address) -> Result<Option<Owners>> {
+        self.side.owners(address)
+    }
+
+    fn pick(&self, inos: &BTreeSet<u64>) -> Result<Vec<Inode>> {
+        self.side.pick(inos)
+    }
+}
+
+fn is_full(layout: &Layout, size: u64) -> bool {
+    let data = layout.ranges(SegmentKind::Data);
+    data.iter().map(|range| range.length).sum::<u64>() >= size && layout.tail() == 0
+}
