@@ -45,7 +45,9 @@ fn sync(
 }
 
 #[pyfunction]
-#[pyo3(signature = (source, target, options, *, keep, hooks, taking, ssh, paths=false, jobs=0, progress=None))]
+#[pyo3(signature = (
+    source, target, options, *, keep, hooks, taking, ssh, paths=false, jobs=0, progress=None,
+))]
 #[allow(clippy::too_many_arguments)]
 fn plan(
     py: Python<'_>,

@@ -9,6 +9,9 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
+/// Whatever was written by then may be shared.
+const ALL_SHARED: u64 = u64::MAX;
+
 /// Where a file has its data counts as it would in a snapshot: what the base holds stays where it is, so
 /// that an address which both have is that of the same bytes.
 pub(crate) struct AsTaken {
@@ -48,7 +51,10 @@ impl Side for AsTaken {
         let size = inode.attributes.size;
         let found = match content.file().filter(|_| self.is_on_btrfs) {
             // It alone is exact for compressed extents.
-            Some(file) => match file.metadata().and_then(|now| btrfs::layout(file, now.ino(), size, 0)) {
+            Some(file) => match file
+                .metadata()
+                .and_then(|now| btrfs::layout(file, now.ino(), size, ALL_SHARED))
+            {
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => self.side.layout(inode, content)?,
                 other => other.context("read the extents of", self.side.path(inode)?.as_path())?,
             },

@@ -34,8 +34,8 @@ pub(super) fn goes_back(
         return Err(found.refusal(volume, DRIFT));
     }
     monitor.note(format!(
-        "{} would go back first, and keep as a snapshot: {}; where that has overwritten bytes of which no older \
-         copy is there, files are brought whole, and more than is told here",
+        "{} would go back first, and keep as a snapshot: {}; where that has overwritten bytes of which no \
+         older copy is there, files are brought whole, and more than is told here",
         volume.path().display(),
         found.paths()
     ));
@@ -55,8 +55,8 @@ pub(super) fn outlook(
     let found = foresee(&root, manifest, &ground, monitor)?;
     if !found.is_tried {
         monitor.note(format!(
-            "what {} cannot hold, or was changed there by hand, only the round finds out: its file system makes \
-             no file without a name to try it on",
+            "what {} cannot hold, or was changed there by hand, only the round finds out: its file system \
+             makes no file without a name to try it on",
             target.path.display()
         ));
     }
