@@ -60,7 +60,7 @@ impl Side for AsTaken {
             },
             None => self.side.layout(inode, content)?,
         };
-        let is_packed = self.packed.is_some_and(|largest| size <= largest) && is_full(&found, size);
+        let is_packed = self.packed.is_some_and(|largest| size <= largest) && is_full(&found);
         Ok(if is_packed { Layout::whole(size) } else { found })
     }
 
@@ -77,7 +77,6 @@ impl Side for AsTaken {
     }
 }
 
-fn is_full(layout: &Layout, size: u64) -> bool {
-    let data = layout.ranges(SegmentKind::Data);
-    data.iter().map(|range| range.length).sum::<u64>() >= size && layout.tail() == 0
+fn is_full(layout: &Layout) -> bool {
+    layout.segments().iter().all(|segment| segment.kind == SegmentKind::Data)
 }
