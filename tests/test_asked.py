@@ -109,6 +109,7 @@ def test_each_field_of_a_request_is_in_the_table_and_tried() -> None:
         "secret",
         "report",
         "plan",
+        "spares",
     }
     assert half - {"has_manifest"} == set(PUSHED), (
         "what a primary's half asks is about its standby, and tried"
