@@ -149,7 +149,7 @@ impl Sides {
 
     /// The target is a tree as it is, and counts as a snapshot of it would. `packed` is the size up to which
     /// files of that would lie in packs.
-    pub(crate) fn as_taken(self, tree: &Root, packed: Option<u64>) -> Result<Sides> {
+    pub(crate) fn like_taken(self, tree: &Root, packed: Option<u64>) -> Result<Sides> {
         let filesystem =
             snapsync_sys::filesystem(tree.fd()).context("read the file system of", tree.path())?;
         let is_on_btrfs = filesystem.magic == FileSystem::BTRFS;

@@ -18,7 +18,7 @@ use snapsync_model::{
     Counts, End, Error, Guarded, Inode, Monitor, Provider, Result, SnapshotInfo, Stage, Subset,
 };
 use snapsync_snapshot::Volume;
-use snapsync_sys::Root;
+use snapsync_sys::{Named, Root};
 use snapsync_walk::Tree;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -111,7 +111,7 @@ impl Judging<'_> {
     fn judge(
         &self,
         source: &Root,
-        manifest: &PathBuf,
+        manifest: &dyn Named,
         monitor: &Monitor,
     ) -> Result<(Option<Guarded>, Option<Refusal>)> {
         let tree = became::tell(source, manifest, self.options.strict, monitor);
@@ -148,7 +148,7 @@ fn foreseen(
     }
 }
 
-fn listed(manifest: &PathBuf) -> Result<Vec<PlannedChange>> {
+fn listed(manifest: &dyn Named) -> Result<Vec<PlannedChange>> {
     let rows = ManifestReader::open(manifest)?;
     rows.filter_map(|row| row.map(|row| PlannedChange::of(&row)).transpose()).collect()
 }

@@ -21,9 +21,9 @@ pub(crate) fn since(
     if *subset != *volume.subset() {
         let now = Tree::of(tree.underneath()?, subset, monitor)?;
         let sides = Sides::between_sides(volume.open_snapshot(base, monitor)?, Box::new(now));
-        return sides.as_taken(tree, packed);
+        return sides.like_taken(tree, packed);
     }
     let held = Volume::open_in(volume.root().again()?)?;
     let held = Place::Snapshot(Box::new((held, base.clone())));
-    Sides::found_at(&held, &Place::Directory(tree.again()?), monitor)?.as_taken(tree, packed)
+    Sides::found_at(&held, &Place::Directory(tree.again()?), monitor)?.like_taken(tree, packed)
 }
