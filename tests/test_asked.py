@@ -26,6 +26,7 @@ OPTIONS: dict[str, tuple[Any, str]] = {
     "keep": (KEEP, "prune"),
     "strict": (True, "begin"),
     "no_space_check": (True, "begin"),
+    "keep_going": (True, "begin"),
     "exclude": (["*"], "begin"),
     "include": (["x"], "begin"),
     "everything": (True, "begin"),

@@ -170,7 +170,9 @@ RUST_LEVELS = {
         amount extent guarded identity mutex object printable subset
         content
         before error inode name snapshot
-        monitor path plain promotion restless unread
+        path plain promotion restless unread
+        skipped
+        monitor
         change selection side
     """,
     "sys": """
@@ -203,7 +205,7 @@ RUST_LEVELS = {
         find objects path
     """,
     "walk": """
-        details listing names pattern
+        details hidden listing names pattern
         moves subset
         foreign left_out searched
         pass
@@ -254,7 +256,7 @@ RUST_LEVELS = {
         keep lost
         take
         delete unkept
-        clones light recovery
+        clones light passed_over recovery
     """,
     "compare": """
         share told trust
@@ -384,7 +386,7 @@ RUST_LEVELS = {
         adopted roles
     """,
     "engine/round": """
-        brought commands guard held steps
+        brought commands guard held passed_over steps
         adopted foreseen passes passing rights scrub sizes told
         known standby
         agreement
@@ -531,7 +533,7 @@ PACKAGE = ROOT / "python/snapsync"
 # that of a module, or of a package: then it stands for all modules in it that are not named by themselves.
 PYTHON_LEVELS = """
     _native declare record types units
-    errors options_of_changes options_of_commands
+    errors options_of_changes options_of_commands options_of_reading
     options reports.base
     reports.values
     options_of_paths options_of_taking

@@ -241,6 +241,7 @@ def snapshot(
     *,
     name: str | None = None,
     hooks: dict[str, Any],
+    keep_going: bool = False,
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...

@@ -54,6 +54,7 @@ class ExitCode(IntEnum):
     REFUSED = 3
     INTEGRITY = 4
     INTERRUPTED = 5
+    SKIPPED = 6
 
 
 _CODES = {

@@ -11,6 +11,7 @@ from snapsync.declare import Annotated, Option, TypedDict
 from snapsync.errors import UsageError, told
 from snapsync.options_of_changes import AdoptOptions, GuardOptions
 from snapsync.options_of_commands import HookOptions, TakingOptions
+from snapsync.options_of_reading import ReadingOptions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,7 +65,6 @@ ReadOnly = Annotated[
         help="Whether the tree of a standby on Btrfs is read-only between rounds.",
     ),
 ]
-
 
 History = Annotated[
     str | None,
@@ -198,7 +198,7 @@ class StandbyOptions(DriftOptions, total=False):
     read_only: ReadOnly
 
 
-class RoundOptions(TypedDict, total=False):
+class RoundOptions(ReadingOptions, total=False):
     """Other options of a round."""
 
     new_standby: Annotated[
@@ -382,5 +382,5 @@ def counts(given: "Mapping[str, Any]") -> dict[str, int]:
     return {
         name.removeprefix(prefix): count
         for name, count in given.items()
-        if name.startswith(prefix) and count is not None
+        if name in KeepOptions.__annotations__ and count is not None
     }

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
-from snapsync.reports.values import Changes, Hold, Loss, Snapshot, Subset
+from snapsync.reports.values import Changes, Hold, Loss, Skipped, Snapshot, Subset
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
@@ -113,6 +113,14 @@ def losses(lost: Iterable[Loss]) -> Iterator[str]:
     lost = tuple(lost)
     yield from _losses("the target's file system cannot hold:", (loss for loss in lost if not loss.right))
     yield from _losses("whoever writes the target may not set:", (loss for loss in lost if loss.right))
+
+
+def skipped(entries_: Iterable[Skipped]) -> Iterator[str]:
+    """What could not be read, every path of it."""
+    for number, entry in enumerate(entries_):
+        if number == 0:
+            yield "  passed over, and as in the snapshot before, or absent if new:"
+        yield f"    {name(entry.path)}: {name(entry.why)}"
 
 
 def _losses(heading: str, lost: Iterable[Loss]) -> Iterator[str]:

@@ -34,6 +34,7 @@ def snapshot(
         os.fsdecode(volume),
         name=checks.name(name),
         hooks=checks.hooks(options),
+        keep_going=options.get("keep_going", False),
         jobs=options.get("jobs", 0),
         progress=progress,
     )

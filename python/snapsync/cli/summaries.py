@@ -35,6 +35,7 @@ def round_summary(report: SyncReport) -> Iterator[str]:
     if report.pruned:
         yield f"  pruned {', '.join(map(render.snapshot, report.pruned))}"
     yield from render.losses(report.losses)
+    yield from render.skipped(report.skipped)
     if report.scrub:
         is_told = report.claimed is not None and "scrub" in report.claimed.what
         says = f", says {render.name(report.claimed.by)}" if report.claimed and is_told else ""

@@ -14,7 +14,7 @@ from snapsync.jobs.config import Config, Job, is_remote
 from snapsync.jobs.reports import JobStatus
 from snapsync.options import SshOptions
 from snapsync.reports.snapshots import StatusReport
-from snapsync.reports.values import Lag, Loss, ScrubStatus, Snapshot, Standby
+from snapsync.reports.values import Lag, Loss, ScrubStatus, Skipped, Snapshot, Standby
 
 
 def volume(path: str, now: datetime, *, history: bool = False, **options: Unpack[SshOptions]) -> StatusReport:
@@ -61,6 +61,12 @@ def _differs(scrub: ScrubStatus | None) -> list[str]:
     return [f"{files} from the primary's until the next round, such as {scrub.pending[0]}"]
 
 
+def _passed_over(skipped: Sequence[Skipped]) -> list[str]:
+    if not skipped:
+        return []
+    return [f"the last round could not read {render.entries(len(skipped))}, such as {skipped[0].path}"]
+
+
 def _standby_of(job: Job, source: StatusReport, target: StatusReport | None) -> Standby | None:
     """The standby of a job, as its primary has recorded it."""
     here = [
@@ -102,10 +108,13 @@ def _job(job: Job, run: state.Run | None, now: datetime) -> JobStatus:
     standby = _standby_of(job, source, target) if source else None
     scrub = standby.scrub if standby else None
     differs = _differs(scrub)
-    if run and run.exit_code and not (run.error or differs):  # its primary is elsewhere, and knows more
+    if (
+        run and run.exit_code and not (run.error or differs or run.skipped)
+    ):  # its primary is elsewhere, and knows more
         said = f": {run.notes[-1]}" if run.notes else ""
         problems.append(f"the last round went through, with exit code {run.exit_code}{said}")
-    problems += [*_claims(standby), *differs]
+    skipped = tuple(Skipped(**entry) for entry in run.skipped) if run else ()
+    problems += [*_claims(standby), *differs, *_passed_over(skipped)]
     losses = tuple(Loss(**loss) for loss in run.losses) if run else ()
     lost = sum(loss.count for loss in losses)
     lag = replace(lag, bytes=moved, problem="; ".join(problems) or None, lost=lost, scrub=scrub)
@@ -114,7 +123,7 @@ def _job(job: Job, run: state.Run | None, now: datetime) -> JobStatus:
     turn = turns.runs(job.name)
     since = turn.since if turn else None
     return JobStatus(
-        job.name, source, target, good, lag, tuple(problems), losses, notes, since, code, failures
+        job.name, source, target, good, lag, tuple(problems), losses, notes, since, code, failures, skipped
     )
 
 

@@ -8,14 +8,14 @@ from snapsync import render
 from snapsync.errors import ExitCode
 from snapsync.jobs.config import Job
 from snapsync.jobs.reports import JobRun, Level
-from snapsync.reports.values import Loss
+from snapsync.reports.values import Loss, Skipped
 
 
 def outcome_of(job: Job, code: int, out: str, err: str, seconds: float) -> JobRun:
     """The result of a job whose process ended with this exit code and output."""
     where = (job.name, job.source, job.target)
     answer = _answer(out)
-    if code in (ExitCode.DONE, ExitCode.INTEGRITY) and "snapshot" in answer:
+    if code in (ExitCode.DONE, ExitCode.INTEGRITY, ExitCode.SKIPPED) and "snapshot" in answer:
         scrub = answer.get("scrub") or {}
         found = scrub.get("difference_count", 0)
         return JobRun(
@@ -29,7 +29,8 @@ def outcome_of(job: Job, code: int, out: str, err: str, seconds: float) -> JobRu
             notes=tuple(answer["recovered"]) + tuple(answer["notes"]),
             losses=tuple(Loss(**loss) for loss in answer["losses"]),
             differences=found,
-            advice=_differing(scrub) if found else "",
+            skipped=tuple(Skipped(**entry) for entry in answer.get("skipped", ())),
+            advice="\n".join([*_differing(scrub), *_passed_over(answer)]),
         )
     error = answer.get("error", {})
     last_words = err.strip().splitlines()[-1:] or [f"its process ended with {code}, and no word"]
@@ -39,11 +40,22 @@ def outcome_of(job: Job, code: int, out: str, err: str, seconds: float) -> JobRu
     return JobRun(*where, "failed", code, seconds, error=message, advice=error.get("advice", ""))
 
 
-def _differing(scrub: dict[str, Any]) -> str:
+def _differing(scrub: dict[str, Any]) -> list[str]:
     """A sentence about the files that a finished round found to differ."""
+    if not scrub.get("difference_count"):
+        return []
     files = render.count(scrub["difference_count"], "file is", "files are")
     shown = ", ".join(render.name(unlike["path"]) for unlike in scrub["differences"][:3])
-    return f"{files} not the same on both sides, and travel again with the next round: {shown}"
+    return [f"{files} not the same on both sides, and travel again with the next round: {shown}"]
+
+
+def _passed_over(answer: dict[str, Any]) -> list[str]:
+    """A sentence about what a finished round could not read."""
+    skipped = answer.get("skipped")
+    if not skipped:
+        return []
+    shown = ", ".join(render.name(entry["path"]) for entry in skipped[:3])
+    return [f"{render.entries(len(skipped))} could not be read, and later rounds try again: {shown}"]
 
 
 def _answer(out: str) -> dict[str, Any]:
@@ -58,6 +70,7 @@ def words(outcome: JobRun) -> Iterator[tuple[str, Level]]:
     """What a reader of the log needs beyond the summary, and how much it matters."""
     yield from ((note, "notice") for note in outcome.notes)
     yield from ((line.strip(), "warning") for line in render.losses(outcome.losses))
+    yield from ((line.strip(), "warning") for line in render.skipped(outcome.skipped))
     matters: Level = "warning" if outcome.error is None else "error"
     if outcome.error is not None:
         yield outcome.error, matters

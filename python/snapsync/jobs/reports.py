@@ -7,7 +7,7 @@ from typing import Literal
 from snapsync.record import Record
 from snapsync.reports.base import Report
 from snapsync.reports.snapshots import StatusReport
-from snapsync.reports.values import Lag, Loss
+from snapsync.reports.values import Lag, Loss, Skipped
 
 Level = Literal["error", "warning", "notice"]
 """How much a line of the log matters."""
@@ -20,7 +20,8 @@ class JobRun(Record):
     what would run it is due, or refused, and `why` says what makes it so.
 
     `exit_code` is that of its round, and `advice` goes with `error`; `snapshot`, `data_bytes`, `unchanged`
-    and `losses` are of a good one. One that found `differences` is done, with exit code 4.
+    and `losses` are of a good one. One that found `differences` is done, with exit code 4, and one that has
+    `skipped` what it could not read with 6.
     """
 
     job: str
@@ -39,6 +40,7 @@ class JobRun(Record):
     losses: tuple[Loss, ...] = ()
     differences: int = 0
     why: str = ""
+    skipped: tuple[Skipped, ...] = ()
 
 
 class RunReport(Report):
@@ -57,9 +59,10 @@ class JobStatus(Record):
     """The status of a job. `source` and `target` are None if they are on another machine or cannot be read.
 
     `good` is when its last good round began, and `notes` what that had to say; `losses` is what the standby
-    goes without. `problems` says what cannot be looked at, and how the last round failed. `running_since` is
-    when the round began that is under way. `exit_code` is that of its last round, None where it never ran,
-    and `failures` how many have failed since the last good one.
+    goes without, `skipped` what could not be read in that round. `problems` says what cannot be looked at,
+    and how the last round failed. `running_since` is when the round began that is under way. `exit_code` is
+    that of its last round, None where it never ran, and `failures` how many have failed since the last good
+    one.
     """
 
     job: str
@@ -73,6 +76,7 @@ class JobStatus(Record):
     running_since: datetime | None = None
     exit_code: int | None = None
     failures: int = 0
+    skipped: tuple[Skipped, ...] = ()
 
 
 class JobsReport(Report):

@@ -15,7 +15,7 @@ from typing import Any
 
 from snapsync import _native, render
 from snapsync._native import Location
-from snapsync.errors import IntegrityError, RefusedError, UsageError, told
+from snapsync.errors import ExitCode, IntegrityError, RefusedError, UsageError, told
 from snapsync.jobs import own
 from snapsync.jobs.config import Job, tree_of
 
@@ -27,9 +27,9 @@ _LONGEST_DELAY = 3600
 class Run:
     """The runs of one job. `good` is when the last good run began: the standby is what the primary was then.
 
-    `snapshot`, `data_bytes`, `seconds` and `notes` are of that run, `losses` is what the standby goes without
-    since then or an earlier one. `error` and `exit_code` are those of the last attempt: a round that went
-    through is good and has no error, also with exit code 4, for files that it found to differ. `failures` is
+    `snapshot`, `data_bytes`, `seconds`, `notes` and `skipped` are of that run, `losses` is what the standby
+    goes without since then or an earlier one. `error` and `exit_code` are those of the last attempt: a round that went
+    through is good and has no error, also with exit code 4, for files that it found to differ, or 6. `failures` is
     how many have failed since the last good one: it alone says how long a job waits, and what is told.
     `told` is when people were told of a failure that lasts, `warned` what they were warned of last.
     """
@@ -46,6 +46,7 @@ class Run:
     losses: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
     exit_code: int = 0
+    skipped: tuple[Mapping[str, Any], ...] = ()
     told: datetime | None = None
     warned: str | None = None
 
@@ -160,6 +161,7 @@ def succeeded(job: Job, at: datetime, report: Mapping[str, Any], exit_code: int)
         error=None,
         exit_code=exit_code,
         failures=0,
+        skipped=tuple(report.get("skipped", ())),
         losses=_losses(job, report),
         notes=(*report["recovered"], *report["notes"]),
         snapshot=str(report["snapshot"]["name"]),
@@ -285,7 +287,7 @@ def _run(known: dict[str, Any]) -> Run:
     moments: dict[str, Any] = {
         key: _moment(known[key]) for key in ("attempt", "good", "told") if known.get(key)
     }
-    lists: dict[str, Any] = {key: tuple(known[key]) for key in ("losses", "notes") if key in known}
+    lists: dict[str, Any] = {key: tuple(known[key]) for key in ("losses", "notes", "skipped") if key in known}
     names = {field.name for field in fields(Run)}
     run = Run(**{key: value for key, value in known.items() if key in names} | moments | lists)
     if not (isinstance(run.failures, int) and isinstance(run.exit_code, int)):

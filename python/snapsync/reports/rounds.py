@@ -9,6 +9,7 @@ from snapsync.reports.values import (
     Loss,
     PlannedChange,
     Scrubbed,
+    Skipped,
     Snapshot,
     VolumeInfo,
 )
@@ -21,7 +22,8 @@ class SyncReport(Report):
     was cut; the tree holds `tree_bytes` in `tree_entries`. With `unchanged` the standby's tree was not
     written. What was changed there by hand, and discarded, is in the snapshot `set_aside`; so is what a copy
     held that was adopted, if any of it is gone or was changed. `scrub` is what was read again, None from an
-    older snapsync. What the other end of a round has told, and this one could not see, is named in `claimed`.
+    older snapsync. `skipped` could not be read, and is as it was before. What the other end of a
+    round has told, and this one could not see, is named in `claimed`.
     """
 
     verb = "sync"
@@ -44,6 +46,7 @@ class SyncReport(Report):
     seconds: float
     scrub: Scrubbed | None = None
     claimed: Claimed | None = None
+    skipped: tuple[Skipped, ...] = ()
 
 
 class PlanReport(Report):

@@ -9,6 +9,7 @@ from snapsync.reports.values import (
     Lag,
     Part,
     Replaced,
+    Skipped,
     Snapshot,
     Standby,
     Unfinished,
@@ -18,13 +19,14 @@ from snapsync.reports.values import (
 
 
 class SnapshotReport(Report):
-    """A snapshot that was taken."""
+    """A snapshot that was taken. What is `skipped` could not be read, and is as it was before."""
 
     verb = "snapshot"
     volume: VolumeInfo
     snapshot: Snapshot
     notes: tuple[str, ...]
     seconds: float
+    skipped: tuple[Skipped, ...] = ()
 
 
 class ListReport(Report):

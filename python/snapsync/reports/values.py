@@ -141,6 +141,13 @@ class PlannedChange(Record):
     data_bytes: int
 
 
+class Skipped(Record):
+    """Something that could not be read, and why: it is as in the snapshot before, or absent if it is new."""
+
+    path: str
+    why: str
+
+
 class Difference(Record):
     """One difference that verify found: at which path, in what, and the value on each side."""
 

@@ -64,8 +64,10 @@ pub fn changes(
         }
         monitor.check()?;
         look.shares.start_chunk();
-        let rows: Vec<Result<Vec<Row>>> =
-            chunk.par_iter().map(|(pair, anchor)| look.changes(pair, *anchor)).collect();
+        let rows: Vec<Result<Vec<Row>>> = chunk
+            .par_iter()
+            .map(|(pair, anchor)| noted(monitor, pair, look.changes(pair, *anchor)))
+            .collect();
         for rows in rows {
             for Row { mut change, layout } in unread.take(rows)?.unwrap_or_default() {
                 if let Some(layout) = layout {
@@ -75,6 +77,11 @@ pub fn changes(
             }
         }
     }
+}
+
+/// Remembers whose data could not be read.
+fn noted<T>(monitor: &Monitor, pair: &Pair, result: Result<T>) -> Result<T> {
+    result.inspect_err(|error| monitor.note_unread(pair.ino(), error))
 }
 
 fn references(look: &pair::Look<'_>) -> Result<Vec<Change>> {

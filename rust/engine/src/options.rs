@@ -24,6 +24,9 @@ pub struct Options {
     /// Skips the check for free space.
     #[serde(default)]
     pub no_space_check: bool,
+    /// Passes over what cannot be read.
+    #[serde(default)]
+    pub keep_going: bool,
     /// The subset that is replicated from now on; by default it stays as it was.
     pub exclude: Vec<String>,
     pub include: Vec<String>,

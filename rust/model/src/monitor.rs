@@ -2,8 +2,11 @@
 
 use crate::error::{Error, Result};
 use crate::mutex::locked;
+use crate::path::RelPath;
 use crate::printable::printable;
+use crate::skipped::Skipped;
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 
@@ -101,6 +104,11 @@ pub struct Monitor {
     missed: Mutex<Vec<Stage>>,
     notes: Mutex<Vec<String>>,
     counters: Mutex<Counters>,
+    /// Whether what cannot be read is passed over now.
+    passes_over: AtomicBool,
+    skipped: Mutex<BTreeSet<Skipped>>,
+    /// Inodes whose data could not be read, and the reasons, while that is passed over.
+    unread: Mutex<BTreeMap<u64, String>>,
 }
 
 impl Monitor {
@@ -152,6 +160,51 @@ impl Monitor {
         if !notes.contains(&note) {
             notes.push(note);
         }
+    }
+
+    /// Does something that passes over what cannot be read, where that is asked for.
+    pub fn passing_over<T>(&self, is_asked: bool, work: impl FnOnce() -> T) -> T {
+        self.passes_over.store(is_asked, Relaxed);
+        let done = work();
+        self.passes_over.store(false, Relaxed);
+        done
+    }
+
+    pub fn passes_over(&self) -> bool {
+        self.passes_over.load(Relaxed)
+    }
+
+    /// Passes over an entry that cannot be read. Fails with every other error, and where nothing is to be
+    /// passed over.
+    pub fn skip(&self, path: &RelPath, error: Error) -> Result<()> {
+        if !self.passes_over() || !error.is_unreadable() || path.is_root() {
+            return Err(error);
+        }
+        locked(&self.skipped).insert(Skipped::new(path, &error));
+        Ok(())
+    }
+
+    /// Remembers a file whose data cannot be read, if that is to be passed over. Whoever reads fails all the
+    /// same, and what he read is of no use: it is read again without that file.
+    pub fn note_unread(&self, ino: u64, error: &Error) {
+        if self.passes_over() && error.is_unreadable() {
+            locked(&self.unread).insert(ino, error.sentence());
+        }
+    }
+
+    /// The files that were remembered so since the last call.
+    pub fn take_unread(&self) -> BTreeMap<u64, String> {
+        std::mem::take(&mut *locked(&self.unread))
+    }
+
+    /// Lists a file whose data was passed over.
+    pub fn list_skipped(&self, path: String, why: String) {
+        locked(&self.skipped).insert(Skipped { path, why });
+    }
+
+    /// What was passed over since the last call, by path.
+    pub fn take_skipped(&self) -> Vec<Skipped> {
+        std::mem::take(&mut *locked(&self.skipped)).into_iter().collect()
     }
 
     /// The notes in a stable order, whatever the threads did.

@@ -23,6 +23,11 @@ impl Restless {
         }
     }
 
+    /// Nothing more of this inode is read.
+    pub fn leave_out(&self, ino: u64) {
+        locked(&self.0).insert(ino);
+    }
+
     pub fn has(&self, ino: u64) -> bool {
         locked(&self.0).contains(&ino)
     }

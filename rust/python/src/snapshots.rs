@@ -21,18 +21,19 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
 }
 
 #[pyfunction]
-#[pyo3(signature = (volume, *, name=None, hooks, jobs=0, progress=None))]
+#[pyo3(signature = (volume, *, name=None, hooks, keep_going=false, jobs=0, progress=None))]
 fn snapshot(
     py: Python<'_>,
     volume: PathBuf,
     name: Option<String>,
     hooks: &Bound<'_, PyDict>,
+    keep_going: bool,
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
     let hooks: Hooks = read(hooks)?;
     watched(py, progress, move |monitor| {
-        with_jobs(jobs, || snapsync_engine::snapshot(&volume, name, &hooks, monitor))
+        with_jobs(jobs, || snapsync_engine::snapshot(&volume, name, &hooks, keep_going, monitor))
     })
 }
 

@@ -286,7 +286,18 @@ impl Reader<'_> {
     /// The value, or None for a file that cannot be read or is left out.
     fn take<T>(&self, ino: u64, result: Result<T>) -> Result<Option<T>> {
         match self.from.restless {
-            Some(restless) => Ok(self.unread.take(restless.take(ino, result))?.flatten()),
+            Some(restless) => {
+                let result = restless.take(ino, result);
+                if let Err(error) = &result
+                    && error.is_unreadable()
+                    && self.monitor.passes_over()
+                {
+                    self.monitor.note_unread(ino, error);
+                    restless.leave_out(ino);
+                    return Ok(None);
+                }
+                Ok(self.unread.take(result)?.flatten())
+            }
             None => self.unread.take(result),
         }
     }

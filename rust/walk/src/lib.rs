@@ -2,6 +2,7 @@
 
 mod details;
 mod foreign;
+mod hidden;
 mod left_out;
 mod listing;
 mod moves;
@@ -16,6 +17,7 @@ mod tree;
 
 pub use details::{details_of, details_of_open, layout_of};
 pub use foreign::{locked_away, note_mounts, note_stores};
+pub use hidden::Hidden;
 pub use left_out::left_out;
 pub use listing::{Listing, Recorder};
 pub use moves::Moves;
@@ -23,4 +25,4 @@ pub use names::{STORE, is_too_long};
 pub use relabel::relabel_by_path;
 pub use search::{candidates, is_as_in};
 pub use subset::Matcher;
-pub use tree::{Flush, Tree};
+pub use tree::{Flush, Remembered, Tree};

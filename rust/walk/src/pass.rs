@@ -1,6 +1,7 @@
 //! One walk over a tree, and further passes over the directories that changed meanwhile.
 
 use crate::foreign::{SOME, locked_away};
+use crate::hidden::Hidden;
 use crate::listing::{Listing, Recorder};
 use crate::moves::{self, Read};
 use crate::names::{STORE, is_too_long};
@@ -35,8 +36,10 @@ pub(crate) struct Walk<'a> {
     pub(crate) directories: Mutex<Directories>,
     /// Entries on other file systems.
     pub(crate) foreign: Mutex<Vec<RelPath>>,
-    /// Those of them that are mount points.
-    pub(crate) hidden: Mutex<HashSet<Link>>,
+    /// What could not be looked at: what is under a mount, or cannot be read and is passed over.
+    pub(crate) hidden: Mutex<Hidden>,
+    /// Whether what cannot be read may be passed over.
+    pub(crate) may_skip: bool,
     /// Stores below the root.
     pub(crate) stores: Mutex<Vec<RelPath>>,
     /// The store of the root itself, which the owner of the root may have renamed meanwhile.
@@ -55,6 +58,7 @@ impl<'a> Walk<'a> {
         root: &'a Root,
         top: Stat,
         matcher: Matcher,
+        may_skip: bool,
         monitor: &'a Monitor,
     ) -> Result<Walk<'a>> {
         let walk = Walk {
@@ -69,6 +73,7 @@ impl<'a> Walk<'a> {
             directories: Mutex::default(),
             foreign: Mutex::default(),
             hidden: Mutex::default(),
+            may_skip,
             stores: Mutex::default(),
             held: root.held(),
             too_long: Mutex::default(),
@@ -160,9 +165,31 @@ impl Walk<'_> {
                 }
             }
         });
-        if let Err(error) = result.or_else(|error| self.unread.note(error)) {
+        if let Err(error) = result.or_else(|error| self.skip_directory(ino, path, error)) {
             locked(&self.failed).get_or_insert(error);
         }
+    }
+
+    /// Passes over a directory that cannot be read, if that may be.
+    fn skip_directory(&self, ino: u64, path: &RelPath, error: Error) -> Result<()> {
+        if !self.may_skip || path.is_root() {
+            return self.unread.note(error);
+        }
+        self.monitor.skip(path, error).or_else(|error| self.unread.note(error))?;
+        locked(&self.hidden).directories.insert(ino, 0);
+        Ok(())
+    }
+
+    /// The same for an entry whose attributes cannot be read.
+    fn skip_entry(&self, parent: u64, name: Vec<u8>, path: &RelPath, error: Error) -> Result<()> {
+        if !self.may_skip {
+            return self.unread.note(error);
+        }
+        self.monitor.skip(&path.join(&name)?, error).or_else(|error| self.unread.note(error))?;
+        let mut hidden = locked(&self.hidden);
+        hidden.unreadable += 1;
+        hidden.links.insert(Link { parent, name: name.into() });
+        Ok(())
     }
 
     /// Records a directory before it is read; None if it was read already, or is another directory by now.
@@ -200,8 +227,12 @@ impl Walk<'_> {
                 self.store(path, entry.is_dir)?;
                 continue;
             }
-            let entry = self.unread.take(self.entry(dir, ino, entry, path))?;
-            let Some((inode, begins_encrypted)) = entry.flatten() else { continue };
+            let name = entry.name.clone();
+            let entry = match self.entry(dir, ino, entry, path) {
+                Err(error) => self.skip_entry(ino, name.to_vec(), path, error).map(|()| None)?,
+                Ok(entry) => entry,
+            };
+            let Some((inode, begins_encrypted)) = entry else { continue };
             if let (Kind::Directory, [link]) = (inode.kind, &inode.links[..]) {
                 let (dir, path) = (dir.clone(), path.join(&link.name)?);
                 if begins_encrypted && !is_encrypted {
@@ -266,7 +297,7 @@ impl Walk<'_> {
         if elsewhere || stat.mount != self.top.mount {
             locked(&self.foreign).push(path.join(&entry.name)?);
             if stat.mount != self.top.mount {
-                locked(&self.hidden).insert(Link { parent, name: entry.name });
+                locked(&self.hidden).links.insert(Link { parent, name: entry.name });
             }
             return Ok(None);
         }

@@ -2,6 +2,7 @@
 
 use crate::details::{details_of, details_of_open, layout_of};
 use crate::foreign::{note_encrypted, note_foreign, note_mounts, note_stores, note_too_long};
+use crate::hidden::Hidden;
 use crate::listing::Listing;
 use crate::moves::{Moves, Passes};
 use crate::pass::Walk;
@@ -12,7 +13,7 @@ use snapsync_model::{
     Owners, RelPath, Result, Side, Subset, unlocked,
 };
 use snapsync_sys::{FileSystem, Root, Stat, btrfs, stat_at, sync_filesystem};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -84,16 +85,31 @@ impl Pinned {
     }
 }
 
-/// What was remembered about entries hidden by mounts, except those that are no longer under one: the walk
-/// has met them.
-fn under_mounts(
-    hidden: &HashSet<Link>,
+/// Tells what was known of entries that nobody can look at now; the directories are those that were met.
+pub type Remembered<'a> = dyn Fn(&Hidden, &Directories) -> Result<Vec<Inode>> + 'a;
+
+/// What was remembered about hidden entries, except those that are no longer there: the walk has met them.
+fn under_hidden(
+    hidden: &Hidden,
+    inodes: &Listing,
     directories: &Directories,
-    remembered: &dyn Fn(&HashSet<Link>) -> Result<Vec<Inode>>,
+    remembered: &Remembered<'_>,
 ) -> Result<Vec<Inode>> {
-    let mut kept = if hidden.is_empty() { Vec::new() } else { remembered(hidden)? };
+    let mut kept = if hidden.is_empty() { Vec::new() } else { remembered(hidden, directories)? };
     kept.retain(|inode| inode.kind != Kind::Directory || !directories.contains(inode.ino));
-    Ok(kept)
+    // Its number may be that of another file by now, or it has other names too.
+    let numbers = kept.iter().map(|inode| inode.ino).collect();
+    let met: HashMap<u64, Inode> =
+        inodes.pick(&numbers)?.into_iter().map(|inode| (inode.ino, inode)).collect();
+    let with_names_of = |old: Inode| match met.get(&old.ino) {
+        None => Some(old),
+        Some(now) if (now.generation, now.kind) != (old.generation, old.kind) => None,
+        Some(now) => {
+            let links = old.links.into_iter().filter(|link| !now.links.contains(link)).collect();
+            Some(Inode { links, ..now.clone() })
+        }
+    };
+    Ok(kept.into_iter().filter_map(with_names_of).filter(|inode| !inode.links.is_empty()).collect())
 }
 
 impl Tree {
@@ -106,30 +122,32 @@ impl Tree {
 
     /// The same for a directory that is open.
     pub fn of(root: Root, subset: &Subset, monitor: &Monitor) -> Result<Tree> {
-        Tree::walk_in(root, subset, monitor, &|_| Ok(Vec::new()))
+        Tree::walk_in(root, subset, false, monitor, &|_, _| Ok(Vec::new()))
     }
 
     /// The same for a snapshot in a store.
     pub fn of_snapshot(root: Root, subset: &Subset, monitor: &Monitor) -> Result<Tree> {
-        Tree::seen_in(root, Flush::Done, subset, monitor, &|_| Ok(Vec::new()))
+        Tree::seen_in(root, Flush::Done, (subset, false), monitor, &|_, _| Ok(Vec::new()))
     }
 
-    /// `remembered` returns what was known of the entries that mounts hide; they are assumed to be unchanged.
+    /// `remembered` returns what was known of the entries that mounts hide, and with `may_skip` of those
+    /// that cannot be read; they are assumed to be unchanged.
     pub fn walk_in(
         root: Root,
         subset: &Subset,
+        may_skip: bool,
         monitor: &Monitor,
-        remembered: &dyn Fn(&HashSet<Link>) -> Result<Vec<Inode>>,
+        remembered: &Remembered<'_>,
     ) -> Result<Tree> {
-        Tree::seen_in(root, Flush::Due, subset, monitor, remembered)
+        Tree::seen_in(root, Flush::Due, (subset, may_skip), monitor, remembered)
     }
 
     fn seen_in(
         root: Root,
         flush: Flush,
-        subset: &Subset,
+        (subset, may_skip): (&Subset, bool),
         monitor: &Monitor,
-        remembered: &dyn Fn(&HashSet<Link>) -> Result<Vec<Inode>>,
+        remembered: &Remembered<'_>,
     ) -> Result<Tree> {
         let root = root.knowing_ways();
         let path = root.path();
@@ -142,7 +160,7 @@ impl Tree {
                 return Ok(tree);
             }
         }
-        let mut walk = Walk::begin(&root, top, Matcher::new(subset)?, monitor)?;
+        let mut walk = Walk::begin(&root, top, Matcher::new(subset)?, may_skip, monitor)?;
         let (inodes, is_restless) = if pinned.is_some() {
             // Nothing moves in it.
             (vec![walk.taken()?], false)
@@ -154,7 +172,12 @@ impl Tree {
         foreign.sort_unstable();
         foreign.dedup();
         let too_long = unlocked(walk.too_long);
-        let is_whole = foreign.is_empty() && subset.is_everything() && !is_restless && too_long.is_empty();
+        let mut hidden = unlocked(walk.hidden);
+        let is_whole = foreign.is_empty()
+            && !hidden.has_unreadable()
+            && subset.is_everything()
+            && !is_restless
+            && too_long.is_empty();
         note_too_long(too_long, monitor);
         if root.is_bare() {
             note_mounts(root.mounts(), &walk.matcher, monitor)?;
@@ -168,7 +191,10 @@ impl Tree {
                 Passes { root: &root, read: &read, listings, is_restless }.joined(&mut directories)?
             }
         };
-        let kept = under_mounts(&unlocked(walk.hidden), &directories, remembered)?;
+        for directory in inodes.pick(&hidden.directories.keys().copied().collect())? {
+            hidden.directories.insert(directory.ino, directory.generation);
+        }
+        let kept = under_hidden(&hidden, &inodes, &directories, remembered)?;
         note_foreign(foreign, kept.len(), monitor);
         let inodes = if kept.is_empty() { inodes } else { inodes.with(kept, &mut directories)? };
         let directories = Arc::new(directories);

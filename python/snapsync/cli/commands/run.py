@@ -279,7 +279,7 @@ def _line(job: "JobRun") -> str:
         return f"failed with exit code {job.exit_code}"
     moved = "nothing changed" if job.unchanged else f"moved {render.size(job.data_bytes or 0)}"
     differ = f", {render.count(job.differences, 'file differs', 'files differ')}" if job.differences else ""
+    unread = f", {render.entries(len(job.skipped))} not read" if job.skipped else ""
     lost = f", with losses in {render.entries(sum(loss.count for loss in job.losses))}" if job.losses else ""
-    return (
-        f"snapshot {render.name(job.snapshot or '')}, {moved}{differ}, in {render.seconds(job.seconds)}{lost}"
-    )
+    what = f"{moved}{differ}{unread}"
+    return f"snapshot {render.name(job.snapshot or '')}, {what}, in {render.seconds(job.seconds)}{lost}"

@@ -26,15 +26,19 @@ def snapshot(
 
     --before-snapshot and --after-snapshot run commands around it, which make what writes there stand still
     and let it go on; the second one runs whatever happened in between.
+
+    What cannot be read fails it. With --keep-going that is listed, and is in the snapshot as in the one
+    before, or absent if it is new; the exit code is 6.
     """
     with output.progress() as progress:
         report = snapshots.snapshot(volume, name, progress=progress, **options)
     output.notes(report.notes)
     output.summary(report, _summary(report))
-    return ExitCode.DONE
+    return ExitCode.SKIPPED if report.skipped else ExitCode.DONE
 
 
 def _summary(report: SnapshotReport) -> Iterator[str]:
     taken = render.snapshot(report.snapshot)
     path = render.name(report.volume.path)
     yield f"{taken} of {path}, in {render.seconds(report.seconds)}"
+    yield from render.skipped(report.skipped)

@@ -158,6 +158,8 @@ def _jobs(jobs: "Iterable[JobStatus]") -> Iterator[str]:
         for loss in job.losses:
             times = f"{render.count(loss.count, 'time')}, for example {render.name(loss.example)}"
             yield f"  lost       {render.name(loss.what)}: {times}"
+        for entry in job.skipped:
+            yield f"  unread     {render.name(entry.path)}: {render.name(entry.why)}"
         for note in job.notes:
             yield f"  note       {render.name(note)}"
 

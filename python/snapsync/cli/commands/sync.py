@@ -69,6 +69,8 @@ def sync(
 
     One round: snapshot SOURCE, apply its changes to TARGET, snapshot TARGET. The first round restores the
     whole tree. What an interrupted run left is healed first: TARGET holds the old snapshot or the new one.
+    What cannot be read fails it. With --keep-going that stays on TARGET as it was, is listed and tried again
+    later, and the exit code is 6; with --strict as well the round is refused.
 
     Patterns are SOURCE's and kept for later rounds, to whichever TARGET. Given again, they take the place of
     all that were kept; what they leave out from then on is deleted from every standby of SOURCE at its next
@@ -107,7 +109,9 @@ def _sync(output: Output, source: str, target: str, progress_to: int | None, opt
         output.note(f"{what} is kept as {render.snapshot(report.set_aside)}")
     output.summary(report, round_summary(report))
     differs = report.scrub and report.scrub.difference_count
-    return ExitCode.INTEGRITY if differs else ExitCode.DONE
+    if differs:
+        return ExitCode.INTEGRITY
+    return ExitCode.SKIPPED if report.skipped else ExitCode.DONE
 
 
 def _progress(output: Output, to: int | None) -> "AbstractContextManager[Progress | None]":

@@ -118,7 +118,8 @@ Exit codes:
   2  the command makes no sense as given
   3  refused, to protect data
   4  integrity: verify found differences, or something is damaged
-  5  interrupted; the next command picks up from there"""
+  5  interrupted; the next command picks up from there
+  6  done with --keep-going, but for what could not be read and is listed"""
 
 
 def snapsync(

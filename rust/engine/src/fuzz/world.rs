@@ -365,7 +365,7 @@ fn bring(source: &Path, target: &Path, name: &str) -> SnapshotInfo {
 }
 
 fn take(volume: &Path, name: &str) -> SnapshotInfo {
-    let taken = snapshot(volume, Some(name.to_owned()), &Hooks::default(), &Monitor::default());
+    let taken = snapshot(volume, Some(name.to_owned()), &Hooks::default(), false, &Monitor::default());
     taken.expect("a snapshot can be taken").snapshot
 }
 

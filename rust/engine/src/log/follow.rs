@@ -310,6 +310,7 @@ impl Following<'_> {
             changes: counts,
             data_bytes: counts.data_bytes,
             kept_bytes: report.kept,
+            skipped: Vec::new(),
             tree_bytes: snapshot.bytes.unwrap_or(0),
             tree_entries: snapshot.entries.unwrap_or(0),
             snapshot,

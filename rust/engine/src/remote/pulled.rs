@@ -10,7 +10,7 @@ use crate::round::steps::State;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use snapsync_apply::Loss;
-use snapsync_model::{Counters, Counts, Error, Monitor, Result, SnapshotInfo, VolumeInfo};
+use snapsync_model::{Counters, Counts, Error, Monitor, Result, Skipped, SnapshotInfo, VolumeInfo};
 use std::path::Path;
 use std::time::Instant;
 use uuid::Uuid;
@@ -43,6 +43,8 @@ struct Told {
     primary: VolumeInfo,
     #[serde(default)]
     notes: Vec<String>,
+    #[serde(default)]
+    skipped: Vec<Skipped>,
     #[serde(default)]
     recovered: Vec<String>,
     #[serde(default)]
@@ -104,13 +106,14 @@ impl Pulled<'_> {
             tree_entries: snapshot.entries.unwrap_or(0),
             snapshot,
             losses,
+            skipped: told.skipped,
             notes,
             recovered,
             pruned,
             scrub: told.scrub.bounded(),
             counters: told.counters,
             seconds: self.started.elapsed().as_secs_f64(),
-            claimed: Some(Claimed { by: host, what: vec!["counters", "primary", "scrub"] }),
+            claimed: Some(Claimed { by: host, what: vec!["counters", "primary", "scrub", "skipped"] }),
         })
     }
 }

@@ -5,7 +5,7 @@ use crate::report::history::ShownPath;
 use serde::{Deserialize, Serialize, Serializer};
 use snapsync_apply::Loss;
 use snapsync_model::{
-    Attributes, Change, Counters, Guarded, Kind, Result, SnapshotInfo, VolumeInfo, path_as_json,
+    Attributes, Change, Counters, Guarded, Kind, Result, Skipped, SnapshotInfo, VolumeInfo, path_as_json,
 };
 use snapsync_snapshot::Scrub;
 use std::path::PathBuf;
@@ -25,6 +25,8 @@ pub struct Synced {
     pub tree_bytes: u64,
     pub tree_entries: u64,
     pub losses: Vec<Loss>,
+    /// What could not be read, and is as it was before.
+    pub skipped: Vec<Skipped>,
     pub notes: Vec<String>,
     pub recovered: Vec<String>,
     /// The snapshot that keeps changes made to the standby by hand.

@@ -3,7 +3,7 @@
 use crate::report::checks::Changes;
 use serde::{Deserialize, Serialize, Serializer};
 use snapsync_apply::Loss;
-use snapsync_model::{Counters, SnapshotInfo, VolumeInfo, path_as_json};
+use snapsync_model::{Counters, Skipped, SnapshotInfo, VolumeInfo, path_as_json};
 use snapsync_snapshot::{Alone, CloneRecord};
 use std::path::PathBuf;
 use uuid::Uuid;
@@ -13,6 +13,7 @@ pub struct Taken {
     pub verb: &'static str,
     pub volume: VolumeInfo,
     pub snapshot: SnapshotInfo,
+    pub skipped: Vec<Skipped>,
     pub notes: Vec<String>,
     pub seconds: f64,
 }

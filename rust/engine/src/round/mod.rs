@@ -10,6 +10,7 @@ pub(crate) mod guard;
 mod held;
 pub(crate) mod known;
 mod noted;
+mod passed_over;
 mod passes;
 mod passing;
 pub(crate) mod plan;

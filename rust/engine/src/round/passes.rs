@@ -34,6 +34,8 @@ pub(super) struct Passes {
     elusive: Elusive,
     /// Those that were given up, by name.
     kept: BTreeSet<String>,
+    /// Those whose data could not be read.
+    unread: BTreeSet<u64>,
 }
 
 /// Files that a pass has left out.
@@ -54,8 +56,8 @@ impl LeftOut {
 
 impl Passes {
     pub(super) fn new(standby: Uuid, staged: Option<String>) -> Passes {
-        let (restless, elusive, kept) = Default::default();
-        Passes { standby, staged, done: 0, restless, moved: None, elusive, kept }
+        let (restless, elusive, kept, unread) = Default::default();
+        Passes { standby, staged, done: 0, restless, moved: None, elusive, kept, unread }
     }
 
     /// Before the first pass: a snapshot whose transfer was cut is not what the tree holds any more.
@@ -144,6 +146,39 @@ impl Passes {
         }
         if self.moved.is_some() || self.done >= STEADY || is_stuck {
             primary.read_as_it_is(snapshot, self.moved.get_or_insert_default().clone());
+        }
+        Ok(())
+    }
+
+    /// After a pass in which the data of some files could not be read: the snapshot has them as `base`.
+    pub(super) fn pass_over(
+        &mut self,
+        primary: &mut Primary,
+        snapshot: &mut SnapshotInfo,
+        base: Option<&SnapshotInfo>,
+        unread: BTreeMap<u64, String>,
+        monitor: &Monitor,
+    ) -> Result<()> {
+        let show = primary.path().display().to_string();
+        if !self.is_own(primary, snapshot) || unread.keys().all(|ino| self.unread.contains(ino)) {
+            let whys: Vec<&str> = unread.values().map(String::as_str).collect();
+            return Err(Error::failed(
+                format!(
+                    "snapshot {} of {show} holds what cannot be read: {}",
+                    snapshot.name,
+                    whys.join("; ")
+                ),
+                "--keep-going cannot leave it out of this snapshot: make it readable, or leave it out with \
+                 --exclude",
+            ));
+        }
+        let primary = primary.hold(LONG, monitor)?;
+        let files: BTreeSet<u64> = unread.keys().copied().collect();
+        self.unread.extend(&files);
+        let paths = named(&*primary.open_snapshot(snapshot, monitor)?, &files)?;
+        primary.pass_over(snapshot, &files, base, monitor)?;
+        for (ino, why) in unread {
+            monitor.list_skipped(paths.get(&ino).cloned().unwrap_or_default(), why);
         }
         Ok(())
     }

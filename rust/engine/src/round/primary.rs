@@ -15,6 +15,7 @@ use crate::round::brought::{is_the_same, together};
 use crate::round::commands;
 use crate::round::guard;
 use crate::round::held::{LONG, Primary, SHORT};
+use crate::round::passed_over;
 use crate::round::passes::{LeftOut, Passes};
 use crate::round::rights::{Rights, may_undo};
 use crate::round::sizes::{note_emptied, note_size, without};
@@ -237,7 +238,10 @@ impl Driver<'_> {
         let none = Hooks::default();
         let hooks = if self.taken.is_some() { &none } else { &self.options.hooks };
         let around = hooks::around(primary, hooks, self.monitor)?;
-        let snapshot = self.rights.take(primary, &state, request, &around, self.monitor)?;
+        let (rights, monitor) = (self.rights, self.monitor);
+        let take = || rights.take(primary, &state, request, &around, monitor);
+        let snapshot = monitor.passing_over(passed_over::may_be(self.options), take);
+        let snapshot = snapshot.map_err(|error| passed_over::refused_if_strict(self.options, error))?;
         let brought = self.bring_or_undo(&state, base.as_ref(), snapshot, Some(before))?;
         if !self.rights.only_reads {
             // The snapshot has read them and stays.
@@ -365,7 +369,16 @@ impl Driver<'_> {
         let mut passes = Passes::new(standby, pending.map(|pending| pending.manifest));
         passes.begin(&mut self.primary, &mut snapshot, monitor)?;
         loop {
-            let staged = self.stage(base, &mut snapshot, &mut passes)?;
+            let is_asked = passed_over::may_be(self.options);
+            let staged = monitor.passing_over(is_asked, || self.stage(base, &mut snapshot, &mut passes));
+            let unread = monitor.take_unread();
+            if !unread.is_empty() {
+                drop(staged);
+                self.unlike.retain(|ino| !unread.contains_key(ino));
+                passes.pass_over(&mut self.primary, &mut snapshot, base, unread, monitor)?;
+                continue;
+            }
+            let staged = staged.map_err(|error| passed_over::refused_if_strict(self.options, error))?;
             let Staged { sides, restless, .. } = &staged;
             if restless.is_empty() {
                 passes.tell(&*sides.target, monitor)?;
@@ -395,6 +408,7 @@ impl Driver<'_> {
         let base = held.as_ref().or(base);
         let (manifest, header) = (outgoing.manifest(), header(primary, base, snapshot));
         let restless = primary.is_light().then(Restless::default);
+        let unread = passed_over::may_be(self.options).then(Restless::default);
         let counts = match &restless {
             Some(restless) => sides.write_what_is_still(restless, &manifest, &header, monitor)?,
             None => sides.write_manifest(&manifest, &header, monitor)?,
@@ -439,7 +453,7 @@ impl Driver<'_> {
             manifest: &manifest,
             side: &*sides.target,
             held: &begun.held,
-            restless: restless.as_ref(),
+            restless: restless.as_ref().or(unread.as_ref()),
             seed,
         };
         self.standby.transfer(data)?;
@@ -529,6 +543,7 @@ impl Driver<'_> {
             tree_entries: snapshot.entries.unwrap_or(0),
             snapshot,
             losses: together(earlier.losses, begun.losses),
+            skipped: self.monitor.take_skipped(),
             notes: self.monitor.take_notes(),
             recovered,
             pruned,

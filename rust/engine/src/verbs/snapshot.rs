@@ -13,8 +13,15 @@ use std::path::Path;
 use std::time::Instant;
 use uuid::Uuid;
 
-/// Takes a snapshot, with `hooks` around it; a directory without a store becomes a primary.
-pub fn snapshot(path: &Path, name: Option<String>, hooks: &Hooks, monitor: &Monitor) -> Result<Taken> {
+/// Takes a snapshot, with `hooks` around it; a directory without a store becomes a primary. `keep_going`
+/// passes over what cannot be read.
+pub fn snapshot(
+    path: &Path,
+    name: Option<String>,
+    hooks: &Hooks,
+    keep_going: bool,
+    monitor: &Monitor,
+) -> Result<Taken> {
     let started = Instant::now();
     let root = open_directory(path)?;
     let found = Volume::find_in(root.again()?)?;
@@ -36,11 +43,13 @@ pub fn snapshot(path: &Path, name: Option<String>, hooks: &Hooks, monitor: &Moni
         monitor.note(done);
     }
     let around = commands::around(&volume, hooks, monitor)?;
-    let snapshot = volume.take_around(Request::New { name, subset: None }, &around, monitor)?;
+    let request = Request::New { name, subset: None };
+    let snapshot = monitor.passing_over(keep_going, || volume.take_around(request, &around, monitor))?;
     Ok(Taken {
         verb: "snapshot",
         volume: volume.info(),
         snapshot,
+        skipped: monitor.take_skipped(),
         notes: monitor.take_notes(),
         seconds: started.elapsed().as_secs_f64(),
     })

@@ -9,11 +9,14 @@ use crate::pool::{hidden, scan};
 use crate::store::steady::UNSETTLED;
 use rayon::prelude::*;
 use snapsync_manifest::{NextTable, Table, TableView, gone, is_gone};
-use snapsync_model::{Context, Directories, Inode, Kind, Link, Monitor, RelPath, Result, Subset};
+use snapsync_model::{
+    Context, Directories, Error, Inode, Kind, Monitor, RelPath, Result, Subset, locked, unlocked,
+};
 use snapsync_sys::{Root, Spot, sync_filesystem};
-use snapsync_walk::{Listing, Moves, Tree, relabel_by_path};
+use snapsync_walk::{Hidden, Listing, Moves, Tree, relabel_by_path};
 use std::collections::{BTreeSet, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// The number of batches of a table that are in memory at a time.
 const SIDE_BY_SIDE: usize = 8;
@@ -62,8 +65,17 @@ fn take_on(
     {
         return Ok(counts);
     }
-    let remembered = |hidden: &HashSet<Link>| hidden::rows(last.as_ref(), hidden);
-    let mut tree = Tree::walk_in(root, subset, monitor, &remembered)?;
+    let assumed = Mutex::new(Assumed::default());
+    let remembered = |hidden: &Hidden, met: &Directories| {
+        let rows = hidden::rows(last.as_ref(), hidden, met)?;
+        let mut assumed = locked(&assumed);
+        assumed.directories.extend(hidden.directories.keys());
+        assumed.rows.extend(rows.iter().map(|row| row.ino));
+        Ok(rows)
+    };
+    // Where numbers say nothing, what is in such a directory is not known again.
+    let may_skip = monitor.passes_over() && ground.is_numbered;
+    let mut tree = Tree::walk_in(root, subset, may_skip, monitor, &remembered)?;
     if let Some((_, dir)) = newest.filter(|_| !ground.is_numbered) {
         relabel_by_path(&PoolSnapshot::open(dir, store.pool(), store.filesystem, None)?, &mut tree)?;
     }
@@ -74,6 +86,8 @@ fn take_on(
         directories: &directories,
         moves: moves.as_ref(),
         kept: AtomicU64::new(0),
+        assumed: unlocked(assumed),
+        has_skipped: AtomicBool::new(false),
         settled_before: last
             .as_ref()
             .map_or(i64::MAX, |last| ground.settled_before(last.info(), store, monitor)),
@@ -84,10 +98,19 @@ fn take_on(
     take.objects.unread.finish()?;
     take.objects.finish()?;
     take.note_kept();
-    let is_sure = !take.objects.has_lost_way.load(Relaxed);
+    let is_sure = !take.objects.has_lost_way.load(Relaxed) && !take.has_skipped.load(Relaxed);
     next.finish(complete.filter(|_| is_sure))?;
     sync_filesystem(root.fd()).context("sync the file system of", store.path())?;
     Ok(counts)
+}
+
+/// What the walk could not look at, by number.
+#[derive(Default)]
+struct Assumed {
+    /// Inodes with names that are assumed to be as they were.
+    rows: HashSet<u64>,
+    /// Directories that it could not read.
+    directories: HashSet<u64>,
 }
 
 struct Take<'a> {
@@ -96,6 +119,9 @@ struct Take<'a> {
     moves: Option<&'a Moves>,
     /// Entries that moved each time they were looked up.
     kept: AtomicU64,
+    assumed: Assumed,
+    /// Whether some could not be read.
+    has_skipped: AtomicBool,
     settled_before: i64,
     doubted: &'a BTreeSet<u64>,
 }
@@ -228,8 +254,30 @@ impl Take<'_> {
                 Ok(Row::Held(Box::new(inode), old.map(Box::new)))
             }
             Ok(None) => Ok(done(self.not_found(&path, inode, old))),
-            row => Ok(done(row?)),
+            Err(error) => self.unread(&path, inode, old, error).map(done),
+            Ok(row) => Ok(done(row)),
         }
+    }
+
+    /// The row of an inode that cannot be read: as it was, so that a later snapshot reads it. One that is
+    /// new is left out, but for a directory that has names in it.
+    fn unread(
+        &self,
+        path: &RelPath,
+        inode: Inode,
+        old: Option<Inode>,
+        error: Error,
+    ) -> Result<Option<Inode>> {
+        let is_told = old.is_some() && self.assumed.rows.contains(&inode.ino);
+        let is_told = is_told || self.assumed.directories.contains(&inode.ino);
+        if !(is_told && error.is_unreadable() && self.objects.monitor.passes_over()) {
+            self.objects.monitor.skip(path, error)?;
+        }
+        self.has_skipped.store(true, Relaxed);
+        let is_listed = inode.kind == Kind::Directory && !self.assumed.directories.contains(&inode.ino);
+        let links = inode.links.clone();
+        let bare = is_listed.then(|| Inode { details: Some(Box::default()), ..inode });
+        Ok(old.or(bare).map(|row| Inode { links, ctime: UNSETTLED, ..row }))
     }
 
     /// Reads it where it was found, or where it has moved to since.

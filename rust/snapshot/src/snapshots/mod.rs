@@ -11,6 +11,7 @@ pub(crate) mod light;
 mod lost;
 mod missing;
 mod open;
+mod passed_over;
 mod recovery;
 pub(crate) mod take;
 pub(crate) mod unkept;
