@@ -108,9 +108,8 @@ def _job(job: Job, run: state.Run | None, now: datetime) -> JobStatus:
     standby = _standby_of(job, source, target) if source else None
     scrub = standby.scrub if standby else None
     differs = _differs(scrub)
-    if (
-        run and run.exit_code and not (run.error or differs or run.skipped)
-    ):  # its primary is elsewhere, and knows more
+    # Where neither is told its primary is elsewhere, and knows more.
+    if run and run.exit_code and not (run.error or differs or run.skipped):
         said = f": {run.notes[-1]}" if run.notes else ""
         problems.append(f"the last round went through, with exit code {run.exit_code}{said}")
     skipped = tuple(Skipped(**entry) for entry in run.skipped) if run else ()

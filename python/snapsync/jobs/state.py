@@ -15,7 +15,7 @@ from typing import Any
 
 from snapsync import _native, render
 from snapsync._native import Location
-from snapsync.errors import ExitCode, IntegrityError, RefusedError, UsageError, told
+from snapsync.errors import IntegrityError, RefusedError, UsageError, told
 from snapsync.jobs import own
 from snapsync.jobs.config import Job, tree_of
 
@@ -28,10 +28,10 @@ class Run:
     """The runs of one job. `good` is when the last good run began: the standby is what the primary was then.
 
     `snapshot`, `data_bytes`, `seconds`, `notes` and `skipped` are of that run, `losses` is what the standby
-    goes without since then or an earlier one. `error` and `exit_code` are those of the last attempt: a round that went
-    through is good and has no error, also with exit code 4, for files that it found to differ, or 6. `failures` is
-    how many have failed since the last good one: it alone says how long a job waits, and what is told.
-    `told` is when people were told of a failure that lasts, `warned` what they were warned of last.
+    goes without since then or an earlier one. `error` and `exit_code` are those of the last attempt: a round
+    that went through is good and has no error, also with exit code 4, for files that it found to differ, or
+    6, for what it `skipped`. `failures` is how many have failed since the last good one: it alone says how
+    long a job waits, and what is told. `told` is when people were told of a failure that lasts, `warned` what they were warned of last.
     """
 
     source: str
