@@ -4,7 +4,7 @@ use crate::delta::staging::is_cut;
 use crate::location::text::Address;
 use crate::options::{Options, SshOptions, TransferOptions};
 use crate::remote::channels::Channels;
-use crate::remote::messages::{ADOPT, Request};
+use crate::remote::messages::{ADOPT, FORESEE, Request};
 use crate::remote::pulled::Pulled;
 use crate::remote::ssh::Peer;
 use crate::remote::standby_client::Remote;
@@ -59,8 +59,9 @@ pub(crate) fn plan_push(
     peer.ask(&Request::Push { target: target.path.clone(), channels: 1 })?;
     let channels = Channels::Open { address: target, ssh, peers: Vec::new() };
     let transfer = TransferOptions::default();
+    let foresees = peer.has(FORESEE);
     let remote = Remote::new(&mut peer.wire, &transfer, channels, monitor);
-    let mut standby = remote.foreseeing(&peer.features);
+    let mut standby = remote.foreseeing(foresees);
     let planned = plan(&source, &mut standby, options, paths, monitor);
     // The other end waits for the round.
     let enough = Error::refused("only a plan was asked for", "");

@@ -87,9 +87,13 @@ impl<'a> Peer<'a> {
         }
     }
 
+    pub(crate) fn has(&self, feature: &str) -> bool {
+        self.features.iter().any(|known| known == feature)
+    }
+
     /// Fails if the snapsync there lacks a feature, without which it cannot do `what`.
     pub(crate) fn expect(&self, feature: &str, what: &str) -> Result<()> {
-        if self.features.iter().any(|known| known == feature) {
+        if self.has(feature) {
             return Ok(());
         }
         let (host, theirs) = (self.wire.peer.display(), printable_within(&self.software, SHOWN));

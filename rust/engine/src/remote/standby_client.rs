@@ -7,7 +7,7 @@ use crate::keep::Keep;
 use crate::options::{DriftOptions, Terms, TransferOptions};
 use crate::remote::channels::Channels;
 use crate::remote::digests::Records;
-use crate::remote::messages::{Answer, Ask, FORESEE, MOST_TOLD, named};
+use crate::remote::messages::{Answer, Ask, MOST_TOLD, named};
 use crate::remote::wire::{Wire, out_of_turn};
 use crate::report::rounds::Synced;
 use crate::round::steps::{
@@ -65,8 +65,8 @@ impl<'w, 'a> Remote<'w, 'a> {
     }
 
     /// One that may be asked about plans.
-    pub(crate) fn foreseeing(self, features: &[String]) -> Remote<'w, 'a> {
-        Remote { foresees: features.iter().any(|feature| feature == FORESEE), ..self }
+    pub(crate) fn foreseeing(self, foresees: bool) -> Remote<'w, 'a> {
+        Remote { foresees, ..self }
     }
 
     fn ask(&mut self, ask: &Ask) -> Result<Answer> {
