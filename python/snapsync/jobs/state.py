@@ -31,7 +31,8 @@ class Run:
     goes without since then or an earlier one. `error` and `exit_code` are those of the last attempt: a round
     that went through is good and has no error, also with exit code 4, for files that it found to differ, or
     6, for what it `skipped`. `failures` is how many have failed since the last good one: it alone says how
-    long a job waits, and what is told. `told` is when people were told of a failure that lasts, `warned` what they were warned of last.
+    long a job waits, and what is told. `told` is when people were told of a failure that lasts, `warned` what
+    they were warned of last.
     """
 
     source: str
