@@ -327,7 +327,7 @@ def test_a_pulled_round_is_told_by_the_end_that_saw_it(pair: Pair, kinds: tuple[
     assert report["data_bytes"] == 10_000
     assert report["standby"]["path"] == str(pair.target)
     assert report["losses"] == []
-    assert report["claimed"] == {"by": "there", "what": ["counters", "primary", "scrub"]}
+    assert report["claimed"] == {"by": "there", "what": ["counters", "primary", "scrub", "skipped"]}
     assert report["notes"]
     assert all(note.startswith("there: ") for note in report["notes"])
     assert len(report["notes"]) <= 100
