@@ -1,11 +1,8 @@
 //! A tree as it is, read as its snapshot would be.
 
-use snapsync_model::{
-    Address, Content, Context, Details, Inode, Inodes, Layout, Link, Owners, RelPath, Result, SegmentKind,
-    Side,
-};
+use crate::delta::reading::list_from_side;
+use snapsync_model::{Content, Context, Inode, Layout, Result, SegmentKind, Side};
 use snapsync_sys::btrfs;
-use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
@@ -23,21 +20,7 @@ pub(crate) struct AsTaken {
 }
 
 impl Side for AsTaken {
-    fn inodes(&self) -> Result<Inodes<'_>> {
-        self.side.inodes()
-    }
-
-    fn everything(&self) -> Result<Inodes<'_>> {
-        self.side.everything()
-    }
-
-    fn path_of(&self, link: &Link) -> Result<RelPath> {
-        self.side.path_of(link)
-    }
-
-    fn details(&self, inode: &Inode) -> Result<Details> {
-        self.side.details(inode)
-    }
+    list_from_side!();
 
     fn open(&self, inode: &Inode) -> Result<Content> {
         self.side.open(inode)
@@ -66,14 +49,6 @@ impl Side for AsTaken {
 
     fn space(&self) -> Option<u128> {
         self.space
-    }
-
-    fn owners(&self, address: Address) -> Result<Option<Owners>> {
-        self.side.owners(address)
-    }
-
-    fn pick(&self, inos: &BTreeSet<u64>) -> Result<Vec<Inode>> {
-        self.side.pick(inos)
     }
 }
 

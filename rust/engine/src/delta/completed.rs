@@ -1,11 +1,9 @@
 //! A side some of whose files have their bytes elsewhere, because they are lost where it has them.
 
-use snapsync_model::{
-    Address, Content, Context, Details, Error, Inode, Inodes, Layout, Link, Owners, Packed, RelPath, Result,
-    Side,
-};
+use crate::delta::reading::list_from_side;
+use snapsync_model::{Content, Context, Error, Inode, Layout, Packed, Result, Side};
 use snapsync_sys::{Root, stat_of};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 pub(crate) struct Completed {
     side: Box<dyn Side>,
@@ -29,21 +27,7 @@ impl Completed {
 }
 
 impl Side for Completed {
-    fn inodes(&self) -> Result<Inodes<'_>> {
-        self.side.inodes()
-    }
-
-    fn everything(&self) -> Result<Inodes<'_>> {
-        self.side.everything()
-    }
-
-    fn path_of(&self, link: &Link) -> Result<RelPath> {
-        self.side.path_of(link)
-    }
-
-    fn details(&self, inode: &Inode) -> Result<Details> {
-        self.side.details(inode)
-    }
+    list_from_side!();
 
     fn open(&self, inode: &Inode) -> Result<Content> {
         let Some(at) = self.files.get(&inode.ino) else { return self.side.open(inode) };
@@ -77,13 +61,5 @@ impl Side for Completed {
 
     fn space(&self) -> Option<u128> {
         self.side.space()
-    }
-
-    fn owners(&self, address: Address) -> Result<Option<Owners>> {
-        self.side.owners(address)
-    }
-
-    fn pick(&self, inos: &BTreeSet<u64>) -> Result<Vec<Inode>> {
-        self.side.pick(inos)
     }
 }

@@ -1,9 +1,7 @@
 //! A side that others write to while it is compared, or have written to since.
 
-use snapsync_model::{
-    Address, Content, Context, Details, Inode, Inodes, Layout, Link, Owners, RelPath, Restless, Result, Side,
-};
-use std::collections::BTreeSet;
+use crate::delta::reading::list_from_side;
+use snapsync_model::{Content, Context, Inode, Layout, Restless, Result, Side};
 use std::fs::File;
 
 /// Files whose bytes are gone are noted, and look as they are `shown`.
@@ -23,21 +21,7 @@ pub(crate) enum Shown {
 }
 
 impl Side for Noting<'_> {
-    fn inodes(&self) -> Result<Inodes<'_>> {
-        self.side.inodes()
-    }
-
-    fn everything(&self) -> Result<Inodes<'_>> {
-        self.side.everything()
-    }
-
-    fn path_of(&self, link: &Link) -> Result<RelPath> {
-        self.side.path_of(link)
-    }
-
-    fn details(&self, inode: &Inode) -> Result<Details> {
-        self.side.details(inode)
-    }
+    list_from_side!();
 
     fn open(&self, inode: &Inode) -> Result<Content> {
         match self.restless.take(inode.ino, self.side.open(inode))? {
@@ -70,13 +54,5 @@ impl Side for Noting<'_> {
 
     fn space(&self) -> Option<u128> {
         self.side.space()
-    }
-
-    fn owners(&self, address: Address) -> Result<Option<Owners>> {
-        self.side.owners(address)
-    }
-
-    fn pick(&self, inos: &BTreeSet<u64>) -> Result<Vec<Inode>> {
-        self.side.pick(inos)
     }
 }

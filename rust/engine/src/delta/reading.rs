@@ -1,4 +1,4 @@
-//! What sides that only list other inodes than the side behind them have in common.
+//! What sides that change only some of the side behind them have in common.
 
 /// The methods of a `Side` that read one inode, answered by `self.side`.
 macro_rules! read_from_side {
@@ -51,4 +51,39 @@ macro_rules! read_from_side {
     };
 }
 
-pub(crate) use read_from_side;
+/// The methods of a `Side` that tell what there is, and where, answered by `self.side`.
+macro_rules! list_from_side {
+    () => {
+        fn inodes(&self) -> snapsync_model::Result<snapsync_model::Inodes<'_>> {
+            self.side.inodes()
+        }
+
+        fn everything(&self) -> snapsync_model::Result<snapsync_model::Inodes<'_>> {
+            self.side.everything()
+        }
+
+        fn path_of(&self, link: &snapsync_model::Link) -> snapsync_model::Result<snapsync_model::RelPath> {
+            self.side.path_of(link)
+        }
+
+        fn details(&self, inode: &snapsync_model::Inode) -> snapsync_model::Result<snapsync_model::Details> {
+            self.side.details(inode)
+        }
+
+        fn owners(
+            &self,
+            address: snapsync_model::Address,
+        ) -> snapsync_model::Result<Option<snapsync_model::Owners>> {
+            self.side.owners(address)
+        }
+
+        fn pick(
+            &self,
+            inos: &std::collections::BTreeSet<u64>,
+        ) -> snapsync_model::Result<Vec<snapsync_model::Inode>> {
+            self.side.pick(inos)
+        }
+    };
+}
+
+pub(crate) use {list_from_side, read_from_side};
