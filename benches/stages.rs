@@ -153,7 +153,7 @@ fn apply(scene: &Scene, place: TempDir) -> TempDir {
     let monitor = Monitor::default();
     let mut incoming = Incoming::begin(&volume, &store, snapshot(), None, &monitor).expect("a stage");
     std::fs::copy(scene.manifest(), incoming.manifest().show()).expect("a manifest");
-    incoming.keep("").expect("a journal");
+    incoming.keep("", None).expect("a journal");
     incoming.prepare(false, false, false).expect("a manifest that fits");
     incoming.entries().expect("staged entries");
     let (held, budget) = (Held::default(), Budget::new(MEMORY));

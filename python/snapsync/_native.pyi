@@ -224,6 +224,7 @@ def receive(
     *,
     target: dict[str, Any],
     drift: dict[str, Any],
+    owners: dict[str, Any] | None = None,
     jobs: int = 0,
     progress: Callable[[str, int, int, str], object] | None = None,
 ) -> str: ...

@@ -11,6 +11,7 @@ from snapsync.declare import Annotated, Option, TypedDict
 from snapsync.errors import UsageError, told
 from snapsync.options_of_changes import AdoptOptions, GuardOptions
 from snapsync.options_of_commands import HookOptions, TakingOptions
+from snapsync.options_of_owners import OwnersOptions
 from snapsync.options_of_reading import ReadingOptions
 
 TYPE_CHECKING = False
@@ -329,6 +330,7 @@ class SyncOptions(
     TargetOptions,
     SubsetOptions,
     StandbyOptions,
+    OwnersOptions,
     RoundOptions,
     AdoptOptions,
     GuardOptions,
@@ -347,7 +349,7 @@ class DeltaOptions(TransferOptions, JobsOptions, total=False):
     """The options for sending a delta."""
 
 
-class ReceiveOptions(TargetOptions, DriftOptions, JobsOptions, total=False):
+class ReceiveOptions(TargetOptions, DriftOptions, OwnersOptions, JobsOptions, total=False):
     """The options for receiving a delta."""
 
 

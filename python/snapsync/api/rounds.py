@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from snapsync import _native
 from snapsync.api import checks
+from snapsync.api.owners import naming
 from snapsync.declare import Unpack, pick
 from snapsync.errors import IntegrityError, UsageError, told
 from snapsync.options import (
@@ -62,7 +63,8 @@ def sync(
     `accept_changes`. In trees of 10,000 entries or more they are 25, 60 and 50 by default.
     `check` compares all of the standby's tree with its newest snapshot first, and not only what the round
     touches; `discard_drift` keeps what was changed there as a snapshot, and goes back first. `read_only` says
-    whether the tree of a standby on Btrfs is read-only between rounds. Each round reads a share of the files
+    whether the tree of a standby on Btrfs is read-only between rounds. With `owners` ("names", or a map file)
+    it finds users and groups by name (`docs/owners.md`). Each round reads a share of the files
     again that are believed unchanged, on both sides: all in `scrub` seconds (None: never), and at most
     `scrub_limit` bytes. What differs is in the report's `scrub`, and the next round brings it again.
     `before_snapshot`, `after_snapshot`, `take` and `release` are commands of this machine, lists of words:
@@ -144,6 +146,7 @@ def _round(options: SyncOptions) -> "dict[str, Any]":
         **pick(RoundOptions, options),
         "care": pick(StandbyOptions, options),
         "scrub": {"period": scrub["scrub"] or 0, "limit": scrub["scrub_limit"]},
+        "owners": naming(options.get("owners")),
         "adopt": _adopt(**pick(AdoptOptions, options)),
         "guard": _guard(pick(GuardOptions, options)),
     }
@@ -239,7 +242,7 @@ def receive(
 
     Either to the standby `volume`, which a full delta makes where there is none; or as a snapshot of its own
     in the directory `as_snapshot`, under `name` or the one it was sent with. `strict`, `no_space_check`,
-    `check`, `discard_drift` and `jobs` are those of `sync`.
+    `check`, `discard_drift`, `owners` and `jobs` are those of `sync`.
 
     Raises RefusedError where the delta does not start from what is there, IntegrityError where it is not what
     it should be, InterruptedRound where it ends too early: what has arrived is kept, and the same delta goes
@@ -261,8 +264,13 @@ def receive(
         raise told(UsageError(message), message, "leave out --name, or use --as-snapshot")
     else:
         assert volume is not None
-        drift = pick(DriftOptions, options)
         text = _native.receive(
-            os.fsdecode(volume), source, target=target, drift=drift, jobs=jobs, progress=progress
+            os.fsdecode(volume),
+            source,
+            target=target,
+            drift=pick(DriftOptions, options),
+            owners=naming(options.get("owners")),
+            jobs=jobs,
+            progress=progress,
         )
     return ReceiveReport.from_json(text)

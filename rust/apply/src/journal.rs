@@ -2,7 +2,7 @@
 
 use crate::limits::Limits;
 use serde::{Deserialize, Serialize};
-use snapsync_model::{Context, Error, Result, SnapshotInfo};
+use snapsync_model::{Accounts, Context, Error, Result, SnapshotInfo};
 use snapsync_sys::Spot;
 use uuid::Uuid;
 
@@ -28,6 +28,15 @@ pub enum Phase {
     Returning,
 }
 
+/// A manifest with the owners that its files have in this volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnManifest {
+    /// BLAKE3 in hexadecimal.
+    pub digest: String,
+    /// The volume's numbers for those of its lineage, once this is committed.
+    pub accounts: Accounts,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Journal {
     pub phase: Phase,
@@ -42,6 +51,9 @@ pub struct Journal {
     /// can resume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<String>,
+    /// The manifest in the stage, if that is not as it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own: Option<OwnManifest>,
     /// Whether the stage holds what the commit overwrites. Older builds did not save it.
     #[serde(default)]
     pub saved: bool,
@@ -68,6 +80,7 @@ impl Journal {
             base_name,
             limits,
             manifest,
+            own: None,
             saved,
             known,
             displaces,

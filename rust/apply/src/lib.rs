@@ -30,7 +30,7 @@ mod vet;
 pub use commit::aside::set_aside;
 pub use commit::before::successors;
 pub use commit::returned::{Correct, Returned};
-pub use journal::{Journal, Phase};
+pub use journal::{Journal, OwnManifest, Phase};
 pub use layout::{clear, discard};
 pub use limits::{Limits, Loss, RarePart};
 pub use stage::foresee::{Foreseen, Ground, foresee};

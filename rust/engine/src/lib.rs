@@ -2,6 +2,7 @@
 //! `digest`, `location`), `delta`, `volume`, `round`, `remote`, `verbs`. A file imports only from levels
 //! below its own; ARCHITECTURE.md has the map, and `tests/test_house.py` checks it.
 
+mod accounts;
 mod delta;
 mod digest;
 #[cfg(fuzzing)]
@@ -23,6 +24,7 @@ mod unified;
 mod verbs;
 mod volume;
 
+pub use accounts::naming::{Naming, Rule, Who};
 pub use delta::selected::Select;
 pub use digest::Reading;
 pub use jobs::with_jobs;

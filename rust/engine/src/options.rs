@@ -1,5 +1,6 @@
 //! The options of requests, with a type for each group.
 
+use crate::accounts::naming::Naming;
 use crate::digest::Reading;
 use crate::keep::Keep;
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,9 @@ pub struct Options {
     /// What is at a new target is a copy of the source; `Reading::Nothing` believes its times.
     #[serde(default)]
     pub adopt: Option<Reading>,
+    /// The standby finds the owners of files by name from now on; None leaves this as it is.
+    #[serde(default)]
+    pub owners: Option<Naming>,
     /// How much of the tree may go or change; None lets everything through.
     #[serde(default)]
     pub guard: Option<Guard>,

@@ -6,8 +6,8 @@ use crate::commit::{Published, StoredObject};
 use crate::log::Log;
 use snapsync_manifest::{FrameRow, ManifestHeader, ManifestReader, ManifestWriter, read_frames, vet};
 use snapsync_model::{
-    Change, ChangeFlags, Context, Counts, Directories, End, Error, Extent, Kind, Link, Monitor, Op, ROOT,
-    RelPath, Result, Source,
+    AccountNames, Change, ChangeFlags, Context, Counts, Directories, End, Error, Extent, Kind, Link, Monitor,
+    Op, ROOT, RelPath, Result, Source,
 };
 use snapsync_stream::wire::DeltaHead;
 use std::collections::{BTreeMap, BTreeSet};
@@ -115,8 +115,17 @@ pub fn fold(log: &Log, line: &[Published], monitor: &Monitor) -> Result<Whole> {
     };
     let counts = manifests.write(&dir.path().join("whole.arrow"), &header, &pieces)?;
     manifests.files.iter().try_for_each(|file| std::fs::remove_file(file).context("remove", file))?;
-    let delta = DeltaHead { base: None, totals: (&counts).into(), ..delta.clone() };
+    let names = names_of(line);
+    let delta = DeltaHead { base: None, totals: (&counts).into(), names, ..delta.clone() };
     Ok(Whole { dir, delta, frames: pieces.of.into_values().flatten().collect(), packs: pieces.packs })
+}
+
+/// What any of these deltas tells, the last one first; None if none does.
+fn names_of(line: &[Published]) -> Option<AccountNames> {
+    let mut told = line.iter().filter_map(|published| published.delta.names.as_ref());
+    let mut names = told.next()?.clone();
+    told.for_each(|later| names.extend(later));
+    Some(names)
 }
 
 /// The tables of a delta, in files.

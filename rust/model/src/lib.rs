@@ -1,6 +1,7 @@
 //! The words of snapsync as types: inodes, extents, changes, snapshots, errors. Nothing here does I/O, but to
 //! read what others have opened.
 
+mod accounts;
 mod amount;
 mod before;
 mod change;
@@ -26,6 +27,7 @@ mod snapshot;
 mod subset;
 mod unread;
 
+pub use accounts::{Account, AccountNames, Accounts};
 pub use amount::{count, entries, size};
 pub use before::{BeforeImage, DigestOf, Successor};
 pub use change::{Change, ChangeFlags, Counts, End, Extent, Op, Source};

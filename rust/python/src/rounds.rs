@@ -4,7 +4,7 @@ use crate::options::{Transfer, read, ssh_options};
 use crate::watch::{Progress, watched};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use snapsync_engine::{DriftOptions, Gate, Keep, Options, with_jobs};
+use snapsync_engine::{DriftOptions, Gate, Keep, Naming, Options, with_jobs};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -96,7 +96,7 @@ fn send(
 
 #[pyfunction]
 #[pyo3(signature = (
-    volume, delta=None, *, target, drift, jobs=0, progress=None,
+    volume, delta=None, *, target, drift, owners=None, jobs=0, progress=None,
 ))]
 #[allow(clippy::too_many_arguments)]
 fn receive(
@@ -105,13 +105,17 @@ fn receive(
     delta: Option<PathBuf>,
     target: &Bound<'_, PyDict>,
     drift: &Bound<'_, PyDict>,
+    owners: Option<&Bound<'_, PyDict>>,
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
     let drift: DriftOptions = read(drift)?;
+    let owners: Option<Naming> = owners.map(read).transpose()?;
     let terms = read(target)?;
     watched(py, progress, move |monitor| {
-        with_jobs(jobs, || snapsync_engine::receive(&volume, delta.as_deref(), terms, drift, monitor))
+        with_jobs(jobs, || {
+            snapsync_engine::receive(&volume, delta.as_deref(), terms, (drift, owners), monitor)
+        })
     })
 }
 

@@ -2,7 +2,9 @@
 
 use crate::codec::Codec;
 use serde::{Deserialize, Serialize};
-use snapsync_model::{Context, Counts, Error, Identity, Origin, Promotions, Result, SnapshotInfo};
+use snapsync_model::{
+    AccountNames, Context, Counts, Error, Identity, Origin, Promotions, Result, SnapshotInfo,
+};
 use std::io::{self, Read, Write};
 use std::path::Path;
 use uuid::Uuid;
@@ -13,7 +15,8 @@ pub const VERSION: u32 = 2;
 const OLDEST: u32 = 1;
 /// The most bytes of a frame before compression.
 pub const LARGEST_FRAME: u32 = 4 << 20;
-const LARGEST_HEADER: u32 = 1 << 20;
+/// Most of it may be names of users and groups.
+const LARGEST_HEADER: u32 = 4 << 20;
 
 pub type Digest = [u8; 32];
 
@@ -36,6 +39,9 @@ pub struct DeltaHead {
     pub filesystem: String,
     pub totals: Totals,
     pub software: String,
+    /// The names of users and groups in the manifest; None if its maker could not tell them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names: Option<AccountNames>,
 }
 
 impl DeltaHead {

@@ -1,11 +1,14 @@
 //! POSIX access lists in the form that the kernel reads and writes. Setting the list sets the mode, and the
 //! other way round. Only a crash, or mounting without lists, leaves two on the disk that differ.
 
-use snapsync_model::Xattr;
+use snapsync_model::{Account, Xattr};
 use std::borrow::Cow;
 
 /// The list that applies to the file itself. New entries of a directory get another one.
 pub const ACCESS: &[u8] = b"system.posix_acl_access";
+
+/// The list that entries made in a directory begin with.
+const DEFAULT: &[u8] = b"system.posix_acl_default";
 
 /// The capabilities of a program beyond those of its user.
 pub const CAPABILITIES: &[u8] = b"security.capability";
@@ -52,6 +55,33 @@ pub fn has_capabilities(xattrs: &[Xattr]) -> bool {
     xattrs.iter().any(|xattr| *xattr.name == *CAPABILITIES)
 }
 
+/// Whether an extended attribute of this name is a list.
+pub fn is_list(name: &[u8]) -> bool {
+    name == ACCESS || name == DEFAULT
+}
+
+/// The list with other numbers for the users and groups that it names; None if it is not valid.
+pub fn renumbered<E>(
+    list: &[u8],
+    number: &mut dyn FnMut(Account, u32) -> Result<u32, E>,
+) -> Result<Option<Vec<u8>>, E> {
+    let Some(mut rules) = rules(list) else { return Ok(None) };
+    for rule in &mut rules {
+        let account = match rule.tag {
+            USER => Account::User,
+            GROUP => Account::Group,
+            _ => continue,
+        };
+        rule.id = number(account, u32::from_le_bytes(rule.id))?.to_le_bytes();
+    }
+    Ok(Some(bytes_of(rules)))
+}
+
+fn bytes_of(rules: Vec<Rule>) -> Vec<u8> {
+    let bytes = |rule: Rule| [&rule.tag.to_le_bytes()[..], &rule.rights.to_le_bytes(), &rule.id].concat();
+    [VERSION.to_vec(), rules.into_iter().flat_map(bytes).collect()].concat()
+}
+
 /// The permission bits that a list gives its file; None if it is not valid.
 pub fn mode_of(list: &[u8]) -> Option<u32> {
     let rules = rules(list)?;
@@ -77,8 +107,7 @@ pub fn beside(list: &[u8], mode: u32) -> Vec<u8> {
             _ => rule.rights & mask.unwrap_or(7),
         };
     }
-    let bytes = |rule: Rule| [&rule.tag.to_le_bytes()[..], &rule.rights.to_le_bytes(), &rule.id].concat();
-    [VERSION.to_vec(), rules.into_iter().flat_map(bytes).collect()].concat()
+    bytes_of(rules)
 }
 
 /// The extended attributes, with a list that goes with `mode`.
@@ -155,6 +184,27 @@ mod tests {
         ]);
         assert_eq!(beside(&old, 0o777), wanted);
         assert_eq!(beside(b"none", 0o777), b"none");
+    }
+
+    #[test]
+    fn other_numbers_come_in_the_place_of_named_users_and_groups_alone() {
+        let of = |user, group| {
+            list(&[
+                (OWNER, 6, NONE),
+                (USER, 7, user),
+                (OWNING_GROUP, 4, NONE),
+                (GROUP, 1, group),
+                (MASK, 7, NONE),
+                (OTHERS, 1, NONE),
+            ])
+        };
+        let mut number = |account, number| match account {
+            Account::User => Ok::<u32, ()>(number + 1000),
+            Account::Group => Ok(number + 2000),
+        };
+        assert_eq!(renumbered(&of(9, 9), &mut number), Ok(Some(of(1009, 2009))));
+        assert_eq!(renumbered(b"none", &mut number), Ok(None));
+        assert_eq!(renumbered(&of(9, 9), &mut |_, _| Err(1)), Err(1));
     }
 
     #[test]

@@ -97,7 +97,7 @@ impl Incoming<'_> {
         if self.journal.displaces {
             correct(&self.stage(), self.returned()?)?;
         }
-        self.journal.manifest = None;
+        (self.journal.manifest, self.journal.own) = (None, None);
         self.set_phase(Phase::Staging)?;
         self.step("undo.done")
     }

@@ -5,7 +5,7 @@
 //! manifests have that row, but for its names; everything else is removed with the old stage. What came over
 //! is taken up like what an interrupted run has left: it counts only if it still verifies.
 
-use crate::journal::Journal;
+use crate::journal::{Journal, OwnManifest};
 use crate::layout::MANIFEST;
 use crate::names::Places;
 use crate::stage::incoming::Incoming;
@@ -37,7 +37,7 @@ impl Incoming<'_> {
     pub fn carry(
         &mut self,
         snapshot: SnapshotInfo,
-        manifest_digest: &str,
+        (digest, own): (&str, Option<OwnManifest>),
         unlike: &BTreeSet<u64>,
         is_own: bool,
     ) -> Result<()> {
@@ -50,7 +50,7 @@ impl Incoming<'_> {
         self.journal.save(&self.store)?;
         self.make_stage().context("make the stage in", self.root.path())?;
         old.join(NEXT).rename(&self.manifest()).context("rename", old.join(NEXT).show())?;
-        self.keep(manifest_digest)?;
+        self.keep(digest, own)?;
         fault::point("carry.begun");
         self.is_own = is_own;
         self.bring_over(&old, &log, unlike)?;

@@ -1,7 +1,7 @@
 //! The first half of an apply: everything is written beside the tree, nothing in it.
 
 use crate::check::space::Need;
-use crate::journal::{Journal, Phase};
+use crate::journal::{Journal, OwnManifest, Phase};
 use crate::known::Knowledge;
 use crate::layout::{INCOMING, MANIFEST, incoming, old_stage};
 use crate::names::Places;
@@ -151,8 +151,8 @@ impl<'a> Incoming<'a> {
     }
 
     /// Records that the manifest is complete: from now on the same delta can resume.
-    pub fn keep(&mut self, manifest_digest: &str) -> Result<()> {
-        self.journal.manifest = Some(manifest_digest.to_owned());
+    pub fn keep(&mut self, digest: &str, own: Option<OwnManifest>) -> Result<()> {
+        (self.journal.manifest, self.journal.own) = (Some(digest.to_owned()), own);
         self.journal.save(&self.store)
     }
 

@@ -17,7 +17,8 @@ pub fn has_received(root: &Arc<Root>, snapshot: Uuid) -> bool {
 
 /// Whether the manifest in the stage still is the one in the journal; it is read only then.
 pub fn is_intact(root: &Arc<Root>, journal: &Journal) -> Result<bool> {
-    let Some(digest) = &journal.manifest else { return Ok(true) };
+    let own = journal.own.as_ref().map(|own| &own.digest);
+    let Some(digest) = own.or(journal.manifest.as_ref()) else { return Ok(true) };
     let manifest = Spot::top(root.clone()).join(format!("{INCOMING}/{}/{MANIFEST}", journal.snapshot.id));
     let mut hasher = blake3::Hasher::new();
     match manifest.open().and_then(|mut file| io::copy(&mut file, &mut hasher)) {

@@ -3,12 +3,13 @@
 //! This is a first round without a volume at its end: a whole delta is staged in the directory's `.snapsync`,
 //! which is all that exists before the commit, and which is removed when the directory holds the content.
 
+use crate::accounts::translated::{Of, Translated};
 use crate::delta::outgoing::{announce, copy, header, volume_head};
 use crate::delta::pruned::Pruned;
 use crate::delta::selected::no_such_path;
 use crate::delta::sides::Sides;
 use crate::delta::staging::{
-    IncomingDelta, StageReport, StageTarget, begin, is_cut, nothing, with_data, workers,
+    IncomingDelta, StageReport, StageTarget, as_offered, begin, is_cut, nothing, with_data, workers,
 };
 use crate::location::inside::is_in_store;
 use crate::location::{directory, target};
@@ -69,6 +70,16 @@ impl Content {
             return Err(no_such_path(&snapshot, &volume, &path));
         }
         Ok(Content { volume, snapshot, sides: Sides::of_side(Box::new(pruned)), id })
+    }
+
+    /// The same with the owners that its lineage has, or that another volume of it has for those.
+    pub(crate) fn owned(self, by: Option<&Volume>) -> Content {
+        let own = self.volume.accounts().cloned();
+        let sides = self.sides.with_target(|side| {
+            let side = Translated::by(own.as_ref(), Of::Lineage, side);
+            Translated::by(by.and_then(|volume| volume.accounts()), Of::Volume, side)
+        });
+        Content { sides, ..self }
     }
 
     pub(crate) fn side(&self) -> &dyn Side {
@@ -297,7 +308,7 @@ impl<'a> Landing<'a> {
             again: None,
             fetch: &mut |to| copy(self.manifest, to),
         };
-        begin(&stage, offer, &mut nothing, self.monitor)
+        begin(&stage, offer, &mut as_offered, &mut nothing, self.monitor)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Opens the two sides of a comparison in the cheapest way, and determines what that proves.
 
+use crate::accounts::leaving::Leaving;
 use crate::delta::as_taken::AsTaken;
 use crate::delta::copied::Copied;
 use crate::delta::hidden::Hidden;
@@ -256,20 +257,25 @@ impl Sides {
         header: &ManifestHeader,
         monitor: &Monitor,
     ) -> Result<Counts> {
-        self.write_changes(&*self.target, manifest, header, monitor)
+        self.write_changes(&*self.target, manifest, header, &mut as_it_is, monitor)
     }
 
-    /// The same where others write to the target: files that change meanwhile are noted, and their rows are
-    /// of no use.
-    pub(crate) fn write_what_is_still(
+    /// The same in the numbers of the lineage. Where others write to the target, files that change meanwhile
+    /// are noted as restless, and their rows are of no use.
+    pub(crate) fn write_delta(
         &self,
-        restless: &Restless,
+        restless: Option<&Restless>,
         manifest: &dyn Named,
         header: &ManifestHeader,
+        leaving: &mut Leaving,
         monitor: &Monitor,
     ) -> Result<Counts> {
+        let leave = &mut |change: &mut Change| leaving.row(change, monitor);
+        let Some(restless) = restless else {
+            return self.write_changes(&*self.target, manifest, header, leave, monitor);
+        };
         let target = Noting { side: &*self.target, restless, shown: Shown::Empty };
-        self.write_changes(&target, manifest, header, monitor)
+        self.write_changes(&target, manifest, header, leave, monitor)
     }
 
     /// The same where only what changed counts, and not with which bytes: all of a file counts whose bytes
@@ -282,7 +288,7 @@ impl Sides {
     ) -> Result<Counts> {
         let restless = &Restless::default();
         let target = Noting { side: &*self.target, restless, shown: Shown::Whole };
-        self.write_changes(&target, manifest, header, monitor)
+        self.write_changes(&target, manifest, header, &mut as_it_is, monitor)
     }
 
     fn write_changes(
@@ -290,15 +296,25 @@ impl Sides {
         target: &dyn Side,
         manifest: &dyn Named,
         header: &ManifestHeader,
+        show: &mut dyn FnMut(&mut Change) -> Result<()>,
         monitor: &Monitor,
     ) -> Result<Counts> {
         let mut writer = ManifestWriter::create(manifest, header)?;
-        let write = &mut |change: Change| writer.write(&change);
-        let references =
+        let write = &mut |mut change: Change| {
+            show(&mut change)?;
+            writer.write(&change)
+        };
+        let mut references =
             changes(self.base.as_deref(), target, self.trust, &self.again, &self.told, monitor, write)?;
         let counts = writer.finish()?;
+        references.iter_mut().try_for_each(show)?;
         if references.is_empty() { Ok(counts) } else { insert(manifest, header, references) }
     }
+}
+
+/// Shows a row as its volume has it.
+fn as_it_is(_: &mut Change) -> Result<()> {
+    Ok(())
 }
 
 /// Inserts the rows that other rows refer to unless they are present. The old file is still read while the

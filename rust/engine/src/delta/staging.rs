@@ -4,7 +4,7 @@ use crate::digest::hex;
 use crate::keep::Keep;
 use crate::options::Terms;
 use serde::{Deserialize, Serialize};
-use snapsync_apply::{Incoming, Journal, Loss, Phase, discard, is_intact};
+use snapsync_apply::{Incoming, Journal, Loss, OwnManifest, Phase, discard, is_intact};
 use snapsync_manifest::{ChangeRows, ManifestReader};
 use snapsync_model::{
     Change, Context, Error, Monitor, PlainFiles, Restless, Result, Side, SnapshotInfo, entries, size,
@@ -29,6 +29,15 @@ pub(crate) type Free<'f> = &'f mut dyn FnMut() -> Result<Vec<SnapshotInfo>>;
 /// Deletes none.
 pub(crate) fn nothing() -> Result<Vec<SnapshotInfo>> {
     Ok(Vec::new())
+}
+
+/// Gives the files in the manifest at this place the owners that they have here; returns what has come of
+/// it, unless it is as it was.
+pub(crate) type Own<'f> = &'f mut dyn FnMut(&Spot) -> Result<Option<OwnManifest>>;
+
+/// Leaves them as they are.
+pub(crate) fn as_offered(_: &Spot) -> Result<Option<OwnManifest>> {
+    Ok(None)
 }
 
 /// Whether the same delta can be resumed after this failure.
@@ -142,6 +151,7 @@ fn start(journal: &Journal, offer: &IncomingDelta<'_>, digest: &str) -> Option<S
 pub(crate) fn begin<'a>(
     stage: &StageTarget,
     offer: IncomingDelta<'_>,
+    own: Own<'_>,
     free: Free<'_>,
     monitor: &'a Monitor,
 ) -> Result<(Incoming<'a>, StageReport)> {
@@ -166,7 +176,7 @@ pub(crate) fn begin<'a>(
             Incoming::begin(&stage.root, &stage.store, snapshot, base, monitor)?.telling(&stage.plain)
         }
     };
-    let error = match prepare(&mut incoming, stage, offer, (&digest, start), free, monitor) {
+    let error = match prepare(&mut incoming, stage, offer, (&digest, start), own, free, monitor) {
         Ok(begun) => return Ok((incoming, begun)),
         Err(error) => error,
     };
@@ -185,6 +195,7 @@ fn prepare(
     stage: &StageTarget,
     offer: IncomingDelta<'_>,
     (digest, start): (&str, Start),
+    own: Own<'_>,
     free: Free<'_>,
     monitor: &Monitor,
 ) -> Result<StageReport> {
@@ -195,13 +206,15 @@ fn prepare(
     match start {
         Start::Anew => {
             fetch(&incoming.manifest())?;
-            incoming.keep(digest)?;
+            let own = own(&incoming.manifest())?;
+            incoming.keep(digest, own)?;
         }
         Start::Resumed => {}
         Start::Again => {
             fetch(&incoming.next_manifest())?;
+            let own = own(&incoming.next_manifest())?;
             let unlike: BTreeSet<u64> = again.iter().flat_map(|again| &again.unlike).copied().collect();
-            incoming.carry(header.snapshot.clone(), digest, &unlike, stage.is_own)?;
+            incoming.carry(header.snapshot.clone(), (digest, own), &unlike, stage.is_own)?;
         }
     }
     let found = ManifestReader::open(&incoming.manifest())?.counts()?;

@@ -5,7 +5,7 @@ use crate::location::logs::LogPlace;
 use crate::location::text::Location;
 use snapsync_log::LogAddress;
 use snapsync_model::{
-    Context, Error, Identity, Monitor, Provider, Result, Side, SnapshotInfo, Subset, VolumeInfo,
+    Accounts, Context, Error, Identity, Monitor, Provider, Result, Side, SnapshotInfo, Subset, VolumeInfo,
 };
 use snapsync_snapshot::Volume;
 use snapsync_sys::Root;
@@ -13,6 +13,7 @@ use snapsync_walk::Tree;
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
+use uuid::Uuid;
 
 /// `VOLUME@SNAP`, a directory, or `LOG@SNAP`.
 pub(crate) enum Place {
@@ -95,6 +96,17 @@ impl Place {
         })
     }
 
+    /// The numbers that it has in place of those of this lineage.
+    pub(crate) fn accounts(&self, lineage: Uuid) -> Result<Option<Accounts>> {
+        let volume = match self {
+            Place::Snapshot(named) => Some(named.0.clone()),
+            Place::Directory(root) => found_in(root)?,
+            Place::Log(_) => None,
+        };
+        let kin = volume.filter(|volume| volume.info().lineage == lineage);
+        Ok(kin.and_then(|volume| volume.accounts().cloned()))
+    }
+
     /// The volume whose pool holds the objects of its rows. A copy of a volume has the same id but not its
     /// pool.
     pub(crate) fn pool(&self) -> Option<&Path> {
@@ -131,13 +143,25 @@ impl Place {
 /// The replicated part of a directory that is a volume; all of any other.
 fn subset_of(root: &Root, monitor: &Monitor) -> Result<Subset> {
     match Volume::find_in(root.again()?) {
-        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+        Err(error) if is_hidden(&error) => {
             let show = root.path().display();
             monitor.note(format!("cannot read the store of {show}: all of its tree is compared"));
             Ok(Subset::default())
         }
         found => Ok(found?.map(|volume| volume.subset().clone()).unwrap_or_default()),
     }
+}
+
+/// The volume that a directory is, if this user may see that.
+fn found_in(root: &Root) -> Result<Option<Volume>> {
+    match Volume::find_in(root.again()?) {
+        Err(error) if is_hidden(&error) => Ok(None),
+        found => found,
+    }
+}
+
+fn is_hidden(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
 }
 
 pub(crate) enum Opened {

@@ -88,6 +88,7 @@ impl Following<'_> {
             epoch: of.epoch,
             promotions: of.promotions.clone(),
             drift: self.options.drift,
+            owners: self.options.owners.clone(),
             adopt: None,
             store: None,
         })?;
@@ -229,11 +230,10 @@ impl Following<'_> {
         come: &mut Come,
     ) -> Result<()> {
         let (Some(held), Some(published)) = (base.info(), self.newest.published()) else { return Ok(()) };
-        let side = |commit: &Commit| {
-            let whole = fold(self.log, &self.log.deltas_to(commit, history)?, self.monitor)?;
-            LogSnapshot::new(self.log, whole)
-        };
-        let (old, new) = (side(base)?, side(&self.newest)?);
+        let whole = |commit: &Commit| fold(self.log, &self.log.deltas_to(commit, history)?, self.monitor);
+        let (old, new) = (whole(base)?, whole(&self.newest)?);
+        let names = new.delta.names.clone();
+        let (old, new) = (LogSnapshot::new(self.log, old)?, LogSnapshot::new(self.log, new)?);
         let all = new.frames();
         let dir = snapsync_sys::scratch()?;
         let manifest = dir.path().join("manifest.arrow");
@@ -247,7 +247,7 @@ impl Following<'_> {
             data.for_each(|extent| frames.extend(all.pieces(row.ino, extent.range())));
         }
         let base = Some(Identity { id: held.id, origin: None });
-        let delta = DeltaHead { base, totals: (&counts).into(), ..published.delta.clone() };
+        let delta = DeltaHead { base, totals: (&counts).into(), names, ..published.delta.clone() };
         self.bring(standby, &Coming { delta: &delta, manifest, frames, packs: all.packs() }, come)
     }
 

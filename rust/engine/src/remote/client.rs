@@ -4,7 +4,7 @@ use crate::delta::staging::is_cut;
 use crate::location::text::Address;
 use crate::options::{Options, SshOptions, TransferOptions};
 use crate::remote::channels::Channels;
-use crate::remote::messages::{ADOPT, FORESEE, Request};
+use crate::remote::messages::{ADOPT, FORESEE, OWNERS, Request};
 use crate::remote::pulled::Pulled;
 use crate::remote::ssh::Peer;
 use crate::remote::standby_client::Remote;
@@ -31,7 +31,7 @@ pub(crate) fn push(
 ) -> Result<Synced> {
     let source = crate::location::directory::open_directory(source)?;
     let mut peer = Peer::start(target, ssh, monitor)?;
-    can_adopt(&peer, options)?;
+    can_do(&peer, options)?;
     peer.ask(&Request::Push { target: target.path.clone(), channels: ssh.channels })?;
     let channels = Channels::Open { address: target, ssh, peers: Vec::new() };
     let mut standby = Remote::new(&mut peer.wire, transfer, channels, monitor);
@@ -41,8 +41,12 @@ pub(crate) fn push(
     Ok(report)
 }
 
-fn can_adopt(peer: &Peer<'_>, options: &Options) -> Result<()> {
-    if options.adopt.is_none() { Ok(()) } else { peer.expect(ADOPT, "adopt a copy") }
+/// Whether the other end is new enough for what is asked for.
+fn can_do(peer: &Peer<'_>, options: &Options) -> Result<()> {
+    if options.adopt.is_some() {
+        peer.expect(ADOPT, "adopt a copy")?;
+    }
+    if options.owners.is_some() { peer.expect(OWNERS, "tell owners by name") } else { Ok(()) }
 }
 
 /// What a round to the standby at `target` would do.
@@ -56,6 +60,7 @@ pub(crate) fn plan_push(
 ) -> Result<Planned> {
     let source = crate::location::directory::open_directory(source)?;
     let mut peer = Peer::start(target, ssh, monitor)?;
+    can_do(&peer, options)?;
     peer.ask(&Request::Push { target: target.path.clone(), channels: 1 })?;
     let channels = Channels::Open { address: target, ssh, peers: Vec::new() };
     let transfer = TransferOptions::default();
@@ -81,7 +86,7 @@ pub(crate) fn pull(
     let started = Instant::now();
     let mut standby = Local::new(target, None, monitor)?;
     let mut peer = Peer::start(source, ssh, monitor)?;
-    can_adopt(&peer, options)?;
+    can_do(&peer, options)?;
     let (theirs, transfer, channels) = (Box::new(options.clone()), transfer.clone(), ssh.channels);
     peer.ask(&Request::Pull { source: source.path.clone(), options: theirs, transfer, channels })?;
     let channels = Channels::Open { address: source, ssh, peers: Vec::new() };

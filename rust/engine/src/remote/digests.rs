@@ -1,6 +1,7 @@
 //! Compares with a tree on another machine: only the records of its names are sent, never the content of
 //! files.
 
+use crate::accounts::translated::{Of, Translated};
 use crate::delta::incoming::nonsense;
 use crate::digest::{Near, Reading, Record};
 use crate::location::place::Place;
@@ -20,8 +21,16 @@ use uuid::Uuid;
 const BLOCK: usize = 1 << 18;
 
 /// Sends a client the records of a tree that it may read.
-pub(crate) fn tell(wire: &mut Wire<'_>, place: &Place, reading: Reading, monitor: &Monitor) -> Result<()> {
-    tell_side(wire, place.open(monitor)?.side(), reading, monitor)
+pub(crate) fn tell(
+    wire: &mut Wire<'_>,
+    place: &Place,
+    lineage: Option<Uuid>,
+    reading: Reading,
+    monitor: &Monitor,
+) -> Result<()> {
+    let accounts = lineage.map_or(Ok(None), |lineage| place.accounts(lineage))?;
+    let side = Translated::by(accounts.as_ref(), Of::Lineage, place.open(monitor)?.into_side());
+    tell_side(wire, &*side, reading, monitor)
 }
 
 /// The same of a side.

@@ -1,5 +1,7 @@
 //! Content of a snapshot that comes from a volume on another machine.
 
+use crate::accounts::arriving::Arriving;
+use crate::accounts::naming::Naming;
 use crate::delta::incoming::{Delta, nonsense};
 use crate::delta::landing::{Content, Filling, Landing, id_of};
 use crate::delta::outgoing::put_head;
@@ -12,7 +14,7 @@ use crate::remote::ssh::Peer;
 use crate::remote::wire::Wire;
 use crate::volume::lost::{LostPaths, MOST};
 use snapsync_apply::Loss;
-use snapsync_model::{Error, Monitor, RelPath, Result, SnapshotInfo, Stage, VolumeInfo};
+use snapsync_model::{Accounts, Error, Monitor, RelPath, Result, SnapshotInfo, Stage, VolumeInfo};
 use snapsync_stream::{Compression, Held, Readable};
 use uuid::Uuid;
 
@@ -30,7 +32,7 @@ pub(super) fn send(
     let (volume, snapshot) = *named;
     expect_kin(&volume.info(), lineage)?;
     let paths: Vec<RelPath> = paths.paths().into_iter().collect();
-    let content = Content::new(&volume, &snapshot, &paths, monitor)?;
+    let content = Content::new(&volume, &snapshot, &paths, monitor)?.owned(None);
     content.expect_whole(monitor)?;
     let dir = snapsync_sys::scratch()?;
     let manifest = dir.path().join("manifest.arrow");
@@ -72,6 +74,8 @@ pub(super) struct Fetched<'a> {
     peer: Peer<'a>,
     snapshot: SnapshotInfo,
     id: Uuid,
+    /// The owners that the volume which asks has for those of the lineage.
+    accounts: Option<Accounts>,
 }
 
 impl<'a> Fetched<'a> {
@@ -87,7 +91,11 @@ impl<'a> Fetched<'a> {
         peer.expect(FETCH, "send a snapshot")?;
         let place = [&*address.path, b"@", snapshot.id.to_string().as_bytes()].concat();
         peer.ask(&Request::Fetch { place, lineage, paths: LostPaths::of(paths) })?;
-        Ok(Fetched { peer, snapshot: snapshot.clone(), id: id_of(snapshot, paths) })
+        Ok(Fetched { peer, snapshot: snapshot.clone(), id: id_of(snapshot, paths), accounts: None })
+    }
+
+    pub(super) fn owned(self, accounts: Option<Accounts>) -> Fetched<'a> {
+        Fetched { accounts, ..self }
     }
 }
 
@@ -98,12 +106,16 @@ impl Filling for Fetched<'_> {
 
     fn bring(&mut self, to: &Landing<'_>, terms: Terms) -> Result<(Vec<Loss>, u64)> {
         let name = self.peer.wire.peer.clone();
-        let mut delta = Delta::read(&mut self.peer.wire.from, name)?;
+        let mut delta = Delta::read(&mut self.peer.wire.from, name.clone())?;
         if delta.header.base.is_some() || delta.header.snapshot.id != self.snapshot.id {
             return Err(nonsense(&delta.name, "another snapshot than it was asked for"));
         }
         delta.header.snapshot = SnapshotInfo { id: self.id, ..self.snapshot.clone() };
         delta.keep_manifest(to.manifest)?;
+        if let Some(accounts) = &self.accounts {
+            let naming = Naming::default();
+            Arriving::new(accounts, None, &naming, true).rewrite(to.manifest, &name, to.monitor)?;
+        }
         let (mut incoming, begun) = to.begin(&delta.header, terms, false)?;
         to.monitor.start(Stage::Receive, delta.header.totals.data_bytes);
         to.monitor.advance(begun.kept);

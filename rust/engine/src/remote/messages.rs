@@ -2,6 +2,7 @@
 //!
 //! The primary's half asks and the standby's half answers, whichever of them started the other.
 
+use crate::accounts::naming::Naming;
 use crate::delta::staging::{Again, Spare, StageReport};
 use crate::digest::Reading;
 use crate::keep::Keep;
@@ -16,7 +17,7 @@ use crate::volume::roles::{RoleReply, RoleRequest};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use snapsync_model::{Error, Guarded, Promotions, SnapshotInfo, printable_within};
+use snapsync_model::{AccountNames, Error, Guarded, Promotions, SnapshotInfo, printable_within};
 use std::path::Path;
 use uuid::Uuid;
 
@@ -29,6 +30,8 @@ pub(crate) const LONGEST: u32 = 4 << 20;
 pub(crate) const DIGEST: &str = "digest 2";
 /// The feature of an end that answers `Ask::Records`.
 pub(crate) const ADOPT: &str = "adopt";
+/// The feature of an end that finds owners by name, and tells names.
+pub(crate) const OWNERS: &str = "owners";
 /// The feature of an end that answers `Request::Fetch`.
 pub(crate) const FETCH: &str = "fetch";
 /// The feature of an end that answers `Ask::Foresee`.
@@ -98,6 +101,10 @@ pub(crate) enum Ask {
         no_space_check: bool,
         /// Whether old snapshots would make space.
         spares: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        names: Option<AccountNames>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        owners: Option<Naming>,
     },
     /// `join` says where further channels connect at the primary's end.
     Open {
@@ -111,6 +118,8 @@ pub(crate) enum Ask {
         drift: DriftOptions,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         adopt: Option<Adopt>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        owners: Option<Naming>,
     },
     /// Tell the records of the tree that is adopted.
     Records {

@@ -97,7 +97,7 @@ fn answer<'a>(
         }
         Request::Digest { place: called, reading, lineage } => {
             let place = read_place(gate, admission, &called, lineage)?;
-            digest(wire, &place, reading, monitor)
+            digest(wire, (&place, lineage), reading, monitor)
         }
         Request::Fetch { .. } if gate.receive_only => Err(forbidden("sends nothing", "--receive-only")),
         Request::Fetch { place, lineage, paths } => {
@@ -176,10 +176,15 @@ fn read_place(gate: &Gate, admission: &Admission, called: &[u8], lineage: Option
     place.ok().filter(is_own).ok_or_else(|| standing::not_own(&String::from_utf8_lossy(called)))
 }
 
-fn digest(wire: &mut Wire<'_>, place: &Place, reading: Reading, monitor: &Monitor) -> Result<()> {
+fn digest(
+    wire: &mut Wire<'_>,
+    (place, lineage): (&Place, Option<Uuid>),
+    reading: Reading,
+    monitor: &Monitor,
+) -> Result<()> {
     wire.tell(&Answer::Ready)?;
     let link = Arc::clone(wire.link());
-    while_wanted(&link, monitor, || digests::tell(wire, place, reading, monitor))
+    while_wanted(&link, monitor, || digests::tell(wire, place, lineage, reading, monitor))
 }
 
 /// While it reads a volume it does not listen to the client.

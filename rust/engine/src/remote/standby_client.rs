@@ -139,8 +139,9 @@ impl StandbyEnd for Remote<'_, '_> {
         if !self.foresees {
             return Ok(None);
         }
-        let Prospect { manifest, terms: Terms { strict, no_space_check }, spares } = prospect;
-        self.wire.tell(&Ask::Foresee { strict, no_space_check, spares })?;
+        let Prospect { manifest, names, owners, terms: Terms { strict, no_space_check }, spares } = prospect;
+        let (names, owners) = (names.cloned(), owners.cloned());
+        self.wire.tell(&Ask::Foresee { strict, no_space_check, spares, names, owners })?;
         let announced = announce(manifest)?;
         let to = &mut self.wire.to;
         let mut put = || {
@@ -165,9 +166,9 @@ impl StandbyEnd for Remote<'_, '_> {
     }
 
     fn open(&mut self, opening: OpenRequest) -> Result<State> {
-        let OpenRequest { lineage, epoch, promotions, drift, adopt, store } = opening;
+        let OpenRequest { lineage, epoch, promotions, drift, owners, adopt, store } = opening;
         let join = self.channels.announce(store)?;
-        match self.ask(&Ask::Open { lineage, epoch, promotions, join, drift, adopt })? {
+        match self.ask(&Ask::Open { lineage, epoch, promotions, join, drift, adopt, owners })? {
             Answer::Opened(mut state) => {
                 self.channels.open(state.join, self.wire.link(), self.monitor)?;
                 state.volume.path = self.there(&state.volume.path.to_string_lossy()).into();

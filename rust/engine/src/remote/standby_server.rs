@@ -1,9 +1,10 @@
 //! Serves the standby's half of a round whose primary is at the other end of a channel.
 
+use crate::accounts::naming::Naming;
 use crate::delta::incoming::{Delta, fetch, nonsense};
 use crate::delta::staging::{Again, IncomingDelta, Spare};
 use crate::keep::Keep;
-use crate::options::{DriftOptions, Options, Terms};
+use crate::options::{Options, Terms};
 use crate::remote::channels::Channels;
 use crate::remote::digests;
 use crate::remote::messages::{Answer, Ask, Failure};
@@ -18,7 +19,7 @@ use crate::volume::pieces::Piece;
 use crate::volume::retention;
 use serde_json::value::RawValue;
 use snapsync_manifest::ManifestReader;
-use snapsync_model::{Counts, Error, Monitor, Result, SnapshotInfo, Stage};
+use snapsync_model::{AccountNames, Counts, Error, Monitor, Result, SnapshotInfo, Stage};
 use snapsync_stream::wire::ManifestHead;
 use uuid::Uuid;
 
@@ -107,13 +108,12 @@ impl Serving<'_, '_, '_, '_> {
                 let looked = self.standby.look(lineage, plan)?;
                 self.wire.tell(&Answer::Looked(Box::new(looked)))?;
             }
-            Ask::Foresee { strict, no_space_check, spares } => {
-                self.foresee(self.terms(strict, no_space_check), spares)?;
+            Ask::Foresee { strict, no_space_check, spares, names, owners } => {
+                self.foresee(self.terms(strict, no_space_check), spares, (names, owners))?;
             }
-            Ask::Open { lineage, epoch, promotions, join, drift, adopt } => {
-                let (drift, adopt) = self.asked(drift, adopt);
-                let opening = OpenRequest { lineage, epoch, promotions, drift, adopt, store: None };
-                self.open(opening, join)?;
+            Ask::Open { lineage, epoch, promotions, join, drift, adopt, owners } => {
+                let opening = OpenRequest { lineage, epoch, promotions, drift, owners, adopt, store: None };
+                self.open(self.asked(opening), join)?;
             }
             Ask::Records { reading } => {
                 let side = self.standby.adopted_side()?;
@@ -179,21 +179,33 @@ impl Serving<'_, '_, '_, '_> {
     }
 
     /// How the standby is opened: as its own end says, if that started the round.
-    fn asked(&self, drift: DriftOptions, adopt: Option<Adopt>) -> (DriftOptions, Option<Adopt>) {
-        let RoundOptions::Own(own) = self.options else { return (drift, adopt) };
-        let subset = adopt.map(|adopt| adopt.subset).unwrap_or_default();
-        (own.drift, own.adopt.map(|reading| Adopt { reading, subset }))
+    fn asked(&self, opening: OpenRequest) -> OpenRequest {
+        let RoundOptions::Own(own) = self.options else { return opening };
+        let subset = opening.adopt.map(|adopt| adopt.subset).unwrap_or_default();
+        let adopt = own.adopt.map(|reading| Adopt { reading, subset });
+        OpenRequest { drift: own.drift, owners: own.owners.clone(), adopt, ..opening }
     }
 
     /// Tells what a plan would come to, whose manifest follows.
-    fn foresee(&mut self, terms: Terms, spares: bool) -> Result<()> {
+    fn foresee(
+        &mut self,
+        terms: Terms,
+        spares: bool,
+        (names, owners): (Option<AccountNames>, Option<Naming>),
+    ) -> Result<()> {
         let spares = spares && matches!(self.options, RoundOptions::Asked { prunes: true });
         let Wire { from, peer, .. } = &mut *self.wire;
         let announced = ManifestHead::read(from, peer)?;
         let scratch = snapsync_sys::scratch()?;
         let manifest = scratch.path().join("manifest.arrow");
         fetch(from, announced, &manifest, peer)?;
-        let found = self.standby.foresee(Prospect { manifest: &manifest, terms, spares })?;
+        let found = self.standby.foresee(Prospect {
+            manifest: &manifest,
+            names: names.as_ref(),
+            owners: owners.as_ref(),
+            terms,
+            spares,
+        })?;
         let outlook = Outlook { notes: self.monitor.take_notes(), ..found.unwrap_or_default() };
         self.wire.tell(&Answer::Foreseen(Box::new(outlook)))
     }

@@ -36,7 +36,8 @@ pub(crate) fn content<'a>(
             return Ok(Box::new(on_this_machine(&location.whole(), volume, snapshot, paths, monitor)?));
         };
         let of = (volume.info().lineage, snapshot);
-        return Ok(Box::new(Fetched::ask(&address, &supply.ssh, of, paths, monitor)?));
+        let fetched = Fetched::ask(&address, &supply.ssh, of, paths, monitor)?;
+        return Ok(Box::new(fetched.owned(volume.accounts().cloned())));
     }
     let own = Content::new(volume, snapshot, paths, monitor)?;
     match own.expect_whole(monitor) {
@@ -145,7 +146,7 @@ fn on_this_machine(
             format!("`snapsync list {}` shows what it has", theirs.path.display()),
         ));
     };
-    let content = Content::new(&standby, &held, paths, monitor)?;
+    let content = Content::new(&standby, &held, paths, monitor)?.owned(Some(volume));
     content.expect_whole(monitor).map(|()| content)
 }
 

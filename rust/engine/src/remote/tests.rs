@@ -142,7 +142,9 @@ impl World {
         let promotions = self.volume().promotions().clone();
         let (lineage, epoch, drift) = (info.lineage, info.epoch, DriftOptions::default());
         standby.look(Some(lineage), None).unwrap();
-        standby.open(OpenRequest { lineage, epoch, promotions, drift, adopt: None, store: None }).unwrap()
+        standby
+            .open(OpenRequest { lineage, epoch, promotions, drift, owners: None, adopt: None, store: None })
+            .unwrap()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::delta::incoming::{BUFFER, nonsense};
 use crate::remote::messages::{
-    ADOPT, Answer, DIGEST, FETCH, FORESEE, Failure, Hello, LONGEST, Message, Request,
+    ADOPT, Answer, DIGEST, FETCH, FORESEE, Failure, Hello, LONGEST, Message, OWNERS, Request,
 };
 use crate::remote::question::QUESTION;
 use crate::remote::screen::screened;
@@ -29,7 +29,7 @@ const SHOWN: usize = 100;
 fn hello(patience: Option<u64>) -> Hello {
     Hello {
         software: snapsync_stream::wire::software(),
-        features: [ADOPT, DIGEST, FETCH, FORESEE, QUESTION].map(str::to_owned).to_vec(),
+        features: [ADOPT, DIGEST, FETCH, FORESEE, OWNERS, QUESTION].map(str::to_owned).to_vec(),
         patience,
     }
 }

@@ -5,6 +5,7 @@ use crate::location::target::{Found, Target};
 use crate::options::DriftOptions;
 use crate::round::steps::{Outlook, Prospect, Refusal};
 use crate::volume::drift;
+use crate::volume::owned::{Finding, own_in_plan};
 use snapsync_apply::{Ground, foresee};
 use snapsync_model::{Context, Error, Monitor, Provider, Result, SnapshotInfo};
 use snapsync_snapshot::Volume;
@@ -49,7 +50,11 @@ pub(super) fn outlook(
     prospect: Prospect<'_>,
     monitor: &Monitor,
 ) -> Result<Outlook> {
-    let Prospect { manifest, terms, spares } = prospect;
+    let Prospect { manifest, names, owners, terms, spares } = prospect;
+    let by_rules = owners.cloned().unwrap_or_default();
+    let finding = Finding { names, naming: &by_rules, is_strict: terms.strict };
+    let place = (target.volume.as_ref(), &*target.path);
+    own_in_plan(place, manifest, (finding, owners.is_some()), monitor)?;
     let root = root_of(target)?;
     let ground = target.volume.as_ref().map_or(Ok(Ground::default()), |volume| ground(volume, is_rewound))?;
     let found = foresee(&root, manifest, &ground, monitor)?;

@@ -1,5 +1,6 @@
 //! What a round would do, found by looking alone: no lock is taken, nothing is written on either side.
 
+use crate::accounts::leaving::Leaving;
 use crate::delta::became;
 use crate::delta::nested;
 use crate::delta::outgoing::{count, header};
@@ -15,13 +16,14 @@ use crate::volume::lost;
 use crate::volume::now::since;
 use snapsync_manifest::{ManifestHeader, ManifestReader};
 use snapsync_model::{
-    Counts, End, Error, Guarded, Inode, Monitor, Provider, Result, SnapshotInfo, Stage, Subset,
+    AccountNames, Context, Counts, End, Error, Guarded, Inode, Monitor, Provider, Result, SnapshotInfo,
+    Stage, Subset,
 };
 use snapsync_snapshot::Volume;
 use snapsync_sys::{Named, Root};
 use snapsync_walk::Tree;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Instant;
 use uuid::Uuid;
 
@@ -54,13 +56,14 @@ pub(crate) fn plan(
     let manifest = scratch.path().join("manifest.arrow");
     let head =
         primary.as_ref().map_or_else(ManifestHeader::default, |volume| header(volume, base, &snapshot));
-    let counts = sides.write_manifest(&manifest, &head, monitor)?;
+    let mut leaving = primary.as_ref().map(Leaving::of).unwrap_or_default();
+    let counts = sides.write_delta(None, &manifest, &head, &mut leaving, monitor)?;
     let there = base.map(|base| without(base, &lost));
     let snapshot = sized(snapshot, there.as_ref(), &sides, &counts)?;
     let judging =
         Judging { options: &options, base, snapshot: &snapshot, counts: &counts, target: &looked.path };
     let (guard, refused) = judging.judge(source, &manifest, monitor)?;
-    let (outlook, refused_there) = foreseen(standby, &manifest, &options)?;
+    let (outlook, refused_there) = foreseen(standby, &manifest, leaving.names(monitor).as_ref(), &options)?;
     let refused = refused.or(refused_there);
     let (what, advice) = refused.map(|refused| (refused.what, refused.advice)).unzip();
     Ok(Planned {
@@ -134,11 +137,18 @@ impl Judging<'_> {
 /// What the standby would make of it; what it refuses is a part of the answer.
 fn foreseen(
     standby: &mut dyn StandbyEnd,
-    manifest: &PathBuf,
+    manifest: &Path,
+    names: Option<&AccountNames>,
     options: &Options,
 ) -> Result<(Option<Outlook>, Option<Refusal>)> {
+    // A standby may write other owners into its own.
+    let scratch = snapsync_sys::scratch()?;
+    let own = &scratch.path().join("manifest.arrow");
+    std::fs::copy(manifest, own).context("copy", manifest)?;
+    let owners = options.owners.as_ref();
     let terms = Terms { strict: options.strict, no_space_check: options.no_space_check };
-    match standby.foresee(Prospect { manifest, terms, spares: !options.keep.is_empty() }) {
+    match standby.foresee(Prospect { manifest: own, names, owners, terms, spares: !options.keep.is_empty() })
+    {
         Ok(Some(mut outlook)) => {
             let refused = outlook.refused.take();
             Ok((Some(outlook), refused))

@@ -1,6 +1,7 @@
 //! One round: the primary's snapshot, the changes since the newest common one, their data, the standby's
 //! snapshot.
 
+use crate::accounts::leaving::Leaving;
 use crate::delta::outgoing::{Outgoing, announce, copy, header, volume_head};
 use crate::delta::sides::Sides;
 use crate::delta::staging::{Data, IncomingDelta, Spare, StageReport};
@@ -29,7 +30,7 @@ use snapsync_model::{
     Subset,
 };
 use snapsync_snapshot::{Request, Volume};
-use snapsync_stream::wire::write_head;
+use snapsync_stream::wire::{DeltaHead, write_head};
 use snapsync_sys::{Lock, Root};
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -274,6 +275,7 @@ impl Driver<'_> {
             epoch: info.epoch,
             promotions: self.primary.promotions().clone(),
             drift: self.options.drift,
+            owners: self.options.owners.clone(),
             adopt: self.options.adopt.map(|reading| Adopt { reading, subset: subset() }),
             store,
         })
@@ -409,10 +411,9 @@ impl Driver<'_> {
         let (manifest, header) = (outgoing.manifest(), header(primary, base, snapshot));
         let restless = primary.is_light().then(Restless::default);
         let unread = passed_over::may_be(self.options).then(Restless::default);
-        let counts = match &restless {
-            Some(restless) => sides.write_what_is_still(restless, &manifest, &header, monitor)?,
-            None => sides.write_manifest(&manifest, &header, monitor)?,
-        };
+        let mut leaving = Leaving::of(primary);
+        let counts = sides.write_delta(restless.as_ref(), &manifest, &header, &mut leaving, monitor)?;
+        leaving.remember(primary)?;
         if let Some(adopted) = &mut self.adopted {
             adopted.note(&manifest)?;
         }
@@ -428,7 +429,8 @@ impl Driver<'_> {
             }
             note_emptied(primary, base, snapshot, monitor);
         }
-        let head = volume_head(primary, base, snapshot, &counts);
+        let names = leaving.names(monitor);
+        let head = DeltaHead { names, ..volume_head(primary, base, snapshot, &counts) };
         let announced = announce(&manifest)?;
         let seed =
             [write_head(&mut std::io::sink(), &head).context("describe", manifest.show())?, announced.digest];

@@ -1,6 +1,7 @@
 //! The standby's half of a round. The primary's half asks for its steps in their order, whether both are in
 //! one process or a channel lies between.
 
+use crate::accounts::naming::Naming;
 use crate::delta::staging::{
     Data, IncomingDelta, Spare, StageReport, StageTarget, begin, displaces, fill, give_up, is_cut, take,
 };
@@ -18,11 +19,12 @@ use crate::volume::adopted::{Adopted, takes_away};
 use crate::volume::copies::{self, Copied, Stretch};
 use crate::volume::lost::LostPaths;
 use crate::volume::made::{Made, can_be_kept, make_target, tell_what_it_lies_in};
+use crate::volume::owned::{self, Finding};
 use crate::volume::pieces::{self, Piece, Seen};
 use crate::volume::recovery::{can_go_on, commit, finish, recover};
 use crate::volume::{drift, kept, retention, standing};
 use snapsync_apply::{Incoming, Journal, Phase};
-use snapsync_model::{Error, Monitor, Promotions, Result, Role, Side, SnapshotInfo, Standing};
+use snapsync_model::{Accounts, Error, Monitor, Promotions, Result, Role, Side, SnapshotInfo, Standing};
 use snapsync_snapshot::{FollowedLog, LockedVolume, Volume, name_is_free};
 use snapsync_stream::wire::{DeltaEnd, DeltaHead, Digest};
 use snapsync_stream::{Arrivals, Limit, Transferred};
@@ -58,6 +60,9 @@ pub(crate) struct Local<'a> {
     may_adopt: bool,
     /// For a plan: its tree is not the base now, but would be before anything is brought.
     is_rewound: bool,
+    /// The owners that it has met, if it finds them by name, and how it finds others.
+    accounts: Option<Accounts>,
+    naming: Naming,
 }
 
 impl<'a> Local<'a> {
@@ -84,6 +89,8 @@ impl<'a> Local<'a> {
             kept: None,
             may_adopt: true,
             is_rewound: false,
+            accounts: None,
+            naming: Naming::default(),
         }
     }
 
@@ -330,6 +337,14 @@ fn is_sound(snapshot: &SnapshotInfo, newest: Option<&SnapshotInfo>) -> Result<()
     snapsync_walk::Matcher::new(&snapshot.subset).map(drop)
 }
 
+fn owned_by_whom(path: &Path) -> Error {
+    Error::refused(
+        format!("whose files are whose in {} cannot be told by name: it is a copy to adopt", path.display()),
+        "adopt it without --owners, if both machines have the same numbers; else begin with an empty \
+         directory",
+    )
+}
+
 fn out_of_turn(why: &str) -> Error {
     Error::integrity(
         format!("the other end speaks out of turn: {why}"),
@@ -375,7 +390,7 @@ impl StandbyEnd for Local<'_> {
     }
 
     fn open(&mut self, opening: OpenRequest) -> Result<State> {
-        let OpenRequest { lineage, epoch, ref promotions, drift, ref adopt, .. } = opening;
+        let OpenRequest { lineage, epoch, ref promotions, drift, ref owners, ref adopt, .. } = opening;
         let follows = |volume: &Volume| !volume.info().lineage.is_nil();
         if !self.target.volume.as_ref().is_some_and(follows) {
             can_begin(epoch, promotions)?;
@@ -403,6 +418,11 @@ impl StandbyEnd for Local<'_> {
         if !self.is_fed_by_log {
             volume.set_follows(None)?;
         }
+        self.accounts = owned::accounts(&volume, newest.as_ref(), owners.is_some(), self.monitor)?;
+        self.naming = owners.clone().unwrap_or_default();
+        if self.accounts.is_some() {
+            owned::give_up_others(&mut volume)?;
+        }
         let pending = Journal::load(&volume.store())?.map(|journal| Pending {
             snapshot: journal.snapshot.id,
             base: journal.base,
@@ -415,6 +435,9 @@ impl StandbyEnd for Local<'_> {
         };
         if newest.is_none() && !snapsync_snapshot::is_vacant_in(volume.root())? {
             let Adopt { subset, .. } = self.expect_adoption(adopt.as_ref())?;
+            if self.accounts.is_some() {
+                return Err(owned_by_whom(&self.target.path));
+            }
             self.adopted = Some(Adopted::of(&mut volume, subset, self.monitor)?);
         }
         let adopted = self.adopted.as_ref().map(|adopted| adopted.probe.clone());
@@ -455,20 +478,24 @@ impl StandbyEnd for Local<'_> {
         let is_own = self.incoming.take().is_some_and(|incoming| incoming.is_own());
         let held = self.adopted.as_ref().map(|adopted| adopted.probe.clone());
         let newest = self.newest()?.or(held);
-        let monitor = self.monitor;
+        let (monitor, naming, accounts) = (self.monitor, self.naming.clone(), self.accounts.clone());
         let volume = self.volume()?;
         volume.unseal()?;
         let stage = StageTarget { is_own, by_range: true, ..StageTarget::of(volume, newest.as_ref())? };
         let DeltaHead { snapshot, epoch, promotions, .. } = offer.header;
         let under_way = (snapshot.clone(), *epoch, promotions.clone());
         let spare = offer.spare.clone();
+        let path = volume.path().to_path_buf();
         let mut free = || match &spare {
             Some(Spare { keep, needed }) if !keep.is_empty() => {
                 retention::apply(volume, keep, needed, monitor).map(|(pruned, _)| pruned)
             }
             _ => Ok(Vec::new()),
         };
-        let (incoming, begun) = begin(&stage, offer, &mut free, monitor)?;
+        let (names, is_strict) = (offer.header.names.as_ref(), offer.terms.strict);
+        let finding = Finding { names, naming: &naming, is_strict };
+        let mut own = |manifest: &Spot| owned::own((accounts.as_ref(), &path), manifest, finding, monitor);
+        let (incoming, begun) = begin(&stage, offer, &mut own, &mut free, monitor)?;
         self.incoming = Some(incoming);
         self.begun = Some(under_way.0.id);
         self.under_way = Some(under_way);

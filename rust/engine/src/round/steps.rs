@@ -1,5 +1,6 @@
 //! The steps of a round, and the messages between its two halves.
 
+use crate::accounts::naming::Naming;
 use crate::delta::staging::{Data, IncomingDelta, StageReport};
 use crate::digest::{Reading, Record};
 use crate::keep::Keep;
@@ -10,7 +11,9 @@ use crate::volume::lost::LostPaths;
 use crate::volume::pieces::{Piece, Seen};
 use serde::{Deserialize, Serialize};
 use snapsync_apply::Loss;
-use snapsync_model::{Error, Promotions, Result, Role, SnapshotInfo, Subset, VolumeInfo, printable_within};
+use snapsync_model::{
+    AccountNames, Error, Promotions, Result, Role, SnapshotInfo, Subset, VolumeInfo, printable_within,
+};
 use snapsync_stream::Transferred;
 use snapsync_sys::Spot;
 use std::path::PathBuf;
@@ -100,7 +103,11 @@ pub(crate) struct Adopt {
 /// Changes that are planned, and what is asked of a standby.
 #[derive(Clone, Copy)]
 pub(crate) struct Prospect<'a> {
+    /// They are in a file of the plan's own, which may be written.
     pub(crate) manifest: &'a PathBuf,
+    /// The names of the owners of files in it, and how the round would find them here.
+    pub(crate) names: Option<&'a AccountNames>,
+    pub(crate) owners: Option<&'a Naming>,
     pub(crate) terms: Terms,
     /// Whether old snapshots would make space.
     pub(crate) spares: bool,
@@ -145,6 +152,8 @@ pub(crate) struct OpenRequest {
     /// The promotions that led to that epoch.
     pub(crate) promotions: Promotions,
     pub(crate) drift: DriftOptions,
+    /// How owners are found, if it is to find them by name from now on.
+    pub(crate) owners: Option<Naming>,
     /// Without it only an empty directory becomes a standby.
     pub(crate) adopt: Option<Adopt>,
     /// The primary's store, if it is on this machine: further channels may arrive there.

@@ -2,6 +2,7 @@
 //! and metadata, is brought again with the stage and commit of a delta, and the standby's snapshot is taken
 //! again in its place.
 
+use crate::accounts::translated::{Of, Translated};
 use crate::delta::sides::Sides;
 use crate::digest::Reading;
 use crate::location::directory::open_volume;
@@ -114,7 +115,10 @@ impl Mended {
     ) -> Result<()> {
         let old = Place::Directory(standby.root().again()?);
         let new = Place::Snapshot(Box::new((primary.clone(), theirs.clone())));
-        let sides = Sides::of_places(&old, &new, monitor)?;
+        let sides = Sides::of_places(&old, &new, monitor)?.with_target(|side| {
+            let side = Translated::by(primary.accounts(), Of::Lineage, side);
+            Translated::by(standby.accounts(), Of::Volume, side)
+        });
         // What somebody has put into the tree since it was looked at is in these sides, as if it were the
         // standby's own.
         if let Some(drift) = drift::find(standby, now, "drift-", monitor)? {

@@ -1,5 +1,6 @@
 //! Applies a delta from a file or a pipe to its standby.
 
+use crate::accounts::naming::Naming;
 use crate::delta::incoming::Delta;
 use crate::options::{DriftOptions, Terms};
 use crate::report::rounds::Received;
@@ -17,13 +18,13 @@ pub fn receive(
     volume: &Path,
     input: Option<&Path>,
     terms: Terms,
-    drift: DriftOptions,
+    (drift, owners): (DriftOptions, Option<Naming>),
     monitor: &Monitor,
 ) -> Result<Received> {
     let started = Instant::now();
     let mut delta = Delta::open(input, monitor)?;
     let mut standby = Local::new(volume, None, monitor)?;
-    let result = apply(&mut delta, &mut standby, terms, drift, started, monitor);
+    let result = apply(&mut delta, &mut standby, terms, (drift, owners), started, monitor);
     if let Err(error) = &result {
         standby.failed(error, delta.header.snapshot.id);
     }
@@ -34,7 +35,7 @@ fn apply(
     delta: &mut Delta<BufReader<Channel<'_>>>,
     standby: &mut Local<'_>,
     terms: Terms,
-    drift: DriftOptions,
+    (drift, owners): (DriftOptions, Option<Naming>),
     started: Instant,
     monitor: &Monitor,
 ) -> Result<Received> {
@@ -51,6 +52,7 @@ fn apply(
         epoch: header.epoch,
         promotions,
         drift,
+        owners,
         adopt: None,
         store: None,
     })?;

@@ -1,7 +1,7 @@
 //! Receives a delta as a further snapshot in a directory, as `btrfs receive` does, on any file system.
 
 use crate::delta::incoming::Delta;
-use crate::delta::staging::{StageTarget, begin, is_cut, nothing, take, workers};
+use crate::delta::staging::{StageTarget, as_offered, begin, is_cut, nothing, take, workers};
 use crate::digest::hex;
 use crate::location::directory::existing_directory;
 use crate::location::place::describe;
@@ -131,7 +131,7 @@ fn bring(work: &mut Work<'_>, delta: &mut Input<'_>, terms: Terms, monitor: &Mon
     // The base has the same losses.
     Limits::remembered(&work.shelf())?.remember(work.store())?;
     let (mut incoming, begun) =
-        delta.offer(terms, false, |offer| begin(&stage, offer, &mut nothing, monitor))?;
+        delta.offer(terms, false, |offer| begin(&stage, offer, &mut as_offered, &mut nothing, monitor))?;
     let counts = ManifestReader::open(&incoming.manifest())?.counts()?;
     monitor.start(Stage::Receive, counts.data_bytes);
     monitor.advance(begun.kept);

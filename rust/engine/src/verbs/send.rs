@@ -1,5 +1,6 @@
 //! Writes a snapshot as a delta to a file or a pipe.
 
+use crate::accounts::leaving::Leaving;
 use crate::delta::incoming::BUFFER;
 use crate::delta::outgoing::{header, put_head, volume_head};
 use crate::delta::sides::Sides;
@@ -51,11 +52,14 @@ pub fn send(
     let dir = snapsync_sys::scratch()?;
     let manifest = dir.path().join("manifest.arrow");
     let (sides, head) = open(base.as_ref(), &target, monitor)?;
-    let counts = sides.write_manifest(&manifest, &head, monitor)?;
+    let mut leaving = target.leaving();
+    let counts = sides.write_delta(None, &manifest, &head, &mut leaving, monitor)?;
+    target.remember(&leaving)?;
     if let Some((tree, _)) = target.place.tree(monitor)? {
         became::tell(&tree, &manifest, false, monitor)?;
     }
-    let head = delta_head(base.as_ref(), &target, &counts);
+    let names = leaving.names(monitor);
+    let head = DeltaHead { names, ..delta_head(base.as_ref(), &target, &counts) };
     let sent = deliver(output, &head, &manifest, &sides, transfer, monitor)?;
     Ok(Sent {
         verb: "send",
@@ -141,6 +145,21 @@ impl Sendable {
         };
         Ok(Sendable { place, info, identity })
     }
+
+    fn leaving(&self) -> Leaving {
+        match &self.place {
+            Place::Snapshot(named) => Leaving::of(&named.0),
+            Place::Directory(_) | Place::Log(_) => Leaving::default(),
+        }
+    }
+
+    /// Others may work on the volume, which is locked only if there is anything to remember.
+    fn remember(&self, leaving: &Leaving) -> Result<()> {
+        match &self.place {
+            Place::Snapshot(named) if leaving.has_grown() => leaving.remember(&mut named.0.clone().lock()?),
+            _ => Ok(()),
+        }
+    }
 }
 
 fn not_a_snapshot(path: &Path) -> Error {
@@ -203,6 +222,7 @@ fn delta_head(base: Option<&Sendable>, target: &Sendable, counts: &Counts) -> De
             filesystem: if let Place::Directory(root) = place { filesystem(root) } else { String::new() },
             totals: counts.into(),
             software: software(),
+            names: None,
         },
     }
 }

@@ -1,6 +1,7 @@
 //! Proves that two trees are equal in every entry, by content and metadata. Each side lists what it holds,
 //! and the lists are merged by path.
 
+use crate::accounts::translated::{Of, Translated};
 use crate::digest::{BATCH, Body, Digest, Near, READ, Reading, Record, Runs, UNREADABLE};
 use crate::location::place::{Opened, Place};
 use crate::location::text::{Address, Location};
@@ -36,7 +37,9 @@ pub fn verify(a: &Path, b: &Path, reading: Reading, ssh: &SshOptions, monitor: &
     let opened = match differing {
         Some((a, b)) => (Some(Opened::Snapshot(Box::new(a))), Some(Opened::Snapshot(Box::new(b)))),
         None => {
-            let (a, b) = rayon::join(|| named.0.open(monitor), || named.1.open(monitor));
+            let lineage = common_lineage(&named.0, &named.1);
+            let open = |one: &Named| one.open(lineage, monitor);
+            let (a, b) = rayon::join(|| open(&named.0), || open(&named.1));
             (a?, b?)
         }
     };
@@ -104,6 +107,22 @@ fn list(opened: Option<&Opened>) -> Result<Option<Names<'_>>> {
     opened.map(|opened| Names::of(opened.side())).transpose()
 }
 
+/// The lineage that both are of; another machine tells owners by it if its side is, too. What is of one
+/// volume has the same owners as it is.
+fn common_lineage(a: &Named, b: &Named) -> Option<Uuid> {
+    let volume = |named: &Named| match named {
+        Named::Here(place) => place.volume().ok().flatten(),
+        Named::There(_) => None,
+    };
+    match (a, b) {
+        (Named::Here(_), Named::Here(_)) => {
+            let (a, b) = (volume(a)?, volume(b)?);
+            (a.lineage == b.lineage && a.id != b.id).then_some(a.lineage)
+        }
+        _ => volume(a).or(volume(b)).map(|volume| volume.lineage),
+    }
+}
+
 /// A place on this machine or another.
 enum Named {
     Here(Place),
@@ -143,11 +162,17 @@ impl Named {
         matches!(self, Named::Here(Place::Log(_)))
     }
 
-    fn open(&self, monitor: &Monitor) -> Result<Option<Opened>> {
-        match self {
-            Named::Here(place) => place.open(monitor).map(Some),
-            Named::There(_) => Ok(None),
-        }
+    /// Its owners have the numbers that they have in this lineage, if it is of that.
+    fn open(&self, lineage: Option<Uuid>, monitor: &Monitor) -> Result<Option<Opened>> {
+        let Named::Here(place) = self else { return Ok(None) };
+        let opened = place.open(monitor)?;
+        let accounts = lineage.map_or(Ok(None), |lineage| place.accounts(lineage))?;
+        Ok(Some(match accounts {
+            Some(accounts) => {
+                Opened::Snapshot(Translated::by(Some(&accounts), Of::Lineage, opened.into_side()))
+            }
+            None => opened,
+        }))
     }
 
     /// Two snapshots of one pool, reduced to what their tables have otherwise; None where both are to be

@@ -8,6 +8,7 @@ pub(crate) mod kept;
 pub(crate) mod lost;
 pub(crate) mod made;
 pub(crate) mod now;
+pub(crate) mod owned;
 pub(crate) mod parts;
 pub(crate) mod pieces;
 pub(crate) mod recovery;

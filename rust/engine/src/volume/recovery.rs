@@ -220,10 +220,15 @@ pub(crate) fn finish(
         }
         None => take(volume, info, base, monitor)?,
     };
-    let step = |name| fault::step(name).context("finish the commit in", volume.path());
+    let path = volume.path().to_path_buf();
+    let step = |name| fault::step(name).context("finish the commit in", &path);
     step("commit.snapshot")?;
     discard(volume.root(), info.id)?;
     step("commit.discarded")?;
+    if let Some(own) = Journal::load(&volume.store())?.and_then(|journal| journal.own) {
+        volume.set_accounts(own.accounts)?;
+        step("commit.owned")?;
+    }
     Journal::remove(&volume.store())?;
     step("commit.cleaned")?;
     Ok(taken)

@@ -3,7 +3,9 @@
 
 use crate::delta::outgoing::{Outgoing, announce, copy, header, volume_head};
 use crate::delta::sides::Sides;
-use crate::delta::staging::{Data, IncomingDelta, StageTarget, begin, displaces, fill, give_up, nothing};
+use crate::delta::staging::{
+    Data, IncomingDelta, StageTarget, as_offered, begin, displaces, fill, give_up, nothing,
+};
 use crate::options::Terms;
 use crate::volume::recovery::{commit, finish};
 use snapsync_apply::{Journal, Loss, Phase};
@@ -77,7 +79,8 @@ fn attempt(
         again: None,
         fetch: &mut |to| copy(&manifest, to),
     };
-    let (mut incoming, begun) = begin(&StageTarget::of(volume, Some(base))?, offer, &mut nothing, monitor)?;
+    let (mut incoming, begun) =
+        begin(&StageTarget::of(volume, Some(base))?, offer, &mut as_offered, &mut nothing, monitor)?;
     monitor.start(Stage::Stage, counts.data_bytes);
     let (held, seed) = (&begun.held, Default::default());
     let data = Data { manifest: &manifest, side: &*sides.target, held, restless: None, seed };

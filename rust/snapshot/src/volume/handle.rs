@@ -6,8 +6,8 @@ use crate::volume::listed::Listed;
 use crate::volume::moment::newest_at;
 use crate::volume::record::{Absent, CloneRecord, Record, is_none, read_record, unreadable};
 use snapsync_model::{
-    Context, Error, History, Origin, PlainFiles, Promotions, Provider, Result, Role, SnapshotInfo, Subset,
-    VolumeInfo,
+    Accounts, Context, Error, History, Origin, PlainFiles, Promotions, Provider, Result, Role, SnapshotInfo,
+    Subset, VolumeInfo,
 };
 use snapsync_sys::{FileSystem, Root, Spot};
 use snapsync_walk::STORE;
@@ -144,6 +144,11 @@ impl Volume {
     /// Those of its tree's files of which this command has seen that they have nothing but data.
     pub fn plain_files(&self) -> &Arc<PlainFiles> {
         &self.plain
+    }
+
+    /// The numbers of its users and groups in place of those of its lineage; None where they are the same.
+    pub fn accounts(&self) -> Option<&Accounts> {
+        self.record.accounts.as_ref()
     }
 
     pub fn is_read_only(&self) -> bool {

@@ -5,11 +5,9 @@ use crate::store::frozen::Frozen;
 use crate::store::steady::{Steady, TakenNow};
 use crate::volume::handle::Volume;
 use crate::volume::listed::Listed;
-use crate::volume::record::{
-    Absent, CloneRecord, RECORD, Record, STORE_FORMAT, is_none, read_record, unreadable,
-};
+use crate::volume::record::{Absent, CloneRecord, RECORD, Record, is_none, read_record, unreadable};
 use snapsync_model::{
-    Context, Error, History, Monitor, Promotions, Provider, Result, Role, SnapshotInfo, Subset,
+    Accounts, Context, Error, History, Monitor, Promotions, Provider, Result, Role, SnapshotInfo, Subset,
 };
 use snapsync_sys::{Lock, Spot, btrfs};
 use std::collections::BTreeSet;
@@ -122,7 +120,7 @@ impl LockedVolume {
     pub(crate) fn save(&mut self) -> Result<()> {
         let store = self.store();
         // An older version cannot know everything that this one writes.
-        self.volume.record.format = STORE_FORMAT;
+        self.volume.record.set_format();
         if let Some(now) = Bound::of(&self.volume.root)? {
             self.volume.record.root = Some(now);
         }
@@ -154,6 +152,19 @@ impl LockedVolume {
             return Ok(());
         }
         self.volume.record.renumbered = Some(snapshot);
+        self.save()
+    }
+
+    /// Records which numbers its users and groups have in place of those of the lineage. None of them ever
+    /// changes.
+    pub fn set_accounts(&mut self, accounts: Accounts) -> Result<()> {
+        if self.record.accounts.as_ref().is_some_and(|before| !accounts.extends(before)) {
+            return Err(Error::failed(
+                "the numbers of users and groups of a volume do not change",
+                "report this",
+            ));
+        }
+        self.volume.record.accounts = Some(accounts);
         self.save()
     }
 

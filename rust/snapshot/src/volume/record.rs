@@ -4,7 +4,7 @@ use crate::store::bound::Bound;
 use crate::store::mark::Mark;
 use crate::volume::scrubbed::Scrub;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use snapsync_model::{Context, Error, History, Promotions, Provider, Result, Role, Subset};
+use snapsync_model::{Accounts, Context, Error, History, Promotions, Provider, Result, Role, Subset};
 use snapsync_sys::Spot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -219,6 +219,10 @@ pub(crate) struct Record {
     /// The snapshot that its tree went back to last: its table has other inode numbers than it had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) renumbered: Option<Uuid>,
+    /// The numbers of users and groups that it has in place of those of its lineage; None where they are the
+    /// same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) accounts: Option<Accounts>,
     /// The directory that this is the store of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) root: Option<Bound>,
@@ -227,7 +231,7 @@ pub(crate) struct Record {
 impl Record {
     pub(crate) fn new(role: Role, lineage: Uuid, epoch: u64, provider: Provider) -> Record {
         Record {
-            format: STORE_FORMAT,
+            format: FORMAT,
             id: Uuid::new_v4(),
             lineage,
             epoch,
@@ -250,6 +254,7 @@ impl Record {
             for_parts: false,
             follows: None,
             renumbered: None,
+            accounts: None,
             root: None,
         }
     }
@@ -267,5 +272,14 @@ pub(crate) fn unreadable(file: &Spot, error: &serde_json::Error) -> Error {
     )
 }
 
-/// The format that this version reads and writes.
-pub const STORE_FORMAT: u32 = 6;
+/// The newest format that this version reads and writes.
+pub const STORE_FORMAT: u32 = 7;
+/// That of a volume whose users and groups have the numbers of its lineage.
+const FORMAT: u32 = 6;
+
+impl Record {
+    /// An older version would read the owners of files wrong.
+    pub(super) fn set_format(&mut self) {
+        self.format = if self.accounts.is_some() { STORE_FORMAT } else { FORMAT };
+    }
+}

@@ -1,0 +1,11 @@
+//! Whose files are whose, where two machines have other numbers for the same users and groups.
+//!
+//! Whatever leaves a volume (deltas, records, plans) is in the numbers of its lineage; the volume has numbers
+//! of its own, and a map between both in its record, one to one. The map grows by names and never changes.
+
+pub(crate) mod arriving;
+pub(crate) mod leaving;
+pub(crate) mod naming;
+mod rows;
+mod system;
+pub(crate) mod translated;
