@@ -353,7 +353,7 @@ class ReceiveOptions(TargetOptions, DriftOptions, OwnersOptions, JobsOptions, to
     """The options for receiving a delta."""
 
 
-class RoleOptions(TransferOptions, ChannelOptions, JobsOptions, total=False):
+class RoleOptions(OwnersOptions, TransferOptions, ChannelOptions, JobsOptions, total=False):
     """The options of a change of roles between two machines."""
 
 

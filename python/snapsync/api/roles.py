@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from snapsync import _native
 from snapsync.api import checks
+from snapsync.api.owners import naming
 from snapsync.declare import Unpack, pick
 from snapsync.options import ChannelOptions, RoleOptions, SshOptions, TransferOptions, VerifyOptions
 from snapsync.reports.roles import (
@@ -98,7 +99,7 @@ def rejoin(
     """Make `old` a standby of the primary `new`, back from the newest snapshot that both have.
 
     What `old` has of its own since then is kept as snapshots of it. The options are those of `sync`:
-    `compress`, `bwlimit`, `rsh`, `remote_path`, `ssh_options`, `timeout`, `channels` and `jobs`.
+    `owners` (by itself where a standby of `old` found owners by name), `compress`, `bwlimit`, `rsh`, `remote_path`, `ssh_options`, `timeout`, `channels` and `jobs`.
 
     Raises RefusedError where they have no snapshot in common, or `new` is no primary of their lineage.
     """
@@ -106,6 +107,7 @@ def rejoin(
     text = _native.rejoin(
         os.fsdecode(old),
         os.fsdecode(new),
+        owners=naming(options.get("owners")),
         transfer=pick(TransferOptions, options),
         ssh=pick(ChannelOptions, options),
         jobs=options.get("jobs", 0),
@@ -146,6 +148,7 @@ def switch(
     text = _native.switch(
         os.fsdecode(primary),
         os.fsdecode(standby),
+        owners=naming(options.get("owners")),
         transfer=pick(TransferOptions, options),
         ssh=pick(ChannelOptions, options),
         jobs=options.get("jobs", 0),

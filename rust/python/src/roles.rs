@@ -1,10 +1,10 @@
 //! Changes roles, and recovers from interrupted commands.
 
-use crate::options::{Transfer, ssh_options, word};
+use crate::options::{Transfer, read, ssh_options, word};
 use crate::watch::{Progress, watched};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use snapsync_engine::{OnDrift, with_jobs};
+use snapsync_engine::{Naming, OnDrift, with_jobs};
 use std::path::PathBuf;
 
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -81,23 +81,25 @@ fn promote_preview(py: Python<'_>, volume: PathBuf, jobs: usize) -> PyResult<Str
 
 #[pyfunction]
 #[pyo3(signature = (
-    old, new, *, transfer, ssh, jobs=0, progress=None,
+    old, new, *, owners=None, transfer, ssh, jobs=0, progress=None,
 ))]
 #[allow(clippy::too_many_arguments)]
 fn rejoin(
     py: Python<'_>,
     old: PathBuf,
     new: PathBuf,
+    owners: Option<&Bound<'_, PyDict>>,
     transfer: &Bound<'_, PyDict>,
     ssh: &Bound<'_, PyDict>,
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
     let ssh = ssh_options(Some(ssh))?;
+    let owners: Option<Naming> = owners.map(read).transpose()?;
     let transfer = Transfer::read(transfer)?;
     watched(py, progress, move |monitor| {
         let transfer = transfer.transfer()?;
-        with_jobs(jobs, || snapsync_engine::rejoin(&old, &new, &transfer, &ssh, monitor))
+        with_jobs(jobs, || snapsync_engine::rejoin(&old, &new, owners, &transfer, &ssh, monitor))
     })
 }
 
@@ -123,22 +125,24 @@ fn rejoin_preview(
 
 #[pyfunction]
 #[pyo3(signature = (
-    primary, standby, *, transfer, ssh, jobs=0, progress=None,
+    primary, standby, *, owners=None, transfer, ssh, jobs=0, progress=None,
 ))]
 #[allow(clippy::too_many_arguments)]
 fn switch(
     py: Python<'_>,
     primary: PathBuf,
     standby: PathBuf,
+    owners: Option<&Bound<'_, PyDict>>,
     transfer: &Bound<'_, PyDict>,
     ssh: &Bound<'_, PyDict>,
     jobs: usize,
     progress: Progress,
 ) -> PyResult<String> {
     let ssh = ssh_options(Some(ssh))?;
+    let owners: Option<Naming> = owners.map(read).transpose()?;
     let transfer = Transfer::read(transfer)?;
     watched(py, progress, move |monitor| {
         let transfer = transfer.transfer()?;
-        with_jobs(jobs, || snapsync_engine::switch(&primary, &standby, &transfer, &ssh, monitor))
+        with_jobs(jobs, || snapsync_engine::switch(&primary, &standby, owners, &transfer, &ssh, monitor))
     })
 }

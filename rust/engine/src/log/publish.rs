@@ -301,6 +301,7 @@ impl StandbyEnd for LogStandby<'_> {
             recovered: Vec::new(),
             set_aside: None,
             lost: LostPaths::default(),
+            by_name: false,
             join: None,
             secret: None,
         })

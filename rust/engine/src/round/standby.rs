@@ -442,8 +442,19 @@ impl StandbyEnd for Local<'_> {
         }
         let adopted = self.adopted.as_ref().map(|adopted| adopted.probe.clone());
         let (info, join) = (volume.info(), None);
-        let state =
-            State { volume: info, newest, adopted, pending, recovered, set_aside, lost, join, secret };
+        let by_name = self.accounts.is_some();
+        let state = State {
+            volume: info,
+            newest,
+            adopted,
+            pending,
+            recovered,
+            set_aside,
+            lost,
+            by_name,
+            join,
+            secret,
+        };
         self.volume = Some(volume);
         Ok(state)
     }

@@ -178,6 +178,9 @@ pub(crate) struct State {
     /// Files of `newest` that its tree does not have: their bytes were lost, and the round is to bring them.
     #[serde(default, skip_serializing_if = "LostPaths::is_empty")]
     pub(crate) lost: LostPaths,
+    /// Whether it finds the owners of files by name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) by_name: bool,
     /// Where further channels of this round come in.
     pub(crate) join: Option<Uuid>,
     /// The secret that its primary gave it.

@@ -1,5 +1,6 @@
 //! Makes an old primary a standby of the new one.
 
+use crate::accounts::naming::Naming;
 use crate::location::directory::open_volume;
 use crate::options::{Options, SshOptions, TransferOptions};
 use crate::remote::roles::{End, ends, same_lineage, strange};
@@ -13,10 +14,11 @@ use std::time::Instant;
 use uuid::Uuid;
 
 /// Makes `old` a standby of `new`: its own changes are kept as snapshots, it goes back to the newest common
-/// snapshot, and gets everything that changed on `new` since.
+/// snapshot, and gets everything that changed on `new` since; `owners` is for what it gets.
 pub fn rejoin(
     old: &Path,
     new: &Path,
+    owners: Option<Naming>,
     transfer: &TransferOptions,
     ssh: &SshOptions,
     monitor: &Monitor,
@@ -35,7 +37,8 @@ pub fn rejoin(
         RoleReply::Followed(followed) => *followed,
         other => return Err(strange(&other)),
     };
-    let round = sync(new, old, &Options::default(), transfer, ssh, monitor)?;
+    let options = Options { owners, ..Options::default() };
+    let round = sync(new, old, &options, transfer, ssh, monitor)?;
     let mut notes = followed.notes;
     notes.extend(monitor.take_notes());
     Ok(Rejoined {

@@ -1,5 +1,6 @@
 //! Exchanges the roles of a primary and its standby.
 
+use crate::accounts::naming::Naming;
 use crate::options::{DriftOptions, OnDrift, Options, SshOptions, TransferOptions};
 use crate::remote::roles::{End, ends, same_lineage, strange};
 use crate::report::volumes::Switched;
@@ -13,10 +14,11 @@ use std::time::Instant;
 /// The number of rounds after which a primary that is still being written to keeps its role.
 const TRIES: usize = 3;
 
-/// Changes the roles of a primary and its standby, with no change lost.
+/// Changes the roles of a primary and its standby, with no change lost. `owners` is for the new standby.
 pub fn switch(
     primary: &Path,
     standby: &Path,
+    owners: Option<Naming>,
     transfer: &TransferOptions,
     ssh: &SshOptions,
     monitor: &Monitor,
@@ -60,7 +62,8 @@ pub fn switch(
             Err(error) => return Err(without_primary(&from.path(), &error)),
         }
     }
-    let round = sync(standby, primary, &Options::default(), transfer, ssh, monitor)?;
+    let options = Options { owners, ..Options::default() };
+    let round = sync(standby, primary, &options, transfer, ssh, monitor)?;
     Ok(Switched {
         verb: "switch",
         promoted,

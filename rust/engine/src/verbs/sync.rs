@@ -37,7 +37,10 @@ pub fn sync(
     }
     match logs {
         (None, None) => {}
-        (None, Some(log)) => return publish(source, log, options, transfer, monitor),
+        (None, Some(log)) => {
+            finds_no_owners(&log, options)?;
+            return publish(source, log, options, transfer, monitor);
+        }
         (Some(log), None) => {
             only_follows(&log, options)?;
             return follow(&log, target, options, transfer, monitor);
@@ -98,6 +101,17 @@ pub fn plan(
     let source = directory::open_directory(source).map_err(|error| known::without_source(target, error))?;
     directory::not_inside(target, source.path())?;
     planned(&source, &mut Local::new(target, Some(source.path()), monitor)?, options, paths, monitor)
+}
+
+/// A log has the numbers and the names, and no files.
+fn finds_no_owners(log: &LogAddress, options: &Options) -> Result<()> {
+    if options.owners.is_none() {
+        return Ok(());
+    }
+    Err(Error::usage(
+        format!("{log} has no owners to find: its followers do that"),
+        "leave out --owners here, and give it where a standby follows the log",
+    ))
 }
 
 /// Refuses what only a primary can do.
