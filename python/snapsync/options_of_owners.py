@@ -13,6 +13,5 @@ class OwnersOptions(TypedDict, total=False):
             metavar="names|FILE",
             help="The standby finds users and groups by name from now on; lines of FILE, such as"
             " `user alice = bob`, come first. Without it they keep their numbers, or are found as before.",
-            once=True,
         ),
     ]

@@ -99,7 +99,8 @@ def rejoin(
     """Make `old` a standby of the primary `new`, back from the newest snapshot that both have.
 
     What `old` has of its own since then is kept as snapshots of it. The options are those of `sync`:
-    `owners` (by itself where a standby of `old` found owners by name), `compress`, `bwlimit`, `rsh`, `remote_path`, `ssh_options`, `timeout`, `channels` and `jobs`.
+    `compress`, `bwlimit`, `rsh`, `remote_path`, `ssh_options`, `timeout`, `channels`, `jobs`, and `owners`,
+    which need not be given where a standby of `old` has found owners by name.
 
     Raises RefusedError where they have no snapshot in common, or `new` is no primary of their lineage.
     """

@@ -282,7 +282,13 @@ _KINDS: dict[Any, Callable[[object], object]] = {
 }
 """How a value is checked by the type of its option, unless _MORE names the option."""
 
+
+def _owners(value: object) -> str:
+    return "names" if value == "names" else _file(value)
+
+
 _MORE: dict[str, Callable[[object], object]] = {
+    "owners": _owners,
     "scrub": _scrub,
     "scrub_limit": _size,
     "compress": _compress,

@@ -539,6 +539,7 @@ impl StandbyEnd for Local<'_> {
         let base = incoming.base();
         drop(incoming);
         let mut taken = finish(volume, &info, base, monitor)?;
+        let accounts = volume.accounts().cloned();
         volume.forget_absent()?;
         volume.follow_epoch(epoch, promotions)?;
         if let (Some(entries), Some(bytes)) = (info.entries, info.bytes) {
@@ -546,6 +547,8 @@ impl StandbyEnd for Local<'_> {
         }
         manifest.inspect(|manifest| kept::keep(volume, base, taken.id, manifest));
         volume.seal()?;
+        // A round may bring one more.
+        self.accounts = accounts;
         if let Some(adopted) = self.adopted.take() {
             self.kept = adopted.settle(self.volume()?, is_needed, monitor)?;
         }
