@@ -36,6 +36,7 @@ OPTIONS: dict[str, tuple[Any, str]] = {
     "history": ("light", "begin"),
     "guard": ({"deleted": 0}, "begin"),
     "adopt": ("all", "open"),
+    "owners": ({"rules": []}, "open"),
 }
 TRAVEL: dict[str, tuple[Any, str]] = {"compression": ({"Zstd": 3}, "commit"), "limit": (1 << 20, "commit")}
 PULL = {f"options.{name}": tried for name, tried in OPTIONS.items()} | {
@@ -56,6 +57,8 @@ PUSHED = {
     "stretches": [],
     "again": ["--history", "light"],
     "adopt": [],
+    "owners": ["--owners", "names"],
+    "names": ["--owners", "names"],
     "reading": [],
 }
 
@@ -212,6 +215,9 @@ def test_a_restricted_server_does_with_each_field_what_the_table_says(
     assert "done" in asks, asks
     if kind != "begin":
         assert kind in asks, asks
+    if field == "options.owners":
+        assert asks["open"]["owners"] == value
+        kind = "owners"
     if field == "options.adopt":
         assert asks["open"]["adopt"]["reading"] == value
         kind = "adopt"

@@ -167,7 +167,7 @@ def test_the_commands_ask_for_no_variables_but_those_that_are_documented() -> No
 # above its own, and from none of its own line. A room behind a file of its name lies below that file.
 RUST_LEVELS = {
     "model": """
-        amount extent guarded identity mutex object printable subset
+        accounts amount extent guarded identity mutex object printable subset
         content
         before error inode name snapshot
         path plain promotion restless unread
@@ -331,7 +331,7 @@ RUST_LEVELS = {
         life
     """,
     "engine": """
-        names unified
+        accounts names unified
         digest jobs keep report
         options pairs secret
         process
@@ -343,6 +343,10 @@ RUST_LEVELS = {
         remote
         verbs
         fuzz
+    """,
+    "engine/accounts": """
+        left rows system
+        arriving leaving translated
     """,
     "engine/log": """
         checkpoint pinned renumbered seen steps wanted
@@ -379,7 +383,7 @@ RUST_LEVELS = {
         landing
     """,
     "engine/volume": """
-        holds kept lost made now parts pieces recovery replacement standing
+        holds kept lost made now owned parts pieces recovery replacement standing
         copies rewind trimmed
         retention
         drift
@@ -533,14 +537,14 @@ PACKAGE = ROOT / "python/snapsync"
 # that of a module, or of a package: then it stands for all modules in it that are not named by themselves.
 PYTHON_LEVELS = """
     _native declare record types units
-    errors options_of_changes options_of_commands options_of_reading
+    errors options_of_changes options_of_commands options_of_owners options_of_reading
     options reports.base
     reports.values
     options_of_paths options_of_taking
     options_of_history
     render reports.comparisons reports.history reports.pages reports.restores reports.rounds reports.snapshots
     manifest reports.roles
-    api.checks api.elsewhere history
+    api.checks api.elsewhere api.owners history
     api.comparisons api.history api.restores api.roles api.rounds api.snapshots
     volume
     jobs.calendar jobs.child jobs.fork_server jobs.hooks jobs.own jobs.reports jobs.shown jobs.unit_files

@@ -195,21 +195,20 @@ def test_an_account_that_is_not_known_keeps_a_free_number_but_not_with_strict(
 def test_a_standby_that_kept_numbers_until_now_finds_new_owners_by_name(
     two: Two, kinds: tuple[str, str]
 ) -> None:
+    two.a.add("same", 1700)
+    two.b.add("same", 1700)
     fill(two.source / "old", 0, 10, 1)
-    chown(two.source / "old", two.a.users["user1"], 0)
+    chown(two.source / "old", 1700, 0)
     two.push()
-    assert os.stat(two.target / "old").st_uid == two.a.users["user1"]
     fill(two.source / "new", 0, 3_000_000, 1)
     chown(two.source / "new", two.a.users["user2"], 0)
     # A transfer that was cut has staged the file for its number.
     words = ("sync", two.source, f"there:{two.target}", *two.b.there)
     cut = run(*words, wrap=two.a.here, env={"SNAPSYNC_FAULT": "stage.done:1"})
     assert cut.code
-    if two.b.users["user2"] == two.a.users["user1"]:
-        pytest.fail("the seed makes these two the same")
     two.push(*NAMES)
     assert os.stat(two.target / "new").st_uid == two.b.users["user2"]
-    assert os.stat(two.target / "old").st_uid == two.a.users["user1"], "what it has stays as it is"
+    assert os.stat(two.target / "old").st_uid == 1700
     assert run("verify", two.source, two.target).code == 0
 
 
@@ -353,16 +352,189 @@ def test_a_map_that_makes_no_sense_is_refused_before_anything_is_done(
 
 
 @one
-def test_one_id_for_two_is_refused(two: Two, kinds: tuple[str, str]) -> None:
-    """A list with an id that only it has is translated, too, and the last word is the map's."""
+def test_a_list_with_an_account_of_its_own_is_translated(two: Two, kinds: tuple[str, str]) -> None:
     fill(two.source / "file", 0, 10, 1)
     set_acl(two.source / "file", "access", two.a.users["user5"], 7)
     two.push(*NAMES)
     value = os.getxattr(two.target / "file", "system.posix_acl_access")
     numbers = {number for tag, _, number in struct.iter_unpack("<HHI", value[4:]) if tag == 2}
     assert numbers == {two.b.users["user5"]}
-    pairs = accounts(two.target)["users"]
-    assert len(set(pairs.values())) == len(pairs)
+    here = [pair["here"] for pair in accounts(two.target)["users"].values()]
+    assert len(set(here)) == len(here)
+
+
+def give(path: Path, number: int, size: int = 10) -> None:
+    fill(path, 0, size, number)
+    chown(path, number, 0)
+
+
+def owner(path: Path) -> int:
+    return os.stat(path).st_uid
+
+
+@kinds
+def test_on_one_machine_a_map_counts_for_files_with_data_too(
+    place: Place, tmp_path: Path, kinds: tuple[str, str]
+) -> None:
+    source, target = place(kinds[0]), place.absent(kinds[1])
+    rules = tmp_path / "map"
+    rules.write_text("\ufeffuser 1001 = 1002\nuser 1002 = 1001\n")
+    for number, size in ((1001, 100_000), (1002, 0)):
+        give(source / f"of-{number}", number, size)
+    done("sync", source, target, "--owners", rules)
+    # The rules are remembered.
+    give(source / "more", 1001)
+    done("sync", source, target)
+    assert [owner(target / name) for name in ("of-1001", "of-1002", "more")] == [1002, 1001, 1002]
+    assert run("verify", source, target).code == 0
+
+
+@one
+def test_a_number_that_only_one_side_gave_is_free_for_the_other(two: Two, kinds: tuple[str, str]) -> None:
+    give(two.source / "first", two.a.users["user1"])
+    two.push(*NAMES)
+    done("switch", two.source, f"there:{two.target}", *two.b.there, wrap=two.a.here)
+    done("switch", two.target, f"here:{two.source}", *two.a.there, wrap=two.b.here)
+    two.a.add("erin", 1050)
+    two.b.add("dave", 1050)
+    give(two.source / "erins", 1050)
+    assert "1050 is dave" in two.push(code=3).err
+    done("promote", two.target, wrap=two.b.here)
+    give(two.target / "daves", 1050)
+    ran = run("rejoin", two.source, f"there:{two.target}", *two.b.there, wrap=two.a.here)
+    assert ran.code == 3, ran
+    assert "1050 is erin" in ran.err
+    two.a.add("dave", 1055)
+    two.back()
+    assert owner(two.source / "daves") == 1055
+
+
+@one
+def test_a_standby_that_was_ahead_learns_anew_what_came_after(
+    two: Two, place: Place, tmp_path: Path, kinds: tuple[str, str]
+) -> None:
+    two.a.add("erin", 1507)
+    two.b.add("dave", 1507)
+    third = Host(tmp_path / "c", two.a.users | {"dave": 1555}, dict(two.a.groups))
+    ahead, file = place.absent("xfs"), tmp_path / "delta"
+    give(two.source / "first", two.a.users["user1"])
+    done("snapshot", two.source, "--name", "s1", wrap=two.a.here)
+    run("send", f"{two.source}@s1", "-o", file, wrap=two.a.here)
+    done("receive", two.target, "-i", file, *NAMES, wrap=two.b.here)
+    done("receive", ahead, "-i", file, *NAMES, wrap=third.here)
+    give(two.source / "erins", 1507)
+    done("snapshot", two.source, "--name", "s2", wrap=two.a.here)
+    run("send", f"{two.source}@s2", "--base", f"{two.source}@s1", "-o", file, wrap=two.a.here)
+    done("receive", ahead, "-i", file, wrap=third.here)
+    done("promote", two.target, wrap=two.b.here)
+    give(two.target / "daves", 1507)
+    done("rejoin", ahead, f"there:{two.target}", *two.b.there, wrap=third.here)
+    assert owner(ahead / "daves") == 1555
+    # The old primary, which never knew that somebody finds owners by name, does so too.
+    two.a.add("dave", 1556)
+    done("rejoin", two.source, f"there:{two.target}", *two.b.there, wrap=two.a.here)
+    assert owner(two.source / "daves") == 1556
+    # And so does who follows the new one on its own machine.
+    copy = place.absent("ext4")
+    done("sync", two.target, copy, wrap=two.b.here)
+    assert_same(two.target, copy)
+
+
+@one
+def test_a_number_that_is_given_to_somebody_else_is_refused_until_that_is_said(
+    two: Two, tmp_path: Path, kinds: tuple[str, str]
+) -> None:
+    two.a.add("alice", 1601)
+    two.b.users |= {"alice": 1605, "bob": 1606}
+    two.b.write()
+    give(two.source / "alices", 1601)
+    two.push(*NAMES)
+    del two.a.users["alice"]
+    two.a.add("bob", 1601)
+    give(two.source / "bobs", 1601)
+    before = freeze(two.target)
+    assert "user bob (1601): here it is 1606, and it was 1605 as alice" in two.push(code=3).err
+    assert_same(before, two.target)
+    (rules := tmp_path / "map").write_text("user bob = 1606\n")
+    assert "it was 1605" in two.push("--owners", rules, code=3).err
+    rules.write_text("user 1601 = alice\n")
+    two.push("--owners", rules)
+    assert owner(two.target / "bobs") == 1605
+
+
+@one
+def test_numbers_that_a_standby_kept_are_proved_by_name_when_it_is_asked_to(
+    two: Two, tmp_path: Path, kinds: tuple[str, str]
+) -> None:
+    two.a.add("alice", 1601)
+    two.b.users |= {"alice": 1605, "bob": 1601}
+    two.b.write()
+    give(two.source / "alices", 1601)
+    two.push()
+    give(two.source / "more", 1601)
+    assert "here it is 1605, and it was 1601 until now" in two.push(*NAMES, code=3).err
+    (rules := tmp_path / "map").write_text("user alice = 1601\n")
+    two.push("--owners", rules)
+    assert owner(two.target / "more") == 1601
+
+
+@one
+def test_what_was_staged_with_other_owners_is_staged_anew(
+    two: Two, tmp_path: Path, kinds: tuple[str, str]
+) -> None:
+    two.a.add("alice", 1601)
+    two.b.users |= {"bob": 1606}
+    two.b.write()
+    give(two.source / "alices", 1601, 3_000_000)
+    words = ("sync", two.source, f"there:{two.target}", *two.b.there, *NAMES)
+    assert run(*words, wrap=two.a.here, env={"SNAPSYNC_FAULT": "stage.done:1"}).code
+    two.b.add("alice", 1605)
+    two.push(*NAMES, "--strict")
+    assert owner(two.target / "alices") == 1605
+    give(two.source / "carols", 1602, 3_000_000)
+    two.a.add("carol", 1602)
+    assert run(*words, wrap=two.a.here, env={"SNAPSYNC_FAULT": "stage.done:1"}).code
+    (rules := tmp_path / "map").write_text("user carol = bob\n")
+    two.push("--owners", rules)
+    assert owner(two.target / "carols") == 1606
+
+
+@one
+def test_snapshots_from_before_have_the_numbers_that_they_were_taken_with(
+    two: Two, kinds: tuple[str, str]
+) -> None:
+    two.a.add("erin", 1607)
+    two.b.users |= {"dave": 1607, "erin": 1609}
+    two.b.write()
+    done("init", two.source, "--history", "full")
+    give(two.source / "erins", 1607)
+    two.push("--name", "n1")
+    (two.source / "erins").unlink()
+    two.push("--name", "n2")
+    two.push("--name", "n3", *NAMES)
+    give(two.source / "again", 1607)
+    two.push("--name", "n4")
+    assert owner(two.target / "again") == 1609
+    for name in ("n1", "n2", "n3", "n4"):
+        there = f"there:{two.target}@{name}"
+        words = ("verify", f"{two.source}@{name}", there, "--quick", *two.b.there, "--json")
+        assert run(*words, wrap=two.a.here).json["equal"], name
+
+
+@one
+def test_the_highest_numbers_are_numbers_too(two: Two, kinds: tuple[str, str]) -> None:
+    two.a.add("high", 6001)
+    two.b.add("high", 6002)
+    give(two.source / "first", 6001)
+    two.push(*NAMES)
+    done("promote", two.target, wrap=two.b.here)
+    two.b.add("other", 6001)
+    for number in (6001, 2**31 + 6001, 2**32 - 2):
+        give(two.target / f"of-{number}", number)
+    done("rejoin", two.source, f"there:{two.target}", *two.b.there, wrap=two.a.here)
+    assert owner(two.source / f"of-{2**32 - 2}") == 2**32 - 2
+    assert len({owner(two.source / f"of-{number}") for number in (6001, 2**31 + 6001, 2**32 - 2)}) == 3
+    assert run("verify", two.target, two.source).code == 0
 
 
 @one

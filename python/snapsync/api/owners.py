@@ -22,7 +22,7 @@ def naming(owners: "str | None") -> "dict[str, Any] | None":
 
 def _rules(file: str) -> "list[dict[str, Any]]":
     try:
-        with open(file, encoding="utf-8") as opened:
+        with open(file, encoding="utf-8-sig") as opened:
             lines = opened.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text"
@@ -50,7 +50,7 @@ def _rules(file: str) -> "list[dict[str, Any]]":
 def _who(text: str, file: str, line: int) -> "int | str":
     with suppress(ValueError):
         number = int(text)
-        if not text.isdecimal() or number > _MOST:
+        if not (text.isascii() and text.isdecimal()) or number > _MOST:
             message = f"{text} in line {line} of {file} is no number of a user or group"
             raise told(UsageError(message), message, f"numbers go from 0 to {_MOST}")
         return number

@@ -100,7 +100,7 @@ def rejoin(
 
     What `old` has of its own since then is kept as snapshots of it. The options are those of `sync`:
     `compress`, `bwlimit`, `rsh`, `remote_path`, `ssh_options`, `timeout`, `channels`, `jobs`, and `owners`,
-    which need not be given where a standby of `old` has found owners by name.
+    which need not be given where `new` has found owners by name.
 
     Raises RefusedError where they have no snapshot in common, or `new` is no primary of their lineage.
     """

@@ -45,28 +45,27 @@ def sync(
     One of the two may be `[user@]host:PATH`: `rsh` then runs `remote_path` there, with an `-o` for each of
     `ssh_options`, over `channels` connections. `compress` ("none" or "zstd:LEVEL") and `bwlimit` (bytes a
     second) are for what travels between machines. Either gives up when the other is silent for `timeout` s.
-    With `part` it is one of `SOURCE@PART/`, which has patterns, snapshots and standbys of its own and is made
-    on first use; without `exclude` it is what `include` names. The first round restores the whole tree into
-    an absent or empty `target`; where a standby is known that is not there any more, only with `new_standby`.
-    With `adopt` it holds a copy: what differs is brought (`trust_times`: equal sizes and times mean equal
-    files), and what that replaces is in the report's `set_aside`.
+    With `part` it is one of `SOURCE@PART/`, with patterns, snapshots and standbys of its own, made on first
+    use; without `exclude` it is what `include` names. The first round restores the whole tree into an absent
+    or empty `target`; where a standby is known that is not there any more, only with `new_standby`. With
+    `adopt` it holds a copy: what differs is brought (`trust_times`: equal sizes and times mean equal files),
+    and what that replaces is in the report's `set_aside`.
     `name` names the snapshot; with `snap` none is taken, and that of `source` (or "latest") is brought.
     `keep` says which snapshots stay on both sides afterwards (see `prune`), `keep_last` is its `last`, and so
     on; without them all do. `strict` refuses where the target cannot hold everything, and nested subvolumes;
     `no_space_check` does not look whether there is room; `jobs` is the number of threads (0: all).
 
     `exclude` leaves out what its patterns name, in gitignore syntax from the root of `source`, after those in
-    the files `exclude_from`; `include` brings back some of that. They are kept for later rounds. Given later
-    they take the place of all that were kept; `everything` drops them.
+    the files `exclude_from`; `include` brings back some. All stay until others are given, or `everything`.
     A round that deletes more than `guard_deleted` per cent of the entries, writes more than `guard_changed`
     anew, or loses more than `guard_shrink` of the bytes is refused before anything travels, but with
     `accept_changes`. In trees of 10,000 entries or more they are 25, 60 and 50 by default.
     `check` compares all of the standby's tree with its newest snapshot first, and not only what the round
-    touches; `discard_drift` keeps what was changed there as a snapshot, and goes back first. `read_only` says
-    whether the tree of a standby on Btrfs is read-only between rounds. With `owners` ("names", or a map file)
-    it finds users and groups by name (`docs/owners.md`). Each round reads a share of the files
-    again that are believed unchanged, on both sides: all in `scrub` seconds (None: never), and at most
-    `scrub_limit` bytes. What differs is in the report's `scrub`, and the next round brings it again.
+    touches; `discard_drift` keeps what was changed there as a snapshot, and goes back first. `read_only`: the
+    tree of a standby on Btrfs is read-only between rounds. `owners` ("names", or a map file): it finds users
+    and groups by name. Each round reads a share of the files again that are believed unchanged, on both
+    sides: all in `scrub` seconds (None: never), and at most `scrub_limit` bytes. What differs is in the
+    report's `scrub`, and the next round brings it again.
     `before_snapshot`, `after_snapshot`, `take` and `release` are commands of this machine, lists of words:
     around the snapshot (`docs/databases.md`), or to make the tree that is read (`docs/other-snapshots.md`).
 

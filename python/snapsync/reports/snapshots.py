@@ -87,7 +87,7 @@ class StatusReport(Report):
     """A volume, its snapshots and its standbys. `busy`: another command holds the volume now.
 
     `replaced`: standbys say that another primary was promoted in the stead of this one. `read_only`: as a
-    standby it is writable in rounds alone.
+    standby it is writable in rounds alone. `by_name`: it finds the owners of files by name.
 
     `history` is what the snapshots take beside the tree: None if nobody asked, and of subvolumes, which share
     with it. `manifests` is how many manifests of rounds it keeps, also of snapshots that are gone, and
@@ -104,6 +104,7 @@ class StatusReport(Report):
     standbys: tuple[Standby, ...]
     replaced: Replaced | None
     read_only: bool
+    by_name: bool = False
     holds: tuple[Hold, ...] = ()
     history: Weight | None = None
     manifests: int = 0

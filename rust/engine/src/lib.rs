@@ -24,7 +24,6 @@ mod unified;
 mod verbs;
 mod volume;
 
-pub use accounts::naming::{Naming, Rule, Who};
 pub use delta::selected::Select;
 pub use digest::Reading;
 pub use jobs::with_jobs;
@@ -53,6 +52,7 @@ pub use report::snapshots::{
 pub use report::volumes::{
     Initialised, Preview, Promoted, Recovered, Rejoined, StandbyStatus, Status, Switched, Trusted, Unfinished,
 };
+pub use snapsync_model::Naming;
 pub use verbs::clone::{clone, delete_clone};
 pub use verbs::delete::delete;
 pub use verbs::diff::diff;

@@ -1,10 +1,9 @@
 //! The options of requests, with a type for each group.
 
-use crate::accounts::naming::Naming;
 use crate::digest::Reading;
 use crate::keep::Keep;
 use serde::{Deserialize, Serialize};
-use snapsync_model::{Error, History, RelPath, Result, Subset};
+use snapsync_model::{Error, History, Naming, RelPath, Result, Subset};
 use snapsync_stream::{Compression, PATIENCE};
 use snapsync_walk::Matcher;
 use std::path::PathBuf;

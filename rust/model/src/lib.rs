@@ -27,7 +27,7 @@ mod snapshot;
 mod subset;
 mod unread;
 
-pub use accounts::{Account, AccountNames, Accounts};
+pub use accounts::{Account, AccountNames, Accounts, Met, Naming, Rule, Who};
 pub use amount::{count, entries, size};
 pub use before::{BeforeImage, DigestOf, Successor};
 pub use change::{Change, ChangeFlags, Counts, End, Extent, Op, Source};

@@ -39,6 +39,9 @@ pub struct DeltaHead {
     pub filesystem: String,
     pub totals: Totals,
     pub software: String,
+    /// Whether its volume has other numbers for users and groups than its lineage.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_name: bool,
     /// The names of users and groups in the manifest; None if its maker could not tell them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub names: Option<AccountNames>,

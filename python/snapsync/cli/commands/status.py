@@ -208,6 +208,8 @@ def _of_volume(report: StatusReport) -> Iterator[str]:
         yield f"  replaced   by a primary of epoch {by.epoch}, {says}"
     if report.read_only:
         yield "  read-only  between rounds, while it is a standby"
+    if report.by_name:
+        yield "  owners     found by name"
     yield f"  unfinished {_unfinished(report)}"
     if report.busy:
         yield "  busy       another command holds the volume"

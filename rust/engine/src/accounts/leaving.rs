@@ -1,7 +1,9 @@
 //! Owners on the way out: in the numbers of the lineage, with their names.
 
 use crate::accounts::{rows, system};
-use snapsync_model::{Account, AccountNames, Accounts, Change, Monitor, Result, printable};
+use snapsync_model::{
+    Account, AccountNames, Accounts, Change, Met, Monitor, Result, SnapshotInfo, printable,
+};
 use snapsync_snapshot::{LockedVolume, Volume};
 use std::collections::BTreeMap;
 
@@ -19,6 +21,8 @@ const AROUND: usize = 16;
 pub(crate) struct Leaving {
     /// None where both have the same numbers.
     accounts: Option<Accounts>,
+    /// The sequence number of the snapshot.
+    sequence: u64,
     has_grown: bool,
     /// The numbers of the lineage for those of the volume that occurred.
     met: BTreeMap<(Account, u32), u32>,
@@ -27,8 +31,19 @@ pub(crate) struct Leaving {
 }
 
 impl Leaving {
-    pub(crate) fn of(volume: &Volume) -> Leaving {
+    pub(crate) fn of(volume: &Volume, snapshot: &SnapshotInfo) -> Leaving {
+        let accounts = volume.accounts_of(snapshot).cloned();
+        Leaving { accounts, sequence: snapshot.sequence, ..Leaving::default() }
+    }
+
+    /// The same for the tree as it is.
+    pub(crate) fn of_tree(volume: &Volume) -> Leaving {
         Leaving { accounts: volume.accounts().cloned(), ..Leaving::default() }
+    }
+
+    /// Whether the volume has other numbers than its lineage.
+    pub(crate) fn is_by_name(&self) -> bool {
+        self.accounts.is_some()
     }
 
     pub(crate) fn row(&mut self, change: &mut Change, monitor: &Monitor) -> Result<()> {
@@ -53,9 +68,9 @@ impl Leaving {
             return there;
         }
         self.has_grown = true;
-        let spare = SPARE.saturating_add(here);
-        let mut free = [here, spare].into_iter().chain(SPARE..u32::MAX);
-        let there = free.find(|there| accounts.pair(account, *there, here)).unwrap_or(here);
+        let met = Met { here, since: self.sequence, name: None };
+        let mut free = [here, here ^ SPARE].into_iter().chain(SPARE..u32::MAX);
+        let there = free.find(|there| accounts.meet(account, *there, met.clone())).unwrap_or(here);
         if there != here {
             monitor.note(format!(
                 "{} {here} of this volume is {there} at the other end, where {here} is another: the name \
@@ -75,8 +90,9 @@ impl Leaving {
     fn all_names(&self) -> Result<AccountNames, String> {
         let (mut names, mut bytes) = (AccountNames::default(), 0);
         for ((account, here), there) in &self.met {
-            let name = system::name_of(*account, *here).map_err(|error| error.sentence())?;
-            let Some(name) = name.filter(|name| *name == printable(name)) else { continue };
+            let Some(name) = self.name(*account, *here, *there).map_err(|error| error.sentence())? else {
+                continue;
+            };
             bytes += name.len() + AROUND;
             if bytes > MOST_NAMES {
                 return Err("there are too many".to_owned());
@@ -84,6 +100,15 @@ impl Leaving {
             names.put(*account, *there, name);
         }
         Ok(names)
+    }
+
+    /// What it was called where it came from, or what it is called here.
+    fn name(&self, account: Account, here: u32, there: u32) -> Result<Option<String>> {
+        let met = self.accounts.as_ref().and_then(|accounts| accounts.met(account, there));
+        if let Some(name) = met.and_then(|met| met.name.clone()) {
+            return Ok(Some(name));
+        }
+        Ok(system::name_of(account, here)?.filter(|name| *name == printable(name)))
     }
 
     pub(crate) fn has_grown(&self) -> bool {

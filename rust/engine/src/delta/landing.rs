@@ -74,10 +74,10 @@ impl Content {
 
     /// The same with the owners that its lineage has, or that another volume of it has for those.
     pub(crate) fn owned(self, by: Option<&Volume>) -> Content {
-        let own = self.volume.accounts().cloned();
+        let own = self.volume.accounts_of(&self.snapshot).cloned();
+        let theirs = by.and_then(|volume| volume.accounts_of(&self.snapshot));
         let sides = self.sides.with_target(|side| {
-            let side = Translated::by(own.as_ref(), Of::Lineage, side);
-            Translated::by(by.and_then(|volume| volume.accounts()), Of::Volume, side)
+            Translated::by(theirs, Of::Volume, Translated::by(own.as_ref(), Of::Lineage, side))
         });
         Content { sides, ..self }
     }

@@ -93,6 +93,7 @@ pub(crate) fn volume_head(
         filesystem: info.filesystem,
         totals: counts.into(),
         software: software(),
+        by_name: volume.accounts().is_some(),
         names: None,
     }
 }

@@ -114,9 +114,11 @@ pub(crate) fn fill(
             sink(frame)
         })
     };
-    let counts = ManifestReader::open(data.manifest)?.counts()?;
+    // Its rows have the owners that files have here.
+    let manifest = incoming.manifest();
+    let counts = ManifestReader::open(&manifest)?.counts()?;
     let budget = Budget::new(MEMORY);
-    run(with_data(data.manifest)?, data.readable(), workers(), &budget, monitor, &make_sink)?;
+    run(with_data(&manifest)?, data.readable(), workers(), &budget, monitor, &make_sink)?;
     Ok(Transferred { frames: 0, raw: counts.data_bytes, stored: counts.data_bytes })
 }
 

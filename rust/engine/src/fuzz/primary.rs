@@ -127,8 +127,10 @@ impl<'w> Primary<'w> {
         let mut adopting = open(1);
         adopting["open"]["promotions"] = json!([]);
         adopting["open"]["adopt"] = json!({ "reading": "all" });
+        let mut owning = open(1);
+        owning["open"]["owners"] = json!({ "rules": [{ "account": "user", "there": 1, "here": "root" }] });
         let records = json!({ "records": { "reading": "nothing" } });
         let pruned = json!({ "pruned": [first] });
-        vec![json!("ready"), json!("kept"), pruned, open(2), open(3), adopting, records]
+        vec![json!("ready"), json!("kept"), pruned, open(2), open(3), adopting, owning, records]
     }
 }

@@ -24,7 +24,7 @@ use crate::round::primary::drive;
 use crate::round::rights::Rights;
 use crate::round::standby::Local;
 use serde_json::json;
-use snapsync_model::{Error, Monitor, Result};
+use snapsync_model::{Error, Monitor, Naming, Result};
 use std::path::Path;
 use std::time::Instant;
 
@@ -106,6 +106,7 @@ fn options(byte: u8) -> Options {
         strict: is(2),
         scrub: if is(3) { Scrubbing { period: 1, limit: 1 << 20 } } else { Scrubbing::default() },
         new_standby: is(4),
+        owners: (is(2) && is(6)).then(Naming::default),
         adopt: (is(4) && is(5)).then_some(Reading::All),
         drift: crate::options::DriftOptions { check: is(5), discard_drift: is(6), read_only: None },
         snap: (is(7) && !is(0)).then(|| "second".to_owned()),

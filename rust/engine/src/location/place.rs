@@ -98,13 +98,12 @@ impl Place {
 
     /// The numbers that it has in place of those of this lineage.
     pub(crate) fn accounts(&self, lineage: Uuid) -> Result<Option<Accounts>> {
-        let volume = match self {
-            Place::Snapshot(named) => Some(named.0.clone()),
-            Place::Directory(root) => found_in(root)?,
+        let is_kin = |volume: &Volume| volume.info().lineage == lineage;
+        Ok(match self {
+            Place::Snapshot(named) => named.0.accounts_of(&named.1).filter(|_| is_kin(&named.0)).cloned(),
+            Place::Directory(root) => found_in(root)?.filter(is_kin).and_then(|v| v.accounts().cloned()),
             Place::Log(_) => None,
-        };
-        let kin = volume.filter(|volume| volume.info().lineage == lineage);
-        Ok(kin.and_then(|volume| volume.accounts().cloned()))
+        })
     }
 
     /// The volume whose pool holds the objects of its rows. A copy of a volume has the same id but not its

@@ -301,7 +301,6 @@ impl StandbyEnd for LogStandby<'_> {
             recovered: Vec::new(),
             set_aside: None,
             lost: LostPaths::default(),
-            by_name: false,
             join: None,
             secret: None,
         })

@@ -1,5 +1,6 @@
 //! Restores a snapshot of a log, or some of its paths, into a directory.
 
+use crate::accounts::left::tell_left;
 use crate::delta::landing::{Filling, Landing, RestoreTarget, id_of};
 use crate::delta::outgoing::{announce, copy_file};
 use crate::delta::selected::{Chosen, Select};
@@ -102,6 +103,7 @@ impl Filling for FromLog<'_> {
         take(&incoming, fetch.arrivals(READERS, seed), seed, to.monitor)?;
         incoming.seal()?;
         incoming.commit()?;
+        tell_left(&head, incoming.root().path(), to.monitor);
         Ok((begun.losses, 0))
     }
 }

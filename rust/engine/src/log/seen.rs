@@ -73,6 +73,7 @@ pub(crate) fn status(address: &LogAddress) -> Result<Status> {
         holds: holds(&history),
         latest: snapshots.last().cloned(),
         replaced: None,
+        by_name: false,
         read_only: false,
         history: None,
         manifests: 0,

@@ -16,6 +16,7 @@ use crate::round::rights::Rights;
 use crate::round::standby::Local;
 use crate::round::steps::StandbyEnd;
 use snapsync_model::{Error, Monitor, Result};
+use snapsync_snapshot::Volume;
 use std::path::Path;
 use std::time::Instant;
 use uuid::Uuid;
@@ -32,6 +33,9 @@ pub(crate) fn push(
     let source = crate::location::directory::open_directory(source)?;
     let mut peer = Peer::start(target, ssh, monitor)?;
     can_do(&peer, options)?;
+    if Volume::find_in(source.again()?)?.is_some_and(|volume| volume.accounts().is_some()) {
+        peer.expect(OWNERS, "tell owners by name")?;
+    }
     peer.ask(&Request::Push { target: target.path.clone(), channels: ssh.channels })?;
     let channels = Channels::Open { address: target, ssh, peers: Vec::new() };
     let mut standby = Remote::new(&mut peer.wire, transfer, channels, monitor);

@@ -1,7 +1,7 @@
 //! Content of a snapshot that comes from a volume on another machine.
 
-use crate::accounts::arriving::Arriving;
-use crate::accounts::naming::Naming;
+use crate::accounts::arriving::{Arriving, Finding};
+use crate::accounts::left::tell_left;
 use crate::delta::incoming::{Delta, nonsense};
 use crate::delta::landing::{Content, Filling, Landing, id_of};
 use crate::delta::outgoing::put_head;
@@ -74,8 +74,8 @@ pub(super) struct Fetched<'a> {
     peer: Peer<'a>,
     snapshot: SnapshotInfo,
     id: Uuid,
-    /// The owners that the volume which asks has for those of the lineage.
-    accounts: Option<Accounts>,
+    /// Set where a volume asks for its own snapshot: the owners that it has for those of the lineage.
+    by_volume: Option<Option<Accounts>>,
 }
 
 impl<'a> Fetched<'a> {
@@ -91,11 +91,11 @@ impl<'a> Fetched<'a> {
         peer.expect(FETCH, "send a snapshot")?;
         let place = [&*address.path, b"@", snapshot.id.to_string().as_bytes()].concat();
         peer.ask(&Request::Fetch { place, lineage, paths: LostPaths::of(paths) })?;
-        Ok(Fetched { peer, snapshot: snapshot.clone(), id: id_of(snapshot, paths), accounts: None })
+        Ok(Fetched { peer, snapshot: snapshot.clone(), id: id_of(snapshot, paths), by_volume: None })
     }
 
     pub(super) fn owned(self, accounts: Option<Accounts>) -> Fetched<'a> {
-        Fetched { accounts, ..self }
+        Fetched { by_volume: Some(accounts), ..self }
     }
 }
 
@@ -112,9 +112,9 @@ impl Filling for Fetched<'_> {
         }
         delta.header.snapshot = SnapshotInfo { id: self.id, ..self.snapshot.clone() };
         delta.keep_manifest(to.manifest)?;
-        if let Some(accounts) = &self.accounts {
-            let naming = Naming::default();
-            Arriving::new(accounts, None, &naming, true).rewrite(to.manifest, &name, to.monitor)?;
+        if let Some(Some(accounts)) = &self.by_volume {
+            let finding = Finding { names: None, naming: None, is_strict: true, sequence: 0 };
+            Arriving::new(accounts, finding).rewrite(to.manifest, &name, to.monitor)?;
         }
         let (mut incoming, begun) = to.begin(&delta.header, terms, false)?;
         to.monitor.start(Stage::Receive, delta.header.totals.data_bytes);
@@ -123,6 +123,9 @@ impl Filling for Fetched<'_> {
         take(&incoming, vec![delta.frames()], seed, to.monitor)?;
         incoming.seal()?;
         incoming.commit()?;
+        if self.by_volume.is_none() {
+            tell_left(&delta.header, incoming.root().path(), to.monitor);
+        }
         Ok((begun.losses, 0))
     }
 }

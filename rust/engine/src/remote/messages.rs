@@ -2,7 +2,6 @@
 //!
 //! The primary's half asks and the standby's half answers, whichever of them started the other.
 
-use crate::accounts::naming::Naming;
 use crate::delta::staging::{Again, Spare, StageReport};
 use crate::digest::Reading;
 use crate::keep::Keep;
@@ -17,7 +16,7 @@ use crate::volume::roles::{RoleReply, RoleRequest};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use snapsync_model::{AccountNames, Error, Guarded, Promotions, SnapshotInfo, printable_within};
+use snapsync_model::{AccountNames, Error, Guarded, Naming, Promotions, SnapshotInfo, printable_within};
 use std::path::Path;
 use uuid::Uuid;
 

@@ -1,6 +1,5 @@
 //! Serves the standby's half of a round whose primary is at the other end of a channel.
 
-use crate::accounts::naming::Naming;
 use crate::delta::incoming::{Delta, fetch, nonsense};
 use crate::delta::staging::{Again, IncomingDelta, Spare};
 use crate::keep::Keep;
@@ -19,7 +18,7 @@ use crate::volume::pieces::Piece;
 use crate::volume::retention;
 use serde_json::value::RawValue;
 use snapsync_manifest::ManifestReader;
-use snapsync_model::{AccountNames, Counts, Error, Monitor, Result, SnapshotInfo, Stage};
+use snapsync_model::{AccountNames, Counts, Error, Monitor, Naming, Result, SnapshotInfo, Stage};
 use snapsync_stream::wire::ManifestHead;
 use uuid::Uuid;
 

@@ -37,7 +37,7 @@ pub(crate) fn content<'a>(
         };
         let of = (volume.info().lineage, snapshot);
         let fetched = Fetched::ask(&address, &supply.ssh, of, paths, monitor)?;
-        return Ok(Box::new(fetched.owned(volume.accounts().cloned())));
+        return Ok(Box::new(fetched.owned(volume.accounts_of(snapshot).cloned())));
     }
     let own = Content::new(volume, snapshot, paths, monitor)?;
     match own.expect_whole(monitor) {

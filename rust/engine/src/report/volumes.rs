@@ -64,6 +64,8 @@ pub struct Status {
     pub replaced: Option<Replaced>,
     /// Whether its tree is read-only between rounds while it is a standby.
     pub read_only: bool,
+    /// Whether it finds the owners of files by name.
+    pub by_name: bool,
     /// What its snapshots take beside the tree. None if nobody asked, and of subvolumes, which share with it.
     pub history: Option<Weight>,
     /// The manifests that it keeps, also of snapshots that are gone, and their bytes.

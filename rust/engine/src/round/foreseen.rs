@@ -1,11 +1,12 @@
 //! What a standby would make of a plan, found without writing anything.
 
+use crate::accounts::arriving::Finding;
 use crate::delta::staging::{StageTarget, too_strict};
 use crate::location::target::{Found, Target};
 use crate::options::DriftOptions;
 use crate::round::steps::{Outlook, Prospect, Refusal};
 use crate::volume::drift;
-use crate::volume::owned::{Finding, own_in_plan};
+use crate::volume::owned::own_in_plan;
 use snapsync_apply::{Ground, foresee};
 use snapsync_model::{Context, Error, Monitor, Provider, Result, SnapshotInfo};
 use snapsync_snapshot::Volume;
@@ -51,10 +52,8 @@ pub(super) fn outlook(
     monitor: &Monitor,
 ) -> Result<Outlook> {
     let Prospect { manifest, names, owners, terms, spares } = prospect;
-    let by_rules = owners.cloned().unwrap_or_default();
-    let finding = Finding { names, naming: &by_rules, is_strict: terms.strict };
-    let place = (target.volume.as_ref(), &*target.path);
-    own_in_plan(place, manifest, (finding, owners.is_some()), monitor)?;
+    let finding = Finding { names, naming: owners, is_strict: terms.strict, sequence: 0 };
+    own_in_plan((target.volume.as_ref(), &target.path), manifest, finding, monitor)?;
     let root = root_of(target)?;
     let ground = target.volume.as_ref().map_or(Ok(Ground::default()), |volume| ground(volume, is_rewound))?;
     let found = foresee(&root, manifest, &ground, monitor)?;

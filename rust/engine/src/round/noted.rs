@@ -66,7 +66,6 @@ impl Driver<'_> {
             scrub: Some(scrub),
             secret: known.and_then(|known| known.secret.clone()),
             reads: self.rights.only_reads,
-            by_name: state.by_name,
             claim: None,
         };
         if self.options.new_standby && self.rights.replaces {

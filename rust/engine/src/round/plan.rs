@@ -16,8 +16,8 @@ use crate::volume::lost;
 use crate::volume::now::since;
 use snapsync_manifest::{ManifestHeader, ManifestReader};
 use snapsync_model::{
-    AccountNames, Context, Counts, End, Error, Guarded, Inode, Monitor, Provider, Result, SnapshotInfo,
-    Stage, Subset,
+    AccountNames, Context, Counts, End, Error, Guarded, Inode, Monitor, Naming, Provider, Result,
+    SnapshotInfo, Stage, Subset,
 };
 use snapsync_snapshot::Volume;
 use snapsync_sys::{Named, Root};
@@ -56,14 +56,18 @@ pub(crate) fn plan(
     let manifest = scratch.path().join("manifest.arrow");
     let head =
         primary.as_ref().map_or_else(ManifestHeader::default, |volume| header(volume, base, &snapshot));
-    let mut leaving = primary.as_ref().map(Leaving::of).unwrap_or_default();
+    let mut leaving = match &primary {
+        Some(volume) if options.snap.is_some() => Leaving::of(volume, &snapshot),
+        volume => volume.as_ref().map(Leaving::of_tree).unwrap_or_default(),
+    };
     let counts = sides.write_delta(None, &manifest, &head, &mut leaving, monitor)?;
     let there = base.map(|base| without(base, &lost));
     let snapshot = sized(snapshot, there.as_ref(), &sides, &counts)?;
     let judging =
         Judging { options: &options, base, snapshot: &snapshot, counts: &counts, target: &looked.path };
     let (guard, refused) = judging.judge(source, &manifest, monitor)?;
-    let (outlook, refused_there) = foreseen(standby, &manifest, leaving.names(monitor).as_ref(), &options)?;
+    let (outlook, refused_there) =
+        foreseen(standby, &manifest, (&leaving, leaving.names(monitor).as_ref()), &options)?;
     let refused = refused.or(refused_there);
     let (what, advice) = refused.map(|refused| (refused.what, refused.advice)).unzip();
     Ok(Planned {
@@ -138,14 +142,15 @@ impl Judging<'_> {
 fn foreseen(
     standby: &mut dyn StandbyEnd,
     manifest: &Path,
-    names: Option<&AccountNames>,
+    (leaving, names): (&Leaving, Option<&AccountNames>),
     options: &Options,
 ) -> Result<(Option<Outlook>, Option<Refusal>)> {
     // A standby may write other owners into its own.
     let scratch = snapsync_sys::scratch()?;
     let own = &scratch.path().join("manifest.arrow");
     std::fs::copy(manifest, own).context("copy", manifest)?;
-    let owners = options.owners.as_ref();
+    let by_name = leaving.is_by_name().then(Naming::default);
+    let owners = options.owners.as_ref().or(by_name.as_ref());
     let terms = Terms { strict: options.strict, no_space_check: options.no_space_check };
     match standby.foresee(Prospect { manifest: own, names, owners, terms, spares: !options.keep.is_empty() })
     {

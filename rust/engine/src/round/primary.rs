@@ -411,7 +411,7 @@ impl Driver<'_> {
         let (manifest, header) = (outgoing.manifest(), header(primary, base, snapshot));
         let restless = primary.is_light().then(Restless::default);
         let unread = passed_over::may_be(self.options).then(Restless::default);
-        let mut leaving = Leaving::of(primary);
+        let mut leaving = Leaving::of(primary, snapshot);
         let counts = sides.write_delta(restless.as_ref(), &manifest, &header, &mut leaving, monitor)?;
         leaving.remember(primary)?;
         if let Some(adopted) = &mut self.adopted {

@@ -1,7 +1,7 @@
 //! The standby's half of a round. The primary's half asks for its steps in their order, whether both are in
 //! one process or a channel lies between.
 
-use crate::accounts::naming::Naming;
+use crate::accounts::arriving::Finding;
 use crate::delta::staging::{
     Data, IncomingDelta, Spare, StageReport, StageTarget, begin, displaces, fill, give_up, is_cut, take,
 };
@@ -19,12 +19,11 @@ use crate::volume::adopted::{Adopted, takes_away};
 use crate::volume::copies::{self, Copied, Stretch};
 use crate::volume::lost::LostPaths;
 use crate::volume::made::{Made, can_be_kept, make_target, tell_what_it_lies_in};
-use crate::volume::owned::{self, Finding};
 use crate::volume::pieces::{self, Piece, Seen};
 use crate::volume::recovery::{can_go_on, commit, finish, recover};
-use crate::volume::{drift, kept, retention, standing};
+use crate::volume::{drift, kept, owned, retention, standing};
 use snapsync_apply::{Incoming, Journal, Phase};
-use snapsync_model::{Accounts, Error, Monitor, Promotions, Result, Role, Side, SnapshotInfo, Standing};
+use snapsync_model::{Error, Monitor, Naming, Promotions, Result, Role, Side, SnapshotInfo, Standing};
 use snapsync_snapshot::{FollowedLog, LockedVolume, Volume, name_is_free};
 use snapsync_stream::wire::{DeltaEnd, DeltaHead, Digest};
 use snapsync_stream::{Arrivals, Limit, Transferred};
@@ -60,9 +59,8 @@ pub(crate) struct Local<'a> {
     may_adopt: bool,
     /// For a plan: its tree is not the base now, but would be before anything is brought.
     is_rewound: bool,
-    /// The owners that it has met, if it finds them by name, and how it finds others.
-    accounts: Option<Accounts>,
-    naming: Naming,
+    /// How it is to find owners by name from now on, if that is asked for.
+    naming: Option<Naming>,
 }
 
 impl<'a> Local<'a> {
@@ -89,8 +87,7 @@ impl<'a> Local<'a> {
             kept: None,
             may_adopt: true,
             is_rewound: false,
-            accounts: None,
-            naming: Naming::default(),
+            naming: None,
         }
     }
 
@@ -418,11 +415,11 @@ impl StandbyEnd for Local<'_> {
         if !self.is_fed_by_log {
             volume.set_follows(None)?;
         }
-        self.accounts = owned::accounts(&volume, newest.as_ref(), owners.is_some(), self.monitor)?;
-        self.naming = owners.clone().unwrap_or_default();
-        if self.accounts.is_some() {
-            owned::give_up_others(&mut volume)?;
+        let accounts = owned::accounts(&volume, newest.as_ref(), owners.is_some(), self.monitor)?;
+        if let Some(accounts) = accounts {
+            owned::give_up_others(&mut volume, &accounts, owners.as_ref())?;
         }
+        self.naming = owners.clone();
         let pending = Journal::load(&volume.store())?.map(|journal| Pending {
             snapshot: journal.snapshot.id,
             base: journal.base,
@@ -435,26 +432,15 @@ impl StandbyEnd for Local<'_> {
         };
         if newest.is_none() && !snapsync_snapshot::is_vacant_in(volume.root())? {
             let Adopt { subset, .. } = self.expect_adoption(adopt.as_ref())?;
-            if self.accounts.is_some() {
+            if owners.is_some() {
                 return Err(owned_by_whom(&self.target.path));
             }
             self.adopted = Some(Adopted::of(&mut volume, subset, self.monitor)?);
         }
         let adopted = self.adopted.as_ref().map(|adopted| adopted.probe.clone());
         let (info, join) = (volume.info(), None);
-        let by_name = self.accounts.is_some();
-        let state = State {
-            volume: info,
-            newest,
-            adopted,
-            pending,
-            recovered,
-            set_aside,
-            lost,
-            by_name,
-            join,
-            secret,
-        };
+        let state =
+            State { volume: info, newest, adopted, pending, recovered, set_aside, lost, join, secret };
         self.volume = Some(volume);
         Ok(state)
     }
@@ -489,8 +475,22 @@ impl StandbyEnd for Local<'_> {
         let is_own = self.incoming.take().is_some_and(|incoming| incoming.is_own());
         let held = self.adopted.as_ref().map(|adopted| adopted.probe.clone());
         let newest = self.newest()?.or(held);
-        let (monitor, naming, accounts) = (self.monitor, self.naming.clone(), self.accounts.clone());
+        let (monitor, naming) = (self.monitor, self.naming.clone());
+        let by_name = naming.is_some() || offer.header.by_name;
+        if by_name && self.adopted.is_some() {
+            return Err(owned_by_whom(&self.target.path));
+        }
         let volume = self.volume()?;
+        let accounts = owned::accounts(volume, newest.as_ref(), by_name, monitor)?;
+        let finding = Finding {
+            names: offer.header.names.as_ref(),
+            naming: naming.as_ref(),
+            is_strict: offer.terms.strict,
+            sequence: offer.header.snapshot.sequence,
+        };
+        if let Some(accounts) = accounts.as_ref().filter(|_| finding.is_strict) {
+            owned::expect_strict(volume, accounts, finding)?;
+        }
         volume.unseal()?;
         let stage = StageTarget { is_own, by_range: true, ..StageTarget::of(volume, newest.as_ref())? };
         let DeltaHead { snapshot, epoch, promotions, .. } = offer.header;
@@ -503,8 +503,6 @@ impl StandbyEnd for Local<'_> {
             }
             _ => Ok(Vec::new()),
         };
-        let (names, is_strict) = (offer.header.names.as_ref(), offer.terms.strict);
-        let finding = Finding { names, naming: &naming, is_strict };
         let mut own = |manifest: &Spot| owned::own((accounts.as_ref(), &path), manifest, finding, monitor);
         let (incoming, begun) = begin(&stage, offer, &mut own, &mut free, monitor)?;
         self.incoming = Some(incoming);
@@ -539,7 +537,6 @@ impl StandbyEnd for Local<'_> {
         let base = incoming.base();
         drop(incoming);
         let mut taken = finish(volume, &info, base, monitor)?;
-        let accounts = volume.accounts().cloned();
         volume.forget_absent()?;
         volume.follow_epoch(epoch, promotions)?;
         if let (Some(entries), Some(bytes)) = (info.entries, info.bytes) {
@@ -547,8 +544,6 @@ impl StandbyEnd for Local<'_> {
         }
         manifest.inspect(|manifest| kept::keep(volume, base, taken.id, manifest));
         volume.seal()?;
-        // A round may bring one more.
-        self.accounts = accounts;
         if let Some(adopted) = self.adopted.take() {
             self.kept = adopted.settle(self.volume()?, is_needed, monitor)?;
         }

@@ -1,6 +1,5 @@
 //! The steps of a round, and the messages between its two halves.
 
-use crate::accounts::naming::Naming;
 use crate::delta::staging::{Data, IncomingDelta, StageReport};
 use crate::digest::{Reading, Record};
 use crate::keep::Keep;
@@ -12,7 +11,7 @@ use crate::volume::pieces::{Piece, Seen};
 use serde::{Deserialize, Serialize};
 use snapsync_apply::Loss;
 use snapsync_model::{
-    AccountNames, Error, Promotions, Result, Role, SnapshotInfo, Subset, VolumeInfo, printable_within,
+    AccountNames, Error, Naming, Promotions, Result, Role, SnapshotInfo, Subset, VolumeInfo, printable_within,
 };
 use snapsync_stream::Transferred;
 use snapsync_sys::Spot;
@@ -178,9 +177,6 @@ pub(crate) struct State {
     /// Files of `newest` that its tree does not have: their bytes were lost, and the round is to bring them.
     #[serde(default, skip_serializing_if = "LostPaths::is_empty")]
     pub(crate) lost: LostPaths,
-    /// Whether it finds the owners of files by name.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) by_name: bool,
     /// Where further channels of this round come in.
     pub(crate) join: Option<Uuid>,
     /// The secret that its primary gave it.

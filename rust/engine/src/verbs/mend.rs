@@ -116,7 +116,7 @@ impl Mended {
         let old = Place::Directory(standby.root().again()?);
         let new = Place::Snapshot(Box::new((primary.clone(), theirs.clone())));
         let sides = Sides::of_places(&old, &new, monitor)?.with_target(|side| {
-            let side = Translated::by(primary.accounts(), Of::Lineage, side);
+            let side = Translated::by(primary.accounts_of(theirs), Of::Lineage, side);
             Translated::by(standby.accounts(), Of::Volume, side)
         });
         // What somebody has put into the tree since it was looked at is in these sides, as if it were the

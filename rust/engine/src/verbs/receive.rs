@@ -1,13 +1,12 @@
 //! Applies a delta from a file or a pipe to its standby.
 
-use crate::accounts::naming::Naming;
 use crate::delta::incoming::Delta;
 use crate::options::{DriftOptions, Terms};
 use crate::report::rounds::Received;
 use crate::round::standby::Local;
 use crate::round::steps::{OpenRequest, StandbyEnd};
 use snapsync_manifest::ManifestReader;
-use snapsync_model::{Error, Monitor, Result, Stage};
+use snapsync_model::{Error, Monitor, Naming, Result, Stage};
 use snapsync_stream::Channel;
 use std::io::BufReader;
 use std::path::Path;

@@ -1,5 +1,6 @@
 //! Receives a delta as a further snapshot in a directory, as `btrfs receive` does, on any file system.
 
+use crate::accounts::left::tell_left;
 use crate::delta::incoming::Delta;
 use crate::delta::staging::{StageTarget, as_offered, begin, is_cut, nothing, take, workers};
 use crate::digest::hex;
@@ -64,6 +65,7 @@ pub fn receive_as_snapshot(
         }
     };
     let path = work.publish(&snapshot.name, &identity)?;
+    tell_left(&delta.header, &path, monitor);
     Ok(Received {
         verb: "receive",
         standby: None,

@@ -1,6 +1,5 @@
 //! Makes an old primary a standby of the new one.
 
-use crate::accounts::naming::Naming;
 use crate::location::directory::open_volume;
 use crate::options::{Options, SshOptions, TransferOptions};
 use crate::remote::roles::{End, ends, same_lineage, strange};
@@ -8,7 +7,7 @@ use crate::report::volumes::{Preview, Rejoined};
 use crate::verbs::sync::sync;
 use crate::volume::recovery;
 use crate::volume::roles::{RoleReply, RoleRequest, common};
-use snapsync_model::{Error, Monitor, Result, Role, VolumeInfo};
+use snapsync_model::{Error, Monitor, Naming, Result, Role, VolumeInfo};
 use std::path::Path;
 use std::time::Instant;
 use uuid::Uuid;

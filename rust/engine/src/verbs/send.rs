@@ -148,7 +148,7 @@ impl Sendable {
 
     fn leaving(&self) -> Leaving {
         match &self.place {
-            Place::Snapshot(named) => Leaving::of(&named.0),
+            Place::Snapshot(named) => Leaving::of(&named.0, &named.1),
             Place::Directory(_) | Place::Log(_) => Leaving::default(),
         }
     }
@@ -222,6 +222,7 @@ fn delta_head(base: Option<&Sendable>, target: &Sendable, counts: &Counts) -> De
             filesystem: if let Place::Directory(root) = place { filesystem(root) } else { String::new() },
             totals: counts.into(),
             software: software(),
+            by_name: false,
             names: None,
         },
     }

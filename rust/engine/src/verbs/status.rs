@@ -53,6 +53,7 @@ pub(crate) fn status_in(volume: &Volume, history: bool) -> Result<Status> {
         latest: snapshots.last().cloned(),
         replaced: replaced.map(|(claim, at)| Replaced { epoch: claim.epoch, path: at.path.clone() }),
         read_only: volume.is_read_only(),
+        by_name: volume.accounts().is_some(),
         history: if history { volume.weight_of_history()? } else { None },
         manifests,
         manifest_bytes,

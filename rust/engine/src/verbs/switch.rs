@@ -1,13 +1,12 @@
 //! Exchanges the roles of a primary and its standby.
 
-use crate::accounts::naming::Naming;
 use crate::options::{DriftOptions, OnDrift, Options, SshOptions, TransferOptions};
 use crate::remote::roles::{End, ends, same_lineage, strange};
 use crate::report::volumes::Switched;
 use crate::round::known;
 use crate::verbs::sync::sync;
 use crate::volume::roles::{Described, RoleReply, RoleRequest};
-use snapsync_model::{Error, Monitor, Result, Role};
+use snapsync_model::{Error, Monitor, Naming, Result, Role};
 use std::path::Path;
 use std::time::Instant;
 

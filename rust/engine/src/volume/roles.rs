@@ -6,7 +6,6 @@ use crate::options::{OnDrift, STRICT};
 use crate::report::volumes::{Demoted, Followed, Promoted};
 use crate::volume::drift::{self, Drift, cannot_go_back};
 use crate::volume::lost;
-use crate::volume::owned;
 use crate::volume::recovery::recover;
 use crate::volume::rewind::{Rewind, rewind_without};
 use serde::{Deserialize, Serialize};
@@ -250,7 +249,6 @@ fn demote(volume: &mut LockedVolume, newest: Uuid, monitor: &Monitor) -> Result<
     drift.map_or(Ok(()), |drift| volume.drop_probe(&drift.probe))?;
     if is_still {
         let epoch = volume.info().epoch;
-        find_owners_too(volume, &last, monitor)?;
         volume.become_standby(epoch, volume.promotions().clone())?;
         fault::point("switch.demoted");
     }
@@ -297,22 +295,12 @@ fn follow(
         changes = rewind_without(volume, &back, &lost, monitor)?.counts;
     }
     fault::point("rejoin.back");
-    find_owners_too(volume, &common, monitor)?;
+    volume.forget_accounts_after(common.sequence)?;
     volume.become_standby(epoch, promotions)?;
     volume.seal()?;
     fault::point("rejoin.standby");
     left.iter_mut().for_each(|snapshot| snapshot.aside = true);
     Ok(Followed { volume: shown(volume), common, left, changes, recovered, notes: monitor.take_notes() })
-}
-
-/// What comes back from a standby that found owners by name has owners to be found by name as well; those that
-/// were there keep their numbers.
-fn find_owners_too(volume: &mut LockedVolume, newest: &SnapshotInfo, monitor: &Monitor) -> Result<()> {
-    let has_fed_one = volume.standbys().values().any(|standby| standby.by_name);
-    match owned::accounts(volume, Some(newest), has_fed_one, monitor)? {
-        Some(accounts) => volume.set_accounts(accounts),
-        None => Ok(()),
-    }
 }
 
 /// The newest snapshot of the line that another volume also has, and those after it.

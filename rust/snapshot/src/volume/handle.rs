@@ -151,6 +151,11 @@ impl Volume {
         self.record.accounts.as_ref()
     }
 
+    /// The same for one of its snapshots.
+    pub fn accounts_of(&self, snapshot: &SnapshotInfo) -> Option<&Accounts> {
+        self.accounts().filter(|accounts| accounts.begun <= snapshot.sequence)
+    }
+
     pub fn is_read_only(&self) -> bool {
         self.record.read_only
     }

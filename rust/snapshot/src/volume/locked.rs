@@ -155,17 +155,27 @@ impl LockedVolume {
         self.save()
     }
 
-    /// Records which numbers its users and groups have in place of those of the lineage. None of them ever
-    /// changes.
+    /// Records which numbers its users and groups have in place of those of the lineage. What has one keeps
+    /// it.
     pub fn set_accounts(&mut self, accounts: Accounts) -> Result<()> {
         if self.record.accounts.as_ref().is_some_and(|before| !accounts.extends(before)) {
-            return Err(Error::failed(
-                "the numbers of users and groups of a volume do not change",
-                "report this",
-            ));
+            let what = "the numbers of users and groups of a volume do not change";
+            return Err(Error::failed(what, "report this"));
         }
         self.volume.record.accounts = Some(accounts);
         self.save()
+    }
+
+    /// The volume goes back to a snapshot: which numbers the lineage has for accounts that were met later,
+    /// another volume decides.
+    pub fn forget_accounts_after(&mut self, sequence: u64) -> Result<()> {
+        match self.record.accounts.as_ref().map(|accounts| accounts.until(sequence)) {
+            Some(until) if self.record.accounts.as_ref() != Some(&until) => {
+                self.volume.record.accounts = Some(until);
+                self.save()
+            }
+            _ => Ok(()),
+        }
     }
 
     pub fn doubt(&mut self, doubted: BTreeSet<u64>) -> Result<()> {

@@ -118,9 +118,6 @@ pub struct Standby {
     /// more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reads: bool,
-    /// Whether it finds the owners of files by name.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub by_name: bool,
     /// Its claim that another primary was promoted, which keeps it from being fed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Claim>,
