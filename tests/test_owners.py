@@ -267,6 +267,10 @@ def test_pulls_files_and_logs_bring_names(
             assert run("verify", two.source, target).code == 0
         world.churn(30)
         world.any_owner()
+        # The follower meets them in rounds that it catches up with one after the other.
+        two.a.add(f"late{turn}", 7000 + turn)
+        two.b.add(f"late{turn}", 7010 - turn)
+        give(two.source / f"late{turn}", 7000 + turn)
     assert_told(run("sync", two.source, log, *NAMES), "followers", codes=(2,))
 
 

@@ -171,14 +171,17 @@ impl Accounts {
     }
 
     /// Those that a snapshot and the ones before it have: for later ones another volume may have used the
-    /// same numbers.
-    pub fn until(&self, sequence: u64) -> Accounts {
+    /// same numbers. None if that snapshot is older than all of this.
+    pub fn until(&self, sequence: u64) -> Option<Accounts> {
+        if sequence + 1 < self.begun {
+            return None;
+        }
         let mut until = Accounts { users: Pairs::default(), groups: Pairs::default(), ..self.clone() };
         for (account, there, met) in self.all().filter(|(.., met)| met.since <= sequence) {
             // It was one to one before.
             let _ = until.meet(account, there, met.clone());
         }
-        until
+        Some(until)
     }
 }
 
@@ -232,7 +235,9 @@ mod tests {
         assert_eq!(read.there(Account::User, 1005), Some(1001));
         assert!(read.extends(&accounts) && read.extends(&Accounts::default()));
         assert!(!Accounts::default().extends(&read));
-        let before = read.until(2);
+        let before = read.until(2).unwrap();
         assert_eq!((before.here(Account::User, 1001), before.here(Account::Group, 1002)), (Some(1005), None));
+        assert_eq!(Accounts::begun(5).until(3), None);
+        assert_eq!(Accounts::begun(5).until(4), Some(Accounts::begun(5)));
     }
 }

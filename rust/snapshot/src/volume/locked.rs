@@ -169,13 +169,12 @@ impl LockedVolume {
     /// The volume goes back to a snapshot: which numbers the lineage has for accounts that were met later,
     /// another volume decides.
     pub fn forget_accounts_after(&mut self, sequence: u64) -> Result<()> {
-        match self.record.accounts.as_ref().map(|accounts| accounts.until(sequence)) {
-            Some(until) if self.record.accounts.as_ref() != Some(&until) => {
-                self.volume.record.accounts = Some(until);
-                self.save()
-            }
-            _ => Ok(()),
+        let until = self.record.accounts.as_ref().and_then(|accounts| accounts.until(sequence));
+        if self.record.accounts == until {
+            return Ok(());
         }
+        self.volume.record.accounts = until;
+        self.save()
     }
 
     pub fn doubt(&mut self, doubted: BTreeSet<u64>) -> Result<()> {
