@@ -92,7 +92,10 @@ impl<'a> Arriving<'a> {
             None => self.met(account, there)?,
         };
         match found {
-            Ok(here) => self.found.insert((account, there), here).map_or(Ok(here), Ok),
+            Ok(here) => {
+                self.found.insert((account, there), here);
+                Ok(here)
+            }
             Err(why) => {
                 self.refused.insert((account, there), why);
                 Ok(there)
