@@ -1,8 +1,8 @@
 # make demo   sets everything up, and shows the whole cycle on a throw-away volume
 # make test   sets everything up, and runs every test; as root on Debian it installs the tools they need
 # make fuzz   what comes from outside, at random, for FUZZ_SECONDS
-# make soak   logs under a thousand kills; then the random model tests and exchanged names with new seeds for
-#             SOAK_MINUTES, from SOAK_SEED on
+# make soak   logs under a thousand kills and a history of many files; then the random model tests and exchanged names with
+#             new seeds for SOAK_MINUTES, from SOAK_SEED on
 # make bench  times snapsync beside its peers, as root; BENCH_FLAGS chooses scenes and scale
 # make bench-log  times rounds through a log beside rclone and restic
 # make bench-stages  times walk, compare, frame and apply by themselves
@@ -17,8 +17,10 @@
 
 PYTHON ?= python3
 CARGO_FLAGS ?= --locked
-# Tests are independent of each other; each worker has file systems of its own in memory.
-PYTEST_FLAGS ?= --numprocesses auto --maxprocesses 4 --dist worksteal
+# Tests are independent of each other; each worker has file systems of its own in memory. Tests wait now and then, for a
+# disk or a clock: with one worker more than there are processors, these do not.
+WORKERS := $(shell echo $$(($$(nproc) < 4 ? $$(nproc) + 1 : 4)))
+PYTEST_FLAGS ?= --numprocesses $(WORKERS) --dist worksteal
 FUZZ_SECONDS ?= 60
 SOAK_MINUTES ?= 120
 SOAK_SEED ?= 1000
@@ -44,7 +46,7 @@ TEST_TOOLS := btrfs-progs=mkfs.btrfs xfsprogs=mkfs.xfs e2fsprogs=mkfs.ext4 acl=s
 	systemd=systemd-analyze systemd-container=systemd-nspawn chromium=chromium debootstrap=debootstrap \
 	lintian=lintian prometheus=promtool
 
-.PHONY: demo test fuzz soak bench bench-log bench-history bench-stages screenshots man docs dist lint fmt build \
+.PHONY: demo test fuzz soak bench bench-log bench-history bench-stages screenshots man docs dist lint fmt build optimized \
 	clean test-tools
 .DEFAULT_GOAL := build
 
@@ -52,7 +54,7 @@ demo: build
 	$(BIN)/snapsync demo
 
 test: build test-tools
-	cargo test $(CARGO_FLAGS) --workspace
+	cargo test $(CARGO_FLAGS) --profile tested --workspace
 	$(BIN)/pytest $(PYTEST_FLAGS) tests
 
 fuzz:
@@ -62,16 +64,21 @@ fuzz:
 soak: build test-tools
 	scripts/soak $(SOAK_MINUTES) $(SOAK_SEED)
 
-bench: build
+# As a release has it, for what is timed: `make build` then builds again what the tests need.
+optimized: $(VENV)/.tools
+	PIP_QUIET=1 $(BIN)/maturin develop --release $(CARGO_FLAGS)
+	rm -f $(VENV)/.built
+
+bench: optimized
 	@scripts/need $(TEST_TOOLS) tar=tar zstd=zstd
 	cargo build $(CARGO_FLAGS) --release -p snapsync-benches --bin bare
 	$(BIN)/python benches/bench.py $(BENCH_FLAGS)
 
-bench-log: build
+bench-log: optimized
 	@scripts/need rclone=rclone restic=restic
 	$(BIN)/python benches/log.py
 
-bench-history: build
+bench-history: optimized
 	$(BIN)/python benches/history.py
 
 bench-stages:
@@ -137,5 +144,5 @@ $(VENV)/.docs-tools: $(VENV)/.tools requirements-docs.txt
 # Python sources are used where they are: only the native module has to be built, with the places where tests can stop it,
 # which a wheel is without.
 $(VENV)/.built: $(VENV)/.tools $(SOURCES)
-	PIP_QUIET=1 $(BIN)/maturin develop --release --features faults $(CARGO_FLAGS)
+	PIP_QUIET=1 $(BIN)/maturin develop --profile tested --features faults $(CARGO_FLAGS)
 	touch $@

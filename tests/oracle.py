@@ -176,7 +176,13 @@ def _common(status: os.stat_result) -> tuple[str, int, int, int, int]:
 def _xattrs(at: int | bytes, file_system: str) -> tuple[tuple[bytes, bytes], ...]:
     follow = isinstance(at, int)
     found = []
-    for name in os.listxattr(at, follow_symlinks=follow):
+    try:
+        names = os.listxattr(at, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            return ()
+        raise
+    for name in names:
         # XFS shows an ACL a second time under its own name.
         if not (file_system == "xfs" and name.startswith("trusted.SGI_ACL_")):
             found.append((os.fsencode(name), os.getxattr(at, name, follow_symlinks=follow)))

@@ -22,6 +22,9 @@ from machine import Pair, Place, assert_told, done, missing, run, snapshots, sta
 
 import snapsync
 
+MANY = int(os.environ.get("SNAPSYNC_HISTORY_FILES", 2_000))
+"""`make soak` takes more."""
+
 Names = dict[str, int]
 
 
@@ -286,7 +289,7 @@ def assert_page(volume: Path, life: Life) -> None:
 @pytest.mark.parametrize(
     ("kinds", "files", "rounds"),
     [
-        (("btrfs", "xfs"), 20_000, 50),
+        (("btrfs", "xfs"), MANY, 50),
         (("xfs", "btrfs"), 400, 16),
         (("ext4", "xfs"), 400, 16),
         (("xfs", "ext4"), 400, 16),

@@ -179,7 +179,7 @@ RUST_LEVELS = {
         acl fault holder ioctl mounts private rights scratch trust ways
         attributes encryption fs xfs
         data flags
-        entry files items
+        batches entry files items
         btrfs directory sharing
         place subvolumes times
         ext4 root

@@ -149,6 +149,46 @@ def test_a_directory_of_many_names_is_listed_whole(place: Place, look: Look, kin
     assert set(listed) == names
 
 
+def requests(server: int) -> int:
+    """The calls in which it has read: a request each, and what it read for them."""
+    lines = Path(f"/proc/{server}/io").read_text().splitlines()
+    return int(dict(line.split(": ") for line in lines)["syscr"])
+
+
+def test_attributes_are_asked_for_only_where_some_file_has_any(place: Place, look: Look) -> None:
+    volume = place("xfs")
+    for number in range(200):
+        (volume / f"file-{number}").touch()
+    done("snapshot", volume, "--name", "without")
+    set_xattr(volume / "file-7", b"user.a", b"1")
+    done("snapshot", volume, "--name", "with")
+    told = {name: look(f"{volume}@{name}") for name in ("without", "with")}
+    asked, found = {}, {}
+    for name, at in told.items():
+        (server,) = serving(at)
+        before = requests(server)
+        listed = [set_of(at / f"file-{number}") for number in range(200)]
+        asked[name], found[name] = requests(server) - before, listed
+    assert found["without"] == [set()] * 200
+    assert found["with"] == [{"user.a"} if number == 7 else set() for number in range(200)]
+    assert os.getxattr(told["with"] / "file-7", "user.a") == b"1"
+    assert asked["without"] < 250 < 400 <= asked["with"]
+    # All snapshots beneath one directory: another may have some.
+    every = look(volume)
+    assert set_of(every / "without/file-7") == set()
+    assert set_of(every / "with/file-7") == {"user.a"}
+
+
+def set_of(path: Path) -> set[str]:
+    """The names of its attributes; none where there cannot be any."""
+    try:
+        return set(os.listxattr(path))
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        return set()
+
+
 def test_a_directory_takes_few_requests_and_a_small_file_one(place: Place, look: Look) -> None:
     volume = place("xfs")
     for number in range(500):
@@ -156,18 +196,13 @@ def test_a_directory_takes_few_requests_and_a_small_file_one(place: Place, look:
     done("snapshot", volume)
     at = look(f"{volume}@latest")
     (server,) = serving(at)
-
-    def asked() -> int:
-        lines = Path(f"/proc/{server}/io").read_text().splitlines()
-        return int(dict(line.split(": ") for line in lines)["syscr"])
-
-    before = asked()
+    before = requests(server)
     listed = {entry.name: entry.stat(follow_symlinks=False).st_size for entry in os.scandir(at)}
     assert set(listed.values()) == {1000}
-    assert asked() - before < 100
-    before, read = asked(), {name: (at / name).read_bytes() for name in list(listed)[:100]}
+    assert requests(server) - before < 100
+    before, read = requests(server), {name: (at / name).read_bytes() for name in list(listed)[:100]}
     # One for the request, and those that find the bytes in the pool.
-    assert asked() - before < 100 * 8
+    assert requests(server) - before < 100 * 8
     assert all(read[name] == (volume / name).read_bytes() for name in read)
 
 

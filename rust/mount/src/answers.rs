@@ -258,13 +258,15 @@ impl Answers {
         Ok(names)
     }
 
-    /// Those of the root of a snapshot, which `ls -l` asks for, are no reason to read it either.
+    /// Those of the root of a snapshot, which `ls -l` asks for, are no reason to read it either. Where the
+    /// only snapshot has none at all the kernel learns not to ask: `cp -a` would, twice for each file.
     fn xattrs(&self, ino: INodeNo) -> Result<Vec<Xattr>, Errno> {
         if let Some(slot) = self.root_slot(ino)? {
             let root = self.slots.root(&slot).map_err(|_| self.failure(&slot))?;
             return Ok(root.details.map(|details| details.xattrs).unwrap_or_default());
         }
         match self.node(ino)? {
+            Node::Inode(at) if !self.is_all && !at.loaded.index.has_xattrs => Err(Errno::ENOSYS),
             Node::Inode(at) => Ok(self.details(&at)?.xattrs),
             Node::Top | Node::Latest(_) => Ok(Vec::new()),
         }

@@ -27,19 +27,22 @@ pub(crate) struct Index {
     inodes: Vec<Inode>,
     directories: HashMap<u32, Directory>,
     pub(crate) blocks: u64,
+    /// Whether any has extended attributes, as far as their rows tell.
+    pub(crate) has_xattrs: bool,
     /// Two indexes with this in common give each inode the same rank.
     pub(crate) order: u64,
 }
 
 impl Index {
     pub(crate) fn new(side: &dyn Side, monitor: &Monitor) -> Result<Index> {
-        let (mut inodes, mut order) = (Vec::new(), DefaultHasher::new());
+        let (mut inodes, mut order, mut has_xattrs) = (Vec::new(), DefaultHasher::new(), false);
         for (at, inode) in side.inodes()?.enumerate() {
             if at % CHECKED == 0 {
                 monitor.check()?;
             }
             let mut inode = inode?;
             inode.links.shrink_to_fit();
+            has_xattrs |= inode.details.as_ref().is_none_or(|details| !details.xattrs.is_empty());
             (inode.ino, inode.kind, inode.attributes.size).hash(&mut order);
             inodes.push(inode);
         }
@@ -53,7 +56,7 @@ impl Index {
         inodes.shrink_to_fit();
         let blocks = inodes.iter().map(|inode| inode.blocks).sum();
         let directories = directories_of(&inodes);
-        Ok(Index { inodes, directories, blocks, order: order.finish() })
+        Ok(Index { inodes, directories, blocks, has_xattrs, order: order.finish() })
     }
 
     pub(crate) fn len(&self) -> usize {

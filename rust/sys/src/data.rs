@@ -27,7 +27,6 @@ const XFLAG_REALTIME: u32 = 0x1;
 const XFLAG_PREALLOC: u32 = 0x2;
 const BATCH: usize = 128;
 const FEW: u32 = 2;
-const PIECE: u64 = 64 << 10;
 
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
@@ -190,28 +189,6 @@ pub fn next_data_in(content: &Content, mut at: u64, size: u64) -> io::Result<Opt
         at = until;
     }
     Ok(None)
-}
-
-/// Reads ranges of a file in pieces, and hands on those that are not all zeros, with their offsets: the same
-/// bytes give the same pieces, wherever the file has holes.
-pub fn each_piece(file: &File, ranges: &[Range], mut take: impl FnMut(u64, &[u8])) -> io::Result<()> {
-    let mut buffer = vec![0; PIECE as usize];
-    for range in ranges {
-        let mut at = range.offset;
-        while let Some(data) = next_data(file, at, range.end())? {
-            at = at.max(data.offset / PIECE * PIECE);
-            while at < data.end() {
-                let length = (PIECE - at % PIECE).min(range.end() - at);
-                let piece = &mut buffer[..length as usize];
-                file.read_exact_at(piece, at)?;
-                if piece.iter().any(|byte| *byte != 0) {
-                    take(at, piece);
-                }
-                at += length;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Whether the file occupies at most half as many blocks as it has bytes, or holds encoded extents.

@@ -6,6 +6,7 @@
 
 pub mod acl;
 mod attributes;
+mod batches;
 pub mod btrfs;
 mod data;
 mod directory;
@@ -34,9 +35,10 @@ mod trust;
 mod ways;
 pub mod xfs;
 
+pub use batches::each_batch;
 pub use data::{
-    clone_file, clone_range, copy_range, discard_range, each_piece, layout, layout_of_ranges, next_data,
-    next_data_in, preallocate, read_ahead, shared_bytes,
+    clone_file, clone_range, copy_range, discard_range, layout, layout_of_ranges, next_data, next_data_in,
+    preallocate, read_ahead, shared_bytes,
 };
 pub use directory::{Traits, fold_names_in, inherit_from, tell_names_apart_in, traits_of};
 pub use encryption::is_locked;

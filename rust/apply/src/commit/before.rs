@@ -15,7 +15,7 @@ use snapsync_model::{
     BLOCK, BeforeImage, Context, ROUND_SHIFT, Range, RelPath, Result, SegmentKind, Successor, before_path,
     left_path, under_path,
 };
-use snapsync_sys::{Entry, Root, Stat, each_piece, fault, filesystem, layout, stat_of};
+use snapsync_sys::{Entry, Root, Stat, each_batch, fault, filesystem, layout, stat_of};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -33,8 +33,8 @@ fn digest(bytes: &[u8]) -> [u8; 32] {
 /// The digest of what a file has outside of the ranges of a before-image.
 fn rest_of(file: &File, image: &BeforeImage) -> io::Result<[u8; 32]> {
     let mut hasher = blake3::Hasher::new();
-    each_piece(file, &image.rest(), |at, piece| {
-        hasher.update(&at.to_le_bytes()).update(piece);
+    each_batch(file, &image.rest(), |batch| {
+        hasher.update_rayon(batch);
     })?;
     Ok(*hasher.finalize().as_bytes())
 }

@@ -3,7 +3,7 @@
 
 use crate::pool::pack::{Pool, before_at};
 use snapsync_model::{BeforeImage, Content, Cover, Successor, lay_under, left_path, under_path};
-use snapsync_sys::{Spot, each_piece, open_many_files};
+use snapsync_sys::{Spot, each_batch, open_many_files};
 use std::fs::File;
 use std::io;
 
@@ -61,8 +61,8 @@ impl Stack {
 pub(crate) fn is_proved(pool: &Spot, successor: &Successor, file: &File) -> io::Result<bool> {
     let Some((_, image)) = image_of(pool, successor.object)? else { return Ok(false) };
     let mut hasher = blake3::Hasher::new();
-    let read = each_piece(file, &image.rest(), |at, piece| {
-        hasher.update(&at.to_le_bytes()).update(piece);
+    let read = each_batch(file, &image.rest(), |batch| {
+        hasher.update_rayon(batch);
     });
     match read {
         Ok(()) if *hasher.finalize().as_bytes() == successor.rest && image.next == successor.next => {
