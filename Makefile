@@ -54,7 +54,7 @@ demo: build
 	$(BIN)/snapsync demo
 
 test: build test-tools
-	cargo test $(CARGO_FLAGS) --profile tested --workspace
+	cargo test $(CARGO_FLAGS) --profile tested --workspace --exclude snapsync-benches
 	$(BIN)/pytest $(PYTEST_FLAGS) tests
 
 fuzz:
@@ -104,7 +104,7 @@ dist: $(VENV)/.tools $(VENV)/.dist-tools
 lint: build
 	cargo fmt --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
-	cargo clippy $(CARGO_FLAGS) --workspace --all-targets --all-features -- -D warnings
+	cargo clippy $(CARGO_FLAGS) --profile tested --workspace --all-targets --all-features -- -D warnings
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy

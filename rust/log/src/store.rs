@@ -438,6 +438,8 @@ fn bucket_of(bucket: &str, address: &LogAddress) -> Result<object_store::aws::Am
     if told("AWS_UNSIGNED_PAYLOAD").is_none() && !is_plain {
         builder = builder.with_unsigned_payload(true);
     }
+    // reqwest asks for it. Another part of the process may have chosen one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let options = ClientOptions::default()
         .with_connect_timeout(Duration::from_secs(10))
         .with_timeout(Duration::from_secs(120))

@@ -67,6 +67,7 @@ const NAMES: &[&str] = &[
     "commit.cleared",
     "commit.protected",
     "commit.applied",
+    "commit.owned",
     "commit.snapshot",
     "commit.discarded",
     "commit.cleaned",
