@@ -12,7 +12,7 @@ import pytest
 import remote
 from configured import Jobs
 from machine import FileSystems, Pair, Place, own_mounts, subvolume
-from object_store import Logs
+from object_store import BucketLog, Logs
 
 _KEYS = tempfile.TemporaryDirectory(prefix="snapsync-keys-")
 
@@ -105,3 +105,11 @@ def logs(file_systems: FileSystems) -> Iterator[Logs]:
         yield logs
     finally:
         logs.close()
+
+
+@pytest.fixture
+def bucket(logs: Logs) -> BucketLog:
+    """A place for a log in SeaweedFS."""
+    log = logs("seaweedfs")
+    assert isinstance(log, BucketLog)
+    return log

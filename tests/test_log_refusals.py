@@ -28,13 +28,6 @@ def log(logs: Logs) -> Log:
 
 
 @pytest.fixture
-def bucket(logs: Logs) -> BucketLog:
-    log = logs("seaweedfs")
-    assert isinstance(log, BucketLog)
-    return log
-
-
-@pytest.fixture
 def primary(place: Place) -> Path:
     primary = place("xfs")
     fill(primary / "file", 0, 50_000, 1)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from machine import Place, assert_told, need, run, sh
-from object_store import BucketLog, Logs
+from object_store import BucketLog
 from oracle import assert_same
 from worlds import World
 
@@ -34,14 +34,7 @@ class Certified:
 
 
 @pytest.fixture
-def log(logs: Logs) -> BucketLog:
-    found = logs("seaweedfs")
-    assert isinstance(found, BucketLog)
-    return found
-
-
-@pytest.fixture
-def certified(log: BucketLog, tmp_path: Path) -> Iterator[Certified]:
+def certified(bucket: BucketLog, tmp_path: Path) -> Iterator[Certified]:
     """TLS that ends before the server of the log, with a certificate for this machine's own address."""
     need("openssl")
     authority, key, own = tmp_path / "authority.pem", tmp_path / "authority.key", tmp_path / "own.pem"
@@ -53,7 +46,7 @@ def certified(log: BucketLog, tmp_path: Path) -> Iterator[Certified]:
     sh(*sign, "-extfile", names, "-out", own)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(own, own_key)
-    host, port = log.server.url.removeprefix("http://").split(":")
+    host, port = bucket.server.url.removeprefix("http://").split(":")
     with socket.create_server(("127.0.0.1", 0)) as listening:
         where = (context, (host, int(port)))
         threading.Thread(target=serve, args=(listening, *where), daemon=True).start()
@@ -89,8 +82,10 @@ def passed_on(source: socket.socket, target: socket.socket) -> None:
         target.shutdown(socket.SHUT_RDWR)
 
 
-def test_a_log_behind_tls_is_written_and_followed(place: Place, log: BucketLog, certified: Certified) -> None:
-    known, primary, standby = certified.asked(log), place("btrfs"), place.absent("xfs")
+def test_a_log_behind_tls_is_written_and_followed(
+    place: Place, bucket: BucketLog, certified: Certified
+) -> None:
+    known, primary, standby = certified.asked(bucket), place("btrfs"), place.absent("xfs")
     world = World(primary, 3)
     world.grow(60)
     for _ in range(3):
@@ -99,16 +94,16 @@ def test_a_log_behind_tls_is_written_and_followed(place: Place, log: BucketLog, 
         assert_same(primary, standby)
         world.churn(30)
     # The same log, asked without TLS.
-    assert log.sync(log.address, place.absent("ext4"))["changes"]["created"] > 0
+    assert bucket.sync(bucket.address, place.absent("ext4"))["changes"]["created"] > 0
 
 
 def test_a_server_for_which_nobody_vouches_gets_nothing(
-    place: Place, log: BucketLog, certified: Certified
+    place: Place, bucket: BucketLog, certified: Certified
 ) -> None:
-    unknown, primary = log.behind(certified.url), place("xfs")
+    unknown, primary = bucket.behind(certified.url), place("xfs")
     (primary / "file").write_bytes(b"secret")
     began = time.monotonic()
     ran = run("sync", primary, unknown.address, "--quiet", env=unknown.env)
     assert_told(ran, "certificate", codes=(1,))
     assert time.monotonic() - began < 60
-    assert log.names() == []
+    assert bucket.names() == []

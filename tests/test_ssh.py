@@ -766,9 +766,7 @@ def test_a_pulled_cable_is_an_interruption(place: Place, network: Network, way: 
 # --- much data --------------------------------------------------------------------------------
 
 
-def test_a_gigabyte_cut_five_times_arrives(
-    file_systems: FileSystems, server: Server, client: Client
-) -> None:
+def test_a_gigabyte_cut_five_times_arrives(file_systems: FileSystems, server: Server, client: Client) -> None:
     """Each try goes on where the one before was cut."""
     mounts = [file_systems.mount(kind, 5 * GIB) for kind in ("xfs", "btrfs")]
     try:
