@@ -372,12 +372,14 @@ def test_every_fault_point_is_passed_by_these_tests(place: Place, tmp_path: Path
     # Those of the way back by test_undo.py, that of a store which is taken away by a test above.
     # That of a snapshot which is taken again by test_light.py, those of what leaves a pack by test_packs.py.
     # Those of before-images by test_before.py, that of a fold by test_history_attack.py.
+    # That of the owners of a standby by test_owners.py.
     others = (
         "carry.",
         "receive.",
         "retake.",
         "pack.",
         "before.",
+        "commit.owned",
         "displace.under",
         "snapshot.successor",
         "restore.",
