@@ -54,7 +54,7 @@ demo: build
 	$(BIN)/snapsync demo
 
 test: build test-tools
-	cargo test $(CARGO_FLAGS) --profile tested --workspace --exclude snapsync-benches
+	cargo test $(CARGO_FLAGS) --profile tested --workspace --exclude snapsync-benches --exclude snapsync-fuzz
 	$(BIN)/pytest $(PYTEST_FLAGS) tests
 
 fuzz:
@@ -103,8 +103,7 @@ dist: $(VENV)/.tools $(VENV)/.dist-tools
 
 lint: build
 	cargo fmt --check
-	cargo fmt --check --manifest-path fuzz/Cargo.toml
-	cargo clippy $(CARGO_FLAGS) --profile tested --workspace --all-targets --all-features -- -D warnings
+	cargo clippy $(CARGO_FLAGS) --profile tested --workspace --exclude snapsync-fuzz --all-targets --all-features -- -D warnings
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -112,14 +111,13 @@ lint: build
 
 fmt: $(VENV)/.tools
 	cargo fmt
-	cargo fmt --manifest-path fuzz/Cargo.toml
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
 build: $(VENV)/.built
 
 clean:
-	rm -rf target fuzz/target dist .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf target dist .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find python tests -name __pycache__ -prune -exec rm -rf {} +
 	rm -f python/snapsync/_native*.so
 
