@@ -33,7 +33,7 @@ LEVELS = {
     "engine": 3,
     "python": 4,
 }
-DEVELOPMENT = {"benches"}
+DEVELOPMENT = {"benches", "fuzz"}
 
 
 @pytest.fixture(scope="module")
