@@ -25,8 +25,9 @@ def pytest_sessionstart() -> None:
     # The keys of this machine are not those of tests.
     os.environ["SNAPSYNC_KEYS"] = _KEYS.name
     os.environ.pop("SNAPSYNC_IDENTITY", None)
-    # A run that is told to end cleans up, as after Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A run that is told to end cleans up, as after Ctrl-C; what a background job ignores is not handed on.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -365,14 +365,7 @@ def start(*args: object, env: Mapping[str, object] | None = None) -> subprocess.
         text=True,
         errors="surrogateescape",
         env=environment(env),
-        preexec_fn=default_signals,
     )
-
-
-def default_signals() -> None:
-    """A background job ignores Ctrl-C, and so would what it starts."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
 
 
 def assert_told(ran: Ran, *words: str, codes: tuple[int, ...] = REFUSALS) -> None:

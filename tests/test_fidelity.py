@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from machine import MIB, FileSystems, Pair, Place, done, need, run, sh
+from onlooker import readers
 from oracle import assert_same
 from worlds import fill, set_acl, set_xattr
 
@@ -350,25 +351,6 @@ def shape(path: Path, how: str) -> None:
         sh("setfacl", "-m", acl, path)
 
 
-def readers(path: Path) -> set[tuple[int, int]]:
-    """Who of some people can open a file for reading, tried by being them."""
-    found = set()
-    for uid, gid in PEOPLE:
-        child = os.fork()
-        if child == 0:
-            try:
-                os.setgroups([])
-                os.setgid(gid)
-                os.setuid(uid)
-                os.close(os.open(path, os.O_RDONLY))
-                os._exit(0)
-            except OSError:
-                os._exit(1)
-        if os.waitpid(child, 0)[1] == 0:
-            found.add((uid, gid))
-    return found
-
-
 @pytest.mark.parametrize("kinds", POOL_AND_BTRFS, ids="-".join)
 def test_at_no_moment_of_a_commit_may_anybody_more_than_before_or_after(pair: Pair) -> None:
     """Also where a commit is killed: what it leaves is between the two, and its replay arrives."""
@@ -383,18 +365,18 @@ def test_at_no_moment_of_a_commit_may_anybody_more_than_before_or_after(pair: Pa
     for above in pair.target.parents:
         if not os.stat(above).st_mode & 0o001:
             above.chmod(above.stat().st_mode | 0o111)
-    old = {name: readers(pair.target / name) for name in CHANGES}
+    old = {name: readers(PEOPLE, pair.target / name) for name in CHANGES}
     for name, (_, after) in CHANGES.items():
         (pair.source / name).write_text(f"new {name}")
         shape(pair.source / name, after)
-    new = {name: readers(pair.source / name) for name in CHANGES}
+    new = {name: readers(PEOPLE, pair.source / name) for name in CHANGES}
     for number, point in enumerate(
         ("commit.detached", "commit.data", "commit.attributes", "commit.attributes")
     ):
         env = {"SNAPSYNC_FAULT": f"{point}:{1 + 3 * (number == 3)}"}
         run("sync", pair.source, pair.target, env=env)
         for name in CHANGES:
-            content, may = (pair.target / name).read_text(), readers(pair.target / name)
+            content, may = (pair.target / name).read_text(), readers(PEOPLE, pair.target / name)
             assert may <= old[name] or may <= new[name], (point, name)
             if content != "old":
                 assert may <= new[name], (point, name, "reads what is new")
@@ -403,7 +385,7 @@ def test_at_no_moment_of_a_commit_may_anybody_more_than_before_or_after(pair: Pa
         if number == 3:
             break
     pair.sync()
-    assert {name: readers(pair.target / name) for name in CHANGES} == new
+    assert {name: readers(PEOPLE, pair.target / name) for name in CHANGES} == new
 
 
 # --- extended attributes ------------------------------------------------------------------------

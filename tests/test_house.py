@@ -200,7 +200,7 @@ RUST_LEVELS = {
         lookup
     """,
     "manifest/table": """
-        file
+        file known
         layers
         find objects path
     """,

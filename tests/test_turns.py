@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from configured import Jobs
-from machine import Pair, Place, command, default_signals, environment, run, snapshots, wait_until
+from machine import Pair, Place, command, environment, run, snapshots, wait_until
 from worlds import fill
 
 
@@ -32,7 +32,6 @@ def begin(jobs: Jobs, *args: str, stop_at: str = "") -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         env=env,
-        preexec_fn=default_signals,
     )
 
 

@@ -20,7 +20,6 @@ from machine import (
     Place,
     assert_told,
     command,
-    default_signals,
     environment,
     need,
     run,
@@ -70,7 +69,6 @@ def watch(jobs: Jobs, *args: object, wrap: tuple[str, ...] = ()) -> Iterator[Wat
             stdout=out,
             stderr=err,
             env=environment(jobs.env),
-            preexec_fn=default_signals,
             start_new_session=True,
         )
     try:

@@ -64,11 +64,12 @@ pub(crate) fn copy_file(manifest: &dyn Named, to: &Spot) -> Result<()> {
     std::io::copy(&mut from, &mut file).map(drop).context("write", to.show())
 }
 
+/// The entries and the sum of the sizes of files, which holes may make larger than any number here.
 pub(crate) fn count(side: &dyn Side) -> Result<(u64, u64)> {
     side.inodes()?.try_fold((0, 0), |(entries, bytes), inode| {
         let inode = inode?;
         let size = if inode.kind == snapsync_model::Kind::File { inode.attributes.size } else { 0 };
-        Ok((entries + 1, bytes + size))
+        Ok((entries + 1, u64::saturating_add(bytes, size)))
     })
 }
 

@@ -55,7 +55,9 @@ pub(super) fn without(snapshot: &SnapshotInfo, rows: &[Inode]) -> SnapshotInfo {
     let less = |all: u64, part: u64| all.saturating_sub(part);
     SnapshotInfo {
         entries: snapshot.entries.map(|entries| less(entries, rows.len() as u64)),
-        bytes: snapshot.bytes.map(|bytes| less(bytes, rows.iter().map(|row| row.attributes.size).sum())),
+        bytes: snapshot.bytes.map(|bytes| {
+            less(bytes, rows.iter().map(|row| row.attributes.size).fold(0, u64::saturating_add))
+        }),
         ..snapshot.clone()
     }
 }

@@ -458,7 +458,7 @@ impl Found<'_> {
         if let Some(Compared { is_same, is_readable }) = compared {
             self.report.read_entries += 1;
             if is_same {
-                self.report.bytes += size;
+                self.report.bytes = self.report.bytes.saturating_add(size);
             } else {
                 let (a, b) = self.where_content_differs(path, inodes.as_ref())?;
                 let show = |is_readable, what| if is_readable { what } else { "cannot be read".to_owned() };
@@ -507,7 +507,8 @@ impl Found<'_> {
             doubtful.retain(|_| !proven.next().unwrap_or_default());
         }
         self.report.unproven += doubtful.len() as u64;
-        self.report.unproven_bytes += doubtful.iter().map(|(_, size)| size).sum::<u64>();
+        let bytes = self.report.unproven_bytes;
+        self.report.unproven_bytes = doubtful.iter().map(|(_, size)| *size).fold(bytes, u64::saturating_add);
         Ok(())
     }
 }

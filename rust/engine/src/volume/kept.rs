@@ -95,7 +95,7 @@ pub(super) fn kept_files(volume: &Volume) -> Result<Vec<(Uuid, Spot)>> {
 pub(crate) fn weight(volume: &Volume) -> Result<(u64, u64)> {
     kept_files(volume)?.iter().try_fold((0, 0), |(count, bytes), (_, file)| {
         let found = file.stat().context("read the attributes of", file.show())?;
-        Ok((count + 1, bytes + found.attributes.size))
+        Ok((count + 1, u64::saturating_add(bytes, found.attributes.size)))
     })
 }
 

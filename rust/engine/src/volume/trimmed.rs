@@ -60,7 +60,7 @@ fn is_due(volume: &LockedVolume, days: i64) -> Result<bool> {
     let (mut bytes, mut is_old) = (0, false);
     for (_, file) in kept_files(volume)? {
         let found = file.stat().context("read the attributes of", file.show())?.attributes;
-        bytes += found.size;
+        bytes = u64::saturating_add(bytes, found.size);
         is_old |= found.time() < then;
     }
     Ok(is_old || bytes > MOST_BYTES)

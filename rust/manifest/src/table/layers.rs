@@ -6,6 +6,7 @@ use crate::file::damaged;
 use crate::table::file::{
     ColumnsReader, NameRow, SomeColumns, TableBatch, TableInfo, TableReader, TableView, TableWriter, VERSION,
 };
+use crate::table::known::{Known, Names};
 use rayon::prelude::*;
 use snapsync_model::{
     Attributes, Context, Directories, Error, Inode, Inodes, Kind, Link, Look, ROOT, Result,
@@ -13,6 +14,7 @@ use snapsync_model::{
 use snapsync_sys::Spot;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::iter::Peekable;
+use std::sync::Arc;
 use uuid::Uuid;
 
 pub(crate) const WHOLE: &str = "table.arrow";
@@ -50,6 +52,7 @@ pub struct Table {
     info: TableInfo,
     /// Sorted by number. A row without names, except the root's, says that the inode is gone.
     patch: Vec<Inode>,
+    known: Arc<Known>,
 }
 
 impl Table {
@@ -65,7 +68,8 @@ impl Table {
             info = of;
             patch = reader.collect::<Result<_>>()?;
         }
-        Ok(Table { dir: dir.clone(), info, patch })
+        let known = Known::of(info.whole);
+        Ok(Table { dir: dir.clone(), info, patch, known })
     }
 
     pub fn info(&self) -> &TableInfo {
@@ -90,8 +94,8 @@ impl Table {
     /// The last number of each batch of the whole table.
     pub fn ends(&self) -> Result<Vec<u64>> {
         let path = self.dir.join(WHOLE);
-        let ends = (0..self.whole()?.batches()).into_par_iter().map(|at| {
-            let batch = ColumnsReader::numbers(&path)?.batch_at(at)?;
+        let ends = (0..self.whole()?.batches()).into_par_iter().map_init(Opened::default, |file, at| {
+            let batch = file.get(|| ColumnsReader::numbers(&path))?.batch_at(at)?;
             Ok(batch.numbers().last().copied().unwrap_or(0))
         });
         ends.collect()
@@ -130,8 +134,20 @@ impl Table {
     }
 
     fn pick_whole(&self, inos: &[u64]) -> Result<Vec<Inode>> {
-        let picked = (0..self.whole()?.batches()).into_par_iter().map(|at| {
-            let numbers = ColumnsReader::numbers(&self.dir.join(WHOLE))?.batch_at(at)?;
+        let (mut rows, unknown) = self.known.rows(inos);
+        if !unknown.is_empty() {
+            let mut found = self.read_rows(&unknown)?;
+            self.known.keep_rows(&unknown, &found);
+            rows.append(&mut found);
+        }
+        Ok(rows)
+    }
+
+    /// The rows of these inodes in the whole table.
+    fn read_rows(&self, inos: &[u64]) -> Result<Vec<Inode>> {
+        let path = self.dir.join(WHOLE);
+        let picked = (0..self.whole()?.batches()).into_par_iter().map_init(Opened::default, |file, at| {
+            let numbers = file.get(|| ColumnsReader::numbers(&path))?.batch_at(at)?;
             let numbers = numbers.numbers();
             let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else { return Ok(Vec::new()) };
             let here = inos.iter().skip_while(|ino| *ino < first).take_while(|ino| *ino <= last);
@@ -182,28 +198,52 @@ impl Table {
 
     /// All directories, and the entries of those in `of`.
     pub fn directories_and_entries(&self, of: &HashSet<u64>) -> Result<(Directories, HashMap<u64, Entries>)> {
+        let (of_whole, mut entries) = self.names_of_whole(of)?;
+        let mut directories = Directories::default();
+        for (ino, link) in of_whole.iter().filter(|(ino, _)| self.patched(*ino).is_none()) {
+            directories.insert(*ino, link.clone());
+        }
+        for row in &self.patch {
+            for link in &row.links {
+                if of.contains(&link.parent) {
+                    entries.entry(link.parent).or_default().insert(link.name.clone(), row.ino);
+                }
+                if row.kind == Kind::Directory {
+                    directories.insert(row.ino, link.clone());
+                }
+            }
+        }
+        Ok((directories, entries))
+    }
+
+    /// All directories of the whole table, and those entries of the ones in `of` that are not in the patch.
+    fn names_of_whole(&self, of: &HashSet<u64>) -> Result<(Names, HashMap<u64, Entries>)> {
+        if of.is_empty()
+            && let Some(known) = self.known.directories()
+        {
+            return Ok((known, HashMap::new()));
+        }
         let found: Vec<Vec<(u64, Link, bool)>> = self.each_batch_of_names(|names| {
             let mut found = Vec::new();
             names.each(|NameRow { ino, kind, parent, name, .. }| {
                 let is_directory = kind == Kind::Directory.name();
-                if (is_directory || of.contains(&parent)) && self.patched(ino).is_none() {
+                if is_directory || of.contains(&parent) {
                     found.push((ino, Link { parent, name: name.into() }, is_directory));
                 }
             });
             found
         })?;
-        let of_patch = self.patch.iter().flat_map(|row| {
-            row.links.iter().map(|link| (row.ino, link.clone(), row.kind == Kind::Directory))
-        });
-        let (mut directories, mut entries) = (Directories::default(), HashMap::<u64, Entries>::new());
-        for (ino, link, is_directory) in found.into_iter().flatten().chain(of_patch) {
-            if of.contains(&link.parent) {
+        let (mut directories, mut entries) = (Vec::new(), HashMap::<u64, Entries>::new());
+        for (ino, link, is_directory) in found.into_iter().flatten() {
+            if of.contains(&link.parent) && self.patched(ino).is_none() {
                 entries.entry(link.parent).or_default().insert(link.name.clone(), ino);
             }
             if is_directory {
-                directories.insert(ino, link);
+                directories.push((ino, link));
             }
         }
+        let directories = directories.into();
+        self.known.keep_directories(&directories);
         Ok((directories, entries))
     }
 
@@ -225,7 +265,23 @@ impl Table {
     fn each_batch_of_names<T: Send>(&self, act: impl Fn(&SomeColumns) -> T + Sync) -> Result<Vec<T>> {
         let path = self.dir.join(WHOLE);
         let batches = (0..ColumnsReader::names(&path)?.batches()).into_par_iter();
-        batches.map(|at| ColumnsReader::names(&path)?.batch_at(at).map(|names| act(&names))).collect()
+        let act = |file: &mut Opened, at| {
+            file.get(|| ColumnsReader::names(&path))?.batch_at(at).map(|names| act(&names))
+        };
+        batches.map_init(Opened::default, act).collect()
+    }
+}
+
+/// A reader for the batches that one thread takes in turn.
+#[derive(Default)]
+struct Opened(Option<ColumnsReader>);
+
+impl Opened {
+    fn get(&mut self, open: impl FnOnce() -> Result<ColumnsReader>) -> Result<&mut ColumnsReader> {
+        if self.0.is_none() {
+            self.0 = Some(open()?);
+        }
+        Ok(self.0.as_mut().expect("it was opened just now"))
     }
 }
 
@@ -467,5 +523,28 @@ mod tests {
         assert_eq!(Table::open(&one).err().map(|e| e.exit_code()), Some(4));
         one.join(PATCH).remove_file().unwrap();
         assert!(Table::open(&one).is_err());
+    }
+
+    #[test]
+    fn what_a_whole_table_was_found_to_say_is_not_read_again() {
+        let home = tempfile::tempdir().unwrap();
+        let (one, other) = (spot(&home).join("one"), spot(&home).join("other"));
+        one.create_dir().unwrap();
+        other.create_dir().unwrap();
+        let mut rows: Model = (0..9_000).map(|ino| (ino, inode(ino, ino))).collect();
+        let first = write(&one, None, &rows);
+        let asked = BTreeSet::from([2, 30, 8_999, 20_000]);
+        let (found, whole) = (first.pick(&asked).unwrap(), rows.clone());
+        first.directories().unwrap();
+        drop(first);
+        rows.remove(&30);
+        let next = write(&other, Some((&Table::open(&one).unwrap(), &whole)), &rows);
+        other.join(WHOLE).remove_file().unwrap();
+        let left: Vec<Inode> = found.into_iter().filter(|row| row.ino != 30).collect();
+        assert_eq!(left.len(), 2);
+        assert_eq!(next.pick(&asked).unwrap(), left);
+        let directories = next.directories().unwrap();
+        assert!(directories.contains(40) && !directories.contains(30));
+        assert!(next.pick(&BTreeSet::from([5])).is_err(), "nobody has asked for it before");
     }
 }

@@ -552,6 +552,8 @@ impl Counts {
 
     pub(crate) fn add(&mut self, inode: &Inode) {
         self.entries += 1;
-        self.bytes += if inode.kind == Kind::File { inode.attributes.size } else { 0 };
+        let bytes = if inode.kind == Kind::File { inode.attributes.size } else { 0 };
+        // Holes count too.
+        self.bytes = self.bytes.saturating_add(bytes);
     }
 }

@@ -157,7 +157,7 @@ impl Take<'_> {
                 for joined in joined.collect::<Vec<_>>() {
                     let (found, same) = joined?;
                     counts.entries += same.entries;
-                    counts.bytes += same.bytes;
+                    counts.bytes = counts.bytes.saturating_add(same.bytes);
                     self.put(found, next, &mut counts)?;
                 }
             }
