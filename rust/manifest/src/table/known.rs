@@ -1,6 +1,6 @@
-//! What was read of a whole table. Each side of a round asks several times for the rows of the few inodes that
-//! changed, and for all directories; for one row a batch of thousands has to be decoded. A whole table never
-//! changes, so what it was found to say is kept for the next table of this process that shares it.
+//! What was read of a whole table. Each side of a round asks several times for the rows of the few inodes
+//! that changed, and for all directories; for one row a batch of thousands has to be decoded. A whole table
+//! never changes, so what it was found to say is kept for the next table of this process that shares it.
 
 use snapsync_model::{Details, Inode, Link, locked};
 use std::collections::{HashMap, VecDeque};
