@@ -19,12 +19,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from uuid import uuid4
 
 import pytest
@@ -238,7 +240,8 @@ class Logs:
 
 @contextmanager
 def moto() -> Iterator[Server]:
-    """moto's server, in threads of this process."""
+    """moto's server, in threads of this process. It looks whether an object is there and puts it afterwards:
+    of two that put it by condition at the same time, both might."""
     found = pytest.importorskip("moto.server") if importable("moto") else missing("moto with its server")
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = found.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -247,9 +250,23 @@ def moto() -> Iterator[Server]:
         host, port = server.get_host_and_port()
         answering = Server("moto", f"http://{host}:{port}")
         answering.client().create_bucket(Bucket=BUCKET)
-        yield answering
+        with puts_in_turn():
+            yield answering
     finally:
         server.stop()
+
+
+@contextmanager
+def puts_in_turn() -> Iterator[None]:
+    responses = importlib.import_module("moto.s3.responses").S3Response
+    put, turn = responses._key_response_put, threading.Lock()
+
+    def alone(self: Any, *what: Any, **how: Any) -> Any:
+        with turn:
+            return put(self, *what, **how)
+
+    with mock.patch.object(responses, "_key_response_put", alone):
+        yield
 
 
 def importable(name: str) -> bool:
