@@ -15,7 +15,10 @@ const DIRECTORIES: usize = 1 << 16;
 /// Rows with more names are not kept.
 const NAMES: usize = 8;
 
-static KNOWN: Mutex<VecDeque<(Uuid, Arc<Known>)>> = Mutex::new(VecDeque::new());
+/// A whole table: its id, and the device and inode of its file. Another file may claim the same id.
+pub(crate) type Which = (Uuid, (u32, u32), u64);
+
+static KNOWN: Mutex<VecDeque<(Which, Arc<Known>)>> = Mutex::new(VecDeque::new());
 
 /// Every directory of a whole table, with its name.
 pub(crate) type Names = Arc<[(u64, Link)]>;
@@ -28,11 +31,10 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// What is known of the whole table with this id.
-    pub(crate) fn of(whole: Option<Uuid>) -> Arc<Known> {
-        let Some(whole) = whole else { return Arc::default() };
+    /// What is known of a whole table.
+    pub(crate) fn of(whole: Which) -> Arc<Known> {
         let mut all = locked(&KNOWN);
-        if let Some((_, known)) = all.iter().find(|(id, _)| *id == whole) {
+        if let Some((_, known)) = all.iter().find(|(which, _)| *which == whole) {
             return known.clone();
         }
         let known: Arc<Known> = Arc::default();

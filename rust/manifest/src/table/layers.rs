@@ -68,7 +68,14 @@ impl Table {
             info = of;
             patch = reader.collect::<Result<_>>()?;
         }
-        let known = Known::of(info.whole);
+        let known = match info.whole {
+            None => Arc::default(),
+            Some(id) => {
+                let whole = dir.join(WHOLE);
+                let stat = whole.stat().context("read the attributes of", whole.show())?;
+                Known::of((id, stat.dev, stat.ino))
+            }
+        };
         Ok(Table { dir: dir.clone(), info, patch, known })
     }
 
@@ -278,10 +285,10 @@ struct Opened(Option<ColumnsReader>);
 
 impl Opened {
     fn get(&mut self, open: impl FnOnce() -> Result<ColumnsReader>) -> Result<&mut ColumnsReader> {
-        if self.0.is_none() {
-            self.0 = Some(open()?);
+        match self.0 {
+            Some(ref mut file) => Ok(file),
+            None => Ok(self.0.insert(open()?)),
         }
-        Ok(self.0.as_mut().expect("it was opened just now"))
     }
 }
 
@@ -546,5 +553,11 @@ mod tests {
         let directories = next.directories().unwrap();
         assert!(directories.contains(40) && !directories.contains(30));
         assert!(next.pick(&BTreeSet::from([5])).is_err(), "nobody has asked for it before");
+        let twin = spot(&home).join("twin");
+        twin.create_dir().unwrap();
+        FILES.iter().for_each(|file| copy(&one.join(file), &twin.join(file)).unwrap());
+        let claims = Table::open(&twin).unwrap();
+        twin.join(WHOLE).remove_file().unwrap();
+        assert!(claims.pick(&asked).is_err(), "it is another file with the same id");
     }
 }
