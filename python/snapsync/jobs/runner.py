@@ -172,6 +172,9 @@ class _Runner:
         """Run all jobs and return their results by name."""
         with self.stopping(ThreadPoolExecutor(max(len(jobs), 1))) as pool:
             futures = {job.name: pool.submit(self.job, job) for job in jobs}
+            # A signal wakes the thread that sleeps, not the one that is about to: it never sleeps for long.
+            while wait(futures.values(), _SOON).not_done:
+                pass
             return {name: future.result() for name, future in futures.items()}
 
     @contextmanager
