@@ -2,8 +2,13 @@
 
 use crate::{comparisons, error, history, location, mount, restores, roles, rounds, snapshots};
 use pyo3::prelude::*;
+use snapsync_sys::PageAligned;
 use std::os::fd::IntoRawFd;
 use std::path::PathBuf;
+
+/// What Rust keeps; Python has its own.
+#[global_allocator]
+static MEMORY: PageAligned = PageAligned;
 
 /// A descriptor of a file or directory that nobody but root and this user can have written.
 #[pyfunction]

@@ -20,6 +20,7 @@ mod fs;
 mod holder;
 mod ioctl;
 mod items;
+mod memory;
 mod mounts;
 mod place;
 mod private;
@@ -53,6 +54,7 @@ pub use flags::{
     set_rare_of,
 };
 pub use fs::{FileSystem, filesystem, filesystem_uuid, identity};
+pub use memory::PageAligned;
 pub use mounts::{mounts_beneath, read_only_view};
 pub use place::Place;
 pub use private::{create_private_dir, create_private_file};
