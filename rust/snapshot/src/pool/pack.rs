@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// Larger files get objects of their own.
 pub const LARGEST: u64 = 32 << 10;
@@ -23,6 +23,8 @@ const MAGIC: &[u8; 16] = b"SNAPSYNC-PACK-1\n";
 const BUFFER: usize = 256 << 10;
 /// How many packs stay open.
 const OPEN: usize = 32;
+/// How much of a head is read at a time: who asks for one entry mostly asks for those beside it.
+const PART: usize = 4096;
 
 type Digest = [u8; 16];
 
@@ -178,10 +180,46 @@ impl Writer {
     }
 }
 
+/// A pack to be read, with the parts of its head that were. Of an entry nothing changes but that it goes.
+struct Opened {
+    file: File,
+    head: Vec<OnceLock<Box<[u8; PART]>>>,
+}
+
+impl Opened {
+    fn new(file: File) -> Opened {
+        let parts = (0..HEAD as usize / PART).map(|_| OnceLock::new());
+        Opened { file, head: parts.collect() }
+    }
+
+    /// The entry of a place, though it may have gone meanwhile; None if there is none.
+    fn entry(&self, place: u64) -> io::Result<Option<Entry>> {
+        let (part, at) = (entry_at(place) as usize / PART, entry_at(place) as usize % PART);
+        let Some(known) = self.head.get(part) else { return Ok(None) };
+        if known.get().is_none() {
+            let mut bytes = Box::new([0; PART]);
+            if !read_at(&self.file, &mut bytes[..], (part * PART) as u64)? {
+                return Ok(None);
+            }
+            // Another thread may have been faster.
+            let _ = known.set(bytes);
+        }
+        let entry = known.get().and_then(|part| part[at..].first_chunk()).map(Entry::of);
+        Ok(entry.filter(Entry::is_there))
+    }
+
+    /// The same, read now.
+    fn entry_now(&self, place: u64) -> io::Result<Option<Entry>> {
+        let mut bytes = [0; ENTRY];
+        let is_told = read_at(&self.file, &mut bytes, entry_at(place))?;
+        Ok(is_told.then(|| Entry::of(&bytes)).filter(Entry::is_there))
+    }
+}
+
 /// The objects of a pool, to be read.
 pub(crate) struct Pool {
     dir: Spot,
-    packs: Mutex<HashMap<Pack, Arc<File>>>,
+    packs: Mutex<HashMap<Pack, Arc<Opened>>>,
 }
 
 impl Pool {
@@ -207,9 +245,9 @@ impl Pool {
 
     /// The bytes that a pack has of an object, if they are those that were put into it.
     pub(crate) fn bytes(&self, object: u64) -> io::Result<Option<Packed>> {
-        let Some((pack, entry)) = self.packed(object)? else { return Ok(None) };
+        let Some((pack, entry)) = self.packed(object, Opened::entry)? else { return Ok(None) };
         let mut bytes = vec![0; entry.length as usize];
-        let is_read = read_at(&pack, &mut bytes, entry.offset)?;
+        let is_read = read_at(&pack.file, &mut bytes, entry.offset)?;
         let hash = *blake3::hash(&bytes).as_bytes();
         Ok((is_read && beginning(&hash) == entry.digest).then_some(Packed { bytes, hash }))
     }
@@ -220,12 +258,13 @@ impl Pool {
 
     /// Not only a before-image.
     pub(crate) fn has_whole(&self, object: u64) -> bool {
-        self.packed(object).is_ok_and(|found| found.is_some()) || object_at(&self.dir, object).is_there()
+        self.packed(object, Opened::entry_now).is_ok_and(|found| found.is_some())
+            || object_at(&self.dir, object).is_there()
     }
 
     /// Where a pack has it; None if none has it.
     pub(crate) fn range_in_pack(&self, object: u64) -> io::Result<Option<Range>> {
-        Ok(self.packed(object)?.map(|(_, entry)| entry.range()))
+        Ok(self.packed(object, Opened::entry)?.map(|(_, entry)| entry.range()))
     }
 
     /// Where its bytes begin in the file that has them.
@@ -244,26 +283,27 @@ impl Pool {
         }
     }
 
-    fn packed(&self, object: u64) -> io::Result<Option<(Arc<File>, Entry)>> {
+    fn packed(
+        &self,
+        object: u64,
+        entry: impl FnOnce(&Opened, u64) -> io::Result<Option<Entry>>,
+    ) -> io::Result<Option<(Arc<Opened>, Entry)>> {
         let Some((pack, place)) = Pack::of(object) else { return Ok(None) };
         let Some(pack) = self.pack(pack)? else { return Ok(None) };
-        let mut bytes = [0; ENTRY];
-        let is_told = read_at(&pack, &mut bytes, entry_at(place))?;
-        let entry = Entry::of(&bytes);
-        Ok((is_told && entry.is_there()).then_some((pack, entry)))
+        Ok(entry(&pack, place)?.map(|entry| (pack, entry)))
     }
 
-    fn pack(&self, pack: Pack) -> io::Result<Option<Arc<File>>> {
-        if let Some(file) = locked(&self.packs).get(&pack) {
-            return Ok(Some(file.clone()));
+    fn pack(&self, pack: Pack) -> io::Result<Option<Arc<Opened>>> {
+        if let Some(opened) = locked(&self.packs).get(&pack) {
+            return Ok(Some(opened.clone()));
         }
         let Some(file) = open_pack(&self.dir, pack, Spot::open)? else { return Ok(None) };
-        let (file, mut packs) = (Arc::new(file), locked(&self.packs));
+        let (opened, mut packs) = (Arc::new(Opened::new(file)), locked(&self.packs));
         if packs.len() >= OPEN {
             packs.clear();
         }
-        packs.insert(pack, file.clone());
-        Ok(Some(file))
+        packs.insert(pack, opened.clone());
+        Ok(Some(opened))
     }
 }
 
@@ -288,5 +328,72 @@ pub(crate) fn create(spot: &Spot) -> io::Result<File> {
             spot.create_new()
         }
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use snapsync_sys::Root;
+    use std::path::Path;
+
+    /// More than one part of a head tells of.
+    const OBJECTS: u64 = 300;
+
+    fn bytes_of(place: u64) -> Vec<u8> {
+        place.to_string().into_bytes()
+    }
+
+    fn pool_with_a_pack(dir: &Path) -> (Pool, Pack) {
+        let pool = Pool::new(Spot::top(Arc::new(Root::open(dir).unwrap())));
+        let pack = Pack::new(1, 0);
+        std::fs::create_dir(dir.join("1")).unwrap();
+        let mut writer = Writer::new(File::create(dir.join(pack.path())).unwrap());
+        for place in 0..OBJECTS {
+            assert_eq!(writer.put(&bytes_of(place), digest(&bytes_of(place))).unwrap(), place);
+        }
+        writer.finish(pack).unwrap();
+        (pool, pack)
+    }
+
+    #[test]
+    fn a_pack_gives_what_was_put_into_it_and_nothing_for_other_places() {
+        let home = tempfile::tempdir().unwrap();
+        let (pool, pack) = pool_with_a_pack(home.path());
+        for place in (0..OBJECTS).rev() {
+            let (object, bytes) = (pack.object(place), bytes_of(place));
+            let range = pool.range_in_pack(object).unwrap().unwrap();
+            assert_eq!(range.length, bytes.len() as u64);
+            assert_eq!(pool.bytes(object).unwrap().unwrap().bytes, bytes);
+        }
+        for place in [OBJECTS, OBJECTS_PER_PACK - 1] {
+            assert!(pool.bytes(pack.object(place)).unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn an_object_that_went_is_not_there_for_who_was_told_of_it() {
+        let home = tempfile::tempdir().unwrap();
+        let (pool, pack) = pool_with_a_pack(home.path());
+        let object = pack.object(7);
+        assert!(pool.bytes(object).unwrap().is_some() && pool.has_whole(object));
+        let file = File::options().write(true).open(home.path().join(pack.path())).unwrap();
+        clear_entry(&file, 7).unwrap();
+        assert!(!pool.has_whole(object));
+        assert!(pool.has_whole(pack.object(8)));
+    }
+
+    #[test]
+    fn a_pack_that_was_cut_off_has_nothing_beyond_its_end() {
+        let home = tempfile::tempdir().unwrap();
+        let (pool, pack) = pool_with_a_pack(home.path());
+        let file = File::options().write(true).open(home.path().join(pack.path())).unwrap();
+        file.set_len(HEAD + 1).unwrap();
+        assert_eq!(pool.bytes(pack.object(0)).unwrap().unwrap().bytes, b"0");
+        assert!(pool.bytes(pack.object(1)).unwrap().is_none());
+        file.set_len(100).unwrap();
+        let pool = Pool::new(pool.dir);
+        assert!(pool.bytes(pack.object(1)).unwrap().is_none());
+        assert!(!pool.has_whole(pack.object(5)));
     }
 }
