@@ -6,8 +6,8 @@ use crate::commit::{Published, StoredObject};
 use crate::log::Log;
 use snapsync_manifest::{FrameRow, ManifestHeader, ManifestReader, ManifestWriter, read_frames, vet};
 use snapsync_model::{
-    AccountNames, Change, ChangeFlags, Context, Counts, Directories, End, Error, Extent, Kind, Link, Monitor,
-    Op, ROOT, RelPath, Result, Source,
+    AccountNames, BLOCK, Change, ChangeFlags, Context, Counts, Directories, End, Error, Extent, Kind, Link,
+    Monitor, Op, ROOT, Range, RelPath, Result, Source,
 };
 use snapsync_stream::wire::DeltaHead;
 use std::collections::{BTreeMap, BTreeSet};
@@ -416,6 +416,8 @@ fn after(state: Option<Change>, change: Change) -> Result<Option<Change>> {
             "something changes what is in the log",
         ));
     };
+    // What was preallocated, and ends with the file now, was so to the end of its block.
+    let told: Vec<Range> = (0..change.extents.len()).map(|at| change.to_end_of_block(at, BLOCK)).collect();
     let mut links: BTreeSet<Link> = state.links_added.into_iter().collect();
     change.links_removed.iter().for_each(|link| _ = links.remove(link));
     links.extend(change.links_added);
@@ -430,8 +432,8 @@ fn after(state: Option<Change>, change: Change) -> Result<Option<Change>> {
         extents.retain(|extent| extent.op == Op::Unwritten);
         extents.extend(without(&data, least, u64::MAX));
     }
-    for extent in &change.extents {
-        extents = without(&extents, extent.offset, extent.end());
+    for range in told {
+        extents = without(&extents, range.offset, range.end());
     }
     extents.extend(plain(change.extents).into_iter().filter(|extent| extent.op != Op::Hole));
     Ok(Some(Change {
@@ -478,4 +480,71 @@ fn astray(published: &Published, why: &str) -> Error {
         format!("the log does not hold snapshot {} as it should: {why}", published.delta.snapshot.name),
         "something changes what is in the log",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use snapsync_model::Attributes;
+
+    fn extents(of: &[(u64, u64, Op)]) -> Vec<Extent> {
+        let extent =
+            |&(from, to, op)| Extent { offset: from, length: to - from, op, source: None, checksum: None };
+        of.iter().map(extent).collect()
+    }
+
+    /// What is known of a file of `size` bytes after a round that made it and one that changed it.
+    fn folded(size: u64, made: &[(u64, u64, Op)], changed: &[(u64, u64, Op)]) -> Vec<Extent> {
+        let attributes = Some(Attributes { size, ..Attributes::default() });
+        let change = |flags, old, of| Change { flags, old, new: attributes, extents: extents(of), ..row() };
+        let created = ChangeFlags { created: true, ..ChangeFlags::default() };
+        let data = ChangeFlags { data: true, ..ChangeFlags::default() };
+        let state = after(None, change(created, None, made)).unwrap();
+        after(state, change(data, attributes, changed)).unwrap().unwrap().extents
+    }
+
+    fn row() -> Change {
+        Change {
+            ino: 7,
+            generation: 1,
+            kind: Kind::File,
+            flags: ChangeFlags::default(),
+            path: None,
+            old_path: None,
+            links_added: Vec::new(),
+            links_removed: Vec::new(),
+            nlink: 1,
+            nlink_old: 1,
+            new: None,
+            old: None,
+            symlink_target: None,
+            xattrs: None,
+            extents: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn of_what_was_preallocated_nothing_is_left_in_the_block_that_the_end_cuts() {
+        for (op, left) in [(Op::Hole, vec![]), (Op::Data, vec![(0, 5000, Op::Data)])] {
+            assert_eq!(folded(5000, &[(0, 8192, Op::Unwritten)], &[(0, 5000, op)]), extents(&left), "{op:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_preallocated_behind_that_block_stays_until_a_row_takes_it() {
+        let made = [(0, 16384, Op::Unwritten)];
+        let behind = (8192, 16384, Op::Unwritten);
+        assert_eq!(folded(5000, &made, &[(0, 5000, Op::Hole)]), extents(&[behind]));
+        assert_eq!(
+            folded(5000, &made, &[(4096, 5000, Op::Hole)]),
+            extents(&[(0, 4096, Op::Unwritten), behind])
+        );
+        assert_eq!(folded(5000, &made, &[(0, 5000, Op::Hole), (5000, 16384, Op::Hole)]), []);
+    }
+
+    #[test]
+    fn an_extent_that_follows_in_the_block_of_the_end_keeps_its_place() {
+        let changed = [(0, 5000, Op::Hole), (6144, 8192, Op::Unwritten)];
+        assert_eq!(folded(5000, &[(0, 8192, Op::Unwritten)], &changed), extents(&changed[1..]));
+    }
 }

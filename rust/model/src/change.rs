@@ -175,17 +175,17 @@ impl Change {
         hole_at_end(self.new.map_or(0, |a| a.size), block, self.extents.iter().map(Extent::range))
     }
 
-    /// The range to punch for extent number `at`, a hole. A file may end within a block and only whole blocks
-    /// can be punched, so the range is widened; the row names nothing else in it.
-    pub fn hole(&self, at: usize, block: u64) -> Range {
-        let (size, hole) = (self.new.map_or(0, |a| a.size), self.extents[at].range());
-        if hole.end() != size {
-            return hole;
+    /// The range of extent number `at`. If the file ends there within a block, the rest of that block belongs
+    /// to it as far as the row names nothing else in it: only whole blocks are preallocated or punched.
+    pub fn to_end_of_block(&self, at: usize, block: u64) -> Range {
+        let (size, range) = (self.new.map_or(0, |a| a.size), self.extents[at].range());
+        if range.end() != size {
+            return range;
         }
         let end = size.next_multiple_of(block);
         let next = self.extents[at + 1..].iter().find(|e| e.op != Op::Hole);
         let end = next.map_or(end, |next| next.offset.min(end));
-        Range { offset: hole.offset, length: end - hole.offset }
+        Range { offset: range.offset, length: end - range.offset }
     }
 
     /// Whether the receiver already has some of the bytes elsewhere.

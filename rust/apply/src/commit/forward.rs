@@ -161,7 +161,7 @@ impl Incoming<'_> {
                     self.move_range(staged, &file, range, size)?;
                 }
                 (Op::Hole, _) => {
-                    let hole = change.hole(at, self.block);
+                    let hole = change.to_end_of_block(at, self.block);
                     snapsync_sys::discard_range(&file, hole.offset, hole.length)?;
                 }
                 (Op::Unwritten, _) if extent.offset > size => {}
