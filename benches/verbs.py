@@ -132,19 +132,33 @@ def looked_at(scale: float, what: str) -> Iterator[Stage]:
         source, point = volume(mount, "xfs", "source"), mount / "looked-at"
         Tree(source, int(100_000 * scale))
         snapsync("snapshot", source)
-        sh(SNAPSYNC, "mount", f"{source}@latest", point, "--quiet")
+
+        def look() -> None:
+            """Mounts it: the kernel knows nothing yet of what is in it."""
+            sh("sh", "-c", f"! mountpoint -q {point} || umount {point}")
+            sh(SNAPSYNC, "mount", f"{source}@latest", point, "--quiet")
+
+        def clear(name: str) -> None:
+            discard(mount / name)
+            look()
+
+        look()
         try:
             if what == "list":
                 yield Stage({"snapsync": lambda: timed(f"find {point} -ls > /dev/null")})
             else:
+
+                def copy(name: str, clones: str) -> Run:
+                    to = mount / name
+                    return timed(f"mkdir {to} && cp -a --reflink={clones} {source}/* {to} && sync -f {mount}")
+
                 yield Stage(
                     {
                         "snapsync": lambda: timed(f"cp -a {point} {mount}/snapsync && sync -f {mount}"),
-                        "cp": lambda: timed(
-                            f"mkdir {mount}/cp && cp -a {source}/* {mount}/cp && sync -f {mount}"
-                        ),
+                        "cp": lambda: copy("cp", "auto"),
+                        "cp-bytes": lambda: copy("cp-bytes", "never"),
                     },
-                    clear=lambda name: discard(mount / name),
+                    clear=clear,
                     check=lambda: same(source, mount / "snapsync"),
                     files=int(100_000 * scale),
                 )

@@ -206,6 +206,47 @@ def test_a_directory_takes_few_requests_and_a_small_file_one(place: Place, look:
     assert all(read[name] == (volume / name).read_bytes() for name in read)
 
 
+ORDERS: dict[str, Callable[[os.DirEntry[str]], object]] = {
+    "name": lambda entry: entry.name,
+    "number": lambda entry: entry.inode(),
+    "none": lambda entry: random.Random(entry.name).random(),
+}
+SIZES = (0, 1, 4095, 4096, 4097, 70_000, 128 << 10, (128 << 10) + 1)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_files_that_are_read_in_a_row_are_there_before_they_are_asked_for(
+    place: Place, look: Look, order: str
+) -> None:
+    volume, chance = place("xfs"), random.Random(1)
+    for folder in ("one", "two"):
+        (volume / folder).mkdir()
+        for number in chance.sample(range(400), 400):
+            fill(volume / folder / f"file-{number}", 0, chance.choice(SIZES), number)
+    done("snapshot", volume)
+    at = look(f"{volume}@latest")
+    for folder, first in (("one", 40), ("two", 1)):
+        files = [at / folder / entry.name for entry in sorted(os.scandir(at / folder), key=ORDERS[order])]
+        small = [file for file in files if 0 < file.stat().st_size <= 128 << 10]
+        assert not in_memory(files)
+        for file in small[:first]:
+            assert file.read_bytes() == (volume / folder / file.name).read_bytes()
+        if order == "none":
+            assert in_memory(files) == set(small[:first])
+        else:
+            expected = small[first : first + 7]
+            wait_until(lambda among=expected: len(in_memory(among)) >= 6)  # type: ignore[misc]
+        for file in files:
+            assert file.read_bytes() == (volume / folder / file.name).read_bytes()
+
+
+def in_memory(files: list[Path]) -> set[Path]:
+    """Those of which the kernel has bytes."""
+    told = sh("fincore", "--bytes", "--noheadings", "--raw", "--output", "RES,FILE", *files).splitlines()
+    rows = [line.split(" ", 1) for line in told]
+    return {Path(name) for size, name in rows if int(size)}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_umount_ends_it(place: Place, look: Look, kind: str) -> None:
     volume = place(kind)

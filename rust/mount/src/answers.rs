@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 /// The kernel may cache an answer for as long as the file system is mounted.
@@ -26,7 +27,7 @@ pub(crate) struct Answers {
     /// Whether the root has all snapshots in it, or is that of the only one.
     pub(crate) is_all: bool,
     /// Whether the kernel checks access lists too.
-    pub(crate) has_lists: bool,
+    pub(crate) has_lists: AtomicBool,
     /// Who has mounted it.
     owner: (u32, u32),
     began: SystemTime,
@@ -61,7 +62,7 @@ impl At {
 impl Answers {
     pub(crate) fn new(slots: Arc<Slots>, is_all: bool) -> Answers {
         let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        Answers { slots, is_all, has_lists: false, owner, began: SystemTime::now() }
+        Answers { slots, is_all, has_lists: AtomicBool::new(false), owner, began: SystemTime::now() }
     }
 
     pub(crate) fn node(&self, ino: INodeNo) -> Result<Node, Errno> {
@@ -120,7 +121,7 @@ impl Answers {
     /// the list does.
     fn mode(&self, at: &At, inode: &Inode) -> u32 {
         let mode = inode.attributes.mode;
-        if self.has_lists || inode.kind == Kind::Symlink {
+        if self.has_lists.load(Relaxed) || inode.kind == Kind::Symlink {
             return mode;
         }
         match at.loaded.side.details(inode) {
@@ -132,7 +133,7 @@ impl Answers {
     /// Of the root of a snapshot among others. To look at all of them takes no reading of what is in them,
     /// and so none is asked how many directories it has.
     pub(crate) fn root(&self, slot: &Arc<Slot>) -> Result<FileAttr, Errno> {
-        if !self.has_lists {
+        if !self.has_lists.load(Relaxed) {
             let at = self.at(slot.clone(), 0)?;
             return self.attributes(&at, 0);
         }
@@ -142,7 +143,7 @@ impl Answers {
 
     /// The same without a look: what is not known yet is asked for before it counts.
     pub(crate) fn root_as_known(&self, slot: &Arc<Slot>) -> (FileAttr, Duration) {
-        match slot.known_root().filter(|_| self.has_lists) {
+        match slot.known_root().filter(|_| self.has_lists.load(Relaxed)) {
             Some(root) => {
                 let told = told(root, number_of(slot.number, 0), root.attributes.mode, 1);
                 (told, self.slots.lasts())
@@ -193,14 +194,13 @@ impl Answers {
         }
     }
 
-    pub(crate) fn read(&self, ino: INodeNo, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
-        let at = self.inside(ino)?;
+    pub(crate) fn read(&self, at: &At, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
         let end = at.inode()?.attributes.size;
         let length = end.saturating_sub(offset).min(u64::from(size)) as usize;
         if length == 0 {
             return Ok(Vec::new());
         }
-        self.look(&at, offset + length as u64 >= end, |file| read_at(file, offset, length))
+        self.look(at, offset + length as u64 >= end, |file| read_at(file, offset, length))
     }
 
     pub(crate) fn seek(&self, ino: INodeNo, offset: i64, whence: i32) -> Result<i64, Errno> {

@@ -1,7 +1,7 @@
 //! Answers the kernel's requests for a file system in which nothing changes but which snapshots there are.
 
+use crate::ahead::{self, Ahead, Errands};
 use crate::answers::{Answers, At, BLOCK, FOREVER, LATEST, Node, kind, number_of};
-use crate::slots::Slots;
 use fuser::{
     Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
     KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEntry,
@@ -11,9 +11,13 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-pub(crate) struct Served(Answers);
+pub(crate) struct Served {
+    answers: Arc<Answers>,
+    ahead: Ahead,
+}
 
 /// An entry of a directory, and what follows it.
 struct Listed<'a> {
@@ -28,17 +32,19 @@ struct Listed<'a> {
 type Add<'a> = dyn FnMut(Listed<'_>) -> bool + 'a;
 
 impl Served {
-    /// `is_all`: all snapshots beneath one directory.
-    pub(crate) fn new(slots: Arc<Slots>, is_all: bool) -> Served {
-        Served(Answers::new(slots, is_all))
+    /// And what reads ahead of those who ask.
+    pub(crate) fn new(answers: Answers) -> (Served, Errands) {
+        let answers = Arc::new(answers);
+        let (ahead, errands) = ahead::new(answers.clone());
+        (Served { answers, ahead }, errands)
     }
 
     fn found(&self, parent: INodeNo, name: &OsStr) -> Result<(FileAttr, Duration), Errno> {
-        let Answers { slots, .. } = &self.0;
-        match self.0.node(parent)? {
+        let Answers { slots, .. } = &*self.answers;
+        match self.answers.node(parent)? {
             Node::Inode(at) => {
                 let rank = at.loaded.index.child(at.rank, name.as_bytes()).ok_or(Errno::ENOENT)?;
-                Ok((self.0.attributes(&at, rank)?, FOREVER))
+                Ok((self.answers.attributes(&at, rank)?, FOREVER))
             }
             Node::Latest(_) => Err(Errno::ENOTDIR),
             Node::Top => {
@@ -46,10 +52,10 @@ impl Served {
                 let name = name.to_str().ok_or(Errno::ENOENT)?;
                 if name == "latest" {
                     let (slot, _) = slots.latest().ok_or(Errno::ENOENT)?;
-                    return Ok((self.0.link(slot.number)?.0, slots.lasts()));
+                    return Ok((self.answers.link(slot.number)?.0, slots.lasts()));
                 }
                 let slot = slots.named(name).ok_or(Errno::ENOENT)?;
-                let told = self.0.root(&slot);
+                let told = self.answers.root(&slot);
                 // It may have gone since it was listed.
                 Ok((told.map_err(|e| if slots.has(&slot) { e } else { Errno::ENOENT })?, slots.lasts()))
             }
@@ -57,31 +63,31 @@ impl Served {
     }
 
     fn told(&self, ino: INodeNo) -> Result<(FileAttr, Duration), Errno> {
-        let Answers { slots, .. } = &self.0;
-        if let Some(slot) = self.0.root_slot(ino)? {
-            return Ok((self.0.root(&slot)?, slots.lasts()));
+        let Answers { slots, .. } = &*self.answers;
+        if let Some(slot) = self.answers.root_slot(ino)? {
+            return Ok((self.answers.root(&slot)?, slots.lasts()));
         }
-        match self.0.node(ino)? {
-            Node::Inode(at) => Ok((self.0.attributes(&at, at.rank)?, FOREVER)),
-            Node::Latest(number) => Ok((self.0.link(number)?.0, slots.lasts())),
+        match self.answers.node(ino)? {
+            Node::Inode(at) => Ok((self.answers.attributes(&at, at.rank)?, FOREVER)),
+            Node::Latest(number) => Ok((self.answers.link(number)?.0, slots.lasts())),
             Node::Top => {
                 slots.refresh();
-                Ok((self.0.top(), slots.lasts()))
+                Ok((self.answers.top(), slots.lasts()))
             }
         }
     }
 
     fn target(&self, ino: INodeNo) -> Result<Vec<u8>, Errno> {
-        match self.0.node(ino)? {
-            Node::Inode(at) => Ok(self.0.details(&at)?.symlink_target.ok_or(Errno::EINVAL)?.into_vec()),
-            Node::Latest(number) => Ok(self.0.link(number)?.1.into_bytes()),
+        match self.answers.node(ino)? {
+            Node::Inode(at) => Ok(self.answers.details(&at)?.symlink_target.ok_or(Errno::EINVAL)?.into_vec()),
+            Node::Latest(number) => Ok(self.answers.link(number)?.1.into_bytes()),
             Node::Top => Err(Errno::EINVAL),
         }
     }
 
     /// Lists what follows the entry that said `offset` of what is next.
     fn list(&self, ino: INodeNo, offset: u64, add: &mut Add<'_>) -> Result<(), Errno> {
-        match self.0.node(ino)? {
+        match self.answers.node(ino)? {
             Node::Inode(at) => self.list_directory(&at, offset, add),
             Node::Latest(_) => Err(Errno::ENOTDIR),
             Node::Top => self.list_snapshots(offset, add),
@@ -95,14 +101,14 @@ impl Served {
             Some(rank) => at.number(rank),
             None => INodeNo::ROOT,
         };
-        let own = || Ok((self.0.attributes(at, at.rank)?, Duration::ZERO));
+        let own = || Ok((self.answers.attributes(at, at.rank)?, Duration::ZERO));
         if !add_dots(at.number(at.rank), above, offset, &own, add) {
             return Ok(());
         }
         let from = offset.saturating_sub(2) as usize;
         for (place, (rank, name)) in (from..).zip(index.entries(at.rank, from)) {
             let inode = index.get(rank).ok_or(Errno::ESTALE)?;
-            let attributes = || Ok((self.0.attributes(at, rank)?, FOREVER));
+            let attributes = || Ok((self.answers.attributes(at, rank)?, FOREVER));
             let entry = Listed {
                 ino: at.number(rank),
                 next: place as u64 + 3,
@@ -119,16 +125,16 @@ impl Served {
 
     /// A snapshot keeps its place however many come and go.
     fn list_snapshots(&self, offset: u64, add: &mut Add<'_>) -> Result<(), Errno> {
-        let Answers { slots, .. } = &self.0;
+        let Answers { slots, .. } = &*self.answers;
         if offset == 0 {
             slots.refresh();
         }
-        let own = || Ok((self.0.top(), Duration::ZERO));
+        let own = || Ok((self.answers.top(), Duration::ZERO));
         if !add_dots(INodeNo::ROOT, INodeNo::ROOT, offset, &own, add) {
             return Ok(());
         }
         if let Some((slot, _)) = slots.latest().filter(|_| offset < LATEST) {
-            let attributes = || Ok((self.0.link(slot.number)?.0, slots.lasts()));
+            let attributes = || Ok((self.answers.link(slot.number)?.0, slots.lasts()));
             let (ino, name) = (number_of(0, slot.number as usize), OsStr::new("latest"));
             let kind = FileType::Symlink;
             if !add(Listed { ino, next: LATEST, kind, name, attributes: &attributes }) {
@@ -136,7 +142,7 @@ impl Served {
             }
         }
         for (slot, name) in slots.names(offset.saturating_sub(LATEST)) {
-            let attributes = || Ok(self.0.root_as_known(&slot));
+            let attributes = || Ok(self.answers.root_as_known(&slot));
             let entry = Listed {
                 ino: number_of(slot.number, 0),
                 next: LATEST + slot.number,
@@ -168,7 +174,8 @@ fn add_dots(
 
 impl Filesystem for Served {
     fn init(&mut self, _asks: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        self.0.has_lists = config.add_capabilities(InitFlags::FUSE_POSIX_ACL).is_ok();
+        let has_lists = config.add_capabilities(InitFlags::FUSE_POSIX_ACL).is_ok();
+        self.answers.has_lists.store(has_lists, Relaxed);
         // Attributes come with the names of a directory. The kernel could guess whether a reader wants them,
         // and would guess wrong where names are read first, as `find` and `ls` do: that is a request a file.
         for wanted in
@@ -216,9 +223,16 @@ impl Filesystem for Served {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        match self.0.read(ino, offset, size) {
+        let at = match self.answers.inside(ino) {
+            Ok(at) => at,
+            Err(e) => return reply.error(e),
+        };
+        match self.answers.read(&at, offset, size) {
             Ok(bytes) => reply.data(&bytes),
-            Err(e) => reply.error(e),
+            Err(e) => return reply.error(e),
+        }
+        if offset == 0 {
+            self.ahead.asked(&at);
         }
     }
 
@@ -231,7 +245,7 @@ impl Filesystem for Served {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        match self.0.seek(ino, offset, whence) {
+        match self.answers.seek(ino, offset, whence) {
             Ok(at) => reply.offset(at),
             Err(e) => reply.error(e),
         }
@@ -240,7 +254,7 @@ impl Filesystem for Served {
     /// The kernel keeps the names in a directory, but not which snapshots there are. One snapshot has only
     /// names that it keeps: no request is needed.
     fn opendir(&self, _asks: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        if !self.0.is_all {
+        if !self.answers.is_all {
             return reply.error(Errno::ENOSYS);
         }
         let kept = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
@@ -280,7 +294,7 @@ impl Filesystem for Served {
     }
 
     fn statfs(&self, _asks: &Request, ino: INodeNo, reply: ReplyStatfs) {
-        let (blocks, inodes) = match self.0.node(ino) {
+        let (blocks, inodes) = match self.answers.node(ino) {
             Ok(Node::Inode(at)) => (at.loaded.index.blocks, at.loaded.index.len() as u64),
             _ => (0, 0),
         };
@@ -288,11 +302,11 @@ impl Filesystem for Served {
     }
 
     fn getxattr(&self, _asks: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        sized(self.0.xattr(ino, name), size, reply);
+        sized(self.answers.xattr(ino, name), size, reply);
     }
 
     fn listxattr(&self, asks: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        sized(self.0.xattr_names(ino, asks.uid() == 0), size, reply);
+        sized(self.answers.xattr_names(ino, asks.uid() == 0), size, reply);
     }
 }
 

@@ -83,7 +83,23 @@ impl Index {
         Some(entries[at].rank as usize)
     }
 
-    /// The parent of a directory; None for the root.
+    /// What follows an inode by its first name, in the directory of that.
+    pub(crate) fn names_after(&self, rank: usize) -> impl Iterator<Item = usize> {
+        let name = self.get(rank).and_then(|inode| inode.links.first()).map(|link| &link.name);
+        let entries = self.parent(rank).map_or(&[][..], |parent| self.all(parent));
+        let from = entries.partition_point(|entry| Some(&self.link(entry).name) <= name);
+        entries[from..].iter().map(|entry| entry.rank as usize)
+    }
+
+    /// Those of the `near` that follow an inode by number whose first name is in the same directory.
+    pub(crate) fn numbers_after(&self, rank: usize, near: usize) -> impl Iterator<Item = usize> {
+        let parent = |inode: &Inode| inode.links.first().map(|link| link.parent);
+        let above = self.get(rank).and_then(parent);
+        let after = self.inodes.iter().enumerate().skip(rank + 1).take(near);
+        after.filter(move |(_, inode)| parent(inode) == above).map(|(rank, _)| rank)
+    }
+
+    /// The parent of an inode by its first name; None for the root.
     pub(crate) fn parent(&self, rank: usize) -> Option<usize> {
         rank_of(&self.inodes, self.get(rank)?.links.first()?.parent)
     }

@@ -3,6 +3,7 @@
 //! A snapshot that is a subvolume only gets a second mount. Anything else is served through FUSE by this
 //! process for as long as it is mounted.
 
+mod ahead;
 mod answers;
 mod filesystem;
 mod index;

@@ -1,5 +1,6 @@
 //! Mounts snapshots on a directory.
 
+use crate::answers::Answers;
 use crate::filesystem::Served;
 use crate::point::{Attached, Point};
 use crate::slots::Slots;
@@ -67,7 +68,8 @@ impl Mount {
         if let Some(only) = slots.get(0).filter(|_| !how.all) {
             slots.loaded(&only, monitor)?;
         }
-        let (served, others) = (Served::new(slots.clone(), how.all), how.allow_other);
+        let (served, errands) = Served::new(Answers::new(slots.clone(), how.all));
+        let others = how.allow_other;
         let path = point.path();
         let (session, place) = match made(others).context("mount a snapshot on", path)? {
             Some((device, mount)) => {
@@ -82,7 +84,10 @@ impl Mount {
                 (session.map_err(|e| for_others(others, e))?, Place::Helped(path.to_path_buf()))
             }
         };
-        tidy(Arc::downgrade(&slots)).context("mount a snapshot on", path)?;
+        let notifier = session.notifier();
+        let read = move || errands.run(&notifier);
+        let read = std::thread::Builder::new().name("ahead".into()).spawn(read);
+        read.and(tidy(Arc::downgrade(&slots))).context("mount a snapshot on", path)?;
         Ok(Mount { place, session: Some(session), is_left: false })
     }
 
