@@ -67,7 +67,8 @@ def test_a_delete_that_was_killed_on_a_full_disk_is_finished(mount: Callable[...
 
 
 @pytest.mark.parametrize("kind", ["xfs", "ext4", "btrfs"])
-def test_keep_makes_room_before_a_round_is_refused(mount: Callable[..., Path], kind: str) -> None:
+@pytest.mark.parametrize("left", [20 * MIB, 0])
+def test_keep_makes_room_before_a_round_is_refused(mount: Callable[..., Path], kind: str, left: int) -> None:
     source, target = mount("xfs", 600 * MIB), mount(kind, 300 * MIB)
     names = []
     for seed in (1, 3):
@@ -77,11 +78,13 @@ def test_keep_makes_room_before_a_round_is_refused(mount: Callable[..., Path], k
     (source / "file").unlink()
     names.append(done("sync", source, target)["snapshot"]["name"])
     with suppress(OSError), open(target.parent / "other", "wb", buffering=0) as file:
-        while os.statvfs(target).f_bavail * os.statvfs(target).f_frsize > 20 * MIB:
+        while os.statvfs(target).f_bavail * os.statvfs(target).f_frsize > left:
             file.write(os.urandom(MIB))
             os.fsync(file.fileno())
+    if left == 0:
+        fill_up(target.parent)  # Not even the journal of a round has room then.
     worlds.fill(source / "new", 0, 35 * MIB, 7)
-    if kind != "btrfs":  # It compresses, so that it might fit.
+    if left and kind != "btrfs":  # It compresses, so that it might fit.
         ran = run("sync", source, target, "--quiet")
         assert_told(ran, "free", "--no-space-check")
         assert re.search(r"has [\d.]+ [KMG]?i?B free, and this round needs [\d.]+ [KMG]iB", ran.err), ran.err
@@ -89,6 +92,26 @@ def test_keep_makes_room_before_a_round_is_refused(mount: Callable[..., Path], k
     assert [s["name"] for s in snapshots(target)] == [names[-1], report["snapshot"]["name"]]
     gone = [s["name"] for s in report["pruned"]]
     assert sorted(set(gone)) == sorted(names[:2])
+    verified(source, target)
+
+
+@pytest.mark.parametrize("kind", ["xfs", "ext4"])
+def test_keep_makes_room_for_the_snapshot_of_a_full_primary(mount: Callable[..., Path], kind: str) -> None:
+    source, target = mount(kind, 300 * MIB), mount("xfs", 600 * MIB)
+    for seed in (1, 3):
+        worlds.fill(source / "file", 0, 20 * MIB, seed)
+        done("sync", source, target, "--history", "full")
+    (source / "file").unlink()
+    kept = done("sync", source, target)["snapshot"]["name"]
+    (source / "new").write_bytes(b"new")
+    fill_up(source.parent)
+    for words in ((), ("--keep-last", "2", "--no-space-check")):
+        ran = run("sync", source, target, *words)
+        assert ran.code == 1, ran
+        assert "No space left on device" in ran.err, ran
+    assert len(snapshots(source)) == 3
+    report = done("sync", source, target, "--keep-last", "2")
+    assert [s["name"] for s in snapshots(source)] == [kept, report["snapshot"]["name"]]
     verified(source, target)
 
 

@@ -6,10 +6,11 @@
 use crate::accounts::translated::{Of, Translated};
 use crate::delta::outgoing::{announce, copy, header, volume_head};
 use crate::delta::pruned::Pruned;
+use crate::delta::room::Room;
 use crate::delta::selected::no_such_path;
 use crate::delta::sides::Sides;
 use crate::delta::staging::{
-    IncomingDelta, StageReport, StageTarget, as_offered, begin, is_cut, nothing, with_data, workers,
+    IncomingDelta, StageReport, StageTarget, as_offered, begin, is_cut, with_data, workers,
 };
 use crate::location::inside::is_in_store;
 use crate::location::{directory, target};
@@ -308,7 +309,8 @@ impl<'a> Landing<'a> {
             again: None,
             fetch: &mut |to| copy(self.manifest, to),
         };
-        begin(&stage, offer, &mut as_offered, &mut nothing, self.monitor)
+        let mut room = Room::given(self.root, self.monitor);
+        begin(&stage, offer, &mut as_offered, &mut room, self.monitor)
     }
 }
 

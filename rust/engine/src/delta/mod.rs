@@ -13,6 +13,7 @@ pub(crate) mod outgoing;
 pub(crate) mod output_file;
 pub(crate) mod pruned;
 mod reading;
+pub(crate) mod room;
 pub(crate) mod selected;
 pub(crate) mod sides;
 pub(crate) mod staging;

@@ -1,14 +1,13 @@
 //! Stages a delta, or resumes an interrupted stage.
 
+use crate::delta::room::{Room, has_space};
 use crate::digest::hex;
 use crate::keep::Keep;
 use crate::options::Terms;
 use serde::{Deserialize, Serialize};
 use snapsync_apply::{Incoming, Journal, Loss, OwnManifest, Phase, discard, is_intact};
 use snapsync_manifest::{ChangeRows, ManifestReader};
-use snapsync_model::{
-    Change, Context, Error, Monitor, PlainFiles, Restless, Result, Side, SnapshotInfo, entries, size,
-};
+use snapsync_model::{Change, Error, Monitor, PlainFiles, Restless, Result, Side, SnapshotInfo, entries};
 use snapsync_snapshot::Volume;
 use snapsync_stream::wire::{DeltaEnd, DeltaHead, Digest, ManifestHead, lift};
 use snapsync_stream::{Arrivals, Budget, Held, Limit, MEMORY, Readable, Sink, Transferred, receive, run};
@@ -16,20 +15,7 @@ use snapsync_sys::{Named, Root, Spot};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 use uuid::Uuid;
-
-/// Some file systems free deleted space only after a while.
-const PATIENCE: Duration = Duration::from_secs(10);
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
-
-/// Deletes old snapshots to make space if that is allowed, and returns those that were deleted.
-pub(crate) type Free<'f> = &'f mut dyn FnMut() -> Result<Vec<SnapshotInfo>>;
-
-/// Deletes none.
-pub(crate) fn nothing() -> Result<Vec<SnapshotInfo>> {
-    Ok(Vec::new())
-}
 
 /// Gives the files in the manifest at this place the owners that they have here; returns what has come of
 /// it, unless it is as it was.
@@ -148,13 +134,27 @@ fn start(journal: &Journal, offer: &IncomingDelta<'_>, digest: &str) -> Option<S
     }
 }
 
+/// Begins an empty stage; what a failed attempt has left of it goes first.
+fn begin_anew<'a>(
+    stage: &StageTarget,
+    snapshot: &SnapshotInfo,
+    base: Option<&(Uuid, Option<String>)>,
+    monitor: &'a Monitor,
+) -> Result<Incoming<'a>> {
+    let StageTarget { root, store, plain, .. } = stage;
+    if let Some(journal) = Journal::load(store)? {
+        give_up(root, store, &journal)?;
+    }
+    Ok(Incoming::begin(root, store, snapshot.clone(), base.cloned(), monitor)?.telling(plain))
+}
+
 /// Stages everything that needs no data, or goes on with what an interrupted run of the same delta has
 /// staged, or one of an earlier manifest of the same snapshot.
 pub(crate) fn begin<'a>(
     stage: &StageTarget,
     offer: IncomingDelta<'_>,
     own: Own<'_>,
-    free: Free<'_>,
+    room: &mut Room<'_>,
     monitor: &'a Monitor,
 ) -> Result<(Incoming<'a>, StageReport)> {
     let digest = hex(&offer.manifest.digest);
@@ -175,10 +175,11 @@ pub(crate) fn begin<'a>(
             }
             let snapshot = offer.header.snapshot.clone();
             let base = offer.header.base.map(|base| (base.id, stage.base.clone()));
-            Incoming::begin(&stage.root, &stage.store, snapshot, base, monitor)?.telling(&stage.plain)
+            // The journal comes before it is known how much is needed, and a full disk has no space for it.
+            room.take(|| begin_anew(stage, &snapshot, base.as_ref(), monitor))?
         }
     };
-    let error = match prepare(&mut incoming, stage, offer, (&digest, start), own, free, monitor) {
+    let error = match prepare(&mut incoming, stage, offer, (&digest, start), own, room) {
         Ok(begun) => return Ok((incoming, begun)),
         Err(error) => error,
     };
@@ -198,12 +199,11 @@ fn prepare(
     offer: IncomingDelta<'_>,
     (digest, start): (&str, Start),
     own: Own<'_>,
-    free: Free<'_>,
-    monitor: &Monitor,
+    room: &mut Room<'_>,
 ) -> Result<StageReport> {
     let IncomingDelta { header, manifest, terms, fetch, again, .. } = offer;
     if start != Start::Resumed && !terms.no_space_check {
-        has_space(stage, manifest.length)?;
+        room.take(|| has_space(&stage.root, manifest.length))?;
     }
     match start {
         Start::Anew => {
@@ -230,9 +230,17 @@ fn prepare(
     if terms.strict && !report.losses.is_empty() {
         return Err(too_strict(stage.root.path(), &report.losses));
     }
-    let frees = start == Start::Again;
-    let pruned = if terms.no_space_check { Vec::new() } else { make_space(incoming, frees, free, monitor)? };
+    if !terms.no_space_check {
+        // What was staged of the earlier manifest alone is gone.
+        room.frees = start == Start::Again;
+        let enough = room.take(|| incoming.has_room(false));
+        enough.or_else(|error| match error {
+            Error::NoSpace { .. } => incoming.has_room(true),
+            other => Err(other),
+        })?;
+    }
     incoming.entries()?;
+    let pruned = std::mem::take(&mut room.pruned);
     Ok(StageReport { losses: report.losses, held: report.held, kept: report.kept, pruned })
 }
 
@@ -244,45 +252,6 @@ pub(crate) fn displaces(volume: &Volume, incoming: &mut Incoming<'_>) -> Result<
         Some(base) => incoming.displaces(&mut |inos| volume.unpacked_objects_of(base, inos)),
         None => Ok(false),
     }
-}
-
-/// Deletes old snapshots, if allowed, until there is enough space. `frees` says that something else was
-/// deleted.
-fn make_space(
-    incoming: &Incoming<'_>,
-    frees: bool,
-    free: Free<'_>,
-    monitor: &Monitor,
-) -> Result<Vec<SnapshotInfo>> {
-    let pruned = match incoming.has_room(false) {
-        Err(Error::NoSpace { .. }) => free()?,
-        other => return other.map(|()| Vec::new()),
-    };
-    let until = Instant::now() + PATIENCE;
-    while (frees || !pruned.is_empty()) && incoming.has_room(false).is_err() && Instant::now() < until {
-        monitor.check()?;
-        let root = incoming.root();
-        snapsync_sys::reclaim(root.fd()).context("sync the file system of", root.path())?;
-        std::thread::sleep(LOOK_AGAIN);
-    }
-    incoming.has_room(true).map(|()| pruned)
-}
-
-fn has_space(stage: &StageTarget, manifest: u64) -> Result<()> {
-    let (root, path) = (&stage.root, stage.root.path());
-    let free = snapsync_sys::filesystem(root.fd()).context("read the file system of", path)?.available;
-    if manifest <= free {
-        return Ok(());
-    }
-    Err(Error::NoSpace {
-        what: format!(
-            "{} has {} free, and the manifest alone takes {}",
-            path.display(),
-            size(free),
-            size(manifest)
-        ),
-        advice: "free space there, or name a larger target".to_owned(),
-    })
 }
 
 pub(crate) fn too_strict(path: &Path, losses: &[Loss]) -> Error {

@@ -18,6 +18,7 @@ pub(crate) mod primary;
 pub(crate) mod rights;
 mod scrub;
 pub(crate) mod sizes;
+mod snapshot;
 pub(crate) mod standby;
 pub(crate) mod steps;
 mod told;

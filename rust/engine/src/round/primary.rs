@@ -6,7 +6,7 @@ use crate::delta::outgoing::{Outgoing, announce, copy, header, volume_head};
 use crate::delta::sides::Sides;
 use crate::delta::staging::{Data, IncomingDelta, Spare, StageReport};
 use crate::digest::hex;
-use crate::options::{Hooks, KnownBy, Options, Terms};
+use crate::options::{KnownBy, Options, Terms};
 use crate::process::taking::TakenTree;
 use crate::process::{hooks, taking};
 use crate::report::rounds::{Claimed, Scrubbed, Synced};
@@ -96,6 +96,7 @@ fn begin(
         unlike,
         lost: None,
         mended: 0,
+        pruned: Vec::new(),
         options,
         rights,
         monitor,
@@ -152,6 +153,8 @@ pub(super) struct Driver<'a> {
     pub(super) lost: Option<(Uuid, LostPaths)>,
     /// How many of them have travelled.
     pub(super) mended: u64,
+    /// Snapshots of the primary that went to make room for the round's.
+    pub(super) pruned: Vec<SnapshotInfo>,
     pub(super) options: &'a Options,
     pub(super) rights: Rights,
     pub(super) monitor: &'a Monitor,
@@ -234,15 +237,7 @@ impl Driver<'_> {
         self.monitor.start(Stage::Snapshot, 0);
         let (before, doubted) = (self.primary.subset().clone(), self.primary.doubted().clone());
         let request = Request::New { name: self.options.name.clone(), subset };
-        let primary = self.primary.hold(LONG, self.monitor)?;
-        // They were run around a tree that was taken.
-        let none = Hooks::default();
-        let hooks = if self.taken.is_some() { &none } else { &self.options.hooks };
-        let around = hooks::around(primary, hooks, self.monitor)?;
-        let (rights, monitor) = (self.rights, self.monitor);
-        let take = || rights.take(primary, &state, request, &around, monitor);
-        let snapshot = monitor.passing_over(passed_over::may_be(self.options), take);
-        let snapshot = snapshot.map_err(|error| passed_over::refused_if_strict(self.options, error))?;
+        let snapshot = self.snapshot(&state, &request)?;
         let brought = self.bring_or_undo(&state, base.as_ref(), snapshot, Some(before))?;
         if !self.rights.only_reads {
             // The snapshot has read them and stays.
@@ -528,7 +523,8 @@ impl Driver<'_> {
         let primary = self.primary.hold(LONG, self.monitor)?;
         self.rights.settle(primary, state.volume.id, self.monitor)?;
         let scrub = Scrubbed { mended: self.mended, ..self.scrub(state, &snapshot)? };
-        let mut pruned = begun.pruned.clone();
+        let mut pruned = std::mem::take(&mut self.pruned);
+        pruned.extend(begun.pruned.iter().cloned());
         pruned.extend(self.prune()?);
         self.release();
         Ok(Synced {

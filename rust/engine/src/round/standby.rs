@@ -2,6 +2,7 @@
 //! one process or a channel lies between.
 
 use crate::accounts::arriving::Finding;
+use crate::delta::room::Room;
 use crate::delta::staging::{
     Data, IncomingDelta, Spare, StageReport, StageTarget, begin, displaces, fill, give_up, is_cut, take,
 };
@@ -28,6 +29,7 @@ use snapsync_snapshot::{FollowedLog, LockedVolume, Volume, name_is_free};
 use snapsync_stream::wire::{DeltaEnd, DeltaHead, Digest};
 use snapsync_stream::{Arrivals, Limit, Transferred};
 use snapsync_sys::Spot;
+use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -492,19 +494,22 @@ impl StandbyEnd for Local<'_> {
             owned::expect_strict(volume, accounts, finding)?;
         }
         volume.unseal()?;
-        let stage = StageTarget { is_own, by_range: true, ..StageTarget::of(volume, newest.as_ref())? };
         let DeltaHead { snapshot, epoch, promotions, .. } = offer.header;
         let under_way = (snapshot.clone(), *epoch, promotions.clone());
-        let spare = offer.spare.clone();
-        let path = volume.path().to_path_buf();
+        let (path, root) = (volume.path().to_path_buf(), volume.root().clone());
+        let (spare, is_checked) = (offer.spare.clone(), !offer.terms.no_space_check);
+        let volume = RefCell::new(volume);
         let mut free = || match &spare {
-            Some(Spare { keep, needed }) if !keep.is_empty() => {
-                retention::apply(volume, keep, needed, monitor).map(|(pruned, _)| pruned)
+            Some(Spare { keep, needed }) if !keep.is_empty() && is_checked => {
+                retention::apply(&mut volume.borrow_mut(), keep, needed, monitor).map(|(pruned, _)| pruned)
             }
             _ => Ok(Vec::new()),
         };
+        let mut room = Room::made_by(&mut free, &root, monitor);
+        let stage = room.take(|| StageTarget::of(&volume.borrow(), newest.as_ref()))?;
+        let stage = StageTarget { is_own, by_range: true, ..stage };
         let mut own = |manifest: &Spot| owned::own((accounts.as_ref(), &path), manifest, finding, monitor);
-        let (incoming, begun) = begin(&stage, offer, &mut own, &mut free, monitor)?;
+        let (incoming, begun) = begin(&stage, offer, &mut own, &mut room, monitor)?;
         self.incoming = Some(incoming);
         self.begun = Some(under_way.0.id);
         self.under_way = Some(under_way);

@@ -2,7 +2,8 @@
 
 use crate::accounts::left::tell_left;
 use crate::delta::incoming::Delta;
-use crate::delta::staging::{StageTarget, as_offered, begin, is_cut, nothing, take, workers};
+use crate::delta::room::Room;
+use crate::delta::staging::{StageTarget, as_offered, begin, is_cut, take, workers};
 use crate::digest::hex;
 use crate::location::directory::existing_directory;
 use crate::location::place::describe;
@@ -132,8 +133,9 @@ fn bring(work: &mut Work<'_>, delta: &mut Input<'_>, terms: Terms, monitor: &Mon
     };
     // The base has the same losses.
     Limits::remembered(&work.shelf())?.remember(work.store())?;
+    let mut room = Room::given(&stage.root, monitor);
     let (mut incoming, begun) =
-        delta.offer(terms, false, |offer| begin(&stage, offer, &mut as_offered, &mut nothing, monitor))?;
+        delta.offer(terms, false, |offer| begin(&stage, offer, &mut as_offered, &mut room, monitor))?;
     let counts = ManifestReader::open(&incoming.manifest())?.counts()?;
     monitor.start(Stage::Receive, counts.data_bytes);
     monitor.advance(begun.kept);

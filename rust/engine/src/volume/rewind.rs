@@ -2,10 +2,9 @@
 //! differences are written.
 
 use crate::delta::outgoing::{Outgoing, announce, copy, header, volume_head};
+use crate::delta::room::Room;
 use crate::delta::sides::Sides;
-use crate::delta::staging::{
-    Data, IncomingDelta, StageTarget, as_offered, begin, displaces, fill, give_up, nothing,
-};
+use crate::delta::staging::{Data, IncomingDelta, StageTarget, as_offered, begin, displaces, fill, give_up};
 use crate::options::Terms;
 use crate::volume::recovery::{commit, finish};
 use snapsync_apply::{Journal, Loss, Phase};
@@ -79,8 +78,9 @@ fn attempt(
         again: None,
         fetch: &mut |to| copy(&manifest, to),
     };
-    let (mut incoming, begun) =
-        begin(&StageTarget::of(volume, Some(base))?, offer, &mut as_offered, &mut nothing, monitor)?;
+    let stage = StageTarget::of(volume, Some(base))?;
+    let mut room = Room::given(&stage.root, monitor);
+    let (mut incoming, begun) = begin(&stage, offer, &mut as_offered, &mut room, monitor)?;
     monitor.start(Stage::Stage, counts.data_bytes);
     let (held, seed) = (&begun.held, Default::default());
     let data = Data { manifest: &manifest, side: &*sides.target, held, restless: None, seed };
