@@ -124,6 +124,10 @@ pub(crate) fn keep_before_deletion(volume: &Volume, going: &BTreeSet<Uuid>, moni
     let is_going = |snapshot: &SnapshotInfo| going.contains(&snapshot.id);
     let (have, line) = (kept_files(volume)?, volume.line()?);
     let have: BTreeMap<Uuid, Spot> = have.into_iter().collect();
+    // The one after the last that goes loses its base.
+    let end = line.iter().rposition(is_going).map_or(0, |last| line.len().min(last + 2));
+    // Up to which one it is known what the whole table says of inodes that changed.
+    let mut read = 0;
     for (at, target) in line.iter().enumerate() {
         let base = at.checked_sub(1).map(|before| &line[before]);
         if !(is_going(target) || base.is_some_and(is_going)) {
@@ -132,6 +136,11 @@ pub(crate) fn keep_before_deletion(volume: &Volume, going: &BTreeSet<Uuid>, moni
         let old = have.get(&target.id);
         if old.is_some_and(|file| open_named(file).is_ok()) {
             continue;
+        }
+        if base.is_some() && at > read {
+            // A table that cannot be read is told where it is needed.
+            let together = volume.read_ahead(&line[at - 1..end]).unwrap_or(0);
+            read = at - 1 + together.saturating_sub(1);
         }
         make(volume, target.id, |part| write(volume, base, target, part, monitor))?;
         if let Some(damaged) = old {

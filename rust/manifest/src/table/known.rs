@@ -10,7 +10,7 @@ use uuid::Uuid;
 /// Of so many whole tables something is kept: of that of each side of a round.
 const TABLES: usize = 2;
 /// The most rows of one that are kept, and the most directories.
-const ROWS: usize = 8192;
+pub(crate) const ROWS: usize = 8192;
 const DIRECTORIES: usize = 1 << 16;
 /// Rows with more names are not kept.
 const NAMES: usize = 8;

@@ -6,7 +6,7 @@ use crate::file::damaged;
 use crate::table::file::{
     ColumnsReader, NameRow, SomeColumns, TableBatch, TableInfo, TableReader, TableView, TableWriter, VERSION,
 };
-use crate::table::known::{Known, Names};
+use crate::table::known::{Known, Names, ROWS};
 use rayon::prelude::*;
 use snapsync_model::{
     Attributes, Context, Directories, Error, Inode, Inodes, Kind, Link, Look, ROOT, Result,
@@ -138,6 +138,11 @@ impl Table {
             found.sort_unstable_by_key(|inode| inode.ino);
         }
         Ok(found)
+    }
+
+    /// Reads what the whole table says of these inodes, in order, if it can be kept for who asks next.
+    pub fn read_ahead(&self, inos: &[u64]) -> Result<()> {
+        if inos.len() <= ROWS { self.pick_whole(inos).map(drop) } else { Ok(()) }
     }
 
     fn pick_whole(&self, inos: &[u64]) -> Result<Vec<Inode>> {

@@ -3,6 +3,7 @@
 use crate::pool::before::Stack;
 use crate::pool::in_tree::{InTree, Looked, TreeOf};
 use crate::pool::pack::Pool;
+use crate::store::steady::UNSETTLED;
 use rustix::fs::makedev;
 use serde::Deserialize;
 use snapsync_manifest::Table;
@@ -101,9 +102,10 @@ impl PoolSnapshot {
         object()
     }
 
-    /// Where no history is kept, few files have an object: the one at the path of the row is looked at first.
+    /// Where the tree keeps the bytes, few files have an object: the one at the path of the row is looked at
+    /// first. Of a row without a change time an object says more.
     fn bytes_at_their_place(&self, inode: &Inode) -> Result<Option<Content>> {
-        if !(self.tree_of.as_ref().is_some_and(|tree| tree.is_light) && self.is_proof()) {
+        if self.tree_of.is_none() || inode.ctime == UNSETTLED || !self.is_proof() {
             return Ok(None);
         }
         let Some(tree) = self.tree(false)?.filter(|tree| tree.proves()) else { return Ok(None) };
