@@ -176,7 +176,7 @@ RUST_LEVELS = {
         change selection side
     """,
     "sys": """
-        acl fault holder ioctl mounts private rights scratch trust ways
+        acl fault holder ioctl memory mounts private rights scratch trust ways
         attributes encryption fs xfs
         data flags
         batches entry files items
@@ -312,6 +312,7 @@ RUST_LEVELS = {
         index point source
         slots
         answers
+        ahead
         filesystem
         mount
     """,
@@ -374,7 +375,7 @@ RUST_LEVELS = {
         beneath
     """,
     "engine/delta": """
-        became nested outgoing output_file reading
+        became nested outgoing output_file reading room
         as_taken completed hidden noting pruned widened
         staging
         incoming
@@ -395,7 +396,7 @@ RUST_LEVELS = {
         known standby
         agreement
         plan primary
-        ending noted
+        ending noted snapshot
     """,
     "engine/remote": """
         edits question screen ssh_config
