@@ -102,8 +102,11 @@ dist: $(VENV)/.tools $(VENV)/.dist-tools
 	PATH="$(BIN):$$PATH" scripts/dist $(DIST_TARGETS)
 
 lint: build
+	@scripts/need g++=c++
 	cargo fmt --check
 	cargo clippy $(CARGO_FLAGS) --profile tested --workspace --exclude snapsync-fuzz --all-targets --all-features -- -D warnings
+	FUZZ_FLAGS="--cfg fuzzing -Dwarnings" RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/fuzz/instrumented \
+		cargo check $(CARGO_FLAGS) --profile tested -p snapsync-fuzz
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy

@@ -53,7 +53,7 @@ fn ask(change: &Change) {
     for block in [512, 4096, 65_536] {
         change.cut_hole(block);
         let holes = change.extents.iter().enumerate().filter(|(_, extent)| extent.op == Op::Hole);
-        holes.for_each(|(at, _)| _ = change.hole(at, block));
+        holes.for_each(|(at, _)| _ = change.to_end_of_block(at, block));
     }
     for extent in &change.extents {
         let range = Range { offset: extent.offset, length: extent.length };
