@@ -31,8 +31,6 @@ from worlds import World, bulk, exchange, fill, preallocate, rewrite_quietly
 PAIRS = [("xfs", "xfs"), ("btrfs", "xfs"), ("btrfs", "ext4"), ("xfs", "ext4")]
 FLAGS = 0x8 | 0x10 | 0x20 | 0x40 | 0x80 | 0x4 | 0x1_0000 | 0x80_0000
 UNSETTLED = -(1 << 63)
-# For so long, in ns, after a change another one may get the same time.
-TICK = 100_000_000
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -139,13 +137,13 @@ def assert_nothing_became_settled(volume: Path) -> None:
     """A row that was copied with its change time was settled when it was last looked at."""
     last, newest = (snap["id"] for snap in snapshots(volume)[-2:])
     before, since = told(volume, last), walk_started(volume, last)
-    settled = walk_started(volume, newest) - TICK
+    settled = walk_started(volume, newest)
     assert all(row["ctime"] < settled for row in told(volume, newest).values())
     if walk_started(volume, newest) == since:
         return
     for ino, row in told(volume, newest).items():
         if ino in before and row["ctime"] == before[ino]["ctime"] != UNSETTLED:
-            assert row["ctime"] < since - TICK, f"inode {ino}"
+            assert row["ctime"] < since, f"inode {ino}"
 
 
 def walks(reports: Iterable[dict[str, Any]]) -> list[str]:

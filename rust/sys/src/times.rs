@@ -12,7 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const SECOND: i64 = 1_000_000_000;
 /// Longer than a clock tick of any kernel, and than the time for which times of Btrfs stay the same.
@@ -69,6 +69,29 @@ impl Times {
         };
         Ok(Times { grain, doubt })
     }
+
+    /// Waits until no change to come can have the change time of one before, and returns the time, in ns since
+    /// 1970, from which on those to come have theirs.
+    ///
+    /// The clock of a file system is one for all files: once it has moved on for one of them, it has for all.
+    /// A whole second tells less than that, so the grain is waited for there, and on Btrfs.
+    pub fn wait_for_next(self, dir: impl AsFd, filesystem: FileSystem) -> io::Result<i64> {
+        let until = Instant::now() + Duration::from_nanos(self.grain.unsigned_abs());
+        if self.grain == TICK && filesystem.magic != FileSystem::BTRFS {
+            let probe = Probe::make(dir.as_fd())?;
+            let first = touch(&probe.file)?;
+            while Instant::now() < until {
+                let now = touch(&probe.file)?;
+                if now > first {
+                    return Ok(now);
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        std::thread::sleep(until.saturating_duration_since(Instant::now()));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64);
+        Ok(now - self.grain)
+    }
 }
 
 /// A file without a name, or with one if the file system needs that.
@@ -100,8 +123,7 @@ impl Drop for Probe<'_> {
 /// A whole second may also stand for the next one.
 fn grain(file: &File) -> io::Result<i64> {
     for _ in 0..4 {
-        set_past(file)?;
-        if stat_of(file)?.ctime % SECOND != 0 {
+        if touch(file)? % SECOND != 0 {
             return Ok(TICK);
         }
         std::thread::sleep(Duration::from_millis(3));
@@ -111,9 +133,13 @@ fn grain(file: &File) -> io::Result<i64> {
 
 /// Whether the change time follows a modification time that is set.
 fn is_copied(file: &File) -> io::Result<bool> {
+    Ok(touch(file)? < (PAST + 24 * 3600) * SECOND)
+}
+
+/// Changes a file, and returns the change time that it has of that.
+fn touch(file: &File) -> io::Result<i64> {
     set_past(file)?;
-    let ctime = stat_of(file)?.ctime;
-    Ok(ctime < (PAST + 24 * 3600) * SECOND)
+    Ok(stat_of(file)?.ctime)
 }
 
 fn set_past(file: &File) -> io::Result<()> {
@@ -245,4 +271,28 @@ fn unique_mount(fd: impl AsFd) -> Option<u64> {
     let unique = StatxFlags::from_bits_retain(0x4000);
     let stat = statx(fd, "", rustix::fs::AtFlags::EMPTY_PATH, unique).ok()?;
     (stat.stx_mask & unique.bits() != 0).then_some(stat.stx_mnt_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::filesystem;
+
+    #[test]
+    fn no_change_to_come_has_the_time_of_one_before() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = File::open(home.path()).unwrap();
+        let kind = filesystem(&dir).unwrap();
+        let fine = Times { grain: TICK, doubt: None };
+        let coarse = Times { grain: TICK + 1, ..fine };
+        for times in std::iter::repeat_n(fine, 300).chain([coarse]) {
+            let [before, since] =
+                ["before", "since"].map(|name| File::create(home.path().join(name)).unwrap());
+            before.write_all_at(b"x", 0).unwrap();
+            let next = times.wait_for_next(&dir, kind).unwrap();
+            since.write_all_at(b"x", 0).unwrap();
+            assert!(stat_of(&before).unwrap().ctime < next);
+            assert!(next <= stat_of(&since).unwrap().ctime);
+        }
+    }
 }

@@ -5,7 +5,6 @@ use crate::pool::store::PoolStore;
 use snapsync_manifest::TableInfo;
 use snapsync_model::{Context, Monitor, Result};
 use snapsync_sys::{FileSystem, Root, Times, has_lasting_identity, has_stable_numbers, mounting, stat_of};
-use std::time::Duration;
 
 pub(crate) fn is_numbered(root: &Root, filesystem: FileSystem) -> Result<bool> {
     has_stable_numbers(root.fd(), filesystem).context("read the attributes of", root.path())
@@ -43,8 +42,9 @@ impl Ground {
             return Ok(ground);
         }
         // What was committed just now has a change time that no later change can have again.
-        std::thread::sleep(Duration::from_nanos(ground.times.grain.unsigned_abs()));
-        Ok(Ground { is_in_tree: true, ..ground }.starting_now())
+        let next = store.dir.directory().and_then(|dir| ground.times.wait_for_next(dir, store.filesystem));
+        let unsettled = next.context("measure the times of the file system of", store.dir.show())?;
+        Ok(Ground { is_in_tree: true, started: now(), unsettled, ..ground })
     }
 
     /// The same for a snapshot that is to hold all that it has by itself.
@@ -52,11 +52,11 @@ impl Ground {
         let times = store.dir.directory().and_then(|dir| Times::measure(dir, store.filesystem));
         let times = times.context("measure the times of the file system of", store.dir.show())?;
         let is_by_path = store.frozen.as_ref().is_some_and(|frozen| frozen.is_by_path);
-        let ground = Ground {
-            unsettled: 0,
+        Ok(Ground {
+            unsettled: now().saturating_sub(times.grain),
             dev: stat_of(root.fd()).context("read the attributes of", root.path())?.dev,
             is_numbered: !is_by_path && is_numbered(root, store.filesystem)?,
-            started: 0,
+            started: now(),
             times,
             mounting: match &store.frozen {
                 Some(frozen) => Some(frozen.mounting.clone()),
@@ -69,8 +69,7 @@ impl Ground {
                     .context("read the attributes of", root.path())?,
             is_in_tree: false,
             is_light: store.is_light,
-        };
-        Ok(ground.starting_now())
+        })
     }
 
     /// Only commits write there, or no history is kept, and its times tell who else has written.
@@ -81,11 +80,6 @@ impl Ground {
     /// A file is known again, and its times tell whether its bytes are still the same.
     pub(crate) fn tells_changes(&self) -> bool {
         self.has_lasting_identity && self.times.doubt.is_none() && self.mounting.is_some()
-    }
-
-    fn starting_now(self) -> Ground {
-        let started = jiff::Timestamp::now().as_nanosecond() as i64;
-        Ground { started, unsettled: started.saturating_sub(self.times.grain), ..self }
     }
 
     /// The metadata of a table whose rows were all checked against the files.
@@ -118,4 +112,9 @@ impl Ground {
         // An older version did not keep everything about an inode.
         if last.is_current() { i64::MAX } else { i64::MIN }
     }
+}
+
+/// In ns since 1970.
+fn now() -> i64 {
+    jiff::Timestamp::now().as_nanosecond() as i64
 }
