@@ -3,9 +3,13 @@
 use crate::directories::{Directories, Node, STILL, Stay, TOP};
 use crate::looks::{Latest, Looks, SeenAs};
 use crate::step::Step;
+use rayon::prelude::*;
 use snapsync_manifest::Brief;
 use snapsync_model::{Attributes, Change, ChangeFlags, Kind, Monitor, ROOT, Result};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// So many steps are read at once: their rows are in memory then.
+const AT_ONCE: usize = 4;
 
 /// An inode, through all its steps: a directory, or any other by its number in this history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -110,15 +114,15 @@ impl Timeline {
             let has = |path: Option<&[u8]>| path.and_then(name_of).is_some_and(&wanted);
             row.kind == Kind::Directory || row.has_links || has(row.path) || has(row.old_path)
         };
-        for step in steps {
+        let read = |step: &Step| -> Result<(Vec<Change>, Vec<Change>)> {
+            let rows = step.read()?.only(is_wanted).collect::<Result<Vec<_>>>()?;
+            Ok(rows.into_iter().partition(|row| row.kind == Kind::Directory))
+        };
+        for some in steps.chunks(AT_ONCE) {
             monitor.check()?;
-            let (mut directories, mut others) = (Vec::new(), Vec::new());
-            for change in step.read()?.only(is_wanted) {
-                let change = change?;
-                let rows = if change.kind == Kind::Directory { &mut directories } else { &mut others };
-                rows.push(change);
+            for (directories, others) in some.par_iter().map(read).collect::<Result<Vec<_>>>()? {
+                self.step(&directories, others);
             }
-            self.step(&directories, others);
         }
         Ok(self)
     }

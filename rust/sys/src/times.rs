@@ -70,27 +70,37 @@ impl Times {
         Ok(Times { grain, doubt })
     }
 
-    /// Waits until no change to come can have the change time of one before, and returns the time, in ns since
-    /// 1970, from which on those to come have theirs.
+    /// The time, in ns since 1970, from which on the changes to come have their change times.
     ///
-    /// The clock of a file system is one for all files: once it has moved on for one of them, it has for all.
-    /// A whole second tells less than that, so the grain is waited for there, and on Btrfs.
-    pub fn wait_for_next(self, dir: impl AsFd, filesystem: FileSystem) -> io::Result<i64> {
-        let until = Instant::now() + Duration::from_nanos(self.grain.unsigned_abs());
-        if self.grain == TICK && filesystem.magic != FileSystem::BTRFS {
-            let probe = Probe::make(dir.as_fd())?;
-            let first = touch(&probe.file)?;
-            while Instant::now() < until {
-                let now = touch(&probe.file)?;
-                if now > first {
-                    return Ok(now);
-                }
-                std::thread::sleep(Duration::from_millis(1));
-            }
+    /// The clock of a file system is one for all files: from now on none is changed at an earlier time than
+    /// the one that is changed here. A whole second may be told too early, and Btrfs is not relied on for
+    /// that: there it is the time a grain ago.
+    pub fn of_changes_to_come(self, dir: impl AsFd, filesystem: FileSystem) -> io::Result<i64> {
+        if self.is_fine(filesystem) { touch(&Probe::make(dir.as_fd())?.file) } else { Ok(now() - self.grain) }
+    }
+
+    /// The same, once all changes before have earlier times: waits until the clock has moved on.
+    pub fn once_all_are_earlier(self, dir: impl AsFd, filesystem: FileSystem) -> io::Result<i64> {
+        let grain = Duration::from_nanos(self.grain.unsigned_abs());
+        if !self.is_fine(filesystem) {
+            std::thread::sleep(grain);
+            return Ok(now() - self.grain);
         }
-        std::thread::sleep(until.saturating_duration_since(Instant::now()));
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64);
-        Ok(now - self.grain)
+        let (probe, until) = (Probe::make(dir.as_fd())?, Instant::now() + grain);
+        let first = touch(&probe.file)?;
+        while Instant::now() < until {
+            let next = touch(&probe.file)?;
+            if next > first {
+                return Ok(next);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // It was set back.
+        Ok(first)
+    }
+
+    fn is_fine(self, filesystem: FileSystem) -> bool {
+        self.grain == TICK && filesystem.magic != FileSystem::BTRFS
     }
 }
 
@@ -134,6 +144,11 @@ fn grain(file: &File) -> io::Result<i64> {
 /// Whether the change time follows a modification time that is set.
 fn is_copied(file: &File) -> io::Result<bool> {
     Ok(touch(file)? < (PAST + 24 * 3600) * SECOND)
+}
+
+/// In ns since 1970.
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64)
 }
 
 /// Changes a file, and returns the change time that it has of that.
@@ -289,10 +304,11 @@ mod tests {
             let [before, since] =
                 ["before", "since"].map(|name| File::create(home.path().join(name)).unwrap());
             before.write_all_at(b"x", 0).unwrap();
-            let next = times.wait_for_next(&dir, kind).unwrap();
+            let next = times.once_all_are_earlier(&dir, kind).unwrap();
+            let same = times.of_changes_to_come(&dir, kind).unwrap();
             since.write_all_at(b"x", 0).unwrap();
             assert!(stat_of(&before).unwrap().ctime < next);
-            assert!(next <= stat_of(&since).unwrap().ctime);
+            assert!(next <= same && same <= stat_of(&since).unwrap().ctime);
         }
     }
 }

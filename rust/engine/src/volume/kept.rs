@@ -7,6 +7,7 @@
 use crate::delta::outgoing::{announce, copy, header};
 use crate::delta::sides::Sides;
 use crate::digest::hex;
+use rayon::prelude::*;
 use snapsync_history::Step;
 use snapsync_manifest::ManifestReader;
 use snapsync_model::{Context, Error, Monitor, Result, SnapshotInfo};
@@ -278,11 +279,14 @@ fn before_gap(links: &[Link], line: &[SnapshotInfo], kept: &BTreeMap<Uuid, Step>
 /// All manifests that can be read, by the ids of their snapshots.
 fn kept(volume: &Volume, monitor: &Monitor) -> Result<BTreeMap<Uuid, Step>> {
     let dir = volume.store().join(HISTORY);
+    let open = |entry: &Box<[u8]>| {
+        let (id, digest) = parsed(entry)?;
+        Some((id, open(&dir.join(entry), id, digest)))
+    };
+    let opened: Vec<(Uuid, Result<Step>)> = list(&dir)?.par_iter().filter_map(open).collect();
     let mut found = BTreeMap::new();
-    for entry in list(&dir)? {
-        let Some((id, digest)) = parsed(&entry) else { continue };
-        let file = dir.join(&entry);
-        match open(&file, id, digest) {
+    for (id, step) in opened {
+        match step {
             // One that was folded is there before the manifests that it replaces are gone.
             Ok(step) if step.header.base.is_empty() || !found.contains_key(&id) => {
                 found.insert(id, step);

@@ -6,6 +6,8 @@ use snapsync_manifest::TableInfo;
 use snapsync_model::{Context, Monitor, Result};
 use snapsync_sys::{FileSystem, Root, Times, has_lasting_identity, has_stable_numbers, mounting, stat_of};
 
+const MEASURE: &str = "measure the times of the file system of";
+
 pub(crate) fn is_numbered(root: &Root, filesystem: FileSystem) -> Result<bool> {
     has_stable_numbers(root.fd(), filesystem).context("read the attributes of", root.path())
 }
@@ -42,18 +44,22 @@ impl Ground {
             return Ok(ground);
         }
         // What was committed just now has a change time that no later change can have again.
-        let next = store.dir.directory().and_then(|dir| ground.times.wait_for_next(dir, store.filesystem));
-        let unsettled = next.context("measure the times of the file system of", store.dir.show())?;
+        let dir = store.dir.directory();
+        let unsettled = dir.and_then(|dir| ground.times.once_all_are_earlier(dir, store.filesystem));
+        let unsettled = unsettled.context(MEASURE, store.dir.show())?;
         Ok(Ground { is_in_tree: true, started: now(), unsettled, ..ground })
     }
 
     /// The same for a snapshot that is to hold all that it has by itself.
     pub(crate) fn of_all(store: &PoolStore, root: &Root) -> Result<Ground> {
-        let times = store.dir.directory().and_then(|dir| Times::measure(dir, store.filesystem));
-        let times = times.context("measure the times of the file system of", store.dir.show())?;
+        let times = store.dir.directory().and_then(|dir| {
+            let times = Times::measure(&dir, store.filesystem)?;
+            Ok((times, times.of_changes_to_come(dir, store.filesystem)?))
+        });
+        let (times, unsettled) = times.context(MEASURE, store.dir.show())?;
         let is_by_path = store.frozen.as_ref().is_some_and(|frozen| frozen.is_by_path);
         Ok(Ground {
-            unsettled: now().saturating_sub(times.grain),
+            unsettled,
             dev: stat_of(root.fd()).context("read the attributes of", root.path())?.dev,
             is_numbered: !is_by_path && is_numbered(root, store.filesystem)?,
             started: now(),
