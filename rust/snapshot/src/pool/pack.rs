@@ -6,7 +6,7 @@
 use snapsync_model::{
     Content, OBJECTS_PER_PACK, Pack, Packed, Range, ReadAt, before_path, locked, object_path,
 };
-use snapsync_sys::Spot;
+use snapsync_sys::{Spot, next_data};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
@@ -110,9 +110,14 @@ fn entry_at(place: u64) -> u64 {
 
 /// All entries of a pack, up to the last that was ever used.
 pub(crate) fn entries_of(pack: &File) -> io::Result<Vec<Entry>> {
-    let mut head = vec![0; (HEAD.min(pack.metadata()?.len()) as usize).saturating_sub(ENTRY)];
-    pack.read_exact_at(&mut head, entry_at(0))?;
-    let entries = head.as_chunks().0.iter().take(OBJECTS_PER_PACK as usize);
+    let end = HEAD.min(pack.metadata()?.len());
+    let (mut head, mut at) = (vec![0; end as usize], entry_at(0));
+    // Of a pack with few objects most of the head is a hole.
+    while let Some(data) = next_data(pack, at, end)? {
+        at = data.end();
+        pack.read_exact_at(&mut head[data.offset as usize..at as usize], data.offset)?;
+    }
+    let entries = head.as_chunks().0.iter().skip(1).take(OBJECTS_PER_PACK as usize);
     let mut entries: Vec<Entry> = entries.map(Entry::of).collect();
     let used = entries.iter().rposition(Entry::is_there).map_or(0, |last| last + 1);
     entries.truncate(used);
