@@ -279,11 +279,11 @@ fn before_gap(links: &[Link], line: &[SnapshotInfo], kept: &BTreeMap<Uuid, Step>
 /// All manifests that can be read, by the ids of their snapshots.
 fn kept(volume: &Volume, monitor: &Monitor) -> Result<BTreeMap<Uuid, Step>> {
     let dir = volume.store().join(HISTORY);
-    let open = |entry: &Box<[u8]>| {
-        let (id, digest) = parsed(entry)?;
-        Some((id, open(&dir.join(entry), id, digest)))
-    };
-    let opened: Vec<(Uuid, Result<Step>)> = list(&dir)?.par_iter().filter_map(open).collect();
+    let opened = list(&dir)?.into_par_iter().filter_map(|entry| {
+        let (id, digest) = parsed(&entry)?;
+        Some((id, open(&dir.join(&entry), id, digest)))
+    });
+    let opened: Vec<(Uuid, Result<Step>)> = opened.collect();
     let mut found = BTreeMap::new();
     for (id, step) in opened {
         match step {
