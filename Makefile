@@ -10,7 +10,7 @@
 # make man    writes the man pages into MAN_DIR
 # make docs   the documentation as a site, in target/site; a link that leads nowhere fails it
 # make dist   wheels, an sdist and a Debian package in dist/, as a release has them
-# make lint   formatting, lints, types
+# make lint   formatting, lints, types; whether the fuzzers compile
 # make fmt    formats the sources
 # make build  virtual environment and native module, as the tests need it; a release is `pip install .`
 # make clean  removes what these made
