@@ -11,7 +11,6 @@ import json
 import os
 import selectors
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -383,18 +382,23 @@ def assert_told(ran: Ran, *words: str, codes: tuple[int, ...] = REFUSALS) -> Non
 
 
 @contextmanager
-def stopped_at(point: str, trace: Path, *args: object) -> Iterator[subprocess.Popen[str]]:
-    """A command that is stopped (SIGSTOP) soon after it passes a fault point, and holds its locks."""
-    process = start(*args, env={"SNAPSYNC_FAULT_TRACE": trace})
+def stopped_at(point: str, *args: object, fault: str = "") -> Iterator[subprocess.Popen[str]]:
+    """A command that stands still where it first passes a fault point; later on it may have a fault."""
+    process = start(*args, env={"SNAPSYNC_FAULT": f"{point}:1=stop,{fault}"})
     try:
-        wait_until(lambda: process.poll() is not None or point in passed(trace))
-        process.send_signal(signal.SIGSTOP)
-        assert process.poll() is None, "the command ended before it could be stopped"
+        wait_until(lambda: process.poll() is not None or is_stopped(process.pid))
+        assert process.poll() is None, process.communicate()
         yield process
     finally:
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+def is_stopped(pid: int) -> bool:
+    """Each thread of a process stops after another."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return all((task / "stat").read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
 
 
 def passed(trace: Path) -> list[str]:

@@ -275,7 +275,6 @@ def test_a_disk_that_fills_up_during_a_round_leaves_the_old_snapshot(
     place: Place, file_systems: FileSystems, tmp_path: Path
 ) -> None:
     small = file_systems.mount("ext4", GIB)
-    trace = tmp_path / "trace"
     try:
         pair = Pair(place("xfs"), small / "standby")
         (pair.source / "old").write_bytes(b"old")
@@ -283,8 +282,7 @@ def test_a_disk_that_fills_up_during_a_round_leaves_the_old_snapshot(
         before = freeze(pair.target)
         for number in range(4):
             (pair.source / f"{number}").write_bytes(os.urandom(60 * MIB))
-        with stopped_at("stage.begin", trace, "sync", pair.source, pair.target, "--quiet") as process:
-            assert "stage.done" not in passed(trace)
+        with stopped_at("stage.begin", "sync", pair.source, pair.target, "--quiet") as process:
             fill_up(small)
             process.send_signal(signal.SIGCONT)
             out, err = process.communicate()
@@ -330,8 +328,7 @@ def test_a_running_round_holds_its_standby_and_not_its_primary(place: Place, tmp
         (pair.source / f"{number}").write_bytes(os.urandom(40 * MIB))
     pair.sync()
     (pair.source / "more").write_bytes(os.urandom(100 * MIB))
-    trace = tmp_path / "trace"
-    with stopped_at("stage.begin", trace, "sync", pair.source, pair.target, "--quiet") as process:
+    with stopped_at("stage.begin", "sync", pair.source, pair.target, "--quiet") as process:
         assert_told(run("snapshot", pair.target, "--quiet"), "another", codes=(3,))
         assert done("status", pair.target)["busy"]
         assert not done("status", pair.source)["busy"]

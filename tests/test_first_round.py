@@ -79,7 +79,7 @@ def test_what_is_changed_by_hand_before_the_first_snapshot_is_in_it(
     pair = Pair.make(place, (kind, kind))
     bulk(pair.source, 60, size=20_000, per_directory=20)
     words = ("sync", pair.source, pair.target)
-    with stopped_at("commit.applied", tmp_path / "trace", *words) as process:
+    with stopped_at("commit.applied", *words) as process:
         changed = sorted(path for path in pair.target.rglob("*") if ".snapsync" not in path.parts)
         one, two = [path for path in changed if path.is_file()][5:7]
         set_xattr(one, b"user.odd", b"one")

@@ -140,7 +140,7 @@ def test_what_others_change_during_a_round_is_on_the_standby_as_of_one_moment(
     before = freeze(pair.source)
     words = ("sync", pair.source, pair.target)
     point = points_of_sync(place, (kind, "ext4"), trial)[at]
-    with stopped_at(point, tmp_path / "trace", *words) as process:
+    with stopped_at(point, *words) as process:
         changes(pair.source, at)()
         after = freeze(pair.source)
         process.send_signal(signal.SIGCONT)

@@ -21,10 +21,12 @@ from machine import (
     Place,
     assert_told,
     done,
+    is_stopped,
     run,
     snapshots,
     start,
     status,
+    stopped_at,
     store,
     verified,
     wait_until,
@@ -39,25 +41,6 @@ MOMENTS = ("stage.begin", "stage.frame", "commit.marked", "commit.cleaned")
 LAST = MOMENTS[-1]
 
 
-def is_stopped(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
-
-
-@contextmanager
-def stopped(moment: str, *words: object, fails: bool = False) -> Iterator[subprocess.Popen[str]]:
-    """A command that stands still at a fault point, and may fail later on."""
-    faults = [f"{moment}:1=stop", *(["commit.attached:1=fail"] if fails else [])]
-    process = start(*words, "--quiet", env={"SNAPSYNC_FAULT": ",".join(faults)})
-    try:
-        wait_until(lambda: process.poll() is not None or is_stopped(process.pid))
-        assert process.poll() is None, process.communicate()
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.communicate()
-
-
 @contextmanager
 def waiting(
     pair: Pair, moment: str, *options: object, fails: bool = False
@@ -65,7 +48,7 @@ def waiting(
     """A round that sends the snapshot `sent`, and has got so far."""
     fill(pair.source / "file", 0, 2 * MIB, 2)
     words = ("sync", pair.source, pair.target, "--name", "sent", *options)
-    with stopped(moment, *words, fails=fails) as process:
+    with stopped_at(moment, *words, "--quiet", fault="commit.attached:1=fail" if fails else "") as process:
         yield process
 
 
@@ -157,7 +140,7 @@ def test_rounds_to_other_standbys_come_and_go(fed: Pair, place: Place) -> None:
 
 
 def test_who_holds_the_lock_is_named(fed: Pair) -> None:
-    with stopped("snapshot.begin", "snapshot", fed.source) as process:
+    with stopped_at("snapshot.begin", "snapshot", fed.source, "--quiet") as process:
         ran = run("delete", f"{fed.source}@base")
         assert_told(ran, f"snapsync snapshot (process {process.pid})", codes=(3,))
 

@@ -105,7 +105,7 @@ def test_a_file_that_moves_into_a_directory_that_was_read_is_found(place: Place,
     for number in range(50):
         (source / f"from/{number}").write_text(f"{number}" * 1000)
     done("init", source, "--history", "full")
-    with stopped_at("snapshot.object", tmp_path / "trace", "sync", source, target) as process:
+    with stopped_at("snapshot.object", "sync", source, target) as process:
         for number in range(50):
             (source / f"from/{number}").rename(source / f"to/{number}")
         process.send_signal(signal.SIGCONT)

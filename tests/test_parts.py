@@ -245,7 +245,7 @@ def test_two_parts_and_the_whole_volume_are_brought_side_by_side(
 ) -> None:
     change(life.volume, 1)
     words = ("sync", "--part", "mail", life.volume, life.standby["mail"])
-    with stopped_at("stage.begin", tmp_path / "trace", *words):
+    with stopped_at("stage.begin", *words):
         life.round("www")
         pair = Pair(life.volume, place.absent(kinds[1]))
         pair.sync()

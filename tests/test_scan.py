@@ -380,9 +380,7 @@ def test_files_whose_way_was_moved_before_they_were_read_are_found_later(
         for file in files:
             fill(file, 7, 9, 1)
     time.sleep(TICK)
-    with stopped_at(
-        "snapshot.object", tmp_path / "trace", "snapshot", volume, "--jobs", 1, "--quiet"
-    ) as stopped:
+    with stopped_at("snapshot.object", "snapshot", volume, "--jobs", 1, "--quiet") as stopped:
         (volume / "above").rename(volume / "elsewhere")
         os.kill(stopped.pid, signal.SIGCONT)
         assert stopped.wait(60) == 0

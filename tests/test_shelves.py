@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from machine import Place, assert_told, done, missing, run, sh, start, subvolume, wait_until
+from machine import Place, assert_told, done, is_stopped, missing, run, sh, start, subvolume, wait_until
 from transfer import send
 
 SOMEBODY = 4711
@@ -40,8 +40,7 @@ def of_somebody(directory: Path) -> Path:
 def stopped(*words: object, at: str) -> Callable[[], int]:
     """Starts a command that stops at a place; what is returned lets it go on, and returns how it ended."""
     process = start(*words, "-q", env={"SNAPSYNC_FAULT": f"{at}:1=stop"})
-    status = Path(f"/proc/{process.pid}/status")
-    wait_until(lambda: process.poll() is not None or "State:\tT" in status.read_text())
+    wait_until(lambda: process.poll() is not None or is_stopped(process.pid))
     assert process.poll() is None, process.communicate()
 
     def go_on() -> int:
@@ -270,9 +269,9 @@ def test_a_snapshot_is_mounted_on_the_directory_that_was_looked_at(
         (home / "between/look").mkdir()
     words = ("mount", f"{volume}@one", home / "between/look", "--foreground")
     process = start(*words, "-q", env={"SNAPSYNC_FAULT": "mount.opened:1=stop"})
-    state, at = Path(f"/proc/{process.pid}/status"), home / "moved/look"
+    at = home / "moved/look"
     try:
-        wait_until(lambda: process.poll() is not None or "State:\tT" in state.read_text())
+        wait_until(lambda: process.poll() is not None or is_stopped(process.pid))
         (home / "between").rename(home / "moved")
         (home / "between").symlink_to(elsewhere)
         process.send_signal(signal.SIGCONT)

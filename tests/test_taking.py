@@ -265,7 +265,7 @@ def test_a_second_round_waits_for_the_first_ones_tree(
     one, other = place.absent("ext4"), place.absent("ext4")
     done("init", taking.source, "--history=light")
     (taking.source / "large").write_bytes(os.urandom(3_000_000))
-    with stopped_at("stage.frame", tmp_path / "trace", "sync", taking.source, one, *taking.options()):
+    with stopped_at("stage.frame", "sync", taking.source, one, *taking.options()):
         second = start("sync", taking.source, other, *(taking.options() if also else taking.options()[1:2]))
         time.sleep(1.5)
         assert second.poll() is None

@@ -27,11 +27,10 @@ from machine import (
     passed,
     run,
     snapshots,
-    start,
     status,
+    stopped_at,
     store,
     verified,
-    wait_until,
 )
 from oracle import Picture, assert_same, freeze
 from remote import wrapped
@@ -199,17 +198,10 @@ def test_a_killed_commit_goes_back_when_it_is_told_to(
 @contextlib.contextmanager
 def meanwhile(pair: Pair, point: str, code: int, *told: str) -> Iterator[None]:
     """A round is stopped at a point, and goes on after the block. It ends with the code, and says that."""
-    process = start("sync", pair.source, pair.target, "-q", env={"SNAPSYNC_FAULT": f"{point}:1=stop"})
-    try:
-        state = Path(f"/proc/{process.pid}/stat")
-        wait_until(lambda: process.poll() is not None or ") T " in state.read_text())
-        assert process.poll() is None, process.communicate()
+    with stopped_at(point, "sync", pair.source, pair.target, "-q") as process:
         yield
         process.send_signal(signal.SIGCONT)
         _, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-        process.wait()
     assert process.returncode == code, err
     for words in told:
         assert words in err, err

@@ -7,12 +7,11 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from machine import Place, Ran, done, run, sh, snapshots, start, store, verified, wait_until
+from machine import Place, Ran, done, is_stopped, run, sh, snapshots, start, store, verified, wait_until
 from worlds import exchange, set_acl
 
 KINDS = pytest.mark.parametrize("kind", ["btrfs", "xfs", "ext4"])
@@ -73,12 +72,6 @@ def assert_refused(ran: Ran, *words: str) -> None:
     assert ran.code == REFUSED, ran
     for word in words:
         assert word in ran.err, ran
-
-
-def is_stopped(process: subprocess.Popen[str]) -> bool:
-    """Each of its threads stops after another."""
-    tasks = Path(f"/proc/{process.pid}/task").iterdir()
-    return all((task / "stat").read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
 
 
 def assert_refused_by_all(volume: Path, place: Place, kind: str, *words: str) -> None:
@@ -337,7 +330,7 @@ def test_a_store_that_is_exchanged_while_a_command_runs_is_not_looked_at(
     forged = volume / "forged"
     before = tree(victim)
     running = start(*verb, env={"SNAPSYNC_FAULT": f"{point}:1=stop"})
-    wait_until(lambda: is_stopped(running))
+    wait_until(lambda: is_stopped(running.pid))
     exchange(volume / ".snapsync", forged)
     running.send_signal(signal.SIGCONT)
     _, err = running.communicate(timeout=60)
