@@ -390,6 +390,66 @@ def test_what_somebody_makes_in_a_place_that_is_left_out_is_not_touched(tree: Pa
 
 
 @all_kinds
+@pytest.mark.parametrize("let_in", [("--everything",), ("--exclude", "*.log")], ids=["all", "part"])
+def test_what_a_standby_has_of_its_own_where_patterns_let_in_more_gives_way_or_stops_the_round(
+    tree: Pair, place: Place, let_in: tuple[str, ...]
+) -> None:
+    """Two snapshots of one id are of one content, and what nobody else has is kept."""
+    write(tree.source / "both.conf", 5000, seed=3)
+    sync(tree, "--exclude", "*.log", "--exclude", "*.conf")
+    own = ["both.conf", "own.conf", "docs/x.conf/within"]
+    for path in own:
+        write(tree.target / path, 4000, seed=len(path))
+    write(tree.target / "still.log", 20, seed=8)
+    content = [(tree.target / path).read_bytes() for path in own]
+    before, primary = freeze(tree.target), freeze(tree.source)
+    ran = run("sync", tree.source, tree.target, *let_in)
+    assert ran.code == 3
+    assert all(path in ran.err for path in ("both.conf", "own.conf", "docs/x.conf", "--discard-drift"))
+    assert ("still.log" in ran.err) == (let_in == ("--everything",))
+    assert_same(before, tree.target)
+    told = sync(tree, *let_in, "--discard-drift", "--name", "wide")
+    kept = next(snapshot["name"] for snapshot in snapshots(tree.target) if snapshot["name"][:6] == "drift-")
+    assert any(kept in note and "own.conf" in note for note in told["notes"])
+    verified(f"{tree.source}@wide", f"{tree.target}@wide")
+    verified(tree.source, tree.target)
+    if let_in == ("--everything",):
+        assert_same(primary, tree.target)
+    again = place.absent("xfs")
+    done("restore", f"{tree.target}@{kept}", "--to", again)
+    assert [(again / path).read_bytes() for path in own] == content
+    sync(tree, "--check")
+
+
+@all_kinds
+def test_times_of_directories_are_the_primarys_once_nothing_is_left_out(tree: Pair) -> None:
+    sync(tree, "--exclude", "*.conf")
+    for path in ("x.conf", "docs/x.conf"):
+        write(tree.target / path, 10)
+        (tree.target / path).unlink()
+    sync(tree, "--everything", "--name", "wide")
+    assert_same(freeze(tree.source), tree.target)
+    verified(f"{tree.source}@wide", f"{tree.target}@wide")
+    sync(tree, "--check")
+
+
+@all_kinds
+def test_patterns_that_let_in_and_leave_out_at_once_remove_nothing_that_a_standby_has(tree: Pair) -> None:
+    write(tree.source / "a.log", 50)
+    sync(tree, "--exclude", "*.conf")
+    write(tree.target / "own.conf", 3000, seed=5)
+    before = freeze(tree.target)
+    ran = run("sync", tree.source, tree.target, "--exclude", "*.log", "--discard-drift")
+    assert ran.code == 3
+    assert "own.conf" in ran.err
+    assert "leave out less" in ran.err
+    assert_same(before, tree.target)
+    (tree.target / "own.conf").unlink()
+    sync(tree, "--exclude", "*.log", "--name", "other")
+    verified(f"{tree.source}@other", f"{tree.target}@other")
+
+
+@all_kinds
 @pytest.mark.parametrize("options", [(), ("--exclude", "*.log")], ids=["all", "part"])
 def test_a_deleted_directory_with_something_of_somebodys_in_it_is_refused(
     tree: Pair, options: Sequence[str]
@@ -417,7 +477,7 @@ def test_a_directory_that_patterns_take_away_is_not_taken_with_what_is_somebodys
 def test_what_comes_in_does_not_overwrite_what_is_somebodys(tree: Pair) -> None:
     sync(tree, "--exclude", "/docs")
     write(tree.target / "docs/a.tmp", 100)
-    refused(tree, "--everything", word="docs (not in the snapshot)", code=3)
+    refused(tree, "--everything", word="docs (new)", code=3)
 
 
 # --- against git --------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ use crate::location::logs;
 use crate::log::checkpoint::{Numbering, Renumber, with_checkpoint};
 use crate::log::renumbered::renumbered;
 use crate::options::{DriftOptions, TransferOptions};
-use crate::round::standby::can_follow;
+use crate::round::following::can_follow;
 use crate::round::steps::{OpenRequest, Pending, StandbyEnd, StandbyInfo, State, TakeRecords};
 use crate::secret::Secret;
 use crate::volume::copies::{Copied, Stretch};

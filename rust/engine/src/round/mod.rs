@@ -5,6 +5,7 @@ mod agreement;
 pub(crate) mod brought;
 mod commands;
 mod ending;
+pub(crate) mod following;
 mod foreseen;
 pub(crate) mod guard;
 mod held;

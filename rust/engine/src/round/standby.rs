@@ -11,6 +11,7 @@ use crate::keep::Keep;
 use crate::location::target::{self, Found, Target};
 use crate::names::Names;
 use crate::options::DriftOptions;
+use crate::round::following::{can_begin, is_of, is_sound};
 use crate::round::foreseen::{self, DRIFT, looks_for_drift};
 use crate::round::steps::{
     Adopt, OpenRequest, Outlook, Pending, Prospect, StandbyEnd, StandbyInfo, State, TakeRecords, is_occupied,
@@ -18,14 +19,15 @@ use crate::round::steps::{
 use crate::secret::Secret;
 use crate::volume::adopted::{Adopted, takes_away};
 use crate::volume::copies::{self, Copied, Stretch};
+use crate::volume::let_in::{self, Dated};
 use crate::volume::lost::LostPaths;
 use crate::volume::made::{Made, can_be_kept, make_target, tell_what_it_lies_in};
 use crate::volume::pieces::{self, Piece, Seen};
 use crate::volume::recovery::{can_go_on, commit, finish, recover};
 use crate::volume::{drift, kept, owned, retention, standing};
 use snapsync_apply::{Incoming, Journal, Phase};
-use snapsync_model::{Error, Monitor, Naming, Promotions, Result, Role, Side, SnapshotInfo, Standing};
-use snapsync_snapshot::{FollowedLog, LockedVolume, Volume, name_is_free};
+use snapsync_model::{Error, Monitor, Naming, Promotions, Result, Role, Side, SnapshotInfo};
+use snapsync_snapshot::{FollowedLog, LockedVolume, Volume};
 use snapsync_stream::wire::{DeltaEnd, DeltaHead, Digest};
 use snapsync_stream::{Arrivals, Limit, Transferred};
 use snapsync_sys::Spot;
@@ -45,6 +47,10 @@ pub(crate) struct Local<'a> {
     incoming: Option<Incoming<'a>>,
     /// Whether it follows a log, and goes on doing so whatever becomes of the round.
     is_fed_by_log: bool,
+    /// What to do about changes by hand.
+    drift: DriftOptions,
+    /// The times that directories are to have before anything is applied.
+    dated: Dated,
     /// The rate limit of the data that this process itself brings.
     limit: Option<Arc<Limit>>,
     /// Whether this round has staged something, so that an incomplete delta is its own.
@@ -80,6 +86,8 @@ impl<'a> Local<'a> {
             volume: None,
             made: Made::default(),
             incoming: None,
+            drift: DriftOptions::default(),
+            dated: Dated::default(),
             limit: None,
             is_fed_by_log: false,
             has_begun: false,
@@ -267,75 +275,6 @@ impl<'a> Local<'a> {
     }
 }
 
-/// Only the primary of its lineage may feed a standby, unless it was replaced. Whoever claims a promotion
-/// must show it.
-fn is_of(volume: &Volume, lineage: Option<Uuid>, epoch: u64, promotions: &Promotions) -> Result<()> {
-    let standby = volume.info();
-    let show = standby.path.display();
-    if lineage != Some(standby.lineage) {
-        return Err(Error::refused(
-            format!("this delta is of another volume than the one that {show} is a standby of"),
-            "name its own standby, or receive it --as-snapshot",
-        ));
-    }
-    let own = (standby.epoch, volume.promotions());
-    can_follow(&show.to_string(), (epoch, promotions), own)
-}
-
-/// Whether who is of an epoch, to which some promotions led, follows a delta of another.
-pub(crate) fn can_follow(
-    show: &str,
-    (epoch, promotions): (u64, &Promotions),
-    (own_epoch, own): (u64, &Promotions),
-) -> Result<()> {
-    let what = format!("this delta is of epoch {epoch}, and {show} is in epoch {own_epoch}");
-    match promotions.standing(epoch, own, own_epoch) {
-        Standing::Shown => Ok(()),
-        Standing::Behind => Err(Error::refused(
-            what,
-            "it comes from a primary that was replaced since: take it from the new one",
-        )),
-        Standing::Unshown => Err(Error::refused(
-            format!("{what}: nothing shows the promotions between them"),
-            format!("if its primary was promoted, `snapsync rejoin {show} NEW` follows that one"),
-        )),
-        Standing::Forked => Err(Error::refused(
-            format!("{what}, and another volume was promoted than the one that {show} follows"),
-            format!(
-                "two standbys were promoted apart: `snapsync rejoin {show} NEW` follows the one that goes on"
-            ),
-        )),
-    }
-}
-
-/// Checks that the promotions that led to the epoch of a joined lineage make sense, as far as they are shown.
-fn can_begin(epoch: u64, promotions: &Promotions) -> Result<()> {
-    if promotions.lead_to(epoch) {
-        return Ok(());
-    }
-    Err(Error::integrity(
-        format!("the primary says that it is of epoch {epoch}, and its promotions do not lead there"),
-        "use the same snapsync on both sides; if it is the same, something changes what it sends",
-    ))
-}
-
-/// Checks that a header's snapshot can be recorded in a store.
-fn is_sound(snapshot: &SnapshotInfo, newest: Option<&SnapshotInfo>) -> Result<()> {
-    let after = newest.map_or(0, |newest| newest.sequence.saturating_add(1));
-    let has_time = snapshot.created.parse::<jiff::Timestamp>().is_ok();
-    if !(after..1 << 48).contains(&snapshot.sequence)
-        || snapshot.aside
-        || !has_time
-        || name_is_free(&snapshot.name, &[]).is_err()
-    {
-        return Err(Error::integrity(
-            format!("the delta's snapshot {:?} has no proper name, time or number", snapshot.name),
-            "send one that has; an older version may have given it a name that is not allowed any more",
-        ));
-    }
-    snapsync_walk::Matcher::new(&snapshot.subset).map(drop)
-}
-
 fn owned_by_whom(path: &Path) -> Error {
     Error::refused(
         format!("whose files are whose in {} cannot be told by name: it is a copy to adopt", path.display()),
@@ -421,7 +360,7 @@ impl StandbyEnd for Local<'_> {
         if let Some(accounts) = accounts {
             owned::give_up_others(&mut volume, &accounts, owners.as_ref())?;
         }
-        self.naming = owners.clone();
+        (self.naming, self.drift) = (owners.clone(), drift);
         let pending = Journal::load(&volume.store())?.map(|journal| Pending {
             snapshot: journal.snapshot.id,
             base: journal.base,
@@ -482,7 +421,12 @@ impl StandbyEnd for Local<'_> {
         if by_name && self.adopted.is_some() {
             return Err(owned_by_whom(&self.target.path));
         }
+        let discards = self.drift.discard_drift;
         let volume = self.volume()?;
+        let dated = match &newest {
+            Some(newest) => let_in::clear(volume, newest, &offer.header.snapshot, discards, monitor)?,
+            None => Dated::default(),
+        };
         let accounts = owned::accounts(volume, newest.as_ref(), by_name, monitor)?;
         let finding = Finding {
             names: offer.header.names.as_ref(),
@@ -513,7 +457,7 @@ impl StandbyEnd for Local<'_> {
         self.incoming = Some(incoming);
         self.begun = Some(under_way.0.id);
         self.under_way = Some(under_way);
-        self.has_begun = true;
+        (self.has_begun, self.dated) = (true, dated);
         Ok(begun)
     }
 
@@ -523,6 +467,7 @@ impl StandbyEnd for Local<'_> {
 
     fn commit(&mut self) -> Result<SnapshotInfo> {
         let (incoming, info) = (self.incoming.take(), self.under_way.take());
+        let dated = std::mem::take(&mut self.dated);
         let (Some(mut incoming), Some((info, epoch, promotions))) = (incoming, info) else {
             return Err(out_of_turn("no delta has begun"));
         };
@@ -538,6 +483,7 @@ impl StandbyEnd for Local<'_> {
         let volume = self.volume()?;
         // It is gone with the stage, and is the history of the snapshot only once there is one.
         let manifest = kept::put_by(volume, &incoming.manifest());
+        dated.settle(volume.root())?;
         commit(volume, &mut incoming, monitor)?;
         let base = incoming.base();
         drop(incoming);

@@ -112,7 +112,7 @@ pub fn rejoin_preview(
     let (mut volume, recovered) = recovery::lock(&volume, monitor)?;
     let line: Vec<Uuid> = theirs.line.iter().map(|snapshot| snapshot.id).collect();
     let (common, left) = common(&volume, &line)?;
-    let probe = volume.probe("left-", monitor)?;
+    let probe = volume.probe("left-", volume.subset().clone(), monitor)?;
     let written = crate::verbs::diff::of_volume(&volume, &common, &probe, output, monitor);
     volume.drop_probe(&probe)?;
     let changes = written?;

@@ -19,7 +19,7 @@ impl Adopted {
     pub(crate) fn of(volume: &mut LockedVolume, subset: &Subset, monitor: &Monitor) -> Result<Adopted> {
         volume.restore_subset(subset.clone())?;
         monitor.start(Stage::Snapshot, 0);
-        Ok(Adopted { probe: volume.probe("adopted-", monitor)?, is_kept: false })
+        Ok(Adopted { probe: volume.probe("adopted-", subset.clone(), monitor)?, is_kept: false })
     }
 
     /// Lists it before a commit, which may have to go back to it.

@@ -18,7 +18,7 @@ const SHOWN: usize = 5;
 /// The differences between a volume's tree and its newest snapshot, in a probe that is kept or dropped.
 pub(crate) struct Drift {
     pub(crate) probe: SnapshotInfo,
-    found: Differences,
+    pub(crate) found: Differences,
 }
 
 /// Some of the paths, and how many there are.
@@ -44,7 +44,7 @@ pub(crate) fn foresee(
     let manifest = scratch.path().join("manifest.arrow");
     sides.write_manifest(&manifest, &ManifestHeader::default(), monitor)?;
     let found = Differences::read(&manifest, newest)?;
-    Ok(Some(found).filter(|found| found.paths > 0))
+    Ok(Some(found).filter(|found| !found.is_empty()))
 }
 
 /// Compares the whole tree with `newest`. On Btrfs the cost follows what was written since; elsewhere it is a
@@ -59,10 +59,10 @@ pub(crate) fn find(
     if is_plainly_the_same(volume, newest, monitor)? {
         return Ok(None);
     }
-    let probe = volume.probe(prefix, monitor)?;
+    let probe = volume.probe(prefix, volume.subset().clone(), monitor)?;
     let found = compare(volume, newest, &probe, monitor);
     match found {
-        Ok(found) if found.found.paths > 0 => Ok(Some(found)),
+        Ok(found) if !found.found.is_empty() => Ok(Some(found)),
         other => {
             volume.drop_probe(&probe)?;
             other.map(|_| None)
@@ -132,7 +132,11 @@ impl Differences {
         Ok(found)
     }
 
-    fn add(&mut self, change: &Change) {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.paths == 0
+    }
+
+    pub(crate) fn add(&mut self, change: &Change) {
         self.paths += 1;
         if self.paths > SHOWN {
             return;

@@ -5,6 +5,7 @@ pub(crate) mod copies;
 pub(crate) mod drift;
 pub(crate) mod holds;
 pub(crate) mod kept;
+pub(crate) mod let_in;
 pub(crate) mod lost;
 pub(crate) mod made;
 pub(crate) mod now;

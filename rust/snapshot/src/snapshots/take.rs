@@ -118,9 +118,9 @@ impl LockedVolume {
         })
     }
 
-    /// Takes a snapshot of the tree as it is that nothing lists until it is kept, and that the next command
-    /// removes. What it is compared to is the newest of the line.
-    pub fn probe(&mut self, prefix: &str, monitor: &Monitor) -> Result<SnapshotInfo> {
+    /// Takes a snapshot of the tree as it is, of what patterns let in, that nothing lists until it is kept, and
+    /// that the next command removes. What it is compared to is the newest of the line.
+    pub fn probe(&mut self, prefix: &str, subset: Subset, monitor: &Monitor) -> Result<SnapshotInfo> {
         let (taken, now) = (self.snapshots()?, jiff::Timestamp::now());
         let newest = taken.iter().rfind(|snapshot| !snapshot.aside);
         let info = SnapshotInfo {
@@ -132,7 +132,7 @@ impl LockedVolume {
             provider: self.info().provider,
             entries: None,
             bytes: None,
-            subset: self.subset().clone(),
+            subset,
             aside: true,
         };
         self.make(info, &(), |store, subset, round, dir| {

@@ -1,0 +1,131 @@
+//! What lies in the tree of a standby where patterns left something out, and do so no longer. The snapshot to
+//! come would have it on Btrfs, and elsewhere it may be in the way of what the primary has there.
+
+use crate::delta::outgoing::{Outgoing, header};
+use crate::delta::sides::Sides;
+use crate::volume::drift::{Differences, Drift, is_only_dated};
+use snapsync_manifest::ManifestReader;
+use snapsync_model::{Attributes, Context, End, Error, Monitor, RelPath, Result, SnapshotInfo, Stage};
+use snapsync_snapshot::LockedVolume;
+use snapsync_sys::Root;
+
+/// Directories that have another time since entries that were left out came there or went, and their times in
+/// the newest snapshot.
+#[derive(Default)]
+pub(crate) struct Dated(Vec<(RelPath, Attributes)>);
+
+/// What differs from the newest snapshot as the patterns of the next one see the tree.
+#[derive(Default)]
+struct Strays {
+    /// Names that no snapshot has.
+    found: Differences,
+    dated: Dated,
+    /// Whether the next patterns also leave out more.
+    narrows: bool,
+}
+
+/// Finds what lies where the patterns of `next` let something in. Refuses it, or keeps it as a snapshot, which
+/// is told, and makes the tree `newest` again. The times that are left to set are for the commit.
+pub(crate) fn clear(
+    volume: &mut LockedVolume,
+    newest: &SnapshotInfo,
+    next: &SnapshotInfo,
+    discards: bool,
+    monitor: &Monitor,
+) -> Result<Dated> {
+    if newest.subset.is_everything() || newest.subset == next.subset {
+        return Ok(Dated::default());
+    }
+    monitor.start(Stage::Compare, 0);
+    let probe = volume.probe("drift-", next.subset.clone(), monitor)?;
+    let strays = strays(volume, newest, &probe, monitor);
+    match strays {
+        Ok(strays) if strays.found.is_empty() => {
+            volume.drop_probe(&probe)?;
+            Ok(strays.dated)
+        }
+        Ok(strays) if discards && !strays.narrows => {
+            discard(volume, newest, probe, strays.found, monitor)?;
+            Ok(Dated::default())
+        }
+        Ok(strays) => {
+            volume.drop_probe(&probe)?;
+            Err(strays.refusal(volume, next, discards))
+        }
+        Err(error) => {
+            volume.drop_probe(&probe)?;
+            Err(error)
+        }
+    }
+}
+
+fn discard(
+    volume: &mut LockedVolume,
+    newest: &SnapshotInfo,
+    probe: SnapshotInfo,
+    found: Differences,
+    monitor: &Monitor,
+) -> Result<()> {
+    let (name, paths) = (probe.name.clone(), found.paths());
+    Drift { probe, found }.discard(volume, newest, monitor)?;
+    monitor.note(format!(
+        "what {} held and was left out so far was removed, and is kept as snapshot {name}: {paths}",
+        volume.path().display()
+    ));
+    Ok(())
+}
+
+fn strays(
+    volume: &LockedVolume,
+    newest: &SnapshotInfo,
+    probe: &SnapshotInfo,
+    monitor: &Monitor,
+) -> Result<Strays> {
+    let absent = volume.absent_files(newest)?;
+    let sides = Sides::between(volume, newest, probe, monitor)?.without(End::Base, &absent)?;
+    let outgoing = Outgoing::make(volume, probe, Some(newest))?;
+    let manifest = outgoing.manifest();
+    sides.write_manifest(&manifest, &header(volume, Some(newest), probe), monitor)?;
+    let mut strays = Strays::default();
+    for change in ManifestReader::open(&manifest)? {
+        let change = change?;
+        strays.narrows |= !change.links_removed.is_empty();
+        if !change.links_added.is_empty() {
+            strays.found.add(&change);
+        } else if let (true, Some(path), Some(old)) = (is_only_dated(&change), &change.old_path, change.old) {
+            strays.dated.0.push((path.clone(), old));
+        }
+    }
+    Ok(strays)
+}
+
+impl Dated {
+    /// Gives them these times. The tree must be writable.
+    pub(crate) fn settle(&self, root: &Root) -> Result<()> {
+        self.0.iter().try_for_each(|(path, attributes)| {
+            let set = root.entry(path).and_then(|entry| entry.set_time(attributes));
+            set.map(drop).context_at("set the time of", || root.show(path))
+        })
+    }
+}
+
+impl Strays {
+    fn refusal(&self, volume: &LockedVolume, next: &SnapshotInfo, discards: bool) -> Error {
+        let advice = if discards {
+            "the new patterns leave out more, too, and both at once cannot be undone here: make one round with \
+             patterns that only leave out less, then another one"
+        } else {
+            "move it away, leave it out again with --exclude, or sync with --discard-drift, which keeps it as a \
+             snapshot and removes it"
+        };
+        Error::refused(
+            format!(
+                "{} holds what was left out so far, and snapshot {} is to have its place: {}",
+                volume.path().display(),
+                next.name,
+                self.found.paths()
+            ),
+            advice,
+        )
+    }
+}
