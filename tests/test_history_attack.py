@@ -333,6 +333,20 @@ def test_the_line_that_gets_a_path_back_can_be_typed(place: Place, name: bytes) 
     assert Path(os.fsdecode(lost)).read_text() == "back"
 
 
+def test_the_line_that_gets_a_path_of_a_part_back_can_be_typed(place: Place) -> None:
+    volume, standby = place("xfs"), place.absent("ext4")
+    (volume / "mail").mkdir()
+    (volume / "mail/4.eml").write_text("back")
+    round = ("sync", "--part", "mail", volume, standby)
+    done(*round, "--include", "/mail")
+    (volume / "mail/4.eml").unlink()
+    done(*round)
+    line = run("log", f"{volume}@mail/", "mail/4.eml").out.splitlines()[-1]
+    _, _, words = line.partition("to get it back: snapsync ")
+    done(*shlex.split(words))
+    assert (volume / "mail/4.eml").read_text() == "back"
+
+
 @pytest.mark.parametrize("kinds", PAIRS, ids="-".join)
 def test_both_sides_of_a_round_keep_its_manifest(place: Place, kinds: tuple[str, str]) -> None:
     pair = Pair.make(place, kinds)

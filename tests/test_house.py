@@ -388,10 +388,10 @@ RUST_LEVELS = {
         copies rewind trimmed
         retention
         drift
-        adopted roles
+        adopted let_in roles
     """,
     "engine/round": """
-        brought commands guard held passed_over steps
+        brought commands following guard held passed_over steps
         adopted foreseen passes passing rights scrub sizes told
         known standby
         agreement

@@ -71,6 +71,12 @@ def word(text: str) -> str:
     return f"$'{''.join(map(_typed, text))}'"
 
 
+def address(volume: str, snapshot: str) -> str:
+    """How a snapshot is written: `VOLUME@SNAP`, or `VOLUME@PART/SNAP` for one of a part, whose path is `VOLUME@PART/`."""
+    is_part = volume.endswith("/") and "@" in volume
+    return f"{volume}{'' if is_part else '@'}{snapshot}"
+
+
 def _typed(character: str) -> str:
     if character in "\\'":
         return f"\\{character}"

@@ -36,7 +36,7 @@ pub use limits::{Limits, Loss, RarePart};
 pub use stage::foresee::{Foreseen, Ground, foresee};
 pub use stage::incoming::Incoming;
 pub use stage::intact::{has_received, is_intact};
-pub use stage::objects::FindObjects;
+pub use stage::objects::{FindObjects, HasBytesOf};
 pub use stage::prepare::Report;
 pub use stage::touched::{Applied, applied};
 #[cfg(fuzzing)]

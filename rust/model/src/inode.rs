@@ -3,6 +3,9 @@
 use crate::extent::Range;
 use serde::{Deserialize, Serialize};
 
+/// No file has this change time, so the next walk reads the file itself.
+pub const UNSETTLED: i64 = i64::MIN;
+
 /// The number of a tree's root directory here. No file system uses 0.
 pub const ROOT: u64 = 0;
 

@@ -36,7 +36,7 @@ pub use error::{Context, Error, Result, reason};
 pub use extent::{Address, BLOCK, LARGEST_BLOCK, Layout, Placed, Range, Segment, SegmentKind, hole_at_end};
 pub use guarded::{Crowded, Guarded, Measure};
 pub use identity::{Identity, Origin};
-pub use inode::{Attributes, Details, Inode, Kind, Link, Look, ROOT, Rare, Seen, Xattr, ns_of};
+pub use inode::{Attributes, Details, Inode, Kind, Link, Look, ROOT, Rare, Seen, UNSETTLED, Xattr, ns_of};
 pub use monitor::{Counters, Monitor, Stage};
 pub use mutex::{locked, unlocked};
 pub use name::{can_name_directory, can_name_snapshot};

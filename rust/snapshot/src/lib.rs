@@ -37,7 +37,6 @@ pub use store::bound::hold;
 pub use store::frozen::Frozen;
 pub use store::mark::Mark;
 pub use store::restoring::{REPLACEMENT, Restoring, clear_replacement, restoring};
-pub use store::steady::UNSETTLED;
 pub use volume::alive::Alive;
 pub use volume::handle::{Volume, find_among, name_is_free};
 pub use volume::locked::LockedVolume;

@@ -140,7 +140,7 @@ def _life(report: LifeReport, events: tuple[Event, ...]) -> Iterator[str]:
             volume = render.word(report.volume.path)
             yield f"a standby or a log may have it yet: `snapsync status {volume}` names them"
         return
-    where = f"{report.volume.path}@{report.restore.snapshot.name}"
+    where = render.address(report.volume.path, report.restore.snapshot.name)
     to = " --to DIR" if report.volume.is_log or report.volume.role == "standby" else ""
     path = report.restore.path
     no_option = " --" if path.startswith("-") else ""

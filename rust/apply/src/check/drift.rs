@@ -238,20 +238,20 @@ fn has_other_mode(now: u32, old: u32, limits: &Limits) -> bool {
 
 /// Paths that differ from the base.
 #[derive(Default)]
-struct Drift {
+pub(crate) struct Drift {
     shown: Vec<String>,
     count: usize,
 }
 
 impl Drift {
-    fn add(&mut self, path: &RelPath, what: &str) {
+    pub(crate) fn add(&mut self, path: &RelPath, what: &str) {
         self.count += 1;
         if self.count <= SHOWN {
             self.shown.push(format!("{} ({what})", path.display()));
         }
     }
 
-    fn refuse(&self, root: &Root) -> Result<()> {
+    pub(crate) fn refuse(&self, root: &Root) -> Result<()> {
         if self.count == 0 {
             return Ok(());
         }

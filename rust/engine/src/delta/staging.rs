@@ -13,6 +13,7 @@ use snapsync_stream::wire::{DeltaEnd, DeltaHead, Digest, ManifestHead, lift};
 use snapsync_stream::{Arrivals, Budget, Held, Limit, MEMORY, Readable, Sink, Transferred, receive, run};
 use snapsync_sys::{Named, Root, Spot};
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -242,6 +243,14 @@ fn prepare(
     incoming.entries()?;
     let pruned = std::mem::take(&mut room.pruned);
     Ok(StageReport { losses: report.losses, held: report.held, kept: report.kept, pruned })
+}
+
+/// Refuses a delta that builds on files of which the change time is not that of the base, or takes them away.
+pub(crate) fn expect_untouched(volume: &Volume, incoming: &mut Incoming<'_>) -> Result<()> {
+    let base = incoming.base().filter(|base| volume.is_partly_in_tree() && volume.has_table(*base));
+    let Some(base) = base else { return Ok(()) };
+    let has = |file: &File, object| volume.has_bytes_of(file, object);
+    incoming.expect_untouched(&mut |inos| volume.times_of(base, inos), &has)
 }
 
 /// Notes what the commit is to keep for older snapshots, which find it in the tree.

@@ -47,7 +47,7 @@ impl Judged {
         Err(Error::Guarded {
             what: format!("snapshot {} is not brought to {standby}: {told}{which}", snapshot.name),
             advice: "see whether the primary is as it should be: `snapsync diff` and `snapsync status` show \
-                     it; --accept-changes lets this round through"
+                     it; `snapsync sync` with --accept-changes lets this through, once"
                 .to_owned(),
             found: Box::new(self.found),
         })

@@ -12,9 +12,9 @@ use crate::volume::pieces::{Piece, Seen, seen};
 use rayon::prelude::*;
 use snapsync_model::{
     Content, Error, Inode, Kind, Monitor, Provider, Range, RelPath, Result, Side, SnapshotInfo, Stage,
-    read_still,
+    UNSETTLED, read_still,
 };
-use snapsync_snapshot::{Scrub, UNSETTLED, Volume};
+use snapsync_snapshot::{Scrub, Volume};
 use snapsync_sys::{Root, stat_of};
 use std::collections::{BTreeSet, BinaryHeap};
 use std::sync::Arc;

@@ -4,7 +4,8 @@
 use crate::accounts::arriving::Finding;
 use crate::delta::room::Room;
 use crate::delta::staging::{
-    Data, IncomingDelta, Spare, StageReport, StageTarget, begin, displaces, fill, give_up, is_cut, take,
+    Data, IncomingDelta, Spare, StageReport, StageTarget, begin, displaces, expect_untouched, fill, give_up,
+    is_cut, take,
 };
 use crate::digest::{Near, Reading};
 use crate::keep::Keep;
@@ -453,11 +454,12 @@ impl StandbyEnd for Local<'_> {
         let stage = room.take(|| StageTarget::of(&volume.borrow(), newest.as_ref()))?;
         let stage = StageTarget { is_own, by_range: true, ..stage };
         let mut own = |manifest: &Spot| owned::own((accounts.as_ref(), &path), manifest, finding, monitor);
-        let (incoming, begun) = begin(&stage, offer, &mut own, &mut room, monitor)?;
+        let (mut incoming, begun) = begin(&stage, offer, &mut own, &mut room, monitor)?;
+        self.has_begun = true;
+        expect_untouched(self.volume()?, &mut incoming)?;
         self.incoming = Some(incoming);
         self.begun = Some(under_way.0.id);
-        self.under_way = Some(under_way);
-        (self.has_begun, self.dated) = (true, dated);
+        (self.under_way, self.dated) = (Some(under_way), dated);
         Ok(begun)
     }
 

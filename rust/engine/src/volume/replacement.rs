@@ -5,10 +5,10 @@ use crate::location::inside::above;
 use rustix::fs::OFlags;
 use rustix::time::{ClockId, clock_gettime};
 use snapsync_apply::set_aside;
-use snapsync_model::{Context, Error, Kind, Monitor, RelPath, Result, SnapshotInfo};
+use snapsync_model::{Attributes, Context, Error, Kind, Monitor, RelPath, Result, SnapshotInfo};
 use snapsync_snapshot::{LockedVolume, Volume};
 use snapsync_sys::{Entry, Place, Root, Spot, Stat, fault, read_dir, sync_filesystem};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -16,19 +16,25 @@ use uuid::Uuid;
 /// How often an entry that appears in the place of a path is exchanged with it.
 const TRIES: usize = 100;
 
-/// A path to be replaced, as it was before the snapshot that keeps it.
+/// A path to be replaced, as it was after the snapshot that keeps it.
 pub(crate) struct Checked {
     path: RelPath,
     found: Option<Stat>,
     /// The existing directories above it.
     above: Vec<(RelPath, Stat)>,
-    /// The time before it was checked, by the clock of the file system.
+    /// The time before the snapshot, by the clock of the file system.
     at: i64,
 }
 
+/// The time by the clock of file systems, in ns since 1970.
+pub(crate) fn clock() -> i64 {
+    let now = clock_gettime(ClockId::RealtimeCoarse);
+    now.tv_sec * 1_000_000_000 + now.tv_nsec
+}
+
 impl Checked {
-    pub(crate) fn of(root: &Root, path: &RelPath) -> io::Result<Checked> {
-        let at = clock_gettime(ClockId::RealtimeCoarse);
+    /// `at` is the time before the snapshot that keeps it was taken.
+    pub(crate) fn of(root: &Root, path: &RelPath, at: i64) -> io::Result<Checked> {
         let look = |path: &RelPath| match root.entry(path).and_then(|entry| entry.stat()) {
             Err(e) if leads_elsewhere(&e) => Ok(None),
             other => other.map(Some),
@@ -37,7 +43,6 @@ impl Checked {
         for dir in above(path) {
             dirs.extend(look(&dir)?.map(|stat| (dir, stat)));
         }
-        let at = at.tv_sec * 1_000_000_000 + at.tv_nsec;
         Ok(Checked { path: path.clone(), found: look(path)?, above: dirs, at })
     }
 
@@ -85,18 +90,67 @@ impl Replacement {
         RelPath::new(&[self.below.as_bytes(), b"/", path.as_bytes()].concat())
     }
 
-    /// Puts each path in its place, together with missing directories above it.
-    pub(crate) fn put(self, root: &Arc<Root>, paths: &[Checked], id: Uuid, monitor: &Monitor) -> Result<()> {
+    /// Puts each path in its place, together with missing directories above it, and takes away what is to be
+    /// gone. Directories get the times that they are to have.
+    pub(crate) fn put(
+        &self,
+        root: &Arc<Root>,
+        (paths, gone): (&[Checked], &[Checked]),
+        dated: &BTreeMap<RelPath, Attributes>,
+        (id, monitor): (Uuid, &Monitor),
+    ) -> Result<()> {
+        let settled = |path: &RelPath| {
+            let above = path.split().and_then(|(dir, _)| dated.get_key_value(&dir));
+            above.map_or(Ok(()), |above| set_time(root, above))?;
+            fault::point("restore.put");
+            Ok(())
+        };
+        for (at, checked) in gone.iter().enumerate() {
+            self.take_away(root, checked, at, (id, monitor))?;
+            settled(&checked.path)?;
+        }
         for checked in paths {
             let path = &checked.path;
             let is_there = |dir: &RelPath| root.entry(dir).is_ok();
             let missing = above(path).filter(|dir| !dir.is_root()).take_while(|dir| !is_there(dir)).last();
             let top = missing.unwrap_or_else(|| path.clone());
             self.replace(root, &top, checked, (id, monitor))?;
-            fault::point("restore.put");
+            settled(path)?;
         }
+        dated.iter().try_for_each(|dir| set_time(root, dir))
+    }
+
+    /// Once everything is in its place.
+    pub(crate) fn finish(self, root: &Arc<Root>) -> Result<()> {
         sync_filesystem(root.fd()).context("sync the file system of", root.path())?;
         snapsync_snapshot::clear_replacement(root).map(drop)
+    }
+
+    /// Moves it into a directory whose name no entry of a volume has.
+    fn take_away(
+        &self,
+        root: &Arc<Root>,
+        checked: &Checked,
+        at: usize,
+        aside: (Uuid, &Monitor),
+    ) -> Result<()> {
+        let (path, show) = (&checked.path, root.show(&checked.path));
+        let dir = Spot::new(root.clone(), self.staged(&RelPath::new(b".snapsync")?)?);
+        dir.ensure_dir().context("create the directory", dir.show())?;
+        let staged = self.staged(&RelPath::new(format!(".snapsync/{at}").as_bytes())?)?;
+        let place = place_in(root, path, checked)?;
+        let to = root.place(&staged).context("remove", &show)?;
+        let moved = place.entry().and_then(|entry| {
+            if checked.found.is_some_and(|found| entry.stat().is_ok_and(|now| now.is_same_inode(&found))) {
+                loosen(&entry)?;
+            }
+            place.rename_to_new(&to)
+        });
+        match moved {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e).context("remove", show),
+            Ok(()) => self.keep_changes(root, (path, &staged), &to, checked, aside),
+        }
     }
 
     fn replace(&self, root: &Root, path: &RelPath, checked: &Checked, aside: (Uuid, &Monitor)) -> Result<()> {
@@ -166,7 +220,7 @@ impl Replacement {
             Some(_) if now.kind == Kind::Directory => !has_newer(root, staged, checked.at)?,
             Some(known) => {
                 let of = |stat: &Stat| (stat.attributes.size, stat.attributes.time());
-                of(&known) == of(&now)
+                of(&known) == of(&now) && known.ctime < checked.at
             }
         };
         if is_kept {
@@ -181,6 +235,11 @@ impl Replacement {
         }
         Ok(())
     }
+}
+
+fn set_time(root: &Root, (path, attributes): (&RelPath, &Attributes)) -> Result<()> {
+    let set = root.entry(path).and_then(|entry| entry.set_time(attributes));
+    set.map(drop).context_at("set the time of", || root.show(path))
 }
 
 /// The name in exactly the directory that was checked.

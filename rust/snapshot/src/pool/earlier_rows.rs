@@ -2,9 +2,8 @@
 
 use crate::pool::merge::counts_of;
 use crate::pool::objects::Counts;
-use crate::store::steady::UNSETTLED;
 use snapsync_manifest::{NextTable, Table, gone};
-use snapsync_model::{Inode, Result, SnapshotInfo};
+use snapsync_model::{Inode, Result, SnapshotInfo, UNSETTLED};
 use snapsync_sys::Spot;
 use std::collections::{BTreeMap, BTreeSet};
 

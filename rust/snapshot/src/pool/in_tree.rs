@@ -5,9 +5,9 @@
 //! is the inode that the row was made of, with the change time that the row tells.
 
 use crate::store::frozen::Frozen;
-use crate::store::steady::{Seen, Steady, UNSETTLED};
+use crate::store::steady::{Seen, Steady};
 use snapsync_manifest::{Finder, Table, identity};
-use snapsync_model::{Context, Directories, Inode, Kind, RelPath, Result, locked};
+use snapsync_model::{Context, Directories, Inode, Kind, RelPath, Result, UNSETTLED, locked};
 use snapsync_sys::{Root, Spot, Stat, mounting, stat_of};
 use std::fs::File;
 use std::path::PathBuf;

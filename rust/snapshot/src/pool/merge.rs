@@ -4,10 +4,9 @@
 use crate::pool::attempt::{Attempt, Stop, misfit};
 use crate::pool::inodes::Inodes;
 use crate::pool::objects::{Counts, Objects, Old, is_absent, is_held};
-use crate::store::steady::UNSETTLED;
 use rayon::prelude::*;
 use snapsync_manifest::{NextTable, Table, gone};
-use snapsync_model::{Inode, Kind, Link, RelPath, Result, Seen, SnapshotInfo};
+use snapsync_model::{Inode, Kind, Link, RelPath, Result, Seen, SnapshotInfo, UNSETTLED};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 const CHUNK: usize = 4096;

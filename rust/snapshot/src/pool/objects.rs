@@ -6,13 +6,12 @@ use crate::pool::ground::Ground;
 use crate::pool::pack::{LARGEST, Pool, create, object_at};
 use crate::pool::packer::Packer;
 use crate::pool::store::PoolStore;
-use crate::store::steady::UNSETTLED;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use snapsync_model::{
     Content, Context, Counters, Details, Error, Inode, Kind, Layout, Link, Monitor, OBJECTS_PER_DIRECTORY,
-    Pack, PlainFiles, ROOT, ROUND_SHIFT, Range, RelPath, Result, Segment, SegmentKind, Successor, Unread,
-    locked,
+    Pack, PlainFiles, ROOT, ROUND_SHIFT, Range, RelPath, Result, Segment, SegmentKind, Successor, UNSETTLED,
+    Unread, locked,
 };
 use snapsync_sys::{FileSystem, Root, Spot, Stat, fault, is_leased, may_be_written, stat_at, stat_of};
 use snapsync_walk::{details_of, details_of_open, layout_of};

@@ -3,13 +3,12 @@
 use crate::pool::before::Stack;
 use crate::pool::in_tree::{InTree, Looked, TreeOf};
 use crate::pool::pack::Pool;
-use crate::store::steady::UNSETTLED;
 use rustix::fs::makedev;
 use serde::Deserialize;
 use snapsync_manifest::Table;
 use snapsync_model::{
     Content, Context, Details, Directories, Error, Inode, Inodes, Layout, Link, Packed, Placed, PlainFiles,
-    RelPath, Result, Side, locked,
+    RelPath, Result, Side, UNSETTLED, locked,
 };
 use snapsync_sys::{FileSystem, Spot, btrfs, next_data_in, stat_of};
 use std::collections::BTreeSet;

@@ -6,11 +6,10 @@ use crate::pool::objects::{Counts, Objects, Old, TRIES, is_absent, is_held};
 use crate::pool::snapshot::PoolSnapshot;
 use crate::pool::store::PoolStore;
 use crate::pool::{hidden, scan};
-use crate::store::steady::UNSETTLED;
 use rayon::prelude::*;
 use snapsync_manifest::{NextTable, Table, TableView, gone, is_gone};
 use snapsync_model::{
-    Context, Directories, Error, Inode, Kind, Monitor, RelPath, Result, Subset, locked, unlocked,
+    Context, Directories, Error, Inode, Kind, Monitor, RelPath, Result, Subset, UNSETTLED, locked, unlocked,
 };
 use snapsync_sys::{Root, Spot, sync_filesystem};
 use snapsync_walk::{Hidden, Listing, Moves, Tree, relabel_by_path};

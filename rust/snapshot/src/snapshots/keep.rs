@@ -7,20 +7,24 @@ use crate::pool::hand_over::has_before_images;
 use crate::pool::objects::store;
 use crate::pool::pack::{Pool, object_at};
 use crate::pool::snapshot::PoolSnapshot;
-use crate::store::steady::UNSETTLED;
 use crate::volume::handle::Volume;
 use crate::volume::locked::LockedVolume;
 use rayon::prelude::*;
 use snapsync_manifest::{FILES, Table};
 use snapsync_model::{
-    Context, Error, Inode, Kind, Monitor, Pack, Provider, Result, Role, Side, SnapshotInfo, object_path, size,
+    Content, Context, Error, Inode, Kind, Monitor, Pack, Provider, Result, Role, Side, SnapshotInfo,
+    UNSETTLED, object_path, size,
 };
 use snapsync_sys::{filesystem, mounting, supports_reflinks, sync_filesystem};
 use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use uuid::Uuid;
 
 const CHUNK: usize = 4096;
+const READ: usize = 1 << 20;
 
 /// What became of the files that had no object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,9 +52,25 @@ impl Volume {
     /// The objects of some inodes of a pool snapshot, by number, with the change time at which the tree has
     /// the bytes of each.
     pub fn objects_of(&self, snapshot: Uuid, inos: &BTreeSet<u64>) -> Result<HashMap<u64, (u64, i64)>> {
+        let mut found = self.times_of(snapshot, inos)?;
+        found.retain(|_, (object, _)| *object != 0);
+        Ok(found)
+    }
+
+    /// The same of all that the snapshot has; those without bytes have object 0.
+    pub fn times_of(&self, snapshot: Uuid, inos: &BTreeSet<u64>) -> Result<HashMap<u64, (u64, i64)>> {
         let rows = Table::open(&self.dir_of(snapshot))?.pick(inos)?;
-        let rows = rows.into_iter().filter(|row| row.object != 0);
-        Ok(rows.map(|row| (row.ino, (row.object, row.ctime))).collect())
+        Ok(rows.into_iter().map(|row| (row.ino, (row.object, row.ctime))).collect())
+    }
+
+    /// Whether a file has the bytes of an object; false where the object has none of its own.
+    pub fn has_bytes_of(&self, file: &File, object: u64) -> Result<bool> {
+        let pool = Pool::new(self.store().join("pool"));
+        let compare = || match pool.open(object)? {
+            Some(content) => has_bytes(file, &content),
+            None => Ok(false),
+        };
+        compare().context("read", pool.place_of(object).show())
     }
 
     /// The same without objects that a pack has: those need no file of their own.
@@ -63,6 +83,23 @@ impl Volume {
         found.retain(|_, (object, _)| Pack::of(*object).is_none() || !pool.has(*object));
         Ok(found)
     }
+}
+
+fn has_bytes(file: &File, content: &Content) -> io::Result<bool> {
+    let size = content.size()?;
+    if file.metadata()?.len() != size {
+        return Ok(false);
+    }
+    let (mut one, mut other, mut at) = (vec![0; READ], vec![0; READ], 0);
+    while at < size {
+        let length = content.read_at(&mut one, at)?;
+        file.read_exact_at(&mut other[..length], at)?;
+        if length == 0 || one[..length] != other[..length] {
+            return Ok(false);
+        }
+        at += length as u64;
+    }
+    Ok(true)
 }
 
 impl LockedVolume {

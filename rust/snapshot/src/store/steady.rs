@@ -4,9 +4,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use uuid::Uuid;
 
-/// No file has this change time, so the next walk reads the file itself.
-pub const UNSETTLED: i64 = i64::MIN;
-
 /// A snapshot that this command has just taken of a light primary, and reads from its tree.
 #[derive(Clone, Debug)]
 pub(crate) struct TakenNow {

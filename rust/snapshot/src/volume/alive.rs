@@ -5,16 +5,19 @@ use crate::volume::locked::LockedVolume;
 use snapsync_model::{Context, Error, Result, SnapshotInfo};
 use snapsync_sys::{Lock, Spot};
 use std::io;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// How often other commands may remove such a directory, as a leftover, before its maker has locked it.
 const TRIES: usize = 100;
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// It is removed with its maker, or by the next command that works on the volume.
 #[derive(Debug)]
 pub struct Alive {
     dir: Spot,
-    _lock: Lock,
+    /// None once it is dropped.
+    lock: Option<Lock>,
 }
 
 impl Alive {
@@ -23,7 +26,7 @@ impl Alive {
         let dir = above.join(name);
         for _ in 0..TRIES {
             if let Some(lock) = locked(&dir)? {
-                return Ok(Alive { dir, _lock: lock });
+                return Ok(Alive { dir, lock: Some(lock) });
             }
         }
         Err(Error::failed(format!("{} is taken away again and again", dir.show().display()), ""))
@@ -50,7 +53,24 @@ fn locked(dir: &Spot) -> Result<Option<Lock>> {
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        let _ = self.dir.remove_tree();
+        remove(&self.dir, self.lock.take());
+    }
+}
+
+/// Removes a directory of which the lock is held. A file that is removed while it is open has another name
+/// until it is closed on FUSE and NFS, so that the directory itself only goes after that; if somebody has begun
+/// in it by then, it stays.
+fn remove(dir: &Spot, lock: Option<Lock>) {
+    for entry in dir.list().into_iter().flatten() {
+        let _ = String::from_utf8(entry.name.to_vec()).map(|name| dir.join(&name).remove_tree());
+    }
+    drop(lock);
+    let is_left = |e: io::Error| e.kind() == io::ErrorKind::DirectoryNotEmpty;
+    for _ in 0..TRIES {
+        if !dir.remove_dir().is_err_and(is_left) {
+            return;
+        }
+        std::thread::sleep(PAUSE);
     }
 }
 
@@ -72,9 +92,9 @@ fn inside(above: &Spot) -> Vec<(String, Spot)> {
 /// begins in it meanwhile.
 pub(crate) fn clear(above: &Spot) {
     for (_, dir) in inside(above) {
-        let lock = dir.join("lock").try_lock();
-        if !matches!(lock, Ok(None)) {
-            let _ = dir.remove_tree();
+        match dir.join("lock").try_lock() {
+            Ok(None) => {}
+            lock => remove(&dir, lock.ok().flatten()),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Restores snapshots: in place, as single paths, or elsewhere.
 
+mod differing;
 pub(crate) mod directory;
 mod elsewhere;
 pub(crate) mod in_place;

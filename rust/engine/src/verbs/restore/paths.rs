@@ -6,17 +6,20 @@
 use crate::delta::landing::{Filled, RestoreTarget};
 use crate::delta::pruned::Pruned;
 use crate::delta::selected::{Chosen, Select};
-use crate::location::inside::{above, outermost, within};
+use crate::location::inside::{above, within};
 use crate::location::place::named;
 use crate::options::{Supply, Terms};
 use crate::remote::supply;
 use crate::report::snapshots::RestoredPaths;
+use crate::verbs::restore::differing::Differing;
 use crate::volume::recovery;
-use crate::volume::replacement::{Checked, Replacement, keep_in_place};
-use snapsync_model::{Context, Error, Kind, Monitor, RelPath, Result, Side, SnapshotInfo, Stage, Subset};
+use crate::volume::replacement::{Checked, Replacement, clock, keep_in_place};
+use snapsync_model::{
+    Attributes, Context, Error, Kind, Monitor, RelPath, Result, Side, SnapshotInfo, Stage, Subset,
+};
 use snapsync_snapshot::{LockedVolume, Request, Volume};
 use snapsync_sys::Root;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -47,7 +50,7 @@ pub fn restore_paths(
         (None, None)
     } else {
         let (before, filled) = bring(&mut volume, &snapshot, &chosen.paths, (terms, supply), monitor)?;
-        (Some(before), Some(filled))
+        (Some(before), filled)
     };
     let (counts, shared_bytes, losses) =
         filled.map(|filled| (filled.counts, filled.shared, filled.losses)).unwrap_or_default();
@@ -69,27 +72,55 @@ pub fn restore_paths(
     })
 }
 
-/// Puts some paths of a snapshot in their places; returns the snapshot that was taken before.
+/// Makes some paths what they are in a snapshot; returns the snapshot that was taken before.
 fn bring(
     volume: &mut LockedVolume,
     snapshot: &SnapshotInfo,
     paths: &[RelPath],
     (terms, supply): (Terms, &Supply),
     monitor: &Monitor,
-) -> Result<(SnapshotInfo, Filled)> {
+) -> Result<(SnapshotInfo, Option<Filled>)> {
     let mut content = supply::content(volume, snapshot, paths, supply, monitor)?;
     let root = volume.root().clone();
     paths.iter().try_for_each(|path| can_be_replaced(&root, path, volume.subset()))?;
-    let look = |path| Checked::of(&root, path).context("look at", root.show(path));
-    let checked: Vec<Checked> = outermost(paths).iter().map(look).collect::<Result<_>>()?;
+    let at = clock();
     monitor.start(Stage::Snapshot, 0);
     let before = keep(volume, monitor)?;
-    let inos = || inos_below(volume, &before, paths, monitor);
-    keep_in_place(volume, &before, &inos, monitor)?;
+    let Differing { brought, gone, dated } = Differing::of(volume, (&before, snapshot), paths, monitor)?;
+    let look = |path| Checked::of(&root, path, at).context("look at", root.show(path));
+    let [new, old] = [&brought, &gone].map(|paths| paths.iter().map(look).collect::<Result<Vec<_>>>());
+    let (new, old) = (new?, old?);
+    let replaced: Vec<RelPath> = brought.iter().chain(&gone).cloned().collect();
+    let dated = times_within(&root, (paths, &replaced), dated)?;
+    keep_in_place(volume, &before, &|| inos_below(volume, &before, &replaced, monitor), monitor)?;
     let stage = Replacement::make(volume)?;
-    let filled = RestoreTarget::made(stage.root.again()?).fill(&mut *content, terms, monitor)?;
-    stage.put(&root, &checked, snapshot.id, monitor)?;
+    let mut filled = None;
+    if !brought.is_empty() {
+        if brought != paths {
+            content = supply::content(volume, snapshot, &brought, supply, monitor)?;
+        }
+        filled = Some(RestoreTarget::made(stage.root.again()?).fill(&mut *content, terms, monitor)?);
+    }
+    stage.put(&root, (&new, &old), &dated, (snapshot.id, monitor))?;
+    stage.finish(&root)?;
     Ok((before, filled))
+}
+
+/// The times that directories are to have again: those that had another one, and those within the paths in
+/// which something is replaced.
+fn times_within(
+    root: &Root,
+    (paths, replaced): (&[RelPath], &[RelPath]),
+    mut dated: BTreeMap<RelPath, Attributes>,
+) -> Result<BTreeMap<RelPath, Attributes>> {
+    for path in replaced.iter().filter(|path| !paths.contains(path)) {
+        let Some((dir, _)) = path.split() else { continue };
+        if !dated.contains_key(&dir) {
+            let stat = root.entry(&dir).and_then(|entry| entry.stat()).context("look at", root.show(&dir))?;
+            dated.insert(dir, stat.attributes);
+        }
+    }
+    Ok(dated)
 }
 
 /// Takes a snapshot of what is about to be replaced.
