@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +84,61 @@ def test_drift_is_refused_and_named_and_can_be_put_aside(
     # From then on all is as before.
     fill(pair.source / "d/quiet", 0, 30, 6)
     assert pair.sync("--check")["set_aside"] is None
+
+
+def written(file: Path) -> None:
+    rewrite_quietly(file, 100, 50, 4)
+
+
+def replaced(file: Path) -> None:
+    """Another file of the same size, time and name."""
+    copy = file.with_name("copy")
+    sh("cp", "-p", file, copy)
+    rewrite_quietly(copy, 100, 50, 4)
+    copy.rename(file)
+
+
+def touched(file: Path) -> None:
+    """Nothing tells that it has its bytes still."""
+    set_xattr(file, b"user.by", b"hand")
+    os.removexattr(file, b"user.by")
+
+
+def append(file: Path) -> None:
+    fill(file, 300_000, 10, 5)
+
+
+def overwrite(file: Path) -> None:
+    fill(file, 200_000, 10, 5)
+
+
+def lend(file: Path) -> None:
+    sh("cp", "--reflink=always", file, file.with_name("clone"))
+
+
+@pytest.mark.parametrize("change", [append, overwrite, lend, Path.unlink])
+@pytest.mark.parametrize("by_hand", [written, replaced, touched])
+@pytest.mark.parametrize("kind", ["xfs", "ext4"])
+def test_no_round_builds_on_bytes_of_which_only_the_change_time_tells_that_they_may_be_others(
+    place: Place, kind: str, by_hand: Callable[[Path], None], change: Callable[[Path], None]
+) -> None:
+    pair = Pair.make(place, ("xfs", kind))
+    fill(pair.source / "file", 0, 300_000, 1)
+    pair.sync()
+    directory = pair.target.stat()
+    by_hand(pair.target / "file")
+    os.utime(pair.target, ns=(directory.st_atime_ns, directory.st_mtime_ns))
+    before, content = freeze(pair.target), (pair.target / "file").read_bytes()
+    change(pair.source / "file")
+    words = ("sync", pair.source, pair.target, "--scrub", "off", "--quiet")
+    assert_told(run(*words), "file (written, or only its change time is another)", codes=(3,))
+    assert_same(before, pair.target)
+    assert run(*words, "--discard-drift").code == 0
+    assert_same(pair.source, pair.target)
+    kept = [snapshot for snapshot in snapshots(pair.target) if snapshot["name"].startswith("drift-")]
+    again = place.absent(kind)
+    done("restore", f"{pair.target}@{kept[0]['name']}", "--to", again)
+    assert (again / "file").read_bytes() == content
 
 
 @pytest.mark.parametrize("kinds", PAIRS, ids="-".join)

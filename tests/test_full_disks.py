@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import worlds
-from machine import GIB, MIB, assert_told, done, run, snapshots, store, verified
+from machine import GIB, MIB, Pair, Place, assert_told, done, run, snapshots, store, verified
+from oracle import assert_same
 
 
 def fill_up(disk: Path) -> None:
@@ -156,3 +157,19 @@ def test_without_the_space_check_a_full_disk_ends_a_round_cleanly(
         (source / f"large-{number}").unlink()
     done("sync", source, target)
     verified(source, target)
+
+
+def test_small_files_that_change_take_no_more_on_xfs_than_they_have(
+    place: Place, mount: Callable[..., Path]
+) -> None:
+    """It sets 128 KiB aside for what is written into a clone."""
+    pair = Pair(place("ext4"), mount("xfs", 420 * MIB) / "standby")
+    for number in range(4_000):
+        (pair.source / f"{number}").write_text(f"{number} some text\n")
+    done("sync", pair.source, pair.target)
+    for _ in range(2):
+        for number in range(4_000):
+            with (pair.source / f"{number}").open("a") as file:
+                file.write("more\n")
+        done("sync", pair.source, pair.target)
+    assert_same(pair.source, pair.target)

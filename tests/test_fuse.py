@@ -37,6 +37,22 @@ def test_times_are_set_where_only_both_are(place: Place, tmp_path: Path) -> None
         sh("umount", point)
 
 
+def test_rounds_of_a_primary_leave_nothing_behind(place: Place, tmp_path: Path) -> None:
+    need("bindfs")
+    real, point = place("ext4"), tmp_path / "point"
+    point.mkdir()
+    sh("bindfs", real, point)
+    try:
+        pair = Pair(point / "volume", place.absent("xfs"))
+        pair.source.mkdir()
+        for number in range(3):
+            (pair.source / "file").write_text(str(number))
+            done("sync", pair.source, pair.target)
+            assert not list((pair.source / ".snapsync/store/reading").iterdir())
+    finally:
+        sh("umount", point)
+
+
 def test_what_somebody_holds_open_in_the_stage_is_left_to_the_next_command(
     file_systems: FileSystems, place: Place
 ) -> None:

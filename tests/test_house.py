@@ -425,7 +425,8 @@ RUST_LEVELS = {
         client server
     """,
     "engine/verbs/restore": """
-        elsewhere in_place paths
+        differing elsewhere in_place
+        paths
         directory
     """,
     "python": """

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections import Counter
 from pathlib import Path
+from stat import S_ISDIR
 
 import pytest
 import worlds
@@ -207,6 +209,67 @@ def test_paths_become_what_they_were_and_what_they_are_is_kept(place: Place, kin
     done("restore", f"{volume}@{report['before']['id']}", "--to", out)
     assert_same(now, out)
     assert not (volume / ".snapsync/incoming").exists()
+
+
+def marks(volume: Path) -> dict[str, tuple[int, int]]:
+    """By which files that were left alone are known, and directories that are the same ones."""
+    paths = [path for path in volume.rglob("*") if ".snapsync" not in path.parts]
+    stats = {str(path.relative_to(volume)): path.lstat() for path in paths}
+    return {
+        path: (stat.st_ino, 0 if S_ISDIR(stat.st_mode) else stat.st_ctime_ns) for path, stat in stats.items()
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_restored_path_is_written_only_where_it_differs(place: Place, kind: str) -> None:
+    volume = place(kind)
+    (volume / "dir/below/moves").mkdir(parents=True)
+    for name in ("one", "below/other", "below/third", "below/gone", "below/moves/within"):
+        fill(volume / "dir" / name, 0, 9_000, len(name))
+    (volume / "dir/below/link").symlink_to("third")
+    os.link(volume / "dir/one", volume / "beside")
+    os.link(volume / "dir/below/third", volume / "dir/again")
+    for path in (volume / "dir/below/moves", volume / "dir/below", volume / "dir"):
+        worlds.touch(path, 1_000_000_007)
+    then, untouched = freeze(volume), marks(volume)
+    done("snapshot", volume, "--name", "then")
+    restore = ("restore", f"{volume}@then", "dir")
+    assert done(*restore)["changes"]["created"] == 0
+    assert marks(volume) == untouched
+    assert_same(then, volume)
+    fill(volume / "dir/below/other", 100, 10, 7)
+    (volume / "dir/below/gone").unlink()
+    (volume / "dir/below/moves").rename(volume / "dir/moved")
+    (volume / "dir/new").mkdir()
+    worlds.set_flags(volume / "dir/new", worlds.IMMUTABLE)
+    fill(volume / "dir/below/new", 0, 10, 7)
+    worlds.set_flags(volume / "dir/below/new", worlds.IMMUTABLE)
+    done(*restore)
+    assert_same(then, volume)
+    changed = {name for name, mark in marks(volume).items() if untouched[name] != mark}
+    written = {"dir/below/other", "dir/below/gone", "dir/below/moves", "dir/below/moves/within"}
+    assert changed == written
+    assert not (volume / ".snapsync/incoming").exists()
+
+
+@pytest.mark.parametrize("seed", [182, 194, 195, 199])
+@pytest.mark.parametrize("kind", KINDS)
+def test_paths_become_what_they_were_whatever_happened(place: Place, kind: str, seed: int) -> None:
+    volume, out = place(kind), place.absent(kind)
+    world = World(volume, seed)
+    world.grow(80)
+    then = freeze(volume)
+    done("snapshot", volume, "--name", "then")
+    tops = sorted(trees(volume) - {".snapsync"})
+    world.churn(60)
+    now = freeze(volume)
+    report = done("restore", f"{volume}@then", *(volume / name for name in tops))
+    done("restore", f"{volume}@{report['before']['id']}", "--to", out)
+    assert_same(now, out)
+    for name in trees(volume) - {".snapsync", *tops}:
+        subprocess.run(["chattr", "-R", "-ia", volume / name], capture_output=True)
+        sh("rm", "-rf", "--", volume / name)
+    assert_same(then, volume, root_mtime=False)
 
 
 def test_a_restore_in_place_leads_nowhere_else(place: Place, tmp_path: Path) -> None:

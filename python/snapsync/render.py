@@ -72,7 +72,7 @@ def word(text: str) -> str:
 
 
 def address(volume: str, snapshot: str) -> str:
-    """How a snapshot is written: `VOLUME@SNAP`, or `VOLUME@PART/SNAP` for one of a part, whose path is `VOLUME@PART/`."""
+    """How a snapshot is written: `VOLUME@SNAP`; the path of a part, `VOLUME@PART/`, has the sign already."""
     is_part = volume.endswith("/") and "@" in volume
     return f"{volume}{'' if is_part else '@'}{snapshot}"
 

@@ -5,6 +5,9 @@ use snapsync_sys::{Root, Stat};
 
 /// Of smaller files that change in place a whole copy is kept.
 pub(crate) const WORTH: u64 = 256 << 10;
+/// Files up to this size are copied and not cloned: XFS sets aside 128 KiB, by default, for what is written into
+/// a clone, and gives them back only when it has time.
+pub(crate) const SMALL: u64 = 128 << 10;
 
 /// The bytes and inodes that staging, commit and the standby's snapshot take.
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,7 +68,8 @@ impl Need {
         let has_others = change.flags.deleted && stat.nlink as usize > change.links_removed.len();
         if stays || has_others {
             self.inodes += 1;
-            let held = if self.saves { stat.blocks.saturating_mul(512) } else { 0 };
+            let is_copied = self.saves || stat.attributes.size <= SMALL;
+            let held = if is_copied { stat.blocks.saturating_mul(512) } else { 0 };
             let touched = touched(change).saturating_add(self.block);
             let is_large = change.old.is_some_and(|old| old.size >= WORTH);
             let is_partly = self.by_range && stays && is_large && touched < held / 2;
@@ -164,7 +168,10 @@ mod tests {
         };
         let data = ChangeFlags { data: true, ..ChangeFlags::default() };
         let deleted = ChangeFlags { deleted: true, ..ChangeFlags::default() };
-        assert_eq!((taken(true, data, stat()), taken(false, data, stat())), ((8192, 1), (0, 1)));
+        let mut large = stat();
+        large.attributes.size = SMALL + 1;
+        assert_eq!((taken(true, data, stat()), taken(false, data, stat())), ((8192, 1), (8192, 1)));
+        assert_eq!((taken(true, data, large), taken(false, data, large)), ((8192, 1), (0, 1)));
         // What goes is its own object, unless it has names that do not go.
         assert_eq!(taken(true, deleted, stat()), (0, 0));
         assert_eq!(taken(true, deleted, Stat { nlink: 2, ..stat() }), (8192, 1));

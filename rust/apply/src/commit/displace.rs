@@ -5,6 +5,7 @@
 
 use crate::attributes;
 use crate::check::drift::is_cut_to;
+use crate::check::space::SMALL;
 use crate::commit::forward::is_gone;
 use crate::commit::loosen::take;
 use crate::commit::moves::is_taken;
@@ -236,7 +237,7 @@ impl Incoming<'_> {
 
     /// Returns false if the file is shorter by now.
     fn copy(&self, from: &File, to: &File, size: u64) -> io::Result<bool> {
-        if snapsync_sys::clone_file(from, to).is_ok() {
+        if size > SMALL && snapsync_sys::clone_file(from, to).is_ok() {
             return Ok(true);
         }
         to.set_len(size)?;

@@ -118,8 +118,8 @@ impl LockedVolume {
         })
     }
 
-    /// Takes a snapshot of the tree as it is, of what patterns let in, that nothing lists until it is kept, and
-    /// that the next command removes. What it is compared to is the newest of the line.
+    /// Takes a snapshot of the tree as it is, of what patterns let in. Nothing lists it until it is kept, and
+    /// the next command removes it. What it is compared to is the newest of the line.
     pub fn probe(&mut self, prefix: &str, subset: Subset, monitor: &Monitor) -> Result<SnapshotInfo> {
         let (taken, now) = (self.snapshots()?, jiff::Timestamp::now());
         let newest = taken.iter().rfind(|snapshot| !snapshot.aside);

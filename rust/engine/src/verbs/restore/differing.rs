@@ -58,12 +58,31 @@ fn found(
         }
     }
     let names = |snapshot| names(&*volume.open_snapshot(snapshot, monitor)?, &inos, &is_within);
-    let (gone, brought) = (names(now)?, names(then)?);
+    let (gone, mut brought) = (names(now)?, names(then)?);
+    let linked = linked(&*volume.open_snapshot(then, monitor)?, &brought)?;
+    brought.extend(linked.into_iter().filter(is_within));
     let tops = outermost(&gone.union(&brought).cloned().collect::<Vec<_>>());
     let is_top = |path: &RelPath| gone.contains(path) || brought.contains(path);
     dated.retain(|path, _| !above(path).any(|dir| is_top(&dir)));
     let (brought, gone) = tops.into_iter().partition(|path| brought.contains(path));
     Ok(Differing { brought, gone, dated })
+}
+
+/// All names of files of which one is brought: they are to be one file again.
+fn linked(side: &dyn Side, brought: &BTreeSet<RelPath>) -> Result<Vec<RelPath>> {
+    let is_brought = |path: &RelPath| brought.contains(path) || above(path).any(|dir| brought.contains(&dir));
+    let mut linked = Vec::new();
+    if brought.is_empty() {
+        return Ok(linked);
+    }
+    for inode in side.inodes()? {
+        let inode = inode?;
+        if inode.links.len() > 1 {
+            let paths = inode.links.iter().map(|link| side.path_of(link)).collect::<Result<Vec<_>>>()?;
+            linked.extend(paths.iter().any(is_brought).then_some(paths).into_iter().flatten());
+        }
+    }
+    Ok(linked)
 }
 
 /// All names that inodes have within the paths.

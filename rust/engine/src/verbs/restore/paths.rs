@@ -113,12 +113,10 @@ fn times_within(
     (paths, replaced): (&[RelPath], &[RelPath]),
     mut dated: BTreeMap<RelPath, Attributes>,
 ) -> Result<BTreeMap<RelPath, Attributes>> {
-    for path in replaced.iter().filter(|path| !paths.contains(path)) {
-        let Some((dir, _)) = path.split() else { continue };
-        if !dated.contains_key(&dir) {
-            let stat = root.entry(&dir).and_then(|entry| entry.stat()).context("look at", root.show(&dir))?;
-            dated.insert(dir, stat.attributes);
-        }
+    let dirs = replaced.iter().filter(|path| !paths.contains(path)).filter_map(RelPath::split);
+    for (dir, _) in dirs {
+        let stat = root.entry(&dir).and_then(|entry| entry.stat()).context("look at", root.show(&dir))?;
+        dated.entry(dir).or_insert(stat.attributes);
     }
     Ok(dated)
 }
