@@ -53,6 +53,24 @@ def address(path: Path, offset: int) -> int:
     raise ValueError(f"nothing of {path!r} is at {offset}")
 
 
+def rot(path: Path, offset: int) -> None:
+    """Changes a byte on the loop device of the file system, which hears nothing of it."""
+    place, device = address(path, offset), os.stat(path).st_dev
+    with open(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/uevent") as told:
+        (name,) = (line.partition("=")[2].strip() for line in told if line.startswith("DEVNAME="))
+    with open(f"/dev/{name}", "r+b", buffering=0) as disk:
+        disk.seek(place)
+        (byte,) = disk.read(1)
+        disk.seek(place)
+        disk.write(bytes([byte ^ 1]))
+        os.fsync(disk.fileno())
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(fd)
+
+
 def shares_all(a: Path, b: Path) -> bool:
     """All of `b` lies in the same places of the device as `a`, offset for offset."""
     one, two = _places(a), _places(b)

@@ -282,6 +282,7 @@ RUST_LEVELS = {
         space unlisted
         rehearsal
         drift
+        untouched
     """,
     "apply/check/rehearsal": """
         tried unseen

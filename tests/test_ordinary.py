@@ -110,6 +110,12 @@ def test_what_a_user_restores_or_receives_has_nothing_that_runs_as_another(home:
         assert seen.code == 0, seen.err
         assert_nothing_run(seen.facts)
         assert_harmless(made)
+    # What is the same is left alone.
+    mode = (source / "of-root").stat().st_mode
+    assert watch(source, "restore", snap, "of-root", wrap=wrap).code == 0
+    assert (source / "of-root").stat().st_mode == mode
+    with (source / "of-root").open("ab") as file:
+        file.write(b"more")
     seen = watch(source, "restore", snap, "of-root", wrap=wrap)
     assert seen.code == 0, seen.err
     assert stat.S_IMODE((source / "of-root").stat().st_mode) == 0o755

@@ -17,6 +17,7 @@ from oracle import assert_same
 from remote import HOST, Server
 from test_model import SEEDS, world_of
 from test_rehearsal import fuse
+from worlds import rewrite_quietly
 
 PAIRS = [("btrfs", "xfs"), ("xfs", "ext4"), ("btrfs", "btrfs"), ("xfs", "btrfs")]
 pairs = pytest.mark.parametrize("kinds", PAIRS, ids="-".join)
@@ -252,6 +253,31 @@ def test_a_dry_run_tells_what_was_changed_by_hand(there: bool, server: Server, p
     (pair.source / "team-1/4").write_text("of the primary")
     told = assert_refused_alike(ends, roots, *client.options)
     assert "team-1/4 (of another size)" in told["refused"]
+
+
+def test_a_dry_run_finds_what_only_a_change_time_tells(place: Place) -> None:
+    pair = Pair.make(place, ("xfs", "ext4"))
+    lay_out(pair.source)
+    pair.sync()
+    ends = roots = (pair.source, pair.target)
+    rewrite_quietly(pair.target / "team-1/4", 1, 2, 3)
+    assert_foretold(ends, roots)  # nothing there is touched
+    with (pair.source / "team-1/4").open("a") as file:
+        file.write("more")
+    assert "team-1/4 (written" in assert_refused_alike(ends, roots)["refused"]
+
+
+@pairs
+def test_a_dry_run_finds_what_was_left_out_and_is_in_the_way(kinds: tuple[str, str], place: Place) -> None:
+    pair = Pair.make(place, kinds)
+    lay_out(pair.source)
+    ends = roots = (pair.source, pair.target)
+    done("sync", *ends, "--exclude", "*.own")
+    (pair.target / "by hand.own").write_text("by hand")
+    assert_foretold(ends, roots)
+    assert "by hand.own" in assert_refused_alike(ends, roots, "--everything")["refused"]
+    told = assert_foretold(ends, roots, "--everything", "--discard-drift")
+    assert "by hand.own" in " ".join(told["notes"])
 
 
 def test_on_btrfs_a_dry_run_finds_any_change_by_hand(place: Place) -> None:

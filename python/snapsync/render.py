@@ -73,7 +73,9 @@ def word(text: str) -> str:
 
 def address(volume: str, snapshot: str) -> str:
     """How a snapshot is written: `VOLUME@SNAP`; the path of a part, `VOLUME@PART/`, has the sign already."""
-    is_part = volume.endswith("/") and "@" in volume
+    from snapsync._native import Location
+
+    is_part = volume.endswith("/") and Location.known(volume).part is not None
     return f"{volume}{'' if is_part else '@'}{snapshot}"
 
 

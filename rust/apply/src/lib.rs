@@ -27,6 +27,7 @@ mod names;
 mod stage;
 mod vet;
 
+pub use check::untouched::{FindObjects, HasBytesOf, expect_untouched};
 pub use commit::aside::set_aside;
 pub use commit::before::successors;
 pub use commit::returned::{Correct, Returned};
@@ -36,7 +37,6 @@ pub use limits::{Limits, Loss, RarePart};
 pub use stage::foresee::{Foreseen, Ground, foresee};
 pub use stage::incoming::Incoming;
 pub use stage::intact::{has_received, is_intact};
-pub use stage::objects::{FindObjects, HasBytesOf};
 pub use stage::prepare::Report;
 pub use stage::touched::{Applied, applied};
 #[cfg(fuzzing)]

@@ -13,6 +13,10 @@ use std::sync::{Arc, Mutex, OnceLock};
 /// Shorter runs of new data are not remembered: many of them would take more memory than they save bytes.
 const WORTH: u64 = 64 << 10;
 
+/// The last run of each file is, though it may be shorter, up to so many: of more small files it would be too
+/// much. What comes after them is still found among these.
+const MOST_SHORT: usize = 1 << 20;
+
 /// Finding the owners of a block takes the kernel a time that grows with the number of pieces that its extent
 /// is in, which may be 100,000. So the pieces of extents in more than `FEW` are counted, and when a file or a
 /// delta has used up its share, the rest of its shared data travels. The count does not depend on the speed
@@ -284,7 +288,11 @@ impl<'a> Own<'a> {
 /// The new data of a delta in the order of its rows. Data that appears a second time becomes a clone of the
 /// first.
 #[derive(Default)]
-pub(crate) struct Fresh(Index);
+pub(crate) struct Fresh {
+    index: Index,
+    /// How many of its runs are shorter than is worth it.
+    short: usize,
+}
 
 impl Fresh {
     /// `layout` is that of the row's file in the target.
@@ -299,6 +307,15 @@ impl Fresh {
         }
     }
 
+    fn add(&mut self, ino: u64, (offset, length): (u64, u64), address: Address) {
+        if length < WORTH && self.short == MOST_SHORT {
+            return;
+        }
+        self.short += usize::from(length < WORTH);
+        let range = snapsync_model::Range { offset, length };
+        self.index.add(ino, &Placed { range, address: Some(address), shared: false });
+    }
+
     fn data(&mut self, ino: u64, extent: Extent, layout: &Layout, out: &mut Vec<Extent>) {
         let end = extent.offset + extent.length;
         let segments = layout.segments();
@@ -309,13 +326,12 @@ impl Fresh {
             let is_last = segments.last().is_some_and(|last| last.offset == segment.offset);
             while at < until {
                 let (length, source) = match segment.address_at(at) {
-                    Some(address) if until - at >= WORTH || is_last => match self.0.at(address) {
+                    Some(address) if until - at >= WORTH || is_last => match self.index.at(address) {
                         Run::Known { ino, offset, length } => {
                             (length, Some(Source { end: End::Target, ino, offset }))
                         }
                         Run::Unknown { length } => {
-                            let range = snapsync_model::Range { offset: at, length: length.min(until - at) };
-                            self.0.add(ino, &Placed { range, address: Some(address), shared: false });
+                            self.add(ino, (at, length.min(until - at)), address);
                             (length, None)
                         }
                     },

@@ -171,6 +171,7 @@ fn not_its_digest(head: &FrameHead) -> Error {
     let how = if head.codec == Codec::Zstd { "cannot be unpacked to what" } else { "is not what" };
     Error::integrity(
         format!("the data of inode {} at {} {how} its digest says", head.ino, head.offset),
-        "send it again; if it happens again, check the network and the memory of both machines",
+        "run this again; if it says the same, what it comes from is damaged: a file, an object of a log, the \
+         network, or the memory of a machine",
     )
 }

@@ -45,7 +45,7 @@ def versions(
     ] = False,
     restore: Annotated[
         int | None,
-        Option("--restore", metavar="N", help="Put version N back; what is there is kept in a snapshot."),
+        Option("--restore", metavar="N", help="Put N back at its old path; a snapshot keeps what is there."),
     ] = None,
     to: Annotated[
         str | None, Option("--to", metavar="PATH", help="With --restore: make this file instead.")

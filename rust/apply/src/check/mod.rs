@@ -4,3 +4,4 @@ pub(crate) mod drift;
 pub(crate) mod rehearsal;
 pub(crate) mod space;
 pub(crate) mod unlisted;
+pub(crate) mod untouched;

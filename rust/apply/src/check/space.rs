@@ -5,8 +5,8 @@ use snapsync_sys::{Root, Stat};
 
 /// Of smaller files that change in place a whole copy is kept.
 pub(crate) const WORTH: u64 = 256 << 10;
-/// Files up to this size are copied and not cloned: XFS sets aside 128 KiB, by default, for what is written into
-/// a clone, and gives them back only when it has time.
+/// Files up to this size are copied and not cloned: XFS sets aside 128 KiB, by default, for what is written
+/// into a clone, and gives them back only when it has time.
 pub(crate) const SMALL: u64 = 128 << 10;
 
 /// The bytes and inodes that staging, commit and the standby's snapshot take.

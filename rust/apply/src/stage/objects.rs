@@ -4,33 +4,24 @@
 //! `objects` in the stage has 8 bytes for each row of the manifest, in its order, little endian: the number
 //! of the object, or 0 if nothing has to be kept.
 
-use crate::check::drift::Drift;
 use crate::check::space::WORTH;
-use crate::known::{Known, Row, What};
+use crate::check::untouched::{self, FindObjects, HasBytesOf};
+use crate::known::{Row, What};
 use crate::stage::incoming::Incoming;
 use crate::stage::rows::{CHUNK, next_chunk};
 use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags};
 use snapsync_manifest::Brief;
-use snapsync_model::{Change, Context, Kind, RelPath, Result, UNSETTLED, object_path};
+use snapsync_model::{Change, Context, Kind, RelPath, Result, object_path};
 use snapsync_sys::{Entry, supports_reflinks};
 use std::borrow::Borrow;
-use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
 const FILE: &str = "objects";
-const TOUCHED: &str = "written, or only its change time is another";
 const POOL: &str = ".snapsync/store/pool";
 const BYTES: usize = size_of::<u64>();
-
-/// Returns, for inode numbers of this volume, the object and the change time that the base's table has for
-/// each.
-pub type FindObjects<'a> = dyn FnMut(&BTreeSet<u64>) -> Result<HashMap<u64, (u64, i64)>> + 'a;
-
-/// Whether a file has the bytes of an object; false where the object has none of its own.
-pub type HasBytesOf<'a> = dyn Fn(&File, u64) -> Result<bool> + 'a;
 
 /// A file whose bytes will be destroyed.
 pub(crate) struct Displaced {
@@ -100,51 +91,19 @@ impl Incoming<'_> {
         self.journal.round = Some(round);
     }
 
-    /// Refuses files whose bytes the rows build on or take away, and that may have others than the base: size
-    /// and modification time can be put back, the change time cannot. Called when the tree has been checked.
-    pub fn expect_untouched(&mut self, find: &mut FindObjects<'_>, has: &HasBytesOf<'_>) -> Result<()> {
+    /// Refuses files whose bytes the rows build on or take away, and that may have others than the base.
+    /// Called when the tree has been checked.
+    pub fn expect_untouched(&mut self, base: (&mut FindObjects<'_>, &HasBytesOf<'_>)) -> Result<()> {
         self.journal.known = true;
         self.learn()?;
         if !self.knowledge.as_ref().is_some_and(|knowledge| knowledge.is_exact) {
             return Ok(());
         }
-        let mut drift = Drift::default();
-        let mut rows = self.manifest_reader()?.only_of_base(needs_bytes)?.numbered();
-        loop {
-            self.monitor.check()?;
-            let chunk: Vec<(u64, Change)> = rows.by_ref().take(CHUNK).collect::<Result<_>>()?;
-            if chunk.is_empty() {
-                return drift.refuse(&self.root);
-            }
-            let known = chunk.iter().map(|(row, _)| self.known(*row)).collect::<Result<Vec<_>>>()?;
-            let found = find(&known.iter().map(|known| known.ino).collect())?;
-            for ((_, change), known) in chunk.iter().zip(&known) {
-                if known.what == What::Checked && !self.is_untouched(change, known, &found, has)? {
-                    drift.add(&change.old_path.clone().unwrap_or_default(), TOUCHED);
-                }
-            }
-        }
-    }
-
-    /// A row without a change time is of a file that was being written: its object has what it had.
-    fn is_untouched(
-        &self,
-        change: &Change,
-        known: &Known,
-        found: &HashMap<u64, (u64, i64)>,
-        has: &HasBytesOf<'_>,
-    ) -> Result<bool> {
-        let (Some(path), Some((object, ctime))) = (&change.old_path, found.get(&known.ino)) else {
-            return Ok(false);
+        let seen = |at, _: &Change| {
+            let known = self.known(at)?;
+            Ok((known.what == What::Checked).then_some((known.ino, known.ctime)))
         };
-        if *ctime == known.ctime || *object == 0 {
-            return Ok(true);
-        }
-        if *ctime != UNSETTLED {
-            return Ok(false);
-        }
-        let file = self.root.read(path).context("open", self.root.show(path))?;
-        has(&file, *object)
+        untouched::expect(&self.root, self.manifest_reader()?, base, &seen, self.monitor)
     }
 
     /// Returns those of the rows whose object is missing, with its number.
@@ -211,10 +170,6 @@ impl Incoming<'_> {
 
 fn loses_bytes(row: &Brief<'_>) -> bool {
     row.kind == Kind::File && (row.flags.deleted || row.flags.data)
-}
-
-fn needs_bytes(row: &Brief<'_>) -> bool {
-    loses_bytes(row) || (row.kind == Kind::File && !row.flags.any())
 }
 
 /// A path in the volume's pool.

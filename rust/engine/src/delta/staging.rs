@@ -250,7 +250,7 @@ pub(crate) fn expect_untouched(volume: &Volume, incoming: &mut Incoming<'_>) -> 
     let base = incoming.base().filter(|base| volume.is_partly_in_tree() && volume.has_table(*base));
     let Some(base) = base else { return Ok(()) };
     let has = |file: &File, object| volume.has_bytes_of(file, object);
-    incoming.expect_untouched(&mut |inos| volume.times_of(base, inos), &has)
+    incoming.expect_untouched((&mut |inos| volume.times_of(base, inos), &has))
 }
 
 /// Notes what the commit is to keep for older snapshots, which find it in the tree.

@@ -13,17 +13,40 @@ use std::path::{Path, PathBuf};
 /// The canonical path of a directory that must be there and readable.
 pub(crate) fn existing_directory(path: &Path) -> Result<PathBuf> {
     let show = path.display();
-    let found = path.canonicalize().map_err(|e| match e.kind() {
+    let reached = path.canonicalize().and_then(|found| Ok((found.metadata()?, found)));
+    let (stat, found) = reached.map_err(|e| match e.kind() {
+        _ if is_dead(&e) => does_not_answer(path, &e),
         io::ErrorKind::NotFound => is_not_here(path),
         _ => Error::usage(format!("cannot reach {show}: {e}"), "check the path and your permissions"),
     })?;
-    if !found.is_dir() {
+    if !stat.is_dir() {
         return Err(Error::usage(format!("{show} is not a directory"), "name a directory"));
     }
     match std::fs::read_dir(&found) {
+        Err(e) if is_dead(&e) => Err(does_not_answer(path, &e)),
         Err(e) => Err(Error::usage(format!("cannot read {show}: {e}"), "run as root, or as its owner")),
         Ok(_) => Ok(found),
     }
+}
+
+/// Whether something has a path, which nobody knows while the file system does not answer.
+pub(crate) fn is_there(path: &Path) -> Result<bool> {
+    match path.symlink_metadata() {
+        Err(e) if is_dead(&e) => Err(does_not_answer(path, &e)),
+        found => Ok(found.is_ok()),
+    }
+}
+
+/// EIO, ENOTCONN, ESHUTDOWN, EHOSTDOWN, ESTALE, EUCLEAN: the file system is gone, or broken.
+fn is_dead(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|number| [5, 107, 108, 112, 116, 117].contains(&number))
+}
+
+fn does_not_answer(path: &Path, error: &io::Error) -> Error {
+    Error::failed(
+        format!("cannot look at {}: {error}", path.display()),
+        "its file system does not answer: `dmesg` may say why; mount it again, and check it if that fails",
+    )
 }
 
 /// What it is called may say why.

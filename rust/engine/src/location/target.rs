@@ -1,6 +1,6 @@
 //! A place to write to, which may not exist yet.
 
-use crate::location::directory::{apart, open_directory, resolved, writable, writable_at};
+use crate::location::directory::{apart, is_there, open_directory, resolved, writable, writable_at};
 use crate::location::text::Location;
 use snapsync_model::{Error, Result};
 use snapsync_snapshot::{Volume, is_vacant_in};
@@ -145,7 +145,7 @@ pub(crate) fn find(path: &Path) -> Result<Found> {
     {
         return open_directory(path).map(Found::Directory);
     }
-    let is_there = path.symlink_metadata().is_ok();
+    let is_there = is_there(path)?;
     if let Some((around, part)) = location.of_part().filter(|_| location.is_part())
         && !is_there
         && around.is_dir()

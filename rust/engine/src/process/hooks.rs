@@ -76,8 +76,8 @@ pub(crate) fn end_what_was_cut(volume: &Volume, hooks: &Hooks, monitor: &Monitor
     let name = cut.as_ref().map_or_else(String::new, |cut| format!(" {}", cut.name));
     if hooks.after.is_empty() {
         monitor.note(format!(
-            "the hook after snapshot{name} did not end well, and what the one before it holds may still be held: \
-             a round with --after-snapshot lets it go"
+            "the hook after snapshot{name} did not end well, and what the one before it holds may still be \
+             held: a round with --after-snapshot lets it go"
         ));
         return Ok(None);
     }

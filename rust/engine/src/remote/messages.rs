@@ -16,7 +16,9 @@ use crate::volume::roles::{RoleReply, RoleRequest};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use snapsync_model::{AccountNames, Error, Guarded, Naming, Promotions, SnapshotInfo, printable_within};
+use snapsync_model::{
+    AccountNames, Error, Guarded, Naming, Promotions, SnapshotInfo, Subset, printable_within,
+};
 use std::path::Path;
 use uuid::Uuid;
 
@@ -100,6 +102,9 @@ pub(crate) enum Ask {
         no_space_check: bool,
         /// Whether old snapshots would make space.
         spares: bool,
+        /// The patterns of the snapshot that it leads to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        subset: Option<Subset>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         names: Option<AccountNames>,
         #[serde(default, skip_serializing_if = "Option::is_none")]

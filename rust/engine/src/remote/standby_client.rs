@@ -139,9 +139,10 @@ impl StandbyEnd for Remote<'_, '_> {
         if !self.foresees {
             return Ok(None);
         }
-        let Prospect { manifest, names, owners, terms: Terms { strict, no_space_check }, spares } = prospect;
-        let (names, owners) = (names.cloned(), owners.cloned());
-        self.wire.tell(&Ask::Foresee { strict, no_space_check, spares, names, owners })?;
+        let Prospect { manifest, subset, names, owners, terms, spares } = prospect;
+        let Terms { strict, no_space_check } = terms;
+        let (subset, names, owners) = (subset.cloned(), names.cloned(), owners.cloned());
+        self.wire.tell(&Ask::Foresee { strict, no_space_check, spares, subset, names, owners })?;
         let announced = announce(manifest)?;
         let to = &mut self.wire.to;
         let mut put = || {

@@ -18,7 +18,7 @@ use crate::volume::pieces::Piece;
 use crate::volume::retention;
 use serde_json::value::RawValue;
 use snapsync_manifest::ManifestReader;
-use snapsync_model::{AccountNames, Counts, Error, Monitor, Naming, Result, SnapshotInfo, Stage};
+use snapsync_model::{AccountNames, Counts, Error, Monitor, Naming, Result, SnapshotInfo, Stage, Subset};
 use snapsync_stream::wire::ManifestHead;
 use uuid::Uuid;
 
@@ -107,8 +107,8 @@ impl Serving<'_, '_, '_, '_> {
                 let looked = self.standby.look(lineage, plan)?;
                 self.wire.tell(&Answer::Looked(Box::new(looked)))?;
             }
-            Ask::Foresee { strict, no_space_check, spares, names, owners } => {
-                self.foresee(self.terms(strict, no_space_check), spares, (names, owners))?;
+            Ask::Foresee { strict, no_space_check, spares, subset, names, owners } => {
+                self.foresee(self.terms(strict, no_space_check), spares, subset.as_ref(), (names, owners))?;
             }
             Ask::Open { lineage, epoch, promotions, join, drift, adopt, owners } => {
                 let opening = OpenRequest { lineage, epoch, promotions, drift, owners, adopt, store: None };
@@ -190,6 +190,7 @@ impl Serving<'_, '_, '_, '_> {
         &mut self,
         terms: Terms,
         spares: bool,
+        subset: Option<&Subset>,
         (names, owners): (Option<AccountNames>, Option<Naming>),
     ) -> Result<()> {
         let spares = spares && matches!(self.options, RoundOptions::Asked { prunes: true });
@@ -200,6 +201,7 @@ impl Serving<'_, '_, '_, '_> {
         fetch(from, announced, &manifest, peer)?;
         let found = self.standby.foresee(Prospect {
             manifest: &manifest,
+            subset,
             names: names.as_ref(),
             owners: owners.as_ref(),
             terms,

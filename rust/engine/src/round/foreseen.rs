@@ -5,12 +5,13 @@ use crate::delta::staging::{StageTarget, too_strict};
 use crate::location::target::{Found, Target};
 use crate::options::DriftOptions;
 use crate::round::steps::{Outlook, Prospect, Refusal};
-use crate::volume::drift;
 use crate::volume::owned::own_in_plan;
-use snapsync_apply::{Ground, foresee};
+use crate::volume::{drift, let_in};
+use snapsync_apply::{Ground, expect_untouched, foresee};
 use snapsync_model::{Context, Error, Monitor, Provider, Result, SnapshotInfo};
 use snapsync_snapshot::Volume;
-use snapsync_sys::{Root, btrfs};
+use snapsync_sys::{Named, Root, btrfs};
+use std::fs::File;
 
 /// What to do about changes by hand.
 pub(super) const DRIFT: &str = "sync with --discard-drift keeps them as a snapshot and goes back first";
@@ -47,16 +48,24 @@ pub(super) fn goes_back(
 /// `is_rewound` says that its tree would be its newest snapshot again first.
 pub(super) fn outlook(
     target: &Target,
-    is_rewound: bool,
+    (is_rewound, drift): (bool, DriftOptions),
     prospect: Prospect<'_>,
     monitor: &Monitor,
 ) -> Result<Outlook> {
-    let Prospect { manifest, names, owners, terms, spares } = prospect;
+    let Prospect { manifest, subset, names, owners, terms, spares } = prospect;
+    if let (Some(volume), Some(subset)) = (&target.volume, subset)
+        && let Some(newest) = volume.line()?.pop()
+    {
+        let_in::foresee(volume, &newest, subset, drift.discard_drift, monitor)?;
+    }
     let finding = Finding { names, naming: owners, is_strict: terms.strict, sequence: 0 };
     own_in_plan((target.volume.as_ref(), &target.path), manifest, finding, monitor)?;
     let root = root_of(target)?;
     let ground = target.volume.as_ref().map_or(Ok(Ground::default()), |volume| ground(volume, is_rewound))?;
     let found = foresee(&root, manifest, &ground, monitor)?;
+    if let Some(volume) = target.volume.as_ref().filter(|_| !is_rewound) {
+        untouched(volume, manifest, monitor)?;
+    }
     if !found.is_tried {
         monitor.note(format!(
             "what {} cannot hold, or was changed there by hand, only the round finds out: its file system \
@@ -79,6 +88,16 @@ pub(super) fn outlook(
     let (bytes, inodes) = (found.bytes(), found.inodes());
     let losses = found.is_tried.then_some(found.losses);
     Ok(Outlook { losses, bytes, inodes, refused, notes: Vec::new() })
+}
+
+/// As `delta::staging::expect_untouched` does in a round.
+fn untouched(volume: &Volume, manifest: &dyn Named, monitor: &Monitor) -> Result<()> {
+    let Some(base) = volume.line()?.pop() else { return Ok(()) };
+    if !volume.keeps_bytes_in_tree(base.id)? {
+        return Ok(());
+    }
+    let has = |file: &File, object| volume.has_bytes_of(file, object);
+    expect_untouched(volume.root(), manifest, (&mut |inos| volume.times_of(base.id, inos), &has), monitor)
 }
 
 /// The standby, or what it would be made in, under its name.

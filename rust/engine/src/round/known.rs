@@ -38,6 +38,8 @@ pub(crate) fn is_standby_of(target: &StandbyInfo, source: &Root, primary: Option
 /// The source does not exist: a standby at the target may know that it did.
 pub(crate) fn without_source(target: &Path, error: Error) -> Error {
     match open_directory(target).and_then(Volume::find_in) {
+        // It is there, and does not answer.
+        _ if error.exit_code() != 2 => error,
         Ok(Some(volume)) if volume.info().role == Role::Standby && !volume.info().lineage.is_nil() => {
             Error::refused(
                 format!("{}, and {} is the standby of a volume", error.sentence(), target.display()),

@@ -66,8 +66,12 @@ pub(crate) fn plan(
     let judging =
         Judging { options: &options, base, snapshot: &snapshot, counts: &counts, target: &looked.path };
     let (guard, refused) = judging.judge(source, &manifest, monitor)?;
-    let (outlook, refused_there) =
-        foreseen(standby, &manifest, (&leaving, leaving.names(monitor).as_ref()), &options)?;
+    let (outlook, refused_there) = foreseen(
+        standby,
+        (&manifest, &snapshot.subset),
+        (&leaving, leaving.names(monitor).as_ref()),
+        &options,
+    )?;
     let refused = refused.or(refused_there);
     let (what, advice) = refused.map(|refused| (refused.what, refused.advice)).unzip();
     Ok(Planned {
@@ -141,7 +145,7 @@ impl Judging<'_> {
 /// What the standby would make of it; what it refuses is a part of the answer.
 fn foreseen(
     standby: &mut dyn StandbyEnd,
-    manifest: &Path,
+    (manifest, subset): (&Path, &Subset),
     (leaving, names): (&Leaving, Option<&AccountNames>),
     options: &Options,
 ) -> Result<(Option<Outlook>, Option<Refusal>)> {
@@ -152,8 +156,8 @@ fn foreseen(
     let by_name = leaving.is_by_name().then(Naming::default);
     let owners = options.owners.as_ref().or(by_name.as_ref());
     let terms = Terms { strict: options.strict, no_space_check: options.no_space_check };
-    match standby.foresee(Prospect { manifest: own, names, owners, terms, spares: !options.keep.is_empty() })
-    {
+    let (subset, spares) = (Some(subset), !options.keep.is_empty());
+    match standby.foresee(Prospect { manifest: own, subset, names, owners, terms, spares }) {
         Ok(Some(mut outlook)) => {
             let refused = outlook.refused.take();
             Ok((Some(outlook), refused))

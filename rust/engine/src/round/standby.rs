@@ -294,6 +294,7 @@ fn out_of_turn(why: &str) -> Error {
 impl StandbyEnd for Local<'_> {
     fn look(&mut self, lineage: Option<Uuid>, plan: Option<DriftOptions>) -> Result<StandbyInfo> {
         self.expect_own(lineage)?;
+        self.drift = plan.unwrap_or_default();
         let volume = self.target.volume.as_ref();
         let journal = volume.map_or(Ok(None), |volume| Journal::load(&volume.store()))?;
         // The records of all snapshots are read for it, and once more when the standby is opened.
@@ -325,7 +326,7 @@ impl StandbyEnd for Local<'_> {
     }
 
     fn foresee(&mut self, prospect: Prospect<'_>) -> Result<Option<Outlook>> {
-        foreseen::outlook(&self.target, self.is_rewound, prospect, self.monitor).map(Some)
+        foreseen::outlook(&self.target, (self.is_rewound, self.drift), prospect, self.monitor).map(Some)
     }
 
     fn open(&mut self, opening: OpenRequest) -> Result<State> {

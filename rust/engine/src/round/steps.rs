@@ -104,6 +104,8 @@ pub(crate) struct Adopt {
 pub(crate) struct Prospect<'a> {
     /// They are in a file of the plan's own, which may be written.
     pub(crate) manifest: &'a PathBuf,
+    /// The patterns of the snapshot that they lead to; None where an older primary does not say.
+    pub(crate) subset: Option<&'a Subset>,
     /// The names of the owners of files in it, and how the round would find them here.
     pub(crate) names: Option<&'a AccountNames>,
     pub(crate) owners: Option<&'a Naming>,

@@ -4,10 +4,13 @@
 use crate::delta::outgoing::{Outgoing, header};
 use crate::delta::sides::Sides;
 use crate::volume::drift::{Differences, Drift, is_only_dated};
-use snapsync_manifest::ManifestReader;
-use snapsync_model::{Attributes, Context, End, Error, Monitor, RelPath, Result, SnapshotInfo, Stage};
-use snapsync_snapshot::LockedVolume;
-use snapsync_sys::Root;
+use crate::volume::now::since;
+use snapsync_manifest::{ManifestHeader, ManifestReader};
+use snapsync_model::{
+    Attributes, Context, End, Error, Monitor, RelPath, Result, SnapshotInfo, Stage, Subset,
+};
+use snapsync_snapshot::{LockedVolume, Volume};
+use snapsync_sys::{Named, Root};
 
 /// Directories that have another time since entries that were left out came there or went, and their times in
 /// the newest snapshot.
@@ -24,8 +27,8 @@ struct Strays {
     narrows: bool,
 }
 
-/// Finds what lies where the patterns of `next` let something in. Refuses it, or keeps it as a snapshot, which
-/// is told, and makes the tree `newest` again. The times that are left to set are for the commit.
+/// Finds what lies where the patterns of `next` let something in. Refuses it, or keeps it as a snapshot, as a
+/// note tells, and makes the tree `newest` again. The times that are left to set are for the commit.
 pub(crate) fn clear(
     volume: &mut LockedVolume,
     newest: &SnapshotInfo,
@@ -38,8 +41,7 @@ pub(crate) fn clear(
     }
     monitor.start(Stage::Compare, 0);
     let probe = volume.probe("drift-", next.subset.clone(), monitor)?;
-    let strays = strays(volume, newest, &probe, monitor);
-    match strays {
+    match strays(volume, newest, &probe, monitor) {
         Ok(strays) if strays.found.is_empty() => {
             volume.drop_probe(&probe)?;
             Ok(strays.dated)
@@ -50,13 +52,44 @@ pub(crate) fn clear(
         }
         Ok(strays) => {
             volume.drop_probe(&probe)?;
-            Err(strays.refusal(volume, next, discards))
+            Err(strays.refusal(volume, discards))
         }
         Err(error) => {
             volume.drop_probe(&probe)?;
             Err(error)
         }
     }
+}
+
+/// The same of a volume in which nothing is written: what would be refused, or is noted.
+pub(crate) fn foresee(
+    volume: &Volume,
+    newest: &SnapshotInfo,
+    subset: &Subset,
+    discards: bool,
+    monitor: &Monitor,
+) -> Result<()> {
+    if newest.subset.is_everything() || newest.subset == *subset {
+        return Ok(());
+    }
+    let absent = volume.absent_files(newest)?;
+    let sides = since(volume, newest, volume.root(), subset, monitor)?.without(End::Base, &absent)?;
+    let scratch = snapsync_sys::scratch()?;
+    let manifest = scratch.path().join("manifest.arrow");
+    sides.write_manifest(&manifest, &ManifestHeader::default(), monitor)?;
+    let strays = Strays::read(&manifest)?;
+    if strays.found.is_empty() {
+        return Ok(());
+    }
+    if !discards || strays.narrows {
+        return Err(strays.refusal(volume, discards));
+    }
+    monitor.note(format!(
+        "what {} holds and was left out so far would be removed, and kept as a snapshot: {}",
+        volume.path().display(),
+        strays.found.paths()
+    ));
+    Ok(())
 }
 
 fn discard(
@@ -86,17 +119,7 @@ fn strays(
     let outgoing = Outgoing::make(volume, probe, Some(newest))?;
     let manifest = outgoing.manifest();
     sides.write_manifest(&manifest, &header(volume, Some(newest), probe), monitor)?;
-    let mut strays = Strays::default();
-    for change in ManifestReader::open(&manifest)? {
-        let change = change?;
-        strays.narrows |= !change.links_removed.is_empty();
-        if !change.links_added.is_empty() {
-            strays.found.add(&change);
-        } else if let (true, Some(path), Some(old)) = (is_only_dated(&change), &change.old_path, change.old) {
-            strays.dated.0.push((path.clone(), old));
-        }
-    }
-    Ok(strays)
+    Strays::read(&manifest)
 }
 
 impl Dated {
@@ -110,19 +133,34 @@ impl Dated {
 }
 
 impl Strays {
-    fn refusal(&self, volume: &LockedVolume, next: &SnapshotInfo, discards: bool) -> Error {
+    fn read(manifest: &dyn Named) -> Result<Strays> {
+        let mut strays = Strays::default();
+        for change in ManifestReader::open(manifest)? {
+            let change = change?;
+            strays.narrows |= !change.links_removed.is_empty();
+            if !change.links_added.is_empty() {
+                strays.found.add(&change);
+            } else if let (true, Some(path), Some(old)) =
+                (is_only_dated(&change), &change.old_path, change.old)
+            {
+                strays.dated.0.push((path.clone(), old));
+            }
+        }
+        Ok(strays)
+    }
+
+    fn refusal(&self, volume: &Volume, discards: bool) -> Error {
         let advice = if discards {
-            "the new patterns leave out more, too, and both at once cannot be undone here: make one round with \
-             patterns that only leave out less, then another one"
+            "the new patterns leave out more, too, and both at once cannot be undone here: make one round \
+             with patterns that only leave out less, then another one"
         } else {
-            "move it away, leave it out again with --exclude, or sync with --discard-drift, which keeps it as a \
-             snapshot and removes it"
+            "move it away, leave it out again with --exclude, or sync with --discard-drift, which keeps it \
+             as a snapshot and removes it"
         };
         Error::refused(
             format!(
-                "{} holds what was left out so far, and snapshot {} is to have its place: {}",
+                "{} holds what was left out so far, and is not any more: {}",
                 volume.path().display(),
-                next.name,
                 self.found.paths()
             ),
             advice,

@@ -15,7 +15,7 @@ use snapsync_model::{
     Content, Context, Error, Inode, Kind, Monitor, Pack, Provider, Result, Role, Side, SnapshotInfo,
     UNSETTLED, object_path, size,
 };
-use snapsync_sys::{filesystem, mounting, supports_reflinks, sync_filesystem};
+use snapsync_sys::{filesystem, has_lasting_identity, mounting, supports_reflinks, sync_filesystem};
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
@@ -47,6 +47,14 @@ impl Volume {
     /// Whether a snapshot has a table: those on Btrfs have none.
     pub fn has_table(&self, snapshot: Uuid) -> bool {
         self.dir_of(snapshot).join(FILES[0]).is_there()
+    }
+
+    /// Whether a snapshot finds bytes in the tree, by numbers and change times that mean something there.
+    pub fn keeps_bytes_in_tree(&self, snapshot: Uuid) -> Result<bool> {
+        let root = self.root().fd();
+        let lasts = || has_lasting_identity(root, filesystem(root)?);
+        let lasts = lasts().context("read the file system of", self.path())?;
+        Ok(lasts && self.is_partly_in_tree() && self.has_table(snapshot))
     }
 
     /// The objects of some inodes of a pool snapshot, by number, with the change time at which the tree has

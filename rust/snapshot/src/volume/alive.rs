@@ -58,8 +58,8 @@ impl Drop for Alive {
 }
 
 /// Removes a directory of which the lock is held. A file that is removed while it is open has another name
-/// until it is closed on FUSE and NFS, so that the directory itself only goes after that; if somebody has begun
-/// in it by then, it stays.
+/// until it is closed, on FUSE and NFS, so that the directory itself only goes after that. If somebody has
+/// begun in it by then, it stays.
 fn remove(dir: &Spot, lock: Option<Lock>) {
     for entry in dir.list().into_iter().flatten() {
         let _ = String::from_utf8(entry.name.to_vec()).map(|name| dir.join(&name).remove_tree());

@@ -1,4 +1,4 @@
-//! What of some paths differs from a snapshot, as far down as it goes: a restore leaves alone what is the same.
+//! What of some paths differs from a snapshot, as far down as it goes: a restore leaves the same alone.
 
 use crate::delta::sides::Sides;
 use crate::location::inside::{above, outermost};
