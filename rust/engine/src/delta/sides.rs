@@ -5,6 +5,7 @@ use crate::delta::as_taken::AsTaken;
 use crate::delta::copied::Copied;
 use crate::delta::hidden::Hidden;
 use crate::delta::noting::{Noting, Shown};
+use crate::delta::pruned::Pruned;
 use crate::delta::widened::Widened;
 use crate::location::place::{Opened, Place};
 use snapsync_compare::{Told, Trust, changes, lost};
@@ -141,6 +142,15 @@ impl Sides {
             End::Target => (base, Box::new(Hidden { side: target, inos })),
         };
         Ok(Sides { base: Some(base), target, ..self })
+    }
+
+    /// The same of some paths and the directories above them.
+    pub(crate) fn pruned(self, paths: &[RelPath]) -> Sides {
+        let base: Option<Box<dyn Side>> = match self.base {
+            Some(base) => Some(Box::new(Pruned::new(base, paths))),
+            None => None,
+        };
+        Sides { base, target: Box::new(Pruned::new(self.target, paths)), target_is_whole: false, ..self }
     }
 
     /// The same with another target that lists the same inodes.

@@ -43,7 +43,7 @@ fn found(
     let is_within = |path: &RelPath| within.contains(path) || above(path).any(|dir| within.contains(&dir));
     let scratch = snapsync_sys::scratch()?;
     let manifest = scratch.path().join("manifest.arrow");
-    let sides = Sides::between(volume, now, then, monitor)?;
+    let sides = Sides::between(volume, now, then, monitor)?.pruned(paths);
     sides.write_manifest(&manifest, &ManifestHeader::default(), monitor)?;
     let (mut inos, mut dated) = (BTreeSet::new(), BTreeMap::new());
     for change in ManifestReader::open(&manifest)? {
