@@ -114,6 +114,7 @@ def test_each_field_of_a_request_is_in_the_table_and_tried() -> None:
         "report",
         "plan",
         "spares",
+        "subset",
     }
     assert half - {"has_manifest"} == set(PUSHED), (
         "what a primary's half asks is about its standby, and tried"
