@@ -252,6 +252,38 @@ def test_a_restored_path_is_written_only_where_it_differs(place: Place, kind: st
     assert not (volume / ".snapsync/incoming").exists()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_directory_that_is_immutable_then_and_now_becomes_what_it_was(place: Place, kind: str) -> None:
+    volume = place(kind)
+    deep, dated = volume / "dir/below/deep", volume / "dir/dated"
+    for directory in (deep, volume / "dir/other", dated):
+        directory.mkdir(parents=True)
+    for name in ("below/deep/one", "below/deep/two", "below/deep/gone", "other/kept", "plain"):
+        fill(volume / "dir" / name, 0, 9_000, len(name))
+    os.link(deep / "two", volume / "dir/other/two")
+    immutable = (deep, deep.parent, volume / "dir/other", dated)
+
+    def protect(on: int, off: int = 0) -> None:
+        for directory in immutable:
+            worlds.set_flags(directory, on, off)
+
+    protect(worlds.IMMUTABLE)
+    then = freeze(volume)
+    done("snapshot", volume, "--name", "then")
+    for change in ("one", "new", "gone"):
+        protect(0, worlds.IMMUTABLE)
+        if change == "gone":
+            (deep / "gone").unlink()
+        else:
+            fill(deep / change, 0, 10, 77)
+        fill(dated / "made", 0, 1, 1)
+        (dated / "made").unlink()
+        protect(worlds.IMMUTABLE)
+        done("restore", f"{volume}@then", "dir")
+        assert_same(then, volume)
+    assert not (volume / ".snapsync/incoming").exists()
+
+
 @pytest.mark.parametrize("seed", [182, 194, 195, 199])
 @pytest.mark.parametrize("kind", KINDS)
 def test_paths_become_what_they_were_whatever_happened(place: Place, kind: str, seed: int) -> None:

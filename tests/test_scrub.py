@@ -417,6 +417,32 @@ def test_a_repair_does_not_lose_what_was_changed_by_hand(pair: Pair, kinds: tupl
     assert pair.sync()["unchanged"]
 
 
+@pytest.mark.parametrize("kinds", [("xfs", "ext4"), ("ext4", "xfs")], ids="-".join)
+def test_a_repair_keeps_what_the_primary_has_lost(place: Place, disks: Any, kinds: tuple[str, str]) -> None:
+    disk = disks(kinds[1])
+    pair = Pair(place(kinds[0]), disk.root)
+    lay_out(pair.source)
+    fill(pair.source / "lost", 0, 500_000, 8)
+    pair.keep_history()
+    pair.sync()
+    held = (pair.target / "lost").read_bytes()
+    fill(pair.source / "lost", 0, 1_000, 9)
+    done("snapshot", pair.source)
+    pool = (path for path in (store(pair.source) / "pool").rglob("*") if path.is_file())
+    next(path for path in pool if path.read_bytes() == held).unlink()
+    disk.flip(pair.target / "d/large", 200_000)
+    ran = run("verify", "--repair", pair.source, pair.target, "--json")
+    assert ran.code == 4, ran
+    report = json.loads(ran.out)
+    assert [note for note in report["notes"] if "lost the bytes of lost" in note and "keeps" in note]
+    assert [(unlike["path"], unlike["a"]) for unlike in report["differences"]] == [("lost", "cannot be read")]
+    assert report["mended"]["changes"]["changed"] == 1
+    assert (pair.target / "d/large").read_bytes() == (pair.source / "d/large").read_bytes()
+    assert (pair.target / "lost").read_bytes() == held
+    pair.sync()
+    repaired(pair)
+
+
 @pytest.mark.parametrize(
     "point",
     ["stage.done", "commit.data", "commit.attributes", "again.made", "again.replaced", "commit.snapshot"],

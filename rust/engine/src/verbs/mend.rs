@@ -3,6 +3,8 @@
 //! again in its place.
 
 use crate::accounts::translated::{Of, Translated};
+use crate::delta::completed::Completed;
+use crate::delta::landing::lost_in;
 use crate::delta::sides::Sides;
 use crate::digest::Reading;
 use crate::location::directory::open_volume;
@@ -12,11 +14,13 @@ use crate::location::text::Location;
 use crate::options::{SshOptions, Terms};
 use crate::report::checks::{Mended, Verified};
 use crate::verbs::verify::verify;
+use crate::volume::lost::shown;
 use crate::volume::recovery::recover;
 use crate::volume::rewind::{Rewind, rewind_between};
 use crate::volume::{drift, standing};
-use snapsync_model::{Error, Monitor, Result, SnapshotInfo};
+use snapsync_model::{Error, Kind, Monitor, Result, SnapshotInfo};
 use snapsync_snapshot::{LockedVolume, Standby, Volume};
+use snapsync_sys::Stat;
 use std::path::Path;
 use std::time::Instant;
 
@@ -115,7 +119,8 @@ impl Mended {
     ) -> Result<()> {
         let old = Place::Directory(standby.root().again()?);
         let new = Place::Snapshot(Box::new((primary.clone(), theirs.clone())));
-        let sides = Sides::of_places(&old, &new, monitor)?.with_target(|side| {
+        let sides = Sides::of_places(&old, &new, monitor)?;
+        let sides = completed(sides, (primary, theirs), standby, monitor)?.with_target(|side| {
             let side = Translated::by(primary.accounts_of(theirs), Of::Lineage, side);
             Translated::by(standby.accounts(), Of::Volume, side)
         });
@@ -130,6 +135,39 @@ impl Mended {
         self.losses = rewound.losses;
         Ok(())
     }
+}
+
+/// What the primary has lost the bytes of cannot be brought: the standby keeps what it has of that, where the
+/// size is right. Nothing proves those bytes, and the comparison tells each such file.
+fn completed(
+    sides: Sides,
+    (primary, theirs): (&Volume, &SnapshotInfo),
+    standby: &Volume,
+    monitor: &Monitor,
+) -> Result<Sides> {
+    let mut kept = Vec::new();
+    for inode in lost_in(&*sides.target, usize::MAX, monitor)? {
+        let found = standby.root().entry(&sides.target.path(&inode)?).and_then(|entry| entry.stat());
+        let size = |stat: &Stat| stat.attributes.size == inode.attributes.size;
+        if found.is_ok_and(|stat| stat.kind == Kind::File && size(&stat)) {
+            kept.push(inode);
+        }
+    }
+    if kept.is_empty() {
+        return Ok(sides);
+    }
+    monitor.note(format!(
+        "{} has lost the bytes of {}: {} keeps what it has of them, which nothing proves",
+        primary.address_of(&theirs.name).display(),
+        shown(primary, theirs, &kept, monitor)?,
+        standby.path().display()
+    ));
+    let tree = standby.root().again()?;
+    Ok(sides.with_target(|target| {
+        let mut completed = Completed::new(target);
+        completed.take(tree, &kept);
+        Box::new(completed)
+    }))
 }
 
 /// Files that scrubs had found were repaired with the rest.

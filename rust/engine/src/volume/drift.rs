@@ -7,7 +7,9 @@ use crate::volume::lost;
 use crate::volume::now::since;
 use crate::volume::rewind::{Rewind, Rewound, rewind_without};
 use snapsync_manifest::{ManifestHeader, ManifestReader};
-use snapsync_model::{Attributes, Change, End, Error, Inode, Kind, Monitor, Result, SnapshotInfo, Stage};
+use snapsync_model::{
+    Attributes, Change, End, Error, Inode, Kind, Monitor, Result, SnapshotInfo, Stage, Subset,
+};
 use snapsync_snapshot::{LockedVolume, Volume};
 use snapsync_sys::Named;
 use snapsync_walk::is_as_in;
@@ -38,13 +40,42 @@ pub(crate) fn foresee(
     if is_plainly_the_same(volume, newest, monitor)? {
         return Ok(None);
     }
+    let found = of_tree(volume, newest, &newest.subset, |rows| Differences::read(rows, newest), monitor)?;
+    Ok(Some(found).filter(|found| !found.is_empty()))
+}
+
+/// What `read` makes of the rows from `newest` to the tree as `subset` sees it. Nothing is written in the
+/// volume.
+pub(crate) fn of_tree<T>(
+    volume: &Volume,
+    newest: &SnapshotInfo,
+    subset: &Subset,
+    read: impl FnOnce(&dyn Named) -> Result<T>,
+    monitor: &Monitor,
+) -> Result<T> {
     let absent = volume.absent_files(newest)?;
-    let sides = since(volume, newest, volume.root(), &newest.subset, monitor)?.without(End::Base, &absent)?;
+    let sides = since(volume, newest, volume.root(), subset, monitor)?.without(End::Base, &absent)?;
     let scratch = snapsync_sys::scratch()?;
     let manifest = scratch.path().join("manifest.arrow");
     sides.write_manifest(&manifest, &ManifestHeader::default(), monitor)?;
-    let found = Differences::read(&manifest, newest)?;
-    Ok(Some(found).filter(|found| !found.is_empty()))
+    read(&manifest)
+}
+
+/// What `read` makes of the rows from `newest` to a snapshot of the tree. What is still to be brought is no
+/// difference.
+pub(crate) fn of_probe<T>(
+    volume: &LockedVolume,
+    newest: &SnapshotInfo,
+    probe: &SnapshotInfo,
+    read: impl FnOnce(&dyn Named) -> Result<T>,
+    monitor: &Monitor,
+) -> Result<T> {
+    let absent = volume.absent_files(newest)?;
+    let sides = Sides::between(volume, newest, probe, monitor)?.without(End::Base, &absent)?;
+    let outgoing = Outgoing::make(volume, probe, Some(newest))?;
+    let manifest = outgoing.manifest();
+    sides.write_manifest(&manifest, &header(volume, Some(newest), probe), monitor)?;
+    read(&manifest)
 }
 
 /// Compares the whole tree with `newest`. On Btrfs the cost follows what was written since; elsewhere it is a
@@ -84,13 +115,8 @@ fn compare(
     probe: &SnapshotInfo,
     monitor: &Monitor,
 ) -> Result<Drift> {
-    // What is still to be brought was not changed by hand again.
-    let absent = volume.absent_files(newest)?;
-    let sides = Sides::between(volume, newest, probe, monitor)?.without(End::Base, &absent)?;
-    let outgoing = Outgoing::make(volume, probe, Some(newest))?;
-    let manifest = outgoing.manifest();
-    sides.write_manifest(&manifest, &header(volume, Some(newest), probe), monitor)?;
-    Ok(Drift { probe: probe.clone(), found: Differences::read(&manifest, newest)? })
+    let found = of_probe(volume, newest, probe, |rows| Differences::read(rows, newest), monitor)?;
+    Ok(Drift { probe: probe.clone(), found })
 }
 
 /// There is nobody to bring files that a volume has lost.

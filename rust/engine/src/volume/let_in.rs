@@ -1,14 +1,9 @@
 //! What lies in the tree of a standby where patterns left something out, and do so no longer. The snapshot to
 //! come would have it on Btrfs, and elsewhere it may be in the way of what the primary has there.
 
-use crate::delta::outgoing::{Outgoing, header};
-use crate::delta::sides::Sides;
-use crate::volume::drift::{Differences, Drift, is_only_dated};
-use crate::volume::now::since;
-use snapsync_manifest::{ManifestHeader, ManifestReader};
-use snapsync_model::{
-    Attributes, Context, End, Error, Monitor, RelPath, Result, SnapshotInfo, Stage, Subset,
-};
+use crate::volume::drift::{Differences, Drift, is_only_dated, of_probe, of_tree};
+use snapsync_manifest::ManifestReader;
+use snapsync_model::{Attributes, Context, Error, Monitor, RelPath, Result, SnapshotInfo, Stage, Subset};
 use snapsync_snapshot::{LockedVolume, Volume};
 use snapsync_sys::{Named, Root};
 
@@ -41,7 +36,7 @@ pub(crate) fn clear(
     }
     monitor.start(Stage::Compare, 0);
     let probe = volume.probe("drift-", next.subset.clone(), monitor)?;
-    match strays(volume, newest, &probe, monitor) {
+    match of_probe(volume, newest, &probe, Strays::read, monitor) {
         Ok(strays) if strays.found.is_empty() => {
             volume.drop_probe(&probe)?;
             Ok(strays.dated)
@@ -72,12 +67,7 @@ pub(crate) fn foresee(
     if newest.subset.is_everything() || newest.subset == *subset {
         return Ok(());
     }
-    let absent = volume.absent_files(newest)?;
-    let sides = since(volume, newest, volume.root(), subset, monitor)?.without(End::Base, &absent)?;
-    let scratch = snapsync_sys::scratch()?;
-    let manifest = scratch.path().join("manifest.arrow");
-    sides.write_manifest(&manifest, &ManifestHeader::default(), monitor)?;
-    let strays = Strays::read(&manifest)?;
+    let strays = of_tree(volume, newest, subset, Strays::read, monitor)?;
     if strays.found.is_empty() {
         return Ok(());
     }
@@ -106,20 +96,6 @@ fn discard(
         volume.path().display()
     ));
     Ok(())
-}
-
-fn strays(
-    volume: &LockedVolume,
-    newest: &SnapshotInfo,
-    probe: &SnapshotInfo,
-    monitor: &Monitor,
-) -> Result<Strays> {
-    let absent = volume.absent_files(newest)?;
-    let sides = Sides::between(volume, newest, probe, monitor)?.without(End::Base, &absent)?;
-    let outgoing = Outgoing::make(volume, probe, Some(newest))?;
-    let manifest = outgoing.manifest();
-    sides.write_manifest(&manifest, &header(volume, Some(newest), probe), monitor)?;
-    Strays::read(&manifest)
 }
 
 impl Dated {

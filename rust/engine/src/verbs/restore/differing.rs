@@ -6,6 +6,7 @@ use crate::volume::drift::is_only_dated;
 use snapsync_manifest::{ManifestHeader, ManifestReader};
 use snapsync_model::{Attributes, Error, Monitor, RelPath, Result, Side, SnapshotInfo};
 use snapsync_snapshot::Volume;
+use snapsync_sys::Root;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Default)]
@@ -54,18 +55,61 @@ fn found(
         if !is_only_dated(&change) {
             inos.insert(change.ino);
         } else if let (Some(path), Some(new)) = (change.path.filter(is_within), change.new) {
-            dated.insert(path, new);
+            if is_protected(volume.root(), &path) {
+                inos.insert(change.ino);
+            } else {
+                dated.insert(path, new);
+            }
         }
     }
-    let names = |snapshot| names(&*volume.open_snapshot(snapshot, monitor)?, &inos, &is_within);
-    let (gone, mut brought) = (names(now)?, names(then)?);
-    let linked = linked(&*volume.open_snapshot(then, monitor)?, &brought)?;
-    brought.extend(linked.into_iter().filter(is_within));
+    let names_in = |side: &dyn Side| names(side, &inos, &is_within);
+    let gone = names_in(&*volume.open_snapshot(now, monitor)?)?;
+    let then = volume.open_snapshot(then, monitor)?;
+    let brought = with_others((volume.root(), &*then), &gone, names_in(&*then)?, &is_within)?;
     let tops = outermost(&gone.union(&brought).cloned().collect::<Vec<_>>());
     let is_top = |path: &RelPath| gone.contains(path) || brought.contains(path);
     dated.retain(|path, _| !above(path).any(|dir| is_top(&dir)));
     let (brought, gone) = tops.into_iter().partition(|path| brought.contains(path));
     Ok(Differing { brought, gone, dated })
+}
+
+/// What is brought, with the other names of its files and the directories in which nothing can be replaced.
+fn with_others(
+    (root, then): (&Root, &dyn Side),
+    gone: &BTreeSet<RelPath>,
+    mut brought: BTreeSet<RelPath>,
+    is_within: &dyn Fn(&RelPath) -> bool,
+) -> Result<BTreeSet<RelPath>> {
+    let mut dirs = protected(root, gone, is_within);
+    dirs.append(&mut protected(root, &brought, is_within));
+    loop {
+        while !dirs.is_subset(&brought) {
+            brought.append(&mut dirs);
+            dirs = protected(root, &brought, is_within);
+        }
+        brought.extend(linked(then, &brought)?.into_iter().filter(is_within));
+        // Names of files in such a directory may lie in another one.
+        dirs = protected(root, &brought, is_within);
+        if dirs.is_subset(&brought) {
+            return Ok(brought);
+        }
+    }
+}
+
+/// The directories of these paths that are immutable or append-only: they can be replaced, but nothing in
+/// them.
+fn protected(
+    root: &Root,
+    paths: &BTreeSet<RelPath>,
+    is_within: &dyn Fn(&RelPath) -> bool,
+) -> BTreeSet<RelPath> {
+    let dirs: BTreeSet<RelPath> = paths.iter().filter_map(|path| Some(path.split()?.0)).collect();
+    dirs.into_iter().filter(|dir| is_within(dir) && is_protected(root, dir)).collect()
+}
+
+fn is_protected(root: &Root, path: &RelPath) -> bool {
+    let flags = root.read(path).and_then(|open| snapsync_sys::flags_of(&open));
+    flags.is_ok_and(|flags| flags & snapsync_sys::PROTECTIVE != 0)
 }
 
 /// All names of files of which one is brought: they are to be one file again.
