@@ -22,6 +22,8 @@ use std::os::unix::fs::FileExt;
 const FILE: &str = "objects";
 const POOL: &str = ".snapsync/store/pool";
 const BYTES: usize = size_of::<u64>();
+/// The most rows whose inodes are asked for before they are needed.
+const AHEAD: u64 = 4096;
 
 /// A file whose bytes will be destroyed.
 pub(crate) struct Displaced {
@@ -99,10 +101,17 @@ impl Incoming<'_> {
         if !self.knowledge.as_ref().is_some_and(|knowledge| knowledge.is_exact) {
             return Ok(());
         }
-        let seen = |at, _: &Change| {
+        let seen = |at| {
             let known = self.known(at)?;
             Ok((known.what == What::Checked).then_some((known.ino, known.ctime)))
         };
+        let rows = self.manifest_reader()?.counts()?.rows;
+        if rows <= AHEAD {
+            // The commit asks for all of them: so the table is read once for both.
+            let all = (0..rows).filter_map(|at| seen(at).transpose());
+            base.0(&all.map(|row| Ok(row?.0)).collect::<Result<_>>()?)?;
+        }
+        let seen = |at, _: &Change| seen(at);
         untouched::expect(&self.root, self.manifest_reader()?, base, &seen, self.monitor)
     }
 
