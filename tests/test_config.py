@@ -36,7 +36,7 @@ from worlds import fill
 
 from snapsync.errors import UsageError
 from snapsync.jobs import config, state
-from snapsync.jobs.runner import arguments
+from snapsync.jobs.rounds import arguments
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EVERY_KEY = """

@@ -556,7 +556,7 @@ PYTHON_LEVELS = """
     jobs.values
     jobs.config jobs.environment
     jobs.state
-    jobs.around jobs.outcomes jobs.turns
+    jobs.around jobs.outcomes jobs.rounds jobs.turns
     jobs.lag jobs.prometheus jobs.runner
     jobs.metered
     page.file page.kept page.library page.markup page.rows page.timeline page.unusual

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from configured import Jobs
-from machine import Place, need, run, start, wait_until
+from machine import Place, done, need, run, snapshots, start, wait_until
 from oracle import assert_same
 
 from snapsync.errors import UsageError
@@ -74,6 +74,64 @@ def test_a_target_that_fails_stops_no_other(place: Place) -> None:
     assert {job["job"]: job["outcome"] for job in ran.json["jobs"]} == {"web.1": "failed", "web.2": "done"}
     assert_same(source, good)
     assert jobs.outcomes("web.2")["web.2"]["outcome"] == "done"
+
+
+@pytest.mark.parametrize(
+    "kinds", [("btrfs", "xfs", "ext4"), ("xfs", "btrfs", "xfs"), ("ext4", "xfs", "ext4")]
+)
+def test_a_standby_can_follow_the_promoted_standby_of_the_same_table(
+    place: Place, kinds: tuple[str, str, str]
+) -> None:
+    source, first, second = place(kinds[0]), place.absent(kinds[1]), place.absent(kinds[2])
+    jobs = Jobs(place("ext4"))
+    jobs.write(f'[job.web]\nsource = "{source}"\ntargets = ["{first}", "{second}"]\nperiod = "1h"\n')
+    for number in range(3):
+        (source / f"file-{number}").write_text(f"{number}")
+        outcomes = jobs.outcomes("web") if number else jobs.outcomes("--due")
+        assert {job["outcome"] for job in outcomes.values()} == {"done"}
+    # Whoever comes later, as the timer of the other target has it, brings what the first one took.
+    for job in ("web.1", "web.2"):
+        jobs.age(job, 4_000)
+    (source / "late").write_text("late")
+    for job in ("web.2", "web.1"):
+        assert jobs.outcomes("--due", job)[job]["outcome"] == "done"
+    assert jobs.state["web.1"]["good"] == jobs.state["web.2"]["good"]
+    ids = [[snap["id"] for snap in snapshots(standby)] for standby in (first, second)]
+    assert ids[0] == ids[1]
+    assert len(ids[0]) == len(snapshots(source)) == 4
+    done("promote", first)
+    (first / "after").write_text("after")
+    done("sync", first, second)
+    assert_same(first, second)
+
+
+def test_a_snapshot_that_cannot_be_shared_any_more_is_not(place: Place) -> None:
+    """A light primary has the bytes of a snapshot only until they change."""
+    source, standbys = place("ext4"), [place.absent("xfs"), place.absent("ext4")]
+    jobs = Jobs(place("ext4"))
+    jobs.write(
+        f'[job.web]\nsource = "{source}"\ntargets = ["{standbys[0]}", "{standbys[1]}"]\nperiod = "1h"\n'
+        f'[job.web.hooks]\nbefore = ["sh", "-c", "date +%N > {source}/changes"]\n'
+    )
+    for _ in range(2):
+        assert {job["outcome"] for job in jobs.outcomes("web").values()} == {"done"}
+    for standby in standbys:
+        assert (standby / "changes").read_text()
+    assert_same(
+        source, standbys[0] if jobs.state["web.1"]["good"] > jobs.state["web.2"]["good"] else standbys[1]
+    )
+
+
+def test_what_a_round_by_hand_brings_is_never_older_than_it_was_asked_for(place: Place) -> None:
+    source, standbys = place("btrfs"), [place.absent("xfs"), place.absent("xfs")]
+    jobs = Jobs(place("ext4"))
+    jobs.write(
+        f'[job.web]\nsource = "{source}"\ntargets = ["{standbys[0]}", "{standbys[1]}"]\nperiod = "1h"\n'
+    )
+    jobs.outcomes("web.1")
+    (source / "new").write_text("new")
+    jobs.outcomes("web.2")
+    assert_same(source, standbys[1])
 
 
 def test_a_wildcard_follows_what_comes_and_goes(place: Place) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -14,7 +15,21 @@ from typing import Any
 
 import pytest
 import worlds
-from machine import Pair, Place, capless, done, need, run, sh, snapshots, status, store, subvolume, verified
+from machine import (
+    Pair,
+    Place,
+    assert_told,
+    capless,
+    done,
+    need,
+    run,
+    sh,
+    snapshots,
+    status,
+    store,
+    subvolume,
+    verified,
+)
 from oracle import Picture, assert_same, freeze, touch_marks
 
 import snapsync
@@ -431,6 +446,46 @@ def test_times_of_directories_are_the_primarys_once_nothing_is_left_out(tree: Pa
     assert_same(freeze(tree.source), tree.target)
     verified(f"{tree.source}@wide", f"{tree.target}@wide")
     sync(tree, "--check")
+
+
+@all_kinds
+@pytest.mark.parametrize("point", ["stage.done:1", "commit.marked:1", "commit.attach:1", "commit.snapshot:1"])
+def test_times_of_directories_are_the_primarys_if_a_change_of_patterns_is_killed(
+    tree: Pair, point: str
+) -> None:
+    sync(tree, "--exclude", "*.tmp")
+    write(tree.target / "docs/x.tmp", 10)
+    write(tree.source / "a.log", 50)
+    words = ("sync", tree.source, tree.target, "--exclude", "x.tmp", "--exclude", "/a.log")
+    killed = run(*words, env={"SNAPSYNC_FAULT": point})
+    assert killed.code == -signal.SIGKILL, killed
+    run("recover", tree.target)
+    done(*words)
+    assert (tree.source / "docs").stat().st_mtime_ns == (tree.target / "docs").stat().st_mtime_ns
+    verified(tree.source, tree.target)
+    verified(f"{tree.source}@latest", f"{tree.target}@latest")
+
+
+@all_kinds
+def test_a_protected_directory_whose_time_is_another_is_named_with_what_mends_it(tree: Pair) -> None:
+    write(tree.source / "log/sub/file", 10)
+    worlds.touch(tree.source / "log", 1_577_836_800_123_456_789)
+    worlds.set_flags(tree.source / "log", worlds.APPEND_ONLY)
+    sync(tree, "--exclude", "*.tmp")
+    # What only the new patterns leave out has changed no time.
+    sync(tree, "--exclude", "*.tmp", "--exclude", "log/*/")
+    worlds.set_flags(tree.target / "log", 0, worlds.APPEND_ONLY)
+    write(tree.target / "log/x.tmp", 10)
+    worlds.set_flags(tree.target / "log", worlds.APPEND_ONLY)
+    before, words = freeze(tree.target), ("sync", tree.source, tree.target, "--exclude", "x.tmp")
+    ran = run(*words)
+    assert_told(ran, str(tree.target / "log"), "append-only", codes=(3,))
+    assert_same(before, tree.target)
+    assert status(tree.target)["unfinished"] is None
+    subprocess.run(["sh", "-ec", ran.err.split("`")[1]], check=True)
+    done(*words)
+    verified(tree.source, tree.target)
+    verified(f"{tree.source}@latest", f"{tree.target}@latest")
 
 
 @all_kinds

@@ -9,7 +9,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -37,6 +37,7 @@ class Job:
     `metrics` one that metrics of all jobs are written to.
     `options` are those of `snapsync sync` that the configuration names; each can be read as an attribute.
     `exclude` is None where the volume's own patterns stay; empty, everything is replicated again.
+    `beside` are the jobs of the other `targets` of its table.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Job:
     hooks: Hooks = field(default_factory=Hooks)
     notify: Notify = field(default_factory=Notify)
     options: Mapping[str, Any] = field(default_factory=dict)
+    beside: tuple[str, ...] = ()
 
     @property
     def is_scheduled(self) -> bool:
@@ -161,7 +163,8 @@ def load(file: Path | None = None) -> Config:
         for one, its in members.items():
             if one in made or (one != name and one in jobs):
                 _wrong(homes[name], f"job.{name}", "name", f"makes a second job {one}", "rename one of them")
-            made[one] = _job(homes[name], one, its)
+            beside = tuple(other for other in members if other != one and "targets" in whole)
+            made[one] = replace(_job(homes[name], one, its), beside=beside)
         if tuple(members) != (name,):
             groups[name] = tuple(members)
         if several.is_wild(whole):

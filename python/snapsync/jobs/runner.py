@@ -14,16 +14,14 @@ from threading import BoundedSemaphore, Lock
 from time import monotonic, sleep
 from typing import NoReturn
 
-from snapsync.declare import Option, options
 from snapsync.errors import ExitCode, SnapsyncError, describe
-from snapsync.jobs import around, shown, state, turns
+from snapsync.jobs import around, rounds, shown, state, turns
 from snapsync.jobs.child import Child, Process
 from snapsync.jobs.config import Job, is_remote
 from snapsync.jobs.hooks import Command
 from snapsync.jobs.outcomes import outcome_of, words
 from snapsync.jobs.reports import JobRun, Level, RunReport, Tell
 from snapsync.jobs.shown import Board
-from snapsync.options import ChannelOptions, SyncOptions
 
 Start = Callable[[Sequence[str], int | None], Process]
 """Starts a command of snapsync. It may hold a turn too, by the number of its file."""
@@ -32,6 +30,8 @@ Start = Callable[[Sequence[str], int | None], Process]
 _STILL_FOR = 800
 # The most jobs that are under way at once, with those that wait for their turn.
 _MOST = 256
+# A snapshot that is there may be one that this standby cannot have, or whose bytes are gone by now.
+_CANNOT_SHARE = (ExitCode.USAGE, ExitCode.REFUSED, ExitCode.INTEGRITY)
 # A job does not begin again earlier than this after it began.
 _SOON = 1.0
 
@@ -121,28 +121,6 @@ def _until_due(idle: Sequence[Job], known: Mapping[str, state.Run], at: datetime
     return min([1.0, *((when - at).total_seconds() for when in times if when and when > at)])
 
 
-def arguments(job: Job) -> list[str]:
-    """The arguments of the `snapsync sync` that runs a job."""
-    is_local = not (is_remote(job.source) or is_remote(job.target))
-    words = [f"--keep-{period}={count}" for period, count in (job.keep or {}).items()]
-    words += [f"--guard-{what}={share}%" for what, share in (job.guard or {}).items()]
-    for name, (_, option) in options(SyncOptions).items():
-        if name in job.options and not (is_local and name in options(ChannelOptions)):
-            words += _spelled(option, job.options[name])
-    words += ["--everything"] if job.exclude == () else []
-    words += [f"--environment={job.environment}"] if job.environment else []
-    return [*words, "--", job.source, job.target]
-
-
-def _spelled(option: Option, value: object) -> list[str]:
-    """The words of a command line that give an option this value."""
-    on, _, off = option.names[0].partition("/")
-    if isinstance(value, bool):
-        return [on] if value else [off] if off else []
-    values = value if isinstance(value, tuple) else (value,)
-    return [word for one in values for word in ([f"{on}={one}"] if on.startswith("--") else [on, one])]
-
-
 class _Runner:
     """Runs jobs, each in a process of its own: a crash of one does not affect the others.
 
@@ -166,10 +144,13 @@ class _Runner:
         self._places: defaultdict[str, Lock] = defaultdict(Lock)
         self._running: list[Child | Command] = []
         self._is_stopped = False
+        # When all that are run were asked for; None where each is run when it is due.
+        self._asked: datetime | None = None
         self._turns: dict[str, int] = {}
 
     def run(self, jobs: Sequence[Job]) -> dict[str, JobRun]:
         """Run all jobs and return their results by name."""
+        self._asked = state.now()
         with self.stopping(ThreadPoolExecutor(max(len(jobs), 1))) as pool:
             futures = {job.name: pool.submit(self.job, job) for job in jobs}
             # A signal wakes the thread that sleeps, not the one that is about to: it never sleeps for long.
@@ -270,7 +251,12 @@ class _Runner:
         at, started = state.now(), monotonic()
         lost = _not_there(job, before)
         self._note(job, lambda: state.attempted(job, at))
-        code, out, err = lost or self._hooked(job) or self._sync(job, give_way)
+        failed = lost or self._hooked(job)
+        other = None if failed else self._shared(job, before)
+        code, out, err = failed or self._sync(job, give_way, other.snapshot_id if other else None)
+        if other and outcome_of(job, code, out, err, 0.0).error and code in _CANNOT_SHARE:
+            other = None
+            code, out, err = self._sync(job, give_way)
         outcome = outcome_of(job, code, out, err, monotonic() - started)
         for name in ("failed", "after") if outcome.error else ("after",):
             error = self._hook(job, name, outcome)
@@ -279,7 +265,9 @@ class _Runner:
             report = {**json.loads(out), "recovered": []}
             # If the primary is on another machine, nothing else on this one records which files differ.
             report["notes"] = [*outcome.notes, *([outcome.advice] if outcome.differences else [])]
-            self._note(job, lambda: state.succeeded(job, at, report, outcome.exit_code))
+            # What it brought is as old as the round that took the snapshot.
+            good = other.good if other and other.good else at
+            self._note(job, lambda: state.succeeded(job, at, good, report, outcome.exit_code))
         else:
             self._note(job, lambda: state.failed(job, at, str(outcome.error), outcome.exit_code))
         for line, level in words(outcome):
@@ -318,17 +306,28 @@ class _Runner:
         except (OSError, SnapsyncError) as error:
             self._tell(f"{job.name}: cannot keep what became of it: {describe(error).message}", "warning")
 
-    def _begun(self, job: Job, turn: int | None) -> Process:
+    def _begun(self, job: Job, snapshot: str | None, turn: int | None) -> Process:
         if self._board is not None:
-            return _shown(job, turn, self._board)
-        return self._start(_command(job), turn)
+            return _shown(job, snapshot, turn, self._board)
+        return self._start(rounds.command(job, snapshot=snapshot), turn)
 
-    def _sync(self, job: Job, give_way: Callable[[], None]) -> tuple[int, str, str]:
+    def _shared(self, job: Job, before: state.Run | None) -> state.Run | None:
+        """The round of another target of the same table whose snapshot this one brings too."""
+        asked = self._asked or state.now()
+        due = state.due(job, before, asked) if self._only_due else None
+        try:
+            return rounds.shared(job, state.runs(), asked, due)
+        except (OSError, SnapsyncError):  # that it cannot be read was told
+            return None
+
+    def _sync(
+        self, job: Job, give_way: Callable[[], None], snapshot: str | None = None
+    ) -> tuple[int, str, str]:
         with self._lock:
             if self._is_stopped:
                 return ExitCode.INTERRUPTED, "", "interrupted before it began"
             turn = self._turns.get(job.name)
-            process = self._begun(job, turn)
+            process = self._begun(job, snapshot, turn)
             if turn is not None:
                 turns.handed(turn, process.pid)
             child = Child(process)
@@ -343,15 +342,12 @@ class _Runner:
         return code, out, err
 
 
-def _command(job: Job, *more: str) -> list[str]:
-    return ["sync", "--json", "--quiet", *more, *arguments(job)]
-
-
-def _shown(job: Job, turn: int | None, board: Board) -> Process:
+def _shown(job: Job, snapshot: str | None, turn: int | None, board: Board) -> Process:
     """Start the round of a job, and show how far it is."""
     writer, _ = shown.heard(board, job.name)
+    words = rounds.command(job, f"--progress-to={writer}", snapshot=snapshot)
     try:
-        return _new_process(_command(job, f"--progress-to={writer}"), turn, [writer])
+        return _new_process(words, turn, [writer])
     finally:
         os.close(writer)
 

@@ -27,12 +27,12 @@ _LONGEST_DELAY = 3600
 class Run:
     """The runs of one job. `good` is when the last good run began: the standby is what the primary was then.
 
-    `snapshot`, `data_bytes`, `seconds`, `notes` and `skipped` are of that run, `losses` is what the standby
-    goes without since then or an earlier one. `error` and `exit_code` are those of the last attempt: a round
-    that went through is good and has no error, also with exit code 4, for files that it found to differ, or
-    6, for what it `skipped`. `failures` is how many have failed since the last good one: it alone says how
-    long a job waits, and what is told. `told` is when people were told of a failure that lasts, `warned` what
-    they were warned of last.
+    `snapshot`, `snapshot_id`, `data_bytes`, `seconds`, `notes` and `skipped` are of that run, `losses` is
+    what the standby goes without since then or an earlier one. `error` and `exit_code` are those of the last
+    attempt: a round that went through is good and has no error, also with exit code 4, for files that it
+    found to differ, or 6, for what it `skipped`. `failures` is how many have failed since the last good one:
+    it alone says how long a job waits, and what is told. `told` is when people were told of a failure that
+    lasts, `warned` what they were warned of last.
     """
 
     source: str
@@ -40,6 +40,7 @@ class Run:
     attempt: datetime
     good: datetime | None = None
     snapshot: str | None = None
+    snapshot_id: str | None = None
     data_bytes: int | None = None
     seconds: float | None = None
     error: str | None = None
@@ -153,12 +154,12 @@ def attempted(job: Job, at: datetime) -> None:
     _note(job, attempt=at)
 
 
-def succeeded(job: Job, at: datetime, report: Mapping[str, Any], exit_code: int) -> None:
-    """Record the result of a round that went through."""
+def succeeded(job: Job, at: datetime, good: datetime, report: Mapping[str, Any], exit_code: int) -> None:
+    """Record the result of a round that began then, and brought what the primary was at `good`."""
     _note(
         job,
         attempt=at,
-        good=at,
+        good=good,
         error=None,
         exit_code=exit_code,
         failures=0,
@@ -166,6 +167,7 @@ def succeeded(job: Job, at: datetime, report: Mapping[str, Any], exit_code: int)
         losses=_losses(job, report),
         notes=(*report["recovered"], *report["notes"]),
         snapshot=str(report["snapshot"]["name"]),
+        snapshot_id=str(report["snapshot"]["id"]),
         data_bytes=int(report["data_bytes"]),
         seconds=float(report["seconds"]),
     )

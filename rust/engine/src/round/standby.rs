@@ -478,6 +478,9 @@ impl StandbyEnd for Local<'_> {
         if displaces(self.volume()?, &mut incoming)? {
             incoming.number_after(self.volume()?.claim_round()?);
         }
+        // Before the seal, from which on the commit is finished by whoever comes: so far the tree is the old
+        // snapshot, and that has these times.
+        dated.settle(self.volume()?.root())?;
         incoming.seal()?;
         let monitor = self.monitor;
         if let Local { volume: Some(volume), adopted: Some(adopted), .. } = self {
@@ -486,7 +489,6 @@ impl StandbyEnd for Local<'_> {
         let volume = self.volume()?;
         // It is gone with the stage, and is the history of the snapshot only once there is one.
         let manifest = kept::put_by(volume, &incoming.manifest());
-        dated.settle(volume.root())?;
         commit(volume, &mut incoming, monitor)?;
         let base = incoming.base();
         drop(incoming);

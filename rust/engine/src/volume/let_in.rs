@@ -39,6 +39,7 @@ pub(crate) fn clear(
     match of_probe(volume, newest, &probe, Strays::read, monitor) {
         Ok(strays) if strays.found.is_empty() => {
             volume.drop_probe(&probe)?;
+            strays.dated.expect_settable(volume.root())?;
             Ok(strays.dated)
         }
         Ok(strays) if discards && !strays.narrows => {
@@ -69,7 +70,7 @@ pub(crate) fn foresee(
     }
     let strays = of_tree(volume, newest, subset, Strays::read, monitor)?;
     if strays.found.is_empty() {
-        return Ok(());
+        return strays.dated.expect_settable(volume.root());
     }
     if !discards || strays.narrows {
         return Err(strays.refusal(volume, discards));
@@ -99,6 +100,31 @@ fn discard(
 }
 
 impl Dated {
+    /// Refuses directories whose time cannot be set: one that lost its protection to a kill would not get it
+    /// back.
+    fn expect_settable(&self, root: &Root) -> Result<()> {
+        for (path, attributes) in &self.0 {
+            let show = root.show(path);
+            let flags = root.read(path).and_then(|directory| snapsync_sys::flags_of(&directory));
+            let flags = flags.context("read the flags of", &show)? & snapsync_sys::PROTECTIVE;
+            if flags != 0 {
+                let time = attributes.time();
+                let (second, part) = (time.div_euclid(1_000_000_000), time.rem_euclid(1_000_000_000));
+                let (show, flags) = (show.display(), snapsync_sys::flag_names(flags));
+                return Err(Error::refused(
+                    format!(
+                        "{show} is immutable or append-only, and what patterns leave out has changed its time"
+                    ),
+                    format!(
+                        "give it the time of the snapshot: `chattr -{flags} {show}; touch -d \
+                         @{second}.{part:09} {show}; chattr +{flags} {show}`"
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Gives them these times. The tree must be writable.
     pub(crate) fn settle(&self, root: &Root) -> Result<()> {
         self.0.iter().try_for_each(|(path, attributes)| {
@@ -118,6 +144,7 @@ impl Strays {
                 strays.found.add(&change);
             } else if let (true, Some(path), Some(old)) =
                 (is_only_dated(&change), &change.old_path, change.old)
+                && change.new.is_some_and(|new| new.time() != old.time())
             {
                 strays.dated.0.push((path.clone(), old));
             }
