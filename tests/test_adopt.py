@@ -165,6 +165,17 @@ def test_without_it_a_directory_that_is_not_empty_is_refused_as_it_is(
 
 
 @one
+def test_a_log_is_never_adopted(copied: Pair, place: Place, kinds: tuple[str, str]) -> None:
+    bulk(copied.source, 20)
+    log = place("ext4") / "log"
+    done("sync", copied.source, f"file://{log}")
+    before = freeze(log)
+    for options in ((), ("--adopt",), ("--dry-run",)):
+        assert_told(run("sync", copied.source, log, *options), "is a log", f"file://{log}", codes=(3,))
+    assert_same(before, log)
+
+
+@one
 def test_times_are_believed_only_where_that_is_asked_for(copied: Pair, kinds: tuple[str, str]) -> None:
     fill(copied.source / "file", 0, MIB, 1)
     copy(copied)

@@ -89,6 +89,8 @@ def test_keep_makes_room_before_a_round_is_refused(mount: Callable[..., Path], k
         ran = run("sync", source, target, "--quiet")
         assert_told(ran, "free", "--no-space-check")
         assert re.search(r"has [\d.]+ [KMG]?i?B free, and this round needs [\d.]+ [KMG]iB", ran.err), ran.err
+    if left == 0:
+        assert_told(run("sync", source, target, "--quiet"), str(target), "free", codes=(3,))
     report = done("sync", source, target, "--keep-last", "2")
     assert [s["name"] for s in snapshots(target)] == [names[-1], report["snapshot"]["name"]]
     gone = [s["name"] for s in report["pruned"]]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from configured import Jobs
-from machine import MIB, Pair, Place, command, environment
+from machine import MIB, Pair, Place, command, environment, run
 from worlds import fill
 
 RATE = 'period = "15m"\nbwlimit = "3M"\ncompress = "none"\nrsh = "{}"\nremote_path = "{}"'
@@ -96,3 +96,13 @@ def test_the_rate_of_a_run_is_that_of_each_of_its_rounds(slow: Jobs) -> None:
     assert slow.run("mail", "--bwlimit", "2M").code == 0
     assert time.monotonic() - began > max(4.0, quick)
     assert slow.run("--watch", "--bwlimit", "1M").code == 2
+
+
+def test_a_round_that_takes_no_time_says_nothing_beside_its_result(place: Place) -> None:
+    """Whoever runs it from cron would get mail for each good round."""
+    pair = Pair.make(place, ("btrfs", "xfs"))
+    fill(pair.source / "file", 0, MIB, 1)
+    for verb in (("sync", pair.source, pair.target), ("verify", pair.source, pair.target)):
+        for _ in range(5):
+            ran = run(*verb)
+            assert (ran.code, ran.err) == (0, "")

@@ -304,6 +304,25 @@ def test_paths_become_what_they_were_whatever_happened(place: Place, kind: str, 
     assert_same(then, volume, root_mtime=False)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_restored_into_a_standby(place: Place, kind: str) -> None:
+    volume, standby = place(kind), place.absent(kind)
+    (volume / "dir").mkdir()
+    fill(volume / "dir/file", 0, 100, 1)
+    done("sync", volume, standby)
+    before, snap = freeze(standby), f"{volume}@latest"
+    for verb in (
+        ("restore", snap, "--to", standby / "dir/new"),
+        ("restore", snap, "dir/file", "--to", standby / "new"),
+        ("clone", snap, standby / "new"),
+        ("versions", volume / "dir/file", "--restore", "1", "--to", standby / "new"),
+    ):
+        assert_told(run(*verb), str(standby), "lies in the standby", codes=(3,))
+    for verb in (("restore", f"{standby}@latest"), ("restore", f"{standby}@latest", "dir")):
+        assert_told(run(*verb), "is a standby", "--to DIR", "promote", codes=(3,))
+    assert_same(before, standby)
+
+
 def test_a_restore_in_place_leads_nowhere_else(place: Place, tmp_path: Path) -> None:
     volume = place("xfs")
     (volume / "dir").mkdir()

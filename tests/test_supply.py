@@ -5,6 +5,7 @@ names, or from one on this machine by itself. Nothing else is believed to have i
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 from pathlib import Path
@@ -130,6 +131,30 @@ def test_a_tree_goes_back_with_what_a_standby_has(pair: Pair, place: Place, kind
     # Its standby is where the primary knows it, and is asked by itself.
     ran = done("restore", f"{pair.source}@second", "--to", place.absent("ext4"))
     assert_same(second, Path(ran["to"]))
+
+
+@pytest.mark.parametrize("kinds", [("ext4", "xfs")], ids="-".join)
+def test_the_command_that_brings_a_file_back_brings_it_where_no_history_is_kept(
+    pair: Pair, place: Place, kinds: tuple[str, str]
+) -> None:
+    """The newest snapshot that had it may be one that no standby was brought."""
+    fill(pair.source / "file", 0, 5_000, 1)
+    fill(pair.source / "other", 0, 5_000, 2)
+    pair.sync("--name", "tue")
+    content = (pair.source / "file").read_bytes()
+    fill(pair.source / "other", 0, 10, 3)
+    done("snapshot", pair.source, "--name", "wed")
+    (pair.source / "file").unlink()
+    done("snapshot", pair.source)
+    told = run("log", pair.source, "file").out.partition("to get it back: snapsync ")[2]
+    assert "@tue" in told
+    done(*shlex.split(told))
+    assert (pair.source / "file").read_bytes() == content
+    (pair.source / "file").unlink()
+    done("versions", pair.source / "file", "--restore", "1")
+    assert (pair.source / "file").read_bytes() == content
+    done("versions", pair.source / "file", "--restore", "1", "--to", pair.source / "copy")
+    assert (pair.source / "copy").read_bytes() == content
 
 
 @one

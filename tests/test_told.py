@@ -173,6 +173,28 @@ def test_a_round_that_was_killed_goes_on(pair: Pair, point: str, kinds: tuple[st
         assert report["kept_bytes"] > 0, "the standby tells the same again, and the manifest is the same"
 
 
+@pytest.mark.parametrize("kinds", [("ext4", "xfs"), ("ext4", "btrfs")], ids="-".join)
+def test_holes_of_a_large_file_cost_nothing(pair: Pair, kinds: tuple[str, str]) -> None:
+    """14 TiB of them would take hours to be asked for."""
+    with (pair.source / "sparse").open("wb") as file:
+        file.truncate(14 << 40)
+    for offset in (0, 5 << 40, 13 << 40):
+        fill(pair.source / "sparse", offset, 1_000, 1)
+    done("sync", pair.source, pair.target)
+    forget(pair.source)
+    fill(pair.source / "sparse", (5 << 40) + 10, 3, 2)
+    fill(pair.source / "sparse", 9 << 40, 3, 3)
+    punch(pair.source / "sparse", 13 << 40, 1 << 20)
+    assert done("sync", pair.source, pair.target)["data_bytes"] <= 4 << 20
+    for offset, length in ((0, 2_000), (5 << 40, 2_000), (9 << 40, 100), (13 << 40, 2_000)):
+        pieces = []
+        for root in (pair.source, pair.target):
+            with (root / "sparse").open("rb") as file:
+                file.seek(offset)
+                pieces.append(file.read(length))
+        assert pieces[0] == pieces[1], offset
+
+
 @one
 def test_a_file_in_very_many_pieces_travels_whole_and_is_noted(pair: Pair, kinds: tuple[str, str]) -> None:
     fill(pair.source / "large", 0, MIB, 1)

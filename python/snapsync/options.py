@@ -176,8 +176,8 @@ class SubsetOptions(TypedDict, total=False):
         Option(
             "--include",
             metavar="PATTERN",
-            help="Bring back what PATTERN names and an earlier one leaves out, but not from inside a"
-            " directory that is left out itself: exclude DIR/* then. Repeat for more.",
+            help="Bring back what PATTERN names and --exclude leaves out, in whichever order they stand, but not"
+            " from inside a directory that is left out itself: exclude DIR/* then. Repeat for more.",
         ),
     ]
     everything: Annotated[bool, Option("--everything", help="Leave nothing out any more.", once=True)]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from snapsync import _native
 from snapsync.api import checks, elsewhere
 from snapsync.declare import Unpack, pick
-from snapsync.errors import UsageError, told
+from snapsync.errors import IntegrityError, UsageError, told
 from snapsync.options import RestoreOptions, SshOptions, SupplyOptions, TargetOptions
 from snapsync.options_of_paths import RestorePathsOptions, SelectOptions
 from snapsync.reports.restores import (
@@ -228,19 +228,27 @@ def restore_version(
     progress: Progress | None = None,
     **options: Unpack[SupplyOptions],
 ) -> RestorePathsReport | RestoreToReport:
-    """Put a version back in place, after a snapshot of what is there, or make the absent file `to` of it."""
+    """Put a version back in place, after a snapshot of what is there, or make the absent file `to` of it.
+
+    It is taken from the newest of its snapshots whose bytes are there, on this side or on a standby.
+    """
     checks.keywords("restore_version", SupplyOptions, options)
     if not version.snapshots:
         message = f"version {version.number} of {report.path} is the file as it is, and in no snapshot"
         raise told(UsageError(message), message, "name another version, or copy the file")
-    path = report.volume.path
-    snapshot = f"{path if path.endswith('/') else f'{path}@'}{version.snapshots[-1].id}"
-    if to is None:
-        return restore_paths(snapshot, [version.path], progress=progress, **options)
-    text = _native.restore_file(
-        snapshot, version.path, os.fsdecode(to), **_supply(options), progress=progress
-    )
-    return RestoreToReport.from_json(text)
+    path, lost = report.volume.path, []
+    for snapshot in reversed(version.snapshots):
+        place = f"{path if path.endswith('/') else f'{path}@'}{snapshot.id}"
+        try:
+            if to is None:
+                return restore_paths(place, [version.path], progress=progress, **options)
+            text = _native.restore_file(
+                place, version.path, os.fsdecode(to), **_supply(options), progress=progress
+            )
+            return RestoreToReport.from_json(text)
+        except IntegrityError as error:
+            lost.append(error)
+    raise lost[0]
 
 
 def restore_paths(

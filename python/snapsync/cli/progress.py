@@ -1,4 +1,4 @@
-"""Progress without a terminal: one line on stderr at the end of each stage."""
+"""Progress without a terminal: one line on stderr at the end of each stage that takes a while."""
 
 import sys
 import time
@@ -7,6 +7,9 @@ from contextlib import contextmanager
 
 from snapsync import render
 from snapsync.types import Progress
+
+# What takes less is no progress that anybody waits for, and would be mail from cron.
+_LONG = 2.0
 
 
 @contextmanager
@@ -33,6 +36,6 @@ class _Lines:
 
     def finish(self) -> None:
         """Print the result of the current stage."""
-        if self._stage:
-            took = render.seconds(time.monotonic() - self._started)
-            print(f"snapsync: {self._stage}: {self._amount} in {took}", file=sys.stderr)
+        took = time.monotonic() - self._started
+        if self._stage and took >= _LONG:
+            print(f"snapsync: {self._stage}: {self._amount} in {render.seconds(took)}", file=sys.stderr)

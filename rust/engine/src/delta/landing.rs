@@ -171,6 +171,7 @@ impl RestoreTarget {
         if volume.is_some() {
             return occupied("it is a volume");
         }
+        target::expect_no_standby_around(&path)?;
         // From here on these descriptors count, even if something else takes their names.
         let above = Root::open_straight(directory::parent(&path)?)?;
         let root = if exists { Some(hold(Root::open_straight(&path)?)?) } else { None };

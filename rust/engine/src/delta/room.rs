@@ -43,7 +43,7 @@ impl<'a> Room<'a> {
             self.pruned.extend(free()?);
         }
         if !self.frees && self.pruned.is_empty() {
-            return Err(error);
+            return Err(self.in_words(error));
         }
         let until = Instant::now() + PATIENCE;
         loop {
@@ -51,8 +51,21 @@ impl<'a> Room<'a> {
             reclaim(self.root.fd()).context("sync the file system of", self.root.path())?;
             match step() {
                 Err(error) if is_lacking(&error) && Instant::now() < until => std::thread::sleep(LOOK_AGAIN),
-                other => return other,
+                other => return other.map_err(|error| self.in_words(error)),
             }
+        }
+    }
+
+    /// A full file system is no failure of the step that finds it full.
+    fn in_words(&self, error: Error) -> Error {
+        if !error.is_full() {
+            return error;
+        }
+        let free = filesystem(self.root.fd()).map_or(0, |found| found.available);
+        Error::NoSpace {
+            what: format!("{} has {} free: {}", self.root.path().display(), size(free), error.sentence()),
+            advice: "free space there: `snapsync prune`, or --keep-last N with the round, deletes snapshots"
+                .to_owned(),
         }
     }
 }

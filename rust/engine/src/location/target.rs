@@ -2,7 +2,7 @@
 
 use crate::location::directory::{apart, is_there, open_directory, resolved, writable, writable_at};
 use crate::location::text::Location;
-use snapsync_model::{Error, Result};
+use snapsync_model::{Error, RelPath, Result, Role};
 use snapsync_snapshot::{Volume, is_vacant_in};
 use snapsync_sys::Root;
 use std::ffi::{OsStr, OsString};
@@ -57,6 +57,7 @@ impl Target {
                 }
                 writable(root)?;
                 self.occupied = !is_vacant_in(root)?;
+                expect_no_log(root)?;
             }
             Some(Found::Directory(root)) if !self.volume.as_ref().is_some_and(Volume::is_read_only) => {
                 writable(root)?;
@@ -90,6 +91,35 @@ impl Target {
 
     pub(crate) fn expect_reachable(&self) -> Result<()> {
         self.lacks.clone().map_or(Ok(()), |lacks| Err(Error::usage(lacks, "check the path")))
+    }
+}
+
+/// A log in a directory is written by another name, and is no copy of anything.
+fn expect_no_log(root: &Root) -> Result<()> {
+    let has = |name: &str| RelPath::new(name.as_bytes()).is_ok_and(|name| root.entry(&name).is_ok());
+    if !(has("format.json") && has("commits")) {
+        return Ok(());
+    }
+    let show = root.path().display();
+    Err(Error::refused(
+        format!("{show} is a log, and no directory for a standby"),
+        format!("write file://{show} to publish to it"),
+    ))
+}
+
+/// Refuses what lies in a standby: whatever is put there would be a change by hand.
+pub(crate) fn expect_no_standby_around(path: &Path) -> Result<()> {
+    let around = path.ancestors().skip(1).find_map(|above| Volume::find(above).ok().flatten());
+    match around.filter(|volume| volume.info().role == Role::Standby) {
+        None => Ok(()),
+        Some(standby) => Err(Error::refused(
+            format!(
+                "{} lies in the standby {}: what is put there is a change by hand",
+                path.display(),
+                standby.path().display()
+            ),
+            "name a directory outside of it",
+        )),
     }
 }
 

@@ -4,12 +4,13 @@ use crate::location::directory::open_volume;
 use crate::volume::kept::{History, history};
 use snapsync_history::Step;
 use snapsync_log::LogAddress;
-use snapsync_model::{Error, Monitor, RelPath, Result, SnapshotInfo, VolumeInfo};
+use snapsync_model::{Error, History as Keeping, Monitor, RelPath, Result, SnapshotInfo, VolumeInfo};
 use snapsync_snapshot::Volume;
 use snapsync_sys::Root;
 use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind::NotFound;
 use std::path::Path;
+use uuid::Uuid;
 
 pub(crate) struct Past {
     pub(crate) volume: VolumeInfo,
@@ -78,10 +79,17 @@ impl Past {
         self.steps().get(step as usize).and_then(|step| self.snapshots.get(&step.header.target))
     }
 
-    /// The newest snapshot among some that is there.
+    /// The newest snapshot among some that is there. A volume without a history of its own reads one from a
+    /// standby: so it is the newest that a standby was brought, if any was.
     pub(crate) fn newest_of(&self, stretches: &[(u32, u32)]) -> Option<&SnapshotInfo> {
         let steps = stretches.iter().rev().flat_map(|(first, last)| (*first..=*last).rev());
-        steps.into_iter().find_map(|step| self.snapshot(step))
+        let there: Vec<&SnapshotInfo> = steps.filter_map(|step| self.snapshot(step)).collect();
+        let light = self.tree.as_ref().filter(|volume| volume.info().history == Some(Keeping::Light));
+        let brought = light.map(|volume| volume.standbys().values().map(|standby| standby.snapshot));
+        let sequence = |id: Uuid| self.snapshots.get(&id.to_string()).map(|snapshot| snapshot.sequence);
+        let last = brought.and_then(|brought| brought.filter_map(sequence).max());
+        let was_brought = |snapshot: &&&SnapshotInfo| last.is_some_and(|last| snapshot.sequence <= last);
+        there.iter().find(was_brought).or(there.first()).copied()
     }
 
     /// Whether a path is in the tree now; in a log, whether the newest snapshot has it, which is `last`.

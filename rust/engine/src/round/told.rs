@@ -8,7 +8,8 @@ use crate::round::steps::StandbyEnd;
 use crate::volume::copies::{Copied, Stretch, digests, fit, told};
 use rayon::prelude::*;
 use snapsync_compare::Told;
-use snapsync_model::{Counters, Error, Inode, Monitor, Range, Result, read_still};
+use snapsync_model::{Content, Counters, Error, Inode, Monitor, Range, Result, Side, read_still};
+use snapsync_sys::next_data_in;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -74,9 +75,19 @@ impl Telling<'_> {
         let path = self.sides.old_path(base)?;
         let inode = Arc::new(Inode { details: None, ..target });
         let (size, now) = (base.attributes.size, inode.attributes.size);
+        let mut data = DataOf::open(&*self.sides.target, &inode);
         for stretch in Stretch::all(path.as_bytes(), size, size.min(now)) {
+            if size.div_ceil(stretch.window) > WINDOWS {
+                self.lacks(inode.ino, TOO_MANY.to_owned());
+            }
             if let Some(None) = self.files.get(&inode.ino) {
                 break;
+            }
+            self.monitor.check()?;
+            // Where the target has a hole, it is enough to know where the copy has data, and that is told with
+            // the first stretch.
+            if stretch.range.offset > 0 && !data.is_in(stretch.range) {
+                continue;
             }
             self.asked.push(Asked { inode: inode.clone(), stretch });
             if !fit(&self.asked.iter().map(|asked| &asked.stretch)) {
@@ -146,6 +157,32 @@ impl Telling<'_> {
                 self.whole.why = why;
             }
         }
+    }
+}
+
+/// Where a file has data, asked from its start on.
+struct DataOf {
+    /// None where it cannot be opened: reading it later says so.
+    file: Option<Content>,
+    size: u64,
+    next: Option<Range>,
+}
+
+impl DataOf {
+    fn open(side: &dyn Side, inode: &Inode) -> DataOf {
+        let file = side.open(inode).ok();
+        DataOf { file, size: inode.attributes.size, next: Some(Range { offset: 0, length: 0 }) }
+    }
+
+    fn is_in(&mut self, range: Range) -> bool {
+        let Some(file) = &self.file else { return true };
+        while let Some(next) = self.next.filter(|next| next.end() <= range.offset) {
+            match next_data_in(file, next.end().max(range.offset), self.size) {
+                Ok(found) => self.next = found,
+                Err(_) => return true,
+            }
+        }
+        self.next.is_some_and(|next| next.offset < range.end())
     }
 }
 

@@ -124,6 +124,7 @@ pub fn restore_file(
         return Err(occupied());
     }
     let target::Found::Nothing { above, name } = target::find(to)? else { return Err(occupied()) };
+    target::expect_no_standby_around(&above.path().join(&name))?;
     let work = OsString::from(format!(".snapsync-{}", Uuid::new_v4()));
     // Nobody else can enter it, whatever the mode of the tree in it. Whoever may write in its parent can only
     // move it away.

@@ -5,6 +5,7 @@ use crate::location::place::Place;
 use crate::options::{Supply, Terms};
 use crate::remote::supply;
 use crate::report::snapshots::Restored;
+use crate::verbs::restore::paths::expect_primary;
 use crate::volume::recovery;
 use crate::volume::replacement::keep_in_place;
 use crate::volume::rewind::{Rewind, rewind_between};
@@ -28,7 +29,7 @@ pub fn restore(
     };
     let (volume, from) = *named;
     let (mut volume, recovered) = recovery::lock(&volume, monitor)?;
-    volume.expect_primary("restore")?;
+    expect_primary(&volume)?;
     let from = volume.find_snapshot(&from.id.to_string())?;
     if from.subset != *volume.subset() {
         return Err(Error::refused(

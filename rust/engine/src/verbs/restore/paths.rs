@@ -36,13 +36,13 @@ pub fn restore_paths(
     let started = Instant::now();
     let selection = select.asked()?;
     let (volume, snapshot) = named(address)?;
-    volume.expect_primary("restore paths of")?;
+    expect_primary(&volume)?;
     let paths = within(volume.root().path(), paths)?;
     if selection.is_none() && (paths.is_empty() || paths.iter().any(RelPath::is_root)) {
         return Err(Error::usage("no path is named", "name paths inside the volume, or use --to"));
     }
     let (mut volume, recovered) = recovery::lock(&volume, monitor)?;
-    volume.expect_primary("restore paths of")?;
+    expect_primary(&volume)?;
     monitor.start(Stage::Compare, 0);
     let of = (&*volume, &snapshot);
     let chosen = Chosen::of(of, paths, selection.as_ref(), monitor)?;
@@ -69,6 +69,18 @@ pub fn restore_paths(
         recovered,
         counters: monitor.counters(),
         seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+/// In a standby nothing is put by hand.
+pub(super) fn expect_primary(volume: &Volume) -> Result<()> {
+    volume.expect_primary("restore").map_err(|error| match error {
+        Error::Refused { what, .. } => Error::refused(
+            what,
+            "restore elsewhere with --to DIR, or name its primary; if that is lost, `snapsync promote` makes \
+             this one the primary",
+        ),
+        other => other,
     })
 }
 
