@@ -67,7 +67,7 @@ def status(
     A standby is as old as the newest snapshot that it holds. With --max-lag this is a monitoring plugin: one
     line tells the verdict, and the exit code is that of such plugins, not those of other verbs: 0 ok,
     1 warning (young enough, but the last round failed or something is missing, such as a directory of a
-    wildcard), 2 critical (older than TIME),
+    wildcard), 2 critical (older than TIME, or a target that is no standby of its source, as after `promote`),
     3 unknown (how old cannot be told, as before the first round). Critical counts over unknown, and that over
     warning.
     """
