@@ -555,7 +555,7 @@ PYTHON_LEVELS = """
     jobs.telling
     jobs.values
     jobs.config jobs.environment
-    jobs.state
+    jobs.spelled jobs.state
     jobs.around jobs.outcomes jobs.turns
     jobs.lag jobs.prometheus jobs.runner
     jobs.metered

@@ -14,7 +14,6 @@ from threading import BoundedSemaphore, Lock
 from time import monotonic, sleep
 from typing import NoReturn
 
-from snapsync.declare import Option, options
 from snapsync.errors import ExitCode, SnapsyncError, describe
 from snapsync.jobs import around, shown, state, turns
 from snapsync.jobs.child import Child, Process
@@ -23,7 +22,7 @@ from snapsync.jobs.hooks import Command
 from snapsync.jobs.outcomes import outcome_of, words
 from snapsync.jobs.reports import JobRun, Level, RunReport, Tell
 from snapsync.jobs.shown import Board
-from snapsync.options import ChannelOptions, SyncOptions
+from snapsync.jobs.spelled import arguments, by_hand
 
 Start = Callable[[Sequence[str], int | None], Process]
 """Starts a command of snapsync. It may hold a turn too, by the number of its file."""
@@ -119,28 +118,6 @@ def _until_due(idle: Sequence[Job], known: Mapping[str, state.Run], at: datetime
     """Seconds until one of these jobs will be due, and at most one: clocks and configurations change."""
     times = (state.due(job, state.of(job, known), at) for job in idle)
     return min([1.0, *((when - at).total_seconds() for when in times if when and when > at)])
-
-
-def arguments(job: Job) -> list[str]:
-    """The arguments of the `snapsync sync` that runs a job."""
-    is_local = not (is_remote(job.source) or is_remote(job.target))
-    words = [f"--keep-{period}={count}" for period, count in (job.keep or {}).items()]
-    words += [f"--guard-{what}={share}%" for what, share in (job.guard or {}).items()]
-    for name, (_, option) in options(SyncOptions).items():
-        if name in job.options and not (is_local and name in options(ChannelOptions)):
-            words += _spelled(option, job.options[name])
-    words += ["--everything"] if job.exclude == () else []
-    words += [f"--environment={job.environment}"] if job.environment else []
-    return [*words, "--", job.source, job.target]
-
-
-def _spelled(option: Option, value: object) -> list[str]:
-    """The words of a command line that give an option this value."""
-    on, _, off = option.names[0].partition("/")
-    if isinstance(value, bool):
-        return [on] if value else [off] if off else []
-    values = value if isinstance(value, tuple) else (value,)
-    return [word for one in values for word in ([f"{on}={one}"] if on.startswith("--") else [on, one])]
 
 
 class _Runner:
@@ -383,7 +360,7 @@ def _not_there(job: Job, run: state.Run | None) -> tuple[int, str, str] | None:
         message = f"the {side} {place} was a volume in the last good round, and is none now"
         advice = (
             "mount its file system, and the job goes on by itself; if it is gone, "
-            f"`snapsync sync {job.source} {job.target} --new-standby` begins anew"
+            f"`{by_hand(job, '--new-standby')}` begins anew"
         )
         return _failure(ExitCode.REFUSED, message, advice)
     return None
