@@ -338,6 +338,20 @@ def test_prometheus_reads_a_single_volume_too(synced: Pair, tmp_path: Path) -> N
     assert samples(file)["snapsync_lag_snapshots", str(synced.target)] == 0
 
 
+def test_metrics_are_written_quietly(jobs: Jobs, synced: Pair, tmp_path: Path) -> None:
+    file = tmp_path / "snapsync.prom"
+    asked = ((synced.source,), ("--config", jobs.file))
+    for words in asked:
+        ran = run("status", *words, "--prometheus", file, "-q", env=jobs.env)
+        assert (ran.code, ran.out, ran.err) == (0, "", "")
+        assert samples(file)
+        file.unlink()
+        assert run("status", *words, "-q", env=jobs.env).out, "the status is what was asked for"
+        assert run("status", *words, "--prometheus", file, env=jobs.env).out
+        judged = run("status", *words, "--prometheus", file, "-q", "--max-lag", "1h", env=jobs.env)
+        assert judged.out.startswith("SNAPSYNC OK - ")
+
+
 def test_a_file_of_metrics_that_cannot_be_written_is_told(jobs: Jobs, synced: Pair, tmp_path: Path) -> None:
     ran = run("status", synced.source, "--prometheus", tmp_path / "missing/snapsync.prom")
     assert ran.code in (1, 2)

@@ -64,6 +64,9 @@ def status(
     standbys follow it, by the paths that they have on their machines, and how far each is; the log keeps for
     each of them what it needs next.
 
+    With --quiet the status is all that is printed. --prometheus writes it to FILE, too: with --quiet there only,
+    unless --max-lag asks for its line.
+
     A standby is as old as the newest snapshot that it holds. With --max-lag this is a monitoring plugin: one
     line tells the verdict, and the exit code is that of such plugins, not those of other verbs: 0 ok,
     1 warning (young enough, but the last round failed or something is missing, such as a directory of a
@@ -105,7 +108,8 @@ def _status(
         _write_metrics(prometheus, lags, jobs, gone)
     if max_lag is None:
         output.notes(gone)
-        output.result(report, _lines(report) if isinstance(report, StatusReport) else _jobs(jobs))
+        show = output.result if prometheus is None else output.summary  # the metrics are the answer
+        show(report, _lines(report) if isinstance(report, StatusReport) else _jobs(jobs))
         return ExitCode.DONE
     verdict = monitoring.judge_all(lags, max_lag, gone)
     judged = replace(report, verdict=verdict.name.lower())
