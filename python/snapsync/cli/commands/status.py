@@ -64,8 +64,8 @@ def status(
     standbys follow it, by the paths that they have on their machines, and how far each is; the log keeps for
     each of them what it needs next.
 
-    With --quiet the status is all that is printed. --prometheus writes it to FILE, too: with --quiet there only,
-    unless --max-lag asks for its line.
+    The status is printed with --quiet, too, but not where metrics are written to FILE: then only the line of
+    --max-lag is.
 
     A standby is as old as the newest snapshot that it holds. With --max-lag this is a monitoring plugin: one
     line tells the verdict, and the exit code is that of such plugins, not those of other verbs: 0 ok,
