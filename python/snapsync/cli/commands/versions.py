@@ -14,7 +14,17 @@ from snapsync.options import SshOptions, SupplyOptions
 from snapsync.reports.restores import RestorePathsReport, RestoreToReport, VersionsReport
 from snapsync.reports.values import Version
 
+
 _HEADINGS = (">version", ">size", "modified", "in snapshots", "")
+
+
+def _number(text: str) -> int:
+    """The number of a version, as it is typed."""
+    try:
+        return int(text)
+    except ValueError:
+        why = f"{text!r} is no number of a version, which `snapsync versions FILE` lists"
+        raise ValueError(why) from None
 
 
 @verb(
@@ -45,7 +55,12 @@ def versions(
     ] = False,
     restore: Annotated[
         int | None,
-        Option("--restore", metavar="N", help="Put N back at its old path; a snapshot keeps what is there."),
+        Option(
+            "--restore",
+            read=_number,
+            metavar="N",
+            help="Put N back at its old path; a snapshot keeps what is there.",
+        ),
     ] = None,
     to: Annotated[
         str | None, Option("--to", metavar="PATH", help="With --restore: make this file instead.")
