@@ -48,7 +48,8 @@ def mount(
     a mount keeps no snapshot from being deleted, and what is still open of one cannot be read any more.
 
     Take it away with the system's `umount DIR`. One Btrfs snapshot is mounted as it is, with .snapsync in it,
-    for every user; anything else is served through FUSE by a process in the background, to whoever mounted it.
+    for every user; anything else is served through FUSE by a process in the background, to whoever mounted
+    it.
     """
     more = ["--allow-other"] if allow_other else []
     if foreground:

@@ -14,7 +14,6 @@ from snapsync.options import SshOptions, SupplyOptions
 from snapsync.reports.restores import RestorePathsReport, RestoreToReport, VersionsReport
 from snapsync.reports.values import Version
 
-
 _HEADINGS = (">version", ">size", "modified", "in snapshots", "")
 
 
