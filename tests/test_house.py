@@ -557,6 +557,7 @@ PYTHON_LEVELS = """
     jobs.config jobs.environment
     jobs.spelled jobs.state
     jobs.around jobs.outcomes jobs.turns
+    jobs.places
     jobs.lag jobs.prometheus jobs.runner
     jobs.metered
     page.file page.kept page.library page.markup page.rows page.timeline page.unusual

@@ -91,6 +91,11 @@ def _passed_over(answer: dict[str, Any]) -> list[str]:
     return [f"{render.entries(len(skipped))} could not be read, and later rounds try again: {shown}"]
 
 
+def failure(code: int, message: str, advice: str) -> tuple[int, str, str]:
+    """What a process says that ends with this failure."""
+    return code, json.dumps({"error": {"message": message, "advice": advice}}), ""
+
+
 def _answer(out: str) -> dict[str, Any]:
     try:
         answer = json.loads(out)

@@ -26,6 +26,17 @@ def _number(text: str) -> int:
         raise ValueError(why) from None
 
 
+_Restore = Annotated[
+    int | None,
+    Option(
+        "--restore",
+        read=_number,
+        metavar="N",
+        help="Put N back at its old path; a snapshot keeps what is there.",
+    ),
+]
+
+
 @verb(
     place=160,
     examples=[
@@ -52,15 +63,7 @@ def versions(
             "--diff", help="Write what changed from version A to B as a patch; without A, the last change."
         ),
     ] = False,
-    restore: Annotated[
-        int | None,
-        Option(
-            "--restore",
-            read=_number,
-            metavar="N",
-            help="Put N back at its old path; a snapshot keeps what is there.",
-        ),
-    ] = None,
+    restore: _Restore = None,
     to: Annotated[
         str | None, Option("--to", metavar="PATH", help="With --restore: make this file instead.")
     ] = None,
