@@ -112,6 +112,38 @@ def test_the_version_is_told() -> None:
     assert re.fullmatch(r"snapsync \d+\.\d+\.\d+\S*\n", run("--version").out)
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (
+            "service",
+            "missing argument 'action': it is one of install, uninstall\n  see `snapsync service --help`",
+        ),
+        ("service start", "invalid value for 'action': 'start' is not one of 'install', 'uninstall'\n"),
+        ("sync --name", "option '--name' requires an argument\n  see `snapsync sync --help`"),
+        (
+            "run --parallel 0",
+            "invalid value for '--parallel': it has to be 1 or more\n  see `snapsync run --help`",
+        ),
+        ("run --parallel 65", "it has to be 64 or less"),
+        ("run --parallel x", "it has to be a whole number\n"),
+        (
+            "versions f --restore mon",
+            "'mon' is no number of a version, which `snapsync versions FILE` lists\n",
+        ),
+        ("status --max-lag soon", "  `snapsync status --help` shows what it may be"),
+        ("umount /mnt", "no such command 'umount'\n  `umount DIR`, of the system, ends a mount\n"),
+        ("unmount /mnt", "no such command 'unmount'\n  `umount DIR`, of the system, ends a mount\n"),
+        ("snc a b", "Did you mean 'sync'?"),
+    ],
+)
+def test_a_line_that_makes_no_sense_is_told_in_plain_words(line: str, words: str) -> None:
+    ran = run(*line.split())
+    assert (ran.code, ran.out) == (2, "")
+    assert words in ran.err
+    assert "\\" not in ran.err
+
+
 def test_exit_codes_follow_the_contract(synced: Pair) -> None:
     assert run("verify", synced.source, synced.target).code == 0
     assert run("verify", f"{synced.source}@one", synced.target).code == 4

@@ -36,7 +36,7 @@ from worlds import fill
 
 from snapsync.errors import UsageError
 from snapsync.jobs import config, state
-from snapsync.jobs.rounds import arguments
+from snapsync.jobs.spelled import arguments
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EVERY_KEY = """
@@ -370,6 +370,57 @@ def test_a_jobs_options_reach_its_round(jobs: Jobs, place: Place) -> None:
     jobs.add("part", pair.source, pair.target, "exclude = []")
     jobs.outcomes("part")
     assert_same(pair.source, pair.target)
+
+
+def test_patterns_that_a_job_does_not_say_any_more_are_noted_each_round(jobs: Jobs, place: Place) -> None:
+    pair = Pair.make(place, ("xfs", "xfs"))
+    for name in ("kept", "left.tmp", "back.tmp"):
+        fill(pair.source / name, 0, 1_000, 1)
+    jobs.add("web", pair.source, pair.target, 'exclude = ["*.tmp"]\ninclude = ["/back.tmp"]')
+    assert jobs.outcomes("web")["web"]["notes"] == []
+    jobs.text = ""
+    jobs.add("web", pair.source, pair.target, "")
+    left = f"{pair.source} leaves out *.tmp, with /back.tmp: patterns of earlier rounds"
+    note = f"{left}, which the job does not say; `exclude = []` in it leaves nothing out any more"
+    for _ in range(2):
+        assert note in jobs.run("web").err
+        assert note in run("status", "--config", jobs.file, env=jobs.env).out
+    jobs.text = ""
+    jobs.add("web", pair.source, pair.target, "exclude = []")
+    assert jobs.outcomes("web")["web"]["notes"] == []
+    jobs.text = ""
+    jobs.add("web", pair.source, pair.target, "")
+    assert jobs.outcomes("web")["web"]["notes"] == []
+    assert_same(pair.source, pair.target)
+
+
+def test_a_job_that_a_guard_refuses_says_the_line_that_lets_it_through(jobs: Jobs, place: Place) -> None:
+    pair = Pair.make(place, ("xfs", "xfs"))
+    pair = Pair(pair.source, pair.target.with_name("a target"))
+    for number in range(8):
+        fill(pair.source / f"{number}.tmp", 0, 1_000, number)
+    jobs.add("web", pair.source, pair.target, 'guard = { deleted = "25%" }\nkeep = { last = 3 }')
+    jobs.outcomes("web")
+    jobs.text = ""
+    more = 'guard = { deleted = "25%" }\nkeep = { last = 3 }\nexclude = ["*.tmp"]\nstrict = true'
+    jobs.add("web", pair.source, pair.target, more)
+    advice = jobs.outcomes("web", code=3)["web"]["advice"]
+    words = ["snapsync", "sync", str(pair.source), str(pair.target), "--accept-changes"]
+    line = advice.split("`")[-2]
+    assert shlex.split(line) == [*words, "--strict", "--exclude=*.tmp"]
+    assert run(*shlex.split(line)[1:]).code == 0
+    assert os.listdir(pair.target) == [".snapsync"]
+
+
+def test_a_job_whose_standby_was_changed_says_the_line_that_goes_back(jobs: Jobs, place: Place) -> None:
+    pair = Pair.make(place, ("xfs", "ext4"))
+    fill(pair.source / "file", 0, 1_000, 1)
+    jobs.add("web", pair.source, pair.target)
+    jobs.outcomes("web")
+    for side in (pair.source, pair.target):
+        fill(side / "file", 0, 1_000, len(str(side)))
+    advice = jobs.outcomes("web", code=3)["web"]["advice"]
+    assert f"`snapsync sync {pair.source} {pair.target} --discard-drift`" in advice
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])

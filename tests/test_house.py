@@ -555,8 +555,9 @@ PYTHON_LEVELS = """
     jobs.telling
     jobs.values
     jobs.config jobs.environment
-    jobs.state
-    jobs.around jobs.outcomes jobs.rounds jobs.turns
+    jobs.spelled jobs.state
+    jobs.around jobs.outcomes jobs.sharing jobs.turns
+    jobs.places
     jobs.lag jobs.prometheus jobs.runner
     jobs.metered
     page.file page.kept page.library page.markup page.rows page.timeline page.unusual

@@ -65,7 +65,8 @@ def test_a_log_is_called_a_log_and_shows_its_standbys(published: Published, plac
 
 def test_a_snapshot_of_a_log_is_held_released_and_deleted(published: Published) -> None:
     log = published.log
-    done("hold", f"{log}@one")
+    done("hold", f"{log}@one", "--reason", "the audit")
+    assert done("hold", f"{log}@one")["reason"] == "the audit"
     assert_told(run("delete", f"{log}@one"), "held", codes=(3,))
     done("release", f"{log}@one")
     assert said("delete", f"{log}@one") == [f"deleted snapshot 0 (one) of {log}"]

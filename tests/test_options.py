@@ -13,7 +13,7 @@ from snapsync.api import rounds
 from snapsync.cli.parse.verbs import find
 from snapsync.declare import defaults, options
 from snapsync.jobs.config import Job
-from snapsync.jobs.rounds import arguments
+from snapsync.jobs.spelled import arguments
 from snapsync.options import (
     ChannelOptions,
     DriftOptions,

@@ -243,6 +243,14 @@ def test_a_held_snapshot_is_not_deleted_until_it_is_released(volume: Path) -> No
     assert [snap["name"] for snap in snapshots(volume)] == ["later"]
 
 
+def test_holding_again_without_a_reason_keeps_the_former_one(volume: Path) -> None:
+    done("hold", f"{volume}@s0", "--reason", "the audit")
+    assert run("hold", f"{volume}@s0").out.endswith(": the audit\n")
+    assert "by hand: the audit" in run("status", volume).out
+    done("hold", f"{volume}@s0", "--reason", "")
+    assert done("release", f"{volume}@s0")["reason"] == ""
+
+
 def test_a_hold_outlives_what_happens_to_the_volume(pair: Pair) -> None:
     pair.sync("--name", "first")
     Volume(pair.source).hold("first", "why not")
@@ -255,6 +263,7 @@ def test_holding_again_changes_the_reason_and_releasing_twice_is_a_mistake(volum
     held = Volume(volume)
     held.hold("s0", "one")
     held.hold(0, "two")
+    assert held.hold("latest").reason == "two", "no other one was given"
     assert held.release("latest").reason == "two"
     with pytest.raises(snapsync.UsageError):
         held.release("s0")

@@ -220,6 +220,28 @@ def test_of_named_jobs_only_those_that_are_due(jobs: Jobs, place: Place) -> None
     assert len(snapshots(pair.target)) == 2
 
 
+def test_a_dry_run_says_where_a_directory_has_to_be_made_first(jobs: Jobs, place: Place) -> None:
+    source, disk = place("xfs"), place("ext4")
+    (source / "anna b").mkdir()
+    target = disk / "the homes"
+    jobs.add("homes", source / "*", target / "{name}")
+    jobs.add("gone", disk / "nothing", disk / "copy")
+    jobs.add("far", Path("backup:/nothing"), disk / "far")
+    told = jobs.outcomes("--dry-run")
+    (anna,) = [job for name, job in told.items() if name.startswith("homes")]
+    assert (anna["outcome"], anna["exit_code"]) == ("refused", 2)
+    assert anna["why"] == (
+        f"the directory {target} does not exist, and the target {target}/anna b is to lie in it"
+    )
+    assert f"mkdir -p '{target}'" in jobs.run("--dry-run").out
+    assert told["gone"]["why"] == f"the directory {disk}/nothing does not exist"
+    assert told["far"]["outcome"] == "due", "whether it is there is seen by the round"
+    assert jobs.outcomes(anna["job"], code=2)[anna["job"]]["outcome"] == "failed"
+    target.mkdir()
+    assert jobs.outcomes("--dry-run", anna["job"])[anna["job"]]["outcome"] == "due"
+    jobs.outcomes(anna["job"])
+
+
 @pytest.mark.parametrize("words", [("--now", "--due"), ("--watch", "--due"), ("--watch", "--dry-run")])
 def test_what_contradicts_itself_is_refused(jobs: Jobs, words: tuple[str, ...]) -> None:
     jobs.add("one", Path("/a"), Path("/b"))

@@ -29,6 +29,29 @@ def test_each_target_is_a_job_and_their_table_names_all(tmp_path: Path) -> None:
     ]
 
 
+def test_a_name_that_is_wrong_brings_up_the_table_and_no_other_home(tmp_path: Path) -> None:
+    for name in ("anna", "carl m", "carla"):
+        (tmp_path / "home" / name).mkdir(parents=True)
+    text = (
+        '[job.web]\nsource = "/srv/web"\ntargets = ["/a", "/b"]\n[job.mail]\nsource = "/m"\ntarget = "/n"\n'
+    )
+    text += f'[job.homes]\nsource = "{tmp_path}/home/*"\ntarget = "/mnt/{{name}}"\n'
+    found = load(tmp_path, text)
+    of_carl = next(name for name, job in found.jobs.items() if job.source.endswith("/carl m"))
+    for name, advice in (
+        ("webs", "did you mean web?"),
+        ("mails", "did you mean mail?"),
+        ("web.3", "`snapsync run web --dry-run` lists its jobs"),
+        ("homes.ana", "did you mean homes.anna?"),
+        ("homes.bob", "`snapsync run homes --dry-run` lists its jobs"),
+        ("homes.carl m", f"the job of {tmp_path}/home/carl m is {of_carl}"),
+        ("zzz", "the jobs are web, homes, mail"),
+    ):
+        with pytest.raises(UsageError) as raised:
+            found.named([name])
+        assert raised.value.advice == advice, name
+
+
 def test_directories_that_come_are_jobs_and_those_that_go_are_told(tmp_path: Path) -> None:
     srv = tmp_path / "srv"
     text = f'[job.all]\nsource = "{srv}/*"\ntarget = "/standby/{{name}}"\nperiod = "1h"\n'

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -107,8 +108,47 @@ def test_how_many_rounds_failed_and_how_is_told(jobs: Jobs, synced: Pair) -> Non
 
 def test_a_job_whose_primary_was_replaced_is_in_trouble(jobs: Jobs, synced: Pair) -> None:
     done("switch", synced.source, synced.target)
-    (job,) = status(jobs, "--max-lag", "1h", code=1)["jobs"]
+    (job,) = status(jobs, "--max-lag", "1h", code=2)["jobs"]
     assert any("not the primary any more" in problem for problem in job["problems"])
+
+
+def test_a_promoted_target_is_no_standby_however_young_its_snapshots_are(
+    jobs: Jobs, synced: Pair, tmp_path: Path
+) -> None:
+    done("promote", synced.target)
+    for _ in ("at once", "and after its own snapshots"):
+        (job,) = status(jobs, "--max-lag", "1d", code=2)["jobs"]
+        assert job["problems"] == [
+            f"{synced.target} is no standby of {synced.source}: it is a primary of epoch 2 itself"
+        ]
+        assert (job["lag"]["seconds"], job["lag"]["snapshots"]) == (None, None)
+        done("snapshot", synced.target)
+    ran = run("status", "--config", jobs.file, "--max-lag", "1d", env=jobs.env)
+    assert ran.out == f"SNAPSYNC CRITICAL - web: not replicated, {job['problems'][0]}\n"
+    file = tmp_path / "snapsync.prom"
+    status(jobs, "--prometheus", file)
+    found = samples(file)
+    assert found["snapsync_problem", "web"] == 1
+    assert not {("snapsync_lag_seconds", "web"), ("snapsync_lag_snapshots", "web")} & set(found)
+
+
+def test_a_target_that_follows_another_primary_is_no_standby(jobs: Jobs, synced: Pair, place: Place) -> None:
+    other, stranger = place("xfs"), place.absent("ext4")
+    done("sync", other, stranger)
+    jobs.text = ""
+    jobs.add("web", synced.source, stranger)
+    (job,) = status(jobs, "--max-lag", "1d", code=2)["jobs"]
+    assert job["problems"] == [
+        f"{stranger} is no standby of {synced.source}: it follows a primary of another lineage"
+    ]
+    heir = place.absent("xfs")
+    done("sync", synced.source, heir, "--snap", "latest")
+    done("promote", synced.target)
+    done("sync", synced.target, heir)
+    jobs.text = ""
+    jobs.add("web", synced.source, heir)
+    (job,) = status(jobs, "--max-lag", "1d", code=2)["jobs"]
+    assert "it follows a primary of epoch 2, and that is of epoch 1" in job["problems"][0]
 
 
 def test_a_round_that_was_cut_is_told(jobs: Jobs, synced: Pair) -> None:
@@ -204,6 +244,7 @@ def test_what_cannot_be_told_is_unknown(jobs: Jobs, place: Place, tmp_path: Path
         ([lag(901, "trouble")], "CRITICAL"),
         ([lag(900)], "OK"),
         ([lag(-5)], "OK"),
+        ([lag(1), replace(lag(None), is_standby=False), lag(None, "gone")], "CRITICAL"),
         ([], "UNKNOWN"),
     ],
 )
@@ -295,6 +336,20 @@ def test_prometheus_reads_a_single_volume_too(synced: Pair, tmp_path: Path) -> N
     file = tmp_path / "snapsync.prom"
     done("status", synced.source, "--prometheus", file)
     assert samples(file)["snapsync_lag_snapshots", str(synced.target)] == 0
+
+
+def test_metrics_are_written_quietly(jobs: Jobs, synced: Pair, tmp_path: Path) -> None:
+    file = tmp_path / "snapsync.prom"
+    asked = ((synced.source,), ("--config", jobs.file))
+    for words in asked:
+        ran = run("status", *words, "--prometheus", file, "-q", env=jobs.env)
+        assert (ran.code, ran.out, ran.err) == (0, "", "")
+        assert samples(file)
+        file.unlink()
+        assert run("status", *words, "-q", env=jobs.env).out, "the status is what was asked for"
+        assert run("status", *words, "--prometheus", file, env=jobs.env).out
+        judged = run("status", *words, "--prometheus", file, "-q", "--max-lag", "1h", env=jobs.env)
+        assert judged.out.startswith("SNAPSYNC OK - ")
 
 
 def test_a_file_of_metrics_that_cannot_be_written_is_told(jobs: Jobs, synced: Pair, tmp_path: Path) -> None:

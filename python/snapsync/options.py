@@ -176,7 +176,7 @@ class SubsetOptions(TypedDict, total=False):
         Option(
             "--include",
             metavar="PATTERN",
-            help="Bring back what PATTERN names and --exclude leaves out, in whichever order they stand, but not"
+            help="Bring back what PATTERN names and --exclude leaves out, whichever stands first, but not"
             " from inside a directory that is left out itself: exclude DIR/* then. Repeat for more.",
         ),
     ]

@@ -95,10 +95,13 @@ def snapshot(snap: Snapshot) -> str:
 
 def subset(part: Subset) -> str:
     """What of a volume is replicated: everything; all but *.tmp; all but /var/*, with /var/lib."""
-    if not part:
-        return "everything"
+    return f"all but {left_out(part)}" if part else "everything"
+
+
+def left_out(part: Subset) -> str:
+    """The patterns of what is not replicated: *.tmp; /var/*, with /var/lib."""
     back = f", with {', '.join(part.include)}" if part.include else ""
-    return name(f"all but {', '.join(part.exclude)}{back}")
+    return name(f"{', '.join(part.exclude)}{back}")
 
 
 def hold(held: Hold) -> str:

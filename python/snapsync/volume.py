@@ -91,8 +91,8 @@ class Volume:
         """Delete what `keep` does not keep; see `prune`."""
         return snapshots.prune(self, keep, dry_run=dry_run)
 
-    def hold(self, snap: str | int | Snapshot, reason: str = "") -> HoldReport:
-        """Keep a snapshot from being deleted and pruned until it is released."""
+    def hold(self, snap: str | int | Snapshot, reason: str | None = None) -> HoldReport:
+        """Keep a snapshot from being deleted and pruned until it is released; see `hold`."""
         return snapshots.hold(self, snap, reason)
 
     def release(self, snap: str | int | Snapshot) -> ReleaseReport:

@@ -58,10 +58,21 @@ def delete(volume: AnyPath, snap: str | int | Snapshot) -> DeleteReport:
     return DeleteReport.from_json(_native.delete(os.fsdecode(volume), checks.key(snap)))
 
 
-def hold(volume: AnyPath, snap: str | int | Snapshot, reason: str = "") -> HoldReport:
-    """Keep a snapshot of `volume` from being deleted and pruned until it is released."""
-    text = _native.hold(os.fsdecode(volume), checks.key(snap), checks.reason(reason))
-    return HoldReport.from_json(text)
+def hold(volume: AnyPath, snap: str | int | Snapshot, reason: str | None = None) -> HoldReport:
+    """Keep a snapshot of `volume` from being deleted and pruned until it is released.
+
+    Without a `reason` one that it is held for already stays.
+    """
+    if reason is not None:
+        return _hold(volume, checks.key(snap), checks.reason(reason))
+    known = {hold.snapshot: hold.reason for hold in list_(volume).holds if hold.standby is None}
+    report = _hold(volume, checks.key(snap), "")  # only now is it known which one is `latest`, or of a date
+    before = known.get(report.snapshot.id)
+    return _hold(volume, report.snapshot.id, before) if before else report
+
+
+def _hold(volume: AnyPath, snap: str, reason: str) -> HoldReport:
+    return HoldReport.from_json(_native.hold(os.fsdecode(volume), snap, reason))
 
 
 def release(volume: AnyPath, snap: str | int | Snapshot) -> ReleaseReport:

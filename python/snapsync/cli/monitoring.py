@@ -20,7 +20,9 @@ _BY_WEIGHT = (Verdict.CRITICAL, Verdict.UNKNOWN, Verdict.WARNING, Verdict.OK)
 
 
 def judge(lag: Lag, most: int) -> Verdict:
-    """A lag that is too long is critical; a problem without such a lag is a warning."""
+    """Critical is a lag that is too long, or a target that is no standby; else a problem is a warning."""
+    if not lag.is_standby:
+        return Verdict.CRITICAL
     if lag.seconds is None:
         return Verdict.UNKNOWN
     if lag.seconds > most:
@@ -75,6 +77,8 @@ def _words(lag: Lag) -> str:
 
 def behind(lag: Lag) -> str:
     """A lag in words: 4 min 3 s old, 1 snapshot behind."""
+    if not lag.is_standby:
+        return "not replicated"
     age = "age unknown" if lag.seconds is None else f"{render.seconds(max(0.0, lag.seconds))} old"
     if lag.snapshots is None:
         return age

@@ -26,14 +26,16 @@ class OutputOptions(TypedDict, total=False):
     """The options that every verb has for its output."""
 
     as_json: Annotated[bool, Option("--json", help="One JSON object on stdout; sizes are bytes.")]
-    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress, notes or summary.")]
+    quiet: Annotated[
+        bool, Option("--quiet", "-q", help="No progress, notes or summary; only what is asked for.")
+    ]
 
 
 class Output:
     """The output of one verb, as --json and --quiet want it.
 
     With --json stdout gets exactly one JSON object; with --quiet there is no progress, no note and no
-    summary.
+    summary, and the answer of a verb that was asked a question is all that is printed.
     """
 
     def __init__(self, *, as_json: bool, quiet: bool) -> None:

@@ -10,6 +10,7 @@ import shlex
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -102,8 +103,26 @@ class Config:
     def _job(self, name: str) -> Job:
         if name not in self.jobs:
             message = f"there is no job {name!r} in {_files(self.files)}"
-            raise told(UsageError(message), message, nearest(name, self.jobs, "jobs"))
+            raise told(UsageError(message), message, self._meant(name))
         return self.jobs[name]
+
+    def _meant(self, name: str) -> str:
+        """Which job may be meant by a name that none has: of a table's jobs only what is nearly the same,
+        because the home of somebody else is no suggestion."""
+        table, dot, one = name.partition(".")
+        if not dot or table not in self.groups:
+            single = set(self.jobs).difference(*self.groups.values())
+            return nearest(name, [*self.groups, *(job for job in self.jobs if job in single)], "jobs")
+        of_table = {member.removeprefix(f"{table}."): member for member in self.groups[table]}
+        for member in of_table.values():
+            if os.path.basename(self.jobs[member].source) == one:
+                return f"the job of {self.jobs[member].source} is {member}"
+        near = get_close_matches(one, of_table, n=1, cutoff=0.8)
+        return (
+            f"did you mean {of_table[near[0]]}?"
+            if near
+            else f"`snapsync run {table} --dry-run` lists its jobs"
+        )
 
 
 def is_remote(place: str) -> bool:

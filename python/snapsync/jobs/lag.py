@@ -101,7 +101,10 @@ def _job(job: Job, run: state.Run | None, now: datetime) -> JobStatus:
         problems.append(f"{job.source} is not the primary any more")
     if run and run.error:
         problems.append(f"{_failed(run)}: {run.error}")
-    lag = _lag(job, source, target, now)
+    strange = _no_standby(job, source, target)
+    problems += [strange] if strange else []
+    lag = Lag(job.name, job.source, job.target, None, None, is_standby=False)
+    lag = lag if strange else _lag(job, source, target, now)
     if lag.seconds is None and not problems:
         problems.append("no round has ended well yet")
     moved = run.data_bytes if run else None
@@ -124,6 +127,27 @@ def _job(job: Job, run: state.Run | None, now: datetime) -> JobStatus:
     return JobStatus(
         job.name, source, target, good, lag, tuple(problems), losses, notes, since, code, failures, skipped
     )
+
+
+def _no_standby(job: Job, source: StatusReport | None, target: StatusReport | None) -> str | None:
+    """Why a target takes no rounds of the source; None if it does, or if that cannot be seen from here.
+
+    Its own snapshots are as young as can be, and hold nothing that the source has written since.
+    """
+    if target is None or target.volume.is_log:
+        return None
+    it = target.volume
+    if it.role == "primary":
+        what = f"it is a primary of epoch {it.epoch} itself"
+    elif source is None or source.volume.role == "standby":
+        return None
+    elif it.lineage != source.volume.lineage:
+        what = "it follows a primary of another lineage"
+    elif it.epoch > source.volume.epoch:
+        what = f"it follows a primary of epoch {it.epoch}, and that is of epoch {source.volume.epoch}"
+    else:
+        return None
+    return f"{job.target} is no standby of {job.source}: {what}"
 
 
 def _failed(run: state.Run) -> str:

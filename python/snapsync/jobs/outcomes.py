@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from snapsync import render
+from snapsync._native import Location
 from snapsync.errors import ExitCode
 from snapsync.jobs.config import Job
 from snapsync.jobs.reports import JobRun, Level
-from snapsync.reports.values import Loss, Skipped
+from snapsync.jobs.spelled import by_hand
+from snapsync.reports.values import Loss, Skipped, Subset
 
 
 def outcome_of(job: Job, code: int, out: str, err: str, seconds: float) -> JobRun:
@@ -26,7 +28,7 @@ def outcome_of(job: Job, code: int, out: str, err: str, seconds: float) -> JobRu
             snapshot=answer["snapshot"]["name"],
             data_bytes=answer["data_bytes"],
             unchanged=answer["unchanged"],
-            notes=tuple(answer["recovered"]) + tuple(answer["notes"]),
+            notes=(*answer["recovered"], *answer["notes"], *_left_out(job, answer["snapshot"])),
             losses=tuple(Loss(**loss) for loss in answer["losses"]),
             differences=found,
             skipped=tuple(Skipped(**entry) for entry in answer.get("skipped", ())),
@@ -37,7 +39,38 @@ def outcome_of(job: Job, code: int, out: str, err: str, seconds: float) -> JobRu
     message = error.get("message") or last_words[0]
     # A negative code is the signal that killed the process.
     code = code if code > 0 else ExitCode.FAILED
-    return JobRun(*where, "failed", code, seconds, error=message, advice=error.get("advice", ""))
+    advice = _of_this_job(job, error.get("advice", ""))
+    return JobRun(*where, "failed", code, seconds, error=message, advice=advice)
+
+
+# What advice says of any round, and the option that it is about.
+_OPTIONS = {
+    "`snapsync sync` with --accept-changes": "--accept-changes",
+    "sync with --discard-drift": "--discard-drift",
+}
+
+
+def _of_this_job(job: Job, advice: str) -> str:
+    """Advice with the line to type: who reads a log or a mail does not know paths and options by heart."""
+    for said, option in _OPTIONS.items():
+        advice = advice.replace(said, f"`{by_hand(job, option)}`")
+    return advice
+
+
+def _left_out(job: Job, snapshot: dict[str, Any]) -> list[str]:
+    """A note where patterns of earlier rounds still count, and whoever reads the job sees none.
+
+    A part is what its patterns name, and a log has those of its primary.
+    """
+    source = Location.known(job.source)
+    if job.exclude is not None or job.include or source.is_log or source.part is not None:
+        return []
+    found = snapshot.get("subset") or {}
+    subset = Subset(tuple(found.get("exclude", ())), tuple(found.get("include", ())))
+    if not subset:
+        return []
+    patterns = f"{job.source} leaves out {render.left_out(subset)}: patterns of earlier rounds"
+    return [f"{patterns}, which the job does not say; `exclude = []` in it leaves nothing out any more"]
 
 
 def _differing(scrub: dict[str, Any]) -> list[str]:
@@ -56,6 +89,11 @@ def _passed_over(answer: dict[str, Any]) -> list[str]:
         return []
     shown = ", ".join(render.name(entry["path"]) for entry in skipped[:3])
     return [f"{render.entries(len(skipped))} could not be read, and later rounds try again: {shown}"]
+
+
+def failure(code: int, message: str, advice: str) -> tuple[int, str, str]:
+    """What a process says that ends with this failure."""
+    return code, json.dumps({"error": {"message": message, "advice": advice}}), ""
 
 
 def _answer(out: str) -> dict[str, Any]:

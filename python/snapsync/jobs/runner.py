@@ -15,13 +15,15 @@ from time import monotonic, sleep
 from typing import NoReturn
 
 from snapsync.errors import ExitCode, SnapsyncError, describe
-from snapsync.jobs import around, rounds, shown, state, turns
+from snapsync.jobs import around, sharing, shown, state, turns
 from snapsync.jobs.child import Child, Process
 from snapsync.jobs.config import Job, is_remote
 from snapsync.jobs.hooks import Command
-from snapsync.jobs.outcomes import outcome_of, words
+from snapsync.jobs.outcomes import failure, outcome_of, words
+from snapsync.jobs.places import no_directory, not_there
 from snapsync.jobs.reports import JobRun, Level, RunReport, Tell
 from snapsync.jobs.shown import Board
+from snapsync.jobs.spelled import command
 
 Start = Callable[[Sequence[str], int | None], Process]
 """Starts a command of snapsync. It may hold a turn too, by the number of its file."""
@@ -69,7 +71,7 @@ def _planned(job: Job, known: Mapping[str, state.Run], at: datetime, *, only_due
     if only_due and not state.is_due(job, known, at):
         told = "" if state.due(job, run, at) is None else state.why(job, run, at)
         return replace(_waiting(job, known), why=told)
-    if (lost := _not_there(job, run)) is not None:
+    if (lost := not_there(job, run) or no_directory(job)) is not None:
         failed = outcome_of(job, *lost, 0.0)
         return replace(failed, outcome="refused", why=failed.error or "")
     return JobRun(*where, "due", 0, 0.0, why=state.why(job, run, at) if only_due else "it was asked for")
@@ -197,7 +199,7 @@ class _Runner:
             except (OSError, SnapsyncError) as error:
                 # Without it an empty mount point could be taken for a new target.
                 why = describe(error)
-                return outcome_of(job, *_failure(why.exit_code, why.message, why.advice), 0.0)
+                return outcome_of(job, *failure(why.exit_code, why.message, why.advice), 0.0)
             if self._only_due and not state.is_due(job, known, state.now()):
                 return _waiting(job, known)  # another process has just run it
             return self._alone(job, state.of(job, known))
@@ -249,7 +251,7 @@ class _Runner:
 
     def _round(self, job: Job, before: state.Run | None, give_way: Callable[[], None]) -> JobRun:
         at, started = state.now(), monotonic()
-        lost = _not_there(job, before)
+        lost = not_there(job, before)
         self._note(job, lambda: state.attempted(job, at))
         failed = lost or self._hooked(job)
         other = None if failed else self._shared(job, before)
@@ -279,7 +281,7 @@ class _Runner:
         error = self._hook(job, "before", None)
         if error is None:
             return None
-        return _failure(ExitCode.FAILED, error, "the round was not begun: mend the hook, or what it looks at")
+        return failure(ExitCode.FAILED, error, "the round was not begun: mend the hook, or what it looks at")
 
     def _hook(self, job: Job, name: str, outcome: JobRun | None) -> str | None:
         error, said = around.hook(job, name, outcome, self._held)
@@ -309,14 +311,14 @@ class _Runner:
     def _begun(self, job: Job, snapshot: str | None, turn: int | None) -> Process:
         if self._board is not None:
             return _shown(job, snapshot, turn, self._board)
-        return self._start(rounds.command(job, snapshot=snapshot), turn)
+        return self._start(command(job, snapshot=snapshot), turn)
 
     def _shared(self, job: Job, before: state.Run | None) -> state.Run | None:
         """The round of another target of the same table whose snapshot this one brings too."""
         asked = self._asked or state.now()
         due = state.due(job, before, asked) if self._only_due else None
         try:
-            return rounds.shared(job, state.runs(), asked, due)
+            return sharing.shared(job, state.runs(), asked, due)
         except (OSError, SnapsyncError):  # that it cannot be read was told
             return None
 
@@ -338,14 +340,14 @@ class _Runner:
         if code is None:
             message = "it stood still for too long, and was ended"
             advice = "see whether both file systems answer, and try it by hand"
-            return _failure(ExitCode.FAILED, message, advice)
+            return failure(ExitCode.FAILED, message, advice)
         return code, out, err
 
 
 def _shown(job: Job, snapshot: str | None, turn: int | None, board: Board) -> Process:
     """Start the round of a job, and show how far it is."""
     writer, _ = shown.heard(board, job.name)
-    words = rounds.command(job, f"--progress-to={writer}", snapshot=snapshot)
+    words = command(job, f"--progress-to={writer}", snapshot=snapshot)
     try:
         return _new_process(words, turn, [writer])
     finally:
@@ -361,28 +363,6 @@ def _new_process(command: Sequence[str], turn: int | None, handles: Sequence[int
         words[2:2] = ["-X", f"snapsync-turn={turn}"]
         handles = [*handles, turn]
     return Popen(words, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, pass_fds=handles)
-
-
-def _failure(code: int, message: str, advice: str) -> tuple[int, str, str]:
-    """What a process says that ends with this failure."""
-    return code, json.dumps({"error": {"message": message, "advice": advice}}), ""
-
-
-def _not_there(job: Job, run: state.Run | None) -> tuple[int, str, str] | None:
-    """The refusal of a job one of whose volumes on this machine is missing; None if none is.
-
-    An empty mount point must not be taken for a new target.
-    """
-    for side, place in (("source", job.source), ("target", job.target)):
-        if run is None or run.good is None or is_remote(place) or state.has_store(place):
-            continue
-        message = f"the {side} {place} was a volume in the last good round, and is none now"
-        advice = (
-            "mount its file system, and the job goes on by itself; if it is gone, "
-            f"`snapsync sync {job.source} {job.target} --new-standby` begins anew"
-        )
-        return _failure(ExitCode.REFUSED, message, advice)
-    return None
 
 
 def _whole(place: str) -> str:

@@ -21,6 +21,7 @@ COMMANDS = options(HookOptions) | options(TakingOptions)
 
 
 def nearest(word: str, known: Iterable[str], what: str) -> str:
+    """Advice about a word that is none of those that are known: the one that is spelled alike, or all."""
     known = list(known)
     near = get_close_matches(word, known, n=1)
     return f"did you mean {near[0]}?" if near else f"the {what} are {', '.join(known) or 'none'}"

@@ -290,7 +290,8 @@ class Lag(Record):
     seconds since that was taken.
 
     `bytes` is what the newest good round moved, `lost` the number of entries that the standby goes without
-    something of. None is what is not known; `problem` says why, or what is wrong.
+    something of. None is what is not known; `problem` says why, or what is wrong. A target that is not
+    `is_standby` takes no rounds of the source, and has no lag.
     """
 
     name: str
@@ -302,6 +303,7 @@ class Lag(Record):
     problem: str | None = None
     lost: int = 0
     scrub: ScrubStatus | None = None
+    is_standby: bool = True
 
 
 class Claimed(Record):

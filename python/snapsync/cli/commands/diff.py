@@ -41,8 +41,9 @@ def diff(
     """Show what changed from BASE to TARGET.
 
     One line for each changed inode, in the order of their numbers. With --output only totals are shown, and
-    the changes are written to an Arrow file, which pyarrow, polars, duckdb and `snapsync inspect` read; it
-    takes the place of a file of that name.
+    the changes are written to an Arrow file, which pyarrow, polars and `snapsync inspect` read; it takes the
+    place of a file of that name. duckdb asks what pyarrow has read: after `changes =
+    pyarrow.feather.read_table(FILE)`, duckdb.sql("SELECT path FROM changes").
 
     Between snapshots what did not change is not read. Against a directory that is in use every file is read
     on both sides: take a snapshot first.

@@ -19,7 +19,10 @@ from snapsync.errors import ExitCode
 def hold(
     output: Output,
     address: Annotated[str, Argument(metavar="VOLUME@SNAP", help="The snapshot to hold; or LOG@SNAP.")],
-    reason: Annotated[str, Option("--reason", metavar="TEXT", help="Why, for whoever asks.")] = "",
+    reason: Annotated[
+        str | None,
+        Option("--reason", metavar="TEXT", help="Why, for whoever asks; without it the former one stays."),
+    ] = None,
 ) -> int:
     """Keep a snapshot from being deleted.
 
@@ -28,7 +31,7 @@ def hold(
     """
     volume, snap = split(address, "hold")
     report = snapshots.hold(volume, snap, reason)
-    why = f": {render.name(reason)}" if reason else ""
+    why = f": {render.name(report.reason)}" if report.reason else ""
     held = f"{render.snapshot(report.snapshot)} of {render.name(report.volume.path)}"
     output.summary(report, [f"holding {held}{why}"])
     return ExitCode.DONE

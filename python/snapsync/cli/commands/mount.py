@@ -47,8 +47,9 @@ def mount(
     are directories by their names, beside a link `latest`; new ones appear, and a deleted one disappears:
     a mount keeps no snapshot from being deleted, and what is still open of one cannot be read any more.
 
-    Take it away with `umount DIR`. One Btrfs snapshot is mounted as it is, with .snapsync in it, for every
-    user; anything else is served through FUSE by a process in the background, to whoever mounted it.
+    Take it away with the system's `umount DIR`. One Btrfs snapshot is mounted as it is, with .snapsync in it,
+    for every user; anything else is served through FUSE by a process in the background, to whoever mounted
+    it.
     """
     more = ["--allow-other"] if allow_other else []
     if foreground:

@@ -269,7 +269,8 @@ def _priority(job: "JobRun") -> Priority:
 
 def _line(job: "JobRun") -> str:
     if job.outcome in ("due", "refused"):
-        return f"would {'run' if job.outcome == 'due' else 'be refused'}: {render.name(job.why)}"
+        todo = f"; {job.advice}" if job.advice else ""
+        return f"would {'run' if job.outcome == 'due' else 'be refused'}: {render.name(job.why + todo)}"
     if job.outcome == "waiting":
         why = f": {job.why}" if job.why else ""
         return f"not due before {render.moment(job.due)}{why}" if job.due else "runs only when it is named"

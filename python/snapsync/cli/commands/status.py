@@ -64,10 +64,13 @@ def status(
     standbys follow it, by the paths that they have on their machines, and how far each is; the log keeps for
     each of them what it needs next.
 
+    The status is printed with --quiet, too, but not where metrics are written to FILE: then only the line of
+    --max-lag is.
+
     A standby is as old as the newest snapshot that it holds. With --max-lag this is a monitoring plugin: one
     line tells the verdict, and the exit code is that of such plugins, not those of other verbs: 0 ok,
     1 warning (young enough, but the last round failed or something is missing, such as a directory of a
-    wildcard), 2 critical (older than TIME),
+    wildcard), 2 critical (older than TIME, or a target that is no standby of its source, as after `promote`),
     3 unknown (how old cannot be told, as before the first round). Critical counts over unknown, and that over
     warning.
     """
@@ -105,7 +108,8 @@ def _status(
         _write_metrics(prometheus, lags, jobs, gone)
     if max_lag is None:
         output.notes(gone)
-        output.result(report, _lines(report) if isinstance(report, StatusReport) else _jobs(jobs))
+        show = output.result if prometheus is None else output.summary  # the metrics are the answer
+        show(report, _lines(report) if isinstance(report, StatusReport) else _jobs(jobs))
         return ExitCode.DONE
     verdict = monitoring.judge_all(lags, max_lag, gone)
     judged = replace(report, verdict=verdict.name.lower())

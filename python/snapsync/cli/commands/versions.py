@@ -17,6 +17,26 @@ from snapsync.reports.values import Version
 _HEADINGS = (">version", ">size", "modified", "in snapshots", "")
 
 
+def _number(text: str) -> int:
+    """The number of a version, as it is typed."""
+    try:
+        return int(text)
+    except ValueError:
+        why = f"{text!r} is no number of a version, which `snapsync versions FILE` lists"
+        raise ValueError(why) from None
+
+
+_Restore = Annotated[
+    int | None,
+    Option(
+        "--restore",
+        read=_number,
+        metavar="N",
+        help="Put N back at its old path; a snapshot keeps what is there.",
+    ),
+]
+
+
 @verb(
     place=160,
     examples=[
@@ -43,10 +63,7 @@ def versions(
             "--diff", help="Write what changed from version A to B as a patch; without A, the last change."
         ),
     ] = False,
-    restore: Annotated[
-        int | None,
-        Option("--restore", metavar="N", help="Put N back at its old path; a snapshot keeps what is there."),
-    ] = None,
+    restore: _Restore = None,
     to: Annotated[
         str | None, Option("--to", metavar="PATH", help="With --restore: make this file instead.")
     ] = None,

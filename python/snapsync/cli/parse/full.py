@@ -1,5 +1,6 @@
 """Reading any command line by typer, with help and mistakes; the page in this package explains it."""
 
+import re
 from collections.abc import Callable
 from inspect import Parameter as Signed
 from inspect import Signature
@@ -24,7 +25,7 @@ def run(arguments: list[str]) -> int:
     except typer.Exit as done:
         return done.exit_code
     except TyperException as error:
-        _refuse(error)
+        _refuse(error, arguments[0] if arguments else "")
 
 
 def group() -> TyperGroup:
@@ -141,10 +142,27 @@ def snapsync(
         raise typer.Exit(2)
 
 
-def _refuse(error: Exception) -> NoReturn:
-    """Turn what typer says about a mistake into a UsageError."""
-    said: str = getattr(error, "format_message", error.__str__)().rstrip(".")
+# What typer and pydantic say of a mistake, in words that everybody understands.
+_PLAINER = (
+    (r"\. Choose from: ", ": it is one of "),
+    (r"Value error, ", ""),
+    (r"Input should be a valid integer.*", "it has to be a whole number"),
+    (r"Input should be greater than or equal to (\S+)", r"it has to be \1 or more"),
+    (r"Input should be less than or equal to (\S+)", r"it has to be \1 or less"),
+)
+
+
+def _refuse(error: Exception, first: str) -> NoReturn:
+    """Turn what typer says about a mistake into a UsageError. `first` is the first word of the line."""
+    said = " ".join(str(getattr(error, "format_message", error.__str__)()).rstrip(".").split())
+    for pattern, plain in _PLAINER:
+        said = re.sub(pattern, plain, said)
     message = said[:1].lower() + said[1:]
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "snapsync"
-    raise told(UsageError(message), message, f"see `{path} --help`") from None
+    if path == "snapsync" and find(first):
+        path = f"snapsync {first}"
+    advice = f"see `{path} --help`"
+    if first in ("umount", "unmount"):
+        message, advice = f"no such command '{first}'", "`umount DIR`, of the system, ends a mount"
+    raise told(UsageError(message), message, advice) from None

@@ -46,7 +46,8 @@ class Verb(Record):
         """Call the function with what was given on the command line, and return the exit code."""
         output = Output(as_json=given.pop("as_json", False), quiet=given.pop("quiet", False))
         parameters = self.parameters()
-        values = {name: _read(parameters[name].info, value) for name, value in given.items()}
+        verb = self.function.__module__.rpartition(".")[2]
+        values = {name: _read(verb, parameters[name].info, value) for name, value in given.items()}
         return self.function(output, **values)
 
 
@@ -112,7 +113,7 @@ def _defaults(function: "Any") -> "dict[str, Any]":
     return dict(zip(names[len(names) - len(values) :], values, strict=True)) | (function.__kwdefaults__ or {})
 
 
-def _read(info: Option | Argument, value: "Any") -> "Any":
+def _read(verb: str, info: Option | Argument, value: "Any") -> "Any":
     if info.read is None or value is None:
         return value
     try:
@@ -120,5 +121,5 @@ def _read(info: Option | Argument, value: "Any") -> "Any":
     except ValueError as error:
         names = info.names if isinstance(info, Option) else (str(info.how.get("metavar")),)
         message = f"invalid value for {names[0]}: {error}"
-        advice = "`snapsync VERB --help` shows what it may be"
+        advice = f"`snapsync {verb} --help` shows what it may be"
         raise told(UsageError(message), message, advice) from None

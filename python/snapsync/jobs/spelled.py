@@ -1,15 +1,9 @@
-"""The command of a job's round, and the snapshot that the targets of one table share.
+"""The `snapsync sync` that runs a job, in the words of its command line."""
 
-Any of several standbys can follow any other that is promoted if the two have a snapshot in common. So where
-another target of the same table was brought up to date lately, a round brings that snapshot too.
-"""
-
-from collections.abc import Mapping
-from datetime import datetime, timedelta
+import shlex
 
 from snapsync.declare import Option, options
 from snapsync.jobs.config import Job, is_remote
-from snapsync.jobs.state import Run
 from snapsync.options import ChannelOptions, SubsetOptions, SyncOptions
 from snapsync.options_of_commands import HookOptions, TakingOptions
 from snapsync.options_of_reading import ReadingOptions
@@ -20,26 +14,6 @@ _OF_TAKING = {
 }
 
 
-def shared(job: Job, known: Mapping[str, Run], asked: datetime, due: datetime | None) -> Run | None:
-    """The newest round of another target of the same table whose snapshot this one may bring, too.
-
-    That is one which began since this was asked for. Where it is run as it is `due`, it is one which began
-    since then, or a tenth of a period before.
-    """
-    since = min(asked, due - timedelta(seconds=(job.period or 0) / 10)) if due else asked
-    others = [
-        (run.good, run)
-        for name in job.beside
-        if (run := known.get(name))
-        and run.source == job.source
-        and run.good
-        and run.snapshot_id
-        and not run.skipped
-    ]
-    newest = max(others, key=lambda other: other[0], default=None)
-    return newest[1] if newest and newest[0] >= since else None
-
-
 def command(job: Job, *more: str, snapshot: str | None = None) -> list[str]:
     """The words of the `snapsync sync` that runs a job, with a report that is read."""
     return ["sync", "--json", "--quiet", *more, *arguments(job, snapshot)]
@@ -47,9 +21,23 @@ def command(job: Job, *more: str, snapshot: str | None = None) -> list[str]:
 
 def arguments(job: Job, snapshot: str | None = None) -> list[str]:
     """The arguments of the `snapsync sync` that runs a job; with `snapshot` it brings that one, by its id."""
-    is_local = not (is_remote(job.source) or is_remote(job.target))
     words = [f"--keep-{period}={count}" for period, count in (job.keep or {}).items()]
     words += [f"--guard-{what}={share}%" for what, share in (job.guard or {}).items()]
+    return [*words, *_how(job, snapshot), "--", job.source, job.target]
+
+
+def by_hand(job: Job, option: str) -> str:
+    """The line for a shell that does the round of a job once with one option more.
+
+    Without what the job keeps and what guards it: the next round of its own has that again.
+    """
+    return shlex.join(["snapsync", "sync", job.source, job.target, option, *_how(job)])
+
+
+def _how(job: Job, snapshot: str | None = None) -> list[str]:
+    """The options that say what is brought and by which way."""
+    is_local = not (is_remote(job.source) or is_remote(job.target))
+    words: list[str] = []
     for name, (_, option) in options(SyncOptions).items():
         is_idle = (is_local and name in options(ChannelOptions)) or (snapshot and name in _OF_TAKING)
         if name in job.options and not is_idle:
@@ -59,7 +47,7 @@ def arguments(job: Job, snapshot: str | None = None) -> list[str]:
     elif job.exclude == ():
         words += ["--everything"]
     words += [f"--environment={job.environment}"] if job.environment else []
-    return [*words, "--", job.source, job.target]
+    return words
 
 
 def _spelled(option: Option, value: object) -> list[str]:
