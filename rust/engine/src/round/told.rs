@@ -84,8 +84,8 @@ impl Telling<'_> {
                 break;
             }
             self.monitor.check()?;
-            // Where the target has a hole, it is enough to know where the copy has data, and that is told with
-            // the first stretch.
+            // Where the target has a hole, it is enough to know where the copy has data: that comes with the
+            // first stretch.
             if stretch.range.offset > 0 && !data.is_in(stretch.range) {
                 continue;
             }

@@ -39,6 +39,18 @@ pub(crate) fn not_own(called: &str) -> Error {
     )
 }
 
+/// In a standby nothing is put by hand.
+pub(crate) fn expect_restorable(volume: &Volume) -> Result<()> {
+    volume.expect_primary("restore").map_err(|error| match error {
+        Error::Refused { what, .. } => Error::refused(
+            what,
+            "restore elsewhere with --to DIR, or name its primary; if that is lost, `snapsync promote` makes \
+             this one the primary",
+        ),
+        other => other,
+    })
+}
+
 /// Refuses to apply anything to a primary.
 pub(crate) fn expect_standby(path: &str, role: Role) -> Result<()> {
     if role == Role::Standby {

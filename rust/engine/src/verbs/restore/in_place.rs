@@ -5,10 +5,9 @@ use crate::location::place::Place;
 use crate::options::{Supply, Terms};
 use crate::remote::supply;
 use crate::report::snapshots::Restored;
-use crate::verbs::restore::paths::expect_primary;
-use crate::volume::recovery;
 use crate::volume::replacement::keep_in_place;
 use crate::volume::rewind::{Rewind, rewind_between};
+use crate::volume::{recovery, standing};
 use snapsync_model::{Error, Monitor, Result, Stage};
 use snapsync_snapshot::{Request, clear_replacement, name_is_free};
 use std::path::Path;
@@ -29,7 +28,7 @@ pub fn restore(
     };
     let (volume, from) = *named;
     let (mut volume, recovered) = recovery::lock(&volume, monitor)?;
-    expect_primary(&volume)?;
+    standing::expect_restorable(&volume)?;
     let from = volume.find_snapshot(&from.id.to_string())?;
     if from.subset != *volume.subset() {
         return Err(Error::refused(

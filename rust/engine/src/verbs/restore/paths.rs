@@ -12,8 +12,8 @@ use crate::options::{Supply, Terms};
 use crate::remote::supply;
 use crate::report::snapshots::RestoredPaths;
 use crate::verbs::restore::differing::Differing;
-use crate::volume::recovery;
 use crate::volume::replacement::{Checked, Replacement, clock, keep_in_place};
+use crate::volume::{recovery, standing};
 use snapsync_model::{
     Attributes, Context, Error, Kind, Monitor, RelPath, Result, Side, SnapshotInfo, Stage, Subset,
 };
@@ -36,13 +36,13 @@ pub fn restore_paths(
     let started = Instant::now();
     let selection = select.asked()?;
     let (volume, snapshot) = named(address)?;
-    expect_primary(&volume)?;
+    standing::expect_restorable(&volume)?;
     let paths = within(volume.root().path(), paths)?;
     if selection.is_none() && (paths.is_empty() || paths.iter().any(RelPath::is_root)) {
         return Err(Error::usage("no path is named", "name paths inside the volume, or use --to"));
     }
     let (mut volume, recovered) = recovery::lock(&volume, monitor)?;
-    expect_primary(&volume)?;
+    standing::expect_restorable(&volume)?;
     monitor.start(Stage::Compare, 0);
     let of = (&*volume, &snapshot);
     let chosen = Chosen::of(of, paths, selection.as_ref(), monitor)?;
@@ -69,18 +69,6 @@ pub fn restore_paths(
         recovered,
         counters: monitor.counters(),
         seconds: started.elapsed().as_secs_f64(),
-    })
-}
-
-/// In a standby nothing is put by hand.
-pub(super) fn expect_primary(volume: &Volume) -> Result<()> {
-    volume.expect_primary("restore").map_err(|error| match error {
-        Error::Refused { what, .. } => Error::refused(
-            what,
-            "restore elsewhere with --to DIR, or name its primary; if that is lost, `snapsync promote` makes \
-             this one the primary",
-        ),
-        other => other,
     })
 }
 
