@@ -12,24 +12,21 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-/// The level of what travels.
-pub(crate) const SMALL: i32 = 3;
-/// The level of what is read often and mostly shared by many snapshots.
-pub(crate) const FAST: i32 = 1;
-
 pub(crate) struct BatchWriter {
     writer: FileWriter<std::io::BufWriter<File>>,
     path: PathBuf,
 }
 
 impl BatchWriter {
-    /// `level` is Zstandard's.
-    pub(crate) fn create(file: &(impl Named + ?Sized), schema: &Schema, level: i32) -> Result<BatchWriter> {
+    pub(crate) fn create(
+        file: &(impl Named + ?Sized),
+        schema: &Schema,
+        compression: CompressionType,
+    ) -> Result<BatchWriter> {
         let path = &*file.show();
         let file = file.create().context("create", path)?;
         let writer = IpcWriteOptions::default()
-            .try_with_compression(Some(CompressionType::ZSTD))
-            .and_then(|options| options.try_with_compression_level(Some(level)))
+            .try_with_compression(Some(compression))
             .and_then(|options| {
                 FileWriter::try_new_with_options(std::io::BufWriter::new(file), schema, options)
             })

@@ -1,11 +1,12 @@
 //! The index of frames: where the bytes of files lie in the packs of a log. An Arrow IPC file, one row a
 //! piece of a frame, sorted by inode and offset.
 
-use crate::file::{BATCH_ROWS, BatchReader, BatchWriter, SMALL};
+use crate::file::{BATCH_ROWS, BatchReader, BatchWriter};
 use arrow_array::builder::FixedSizeBinaryBuilder;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{UInt32Type, UInt64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch, UInt32Array, UInt64Array};
+use arrow_ipc::CompressionType;
 use arrow_schema::{DataType, Field, Schema};
 use snapsync_model::{Error, Result};
 use snapsync_sys::Named;
@@ -71,7 +72,7 @@ fn schema() -> Schema {
 /// Writes rows that are sorted.
 pub fn write_frames(file: &(impl Named + ?Sized), rows: &[FrameRow]) -> Result<()> {
     let schema = Arc::new(schema());
-    let mut writer = BatchWriter::create(file, &schema, SMALL)?;
+    let mut writer = BatchWriter::create(file, &schema, CompressionType::ZSTD)?;
     for rows in rows.chunks(BATCH_ROWS) {
         let long = |get: fn(&FrameRow) -> u64| -> ArrayRef {
             Arc::new(rows.iter().map(get).collect::<UInt64Array>())

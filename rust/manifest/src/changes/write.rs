@@ -3,12 +3,13 @@
 use crate::changes::attributes::AttributeBuilders;
 use crate::changes::schema::{DIGITS, ManifestHeader, extent_fields, flag_fields, placeholder, schema};
 use crate::column::{self, append_links, append_xattrs, field, link_list, struct_list, xattr_list};
-use crate::file::{BATCH_BYTES, BATCH_ITEMS, BATCH_ROWS, BatchWriter, SMALL};
+use crate::file::{BATCH_BYTES, BATCH_ITEMS, BATCH_ROWS, BatchWriter};
 use arrow_array::builder::{
     ArrayBuilder, BinaryBuilder, BooleanBuilder, FixedSizeBinaryBuilder, StringBuilder, StructBuilder,
     UInt32Builder, UInt64Builder,
 };
 use arrow_array::{Array, RecordBatch, StructArray};
+use arrow_ipc::CompressionType;
 use arrow_schema::Schema;
 use snapsync_model::{Change, ChangeFlags, Context, Counts, Extent, RelPath, Result};
 use snapsync_sys::Named;
@@ -199,7 +200,7 @@ pub struct ManifestWriter {
 impl ManifestWriter {
     pub fn create(file: &(impl Named + ?Sized), header: &ManifestHeader) -> Result<ManifestWriter> {
         let schema = Arc::new(schema(header));
-        let file = BatchWriter::create(file, &schema, SMALL)?;
+        let file = BatchWriter::create(file, &schema, CompressionType::ZSTD)?;
         Ok(ManifestWriter { file, schema, builders: Builders::new(), counts: Counts::default(), batches: 0 })
     }
 

@@ -4,7 +4,7 @@ use crate::column::{
     self, Columns, append_links, append_ranges, append_xattrs, bytes_at, kind_at, link_list, links_are,
     links_at, list_of, range_list, ranges_at, timestamp, timestamp_builder, xattr_list, xattrs_at,
 };
-use crate::file::{BATCH_ITEMS, BATCH_ROWS, BatchReader, BatchWriter, FAST};
+use crate::file::{BATCH_ITEMS, BATCH_ROWS, BatchReader, BatchWriter};
 use arrow_array::builder::{
     BinaryBuilder, BooleanBuilder, StringBuilder, StructBuilder, TimestampNanosecondBuilder, UInt32Builder,
     UInt64Builder,
@@ -13,6 +13,7 @@ use arrow_array::{
     BinaryArray, BooleanArray, RecordBatch, StringArray, StructArray, TimestampNanosecondArray, UInt32Array,
     UInt64Array,
 };
+use arrow_ipc::CompressionType;
 use arrow_schema::{DataType, Field, Schema};
 use rayon::prelude::*;
 use snapsync_model::{Attributes, Context, Details, Inode, Look, Result};
@@ -206,7 +207,8 @@ pub struct TableWriter {
 impl TableWriter {
     pub fn create(file: &(impl Named + ?Sized), info: &TableInfo) -> Result<TableWriter> {
         let schema = Arc::new(schema(info));
-        let file = BatchWriter::create(file, &schema, FAST)?;
+        // It is read often and mostly shared by many snapshots, so speed matters more than size.
+        let file = BatchWriter::create(file, &schema, CompressionType::LZ4_FRAME)?;
         Ok(TableWriter { file, schema, builders: Builders::new() })
     }
 
