@@ -478,3 +478,24 @@ def test_a_diff_says_where_it_cannot_tell_and_one_of_the_standby_can(place: Plac
     assert ["the old bytes of 2 files" in note for note in report["notes"]] == [True]
     exact = done("diff", f"{pair.target}@first", f"{pair.target}@second")
     assert (exact["data_bytes"], exact["notes"]) == (0, [])
+
+
+def test_what_it_cannot_show_is_said_with_who_can(place: Place) -> None:
+    pair, mounted = Pair.make(place, ("ext4", "xfs")), place.absent("ext4")
+    for number in (1, 2, 3):
+        fill(pair.source / "file", 0, 4_000, number)
+        pair.sync()
+    ran = run("versions", pair.source / "file", "--diff", "1", "2")
+    assert_told(ran, "`snapsync versions STANDBY/file --diff`", codes=(4,))
+    done("versions", pair.target / "file", "--diff", "1", "2")
+    report = done("mount", pair.source, mounted)
+    try:
+        assert any("keeps no history of its own" in note for note in report["notes"])
+    finally:
+        sh("umount", "--lazy", mounted)
+    inner = pair.source / "inner"
+    inner.mkdir()
+    done("snapshot", inner)
+    assert_told(run("versions", inner / "was"), f"`snapsync log {pair.source} PATH`", codes=(2,))
+    ran = run("sync", f"{pair.source}@latest", pair.target)
+    assert_told(ran, "names a snapshot", "--snap latest", codes=(2,))

@@ -70,6 +70,22 @@ def test_every_job_is_told_with_its_lag(jobs: Jobs, synced: Pair) -> None:
     assert datetime.fromisoformat(job["good"]) <= datetime.now(UTC)
 
 
+def test_a_job_is_told_by_its_name_where_no_directory_is_called_so(
+    jobs: Jobs, synced: Pair, place: Place
+) -> None:
+    other = Pair.make(place, ("ext4", "xfs"))
+    jobs.add("mail", other.source, other.target)
+    assert [job["job"] for job in status(jobs)["jobs"]] == ["web", "mail"]
+    assert [job["job"] for job in status(jobs, "web")["jobs"]] == ["web"]
+    ran = run("status", "wed", "--config", jobs.file, env=jobs.env)
+    assert_told(ran, "wed", "does not exist", codes=(2,))
+    (here := place("ext4") / "here").mkdir()
+    (here / "web").mkdir()
+    done("snapshot", here / "web")
+    ran = run("status", "web", "--json", "--config", jobs.file, env=jobs.env, cwd=here)
+    assert ran.json["volume"]["role"] == "primary"
+
+
 def test_what_cannot_be_looked_at_is_told_and_the_others_too(jobs: Jobs, synced: Pair, place: Place) -> None:
     missing = place.absent("xfs")
     jobs.add("gone", synced.source, missing)

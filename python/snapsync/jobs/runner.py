@@ -32,8 +32,6 @@ Start = Callable[[Sequence[str], int | None], Process]
 _STILL_FOR = 800
 # The most jobs that are under way at once, with those that wait for their turn.
 _MOST = 256
-# A snapshot that is there may be one that this standby cannot have, or whose bytes are gone by now.
-_CANNOT_SHARE = (ExitCode.USAGE, ExitCode.REFUSED, ExitCode.INTEGRITY)
 # A job does not begin again earlier than this after it began.
 _SOON = 1.0
 
@@ -256,7 +254,7 @@ class _Runner:
         failed = lost or self._hooked(job)
         other = None if failed else self._shared(job, before)
         code, out, err = failed or self._sync(job, give_way, other.snapshot_id if other else None)
-        if other and outcome_of(job, code, out, err, 0.0).error and code in _CANNOT_SHARE:
+        if other and sharing.is_refused(outcome_of(job, code, out, err, 0.0)):
             other = None
             code, out, err = self._sync(job, give_way)
         outcome = outcome_of(job, code, out, err, monotonic() - started)

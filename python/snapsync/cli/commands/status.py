@@ -1,5 +1,6 @@
-"""`snapsync status`: where a volume or a log stands, or all jobs."""
+"""`snapsync status`: where a volume or a log stands, or jobs."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 
 from snapsync import render, units
@@ -35,7 +36,8 @@ def status(
         str | None,
         Argument(
             metavar="VOLUME",
-            help="The root directory of a volume, [user@]host:PATH, or a log; all jobs without it.",
+            help="The root directory of a volume, [user@]host:PATH, or a log; or a job, where no directory is"
+            " called so. All jobs without it.",
         ),
     ] = None,
     config: ConfigFile = None,
@@ -125,12 +127,26 @@ def _look(
     from snapsync.jobs.config import load
     from snapsync.jobs.reports import JobsReport
 
-    if volume is not None:
+    named = None if volume is None or os.path.lexists(volume) else _of_a_job(volume, config)
+    if volume is not None and named is None:
         report = lag.volume(volume, state.now(), history=history, **options)
         return report, report.lags, []
     found = load(config)
-    jobs = lag.jobs(found, state.now())
-    return JobsReport(tuple(jobs), gone=tuple(lag.gone(found))), [job.lag for job in jobs], jobs
+    jobs = [job for job in lag.jobs(found, state.now()) if named is None or job.job in named]
+    gone = tuple(lag.gone(found)) if named is None else ()
+    return JobsReport(tuple(jobs), gone=gone), [job.lag for job in jobs], jobs
+
+
+def _of_a_job(name: str, config: "Path | None") -> set[str] | None:
+    """The jobs that a name of the configuration stands for; None if it stands for none."""
+    from snapsync.jobs.config import load
+
+    if "/" in name or ":" in name:
+        return None
+    try:
+        return {job.name for job in load(config).named([name])}
+    except (SnapsyncError, OSError):
+        return None
 
 
 def _write_metrics(file: "Path", lags: Sequence[Lag], jobs: "list[JobStatus]", gone: Sequence[str]) -> None:

@@ -265,7 +265,7 @@ impl Drift {
             ),
             "sync with --discard-drift keeps the changes as a snapshot and goes back first; if that does not \
              help, the snapshot has them, as it was taken while they came: `snapsync verify --repair PRIMARY \
-             STANDBY` mends it",
+             STANDBY` mends it. In a primary that is restored, move them away first",
         ))
     }
 }

@@ -76,6 +76,14 @@ pub struct Location {
     pub is_log: bool,
 }
 
+/// The port and the path of `PORT:/PATH`.
+fn with_port(path: &[u8]) -> Option<(&[u8], &[u8])> {
+    let colon = path.iter().position(|b| *b == b':')?;
+    let (port, rest) = (&path[..colon], &path[colon + 1..]);
+    let is_port = !port.is_empty() && port.iter().all(u8::is_ascii_digit);
+    (is_port && rest.starts_with(b"/")).then_some((port, rest))
+}
+
 impl Location {
     /// Refuses what a typing mistake may have made: a host that is none, or nothing after one.
     pub fn parse(text: &Path) -> Result<Location> {
@@ -107,6 +115,15 @@ impl Location {
             ),
             [b':', ..] => {
                 wrong("it has two colons", format!("write {host}:PATH; ./ goes before a name with a colon"))
+            }
+            path @ [b'/', ..] if bytes.starts_with(b"file:") => {
+                let path = OsStr::from_bytes(path).display();
+                wrong("a log in a directory has two more slashes", format!("write file://{path}"))
+            }
+            path if with_port(path).is_some() => {
+                let (port, path) = with_port(path).unwrap_or_default();
+                let (port, path) = (OsStr::from_bytes(port).display(), OsStr::from_bytes(path).display());
+                wrong("a port is no part of it", format!("write {host}:{path}, with -o Port={port}"))
             }
             path => Ok(Location { host: Some(host), ..Location::here(Path::new(OsStr::from_bytes(path))) }),
         }
@@ -397,6 +414,8 @@ mod tests {
             ("host:", "host:."),
             ("u@[::1]:", "u@[::1]:."),
             ("host::module", "write host:PATH"),
+            ("file:/srv/log", "write file:///srv/log"),
+            ("root@host:2299:/srv/x", "write root@host:/srv/x, with -o Port=2299"),
             ("::1:/srv/x", "write [::1]:/srv/x"),
             ("u@fe80::1%eth0:x", "write u@[fe80::1%eth0]:x"),
             ("[::1", "in brackets"),

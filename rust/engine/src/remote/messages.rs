@@ -249,7 +249,11 @@ impl Failure {
     pub(crate) fn into_error(self, whom: &Path, about: &Path) -> Error {
         let Failure { exit_code, what, advice, guard, .. } = self;
         let what = named(&printable_within(&what, WORDS), whom, about);
-        let advice = printable_within(&advice, WORDS);
+        let mut advice = printable_within(&advice, WORDS);
+        if advice.contains("`snapsync ") {
+            // Its paths are those of that machine.
+            advice = format!("on {}: {advice}", whom.display());
+        }
         match (exit_code, guard) {
             (3, Some(mut found)) => {
                 found.directories.truncate(MOST_TOLD);

@@ -119,7 +119,7 @@ pub(super) fn can_go_on(base: Option<&SnapshotInfo>, snapshot: &SnapshotInfo, ta
     if snapshot.aside || base.is_some_and(|base| base.sequence > snapshot.sequence) {
         return Err(Error::refused(
             format!("{target} cannot go on to snapshot {} from what it holds", snapshot.name),
-            "name a newer one; `snapsync list` shows them",
+            "name a newer one with --snap, or sync without it; `snapsync list` shows them",
         ));
     }
     Ok(())

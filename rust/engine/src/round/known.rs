@@ -35,8 +35,17 @@ pub(crate) fn is_standby_of(target: &StandbyInfo, source: &Root, primary: Option
     }
 }
 
-/// The source does not exist: a standby at the target may know that it did.
-pub(crate) fn without_source(target: &Path, error: Error) -> Error {
+/// The source does not exist: it may name a snapshot, or a standby at the target may know that it did.
+pub(crate) fn without_source(source: &Path, target: &Path, error: Error) -> Error {
+    let named = Location::parse(source).ok().filter(|_| error.exit_code() == 2);
+    if let Some(Location { path, snapshot: Some(snapshot), .. }) = named
+        && Volume::find(&path).is_ok_and(|volume| volume.is_some())
+    {
+        return Error::usage(
+            format!("{} names a snapshot, and rounds are of a volume", source.display()),
+            format!("name {} and bring that snapshot with --snap {}", path.display(), snapshot.display()),
+        );
+    }
     match open_directory(target).and_then(Volume::find_in) {
         // It is there, and does not answer.
         _ if error.exit_code() != 2 => error,

@@ -7,7 +7,7 @@ use crate::location::text::Location;
 use crate::location::{directory, target};
 use crate::report::snapshots::Mounted;
 use snapsync_log::LogAddress;
-use snapsync_model::{Context, Error, Monitor, Result, SnapshotInfo, Stage, VolumeInfo};
+use snapsync_model::{Context, Error, History, Monitor, Result, Role, SnapshotInfo, Stage, VolumeInfo};
 use snapsync_mount::{Mount, Point, Serving, Snapshots};
 use snapsync_snapshot::Volume;
 use snapsync_sys::{Root, fault, read_dir};
@@ -38,6 +38,13 @@ pub fn mount(
         None => None,
     };
     let (volume, snapshot) = source.info()?;
+    if volume.role == Role::Primary && volume.history == Some(History::Light) {
+        monitor.note(format!(
+            "{} keeps no history of its own: files that have changed since a snapshot cannot be read in it, \
+             but in a mount of a standby",
+            volume.path.display()
+        ));
+    }
     let shown = source.shown(jobs)?;
     let snapshots = shown.list()?.len() as u64;
     let how = Serving { all: snapshot.is_none(), allow_other };

@@ -98,7 +98,8 @@ pub fn plan(
     if let Some(target) = Location::parse(target)?.there() {
         return plan_push(source, &target, options, ssh, paths, monitor);
     }
-    let source = directory::open_directory(source).map_err(|error| known::without_source(target, error))?;
+    let source =
+        directory::open_directory(source).map_err(|error| known::without_source(source, target, error))?;
     directory::not_inside(target, source.path())?;
     planned(&source, &mut Local::new(target, Some(source.path()), monitor)?, options, paths, monitor)
 }
@@ -169,7 +170,8 @@ fn local(
     transfer: &TransferOptions,
     monitor: &Monitor,
 ) -> Result<Synced> {
-    let source = directory::open_directory(source).map_err(|error| known::without_source(target, error))?;
+    let source =
+        directory::open_directory(source).map_err(|error| known::without_source(source, target, error))?;
     directory::not_inside(target, source.path())?;
     let mut standby = Local::new(target, Some(source.path()), monitor)?.limited(transfer.limit);
     drive(source, &mut standby, options, Rights::OWNER, monitor)

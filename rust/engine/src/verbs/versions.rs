@@ -70,10 +70,11 @@ pub(crate) fn versions_in(
     if history.known.is_empty() {
         return Err(Error::usage(
             format!("{} is not in {}, and in none of its snapshots", path.display(), volume.path().display()),
-            "check the path; it need not exist any more, but must have",
+            "check the path; it need not exist any more, but must have".to_owned() + &around(&volume),
         ));
     }
-    let patch = diff.map(|numbers| history.patch(numbers, path)).transpose()?;
+    let patch = diff.map(|numbers| history.patch(numbers, path)).transpose();
+    let patch = patch.map_err(|error| compared_elsewhere(error, &volume, path))?;
     Ok(Versions {
         verb: "versions",
         volume: volume.info(),
@@ -84,6 +85,28 @@ pub(crate) fn versions_in(
         notes: monitor.take_notes(),
         seconds: started.elapsed().as_secs_f64(),
     })
+}
+
+/// A directory of a volume may have become a volume of its own later.
+fn around(volume: &Volume) -> String {
+    let above = volume.path().ancestors().skip(1).find_map(|above| Volume::find(above).ok().flatten());
+    above.map_or_else(String::new, |outer| {
+        format!(
+            "; it lies in the volume {0}, too: `snapsync log {0} PATH` tells of it",
+            outer.path().display()
+        )
+    })
+}
+
+/// The bytes of one of two versions are not here.
+fn compared_elsewhere(error: Error, volume: &Volume, path: &RelPath) -> Error {
+    let Error::Lost { what, .. } = error else { return error };
+    let (show, path) = (volume.path().display(), path.display());
+    let advice = format!(
+        "`snapsync versions STANDBY/{path} --diff` compares them where a standby has both: `snapsync status \
+         {show}` names them"
+    );
+    Error::Lost { what, advice }
 }
 
 /// The path that a file had in each snapshot where its history tells it, and the last of them: files and
