@@ -56,6 +56,7 @@ def _lines(report: PruneReport) -> Iterator[str]:
         for snap in report.pruned:
             yield f"  would go  {render.snapshot(snap)} of {render.moment(snap.created)}"
         for kept in report.kept:
-            yield f"  stays     {render.snapshot(kept.snapshot)}: {render.name(', '.join(kept.why))}"
+            why = f": {render.name(', '.join(kept.why))}" if kept.why else ""
+            yield f"  stays     {render.snapshot(kept.snapshot)}{why}"
     elif report.pruned:
         yield f"  pruned {', '.join(map(render.snapshot, report.pruned))}"

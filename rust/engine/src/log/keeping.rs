@@ -56,7 +56,7 @@ pub(crate) fn delete(address: &LogAddress, name: &str, monitor: &Monitor) -> Res
         let found = find_among(history.infos(), name, &address.to_string())?;
         if let Some(reason) = history.holds.get(&found.id) {
             return Err(Error::refused(
-                format!("snapshot {} of {address} is held: {reason}", found.name),
+                because(&format!("snapshot {} of {address} is held", found.name), reason),
                 format!("`snapsync release {address}@{}` lets it go", found.name),
             ));
         }
@@ -126,10 +126,14 @@ fn plan(history: &LogHistory, keep: &Keep) -> Plan {
     let (mut pruned, mut kept) = (Vec::new(), Vec::new());
     for (snapshot, mut why) in snapshots.iter().cloned().zip(keep.reasons(&snapshots)) {
         let by_rule = !why.is_empty();
-        why.extend(history.holds.get(&snapshot.id).map(|reason| format!("it is held: {reason}")));
+        why.extend(history.holds.get(&snapshot.id).map(|reason| because("it is held", reason)));
         if why.is_empty() { pruned.push(snapshot) } else { kept.push(Kept { snapshot, why, by_rule }) }
     }
     (pruned, kept)
+}
+
+fn because(held: &str, reason: &str) -> String {
+    if reason.is_empty() { held.to_owned() } else { format!("{held}: {reason}") }
 }
 
 /// Keeps a snapshot from being deleted or pruned until it is released.
