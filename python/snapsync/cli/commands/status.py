@@ -139,9 +139,9 @@ def _look(
 
 def _of_a_job(name: str, config: "Path | None") -> set[str] | None:
     """The jobs that a name of the configuration stands for; None if it stands for none."""
-    from snapsync.jobs.config import load
+    from snapsync.jobs.config import is_remote, load
 
-    if "/" in name or ":" in name:
+    if "/" in name or is_remote(name):
         return None
     try:
         return {job.name for job in load(config).named([name])}
