@@ -318,6 +318,17 @@ def test_nothing_is_restored_into_a_standby(place: Place, kind: str) -> None:
         ("versions", volume / "dir/file", "--restore", "1", "--to", standby / "new"),
     ):
         assert_told(run(*verb), str(standby), "lies in the standby", codes=(3,))
+    # What is mounted there is no part of it.
+    (standby / "mounted").mkdir()
+    other = place("ext4" if kind == "xfs" else "xfs")
+    sh("mount", "--bind", other, standby / "mounted")
+    try:
+        done("restore", snap, "--to", standby / "mounted/new")
+        assert (other / "new/dir/file").exists()
+    finally:
+        sh("umount", standby / "mounted")
+        (standby / "mounted").rmdir()
+        os.utime(standby, ns=2 * (before.entries[b"."].mtime_ns,))
     for verb in (("restore", f"{standby}@latest"), ("restore", f"{standby}@latest", "dir")):
         assert_told(run(*verb), "is a standby", "--to DIR", "promote", codes=(3,))
     assert_same(before, standby)

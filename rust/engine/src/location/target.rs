@@ -6,6 +6,7 @@ use snapsync_model::{Error, RelPath, Result, Role};
 use snapsync_snapshot::{Volume, is_vacant_in};
 use snapsync_sys::Root;
 use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// What exists under a name, opened once.
@@ -107,10 +108,17 @@ fn expect_no_log(root: &Root) -> Result<()> {
     ))
 }
 
+/// The volume whose tree a path lies in. What is mounted inside a tree, or is a subvolume, is no part of it.
+pub(crate) fn volume_around(path: &Path) -> Option<Volume> {
+    let on = |path: &Path| path.metadata().map(|found| found.dev()).ok();
+    let device = path.ancestors().find_map(on);
+    let above = path.ancestors().skip(1).filter(|above| on(above) == device);
+    above.filter_map(|above| Volume::find(above).ok()).flatten().next()
+}
+
 /// Refuses what lies in a standby: whatever is put there would be a change by hand.
 pub(crate) fn expect_no_standby_around(path: &Path) -> Result<()> {
-    let around = path.ancestors().skip(1).find_map(|above| Volume::find(above).ok().flatten());
-    match around.filter(|volume| volume.info().role == Role::Standby) {
+    match volume_around(path).filter(|volume| volume.info().role == Role::Standby) {
         None => Ok(()),
         Some(standby) => Err(Error::refused(
             format!(

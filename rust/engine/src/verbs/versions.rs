@@ -89,8 +89,7 @@ pub(crate) fn versions_in(
 
 /// A directory of a volume may have become a volume of its own later.
 fn around(volume: &Volume) -> String {
-    let above = volume.path().ancestors().skip(1).find_map(|above| Volume::find(above).ok().flatten());
-    above.map_or_else(String::new, |outer| {
+    target::volume_around(volume.path()).map_or_else(String::new, |outer| {
         format!(
             "; it lies in the volume {0}, too: `snapsync log {0} PATH` tells of it",
             outer.path().display()

@@ -1,5 +1,6 @@
 //! Removes what a failed round has made.
 
+use crate::location::target::volume_around;
 use crate::process::{hooks, taking};
 use rustix::fs::{AtFlags, Mode};
 use snapsync_apply::Journal;
@@ -7,8 +8,6 @@ use snapsync_model::{Context, Error, Monitor, Result};
 use snapsync_snapshot::{LockedVolume, Volume};
 use snapsync_sys::{Root, btrfs};
 use std::ffi::{OsStr, OsString};
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 /// Checks that the tree can be read-only between rounds, which only a subvolume can be.
 pub(crate) fn can_be_kept(root: &Root, read_only: bool) -> Result<()> {
@@ -30,12 +29,8 @@ pub(crate) fn can_be_kept(root: &Root, read_only: bool) -> Result<()> {
 
 /// Says of a new volume that it is part of the tree of another, which is seldom meant.
 pub(crate) fn tell_what_it_lies_in(root: &Root, monitor: &Monitor) {
-    let on = |path: &Path| path.metadata().map(|found| found.dev()).ok();
-    let (path, device) = (root.path(), on(root.path()));
-    let is_around =
-        |above: &&Path| on(above) == device && Volume::find(above).is_ok_and(|found| found.is_some());
-    if let Some(outer) = path.ancestors().skip(1).find(is_around) {
-        let (path, outer) = (path.display(), outer.display());
+    if let Some(outer) = volume_around(root.path()) {
+        let (path, outer) = (root.path().display(), outer.path().display());
         monitor.note(format!(
             "{path} lies in the volume {outer}, and is a volume of its own now: snapshots of {outer} hold \
              what is in it, but not its snapshots"

@@ -107,7 +107,8 @@ fn protected(
     dirs.into_iter().filter(|dir| is_within(dir) && is_protected(root, dir)).collect()
 }
 
-fn is_protected(root: &Root, path: &RelPath) -> bool {
+/// Whether it is immutable or append-only.
+pub(super) fn is_protected(root: &Root, path: &RelPath) -> bool {
     let flags = root.read(path).and_then(|open| snapsync_sys::flags_of(&open));
     flags.is_ok_and(|flags| flags & snapsync_sys::PROTECTIVE != 0)
 }

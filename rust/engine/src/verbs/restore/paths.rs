@@ -11,7 +11,7 @@ use crate::location::place::named;
 use crate::options::{Supply, Terms};
 use crate::remote::supply;
 use crate::report::snapshots::RestoredPaths;
-use crate::verbs::restore::differing::Differing;
+use crate::verbs::restore::differing::{Differing, is_protected};
 use crate::volume::replacement::{Checked, Replacement, clock, keep_in_place};
 use crate::volume::{recovery, standing};
 use snapsync_model::{
@@ -148,10 +148,8 @@ fn can_be_replaced(root: &Root, path: &RelPath, subset: &Subset) -> Result<()> {
             _ => {}
         }
     }
-    let parent = above(path).find_map(|dir| root.read(&dir).ok().map(|open| (dir, open)));
-    if let Some((dir, open)) = parent
-        && snapsync_sys::flags_of(&open).is_ok_and(|flags| flags & snapsync_sys::PROTECTIVE != 0)
-    {
+    let parent = above(path).find(|dir| root.read(dir).is_ok());
+    if let Some(dir) = parent.filter(|dir| is_protected(root, dir)) {
         return Err(Error::refused(
             format!(
                 "{} is immutable or append-only: nothing in it can be replaced",
